@@ -1,0 +1,1 @@
+"""The similarity measures that stand beside LFM, and the statistics of every score."""

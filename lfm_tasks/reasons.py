@@ -1,0 +1,36 @@
+"""Reason codes: why a space or a pair has no value."""
+
+REASONS: dict[str, str] = {
+    "missing_source": "the file or array is not there, or cannot be read",
+    "unknown_layer": "no layer matches the pattern",
+    "wrong_shape": "the array is not (points, features), and no pooling was given",
+    "wrong_dtype": "the array does not hold real numbers",
+    "not_finite": "NaN or infinite values",
+    "bad_ids": "ids are missing, repeated, or their number differs from the rows'",
+    "unsupported_model": "the model needs something that is refused: external data, custom operators, dynamic input",
+    "too_few_points": "fewer points than the neighbours or eigenpairs need",
+    "constant": "every point has the same activations",
+    "zero_rows": "all-zero rows have no direction, so angular distances do not exist",
+    "disconnected": "the graph could not be joined into one piece",
+    "inaccurate": "a self-check failed: residual, orthonormality, or recall of the neighbours",
+    "no_overlap": "the two spaces share no ids",
+    "little_overlap": "the two spaces share too few ids for a comparison",
+    "failed": "the computation stopped with an unexpected error",
+}
+
+
+class ReasonError(ValueError):
+    """A space or pair that cannot have a value; ``reason`` is one of `REASONS`.
+
+    The message says what was found, what is needed and what to do.
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        if reason not in REASONS:
+            raise KeyError(reason)
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["ReasonError"], tuple[str, str]]:
+        """Keep both parts when the error travels between processes."""
+        return type(self), (self.reason, str(self))

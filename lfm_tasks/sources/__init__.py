@@ -1,0 +1,1 @@
+"""Where activations come from: files people have, and models that are recorded."""

@@ -1,0 +1,1 @@
+"""Graphs, spectral bases and functional maps: arrays in, arrays out."""
