@@ -1,0 +1,74 @@
+"""The arrays of one unit, as a Zarr group: the one door to Zarr below the atlas."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BytesCodec, Crc32cCodec
+
+from lfm_tasks.stores.layouts import LAYOUTS, ArrayLayout
+
+
+class ArrayWriter:
+    """Lays out and fills the arrays that `LAYOUTS` names for one kind of unit."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self._group = zarr.create_group(folder, zarr_format=3)
+        self._layouts = LAYOUTS[kind]
+
+    def write(self, name: str, values: np.ndarray) -> None:
+        """Store a whole array."""
+        self.lay_out(name, values.shape, values.dtype)[...] = values
+
+    def lay_out(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> "zarr.Array[Any]":
+        """Return an empty array (NaN where nothing is written yet) to fill in whole chunks of rows."""
+        layout = self._layouts[name]
+        return _create(self._group, name, layout, shape, dtype)
+
+
+class ArrayReader:
+    """Reads the arrays of one unit."""
+
+    def __init__(self, folder: Path, kind: str) -> None:
+        self._group = zarr.open_group(folder, mode="r", zarr_format=3)
+        self._layouts = LAYOUTS[kind]
+
+    def read(self, name: str) -> np.ndarray:
+        """Return a whole array; strings come as numpy's variable-width strings."""
+        self._layouts[name]
+        return np.asarray(self._array(name)[...])
+
+    def batches(self, name: str) -> Iterator[np.ndarray]:
+        """Yield an array in its own chunks of rows."""
+        array = self._array(name)
+        for start in range(0, array.shape[0], array.chunks[0]):
+            yield np.asarray(array[start : start + array.chunks[0]])
+
+    def _array(self, name: str) -> "zarr.Array[Any]":
+        array = self._group[name]
+        if not isinstance(array, zarr.Array):
+            raise TypeError(f"{name} is not an array")
+        return array
+
+
+def _create(
+    group: zarr.Group, name: str, layout: ArrayLayout, shape: tuple[int, ...], dtype: np.dtype[Any]
+) -> "zarr.Array[Any]":
+    text = layout.dtype == "str"
+    stored: Any = str if text else dtype if layout.dtype == "source" else np.dtype(layout.dtype)
+    floating = not text and np.issubdtype(stored, np.floating)
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype=stored,
+        chunks=(max(1, min(shape[0], layout.chunk_rows)), *(max(1, size) for size in shape[1:])),
+        # Activations hardly compress (10-15 %), and compressing costs more than writing; a checksum is not optional.
+        compressors=[Crc32cCodec()],
+        serializer="auto" if text else BytesCodec(endian="little"),
+        fill_value=np.nan if floating else "" if text else 0,
+        dimension_names=layout.dims,
+        attributes={"meaning": layout.meaning},
+        config={"write_empty_chunks": True},
+    )

@@ -1,0 +1,40 @@
+"""Every array of the store: its name, dims, dtype and meaning, once."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ArrayLayout:
+    """How one array lies in a unit. Dims are names; a chunk holds ``chunk_rows`` of the first, all of the others."""
+
+    dims: tuple[str, ...]
+    dtype: str
+    meaning: str
+    chunk_rows: int = 1 << 16
+
+
+_IDS = ArrayLayout(("point",), "str", "sample ids, in ascending order; every other array has its rows in this order")
+
+LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
+    "activations": {
+        "activations": ArrayLayout(("point", "feature"), "source", "pooled activations, as the source gives them", 2048),
+        "ids": _IDS,
+    },
+    "bases": {
+        "neighbours": ArrayLayout(("point", "neighbour"), "int32", "row numbers, nearest first, without the point"),
+        "distances": ArrayLayout(("point", "neighbour"), "float32", "distances to them, in the metric of the graph"),
+        "eigenvalues": ArrayLayout(("eigenpair",), "float64", "of the normalised Laplacian, ascending, in [0, 2]"),
+        "eigenvectors": ArrayLayout(("point", "eigenpair"), "float64", "unit length, largest entry positive"),
+        "ids": _IDS,
+    },
+    "scores": {
+        "pairs": ArrayLayout(("pair", "side"), "int32", "positions in the unit's list of bases; side 0 <= side 1"),
+        "values": ArrayLayout(
+            ("pair", "direction", "measure", "statistic"),
+            "float64",
+            "direction 0 is side 0 -> side 1, 1 the other way; NaN where the status says why",
+        ),
+        "n_common": ArrayLayout(("pair",), "int32", "points that both spaces have"),
+        "status": ArrayLayout(("pair",), "str", "'ok', or the reason why there is no value"),
+    },
+}

@@ -1,0 +1,180 @@
+"""Committed units: content-addressed folders that are there whole or not at all.
+
+A unit is written in ``staging/``: its arrays, then ``manifest.json`` (SHA-256 and size of every file). It is fsynced,
+renamed to ``units/<kind>/<key>`` and, last, gets a receipt in ``receipts/<kind>/<key>.json``. Only the receipt says
+that a unit is done. Every read checks the files against the manifest, and the manifest against the receipt: Zarr alone
+takes a missing chunk for fill values and a flipped bit for data.
+"""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from lfm_tasks.stores.arrays import ArrayReader, ArrayWriter
+from lfm_tasks.stores.digests import file_digest
+from lfm_tasks.stores.durable import sync_folder, sync_tree, write_durably
+
+
+class CorruptUnitError(RuntimeError):
+    """What lies in the store is not what was committed."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The word that a unit is complete, and the small facts about it that later stages plan with."""
+
+    kind: str
+    key: str
+    manifest: str
+    facts: Mapping[str, Any]
+
+
+@dataclass
+class UnitWriter:
+    """An unfinished unit: arrays go in by name, facts are added on the way."""
+
+    arrays: ArrayWriter
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class UnitStore:
+    """All committed units below one folder. Holds a path only, so it travels to workers."""
+
+    root: Path
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether the unit is committed (its receipt and folder exist; content is checked when it is read)."""
+        return self._receipt_path(kind, key).is_file() and self._unit_path(kind, key).is_dir()
+
+    def receipt(self, kind: str, key: str) -> Receipt:
+        """Return the receipt of a committed unit; raise `CorruptUnitError` if it was tampered with."""
+        path = self._receipt_path(kind, key)
+        try:
+            sealed = json.loads(path.read_bytes())
+            body = sealed["body"]
+            sound = sealed["sha256"] == _seal(body) and body["kind"] == kind and body["key"] == key
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CorruptUnitError(f"receipt {kind}/{key} cannot be read: {error}") from error
+        if not sound:
+            raise CorruptUnitError(f"receipt {kind}/{key} is damaged: its checksum does not fit")
+        return Receipt(kind, key, body["manifest"], body["facts"])
+
+    def receipts(self, kind: str) -> list[Receipt]:
+        """Return all sound receipts of one kind, by key; damaged ones are quarantined, so that they are made again."""
+        found = []
+        for path in sorted((self.root / "receipts" / kind).glob("*.json")):
+            if not self.has(kind, path.stem):
+                continue
+            try:
+                found.append(self.receipt(kind, path.stem))
+            except CorruptUnitError:
+                self.quarantine(kind, path.stem)
+        return found
+
+    @contextmanager
+    def commit(self, kind: str, key: str) -> Iterator[UnitWriter]:
+        """Give a writer; commit what it wrote when the block ends well, leave nothing behind when it does not."""
+        staged = self.root / "staging" / f"{kind}-{key[:12]}-{uuid4().hex}"
+        staged.mkdir(parents=True)
+        try:
+            writer = UnitWriter(ArrayWriter(staged, kind))
+            yield writer
+            write_durably(staged / "manifest.json", _manifest(staged))
+            sync_tree(staged)
+            self._publish(kind, key, staged, writer.facts)
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
+
+    @contextmanager
+    def open(self, kind: str, key: str) -> Iterator[ArrayReader]:
+        """Give a reader of a unit whose every byte was checked first."""
+        self.check(kind, key)
+        yield ArrayReader(self._unit_path(kind, key), kind)
+
+    def check(self, kind: str, key: str) -> Receipt:
+        """Return the receipt if every file of the unit is as committed, else raise `CorruptUnitError` naming the file."""
+        receipt = self.receipt(kind, key)
+        unit = self._unit_path(kind, key)
+        manifest_path = unit / "manifest.json"
+        try:
+            content = manifest_path.read_bytes()
+        except OSError as error:
+            raise CorruptUnitError(f"unit {kind}/{key}: manifest.json cannot be read: {error}") from error
+        if hashlib.sha256(content).hexdigest() != receipt.manifest:
+            raise CorruptUnitError(f"unit {kind}/{key}: manifest.json is not the one committed")
+        expected: dict[str, dict[str, Any]] = json.loads(content)["files"]
+        found = set(_files(unit)) - {"manifest.json"}
+        for name in sorted(found ^ set(expected)):
+            raise CorruptUnitError(f"unit {kind}/{key}: {name} is {'not expected' if name in found else 'missing'}")
+        for name, entry in expected.items():
+            path = unit / name
+            if path.is_symlink() or path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
+                raise CorruptUnitError(f"unit {kind}/{key}: {name} is damaged")
+        return receipt
+
+    def quarantine(self, kind: str, key: str) -> None:
+        """Put a unit aside (never deleted): the next run makes it again."""
+        aside = self.root / "quarantine" / f"{kind}-{key}-{uuid4().hex}"
+        aside.mkdir(parents=True)
+        for source, name in ((self._receipt_path(kind, key), "receipt.json"), (self._unit_path(kind, key), "unit")):
+            if source.exists():
+                source.rename(aside / name)
+
+    def sweep(self) -> None:
+        """Remove what killed runs left in staging. Only for the run that holds the lock, before its workers start."""
+        shutil.rmtree(self.root / "staging", ignore_errors=True)
+        for partial in self.root.glob("receipts/*/.*.partial"):
+            partial.unlink(missing_ok=True)
+
+    def _publish(self, kind: str, key: str, staged: Path, facts: Mapping[str, Any]) -> None:
+        unit = self._unit_path(kind, key)
+        unit.parent.mkdir(parents=True, exist_ok=True)
+        manifest = file_digest(staged / "manifest.json")
+        while not self.has(kind, key):
+            try:
+                staged.rename(unit)
+            except OSError:
+                # A folder without a receipt is what a killed run left between the two steps: it makes room.
+                if not unit.is_dir():
+                    raise
+                if not self._receipt_path(kind, key).is_file():
+                    unit.rename(self.root / "staging" / f"stale-{uuid4().hex}")
+                continue
+            sync_folder(unit.parent)
+            body = {"kind": kind, "key": key, "manifest": manifest, "facts": dict(facts)}
+            sealed = {"body": body, "sha256": _seal(body)}
+            write_durably(self._receipt_path(kind, key), json.dumps(sealed, sort_keys=True, indent=1).encode())
+
+    def _unit_path(self, kind: str, key: str) -> Path:
+        return self.root / "units" / kind / key
+
+    def _receipt_path(self, kind: str, key: str) -> Path:
+        return self.root / "receipts" / kind / f"{key}.json"
+
+
+def _seal(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+
+
+def _manifest(folder: Path) -> bytes:
+    entries = {
+        name: {"sha256": file_digest(folder / name), "bytes": (folder / name).stat().st_size} for name in _files(folder)
+    }
+    return json.dumps({"version": 1, "files": entries}, sort_keys=True, indent=1).encode()
+
+
+def _files(folder: Path) -> list[str]:
+    """Return the names of all files below ``folder``, relative and with forward slashes, in order."""
+    names = []
+    for current, _, files in os.walk(folder):
+        relative = Path(current).relative_to(folder)
+        names += [(relative / name).as_posix() for name in files]
+    return sorted(names)
