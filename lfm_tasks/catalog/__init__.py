@@ -1,0 +1,22 @@
+"""The catalog: which models, on which data, and how they are compared; its form is checked here, names later."""
+
+from lfm_tasks.catalog.model import ActivationsSource, ArrayFile, Catalog, Dataset, Model, OnnxModel
+from lfm_tasks.catalog.patterns import expand_layers, fill
+from lfm_tasks.catalog.problems import CatalogError, Problem
+from lfm_tasks.catalog.reading import read_catalog
+from lfm_tasks.catalog.schema import catalog_schema
+
+__all__ = [
+    "ActivationsSource",
+    "ArrayFile",
+    "Catalog",
+    "CatalogError",
+    "Dataset",
+    "Model",
+    "OnnxModel",
+    "Problem",
+    "catalog_schema",
+    "expand_layers",
+    "fill",
+    "read_catalog",
+]

@@ -1,0 +1,130 @@
+"""What a catalog holds, as frozen values: datasets, models, and the settings of the run."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
+
+from lfm_tasks.catalog.names import check_layer_name, check_name, check_visible
+from lfm_tasks.catalog.patterns import check_fields, fields
+from lfm_tasks.config import AtlasConfig, ClusterConfig, Settings
+
+Pooling = Literal["none", "flatten", "mean", "max", "cls", "last"]
+Name = Annotated[str, AfterValidator(check_name)]
+_Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(check_visible)]
+
+
+def _with_fields(*allowed: str) -> AfterValidator:
+    return AfterValidator(lambda pattern: check_fields(pattern, allowed))
+
+
+_ModelText = Annotated[_Text, _with_fields("model", "dataset")]
+_LayerText = Annotated[_Text, _with_fields("model", "layer", "dataset")]
+
+
+class ArrayFile(Settings):
+    """One array in a file; ``key`` names it where a file holds several."""
+
+    path: _ModelText
+    key: _ModelText | None = None
+
+
+def _written_as(value: object) -> str:
+    return "<word>" if isinstance(value, str) else "<file>"
+
+
+Ids = Annotated[
+    Annotated[ArrayFile, Tag("<file>")] | Annotated[Literal["positional"], Tag("<word>")], Discriminator(_written_as)
+]
+
+
+class Dataset(Settings):
+    """The inputs that models are compared on: shipped (``builtin``), or named by ``ids``."""
+
+    builtin: Literal["digits"] | None = None
+    split: Literal["train", "probe"] | None = None
+    ids: Ids | None = None
+    labels: ArrayFile | None = None
+    inputs: ArrayFile | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Dataset":
+        if (self.builtin is None) == (self.ids is None):
+            found = "neither" if self.builtin is None else "both"
+            raise ValueError(f"found {found} of builtin and ids, needs one: ids: {{path: ids.npy}}, or ids: positional")
+        if self.builtin is not None and (self.labels or self.inputs):
+            raise ValueError("found labels or inputs beside builtin, which brings its own: remove them")
+        if self.builtin is None and self.split is not None:
+            raise ValueError("found split without builtin: remove it, or name the files of that split")
+        return self
+
+
+class ActivationsSource(Settings):
+    """Activations on disk: ``{layer}`` stands in ``path`` (a file a layer) or in ``key`` (an array a layer)."""
+
+    path: _LayerText
+    key: _LayerText | None = None
+    dataset: str
+    pool: Pooling = "none"
+    ids: ArrayFile | None = None
+
+    @model_validator(mode="after")
+    def _one_layer_field(self) -> "ActivationsSource":
+        if "layer" in fields(self.path) and "layer" in fields(self.key or ""):
+            raise ValueError("found {layer} in path and in key, needs it in one of them")
+        return self
+
+
+class OnnxModel(Settings):
+    """A network that is run on the dataset's inputs."""
+
+    path: _ModelText
+    dataset: str
+    pool: Pooling = "none"
+
+
+class Model(Settings):
+    """One model of the zoo, the layers that are compared, and facts about it."""
+
+    activations: ActivationsSource | None = None
+    onnx: OnnxModel | None = None
+    layers: Annotated[
+        tuple[Annotated[str, AfterValidator(check_layer_name)], ...], Field(strict=False, min_length=1)
+    ] = ("*",)
+    meta: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "Model":
+        if (self.activations is None) == (self.onnx is None):
+            found = "neither" if self.onnx is None else "both"
+            raise ValueError(f"found {found} of activations and onnx, needs exactly one: where do the rows come from?")
+        return self
+
+    @property
+    def dataset(self) -> str:
+        """The name of the dataset the model is seen through."""
+        source = self.activations or self.onnx
+        if source is None:
+            raise TypeError("a model has activations or onnx")  # unreachable: _one_source
+        return source.dataset
+
+
+class CatalogText(Settings):
+    """The keys of ``data_catalog.yaml``."""
+
+    version: Literal[1]
+    datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
+    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    defaults: dict[str, JsonValue] = Field(default_factory=dict)
+    atlas: AtlasConfig = AtlasConfig()
+    cluster: ClusterConfig = ClusterConfig()
+
+
+class Catalog(CatalogText):
+    """A catalog that was read and found right; ``root`` is the folder of its file."""
+
+    root: Path
+
+    def locate(self, path: str) -> Path:
+        """Return a path of the catalog as it is on this machine: relative ones start at ``root``."""
+        return self.root / path

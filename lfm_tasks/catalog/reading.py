@@ -1,0 +1,209 @@
+"""Reads a catalog and says all that is wrong with it at once, each mistake with its line."""
+
+import re
+import types
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from lfm_tasks.catalog.model import Catalog, CatalogText
+from lfm_tasks.catalog.names import colliding
+from lfm_tasks.catalog.problems import CatalogError, Problem, describe, did_you_mean
+from lfm_tasks.catalog.tree import Entries, Items, Place, plain, read_tree
+
+_NEEDS = {
+    "int": "a whole number",
+    "float": "a number",
+    "string": "text: put it in quotes",
+    "bool": "true or false",
+    "model": "a mapping such as {path: ids.npy}",
+    "dict": "a mapping",
+    "tuple": "a list",
+}
+
+
+def read_catalog(path: Path, environment: Mapping[str, str] | None = None) -> Catalog:
+    """Return the catalog in the YAML file at ``path``.
+
+    Variables come from ``environment``, or from the process's own.
+
+    Raises
+    ------
+    CatalogError
+        With every mistake at once.
+    """
+    tree, problems = read_tree(path, environment)
+    file = str(path)
+    if not isinstance(tree, Entries):
+        found = describe(plain(tree))
+        raise CatalogError([*problems, Problem(file, 1, "", f"found {found}, needs version, datasets and models")])
+    tree = _apply_defaults(_without_private_keys(tree))
+    # A key that is already known to be wrong is told once.
+    seen = {(problem.line, problem.where) for problem in problems}
+    catalog, more = _validate(tree, file)
+    problems += [problem for problem in more if (problem.line, problem.where) not in seen]
+    problems += _inconsistencies(tree, file)
+    if problems or catalog is None:
+        raise CatalogError(problems)
+    return Catalog(root=path.absolute().parent, **dict(catalog))
+
+
+def _without_private_keys(tree: Entries) -> Entries:
+    kept = Entries()
+    for key, value in tree.items():
+        if not key.startswith(("_", "x-")):
+            kept.put(key, value, tree.places[key])
+    return kept
+
+
+def _apply_defaults(tree: Entries) -> Entries:
+    """Return ``tree`` with ``defaults`` merged into every model; what a model says itself wins."""
+    defaults, models = tree.get("defaults"), tree.get("models")
+    if not isinstance(defaults, Entries) or not isinstance(models, Entries):
+        return tree
+    merged = Entries()
+    for name, model in models.items():
+        merged.put(name, _fill_up(model, _fitting(defaults, model)), models.places[name])
+    result = Entries()
+    for key, value in tree.items():
+        result.put(key, merged if key == "models" else value, tree.places[key])
+    return result
+
+
+def _fitting(defaults: Entries, model: object) -> Entries:
+    """Return ``defaults`` without the other kind of source than the model's own."""
+    sources = ("activations", "onnx")
+    own = [source for source in sources if isinstance(model, Entries) and source in model]
+    fitting = Entries()
+    for key, value in defaults.items():
+        if not own or key in own or key not in sources:
+            fitting.put(key, value, defaults.places[key])
+    return fitting
+
+
+def _fill_up(value: object, default: object) -> object:
+    if not isinstance(value, Entries) or not isinstance(default, Entries):
+        return default if value is None and isinstance(default, Entries) else value
+    filled = Entries()
+    for key in [*value, *(key for key in default if key not in value)]:
+        if key not in value:
+            filled.put(key, default[key], default.places[key])
+        else:
+            filled.put(key, _fill_up(value[key], default[key]) if key in default else value[key], value.places[key])
+    return filled
+
+
+def _validate(tree: Entries, file: str) -> tuple[CatalogText | None, list[Problem]]:
+    try:
+        return CatalogText.model_validate(plain(tree)), []
+    except ValidationError as error:
+        return None, [_explain(details, tree, file) for details in error.errors(include_url=False)]
+
+
+def _explain(details: ErrorDetails, tree: Entries, file: str) -> Problem:
+    location = [part for part in details["loc"] if part != "[key]" and not str(part).startswith("<")]
+    place, found = _find(tree, location)
+    kind, context = details["type"], details.get("ctx", {})
+    shape, _, ending = kind.rpartition("_")
+    match kind:
+        case "extra_forbidden":
+            message = f"unknown key{did_you_mean(str(location[-1]), _known_keys(location[:-1]))}"
+        case "missing":
+            message = f"{location[-1]} is missing: add it"
+        case "literal_error":
+            known = re.findall(r"'([^']*)'", str(context["expected"]))
+            hint = did_you_mean(str(found), known) if isinstance(found, str) and len(known) > 1 else ""
+            message = f"found {describe(found)}, needs {context['expected']}{hint}"
+        case "value_error":
+            message = str(context["error"])
+        case "too_short":
+            message = f"found {describe(found)}, needs at least one"
+        case _ if ending == "type" and shape in _NEEDS:
+            message = f"found {describe(found)}, needs {_NEEDS[shape]}"
+        case _:
+            message = f"found {describe(found)}, needs {_needed(details['msg'])}"
+    return Problem(file, place.line, place.where, message)
+
+
+def _needed(message: str) -> str:
+    """Return pydantic's ``message`` as the end of "found x, needs ..."."""
+    needed = message.removeprefix("Input should be ").removeprefix("Input should ")
+    for words, sign in (("greater than", ">"), ("less than", "<"), ("> or equal to", ">="), ("< or equal to", "<=")):
+        needed = needed.replace(words, sign)
+    return needed[0].lower() + needed[1:]
+
+
+def _find(tree: Entries, location: Sequence[int | str]) -> tuple[Place, object]:
+    """Return the place and value of ``location``, or of the nearest part of it that was written."""
+    place = Place(1, "")
+    value: Any = tree
+    for part in location:
+        if isinstance(value, Entries) and part in value:
+            place, value = value.places[str(part)], value[str(part)]
+        elif isinstance(value, Items) and isinstance(part, int) and part < len(value):
+            place, value = value.places[part], value[part]
+        else:
+            break
+    return place, plain(value)
+
+
+def _known_keys(location: Sequence[int | str]) -> list[str]:
+    """Return the keys that may stand at ``location``, read off the types."""
+    kind: Any = CatalogText
+    for part in location:
+        kind = next(_parts(kind, str(part)), None)
+    return [key for model in _models(kind) for key in model.model_fields]
+
+
+def _parts(kind: Any, key: str) -> Iterator[Any]:
+    for model in _models(kind):
+        if key in model.model_fields:
+            yield model.model_fields[key].annotation
+    if get_origin(kind) is dict:
+        yield get_args(kind)[1]
+
+
+def _models(kind: Any) -> list[type[BaseModel]]:
+    """Return the pydantic classes that a type allows, looked for inside unions and annotations."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return [kind]
+    if get_origin(kind) in (Union, types.UnionType) or hasattr(kind, "__metadata__"):
+        parts = [kind.__origin__] if hasattr(kind, "__metadata__") else get_args(kind)
+        return [model for part in parts if part is not Literal for model in _models(part)]
+    return []
+
+
+def _inconsistencies(tree: Entries, file: str) -> list[Problem]:
+    """Return what only shows when parts of the catalog are held against each other."""
+    problems = []
+    for section in ("datasets", "models"):
+        names = tree.get(section)
+        if not isinstance(names, Entries):
+            continue
+        for name, earlier in colliding(names).items():
+            place = names.places[name]
+            message = f"differs from {earlier!r} only by upper and lower case, needs another name: rename it"
+            problems.append(Problem(file, place.line, place.where, message))
+    datasets, models = tree.get("datasets"), tree.get("models")
+    if isinstance(datasets, Entries) and isinstance(models, Entries):
+        for model in models.values():
+            problems += _dataset_problems(model, datasets, file)
+    return problems
+
+
+def _dataset_problems(model: object, datasets: Entries, file: str) -> Iterator[Problem]:
+    for kind in ("activations", "onnx"):
+        source = model.get(kind) if isinstance(model, Entries) else None
+        name = source.get("dataset") if isinstance(source, Entries) else None
+        if not isinstance(source, Entries) or not isinstance(name, str):
+            continue
+        place, dataset = source.places["dataset"], datasets.get(name)
+        if name not in datasets:
+            message = f"the dataset {name[:100]!r} is not declared under datasets{did_you_mean(name, datasets)}"
+            yield Problem(file, place.line, place.where, message)
+        elif kind == "onnx" and isinstance(dataset, Entries) and not {"builtin", "inputs"} & dataset.keys():
+            message = f"the dataset {name!r} has no inputs to run the model on: add inputs: {{path: inputs.npy}} to it"
+            yield Problem(file, place.line, place.where, message)
