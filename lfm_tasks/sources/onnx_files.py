@@ -19,7 +19,7 @@ _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """A model that may be run: its file's name and SHA-256, and the parsed ``onnx.ModelProto``."""
+    """A model that may be run: its file's name and SHA-256, and the ``onnx.ModelProto`` in it, without its outputs."""
 
     name: str
     sha256: str
@@ -41,6 +41,7 @@ def read_onnx(path: Path) -> OnnxFile:
         kind = message.DESCRIPTOR.name
         if kind in _REFUSED:
             _REFUSED[kind](message, path.name)
+    del model.graph.output[:]  # what a recording puts out is chosen later
     _check_rules(model, path.name)
     return OnnxFile(path.name, hashlib.sha256(content).hexdigest(), model)
 
@@ -52,6 +53,11 @@ def messages(message: Any) -> Iterator[Any]:
         if field.message_type is not None:
             for inner in [value] if hasattr(value, "ListFields") else value:
                 yield from messages(inner)
+
+
+def brief(error: Exception) -> str:
+    """Return what a library says, printable, on one line of at most 200 characters."""
+    return ascii(" ".join(str(error).split())[:200])[1:-1]
 
 
 def _content(path: Path) -> bytes:
@@ -130,5 +136,5 @@ def _check_rules(model: Any, name: str) -> None:
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
-        found = f"found a graph that breaks the rules of ONNX ({shorten(str(error).splitlines()[0])})"
+        found = f"found a graph that breaks the rules of ONNX ({brief(error)})"
         raise ReasonError("unsupported_model", f"{name}: {found}: export it again") from error

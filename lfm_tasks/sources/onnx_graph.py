@@ -10,7 +10,7 @@ import numpy as np
 from lfm_tasks.catalog.names import check_layer_name, shorten
 from lfm_tasks.catalog.problems import did_you_mean
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.onnx_files import MAX_BYTES, OnnxFile, messages
+from lfm_tasks.sources.onnx_files import MAX_BYTES, OnnxFile, brief, messages
 
 # The input's first dimension gets a name of ours, so that shape inference tells where the batch goes.
 _BATCH = "the batch"
@@ -45,12 +45,11 @@ class OnnxGraph:
         raise ReasonError("unknown_layer", found + did_you_mean(name, self.layers))
 
     def with_outputs(self, layers: Sequence[str]) -> bytes:
-        """Return the model's bytes with ``layers`` as its outputs, and no others."""
+        """Return the model's bytes with ``layers`` as its outputs."""
         import onnx
 
         edited = onnx.ModelProto()
         edited.CopyFrom(self.file.model)
-        del edited.graph.output[:]
         for layer in layers:
             edited.graph.output.append(onnx.ValueInfoProto(name=self.layer(layer).name))
         return bytes(edited.SerializeToString())
@@ -103,7 +102,7 @@ def _only_input(file: OnnxFile) -> Any:
     entry = inputs[0]
     dims = entry.type.tensor_type.shape.dim
     if not dims:
-        found = f"found an input {shorten(entry.name)} of no known shape, needs a tensor (batch, ...)"
+        found = f"found an input {shorten(entry.name)} without dimensions, needs (batch, ...)"
         raise ReasonError("unsupported_model", f"{file.name}: {found}: export it with its shape")
     if dims[0].HasField("dim_value"):
         found = f"found a batch fixed at {dims[0].dim_value}, needs a dynamic one"
@@ -118,18 +117,15 @@ def _inferred_types(file: OnnxFile, input_name: str) -> dict[str, _Type]:
     model = onnx.ModelProto()
     model.CopyFrom(file.model)
     del model.graph.value_info[:]  # may call the batch something else, or lie
-    for output in model.graph.output:
-        output.type.tensor_type.ClearField("shape")
     for entry in model.graph.input:
         if entry.name == input_name:
             entry.type.tensor_type.shape.dim[0].dim_param = _BATCH
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        found = f"found shapes that do not fit ({shorten(str(error))})"
+        found = f"found types or shapes that do not fit ({brief(error)})"
         raise ReasonError("unsupported_model", f"{file.name}: {found}: export it again") from error
-    infos = [*inferred.input, *inferred.value_info, *inferred.output]
-    types = {info.name: _type(info.type.tensor_type) for info in infos}
+    types = {info.name: _type(info.type.tensor_type) for info in [*inferred.input, *inferred.value_info]}
     return {name: known for name, known in types.items() if known is not None}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.onnx_files import read_onnx
+from lfm_tasks.sources.onnx_files import brief, read_onnx
 from lfm_tasks.sources.onnx_graph import read_layers
 from lfm_tasks.sources.pooling import pool_rows, pooled_features
 
@@ -154,8 +154,7 @@ class OnnxSource:
         return values
 
     def _stopped(self, what: str, error: Exception) -> ReasonError:
-        detail = " ".join(str(error).split())[:300]
-        found = f"onnxruntime could not {what} it ({detail})"
+        found = f"onnxruntime could not {what} it ({brief(error)})"
         return ReasonError("unsupported_model", f"{self._name}: {found}: check that it runs, or export it again")
 
     def _fed(self, rows: Int[np.ndarray, " batch"]) -> Shaped[np.ndarray, "batch ..."]:
