@@ -30,7 +30,7 @@ def digits(split: Literal["train", "probe"]) -> Digits:
     --------
     >>> probe = digits("probe")
     >>> probe.inputs.shape, str(probe.ids[0])
-    ((797, 64), 'digits-0001')
+    ((797, 64), 'digits-0000')
     """
     from sklearn.datasets import load_digits  # takes a second to import
 
