@@ -1,0 +1,49 @@
+"""The Prefect flow: one run of the pipeline, a Prefect task a stage."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+
+from flows.pipeline import Outcome, build_atlas
+from lfm_tasks.catalog import read_catalog
+from lfm_tasks.stages.open_run import open_run
+from lfm_tasks.stages.run import Announce
+
+# A stage is bounded, so that a hanging file system does not hold a nightly run for ever (seconds).
+STAGE_TIMEOUT = 24 * 3600
+
+
+def as_task(stage: Callable[..., Any]) -> Callable[..., Any]:
+    """Make a stage a Prefect task. The store knows what is done: Prefect caches and persists nothing."""
+    named = task(
+        name=stage.__name__.replace("_", "-"),
+        retries=0,
+        timeout_seconds=STAGE_TIMEOUT,
+        cache_policy=NO_CACHE,
+        persist_result=False,
+        log_prints=False,
+    )
+    return named(stage)
+
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Announce nothing."""
+
+
+def atlas_flow(announce: Announce = silent) -> Callable[[str], Outcome]:
+    """Return the flow; progress goes to ``announce``, which is no parameter since parameters are stored as JSON."""
+
+    @flow(name="atlas", flow_run_name="atlas of {catalog}", validate_parameters=True, persist_result=False)
+    def build(catalog: str) -> Outcome:
+        """Build the similarity atlas of a catalog.
+
+        Args:
+            catalog: Path of the data_catalog.yaml.
+        """
+        with open_run(read_catalog(Path(catalog)), announce) as run:
+            return build_atlas(run, as_stage=as_task)
+
+    return build

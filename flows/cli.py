@@ -1,0 +1,186 @@
+"""The command line: ``lfm-atlas``."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+from cyclopts import App, Parameter
+
+from lfm_tasks import __version__
+
+if TYPE_CHECKING:
+    from flows.pipeline import Outcome
+    from lfm_tasks.catalog import Catalog
+    from lfm_tasks.stages.run import Announce
+
+OK, CRASH, USAGE, LIMIT_BROKEN, SOME_FAILED = 0, 1, 2, 3, 4
+
+CatalogPath = Annotated[Path, Parameter(help="The catalog: a YAML file (data_catalog.yaml in this folder).")]
+DEFAULT_CATALOG = Path("data_catalog.yaml")
+
+app = App(
+    name="lfm-atlas",
+    version=__version__,
+    help="""Which representations of a model zoo are alike? Writes a similarity atlas of all (model, layer) spaces.
+
+    Start with `lfm-atlas init` in an empty folder, then `lfm-atlas run`, then open atlas/report.html.
+
+    Exit codes: 0 done, 1 crash, 2 usage or bad catalog, 3 an audit limit is broken, 4 done but some spaces failed,
+    130 or 143 stopped by SIGINT or SIGTERM.""",
+)
+
+
+@app.command
+def run(
+    catalog: CatalogPath = DEFAULT_CATALOG,
+    *,
+    prefect: Annotated[bool, Parameter(help="Orchestrate by Prefect; the numbers are the same without.")] = True,
+    dask: Annotated[bool, Parameter(help="Work in Dask processes; --no-dask works in this one.")] = True,
+) -> int:
+    """Compute what is missing and publish the atlas: activations, graphs, bases, maps, scores, report."""
+    settings = _read(catalog)
+    from flows.progress import progress
+
+    with progress() as announce:
+        outcome = _run_with_prefect(catalog, settings, announce) if prefect and dask else _run(settings, announce, dask)
+    return _say(outcome, settings)
+
+
+@app.command
+def validate(catalog: CatalogPath = DEFAULT_CATALOG) -> int:
+    """Check the catalog and open every source; nothing is computed or written."""
+    settings = _read(catalog)
+    zoo = _zoo(settings)
+    for failure in zoo.failures:
+        _complain(f"{failure.model}: {failure.message} [{failure.reason}]")
+    _print(f"{len(settings.models)} models, {len(zoo.spaces)} spaces, {len(zoo.failures)} cannot be used")
+    return USAGE if zoo.failures else OK
+
+
+@app.command
+def plan(catalog: CatalogPath = DEFAULT_CATALOG) -> int:
+    """Say what a run would compute, and what it would find done."""
+    from lfm_tasks.stages.plan import plan_run
+
+    settings = _read(catalog)
+    for line in plan_run(settings, _zoo(settings)):
+        _print(line)
+    return OK
+
+
+@app.command
+def report(
+    atlas: Annotated[Path, Parameter(help="Folder of a published atlas.")] = Path("atlas"),
+    *,
+    output: Annotated[Path, Parameter(alias="-o", help="File to write.")] = Path("report.html"),
+) -> int:
+    """Draw the report of a published atlas once more."""
+    from lfm_tasks.stages.report import render_report
+    from lfm_tasks.stores.atlas_files import published_key, read_atlas, read_json
+
+    if published_key(atlas) is None:
+        _complain(f"{atlas}: found no whole atlas (its manifest.json must fit its files): run lfm-atlas run again")
+        return USAGE
+    output.write_text(render_report(read_atlas(atlas), read_json(atlas / "summary.json")), encoding="utf-8")
+    _print(f"wrote {output}")
+    return OK
+
+
+@app.command
+def init(folder: Annotated[Path, Parameter(help="An empty folder, or one to make.")] = Path()) -> int:
+    """Write a commented catalog and the small zoo that it describes: a running start."""
+    from lfm_tasks.zoo.starting import write_start
+
+    try:
+        write_start(folder)
+    except FileExistsError as error:
+        _complain(str(error))
+        return USAGE
+    _print(f"wrote {folder / 'data_catalog.yaml'} and {folder / 'zoo'}; next: lfm-atlas run")
+    return OK
+
+
+def main() -> NoReturn:
+    """Run the command and leave with its exit code."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        result = app(result_action="return_value")
+        code = result if isinstance(result, int) else OK
+    except KeyboardInterrupt:
+        _complain("stopped; what was finished is kept, the next run goes on from there")
+        code = 128 + signal.SIGINT
+    except (OSError, RuntimeError) as error:
+        # Full disk, lost rights, a busy store: the message says it, a traceback would hide it.
+        _complain(f"{type(error).__name__}: {error}")
+        code = CRASH
+    sys.stdout.flush()
+    sys.exit(code)
+
+
+def _read(path: Path) -> "Catalog":
+    from lfm_tasks.catalog import CatalogError, read_catalog
+    from lfm_tasks.stages.measures import unknown_measures
+
+    try:
+        catalog = read_catalog(path)
+    except CatalogError as error:
+        _complain(str(error))
+        sys.exit(USAGE)
+    if problems := unknown_measures(catalog):
+        for problem in problems:
+            _complain(f"{path}: {problem}")
+        sys.exit(USAGE)
+    return catalog
+
+
+def _zoo(catalog: "Catalog") -> Any:
+    from flows.progress import silently
+    from lfm_tasks.stages.validate import validate_catalog
+
+    return validate_catalog(catalog, silently)
+
+
+def _run(catalog: "Catalog", announce: "Announce", dask: bool) -> "Outcome":
+    from flows.pipeline import build_atlas
+    from lfm_tasks.stages.open_run import open_run
+
+    with open_run(catalog, announce, in_process=not dask) as opened:
+        return build_atlas(opened)
+
+
+def _run_with_prefect(path: Path, catalog: "Catalog", announce: "Announce") -> "Outcome":
+    from flows.server import prefect_server, wait_until_ready
+
+    with prefect_server(catalog.root / catalog.atlas.store / "prefect") as address:
+        # Its import and the server's start take seconds each: side by side.
+        from flows.atlas import atlas_flow
+
+        wait_until_ready(address)
+        return atlas_flow(announce)(str(path))
+
+
+def _say(outcome: "Outcome", catalog: "Catalog") -> int:
+    for failure in outcome.failures:
+        name = f"{failure.model}/{failure.layer}" if failure.layer else failure.model
+        _complain(f"{name} ({failure.dataset}): {failure.message} [{failure.reason}]")
+    if not any(outcome.computed.values()):
+        _print("nothing to compute: the atlas is up to date")
+    else:
+        _print(", ".join(f"{stage} {n} new, {outcome.reused[stage]} kept" for stage, n in outcome.computed.items()))
+    folder = os.path.relpath(catalog.root / catalog.atlas.path)
+    _print(f"{outcome.n_spaces} spaces, {len(outcome.failures)} failed; atlas: {folder}, page: {folder}/report.html")
+    return SOME_FAILED if outcome.failures or outcome.n_failed_pairs else OK
+
+
+def _print(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+def _complain(text: str) -> None:
+    sys.stderr.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    main()

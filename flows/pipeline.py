@@ -1,0 +1,43 @@
+"""From catalog to atlas: the stages in their order."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from lfm_tasks.stages.activations import record_activations
+from lfm_tasks.stages.atlas import contents
+from lfm_tasks.stages.bases import build_bases
+from lfm_tasks.stages.publish import publish_atlas
+from lfm_tasks.stages.run import Failure, Run
+from lfm_tasks.stages.scores import score_pairs
+from lfm_tasks.stages.validate import validate
+
+StageCaller = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run came to."""
+
+    n_spaces: int
+    failures: tuple[Failure, ...]
+    n_failed_pairs: int
+    is_new: bool
+    computed: dict[str, int]
+    reused: dict[str, int]
+
+
+def directly(stage: Callable[..., Any]) -> Callable[..., Any]:
+    """Call a stage as the plain function that it is."""
+    return stage
+
+
+def build_atlas(run: Run, as_stage: StageCaller = directly) -> Outcome:
+    """Run all stages; ``as_stage`` says how each is called (directly, or as a Prefect task)."""
+    zoo = as_stage(validate)(run)
+    recorded, failures = as_stage(record_activations)(run, zoo)
+    spaces, failures = as_stage(build_bases)(run, recorded, failures)
+    scored = as_stage(score_pairs)(run, spaces)
+    is_new = as_stage(publish_atlas)(run, contents(run, spaces, scored, failures))
+    tally = run.tally
+    return Outcome(len(spaces), failures, len(scored.troubles), is_new, tally.computed, tally.reused)

@@ -1,0 +1,96 @@
+"""A Prefect server of our own for one run: on loopback, gone with the process that started it."""
+
+import ctypes
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+START_SECONDS = 120.0
+_PR_SET_PDEATHSIG = 1
+
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    # With the defaults, records of fast tasks are lost and tracebacks printed at exit.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.5",
+    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
+    "PREFECT_LOGGING_LEVEL": "ERROR",
+    "PREFECT_SHOW_STARTUP_MESSAGES": "false",
+}
+
+
+@contextmanager
+def prefect_server(home: Path) -> Iterator[str]:
+    """Give the address of a Prefect API: the user's own (``PREFECT_API_URL``), or one started here.
+
+    Ours keeps its records in ``home``, listens on 127.0.0.1 only, and dies with this process, however that dies.
+    To be entered before ``prefect`` is imported.
+    """
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    if address := os.environ.get("PREFECT_API_URL"):
+        yield address
+        return
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    os.environ["PREFECT_HOME"] = str(home)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    process = _start(home, port)
+    os.environ["PREFECT_API_URL"] = address = f"http://127.0.0.1:{port}/api"
+    try:
+        yield address
+    finally:
+        del os.environ["PREFECT_API_URL"]
+        _stop(process)
+
+
+def wait_until_ready(address: str) -> None:
+    """Return when the API answers; raise TimeoutError if it does not."""
+    deadline = time.monotonic() + START_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(f"{address}/health", timeout=2):  # noqa: S310 - our own loopback address
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.1)
+    raise TimeoutError(f"the Prefect server at {address} did not answer within {START_SECONDS:.0f} s")
+
+
+def _start(home: Path, port: int) -> subprocess.Popen[bytes]:
+    command = [
+        sys.executable, "-m", "uvicorn", "--app-dir", str(home), "--factory", "prefect.server.api.server:create_app",
+        "--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--timeout-keep-alive", "120",
+        "--timeout-graceful-shutdown", "3",
+    ]  # fmt: skip
+    # Prefect's lean form of the server: no scheduler, no interface.
+    environment = os.environ | {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT_UI_ENABLED": "false"}
+    with (home / "server.log").open("ab") as log:
+        return subprocess.Popen(  # noqa: S603 - our own interpreter
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, preexec_fn=_die_with_parent
+        )
+
+
+def _die_with_parent() -> None:
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(5)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

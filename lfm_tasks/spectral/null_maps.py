@@ -1,0 +1,35 @@
+"""Functional maps between rows that belong together by chance only: the null of every score."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+# Wide products are efficient, but not wider than this many numbers (32 MiB in float32).
+_LARGEST_PRODUCT = 1 << 23
+
+
+def permutations_per_product(n_points: int, n_eigenpairs: int) -> int:
+    """Return how many permutations `permuted_maps` takes in one matrix product.
+
+    Depends on the sizes of one pair only: the last bits of a product depend on its shape, so the same pair must be
+    multiplied in the same shapes whatever else is computed beside it.
+    """
+    return max(1, min(25, _LARGEST_PRODUCT // (n_points * n_eigenpairs)))
+
+
+def permuted_rows(
+    target_rows: Float[np.ndarray, "points target"], permutations: Int[np.ndarray, "permutations points"]
+) -> Float[np.ndarray, "points columns"]:
+    """Return ``target_rows`` in every permuted order, side by side, in float32: (points, permutations × target)."""
+    narrow = target_rows.astype(np.float32)
+    return np.concatenate([narrow[order] for order in permutations], axis=1)
+
+
+def permuted_maps(
+    source_rows: Float[np.ndarray, "points source"], wide_target: Float[np.ndarray, "points columns"], n_maps: int
+) -> Float[np.ndarray, "permutations target source"]:
+    """Return ``Φ_y[π]ᵀ Φ_x`` for every permutation π that `permuted_rows` laid out side by side.
+
+    In float32: a null distribution of a few hundred values needs no more.
+    """
+    product = wide_target.T @ source_rows.astype(np.float32)
+    return product.reshape(n_maps, -1, source_rows.shape[1])

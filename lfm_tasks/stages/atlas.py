@@ -1,0 +1,215 @@
+"""Stage atlas: put the scores of all pairs together as labelled arrays, a table of edges and a summary."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lfm_tasks import __version__
+from lfm_tasks.reasons import REASONS
+from lfm_tasks.stages.bases import BasedSpace
+from lfm_tasks.stages.run import Failure, Run
+from lfm_tasks.stages.scores import MAP_SCORES, STATISTICS, Scored
+from lfm_tasks.stores.digests import CONVENTION, digest
+
+SCHEMA_VERSION = 1
+STATUS = ("ok", "not_computed", *REASONS)
+_SPACE_FACTS = ("n_components", "recall", "residual", "orthonormality", "eigengap")
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything an atlas is made of; its key is the same exactly when the atlas would be."""
+
+    spaces: tuple[BasedSpace, ...]
+    scored: Scored
+    failures: tuple[Failure, ...]
+    key: str
+
+
+def contents(run: Run, spaces: tuple[BasedSpace, ...], scored: Scored, failures: tuple[Failure, ...]) -> Contents:
+    """Return what the atlas will hold, under one key. No path, time or host is part of it."""
+    ordered = tuple(sorted(failures, key=lambda failure: tuple(asdict(failure).values())))
+    key = digest(
+        {
+            "kind": "atlas",
+            "schema": SCHEMA_VERSION,
+            "spaces": [[*asdict(based.space).values(), based.depth, based.key] for based in spaces],
+            "failures": [asdict(failure) for failure in ordered],
+            "troubles": sorted([*pair, trouble.reason] for pair, trouble in scored.troubles.items()),
+            "settings": settings(run),
+            "meta": _meta(run),
+            "versions": versions(),
+        }
+    )
+    return Contents(spaces, scored, ordered, key)
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """Return the settings that decide the numbers (not where things lie)."""
+    return run.catalog.atlas.model_dump(mode="json", exclude={"path", "store"})
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the numbers were computed with."""
+    libraries = ("numpy", "scipy", "scikit-learn", "pynndescent", "onnxruntime")
+    return {"lfm-atlas": __version__} | {name: version(name) for name in libraries}
+
+
+def assemble(run: Run, found: Contents) -> xr.Dataset:
+    """Return the atlas: (dataset, measure, source, target) with a status for every cell."""
+    names = sorted({based.space.name for based in found.spaces})
+    datasets = sorted({based.space.dataset for based in found.spaces})
+    measures = list(run.catalog.atlas.measures)
+    cells = np.full((len(STATISTICS), len(datasets), len(measures), len(names), len(names)), np.nan)
+    status = np.full((len(datasets), len(names), len(names)), STATUS.index("not_computed"), dtype=np.int8)
+    n_common = np.zeros(status.shape, dtype=np.int32)
+    for entry in pair_entries(run, found):
+        place = (datasets.index(entry.dataset), names.index(entry.source), names.index(entry.target))
+        status[place] = STATUS.index(entry.status)
+        n_common[place] = entry.n_common
+        cells[:, place[0], :, place[1], place[2]] = entry.values.T
+    pair_dims = ("dataset", "source", "target")
+    score_dims = ("dataset", "measure", "source", "target")
+    variables: dict[str, Any] = {
+        name: (score_dims, cells[number], {"long_name": _MEANINGS[name]}) for number, name in enumerate(STATISTICS)
+    }
+    flags = {"flag_values": list(range(len(STATUS))), "flag_meanings": " ".join(STATUS)}
+    variables["status"] = (pair_dims, status, flags)
+    variables["n_common"] = (pair_dims, n_common, {"long_name": "points that both spaces have"})
+    variables |= _space_variables(found.spaces, datasets, names)
+    attributes = {
+        "schema_version": SCHEMA_VERSION,
+        "convention": CONVENTION,
+        "measures": {name: MAP_SCORES[name].convention for name in measures},
+        "ci": "not_computed",
+    }
+    return xr.Dataset(variables, _coordinates(found.spaces, datasets, measures, names), attributes)
+
+
+@dataclass(frozen=True)
+class PairEntry:
+    """One directed pair: its values are (measure, statistic), measures in the catalog's order."""
+
+    dataset: str
+    source: str
+    target: str
+    status: str
+    n_common: int
+    values: np.ndarray
+
+
+def pair_entries(run: Run, found: Contents) -> Iterator[PairEntry]:
+    """Yield all directed pairs of every dataset, read from the stored blocks."""
+    measures = list(run.catalog.atlas.measures)
+    order = [sorted(measures).index(name) for name in measures]
+    blocks: dict[str, Mapping[str, np.ndarray]] = {}
+    missing = np.full((len(measures), len(STATISTICS)), np.nan)
+    for source in found.spaces:
+        for target in found.spaces:
+            if source.space.dataset != target.space.dataset:
+                continue
+            names = (source.space.dataset, source.space.name, target.space.name)
+            pair = (min(source.key, target.key), max(source.key, target.key))
+            if pair in found.scored.troubles:
+                yield PairEntry(*names, found.scored.troubles[pair].reason, 0, missing)
+                continue
+            place = found.scored.places[pair]
+            if place.block not in blocks:
+                with run.store.open("scores", place.block) as unit:
+                    blocks[place.block] = {name: unit.read(name) for name in ("values", "status", "n_common")}
+            block = blocks[place.block]
+            values = block["values"][place.row, 0 if source.key == pair[0] else 1][order]
+            yield PairEntry(*names, str(block["status"][place.row]), int(block["n_common"][place.row]), values)
+
+
+def edges(atlas: xr.Dataset) -> dict[str, Any]:
+    """Return the long table: a row for each directed pair of two different spaces, dataset and measure."""
+    columns: dict[str, list[Any]] = {name: [] for name in ("source", "target", "dataset", "measure", *STATISTICS)}
+    columns |= {"status": [], "ci_status": [], "n_common": []}
+    names = [str(name) for name in atlas["source"].values]
+    for d, dataset in enumerate(atlas["dataset"].values):
+        present = atlas["n_points"].values[d] > 0
+        for m, measure in enumerate(atlas["measure"].values):
+            for s, t in zip(*np.nonzero(present[:, None] & present), strict=True):
+                if s == t:
+                    continue
+                for column, value in (
+                    ("source", names[s]), ("target", names[t]), ("dataset", str(dataset)), ("measure", str(measure)),
+                    ("status", STATUS[int(atlas["status"].values[d, s, t])]), ("ci_status", "not_computed"),
+                    ("n_common", int(atlas["n_common"].values[d, s, t])),
+                ):  # fmt: skip
+                    columns[column].append(value)
+                for name in STATISTICS:
+                    value = float(atlas[name].values[d, m, s, t])
+                    columns[name].append(None if np.isnan(value) else value)
+    return columns
+
+
+def summary(run: Run, found: Contents) -> dict[str, Any]:
+    """Return what a program or a hurried reader wants to know."""
+    n_by_dataset = [sum(b.space.dataset == d for b in found.spaces) for d in {b.space.dataset for b in found.spaces}]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "title": "Similarity atlas",
+        "key": found.key,
+        "counts": {
+            "models": len({based.space.model for based in found.spaces}),
+            "spaces": len(found.spaces),
+            "directed_pairs": sum(n * (n - 1) for n in n_by_dataset),
+            "failures": len(found.failures) + len(found.scored.troubles),
+        },
+        "failures": [asdict(failure) for failure in found.failures],
+        "models": [{"name": name, "meta": meta} for name, meta in _meta(run).items()],
+        "settings": settings(run),
+        "versions": versions(),
+    }
+
+
+_MEANINGS = {
+    "score": "the measure itself",
+    "null_mean": "mean over permuted rows",
+    "null_q95": "95 % quantile over permuted rows",
+    "calibrated": "(score - null_mean) / (1 - null_mean): 0 is chance, 1 is the best there is",
+    "p_value": "(1 + number of permutations that reach the score) / (1 + number of permutations)",
+    "ci_low": "lower end of the 95 % interval; NaN: not_computed",
+    "ci_high": "upper end of the 95 % interval; NaN: not_computed",
+}
+
+
+def _meta(run: Run) -> dict[str, Any]:
+    return {name: dict(model.meta) for name, model in run.catalog.models.items()}
+
+
+def _texts(values: list[str]) -> np.ndarray:
+    return np.array(values, dtype=object)
+
+
+def _coordinates(
+    spaces: tuple[BasedSpace, ...], datasets: list[str], measures: list[str], names: list[str]
+) -> dict[str, Any]:
+    by_name = {based.space.name: based for based in spaces}
+    coordinates: dict[str, Any] = {"dataset": _texts(datasets), "measure": _texts(measures)}
+    for side in ("source", "target"):
+        coordinates[side] = _texts(names)
+        coordinates[f"{side}_model"] = (side, _texts([by_name[name].space.model for name in names]))
+        coordinates[f"{side}_layer"] = (side, _texts([by_name[name].space.layer for name in names]))
+        coordinates[f"{side}_depth"] = (side, np.array([by_name[name].depth for name in names], dtype=float))
+    return coordinates
+
+
+def _space_variables(spaces: tuple[BasedSpace, ...], datasets: list[str], names: list[str]) -> dict[str, Any]:
+    shape = (len(datasets), len(names))
+    counts = {name: np.zeros(shape, dtype=np.int32) for name in ("n_points", "n_features")}
+    facts = {name: np.full(shape, np.nan) for name in _SPACE_FACTS}
+    method = np.full(shape, "", dtype=object)
+    for based in spaces:
+        place = (datasets.index(based.space.dataset), names.index(based.space.name))
+        counts["n_points"][place], counts["n_features"][place] = based.n_points, based.n_features
+        method[place] = based.facts["method"]
+        for name in _SPACE_FACTS:
+            facts[name][place] = based.facts[name]
+    return {name: (("dataset", "source"), values) for name, values in {**counts, **facts, "method": method}.items()}

@@ -1,0 +1,229 @@
+"""Stage scores: functional maps, scores and their nulls for all pairs, a task a block of pairs.
+
+A stored block lists its pairs, so any blocks that cover all pairs do: a new model costs the pairs that it is part of.
+Every pair is multiplied in shapes that depend on its two spaces only, so its numbers do not depend on its block.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations_with_replacement, groupby
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from lfm_tasks.config import AtlasConfig
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.spectral import scores as map_scores
+from lfm_tasks.spectral.full_map import full_map, whitened_rows
+from lfm_tasks.spectral.null_maps import permutations_per_product, permuted_maps, permuted_rows
+from lfm_tasks.stages.bases import BasedSpace
+from lfm_tasks.stages.run import Run
+from lfm_tasks.stages.workers import Trouble
+from lfm_tasks.stores.digests import digest
+from lfm_tasks.stores.units import UnitStore
+
+# Bases on a side of a block: a task reads at most twice as many, and takes seconds.
+BLOCK_SIDE = 16
+STATISTICS = ("score", "null_mean", "null_q95", "calibrated", "p_value", "ci_low", "ci_high")
+
+
+@dataclass(frozen=True)
+class MapScore:
+    """A similarity computed from a functional map; ``has_null``: chance levels mean something for it."""
+
+    function: Callable[[Float[np.ndarray, "*stack target source"]], Float[np.ndarray, "*stack"]]
+    has_null: bool
+    convention: str
+
+
+MAP_SCORES: Mapping[str, MapScore] = {
+    "lfm": MapScore(map_scores.lfm, True, "1 - |off(C'C)|^2/|C'C|^2, trivial mode dropped; asymmetric, in [0, 1]"),
+    "lfm_raw": MapScore(map_scores.lfm_raw, False, "the same, trivial mode kept (the paper's); chance is close to 1"),
+    "lfm_unsquared": MapScore(map_scores.lfm_unsquared, False, "unsquared norms, trivial mode kept (the paper's code)"),
+    "overlap": MapScore(map_scores.overlap, True, "|C|^2/(K-1), trivial modes dropped; symmetric, in [0, 1]"),
+}
+
+
+@dataclass(frozen=True)
+class PairScores:
+    """Where the scores of a pair of bases lie: key of the block, row in it, and the order of its two sides."""
+
+    block: str
+    row: int
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scores of all pairs: (lower key, higher key) of two bases → their place; or why a pair has none."""
+
+    places: Mapping[tuple[str, str], PairScores]
+    troubles: Mapping[tuple[str, str], Trouble]
+
+
+@dataclass(frozen=True)
+class BlockJob:
+    """Pairs of bases (keys, each pair in ascending order) to score together."""
+
+    store: UnitStore
+    key: str
+    settings: str
+    pairs: tuple[tuple[str, str], ...]
+    atlas: AtlasConfig
+
+
+def score_pairs(run: Run, spaces: tuple[BasedSpace, ...]) -> Scored:
+    """Score all pairs within each dataset that no stored block holds yet."""
+    settings = score_settings(run.catalog.atlas)
+    places = stored_pairs(run.store, settings)
+    wanted = wanted_pairs(spaces)
+    jobs = list(block_jobs(run, settings, sorted(wanted - places.keys())))
+    troubles: dict[tuple[str, str], Trouble] = {}
+    run.announce("scores", 0, len(jobs))
+    for done, (number, result) in enumerate(run.workers.run(store_block, jobs), start=1):
+        job = jobs[number]
+        if isinstance(result, Trouble):
+            troubles |= dict.fromkeys(job.pairs, result)
+        else:
+            places |= {pair: PairScores(job.key, row) for row, pair in enumerate(job.pairs)}
+        run.announce("scores", done, len(jobs))
+    n_new = sum(len(job.pairs) for job in jobs) - len(troubles)
+    run.tally.count("scores", n_new, len(wanted) - n_new - len(troubles))
+    return Scored({pair: places[pair] for pair in wanted if pair in places}, troubles)
+
+
+def wanted_pairs(spaces: tuple[BasedSpace, ...]) -> set[tuple[str, str]]:
+    """Return the pairs of bases, lower key first, of all spaces that share a dataset."""
+    pairs: set[tuple[str, str]] = set()
+    ordered = sorted(spaces, key=lambda based: based.space.dataset)
+    for _, group in groupby(ordered, key=lambda based: based.space.dataset):
+        pairs.update(combinations_with_replacement(sorted({based.key for based in group}), 2))
+    return pairs
+
+
+def score_settings(atlas: AtlasConfig) -> str:
+    """Return the digest of every setting that can change a score of two given bases."""
+    return digest(
+        {
+            "kind": "scores",
+            "maps": atlas.maps.model_dump(),
+            "measures": sorted(atlas.measures),
+            "null": atlas.null.model_dump(),
+            "min_overlap": atlas.min_overlap,
+        }
+    )
+
+
+def stored_pairs(store: UnitStore, settings: str) -> dict[tuple[str, str], PairScores]:
+    """Return the place of every pair that was scored under these settings, in whichever block."""
+    places: dict[tuple[str, str], PairScores] = {}
+    for receipt in store.receipts("scores"):
+        if receipt.facts["settings"] == settings:
+            for row, (first, second) in enumerate(receipt.facts["pairs"]):
+                places[first, second] = PairScores(receipt.key, row)
+    return places
+
+
+def block_jobs(run: Run, settings: str, missing: list[tuple[str, str]]) -> Iterator[BlockJob]:
+    """Yield the missing pairs in blocks of up to 16 × 16 bases."""
+    keys = sorted({key for pair in missing for key in pair})
+    group = {key: position // BLOCK_SIDE for position, key in enumerate(keys)}
+
+    def block_of(pair: tuple[str, str]) -> tuple[int, int]:
+        return group[pair[0]], group[pair[1]]
+
+    for _, pairs in groupby(sorted(missing, key=lambda pair: (block_of(pair), pair)), key=block_of):
+        block = tuple(pairs)
+        key = digest({"kind": "scores", "settings": settings, "pairs": block})
+        yield BlockJob(run.store, key, settings, block, run.catalog.atlas)
+
+
+def store_block(job: BlockJob) -> None:
+    """Read the bases of a block once, score its pairs, commit them."""
+    keys = sorted({key for pair in job.pairs for key in pair})
+    rows, ids = {}, {}
+    for key in keys:
+        with job.store.open("bases", key) as unit:
+            rows[key], ids[key] = unit.read("eigenvectors"), unit.read("ids")
+    measures = sorted(job.atlas.measures)
+    values = np.full((len(job.pairs), 2, len(measures), len(STATISTICS)), np.nan)
+    n_common = np.zeros(len(job.pairs), dtype=np.int32)
+    status = np.full(len(job.pairs), "ok", dtype=np.dtypes.StringDType())
+    for number, (first, second) in enumerate(job.pairs):
+        try:
+            source, target = common_rows(rows[first], ids[first], rows[second], ids[second], job.atlas.min_overlap)
+        except ReasonError as error:
+            status[number] = error.reason
+            continue
+        n_common[number] = len(source)
+        values[number] = score_both_ways(source, target, measures, job.atlas)
+    position = {key: place for place, key in enumerate(keys)}
+    with job.store.commit("scores", job.key) as unit_writer:
+        unit_writer.arrays.write("pairs", np.array([[position[a], position[b]] for a, b in job.pairs], dtype=np.int32))
+        unit_writer.arrays.write("values", values)
+        unit_writer.arrays.write("n_common", n_common)
+        unit_writer.arrays.write("status", status)
+        unit_writer.facts |= {"settings": job.settings, "pairs": [list(pair) for pair in job.pairs]}
+
+
+def common_rows(
+    first: np.ndarray, first_ids: np.ndarray, second: np.ndarray, second_ids: np.ndarray, min_overlap: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return both bases on the ids that they share, orthonormal there; ids are in ascending order."""
+    if len(first_ids) == len(second_ids) and bool((first_ids == second_ids).all()):
+        return first, second
+    _, of_first, of_second = np.intersect1d(first_ids, second_ids, assume_unique=True, return_indices=True)
+    smaller = min(len(first_ids), len(second_ids))
+    if not len(of_first):
+        raise ReasonError("no_overlap", "found no common id: both must be recorded on the same samples")
+    if len(of_first) < min_overlap * smaller:
+        raise ReasonError(
+            "little_overlap", f"found {len(of_first)} common ids of {smaller}, atlas.min_overlap is {min_overlap}"
+        )
+    return whitened_rows(first[of_first]), whitened_rows(second[of_second])
+
+
+def score_both_ways(
+    source: np.ndarray, target: np.ndarray, measures: list[str], atlas: AtlasConfig
+) -> Float[np.ndarray, "2 measures statistics"]:
+    """Return the statistics of both directions of one pair, the map back being the transpose."""
+    there = full_map(source, target)
+    null = _null_maps(source, target, atlas)
+    values = np.full((2, len(measures), len(STATISTICS)), np.nan)
+    for direction, (maps, null_maps) in enumerate(
+        ((there, null), (there.T, None if null is None else np.swapaxes(null, 1, 2)))
+    ):
+        for column, name in enumerate(measures):
+            measure = MAP_SCORES[name]
+            score = float(measure.function(maps))
+            values[direction, column, 0] = score
+            if null_maps is not None and measure.has_null:
+                chance = measure.function(null_maps).astype(np.float64)
+                values[direction, column, 1:5] = _against_chance(score, chance)
+    return values
+
+
+def _null_maps(source: np.ndarray, target: np.ndarray, atlas: AtlasConfig) -> Any:
+    """Return the maps of permuted rows; permutation r of n points is the same for every pair."""
+    n_permutations, n_points = atlas.null.n_permutations, len(source)
+    if not n_permutations:
+        return None
+    step = permutations_per_product(n_points, target.shape[1])
+    found = []
+    for start in range(0, n_permutations, step):
+        orders = np.stack(
+            [
+                np.random.Generator(np.random.Philox(key=[atlas.null.seed, number])).permutation(n_points)
+                for number in range(start, min(start + step, n_permutations))
+            ]
+        )
+        found.append(permuted_maps(source, permuted_rows(target, orders), len(orders)))
+    return np.concatenate(found)
+
+
+def _against_chance(score: float, chance: Float[np.ndarray, " permutations"]) -> tuple[float, float, float, float]:
+    """Return null mean, its 95 % quantile, calibrated score (chance 0, best 1), and p = (1 + #{≥})/(1 + n)."""
+    mean = float(chance.mean())
+    calibrated = (score - mean) / (1 - mean)
+    p_value = (1 + int(np.count_nonzero(chance >= score))) / (1 + len(chance))
+    return mean, float(np.quantile(chance, 0.95)), calibrated, p_value

@@ -1,0 +1,100 @@
+"""Stage validate: open every source, expand the layers, and give each space its key, before anything is computed."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from lfm_tasks.catalog import Catalog, Model, expand_layers
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.sources.datasets import DatasetRows, read_dataset
+from lfm_tasks.sources.opening import open_source
+from lfm_tasks.sources.source import Source
+from lfm_tasks.spaces import Space
+from lfm_tasks.stages.run import Announce, Failure, Run
+from lfm_tasks.stores.digests import digest, ids_digest
+
+
+@dataclass(frozen=True)
+class PlannedSpace:
+    """A space that can be recorded: its key in the store and its relative depth in the model, in [0, 1]."""
+
+    space: Space
+    key: str
+    depth: float
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """All spaces that the catalog asks for, and those that cannot be."""
+
+    spaces: tuple[PlannedSpace, ...]
+    failures: tuple[Failure, ...]
+
+
+def validate(run: Run) -> Zoo:
+    """Open every source of the run's catalog; what cannot be used becomes a failure, the rest goes on."""
+    return validate_catalog(run.catalog, run.announce)
+
+
+def validate_catalog(catalog: Catalog, announce: Announce) -> Zoo:
+    """The same without a store: nothing is computed or written."""
+    spaces: list[PlannedSpace] = []
+    failures: list[Failure] = []
+    datasets: dict[str, DatasetRows | ReasonError] = {}
+    for done, (name, model) in enumerate(catalog.models.items()):
+        announce("validate", done, len(catalog.models))
+        try:
+            spaces += plan_model(name, model, catalog, _rows(model.dataset, catalog, datasets))
+        except ReasonError as error:
+            failures.append(Failure(model.dataset, name, "", "validate", error.reason, str(error)))
+    announce("validate", len(catalog.models), len(catalog.models))
+    return Zoo(tuple(sorted(spaces, key=lambda planned: planned.space)), tuple(failures))
+
+
+def plan_model(name: str, model: Model, catalog: Catalog, rows: DatasetRows) -> list[PlannedSpace]:
+    """Return the spaces of one model, first layer first."""
+    source = open_source(name, model, catalog, rows)
+    layers = expand_layers(model.layers, source.layer_names())
+    last = max(1, len(layers) - 1)
+    return [
+        PlannedSpace(Space(model.dataset, name, layer), activations_key(source, layer, catalog), position / last)
+        for position, layer in enumerate(layers)
+    ]
+
+
+def activations_key(source: Source, layer: str, catalog: Catalog) -> str:
+    """Return the content address of a space's recorded activations."""
+    chosen = selected_rows(source.ids, catalog)
+    ingredients: Mapping[str, str] = source.identity(layer)
+    return digest(
+        {"kind": "activations", "source": dict(ingredients), "ids": ids_digest(source.ids), "rows": chosen.tolist()}
+    )
+
+
+def selected_rows(ids: Shaped[np.ndarray, " points"], catalog: Catalog) -> Int[np.ndarray, " selected"]:
+    """Return the row numbers to record, in the order of their ids.
+
+    With a cap (``atlas.max_points``), the ids with the smallest seeded digests stay: every source keeps the same ones,
+    whatever else it holds.
+    """
+    order = np.argsort(ids, kind="stable")
+    cap = catalog.atlas.max_points
+    if cap is None or len(ids) <= cap:
+        return order
+    ranks = [digest({"kind": "cap", "seed": catalog.atlas.seed, "id": str(name)}) for name in ids[order]]
+    kept = np.sort(np.argsort(np.asarray(ranks), kind="stable")[:cap])
+    return order[kept]
+
+
+def _rows(name: str, catalog: Catalog, known: dict[str, DatasetRows | ReasonError]) -> DatasetRows:
+    if name not in known:
+        try:
+            known[name] = read_dataset(name, catalog)
+        except ReasonError as error:
+            known[name] = error
+    found = known[name]
+    if isinstance(found, ReasonError):
+        raise found
+    return found

@@ -1,0 +1,164 @@
+"""Workers: the same function over many jobs, on Dask processes or right here, with one BLAS thread each.
+
+A job's own error never stops the others: it comes back as a `Trouble`. The cluster starts with the first job, so a run
+with nothing to do starts none.
+"""
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.stores.units import CorruptUnitError
+
+logger = logging.getLogger(__name__)
+
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+
+# A stage in which nothing at all finishes for this long is stuck (seconds).
+STALL_SECONDS = 3600.0
+_THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
+
+DASK_SETTINGS: dict[str, Any] = {
+    "distributed.scheduler.allowed-failures": 3,
+    # Without it, a cluster whose workers are all gone waits for ever.
+    "distributed.scheduler.no-workers-timeout": "60s",
+    "distributed.scheduler.worker-saturation": 1.0,
+    "distributed.worker.memory.target": 0.6,
+    "distributed.worker.memory.spill": 0.7,
+    "distributed.worker.memory.pause": 0.8,
+    "distributed.worker.memory.terminate": 0.95,
+    "distributed.nanny.pre-spawn-environ": _THREADS | {"MALLOC_TRIM_THRESHOLD_": "65536"},
+    # No dashboard: nothing listens that nobody asked for.
+    "distributed.scheduler.http.routes": [],
+    "distributed.worker.http.routes": [],
+    "logging.distributed": "error",
+}
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """Why a job gave no result: a reason code and a sentence."""
+
+    reason: str
+    message: str
+
+
+class Workers(Protocol):
+    """Runs one function over jobs, in any order."""
+
+    def run(
+        self, function: Callable[[Job], Result], jobs: Sequence[Job]
+    ) -> Iterator[tuple[int, Result | Trouble]]:
+        """Yield (number of the job, its result or trouble) as they finish."""
+        ...
+
+    def close(self) -> None:
+        """Stop what was started."""
+        ...
+
+
+@dataclass(frozen=True)
+class Guarded(Generic[Job, Result]):
+    """A function whose errors are results, and which keeps linear algebra to one thread."""
+
+    function: Callable[[Job], Result]
+
+    def __call__(self, job: Job) -> Result | Trouble:
+        """Run the job."""
+        from threadpoolctl import threadpool_limits
+
+        try:
+            # One thread on every way of running: sums in another order would change the last bits.
+            with threadpool_limits(1):
+                return self.function(job)
+        except ReasonError as error:
+            return Trouble(error.reason, str(error))
+        except CorruptUnitError as error:
+            return Trouble("failed", f"{error}; it is set aside and made again by the next run")
+        except OSError:
+            # A full disk or a lost right is not the space's fault: it ends the run.
+            raise
+        except Exception as error:  # noqa: BLE001 - one space must not take the others with it; the log has the trace
+            logger.exception("%s failed", getattr(self.function, "__name__", "job"))
+            return Trouble("failed", f"{type(error).__name__}: {error}")
+
+
+class InProcess:
+    """Jobs one after the other in this process: for tests, debugging and very small zoos."""
+
+    def run(
+        self, function: Callable[[Job], Result], jobs: Sequence[Job]
+    ) -> Iterator[tuple[int, Result | Trouble]]:
+        """Yield results in order."""
+        guarded = Guarded(function)
+        for number, job in enumerate(jobs):
+            yield number, guarded(job)
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+class LocalDask:
+    """A Dask cluster of processes on this machine, bound to loopback, started with the first job."""
+
+    def __init__(self, n_workers: int, memory_limit: str = "auto") -> None:
+        self._n_workers = n_workers
+        self._memory_limit = memory_limit
+        self._cluster: Any = None
+
+    def run(
+        self, function: Callable[[Job], Result], jobs: Sequence[Job]
+    ) -> Iterator[tuple[int, Result | Trouble]]:
+        """Yield results as they finish. A job that keeps killing its worker comes back as `Trouble`."""
+        if not jobs:
+            return
+        from dask.distributed import Client, as_completed
+
+        # A fresh client for each stage: one that has seen a KilledWorker may hang.
+        with Client(self._started(), set_as_default=False) as client, client.as_current():
+            futures = {
+                future: number
+                for number, future in enumerate(client.map(Guarded(function), jobs, pure=False))
+            }
+            for future in as_completed(futures, timeout=STALL_SECONDS * len(jobs)):
+                yield futures[future], _result(future)
+                future.release()
+
+    def close(self) -> None:
+        """Stop the cluster, if there is one."""
+        if self._cluster is not None:
+            self._cluster.close(timeout=10)
+            self._cluster = None
+
+    def _started(self) -> Any:
+        if self._cluster is None:
+            import dask
+            from dask.distributed import LocalCluster
+
+            dask.config.set(DASK_SETTINGS)
+            self._cluster = LocalCluster(
+                n_workers=self._n_workers,
+                threads_per_worker=1,
+                processes=True,
+                host="127.0.0.1",
+                dashboard_address="127.0.0.1:0",
+                memory_limit=self._memory_limit,
+                silence_logs=logging.ERROR,
+            )
+        return self._cluster
+
+
+def _result(future: Any) -> Any:
+    from dask.distributed import KilledWorker
+
+    try:
+        return future.result()
+    except KilledWorker as error:
+        return Trouble(
+            "failed",
+            f"its worker died {DASK_SETTINGS['distributed.scheduler.allowed-failures'] + 1} times ({error}): most "
+            "often memory; raise cluster.memory_limit or lower atlas.max_points",
+        )

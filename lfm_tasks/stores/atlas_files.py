@@ -1,0 +1,109 @@
+"""The published atlas: a folder that changes whole or not at all."""
+
+import json
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet
+import xarray as xr
+
+from lfm_tasks.stores.digests import file_digest
+from lfm_tasks.stores.durable import swap_folders, sync_tree, write_durably
+
+MANIFEST_VERSION = 1
+_NUMBERS = {
+    name: pa.float64() for name in ("score", "null_mean", "null_q95", "calibrated", "p_value", "ci_low", "ci_high")
+}
+
+
+def published_key(folder: Path) -> str | None:
+    """Return the key of the atlas in ``folder`` if every file of it is as published, else None."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        files: Mapping[str, Any] = manifest["files"]
+        present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        if present != {*files, "manifest.json"}:
+            return None
+        if any(file_digest(folder / name) != entry["sha256"] for name, entry in files.items()):
+            return None
+        return str(manifest["key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+@contextmanager
+def publish(folder: Path, key: str) -> Iterator[Path]:
+    """Give an empty folder to write the atlas into; put it at ``folder`` in one step when the block ends well."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
+        raise FileExistsError(
+            f"{folder} exists and is no atlas (it has no manifest.json): choose another atlas.path, or move it away"
+        )
+    sweep(folder)
+    staged = folder.with_name(f".{folder.name}.{uuid4().hex}.staged")
+    staged.mkdir()
+    try:
+        yield staged
+        names = sorted(path.relative_to(staged).as_posix() for path in staged.rglob("*") if path.is_file())
+        entries = {
+            name: {"sha256": file_digest(staged / name), "bytes": (staged / name).stat().st_size} for name in names
+        }
+        manifest = {"version": MANIFEST_VERSION, "key": key, "files": entries}
+        write_durably(staged / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode())
+        sync_tree(staged)
+        former = swap_folders(staged, folder)
+        if former is not None:
+            shutil.rmtree(former)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove what killed runs left beside the atlas; bring the former one back if they left none."""
+    for former in folder.parent.glob(f".{folder.name}.*.former"):
+        if folder.exists():
+            shutil.rmtree(former)
+        else:
+            former.rename(folder)
+    for staged in folder.parent.glob(f".{folder.name}.*.staged"):
+        shutil.rmtree(staged)
+
+
+def write_atlas(atlas: xr.Dataset, folder: Path) -> None:
+    """Write ``atlas.zarr``, which xarray reads as it is."""
+    with warnings.catch_warnings():
+        # Consolidated metadata is an extension of Zarr 3, and what xarray looks for first.
+        warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
+        atlas.to_zarr(folder / "atlas.zarr", zarr_format=3, consolidated=True, mode="w")
+
+
+def read_atlas(folder: Path) -> xr.Dataset:
+    """Return the atlas in ``folder``, loaded."""
+    with xr.open_zarr(folder / "atlas.zarr") as atlas:
+        return atlas.load()
+
+
+def write_edges(columns: Mapping[str, list[Any]], folder: Path) -> None:
+    """Write ``edges.parquet``: null where there is no number."""
+    types = {name: _NUMBERS.get(name, pa.int32() if name == "n_common" else pa.string()) for name in columns}
+    table = pa.table({name: pa.array(values, types[name]) for name, values in columns.items()})
+    pa.parquet.write_table(table, folder / "edges.parquet", compression="zstd")
+
+
+def write_json(content: Mapping[str, Any], path: Path) -> None:
+    """Write a JSON file, keys in order."""
+    path.write_text(json.dumps(content, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file."""
+    content = json.loads(path.read_text())
+    if not isinstance(content, dict):
+        raise TypeError(f"{path.name} holds no object")
+    return content
