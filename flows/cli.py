@@ -78,6 +78,7 @@ def report(
 ) -> int:
     """Draw the report of a published atlas once more."""
     from lfm_tasks.stages.report import render_report
+
     from lfm_tasks.stores.atlas_files import published_key, read_atlas, read_json
 
     if published_key(atlas) is None:

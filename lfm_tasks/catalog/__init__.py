@@ -1,6 +1,6 @@
 """The catalog: which models, on which data, and how they are compared; its form is checked here, names later."""
 
-from lfm_tasks.catalog.model import ActivationsSource, ArrayFile, Catalog, Dataset, Model, OnnxModel
+from lfm_tasks.catalog.model import ActivationsSource, Catalog, Dataset, DatasetFile, Model, ModelFile, OnnxModel
 from lfm_tasks.catalog.patterns import expand_layers, fill
 from lfm_tasks.catalog.problems import CatalogError, Problem
 from lfm_tasks.catalog.reading import read_catalog
@@ -8,11 +8,12 @@ from lfm_tasks.catalog.schema import catalog_schema
 
 __all__ = [
     "ActivationsSource",
-    "ArrayFile",
     "Catalog",
     "CatalogError",
     "Dataset",
+    "DatasetFile",
     "Model",
+    "ModelFile",
     "OnnxModel",
     "Problem",
     "catalog_schema",

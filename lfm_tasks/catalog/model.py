@@ -18,12 +18,20 @@ def _with_fields(*allowed: str) -> AfterValidator:
     return AfterValidator(lambda pattern: check_fields(pattern, allowed))
 
 
+_DatasetText = Annotated[_Text, _with_fields("dataset")]
 _ModelText = Annotated[_Text, _with_fields("model", "dataset")]
 _LayerText = Annotated[_Text, _with_fields("model", "layer", "dataset")]
 
 
-class ArrayFile(Settings):
+class DatasetFile(Settings):
     """One array in a file; ``key`` names it where a file holds several."""
+
+    path: _DatasetText
+    key: _DatasetText | None = None
+
+
+class ModelFile(Settings):
+    """One array in a file that belongs to a model."""
 
     path: _ModelText
     key: _ModelText | None = None
@@ -34,7 +42,7 @@ def _written_as(value: object) -> str:
 
 
 Ids = Annotated[
-    Annotated[ArrayFile, Tag("<file>")] | Annotated[Literal["positional"], Tag("<word>")], Discriminator(_written_as)
+    Annotated[DatasetFile, Tag("<file>")] | Annotated[Literal["positional"], Tag("<word>")], Discriminator(_written_as)
 ]
 
 
@@ -44,8 +52,8 @@ class Dataset(Settings):
     builtin: Literal["digits"] | None = None
     split: Literal["train", "probe"] | None = None
     ids: Ids | None = None
-    labels: ArrayFile | None = None
-    inputs: ArrayFile | None = None
+    labels: DatasetFile | None = None
+    inputs: DatasetFile | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Dataset":
@@ -66,7 +74,7 @@ class ActivationsSource(Settings):
     key: _LayerText | None = None
     dataset: str
     pool: Pooling = "none"
-    ids: ArrayFile | None = None
+    ids: ModelFile | None = None
 
     @model_validator(mode="after")
     def _one_layer_field(self) -> "ActivationsSource":

@@ -6,7 +6,7 @@ still known. The core types are strings, numbers, true/false and null; any other
 
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -257,4 +257,9 @@ def _boolean(text: str) -> bool:
     return {"true": True, "false": False}[text.lower()]
 
 
-_CONVERT = {"int": _integer, "float": _float, "bool": _boolean, "null": lambda text: None}
+_CONVERT: dict[str, Callable[[str], object]] = {
+    "int": _integer,
+    "float": _float,
+    "bool": _boolean,
+    "null": lambda text: None,
+}

@@ -23,7 +23,7 @@ class Source(Protocol):
         ...
 
     def identity(self, layer: str) -> Mapping[str, str]:
-        """What decides the values of ``layer``: digests of files, pooling, versions. Never a path or a time."""
+        """Return what decides the values of ``layer``: digests of files, pooling, versions. Never a path or a time."""
         ...
 
     def batches(

@@ -53,15 +53,15 @@ def join_components(
         graph = csr_array(graph.maximum(bridge + bridge.T))
         fewer, labels = connected_components(graph, directed=False)
         if fewer >= n_components:
-            raise ReasonError(
-                "disconnected", f"the graph has {n_before} components, needs 1: raise n_neighbors"
-            )
+            raise ReasonError("disconnected", f"the graph has {n_before} components, needs 1: raise n_neighbors")
         n_components = fewer
     graph.sort_indices()
     return graph, n_before
 
 
-def _weights(distances: Float[np.ndarray, "points neighbours"], kernel: Kernel) -> Float[np.ndarray, "points neighbours"]:
+def _weights(
+    distances: Float[np.ndarray, "points neighbours"], kernel: Kernel
+) -> Float[np.ndarray, "points neighbours"]:
     if kernel == "binary":
         return np.ones_like(distances)
     if kernel == "gaussian":

@@ -21,7 +21,8 @@ def permuted_rows(
 ) -> Float[np.ndarray, "points columns"]:
     """Return ``target_rows`` in every permuted order, side by side, in float32: (points, permutations × target)."""
     narrow = target_rows.astype(np.float32)
-    return np.concatenate([narrow[order] for order in permutations], axis=1)
+    n_maps, n_points = permutations.shape
+    return narrow[permutations.T].reshape(n_points, n_maps * narrow.shape[1])
 
 
 def permuted_maps(

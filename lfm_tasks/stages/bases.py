@@ -77,9 +77,7 @@ def build_bases(
     for recorded_space, job in zip(recorded, planned, strict=True):
         space = recorded_space.space
         if trouble := troubles.get(job.key):
-            failed.append(
-                Failure(space.dataset, space.model, space.layer, "bases", trouble.reason, trouble.message)
-            )
+            failed.append(Failure(space.dataset, space.model, space.layer, "bases", trouble.reason, trouble.message))
             continue
         facts = dict(run.store.receipt("bases", job.key).facts)
         based.append(

@@ -7,7 +7,6 @@ Every pair is multiplied in shapes that depend on its two spaces only, so its nu
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, groupby
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -149,14 +148,20 @@ def store_block(job: BlockJob) -> None:
     values = np.full((len(job.pairs), 2, len(measures), len(STATISTICS)), np.nan)
     n_common = np.zeros(len(job.pairs), dtype=np.int32)
     status = np.full(len(job.pairs), "ok", dtype=np.dtypes.StringDType())
-    for number, (first, second) in enumerate(job.pairs):
-        try:
-            source, target = common_rows(rows[first], ids[first], rows[second], ids[second], job.atlas.min_overlap)
-        except ReasonError as error:
-            status[number] = error.reason
-            continue
-        n_common[number] = len(source)
-        values[number] = score_both_ways(source, target, measures, job.atlas)
+    for second, numbers in _by_target(job.pairs).items():
+        alike = [number for number in numbers if _same_ids(ids[job.pairs[number][0]], ids[second])]
+        # Chance is sampled by permuting the target's rows: laid out once for all sources on the same points.
+        sources = [rows[job.pairs[number][0]] for number in alike]
+        for number, found in zip(alike, score_both_ways(sources, rows[second], measures, job.atlas), strict=True):
+            n_common[number], values[number] = len(ids[second]), found
+        for number in sorted(set(numbers) - set(alike)):
+            first = job.pairs[number][0]
+            try:
+                source, target = common_rows(rows[first], ids[first], rows[second], ids[second], job.atlas.min_overlap)
+            except ReasonError as error:
+                status[number] = error.reason
+                continue
+            n_common[number], values[number] = len(source), score_both_ways([source], target, measures, job.atlas)[0]
     position = {key: place for place, key in enumerate(keys)}
     with job.store.commit("scores", job.key) as unit_writer:
         unit_writer.arrays.write("pairs", np.array([[position[a], position[b]] for a, b in job.pairs], dtype=np.int32))
@@ -170,8 +175,6 @@ def common_rows(
     first: np.ndarray, first_ids: np.ndarray, second: np.ndarray, second_ids: np.ndarray, min_overlap: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return both bases on the ids that they share, orthonormal there; ids are in ascending order."""
-    if len(first_ids) == len(second_ids) and bool((first_ids == second_ids).all()):
-        return first, second
     _, of_first, of_second = np.intersect1d(first_ids, second_ids, assume_unique=True, return_indices=True)
     smaller = min(len(first_ids), len(second_ids))
     if not len(of_first):
@@ -184,41 +187,55 @@ def common_rows(
 
 
 def score_both_ways(
-    source: np.ndarray, target: np.ndarray, measures: list[str], atlas: AtlasConfig
-) -> Float[np.ndarray, "2 measures statistics"]:
-    """Return the statistics of both directions of one pair, the map back being the transpose."""
-    there = full_map(source, target)
-    null = _null_maps(source, target, atlas)
-    values = np.full((2, len(measures), len(STATISTICS)), np.nan)
-    for direction, (maps, null_maps) in enumerate(
-        ((there, null), (there.T, None if null is None else np.swapaxes(null, 1, 2)))
-    ):
-        for column, name in enumerate(measures):
-            measure = MAP_SCORES[name]
-            score = float(measure.function(maps))
-            values[direction, column, 0] = score
-            if null_maps is not None and measure.has_null:
-                chance = measure.function(null_maps).astype(np.float64)
-                values[direction, column, 1:5] = _against_chance(score, chance)
-    return values
-
-
-def _null_maps(source: np.ndarray, target: np.ndarray, atlas: AtlasConfig) -> Any:
-    """Return the maps of permuted rows; permutation r of n points is the same for every pair."""
-    n_permutations, n_points = atlas.null.n_permutations, len(source)
-    if not n_permutations:
-        return None
-    step = permutations_per_product(n_points, target.shape[1])
+    sources: list[np.ndarray], target: np.ndarray, measures: list[str], atlas: AtlasConfig
+) -> list[Float[np.ndarray, "2 measures statistics"]]:
+    """Return, for each source, the statistics of both directions; the map back is the transpose."""
     found = []
-    for start in range(0, n_permutations, step):
-        orders = np.stack(
-            [
-                np.random.Generator(np.random.Philox(key=[atlas.null.seed, number])).permutation(n_points)
-                for number in range(start, min(start + step, n_permutations))
-            ]
-        )
-        found.append(permuted_maps(source, permuted_rows(target, orders), len(orders)))
-    return np.concatenate(found)
+    for source, null in zip(sources, _null_maps(sources, target, atlas), strict=True):
+        there = full_map(source, target)
+        values = np.full((2, len(measures), len(STATISTICS)), np.nan)
+        for direction, (maps, null_maps) in enumerate(((there, null), (there.T, np.swapaxes(null, 1, 2)))):
+            for column, name in enumerate(measures):
+                measure = MAP_SCORES[name]
+                score = float(measure.function(maps))
+                values[direction, column, 0] = score
+                if len(null_maps) and measure.has_null:
+                    chance = measure.function(null_maps).astype(np.float64)
+                    values[direction, column, 1:5] = _against_chance(score, chance)
+        found.append(values)
+    return found
+
+
+def _by_target(pairs: tuple[tuple[str, str], ...]) -> dict[str, list[int]]:
+    """Return the numbers of the pairs by their second base."""
+    numbers: dict[str, list[int]] = {}
+    for number, (_, second) in enumerate(pairs):
+        numbers.setdefault(second, []).append(number)
+    return numbers
+
+
+def _same_ids(first: np.ndarray, second: np.ndarray) -> bool:
+    return len(first) == len(second) and bool((first == second).all())
+
+
+def _null_maps(sources: list[np.ndarray], target: np.ndarray, atlas: AtlasConfig) -> list[np.ndarray]:
+    """Return, for each source, the maps (permutations, target, source) of permuted rows.
+
+    Permutation r of n points is the same for every pair: its generator counts (seed, r), whoever asks.
+    """
+    n_points, n_permutations = len(target), atlas.null.n_permutations
+    maps = [np.empty((n_permutations, target.shape[1], source.shape[1]), dtype=np.float32) for source in sources]
+    step = permutations_per_product(n_points, target.shape[1])
+    for start in range(0, n_permutations if sources else 0, step):
+        numbers = range(start, min(start + step, n_permutations))
+        wide = permuted_rows(target, np.stack([_permutation(atlas.null.seed, r, n_points) for r in numbers]))
+        for source, filled in zip(sources, maps, strict=True):
+            filled[start : start + len(numbers)] = permuted_maps(source, wide, len(numbers))
+    return maps
+
+
+def _permutation(seed: int, number: int, n_points: int) -> np.ndarray:
+    return np.random.Generator(np.random.Philox(key=[seed, number])).permutation(n_points)
 
 
 def _against_chance(score: float, chance: Float[np.ndarray, " permutations"]) -> tuple[float, float, float, float]:

@@ -39,7 +39,7 @@ def validate(run: Run) -> Zoo:
 
 
 def validate_catalog(catalog: Catalog, announce: Announce) -> Zoo:
-    """The same without a store: nothing is computed or written."""
+    """Do the same without a store: nothing is computed or written."""
     spaces: list[PlannedSpace] = []
     failures: list[Failure] = []
     datasets: dict[str, DatasetRows | ReasonError] = {}

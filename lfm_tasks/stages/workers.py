@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 # A stage in which nothing at all finishes for this long is stuck (seconds).
 STALL_SECONDS = 3600.0
-_THREADS = {name: "1" for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
+_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
 DASK_SETTINGS: dict[str, Any] = {
     "distributed.scheduler.allowed-failures": 3,
@@ -34,7 +34,6 @@ DASK_SETTINGS: dict[str, Any] = {
     # No dashboard: nothing listens that nobody asked for.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
-    "logging.distributed": "error",
 }
 
 
@@ -49,9 +48,7 @@ class Trouble:
 class Workers(Protocol):
     """Runs one function over jobs, in any order."""
 
-    def run(
-        self, function: Callable[[Job], Result], jobs: Sequence[Job]
-    ) -> Iterator[tuple[int, Result | Trouble]]:
+    def run(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[int, Result | Trouble]]:
         """Yield (number of the job, its result or trouble) as they finish."""
         ...
 
@@ -81,7 +78,7 @@ class Guarded(Generic[Job, Result]):
         except OSError:
             # A full disk or a lost right is not the space's fault: it ends the run.
             raise
-        except Exception as error:  # noqa: BLE001 - one space must not take the others with it; the log has the trace
+        except Exception as error:
             logger.exception("%s failed", getattr(self.function, "__name__", "job"))
             return Trouble("failed", f"{type(error).__name__}: {error}")
 
@@ -89,9 +86,7 @@ class Guarded(Generic[Job, Result]):
 class InProcess:
     """Jobs one after the other in this process: for tests, debugging and very small zoos."""
 
-    def run(
-        self, function: Callable[[Job], Result], jobs: Sequence[Job]
-    ) -> Iterator[tuple[int, Result | Trouble]]:
+    def run(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[int, Result | Trouble]]:
         """Yield results in order."""
         guarded = Guarded(function)
         for number, job in enumerate(jobs):
@@ -109,9 +104,7 @@ class LocalDask:
         self._memory_limit = memory_limit
         self._cluster: Any = None
 
-    def run(
-        self, function: Callable[[Job], Result], jobs: Sequence[Job]
-    ) -> Iterator[tuple[int, Result | Trouble]]:
+    def run(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[int, Result | Trouble]]:
         """Yield results as they finish. A job that keeps killing its worker comes back as `Trouble`."""
         if not jobs:
             return
@@ -119,10 +112,7 @@ class LocalDask:
 
         # A fresh client for each stage: one that has seen a KilledWorker may hang.
         with Client(self._started(), set_as_default=False) as client, client.as_current():
-            futures = {
-                future: number
-                for number, future in enumerate(client.map(Guarded(function), jobs, pure=False))
-            }
+            futures = {future: number for number, future in enumerate(client.map(Guarded(function), jobs, pure=False))}
             for future in as_completed(futures, timeout=STALL_SECONDS * len(jobs)):
                 yield futures[future], _result(future)
                 future.release()
@@ -139,6 +129,8 @@ class LocalDask:
             from dask.distributed import LocalCluster
 
             dask.config.set(DASK_SETTINGS)
+            # Prefect's logging setup would let every line of the scheduler through.
+            logging.getLogger("distributed").setLevel(logging.ERROR)
             self._cluster = LocalCluster(
                 n_workers=self._n_workers,
                 threads_per_worker=1,

@@ -86,7 +86,8 @@ def write_atlas(atlas: xr.Dataset, folder: Path) -> None:
 def read_atlas(folder: Path) -> xr.Dataset:
     """Return the atlas in ``folder``, loaded."""
     with xr.open_zarr(folder / "atlas.zarr") as atlas:
-        return atlas.load()
+        loaded: xr.Dataset = atlas.load()
+        return loaded
 
 
 def write_edges(columns: Mapping[str, list[Any]], folder: Path) -> None:

@@ -17,9 +17,7 @@ _BLOCK_BYTES = 1 << 20
 
 def digest(ingredients: Mapping[str, Any]) -> str:
     """Return the SHA-256 of ``ingredients`` as canonical JSON (sorted keys, no NaN), with the convention mixed in."""
-    text = json.dumps(
-        {"convention": CONVENTION, **ingredients}, sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
+    text = json.dumps({"convention": CONVENTION, **ingredients}, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -55,7 +53,7 @@ class RowsDigest:
         elif header != self._header:
             raise ValueError(f"batches differ: {self._header} first, {header} now; they must be alike")
         little = np.ascontiguousarray(rows, dtype=rows.dtype.newbyteorder("<"))
-        data = memoryview(little).cast("B") if little.size else memoryview(b"")
+        data = little.data.cast("B") if little.size else memoryview(b"")
         for start in range(0, len(data), _BLOCK_BYTES):
             self._hasher.update(data[start : start + _BLOCK_BYTES])
 

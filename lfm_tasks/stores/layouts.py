@@ -17,7 +17,9 @@ _IDS = ArrayLayout(("point",), "str", "sample ids, in ascending order; every oth
 
 LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
     "activations": {
-        "activations": ArrayLayout(("point", "feature"), "source", "pooled activations, as the source gives them", 2048),
+        "activations": ArrayLayout(
+            ("point", "feature"), "source", "pooled activations, as the source gives them", 2048
+        ),
         "ids": _IDS,
     },
     "bases": {

@@ -100,7 +100,7 @@ class UnitStore:
         yield ArrayReader(self._unit_path(kind, key), kind)
 
     def check(self, kind: str, key: str) -> Receipt:
-        """Return the receipt if every file of the unit is as committed, else raise `CorruptUnitError` naming the file."""
+        """Return the receipt if every file is as committed, else raise `CorruptUnitError` naming the file."""
         receipt = self.receipt(kind, key)
         unit = self._unit_path(kind, key)
         manifest_path = unit / "manifest.json"

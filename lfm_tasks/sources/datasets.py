@@ -1,0 +1,123 @@
+"""Reads what a dataset says about its rows: ids, labels, inputs."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+from lfm_tasks.catalog.model import Catalog, DatasetFile, ModelFile
+from lfm_tasks.catalog.patterns import fill
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.sources.files import FileSource, activations_pattern, check_file
+from lfm_tasks.sources.numpy_files import open_array
+
+
+@dataclass(frozen=True)
+class DatasetRows:
+    """The rows of a dataset, in one order: ``ids`` are unique strings, the rest may be absent."""
+
+    ids: Shaped[np.ndarray, " points"]
+    labels: Shaped[np.ndarray, " points"] | None = None
+    inputs: Shaped[np.ndarray, "points ..."] | None = None
+
+
+def read_dataset(name: str, catalog: Catalog) -> DatasetRows:
+    """Return the rows of the dataset called ``name``.
+
+    With ``ids: positional`` the ids are row numbers; how many there are is told by the inputs, the labels, or the
+    first model on this dataset whose activations can be read.
+
+    Raises
+    ------
+    ReasonError
+        ``bad_ids`` for ids that are repeated, empty, of another type, or of another number than labels or inputs;
+        ``missing_source``, ``wrong_shape`` and ``wrong_dtype`` for the files.
+    """
+    dataset = catalog.datasets[name]
+    if dataset.builtin is not None:
+        from lfm_tasks.sources.digits import digits  # scikit-learn takes a second to import
+
+        built_in = digits(dataset.split or "probe")
+        return DatasetRows(built_in.ids, built_in.labels, built_in.inputs)
+    labels = None if dataset.labels is None else _read_labels(dataset.labels, catalog.root, name)
+    inputs = None if dataset.inputs is None else _read_inputs(dataset.inputs, catalog.root, name)
+    if isinstance(dataset.ids, DatasetFile):
+        ids = read_ids(dataset.ids, catalog.root, dataset=name)
+    elif (rows := labels if inputs is None else inputs) is not None:
+        ids = np.arange(len(rows)).astype(str)
+    else:
+        ids = _positions_of_activations(name, catalog)
+    for what, values in (("labels", labels), ("inputs", inputs)):
+        if values is not None and len(values) != len(ids):
+            found = f"found {len(values)} {what} and {len(ids)} ids"
+            raise ReasonError("bad_ids", f"dataset {name}: {found}, needs as many: give the {what} of these ids")
+    return DatasetRows(ids, labels, inputs)
+
+
+def read_ids(file: DatasetFile | ModelFile, root: Path, **fields: str) -> Shaped[np.ndarray, " points"]:
+    """Return the ids in ``file`` as strings; integers become decimal numbers. ReasonError ``bad_ids`` if unusable."""
+    label, values = _load(file, root, fields)
+    if values.ndim != 1 or values.dtype.kind not in "USiu":
+        found = f"found {values.dtype} of shape {values.shape}"
+        raise ReasonError("bad_ids", f"{label}: {found}, needs one column of text or integers: save ids like that")
+    ids = _as_text(values, label)
+    empty = np.flatnonzero(ids == "")
+    if len(empty):
+        raise ReasonError("bad_ids", f"{label}: found {len(empty)} empty ids, first in row {empty[0]}: name each row")
+    distinct, first, counts = np.unique(ids, return_index=True, return_counts=True)
+    if len(distinct) < len(ids):
+        repeated = distinct[counts > 1][np.argsort(first[counts > 1])]
+        shown = ", ".join(ascii(str(name))[:60] for name in repeated[:3])
+        found = f"found {len(repeated)} ids more than once among {len(ids)}, first {shown}"
+        raise ReasonError("bad_ids", f"{label}: {found}, needs each once: remove the repeated rows")
+    return ids
+
+
+def _as_text(values: Shaped[np.ndarray, " points"], label: str) -> Shaped[np.ndarray, " points"]:
+    try:
+        text = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values.astype(str)
+        "".join(text.tolist()).encode()  # half a surrogate pair cannot be written anywhere
+    except UnicodeError as error:
+        raise ReasonError("bad_ids", f"{label}: found text that is not Unicode: save it as UTF-8") from error
+    return text
+
+
+def _read_labels(file: DatasetFile, root: Path, dataset: str) -> Shaped[np.ndarray, " points"]:
+    label, values = _load(file, root, {"dataset": dataset})
+    if values.ndim != 1:
+        raise ReasonError("wrong_shape", f"{label}: found labels of shape {values.shape}, needs one a row")
+    if values.dtype.kind not in "USiubf":
+        raise ReasonError("wrong_dtype", f"{label}: found labels of type {values.dtype}, needs text or numbers")
+    return _as_text(values, label) if values.dtype.kind == "S" else values
+
+
+def _read_inputs(file: DatasetFile, root: Path, dataset: str) -> Shaped[np.ndarray, "points ..."]:
+    label, values = _load(file, root, {"dataset": dataset})
+    if values.ndim < 2:
+        raise ReasonError("wrong_shape", f"{label}: found inputs of shape {values.shape}, needs (points, ...)")
+    if values.dtype.kind not in "iubf":
+        raise ReasonError("wrong_dtype", f"{label}: found inputs of type {values.dtype}, needs numbers")
+    return values
+
+
+def _load(file: DatasetFile | ModelFile, root: Path, fields: dict[str, str]) -> tuple[str, Shaped[np.ndarray, "..."]]:
+    """Return how messages call the array, and its values."""
+    path = fill(file.path, **fields)
+    check_file(root / path, path)
+    array = open_array(root / path, path, None if file.key is None else fill(file.key, **fields))
+    return array.name, array.load()
+
+
+def _positions_of_activations(name: str, catalog: Catalog) -> Shaped[np.ndarray, " points"]:
+    errors = []
+    for model_name, model in catalog.models.items():
+        source = model.activations
+        if source is None or source.dataset != name or source.ids is not None:
+            continue
+        try:
+            return FileSource(activations_pattern(model_name, source, catalog.root), None).ids
+        except ReasonError as error:
+            errors.append(str(error))
+    detail = f": {errors[0]}" if errors else ", needs activations without ids of their own, inputs or labels"
+    raise ReasonError("bad_ids", f"dataset {name}: nothing tells how many rows there are{detail}")

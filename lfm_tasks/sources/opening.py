@@ -1,0 +1,33 @@
+"""Opens a model's source of activations, whatever kind the catalog says it is."""
+
+from lfm_tasks.catalog.model import Catalog, Model
+from lfm_tasks.catalog.patterns import fill
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.sources.datasets import DatasetRows, read_ids
+from lfm_tasks.sources.files import FileSource, activations_pattern
+from lfm_tasks.sources.source import Source
+
+
+def open_source(model_name: str, model: Model, catalog: Catalog, rows: DatasetRows) -> Source:
+    """Return the source of ``model``, whose dataset has ``rows``; ReasonError if it cannot be opened."""
+    if model.activations is not None:
+        source = model.activations
+        ids = rows.ids
+        if source.ids is not None:
+            ids = read_ids(source.ids, catalog.root, model=model_name, dataset=source.dataset)
+        return FileSource(activations_pattern(model_name, source, catalog.root), ids, pool=source.pool)
+    return _open_onnx(model_name, model, catalog, rows)
+
+
+def _open_onnx(model_name: str, model: Model, catalog: Catalog, rows: DatasetRows) -> Source:
+    if model.onnx is None:
+        raise TypeError(f"{model_name}: a model has activations or onnx")
+    if rows.inputs is None:
+        found = (
+            f"model {model_name}: found no inputs in the dataset {model.onnx.dataset}, needs them to run the network"
+        )
+        raise ReasonError("missing_source", f"{found}: add inputs: {{path: inputs.npy}} to the dataset")
+    from lfm_tasks.sources.onnx_models import OnnxSource  # onnxruntime takes a second to import
+
+    path = catalog.root / fill(model.onnx.path, model=model_name, dataset=model.onnx.dataset)
+    return OnnxSource(path, rows.inputs, rows.ids, pool=model.onnx.pool)
