@@ -17,7 +17,7 @@ from lfm_tasks.stores.digests import CONVENTION, digest
 
 SCHEMA_VERSION = 1
 STATUS = ("ok", "not_computed", *REASONS)
-_SPACE_FACTS = ("n_components", "recall", "residual", "orthonormality", "eigengap")
+_SPACE_FACTS = ("n_components", "n_zero_eigenvalues", "recall", "residual", "orthonormality", "eigengap")
 
 
 @dataclass(frozen=True)

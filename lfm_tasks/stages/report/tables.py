@@ -1,0 +1,113 @@
+"""Tables: the same facts for those who read rather than look, and for the machine that checks."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lfm_tasks.stages.report.facts import cells, dataset_rows, default_measure
+from lfm_tasks.stages.report.matrices import best_matches, model_similarity
+
+# A space is called the same as another from here on.
+IDENTICAL = 0.999
+_ABOVE_CHANCE = 0.05
+_GOOD_RECALL = 0.95
+# Eigenvalues closer than this are one eigenspace to the solver, and cutting it takes an arbitrary part.
+_SMALL_GAP = 1e-7
+
+
+def page_tables(atlas: xr.Dataset, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the tables of the page by name."""
+    measure = default_measure([measure["name"] for measure in facts["measures"]])
+    verdicts = [row for dataset in facts["datasets"] for row in _verdicts(atlas, dataset["name"], measure)]
+    spaces = [row for dataset in facts["datasets"] for row in _spaces(atlas, dataset["name"])]
+    return {
+        "measure": measure,
+        "verdicts": verdicts,
+        "same": sorted({tuple(sorted((row["model"], row["nearest"]))) for row in verdicts if row["verdict"] == "same"}),
+        "spaces": spaces,
+        "doubtful": [f"{row['model']}/{row['layer']}: {doubt}" for row in spaces if (doubt := _doubt(row))],
+        "pairs_without_score": _pairs_without_score(atlas),
+    }
+
+
+def _verdicts(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, Any]]:
+    rows = dataset_rows(atlas, dataset)
+    models = list(dict.fromkeys(rows.models))
+    if len(models) < 2:
+        return []
+    groups = [rows.of_model(model) for model in models]
+    score, p_values = (cells(atlas, rows, measure, name) for name in ("score", "p_value"))
+    calibrated = cells(atlas, rows, measure, "calibrated")
+    similarity = model_similarity(calibrated if np.isfinite(calibrated).any() else score, groups)
+    np.fill_diagonal(similarity, np.nan)
+    usual = float(np.nanmedian(similarity)) if np.isfinite(similarity).any() else np.nan
+    matches = best_matches(score, groups)
+    found = []
+    for model, name in enumerate(models):
+        if not np.isfinite(similarity[model]).any():
+            continue
+        # Rounded, so that equals stand in the order of their names and not of their last bits.
+        falling = np.argsort(-np.nan_to_num(similarity[model], nan=-np.inf).round(6), kind="stable")
+        nearest, *others = [int(other) for other in falling][:2]
+        block = np.ix_(groups[model], groups[nearest])
+        chance = p_values[block]
+        value, second = float(similarity[model, nearest]), float(similarity[model, others[0]])
+        is_same = min(score[block].max(axis=1).min(), score[block].max(axis=0).min()) >= IDENTICAL
+        found.append(
+            {
+                "dataset": dataset,
+                "model": name,
+                "nearest": models[nearest],
+                "value": value,
+                "margin": value - second if len(models) > 2 and np.isfinite(second) else None,
+                "same_layers": int((matches[groups[model], nearest] == np.arange(len(groups[model]))).sum()),
+                "n_layers": len(groups[model]),
+                "above_chance": int((chance <= _ABOVE_CHANCE).sum()) if np.isfinite(chance).any() else None,
+                "n_pairs": chance.size,
+                "verdict": _verdict(bool(is_same), value, usual, chance),
+            }
+        )
+    return found
+
+
+def _verdict(is_same: bool, value: float, usual: float, p_values: np.ndarray) -> str:
+    """Return the verdict in a word; the page explains the words."""
+    if is_same:
+        return "same"
+    if np.isfinite(p_values).any() and not (p_values <= _ABOVE_CHANCE).any():
+        return "not above chance"
+    return "close" if value > usual else "apart"
+
+
+def _spaces(atlas: xr.Dataset, dataset: str) -> list[dict[str, Any]]:
+    rows = dataset_rows(atlas, dataset)
+    chosen = atlas.sel(dataset=dataset, source=rows.names)
+    columns = ("n_points", "n_features", "method", "n_components", "recall", "residual", "orthonormality", "eigengap")
+    values = {name: chosen[name].values for name in columns}
+    return [
+        {"dataset": dataset, "model": model, "layer": layer} | {name: column[row] for name, column in values.items()}
+        for row, (model, layer) in enumerate(zip(rows.models, rows.layers, strict=True))
+    ]
+
+
+def _doubt(row: Mapping[str, Any]) -> str:
+    """Return what to look at in a space that passed its checks, in a few words; spaces that fail them are not here."""
+    if row["n_components"] > 1:
+        return f"its graph was in {row['n_components']:.0f} pieces before it was joined"
+    if row["recall"] < _GOOD_RECALL:
+        return f"{row['recall']:.0%} of its neighbours were found"
+    if row["eigengap"] < _SMALL_GAP:
+        return "its eigenvalues are cut within a cluster of equals"
+    return ""
+
+
+def _pairs_without_score(atlas: xr.Dataset) -> list[dict[str, Any]]:
+    """Return how many directed pairs have no score, by reason."""
+    meanings = atlas["status"].attrs["flag_meanings"].split()
+    present = atlas["n_points"].values > 0
+    possible = present[:, :, None] & present[:, None, :] & ~np.eye(present.shape[1], dtype=bool)
+    codes, counts = np.unique(atlas["status"].values[possible], return_counts=True)
+    named = [(meanings[int(code)], int(count)) for code, count in zip(codes, counts, strict=True)]
+    return [{"reason": reason, "count": count} for reason, count in named if reason != "ok"]
