@@ -46,7 +46,7 @@ class RecordJob:
 
 def record_activations(run: Run, zoo: Zoo) -> tuple[tuple[RecordedSpace, ...], tuple[Failure, ...]]:
     """Record what is missing, a task for each model; return the recorded spaces and all failures so far."""
-    missing = [planned for planned in zoo.spaces if not run.store.has("activations", planned.key)]
+    missing = [planned for planned in zoo.spaces if run.store.find("activations", planned.key) is None]
     by_model = groupby(missing, key=lambda planned: planned.space.model)
     jobs = [
         RecordJob(run.store, run.catalog, model, {planned.space.layer: planned.key for planned in group})

@@ -64,7 +64,7 @@ def build_bases(
 ) -> tuple[tuple[BasedSpace, ...], tuple[Failure, ...]]:
     """Compute the bases that are missing; spaces of the same content share one."""
     planned = [basis_job(run, space) for space in recorded]
-    missing = {job.key: job for job in planned if not run.store.has("bases", job.key)}
+    missing = {job.key: job for job in planned if run.store.find("bases", job.key) is None}
     jobs = list(missing.values())
     troubles: dict[str, Trouble] = {}
     run.announce("bases", 0, len(jobs))

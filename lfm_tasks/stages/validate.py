@@ -46,22 +46,42 @@ def validate_catalog(catalog: Catalog, announce: Announce) -> Zoo:
     for done, (name, model) in enumerate(catalog.models.items()):
         announce("validate", done, len(catalog.models))
         try:
-            spaces += plan_model(name, model, catalog, _rows(model.dataset, catalog, datasets))
+            found, refused = plan_model(name, model, catalog, _rows(model.dataset, catalog, datasets))
         except ReasonError as error:
             failures.append(Failure(model.dataset, name, "", "validate", error.reason, str(error)))
+            continue
+        spaces += found
+        failures += refused
     announce("validate", len(catalog.models), len(catalog.models))
     return Zoo(tuple(sorted(spaces, key=lambda planned: planned.space)), tuple(failures))
 
 
-def plan_model(name: str, model: Model, catalog: Catalog, rows: DatasetRows) -> list[PlannedSpace]:
-    """Return the spaces of one model, first layer first."""
+def plan_model(
+    name: str, model: Model, catalog: Catalog, rows: DatasetRows
+) -> tuple[list[PlannedSpace], list[Failure]]:
+    """Return the spaces of one model, first layer first, and the layers that cannot be read."""
     source = open_source(name, model, catalog, rows)
+    check_size(len(source.ids), catalog)
     layers = expand_layers(model.layers, source.layer_names())
     last = max(1, len(layers) - 1)
-    return [
-        PlannedSpace(Space(model.dataset, name, layer), activations_key(source, layer, catalog), position / last)
-        for position, layer in enumerate(layers)
-    ]
+    spaces, failures = [], []
+    for position, layer in enumerate(layers):
+        space = Space(model.dataset, name, layer)
+        try:
+            spaces.append(PlannedSpace(space, activations_key(source, layer, catalog), position / last))
+        except ReasonError as error:
+            failures.append(Failure(model.dataset, name, layer, "validate", error.reason, str(error)))
+    return spaces, failures
+
+
+def check_size(n_points: int, catalog: Catalog) -> None:
+    """Raise ReasonError if spaces of ``n_points`` are too small for the catalog's graph and basis: known before anything is read."""
+    atlas = catalog.atlas
+    n_used = n_points if atlas.max_points is None else min(n_points, atlas.max_points)
+    for setting, needed in (("n_neighbors", atlas.graph.n_neighbors), ("n_eigenpairs", atlas.n_eigenpairs)):
+        if n_used <= needed:
+            found = f"found {n_used} points, {setting} {needed} needs at least {needed + 1}"
+            raise ReasonError("too_few_points", f"{found}: lower it in the catalog, or give more points")
 
 
 def activations_key(source: Source, layer: str, catalog: Catalog) -> str:

@@ -74,7 +74,7 @@ class Guarded(Generic[Job, Result]):
         except ReasonError as error:
             return Trouble(error.reason, str(error))
         except CorruptUnitError as error:
-            return Trouble("failed", f"{error}; it is set aside and made again by the next run")
+            return Trouble("failed", str(error))
         except OSError:
             # A full disk or a lost right is not the space's fault: it ends the run.
             raise

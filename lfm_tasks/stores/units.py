@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -67,17 +67,20 @@ class UnitStore:
             raise CorruptUnitError(f"receipt {kind}/{key} is damaged: its checksum does not fit")
         return Receipt(kind, key, body["manifest"], body["facts"])
 
+    def find(self, kind: str, key: str) -> Receipt | None:
+        """Return the receipt of a unit, or None; one that is damaged is put aside, so that the unit is made again."""
+        if not self.has(kind, key):
+            return None
+        try:
+            return self.receipt(kind, key)
+        except CorruptUnitError:
+            self.quarantine(kind, key)
+            return None
+
     def receipts(self, kind: str) -> list[Receipt]:
-        """Return all sound receipts of one kind, by key; damaged ones are quarantined, so that they are made again."""
-        found = []
-        for path in sorted((self.root / "receipts" / kind).glob("*.json")):
-            if not self.has(kind, path.stem):
-                continue
-            try:
-                found.append(self.receipt(kind, path.stem))
-            except CorruptUnitError:
-                self.quarantine(kind, path.stem)
-        return found
+        """Return the receipts of all units of one kind, by key."""
+        keys = sorted(path.stem for path in (self.root / "receipts" / kind).glob("*.json"))
+        return [receipt for key in keys if (receipt := self.find(kind, key)) is not None]
 
     @contextmanager
     def commit(self, kind: str, key: str) -> Iterator[UnitWriter]:
@@ -95,8 +98,15 @@ class UnitStore:
 
     @contextmanager
     def open(self, kind: str, key: str) -> Iterator[ArrayReader]:
-        """Give a reader of a unit whose every byte was checked first."""
-        self.check(kind, key)
+        """Give a reader of a unit whose every byte was checked first.
+
+        A unit that is not as committed is put aside and raises `CorruptUnitError`: the next run makes it again.
+        """
+        try:
+            self.check(kind, key)
+        except CorruptUnitError as error:
+            self.quarantine(kind, key)
+            raise CorruptUnitError(f"{error}; it was put into quarantine: run again to make it anew") from error
         yield ArrayReader(self._unit_path(kind, key), kind)
 
     def check(self, kind: str, key: str) -> Receipt:
@@ -125,7 +135,8 @@ class UnitStore:
         aside = self.root / "quarantine" / f"{kind}-{key}-{uuid4().hex}"
         aside.mkdir(parents=True)
         for source, name in ((self._receipt_path(kind, key), "receipt.json"), (self._unit_path(kind, key), "unit")):
-            if source.exists():
+            # Two readers may find the same damage.
+            with suppress(FileNotFoundError):
                 source.rename(aside / name)
 
     def sweep(self) -> None:
