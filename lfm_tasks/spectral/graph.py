@@ -8,7 +8,7 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.neighbours import Metric, Neighbours, _comparable
+from lfm_tasks.spectral.neighbours import Metric, Neighbours, comparable_rows
 
 Kernel = Literal["binary", "gaussian", "inverse", "distance"]
 
@@ -44,7 +44,7 @@ def join_components(
     n_before = int(n_components)
     if n_components == 1:
         return graph, n_before
-    rows = _comparable(activations, metric)
+    rows = comparable_rows(activations, metric)
     weight = float(np.median(graph.data)) if graph.nnz else 1.0
     while n_components > 1:
         edges = sorted({tuple(sorted(edge)) for edge in _shortest_exits(rows, labels, int(n_components))})

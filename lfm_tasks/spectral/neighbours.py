@@ -50,7 +50,7 @@ def exact_neighbours(
     ReasonError
         ``not_finite``, ``constant``, ``zero_rows`` or ``too_few_points``, with what was found and what to do.
     """
-    rows = _comparable(check_activations(activations, n_neighbors, metric=metric), metric)
+    rows = comparable_rows(check_activations(activations, n_neighbors, metric=metric), metric)
     squares = np.einsum("ij,ij->i", rows, rows)
     indices = np.empty((len(rows), n_neighbors), dtype=np.int32)
     distances = np.empty((len(rows), n_neighbors), dtype=np.float64)
@@ -76,7 +76,7 @@ def approximate_neighbours(
     ReasonError
         As `exact_neighbours`; ``inaccurate`` if pynndescent gives no neighbour for some point.
     """
-    rows = _comparable(check_activations(activations, n_neighbors, metric=metric), metric)
+    rows = comparable_rows(check_activations(activations, n_neighbors, metric=metric), metric)
     from pynndescent import NNDescent
 
     index = NNDescent(
@@ -105,7 +105,7 @@ def neighbour_recall(
 ) -> float:
     """Return the share of true neighbours that were found, in [0, 1], over a seeded sample of points."""
     n_neighbors = neighbours.indices.shape[1]
-    rows = _comparable(check_activations(activations, n_neighbors, metric=metric), metric)
+    rows = comparable_rows(check_activations(activations, n_neighbors, metric=metric), metric)
     sample = np.sort(np.random.default_rng(seed).permutation(len(rows))[:n_sample])
     squares = np.einsum("ij,ij->i", rows, rows)
     squared = squares[sample, None] + squares - 2 * (rows[sample] @ rows.T)
@@ -145,7 +145,7 @@ def check_activations(
     return activations
 
 
-def _comparable(
+def comparable_rows(
     activations: Float[np.ndarray, "points features"], metric: Metric
 ) -> Float[np.ndarray, "points features"]:
     """Return float64 rows whose euclidean distance is the metric's; centred where that loses nothing but digits."""

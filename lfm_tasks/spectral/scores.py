@@ -25,7 +25,7 @@ def lfm_raw(maps: Float[np.ndarray, "*stack target source"]) -> Float[np.ndarray
 def lfm_unsquared(maps: Float[np.ndarray, "*stack target source"]) -> Float[np.ndarray, "*stack"]:
     """Return 1 − ‖off(CᵀC)‖/‖CᵀC‖ (norms not squared, trivial mode kept): what the paper's figure 3 shows."""
     diagonal, total = _gram_energies(maps)
-    return 1 - np.sqrt(np.maximum(1 - _ratio(diagonal, total), 0))
+    return np.asarray(1 - np.sqrt(np.maximum(1 - _ratio(diagonal, total), 0)))
 
 
 def overlap(maps: Float[np.ndarray, "*stack target source"]) -> Float[np.ndarray, "*stack"]:
@@ -34,20 +34,20 @@ def overlap(maps: Float[np.ndarray, "*stack target source"]) -> Float[np.ndarray
     1: both bases span the same functions; about K/n by chance. Symmetric.
     """
     inner = maps[..., 1:, 1:]
-    return np.einsum("...ij,...ij->...", inner, inner) / min(inner.shape[-2:])
+    return np.asarray(_energy(inner) / min(inner.shape[-2:]))
 
 
 def diagonality(maps: Float[np.ndarray, "*stack target source"]) -> Float[np.ndarray, "*stack"]:
     """Return ‖diag C‖²/‖C‖², in [0, 1]."""
     diagonal = np.diagonal(maps, axis1=-2, axis2=-1)
-    return _ratio(np.einsum("...i,...i->...", diagonal, diagonal), np.einsum("...ij,...ij->...", maps, maps))
+    return _ratio(np.asarray(np.einsum("...i,...i->...", diagonal, diagonal)), _energy(maps))
 
 
 def orthogonality_error(maps: Float[np.ndarray, "*stack target source"]) -> Float[np.ndarray, "*stack"]:
     """Return ‖CᵀC − I‖²/K ≥ 0."""
     gram = np.swapaxes(maps, -1, -2) @ maps
     error = gram - np.eye(maps.shape[-1])
-    return np.einsum("...ij,...ij->...", error, error) / maps.shape[-1]
+    return np.asarray(_energy(error) / maps.shape[-1])
 
 
 def commutativity_error(
@@ -57,7 +57,7 @@ def commutativity_error(
 ) -> Float[np.ndarray, "*stack"]:
     """Return ‖Λ_y C − C Λ_x‖²/‖C‖² ≥ 0."""
     error = maps * (target_eigenvalues[:, None] - source_eigenvalues)
-    return _ratio(np.einsum("...ij,...ij->...", error, error), np.einsum("...ij,...ij->...", maps, maps))
+    return _ratio(_energy(error), _energy(maps))
 
 
 def _gram_energies(
@@ -66,11 +66,16 @@ def _gram_energies(
     """Return ‖diag(CᵀC)‖² and ‖CᵀC‖²."""
     gram = np.swapaxes(maps, -1, -2) @ maps
     diagonal = np.diagonal(gram, axis1=-2, axis2=-1)
-    return np.einsum("...i,...i->...", diagonal, diagonal), np.einsum("...ij,...ij->...", gram, gram)
+    return np.asarray(np.einsum("...i,...i->...", diagonal, diagonal)), _energy(gram)
+
+
+def _energy(maps: Float[np.ndarray, "*stack target source"]) -> Float[np.ndarray, "*stack"]:
+    """Return ‖C‖²; as an array even for one map, which einsum would give as a scalar."""
+    return np.asarray(np.einsum("...ij,...ij->...", maps, maps))
 
 
 def _ratio(part: Float[np.ndarray, "*stack"], whole: Float[np.ndarray, "*stack"]) -> Float[np.ndarray, "*stack"]:
     """Return part/whole; a map that is all zero has no score."""
     if np.any(whole == 0):
         raise ValueError("found a map of zeros only, which has no score")
-    return part / whole
+    return np.asarray(part / whole)
