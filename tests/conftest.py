@@ -1,15 +1,106 @@
-"""Options of the whole suite."""
+"""Options of the whole suite, and the zoos that its tests build."""
 
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 import pytest
+from ruamel.yaml import YAML
+
+from flows.pipeline import Outcome, build_atlas
+from lfm_tasks.catalog import read_catalog
+from lfm_tasks.stages.open_run import open_run
+from lfm_tasks.zoo.starting import write_start
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run tests marked slow (minutes)")
+    parser.addoption("--browser", action="store_true", help="also open the report in headless Chromium")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if config.getoption("--slow"):
-        return
     for item in items:
-        if "slow" in item.keywords:
-            item.add_marker(pytest.mark.skip(reason="slow: run with --slow"))
+        for option in ("slow", "browser"):
+            if option in item.keywords and not config.getoption(f"--{option}"):
+                item.add_marker(pytest.mark.skip(reason=f"{option}: run with --{option}"))
+
+
+# Small enough for seconds, large enough that every stage has something to do.
+SMALL: Mapping[str, Any] = {
+    "graph": {"n_neighbors": 10},
+    "n_eigenpairs": 8,
+    "null": {"n_permutations": 19},
+}
+
+Space = tuple[np.ndarray, np.ndarray]
+WriteZoo = Callable[..., Path]
+Build = Callable[..., Outcome]
+
+
+@pytest.fixture(scope="session")
+def write_zoo() -> WriteZoo:
+    """Write a folder with a catalog and, for each model, a .npz of its layers and a .npy of its ids."""
+
+    def write(folder: Path, models: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndarray]], **atlas: Any) -> Path:
+        folder.mkdir(parents=True, exist_ok=True)
+        catalog: dict[str, Any] = {
+            "version": 1,
+            "datasets": {"probe": {"ids": {"path": "ids.npy"}}},
+            "models": {},
+            "atlas": {**SMALL, **atlas},
+        }
+        np.save(folder / "ids.npy", np.unique(np.concatenate([ids for _, ids in models.values()])))
+        for name, (layers, ids) in models.items():
+            np.savez(folder / f"{name}.npz", **layers)
+            np.save(folder / f"{name}_ids.npy", ids)
+            source = {"path": "{model}.npz", "key": "{layer}", "dataset": "probe", "ids": {"path": "{model}_ids.npy"}}
+            catalog["models"][name] = {"activations": source}
+        with (folder / "data_catalog.yaml").open("w") as file:
+            YAML().dump(catalog, file)
+        return folder
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def build() -> Build:
+    """Build the atlas of a folder's catalog, in this process unless told otherwise."""
+
+    def run(folder: Path, *, in_process: bool = True) -> Outcome:
+        catalog = read_catalog(folder / "data_catalog.yaml")
+        with open_run(catalog, lambda stage, done, total: None, in_process=in_process) as opened:
+            return build_atlas(opened)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def zoo_folder_built(tmp_path_factory: pytest.TempPathFactory, build: Build) -> Path:
+    """Give a folder with the shipped zoo and its atlas."""
+    folder = tmp_path_factory.mktemp("zoo")
+    write_start(folder)
+    build(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def related_spaces() -> Callable[..., dict[str, tuple[dict[str, np.ndarray], np.ndarray]]]:
+    """Make models whose layers are noisy random images of one set of points; rows in another order each."""
+
+    def make(n_models: int, *, n_points: int = 120, n_layers: int = 2, seed: int = 0) -> dict[str, Any]:
+        generator = np.random.default_rng(seed)
+        ids = np.array([f"p{number:03}" for number in range(n_points)])
+        latent = generator.standard_normal((n_points, 4))
+        models = {}
+        for number in range(n_models):
+            order = generator.permutation(n_points)
+            layers = {}
+            for layer in range(n_layers):
+                image = np.tanh(latent @ generator.standard_normal((4, 12 + number)))
+                noise = 0.05 * (layer + 1) * generator.standard_normal(image.shape)
+                layers[f"layer{layer}"] = (image + noise).astype(np.float32)[order]
+            models[f"model{number}"] = (layers, ids[order])
+        return models
+
+    return make

@@ -75,7 +75,7 @@ def plan_model(
 
 
 def check_size(n_points: int, catalog: Catalog) -> None:
-    """Raise ReasonError if spaces of ``n_points`` are too small for the catalog's graph and basis: known before anything is read."""
+    """Raise ReasonError if spaces of ``n_points`` are too small for the catalog's graph or basis."""
     atlas = catalog.atlas
     n_used = n_points if atlas.max_points is None else min(n_points, atlas.max_points)
     for setting, needed in (("n_neighbors", atlas.graph.n_neighbors), ("n_eigenpairs", atlas.n_eigenpairs)):
