@@ -16,6 +16,9 @@ REASONS: dict[str, str] = {
     "no_overlap": "the two spaces share no ids",
     "little_overlap": "the two spaces share too few ids for a comparison",
     "failed": "the computation stopped with an unexpected error",
+    "few_anchors": "fewer than two known pairs",
+    "bad_anchors": "an anchor is repeated, or lies outside its space",
+    "one_class": "labels with fewer than two classes, or a class without points",
 }
 
 

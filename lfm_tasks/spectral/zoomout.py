@@ -1,0 +1,95 @@
+"""ZoomOut: a small functional map grown mode by mode, points and map in turn."""
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.spectral.basis import Basis
+from lfm_tasks.spectral.decoding import Embedding, nearest_points, scaled_rows
+
+
+def zoomout(
+    start: Float[np.ndarray, "low_target low_source"],
+    source: Basis,
+    target: Basis,
+    *,
+    step: int = 1,
+    n_samples: int = 1000,
+    adjoint: bool = False,
+) -> Float[np.ndarray, "target source"]:
+    """Return the map grown from ``start`` to all modes of both bases.
+
+    Alternates T ← nearest rows of Φ_x Cᵀ to the rows of Φ_y (target → source), C ← least squares Φ_y⁺ Φ_x[T], with
+    ``step`` more modes each time. Bases are scaled by √n. ``n_samples`` farthest-point samples stand for each space.
+    ``adjoint`` searches among Φ_x with Φ_y C instead.
+
+    Raises
+    ------
+    ReasonError
+        ``too_few_points`` if ``start`` is larger than a basis, or the samples do not determine it.
+
+    References
+    ----------
+    Melzi et al. (2019), "ZoomOut: spectral upsampling for efficient shape correspondence", section 4; adjoint: Huang,
+    Ovsjanikov (2017), "Adjoint map representation for shape analysis and matching".
+    """
+    n_target, n_source = target.eigenvectors.shape[1], source.eigenvectors.shape[1]
+    source_rows, target_rows = (
+        rows[farthest_points(rows, n_samples)] for rows in (scaled_rows(source, n_source), scaled_rows(target, n_target))
+    )
+    if len(target_rows) < n_target or start.shape[0] > n_target or start.shape[1] > n_source:
+        raise ReasonError(
+            "too_few_points",
+            f"found {len(target_rows)} samples and a start of {start.shape} for {n_target} × {n_source} modes: "
+            "raise n_samples, or start smaller",
+        )
+    current = start
+    low_target, low_source = start.shape
+    while True:
+        matches = _matches(current, source_rows, target_rows, adjoint=adjoint)
+        if (low_target, low_source) == (n_target, n_source) and current.shape == (n_target, n_source):
+            return map_of_points(matches, source_rows, target_rows)
+        low_target, low_source = min(low_target + step, n_target), min(low_source + step, n_source)
+        current = map_of_points(matches, source_rows[:, :low_source], target_rows[:, :low_target])
+
+
+def map_of_points(
+    matches: Int[np.ndarray, " target_points"],
+    source_rows: Float[np.ndarray, "source_points source"],
+    target_rows: Float[np.ndarray, "target_points target"],
+) -> Float[np.ndarray, "target source"]:
+    """Return the C that minimises ‖Φ_y C − Φ_x[T]‖² for the point map T, target → source."""
+    gram = target_rows.T @ target_rows
+    return np.linalg.solve(gram, target_rows.T @ source_rows[matches])
+
+
+def farthest_points(rows: Float[np.ndarray, "points features"], n_samples: int) -> Int[np.ndarray, " samples"]:
+    """Return the rows of a farthest-point sample, all of them in order if there are no more than ``n_samples``.
+
+    Starts at the row farthest from the mean; every next one is the farthest from all before; ties by the lower row.
+    """
+    if len(rows) <= n_samples:
+        return np.arange(len(rows))
+    squares = np.einsum("ij,ij->i", rows, rows)
+    chosen = np.empty(n_samples, dtype=np.int64)
+    distances = np.full(len(rows), np.inf)
+    chosen[0] = np.square(rows - rows.mean(axis=0)).sum(axis=1).argmax()
+    for position in range(1, n_samples):
+        latest = chosen[position - 1]
+        np.minimum(distances, squares + squares[latest] - 2 * (rows @ rows[latest]), out=distances)
+        chosen[position] = distances.argmax()
+    return np.sort(chosen)
+
+
+def _matches(
+    current: Float[np.ndarray, "target source"],
+    source_rows: Float[np.ndarray, "source_points all_source"],
+    target_rows: Float[np.ndarray, "target_points all_target"],
+    *,
+    adjoint: bool,
+) -> Int[np.ndarray, " target_points"]:
+    n_target, n_source = current.shape
+    source_low, target_low = source_rows[:, :n_source], target_rows[:, :n_target]
+    if adjoint:
+        return nearest_points(Embedding(source_low, target_low @ current))
+    return nearest_points(Embedding(source_low @ current.T, target_low))
