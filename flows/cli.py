@@ -1,6 +1,5 @@
 """The command line: ``lfm-atlas``."""
 
-import os
 import signal
 import sys
 from pathlib import Path
@@ -78,7 +77,6 @@ def report(
 ) -> int:
     """Draw the report of a published atlas once more."""
     from lfm_tasks.stages.report import render_report
-
     from lfm_tasks.stores.atlas_files import published_key, read_atlas, read_json
 
     if published_key(atlas) is None:
@@ -166,13 +164,18 @@ def _say(outcome: "Outcome", catalog: "Catalog") -> int:
     for failure in outcome.failures:
         name = f"{failure.model}/{failure.layer}" if failure.layer else failure.model
         _complain(f"{name} ({failure.dataset}): {failure.message} [{failure.reason}]")
+    for pairs in outcome.refused:
+        first = f"{pairs.source} and {pairs.target} first"
+        _complain(f"{pairs.count} directed pairs have no score, {first}: {pairs.message} [{pairs.reason}]")
     if not any(outcome.computed.values()):
         _print("nothing to compute: the atlas is up to date")
     else:
         _print(", ".join(f"{stage} {n} new, {outcome.reused[stage]} kept" for stage, n in outcome.computed.items()))
-    folder = os.path.relpath(catalog.root / catalog.atlas.path)
+    folder = catalog.root / catalog.atlas.path
+    if folder.is_relative_to(Path.cwd()):
+        folder = folder.relative_to(Path.cwd())
     _print(f"{outcome.n_spaces} spaces, {len(outcome.failures)} failed; atlas: {folder}, page: {folder}/report.html")
-    return SOME_FAILED if outcome.failures or outcome.n_failed_pairs else OK
+    return SOME_FAILED if outcome.failures or outcome.refused else OK
 
 
 def _print(text: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lfm_tasks.stages.activations import record_activations
-from lfm_tasks.stages.atlas import contents
+from lfm_tasks.stages.atlas import RefusedPairs, contents
 from lfm_tasks.stages.bases import build_bases
 from lfm_tasks.stages.publish import publish_atlas
 from lfm_tasks.stages.run import Failure, Run
@@ -21,7 +21,7 @@ class Outcome:
 
     n_spaces: int
     failures: tuple[Failure, ...]
-    n_failed_pairs: int
+    refused: tuple[RefusedPairs, ...]
     is_new: bool
     computed: dict[str, int]
     reused: dict[str, int]
@@ -38,6 +38,6 @@ def build_atlas(run: Run, as_stage: StageCaller = directly) -> Outcome:
     recorded, failures = as_stage(record_activations)(run, zoo)
     spaces, failures = as_stage(build_bases)(run, recorded, failures)
     scored = as_stage(score_pairs)(run, spaces)
-    is_new = as_stage(publish_atlas)(run, contents(run, spaces, scored, failures))
-    tally = run.tally
-    return Outcome(len(spaces), failures, len(scored.troubles), is_new, tally.computed, tally.reused)
+    found = contents(run, spaces, scored, failures)
+    is_new = as_stage(publish_atlas)(run, found)
+    return Outcome(len(spaces), failures, found.refused, is_new, run.tally.computed, run.tally.reused)

@@ -1,7 +1,7 @@
 """Stage atlas: put the scores of all pairs together as labelled arrays, a table of edges and a summary."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -29,6 +29,11 @@ class Contents:
     failures: tuple[Failure, ...]
     key: str
 
+    @property
+    def refused(self) -> tuple["RefusedPairs", ...]:
+        """Pairs without scores, by dataset and reason."""
+        return refused_pairs(self.spaces, self.scored)
+
 
 def contents(run: Run, spaces: tuple[BasedSpace, ...], scored: Scored, failures: tuple[Failure, ...]) -> Contents:
     """Return what the atlas will hold, under one key. No path, time or host is part of it."""
@@ -39,7 +44,7 @@ def contents(run: Run, spaces: tuple[BasedSpace, ...], scored: Scored, failures:
             "schema": SCHEMA_VERSION,
             "spaces": [[*asdict(based.space).values(), based.depth, based.key] for based in spaces],
             "failures": [asdict(failure) for failure in ordered],
-            "troubles": sorted([*pair, trouble.reason] for pair, trouble in scored.troubles.items()),
+            "troubles": sorted([*pair, *asdict(trouble).values()] for pair, trouble in scored.troubles.items()),
             "settings": settings(run),
             "meta": _meta(run),
             "versions": versions(),
@@ -114,16 +119,47 @@ def pair_entries(run: Run, found: Contents) -> Iterator[PairEntry]:
                 continue
             names = (source.space.dataset, source.space.name, target.space.name)
             pair = (min(source.key, target.key), max(source.key, target.key))
-            if pair in found.scored.troubles:
-                yield PairEntry(*names, found.scored.troubles[pair].reason, 0, missing)
+            if refusal := found.scored.refusal(pair):
+                yield PairEntry(*names, refusal.reason, 0, missing)
                 continue
             place = found.scored.places[pair]
             if place.block not in blocks:
                 with run.store.open("scores", place.block) as unit:
-                    blocks[place.block] = {name: unit.read(name) for name in ("values", "status", "n_common")}
+                    blocks[place.block] = {name: unit.read(name) for name in ("values", "n_common")}
             block = blocks[place.block]
             values = block["values"][place.row, 0 if source.key == pair[0] else 1][order]
-            yield PairEntry(*names, str(block["status"][place.row]), int(block["n_common"][place.row]), values)
+            yield PairEntry(*names, "ok", int(block["n_common"][place.row]), values)
+
+
+@dataclass(frozen=True)
+class RefusedPairs:
+    """Directed pairs that have no scores for one reason: how many, and the first of them with its message."""
+
+    dataset: str
+    reason: str
+    count: int
+    source: str
+    target: str
+    message: str
+
+
+def refused_pairs(spaces: tuple[BasedSpace, ...], scored: Scored) -> tuple[RefusedPairs, ...]:
+    """Return the pairs without scores, by dataset and reason."""
+    if not scored.troubles and not any(place.refusal for place in scored.places.values()):
+        return ()
+    found: dict[tuple[str, str], RefusedPairs] = {}
+    for source in spaces:
+        for target in spaces:
+            if source.space.dataset != target.space.dataset or source.space == target.space:
+                continue
+            refusal = scored.refusal((min(source.key, target.key), max(source.key, target.key)))
+            if refusal is None:
+                continue
+            place = (source.space.dataset, refusal.reason)
+            first = RefusedPairs(*place, 0, source.space.name, target.space.name, refusal.message)
+            known = found.get(place, first)
+            found[place] = replace(known, count=known.count + 1)
+    return tuple(found[place] for place in sorted(found))
 
 
 def edges(atlas: xr.Dataset) -> dict[str, Any]:
@@ -160,9 +196,11 @@ def summary(run: Run, found: Contents) -> dict[str, Any]:
             "models": len({based.space.model for based in found.spaces}),
             "spaces": len(found.spaces),
             "directed_pairs": sum(n * (n - 1) for n in n_by_dataset),
-            "failures": len(found.failures) + len(found.scored.troubles),
+            "failures": len(found.failures),
+            "directed_pairs_without_score": sum(refused.count for refused in found.refused),
         },
         "failures": [asdict(failure) for failure in found.failures],
+        "pairs_without_score": [asdict(refused) for refused in found.refused],
         "models": [{"name": name, "meta": meta} for name, meta in _meta(run).items()],
         "settings": settings(run),
         "versions": versions(),

@@ -20,7 +20,7 @@ from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.run import Run
 from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.digests import digest
-from lfm_tasks.stores.units import UnitStore
+from lfm_tasks.stores.units import Receipt, UnitStore
 
 # Bases on a side of a block: a task reads at most twice as many, and takes seconds.
 BLOCK_SIDE = 16
@@ -46,18 +46,23 @@ MAP_SCORES: Mapping[str, MapScore] = {
 
 @dataclass(frozen=True)
 class PairScores:
-    """Where the scores of a pair of bases lie: key of the block, row in it, and the order of its two sides."""
+    """Where the scores of a pair of bases lie: key of the block, row in it; ``refusal``: why there are none."""
 
     block: str
     row: int
+    refusal: Trouble | None = None
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of all pairs: (lower key, higher key) of two bases → their place; or why a pair has none."""
+    """Scores of all pairs: (lower key, higher key) of two bases → their place; or what kept them from being made."""
 
     places: Mapping[tuple[str, str], PairScores]
     troubles: Mapping[tuple[str, str], Trouble]
+
+    def refusal(self, pair: tuple[str, str]) -> Trouble | None:
+        """Return why a pair has no scores; None if it has."""
+        return self.troubles.get(pair) or self.places[pair].refusal
 
 
 @dataclass(frozen=True)
@@ -84,7 +89,7 @@ def score_pairs(run: Run, spaces: tuple[BasedSpace, ...]) -> Scored:
         if isinstance(result, Trouble):
             troubles |= dict.fromkeys(job.pairs, result)
         else:
-            places |= {pair: PairScores(job.key, row) for row, pair in enumerate(job.pairs)}
+            places |= _block_places(run.store.receipt("scores", job.key))
         run.announce("scores", done, len(jobs))
     n_new = sum(len(job.pairs) for job in jobs) - len(troubles)
     run.tally.count("scores", n_new, len(wanted) - n_new - len(troubles))
@@ -118,9 +123,14 @@ def stored_pairs(store: UnitStore, settings: str) -> dict[tuple[str, str], PairS
     places: dict[tuple[str, str], PairScores] = {}
     for receipt in store.receipts("scores"):
         if receipt.facts["settings"] == settings:
-            for row, (first, second) in enumerate(receipt.facts["pairs"]):
-                places[first, second] = PairScores(receipt.key, row)
+            places |= _block_places(receipt)
     return places
+
+
+def _block_places(receipt: Receipt) -> dict[tuple[str, str], PairScores]:
+    refusals = {row: Trouble(*why) for row, *why in receipt.facts["refusals"]}
+    pairs = enumerate(receipt.facts["pairs"])
+    return {(first, second): PairScores(receipt.key, row, refusals.get(row)) for row, (first, second) in pairs}
 
 
 def block_jobs(run: Run, settings: str, missing: list[tuple[str, str]]) -> Iterator[BlockJob]:
@@ -147,7 +157,7 @@ def store_block(job: BlockJob) -> None:
     measures = sorted(job.atlas.measures)
     values = np.full((len(job.pairs), 2, len(measures), len(STATISTICS)), np.nan)
     n_common = np.zeros(len(job.pairs), dtype=np.int32)
-    status = np.full(len(job.pairs), "ok", dtype=np.dtypes.StringDType())
+    refusals: dict[int, ReasonError] = {}
     for second, numbers in _by_target(job.pairs).items():
         alike = [number for number in numbers if _same_ids(ids[job.pairs[number][0]], ids[second])]
         # Chance is sampled by permuting the target's rows: laid out once for all sources on the same points.
@@ -159,7 +169,7 @@ def store_block(job: BlockJob) -> None:
             try:
                 source, target = common_rows(rows[first], ids[first], rows[second], ids[second], job.atlas.min_overlap)
             except ReasonError as error:
-                status[number] = error.reason
+                refusals[number] = error
                 continue
             n_common[number], values[number] = len(source), score_both_ways([source], target, measures, job.atlas)[0]
     position = {key: place for place, key in enumerate(keys)}
@@ -167,8 +177,11 @@ def store_block(job: BlockJob) -> None:
         unit_writer.arrays.write("pairs", np.array([[position[a], position[b]] for a, b in job.pairs], dtype=np.int32))
         unit_writer.arrays.write("values", values)
         unit_writer.arrays.write("n_common", n_common)
-        unit_writer.arrays.write("status", status)
-        unit_writer.facts |= {"settings": job.settings, "pairs": [list(pair) for pair in job.pairs]}
+        unit_writer.facts |= {
+            "settings": job.settings,
+            "pairs": [list(pair) for pair in job.pairs],
+            "refusals": [[row, error.reason, str(error)] for row, error in sorted(refusals.items())],
+        }
 
 
 def common_rows(
@@ -178,10 +191,13 @@ def common_rows(
     _, of_first, of_second = np.intersect1d(first_ids, second_ids, assume_unique=True, return_indices=True)
     smaller = min(len(first_ids), len(second_ids))
     if not len(of_first):
-        raise ReasonError("no_overlap", "found no common id: both must be recorded on the same samples")
+        found = f"found no common ids among {smaller}, needs the same samples"
+        raise ReasonError("no_overlap", f"{found}: record both spaces on them")
     if len(of_first) < min_overlap * smaller:
         raise ReasonError(
-            "little_overlap", f"found {len(of_first)} common ids of {smaller}, atlas.min_overlap is {min_overlap}"
+            "little_overlap",
+            f"found {len(of_first)} common ids of {smaller}, atlas.min_overlap needs a share of {min_overlap}: record "
+            "both on the same samples, or lower it",
         )
     return whitened_rows(first[of_first]), whitened_rows(second[of_second])
 

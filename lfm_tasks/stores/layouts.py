@@ -34,9 +34,8 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
         "values": ArrayLayout(
             ("pair", "direction", "measure", "statistic"),
             "float64",
-            "direction 0 is side 0 -> side 1, 1 the other way; NaN where the status says why",
+            "direction 0 is side 0 -> side 1, 1 the other way; NaN where the receipt says why",
         ),
         "n_common": ArrayLayout(("pair",), "int32", "points that both spaces have"),
-        "status": ArrayLayout(("pair",), "str", "'ok', or the reason why there is no value"),
     },
 }

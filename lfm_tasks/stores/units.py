@@ -157,7 +157,8 @@ class UnitStore:
                 if not unit.is_dir():
                     raise
                 if not self._receipt_path(kind, key).is_file():
-                    unit.rename(self.root / "staging" / f"stale-{uuid4().hex}")
+                    stale = unit.rename(self.root / "staging" / f"stale-{uuid4().hex}")
+                    shutil.rmtree(stale, ignore_errors=True)
                 continue
             sync_folder(unit.parent)
             body = {"kind": kind, "key": key, "manifest": manifest, "facts": dict(facts)}

@@ -119,19 +119,22 @@ def test_same_name_with_other_bytes__is_computed_again(
     assert (outcome.computed["activations"], outcome.computed["bases"]) == (1, 1)
 
 
+ALL_BASES = {"activations": 0, "bases": 4, "scores": 10, "atlas": 1}
+
+
 @pytest.mark.parametrize(
     ("setting", "computed"),
     [
-        ({"graph": {"n_neighbors": 11}}, {"activations": 0, "bases": 4, "scores": 10, "atlas": 1}),
-        ({"graph": {"n_neighbors": 10, "metric": "euclidean"}}, {"activations": 0, "bases": 4, "scores": 10, "atlas": 1}),
-        ({"graph": {"n_neighbors": 10, "kernel": "gaussian"}}, {"activations": 0, "bases": 4, "scores": 10, "atlas": 1}),
-        ({"n_eigenpairs": 7}, {"activations": 0, "bases": 4, "scores": 10, "atlas": 1}),
+        ({"graph": {"n_neighbors": 11}}, ALL_BASES),
+        ({"graph": {"n_neighbors": 10, "metric": "euclidean"}}, ALL_BASES),
+        ({"graph": {"n_neighbors": 10, "kernel": "gaussian"}}, ALL_BASES),
+        ({"n_eigenpairs": 7}, ALL_BASES),
         ({"null": {"n_permutations": 20}}, {"activations": 0, "bases": 0, "scores": 10, "atlas": 1}),
         ({"null": {"n_permutations": 19, "seed": 1}}, {"activations": 0, "bases": 0, "scores": 10, "atlas": 1}),
         ({"measures": ["overlap"]}, {"activations": 0, "bases": 0, "scores": 10, "atlas": 1}),
         ({"max_points": 100}, {"activations": 4, "bases": 4, "scores": 10, "atlas": 1}),
     ],
-)  # fmt: skip
+)
 def test_another_parameter__is_another_unit_for_what_it_changes(
     tmp_path: Path,
     related_spaces: Related,

@@ -84,5 +84,11 @@ def test_spaces__carry_their_self_checks(atlas: xr.Dataset) -> None:
 def test_summary__counts_what_is_there(zoo_folder_built: Path) -> None:
     summary = read_json(zoo_folder_built / "atlas" / "summary.json")
 
-    assert summary["counts"] == {"models": 8, "spaces": 40, "directed_pairs": 1560, "failures": 0}
+    assert summary["counts"] == {
+        "models": 8,
+        "spaces": 40,
+        "directed_pairs": 1560,
+        "failures": 0,
+        "directed_pairs_without_score": 0,
+    }
     assert summary["failures"] == []

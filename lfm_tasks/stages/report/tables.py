@@ -28,7 +28,6 @@ def page_tables(atlas: xr.Dataset, facts: Mapping[str, Any]) -> dict[str, Any]:
         "same": sorted({tuple(sorted((row["model"], row["nearest"]))) for row in verdicts if row["verdict"] == "same"}),
         "spaces": spaces,
         "doubtful": [f"{row['model']}/{row['layer']}: {doubt}" for row in spaces if (doubt := _doubt(row))],
-        "pairs_without_score": _pairs_without_score(atlas),
     }
 
 
@@ -101,13 +100,3 @@ def _doubt(row: Mapping[str, Any]) -> str:
     if row["eigengap"] < _SMALL_GAP:
         return "its eigenvalues are cut within a cluster of equals"
     return ""
-
-
-def _pairs_without_score(atlas: xr.Dataset) -> list[dict[str, Any]]:
-    """Return how many directed pairs have no score, by reason."""
-    meanings = atlas["status"].attrs["flag_meanings"].split()
-    present = atlas["n_points"].values > 0
-    possible = present[:, :, None] & present[:, None, :] & ~np.eye(present.shape[1], dtype=bool)
-    codes, counts = np.unique(atlas["status"].values[possible], return_counts=True)
-    named = [(meanings[int(code)], int(count)) for code, count in zip(codes, counts, strict=True)]
-    return [{"reason": reason, "count": count} for reason, count in named if reason != "ok"]

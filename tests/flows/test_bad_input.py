@@ -1,0 +1,265 @@
+"""Every wrong input gets its reason, what was found, what is needed and what to do; the other spaces still finish."""
+
+import html
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from flows.cli import app
+from lfm_tasks.stores.atlas_files import read_atlas, read_json
+
+Models = dict[str, Any]
+
+
+def exit_code(*arguments: str) -> int:
+    """Run a command as ``lfm-atlas`` would, in this process."""
+    try:
+        return int(app(list(arguments), result_action="return_value"))
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+def run(folder: Path) -> int:
+    return exit_code("run", str(folder / "data_catalog.yaml"), "--no-prefect", "--no-dask")
+
+
+def replace(models: Models, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    layers, ids = models["model1"]
+    models["model1"] = ({**layers, "layer0": change(layers["layer0"])}, ids)
+
+
+def poke(value: float) -> Callable[[np.ndarray], np.ndarray]:
+    def change(rows: np.ndarray) -> np.ndarray:
+        rows = rows.copy()
+        rows[5, 3] = value
+        return rows
+
+    return change
+
+
+def zero_row(rows: np.ndarray) -> np.ndarray:
+    rows = rows.copy()
+    rows[[5, 9]] = 0
+    return rows
+
+
+BAD_LAYERS = {
+    "nan": (poke(np.nan), "not_finite", r"found 1 NaN or infinite value.*column 3.*needs finite numbers: record"),
+    "inf": (poke(-np.inf), "not_finite", r"found 1 NaN or infinite value.*drop the layer"),
+    "3-d": (lambda rows: rows[:, None, :], "wrong_shape", r"found a 3-D array.*needs \(points, features\): write"),
+    "rows": (lambda rows: rows[:-3], "bad_ids", r"found 117 rows and 120 ids, needs one id a row"),
+    "text": (lambda rows: rows.astype(str), "wrong_dtype", r"found <U\d+, needs real numbers.*convert it"),
+    "complex": (lambda rows: rows * 1j, "wrong_dtype", r"found complex.*needs real numbers"),
+    "constant": (lambda rows: np.ones_like(rows), "constant", r"found the same activations for every point: drop"),
+    "zero rows": (zero_row, "zero_rows", r"found 2 all-zero rows.*set graph.metric to euclidean"),
+    "no features": (lambda rows: rows[:, :0], "wrong_shape", r"found no features.*needs at least one"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD_LAYERS)
+def test_bad_layer__is_told_and_the_other_spaces_finish(
+    case: str, tmp_path: Path, related_spaces: Any, write_zoo: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change, reason, message = BAD_LAYERS[case]
+    models = related_spaces(2)
+    replace(models, change)
+
+    code = run(write_zoo(tmp_path, models))
+
+    assert code == 4
+    [failure] = read_json(tmp_path / "atlas" / "summary.json")["failures"]
+    assert (failure["model"], failure["layer"], failure["reason"]) == ("model1", "layer0", reason)
+    assert re.search(message, failure["message"])
+    told = capsys.readouterr().err
+    assert "model1/layer0" in told
+    assert reason in told
+    atlas = read_atlas(tmp_path / "atlas")
+    assert list(atlas["source"].values) == ["model0/layer0", "model0/layer1", "model1/layer1"]
+    assert bool(np.isfinite(atlas["score"]).all())
+    assert (
+        html.escape(failure["message"]).replace("&#x27;", "&#39;") in (tmp_path / "atlas" / "report.html").read_text()
+    )
+
+
+def test_layer_that_was_mended__completes_the_atlas_at_its_own_cost(
+    tmp_path: Path, related_spaces: Any, write_zoo: Any, build: Any
+) -> None:
+    bad = related_spaces(2)
+    replace(bad, poke(np.nan))
+    assert run(write_zoo(tmp_path, bad)) == 4
+
+    outcome = build(write_zoo(tmp_path, related_spaces(2)))
+
+    assert outcome.failures == ()
+    assert outcome.computed == {"activations": 1, "bases": 1, "scores": 4, "atlas": 1}
+
+
+def test_missing_file__names_what_lies_nearest(
+    tmp_path: Path, related_spaces: Any, write_zoo: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_zoo(tmp_path, related_spaces(2))
+    (folder / "model1.npz").rename(folder / "model_1.npz")
+
+    assert run(folder) == 4
+
+    told = capsys.readouterr().err
+    assert "model1.npz: no such file; did you mean 'model_1.npz'" in told
+    assert "[missing_source]" in told
+
+
+def test_all_models_bad__gives_an_atlas_that_says_so(tmp_path: Path, related_spaces: Any, write_zoo: Any) -> None:
+    folder = write_zoo(tmp_path, related_spaces(2))
+    for name in ("model0", "model1"):
+        (folder / f"{name}.npz").write_bytes(b"not a zip")
+
+    assert run(folder) == 4
+
+    assert read_json(tmp_path / "atlas" / "summary.json")["counts"]["spaces"] == 0
+    assert "missing_source" in (tmp_path / "atlas" / "report.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda ids: np.where(ids == ids[0], ids[1], ids), "found 1 ids more than once"),
+        (lambda ids: ids[:-1], "found 120 rows and 119 ids"),
+        (lambda ids: np.where(ids == ids[0], "", ids), "empty"),
+        (lambda ids: np.linspace(0, 1, len(ids)), "needs one column of text or integers"),
+    ],
+)
+def test_bad_ids__are_told(
+    change: Callable[[np.ndarray], np.ndarray],
+    message: str,
+    tmp_path: Path,
+    related_spaces: Any,
+    write_zoo: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    models = related_spaces(3)
+    folder = write_zoo(tmp_path, models)
+    np.save(folder / "model1_ids.npy", change(models["model1"][1]))
+
+    assert run(folder) == 4
+
+    told = capsys.readouterr().err
+    assert message in told
+    assert "[bad_ids]" in told
+    assert read_json(tmp_path / "atlas" / "summary.json")["counts"]["models"] == 2
+
+
+@pytest.mark.parametrize(
+    ("shared", "reason"), [(0, "no_overlap"), (30, "little_overlap"), (90, "ok")]
+)  # fmt: skip
+def test_ids_that_hardly_overlap__leave_the_pair_without_a_score(
+    shared: int, reason: str, tmp_path: Path, related_spaces: Any, write_zoo: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    models = related_spaces(3)
+    layers, ids = models["model1"]
+    others = np.array([f"q{number:03}" for number in range(len(ids))])
+    models["model1"] = (layers, np.where(np.arange(len(ids)) < shared, ids, others))
+
+    code = run(write_zoo(tmp_path, models))
+
+    atlas = read_atlas(tmp_path / "atlas").sel(dataset="probe")
+    meanings = atlas["status"].attrs["flag_meanings"].split()
+    pair = {"source": "model0/layer0", "target": "model1/layer0"}
+    assert meanings[int(atlas["status"].sel(pair))] == reason
+    assert int(atlas["n_common"].sel(pair)) == (shared if reason == "ok" else 0)
+    assert np.isfinite(atlas["score"].sel(pair)).all() == (reason == "ok")
+    assert np.isfinite(atlas["score"].sel(source="model0/layer0", target="model2/layer0")).all()
+    assert code == (0 if reason == "ok" else 4)
+    if reason != "ok":
+        [refused] = read_json(tmp_path / "atlas" / "summary.json")["pairs_without_score"]
+        # Two layers of model1 with two layers each of model0 and model2, both ways.
+        assert (refused["reason"], refused["count"]) == (reason, 16)
+        assert (
+            "16 directed pairs have no score, model0/layer0 and model1/layer0 first: found " in capsys.readouterr().err
+        )
+        assert run(tmp_path) == 4  # nothing to compute, and nothing forgotten
+
+
+@pytest.mark.parametrize(
+    ("setting", "needed"),
+    [({"graph": {"n_neighbors": 120}}, "n_neighbors 120 needs at least 121"), ({"n_eigenpairs": 120}, "at least 121")],
+)
+def test_too_few_points__is_told_before_anything_is_recorded(
+    setting: dict[str, Any], needed: str, tmp_path: Path, related_spaces: Any, write_zoo: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    folder = write_zoo(tmp_path, related_spaces(2), **setting)
+
+    assert run(folder) == 4
+
+    told = capsys.readouterr().err
+    assert "found 120 points" in told
+    assert needed in told
+    assert "[too_few_points]" in told
+    assert not (tmp_path / ".lfm-atlas" / "units" / "activations").exists()
+
+
+def test_graph_in_pieces__is_joined_and_counted(tmp_path: Path, related_spaces: Any, write_zoo: Any) -> None:
+    models = related_spaces(2)
+    layers, ids = models["model1"]
+    side = np.array([int(name[1:]) % 3 for name in ids])
+    models["model1"] = ({**layers, "layer0": layers["layer0"] + 1000 * np.eye(3)[side] @ np.eye(3, 13)}, ids)
+
+    assert run(write_zoo(tmp_path, models)) == 0
+
+    atlas = read_atlas(tmp_path / "atlas").sel(dataset="probe")
+    assert int(atlas["n_components"].sel(source="model1/layer0")) == 3
+    assert int(atlas["n_zero_eigenvalues"].sel(source="model1/layer0")) == 1
+    assert "its graph was in 3 pieces before it was joined" in (tmp_path / "atlas" / "report.html").read_text()
+
+
+def test_layers_that_match_nothing__name_the_nearest(
+    tmp_path: Path, related_spaces: Any, write_zoo: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalog = write_zoo(tmp_path, related_spaces(2)) / "data_catalog.yaml"
+    catalog.write_text(catalog.read_text().replace("  model1:", "  model1:\n    layers: ['laier*']"))
+
+    assert run(tmp_path) == 4
+
+    told = capsys.readouterr().err
+    assert "laier*" in told
+    assert "layer0" in told
+    assert "[unknown_layer]" in told
+
+
+def test_wrong_catalog__gives_every_mistake_at_once_with_its_line(
+    tmp_path: Path, related_spaces: Any, write_zoo: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalog = write_zoo(tmp_path, related_spaces(2)) / "data_catalog.yaml"
+    text = (
+        catalog.read_text().replace("n_neighbors:", "n_neighbours:").replace("n_eigenpairs: 8", "n_eigenpairs: eight")
+    )
+    catalog.write_text(text)
+
+    assert run(tmp_path) == 2
+
+    told = capsys.readouterr().err
+    lines = text.splitlines()
+    for name, word in (("n_neighbours", "did you mean 'n_neighbors'?"), ("n_eigenpairs", "eight")):
+        number = next(n for n, line in enumerate(lines, start=1) if f"{name}:" in line)
+        [problem] = [line for line in told.splitlines() if f"data_catalog.yaml:{number}" in line]
+        assert word in problem
+    assert not (tmp_path / "atlas").exists()
+
+
+def test_unknown_measure__names_the_nearest(
+    tmp_path: Path, related_spaces: Any, write_zoo: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_zoo(tmp_path, related_spaces(2), measures=["overlop"])
+
+    assert run(folder) == 2
+    assert "overlop" in (told := capsys.readouterr().err)
+    assert "did you mean 'overlap'?" in told
+
+
+def test_missing_catalog__says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(tmp_path) == 2
+    assert "init" in capsys.readouterr().err
