@@ -1,0 +1,113 @@
+"""The command line as a person meets it."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.cli import app
+from lfm_tasks import __version__
+
+
+def lfm_atlas(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", "flows.cli", *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_version__is_printed(tmp_path: Path) -> None:
+    printed = lfm_atlas("--version", folder=tmp_path)
+
+    assert (printed.returncode, printed.stdout.strip()) == (0, __version__)
+
+
+def test_help__names_every_command_and_the_exit_codes(tmp_path: Path) -> None:
+    printed = lfm_atlas("--help", folder=tmp_path).stdout
+
+    for word in ("run", "validate", "plan", "report", "init", "--version", "Exit codes", "130 or 143"):
+        assert word in printed
+
+
+def test_help__loads_nothing_heavy(tmp_path: Path) -> None:
+    code = "import sys, flows.cli; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+    assert not {"numpy", "prefect", "dask", "zarr", "bokeh", "sklearn", "onnxruntime", "xarray"} & set(loaded)
+
+
+def test_unknown_option__is_2_and_names_the_nearest(tmp_path: Path) -> None:
+    refused = lfm_atlas("run", "--no-prefct", folder=tmp_path)
+
+    assert refused.returncode == 2
+    assert "--no-prefect" in refused.stderr + refused.stdout
+
+
+def test_run_without_a_catalog__says_how_to_get_one(tmp_path: Path) -> None:
+    refused = lfm_atlas("run", folder=tmp_path)
+
+    assert refused.returncode == 2
+    assert "lfm-atlas init" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_init__writes_a_catalog_that_validates(tmp_path: Path) -> None:
+    assert lfm_atlas("init", folder=tmp_path).returncode == 0
+
+    checked = lfm_atlas("validate", folder=tmp_path)
+
+    assert (checked.returncode, checked.stdout.strip()) == (0, "8 models, 40 spaces, 0 cannot be used")
+    assert len(list((tmp_path / "zoo").glob("*.onnx"))) == 8
+    assert sum(path.stat().st_size for path in (tmp_path / "zoo").iterdir()) < 600_000
+
+
+def test_init__overwrites_nothing(tmp_path: Path) -> None:
+    (tmp_path / "data_catalog.yaml").write_text("mine")
+
+    refused = lfm_atlas("init", folder=tmp_path)
+
+    assert refused.returncode == 2
+    assert "choose an empty folder" in refused.stderr
+    assert (tmp_path / "data_catalog.yaml").read_text() == "mine"
+
+
+def test_plan__tells_new_from_kept_and_writes_nothing(
+    tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path], build: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_zoo(tmp_path, related_spaces(2))
+    app(["plan", str(folder / "data_catalog.yaml")], result_action="return_value")
+    before = capsys.readouterr().out
+    assert not (folder / ".lfm-atlas").exists()
+    build(folder)
+
+    app(["plan", str(folder / "data_catalog.yaml")], result_action="return_value")
+
+    assert "4 to record, 0 recorded" in before
+    assert "0 to record, 4 recorded" in capsys.readouterr().out
+
+
+def test_validate__lists_what_cannot_be_used(
+    tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_zoo(tmp_path, related_spaces(2))
+    (folder / "model1.npz").unlink()
+
+    code = app(["validate", str(folder / "data_catalog.yaml")], result_action="return_value")
+
+    assert code == 2
+    assert "[missing_source]" in capsys.readouterr().err
+
+
+def test_report__draws_the_published_atlas_once_more(zoo_folder_built: Path, tmp_path: Path) -> None:
+    drawn = lfm_atlas("report", str(zoo_folder_built / "atlas"), "--output", "again.html", folder=tmp_path)
+
+    assert drawn.returncode == 0, drawn.stderr
+    assert (tmp_path / "again.html").read_bytes() == (zoo_folder_built / "atlas" / "report.html").read_bytes()
+
+
+def test_report_of_no_atlas__says_what_to_do(tmp_path: Path) -> None:
+    refused = lfm_atlas("report", "nowhere", folder=tmp_path)
+
+    assert refused.returncode == 2
+    assert "lfm-atlas run" in refused.stderr

@@ -1,0 +1,144 @@
+"""A run as it is by default, orchestrated by Prefect and worked by Dask: same atlas, no traces, clean stops."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+
+def start(folder: Path, *options: str) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "run", str(folder / "data_catalog.yaml"), *options],
+        cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def processes_about(folder: Path) -> list[str]:
+    """Return the command lines of living processes that name ``folder``."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if str(folder) in line:
+                found.append(line)
+    return found
+
+
+def nobody_left(folder: Path) -> bool:
+    for _ in range(100):
+        if not processes_about(folder):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+@pytest.fixture(scope="module")
+def expected(
+    tmp_path_factory: pytest.TempPathFactory, related_spaces: Any, write_zoo: Callable[..., Path], build: Any
+) -> dict[str, bytes]:
+    folder = write_zoo(tmp_path_factory.mktemp("expected"), related_spaces(3))
+    build(folder)
+    return contents(folder / "atlas")
+
+
+def test_run__by_prefect_and_dask_gives_the_same_bytes_and_leaves_nobody_behind(
+    tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path], expected: dict[str, bytes]
+) -> None:
+    folder = write_zoo(tmp_path, related_spaces(3))
+
+    run = start(folder)
+    out, err = run.communicate(timeout=300)
+
+    assert run.returncode == 0, err
+    assert "6 spaces, 0 failed" in out
+    assert "Traceback" not in err
+    assert contents(folder / "atlas") == expected
+    assert nobody_left(folder)
+    # Prefect's own records are kept: the flow, and a task for each stage.
+    with sqlite3.connect(folder / ".lfm-atlas" / "prefect" / "prefect.db") as records:
+        states = records.execute("select state_type from flow_run").fetchall()
+        tasks = records.execute("select name from task_run").fetchall()
+    assert states == [("COMPLETED",)]
+    assert {name.rsplit("-", 1)[0] for (name,) in tasks} == {
+        "validate", "record-activations", "build-bases", "score-pairs", "publish-atlas",
+    }  # fmt: skip
+
+    again = start(folder)
+    out, err = again.communicate(timeout=300)
+
+    assert again.returncode == 0, err
+    assert "nothing to compute: the atlas is up to date" in out
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_run_that_is_stopped__leaves_with_its_code_and_goes_on_later(
+    number: signal.Signals,
+    code: int,
+    tmp_path: Path,
+    related_spaces: Any,
+    write_zoo: Callable[..., Path],
+    build: Any,
+    expected: dict[str, bytes],
+) -> None:
+    folder = write_zoo(tmp_path, related_spaces(3))
+    run = start(folder)
+    assert run.stderr is not None
+    for line in run.stderr:
+        if line.startswith("bases: 0/"):
+            break
+    run.send_signal(number)
+    _, err = run.communicate(timeout=120)
+
+    assert run.returncode == code, err
+    assert "Traceback" not in err
+    assert nobody_left(folder)
+
+    assert build(folder).failures == ()
+    assert contents(folder / "atlas") == expected
+
+
+def test_run_that_is_killed__takes_its_server_and_workers_with_it(
+    tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path], build: Any, expected: dict[str, bytes]
+) -> None:
+    folder = write_zoo(tmp_path, related_spaces(3))
+    run = start(folder)
+    assert run.stderr is not None
+    for line in run.stderr:
+        if line.startswith("bases: 0/"):
+            break
+    run.kill()
+    run.communicate(timeout=120)
+
+    assert nobody_left(folder)
+    assert build(folder).failures == ()
+    assert contents(folder / "atlas") == expected
+
+
+def test_run_with_a_failed_space__is_4_and_keeps_the_others(
+    tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path]
+) -> None:
+    models = related_spaces(2)
+    models["model1"][0]["layer1"][0, 0] = float("nan")
+    run = start(write_zoo(tmp_path, models))
+    out, err = run.communicate(timeout=300)
+
+    assert run.returncode == 4, err
+    assert "[not_finite]" in err
+    assert "3 spaces, 1 failed" in out
