@@ -23,7 +23,8 @@ QUIET = {
     # With the defaults, records of fast tasks are lost and tracebacks printed at exit.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "0.5",
+    # Whole seconds: Prefect rounds down, and with 0 the server spins on one core.
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
     "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
     "PREFECT_LOGGING_LEVEL": "ERROR",
     "PREFECT_SHOW_STARTUP_MESSAGES": "false",
