@@ -1,7 +1,7 @@
 """The baselines a functional map has to stand beside: Procrustes, Procrustes + ICP, relative representations."""
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from lfm_tasks.spectral.anchors import Anchors, check_anchors
 from lfm_tasks.spectral.transfer import Alignment, fit_coordinates, similarities
@@ -37,7 +37,7 @@ def refine_by_icp(
     Besl, McKay (1992), "A method for registration of 3-D shapes", section III.
     """
     current = start
-    matches = None
+    matches: Int[np.ndarray, " targets"] | None = None
     for _ in range(n_rounds):
         before, matches = matches, similarities(current, source_rows, target_rows).argmax(axis=1)
         if before is not None and np.array_equal(before, matches):

@@ -88,9 +88,7 @@ def sinkhorn_plan(
     return rows[:, None] * kernel * columns
 
 
-def csls_scores(
-    embedding: Embedding, *, n_neighbors: int = 10
-) -> Float[np.ndarray, "target_points source_points"]:
+def csls_scores(embedding: Embedding, *, n_neighbors: int = 10) -> Float[np.ndarray, "target_points source_points"]:
     """Return −2d² + r_x + r_y, d² squared distances, r the mean d² to the ``n_neighbors`` nearest on the other side.
 
     High is near; a hub, near to everything, loses its lead.

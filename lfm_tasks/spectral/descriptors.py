@@ -57,10 +57,8 @@ def geodesic_descriptors(
     graph = coo_array((lengths, (rows, neighbours.indices.ravel())), shape=(n_points, n_points)).tocsr()
     distances = dijkstra(graph, directed=False, indices=anchors).T
     if np.isinf(distances).any():
-        raise ReasonError(
-            "disconnected",
-            f"found {int(np.isinf(distances).any(axis=1).sum())} points without a path to some anchor: raise n_neighbors",
-        )
+        n_apart = int(np.isinf(distances).any(axis=1).sum())
+        raise ReasonError("disconnected", f"found {n_apart} points without a path to some anchor: raise n_neighbors")
     return np.exp(-(distances**2))
 
 
@@ -125,7 +123,8 @@ def wave_signatures(basis: Basis, n_descriptors: int = 10) -> Float[np.ndarray, 
     """
     values, squares = _moving_modes(basis)
     energies, spacing = np.linspace(np.log(values[0]), np.log(values[-1]), max(n_descriptors, 2), retstep=True)
-    weights = np.exp(-((energies[:n_descriptors] - np.log(values)[:, None]) ** 2) / (2 * max(float(spacing), 1e-9) ** 2))
+    width = max(float(spacing), 1e-9)
+    weights = np.exp(-((energies[:n_descriptors] - np.log(values)[:, None]) ** 2) / (2 * width**2))
     return np.asarray(squares @ (weights / weights.sum(axis=0)))
 
 
@@ -154,7 +153,6 @@ def unit_descriptors(
 def _moving_modes(basis: Basis) -> tuple[Float[np.ndarray, " modes"], Float[np.ndarray, "points modes"]]:
     """Return the eigenvalues and squared eigenvectors without the trivial mode, scaled to mean 1."""
     if len(basis.eigenvalues) < 3:
-        raise ReasonError(
-            "too_few_points", f"found {len(basis.eigenvalues)} eigenpairs, signatures need at least 3: raise n_eigenpairs"
-        )
+        found = f"found {len(basis.eigenvalues)} eigenpairs"
+        raise ReasonError("too_few_points", f"{found}, signatures need at least 3: raise n_eigenpairs")
     return basis.eigenvalues[1:], len(basis.eigenvectors) * basis.eigenvectors[:, 1:] ** 2

@@ -15,7 +15,9 @@ Method = Literal["orthogonal", "ridge", "affine"]
 
 @dataclass(frozen=True)
 class Alignment:
-    """Two linear maps into one set of coordinates, (x − mean_x) W_x and (y − mean_y) W_y; the angle between says how alike.
+    """Two linear maps into one set of coordinates, (x − mean_x) W_x and (y − mean_y) W_y.
+
+    The angle between a source and a target row in these coordinates says how alike the two are.
 
     Where ``target_matrix`` is the identity the coordinates are the target's own.
     """

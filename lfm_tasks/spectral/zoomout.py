@@ -34,9 +34,8 @@ def zoomout(
     Ovsjanikov (2017), "Adjoint map representation for shape analysis and matching".
     """
     n_target, n_source = target.eigenvectors.shape[1], source.eigenvectors.shape[1]
-    source_rows, target_rows = (
-        rows[farthest_points(rows, n_samples)] for rows in (scaled_rows(source, n_source), scaled_rows(target, n_target))
-    )
+    both = (scaled_rows(source, n_source), scaled_rows(target, n_target))
+    source_rows, target_rows = (rows[farthest_points(rows, n_samples)] for rows in both)
     if len(target_rows) < n_target or start.shape[0] > n_target or start.shape[1] > n_source:
         raise ReasonError(
             "too_few_points",
