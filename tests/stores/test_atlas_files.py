@@ -1,0 +1,95 @@
+"""The published atlas changes whole or not at all."""
+
+from pathlib import Path
+
+import pytest
+
+from lfm_tasks.stores.atlas_files import publish, published_key, read_json, sweep, write_json
+
+
+def put(folder: Path, key: str, content: str = "content") -> None:
+    with publish(folder, key) as staged:
+        (staged / "summary.json").write_text(content)
+
+
+def test_atlas__is_published_under_its_key(tmp_path: Path) -> None:
+    put(tmp_path / "atlas", "first")
+    put(tmp_path / "atlas", "second", "other")
+
+    assert published_key(tmp_path / "atlas") == "second"
+    assert (tmp_path / "atlas" / "summary.json").read_text() == "other"
+    assert [path.name for path in tmp_path.iterdir()] == ["atlas"]
+
+
+def test_atlas__that_fails_on_the_way_leaves_the_former_one(tmp_path: Path) -> None:
+    put(tmp_path / "atlas", "first")
+
+    def fail() -> None:
+        with publish(tmp_path / "atlas", "second") as staged:
+            (staged / "summary.json").write_text("half")
+            raise RuntimeError("half way")
+
+    with pytest.raises(RuntimeError, match="half way"):
+        fail()
+
+    assert published_key(tmp_path / "atlas") == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["atlas"]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda atlas: (atlas / "summary.json").write_text("changed"),
+        lambda atlas: (atlas / "summary.json").unlink(),
+        lambda atlas: (atlas / "more.txt").write_text(""),
+        lambda atlas: (atlas / "manifest.json").write_text("{"),
+        lambda atlas: (atlas / "manifest.json").write_text("[]"),
+        lambda atlas: (atlas / "manifest.json").unlink(),
+    ],
+)
+def test_atlas__with_any_other_file_than_published_has_no_key(damage: object, tmp_path: Path) -> None:
+    put(tmp_path / "atlas", "first")
+    assert callable(damage)
+    damage(tmp_path / "atlas")
+
+    assert published_key(tmp_path / "atlas") is None
+
+
+def test_atlas__never_overwrites_a_folder_of_something_else(tmp_path: Path) -> None:
+    (tmp_path / "atlas").mkdir()
+    (tmp_path / "atlas" / "thesis.tex").write_text("years of work")
+
+    with pytest.raises(FileExistsError, match=r"is no atlas .*choose another atlas.path"):
+        put(tmp_path / "atlas", "first")
+
+    assert (tmp_path / "atlas" / "thesis.tex").read_text() == "years of work"
+
+
+def test_sweep__brings_back_the_former_atlas_when_a_kill_left_none(tmp_path: Path) -> None:
+    put(tmp_path / "atlas", "first")
+    (tmp_path / "atlas").rename(tmp_path / ".atlas.0.former")
+    (tmp_path / ".atlas.1.staged").mkdir()
+
+    sweep(tmp_path / "atlas")
+
+    assert published_key(tmp_path / "atlas") == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["atlas"]
+
+
+def test_sweep__drops_the_former_atlas_when_the_new_one_is_there(tmp_path: Path) -> None:
+    put(tmp_path / "atlas", "second")
+    (tmp_path / ".atlas.0.former").mkdir()
+
+    sweep(tmp_path / "atlas")
+
+    assert [path.name for path in tmp_path.iterdir()] == ["atlas"]
+
+
+def test_json__holds_no_nan_and_comes_back(tmp_path: Path) -> None:
+    write_json({"b": 1.5, "a": "ü"}, tmp_path / "x.json")
+    assert read_json(tmp_path / "x.json") == {"a": "ü", "b": 1.5}
+    with pytest.raises(ValueError, match="JSON compliant"):
+        write_json({"a": float("nan")}, tmp_path / "y.json")
+    (tmp_path / "z.json").write_text("[]")
+    with pytest.raises(TypeError, match=r"z\.json holds no object"):
+        read_json(tmp_path / "z.json")

@@ -1,0 +1,236 @@
+"""A unit is there whole or not at all, and is never served once a byte of it has changed."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lfm_tasks.stores.layouts import LAYOUTS
+from lfm_tasks.stores.units import CorruptUnitError, UnitStore
+
+KEY = "ab" * 32
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> UnitStore:
+    return UnitStore(tmp_path / "store")
+
+
+def commit(store: UnitStore, key: str = KEY, *, n_points: int = 5000, seed: int = 0) -> np.ndarray:
+    """Commit a unit of activations in three chunks; return what was stored."""
+    rows = np.random.default_rng(seed).standard_normal((n_points, 3)).astype(np.float32)
+    with store.commit("activations", key) as unit:
+        unit.arrays.write("activations", rows)
+        unit.arrays.write("ids", np.array([f"p{number}" for number in range(n_points)]))
+        unit.facts["n_points"] = n_points
+    return rows
+
+
+def unit_folder(store: UnitStore, key: str = KEY) -> Path:
+    return store.root / "units" / "activations" / key
+
+
+def test_unit__comes_back_as_it_was_committed(store: UnitStore) -> None:
+    rows = commit(store)
+
+    with store.open("activations", KEY) as unit:
+        back, ids = unit.read("activations"), unit.read("ids")
+        batches = list(unit.batches("activations"))
+
+    assert back.dtype == np.float32
+    np.testing.assert_array_equal(back, rows)
+    assert ids[[0, -1]].tolist() == ["p0", "p4999"]
+    assert [len(batch) for batch in batches] == [2048, 2048, 904]
+    np.testing.assert_array_equal(np.concatenate(batches), rows)
+    assert store.receipt("activations", KEY).facts == {"n_points": 5000}
+
+
+def test_unit__of_the_same_content_has_the_same_manifest(store: UnitStore) -> None:
+    commit(store)
+    commit(store, "cd" * 32)
+
+    first, second = (store.receipt("activations", key).manifest for key in (KEY, "cd" * 32))
+
+    assert first == second
+
+
+def test_store__is_empty_before_the_first_commit(store: UnitStore) -> None:
+    assert not store.has("activations", KEY)
+    assert store.find("activations", KEY) is None
+    assert store.receipts("activations") == []
+
+
+def test_commit__that_fails_leaves_nothing(store: UnitStore) -> None:
+    def fail() -> None:
+        with store.commit("activations", KEY) as unit:
+            unit.arrays.write("activations", np.ones((4, 2), np.float32))
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+
+    assert not store.has("activations", KEY)
+    assert [path for path in store.root.rglob("*") if path.is_file()] == []
+
+
+def test_commit__twice_keeps_the_first(store: UnitStore) -> None:
+    first = commit(store, seed=0)
+    commit(store, seed=1)
+
+    with store.open("activations", KEY) as unit:
+        np.testing.assert_array_equal(unit.read("activations"), first)
+
+
+def test_folder_without_receipt__is_not_a_unit_and_makes_room(store: UnitStore) -> None:
+    commit(store, seed=0)
+    (store.root / "receipts" / "activations" / f"{KEY}.json").unlink()
+    assert not store.has("activations", KEY)
+
+    rows = commit(store, seed=1)
+
+    with store.open("activations", KEY) as unit:
+        np.testing.assert_array_equal(unit.read("activations"), rows)
+
+
+def test_sweep__removes_what_killed_runs_left(store: UnitStore) -> None:
+    commit(store)
+    (store.root / "staging" / "activations-x").mkdir(parents=True)
+    partial = store.root / "receipts" / "activations" / ".some.json.0.partial"
+    partial.write_text("{")
+
+    store.sweep()
+
+    assert not (store.root / "staging").exists()
+    assert not partial.exists()
+    store.check("activations", KEY)
+
+
+def chunks(unit: Path) -> list[Path]:
+    return sorted(path for path in (unit / "activations").rglob("*") if path.is_file() and path.name != "zarr.json")
+
+
+def flip_bit(unit: Path) -> None:
+    content = bytearray(chunks(unit)[1].read_bytes())
+    content[100] ^= 1
+    chunks(unit)[1].write_bytes(content)
+
+
+def swap_chunks(unit: Path) -> None:
+    first, second = chunks(unit)[:2]
+    first.rename(unit / "aside")
+    second.rename(first)
+    (unit / "aside").rename(second)
+
+
+def truncate(unit: Path) -> None:
+    os.truncate(chunks(unit)[0], 10)
+
+
+def other_fill_value(unit: Path) -> None:
+    path = unit / "activations" / "zarr.json"
+    path.write_text(path.read_text().replace('"NaN"', '"Infinity"'))
+
+
+def other_manifest(unit: Path) -> None:
+    path = unit / "manifest.json"
+    manifest = json.loads(path.read_text())
+    path.write_text(json.dumps(manifest))
+
+
+def link_chunk(unit: Path) -> None:
+    chunk = chunks(unit)[0]
+    chunk.rename(unit.parent / "elsewhere")
+    chunk.symlink_to(unit.parent / "elsewhere")
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "flipped bit": (flip_bit, r"activations/c/1/0 is damaged"),
+    "swapped chunks": (swap_chunks, r"activations/c/0/0 is damaged"),
+    "truncated chunk": (truncate, r"activations/c/0/0 is damaged"),
+    "deleted chunk": (lambda unit: chunks(unit)[2].unlink(), r"activations/c/2/0 is missing"),
+    "added file": (lambda unit: (unit / "activations" / "c" / "9").write_bytes(b""), r"c/9 is not expected"),
+    "metadata": (other_fill_value, r"activations/zarr.json is damaged"),
+    "manifest": (other_manifest, r"manifest.json is not the one committed"),
+    "no manifest": (lambda unit: (unit / "manifest.json").unlink(), r"manifest.json cannot be read"),
+    "link": (link_chunk, r"activations/c/0/0 is damaged"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGES)
+def test_damaged_unit__is_refused_put_aside_and_made_again(case: str, store: UnitStore) -> None:
+    damage, message = DAMAGES[case]
+    commit(store)
+    damage(unit_folder(store))
+
+    with pytest.raises(CorruptUnitError, match=message), store.open("activations", KEY):
+        pass
+
+    assert not store.has("activations", KEY)
+    [aside] = (store.root / "quarantine").iterdir()
+    assert (aside / "unit").is_dir()
+    assert (aside / "receipt.json").is_file()
+    rows = commit(store, seed=1)
+    with store.open("activations", KEY) as unit:
+        np.testing.assert_array_equal(unit.read("activations"), rows)
+
+
+def test_unit_under_the_key_of_another__is_refused(store: UnitStore) -> None:
+    other = "cd" * 32
+    commit(store, seed=0)
+    commit(store, other, seed=1)
+    shutil.rmtree(unit_folder(store))
+    shutil.copytree(unit_folder(store, other), unit_folder(store))
+
+    with pytest.raises(CorruptUnitError, match=r"manifest\.json is not the one committed"):
+        store.check("activations", KEY)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"body": {}, "sha256": ""}', "\x00"])
+def test_damaged_receipt__is_not_found_and_put_aside(content: str, store: UnitStore) -> None:
+    commit(store)
+    (store.root / "receipts" / "activations" / f"{KEY}.json").write_text(content)
+
+    with pytest.raises(CorruptUnitError, match=r"receipt activations/abab.* (cannot be read|is damaged)"):
+        store.receipt("activations", KEY)
+    assert store.find("activations", KEY) is None
+    assert len(list((store.root / "quarantine").iterdir())) == 1
+
+
+def test_receipt__with_other_facts_is_refused(store: UnitStore) -> None:
+    commit(store)
+    path = store.root / "receipts" / "activations" / f"{KEY}.json"
+    path.write_text(path.read_text().replace("5000", "5001"))
+
+    with pytest.raises(CorruptUnitError, match="its checksum does not fit"):
+        store.receipt("activations", KEY)
+
+
+def test_array_not_written_to__reads_as_nan_not_as_numbers(store: UnitStore) -> None:
+    with store.commit("activations", KEY) as unit:
+        unit.arrays.lay_out("activations", (3000, 2), np.dtype(np.float32))[:2048] = 1
+
+    with store.open("activations", KEY) as opened:
+        rows = opened.read("activations")
+
+    assert np.isnan(rows[2048:]).all()
+    assert (rows[:2048] == 1).all()
+
+
+def test_array_without_a_layout__cannot_be_stored(store: UnitStore) -> None:
+    with pytest.raises(KeyError, match="surprise"), store.commit("activations", KEY) as unit:
+        unit.arrays.write("surprise", np.ones(3))
+
+
+def test_stored_arrays__say_their_dims_and_meaning(store: UnitStore) -> None:
+    commit(store)
+
+    metadata = json.loads((unit_folder(store) / "activations" / "zarr.json").read_text())
+
+    assert metadata["dimension_names"] == ["point", "feature"]
+    assert metadata["attributes"]["meaning"] == LAYOUTS["activations"]["activations"].meaning
+    assert metadata["fill_value"] == "NaN"
+    assert "crc32c" in [codec["name"] for codec in metadata["codecs"]]
