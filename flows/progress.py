@@ -34,6 +34,6 @@ def progress() -> Iterator[Announce]:
 
 
 def _line(stage: str, done: int, total: int) -> None:
-    if done == 0 or done == total:
+    if total and done in (0, total):
         sys.stderr.write(f"{stage}: {done}/{total}\n")
         sys.stderr.flush()

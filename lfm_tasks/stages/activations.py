@@ -14,7 +14,7 @@ from lfm_tasks.sources.opening import open_source
 from lfm_tasks.sources.source import Source
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.run import Failure, Run
-from lfm_tasks.stages.validate import Zoo, selected_rows
+from lfm_tasks.stages.validate import PlannedSpace, Zoo, selected_rows
 from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.digests import RowsDigest, ids_digest
 from lfm_tasks.stores.layouts import LAYOUTS
@@ -65,12 +65,17 @@ def record_activations(run: Run, zoo: Zoo) -> tuple[tuple[RecordedSpace, ...], t
         if (trouble := troubles.get((p.space.model, p.space.layer))) is not None
     ]
     recorded = tuple(
-        RecordedSpace(p.space, p.key, p.depth, **run.store.receipt("activations", p.key).facts)
+        recorded_space(run.store, p)
         for p in zoo.spaces
         if (p.space.model, p.space.layer) not in troubles
     )
     run.tally.count("activations", len(missing) - len(failures), len(zoo.spaces) - len(missing))
     return recorded, (*zoo.failures, *failures)
+
+
+def recorded_space(store: UnitStore, planned: PlannedSpace) -> RecordedSpace:
+    """Return what the receipt of a recorded space says."""
+    return RecordedSpace(planned.space, planned.key, planned.depth, **store.receipt("activations", planned.key).facts)
 
 
 def record_model(job: RecordJob) -> dict[str, Trouble]:

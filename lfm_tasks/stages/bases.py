@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lfm_tasks.config import GraphConfig
+from lfm_tasks.config import AtlasConfig, GraphConfig
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.basis import Basis, BasisQuality, basis_quality, spectral_basis
@@ -63,7 +63,7 @@ def build_bases(
     run: Run, recorded: tuple[RecordedSpace, ...], failures: tuple[Failure, ...]
 ) -> tuple[tuple[BasedSpace, ...], tuple[Failure, ...]]:
     """Compute the bases that are missing; spaces of the same content share one."""
-    planned = [basis_job(run, space) for space in recorded]
+    planned = [basis_job(run.store, run.catalog.atlas, space) for space in recorded]
     missing = {job.key: job for job in planned if run.store.find("bases", job.key) is None}
     jobs = list(missing.values())
     troubles: dict[str, Trouble] = {}
@@ -89,9 +89,8 @@ def build_bases(
     return tuple(based), tuple(failed)
 
 
-def basis_job(run: Run, recorded: RecordedSpace) -> BasisJob:
+def basis_job(store: UnitStore, atlas: AtlasConfig, recorded: RecordedSpace) -> BasisJob:
     """Return what it takes to compute a space's basis; its key holds everything that can change the result."""
-    atlas = run.catalog.atlas
     method = atlas.graph.method
     if method == "auto":
         method = choose_method(recorded.n_points, recorded.n_features, atlas.graph.n_neighbors)
@@ -104,7 +103,7 @@ def basis_job(run: Run, recorded: RecordedSpace) -> BasisJob:
     if method == "pynndescent":
         ingredients["versions"] = {name: version(name) for name in ("pynndescent", "numba")}
         ingredients["seed"] = SEED
-    return BasisJob(run.store, recorded.key, digest(ingredients), atlas.graph, method, atlas.n_eigenpairs)
+    return BasisJob(store, recorded.key, digest(ingredients), atlas.graph, method, atlas.n_eigenpairs)
 
 
 def store_basis(job: BasisJob) -> None:

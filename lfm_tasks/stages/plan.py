@@ -1,23 +1,30 @@
 """What a run would do: units that are there, units that are missing."""
 
 from lfm_tasks.catalog import Catalog
+from lfm_tasks.stages.activations import recorded_space
+from lfm_tasks.stages.bases import basis_job
+from lfm_tasks.stages.scores import score_settings, stored_pairs, wanted_pairs
 from lfm_tasks.stages.validate import Zoo
 from lfm_tasks.stores.units import UnitStore
 
 
 def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
-    """Return the plan in lines. What recording will find is unknown before it is done, and counted as new."""
+    """Return the plan in lines.
+
+    What is recorded is known by its content, and so is all that follows from it. What is still to be recorded counts
+    as new, although it may turn out to equal something that is there.
+    """
     store = UnitStore(catalog.root / catalog.atlas.store)
-    recorded = [planned for planned in zoo.spaces if store.has("activations", planned.key)]
-    n_new = len(zoo.spaces) - len(recorded)
-    by_dataset: dict[str, int] = {}
-    for planned in zoo.spaces:
-        by_dataset[planned.space.dataset] = by_dataset.get(planned.space.dataset, 0) + 1
-    n_pairs = sum(n * (n + 1) // 2 for n in by_dataset.values())
-    n_kept = len(recorded) * (len(recorded) + 1) // 2
+    recorded = [recorded_space(store, planned) for planned in zoo.spaces if store.has("activations", planned.key)]
+    n_unrecorded = len(zoo.spaces) - len(recorded)
+    bases = {(space.space.dataset, basis_job(store, catalog.atlas, space).key) for space in recorded}
+    n_present = sum(store.has("bases", key) for _, key in bases)
+    new = {(planned.space.dataset, planned.key) for planned in zoo.spaces if not store.has("activations", planned.key)}
+    wanted = wanted_pairs(bases | new)
+    n_scored = len(wanted & stored_pairs(store, score_settings(catalog.atlas)).keys())
     return [
-        f"spaces       {len(zoo.spaces)} ({len(zoo.failures)} models cannot be used: see lfm-atlas validate)",
-        f"activations  {n_new} to record, {len(recorded)} recorded",
-        f"bases        at least {n_new} to compute",
-        f"scores       at least {max(0, n_pairs - n_kept)} of {n_pairs} pairs to compute, each in both directions",
+        f"spaces       {len(zoo.spaces)} ({len(zoo.failures)} models or layers cannot be used: see lfm-atlas validate)",
+        f"activations  {n_unrecorded} to record, {len(recorded)} kept",
+        f"bases        {len(bases) - n_present + n_unrecorded} to compute, {n_present} kept",
+        f"scores       {len(wanted) - n_scored} pairs to compute, {n_scored} kept, each in both directions",
     ]

@@ -4,7 +4,7 @@ A stored block lists its pairs, so any blocks that cover all pairs do: a new mod
 Every pair is multiplied in shapes that depend on its two spaces only, so its numbers do not depend on its block.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations_with_replacement, groupby
 
@@ -80,7 +80,7 @@ def score_pairs(run: Run, spaces: tuple[BasedSpace, ...]) -> Scored:
     """Score all pairs within each dataset that no stored block holds yet."""
     settings = score_settings(run.catalog.atlas)
     places = stored_pairs(run.store, settings)
-    wanted = wanted_pairs(spaces)
+    wanted = wanted_pairs((based.space.dataset, based.key) for based in spaces)
     jobs = list(block_jobs(run, settings, sorted(wanted - places.keys())))
     troubles: dict[tuple[str, str], Trouble] = {}
     run.announce("scores", 0, len(jobs))
@@ -96,12 +96,11 @@ def score_pairs(run: Run, spaces: tuple[BasedSpace, ...]) -> Scored:
     return Scored({pair: places[pair] for pair in wanted if pair in places}, troubles)
 
 
-def wanted_pairs(spaces: tuple[BasedSpace, ...]) -> set[tuple[str, str]]:
-    """Return the pairs of bases, lower key first, of all spaces that share a dataset."""
+def wanted_pairs(bases: Iterable[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return the pairs of bases, lower key first, of all (dataset, key) that share a dataset."""
     pairs: set[tuple[str, str]] = set()
-    ordered = sorted(spaces, key=lambda based: based.space.dataset)
-    for _, group in groupby(ordered, key=lambda based: based.space.dataset):
-        pairs.update(combinations_with_replacement(sorted({based.key for based in group}), 2))
+    for _, group in groupby(sorted(set(bases)), key=lambda base: base[0]):
+        pairs.update(combinations_with_replacement([key for _, key in group], 2))
     return pairs
 
 

@@ -76,15 +76,24 @@ def test_plan__tells_new_from_kept_and_writes_nothing(
     tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path], build: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write_zoo(tmp_path, related_spaces(2))
-    app(["plan", str(folder / "data_catalog.yaml")], result_action="return_value")
-    before = capsys.readouterr().out
+
+    def plan() -> str:
+        app(["plan", str(folder / "data_catalog.yaml")], result_action="return_value")
+        return capsys.readouterr().out
+
+    before = plan()
     assert not (folder / ".lfm-atlas").exists()
     build(folder)
+    after = plan()
+    write_zoo(tmp_path, related_spaces(3))
+    with_one_more = plan()
 
-    app(["plan", str(folder / "data_catalog.yaml")], result_action="return_value")
-
-    assert "4 to record, 0 recorded" in before
-    assert "0 to record, 4 recorded" in capsys.readouterr().out
+    for line in ("activations  4 to record, 0 kept", "bases        4 to compute, 0 kept", "scores       10 pairs"):
+        assert line in before
+    for line in ("activations  0 to record, 4 kept", "bases        0 to compute, 4 kept", "scores       0 pairs"):
+        assert line in after
+    for line in ("activations  2 to record, 4 kept", "bases        2 to compute, 4 kept", "scores       11 pairs"):
+        assert line in with_one_more
 
 
 def test_validate__lists_what_cannot_be_used(
