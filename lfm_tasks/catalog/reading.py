@@ -41,10 +41,10 @@ def read_catalog(path: Path, environment: Mapping[str, str] | None = None) -> Ca
         found = describe(plain(tree))
         raise CatalogError([*problems, Problem(file, 1, "", f"found {found}, needs version, datasets and models")])
     tree = _apply_defaults(_without_private_keys(tree))
-    # A key that is already known to be wrong is told once.
-    seen = {(problem.line, problem.where) for problem in problems}
     catalog, more = _validate(tree, file)
-    problems += [problem for problem in more if (problem.line, problem.where) not in seen]
+    # What is already known to be wrong is told once, and so is what only follows from it.
+    known = [f"{problem.where}." for problem in problems if problem.where]
+    problems += [problem for problem in more if not any(where.startswith(f"{problem.where}.") for where in known)]
     problems += _inconsistencies(tree, file)
     if problems or catalog is None:
         raise CatalogError(problems)

@@ -64,11 +64,7 @@ def record_activations(run: Run, zoo: Zoo) -> tuple[tuple[RecordedSpace, ...], t
         for p in zoo.spaces
         if (trouble := troubles.get((p.space.model, p.space.layer))) is not None
     ]
-    recorded = tuple(
-        recorded_space(run.store, p)
-        for p in zoo.spaces
-        if (p.space.model, p.space.layer) not in troubles
-    )
+    recorded = tuple(recorded_space(run.store, p) for p in zoo.spaces if (p.space.model, p.space.layer) not in troubles)
     run.tally.count("activations", len(missing) - len(failures), len(zoo.spaces) - len(missing))
     return recorded, (*zoo.failures, *failures)
 
