@@ -172,7 +172,7 @@ def check_file(path: Path, name: str) -> None:
 def _nearest(path: Path) -> str:
     if not path.parent.is_dir():
         return f"; there is no folder {path.parent.name!r} either"
-    present = sorted(entry.name for entry in os.scandir(path.parent) if entry.is_file())
+    present = sorted(entry.name for entry in path.parent.iterdir() if entry.is_file())
     return did_you_mean(path.name, present) if present else "; the folder is empty"
 
 
@@ -198,7 +198,7 @@ def _matching_files(pattern: FilePattern) -> list[str]:
 def _nearest_folder(folder: Path) -> str:
     if not folder.parent.is_dir():
         return ""
-    return did_you_mean(folder.name, (entry.name for entry in os.scandir(folder.parent) if entry.is_dir()))
+    return did_you_mean(folder.name, (entry.name for entry in folder.parent.iterdir() if entry.is_dir()))
 
 
 def _natural_order(name: str) -> tuple[tuple[int, str], ...]:

@@ -1,0 +1,63 @@
+"""Pooling against closed forms."""
+
+import numpy as np
+import pytest
+
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.sources.pooling import pool_rows, pooled_features, wide_dtype
+
+TOKENS = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
+IMAGES = np.arange(2 * 3 * 2 * 5, dtype=np.float32).reshape(2, 3, 2, 5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "pooling", "first"),
+    [
+        (TOKENS, "mean", [4, 5, 6, 7]),
+        (TOKENS, "max", [8, 9, 10, 11]),
+        (TOKENS, "cls", [0, 1, 2, 3]),
+        (TOKENS, "last", [8, 9, 10, 11]),
+        (TOKENS, "flatten", list(range(12))),
+        (IMAGES, "mean", [4.5, 14.5, 24.5]),
+        (IMAGES, "max", [9, 19, 29]),
+        (IMAGES, "flatten", list(range(30))),
+        (TOKENS[:, 0], "mean", [0, 1, 2, 3]),
+        (TOKENS[:, 0], "none", [0, 1, 2, 3]),
+        (IMAGES[..., None], "flatten", list(range(30))),
+    ],
+)
+def test_pooling__gives_the_closed_form(rows: np.ndarray, pooling: str, first: list[float]) -> None:
+    pooled = pool_rows(rows, pooling)
+    assert pooled[0].tolist() == first
+    assert pooled.shape == (2, pooled_features(rows.shape[1:], pooling))
+    assert pooled.dtype == np.float32
+    assert pooled.flags.c_contiguous
+
+
+def test_half_precision__is_summed_without_overflow() -> None:
+    rows = np.full((1, 1000, 1), 60_000, np.float16)
+    assert pool_rows(rows, "mean").tolist() == [[float(np.float16(60_000))]]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "wide"),
+    [("f2", "f4"), (">f4", "=f4"), ("f8", "f8"), ("i2", "f4"), ("u2", "f4"), ("i4", "f8"), ("?", "f4")],
+)
+def test_wide_dtype__holds_every_value(dtype: str, wide: str) -> None:
+    assert wide_dtype(np.dtype(dtype)) == np.dtype(wide)
+
+
+@pytest.mark.parametrize(
+    ("shape", "pooling", "message"),
+    [
+        ((3, 4), "none", r"found a 3-D array, each point \(3, 4\), with pool: none, .*write pool: mean or max or cls"),
+        ((3, 2, 5), "cls", r"found a 4-D array.*write pool: mean or max or flatten"),
+        ((3, 2, 5, 7), "mean", r"found a 5-D array.*write pool: flatten"),
+        ((), "none", r"found a 1-D array.*store one row a point"),
+        ((3, 4), "median", r"with pool: median"),
+    ],
+)
+def test_pooling__that_does_not_fit_is_refused(shape: tuple[int, ...], pooling: str, message: str) -> None:
+    with pytest.raises(ReasonError, match=message) as caught:
+        pool_rows(np.zeros((2, *shape), np.float32), pooling)
+    assert caught.value.reason == "wrong_shape"
