@@ -14,6 +14,9 @@ from lfm_tasks.catalog.names import colliding
 from lfm_tasks.catalog.problems import CatalogError, Problem, describe, did_you_mean
 from lfm_tasks.catalog.tree import Entries, Items, Place, plain, read_tree
 
+# What pydantic adds to a location: which side of a mapping, which branch of a union.
+_MARKS = ("[key]", "<file>", "<word>")
+
 _NEEDS = {
     "int": "a whole number",
     "float": "a number",
@@ -104,15 +107,16 @@ def _validate(tree: Entries, file: str) -> tuple[CatalogText | None, list[Proble
 
 
 def _explain(details: ErrorDetails, tree: Entries, file: str) -> Problem:
-    location = [part for part in details["loc"] if part != "[key]" and not str(part).startswith("<")]
+    location = [part for part in details["loc"] if part not in _MARKS]
     place, found = _find(tree, location)
+    key = str(details["loc"][-1]) if details["loc"] else ""
     kind, context = details["type"], details.get("ctx", {})
     shape, _, ending = kind.rpartition("_")
     match kind:
         case "extra_forbidden":
-            message = f"unknown key{did_you_mean(str(location[-1]), _known_keys(location[:-1]))}"
+            message = f"unknown key{did_you_mean(key, _known_keys(location[:-1]))}"
         case "missing":
-            message = f"{location[-1]} is missing: add it"
+            message = f"{key} is missing: add it"
         case "literal_error":
             known = re.findall(r"'([^']*)'", str(context["expected"]))
             hint = did_you_mean(str(found), known) if isinstance(found, str) and len(known) > 1 else ""

@@ -134,6 +134,7 @@ MISTAKES = {
     ),
     "tagged map": (GOOD.replace("{path: ids.npy}", "!x {path: ids.npy}"), ["found the tag '!x', needs plain YAML"]),
     "merge of text": (GOOD.replace("    layers", "    <<: text\n    layers"), ["found << with something else"]),
+    "mark as key": (GOOD + "<file>: 1\n<x: 3\n", ["unknown key", "<x: unknown key"]),
     "list as key": (GOOD + "[a, b]: 1\n", ["found a list or mapping as a key, needs text"]),
     "endless": (GOOD + "x-a: &a [*a]\n", ["found an alias inside its own anchor"]),
     "variable": (
