@@ -30,8 +30,11 @@ def new_weights(
     weights of `affinity_graph`; the sample's own edges stay as they are.
     """
     n_neighbors = neighbours.indices.shape[1]
-    sample, new = comparable_rows(activations, metric), comparable_rows(new_rows, metric)
+    # Together, because euclidean rows are moved to their mean.
+    sample, new = np.split(comparable_rows(np.vstack([activations, new_rows]), metric), [len(activations)])
     squares, reach = np.einsum("ij,ij->i", sample, sample), neighbours.distances[:, -1]
+    # A sample point that gains a neighbour loses its last one.
+    second = neighbours.distances[:, -2] if n_neighbors > 1 else np.zeros(len(sample))
     positive = neighbours.distances[neighbours.distances > 0]
     smallest = float(positive.min()) if positive.size else 1.0
     rows, columns, weights = [], [], []
@@ -46,7 +49,7 @@ def new_weights(
         d = np.maximum(distances[i, j], smallest if kernel in {"inverse", "distance"} else 0)
         rows.append(i + start)
         columns.append(j)
-        weights.append(_weights(d, kernel, (chosen[i, j], own_reach[i, 0]), (choosing[i, j], reach[j])))
+        weights.append(_weights(d, kernel, (chosen[i, j], own_reach[i, 0]), (choosing[i, j], np.maximum(d, second[j]))))
     place = (np.concatenate(rows), np.concatenate(columns))
     return csr_array((np.concatenate(weights), place), shape=(len(new), len(sample)))
 
