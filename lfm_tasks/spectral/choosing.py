@@ -19,6 +19,8 @@ MANY_ANCHORS = 20
 _N_FOLDS = 5
 # How many rows of a space candidates are judged among.
 _JUDGES = 500
+# Below this share of rows that come back, round trips are noise (trained against untrained networks: up to .15).
+_TELLING_ROUND_TRIP = 0.25
 # Rounds of refinement while candidates are judged, and of the one that is taken.
 _JUDGED_ROUNDS = 5
 _ROUNDS = 10
@@ -61,7 +63,8 @@ def choose_alignment(source: SpectralSpace, target: SpectralSpace, anchors: Anch
     orthogonal or a ridge map. Each is fitted again without some anchors (one at a time below 20, a fifth from 20 on)
     and has to find their partners among five hundred rows: mean reciprocal rank. Of those that are not worse than
     the best by more than one standard error of the difference (two below 20 anchors), the one with the highest
-    round-trip rate is taken.
+    round-trip rate is taken; but where not even a quarter of the rows come back, as between networks that have little
+    in common, round trips say nothing, and the best one is taken.
 
     Needs three anchors, of which two remain when one is held out.
 
@@ -94,6 +97,8 @@ def choose_alignment(source: SpectralSpace, target: SpectralSpace, anchors: Anch
     tolerated = _tolerance(len(anchors)) * behind.std(axis=0, ddof=1) / np.sqrt(len(ranks))
     close = np.flatnonzero(behind.mean(axis=0) <= tolerated)
     chosen = int(max(close, key=lambda number: (judged[number].round_trip, -number)))
+    if judged[chosen].round_trip < _TELLING_ROUND_TRIP:
+        chosen = best
     return Choice(judged[chosen].name, _why(judged, chosen, best, len(ranks)), final, judged, fit)
 
 

@@ -16,12 +16,15 @@ def zoomout(
     step: int = 1,
     n_samples: int = 1000,
     adjoint: bool = False,
+    n_final: int = 1,
+    target_weights: Float[np.ndarray, " target_points"] | None = None,
 ) -> Float[np.ndarray, "target source"]:
     """Return the map grown from ``start`` to all modes of both bases.
 
     Alternates T ← nearest rows of Φ_x Cᵀ to the rows of Φ_y (target → source), C ← least squares Φ_y⁺ Φ_x[T], with
-    ``step`` more modes each time. Bases are scaled by √n. ``n_samples`` farthest-point samples stand for each space.
-    ``adjoint`` searches among Φ_x with Φ_y C instead.
+    ``step`` more modes each time, and ``n_final`` more rounds with all of them. Bases are scaled by √n. ``n_samples``
+    farthest-point samples stand for each space. ``adjoint`` searches among Φ_x with Φ_y C instead. ``target_weights``
+    (the points' areas, on a mesh) weigh the least squares.
 
     Raises
     ------
@@ -35,7 +38,9 @@ def zoomout(
     """
     n_target, n_source = target.eigenvectors.shape[1], source.eigenvectors.shape[1]
     both = (scaled_rows(source, n_source), scaled_rows(target, n_target))
-    source_rows, target_rows = (rows[farthest_points(rows, n_samples)] for rows in both)
+    source_samples, target_samples = (farthest_points(rows, n_samples) for rows in both)
+    source_rows, target_rows = both[0][source_samples], both[1][target_samples]
+    weights = None if target_weights is None else target_weights[target_samples]
     if len(target_rows) < n_target or start.shape[0] > n_target or start.shape[1] > n_source:
         raise ReasonError(
             "too_few_points",
@@ -43,23 +48,32 @@ def zoomout(
             "raise n_samples, or start smaller",
         )
     current = start
-    low_target, low_source = start.shape
-    while True:
+    for low_target, low_source in _sizes(start.shape, (n_target, n_source), step, n_final):
         matches = _matches(current, source_rows, target_rows, adjoint=adjoint)
-        if (low_target, low_source) == (n_target, n_source) and current.shape == (n_target, n_source):
-            return map_of_points(matches, source_rows, target_rows)
-        low_target, low_source = min(low_target + step, n_target), min(low_source + step, n_source)
-        current = map_of_points(matches, source_rows[:, :low_source], target_rows[:, :low_target])
+        current = map_of_points(matches, source_rows[:, :low_source], target_rows[:, :low_target], weights=weights)
+    return current
+
+
+def _sizes(start: tuple[int, ...], full: tuple[int, int], step: int, n_final: int) -> list[tuple[int, int]]:
+    """Return the sizes of the map, one a round, from the first after ``start`` on."""
+    sizes = []
+    low = (start[0], start[1])
+    while low != full:
+        low = (min(low[0] + step, full[0]), min(low[1] + step, full[1]))
+        sizes.append(low)
+    return sizes + [full] * n_final
 
 
 def map_of_points(
     matches: Int[np.ndarray, " target_points"],
     source_rows: Float[np.ndarray, "source_points source"],
     target_rows: Float[np.ndarray, "target_points target"],
+    *,
+    weights: Float[np.ndarray, " target_points"] | None = None,
 ) -> Float[np.ndarray, "target source"]:
-    """Return the C that minimises ‖Φ_y C − Φ_x[T]‖² for the point map T, target → source."""
-    gram = target_rows.T @ target_rows
-    return np.linalg.solve(gram, target_rows.T @ source_rows[matches])
+    """Return the C that minimises ‖Φ_y C − Φ_x[T]‖² (rows times ``weights``) for the point map T, target → source."""
+    weighted = target_rows if weights is None else weights[:, None] * target_rows
+    return np.linalg.solve(weighted.T @ target_rows, weighted.T @ source_rows[matches])
 
 
 def farthest_points(rows: Float[np.ndarray, "points features"], n_samples: int) -> Int[np.ndarray, " samples"]:
