@@ -1,0 +1,85 @@
+"""Canonical correlations: their mean, after a cut of the singular values, or weighted by projections."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from lfm_tasks.measures.measure import Invariance, Measure, Rows, centred
+
+_INVERTIBLE: frozenset[Invariance] = frozenset({"rotation", "permutation", "scaling", "translation", "invertible"})
+_ORTHOGONAL: frozenset[Invariance] = _INVERTIBLE - {"invertible"}
+_SVCCA = "Raghu et al. (2017), 'SVCCA', section 2"
+
+
+@dataclass(frozen=True)
+class Directions:
+    """An orthonormal basis of the centred rows' column span, largest singular value first, and the rows themselves."""
+
+    basis: Float[np.ndarray, "points rank"]
+    rows: Float[np.ndarray, "points features"]
+
+
+def _prepare(keep: Callable[[Float[np.ndarray, " values"]], int]) -> Callable[[Rows], Directions]:
+    def prepare(rows: Rows) -> Directions:
+        moved = centred(rows)
+        left, values, _ = np.linalg.svd(moved, full_matrices=False)
+        rank = int((values > values[0] * max(moved.shape) * np.finfo(float).eps).sum())
+        return Directions(left[:, : min(rank, keep(values[:rank]))], moved)
+
+    return prepare
+
+
+def canonical_correlations(source: Directions, target: Directions) -> Float[np.ndarray, " smaller"]:
+    """Return the cosines of the principal angles between both spans, largest first."""
+    return np.clip(np.linalg.svd(target.basis.T @ source.basis, compute_uv=False), 0, 1)
+
+
+def _mean(source: Directions, target: Directions) -> float:
+    return float(canonical_correlations(source, target).mean())
+
+
+def _projection_weighted(source: Directions, target: Directions) -> float:
+    """Return Σ w_i ρ_i/Σ w_i, w_i = Σ_j |⟨h_i, x_j⟩| over the source's canonical variates h_i."""
+    left, correlations, _ = np.linalg.svd(source.basis.T @ target.basis, full_matrices=False)
+    weights = np.abs((source.basis @ left).T @ source.rows).sum(axis=1)
+    return float(weights @ np.clip(correlations, 0, 1) / weights.sum())
+
+
+def _share(power: int) -> Callable[[Float[np.ndarray, " values"]], int]:
+    """Return a function to how many singular values hold 99 % of their sum, or of their squares'."""
+
+    def keep(values: Float[np.ndarray, " values"]) -> int:
+        shares = np.cumsum(values**power) / np.sum(values**power)
+        return int(np.searchsorted(shares, 0.99 * (1 - 1e-12))) + 1
+
+    return keep
+
+
+def _svcca(keep: Callable[[Float[np.ndarray, " values"]], int], convention: str) -> Measure:
+    return Measure(_prepare(keep), _mean, convention, invariances=_ORTHOGONAL, source=_SVCCA)
+
+
+MEASURES = {
+    "cca_mean": Measure(
+        _prepare(len),
+        _mean,
+        "mean canonical correlation over min(d); 1 for n ≤ d, whatever the spaces",
+        invariances=_INVERTIBLE,
+        n_factor=1.0,
+        source="Hotelling (1936), 'Relations between two sets of variates'",
+    ),
+    "svcca_10_dims": _svcca(lambda values: 10, "the 10 largest singular directions of each"),
+    "svcca_variance_99": _svcca(_share(2), "the directions that hold 99 % of the variance"),
+    "svcca_singular_values_99": _svcca(_share(1), "the directions that hold 99 % of the sum of singular values"),
+    "pwcca_textbook_x_to_y": Measure(
+        _prepare(len),
+        _projection_weighted,
+        "canonical correlations weighted by what of the source they carry; asymmetric",
+        is_symmetric=False,
+        invariances=frozenset({"scaling", "translation", "permutation"}),
+        n_factor=1.0,
+        source="Morcos et al. (2018), 'Insights on representational similarity with canonical correlation', section 3",
+    ),
+}

@@ -1,0 +1,155 @@
+"""Centred kernel alignment: linear in feature or Gram form, debiased, by radial kernels."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from lfm_tasks.measures.measure import Invariance, Measure, Rows, centred, doubly_centred, gram, squared_distances
+
+_CKA = "Kornblith et al. (2019), 'Similarity of neural network representations revisited', section 3"
+_SONG = "Song et al. (2012), 'Feature selection via dependence maximization', equation 5"
+_ORTHOGONAL: frozenset[Invariance] = frozenset({"rotation", "permutation", "scaling", "translation"})
+
+
+@dataclass(frozen=True)
+class CentredRows:
+    """Centred rows, and ‖XᵀX‖: what linear CKA needs of one space."""
+
+    rows: Float[np.ndarray, "points features"]
+    self_energy: float
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel matrix as the estimator wants it, and the root of its product with itself."""
+
+    matrix: Float[np.ndarray, "points points"]
+    self_energy: float
+
+
+def prepare_linear(rows: Rows) -> CentredRows:
+    """Return centred rows with ‖XᵀX‖, from whichever of XᵀX and XXᵀ is smaller."""
+    moved = centred(rows)
+    return CentredRows(
+        moved, float(np.linalg.norm(moved.T @ moved if moved.shape[1] < len(moved) else moved @ moved.T))
+    )
+
+
+def compare_linear(source: CentredRows, target: CentredRows) -> float:
+    """Return ‖YᵀX‖²/(‖XᵀX‖ ‖YᵀY‖), through features or through points by shape."""
+    widths = source.rows.shape[1], target.rows.shape[1]
+    if min(widths) < len(source.rows):
+        cross = float(np.square(target.rows.T @ source.rows).sum())
+    else:
+        cross = float(np.vdot(source.rows @ source.rows.T, target.rows @ target.rows.T))
+    return _ratio(cross, source.self_energy * target.self_energy)
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole > 0 else float("nan")
+
+
+def _of_kernel(matrix: Float[np.ndarray, "points points"]) -> Kernel:
+    return Kernel(matrix, float(np.sqrt(max(np.vdot(matrix, matrix), 0.0))))
+
+
+def _compare_kernels(source: Kernel, target: Kernel) -> float:
+    return _ratio(float(np.vdot(source.matrix, target.matrix)), source.self_energy * target.self_energy)
+
+
+def unbiased(kernel: Float[np.ndarray, "points points"]) -> Kernel:
+    """Return a kernel whose inner products are n(n − 3) HSIC₁: diagonal out, centred without it (Song et al. 2012)."""
+    n_points = len(kernel)
+    hollow = kernel - np.diag(np.diag(kernel))
+    sums = hollow.sum(axis=1) / (n_points - 2)
+    total = hollow.sum() / ((n_points - 1) * (n_points - 2))
+    moved = hollow - sums[:, None] - sums + total
+    np.fill_diagonal(moved, 0)
+    # The U-centred matrix has Σ_ij = n(n−3) HSIC₁ of the hollow kernels (Székely, Rizzo 2014).
+    return _of_kernel(moved)
+
+
+def _lange(rows: Rows) -> Kernel:
+    matrix = doubly_centred(gram(rows))
+    np.fill_diagonal(matrix, 0)
+    return _of_kernel(matrix)
+
+
+def _radial(bandwidth: Callable[[Float[np.ndarray, "points points"]], float]) -> Callable[[Rows], np.ndarray]:
+    """Return a function to exp(−d²/(2σ²)), σ² told by all squared distances, the zero diagonal among them."""
+
+    def kernel(rows: Rows) -> np.ndarray:
+        squared = squared_distances(rows)
+        variance = bandwidth(squared)
+        return np.exp(-squared / (2 * variance)) if variance > 0 else np.ones_like(squared)
+
+    return kernel
+
+
+def _median(squared: Float[np.ndarray, "points points"]) -> float:
+    return float(np.median(squared))
+
+
+def _radial_cka(
+    bandwidth: Callable[[Float[np.ndarray, "points points"]], float], convention: str, *, scales: bool = True
+) -> Measure:
+    kernel = _radial(bandwidth)
+    return Measure(
+        lambda rows: _of_kernel(doubly_centred(kernel(rows))),
+        _compare_kernels,
+        convention,
+        invariances=_ORTHOGONAL if scales else _ORTHOGONAL - {"scaling"},
+        source=_CKA,
+    )
+
+
+MEASURES = {
+    "cka_linear": Measure(
+        prepare_linear,
+        compare_linear,
+        "linear kernels, centred, biased: tends to 1 for n < d",
+        invariances=_ORTHOGONAL,
+        n_factor=1.0,
+        source=_CKA,
+    ),
+    "cka_linear_debiased_song": Measure(
+        lambda rows: unbiased(gram(rows)),
+        _compare_kernels,
+        "linear kernels, HSIC₁: chance is 0, values below 0 occur",
+        value_range=(-1.0, 1.0),
+        invariances=_ORTHOGONAL,
+        source=_SONG,
+    ),
+    "cka_linear_zero_diagonal_lange": Measure(
+        _lange,
+        _compare_kernels,
+        "linear kernels, centred, then the diagonal set to 0",
+        value_range=(-1.0, 1.0),
+        invariances=_ORTHOGONAL,
+        source="Lange et al. (2023), 'Deep networks as paths on the manifold of neural representations'",
+    ),
+    "cka_angular_arccos": Measure(
+        prepare_linear,
+        lambda source, target: float(np.arccos(np.clip(compare_linear(source, target), -1, 1))),
+        "arccos of linear CKA: a metric on centred Gram matrices",
+        kind="distance",
+        is_metric=True,
+        value_range=(0.0, float(np.pi / 2)),
+        invariances=_ORTHOGONAL,
+        n_factor=1.0,
+        source="Williams et al. (2021), 'Generalized shape metrics on neural representations'",
+    ),
+    "cka_rbf_median_all_squared_distances": _radial_cka(_median, "σ² = median of all n² squared distances"),
+    "cka_rbf_half_median": _radial_cka(lambda squared: _median(squared) / 4, "σ² = median/4: σ is half the median"),
+    "cka_rbf_sigma_5": _radial_cka(lambda squared: 25.0, "σ = 5 in the units of the space", scales=False),
+    "cka_rbf_debiased": Measure(
+        lambda rows: unbiased(_radial(_median)(rows)),
+        _compare_kernels,
+        "σ² = median of all n² squared distances, HSIC₁",
+        value_range=(-1.0, 1.0),
+        invariances=_ORTHOGONAL,
+        source=_SONG,
+    ),
+}

@@ -1,0 +1,69 @@
+"""What a measure is: a function of two spaces' rows, prepared once a space, and what it claims of itself."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+
+Invariance = Literal["rotation", "scaling", "translation", "invertible", "permutation"]
+Rows = Float[np.ndarray, "points features"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A similarity or distance of two spaces on the same points, rows in the same order.
+
+    ``prepare`` does what concerns one space only, once; ``compare`` takes two prepared spaces. ``value_range`` is that
+    of the value in exact arithmetic. ``invariances`` hold for each side alone: *rotation* of features by any orthogonal
+    matrix, *permutation* of features, isotropic *scaling*, *translation*, any *invertible* linear map. ``n_factor``:
+    with n ≤ n_factor × (the larger number of features) the value is degenerate, whatever the spaces.
+    """
+
+    prepare: Callable[[Rows], Any]
+    compare: Callable[[Any, Any], float]
+    convention: str
+    kind: Literal["similarity", "distance"] = "similarity"
+    is_symmetric: bool = True
+    is_metric: bool = False
+    value_range: tuple[float, float] = (0.0, 1.0)
+    invariances: frozenset[Invariance] = field(default_factory=frozenset)
+    n_factor: float = 0.0
+    source: str = ""
+
+    def __call__(
+        self,
+        source: Float[np.ndarray, "source_points source_features"],
+        target: Float[np.ndarray, "target_points target_features"],
+    ) -> float:
+        """Return the value for two spaces whose rows are the same points."""
+        if len(source) != len(target):
+            raise ValueError(f"found {len(source)} and {len(target)} rows, needs the same points in the same order")
+        return self.compare(self.prepare(source), self.prepare(target))
+
+
+def centred(rows: Rows) -> Float[np.ndarray, "points features"]:
+    """Return float64 rows less their mean."""
+    wide = rows.astype(np.float64)
+    return wide - wide.mean(axis=0)
+
+
+def gram(rows: Rows) -> Float[np.ndarray, "points points"]:
+    """Return the inner products of all rows, in float64."""
+    wide = rows.astype(np.float64)
+    return wide @ wide.T
+
+
+def doubly_centred(kernel: Float[np.ndarray, "points points"]) -> Float[np.ndarray, "points points"]:
+    """Return HKH: row and column means taken away."""
+    return kernel - kernel.mean(axis=0) - kernel.mean(axis=1, keepdims=True) + kernel.mean()
+
+
+def squared_distances(rows: Rows) -> Float[np.ndarray, "points points"]:
+    """Return squared euclidean distances of all rows, zero on the diagonal."""
+    products = gram(rows - rows.mean(axis=0))
+    squares = np.diag(products)
+    squared = np.maximum(squares[:, None] + squares - 2 * products, 0)
+    np.fill_diagonal(squared, 0)
+    return squared

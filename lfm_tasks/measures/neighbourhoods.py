@@ -1,0 +1,145 @@
+"""Shared nearest neighbours: how many, which, in what order, and how alike they are weighted."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from lfm_tasks.measures.measure import Invariance, Measure, Rows
+
+N_NEIGHBORS = 10
+_ROTATIONS: frozenset[Invariance] = frozenset({"rotation", "permutation", "scaling"})
+_BLOCK_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Neighbourhoods:
+    """The nearest rows of every row, nearest first, without itself."""
+
+    indices: Int[np.ndarray, "points neighbours"]
+
+
+@dataclass(frozen=True)
+class WeightedNeighbourhoods:
+    """The same, with the inner products of unit rows they were found by."""
+
+    indices: Int[np.ndarray, "points neighbours"]
+    products: Float[np.ndarray, "points points"]
+
+
+def nearest_by_cosine(rows: Rows, n_neighbors: int = N_NEIGHBORS) -> Neighbourhoods:
+    """Return the nearest rows by cosine, in blocks: memory is points × 1,024."""
+    units = _unit_rows(rows)
+    indices = np.empty((len(units), n_neighbors), dtype=np.int64)
+    for start in range(0, len(units), _BLOCK_ROWS):
+        block = slice(start, min(start + _BLOCK_ROWS, len(units)))
+        indices[block] = _nearest(units[block] @ units.T, np.arange(block.start, block.stop), n_neighbors)
+    return Neighbourhoods(indices)
+
+
+def shared_counts(source: Neighbourhoods, target: Neighbourhoods) -> Int[np.ndarray, " points"]:
+    """Return how many neighbours every point has in both spaces."""
+    n_points = len(source.indices)
+    offsets = n_points * np.arange(n_points)[:, None]
+    shared = np.intersect1d(source.indices + offsets, target.indices + offsets, assume_unique=True)
+    return np.bincount(shared // n_points, minlength=n_points)
+
+
+def mutual_knn(source: Neighbourhoods, target: Neighbourhoods) -> float:
+    """Return the mean share of a point's neighbours that it has in both spaces; chance is k/(n − 1)."""
+    return float(shared_counts(source, target).mean() / source.indices.shape[1])
+
+
+def _jaccard(source: Neighbourhoods, target: Neighbourhoods) -> float:
+    shared = shared_counts(source, target)
+    return float((shared / (2 * source.indices.shape[1] - shared)).mean())
+
+
+def _rank_similarity(source: Neighbourhoods, target: Neighbourhoods) -> float:
+    """Return Σ 2/((1 + |r − r'|)(r + r')) over shared neighbours, ranks r from 1, over its largest value; mean."""
+    total = 0.0
+    for ours, theirs in zip(source.indices, target.indices, strict=True):
+        shared, r, s = np.intersect1d(ours, theirs, assume_unique=True, return_indices=True)
+        if len(shared):
+            most = (1 / np.arange(1, len(shared) + 1)).sum()
+            total += float((2 / ((1 + np.abs(r - s)) * (r + s + 2))).sum() / most)
+    return total / len(source.indices)
+
+
+def _weighted(rows: Rows) -> WeightedNeighbourhoods:
+    units = _unit_rows(rows)
+    products = units @ units.T
+    return WeightedNeighbourhoods(_nearest(products.copy(), np.arange(len(units)), N_NEIGHBORS), products)
+
+
+def _cknna(source: WeightedNeighbourhoods, target: WeightedNeighbourhoods) -> float:
+    """Return CKA by HSIC₁ on the pairs that are neighbours in both spaces, over what each has with itself."""
+    masks = [_mask(side) for side in (source, target)]
+    cross = _masked_hsic(source.products, target.products, masks[0] * masks[1])
+    own = [_masked_hsic(side.products, side.products, mask) for side, mask in zip((source, target), masks, strict=True)]
+    return cross / (float(np.sqrt(own[0] * own[1])) + 1e-6)
+
+
+def _mask(side: WeightedNeighbourhoods) -> Float[np.ndarray, "points points"]:
+    mask = np.zeros(side.products.shape)
+    np.put_along_axis(mask, side.indices, 1.0, axis=1)
+    return mask
+
+
+def _masked_hsic(first: np.ndarray, second: np.ndarray, mask: np.ndarray) -> float:
+    """Return HSIC₁ of two masked kernels that need not be symmetric (Song et al. 2012, equation 5)."""
+    n = len(mask)
+    k, l = first * mask, second * mask  # noqa: E741 - the formula's letters
+    np.fill_diagonal(k, 0)
+    np.fill_diagonal(l, 0)
+    product = float((k * l.T).sum()) + float(k.sum() * l.sum()) / ((n - 1) * (n - 2))
+    return (product - 2 * float((k @ l).sum()) / (n - 2)) / (n * (n - 3))
+
+
+def _unit_rows(rows: Rows) -> Float[np.ndarray, "points features"]:
+    wide = rows.astype(np.float64)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    return np.divide(wide, lengths, out=np.zeros_like(wide), where=lengths > 0)
+
+
+def _nearest(
+    products: Float[np.ndarray, "block points"], own: Int[np.ndarray, " block"], n_neighbors: int
+) -> Int[np.ndarray, "block neighbours"]:
+    products[np.arange(len(own)), own] = -np.inf
+    chosen = np.argpartition(-products, n_neighbors - 1, axis=1)[:, :n_neighbors]
+    order = np.argsort(-np.take_along_axis(products, chosen, axis=1), axis=1, kind="stable")
+    return np.take_along_axis(chosen, order, axis=1)
+
+
+MEASURES = {
+    "mutual_knn_10_cosine": Measure(
+        nearest_by_cosine,
+        mutual_knn,
+        "share of the 10 nearest by cosine, the point itself excluded, that are common",
+        invariances=_ROTATIONS,
+        source="Huh et al. (2024), 'The Platonic representation hypothesis', appendix A",
+    ),
+    "jaccard_knn_10_cosine": Measure(
+        nearest_by_cosine,
+        _jaccard,
+        "common over united neighbours, 10 nearest by cosine",
+        invariances=_ROTATIONS,
+        source="Schumacher et al. (2021), 'The effects of randomness on the stability of node embeddings'",
+    ),
+    "cknna_10_l2": Measure(
+        _weighted,
+        _cknna,
+        "CKA (HSIC₁) of unit rows on pairs among the 10 nearest in both, denominator + 1e-6; not quite symmetric",
+        is_symmetric=False,
+        value_range=(-1.0, 1.0),
+        invariances=_ROTATIONS,
+        source="Huh et al. (2024), 'The Platonic representation hypothesis', appendix A",
+    ),
+    "rank_similarity_10": Measure(
+        nearest_by_cosine,
+        _rank_similarity,
+        "agreement of the ranks of common neighbours, 10 nearest by cosine",
+        invariances=_ROTATIONS,
+        source="Wang et al. (2020), 'Towards understanding the instability of network embedding'",
+    ),
+}

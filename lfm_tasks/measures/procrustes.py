@@ -1,0 +1,105 @@
+"""Procrustes distances and shape metrics: what is left after the best rotation."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from lfm_tasks.measures.measure import Invariance, Measure, Rows, centred
+
+_RIGID: frozenset[Invariance] = frozenset({"rotation", "permutation", "translation"})
+_SCALED: frozenset[Invariance] = frozenset({"scaling"})
+_WHITENED: frozenset[Invariance] = frozenset({"scaling", "invertible"})
+_BY_ALPHA = {1.0: _SCALED, 0.0: _WHITENED}
+_SHAPES = "Williams et al. (2021), 'Generalized shape metrics on neural representations', section 2"
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Centred, perhaps whitened rows, and their norm."""
+
+    rows: Float[np.ndarray, "points features"]
+    norm: float
+
+
+def _shape(rows: Float[np.ndarray, "points features"]) -> Shape:
+    return Shape(rows, float(np.linalg.norm(rows)))
+
+
+def _unit(rows: Rows) -> Shape:
+    moved = centred(rows)
+    norm = np.linalg.norm(moved)
+    return _shape(moved / norm if norm > 0 else moved)
+
+
+def nuclear_norm(source: Shape, target: Shape) -> float:
+    """Return ‖YᵀX‖_*, the inner product after the best rotation; for n < d through the rows' own span."""
+    product = target.rows.T @ source.rows
+    if min(product.shape) > len(source.rows):
+        # Same singular values, smaller matrix: X = Q_x R_x with n × n factors.
+        product = np.linalg.qr(target.rows.T)[1] @ np.linalg.qr(source.rows.T)[1].T
+    return float(np.linalg.svd(product, compute_uv=False).sum())
+
+
+def _distance(source: Shape, target: Shape) -> float:
+    squared = source.norm**2 + target.norm**2 - 2 * nuclear_norm(source, target)
+    return float(np.sqrt(max(squared, 0.0)))
+
+
+def _angle(source: Shape, target: Shape) -> float:
+    scale = source.norm * target.norm
+    return float(np.arccos(np.clip(nuclear_norm(source, target) / scale, -1, 1))) if scale > 0 else float("nan")
+
+
+def _partly_whitened(alpha: float) -> Callable[[Rows], Shape]:
+    """Return a function to X (αI + (1 − α)(XᵀX)^(-½)), null directions dropped."""
+
+    def prepare(rows: Rows) -> Shape:
+        left, values, right = np.linalg.svd(centred(rows), full_matrices=False)
+        kept = values > values[0] * max(rows.shape) * np.finfo(float).eps
+        scaled = alpha * values[kept] + (1 - alpha)
+        return _shape((left[:, kept] * scaled) @ right[kept])
+
+    return prepare
+
+
+def _angular(alpha: float, convention: str, n_factor: float = 0.0) -> Measure:
+    return Measure(
+        _partly_whitened(alpha),
+        _angle,
+        convention,
+        kind="distance",
+        is_metric=True,
+        value_range=(0.0, float(np.pi / 2)),
+        invariances=_RIGID | _BY_ALPHA.get(alpha, frozenset()),
+        n_factor=n_factor,
+        source=_SHAPES,
+    )
+
+
+MEASURES = {
+    "procrustes_centred": Measure(
+        lambda rows: _shape(centred(rows)),
+        _distance,
+        "centred, not scaled: in the units of the spaces",
+        kind="distance",
+        is_metric=True,
+        value_range=(0.0, float("inf")),
+        invariances=_RIGID,
+        source="Schönemann (1966), 'A generalized solution of the orthogonal Procrustes problem'",
+    ),
+    "procrustes_centred_unit_norm": Measure(
+        _unit,
+        _distance,
+        "centred, scaled to norm 1",
+        kind="distance",
+        is_metric=True,
+        value_range=(0.0, float(np.sqrt(2))),
+        invariances=_RIGID | _SCALED,
+        source=_SHAPES,
+    ),
+    "shape_angular_alpha_1": _angular(1.0, "arccos of the nuclear-norm cosine, centred"),
+    "shape_angular_alpha_half": _angular(0.5, "half whitened, XᵀX not normalised: depends on the scale"),
+    "shape_angular_alpha_0": _angular(0.0, "whitened: 0 for n ≤ d, whatever the spaces", n_factor=1.0),
+}

@@ -1,0 +1,55 @@
+"""Representational similarity analysis: correlation of dissimilarity matrices."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from scipy.stats import rankdata
+
+from lfm_tasks.measures.measure import Measure, Rows
+
+_KRIEGESKORTE = "Kriegeskorte et al. (2008), 'Representational similarity analysis', section 'Comparing dissimilarity'"
+
+
+@dataclass(frozen=True)
+class Dissimilarities:
+    """1 − Pearson correlation of every two rows (or its ranks), centred and of unit length."""
+
+    values: Float[np.ndarray, " pairs"]
+
+
+def _prepare(transform: Callable[[np.ndarray], np.ndarray]) -> Callable[[Rows], Dissimilarities]:
+    def prepare(rows: Rows) -> Dissimilarities:
+        moved = rows.astype(np.float64)
+        moved = moved - moved.mean(axis=1, keepdims=True)
+        lengths = np.linalg.norm(moved, axis=1, keepdims=True)
+        moved = np.divide(moved, lengths, out=np.zeros_like(moved), where=lengths > 0)
+        values = transform(1 - (moved @ moved.T)[np.triu_indices(len(rows), k=1)])
+        values = values - values.mean()
+        length = np.linalg.norm(values)
+        return Dissimilarities(values / length if length > 0 else np.full_like(values, np.nan))
+
+    return prepare
+
+
+def _correlation(source: Dissimilarities, target: Dissimilarities) -> float:
+    return float(source.values @ target.values)
+
+
+def _rsa(transform: Callable[[np.ndarray], np.ndarray], convention: str) -> Measure:
+    return Measure(
+        _prepare(transform),
+        _correlation,
+        convention,
+        value_range=(-1.0, 1.0),
+        # Pearson correlation of rows takes away each row's own mean: features may be reordered, not turned.
+        invariances=frozenset({"permutation", "scaling"}),
+        source=_KRIEGESKORTE,
+    )
+
+
+MEASURES = {
+    "rsa_pearson_rdm_spearman": _rsa(rankdata, "1 − Pearson between rows; Spearman between the upper triangles"),
+    "rsa_pearson_rdm_pearson": _rsa(lambda values: values, "1 − Pearson between rows; Pearson between the triangles"),
+}

@@ -1,0 +1,95 @@
+"""Exact moments against all permutations of a few points, and against ten thousand of many."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+from scipy.stats import skew
+
+from lfm_tasks.measures.measure import centred
+from lfm_tasks.measures.permutation_moments import (
+    Moments,
+    permutation_moments,
+    permutation_profile,
+    upper_quantile,
+    upper_tail,
+)
+
+
+def traces(source: np.ndarray, target: np.ndarray, orders: list[np.ndarray]) -> np.ndarray:
+    return np.array([np.square(target[order].T @ source).sum() for order in orders])
+
+
+@pytest.mark.parametrize("n_points", [6, 7])
+@pytest.mark.parametrize("centre", [False, True])
+def test_moments__are_those_of_all_permutations(n_points: int, centre: bool) -> None:
+    generator = np.random.default_rng(n_points)
+    source, target = generator.standard_normal((n_points, 3)) + 0.5, generator.standard_normal((n_points, 2)) + 0.3
+    if centre:
+        source, target = centred(source), centred(target)
+    every = traces(source, target, [np.array(order) for order in permutations(range(n_points))])
+
+    found = permutation_moments(permutation_profile(source), permutation_profile(target))
+
+    assert found.mean == pytest.approx(every.mean(), rel=1e-10)
+    assert found.deviation == pytest.approx(every.std(), rel=1e-8)
+    assert found.skewness == pytest.approx(skew(every), rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["bases", "activations"])
+def test_moments__agree_with_ten_thousand_permutations_and_so_does_the_tail(kind: str) -> None:
+    generator = np.random.default_rng(1)
+    if kind == "bases":
+        source, target = (np.linalg.qr(generator.standard_normal((400, k)) + 0.1)[0][:, 1:] for k in (21, 31))
+    else:
+        source, target = (centred(generator.exponential(size=(400, k))) for k in (5, 8))
+    drawn = traces(source, target, [generator.permutation(400) for _ in range(10_000)])
+
+    found = permutation_moments(permutation_profile(source), permutation_profile(target))
+
+    assert found.mean == pytest.approx(drawn.mean(), abs=4 * drawn.std() / 100)
+    assert found.deviation == pytest.approx(drawn.std(), rel=0.06)
+    assert found.skewness == pytest.approx(skew(drawn), abs=0.25)
+    for share in (0.9, 0.95, 0.99):
+        value = np.quantile(drawn, share)
+        assert upper_tail(found, value) == pytest.approx(1 - share, abs=0.02)
+        assert upper_quantile(found, share) == pytest.approx(value, abs=0.2 * drawn.std())
+
+
+def test_p_values__of_unrelated_spaces_are_uniform() -> None:
+    generator = np.random.default_rng(2)
+    found = []
+    for _ in range(400):
+        source, target = centred(generator.standard_normal((60, 4))), centred(generator.standard_normal((60, 3)))
+        moments = permutation_moments(permutation_profile(source), permutation_profile(target))
+        found.append(upper_tail(moments, float(np.square(target.T @ source).sum())))
+    # Kolmogorov-Smirnov at one in a thousand.
+    assert np.abs(np.sort(found) - np.linspace(0, 1, 400)).max() < 1.95 / np.sqrt(400)
+
+
+def test_tail__resolves_p_values_that_permutations_never_reach() -> None:
+    rows = np.random.default_rng(3).standard_normal((300, 6))
+    profile = permutation_profile(centred(rows))
+    own = float(np.square(centred(rows).T @ centred(rows)).sum())
+    assert 0 < upper_tail(permutation_moments(profile, profile), own) < 1e-50
+    assert upper_tail(permutation_moments(profile, profile), own / 20) > 1e-50
+
+
+def test_profile__does_not_depend_on_the_order_of_points_or_the_rotation_of_features() -> None:
+    generator = np.random.default_rng(4)
+    rows = generator.standard_normal((50, 4)) + 1
+    turned = rows[generator.permutation(50)] @ np.linalg.qr(generator.standard_normal((4, 4)))[0]
+    for before, after in zip(permutation_profile(rows).sums, permutation_profile(turned).sums, strict=True):
+        np.testing.assert_allclose(after, before, rtol=1e-8, atol=1e-6)
+
+
+def test_moments__refuse_too_few_points_and_different_ones() -> None:
+    with pytest.raises(ValueError, match="found 5 points, exact moments need at least 6"):
+        permutation_profile(np.ones((5, 2)))
+    rows = np.random.default_rng(5).standard_normal((8, 2))
+    with pytest.raises(ValueError, match="found 8 and 7 points, needs the same points"):
+        permutation_moments(permutation_profile(rows), permutation_profile(rows[:7]))
+
+
+def test_constant_trace__has_no_tail() -> None:
+    assert upper_tail(Moments(1.0, 0.0, 0.0), 1.0) == 1.0

@@ -1,0 +1,125 @@
+"""Nulls, p-values, intervals and corrections against what must hold of them."""
+
+import numpy as np
+import pytest
+
+from lfm_tasks.measures.intervals import jackknife_interval
+from lfm_tasks.measures.many_pairs import best_of, discoveries
+from lfm_tasks.measures.permutation_null import calibrated, p_value, permutation, permutation_scores
+from lfm_tasks.measures.registry import MEASURES
+
+
+def test_permutation__depends_on_seed_and_number_only() -> None:
+    np.testing.assert_array_equal(permutation(7, 100), permutation(7, 100))
+    assert sorted(permutation(7, 100)) == list(range(100))
+    assert (permutation(7, 100) != permutation(8, 100)).any()
+    assert (permutation(7, 100, seed=1) != permutation(7, 100)).any()
+
+
+def test_strata__keep_their_rows() -> None:
+    strata = np.array(list("aabbbaccc"))
+    order = permutation(0, 9, strata=strata)
+    np.testing.assert_array_equal(strata[order], strata)
+    assert (order != np.arange(9)).any()
+
+
+def test_groups__move_as_a_whole() -> None:
+    groups = np.array([3, 3, 1, 1, 2, 2, 5, 5, 5, 9])
+    moved = False
+    for number in range(20):
+        order = permutation(number, 10, groups=groups)
+        assert sorted(order) == list(range(10))
+        for name in np.unique(groups):
+            rows = order[groups == name]
+            assert len(np.unique(groups[rows])) == 1
+            assert (np.diff(rows) == 1).all()
+        moved |= bool((order != np.arange(10)).any())
+        assert order[9] == 9  # the only group of its size
+    assert moved
+
+
+def test_groups__that_cannot_move_and_both_at_once_are_refused() -> None:
+    with pytest.raises(ValueError, match="found groups that all differ in size"):
+        permutation(0, 3, groups=np.array([1, 2, 2]))
+    with pytest.raises(ValueError, match="found groups and strata, needs one of them"):
+        permutation(0, 2, groups=np.array([1, 2]), strata=np.array([1, 1]))
+
+
+def test_groups__make_the_null_of_near_duplicates_honest() -> None:
+    generator = np.random.default_rng(0)
+    groups = np.repeat(np.arange(15), 6)
+    plain, whole = [], []
+    for draw in range(60):
+        source, target = (
+            np.repeat(generator.standard_normal((15, 3)), 6, axis=0) + 0.05 * generator.standard_normal((90, 3))
+            for _ in range(2)
+        )
+
+        def chance(grouped: bool, source=source, target=target, draw=draw) -> float:
+            orders = [permutation(r, 90, seed=draw, groups=groups if grouped else None) for r in range(39)]
+            score = MEASURES["cka_linear"](source, target)
+            return p_value(score, permutation_scores(lambda o: MEASURES["cka_linear"](source, target[o]), orders))
+
+        plain.append(chance(False))
+        whole.append(chance(True))
+    # Unrelated spaces: an honest test calls one in twenty significant. The plain one is fooled by the duplicates.
+    assert np.mean(np.array(plain) <= 0.05) > 0.5
+    assert np.mean(np.array(whole) <= 0.05) < 0.2
+
+
+def test_p_values__count_ties_and_are_never_zero() -> None:
+    chance = np.array([0.1, 0.2, 0.2, 0.3])
+    assert [p_value(score, chance) for score in (0.5, 0.3, 0.2, 0.0)] == [0.2, 0.4, 0.8, 1.0]
+    assert p_value(0.05, chance, is_distance=True) == 0.2
+
+
+def test_calibration__puts_chance_at_zero_and_the_best_at_one() -> None:
+    assert [calibrated(score, 0.4) for score in (0.4, 1.0)] == [0, 1]
+    assert [calibrated(score, 1.2, best=0.0) for score in (1.2, 0.0)] == [0, 1]
+    assert np.isnan(calibrated(1.0, 1.0))
+
+
+@pytest.mark.parametrize("name", ["cka_linear_debiased_song", "procrustes_centred_unit_norm", "mean"])
+def test_intervals__cover_the_true_value(name: str) -> None:
+    def draw(seed: int, n_points: int) -> tuple[np.ndarray, np.ndarray]:
+        generator = np.random.default_rng([1, seed])
+        source = generator.standard_normal((n_points, 4)) * np.array([2, 1.5, 1, 0.5])
+        return source, source @ np.diag([1, 0.7, 0.5, 1]) + 0.8 * generator.standard_normal((n_points, 4))
+
+    def score(source: np.ndarray, target: np.ndarray) -> float:
+        return float((source[:, 0] * target[:, 0]).mean()) if name == "mean" else MEASURES[name](source, target)
+
+    truth = 4.0 if name == "mean" else score(*draw(10**6, 6000 if "cka" in name else 100_000))
+    covered = 0
+    for seed in range(200):
+        source, target = draw(seed, 120)
+        interval = jackknife_interval(lambda rows, s=source, t=target: score(s[rows], t[rows]), 120)
+        covered += interval.low <= truth <= interval.high
+        assert interval.low <= interval.score <= interval.high
+    assert 0.90 <= covered / 200 <= 0.99
+
+
+def test_intervals__of_a_mean_have_its_standard_error() -> None:
+    values = np.random.default_rng(2).standard_normal(400)
+    interval = jackknife_interval(lambda rows: float(values[rows].mean()), 400, n_groups=200)
+    assert interval.standard_error == pytest.approx(values.std(ddof=1) / 20, rel=0.15)
+    with pytest.raises(ValueError, match="found 30 points, 20 groups need at least 40"):
+        jackknife_interval(lambda rows: 0.0, 30)
+
+
+def test_best_of_layers__is_uniform_when_all_are_chance() -> None:
+    found = best_of(np.random.default_rng(3).uniform(size=(5000, 12)))
+    assert np.abs(np.sort(found) - np.linspace(0, 1, 5000)).max() < 1.95 / np.sqrt(5000)
+    assert best_of(np.array([1e-12, 0.5])) == pytest.approx(2e-12, rel=1e-6)
+
+
+def test_discoveries__hold_their_rate_and_ignore_pairs_without_p_value() -> None:
+    generator = np.random.default_rng(4)
+    shares = []
+    for _ in range(200):
+        p_values = np.concatenate([generator.uniform(size=80), generator.uniform(0, 1e-4, 20), [np.nan]])
+        named = discoveries(p_values)
+        assert not named[-1]
+        shares.append(named[:80].sum() / max(named.sum(), 1))
+    assert np.mean(shares) < 0.055
+    assert not discoveries(np.full(3, np.nan)).any()
