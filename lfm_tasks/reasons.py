@@ -9,6 +9,8 @@ REASONS: dict[str, str] = {
     "bad_ids": "ids are missing, repeated, or their number differs from the rows'",
     "unsupported_model": "the model needs something that is refused: external data, custom operators, dynamic input",
     "too_few_points": "fewer points than the neighbours or eigenpairs need",
+    "too_many_points": "more points than a measure of all pairs of points can hold",
+    "degenerate": "no more points than features: any two spaces would get this value",
     "constant": "every point has the same activations",
     "zero_rows": "all-zero rows have no direction, so angular distances do not exist",
     "disconnected": "the graph could not be joined into one piece",

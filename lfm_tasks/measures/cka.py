@@ -101,6 +101,7 @@ def _radial_cka(
         _compare_kernels,
         convention,
         invariances=_ORTHOGONAL if scales else _ORTHOGONAL - {"scaling"},
+        is_quadratic=True,
         source=_CKA,
     )
 
@@ -112,6 +113,8 @@ MEASURES = {
         "linear kernels, centred, biased: tends to 1 for n < d",
         invariances=_ORTHOGONAL,
         n_factor=1.0,
+        smallest_n=6,
+        as_trace=lambda prepared: (prepared.rows, prepared.self_energy),
         source=_CKA,
     ),
     "cka_linear_debiased_song": Measure(
@@ -120,6 +123,7 @@ MEASURES = {
         "linear kernels, HSIC₁: chance is 0, values below 0 occur",
         value_range=(-1.0, 1.0),
         invariances=_ORTHOGONAL,
+        is_quadratic=True,
         source=_SONG,
     ),
     "cka_linear_zero_diagonal_lange": Measure(
@@ -128,6 +132,7 @@ MEASURES = {
         "linear kernels, centred, then the diagonal set to 0",
         value_range=(-1.0, 1.0),
         invariances=_ORTHOGONAL,
+        is_quadratic=True,
         source="Lange et al. (2023), 'Deep networks as paths on the manifold of neural representations'",
     ),
     "cka_angular_arccos": Measure(
@@ -150,6 +155,7 @@ MEASURES = {
         "σ² = median of all n² squared distances, HSIC₁",
         value_range=(-1.0, 1.0),
         invariances=_ORTHOGONAL,
+        is_quadratic=True,
         source=_SONG,
     ),
 }

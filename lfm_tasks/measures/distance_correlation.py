@@ -33,6 +33,7 @@ MEASURES = {
         _compare,
         "square root of the biased V-statistic, euclidean distances",
         invariances=frozenset({"rotation", "permutation", "scaling", "translation"}),
+        is_quadratic=True,
         source="Székely, Rizzo, Bakirov (2007), 'Measuring and testing dependence by correlation of distances'",
     )
 }

@@ -18,7 +18,10 @@ class Measure:
     ``prepare`` does what concerns one space only, once; ``compare`` takes two prepared spaces. ``value_range`` is that
     of the value in exact arithmetic. ``invariances`` hold for each side alone: *rotation* of features by any orthogonal
     matrix, *permutation* of features, isotropic *scaling*, *translation*, any *invertible* linear map. ``n_factor``:
-    with n ≤ n_factor × (the larger number of features) the value is degenerate, whatever the spaces.
+    with n ≤ n_factor × (the larger number of features) the value is degenerate, whatever the spaces; below
+    ``smallest_n`` points there is none. ``is_quadratic``: memory grows with n². ``needs_directions``: rows of zeros
+    have no value. ``as_trace`` gives of a prepared space the F and the norm s for which the value is
+    ‖F_yᵀF_x‖²/(s_x s_y): then its permutation moments are known.
     """
 
     prepare: Callable[[Rows], Any]
@@ -30,6 +33,10 @@ class Measure:
     value_range: tuple[float, float] = (0.0, 1.0)
     invariances: frozenset[Invariance] = field(default_factory=frozenset)
     n_factor: float = 0.0
+    smallest_n: int = 4
+    is_quadratic: bool = False
+    needs_directions: bool = False
+    as_trace: Callable[[Any], tuple[Rows, float]] | None = None
     source: str = ""
 
     def __call__(

@@ -117,6 +117,8 @@ MEASURES = {
         mutual_knn,
         "share of the 10 nearest by cosine, the point itself excluded, that are common",
         invariances=_ROTATIONS,
+        smallest_n=N_NEIGHBORS + 2,
+        needs_directions=True,
         source="Huh et al. (2024), 'The Platonic representation hypothesis', appendix A",
     ),
     "jaccard_knn_10_cosine": Measure(
@@ -124,6 +126,8 @@ MEASURES = {
         _jaccard,
         "common over united neighbours, 10 nearest by cosine",
         invariances=_ROTATIONS,
+        smallest_n=N_NEIGHBORS + 2,
+        needs_directions=True,
         source="Schumacher et al. (2021), 'The effects of randomness on the stability of node embeddings'",
     ),
     "cknna_10_l2": Measure(
@@ -131,8 +135,11 @@ MEASURES = {
         _cknna,
         "CKA (HSIC₁) of unit rows on pairs among the 10 nearest in both, denominator + 1e-6; not quite symmetric",
         is_symmetric=False,
+        is_quadratic=True,
         value_range=(-1.0, 1.0),
         invariances=_ROTATIONS,
+        smallest_n=N_NEIGHBORS + 2,
+        needs_directions=True,
         source="Huh et al. (2024), 'The Platonic representation hypothesis', appendix A",
     ),
     "rank_similarity_10": Measure(
@@ -140,6 +147,8 @@ MEASURES = {
         _rank_similarity,
         "agreement of the ranks of common neighbours, 10 nearest by cosine",
         invariances=_ROTATIONS,
+        smallest_n=N_NEIGHBORS + 2,
+        needs_directions=True,
         source="Wang et al. (2020), 'Towards understanding the instability of network embedding'",
     ),
 }

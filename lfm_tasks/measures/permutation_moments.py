@@ -39,7 +39,7 @@ class Moments:
 
 
 def permutation_profile(rows: Float[np.ndarray, "points features"]) -> Profile:
-    """Return the profile of A = F Fᵀ; n²d products once a space, memory n × 1,024.
+    """Return the profile of A = F Fᵀ; min(n²d, nd³) products once a space, memory n × 1,024 or d³.
 
     Needs at least 6 points, so that six indices can be distinct.
     """
@@ -169,9 +169,6 @@ def _graph_sums(rows: Float[np.ndarray, "points features"]) -> dict[tuple[tuple[
     d = np.einsum("ij,ij->i", rows, rows)
     r = rows @ rows.sum(axis=0)
     q = np.einsum("ij,jk,ik->i", rows, gram, rows, optimize=True)
-    cubes = 0.0
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        cubes += float(((rows[start : start + _BLOCK_ROWS] @ rows.T) ** 3).sum())
     d_f, r_f = d @ rows, r @ rows
     sums = {
         ((1, 0),): d.sum(),
@@ -186,10 +183,35 @@ def _graph_sums(rows: Float[np.ndarray, "points features"]) -> dict[tuple[tuple[
         ((0, 2), (1, 2)): d @ q,
         ((0, 1), (0, 1), (1, 2)): d @ r**2,
         ((0, 1), (0, 2), (1, 1)): d_f @ r_f,
-        ((0, 3), (0, 3)): cubes,
+        ((0, 3), (0, 3)): _sum_of_cubes(rows),
         ((0, 1), (0, 2), (0, 3)): q @ r,
         ((0, 2), (0, 2), (0, 2)): np.trace(gram @ gram @ gram),
         ((0, 1), (0, 1), (0, 1), (0, 3)): (r**3).sum(),
         ((0, 1), (0, 1), (0, 2), (0, 2)): r_f @ r_f,
     }
     return {shape: float(value) for shape, value in sums.items()}
+
+
+def _sum_of_cubes(rows: Float[np.ndarray, "points features"]) -> float:
+    """Return Σ_ij A_ij³: over all pairs of points, or as ‖Σ_i f_i ⊗ f_i ⊗ f_i‖² where that is less work."""
+    n_points, n_features = rows.shape
+    by_points = n_points < n_features**2
+    total, tensor = 0.0, np.zeros((0 if by_points else n_features**2, n_features))
+    for start in range(0, n_points, _BLOCK_ROWS):
+        block = rows[start : start + _BLOCK_ROWS]
+        if by_points:
+            total += float(((block @ rows.T) ** 3).sum())
+        else:
+            tensor += (block[:, :, None] * block[:, None, :]).reshape(len(block), -1).T @ block
+    return total if by_points else float(np.square(tensor).sum())
+
+
+def pack(profile: Profile) -> Float[np.ndarray, " numbers"]:
+    """Return a profile as one array, to be stored."""
+    return np.concatenate(profile.sums)
+
+
+def unpack(numbers: Float[np.ndarray, " numbers"], n_points: int) -> Profile:
+    """Return the profile that `pack` made an array of."""
+    edges = np.cumsum([len(_partitions(2 * order)) for order in _ORDERS])[:-1]
+    return Profile(n_points, tuple(np.split(numbers, edges)))

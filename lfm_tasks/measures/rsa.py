@@ -43,6 +43,7 @@ def _rsa(transform: Callable[[np.ndarray], np.ndarray], convention: str) -> Meas
         _correlation,
         convention,
         value_range=(-1.0, 1.0),
+        is_quadratic=True,
         # Pearson correlation of rows takes away each row's own mean: features may be reordered, not turned.
         invariances=frozenset({"permutation", "scaling"}),
         source=_KRIEGESKORTE,

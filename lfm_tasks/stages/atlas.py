@@ -11,8 +11,10 @@ import xarray as xr
 from lfm_tasks import __version__
 from lfm_tasks.reasons import REASONS
 from lfm_tasks.stages.bases import BasedSpace
+from lfm_tasks.stages.map_scores import STATISTICS
+from lfm_tasks.stages.measures import CONVENTIONS, DISTANCES
 from lfm_tasks.stages.run import Failure, Run
-from lfm_tasks.stages.scores import MAP_SCORES, STATISTICS, Scored
+from lfm_tasks.stages.scores import Scored
 from lfm_tasks.stores.digests import CONVENTION, digest
 
 SCHEMA_VERSION = 1
@@ -70,11 +72,11 @@ def assemble(run: Run, found: Contents) -> xr.Dataset:
     datasets = sorted({based.space.dataset for based in found.spaces})
     measures = list(run.catalog.atlas.measures)
     cells = np.full((len(STATISTICS), len(datasets), len(measures), len(names), len(names)), np.nan)
-    status = np.full((len(datasets), len(names), len(names)), STATUS.index("not_computed"), dtype=np.int8)
-    n_common = np.zeros(status.shape, dtype=np.int32)
+    status = np.full(cells.shape[1:], STATUS.index("not_computed"), dtype=np.int8)
+    n_common = np.zeros((len(datasets), len(names), len(names)), dtype=np.int32)
     for entry in pair_entries(run, found):
         place = (datasets.index(entry.dataset), names.index(entry.source), names.index(entry.target))
-        status[place] = STATUS.index(entry.status)
+        status[place[0], :, place[1], place[2]] = [STATUS.index(reason) for reason in entry.status]
         n_common[place] = entry.n_common
         cells[:, place[0], :, place[1], place[2]] = entry.values.T
     pair_dims = ("dataset", "source", "target")
@@ -83,13 +85,14 @@ def assemble(run: Run, found: Contents) -> xr.Dataset:
         name: (score_dims, cells[number], {"long_name": _MEANINGS[name]}) for number, name in enumerate(STATISTICS)
     }
     flags = {"flag_values": list(range(len(STATUS))), "flag_meanings": " ".join(STATUS)}
-    variables["status"] = (pair_dims, status, flags)
+    variables["status"] = (score_dims, status, flags)
     variables["n_common"] = (pair_dims, n_common, {"long_name": "points that both spaces have"})
     variables |= _space_variables(found.spaces, datasets, names)
     attributes = {
         "schema_version": SCHEMA_VERSION,
         "convention": CONVENTION,
-        "measures": {name: MAP_SCORES[name].convention for name in measures},
+        "measures": {name: CONVENTIONS[name] for name in measures},
+        "distances": [name for name in measures if name in DISTANCES],
         "ci": "not_computed",
     }
     return xr.Dataset(variables, _coordinates(found.spaces, datasets, measures, names), attributes)
@@ -97,12 +100,12 @@ def assemble(run: Run, found: Contents) -> xr.Dataset:
 
 @dataclass(frozen=True)
 class PairEntry:
-    """One directed pair: its values are (measure, statistic), measures in the catalog's order."""
+    """One directed pair: statuses and values are (measure) and (measure, statistic), in the catalog's order."""
 
     dataset: str
     source: str
     target: str
-    status: str
+    status: tuple[str, ...]
     n_common: int
     values: np.ndarray
 
@@ -120,7 +123,7 @@ def pair_entries(run: Run, found: Contents) -> Iterator[PairEntry]:
             names = (source.space.dataset, source.space.name, target.space.name)
             pair = (min(source.key, target.key), max(source.key, target.key))
             if refusal := found.scored.refusal(pair):
-                yield PairEntry(*names, refusal.reason, 0, missing)
+                yield PairEntry(*names, (refusal.reason,) * len(measures), 0, missing)
                 continue
             place = found.scored.places[pair]
             if place.block not in blocks:
@@ -128,7 +131,9 @@ def pair_entries(run: Run, found: Contents) -> Iterator[PairEntry]:
                     blocks[place.block] = {name: unit.read(name) for name in ("values", "n_common")}
             block = blocks[place.block]
             values = block["values"][place.row, 0 if source.key == pair[0] else 1][order]
-            yield PairEntry(*names, "ok", int(block["n_common"][place.row]), values)
+            codes = dict(place.codes)
+            status = tuple(codes.get(name, "ok") for name in measures)
+            yield PairEntry(*names, status, int(block["n_common"][place.row]), values)
 
 
 @dataclass(frozen=True)
@@ -175,7 +180,7 @@ def edges(atlas: xr.Dataset) -> dict[str, Any]:
                     continue
                 for column, value in (
                     ("source", names[s]), ("target", names[t]), ("dataset", str(dataset)), ("measure", str(measure)),
-                    ("status", STATUS[int(atlas["status"].values[d, s, t])]), ("ci_status", "not_computed"),
+                    ("status", STATUS[int(atlas["status"].values[d, m, s, t])]), ("ci_status", "not_computed"),
                     ("n_common", int(atlas["n_common"].values[d, s, t])),
                 ):  # fmt: skip
                     columns[column].append(value)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from lfm_tasks.config import AtlasConfig, GraphConfig
+from lfm_tasks.measures.permutation_moments import pack, permutation_profile
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.basis import Basis, BasisQuality, basis_quality, spectral_basis
@@ -45,6 +46,7 @@ class BasedSpace:
     n_points: int
     n_features: int
     facts: dict[str, Any]
+    activations: str
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def build_bases(
         based.append(
             BasedSpace(
                 space, job.key, recorded_space.depth, recorded_space.content, recorded_space.ids,
-                recorded_space.n_points, recorded_space.n_features, facts,
+                recorded_space.n_points, recorded_space.n_features, facts, recorded_space.key,
             )
         )  # fmt: skip
     return tuple(based), tuple(failed)
@@ -131,6 +133,7 @@ def store_basis(job: BasisJob) -> None:
         arrays.write("distances", neighbours.distances.astype(np.float32))
         arrays.write("eigenvalues", basis.eigenvalues)
         arrays.write("eigenvectors", basis.eigenvectors)
+        arrays.write("overlap_profile", pack(permutation_profile(basis.eigenvectors[:, 1:])))
         arrays.write("ids", ids)
         unit_writer.facts |= _facts(job, basis, quality) | {"n_components": n_components, "recall": recall}
 

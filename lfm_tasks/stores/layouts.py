@@ -27,6 +27,7 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
         "distances": ArrayLayout(("point", "neighbour"), "float32", "distances to them, in the metric of the graph"),
         "eigenvalues": ArrayLayout(("eigenpair",), "float64", "of the normalised Laplacian, ascending, in [0, 2]"),
         "eigenvectors": ArrayLayout(("point", "eigenpair"), "float64", "unit length, largest entry positive"),
+        "overlap_profile": ArrayLayout(("number",), "float64", "sums that give the permutation moments of overlap"),
         "ids": _IDS,
     },
     "scores": {

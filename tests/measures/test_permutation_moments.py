@@ -9,8 +9,10 @@ from scipy.stats import skew
 from lfm_tasks.measures.measure import centred
 from lfm_tasks.measures.permutation_moments import (
     Moments,
+    pack,
     permutation_moments,
     permutation_profile,
+    unpack,
     upper_quantile,
     upper_tail,
 )
@@ -93,3 +95,16 @@ def test_moments__refuse_too_few_points_and_different_ones() -> None:
 
 def test_constant_trace__has_no_tail() -> None:
     assert upper_tail(Moments(1.0, 0.0, 0.0), 1.0) == 1.0
+
+
+def test_cubes__are_summed_alike_over_points_and_through_features() -> None:
+    rows = np.random.default_rng(6).standard_normal((500, 5))
+    wide = np.hstack([rows, np.zeros((500, 20))])  # more features than the root of the points
+    for narrow, padded in zip(permutation_profile(rows).sums, permutation_profile(wide).sums, strict=True):
+        np.testing.assert_allclose(padded, narrow, rtol=1e-9)
+
+
+def test_profile__comes_back_from_one_array() -> None:
+    profile = permutation_profile(np.random.default_rng(7).standard_normal((30, 3)))
+    for before, after in zip(profile.sums, unpack(pack(profile), 30).sums, strict=True):
+        np.testing.assert_array_equal(after, before)

@@ -59,7 +59,8 @@ def test_calibrated_overlap__at_the_last_hidden_layer_is_lowest_against_the_untr
 def test_every_cell__has_a_score_and_a_status(atlas: xr.Dataset) -> None:
     assert bool(np.isfinite(atlas["score"]).all())
     assert bool((atlas["status"] == 0).all())
-    assert bool((atlas["p_value"] >= 1 / 101).all())
+    assert bool((atlas["p_value"].sel(measure="lfm") >= 1 / 101).all())
+    assert bool((atlas["p_value"].sel(measure="overlap") > 0).all())
     assert bool(np.isnan(atlas["ci_low"]).all())
     assert atlas.attrs["ci"] == "not_computed"
 

@@ -79,7 +79,9 @@ def _measure_facts(atlas: xr.Dataset, dataset: str, measure: str) -> dict[str, A
     groups = [rows.of_model(model) for model in dict.fromkeys(rows.models)]
     score = cells(atlas, rows, measure, "score")
     views = {}
-    for statistic in STATISTICS:
+    # Of a distance only the calibrated value reads like a similarity: 0 is chance, 1 the best there is.
+    is_distance = measure in atlas.attrs["distances"]
+    for statistic in ["calibrated"] if is_distance else STATISTICS:
         values = cells(atlas, rows, measure, statistic)
         if not np.isfinite(values).any():
             continue
@@ -95,7 +97,7 @@ def _measure_facts(atlas: xr.Dataset, dataset: str, measure: str) -> dict[str, A
         "views": views,
         "chance": packed(cells(atlas, rows, measure, "null_mean")),
         "p": packed(cells(atlas, rows, measure, "p_value")),
-        "matches": [[int(match) for match in row] for row in best_matches(score, groups)],
+        "matches": [[int(match) for match in row] for row in best_matches(-score if is_distance else score, groups)],
     }
 
 
