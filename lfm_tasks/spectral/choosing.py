@@ -17,8 +17,9 @@ from lfm_tasks.spectral.transfer import Alignment, fit_coordinates, similarities
 # From this many anchors on, several are held out at a time; below, one.
 MANY_ANCHORS = 20
 _N_FOLDS = 5
-# How many rows of a space candidates are judged among.
-_JUDGES = 500
+# How many rows of a space candidates are judged among. With far fewer, maps refined on mutual pairs look worse than
+# they are: they have fewer pairs to be fitted on than in the end.
+_JUDGES = 2000
 # Below this share of rows that come back, round trips are noise (trained against untrained networks: up to .15).
 _TELLING_ROUND_TRIP = 0.25
 # Rounds of refinement while candidates are judged, and of the one that is taken.
@@ -61,7 +62,7 @@ def choose_alignment(source: SpectralSpace, target: SpectralSpace, anchors: Anch
     Candidates: Procrustes and ridge on the anchors; relative representations; Procrustes refined by ICP, or by pairs
     that choose each other; the functional map's pairs fitted orthogonally, and refined by mutual pairs with an
     orthogonal or a ridge map. Each is fitted again without some anchors (one at a time below 20, a fifth from 20 on)
-    and has to find their partners among five hundred rows: mean reciprocal rank. Of those that are not worse than
+    and has to find their partners among up to two thousand rows: mean reciprocal rank. Of those that are not worse than
     the best by more than one standard error of the difference (two below 20 anchors), the one with the highest
     round-trip rate is taken; but where not even a quarter of the rows come back, as between networks that have little
     in common, round trips say nothing, and the best one is taken.
@@ -151,7 +152,7 @@ def _held_out_ranks(
 
 
 def _judges(anchor_rows: Int[np.ndarray, " anchors"], n_points: int) -> Int[np.ndarray, " rows"]:
-    """Return the anchors' rows, then evenly spread others: five hundred rows that stand for a space."""
+    """Return the anchors' rows, then evenly spread others: two thousand rows at most that stand for a space."""
     spread = np.linspace(0, n_points - 1, min(n_points, _JUDGES)).astype(np.int64)
     return np.concatenate([anchor_rows, np.setdiff1d(spread, anchor_rows)])
 

@@ -8,8 +8,9 @@ Claims, means over draws of the anchors, one rule for all data (`spectral_space`
 - words: mean reciprocal rank >= .98 from 10 anchors; Fashion c5 between seeds: >= .95 of the map from all known pairs;
 - everywhere: at most .02 below the best baseline.
 
-``python tests/benchmarks/bench_few_anchors.py --data FOLDER [--draws 20] [--sets words ...] [--log FILE]``. FOLDER
-holds digit_views.npz, words.npz and fashion_zoo/. Draws that FILE holds already are not computed again.
+``python tests/benchmarks/bench_few_anchors.py --data FOLDER [--draws 20] [--sets words ...] [--anchors 5 ...]
+[--log FILE]``. FOLDER holds digit_views.npz, words.npz and fashion_zoo/. Draws that FILE holds already are not computed
+again.
 """
 
 import argparse
@@ -48,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, action="append")
     parser.add_argument("--draws", type=int, default=20)
+    parser.add_argument("--anchors", type=int, nargs="+", default=ANCHORS)
     parser.add_argument("--sets", nargs="+", default=list(SETS), choices=list(SETS))
     parser.add_argument("--log", type=Path, default=Path("few_anchors.jsonl"))
     options = parser.parse_args()
@@ -56,7 +58,7 @@ def main() -> None:
         views = SETS[name](options.data)
         source, target = spectral_space(views.source), spectral_space(views.target)
         print(f"\n{name}: {reference(views, source, target)}", flush=True)  # noqa: T201
-        for n_anchors in ANCHORS:
+        for n_anchors in options.anchors:
             present = {row["draw"] for row in done if (row["set"], row["anchors"]) == (name, n_anchors)}
             for draw in set(range(options.draws)) - present:
                 row = {
