@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from lfm_tasks.measures.measure import Invariance, Measure, Rows, centred
 
@@ -29,6 +29,11 @@ def _prepare(keep: Callable[[Float[np.ndarray, " values"]], int]) -> Callable[[R
         return Directions(left[:, : min(rank, keep(values[:rank]))], moved)
 
     return prepare
+
+
+def permuted_directions(directions: Directions, order: Int[np.ndarray, " points"]) -> Directions:
+    """Return the directions with their rows in another order."""
+    return Directions(directions.basis[order], directions.rows[order])
 
 
 def canonical_correlations(source: Directions, target: Directions) -> Float[np.ndarray, " smaller"]:
@@ -58,7 +63,9 @@ def _share(power: int) -> Callable[[Float[np.ndarray, " values"]], int]:
 
 
 def _svcca(keep: Callable[[Float[np.ndarray, " values"]], int], convention: str) -> Measure:
-    return Measure(_prepare(keep), _mean, convention, invariances=_ORTHOGONAL, source=_SVCCA)
+    return Measure(
+        _prepare(keep), _mean, convention, invariances=_ORTHOGONAL, permute=permuted_directions, source=_SVCCA
+    )
 
 
 MEASURES = {
@@ -68,6 +75,7 @@ MEASURES = {
         "mean canonical correlation over min(d); 1 for n ≤ d, whatever the spaces",
         invariances=_INVERTIBLE,
         n_factor=1.0,
+        permute=permuted_directions,
         source="Hotelling (1936), 'Relations between two sets of variates'",
     ),
     "svcca_10_dims": _svcca(lambda values: 10, "the 10 largest singular directions of each"),
@@ -80,6 +88,7 @@ MEASURES = {
         is_symmetric=False,
         invariances=frozenset({"scaling", "translation", "permutation"}),
         n_factor=1.0,
+        permute=permuted_directions,
         source="Morcos et al. (2018), 'Insights on representational similarity with canonical correlation', section 3",
     ),
 }

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from lfm_tasks.measures.measure import Invariance, Measure, Rows, centred, doubly_centred, gram, squared_distances
 
@@ -55,6 +55,11 @@ def _of_kernel(matrix: Float[np.ndarray, "points points"]) -> Kernel:
     return Kernel(matrix, float(np.sqrt(max(np.vdot(matrix, matrix), 0.0))))
 
 
+def permuted_kernel(kernel: Kernel, order: Int[np.ndarray, " points"]) -> Kernel:
+    """Return the kernel of the same rows in another order: centring does not care."""
+    return Kernel(kernel.matrix[np.ix_(order, order)], kernel.self_energy)
+
+
 def _compare_kernels(source: Kernel, target: Kernel) -> float:
     return _ratio(float(np.vdot(source.matrix, target.matrix)), source.self_energy * target.self_energy)
 
@@ -102,6 +107,7 @@ def _radial_cka(
         convention,
         invariances=_ORTHOGONAL if scales else _ORTHOGONAL - {"scaling"},
         is_quadratic=True,
+        permute=permuted_kernel,
         source=_CKA,
     )
 
@@ -124,6 +130,7 @@ MEASURES = {
         value_range=(-1.0, 1.0),
         invariances=_ORTHOGONAL,
         is_quadratic=True,
+        permute=permuted_kernel,
         source=_SONG,
     ),
     "cka_linear_zero_diagonal_lange": Measure(
@@ -133,6 +140,7 @@ MEASURES = {
         value_range=(-1.0, 1.0),
         invariances=_ORTHOGONAL,
         is_quadratic=True,
+        permute=permuted_kernel,
         source="Lange et al. (2023), 'Deep networks as paths on the manifold of neural representations'",
     ),
     "cka_angular_arccos": Measure(
@@ -156,6 +164,7 @@ MEASURES = {
         value_range=(-1.0, 1.0),
         invariances=_ORTHOGONAL,
         is_quadratic=True,
+        permute=permuted_kernel,
         source=_SONG,
     ),
 }

@@ -34,6 +34,7 @@ MEASURES = {
         "square root of the biased V-statistic, euclidean distances",
         invariances=frozenset({"rotation", "permutation", "scaling", "translation"}),
         is_quadratic=True,
+        permute=lambda prepared, order: Distances(prepared.matrix[np.ix_(order, order)], prepared.variance),
         source="Székely, Rizzo, Bakirov (2007), 'Measuring and testing dependence by correlation of distances'",
     )
 }

@@ -44,6 +44,7 @@ MEASURES = {
         "largest signed correlation of every feature, mean of both sides' means",
         value_range=(-1.0, 1.0),
         invariances=_FEATURES,
+        permute=lambda prepared, order: UnitFeatures(prepared.columns[order]),
         source=_LI,
     ),
     "hard_match": Measure(
@@ -52,6 +53,7 @@ MEASURES = {
         "one-to-one matching of largest signed correlation, mean over min(d)",
         value_range=(-1.0, 1.0),
         invariances=_FEATURES,
+        permute=lambda prepared, order: UnitFeatures(prepared.columns[order]),
         source=_LI,
     ),
 }

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 Invariance = Literal["rotation", "scaling", "translation", "invertible", "permutation"]
 Rows = Float[np.ndarray, "points features"]
@@ -20,7 +20,8 @@ class Measure:
     matrix, *permutation* of features, isotropic *scaling*, *translation*, any *invertible* linear map. ``n_factor``:
     with n ≤ n_factor × (the larger number of features) the value is degenerate, whatever the spaces; below
     ``smallest_n`` points there is none. ``is_quadratic``: memory grows with n². ``needs_directions``: rows of zeros
-    have no value. ``as_trace`` gives of a prepared space the F and the norm s for which the value is
+    have no value. ``permute`` gives a prepared space its rows in another order, where that is cheaper than to prepare
+    it anew. ``as_trace`` gives of a prepared space the F and the norm s for which the value is
     ‖F_yᵀF_x‖²/(s_x s_y): then its permutation moments are known.
     """
 
@@ -36,6 +37,7 @@ class Measure:
     smallest_n: int = 4
     is_quadratic: bool = False
     needs_directions: bool = False
+    permute: Callable[[Any, Int[np.ndarray, " points"]], Any] | None = None
     as_trace: Callable[[Any], tuple[Rows, float]] | None = None
     source: str = ""
 

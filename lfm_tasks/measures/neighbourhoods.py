@@ -37,6 +37,11 @@ def nearest_by_cosine(rows: Rows, n_neighbors: int = N_NEIGHBORS) -> Neighbourho
     return Neighbourhoods(indices)
 
 
+def permuted_neighbourhoods(neighbourhoods: Neighbourhoods, order: Int[np.ndarray, " points"]) -> Neighbourhoods:
+    """Return the neighbours of the same rows in another order: row i is what row order[i] was."""
+    return Neighbourhoods(np.argsort(order)[neighbourhoods.indices[order]])
+
+
 def shared_counts(source: Neighbourhoods, target: Neighbourhoods) -> Int[np.ndarray, " points"]:
     """Return how many neighbours every point has in both spaces."""
     n_points = len(source.indices)
@@ -117,6 +122,7 @@ MEASURES = {
         mutual_knn,
         "share of the 10 nearest by cosine, the point itself excluded, that are common",
         invariances=_ROTATIONS,
+        permute=permuted_neighbourhoods,
         smallest_n=N_NEIGHBORS + 2,
         needs_directions=True,
         source="Huh et al. (2024), 'The Platonic representation hypothesis', appendix A",
@@ -126,6 +132,7 @@ MEASURES = {
         _jaccard,
         "common over united neighbours, 10 nearest by cosine",
         invariances=_ROTATIONS,
+        permute=permuted_neighbourhoods,
         smallest_n=N_NEIGHBORS + 2,
         needs_directions=True,
         source="Schumacher et al. (2021), 'The effects of randomness on the stability of node embeddings'",
@@ -147,6 +154,7 @@ MEASURES = {
         _rank_similarity,
         "agreement of the ranks of common neighbours, 10 nearest by cosine",
         invariances=_ROTATIONS,
+        permute=permuted_neighbourhoods,
         smallest_n=N_NEIGHBORS + 2,
         needs_directions=True,
         source="Wang et al. (2020), 'Towards understanding the instability of network embedding'",

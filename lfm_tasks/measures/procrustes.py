@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from lfm_tasks.measures.measure import Invariance, Measure, Rows, centred
 
@@ -25,6 +25,11 @@ class Shape:
 
 def _shape(rows: Float[np.ndarray, "points features"]) -> Shape:
     return Shape(rows, float(np.linalg.norm(rows)))
+
+
+def permuted_shape(shape: Shape, order: Int[np.ndarray, " points"]) -> Shape:
+    """Return the shape with its rows in another order."""
+    return Shape(shape.rows[order], shape.norm)
 
 
 def _unit(rows: Rows) -> Shape:
@@ -74,6 +79,7 @@ def _angular(alpha: float, convention: str, n_factor: float = 0.0) -> Measure:
         value_range=(0.0, float(np.pi / 2)),
         invariances=_RIGID | _BY_ALPHA.get(alpha, frozenset()),
         n_factor=n_factor,
+        permute=permuted_shape,
         source=_SHAPES,
     )
 
@@ -87,6 +93,7 @@ MEASURES = {
         is_metric=True,
         value_range=(0.0, float("inf")),
         invariances=_RIGID,
+        permute=permuted_shape,
         source="Schönemann (1966), 'A generalized solution of the orthogonal Procrustes problem'",
     ),
     "procrustes_centred_unit_norm": Measure(
@@ -97,6 +104,7 @@ MEASURES = {
         is_metric=True,
         value_range=(0.0, float(np.sqrt(2))),
         invariances=_RIGID | _SCALED,
+        permute=permuted_shape,
         source=_SHAPES,
     ),
     "shape_angular_alpha_1": _angular(1.0, "arccos of the nuclear-norm cosine, centred"),

@@ -75,7 +75,8 @@ def score_rows(
     chance = np.empty((len(sources), null.n_permutations, 2))
     rows = spaces.rows[target]
     for number in range(null.n_permutations):
-        permuted = measure.prepare(rows[permutation(number, len(rows), seed=null.seed)])
+        order = permutation(number, len(rows), seed=null.seed)
+        permuted = measure.prepare(rows[order]) if measure.permute is None else measure.permute(own, order)
         for place, source in enumerate(sources):
             chance[place, number] = _both_ways(measure, spaces.prepared(source), permuted)
     return [_against_chance(measure, score, drawn) for score, drawn in zip(scores, chance, strict=True)]

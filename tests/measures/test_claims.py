@@ -63,6 +63,17 @@ def test_measure__does_not_care_for_the_order_of_the_points(name: str) -> None:
     assert MEASURES[name](source[order], target[order]) == pytest.approx(MEASURES[name](source, target), abs=1e-9)
 
 
+@pytest.mark.parametrize("name", [name for name in ROW_MEASURES if MEASURES[name].permute is not None])
+def test_permuted_space__is_the_prepared_space_of_permuted_rows(name: str) -> None:
+    source, target = spaces(1)
+    measure = MEASURES[name]
+    order = np.random.default_rng(3).permutation(len(target))
+    assert measure.permute is not None
+    permuted = measure.permute(measure.prepare(target), order)
+    expected = measure(source, target[order])
+    assert measure.compare(measure.prepare(source), permuted) == pytest.approx(expected, abs=1e-10)
+
+
 @pytest.mark.parametrize("name", ROW_MEASURES)
 def test_measure__tells_matched_rows_from_shuffled_ones(name: str) -> None:
     source, target = spaces(2, n_points=80)
