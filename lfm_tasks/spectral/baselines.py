@@ -18,7 +18,7 @@ def fit_procrustes(
     source, target = source_rows[anchors.source] - source_mean, target_rows[anchors.target] - target_mean
     left, singular, right = np.linalg.svd(source.T @ target, full_matrices=False)
     matrix = (left @ right) * (singular.sum() / max(float(np.einsum("ij,ij->", source, source)), 1e-300))
-    return Alignment(source_mean, target_mean, matrix, np.eye(target.shape[1]))
+    return Alignment(source_mean, target_mean, matrix)
 
 
 def refine_by_icp(

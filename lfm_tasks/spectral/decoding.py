@@ -58,7 +58,9 @@ def nearest_points(embedding: Embedding) -> Int[np.ndarray, " target_points"]:
     nearest = np.empty(len(embedding.target), dtype=np.int64)
     for start in range(0, len(nearest), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
-        nearest[block] = (squares - 2 * (embedding.target[block] @ embedding.source.T)).argmin(axis=1)
+        distances = (-2 * embedding.target[block]) @ embedding.source.T
+        distances += squares
+        nearest[block] = distances.argmin(axis=1)
     return nearest
 
 

@@ -19,13 +19,13 @@ class Alignment:
 
     The angle between a source and a target row in these coordinates says how alike the two are.
 
-    Where ``target_matrix`` is the identity the coordinates are the target's own.
+    Without ``target_matrix`` the coordinates are the target's own, y − mean_y.
     """
 
     source_mean: Float[np.ndarray, " source_features"]
     target_mean: Float[np.ndarray, " target_features"]
     source_matrix: Float[np.ndarray, "source_features common"]
-    target_matrix: Float[np.ndarray, "target_features common"]
+    target_matrix: Float[np.ndarray, "target_features common"] | None = None
 
 
 def transfer_function(
@@ -78,7 +78,7 @@ def fit_coordinates(
     if not (centred.any() and images.any()):
         raise ReasonError("constant", "found pairs that are all one point: give distinct ones")
     matrix = _FITS[method](centred, images, ridge)
-    return Alignment(source_mean, target_mean, matrix, np.eye(target_rows.shape[1]))
+    return Alignment(source_mean, target_mean, matrix)
 
 
 def transfer_coordinates(
@@ -86,9 +86,8 @@ def transfer_coordinates(
 ) -> Float[np.ndarray, "points target_features"]:
     """Return the rows in the target's coordinates, (x − mean_x) W_x W_y⁺ + mean_y: in the sample or out of it."""
     common = (rows - alignment.source_mean) @ alignment.source_matrix
-    target_matrix = alignment.target_matrix
-    if target_matrix.shape[0] != target_matrix.shape[1] or (target_matrix != np.eye(len(target_matrix))).any():
-        common = common @ np.linalg.pinv(target_matrix)
+    if alignment.target_matrix is not None:
+        common = common @ np.linalg.pinv(alignment.target_matrix)
     return common + alignment.target_mean
 
 
@@ -98,8 +97,8 @@ def similarities(
     target_rows: Float[np.ndarray, "target_points target_features"],
 ) -> Float[np.ndarray, "target_points source_points"]:
     """Return the cosine between every target and every source row in the common coordinates, in [−1, 1], float32."""
-    source = _directions((source_rows - alignment.source_mean) @ alignment.source_matrix)
-    target = _directions((target_rows - alignment.target_mean) @ alignment.target_matrix)
+    source = _directions(source_rows - alignment.source_mean, alignment.source_matrix)
+    target = _directions(target_rows - alignment.target_mean, alignment.target_matrix)
     return np.asarray(target @ source.T)
 
 
@@ -118,8 +117,10 @@ def _affine(centred: np.ndarray, images: np.ndarray, ridge: float) -> np.ndarray
     return np.asarray(np.linalg.lstsq(centred, images, rcond=None)[0])
 
 
-def _directions(rows: np.ndarray) -> np.ndarray:
-    narrow = rows.astype(np.float32)
+def _directions(centred: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    narrow = centred.astype(np.float32)
+    if matrix is not None:
+        narrow = narrow @ matrix.astype(np.float32)
     return np.asarray(narrow / np.maximum(np.linalg.norm(narrow, axis=1, keepdims=True), np.float32(1e-30)))
 
 
