@@ -2,7 +2,7 @@
 
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 
 class Settings(BaseModel):
@@ -40,6 +40,21 @@ class NullConfig(Settings):
     seed: int = Field(default=0, ge=0)
 
 
+class IntervalsConfig(Settings):
+    """Intervals by leaving out one of ``n_groups`` parts of the points at a time; 0: none, and no halves."""
+
+    n_groups: int = Field(default=20, ge=0)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _not_one(self) -> "IntervalsConfig":
+        if 0 < self.n_groups < 5:
+            raise ValueError(
+                f"found n_groups {self.n_groups}, needs at least 5 to tell an error, or 0 for no intervals"
+            )
+        return self
+
+
 class AtlasConfig(Settings):
     """What is computed, and where it is written; paths are relative to the catalog."""
 
@@ -54,6 +69,7 @@ class AtlasConfig(Settings):
         "overlap",
     )
     null: NullConfig = NullConfig()
+    intervals: IntervalsConfig = IntervalsConfig()
     min_overlap: float = Field(default=0.5, gt=0, le=1, description="share of the smaller space's ids, in (0, 1]")
     max_points: int | None = Field(default=None, ge=2, description="a cap on points, drawn with seed")
     seed: int = Field(default=0, ge=0)

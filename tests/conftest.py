@@ -40,9 +40,17 @@ Build = Callable[..., Outcome]
 
 @pytest.fixture(scope="session")
 def write_zoo() -> WriteZoo:
-    """Write a folder with a catalog and, for each model, a .npz of its layers and a .npy of its ids."""
+    """Write a folder with a catalog and, for each model, a .npz of its layers and a .npy of its ids.
 
-    def write(folder: Path, models: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndarray]], **atlas: Any) -> Path:
+    ``dataset``: more keys of the dataset; an array becomes a file, a row for each id in ascending order.
+    """
+
+    def write(
+        folder: Path,
+        models: Mapping[str, tuple[Mapping[str, np.ndarray], np.ndarray]],
+        dataset: Mapping[str, Any] | None = None,
+        **atlas: Any,
+    ) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         catalog: dict[str, Any] = {
             "version": 1,
@@ -51,6 +59,10 @@ def write_zoo() -> WriteZoo:
             "atlas": {**SMALL, **atlas},
         }
         np.save(folder / "ids.npy", np.unique(np.concatenate([ids for _, ids in models.values()])))
+        for name, value in (dataset or {}).items():
+            if isinstance(value, np.ndarray):
+                np.save(folder / f"{name}.npy", value)
+            catalog["datasets"]["probe"][name] = {"path": f"{name}.npy"} if isinstance(value, np.ndarray) else value
         for name, (layers, ids) in models.items():
             np.savez(folder / f"{name}.npz", **layers)
             np.save(folder / f"{name}_ids.npy", ids)

@@ -46,6 +46,11 @@ Ids = Annotated[
 ]
 
 
+Strata = Annotated[
+    Annotated[DatasetFile, Tag("<file>")] | Annotated[Literal["labels"], Tag("<word>")], Discriminator(_written_as)
+]
+
+
 class Dataset(Settings):
     """The inputs that models are compared on: shipped (``builtin``), or named by ``ids``."""
 
@@ -54,6 +59,8 @@ class Dataset(Settings):
     ids: Ids | None = None
     labels: DatasetFile | None = None
     inputs: DatasetFile | None = None
+    groups: DatasetFile | None = None
+    strata: Strata | None = None
 
     @model_validator(mode="after")
     def _one_origin(self) -> "Dataset":
@@ -62,6 +69,10 @@ class Dataset(Settings):
             raise ValueError(f"found {found} of builtin and ids, needs one: ids: {{path: ids.npy}}, or ids: positional")
         if self.builtin is not None and (self.labels or self.inputs):
             raise ValueError("found labels or inputs beside builtin, which brings its own: remove them")
+        if self.groups is not None and self.strata is not None:
+            raise ValueError("found groups and strata, needs one of them: whole groups move, or rows within strata")
+        if self.strata == "labels" and self.builtin is None and self.labels is None:
+            raise ValueError("found strata: labels, but no labels: name their file")
         if self.builtin is None and self.split is not None:
             raise ValueError("found split without builtin: remove it, or name the files of that split")
         return self

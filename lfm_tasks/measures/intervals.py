@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from scipy.stats import t as student
 
 N_GROUPS = 20
@@ -38,13 +38,63 @@ def jackknife_interval(
     ----------
     Efron, Tibshirani (1993), "An introduction to the bootstrap", section 11.5.
     """
-    if n_points < 2 * n_groups:
-        raise ValueError(f"found {n_points} points, {n_groups} groups need at least {2 * n_groups}")
-    order = np.random.default_rng(seed).permutation(n_points)
     everything = float(score_of_rows(np.arange(n_points)))
-    left: Float[np.ndarray, " groups"] = np.array(
-        [score_of_rows(np.setdiff1d(order, group)) for group in np.array_split(order, n_groups)]
-    )
-    error = float(np.sqrt((n_groups - 1) / n_groups * np.square(left - left.mean()).sum()))
-    reach = float(student.ppf((1 + confidence) / 2, n_groups - 1)) * error
-    return Interval(everything, error, everything - reach, everything + reach)
+    parts = random_parts(n_points, n_groups, seed=seed)
+    left = np.array([score_of_rows(np.flatnonzero(parts != part)) for part in range(n_groups)])
+    error = jackknife_error(left)
+    reach = interval_reach(n_groups, confidence) * float(error)
+    return Interval(everything, float(error), everything - reach, everything + reach)
+
+
+def random_parts(
+    n_points: int, n_parts: int, *, seed: int = 0, groups: Shaped[np.ndarray, " points"] | None = None
+) -> Int[np.ndarray, " points"]:
+    """Return for each row which of ``n_parts`` random parts of equal size it is in; two parts are two halves.
+
+    ``groups``: rows that belong together (frames of one film) are in one part.
+
+    Raises
+    ------
+    ValueError
+        If there are fewer than two rows, or groups, a part.
+    """
+    if groups is None:
+        n_units, unit = n_points, np.arange(n_points)
+    else:
+        names, unit = np.unique(groups, return_inverse=True)
+        n_units = len(names)
+    if n_units < 2 * n_parts:
+        what = "points" if groups is None else "groups of points"
+        raise ValueError(f"found {n_units} {what}, {n_parts} parts need at least {2 * n_parts}")
+    part_of_unit = np.empty(n_units, dtype=np.int64)
+    part_of_unit[np.random.default_rng(seed).permutation(n_units)] = np.arange(n_units) * n_parts // n_units
+    return part_of_unit[unit]
+
+
+def jackknife_error(left: Float[np.ndarray, "groups *scores"]) -> Float[np.ndarray, "*scores"]:
+    """Return the standard error √((g − 1)/g Σ (s_(−j) − mean)²) of scores without one of g groups each."""
+    n_groups = len(left)
+    return np.asarray(np.sqrt((n_groups - 1) / n_groups * np.square(left - left.mean(axis=0)).sum(axis=0)))
+
+
+def interval_reach(n_groups: int, confidence: float = 0.95) -> float:
+    """Return how many standard errors an interval reaches to each side: Student's t of g − 1."""
+    return float(student.ppf((1 + confidence) / 2, n_groups - 1))
+
+
+def split_half_reliability(first: Float[np.ndarray, " pairs"], second: Float[np.ndarray, " pairs"]) -> float:
+    """Return 2r/(1 + r), r the correlation of scores from one half of the points and from the other, over pairs.
+
+    The noise ceiling: what the scores of all points would correlate with those of as many new points; nothing can be
+    expected to correlate more than its root with them. NaN for fewer than 3 pairs, or scores that do not vary.
+
+    References
+    ----------
+    Spearman (1910), "Correlation calculated from faulty data"; Brown (1910), "Some experimental results".
+    """
+    both = np.isfinite(first) & np.isfinite(second)
+    a, b = first[both], second[both]
+    if len(a) < 3 or min(np.ptp(a), np.ptp(b)) <= 1e-12:
+        return float("nan")
+    r = float(np.corrcoef(a, b)[0, 1])
+    return 2 * r / (1 + r) if r > -1 else float("nan")

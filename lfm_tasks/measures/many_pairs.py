@@ -1,7 +1,7 @@
-"""P-values of many pairs: the best of several layers, and discoveries over a whole atlas."""
+"""P-values of many pairs: the best of several layers, and false discoveries over a whole atlas."""
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.stats import false_discovery_control
 
 
@@ -14,13 +14,13 @@ def best_of(p_values: Float[np.ndarray, "... layers"]) -> Float[np.ndarray, "...
     return np.asarray(-np.expm1(n_layers * np.log1p(-np.minimum(p_values.min(axis=-1), 1 - 1e-16))))
 
 
-def discoveries(p_values: Float[np.ndarray, " pairs"], *, rate: float = 0.05) -> Bool[np.ndarray, " pairs"]:
-    """Return which pairs stand out when at most ``rate`` of those named may be chance (Benjamini, Hochberg 1995).
+def false_discovery_rates(p_values: Float[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
+    """Return for each pair the share of chance finds to expect if it, and all with a smaller p-value, are named.
 
-    NaN, a pair without a p-value, is never one.
+    Benjamini and Hochberg (1995). NaN, a pair without a p-value, stays NaN and counts for nothing.
     """
-    found = np.zeros(len(p_values), dtype=bool)
+    rates = np.full(len(p_values), np.nan)
     present = ~np.isnan(p_values)
     if present.any():
-        found[present] = false_discovery_control(p_values[present]) <= rate
-    return found
+        rates[present] = false_discovery_control(p_values[present])
+    return rates

@@ -23,6 +23,7 @@ class Measure:
     have no value. ``permute`` gives a prepared space its rows in another order, where that is cheaper than to prepare
     it anew. ``as_trace`` gives of a prepared space the F and the norm s for which the value is
     ‖F_yᵀF_x‖²/(s_x s_y): then its permutation moments are known.
+    ``of_cosine_neighbours`` prepares a space from graphs that exist: its nearest points by cosine, nearest first.
     """
 
     prepare: Callable[[Rows], Any]
@@ -39,6 +40,7 @@ class Measure:
     needs_directions: bool = False
     permute: Callable[[Any, Int[np.ndarray, " points"]], Any] | None = None
     as_trace: Callable[[Any], tuple[Rows, float]] | None = None
+    of_cosine_neighbours: Callable[[Int[np.ndarray, "points neighbours"]], Any] | None = None
     source: str = ""
 
     def __call__(

@@ -37,6 +37,28 @@ def nearest_by_cosine(rows: Rows, n_neighbors: int = N_NEIGHBORS) -> Neighbourho
     return Neighbourhoods(indices)
 
 
+def of_graph(indices: Int[np.ndarray, "points neighbours"]) -> Neighbourhoods:
+    """Return the first ten of neighbours that are there already, nearest first."""
+    return Neighbourhoods(indices[:, :N_NEIGHBORS])
+
+
+def neighbours_among(
+    indices: Int[np.ndarray, "points neighbours"], kept: Int[np.ndarray, " kept"], n_neighbors: int = N_NEIGHBORS
+) -> Int[np.ndarray, "kept neighbours"] | None:
+    """Return the nearest neighbours among some of the points, numbered among these; None if too few are known.
+
+    What remains of the nearest of all points is the nearest of the points that remain.
+    """
+    place = np.full(len(indices), -1)
+    place[kept] = np.arange(len(kept))
+    left = place[indices[kept]]
+    present = left >= 0
+    if indices.shape[1] < n_neighbors or present.sum(axis=1).min() < n_neighbors:
+        return None
+    first = np.argsort(~present, axis=1, kind="stable")[:, :n_neighbors]
+    return np.take_along_axis(left, first, axis=1)
+
+
 def permuted_neighbourhoods(neighbourhoods: Neighbourhoods, order: Int[np.ndarray, " points"]) -> Neighbourhoods:
     """Return the neighbours of the same rows in another order: row i is what row order[i] was."""
     return Neighbourhoods(np.argsort(order)[neighbourhoods.indices[order]])
@@ -123,6 +145,7 @@ MEASURES = {
         "share of the 10 nearest by cosine, the point itself excluded, that are common",
         invariances=_ROTATIONS,
         permute=permuted_neighbourhoods,
+        of_cosine_neighbours=of_graph,
         smallest_n=N_NEIGHBORS + 2,
         needs_directions=True,
         source="Huh et al. (2024), 'The Platonic representation hypothesis', appendix A",
@@ -133,6 +156,7 @@ MEASURES = {
         "common over united neighbours, 10 nearest by cosine",
         invariances=_ROTATIONS,
         permute=permuted_neighbourhoods,
+        of_cosine_neighbours=of_graph,
         smallest_n=N_NEIGHBORS + 2,
         needs_directions=True,
         source="Schumacher et al. (2021), 'The effects of randomness on the stability of node embeddings'",
@@ -155,6 +179,7 @@ MEASURES = {
         "agreement of the ranks of common neighbours, 10 nearest by cosine",
         invariances=_ROTATIONS,
         permute=permuted_neighbourhoods,
+        of_cosine_neighbours=of_graph,
         smallest_n=N_NEIGHBORS + 2,
         needs_directions=True,
         source="Wang et al. (2020), 'Towards understanding the instability of network embedding'",

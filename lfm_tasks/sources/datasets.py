@@ -1,12 +1,12 @@
 """Reads what a dataset says about its rows: ids, labels, inputs."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Shaped
 
-from lfm_tasks.catalog.model import Catalog, DatasetFile, ModelFile
+from lfm_tasks.catalog.model import Catalog, Dataset, DatasetFile, ModelFile
 from lfm_tasks.catalog.patterns import fill
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.files import FileSource, activations_pattern, check_file
@@ -15,10 +15,15 @@ from lfm_tasks.sources.numpy_files import open_array
 
 @dataclass(frozen=True)
 class DatasetRows:
-    """The rows of a dataset, in one order: ``ids`` are unique strings, the rest may be absent."""
+    """The rows of a dataset, in one order: ``ids`` are unique strings, the rest may be absent.
+
+    ``groups``: rows of one group go together; ``strata``: rows change places within theirs only; never both.
+    """
 
     ids: Shaped[np.ndarray, " points"]
     labels: Shaped[np.ndarray, " points"] | None = None
+    groups: Shaped[np.ndarray, " points"] | None = None
+    strata: Shaped[np.ndarray, " points"] | None = None
     inputs: Shaped[np.ndarray, "points ..."] | None = None
 
 
@@ -39,8 +44,9 @@ def read_dataset(name: str, catalog: Catalog) -> DatasetRows:
         from lfm_tasks.sources.digits import digits  # scikit-learn takes a second to import
 
         built_in = digits(dataset.split or "probe")
-        return DatasetRows(built_in.ids, built_in.labels, built_in.inputs)
-    labels = None if dataset.labels is None else _read_labels(dataset.labels, catalog.root, name)
+        shipped = DatasetRows(built_in.ids, built_in.labels, inputs=built_in.inputs)
+        return _with_sets(shipped, dataset, catalog.root, name)
+    labels = None if dataset.labels is None else _read_column(dataset.labels, catalog.root, name, "labels")
     inputs = None if dataset.inputs is None else _read_inputs(dataset.inputs, catalog.root, name)
     if isinstance(dataset.ids, DatasetFile):
         ids = read_ids(dataset.ids, catalog.root, dataset=name)
@@ -52,7 +58,20 @@ def read_dataset(name: str, catalog: Catalog) -> DatasetRows:
         if values is not None and len(values) != len(ids):
             found = f"found {len(values)} {what} and {len(ids)} ids"
             raise ReasonError("bad_ids", f"dataset {name}: {found}, needs as many: give the {what} of these ids")
-    return DatasetRows(ids, labels, inputs)
+    return _with_sets(DatasetRows(ids, labels, inputs=inputs), dataset, catalog.root, name)
+
+
+def _with_sets(rows: DatasetRows, dataset: Dataset, root: Path, name: str) -> DatasetRows:
+    """Return the rows with their groups or strata."""
+    groups = None if dataset.groups is None else _read_column(dataset.groups, root, name, "groups")
+    strata = rows.labels if dataset.strata == "labels" else None
+    if isinstance(dataset.strata, DatasetFile):
+        strata = _read_column(dataset.strata, root, name, "strata")
+    for what, sets in (("groups", groups), ("strata", strata)):
+        if sets is not None and len(sets) != len(rows.ids):
+            found = f"found {len(sets)} {what} and {len(rows.ids)} ids"
+            raise ReasonError("bad_groups", f"dataset {name}: {found}, needs as many: give the {what} of these ids")
+    return replace(rows, groups=groups, strata=strata)
 
 
 def read_ids(file: DatasetFile | ModelFile, root: Path, **fields: str) -> Shaped[np.ndarray, " points"]:
@@ -83,12 +102,12 @@ def _as_text(values: Shaped[np.ndarray, " points"], label: str) -> Shaped[np.nda
     return text
 
 
-def _read_labels(file: DatasetFile, root: Path, dataset: str) -> Shaped[np.ndarray, " points"]:
+def _read_column(file: DatasetFile, root: Path, dataset: str, what: str) -> Shaped[np.ndarray, " points"]:
     label, values = _load(file, root, {"dataset": dataset})
     if values.ndim != 1:
-        raise ReasonError("wrong_shape", f"{label}: found labels of shape {values.shape}, needs one a row")
+        raise ReasonError("wrong_shape", f"{label}: found {what} of shape {values.shape}, needs one a row")
     if values.dtype.kind not in "USiubf":
-        raise ReasonError("wrong_dtype", f"{label}: found labels of type {values.dtype}, needs text or numbers")
+        raise ReasonError("wrong_dtype", f"{label}: found {what} of type {values.dtype}, needs text or numbers")
     return _as_text(values, label) if values.dtype.kind == "S" else values
 
 

@@ -11,13 +11,19 @@ import xarray as xr
 from lfm_tasks import __version__
 from lfm_tasks.reasons import REASONS
 from lfm_tasks.stages.bases import BasedSpace
-from lfm_tasks.stages.map_scores import STATISTICS
-from lfm_tasks.stages.measures import CONVENTIONS, DISTANCES
+from lfm_tasks.stages.map_scores import MAP_SCORES
+from lfm_tasks.stages.measures import CONVENTIONS, DISTANCES, P_VALUES, SYMMETRIC
 from lfm_tasks.stages.run import Failure, Run
 from lfm_tasks.stages.scores import Scored
+from lfm_tasks.stages.statistics import STATISTICS
+from lfm_tasks.stages.validate import Zoo
+from lfm_tasks.stages.zoo_statistics import families, q_values, split_half_reliabilities, unrelated_ranks
 from lfm_tasks.stores.digests import CONVENTION, digest
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+# The halves of the points serve the noise ceiling only.
+_HALVES = ("half_1", "half_2")
+PUBLISHED = (*(name for name in STATISTICS if name not in _HALVES), "q_value", "unrelated_rank")
 STATUS = ("ok", "not_computed", *REASONS)
 _SPACE_FACTS = ("n_components", "n_zero_eigenvalues", "recall", "residual", "orthonormality", "eigengap")
 
@@ -29,6 +35,7 @@ class Contents:
     spaces: tuple[BasedSpace, ...]
     scored: Scored
     failures: tuple[Failure, ...]
+    resampling: Mapping[str, str]
     key: str
 
     @property
@@ -37,7 +44,9 @@ class Contents:
         return refused_pairs(self.spaces, self.scored)
 
 
-def contents(run: Run, spaces: tuple[BasedSpace, ...], scored: Scored, failures: tuple[Failure, ...]) -> Contents:
+def contents(
+    run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...], scored: Scored, failures: tuple[Failure, ...]
+) -> Contents:
     """Return what the atlas will hold, under one key. No path, time or host is part of it."""
     ordered = tuple(sorted(failures, key=lambda failure: tuple(asdict(failure).values())))
     key = digest(
@@ -47,12 +56,15 @@ def contents(run: Run, spaces: tuple[BasedSpace, ...], scored: Scored, failures:
             "spaces": [[*asdict(based.space).values(), based.depth, based.key] for based in spaces],
             "failures": [asdict(failure) for failure in ordered],
             "troubles": sorted([*pair, *asdict(trouble).values()] for pair, trouble in scored.troubles.items()),
+            "score_settings": dict(scored.settings),
             "settings": settings(run),
             "meta": _meta(run),
             "versions": versions(),
         }
     )
-    return Contents(spaces, scored, ordered, key)
+    moved = {dataset: design.kind for dataset, design in zoo.designs.items()}
+    datasets = {based.space.dataset for based in spaces}
+    return Contents(spaces, scored, ordered, {name: moved.get(name, "rows") for name in datasets}, key)
 
 
 def settings(run: Run) -> dict[str, Any]:
@@ -81,9 +93,19 @@ def assemble(run: Run, found: Contents) -> xr.Dataset:
         cells[:, place[0], :, place[1], place[2]] = entry.values.T
     pair_dims = ("dataset", "source", "target")
     score_dims = ("dataset", "measure", "source", "target")
+    by_name = dict(zip(STATISTICS, cells, strict=True))
+    unrelated = _unrelated(run, found.spaces, names)
+    by_name |= {name: np.full(cells.shape[1:], np.nan) for name in ("q_value", "unrelated_rank")}
+    reliability = np.full(cells.shape[1:3], np.nan)
+    for place in np.ndindex(reliability.shape):
+        by_name["q_value"][place] = q_values(by_name["p_value"][place], measures[place[1]] in SYMMETRIC)
+        by_name["unrelated_rank"][place] = unrelated_ranks(by_name["calibrated"][place], unrelated)
+        reliability[place] = split_half_reliabilities(np.stack([by_name[name][place] for name in _HALVES]))
     variables: dict[str, Any] = {
-        name: (score_dims, cells[number], {"long_name": _MEANINGS[name]}) for number, name in enumerate(STATISTICS)
+        name: (score_dims, by_name[name], {"long_name": _MEANINGS[name]}) for name in PUBLISHED
     }
+    ceiling = "agreement of scores from either half of the points, for all points (Spearman-Brown): the noise ceiling"
+    variables["split_half_reliability"] = (("dataset", "measure"), reliability, {"long_name": ceiling})
     flags = {"flag_values": list(range(len(STATUS))), "flag_meanings": " ".join(STATUS)}
     variables["status"] = (score_dims, status, flags)
     variables["n_common"] = (pair_dims, n_common, {"long_name": "points that both spaces have"})
@@ -93,7 +115,9 @@ def assemble(run: Run, found: Contents) -> xr.Dataset:
         "convention": CONVENTION,
         "measures": {name: CONVENTIONS[name] for name in measures},
         "distances": [name for name in measures if name in DISTANCES],
-        "ci": "not_computed",
+        "p_values": {name: P_VALUES[name] for name in measures},
+        "intervals": _intervals(run),
+        "resampling": dict(sorted(found.resampling.items())),
     }
     return xr.Dataset(variables, _coordinates(found.spaces, datasets, measures, names), attributes)
 
@@ -122,16 +146,19 @@ def pair_entries(run: Run, found: Contents) -> Iterator[PairEntry]:
                 continue
             names = (source.space.dataset, source.space.name, target.space.name)
             pair = (min(source.key, target.key), max(source.key, target.key))
-            if refusal := found.scored.refusal(pair):
+            if refusal := found.scored.refusal(source.space.dataset, *pair):
                 yield PairEntry(*names, (refusal.reason,) * len(measures), 0, missing)
                 continue
-            place = found.scored.places[pair]
+            place = found.scored.place(source.space.dataset, *pair)
             if place.block not in blocks:
                 with run.store.open("scores", place.block) as unit:
                     blocks[place.block] = {name: unit.read(name) for name in ("values", "n_common")}
             block = blocks[place.block]
             values = block["values"][place.row, 0 if source.key == pair[0] else 1][order]
-            codes = dict(place.codes)
+            # Pieces that were joined are what the lowest eigenvectors then tell apart, in every space.
+            in_pieces = max(source.facts["n_components"], target.facts["n_components"]) > 1
+            codes = dict.fromkeys(MAP_SCORES, "joined") if in_pieces else {}
+            codes |= dict(place.codes)
             status = tuple(codes.get(name, "ok") for name in measures)
             yield PairEntry(*names, status, int(block["n_common"][place.row]), values)
 
@@ -157,7 +184,7 @@ def refused_pairs(spaces: tuple[BasedSpace, ...], scored: Scored) -> tuple[Refus
         for target in spaces:
             if source.space.dataset != target.space.dataset or source.space == target.space:
                 continue
-            refusal = scored.refusal((min(source.key, target.key), max(source.key, target.key)))
+            refusal = scored.refusal(source.space.dataset, source.key, target.key)
             if refusal is None:
                 continue
             place = (source.space.dataset, refusal.reason)
@@ -169,8 +196,8 @@ def refused_pairs(spaces: tuple[BasedSpace, ...], scored: Scored) -> tuple[Refus
 
 def edges(atlas: xr.Dataset) -> dict[str, Any]:
     """Return the long table: a row for each directed pair of two different spaces, dataset and measure."""
-    columns: dict[str, list[Any]] = {name: [] for name in ("source", "target", "dataset", "measure", *STATISTICS)}
-    columns |= {"status": [], "ci_status": [], "n_common": []}
+    columns: dict[str, list[Any]] = {name: [] for name in ("source", "target", "dataset", "measure", *PUBLISHED)}
+    columns |= {"status": [], "n_common": []}
     names = [str(name) for name in atlas["source"].values]
     for d, dataset in enumerate(atlas["dataset"].values):
         present = atlas["n_points"].values[d] > 0
@@ -180,11 +207,11 @@ def edges(atlas: xr.Dataset) -> dict[str, Any]:
                     continue
                 for column, value in (
                     ("source", names[s]), ("target", names[t]), ("dataset", str(dataset)), ("measure", str(measure)),
-                    ("status", STATUS[int(atlas["status"].values[d, m, s, t])]), ("ci_status", "not_computed"),
+                    ("status", STATUS[int(atlas["status"].values[d, m, s, t])]),
                     ("n_common", int(atlas["n_common"].values[d, s, t])),
                 ):  # fmt: skip
                     columns[column].append(value)
-                for name in STATISTICS:
+                for name in PUBLISHED:
                     value = float(atlas[name].values[d, m, s, t])
                     columns[name].append(None if np.isnan(value) else value)
     return columns
@@ -217,10 +244,28 @@ _MEANINGS = {
     "null_mean": "mean over permuted rows",
     "null_q95": "95 % quantile over permuted rows",
     "calibrated": "(score - null_mean) / (1 - null_mean): 0 is chance, 1 is the best there is",
-    "p_value": "(1 + number of permutations that reach the score) / (1 + number of permutations)",
-    "ci_low": "lower end of the 95 % interval; NaN: not_computed",
-    "ci_high": "upper end of the 95 % interval; NaN: not_computed",
+    "p_value": "how often chance reaches the score; by which method: attribute p_values of the atlas",
+    "ci_low": "lower end of the 95 % interval",
+    "ci_high": "upper end of the 95 % interval",
+    "q_value": "false discovery rate over the dataset's pairs by this measure (Benjamini-Hochberg)",
+    "unrelated_rank": "share of pairs of unrelated models (by base_model) whose calibrated value is at least as high",
 }
+
+
+def _unrelated(run: Run, spaces: tuple[BasedSpace, ...], names: list[str]) -> np.ndarray:
+    """Return (source, target): whether the models of two spaces have no base in common."""
+    family_of = families(_meta(run))
+    model_of = {based.space.name: based.space.model for based in spaces}
+    family = np.array([family_of[model_of[name]] for name in names])
+    unrelated: np.ndarray = family[:, None] != family
+    return unrelated
+
+
+def _intervals(run: Run) -> str:
+    n_groups = run.catalog.atlas.intervals.n_groups
+    if not n_groups:
+        return "not_computed"
+    return f"95 %, jackknife over {n_groups} groups of points; graphs and bases are kept, other measures made anew"
 
 
 def _meta(run: Run) -> dict[str, Any]:

@@ -9,6 +9,14 @@ from lfm_tasks.stages.map_scores import MAP_SCORES
 CONVENTIONS = {name: score.convention for name, score in MAP_SCORES.items()} | {
     name: measure.convention for name, measure in MEASURES.items()
 }
+SYMMETRIC = frozenset({"overlap"} | {name for name, measure in MEASURES.items() if measure.is_symmetric})
+_EXACT = "exact moments of all permutations, Pearson III curve (permutations where groups or strata are given)"
+_DRAWN = "permutations, (1 + reached)/(1 + drawn); where fewer than 10 reach the score, Pearson III with their moments"
+P_VALUES = (
+    {name: _DRAWN if score.has_null else "none" for name, score in MAP_SCORES.items()}
+    | {name: _EXACT if measure.as_trace is not None else _DRAWN for name, measure in MEASURES.items()}
+    | {"overlap": _EXACT}
+)
 DISTANCES = frozenset(name for name, measure in MEASURES.items() if measure.kind == "distance")
 
 

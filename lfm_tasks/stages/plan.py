@@ -20,8 +20,12 @@ def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
     bases = {(space.space.dataset, basis_job(store, catalog.atlas, space).key) for space in recorded}
     n_present = sum(store.has("bases", key) for _, key in bases)
     new = {(planned.space.dataset, planned.key) for planned in zoo.spaces if not store.has("activations", planned.key)}
-    wanted = wanted_pairs(bases | new)
-    n_scored = len(wanted & stored_pairs(store, score_settings(catalog.atlas)).keys())
+    settings = {
+        dataset: score_settings(catalog.atlas, zoo.designs[dataset].key if dataset in zoo.designs else "")
+        for dataset, _ in bases | new
+    }
+    wanted = wanted_pairs((settings[dataset], dataset, key) for dataset, key in bases | new)
+    n_scored = len(wanted & stored_pairs(store, set(settings.values())).keys())
     return [
         f"spaces       {len(zoo.spaces)} ({len(zoo.failures)} models or layers cannot be used: see lfm-atlas validate)",
         f"activations  {n_unrecorded} to record, {len(recorded)} kept",

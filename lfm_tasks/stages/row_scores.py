@@ -1,6 +1,6 @@
-"""Scores of activations: each space prepared once a block, chance by permuted rows, or exactly where that is known."""
+"""Scores of activations: each space prepared once a block, with chance (exact where that is known) and intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +9,7 @@ from jaxtyping import Float
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.measures.measure import Measure
+from lfm_tasks.measures.neighbourhoods import neighbours_among
 from lfm_tasks.measures.permutation_moments import (
     Profile,
     permutation_moments,
@@ -16,37 +17,94 @@ from lfm_tasks.measures.permutation_moments import (
     upper_quantile,
     upper_tail,
 )
-from lfm_tasks.measures.permutation_null import calibrated, p_value, permutation
+from lfm_tasks.measures.permutation_null import calibrated
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.reasons import ReasonError
+from lfm_tasks.stages.designs import Resampling
+from lfm_tasks.stages.statistics import STATISTICS, against_chance, resampled
 
-# Measures of all pairs of points hold n² numbers a space.
+# Measures of all pairs of points hold n² numbers a space: at most this many points, this many bytes at a time.
 MOST_POINTS_SQUARED = 3000
-N_STATISTICS = 7
+_MOST_BYTES_SQUARED = 1 << 30
+# Variance, relative to the largest, below which a direction is rounding: squares of single precision.
+_NO_DIRECTION = 1e-12
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Activations by key, and the neighbours by cosine, nearest first, of spaces whose exact graph says them."""
+
+    rows: Mapping[str, np.ndarray]
+    neighbours: Mapping[str, np.ndarray]
+
+    def some(self, keys: Collection[str]) -> "Activations":
+        """Return the same of some spaces."""
+        known = {key: self.neighbours[key] for key in keys if key in self.neighbours}
+        return Activations({key: self.rows[key] for key in keys}, known)
+
+    def among(self, kept: Mapping[str, np.ndarray]) -> "Activations":
+        """Return the same of some points of each of the spaces named."""
+        known = {
+            key: left
+            for key, rows in kept.items()
+            if key in self.neighbours and (left := neighbours_among(self.neighbours[key], rows)) is not None
+        }
+        return Activations({key: self.rows[key][rows] for key, rows in kept.items()}, known)
+
+    def prepare(self, key: str, measure: Measure, kept: np.ndarray | None) -> Any:
+        """Return one space as the measure wants it, of all points or some."""
+        own = self if kept is None else self.among({key: kept})
+        if measure.of_cosine_neighbours is not None and key in own.neighbours:
+            return measure.of_cosine_neighbours(own.neighbours[key])
+        return measure.prepare(own.rows[key])
 
 
 @dataclass
 class PreparedSpaces:
-    """The spaces of a block on one list of ids, as one measure prepared them; filled as they are asked for."""
+    """Spaces on one list of ids (or the rows ``kept`` of it) as one measure prepared them, as far as memory goes."""
 
     measure: Measure
-    rows: Mapping[str, np.ndarray]
+    spaces: Activations
+    kept: np.ndarray | None = None
     _prepared: dict[str, Any] = field(default_factory=dict)
     _profiles: dict[str, Profile] = field(default_factory=dict)
 
     def prepared(self, key: str) -> Any:
         """Return one space, prepared."""
         if key not in self._prepared:
-            self._prepared[key] = self.measure.prepare(self.rows[key])
+            if self.measure.is_quadratic:
+                n_kept = max(2, _MOST_BYTES_SQUARED // (8 * len(self.spaces.rows[key]) ** 2))
+                while len(self._prepared) >= n_kept:
+                    del self._prepared[next(iter(self._prepared))]
+            self._prepared[key] = self.spaces.prepare(key, self.measure, self.kept)
         return self._prepared[key]
 
-    def profile(self, key: str) -> Profile:
+    def profile(self, key: str, as_trace: Callable[[Any], tuple[np.ndarray, float]]) -> Profile:
         """Return what one space contributes to exact permutation moments."""
         if key not in self._profiles:
-            if self.measure.as_trace is None:
-                raise TypeError("this measure is no trace")
-            self._profiles[key] = permutation_profile(self.measure.as_trace(self.prepared(key))[0])
+            self._profiles[key] = permutation_profile(as_trace(self.prepared(key))[0])
         return self._profiles[key]
+
+    def both_ways(self, source: str, target: str) -> tuple[float, float]:
+        """Return the values of both directions."""
+        return _both_ways(self.measure, self.prepared(source), self.prepared(target))
+
+
+class Ranks:
+    """Whether the features of spaces depend on each other, told once a space; for measures that divide that out."""
+
+    def __init__(self) -> None:
+        self._deficient: dict[str, bool] = {}
+
+    def is_deficient(self, name: str, source: str, target: str, rows: Mapping[str, np.ndarray]) -> bool:
+        """Return whether this measure's value for two spaces depends on where directions count as none."""
+        if "invertible" not in MEASURES[name].invariances:
+            return False
+        for key in (source, target):
+            if key not in self._deficient:
+                variances = np.linalg.eigvalsh(np.cov(rows[key], rowvar=False).reshape((rows[key].shape[1],) * 2))
+                self._deficient[key] = bool(variances[0] <= _NO_DIRECTION * variances[-1])
+        return self._deficient[source] or self._deficient[target]
 
 
 def check_rows(name: str, source: np.ndarray, target: np.ndarray) -> str:
@@ -64,22 +122,55 @@ def check_rows(name: str, source: np.ndarray, target: np.ndarray) -> str:
 
 
 def score_rows(
-    spaces: PreparedSpaces, sources: list[str], target: str, null: NullConfig
-) -> list[Float[np.ndarray, "2 statistics"]]:
-    """Return the statistics of both directions for every source; permutations of the target are shared by all."""
-    measure = spaces.measure
-    if measure.as_trace is not None and null.n_permutations:
-        return [_exactly(spaces, source, target) for source in sources]
-    own = spaces.prepared(target)
-    scores = [_both_ways(measure, spaces.prepared(source), own) for source in sources]
-    chance = np.empty((len(sources), null.n_permutations, 2))
-    rows = spaces.rows[target]
-    for number in range(null.n_permutations):
-        order = permutation(number, len(rows), seed=null.seed)
-        permuted = measure.prepare(rows[order]) if measure.permute is None else measure.permute(own, order)
-        for place, source in enumerate(sources):
-            chance[place, number] = _both_ways(measure, spaces.prepared(source), permuted)
-    return [_against_chance(measure, score, drawn) for score, drawn in zip(scores, chance, strict=True)]
+    name: str,
+    spaces: Activations,
+    pairs: list[tuple[str, str]],
+    resampling: Resampling,
+    null: NullConfig,
+) -> Float[np.ndarray, "pairs 2 statistics"]:
+    """Return the statistics of both directions of each (source, target), all on the ids that ``resampling`` is of."""
+    measure = MEASURES[name]
+    values = np.full((len(pairs), 2, len(STATISTICS)), np.nan)
+    by_target: dict[str, list[int]] = {}
+    for number, (_, target) in enumerate(pairs):
+        by_target.setdefault(target, []).append(number)
+    whole = PreparedSpaces(measure, spaces)
+    for target, numbers in by_target.items():
+        sources = [pairs[number][0] for number in numbers]
+        if measure.as_trace is not None and null.n_permutations and not resampling.exchange.sets:
+            for number, source in zip(numbers, sources, strict=True):
+                values[number, :, :5] = _exactly(whole, source, target, measure.as_trace)
+        else:
+            values[numbers, :, :5] = _by_permutations(whole, sources, target, resampling, null)
+    left = _without_parts(measure, spaces, pairs, resampling.parts, resampling.n_parts)
+    halves = _without_parts(measure, spaces, pairs, resampling.halves, 2)
+    for number in range(len(pairs)):
+        for direction in range(2):
+            score = values[number, direction, 0]
+            both = left[:, number, direction], halves[:, number, direction]
+            values[number, direction, 5:9] = resampled(score, *both, measure.value_range)
+    return values
+
+
+def _without_parts(
+    measure: Measure,
+    spaces: Activations,
+    pairs: list[tuple[str, str]],
+    parts: np.ndarray | None,
+    n_parts: int,
+) -> Float[np.ndarray, "parts pairs 2"]:
+    """Return the values without one part of the points each; NaN where too few are left, empty where none are taken."""
+    if parts is None:
+        return np.empty((0, len(pairs), 2))
+    values = np.full((n_parts, len(pairs), 2), np.nan)
+    for part in range(n_parts):
+        kept = np.flatnonzero(parts != part)
+        if len(kept) < measure.smallest_n:
+            continue
+        # One part at a time: of measures that hold n² numbers a space, all parts at once would not fit.
+        prepared = PreparedSpaces(measure, spaces, kept)
+        values[part] = [prepared.both_ways(*pair) for pair in pairs]
+    return values
 
 
 def _both_ways(measure: Measure, source: Any, target: Any) -> tuple[float, float]:
@@ -87,34 +178,35 @@ def _both_ways(measure: Measure, source: Any, target: Any) -> tuple[float, float
     return there, there if measure.is_symmetric else measure.compare(target, source)
 
 
-def _exactly(spaces: PreparedSpaces, source: str, target: str) -> Float[np.ndarray, "2 statistics"]:
+def _exactly(
+    spaces: PreparedSpaces, source: str, target: str, as_trace: Callable[[Any], tuple[np.ndarray, float]]
+) -> tuple[float, float, float, float, float]:
     """Return score and chance of a trace over its scale: mean, quantile and p-value over all permutations."""
-    measure = spaces.measure
-    if measure.as_trace is None:
-        raise TypeError("this measure is no trace")
-    scale = measure.as_trace(spaces.prepared(source))[1] * measure.as_trace(spaces.prepared(target))[1]
-    score = measure.compare(spaces.prepared(source), spaces.prepared(target))
-    moments = permutation_moments(spaces.profile(source), spaces.profile(target))
+    scale = as_trace(spaces.prepared(source))[1] * as_trace(spaces.prepared(target))[1]
+    score = spaces.both_ways(source, target)[0]
+    moments = permutation_moments(spaces.profile(source, as_trace), spaces.profile(target, as_trace))
     mean = moments.mean / scale
-    p = upper_tail(moments, score * scale)
-    row = [score, mean, upper_quantile(moments, 0.95) / scale, calibrated(score, mean), p, np.nan, np.nan]
-    return np.array([row, row])
+    quantile, p = upper_quantile(moments, 0.95) / scale, upper_tail(moments, score * scale)
+    return score, mean, quantile, calibrated(score, mean), p
 
 
-def _against_chance(
-    measure: Measure, scores: tuple[float, float], drawn: Float[np.ndarray, "permutations 2"]
-) -> Float[np.ndarray, "2 statistics"]:
+def _by_permutations(
+    spaces: PreparedSpaces, sources: list[str], target: str, resampling: Resampling, null: NullConfig
+) -> Float[np.ndarray, "sources 2 5"]:
+    """Return score and chance for every source; permutations of the target are shared by all."""
+    measure, own = spaces.measure, spaces.prepared(target)
+    scores = [_both_ways(measure, spaces.prepared(source), own) for source in sources]
+    chance = np.empty((len(sources), null.n_permutations, 2))
+    for number in range(null.n_permutations):
+        order = resampling.exchange.permutation(number, seed=null.seed)
+        rows = spaces.spaces.rows[target]
+        permuted = measure.prepare(rows[order]) if measure.permute is None else measure.permute(own, order)
+        for place, source in enumerate(sources):
+            chance[place, number] = _both_ways(measure, spaces.prepared(source), permuted)
     is_distance = measure.kind == "distance"
-    values = np.full((2, N_STATISTICS), np.nan)
-    values[:, 0] = scores
-    for direction, score in enumerate(scores):
-        chance = drawn[:, direction]
-        if not len(chance) or not np.isfinite(score) or not np.isfinite(chance).all():
-            continue
-        mean = float(chance.mean())
-        # The side that only one in twenty permutations beats.
-        edge = float(np.quantile(chance, 0.05 if is_distance else 0.95))
-        best = 0.0 if is_distance else 1.0
-        p = p_value(score, chance, is_distance=is_distance)
-        values[direction, 1:5] = mean, edge, calibrated(score, mean, best=best), p
-    return values
+    return np.array(
+        [
+            [(score, *against_chance(score, drawn[:, side], is_distance=is_distance)) for side, score in enumerate(own)]
+            for own, drawn in zip(scores, chance, strict=True)
+        ]
+    )

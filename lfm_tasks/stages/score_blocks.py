@@ -1,23 +1,30 @@
 """One block of pairs: its bases and activations are read once, every pair is scored, the block is committed."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from lfm_tasks.config import AtlasConfig
+from lfm_tasks.measures.neighbourhoods import N_NEIGHBORS
 from lfm_tasks.measures.permutation_moments import permutation_profile, unpack
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral.full_map import whitened_rows
-from lfm_tasks.stages.map_scores import MAP_SCORES, STATISTICS, BasisRows, score_both_ways
-from lfm_tasks.stages.row_scores import PreparedSpaces, check_rows, score_rows
+from lfm_tasks.stages.designs import Design, Resampling, read_design, resampling
+from lfm_tasks.stages.map_scores import MAP_SCORES, BasisRows, basis_rows, score_both_ways
+from lfm_tasks.stages.row_scores import Activations, Ranks, check_rows, score_rows
+from lfm_tasks.stages.statistics import STATISTICS
+from lfm_tasks.stores.digests import ids_digest
 from lfm_tasks.stores.units import UnitStore
 
 
 @dataclass(frozen=True)
 class BlockJob:
-    """Pairs of bases (keys, each pair in ascending order) to score together; of each base, its activations' unit."""
+    """Pairs of bases (keys, each pair in ascending order) to score together; of each base, its activations' unit.
+
+    ``design``: the unit that says how their rows are resampled, or empty.
+    """
 
     store: UnitStore
     key: str
@@ -25,39 +32,68 @@ class BlockJob:
     pairs: tuple[tuple[str, str], ...]
     atlas: AtlasConfig
     activations: Mapping[str, str]
+    design: str
+
+
+class _Resamplings:
+    """The resampling of each list of ids in a block, made once."""
+
+    def __init__(self, design: Design | None, atlas: AtlasConfig) -> None:
+        self._design, self._atlas = design, atlas
+        self._known: dict[str, Resampling] = {}
+
+    def of(self, ids: np.ndarray) -> Resampling:
+        key = ids_digest(ids)
+        if key not in self._known:
+            self._known[key] = resampling(ids, self._design, self._atlas)
+        return self._known[key]
 
 
 def store_block(job: BlockJob) -> None:
     """Read the bases of a block once, score its pairs, commit them."""
+    resamplings = _Resamplings(read_design(job.store, job.design), job.atlas)
     keys = sorted({key for pair in job.pairs for key in pair})
-    bases, ids = {}, {}
+    bases: dict[str, BasisRows] = {}
+    ids: dict[str, np.ndarray] = {}
+    refused_spaces: dict[str, ReasonError] = {}
     for key in keys:
         with job.store.open("bases", key) as unit:
             eigenvectors, ids[key] = unit.read("eigenvectors"), unit.read("ids")
-            bases[key] = BasisRows(eigenvectors, unpack(unit.read("overlap_profile"), len(eigenvectors)))
+            profile = unpack(unit.read("overlap_profile"), len(eigenvectors))
+        try:
+            bases[key] = basis_rows(eigenvectors, profile, resamplings.of(ids[key]))
+        except ReasonError as error:
+            refused_spaces[key] = error
     measures = sorted(job.atlas.measures)
     of_maps = [name for name in measures if name in MAP_SCORES]
     columns = [measures.index(name) for name in of_maps]
     values = np.full((len(job.pairs), 2, len(measures), len(STATISTICS)), np.nan)
     n_common = np.zeros(len(job.pairs), dtype=np.int32)
-    refusals: dict[int, ReasonError] = {}
-    for second, numbers in _by_target(job.pairs).items():
+    refusals = {
+        number: refused_spaces[key] for number, pair in enumerate(job.pairs) for key in pair if key in refused_spaces
+    }
+    for second, numbers in _by_target(job.pairs, refusals).items():
         alike = [number for number in numbers if _same_ids(ids[job.pairs[number][0]], ids[second])]
         # Chance is sampled by permuting the target's rows: laid out once for all sources on the same points.
-        sources = [bases[job.pairs[number][0]] for number in alike]
-        for number, found in zip(alike, score_both_ways(sources, bases[second], of_maps, job.atlas), strict=True):
-            n_common[number], values[number][:, columns] = len(ids[second]), found
+        sources, exchange = [bases[job.pairs[number][0]] for number in alike], resamplings.of(ids[second]).exchange
+        found = score_both_ways(sources, bases[second], of_maps, job.atlas.null, exchange)
+        for number, statistics in zip(alike, found, strict=True):
+            n_common[number], values[number][:, columns] = len(ids[second]), statistics
         for number in sorted(set(numbers) - set(alike)):
             first = job.pairs[number][0]
             try:
-                both = (bases[first].rows, ids[first]), (bases[second].rows, ids[second])
-                source, target = common_rows(*both, job.atlas.min_overlap)
+                rows, common = common_rows(
+                    (bases[first].rows, ids[first]), (bases[second].rows, ids[second]), job.atlas.min_overlap
+                )
+                chance = resamplings.of(common)
+                source, target = (basis_rows(own, permutation_profile(own[:, 1:]), chance) for own in rows)
             except ReasonError as error:
                 refusals[number] = error
                 continue
-            n_common[number] = len(source.rows)
-            values[number][:, columns] = score_both_ways([source], target, of_maps, job.atlas)[0]
-    codes = score_activations(job, ids, values, refusals.keys())
+            n_common[number] = len(common)
+            found = score_both_ways([source], target, of_maps, job.atlas.null, chance.exchange)
+            values[number][:, columns] = found[0]
+    codes = score_activations(job, ids, values, refusals.keys(), resamplings)
     position = {key: place for place, key in enumerate(keys)}
     with job.store.commit("scores", job.key) as unit_writer:
         unit_writer.arrays.write("pairs", np.array([[position[a], position[b]] for a, b in job.pairs], dtype=np.int32))
@@ -72,55 +108,81 @@ def store_block(job: BlockJob) -> None:
 
 
 def score_activations(
-    job: BlockJob, ids: Mapping[str, np.ndarray], values: np.ndarray, refused: Collection[int]
+    job: BlockJob,
+    ids: Mapping[str, np.ndarray],
+    values: np.ndarray,
+    refused: Collection[int],
+    resamplings: _Resamplings,
 ) -> dict[tuple[int, int], str]:
     """Fill in the measures of activations; return the reason codes of (pair, measure) that are not plainly ok."""
     names = [name for name in sorted(job.atlas.measures) if name in MEASURES]
     codes: dict[tuple[int, int], str] = {}
     if not names:
         return codes
-    activations = {}
-    for key in ids:
-        with job.store.open("activations", job.activations[key]) as unit:
-            activations[key] = unit.read("activations")
-    for name in names:
-        column = sorted(job.atlas.measures).index(name)
-        whole = PreparedSpaces(MEASURES[name], activations)
-        for second, numbers in _by_target(job.pairs).items():
-            alike: list[int] = []
-            for number in sorted(set(numbers) - set(refused)):
-                first = job.pairs[number][0]
-                same = _same_ids(ids[first], ids[second])
-                rows = {first: activations[first], second: activations[second]}
-                if not same:
-                    _, of_first, of_second = np.intersect1d(
-                        ids[first], ids[second], assume_unique=True, return_indices=True
-                    )
-                    rows = {first: rows[first][of_first], second: rows[second][of_second]}
+    activations = _read_activations(job, ids)
+    for numbers, common, spaces in _on_common_ids(job.pairs, ids, activations, refused):
+        rows = spaces.rows
+        ranks = Ranks()
+        for name in names:
+            column = sorted(job.atlas.measures).index(name)
+            usable = []
+            for number in numbers:
+                first, second = job.pairs[number]
                 try:
                     code = check_rows(name, rows[first], rows[second])
                 except ReasonError as error:
                     codes[number, column] = error.reason
                     continue
+                usable.append(number)
+                if code == "ok" and ranks.is_deficient(name, first, second, rows):
+                    code = "rank_deficient"
                 if code != "ok":
                     codes[number, column] = code
-                if same:
-                    alike.append(number)
-                else:
-                    own = PreparedSpaces(MEASURES[name], rows)
-                    values[number][:, column] = score_rows(own, [first], second, job.atlas.null)[0]
-            found = score_rows(whole, [job.pairs[number][0] for number in alike], second, job.atlas.null)
-            for number, statistics in zip(alike, found, strict=True):
-                values[number][:, column] = statistics
+            if usable:
+                pairs = [job.pairs[number] for number in usable]
+                values[usable, :, column] = score_rows(name, spaces, pairs, resamplings.of(common), job.atlas.null)
     return codes
+
+
+def _read_activations(job: BlockJob, keys: Iterable[str]) -> Activations:
+    """Return the activations of the block's spaces; their neighbours where graphs have the exact ones by cosine."""
+    rows, neighbours = {}, {}
+    for key in keys:
+        with job.store.open("activations", job.activations[key]) as unit:
+            rows[key] = unit.read("activations")
+        if job.atlas.graph.metric == "angular" and job.store.receipt("bases", key).facts["method"] == "exact":
+            with job.store.open("bases", key) as unit:
+                neighbours[key] = unit.read("neighbours")
+    return Activations(rows, {key: found for key, found in neighbours.items() if found.shape[1] >= N_NEIGHBORS})
+
+
+def _on_common_ids(
+    pairs: tuple[tuple[str, str], ...],
+    ids: Mapping[str, np.ndarray],
+    activations: Activations,
+    refused: Collection[int],
+) -> Iterator[tuple[list[int], np.ndarray, Activations]]:
+    """Yield (numbers of pairs, their common ids, spaces on these): all pairs on equal ids at once, the others alone."""
+    alike: dict[str, list[int]] = {}
+    for number, (first, second) in enumerate(pairs):
+        if number in refused:
+            continue
+        if _same_ids(ids[first], ids[second]):
+            alike.setdefault(ids_digest(ids[second]), []).append(number)
+            continue
+        common, of_first, of_second = np.intersect1d(ids[first], ids[second], assume_unique=True, return_indices=True)
+        yield [number], common, activations.among({first: of_first, second: of_second})
+    for numbers in alike.values():
+        keys = {key for number in numbers for key in pairs[number]}
+        yield numbers, ids[pairs[numbers[0]][0]], activations.some(keys)
 
 
 def common_rows(
     source: tuple[np.ndarray, np.ndarray], target: tuple[np.ndarray, np.ndarray], min_overlap: float
-) -> tuple[BasisRows, BasisRows]:
-    """Return both bases, given as (rows, ids), on the ids that they share, orthonormal there; ids are in order."""
+) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Return both bases, given as (rows, ids), on the ids that they share, orthonormal there; and these, in order."""
     (first, first_ids), (second, second_ids) = source, target
-    _, of_first, of_second = np.intersect1d(first_ids, second_ids, assume_unique=True, return_indices=True)
+    common, of_first, of_second = np.intersect1d(first_ids, second_ids, assume_unique=True, return_indices=True)
     smaller = min(len(first_ids), len(second_ids))
     if not len(of_first):
         found = f"found no common ids among {smaller}, needs the same samples"
@@ -131,16 +193,15 @@ def common_rows(
             f"found {len(of_first)} common ids of {smaller}, atlas.min_overlap needs a share of {min_overlap}: record "
             "both on the same samples, or lower it",
         )
-    whitened = whitened_rows(first[of_first]), whitened_rows(second[of_second])
-    there, back = (BasisRows(rows, permutation_profile(rows[:, 1:])) for rows in whitened)
-    return there, back
+    return (whitened_rows(first[of_first]), whitened_rows(second[of_second])), common
 
 
-def _by_target(pairs: tuple[tuple[str, str], ...]) -> dict[str, list[int]]:
-    """Return the numbers of the pairs by their second base."""
+def _by_target(pairs: tuple[tuple[str, str], ...], refused: Collection[int]) -> dict[str, list[int]]:
+    """Return the numbers of the pairs that are not refused by their second base."""
     numbers: dict[str, list[int]] = {}
     for number, (_, second) in enumerate(pairs):
-        numbers.setdefault(second, []).append(number)
+        if number not in refused:
+            numbers.setdefault(second, []).append(number)
     return numbers
 
 

@@ -1,7 +1,7 @@
 """Stage validate: open every source, expand the layers, and give each space its key, before anything is computed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -12,6 +12,7 @@ from lfm_tasks.sources.datasets import DatasetRows, read_dataset
 from lfm_tasks.sources.opening import open_source
 from lfm_tasks.sources.source import Source
 from lfm_tasks.spaces import Space
+from lfm_tasks.stages.designs import Design, dataset_design
 from lfm_tasks.stages.run import Announce, Failure, Run
 from lfm_tasks.stores.digests import digest, ids_digest
 
@@ -27,10 +28,11 @@ class PlannedSpace:
 
 @dataclass(frozen=True)
 class Zoo:
-    """All spaces that the catalog asks for, and those that cannot be."""
+    """All spaces that the catalog asks for, and those that cannot be; how rows are resampled, where a dataset says."""
 
     spaces: tuple[PlannedSpace, ...]
     failures: tuple[Failure, ...]
+    designs: Mapping[str, Design] = field(default_factory=dict)
 
 
 def validate(run: Run) -> Zoo:
@@ -43,17 +45,18 @@ def validate_catalog(catalog: Catalog, announce: Announce) -> Zoo:
     spaces: list[PlannedSpace] = []
     failures: list[Failure] = []
     datasets: dict[str, DatasetRows | ReasonError] = {}
+    designs: dict[str, Design] = {}
     for done, (name, model) in enumerate(catalog.models.items()):
         announce("validate", done, len(catalog.models))
         try:
-            found, refused = plan_model(name, model, catalog, _rows(model.dataset, catalog, datasets))
+            found, refused = plan_model(name, model, catalog, _rows(model.dataset, catalog, datasets, designs))
         except ReasonError as error:
             failures.append(Failure(model.dataset, name, "", "validate", error.reason, str(error)))
             continue
         spaces += found
         failures += refused
     announce("validate", len(catalog.models), len(catalog.models))
-    return Zoo(tuple(sorted(spaces, key=lambda planned: planned.space)), tuple(failures))
+    return Zoo(tuple(sorted(spaces, key=lambda planned: planned.space)), tuple(failures), designs)
 
 
 def plan_model(
@@ -72,6 +75,12 @@ def plan_model(
         except ReasonError as error:
             failures.append(Failure(model.dataset, name, layer, "validate", error.reason, str(error)))
     return spaces, failures
+
+
+def _check_cap(design: Design, dataset: str, catalog: Catalog) -> None:
+    if design.kind == "groups" and catalog.atlas.max_points is not None:
+        found = f"dataset {dataset}: found groups and atlas.max_points, which draws single rows and tears groups apart"
+        raise ReasonError("bad_groups", f"{found}: remove the cap, or give fewer whole groups")
 
 
 def check_size(n_points: int, catalog: Catalog) -> None:
@@ -108,10 +117,15 @@ def selected_rows(ids: Shaped[np.ndarray, " points"], catalog: Catalog) -> Int[n
     return order[kept]
 
 
-def _rows(name: str, catalog: Catalog, known: dict[str, DatasetRows | ReasonError]) -> DatasetRows:
+def _rows(
+    name: str, catalog: Catalog, known: dict[str, DatasetRows | ReasonError], designs: dict[str, Design]
+) -> DatasetRows:
     if name not in known:
         try:
-            known[name] = read_dataset(name, catalog)
+            known[name] = rows = read_dataset(name, catalog)
+            if (design := dataset_design(rows)) is not None:
+                _check_cap(design, name, catalog)
+                designs[name] = design
         except ReasonError as error:
             known[name] = error
     found = known[name]

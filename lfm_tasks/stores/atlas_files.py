@@ -3,7 +3,7 @@
 import json
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,18 @@ from lfm_tasks.stores.durable import swap_folders, sync_tree, write_durably
 
 MANIFEST_VERSION = 1
 _NUMBERS = {
-    name: pa.float64() for name in ("score", "null_mean", "null_q95", "calibrated", "p_value", "ci_low", "ci_high")
+    name: pa.float64()
+    for name in (
+        "score",
+        "null_mean",
+        "null_q95",
+        "calibrated",
+        "p_value",
+        "ci_low",
+        "ci_high",
+        "q_value",
+        "unrelated_rank",
+    )
 }
 
 
@@ -95,6 +106,12 @@ def write_edges(columns: Mapping[str, list[Any]], folder: Path) -> None:
     types = {name: _NUMBERS.get(name, pa.int32() if name == "n_common" else pa.string()) for name in columns}
     table = pa.table({name: pa.array(values, types[name]) for name, values in columns.items()})
     pa.parquet.write_table(table, folder / "edges.parquet", compression="zstd")
+
+
+def write_table(columns: Mapping[str, list[Any]], texts: Collection[str], path: Path) -> None:
+    """Write a Parquet table: columns named in ``texts``, and numbers, null where there is none."""
+    table = pa.table({name: pa.array(v, pa.string() if name in texts else pa.float64()) for name, v in columns.items()})
+    pa.parquet.write_table(table, path, compression="zstd")
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:

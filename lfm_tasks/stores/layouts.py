@@ -22,6 +22,10 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
         ),
         "ids": _IDS,
     },
+    "designs": {
+        "ids": _IDS,
+        "sets": ArrayLayout(("point",), "int32", "the group or stratum of each id, numbered"),
+    },
     "bases": {
         "neighbours": ArrayLayout(("point", "neighbour"), "int32", "row numbers, nearest first, without the point"),
         "distances": ArrayLayout(("point", "neighbour"), "float32", "distances to them, in the metric of the graph"),
