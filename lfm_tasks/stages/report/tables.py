@@ -11,6 +11,7 @@ from lfm_tasks.stages.report.matrices import best_matches, model_similarity
 
 # A space is called the same as another from here on.
 IDENTICAL = 0.999
+# Of the layer pairs called above chance, so many may be there by chance.
 _ABOVE_CHANCE = 0.05
 _GOOD_RECALL = 0.95
 # Eigenvalues closer than this are one eigenspace to the solver, and cutting it takes an arbitrary part.
@@ -37,7 +38,7 @@ def _verdicts(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, A
     if len(models) < 2:
         return []
     groups = [rows.of_model(model) for model in models]
-    score, p_values = (cells(atlas, rows, measure, name) for name in ("score", "p_value"))
+    score, q_values = (cells(atlas, rows, measure, name) for name in ("score", "q_value"))
     calibrated = cells(atlas, rows, measure, "calibrated")
     similarity = model_similarity(calibrated if np.isfinite(calibrated).any() else score, groups)
     np.fill_diagonal(similarity, np.nan)
@@ -51,7 +52,7 @@ def _verdicts(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, A
         falling = np.argsort(-np.nan_to_num(similarity[model], nan=-np.inf).round(6), kind="stable")
         nearest, *others = [int(other) for other in falling][:2]
         block = np.ix_(groups[model], groups[nearest])
-        chance = p_values[block]
+        chance = q_values[block]
         value, second = float(similarity[model, nearest]), float(similarity[model, others[0]])
         is_same = min(score[block].max(axis=1).min(), score[block].max(axis=0).min()) >= IDENTICAL
         found.append(
@@ -71,11 +72,11 @@ def _verdicts(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, A
     return found
 
 
-def _verdict(is_same: bool, value: float, usual: float, p_values: np.ndarray) -> str:
+def _verdict(is_same: bool, value: float, usual: float, q_values: np.ndarray) -> str:
     """Return the verdict in a word; the page explains the words."""
     if is_same:
         return "same"
-    if np.isfinite(p_values).any() and not (p_values <= _ABOVE_CHANCE).any():
+    if np.isfinite(q_values).any() and not (q_values <= _ABOVE_CHANCE).any():
         return "not above chance"
     return "close" if value > usual else "apart"
 
