@@ -7,9 +7,10 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.anchor_fit import AnchorFit, Start, fit_from_anchors
+from lfm_tasks.spectral.anchor_fit import fit_from_anchors
 from lfm_tasks.spectral.anchors import Anchors, check_anchors
 from lfm_tasks.spectral.baselines import fit_procrustes, fit_relative, refine_by_icp
+from lfm_tasks.spectral.growing import MapFit, Start
 from lfm_tasks.spectral.mutual_pairs import refine_by_mutual_pairs, round_trip_rate
 from lfm_tasks.spectral.space import SpectralSpace
 from lfm_tasks.spectral.transfer import Alignment, fit_coordinates, similarities
@@ -48,7 +49,7 @@ class Choice:
     why: str
     candidates: Mapping[str, Alignment]
     judged: tuple[Judged, ...]
-    fit: AnchorFit | None
+    fit: MapFit | None
 
     @property
     def alignment(self) -> Alignment:
@@ -100,7 +101,11 @@ def choose_alignment(source: SpectralSpace, target: SpectralSpace, anchors: Anch
     chosen = int(max(close, key=lambda number: (judged[number].round_trip, -number)))
     if judged[chosen].round_trip < _TELLING_ROUND_TRIP:
         chosen = best
-    return Choice(judged[chosen].name, _why(judged, chosen, best, len(ranks)), final, judged, fit)
+    why = _why(judged, chosen, best, len(ranks))
+    if fit is not None and judged[chosen].name.startswith("lfm"):
+        errors = f"orthogonality {fit.orthogonality_error:.2f}, commutativity {fit.commutativity_error:.2f}"
+        why += f"; errors of its functional map: {errors}"
+    return Choice(judged[chosen].name, why, final, judged, fit)
 
 
 def _tolerance(n_anchors: int) -> float:
@@ -108,7 +113,7 @@ def _tolerance(n_anchors: int) -> float:
     return 1.0 if n_anchors >= MANY_ANCHORS else 2.0
 
 
-def _fit_or_none(source: SpectralSpace, target: SpectralSpace, anchors: Anchors) -> AnchorFit | None:
+def _fit_or_none(source: SpectralSpace, target: SpectralSpace, anchors: Anchors) -> MapFit | None:
     try:
         return fit_from_anchors(source, target, anchors)
     except ReasonError as error:

@@ -1,9 +1,11 @@
-"""A space as the kernels see it: its activations, its neighbours, its basis."""
+"""A space as the kernels see it: its activations, its neighbours, its graph, its basis."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
+from scipy.sparse import csr_array
 
 from lfm_tasks.spectral.basis import Basis, spectral_basis
 from lfm_tasks.spectral.graph import Kernel, affinity_graph, join_components
@@ -12,10 +14,11 @@ from lfm_tasks.spectral.neighbours import Metric, Neighbours, exact_neighbours
 
 @dataclass(frozen=True)
 class SpectralSpace:
-    """Activations with the graph's neighbours and the basis that were made of them."""
+    """Activations with the neighbours, the graph in one piece and the basis that were made of them."""
 
     activations: Float[np.ndarray, "points features"]
     neighbours: Neighbours
+    graph: csr_array[Any]
     basis: Basis
 
     def __len__(self) -> int:
@@ -49,7 +52,7 @@ def spectral_space(
     """
     neighbours = exact_neighbours(activations, n_neighbors or dense_neighbors(len(activations)), metric=metric)
     graph, _ = join_components(affinity_graph(neighbours, kernel=kernel), activations, metric=metric)
-    return SpectralSpace(activations, neighbours, spectral_basis(graph, n_eigenpairs))
+    return SpectralSpace(activations, neighbours, graph, spectral_basis(graph, n_eigenpairs))
 
 
 def dense_neighbors(n_points: int) -> int:

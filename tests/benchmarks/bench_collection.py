@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from lfm_tasks.spectral.anchor_fit import Start, fit_from_anchors
+from lfm_tasks.spectral.anchor_fit import fit_from_anchors
 from lfm_tasks.spectral.anchors import Anchors
 from lfm_tasks.spectral.collection import Collection, cycle_residuals, fit_shared_basis, synchronised_map
 from lfm_tasks.spectral.decoding import embed, nearest_points
+from lfm_tasks.spectral.growing import Start
 from lfm_tasks.spectral.space import SpectralSpace, spectral_space
 from lfm_tasks.spectral.zoomout import zoomout
 
