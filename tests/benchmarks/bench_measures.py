@@ -1,7 +1,7 @@
 """Measures and their chance levels: all pairs of linear CKA against the pair loop, and what a permutation costs.
 
 ``python tests/benchmarks/bench_measures.py [--repeats 3]``; set OPENBLAS_NUM_THREADS=1 for figures of one core. Both
-sides of a ratio run in turn, in one process.
+sides of a ratio alternate in one process.
 """
 
 import argparse
@@ -33,14 +33,17 @@ def all_pairs(repeats: int) -> None:
     shape = (N_POINTS, N_FEATURES)
     spaces = [generator.standard_normal(shape, dtype=np.float32) for _ in range(N_SPACES)]
     before = peak()
-    found, together = timed(lambda: linear_cka_matrix(spaces), repeats)
-    grown = peak() - before
     # The loop over an eighth of the pairs: it costs the same for each.
     pairs = [(i, j) for i in range(N_SPACES) for j in range(i, N_SPACES)][::8]
     measure = MEASURES["cka_linear"]
-    looped, one_by_one = timed(lambda: [measure(spaces[i], spaces[j]) for i, j in pairs], repeats)
-    one_by_one = [8 * seconds for seconds in one_by_one]
-    np.testing.assert_allclose([found[i, j] for i, j in pairs], looped, rtol=1e-9)
+    together, one_by_one, grown = [], [], 0
+    for _ in range(repeats):
+        found, [seconds] = timed(lambda: linear_cka_matrix(spaces), 1)
+        grown = grown or peak() - before
+        together.append(seconds)
+        looped, [seconds] = timed(lambda: [measure(spaces[i], spaces[j]) for i, j in pairs], 1)
+        one_by_one.append(8 * seconds)
+        np.testing.assert_allclose([found[i, j] for i, j in pairs], looped, rtol=1e-9)
     ratios = np.array(one_by_one) / together
     print(  # noqa: T201
         f"linear CKA of all pairs of {N_SPACES} spaces ({N_POINTS} points, {N_FEATURES} features): "

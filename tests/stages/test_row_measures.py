@@ -102,6 +102,43 @@ def test_value_that_any_two_spaces_have__carries_its_reason(
     assert reason(atlas, measure="cka_linear_debiased_song", **pair) == "ok"
 
 
+def test_dead_feature__makes_measures_that_divide_by_scale_rank_deficient(
+    tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path], build: Any
+) -> None:
+    models = related_spaces(2)
+    layers, ids = models["model1"]
+    dead = layers["layer0"].copy()
+    dead[:, 2] = 0
+    models["model1"] = ({"layer0": dead}, ids)
+    build(write_zoo(tmp_path, models, measures=["overlap", "cca_mean", "cka_linear"]))
+
+    atlas = read_atlas(tmp_path / "atlas")
+
+    pair = {"source": "model0/layer0", "target": "model1/layer0"}
+    assert reason(atlas, measure="cca_mean", **pair) == "rank_deficient"
+    assert np.isfinite(float(atlas["score"].sel(dataset="probe", measure="cca_mean", **pair)))
+    assert reason(atlas, measure="cca_mean", source="model0/layer0", target="model0/layer1") == "ok"
+    assert reason(atlas, measure="cka_linear", **pair) == reason(atlas, measure="overlap", **pair) == "ok"
+
+
+def test_graph_in_pieces__is_said_beside_the_scores_of_maps_only(
+    tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path], build: Any
+) -> None:
+    models = related_spaces(2)
+    layers, ids = models["model1"]
+    moved = layers["layer0"] + np.where(ids < "p060", 50.0, 0.0)[:, None].astype(np.float32)
+    models["model1"] = ({"layer0": moved}, ids)
+    graph = {"metric": "euclidean", "n_neighbors": 10}
+    build(write_zoo(tmp_path, models, measures=["overlap", "cka_linear"], graph=graph))
+
+    atlas = read_atlas(tmp_path / "atlas")
+
+    pair = {"source": "model0/layer0", "target": "model1/layer0"}
+    assert reason(atlas, measure="overlap", **pair) == "joined"
+    assert np.isfinite(float(atlas["score"].sel(dataset="probe", measure="overlap", **pair)))
+    assert reason(atlas, measure="cka_linear", **pair) == "ok"
+
+
 def test_measure_without_a_value__leaves_the_others_theirs(
     tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path], build: Any
 ) -> None:
