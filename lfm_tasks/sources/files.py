@@ -22,7 +22,7 @@ from lfm_tasks.sources.token_masks import TokenMask, needs_tokens
 
 # Part of every identity. Raise it when the same file gives other numbers.
 _READER_VERSION = "2"
-_BATCH_BYTES = 32 * 2**20
+_BATCH_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,8 @@ class FileSource:
             cast = pooled.astype(how.dtype)
         if not np.isfinite(cast).all():
             row = rows[np.flatnonzero(~np.isfinite(cast).all(axis=1))[0]]
-            found = (
-                f"found values beyond {how.dtype} (largest {np.abs(pooled).max():.3g}), first in id {self._ids[row]!s}"
-            )
+            where = f"first in row {row} (id {self._ids[row]!s})"
+            found = f"found values beyond {how.dtype} (largest {np.abs(pooled).max():.3g}), {where}"
             raise ReasonError("not_finite", f"{array.name}: {found}: leave out dtype, or ask for a wider one")
         return cast
 

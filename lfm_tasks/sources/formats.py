@@ -35,12 +35,12 @@ _INDEXED_LAYER = re.compile(r"([^{}]*)\[\{layer\}\]", re.DOTALL)
 class Format:
     """How one kind of file is read.
 
-    ``open`` takes the path, the name that messages call it by, and the key; ``keys`` lists the arrays there are, none
-    where a file is one array. Both may raise what they like: it becomes a ReasonError that names the file.
+    ``open`` takes the path, the name that messages call it by, and the key; ``keys`` lists the arrays there are, or
+    says None for a file that is one array. Both may raise what they like: it becomes a ReasonError that names the file.
     """
 
     open: Callable[[Path, str, str | None], StoredArray]
-    keys: Callable[[Path, str], tuple[str, ...]] = lambda path, name: ()
+    keys: Callable[[Path, str], tuple[str, ...] | None] = lambda path, name: None
     keeps_order: bool = False  # whether keys come in the order they were written
 
 
@@ -97,13 +97,13 @@ def open_array(path: Path, name: str, key: str | None = None) -> StoredArray:
     form = find_format(path, name)
     indexed = _INDEXED.fullmatch(key or "")
     with readable(name):
-        if indexed is not None and key not in form.keys(path, name):
+        if indexed is not None and key not in (form.keys(path, name) or ()):
             return _check(_along_second_axis(form.open(path, name, indexed[1] or None), int(indexed[2])))
         return _check(form.open(path, name, key))
 
 
-def matching_keys(path: Path, name: str, pattern: str) -> tuple[str, ...]:
-    """Return the keys among which ``pattern`` chooses; for ``feats[{layer}]`` those along the array's second axis."""
+def matching_keys(path: Path, name: str, pattern: str) -> tuple[str, ...] | None:
+    """Return the keys that ``pattern`` chooses from, None for a file of one array; ``feats[{layer}]``: the second axis."""
     form = find_format(path, name)
     indexed = _INDEXED_LAYER.fullmatch(pattern)
     with readable(name):

@@ -102,11 +102,11 @@ def _matching_keys(path: Path, pattern: FilePattern) -> dict[str, str | None]:
         find_format(path, pattern.path)
         return {wanted: wanted}
     names = matching_keys(path, pattern.path, wanted)
-    if not names and pattern.key is None:
+    if names is None and pattern.key is None:
         return {path.stem: None}
     before, _, after = wanted.partition("{layer}")
     form = re.compile(f"{re.escape(before)}(.+){re.escape(after)}", re.DOTALL)
-    found = {match[1]: name for name in names if (match := form.fullmatch(name))}
+    found = {match[1]: name for name in names or () if (match := form.fullmatch(name))}
     if not found:
         offer = did_you_mean(wanted, names) if names else "; the file holds no arrays"
         raise ReasonError("missing_source", f"{pattern.path}: no array matches the key {wanted!r}{offer}")

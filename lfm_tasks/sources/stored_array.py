@@ -75,22 +75,24 @@ class StoredArray:
             raise ReasonError("missing_source", f"{self.name}: the file changed while it was read: start again")
 
     def _gather(self, read: ReadRows, rows: Int[np.ndarray, " selected"]) -> Shaped[np.ndarray, "selected ..."]:
+        if not len(rows):
+            return np.empty((0, *self.shape[1:]), self.dtype)
+        if np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+            with readable(self.name):
+                return read(int(rows[0]), int(rows[-1]) + 1)
         order = np.argsort(rows, kind="stable")
         ascending = rows[order]
         # A gap that lies within one block costs nothing: the block is decoded anyway.
         apart = (np.diff(ascending) > 1) & (np.diff(ascending // self.block_rows) != 0)
-        edges = [0, *(np.flatnonzero(apart) + 1).tolist(), len(rows)]
-        if len(rows) and np.array_equal(rows, np.arange(rows[0], rows[0] + len(rows))):
+        gathered = np.empty((len(rows), *self.shape[1:]), self.dtype)
+        for first, last in pairwise([0, *(np.flatnonzero(apart) + 1).tolist(), len(rows)]):
+            chosen = ascending[first:last] - ascending[first]
             with readable(self.name):
-                return read(int(rows[0]), int(rows[-1]) + 1)
-        result = np.empty((len(rows), *self.shape[1:]), self.dtype)
-        for first, last in pairwise(edges):
-            if first < last:
-                start, stop = int(ascending[first]), int(ascending[last - 1]) + 1
-                with readable(self.name):
-                    block = read(start, stop)
-                result[order[first:last]] = block[ascending[first:last] - start]
-        return result
+                block = read(int(ascending[first]), int(ascending[last - 1]) + 1)
+            gathered[first:last] = block if len(block) == len(chosen) == chosen[-1] + 1 else block[chosen]
+        places = np.empty_like(order)
+        places[order] = np.arange(len(order))
+        return gathered[places]
 
 
 def check_held(name: str, n_bytes: int) -> None:

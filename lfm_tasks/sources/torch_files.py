@@ -23,6 +23,8 @@ def open_torch(path: Path, name: str, key: str | None) -> StoredArray:
         raise ReasonError("missing_source", f"{name}: {found}{offer}")
     tensor = tensors[key]
     name = name if key is None else f"{name}#{key}"
+    if str(tensor.layout) != "torch.strided" or tensor.is_quantized:
+        raise ReasonError("wrong_dtype", f"{name}: found a sparse or quantised tensor, needs a dense one: convert it")
     first = _to_numpy(tensor[:1] if tensor.ndim else tensor, name)
 
     @contextmanager
@@ -32,9 +34,10 @@ def open_torch(path: Path, name: str, key: str | None) -> StoredArray:
     return StoredArray(name, path, seen, tuple(tensor.shape), first.dtype, hold)
 
 
-def torch_keys(path: Path, name: str) -> tuple[str, ...]:
-    """Return the names of the tensors; none for a single one."""
-    return tuple(key for key in _load(path, name) if key is not None)
+def torch_keys(path: Path, name: str) -> tuple[str, ...] | None:
+    """Return the names of the tensors; None for a single one."""
+    tensors = _load(path, name)
+    return None if None in tensors else tuple(str(key) for key in tensors)
 
 
 def _load(path: Path, name: str) -> dict[str | None, Any]:
@@ -65,8 +68,6 @@ def _load(path: Path, name: str) -> dict[str | None, Any]:
 def _to_numpy(tensor: Any, name: str) -> np.ndarray:
     import torch
 
-    if tensor.layout != torch.strided or tensor.is_quantized:
-        raise ReasonError("wrong_dtype", f"{name}: found a sparse or quantised tensor, needs a dense one: convert it")
     if tensor.dtype == torch.bfloat16:
         tensor = tensor.float()
     try:

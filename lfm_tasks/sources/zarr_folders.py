@@ -34,7 +34,7 @@ def open_zarr(path: Path, name: str, key: str | None) -> StoredArray:
     array = _array(path, key)
     if array is None:
         found = "found a group, needs key: to say which array" if key is None else "no such array"
-        offer = did_you_mean(key or "", zarr_keys(path, group_name)) or "; the group holds none"
+        offer = did_you_mean(key or "", zarr_keys(path, group_name) or ()) or "; the group holds none"
         raise ReasonError("missing_source", f"{name}: {found}{offer}")
     dtype = np.dtype("U") if array.dtype.kind == "T" else np.dtype(array.dtype)
     if array.dtype.kind not in "fiubTUS":
@@ -45,14 +45,14 @@ def open_zarr(path: Path, name: str, key: str | None) -> StoredArray:
     return StoredArray(name, path, seen, tuple(array.shape), dtype, partial(_rows, path, key), block)
 
 
-def zarr_keys(path: Path, name: str) -> tuple[str, ...]:
-    """Return the paths of all arrays below a group; none for an array."""
+def zarr_keys(path: Path, name: str) -> tuple[str, ...] | None:
+    """Return the paths of all arrays below a group; None for an array."""
     import zarr
 
     with _quiet():
         found = zarr.open(_store(path), mode="r")
         if isinstance(found, zarr.Array):
-            return ()
+            return None
         return tuple(key for key, item in found.members(max_depth=None) if isinstance(item, zarr.Array))
 
 
@@ -71,7 +71,7 @@ def _rows(path: Path, key: str | None) -> Iterator[ReadRows]:
 
     def read(start: int, stop: int) -> np.ndarray:
         values = np.asarray(array[start:stop])
-        return values.astype(str) if values.dtype.kind == "T" else values
+        return np.array(values.tolist(), dtype=str) if values.dtype.kind == "T" else values
 
     yield read
 
@@ -80,7 +80,7 @@ def _array(path: Path, key: str | None) -> Any:
     import zarr
 
     with _quiet():
-        found = zarr.open(_store(path), mode="r")
+        found: Any = zarr.open(_store(path), mode="r")
         if key is not None:
             found = found.get(key) if isinstance(found, zarr.Group) else None
     return found if isinstance(found, zarr.Array) else None

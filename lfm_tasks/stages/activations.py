@@ -18,7 +18,7 @@ from lfm_tasks.stages.run import Failure, Run
 from lfm_tasks.stages.validate import PlannedSpace, Zoo, selected_rows
 from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.arrays import ArrayReader
-from lfm_tasks.stores.digests import RowsDigest, ids_digest
+from lfm_tasks.stores.digests import RowsDigest
 from lfm_tasks.stores.layouts import LAYOUTS
 from lfm_tasks.stores.units import UnitStore
 
@@ -155,7 +155,7 @@ class _Recording:
         self._writer.arrays.write("ids", self._ids)
         self._writer.facts |= {
             "content": self._digest.hexdigest(),
-            "ids": ids_digest(self._ids),
+            "ids": self._digest.ids,
             "n_points": len(self._ids),
             "n_features": int(self._array.shape[1]),
         }

@@ -193,7 +193,7 @@ def test_values_that_are_not_finite__are_told_with_their_place(tmp_path: Path) -
 PATTERNS = {
     "missing": ("b.npy", None, r"b\.npy: no such file; (did you mean|there is) '?a\.npy"),
     "folder": ("zoo/a.npy", None, r"zoo/a\.npy: no such file; there is no folder 'zoo' either"),
-    "suffix": ("a.h5", None, r"a\.h5: found a \.h5 file, needs one of \.npy, \.npz"),
+    "suffix": ("a.csv", None, r"a\.csv: found a \.csv file, needs one of \.npy, \.npz, "),
     "no suffix": ("a", None, r"a: found a nameless file"),
     "no file": ("b_{layer}.npy", None, r"b_\{layer\}\.npy: no file matches"),
     "no folder": ("zoo/{layer}.npy", None, r"zoo/\{layer\}\.npy: no such folder"),
