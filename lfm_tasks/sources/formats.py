@@ -103,7 +103,7 @@ def open_array(path: Path, name: str, key: str | None = None) -> StoredArray:
 
 
 def matching_keys(path: Path, name: str, pattern: str) -> tuple[str, ...] | None:
-    """Return the keys that ``pattern`` chooses from, None for a file of one array; ``feats[{layer}]``: the second axis."""
+    """Return the keys to choose from, None for a file of one array; ``feats[{layer}]`` means the second axis."""
     form = find_format(path, name)
     indexed = _INDEXED_LAYER.fullmatch(pattern)
     with readable(name):

@@ -56,9 +56,9 @@ def write_saelens(folder: Path) -> None:
     field = pa.field("blocks.0.hook_resid_post", kind, metadata=metadata)
     schema = pa.schema([field, pa.field("token_ids", pa.list_(pa.int32()))])
     columns = [pa.array(TOKENS.tolist(), kind), pa.array([[1, 2, 3, 4]] * N, pa.list_(pa.int32()))]
-    with pa.OSFile(str(folder / "data-00000-of-00001.arrow"), "wb") as sink:
-        with pa.ipc.new_stream(sink, schema) as writer:
-            writer.write_batch(pa.record_batch(columns, schema=schema))
+    path = folder / "data-00000-of-00001.arrow"
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=schema))
     (folder / "state.json").write_text(json.dumps({"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}))
 
 
@@ -97,4 +97,5 @@ def test_line_of_the_page__reads_its_layout(line: str, tmp_path: Path, monkeypat
 
     assert source.ids.tolist() == IDS.tolist()
     assert batch[layer].dtype == expected.dtype
-    np.testing.assert_allclose(batch[layer], expected, rtol=1e-3 if expected.dtype == np.float16 else 1e-5)
+    tolerance = 1e-3 if expected.dtype == np.float16 else 1e-6
+    np.testing.assert_allclose(batch[layer], expected, rtol=tolerance, atol=tolerance)
