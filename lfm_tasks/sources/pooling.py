@@ -66,7 +66,7 @@ def pooled_features(shape_of_point: Sequence[int], pooling: str, *, shape: str |
 
 def stored_dtype(dtype: np.dtype) -> np.dtype:
     """Return the float type that holds every value of ``dtype``: float16 stays; else float32, or float64 if needed."""
-    return np.dtype(np.float16) if dtype == np.float16 else wide_dtype(dtype)
+    return np.dtype(np.float16) if (dtype.kind, dtype.itemsize) == ("f", 2) else wide_dtype(dtype)
 
 
 def wide_dtype(dtype: np.dtype) -> np.dtype:
