@@ -1,8 +1,9 @@
 """Activations go from a .npy into the store at a third or more of the rate of numpy.save + fsync + SHA-256, in 1 GiB.
 
 Run: ``python tests/benchmarks/bench_sources.py [folder]``. A round writes 50,000 × 2,048 float32 by numpy.save, fsync
-and SHA-256 in a process of its own, then records them as the stage activations does, in a process of its own, from opening the source to the
-committed unit. Rounds alternate; the ratio is that of the medians. Then what compressing a chunk costs and saves.
+and SHA-256 in a process of its own, then records them as the stage activations does, in another, from opening the
+source to the committed unit. Rounds alternate; the ratio is that of the medians. Then what compressing a chunk costs
+and saves.
 """
 
 import hashlib
