@@ -9,7 +9,9 @@ from lfm_tasks.catalog.names import check_layer_name, check_name, check_visible
 from lfm_tasks.catalog.patterns import check_fields, fields
 from lfm_tasks.config import AtlasConfig, ClusterConfig, Settings
 
-Pooling = Literal["none", "flatten", "mean", "max", "cls", "last"]
+Pooling = Literal["none", "flatten", "mean", "max", "cls", "last", "cls+mean"]
+Shape = Literal["nd", "ntd", "nchw", "nhwc"]
+Dtype = Literal["float16", "float32", "float64"]
 Name = Annotated[str, AfterValidator(check_name)]
 _Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(check_visible)]
 
@@ -17,6 +19,9 @@ _Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(chec
 def _with_fields(*allowed: str) -> AfterValidator:
     return AfterValidator(lambda pattern: check_fields(pattern, allowed))
 
+
+# Names an environment variable, LFM_ATLAS_STORAGE_<NAME>, that holds what gives access; never the access itself.
+Storage = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
 
 _DatasetText = Annotated[_Text, _with_fields("dataset")]
 _ModelText = Annotated[_Text, _with_fields("model", "dataset")]
@@ -28,6 +33,7 @@ class DatasetFile(Settings):
 
     path: _DatasetText
     key: _DatasetText | None = None
+    storage: Storage | None = None
 
 
 class ModelFile(Settings):
@@ -35,6 +41,7 @@ class ModelFile(Settings):
 
     path: _ModelText
     key: _ModelText | None = None
+    storage: Storage | None = None
 
 
 def _written_as(value: object) -> str:
@@ -84,7 +91,12 @@ class ActivationsSource(Settings):
     path: _LayerText
     key: _LayerText | None = None
     dataset: str
+    storage: Storage | None = None
+    shape: Shape | None = None
     pool: Pooling = "none"
+    mask: ModelFile | None = None
+    prefix_tokens: int = Field(default=0, ge=0, description="first tokens that mean and max leave out")
+    dtype: Dtype | None = None
     ids: ModelFile | None = None
 
     @model_validator(mode="after")

@@ -9,8 +9,9 @@ from jaxtyping import Shaped
 from lfm_tasks.catalog.model import Catalog, Dataset, DatasetFile, ModelFile
 from lfm_tasks.catalog.patterns import fill
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.files import FileSource, activations_pattern, check_file
-from lfm_tasks.sources.numpy_files import open_array
+from lfm_tasks.sources.files import FileSource, activations_pattern
+from lfm_tasks.sources.formats import open_array
+from lfm_tasks.sources.places import locate
 
 
 @dataclass(frozen=True)
@@ -123,8 +124,7 @@ def _read_inputs(file: DatasetFile, root: Path, dataset: str) -> Shaped[np.ndarr
 def _load(file: DatasetFile | ModelFile, root: Path, fields: dict[str, str]) -> tuple[str, Shaped[np.ndarray, "..."]]:
     """Return how messages call the array, and its values."""
     path = fill(file.path, **fields)
-    check_file(root / path, path)
-    array = open_array(root / path, path, None if file.key is None else fill(file.key, **fields))
+    array = open_array(locate(root, path, file.storage), path, None if file.key is None else fill(file.key, **fields))
     return array.name, array.load()
 
 

@@ -1,55 +1,70 @@
 """Activations that people have on disk: a file a layer, or a file with an array a layer."""
 
-import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
-from pathlib import Path, PurePath
+from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from lfm_tasks.catalog.model import ActivationsSource
-from lfm_tasks.catalog.names import check_layer_name
 from lfm_tasks.catalog.patterns import fill
 from lfm_tasks.catalog.problems import did_you_mean
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.numpy_files import RowReader, StoredArray, array_names, open_array, readable
+from lfm_tasks.sources.formats import open_array
+from lfm_tasks.sources.layers import FilePattern, find_layers
 from lfm_tasks.sources.pooling import pool_rows, pooled_features
+from lfm_tasks.sources.stored_array import StoredArray
+from lfm_tasks.sources.token_masks import TokenMask, needs_tokens
 
 # Part of every identity. Raise it when the same file gives other numbers.
-_READER_VERSION = "1"
-_READERS = (".npy", ".npz")
-_BATCH_BYTES = 32 * 2**20
+_READER_VERSION = "2"
+_BATCH_BYTES = 16 * 2**20
 
 
 @dataclass(frozen=True)
-class FilePattern:
-    """Where the layers of one model lie: paths relative to ``root``; ``{layer}`` in ``path`` or in ``key``."""
+class Reading:
+    """How a point becomes a row, as the catalog says it: see `pool_rows`; ``dtype`` None leaves the stored type."""
 
-    root: Path
-    path: str
-    key: str | None = None
+    pool: str = "none"
+    shape: str | None = None
+    mask: FilePattern | None = None
+    prefix_tokens: int = 0
+    dtype: str | None = None
 
 
 def activations_pattern(model_name: str, source: ActivationsSource, root: Path) -> FilePattern:
     """Return where a model's activations lie, its name and the dataset's filled in."""
     values = {"model": model_name, "dataset": source.dataset}
     key = None if source.key is None else fill(source.key, **values)
-    return FilePattern(root, fill(source.path, **values), key)
+    return FilePattern(root, fill(source.path, **values), key, source.storage)
+
+
+def activations_reading(model_name: str, source: ActivationsSource, root: Path) -> Reading:
+    """Return how a model's activations are read."""
+    mask = None
+    if source.mask is not None:
+        values = {"model": model_name, "dataset": source.dataset}
+        key = None if source.mask.key is None else fill(source.mask.key, **values)
+        mask = FilePattern(root, fill(source.mask.path, **values), key, source.mask.storage)
+    return Reading(source.pool, source.shape, mask, source.prefix_tokens, source.dtype)
 
 
 class FileSource:
-    """A `Source` of arrays in .npy and .npz files.
+    """A `Source` of arrays in files of any kind that `FORMATS` knows.
 
     Opening finds the layers. A layer's header is read and checked when the layer is first asked for, so that one
     damaged array costs one layer; its values are checked as they are read.
     """
 
-    def __init__(self, pattern: FilePattern, ids: Shaped[np.ndarray, " points"] | None, *, pool: str = "none") -> None:
-        self._layers = _find_layers(pattern)
-        self._pool = pool
+    def __init__(
+        self, pattern: FilePattern, ids: Shaped[np.ndarray, " points"] | None, reading: Reading | None = None
+    ) -> None:
+        self._layers = find_layers(pattern)
+        self._reading = reading or Reading()
         self._opened: dict[str, StoredArray] = {}
         self._ids = _positions(self._first_length()) if ids is None else ids
 
@@ -59,37 +74,66 @@ class FileSource:
         return self._ids
 
     def layer_names(self) -> tuple[str, ...]:
-        """All layers: in the order of the .npz, or of the file names with numbers in numerical order."""
+        """All layers: in the order of the file, or of the names with numbers in numerical order."""
         return tuple(self._layers)
 
     def shape(self, layer: str) -> tuple[int, int]:
         """Return (points, features) of ``layer`` after pooling; reads the header only, and checks it."""
         array = self._checked(layer)
-        return array.shape[0], pooled_features(array.shape[1:], self._pool)
+        return array.shape[0], self._n_features(array)
 
     def identity(self, layer: str) -> Mapping[str, str]:
-        """Return what decides the values of ``layer``: its bytes, the pooling, and this reader."""
-        digest = self._checked(layer).sha256()
-        return {"kind": "file", "sha256": digest, "pool": self._pool, "reader": _READER_VERSION}
+        """Return what decides the values of ``layer``: its content, how it is read, and this reader."""
+        array, how = self._checked(layer), self._reading
+        chosen = {"pool": how.pool, "shape": how.shape, "dtype": how.dtype, "prefix_tokens": how.prefix_tokens or None}
+        if self._mask is not None:
+            chosen["mask"] = self._mask.array.sha256()
+        said = {name: str(value) for name, value in chosen.items() if value is not None}
+        return {"kind": "file", "sha256": array.sha256(), "reader": _READER_VERSION, **said}
 
     def batches(
         self, layers: Sequence[str], rows: Int[np.ndarray, " selected"]
     ) -> Iterator[Mapping[str, Float[np.ndarray, "batch features"]]]:
-        """Yield ``rows`` of each layer, pooled, float32 or float64; ReasonError at the first value not finite."""
+        """Yield ``rows`` of each layer, pooled, as floats; ReasonError at the first value not finite."""
         arrays = {layer: self._checked(layer) for layer in layers}
-        readers: dict[str, RowReader] = {layer: array.reader() for layer, array in arrays.items()}
         row_bytes = sum(prod(array.shape[1:]) * max(array.dtype.itemsize, 4) for array in arrays.values())
         n_rows = max(1, _BATCH_BYTES // max(row_bytes, 1))
-        for start in range(0, len(rows), n_rows):
-            batch = rows[start : start + n_rows]
-            yield {layer: self._pooled(arrays[layer].name, reader(batch), batch) for layer, reader in readers.items()}
+        with ExitStack() as stack:
+            readers = {layer: stack.enter_context(array.rows()) for layer, array in arrays.items()}
+            valid = None if self._mask is None else stack.enter_context(self._mask.rows(self._ids))
+            for start in range(0, len(rows), n_rows):
+                batch = rows[start : start + n_rows]
+                mask = None if valid is None else valid(batch)
+                yield {layer: self._pooled(arrays[layer], read(batch), batch, mask) for layer, read in readers.items()}
         for array in arrays.values():
             array.check_unchanged()
 
     def _pooled(
-        self, name: str, values: Shaped[np.ndarray, "batch ..."], rows: Int[np.ndarray, " batch"]
+        self,
+        array: StoredArray,
+        values: Shaped[np.ndarray, "batch ..."],
+        rows: Int[np.ndarray, " batch"],
+        mask: Bool[np.ndarray, "batch tokens"] | None,
     ) -> Float[np.ndarray, "batch features"]:
-        pooled = pool_rows(values, self._pool)
+        how = self._reading
+        if mask is not None and values.ndim == 3:
+            needs_tokens(array.name, mask, how.prefix_tokens, self._ids[rows])
+        pooled = pool_rows(values, how.pool, shape=how.shape, mask=mask, prefix_tokens=how.prefix_tokens)
+        self._check_finite(array.name, pooled, rows)
+        if how.dtype is None:
+            return pooled
+        with np.errstate(over="ignore"):
+            cast = pooled.astype(how.dtype)
+        if not np.isfinite(cast).all():
+            row = rows[np.flatnonzero(~np.isfinite(cast).all(axis=1))[0]]
+            where = f"first in row {row} (id {self._ids[row]!s})"
+            found = f"found values beyond {how.dtype} (largest {np.abs(pooled).max():.3g}), {where}"
+            raise ReasonError("not_finite", f"{array.name}: {found}: leave out dtype, or ask for a wider one")
+        return cast
+
+    def _check_finite(
+        self, name: str, pooled: Float[np.ndarray, "batch features"], rows: Int[np.ndarray, " batch"]
+    ) -> None:
         finite = np.isfinite(pooled)
         if not finite.all():
             row, column = np.argwhere(~finite)[0]
@@ -98,30 +142,45 @@ class FileSource:
             raise ReasonError(
                 "not_finite", f"{name}: {found}, needs finite numbers: record it again, or drop the layer"
             )
-        return pooled
+
+    @cached_property
+    def _mask(self) -> TokenMask | None:
+        if self._reading.mask is None:
+            return None
+        place = self._reading.mask
+        return TokenMask(open_array(place.locate(), place.path, place.key), len(self._ids))
+
+    def _n_features(self, array: StoredArray) -> int:
+        try:
+            return pooled_features(array.shape[1:], self._reading.pool, shape=self._reading.shape)
+        except ReasonError as error:
+            raise ReasonError(error.reason, f"{array.name}: {error}") from error
 
     def _checked(self, layer: str) -> StoredArray:
         array = self._open(layer)
         if array.dtype.kind not in "fiub":
             found = f"found {array.dtype}, needs real numbers (float, integer or bool)"
             raise ReasonError("wrong_dtype", f"{array.name}: {found}: convert it")
-        try:
-            n_features = pooled_features(array.shape[1:], self._pool)
-        except ReasonError as error:
-            raise ReasonError(error.reason, f"{array.name}: {error}") from error
-        if n_features < 1:
+        if self._n_features(array) < 1:
             raise ReasonError("wrong_shape", f"{array.name}: found no features in {array.shape}, needs at least one")
         if array.shape[0] != len(self._ids):
             found = f"found {array.shape[0]} rows and {len(self._ids)} ids"
             raise ReasonError("bad_ids", f"{array.name}: {found}, needs one id a row: give the ids of these rows")
+        if len(array.shape) == 3 and self._reading.pool != "flatten":
+            n_tokens, n_prefix = array.shape[1], self._reading.prefix_tokens
+            if n_tokens <= n_prefix:
+                found = f"found {n_tokens} tokens and prefix_tokens: {n_prefix}"
+                raise ReasonError("wrong_shape", f"{array.name}: {found}, needs more tokens than prefix: lower it")
+        if self._mask is not None and len(array.shape) == 3:
+            self._mask.check_fits(array, self._reading.pool)
         return array
 
     def _open(self, layer: str) -> StoredArray:
         if layer not in self._layers:
             raise ReasonError("unknown_layer", f"no layer {layer[:100]!r}{did_you_mean(layer, self._layers)}")
         if layer not in self._opened:
-            path, name, key = self._layers[layer]
-            self._opened[layer] = open_array(path, name, key)
+            place = self._layers[layer]
+            self._opened[layer] = open_array(place.path, place.name, place.key)
         return self._opened[layer]
 
     def _first_length(self) -> int:
@@ -129,93 +188,10 @@ class FileSource:
         for layer in self._layers:
             try:
                 return self._open(layer).shape[0]
-            except (ReasonError, IndexError) as error:  # IndexError: a number, not an array
+            except ReasonError as error:
                 errors.append(error)
         raise ReasonError("bad_ids", f"no layer tells how many rows there are: {errors[0]}")
 
 
 def _positions(n_points: int) -> Shaped[np.ndarray, " points"]:
     return np.arange(n_points).astype(str)
-
-
-def _find_layers(pattern: FilePattern) -> dict[str, tuple[Path, str, str | None]]:
-    """Return path, name in messages, and key of each layer."""
-    layers: dict[str, tuple[Path, str, str | None]] = {}
-    if "{layer}" in pattern.path:
-        for layer in _matching_files(pattern):
-            name = fill(pattern.path, layer=layer)
-            layers[layer] = (pattern.root / name, name, pattern.key)
-    else:
-        path = pattern.root / pattern.path
-        check_file(path, pattern.path)
-        keys = _matching_keys(path, pattern) if path.suffix == ".npz" else {pattern.key or path.stem: pattern.key}
-        layers = {layer: (path, pattern.path, key) for layer, key in keys.items()}
-    for layer, (_, name, _) in layers.items():
-        try:
-            check_layer_name(layer)
-        except ValueError as error:
-            raise ReasonError("unknown_layer", f"{name}: {error}") from error
-    return layers
-
-
-def check_file(path: Path, name: str) -> None:
-    """Raise ReasonError if there is no such file, naming what lies nearest, or if no reader knows its kind."""
-    if path.suffix not in _READERS:
-        known = ", ".join(_READERS)
-        raise ReasonError("missing_source", f"{name}: found a {path.suffix or 'nameless'} file, needs one of {known}")
-    with readable(name):
-        if path.is_file():
-            return
-        raise ReasonError("missing_source", f"{name}: no such file{_nearest(path)}")
-
-
-def _nearest(path: Path) -> str:
-    if not path.parent.is_dir():
-        return f"; there is no folder {path.parent.name!r} either"
-    present = sorted(entry.name for entry in path.parent.iterdir() if entry.is_file())
-    return did_you_mean(path.name, present) if present else "; the folder is empty"
-
-
-def _matching_files(pattern: FilePattern) -> list[str]:
-    """Return what ``{layer}`` stands for in the files that are there, numbers inside in numerical order."""
-    parts = PurePath(pattern.path).parts
-    level = next(index for index, part in enumerate(parts) if "{layer}" in part)
-    before, _, after = parts[level].partition("{layer}")
-    name = re.compile(f"{re.escape(before)}(.+){re.escape(after)}", re.DOTALL)
-    folder = pattern.root.joinpath(*parts[:level])
-    with readable(pattern.path):
-        if not folder.is_dir():
-            raise ReasonError("missing_source", f"{pattern.path}: no such folder{_nearest_folder(folder)}")
-        present = sorted(os.listdir(folder))
-        found = [match[1] for entry in present if (match := name.fullmatch(entry))]
-        layers = [layer for layer in found if (pattern.root / fill(pattern.path, layer=layer)).is_file()]
-    if not layers:
-        raise ReasonError("missing_source", f"{pattern.path}: no file matches{did_you_mean(parts[level], present)}")
-    check_file(pattern.root / fill(pattern.path, layer=layers[0]), pattern.path)
-    return sorted(layers, key=_natural_order)
-
-
-def _nearest_folder(folder: Path) -> str:
-    if not folder.parent.is_dir():
-        return ""
-    return did_you_mean(folder.name, (entry.name for entry in folder.parent.iterdir() if entry.is_dir()))
-
-
-def _natural_order(name: str) -> tuple[tuple[int, str], ...]:
-    """Put layer2 before layer10."""
-    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]{1,18})", name))
-
-
-def _matching_keys(path: Path, pattern: FilePattern) -> dict[str, str]:
-    """Return the key of each layer in a .npz; without ``key``, every array is a layer."""
-    wanted = pattern.key or "{layer}"
-    names = array_names(path, pattern.path)
-    if "{layer}" not in wanted:
-        return {wanted: wanted}
-    before, _, after = wanted.partition("{layer}")
-    form = re.compile(f"{re.escape(before)}(.+){re.escape(after)}", re.DOTALL)
-    found = {match[1]: name for name in names if (match := form.fullmatch(name))}
-    if not found:
-        offer = did_you_mean(wanted, names) if names else "; the file holds no arrays"
-        raise ReasonError("missing_source", f"{pattern.path}: no array matches the key {wanted!r}{offer}")
-    return found

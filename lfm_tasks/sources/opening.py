@@ -4,7 +4,7 @@ from lfm_tasks.catalog.model import Catalog, Model
 from lfm_tasks.catalog.patterns import fill
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.datasets import DatasetRows, read_ids
-from lfm_tasks.sources.files import FileSource, activations_pattern
+from lfm_tasks.sources.files import FileSource, activations_pattern, activations_reading
 from lfm_tasks.sources.source import Source
 
 
@@ -15,7 +15,8 @@ def open_source(model_name: str, model: Model, catalog: Catalog, rows: DatasetRo
         ids = rows.ids
         if source.ids is not None:
             ids = read_ids(source.ids, catalog.root, model=model_name, dataset=source.dataset)
-        return FileSource(activations_pattern(model_name, source, catalog.root), ids, pool=source.pool)
+        reading = activations_reading(model_name, source, catalog.root)
+        return FileSource(activations_pattern(model_name, source, catalog.root), ids, reading)
     return _open_onnx(model_name, model, catalog, rows)
 
 

@@ -4,44 +4,69 @@ from collections.abc import Callable, Sequence
 from math import prod
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from lfm_tasks.reasons import ReasonError
 
+Tokens = Shaped[np.ndarray, "batch tokens features"]
+Valid = Bool[np.ndarray, "batch tokens"]
 
-def pool_rows(rows: Shaped[np.ndarray, "batch ..."], pooling: str) -> Float[np.ndarray, "batch features"]:
-    """Return ``rows`` as (batch, features) in float32, or float64 where float32 would round the stored type.
+
+def pool_rows(
+    rows: Shaped[np.ndarray, "batch ..."],
+    pooling: str,
+    *,
+    shape: str | None = None,
+    mask: Valid | None = None,
+    prefix_tokens: int = 0,
+) -> Float[np.ndarray, "batch features"]:
+    """Return ``rows`` as (batch, features) in float16, float32 or float64: the stored type, unless something is summed.
 
     Rows are points; what follows is features (2-D, left as it is), tokens × features (3-D) or channels × height ×
-    width (4-D). ``mean`` and ``max`` run over the tokens or the pixels, ``cls`` and ``last`` take the first and the
-    last token, ``flatten`` keeps everything. Half precision is cast up before anything is summed.
+    width (4-D; ``shape="nhwc"``: height × width × channels). ``mean`` and ``max`` run over the tokens or the pixels,
+    ``cls`` and ``last`` take the first and the last token, ``cls+mean`` both side by side, ``flatten`` keeps
+    everything. Of tokens, only those count whose ``mask`` is true; ``mean`` and ``max`` leave out the first
+    ``prefix_tokens`` of these. Half precision is cast up before anything is summed.
 
     Raises
     ------
     ReasonError
         ``wrong_shape``, if the pooling does not fit the shape.
     """
-    pooled_features(rows.shape[1:], pooling)
-    if rows.dtype != (wide := wide_dtype(rows.dtype)):
-        rows = rows.astype(wide)
+    pooled_features(rows.shape[1:], pooling, shape=shape)
     if rows.ndim == 2:
-        return np.ascontiguousarray(rows)
-    if rows.ndim == 4 and pooling != "flatten":
-        rows = np.ascontiguousarray(rows).reshape(*rows.shape[:2], -1).swapaxes(1, 2)
-    return np.ascontiguousarray(_POOL[pooling](rows), dtype=wide)
+        return np.ascontiguousarray(rows, dtype=stored_dtype(rows.dtype))
+    if pooling == "flatten":
+        return np.ascontiguousarray(rows.reshape(len(rows), -1), dtype=stored_dtype(rows.dtype))
+    if rows.ndim == 4:
+        flat = rows if shape == "nhwc" else np.moveaxis(rows, 1, 3)
+        rows, mask, prefix_tokens = flat.reshape(len(rows), -1, flat.shape[3]), None, 0
+    counted = np.ones(rows.shape[:2], bool) if mask is None else mask
+    pooled = _POOL[pooling](rows, counted, counted & (np.cumsum(counted, axis=1) > prefix_tokens))
+    return np.ascontiguousarray(pooled, dtype=stored_dtype(pooled.dtype))
 
 
-def pooled_features(shape: Sequence[int], pooling: str) -> int:
-    """Return how many features a point of ``shape`` has after ``pooling``; ReasonError if the two do not fit."""
-    n_dims = len(shape) + 1
+def pooled_features(shape_of_point: Sequence[int], pooling: str, *, shape: str | None = None) -> int:
+    """Return how many features a point of this shape has after ``pooling``; ReasonError if the two do not fit."""
+    n_dims = len(shape_of_point) + 1
+    if shape is not None and n_dims not in (2, len(shape)):
+        found = f"found a {n_dims}-D array, each point {tuple(shape_of_point)}, with shape: {shape}"
+        raise ReasonError("wrong_shape", f"{found}, needs {len(shape)} dimensions: correct shape, or leave it out")
     fitting = _FITTING.get(n_dims, ("flatten",) if n_dims > 4 else ())
     if pooling not in fitting:
         advice = f"write pool: {' or '.join(fitting)}" if fitting else "store one row a point"
-        found = f"found a {n_dims}-D array, each point {tuple(shape)}, with pool: {pooling}"
+        found = f"found a {n_dims}-D array, each point {tuple(shape_of_point)}, with pool: {pooling}"
         raise ReasonError("wrong_shape", f"{found}, needs (points, features): {advice}")
     if n_dims == 2 or pooling == "flatten":
-        return prod(shape)
-    return shape[-1] if n_dims == 3 else shape[0]
+        return prod(shape_of_point)
+    if n_dims == 4:
+        return shape_of_point[2] if shape == "nhwc" else shape_of_point[0]
+    return shape_of_point[-1] * (2 if pooling == "cls+mean" else 1)
+
+
+def stored_dtype(dtype: np.dtype) -> np.dtype:
+    """Return the float type that holds every value of ``dtype``: float16 stays; else float32, or float64 if needed."""
+    return np.dtype(np.float16) if (dtype.kind, dtype.itemsize) == ("f", 2) else wide_dtype(dtype)
 
 
 def wide_dtype(dtype: np.dtype) -> np.dtype:
@@ -49,17 +74,37 @@ def wide_dtype(dtype: np.dtype) -> np.dtype:
     return np.dtype(np.float32) if np.can_cast(dtype, np.float32, casting="safe") else np.dtype(np.float64)
 
 
+def _mean(rows: Tokens, counted: Valid) -> Float[np.ndarray, "batch features"]:
+    # Not a product with the mask: what stands at padded places may be NaN.
+    total = np.sum(rows, axis=1, dtype=np.float64, where=counted[:, :, None])
+    return (total / counted.sum(axis=1)[:, None]).astype(wide_dtype(rows.dtype))
+
+
+def _max(rows: Tokens, counted: Valid) -> Shaped[np.ndarray, "batch features"]:
+    wide = rows.astype(stored_dtype(rows.dtype), copy=False)
+    return np.max(wide, axis=1, initial=-np.inf, where=counted[:, :, None])
+
+
+def _first(rows: Tokens, valid: Valid) -> Shaped[np.ndarray, "batch features"]:
+    return rows[np.arange(len(rows)), valid.argmax(axis=1)]
+
+
+def _last(rows: Tokens, valid: Valid) -> Shaped[np.ndarray, "batch features"]:
+    return rows[np.arange(len(rows)), rows.shape[1] - 1 - valid[:, ::-1].argmax(axis=1)]
+
+
 _FITTING: dict[int, tuple[str, ...]] = {
     # A pooling that a catalog's defaults give to all layers leaves those alone that are rows already.
-    2: ("none", "flatten", "mean", "max", "cls", "last"),
-    3: ("mean", "max", "cls", "last", "flatten"),
+    2: ("none", "flatten", "mean", "max", "cls", "last", "cls+mean"),
+    3: ("mean", "max", "cls", "last", "cls+mean", "flatten"),
     4: ("mean", "max", "flatten"),
 }
 
-_POOL: dict[str, Callable[[Shaped[np.ndarray, "batch tokens features"]], Shaped[np.ndarray, "..."]]] = {
-    "mean": lambda rows: rows.mean(axis=1, dtype=np.float64),
-    "max": lambda rows: rows.max(axis=1),
-    "cls": lambda rows: rows[:, 0],
-    "last": lambda rows: rows[:, -1],
-    "flatten": lambda rows: rows.reshape(rows.shape[0], -1),
+# From rows, the valid tokens, and those of them that are not prefix.
+_POOL: dict[str, Callable[[Tokens, Valid, Valid], Shaped[np.ndarray, "batch features"]]] = {
+    "mean": lambda rows, valid, counted: _mean(rows, counted),
+    "max": lambda rows, valid, counted: _max(rows, counted),
+    "cls": lambda rows, valid, counted: _first(rows, valid),
+    "last": lambda rows, valid, counted: _last(rows, valid),
+    "cls+mean": lambda rows, valid, counted: np.concatenate([_first(rows, valid), _mean(rows, counted)], axis=1),
 }

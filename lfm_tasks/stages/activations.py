@@ -6,6 +6,7 @@ from itertools import groupby
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.reasons import ReasonError
@@ -16,7 +17,8 @@ from lfm_tasks.spaces import Space
 from lfm_tasks.stages.run import Failure, Run
 from lfm_tasks.stages.validate import PlannedSpace, Zoo, selected_rows
 from lfm_tasks.stages.workers import Trouble
-from lfm_tasks.stores.digests import RowsDigest, ids_digest
+from lfm_tasks.stores.arrays import ArrayReader
+from lfm_tasks.stores.digests import RowsDigest
 from lfm_tasks.stores.layouts import LAYOUTS
 from lfm_tasks.stores.units import UnitStore
 
@@ -72,6 +74,12 @@ def record_activations(run: Run, zoo: Zoo) -> tuple[tuple[RecordedSpace, ...], t
 def recorded_space(store: UnitStore, planned: PlannedSpace) -> RecordedSpace:
     """Return what the receipt of a recorded space says."""
     return RecordedSpace(planned.space, planned.key, planned.depth, **store.receipt("activations", planned.key).facts)
+
+
+def read_activations(unit: ArrayReader) -> Float[np.ndarray, "points features"]:
+    """Return a space's activations; half precision is cast up, here and nowhere else, before anything is squared."""
+    activations = unit.read("activations")
+    return activations.astype(np.float32) if activations.dtype == np.float16 else activations
 
 
 def record_model(job: RecordJob) -> dict[str, Trouble]:
@@ -147,7 +155,7 @@ class _Recording:
         self._writer.arrays.write("ids", self._ids)
         self._writer.facts |= {
             "content": self._digest.hexdigest(),
-            "ids": ids_digest(self._ids),
+            "ids": self._digest.ids,
             "n_points": len(self._ids),
             "n_features": int(self._array.shape[1]),
         }

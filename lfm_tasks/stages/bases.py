@@ -19,7 +19,7 @@ from lfm_tasks.spectral.neighbours import (
     exact_neighbours,
     neighbour_recall,
 )
-from lfm_tasks.stages.activations import RecordedSpace
+from lfm_tasks.stages.activations import RecordedSpace, read_activations
 from lfm_tasks.stages.run import Failure, Run
 from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.digests import digest
@@ -111,7 +111,7 @@ def basis_job(store: UnitStore, atlas: AtlasConfig, recorded: RecordedSpace) -> 
 def store_basis(job: BasisJob) -> None:
     """Read a space's activations, build its graph and basis, check them, commit them."""
     with job.store.open("activations", job.activations) as unit:
-        activations, ids = unit.read("activations"), unit.read("ids")
+        activations, ids = read_activations(unit), unit.read("ids")
     metric = job.graph.metric
     neighbours = _neighbours(activations, job)
     recall = 1.0 if job.method == "exact" else neighbour_recall(neighbours, activations, metric=metric)

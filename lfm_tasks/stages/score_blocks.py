@@ -11,6 +11,7 @@ from lfm_tasks.measures.permutation_moments import permutation_profile, unpack
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral.full_map import whitened_rows
+from lfm_tasks.stages.activations import read_activations
 from lfm_tasks.stages.designs import Design, Resampling, read_design, resampling
 from lfm_tasks.stages.map_scores import MAP_SCORES, BasisRows, basis_rows, score_both_ways
 from lfm_tasks.stages.row_scores import Activations, Ranks, check_rows, score_rows
@@ -149,7 +150,7 @@ def _read_activations(job: BlockJob, keys: Iterable[str]) -> Activations:
     rows, neighbours = {}, {}
     for key in keys:
         with job.store.open("activations", job.activations[key]) as unit:
-            rows[key] = unit.read("activations")
+            rows[key] = read_activations(unit)
         if job.atlas.graph.metric == "angular" and job.store.receipt("bases", key).facts["method"] == "exact":
             with job.store.open("bases", key) as unit:
                 neighbours[key] = unit.read("neighbours")

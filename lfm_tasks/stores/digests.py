@@ -29,19 +29,16 @@ def file_digest(path: Path) -> str:
 
 def ids_digest(ids: Shaped[np.ndarray, " points"]) -> str:
     """Return the SHA-256 of an ordered list of ids; lengths are mixed in, so that no two lists collide."""
-    hasher = hashlib.sha256()
-    for name in ids:
-        encoded = str(name).encode()
-        hasher.update(len(encoded).to_bytes(8, "little"))
-        hasher.update(encoded)
-    return hasher.hexdigest()
+    encoded = [str(name).encode() for name in ids]
+    return hashlib.sha256(b"".join(len(name).to_bytes(8, "little") + name for name in encoded)).hexdigest()
 
 
 class RowsDigest:
     """The digest of an array that arrives in batches of rows: the same for any batches."""
 
     def __init__(self, ids: Shaped[np.ndarray, " points"]) -> None:
-        self._hasher = hashlib.sha256(ids_digest(ids).encode())
+        self.ids = ids_digest(ids)
+        self._hasher = hashlib.sha256(self.ids.encode())
         self._header: str | None = None
 
     def update(self, rows: Shaped[np.ndarray, "batch features"]) -> None:

@@ -454,9 +454,9 @@ def test_onnx_source__double_precision_stays(tmp_path: Path) -> None:
     assert recorded(opened(built, tmp_path), "y").dtype == np.float64
 
 
-def test_onnx_source__half_precision_is_widened(tmp_path: Path) -> None:
+def test_onnx_source__half_precision_stays(tmp_path: Path) -> None:
     built = model([helper.make_node("Relu", ["x"], ["y"])], dtype=TensorProto.FLOAT16)
-    assert recorded(opened(built, tmp_path), "y").dtype == np.float32
+    assert recorded(opened(built, tmp_path), "y").dtype == np.float16
 
 
 def test_onnx_source__opens_a_file_that_onnx_itself_saved(tmp_path: Path) -> None:

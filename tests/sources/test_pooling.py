@@ -34,6 +34,31 @@ def test_pooling__gives_the_closed_form(rows: np.ndarray, pooling: str, first: l
     assert pooled.flags.c_contiguous
 
 
+def test_channels_last__pools_over_pixels() -> None:
+    last = np.moveaxis(IMAGES, 1, 3)
+    for pooling in ("mean", "max"):
+        np.testing.assert_array_equal(pool_rows(last, pooling, shape="nhwc"), pool_rows(IMAGES, pooling))
+    assert pooled_features(last.shape[1:], "mean", shape="nhwc") == 3
+
+
+def test_cls_and_mean__stand_side_by_side() -> None:
+    assert pool_rows(TOKENS, "cls+mean")[0].tolist() == [0, 1, 2, 3, 4, 5, 6, 7]
+    assert pool_rows(TOKENS, "cls+mean", prefix_tokens=1)[0].tolist() == [0, 1, 2, 3, 6, 7, 8, 9]
+    assert pooled_features(TOKENS.shape[1:], "cls+mean") == 8
+
+
+@pytest.mark.parametrize("pooling", ["max", "cls", "last", "flatten"])
+def test_half_precision__stays_where_nothing_is_summed(pooling: str) -> None:
+    assert pool_rows(TOKENS.astype(">f2"), pooling).dtype == np.dtype("=f2")
+    np.testing.assert_array_equal(pool_rows(TOKENS.astype(">f2"), pooling), pool_rows(TOKENS, pooling))
+
+
+def test_shape__that_the_array_does_not_have_is_refused() -> None:
+    assert pooled_features((4,), "mean", shape="nhwc") == 4  # rows already
+    with pytest.raises(ReasonError, match=r"found a 3-D array, .* with shape: nchw, needs 4 dimensions: correct shape"):
+        pool_rows(TOKENS, "mean", shape="nchw")
+
+
 def test_half_precision__is_summed_without_overflow() -> None:
     rows = np.full((1, 1000, 1), 60_000, np.float16)
     assert pool_rows(rows, "mean").tolist() == [[float(np.float16(60_000))]]

@@ -1,0 +1,186 @@
+"""Reads columns of Parquet, Arrow IPC and Feather files and of ``datasets.save_to_disk`` folders, by pyarrow alone."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.sources.arrow_columns import Column, ReadBatch
+from lfm_tasks.sources.places import is_remote, stamp
+from lfm_tasks.sources.stored_array import StoredArray, check_held
+
+DATASET_MARKERS = ("state.json", "dataset_dict.json")
+_FILE_MAGIC = b"ARROW1"
+
+
+def open_parquet(path: Path, name: str, key: str | None) -> StoredArray:
+    """Return the column ``key``, read a row group at a time."""
+    seen = stamp(path)
+    with _parquet(path) as file:
+        _check_column(file.schema_arrow, key, name)
+        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    for group in groups:
+        parts = [group.column(number) for number in range(group.num_columns)]
+        own = [part for part in parts if f"{part.path_in_schema}.".startswith(f"{key}.")]
+        check_held(f"{name}#{key}", sum(part.total_uncompressed_size for part in own))
+    column = Column(f"{name}#{key}", tuple(group.num_rows for group in groups), partial(_row_groups, path, str(key)))
+    return _stored(column, path, seen)
+
+
+def open_arrow(path: Path, name: str, key: str | None) -> StoredArray:
+    """Return the column ``key`` of an Arrow IPC or Feather file, read a record batch at a time."""
+    return _stored(_ipc_column([path], name, key), path, stamp(path))
+
+
+def open_saved_dataset(path: Path, name: str, key: str | None) -> StoredArray:
+    """Return the column ``key`` of a folder that ``datasets.Dataset.save_to_disk`` wrote."""
+    return _stored(_ipc_column(_data_files(path, name), name, key), path, stamp(path))
+
+
+def parquet_keys(path: Path, name: str) -> tuple[str, ...]:
+    """Return the names of the columns."""
+    with _parquet(path) as file:
+        return tuple(file.schema_arrow.names)
+
+
+def arrow_keys(path: Path, name: str) -> tuple[str, ...]:
+    """Return the names of the columns."""
+    return tuple(_index(path).schema.names)
+
+
+def saved_dataset_keys(path: Path, name: str) -> tuple[str, ...]:
+    """Return the names of the columns."""
+    return arrow_keys(_data_files(path, name)[0], name)
+
+
+def _stored(column: Column, path: Path, seen: Any) -> StoredArray:
+    shape, dtype = column.header()
+    return StoredArray(column.name, path, seen, shape, dtype, column.rows, max(column.batch_rows))
+
+
+def _check_column(schema: Any, key: str | None, name: str) -> None:
+    found = schema.names.count(key)
+    if key is None or not found:
+        what = "needs key: to say which column" if key is None else f"found no column {key[:100]!r}"
+        raise ReasonError("missing_source", f"{name}: {what}{did_you_mean(key or '', schema.names)}")
+    if found > 1:
+        raise ReasonError("missing_source", f"{name}: found {found} columns {key[:100]!r}, needs one: rename them")
+
+
+@contextmanager
+def _parquet(path: Path) -> Iterator[Any]:
+    import pyarrow.parquet
+
+    with path.open("rb") as content, pyarrow.parquet.ParquetFile(content) as file:
+        yield file
+
+
+@contextmanager
+def _row_groups(path: Path, key: str) -> Iterator[ReadBatch]:
+    with _parquet(path) as file:
+        # ``columns`` takes whatever begins with the name, so the column is picked once more.
+        yield lambda number: file.read_row_group(number, columns=[key], use_threads=False).column(key)
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Where the record batches of an IPC file lie: byte offsets in a stream, None where the file has a footer."""
+
+    path: Path
+    schema: Any
+    batch_rows: tuple[int, ...]
+    offsets: tuple[int, ...] | None
+
+
+def _ipc_column(paths: Sequence[Path], name: str, key: str | None) -> Column:
+    indices = [_index(path) for path in paths]
+    for index in indices:
+        _check_column(index.schema, key, name)
+    batch_rows = tuple(n_rows for index in indices for n_rows in index.batch_rows)
+    return Column(f"{name}#{key}", batch_rows, partial(_record_batches, indices, str(key)))
+
+
+@contextmanager
+def _source(path: Path) -> Iterator[Any]:
+    """Give a pyarrow file; not memory-mapped, because a mapped file that shrinks kills the process."""
+    import pyarrow as pa
+
+    if not is_remote(path):
+        with pa.OSFile(str(path), "rb") as file:
+            yield file
+        return
+    with path.open("rb") as content, pa.PythonFile(content, mode="r") as file:
+        yield file
+
+
+def _index(path: Path) -> _Index:
+    import pyarrow as pa
+
+    with _source(path) as file:
+        if file.read(len(_FILE_MAGIC)) == _FILE_MAGIC:
+            reader = pa.ipc.open_file(file)
+            n_rows = (reader.get_batch(number).num_rows for number in range(reader.num_record_batches))
+            return _Index(path, reader.schema, tuple(n_rows), None)
+        file.seek(0)
+        # A stream has no footer: only a pass over it tells how many rows there are.
+        schema = pa.ipc.read_schema(pa.ipc.read_message(file))
+        batches = []
+        size = file.size()
+        while (offset := file.tell()) < size:
+            try:
+                message = pa.ipc.read_message(file)
+            except EOFError:
+                break
+            if message.type != "record batch":
+                found = f"found a {message.type} in a stream of record batches, needs plain columns"
+                raise ReasonError("wrong_dtype", f"{path.name}: {found}: write text without dictionaries")
+            batches.append((offset, pa.ipc.read_record_batch(message, schema).num_rows))
+    return _Index(path, schema, tuple(n_rows for _, n_rows in batches), tuple(offset for offset, _ in batches))
+
+
+@contextmanager
+def _record_batches(indices: Sequence[_Index], key: str) -> Iterator[ReadBatch]:
+    with ExitStack() as stack:
+        batches: list[Callable[[], Any]] = []
+        for index in indices:
+            file = stack.enter_context(_source(index.path))
+            batches += _batch_readers(index, file)
+        yield lambda number: batches[number]().column(key)
+
+
+def _batch_readers(index: _Index, file: Any) -> list[Callable[[], Any]]:
+    import pyarrow as pa
+
+    if index.offsets is None:
+        reader = pa.ipc.open_file(file)
+        return [partial(reader.get_batch, number) for number in range(reader.num_record_batches)]
+
+    def read_at(offset: int) -> Any:
+        file.seek(offset)
+        return pa.ipc.read_record_batch(pa.ipc.read_message(file), index.schema)
+
+    return [partial(read_at, offset) for offset in index.offsets]
+
+
+def _data_files(path: Path, name: str) -> list[Path]:
+    if (path / "dataset_dict.json").is_file():
+        splits = json.loads((path / "dataset_dict.json").read_bytes()).get("splits", [])
+        found = f"found a dataset of the splits {', '.join(map(str, splits))[:200]}, needs one of them"
+        raise ReasonError("missing_source", f"{name}: {found}: add its name to the path")
+    state = json.loads((path / "state.json").read_bytes())
+    if state.get("_indices_data_files") or state.get("_indices_files"):
+        found = "found rows that are chosen by an index, needs the rows themselves"
+        raise ReasonError("missing_source", f"{name}: {found}: call flatten_indices() before save_to_disk()")
+    names = [entry["filename"] for entry in state["_data_files"]]
+    for file_name in names:
+        if file_name in {"", ".", ".."} or set(file_name) & set("/\\\x00"):
+            found = f"found the data file {file_name[:100]!r}, needs names inside the folder"
+            raise ReasonError("missing_source", f"{name}: {found}: save the dataset again")
+    if not names:
+        raise ReasonError("wrong_shape", f"{name}: found a dataset without data files, needs rows: save it again")
+    return [path / file_name for file_name in names]

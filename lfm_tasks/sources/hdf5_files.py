@@ -1,0 +1,116 @@
+"""Reads HDF5, and refuses what makes the library open other files: links, external and virtual datasets, plugins."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.sources.places import is_remote, stamp
+from lfm_tasks.sources.stored_array import ReadRows, StoredArray
+
+# Built into the library. Any other one would be looked for among shared libraries, whose code would run.
+_FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
+
+
+def open_hdf5(path: Path, name: str, key: str | None) -> StoredArray:
+    """Return the dataset at the path ``key`` inside the file."""
+    if key is None:
+        offer = did_you_mean("", hdf5_keys(path, name)) or "; the file holds none"
+        raise ReasonError("missing_source", f"{name}: needs key: to say which dataset{offer}")
+    seen = stamp(path)
+    with _opened(path) as file:
+        dataset = _find(file, key, name, path)
+        name = f"{name}#{key}"
+        _check_storage(dataset, name)
+        dtype = _dtype(dataset, name)
+        block_rows = dataset.chunks[0] if dataset.chunks else 1
+        shape = tuple(dataset.shape or ())
+    return StoredArray(name, path, seen, shape, dtype, partial(_rows, path, key), block_rows)
+
+
+def hdf5_keys(path: Path, name: str) -> tuple[str, ...]:
+    """Return the paths of all datasets that lie in the file itself."""
+    import h5py
+
+    found: list[str] = []
+    with _opened(path) as file:  # visititems follows hard links only
+        file.visititems(lambda key, item: found.append(key) if isinstance(item, h5py.Dataset) else None)
+    return tuple(found)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    import h5py
+
+    if not is_remote(path):
+        # Locks are refused by some network file systems; that nothing changed is checked by the stamp.
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+        return
+    with path.open("rb") as content, h5py.File(content, "r") as file:
+        yield file
+
+
+@contextmanager
+def _rows(path: Path, key: str) -> Iterator[ReadRows]:
+    with _opened(path) as file:
+        dataset = file[key]
+        if dataset.dtype.kind == "O":
+            text = dataset.asstr()
+            yield lambda start, stop: np.array(text[start:stop].tolist(), dtype=str)
+        else:
+            yield lambda start, stop: dataset[start:stop]
+
+
+def _find(file: Any, key: str, name: str, path: Path) -> Any:
+    """Return the dataset, every step towards it a hard link: a soft one may lead to an external one."""
+    import h5py
+
+    item = file
+    for part in key.strip("/").split("/"):
+        link = item.get(part, getlink=True) if isinstance(item, h5py.Group) else None
+        if link is None:
+            raise ReasonError("missing_source", f"{name}#{key[:100]}: no such dataset{_offer(key, path, name)}")
+        if not isinstance(link, h5py.HardLink):
+            found = f"found a link at {part[:100]!r}, which may lead to another file, needs the dataset itself"
+            raise ReasonError("missing_source", f"{name}#{key}: {found}: copy it into this file")
+        item = item[part]
+    if not isinstance(item, h5py.Dataset):
+        raise ReasonError("missing_source", f"{name}#{key}: found a group, needs a dataset{_offer(key, path, name)}")
+    return item
+
+
+def _offer(key: str, path: Path, name: str) -> str:
+    return did_you_mean(key, hdf5_keys(path, name)) or "; the file holds none"
+
+
+def _check_storage(dataset: Any, name: str) -> None:
+    if dataset.external or dataset.is_virtual:
+        found = "found values that lie in other files, needs them inside"
+        raise ReasonError("missing_source", f"{name}: {found}: copy the dataset into this file")
+    plist = dataset.id.get_create_plist()
+    for position in range(plist.get_nfilters()):
+        number, _, _, label = plist.get_filter(position)
+        if number not in _FILTERS:
+            found = f"found the filter {ascii(label.decode(errors='replace'))[:60]} ({number})"
+            needed = f"needs one of {', '.join(_FILTERS.values())}"
+            raise ReasonError("missing_source", f"{name}: {found}, {needed}: write it with compression='gzip'")
+
+
+def _dtype(dataset: Any, name: str) -> np.dtype:
+    import h5py
+
+    if h5py.check_string_dtype(dataset.dtype) is not None:
+        return np.dtype("U") if dataset.dtype.kind == "O" else dataset.dtype
+    if dataset.dtype.kind not in "fiub" or h5py.check_enum_dtype(dataset.dtype) not in (None, _BOOLEAN):
+        found = f"found values of type {str(dataset.dtype)[:80]}, needs real numbers or text"
+        raise ReasonError("wrong_dtype", f"{name}: {found}: convert it")
+    return dataset.dtype
+
+
+_BOOLEAN = {"FALSE": 0, "TRUE": 1}

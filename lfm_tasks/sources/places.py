@@ -1,0 +1,151 @@
+"""Where files lie: local paths as they are, remote ones through fsspec; the one door to universal_pathlib."""
+
+import json
+import os
+import re
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, cast
+
+from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.reasons import ReasonError
+
+_VARIABLE = "LFM_ATLAS_STORAGE_"
+_REMOTE = re.compile(r"([a-z][a-z0-9+.-]+)://")
+_SHORTEST_SECRET = 4  # characters: shorter values are settings such as "1" and would blank half a message
+# What object stores call the version of a file, best first.
+_VERSIONS = ("etag", "ETag", "mtime", "LastModified", "last_modified", "modified", "updated", "created")
+
+Stamp = tuple[tuple[str, ...], ...]
+
+
+def locate(root: Path, text: str, storage: str | None = None) -> Path:
+    """Return the path that ``text`` of a catalog in ``root`` means; remote ones have the methods of a `Path`.
+
+    ``storage`` names credentials: options of the file system, as a JSON object in the environment variable
+    ``LFM_ATLAS_STORAGE_<NAME>``. They stand nowhere else.
+    """
+    remote = _REMOTE.match(text)
+    if remote is None:
+        if storage is not None:
+            found = f"{text}: found storage: {storage} for a local path"
+            raise ReasonError("missing_source", f"{found}, needs a remote one such as s3://bucket/...: remove storage")
+        return root / text
+    from upath import UPath
+
+    options = {} if storage is None else _storage_options(storage)
+    try:
+        path = UPath(text, **options)
+        _ = path.fs
+    except ImportError as error:
+        message = f"{text}: {_blanked(str(error))[:200]}: the package that reads {remote[1]}:// is not there"
+        raise ReasonError("missing_source", f"{message}, install it beside lfm-atlas") from error
+    except Exception as error:  # file systems of fsspec have no common class of errors
+        message = f"{text}: {remote[1]}:// cannot be opened ({_brief(error)})"
+        raise ReasonError("missing_source", f"{message}: check the path and its storage") from error
+    return cast(Path, path)
+
+
+def is_remote(path: Path) -> bool:
+    """Whether ``path`` lies on another file system than this machine's."""
+    return not isinstance(path, Path)
+
+
+def stamp(path: Path) -> Stamp:
+    """Return what tells two versions of a file apart, or of a folder: sizes, times, inodes or tags of all its files."""
+    if is_remote(path):
+        found: Any = cast(Any, path).fs.find(path.path, detail=True)  # type: ignore[attr-defined]
+        return tuple((name, *_version(info)) for name, info in sorted(found.items()))
+    status = os.stat(path)
+    if not stat.S_ISDIR(status.st_mode):
+        return (_local_version("", status),)
+    return tuple(
+        _local_version(os.path.join(folder, name), os.stat(os.path.join(folder, name)))
+        for folder, folders, names in os.walk(path)
+        for name in sorted(names)
+        if folders.sort() is None
+    )
+
+
+@contextmanager
+def readable(name: str) -> Iterator[None]:
+    """Turn whatever a damaged or forbidden file raises into a ReasonError that names the file."""
+    try:
+        yield
+    except ReasonError:
+        raise
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise ReasonError("missing_source", f"{name}: cannot be read ({_brief(error)})") from error
+    except (SyntaxError, TypeError, MemoryError, RecursionError, RuntimeError, NotImplementedError) as error:
+        # numpy evaluates a header as a Python literal, zipfile knows more kinds of archive than it reads.
+        raise ReasonError("missing_source", f"{name}: cannot be read (damaged, or of an unknown kind)") from error
+    except Exception as error:
+        if _REMOTE.match(name) is None:
+            raise
+        # file systems of fsspec have no common class of errors
+        raise ReasonError("missing_source", f"{name}: cannot be read ({_brief(error)})") from error
+
+
+def nearest(path: Path) -> str:
+    """Return how a message goes on after "no such file": what lies nearest, or that nothing does."""
+    if not path.parent.is_dir():
+        return f"; there is no folder {path.parent.name!r} either"
+    present = sorted(entry.name for entry in path.parent.iterdir())
+    return did_you_mean(path.name, present) if present else "; the folder is empty"
+
+
+def _storage_options(storage: str) -> Mapping[str, Any]:
+    variable = f"{_VARIABLE}{storage.upper().replace('-', '_').replace('.', '_')}"
+    text = os.environ.get(variable)
+    if not text:
+        found = f"storage: {storage} needs the environment variable {variable}, which is not set"
+        raise ReasonError("missing_source", f'{found}: export {variable}=\'{{"key": "...", "secret": "..."}}\'')
+    try:
+        options = json.loads(text)
+    except ValueError:
+        options = None  # the error would quote the secret
+    if not isinstance(options, dict):
+        raise ReasonError("missing_source", f"storage: {storage}: {variable} needs a JSON object of storage options")
+    return options
+
+
+def _brief(error: Exception) -> str:
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return _blanked(" ".join(reason.split()))[:200]
+
+
+def _blanked(text: str) -> str:
+    """Return ``text`` without any value of the storage variables: libraries may quote what they were given."""
+    for variable, value in os.environ.items():
+        if variable.startswith(_VARIABLE):
+            for secret in _texts(value):
+                text = text.replace(secret, "***")
+    return text
+
+
+def _texts(value: str) -> Iterator[str]:
+    try:
+        waiting = [json.loads(value)]
+    except ValueError:
+        waiting = [value]
+    while waiting:
+        part = waiting.pop()
+        if isinstance(part, dict):
+            waiting += part.values()
+        elif isinstance(part, list):
+            waiting += part
+        elif isinstance(part, str) and len(part) >= _SHORTEST_SECRET:
+            yield part
+
+
+def _version(info: Mapping[str, Any]) -> tuple[str, str]:
+    tag = next((info[key] for key in _VERSIONS if info.get(key) is not None), "")
+    return str(info.get("size")), str(tag)
+
+
+def _local_version(name: str, status: os.stat_result) -> tuple[str, ...]:
+    return name, str(status.st_size), str(status.st_mtime_ns), str(status.st_ino)

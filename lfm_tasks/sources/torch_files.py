@@ -1,0 +1,76 @@
+"""Reads tensors from .pt files, weights only: nothing in them is run. Needs the extra ``torch``."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.sources.places import is_remote, stamp
+from lfm_tasks.sources.stored_array import ReadRows, StoredArray
+
+
+def open_torch(path: Path, name: str, key: str | None) -> StoredArray:
+    """Return the tensor in the file, or the one called ``key``; bfloat16 comes as float32."""
+    seen = stamp(path)
+    tensors = _load(path, name)
+    if key not in tensors:
+        found = "needs key: to say which tensor" if key is None else f"found no tensor {key[:100]!r}"
+        offer = did_you_mean(key or "", [known for known in tensors if known]) or ": it is a single one, remove the key"
+        raise ReasonError("missing_source", f"{name}: {found}{offer}")
+    tensor = tensors[key]
+    name = name if key is None else f"{name}#{key}"
+    if str(tensor.layout) != "torch.strided" or tensor.is_quantized:
+        raise ReasonError("wrong_dtype", f"{name}: found a sparse or quantised tensor, needs a dense one: convert it")
+    first = _to_numpy(tensor[:1] if tensor.ndim else tensor, name)
+
+    @contextmanager
+    def hold() -> Iterator[ReadRows]:
+        yield lambda start, stop: _to_numpy(tensor[start:stop], name)
+
+    return StoredArray(name, path, seen, tuple(tensor.shape), first.dtype, hold)
+
+
+def torch_keys(path: Path, name: str) -> tuple[str, ...] | None:
+    """Return the names of the tensors; None for a single one."""
+    tensors = _load(path, name)
+    return None if None in tensors else tuple(str(key) for key in tensors)
+
+
+def _load(path: Path, name: str) -> dict[str | None, Any]:
+    try:
+        import torch
+    except ImportError as error:
+        needed = "a .pt file is read by PyTorch, which is not there"
+        raise ReasonError("missing_source", f"{name}: {needed}: pip install 'lfm-atlas[torch]'") from error
+    try:
+        if is_remote(path):  # PyTorch maps local files only
+            with path.open("rb") as file:
+                content = torch.load(file, map_location="cpu", weights_only=True)
+        else:
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except OSError:
+        raise
+    except Exception as error:  # torch's errors have no common class
+        found = "found no tensors that can be read without running code, or a damaged file"
+        raise ReasonError("missing_source", f"{name}: {found}, needs torch.save of tensors: save them again") from error
+    if isinstance(content, torch.Tensor):
+        return {None: content}
+    if isinstance(content, dict):
+        return {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
+    found = f"found a {type(content).__name__}"
+    raise ReasonError("wrong_dtype", f"{name}: {found}, needs a tensor or a dict of tensors: save that")
+
+
+def _to_numpy(tensor: Any, name: str) -> np.ndarray:
+    import torch
+
+    if tensor.dtype == torch.bfloat16:
+        tensor = tensor.float()
+    try:
+        return tensor.detach().numpy()
+    except TypeError as error:
+        raise ReasonError("wrong_dtype", f"{name}: found {tensor.dtype}, needs real numbers: convert it") from error
