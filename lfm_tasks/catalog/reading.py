@@ -30,9 +30,7 @@ _NEEDS = {
 }
 
 
-def read_catalog(
-    path: Path, environment: Mapping[str, str] | None = None, *, trust_code: bool = False
-) -> Catalog:
+def read_catalog(path: Path, environment: Mapping[str, str] | None = None, *, trust_code: bool = False) -> Catalog:
     """Return the catalog in the YAML file at ``path``.
 
     Variables come from ``environment``, or from the process's own. ``trust_code`` lets every factory run that the

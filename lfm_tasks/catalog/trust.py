@@ -38,5 +38,7 @@ def read_trust(environment: Mapping[str, str], everything: bool) -> Trust:
 def check_factory(name: str) -> str:
     """Return ``name``; ValueError if it does not have the form ``package.module:callable``."""
     if not _FACTORY.match(name):
-        raise ValueError(f"found the factory {shorten(name)}, needs package.module:callable, as in my_zoo.models:resnet")
+        raise ValueError(
+            f"found the factory {shorten(name)}, needs package.module:callable, as in my_zoo.models:resnet"
+        )
     return name

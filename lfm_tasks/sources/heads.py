@@ -16,7 +16,7 @@ def open_head(model_name: str, model: Model, catalog: Catalog, layer: str | None
     ReasonError
         ``missing_source`` if the model has no graph to cut or no layer is named; and as `cut_head` does.
     """
-    start = layer or (model.head and model.head.layer)
+    start = layer or (model.head.layer if model.head else None)
     if model.onnx is None:
         found = "found no onnx, needs an ONNX graph to cut: export the network"
         raise ReasonError("missing_source", f"model {model_name}: {found}")

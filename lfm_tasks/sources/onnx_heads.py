@@ -107,7 +107,9 @@ def _nodes_between(graph: OnnxGraph, start: str, end: str) -> Iterator[Any]:
         led.update(node.output if read & led else ())
     if end not in led:
         found = f"found {shorten(end)}, which does not depend on {shorten(start)}"
-        raise ReasonError("unsupported_model", f"{graph.file.name}: {found}: choose a layer before it, or another output")
+        raise ReasonError(
+            "unsupported_model", f"{graph.file.name}: {found}: choose a layer before it, or another output"
+        )
     for node in reversed(nodes):
         beside = sorted((tensors_read(node) & fed) - led)
         if beside and led & set(node.output):

@@ -118,7 +118,9 @@ class TorchSource:
 
         with self._hooked(self._layers, see):
             self._run(order)
-        return {name: seen.get(name, self._refused(name, "is never called in the forward pass")) for name in self._layers}
+        return {
+            name: seen.get(name, self._refused(name, "is never called in the forward pass")) for name in self._layers
+        }
 
     def _shape(self, name: str, tensor: Any, n_rows: int) -> tuple[int, ...] | ReasonError:
         if tensor is None or not tensor.is_floating_point():

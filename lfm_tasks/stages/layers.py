@@ -8,6 +8,7 @@ from lfm_tasks.catalog import Catalog, expand_layers
 from lfm_tasks.catalog.problems import did_you_mean
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.datasets import read_dataset
+from lfm_tasks.sources.files import FileSource
 from lfm_tasks.sources.opening import open_source
 from lfm_tasks.sources.recording import RecordedSource
 
@@ -43,7 +44,7 @@ def list_layers(catalog: Catalog, model_name: str) -> tuple[ListedLayer, ...]:
         shape: tuple[int | None, ...] = shapes.get(name, ())
         try:
             # What a file holds is told by its header, already pooled.
-            shape = shape if isinstance(source, RecordedSource) else source.shape(name)[1:]
+            shape = source.shape(name)[1:] if isinstance(source, FileSource) else shape
             source.identity(name)
         except ReasonError as error:
             listed.append(ListedLayer(name, shape, name in chosen, str(error)))
@@ -56,7 +57,8 @@ def as_lines(layers: Sequence[ListedLayer]) -> str:
     """Return a line for each layer: ``*`` if it is chosen, its name, the shape of a point or why there is none."""
     width = max(len(layer.name) for layer in layers)
     return "\n".join(
-        f"{'*' if layer.chosen else ' '} {layer.name:<{width}}  {layer.problem or _text(layer.shape)}" for layer in layers
+        f"{'*' if layer.chosen else ' '} {layer.name:<{width}}  {layer.problem or _text(layer.shape)}"
+        for layer in layers
     )
 
 

@@ -174,7 +174,9 @@ def test_head__of_activations_on_disk_is_refused(tmp_path: Path) -> None:
     zoo(tmp_path, with_a_skip(), ["out"])
     files = Model.model_validate({"activations": {"path": "a.npy", "dataset": "probe"}})
     catalog = read_catalog(tmp_path / "data_catalog.yaml")
-    refusal(lambda: open_head("net", files, catalog, "sum"), "missing_source", "model net: found no onnx, needs an ONNX")
+    refusal(
+        lambda: open_head("net", files, catalog, "sum"), "missing_source", "model net: found no onnx, needs an ONNX"
+    )
     text = (tmp_path / "data_catalog.yaml").read_text().replace("onnx: {path: net.onnx", "activations: {path: a.npy")
     (tmp_path / "data_catalog.yaml").write_text(f"{text}    head: {{layer: a}}\n")
     with pytest.raises(CatalogError, match="found head beside activations, needs onnx: only an ONNX graph can be cut"):
