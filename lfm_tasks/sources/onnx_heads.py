@@ -93,7 +93,7 @@ def _output(graph: OnnxGraph, layer: str, output: str | None) -> str:
 
 
 def _nodes_between(graph: OnnxGraph, start: str, end: str) -> Iterator[Any]:
-    """Yield the nodes that make ``end`` out of ``start``, in graph order; ReasonError if they need the input as well."""
+    """Yield the nodes that make ``end`` out of ``start``, last first; ReasonError if they need the input too."""
     proto = graph.file.model.graph
     wanted, nodes = {end} - {start}, []
     for node in reversed(proto.node):

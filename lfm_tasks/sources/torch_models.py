@@ -216,7 +216,7 @@ def _tensors(module: Any) -> list[Any]:
 
 def _torch(model_name: str) -> Any:
     try:
-        import safetensors.torch
+        import safetensors.torch  # noqa: F401 - the other half of the extra
         import torch
     except ImportError as error:
         found = f"found no PyTorch ({error}), needs it to run this network"

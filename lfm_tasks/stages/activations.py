@@ -101,7 +101,6 @@ def _record_layers(job: RecordJob, source: Source, layers: Sequence[str]) -> Non
     """Write the layers as their batches come, then commit them; a network goes on where a kill stopped it."""
     rows = selected_rows(source.ids, job.catalog)
     ids = source.ids[rows]
-    runs_a_network = isinstance(source, RecordedSource)
     batch_rows = source.batch_rows if isinstance(source, RecordedSource) else 0
     commit = job.store.resume if batch_rows else job.store.commit
     with ExitStack() as stack:

@@ -69,7 +69,7 @@ def test_torch_source__refuses_modules_that_are_not_called_once(tmp_path: Path, 
 
 
 def test_factory__runs_only_with_its_users_word(tmp_path: Path) -> None:
-    with pytest.raises(ReasonError, match="own_zoo:Net, which is code .*--trust-code, or name its module") as caught:
+    with pytest.raises(ReasonError, match=r"own_zoo:Net, which is code .*--trust-code, or name its module") as caught:
         opened(zoo(tmp_path, trust=False))
     assert caught.value.reason == "untrusted_code"
     assert opened(zoo(tmp_path)).layer_names()
