@@ -33,17 +33,18 @@ def silent(stage: str, done: int, total: int) -> None:
     """Announce nothing."""
 
 
-def atlas_flow(announce: Announce = silent) -> Callable[[str], Outcome]:
+def atlas_flow(announce: Announce = silent) -> Callable[[str, bool], Outcome]:
     """Return the flow; progress goes to ``announce``, which is no parameter since parameters are stored as JSON."""
 
     @flow(name="atlas", flow_run_name="atlas of {catalog}", validate_parameters=True, persist_result=False)
-    def build(catalog: str) -> Outcome:
+    def build(catalog: str, trust_code: bool = False) -> Outcome:
         """Build the similarity atlas of a catalog.
 
         Args:
             catalog: Path of the data_catalog.yaml.
+            trust_code: Run the factories that it names: they are code.
         """
-        with open_run(read_catalog(Path(catalog)), announce) as run:
+        with open_run(read_catalog(Path(catalog), trust_code=trust_code), announce) as run:
             return build_atlas(run, as_stage=as_task)
 
     return build

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 OK, CRASH, USAGE, LIMIT_BROKEN, SOME_FAILED = 0, 1, 2, 3, 4
 
 CatalogPath = Annotated[Path, Parameter(help="The catalog: a YAML file (data_catalog.yaml in this folder).")]
+TrustCode = Annotated[bool, Parameter(help="Run the factories that the catalog names: they are code.", negative="")]
 DEFAULT_CATALOG = Path("data_catalog.yaml")
 
 app = App(
@@ -37,9 +38,10 @@ def run(
     *,
     prefect: Annotated[bool, Parameter(help="Orchestrate by Prefect; the numbers are the same without.")] = True,
     dask: Annotated[bool, Parameter(help="Work in Dask processes; --no-dask works in this one.")] = True,
+    trust_code: TrustCode = False,
 ) -> int:
     """Compute what is missing and publish the atlas: activations, graphs, bases, maps, scores, report."""
-    settings = _read(catalog)
+    settings = _read(catalog, trust_code)
     from flows.progress import progress
 
     with progress() as announce:
@@ -48,9 +50,9 @@ def run(
 
 
 @app.command
-def validate(catalog: CatalogPath = DEFAULT_CATALOG) -> int:
+def validate(catalog: CatalogPath = DEFAULT_CATALOG, *, trust_code: TrustCode = False) -> int:
     """Check the catalog and open every source; nothing is computed or written."""
-    settings = _read(catalog)
+    settings = _read(catalog, trust_code)
     zoo = _zoo(settings)
     for failure in zoo.failures:
         _complain(f"{failure.model}: {failure.message} [{failure.reason}]")
@@ -59,13 +61,34 @@ def validate(catalog: CatalogPath = DEFAULT_CATALOG) -> int:
 
 
 @app.command
-def plan(catalog: CatalogPath = DEFAULT_CATALOG) -> int:
+def plan(catalog: CatalogPath = DEFAULT_CATALOG, *, trust_code: TrustCode = False) -> int:
     """Say what a run would compute, and what it would find done."""
     from lfm_tasks.stages.plan import plan_run
 
-    settings = _read(catalog)
+    settings = _read(catalog, trust_code)
     for line in plan_run(settings, _zoo(settings)):
         _print(line)
+    return OK
+
+
+@app.command
+def layers(
+    catalog: CatalogPath,
+    model: Annotated[str, Parameter(help="A model of the catalog.")],
+    *,
+    json: Annotated[bool, Parameter(help="For programs: a list of objects.", negative="")] = False,
+    trust_code: TrustCode = False,
+) -> int:
+    """List all layers of a model and the shape of one point in each, those that the catalog chooses marked."""
+    from lfm_tasks.reasons import ReasonError
+    from lfm_tasks.stages.layers import as_json, as_lines, list_layers
+
+    try:
+        listed = list_layers(_read(catalog, trust_code), model)
+    except ReasonError as error:
+        _complain(f"{error} [{error.reason}]")
+        return USAGE
+    _print(as_json(listed) if json else as_lines(listed))
     return OK
 
 
@@ -118,12 +141,12 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-def _read(path: Path) -> "Catalog":
+def _read(path: Path, trust_code: bool) -> "Catalog":
     from lfm_tasks.catalog import CatalogError, read_catalog
     from lfm_tasks.stages.measures import unknown_measures
 
     try:
-        catalog = read_catalog(path)
+        catalog = read_catalog(path, trust_code=trust_code)
     except CatalogError as error:
         _complain(str(error))
         sys.exit(USAGE)
@@ -157,7 +180,7 @@ def _run_with_prefect(path: Path, catalog: "Catalog", announce: "Announce") -> "
         from flows.atlas import atlas_flow
 
         wait_until_ready(address)
-        return atlas_flow(announce)(str(path))
+        return atlas_flow(announce)(str(path), catalog.trust.everything)
 
 
 def _say(outcome: "Outcome", catalog: "Catalog") -> int:

@@ -1,10 +1,20 @@
 """The catalog: which models, on which data, and how they are compared; its form is checked here, names later."""
 
-from lfm_tasks.catalog.model import ActivationsSource, Catalog, Dataset, DatasetFile, Model, ModelFile, OnnxModel
+from lfm_tasks.catalog.model import (
+    ActivationsSource,
+    Catalog,
+    Dataset,
+    DatasetFile,
+    Model,
+    ModelFile,
+    OnnxModel,
+    TorchModel,
+)
 from lfm_tasks.catalog.patterns import expand_layers, fill
 from lfm_tasks.catalog.problems import CatalogError, Problem
 from lfm_tasks.catalog.reading import read_catalog
 from lfm_tasks.catalog.schema import catalog_schema
+from lfm_tasks.catalog.trust import Trust
 
 __all__ = [
     "ActivationsSource",
@@ -16,6 +26,8 @@ __all__ = [
     "ModelFile",
     "OnnxModel",
     "Problem",
+    "TorchModel",
+    "Trust",
     "catalog_schema",
     "expand_layers",
     "fill",

@@ -7,6 +7,7 @@ from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model
 
 from lfm_tasks.catalog.names import check_layer_name, check_name, check_visible
 from lfm_tasks.catalog.patterns import check_fields, fields
+from lfm_tasks.catalog.trust import Trust, check_factory
 from lfm_tasks.config import AtlasConfig, ClusterConfig, Settings
 
 Pooling = Literal["none", "flatten", "mean", "max", "cls", "last", "cls+mean"]
@@ -14,6 +15,10 @@ Shape = Literal["nd", "ntd", "nchw", "nhwc"]
 Dtype = Literal["float16", "float32", "float64"]
 Name = Annotated[str, AfterValidator(check_name)]
 _Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(check_visible)]
+
+
+# Where a model's rows may come from; one of them for each model.
+SOURCES = ("activations", "onnx", "torch")
 
 
 def _with_fields(*allowed: str) -> AfterValidator:
@@ -114,11 +119,32 @@ class OnnxModel(Settings):
     pool: Pooling = "none"
 
 
+class TorchModel(Settings):
+    """A PyTorch network that ``factory`` builds, run on the dataset's inputs; ``weights`` is a .safetensors file."""
+
+    factory: Annotated[_Text, AfterValidator(check_factory)]
+    args: dict[str, JsonValue] = Field(default_factory=dict)
+    weights: _ModelText | None = None
+    dataset: str
+    pool: Pooling = "none"
+    batch_size: int = Field(default=64, ge=1)
+    device: Literal["cpu"] = "cpu"
+
+
+class HeadCut(Settings):
+    """The part of an ONNX model from a recorded ``layer`` to ``output`` (without it: the model's only output)."""
+
+    layer: Annotated[str, AfterValidator(check_layer_name)]
+    output: Annotated[str, AfterValidator(check_layer_name)] | None = None
+
+
 class Model(Settings):
     """One model of the zoo, the layers that are compared, and facts about it."""
 
     activations: ActivationsSource | None = None
     onnx: OnnxModel | None = None
+    torch: TorchModel | None = None
+    head: HeadCut | None = None
     layers: Annotated[
         tuple[Annotated[str, AfterValidator(check_layer_name)], ...], Field(strict=False, min_length=1)
     ] = ("*",)
@@ -126,17 +152,20 @@ class Model(Settings):
 
     @model_validator(mode="after")
     def _one_source(self) -> "Model":
-        if (self.activations is None) == (self.onnx is None):
-            found = "neither" if self.onnx is None else "both"
-            raise ValueError(f"found {found} of activations and onnx, needs exactly one: where do the rows come from?")
+        found = [kind for kind in SOURCES if getattr(self, kind) is not None]
+        if len(found) != 1:
+            needed = f"needs exactly one of {', '.join(SOURCES)}: where do the rows come from?"
+            raise ValueError(f"found {' and '.join(found) or 'no source'}, {needed}")
+        if self.head is not None and self.onnx is None:
+            raise ValueError(f"found head beside {found[0]}, needs onnx: only an ONNX graph can be cut")
         return self
 
     @property
     def dataset(self) -> str:
         """The name of the dataset the model is seen through."""
-        source = self.activations or self.onnx
+        source = self.activations or self.onnx or self.torch
         if source is None:
-            raise TypeError("a model has activations or onnx")  # unreachable: _one_source
+            raise TypeError("a model has one source")  # unreachable: _one_source
         return source.dataset
 
 
@@ -152,9 +181,13 @@ class CatalogText(Settings):
 
 
 class Catalog(CatalogText):
-    """A catalog that was read and found right; ``root`` is the folder of its file."""
+    """A catalog that was read and found right; ``root`` is the folder of its file.
+
+    ``trust`` is not written in the file: who runs it says which code of factories may run. It is part of no key.
+    """
 
     root: Path
+    trust: Trust = Trust()
 
     def locate(self, path: str) -> Path:
         """Return a path of the catalog as it is on this machine: relative ones start at ``root``."""

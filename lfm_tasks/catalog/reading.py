@@ -1,5 +1,6 @@
 """Reads a catalog and says all that is wrong with it at once, each mistake with its line."""
 
+import os
 import re
 import types
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,10 +10,11 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from lfm_tasks.catalog.model import Catalog, CatalogText
+from lfm_tasks.catalog.model import SOURCES, Catalog, CatalogText
 from lfm_tasks.catalog.names import colliding
 from lfm_tasks.catalog.problems import CatalogError, Problem, describe, did_you_mean
 from lfm_tasks.catalog.tree import Entries, Items, Place, plain, read_tree
+from lfm_tasks.catalog.trust import read_trust
 
 # What pydantic adds to a location: which side of a mapping, which branch of a union.
 _MARKS = ("[key]", "<file>", "<word>")
@@ -28,10 +30,11 @@ _NEEDS = {
 }
 
 
-def read_catalog(path: Path, environment: Mapping[str, str] | None = None) -> Catalog:
+def read_catalog(path: Path, environment: Mapping[str, str] | None = None, *, trust_code: bool = False) -> Catalog:
     """Return the catalog in the YAML file at ``path``.
 
-    Variables come from ``environment``, or from the process's own.
+    Variables come from ``environment``, or from the process's own. ``trust_code`` lets every factory run that the
+    catalog names; without it only those of the environment's `TRUSTED_MODULES` may.
 
     Raises
     ------
@@ -51,7 +54,8 @@ def read_catalog(path: Path, environment: Mapping[str, str] | None = None) -> Ca
     problems += _inconsistencies(tree, file)
     if problems or catalog is None:
         raise CatalogError(problems)
-    return Catalog(root=path.absolute().parent, **dict(catalog))
+    trust = read_trust(os.environ if environment is None else environment, trust_code)
+    return Catalog(root=path.absolute().parent, trust=trust, **dict(catalog))
 
 
 def _without_private_keys(tree: Entries) -> Entries:
@@ -78,11 +82,10 @@ def _apply_defaults(tree: Entries) -> Entries:
 
 def _fitting(defaults: Entries, model: object) -> Entries:
     """Return ``defaults`` without the other kind of source than the model's own."""
-    sources = ("activations", "onnx")
-    own = [source for source in sources if isinstance(model, Entries) and source in model]
+    own = [source for source in SOURCES if isinstance(model, Entries) and source in model]
     fitting = Entries()
     for key, value in defaults.items():
-        if not own or key in own or key not in sources:
+        if not own or key in own or key not in SOURCES:
             fitting.put(key, value, defaults.places[key])
     return fitting
 
@@ -199,7 +202,7 @@ def _inconsistencies(tree: Entries, file: str) -> list[Problem]:
 
 
 def _dataset_problems(model: object, datasets: Entries, file: str) -> Iterator[Problem]:
-    for kind in ("activations", "onnx"):
+    for kind in SOURCES:
         source = model.get(kind) if isinstance(model, Entries) else None
         name = source.get("dataset") if isinstance(source, Entries) else None
         if not isinstance(source, Entries) or not isinstance(name, str):
@@ -208,6 +211,6 @@ def _dataset_problems(model: object, datasets: Entries, file: str) -> Iterator[P
         if name not in datasets:
             message = f"the dataset {name[:100]!r} is not declared under datasets{did_you_mean(name, datasets)}"
             yield Problem(file, place.line, place.where, message)
-        elif kind == "onnx" and isinstance(dataset, Entries) and not {"builtin", "inputs"} & dataset.keys():
+        elif kind != "activations" and isinstance(dataset, Entries) and not {"builtin", "inputs"} & dataset.keys():
             message = f"the dataset {name!r} has no inputs to run the model on: add inputs: {{path: inputs.npy}} to it"
             yield Problem(file, place.line, place.where, message)

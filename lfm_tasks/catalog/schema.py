@@ -5,7 +5,7 @@ from typing import Any
 from lfm_tasks.catalog.model import CatalogText, Model
 
 _SCHEMA_VERSION = "https://json-schema.org/draft/2020-12/schema"
-_PART_OF_A_MODEL = ("Model", "ActivationsSource", "OnnxModel")
+_PART_OF_A_MODEL = ("Model", "ActivationsSource", "OnnxModel", "TorchModel")
 
 
 def catalog_schema() -> dict[str, Any]:

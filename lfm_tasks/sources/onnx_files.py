@@ -24,6 +24,7 @@ class OnnxFile:
     name: str
     sha256: str
     model: Any
+    outputs: tuple[str, ...]
 
 
 def read_onnx(path: Path) -> OnnxFile:
@@ -41,9 +42,10 @@ def read_onnx(path: Path) -> OnnxFile:
         kind = message.DESCRIPTOR.name
         if kind in _REFUSED:
             _REFUSED[kind](message, path.name)
+    outputs = tuple(entry.name for entry in model.graph.output)
     del model.graph.output[:]  # what a recording puts out is chosen later
     _check_rules(model, path.name)
-    return OnnxFile(path.name, hashlib.sha256(content).hexdigest(), model)
+    return OnnxFile(path.name, hashlib.sha256(content).hexdigest(), model, outputs)
 
 
 def messages(message: Any) -> Iterator[Any]:

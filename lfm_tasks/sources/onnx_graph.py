@@ -159,9 +159,12 @@ def _depending_on(name: str, graph: Any) -> Iterator[str]:
     for node in graph.node:
         if node.op_type in ("Shape", "Size"):
             continue
-        # A subgraph of If, Loop or Scan reads outer tensors by name, without listing them as inputs of the node.
-        used = {read for inner in messages(node) if inner.DESCRIPTOR.name == "NodeProto" for read in inner.input}
-        if used & reached:
+        if tensors_read(node) & reached:
             outputs = [output for output in node.output if output]
             reached.update(outputs)
             yield from outputs
+
+
+def tensors_read(node: Any) -> set[str]:
+    """Return the names that a node reads: a subgraph of If, Loop or Scan reads outer tensors without listing them."""
+    return {read for inner in messages(node) if inner.DESCRIPTOR.name == "NodeProto" for read in inner.input if read}

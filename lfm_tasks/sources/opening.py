@@ -1,5 +1,8 @@
 """Opens a model's source of activations, whatever kind the catalog says it is."""
 
+import numpy as np
+from jaxtyping import Shaped
+
 from lfm_tasks.catalog.model import Catalog, Model
 from lfm_tasks.catalog.patterns import fill
 from lfm_tasks.reasons import ReasonError
@@ -17,18 +20,21 @@ def open_source(model_name: str, model: Model, catalog: Catalog, rows: DatasetRo
             ids = read_ids(source.ids, catalog.root, model=model_name, dataset=source.dataset)
         reading = activations_reading(model_name, source, catalog.root)
         return FileSource(activations_pattern(model_name, source, catalog.root), ids, reading)
-    return _open_onnx(model_name, model, catalog, rows)
+    inputs = _inputs(model_name, model, rows)
+    if model.torch is not None:
+        from lfm_tasks.sources.torch_models import TorchSource  # safetensors and torch take seconds to import
 
-
-def _open_onnx(model_name: str, model: Model, catalog: Catalog, rows: DatasetRows) -> Source:
+        return TorchSource(model_name, model.torch, catalog, inputs, rows.ids)
     if model.onnx is None:
-        raise TypeError(f"{model_name}: a model has activations or onnx")
-    if rows.inputs is None:
-        found = (
-            f"model {model_name}: found no inputs in the dataset {model.onnx.dataset}, needs them to run the network"
-        )
-        raise ReasonError("missing_source", f"{found}: add inputs: {{path: inputs.npy}} to the dataset")
+        raise TypeError(f"{model_name}: a model has one source")
     from lfm_tasks.sources.onnx_models import OnnxSource  # onnxruntime takes a second to import
 
     path = catalog.root / fill(model.onnx.path, model=model_name, dataset=model.onnx.dataset)
-    return OnnxSource(path, rows.inputs, rows.ids, pool=model.onnx.pool)
+    return OnnxSource(path, inputs, rows.ids, pool=model.onnx.pool)
+
+
+def _inputs(model_name: str, model: Model, rows: DatasetRows) -> Shaped[np.ndarray, "points ..."]:
+    if rows.inputs is None:
+        found = f"model {model_name}: found no inputs in the dataset {model.dataset}, needs them to run the network"
+        raise ReasonError("missing_source", f"{found}: add inputs: {{path: inputs.npy}} to the dataset")
+    return rows.inputs

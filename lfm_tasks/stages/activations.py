@@ -1,9 +1,9 @@
 """Stage activations: record every space into the store, in batches, rows in the order of their ids."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -12,14 +12,14 @@ from lfm_tasks.catalog import Catalog
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.datasets import read_dataset
 from lfm_tasks.sources.opening import open_source
+from lfm_tasks.sources.recording import RecordedSource
 from lfm_tasks.sources.source import Source
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.run import Failure, Run
 from lfm_tasks.stages.validate import PlannedSpace, Zoo, selected_rows
 from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.arrays import ArrayReader
-from lfm_tasks.stores.digests import RowsDigest
-from lfm_tasks.stores.layouts import LAYOUTS
+from lfm_tasks.stores.recordings import Recording
 from lfm_tasks.stores.units import UnitStore
 
 
@@ -55,12 +55,14 @@ def record_activations(run: Run, zoo: Zoo) -> tuple[tuple[RecordedSpace, ...], t
         for model, group in by_model
     ]
     troubles: dict[tuple[str, str], Trouble] = {}
+    run.store.forget_partial("activations", but=[planned.key for planned in missing])
     run.announce("activations", 0, len(jobs))
     for done, (number, result) in enumerate(run.workers.run(record_model, jobs), start=1):
         job = jobs[number]
         found = dict.fromkeys(job.wanted, result) if isinstance(result, Trouble) else result
         troubles |= {(job.model, layer): trouble for layer, trouble in found.items()}
         run.announce("activations", done, len(jobs))
+    run.store.forget_partial("activations")
     failures = [
         Failure(p.space.dataset, p.space.model, p.space.layer, "activations", trouble.reason, trouble.message)
         for p in zoo.spaces
@@ -106,65 +108,22 @@ def _record_one_by_one(job: RecordJob, source: Source, layers: Sequence[str]) ->
 
 
 def _record_layers(job: RecordJob, source: Source, layers: Sequence[str]) -> None:
-    """Write the layers as their batches come, then commit them."""
-    from contextlib import ExitStack
-
+    """Write the layers as their batches come, then commit them; a network goes on where a kill stopped it."""
     rows = selected_rows(source.ids, job.catalog)
     ids = source.ids[rows]
+    batch_rows = source.batch_rows if isinstance(source, RecordedSource) else 0
+    commit = job.store.resume if batch_rows else job.store.commit
     with ExitStack() as stack:
         recordings = {
-            layer: _Recording(stack.enter_context(job.store.commit("activations", job.wanted[layer])), ids)
-            for layer in layers
+            layer: Recording(stack.enter_context(commit("activations", job.wanted[layer])), ids) for layer in layers
         }
-        for batch in source.batches(layers, rows):
+        start = min(recording.n_rows for recording in recordings.values())
+        if batch_rows and start < len(rows):
+            start -= start % batch_rows  # the same rows together: the same bits
+        for recording in recordings.values():
+            recording.skip(recording.n_rows - start)
+        for batch in source.batches(layers, rows[start:]) if start < len(rows) else ():
             for layer, values in batch.items():
                 recordings[layer].add(values)
         for recording in recordings.values():
             recording.finish()
-
-
-class _Recording:
-    """One layer on its way into the store: whole chunks go out, the rest waits."""
-
-    def __init__(self, writer: Any, ids: np.ndarray) -> None:
-        self._writer = writer
-        self._ids = ids
-        self._digest = RowsDigest(ids)
-        self._array: Any = None
-        self._waiting: list[np.ndarray] = []
-        self._n_waiting = 0
-        self._n_written = 0
-        self._chunk_rows = LAYOUTS["activations"]["activations"].chunk_rows
-
-    def add(self, values: np.ndarray) -> None:
-        self._digest.update(values)
-        if self._array is None:
-            shape = (len(self._ids), values.shape[1])
-            self._array = self._writer.arrays.lay_out("activations", shape, values.dtype)
-        self._waiting.append(values)
-        self._n_waiting += len(values)
-        if self._n_waiting >= self._chunk_rows:
-            self._flush(self._n_waiting - self._n_waiting % self._chunk_rows)
-
-    def finish(self) -> None:
-        if self._array is None:
-            raise ReasonError("too_few_points", "the source gave no rows: at least 3 points are needed")
-        self._flush(self._n_waiting)
-        if self._n_written != len(self._ids):
-            raise ReasonError("wrong_shape", f"the source gave {self._n_written} rows for {len(self._ids)} ids")
-        self._writer.arrays.write("ids", self._ids)
-        self._writer.facts |= {
-            "content": self._digest.hexdigest(),
-            "ids": self._digest.ids,
-            "n_points": len(self._ids),
-            "n_features": int(self._array.shape[1]),
-        }
-
-    def _flush(self, n_rows: int) -> None:
-        if not n_rows:
-            return
-        rows = np.concatenate(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
-        self._array[self._n_written : self._n_written + n_rows] = rows[:n_rows]
-        self._n_written += n_rows
-        self._waiting = [rows[n_rows:]] if n_rows < len(rows) else []
-        self._n_waiting = len(rows) - n_rows

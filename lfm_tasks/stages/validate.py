@@ -9,6 +9,7 @@ from jaxtyping import Int, Shaped
 from lfm_tasks.catalog import Catalog, Model, expand_layers
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.datasets import DatasetRows, read_dataset
+from lfm_tasks.sources.heads import open_head
 from lfm_tasks.sources.opening import open_source
 from lfm_tasks.sources.source import Source
 from lfm_tasks.spaces import Space
@@ -64,6 +65,8 @@ def plan_model(
 ) -> tuple[list[PlannedSpace], list[Failure]]:
     """Return the spaces of one model, first layer first, and the layers that cannot be read."""
     source = open_source(name, model, catalog, rows)
+    if model.head is not None:
+        open_head(name, model, catalog)
     check_size(len(source.ids), catalog)
     layers = expand_layers(model.layers, source.layer_names())
     last = max(1, len(layers) - 1)

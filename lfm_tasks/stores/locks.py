@@ -38,6 +38,21 @@ def locked(folder: Path, purpose: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextmanager
+def held(path: Path) -> Iterator[bool]:
+    """Hold the lock file at ``path``; give False if another process holds it already."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
+
+
 def _holder(path: Path) -> str:
     try:
         holder = json.loads(path.read_text())

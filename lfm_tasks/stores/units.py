@@ -10,9 +10,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -20,6 +21,7 @@ from uuid import uuid4
 from lfm_tasks.stores.arrays import ArrayReader, ArrayWriter
 from lfm_tasks.stores.digests import file_digest
 from lfm_tasks.stores.durable import sync_folder, sync_tree, write_durably
+from lfm_tasks.stores.locks import held
 
 
 class CorruptUnitError(RuntimeError):
@@ -38,10 +40,28 @@ class Receipt:
 
 @dataclass
 class UnitWriter:
-    """An unfinished unit: arrays go in by name, facts are added on the way."""
+    """An unfinished unit: arrays go in by name, facts are added on the way.
 
-    arrays: ArrayWriter
+    ``journal`` is there if the unit outlives a kill: a file beside its folder, for whoever writes it to take notes.
+    """
+
+    folder: Path
+    kind: str
     facts: dict[str, Any] = field(default_factory=dict)
+    journal: Path | None = None
+
+    @cached_property
+    def arrays(self) -> ArrayWriter:
+        """Return the writer of the unit's arrays; the folder becomes a Zarr group when it is first asked for."""
+        return ArrayWriter(self.folder, self.kind)
+
+    def clear(self) -> None:
+        """Remove all that lies in the folder, the journal as well."""
+        shutil.rmtree(self.folder)
+        self.folder.mkdir()
+        self.__dict__.pop("arrays", None)
+        if self.journal is not None:
+            self.journal.unlink(missing_ok=True)
 
 
 @dataclass(frozen=True)
@@ -88,13 +108,40 @@ class UnitStore:
         staged = self.root / "staging" / f"{kind}-{key[:12]}-{uuid4().hex}"
         staged.mkdir(parents=True)
         try:
-            writer = UnitWriter(ArrayWriter(staged, kind))
+            writer = UnitWriter(staged, kind)
             yield writer
-            write_durably(staged / "manifest.json", _manifest(staged))
-            sync_tree(staged)
             self._publish(kind, key, staged, writer.facts)
         finally:
             shutil.rmtree(staged, ignore_errors=True)
+
+    @contextmanager
+    def resume(self, kind: str, key: str) -> Iterator[UnitWriter]:
+        """Do the same, but what was written stays when the block ends badly, for the next one to go on with.
+
+        What lies in the folder then is for the writer to check. While another process writes the same unit, this is
+        `commit`. `forget_partial` ends it.
+        """
+        partial = self.root / "partial" / f"{kind}-{key}"
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with held(partial.with_suffix(".lock")) as mine:
+            if not mine:
+                with self.commit(kind, key) as writer:
+                    yield writer
+                return
+            (partial / "unit").mkdir(parents=True, exist_ok=True)
+            writer = UnitWriter(partial / "unit", kind, journal=partial / "journal")
+            yield writer
+            self._publish(kind, key, partial / "unit", writer.facts)
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def forget_partial(self, kind: str, but: Collection[str] = ()) -> None:
+        """Remove the unfinished units of one kind, except those with a key of ``but``."""
+        kept = {f"{kind}-{key}{suffix}" for key in but for suffix in ("", ".lock")}
+        for path in (self.root / "partial").glob(f"{kind}-*"):
+            if path.name not in kept:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with suppress(OSError):  # not there, or not empty
+            (self.root / "partial").rmdir()
 
     @contextmanager
     def open(self, kind: str, key: str) -> Iterator[ArrayReader]:
@@ -146,6 +193,8 @@ class UnitStore:
             partial.unlink(missing_ok=True)
 
     def _publish(self, kind: str, key: str, staged: Path, facts: Mapping[str, Any]) -> None:
+        write_durably(staged / "manifest.json", _manifest(staged))
+        sync_tree(staged)
         unit = self._unit_path(kind, key)
         unit.parent.mkdir(parents=True, exist_ok=True)
         manifest = file_digest(staged / "manifest.json")
@@ -157,7 +206,9 @@ class UnitStore:
                 if not unit.is_dir():
                     raise
                 if not self._receipt_path(kind, key).is_file():
-                    stale = unit.rename(self.root / "staging" / f"stale-{uuid4().hex}")
+                    aside = self.root / "staging" / f"stale-{uuid4().hex}"
+                    aside.parent.mkdir(parents=True, exist_ok=True)
+                    stale = unit.rename(aside)
                     shutil.rmtree(stale, ignore_errors=True)
                 continue
             sync_folder(unit.parent)

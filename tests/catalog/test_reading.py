@@ -94,11 +94,11 @@ MISTAKES = {
     "list": ("- 1", ["found a list, needs version, datasets and models"]),
     "no source": (
         GOOD.split("    activations")[0] + "    layers: [a]\n",
-        ["found neither of activations and onnx, needs exactly one: where do the rows come from?"],
+        ["found no source, needs exactly one of activations, onnx, torch: where do the rows come from?"],
     ),
     "two sources": (
         GOOD + "    onnx: {path: a.onnx, dataset: probe}\n",
-        ["found both of activations and onnx", "the dataset 'probe' has no inputs"],
+        ["found activations and onnx, needs exactly one of", "the dataset 'probe' has no inputs"],
     ),
     "no origin": (
         GOOD.replace("{ids: {path: ids.npy}}", "{labels: {path: l.npy}}"),

@@ -1,0 +1,89 @@
+"""A recording that was stopped goes on, and ends in the unit of one that nobody stopped."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lfm_tasks.sources.recording import RecordedSource
+from lfm_tasks.stages.activations import RecordJob, _record_layers
+from lfm_tasks.stores.units import UnitStore
+
+N_POINTS, BATCH_ROWS = 9000, 100
+ROWS = np.random.default_rng(0).standard_normal((N_POINTS, 3)).astype(np.float32)
+
+
+class Stopped(RecordedSource):
+    """Gives `ROWS`, and is interrupted before a batch; counts how many it gave."""
+
+    batch_rows = BATCH_ROWS
+
+    def __init__(self, last: int | None) -> None:
+        self.last, self.asked = last, 0
+
+    @property
+    def ids(self) -> np.ndarray:
+        return np.array([f"{number:05}" for number in range(N_POINTS)])
+
+    def layer_names(self) -> tuple[str, ...]:
+        return ("a", "b")
+
+    def layer_shapes(self) -> dict[str, tuple[int | None, ...]]:
+        return {"a": (3,), "b": (3,)}
+
+    def identity(self, layer: str) -> Mapping[str, str]:
+        return {"layer": layer}
+
+    def batches(self, layers: Sequence[str], rows: np.ndarray) -> Iterator[Mapping[str, np.ndarray]]:
+        assert len(rows) == 0 or rows[0] % BATCH_ROWS == 0
+        for start in range(0, len(rows), BATCH_ROWS):
+            if self.asked == self.last:
+                raise KeyboardInterrupt
+            self.asked += 1
+            values = ROWS[rows[start : start + BATCH_ROWS]]
+            yield {layer: values * (1 + number) for number, layer in enumerate(layers)}
+
+
+def record(store: UnitStore, last: int | None = None) -> int:
+    class Atlas:
+        max_points = None
+
+    class Zoo:
+        atlas = Atlas
+
+    source = Stopped(last)
+    job = RecordJob(store, Zoo, "net", {"a": "aa" * 32, "b": "bb" * 32})  # type: ignore[arg-type]
+    _record_layers(job, source, ["a", "b"])
+    return source.asked
+
+
+def manifests(store: UnitStore) -> list[Any]:
+    return [(r.manifest, r.facts) for r in store.receipts("activations")]
+
+
+@pytest.mark.parametrize("damage", ["none", "chunk", "torn line", "layout"])
+def test_recording__goes_on_where_it_stopped(tmp_path: Path, damage: str) -> None:
+    whole, stopped = UnitStore(tmp_path / "whole"), UnitStore(tmp_path / "stopped")
+    assert record(whole) == 90
+    with pytest.raises(KeyboardInterrupt):
+        record(stopped, last=50)
+    partial = stopped.root / "partial" / f"activations-{'aa' * 32}"
+    if damage == "chunk":
+        chunk = partial / "unit" / "activations" / "c" / "1" / "0"
+        chunk.write_bytes(b"\x01" + chunk.read_bytes()[1:])
+    elif damage == "torn line":
+        with (partial / "journal").open("a") as journal:
+            journal.write("abc")
+    elif damage == "layout":
+        described = partial / "unit" / "activations" / "zarr.json"
+        described.write_text(described.read_text().replace("as the source", "as a source"))
+
+    # 50 batches were given, 2 chunks of 2,048 rows noted: on from row 4,000, or from the start.
+    assert record(stopped) == (50 if damage in ("none", "torn line") else 90)
+
+    assert manifests(stopped) == manifests(whole)
+    assert not partial.exists()
+    stopped.forget_partial("activations")
+    assert not (stopped.root / "partial").exists()
