@@ -33,11 +33,11 @@ CANDIDATES = (*BASELINES, "procrustes, mutual", "lfm", "lfm, mutual", "lfm, mutu
 
 @dataclass(frozen=True)
 class Judged:
-    """One candidate: mean reciprocal rank of held-out anchors, its standard error, share of rows that come back."""
+    """One candidate: mean reciprocal and geometric mean rank of held-out anchors, share of rows that come back."""
 
     name: str
     held_out: float
-    standard_error: float
+    typical_rank: float
     round_trip: float
 
 
@@ -63,10 +63,11 @@ def choose_alignment(source: SpectralSpace, target: SpectralSpace, anchors: Anch
     Candidates: Procrustes and ridge on the anchors; relative representations; Procrustes refined by ICP, or by pairs
     that choose each other; the functional map's pairs fitted orthogonally, and refined by mutual pairs with an
     orthogonal or a ridge map. Each is fitted again without some anchors (one at a time below 20, a fifth from 20 on)
-    and has to find their partners among up to two thousand rows: mean reciprocal rank. Of those that are not worse than
-    the best by more than one standard error of the difference (two below 20 anchors), the one with the highest
-    round-trip rate is taken; but where not even a quarter of the rows come back, as between networks that have little
-    in common, round trips say nothing, and the best one is taken.
+    and has to find their partners among up to two thousand rows. The logarithm of their rank counts: a few lucky hits
+    rule the mean of reciprocal ranks, not this one. Of those that are not worse than the best by more than one standard
+    error of the difference (two below 20 anchors), the one with the highest round-trip rate is taken; but where not
+    even a quarter of the rows come back, as between networks that have little in common, round trips say nothing, and
+    the best one is taken.
 
     Needs three anchors, of which two remain when one is held out.
 
@@ -84,18 +85,19 @@ def choose_alignment(source: SpectralSpace, target: SpectralSpace, anchors: Anch
     order = np.random.default_rng(seed).permutation(len(anchors))
     start = None if fit is None else fit.start
     ranks = np.concatenate(list(_held_out_ranks(source, target, anchors, start, order)))
+    logarithms = np.log(ranks)
     final = dict(_alignments(pairs, _ROUNDS))
     judged = tuple(
         Judged(
             name,
-            float(column.mean()),
-            float(column.std(ddof=1) / np.sqrt(len(column))),
+            float((1 / column).mean()),
+            float(np.exp(np.log(column).mean())),
             round_trip_rate(final[name], source.activations, target.activations),
         )
         for name, column in zip(final, ranks.T, strict=True)
     )
-    best = int(ranks.mean(axis=0).argmax())
-    behind = ranks[:, [best]] - ranks
+    best = int(logarithms.mean(axis=0).argmin())
+    behind = logarithms - logarithms[:, [best]]
     tolerated = _tolerance(len(anchors)) * behind.std(axis=0, ddof=1) / np.sqrt(len(ranks))
     close = np.flatnonzero(behind.mean(axis=0) <= tolerated)
     chosen = int(max(close, key=lambda number: (judged[number].round_trip, -number)))
@@ -140,7 +142,7 @@ def _held_out_ranks(
     start: Start | None,
     order: Int[np.ndarray, " anchors"],
 ) -> Iterator[Float[np.ndarray, "held_out candidates"]]:
-    """Yield, fold by fold, the reciprocal rank of every held-out anchor's partner under every candidate."""
+    """Yield, fold by fold, the rank, from 1, of every held-out anchor's partner under every candidate."""
     n_folds = _N_FOLDS if len(anchors) >= MANY_ANCHORS else len(anchors)
     source_rows, target_rows = _judges(anchors.source, len(source)), _judges(anchors.target, len(target))
     x, y = source.activations[source_rows], target.activations[target_rows]
@@ -153,7 +155,7 @@ def _held_out_ranks(
         # The anchors are the first rows of both.
         pairs = Pairs(x, y, Anchors(known, known), partners)
         found = _alignments(pairs, _JUDGED_ROUNDS)
-        yield np.column_stack([_reciprocal_ranks(alignment, x, y, held_out) for _, alignment in found])
+        yield np.column_stack([_ranks(alignment, x, y, held_out) for _, alignment in found])
 
 
 def _judges(anchor_rows: Int[np.ndarray, " anchors"], n_points: int) -> Int[np.ndarray, " rows"]:
@@ -181,7 +183,7 @@ def _alignments(pairs: Pairs, n_rounds: int) -> Iterator[tuple[str, Alignment]]:
     yield "lfm, mutual ridge", refine_by_mutual_pairs(mutual, x, y, method="ridge", n_rounds=n_rounds)
 
 
-def _reciprocal_ranks(
+def _ranks(
     alignment: Alignment,
     source: Float[np.ndarray, "source_points source_features"],
     target: Float[np.ndarray, "target_points target_features"],
@@ -189,12 +191,16 @@ def _reciprocal_ranks(
 ) -> Float[np.ndarray, " held_out"]:
     scores = similarities(alignment, source, target[held_out])
     own = scores[np.arange(len(held_out)), held_out]
-    return 1 / (scores >= own[:, None]).sum(axis=1)
+    return (scores >= own[:, None]).sum(axis=1).astype(np.float64)
 
 
 def _why(judged: tuple[Judged, ...], chosen: int, best: int, n_ranks: int) -> str:
     taken, leader = judged[chosen], judged[best]
-    found = f"{n_ranks} held-out anchors: mean reciprocal rank {taken.held_out:.3f}, round trip {taken.round_trip:.2f}"
+    found = (
+        f"{n_ranks} held-out anchors: mean reciprocal rank {taken.held_out:.3f}, typical rank "
+        f"{taken.typical_rank:.1f}, round trip {taken.round_trip:.2f}"
+    )
     if chosen == best:
         return f"{found}; best of {len(judged)}"
-    return f"{found}; too close to {leader.name} ({leader.held_out:.3f}) to tell, which comes back less often"
+    behind = f"{leader.name} (typical rank {leader.typical_rank:.1f})"
+    return f"{found}; too close to {behind} to tell, which comes back less often"
