@@ -33,7 +33,12 @@ def load_weights(module: Any, path: Path, name: str) -> str:
     for key in sorted(found.keys() & wanted.keys()):
         _check_tensor(f"{name}#{key}", found[key], wanted[key])
     # safetensors knows which names are tied to one another: its files hold such a tensor once.
-    missing, unexpected = safetensors.torch.load_model(module, path, strict=False)
+    try:
+        missing, unexpected = safetensors.torch.load_model(module, path, strict=False)
+    except Exception as error:
+        said = ascii(" ".join(str(error).split())[:200])[1:-1]
+        found_so = f"cannot be put into the network ({said}), needs one tensor for each of its own"
+        raise ReasonError("bad_weights", f"{name}: {found_so}: load them in the factory instead") from error
     if missing or unexpected:
         raise ReasonError("bad_weights", f"{name}: {_mismatch(sorted(missing), sorted(unexpected))}")
     return sha256
@@ -71,9 +76,17 @@ def _check_tensor(name: str, found: Any, wanted: Any) -> None:
     if found.shape != wanted.shape:
         shapes = f"found the shape {tuple(found.shape)}, needs {tuple(wanted.shape)}"
         raise ReasonError("bad_weights", f"{name}: {shapes}: check the factory's args")
-    if found.dtype.is_floating_point and found.dtype.itemsize > wanted.dtype.itemsize:
-        types = f"found {found.dtype}, needs {wanted.dtype}, which would round it"
-        raise ReasonError("bad_weights", f"{name}: {types}: let the factory build in {found.dtype}, or save it so")
+    # Integers in place of floats are quantised: numbers of another scale.
+    same_kind = found.dtype.is_floating_point == wanted.dtype.is_floating_point
+    if not same_kind or _promoted(found.dtype, wanted.dtype) != wanted.dtype:
+        types = f"found {found.dtype}, needs {wanted.dtype} or what it holds without loss"
+        raise ReasonError("bad_weights", f"{name}: {types}: save it so, or let the factory build in {found.dtype}")
+
+
+def _promoted(found: Any, wanted: Any) -> Any:
+    import torch
+
+    return torch.promote_types(found, wanted)
 
 
 def _mismatch(missing: list[str], unexpected: list[str]) -> str:

@@ -1,5 +1,8 @@
 """A recording that was stopped goes on, and ends in the unit of one that nobody stopped."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -87,3 +90,37 @@ def test_recording__goes_on_where_it_stopped(tmp_path: Path, damage: str) -> Non
     assert not partial.exists()
     stopped.forget_partial("activations")
     assert not (stopped.root / "partial").exists()
+
+
+KILLED = """
+import os, runpy, signal, sys
+from pathlib import Path
+from lfm_tasks.stores.units import UnitStore
+here = runpy.run_path(sys.argv[1])
+batches = here["Stopped"].batches
+
+def slow(self, layers, rows):
+    for number, batch in enumerate(batches(self, layers, rows)):
+        if number == 60:
+            os.kill(os.getpid(), signal.SIGKILL)
+        yield batch
+
+here["Stopped"].batches = slow
+here["record"](UnitStore(Path(sys.argv[2])))
+"""
+
+
+def test_recording__killed_hard_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
+    whole, killed = UnitStore(tmp_path / "whole"), UnitStore(tmp_path / "killed")
+    record(whole)
+    command = [sys.executable, "-c", KILLED, __file__, str(killed.root)]
+    assert subprocess.run(command, capture_output=True, timeout=120, check=False).returncode == -signal.SIGKILL
+    assert not manifests(killed)
+    assert (killed.root / "partial").is_dir()
+
+    # 6,000 rows were given, 2 chunks of 2,048 of them noted: on from row 4,000.
+    assert record(killed) == 50
+
+    assert manifests(killed) == manifests(whole)
+    killed.forget_partial("activations")
+    assert not (killed.root / "partial").exists()
