@@ -69,7 +69,10 @@ def comparison_problems(comparison: Comparison, members: Mapping[str, Member]) -
     yield from missed
     if missed or comparison.dataset is not None:
         return
-    datasets = {known[name].dataset for name in (*chosen_models(comparison.sources, known), *chosen_models(comparison.targets, known))}
+    datasets = {
+        known[name].dataset
+        for name in (*chosen_models(comparison.sources, known), *chosen_models(comparison.targets, known))
+    }
     if len(datasets) > 1:
         found = ", ".join(sorted(str(name) for name in datasets))
         yield "", f"found models on {found}, needs one dataset: say which, dataset: {min(map(str, datasets))}"
@@ -171,9 +174,7 @@ def _has(meta: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
 
 def _fits(wanted: Any, own: Any) -> bool:
     """Return whether one of the wanted values is one of a model's own; true is not 1."""
-    return any(
-        a == b and isinstance(a, bool) == isinstance(b, bool) for a in _several(wanted) for b in _several(own)
-    )
+    return any(a == b and isinstance(a, bool) == isinstance(b, bool) for a in _several(wanted) for b in _several(own))
 
 
 def _several(value: Any) -> list[Any]:

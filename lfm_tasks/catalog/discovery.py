@@ -8,7 +8,6 @@ from pathlib import Path, PurePath
 
 from lfm_tasks.catalog.model import CatalogText, Discovery, Model, RefusedArrival
 from lfm_tasks.catalog.names import check_name, shorten
-from lfm_tasks.catalog.patterns import fill
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def _check(name: str, path: Path, taken: Mapping[str, str], root: Path) -> None:
 def _matching(discovery: Discovery, root: Path) -> Iterator[tuple[str, Path]]:
     """Yield what ``{model}`` stands for and the path of its level, hidden files apart; nothing where no folder is."""
     source = discovery.activations or discovery.onnx
-    parts = PurePath(fill(source.path, dataset=discovery.dataset)).parts if source is not None else ()
+    parts = PurePath(source.path.replace("{dataset}", discovery.dataset)).parts if source is not None else ()
     level = next(index for index, part in enumerate(parts) if "{model}" in part)
     first, *others = [re.escape(text) for text in parts[level].split("{model}")]
     form = re.compile(first + "(?P<model>.+)" + "(?P=model)".join(others), re.DOTALL)
@@ -69,7 +68,9 @@ def _matching(discovery: Discovery, root: Path) -> Iterator[tuple[str, Path]]:
         return
     for entry in entries:
         match = None if entry.startswith(".") else form.fullmatch(entry)
-        if match and _is_there(folder / entry, [part.replace("{model}", match["model"]) for part in parts[level + 1 :]]):
+        if match and _is_there(
+            folder / entry, [part.replace("{model}", match["model"]) for part in parts[level + 1 :]]
+        ):
             yield match["model"], folder / entry
 
 

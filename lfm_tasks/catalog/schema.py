@@ -16,9 +16,7 @@ def catalog_schema() -> dict[str, Any]:
     schema = CatalogText.model_json_schema()
     for name in _PART_OF_A_MODEL:
         schema["$defs"][name].pop("required", None)
-    schema["anyOf"] = [
-        {"required": [key], "properties": {key: {"minProperties": 1}}} for key in ("models", "discover")
-    ]
+    schema["anyOf"] = [{"required": [key], "properties": {key: {"minProperties": 1}}} for key in ("models", "discover")]
     schema["properties"]["defaults"] = {"$ref": f"#/$defs/{Model.__name__}"}
     schema["patternProperties"] = {"^(x-|_)": {}}
     return {"$schema": _SCHEMA_VERSION, **schema, "title": "Catalog of lfm-atlas"}
