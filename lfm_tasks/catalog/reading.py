@@ -52,13 +52,13 @@ def read_catalog(path: Path, environment: Mapping[str, str] | None = None) -> Ca
     problems += [problem for problem in more if not any(where.startswith(f"{problem.where}.") for where in known)]
     problems += _inconsistencies(tree, file)
     root = path.absolute().parent
-    found = None if catalog is None else discover(catalog, root)
-    if catalog is not None and found is not None:
-        catalog = catalog.model_copy(update={"models": {**catalog.models, **found.models}})
+    arrived = None if catalog is None else discover(catalog, root)
+    if catalog is not None and arrived is not None:
+        catalog = catalog.model_copy(update={"models": {**catalog.models, **arrived.models}})
         problems += _comparison_problems(catalog, tree, file)
-    if problems or catalog is None or found is None:
+    if problems or catalog is None or arrived is None:
         raise CatalogError(problems)
-    return Catalog(root=root, arrivals=found.arrivals, refused=found.refused, **dict(catalog))
+    return Catalog(root=root, arrivals=arrived.arrivals, refused=arrived.refused, **dict(catalog))
 
 
 def _without_private_keys(tree: Entries) -> Entries:

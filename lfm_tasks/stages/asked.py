@@ -31,9 +31,9 @@ class Scope:
             for pattern in self.only
             if not any(matches(name, pattern) for name in catalog.models)
         ]
-        offer = "; the catalog has no comparisons"
+        known = catalog.comparisons
         return found + [
-            f"--comparison: no {name[:100]!r}{did_you_mean(name, catalog.comparisons) if catalog.comparisons else offer}"
+            f"--comparison: no {name[:100]!r}{did_you_mean(name, known) or '; the catalog has no comparisons'}"
             for name in self.comparisons
             if name not in catalog.comparisons
         ]

@@ -47,7 +47,7 @@ class Run:
     workers: Workers
     announce: Announce
     tally: Tally
-    scope: Scope = Scope()
+    scope: Scope = field(default_factory=Scope)
 
     @property
     def atlas_folder(self) -> Path:
