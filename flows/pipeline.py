@@ -36,7 +36,7 @@ def build_atlas(run: Run, as_stage: StageCaller = directly) -> Outcome:
     """Run all stages; ``as_stage`` says how each is called (directly, or as a Prefect task)."""
     zoo = as_stage(validate)(run)
     recorded, failures = as_stage(record_activations)(run, zoo)
-    spaces, failures = as_stage(build_bases)(run, recorded, failures)
+    spaces, failures = as_stage(build_bases)(run, zoo, recorded, failures)
     scored = as_stage(score_pairs)(run, zoo, spaces)
     found = contents(run, zoo, spaces, scored, failures)
     is_new = as_stage(publish_atlas)(run, found)

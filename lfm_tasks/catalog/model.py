@@ -1,10 +1,13 @@
 """What a catalog holds, as frozen values: datasets, models, and the settings of the run."""
 
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
+from lfm_tasks.catalog.comparisons import Comparison, Member
+from lfm_tasks.catalog.meta import check_meta
 from lfm_tasks.catalog.names import check_layer_name, check_name, check_visible
 from lfm_tasks.catalog.patterns import check_fields, fields
 from lfm_tasks.catalog.trust import Trust, check_factory
@@ -148,7 +151,7 @@ class Model(Settings):
     layers: Annotated[
         tuple[Annotated[str, AfterValidator(check_layer_name)], ...], Field(strict=False, min_length=1)
     ] = ("*",)
-    meta: dict[str, JsonValue] = Field(default_factory=dict)
+    meta: Annotated[dict[str, JsonValue], AfterValidator(check_meta)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_source(self) -> "Model":
@@ -169,26 +172,71 @@ class Model(Settings):
         return source.dataset
 
 
+class Discovery(Model):
+    """A pattern of paths: each file or folder that ``{model}`` fits becomes a model of that name."""
+
+    @model_validator(mode="after")
+    def _names_models(self) -> "Discovery":
+        source = self.activations or self.onnx
+        path = "" if source is None else source.path
+        if "://" in path:
+            raise ValueError("found a remote path in discover, needs a folder of this machine: declare these models")
+        with_model = [part for part in PurePath(path).parts if "{model}" in part]
+        if not with_model:
+            raise ValueError("found no {model} in the path, needs it: what it stands for names the models")
+        if "{layer}" in with_model[0]:
+            raise ValueError("found {model} and {layer} in one part of the path, needs a folder or file name for each")
+        return self
+
+
+@dataclass(frozen=True)
+class RefusedArrival:
+    """A file or folder that ``discover`` found and that cannot be a model."""
+
+    discovery: str
+    dataset: str
+    found: str
+    message: str
+
+
 class CatalogText(Settings):
     """The keys of ``data_catalog.yaml``."""
 
     version: Literal[1]
     datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
-    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    models: dict[Name, Model] = Field(default_factory=dict)
+    discover: dict[Name, Discovery] = Field(default_factory=dict)
     defaults: dict[str, JsonValue] = Field(default_factory=dict)
     atlas: AtlasConfig = AtlasConfig()
+    comparisons: dict[Name, Comparison] = Field(default_factory=dict)
     cluster: ClusterConfig = ClusterConfig()
 
 
 class Catalog(CatalogText):
     """A catalog that was read and found right; ``root`` is the folder of its file.
 
-    ``trust`` is not written in the file: who runs it says which code of factories may run. It is part of no key.
+    ``models`` holds what ``discover`` found, too; ``arrivals`` says by which pattern. ``trust`` is not written in the
+    file: who runs it says which code of factories may run. It is part of no key.
     """
 
     root: Path
+    arrivals: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    refused: tuple[RefusedArrival, ...] = ()
     trust: Trust = Trust()
 
     def locate(self, path: str) -> Path:
         """Return a path of the catalog as it is on this machine: relative ones start at ``root``."""
         return self.root / path
+
+    def members(self) -> dict[str, Member]:
+        """Return what comparisons choose models by."""
+        return {name: Member(model.dataset, model.meta) for name, model in self.models.items()}
+
+    def warnings(self) -> list[str]:
+        """Return a sentence for each pattern of ``discover`` that nothing fits."""
+        seen = {refused.discovery for refused in self.refused}
+        return [
+            f"discover.{name}: nothing matches {(found.activations or found.onnx).path!r} yet"  # type: ignore[union-attr]
+            for name, found in self.discover.items()
+            if not self.arrivals.get(name) and name not in seen
+        ]

@@ -7,12 +7,14 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from lfm_tasks.catalog import Catalog, Model, expand_layers
+from lfm_tasks.catalog.comparisons import has_layers, layer_misses
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.datasets import DatasetRows, read_dataset
 from lfm_tasks.sources.heads import open_head
 from lfm_tasks.sources.opening import open_source
 from lfm_tasks.sources.source import Source
 from lfm_tasks.spaces import Space
+from lfm_tasks.stages.asked import Part, asked_parts
 from lfm_tasks.stages.designs import Design, dataset_design
 from lfm_tasks.stages.run import Announce, Failure, Run
 from lfm_tasks.stores.digests import digest, ids_digest
@@ -34,6 +36,7 @@ class Zoo:
     spaces: tuple[PlannedSpace, ...]
     failures: tuple[Failure, ...]
     designs: Mapping[str, Design] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
 
 
 def validate(run: Run) -> Zoo:
@@ -57,7 +60,29 @@ def validate_catalog(catalog: Catalog, announce: Announce) -> Zoo:
         spaces += found
         failures += refused
     announce("validate", len(catalog.models), len(catalog.models))
-    return Zoo(tuple(sorted(spaces, key=lambda planned: planned.space)), tuple(failures), designs)
+    failures += [Failure(r.dataset, r.found, "", "discover", "refused_arrival", r.message) for r in catalog.refused]
+    spaces.sort(key=lambda planned: planned.space)
+    parts = asked_parts(catalog, [planned.space for planned in spaces])
+    asked = {space for part in parts for space in part.spaces()}
+    return Zoo(tuple(planned for planned in spaces if planned.space in asked), tuple(failures), designs, parts)
+
+
+def comparison_layer_problems(catalog: Catalog) -> list[str]:
+    """Return a sentence for each glob of model/layer in a comparison that no layer fits; reads no data."""
+    wanted = {name: comparison for name, comparison in catalog.comparisons.items() if has_layers(comparison)}
+    spaces: list[Space] = []
+    known: dict[str, DatasetRows | ReasonError] = {}
+    for name, model in catalog.models.items() if wanted else ():
+        try:
+            source = open_source(name, model, catalog, _rows(model.dataset, catalog, known, {}))
+            spaces += [Space(model.dataset, name, layer) for layer in expand_layers(model.layers, source.layer_names())]
+        except ReasonError:
+            return []  # a model that cannot be opened is told as such: what its layers are called is not known
+    return [
+        f"comparisons.{name}.{key}: {message}"
+        for name, comparison in wanted.items()
+        for key, message in layer_misses(comparison, spaces)
+    ]
 
 
 def plan_model(

@@ -66,7 +66,7 @@ def _create(
         chunks=(max(1, min(shape[0], layout.chunk_rows)), *(max(1, size) for size in shape[1:])),
         # Measured, one thread: of ReLU activations (tests/benchmarks/bench_sources.py) lz4 leaves .87 at 0.4 to 1 GB/s,
         # zstd .62 at under 0.1 GB/s; of layers of Fashion networks in float16 lz4 leaves .70 to 1.00, zstd .43 to .80
-        # at under 0.05 GB/s. crc32c alone runs at 2 to 9 GB/s, so nothing is compressed: a pass costs more than it saves.
+        # at under 0.05 GB/s. crc32c alone runs at 2 to 9 GB/s: compressing costs more time than it saves bytes.
         compressors=[Crc32cCodec()],
         serializer="auto" if text else BytesCodec(endian="little"),
         fill_value=np.nan if floating else "" if text else 0,
