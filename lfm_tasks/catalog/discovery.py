@@ -56,8 +56,7 @@ def _check(name: str, path: Path, taken: Mapping[str, str], root: Path) -> None:
 
 def _matching(discovery: Discovery, root: Path) -> Iterator[tuple[str, Path]]:
     """Yield what ``{model}`` stands for and the path of its level, hidden files apart; nothing where no folder is."""
-    source = discovery.activations or discovery.onnx
-    parts = PurePath(source.path.replace("{dataset}", discovery.dataset)).parts if source is not None else ()
+    parts = PurePath(discovery.pattern.replace("{dataset}", discovery.dataset)).parts
     level = next(index for index, part in enumerate(parts) if "{model}" in part)
     first, *others = [re.escape(text) for text in parts[level].split("{model}")]
     form = re.compile(first + "(?P<model>.+)" + "(?P=model)".join(others), re.DOTALL)

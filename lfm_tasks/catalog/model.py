@@ -20,8 +20,8 @@ Name = Annotated[str, AfterValidator(check_name)]
 _Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(check_visible)]
 
 
-# Where a model's rows may come from; one of them for each model.
-SOURCES = ("activations", "onnx", "torch")
+# Where a model's rows may come from, one of them for each model, and the key that says where that lies.
+SOURCES = {"activations": "path", "onnx": "path", "torch": "weights"}
 
 
 def _with_fields(*allowed: str) -> AfterValidator:
@@ -166,24 +166,27 @@ class Model(Settings):
     @property
     def dataset(self) -> str:
         """The name of the dataset the model is seen through."""
-        source = self.activations or self.onnx or self.torch
-        if source is None:
-            raise TypeError("a model has one source")  # unreachable: _one_source
-        return source.dataset
+        return next(str(source.dataset) for kind in SOURCES if (source := getattr(self, kind)) is not None)
 
 
 class Discovery(Model):
     """A pattern of paths: each file or folder that ``{model}`` fits becomes a model of that name."""
 
+    @property
+    def pattern(self) -> str:
+        """The path in which ``{model}`` stands; empty where nothing lies in a file."""
+        found = ((getattr(self, kind), key) for kind, key in SOURCES.items())
+        return next(getattr(source, key) or "" for source, key in found if source is not None)
+
     @model_validator(mode="after")
     def _names_models(self) -> "Discovery":
-        source = self.activations or self.onnx
-        path = "" if source is None else source.path
+        path = self.pattern
         if "://" in path:
             raise ValueError("found a remote path in discover, needs a folder of this machine: declare these models")
         with_model = [part for part in PurePath(path).parts if "{model}" in part]
         if not with_model:
-            raise ValueError("found no {model} in the path, needs it: what it stands for names the models")
+            key = "weights" if self.torch else "path"
+            raise ValueError(f"found no {{model}} in the {key}, needs it: what it stands for names the models")
         if "{layer}" in with_model[0]:
             raise ValueError("found {model} and {layer} in one part of the path, needs a folder or file name for each")
         return self
@@ -236,7 +239,7 @@ class Catalog(CatalogText):
         """Return a sentence for each pattern of ``discover`` that nothing fits."""
         seen = {refused.discovery for refused in self.refused}
         return [
-            f"discover.{name}: nothing matches {(found.activations or found.onnx).path!r} yet"  # type: ignore[union-attr]
+            f"discover.{name}: nothing matches {found.pattern!r} yet"
             for name, found in self.discover.items()
             if not self.arrivals.get(name) and name not in seen
         ]
