@@ -116,20 +116,28 @@ def chosen_spaces(
     ]
 
 
-def layer_misses(comparison: Comparison, spaces: Collection[Space]) -> Iterator[tuple[str, str]]:
-    """Yield (key, message) for each glob of model/layer that matches none of the spaces that there are."""
+def layer_misses(
+    comparison: Comparison, spaces: Collection[Space], unopened: Collection[str], members: Mapping[str, Member]
+) -> Iterator[tuple[str, str]]:
+    """Yield (key, message) for globs of model/layer that match none of the spaces of the comparison's dataset.
+
+    What the layers of ``unopened`` models are called is not known: that these fail is told elsewhere.
+    """
     names = [space.name for space in spaces]
     for key in ("sources", "targets"):
         side = getattr(comparison, key)
-        for pattern in () if isinstance(side, Facets) else _signed(side)[0]:
-            if "/" in pattern and not any(matches(name, pattern) for name in names):
-                yield key, f"no space matches {pattern[:100]!r}{did_you_mean(pattern, names)}"
-
-
-def has_layers(comparison: Comparison) -> bool:
-    """Return whether a comparison chooses layers, so that only opened sources can tell whether it matches."""
-    sides = (comparison.sources, comparison.targets)
-    return any("/" in pattern for side in sides if not isinstance(side, Facets) for pattern in side)
+        if isinstance(side, Facets):
+            continue
+        unknown = [
+            pattern
+            for pattern in _signed(side)[0]
+            if "/" in pattern and not any(matches(name, pattern) for name in names)
+            if not any(matches(name, pattern.partition("/")[0]) for name in unopened)
+        ]
+        for pattern in unknown:
+            yield key, f"no space matches {pattern[:100]!r}{did_you_mean(pattern, names)}"
+        if not (unknown or chosen_spaces(side, spaces, members) or set(chosen_models(side, members)) & set(unopened)):
+            yield key, f"of {len(names)} spaces none is left: remove a pattern with !"
 
 
 def _misses(side: tuple[str, ...] | Facets, members: Mapping[str, Member]) -> Iterator[str]:

@@ -1,13 +1,13 @@
 """Stage validate: open every source, expand the layers, and give each space its key, before anything is computed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
 from lfm_tasks.catalog import Catalog, Model, expand_layers
-from lfm_tasks.catalog.comparisons import has_layers, layer_misses
+from lfm_tasks.catalog.comparisons import comparison_dataset, layer_misses
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.datasets import DatasetRows, read_dataset
 from lfm_tasks.sources.heads import open_head
@@ -60,29 +60,12 @@ def validate_catalog(catalog: Catalog, announce: Announce) -> Zoo:
         spaces += found
         failures += refused
     announce("validate", len(catalog.models), len(catalog.models))
+    failures += list(_comparison_failures(catalog, [planned.space for planned in spaces], failures))
     failures += [Failure(r.dataset, r.found, "", "discover", "refused_arrival", r.message) for r in catalog.refused]
     spaces.sort(key=lambda planned: planned.space)
     parts = asked_parts(catalog, [planned.space for planned in spaces])
     asked = {space for part in parts for space in part.spaces()}
     return Zoo(tuple(planned for planned in spaces if planned.space in asked), tuple(failures), designs, parts)
-
-
-def comparison_layer_problems(catalog: Catalog) -> list[str]:
-    """Return a sentence for each glob of model/layer in a comparison that no layer fits; reads no data."""
-    wanted = {name: comparison for name, comparison in catalog.comparisons.items() if has_layers(comparison)}
-    spaces: list[Space] = []
-    known: dict[str, DatasetRows | ReasonError] = {}
-    for name, model in catalog.models.items() if wanted else ():
-        try:
-            source = open_source(name, model, catalog, _rows(model.dataset, catalog, known, {}))
-            spaces += [Space(model.dataset, name, layer) for layer in expand_layers(model.layers, source.layer_names())]
-        except ReasonError:
-            return []  # a model that cannot be opened is told as such: what its layers are called is not known
-    return [
-        f"comparisons.{name}.{key}: {message}"
-        for name, comparison in wanted.items()
-        for key, message in layer_misses(comparison, spaces)
-    ]
 
 
 def plan_model(
@@ -103,6 +86,18 @@ def plan_model(
         except ReasonError as error:
             failures.append(Failure(model.dataset, name, layer, "validate", error.reason, str(error)))
     return spaces, failures
+
+
+def _comparison_failures(catalog: Catalog, spaces: Sequence[Space], failures: Sequence[Failure]) -> Iterator[Failure]:
+    """Yield the sides of comparisons that choose layers which no model has: only opened sources tell."""
+    members = catalog.members()
+    known = [*spaces, *(Space(f.dataset, f.model, f.layer) for f in failures if f.layer)]
+    unopened = [failure.model for failure in failures if not failure.layer]
+    for name, comparison in catalog.comparisons.items():
+        dataset = str(comparison_dataset(comparison, members))
+        own = [space for space in known if space.dataset == dataset]
+        for key, message in layer_misses(comparison, own, unopened, members):
+            yield Failure(dataset, f"comparisons.{name}.{key}", "", "validate", "unknown_layer", message)
 
 
 def _check_cap(design: Design, dataset: str, catalog: Catalog) -> None:
