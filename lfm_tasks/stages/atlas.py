@@ -11,7 +11,7 @@ import xarray as xr
 from lfm_tasks import __version__
 from lfm_tasks.reasons import REASONS
 from lfm_tasks.spaces import Space
-from lfm_tasks.stages.asked import Part, Scope, asked_cells, asked_measures, comparison_facts, n_directed_pairs
+from lfm_tasks.stages.asked import Part, asked_cells, asked_measures, comparison_facts, n_directed_pairs
 from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.map_scores import MAP_SCORES
 from lfm_tasks.stages.measures import CONVENTIONS, DISTANCES, P_VALUES, SYMMETRIC
@@ -40,7 +40,16 @@ class Contents:
     resampling: Mapping[str, str]
     key: str
     parts: tuple[Part, ...]
-    not_computed: tuple[Space, ...]
+    not_computed: tuple[Space, ...] = ()
+
+    @property
+    def unpublished(self) -> str:
+        """What the catalog asks for and no run has computed yet, so that this is no whole atlas; empty: it is one."""
+        n_spaces, n_pairs = len(self.not_computed), self.scored.n_not_computed
+        if not n_spaces and not n_pairs:
+            return ""
+        found = f"{n_spaces} spaces and {n_pairs} pairs of the others are not computed yet"
+        return f"{found}, so the published atlas stays as it is: run all of the catalog"
 
     @property
     def refused(self) -> tuple["RefusedPairs", ...]:
@@ -66,8 +75,6 @@ def contents(
             "troubles": sorted([*pair, *asdict(trouble).values()] for pair, trouble in scored.troubles.items()),
             "score_settings": sorted(scored.settings.values()),
             "parts": [asdict(part) for part in zoo.parts],
-            "computed": "all" if run.scope == Scope() else sorted(map(list, scored.places)),
-            "not_computed": [asdict(space) for space in left_out],
             "settings": settings(run),
             "meta": _meta(run),
             "versions": versions(),
@@ -262,7 +269,6 @@ def summary(run: Run, found: Contents) -> dict[str, Any]:
         },
         "failures": [asdict(failure) for failure in found.failures],
         "comparisons": comparison_facts(found.parts),
-        "not_computed": [asdict(space) for space in found.not_computed],
         "pairs_without_score": [asdict(refused) for refused in found.refused],
         "models": [{"name": name, "meta": meta} for name, meta in _meta(run).items()],
         "settings": settings(run),

@@ -50,6 +50,11 @@ class Scored:
     settings: Mapping[tuple[str, frozenset[str]], str]
     asked: Mapping[BasePair, frozenset[str]]
 
+    @property
+    def n_not_computed(self) -> int:
+        """How many pairs of bases were asked for and not yet tried."""
+        return len(scored_pairs(self.asked, self.settings) - self.places.keys() - self.troubles.keys())
+
     def measures(self, dataset: str, first: str, second: str) -> tuple[str, ...]:
         """Return the measures asked of two bases, in the order in which a block holds them; none: not asked."""
         return tuple(sorted(self.asked.get((dataset, min(first, second), max(first, second)), ())))
