@@ -17,7 +17,7 @@ StageCaller = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to."""
+    """What a run came to; ``unpublished`` says what is still to compute where it was part of the catalog only."""
 
     n_spaces: int
     failures: tuple[Failure, ...]
@@ -25,6 +25,7 @@ class Outcome:
     is_new: bool
     computed: dict[str, int]
     reused: dict[str, int]
+    unpublished: str = ""
 
 
 def directly(stage: Callable[..., Any]) -> Callable[..., Any]:
@@ -36,8 +37,9 @@ def build_atlas(run: Run, as_stage: StageCaller = directly) -> Outcome:
     """Run all stages; ``as_stage`` says how each is called (directly, or as a Prefect task)."""
     zoo = as_stage(validate)(run)
     recorded, failures = as_stage(record_activations)(run, zoo)
-    spaces, failures = as_stage(build_bases)(run, recorded, failures)
+    spaces, failures = as_stage(build_bases)(run, zoo, recorded, failures)
     scored = as_stage(score_pairs)(run, zoo, spaces)
     found = contents(run, zoo, spaces, scored, failures)
     is_new = as_stage(publish_atlas)(run, found)
-    return Outcome(len(spaces), failures, found.refused, is_new, run.tally.computed, run.tally.reused)
+    tally = run.tally
+    return Outcome(len(spaces), failures, found.refused, is_new, tally.computed, tally.reused, found.unpublished)

@@ -11,7 +11,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def _all_different(names: tuple[str, ...]) -> tuple[str, ...]:
+def all_different(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Return ``names``; ValueError if one stands there twice."""
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise ValueError(f"found {', '.join(repeated)} more than once, needs each once: remove the repetition")
@@ -64,7 +65,7 @@ class AtlasConfig(Settings):
     n_eigenpairs: int = Field(default=50, ge=2)
     maps: MapsConfig = MapsConfig()
     # strict=False lets YAML's lists become tuples; the names themselves stay strict.
-    measures: Annotated[tuple[str, ...], Field(strict=False, min_length=1), AfterValidator(_all_different)] = (
+    measures: Annotated[tuple[str, ...], Field(strict=False, min_length=1), AfterValidator(all_different)] = (
         "lfm",
         "overlap",
     )

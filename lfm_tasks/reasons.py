@@ -27,6 +27,8 @@ REASONS: dict[str, str] = {
     "few_anchors": "fewer than two known pairs",
     "bad_anchors": "an anchor is repeated, or lies outside its space",
     "one_class": "labels with fewer than two classes, or a class without points",
+    "refused_arrival": "discover found a file that cannot be a model: its name, or a link out of its folder",
+    "not_asked": "no comparison of the catalog asks for the pair by this measure",
 }
 
 

@@ -1,5 +1,6 @@
 """The catalog: which models, on which data, and how they are compared; its form is checked here, names later."""
 
+from lfm_tasks.catalog.comparisons import Comparison, Member
 from lfm_tasks.catalog.model import (
     ActivationsSource,
     Catalog,
@@ -20,8 +21,10 @@ __all__ = [
     "ActivationsSource",
     "Catalog",
     "CatalogError",
+    "Comparison",
     "Dataset",
     "DatasetFile",
+    "Member",
     "Model",
     "ModelFile",
     "OnnxModel",

@@ -1,10 +1,13 @@
 """What a catalog holds, as frozen values: datasets, models, and the settings of the run."""
 
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
+from lfm_tasks.catalog.comparisons import Comparison, Member
+from lfm_tasks.catalog.meta import check_meta
 from lfm_tasks.catalog.names import check_layer_name, check_name, check_visible
 from lfm_tasks.catalog.patterns import check_fields, fields
 from lfm_tasks.catalog.trust import Trust, check_factory
@@ -17,8 +20,8 @@ Name = Annotated[str, AfterValidator(check_name)]
 _Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(check_visible)]
 
 
-# Where a model's rows may come from; one of them for each model.
-SOURCES = ("activations", "onnx", "torch")
+# Where a model's rows may come from, one of them for each model, and the key that says where that lies.
+SOURCES = {"activations": "path", "onnx": "path", "torch": "weights"}
 
 
 def _with_fields(*allowed: str) -> AfterValidator:
@@ -148,7 +151,7 @@ class Model(Settings):
     layers: Annotated[
         tuple[Annotated[str, AfterValidator(check_layer_name)], ...], Field(strict=False, min_length=1)
     ] = ("*",)
-    meta: dict[str, JsonValue] = Field(default_factory=dict)
+    meta: Annotated[dict[str, JsonValue], AfterValidator(check_meta)] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _one_source(self) -> "Model":
@@ -163,10 +166,40 @@ class Model(Settings):
     @property
     def dataset(self) -> str:
         """The name of the dataset the model is seen through."""
-        source = self.activations or self.onnx or self.torch
-        if source is None:
-            raise TypeError("a model has one source")  # unreachable: _one_source
-        return source.dataset
+        return next(str(source.dataset) for kind in SOURCES if (source := getattr(self, kind)) is not None)
+
+
+class Discovery(Model):
+    """A pattern of paths: each file or folder that ``{model}`` fits becomes a model of that name."""
+
+    @property
+    def pattern(self) -> str:
+        """The path in which ``{model}`` stands; empty where nothing lies in a file."""
+        found = ((getattr(self, kind), key) for kind, key in SOURCES.items())
+        return next(getattr(source, key) or "" for source, key in found if source is not None)
+
+    @model_validator(mode="after")
+    def _names_models(self) -> "Discovery":
+        path = self.pattern
+        if "://" in path:
+            raise ValueError("found a remote path in discover, needs a folder of this machine: declare these models")
+        with_model = [part for part in PurePath(path).parts if "{model}" in part]
+        if not with_model:
+            key = "weights" if self.torch else "path"
+            raise ValueError(f"found no {{model}} in the {key}, needs it: what it stands for names the models")
+        if "{layer}" in with_model[0]:
+            raise ValueError("found {model} and {layer} in one part of the path, needs a folder or file name for each")
+        return self
+
+
+@dataclass(frozen=True)
+class RefusedArrival:
+    """A file or folder that ``discover`` found and that cannot be a model."""
+
+    discovery: str
+    dataset: str
+    found: str
+    message: str
 
 
 class CatalogText(Settings):
@@ -174,21 +207,39 @@ class CatalogText(Settings):
 
     version: Literal[1]
     datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
-    models: Annotated[dict[Name, Model], Field(min_length=1)]
+    models: dict[Name, Model] = Field(default_factory=dict)
+    discover: dict[Name, Discovery] = Field(default_factory=dict)
     defaults: dict[str, JsonValue] = Field(default_factory=dict)
     atlas: AtlasConfig = AtlasConfig()
+    comparisons: dict[Name, Comparison] = Field(default_factory=dict)
     cluster: ClusterConfig = ClusterConfig()
 
 
 class Catalog(CatalogText):
     """A catalog that was read and found right; ``root`` is the folder of its file.
 
-    ``trust`` is not written in the file: who runs it says which code of factories may run. It is part of no key.
+    ``models`` holds what ``discover`` found, too; ``arrivals`` says by which pattern. ``trust`` is not written in the
+    file: who runs it says which code of factories may run. It is part of no key.
     """
 
     root: Path
+    arrivals: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    refused: tuple[RefusedArrival, ...] = ()
     trust: Trust = Trust()
 
     def locate(self, path: str) -> Path:
         """Return a path of the catalog as it is on this machine: relative ones start at ``root``."""
         return self.root / path
+
+    def members(self) -> dict[str, Member]:
+        """Return what comparisons choose models by."""
+        return {name: Member(model.dataset, model.meta) for name, model in self.models.items()}
+
+    def warnings(self) -> list[str]:
+        """Return a sentence for each pattern of ``discover`` that nothing fits."""
+        seen = {refused.discovery for refused in self.refused}
+        return [
+            f"discover.{name}: nothing matches {found.pattern!r} yet"
+            for name, found in self.discover.items()
+            if not self.arrivals.get(name) and name not in seen
+        ]

@@ -70,19 +70,20 @@ def expand_layers(patterns: Sequence[str], layer_names: Sequence[str]) -> tuple[
     wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
     unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
     for pattern in wanted:
-        if not any(_matches(name, pattern) for name in layer_names):
+        if not any(matches(name, pattern) for name in layer_names):
             hint = did_you_mean(pattern, layer_names) if layer_names else "; the model has no layers"
             raise ReasonError("unknown_layer", f"no layer matches {pattern[:100]!r}{hint}")
     chosen = tuple(
         name
         for name in layer_names
-        if (not wanted or any(_matches(name, pattern) for pattern in wanted))
-        and not any(_matches(name, pattern) for pattern in unwanted)
+        if (not wanted or any(matches(name, pattern) for pattern in wanted))
+        and not any(matches(name, pattern) for pattern in unwanted)
     )
     if not chosen:
         raise ReasonError("unknown_layer", f"of {len(layer_names)} layers none is left: remove a pattern with !")
     return chosen
 
 
-def _matches(name: str, pattern: str) -> bool:
+def matches(name: str, pattern: str) -> bool:
+    """Return whether a glob, or a full name, fits ``name``."""
     return name == pattern or fnmatchcase(name, pattern)

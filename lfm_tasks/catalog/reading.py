@@ -10,6 +10,8 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from lfm_tasks.catalog.comparisons import Member, comparison_problems
+from lfm_tasks.catalog.discovery import discover
 from lfm_tasks.catalog.model import SOURCES, Catalog, CatalogText
 from lfm_tasks.catalog.names import colliding
 from lfm_tasks.catalog.problems import CatalogError, Problem, describe, did_you_mean
@@ -52,10 +54,15 @@ def read_catalog(path: Path, environment: Mapping[str, str] | None = None, *, tr
     known = [f"{problem.where}." for problem in problems if problem.where]
     problems += [problem for problem in more if not any(where.startswith(f"{problem.where}.") for where in known)]
     problems += _inconsistencies(tree, file)
-    if problems or catalog is None:
+    root = path.absolute().parent
+    arrived = None if catalog is None else discover(catalog, root)
+    if catalog is not None and arrived is not None:
+        catalog = catalog.model_copy(update={"models": {**catalog.models, **arrived.models}})
+        problems += _comparison_problems(catalog, tree, file)
+    if problems or catalog is None or arrived is None:
         raise CatalogError(problems)
     trust = read_trust(os.environ if environment is None else environment, trust_code)
-    return Catalog(root=path.absolute().parent, trust=trust, **dict(catalog))
+    return Catalog(root=root, arrivals=arrived.arrivals, refused=arrived.refused, trust=trust, **dict(catalog))
 
 
 def _without_private_keys(tree: Entries) -> Entries:
@@ -67,16 +74,18 @@ def _without_private_keys(tree: Entries) -> Entries:
 
 
 def _apply_defaults(tree: Entries) -> Entries:
-    """Return ``tree`` with ``defaults`` merged into every model; what a model says itself wins."""
-    defaults, models = tree.get("defaults"), tree.get("models")
-    if not isinstance(defaults, Entries) or not isinstance(models, Entries):
+    """Return ``tree`` with ``defaults`` merged into every model and discovery; what a model says itself wins."""
+    defaults = tree.get("defaults")
+    if not isinstance(defaults, Entries):
         return tree
-    merged = Entries()
-    for name, model in models.items():
-        merged.put(name, _fill_up(model, _fitting(defaults, model)), models.places[name])
     result = Entries()
     for key, value in tree.items():
-        result.put(key, merged if key == "models" else value, tree.places[key])
+        merged = value
+        if key in ("models", "discover") and isinstance(value, Entries):
+            merged = Entries()
+            for name, model in value.items():
+                merged.put(name, _fill_up(model, _fitting(defaults, model)), value.places[name])
+        result.put(key, merged, tree.places[key])
     return result
 
 
@@ -186,7 +195,12 @@ def _models(kind: Any) -> list[type[BaseModel]]:
 def _inconsistencies(tree: Entries, file: str) -> list[Problem]:
     """Return what only shows when parts of the catalog are held against each other."""
     problems = []
-    for section in ("datasets", "models"):
+    if not tree.get("models") and not tree.get("discover"):
+        place = tree.places.get("models", Place(1, ""))
+        needs = f"found {describe(plain(tree['models']))}, needs at least one" if "models" in tree else ""
+        if "models" not in tree or isinstance(tree["models"], Entries):
+            problems.append(Problem(file, place.line, place.where, needs or "models is missing: add it"))
+    for section in ("datasets", "models", "discover", "comparisons"):
         names = tree.get(section)
         if not isinstance(names, Entries):
             continue
@@ -194,11 +208,22 @@ def _inconsistencies(tree: Entries, file: str) -> list[Problem]:
             place = names.places[name]
             message = f"differs from {earlier!r} only by upper and lower case, needs another name: rename it"
             problems.append(Problem(file, place.line, place.where, message))
-    datasets, models = tree.get("datasets"), tree.get("models")
-    if isinstance(datasets, Entries) and isinstance(models, Entries):
-        for model in models.values():
-            problems += _dataset_problems(model, datasets, file)
+    datasets = tree.get("datasets")
+    for section in ("models", "discover"):
+        models = tree.get(section)
+        if isinstance(datasets, Entries) and isinstance(models, Entries):
+            for model in models.values():
+                problems += _dataset_problems(model, datasets, file)
     return problems
+
+
+def _comparison_problems(catalog: CatalogText, tree: Entries, file: str) -> Iterator[Problem]:
+    """Yield what comparisons ask for and no model is."""
+    members = {name: Member(model.dataset, model.meta) for name, model in catalog.models.items()}
+    for name, comparison in catalog.comparisons.items():
+        for key, message in comparison_problems(comparison, members):
+            place, _ = _find(tree, ["comparisons", name, *([key] if key else [])])
+            yield Problem(file, place.line, place.where, message)
 
 
 def _dataset_problems(model: object, datasets: Entries, file: str) -> Iterator[Problem]:

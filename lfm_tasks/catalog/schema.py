@@ -5,7 +5,7 @@ from typing import Any
 from lfm_tasks.catalog.model import CatalogText, Model
 
 _SCHEMA_VERSION = "https://json-schema.org/draft/2020-12/schema"
-_PART_OF_A_MODEL = ("Model", "ActivationsSource", "OnnxModel", "TorchModel")
+_PART_OF_A_MODEL = ("Model", "Discovery", "ActivationsSource", "OnnxModel", "TorchModel")
 
 
 def catalog_schema() -> dict[str, Any]:
@@ -16,6 +16,7 @@ def catalog_schema() -> dict[str, Any]:
     schema = CatalogText.model_json_schema()
     for name in _PART_OF_A_MODEL:
         schema["$defs"][name].pop("required", None)
+    schema["anyOf"] = [{"required": [key], "properties": {key: {"minProperties": 1}}} for key in ("models", "discover")]
     schema["properties"]["defaults"] = {"$ref": f"#/$defs/{Model.__name__}"}
     schema["patternProperties"] = {"^(x-|_)": {}}
     return {"$schema": _SCHEMA_VERSION, **schema, "title": "Catalog of lfm-atlas"}

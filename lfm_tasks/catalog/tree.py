@@ -75,7 +75,15 @@ def read_tree(path: Path, environment: Mapping[str, str] | None = None) -> tuple
         raise CatalogError([Problem(str(path), line, "", message + _quote_hint(text, line))]) from error
     except RecursionError as error:
         raise CatalogError([Problem(str(path), 0, "", "found hundreds of nested levels, needs a few")]) from error
-    except (YAMLError, ValueError, LookupError, TypeError, AttributeError, AssertionError) as error:
+    except (
+        YAMLError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:
         # ruamel lets some of its own slips through on malformed text; none of them is the reader's fault.
         message = f"not YAML: {_one_line(str(error))}"
         raise CatalogError([Problem(str(path), _error_line(text, error), "", message)]) from error

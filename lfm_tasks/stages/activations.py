@@ -15,6 +15,7 @@ from lfm_tasks.sources.opening import open_source
 from lfm_tasks.sources.recording import RecordedSource
 from lfm_tasks.sources.source import Source
 from lfm_tasks.spaces import Space
+from lfm_tasks.stages.asked import spaces_now
 from lfm_tasks.stages.run import Failure, Run
 from lfm_tasks.stages.validate import PlannedSpace, Zoo, selected_rows
 from lfm_tasks.stages.workers import Trouble
@@ -48,7 +49,10 @@ class RecordJob:
 
 def record_activations(run: Run, zoo: Zoo) -> tuple[tuple[RecordedSpace, ...], tuple[Failure, ...]]:
     """Record what is missing, a task for each model; return the recorded spaces and all failures so far."""
+    now = spaces_now(zoo.parts, run.scope)
     missing = [planned for planned in zoo.spaces if run.store.find("activations", planned.key) is None]
+    left_out = {planned.space for planned in missing if planned.space not in now}
+    missing = [planned for planned in missing if planned.space in now]
     by_model = groupby(missing, key=lambda planned: planned.space.model)
     jobs = [
         RecordJob(run.store, run.catalog, model, {planned.space.layer: planned.key for planned in group})
@@ -68,8 +72,12 @@ def record_activations(run: Run, zoo: Zoo) -> tuple[tuple[RecordedSpace, ...], t
         for p in zoo.spaces
         if (trouble := troubles.get((p.space.model, p.space.layer))) is not None
     ]
-    recorded = tuple(recorded_space(run.store, p) for p in zoo.spaces if (p.space.model, p.space.layer) not in troubles)
-    run.tally.count("activations", len(missing) - len(failures), len(zoo.spaces) - len(missing))
+    recorded = tuple(
+        recorded_space(run.store, p)
+        for p in zoo.spaces
+        if p.space not in left_out and (p.space.model, p.space.layer) not in troubles
+    )
+    run.tally.count("activations", len(missing) - len(failures), len(zoo.spaces) - len(left_out) - len(missing))
     return recorded, (*zoo.failures, *failures)
 
 

@@ -10,6 +10,8 @@ import xarray as xr
 
 from lfm_tasks import __version__
 from lfm_tasks.reasons import REASONS
+from lfm_tasks.spaces import Space
+from lfm_tasks.stages.asked import Part, asked_cells, asked_measures, comparison_facts, n_directed_pairs
 from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.map_scores import MAP_SCORES
 from lfm_tasks.stages.measures import CONVENTIONS, DISTANCES, P_VALUES, SYMMETRIC
@@ -37,6 +39,17 @@ class Contents:
     failures: tuple[Failure, ...]
     resampling: Mapping[str, str]
     key: str
+    parts: tuple[Part, ...]
+    not_computed: tuple[Space, ...] = ()
+
+    @property
+    def unpublished(self) -> str:
+        """What the catalog asks for and no run has computed yet, so that this is no whole atlas; empty: it is one."""
+        n_spaces, n_pairs = len(self.not_computed), self.scored.n_not_computed
+        if not n_spaces and not n_pairs:
+            return ""
+        found = f"{n_spaces} spaces and {n_pairs} pairs of the others are not computed yet"
+        return f"{found}, so the published atlas stays as it is: run all of the catalog"
 
     @property
     def refused(self) -> tuple["RefusedPairs", ...]:
@@ -48,6 +61,10 @@ def contents(
     run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...], scored: Scored, failures: tuple[Failure, ...]
 ) -> Contents:
     """Return what the atlas will hold, under one key. No path, time or host is part of it."""
+    there = {based.space for based in spaces}
+    failed = {(failure.dataset, failure.model, failure.layer) for failure in failures}
+    absent = [planned.space for planned in zoo.spaces if planned.space not in there]
+    left_out = tuple(space for space in absent if (space.dataset, space.model, space.layer) not in failed)
     ordered = tuple(sorted(failures, key=lambda failure: tuple(asdict(failure).values())))
     key = digest(
         {
@@ -56,7 +73,8 @@ def contents(
             "spaces": [[*asdict(based.space).values(), based.depth, based.key] for based in spaces],
             "failures": [asdict(failure) for failure in ordered],
             "troubles": sorted([*pair, *asdict(trouble).values()] for pair, trouble in scored.troubles.items()),
-            "score_settings": dict(scored.settings),
+            "score_settings": sorted(scored.settings.values()),
+            "parts": [asdict(part) for part in zoo.parts],
             "settings": settings(run),
             "meta": _meta(run),
             "versions": versions(),
@@ -64,7 +82,8 @@ def contents(
     )
     moved = {dataset: design.kind for dataset, design in zoo.designs.items()}
     datasets = {based.space.dataset for based in spaces}
-    return Contents(spaces, scored, ordered, {name: moved.get(name, "rows") for name in datasets}, key)
+    resampled = {name: moved.get(name, "rows") for name in datasets}
+    return Contents(spaces, scored, ordered, resampled, key, zoo.parts, left_out)
 
 
 def settings(run: Run) -> dict[str, Any]:
@@ -82,15 +101,20 @@ def assemble(run: Run, found: Contents) -> xr.Dataset:
     """Return the atlas: (dataset, measure, source, target) with a status for every cell."""
     names = sorted({based.space.name for based in found.spaces})
     datasets = sorted({based.space.dataset for based in found.spaces})
-    measures = list(run.catalog.atlas.measures)
+    measures = list(asked_measures(run.catalog))
     cells = np.full((len(STATISTICS), len(datasets), len(measures), len(names), len(names)), np.nan)
-    status = np.full(cells.shape[1:], STATUS.index("not_computed"), dtype=np.int8)
+    is_asked = asked_cells(found.parts, datasets, measures, names)
+    # Without comparisons everything is asked for; what a dataset does not have is then not computed.
+    otherwise = STATUS.index("not_asked" if run.catalog.comparisons else "not_computed")
+    status = np.where(is_asked, STATUS.index("not_computed"), otherwise).astype(np.int8)
     n_common = np.zeros((len(datasets), len(names), len(names)), dtype=np.int32)
     for entry in pair_entries(run, found):
         place = (datasets.index(entry.dataset), names.index(entry.source), names.index(entry.target))
-        status[place[0], :, place[1], place[2]] = [STATUS.index(reason) for reason in entry.status]
+        own = is_asked[place[0], :, place[1], place[2]]
         n_common[place] = entry.n_common
-        cells[:, place[0], :, place[1], place[2]] = entry.values.T
+        for m in np.flatnonzero(own):
+            status[place[0], m, place[1], place[2]] = STATUS.index(entry.status[m])
+            cells[:, place[0], m, place[1], place[2]] = entry.values[m]
     pair_dims = ("dataset", "source", "target")
     score_dims = ("dataset", "measure", "source", "target")
     by_name = dict(zip(STATISTICS, cells, strict=True))
@@ -118,6 +142,7 @@ def assemble(run: Run, found: Contents) -> xr.Dataset:
         "p_values": {name: P_VALUES[name] for name in measures},
         "intervals": _intervals(run),
         "resampling": dict(sorted(found.resampling.items())),
+        "comparisons": comparison_facts(found.parts),
     }
     return xr.Dataset(variables, _coordinates(found.spaces, datasets, measures, names), attributes)
 
@@ -136,8 +161,7 @@ class PairEntry:
 
 def pair_entries(run: Run, found: Contents) -> Iterator[PairEntry]:
     """Yield all directed pairs of every dataset, read from the stored blocks."""
-    measures = list(run.catalog.atlas.measures)
-    order = [sorted(measures).index(name) for name in measures]
+    measures = list(asked_measures(run.catalog))
     blocks: dict[str, Mapping[str, np.ndarray]] = {}
     missing = np.full((len(measures), len(STATISTICS)), np.nan)
     for source in found.spaces:
@@ -150,11 +174,15 @@ def pair_entries(run: Run, found: Contents) -> Iterator[PairEntry]:
                 yield PairEntry(*names, (refusal.reason,) * len(measures), 0, missing)
                 continue
             place = found.scored.place(source.space.dataset, *pair)
+            if place is None:
+                continue
             if place.block not in blocks:
                 with run.store.open("scores", place.block) as unit:
                     blocks[place.block] = {name: unit.read(name) for name in ("values", "n_common")}
             block = blocks[place.block]
-            values = block["values"][place.row, 0 if source.key == pair[0] else 1][order]
+            stored = [measures.index(name) for name in found.scored.measures(source.space.dataset, *pair)]
+            values = missing.copy()
+            values[stored] = block["values"][place.row, 0 if source.key == pair[0] else 1]
             # Pieces that were joined are what the lowest eigenvectors then tell apart, in every space.
             in_pieces = max(source.facts["n_components"], target.facts["n_components"]) > 1
             codes = dict.fromkeys(MAP_SCORES, "joined") if in_pieces else {}
@@ -197,12 +225,20 @@ def refused_pairs(spaces: tuple[BasedSpace, ...], scored: Scored) -> tuple[Refus
 def edges(atlas: xr.Dataset) -> dict[str, Any]:
     """Return the long table: a row for each directed pair of two different spaces, dataset and measure."""
     columns: dict[str, list[Any]] = {name: [] for name in ("source", "target", "dataset", "measure", *PUBLISHED)}
-    columns |= {"status": [], "n_common": []}
+    columns |= {"status": [], "n_common": [], "comparisons": []}
+    chosen = atlas.attrs["comparisons"]
+    sides = {name: (set(facts["sources"]), set(facts["targets"])) for name, facts in chosen.items()}
     names = [str(name) for name in atlas["source"].values]
     for d, dataset in enumerate(atlas["dataset"].values):
         present = atlas["n_points"].values[d] > 0
         for m, measure in enumerate(atlas["measure"].values):
-            for s, t in zip(*np.nonzero(present[:, None] & present), strict=True):
+            own = [
+                name
+                for name, facts in chosen.items()
+                if facts["dataset"] == str(dataset) and str(measure) in facts["measures"]
+            ]
+            asked = atlas["status"].values[d, m] != STATUS.index("not_asked")
+            for s, t in zip(*np.nonzero(asked & present[:, None] & present), strict=True):
                 if s == t:
                     continue
                 for column, value in (
@@ -211,6 +247,7 @@ def edges(atlas: xr.Dataset) -> dict[str, Any]:
                     ("n_common", int(atlas["n_common"].values[d, s, t])),
                 ):  # fmt: skip
                     columns[column].append(value)
+                columns["comparisons"].append([n for n in own if names[s] in sides[n][0] and names[t] in sides[n][1]])
                 for name in PUBLISHED:
                     value = float(atlas[name].values[d, m, s, t])
                     columns[name].append(None if np.isnan(value) else value)
@@ -219,7 +256,6 @@ def edges(atlas: xr.Dataset) -> dict[str, Any]:
 
 def summary(run: Run, found: Contents) -> dict[str, Any]:
     """Return what a program or a hurried reader wants to know."""
-    n_by_dataset = [sum(b.space.dataset == d for b in found.spaces) for d in {b.space.dataset for b in found.spaces}]
     return {
         "schema_version": SCHEMA_VERSION,
         "title": "Similarity atlas",
@@ -227,11 +263,12 @@ def summary(run: Run, found: Contents) -> dict[str, Any]:
         "counts": {
             "models": len({based.space.model for based in found.spaces}),
             "spaces": len(found.spaces),
-            "directed_pairs": sum(n * (n - 1) for n in n_by_dataset),
+            "directed_pairs": n_directed_pairs(found.parts, {based.space for based in found.spaces}),
             "failures": len(found.failures),
             "directed_pairs_without_score": sum(refused.count for refused in found.refused),
         },
         "failures": [asdict(failure) for failure in found.failures],
+        "comparisons": comparison_facts(found.parts),
         "pairs_without_score": [asdict(refused) for refused in found.refused],
         "models": [{"name": name, "meta": meta} for name, meta in _meta(run).items()],
         "settings": settings(run),

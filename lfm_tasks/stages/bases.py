@@ -20,7 +20,9 @@ from lfm_tasks.spectral.neighbours import (
     neighbour_recall,
 )
 from lfm_tasks.stages.activations import RecordedSpace, read_activations
+from lfm_tasks.stages.asked import spaces_now
 from lfm_tasks.stages.run import Failure, Run
+from lfm_tasks.stages.validate import Zoo
 from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.digests import digest
 from lfm_tasks.stores.units import UnitStore
@@ -62,11 +64,15 @@ class BasisJob:
 
 
 def build_bases(
-    run: Run, recorded: tuple[RecordedSpace, ...], failures: tuple[Failure, ...]
+    run: Run, zoo: Zoo, recorded: tuple[RecordedSpace, ...], failures: tuple[Failure, ...]
 ) -> tuple[tuple[BasedSpace, ...], tuple[Failure, ...]]:
     """Compute the bases that are missing; spaces of the same content share one."""
+    now = spaces_now(zoo.parts, run.scope)
     planned = [basis_job(run.store, run.catalog.atlas, space) for space in recorded]
-    missing = {job.key: job for job in planned if run.store.find("bases", job.key) is None}
+    absent = {job.key: job for job in planned if run.store.find("bases", job.key) is None}
+    wanted = {job.key for space, job in zip(recorded, planned, strict=True) if space.space in now}
+    missing = {key: job for key, job in absent.items() if key in wanted}
+    left_out = absent.keys() - missing.keys()
     jobs = list(missing.values())
     troubles: dict[str, Trouble] = {}
     run.announce("bases", 0, len(jobs))
@@ -74,10 +80,12 @@ def build_bases(
         if isinstance(result, Trouble):
             troubles[jobs[number].key] = result
         run.announce("bases", done, len(jobs))
-    run.tally.count("bases", len(jobs) - len(troubles), len({job.key for job in planned}) - len(jobs))
+    run.tally.count("bases", len(jobs) - len(troubles), len({job.key for job in planned} - left_out) - len(jobs))
     based, failed = [], list(failures)
     for recorded_space, job in zip(recorded, planned, strict=True):
         space = recorded_space.space
+        if job.key in left_out:
+            continue
         if trouble := troubles.get(job.key):
             failed.append(Failure(space.dataset, space.model, space.layer, "bases", trouble.reason, trouble.message))
             continue

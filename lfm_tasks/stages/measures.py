@@ -23,9 +23,11 @@ DISTANCES = frozenset(name for name, measure in MEASURES.items() if measure.kind
 def unknown_measures(catalog: Catalog) -> list[str]:
     """Return a sentence for each measure of the catalog that does not exist."""
     problems = []
-    for name in catalog.atlas.measures:
+    named = [("atlas", catalog.atlas.measures)]
+    named += [(f"comparisons.{name}", found.measures or ()) for name, found in catalog.comparisons.items()]
+    for where, name in ((where, name) for where, names in named for name in names):
         if name not in CONVENTIONS:
             near = get_close_matches(name, CONVENTIONS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(CONVENTIONS)}"
-            problems.append(f"atlas.measures: unknown measure {name!r}{hint}")
+            problems.append(f"{where}.measures: unknown measure {name!r}{hint}")
     return problems

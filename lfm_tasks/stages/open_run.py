@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lfm_tasks.catalog import Catalog
+from lfm_tasks.stages.asked import Scope
 from lfm_tasks.stages.run import Announce, Run, Tally
 from lfm_tasks.stages.workers import InProcess, LocalDask, Workers
 from lfm_tasks.stores.atlas_files import sweep
@@ -13,7 +14,9 @@ from lfm_tasks.stores.units import UnitStore
 
 
 @contextmanager
-def open_run(catalog: Catalog, announce: Announce, *, in_process: bool = False) -> Iterator[Run]:
+def open_run(
+    catalog: Catalog, announce: Announce, *, in_process: bool = False, scope: Scope | None = None
+) -> Iterator[Run]:
     """Give a run that alone writes to the catalog's store. ``in_process``: no Dask, for tests and debugging."""
     root = catalog.root / catalog.atlas.store
     with locked(root, "lfm-atlas run"):
@@ -22,7 +25,7 @@ def open_run(catalog: Catalog, announce: Announce, *, in_process: bool = False) 
         sweep(catalog.root / catalog.atlas.path)
         workers: Workers = InProcess() if in_process else _local_dask(catalog)
         try:
-            yield Run(catalog, store, workers, announce, Tally())
+            yield Run(catalog, store, workers, announce, Tally(), scope or Scope())
         finally:
             workers.close()
 

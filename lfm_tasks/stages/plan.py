@@ -2,8 +2,9 @@
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.stages.activations import recorded_space
+from lfm_tasks.stages.asked import asked_pairs
 from lfm_tasks.stages.bases import basis_job
-from lfm_tasks.stages.scores import score_settings, stored_pairs, wanted_pairs
+from lfm_tasks.stages.scores import all_settings, scored_pairs, stored_pairs
 from lfm_tasks.stages.validate import Zoo
 from lfm_tasks.stores.units import UnitStore
 
@@ -19,14 +20,14 @@ def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
     n_unrecorded = len(zoo.spaces) - len(recorded)
     bases = {(space.space.dataset, basis_job(store, catalog.atlas, space).key) for space in recorded}
     n_present = sum(store.has("bases", key) for _, key in bases)
-    new = {(planned.space.dataset, planned.key) for planned in zoo.spaces if not store.has("activations", planned.key)}
-    settings = {
-        dataset: score_settings(catalog.atlas, zoo.designs[dataset].key if dataset in zoo.designs else "")
-        for dataset, _ in bases | new
-    }
-    wanted = wanted_pairs((settings[dataset], dataset, key) for dataset, key in bases | new)
+    keys = {planned.space: planned.key for planned in zoo.spaces}
+    keys |= {space.space: basis_job(store, catalog.atlas, space).key for space in recorded}
+    asked = asked_pairs(zoo.parts, keys)
+    settings = all_settings(catalog.atlas, asked, {dataset: design.key for dataset, design in zoo.designs.items()})
+    wanted = scored_pairs(asked, settings)
     n_scored = len(wanted & stored_pairs(store, set(settings.values())).keys())
     return [
+        *catalog.warnings(),
         f"spaces       {len(zoo.spaces)} ({len(zoo.failures)} models or layers cannot be used: see lfm-atlas validate)",
         f"activations  {n_unrecorded} to record, {len(recorded)} kept",
         f"bases        {len(bases) - n_present + n_unrecorded} to compute, {n_present} kept",

@@ -8,7 +8,10 @@ from lfm_tasks.stores.atlas_files import publish, published_key, write_atlas, wr
 
 
 def publish_atlas(run: Run, found: Contents) -> bool:
-    """Publish the atlas; return whether there was anything new to publish."""
+    """Publish the atlas; return whether there was anything new to publish. Only a whole one replaces what is there."""
+    if found.unpublished:
+        run.tally.count("atlas", 0, 0)
+        return False
     run.announce("atlas", 0, 1)
     is_new = published_key(run.atlas_folder) != found.key
     if is_new:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lfm_tasks.catalog import Catalog
+from lfm_tasks.stages.asked import Scope
 from lfm_tasks.stages.workers import Workers
 from lfm_tasks.stores.units import UnitStore
 
@@ -46,6 +47,7 @@ class Run:
     workers: Workers
     announce: Announce
     tally: Tally
+    scope: Scope = field(default_factory=Scope)
 
     @property
     def atlas_folder(self) -> Path:

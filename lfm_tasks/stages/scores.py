@@ -6,9 +6,10 @@ Every pair is multiplied in shapes that depend on its two spaces only, so its nu
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import combinations_with_replacement, groupby
+from itertools import groupby
 
 from lfm_tasks.config import AtlasConfig
+from lfm_tasks.stages.asked import BasePair, Scope, asked_pairs
 from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.designs import store_designs
 from lfm_tasks.stages.run import Run
@@ -46,31 +47,49 @@ class Scored:
 
     places: Mapping[ScoredPair, PairScores]
     troubles: Mapping[ScoredPair, Trouble]
-    settings: Mapping[str, str]
+    settings: Mapping[tuple[str, frozenset[str]], str]
+    asked: Mapping[BasePair, frozenset[str]]
 
-    def place(self, dataset: str, first: str, second: str) -> PairScores:
-        """Return where the scores of two bases lie, in any order."""
-        return self.places[self._pair(dataset, first, second)]
+    @property
+    def n_not_computed(self) -> int:
+        """How many pairs of bases were asked for and not yet tried."""
+        return len(scored_pairs(self.asked, self.settings) - self.places.keys() - self.troubles.keys())
+
+    def measures(self, dataset: str, first: str, second: str) -> tuple[str, ...]:
+        """Return the measures asked of two bases, in the order in which a block holds them; none: not asked."""
+        return tuple(sorted(self.asked.get((dataset, min(first, second), max(first, second)), ())))
+
+    def place(self, dataset: str, first: str, second: str) -> PairScores | None:
+        """Return where the scores of two bases lie, in any order; None for a pair that is not computed."""
+        return self.places.get(self._pair(dataset, first, second))
 
     def refusal(self, dataset: str, first: str, second: str) -> Trouble | None:
-        """Return why two bases have no scores; None if they have."""
+        """Return why two bases that were asked for have no scores; None if they have, or are not computed."""
         pair = self._pair(dataset, first, second)
-        return self.troubles.get(pair) or self.places[pair].refusal
+        place = self.places.get(pair)
+        return self.troubles.get(pair) or (None if place is None else place.refusal)
 
     def _pair(self, dataset: str, first: str, second: str) -> ScoredPair:
-        return self.settings[dataset], min(first, second), max(first, second)
+        lower, higher = min(first, second), max(first, second)
+        measures = self.asked.get((dataset, lower, higher))
+        return ("" if measures is None else self.settings[dataset, measures]), lower, higher
 
 
 def score_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Scored:
     """Score all pairs within each dataset that no stored block holds yet."""
     designs = store_designs(run.store, zoo.designs)
-    settings = {based.space.dataset: designs.get(based.space.dataset, "") for based in spaces}
-    settings = {dataset: score_settings(run.catalog.atlas, design) for dataset, design in settings.items()}
+    keys = {based.space: based.key for based in spaces}
+    asked = asked_pairs(zoo.parts, keys)
+    settings = all_settings(run.catalog.atlas, asked, designs)
     places = stored_pairs(run.store, set(settings.values()))
-    wanted = wanted_pairs((settings[based.space.dataset], based.space.dataset, based.key) for based in spaces)
+    everything = scored_pairs(asked, settings)
+    wanted = everything
+    if run.scope != Scope():
+        now = asked_pairs(zoo.parts, keys, run.scope)
+        wanted = scored_pairs({pair: asked[pair] for pair in now}, settings)
     activations = {based.key: based.activations for based in spaces}
-    design_of = {settings[dataset]: designs.get(dataset, "") for dataset in settings}
-    jobs = list(block_jobs(run, sorted(wanted - places.keys()), activations, design_of))
+    ways = {key: (designs.get(dataset, ""), tuple(sorted(names))) for (dataset, names), key in settings.items()}
+    jobs = list(block_jobs(run, sorted(wanted - places.keys()), activations, ways))
     troubles: dict[ScoredPair, Trouble] = {}
     run.announce("scores", 0, len(jobs))
     for done, (number, result) in enumerate(run.workers.run(store_block, jobs), start=1):
@@ -82,16 +101,30 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Scored:
         run.announce("scores", done, len(jobs))
     n_new = sum(len(job.pairs) for job in jobs) - len(troubles)
     run.tally.count("scores", n_new, len(wanted) - n_new - len(troubles))
-    return Scored({pair: places[pair] for pair in wanted if pair in places}, troubles, settings)
+    return Scored({pair: places[pair] for pair in everything if pair in places}, troubles, settings, asked)
 
 
-def wanted_pairs(bases: Iterable[tuple[str, str, str]]) -> set[ScoredPair]:
-    """Return the pairs of bases, lower key first, of all (settings, dataset, key) that share a dataset."""
-    pairs: set[ScoredPair] = set()
-    for (settings, _), group in groupby(sorted(set(bases)), key=lambda base: base[:2]):
-        keys = [key for *_, key in group]
-        pairs.update((settings, *pair) for pair in combinations_with_replacement(keys, 2))
-    return pairs
+def all_settings(
+    atlas: AtlasConfig, asked: Mapping[BasePair, frozenset[str]], designs: Mapping[str, str]
+) -> dict[tuple[str, frozenset[str]], str]:
+    """Return the settings of every dataset and set of measures that pairs are asked for by."""
+    kinds = {(dataset, measures) for (dataset, _, _), measures in asked.items()}
+    return {
+        (dataset, names): score_settings(with_measures(atlas, names), designs.get(dataset, ""))
+        for dataset, names in kinds
+    }
+
+
+def scored_pairs(
+    asked: Mapping[BasePair, frozenset[str]], settings: Mapping[tuple[str, frozenset[str]], str]
+) -> set[ScoredPair]:
+    """Return the pairs as blocks name them."""
+    return {(settings[dataset, names], first, second) for (dataset, first, second), names in asked.items()}
+
+
+def with_measures(atlas: AtlasConfig, names: Iterable[str]) -> AtlasConfig:
+    """Return the same settings with other measures."""
+    return atlas.model_copy(update={"measures": tuple(sorted(names))})
 
 
 def score_settings(atlas: AtlasConfig, design: str) -> str:
@@ -131,9 +164,9 @@ def _block_places(receipt: Receipt) -> dict[ScoredPair, PairScores]:
 
 
 def block_jobs(
-    run: Run, missing: list[ScoredPair], activations: Mapping[str, str], design_of: Mapping[str, str]
+    run: Run, missing: list[ScoredPair], activations: Mapping[str, str], ways: Mapping[str, tuple[str, tuple[str, ...]]]
 ) -> Iterator[BlockJob]:
-    """Yield the missing pairs in blocks of up to 16 × 16 bases, one setting each."""
+    """Yield the missing pairs in blocks of up to 16 × 16 bases, one setting (a design and measures) each."""
     keys = sorted({key for _, *pair in missing for key in pair})
     group = {key: position // BLOCK_SIDE for position, key in enumerate(keys)}
 
@@ -144,4 +177,5 @@ def block_jobs(
         block = tuple((first, second) for _, first, second in pairs)
         key = digest({"kind": "scores", "settings": settings, "pairs": block})
         own = {base: activations[base] for pair in block for base in pair}
-        yield BlockJob(run.store, key, settings, block, run.catalog.atlas, own, design_of[settings])
+        design, measures = ways[settings]
+        yield BlockJob(run.store, key, settings, block, with_measures(run.catalog.atlas, measures), own, design)

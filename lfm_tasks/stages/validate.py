@@ -1,18 +1,20 @@
 """Stage validate: open every source, expand the layers, and give each space its key, before anything is computed."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
 from lfm_tasks.catalog import Catalog, Model, expand_layers
+from lfm_tasks.catalog.comparisons import comparison_dataset, layer_misses
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.datasets import DatasetRows, read_dataset
 from lfm_tasks.sources.heads import open_head
 from lfm_tasks.sources.opening import open_source
 from lfm_tasks.sources.source import Source
 from lfm_tasks.spaces import Space
+from lfm_tasks.stages.asked import Part, asked_parts
 from lfm_tasks.stages.designs import Design, dataset_design
 from lfm_tasks.stages.run import Announce, Failure, Run
 from lfm_tasks.stores.digests import digest, ids_digest
@@ -34,6 +36,7 @@ class Zoo:
     spaces: tuple[PlannedSpace, ...]
     failures: tuple[Failure, ...]
     designs: Mapping[str, Design] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
 
 
 def validate(run: Run) -> Zoo:
@@ -57,7 +60,12 @@ def validate_catalog(catalog: Catalog, announce: Announce) -> Zoo:
         spaces += found
         failures += refused
     announce("validate", len(catalog.models), len(catalog.models))
-    return Zoo(tuple(sorted(spaces, key=lambda planned: planned.space)), tuple(failures), designs)
+    failures += list(_comparison_failures(catalog, [planned.space for planned in spaces], failures))
+    failures += [Failure(r.dataset, r.found, "", "discover", "refused_arrival", r.message) for r in catalog.refused]
+    spaces.sort(key=lambda planned: planned.space)
+    parts = asked_parts(catalog, [planned.space for planned in spaces])
+    asked = {space for part in parts for space in part.spaces()}
+    return Zoo(tuple(planned for planned in spaces if planned.space in asked), tuple(failures), designs, parts)
 
 
 def plan_model(
@@ -78,6 +86,18 @@ def plan_model(
         except ReasonError as error:
             failures.append(Failure(model.dataset, name, layer, "validate", error.reason, str(error)))
     return spaces, failures
+
+
+def _comparison_failures(catalog: Catalog, spaces: Sequence[Space], failures: Sequence[Failure]) -> Iterator[Failure]:
+    """Yield the sides of comparisons that choose layers which no model has: only opened sources tell."""
+    members = catalog.members()
+    known = [*spaces, *(Space(f.dataset, f.model, f.layer) for f in failures if f.layer)]
+    unopened = [failure.model for failure in failures if not failure.layer]
+    for name, comparison in catalog.comparisons.items():
+        dataset = str(comparison_dataset(comparison, members))
+        own = [space for space in known if space.dataset == dataset]
+        for key, message in layer_misses(comparison, own, unopened, members):
+            yield Failure(dataset, f"comparisons.{name}.{key}", "", "validate", "unknown_layer", message)
 
 
 def _check_cap(design: Design, dataset: str, catalog: Catalog) -> None:

@@ -103,7 +103,8 @@ def read_atlas(folder: Path) -> xr.Dataset:
 
 def write_edges(columns: Mapping[str, list[Any]], folder: Path) -> None:
     """Write ``edges.parquet``: null where there is no number."""
-    types = {name: _NUMBERS.get(name, pa.int32() if name == "n_common" else pa.string()) for name in columns}
+    others = {"n_common": pa.int32(), "comparisons": pa.list_(pa.string())}
+    types = {name: _NUMBERS.get(name, others.get(name, pa.string())) for name in columns}
     table = pa.table({name: pa.array(values, types[name]) for name, values in columns.items()})
     pa.parquet.write_table(table, folder / "edges.parquet", compression="zstd")
 

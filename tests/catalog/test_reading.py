@@ -49,6 +49,11 @@ def test_good_catalog__is_read(tmp_path: Path) -> None:
     assert catalog.atlas.measures == ("lfm", "overlap")
 
 
+def test_text_that_its_parser_gives_up_on__is_a_mistake_like_any_other(tmp_path: Path) -> None:
+    [mistake] = mistakes(tmp_path, "version:\n  b:  # a remark\n    c\n\n")
+    assert "not YAML: overlap in comment" in mistake
+
+
 def test_shipped_catalog__is_good() -> None:
     assert len(read_catalog(SHIPPED).models) == 8
 

@@ -9,7 +9,7 @@ import xarray as xr
 
 EDGES = [
     "source", "target", "dataset", "measure", "score", "null_mean", "null_q95", "calibrated", "p_value", "ci_low",
-    "ci_high", "q_value", "unrelated_rank", "status", "n_common",
+    "ci_high", "q_value", "unrelated_rank", "status", "n_common", "comparisons",
 ]  # fmt: skip
 
 
@@ -27,6 +27,8 @@ def test_edges__hold_a_row_for_each_directed_pair_and_measure(zoo_folder_built: 
     assert sorted(table.column_names) == sorted(EDGES)
     assert table.num_rows == 2 * 40 * 39
     assert set(table["status"].to_pylist()) == {"ok"}
+    assert table.schema.field("comparisons").type == pyarrow.list_(pyarrow.string())
+    assert table["comparisons"].to_pylist() == [[]] * table.num_rows
     assert table["ci_low"].null_count == table["q_value"].null_count == 0
     assert not any(np.isnan(value) for value in table["score"].to_pylist())
 

@@ -1,0 +1,166 @@
+"""Which pairs of spaces are asked for: all within a dataset, or those of the catalog's comparisons."""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations_with_replacement, product
+from typing import Any
+
+import numpy as np
+
+from lfm_tasks.catalog import Catalog
+from lfm_tasks.catalog.comparisons import chosen_spaces, comparison_dataset
+from lfm_tasks.catalog.patterns import matches
+from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.spaces import Space
+
+# Dataset, lower and higher key of two bases.
+BasePair = tuple[str, str, str]
+
+
+@dataclass(frozen=True)
+class Scope:
+    """What one run computes of what the catalog asks: models (globs) and comparisons, everything where empty."""
+
+    only: tuple[str, ...] = ()
+    comparisons: tuple[str, ...] = ()
+
+    def problems(self, catalog: Catalog) -> list[str]:
+        """Return a sentence for each name that the catalog does not have."""
+        found = [
+            f"--only: no model matches {pattern[:100]!r}{did_you_mean(pattern, catalog.models)}"
+            for pattern in self.only
+            if not any(matches(name, pattern) for name in catalog.models)
+        ]
+        known = catalog.comparisons
+        return found + [
+            f"--comparison: no {name[:100]!r}{did_you_mean(name, known) or '; the catalog has no comparisons'}"
+            for name in self.comparisons
+            if name not in catalog.comparisons
+        ]
+
+    def has(self, model: str) -> bool:
+        """Return whether a model is one to compute."""
+        return not self.only or any(matches(model, pattern) for pattern in self.only)
+
+
+@dataclass(frozen=True)
+class Part:
+    """Sources against targets on one dataset by some measures; a comparison, or (without a name) a whole dataset."""
+
+    name: str
+    dataset: str
+    measures: tuple[str, ...]
+    sources: tuple[Space, ...]
+    targets: tuple[Space, ...]
+
+    def spaces(self) -> set[Space]:
+        """Return the spaces of both sides."""
+        return {*self.sources, *self.targets}
+
+    def pairs(self) -> Iterable[tuple[Space, Space]]:
+        """Return its pairs, each in at least one direction."""
+        if self.sources == self.targets:
+            return combinations_with_replacement(self.sources, 2)
+        return product(self.sources, self.targets)
+
+
+def asked_parts(catalog: Catalog, spaces: Collection[Space]) -> tuple[Part, ...]:
+    """Return what the catalog asks for, in its order."""
+    measures = catalog.atlas.measures
+    if not catalog.comparisons:
+        by_dataset = {dataset: tuple(s for s in spaces if s.dataset == dataset) for dataset in _datasets(spaces)}
+        return tuple(Part("", dataset, measures, own, own) for dataset, own in by_dataset.items())
+    members = catalog.members()
+    parts = []
+    for name, comparison in catalog.comparisons.items():
+        dataset = str(comparison_dataset(comparison, members))
+        own = [space for space in spaces if space.dataset == dataset]
+        sides = [tuple(chosen_spaces(side, own, members)) for side in (comparison.sources, comparison.targets)]
+        parts.append(Part(name, dataset, comparison.measures or measures, sides[0], sides[1]))
+    return tuple(parts)
+
+
+def asked_measures(catalog: Catalog) -> tuple[str, ...]:
+    """Return every measure that is asked for, each once."""
+    own = [comparison.measures or catalog.atlas.measures for comparison in catalog.comparisons.values()]
+    return tuple(dict.fromkeys(name for names in own or [catalog.atlas.measures] for name in names))
+
+
+def spaces_now(parts: Iterable[Part], scope: Scope) -> frozenset[Space]:
+    """Return the spaces that a run of this scope computes."""
+    chosen = [part for part in parts if not scope.comparisons or part.name in scope.comparisons]
+    return frozenset(space for part in chosen for space in part.spaces() if scope.has(space.model))
+
+
+def asked_pairs(
+    parts: Iterable[Part], keys: Mapping[Space, str], scope: Scope | None = None
+) -> dict[BasePair, frozenset[str]]:
+    """Return the measures asked of each pair of bases; with ``scope``, only of pairs that are to be computed now."""
+    found: dict[BasePair, frozenset[str]] = {}
+    for part, source, target in _pairs(parts, keys, scope):
+        first, second = keys[source], keys[target]
+        pair = (part.dataset, min(first, second), max(first, second))
+        measures = frozenset(part.measures)
+        known = found.get(pair)
+        found[pair] = measures if known is None or known == measures else known | measures
+    return found
+
+
+def asked_cells(parts: Iterable[Part], datasets: list[str], measures: list[str], names: list[str]) -> np.ndarray:
+    """Return (dataset, measure, source, target): whether a cell is asked for, in either direction."""
+    asked = np.zeros((len(datasets), len(measures), len(names), len(names)), dtype=bool)
+    row = {name: number for number, name in enumerate(names)}
+    for part in parts:
+        if part.dataset not in datasets:
+            continue
+        sources, targets = (
+            np.array([row[space.name] for space in side if space.name in row], dtype=int)
+            for side in (part.sources, part.targets)
+        )
+        for measure in part.measures:
+            cells = asked[datasets.index(part.dataset), measures.index(measure)]
+            cells[np.ix_(sources, targets)] = True
+            cells[np.ix_(targets, sources)] = True
+    return asked
+
+
+def n_directed_pairs(parts: Iterable[Part], spaces: Collection[Space]) -> int:
+    """Return how many directed pairs of two different spaces are asked for, among ``spaces``."""
+    total = 0
+    for dataset in _datasets(spaces):
+        names = [space.name for space in spaces if space.dataset == dataset]
+        own = [Part(p.name, dataset, ("any",), p.sources, p.targets) for p in parts if p.dataset == dataset]
+        asked = asked_cells(own, [dataset], ["any"], names)[0, 0]
+        total += int((asked & ~np.eye(len(names), dtype=bool)).sum())
+    return total
+
+
+def comparison_facts(parts: Iterable[Part]) -> dict[str, dict[str, Any]]:
+    """Return what the atlas says of each comparison: its dataset, measures, and the names of its spaces."""
+    return {
+        part.name: {
+            "dataset": part.dataset,
+            "measures": list(part.measures),
+            "sources": [space.name for space in part.sources],
+            "targets": [space.name for space in part.targets],
+        }
+        for part in parts
+        if part.name
+    }
+
+
+def _pairs(
+    parts: Iterable[Part], keys: Mapping[Space, str], scope: Scope | None
+) -> Iterator[tuple[Part, Space, Space]]:
+    for part in parts:
+        if scope is not None and scope.comparisons and part.name not in scope.comparisons:
+            continue
+        for source, target in part.pairs():
+            if source not in keys or target not in keys:
+                continue
+            if scope is None or scope.has(source.model) or scope.has(target.model):
+                yield part, source, target
+
+
+def _datasets(spaces: Iterable[Space]) -> list[str]:
+    return sorted({space.dataset for space in spaces})
