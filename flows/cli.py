@@ -3,22 +3,29 @@
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from cyclopts import App, Parameter
 
+from flows.console import (
+    CRASH,
+    DEFAULT_CATALOG,
+    OK,
+    SOME_FAILED,
+    USAGE,
+    CatalogPath,
+    TrustCode,
+    complain,
+    read_or_leave,
+    say,
+)
 from lfm_tasks import __version__
 
 if TYPE_CHECKING:
     from flows.pipeline import Outcome
     from lfm_tasks.catalog import Catalog
     from lfm_tasks.stages.run import Announce
-
-OK, CRASH, USAGE, LIMIT_BROKEN, SOME_FAILED = 0, 1, 2, 3, 4
-
-CatalogPath = Annotated[Path, Parameter(help="The catalog: a YAML file (data_catalog.yaml in this folder).")]
-TrustCode = Annotated[bool, Parameter(help="Run the factories that the catalog names: they are code.", negative="")]
-DEFAULT_CATALOG = Path("data_catalog.yaml")
+    from lfm_tasks.stages.validate import Zoo
 
 app = App(
     name="lfm-atlas",
@@ -41,7 +48,7 @@ def run(
     trust_code: TrustCode = False,
 ) -> int:
     """Compute what is missing and publish the atlas: activations, graphs, bases, maps, scores, report."""
-    settings = _read(catalog, trust_code)
+    settings = read_or_leave(catalog, trust_code)
     from flows.progress import progress
 
     with progress() as announce:
@@ -50,14 +57,33 @@ def run(
 
 
 @app.command
-def validate(catalog: CatalogPath = DEFAULT_CATALOG, *, trust_code: TrustCode = False) -> int:
+def validate(
+    catalog: CatalogPath = DEFAULT_CATALOG,
+    *,
+    deep: Annotated[bool, Parameter(help="Read all values too; of a network to run, one batch.", negative="")] = False,
+    json: Annotated[bool, Parameter(help="With --deep, for programs: one object.", negative="")] = False,
+    trust_code: TrustCode = False,
+) -> int:
     """Check the catalog and open every source; nothing is computed or written."""
-    settings = _read(catalog, trust_code)
+    from lfm_tasks.stages.validate import comparison_layer_problems
+
+    if json and not deep:
+        complain("found --json without --deep, needs both: lfm-atlas validate --deep --json")
+        return USAGE
+    settings = read_or_leave(catalog, trust_code)
+    for warning in settings.warnings():
+        complain(warning)
     zoo = _zoo(settings)
-    for failure in zoo.failures:
-        _complain(f"{failure.model}: {failure.message} [{failure.reason}]")
-    _print(f"{len(settings.models)} models, {len(zoo.spaces)} spaces, {len(zoo.failures)} cannot be used")
-    return USAGE if zoo.failures else OK
+    if deep:
+        return _validate_deeply(settings, zoo, json)
+    unmatched = comparison_layer_problems(settings)
+    for problem in [
+        *(f"{failure.model}: {failure.message} [{failure.reason}]" for failure in zoo.failures),
+        *unmatched,
+    ]:
+        complain(problem)
+    say(f"{len(settings.models)} models, {len(zoo.spaces)} spaces, {len(zoo.failures)} cannot be used")
+    return USAGE if zoo.failures or unmatched else OK
 
 
 @app.command
@@ -65,9 +91,9 @@ def plan(catalog: CatalogPath = DEFAULT_CATALOG, *, trust_code: TrustCode = Fals
     """Say what a run would compute, and what it would find done."""
     from lfm_tasks.stages.plan import plan_run
 
-    settings = _read(catalog, trust_code)
+    settings = read_or_leave(catalog, trust_code)
     for line in plan_run(settings, _zoo(settings)):
-        _print(line)
+        say(line)
     return OK
 
 
@@ -84,11 +110,11 @@ def layers(
     from lfm_tasks.stages.layers import as_json, as_lines, list_layers
 
     try:
-        listed = list_layers(_read(catalog, trust_code), model)
+        listed = list_layers(read_or_leave(catalog, trust_code), model)
     except ReasonError as error:
-        _complain(f"{error} [{error.reason}]")
+        complain(f"{error} [{error.reason}]")
         return USAGE
-    _print(as_json(listed) if json else as_lines(listed))
+    say(as_json(listed) if json else as_lines(listed))
     return OK
 
 
@@ -103,10 +129,10 @@ def report(
     from lfm_tasks.stores.atlas_files import published_key, read_atlas, read_json
 
     if published_key(atlas) is None:
-        _complain(f"{atlas}: found no whole atlas (its manifest.json must fit its files): run lfm-atlas run again")
+        complain(f"{atlas}: found no whole atlas (its manifest.json must fit its files): run lfm-atlas run again")
         return USAGE
     output.write_text(render_report(read_atlas(atlas), read_json(atlas / "summary.json")), encoding="utf-8")
-    _print(f"wrote {output}")
+    say(f"wrote {output}")
     return OK
 
 
@@ -118,9 +144,9 @@ def init(folder: Annotated[Path, Parameter(help="An empty folder, or one to make
     try:
         write_start(folder)
     except FileExistsError as error:
-        _complain(str(error))
+        complain(str(error))
         return USAGE
-    _print(f"wrote {folder / 'data_catalog.yaml'} and {folder / 'zoo'}; next: lfm-atlas run")
+    say(f"wrote {folder / 'data_catalog.yaml'} and {folder / 'zoo'}; next: lfm-atlas run")
     return OK
 
 
@@ -131,37 +157,38 @@ def main() -> NoReturn:
         result = app(result_action="return_value")
         code = result if isinstance(result, int) else OK
     except KeyboardInterrupt:
-        _complain("stopped; what was finished is kept, the next run goes on from there")
+        complain("stopped; what was finished is kept, the next run goes on from there")
         code = 128 + signal.SIGINT
     except (OSError, RuntimeError) as error:
         # Full disk, lost rights, a busy store: the message says it, a traceback would hide it.
-        _complain(f"{type(error).__name__}: {error}")
+        complain(f"{type(error).__name__}: {error}")
         code = CRASH
     sys.stdout.flush()
     sys.exit(code)
 
 
-def _read(path: Path, trust_code: bool) -> "Catalog":
-    from lfm_tasks.catalog import CatalogError, read_catalog
-    from lfm_tasks.stages.measures import unknown_measures
-
-    try:
-        catalog = read_catalog(path, trust_code=trust_code)
-    except CatalogError as error:
-        _complain(str(error))
-        sys.exit(USAGE)
-    if problems := unknown_measures(catalog):
-        for problem in problems:
-            _complain(f"{path}: {problem}")
-        sys.exit(USAGE)
-    return catalog
-
-
-def _zoo(catalog: "Catalog") -> Any:
+def _zoo(catalog: "Catalog") -> "Zoo":
     from flows.progress import silently
     from lfm_tasks.stages.validate import validate_catalog
 
     return validate_catalog(catalog, silently)
+
+
+def _validate_deeply(catalog: "Catalog", zoo: "Zoo", json: bool) -> int:
+    from flows.progress import progress
+    from lfm_tasks.stages.deep_validation import as_json, as_lines, read_zoo
+
+    with progress() as announce:
+        report = read_zoo(catalog, zoo, announce)
+    if json:
+        say(as_json(report))
+        return USAGE if report.problems else OK
+    for line in as_lines(report):
+        say(line)
+    for problem in report.problems:
+        complain(problem)
+    say(f"{len(catalog.models)} models, {len(report.spaces)} spaces read, {len(report.problems)} problems")
+    return USAGE if report.problems else OK
 
 
 def _run(catalog: "Catalog", announce: "Announce", dask: bool) -> "Outcome":
@@ -186,27 +213,19 @@ def _run_with_prefect(path: Path, catalog: "Catalog", announce: "Announce") -> "
 def _say(outcome: "Outcome", catalog: "Catalog") -> int:
     for failure in outcome.failures:
         name = f"{failure.model}/{failure.layer}" if failure.layer else failure.model
-        _complain(f"{name} ({failure.dataset}): {failure.message} [{failure.reason}]")
+        complain(f"{name} ({failure.dataset}): {failure.message} [{failure.reason}]")
     for pairs in outcome.refused:
         first = f"{pairs.source} and {pairs.target} first"
-        _complain(f"{pairs.count} directed pairs have no score, {first}: {pairs.message} [{pairs.reason}]")
+        complain(f"{pairs.count} directed pairs have no score, {first}: {pairs.message} [{pairs.reason}]")
     if not any(outcome.computed.values()):
-        _print("nothing to compute: the atlas is up to date")
+        say("nothing to compute: the atlas is up to date")
     else:
-        _print(", ".join(f"{stage} {n} new, {outcome.reused[stage]} kept" for stage, n in outcome.computed.items()))
+        say(", ".join(f"{stage} {n} new, {outcome.reused[stage]} kept" for stage, n in outcome.computed.items()))
     folder = catalog.root / catalog.atlas.path
     if folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())
-    _print(f"{outcome.n_spaces} spaces, {len(outcome.failures)} failed; atlas: {folder}, page: {folder}/report.html")
+    say(f"{outcome.n_spaces} spaces, {len(outcome.failures)} failed; atlas: {folder}, page: {folder}/report.html")
     return SOME_FAILED if outcome.failures or outcome.refused else OK
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(f"{text}\n")
-
-
-def _complain(text: str) -> None:
-    sys.stderr.write(f"{text}\n")
 
 
 if __name__ == "__main__":

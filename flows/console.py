@@ -1,0 +1,43 @@
+"""What every command does alike: its exit codes, the catalog it reads, where it writes."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+
+if TYPE_CHECKING:
+    from lfm_tasks.catalog import Catalog
+
+OK, CRASH, USAGE, LIMIT_BROKEN, SOME_FAILED = 0, 1, 2, 3, 4
+
+CatalogPath = Annotated[Path, Parameter(help="The catalog: a YAML file (data_catalog.yaml in this folder).")]
+TrustCode = Annotated[bool, Parameter(help="Run the factories that the catalog names: they are code.", negative="")]
+DEFAULT_CATALOG = Path("data_catalog.yaml")
+
+
+def read_or_leave(path: Path, trust_code: bool = False) -> "Catalog":
+    """Return the catalog at ``path``; if anything is wrong with it, say all of it and leave with `USAGE`."""
+    from lfm_tasks.catalog import CatalogError, read_catalog
+    from lfm_tasks.stages.measures import unknown_measures
+
+    try:
+        catalog = read_catalog(path, trust_code=trust_code)
+    except CatalogError as error:
+        complain(str(error))
+        sys.exit(USAGE)
+    if problems := unknown_measures(catalog):
+        for problem in problems:
+            complain(f"{path}: {problem}")
+        sys.exit(USAGE)
+    return catalog
+
+
+def say(text: str) -> None:
+    """Write a line to stdout: what was asked for."""
+    sys.stdout.write(f"{text}\n")
+
+
+def complain(text: str) -> None:
+    """Write a line to stderr: what a person has to know beside it."""
+    sys.stderr.write(f"{text}\n")
