@@ -15,6 +15,8 @@ from lfm_tasks.stages.asked import Scope
 from lfm_tasks.stages.atlas import STATUS
 from lfm_tasks.stages.open_run import open_run
 from lfm_tasks.stages.plan import plan_run
+from lfm_tasks.stages.report import render_report
+from lfm_tasks.stages.report.compared import comparison_tables
 from lfm_tasks.stages.validate import validate_catalog
 from lfm_tasks.stores.atlas_files import read_atlas, read_json
 
@@ -173,3 +175,43 @@ def test_scope__of_names_that_the_catalog_does_not_have_is_told(folders: tuple[P
         "--comparison: no 'frist'; did you mean 'first'?",
     ]
     assert Scope((), ("first",)).problems(everything) == ["--comparison: no 'first'; the catalog has no comparisons"]
+
+
+def test_report__shows_each_comparison_with_its_most_alike_pairs(folders: tuple[Path, Path, Outcome]) -> None:
+    everything, chosen = ((folder / "atlas" / "report.html").read_text() for folder in folders[:2])
+    atlas = read_atlas(folders[1] / "atlas")
+
+    first, within = comparison_tables(atlas)
+
+    assert 'id="comparisons"' not in everything
+    section = chosen.split('<h2 id="comparisons">')[1].split("</section>")[0]
+    assert section.count("<tr>") == 2 + 5 + 1
+    assert (
+        "<h3>first</h3>\n<p>2 sources × 3 targets on probe, by <code>lfm</code>, <code>overlap</code>.</p>" in section
+    )
+    assert [len(table["best"]) for table in (first, within)] == [5, 1]
+    values = atlas["calibrated"].sel(
+        dataset="probe", measure="overlap", source=["model0/layer0", "model0/layer1"],
+        target=["model1/layer0", "model1/layer1", "model2/layer1"],
+    )  # fmt: skip
+    assert [row["calibrated"] for row in first["best"]] == sorted(values.values.ravel(), reverse=True)[:5]
+    for row in first["best"]:
+        assert f'<th scope="row">{row["source"]}</th><td>{row["target"]}</td>' in section
+
+
+def test_report__of_comparisons_without_values_is_drawn_and_names_stay_text(
+    folders: tuple[Path, Path, Outcome],
+) -> None:
+    atlas, summary = read_atlas(folders[1] / "atlas"), read_json(folders[1] / "atlas" / "summary.json")
+    attack = "</h3><img src=x>"
+    facts = atlas.attrs["comparisons"]["within"] | {"sources": [], "measures": [attack]}
+    names = ("score", "calibrated", "q_value")
+    empty = atlas.assign({name: atlas[name].where(atlas["measure"] != "overlap") for name in names})
+    attacked = empty.assign_attrs(atlas.attrs | {"comparisons": {attack: facts}})
+
+    page = render_report(attacked, summary)
+
+    assert "<img" not in page
+    assert "&lt;/h3&gt;&lt;img src=x&gt;" in page
+    assert "No two models are compared by <code>overlap</code>." in page
+    assert "No pair of two different spaces has a calibrated value" in page

@@ -11,6 +11,7 @@ import xarray as xr
 from jinja2 import Environment, StrictUndefined
 
 from lfm_tasks.stages.report.charts import bokeh_script, heat_map
+from lfm_tasks.stages.report.compared import comparison_tables
 from lfm_tasks.stages.report.facts import page_facts
 from lfm_tasks.stages.report.tables import page_tables
 
@@ -27,6 +28,7 @@ def render_report(atlas: xr.Dataset, summary: Mapping[str, Any]) -> str:
         hashes=" ".join(f"'sha256-{_sha256(script)}'" for script in scripts),
         data=_inside_html({"facts": facts, "charts": {name: heat_map(name) for name in ("models", "layers")}}),
         facts=facts,
+        comparisons=comparison_tables(atlas),
         **page_tables(atlas, facts),
     )
 
