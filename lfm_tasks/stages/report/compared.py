@@ -31,10 +31,12 @@ def _table(atlas: xr.Dataset, name: str, facts: Mapping[str, Any]) -> dict[str, 
 
 def _best(atlas: xr.Dataset, facts: Mapping[str, Any], measure: str) -> list[dict[str, Any]]:
     """Return the pairs of two different spaces with the highest calibrated values, each in one direction."""
-    sides = {side: [name for name in facts[f"{side}s"] if name in atlas[side].values] for side in ("source", "target")}
+    sides: dict[str, Any] = {
+        side: [name for name in facts[f"{side}s"] if name in atlas[side].values] for side in ("source", "target")
+    }
     if not all(sides.values()):
         return []
-    cells = atlas.sel(dataset=facts["dataset"], measure=measure, **sides)
+    cells = atlas.sel({"dataset": facts["dataset"], "measure": measure} | sides)
     calibrated, score = cells["calibrated"].values, cells["score"].values
     # Rounded, so that equals stand in the order of their names and not of their last bits.
     falling = np.argsort(-np.nan_to_num(calibrated, nan=-np.inf).round(6), axis=None, kind="stable")

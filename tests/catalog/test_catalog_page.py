@@ -1,0 +1,38 @@
+"""The catalog of docs/catalog.md is one, and leaves no key out."""
+
+import re
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from lfm_tasks.catalog import model, read_catalog
+from lfm_tasks.catalog.comparisons import chosen_models
+from lfm_tasks.stages.measures import unknown_measures
+
+PAGE = (Path(__file__).parents[2] / "docs/catalog.md").read_text(encoding="utf-8")
+
+
+def test_page__shows_a_catalog_that_is_read(tmp_path: Path) -> None:
+    [example] = re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)
+    path = tmp_path / "data_catalog.yaml"
+    path.write_text(example)
+    arrived = tmp_path / "arrivals" / "swin" / "block1.npy"
+    arrived.parent.mkdir(parents=True)
+    arrived.touch()
+
+    catalog = read_catalog(path, {})
+
+    assert list(catalog.models) == ["bert", "resnet", "vit", "swin"]
+    assert unknown_measures(catalog) == []
+    assert chosen_models(catalog.comparisons["text-vision"].targets, catalog.members()) == ["resnet", "vit", "swin"]
+    assert catalog.models["swin"].activations is not None
+    assert catalog.models["swin"].activations.pool == "mean"
+
+
+def test_page__names_every_key() -> None:
+    kinds = [kind for kind in vars(model).values() if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    read = [kind for kind in kinds if kind not in (model.Catalog, model.Trust)]
+    keys = {key for kind in read for key in kind.model_fields}
+
+    assert len(keys) > 40
+    assert sorted(key for key in keys if not re.search(rf"\b{key}:", PAGE)) == []
