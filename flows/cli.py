@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from cyclopts import App, Parameter
 
+from flows.catalog_commands import catalog_app
 from flows.console import (
     CRASH,
     DEFAULT_CATALOG,
@@ -37,6 +38,7 @@ app = App(
     Exit codes: 0 done, 1 crash, 2 usage or bad catalog, 3 an audit limit is broken, 4 done but some spaces failed,
     130 or 143 stopped by SIGINT or SIGTERM.""",
 )
+app.command(catalog_app)
 
 
 @app.command
