@@ -99,3 +99,15 @@ def test_show__of_a_wrong_catalog_says_what_is_wrong(path: Path, capsys: pytest.
         app(["catalog", "show", str(path)], result_action="return_value")
 
     assert "did you mean 'models'?" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [["validate"], ["validate", "--deep"], ["plan"]])
+def test_validate_and_plan__tell_patterns_that_match_nothing(
+    path: Path, command: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    path.write_text(CATALOG.replace("zoo/{model}", "{model}/late").partition("comparisons:")[0])
+
+    app([command[0], str(path), *command[1:]], result_action="return_value")
+
+    printed = capsys.readouterr()
+    assert "discover.found: nothing matches '{model}/late.npz' yet" in printed.out + printed.err

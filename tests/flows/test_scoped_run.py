@@ -1,5 +1,8 @@
 """``lfm-atlas run --only`` and ``--comparison``: a part of what the catalog asks."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,3 +83,12 @@ def test_comparison__may_be_given_twice(catalog: Path, capsys: pytest.CaptureFix
     assert "scores 4 new, 0 kept" in one
     assert "activations 2 new, 4 kept" in both
     assert "scores 4 new, 4 kept" in both
+
+
+def test_only__goes_through_prefect(catalog: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    command = [sys.executable, "-m", "flows.cli", "run", str(catalog), "--only", "model2", "--comparison", "far"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+    assert "activations 2 new, 0 kept, bases 2 new" in done.stdout, done.stderr
+    assert "Traceback" not in done.stderr
