@@ -9,6 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.pipeline import Outcome, build_atlas
 from lfm_tasks.catalog import read_catalog
+from lfm_tasks.stages.asked import Scope
 from lfm_tasks.stages.open_run import open_run
 from lfm_tasks.stages.run import Announce
 
@@ -33,18 +34,29 @@ def silent(stage: str, done: int, total: int) -> None:
     """Announce nothing."""
 
 
-def atlas_flow(announce: Announce = silent) -> Callable[[str, bool], Outcome]:
+def atlas_flow(announce: Announce = silent) -> Callable[..., Outcome]:
     """Return the flow; progress goes to ``announce``, which is no parameter since parameters are stored as JSON."""
 
     @flow(name="atlas", flow_run_name="atlas of {catalog}", validate_parameters=True, persist_result=False)
-    def build(catalog: str, trust_code: bool = False) -> Outcome:
+    def build(
+        catalog: str,
+        trust_code: bool = False,
+        only: list[str] | None = None,
+        comparisons: list[str] | None = None,
+    ) -> Outcome:
         """Build the similarity atlas of a catalog.
 
         Args:
             catalog: Path of the data_catalog.yaml.
             trust_code: Run the factories that it names: they are code.
+            only: Compute only what touches models that fit one of these globs; all, without any.
+            comparisons: Compute only the comparisons of these names; all, without any.
         """
-        with open_run(read_catalog(Path(catalog), trust_code=trust_code), announce) as run:
+        settings = read_catalog(Path(catalog), trust_code=trust_code)
+        scope = Scope(tuple(only or ()), tuple(comparisons or ()))
+        if problems := scope.problems(settings):
+            raise ValueError("; ".join(problems))
+        with open_run(settings, announce, scope=scope) as run:
             return build_atlas(run, as_stage=as_task)
 
     return build

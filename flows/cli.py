@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from cyclopts import App, Parameter
 
+from flows.catalog_commands import catalog_app
 from flows.console import (
     CRASH,
     DEFAULT_CATALOG,
@@ -24,6 +25,7 @@ from lfm_tasks import __version__
 if TYPE_CHECKING:
     from flows.pipeline import Outcome
     from lfm_tasks.catalog import Catalog
+    from lfm_tasks.stages.asked import Scope
     from lfm_tasks.stages.run import Announce
     from lfm_tasks.stages.validate import Zoo
 
@@ -37,6 +39,7 @@ app = App(
     Exit codes: 0 done, 1 crash, 2 usage or bad catalog, 3 an audit limit is broken, 4 done but some spaces failed,
     130 or 143 stopped by SIGINT or SIGTERM.""",
 )
+app.command(catalog_app)
 
 
 @app.command
@@ -45,14 +48,25 @@ def run(
     *,
     prefect: Annotated[bool, Parameter(help="Orchestrate by Prefect; the numbers are the same without.")] = True,
     dask: Annotated[bool, Parameter(help="Work in Dask processes; --no-dask works in this one.")] = True,
+    only: Annotated[list[str] | None, Parameter(help="Compute what touches models of this glob.", negative="")] = None,
+    comparison: Annotated[list[str] | None, Parameter(help="Compute this comparison.", negative="")] = None,
     trust_code: TrustCode = False,
 ) -> int:
     """Compute what is missing and publish the atlas: activations, graphs, bases, maps, scores, report."""
     settings = read_or_leave(catalog, trust_code)
     from flows.progress import progress
+    from lfm_tasks.stages.asked import Scope
 
+    scope = Scope(tuple(only or ()), tuple(comparison or ()))
+    if problems := scope.problems(settings):
+        for problem in problems:
+            complain(problem)
+        return USAGE
     with progress() as announce:
-        outcome = _run_with_prefect(catalog, settings, announce) if prefect and dask else _run(settings, announce, dask)
+        if prefect and dask:
+            outcome = _run_with_prefect(catalog, settings, scope, announce)
+        else:
+            outcome = _run(settings, scope, announce, dask)
     return _say(outcome, settings)
 
 
@@ -65,8 +79,6 @@ def validate(
     trust_code: TrustCode = False,
 ) -> int:
     """Check the catalog and open every source; nothing is computed or written."""
-    from lfm_tasks.stages.validate import comparison_layer_problems
-
     if json and not deep:
         complain("found --json without --deep, needs both: lfm-atlas validate --deep --json")
         return USAGE
@@ -76,14 +88,10 @@ def validate(
     zoo = _zoo(settings)
     if deep:
         return _validate_deeply(settings, zoo, json)
-    unmatched = comparison_layer_problems(settings)
-    for problem in [
-        *(f"{failure.model}: {failure.message} [{failure.reason}]" for failure in zoo.failures),
-        *unmatched,
-    ]:
-        complain(problem)
+    for failure in zoo.failures:
+        complain(f"{failure.model}: {failure.message} [{failure.reason}]")
     say(f"{len(settings.models)} models, {len(zoo.spaces)} spaces, {len(zoo.failures)} cannot be used")
-    return USAGE if zoo.failures or unmatched else OK
+    return USAGE if zoo.failures else OK
 
 
 @app.command
@@ -191,15 +199,15 @@ def _validate_deeply(catalog: "Catalog", zoo: "Zoo", json: bool) -> int:
     return USAGE if report.problems else OK
 
 
-def _run(catalog: "Catalog", announce: "Announce", dask: bool) -> "Outcome":
+def _run(catalog: "Catalog", scope: "Scope", announce: "Announce", dask: bool) -> "Outcome":
     from flows.pipeline import build_atlas
     from lfm_tasks.stages.open_run import open_run
 
-    with open_run(catalog, announce, in_process=not dask) as opened:
+    with open_run(catalog, announce, in_process=not dask, scope=scope) as opened:
         return build_atlas(opened)
 
 
-def _run_with_prefect(path: Path, catalog: "Catalog", announce: "Announce") -> "Outcome":
+def _run_with_prefect(path: Path, catalog: "Catalog", scope: "Scope", announce: "Announce") -> "Outcome":
     from flows.server import prefect_server, wait_until_ready
 
     with prefect_server(catalog.root / catalog.atlas.store / "prefect") as address:
@@ -207,7 +215,7 @@ def _run_with_prefect(path: Path, catalog: "Catalog", announce: "Announce") -> "
         from flows.atlas import atlas_flow
 
         wait_until_ready(address)
-        return atlas_flow(announce)(str(path), catalog.trust.everything)
+        return atlas_flow(announce)(str(path), catalog.trust.everything, list(scope.only), list(scope.comparisons))
 
 
 def _say(outcome: "Outcome", catalog: "Catalog") -> int:
@@ -217,10 +225,13 @@ def _say(outcome: "Outcome", catalog: "Catalog") -> int:
     for pairs in outcome.refused:
         first = f"{pairs.source} and {pairs.target} first"
         complain(f"{pairs.count} directed pairs have no score, {first}: {pairs.message} [{pairs.reason}]")
-    if not any(outcome.computed.values()):
-        say("nothing to compute: the atlas is up to date")
-    else:
+    unpublished = getattr(outcome, "unpublished", "")
+    if any(outcome.computed.values()):
         say(", ".join(f"{stage} {n} new, {outcome.reused[stage]} kept" for stage, n in outcome.computed.items()))
+    else:
+        say(f"nothing to compute{'' if unpublished else ': the atlas is up to date'}")
+    if unpublished:
+        say(unpublished)
     folder = catalog.root / catalog.atlas.path
     if folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())

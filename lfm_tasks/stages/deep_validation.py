@@ -16,7 +16,7 @@ from lfm_tasks.sources.source import Source
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.id_overlaps import Overlap, id_overlaps
 from lfm_tasks.stages.run import Announce
-from lfm_tasks.stages.validate import Zoo, comparison_layer_problems, selected_rows
+from lfm_tasks.stages.validate import Zoo, selected_rows
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def read_zoo(catalog: Catalog, zoo: Zoo, announce: Announce) -> DeepReport:
     announce("reading", len(catalog.models), len(catalog.models))
     problems += [f"{space.model}/{space.layer}: {space.error} [{space.reason}]" for space in spaces if space.reason]
     overlaps, too_little = id_overlaps(zoo, ids, catalog.atlas.min_overlap)
-    return DeepReport(tuple(spaces), overlaps, (*problems, *comparison_layer_problems(catalog), *too_little))
+    return DeepReport(tuple(spaces), overlaps, (*problems, *too_little))
 
 
 def as_lines(report: DeepReport) -> list[str]:

@@ -1,0 +1,41 @@
+"""Writes a catalog as it was understood: variables, defaults and ``discover`` worked in."""
+
+import io
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from lfm_tasks.catalog.model import Catalog
+
+
+def catalog_yaml(catalog: Catalog) -> str:
+    """Return YAML that `read_catalog` reads as the same models and settings, if it lies in the same folder.
+
+    Settings of the run are written out; a dataset or a model has what differs from what it would be without saying.
+    ``storage`` stays the name that it is: what it gives access to is never part of a catalog.
+    """
+    sections: dict[str, Any] = {"version": catalog.version}
+    for name in ("datasets", "models", "comparisons"):
+        own = getattr(catalog, name)
+        if own:
+            sections[name] = {key: value.model_dump(mode="json", exclude_defaults=True) for key, value in own.items()}
+    for name in ("atlas", "cluster"):
+        sections[name] = getattr(catalog, name).model_dump(mode="json", exclude_none=True)
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    # Models keep their order.
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.allow_unicode = True
+    yaml.width = 4096
+    text = io.StringIO()
+    yaml.dump(_escaped({name: value for name, value in sections.items() if value}), text)
+    return text.getvalue()
+
+
+def _escaped(value: Any) -> Any:
+    """Return ``value`` with every ``${`` written so that it is read as text, not as a variable."""
+    if isinstance(value, str):
+        return value.replace("${", "$${")
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    return [_escaped(item) for item in value] if isinstance(value, list) else value
