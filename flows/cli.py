@@ -225,7 +225,7 @@ def _say(outcome: "Outcome", catalog: "Catalog") -> int:
     for pairs in outcome.refused:
         first = f"{pairs.source} and {pairs.target} first"
         complain(f"{pairs.count} directed pairs have no score, {first}: {pairs.message} [{pairs.reason}]")
-    unpublished = getattr(outcome, "unpublished", "")
+    unpublished = outcome.unpublished
     if any(outcome.computed.values()):
         say(", ".join(f"{stage} {n} new, {outcome.reused[stage]} kept" for stage, n in outcome.computed.items()))
     else:
