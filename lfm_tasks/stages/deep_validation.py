@@ -120,6 +120,8 @@ def _read_spaces(source: Source, spaces: Sequence[Space], rows: Int[np.ndarray, 
         for space in spaces:
             yield from _read_together(source, [space], rows, len(rows))
         return
+    if not spaces:
+        return
     first = rows[: source.batch_rows]
     found = list(_read_together(source, spaces, first, len(rows)))
     if any(space.reason for space in found) and len(spaces) > 1:

@@ -1,7 +1,7 @@
 """Deep validation against zoos whose values and ids are known."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ import pytest
 from flows.cli import app
 from flows.progress import silently
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.stages.deep_validation import DeepReport, read_zoo
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.spaces import Space
+from lfm_tasks.stages.deep_validation import DeepReport, _read_spaces, read_zoo
 from lfm_tasks.stages.validate import validate_catalog
 
 WriteZoo = Callable[..., Path]
@@ -164,3 +166,43 @@ def test_networks__are_run_for_one_batch(tmp_path: Path, capsys: pytest.CaptureF
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 42
     assert all("797 points" in line and "finite (the first 256 points were read)" in line for line in lines[:40])
+
+
+class Network:
+    """A network of two layers; every point of ``flat`` is alike, and ``bad`` cannot be recorded."""
+
+    ids = np.arange(10).astype(str)
+    batch_rows = 4
+
+    def layer_names(self) -> tuple[str, ...]:
+        return ("flat", "bad")
+
+    def layer_shapes(self) -> dict[str, tuple[int | None, ...]]:
+        return {}
+
+    def identity(self, layer: str) -> dict[str, str]:
+        return {}
+
+    def batches(self, layers: Sequence[str], rows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
+        if "bad" in layers:
+            raise ReasonError("not_finite", "found NaN")
+        yield {layer: np.ones((len(rows), 3), dtype=np.float32) for layer in layers}
+
+
+def test_bad_layer_of_a_network__does_not_take_the_others_with_it() -> None:
+    spaces = [Space("probe", "net", layer) for layer in ("flat", "bad")]
+
+    flat, bad = _read_spaces(Network(), spaces, np.arange(10))
+
+    assert (flat.points, flat.read, flat.features, flat.dead, flat.reason) == (10, 4, 3, 3, "")
+    assert (bad.read, bad.features, bad.reason, bad.error) == (0, None, "not_finite", "found NaN")
+
+
+def test_zoo_without_a_space__has_lines_too(
+    tmp_path: Path, related_spaces: Any, write_zoo: WriteZoo, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = write_zoo(tmp_path, related_spaces(1))
+    (folder / "model0.npz").unlink()
+
+    assert validate_deeply(folder) == 2
+    assert capsys.readouterr().out == "1 models, 0 spaces read, 1 problems\n"
