@@ -225,18 +225,20 @@ def _say(outcome: "Outcome", catalog: "Catalog") -> int:
     for pairs in outcome.refused:
         first = f"{pairs.source} and {pairs.target} first"
         complain(f"{pairs.count} directed pairs have no score, {first}: {pairs.message} [{pairs.reason}]")
-    unpublished = outcome.unpublished
     if any(outcome.computed.values()):
         say(", ".join(f"{stage} {n} new, {outcome.reused[stage]} kept" for stage, n in outcome.computed.items()))
     else:
-        say(f"nothing to compute{'' if unpublished else ': the atlas is up to date'}")
-    if unpublished:
-        say(unpublished)
+        say(f"nothing to compute{'' if outcome.unpublished else ': the atlas is up to date'}")
+    counts = f"{outcome.n_spaces} spaces, {len(outcome.failures)} failed"
+    code = SOME_FAILED if outcome.failures or outcome.refused else OK
+    if outcome.unpublished:
+        say(f"{counts}; {outcome.unpublished}")
+        return code
     folder = catalog.root / catalog.atlas.path
     if folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())
-    say(f"{outcome.n_spaces} spaces, {len(outcome.failures)} failed; atlas: {folder}, page: {folder}/report.html")
-    return SOME_FAILED if outcome.failures or outcome.refused else OK
+    say(f"{counts}; atlas: {folder}, page: {folder}/report.html")
+    return code
 
 
 if __name__ == "__main__":
