@@ -16,7 +16,7 @@ from lfm_tasks.catalog.problems import did_you_mean
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.formats import open_array
 from lfm_tasks.sources.layers import FilePattern, find_layers
-from lfm_tasks.sources.pooling import pool_rows, pooled_features
+from lfm_tasks.sources.pooling import check_finite, pool_rows, pooled_features
 from lfm_tasks.sources.stored_array import StoredArray
 from lfm_tasks.sources.token_masks import TokenMask, needs_tokens
 
@@ -119,7 +119,7 @@ class FileSource:
         if mask is not None and values.ndim == 3:
             needs_tokens(array.name, mask, how.prefix_tokens, self._ids[rows])
         pooled = pool_rows(values, how.pool, shape=how.shape, mask=mask, prefix_tokens=how.prefix_tokens)
-        self._check_finite(array.name, pooled, rows)
+        check_finite(pooled, rows, self._ids, name=array.name, advice="record it again, or drop the layer")
         if how.dtype is None:
             return pooled
         with np.errstate(over="ignore"):
@@ -130,18 +130,6 @@ class FileSource:
             found = f"found values beyond {how.dtype} (largest {np.abs(pooled).max():.3g}), {where}"
             raise ReasonError("not_finite", f"{array.name}: {found}: leave out dtype, or ask for a wider one")
         return cast
-
-    def _check_finite(
-        self, name: str, pooled: Float[np.ndarray, "batch features"], rows: Int[np.ndarray, " batch"]
-    ) -> None:
-        finite = np.isfinite(pooled)
-        if not finite.all():
-            row, column = np.argwhere(~finite)[0]
-            where = f"first in row {rows[row]} (id {self._ids[rows[row]]!s}), column {column}"
-            found = f"found {np.count_nonzero(~finite)} NaN or infinite values among {len(rows)} rows, {where}"
-            raise ReasonError(
-                "not_finite", f"{name}: {found}, needs finite numbers: record it again, or drop the layer"
-            )
 
     @cached_property
     def _mask(self) -> TokenMask | None:

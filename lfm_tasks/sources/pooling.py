@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from math import prod
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from lfm_tasks.reasons import ReasonError
 
@@ -67,6 +67,23 @@ def pooled_features(shape_of_point: Sequence[int], pooling: str, *, shape: str |
 def stored_dtype(dtype: np.dtype) -> np.dtype:
     """Return the float type that holds every value of ``dtype``: float16 stays; else float32, or float64 if needed."""
     return np.dtype(np.float16) if (dtype.kind, dtype.itemsize) == ("f", 2) else wide_dtype(dtype)
+
+
+def check_finite(
+    pooled: Float[np.ndarray, "batch features"],
+    rows: Int[np.ndarray, " batch"],
+    ids: Shaped[np.ndarray, " points"],
+    *,
+    name: str,
+    advice: str,
+) -> None:
+    """Raise ReasonError ``not_finite`` at the first value of ``rows`` that is none; ``ids`` are those of all points."""
+    finite = np.isfinite(pooled)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        where = f"first in row {rows[row]} (id {ids[rows[row]]!s}), column {column}"
+        found = f"found {np.count_nonzero(~finite)} NaN or infinite values among {len(rows)} rows, {where}"
+        raise ReasonError("not_finite", f"{name}: {found}, needs finite numbers: {advice}")
 
 
 def wide_dtype(dtype: np.dtype) -> np.dtype:

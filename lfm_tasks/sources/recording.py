@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.pooling import pool_rows, pooled_features
+from lfm_tasks.sources.pooling import check_finite, pool_rows, pooled_features
 from lfm_tasks.sources.source import Source
 
 # Part of every identity. Raise it when the same model and inputs give other numbers.
@@ -95,12 +95,7 @@ class Recorder:
             pooled = pool_rows(values, self.pool)
         except ReasonError as error:
             raise ReasonError(error.reason, f"{self.name}: {layer}: {error}") from error
-        finite = np.isfinite(pooled)
-        if not finite.all():
-            row, column = np.argwhere(~finite)[0]
-            where = f"first in row {rows[row]} (id {self.ids[rows[row]]!s}), column {column}"
-            found = f"found {np.count_nonzero(~finite)} NaN or infinite values among {len(rows)} rows, {where}"
-            raise ReasonError("not_finite", f"{self.name}: {layer}: {found}, needs finite numbers: leave the layer out")
+        check_finite(pooled, rows, self.ids, name=f"{self.name}: {layer}", advice="leave the layer out")
         # A network may go on to overwrite what it gave.
         return pooled.copy() if np.may_share_memory(pooled, values) else pooled
 
