@@ -134,12 +134,13 @@ def report(
 ) -> int:
     """Draw the report of a published atlas once more."""
     from lfm_tasks.stages.report import render_report
-    from lfm_tasks.stores.atlas_files import published_key, read_atlas, read_json
+    from lfm_tasks.stores.atlas_files import published_key, read_atlas, read_groups, read_json
 
     if published_key(atlas) is None:
         complain(f"{atlas}: found no whole atlas (its manifest.json must fit its files): run lfm-atlas run again")
         return USAGE
-    output.write_text(render_report(read_atlas(atlas), read_json(atlas / "summary.json")), encoding="utf-8")
+    page = render_report(read_atlas(atlas), read_json(atlas / "summary.json"), read_groups(atlas))
+    output.write_text(page, encoding="utf-8")
     say(f"wrote {output}")
     return OK
 

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from lfm_tasks.stages.activations import record_activations
-from lfm_tasks.stages.atlas import RefusedPairs, contents
 from lfm_tasks.stages.bases import build_bases
+from lfm_tasks.stages.contents import contents
 from lfm_tasks.stages.publish import publish_atlas
+from lfm_tasks.stages.refusals import RefusedPairs
 from lfm_tasks.stages.run import Failure, Run
 from lfm_tasks.stages.scores import score_pairs
 from lfm_tasks.stages.validate import validate

@@ -1,8 +1,14 @@
 """Stage publish: write the atlas and its report, whole, or leave the published one if nothing has changed."""
 
-from lfm_tasks.stages.atlas import Contents, assemble, edges, summary
+import xarray as xr
+
+from lfm_tasks.stages.atlas import assemble
+from lfm_tasks.stages.contents import Contents
+from lfm_tasks.stages.edges import edges
 from lfm_tasks.stages.report import render_report
 from lfm_tasks.stages.run import Run
+from lfm_tasks.stages.sections import section_groups
+from lfm_tasks.stages.summary import summary
 from lfm_tasks.stages.zoo_statistics import MODEL_TEXTS, model_tables
 from lfm_tasks.stores.atlas_files import publish, published_key, write_atlas, write_edges, write_json, write_table
 
@@ -15,15 +21,24 @@ def publish_atlas(run: Run, found: Contents) -> bool:
     run.announce("atlas", 0, 1)
     is_new = published_key(run.atlas_folder) != found.key
     if is_new:
-        atlas = assemble(run, found)
+        groups = section_groups(run, found.sections)
+        atlas = with_group(assemble(run, found), groups.pop("", None))
         facts = summary(run, found)
         with publish(run.atlas_folder, found.key) as folder:
-            write_atlas(atlas, folder)
+            write_atlas(atlas, groups, folder)
             write_edges(edges(atlas), folder)
             for name, columns in zip(("models", "layers"), model_tables(atlas), strict=True):
                 write_table(columns, MODEL_TEXTS, folder / f"{name}.parquet")
             write_json(facts, folder / "summary.json")
-            (folder / "report.html").write_text(render_report(atlas, facts), encoding="utf-8")
+            (folder / "report.html").write_text(render_report(atlas, facts, groups), encoding="utf-8")
     run.tally.count("atlas", int(is_new), int(not is_new))
     run.announce("atlas", 1, 1)
     return is_new
+
+
+def with_group(atlas: xr.Dataset, more: xr.Dataset | None) -> xr.Dataset:
+    """Return the atlas with more variables on its own labels, NaN where they have none."""
+    if more is None:
+        return atlas
+    own = {dim: atlas[dim] for dim in ("dataset", "source", "target") if dim in more.dims}
+    return atlas.merge(more.reindex(own), join="exact", combine_attrs="override")

@@ -86,19 +86,33 @@ def sweep(folder: Path) -> None:
         shutil.rmtree(staged)
 
 
-def write_atlas(atlas: xr.Dataset, folder: Path) -> None:
-    """Write ``atlas.zarr``, which xarray reads as it is."""
+def write_atlas(atlas: xr.Dataset, groups: Mapping[str, xr.Dataset], folder: Path) -> None:
+    """Write ``atlas.zarr``, which xarray reads as it is; ``groups`` lie in it by their paths."""
     with warnings.catch_warnings():
         # Consolidated metadata is an extension of Zarr 3, and what xarray looks for first.
         warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
         atlas.to_zarr(folder / "atlas.zarr", zarr_format=3, consolidated=True, mode="w")
+        for path, group in groups.items():
+            group.to_zarr(folder / "atlas.zarr", group=path, zarr_format=3, consolidated=True, mode="w")
 
 
 def read_atlas(folder: Path) -> xr.Dataset:
-    """Return the atlas in ``folder``, loaded."""
+    """Return the scores of the atlas in ``folder``, loaded."""
     with xr.open_zarr(folder / "atlas.zarr") as atlas:
         loaded: xr.Dataset = atlas.load()
         return loaded
+
+
+def read_groups(folder: Path) -> dict[str, xr.Dataset]:
+    """Return what lies beside the scores in the atlas, by path (``maps/digits``), loaded."""
+    root = folder / "atlas.zarr"
+    found = sorted(path.parent.relative_to(root).as_posix() for path in root.glob("*/*/zarr.json"))
+    groups = {}
+    for path in found:
+        if json.loads((root / path / "zarr.json").read_bytes())["node_type"] == "group":
+            with xr.open_zarr(root, group=path) as group:
+                groups[path] = group.load()
+    return groups
 
 
 def write_edges(columns: Mapping[str, list[Any]], folder: Path) -> None:

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from importlib.resources import files
+from types import MappingProxyType
 from typing import Any
 
 import xarray as xr
@@ -16,8 +17,10 @@ from lfm_tasks.stages.report.facts import page_facts
 from lfm_tasks.stages.report.tables import page_tables
 
 
-def render_report(atlas: xr.Dataset, summary: Mapping[str, Any]) -> str:
-    """Return the page as HTML. The same atlas gives the same bytes."""
+def render_report(
+    atlas: xr.Dataset, summary: Mapping[str, Any], groups: Mapping[str, xr.Dataset] = MappingProxyType({})
+) -> str:
+    """Return the page as HTML. The same atlas gives the same bytes; ``groups``: what lies beside its scores."""
     facts = page_facts(atlas)
     scripts = [bokeh_script(), _resource("page.js")]
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)

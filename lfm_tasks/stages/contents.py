@@ -1,0 +1,98 @@
+"""What an atlas is made of, under one key: the same exactly when the atlas would be."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from typing import Any
+
+from lfm_tasks import __version__
+from lfm_tasks.spaces import Space
+from lfm_tasks.stages.asked import Part
+from lfm_tasks.stages.bases import BasedSpace
+from lfm_tasks.stages.refusals import RefusedPairs, refused_pairs
+from lfm_tasks.stages.run import Failure, Run
+from lfm_tasks.stages.scores import Scored
+from lfm_tasks.stages.sections import Section
+from lfm_tasks.stages.validate import Zoo
+from lfm_tasks.stores.digests import digest
+
+SCHEMA_VERSION = 2
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Everything an atlas is made of; its key is the same exactly when the atlas would be."""
+
+    spaces: tuple[BasedSpace, ...]
+    scored: Scored
+    failures: tuple[Failure, ...]
+    resampling: Mapping[str, str]
+    key: str
+    parts: tuple[Part, ...]
+    not_computed: tuple[Space, ...] = ()
+    sections: tuple[Section, ...] = ()
+
+    @property
+    def unpublished(self) -> str:
+        """What the catalog asks for and no run has computed yet, so that this is no whole atlas; empty: it is one."""
+        n_spaces, n_pairs = len(self.not_computed), self.scored.n_not_computed
+        if not n_spaces and not n_pairs:
+            return ""
+        found = f"{n_spaces} spaces and {n_pairs} pairs of the others are not computed yet"
+        return f"{found}, so the published atlas stays as it is: run all of the catalog"
+
+    @property
+    def refused(self) -> tuple[RefusedPairs, ...]:
+        """Pairs without scores, by dataset and reason."""
+        return refused_pairs(self.spaces, self.scored)
+
+
+def contents(
+    run: Run,
+    zoo: Zoo,
+    spaces: tuple[BasedSpace, ...],
+    scored: Scored,
+    failures: tuple[Failure, ...],
+    *sections: Section,
+) -> Contents:
+    """Return what the atlas will hold, under one key. No path, time or host is part of it."""
+    there = {based.space for based in spaces}
+    failed = {(failure.dataset, failure.model, failure.layer) for failure in failures}
+    absent = [planned.space for planned in zoo.spaces if planned.space not in there]
+    left_out = tuple(space for space in absent if (space.dataset, space.model, space.layer) not in failed)
+    ordered = tuple(sorted(failures, key=lambda failure: tuple(asdict(failure).values())))
+    key = digest(
+        {
+            "kind": "atlas",
+            "schema": SCHEMA_VERSION,
+            "spaces": [[*asdict(based.space).values(), based.depth, based.key] for based in spaces],
+            "failures": [asdict(failure) for failure in ordered],
+            "troubles": sorted([*pair, *asdict(trouble).values()] for pair, trouble in scored.troubles.items()),
+            "score_settings": sorted(scored.settings.values()),
+            "sections": [section.keys for section in sections],
+            "parts": [asdict(part) for part in zoo.parts],
+            "settings": settings(run),
+            "meta": meta(run),
+            "versions": versions(),
+        }
+    )
+    moved = {dataset: design.kind for dataset, design in zoo.designs.items()}
+    datasets = {based.space.dataset for based in spaces}
+    resampled = {name: moved.get(name, "rows") for name in datasets}
+    return Contents(spaces, scored, ordered, resampled, key, zoo.parts, left_out, sections)
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """Return the settings that decide the numbers (not where things lie)."""
+    return run.catalog.atlas.model_dump(mode="json", exclude={"path", "store"})
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of what the numbers were computed with."""
+    libraries = ("numpy", "scipy", "scikit-learn", "pynndescent", "onnxruntime")
+    return {"lfm-atlas": __version__} | {name: version(name) for name in libraries}
+
+
+def meta(run: Run) -> dict[str, Any]:
+    """Return what the catalog says of each model."""
+    return {name: dict(model.meta) for name, model in run.catalog.models.items()}

@@ -1,0 +1,56 @@
+"""The scores of directed pairs, read from the stored blocks."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from lfm_tasks.stages.asked import asked_measures
+from lfm_tasks.stages.contents import Contents
+from lfm_tasks.stages.map_scores import MAP_SCORES
+from lfm_tasks.stages.run import Run
+from lfm_tasks.stages.statistics import STATISTICS
+
+
+@dataclass(frozen=True)
+class PairEntry:
+    """One directed pair: statuses and values are (measure) and (measure, statistic), in the catalog's order."""
+
+    dataset: str
+    source: str
+    target: str
+    status: tuple[str, ...]
+    n_common: int
+    values: np.ndarray
+
+
+def pair_entries(run: Run, found: Contents) -> Iterator[PairEntry]:
+    """Yield all directed pairs of every dataset, read from the stored blocks."""
+    measures = list(asked_measures(run.catalog))
+    blocks: dict[str, Mapping[str, np.ndarray]] = {}
+    missing = np.full((len(measures), len(STATISTICS)), np.nan)
+    for source in found.spaces:
+        for target in found.spaces:
+            if source.space.dataset != target.space.dataset:
+                continue
+            names = (source.space.dataset, source.space.name, target.space.name)
+            pair = (min(source.key, target.key), max(source.key, target.key))
+            if refusal := found.scored.refusal(source.space.dataset, *pair):
+                yield PairEntry(*names, (refusal.reason,) * len(measures), 0, missing)
+                continue
+            place = found.scored.place(source.space.dataset, *pair)
+            if place is None:
+                continue
+            if place.block not in blocks:
+                with run.store.open("scores", place.block) as unit:
+                    blocks[place.block] = {name: unit.read(name) for name in ("values", "n_common")}
+            block = blocks[place.block]
+            stored = [measures.index(name) for name in found.scored.measures(source.space.dataset, *pair)]
+            values = missing.copy()
+            values[stored] = block["values"][place.row, 0 if source.key == pair[0] else 1]
+            # Pieces that were joined are what the lowest eigenvectors then tell apart, in every space.
+            in_pieces = max(source.facts["n_components"], target.facts["n_components"]) > 1
+            codes = dict.fromkeys(MAP_SCORES, "joined") if in_pieces else {}
+            codes |= dict(place.codes)
+            status = tuple(codes.get(name, "ok") for name in measures)
+            yield PairEntry(*names, status, int(block["n_common"][place.row]), values)
