@@ -28,16 +28,58 @@ class GraphConfig(Settings):
     method: Literal["auto", "exact", "pynndescent"] = "auto"
 
 
+class AnchorFile(Settings):
+    """A file of ids; ``key`` names the array where a file holds several."""
+
+    path: str = Field(min_length=1, max_length=4096)
+    key: str | None = None
+
+
+class AnchorsConfig(Settings):
+    """Which points are known in both spaces: those of ``ids``, or ``count`` of the common ones, drawn by ``seed``."""
+
+    ids: AnchorFile | None = None
+    count: int | None = Field(default=None, ge=2)
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> "AnchorsConfig":
+        if (self.ids is None) == (self.count is None):
+            found = "neither" if self.ids is None else "both"
+            raise ValueError(f"found {found} of ids and count, needs one: ids: {{path: anchors.txt}}, or count: 10")
+        if self.ids is not None and "seed" in self.model_fields_set:
+            raise ValueError("found seed beside ids, which draws nothing: remove it")
+        return self
+
+
 class MapsConfig(Settings):
     """From which knowledge the functional maps are fitted; ``full``: every point is known in both spaces."""
 
-    regime: Literal["full"] = "full"
+    regime: Literal["full", "anchors", "labels", "unsupervised"] = "full"
+    anchors: AnchorsConfig | None = None
+    mask: Literal["resolvent", "commutativity"] = "resolvent"
+    refine: Literal["zoomout", "none"] = "zoomout"
+    n_samples: int = Field(default=1000, ge=2, description="points of a space that ZoomOut works on")
+
+    @model_validator(mode="after")
+    def _fits_regime(self) -> "MapsConfig":
+        if (self.regime == "anchors") != (self.anchors is not None):
+            if self.anchors is None:
+                raise ValueError("found regime anchors and no anchors, needs them: anchors: {count: 10, seed: 0}")
+            raise ValueError(f"found anchors beside regime {self.regime}, needs regime: anchors, or none of them")
+        beside = sorted(self.model_fields_set & {"mask", "refine", "n_samples"})
+        if self.regime == "full" and beside:
+            raise ValueError(f"found {', '.join(beside)} beside regime full, which fits nothing: remove it")
+        if self.refine == "none" and "n_samples" in self.model_fields_set:
+            raise ValueError("found n_samples beside refine none, which samples nothing: remove it")
+        return self
 
 
 class NullConfig(Settings):
     """How the scores of unrelated spaces are sampled."""
 
     n_permutations: int = Field(default=100, ge=0)
+    n_refined: int = Field(default=0, ge=0, description="of maps grown by ZoomOut: random pairings, each grown, too")
     seed: int = Field(default=0, ge=0)
 
 

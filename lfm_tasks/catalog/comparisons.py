@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Json
 from lfm_tasks.catalog.names import check_layer_name
 from lfm_tasks.catalog.patterns import matches
 from lfm_tasks.catalog.problems import describe, did_you_mean
-from lfm_tasks.config import Settings, all_different
+from lfm_tasks.config import MapsConfig, Settings, all_different
 from lfm_tasks.spaces import Space
 
 
@@ -46,6 +46,7 @@ class Comparison(Settings):
     targets: Side
     dataset: str | None = None
     measures: Annotated[tuple[str, ...], Field(strict=False, min_length=1), AfterValidator(all_different)] | None = None
+    maps: MapsConfig | None = None
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from jaxtyping import Int
 
 from lfm_tasks.spectral.anchors import Anchors, check_anchors
 from lfm_tasks.spectral.descriptors import cosine_descriptors, geodesic_descriptors, landmark_heat_descriptors
-from lfm_tasks.spectral.growing import Descriptor, Functions, MapFit, Start, grow_best
+from lfm_tasks.spectral.growing import FULL_EFFORT, Descriptor, Effort, Functions, MapFit, Start, grow_best
 from lfm_tasks.spectral.space import SpectralSpace
 
 _KINDS: tuple[Descriptor, ...] = ("heat", "geodesic", "cosine")
@@ -19,8 +19,7 @@ def fit_from_anchors(
     anchors: Anchors,
     *,
     starts: tuple[Start, ...] = STARTS,
-    n_samples: int = 2000,
-    step: int = 2,
+    effort: Effort = FULL_EFFORT,
 ) -> MapFit:
     """Return the functional map that a few known pairs lead to.
 
@@ -46,7 +45,7 @@ def fit_from_anchors(
             _describe(target, anchors.target, start.descriptor),
         )
 
-    return grow_best(source, target, starts, functions, n_samples=n_samples, step=step)
+    return grow_best(source, target, starts, functions, effort)
 
 
 def _describe(space: SpectralSpace, rows: Int[np.ndarray, " anchors"], descriptor: Descriptor) -> Functions:

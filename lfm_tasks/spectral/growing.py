@@ -10,12 +10,12 @@ from jaxtyping import Float, Int
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral.anchor_map import describe
 from lfm_tasks.spectral.basis import Basis
-from lfm_tasks.spectral.decoding import Embedding, embed, nearest_points
+from lfm_tasks.spectral.decoding import Embedding, embed, nearest_points, scaled_rows
 from lfm_tasks.spectral.descriptor_commutativity import descriptor_operators, fit_commuting_map
 from lfm_tasks.spectral.descriptors import unit_descriptors
 from lfm_tasks.spectral.scores import commutativity_error, orthogonality_error
 from lfm_tasks.spectral.space import SpectralSpace
-from lfm_tasks.spectral.zoomout import zoomout
+from lfm_tasks.spectral.zoomout import farthest_points, zoomout
 
 Descriptor = Literal["heat", "geodesic", "cosine", "labels", "heat signature", "wave signature"]
 # The points of source and target differ in number, so the dimension has no name here.
@@ -31,15 +31,29 @@ class Start:
 
 
 @dataclass(frozen=True)
+class Effort:
+    """How many farthest-point samples ZoomOut works on, modes a round, target points matched in the end (None: all)."""
+
+    n_samples: int = 2000
+    step: int = 2
+    n_matched: int | None = None
+
+
+FULL_EFFORT = Effort()
+
+
+@dataclass(frozen=True)
 class MapFit:
     """A map, its points T (target → source), what tells its quality without labels, and its start.
 
-    ``residual`` is the mean distance between target rows and their images; ``orthogonality_error`` ‖CᵀC − I‖²/K;
-    ``commutativity_error`` ‖Λ_y C − C Λ_x‖²/‖C‖²: all ≥ 0, 0 for an isometry.
+    ``matches`` are the source rows of the target's ``rows`` (all of them, unless few were asked for). ``residual`` is
+    the mean distance between these and their images; ``orthogonality_error`` ‖CᵀC − I‖²/K; ``commutativity_error``
+    ‖Λ_y C − C Λ_x‖²/‖C‖²: all ≥ 0, 0 for an isometry.
     """
 
     functional_map: Float[np.ndarray, "target source"]
-    matches: Int[np.ndarray, " target_points"]
+    rows: Int[np.ndarray, " matched"]
+    matches: Int[np.ndarray, " matched"]
     residual: float
     orthogonality_error: float
     commutativity_error: float
@@ -51,9 +65,7 @@ def grow_best(
     target: SpectralSpace,
     starts: Sequence[Start],
     functions: Callable[[Start], tuple[Functions, Functions]],
-    *,
-    n_samples: int,
-    step: int,
+    effort: Effort,
 ) -> MapFit:
     """Return the map of the start whose grown map has the smallest residual.
 
@@ -74,7 +86,7 @@ def grow_best(
                 raise
             refused = error
             continue
-        fits.append(_grown(low, source.basis, target.basis, start, n_samples=n_samples, step=step))
+        fits.append(_grown(low, source.basis, target.basis, start, effort))
     if refused is not None and not fits:
         raise refused
     return min(fits, key=lambda fit: fit.residual)
@@ -105,18 +117,17 @@ def map_residual(embedding: Embedding) -> tuple[float, Int[np.ndarray, " target_
 
 
 def _grown(
-    low: Float[np.ndarray, "low_target low_source"],
-    source: Basis,
-    target: Basis,
-    start: Start,
-    *,
-    n_samples: int,
-    step: int,
+    low: Float[np.ndarray, "low_target low_source"], source: Basis, target: Basis, start: Start, effort: Effort
 ) -> MapFit:
-    functional_map = zoomout(low, source, target, step=step, n_samples=n_samples)
-    residual, matches = map_residual(embed(functional_map, source, target))
+    functional_map = zoomout(low, source, target, step=effort.step, n_samples=effort.n_samples)
+    embedding = embed(functional_map, source, target)
+    rows = np.arange(len(embedding.target))
+    if effort.n_matched is not None:
+        rows = farthest_points(scaled_rows(target, target.eigenvectors.shape[1]), effort.n_matched)
+    residual, matches = map_residual(Embedding(embedding.source, embedding.target[rows]))
     return MapFit(
         functional_map,
+        rows,
         matches,
         residual,
         float(orthogonality_error(functional_map)),

@@ -37,6 +37,17 @@ def overlap(maps: Float[np.ndarray, "*stack target source"]) -> Float[np.ndarray
     return np.asarray(_energy(inner) / min(inner.shape[-2:]))
 
 
+def capped_overlap(maps: Float[np.ndarray, "*stack target source"]) -> Float[np.ndarray, "*stack"]:
+    """Return the same with singular values above 1 counted as 1: those of a fitted map may be anything.
+
+    Equal to `overlap` where C = Φ_yᵀ Φ_x.
+    """
+    inner = maps[..., 1:, 1:]
+    wide = inner if inner.shape[-2] <= inner.shape[-1] else np.swapaxes(inner, -1, -2)
+    squares = np.linalg.eigvalsh(wide @ np.swapaxes(wide, -1, -2))
+    return np.asarray(np.clip(squares, 0, 1).sum(axis=-1) / wide.shape[-2])
+
+
 def diagonality(maps: Float[np.ndarray, "*stack target source"]) -> Float[np.ndarray, "*stack"]:
     """Return ‖diag C‖²/‖C‖², in [0, 1]."""
     diagonal = np.diagonal(maps, axis1=-2, axis2=-1)

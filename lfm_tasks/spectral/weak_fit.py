@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Int
 
 from lfm_tasks.spectral.descriptors import heat_signatures, label_descriptors, wave_signatures
-from lfm_tasks.spectral.growing import Functions, MapFit, Start, grow_best
+from lfm_tasks.spectral.growing import FULL_EFFORT, Effort, Functions, MapFit, Start, grow_best
 from lfm_tasks.spectral.space import SpectralSpace
 
 LABEL_STARTS = tuple(Start("labels", n) for n in (10, 20, 30))
@@ -18,8 +18,7 @@ def fit_from_labels(
     target_labels: Int[np.ndarray, " target_points"],
     *,
     starts: tuple[Start, ...] = LABEL_STARTS,
-    n_samples: int = 2000,
-    step: int = 2,
+    effort: Effort = FULL_EFFORT,
 ) -> MapFit:
     """Return the functional map that the classes of the points lead to; the classes that both spaces have count.
 
@@ -39,7 +38,7 @@ def fit_from_labels(
         label_descriptors(source.graph, source_labels, classes=classes),
         label_descriptors(target.graph, target_labels, classes=classes),
     )
-    return grow_best(source, target, starts, lambda _: functions, n_samples=n_samples, step=step)
+    return grow_best(source, target, starts, lambda _: functions, effort)
 
 
 def fit_unsupervised(
@@ -47,8 +46,7 @@ def fit_unsupervised(
     target: SpectralSpace,
     *,
     starts: tuple[Start, ...] = SIGNATURE_STARTS,
-    n_samples: int = 2000,
-    step: int = 2,
+    effort: Effort = FULL_EFFORT,
 ) -> MapFit:
     """Return the functional map that heat and wave kernel signatures lead to: weak, to be read with its residual.
 
@@ -66,4 +64,4 @@ def fit_unsupervised(
         signature = signatures[start.descriptor]
         return signature(source.basis), signature(target.basis)
 
-    return grow_best(source, target, starts, functions, n_samples=n_samples, step=step)
+    return grow_best(source, target, starts, functions, effort)

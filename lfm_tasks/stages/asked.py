@@ -1,7 +1,7 @@
 """Which pairs of spaces are asked for: all within a dataset, or those of the catalog's comparisons."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement, product
 from typing import Any
 
@@ -12,6 +12,8 @@ from lfm_tasks.catalog.comparisons import chosen_spaces, comparison_dataset
 from lfm_tasks.catalog.patterns import matches
 from lfm_tasks.catalog.problems import did_you_mean
 from lfm_tasks.spaces import Space
+from lfm_tasks.stages.knowledge import EVERY_POINT, Knowledge
+from lfm_tasks.stages.map_scores import MAP_SCORES
 
 # Dataset, lower and higher key of two bases.
 BasePair = tuple[str, str, str]
@@ -44,6 +46,23 @@ class Scope:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What is asked of a pair: by which measures, and from what its maps are fitted."""
+
+    measures: frozenset[str]
+    knowledge: Knowledge = EVERY_POINT
+
+    def and_also(self, other: "Asked") -> "Asked":
+        """Return what both ask; RuntimeError if they want maps of the pair from different knowledge."""
+        if self == other:
+            return self
+        ours, theirs = (bool(asked.measures & MAP_SCORES.keys()) for asked in (self, other))
+        if ours and theirs and self.knowledge != other.knowledge:
+            raise RuntimeError("found one pair of spaces in comparisons with different maps: give both the same")
+        return Asked(self.measures | other.measures, self.knowledge if ours else other.knowledge)
+
+
+@dataclass(frozen=True)
 class Part:
     """Sources against targets on one dataset by some measures; a comparison, or (without a name) a whole dataset."""
 
@@ -52,6 +71,7 @@ class Part:
     measures: tuple[str, ...]
     sources: tuple[Space, ...]
     targets: tuple[Space, ...]
+    knowledge: Knowledge = EVERY_POINT
 
     def spaces(self) -> set[Space]:
         """Return the spaces of both sides."""
@@ -64,20 +84,33 @@ class Part:
         return product(self.sources, self.targets)
 
 
-def asked_parts(catalog: Catalog, spaces: Collection[Space]) -> tuple[Part, ...]:
-    """Return what the catalog asks for, in its order."""
-    measures = catalog.atlas.measures
+def asked_parts(
+    catalog: Catalog, spaces: Collection[Space], known: Mapping[tuple[str, str], Knowledge] | None = None
+) -> tuple[Part, ...]:
+    """Return what the catalog asks for, in its order.
+
+    ``known`` holds the knowledge of each comparison (or "") on a dataset; what is not in it, is not asked for.
+    """
+    atlas = catalog.atlas
     if not catalog.comparisons:
         by_dataset = {dataset: tuple(s for s in spaces if s.dataset == dataset) for dataset in _datasets(spaces)}
-        return tuple(Part("", dataset, measures, own, own) for dataset, own in by_dataset.items())
+        parts = [Part("", dataset, atlas.measures, own, own) for dataset, own in by_dataset.items()]
+    else:
+        parts = list(_comparison_parts(catalog, spaces))
+    if known is None:
+        return tuple(parts)
+    return tuple(
+        replace(part, knowledge=known[part.name, part.dataset]) for part in parts if (part.name, part.dataset) in known
+    )
+
+
+def _comparison_parts(catalog: Catalog, spaces: Collection[Space]) -> Iterator[Part]:
     members = catalog.members()
-    parts = []
     for name, comparison in catalog.comparisons.items():
         dataset = str(comparison_dataset(comparison, members))
         own = [space for space in spaces if space.dataset == dataset]
         sides = [tuple(chosen_spaces(side, own, members)) for side in (comparison.sources, comparison.targets)]
-        parts.append(Part(name, dataset, comparison.measures or measures, sides[0], sides[1]))
-    return tuple(parts)
+        yield Part(name, dataset, comparison.measures or catalog.atlas.measures, sides[0], sides[1])
 
 
 def asked_measures(catalog: Catalog) -> tuple[str, ...]:
@@ -92,17 +125,13 @@ def spaces_now(parts: Iterable[Part], scope: Scope) -> frozenset[Space]:
     return frozenset(space for part in chosen for space in part.spaces() if scope.has(space.model))
 
 
-def asked_pairs(
-    parts: Iterable[Part], keys: Mapping[Space, str], scope: Scope | None = None
-) -> dict[BasePair, frozenset[str]]:
-    """Return the measures asked of each pair of bases; with ``scope``, only of pairs that are to be computed now."""
-    found: dict[BasePair, frozenset[str]] = {}
-    for part, source, target in _pairs(parts, keys, scope):
+def asked_pairs(parts: Iterable[Part], keys: Mapping[Space, str], scope: Scope | None = None) -> dict[BasePair, Asked]:
+    """Return what is asked of each pair of bases; with ``scope``, only of pairs that are to be computed now."""
+    found: dict[BasePair, Asked] = {}
+    for dataset, wish, source, target in _pairs(parts, keys, scope):
         first, second = keys[source], keys[target]
-        pair = (part.dataset, min(first, second), max(first, second))
-        measures = frozenset(part.measures)
-        known = found.get(pair)
-        found[pair] = measures if known is None or known == measures else known | measures
+        pair = (dataset, min(first, second), max(first, second))
+        found[pair] = found[pair].and_also(wish) if pair in found else wish
     return found
 
 
@@ -122,6 +151,25 @@ def asked_cells(parts: Iterable[Part], datasets: list[str], measures: list[str],
             cells[np.ix_(sources, targets)] = True
             cells[np.ix_(targets, sources)] = True
     return asked
+
+
+def clashes(parts: Sequence[Part]) -> Iterator[tuple[Part, Part, Space, Space]]:
+    """Yield two parts, and a pair of spaces of both, that want maps of it from different knowledge."""
+    for later, part in enumerate(parts):
+        for earlier in parts[:later]:
+            if earlier.dataset != part.dataset or earlier.knowledge == part.knowledge:
+                continue
+            if not all(MAP_SCORES.keys() & set(own.measures) for own in (earlier, part)):
+                continue
+            names = sorted(space.name for space in part.spaces() & earlier.spaces())
+            first, second = (
+                asked_cells([replace(own, measures=("any",))], [part.dataset], ["any"], names)[0, 0]
+                for own in (earlier, part)
+            )
+            both = np.argwhere(first & second)
+            if len(both):
+                by_name = {space.name: space for space in part.spaces()}
+                yield earlier, part, by_name[names[both[0, 0]]], by_name[names[both[0, 1]]]
 
 
 def n_directed_pairs(parts: Iterable[Part], spaces: Collection[Space]) -> int:
@@ -151,15 +199,16 @@ def comparison_facts(parts: Iterable[Part]) -> dict[str, dict[str, Any]]:
 
 def _pairs(
     parts: Iterable[Part], keys: Mapping[Space, str], scope: Scope | None
-) -> Iterator[tuple[Part, Space, Space]]:
+) -> Iterator[tuple[str, Asked, Space, Space]]:
     for part in parts:
         if scope is not None and scope.comparisons and part.name not in scope.comparisons:
             continue
+        wish = Asked(frozenset(part.measures), part.knowledge)
         for source, target in part.pairs():
             if source not in keys or target not in keys:
                 continue
             if scope is None or scope.has(source.model) or scope.has(target.model):
-                yield part, source, target
+                yield part.dataset, wish, source, target
 
 
 def _datasets(spaces: Iterable[Space]) -> list[str]:

@@ -9,6 +9,7 @@ from lfm_tasks.reasons import REASONS
 from lfm_tasks.stages.asked import asked_cells, asked_measures, comparison_facts
 from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.contents import SCHEMA_VERSION, Contents, meta
+from lfm_tasks.stages.map_scores import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.measures import CONVENTIONS, DISTANCES, P_VALUES, SYMMETRIC
 from lfm_tasks.stages.pair_entries import pair_entries
 from lfm_tasks.stages.run import Run
@@ -34,10 +35,11 @@ def assemble(run: Run, found: Contents) -> xr.Dataset:
     otherwise = STATUS.index("not_asked" if run.catalog.comparisons else "not_computed")
     status = np.where(is_asked, STATUS.index("not_computed"), otherwise).astype(np.int8)
     n_common = np.zeros((len(datasets), len(names), len(names)), dtype=np.int32)
+    diagnostics = np.full((len(DIAGNOSTICS), *n_common.shape), np.nan)
     for entry in pair_entries(run, found):
         place = (datasets.index(entry.dataset), names.index(entry.source), names.index(entry.target))
         own = is_asked[place[0], :, place[1], place[2]]
-        n_common[place] = entry.n_common
+        n_common[place], diagnostics[:, *place] = entry.n_common, entry.diagnostics
         for m in np.flatnonzero(own):
             status[place[0], m, place[1], place[2]] = STATUS.index(entry.status[m])
             cells[:, place[0], m, place[1], place[2]] = entry.values[m]
@@ -47,8 +49,11 @@ def assemble(run: Run, found: Contents) -> xr.Dataset:
     unrelated = _unrelated(run, found.spaces, names)
     by_name |= {name: np.full(cells.shape[1:], np.nan) for name in ("q_value", "unrelated_rank")}
     reliability = np.full(cells.shape[1:3], np.nan)
+    # Fitted maps differ between the two directions, and so do their scores.
+    fitted = any(part.knowledge.regime != "full" for part in found.parts)
+    symmetric = SYMMETRIC - MAP_SCORES.keys() if fitted else SYMMETRIC
     for place in np.ndindex(reliability.shape):
-        by_name["q_value"][place] = q_values(by_name["p_value"][place], measures[place[1]] in SYMMETRIC)
+        by_name["q_value"][place] = q_values(by_name["p_value"][place], measures[place[1]] in symmetric)
         by_name["unrelated_rank"][place] = unrelated_ranks(by_name["calibrated"][place], unrelated)
         reliability[place] = split_half_reliabilities(np.stack([by_name[name][place] for name in _HALVES]))
     variables: dict[str, Any] = {
@@ -59,6 +64,11 @@ def assemble(run: Run, found: Contents) -> xr.Dataset:
     flags = {"flag_values": list(range(len(STATUS))), "flag_meanings": " ".join(STATUS)}
     variables["status"] = (score_dims, status, flags)
     variables["n_common"] = (pair_dims, n_common, {"long_name": "points that both spaces have"})
+    variables |= {
+        name: (pair_dims, values, {"long_name": DIAGNOSTICS[name]})
+        for name, values in zip(DIAGNOSTICS, diagnostics, strict=True)
+        if np.isfinite(values).any()
+    }
     variables |= _space_variables(found.spaces, datasets, names)
     attributes = {
         "schema_version": SCHEMA_VERSION,

@@ -24,44 +24,76 @@ from lfm_tasks.stages.statistics import STATISTICS, against_chance, resampled
 _NO_MAPS = np.empty((0, 1, 1), dtype=np.float32)
 
 
+ScoreFunction = Callable[[Float[np.ndarray, "*stack target source"]], Float[np.ndarray, "*stack"]]
+
+# What stands beside the scores of each map; the last two only where a map was grown by ZoomOut.
+DIAGNOSTICS = {
+    "orthogonality_error": "|C'C - I|^2/K: 0 for an isometry",
+    "commutativity_error": "|L_y C - C L_x|^2/|C|^2: 0 for an isometry",
+    "map_residual": "mean distance of target rows to their images, in units of the scaled bases: 0 for an isometry",
+    "points_found": "share of the target's points that the map leads to, where their ids tell",
+}
+
+
 @dataclass(frozen=True)
 class MapScore:
-    """A similarity computed from a functional map; ``has_null``: chance levels mean something for it."""
+    """A similarity computed from a functional map; ``has_null``: chance levels mean something for it.
 
-    function: Callable[[Float[np.ndarray, "*stack target source"]], Float[np.ndarray, "*stack"]]
+    ``of_fitted`` is used where the map is fitted: its singular values may be larger than 1.
+    """
+
+    function: ScoreFunction
     has_null: bool
     convention: str
+    of_fitted: ScoreFunction
+
+
+def _score(
+    function: ScoreFunction, has_null: bool, convention: str, of_fitted: ScoreFunction | None = None
+) -> MapScore:
+    return MapScore(function, has_null, convention, of_fitted or function)
 
 
 MAP_SCORES: Mapping[str, MapScore] = {
-    "lfm": MapScore(map_scores.lfm, True, "1 - |off(C'C)|^2/|C'C|^2, trivial mode dropped; asymmetric, in [0, 1]"),
-    "lfm_raw": MapScore(map_scores.lfm_raw, False, "the same, trivial mode kept (the paper's); chance is close to 1"),
-    "lfm_unsquared": MapScore(map_scores.lfm_unsquared, False, "unsquared norms, trivial mode kept (the paper's code)"),
-    "overlap": MapScore(map_scores.overlap, True, "|C|^2/(K-1), trivial modes dropped; symmetric, in [0, 1]"),
+    "lfm": _score(map_scores.lfm, True, "1 - |off(C'C)|^2/|C'C|^2, trivial mode dropped; asymmetric, in [0, 1]"),
+    "lfm_raw": _score(map_scores.lfm_raw, False, "the same, trivial mode kept (the paper's); chance is close to 1"),
+    "lfm_unsquared": _score(map_scores.lfm_unsquared, False, "unsquared norms, trivial mode kept (the paper's code)"),
+    "overlap": _score(
+        map_scores.overlap,
+        True,
+        "|C|^2/(K-1), trivial modes dropped; symmetric, in [0, 1]; of fitted maps singular values count up to 1",
+        map_scores.capped_overlap,
+    ),
 }
 
 
 @dataclass(frozen=True)
 class BasisRows:
-    """Eigenvectors on a list of points, in parts and halves (where there are such), and their overlap by chance."""
+    """A basis on a list of points, in parts and halves (where there are such), and its overlap by chance."""
 
+    eigenvalues: Float[np.ndarray, " eigenpairs"]
     rows: Float[np.ndarray, "points eigenpairs"]
     profile: Profile
     parts: PartedRows | None
     halves: PartedRows | None
 
 
-def basis_rows(rows: Float[np.ndarray, "points eigenpairs"], profile: Profile, resampling: Resampling) -> BasisRows:
+def basis_rows(
+    eigenvalues: Float[np.ndarray, " eigenpairs"],
+    rows: Float[np.ndarray, "points eigenpairs"],
+    profile: Profile,
+    resampling: Resampling,
+) -> BasisRows:
     """Return a basis with what its resampled scores need."""
     parts = None if resampling.parts is None else parted_rows(rows, resampling.parts, resampling.n_parts)
     halves = None if resampling.halves is None else parted_rows(rows, resampling.halves, 2)
-    return BasisRows(rows, profile, parts, halves)
+    return BasisRows(eigenvalues, rows, profile, parts, halves)
 
 
 def score_both_ways(
     sources: list[BasisRows], target: BasisRows, measures: list[str], null: NullConfig, exchange: Exchange
-) -> list[Float[np.ndarray, "2 measures statistics"]]:
-    """Return, for each source, the statistics of both directions; the map back is the transpose."""
+) -> list[tuple[Float[np.ndarray, "2 measures statistics"], Float[np.ndarray, "2 diagnostics"]]]:
+    """Return, for each source, statistics and diagnostics of both directions; the map back is the transpose."""
     found = []
     # The chance level of overlap is known where all rows are exchangeable: then only others need permutations.
     drawn = any(MAP_SCORES[name].has_null and not _is_exact(name, exchange) for name in measures)
@@ -74,10 +106,14 @@ def score_both_ways(
             for ours, theirs in ((source.parts, target.parts), (source.halves, target.halves))
         ]
         values = np.full((2, len(measures), len(STATISTICS)), np.nan)
+        diagnostics = np.full((2, len(DIAGNOSTICS)), np.nan)
+        spectra = (source.eigenvalues, target.eigenvalues)
         for direction in range(2):
             if direction:
+                spectra = spectra[::-1]
                 maps, null_maps = maps.T, np.swapaxes(null_maps, 1, 2)
                 left = [np.swapaxes(stack, 1, 2) for stack in left]
+            diagnostics[direction, :2] = map_errors(maps, *spectra)
             for column, name in enumerate(measures):
                 measure = MAP_SCORES[name]
                 score = float(measure.function(maps))
@@ -89,8 +125,18 @@ def score_both_ways(
                     values[direction, column, 1:5] = against_chance(score, chance)
                 parts, halves = (_scores(measure, stack) for stack in left)
                 values[direction, column, 5:9] = resampled(score, parts, halves)
-        found.append(values)
+        found.append((values, diagnostics))
     return found
+
+
+def map_errors(
+    maps: Float[np.ndarray, "target source"],
+    source_eigenvalues: Float[np.ndarray, " source"],
+    target_eigenvalues: Float[np.ndarray, " target"],
+) -> tuple[float, float]:
+    """Return the first two of `DIAGNOSTICS`."""
+    commutes = map_scores.commutativity_error(maps, source_eigenvalues, target_eigenvalues)
+    return float(map_scores.orthogonality_error(maps)), float(commutes)
 
 
 def _is_exact(name: str, exchange: Exchange) -> bool:

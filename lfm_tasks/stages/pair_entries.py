@@ -7,7 +7,7 @@ import numpy as np
 
 from lfm_tasks.stages.asked import asked_measures
 from lfm_tasks.stages.contents import Contents
-from lfm_tasks.stages.map_scores import MAP_SCORES
+from lfm_tasks.stages.map_scores import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.run import Run
 from lfm_tasks.stages.statistics import STATISTICS
 
@@ -22,12 +22,14 @@ class PairEntry:
     status: tuple[str, ...]
     n_common: int
     values: np.ndarray
+    diagnostics: np.ndarray
 
 
 def pair_entries(run: Run, found: Contents) -> Iterator[PairEntry]:
     """Yield all directed pairs of every dataset, read from the stored blocks."""
     measures = list(asked_measures(run.catalog))
     blocks: dict[str, Mapping[str, np.ndarray]] = {}
+    none = np.full(len(DIAGNOSTICS), np.nan)
     missing = np.full((len(measures), len(STATISTICS)), np.nan)
     for source in found.spaces:
         for target in found.spaces:
@@ -36,21 +38,24 @@ def pair_entries(run: Run, found: Contents) -> Iterator[PairEntry]:
             names = (source.space.dataset, source.space.name, target.space.name)
             pair = (min(source.key, target.key), max(source.key, target.key))
             if refusal := found.scored.refusal(source.space.dataset, *pair):
-                yield PairEntry(*names, (refusal.reason,) * len(measures), 0, missing)
+                yield PairEntry(*names, (refusal.reason,) * len(measures), 0, missing, none)
                 continue
             place = found.scored.place(source.space.dataset, *pair)
             if place is None:
                 continue
             if place.block not in blocks:
                 with run.store.open("scores", place.block) as unit:
-                    blocks[place.block] = {name: unit.read(name) for name in ("values", "n_common")}
+                    blocks[place.block] = {name: unit.read(name) for name in ("values", "n_common", "diagnostics")}
             block = blocks[place.block]
             stored = [measures.index(name) for name in found.scored.measures(source.space.dataset, *pair)]
             values = missing.copy()
-            values[stored] = block["values"][place.row, 0 if source.key == pair[0] else 1]
+            direction = 0 if source.key == pair[0] else 1
+            values[stored] = block["values"][place.row, direction]
             # Pieces that were joined are what the lowest eigenvectors then tell apart, in every space.
             in_pieces = max(source.facts["n_components"], target.facts["n_components"]) > 1
             codes = dict.fromkeys(MAP_SCORES, "joined") if in_pieces else {}
             codes |= dict(place.codes)
             status = tuple(codes.get(name, "ok") for name in measures)
-            yield PairEntry(*names, status, int(block["n_common"][place.row]), values)
+            yield PairEntry(
+                *names, status, int(block["n_common"][place.row]), values, block["diagnostics"][place.row, direction]
+            )

@@ -23,7 +23,9 @@ def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
     keys = {planned.space: planned.key for planned in zoo.spaces}
     keys |= {space.space: basis_job(store, catalog.atlas, space).key for space in recorded}
     asked = asked_pairs(zoo.parts, keys)
-    settings = all_settings(catalog.atlas, asked, {dataset: design.key for dataset, design in zoo.designs.items()})
+    designs = {dataset: design.key for dataset, design in zoo.designs.items()}
+    labels = {dataset: own.key for dataset, own in zoo.labels.items()}
+    settings = all_settings(catalog.atlas, asked, designs, labels)
     wanted = scored_pairs(asked, settings)
     n_scored = len(wanted & stored_pairs(store, set(settings.values())).keys())
     return [

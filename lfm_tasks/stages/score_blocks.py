@@ -1,9 +1,10 @@
 """One block of pairs: its bases and activations are read once, every pair is scored, the block is committed."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from lfm_tasks.config import AtlasConfig
 from lfm_tasks.measures.neighbourhoods import N_NEIGHBORS
@@ -13,7 +14,9 @@ from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral.full_map import whitened_rows
 from lfm_tasks.stages.activations import read_activations
 from lfm_tasks.stages.designs import Design, Resampling, read_design, resampling
-from lfm_tasks.stages.map_scores import MAP_SCORES, BasisRows, basis_rows, score_both_ways
+from lfm_tasks.stages.fitted_scores import FittedScores, read_known_space
+from lfm_tasks.stages.knowledge import Knowledge, read_labels
+from lfm_tasks.stages.map_scores import DIAGNOSTICS, MAP_SCORES, BasisRows, basis_rows, score_both_ways
 from lfm_tasks.stages.row_scores import Activations, Ranks, check_rows, score_rows
 from lfm_tasks.stages.statistics import STATISTICS
 from lfm_tasks.stores.digests import ids_digest
@@ -24,7 +27,8 @@ from lfm_tasks.stores.units import UnitStore
 class BlockJob:
     """Pairs of bases (keys, each pair in ascending order) to score together; of each base, its activations' unit.
 
-    ``design``: the unit that says how their rows are resampled, or empty.
+    ``knowledge``: from what their maps are fitted. ``design``, ``labels``: the units that say how their rows are
+    resampled and of which class they are, or empty.
     """
 
     store: UnitStore
@@ -33,7 +37,9 @@ class BlockJob:
     pairs: tuple[tuple[str, str], ...]
     atlas: AtlasConfig
     activations: Mapping[str, str]
+    knowledge: Knowledge
     design: str
+    labels: str
 
 
 class _Resamplings:
@@ -50,36 +56,81 @@ class _Resamplings:
         return self._known[key]
 
 
+@dataclass(frozen=True)
+class BlockScores:
+    """What the maps of a block's pairs come to, filled pair by pair; ``of_maps`` are their measures' columns."""
+
+    values: Float[np.ndarray, "pairs 2 measures statistics"]
+    diagnostics: Float[np.ndarray, "pairs 2 diagnostics"]
+    n_common: Int[np.ndarray, " pairs"]
+    of_maps: Mapping[str, int]
+    refusals: dict[int, ReasonError] = field(default_factory=dict)
+    codes: dict[tuple[int, int], str] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> list[int]:
+        """The columns of the measures of maps."""
+        return list(self.of_maps.values())
+
+
 def store_block(job: BlockJob) -> None:
     """Read the bases of a block once, score its pairs, commit them."""
     resamplings = _Resamplings(read_design(job.store, job.design), job.atlas)
     keys = sorted({key for pair in job.pairs for key in pair})
+    measures = sorted(job.atlas.measures)
+    scores = BlockScores(
+        np.full((len(job.pairs), 2, len(measures), len(STATISTICS)), np.nan),
+        np.full((len(job.pairs), 2, len(DIAGNOSTICS)), np.nan),
+        np.zeros(len(job.pairs), dtype=np.int32),
+        {name: column for column, name in enumerate(measures) if name in MAP_SCORES},
+    )
+    if job.knowledge.regime == "full" or not scores.of_maps:
+        ids = score_full_maps(job, keys, scores, resamplings)
+    else:
+        ids = score_fitted_maps(job, keys, scores)
+    score_activations(job, ids, scores, resamplings)
+    position = {key: place for place, key in enumerate(keys)}
+    with job.store.commit("scores", job.key) as unit_writer:
+        unit_writer.arrays.write("pairs", np.array([[position[a], position[b]] for a, b in job.pairs], dtype=np.int32))
+        unit_writer.arrays.write("values", scores.values)
+        unit_writer.arrays.write("n_common", scores.n_common)
+        unit_writer.arrays.write("diagnostics", scores.diagnostics)
+        unit_writer.facts |= {
+            "settings": job.settings,
+            "pairs": [list(pair) for pair in job.pairs],
+            "refusals": [[row, error.reason, str(error)] for row, error in sorted(scores.refusals.items())],
+            "codes": [[row, measures[column], reason] for (row, column), reason in sorted(scores.codes.items())],
+        }
+
+
+def score_full_maps(
+    job: BlockJob, keys: list[str], scores: BlockScores, resamplings: _Resamplings
+) -> dict[str, np.ndarray]:
+    """Fill in the measures of maps between points that are all known by their ids; return the ids of each base."""
     bases: dict[str, BasisRows] = {}
     ids: dict[str, np.ndarray] = {}
     refused_spaces: dict[str, ReasonError] = {}
     for key in keys:
         with job.store.open("bases", key) as unit:
             eigenvectors, ids[key] = unit.read("eigenvectors"), unit.read("ids")
+            eigenvalues = unit.read("eigenvalues")
             profile = unpack(unit.read("overlap_profile"), len(eigenvectors))
         try:
-            bases[key] = basis_rows(eigenvectors, profile, resamplings.of(ids[key]))
+            bases[key] = basis_rows(eigenvalues, eigenvectors, profile, resamplings.of(ids[key]))
         except ReasonError as error:
             refused_spaces[key] = error
-    measures = sorted(job.atlas.measures)
-    of_maps = [name for name in measures if name in MAP_SCORES]
-    columns = [measures.index(name) for name in of_maps]
-    values = np.full((len(job.pairs), 2, len(measures), len(STATISTICS)), np.nan)
-    n_common = np.zeros(len(job.pairs), dtype=np.int32)
-    refusals = {
-        number: refused_spaces[key] for number, pair in enumerate(job.pairs) for key in pair if key in refused_spaces
-    }
-    for second, numbers in _by_target(job.pairs, refusals).items():
+    scores.refusals.update(
+        {number: refused_spaces[key] for number, pair in enumerate(job.pairs) for key in pair if key in refused_spaces}
+    )
+    names = list(scores.of_maps)
+    for second, numbers in _by_target(job.pairs, scores.refusals).items():
         alike = [number for number in numbers if _same_ids(ids[job.pairs[number][0]], ids[second])]
         # Chance is sampled by permuting the target's rows: laid out once for all sources on the same points.
         sources, exchange = [bases[job.pairs[number][0]] for number in alike], resamplings.of(ids[second]).exchange
-        found = score_both_ways(sources, bases[second], of_maps, job.atlas.null, exchange)
-        for number, statistics in zip(alike, found, strict=True):
-            n_common[number], values[number][:, columns] = len(ids[second]), statistics
+        found = score_both_ways(sources, bases[second], names, job.atlas.null, exchange)
+        for number, (statistics, diagnostics) in zip(alike, found, strict=True):
+            scores.n_common[number], scores.values[number][:, scores.columns] = len(ids[second]), statistics
+            scores.diagnostics[number] = diagnostics
         for number in sorted(set(numbers) - set(alike)):
             first = job.pairs[number][0]
             try:
@@ -87,62 +138,76 @@ def store_block(job: BlockJob) -> None:
                     (bases[first].rows, ids[first]), (bases[second].rows, ids[second]), job.atlas.min_overlap
                 )
                 chance = resamplings.of(common)
-                source, target = (basis_rows(own, permutation_profile(own[:, 1:]), chance) for own in rows)
+                source, target = (
+                    basis_rows(bases[key].eigenvalues, own, permutation_profile(own[:, 1:]), chance)
+                    for key, own in zip((first, second), rows, strict=True)
+                )
             except ReasonError as error:
-                refusals[number] = error
+                scores.refusals[number] = error
                 continue
-            n_common[number] = len(common)
-            found = score_both_ways([source], target, of_maps, job.atlas.null, chance.exchange)
-            values[number][:, columns] = found[0]
-    codes = score_activations(job, ids, values, refusals.keys(), resamplings)
-    position = {key: place for place, key in enumerate(keys)}
-    with job.store.commit("scores", job.key) as unit_writer:
-        unit_writer.arrays.write("pairs", np.array([[position[a], position[b]] for a, b in job.pairs], dtype=np.int32))
-        unit_writer.arrays.write("values", values)
-        unit_writer.arrays.write("n_common", n_common)
-        unit_writer.facts |= {
-            "settings": job.settings,
-            "pairs": [list(pair) for pair in job.pairs],
-            "refusals": [[row, error.reason, str(error)] for row, error in sorted(refusals.items())],
-            "codes": [[row, measures[column], reason] for (row, column), reason in sorted(codes.items())],
-        }
+            scores.n_common[number] = len(common)
+            ((statistics, scores.diagnostics[number]),) = score_both_ways(
+                [source], target, names, job.atlas.null, chance.exchange
+            )
+            scores.values[number][:, scores.columns] = statistics
+    return ids
+
+
+def score_fitted_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> dict[str, np.ndarray]:
+    """Fill in the measures of maps that are fitted from little knowledge; return the ids of each base."""
+    labels = read_labels(job.store, job.labels)
+    spaces = {key: read_known_space(job.store, key, job.activations[key], job.atlas, labels) for key in keys}
+    fitted = FittedScores(job.knowledge, job.atlas, spaces)
+    for number, pair in enumerate(job.pairs):
+        scores.n_common[number] = len(np.intersect1d(spaces[pair[0]].ids, spaces[pair[1]].ids, assume_unique=True))
+        for direction, (source, target) in enumerate((pair, pair[::-1])):
+            try:
+                statistics, scores.diagnostics[number, direction] = fitted.score(source, target, list(scores.of_maps))
+            except ReasonError as error:
+                scores.codes.update({(number, column): error.reason for column in scores.columns})
+                break
+            scores.values[number, direction, scores.columns] = statistics
+    return {key: known.ids for key, known in spaces.items()}
 
 
 def score_activations(
-    job: BlockJob,
-    ids: Mapping[str, np.ndarray],
-    values: np.ndarray,
-    refused: Collection[int],
-    resamplings: _Resamplings,
-) -> dict[tuple[int, int], str]:
-    """Fill in the measures of activations; return the reason codes of (pair, measure) that are not plainly ok."""
+    job: BlockJob, ids: Mapping[str, np.ndarray], scores: BlockScores, resamplings: _Resamplings
+) -> None:
+    """Fill in the measures of activations, and the reason codes of those that are not plainly ok."""
     names = [name for name in sorted(job.atlas.measures) if name in MEASURES]
-    codes: dict[tuple[int, int], str] = {}
     if not names:
-        return codes
+        return
+    columns = {name: sorted(job.atlas.measures).index(name) for name in names}
+    apart = set() if job.knowledge.regime == "full" else _with_little_overlap(job, ids, scores)
+    scores.codes.update({(number, columns[name]): "little_overlap" for number in apart for name in names})
     activations = _read_activations(job, ids)
-    for numbers, common, spaces in _on_common_ids(job.pairs, ids, activations, refused):
+    for numbers, common, spaces in _on_common_ids(job.pairs, ids, activations, scores.refusals.keys() | apart):
         rows = spaces.rows
         ranks = Ranks()
         for name in names:
-            column = sorted(job.atlas.measures).index(name)
             usable = []
             for number in numbers:
                 first, second = job.pairs[number]
                 try:
                     code = check_rows(name, rows[first], rows[second])
                 except ReasonError as error:
-                    codes[number, column] = error.reason
+                    scores.codes[number, columns[name]] = error.reason
                     continue
                 usable.append(number)
                 if code == "ok" and ranks.is_deficient(name, first, second, rows):
                     code = "rank_deficient"
                 if code != "ok":
-                    codes[number, column] = code
+                    scores.codes[number, columns[name]] = code
             if usable:
                 pairs = [job.pairs[number] for number in usable]
-                values[usable, :, column] = score_rows(name, spaces, pairs, resamplings.of(common), job.atlas.null)
-    return codes
+                values = score_rows(name, spaces, pairs, resamplings.of(common), job.atlas.null)
+                scores.values[usable, :, columns[name]] = values
+
+
+def _with_little_overlap(job: BlockJob, ids: Mapping[str, np.ndarray], scores: BlockScores) -> set[int]:
+    """Return the pairs that a map can be fitted for, but whose common ids are too few to compare rows."""
+    least = [job.atlas.min_overlap * min(len(ids[key]) for key in pair) for pair in job.pairs]
+    return {number for number, needed in enumerate(least) if scores.n_common[number] < max(2, needed)}
 
 
 def _read_activations(job: BlockJob, keys: Iterable[str]) -> Activations:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from lfm_tasks.config import AtlasConfig
-from lfm_tasks.stages.asked import BasePair, Scope, asked_pairs
+from lfm_tasks.stages.asked import Asked, BasePair, Scope, asked_pairs
 from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.designs import store_designs
+from lfm_tasks.stages.knowledge import EVERY_POINT, store_labels
+from lfm_tasks.stages.map_scores import MAP_SCORES
 from lfm_tasks.stages.run import Run
 from lfm_tasks.stages.score_blocks import BlockJob, store_block
 from lfm_tasks.stages.validate import Zoo
@@ -47,8 +49,8 @@ class Scored:
 
     places: Mapping[ScoredPair, PairScores]
     troubles: Mapping[ScoredPair, Trouble]
-    settings: Mapping[tuple[str, frozenset[str]], str]
-    asked: Mapping[BasePair, frozenset[str]]
+    settings: Mapping[tuple[str, Asked], str]
+    asked: Mapping[BasePair, Asked]
 
     @property
     def n_not_computed(self) -> int:
@@ -57,7 +59,8 @@ class Scored:
 
     def measures(self, dataset: str, first: str, second: str) -> tuple[str, ...]:
         """Return the measures asked of two bases, in the order in which a block holds them; none: not asked."""
-        return tuple(sorted(self.asked.get((dataset, min(first, second), max(first, second)), ())))
+        asked = self.asked.get((dataset, min(first, second), max(first, second)))
+        return () if asked is None else tuple(sorted(asked.measures))
 
     def place(self, dataset: str, first: str, second: str) -> PairScores | None:
         """Return where the scores of two bases lie, in any order; None for a pair that is not computed."""
@@ -71,16 +74,16 @@ class Scored:
 
     def _pair(self, dataset: str, first: str, second: str) -> ScoredPair:
         lower, higher = min(first, second), max(first, second)
-        measures = self.asked.get((dataset, lower, higher))
-        return ("" if measures is None else self.settings[dataset, measures]), lower, higher
+        asked = self.asked.get((dataset, lower, higher))
+        return ("" if asked is None else self.settings[dataset, asked]), lower, higher
 
 
 def score_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Scored:
     """Score all pairs within each dataset that no stored block holds yet."""
-    designs = store_designs(run.store, zoo.designs)
+    designs, labels = store_designs(run.store, zoo.designs), store_labels(run.store, zoo.labels)
     keys = {based.space: based.key for based in spaces}
     asked = asked_pairs(zoo.parts, keys)
-    settings = all_settings(run.catalog.atlas, asked, designs)
+    settings = all_settings(run.catalog.atlas, asked, designs, labels)
     places = stored_pairs(run.store, set(settings.values()))
     everything = scored_pairs(asked, settings)
     wanted = everything
@@ -88,7 +91,9 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Scored:
         now = asked_pairs(zoo.parts, keys, run.scope)
         wanted = scored_pairs({pair: asked[pair] for pair in now}, settings)
     activations = {based.key: based.activations for based in spaces}
-    ways = {key: (designs.get(dataset, ""), tuple(sorted(names))) for (dataset, names), key in settings.items()}
+    ways = {
+        key: Way(wish, designs.get(dataset, ""), labels.get(dataset, "")) for (dataset, wish), key in settings.items()
+    }
     jobs = list(block_jobs(run, sorted(wanted - places.keys()), activations, ways))
     troubles: dict[ScoredPair, Trouble] = {}
     run.announce("scores", 0, len(jobs))
@@ -104,22 +109,29 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Scored:
     return Scored({pair: places[pair] for pair in everything if pair in places}, troubles, settings, asked)
 
 
+@dataclass(frozen=True)
+class Way:
+    """How pairs under one setting are scored: what is asked, and the units of their design and labels, or empty."""
+
+    asked: Asked
+    design: str
+    labels: str
+
+
 def all_settings(
-    atlas: AtlasConfig, asked: Mapping[BasePair, frozenset[str]], designs: Mapping[str, str]
-) -> dict[tuple[str, frozenset[str]], str]:
-    """Return the settings of every dataset and set of measures that pairs are asked for by."""
-    kinds = {(dataset, measures) for (dataset, _, _), measures in asked.items()}
+    atlas: AtlasConfig, asked: Mapping[BasePair, Asked], designs: Mapping[str, str], labels: Mapping[str, str]
+) -> dict[tuple[str, Asked], str]:
+    """Return the settings of every dataset and wish that pairs are asked for by."""
+    kinds = {(dataset, wish) for (dataset, _, _), wish in asked.items()}
     return {
-        (dataset, names): score_settings(with_measures(atlas, names), designs.get(dataset, ""))
-        for dataset, names in kinds
+        (dataset, wish): score_settings(atlas, wish, designs.get(dataset, ""), labels.get(dataset, ""))
+        for dataset, wish in kinds
     }
 
 
-def scored_pairs(
-    asked: Mapping[BasePair, frozenset[str]], settings: Mapping[tuple[str, frozenset[str]], str]
-) -> set[ScoredPair]:
+def scored_pairs(asked: Mapping[BasePair, Asked], settings: Mapping[tuple[str, Asked], str]) -> set[ScoredPair]:
     """Return the pairs as blocks name them."""
-    return {(settings[dataset, names], first, second) for (dataset, first, second), names in asked.items()}
+    return {(settings[dataset, wish], first, second) for (dataset, first, second), wish in asked.items()}
 
 
 def with_measures(atlas: AtlasConfig, names: Iterable[str]) -> AtlasConfig:
@@ -127,13 +139,17 @@ def with_measures(atlas: AtlasConfig, names: Iterable[str]) -> AtlasConfig:
     return atlas.model_copy(update={"measures": tuple(sorted(names))})
 
 
-def score_settings(atlas: AtlasConfig, design: str) -> str:
+def score_settings(atlas: AtlasConfig, asked: Asked, design: str, labels: str) -> str:
     """Return the digest of everything but the two bases that can change a score."""
+    # Spaces that nothing is fitted between keep their scores whatever the maps of others are fitted from.
+    maps = asked.knowledge if asked.measures & MAP_SCORES.keys() else EVERY_POINT
     return digest(
         {
             "kind": "scores",
-            "maps": atlas.maps.model_dump(),
-            "measures": sorted(atlas.measures),
+            "maps": maps.ingredients(),
+            "labels": labels if maps.regime == "labels" else "",
+            "graph": [] if maps.regime == "full" else [atlas.graph.metric, atlas.graph.kernel],
+            "measures": sorted(asked.measures),
             "null": atlas.null.model_dump(),
             "intervals": atlas.intervals.model_dump(),
             "min_overlap": atlas.min_overlap,
@@ -164,7 +180,7 @@ def _block_places(receipt: Receipt) -> dict[ScoredPair, PairScores]:
 
 
 def block_jobs(
-    run: Run, missing: list[ScoredPair], activations: Mapping[str, str], ways: Mapping[str, tuple[str, tuple[str, ...]]]
+    run: Run, missing: list[ScoredPair], activations: Mapping[str, str], ways: Mapping[str, Way]
 ) -> Iterator[BlockJob]:
     """Yield the missing pairs in blocks of up to 16 × 16 bases, one setting (a design and measures) each."""
     keys = sorted({key for _, *pair in missing for key in pair})
@@ -177,5 +193,6 @@ def block_jobs(
         block = tuple((first, second) for _, first, second in pairs)
         key = digest({"kind": "scores", "settings": settings, "pairs": block})
         own = {base: activations[base] for pair in block for base in pair}
-        design, measures = ways[settings]
-        yield BlockJob(run.store, key, settings, block, with_measures(run.catalog.atlas, measures), own, design)
+        way = ways[settings]
+        atlas = with_measures(run.catalog.atlas, way.asked.measures)
+        yield BlockJob(run.store, key, settings, block, atlas, own, way.asked.knowledge, way.design, way.labels)

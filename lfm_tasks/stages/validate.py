@@ -14,8 +14,9 @@ from lfm_tasks.sources.heads import open_head
 from lfm_tasks.sources.opening import open_source
 from lfm_tasks.sources.source import Source
 from lfm_tasks.spaces import Space
-from lfm_tasks.stages.asked import Part, asked_parts
+from lfm_tasks.stages.asked import Part, asked_parts, clashes
 from lfm_tasks.stages.designs import Design, dataset_design
+from lfm_tasks.stages.knowledge import Knowledge, Labels, dataset_labels, known_from
 from lfm_tasks.stages.run import Announce, Failure, Run
 from lfm_tasks.stores.digests import digest, ids_digest
 
@@ -37,6 +38,7 @@ class Zoo:
     failures: tuple[Failure, ...]
     designs: Mapping[str, Design] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
+    labels: Mapping[str, Labels] = field(default_factory=dict)
 
 
 def validate(run: Run) -> Zoo:
@@ -63,9 +65,15 @@ def validate_catalog(catalog: Catalog, announce: Announce) -> Zoo:
     failures += list(_comparison_failures(catalog, [planned.space for planned in spaces], failures))
     failures += [Failure(r.dataset, r.found, "", "discover", "refused_arrival", r.message) for r in catalog.refused]
     spaces.sort(key=lambda planned: planned.space)
-    parts = asked_parts(catalog, [planned.space for planned in spaces])
+    known, unknown = _knowledge(catalog, datasets)
+    failures += unknown
+    parts = asked_parts(catalog, [planned.space for planned in spaces], known)
+    clashing = {failure.model: failure for failure in _clashes(parts)}
+    failures += clashing.values()
+    parts = tuple(part for part in parts if f"comparisons.{part.name}.maps" not in clashing)
     asked = {space for part in parts for space in part.spaces()}
-    return Zoo(tuple(planned for planned in spaces if planned.space in asked), tuple(failures), designs, parts)
+    chosen = tuple(planned for planned in spaces if planned.space in asked)
+    return Zoo(chosen, tuple(failures), designs, parts, _labels(parts, datasets))
 
 
 def plan_model(
@@ -98,6 +106,47 @@ def _comparison_failures(catalog: Catalog, spaces: Sequence[Space], failures: Se
         own = [space for space in known if space.dataset == dataset]
         for key, message in layer_misses(comparison, own, unopened, members):
             yield Failure(dataset, f"comparisons.{name}.{key}", "", "validate", "unknown_layer", message)
+
+
+def _knowledge(
+    catalog: Catalog, datasets: Mapping[str, DatasetRows | ReasonError]
+) -> tuple[dict[tuple[str, str], Knowledge], list[Failure]]:
+    """Return the knowledge of every comparison (or the whole zoo, "") on its dataset, and what is wrong with others."""
+    wanted = [("", name, catalog.atlas.maps) for name in datasets]
+    if catalog.comparisons:
+        members = catalog.members()
+        wanted = [
+            (name, str(comparison_dataset(comparison, members)), comparison.maps or catalog.atlas.maps)
+            for name, comparison in catalog.comparisons.items()
+        ]
+    known, failures = {}, []
+    for name, dataset, maps in wanted:
+        rows = datasets.get(dataset)
+        if not isinstance(rows, DatasetRows):  # told with the models of that dataset
+            continue
+        try:
+            known[name, dataset] = known_from(maps, dataset, rows, catalog)
+        except ReasonError as error:
+            where = f"comparisons.{name}.maps" if name else "atlas.maps"
+            failures.append(Failure(dataset, where, "", "validate", error.reason, str(error)))
+    return known, failures
+
+
+def _clashes(parts: Sequence[Part]) -> list[Failure]:
+    """Return the comparisons that want maps of one pair from different knowledge: a cell holds one of them."""
+    failures = []
+    for earlier, part, source, target in clashes(parts):
+        found = f"found {source.name} and {target.name} in comparisons.{earlier.name} too, with other maps"
+        message = f"{found}: a pair has one map; give the two comparisons different spaces, or the same maps"
+        failures.append(Failure(part.dataset, f"comparisons.{part.name}.maps", "", "validate", "bad_maps", message))
+    return failures
+
+
+def _labels(parts: Sequence[Part], datasets: Mapping[str, DatasetRows | ReasonError]) -> dict[str, Labels]:
+    """Return the labels of the datasets whose maps are fitted from them."""
+    wanted = {part.dataset for part in parts if part.knowledge.regime == "labels"}
+    rows = {name: found for name, found in datasets.items() if name in wanted and isinstance(found, DatasetRows)}
+    return {name: labels for name, found in rows.items() if (labels := dataset_labels(found)) is not None}
 
 
 def _check_cap(design: Design, dataset: str, catalog: Catalog) -> None:

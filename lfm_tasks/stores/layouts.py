@@ -26,6 +26,10 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
         "ids": _IDS,
         "sets": ArrayLayout(("point",), "int32", "the group or stratum of each id, numbered"),
     },
+    "labels": {
+        "ids": _IDS,
+        "classes": ArrayLayout(("point",), "int32", "the class of each id, numbered in the order of the labels"),
+    },
     "bases": {
         "neighbours": ArrayLayout(("point", "neighbour"), "int32", "row numbers, nearest first, without the point"),
         "distances": ArrayLayout(("point", "neighbour"), "float32", "distances to them, in the metric of the graph"),
@@ -42,5 +46,10 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
             "direction 0 is side 0 -> side 1, 1 the other way; NaN where the receipt says why",
         ),
         "n_common": ArrayLayout(("pair",), "int32", "points that both spaces have"),
+        "diagnostics": ArrayLayout(
+            ("pair", "direction", "diagnostic"),
+            "float64",
+            "of each map; NaN where it has none",
+        ),
     },
 }

@@ -1,0 +1,174 @@
+"""Scores of maps that are fitted from little knowledge: anchors, labels, or none; each direction has its own map."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from lfm_tasks.config import AtlasConfig
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.spectral.anchor_fit import fit_from_anchors
+from lfm_tasks.spectral.anchor_map import Described, describe
+from lfm_tasks.spectral.anchors import Anchors
+from lfm_tasks.spectral.basis import Basis
+from lfm_tasks.spectral.descriptors import (
+    heat_signatures,
+    label_descriptors,
+    landmark_heat_descriptors,
+    unit_descriptors,
+)
+from lfm_tasks.spectral.graph import affinity_graph, join_components
+from lfm_tasks.spectral.growing import Effort, MapFit, Start
+from lfm_tasks.spectral.neighbours import Neighbours
+from lfm_tasks.spectral.source_factor import factor_source, fit_map_from_factor
+from lfm_tasks.spectral.space import SpectralSpace
+from lfm_tasks.spectral.weak_fit import fit_from_labels, fit_unsupervised
+from lfm_tasks.stages.activations import read_activations
+from lfm_tasks.stages.knowledge import Knowledge, Labels, known_anchors
+from lfm_tasks.stages.map_scores import DIAGNOSTICS, MAP_SCORES, map_errors
+from lfm_tasks.stages.statistics import STATISTICS, against_chance
+from lfm_tasks.stores.units import UnitStore
+
+# One start for each kind of descriptor: a third of the time of all nine, which docs/kernels.md has figures of.
+_ANCHOR_STARTS = (Start("heat", 20), Start("geodesic", 20), Start("cosine", 20))
+
+
+@dataclass(frozen=True)
+class KnownSpace:
+    """A space with the ids of its points, in order, and their classes where maps are fitted from these."""
+
+    space: SpectralSpace
+    ids: Shaped[np.ndarray, " points"]
+    classes: Int[np.ndarray, " points"] | None
+
+
+@dataclass
+class FittedScores:
+    """Fits maps between the spaces of one block and scores them."""
+
+    knowledge: Knowledge
+    atlas: AtlasConfig
+    spaces: Mapping[str, KnownSpace]
+    _described: dict[tuple[str, bytes], Described] = field(default_factory=dict)
+
+    def score(
+        self, source: str, target: str, measures: list[str]
+    ) -> tuple[Float[np.ndarray, "measures statistics"], Float[np.ndarray, " diagnostics"]]:
+        """Return the statistics of the map from one space to another, and its diagnostics.
+
+        Raises
+        ------
+        ReasonError
+            ``few_anchors``, ``one_class``, or what else keeps a map from being fitted.
+        """
+        if self.knowledge.refine == "none":
+            maps, chance = self._closed_form(source, target)
+            diagnostics = self._errors(maps, source, target)
+        else:
+            fit = self._grown(source, target, None)
+            maps, diagnostics = fit.functional_map, self._quality(fit, source, target)
+            others = [self._grown(source, target, r).functional_map for r in self._pairings(self.atlas.null.n_refined)]
+            chance = np.array(others).reshape(len(others), *maps.shape)
+        values = np.full((len(measures), len(STATISTICS)), np.nan)
+        for column, name in enumerate(measures):
+            measure = MAP_SCORES[name]
+            values[column, 0] = measure.of_fitted(maps)
+            if len(chance) and measure.has_null:
+                values[column, 1:5] = against_chance(float(values[column, 0]), measure.of_fitted(chance))
+        return values, diagnostics
+
+    def _pairings(self, n_wanted: int) -> Iterator[np.random.Generator]:
+        """Yield what random pairings of the known things are drawn by; nothing where nothing is known."""
+        for number in range(n_wanted if self.knowledge.regime != "unsupervised" else 0):
+            yield np.random.default_rng((self.atlas.null.seed, number))
+
+    def _grown(self, source: str, target: str, pairing: np.random.Generator | None) -> MapFit:
+        ours, theirs = self.spaces[source], self.spaces[target]
+        effort = Effort(self.knowledge.n_samples, n_matched=self.knowledge.n_samples)
+        if self.knowledge.regime == "unsupervised":
+            return fit_unsupervised(ours.space, theirs.space, effort=effort)
+        if self.knowledge.regime == "labels":
+            first, second = _classes(ours), _classes(theirs)
+            if pairing is not None:
+                known = np.unique(second)
+                second = pairing.permutation(known)[np.searchsorted(known, second)]
+            return fit_from_labels(ours.space, theirs.space, first, second, effort=effort)
+        anchors = known_anchors(self.knowledge, ours.ids, theirs.ids)
+        if pairing is not None:
+            anchors = Anchors(anchors.source, pairing.permutation(anchors.target))
+        return fit_from_anchors(ours.space, theirs.space, anchors, starts=_ANCHOR_STARTS, effort=effort)
+
+    def _closed_form(
+        self, source: str, target: str
+    ) -> tuple[Float[np.ndarray, "target source"], Float[np.ndarray, "pairings target source"]]:
+        """Return the map of all modes at once, and those of random pairings of what is known."""
+        ours, theirs = self._known_things(source, target)
+        one, other = self._describe(source, ours), self._describe(target, theirs)
+        factor = factor_source(one, mask=self.knowledge.mask)
+        chance = []
+        for pairing in self._pairings(self.atlas.null.n_permutations):
+            # Several descriptors may belong to one anchor: they stay together.
+            order = pairing.permutation(len(ours))
+            columns = np.concatenate([order + len(ours) * k for k in range(one.coefficients.shape[1] // len(ours))])
+            chance.append(fit_map_from_factor(factor, Described(other.eigenvalues, other.coefficients[:, columns])))
+        maps = fit_map_from_factor(factor, other)
+        return maps, np.array(chance).reshape(len(chance), *maps.shape)
+
+    def _known_things(self, source: str, target: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return anchors' rows on both sides, or the common classes twice, or a number for each signature."""
+        ours, theirs = self.spaces[source], self.spaces[target]
+        if self.knowledge.regime == "anchors":
+            anchors = known_anchors(self.knowledge, ours.ids, theirs.ids)
+            return anchors.source, anchors.target
+        if self.knowledge.regime == "labels":
+            common = np.intersect1d(_classes(ours), _classes(theirs))
+            return common, common
+        return np.arange(1), np.arange(1)
+
+    def _describe(self, key: str, things: np.ndarray) -> Described:
+        place = (key, things.tobytes())
+        if place not in self._described:
+            known = self.spaces[key]
+            basis = known.space.basis
+            if self.knowledge.regime == "anchors":
+                functions = landmark_heat_descriptors(basis, things)
+            elif self.knowledge.regime == "labels":
+                functions = label_descriptors(known.space.graph, _classes(known), classes=things)
+            else:
+                functions = heat_signatures(basis)
+            self._described[place] = describe(basis, unit_descriptors(basis, functions))
+        return self._described[place]
+
+    def _errors(self, maps: np.ndarray, source: str, target: str) -> Float[np.ndarray, " diagnostics"]:
+        bases = [self.spaces[key].space.basis for key in (source, target)]
+        found = np.full(len(DIAGNOSTICS), np.nan)
+        found[:2] = map_errors(maps, bases[0].eigenvalues, bases[1].eigenvalues)
+        return found
+
+    def _quality(self, fit: MapFit, source: str, target: str) -> Float[np.ndarray, " diagnostics"]:
+        ours, theirs = self.spaces[source].ids, self.spaces[target].ids[fit.rows]
+        answerable = np.isin(theirs, ours)
+        right = ours[fit.matches] == theirs
+        found = float(right[answerable].mean()) if answerable.any() else np.nan
+        return np.array([fit.orthogonality_error, fit.commutativity_error, fit.residual, found])
+
+
+def read_known_space(
+    store: UnitStore, key: str, activations: str, atlas: AtlasConfig, labels: Labels | None
+) -> KnownSpace:
+    """Return a space with its graph, made once more from the neighbours that its basis was made of."""
+    with store.open("activations", activations) as unit:
+        rows = read_activations(unit)
+    with store.open("bases", key) as unit:
+        neighbours = Neighbours(unit.read("neighbours"), unit.read("distances"))
+        basis = Basis(unit.read("eigenvalues"), unit.read("eigenvectors"), np.nan)
+        ids = unit.read("ids")
+    graph, _ = join_components(affinity_graph(neighbours, kernel=atlas.graph.kernel), rows, metric=atlas.graph.metric)
+    return KnownSpace(SpectralSpace(rows, neighbours, graph, basis), ids, None if labels is None else labels.of(ids))
+
+
+def _classes(known: KnownSpace) -> Int[np.ndarray, " points"]:
+    if known.classes is None:
+        raise ReasonError("missing_source", "found no labels, fits from labels need them: add them to the dataset")
+    return known.classes
