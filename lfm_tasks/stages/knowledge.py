@@ -104,15 +104,29 @@ def known_anchors(
     ReasonError
         ``few_anchors`` if fewer than two of them are in both spaces.
     """
-    wanted: Any = np.asarray(knowledge.anchor_ids) if knowledge.anchor_ids else source_ids
-    common = np.intersect1d(np.intersect1d(source_ids, target_ids), wanted)
+    common, of_source, of_target = common_ids(source_ids, target_ids)
+    if knowledge.anchor_ids:
+        _, known, _ = common_ids(common, np.asarray(knowledge.anchor_ids, dtype=common.dtype))
+        common, of_source, of_target = common[known], of_source[known], of_target[known]
     if knowledge.n_anchors and len(common) > knowledge.n_anchors:
         ranks = [blake2b(f"{knowledge.seed}:{name}".encode(), digest_size=16).digest() for name in common.tolist()]
-        common = np.sort(common[np.argsort(np.asarray(ranks), kind="stable")[: knowledge.n_anchors]])
+        drawn = np.sort(np.argsort(np.asarray(ranks), kind="stable")[: knowledge.n_anchors])
+        common, of_source, of_target = common[drawn], of_source[drawn], of_target[drawn]
     if len(common) < 2:
         needs = "needs at least 2: name ids that both spaces have"
         raise ReasonError("few_anchors", f"found {len(common)} anchors that are in both spaces, {needs}")
-    return Anchors(_rows(source_ids, common), _rows(target_ids, common))
+    return Anchors(of_source, of_target)
+
+
+def common_ids(
+    first: Shaped[np.ndarray, " some"], second: Shaped[np.ndarray, " others"]
+) -> tuple[Shaped[np.ndarray, " common"], Int[np.ndarray, " common"], Int[np.ndarray, " common"]]:
+    """Return the ids that both lists have, in order, and their rows in each.
+
+    With indices always: without them numpy 2.4's intersect1d sorts variable-width strings in place and may crash.
+    """
+    common, of_first, of_second = np.intersect1d(first, second, assume_unique=True, return_indices=True)
+    return common, of_first, of_second
 
 
 def store_labels(store: UnitStore, labels: Mapping[str, Labels]) -> dict[str, str]:
@@ -144,8 +158,3 @@ def dataset_labels(rows: DatasetRows) -> Labels | None:
 
 def _knowledge(maps: MapsConfig, *, anchor_ids: tuple[str, ...] = (), n_anchors: int = 0, seed: int = 0) -> Knowledge:
     return Knowledge(maps.regime, maps.mask, maps.refine, maps.n_samples, anchor_ids, n_anchors, seed)
-
-
-def _rows(ids: Shaped[np.ndarray, " points"], wanted: Shaped[np.ndarray, " some"]) -> Int[np.ndarray, " some"]:
-    """Return the rows of some ids; the ids of a space are in order."""
-    return np.searchsorted(ids, wanted)

@@ -15,7 +15,7 @@ from lfm_tasks.spectral.full_map import whitened_rows
 from lfm_tasks.stages.activations import read_activations
 from lfm_tasks.stages.designs import Design, Resampling, read_design, resampling
 from lfm_tasks.stages.fitted_scores import FittedScores, read_known_space
-from lfm_tasks.stages.knowledge import Knowledge, read_labels
+from lfm_tasks.stages.knowledge import Knowledge, common_ids, read_labels
 from lfm_tasks.stages.map_scores import DIAGNOSTICS, MAP_SCORES, BasisRows, basis_rows, score_both_ways
 from lfm_tasks.stages.row_scores import Activations, Ranks, check_rows, score_rows
 from lfm_tasks.stages.statistics import STATISTICS
@@ -159,7 +159,7 @@ def score_fitted_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> di
     spaces = {key: read_known_space(job.store, key, job.activations[key], job.atlas, labels) for key in keys}
     fitted = FittedScores(job.knowledge, job.atlas, spaces)
     for number, pair in enumerate(job.pairs):
-        scores.n_common[number] = len(np.intersect1d(spaces[pair[0]].ids, spaces[pair[1]].ids, assume_unique=True))
+        scores.n_common[number] = len(common_ids(spaces[pair[0]].ids, spaces[pair[1]].ids)[0])
         for direction, (source, target) in enumerate((pair, pair[::-1])):
             try:
                 statistics, scores.diagnostics[number, direction] = fitted.score(source, target, list(scores.of_maps))
@@ -236,7 +236,7 @@ def _on_common_ids(
         if _same_ids(ids[first], ids[second]):
             alike.setdefault(ids_digest(ids[second]), []).append(number)
             continue
-        common, of_first, of_second = np.intersect1d(ids[first], ids[second], assume_unique=True, return_indices=True)
+        common, of_first, of_second = common_ids(ids[first], ids[second])
         yield [number], common, activations.among({first: of_first, second: of_second})
     for numbers in alike.values():
         keys = {key for number in numbers for key in pairs[number]}
@@ -248,7 +248,7 @@ def common_rows(
 ) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
     """Return both bases, given as (rows, ids), on the ids that they share, orthonormal there; and these, in order."""
     (first, first_ids), (second, second_ids) = source, target
-    common, of_first, of_second = np.intersect1d(first_ids, second_ids, assume_unique=True, return_indices=True)
+    common, of_first, of_second = common_ids(first_ids, second_ids)
     smaller = min(len(first_ids), len(second_ids))
     if not len(of_first):
         found = f"found no common ids among {smaller}, needs the same samples"
