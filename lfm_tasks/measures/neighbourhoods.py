@@ -44,7 +44,7 @@ def of_graph(indices: Int[np.ndarray, "points neighbours"]) -> Neighbourhoods:
 
 def neighbours_among(
     indices: Int[np.ndarray, "points neighbours"], kept: Int[np.ndarray, " kept"], n_neighbors: int = N_NEIGHBORS
-) -> Int[np.ndarray, "kept neighbours"] | None:
+) -> Int[np.ndarray, "kept nearest"] | None:
     """Return the nearest neighbours among some of the points, numbered among these; None if too few are known.
 
     What remains of the nearest of all points is the nearest of the points that remain.
