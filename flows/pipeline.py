@@ -6,6 +6,7 @@ from typing import Any
 
 from lfm_tasks.stages.activations import record_activations
 from lfm_tasks.stages.bases import build_bases
+from lfm_tasks.stages.collection import fit_collections
 from lfm_tasks.stages.contents import contents
 from lfm_tasks.stages.publish import publish_atlas
 from lfm_tasks.stages.refusals import RefusedPairs
@@ -40,7 +41,8 @@ def build_atlas(run: Run, as_stage: StageCaller = directly) -> Outcome:
     recorded, failures = as_stage(record_activations)(run, zoo)
     spaces, failures = as_stage(build_bases)(run, zoo, recorded, failures)
     scored = as_stage(score_pairs)(run, zoo, spaces)
-    found = contents(run, zoo, spaces, scored, failures)
+    collections, failures = as_stage(fit_collections)(run, spaces, scored, failures)
+    found = contents(run, zoo, spaces, scored, failures, collections)
     is_new = as_stage(publish_atlas)(run, found)
     tally = run.tally
     return Outcome(len(spaces), failures, found.refused, is_new, tally.computed, tally.reused, found.unpublished)

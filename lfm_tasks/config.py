@@ -98,6 +98,21 @@ class IntervalsConfig(Settings):
         return self
 
 
+class CollectionConfig(Settings):
+    """One basis for all spaces of a dataset: how many shared modes, from how many eigenpairs, fitted to how many."""
+
+    n_modes: int = Field(default=20, ge=1)
+    n_eigenpairs: int = Field(default=30, ge=2)
+    max_spaces: int = Field(default=60, ge=3, description="fitted together; the others are fitted to these, one by one")
+
+    @model_validator(mode="after")
+    def _enough_eigenpairs(self) -> "CollectionConfig":
+        if self.n_modes > self.n_eigenpairs:
+            found = f"found {self.n_modes} modes and {self.n_eigenpairs} eigenpairs"
+            raise ValueError(f"{found}, needs as many eigenpairs: raise n_eigenpairs")
+        return self
+
+
 class AtlasConfig(Settings):
     """What is computed, and where it is written; paths are relative to the catalog."""
 
@@ -113,6 +128,7 @@ class AtlasConfig(Settings):
     )
     null: NullConfig = NullConfig()
     intervals: IntervalsConfig = IntervalsConfig()
+    collection: CollectionConfig | None = CollectionConfig()
     min_overlap: float = Field(default=0.5, gt=0, le=1, description="share of the smaller space's ids, in (0, 1]")
     max_points: int | None = Field(default=None, ge=2, description="a cap on points, drawn with seed")
     seed: int = Field(default=0, ge=0)

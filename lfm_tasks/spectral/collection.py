@@ -86,6 +86,22 @@ def cycle_residuals(collection: Collection, *, n_triples: int = 2000, seed: int 
     return np.array([np.quantile(values, 0.25, method="lower") if values else np.nan for values in found])
 
 
+def residual_through(
+    direct: Float[np.ndarray, "target source"],
+    onward: Float[np.ndarray, "thirds third target"],
+    back: Float[np.ndarray, "thirds source third"],
+) -> float:
+    """Return what `cycle_residuals` says of one map C_ij, from some third spaces: ``onward`` C_jk, ``back`` C_ki.
+
+    NaN without a third space.
+    """
+    if not len(onward):
+        return float("nan")
+    around = back @ (onward @ direct) - np.eye(direct.shape[1])
+    residuals = np.square(around).sum(axis=(1, 2)) / (2 * direct.shape[1])
+    return float(np.quantile(residuals, 0.25, method="lower"))
+
+
 @dataclass(frozen=True)
 class SharedBasis:
     """Y_i of every space, orthonormal columns: Φ_i Y_i are the same functions in all spaces; weights of the maps."""

@@ -43,6 +43,15 @@ class KnownSpace:
     classes: Int[np.ndarray, " points"] | None
 
 
+@dataclass(frozen=True)
+class ScoredMap:
+    """A fitted map and what it comes to."""
+
+    functional_map: Float[np.ndarray, "target source"]
+    values: Float[np.ndarray, "measures statistics"]
+    diagnostics: Float[np.ndarray, " diagnostics"]
+
+
 @dataclass
 class FittedScores:
     """Fits maps between the spaces of one block and scores them."""
@@ -52,10 +61,8 @@ class FittedScores:
     spaces: Mapping[str, KnownSpace]
     _described: dict[tuple[str, bytes], Described] = field(default_factory=dict)
 
-    def score(
-        self, source: str, target: str, measures: list[str]
-    ) -> tuple[Float[np.ndarray, "measures statistics"], Float[np.ndarray, " diagnostics"]]:
-        """Return the statistics of the map from one space to another, and its diagnostics.
+    def score(self, source: str, target: str, measures: list[str]) -> "ScoredMap":
+        """Return the map from one space to another with its statistics and diagnostics.
 
         Raises
         ------
@@ -76,7 +83,7 @@ class FittedScores:
             values[column, 0] = measure.of_fitted(maps)
             if len(chance) and measure.has_null:
                 values[column, 1:5] = against_chance(float(values[column, 0]), measure.of_fitted(chance))
-        return values, diagnostics
+        return ScoredMap(maps, values, diagnostics)
 
     def _pairings(self, n_wanted: int) -> Iterator[np.random.Generator]:
         """Yield what random pairings of the known things are drawn by; nothing where nothing is known."""

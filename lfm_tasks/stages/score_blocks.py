@@ -64,6 +64,7 @@ class BlockScores:
     diagnostics: Float[np.ndarray, "pairs 2 diagnostics"]
     n_common: Int[np.ndarray, " pairs"]
     of_maps: Mapping[str, int]
+    maps: dict[tuple[int, int], Float[np.ndarray, "target source"]] = field(default_factory=dict)
     refusals: dict[int, ReasonError] = field(default_factory=dict)
     codes: dict[tuple[int, int], str] = field(default_factory=dict)
 
@@ -95,6 +96,8 @@ def store_block(job: BlockJob) -> None:
         unit_writer.arrays.write("values", scores.values)
         unit_writer.arrays.write("n_common", scores.n_common)
         unit_writer.arrays.write("diagnostics", scores.diagnostics)
+        if scores.maps:
+            unit_writer.arrays.write("maps", stacked_maps(scores.maps, len(job.pairs)))
         unit_writer.facts |= {
             "settings": job.settings,
             "pairs": [list(pair) for pair in job.pairs],
@@ -162,11 +165,15 @@ def score_fitted_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> di
         scores.n_common[number] = len(common_ids(spaces[pair[0]].ids, spaces[pair[1]].ids)[0])
         for direction, (source, target) in enumerate((pair, pair[::-1])):
             try:
-                statistics, scores.diagnostics[number, direction] = fitted.score(source, target, list(scores.of_maps))
+                found = fitted.score(source, target, list(scores.of_maps))
             except ReasonError as error:
                 scores.codes.update({(number, column): error.reason for column in scores.columns})
                 break
-            scores.values[number, direction, scores.columns] = statistics
+            scores.values[number, direction, scores.columns] = found.values
+            scores.diagnostics[number, direction] = found.diagnostics
+            # Grown maps cost too much to be grown again for the collection.
+            if job.knowledge.refine == "zoomout":
+                scores.maps[number, direction] = found.functional_map
     return {key: known.ids for key, known in spaces.items()}
 
 
@@ -202,6 +209,16 @@ def score_activations(
                 pairs = [job.pairs[number] for number in usable]
                 values = score_rows(name, spaces, pairs, resamplings.of(common), job.atlas.null)
                 scores.values[usable, :, columns[name]] = values
+
+
+def stacked_maps(
+    maps: Mapping[tuple[int, int], Float[np.ndarray, "target source"]], n_pairs: int
+) -> Float[np.ndarray, "pairs 2 target source"]:
+    """Return maps by (pair, direction) as one array, NaN where there is none."""
+    stacked = np.full((n_pairs, 2, *next(iter(maps.values())).shape), np.nan, dtype=np.float32)
+    for place, own in maps.items():
+        stacked[place] = own
+    return stacked
 
 
 def _with_little_overlap(job: BlockJob, ids: Mapping[str, np.ndarray], scores: BlockScores) -> set[int]:

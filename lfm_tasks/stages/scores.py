@@ -59,8 +59,12 @@ class Scored:
 
     def measures(self, dataset: str, first: str, second: str) -> tuple[str, ...]:
         """Return the measures asked of two bases, in the order in which a block holds them; none: not asked."""
-        asked = self.asked.get((dataset, min(first, second), max(first, second)))
+        asked = self.asked_of(dataset, first, second)
         return () if asked is None else tuple(sorted(asked.measures))
+
+    def asked_of(self, dataset: str, first: str, second: str) -> Asked | None:
+        """Return what is asked of two bases, in any order; None: nothing."""
+        return self.asked.get((dataset, min(first, second), max(first, second)))
 
     def place(self, dataset: str, first: str, second: str) -> PairScores | None:
         """Return where the scores of two bases lie, in any order; None for a pair that is not computed."""

@@ -38,6 +38,13 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
         "overlap_profile": ArrayLayout(("number",), "float64", "sums that give the permutation moments of overlap"),
         "ids": _IDS,
     },
+    "collections": {
+        "coefficients": ArrayLayout(
+            ("space", "eigenpair", "mode"), "float64", "Y of each space, orthonormal: its basis times Y is shared"
+        ),
+        "cycle_residual": ArrayLayout(("source", "target"), "float64", "0: consistent with others, 1: unrelated; NaN"),
+        "shared_distance": ArrayLayout(("source", "target"), "float64", "RMS distance of shared coordinates, >= 0"),
+    },
     "scores": {
         "pairs": ArrayLayout(("pair", "side"), "int32", "positions in the unit's list of bases; side 0 <= side 1"),
         "values": ArrayLayout(

@@ -141,9 +141,9 @@ def test_p_values__of_unrelated_spaces_are_uniform(groups: np.ndarray | None) ->
         bases = []
         for own in rows:
             basis = np.linalg.qr(np.column_stack([np.ones(100), own, own**2]))[0]
-            bases.append(basis_rows(basis, permutation_profile(basis[:, 1:]), chance))
+            bases.append(basis_rows(np.linspace(0, 1, 11), basis, permutation_profile(basis[:, 1:]), chance))
         drawn = NullConfig(n_permutations=99, seed=draw)
-        maps = score_both_ways([bases[0]], bases[1], ["overlap", "lfm"], drawn, exchange)[0]
+        ((maps, _),) = score_both_ways([bases[0]], bases[1], ["overlap", "lfm"], drawn, exchange)
         for column, name in enumerate(("overlap", "lfm")):
             found[name].append(maps[0, column, P])
         spaces = Activations({"a": rows[0], "b": rows[1]}, {})
