@@ -58,5 +58,8 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
             "float64",
             "of each map; NaN where it has none",
         ),
+        "maps": ArrayLayout(
+            ("pair", "direction", "target_eigenpair", "source_eigenpair"), "float32", "maps grown by ZoomOut, else none"
+        ),
     },
 }
