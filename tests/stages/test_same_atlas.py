@@ -146,7 +146,7 @@ def test_another_parameter__is_another_unit_for_what_it_changes(
     models = related_spaces(2)
     build(write_zoo(tmp_path, models))
 
-    assert build(write_zoo(tmp_path, models, **setting)).computed == computed
+    assert build(write_zoo(tmp_path, models, **setting)).computed.items() >= computed.items()
 
 
 def test_folder_moved_elsewhere__needs_nothing_computed(
