@@ -15,6 +15,8 @@ from lfm_tasks.spectral.decoding import scaled_rows
 
 # Below this many unknowns (spaces × eigenpairs) the dense eigensolver is as fast.
 _DENSE_BELOW = 4000
+# Of the residuals of a map's triples: few have to close.
+_LOW = 0.1
 
 
 @dataclass(frozen=True)
@@ -55,12 +57,13 @@ def check_collection(collection: Collection) -> Collection:
 
 
 def cycle_residuals(collection: Collection, *, n_triples: int = 2000, seed: int = 0) -> Float[np.ndarray, " edges"]:
-    """Return, for every map, the lower quartile of ‖C_ki C_jk C_ij − I‖²/(2K) over its triples: 0 is consistent.
+    """Return, for every map, the lower decile of ‖C_ki C_jk C_ij − I‖²/(2K) over its triples: 0 is consistent.
 
-    The lower quartile, because a right map is part of many triples with wrong ones, and a wrong map closes none. Two
-    orthogonal maps that have nothing to do with one another are 1 apart. Both ways round a triple count; triples
-    whose three maps are not all there do not. Of more than ``n_triples`` triples that many are drawn. NaN for a map
-    that is part of no triple.
+    The lower decile, because a right map is part of many triples with wrong ones, and a wrong map closes none. With
+    half of the shipped zoo's maps wrong the decile ranks them behind the others with AUC .96, the quartile with .85;
+    with a third wrong .98 and .96. Two orthogonal maps that have nothing to do with one another are 1 apart. Both ways
+    round a triple count; triples whose three maps are not all there do not. Of more than ``n_triples`` triples that
+    many are drawn. NaN for a map that is part of no triple.
 
     References
     ----------
@@ -83,7 +86,7 @@ def cycle_residuals(collection: Collection, *, n_triples: int = 2000, seed: int 
             residual = float(np.square(around - identity).sum() / (2 * len(identity)))
             for edge in (first, second, third):
                 found[edge].append(residual)
-    return np.array([np.quantile(values, 0.25, method="lower") if values else np.nan for values in found])
+    return np.array([np.quantile(values, _LOW, method="lower") if values else np.nan for values in found])
 
 
 def residual_through(
@@ -99,7 +102,7 @@ def residual_through(
         return float("nan")
     around = back @ (onward @ direct) - np.eye(direct.shape[1])
     residuals = np.square(around).sum(axis=(1, 2)) / (2 * direct.shape[1])
-    return float(np.quantile(residuals, 0.25, method="lower"))
+    return float(np.quantile(residuals, _LOW, method="lower"))
 
 
 @dataclass(frozen=True)

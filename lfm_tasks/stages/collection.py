@@ -18,7 +18,7 @@ from lfm_tasks.stages.scores import Scored
 from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.digests import digest
 
-_RESIDUAL = "lower quartile, over third spaces, of |C_ki C_jk C_ij - I|^2/(2K): 0 consistent, 1 unrelated"
+_RESIDUAL = "lower decile, over third spaces, of |C_ki C_jk C_ij - I|^2/(2K): 0 consistent, 1 unrelated"
 _DISTANCE = "RMS distance of the points in the basis that all spaces share: 0 alike, 1.41 nothing in common"
 
 

@@ -21,7 +21,7 @@ from lfm_tasks.spectral.full_map import full_map, whitened_rows
 from lfm_tasks.stages.knowledge import common_ids
 from lfm_tasks.stores.units import UnitStore
 
-# The third spaces that the maps of a pair are led through: with more of them the quartile moves little. Of very many
+# The third spaces that the maps of a pair are led through: with more of them the decile moves little. Of very many
 # spaces fewer, so that the products stay some for each pair.
 _MOST_THIRDS, _FEWEST_THIRDS = 24, 4
 # Spaces on a side of a block of pairs, and bytes of bases that are held at a time.
