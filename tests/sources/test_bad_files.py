@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -246,6 +247,29 @@ def test_bad_file__is_refused_with_its_name(case: str, tmp_path: Path, monkeypat
     assert str(caught.value).startswith(name[:20])
     assert str(tmp_path) not in str(caught.value)
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_arrow_headers_with_any_damage__are_read_or_refused(stream: bool, tmp_path: Path) -> None:
+    path, column = tmp_path / "a.arrow", pa.table({"x": ROWS[:, 0]})
+    new = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with pa.OSFile(str(path), "wb") as sink, new(sink, column.schema) as writer:
+        writer.write_table(column, max_chunksize=20)
+    content = path.read_bytes()
+    found = set()
+    for place in range(len(content)):
+        for byte in (0, content[place] ^ 0x80):
+            path.write_bytes(content[:place] + bytes([byte]) + content[place + 1 :])
+            try:
+                open_array(path, "a.arrow", "x").load()
+            except ReasonError as error:
+                found.add(re.sub("[0-9,]+", "n", str(error)))
+    told = "\n".join(found)
+    damaged = ["a message of n bytes at byte n of n", "values of the message at byte n end after byte n"]
+    for message in [*damaged, "a message whose metadata lead out of it", "a message without a header"]:
+        assert message in told
+    if not stream:
+        assert "n record batches listed and n there" in told
 
 
 def test_pt_without_torch__says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
