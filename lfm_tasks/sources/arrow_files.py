@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +24,19 @@ _HEADER_BYTES = 4096  # of a record batch: a few hundred a column
 def open_parquet(path: Path, name: str, key: str | None) -> StoredArray:
     """Return the column ``key``, read a row group at a time."""
     seen = stamp(path)
-    with _parquet(path) as file:
+    with _plain(path, name) as file:
         _check_column(file.schema_arrow, key, name)
+        # Where the column is encrypted that is an error here; to ask for its size first would abort the process.
+        numbers = sorted(range(file.num_row_groups), key=lambda n: file.metadata.row_group(n).num_rows == 0)
+        rows = file.iter_batches(batch_size=1, row_groups=numbers[:1], columns=[key], use_threads=False)
+        first = [batch.column(key) for batch in islice(rows, 1) if len(batch)]
         groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+        paths = [file.schema.column(number).path for number in range(len(file.schema))]
+    own = [number for number, place in enumerate(paths) if f"{place}.".startswith(f"{key}.")]
     for group in groups:
-        parts = [group.column(number) for number in range(group.num_columns)]
-        own = [part for part in parts if f"{part.path_in_schema}.".startswith(f"{key}.")]
-        check_held(f"{name}#{key}", sum(part.total_uncompressed_size for part in own))
+        check_held(f"{name}#{key}", sum(group.column(number).total_uncompressed_size for number in own))
     column = Column(f"{name}#{key}", tuple(group.num_rows for group in groups), partial(_row_groups, path, str(key)))
-    return _stored(column, path, seen)
+    return _stored(column, path, seen, *first)
 
 
 def open_arrow(path: Path, name: str, key: str | None) -> StoredArray:
@@ -60,8 +65,8 @@ def saved_dataset_keys(path: Path, name: str) -> tuple[str, ...]:
     return arrow_keys(_data_files(path, name)[0], name)
 
 
-def _stored(column: Column, path: Path, seen: Any) -> StoredArray:
-    shape, dtype = column.header()
+def _stored(column: Column, path: Path, seen: Any, first: Any = None) -> StoredArray:
+    shape, dtype = column.header(first)
     return StoredArray(column.name, path, seen, shape, dtype, column.rows, max(column.batch_rows))
 
 
@@ -80,6 +85,19 @@ def _parquet(path: Path) -> Iterator[Any]:
 
     with open_bytes(path) as content, pyarrow.parquet.ParquetFile(content) as file:
         yield file
+
+
+@contextmanager
+def _plain(path: Path, name: str) -> Iterator[Any]:
+    """Give a Parquet file; ReasonError for whatever of it is encrypted."""
+    try:
+        with _parquet(path) as file:
+            yield file
+    except OSError as error:
+        if "crypt" not in str(error):
+            raise
+        found = f"{name}: found encrypted values, needs plain ones"
+        raise ReasonError("missing_source", f"{found}: write it without encryption") from error
 
 
 @contextmanager
