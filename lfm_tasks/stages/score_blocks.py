@@ -94,6 +94,9 @@ def store_block(job: BlockJob) -> None:
             n_common[number] = len(common)
             found = score_both_ways([source], target, of_maps, job.atlas.null, chance.exchange)
             values[number][:, columns] = found[0]
+    for number in refusals:
+        first, second = job.pairs[number]
+        n_common[number] = len(np.intersect1d(ids[first], ids[second], assume_unique=True, return_indices=True)[0])
     codes = score_activations(job, ids, values, refusals.keys(), resamplings)
     position = {key: place for place, key in enumerate(keys)}
     with job.store.commit("scores", job.key) as unit_writer:

@@ -41,6 +41,6 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
             "float64",
             "direction 0 is side 0 -> side 1, 1 the other way; NaN where the receipt says why",
         ),
-        "n_common": ArrayLayout(("pair",), "int32", "points that both spaces have"),
+        "n_common": ArrayLayout(("pair",), "int32", "points that both spaces have, refused pairs too"),
     },
 }
