@@ -48,15 +48,17 @@ class Column:
 
             yield read
 
-    def header(self) -> tuple[tuple[int, ...], np.dtype]:
-        """Return shape and dtype, as the first batch with rows has them."""
+    def header(self, first: Any = None) -> tuple[tuple[int, ...], np.dtype]:
+        """Return shape and dtype, as a first row has them: ``first``, a pyarrow.Array, or that of the batches."""
         filled = [number for number, n_rows in enumerate(self.batch_rows) if n_rows]
         if not filled:
             raise ReasonError("wrong_shape", f"{self.name}: found no rows, needs at least one: write it again")
-        with self.open() as read_batch:
-            first = to_numpy(read_batch(filled[0])[:1], self.name)
-        dtype = np.dtype("U") if first.dtype.kind == "U" else first.dtype
-        return (sum(self.batch_rows), *first.shape[1:]), dtype
+        if first is None:
+            with self.open() as read_batch:
+                first = read_batch(filled[0])[:1]
+        row = to_numpy(first, self.name)
+        dtype = np.dtype("U") if row.dtype.kind == "U" else row.dtype
+        return (sum(self.batch_rows), *row.shape[1:]), dtype
 
     def _check_alike(self, parts: Sequence[Shaped[np.ndarray, "rows ..."]]) -> None:
         if len({part.shape[1:] for part in parts}) > 1:

@@ -5,31 +5,38 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lfm_tasks.catalog.problems import did_you_mean
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.arrow_columns import Column, ReadBatch
-from lfm_tasks.sources.places import is_remote, stamp
+from lfm_tasks.sources.arrow_messages import messages
+from lfm_tasks.sources.places import is_remote, open_bytes, stamp
 from lfm_tasks.sources.stored_array import StoredArray, check_held
 
 DATASET_MARKERS = ("state.json", "dataset_dict.json")
 _FILE_MAGIC = b"ARROW1"
+_HEADER_BYTES = 4096  # of a record batch: a few hundred a column
 
 
 def open_parquet(path: Path, name: str, key: str | None) -> StoredArray:
     """Return the column ``key``, read a row group at a time."""
     seen = stamp(path)
-    with _parquet(path) as file:
+    with _plain(path, name) as file:
         _check_column(file.schema_arrow, key, name)
+        # Where the column is encrypted that is an error here; to ask for its size first would abort the process.
+        numbers = sorted(range(file.num_row_groups), key=lambda n: file.metadata.row_group(n).num_rows == 0)
+        rows = file.iter_batches(batch_size=1, row_groups=numbers[:1], columns=[key], use_threads=False)
+        first = [batch.column(key) for batch in islice(rows, 1) if len(batch)]
         groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+        paths = [file.schema.column(number).path for number in range(len(file.schema))]
+    own = [number for number, place in enumerate(paths) if f"{place}.".startswith(f"{key}.")]
     for group in groups:
-        parts = [group.column(number) for number in range(group.num_columns)]
-        own = [part for part in parts if f"{part.path_in_schema}.".startswith(f"{key}.")]
-        check_held(f"{name}#{key}", sum(part.total_uncompressed_size for part in own))
+        check_held(f"{name}#{key}", sum(group.column(number).total_uncompressed_size for number in own))
     column = Column(f"{name}#{key}", tuple(group.num_rows for group in groups), partial(_row_groups, path, str(key)))
-    return _stored(column, path, seen)
+    return _stored(column, path, seen, *first)
 
 
 def open_arrow(path: Path, name: str, key: str | None) -> StoredArray:
@@ -58,8 +65,8 @@ def saved_dataset_keys(path: Path, name: str) -> tuple[str, ...]:
     return arrow_keys(_data_files(path, name)[0], name)
 
 
-def _stored(column: Column, path: Path, seen: Any) -> StoredArray:
-    shape, dtype = column.header()
+def _stored(column: Column, path: Path, seen: Any, first: Any = None) -> StoredArray:
+    shape, dtype = column.header(first)
     return StoredArray(column.name, path, seen, shape, dtype, column.rows, max(column.batch_rows))
 
 
@@ -76,8 +83,21 @@ def _check_column(schema: Any, key: str | None, name: str) -> None:
 def _parquet(path: Path) -> Iterator[Any]:
     import pyarrow.parquet
 
-    with path.open("rb") as content, pyarrow.parquet.ParquetFile(content) as file:
+    with open_bytes(path) as content, pyarrow.parquet.ParquetFile(content) as file:
         yield file
+
+
+@contextmanager
+def _plain(path: Path, name: str) -> Iterator[Any]:
+    """Give a Parquet file; ReasonError for whatever of it is encrypted."""
+    try:
+        with _parquet(path) as file:
+            yield file
+    except OSError as error:
+        if "crypt" not in str(error):
+            raise
+        found = f"{name}: found encrypted values, needs plain ones"
+        raise ReasonError("missing_source", f"{found}: write it without encryption") from error
 
 
 @contextmanager
@@ -114,33 +134,30 @@ def _source(path: Path) -> Iterator[Any]:
         with pa.OSFile(str(path), "rb") as file:
             yield file
         return
-    with path.open("rb") as content, pa.PythonFile(content, mode="r") as file:
+    with open_bytes(path) as content, pa.PythonFile(content, mode="r") as file:
         yield file
 
 
 def _index(path: Path) -> _Index:
     import pyarrow as pa
 
-    with _source(path) as file:
-        if file.read(len(_FILE_MAGIC)) == _FILE_MAGIC:
-            reader = pa.ipc.open_file(file)
-            n_rows = (reader.get_batch(number).num_rows for number in range(reader.num_record_batches))
-            return _Index(path, reader.schema, tuple(n_rows), None)
-        file.seek(0)
-        # A stream has no footer: only a pass over it tells how many rows there are.
-        schema = pa.ipc.read_schema(pa.ipc.read_message(file))
-        batches = []
-        size = file.size()
-        while (offset := file.tell()) < size:
-            try:
-                message = pa.ipc.read_message(file)
-            except EOFError:
-                break
-            if message.type != "record batch":
-                found = f"found a {message.type} in a stream of record batches, needs plain columns"
-                raise ReasonError("wrong_dtype", f"{path.name}: {found}: write text without dictionaries")
-            batches.append((offset, pa.ipc.read_record_batch(message, schema).num_rows))
-    return _Index(path, schema, tuple(n_rows for _, n_rows in batches), tuple(offset for offset, _ in batches))
+    with open_bytes(path, _HEADER_BYTES) as file:
+        is_file = file.read(len(_FILE_MAGIC)) == _FILE_MAGIC
+        found = list(messages(file, len(_FILE_MAGIC) + 2 if is_file else 0))
+        batches = [message for message in found if message.kind == "record batch"]
+        # Files may hold dictionaries: their reader knows what belongs to what.
+        beside = {message.kind for message in found if not is_file} - {"schema", "record batch"}
+        for kind in sorted(beside):
+            advice = "needs plain columns: write text without dictionaries"
+            raise ReasonError("wrong_dtype", f"{path.name}: found a {kind} in a stream of record batches, {advice}")
+    n_rows = tuple(message.n_rows for message in batches)
+    with _source(path) as source:
+        if not is_file:
+            return _Index(path, pa.ipc.read_schema(source), n_rows, tuple(message.offset for message in batches))
+        reader = pa.ipc.open_file(source)
+        if reader.num_record_batches != len(batches):
+            raise ValueError(f"{reader.num_record_batches} record batches listed and {len(batches)} there")
+        return _Index(path, reader.schema, n_rows, None)
 
 
 @contextmanager
@@ -149,15 +166,16 @@ def _record_batches(indices: Sequence[_Index], key: str) -> Iterator[ReadBatch]:
         batches: list[Callable[[], Any]] = []
         for index in indices:
             file = stack.enter_context(_source(index.path))
-            batches += _batch_readers(index, file)
+            batches += _batch_readers(index, file, key)
         yield lambda number: batches[number]().column(key)
 
 
-def _batch_readers(index: _Index, file: Any) -> list[Callable[[], Any]]:
+def _batch_readers(index: _Index, file: Any, key: str) -> list[Callable[[], Any]]:
     import pyarrow as pa
 
     if index.offsets is None:
-        reader = pa.ipc.open_file(file)
+        alone = pa.ipc.IpcReadOptions(included_fields=[index.schema.get_field_index(key)], use_threads=False)
+        reader = pa.ipc.open_file(file, options=alone)
         return [partial(reader.get_batch, number) for number in range(reader.num_record_batches)]
 
     def read_at(offset: int) -> Any:

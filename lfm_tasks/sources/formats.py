@@ -19,7 +19,7 @@ from lfm_tasks.sources.arrow_files import (
 )
 from lfm_tasks.sources.hdf5_files import hdf5_keys, open_hdf5
 from lfm_tasks.sources.numpy_files import npz_keys, open_npy, open_npz
-from lfm_tasks.sources.places import nearest, readable
+from lfm_tasks.sources.places import is_file, nearest, readable
 from lfm_tasks.sources.safetensors_files import open_safetensors, safetensors_keys
 from lfm_tasks.sources.stored_array import ReadRows, StoredArray
 from lfm_tasks.sources.text_files import open_text
@@ -68,21 +68,22 @@ FORMATS: dict[str, Format] = {
 
 def find_format(path: Path, name: str) -> Format:
     """Return how ``path`` is read; ReasonError ``missing_source`` if it is not there, or of an unknown kind."""
+    known = FORMATS.get(path.suffix) or _installed(path.suffix, name)
     with readable(name):
-        if path.is_dir():
-            if any((path / marker).is_file() for marker in DATASET_MARKERS):
-                return _SAVED_DATASET
-            if any((path / marker).is_file() for marker in MARKERS):
-                return _ZARR
+        there = is_file(path)
+        if there and known is not None:
+            return known
+        if not there and any(is_file(path / marker) for marker in DATASET_MARKERS):
+            return _SAVED_DATASET
+        if not there and any(is_file(path / marker) for marker in MARKERS):
+            return _ZARR
+        # Asked last: a web server answers with a page, or the whole file.
+        if not there and path.is_dir():
             found = "no such file: found a folder that is neither Zarr nor a saved dataset"
             raise ReasonError("missing_source", f"{name}: {found}: name the file")
-    known = FORMATS.get(path.suffix) or _installed(path.suffix, name)
-    if known is None:
-        found = f"found a {path.suffix or 'nameless'} file"
-        raise ReasonError("missing_source", f"{name}: {found}, needs one of {', '.join(FORMATS)}")
-    with readable(name):
-        if path.is_file():
-            return known
+        if known is None:
+            found = f"found a {path.suffix or 'nameless'} file"
+            raise ReasonError("missing_source", f"{name}: {found}, needs one of {', '.join(FORMATS)}")
         raise ReasonError("missing_source", f"{name}: no such file{nearest(path)}")
 
 

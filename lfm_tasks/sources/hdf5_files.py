@@ -10,7 +10,7 @@ import numpy as np
 
 from lfm_tasks.catalog.problems import did_you_mean
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.places import is_remote, stamp
+from lfm_tasks.sources.places import is_remote, open_bytes, stamp
 from lfm_tasks.sources.stored_array import ReadRows, StoredArray
 
 # Built into the library. Any other one would be looked for among shared libraries, whose code would run.
@@ -52,7 +52,7 @@ def _opened(path: Path) -> Iterator[Any]:
         with h5py.File(path, "r", locking=False) as file:
             yield file
         return
-    with path.open("rb") as content, h5py.File(content, "r") as file:
+    with open_bytes(path) as content, h5py.File(content, "r") as file:
         yield file
 
 

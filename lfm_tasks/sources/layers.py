@@ -63,13 +63,15 @@ def _matching_files(pattern: FilePattern) -> list[str]:
             raise ReasonError("missing_source", f"{pattern.path}: no such folder{_nearest_folder(folder)}")
         present = sorted(entry.name for entry in folder.iterdir())
         found = [match[1] for entry in present if (match := form.fullmatch(entry))]
-        layers = [layer for layer in found if (folder / f"{before}{layer}{after}" / below).exists()]
+        # A trailing slash would make another address on the web.
+        paths = {layer: folder.joinpath(f"{before}{layer}{after}", *filter(None, [below])) for layer in found}
+        layers = [layer for layer in found if paths[layer].exists()]
     if not layers:
         wanted = f"{before}{{layer}}{after}"
         raise ReasonError("missing_source", f"{pattern.path}: no file matches{did_you_mean(wanted, present)}")
     for layer in layers:
-        _check_inside(folder / f"{before}{layer}{after}" / below, folder, pattern)
-    find_format(folder / f"{before}{layers[0]}{after}" / below, pattern.path)
+        _check_inside(paths[layer], folder, pattern)
+    find_format(paths[layers[0]], pattern.path)
     return sorted(layers, key=_natural_order)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from lfm_tasks.catalog.problems import did_you_mean
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.places import stamp
+from lfm_tasks.sources.places import open_bytes, stamp
 from lfm_tasks.sources.stored_array import ReadRows, StoredArray, check_held, raw_rows
 
 # Zeros deflate at most 1030 : 1, real activations hardly 20 : 1; small arrays may be all zeros.
@@ -26,7 +26,7 @@ def open_npy(path: Path, name: str, key: str | None) -> StoredArray:
     if key is not None:
         raise ReasonError("missing_source", f"{name}: found key: {key} for a file of one array: remove the key")
     seen = stamp(path)
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         shape, fortran_order, dtype = _read_header(file, name)
         first_byte = file.tell()
         n_bytes = file.seek(0, 2) - first_byte
@@ -43,7 +43,7 @@ def open_npz(path: Path, name: str, key: str | None) -> StoredArray:
         raise ReasonError("missing_source", f"{name}: needs key: to say which array{_offer('', npz_keys(path, name))}")
     file_name, name = name, f"{name}#{key}"
     seen = stamp(path)
-    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+    with open_bytes(path) as file, zipfile.ZipFile(file) as archive:
         if f"{key}.npy" not in archive.namelist():
             raise ReasonError("missing_source", f"{name}: no such array{_offer(key, npz_keys(path, file_name))}")
         member = archive.getinfo(f"{key}.npy")
@@ -61,7 +61,7 @@ def open_npz(path: Path, name: str, key: str | None) -> StoredArray:
 
 def npz_keys(path: Path, name: str) -> tuple[str, ...]:
     """Return the names of the arrays in a .npz, in the order they were written."""
-    with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+    with open_bytes(path) as file, zipfile.ZipFile(file) as archive:
         members = archive.namelist()
     if len(set(members)) < len(members):
         raise ReasonError("missing_source", f"{name}: found two arrays of one name: write the file again")
@@ -72,7 +72,7 @@ def npz_keys(path: Path, name: str) -> tuple[str, ...]:
 def _held_rows(name: str, path: Path, n_bytes: int, member: str | None) -> Iterator[ReadRows]:
     """Give a reader of rows of an array that can only be read whole: compressed, or column after column."""
     check_held(name, n_bytes)
-    with path.open("rb") as file, warnings.catch_warnings():
+    with open_bytes(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # headers written by Python 2
         if member is None:
             whole = np.lib.format.read_array(file, allow_pickle=False)

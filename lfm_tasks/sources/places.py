@@ -8,6 +8,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,8 +18,21 @@ from lfm_tasks.reasons import ReasonError
 _VARIABLE = "LFM_ATLAS_STORAGE_"
 _REMOTE = re.compile(r"([a-z][a-z0-9+.-]+)://")
 _SHORTEST_SECRET = 4  # characters: shorter values are settings such as "1" and would blank half a message
-# What object stores call the version of a file, best first.
-_VERSIONS = ("etag", "ETag", "mtime", "LastModified", "last_modified", "modified", "updated", "created")
+_NO_SECRETS = ("endpoint_url", "region_name")  # options that messages may quote: what could not be reached
+# What object stores and servers call the version of a file, best first.
+_VERSIONS = (
+    "etag",
+    "ETag",
+    "mtime",
+    "LastModified",
+    "Last-Modified",
+    "last_modified",
+    "modified",
+    "updated",
+    "created",
+)
+# Bytes that are fetched beyond what is asked for. File systems of fsspec fetch up to 50 MiB, and headers are small.
+_READ_AHEAD = 2**20
 
 Stamp = tuple[tuple[str, ...], ...]
 
@@ -55,11 +69,32 @@ def is_remote(path: Path) -> bool:
     return not isinstance(path, Path)
 
 
+def is_file(path: Path) -> bool:
+    """Whether ``path`` is a file; what keeps a remote one from being looked at is raised, not taken for "no"."""
+    if not is_remote(path):
+        return path.is_file()
+    try:
+        return stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        return False
+
+
+def open_bytes(path: Path, read_ahead: int = _READ_AHEAD) -> BufferedReader:
+    """Return the file, open for reading; of a remote one about ``read_ahead`` bytes too many are fetched at a time."""
+    if not is_remote(path):
+        return path.open("rb")
+    return cast(BufferedReader, cast(Any, path).open("rb", block_size=read_ahead))
+
+
 def stamp(path: Path) -> Stamp:
     """Return what tells two versions of a file apart, or of a folder: sizes, times, inodes or tags of all its files."""
     if is_remote(path):
-        found: Any = cast(Any, path).fs.find(path.path, detail=True)  # type: ignore[attr-defined]
-        return tuple((name, *_version(info)) for name, info in sorted(found.items()))
+        files, place = cast(Any, path).fs, cast(Any, path).path
+        files.invalidate_cache(place)  # listings that were kept would hide a change
+        found = {place: {}} if is_file(path) else files.find(place, detail=True)
+        # Listings of web servers are names alone.
+        versions = {name: info if info.get("size") else files.info(name) for name, info in found.items()}
+        return tuple((name, *_version(info)) for name, info in sorted(versions.items()))
     status = os.stat(path)
     if not stat.S_ISDIR(status.st_mode):
         return (_local_version("", status),)
@@ -93,7 +128,7 @@ def readable(name: str) -> Iterator[None]:
 def nearest(path: Path) -> str:
     """Return how a message goes on after "no such file": what lies nearest, or that nothing does."""
     if not path.parent.is_dir():
-        return f"; there is no folder {path.parent.name!r} either"
+        return f"; there is no folder {path.parent.name or str(path.parent)!r} either"
     present = sorted(entry.name for entry in path.parent.iterdir())
     return did_you_mean(path.name, present) if present else "; the folder is empty"
 
@@ -115,6 +150,8 @@ def _storage_options(storage: str) -> Mapping[str, Any]:
 
 def _brief(error: Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    if "range requests" in reason:  # fsspec's advice is for programs
+        return "the server sends whole files only: use one that knows range requests, or copy the file"
     return _blanked(" ".join(reason.split()))[:200]
 
 
@@ -135,7 +172,7 @@ def _texts(value: str) -> Iterator[str]:
     while waiting:
         part = waiting.pop()
         if isinstance(part, dict):
-            waiting += part.values()
+            waiting += [value for key, value in part.items() if key not in _NO_SECRETS or "@" in str(value)]
         elif isinstance(part, list):
             waiting += part
         elif isinstance(part, str) and len(part) >= _SHORTEST_SECRET:

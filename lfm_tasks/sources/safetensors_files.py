@@ -17,7 +17,7 @@ import numpy as np
 
 from lfm_tasks.catalog.problems import did_you_mean
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.places import stamp
+from lfm_tasks.sources.places import open_bytes, stamp
 from lfm_tasks.sources.stored_array import ReadRows, StoredArray, raw_rows
 
 _MAX_HEADER_BYTES = 100_000_000  # the library's own limit
@@ -67,7 +67,7 @@ def _widened(opened: Any) -> Iterator[ReadRows]:
 
 
 def _read_header(path: Path, name: str) -> dict[str, _Tensor]:
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
         n_bytes = int.from_bytes(file.read(8), "little")
         size = file.seek(0, 2)
         if n_bytes > min(_MAX_HEADER_BYTES, size - 8):

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.places import Stamp, readable, stamp
+from lfm_tasks.sources.places import Stamp, open_bytes, readable, stamp
 
 MAX_HELD_BYTES = 4 * 2**30  # what must be held in memory whole: compressed or column-wise arrays, ids, inputs
 _BLOCK_BYTES = 2**23
@@ -106,7 +106,7 @@ def check_held(name: str, n_bytes: int) -> None:
 def raw_rows(path: Path, shape: tuple[int, ...], dtype: np.dtype, first_byte: int) -> Iterator[ReadRows]:
     """Give a reader of rows that lie one after another from ``first_byte`` on, as they are in memory."""
     row_bytes = prod(shape[1:]) * dtype.itemsize
-    with path.open("rb") as file:
+    with open_bytes(path) as file:
 
         def read(start: int, stop: int) -> Shaped[np.ndarray, "rows ..."]:
             # Not memory-mapped: a mapped file that shrinks kills the process, a short read is an error like any other.

@@ -9,7 +9,7 @@ import numpy as np
 
 from lfm_tasks.catalog.problems import did_you_mean
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.places import is_remote, stamp
+from lfm_tasks.sources.places import is_remote, open_bytes, stamp
 from lfm_tasks.sources.stored_array import ReadRows, StoredArray
 
 
@@ -48,7 +48,7 @@ def _load(path: Path, name: str) -> dict[str | None, Any]:
         raise ReasonError("missing_source", f"{name}: {needed}: pip install 'lfm-atlas[torch]'") from error
     try:
         if is_remote(path):  # PyTorch maps local files only
-            with path.open("rb") as file:
+            with open_bytes(path) as file:
                 content = torch.load(file, map_location="cpu", weights_only=True)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

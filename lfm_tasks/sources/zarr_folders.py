@@ -12,7 +12,7 @@ import numpy as np
 
 from lfm_tasks.catalog.problems import did_you_mean
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.places import is_remote, stamp
+from lfm_tasks.sources.places import is_file, is_remote, stamp
 from lfm_tasks.sources.stored_array import ReadRows, StoredArray
 
 MARKERS = ("zarr.json", ".zarray", ".zgroup")
@@ -94,13 +94,13 @@ def _store(path: Path) -> Any:
     from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
 
     remote = cast(Any, path)
-    files = remote.fs if remote.fs.async_impl else AsyncFileSystemWrapper(remote.fs, asynchronous=True)
-    return FsspecStore(files, read_only=True, path=remote.path)
+    # Those that are asynchronous too: theirs is bound to the loop of fsspec, and Zarr has its own.
+    return FsspecStore(AsyncFileSystemWrapper(remote.fs, asynchronous=True), read_only=True, path=remote.path)
 
 
 def _check_codecs(path: Path, name: str) -> None:
     for marker in ("zarr.json", ".zarray"):
-        if (path / marker).is_file():
+        if is_file(path / marker):
             for codec in _codecs(json.loads((path / marker).read_bytes())):
                 if codec not in _CODECS:
                     found = f"found the codec {codec[:60]!r}, needs one of {', '.join(_PACKERS)}"

@@ -35,11 +35,13 @@ def assemble(run: Run, found: Contents) -> xr.Dataset:
     otherwise = STATUS.index("not_asked" if run.catalog.comparisons else "not_computed")
     status = np.where(is_asked, STATUS.index("not_computed"), otherwise).astype(np.int8)
     n_common = np.zeros((len(datasets), len(names), len(names)), dtype=np.int32)
+    overlap_share = np.full(n_common.shape, np.nan)
     diagnostics = np.full((len(DIAGNOSTICS), *n_common.shape), np.nan)
     for entry in pair_entries(run, found):
         place = (datasets.index(entry.dataset), names.index(entry.source), names.index(entry.target))
         own = is_asked[place[0], :, place[1], place[2]]
-        n_common[place], diagnostics[:, *place] = entry.n_common, entry.diagnostics
+        n_common[place], overlap_share[place] = entry.n_common, entry.overlap_share
+        diagnostics[:, *place] = entry.diagnostics
         for m in np.flatnonzero(own):
             status[place[0], m, place[1], place[2]] = STATUS.index(entry.status[m])
             cells[:, place[0], m, place[1], place[2]] = entry.values[m]
@@ -63,7 +65,9 @@ def assemble(run: Run, found: Contents) -> xr.Dataset:
     variables["split_half_reliability"] = (("dataset", "measure"), reliability, {"long_name": ceiling})
     flags = {"flag_values": list(range(len(STATUS))), "flag_meanings": " ".join(STATUS)}
     variables["status"] = (score_dims, status, flags)
-    variables["n_common"] = (pair_dims, n_common, {"long_name": "points that both spaces have"})
+    variables["n_common"] = (pair_dims, n_common, {"long_name": "points that both spaces have, refused pairs too"})
+    share = "n_common as a share of the smaller space's points; NaN where a pair is not computed"
+    variables["overlap_share"] = (pair_dims, overlap_share, {"long_name": share})
     variables |= {
         name: (pair_dims, values, {"long_name": DIAGNOSTICS[name]})
         for name, values in zip(DIAGNOSTICS, diagnostics, strict=True)

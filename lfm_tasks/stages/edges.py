@@ -11,7 +11,7 @@ from lfm_tasks.stages.atlas import PUBLISHED, STATUS
 def edges(atlas: xr.Dataset) -> dict[str, Any]:
     """Return the long table: a row for each directed pair of two different spaces, dataset and measure."""
     columns: dict[str, list[Any]] = {name: [] for name in ("source", "target", "dataset", "measure", *PUBLISHED)}
-    columns |= {"status": [], "n_common": [], "comparisons": []}
+    columns |= {"status": [], "n_common": [], "overlap_share": [], "comparisons": []}
     chosen = atlas.attrs["comparisons"]
     sides = {name: (set(facts["sources"]), set(facts["targets"])) for name, facts in chosen.items()}
     names = [str(name) for name in atlas["source"].values]
@@ -33,6 +33,8 @@ def edges(atlas: xr.Dataset) -> dict[str, Any]:
                     ("n_common", int(atlas["n_common"].values[d, s, t])),
                 ):  # fmt: skip
                     columns[column].append(value)
+                share = float(atlas["overlap_share"].values[d, s, t])
+                columns["overlap_share"].append(None if np.isnan(share) else share)
                 columns["comparisons"].append([n for n in own if names[s] in sides[n][0] and names[t] in sides[n][1]])
                 for name in PUBLISHED:
                     value = float(atlas[name].values[d, m, s, t])

@@ -11,16 +11,22 @@ from lfm_tasks.stages.map_scores import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.run import Run
 from lfm_tasks.stages.statistics import STATISTICS
 
+_READ = ("values", "n_common", "diagnostics")
+
 
 @dataclass(frozen=True)
 class PairEntry:
-    """One directed pair: statuses and values are (measure) and (measure, statistic), in the catalog's order."""
+    """One directed pair: statuses and values are (measure) and (measure, statistic), in the catalog's order.
+
+    ``overlap_share``: common ids as a share of the smaller space's; NaN where no block counted them.
+    """
 
     dataset: str
     source: str
     target: str
     status: tuple[str, ...]
     n_common: int
+    overlap_share: float
     values: np.ndarray
     diagnostics: np.ndarray
 
@@ -37,16 +43,21 @@ def pair_entries(run: Run, found: Contents) -> Iterator[PairEntry]:
                 continue
             names = (source.space.dataset, source.space.name, target.space.name)
             pair = (min(source.key, target.key), max(source.key, target.key))
-            if refusal := found.scored.refusal(source.space.dataset, *pair):
-                yield PairEntry(*names, (refusal.reason,) * len(measures), 0, missing, none)
-                continue
             place = found.scored.place(source.space.dataset, *pair)
+            refusal = found.scored.refusal(source.space.dataset, *pair)
+            n_common, share = 0, np.nan
+            if place is not None:
+                if place.block not in blocks:
+                    with run.store.open("scores", place.block) as unit:
+                        blocks[place.block] = {name: unit.read(name) for name in _READ}
+                block = blocks[place.block]
+                n_common = int(block["n_common"][place.row])
+                share = n_common / min(source.n_points, target.n_points)
+            if refusal is not None:
+                yield PairEntry(*names, (refusal.reason,) * len(measures), n_common, share, missing, none)
+                continue
             if place is None:
                 continue
-            if place.block not in blocks:
-                with run.store.open("scores", place.block) as unit:
-                    blocks[place.block] = {name: unit.read(name) for name in ("values", "n_common", "diagnostics")}
-            block = blocks[place.block]
             stored = [measures.index(name) for name in found.scored.measures(source.space.dataset, *pair)]
             values = missing.copy()
             direction = 0 if source.key == pair[0] else 1
@@ -56,6 +67,4 @@ def pair_entries(run: Run, found: Contents) -> Iterator[PairEntry]:
             codes = dict.fromkeys(MAP_SCORES, "joined") if in_pieces else {}
             codes |= dict(place.codes)
             status = tuple(codes.get(name, "ok") for name in measures)
-            yield PairEntry(
-                *names, status, int(block["n_common"][place.row]), values, block["diagnostics"][place.row, direction]
-            )
+            yield PairEntry(*names, status, n_common, share, values, block["diagnostics"][place.row, direction])

@@ -153,6 +153,9 @@ def score_full_maps(
                 [source], target, names, job.atlas.null, chance.exchange
             )
             scores.values[number][:, scores.columns] = statistics
+    for number in scores.refusals:
+        first, second = job.pairs[number]
+        scores.n_common[number] = len(common_ids(ids[first], ids[second])[0])
     return ids
 
 

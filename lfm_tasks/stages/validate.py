@@ -8,6 +8,7 @@ from jaxtyping import Int, Shaped
 
 from lfm_tasks.catalog import Catalog, Model, expand_layers
 from lfm_tasks.catalog.comparisons import comparison_dataset, layer_misses
+from lfm_tasks.catalog.problems import did_you_mean
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.datasets import DatasetRows, read_dataset
 from lfm_tasks.sources.heads import open_head
@@ -81,10 +82,9 @@ def plan_model(
 ) -> tuple[list[PlannedSpace], list[Failure]]:
     """Return the spaces of one model, first layer first, and the layers that cannot be read."""
     source = open_source(name, model, catalog, rows)
-    if model.head is not None:
-        open_head(name, model, catalog)
     check_size(len(source.ids), catalog)
     layers = expand_layers(model.layers, source.layer_names())
+    _check_head(name, model, catalog, layers)
     last = max(1, len(layers) - 1)
     spaces, failures = [], []
     for position, layer in enumerate(layers):
@@ -94,6 +94,19 @@ def plan_model(
         except ReasonError as error:
             failures.append(Failure(model.dataset, name, layer, "validate", error.reason, str(error)))
     return spaces, failures
+
+
+def _check_head(name: str, model: Model, catalog: Catalog, layers: Sequence[str]) -> None:
+    """Raise ReasonError if the model's head cannot be cut out, or starts from a layer that is not recorded."""
+    if model.head is None:
+        return
+    try:
+        open_head(name, model, catalog)
+    except ReasonError as error:
+        raise ReasonError(error.reason, f"head: {error}") from error
+    if model.head.layer not in layers:
+        found = f"head: found {model.head.layer!r}, which layers leaves out, needs a layer that is recorded"
+        raise ReasonError("unknown_layer", f"{found}: add it to layers{did_you_mean(model.head.layer, layers)}")
 
 
 def _comparison_failures(catalog: Catalog, spaces: Sequence[Space], failures: Sequence[Failure]) -> Iterator[Failure]:

@@ -117,7 +117,7 @@ def read_groups(folder: Path) -> dict[str, xr.Dataset]:
 
 def write_edges(columns: Mapping[str, list[Any]], folder: Path) -> None:
     """Write ``edges.parquet``: null where there is no number."""
-    others = {"n_common": pa.int32(), "comparisons": pa.list_(pa.string())}
+    others = {"n_common": pa.int32(), "overlap_share": pa.float64(), "comparisons": pa.list_(pa.string())}
     types = {name: _NUMBERS.get(name, others.get(name, pa.string())) for name in columns}
     table = pa.table({name: pa.array(values, types[name]) for name, values in columns.items()})
     pa.parquet.write_table(table, folder / "edges.parquet", compression="zstd")

@@ -52,11 +52,9 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
             "float64",
             "direction 0 is side 0 -> side 1, 1 the other way; NaN where the receipt says why",
         ),
-        "n_common": ArrayLayout(("pair",), "int32", "points that both spaces have"),
+        "n_common": ArrayLayout(("pair",), "int32", "points that both spaces have, refused pairs too"),
         "diagnostics": ArrayLayout(
-            ("pair", "direction", "diagnostic"),
-            "float64",
-            "of each map; NaN where it has none",
+            ("pair", "direction", "diagnostic"), "float64", "of each map; NaN where it has none"
         ),
         "maps": ArrayLayout(
             ("pair", "direction", "target_eigenpair", "source_eigenpair"), "float32", "maps grown by ZoomOut, else none"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
 from flows.cli import app
@@ -169,7 +170,10 @@ def test_ids_that_hardly_overlap__leave_the_pair_without_a_score(
     meanings = atlas["status"].attrs["flag_meanings"].split()
     pair = {"source": "model0/layer0", "target": "model1/layer0"}
     assert [meanings[code] for code in atlas["status"].sel(pair).values] == [reason, reason]
-    assert int(atlas["n_common"].sel(pair)) == (shared if reason == "ok" else 0)
+    assert (int(atlas["n_common"].sel(pair)), float(atlas["overlap_share"].sel(pair))) == (shared, shared / 120)
+    edges = pyarrow.parquet.read_table(tmp_path / "atlas" / "edges.parquet").to_pylist()
+    [edge] = [edge for edge in edges if {**edge, **pair, "measure": "lfm"} == edge]
+    assert (edge["status"], edge["n_common"], edge["overlap_share"]) == (reason, shared, shared / 120)
     assert np.isfinite(atlas["score"].sel(pair)).all() == (reason == "ok")
     assert np.isfinite(atlas["score"].sel(source="model0/layer0", target="model2/layer0")).all()
     assert code == (0 if reason == "ok" else 4)

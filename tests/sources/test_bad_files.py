@@ -1,9 +1,13 @@
 """What is wrong with a file is said, with its name; nothing in it is run, and no other file is opened for it."""
 
+import base64
 import json
 import os
 import pickle
+import re
+import signal
 import struct
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,7 @@ import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.parquet.encryption as encryption
 import pytest
 import zarr
 from safetensors.numpy import save, save_file
@@ -38,6 +43,28 @@ def cut(make: Make, keep: float) -> Make:
 
 def lists(values: Any, kind: pa.DataType | None = None) -> Make:
     return lambda path: pq.write_table(pa.table({"x": pa.array(values, kind)}), path)
+
+
+class Keys(encryption.KmsClient):
+    """Wraps keys in nothing."""
+
+    def wrap_key(self, key: bytes, master: str) -> str:
+        return base64.b64encode(key).decode()
+
+
+def encrypted(values: Any, *, footer: bool) -> Make:
+    """Write a Parquet whose column is encrypted, its footer too or not: the latter opens without a key."""
+    keys = {"footer_key": "f", "column_keys": {"k": ["x.list.element"]}, "plaintext_footer": not footer}
+
+    def write(path: Path) -> None:
+        table = pa.table({"x": pa.array(values, pa.list_(pa.float32()))})
+        factory = encryption.CryptoFactory(lambda config: Keys())
+        config = encryption.EncryptionConfiguration(**keys)
+        properties = factory.file_encryption_properties(encryption.KmsConnectionConfig(), config)
+        with pq.ParquetWriter(path, table.schema, encryption_properties=properties) as writer:
+            writer.write_table(table)
+
+    return write
 
 
 def arrow(path: Path) -> None:
@@ -199,7 +226,10 @@ CASES: dict[str, tuple[str, Make, str | None, str]] = {
     "zarr out of its folder": ("a.zarr", lambda path: zarr.create_group(path), "../b", "cannot be read|no such array"),
     "parquet cut": ("a.parquet", cut(lists([[1.0]] * 9), 0.7), X, r"a\.parquet: cannot be read"),
     "parquet text": ("a.parquet", lambda path: path.write_text("x" * 50), X, r"a\.parquet: cannot be read"),
-    "parquet encrypted": ("a.parquet", lambda path: path.write_bytes(b"PARE" + b"0" * 40 + b"PARE"), X, "cannot be read"),  # noqa: E501
+    "parquet encrypted": ("a.parquet", encrypted([[1.0]] * 9, footer=True), X, "found encrypted values, needs"),
+    "parquet encrypted column": ("a.parquet", encrypted([[1.0]], footer=False), X, "found encrypted values, needs"),
+    "parquet encrypted nothing": ("a.parquet", encrypted([], footer=False), X, "encrypted values|found no rows"),
+    "parquet key damaged": ("a.parquet", lambda path: path.write_bytes(b"PARE" + b"0" * 40 + b"PARE"), X, "cannot be"),
     "parquet ragged": ("a.parquet", lists([[1.0], [1.0, 2.0]]), X, "found lists of 1 to 2 values, needs all of one"),
     "parquet null": ("a.parquet", lists([[1.0], [None]]), X, r"found 1 null values among 2, needs none"),
     "parquet null row": ("a.parquet", lists([[1.0], None]), X, r"found 1 null values among 2, needs none"),
@@ -248,6 +278,29 @@ def test_bad_file__is_refused_with_its_name(case: str, tmp_path: Path, monkeypat
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_arrow_headers_with_any_damage__are_read_or_refused(stream: bool, tmp_path: Path) -> None:
+    path, column = tmp_path / "a.arrow", pa.table({"x": ROWS[:, 0]})
+    new = pa.ipc.new_stream if stream else pa.ipc.new_file
+    with pa.OSFile(str(path), "wb") as sink, new(sink, column.schema) as writer:
+        writer.write_table(column, max_chunksize=20)
+    content = path.read_bytes()
+    found = set()
+    for place in range(len(content)):
+        for byte in (0, content[place] ^ 0x80):
+            path.write_bytes(content[:place] + bytes([byte]) + content[place + 1 :])
+            try:
+                open_array(path, "a.arrow", "x").load()
+            except ReasonError as error:
+                found.add(re.sub("[0-9,]+", "n", str(error)))
+    told = "\n".join(found)
+    damaged = ["a message of n bytes at byte n of n", "values of the message at byte n end after byte n"]
+    for message in [*damaged, "a message whose metadata lead out of it", "a message without a header"]:
+        assert message in told
+    if not stream:
+        assert "n record batches listed and n there" in told
+
+
 def test_pt_without_torch__says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.pt").touch()
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
@@ -255,16 +308,60 @@ def test_pt_without_torch__says_what_to_install(tmp_path: Path, monkeypatch: pyt
         open_array(tmp_path / "a.pt", "a.pt")
 
 
-@pytest.mark.parametrize("name", ["a.npy", "a.parquet", "a.h5", "a.safetensors"])
-def test_file_without_rights__is_told(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*arguments: object, **options: object) -> None:
-        raise PermissionError(13, "Permission denied")
+def as_nobody(read: Callable[[], str]) -> str:
+    """Return what ``read`` says in a process without root's rights: root may read what it likes."""
+    if os.geteuid() != 0:
+        return read()
+    said, say = os.pipe()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # other threads are none of its business
+        child = os.fork()  # a new process could lack the rights to start Python
+    if not child:
+        try:
+            signal.alarm(60)
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+            os.write(say, read().encode())
+        finally:
+            os._exit(0)
+    os.close(say)
+    with os.fdopen(said, encoding="utf-8") as pipe:
+        text = pipe.read()
+    os.waitpid(child, 0)
+    return text
 
-    (tmp_path / name).touch()
-    monkeypatch.setattr(Path, "open", refuse)  # root may read what it likes
-    monkeypatch.setattr(h5py, "File", refuse)
-    with pytest.raises(ReasonError, match=r"cannot be read \(Permission denied\)"):
-        open_array(tmp_path / name, name, None if name == "a.npy" else "x")
+
+FORBIDDEN: dict[str, tuple[Make, str | None]] = {
+    "a.npy": (lambda path: np.save(path, ROWS), None),
+    "a.npz": (lambda path: np.savez(path, x=ROWS), X),
+    "a.safetensors": (lambda path: save_file({"x": ROWS}, path), X),
+    "a.h5": (hdf5(lambda file: file.create_dataset("x", data=ROWS)), X),
+    "a.parquet": (lists([[1.0]]), X),
+    "a.arrow": (arrow, X),
+    "a.txt": (lambda path: path.write_text("a"), None),
+    "a.zarr": (lambda path: zarr.create_array(path, data=ROWS), None),
+}
+
+
+@pytest.mark.parametrize("name", FORBIDDEN)
+def test_file_without_rights__is_told(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, key = FORBIDDEN[name]
+    make(tmp_path / name)
+    open_array(tmp_path / name, name, key).load()
+    for path in [tmp_path / name, *(tmp_path / name).rglob("*")]:
+        path.chmod(0o755 if path.is_dir() else 0)
+    tmp_path.chmod(0o755)
+    monkeypatch.chdir(tmp_path)  # the folders above it are nobody else's to pass
+
+    def read() -> str:
+        try:
+            open_array(Path(name), name, key).load()
+        except ReasonError as error:
+            return f"{error.reason} {error}"
+        return "it was read"
+
+    assert re.fullmatch(rf"missing_source {name}.*cannot be read \(.*Permission denied.*\)", as_nobody(read))
 
 
 def test_links__that_are_found_may_not_lead_out_of_the_folders(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Every kind of file gives back the rows that were saved in it, as numpy would."""
 
 import json
+import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
 from pathlib import Path
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import zarr
+from fsspec.registry import _registry
 from safetensors.numpy import save_file
 from upath import UPath
 
@@ -159,9 +161,16 @@ def write_text_zarr(path: Path) -> None:
     zarr.create_group(path).create_array("id", data=TEXT.astype(np.dtypes.StringDType()), chunks=(7,))
 
 
+def write_text_arrow(path: Path) -> None:
+    data = pa.table({"n": np.arange(N), "id": pa.array(TEXT).dictionary_encode()})
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, data.schema) as writer:
+        writer.write_table(data, max_chunksize=7)
+
+
 TEXTS: dict[str, Callable[[Path], object]] = {
     "a.parquet": lambda path: pq.write_table(pa.table({"id": TEXT}), path),
     "dictionary.parquet": lambda path: pq.write_table(pa.table({"id": pa.array(TEXT).dictionary_encode()}), path),
+    "dictionary.arrow": write_text_arrow,
     "a.h5": write_text_hdf5,
     "a.zarr": write_text_zarr,
     "a.npz": lambda path: np.savez(path, id=TEXT),
@@ -281,7 +290,11 @@ def test_secrets__never_stand_in_messages(tmp_path: Path, monkeypatch: pytest.Mo
         ("memory://nothing/a.npy", r"memory://nothing/a\.npy: no such file"),
     ],
 )
-def test_remote_path__that_cannot_be_opened_says_why(path: str, message: str, tmp_path: Path) -> None:
+def test_remote_path__that_cannot_be_opened_says_why(
+    path: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(_registry, "s3", raising=False)
     with pytest.raises(ReasonError, match=message):
         FileSource(FilePattern(tmp_path, path), IDS)
 

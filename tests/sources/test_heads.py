@@ -1,5 +1,6 @@
 """A head gives what the whole network gives, and is refused where a cut would not be one."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -187,3 +188,25 @@ def test_validate__says_that_a_head_is_none(tmp_path: Path) -> None:
     catalog = zoo(tmp_path, with_a_skip(), ["out"], head="head: {layer: middle}")
     [failure] = validate_catalog(catalog, lambda *_: None).failures
     assert "depends on 'first' as well as on 'middle'" in failure.message
+
+
+@pytest.mark.parametrize(
+    ("layers", "layer", "message"),
+    [
+        ("'*'", "suum", r"^head: net\.onnx: found no layer 'suum'; did you mean 'sum'\?$"),
+        (
+            "'!sum'",
+            "sum",
+            r"^head: found 'sum', which layers leaves out, .* recorded: add it to layers; there is first,",
+        ),
+        ("summ", "sum", "^no layer matches 'summ'"),
+    ],
+)
+def test_validate__wants_a_head_to_start_from_a_recorded_layer(
+    layers: str, layer: str, message: str, tmp_path: Path
+) -> None:
+    catalog = zoo(tmp_path, with_a_skip(), ["out"], head=f"layers: [{layers}]\n    head: {{layer: {layer}}}")
+    found = validate_catalog(catalog, lambda *_: None)
+    [failure] = found.failures
+    assert (failure.reason, failure.stage, found.spaces) == ("unknown_layer", "validate", ())
+    assert re.search(message, failure.message)

@@ -9,7 +9,8 @@ import xarray as xr
 
 EDGES = [
     "source", "target", "dataset", "measure", "score", "null_mean", "null_q95", "calibrated", "p_value", "ci_low",
-    "ci_high", "q_value", "unrelated_rank", "status", "n_common", "comparisons",
+    "ci_high", "q_value", "unrelated_rank", "status", "n_common", "overlap_share",
+    "comparisons",
 ]  # fmt: skip
 
 

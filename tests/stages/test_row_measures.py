@@ -50,9 +50,9 @@ def test_scores__are_the_kernels_on_joined_ids(built: Any, measure: str, source:
     cell = {"dataset": "probe", "measure": measure, "source": source, "target": target}
     expected = MEASURES[measure](*joined(models, source, target))
     assert float(atlas["score"].sel(cell)) == pytest.approx(expected, abs=1e-6)
-    assert int(atlas["n_common"].sel({name: cell[name] for name in ("dataset", "source", "target")})) == (
-        100 if "model2" in target else 120
-    )
+    pair = {name: cell[name] for name in ("dataset", "source", "target")}
+    assert int(atlas["n_common"].sel(pair)) == (100 if "model2" in target else 120)
+    assert float(atlas["overlap_share"].sel(pair)) == 1  # of the smaller space
 
 
 def test_chance__is_near_zero_once_calibrated_and_best_is_one(built: Any) -> None:

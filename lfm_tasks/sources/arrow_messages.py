@@ -1,0 +1,77 @@
+"""Counts the rows of Arrow IPC data by its headers alone; pyarrow reads all values to tell.
+
+A message is the bytes FFFFFFFF (left out before Arrow 0.15), the length of its metadata, metadata, then the values:
+https://arrow.apache.org/docs/format/Columnar.html#encapsulated-message-format. Metadata is a flatbuffer: a table whose
+first number leads back to a list of where its fields are: https://flatbuffers.dev/internals.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import SEEK_END
+from typing import Any
+
+_KINDS = {1: "schema", 2: "dictionary", 3: "record batch"}
+_MOST_METADATA = 2**28  # bytes: lists a few hundred bytes of every column
+
+
+@dataclass(frozen=True)
+class Message:
+    """One message: where it begins, of what kind it is, and of how many rows."""
+
+    offset: int
+    kind: str
+    n_rows: int
+
+
+def messages(file: Any, start: int) -> Iterator[Message]:
+    """Yield the messages from byte ``start`` on, up to the end mark or the end of the file; ValueError if damaged."""
+    size, offset = file.seek(0, SEEK_END), start
+    while offset + 8 <= size:
+        file.seek(offset)
+        head = file.read(8)
+        n_mark = 4 if head[:4] == b"\xff\xff\xff\xff" else 0
+        n_metadata = int.from_bytes(head[n_mark : n_mark + 4], "little")
+        if not n_metadata:
+            return
+        first = offset + n_mark + 4
+        if n_metadata > min(_MOST_METADATA, size - first):
+            raise ValueError(f"a message of {n_metadata:,} bytes at byte {offset:,} of {size:,}")
+        file.seek(first)
+        metadata = _Table(file.read(n_metadata))
+        kind, n_values = _KINDS.get(metadata.number(1, 1), "unknown message"), metadata.number(3, 8)
+        if first + n_metadata + n_values > size:
+            raise ValueError(f"the values of the message at byte {offset:,} end after byte {size:,}")
+        yield Message(offset, kind, metadata.table(2).number(0, 8) if kind == "record batch" else 0)
+        offset = first + n_metadata + n_values
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table of a flatbuffer, at ``place``; the first one of the bytes if that is None."""
+
+    content: bytes
+    place: int | None = None
+
+    def number(self, field: int, n_bytes: int) -> int:
+        """Return a whole number of the table; 0 where the field is left out."""
+        at = self._find(field)
+        return 0 if at is None else self._read(at, n_bytes)
+
+    def table(self, field: int) -> "_Table":
+        """Return the table that a field leads to."""
+        at = self._find(field)
+        if at is None:
+            raise ValueError("a message without a header")
+        return _Table(self.content, at + self._read(at, 4))
+
+    def _find(self, field: int) -> int | None:
+        place = self._read(0, 4) if self.place is None else self.place
+        fields = place - self._read(place, 4, signed=True)
+        known = 4 + 2 * field < self._read(fields, 2)
+        offset = self._read(fields + 4 + 2 * field, 2) if known else 0
+        return place + offset if offset else None
+
+    def _read(self, at: int, n_bytes: int, *, signed: bool = False) -> int:
+        if not 0 <= at <= len(self.content) - n_bytes:
+            raise ValueError("a message whose metadata lead out of it")
+        return int.from_bytes(self.content[at : at + n_bytes], "little", signed=signed)

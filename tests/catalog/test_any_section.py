@@ -1,0 +1,134 @@
+"""Whatever stands in a section of the catalog: it is read, and reads the same once written, or told line by line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lfm_tasks.catalog import CatalogError, read_catalog
+from lfm_tasks.catalog.problems import Problem
+from lfm_tasks.catalog.writing import catalog_yaml
+
+Values = st.SearchStrategy[Any]
+
+odd = ["", "*", "!*", "[", "a/b", "../x", "{model}", "{", "{}", "${X}", "${X:-y}", "$${", "s3://b/{model}", "\u202e"]
+texts = st.sampled_from([*odd, "a" * 300]) | st.text(max_size=8)
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | texts
+anything = st.recursive(
+    scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3), max_leaves=6
+)
+
+
+def section(**known: Values) -> Values:
+    """Give mappings with some of the known keys, each with a value that fits it or with anything; others at times."""
+    keys = {name: value | anything for name, value in known.items()}
+    exact = st.fixed_dictionaries({}, optional=known)
+    loose = st.fixed_dictionaries({}, optional=keys)
+    return exact | loose | st.builds(lambda found, more: {**more, **found}, loose, st.dictionaries(texts, anything))
+
+
+def named(value: Values) -> Values:
+    return st.dictionaries(st.sampled_from(["a", "b", "A", "con", "x-y"]) | texts, value, max_size=3)
+
+
+def either(*words: Any) -> Values:
+    return st.sampled_from(words)
+
+
+paths = either("arrivals/{model}.npy", "arrivals/{model}/{layer}.npy", "{model}.h5", "{dataset}.npz", "s3://b/a.npy")
+storage = either("lab", "lab-2", "1", "LFM_ATLAS_STORAGE_LAB", "${KEY}")
+globs = st.lists(either("first", "first/*", "*", "!second", "f*/l?", "none*", "[!a]*") | texts, max_size=3)
+meta = st.dictionaries(either("family", "base_model", "base_model_relation", "license"), anything, max_size=3)
+side = globs | either("first", "second/relu*", "*") | section(meta=meta | st.just({"family": "text"}))
+factories = either("zoo:tiny", "a.b:C", "os:system", "zoo", "zoo:", "..:x")
+head = section(layer=either("relu1", "fc") | texts, output=either("logits") | texts)
+measures = st.lists(either("lfm", "overlap", "cka_linear"), max_size=3)
+file = section(path=paths, key=either("x", "{layer}"), storage=storage)
+activations = section(path=paths, key=either("{layer}", "x"), dataset=either("probe", "inputs"), storage=storage,
+                      shape=either("nd", "ntd"), pool=either("mean", "cls+mean"), mask=file, ids=file,
+                      prefix_tokens=st.integers(), dtype=either("float16"))  # fmt: skip
+torch = section(factory=factories, args=st.dictionaries(texts, anything, max_size=2), dataset=either("inputs"),
+                weights=either("{model}.safetensors", "a.pt"), pool=either("flatten"), batch_size=st.integers(),
+                device=either("cpu", "cuda"))  # fmt: skip
+onnx = section(path=either("{model}.onnx"), dataset=either("inputs"), pool=either("flatten"))
+model = section(activations=activations, torch=torch, onnx=onnx, head=head, layers=globs, meta=meta)
+
+comparison = section(sources=side, targets=side, dataset=either("probe", "inputs"), measures=measures)
+
+SECTIONS: dict[str, Values] = {
+    "comparisons": st.fixed_dictionaries({"comparisons": named(comparison)}),
+    "discover": st.fixed_dictionaries({"discover": named(model)}),
+    "torch": st.fixed_dictionaries({"models": named(st.fixed_dictionaries({"torch": torch}))}),
+    "head": st.fixed_dictionaries({"models": named(st.fixed_dictionaries({"onnx": onnx, "head": head}))}),
+    "defaults": st.fixed_dictionaries({"defaults": model}),
+    "storage": st.fixed_dictionaries(
+        {
+            "datasets": named(section(ids=file, labels=file, inputs=file, groups=file, strata=file)),
+            "models": named(st.fixed_dictionaries({"activations": activations})),
+        }
+    ),
+    "maps": st.fixed_dictionaries(
+        {"atlas": section(maps=section(regime=either("full", "anchors", "labels")), measures=measures)}
+    ),
+}  # fmt: skip
+
+GOOD: dict[str, Any] = {
+    "version": 1,
+    "datasets": {"probe": {"ids": "positional"}, "inputs": {"ids": "positional", "inputs": {"path": "i.npy"}}},
+    "models": {
+        "first": {"activations": {"path": "first.npz", "dataset": "probe"}, "meta": {"family": "text"}},
+        "second": {"onnx": {"path": "second.onnx", "dataset": "inputs"}, "head": {"layer": "relu1"}},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sections")
+    (folder / "arrivals" / "deep").mkdir(parents=True)
+    for name in ("new.npy", "first.npy", "CON.npy", "deep/layer1.npy"):
+        np.save(folder / "arrivals" / name, np.zeros(2))
+    return folder
+
+
+def merged(found: dict[str, Any]) -> dict[str, Any]:
+    both = {key: {**GOOD.get(key, {}), **value} if isinstance(value, dict) else value for key, value in found.items()}
+    return {**GOOD, **both}
+
+
+def is_read(folder: Path, content: dict[str, Any]) -> bool:
+    """Return whether the catalog is read; either it reads the same once written, or each of its mistakes has a line."""
+    text = json.dumps(content, indent=1, ensure_ascii=False)  # JSON is YAML
+    path = folder / "data_catalog.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    problems: tuple[Problem, ...] = ()
+    try:
+        catalog = read_catalog(path, {})
+    except CatalogError as error:
+        problems = error.problems
+    if problems:
+        n_lines = text.count("\n") + 1
+        assert [problem for problem in problems if not 1 <= problem.line <= n_lines or not problem.message] == []
+        return False
+    path.write_text(catalog_yaml(catalog), encoding="utf-8")
+    again = read_catalog(path, {})
+    kept = {"version", "datasets", "models", "comparisons", "atlas", "cluster"}
+    assert again.model_dump(include=kept) == catalog.model_dump(include=kept)
+    return True
+
+
+@pytest.mark.parametrize("name", SECTIONS)
+def test_any_section__is_read_or_refused(name: str, folder: Path) -> None:
+    outcomes = set()
+
+    @given(found=SECTIONS[name])
+    @settings(max_examples=120, deadline=None)
+    def try_out(found: dict[str, Any]) -> None:
+        outcomes.add(is_read(folder, merged(found)))
+
+    try_out()
+    assert outcomes == {True, False}  # else nothing was tried out
