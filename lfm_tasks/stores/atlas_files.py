@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import xarray as xr
 
+from lfm_tasks.stores.atlas_schema import AtlasError, check_version, filled
 from lfm_tasks.stores.digests import file_digest
 from lfm_tasks.stores.durable import swap_folders, sync_tree, write_durably
 
@@ -36,16 +37,30 @@ _NUMBERS = {
 def published_key(folder: Path) -> str | None:
     """Return the key of the atlas in ``folder`` if every file of it is as published, else None."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-        files: Mapping[str, Any] = manifest["files"]
-        present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-        if present != {*files, "manifest.json"}:
-            return None
-        if any(file_digest(folder / name) != entry["sha256"] for name, entry in files.items()):
-            return None
-        return str(manifest["key"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return checked_key(folder)
+    except AtlasError:
         return None
+
+
+def checked_key(folder: Path) -> str:
+    """Return the key of the atlas in ``folder``; `AtlasError` naming the first file that is not as published."""
+    again = "run lfm-atlas run to publish it again"
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        key, files = str(manifest["key"]), {name: entry["sha256"] for name, entry in manifest["files"].items()}
+        present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        for name in sorted(present ^ {*files, "manifest.json"}):
+            state = "not part of it" if name in present else "missing"
+            raise AtlasError(f"{folder}: found the atlas damaged, {name} is {state}: {again}")
+        for name, expected in files.items():
+            if file_digest(folder / name) != expected:
+                raise AtlasError(f"{folder}: found the atlas damaged, {name} is not as published: {again}")
+    except FileNotFoundError as error:
+        message = f"found no atlas in {folder} (it has no manifest.json), needs the folder that lfm-atlas run published"
+        raise AtlasError(f"{message}: give its path, or run lfm-atlas run") from error
+    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise AtlasError(f"{folder}: found the atlas damaged, manifest.json cannot be read: {again}") from error
+    return key
 
 
 @contextmanager
@@ -97,10 +112,18 @@ def write_atlas(atlas: xr.Dataset, groups: Mapping[str, xr.Dataset], folder: Pat
 
 
 def read_atlas(folder: Path) -> xr.Dataset:
-    """Return the scores of the atlas in ``folder``, loaded."""
-    with xr.open_zarr(folder / "atlas.zarr") as atlas:
+    """Return the scores of the atlas in ``folder``, loaded; of an older schema, filled up to the present one."""
+    with open_scores(folder) as atlas:
         loaded: xr.Dataset = atlas.load()
         return loaded
+
+
+def open_scores(folder: Path) -> xr.Dataset:
+    """Return the same as `read_atlas`, unread: arrays come from the files when they are asked for."""
+    summary = read_json(folder / "summary.json")
+    check_version(summary.get("schema_version"))
+    # chunks=None: xarray's own lazy arrays, no Dask graph.
+    return filled(xr.open_zarr(folder / "atlas.zarr", chunks=None), summary)
 
 
 def read_groups(folder: Path) -> dict[str, xr.Dataset]:
