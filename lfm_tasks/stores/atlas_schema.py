@@ -22,8 +22,8 @@ def check_version(found: object) -> None:
     """Raise `AtlasError` unless an atlas of this schema version can be read."""
     if not isinstance(found, int) or found < OLDEST_READ:
         raise AtlasError(
-            f"found an atlas of schema version {found!r:.20}, needs {OLDEST_READ} to {SCHEMA_VERSION}: run lfm-atlas run "
-            "to publish it anew, nothing that the store holds is computed again"
+            f"found an atlas of schema version {found!r:.20}, needs {OLDEST_READ} to {SCHEMA_VERSION}: run lfm-atlas "
+            "run to publish it anew, nothing that the store holds is computed again"
         )
     if found > SCHEMA_VERSION:
         raise AtlasError(
@@ -38,7 +38,7 @@ def filled(atlas: xr.Dataset, summary: Mapping[str, Any]) -> xr.Dataset:
     if atlas.attrs["schema_version"] == SCHEMA_VERSION:
         return atlas
     empty = np.full(atlas["n_points"].shape, "", dtype=object)
-    atlas = atlas.assign({name: (("dataset", "source"), empty) for name in ("content", "basis")})
+    atlas = atlas.assign(dict.fromkeys(("content", "basis"), (("dataset", "source"), empty)))
     meta = {entry["name"]: entry["meta"] for entry in summary["models"]}
     for side in ("source", "target"):
         atlas = atlas.assign_coords(meta_coordinates(side, list(atlas[f"{side}_model"].values), meta))
