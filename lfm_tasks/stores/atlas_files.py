@@ -138,6 +138,13 @@ def read_groups(folder: Path) -> dict[str, xr.Dataset]:
     return groups
 
 
+def open_group(folder: Path, path: str) -> xr.Dataset | None:
+    """Return what lies at ``path`` beside the scores (``maps/digits``), unread; None if nothing does."""
+    root = folder / "atlas.zarr"
+    known = {found.parent.relative_to(root).as_posix() for found in root.glob("*/*/zarr.json")}
+    return xr.open_zarr(root, group=path, chunks=None) if path in known else None
+
+
 def write_edges(columns: Mapping[str, list[Any]], folder: Path) -> None:
     """Write ``edges.parquet``: null where there is no number."""
     others = {"n_common": pa.int32(), "comparisons": pa.list_(pa.string())}
