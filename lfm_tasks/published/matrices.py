@@ -27,11 +27,7 @@ def matrix(
     name = statistic or default_statistic(chosen)
     if reduce is None:
         return chosen[name].load()
-    if statistic and name != "calibrated" and measure in scores.attrs["distances"]:
-        raise AtlasError(
-            f"found the {name} of {measure}, a distance, and of two layers the better one is the higher: "
-            "use statistic='calibrated', or reduce=None"
-        )
+    refuse_distances(scores, measure, name)
     values, depths = chosen[name].values, chosen["source_depth"].values
     of_space = np.array(list(names.model_of.values()))
     rows = {model: np.flatnonzero(of_space == model) for model in names.models}
@@ -40,6 +36,15 @@ def matrix(
     labels: dict[str, Any] = {"source": names.models, "target": names.models}
     told = {"dataset": names.dataset, "measure": measure, "statistic": name, "reduce": reduce}
     return xr.DataArray(np.array(cells), labels, ("source", "target"), reduce, told)
+
+
+def refuse_distances(scores: xr.Dataset, measure: str, statistic: str) -> None:
+    """Raise `AtlasError` where a higher value would not be the more alike."""
+    if statistic != "calibrated" and measure in scores.attrs["distances"]:
+        raise AtlasError(
+            f"found the {statistic} of {measure}, a distance, where the higher value has to be the more alike: use the "
+            "calibrated value (it needs atlas.null.n_permutations above 0), or another measure"
+        )
 
 
 def default_statistic(chosen: xr.Dataset) -> str:

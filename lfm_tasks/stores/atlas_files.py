@@ -1,9 +1,10 @@
 """The published atlas: a folder that changes whole or not at all."""
 
+import io
 import json
 import shutil
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,20 @@ def write_edges(columns: Mapping[str, list[Any]], folder: Path) -> None:
     types = {name: _NUMBERS.get(name, others.get(name, pa.string())) for name in columns}
     table = pa.table({name: pa.array(values, types[name]) for name, values in columns.items()})
     pa.parquet.write_table(table, folder / "edges.parquet", compression="zstd")
+
+
+def edge_batches(folder: Path) -> Iterator[dict[str, list[Any]]]:
+    """Yield ``edges.parquet`` in parts: columns by name, None where there is no number."""
+    with pa.parquet.ParquetFile(folder / "edges.parquet") as file:
+        for batch in file.iter_batches():
+            yield batch.to_pydict()
+
+
+def write_columns(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
+    """Write a Parquet table of any columns; their types are those of the values."""
+    partial = io.BytesIO()
+    pa.parquet.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), partial)
+    write_durably(path, partial.getvalue())
 
 
 def write_table(columns: Mapping[str, list[Any]], texts: Collection[str], path: Path) -> None:

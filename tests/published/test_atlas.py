@@ -67,7 +67,7 @@ def test_matrix__is_labelled_and_says_what_it_is(small: Atlas) -> None:
     assert np.isnan(float(models.sel(source="model0", target="model3")))
     assert "model0/</td>|[red]x" in spaces["target"].values
     with pytest.raises(
-        AtlasError, match=r"found the score of procrustes_centred_unit_norm, a distance.*use statistic='calibrated'"
+        AtlasError, match=r"found the score of procrustes_centred_unit_norm, a distance.*use the calibrated value"
     ):
         small.matrix("procrustes_centred_unit_norm", statistic="score")
 
