@@ -46,6 +46,11 @@ class Atlas:
         return [str(name) for name in self.scores["measure"].values]
 
     @property
+    def default_measure(self) -> str:
+        """Return ``overlap``, which matches layers best, or the first measure where it is not there."""
+        return "overlap" if "overlap" in self.measures else self.measures[0]
+
+    @property
     def models(self) -> list[str]:
         """Return the names of the models that have a space."""
         return sorted({str(name) for name in self.scores["source_model"].values})
@@ -162,6 +167,4 @@ class Atlas:
         return Names(dataset, layers, failures)
 
     def _measure(self, measure: str | None) -> str:
-        if measure is None:
-            return "overlap" if "overlap" in self.measures else self.measures[0]
-        return one_of(measure, self.measures, "measure")
+        return self.default_measure if measure is None else one_of(measure, self.measures, "measure")
