@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -71,11 +72,11 @@ class Atlas:
         """
         if n < 1:
             raise AtlasError(f"found n={n}, needs at least 1 neighbour to name")
-        names = self._names(dataset)
+        names = self.names(dataset)
         measure = self._measure(measure)
         one_space = isinstance(names.spaces_of(name), str)
         ranked = nearest.nearest_spaces if one_space else nearest.nearest_models
-        return ranked(self.scores, names, name, measure)[:n]
+        return list(islice(ranked(self.scores, names, name, measure), n))
 
     def matrix(
         self,
@@ -91,7 +92,7 @@ class Atlas:
         depth; ``mean``: over all pairs of layers. ``statistic``: any of `scores`; ``calibrated`` if left out, ``score``
         where chance was not sampled.
         """
-        measure, names = self._measure(measure), self._names(dataset)
+        measure, names = self._measure(measure), self.names(dataset)
         known = [str(name) for name, values in self.scores.data_vars.items() if "measure" in values.dims]
         statistic = statistic and one_of(statistic, known, "statistic")
         reduction = reduce and one_of(reduce, matrices.REDUCTIONS, "reduction")
@@ -102,7 +103,7 @@ class Atlas:
 
         Two spaces give (measure); of a model all its layers, in the order of their depth.
         """
-        names = self._names(dataset)
+        names = self.names(dataset)
         return pairs.pair(self.scores, names, names.spaces_of(source), names.spaces_of(target))
 
     def map(self, source: str, target: str, *, dataset: str | None = None) -> xr.DataArray:
@@ -110,7 +111,7 @@ class Atlas:
 
         The atlas's own where it is kept; else made of the bases in the store, if every point was known in both.
         """
-        names = self._names(dataset)
+        names = self.names(dataset)
         return functional_map(self, names.dataset, names.space(source), names.space(target))
 
     def section(self, path: str) -> xr.Dataset | None:
@@ -149,7 +150,8 @@ class Atlas:
         """Return the same for notebooks."""
         return overview.as_html(self.summary, self.datasets, self.measures)
 
-    def _names(self, dataset: str | None) -> Names:
+    def names(self, dataset: str | None = None) -> Names:
+        """Return the models and spaces of a dataset, by model and depth."""
         if dataset is None:
             if len(self.datasets) != 1:
                 raise AtlasError(

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -52,6 +53,15 @@ def test_nearest_space__knows_a_copy(small: Atlas) -> None:
         assert nearest["status"] == "ok"
     assert len(small.nearest("model0/layer0", n=100)) == 5
     assert len(pd.DataFrame(small.nearest("model0/layer0"))) == 5
+
+
+def test_distances__whose_chance_nobody_sampled_are_refused_where_high_has_to_be_alike(small: Atlas) -> None:
+    bare = replace(small, scores=small.scores.assign(calibrated=small.scores["calibrated"] * np.nan))
+
+    assert bare.nearest("model0/layer0", n=1)[0]["value"] == pytest.approx(1)
+    for name in ("model0", "model0/layer0"):
+        with pytest.raises(AtlasError, match=r"found the score of procrustes.*needs atlas.null.n_permutations above 0"):
+            bare.nearest(name, measure="procrustes_centred_unit_norm")
 
 
 def test_matrix__is_labelled_and_says_what_it_is(small: Atlas) -> None:
