@@ -51,10 +51,38 @@ def test_troubleshooting__explains_every_reason_once() -> None:
     assert sorted(codes) == sorted(REASONS)
 
 
-@pytest.mark.parametrize("name", ["atlas.md", "scores.md", "troubleshooting.md"])
+@pytest.mark.parametrize("name", ["start.md", "atlas.md", "scores.md", "troubleshooting.md"])
 def test_links__lead_somewhere(name: str) -> None:
     targets = re.findall(r"\]\(([^)#]+)(?:#([^)]+))?\)", page(name))
 
     assert targets
     for target, heading in targets:
         assert f"# {heading}".lower().strip("# ") in page(target).lower(), (target, heading)
+
+
+def test_start_page__leads_from_files_to_an_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make, ask = re.findall(r"```python\n(.*?)```", page("start.md"), re.DOTALL)
+    (catalog,) = re.findall(r"```yaml\n(.*?)```", page("start.md"), re.DOTALL)
+    (commands,) = re.findall(r"```sh\n(.*?)```", page("start.md"), re.DOTALL)
+    exec(compile(make, "start.md", "exec"), {})  # noqa: S102 - our own page
+    (tmp_path / "data_catalog.yaml").write_text(catalog)
+    for line in commands.splitlines():
+        # In this process: the orchestration has its own tests.
+        arguments = [*shlex.split(line)[1:], *(["--no-dask"] if line == "lfm-atlas run" else [])]
+        assert app(arguments, result_action="return_value") == 0, line
+    capsys.readouterr()
+    names: dict[str, object] = {}
+    exec(compile(ask, "start.md", "exec"), names)  # noqa: S102 - our own page
+
+    nearest, farther = names["nearest"], names["farther"]
+    assert isinstance(nearest, dict)
+    assert isinstance(farther, dict)
+    assert (nearest["name"], farther["name"]) == ("b", "c")
+    assert nearest["q_value"] < 1e-6
+    assert nearest["value"] > 0.3
+    assert farther["q_value"] > 0.05
+    assert abs(farther["value"]) < 0.05
+    assert "status" in capsys.readouterr().out
