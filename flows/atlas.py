@@ -7,6 +7,7 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.artifact import leave_artifact
 from flows.pipeline import Outcome, build_atlas
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.stages.asked import Scope
@@ -57,6 +58,8 @@ def atlas_flow(announce: Announce = silent) -> Callable[..., Outcome]:
         if problems := scope.problems(settings):
             raise ValueError("; ".join(problems))
         with open_run(settings, announce, scope=scope) as run:
-            return build_atlas(run, as_stage=as_task)
+            outcome = build_atlas(run, as_stage=as_task)
+            leave_artifact(run.atlas_folder, outcome)
+            return outcome
 
     return build

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from cyclopts import App, Parameter
 
+from flows.atlas_commands import add_atlas_commands, opened
 from flows.catalog_commands import catalog_app
 from flows.console import (
     CRASH,
@@ -40,6 +41,7 @@ app = App(
     130 or 143 stopped by SIGINT or SIGTERM.""",
 )
 app.command(catalog_app)
+add_atlas_commands(app)
 
 
 @app.command
@@ -134,12 +136,10 @@ def report(
 ) -> int:
     """Draw the report of a published atlas once more."""
     from lfm_tasks.stages.report import render_report
-    from lfm_tasks.stores.atlas_files import published_key, read_atlas, read_groups, read_json
+    from lfm_tasks.stores.atlas_files import read_groups
 
-    if published_key(atlas) is None:
-        complain(f"{atlas}: found no whole atlas (its manifest.json must fit its files): run lfm-atlas run again")
-        return USAGE
-    page = render_report(read_atlas(atlas), read_json(atlas / "summary.json"), read_groups(atlas))
+    with opened(atlas) as found:
+        page = render_report(found.scores.load(), dict(found.summary), read_groups(atlas))
     output.write_text(page, encoding="utf-8")
     say(f"wrote {output}")
     return OK

@@ -8,19 +8,24 @@ import xarray as xr
 from lfm_tasks.reasons import REASONS
 from lfm_tasks.stages.asked import asked_cells, asked_measures, comparison_facts
 from lfm_tasks.stages.bases import BasedSpace
-from lfm_tasks.stages.contents import SCHEMA_VERSION, Contents, meta
+from lfm_tasks.stages.contents import Contents, meta
 from lfm_tasks.stages.map_scores import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.measures import CONVENTIONS, DISTANCES, P_VALUES, SYMMETRIC
 from lfm_tasks.stages.pair_entries import pair_entries
 from lfm_tasks.stages.run import Run
 from lfm_tasks.stages.statistics import STATISTICS
 from lfm_tasks.stages.zoo_statistics import families, q_values, split_half_reliabilities, unrelated_ranks
+from lfm_tasks.stores.atlas_schema import SCHEMA_VERSION, meta_coordinates
 from lfm_tasks.stores.digests import CONVENTION
 
 # The halves of the points serve the noise ceiling only.
 _HALVES = ("half_1", "half_2")
 PUBLISHED = (*(name for name in STATISTICS if name not in _HALVES), "q_value", "unrelated_rank")
 STATUS = ("ok", "not_computed", *REASONS)
+_SPACE_KEYS = {
+    "content": "SHA-256 of the activations and their ids: the same content is the same space",
+    "basis": "key of the basis in the store that the atlas was made in",
+}
 _SPACE_FACTS = ("n_components", "n_zero_eigenvalues", "recall", "residual", "orthonormality", "eigengap")
 
 
@@ -84,7 +89,7 @@ def assemble(run: Run, found: Contents) -> xr.Dataset:
         "resampling": dict(sorted(found.resampling.items())),
         "comparisons": comparison_facts(found.parts),
     }
-    return xr.Dataset(variables, _coordinates(found.spaces, datasets, measures, names), attributes)
+    return xr.Dataset(variables, _coordinates(run, found, datasets, measures, names), attributes)
 
 
 _MEANINGS = {
@@ -121,15 +126,17 @@ def _texts(values: list[str]) -> np.ndarray:
 
 
 def _coordinates(
-    spaces: tuple[BasedSpace, ...], datasets: list[str], measures: list[str], names: list[str]
+    run: Run, found: Contents, datasets: list[str], measures: list[str], names: list[str]
 ) -> dict[str, Any]:
-    by_name = {based.space.name: based for based in spaces}
+    by_name = {based.space.name: based for based in found.spaces}
+    models = [by_name[name].space.model for name in names]
     coordinates: dict[str, Any] = {"dataset": _texts(datasets), "measure": _texts(measures)}
     for side in ("source", "target"):
         coordinates[side] = _texts(names)
-        coordinates[f"{side}_model"] = (side, _texts([by_name[name].space.model for name in names]))
+        coordinates[f"{side}_model"] = (side, _texts(models))
         coordinates[f"{side}_layer"] = (side, _texts([by_name[name].space.layer for name in names]))
         coordinates[f"{side}_depth"] = (side, np.array([by_name[name].depth for name in names], dtype=float))
+        coordinates |= meta_coordinates(side, models, meta(run))
     return coordinates
 
 
@@ -137,11 +144,15 @@ def _space_variables(spaces: tuple[BasedSpace, ...], datasets: list[str], names:
     shape = (len(datasets), len(names))
     counts = {name: np.zeros(shape, dtype=np.int32) for name in ("n_points", "n_features")}
     facts = {name: np.full(shape, np.nan) for name in _SPACE_FACTS}
-    method = np.full(shape, "", dtype=object)
+    texts = {name: np.full(shape, "", dtype=object) for name in ("method", *_SPACE_KEYS)}
     for based in spaces:
         place = (datasets.index(based.space.dataset), names.index(based.space.name))
         counts["n_points"][place], counts["n_features"][place] = based.n_points, based.n_features
-        method[place] = based.facts["method"]
+        texts["method"][place] = based.facts["method"]
+        texts["content"][place], texts["basis"][place] = based.content, based.key
         for name in _SPACE_FACTS:
             facts[name][place] = based.facts[name]
-    return {name: (("dataset", "source"), values) for name, values in {**counts, **facts, "method": method}.items()}
+    return {
+        name: (("dataset", "source"), values, {"long_name": _SPACE_KEYS[name]} if name in _SPACE_KEYS else {})
+        for name, values in {**counts, **facts, **texts}.items()
+    }

@@ -14,9 +14,8 @@ from lfm_tasks.stages.run import Failure, Run
 from lfm_tasks.stages.scores import Scored
 from lfm_tasks.stages.sections import Section
 from lfm_tasks.stages.validate import Zoo
+from lfm_tasks.stores.atlas_schema import SCHEMA_VERSION
 from lfm_tasks.stores.digests import digest
-
-SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.stages.asked import Scope
 from lfm_tasks.stages.run import Announce, Run, Tally
+from lfm_tasks.stages.run_log import logged
 from lfm_tasks.stages.workers import InProcess, LocalDask, Workers
 from lfm_tasks.stores.atlas_files import sweep
 from lfm_tasks.stores.locks import locked
@@ -25,7 +26,8 @@ def open_run(
         sweep(catalog.root / catalog.atlas.path)
         workers: Workers = InProcess() if in_process else _local_dask(catalog)
         try:
-            yield Run(catalog, store, workers, announce, Tally(), scope or Scope())
+            with logged(Run(catalog, store, workers, announce, Tally(), scope or Scope())) as run:
+                yield run
         finally:
             workers.close()
 

@@ -1,5 +1,7 @@
 """Stage publish: write the atlas and its report, whole, or leave the published one if nothing has changed."""
 
+from dataclasses import asdict
+
 import xarray as xr
 
 from lfm_tasks.stages.atlas import assemble
@@ -15,6 +17,13 @@ from lfm_tasks.stores.atlas_files import publish, published_key, write_atlas, wr
 
 def publish_atlas(run: Run, found: Contents) -> bool:
     """Publish the atlas; return whether there was anything new to publish. Only a whole one replaces what is there."""
+    run.notes.update(
+        key=found.key,
+        spaces=len(found.spaces),
+        failures=[asdict(failure) for failure in found.failures],
+        pairs_without_score=[asdict(refused) for refused in found.refused],
+        unpublished=found.unpublished,
+    )
     if found.unpublished:
         run.tally.count("atlas", 0, 0)
         return False

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.stages.asked import Scope
@@ -40,7 +41,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: the catalog, its store, its workers. The tally is the only thing in it that changes."""
+    """One run: the catalog, its store, its workers. The tally and the notes for its log are all in it that changes."""
 
     catalog: Catalog
     store: UnitStore
@@ -48,6 +49,7 @@ class Run:
     announce: Announce
     tally: Tally
     scope: Scope = field(default_factory=Scope)
+    notes: dict[str, Any] = field(default_factory=dict)
 
     @property
     def atlas_folder(self) -> Path:

@@ -4,8 +4,9 @@ from dataclasses import asdict
 from typing import Any
 
 from lfm_tasks.stages.asked import comparison_facts, n_directed_pairs
-from lfm_tasks.stages.contents import SCHEMA_VERSION, Contents, meta, settings, versions
+from lfm_tasks.stages.contents import Contents, meta, settings, versions
 from lfm_tasks.stages.run import Run
+from lfm_tasks.stores.atlas_schema import SCHEMA_VERSION
 
 
 def summary(run: Run, found: Contents) -> dict[str, Any]:

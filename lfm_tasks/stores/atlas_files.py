@@ -1,9 +1,10 @@
 """The published atlas: a folder that changes whole or not at all."""
 
+import io
 import json
 import shutil
 import warnings
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import xarray as xr
 
+from lfm_tasks.stores.atlas_schema import AtlasError, check_version, filled
 from lfm_tasks.stores.digests import file_digest
 from lfm_tasks.stores.durable import swap_folders, sync_tree, write_durably
 
@@ -36,16 +38,30 @@ _NUMBERS = {
 def published_key(folder: Path) -> str | None:
     """Return the key of the atlas in ``folder`` if every file of it is as published, else None."""
     try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-        files: Mapping[str, Any] = manifest["files"]
-        present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-        if present != {*files, "manifest.json"}:
-            return None
-        if any(file_digest(folder / name) != entry["sha256"] for name, entry in files.items()):
-            return None
-        return str(manifest["key"])
-    except (OSError, ValueError, KeyError, TypeError):
+        return checked_key(folder)
+    except AtlasError:
         return None
+
+
+def checked_key(folder: Path) -> str:
+    """Return the key of the atlas in ``folder``; `AtlasError` naming the first file that is not as published."""
+    again = "run lfm-atlas run to publish it again"
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+        key, files = str(manifest["key"]), {name: entry["sha256"] for name, entry in manifest["files"].items()}
+        present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
+        for name in sorted(present ^ {*files, "manifest.json"}):
+            state = "not part of it" if name in present else "missing"
+            raise AtlasError(f"{folder}: found the atlas damaged, {name} is {state}: {again}")
+        for name, expected in files.items():
+            if file_digest(folder / name) != expected:
+                raise AtlasError(f"{folder}: found the atlas damaged, {name} is not as published: {again}")
+    except FileNotFoundError as error:
+        message = f"found no atlas in {folder} (it has no manifest.json), needs the folder that lfm-atlas run published"
+        raise AtlasError(f"{message}: give its path, or run lfm-atlas run") from error
+    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise AtlasError(f"{folder}: found the atlas damaged, manifest.json cannot be read: {again}") from error
+    return key
 
 
 @contextmanager
@@ -97,10 +113,18 @@ def write_atlas(atlas: xr.Dataset, groups: Mapping[str, xr.Dataset], folder: Pat
 
 
 def read_atlas(folder: Path) -> xr.Dataset:
-    """Return the scores of the atlas in ``folder``, loaded."""
-    with xr.open_zarr(folder / "atlas.zarr") as atlas:
+    """Return the scores of the atlas in ``folder``, loaded; of an older schema, filled up to the present one."""
+    with open_scores(folder) as atlas:
         loaded: xr.Dataset = atlas.load()
         return loaded
+
+
+def open_scores(folder: Path) -> xr.Dataset:
+    """Return the same as `read_atlas`, unread: arrays come from the files when they are asked for."""
+    summary = read_json(folder / "summary.json")
+    check_version(summary.get("schema_version"))
+    # chunks=None: xarray's own lazy arrays, no Dask graph.
+    return filled(xr.open_zarr(folder / "atlas.zarr", chunks=None), summary)
 
 
 def read_groups(folder: Path) -> dict[str, xr.Dataset]:
@@ -115,12 +139,33 @@ def read_groups(folder: Path) -> dict[str, xr.Dataset]:
     return groups
 
 
+def open_group(folder: Path, path: str) -> xr.Dataset | None:
+    """Return what lies at ``path`` beside the scores (``maps/digits``), unread; None if nothing does."""
+    root = folder / "atlas.zarr"
+    known = {found.parent.relative_to(root).as_posix() for found in root.glob("*/*/zarr.json")}
+    return xr.open_zarr(root, group=path, chunks=None) if path in known else None
+
+
 def write_edges(columns: Mapping[str, list[Any]], folder: Path) -> None:
     """Write ``edges.parquet``: null where there is no number."""
     others = {"n_common": pa.int32(), "overlap_share": pa.float64(), "comparisons": pa.list_(pa.string())}
     types = {name: _NUMBERS.get(name, others.get(name, pa.string())) for name in columns}
     table = pa.table({name: pa.array(values, types[name]) for name, values in columns.items()})
     pa.parquet.write_table(table, folder / "edges.parquet", compression="zstd")
+
+
+def edge_batches(folder: Path) -> Iterator[dict[str, list[Any]]]:
+    """Yield ``edges.parquet`` in parts: columns by name, None where there is no number."""
+    with pa.parquet.ParquetFile(folder / "edges.parquet") as file:
+        for batch in file.iter_batches():
+            yield batch.to_pydict()
+
+
+def write_columns(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
+    """Write a Parquet table of any columns; their types are those of the values."""
+    partial = io.BytesIO()
+    pa.parquet.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), partial)
+    write_durably(path, partial.getvalue())
 
 
 def write_table(columns: Mapping[str, list[Any]], texts: Collection[str], path: Path) -> None:

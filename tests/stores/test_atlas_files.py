@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lfm_tasks.stores.atlas_files import publish, published_key, read_json, sweep, write_json
+from lfm_tasks.stores.atlas_files import checked_key, publish, published_key, read_json, sweep, write_json
+from lfm_tasks.stores.atlas_schema import AtlasError
 
 
 def put(folder: Path, key: str, content: str = "content") -> None:
@@ -93,3 +94,24 @@ def test_json__holds_no_nan_and_comes_back(tmp_path: Path) -> None:
     (tmp_path / "z.json").write_text("[]")
     with pytest.raises(TypeError, match=r"z\.json holds no object"):
         read_json(tmp_path / "z.json")
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda atlas: (atlas / "summary.json").write_text("changed"), r"summary.json is not as published: run lfm-"),
+        (lambda atlas: (atlas / "summary.json").unlink(), "summary.json is missing: run lfm-atlas run"),
+        (lambda atlas: (atlas / "more.txt").write_text(""), "more.txt is not part of it: run"),
+        (lambda atlas: (atlas / "manifest.json").write_text("{"), "manifest.json cannot be read: run"),
+        (lambda atlas: (atlas / "manifest.json").write_text("[]"), "manifest.json cannot be read: run"),
+        (lambda atlas: (atlas / "manifest.json").write_bytes(b"\xff"), "manifest.json cannot be read: run"),
+        (lambda atlas: (atlas / "manifest.json").unlink(), "found no atlas in .*: give its path, or run"),
+    ],
+)
+def test_atlas__that_is_damaged_says_where_and_what_to_do(damage: object, message: str, tmp_path: Path) -> None:
+    put(tmp_path / "atlas", "first")
+    assert callable(damage)
+    damage(tmp_path / "atlas")
+
+    with pytest.raises(AtlasError, match=message):
+        checked_key(tmp_path / "atlas")

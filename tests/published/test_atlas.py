@@ -1,0 +1,241 @@
+"""`open_atlas`: what it answers, against the arrays; what it says where it cannot."""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import lfm_tasks
+from lfm_tasks import AtlasError, open_atlas
+from lfm_tasks.published.atlas import Atlas
+from lfm_tasks.published.overview import as_html
+from lfm_tasks.spectral.scores import overlap
+from lfm_tasks.stores.atlas_files import publish, read_atlas, write_atlas
+
+
+def test_import__loads_nothing_heavy() -> None:
+    code = "import sys, lfm_tasks; print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+
+    assert not {"numpy", "xarray", "zarr", "pandas", "pyarrow"} & set(loaded)
+    with pytest.raises(AttributeError, match="no attribute 'open_atlsa'"):
+        lfm_tasks.open_atlsa  # noqa: B018
+
+
+def test_nearest_model__is_the_one_whose_layers_fit_best(small: Atlas) -> None:
+    first, second = small.nearest("model0")
+
+    matrix = small.matrix()
+    both_ways = (matrix + matrix.T.values) / 2
+    assert [first["name"], second["name"]] == ["model2", "model1"]
+    assert first["value"] == pytest.approx(float(both_ways.sel(source="model0", target="model2")))
+    assert second["value"] == pytest.approx(float(both_ways.sel(source="model0", target="model1")))
+    assert first["margin"] == pytest.approx(first["value"] - second["value"])
+    assert second["margin"] is None
+    assert first["ci_low"] <= first["score"] <= first["ci_high"]
+    assert first["source"] in small.spaces
+
+
+def test_nearest_space__knows_a_copy(small: Atlas) -> None:
+    for measure in ("overlap", "procrustes_centred_unit_norm"):
+        (nearest,) = small.nearest("model0/layer0", n=1, measure=measure)
+
+        assert nearest["name"] == "model0/</td>|[red]x"
+        assert nearest["value"] == pytest.approx(1, abs=1e-6)
+        assert nearest["status"] == "ok"
+    assert len(small.nearest("model0/layer0", n=100)) == 5
+    assert len(pd.DataFrame(small.nearest("model0/layer0"))) == 5
+
+
+def test_distances__whose_chance_nobody_sampled_are_refused_where_high_has_to_be_alike(small: Atlas) -> None:
+    bare = replace(small, scores=small.scores.assign(calibrated=small.scores["calibrated"] * np.nan))
+
+    assert bare.nearest("model0/layer0", n=1)[0]["value"] == pytest.approx(1)
+    for name in ("model0", "model0/layer0"):
+        with pytest.raises(AtlasError, match=r"found the score of procrustes.*needs atlas.null.n_permutations above 0"):
+            bare.nearest(name, measure="procrustes_centred_unit_norm")
+
+
+def test_matrix__is_labelled_and_says_what_it_is(small: Atlas) -> None:
+    models = small.matrix("overlap", "mean")
+    spaces = small.matrix("procrustes_centred_unit_norm", reduce=None, statistic="score")
+
+    assert models.dims == spaces.dims == ("source", "target")
+    assert list(models["source"].values) == ["model0", "model1", "model2", "model3"]
+    assert models.attrs == {"dataset": "probe", "measure": "overlap", "statistic": "calibrated", "reduce": "mean"}
+    own = small.scores["calibrated"].sel(dataset="probe", measure="overlap", target="model1/layer0")
+    expected = np.mean([float(own.sel(source=name)) for name in ("model2/layer0", "model2/layer1")])
+    assert float(models.sel(source="model2", target="model1")) == pytest.approx(expected)
+    assert np.isnan(float(models.sel(source="model0", target="model3")))
+    assert "model0/</td>|[red]x" in spaces["target"].values
+    with pytest.raises(
+        AtlasError, match=r"found the score of procrustes_centred_unit_norm, a distance.*use the calibrated value"
+    ):
+        small.matrix("procrustes_centred_unit_norm", statistic="score")
+
+
+def test_pair__has_all_numbers_and_reasons(small: Atlas) -> None:
+    pair = small.pair("model0/layer0", "model1/layer0")
+    apart = small.pair("model0/layer0", "model3/layer0")
+    layers = small.pair("model0", "model1/layer0")
+
+    assert pair["score"].dims == ("measure",)
+    assert {"score", "calibrated", "p_value", "q_value", "ci_low", "n_common", "status", "reason"} <= set(pair)
+    assert pair["status"].values.tolist() == ["ok", "ok"]
+    assert pair["reason"].values.tolist() == ["", ""]
+    assert apart["status"].values.tolist() == ["no_overlap"] * 2
+    assert apart["reason"].values.tolist() == ["the two spaces share no ids"] * 2
+    assert int(pair["n_common"]) == 120
+    assert layers["status"].dims == ("measure", "source")
+
+
+@pytest.mark.parametrize("target", ["model1/layer0", "model2/layer0"])
+def test_map__has_the_overlap_that_the_atlas_tells(target: str, small: Atlas) -> None:
+    functional_map = small.map("model0/layer0", target)
+
+    told = small.scores["score"].sel(dataset="probe", measure="overlap", source="model0/layer0", target=target)
+    assert functional_map.dims == ("target_eigenpair", "source_eigenpair")
+    assert float(overlap(functional_map.values)) == pytest.approx(float(told), abs=1e-12)
+    assert functional_map.attrs["origin"] == "recomputed from the bases"
+    np.testing.assert_allclose(small.map(target, "model0/layer0").values, functional_map.values.T, atol=1e-12)
+
+
+def test_map__that_is_kept_is_the_atlas_s_own(small_folder: Path, tmp_path: Path) -> None:
+    kept = np.arange(12.0, dtype=np.float32).reshape(1, 4, 3)
+    sides = {"source": "model0", "target": "model1"}
+    maps = xr.Dataset(
+        {"functional_map": (("pair", "target_eigenpair", "source_eigenpair"), kept)},
+        {side: ("pair", np.array([f"{model}/layer0"], dtype=object)) for side, model in sides.items()},
+    )
+    with publish(tmp_path / "atlas", "key") as folder:
+        write_atlas(read_atlas(small_folder / "atlas"), {"maps/probe": maps}, folder)
+        shutil.copy(small_folder / "atlas" / "summary.json", folder)
+
+    with open_atlas(tmp_path / "atlas", store=small_folder / ".lfm-atlas") as atlas:
+        there = atlas.map("model0/layer0", "model1/layer0")
+        back = atlas.map("model1/layer0", "model0/layer0")
+
+    np.testing.assert_array_equal(there.values, kept[0])
+    assert there.attrs["origin"] == "kept in the atlas"
+    assert back.shape == (8, 8)
+
+
+def test_map__without_a_store_says_what_to_do(small_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_folder / "atlas", tmp_path / "atlas")
+
+    with open_atlas(tmp_path / "atlas") as atlas, pytest.raises(AtlasError, match=r"no basis of .*give the store"):
+        atlas.map("model0/layer0", "model1/layer0")
+    with open_atlas(tmp_path / "atlas", store=small_folder / ".lfm-atlas") as atlas:
+        assert atlas.map("model0/layer0", "model1/layer0").shape == (8, 8)
+        atlas.summary["settings"]["maps"]["regime"] = "anchors"
+        with pytest.raises(AtlasError, match="maps of the regime 'anchors' cannot be made of the bases alone"):
+            atlas.map("model0/layer0", "model1/layer0")
+
+
+def test_map__between_spaces_without_common_ids_says_so(small: Atlas) -> None:
+    with pytest.raises(AtlasError, match="found no common ids of model0/layer0 and model3/layer0"):
+        small.map("model0/layer0", "model3/layer0")
+
+
+def test_frame__is_the_long_table(small: Atlas, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(small.to_frame().query("measure == 'overlap'")) == len(small.spaces) * (len(small.spaces) - 1)
+
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(AtlasError, match="found no pandas, which to_frame needs: pip install pandas, or read edges"):
+        small.to_frame()
+
+
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda atlas: atlas.nearest("modle0"), "needs a model or a space of the dataset probe; did you mean 'model0'"),
+        (lambda atlas: atlas.nearest("model0/layer9"), "found the text 'model0/layer9', needs a .*did you mean"),
+        (lambda atlas: atlas.nearest("model0", n=0), "found n=0, needs at least 1"),
+        (
+            lambda atlas: atlas.nearest("model0", measure="overlpa"),
+            "needs a measure of the atlas; did you mean 'overlap'",
+        ),
+        (
+            lambda atlas: atlas.pair("model0", "nobody"),
+            "needs a model or a space of the dataset probe; there is model0",
+        ),
+        (lambda atlas: atlas.pair("model1/layer1", "model0"), r"'model1/layer1', which failed: .*\[not_finite\]"),
+        (lambda atlas: atlas.map("model0", "model1/layer0"), "found the model 'model0', needs a space.*model0/layer0"),
+        (lambda atlas: atlas.map("model0/layer0", "model1/x"), "needs a space of the dataset probe; did you mean"),
+        (lambda atlas: atlas.matrix(reduce="best_macth"), "needs a reduction of the atlas; did you mean 'best_match'"),
+        (
+            lambda atlas: atlas.matrix(statistic="calibratd"),
+            "needs a statistic of the atlas; did you mean 'calibrated'",
+        ),
+        (lambda atlas: atlas.matrix(dataset="prob"), "needs a dataset of the atlas; did you mean 'probe'"),
+        (lambda atlas: atlas.pair("\x1b[2J", "model0"), r"found the text '\\x1b\[2J', needs"),
+    ],
+)
+def test_unknown_names__are_told_with_the_nearest(ask: object, message: str, small: Atlas) -> None:
+    assert callable(ask)
+    with pytest.raises(AtlasError, match=message):
+        ask(small)
+
+
+def test_damaged_or_absent_atlas__is_refused(small_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(AtlasError, match=r"found no atlas in .*run lfm-atlas run"):
+        open_atlas(tmp_path / "nowhere")
+    shutil.copytree(small_folder / "atlas", tmp_path / "atlas")
+    (tmp_path / "atlas" / "edges.parquet").write_bytes(b"")
+    with pytest.raises(AtlasError, match=r"found the atlas damaged, edges.parquet is not as published: run"):
+        open_atlas(tmp_path / "atlas")
+
+
+@pytest.mark.parametrize(("version", "message"), [(1, "run lfm-atlas run"), (99, "is from a later lfm-atlas")])
+def test_atlas_of_another_schema__is_refused(version: int, message: str, small_folder: Path, tmp_path: Path) -> None:
+    _published_as(version, small_folder, tmp_path / "atlas")
+
+    with pytest.raises(AtlasError, match=message):
+        open_atlas(tmp_path / "atlas")
+
+
+def test_atlas_of_the_last_schema__is_read(small_folder: Path, small: Atlas, tmp_path: Path) -> None:
+    _published_as(2, small_folder, tmp_path / "atlas")
+
+    with open_atlas(tmp_path / "atlas", store=small_folder / ".lfm-atlas") as old:
+        assert old.nearest("model0") == small.nearest("model0")
+        with pytest.raises(AtlasError, match="found no basis of model0/layer0"):
+            old.map("model0/layer0", "model1/layer0")
+
+
+def test_atlas_of_two_datasets__asks_which(small: Atlas) -> None:
+    two = small.scores.isel(dataset=[0, 0]).assign_coords(dataset=["probe", "late"])
+    both = Atlas(small.folder, small.key, small.summary, two, small.store)
+
+    with pytest.raises(AtlasError, match=r"found 2 datasets \(probe, late\), needs one: give dataset="):
+        both.nearest("model0")
+    both = Atlas(small.folder, small.key, {**small.summary, "failures": []}, two, small.store)
+    assert both.nearest("model0", dataset="late") == small.nearest("model0")
+
+
+def test_overview__is_short_and_escaped(small: Atlas) -> None:
+    text, html = repr(small), small._repr_html_()
+
+    assert "spaces     8 of 4 models" in text
+    assert "model1/layer1 [not_finite]" in text
+    assert html.startswith("<table>")
+    attack = json.loads(json.dumps(dict(small.summary)))
+    attack["failures"][0]["layer"] = "<img src=x onerror=alert(1)>"
+    assert not re.search("<img", as_html(attack, ["probe"], ["overlap"]))
+
+
+def _published_as(version: int, small_folder: Path, target: Path) -> None:
+    """Publish the small atlas as a schema of another version would have been."""
+    atlas = read_atlas(small_folder / "atlas").assign_attrs(schema_version=version)
+    summary = json.loads((small_folder / "atlas" / "summary.json").read_text()) | {"schema_version": version}
+    with publish(target, "key") as folder:
+        write_atlas(atlas.drop_vars(["content", "basis"]), {}, folder)
+        (folder / "summary.json").write_text(json.dumps(summary))

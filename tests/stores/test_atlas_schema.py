@@ -1,0 +1,63 @@
+"""Atlases of other schema versions: older ones are filled in, others say what to do."""
+
+import pytest
+import xarray as xr
+
+from lfm_tasks.stores.atlas_schema import SCHEMA_VERSION, AtlasError, check_version, filled, meta_coordinates
+
+
+def test_meta__becomes_text_by_safe_names() -> None:
+    meta = {
+        "a": {"family": "mlp", "seed": 0, "untrained": True, "tags": ["x"], "rate": 0.5, "nothing": None},
+        "b": {"family": "cnn"},
+    }
+
+    found = meta_coordinates("source", ["a", "b", "a"], meta)
+
+    assert {name: list(values) for name, (_, values, _) in found.items()} == {
+        "source_meta_family": ["mlp", "cnn", "mlp"],
+        "source_meta_rate": ["0.5", "", "0.5"],
+        "source_meta_seed": ["0", "", "0"],
+        "source_meta_untrained": ["true", "", "true"],
+    }
+
+
+def test_meta__keys_that_give_one_name_are_told_apart() -> None:
+    meta = {"a": {"../x": "1", "../X": "2", "é" * 300: "3", "ok": "4", "è" * 300: "5"}}
+
+    found = meta_coordinates("target", ["a"], meta)
+
+    names = list(found)
+    assert len({name.casefold() for name in names}) == 5
+    assert all(name.isascii() and name.replace("_", "a").isalnum() and len(name) < 90 for name in names)
+    assert {attributes["long_name"] for _, _, attributes in found.values()} == set(meta["a"])
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        (1, r"found an atlas of schema version 1, needs 2 to \d+: run lfm-atlas run"),
+        (None, "found an atlas of schema version None, needs"),
+        (SCHEMA_VERSION + 1, "it is from a later lfm-atlas, install that one"),
+    ],
+)
+def test_version_that_cannot_be_read__says_what_to_do(version: object, message: str) -> None:
+    with pytest.raises(AtlasError, match=message):
+        check_version(version)
+    with pytest.raises(AtlasError, match=message):
+        filled(xr.Dataset(attrs={"schema_version": version}), {})
+
+
+def test_atlas_of_version_2__gets_what_it_lacks() -> None:
+    old = xr.Dataset(
+        {"n_points": (("dataset", "source"), [[3, 0]])},
+        {side: [f"{m}/x" for m in "ab"] for side in ("source", "target")}
+        | {f"{side}_model": (side, ["a", "b"]) for side in ("source", "target")},
+        {"schema_version": 2},
+    )
+
+    new = filled(old, {"models": [{"name": "a", "meta": {"family": "mlp"}}, {"name": "b", "meta": {}}]})
+
+    assert new.attrs["schema_version"] == SCHEMA_VERSION
+    assert new["source_meta_family"].values.tolist() == new["target_meta_family"].values.tolist() == ["mlp", ""]
+    assert new["content"].values.tolist() == new["basis"].values.tolist() == [["", ""]]
