@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 
 from cyclopts import App, Parameter
 
+from flows.audit_commands import register_audits
 from flows.catalog_commands import catalog_app
 from flows.console import (
     CRASH,
@@ -40,6 +41,7 @@ app = App(
     130 or 143 stopped by SIGINT or SIGTERM.""",
 )
 app.command(catalog_app)
+register_audits(app)
 
 
 @app.command

@@ -124,10 +124,14 @@ def _space_variables(spaces: tuple[BasedSpace, ...], datasets: list[str], names:
     counts = {name: np.zeros(shape, dtype=np.int32) for name in ("n_points", "n_features")}
     facts = {name: np.full(shape, np.nan) for name in _SPACE_FACTS}
     method = np.full(shape, "", dtype=object)
+    # Digests: of activations with their ids, and of the ids alone. Another atlas tells by them what has changed.
+    content, ids = np.full(shape, "", dtype=object), np.full(shape, "", dtype=object)
     for based in spaces:
         place = (datasets.index(based.space.dataset), names.index(based.space.name))
         counts["n_points"][place], counts["n_features"][place] = based.n_points, based.n_features
         method[place] = based.facts["method"]
+        content[place], ids[place] = based.content, based.ids
         for name in _SPACE_FACTS:
             facts[name][place] = based.facts[name]
-    return {name: (("dataset", "source"), values) for name, values in {**counts, **facts, "method": method}.items()}
+    found = {**counts, **facts, "method": method, "content": content, "ids": ids}
+    return {name: (("dataset", "source"), values) for name, values in found.items()}

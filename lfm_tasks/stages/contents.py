@@ -16,7 +16,7 @@ from lfm_tasks.stages.sections import Section
 from lfm_tasks.stages.validate import Zoo
 from lfm_tasks.stores.digests import digest
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 @dataclass(frozen=True)
