@@ -1,6 +1,7 @@
 """The Prefect flow of an audit: the atlas, the checks, a state by name, an event, an artifact."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def audit_flow(announce: Announce = silent, found: list[Audited] | None = None) 
         """
         catalog = read_catalog(Path(parameters.catalog), trust_code=parameters.trust_code)
         with open_run(catalog, announce) as run:
-            audited = audit_zoo(run, parameters.promote, as_task)
+            # A stage goes on where it stopped; the flow is not tried again, since a broken limit is no accident.
+            audited = audit_zoo(run, parameters.promote, partial(as_task, retries=1))
         if found is not None:
             found.append(audited)
         return tell(audited.audit, str(catalog.root))

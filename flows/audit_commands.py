@@ -1,4 +1,4 @@
-"""The commands of audits: ``lfm-atlas audit``, ``prune``."""
+"""The commands of audits: ``lfm-atlas audit``, and those that put it on a schedule."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,7 @@ from flows.console import (
     read_or_leave,
     say,
 )
+from flows.deploy_commands import deploy, serve
 
 if TYPE_CHECKING:
     from flows.auditing import Audited
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 def register_audits(app: App) -> None:
     """Add the commands to the command line."""
-    for command in (audit,):
+    for command in (audit, deploy, serve):
         app.command(command)
 
 

@@ -1,6 +1,6 @@
 """Over 50 zoos drawn by seed: planted copies and fine-tunes are found, and nothing else is.
 
-Each zoo has 8 networks of scikit-learn, of other widths, activations and lengths of training, trained on the digits that
+Each zoo has 8 networks of scikit-learn, of other widths, activations and lengths of training, on the digits that
 the shipped zoo learned from; a copy of one with its units in another order and scaled; and another trained further on
 noisy digits. Nothing is declared.
 """
