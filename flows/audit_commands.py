@@ -10,6 +10,7 @@ from flows.console import (
     LIMIT_BROKEN,
     OK,
     SOME_FAILED,
+    USAGE,
     CatalogPath,
     TrustCode,
     complain,
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 def register_audits(app: App) -> None:
     """Add the commands to the command line."""
-    for command in (audit, deploy, serve):
+    for command in (audit, deploy, serve, prune):
         app.command(command)
 
 
@@ -48,6 +49,27 @@ def audit(
         else:
             audited = _audit(settings, promote, announce, dask)
     return _say(audited)
+
+
+def prune(
+    catalog: CatalogPath = DEFAULT_CATALOG,
+    *,
+    remove: Annotated[bool, Parameter(help="Remove them; without it they are only told.", negative="")] = False,
+) -> int:
+    """Find what is stored and no published atlas or baseline was made of; --remove removes it, and nothing else."""
+    settings = read_or_leave(catalog)
+    from lfm_tasks.reasons import ReasonError
+    from lfm_tasks.stages.prune import prune as prune_store
+
+    try:
+        pruned = prune_store(settings, remove=remove)
+    except ReasonError as error:
+        complain(f"{error} [{error.reason}]")
+        return USAGE
+    counts = ", ".join(f"{kind} {n}" for kind, n in pruned.count().items()) or "nothing"
+    verb = "removed" if remove else "would remove"
+    say(f"{verb}: {counts}; {pruned.n_bytes / 1e6:.1f} MB; {pruned.n_kept} units stay")
+    return OK
 
 
 def _audit(catalog: "Catalog", promote: bool, announce: "Announce", dask: bool) -> "Audited":

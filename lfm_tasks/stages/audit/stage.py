@@ -15,6 +15,7 @@ from lfm_tasks.stages.audit.published import Published
 from lfm_tasks.stages.run import Run
 from lfm_tasks.stores.atlas_files import published_key, read_atlas, read_json
 from lfm_tasks.stores.baselines import age_in_days, promote
+from lfm_tasks.stores.references import note_folder
 
 _NOTE = (
     "Similarity is evidence of lineage, not proof. Limits are only as good as the zoo they are measured on: "
@@ -68,6 +69,7 @@ def audit_atlas(run: Run, promote_anyway: bool = False) -> Audit:
     passes = config.promote == "on_pass" and audit.verdict != "fail"
     if passes or promote_anyway:
         audit = Audit(checks, now.key, key, promote(run.atlas_folder, place), audit.folder)
+        note_folder(run.store.root, now.key, place)
     write_audit(audit.folder, _facts(run, now, audit), checks)
     run.announce("audit", 1, 1)
     return audit
