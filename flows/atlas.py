@@ -18,11 +18,12 @@ from lfm_tasks.stages.run import Announce
 STAGE_TIMEOUT = 24 * 3600
 
 
-def as_task(stage: Callable[..., Any]) -> Callable[..., Any]:
+def as_task(stage: Callable[..., Any], *, retries: int = 0) -> Callable[..., Any]:
     """Make a stage a Prefect task. The store knows what is done: Prefect caches and persists nothing."""
     named = task(
         name=stage.__name__.replace("_", "-"),
-        retries=0,
+        retries=retries,
+        retry_delay_seconds=10,
         timeout_seconds=STAGE_TIMEOUT,
         cache_policy=NO_CACHE,
         persist_result=False,

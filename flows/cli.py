@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 from cyclopts import App, Parameter
 
 from flows.atlas_commands import add_atlas_commands, opened
+from flows.audit_commands import register_audits
 from flows.catalog_commands import catalog_app
 from flows.console import (
     CRASH,
@@ -42,6 +43,7 @@ app = App(
 )
 app.command(catalog_app)
 add_atlas_commands(app)
+register_audits(app)
 
 
 @app.command

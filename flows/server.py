@@ -32,8 +32,10 @@ QUIET = {
 
 
 @contextmanager
-def prefect_server(home: Path) -> Iterator[str]:
+def prefect_server(home: Path, *, with_schedules: bool = False) -> Iterator[str]:
     """Give the address of a Prefect API: the user's own (``PREFECT_API_URL``), or one started here.
+
+    ``with_schedules``: the whole server, with its scheduler and automations; without, the lean form of it.
 
     Ours keeps its records in ``home``, listens on 127.0.0.1 only, and dies with this process, however that dies.
     To be entered before ``prefect`` is imported.
@@ -48,7 +50,7 @@ def prefect_server(home: Path) -> Iterator[str]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    process = _start(home, port)
+    process = _start(home, port, with_schedules)
     os.environ["PREFECT_API_URL"] = address = f"http://127.0.0.1:{port}/api"
     try:
         yield address
@@ -69,14 +71,15 @@ def wait_until_ready(address: str) -> None:
     raise TimeoutError(f"the Prefect server at {address} did not answer within {START_SECONDS:.0f} s")
 
 
-def _start(home: Path, port: int) -> subprocess.Popen[bytes]:
+def _start(home: Path, port: int, with_schedules: bool) -> subprocess.Popen[bytes]:
     command = [
         sys.executable, "-m", "uvicorn", "--app-dir", str(home), "--factory", "prefect.server.api.server:create_app",
         "--host", "127.0.0.1", "--port", str(port), "--log-level", "error", "--timeout-keep-alive", "120",
         "--timeout-graceful-shutdown", "3",
     ]  # fmt: skip
-    # Prefect's lean form of the server: no scheduler, no interface.
-    environment = os.environ | {"PREFECT__SERVER_EPHEMERAL": "1", "PREFECT_UI_ENABLED": "false"}
+    environment = os.environ | {"PREFECT_UI_ENABLED": "false"}
+    if not with_schedules:
+        environment["PREFECT__SERVER_EPHEMERAL"] = "1"  # Prefect's lean form: no scheduler, no automations
     with (home / "server.log").open("ab") as log:
         return subprocess.Popen(  # noqa: S603 - our own interpreter
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, preexec_fn=_die_with_parent

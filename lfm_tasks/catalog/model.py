@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
+from lfm_tasks.catalog.audit import AuditConfig
 from lfm_tasks.catalog.comparisons import Comparison, Member
 from lfm_tasks.catalog.meta import check_meta
 from lfm_tasks.catalog.names import check_layer_name, check_name, check_visible
@@ -212,6 +213,7 @@ class CatalogText(Settings):
     defaults: dict[str, JsonValue] = Field(default_factory=dict)
     atlas: AtlasConfig = AtlasConfig()
     comparisons: dict[Name, Comparison] = Field(default_factory=dict)
+    audit: AuditConfig = AuditConfig()
     cluster: ClusterConfig = ClusterConfig()
 
 

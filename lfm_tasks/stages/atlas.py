@@ -25,6 +25,7 @@ STATUS = ("ok", "not_computed", *REASONS)
 _SPACE_KEYS = {
     "content": "SHA-256 of the activations and their ids: the same content is the same space",
     "basis": "key of the basis in the store that the atlas was made in",
+    "ids": "SHA-256 of the ids in order: the same ids are the same points",
 }
 _SPACE_FACTS = ("n_components", "n_zero_eigenvalues", "recall", "residual", "orthonormality", "eigengap")
 
@@ -149,7 +150,7 @@ def _space_variables(spaces: tuple[BasedSpace, ...], datasets: list[str], names:
         place = (datasets.index(based.space.dataset), names.index(based.space.name))
         counts["n_points"][place], counts["n_features"][place] = based.n_points, based.n_features
         texts["method"][place] = based.facts["method"]
-        texts["content"][place], texts["basis"][place] = based.content, based.key
+        texts["content"][place], texts["basis"][place], texts["ids"][place] = based.content, based.key, based.ids
         for name in _SPACE_FACTS:
             facts[name][place] = based.facts[name]
     return {

@@ -121,7 +121,7 @@ def store_basis(job: BasisJob) -> None:
     with job.store.open("activations", job.activations) as unit:
         activations, ids = read_activations(unit), unit.read("ids")
     metric = job.graph.metric
-    neighbours = _neighbours(activations, job)
+    neighbours = graph_neighbours(activations, job)
     recall = 1.0 if job.method == "exact" else neighbour_recall(neighbours, activations, metric=metric)
     if recall < LOWEST_RECALL:
         raise ReasonError(
@@ -146,7 +146,8 @@ def store_basis(job: BasisJob) -> None:
         unit_writer.facts |= _facts(job, basis, quality) | {"n_components": n_components, "recall": recall}
 
 
-def _neighbours(activations: np.ndarray, job: BasisJob) -> Neighbours:
+def graph_neighbours(activations: np.ndarray, job: BasisJob) -> Neighbours:
+    """Return the neighbours of every point by the job's method."""
     if job.method == "exact":
         return exact_neighbours(activations, job.graph.n_neighbors, metric=job.graph.metric)
     return approximate_neighbours(activations, job.graph.n_neighbors, metric=job.graph.metric, seed=SEED)

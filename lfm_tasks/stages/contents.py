@@ -30,6 +30,7 @@ class Contents:
     parts: tuple[Part, ...]
     not_computed: tuple[Space, ...] = ()
     sections: tuple[Section, ...] = ()
+    designs: tuple[str, ...] = ()
 
     @property
     def unpublished(self) -> str:
@@ -39,6 +40,21 @@ class Contents:
             return ""
         found = f"{n_spaces} spaces and {n_pairs} pairs of the others are not computed yet"
         return f"{found}, so the published atlas stays as it is: run all of the catalog"
+
+    @property
+    def units(self) -> dict[str, set[str]]:
+        """The units that it is made of, by kind."""
+        return {
+            "activations": {based.activations for based in self.spaces},
+            "bases": {based.key for based in self.spaces},
+            "scores": {place.block for place in self.scored.places.values()},
+            "designs": set(self.designs),
+        }
+
+    @property
+    def section_keys(self) -> list[str]:
+        """What its sections are made of: keys of their units, among other things."""
+        return [key for section in self.sections for key in section.keys]
 
     @property
     def refused(self) -> tuple[RefusedPairs, ...]:
@@ -76,9 +92,10 @@ def contents(
         }
     )
     moved = {dataset: design.kind for dataset, design in zoo.designs.items()}
+    designs = tuple(sorted(design.key for design in zoo.designs.values()))
     datasets = {based.space.dataset for based in spaces}
     resampled = {name: moved.get(name, "rows") for name in datasets}
-    return Contents(spaces, scored, ordered, resampled, key, zoo.parts, left_out, sections)
+    return Contents(spaces, scored, ordered, resampled, key, zoo.parts, left_out, sections, designs)
 
 
 def settings(run: Run) -> dict[str, Any]:

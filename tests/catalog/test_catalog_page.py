@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from lfm_tasks.catalog import model, read_catalog
+from lfm_tasks.catalog import audit, model, read_catalog
 from lfm_tasks.catalog.comparisons import chosen_models
 from lfm_tasks.stages.measures import unknown_measures
 
@@ -30,7 +30,8 @@ def test_page__shows_a_catalog_that_is_read(tmp_path: Path) -> None:
 
 
 def test_page__names_every_key() -> None:
-    kinds = [kind for kind in vars(model).values() if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    values = [*vars(model).values(), *vars(audit).values()]
+    kinds = [kind for kind in values if isinstance(kind, type) and issubclass(kind, BaseModel)]
     read = [kind for kind in kinds if kind not in (model.Catalog, model.Trust)]
     keys = {key for kind in read for key in kind.model_fields}
 

@@ -1,0 +1,83 @@
+"""The control pair: one recorded space against itself and against chance, to see whether the pipeline itself drifts."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from lfm_tasks.measures.permutation_moments import permutation_moments, permutation_profile, upper_tail
+from lfm_tasks.spaces import Space
+from lfm_tasks.spectral.basis import Basis, spectral_basis
+from lfm_tasks.spectral.full_map import full_map
+from lfm_tasks.spectral.graph import affinity_graph, join_components
+from lfm_tasks.spectral.scores import overlap
+from lfm_tasks.stages.activations import RecordedSpace, read_activations
+from lfm_tasks.stages.audit.check import Check, Measured, judged
+from lfm_tasks.stages.audit.published import Published
+from lfm_tasks.stages.bases import BasisJob, basis_job, graph_neighbours
+from lfm_tasks.stages.run import Run
+
+# A space with its rows in another order is the same space: what is missing to 1 is rounding.
+_SAME = 0.999
+# Features drawn at random are as good as permuted rows; rarer than this, they are not.
+_CHANCE = 1e-4
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class ControlLimit:
+    """The control is always enforced: without it no other number means anything."""
+
+    enforced: bool = True
+
+
+def control(run: Run, now: Published) -> Check:
+    """Return whether a space scores as itself with its rows in another order, and random features score as chance.
+
+    The basis that the space has in the store may have been made long ago; the one of the reordered rows is made now.
+    """
+    recorded = _smallest(run, now)
+    job = basis_job(run.store, run.catalog.atlas, recorded)
+    with run.store.open("activations", recorded.key) as unit:
+        activations, ids = read_activations(unit), unit.read("ids")
+    with run.store.open("bases", job.key) as unit:
+        stored = unit.read("eigenvectors")
+    generator = np.random.default_rng(_SEED)
+    order = generator.permutation(len(ids))
+    # Joined on ids, as a source is that has them in any order.
+    by_id = np.argsort(ids[order], kind="stable")
+    again = _basis(activations[order][by_id], job).eigenvectors
+    chance = _basis(generator.standard_normal(activations.shape), job).eigenvectors
+    itself = float(overlap(full_map(stored, again)))
+    random = float(overlap(full_map(stored, chance)))
+    moments = permutation_moments(permutation_profile(stored[:, 1:]), permutation_profile(chance[:, 1:]))
+    n_modes = stored.shape[1] - 1
+    p = upper_tail(moments, random * n_modes)
+    message = f"{recorded.space.name} scores {itself:.6f} with itself, {random:.3f} with random features (p {p:.2g})"
+    is_broken = itself < _SAME or p < _CHANCE
+    if is_broken:
+        message += ": the pipeline has changed; compare the versions in summary.json with the baseline's"
+    found = [
+        {"pair": "rows in another order", "overlap": round(itself, 6), "p_value": None, "limit": _SAME},
+        {"pair": "random features", "overlap": round(random, 4), "p_value": p, "limit": _CHANCE},
+    ]
+    null = {"of": "overlap of permuted rows, exact", "mean": round(moments.mean / n_modes, 4)}
+    return judged("control", ControlLimit(), is_broken, Measured(round(itself, 6), _SAME, message, found, null))
+
+
+def _smallest(run: Run, now: Published) -> RecordedSpace:
+    """Return the space of the atlas with the fewest numbers in it."""
+    sizes = (now.atlas["n_points"] * now.atlas["n_features"]).values
+    dataset, row = np.unravel_index(int(np.where(sizes > 0, sizes, np.inf).argmin()), sizes.shape)
+    content = str(now.atlas["content"].values[dataset, row])
+    receipt = next(r for r in run.store.receipts("activations") if r.facts["content"] == content)
+    cell = now.atlas.isel(dataset=dataset, source=row)
+    space = Space(str(cell["dataset"].item()), str(cell["source_model"].item()), str(cell["source_layer"].item()))
+    return RecordedSpace(space, receipt.key, float(cell["source_depth"]), **receipt.facts)
+
+
+def _basis(activations: np.ndarray, job: BasisJob) -> Basis:
+    neighbours = graph_neighbours(activations, job)
+    graph, _ = join_components(
+        affinity_graph(neighbours, kernel=job.graph.kernel), activations, metric=job.graph.metric
+    )
+    return spectral_basis(graph, job.n_eigenpairs)

@@ -1,0 +1,91 @@
+"""A published atlas as the checks see it: its scores, what it says of models, pairs of models."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import combinations
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lfm_tasks.measures.model_pairs import best_match, symmetrised
+from lfm_tasks.stages.zoo_statistics import families
+
+# What may differ between two atlases whose scores are still the same numbers.
+_NOT_IN_SCORES = ("measures", "null")
+
+
+@dataclass(frozen=True)
+class ModelPair:
+    """Two models of one dataset: their calibrated similarity, and whether ``base_model`` links them."""
+
+    dataset: str
+    source: str
+    target: str
+    similarity: float
+    related: bool
+
+    def finding(self, **more: Any) -> dict[str, Any]:
+        """Return the pair as evidence."""
+        place = {"dataset": self.dataset, "source": self.source, "target": self.target}
+        return place | {"similarity": round(self.similarity, 4)} | more
+
+
+@dataclass(frozen=True)
+class Published:
+    """An atlas and its summary; ``days``: since it was written."""
+
+    atlas: xr.Dataset
+    summary: Mapping[str, Any]
+    days: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """The key of the atlas."""
+        return str(self.summary["key"])
+
+    @cached_property
+    def meta(self) -> dict[str, dict[str, Any]]:
+        """What the catalog said of each model."""
+        return {model["name"]: model["meta"] for model in self.summary["models"]}
+
+    @property
+    def measure(self) -> str:
+        """The measure that models are compared by: overlap, if it is there."""
+        names = [str(name) for name in self.atlas["measure"].values]
+        return "overlap" if "overlap" in names else names[0]
+
+    @cached_property
+    def pairs(self) -> tuple[ModelPair, ...]:
+        """Return all pairs of models that have a calibrated similarity, the most alike first."""
+        return tuple(sorted(self._pairs(), key=lambda pair: (-round(pair.similarity, 6), pair.source, pair.target)))
+
+    def spaces(self, dataset: str) -> list[str]:
+        """Return the names of the spaces that a dataset has."""
+        present = self.atlas["n_points"].sel(dataset=dataset).values > 0
+        return [str(name) for name in self.atlas["source"].values[present]]
+
+    def other_settings(self, other: "Published") -> list[str]:
+        """Return the names of settings that make the scores of two atlases other numbers."""
+        ours, theirs = self.summary["settings"], other.summary["settings"]
+        names = sorted((ours.keys() & theirs.keys()).difference(_NOT_IN_SCORES))
+        differing = [name for name in names if ours[name] != theirs[name]]
+        same_convention = self.atlas.attrs["convention"] == other.atlas.attrs["convention"]
+        return differing if same_convention else ["convention", *differing]
+
+    def _pairs(self) -> Iterator[ModelPair]:
+        family = families(self.meta)
+        for dataset in map(str, self.atlas["dataset"].values):
+            names = self.spaces(dataset)
+            cells = self.atlas.sel(dataset=dataset, measure=self.measure, source=names, target=names)
+            of_space = cells["source_model"].values
+            rows = {str(model): np.flatnonzero(of_space == model) for model in sorted(set(of_space))}
+            values = cells["calibrated"].values
+            for source, target in combinations(rows, 2):
+                ways = np.zeros((2, 2))
+                ways[0, 1] = best_match(values[np.ix_(rows[source], rows[target])])
+                ways[1, 0] = best_match(values[np.ix_(rows[target], rows[source])])
+                similarity = float(symmetrised(ways)[0, 1])
+                if np.isfinite(similarity):
+                    yield ModelPair(dataset, source, target, similarity, family[source] == family[target])

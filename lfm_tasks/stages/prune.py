@@ -1,0 +1,79 @@
+"""Removes units that no published atlas and no baseline was made of, and nothing else."""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from lfm_tasks.catalog import Catalog
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.stores.locks import locked
+from lfm_tasks.stores.pruning import remove_unit, stored_units, unit_bytes
+from lfm_tasks.stores.references import Unit, forget, is_live, manifest_key, read_note, read_notes
+
+# What every atlas notes by kind. Units of other kinds go only when an atlas that is gone named them.
+NOTED = ("activations", "bases", "designs", "scores")
+_KEY = re.compile(r"\b[0-9a-f]{64}\b")
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What was removed, or would be: units as (kind, key), and their bytes; how many stay."""
+
+    units: tuple[Unit, ...]
+    n_bytes: int
+    n_kept: int
+
+    def count(self) -> dict[str, int]:
+        """Return how many units of each kind."""
+        kinds = [kind for kind, _ in self.units]
+        return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+
+
+def prune(catalog: Catalog, *, remove: bool) -> Pruned:
+    """Return the units that nothing published was made of; with ``remove`` they are gone.
+
+    Raises
+    ------
+    ReasonError
+        If the catalog's atlas is not there, or its units were never noted: everything would look unneeded.
+    StoreBusyError
+        If a run holds the store.
+    """
+    root = catalog.root / catalog.atlas.store
+    atlas = catalog.root / catalog.atlas.path
+    key = manifest_key(atlas)
+    if key is None or read_note(root, key) is None:
+        found = "no atlas" if key is None else "an atlas that does not say what it was made of"
+        raise ReasonError("missing_source", f"{atlas}: found {found}, needs one to know what to keep: lfm-atlas run")
+    with locked(root, "lfm-atlas prune"):
+        unneeded = _unneeded(root)
+        n_bytes = sum(unit_bytes(root, unit) for unit in unneeded)
+        n_kept = len(stored_units(root)) - len(unneeded)
+        if remove:
+            for unit in unneeded:
+                remove_unit(root, unit)
+            for note in read_notes(root):
+                if not is_live(root, note):
+                    forget(root, note)
+    return Pruned(unneeded, n_bytes, n_kept)
+
+
+def _unneeded(root: Path) -> tuple[Unit, ...]:
+    notes = {note: is_live(root, note) for note in read_notes(root)}
+    needed = frozenset().union(*(note.units for note, live in notes.items() if live))
+    named = frozenset().union(*(note.others for note, live in notes.items() if live))
+    former = frozenset().union(*(note.others for note, live in notes.items() if not live))
+    stored = stored_units(root)
+    others = {unit for unit in stored if unit[0] not in NOTED and (unit[1] in named or unit[1] not in former)}
+    # A unit that stays, such as a map that somebody named, keeps what its receipt names.
+    named |= {key for unit in others for key in _names(root, unit)}
+    kept = needed | others | {unit for unit in stored if unit[1] in named}
+    return tuple(sorted(stored - kept))
+
+
+def _names(root: Path, unit: Unit) -> set[str]:
+    path = root / "receipts" / unit[0] / f"{unit[1]}.json"
+    if not path.is_file():
+        return set()
+    return set(_KEY.findall(json.dumps(json.loads(path.read_bytes())["body"]["facts"])))

@@ -1,0 +1,96 @@
+"""Which units an atlas was made of: noted in the store for each published folder, so that others can be pruned.
+
+A note lies in ``references/<key of the atlas>.json``; it counts as long as one of its folders holds that atlas.
+"""
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from lfm_tasks.stores.durable import write_durably
+
+Unit = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Note:
+    """The units of one atlas as (kind, key), keys of sections whose kind it does not know, where it was published."""
+
+    key: str
+    units: frozenset[Unit]
+    others: frozenset[str]
+    folders: tuple[str, ...]
+
+
+def note_units(root: Path, key: str, units: Mapping[str, Iterable[str]], others: Iterable[str], folder: Path) -> None:
+    """Note what the atlas in ``folder`` was made of, in the store at ``root``."""
+    known = read_note(root, key)
+    folders = sorted({_relative(root, folder), *(known.folders if known else ())})
+    content = {
+        "folders": folders,
+        "units": {kind: sorted(set(keys)) for kind, keys in units.items()},
+        "others": sorted(set(others)),
+    }
+    _write(root, key, content)
+
+
+def note_folder(root: Path, key: str, folder: Path) -> None:
+    """Note that the atlas of this key lies in another folder, too; nothing where its units were never noted."""
+    path = _path(root, key)
+    if not path.is_file():
+        return
+    content = json.loads(path.read_bytes())
+    content["folders"] = sorted({_relative(root, folder), *content["folders"]})
+    _write(root, key, content)
+
+
+def read_note(root: Path, key: str) -> Note | None:
+    """Return what was noted of an atlas; None: nothing."""
+    path = _path(root, key)
+    if not path.is_file():
+        return None
+    content = json.loads(path.read_bytes())
+    units = frozenset((kind, unit) for kind, keys in content["units"].items() for unit in keys)
+    return Note(key, units, frozenset(content["others"]), tuple(content["folders"]))
+
+
+def read_notes(root: Path) -> list[Note]:
+    """Return all notes of a store."""
+    keys = sorted(path.stem for path in (root / "references").glob("*.json"))
+    return [note for key in keys if (note := read_note(root, key)) is not None]
+
+
+def is_live(root: Path, note: Note) -> bool:
+    """Return whether one of its folders still holds the atlas (damaged ones count: they may be mended)."""
+    return any(manifest_key(root / folder) == note.key for folder in note.folders)
+
+
+def forget(root: Path, note: Note) -> None:
+    """Remove a note."""
+    _path(root, note.key).unlink(missing_ok=True)
+
+
+def manifest_key(folder: Path) -> str | None:
+    """Return the key that an atlas's manifest names, without checking its files; None: there is no atlas."""
+    try:
+        return str(json.loads((folder / "manifest.json").read_bytes())["key"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _write(root: Path, key: str, content: Mapping[str, object]) -> None:
+    text = json.dumps(content, sort_keys=True, indent=1).encode()
+    path = _path(root, key)
+    if not path.is_file() or path.read_bytes() != text:
+        write_durably(path, text)
+
+
+def _path(root: Path, key: str) -> Path:
+    return root / "references" / f"{key}.json"
+
+
+def _relative(root: Path, folder: Path) -> str:
+    # Relative, so that a store and its atlas can be moved together.
+    return Path(os.path.relpath(folder, root)).as_posix()

@@ -1,0 +1,239 @@
+"""``lfm-atlas audit`` as a whole, without Prefect: files, exit codes, the baseline, what is computed."""
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from flows.cli import app
+from lfm_tasks.spectral.basis import spectral_basis
+from lfm_tasks.stages.audit import control
+from lfm_tasks.stores.atlas_files import published_key
+
+# Small zoos break limits that are made for real ones.
+SMALL_ZOO = {"quality": {"min_points": 100, "min_reliability": -1}, "near_duplicate": None}
+
+
+@pytest.fixture
+def write(write_zoo: Callable[..., Path]) -> Callable[..., Path]:
+    """Write a zoo with an audit section and what meta says of its models."""
+
+    def zoo(folder: Path, models: Any, meta: Mapping[str, Any] | None = None, **audit: Any) -> Path:
+        write_zoo(folder, models)
+        path = folder / "data_catalog.yaml"
+        content = YAML(typ="safe").load(path.read_text())
+        content["audit"] = {"checks": SMALL_ZOO} | audit
+        for name, facts in (meta or {}).items():
+            content["models"][name]["meta"] = facts
+        with path.open("w") as file:
+            YAML().dump(content, file)
+        return folder
+
+    return zoo
+
+
+def audit(folder: Path, *options: str) -> int:
+    code: int = app(
+        ["audit", str(folder / "data_catalog.yaml"), "--no-prefect", "--no-dask", *options],
+        result_action="return_value",
+    )
+    return code
+
+
+def facts(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / "audits" / "audit.json").read_text())
+    return content
+
+
+def statuses(folder: Path) -> dict[str, str]:
+    return {check["name"]: check["status"] for check in facts(folder)["checks"]}
+
+
+def changed(models: Any) -> Any:
+    layers, ids = models["model0"]
+    return {**models, "model0": ({name: rows[:, ::-1] ** 3 for name, rows in layers.items()}, ids)}
+
+
+def test_first_audit__has_no_baseline_and_becomes_it(tmp_path: Path, related_spaces: Any, write: Any) -> None:
+    folder = write(tmp_path, related_spaces(3))
+
+    assert audit(folder) == 0
+
+    found = facts(folder)
+    assert (found["verdict"], found["baseline"], found["promoted"]) == ("pass", None, True)
+    assert found["schema_version"] == 1
+    assert "evidence of lineage, not proof" in found["note"]
+    assert published_key(folder / "baseline") == published_key(folder / "atlas") == found["atlas"]
+    assert statuses(folder)["drift"] == "skipped"
+    assert statuses(folder)["control"] == "pass"
+
+
+def test_second_audit__of_an_unchanged_zoo_computes_nothing_and_passes(
+    tmp_path: Path, related_spaces: Any, write: Any
+) -> None:
+    folder = write(tmp_path, related_spaces(3))
+    audit(folder)
+
+    assert audit(folder) == 0
+
+    found = facts(folder)
+    assert found["computed"] == {"activations": 0, "bases": 0, "scores": 0, "atlas": 0}
+    assert found["baseline"] == found["atlas"]
+    assert statuses(folder)["drift"] == "pass"
+    history = [json.loads(line) for line in (folder / "audits" / "history.jsonl").read_text().splitlines()]
+    assert [line["promoted"] for line in history] == [True, False]
+    assert history[1]["checks"]["drift"] == {"status": "pass", "observed": 0.0}
+
+
+def test_changed_model__costs_its_own_spaces_and_pairs_breaks_limits_and_is_not_promoted(
+    tmp_path: Path, related_spaces: Any, write: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = related_spaces(4)
+    folder = write(tmp_path, models)
+    audit(folder)
+    before = published_key(folder / "baseline")
+    write(folder, changed(models))
+
+    assert audit(folder) == 3
+
+    # Two layers of eight changed: each with the six others, with itself, and the two with each other.
+    assert facts(folder)["computed"] == {"activations": 2, "bases": 2, "scores": 2 * 6 + 2 + 1, "atlas": 1}
+    assert {name for name, status in statuses(folder).items() if status == "fail"} == {
+        "drift", "changed_weights_same_version",
+    }  # fmt: skip
+    assert published_key(folder / "baseline") == before
+    told = capsys.readouterr()
+    assert "fail     changed_weights_same_version: other activations under the same version: model0" in told.err
+    assert "the baseline stays as it is" in told.out
+
+    assert audit(folder, "--promote") == 3
+    assert published_key(folder / "baseline") == published_key(folder / "atlas") != before
+    assert audit(folder) == 0
+
+
+def test_changed_model__under_a_new_version_passes_and_becomes_the_baseline(
+    tmp_path: Path, related_spaces: Any, write: Any
+) -> None:
+    models = related_spaces(3)
+    audit(write(tmp_path, models, {"model0": {"version": "1"}}))
+
+    assert audit(write(tmp_path, changed(models), {"model0": {"version": "2"}})) == 0
+    assert facts(tmp_path)["promoted"] is True
+
+
+def test_new_model__costs_its_own_spaces_and_pairs(tmp_path: Path, related_spaces: Any, write: Any) -> None:
+    models = related_spaces(4)
+    audit(write(tmp_path, {name: models[name] for name in ("model0", "model1", "model2")}))
+
+    assert audit(write(tmp_path, models)) == 0
+    assert facts(tmp_path)["computed"] == {"activations": 2, "bases": 2, "scores": 2 * 6 + 2 + 1, "atlas": 1}
+
+
+def test_model_that_is_gone__fails(tmp_path: Path, related_spaces: Any, write: Any) -> None:
+    models = related_spaces(3)
+    audit(write(tmp_path, models))
+    del models["model1"]
+
+    assert audit(write(tmp_path, models)) == 3
+    assert statuses(tmp_path)["missing"] == "fail"
+
+
+def test_promote_never__leaves_no_baseline(tmp_path: Path, related_spaces: Any, write: Any) -> None:
+    folder = write(tmp_path, related_spaces(2), promote="never")
+
+    assert audit(folder) == 0
+    assert not (folder / "baseline").exists()
+    assert audit(folder, "--promote") == 0
+    assert published_key(folder / "baseline") is not None
+
+
+def test_damaged_baseline__is_an_error_that_promoting_mends(tmp_path: Path, related_spaces: Any, write: Any) -> None:
+    folder = write(tmp_path, related_spaces(2))
+    audit(folder)
+    (folder / "baseline" / "summary.json").write_text("{}")
+
+    assert audit(folder) == 3
+    assert statuses(folder)["drift"] == "error"
+    [drift] = [check for check in facts(folder)["checks"] if check["name"] == "drift"]
+    assert "restore it, or audit with --promote" in drift["message"]
+    audit(folder, "--promote")
+    assert audit(folder) == 0
+
+
+def test_folder_that_is_no_baseline__is_left_alone(tmp_path: Path, related_spaces: Any, write: Any) -> None:
+    folder = write(tmp_path, related_spaces(2))
+    (folder / "baseline").mkdir()
+    (folder / "baseline" / "mine.txt").write_text("mine")
+
+    with pytest.raises(FileExistsError, match="is no atlas"):
+        audit(folder)
+    assert (folder / "baseline" / "mine.txt").read_text() == "mine"
+
+
+def test_space_that_failed__breaks_quality(tmp_path: Path, related_spaces: Any, write: Any) -> None:
+    models = related_spaces(2)
+    models["model1"][0]["layer1"][0, 0] = float("nan")
+
+    assert audit(write(tmp_path, models)) == 3
+    assert statuses(tmp_path)["quality"] == "fail"
+
+
+def test_junit__has_a_case_for_each_check(tmp_path: Path, related_spaces: Any, write: Any) -> None:
+    models = related_spaces(3)
+    folder = write(tmp_path, models)
+    audit(folder)
+    audit(write(folder, changed(models)))
+
+    suite = ElementTree.parse(folder / "audits" / "audit.junit.xml").getroot()  # noqa: S314 - our own file
+
+    assert (suite.tag, suite.get("tests"), suite.get("failures"), suite.get("errors")) == ("testsuite", "10", "2", "0")
+    failed = {case.get("name") for case in suite if case.find("failure") is not None}
+    assert failed == {"drift", "changed_weights_same_version"}
+
+
+def test_page__escapes_names_and_asks_nothing_of_any_network(tmp_path: Path, related_spaces: Any, write: Any) -> None:
+    models = related_spaces(2)
+    folder = write(tmp_path, models, {"model0": {"license": "<script>alert(1)</script>"}}, checks=SMALL_ZOO | {
+        "licence": {"allow": ["mit"]}
+    })  # fmt: skip
+    audit(folder)
+
+    page = (folder / "audits" / "audit.html").read_text()
+
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert "evidence of lineage, not proof" in page
+
+
+def test_torn_history__is_told(tmp_path: Path, related_spaces: Any, write: Any) -> None:
+    folder = write(tmp_path, related_spaces(2))
+    (folder / "audits").mkdir()
+    (folder / "audits" / "history.jsonl").write_text('{"time": "20')
+
+    with pytest.raises(ValueError, match="found a line that is no JSON"):
+        audit(folder)
+
+
+def test_control__sees_a_pipeline_that_changed(
+    tmp_path: Path, related_spaces: Any, write: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write(tmp_path, related_spaces(2))
+    audit(folder)
+
+    def other(graph: Any, n_eigenpairs: int) -> Any:
+        basis = spectral_basis(graph, n_eigenpairs)
+        turned = np.roll(basis.eigenvectors, 1, axis=0)
+        return type(basis)(basis.eigenvalues, turned, basis.next_eigenvalue)
+
+    monkeypatch.setattr(control, "spectral_basis", other)
+
+    assert audit(folder) == 3
+    [found] = [check for check in facts(folder)["checks"] if check["name"] == "control"]
+    assert found["status"] == "fail"
+    assert "the pipeline has changed" in found["message"]

@@ -1,0 +1,170 @@
+"""``lfm-atlas prune`` removes what no published atlas or baseline was made of, and nothing else."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.cli import app
+from lfm_tasks.stores.locks import StoreBusyError, locked
+from lfm_tasks.stores.pruning import stored_units
+from lfm_tasks.stores.references import read_notes
+from lfm_tasks.stores.units import UnitStore
+
+
+def command(name: str, folder: Path, *options: str) -> int:
+    code: int = app([name, str(folder / "data_catalog.yaml"), *options], result_action="return_value")
+    return code
+
+
+def run(folder: Path) -> None:
+    command("run", folder, "--no-prefect", "--no-dask")
+
+
+def audit(folder: Path, *options: str) -> None:
+    command("audit", folder, "--no-prefect", "--no-dask", *options)
+
+
+def prune(folder: Path, *options: str) -> int:
+    return command("prune", folder, *options)
+
+
+@pytest.fixture
+def two_models(tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path]) -> Path:
+    folder = write_zoo(tmp_path, related_spaces(2))
+    run(folder)
+    return folder
+
+
+def store(folder: Path) -> Path:
+    return folder / ".lfm-atlas"
+
+
+def change(folder: Path, related_spaces: Any, write_zoo: Callable[..., Path]) -> None:
+    """Put another model0 in the place of the old one, and compute it."""
+    models = related_spaces(3)
+    write_zoo(folder, {"model0": models["model2"], "model1": models["model1"]})
+    run(folder)
+
+
+def test_everything_needed__stays(two_models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = stored_units(store(two_models))
+
+    assert prune(two_models, "--remove") == 0
+
+    assert stored_units(store(two_models)) == before
+    assert "removed: nothing; 0.0 MB; 9 units stay" in capsys.readouterr().out
+
+
+def test_former_model__is_only_told_without_remove_and_gone_with_it(
+    two_models: Path, related_spaces: Any, write_zoo: Any, build: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    change(two_models, related_spaces, write_zoo)
+    before = stored_units(store(two_models))
+
+    assert prune(two_models) == 0
+    assert stored_units(store(two_models)) == before
+    assert "would remove: activations 2, bases 2" in capsys.readouterr().out
+
+    assert prune(two_models, "--remove") == 0
+    kept = stored_units(store(two_models))
+    assert {kind for kind, _ in before - kept} == {"activations", "bases"}
+    assert len(before - kept) == 4
+    # Nothing that the atlas was made of is gone: a run computes nothing, and every unit is whole.
+    assert not any(build(two_models).computed.values())
+    for kind, key in kept:
+        UnitStore(store(two_models)).check(kind, key)
+
+
+def test_baseline__keeps_what_it_was_made_of(two_models: Path, related_spaces: Any, write_zoo: Any, build: Any) -> None:
+    audit(two_models, "--promote")
+    change(two_models, related_spaces, write_zoo)
+    before = stored_units(store(two_models))
+
+    prune(two_models, "--remove")
+
+    assert stored_units(store(two_models)) == before
+    # The baseline's models come back without being computed.
+    write_zoo(two_models, related_spaces(2))
+    assert build(two_models).computed == {"activations": 0, "bases": 0, "scores": 0, "atlas": 1}
+
+
+def test_baseline_that_is_replaced__lets_its_units_go(two_models: Path, related_spaces: Any, write_zoo: Any) -> None:
+    audit(two_models, "--promote")
+    change(two_models, related_spaces, write_zoo)
+    audit(two_models, "--promote")
+
+    prune(two_models, "--remove")
+
+    assert len(read_notes(store(two_models))) == 1
+    assert len([unit for unit in stored_units(store(two_models)) if unit[0] == "bases"]) == 4
+
+
+def test_units_of_another_kind__stay_and_keep_what_they_name(
+    two_models: Path, related_spaces: Any, write_zoo: Any
+) -> None:
+    root = store(two_models)
+    bases = {key for kind, key in stored_units(root) if kind == "bases"}
+    former = sorted(bases)[0]
+    folder = root / "receipts" / "named_maps"
+    folder.mkdir()
+    body = {"body": {"facts": {"source": former}}}
+    (folder / "mine.json").write_text(json.dumps(body))
+    models = related_spaces(4)
+    write_zoo(two_models, {"model2": models["model2"], "model3": models["model3"]})
+    run(two_models)
+
+    prune(two_models, "--remove")
+
+    kept = stored_units(root)
+    assert ("named_maps", "mine") in kept
+    assert {key for kind, key in kept if kind == "bases"} & bases == {former}
+
+
+def test_unit_without_a_receipt__goes(two_models: Path) -> None:
+    torn = store(two_models) / "units" / "bases" / ("0" * 64)
+    torn.mkdir()
+    (torn / "half").write_text("written")
+
+    prune(two_models, "--remove")
+
+    assert not torn.exists()
+
+
+def test_prune_while_a_run_holds_the_store__is_refused(two_models: Path) -> None:
+    before = stored_units(store(two_models))
+
+    with locked(store(two_models), "a run"), pytest.raises(StoreBusyError, match="in use by 'a run'"):
+        prune(two_models, "--remove")
+
+    assert stored_units(store(two_models)) == before
+
+
+def test_prune_without_an_atlas__is_refused(
+    tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert prune(write_zoo(tmp_path, related_spaces(2))) == 2
+    assert "found no atlas, needs one to know what to keep: lfm-atlas run" in capsys.readouterr().err
+
+
+def test_prune_of_an_atlas_that_was_never_noted__is_refused_until_a_run(
+    two_models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    [note] = (store(two_models) / "references").iterdir()
+    note.unlink()
+
+    assert prune(two_models, "--remove") == 2
+    assert "found an atlas that does not say what it was made of" in capsys.readouterr().err
+    run(two_models)
+    assert prune(two_models, "--remove") == 0
+
+
+def test_folder_moved_elsewhere__is_pruned_as_before(
+    two_models: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    there = two_models.rename(tmp_path_factory.mktemp("moved") / "zoo")
+
+    assert prune(there, "--remove") == 0
+    assert len(stored_units(store(there))) == 9

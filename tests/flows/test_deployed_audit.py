@@ -1,0 +1,214 @@
+"""Audits on a schedule, against a real Prefect server and a real process worker on loopback."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from flows.server import QUIET
+
+SECONDS = 300
+
+
+class Server:
+    """A Prefect server, asked over its API; ``environment`` is for whoever talks to it."""
+
+    def __init__(self, address: str, environment: dict[str, str], folder: Path) -> None:
+        self.address, self.environment, self.folder = address, environment, folder
+        self.started: list[subprocess.Popen[bytes]] = []
+
+    def start(self, *command: str, folder: Path | None = None) -> subprocess.Popen[bytes]:
+        with (self.folder / "processes.log").open("ab") as log:
+            process = subprocess.Popen(
+                [sys.executable, *command], env=self.environment, cwd=folder or self.folder, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        self.started.append(process)
+        return process
+
+    def stop(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            for process in reversed(self.started):
+                if process.poll() is None:
+                    os.killpg(process.pid, number)
+                    try:
+                        process.wait(20)
+                    except subprocess.TimeoutExpired:
+                        continue
+
+    def ask(self, path: str, body: Any) -> Any:
+        request = urllib.request.Request(  # noqa: S310 - our own loopback address
+            f"{self.address}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own loopback address
+            return json.loads(answer.read())
+
+    def runs(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.ask("flow_runs/filter", {"sort": "START_TIME_ASC"})
+        return [run for run in found if run["state_type"] != "SCHEDULED"]
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        found = self.ask("events/filter", {"filter": {"event": {"name": [name]}}, "limit": 50})
+        return list(found["events"])
+
+    def wait_for(self, what: str, found: Callable[[], Any]) -> Any:
+        deadline = time.monotonic() + SECONDS
+        while time.monotonic() < deadline:
+            if result := found():
+                return result
+            time.sleep(2)
+        log = (self.folder / "processes.log").read_text()[-4000:]
+        states = [(run["name"], run["state_name"], run["state"]["message"]) for run in self.runs()]
+        raise AssertionError(f"no {what} within {SECONDS} s; runs: {states}; log: {log}")
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folder = tmp_path / "server"
+    (folder / "home").mkdir(parents=True)
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    address = f"http://127.0.0.1:{port}/api"
+    environment = own | QUIET | {
+        "PREFECT_HOME": str(folder / "home"),
+        "PREFECT_API_URL": address,
+        "PREFECT_LOGGING_LEVEL": "INFO",
+        "PREFECT_UI_ENABLED": "false",
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }  # fmt: skip
+    server = Server(address, environment, folder)
+    try:
+        server.start("-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port))
+        server.wait_for("server", lambda: _answers(address))
+        yield server
+    finally:
+        server.stop()
+
+
+def _answers(address: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=2):  # noqa: S310 - our own loopback address
+            return True
+    except OSError:
+        return False
+
+
+@pytest.fixture
+def zoo(tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path]) -> Path:
+    folder = write_zoo(tmp_path / "zoo", related_spaces(2))
+    path = folder / "data_catalog.yaml"
+    content = YAML(typ="safe").load(path.read_text())
+    content["audit"] = {"checks": {"quality": {"min_points": 100, "min_reliability": -1}, "near_duplicate": None}}
+    content["cluster"] = {"n_workers": 1}
+    with path.open("w") as file:
+        YAML().dump(content, file)
+    return folder
+
+
+def deploy(server: Server, zoo: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", "deploy", str(zoo / "data_catalog.yaml"), *options],
+        env=server.environment, cwd=zoo, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_schedule__fires_completes_breaks_by_name_and_an_automation_answers(server: Server, zoo: Path) -> None:
+    for _ in range(2):  # the second replaces the first
+        deployed = deploy(server, zoo, "--cron", "* * * * *")
+        assert deployed.returncode == 0, deployed.stderr
+    [deployment] = server.ask("deployments/filter", {})
+    assert deployment["name"] == "zoo"
+    assert deployment["schedules"][0]["schedule"]["cron"] == "* * * * *"
+    assert deployment["global_concurrency_limit"]["limit"] == 1
+    assert deployment["concurrency_options"]["collision_strategy"] == "CANCEL_NEW"
+    described = json.dumps(deployment["parameter_openapi_schema"])
+    for text in ("Path of the catalog", "Make this atlas the baseline", "they are code"):
+        assert text in described
+    assert len(server.ask("automations/filter", {})) == 3
+
+    server.start("-m", "prefect", "worker", "start", "--pool", "lfm-atlas", folder=zoo)
+    [first] = server.wait_for("completed run", lambda: [r for r in server.runs() if r["state_name"] == "Completed"][:1])
+
+    assert first["name"] == f"audit of {zoo / 'data_catalog.yaml'}"
+    assert first["auto_scheduled"] is True
+    assert {"audit", "lfm-atlas", "zoo:zoo"} <= set(first["tags"])
+    assert json.loads((zoo / "audits" / "audit.json").read_text())["verdict"] in ("pass", "warn")
+
+    shutil.copy(zoo / "model1.npz", zoo / "model0.npz")  # another model under the same name and version
+    shutil.copy(zoo / "model1_ids.npy", zoo / "model0_ids.npy")
+    [broken] = server.wait_for(
+        "broken run", lambda: [r for r in server.runs() if r["state_name"] == "ThresholdBroken"][:1]
+    )
+
+    assert broken["state_type"] == "FAILED"
+    assert "checks broke their limit" in broken["state"]["message"]
+    [event, *_] = server.wait_for("event", lambda: server.events("lfm-atlas.audit.fail"))
+    assert "changed_weights_same_version" in event["payload"]["sentence"]
+    fired = server.wait_for("automation", lambda: server.events("prefect.automation.triggered"))
+    assert {e["resource"]["prefect.resource.name"] for e in fired} >= {"lfm-atlas audit broke a limit"}
+    server.wait_for("action", lambda: server.events("prefect.automation.action.executed"))
+
+
+@pytest.mark.slow
+def test_serve__runs_audits_on_this_machine_and_stops_with_everything(zoo: Path, tmp_path: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+    with (tmp_path / "serve.log").open("wb") as log:
+        serving = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "serve", "data_catalog.yaml", "--cron", "* * * * *"],
+            cwd=zoo, env=environment, stdout=log, stderr=log,
+        )  # fmt: skip
+    try:
+        deadline = time.monotonic() + SECONDS
+        while not (zoo / "audits" / "audit.json").exists() and time.monotonic() < deadline:
+            assert serving.poll() is None, (tmp_path / "serve.log").read_text()
+            time.sleep(1)
+        assert (zoo / "audits" / "audit.json").exists(), (tmp_path / "serve.log").read_text()
+    finally:
+        serving.send_signal(signal.SIGTERM)
+        code = serving.wait(60)
+
+    assert code == 143, (tmp_path / "serve.log").read_text()
+    assert nobody_left(zoo)
+
+
+def nobody_left(folder: Path) -> bool:
+    for _ in range(100):
+        lines = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                try:
+                    lines.append((entry / "cmdline").read_bytes().decode(errors="replace"))
+                except OSError:
+                    continue
+        if not any(str(folder) in line for line in lines):
+            return True
+        time.sleep(0.2)
+    return False
+
+
+def test_deploy_without_a_server__says_what_to_do(zoo: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+
+    refused = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "deploy", str(zoo / "data_catalog.yaml")],
+        env=environment, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+
+    assert refused.returncode == 2
+    assert "found no PREFECT_API_URL, needs the address of a server" in refused.stderr
