@@ -56,6 +56,15 @@ class IntervalsConfig(Settings):
         return self
 
 
+class EmbeddingsConfig(Settings):
+    """Pictures and linear probes of chosen spaces: globs of models, or with ``/`` of spaces (model/layer)."""
+
+    spaces: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)]
+    max_points: int = Field(default=2000, ge=10, description="a cap on points, drawn with seed")
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    perplexity: float = Field(default=30.0, ge=1)
+
+
 class AtlasConfig(Settings):
     """What is computed, and where it is written; paths are relative to the catalog."""
 
@@ -69,6 +78,8 @@ class AtlasConfig(Settings):
         "lfm",
         "overlap",
     )
+    keep_maps: Literal["best", "all", "none"] = "best"
+    embeddings: EmbeddingsConfig | None = None
     null: NullConfig = NullConfig()
     intervals: IntervalsConfig = IntervalsConfig()
     min_overlap: float = Field(default=0.5, gt=0, le=1, description="share of the smaller space's ids, in (0, 1]")
