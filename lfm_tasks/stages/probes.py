@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import version
 
 import numpy as np
 
@@ -15,7 +14,7 @@ from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.digests import digest
 from lfm_tasks.stores.units import Receipt, UnitStore
 
-# Settings of the probes, content of the source and of the target; equal ones: the target's own probe.
+# Key of the points, which also decide the folds; content of source and target. Equal ones: the target's own probe.
 ProbedPair = tuple[str, str, str]
 
 
@@ -25,7 +24,6 @@ class ProbeJob:
 
     store: UnitStore
     key: str
-    settings: str
     points: str
     target: str
     sources: tuple[str, ...]
@@ -36,17 +34,16 @@ def probe_pairs(
     run: Run, wanted: list[tuple[BasedSpace, BasedSpace, EmbeddedPoints]]
 ) -> tuple[dict[ProbedPair, float], dict[ProbedPair, Trouble]]:
     """Return the accuracy of each (source, target), computed where it is missing, and why some have none."""
-    points = {probe_settings(own): own.key for _, _, own in wanted}
     pairs = {probed_pair(source, target, own) for source, target, own in wanted}
     activations = {based.content: based.activations for *both, _ in wanted for based in both}
     known = {pair: where for pair, where in _stored(run.store.receipts("probes")) if pair in pairs}
-    jobs = list(_jobs(run.store, sorted(pairs - known.keys()), points, activations))
+    jobs = list(_jobs(run.store, sorted(pairs - known.keys()), activations))
     troubles: dict[ProbedPair, Trouble] = {}
     run.announce("probes", 0, len(jobs))
     for done, (number, result) in enumerate(run.workers.run(store_probes, jobs), start=1):
         job = jobs[number]
         if isinstance(result, Trouble):
-            troubles |= {(job.settings, source, job.target): result for source in job.sources}
+            troubles |= {(job.points, source, job.target): result for source in job.sources}
         else:
             known |= dict(_stored([run.store.receipt("probes", job.key)]))
         run.announce("probes", done, len(jobs))
@@ -59,14 +56,9 @@ def probe_pairs(
     return {pair: float(blocks[block][row]) for pair, (block, row) in known.items()}, troubles
 
 
-def probe_settings(points: EmbeddedPoints) -> str:
-    """Return the digest of everything but the two spaces that can change an accuracy."""
-    return digest({"kind": "probes", "points": points.key, "version": version("scikit-learn")})
-
-
 def probed_pair(source: BasedSpace, target: BasedSpace, points: EmbeddedPoints) -> ProbedPair:
     """Return how units name a pair."""
-    return probe_settings(points), source.content, target.content
+    return points.key, source.content, target.content
 
 
 def store_probes(job: ProbeJob) -> None:
@@ -92,22 +84,20 @@ def store_probes(job: ProbeJob) -> None:
         accuracies.append(transferred_probe_accuracy(source[ours], target[theirs], classes, folds))
     with job.store.commit("probes", job.key) as unit_writer:
         unit_writer.arrays.write("accuracies", np.array(accuracies))
-        unit_writer.facts |= {"settings": job.settings, "target": job.target, "sources": list(job.sources)}
+        unit_writer.facts |= {"points": job.points, "target": job.target, "sources": list(job.sources)}
 
 
-def _jobs(
-    store: UnitStore, missing: list[ProbedPair], points: Mapping[str, str], activations: Mapping[str, str]
-) -> Iterator[ProbeJob]:
+def _jobs(store: UnitStore, missing: list[ProbedPair], activations: Mapping[str, str]) -> Iterator[ProbeJob]:
     by_target: dict[tuple[str, str], list[str]] = {}
-    for settings, source, target in missing:
-        by_target.setdefault((settings, target), []).append(source)
-    for (settings, target), sources in sorted(by_target.items()):
-        key = digest({"kind": "probes", "settings": settings, "target": target, "sources": sources})
+    for points, source, target in missing:
+        by_target.setdefault((points, target), []).append(source)
+    for (points, target), sources in sorted(by_target.items()):
+        key = digest({"kind": "probes", "points": points, "target": target, "sources": sources})
         own = {content: activations[content] for content in (target, *sources)}
-        yield ProbeJob(store, key, settings, points[settings], target, tuple(sources), own)
+        yield ProbeJob(store, key, points, target, tuple(sources), own)
 
 
 def _stored(receipts: Iterable[Receipt]) -> Iterator[tuple[ProbedPair, tuple[str, int]]]:
     for receipt in receipts:
         for row, source in enumerate(receipt.facts["sources"]):
-            yield (receipt.facts["settings"], source, receipt.facts["target"]), (receipt.key, row)
+            yield (receipt.facts["points"], source, receipt.facts["target"]), (receipt.key, row)

@@ -195,7 +195,11 @@ def test_map_of_a_damaged_base__is_told_and_made_by_the_next_run(
 
     [failure] = build(folder).failures
 
-    assert (failure.dataset, failure.model, failure.stage) == ("probe", "map of model0/layer0 and model1/layer0", "maps")
+    assert (failure.dataset, failure.model, failure.stage) == (
+        "probe",
+        "map of model0/layer0 and model1/layer0",
+        "maps",
+    )
     assert "it was put into quarantine: run again to make it anew" in failure.message
     assert read_groups(tmp_path / "atlas") == {}
     assert build(folder).failures == ()
