@@ -11,7 +11,7 @@ from lfm_tasks.spaces import Space
 from lfm_tasks.stages.asked import embedded_spaces
 from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.contents import not_computed
-from lfm_tasks.stages.embedded_points import EmbeddedPoints, store_points
+from lfm_tasks.stages.embedded_points import EmbeddedPoints, read_points, store_points
 from lfm_tasks.stages.kept_pairs import embedded_pairs
 from lfm_tasks.stages.pictures import draw_spaces
 from lfm_tasks.stages.probes import probe_pairs, probed_pair
@@ -33,12 +33,15 @@ _MEANINGS = {
 
 @dataclass(frozen=True)
 class Embeddings:
-    """The section ``embeddings``: spaces in the order of names, the picture of each ("": none), accuracies."""
+    """The section ``embeddings``: spaces in the order of names, the picture of each ("": none), accuracies.
+
+    ``points`` are keys, by dataset.
+    """
 
     spaces: tuple[BasedSpace, ...] = ()
     pictures: tuple[str, ...] = ()
     accuracies: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
-    points: Mapping[str, EmbeddedPoints] = field(default_factory=dict)
+    points: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -46,9 +49,8 @@ class Embeddings:
         if not self.spaces:
             return ()
         named = [asdict(based.space) for based in self.spaces]
-        points = {dataset: own.key for dataset, own in self.points.items()}
         accuracies = sorted([*pair, value] for pair, value in self.accuracies.items())
-        content = {"spaces": named, "pictures": self.pictures, "points": points, "accuracies": accuracies}
+        content = {"spaces": named, "pictures": self.pictures, "points": self.points, "accuracies": accuracies}
         return (digest({"kind": "embeddings of an atlas", **content}),)
 
     def groups(self, run: Run) -> dict[str, xr.Dataset]:
@@ -58,7 +60,7 @@ class Embeddings:
         return {f"embeddings/{dataset}": self._group(run, dataset, dict(own)) for dataset, own in by_dataset}
 
     def _group(self, run: Run, dataset: str, drawn: Mapping[Space, str]) -> xr.Dataset:
-        points = self.points[dataset]
+        points = read_points(run.store, self.points[dataset])
         names = [space.name for space in drawn]
         pictures = np.full((len(names), len(points.ids), 2), np.nan, dtype=np.float32)
         for number, key in enumerate(drawn.values()):
@@ -112,7 +114,8 @@ def embed_spaces(
         Failure(space.dataset, space.model, space.layer, "embeddings", trouble.reason, trouble.message)
         for space, trouble in why.items()
     ]
-    return Embeddings(tuple(chosen), pictures, accuracies, points), (*failures, *new)
+    keys_of_points = {dataset: own.key for dataset, own in points.items()}
+    return Embeddings(tuple(chosen), pictures, accuracies, keys_of_points), (*failures, *new)
 
 
 def _fill_in(picture: np.ndarray, store: UnitStore, key: str, points: EmbeddedPoints) -> None:

@@ -1,12 +1,13 @@
 """Stage kept maps: functional maps that stay in the atlas, and where on the points two spaces differ."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from itertools import groupby
 
 import numpy as np
 import xarray as xr
 
+from lfm_tasks.sources.datasets import DatasetRows
 from lfm_tasks.spectral.basis import Basis
 from lfm_tasks.spectral.distortion import source_distortion, target_distortion
 from lfm_tasks.spectral.full_map import full_map
@@ -44,11 +45,11 @@ class KeepJob:
 
 @dataclass(frozen=True)
 class KeptMaps:
-    """The section ``maps``: pairs, the block and row of each, the text labels of each dataset's points."""
+    """The section ``maps``: pairs, the block and row of each, what each dataset says of its points."""
 
     pairs: tuple[SpacePair, ...] = ()
-    places: Mapping[KeyPair, tuple[str, int]] | None = None
-    labels: Mapping[str, Mapping[str, str]] | None = None
+    places: Mapping[KeyPair, tuple[str, int]] = field(default_factory=dict)
+    rows: Mapping[str, DatasetRows] = field(default_factory=dict)
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -56,7 +57,8 @@ class KeptMaps:
         if not self.pairs:
             return ()
         named = [[*asdict(based.space).values(), based.key] for pair in self.pairs for based in pair]
-        return (digest({"kind": "kept maps", "pairs": named, "labels": self.labels}),)
+        labels = {dataset: text_labels(rows) for dataset, rows in self.rows.items()}
+        return (digest({"kind": "kept maps", "pairs": named, "labels": labels}),)
 
     def groups(self, run: Run) -> dict[str, xr.Dataset]:
         """Return ``maps/<dataset>``: (pair, target_eigenpair, source_eigenpair), and distortions (pair, point)."""
@@ -64,15 +66,14 @@ class KeptMaps:
         return {f"maps/{dataset}": self._group(run.store, dataset, list(pairs)) for dataset, pairs in by_dataset}
 
     def _group(self, store: UnitStore, dataset: str, pairs: list[SpacePair]) -> xr.Dataset:
-        places = self.places or {}
         blocks = {}
-        for block in sorted({places[_key_pair(pair)][0] for pair in pairs}):
+        for block in sorted({self.places[_key_pair(pair)][0] for pair in pairs}):
             with store.open("kept_maps", block) as unit:
                 blocks[block] = {name: unit.read(name) for name in ("functional_maps", "distortions", "ids")}
         points = np.unique(np.concatenate([block["ids"] for block in blocks.values()]))
         maps, distortions = [], np.full((2, len(pairs), len(points)), np.nan, dtype=np.float32)
         for number, (source, target) in enumerate(pairs):
-            name, row = places[_key_pair((source, target))]
+            name, row = self.places[_key_pair((source, target))]
             stored, is_turned = blocks[name], source.key > target.key
             functional_map = stored["functional_maps"][row]
             maps.append(functional_map.T if is_turned else functional_map)
@@ -90,7 +91,7 @@ class KeptMaps:
             "source": ("pair", np.array([source.space.name for source, _ in pairs], dtype=object)),
             "target": ("pair", np.array([target.space.name for _, target in pairs], dtype=object)),
             "point": points.astype(object),
-            "label": ("point", labels_of(points, (self.labels or {}).get(dataset, {}))),
+            "label": ("point", labels_of(points, text_labels(self.rows[dataset]))),
         }
         return xr.Dataset(variables, coordinates, {"regime": "full", "map_back": "transpose"})
 
@@ -117,8 +118,8 @@ def keep_maps(
     n_new = sum(job.pairs[0] in places and len(job.pairs) for job in jobs)
     run.tally.count("maps", n_new, len(places) - n_new)
     made = tuple(pair for pair in pairs if _key_pair(pair) in places)
-    labels = {dataset: text_labels(zoo.rows[dataset]) for dataset in {pair[0].space.dataset for pair in made}}
-    return KeptMaps(made, places, labels), failures
+    rows = {dataset: zoo.rows[dataset] for dataset in {source.space.dataset for source, _ in made}}
+    return KeptMaps(made, places, rows), failures
 
 
 def store_maps(job: KeepJob) -> None:

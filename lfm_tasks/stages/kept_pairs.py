@@ -1,7 +1,7 @@
 """Which pairs of spaces keep their functional map in the atlas."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from math import isfinite
 
 import numpy as np
 
@@ -12,26 +12,14 @@ from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.kept_size import KEEP_MAPS
 from lfm_tasks.stages.map_scores import MAP_SCORES
 from lfm_tasks.stages.run import Run
-from lfm_tasks.stages.scores import Scored
+from lfm_tasks.stages.scores import PairScores, Scored
 from lfm_tasks.stages.statistics import STATISTICS
 from lfm_tasks.stages.validate import Zoo
 
 SpacePair = tuple[BasedSpace, BasedSpace]
 # Rounding must not choose among pairs that are equally alike.
 _DIGITS = 9
-
-
-@dataclass(frozen=True)
-class _Liking:
-    """How alike two spaces are: by the measure that comes first, then by how much, then by name."""
-
-    measure: int
-    unlike: float
-    pair: SpacePair
-
-    @property
-    def order(self) -> tuple[int, float, Space, Space]:
-        return self.measure, self.unlike, self.pair[0].space, self.pair[1].space
+_SCORE, _CALIBRATED = (STATISTICS.index(name) for name in ("score", "calibrated"))
 
 
 def kept_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...], scored: Scored) -> tuple[SpacePair, ...]:
@@ -41,9 +29,9 @@ def kept_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...], scored: Score
     keep = run.catalog.atlas.keep_maps
     kept = set(embedded_pairs(run.catalog, zoo, allowed, scored))
     if keep == "all":
-        kept |= {(a.space, b.space) for a, b in _scored_pairs(zoo, allowed, scored)}
+        kept |= {(source.space, target.space) for source, target, _ in _scored_pairs(zoo, allowed, scored)}
     elif keep == "best":
-        kept |= {(a.space, b.space) for a, b in _most_alike(run, _scored_pairs(zoo, allowed, scored), scored)}
+        kept |= _most_alike(run, zoo, allowed, scored)
     return tuple((allowed[source], allowed[target]) for source, target in sorted(kept))
 
 
@@ -59,53 +47,50 @@ def embedded_pairs(
         for target in wanted.intersection(part.targets)
         if source != target
     }
-    return {pair for pair in asked if _has_scores(scored, based[pair[0]], based[pair[1]])}
+    return {pair for pair in asked if _place(scored, based[pair[0]], based[pair[1]])}
 
 
-def _scored_pairs(zoo: Zoo, based: Mapping[Space, BasedSpace], scored: Scored) -> Iterator[SpacePair]:
+def _scored_pairs(
+    zoo: Zoo, based: Mapping[Space, BasedSpace], scored: Scored
+) -> Iterator[tuple[BasedSpace, BasedSpace, PairScores]]:
     """Yield all pairs of different spaces that were asked for and have scores, source first in the order of names."""
     for part in zoo.parts:
-        for pair in part.pairs():
-            source, target = min(pair), max(pair)
-            if source == target or source not in based or target not in based:
+        for one, other in part.pairs():
+            if one == other or one not in based or other not in based:
                 continue
-            if _has_scores(scored, based[source], based[target]):
-                yield based[source], based[target]
+            source, target = (based[one], based[other]) if one < other else (based[other], based[one])
+            if place := _place(scored, source, target):
+                yield source, target, place
 
 
-def _has_scores(scored: Scored, source: BasedSpace, target: BasedSpace) -> bool:
-    pair = source.space.dataset, source.key, target.key
-    return scored.place(*pair) is not None and scored.refusal(*pair) is None
+def _place(scored: Scored, source: BasedSpace, target: BasedSpace) -> PairScores | None:
+    place = scored.place(source.space.dataset, source.key, target.key)
+    return None if place is None or place.refusal else place
 
 
-def _most_alike(run: Run, pairs: Iterable[SpacePair], scored: Scored) -> Iterator[SpacePair]:
-    """Yield the most alike layers of each two models: by overlap, or by the first other score of maps asked for."""
-    of_maps = [name for name in run.catalog.atlas.measures if name in MAP_SCORES]
-    preference = list(dict.fromkeys(["overlap", *of_maps, *MAP_SCORES]))
-    best: dict[tuple[str, str, str], _Liking] = {}
-    for found in _likings(run, pairs, scored, preference):
-        source, target = (based.space for based in found.pair)
-        models = source.dataset, source.model, target.model
-        if models not in best or found.order < best[models].order:
-            best[models] = found
-    for found in best.values():
-        yield found.pair
+def _most_alike(run: Run, zoo: Zoo, based: Mapping[Space, BasedSpace], scored: Scored) -> set[tuple[Space, Space]]:
+    """Return the most alike layers of each two models: by overlap, or by the first other score of maps asked for.
 
-
-def _likings(run: Run, pairs: Iterable[SpacePair], scored: Scored, preference: list[str]) -> Iterator[_Liking]:
+    Among the layers' pairs the measure counts first, then how alike they are, then the names.
+    """
+    preference = list(dict.fromkeys(["overlap", *run.catalog.atlas.measures, *MAP_SCORES]))
+    of_maps = [name for name in preference if name in MAP_SCORES]
+    has_chance = run.catalog.atlas.null.n_permutations > 0
     blocks: dict[str, np.ndarray] = {}
-    for source, target in pairs:
-        bases = source.space.dataset, source.key, target.key
-        place, measures = scored.place(*bases), scored.measures(*bases)
-        usable = [name for name in preference if name in measures]
-        if source.space.model == target.space.model or place is None or not usable:
+    best: dict[tuple[str, str, str], tuple[int, float, Space, Space]] = {}
+    for source, target, place in _scored_pairs(zoo, based, scored):
+        first, second = source.space, target.space
+        measures = scored.measures(first.dataset, source.key, target.key)
+        name = next((name for name in of_maps if name in measures), None)
+        if first.model == second.model or name is None:
             continue
         if place.block not in blocks:
             with run.store.open("scores", place.block) as unit:
                 blocks[place.block] = unit.read("values")
-        has_chance = MAP_SCORES[usable[0]].has_null and run.catalog.atlas.null.n_permutations > 0
-        statistic = STATISTICS.index("calibrated" if has_chance else "score")
-        direction = int(source.key > target.key)
-        value = blocks[place.block][place.row, direction, measures.index(usable[0]), statistic]
-        if np.isfinite(value):
-            yield _Liking(preference.index(usable[0]), -round(float(value), _DIGITS), (source, target))
+        statistic = _CALIBRATED if has_chance and MAP_SCORES[name].has_null else _SCORE
+        value = blocks[place.block][place.row, int(source.key > target.key), measures.index(name), statistic]
+        found = of_maps.index(name), -round(float(value), _DIGITS), first, second
+        models = first.dataset, first.model, second.model
+        if isfinite(value) and (models not in best or found < best[models]):
+            best[models] = found
+    return {(source, target) for _, _, source, target in best.values()}
