@@ -8,6 +8,8 @@ from lfm_tasks.stages.activations import record_activations
 from lfm_tasks.stages.bases import build_bases
 from lfm_tasks.stages.collection import fit_collections
 from lfm_tasks.stages.contents import contents
+from lfm_tasks.stages.embeddings import embed_spaces
+from lfm_tasks.stages.kept_maps import keep_maps
 from lfm_tasks.stages.publish import publish_atlas
 from lfm_tasks.stages.refusals import RefusedPairs
 from lfm_tasks.stages.run import Failure, Run
@@ -42,7 +44,9 @@ def build_atlas(run: Run, as_stage: StageCaller = directly) -> Outcome:
     spaces, failures = as_stage(build_bases)(run, zoo, recorded, failures)
     scored = as_stage(score_pairs)(run, zoo, spaces)
     collections, failures = as_stage(fit_collections)(run, spaces, scored, failures)
-    found = contents(run, zoo, spaces, scored, failures, collections)
+    kept, failures = as_stage(keep_maps)(run, zoo, spaces, scored, failures)
+    embedded, failures = as_stage(embed_spaces)(run, zoo, spaces, scored, failures)
+    found = contents(run, zoo, spaces, scored, failures, collections, kept, embedded)
     is_new = as_stage(publish_atlas)(run, found)
     tally = run.tally
     return Outcome(len(spaces), failures, found.refused, is_new, tally.computed, tally.reused, found.unpublished)

@@ -113,6 +113,15 @@ class CollectionConfig(Settings):
         return self
 
 
+class EmbeddingsConfig(Settings):
+    """Pictures and linear probes of chosen spaces: globs of models, or with ``/`` of spaces (model/layer)."""
+
+    spaces: Annotated[tuple[Annotated[str, Field(min_length=1)], ...], Field(strict=False, min_length=1)]
+    max_points: int = Field(default=2000, ge=10, description="a cap on points, drawn with seed")
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    perplexity: float = Field(default=30.0, ge=1)
+
+
 class AtlasConfig(Settings):
     """What is computed, and where it is written; paths are relative to the catalog."""
 
@@ -126,6 +135,8 @@ class AtlasConfig(Settings):
         "lfm",
         "overlap",
     )
+    keep_maps: Literal["best", "all", "none"] = "best"
+    embeddings: EmbeddingsConfig | None = None
     null: NullConfig = NullConfig()
     intervals: IntervalsConfig = IntervalsConfig()
     collection: CollectionConfig | None = CollectionConfig()

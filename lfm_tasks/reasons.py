@@ -30,6 +30,7 @@ REASONS: dict[str, str] = {
     "one_class": "labels with fewer than two classes, or a class without points",
     "refused_arrival": "discover found a file that cannot be a model: its name, or a link out of its folder",
     "not_asked": "no comparison of the catalog asks for the pair by this measure",
+    "too_large": "what the catalog asks to keep takes more bytes than an atlas may hold of it",
 }
 
 

@@ -66,7 +66,7 @@ def comparison_problems(comparison: Comparison, members: Mapping[str, Member]) -
             offer = did_you_mean(comparison.dataset, {member.dataset for member in members.values() if member.dataset})
             yield "dataset", f"no model is on the dataset {comparison.dataset[:100]!r}{offer}"
             return
-    missed = [(key, m) for key in ("sources", "targets") for m in _misses(getattr(comparison, key), known)]
+    missed = [(key, m) for key in ("sources", "targets") for m in model_misses(getattr(comparison, key), known)]
     yield from missed
     if missed or comparison.dataset is not None:
         return
@@ -124,24 +124,31 @@ def layer_misses(
 
     What the layers of ``unopened`` models are called is not known: that these fail is told elsewhere.
     """
-    names = [space.name for space in spaces]
     for key in ("sources", "targets"):
         side = getattr(comparison, key)
-        if isinstance(side, Facets):
-            continue
-        unknown = [
-            pattern
-            for pattern in _signed(side)[0]
-            if "/" in pattern and not any(matches(name, pattern) for name in names)
-            if not any(matches(name, pattern.partition("/")[0]) for name in unopened)
-        ]
-        for pattern in unknown:
-            yield key, f"no space matches {pattern[:100]!r}{did_you_mean(pattern, names)}"
-        if not (unknown or chosen_spaces(side, spaces, members) or set(chosen_models(side, members)) & set(unopened)):
-            yield key, f"of {len(names)} spaces none is left: remove a pattern with !"
+        if not isinstance(side, Facets):
+            yield from ((key, message) for message in space_misses(side, spaces, unopened, members))
 
 
-def _misses(side: tuple[str, ...] | Facets, members: Mapping[str, Member]) -> Iterator[str]:
+def space_misses(
+    globs: tuple[str, ...], spaces: Collection[Space], unopened: Collection[str], members: Mapping[str, Member]
+) -> Iterator[str]:
+    """Yield a sentence for each glob of model/layer that matches none of the spaces, or if none is left."""
+    names = [space.name for space in spaces]
+    unknown = [
+        pattern
+        for pattern in _signed(globs)[0]
+        if "/" in pattern and not any(matches(name, pattern) for name in names)
+        if not any(matches(name, pattern.partition("/")[0]) for name in unopened)
+    ]
+    for pattern in unknown:
+        yield f"no space matches {pattern[:100]!r}{did_you_mean(pattern, names)}"
+    if not (unknown or chosen_spaces(globs, spaces, members) or set(chosen_models(globs, members)) & set(unopened)):
+        yield f"of {len(names)} spaces none is left: remove a pattern with !"
+
+
+def model_misses(side: tuple[str, ...] | Facets, members: Mapping[str, Member]) -> Iterator[str]:
+    """Yield a sentence for what no model fits: a glob, a value of ``meta``, all of it."""
     if isinstance(side, Facets):
         if not chosen_models(side, members):
             yield _facet_miss(side, members)

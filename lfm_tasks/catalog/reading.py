@@ -10,7 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from lfm_tasks.catalog.comparisons import Member, comparison_problems
+from lfm_tasks.catalog.comparisons import Member, comparison_problems, model_misses
 from lfm_tasks.catalog.discovery import discover
 from lfm_tasks.catalog.model import SOURCES, Catalog, CatalogText
 from lfm_tasks.catalog.names import colliding
@@ -218,11 +218,15 @@ def _inconsistencies(tree: Entries, file: str) -> list[Problem]:
 
 
 def _comparison_problems(catalog: CatalogText, tree: Entries, file: str) -> Iterator[Problem]:
-    """Yield what comparisons ask for and no model is."""
+    """Yield what comparisons, or pictures, ask for and no model is."""
     members = {name: Member(model.dataset, model.meta) for name, model in catalog.models.items()}
     for name, comparison in catalog.comparisons.items():
         for key, message in comparison_problems(comparison, members):
             place, _ = _find(tree, ["comparisons", name, *([key] if key else [])])
+            yield Problem(file, place.line, place.where, message)
+    if catalog.atlas.embeddings is not None:
+        for message in model_misses(catalog.atlas.embeddings.spaces, members):
+            place, _ = _find(tree, ["atlas", "embeddings", "spaces"])
             yield Problem(file, place.line, place.where, message)
 
 

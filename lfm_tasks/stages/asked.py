@@ -113,6 +113,12 @@ def _comparison_parts(catalog: Catalog, spaces: Collection[Space]) -> Iterator[P
         yield Part(name, dataset, comparison.measures or catalog.atlas.measures, sides[0], sides[1])
 
 
+def embedded_spaces(catalog: Catalog, spaces: Iterable[Space]) -> list[Space]:
+    """Return the spaces that the catalog wants pictures of, in their order."""
+    wanted = catalog.atlas.embeddings
+    return [] if wanted is None else chosen_spaces(wanted.spaces, spaces, catalog.members())
+
+
 def asked_measures(catalog: Catalog) -> tuple[str, ...]:
     """Return every measure that is asked for, each once."""
     own = [comparison.measures or catalog.atlas.measures for comparison in catalog.comparisons.values()]

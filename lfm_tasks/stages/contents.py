@@ -71,10 +71,7 @@ def contents(
     *sections: Section,
 ) -> Contents:
     """Return what the atlas will hold, under one key. No path, time or host is part of it."""
-    there = {based.space for based in spaces}
-    failed = {(failure.dataset, failure.model, failure.layer) for failure in failures}
-    absent = [planned.space for planned in zoo.spaces if planned.space not in there]
-    left_out = tuple(space for space in absent if (space.dataset, space.model, space.layer) not in failed)
+    left_out = not_computed(zoo, spaces, failures)
     ordered = tuple(sorted(failures, key=lambda failure: tuple(asdict(failure).values())))
     key = digest(
         {
@@ -96,6 +93,14 @@ def contents(
     datasets = {based.space.dataset for based in spaces}
     resampled = {name: moved.get(name, "rows") for name in datasets}
     return Contents(spaces, scored, ordered, resampled, key, zoo.parts, left_out, sections, designs)
+
+
+def not_computed(zoo: Zoo, spaces: tuple[BasedSpace, ...], failures: tuple[Failure, ...]) -> tuple[Space, ...]:
+    """Return the spaces that no run has tried yet: this one computes a part of the catalog."""
+    there = {based.space for based in spaces}
+    failed = {(failure.dataset, failure.model, failure.layer) for failure in failures}
+    absent = [planned.space for planned in zoo.spaces if planned.space not in there]
+    return tuple(space for space in absent if (space.dataset, space.model, space.layer) not in failed)
 
 
 def settings(run: Run) -> dict[str, Any]:

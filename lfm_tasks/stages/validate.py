@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from lfm_tasks.catalog import Catalog, Model, expand_layers
-from lfm_tasks.catalog.comparisons import comparison_dataset, layer_misses
+from lfm_tasks.catalog.comparisons import comparison_dataset, layer_misses, space_misses
 from lfm_tasks.catalog.problems import did_you_mean
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.datasets import DatasetRows, read_dataset
@@ -17,6 +17,7 @@ from lfm_tasks.sources.source import Source
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.asked import Part, asked_parts, clashes
 from lfm_tasks.stages.designs import Design, dataset_design
+from lfm_tasks.stages.kept_size import KEEP_MAPS, oversized_maps
 from lfm_tasks.stages.knowledge import Knowledge, Labels, dataset_labels, known_from
 from lfm_tasks.stages.run import Announce, Failure, Run
 from lfm_tasks.stores.digests import digest, ids_digest
@@ -24,22 +25,27 @@ from lfm_tasks.stores.digests import digest, ids_digest
 
 @dataclass(frozen=True)
 class PlannedSpace:
-    """A space that can be recorded: its key in the store and its relative depth in the model, in [0, 1]."""
+    """A space that can be recorded: its key in the store, its relative depth in the model, in [0, 1], its size."""
 
     space: Space
     key: str
     depth: float
+    n_points: int
 
 
 @dataclass(frozen=True)
 class Zoo:
-    """All spaces that the catalog asks for, and those that cannot be; how rows are resampled, where a dataset says."""
+    """All spaces that the catalog asks for, and those that cannot be.
+
+    ``designs`` say how rows are resampled, where a dataset does; ``rows`` holds ids and labels of each dataset.
+    """
 
     spaces: tuple[PlannedSpace, ...]
     failures: tuple[Failure, ...]
     designs: Mapping[str, Design] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
     labels: Mapping[str, Labels] = field(default_factory=dict)
+    rows: Mapping[str, DatasetRows] = field(default_factory=dict)
 
 
 def validate(run: Run) -> Zoo:
@@ -63,7 +69,7 @@ def validate_catalog(catalog: Catalog, announce: Announce) -> Zoo:
         spaces += found
         failures += refused
     announce("validate", len(catalog.models), len(catalog.models))
-    failures += list(_comparison_failures(catalog, [planned.space for planned in spaces], failures))
+    failures += list(_choice_failures(catalog, [planned.space for planned in spaces], failures))
     failures += [Failure(r.dataset, r.found, "", "discover", "refused_arrival", r.message) for r in catalog.refused]
     spaces.sort(key=lambda planned: planned.space)
     known, unknown = _knowledge(catalog, datasets)
@@ -74,7 +80,11 @@ def validate_catalog(catalog: Catalog, announce: Announce) -> Zoo:
     parts = tuple(part for part in parts if f"comparisons.{part.name}.maps" not in clashing)
     asked = {space for part in parts for space in part.spaces()}
     chosen = tuple(planned for planned in spaces if planned.space in asked)
-    return Zoo(chosen, tuple(failures), designs, parts, _labels(parts, datasets))
+    sizes = {space.space: space.n_points for space in chosen}
+    for dataset, message in oversized_maps(catalog, parts, sizes).items():
+        failures.append(Failure(dataset, KEEP_MAPS, "", "validate", "too_large", message))
+    rows = {name: DatasetRows(own.ids, own.labels) for name, own in datasets.items() if isinstance(own, DatasetRows)}
+    return Zoo(chosen, tuple(failures), designs, parts, _labels(parts, datasets), rows)
 
 
 def plan_model(
@@ -83,6 +93,7 @@ def plan_model(
     """Return the spaces of one model, first layer first, and the layers that cannot be read."""
     source = open_source(name, model, catalog, rows)
     check_size(len(source.ids), catalog)
+    n_points = min(len(source.ids), catalog.atlas.max_points or len(source.ids))
     layers = expand_layers(model.layers, source.layer_names())
     _check_head(name, model, catalog, layers)
     last = max(1, len(layers) - 1)
@@ -90,7 +101,7 @@ def plan_model(
     for position, layer in enumerate(layers):
         space = Space(model.dataset, name, layer)
         try:
-            spaces.append(PlannedSpace(space, activations_key(source, layer, catalog), position / last))
+            spaces.append(PlannedSpace(space, activations_key(source, layer, catalog), position / last, n_points))
         except ReasonError as error:
             failures.append(Failure(model.dataset, name, layer, "validate", error.reason, str(error)))
     return spaces, failures
@@ -109,8 +120,8 @@ def _check_head(name: str, model: Model, catalog: Catalog, layers: Sequence[str]
         raise ReasonError("unknown_layer", f"{found}: add it to layers{did_you_mean(model.head.layer, layers)}")
 
 
-def _comparison_failures(catalog: Catalog, spaces: Sequence[Space], failures: Sequence[Failure]) -> Iterator[Failure]:
-    """Yield the sides of comparisons that choose layers which no model has: only opened sources tell."""
+def _choice_failures(catalog: Catalog, spaces: Sequence[Space], failures: Sequence[Failure]) -> Iterator[Failure]:
+    """Yield the sides of comparisons, and the pictures, of layers which no model has: only opened sources tell."""
     members = catalog.members()
     known = [*spaces, *(Space(f.dataset, f.model, f.layer) for f in failures if f.layer)]
     unopened = [failure.model for failure in failures if not failure.layer]
@@ -119,6 +130,10 @@ def _comparison_failures(catalog: Catalog, spaces: Sequence[Space], failures: Se
         own = [space for space in known if space.dataset == dataset]
         for key, message in layer_misses(comparison, own, unopened, members):
             yield Failure(dataset, f"comparisons.{name}.{key}", "", "validate", "unknown_layer", message)
+    if catalog.atlas.embeddings is not None:
+        datasets = ", ".join(sorted({space.dataset for space in known}))
+        for message in space_misses(catalog.atlas.embeddings.spaces, known, unopened, members):
+            yield Failure(datasets, "atlas.embeddings.spaces", "", "validate", "unknown_layer", message)
 
 
 def _knowledge(
@@ -197,9 +212,15 @@ def selected_rows(ids: Shaped[np.ndarray, " points"], catalog: Catalog) -> Int[n
     cap = catalog.atlas.max_points
     if cap is None or len(ids) <= cap:
         return order
-    ranks = [digest({"kind": "cap", "seed": catalog.atlas.seed, "id": str(name)}) for name in ids[order]]
-    kept = np.sort(np.argsort(np.asarray(ranks), kind="stable")[:cap])
-    return order[kept]
+    return order[drawn_rows(ids[order], cap, kind="cap", seed=catalog.atlas.seed)]
+
+
+def drawn_rows(
+    ids: Shaped[np.ndarray, " points"], n_drawn: int, *, kind: str, seed: int
+) -> Int[np.ndarray, " selected"]:
+    """Return the rows whose ids have the smallest seeded digests, ascending; ``kind`` makes draws independent."""
+    ranks = [digest({"kind": kind, "seed": seed, "id": str(name)}) for name in ids]
+    return np.sort(np.argsort(np.asarray(ranks), kind="stable")[:n_drawn])
 
 
 def _rows(

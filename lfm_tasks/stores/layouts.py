@@ -60,4 +60,28 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
             ("pair", "direction", "target_eigenpair", "source_eigenpair"), "float32", "maps grown by ZoomOut, else none"
         ),
     },
+    "kept_maps": {
+        "functional_maps": ArrayLayout(
+            ("pair", "second_eigenpair", "first_eigenpair"),
+            "float32",
+            "from the first base of a pair to the second",
+            64,
+        ),
+        "distortions": ArrayLayout(
+            ("pair", "side", "point"), "float32", "where a base is not reached by the other; side 0 is the first", 64
+        ),
+        "ids": _IDS,
+    },
+    "embedded_points": {
+        "ids": _IDS,
+        "labels": ArrayLayout(("point",), "str", "the class of each point; empty where there is none"),
+        "folds": ArrayLayout(("point",), "int32", "in which fold a probe is tested on the point; -1: in none"),
+    },
+    "embeddings": {
+        "coordinates": ArrayLayout(("point", "axis"), "float32", "t-SNE of one space"),
+        "ids": _IDS,
+    },
+    "probes": {
+        "accuracies": ArrayLayout(("source",), "float64", "of the probe of one target, by source, in [0, 1]"),
+    },
 }

@@ -96,7 +96,7 @@ def test_layer_that_was_mended__completes_the_atlas_at_its_own_cost(
     outcome = build(write_zoo(tmp_path, related_spaces(2)))
 
     assert outcome.failures == ()
-    assert outcome.computed.items() >= {"activations": 1, "bases": 1, "scores": 4, "atlas": 1}.items()
+    assert outcome.computed.items() >= {"activations": 1, "bases": 1, "scores": 4, "maps": 0, "atlas": 1}.items()
 
 
 def test_missing_file__names_what_lies_nearest(

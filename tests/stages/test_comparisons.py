@@ -63,7 +63,7 @@ def test_comparisons__cost_the_pairs_that_they_ask_for(folders: tuple[Path, Path
     catalog = read_catalog(chosen / "data_catalog.yaml")
 
     # 2 × 3 between models, and 3 within model1; model3 and model2/layer0 are in none.
-    assert outcome.computed.items() >= {"activations": 5, "bases": 5, "scores": 9, "atlas": 1}.items()
+    assert outcome.computed.items() >= {"activations": 5, "bases": 5, "scores": 9, "maps": 2, "atlas": 1}.items()
     assert outcome.unpublished == ""
     plan = "\n".join(plan_run(catalog, validate_catalog(catalog, lambda *_: None)))
     assert "scores       0 pairs to compute, 9 kept" in plan
@@ -146,7 +146,7 @@ def test_part_of_a_catalog__is_computed_and_kept_but_replaces_no_atlas(
     assert not part.is_new
     assert published(folder) == before
     whole = build(folder)
-    assert whole.computed.items() >= {"activations": 0, "bases": 4, "scores": 18, "atlas": 1}.items()
+    assert whole.computed.items() >= {"activations": 0, "bases": 4, "scores": 18, "maps": 3, "atlas": 1}.items()
     assert published(folder) != before
 
 

@@ -78,7 +78,7 @@ def test_second_run__computes_nothing_and_leaves_the_atlas_alone(
     outcome = build(folder)
 
     assert not any(outcome.computed.values())
-    assert outcome.reused.items() >= {"activations": 4, "bases": 4, "scores": 10, "atlas": 1}.items()
+    assert outcome.reused.items() >= {"activations": 4, "bases": 4, "scores": 10, "maps": 1, "atlas": 1}.items()
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "atlas").rglob("*")} == before
 
 
@@ -92,7 +92,10 @@ def test_added_model__costs_only_what_touches_it(
     build(write_zoo(tmp_path / "whole", models))
 
     # Two spaces more beside four: each with the four, with itself, and the two with each other.
-    assert outcome.computed.items() >= {"activations": 2, "bases": 2, "scores": 2 * 4 + 2 + 1, "atlas": 1}.items()
+    assert (
+        outcome.computed.items()
+        >= {"activations": 2, "bases": 2, "scores": 2 * 4 + 2 + 1, "maps": 2, "atlas": 1}.items()
+    )
     assert contents(tmp_path / "grown" / "atlas") == contents(tmp_path / "whole" / "atlas")
 
 
@@ -104,7 +107,7 @@ def test_renamed_model__is_not_computed_again(
 
     outcome = build(write_zoo(tmp_path, {"another": models["model0"], "model1": models["model1"]}))
 
-    assert outcome.computed.items() >= {"activations": 0, "bases": 0, "scores": 0, "atlas": 1}.items()
+    assert outcome.computed.items() >= {"activations": 0, "bases": 0, "scores": 0, "maps": 0, "atlas": 1}.items()
 
 
 def test_same_name_with_other_bytes__is_computed_again(
@@ -119,7 +122,8 @@ def test_same_name_with_other_bytes__is_computed_again(
     assert (outcome.computed["activations"], outcome.computed["bases"]) == (1, 1)
 
 
-ALL_BASES = {"activations": 0, "bases": 4, "scores": 10, "atlas": 1}
+ALL_BASES = {"activations": 0, "bases": 4, "scores": 10, "maps": 1, "atlas": 1}
+ALL_SCORES = {"activations": 0, "bases": 0, "scores": 10, "maps": 0, "atlas": 1}
 
 
 @pytest.mark.parametrize(
@@ -129,10 +133,10 @@ ALL_BASES = {"activations": 0, "bases": 4, "scores": 10, "atlas": 1}
         ({"graph": {"n_neighbors": 10, "metric": "euclidean"}}, ALL_BASES),
         ({"graph": {"n_neighbors": 10, "kernel": "gaussian"}}, ALL_BASES),
         ({"n_eigenpairs": 7}, ALL_BASES),
-        ({"null": {"n_permutations": 20}}, {"activations": 0, "bases": 0, "scores": 10, "atlas": 1}),
-        ({"null": {"n_permutations": 19, "seed": 1}}, {"activations": 0, "bases": 0, "scores": 10, "atlas": 1}),
-        ({"measures": ["overlap"]}, {"activations": 0, "bases": 0, "scores": 10, "atlas": 1}),
-        ({"max_points": 100}, {"activations": 4, "bases": 4, "scores": 10, "atlas": 1}),
+        ({"null": {"n_permutations": 20}}, ALL_SCORES),
+        ({"null": {"n_permutations": 19, "seed": 1}}, ALL_SCORES),
+        ({"measures": ["overlap"]}, ALL_SCORES),
+        ({"max_points": 100}, {"activations": 4, "bases": 4, "scores": 10, "maps": 1, "atlas": 1}),
     ],
 )
 def test_another_parameter__is_another_unit_for_what_it_changes(

@@ -1,0 +1,184 @@
+"""Stage kept maps: functional maps that stay in the atlas, and where on the points two spaces differ."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import groupby
+
+import numpy as np
+import xarray as xr
+
+from lfm_tasks.sources.datasets import DatasetRows
+from lfm_tasks.spectral.basis import Basis
+from lfm_tasks.spectral.distortion import source_distortion, target_distortion
+from lfm_tasks.spectral.full_map import full_map
+from lfm_tasks.stages.bases import BasedSpace
+from lfm_tasks.stages.contents import not_computed
+from lfm_tasks.stages.kept_pairs import SpacePair, kept_pairs
+from lfm_tasks.stages.labels import labels_of, text_labels
+from lfm_tasks.stages.run import Failure, Run
+from lfm_tasks.stages.score_blocks import common_rows
+from lfm_tasks.stages.scores import BLOCK_SIDE, Scored
+from lfm_tasks.stages.validate import Zoo
+from lfm_tasks.stages.workers import Trouble
+from lfm_tasks.stores.digests import digest
+from lfm_tasks.stores.units import Receipt, UnitStore
+
+# Pairs in a published chunk: copies of a model have equal maps, which compress away where they stand together.
+_CHUNK = 64
+# Keys of two bases, the lower one first: in the full regime the map back is the transpose.
+KeyPair = tuple[str, str]
+_MAP = "carries coefficients of functions from the source basis to the target basis; the map back is its transpose"
+_DISTORTION = {
+    "target_distortion": "functions of the target that the source does not span, on its points; mean 1 - |C|^2/K",
+    "source_distortion": "functions of the source that the target does not span, on its points; mean 1 - |C|^2/K",
+}
+
+
+@dataclass(frozen=True)
+class KeepJob:
+    """Pairs of bases whose maps are kept; all with the same two lists of ids."""
+
+    store: UnitStore
+    key: str
+    pairs: tuple[KeyPair, ...]
+
+
+@dataclass(frozen=True)
+class KeptMaps:
+    """The section ``maps``: pairs, the block and row of each, what each dataset says of its points."""
+
+    pairs: tuple[SpacePair, ...] = ()
+    places: Mapping[KeyPair, tuple[str, int]] = field(default_factory=dict)
+    rows: Mapping[str, DatasetRows] = field(default_factory=dict)
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """One digest of the names and bases of all pairs and of the labels; none without any."""
+        if not self.pairs:
+            return ()
+        named = [[*asdict(based.space).values(), based.key] for pair in self.pairs for based in pair]
+        labels = {dataset: text_labels(rows) for dataset, rows in self.rows.items()}
+        return (digest({"kind": "kept maps", "pairs": named, "labels": labels}),)
+
+    def groups(self, run: Run) -> dict[str, xr.Dataset]:
+        """Return ``maps/<dataset>``: (pair, target_eigenpair, source_eigenpair), and distortions (pair, point)."""
+        by_dataset = groupby(self.pairs, key=lambda pair: pair[0].space.dataset)
+        return {f"maps/{dataset}": self._group(run.store, dataset, list(pairs)) for dataset, pairs in by_dataset}
+
+    def _group(self, store: UnitStore, dataset: str, pairs: list[SpacePair]) -> xr.Dataset:
+        blocks = {}
+        for block in sorted({self.places[_key_pair(pair)][0] for pair in pairs}):
+            with store.open("kept_maps", block) as unit:
+                blocks[block] = {name: unit.read(name) for name in ("functional_maps", "distortions", "ids")}
+        points = np.unique(np.concatenate([block["ids"] for block in blocks.values()]))
+        maps, distortions = [], np.full((2, len(pairs), len(points)), np.nan, dtype=np.float32)
+        for number, (source, target) in enumerate(pairs):
+            name, row = self.places[_key_pair((source, target))]
+            stored, is_turned = blocks[name], source.key > target.key
+            functional_map = stored["functional_maps"][row]
+            maps.append(functional_map.T if is_turned else functional_map)
+            here = np.searchsorted(points, stored["ids"])
+            distortions[:, number, here] = stored["distortions"][row, :: -1 if is_turned else 1]
+        dims, chunks = ("pair", "target_eigenpair", "source_eigenpair"), (min(len(maps), _CHUNK), *maps[0].shape)
+        variables = {
+            "functional_map": xr.Variable(dims, np.stack(maps), {"long_name": _MAP}, {"chunks": chunks}),
+            **{
+                name: xr.Variable(("pair", "point"), _short(values), {"long_name": _DISTORTION[name]})
+                for name, values in zip(("source_distortion", "target_distortion"), distortions, strict=True)
+            },
+        }
+        coordinates = {
+            "source": ("pair", np.array([source.space.name for source, _ in pairs], dtype=object)),
+            "target": ("pair", np.array([target.space.name for _, target in pairs], dtype=object)),
+            "point": points.astype(object),
+            "label": ("point", labels_of(points, text_labels(self.rows[dataset]))),
+        }
+        return xr.Dataset(variables, coordinates, {"regime": "full", "map_back": "transpose"})
+
+
+def keep_maps(
+    run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...], scored: Scored, failures: tuple[Failure, ...]
+) -> tuple[KeptMaps, tuple[Failure, ...]]:
+    """Compute the maps to be kept that no stored block holds; none while only a part of the scores is there."""
+    if scored.n_not_computed or not_computed(zoo, spaces, failures):
+        return KeptMaps(), failures
+    pairs = kept_pairs(run, zoo, spaces, scored)
+    ids = {based.key: based.ids for pair in pairs for based in pair}
+    wanted = {_key_pair(pair) for pair in pairs}
+    places = {pair: place for pair, place in _stored(run.store.receipts("kept_maps")) if pair in wanted}
+    jobs = list(_jobs(run.store, wanted - places.keys(), ids))
+    run.announce("maps", 0, len(jobs))
+    for done, (number, result) in enumerate(run.workers.run(store_maps, jobs), start=1):
+        job = jobs[number]
+        if isinstance(result, Trouble):
+            failures = (*failures, _failure(pairs, job, result))
+        else:
+            places |= dict(_stored([run.store.receipt("kept_maps", job.key)]))
+        run.announce("maps", done, len(jobs))
+    n_new = sum(job.pairs[0] in places and len(job.pairs) for job in jobs)
+    run.tally.count("maps", n_new, len(places) - n_new)
+    made = tuple(pair for pair in pairs if _key_pair(pair) in places)
+    rows = {dataset: zoo.rows[dataset] for dataset in {source.space.dataset for source, _ in made}}
+    return KeptMaps(made, places, rows), failures
+
+
+def store_maps(job: KeepJob) -> None:
+    """Read the bases of a block once, fit the map of each pair and see where it loses functions; commit them."""
+    bases: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
+    for key in sorted({key for pair in job.pairs for key in pair}):
+        with job.store.open("bases", key) as unit:
+            bases[key] = unit.read("eigenvectors"), unit.read("ids"), unit.read("eigenvalues")
+    maps, distortions, common = [], [], np.empty(0, dtype=str)
+    for first, second in job.pairs:
+        (rows, ids, eigenvalues), (other_rows, other_ids, other_eigenvalues) = bases[first], bases[second]
+        common = ids
+        if len(ids) != len(other_ids) or (ids != other_ids).any():
+            # Scored before, so there are enough common ids.
+            (rows, other_rows), common = common_rows((rows, ids), (other_rows, other_ids), 0.0)
+        functional_map = full_map(rows, other_rows)
+        lost = source_distortion(functional_map, Basis(eigenvalues, rows, np.nan))
+        missed = target_distortion(functional_map, Basis(other_eigenvalues, other_rows, np.nan))
+        maps.append(functional_map)
+        distortions.append((lost, missed))
+    with job.store.commit("kept_maps", job.key) as unit_writer:
+        unit_writer.arrays.write("functional_maps", np.stack(maps))
+        unit_writer.arrays.write("distortions", np.array(distortions))
+        unit_writer.arrays.write("ids", common)
+        unit_writer.facts |= {"pairs": [list(pair) for pair in job.pairs]}
+
+
+def _jobs(store: UnitStore, missing: Iterable[KeyPair], ids: Mapping[str, str]) -> Iterator[KeepJob]:
+    """Yield the missing pairs in blocks of up to 16 × 16 bases; in each, firsts have the same ids, and seconds."""
+    missing = list(missing)
+    group = {key: position // BLOCK_SIDE for position, key in enumerate(sorted({key for p in missing for key in p}))}
+
+    def block_of(pair: KeyPair) -> tuple[str, str, int, int]:
+        return ids[pair[0]], ids[pair[1]], group[pair[0]], group[pair[1]]
+
+    for _, block in groupby(sorted(missing, key=lambda pair: (block_of(pair), pair)), key=block_of):
+        pairs = tuple(block)
+        yield KeepJob(store, digest({"kind": "kept_maps", "regime": "full", "pairs": pairs}), pairs)
+
+
+def _stored(receipts: Iterable[Receipt]) -> Iterator[tuple[KeyPair, tuple[str, int]]]:
+    for receipt in receipts:
+        for row, (first, second) in enumerate(receipt.facts["pairs"]):
+            yield (first, second), (receipt.key, row)
+
+
+def _short(values: np.ndarray) -> np.ndarray:
+    """Return the values to 12 bits, a relative error of 1e-4: what they show needs no more, and zeros compress."""
+    mantissa, exponent = np.frexp(values)
+    return np.ldexp(np.round(mantissa * 4096) / 4096, exponent).astype(np.float32)
+
+
+def _key_pair(pair: SpacePair) -> KeyPair:
+    first, second = sorted(based.key for based in pair)
+    return first, second
+
+
+def _failure(pairs: Iterable[SpacePair], job: KeepJob, trouble: Trouble) -> Failure:
+    """Return why a block of maps is not kept, told of its first pair."""
+    source, target = next(pair for pair in pairs if _key_pair(pair) == job.pairs[0])
+    what = f"map of {source.space.name} and {target.space.name}"
+    return Failure(source.space.dataset, what, "", "maps", trouble.reason, trouble.message)

@@ -1,0 +1,96 @@
+"""Which pairs of spaces keep their functional map in the atlas."""
+
+from collections.abc import Iterator, Mapping
+from math import isfinite
+
+import numpy as np
+
+from lfm_tasks.catalog import Catalog
+from lfm_tasks.spaces import Space
+from lfm_tasks.stages.asked import embedded_spaces
+from lfm_tasks.stages.bases import BasedSpace
+from lfm_tasks.stages.kept_size import KEEP_MAPS
+from lfm_tasks.stages.map_scores import MAP_SCORES
+from lfm_tasks.stages.run import Run
+from lfm_tasks.stages.scores import PairScores, Scored
+from lfm_tasks.stages.statistics import STATISTICS
+from lfm_tasks.stages.validate import Zoo
+
+SpacePair = tuple[BasedSpace, BasedSpace]
+# Rounding must not choose among pairs that are equally alike.
+_DIGITS = 9
+_SCORE, _CALIBRATED = (STATISTICS.index(name) for name in ("score", "calibrated"))
+
+
+def kept_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...], scored: Scored) -> tuple[SpacePair, ...]:
+    """Return (source, target) of each map that is kept, source first in the order of names, in that order."""
+    refused = {failure.dataset for failure in zoo.failures if failure.model == KEEP_MAPS}
+    allowed = {based.space: based for based in spaces if based.space.dataset not in refused}
+    keep = run.catalog.atlas.keep_maps
+    kept = set(embedded_pairs(run.catalog, zoo, allowed, scored))
+    if keep == "all":
+        kept |= {(source.space, target.space) for source, target, _ in _scored_pairs(zoo, allowed, scored)}
+    elif keep == "best":
+        kept |= _most_alike(run, zoo, allowed, scored)
+    return tuple((allowed[source], allowed[target]) for source, target in sorted(kept))
+
+
+def embedded_pairs(
+    catalog: Catalog, zoo: Zoo, based: Mapping[Space, BasedSpace], scored: Scored
+) -> set[tuple[Space, Space]]:
+    """Return the pairs of spaces with pictures that were asked for and have scores, in the order of names."""
+    wanted = set(embedded_spaces(catalog, based))
+    asked = {
+        (min(source, target), max(source, target))
+        for part in zoo.parts
+        for source in wanted.intersection(part.sources)
+        for target in wanted.intersection(part.targets)
+        if source != target
+    }
+    return {pair for pair in asked if _place(scored, based[pair[0]], based[pair[1]])}
+
+
+def _scored_pairs(
+    zoo: Zoo, based: Mapping[Space, BasedSpace], scored: Scored
+) -> Iterator[tuple[BasedSpace, BasedSpace, PairScores]]:
+    """Yield all pairs of different spaces that were asked for and have scores, source first in the order of names."""
+    for part in zoo.parts:
+        for one, other in part.pairs():
+            if one == other or one not in based or other not in based:
+                continue
+            source, target = (based[one], based[other]) if one < other else (based[other], based[one])
+            if place := _place(scored, source, target):
+                yield source, target, place
+
+
+def _place(scored: Scored, source: BasedSpace, target: BasedSpace) -> PairScores | None:
+    place = scored.place(source.space.dataset, source.key, target.key)
+    return None if place is None or place.refusal else place
+
+
+def _most_alike(run: Run, zoo: Zoo, based: Mapping[Space, BasedSpace], scored: Scored) -> set[tuple[Space, Space]]:
+    """Return the most alike layers of each two models: by overlap, or by the first other score of maps asked for.
+
+    Among the layers' pairs the measure counts first, then how alike they are, then the names.
+    """
+    preference = list(dict.fromkeys(["overlap", *run.catalog.atlas.measures, *MAP_SCORES]))
+    of_maps = [name for name in preference if name in MAP_SCORES]
+    has_chance = run.catalog.atlas.null.n_permutations > 0
+    blocks: dict[str, np.ndarray] = {}
+    best: dict[tuple[str, str, str], tuple[int, float, Space, Space]] = {}
+    for source, target, place in _scored_pairs(zoo, based, scored):
+        first, second = source.space, target.space
+        measures = scored.measures(first.dataset, source.key, target.key)
+        name = next((name for name in of_maps if name in measures), None)
+        if first.model == second.model or name is None:
+            continue
+        if place.block not in blocks:
+            with run.store.open("scores", place.block) as unit:
+                blocks[place.block] = unit.read("values")
+        statistic = _CALIBRATED if has_chance and MAP_SCORES[name].has_null else _SCORE
+        value = blocks[place.block][place.row, int(source.key > target.key), measures.index(name), statistic]
+        found = of_maps.index(name), -round(float(value), _DIGITS), first, second
+        models = first.dataset, first.model, second.model
+        if isfinite(value) and (models not in best or found < best[models]):
+            best[models] = found
+    return {(source, target) for _, _, source, target in best.values()}

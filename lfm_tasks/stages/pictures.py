@@ -1,0 +1,75 @@
+"""Pictures of chosen spaces: the t-SNE of each, a task a space."""
+
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import numpy as np
+
+from lfm_tasks.config import EmbeddingsConfig
+from lfm_tasks.spectral.neighbours import Metric
+from lfm_tasks.spectral.tsne import tsne
+from lfm_tasks.stages.activations import read_activations
+from lfm_tasks.stages.bases import BasedSpace
+from lfm_tasks.stages.embedded_points import EmbeddedPoints, read_points
+from lfm_tasks.stages.run import Run
+from lfm_tasks.stages.workers import Trouble
+from lfm_tasks.stores.digests import digest
+from lfm_tasks.stores.units import UnitStore
+
+
+@dataclass(frozen=True)
+class PictureJob:
+    """One space to draw, on the points of its dataset."""
+
+    store: UnitStore
+    key: str
+    activations: str
+    points: str
+    metric: Metric
+    settings: EmbeddingsConfig
+
+
+def draw_spaces(
+    run: Run, settings: EmbeddingsConfig, wanted: list[tuple[BasedSpace, EmbeddedPoints]]
+) -> tuple[list[str], dict[str, Trouble]]:
+    """Return the key of each picture, and why some could not be made; spaces of the same content share one."""
+    metric = run.catalog.atlas.graph.metric
+    planned = [
+        PictureJob(run.store, _key(based, points, metric, settings), based.activations, points.key, metric, settings)
+        for based, points in wanted
+    ]
+    jobs = list({job.key: job for job in planned if run.store.find("embeddings", job.key) is None}.values())
+    troubles = {}
+    run.announce("embeddings", 0, len(jobs))
+    for done, (number, result) in enumerate(run.workers.run(store_picture, jobs), start=1):
+        if isinstance(result, Trouble):
+            troubles[jobs[number].key] = result
+        run.announce("embeddings", done, len(jobs))
+    run.tally.count("embeddings", len(jobs) - len(troubles), len({job.key for job in planned}) - len(jobs))
+    return [job.key for job in planned], troubles
+
+
+def store_picture(job: PictureJob) -> None:
+    """Read the points of a space, draw them, commit the drawing."""
+    points = read_points(job.store, job.points)
+    with job.store.open("activations", job.activations) as unit:
+        rows, ids = read_activations(unit), unit.read("ids")
+    common, here, _ = np.intersect1d(ids, points.ids, assume_unique=True, return_indices=True)
+    drawn = tsne(rows[here], perplexity=job.settings.perplexity, seed=job.settings.seed, metric=job.metric)
+    with job.store.commit("embeddings", job.key) as unit_writer:
+        unit_writer.arrays.write("coordinates", drawn)
+        unit_writer.arrays.write("ids", common)
+
+
+def _key(based: BasedSpace, points: EmbeddedPoints, metric: str, settings: EmbeddingsConfig) -> str:
+    return digest(
+        {
+            "kind": "embeddings",
+            "content": based.content,
+            "points": points.ids_key,
+            "metric": metric,
+            "perplexity": settings.perplexity,
+            "seed": settings.seed,
+            "version": version("scikit-learn"),
+        }
+    )
