@@ -22,8 +22,16 @@ from lfm_tasks.stages.report.rows import Rows, calibrated_ends, cells, dataset_r
 
 # What a cell can show, the default first.
 STATISTICS = {"calibrated": "calibrated: 0 is chance, 1 the best there is", "score": "as measured"}
-# What stands beside the value of a cell, with its decimals.
-_BESIDE = {"score": 3, "null_mean": 3, "null_q95": 3, "ci_low": 3, "ci_high": 3, "p_value": 4}
+# What is known of a cell, with its decimals, and what it is counted from: small numbers pack better.
+_KNOWN = {
+    "score": (3, None),
+    "null_mean": (3, None),
+    "null_q95": (3, "null_mean"),
+    "ci_low": (3, "score"),
+    "ci_high": (3, "score"),
+    "p_value": (4, None),
+    "calibrated": (3, "calibration"),
+}
 # What a section knows of pairs of spaces, whichever the measure.
 DIAGNOSTICS = {
     "cycle_residual": "Cycle residual",
@@ -113,18 +121,34 @@ def _measure_facts(atlas: xr.Dataset, rows: Rows, measure: str) -> dict[str, Any
                 if statistic == "calibrated"
                 else tuple(cells(atlas, rows, end, measure) for end in ("ci_low", "ci_high"))
             )
-            views[statistic] = {"cells": packed(values)} | _models(values, ends, rows.groups)
-    beside = {name: packed_if_any(cells(atlas, rows, name, measure), digits) for name, digits in _BESIDE.items()}
+            views[statistic] = _models(values, ends, rows.groups)
     ceiling = "split_half_reliability" in atlas and float(
         atlas["split_half_reliability"].sel(dataset=rows.dataset, measure=measure)
     )
     matches = best_matches(-score if is_distance else score, rows.groups)
     return {
         "views": views,
-        "beside": {name: values for name, values in beside.items() if values},
+        "known": _known(atlas, rows, measure),
         "ceiling": float(ceiling) if ceiling is not False and np.isfinite(ceiling) else None,
         "matches": [[int(match) for match in row] for row in matches],
     }
+
+
+def _known(atlas: xr.Dataset, rows: Rows, measure: str) -> dict[str, Any]:
+    """Return what is known of every cell; ``from`` names the matrix to be added (see loadKnown in web/page.js)."""
+    found: dict[str, Any] = {}
+    rounded: dict[str, np.ndarray] = {}
+    for name, (digits, origin) in _KNOWN.items():
+        rounded[name] = cells(atlas, rows, name, measure).round(digits)
+        if origin == "calibration":
+            best = 0 if measure in atlas.attrs["distances"] else 1
+            with np.errstate(divide="ignore", invalid="ignore"):
+                rounded[origin] = (rounded["score"] - rounded["null_mean"]) / (best - rounded["null_mean"])
+            rounded[origin][~np.isfinite(rounded[origin])] = 0
+        values = packed_if_any(rounded[name] - rounded[origin] if origin else rounded[name], digits)
+        if values:
+            found[name] = values | {"from": origin}
+    return found
 
 
 def _models(values: np.ndarray, ends: tuple[np.ndarray, ...], groups: list[list[int]]) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Matrices of models: from layers to models, the order in which alike models stand together, the map of the zoo."""
 
-import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,25 +7,33 @@ from scipy.cluster.hierarchy import dendrogram as draw_tree
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import pdist, squareform
 
-from lfm_tasks.measures.model_pairs import best_match, match_layers, model_distances, symmetrised
+from lfm_tasks.measures.model_pairs import match_layers, model_distances, symmetrised
 
 
 def model_similarity(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
-    """Return (model, model): each layer's best match in the other model, averaged over layers and both directions."""
-    return symmetrised(np.array([[best_match(values[np.ix_(a, b)]) for b in groups] for a in groups]))
+    """Return (model, model): each layer's best match in the other model, averaged over layers and both directions.
+
+    What `best_match` gives for each pair of models, for all of them at once. ``groups``: the rows of each model, in
+    order and without a gap.
+    """
+    return symmetrised(_means(np.fmax.reduceat(values, [rows[0] for rows in groups], axis=1), groups))
 
 
 def at_best_match(others: np.ndarray, values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
     """Return (model, model): ``others`` where ``values`` have their best match, averaged as `model_similarity` does."""
-    found = np.full((len(groups), len(groups)), np.nan)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)  # a row of NaN only has no best match
-        for a, rows in enumerate(groups):
-            for b, columns in enumerate(groups):
-                block = np.ix_(rows, columns)
-                best = np.nan_to_num(values[block], nan=-np.inf).argmax(axis=1)
-                found[a, b] = np.nanmean(others[block][np.arange(len(rows)), best])
-    return symmetrised(found)
+    known = np.nan_to_num(values, nan=-np.inf)
+    every = np.arange(len(values))
+    at_best = np.stack([others[every, rows[0] + known[:, rows].argmax(axis=1)] for rows in groups], axis=1)
+    return symmetrised(_means(at_best, groups))
+
+
+def _means(of_spaces: np.ndarray, groups: list[list[int]]) -> np.ndarray:
+    """Return (model, column): the mean over the spaces of each model that have a value, NaN where none has."""
+    starts = [rows[0] for rows in groups]
+    has = np.isfinite(of_spaces)
+    count = np.add.reduceat(has.astype(np.intp), starts, axis=0)
+    total = np.add.reduceat(np.where(has, of_spaces, 0.0), starts, axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def best_matches(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:

@@ -41,4 +41,4 @@ def packed_bytes(values: np.ndarray) -> dict[str, Any]:
 
 def squeezed(array: np.ndarray) -> str:
     """Return the bytes of an array, deflated (zlib), as base64."""
-    return base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 9)).decode()
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 6)).decode()

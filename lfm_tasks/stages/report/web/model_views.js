@@ -71,16 +71,16 @@ const drawLayers = ({ cells }) => {
 };
 
 const BESIDE = { score: "Score", null_mean: "Chance", null_q95: "1 in 20 by chance", p_value: "p" };
-const drawMatched = ({ beside, diagnostics, calibrated }) => {
+const drawMatched = ({ known, diagnostics }) => {
   const path = matchedPath(), [sources, targets] = [rowsOf(choice.source), rowsOf(choice.target)];
   const [rows, columns] = [layersOf(choice.source), layersOf(choice.target)];
-  byId("chance").hidden = !path.length || !beside.score;
+  byId("chance").hidden = !path.length || !known.score;
   if (byId("chance").hidden) return;
   const number = (value, [r, c]) => (value ? value(sources[r], targets[c]) : NaN);
-  const ends = (cell) => [number(beside.ci_low, cell), number(beside.ci_high, cell)];
+  const ends = (cell) => [number(known.ci_low, cell), number(known.ci_high, cell)];
   const drawn = path.map((cell) => ({
-    name: `${rows[cell[0]]} → ${columns[cell[1]]}`, value: number(beside.score, cell), low: ends(cell)[0], high: ends(cell)[1],
-    chance: number(beside.null_mean, cell), edge: number(beside.null_q95, cell),
+    name: `${rows[cell[0]]} → ${columns[cell[1]]}`, value: number(known.score, cell), low: ends(cell)[0], high: ends(cell)[1],
+    chance: number(known.null_mean, cell), edge: number(known.null_q95, cell),
   }));
   const { ceiling } = measured();
   byId("ceiling").textContent = ceiling === null ? "not computed" : text(ceiling, 3);
@@ -91,8 +91,8 @@ const drawMatched = ({ beside, diagnostics, calibrated }) => {
   });
   const found = Object.keys(diagnostics), columnNames = ["Source layer", "Target layer", "Calibrated", "Interval of the score", ...Object.values(BESIDE), ...found.map((name) => facts.diagnostics[name])];
   show("table-chance", table(columnNames, path.map((cell) => [
-    rows[cell[0]], columns[cell[1]], text(number(calibrated, cell), 3), interval(...ends(cell)),
-    ...Object.keys(BESIDE).map((name) => text(number(beside[name], cell), name === "p_value" ? 4 : 3)),
+    rows[cell[0]], columns[cell[1]], text(number(known.calibrated, cell), 3), interval(...ends(cell)),
+    ...Object.keys(BESIDE).map((name) => text(number(known[name], cell), name === "p_value" ? 4 : 3)),
     ...found.map((name) => text(number(diagnostics[name], cell), name === "points_found" ? 0 : 3)),
   ]), 2));
 };

@@ -1,18 +1,29 @@
 // The page: what is chosen is loaded, then drawn; only the last choice counts.
 const load = async () => {
-  const { cells, models, low, high } = view(), { beside, views } = measured();
+  const { models, low, high } = view();
   const { maps, embeddings, diagnostics } = dataset();
   const sides = (pack) => together({ source: pack("source"), target: pack("target") });
+  const known = await loadKnown(measured().known);
   return together({
-    cells: matrix(cells), models: matrix(models), low: matrix(low), high: matrix(high),
-    calibrated: matrix(views.calibrated?.cells), beside: together(mapped(beside, matrix)), diagnostics: together(mapped(diagnostics, matrix)),
+    known, cells: known[choice.statistic], models: matrix(models), low: matrix(low), high: matrix(high),
+    diagnostics: together(mapped(diagnostics, matrix)),
     maps: entries(maps?.maps), ofClass: sides((side) => matrix(maps?.distortion[side].by_class)),
     means: sides((side) => matrix(maps?.distortion[side].mean)), worst: sides((side) => matrix(maps?.distortion[side].worst_values)),
     x: matrix(embeddings?.x), y: matrix(embeddings?.y), after: matrix(embeddings?.after),
     onPoints: sides((side) => entries(embeddings?.distortion?.[side])),
   });
 };
-const mapped = (object, change) => Object.fromEntries(Object.entries(object).map(([name, value]) => [name, change(value)]));
+// Some matrices are stored as what they are above another one, or above the calibration of the rounded score.
+const loadKnown = async (known) => {
+  const loaded = await together(mapped(known, matrix)), best = named(facts.measures, choice.measure).is_distance ? 0 : 1;
+  const calibration = (r, c) => {
+    const chance = loaded.null_mean?.(r, c), found = (loaded.score(r, c) - chance) / (best - chance);
+    return Number.isFinite(found) ? found : 0;
+  };
+  const above = { calibration, ...loaded };
+  return mapped(known, ({ from }, name) => (from ? (r, c) => above[from](r, c) + loaded[name](r, c) : loaded[name]));
+};
+const mapped = (object, change) => Object.fromEntries(Object.entries(object).map(([name, value]) => [name, change(value, name)]));
 
 let turn = 0;
 const redraw = async () => {

@@ -5,7 +5,7 @@ const spaceName = (row) => {
 };
 const toggled = (id, isThere) => { if (byId(id)) byId(id).hidden = !isThere; return Boolean(byId(id)) && isThere; };
 
-const drawFunctionalMap = ({ maps, diagnostics, cells, beside }) => {
+const drawFunctionalMap = ({ maps, diagnostics, cells, known }) => {
   const kept = dataset().maps;
   if (!toggled("functional", Boolean(kept))) return;
   const [source, target] = [rowOf("source"), rowOf("target")], pair = pairIn(kept, source, target);
@@ -23,13 +23,13 @@ const drawFunctionalMap = ({ maps, diagnostics, cells, beside }) => {
     rows: sparse(n), columns: sparse(m), value: at, palette: BLUE_WHITE_RED, low: -most || -1, high: most || 1,
     said: (r, c) => `target eigenvector ${r}, source eigenvector ${c}: ${text(at(r, c), 3)}`,
   });
-  const known = [
+  const lines = [
     ["On the diagonal, of |C|²", text(kept.on_diagonal[pair], 3)],
     ...Object.entries(facts.diagnostics).filter(([name]) => diagnostics[name]).map(([name, word]) => [word, text(diagnostics[name](source, target), name === "points_found" ? 0 : 4)]),
     [`${choice.measure}, ${choice.statistic}`, text(cells(source, target), 3)],
-    ...(beside.score ? [[`${choice.measure}, as measured`, text(beside.score(source, target), 3)]] : []),
+    ...(known.score ? [[`${choice.measure}, as measured`, text(known.score(source, target), 3)]] : []),
   ];
-  show("table-functional", table(["Diagnostic", "Value"], known));
+  show("table-functional", table(["Diagnostic", "Value"], lines));
   showWhenOpen("table-entries", () => table(["Target eigenvector", ...numbers(m)], numbers(n).map((name, r) => [name, ...numbers(m).map((_, c) => text(at(r, Number(c)), 2))])));
 };
 
