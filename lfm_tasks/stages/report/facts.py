@@ -47,7 +47,8 @@ def page_facts(atlas: xr.Dataset, summary: Mapping[str, Any], groups: Mapping[st
     datasets = [dataset_rows(atlas, str(name)) for name in atlas["dataset"].values]
     measures = [str(name) for name in atlas["measure"].values]
     meta = {model["name"]: model["meta"] for model in summary["models"]}
-    facets = sorted({facet for facts in meta.values() for facet in facts})
+    # The family first: what most zoos would be coloured by.
+    facets = sorted({facet for facts in meta.values() for facet in facts}, key=lambda facet: (facet != "family", facet))
     return {
         "datasets": [_dataset_facts(atlas, rows, meta, groups) for rows in datasets],
         "facets": facets,

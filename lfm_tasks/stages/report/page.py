@@ -28,7 +28,11 @@ def render_report(
     parts = "\n".join(_resource(f"{name}.js") for name in _SCRIPTS)
     script, style = f'"use strict";\n(() => {{\n{parts}}})();\n', _resource("page.css")
     environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, loader=FunctionLoader(_resource)
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(_resource),
     )
     return environment.get_template("page.html.jinja").render(
         summary=summary,

@@ -1,5 +1,8 @@
 """Atlases made up for the page: any number of models, and every group that can lie beside the scores."""
 
+import base64
+import shutil
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -92,7 +95,13 @@ def with_sections() -> Callable[..., tuple[xr.Dataset, dict[str, xr.Dataset]]]:
     """Add every section to an atlas: what joins the scores, and the groups of its first dataset."""
 
     def add(
-        atlas: xr.Dataset, *, n_pairs: int = 12, n_eigenpairs: int = 30, n_points: int = 60, prefix: str = "", seed: int = 1
+        atlas: xr.Dataset,
+        *,
+        n_pairs: int = 12,
+        n_eigenpairs: int = 30,
+        n_points: int = 60,
+        prefix: str = "",
+        seed: int = 1,
     ) -> tuple[xr.Dataset, dict[str, xr.Dataset]]:
         generator = np.random.default_rng(seed)
         names, dataset = atlas["source"].values, str(atlas["dataset"].values[0])
@@ -145,7 +154,9 @@ def _transfers(sources: np.ndarray, targets: np.ndarray, prefix: str, generator:
     )  # fmt: skip
 
 
-def _embeddings(names: np.ndarray, points: np.ndarray, labels: np.ndarray, generator: np.random.Generator) -> xr.Dataset:
+def _embeddings(
+    names: np.ndarray, points: np.ndarray, labels: np.ndarray, generator: np.random.Generator
+) -> xr.Dataset:
     tsne = (30 * generator.standard_normal((len(names), len(points), 2))).astype(np.float32)
     tsne[0, 5] = np.nan
     return xr.Dataset(
@@ -159,10 +170,25 @@ def _embeddings(names: np.ndarray, points: np.ndarray, labels: np.ndarray, gener
 
 
 @pytest.fixture(scope="session")
+def unpacked() -> Callable[[dict[str, Any]], np.ndarray]:
+    """Unpack what the page unpacks."""
+
+    def unpack(stored: dict[str, Any]) -> np.ndarray:
+        planes = np.frombuffer(zlib.decompress(base64.b64decode(stored["steps"])), dtype=np.uint8).reshape(2, -1)
+        steps = np.ascontiguousarray(planes.T).view("<i2").ravel()
+        values = np.where(steps == -32768, np.nan, steps * stored["unit"])
+        if not stored["symmetric"]:
+            return values.reshape(-1, stored["columns"])
+        whole = np.zeros((stored["columns"], stored["columns"]))
+        whole[np.tril_indices(len(whole))] = values
+        return np.where(np.tri(len(whole), dtype=bool), whole, whole.T)
+
+    return unpack
+
+
+@pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
     """Give the system's Chromium with no name resolved; where there is none, the tests say that they were not run."""
-    import shutil
-
     sync = pytest.importorskip("playwright.sync_api", reason="not run: Playwright is not installed")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
@@ -196,7 +222,8 @@ class Watched:
         """Do something that changes the choice, and wait until the page has drawn it."""
         drawn = self.page.evaluate("document.documentElement.dataset.drawn")
         act()
-        self.page.wait_for_function(f"document.documentElement.dataset.drawn !== '{drawn}'")
+        # The page allows no script but its own, so no function can be waited for.
+        self.page.wait_for_selector(f"html:not([data-drawn='{drawn}'])")
 
     @property
     def choice(self) -> dict[str, str]:

@@ -28,7 +28,8 @@ const heatMap = (host, drawn) => {
   rows.forEach((_, r) => columns.forEach((__, c) => { if (value(r, c) > high) high = value(r, c); }));
   const size = Math.max(8, Math.min(46, Math.floor(640 / Math.max(nRows, nColumns))));
   const font = Math.min(13, size + 1), wide = (names) => Math.max(0, ...names.map((name) => shortened(name).length)) * font * 0.6;
-  const left = Math.ceil(wide(rows)) + 12, top = Math.ceil(wide(columns) * 0.71) + 16;
+  const left = Math.ceil(wide(rows)) + 12, turned = size < 16 ? 90 : 45;
+  const top = Math.ceil(wide(columns) * Math.sin((turned * Math.PI) / 180)) + 16;
   const [width, height] = [size * nColumns, size * nRows];
   const room = tree?.xs.length ? Math.max(70, width * 0.25) : 0;
   const x = (c) => left + size * c, y = (r) => top + size * r;
@@ -52,10 +53,11 @@ const heatMap = (host, drawn) => {
   rows.forEach((_, r) => columns.forEach((__, c) => { if (Number.isNaN(value(r, c))) missing.push(`M${x(c)} ${y(r)}l${size} ${size}`); }));
   made.append(svg("path", { class: "missing", d: missing.join("") }));
   rows.forEach((name, r) => made.append(svg("text", { x: left - 6, y: y(r + 0.5) + font / 3, "text-anchor": "end" }, shortened(name))));
-  columns.forEach((name, c) => made.append(svg("text", { transform: `translate(${x(c + 0.5) + 3} ${top - 6}) rotate(-45)` }, shortened(name))));
-  // Under the numbers, with a light edge: seen on every colour.
+  columns.forEach((name, c) => made.append(svg("text", { transform: `translate(${x(c + 0.5) + 3} ${top - 6}) rotate(-${turned})` }, shortened(name))));
+  // Along the edges of the cells, so that the line crosses no number; with a light edge, seen on every colour.
+  const steps = path.slice(1).map(([r, c], i) => `M${x(path[i][1] + 0.5)} ${y(path[i][0] + 1) - 2}L${x(c + 0.5)} ${y(r) + 2}`);
   for (const kind of ["halo", "path"]) {
-    if (path.length) made.append(svg("path", { class: kind, d: `M${path.map(([r, c]) => `${x(c + 0.5)} ${y(r + 0.5)}`).join("L")}` }));
+    made.append(svg("path", { class: kind, d: steps.join("") }));
     for (const [r, c] of path) made.append(svg("rect", { class: kind, x: x(c) + 2, y: y(r) + 2, width: size - 4, height: size - 4 }));
   }
   if (size >= 28) rows.forEach((_, r) => columns.forEach((__, c) => {

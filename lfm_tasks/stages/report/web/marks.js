@@ -33,7 +33,7 @@ const scatter = (host, { points, groups, width, height, size = 5, isNamed = fals
     if (d) made.append(svg("path", { class: "mark", fill, d }));
   });
   if (isNamed) placeNames(made, points, at, size);
-  host.replaceChildren(made, ...(isLegend && groups.length > 1 ? [legend(groups.filter((_, g) => points.some(({ group }) => group === g)))] : []));
+  host.replaceChildren(made, ...(isLegend ? [legend(groups.filter((_, g) => points.some(({ group }) => group === g)))] : []));
   explore(host, {
     nSpots: points.length, said, choose, step: inLine(points.length),
     ringAround: (spot) => ({ x: at[spot][0] - size - 4, y: at[spot][1] - size - 4, width: 2 * size + 8, height: 2 * size + 8, rx: size + 4 }),

@@ -66,7 +66,7 @@ const begin = async () => {
   await redraw();
 };
 begin().then(
-  () => { document.documentElement.dataset.ready = "true"; },
+  () => { performance.mark("ready"); document.documentElement.dataset.ready = "true"; },
   (problem) => {
     byId("trouble").textContent = `The charts could not be drawn: ${problem.message}. Needs Chrome 80, Firefox 113 or Safari 16.4, or newer ones.`;
     byId("trouble").hidden = false;
