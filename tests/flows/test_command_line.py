@@ -34,7 +34,7 @@ def test_help__loads_nothing_heavy(tmp_path: Path) -> None:
     code = "import sys, flows.cli; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
-    assert not {"numpy", "prefect", "dask", "zarr", "bokeh", "sklearn", "onnxruntime", "xarray"} & set(loaded)
+    assert not {"numpy", "prefect", "dask", "zarr", "sklearn", "onnxruntime", "xarray"} & set(loaded)
 
 
 def test_unknown_option__is_2_and_names_the_nearest(tmp_path: Path) -> None:

@@ -1,16 +1,39 @@
-"""Matrices of models: from layers to models, and the order in which alike models stand together."""
+"""Matrices of models: from layers to models, the order in which alike models stand together, the map of the zoo."""
+
+from dataclasses import dataclass
 
 import numpy as np
 from scipy.cluster.hierarchy import dendrogram as draw_tree
 from scipy.cluster.hierarchy import linkage
-from scipy.spatial.distance import squareform
+from scipy.spatial.distance import pdist, squareform
 
-from lfm_tasks.measures.model_pairs import best_match, match_layers, model_distances, symmetrised
+from lfm_tasks.measures.model_pairs import match_layers, model_distances, symmetrised
 
 
 def model_similarity(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
-    """Return (model, model): each layer's best match in the other model, averaged over layers and both directions."""
-    return symmetrised(np.array([[best_match(values[np.ix_(a, b)]) for b in groups] for a in groups]))
+    """Return (model, model): each layer's best match in the other model, averaged over layers and both directions.
+
+    What `best_match` gives for each pair of models, for all of them at once. ``groups``: the rows of each model, in
+    order and without a gap.
+    """
+    return symmetrised(_means(np.fmax.reduceat(values, [rows[0] for rows in groups], axis=1), groups))
+
+
+def at_best_match(others: np.ndarray, values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
+    """Return (model, model): ``others`` where ``values`` have their best match, averaged as `model_similarity` does."""
+    known = np.nan_to_num(values, nan=-np.inf)
+    every = np.arange(len(values))
+    at_best = np.stack([others[every, rows[0] + known[:, rows].argmax(axis=1)] for rows in groups], axis=1)
+    return symmetrised(_means(at_best, groups))
+
+
+def _means(of_spaces: np.ndarray, groups: list[list[int]]) -> np.ndarray:
+    """Return (model, column): the mean over the spaces of each model that have a value, NaN where none has."""
+    starts = [rows[0] for rows in groups]
+    has = np.isfinite(of_spaces)
+    count = np.add.reduceat(has.astype(np.intp), starts, axis=0)
+    total = np.add.reduceat(np.where(has, of_spaces, 0.0), starts, axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
 def best_matches(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
@@ -38,3 +61,35 @@ def dendrogram(similarity: np.ndarray) -> tuple[list[int], list[list[float]], li
     along = [[position / 10 for position in line] for line in tree["icoord"]]
     across = [[height / highest for height in line] for line in tree["dcoord"]]
     return [int(leaf) for leaf in tree["leaves"]], across, along
+
+
+@dataclass(frozen=True)
+class ZooMap:
+    """Positions (model, 2) in the plane, and how far its distances are from the given ones: Kruskal's stress-1."""
+
+    positions: np.ndarray
+    stress: float
+
+
+def zoo_map(distances: np.ndarray) -> ZooMap:
+    """Return classical scaling of (model, model) distances: the plane that keeps most of their double-centred squares.
+
+    B = −½ J D² J with J = I − 11ᵀ/n; the positions are its two leading eigenvectors times √λ (0 where λ < 0), each
+    with its largest entry positive. Stress-1 = √(Σ (d − δ)² / Σ d²) with δ the given distances, d those of the map.
+
+    References
+    ----------
+    Torgerson (1952), "Multidimensional scaling: I"; Kruskal (1964), "Multidimensional scaling by optimizing goodness
+    of fit to a nonmetric hypothesis".
+    """
+    squared = distances**2
+    centred = -(squared - squared.mean(axis=0) - squared.mean(axis=1, keepdims=True) + squared.mean()) / 2
+    values, vectors = np.linalg.eigh(centred)
+    leading = vectors[:, ::-1][:, :2] * np.sqrt(np.clip(values[::-1][:2], 0, None))
+    # Rounded, so that of two equal entries the first decides and not the last bits.
+    largest = np.abs(leading).round(9).argmax(axis=0)
+    positions = np.zeros((len(distances), 2))
+    positions[:, : leading.shape[1]] = leading * np.where(leading[largest, np.arange(leading.shape[1])] < 0, -1, 1)
+    drawn, given = pdist(positions), squareform(distances, checks=False)
+    size = float((drawn**2).sum())
+    return ZooMap(positions, float(np.sqrt(((drawn - given) ** 2).sum() / size)) if size else 0.0)

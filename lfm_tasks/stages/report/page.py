@@ -9,39 +9,64 @@ from types import MappingProxyType
 from typing import Any
 
 import xarray as xr
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from lfm_tasks.stages.report.charts import bokeh_script, heat_map
 from lfm_tasks.stages.report.compared import comparison_tables
 from lfm_tasks.stages.report.facts import page_facts
 from lfm_tasks.stages.report.tables import page_tables
+from lfm_tasks.stages.report.transferred import OF_CANDIDATE, transfer_tables
+
+# In the order in which one uses the other; together one script.
+_SCRIPTS = ("unpack", "elements", "heat_map", "marks", "choice", "model_views", "space_views", "page")
 
 
 def render_report(
     atlas: xr.Dataset, summary: Mapping[str, Any], groups: Mapping[str, xr.Dataset] = MappingProxyType({})
 ) -> str:
     """Return the page as HTML. The same atlas gives the same bytes; ``groups``: what lies beside its scores."""
-    facts = page_facts(atlas)
-    scripts = [bokeh_script(), _resource("page.js")]
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return environment.from_string(_resource("page.html.jinja")).render(
+    facts = page_facts(atlas, summary, groups)
+    parts = "\n".join(_resource(f"{name}.js") for name in _SCRIPTS)
+    script, style = f'"use strict";\n(() => {{\n{parts}}})();\n', _resource("page.css")
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(_resource),
+    )
+    return environment.get_template("page.html.jinja").render(
         summary=summary,
-        style=_resource("page.css"),
-        scripts=scripts,
-        hashes=" ".join(f"'sha256-{_sha256(script)}'" for script in scripts),
-        data=_inside_html({"facts": facts, "charts": {name: heat_map(name) for name in ("models", "layers")}}),
+        style=style,
+        script=script,
+        style_hash=_allowed(style),
+        script_hash=_allowed(script),
+        data=_inside_html(facts),
         facts=facts,
+        has=_has(facts),
         comparisons=comparison_tables(atlas),
+        transfers=transfer_tables(groups),
+        transfer_columns=OF_CANDIDATE,
         **page_tables(atlas, facts),
     )
 
 
+def _has(facts: Mapping[str, Any]) -> dict[str, bool]:
+    """Return which views the page has: those that any dataset has."""
+    datasets = facts["datasets"]
+    return {
+        "maps": any(dataset["maps"] for dataset in datasets),
+        "embeddings": any(dataset["embeddings"] for dataset in datasets),
+        "cycle_residual": any("cycle_residual" in dataset["diagnostics"] for dataset in datasets),
+    }
+
+
 def _resource(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return files(__package__).joinpath("web", name).read_text(encoding="utf-8")
 
 
-def _sha256(script: str) -> str:
-    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+def _allowed(content: str) -> str:
+    """Return the source expression of a content security policy that allows this script or style alone."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
 def _inside_html(content: Mapping[str, Any]) -> str:

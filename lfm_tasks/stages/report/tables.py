@@ -6,8 +6,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lfm_tasks.stages.report.facts import cells, dataset_rows, default_measure
-from lfm_tasks.stages.report.matrices import best_matches, model_similarity
+from lfm_tasks.stages.report.facts import default_measure
+from lfm_tasks.stages.report.matrices import at_best_match, best_matches, model_similarity
+from lfm_tasks.stages.report.rows import calibrated_ends, cells, dataset_rows
 
 # A space is called the same as another from here on.
 IDENTICAL = 0.999
@@ -34,13 +35,14 @@ def page_tables(atlas: xr.Dataset, facts: Mapping[str, Any]) -> dict[str, Any]:
 
 def _verdicts(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, Any]]:
     rows = dataset_rows(atlas, dataset)
-    models = list(dict.fromkeys(rows.models))
+    models, groups = list(dict.fromkeys(rows.models)), rows.groups
     if len(models) < 2:
         return []
-    groups = [rows.of_model(model) for model in models]
-    score, q_values = (cells(atlas, rows, measure, name) for name in ("score", "q_value"))
-    calibrated = cells(atlas, rows, measure, "calibrated")
+    score, calibrated, q_values = (cells(atlas, rows, name, measure) for name in ("score", "calibrated", "q_value"))
+    if measure in atlas.attrs["distances"]:
+        score = calibrated  # high is alike, 1 is the same
     similarity = model_similarity(calibrated if np.isfinite(calibrated).any() else score, groups)
+    low, high = (at_best_match(end, calibrated, groups) for end in calibrated_ends(atlas, rows, measure))
     np.fill_diagonal(similarity, np.nan)
     usual = float(np.nanmedian(similarity)) if np.isfinite(similarity).any() else np.nan
     matches = best_matches(score, groups)
@@ -61,6 +63,7 @@ def _verdicts(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, A
                 "model": name,
                 "nearest": models[nearest],
                 "value": value,
+                "interval": _interval(low[model, nearest], high[model, nearest]),
                 "margin": value - second if len(models) > 2 and np.isfinite(second) else None,
                 "same_layers": int((matches[groups[model], nearest] == np.arange(len(groups[model]))).sum()),
                 "n_layers": len(groups[model]),
@@ -70,6 +73,10 @@ def _verdicts(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, A
             }
         )
     return found
+
+
+def _interval(low: float, high: float) -> str:
+    return f"{low:.3f} to {high:.3f}" if np.isfinite(low) and np.isfinite(high) else "–"
 
 
 def _verdict(is_same: bool, value: float, usual: float, q_values: np.ndarray) -> str:

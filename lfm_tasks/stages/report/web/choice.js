@@ -1,0 +1,80 @@
+// The choice: what the page shows, by name; it stands in the address, so that a link shows what its sender saw.
+const choice = {};
+const names = (list) => list.map(({ name }) => name);
+const named = (list, name) => list.find((entry) => entry.name === name);
+const dataset = () => named(facts.datasets, choice.dataset);
+const measured = () => facts.views[names(facts.datasets).indexOf(choice.dataset)][names(facts.measures).indexOf(choice.measure)];
+const view = () => measured().views[choice.statistic];
+const numberOf = (model) => names(dataset().models).indexOf(model);
+const rowsOf = (model) => named(dataset().models, model).rows;
+const layersOf = (model) => rowsOf(model).map((row) => dataset().layers[row]);
+const rowOf = (side) => rowsOf(choice[side])[Math.max(0, layersOf(choice[side]).indexOf(choice[`${side}_layer`]))];
+const pairIn = (kept, source, target) => kept?.pairs.findIndex(([s, t]) => s === source && t === target) ?? -1;
+
+// A page that is opened without a choice shows the first model beside the one nearest to it.
+const nearest = async () => {
+  const others = names(dataset().models).filter((name) => name !== choice.source);
+  if (!view()) return others[0];
+  const value = await matrix(view().models), source = numberOf(choice.source);
+  const likeness = (name) => { const v = value(source, numberOf(name)); return Number.isNaN(v) ? -Infinity : v; };
+  return others.sort((a, b) => likeness(b) - likeness(a))[0] ?? choice.source;
+};
+// Of two models the first layers that match and have a kept map, else any that have one, else the first that match.
+const firstLayers = () => {
+  const [sources, targets] = [rowsOf(choice.source), rowsOf(choice.target)], target = numberOf(choice.target);
+  const matched = sources.map((row) => [row, targets[Math.max(0, measured().matches[row][target])]]);
+  const { maps } = dataset();
+  return matched.find(([s, t]) => s !== t && pairIn(maps, s, t) >= 0)
+    ?? maps?.pairs.find(([s, t]) => sources.includes(s) && targets.includes(t)) ?? matched[0];
+};
+// A facet that parts the models, but not into ones.
+const firstFacet = () => {
+  const { models } = dataset();
+  const kinds = (facet) => new Set(models.map(({ meta }) => meta[facet] ?? "")).size;
+  return facts.facets.find((facet) => kinds(facet) > 1 && kinds(facet) < models.length) ?? "";
+};
+
+// In the order in which one limits the next: what is offered, and what is taken when the address says nothing of it.
+const controls = {
+  dataset: { offered: () => names(facts.datasets), first: () => facts.datasets[0].name },
+  measure: { offered: () => names(facts.measures), first: () => facts.default_measure },
+  statistic: { offered: () => names(facts.statistics).filter((name) => Object.hasOwn(measured().views, name)), first: () => names(facts.statistics).find((name) => measured().views[name]) },
+  source: { offered: () => names(dataset().models), first: () => dataset().models[0].name },
+  target: { offered: () => names(dataset().models), first: nearest },
+  source_layer: { offered: () => layersOf(choice.source), first: () => dataset().layers[firstLayers()[0]] },
+  target_layer: { offered: () => layersOf(choice.target), first: () => dataset().layers[firstLayers()[1]] },
+  facet: { offered: () => ["", ...facts.facets], first: firstFacet },
+  distance: { offered: () => ["similarity", ...(dataset().shared_map ? ["shared"] : [])], first: () => "similarity" },
+};
+const WORDS = {
+  facet: (name) => name || "none",
+  statistic: (name) => named(facts.statistics, name).meaning,
+  distance: (name) => ({ similarity: "1 − similarity", shared: "in the shared embedding" })[name],
+};
+
+// Whatever is not offered gives way to what is.
+const settle = async () => {
+  for (const [control, { offered, first }] of Object.entries(controls)) {
+    if (!offered().includes(choice[control])) choice[control] = await first();
+  }
+};
+const fillControls = () => {
+  for (const [control, { offered }] of Object.entries(controls)) {
+    const select = byId(control), word = WORDS[control] ?? ((name) => name);
+    if (!select) continue;
+    select.replaceChildren(...offered().map((name) => Object.assign(html("option", {}, word(name)), { value: name })));
+    select.value = choice[control];
+    select.closest("label").hidden = offered().length < 2 && ["dataset", "distance"].includes(control);
+  }
+};
+const remember = () => {
+  const state = new URLSearchParams(Object.entries(choice).filter(([, name]) => name !== undefined));
+  history.replaceState(null, "", `#${state}`);
+};
+const recall = () => {
+  const state = new URLSearchParams(location.hash.slice(1));
+  for (const control of Object.keys(controls)) {
+    delete choice[control];
+    if (state.has(control)) choice[control] = state.get(control);
+  }
+};

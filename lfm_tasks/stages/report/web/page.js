@@ -1,0 +1,75 @@
+// The page: what is chosen is loaded, then drawn; only the last choice counts.
+const load = async () => {
+  const { models, low, high } = view();
+  const { maps, embeddings, diagnostics } = dataset();
+  const sides = (pack) => together({ source: pack("source"), target: pack("target") });
+  const known = await loadKnown(measured().known);
+  return together({
+    known, cells: known[choice.statistic], models: matrix(models), low: matrix(low), high: matrix(high),
+    diagnostics: together(mapped(diagnostics, matrix)),
+    maps: entries(maps?.maps), ofClass: sides((side) => matrix(maps?.distortion[side].by_class)),
+    means: sides((side) => matrix(maps?.distortion[side].mean)), worst: sides((side) => matrix(maps?.distortion[side].worst_values)),
+    x: matrix(embeddings?.x), y: matrix(embeddings?.y), after: matrix(embeddings?.after),
+    onPoints: sides((side) => entries(embeddings?.distortion?.[side])),
+  });
+};
+// Some matrices are stored as what they are above another one, or above the calibration of the rounded score.
+const loadKnown = async (known) => {
+  const loaded = await together(mapped(known, matrix)), best = named(facts.measures, choice.measure).is_distance ? 0 : 1;
+  const calibration = (r, c) => {
+    const chance = loaded.null_mean?.(r, c), found = (loaded.score(r, c) - chance) / (best - chance);
+    return Number.isFinite(found) ? found : 0;
+  };
+  const above = { calibration, ...loaded };
+  return mapped(known, ({ from }, name) => (from ? (r, c) => above[from](r, c) + loaded[name](r, c) : loaded[name]));
+};
+const mapped = (object, change) => Object.fromEntries(Object.entries(object).map(([name, value]) => [name, change(value, name)]));
+
+let turn = 0;
+const redraw = async () => {
+  const own = ++turn;
+  await settle();
+  const loaded = view() ? await load() : null;
+  if (own !== turn) return;
+  fillControls();
+  byId("charts").hidden = !loaded;
+  byId("no-numbers").hidden = Boolean(loaded);
+  byId("convention").textContent = named(facts.measures, choice.measure).convention;
+  if (loaded) {
+    byId("shown-models").textContent = shownNow();
+    for (const draw of [drawModels, drawNearest, drawZooMap, drawLayers, drawMatched, drawFunctionalMap, drawDistortion, drawEmbeddings]) draw(loaded);
+  }
+  remember();
+  document.documentElement.dataset.drawn = String(own);
+};
+const choosePair = (source, target) => choose({ source, target });
+const chooseLayers = (source_layer, target_layer) => choose({ source_layer, target_layer });
+const choose = (more) => {
+  // Other models have other layers: what was chosen of the former ones is not carried over.
+  const isOther = ["dataset", "source", "target"].some((control) => control in more && more[control] !== choice[control]);
+  if (isOther) for (const control of ["source_layer", "target_layer"]) delete choice[control];
+  Object.assign(choice, more);
+  return redraw();
+};
+
+const begin = async () => {
+  if (!facts.datasets.length) return;
+  for (const control of Object.keys(controls)) {
+    byId(control)?.addEventListener("change", ({ target }) => choose({ [control]: target.value }));
+  }
+  for (const form of document.forms) form.addEventListener("submit", (event) => event.preventDefault());
+  addEventListener("hashchange", () => {
+    // A link to a part of the page is no choice.
+    if (location.hash.includes("=")) { recall(); redraw(); } else remember();
+  });
+  recall();
+  await redraw();
+};
+begin().then(
+  () => { performance.mark("ready"); document.documentElement.dataset.ready = "true"; },
+  (problem) => {
+    byId("trouble").textContent = `The charts could not be drawn: ${problem.message}. Needs Chrome 80, Firefox 113 or Safari 16.4, or newer ones.`;
+    byId("trouble").hidden = false;
+    throw problem;
+  },
+);

@@ -1,0 +1,143 @@
+"""Numbers of the page: packed, summarised by model, put in order, laid out in the plane."""
+
+import base64
+import zlib
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.spatial.distance import pdist, squareform
+from sklearn.manifold import ClassicalMDS
+
+from lfm_tasks.measures.model_pairs import best_match
+from lfm_tasks.stages.report.matrices import at_best_match, best_matches, dendrogram, model_similarity, zoo_map
+from lfm_tasks.stages.report.packing import packed, packed_bytes, packed_if_any
+
+
+@pytest.mark.parametrize("is_symmetric", [False, True])
+def test_packed__holds_values_to_half_a_thousandth(is_symmetric: bool, unpacked: Callable[..., np.ndarray]) -> None:
+    values = np.random.default_rng(0).uniform(-1, 1, (7, 7))
+    values[2, 3] = values[3, 2] = np.nan
+    values = (values + values.T) / 2 if is_symmetric else values
+
+    stored = packed(values)
+
+    assert stored["symmetric"] == is_symmetric
+    np.testing.assert_allclose(unpacked(stored), values, atol=0.000501)
+
+
+def test_packed__gives_large_values_the_room_they_need(unpacked: Callable[..., np.ndarray]) -> None:
+    values = np.array([[2e6, -0.25, np.nan]])
+
+    np.testing.assert_allclose(unpacked(packed(values)), values, atol=2e6 / 32767)
+
+
+def test_packed_if_any__is_none_without_a_value() -> None:
+    assert packed_if_any(np.full((2, 2), np.nan)) is None
+
+
+def test_packed_bytes__give_each_entry_127_steps() -> None:
+    values = np.array([[1.0, -0.5, 0.0], [1e-6, 2e-6, np.nan], [0.0, 0.0, 0.0]])
+
+    stored = packed_bytes(values)
+
+    steps = np.frombuffer(zlib.decompress(base64.b64decode(stored["steps"])), dtype=np.int8).reshape(3, 3)
+    restored = steps * np.array(stored["units"])[:, None]
+    np.testing.assert_allclose(restored, np.nan_to_num(values), atol=0.004, rtol=0.01)
+    np.testing.assert_allclose(restored[1], [1e-6, 2e-6, 0], atol=1e-8)
+
+
+def test_model_similarity__averages_best_matches_of_both_directions() -> None:
+    values = np.array(
+        [
+            [1, 0.1, 0.8, 0.2, 0.3],
+            [0.1, 1, 0.5, 0.4, 0.6],
+            [0.8, 0.5, 1, 0, 0],
+            [0.2, 0.4, 0, 1, 0],
+            [0.3, 0.6, 0, 0, 1],
+        ]
+    )
+
+    similarity = model_similarity(values, [[0, 1], [2, 3, 4]])
+
+    # From the first: .8 and .6; from the second: .8, .4, .6.
+    np.testing.assert_allclose(similarity, [[1, (0.7 + 0.6) / 2], [(0.7 + 0.6) / 2, 1]])
+
+
+def test_best_matches__are_not_misled_by_a_layer_that_is_like_everything() -> None:
+    block = np.array([[0.6, 0.7, 0.3], [0.3, 0.8, 0.4], [0.2, 0.7, 0.6]])
+    values = np.block([[np.eye(3), block], [block.T, np.eye(3)]])
+
+    matches = best_matches(values, [[0, 1, 2], [3, 4, 5]])
+
+    assert block.argmax(axis=1).tolist() == [1, 1, 1]
+    assert matches[:3, 1].tolist() == [0, 1, 2]
+
+
+def test_dendrogram__puts_alike_models_together() -> None:
+    similarity = np.array([[1, 0.1, 0.9, 0.2], [0.1, 1, 0.2, 0.8], [0.9, 0.2, 1, 0.1], [0.2, 0.8, 0.1, 1]])
+
+    order, across, along = dendrogram(similarity)
+
+    assert {frozenset(order[:2]), frozenset(order[2:])} == {frozenset((0, 2)), frozenset((1, 3))}
+    assert len(across) == len(along) == 3
+    assert max(max(line) for line in across) == 1
+
+
+def test_model_similarity__is_that_of_the_kernel_also_where_values_are_missing() -> None:
+    values = np.random.default_rng(0).random((6, 6))
+    values[1, 2:4] = values[:, 5] = np.nan
+    groups = [[0, 1], [2, 3, 4], [5]]
+
+    directed = np.array([[best_match(values[np.ix_(a, b)]) for b in groups[:2]] for a in groups[:2]])
+
+    found = model_similarity(values, groups)
+    np.testing.assert_allclose(found[:2, :2], (directed + directed.T) / 2)
+    assert np.isnan(found[:, 2]).all()
+
+
+def test_at_best_match__takes_the_others_from_the_cell_of_the_best_value() -> None:
+    values = np.array([[1, 0.2, 0.9], [0.2, 1, 0.4], [0.3, 0.8, 1]])
+    others = np.arange(9.0).reshape(3, 3)
+
+    # From the first model: cells 0-2 and 1-2; from the second: 2-1.
+    np.testing.assert_allclose(at_best_match(others, values, [[0, 1], [2]])[0, 1], ((2 + 5) / 2 + 7) / 2)
+
+
+def test_zoo_map__of_points_in_the_plane_is_these_points_without_stress() -> None:
+    points = np.random.default_rng(0).standard_normal((9, 2))
+
+    found = zoo_map(squareform(pdist(points)))
+
+    np.testing.assert_allclose(pdist(found.positions), pdist(points))
+    assert found.stress < 1e-12
+
+
+def test_zoo_map__is_that_of_scikit_learn_and_kruskal() -> None:
+    distances = squareform(pdist(np.random.default_rng(1).standard_normal((12, 6))))
+
+    found = zoo_map(distances)
+
+    other = ClassicalMDS(n_components=2, metric="precomputed").fit_transform(distances)
+    np.testing.assert_allclose(np.abs(found.positions), np.abs(other), atol=1e-9)
+    drawn, given_distances = pdist(other), squareform(distances)
+    assert found.stress == pytest.approx(np.sqrt(((drawn - given_distances) ** 2).sum() / (drawn**2).sum()))
+
+
+@given(st.permutations(range(7)))
+def test_zoo_map__does_not_depend_on_the_order_of_the_models(order: list[int]) -> None:
+    distances = squareform(pdist(np.random.default_rng(2).standard_normal((7, 4))))
+
+    shuffled = zoo_map(distances[np.ix_(order, order)])
+
+    np.testing.assert_allclose(shuffled.positions, zoo_map(distances).positions[order], atol=1e-7)
+
+
+@pytest.mark.parametrize("n_models", [1, 2])
+def test_zoo_map__of_few_models_has_no_stress(n_models: int) -> None:
+    found = zoo_map(0.5 * (1 - np.eye(n_models)))
+
+    assert found.positions.shape == (n_models, 2)
+    assert found.stress == pytest.approx(0, abs=1e-12)

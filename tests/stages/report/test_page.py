@@ -1,0 +1,205 @@
+"""The page as text: whole, safe, the same every time; each view is there when the atlas has what it shows."""
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lfm_tasks.stages.report import render_report
+from lfm_tasks.stages.report.kept import map_facts
+from lfm_tasks.stages.report.rows import dataset_rows
+from lfm_tasks.stages.report.transferred import transfer_tables
+from lfm_tasks.stores.atlas_files import read_atlas, read_json
+
+
+@pytest.fixture(scope="module")
+def page(zoo_folder_built: Path) -> str:
+    return (zoo_folder_built / "atlas" / "report.html").read_text()
+
+
+def test_page__is_small_and_the_same_every_time(zoo_folder_built: Path, page: str) -> None:
+    atlas = read_atlas(zoo_folder_built / "atlas")
+    summary = read_json(zoo_folder_built / "atlas" / "summary.json")
+
+    assert render_report(atlas, summary) == render_report(atlas, summary) == page
+    assert len(page.encode()) < 200_000
+
+
+def test_page__asks_nothing_of_any_network(page: str) -> None:
+    shell = re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+
+    assert not re.search(r"(src|href)\s*=\s*[\"'](?!#)", shell)
+    assert "url(" not in shell
+    assert "@import" not in shell
+    assert "default-src 'none'" in page
+
+
+def test_page__allows_its_own_scripts_and_no_others(page: str) -> None:
+    allowed = set(re.findall(r"'sha256-([^']+)'", page.split("<title>")[0]))
+    scripts = re.findall(r"<script>(.*?)</script>", page, flags=re.DOTALL)
+    styles = re.findall(r"<style>(.*?)</style>", page, flags=re.DOTALL)
+    hashes = [base64.b64encode(hashlib.sha256(own.encode()).digest()).decode() for own in scripts + styles]
+
+    assert len(scripts) == len(styles) == 1
+    assert set(hashes) == allowed
+    assert "unsafe" not in page.split("<title>")[0]
+    assert "style=" not in re.sub(r"<script.*?</script>", "", page, flags=re.DOTALL)
+
+
+def test_page__has_a_verdict_for_every_model(page: str) -> None:
+    for model in ("mlp_s0", "mlp_untrained", "cnn_s0", "tanh_s0"):
+        assert f'<th scope="row">{model}</th>' in page
+    assert "<strong>mlp_s0</strong> and <strong>mlp_s0_permuted</strong> are the same at every layer" in page
+    assert re.search(r'mlp_untrained</th>.*?class="verdict apart"', page)
+
+
+def test_names__cannot_break_out_of_the_page(zoo_folder_built: Path) -> None:
+    attack = "</script><img src=x onerror=alert(1)>\u2028"
+    atlas = read_atlas(zoo_folder_built / "atlas")
+    summary = read_json(zoo_folder_built / "atlas" / "summary.json")
+    layers = np.array([attack] * atlas.sizes["source"], dtype=object)
+    models = np.array([attack + name for name in atlas["source_model"].values], dtype=object)
+    attacked = atlas.assign_coords(source_layer=("source", layers), source_model=("source", models))
+    failure = dict.fromkeys(("dataset", "model", "layer", "stage", "reason", "message"), attack)
+
+    page = render_report(attacked, summary | {"failures": [failure], "title": attack})
+
+    assert "<img" not in page
+    assert page.count("</script>") == 2
+
+
+@pytest.mark.parametrize("n_models", [0, 1, 2])
+def test_page__of_few_models_is_drawn(
+    n_models: int, tmp_path: Path, related_spaces: object, write_zoo: object, build: object
+) -> None:
+    models = related_spaces(max(n_models, 1))  # type: ignore[operator]
+    folder = write_zoo(tmp_path, models)  # type: ignore[operator]
+    if n_models == 0:
+        (folder / "model0.npz").unlink()
+    build(folder)  # type: ignore[operator]
+
+    page = (tmp_path / "atlas" / "report.html").read_text()
+
+    assert ("nothing to compare it with" in page) == (n_models < 2)
+
+
+def test_facts__travel_as_json(page: str) -> None:
+    data = re.search(r'<script type="application/json" id="data">(.*?)</script>', page, flags=re.DOTALL)
+    assert data
+    facts = json.loads(data[1])
+
+    assert [dataset["name"] for dataset in facts["datasets"]] == ["digits"]
+    assert len(facts["views"][0]) == 2
+
+
+VIEWS = {"maps": 'id="functional"', "transfers": 'id="transfers"', "embeddings": 'id="embeddings"'}
+
+
+@pytest.mark.parametrize("absent", [None, *VIEWS])
+def test_view__is_absent_where_its_group_is(
+    made_atlas: Callable[..., Any], with_sections: Callable[..., Any], absent: str | None
+) -> None:
+    atlas, summary = made_atlas(3, 2, datasets=("probe", "other"))
+    atlas, groups = with_sections(atlas)
+    kept = {path: group for path, group in groups.items() if not path.startswith(f"{absent}/")}
+
+    page = render_report(atlas, summary, kept)
+
+    assert {view: sign in page for view, sign in VIEWS.items()} == {view: view != absent for view in VIEWS}
+
+
+def test_cycle_residuals__are_explained_where_the_atlas_has_them(
+    made_atlas: Callable[..., Any], with_sections: Callable[..., Any]
+) -> None:
+    atlas, summary = made_atlas(3, 2)
+
+    assert "<dfn>Cycle residual" not in render_report(atlas, summary)
+    assert "<dfn>Cycle residual" in render_report(with_sections(atlas)[0], summary)
+
+
+def test_transfers__name_what_was_chosen_and_what_has_no_number(
+    made_atlas: Callable[..., Any], with_sections: Callable[..., Any]
+) -> None:
+    atlas, summary = made_atlas(3, 2)
+    _, groups = with_sections(atlas)
+    (table,) = transfer_tables(groups)
+
+    page = render_report(atlas, summary, groups)
+
+    assert [row["n_anchors"] for row in table["pairs"]] == [10, 20]
+    assert [row["name"] for pair in table["pairs"] for row in pair["candidates"] if row["is_chosen"]] == [
+        "procrustes",
+        "functional_map",
+    ]
+    assert table["pairs"][0]["candidates"][2]["accuracy"] is None
+    assert page.count("✓ chosen") == 2
+    assert f"{table['pairs'][0]['candidates'][1]['stitched_accuracy']:.3f}" in page
+
+
+def test_distortion_by_class__is_the_mean_over_the_points_that_the_space_has(
+    made_atlas: Callable[..., Any], with_sections: Callable[..., Any], unpacked: Callable[..., np.ndarray]
+) -> None:
+    atlas, _ = made_atlas(3, 2)
+    atlas, groups = with_sections(atlas)
+    group = groups["maps/probe"]
+
+    facts = map_facts(group, dataset_rows(atlas, "probe"))
+
+    assert facts is not None
+    found = facts["distortion"]
+    values = group["target_distortion"].values
+    expected = [np.nanmean(values[:, group["label"].values == label], axis=1) for label in found["labels"]]
+    np.testing.assert_allclose(unpacked(found["target"]["by_class"]), np.transpose(expected), atol=0.0006)
+    worst = [found["points"][point] for point in found["target"]["worst"][0]]
+    assert worst == [str(group["point"].values[place]) for place in np.argsort(-np.nan_to_num(values[0]))[:5]]
+
+
+def test_maps__beyond_what_a_page_holds_are_counted(
+    made_atlas: Callable[..., Any], with_sections: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lfm_tasks.stages.report.kept.MOST_PAIRS", 5)
+    atlas, summary = made_atlas(3, 2)
+    atlas, groups = with_sections(atlas)
+
+    assert "The maps of 5 of 12 pairs on probe are on this page" in render_report(atlas, summary, groups)
+
+
+def test_maps__are_drawn_by_their_low_corner_where_whole_ones_are_too_large(
+    made_atlas: Callable[..., Any], with_sections: Callable[..., Any]
+) -> None:
+    atlas, _ = made_atlas(3, 2)
+    rows = dataset_rows(atlas, "probe")
+    small, large = (with_sections(atlas, n_eigenpairs=n)[1]["maps/probe"] for n in (30, 300))
+
+    assert map_facts(small, rows)["drawn"] == [30, 30]  # type: ignore[index]
+    assert map_facts(large, rows)["drawn"] == [20, 20]  # type: ignore[index]
+
+
+def test_one_source__is_not_called_sources(made_atlas: Callable[..., Any]) -> None:
+    atlas, summary = made_atlas(3, 2)
+    names = [str(name) for name in atlas["source"].values]
+    facts = {"dataset": "probe", "measures": ["overlap"], "sources": names[:1], "targets": names[1:]}
+
+    page = render_report(atlas.assign_attrs(atlas.attrs | {"comparisons": {"one": facts}}), summary)
+
+    assert "1 source × 5 targets" in page
+
+
+def test_verdicts__of_a_distance_are_those_of_the_similarity_that_it_mirrors(made_atlas: Callable[..., Any]) -> None:
+    atlas, summary = made_atlas(4, 3)
+    similar = atlas.isel(measure=[1])
+    mirrored = {name: 1 - similar[name] for name in ("score", "null_mean", "null_q95")}
+    mirrored |= {"ci_low": 1 - similar["ci_high"], "ci_high": 1 - similar["ci_low"]}
+    distant = similar.assign(mirrored).assign_attrs(atlas.attrs | {"distances": ["overlap"]})
+
+    pages = [render_report(each, summary) for each in (similar, distant)]
+
+    verdicts = [re.findall(r"<tbody>(.*?)</tbody>", page, flags=re.DOTALL)[0] for page in pages]
+    assert verdicts[0] == verdicts[1]
+    assert len(re.findall(r"\d\.\d{3} to \d\.\d{3}", verdicts[0])) == 4
