@@ -67,7 +67,8 @@ def test_distortion__is_largest_on_the_class_that_was_moved(moved: Path) -> None
     for pair, name in ((0, "source_distortion"), (2, "target_distortion")):
         distortion = group[name].values[pair]
         auc = mannwhitneyu(distortion[scattered], distortion[~scattered]).statistic / (40 * 200)
-        assert auc > 0.9, (pair, name, auc)
+        # .98 here; .89 to .98 over ten draws of the classes.
+        assert auc > 0.95, (pair, name, auc)
     for name in ("source_distortion", "target_distortion"):
         np.testing.assert_allclose(group[name].values[1], 0, atol=1e-6)
 
