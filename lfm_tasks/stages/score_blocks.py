@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +18,27 @@ from lfm_tasks.stages.map_scores import MAP_SCORES, BasisRows, basis_rows, score
 from lfm_tasks.stages.row_scores import Activations, Ranks, check_rows, score_rows
 from lfm_tasks.stages.statistics import STATISTICS
 from lfm_tasks.stores.digests import ids_digest
-from lfm_tasks.stores.units import UnitStore
+from lfm_tasks.stores.units import Receipt, UnitStore
+
+
+class ScoreSettings(NamedTuple):
+    """Everything but the two bases that decides scores: the measures, in order, and a digest of all the rest.
+
+    No measure changes what another one gives: scores under the same rest and more measures hold these, too.
+    """
+
+    rest: str
+    measures: tuple[str, ...]
+
+    @classmethod
+    def of(cls, receipt: Receipt) -> "ScoreSettings":
+        """Return those of a stored block; of one that an older version made, none."""
+        rest, measures = receipt.facts.get("scored_by", ("", ()))
+        return cls(rest, tuple(measures))
+
+    def hold(self, wanted: "ScoreSettings") -> bool:
+        """Return whether scores under these settings hold all that is wanted."""
+        return self.rest == wanted.rest and set(wanted.measures) <= set(self.measures)
 
 
 @dataclass(frozen=True)
@@ -29,7 +50,7 @@ class BlockJob:
 
     store: UnitStore
     key: str
-    settings: str
+    settings: ScoreSettings
     pairs: tuple[tuple[str, str], ...]
     atlas: AtlasConfig
     activations: Mapping[str, str]
@@ -104,7 +125,7 @@ def store_block(job: BlockJob) -> None:
         unit_writer.arrays.write("values", values)
         unit_writer.arrays.write("n_common", n_common)
         unit_writer.facts |= {
-            "settings": job.settings,
+            "scored_by": list(job.settings),
             "pairs": [list(pair) for pair in job.pairs],
             "refusals": [[row, error.reason, str(error)] for row, error in sorted(refusals.items())],
             "codes": [[row, measures[column], reason] for (row, column), reason in sorted(codes.items())],

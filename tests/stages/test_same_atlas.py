@@ -131,7 +131,8 @@ ALL_BASES = {"activations": 0, "bases": 4, "scores": 10, "atlas": 1}
         ({"n_eigenpairs": 7}, ALL_BASES),
         ({"null": {"n_permutations": 20}}, {"activations": 0, "bases": 0, "scores": 10, "atlas": 1}),
         ({"null": {"n_permutations": 19, "seed": 1}}, {"activations": 0, "bases": 0, "scores": 10, "atlas": 1}),
-        ({"measures": ["overlap"]}, {"activations": 0, "bases": 0, "scores": 10, "atlas": 1}),
+        ({"measures": ["overlap"]}, {"activations": 0, "bases": 0, "scores": 0, "atlas": 1}),
+        ({"measures": ["overlap", "lfm_raw"]}, {"activations": 0, "bases": 0, "scores": 10, "atlas": 1}),
         ({"max_points": 100}, {"activations": 4, "bases": 4, "scores": 10, "atlas": 1}),
     ],
 )
