@@ -32,12 +32,16 @@ class PlannedSpace:
 
 @dataclass(frozen=True)
 class Zoo:
-    """All spaces that the catalog asks for, and those that cannot be; how rows are resampled, where a dataset says."""
+    """All spaces that the catalog asks for, and those that cannot be; how rows are resampled, where a dataset says.
+
+    ``n_chosen``: spaces that can be used, whether a comparison asks for them or not.
+    """
 
     spaces: tuple[PlannedSpace, ...]
     failures: tuple[Failure, ...]
     designs: Mapping[str, Design] = field(default_factory=dict)
     parts: tuple[Part, ...] = ()
+    n_chosen: int = 0
 
 
 def validate(run: Run) -> Zoo:
@@ -66,7 +70,8 @@ def validate_catalog(catalog: Catalog, announce: Announce) -> Zoo:
     spaces.sort(key=lambda planned: planned.space)
     parts = asked_parts(catalog, [planned.space for planned in spaces])
     asked = {space for part in parts for space in part.spaces()}
-    return Zoo(tuple(planned for planned in spaces if planned.space in asked), tuple(failures), designs, parts)
+    wanted = tuple(planned for planned in spaces if planned.space in asked)
+    return Zoo(wanted, tuple(failures), designs, parts, len(spaces))
 
 
 def plan_model(
