@@ -94,7 +94,8 @@ def validate(
         return _validate_deeply(settings, zoo, json)
     for failure in zoo.failures:
         complain(f"{failure.model}: {failure.message} [{failure.reason}]")
-    say(f"{len(settings.models)} models, {len(zoo.spaces)} spaces, {len(zoo.failures)} cannot be used")
+    counts = f"{len(settings.models)} models, {zoo.n_chosen} spaces{_in_comparisons(settings, zoo)}"
+    say(f"{counts}, {len(zoo.failures)} cannot be used")
     return USAGE if zoo.failures else OK
 
 
@@ -198,8 +199,13 @@ def _validate_deeply(catalog: "Catalog", zoo: "Zoo", json: bool) -> int:
         say(line)
     for problem in report.problems:
         complain(problem)
-    say(f"{len(catalog.models)} models, {len(report.spaces)} spaces read, {len(report.problems)} problems")
+    counts = f"{len(catalog.models)} models, {len(report.spaces)} spaces read{_in_comparisons(catalog, zoo)}"
+    say(f"{counts}, {len(report.problems)} problems")
     return USAGE if report.problems else OK
+
+
+def _in_comparisons(catalog: "Catalog", zoo: "Zoo") -> str:
+    return f", {len(zoo.spaces)} of them in comparisons" if catalog.comparisons else ""
 
 
 def _run(catalog: "Catalog", scope: "Scope", announce: "Announce", dask: bool) -> "Outcome":

@@ -47,7 +47,7 @@ class AnchorsConfig(Settings):
         if (self.ids is None) == (self.count is None):
             found = "neither" if self.ids is None else "both"
             raise ValueError(f"found {found} of ids and count, needs one: ids: {{path: anchors.txt}}, or count: 10")
-        if self.ids is not None and "seed" in self.model_fields_set:
+        if self.ids is not None and self.seed:
             raise ValueError("found seed beside ids, which draws nothing: remove it")
         return self
 
@@ -67,10 +67,11 @@ class MapsConfig(Settings):
             if self.anchors is None:
                 raise ValueError("found regime anchors and no anchors, needs them: anchors: {count: 10, seed: 0}")
             raise ValueError(f"found anchors beside regime {self.regime}, needs regime: anchors, or none of them")
-        beside = sorted(self.model_fields_set & {"mask", "refine", "n_samples"})
+        usual = {"mask": "resolvent", "refine": "zoomout", "n_samples": 1000}
+        beside = [name for name, value in usual.items() if getattr(self, name) != value]
         if self.regime == "full" and beside:
             raise ValueError(f"found {', '.join(beside)} beside regime full, which fits nothing: remove it")
-        if self.refine == "none" and "n_samples" in self.model_fields_set:
+        if self.refine == "none" and "n_samples" in beside:
             raise ValueError("found n_samples beside refine none, which samples nothing: remove it")
         return self
 

@@ -21,6 +21,9 @@ def catalog_yaml(catalog: Catalog) -> str:
             sections[name] = {key: value.model_dump(mode="json", exclude_defaults=True) for key, value in own.items()}
     for name in ("atlas", "cluster"):
         sections[name] = getattr(catalog, name).model_dump(mode="json", exclude_none=True)
+    maps = catalog.atlas.maps
+    # What does not fit a regime may not stand beside it, not even as the default that it is.
+    sections["atlas"]["maps"] = {"regime": maps.regime, **maps.model_dump(mode="json", exclude_defaults=True)}
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     # Models keep their order.

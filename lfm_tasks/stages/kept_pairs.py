@@ -88,7 +88,7 @@ def _most_alike(run: Run, zoo: Zoo, based: Mapping[Space, BasedSpace], scored: S
             with run.store.open("scores", place.block) as unit:
                 blocks[place.block] = unit.read("values")
         statistic = _CALIBRATED if has_chance and MAP_SCORES[name].has_null else _SCORE
-        value = blocks[place.block][place.row, int(source.key > target.key), measures.index(name), statistic]
+        value = blocks[place.block][place.row, int(source.key > target.key), place.measures.index(name), statistic]
         found = of_maps.index(name), -round(float(value), _DIGITS), first, second
         models = first.dataset, first.model, second.model
         if isfinite(value) and (models not in best or found < best[models]):

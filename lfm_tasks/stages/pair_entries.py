@@ -58,10 +58,11 @@ def pair_entries(run: Run, found: Contents) -> Iterator[PairEntry]:
                 continue
             if place is None:
                 continue
-            stored = [measures.index(name) for name in found.scored.measures(source.space.dataset, *pair)]
-            values = missing.copy()
+            own = found.scored.measures(source.space.dataset, *pair)
             direction = 0 if source.key == pair[0] else 1
-            values[stored] = block["values"][place.row, direction]
+            stored = block["values"][place.row, direction]
+            values = missing.copy()
+            values[[measures.index(name) for name in own]] = stored[[place.measures.index(name) for name in own]]
             # Pieces that were joined are what the lowest eigenvectors then tell apart, in every space.
             in_pieces = max(source.facts["n_components"], target.facts["n_components"]) > 1
             codes = dict.fromkeys(MAP_SCORES, "joined") if in_pieces else {}

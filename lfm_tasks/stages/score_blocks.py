@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -20,7 +21,27 @@ from lfm_tasks.stages.map_scores import DIAGNOSTICS, MAP_SCORES, BasisRows, basi
 from lfm_tasks.stages.row_scores import Activations, Ranks, check_rows, score_rows
 from lfm_tasks.stages.statistics import STATISTICS
 from lfm_tasks.stores.digests import ids_digest
-from lfm_tasks.stores.units import UnitStore
+from lfm_tasks.stores.units import Receipt, UnitStore
+
+
+class ScoreSettings(NamedTuple):
+    """Everything but the two bases that decides scores: the measures, in order, and a digest of all the rest.
+
+    No measure changes what another one gives: scores under the same rest and more measures hold these, too.
+    """
+
+    rest: str
+    measures: tuple[str, ...]
+
+    @classmethod
+    def of(cls, receipt: Receipt) -> "ScoreSettings":
+        """Return those of a stored block; of one that an older version made, none."""
+        rest, measures = receipt.facts.get("scored_by", ("", ()))
+        return cls(rest, tuple(measures))
+
+    def hold(self, wanted: "ScoreSettings") -> bool:
+        """Return whether scores under these settings hold all that is wanted."""
+        return self.rest == wanted.rest and set(wanted.measures) <= set(self.measures)
 
 
 @dataclass(frozen=True)
@@ -33,7 +54,7 @@ class BlockJob:
 
     store: UnitStore
     key: str
-    settings: str
+    settings: ScoreSettings
     pairs: tuple[tuple[str, str], ...]
     atlas: AtlasConfig
     activations: Mapping[str, str]
@@ -99,7 +120,7 @@ def store_block(job: BlockJob) -> None:
         if scores.maps:
             unit_writer.arrays.write("maps", stacked_maps(scores.maps, len(job.pairs)))
         unit_writer.facts |= {
-            "settings": job.settings,
+            "scored_by": list(job.settings),
             "pairs": [list(pair) for pair in job.pairs],
             "refusals": [[row, error.reason, str(error)] for row, error in sorted(scores.refusals.items())],
             "codes": [[row, measures[column], reason] for (row, column), reason in sorted(scores.codes.items())],

@@ -12,10 +12,10 @@ from lfm_tasks.config import AtlasConfig
 from lfm_tasks.stages.asked import Asked, BasePair, Scope, asked_pairs
 from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.designs import store_designs
-from lfm_tasks.stages.knowledge import EVERY_POINT, store_labels
+from lfm_tasks.stages.knowledge import EVERY_POINT, Knowledge, store_labels
 from lfm_tasks.stages.map_scores import MAP_SCORES
 from lfm_tasks.stages.run import Run
-from lfm_tasks.stages.score_blocks import BlockJob, store_block
+from lfm_tasks.stages.score_blocks import BlockJob, ScoreSettings, store_block
 from lfm_tasks.stages.validate import Zoo
 from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.digests import digest
@@ -24,18 +24,21 @@ from lfm_tasks.stores.units import Receipt, UnitStore
 # Bases on a side of a block: a task reads at most twice as many, and takes seconds.
 BLOCK_SIDE = 16
 # Settings of the scores, lower and higher key of the two bases.
-ScoredPair = tuple[str, str, str]
+ScoredPair = tuple[ScoreSettings, str, str]
+_NO_SETTINGS = ScoreSettings("", ())
 
 
 @dataclass(frozen=True)
 class PairScores:
     """Where the scores of a pair of bases lie: key of the block, row in it; ``refusal``: why there are none.
 
+    ``measures`` are those of the block, in its order, perhaps more than are asked for.
     ``codes`` are (measure, reason) of single measures that have no value, or one with a reservation.
     """
 
     block: str
     row: int
+    measures: tuple[str, ...]
     refusal: Trouble | None = None
     codes: tuple[tuple[str, str], ...] = ()
 
@@ -49,7 +52,7 @@ class Scored:
 
     places: Mapping[ScoredPair, PairScores]
     troubles: Mapping[ScoredPair, Trouble]
-    settings: Mapping[tuple[str, Asked], str]
+    settings: Mapping[tuple[str, Asked], ScoreSettings]
     asked: Mapping[BasePair, Asked]
 
     @property
@@ -58,7 +61,7 @@ class Scored:
         return len(scored_pairs(self.asked, self.settings) - self.places.keys() - self.troubles.keys())
 
     def measures(self, dataset: str, first: str, second: str) -> tuple[str, ...]:
-        """Return the measures asked of two bases, in the order in which a block holds them; none: not asked."""
+        """Return the measures asked of two bases, in order; none: not asked."""
         asked = self.asked_of(dataset, first, second)
         return () if asked is None else tuple(sorted(asked.measures))
 
@@ -79,7 +82,7 @@ class Scored:
     def _pair(self, dataset: str, first: str, second: str) -> ScoredPair:
         lower, higher = min(first, second), max(first, second)
         asked = self.asked.get((dataset, lower, higher))
-        return ("" if asked is None else self.settings[dataset, asked]), lower, higher
+        return (_NO_SETTINGS if asked is None else self.settings[dataset, asked]), lower, higher
 
 
 def score_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Scored:
@@ -96,7 +99,8 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Scored:
         wanted = scored_pairs({pair: asked[pair] for pair in now}, settings)
     activations = {based.key: based.activations for based in spaces}
     ways = {
-        key: Way(wish, designs.get(dataset, ""), labels.get(dataset, "")) for (dataset, wish), key in settings.items()
+        wanted: Way(_maps_from(wish), designs.get(dataset, ""), labels.get(dataset, ""))
+        for (dataset, wish), wanted in settings.items()
     }
     jobs = list(block_jobs(run, sorted(wanted - places.keys()), activations, ways))
     troubles: dict[ScoredPair, Trouble] = {}
@@ -106,7 +110,7 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Scored:
         if isinstance(result, Trouble):
             troubles |= dict.fromkeys(((job.settings, *pair) for pair in job.pairs), result)
         else:
-            places |= _block_places(run.store.receipt("scores", job.key))
+            places |= _block_places(run.store.receipt("scores", job.key), job.settings)
         run.announce("scores", done, len(jobs))
     n_new = sum(len(job.pairs) for job in jobs) - len(troubles)
     run.tally.count("scores", n_new, len(wanted) - n_new - len(troubles))
@@ -115,16 +119,16 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Scored:
 
 @dataclass(frozen=True)
 class Way:
-    """How pairs under one setting are scored: what is asked, and the units of their design and labels, or empty."""
+    """How pairs under one setting are scored: their knowledge, and the units of their design and labels, or empty."""
 
-    asked: Asked
+    knowledge: Knowledge
     design: str
     labels: str
 
 
 def all_settings(
     atlas: AtlasConfig, asked: Mapping[BasePair, Asked], designs: Mapping[str, str], labels: Mapping[str, str]
-) -> dict[tuple[str, Asked], str]:
+) -> dict[tuple[str, Asked], ScoreSettings]:
     """Return the settings of every dataset and wish that pairs are asked for by."""
     kinds = {(dataset, wish) for (dataset, _, _), wish in asked.items()}
     return {
@@ -133,9 +137,16 @@ def all_settings(
     }
 
 
-def scored_pairs(asked: Mapping[BasePair, Asked], settings: Mapping[tuple[str, Asked], str]) -> set[ScoredPair]:
+def scored_pairs(
+    asked: Mapping[BasePair, Asked], settings: Mapping[tuple[str, Asked], ScoreSettings]
+) -> set[ScoredPair]:
     """Return the pairs as blocks name them."""
     return {(settings[dataset, wish], first, second) for (dataset, first, second), wish in asked.items()}
+
+
+def _maps_from(asked: Asked) -> Knowledge:
+    """Return what maps are fitted from; where none are asked for, the same for all."""
+    return asked.knowledge if asked.measures & MAP_SCORES.keys() else EVERY_POINT
 
 
 def with_measures(atlas: AtlasConfig, names: Iterable[str]) -> AtlasConfig:
@@ -143,60 +154,61 @@ def with_measures(atlas: AtlasConfig, names: Iterable[str]) -> AtlasConfig:
     return atlas.model_copy(update={"measures": tuple(sorted(names))})
 
 
-def score_settings(atlas: AtlasConfig, asked: Asked, design: str, labels: str) -> str:
-    """Return the digest of everything but the two bases that can change a score."""
-    # Spaces that nothing is fitted between keep their scores whatever the maps of others are fitted from.
-    maps = asked.knowledge if asked.measures & MAP_SCORES.keys() else EVERY_POINT
-    return digest(
+def score_settings(atlas: AtlasConfig, asked: Asked, design: str, labels: str) -> ScoreSettings:
+    """Return everything but the two bases that can change a score."""
+    maps = _maps_from(asked)
+    rest = digest(
         {
             "kind": "scores",
             "maps": maps.ingredients(),
             "labels": labels if maps.regime == "labels" else "",
             "graph": [] if maps.regime == "full" else [atlas.graph.metric, atlas.graph.kernel],
-            "measures": sorted(asked.measures),
             "null": atlas.null.model_dump(),
             "intervals": atlas.intervals.model_dump(),
             "min_overlap": atlas.min_overlap,
             "design": design,
         }
     )
+    return ScoreSettings(rest, tuple(sorted(asked.measures)))
 
 
-def stored_pairs(store: UnitStore, settings: Collection[str]) -> dict[ScoredPair, PairScores]:
-    """Return the place of every pair that was scored under one of these settings, in whichever block."""
+def stored_pairs(store: UnitStore, settings: Collection[ScoreSettings]) -> dict[ScoredPair, PairScores]:
+    """Return the place of every pair that was scored by these measures, or more, in whichever block."""
     places: dict[ScoredPair, PairScores] = {}
     for receipt in store.receipts("scores"):
-        if receipt.facts["settings"] in settings:
-            places |= _block_places(receipt)
+        held = ScoreSettings.of(receipt)
+        for wanted in settings:
+            if held.hold(wanted):
+                places |= _block_places(receipt, wanted)
     return places
 
 
-def _block_places(receipt: Receipt) -> dict[ScoredPair, PairScores]:
+def _block_places(receipt: Receipt, settings: ScoreSettings) -> dict[ScoredPair, PairScores]:
+    """Return the places of a block's pairs, as pairs under settings that those of the block hold."""
     refusals = {row: Trouble(*why) for row, *why in receipt.facts["refusals"]}
     codes: dict[int, list[tuple[str, str]]] = {}
     for row, measure, reason in receipt.facts["codes"]:
         codes.setdefault(row, []).append((measure, reason))
-    settings = receipt.facts["settings"]
+    held = ScoreSettings.of(receipt).measures
     return {
-        (settings, first, second): PairScores(receipt.key, row, refusals.get(row), tuple(codes.get(row, ())))
+        (settings, first, second): PairScores(receipt.key, row, held, refusals.get(row), tuple(codes.get(row, ())))
         for row, (first, second) in enumerate(receipt.facts["pairs"])
     }
 
 
 def block_jobs(
-    run: Run, missing: list[ScoredPair], activations: Mapping[str, str], ways: Mapping[str, Way]
+    run: Run, missing: list[ScoredPair], activations: Mapping[str, str], ways: Mapping[ScoreSettings, Way]
 ) -> Iterator[BlockJob]:
     """Yield the missing pairs in blocks of up to 16 × 16 bases, one setting (a design and measures) each."""
     keys = sorted({key for _, *pair in missing for key in pair})
     group = {key: position // BLOCK_SIDE for position, key in enumerate(keys)}
 
-    def block_of(pair: ScoredPair) -> tuple[str, int, int]:
+    def block_of(pair: ScoredPair) -> tuple[ScoreSettings, int, int]:
         return pair[0], group[pair[1]], group[pair[2]]
 
     for (settings, *_), pairs in groupby(sorted(missing, key=lambda pair: (block_of(pair), pair)), key=block_of):
         block = tuple((first, second) for _, first, second in pairs)
         key = digest({"kind": "scores", "settings": settings, "pairs": block})
         own = {base: activations[base] for pair in block for base in pair}
-        way = ways[settings]
-        atlas = with_measures(run.catalog.atlas, way.asked.measures)
-        yield BlockJob(run.store, key, settings, block, atlas, own, way.asked.knowledge, way.design, way.labels)
+        way, atlas = ways[settings], with_measures(run.catalog.atlas, settings.measures)
+        yield BlockJob(run.store, key, settings, block, atlas, own, way.knowledge, way.design, way.labels)

@@ -38,6 +38,7 @@ class Zoo:
     """All spaces that the catalog asks for, and those that cannot be.
 
     ``designs`` say how rows are resampled, where a dataset does; ``rows`` holds ids and labels of each dataset.
+    ``n_chosen``: spaces that can be used, whether a comparison asks for them or not.
     """
 
     spaces: tuple[PlannedSpace, ...]
@@ -46,6 +47,7 @@ class Zoo:
     parts: tuple[Part, ...] = ()
     labels: Mapping[str, Labels] = field(default_factory=dict)
     rows: Mapping[str, DatasetRows] = field(default_factory=dict)
+    n_chosen: int = 0
 
 
 def validate(run: Run) -> Zoo:
@@ -79,12 +81,12 @@ def validate_catalog(catalog: Catalog, announce: Announce) -> Zoo:
     failures += clashing.values()
     parts = tuple(part for part in parts if f"comparisons.{part.name}.maps" not in clashing)
     asked = {space for part in parts for space in part.spaces()}
-    chosen = tuple(planned for planned in spaces if planned.space in asked)
-    sizes = {space.space: space.n_points for space in chosen}
+    wanted = tuple(planned for planned in spaces if planned.space in asked)
+    sizes = {space.space: space.n_points for space in wanted}
     for dataset, message in oversized_maps(catalog, parts, sizes).items():
         failures.append(Failure(dataset, KEEP_MAPS, "", "validate", "too_large", message))
     rows = {name: DatasetRows(own.ids, own.labels) for name, own in datasets.items() if isinstance(own, DatasetRows)}
-    return Zoo(chosen, tuple(failures), designs, parts, _labels(parts, datasets), rows)
+    return Zoo(wanted, tuple(failures), designs, parts, _labels(parts, datasets), rows, len(spaces))
 
 
 def plan_model(

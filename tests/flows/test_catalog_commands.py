@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import numpy as np
@@ -111,3 +112,22 @@ def test_validate_and_plan__tell_patterns_that_match_nothing(
 
     printed = capsys.readouterr()
     assert "discover.found: nothing matches '{model}/late.npz' yet" in printed.out + printed.err
+
+
+def test_validate__counts_the_same_spaces_with_and_without_deep(
+    tmp_path: Path, related_spaces: Any, write_zoo: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalog = write_zoo(tmp_path, related_spaces(3)) / "data_catalog.yaml"
+    said = []
+    for comparisons in ("", "comparisons: {one: {sources: model0/layer0, targets: model1}}\n"):
+        catalog.write_text(catalog.read_text() + comparisons)
+        for command in (["validate"], ["validate", "--deep"]):
+            assert app([*command, str(catalog)], result_action="return_value") == 0
+            said.append(capsys.readouterr().out.splitlines()[-1])
+
+    assert said == [
+        "3 models, 6 spaces, 0 cannot be used",
+        "3 models, 6 spaces read, 0 problems",
+        "3 models, 6 spaces, 3 of them in comparisons, 0 cannot be used",
+        "3 models, 6 spaces read, 3 of them in comparisons, 0 problems",
+    ]

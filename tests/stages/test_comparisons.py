@@ -85,6 +85,8 @@ def test_cells__are_ok_with_a_number_or_say_why_not(folders: tuple[Path, Path, O
 
     assert set(np.unique(status)) == {STATUS.index("ok"), STATUS.index("not_asked")}
     np.testing.assert_array_equal(np.isfinite(atlas["score"].values), status == STATUS.index("ok"))
+    paired = (status == STATUS.index("ok")).any(axis=1)
+    np.testing.assert_array_equal(atlas["overlap_share"].values, np.where(paired, 1, np.nan))
     within = atlas["status"].sel(dataset="probe", source="model1/layer0", target="model1/layer1")
     assert [STATUS[code] for code in within.sel(measure=["lfm", "overlap"]).values] == ["not_asked", "ok"]
 
@@ -164,6 +166,29 @@ def test_comparisons_one_after_the_other__end_in_the_atlas_of_all(
     assert second.is_new
     assert list(published(folder).values()) == list(published(folders[1]).values())
     assert not build(folder).is_new
+
+
+def test_fewer_measures_than_are_stored__cost_nothing(
+    tmp_path: Path, related_spaces: Any, write_zoo: Any, build: Any
+) -> None:
+    models = related_spaces(3)
+    folder = write_zoo(tmp_path / "more", models, measures=["cka_linear", "lfm", "overlap"])
+    assert build(folder).computed["scores"] == 21
+
+    fewer = build(changed(folder, atlas={"measures": ["overlap", "cka_linear"]}))
+
+    assert (fewer.computed["bases"], fewer.computed["scores"], fewer.computed["atlas"]) == (0, 0, 1)
+    build(write_zoo(tmp_path / "fewer", models, measures=["overlap", "cka_linear"]))
+    assert list(published(folder).values()) == list(published(tmp_path / "fewer").values())
+    catalog = read_catalog(folder / "data_catalog.yaml")
+    assert "0 pairs to compute, 21 kept" in "\n".join(plan_run(catalog, validate_catalog(catalog, lambda *_: None)))
+
+    one = {"sources": "model0", "targets": "model1", "measures": ["lfm"]}
+    part = build(changed(folder, comparisons={"one": one}))
+    assert (part.computed["bases"], part.computed["scores"], part.computed["atlas"]) == (0, 0, 1)
+    other = build(changed(folder, comparisons={"one": one | {"measures": ["lfm", "cka_linear_debiased_song"]}}))
+    assert other.computed["scores"] == 4  # no block holds both
+    assert other.failures == ()
 
 
 def test_scope__of_names_that_the_catalog_does_not_have_is_told(folders: tuple[Path, Path, Outcome]) -> None:

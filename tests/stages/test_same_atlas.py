@@ -135,7 +135,8 @@ ALL_SCORES = {"activations": 0, "bases": 0, "scores": 10, "maps": 0, "atlas": 1}
         ({"n_eigenpairs": 7}, ALL_BASES),
         ({"null": {"n_permutations": 20}}, ALL_SCORES),
         ({"null": {"n_permutations": 19, "seed": 1}}, ALL_SCORES),
-        ({"measures": ["overlap"]}, ALL_SCORES),
+        ({"measures": ["overlap"]}, {"activations": 0, "bases": 0, "scores": 0, "atlas": 1}),
+        ({"measures": ["overlap", "lfm_raw"]}, ALL_SCORES),
         ({"max_points": 100}, {"activations": 4, "bases": 4, "scores": 10, "maps": 1, "atlas": 1}),
     ],
 )
