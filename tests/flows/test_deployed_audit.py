@@ -180,7 +180,7 @@ def test_serve__runs_audits_on_this_machine_and_stops_with_everything(zoo: Path,
         assert (zoo / "audits" / "audit.json").exists(), (tmp_path / "serve.log").read_text()
     finally:
         serving.send_signal(signal.SIGTERM)
-        code = serving.wait(60)
+        code = serving.wait(120)
 
     assert code == 143, (tmp_path / "serve.log").read_text()
     assert nobody_left(zoo)
