@@ -51,21 +51,10 @@ def serve(
     home = settings.root / settings.atlas.store / "prefect"
     with prefect_server(home, with_schedules=True) as address:
         wait_until_ready(address)
-        from prefect.types.entrypoint import EntrypointType
-
-        from flows.audit import audit
+        from flows.serving import run_on_schedule
 
         say(f"audits of {catalog} at {cron!r} (UTC); server: {address}; Ctrl+C stops both")
-        audit.serve(  # type: ignore[attr-defined]
-            name=name or path.parent.name,
-            cron=cron,
-            parameters={"parameters": {"catalog": str(path), "trust_code": settings.trust.everything}},
-            tags=["lfm-atlas", "audit"],
-            limit=1,
-            global_limit=1,
-            print_starting_message=False,
-            entrypoint_type=EntrypointType.MODULE_PATH,
-        )
+        run_on_schedule(name or path.parent.name, cron, {"catalog": str(path), "trust_code": trust_code})
     return OK
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.events.schemas.automations import AutomationCore
-from prefect.exceptions import ObjectAlreadyExists
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from ruamel.yaml import YAML
 
 SUBJECT = "lfm-atlas: {{ automation.name }}"
@@ -64,9 +64,10 @@ def _deploy(deployment: Deployment, file: Path) -> None:
 
 def _block_id(client: SyncPrefectClient, slug: str) -> str:
     kind, _, name = slug.partition("/")
-    for document in client.read_block_documents_by_type(kind):
-        if document.name == name:
-            return str(document.id)
+    with suppress(ObjectNotFound):  # no such kind of block: told below
+        for document in client.read_block_documents_by_type(kind):
+            if document.name == name:
+                return str(document.id)
     raise LookupError(f"found no block {slug!r} on the server, needs a notification block: prefect block ls shows them")
 
 

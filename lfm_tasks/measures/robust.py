@@ -23,8 +23,8 @@ class RobustScale:
         return (values - self.median) / self.deviation
 
 
-def robust_scale(sample: Float[np.ndarray, " sample"]) -> RobustScale:
-    """Return median and deviation of a sample: up to half of it may be outliers.
+def robust_scale(sample: Float[np.ndarray, " sample"], *, least: float = 1e-9) -> RobustScale:
+    """Return median and deviation of a sample, at least ``least``: up to half of the sample may be outliers.
 
     Examples
     --------
@@ -33,11 +33,10 @@ def robust_scale(sample: Float[np.ndarray, " sample"]) -> RobustScale:
     """
     median = float(np.median(sample))
     deviation = _NORMAL * float(np.median(np.abs(sample - median)))
-    # A sample of equals has no width; what differs from it at all stands out.
-    return RobustScale(median, max(deviation, 1e-9))
+    return RobustScale(median, max(deviation, least))
 
 
-def closeness(similarities: Float[np.ndarray, " values"]) -> Float[np.ndarray, " values"]:
+def closeness(similarities: Float[np.ndarray, "*values"]) -> Float[np.ndarray, "*values"]:
     """Return −log(1 − s) of calibrated similarities: steps near 1 count as much as they are rare.
 
     Unrelated models spread over tenths, relatives over hundredths below 1: on this scale both are told apart by one

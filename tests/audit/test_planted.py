@@ -20,7 +20,8 @@ from sklearn.neural_network import MLPClassifier
 from flows.cli import app
 from lfm_tasks.sources.digits import digits
 
-N_ZOOS, N_NETWORKS = 50, 8
+# The default limit was chosen on the zoos of seeds 0 to 59; these are others.
+FIRST_SEED, N_ZOOS, N_NETWORKS = 100, 50, 8
 WIDTHS = ((64, 48), (48, 32), (96, 64), (64, 64))
 ACTIVATIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {"relu": lambda x: np.maximum(x, 0), "tanh": np.tanh}
 
@@ -93,7 +94,7 @@ def audit(folder: Path, models: dict[str, dict[str, np.ndarray]]) -> dict[str, A
 @pytest.mark.slow
 def test_planted_relatives__are_found_in_95_of_100_zoos_and_others_told_in_at_most_5(tmp_path: Path) -> None:
     copies = tunes = alarms = 0
-    for seed in range(N_ZOOS):
+    for seed in range(FIRST_SEED, FIRST_SEED + N_ZOOS):
         models, copied, tuned = draw_zoo(seed)
         checks = audit(tmp_path / f"zoo{seed}", models)
         duplicates = [{row["source"], row["target"]} for row in checks["near_duplicate"]["findings"]]
@@ -101,7 +102,6 @@ def test_planted_relatives__are_found_in_95_of_100_zoos_and_others_told_in_at_mo
         found = [*duplicates, *(set(pair.split()) for pair in relatives)]
         copies += copied in duplicates
         tunes += tuned in found
-        # One fine-tuned from the network that was copied would be like the copy, too; here they are two.
         alarms += any(pair not in (copied, tuned) for pair in found)
         print(seed, copied in duplicates, tuned in found, relatives)  # noqa: T201 - shown when it fails, or by -s
 

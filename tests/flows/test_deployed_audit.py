@@ -10,7 +10,9 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -107,6 +109,33 @@ def _answers(address: str) -> bool:
 
 
 @pytest.fixture
+def told() -> Iterator[tuple[str, list[str]]]:
+    """Give the address of a web hook, and what it is told."""
+    heard: list[str] = []
+
+    class Hook(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            heard.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *arguments: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Hook) as hook:
+        Thread(target=hook.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{hook.server_address[1]}/", heard
+        hook.shutdown()
+
+
+SAVE_BLOCK = """
+import sys
+from prefect.blocks.notifications import CustomWebhookNotificationBlock as Hook
+Hook(name="zoo", url=sys.argv[1], json_data={"text": "{{subject}}: {{body}}"}).save("zoo")
+"""
+
+
+@pytest.fixture
 def zoo(tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path]) -> Path:
     folder = write_zoo(tmp_path / "zoo", related_spaces(2))
     path = folder / "data_catalog.yaml"
@@ -126,9 +155,16 @@ def deploy(server: Server, zoo: Path, *options: str) -> subprocess.CompletedProc
 
 
 @pytest.mark.slow
-def test_schedule__fires_completes_breaks_by_name_and_an_automation_answers(server: Server, zoo: Path) -> None:
-    for _ in range(2):  # the second replaces the first
-        deployed = deploy(server, zoo, "--cron", "* * * * *")
+def test_schedule__fires_completes_breaks_by_name_and_an_automation_answers(
+    server: Server, zoo: Path, told: tuple[str, list[str]]
+) -> None:
+    refused = deploy(server, zoo, "--notify", "slack-webhook/nobody")
+    assert (refused.returncode, "found no block 'slack-webhook/nobody' on the server" in refused.stderr) == (2, True)
+    subprocess.run(
+        [sys.executable, "-c", SAVE_BLOCK, told[0]], env=server.environment, cwd=server.folder, check=True, timeout=120
+    )
+    for notify in ([], ["--notify", "custom-webhook/zoo"]):  # the second replaces the first
+        deployed = deploy(server, zoo, "--cron", "* * * * *", *notify)
         assert deployed.returncode == 0, deployed.stderr
     [deployment] = server.ask("deployments/filter", {})
     assert deployment["name"] == "zoo"
@@ -161,6 +197,9 @@ def test_schedule__fires_completes_breaks_by_name_and_an_automation_answers(serv
     fired = server.wait_for("automation", lambda: server.events("prefect.automation.triggered"))
     assert {e["resource"]["prefect.resource.name"] for e in fired} >= {"lfm-atlas audit broke a limit"}
     server.wait_for("action", lambda: server.events("prefect.automation.action.executed"))
+    [text, *_] = server.wait_for("notification", lambda: told[1])
+    assert "lfm-atlas audit broke a limit" in text
+    assert "changed_weights_same_version" in text
 
 
 @pytest.mark.slow
@@ -180,7 +219,7 @@ def test_serve__runs_audits_on_this_machine_and_stops_with_everything(zoo: Path,
         assert (zoo / "audits" / "audit.json").exists(), (tmp_path / "serve.log").read_text()
     finally:
         serving.send_signal(signal.SIGTERM)
-        code = serving.wait(60)
+        code = serving.wait(120)
 
     assert code == 143, (tmp_path / "serve.log").read_text()
     assert nobody_left(zoo)

@@ -18,18 +18,23 @@ _NOT_IN_SCORES = ("measures", "null")
 
 @dataclass(frozen=True)
 class ModelPair:
-    """Two models of one dataset: their calibrated similarity, and whether ``base_model`` links them."""
+    """Two models of one dataset: how alike they are, and whether ``base_model`` links them.
+
+    ``similarity`` is calibrated: each layer with its best match, averaged over layers and both directions; ``closest``
+    that of the two layers that are most alike.
+    """
 
     dataset: str
     source: str
     target: str
     similarity: float
+    closest: float
     related: bool
 
     def finding(self, **more: Any) -> dict[str, Any]:
         """Return the pair as evidence."""
         place = {"dataset": self.dataset, "source": self.source, "target": self.target}
-        return place | {"similarity": round(self.similarity, 4)} | more
+        return place | {"similarity": round(self.similarity, 4), "closest_layers": round(self.closest, 4)} | more
 
 
 @dataclass(frozen=True)
@@ -88,4 +93,6 @@ class Published:
                 ways[1, 0] = best_match(values[np.ix_(rows[target], rows[source])])
                 similarity = float(symmetrised(ways)[0, 1])
                 if np.isfinite(similarity):
-                    yield ModelPair(dataset, source, target, similarity, family[source] == family[target])
+                    closest = float(np.nanmax(values[np.ix_(rows[source], rows[target])]))
+                    related = family[source] == family[target]
+                    yield ModelPair(dataset, source, target, similarity, closest, related)

@@ -1,0 +1,44 @@
+"""An audit as it is by default, orchestrated by Prefect: the verdict is a state of its own, and an artifact."""
+
+import os
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+
+def audit(folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", "audit", str(folder / "data_catalog.yaml")],
+        cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+
+
+def test_broken_limit__is_3_and_a_state_by_name(
+    tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path]
+) -> None:
+    folder = write_zoo(tmp_path, related_spaces(2))
+    path = folder / "data_catalog.yaml"
+    content = YAML(typ="safe").load(path.read_text())
+    content["audit"] = {"checks": {"quality": {"min_points": 100_000}}}
+    with path.open("w") as file:
+        YAML().dump(content, file)
+
+    broken = audit(folder)
+
+    assert broken.returncode == 3, broken.stderr
+    assert "fail     quality: found a space of 120 points, needs 100000" in broken.stderr
+    assert "Traceback" not in broken.stderr
+    with sqlite3.connect(folder / ".lfm-atlas" / "prefect" / "prefect.db") as records:
+        runs = records.execute("select name, state_type, state_name from flow_run").fetchall()
+        tasks = records.execute("select name from task_run").fetchall()
+        [(artifact,)] = records.execute("select data from artifact where key = 'lfm-atlas-audit'").fetchall()
+    assert runs == [(f"audit of {path}", "FAILED", "ThresholdBroken")]
+    assert "audit-atlas" in {name.rsplit("-", 1)[0] for (name,) in tasks}
+    assert "| quality | fail | yes |" in artifact
+    assert "evidence of lineage, not proof" in artifact
