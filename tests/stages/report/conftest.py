@@ -140,16 +140,16 @@ def with_sections() -> Callable[..., tuple[xr.Dataset, dict[str, xr.Dataset]]]:
 def _transfers(sources: np.ndarray, targets: np.ndarray, prefix: str, generator: np.random.Generator) -> xr.Dataset:
     candidates = texts([f"{prefix}{name}" for name in ("functional_map", "procrustes", "affine")])
     of_candidate = {
-        name: (("pair", "candidate"), generator.random((2, 3)))
+        name: (("pair", "candidate"), generator.random((len(sources), 3)))
         for name in ("held_out", "accuracy", "mrr", "stitched_accuracy")
     }
     of_candidate["accuracy"][1][0, 2] = np.nan
-    of_pair = {name: ("pair", generator.random(2)) for name in ("own_accuracy", "all_pairs_accuracy")}
+    of_pair = {name: ("pair", generator.random(len(sources))) for name in ("own_accuracy", "all_pairs_accuracy")}
     return xr.Dataset(
-        {**of_candidate, **of_pair, "n_anchors": ("pair", np.array([10, 20]))},
+        {**of_candidate, **of_pair, "n_anchors": ("pair", np.array([10, 20])[: len(sources)])},
         {
             "source": ("pair", sources), "target": ("pair", targets), "candidate": candidates,
-            "chosen": ("pair", candidates[[1, 0]]),
+            "chosen": ("pair", candidates[[1, 0]][: len(sources)]),
         },
     )  # fmt: skip
 

@@ -241,6 +241,43 @@ def test_maps_and_distortions__are_those_of_the_atlas(
     assert float(found["Cycle residual"]) == pytest.approx(float(residual), abs=0.0002)
 
 
+def test_map_back__is_the_kept_one_read_the_other_way_where_the_atlas_says_so(
+    made_atlas: Callable[..., Any], with_sections: Callable[..., Any], watch: Watch
+) -> None:
+    atlas, summary = made_atlas(2, 1)
+    atlas, groups = with_sections(atlas, n_pairs=1)
+    kept = groups["maps/probe"]
+    watched = watch(render_report(atlas, summary, groups | {"maps/probe": kept.assign_attrs(map_back="transpose")}))
+    source, target = (str(kept[side].values[0]).split("/")[0] for side in ("source", "target"))
+    page = watched.open(f"#source={target}&target={source}")
+
+    shown = [[float(cell) for cell in row[1:]] for row in cells_of(page, "entries")]
+
+    stored = kept["functional_map"].values[0]
+    np.testing.assert_allclose(shown, stored.T, atol=np.abs(stored).max() / 254 + 0.006)
+    overall = cells_of(page, "distortion")[0]
+    means = [float(np.nanmean(kept[f"{side}_distortion"].values)) for side in ("source", "target")]
+    np.testing.assert_allclose([float(cell) for cell in overall[2:]], means, atol=0.001)
+    assert page.is_visible("#part-source-distortion")
+    assert watched.complaints == []
+    straight = watch(render_report(atlas, summary, groups))
+    assert straight.open(f"#source={target}&target={source}").is_visible("#functional-missing")
+
+
+@pytest.mark.parametrize("control", ["kept_pair", "embedded_pair"])
+def test_pairs_on_offer__lead_to_their_spaces(whole_page: str, watch: Watch, control: str) -> None:
+    watched = watch(whole_page)
+    page = watched.open("#source=model003&target=model002")
+
+    watched.do(lambda: page.select_option(f"#{control}", index=3))
+
+    chosen = page.locator(f"#{control} option:checked").inner_text()
+    pair = [f"{watched.choice[side]}/{watched.choice[f'{side}_layer']}" for side in ("source", "target")]
+    assert chosen == " → ".join(pair)
+    assert page.is_visible("#functional-shown")
+    assert watched.complaints == []
+
+
 def test_pair_without_a_map__says_so(
     made_atlas: Callable[..., Any], with_sections: Callable[..., Any], watch: Watch
 ) -> None:

@@ -30,7 +30,7 @@ const scatter = (host, { points, groups, width, height, size = 5, isNamed = fals
   made.append(svg("rect", { class: "frame", x: 0.5, y: 0.5, width: width - 1, height: height - 1 }));
   groups.forEach(({ fill, shape, size: own = size }, g) => {
     const d = points.map((point, i) => (point.group === g ? sized(shape, own, ...at[i]) : "")).join("");
-    if (d) made.append(svg("path", { class: "mark", fill, d }));
+    if (d) made.append(svg("path", { class: own < 4 ? "mark small" : "mark", fill, d }));
   });
   if (isNamed) placeNames(made, points, at, size);
   host.replaceChildren(made, ...(isLegend ? [legend(groups.filter((_, g) => points.some(({ group }) => group === g)))] : []));
