@@ -10,7 +10,7 @@ from lfm_tasks.stages.report.packing import packed, packed_bytes, packed_if_any
 from lfm_tasks.stages.report.rows import Rows
 
 # The page holds the distortions of so many points of pairs; it says so where there are more.
-MOST_DISTORTIONS = 2_000_000
+MOST_DISTORTIONS = 1_000_000
 
 
 def embedding_facts(group: xr.Dataset, rows: Rows, maps: xr.Dataset | None) -> dict[str, Any] | None:

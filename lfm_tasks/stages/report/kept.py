@@ -14,7 +14,7 @@ SIDES = ("source", "target")
 _WHOLE_ENTRIES = 1_000_000
 _CORNER = 20
 # The page holds so many pairs; it says so where the atlas has more.
-MOST_PAIRS = 4_000
+MOST_PAIRS = 2_000
 _N_WORST = 5
 
 

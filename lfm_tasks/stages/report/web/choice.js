@@ -21,7 +21,7 @@ const pairIn = (kept, source, target) => {
 // A page that is opened without a choice shows the first model beside the one nearest to it.
 const nearest = async () => {
   const others = names(dataset().models).filter((name) => name !== choice.source);
-  if (!view()) return others[0];
+  if (!view()) return others[0] ?? choice.source;
   const value = await matrix(view().models), source = numberOf(choice.source);
   const likeness = (name) => { const v = value(source, numberOf(name)); return Number.isNaN(v) ? -Infinity : v; };
   return others.sort((a, b) => likeness(b) - likeness(a))[0] ?? choice.source;
