@@ -5,12 +5,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lfm_tasks.stages.report.kept import SIDES, point_labels
+from lfm_tasks.stages.report.kept import SIDES, class_names, is_turned, point_labels
 from lfm_tasks.stages.report.packing import packed, packed_bytes, packed_if_any
 from lfm_tasks.stages.report.rows import Rows
 
 # The page holds the distortions of so many points of pairs; it says so where there are more.
-MOST_DISTORTIONS = 2_000_000
+MOST_DISTORTIONS = 1_000_000
 
 
 def embedding_facts(group: xr.Dataset, rows: Rows, maps: xr.Dataset | None) -> dict[str, Any] | None:
@@ -22,7 +22,7 @@ def embedding_facts(group: xr.Dataset, rows: Rows, maps: xr.Dataset | None) -> d
         return None
     drawn = np.asarray(group["tsne"].values[kept], dtype=np.float64)
     labels = point_labels(group)
-    names = sorted(set(labels) - {""})
+    names = class_names(labels)
     on_page = [row_of[spaces[place]] for place in kept]
     return {
         "spaces": on_page,
@@ -32,6 +32,7 @@ def embedding_facts(group: xr.Dataset, rows: Rows, maps: xr.Dataset | None) -> d
         "x": packed(drawn[..., 0], 2),
         "y": packed(drawn[..., 1], 2),
         "probe": _probes(group, rows, kept),
+        "no_probe": str(group.attrs.get("no_probe_because", "")),
         "after": _after_transfer(group, rows),
         "distortion": None if maps is None else _on_points(group, rows, maps, set(on_page)),
     }
@@ -62,7 +63,7 @@ def _on_points(group: xr.Dataset, rows: Rows, maps: xr.Dataset, on_page: set[int
     n_pairs, both = len(both), both[: MOST_DISTORTIONS // (2 * max(len(points), 1))]
     if not n_pairs or (points < 0).all():
         return None
-    found: dict[str, Any] = {"pairs": pairs[both].tolist(), "n_pairs": n_pairs}
+    found: dict[str, Any] = {"pairs": pairs[both].tolist(), "n_pairs": n_pairs, "turns": is_turned(maps)}
     for side in SIDES:
         values = maps[f"{side}_distortion"].values[kept[both]][:, points].astype(np.float64)
         values[:, points < 0] = np.nan

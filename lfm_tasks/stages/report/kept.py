@@ -14,7 +14,7 @@ SIDES = ("source", "target")
 _WHOLE_ENTRIES = 1_000_000
 _CORNER = 20
 # The page holds so many pairs; it says so where the atlas has more.
-MOST_PAIRS = 4_000
+MOST_PAIRS = 2_000
 _N_WORST = 5
 
 
@@ -32,6 +32,7 @@ def map_facts(group: xr.Dataset, rows: Rows) -> dict[str, Any] | None:
     return {
         "pairs": pairs.tolist(),
         "n_pairs": n_pairs,
+        "turns": is_turned(group),
         "size": list(maps.shape[1:]),
         "drawn": list(low.shape[1:]),
         "maps": packed_bytes(low),
@@ -43,7 +44,7 @@ def map_facts(group: xr.Dataset, rows: Rows) -> dict[str, Any] | None:
 def _distortion(group: xr.Dataset, kept: np.ndarray) -> dict[str, Any]:
     """Return distortions by class, and the points that differ most, for the maps in ``kept``."""
     labels = point_labels(group)
-    names = sorted(set(labels) - {""})
+    names = class_names(labels)
     of_class = np.array([[label == name for label in labels] for name in names], dtype=float).reshape(-1, len(labels))
     found: dict[str, Any] = {"labels": names, "n_points": of_class.sum(axis=1).astype(int).tolist()}
     worst_points: dict[str, int] = {}
@@ -67,6 +68,16 @@ def _distortion(group: xr.Dataset, kept: np.ndarray) -> dict[str, Any]:
         }
     label_of: Mapping[str, str] = dict(zip(ids, labels, strict=True))
     return found | {"points": list(worst_points), "point_labels": [label_of[point] for point in worst_points]}
+
+
+def is_turned(group: xr.Dataset) -> bool:
+    """Return whether a map read the other way round is the map back, so that a pair is kept in one direction."""
+    return bool(group.attrs.get("map_back") == "transpose")
+
+
+def class_names(labels: list[str]) -> list[str]:
+    """Return the classes among labels, numbers in the order of numbers."""
+    return sorted(set(labels) - {""}, key=lambda name: (not name.isdecimal(), len(name) * name.isdecimal(), name))
 
 
 def point_labels(group: xr.Dataset) -> list[str]:

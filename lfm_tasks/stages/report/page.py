@@ -14,7 +14,7 @@ from jinja2 import Environment, FunctionLoader, StrictUndefined
 from lfm_tasks.stages.report.compared import comparison_tables
 from lfm_tasks.stages.report.facts import page_facts
 from lfm_tasks.stages.report.tables import page_tables
-from lfm_tasks.stages.report.transferred import OF_CANDIDATE, transfer_tables
+from lfm_tasks.stages.report.transferred import transfer_tables
 
 # In the order in which one uses the other; together one script.
 _SCRIPTS = ("unpack", "elements", "heat_map", "marks", "choice", "model_views", "space_views", "page")
@@ -45,7 +45,6 @@ def render_report(
         has=_has(facts),
         comparisons=comparison_tables(atlas),
         transfers=transfer_tables(groups),
-        transfer_columns=OF_CANDIDATE,
         **page_tables(atlas, facts),
     )
 

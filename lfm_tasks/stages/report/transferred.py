@@ -11,6 +11,7 @@ OF_CANDIDATE = {
     "accuracy": "Accuracy",
     "mrr": "MRR",
     "stitched_accuracy": "Stitched accuracy",
+    "round_trip": "Round trip",
 }
 OF_PAIR = {"own_accuracy": "Own accuracy", "all_pairs_accuracy": "With all pairs known"}
 
@@ -18,7 +19,11 @@ OF_PAIR = {"own_accuracy": "Own accuracy", "all_pairs_accuracy": "With all pairs
 def transfer_tables(groups: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
     """Return what the page says of transfers, a table a dataset."""
     return [
-        {"dataset": path.partition("/")[2], "pairs": [_pair(group, pair) for pair in range(group.sizes["pair"])]}
+        {
+            "dataset": path.partition("/")[2],
+            "columns": {name: word for name, word in OF_CANDIDATE.items() if name in group},
+            "pairs": [_pair(group, pair) for pair in range(group.sizes["pair"])],
+        }
         for path, group in sorted(groups.items())
         if path.startswith("transfers/") and group.sizes["pair"]
     ]
@@ -26,7 +31,7 @@ def transfer_tables(groups: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
 
 def _pair(group: xr.Dataset, pair: int) -> dict[str, Any]:
     at = group.isel(pair=pair)
-    chosen = str(at["chosen"].values) if "chosen" in at.variables else ""
+    chosen = _text(at, "chosen")
     candidates = [
         {"name": str(name), "is_chosen": str(name) == chosen}
         | {column: _number(at, column, place) for column in OF_CANDIDATE}
@@ -35,11 +40,17 @@ def _pair(group: xr.Dataset, pair: int) -> dict[str, Any]:
     tried = [row for row in candidates if row["is_chosen"] or any(row[column] is not None for column in OF_CANDIDATE)]
     n_anchors = _number(at, "n_anchors")
     return {
-        "source": str(at["source"].values),
-        "target": str(at["target"].values),
+        "source": _text(at, "source"),
+        "target": _text(at, "target"),
+        "comparison": _text(at, "comparison"),
+        "message": _text(at, "message"),
         "n_anchors": None if n_anchors is None else int(n_anchors),
         "candidates": tried,
     } | {column: _number(at, column) for column in OF_PAIR}
+
+
+def _text(at: xr.Dataset, name: str) -> str:
+    return str(at[name].values) if name in at.variables else ""
 
 
 def _number(at: xr.Dataset, column: str, candidate: int | None = None) -> float | None:

@@ -1,10 +1,8 @@
 """Atlases made up for the page: any number of models, and every group that can lie beside the scores."""
 
 import base64
-import shutil
 import zlib
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -140,16 +138,16 @@ def with_sections() -> Callable[..., tuple[xr.Dataset, dict[str, xr.Dataset]]]:
 def _transfers(sources: np.ndarray, targets: np.ndarray, prefix: str, generator: np.random.Generator) -> xr.Dataset:
     candidates = texts([f"{prefix}{name}" for name in ("functional_map", "procrustes", "affine")])
     of_candidate = {
-        name: (("pair", "candidate"), generator.random((2, 3)))
+        name: (("pair", "candidate"), generator.random((len(sources), 3)))
         for name in ("held_out", "accuracy", "mrr", "stitched_accuracy")
     }
     of_candidate["accuracy"][1][0, 2] = np.nan
-    of_pair = {name: ("pair", generator.random(2)) for name in ("own_accuracy", "all_pairs_accuracy")}
+    of_pair = {name: ("pair", generator.random(len(sources))) for name in ("own_accuracy", "all_pairs_accuracy")}
     return xr.Dataset(
-        {**of_candidate, **of_pair, "n_anchors": ("pair", np.array([10, 20]))},
+        {**of_candidate, **of_pair, "n_anchors": ("pair", np.array([10, 20])[: len(sources)])},
         {
             "source": ("pair", sources), "target": ("pair", targets), "candidate": candidates,
-            "chosen": ("pair", candidates[[1, 0]]),
+            "chosen": ("pair", candidates[[1, 0]][: len(sources)]),
         },
     )  # fmt: skip
 
@@ -184,65 +182,3 @@ def unpacked() -> Callable[[dict[str, Any]], np.ndarray]:
         return np.where(np.tri(len(whole), dtype=bool), whole, whole.T)
 
     return unpack
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """Give the system's Chromium with no name resolved; where there is none, the tests say that they were not run."""
-    sync = pytest.importorskip("playwright.sync_api", reason="not run: Playwright is not installed")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("not run: found no Chromium on the PATH")
-    with sync.sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND"]
-        opened = playwright.chromium.launch(executable_path=chromium, args=arguments)
-        yield opened
-        opened.close()
-
-
-class Watched:
-    """A page in the browser, and everything that it asked for or complained of."""
-
-    def __init__(self, browser: Any, path: Path, **context: Any) -> None:
-        self.context = browser.new_context(**context)
-        self.page = self.context.new_page()
-        self.address = path.as_uri()
-        self.complaints: list[str] = []
-        self.asked: list[str] = []
-        self.page.on("console", lambda message: self.complaints.append(f"{message.type}: {message.text}"))
-        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
-        self.page.on("request", lambda request: self.asked.append(request.url))
-
-    def open(self, choice: str = "") -> Any:
-        self.page.goto(self.address + choice)
-        self.page.wait_for_selector("html[data-ready]", timeout=60_000)
-        return self.page
-
-    def do(self, act: Callable[[], Any]) -> None:
-        """Do something that changes the choice, and wait until the page has drawn it."""
-        drawn = self.page.evaluate("document.documentElement.dataset.drawn")
-        act()
-        # The page allows no script but its own, so no function can be waited for.
-        self.page.wait_for_selector(f"html:not([data-drawn='{drawn}'])")
-
-    @property
-    def choice(self) -> dict[str, str]:
-        """The choice in the address."""
-        found: dict[str, str] = self.page.evaluate("Object.fromEntries(new URLSearchParams(location.hash.slice(1)))")
-        return found
-
-
-@pytest.fixture
-def watch(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Watched]]:
-    """Open a page, given as HTML, under watch."""
-    opened: list[Watched] = []
-
-    def start(html: str, **context: Any) -> Watched:
-        path = tmp_path / f"report{len(opened)}.html"
-        path.write_text(html, encoding="utf-8")
-        opened.append(Watched(browser, path, **context))
-        return opened[-1]
-
-    yield start
-    for watched in opened:
-        watched.context.close()

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from lfm_tasks.stages.report import render_report
-from lfm_tasks.stages.report.kept import map_facts
+from lfm_tasks.stages.report.kept import class_names, map_facts
 from lfm_tasks.stages.report.rows import dataset_rows
 from lfm_tasks.stages.report.transferred import transfer_tables
-from lfm_tasks.stores.atlas_files import read_atlas, read_json
+from lfm_tasks.stores.atlas_files import read_atlas, read_groups, read_json
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +27,10 @@ def test_page__is_small_and_the_same_every_time(zoo_folder_built: Path, page: st
     atlas = read_atlas(zoo_folder_built / "atlas")
     summary = read_json(zoo_folder_built / "atlas" / "summary.json")
 
-    assert render_report(atlas, summary) == render_report(atlas, summary) == page
-    assert len(page.encode()) < 200_000
+    groups = read_groups(zoo_folder_built / "atlas")
+
+    assert render_report(atlas, summary, groups) == render_report(atlas, summary, groups) == page
+    assert len(page.encode()) < 500_000
 
 
 def test_page__asks_nothing_of_any_network(page: str) -> None:
@@ -140,6 +142,25 @@ def test_transfers__name_what_was_chosen_and_what_has_no_number(
     assert table["pairs"][0]["candidates"][2]["accuracy"] is None
     assert page.count("✓ chosen") == 2
     assert f"{table['pairs'][0]['candidates'][1]['stitched_accuracy']:.3f}" in page
+
+
+def test_transfer_that_failed__says_why(made_atlas: Callable[..., Any], with_sections: Callable[..., Any]) -> None:
+    atlas, summary = made_atlas(3, 2)
+    group = with_sections(atlas)[1]["transfers/probe"]
+    empty = group.assign({name: group[name] * np.nan for name in group.data_vars})
+    failed = empty.assign_coords(
+        chosen=("pair", np.array(["", ""], dtype=object)),
+        message=("pair", np.array(["found 3 anchors, needs 5", "<b>"], dtype=object)),
+    )
+
+    page = render_report(atlas, summary, {"transfers/probe": failed})
+
+    assert "no map: found 3 anchors, needs 5" in page
+    assert "no map: &lt;b&gt;" in page
+
+
+def test_classes__that_are_numbers_stand_in_their_order() -> None:
+    assert class_names(["10", "9", "", "b", "a", "9"]) == ["9", "10", "a", "b"]
 
 
 def test_distortion_by_class__is_the_mean_over_the_points_that_the_space_has(

@@ -9,12 +9,19 @@ const numberOf = (model) => names(dataset().models).indexOf(model);
 const rowsOf = (model) => named(dataset().models, model).rows;
 const layersOf = (model) => rowsOf(model).map((row) => dataset().layers[row]);
 const rowOf = (side) => rowsOf(choice[side])[Math.max(0, layersOf(choice[side]).indexOf(choice[`${side}_layer`]))];
-const pairIn = (kept, source, target) => kept?.pairs.findIndex(([s, t]) => s === source && t === target) ?? -1;
+const OTHER = { source: "target", target: "source" };
+// Where a pair is among kept ones; turned around where the map back is the same map read the other way.
+const pairIn = (kept, source, target) => {
+  const at = (from, to) => kept?.pairs.findIndex(([s, t]) => s === from && t === to) ?? -1;
+  const straight = at(source, target), turned = kept?.turns ? at(target, source) : -1;
+  if (straight >= 0) return { pair: straight, isTurned: false, side: (side) => side };
+  return turned >= 0 ? { pair: turned, isTurned: true, side: (side) => OTHER[side] } : null;
+};
 
 // A page that is opened without a choice shows the first model beside the one nearest to it.
 const nearest = async () => {
   const others = names(dataset().models).filter((name) => name !== choice.source);
-  if (!view()) return others[0];
+  if (!view()) return others[0] ?? choice.source;
   const value = await matrix(view().models), source = numberOf(choice.source);
   const likeness = (name) => { const v = value(source, numberOf(name)); return Number.isNaN(v) ? -Infinity : v; };
   return others.sort((a, b) => likeness(b) - likeness(a))[0] ?? choice.source;
@@ -24,8 +31,8 @@ const firstLayers = () => {
   const [sources, targets] = [rowsOf(choice.source), rowsOf(choice.target)], target = numberOf(choice.target);
   const matched = sources.map((row) => [row, targets[Math.max(0, measured().matches[row][target])]]);
   const { maps } = dataset();
-  return matched.find(([s, t]) => s !== t && pairIn(maps, s, t) >= 0)
-    ?? maps?.pairs.find(([s, t]) => sources.includes(s) && targets.includes(t)) ?? matched[0];
+  return matched.find(([s, t]) => s !== t && pairIn(maps, s, t))
+    ?? sources.flatMap((s) => targets.map((t) => [s, t])).find(([s, t]) => pairIn(maps, s, t)) ?? matched[0];
 };
 // A facet that parts the models, but not into ones.
 const firstFacet = () => {

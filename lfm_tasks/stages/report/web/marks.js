@@ -30,7 +30,7 @@ const scatter = (host, { points, groups, width, height, size = 5, isNamed = fals
   made.append(svg("rect", { class: "frame", x: 0.5, y: 0.5, width: width - 1, height: height - 1 }));
   groups.forEach(({ fill, shape, size: own = size }, g) => {
     const d = points.map((point, i) => (point.group === g ? sized(shape, own, ...at[i]) : "")).join("");
-    if (d) made.append(svg("path", { class: "mark", fill, d }));
+    if (d) made.append(svg("path", { class: own < 4 ? "mark small" : "mark", fill, d }));
   });
   if (isNamed) placeNames(made, points, at, size);
   host.replaceChildren(made, ...(isLegend ? [legend(groups.filter((_, g) => points.some(({ group }) => group === g)))] : []));
@@ -45,13 +45,18 @@ const scatter = (host, { points, groups, width, height, size = 5, isNamed = fals
   });
 };
 
+// Beside a mark, above, below, then further off.
+const AROUND = [
+  [9, 4, "start"], [-9, 4, "end"], [0, -9, "middle"], [0, 18, "middle"],
+  [8, -9, "start"], [-8, -9, "end"], [8, 18, "start"], [-8, 18, "end"], [0, -24, "middle"], [0, 33, "middle"],
+];
 // Names that would lie on another name or mark are left out; pointing, arrow keys and the table still say them.
 const placeNames = (made, points, at, size) => {
   const taken = at.map(([x, y]) => [x - size, y - size, x + size, y + size]);
   const { width, height } = made.viewBox.baseVal;
   points.forEach(({ name }, i) => {
     const [x, y] = at[i], long = shortened(name).length * 6.6;
-    for (const [dx, dy, anchor] of [[9, 4, "start"], [-9, 4, "end"], [0, -9, "middle"], [0, 18, "middle"]]) {
+    for (const [dx, dy, anchor] of AROUND) {
       const from = x + dx - { start: 0, middle: long / 2, end: long }[anchor];
       const box = [from, y + dy - 11, from + long, y + dy + 3];
       if (box[0] < 0 || box[1] < 0 || box[2] > width || box[3] > height) continue;

@@ -35,7 +35,7 @@ const drawNearest = ({ models: value, low, high }) => {
 
 const drawZooMap = () => {
   const all = dataset().models, { models, at, stress } = choice.distance === "shared" ? dataset().shared_map : view().map;
-  const kinds = [...new Set(models.map((m) => all[m].meta[choice.facet] ?? ""))].sort();
+  const kinds = [...new Set(models.map((m) => all[m].meta[choice.facet] ?? ""))].sort(new Intl.Collator("en", { numeric: true }).compare);
   const groups = kinds.map((name, g) => ({ name: name || `no ${choice.facet || "facet"}`, ...look(g) }));
   const kindOf = (m) => all[m].meta[choice.facet] ?? "";
   const points = models.map((m, i) => ({ name: all[m].name, x: at[i][0], y: at[i][1], group: kinds.indexOf(kindOf(m)) }));

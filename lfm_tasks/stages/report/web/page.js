@@ -42,6 +42,7 @@ const redraw = async () => {
   remember();
   document.documentElement.dataset.drawn = String(own);
 };
+const chooseSpaces = (spaces) => { Object.assign(choice, spaces); return redraw(); };
 const choosePair = (source, target) => choose({ source, target });
 const chooseLayers = (source_layer, target_layer) => choose({ source_layer, target_layer });
 const choose = (more) => {

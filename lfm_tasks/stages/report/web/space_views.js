@@ -1,20 +1,37 @@
 // Views of two spaces: the functional map between them, where they differ, both as pictures in the plane.
-const spaceName = (row) => {
-  const model = dataset().models.find(({ rows }) => rows.includes(row));
-  return `${model.name}/${dataset().layers[row]}`;
-};
+const modelOf = (row) => dataset().models.find(({ rows }) => rows.includes(row)).name;
+const spaceName = (row) => `${modelOf(row)}/${dataset().layers[row]}`;
 const toggled = (id, isThere) => { if (byId(id)) byId(id).hidden = !isThere; return Boolean(byId(id)) && isThere; };
+
+// Pairs to jump to, offered once a dataset.
+const offerPairs = (id, kept, pairs) => {
+  const select = byId(id);
+  if (select.offered !== kept) {
+    const option = ([source, target], i) => Object.assign(html("option", {}, `${spaceName(source)} → ${spaceName(target)}`), { value: i });
+    select.replaceChildren(Object.assign(html("option", {}, "choose a pair"), { value: "" }), ...pairs.map(option));
+    select.offered = kept;
+  }
+  const now = pairs.findIndex(([s, t]) => s === rowOf("source") && t === rowOf("target"));
+  select.value = now < 0 ? "" : String(now);
+  select.onchange = () => {
+    if (!select.value) return;
+    const [[source, source_layer], [target, target_layer]] = pairs[Number(select.value)].map((row) => [modelOf(row), dataset().layers[row]]);
+    chooseSpaces({ source, target, source_layer, target_layer });
+  };
+};
 
 const drawFunctionalMap = ({ maps, diagnostics, cells, known }) => {
   const kept = dataset().maps;
   if (!toggled("functional", Boolean(kept))) return;
-  const [source, target] = [rowOf("source"), rowOf("target")], pair = pairIn(kept, source, target);
+  const [source, target] = [rowOf("source"), rowOf("target")], found = pairIn(kept, source, target);
+  offerPairs("kept_pair", kept, kept.pairs);
   const shown = `${spaceName(source)} → ${spaceName(target)}`;
   byId("shown-functional").textContent = shown;
-  byId("functional-missing").hidden = pair >= 0;
-  byId("functional-shown").hidden = pair < 0;
-  if (pair < 0) return;
-  const [n, m] = kept.drawn, at = (r, c) => maps(pair, r * m + c);
+  byId("functional-missing").hidden = Boolean(found);
+  byId("functional-shown").hidden = !found;
+  if (!found) return;
+  const { pair, isTurned } = found, [n, m] = isTurned ? [...kept.drawn].reverse() : kept.drawn;
+  const at = (r, c) => maps(pair, isTurned ? c * n + r : r * m + c);
   const numbers = (count) => Array.from({ length: count }, (_, i) => String(i));
   const sparse = (count) => numbers(count).map((name, i) => (count <= 20 || i % 5 === 0 ? name : ""));
   let most = 0;
@@ -36,24 +53,25 @@ const drawFunctionalMap = ({ maps, diagnostics, cells, known }) => {
 const drawDistortion = ({ ofClass, means, worst }) => {
   const kept = dataset().maps;
   if (!toggled("distortion", Boolean(kept))) return;
-  const [source, target] = [rowOf("source"), rowOf("target")], pair = pairIn(kept, source, target);
+  const [source, target] = [rowOf("source"), rowOf("target")], found = pairIn(kept, source, target);
   byId("shown-distortion").textContent = `${spaceName(source)} → ${spaceName(target)}`;
-  byId("distortion-missing").hidden = pair >= 0;
-  byId("distortion-shown").hidden = pair < 0;
-  if (pair < 0) return;
+  byId("distortion-missing").hidden = Boolean(found);
+  byId("distortion-shown").hidden = !found;
+  if (!found) return;
+  const { pair, side: storedAs } = found;
   const { labels, n_points: counts, points, point_labels: pointLabels } = kept.distortion;
-  const sides = ["target", "source"], overall = { name: "all points", values: sides.map((side) => means[side](pair, 0)) };
-  const classes = labels.map((name, l) => ({ name, values: sides.map((side) => ofClass[side](pair, l)), count: counts[l] }));
+  const sides = ["target", "source"], overall = { name: "all points", values: sides.map((side) => means[storedAs(side)](pair, 0)) };
+  const classes = labels.map((name, l) => ({ name, values: sides.map((side) => ofClass[storedAs(side)](pair, l)), count: counts[l] }));
   classes.sort((a, b) => (b.values[0] || 0) - (a.values[0] || 0));
   const rows = [overall, ...classes];
   bars(byId("chart-distortion"), { rows, said: (r) => `${rows[r].name}: target ${text(rows[r].values[0], 3)}, source ${text(rows[r].values[1], 3)}` });
   show("table-distortion", table(["Class", "Points", "Target", "Source"], rows.map(({ name, values, count }) => [name, String(count ?? "–"), ...values.map((value) => text(value, 3))])));
   const first = (side, i) => {
-    const point = kept.distortion[side].worst[pair][i];
+    const point = kept.distortion[storedAs(side)].worst[pair][i];
     if (point === undefined) return ["–", "–", "–"];
-    return [points[point], pointLabels[point] || "–", text(worst[side](pair, i), 3)];
+    return [points[point], pointLabels[point] || "–", text(worst[storedAs(side)](pair, i), 3)];
   };
-  const longest = Math.max(...sides.map((side) => kept.distortion[side].worst[pair].length));
+  const longest = Math.max(...sides.map((side) => kept.distortion[storedAs(side)].worst[pair].length));
   show("table-worst", table(
     ["Rank", "Target point", "Class", "Distortion", "Source point", "Class", "Distortion"],
     Array.from({ length: longest }, (_, i) => [String(i + 1), ...first("target", i), ...first("source", i)])));
@@ -64,22 +82,24 @@ const drawEmbeddings = ({ x, y, onPoints, after }) => {
   const kept = dataset().embeddings;
   if (!toggled("embeddings", Boolean(kept))) return;
   const ends = { source: rowOf("source"), target: rowOf("target") };
-  const pair = kept.distortion ? pairIn(kept.distortion, ends.source, ends.target) : -1;
+  const found = pairIn(kept.distortion, ends.source, ends.target);
+  offerPairs("embedded_pair", kept, kept.distortion?.pairs ?? kept.spaces.flatMap((s) => kept.spaces.filter((t) => t !== s).map((t) => [s, t])));
   const classes = kept.labels.map((name, g) => ({ name, ...look(g) })), unlabelled = { name: "no class", ...look(classes.length) };
   for (const side of ["source", "target"]) {
     const place = kept.spaces.indexOf(ends[side]), isThere = place >= 0;
     byId(`shown-${side}`).textContent = spaceName(ends[side]) + (isThere ? "" : ": no embedding in this atlas");
     byId(`chart-${side}-class`).hidden = !isThere;
     byId(`table-${side}-points`).closest("details").hidden = !isThere;
-    byId(`part-${side}-distortion`).hidden = !isThere || pair < 0;
+    byId(`part-${side}-distortion`).hidden = !isThere || !found;
     if (!isThere) continue;
     const here = kept.points.map((_, p) => p).filter((p) => !Number.isNaN(x(place, p)));
     const word = (p) => kept.labels[kept.label[p]] ?? "no class";
     const points = here.map((p) => ({ name: kept.points[p], x: x(place, p), y: y(place, p), group: kept.label[p] < 0 ? classes.length : kept.label[p] }));
     const drawn = { width: 400, height: 340, size: 3.5, said: (i) => `${points[i].name}: ${word(here[i])}` };
     scatter(byId(`chart-${side}-class`), { ...drawn, points, groups: [...classes, unlabelled] });
-    if (pair >= 0) drawOnPoints(side, here, points, (p) => onPoints[side](pair, p), drawn);
-    const distortion = (p) => { const value = pair < 0 ? NaN : onPoints[side](pair, p); return value < 0 ? NaN : value; };
+    const onPoint = (p) => (found ? onPoints[found.side(side)](found.pair, p) : NaN);
+    if (found) drawOnPoints(side, here, points, onPoint, drawn);
+    const distortion = (p) => { const value = onPoint(p); return value < 0 ? NaN : value; };
     showWhenOpen(`table-${side}-points`, () => table(
       ["Point", "Class", "Right", "Up", "Distortion"],
       points.map((point, i) => [point.name, word(here[i]), text(point.x, 2), text(point.y, 2), text(distortion(here[i]), 3)]), 2));
@@ -101,6 +121,8 @@ const drawOnPoints = (side, here, points, value, drawn) => {
 };
 const drawProbes = (kept, { source, target }, after) => {
   byId("probes").hidden = !kept.probe && !after;
+  byId("no-probe").hidden = !kept.no_probe;
+  byId("no-probe").textContent = `No linear probes: ${kept.no_probe}`;
   const own = (row) => text(kept.probe?.[kept.spaces.indexOf(row)] ?? NaN, 3);
   show("table-probes", table(["Linear probe", "Accuracy"], [
     [`of ${spaceName(source)}, on its own points`, own(source)],

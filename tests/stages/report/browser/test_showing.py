@@ -1,6 +1,5 @@
-"""The page as Chromium sees it, without a network: run with --browser."""
+"""What the page shows in Chromium, and what it does not do. Run with --browser."""
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,30 +13,9 @@ from lfm_tasks.stores.atlas_files import read_atlas
 
 pytestmark = pytest.mark.browser
 
-CHOICES = ("dataset", "measure", "statistic", "source", "target", "source_layer", "target_layer", "facet", "distance")
-CHARTS = (
-    "models", "nearest", "zoo", "layers", "chance", "functional", "distortion",
-    "source-class", "source-distortion", "target-class", "target-distortion",
-)  # fmt: skip
 # Two models whose layers have embeddings.
 EMBEDDED = "#source=model000&target=model001"
 Watch = Callable[..., Any]
-
-
-@pytest.fixture(scope="module")
-def whole_page(made_atlas: Callable[..., Any], with_sections: Callable[..., Any]) -> str:
-    """Give a page with every view: two datasets, of which the second has no sections; four spaces in the plane."""
-    atlas, summary = made_atlas(4, 2, datasets=("probe", "other"))
-    atlas, groups = with_sections(atlas, n_pairs=56)
-    return render_report(atlas, summary, groups)
-
-
-def cells_of(page: Any, name: str) -> list[list[str]]:
-    """Return the texts of a table, opened if it waits behind a summary."""
-    page.evaluate(f"document.getElementById('table-{name}').closest('details')?.setAttribute('open', '')")
-    page.wait_for_selector(f"#table-{name} table")
-    rows = page.locator(f"#table-{name} tbody tr").all()
-    return [row.locator("th, td").all_inner_texts() for row in rows]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -47,7 +25,7 @@ def test_page__is_drawn_without_a_request_or_a_complaint(whole_page: str, watch:
 
     assert watched.complaints == []
     assert [url.partition("#")[0] for url in watched.asked] == [watched.address]
-    for name in CHARTS:
+    for name in watched.charts:
         assert page.locator(f"#chart-{name} > svg").count() == 1, name
     paper = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert paper == {"light": "rgb(255, 255, 255)", "dark": "rgb(20, 23, 27)"}[scheme]
@@ -68,143 +46,22 @@ def test_network__is_out_of_reach_and_the_watch_would_have_seen_it(whole_page: s
 def test_numbers__are_those_of_the_shipped_zoos_atlas(zoo_folder_built: Path, watch: Watch) -> None:
     html = (zoo_folder_built / "atlas" / "report.html").read_text()
     watched = watch(html)
-    page = watched.open("#source=mlp_s1&target=mlp_s2&measure=lfm")
+    watched.open("#source=mlp_s1&target=mlp_s2&measure=lfm")
 
-    shown = [[float(cell.split(" ")[0]) for cell in row[1:]] for row in cells_of(page, "layers")]
+    shown = [[float(cell.split(" ")[0]) for cell in row[1:]] for row in watched.cells("layers")]
 
     atlas = read_atlas(zoo_folder_built / "atlas")
     layers = ("relu1", "relu2", "relu3", "relu4", "logits")
     names = [[f"{model}/{layer}" for layer in layers] for model in ("mlp_s1", "mlp_s2")]
     stored = atlas.sel(dataset="digits", measure="lfm", source=names[0], target=names[1])
     np.testing.assert_allclose(shown, stored["calibrated"].values, atol=0.001)
-    for row in cells_of(page, "chance"):
+    for row in watched.cells("chance"):
         cell = stored.sel(source=f"mlp_s1/{row[0]}", target=f"mlp_s2/{row[1]}")
         low, high = map(float, row[3].split(" to "))
         found = [float(row[2]), low, high, *map(float, row[4:7])]
         expected = [float(cell[name]) for name in ("calibrated", "ci_low", "ci_high", "score", "null_mean", "null_q95")]
         np.testing.assert_allclose(found, expected, atol=0.00101)
     assert watched.complaints == []
-
-
-def test_every_control__changes_what_is_shown_and_the_address(whole_page: str, watch: Watch) -> None:
-    watched = watch(whole_page)
-    page = watched.open()
-    for control in CHOICES:
-        offered = page.locator(f"#{control} option").evaluate_all("all => all.map((option) => option.value)")
-        assert len(offered) > 1, control
-        other = next(name for name in offered if name != watched.choice[control])
-        before = page.evaluate("document.querySelector('main').innerHTML")
-
-        watched.do(lambda control=control, other=other: page.select_option(f"#{control}", other))
-
-        assert watched.choice[control] == other
-        assert page.evaluate("document.querySelector('main').innerHTML") != before, control
-        if control == "dataset":
-            assert page.is_hidden("#functional")
-            watched.do(lambda: page.select_option("#dataset", "probe"))
-            assert page.is_visible("#functional")
-    assert watched.complaints == []
-
-
-def test_address__brings_back_what_its_sender_saw(whole_page: str, watch: Watch) -> None:
-    watched = watch(whole_page)
-    page = watched.open("#measure=lfm&statistic=score&source=model002&target=model001&facet=seed&distance=shared")
-    seen, address = page.inner_text("main"), page.evaluate("location.hash")
-
-    again = watch(whole_page)
-    restored = again.open(address)
-
-    assert restored.inner_text("main") == seen
-    assert again.choice == watched.choice
-    assert watched.choice["source"] == "model002"
-
-
-@pytest.mark.parametrize(
-    "rubbish",
-    [
-        "#source=nobody&target=&measure=__proto__&statistic=constructor&dataset=%00&facet=toString",
-        "#%%%=%E0%A4%A&&&===",
-        "#" + "source=" * 2000,
-        "#source=<img src=x onerror=alert(1)>",
-    ],
-)
-def test_address__with_rubbish_in_it_opens_the_page_as_without(whole_page: str, watch: Watch, rubbish: str) -> None:
-    plain, watched = watch(whole_page), watch(whole_page)
-    expected = plain.open().inner_text("main")
-
-    assert watched.open(rubbish).inner_text("main") == expected
-    assert watched.complaints == []
-
-
-def test_address__that_changes_redraws_and_a_link_to_a_part_keeps_the_choice(whole_page: str, watch: Watch) -> None:
-    watched = watch(whole_page)
-    page = watched.open()
-
-    watched.do(lambda: page.evaluate("location.hash = '#source=model003&target=model000'"))
-    assert watched.choice["source"] == "model003"
-    page.click("nav a[href='#layers']")
-    page.wait_for_timeout(100)
-    assert watched.choice["target"] == "model000"
-
-
-def test_charts__are_walked_and_chosen_from_by_the_keyboard(whole_page: str, watch: Watch) -> None:
-    watched = watch(whole_page)
-    page = watched.open(EMBEDDED)
-    for name in CHARTS:
-        page.focus(f"#chart-{name}")
-        page.keyboard.press("Home")
-        first = page.inner_text(f"#chart-{name}-readout")
-        page.keyboard.press("ArrowRight" if name in ("models", "layers", "functional") else "ArrowDown")
-        assert first, name
-        assert page.inner_text(f"#chart-{name}-readout") not in ("", first), name
-        assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
-    page.focus("#chart-models")
-    page.keyboard.press("Home")
-    page.keyboard.press("ArrowDown")
-    first, second = page.inner_text("#chart-models-readout").split(":")[0].split(" and ")
-
-    watched.do(lambda: page.keyboard.press("Enter"))
-
-    assert (watched.choice["source"], watched.choice["target"]) == (first, second)
-    assert page.evaluate("document.activeElement.id") == "chart-models"
-    page.keyboard.press("Escape")
-    assert page.inner_text("#chart-models-readout") == ""
-
-
-def test_every_control__is_reached_by_the_tab_key(whole_page: str, watch: Watch) -> None:
-    page = watch(whole_page).open(EMBEDDED)
-    reached = set()
-    for _ in range(120):
-        page.keyboard.press("Tab")
-        reached.add(page.evaluate("document.activeElement.id"))
-
-    assert {*CHOICES, *(f"chart-{name}" for name in CHARTS)} <= reached
-
-
-def test_controls_and_charts__have_names_for_those_who_listen(whole_page: str, watch: Watch) -> None:
-    page = watch(whole_page).open()
-
-    for control in CHOICES:
-        assert page.locator(f"label:has(#{control})").inner_text().strip()
-    for name in CHARTS:
-        assert page.get_attribute(f"#chart-{name}", "aria-label")
-        assert page.get_attribute(f"#chart-{name}-readout", "aria-live") == "polite"
-    assert page.locator("th:not([scope])").count() == 0
-
-
-def test_click_on_a_cell__chooses_its_models_then_its_layers(whole_page: str, watch: Watch) -> None:
-    watched = watch(whole_page)
-    page = watched.open()
-    for name, controls in (("models", ("source", "target")), ("layers", ("source_layer", "target_layer"))):
-        page.locator(f"#chart-{name}").scroll_into_view_if_needed()
-        box = page.locator(f"#chart-{name} image").first.bounding_box()
-        place = (box["x"] + 3, box["y"] + box["height"] - 3)
-        page.mouse.move(*place)
-        said = re.split(" and | → ", page.inner_text(f"#chart-{name}-readout").split(":")[0])
-
-        watched.do(lambda place=place: page.mouse.click(*place))
-
-        assert [watched.choice[control] for control in controls] == said
 
 
 def test_groups_of_marks__differ_in_shape_and_not_in_colour_alone(whole_page: str, watch: Watch) -> None:
@@ -224,21 +81,44 @@ def test_maps_and_distortions__are_those_of_the_atlas(
     atlas, groups = with_sections(made_atlas(4, 2, datasets=("probe", "other"))[0], n_pairs=56)
     maps = groups["maps/probe"]
     watched = watch(whole_page)
-    page = watched.open("#source=model001&target=model000&source_layer=modellayer01&target_layer=modellayer00")
+    watched.open("#source=model001&target=model000&source_layer=modellayer01&target_layer=modellayer00")
 
     ends = zip(maps["source"].values, maps["target"].values, strict=True)
     pair = list(ends).index(("model001/modellayer01", "model000/modellayer00"))
-    shown = [[float(cell) for cell in row[1:]] for row in cells_of(page, "entries")]
+    shown = [[float(cell) for cell in row[1:]] for row in watched.cells("entries")]
     stored = maps["functional_map"].values[pair]
     np.testing.assert_allclose(shown, stored, atol=np.abs(stored).max() / 254 + 0.006)
-    rows = {row[0]: row for row in cells_of(page, "distortion")}
+    rows = {row[0]: row for row in watched.cells("distortion")}
     of_class = maps["target_distortion"].values[pair][maps["label"].values == "class2"]
     assert float(rows["class2"][2]) == pytest.approx(np.nanmean(of_class), abs=0.001)
     residual = atlas["cycle_residual"].sel(
         dataset="probe", source="model001/modellayer01", target="model000/modellayer00"
     )
-    found = {row[0]: row[1] for row in cells_of(page, "functional")}
+    found = {row[0]: row[1] for row in watched.cells("functional")}
     assert float(found["Cycle residual"]) == pytest.approx(float(residual), abs=0.0002)
+
+
+def test_map_back__is_the_kept_one_read_the_other_way_where_the_atlas_says_so(
+    made_atlas: Callable[..., Any], with_sections: Callable[..., Any], watch: Watch
+) -> None:
+    atlas, summary = made_atlas(2, 1)
+    atlas, groups = with_sections(atlas, n_pairs=1)
+    kept = groups["maps/probe"]
+    watched = watch(render_report(atlas, summary, groups | {"maps/probe": kept.assign_attrs(map_back="transpose")}))
+    source, target = (str(kept[side].values[0]).split("/")[0] for side in ("source", "target"))
+    page = watched.open(f"#source={target}&target={source}")
+
+    shown = [[float(cell) for cell in row[1:]] for row in watched.cells("entries")]
+
+    stored = kept["functional_map"].values[0]
+    np.testing.assert_allclose(shown, stored.T, atol=np.abs(stored).max() / 254 + 0.006)
+    overall = watched.cells("distortion")[0]
+    means = [float(np.nanmean(kept[f"{side}_distortion"].values)) for side in ("source", "target")]
+    np.testing.assert_allclose([float(cell) for cell in overall[2:]], means, atol=0.001)
+    assert page.is_visible("#part-source-distortion")
+    assert watched.complaints == []
+    straight = watch(render_report(atlas, summary, groups))
+    assert straight.open(f"#source={target}&target={source}").is_visible("#functional-missing")
 
 
 def test_pair_without_a_map__says_so(
@@ -268,7 +148,7 @@ def test_names__with_html_in_them_stay_text(
     page = watched.open(f"#source={quote(attack)}model000&target={quote(attack)}model001")
 
     page.evaluate("for (const details of document.querySelectorAll('details')) details.open = true")
-    for name in CHARTS:
+    for name in watched.charts:
         page.focus(f"#chart-{name}")
         page.keyboard.press("End")
     watched.do(lambda: page.select_option("#facet", attack))
@@ -312,6 +192,19 @@ def test_page__of_one_model_and_of_none_is_drawn(made_atlas: Callable[..., Any],
     for n_models in (1, 2):
         watched = watch(render_report(*made_atlas(n_models, 1)))
         watched.open()
+        assert watched.complaints == []
+
+
+def test_page__without_a_single_number_says_so(made_atlas: Callable[..., Any], watch: Watch) -> None:
+    for n_models in (1, 3):
+        atlas, summary = made_atlas(n_models, 2)
+        names = ("score", "calibrated", "null_mean", "null_q95", "p_value", "q_value", "ci_low", "ci_high")
+        watched = watch(render_report(atlas.assign({name: atlas[name] * np.nan for name in names}), summary))
+
+        page = watched.open()
+
+        assert page.is_visible("#no-numbers")
+        assert page.is_hidden("#charts")
         assert watched.complaints == []
 
 
