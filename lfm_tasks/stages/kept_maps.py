@@ -13,7 +13,8 @@ from lfm_tasks.spectral.distortion import source_distortion, target_distortion
 from lfm_tasks.spectral.full_map import full_map
 from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.contents import not_computed
-from lfm_tasks.stages.kept_pairs import SpacePair, kept_pairs
+from lfm_tasks.stages.kept_pairs import SpacePair, kept_pairs, origin
+from lfm_tasks.stages.knowledge import common_ids
 from lfm_tasks.stages.labels import labels_of, text_labels
 from lfm_tasks.stages.run import Failure, Run
 from lfm_tasks.stages.score_blocks import common_rows
@@ -25,9 +26,12 @@ from lfm_tasks.stores.units import Receipt, UnitStore
 
 # Pairs in a published chunk: copies of a model have equal maps, which compress away where they stand together.
 _CHUNK = 64
-# Keys of two bases, the lower one first: in the full regime the map back is the transpose.
-KeyPair = tuple[str, str]
-_MAP = "carries coefficients of functions from the source basis to the target basis; the map back is its transpose"
+# Keys of two bases, the lower one first, and where their map was grown; empty: the bases give it.
+KeptKey = tuple[str, str, str]
+_MAP = "carries coefficients of functions from the source basis to the target basis"
+BasisOnIds = tuple[Basis, np.ndarray]
+# The map, what it loses on the source's points and misses on the target's, and the ids of these points.
+MapOnPoints = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 _DISTORTION = {
     "target_distortion": "functions of the target that the source does not span, on its points; mean 1 - |C|^2/K",
     "source_distortion": "functions of the source that the target does not span, on its points; mean 1 - |C|^2/K",
@@ -40,15 +44,35 @@ class KeepJob:
 
     store: UnitStore
     key: str
-    pairs: tuple[KeyPair, ...]
+    pairs: tuple[KeptKey, ...]
+
+
+@dataclass(frozen=True)
+class KeptPair:
+    """Two spaces whose map is kept, and where it was grown; empty: their bases give it, and the map back with it."""
+
+    source: BasedSpace
+    target: BasedSpace
+    origin: str
+
+    @property
+    def key(self) -> KeptKey:
+        """How units name it."""
+        first, second = sorted((self.source.key, self.target.key))
+        return first, second, self.origin
+
+    @property
+    def is_turned(self) -> bool:
+        """Whether the stored map leads the other way."""
+        return self.source.key > self.target.key
 
 
 @dataclass(frozen=True)
 class KeptMaps:
     """The section ``maps``: pairs, the block and row of each, what each dataset says of its points."""
 
-    pairs: tuple[SpacePair, ...] = ()
-    places: Mapping[KeyPair, tuple[str, int]] = field(default_factory=dict)
+    pairs: tuple[KeptPair, ...] = ()
+    places: Mapping[KeptKey, tuple[str, int]] = field(default_factory=dict)
     rows: Mapping[str, DatasetRows] = field(default_factory=dict)
 
     @property
@@ -56,29 +80,33 @@ class KeptMaps:
         """One digest of the names and bases of all pairs and of the labels; none without any."""
         if not self.pairs:
             return ()
-        named = [[*asdict(based.space).values(), based.key] for pair in self.pairs for based in pair]
+        named = [
+            [*asdict(based.space).values(), based.key, pair.origin]
+            for pair in self.pairs
+            for based in (pair.source, pair.target)
+        ]
         labels = {dataset: text_labels(rows) for dataset, rows in self.rows.items()}
         return (digest({"kind": "kept maps", "pairs": named, "labels": labels}),)
 
     def groups(self, run: Run) -> dict[str, xr.Dataset]:
         """Return ``maps/<dataset>``: (pair, target_eigenpair, source_eigenpair), and distortions (pair, point)."""
-        by_dataset = groupby(self.pairs, key=lambda pair: pair[0].space.dataset)
+        by_dataset = groupby(self.pairs, key=lambda pair: pair.source.space.dataset)
         return {f"maps/{dataset}": self._group(run.store, dataset, list(pairs)) for dataset, pairs in by_dataset}
 
-    def _group(self, store: UnitStore, dataset: str, pairs: list[SpacePair]) -> xr.Dataset:
+    def _group(self, store: UnitStore, dataset: str, pairs: list[KeptPair]) -> xr.Dataset:
         blocks = {}
-        for block in sorted({self.places[_key_pair(pair)][0] for pair in pairs}):
+        for block in sorted({self.places[pair.key][0] for pair in pairs}):
             with store.open("kept_maps", block) as unit:
                 blocks[block] = {name: unit.read(name) for name in ("functional_maps", "distortions", "ids")}
         points = np.unique(np.concatenate([block["ids"] for block in blocks.values()]))
         maps, distortions = [], np.full((2, len(pairs), len(points)), np.nan, dtype=np.float32)
-        for number, (source, target) in enumerate(pairs):
-            name, row = self.places[_key_pair((source, target))]
-            stored, is_turned = blocks[name], source.key > target.key
+        for number, pair in enumerate(pairs):
+            name, row = self.places[pair.key]
+            stored = blocks[name]
             functional_map = stored["functional_maps"][row]
-            maps.append(functional_map.T if is_turned else functional_map)
+            maps.append(functional_map.T if pair.is_turned else functional_map)
             here = np.searchsorted(points, stored["ids"])
-            distortions[:, number, here] = stored["distortions"][row, :: -1 if is_turned else 1]
+            distortions[:, number, here] = stored["distortions"][row, :: -1 if pair.is_turned else 1]
         dims, chunks = ("pair", "target_eigenpair", "source_eigenpair"), (min(len(maps), _CHUNK), *maps[0].shape)
         variables = {
             "functional_map": xr.Variable(dims, np.stack(maps), {"long_name": _MAP}, {"chunks": chunks}),
@@ -88,12 +116,13 @@ class KeptMaps:
             },
         }
         coordinates = {
-            "source": ("pair", np.array([source.space.name for source, _ in pairs], dtype=object)),
-            "target": ("pair", np.array([target.space.name for _, target in pairs], dtype=object)),
+            "source": ("pair", np.array([pair.source.space.name for pair in pairs], dtype=object)),
+            "target": ("pair", np.array([pair.target.space.name for pair in pairs], dtype=object)),
             "point": points.astype(object),
             "label": ("point", labels_of(points, text_labels(self.rows[dataset]))),
         }
-        return xr.Dataset(variables, coordinates, {"regime": "full", "map_back": "transpose"})
+        grown = any(pair.origin for pair in pairs)
+        return xr.Dataset(variables, coordinates, {"map_back": "a fit of its own" if grown else "transpose"})
 
 
 def keep_maps(
@@ -102,9 +131,9 @@ def keep_maps(
     """Compute the maps to be kept that no stored block holds; none while only a part of the scores is there."""
     if scored.n_not_computed or not_computed(zoo, spaces, failures):
         return KeptMaps(), failures
-    pairs = kept_pairs(run, zoo, spaces, scored)
-    ids = {based.key: based.ids for pair in pairs for based in pair}
-    wanted = {_key_pair(pair) for pair in pairs}
+    pairs = [_oriented(pair, scored) for pair in kept_pairs(run, zoo, spaces, scored)]
+    ids = {based.key: based.ids for pair in pairs for based in (pair.source, pair.target)}
+    wanted = {pair.key for pair in pairs}
     places = {pair: place for pair, place in _stored(run.store.receipts("kept_maps")) if pair in wanted}
     jobs = list(_jobs(run.store, wanted - places.keys(), ids))
     run.announce("maps", 0, len(jobs))
@@ -117,27 +146,21 @@ def keep_maps(
         run.announce("maps", done, len(jobs))
     n_new = sum(job.pairs[0] in places and len(job.pairs) for job in jobs)
     run.tally.count("maps", n_new, len(places) - n_new)
-    made = tuple(pair for pair in pairs if _key_pair(pair) in places)
-    rows = {dataset: zoo.rows[dataset] for dataset in {source.space.dataset for source, _ in made}}
+    made = tuple(pair for pair in pairs if pair.key in places)
+    rows = {dataset: zoo.rows[dataset] for dataset in {pair.source.space.dataset for pair in made}}
     return KeptMaps(made, places, rows), failures
 
 
 def store_maps(job: KeepJob) -> None:
-    """Read the bases of a block once, fit the map of each pair and see where it loses functions; commit them."""
-    bases: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
-    for key in sorted({key for pair in job.pairs for key in pair}):
+    """Read the bases of a block once, find the map of each pair and where it loses functions; commit them."""
+    bases: dict[str, tuple[Basis, np.ndarray]] = {}
+    for key in sorted({key for *pair, _ in job.pairs for key in pair}):
         with job.store.open("bases", key) as unit:
-            bases[key] = unit.read("eigenvectors"), unit.read("ids"), unit.read("eigenvalues")
+            bases[key] = Basis(unit.read("eigenvalues"), unit.read("eigenvectors"), np.nan), unit.read("ids")
     maps, distortions, common = [], [], np.empty(0, dtype=str)
-    for first, second in job.pairs:
-        (rows, ids, eigenvalues), (other_rows, other_ids, other_eigenvalues) = bases[first], bases[second]
-        common = ids
-        if len(ids) != len(other_ids) or (ids != other_ids).any():
-            # Scored before, so there are enough common ids.
-            (rows, other_rows), common = common_rows((rows, ids), (other_rows, other_ids), 0.0)
-        functional_map = full_map(rows, other_rows)
-        lost = source_distortion(functional_map, Basis(eigenvalues, rows, np.nan))
-        missed = target_distortion(functional_map, Basis(other_eigenvalues, other_rows, np.nan))
+    for first, second, grown in job.pairs:
+        find = _grown_map if grown else _known_map
+        functional_map, lost, missed, common = find(job.store, bases[first], bases[second], grown)
         maps.append(functional_map)
         distortions.append((lost, missed))
     with job.store.commit("kept_maps", job.key) as unit_writer:
@@ -147,23 +170,47 @@ def store_maps(job: KeepJob) -> None:
         unit_writer.facts |= {"pairs": [list(pair) for pair in job.pairs]}
 
 
-def _jobs(store: UnitStore, missing: Iterable[KeyPair], ids: Mapping[str, str]) -> Iterator[KeepJob]:
+def _known_map(store: UnitStore, source: BasisOnIds, target: BasisOnIds, _: str) -> MapOnPoints:
+    """Return the map between points that are known by their ids, both distortions, and the ids."""
+    (basis, ids), (other, other_ids) = source, target
+    rows, other_rows, common = basis.eigenvectors, other.eigenvectors, ids
+    if len(ids) != len(other_ids) or (ids != other_ids).any():
+        # Scored before, so there are enough common ids.
+        (rows, other_rows), common = common_rows((rows, ids), (other_rows, other_ids), 0.0)
+    functional_map = full_map(rows, other_rows)
+    lost = source_distortion(functional_map, Basis(basis.eigenvalues, rows, np.nan))
+    return functional_map, lost, target_distortion(functional_map, Basis(other.eigenvalues, other_rows, np.nan)), common
+
+
+def _grown_map(store: UnitStore, source: BasisOnIds, target: BasisOnIds, grown: str) -> MapOnPoints:
+    """Return the same of a map that lies with its scores; each basis is on all of its points, few may be common."""
+    (basis, ids), (other, other_ids) = source, target
+    block, _, row = grown.rpartition(":")
+    with store.open("scores", block) as unit:
+        functional_map = unit.read("maps")[int(row), 0].astype(np.float64)
+    common, here, there = common_ids(ids, other_ids)
+    lost = source_distortion(functional_map, basis)[here]
+    return functional_map, lost, target_distortion(functional_map, other)[there], common
+
+
+def _jobs(store: UnitStore, missing: Iterable[KeptKey], ids: Mapping[str, str]) -> Iterator[KeepJob]:
     """Yield the missing pairs in blocks of up to 16 × 16 bases; in each, firsts have the same ids, and seconds."""
     missing = list(missing)
-    group = {key: position // BLOCK_SIDE for position, key in enumerate(sorted({key for p in missing for key in p}))}
+    keys = sorted({key for *pair, _ in missing for key in pair})
+    group = {key: position // BLOCK_SIDE for position, key in enumerate(keys)}
 
-    def block_of(pair: KeyPair) -> tuple[str, str, int, int]:
+    def block_of(pair: KeptKey) -> tuple[str, str, int, int]:
         return ids[pair[0]], ids[pair[1]], group[pair[0]], group[pair[1]]
 
     for _, block in groupby(sorted(missing, key=lambda pair: (block_of(pair), pair)), key=block_of):
         pairs = tuple(block)
-        yield KeepJob(store, digest({"kind": "kept_maps", "regime": "full", "pairs": pairs}), pairs)
+        yield KeepJob(store, digest({"kind": "kept_maps", "pairs": pairs}), pairs)
 
 
-def _stored(receipts: Iterable[Receipt]) -> Iterator[tuple[KeyPair, tuple[str, int]]]:
+def _stored(receipts: Iterable[Receipt]) -> Iterator[tuple[KeptKey, tuple[str, int]]]:
     for receipt in receipts:
-        for row, (first, second) in enumerate(receipt.facts["pairs"]):
-            yield (first, second), (receipt.key, row)
+        for row, (first, second, grown) in enumerate(receipt.facts["pairs"]):
+            yield (first, second, grown), (receipt.key, row)
 
 
 def _short(values: np.ndarray) -> np.ndarray:
@@ -172,13 +219,17 @@ def _short(values: np.ndarray) -> np.ndarray:
     return np.ldexp(np.round(mantissa * 4096) / 4096, exponent).astype(np.float32)
 
 
-def _key_pair(pair: SpacePair) -> KeyPair:
-    first, second = sorted(based.key for based in pair)
-    return first, second
+def _oriented(pair: SpacePair, scored: Scored) -> KeptPair:
+    """Return a pair as it is published: a grown map leads from the lower key to the higher, the way it is stored."""
+    source, target = pair
+    where = origin(scored, source, target)
+    if where and source.key > target.key:
+        source, target = target, source
+    return KeptPair(source, target, where)
 
 
-def _failure(pairs: Iterable[SpacePair], job: KeepJob, trouble: Trouble) -> Failure:
+def _failure(pairs: Iterable[KeptPair], job: KeepJob, trouble: Trouble) -> Failure:
     """Return why a block of maps is not kept, told of its first pair."""
-    source, target = next(pair for pair in pairs if _key_pair(pair) == job.pairs[0])
-    what = f"map of {source.space.name} and {target.space.name}"
-    return Failure(source.space.dataset, what, "", "maps", trouble.reason, trouble.message)
+    first = next(pair for pair in pairs if pair.key == job.pairs[0])
+    what = f"map of {first.source.space.name} and {first.target.space.name}"
+    return Failure(first.source.space.dataset, what, "", "maps", trouble.reason, trouble.message)

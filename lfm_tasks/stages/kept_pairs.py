@@ -63,9 +63,25 @@ def _scored_pairs(
                 yield source, target, place
 
 
-def _place(scored: Scored, source: BasedSpace, target: BasedSpace) -> PairScores | None:
+def origin(scored: Scored, source: BasedSpace, target: BasedSpace) -> str:
+    """Return "block:row" of a map that was grown by ZoomOut; empty for one that the bases give."""
+    asked = scored.asked_of(source.space.dataset, source.key, target.key)
     place = scored.place(source.space.dataset, source.key, target.key)
-    return None if place is None or place.refusal else place
+    if asked is None or place is None or asked.knowledge.regime == "full":
+        return ""
+    return f"{place.block}:{place.row}" if asked.measures & MAP_SCORES.keys() else ""
+
+
+def _place(scored: Scored, source: BasedSpace, target: BasedSpace) -> PairScores | None:
+    """Return where the scores of a pair lie that has a map: known points give it, or it was grown and is stored."""
+    asked = scored.asked_of(source.space.dataset, source.key, target.key)
+    place = scored.place(source.space.dataset, source.key, target.key)
+    if asked is None or place is None or place.refusal:
+        return None
+    if asked.knowledge.regime == "full" or not asked.measures & MAP_SCORES.keys():
+        return place
+    failed = any(name in MAP_SCORES for name, _ in place.codes)
+    return None if asked.knowledge.refine == "none" or failed else place
 
 
 def _most_alike(run: Run, zoo: Zoo, based: Mapping[Space, BasedSpace], scored: Scored) -> set[tuple[Space, Space]]:
@@ -88,7 +104,9 @@ def _most_alike(run: Run, zoo: Zoo, based: Mapping[Space, BasedSpace], scored: S
             with run.store.open("scores", place.block) as unit:
                 blocks[place.block] = unit.read("values")
         statistic = _CALIBRATED if has_chance and MAP_SCORES[name].has_null else _SCORE
-        value = blocks[place.block][place.row, int(source.key > target.key), place.measures.index(name), statistic]
+        values = blocks[place.block][place.row, int(source.key > target.key), place.measures.index(name)]
+        # Grown maps have a chance level only where it was asked for: they stand behind those that have one.
+        value = values[statistic] if isfinite(values[statistic]) else values[_SCORE] - 1
         found = of_maps.index(name), -round(float(value), _DIGITS), first, second
         models = first.dataset, first.model, second.model
         if isfinite(value) and (models not in best or found < best[models]):

@@ -13,7 +13,7 @@ from lfm_tasks.spectral.scores import capped_overlap, overlap
 from lfm_tasks.stages.atlas import STATUS
 from lfm_tasks.stages.knowledge import Knowledge, Labels, common_ids, known_anchors
 from lfm_tasks.stages.validate import Zoo, validate_catalog
-from lfm_tasks.stores.atlas_files import read_atlas
+from lfm_tasks.stores.atlas_files import read_atlas, read_groups
 from tests.stages.test_comparisons import changed
 
 N_POINTS = 300
@@ -85,6 +85,27 @@ def test_closed_form__tells_a_copy_from_an_unrelated_space_by_its_chance_level(
         assert float(copy["p_value"].sel(measure=measure)) < 0.05
         assert float(unrelated["calibrated"].sel(measure=measure)) < 0.3
     assert "points_found" not in copy
+
+
+def test_grown_maps__are_kept_with_their_distortion(tmp_path: Path, write_zoo: Any, build: Any) -> None:
+    folder = zoo(tmp_path, write_zoo, maps=ANCHORS, keep_maps="all")
+    build(folder)
+
+    group = read_groups(folder / "atlas")["maps/probe"]
+    assert group.attrs["map_back"] == "a fit of its own"
+    assert group.sizes["pair"] == 3
+    for number in range(3):
+        source, target = str(group["source"].values[number]), str(group["target"].values[number])
+        rank = float(np.square(group["functional_map"].values[number]).sum())
+        assert np.isfinite(group["source_distortion"].values[number]).all()
+        if {source, target} == {"first/layer", "turned/layer"}:
+            assert rank == pytest.approx(25, abs=1e-3)
+            np.testing.assert_allclose(group["target_distortion"].values[number], 0, atol=1e-3)
+        else:
+            assert group["target_distortion"].values[number].mean() > 0.05
+    closed = {"regime": "anchors", "anchors": {"count": 40}, "refine": "none"}
+    build(changed(folder, atlas={"maps": closed}))
+    assert "maps/probe" not in read_groups(folder / "atlas")
 
 
 def test_random_pairings__give_grown_maps_a_chance_level_where_asked_for(
