@@ -62,6 +62,9 @@ def diff(
     format: Format = "table",
 ) -> int:
     """Tell what changed: spaces by content, settings, and the pairs whose score left its interval."""
+    if n < 0:
+        complain(f"found -n {n}, needs 0 or more pairs of each measure")
+        return USAGE
     from lfm_tasks.published.differences import differences
     from lfm_tasks.published.shown import difference_tables
 

@@ -126,6 +126,11 @@ def test_diff__of_an_atlas_with_itself_is_nothing(folder: Path, capsys: pytest.C
     assert found["pairs"]["changed"] == found["pairs"]["left_interval"] == 0
 
 
+def test_diff__of_less_than_no_pairs_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert called("diff", folder / "atlas", folder / "atlas", "-n", -1) == 2
+    assert "found -n -1, needs 0 or more pairs of each measure" in capsys.readouterr().err
+
+
 def test_diff__tells_spaces_settings_and_scores_that_moved(
     folder: Path, tmp_path: Path, related_spaces: Any, write_zoo: Any, build: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -26,20 +26,9 @@ def test_version__is_printed(tmp_path: Path) -> None:
 def test_help__names_every_command_and_the_exit_codes(tmp_path: Path) -> None:
     printed = lfm_atlas("--help", folder=tmp_path).stdout
 
-    for word in (
-        "run",
-        "validate",
-        "plan",
-        "report",
-        "audit",
-        "prune",
-        "deploy",
-        "serve",
-        "init",
-        "--version",
-        "Exit codes",
-        "130 or 143",
-    ):
+    commands = ("run", "validate", "plan", "report", "show", "diff", "export", "map", "transfer", "maps", "init")
+    scheduled = ("audit", "prune", "deploy", "serve")
+    for word in (*commands, *scheduled, "--version", "Exit codes", "130 or 143"):
         assert word in printed
 
 

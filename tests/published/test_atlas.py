@@ -16,6 +16,7 @@ import xarray as xr
 import lfm_tasks
 from lfm_tasks import AtlasError, open_atlas
 from lfm_tasks.published.atlas import Atlas
+from lfm_tasks.published.names import Names
 from lfm_tasks.published.overview import as_html
 from lfm_tasks.spectral.scores import overlap
 from lfm_tasks.stores.atlas_files import publish, read_atlas, write_atlas
@@ -183,6 +184,14 @@ def test_unknown_names__are_told_with_the_nearest(ask: object, message: str, sma
     assert callable(ask)
     with pytest.raises(AtlasError, match=message):
         ask(small)
+
+
+@pytest.mark.parametrize("name", ["gone", "gone/layer0"])
+def test_names__of_a_model_that_failed_as_a_whole_say_why(name: str) -> None:
+    failure = {"model": "gone", "layer": "", "reason": "missing_source", "message": "no such file"}
+
+    with pytest.raises(AtlasError, match=rf"found '{name}', which failed: no such file \[missing_source\]"):
+        Names("probe", {"there/layer0": "there"}, [failure]).spaces_of(name)
 
 
 def test_damaged_or_absent_atlas__is_refused(small_folder: Path, tmp_path: Path) -> None:
