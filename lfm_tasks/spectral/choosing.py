@@ -172,15 +172,25 @@ def _alignments(pairs: Pairs, n_rounds: int) -> Iterator[tuple[str, Alignment]]:
     yield "ridge", fit_coordinates(x[anchors.source], y[anchors.target], method="ridge")
     yield "relative", fit_relative(x, y, anchors)
     yield "procrustes, icp", refine_by_icp(procrustes, x, y, n_rounds=2 * n_rounds)
-    mutual = refine_by_mutual_pairs(procrustes, x, y, method="orthogonal", n_rounds=n_rounds)
-    yield "procrustes, mutual", refine_by_mutual_pairs(mutual, x, y, method="ridge", n_rounds=n_rounds)
+    yield "procrustes, mutual", refined_alignments(procrustes, x, y, n_rounds)[1]
     if pairs.partners is None:
         return
     orthogonal = fit_coordinates(pairs.partners, y, method="orthogonal")
     yield "lfm", orthogonal
-    mutual = refine_by_mutual_pairs(orthogonal, x, y, method="orthogonal", n_rounds=n_rounds)
+    mutual, ridge = refined_alignments(orthogonal, x, y, n_rounds)
     yield "lfm, mutual", mutual
-    yield "lfm, mutual ridge", refine_by_mutual_pairs(mutual, x, y, method="ridge", n_rounds=n_rounds)
+    yield "lfm, mutual ridge", ridge
+
+
+def refined_alignments(
+    start: Alignment,
+    source: Float[np.ndarray, "source_points source_features"],
+    target: Float[np.ndarray, "target_points target_features"],
+    n_rounds: int,
+) -> tuple[Alignment, Alignment]:
+    """Return ``start`` refined on mutual pairs by orthogonal maps, and that refined on by ridge maps."""
+    mutual = refine_by_mutual_pairs(start, source, target, method="orthogonal", n_rounds=n_rounds)
+    return mutual, refine_by_mutual_pairs(mutual, source, target, method="ridge", n_rounds=n_rounds)
 
 
 def _ranks(
