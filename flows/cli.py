@@ -20,6 +20,7 @@ from flows.console import (
     read_or_leave,
     say,
 )
+from flows.map_commands import add_map_commands
 from lfm_tasks import __version__
 
 if TYPE_CHECKING:
@@ -40,6 +41,7 @@ app = App(
     130 or 143 stopped by SIGINT or SIGTERM.""",
 )
 app.command(catalog_app)
+add_map_commands(app)
 
 
 @app.command

@@ -11,6 +11,7 @@ from lfm_tasks.stages.publish import publish_atlas
 from lfm_tasks.stages.refusals import RefusedPairs
 from lfm_tasks.stages.run import Failure, Run
 from lfm_tasks.stages.scores import score_pairs
+from lfm_tasks.stages.transfers import fit_transfers
 from lfm_tasks.stages.validate import validate
 
 StageCaller = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -40,7 +41,8 @@ def build_atlas(run: Run, as_stage: StageCaller = directly) -> Outcome:
     recorded, failures = as_stage(record_activations)(run, zoo)
     spaces, failures = as_stage(build_bases)(run, zoo, recorded, failures)
     scored = as_stage(score_pairs)(run, zoo, spaces)
-    found = contents(run, zoo, spaces, scored, failures)
+    transfers = as_stage(fit_transfers)(run, zoo, spaces)
+    found = contents(run, zoo, spaces, scored, failures, transfers)
     is_new = as_stage(publish_atlas)(run, found)
     tally = run.tally
     return Outcome(len(spaces), failures, found.refused, is_new, tally.computed, tally.reused, found.unpublished)

@@ -37,7 +37,7 @@ def choose_from_all_pairs(
     if len(source_rows) < 2 * _N_FOLDS:
         found = f"found {len(source_rows)} pairs, a map of all of them needs at least {2 * _N_FOLDS}"
         raise ReasonError("few_anchors", f"{found}: give more points that both spaces have")
-    final = {name: fit_coordinates(source_rows, target_rows, method=name) for name in _METHODS}
+    final: dict[str, Alignment] = {name: fit_coordinates(source_rows, target_rows, method=name) for name in _METHODS}
     ranks = np.empty((len(source_rows), len(_METHODS)))
     order = np.random.default_rng(seed).permutation(len(source_rows))
     for held_out in np.array_split(order, _N_FOLDS):
@@ -56,7 +56,7 @@ def choose_from_all_pairs(
     )
     best = min(judged, key=lambda one: one.typical_rank)
     why = f"{len(ranks)} pairs, a fifth held out at a time: mean reciprocal rank {best.held_out:.3f}, typical rank "
-    return Choice(best.name, f"{why}{best.typical_rank:.1f}; best of {len(judged)}", dict(final), judged, None)
+    return Choice(best.name, f"{why}{best.typical_rank:.1f}; best of {len(judged)}", final, judged, None)
 
 
 def choose_from_labels(

@@ -34,6 +34,14 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
         "overlap_profile": ArrayLayout(("number",), "float64", "sums that give the permutation moments of overlap"),
         "ids": _IDS,
     },
+    "maps": {
+        "source_mean": ArrayLayout(("source_feature",), "float64", "x0 of x -> (x - x0) W + y0"),
+        "matrix": ArrayLayout(("source_feature", "target_feature"), "float64", "W of x -> (x - x0) W + y0", 1024),
+        "target_mean": ArrayLayout(("target_feature",), "float64", "y0 of x -> (x - x0) W + y0"),
+        "functional_map": ArrayLayout(
+            ("target_eigenpair", "source_eigenpair"), "float64", "the spectral fit; absent where there is none"
+        ),
+    },
     "scores": {
         "pairs": ArrayLayout(("pair", "side"), "int32", "positions in the unit's list of bases; side 0 <= side 1"),
         "values": ArrayLayout(

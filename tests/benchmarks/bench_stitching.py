@@ -3,8 +3,8 @@
 Claim: carried by the chosen map from 10 known pairs, the last hidden layer of one trained network keeps the accuracy of
 another one's head within .03 of what all 797 known pairs give, in all 42 directions, for most draws of the anchors.
 
-``python tests/benchmarks/bench_stitching.py [--draws 5] [--anchors 10] [--log FILE]``. Accuracies are on the points that
-are no anchors. Draws that FILE holds already are not computed again.
+``python tests/benchmarks/bench_stitching.py [--draws 5] [--anchors 10] [--log FILE]``. Accuracies are on the points
+that are no anchors. Draws that FILE holds already are not computed again.
 """
 
 import argparse
