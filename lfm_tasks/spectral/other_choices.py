@@ -6,9 +6,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.choosing import Choice, Judged, refined_alignments
+from lfm_tasks.spectral.choosing import Choice, Judged
 from lfm_tasks.spectral.growing import MapFit
-from lfm_tasks.spectral.mutual_pairs import refine_by_mutual_pairs, round_trip_rate
+from lfm_tasks.spectral.mutual_pairs import refine_by_mutual_pairs, refined_alignments, round_trip_rate
 from lfm_tasks.spectral.retrieval import partner_ranks
 from lfm_tasks.spectral.space import SpectralSpace
 from lfm_tasks.spectral.transfer import Alignment, Method, fit_coordinates
