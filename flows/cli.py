@@ -22,6 +22,7 @@ from flows.console import (
     read_or_leave,
     say,
 )
+from flows.map_commands import add_map_commands
 from lfm_tasks import __version__
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ app = App(
 app.command(catalog_app)
 add_atlas_commands(app)
 register_audits(app)
+add_map_commands(app)
 
 
 @app.command

@@ -14,6 +14,7 @@ from lfm_tasks.stages.publish import publish_atlas
 from lfm_tasks.stages.refusals import RefusedPairs
 from lfm_tasks.stages.run import Failure, Run
 from lfm_tasks.stages.scores import score_pairs
+from lfm_tasks.stages.transfers import fit_transfers
 from lfm_tasks.stages.validate import validate
 
 StageCaller = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -45,8 +46,9 @@ def build_atlas(run: Run, as_stage: StageCaller = directly) -> Outcome:
     scored = as_stage(score_pairs)(run, zoo, spaces)
     collections, failures = as_stage(fit_collections)(run, spaces, scored, failures)
     kept, failures = as_stage(keep_maps)(run, zoo, spaces, scored, failures)
+    transfers = as_stage(fit_transfers)(run, zoo, spaces)
     embedded, failures = as_stage(embed_spaces)(run, zoo, spaces, scored, failures)
-    found = contents(run, zoo, spaces, scored, failures, collections, kept, embedded)
+    found = contents(run, zoo, spaces, scored, failures, collections, kept, transfers, embedded)
     is_new = as_stage(publish_atlas)(run, found)
     tally = run.tally
     return Outcome(len(spaces), failures, found.refused, is_new, tally.computed, tally.reused, found.unpublished)

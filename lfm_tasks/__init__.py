@@ -1,23 +1,25 @@
 """Latent Functional Maps for whole model zoos: kernels, sources, stores and stages."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lfm_tasks.published.opening import open_atlas as open_atlas
+    from lfm_tasks.spectral.few_pairs import fit_map as fit_map
     from lfm_tasks.stores.atlas_schema import AtlasError as AtlasError
 
 __version__ = "0.1.0"
-__all__ = ["AtlasError", "__version__", "open_atlas"]
+__all__ = ["AtlasError", "__version__", "fit_map", "open_atlas"]
+
+_HOMES = {
+    "AtlasError": "lfm_tasks.stores.atlas_schema",
+    "fit_map": "lfm_tasks.spectral.few_pairs",
+    "open_atlas": "lfm_tasks.published.opening",
+}
 
 
 def __getattr__(name: str) -> Any:
-    # xarray takes a second to import: only who opens an atlas waits for it.
-    if name == "open_atlas":
-        from lfm_tasks.published.opening import open_atlas
-
-        return open_atlas
-    if name == "AtlasError":
-        from lfm_tasks.stores.atlas_schema import AtlasError
-
-        return AtlasError
+    # scipy and xarray take a second each to import: only who uses them waits for it.
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

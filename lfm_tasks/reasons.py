@@ -26,6 +26,7 @@ REASONS: dict[str, str] = {
     "failed": "the computation stopped with an unexpected error",
     "few_anchors": "fewer than two known pairs",
     "bad_anchors": "an anchor is repeated, or lies outside its space",
+    "bad_name": "a name that could not be the name of a file, or that something else has",
     "one_class": "labels with fewer than two classes, or a class without points",
     "refused_arrival": "discover found a file that cannot be a model: its name, or a link out of its folder",
     "not_asked": "no comparison of the catalog asks for the pair by this measure",

@@ -39,6 +39,32 @@ Side = Annotated[
 ]
 
 
+class DrawnAnchors(Settings):
+    """How many of the common ids are taken as known, drawn by ``seed``."""
+
+    count: int = Field(default=10, ge=3)
+    seed: int = Field(default=0, ge=0)
+
+
+class TransferConfig(Settings):
+    """From what the sources of a comparison are carried into its targets' coordinates."""
+
+    anchors: DrawnAnchors = DrawnAnchors()
+
+
+def _as_transfer(value: object) -> object:
+    if isinstance(value, bool):
+        return TransferConfig() if value else None
+    if value is not None and not isinstance(value, dict | TransferConfig):
+        raise ValueError(f"found {describe(value)}, needs true, false, or {{anchors: {{count: 10, seed: 0}}}}")
+    return value
+
+
+Transfer = Annotated[
+    TransferConfig | None, BeforeValidator(_as_transfer, json_schema_input_type=bool | TransferConfig | None)
+]
+
+
 class Comparison(Settings):
     """Sources against targets on one dataset. A glob is of models, or with ``/`` of spaces (model/layer)."""
 
@@ -47,6 +73,7 @@ class Comparison(Settings):
     dataset: str | None = None
     measures: Annotated[tuple[str, ...], Field(strict=False, min_length=1), AfterValidator(all_different)] | None = None
     maps: MapsConfig | None = None
+    transfer: Transfer = None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from lfm_tasks.spectral.anchor_fit import fit_from_anchors
 from lfm_tasks.spectral.anchors import Anchors, check_anchors
 from lfm_tasks.spectral.baselines import fit_procrustes, fit_relative, refine_by_icp
 from lfm_tasks.spectral.growing import MapFit, Start
-from lfm_tasks.spectral.mutual_pairs import refine_by_mutual_pairs, round_trip_rate
+from lfm_tasks.spectral.mutual_pairs import refined_alignments, round_trip_rate
 from lfm_tasks.spectral.space import SpectralSpace
 from lfm_tasks.spectral.transfer import Alignment, fit_coordinates, similarities
 
@@ -100,7 +100,9 @@ def choose_alignment(source: SpectralSpace, target: SpectralSpace, anchors: Anch
     behind = logarithms - logarithms[:, [best]]
     tolerated = _tolerance(len(anchors)) * behind.std(axis=0, ddof=1) / np.sqrt(len(ranks))
     close = np.flatnonzero(behind.mean(axis=0) <= tolerated)
-    chosen = int(max(close, key=lambda number: (judged[number].round_trip, -number)))
+    # Copies tie in full. Relative representations know no coordinates beside those that few anchors span: last, then.
+    is_full = [alignment.target_matrix is None for alignment in final.values()]
+    chosen = int(max(close, key=lambda number: (judged[number].round_trip, is_full[number], -number)))
     if judged[chosen].round_trip < _TELLING_ROUND_TRIP:
         chosen = best
     why = _why(judged, chosen, best, len(ranks))
@@ -172,15 +174,14 @@ def _alignments(pairs: Pairs, n_rounds: int) -> Iterator[tuple[str, Alignment]]:
     yield "ridge", fit_coordinates(x[anchors.source], y[anchors.target], method="ridge")
     yield "relative", fit_relative(x, y, anchors)
     yield "procrustes, icp", refine_by_icp(procrustes, x, y, n_rounds=2 * n_rounds)
-    mutual = refine_by_mutual_pairs(procrustes, x, y, method="orthogonal", n_rounds=n_rounds)
-    yield "procrustes, mutual", refine_by_mutual_pairs(mutual, x, y, method="ridge", n_rounds=n_rounds)
+    yield "procrustes, mutual", refined_alignments(procrustes, x, y, n_rounds)[1]
     if pairs.partners is None:
         return
     orthogonal = fit_coordinates(pairs.partners, y, method="orthogonal")
     yield "lfm", orthogonal
-    mutual = refine_by_mutual_pairs(orthogonal, x, y, method="orthogonal", n_rounds=n_rounds)
+    mutual, ridge = refined_alignments(orthogonal, x, y, n_rounds)
     yield "lfm, mutual", mutual
-    yield "lfm, mutual ridge", refine_by_mutual_pairs(mutual, x, y, method="ridge", n_rounds=n_rounds)
+    yield "lfm, mutual ridge", ridge
 
 
 def _ranks(

@@ -59,3 +59,14 @@ def refine_by_mutual_pairs(
         before = chosen
         current = fit_coordinates(source_rows[best[mutual]], target_rows[mutual], method=method)
     return current
+
+
+def refined_alignments(
+    start: Alignment,
+    source_rows: Float[np.ndarray, "source_points source_features"],
+    target_rows: Float[np.ndarray, "target_points target_features"],
+    n_rounds: int,
+) -> tuple[Alignment, Alignment]:
+    """Return ``start`` refined on mutual pairs by orthogonal maps, and that refined on by ridge maps."""
+    mutual = refine_by_mutual_pairs(start, source_rows, target_rows, method="orthogonal", n_rounds=n_rounds)
+    return mutual, refine_by_mutual_pairs(mutual, source_rows, target_rows, method="ridge", n_rounds=n_rounds)

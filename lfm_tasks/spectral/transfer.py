@@ -85,10 +85,16 @@ def transfer_coordinates(
     alignment: Alignment, rows: Float[np.ndarray, "points source_features"]
 ) -> Float[np.ndarray, "points target_features"]:
     """Return the rows in the target's coordinates, (x − mean_x) W_x W_y⁺ + mean_y: in the sample or out of it."""
-    common = (rows - alignment.source_mean) @ alignment.source_matrix
-    if alignment.target_matrix is not None:
-        common = common @ np.linalg.pinv(alignment.target_matrix)
-    return common + alignment.target_mean
+    direct = direct_map(alignment)
+    return (rows - direct.source_mean) @ direct.source_matrix + direct.target_mean
+
+
+def direct_map(alignment: Alignment) -> Alignment:
+    """Return the same way from the source to the target's own coordinates, without a ``target_matrix``: W_x W_y⁺."""
+    if alignment.target_matrix is None:
+        return alignment
+    matrix = alignment.source_matrix @ np.linalg.pinv(alignment.target_matrix)
+    return Alignment(alignment.source_mean, alignment.target_mean, matrix)
 
 
 def similarities(

@@ -109,13 +109,18 @@ def known_anchors(
         _, known, _ = common_ids(common, np.asarray(knowledge.anchor_ids, dtype=common.dtype))
         common, of_source, of_target = common[known], of_source[known], of_target[known]
     if knowledge.n_anchors and len(common) > knowledge.n_anchors:
-        ranks = [blake2b(f"{knowledge.seed}:{name}".encode(), digest_size=16).digest() for name in common.tolist()]
-        drawn = np.sort(np.argsort(np.asarray(ranks), kind="stable")[: knowledge.n_anchors])
+        drawn = drawn_ids(common, knowledge.n_anchors, knowledge.seed)
         common, of_source, of_target = common[drawn], of_source[drawn], of_target[drawn]
     if len(common) < 2:
         needs = "needs at least 2: name ids that both spaces have"
         raise ReasonError("few_anchors", f"found {len(common)} anchors that are in both spaces, {needs}")
     return Anchors(of_source, of_target)
+
+
+def drawn_ids(ids: Shaped[np.ndarray, " points"], count: int, seed: int) -> Int[np.ndarray, " drawn"]:
+    """Return the rows, in order, of the ids with the smallest seeded digests: lists that lack some keep the others."""
+    ranks = [blake2b(f"{seed}:{name}".encode(), digest_size=16).digest() for name in ids.tolist()]
+    return np.sort(np.argsort(np.asarray(ranks), kind="stable")[:count])
 
 
 def common_ids(

@@ -4,7 +4,9 @@ from lfm_tasks.catalog import Catalog
 from lfm_tasks.stages.activations import recorded_space
 from lfm_tasks.stages.asked import asked_pairs
 from lfm_tasks.stages.bases import basis_job
+from lfm_tasks.stages.map_fits import MapSide
 from lfm_tasks.stages.scores import all_settings, scored_pairs, stored_pairs
+from lfm_tasks.stages.transfers import transfer_jobs, transfer_pairs
 from lfm_tasks.stages.validate import Zoo
 from lfm_tasks.stores.units import UnitStore
 
@@ -28,10 +30,18 @@ def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
     settings = all_settings(catalog.atlas, asked, designs, labels)
     wanted = scored_pairs(asked, settings)
     n_scored = len(wanted & stored_pairs(store, set(settings.values())).keys())
+    carried, n_unfitted = transfer_pairs(catalog, zoo.parts), 0
+    if carried:
+        sides = {one.space: MapSide(one.space, one.key, one.content) for one in recorded}
+        fitted = {job.key for _, job in transfer_jobs(store, catalog, carried, sides)}
+        n_unrecorded_pairs = sum(pair.source not in sides or pair.target not in sides for pair in carried)
+        n_unfitted = n_unrecorded_pairs + sum(not store.has("maps", key) for key in fitted)
+    transfers = f"transfers    {n_unfitted} maps to fit for {len(carried)} directed pairs"
     return [
         *catalog.warnings(),
         f"spaces       {len(zoo.spaces)} ({len(zoo.failures)} models or layers cannot be used: see lfm-atlas validate)",
         f"activations  {n_unrecorded} to record, {len(recorded)} kept",
         f"bases        {len(bases) - n_present + n_unrecorded} to compute, {n_present} kept",
         f"scores       {len(wanted) - n_scored} pairs to compute, {n_scored} kept, each in both directions",
+        *([transfers] if carried else []),
     ]

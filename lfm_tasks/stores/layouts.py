@@ -45,6 +45,14 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
         "cycle_residual": ArrayLayout(("source", "target"), "float64", "0: consistent with others, 1: unrelated; NaN"),
         "shared_distance": ArrayLayout(("source", "target"), "float64", "RMS distance of shared coordinates, >= 0"),
     },
+    "maps": {
+        "source_mean": ArrayLayout(("source_feature",), "float64", "x0 of x -> (x - x0) W + y0"),
+        "matrix": ArrayLayout(("source_feature", "target_feature"), "float64", "W of x -> (x - x0) W + y0", 1024),
+        "target_mean": ArrayLayout(("target_feature",), "float64", "y0 of x -> (x - x0) W + y0"),
+        "functional_map": ArrayLayout(
+            ("target_eigenpair", "source_eigenpair"), "float64", "the spectral fit; absent where there is none"
+        ),
+    },
     "scores": {
         "pairs": ArrayLayout(("pair", "side"), "int32", "positions in the unit's list of bases; side 0 <= side 1"),
         "values": ArrayLayout(

@@ -181,3 +181,19 @@ def test_choice__needs_three_anchors(views):
 
 def test_dense_graphs__have_a_quarter_of_the_points_as_neighbours():
     assert [dense_neighbors(n) for n in (3, 100, 1100, 5000)] == [1, 25, 275, 300]
+
+
+def test_choice__between_copies_carries_coordinates_that_the_anchors_do_not_span():
+    generator = np.random.default_rng(12)
+    rows = np.maximum(generator.standard_normal((150, 4)) @ generator.standard_normal((4, 12)), 0)
+    rows += 0.1 * generator.random((150, 12))
+    copy = 0.3 * rows[:, generator.permutation(12)]
+    source, target = (spectral_space(side, n_eigenpairs=20) for side in (rows, copy))
+    choice = choose_alignment(source, target, Anchors(np.arange(5), np.arange(5)))
+    trips = {one.name: one.round_trip for one in choice.judged}
+
+    assert trips["relative"] == trips[choice.name] == 1
+    assert choice.name != "relative"
+    np.testing.assert_allclose(transfer_coordinates(choice.alignment, rows), copy, atol=1e-3)
+    lost = transfer_coordinates(choice.candidates["relative"], rows) - copy
+    assert np.abs(lost).max() > 0.1

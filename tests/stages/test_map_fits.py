@@ -1,0 +1,129 @@
+"""What a map is fitted on and judged by: large spaces by some of their points, heads by class numbers."""
+
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lfm_tasks.catalog import read_catalog
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.sources.datasets import DatasetRows
+from lfm_tasks.spaces import Space
+from lfm_tasks.stages import map_fits
+from lfm_tasks.stages.known_points import KnownPoints
+from lfm_tasks.stages.map_command import fit_named_map
+from lfm_tasks.stages.open_run import open_run
+from lfm_tasks.stages.stitching import ClassLabels, Stitched, class_labels, open_stitching
+from lfm_tasks.zoo.starting import write_start
+
+IDS = np.array(["d", "a", "c", "b"])
+
+
+def fitted(folder: Path, source: str, target: str, known: KnownPoints) -> Any:
+    catalog = read_catalog(folder / "data_catalog.yaml")
+    with open_run(catalog, lambda *_: None, in_process=True) as run:
+        return fit_named_map(run, source, target, known)
+
+
+def test_large_spaces__are_represented_by_some_points_and_all_anchors(
+    tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_zoo(tmp_path, related_spaces(2))
+    monkeypatch.setattr(map_fits, "MAX_POINTS", 60)
+    facts = fitted(tmp_path, "model0/layer0", "model1/layer0", KnownPoints("anchors", 12)).facts
+
+    assert facts["n_common"] == 120
+    assert facts["n_anchors"] == 12
+    assert all(60 <= n_points <= 72 for n_points in facts["n_points"])
+    assert max(row["accuracy"] for row in facts["table"]) > 0.2
+
+
+def test_map__between_partly_other_samples_is_judged_on_the_common_ones(
+    tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path]
+) -> None:
+    models = related_spaces(2)
+    layers, ids = models["model1"]
+    kept = ids < "p090"
+    models["model1"] = ({name: rows[kept] for name, rows in layers.items()}, ids[kept])
+    write_zoo(tmp_path, models)
+    facts = fitted(tmp_path, "model0/layer0", "model1/layer0", KnownPoints("anchors", 12)).facts
+
+    assert (facts["n_points"], facts["n_common"]) == ([120, 90], 90)
+    assert max(row["mrr"] for row in facts["table"]) > 0.3
+
+
+def test_space__that_cannot_be_used_is_named(
+    tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path]
+) -> None:
+    models = related_spaces(2)
+    models["model1"][0]["layer0"][3] = 0
+    write_zoo(tmp_path, models)
+    with pytest.raises(ReasonError, match="model1/layer0: found 1 all-zero row"):
+        fitted(tmp_path, "model0/layer0", "model1/layer0", KnownPoints())
+
+
+def test_spaces__of_two_datasets_are_refused(tmp_path: Path) -> None:
+    write_start(tmp_path)
+    path = tmp_path / "data_catalog.yaml"
+    text = path.read_text().replace("datasets:\n", "datasets:\n  train: {builtin: digits, split: train}\n")
+    path.write_text(text.replace('{model}.onnx", dataset: digits}', '{model}.onnx", dataset: train}', 1))
+    with pytest.raises(ReasonError, match="found mlp_s0/relu4 on the dataset train and mlp_s1/relu4 on digits, needs"):
+        fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", KnownPoints())
+
+
+def test_map__is_another_one_where_the_head_is(tmp_path: Path) -> None:
+    write_start(tmp_path)
+    first = fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", KnownPoints())
+    again = fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", KnownPoints())
+    seeded = fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", KnownPoints(seed=1))
+    path = tmp_path / "data_catalog.yaml"
+    wanted = "\n  mlp_s1:\n    head: {layer: relu4, output: relu4}"
+    path.write_text(path.read_text().replace("\n  mlp_s1:", wanted))
+    other = fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", KnownPoints())
+
+    assert (first.is_new, again.is_new, seeded.is_new, other.is_new) == (True, False, True, True)
+    assert first.named == again.named
+    assert first.facts["own_accuracy"] > 0.97
+    assert other.facts["own_accuracy"] < 0.5
+
+
+# --- heads and labels
+
+
+def test_labels__are_found_by_id() -> None:
+    labels = class_labels(DatasetRows(IDS, np.array([7, 2, 7, 3])))
+    assert labels is not None
+    assert labels.names.tolist() == [2, 3, 7]
+    assert labels.names[labels.of(np.array(["a", "b", "c", "d"]))].tolist() == [2, 3, 7, 7]
+    assert labels.of(np.array(["x", "a"])).tolist() == [-1, 0]
+    assert class_labels(DatasetRows(IDS)) is None
+    assert labels.key != ClassLabels(labels.ids, labels.classes, labels.names + 1).key
+
+
+def test_accuracy__holds_outputs_against_class_numbers_where_there_are_some() -> None:
+    labels = class_labels(DatasetRows(IDS, np.array([2, 0, 2, 1])))
+    assert labels is not None
+    head: Any = SimpleNamespace(apply=lambda rows: rows)
+    rows = np.array([[9.0, 0, 0], [0, 0, 9], [0, 0, 9], [9, 0, 0]])
+    assert Stitched(head, labels).accuracy(rows, np.array(["a", "b", "c", "unknown"])) == pytest.approx(2 / 3)
+    assert np.isnan(Stitched(head, labels).accuracy(rows[:1], np.array(["unknown"])))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (None, "found no labels in the dataset digits: add labels to it"),
+        (np.array(["cat", "dog", "cat", "dog"]), "found labels of type <U3, needs class numbers from 0"),
+        (np.array([-1, 0, 1, 0]), "needs class numbers from 0, as the head's outputs are: number them"),
+    ],
+)
+def test_stitching__needs_labels_that_number_the_outputs(
+    tmp_path: Path, labels: np.ndarray | None, message: str
+) -> None:
+    write_start(tmp_path)
+    catalog = read_catalog(tmp_path / "data_catalog.yaml")
+    with pytest.raises(ReasonError, match=message):
+        open_stitching(Space("digits", "mlp_s0", "relu4"), catalog, class_labels(DatasetRows(IDS, labels)))
