@@ -17,7 +17,7 @@ class NearDuplicate(Settings):
 class UndeclaredLineage(Settings):
     """Models of different families that are far more alike than unrelated ones."""
 
-    z_above: float = Field(default=3.5, gt=0, description="robust standard deviations above unrelated pairs")
+    z_above: float = Field(default=4.5, gt=0, description="robust standard deviations above unrelated pairs")
     enforced: bool = False
 
 

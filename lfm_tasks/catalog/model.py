@@ -216,6 +216,14 @@ class CatalogText(Settings):
     audit: AuditConfig = AuditConfig()
     cluster: ClusterConfig = ClusterConfig()
 
+    @model_validator(mode="after")
+    def _folders_of_their_own(self) -> "CatalogText":
+        folders = [self.atlas.path, self.atlas.store, self.audit.path, self.audit.baseline]
+        if repeated := sorted({folder for folder in folders if folders.count(folder) > 1}):
+            found = f"found {', '.join(repeated)} twice among atlas.path, atlas.store, audit.path and audit.baseline"
+            raise ValueError(f"{found}, needs a folder for each: rename one")
+        return self
+
 
 class Catalog(CatalogText):
     """A catalog that was read and found right; ``root`` is the folder of its file.

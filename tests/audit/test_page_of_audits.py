@@ -19,7 +19,7 @@ def test_example__is_a_section_of_a_catalog() -> None:
 
     assert audit.checks.stale_baseline is None
     assert audit.checks.undeclared_lineage is not None
-    assert audit.checks.undeclared_lineage.z_above == 5
+    assert audit.checks.undeclared_lineage.z_above == 6
 
 
 @pytest.mark.parametrize("name", list(Checks.model_fields))

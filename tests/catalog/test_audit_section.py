@@ -60,3 +60,9 @@ def test_mistake__is_told_with_its_line(tmp_path: Path, audit: Any, message: str
     assert problem.line > 1
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate(content(audit), catalog_schema())
+
+
+@pytest.mark.parametrize("audit", [{"baseline": "atlas"}, {"path": "atlas"}, {"path": "b", "baseline": "b"}])
+def test_folders__are_different_ones(tmp_path: Path, audit: Any) -> None:
+    with pytest.raises(CatalogError, match=r"twice among atlas\.path, .* needs a folder for each: rename one"):
+        read(tmp_path, audit)

@@ -1,0 +1,17 @@
+"""An audit without an atlas says what to do."""
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from lfm_tasks.catalog.audit import AuditConfig
+from lfm_tasks.stages.audit import audit_atlas
+
+
+def test_audit_without_an_atlas__is_refused(tmp_path: Any) -> None:
+    catalog = SimpleNamespace(audit=AuditConfig(), root=tmp_path)
+    run = SimpleNamespace(announce=lambda *_: None, catalog=catalog, atlas_folder=tmp_path / "atlas")
+
+    with pytest.raises(FileNotFoundError, match="found no atlas to audit: run lfm-atlas run"):
+        audit_atlas(cast(Any, run))

@@ -1,0 +1,36 @@
+"""A baseline is the atlas, copied whole; what is damaged is never promoted."""
+
+from pathlib import Path
+
+import pytest
+
+from lfm_tasks.stores.atlas_files import publish, published_key
+from lfm_tasks.stores.baselines import age_in_days, promote
+
+
+def write(folder: Path, key: str) -> Path:
+    with publish(folder, key) as staged:
+        (staged / "summary.json").write_text(key)
+    return folder
+
+
+def test_promote__copies_whole_and_once(tmp_path: Path) -> None:
+    atlas, baseline = write(tmp_path / "atlas", "first"), tmp_path / "baseline"
+
+    assert promote(atlas, baseline) is True
+    assert promote(atlas, baseline) is False
+    write(atlas, "second")
+    assert promote(atlas, baseline) is True
+
+    assert published_key(baseline) == "second"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["atlas", "baseline"]
+    assert 0 <= age_in_days(baseline) < 1
+
+
+def test_promote__refuses_a_damaged_atlas(tmp_path: Path) -> None:
+    atlas = write(tmp_path / "atlas", "first")
+    (atlas / "summary.json").write_text("other")
+
+    with pytest.raises(FileNotFoundError, match="found no whole atlas"):
+        promote(atlas, tmp_path / "baseline")
+    assert not (tmp_path / "baseline").exists()
