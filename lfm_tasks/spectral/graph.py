@@ -80,7 +80,7 @@ def _weights(
 
 def _exit_search(rows: DistanceRows) -> Callable[[np.ndarray], list[tuple[int, int]]]:
     """Return the search for the shortest edge out of each piece, given the piece of every point; ties by the rows."""
-    if len(rows.values) < COMPILED_FROM:
+    if len(rows.values) * rows.values.size < COMPILED_FROM:
         return partial(_shortest_exits, rows)
     from lfm_tasks.spectral.block_search import shortest_exits
     from lfm_tasks.spectral.sketches import exit_sketch

@@ -12,8 +12,8 @@ from lfm_tasks.spectral.distance_rows import BLOCK_ROWS, DistanceRows, Metric, b
 
 Method = Literal["exact", "projection", "pynndescent"]
 
-# From here on the compiled search pays for its start (about a second in a fresh process).
-COMPILED_FROM = 4096
+# Multiplications (points² × features) from which on the compiled search pays for its start: half a second a process.
+COMPILED_FROM = 2_000_000_000
 # Entries of a block of float64 products where neither symmetry nor sketches help: 128 MiB.
 _PLAIN_ENTRIES = 1 << 24
 # Columns of the projection, the norm of the rest included, and how many times the neighbours are candidates.
@@ -49,8 +49,8 @@ def exact_neighbours(
     distances are sums of squared differences in float64: copies of a point are at 0 and alike, and ties go to the lower
     row. Products only exclude pairs, with a margin for their rounding.
 
-    Memory beside the activations, never points²: from 4,096 points on 4 bytes × points × features, about 20 bytes ×
-    points × neighbours, and 10 MiB; below, a block of 16 Mi products in float64.
+    Memory beside the activations, never points²: 4 bytes × points × (features + 512), about 30 bytes × points ×
+    neighbours, and 30 MiB; below 2e9 = points² × features a block of 16 Mi products in float64.
 
     Raises
     ------
@@ -58,7 +58,7 @@ def exact_neighbours(
         ``not_finite``, ``constant``, ``zero_rows`` or ``too_few_points``, with what was found and what to do.
     """
     rows = distance_rows(check_activations(activations, n_neighbors, metric=metric), metric)
-    if len(activations) < COMPILED_FROM:
+    if len(activations) * activations.size < COMPILED_FROM:
         return nearest_of(rows, np.arange(len(activations)), n_neighbors)
     from lfm_tasks.spectral.block_search import search
 

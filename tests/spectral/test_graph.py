@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from scipy.sparse.csgraph import connected_components
 
-from lfm_tasks.spectral.basis import spectral_basis
 from lfm_tasks.spectral import graph as graph_module
+from lfm_tasks.spectral.basis import spectral_basis
 from lfm_tasks.spectral.graph import affinity_graph, join_components
 from lfm_tasks.spectral.neighbours import exact_neighbours
 

@@ -160,7 +160,8 @@ def test_search__finds_the_same_bytes_with_any_blocks_and_any_sketch(block_rows,
         np.testing.assert_array_equal(found.squared, expected.squared)
 
 
-def test_search__is_that_of_scikit_learn():
+def test_search__is_that_of_scikit_learn(monkeypatch):
+    monkeypatch.setattr(neighbours, "COMPILED_FROM", 0)
     data = np.random.default_rng(10).standard_normal((5000, 20)).astype(np.float32)
     brute = NearestNeighbors(n_neighbors=16, algorithm="brute").fit(data.astype(np.float64))
     distances, indices = brute.kneighbors()
@@ -169,7 +170,8 @@ def test_search__is_that_of_scikit_learn():
     np.testing.assert_allclose(found.distances, distances, rtol=1e-6)
 
 
-def test_exact_neighbours__of_a_large_cloud_follow_a_permutation_and_a_rotation():
+def test_exact_neighbours__of_a_large_cloud_follow_a_permutation_and_a_rotation(monkeypatch):
+    monkeypatch.setattr(neighbours, "COMPILED_FROM", 0)
     generator = np.random.default_rng(12)
     data = generator.standard_normal((4200, 12))
     order, rotation = generator.permutation(4200), np.linalg.qr(generator.standard_normal((12, 12)))[0]
