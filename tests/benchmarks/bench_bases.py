@@ -88,7 +88,7 @@ def common_basis(data: np.ndarray) -> np.ndarray:
     graph = csr_array(directed.maximum(directed.T))
     laplacian = csr_array(-normalised_adjacency(graph))
     laplacian.setdiag(1.0)
-    return eigsh(laplacian, k=N_EIGENPAIRS, which="SM", tol=1e-4, maxiter=100 * len(data))[1]
+    return eigsh(laplacian, k=N_EIGENPAIRS, which="SM", maxiter=100 * len(data))[1]
 
 
 def beside_annoy(n_spaces: int, sizes: list[int]) -> None:
