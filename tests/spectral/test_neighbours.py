@@ -1,5 +1,8 @@
 """Neighbours against a brute-force search, and what a graph cannot be built on."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
@@ -178,6 +181,16 @@ def test_exact_neighbours__of_a_large_cloud_follow_a_permutation_and_a_rotation(
     found = exact_neighbours(data, 10, metric="angular")
     moved = exact_neighbours((3 * data @ rotation)[order], 10, metric="angular")
     np.testing.assert_array_equal(order[moved.indices], found.indices[order])
+
+
+def test_approximate_neighbours__refuse_what_pynndescent_leaves_empty(cloud, monkeypatch):
+    def find_none(rows, **_):
+        return SimpleNamespace(neighbor_graph=(np.full((len(rows), 11), -1), None))
+
+    monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=find_none))
+    with pytest.raises(ReasonError, match="found 0 neighbours of point 0, 10 are needed") as caught:
+        approximate_neighbours(cloud, 10, metric="angular")
+    assert caught.value.reason == "inaccurate"
 
 
 def test_projected_neighbours__find_nearly_all_and_repeat_exactly():
