@@ -25,7 +25,7 @@ class GraphConfig(Settings):
     metric: Literal["angular", "euclidean"] = "angular"
     kernel: Literal["binary", "gaussian", "inverse", "distance"] = "binary"
     n_neighbors: int = Field(default=50, ge=1)
-    method: Literal["auto", "exact", "pynndescent"] = "auto"
+    method: Literal["auto", "exact", "projection", "pynndescent"] = "auto"
 
 
 class AnchorFile(Settings):

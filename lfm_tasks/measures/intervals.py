@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
-from scipy.stats import t as student
+from scipy.special import stdtrit
 
 N_GROUPS = 20
 
@@ -79,7 +79,7 @@ def jackknife_error(left: Float[np.ndarray, "groups *scores"]) -> Float[np.ndarr
 
 def interval_reach(n_groups: int, confidence: float = 0.95) -> float:
     """Return how many standard errors an interval reaches to each side: Student's t of g − 1."""
-    return float(student.ppf((1 + confidence) / 2, n_groups - 1))
+    return float(stdtrit(n_groups - 1, (1 + confidence) / 2))
 
 
 def split_half_reliability(first: Float[np.ndarray, " pairs"], second: Float[np.ndarray, " pairs"]) -> float:

@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import false_discovery_control
 
 
 def best_of(p_values: Float[np.ndarray, "... layers"]) -> Float[np.ndarray, "..."]:
@@ -22,5 +21,7 @@ def false_discovery_rates(p_values: Float[np.ndarray, " pairs"]) -> Float[np.nda
     rates = np.full(len(p_values), np.nan)
     present = ~np.isnan(p_values)
     if present.any():
+        from scipy.stats import false_discovery_control  # half a second to import
+
         rates[present] = false_discovery_control(p_values[present])
     return rates

@@ -12,7 +12,8 @@ from math import factorial, prod
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import pearson3
+
+from lfm_tasks.measures.pearson_iii import upper_share, value_below
 
 _ORDERS = (1, 2, 3)
 _BLOCK_ROWS = 1024
@@ -87,13 +88,13 @@ def upper_tail(moments: Moments, value: float) -> float:
     """
     if moments.deviation == 0:
         return 1.0
-    tail = float(pearson3.sf((value - moments.mean) / moments.deviation, moments.skewness))
+    tail = upper_share((value - moments.mean) / moments.deviation, moments.skewness)
     return max(tail, float(np.finfo(np.float64).tiny))
 
 
 def upper_quantile(moments: Moments, probability: float) -> float:
     """Return the value that a share of 1 − ``probability`` of the permutations exceeds, by the same curve."""
-    return float(moments.mean + moments.deviation * pearson3.ppf(probability, moments.skewness))
+    return float(moments.mean + moments.deviation * value_below(probability, moments.skewness))
 
 
 @cache

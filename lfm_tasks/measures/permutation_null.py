@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
-from scipy.stats import pearson3, skew
+
+from lfm_tasks.measures.pearson_iii import upper_share
 
 # From so many permutations on, their moments tell the tail; a tail that so many of them reach needs no curve.
 FEWEST_FOR_TAIL = 50
@@ -110,9 +111,15 @@ def tail_p_value(score: float, chance: Float[np.ndarray, " permutations"], *, is
     # All permutations alike but for rounding (of two equal spaces, say): no curve goes through a point.
     if deviation <= 1e-9 * max(1.0, float(np.abs(signed).max())):
         return plain
-    raised = float(skew(signed, bias=False)) + float(np.sqrt(6 / len(chance)))
+    raised = _skewness(signed) + float(np.sqrt(6 / len(chance)))
     standardised = ((-score if is_distance else score) - float(signed.mean())) / deviation
-    return max(float(pearson3.sf(standardised, raised)), float(np.finfo(np.float64).tiny))
+    return max(upper_share(standardised, raised), float(np.finfo(np.float64).tiny))
+
+
+def _skewness(values: Float[np.ndarray, " values"]) -> float:
+    """Return the skewness without bias: √(n (n − 1))/(n − 2) times the third moment in deviations."""
+    n_values, steps = len(values), values - values.mean()
+    return float(np.sqrt(n_values * (n_values - 1)) / (n_values - 2) * (steps**3).mean() / (steps**2).mean() ** 1.5)
 
 
 def calibrated(score: float, null_mean: float, *, best: float = 1.0) -> float:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float
-from scipy.stats import rankdata
 
 from lfm_tasks.measures.measure import Measure, Rows
 
@@ -50,7 +49,13 @@ def _rsa(transform: Callable[[np.ndarray], np.ndarray], convention: str) -> Meas
     )
 
 
+def _ranks(values: Float[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
+    from scipy.stats import rankdata  # half a second to import
+
+    return rankdata(values)
+
+
 MEASURES = {
-    "rsa_pearson_rdm_spearman": _rsa(rankdata, "1 − Pearson between rows; Spearman between the upper triangles"),
+    "rsa_pearson_rdm_spearman": _rsa(_ranks, "1 − Pearson between rows; Spearman between the upper triangles"),
     "rsa_pearson_rdm_pearson": _rsa(lambda values: values, "1 − Pearson between rows; Pearson between the triangles"),
 }

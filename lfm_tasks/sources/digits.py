@@ -2,6 +2,8 @@
 
 import hashlib
 from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -32,12 +34,23 @@ def digits(split: Literal["train", "probe"]) -> Digits:
     >>> probe.inputs.shape, str(probe.ids[0])
     ((797, 64), 'digits-0000')
     """
-    from sklearn.datasets import load_digits  # takes a second to import
-
-    pixels, labels = load_digits(return_X_y=True)
+    pixels, labels = _pixels_and_labels()
     ids = np.array([f"digits-{index:04d}" for index in range(len(pixels))])
     rows = _rows(ids, split)
     return Digits((pixels[rows] / 16).astype(np.float32), ids[rows], labels[rows].astype(np.int64))
+
+
+def _pixels_and_labels() -> tuple[np.ndarray, np.ndarray]:
+    """Return what ``load_digits(return_X_y=True)`` does, by its file where that lies where it did: a second less."""
+    package = find_spec("sklearn")
+    folders = package.submodule_search_locations if package else None
+    file = Path(folders[0]) / "datasets" / "data" / "digits.csv.gz" if folders else None
+    if file is None or not file.exists():
+        from sklearn.datasets import load_digits
+
+        return load_digits(return_X_y=True)
+    table = np.loadtxt(file, delimiter=",")
+    return table[:, :-1], table[:, -1].astype(int)
 
 
 def _rows(ids: Shaped[np.ndarray, " all"], split: str) -> Int64[np.ndarray, " points"]:

@@ -1,5 +1,7 @@
 """The graph of a space: symmetric edge weights over neighbours, in one piece."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -8,11 +10,10 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.neighbours import Metric, Neighbours, comparable_rows
+from lfm_tasks.spectral.distance_rows import DistanceRows, Metric, blocks, distance_rows, squared_norms
+from lfm_tasks.spectral.neighbours import COMPILED_FROM, Neighbours
 
 Kernel = Literal["binary", "gaussian", "inverse", "distance"]
-
-_BLOCK_ROWS = 1024
 
 
 def affinity_graph(neighbours: Neighbours, *, kernel: Kernel) -> csr_array[Any]:
@@ -44,10 +45,10 @@ def join_components(
     n_before = int(n_components)
     if n_components == 1:
         return graph, n_before
-    rows = comparable_rows(activations, metric)
+    shortest_exits = _exit_search(distance_rows(activations, metric))
     weight = float(np.median(graph.data)) if graph.nnz else 1.0
     while n_components > 1:
-        edges = sorted({tuple(sorted(edge)) for edge in _shortest_exits(rows, labels, int(n_components))})
+        edges = sorted({tuple(sorted(edge)) for edge in shortest_exits(labels)})
         first, second = np.array(edges).T
         bridge = coo_array((np.full(len(first), weight), (first, second)), shape=graph.shape).tocsr()
         graph = csr_array(graph.maximum(bridge + bridge.T))
@@ -77,21 +78,28 @@ def _weights(
     return np.where(np.isfinite(weights), weights, finite.max() if finite.size else 1.0)
 
 
-def _shortest_exits(
-    rows: Float[np.ndarray, "points features"], labels: np.ndarray, n_components: int
-) -> list[tuple[int, int]]:
-    """Return, for each piece, the shortest edge to another piece; ties by the lowest rows."""
-    best = np.full(n_components, np.inf)
-    exits = [(0, 0)] * n_components
-    squares = np.einsum("ij,ij->i", rows, rows)
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        block = slice(start, min(start + _BLOCK_ROWS, len(rows)))
-        squared = squares[block, None] + squares - 2 * (rows[block] @ rows.T)
+def _exit_search(rows: DistanceRows) -> Callable[[np.ndarray], list[tuple[int, int]]]:
+    """Return the search for the shortest edge out of each piece, given the piece of every point; ties by the rows."""
+    if len(rows.values) * rows.values.size < COMPILED_FROM:
+        return partial(_shortest_exits, rows)
+    from lfm_tasks.spectral.block_search import shortest_exits
+    from lfm_tasks.spectral.sketches import exit_sketch
+
+    return partial(shortest_exits, rows, exit_sketch(rows))
+
+
+def _shortest_exits(rows: DistanceRows, labels: np.ndarray) -> list[tuple[int, int]]:
+    best = np.full(int(labels.max()) + 1, np.inf)
+    exits = [(0, 0)] * len(best)
+    points = rows.centred(slice(None))
+    squares = squared_norms(points)
+    for block in blocks(points):
+        squared = squares[block, None] + squares - 2 * (points[block] @ points.T)
         squared[labels[block, None] == labels] = np.inf
         nearest = squared.argmin(axis=1)
         for offset, target in enumerate(nearest):
-            piece = labels[start + offset]
+            piece = labels[block.start + offset]
             if squared[offset, target] < best[piece]:
                 best[piece] = squared[offset, target]
-                exits[piece] = (start + offset, int(target))
+                exits[piece] = (block.start + offset, int(target))
     return exits

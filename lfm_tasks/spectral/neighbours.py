@@ -1,5 +1,6 @@
-"""The nearest neighbours of every point: exactly, by blocked matrix products, or approximately, by pynndescent."""
+"""The nearest neighbours of every point, exact or approximate, and how many of them are true."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -7,13 +8,16 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfm_tasks.reasons import ReasonError
+from lfm_tasks.spectral.distance_rows import BLOCK_ROWS, DistanceRows, Metric, blocks, distance_rows, squared_norms
 
-Metric = Literal["angular", "euclidean"]
+Method = Literal["exact", "projection", "pynndescent"]
 
-# Rows a block of products: part of the convention, since the last bits of a product depend on its shape.
-_BLOCK_ROWS = 1024
-# From here on pynndescent is faster than n² products (k = 50: 56 s beside 31 s at 100,000 × 768, one core).
-_APPROXIMATE_FROM = 60_000
+# Multiplications (points² × features) from which on the compiled search pays for its start: half a second a process.
+COMPILED_FROM = 2_000_000_000
+# Entries of a block of float64 products where neither symmetry nor sketches help: 128 MiB.
+_PLAIN_ENTRIES = 1 << 24
+# Columns of the projection, the norm of the rest included, and how many times the neighbours are candidates.
+PROJECTED_COLUMNS, _CANDIDATES = 128, 2
 
 
 @dataclass(frozen=True)
@@ -24,17 +28,16 @@ class Neighbours:
     distances: Float[np.ndarray, "points neighbours"]
 
 
-def choose_method(n_points: int, n_features: int, n_neighbors: int) -> Literal["exact", "pynndescent"]:
-    """Return how ``graph.method: auto`` finds neighbours: exactly below 60,000 points, by pynndescent from there on.
-
-    The table is part of the convention, never measured on the spot. With many neighbours (over 100) pynndescent slows
-    down more than the products do, so the border moves to 200,000; with few features products are cheap, and it
-    doubles below 128.
-    """
-    border = _APPROXIMATE_FROM * (2 if n_features < 128 else 1)
-    if n_neighbors > 100:
-        border = max(border, 200_000)
-    return "exact" if n_points < border else "pynndescent"
+def find_neighbours(
+    activations: Float[np.ndarray, "points features"], n_neighbors: int, *, metric: Metric, method: Method
+) -> Neighbours:
+    """Return the neighbours by ``exact``, ``projection`` or ``pynndescent``."""
+    functions: dict[str, Callable[..., Neighbours]] = {
+        "exact": exact_neighbours,
+        "projection": projected_neighbours,
+        "pynndescent": approximate_neighbours,
+    }
+    return functions[method](activations, n_neighbors, metric=metric)
 
 
 def exact_neighbours(
@@ -42,26 +45,45 @@ def exact_neighbours(
 ) -> Neighbours:
     """Return the ``n_neighbors`` nearest neighbours of every point.
 
-    ``angular`` is the chord on the unit sphere, sqrt(2 (1 - cos)), in [0, 2]; ``euclidean`` the usual distance. Works
-    in blocks: memory is points × 1,024, never points².
+    ``angular`` is the chord on the unit sphere, sqrt(2 (1 - cos)), in [0, 2]; ``euclidean`` the usual distance. The
+    distances are sums of squared differences in float64: copies of a point are at 0 and alike, and ties go to the lower
+    row. Products only exclude pairs, with a margin for their rounding.
+
+    Memory beside the activations, never points²: 4 bytes × points × (features + 512), about 30 bytes × points ×
+    neighbours, and 30 MiB; below 2e9 = points² × features a block of 16 Mi products in float64.
 
     Raises
     ------
     ReasonError
         ``not_finite``, ``constant``, ``zero_rows`` or ``too_few_points``, with what was found and what to do.
     """
-    rows = comparable_rows(check_activations(activations, n_neighbors, metric=metric), metric)
-    squares = np.einsum("ij,ij->i", rows, rows)
-    indices = np.empty((len(rows), n_neighbors), dtype=np.int32)
-    distances = np.empty((len(rows), n_neighbors), dtype=np.float64)
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        stop = min(start + _BLOCK_ROWS, len(rows))
-        squared = squares[start:stop, None] + squares - 2 * (rows[start:stop] @ rows.T)
-        squared[np.arange(stop - start), np.arange(start, stop)] = np.inf
-        nearest = _smallest(squared, n_neighbors)
-        indices[start:stop] = nearest
-        distances[start:stop] = np.sqrt(np.maximum(np.take_along_axis(squared, nearest, axis=1), 0))
-    return Neighbours(indices, distances)
+    rows = distance_rows(check_activations(activations, n_neighbors, metric=metric), metric)
+    if len(activations) * activations.size < COMPILED_FROM:
+        return nearest_of(rows, np.arange(len(activations)), n_neighbors)
+    from lfm_tasks.spectral.block_search import search
+
+    found = search(rows, n_neighbors)
+    return Neighbours(found.nearest, np.sqrt(found.squared) / rows.unit)
+
+
+def projected_neighbours(
+    activations: Float[np.ndarray, "points features"], n_neighbors: int, *, metric: Metric
+) -> Neighbours:
+    """Return the nearest, by exact distance, of the points that are nearest in 127 main directions and what is left.
+
+    Twice as many candidates as neighbours are ranked. With up to 128 features it is a search over all of them.
+
+    Raises
+    ------
+    ReasonError
+        As `exact_neighbours`.
+    """
+    rows = distance_rows(check_activations(activations, n_neighbors, metric=metric), metric)
+    from lfm_tasks.spectral.block_search import candidates
+    from lfm_tasks.spectral.sketches import short_sketch
+
+    found = candidates(rows, short_sketch(rows, PROJECTED_COLUMNS, _CANDIDATES * n_neighbors + 16), n_neighbors)
+    return Neighbours(found.nearest, np.sqrt(found.squared) / rows.unit)
 
 
 def approximate_neighbours(
@@ -76,23 +98,27 @@ def approximate_neighbours(
     ReasonError
         As `exact_neighbours`; ``inaccurate`` if pynndescent gives no neighbour for some point.
     """
-    rows = comparable_rows(check_activations(activations, n_neighbors, metric=metric), metric)
+    rows = distance_rows(check_activations(activations, n_neighbors, metric=metric), metric)
     from pynndescent import NNDescent
 
-    index = NNDescent(
-        rows.astype(np.float32), metric="euclidean", n_neighbors=n_neighbors + 1, random_state=seed, n_jobs=1
-    )
+    from lfm_tasks.spectral import nearest_pairs
+
+    points = np.empty(rows.values.shape, dtype=np.float32)
+    for block in blocks(points):
+        points[block] = rows.centred(block)
+    index = NNDescent(points, metric="euclidean", n_neighbors=n_neighbors + 1, random_state=seed, n_jobs=1)
     candidates = np.asarray(index.neighbor_graph[0], dtype=np.int64)
-    indices = _without_self(candidates, n_neighbors)
-    distances = np.empty(indices.shape)
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        block = indices[start : start + _BLOCK_ROWS]
-        steps = rows[block] - rows[start : start + _BLOCK_ROWS, None, :]
-        distances[start : start + _BLOCK_ROWS] = np.sqrt(np.einsum("ijk,ijk->ij", steps, steps))
-    order = np.lexsort((indices, distances), axis=1)
-    return Neighbours(
-        np.take_along_axis(indices, order, axis=1).astype(np.int32), np.take_along_axis(distances, order, axis=1)
-    )
+    nearest = np.full((len(points), n_neighbors), -1, dtype=np.int32)
+    squared = np.full(nearest.shape, np.inf)
+    nearest_pairs.rank_given(rows.values, rows.scales, candidates, nearest, squared)
+    n_found = np.count_nonzero(nearest >= 0, axis=1)
+    if n_found.min() < n_neighbors:
+        raise ReasonError(
+            "inaccurate",
+            f"pynndescent found {n_found.min()} neighbours of point {n_found.argmin()}, {n_neighbors} are needed: "
+            "set graph.method to exact",
+        )
+    return Neighbours(nearest, np.sqrt(squared) / rows.unit)
 
 
 def neighbour_recall(
@@ -105,14 +131,39 @@ def neighbour_recall(
 ) -> float:
     """Return the share of true neighbours that were found, in [0, 1], over a seeded sample of points."""
     n_neighbors = neighbours.indices.shape[1]
-    rows = comparable_rows(check_activations(activations, n_neighbors, metric=metric), metric)
-    sample = np.sort(np.random.default_rng(seed).permutation(len(rows))[:n_sample])
-    squares = np.einsum("ij,ij->i", rows, rows)
-    squared = squares[sample, None] + squares - 2 * (rows[sample] @ rows.T)
-    squared[np.arange(len(sample)), sample] = np.inf
-    truth = _smallest(squared, n_neighbors)
+    rows = distance_rows(check_activations(activations, n_neighbors, metric=metric), metric)
+    sample = np.sort(np.random.default_rng(seed).permutation(len(activations))[:n_sample])
+    truth = nearest_of(rows, sample, n_neighbors).indices
     hits = [len(np.intersect1d(a, b)) for a, b in zip(truth, neighbours.indices[sample], strict=True)]
     return float(np.sum(hits) / truth.size)
+
+
+def nearest_of(rows: DistanceRows, points: Int[np.ndarray, " some"], n_neighbors: int) -> Neighbours:
+    """Return the exact neighbours of some of the points, without compiled code: products in float64, then differences.
+
+    What a product may be wrong by is left in: γ (|x|² + |y|²) with γ = (features + 8) 2^-53.
+    """
+    norms = np.concatenate([squared_norms(rows.centred(block)) for block in blocks(rows.scales)])
+    gamma = (rows.values.shape[1] + 8) * 2.0**-53
+    indices = np.empty((len(points), n_neighbors), dtype=np.int32)
+    squared = np.empty((len(points), n_neighbors))
+    for own in blocks(points, max(1, min(BLOCK_ROWS, _PLAIN_ENTRIES // len(norms)))):
+        centred = rows.centred(points[own])
+        bounds = np.empty((len(centred), len(norms)))
+        for block in blocks(norms):
+            np.matmul(centred, rows.centred(block).T, out=bounds[:, block])
+        bounds *= -2
+        bounds += (1 - gamma) * (norms[points[own], None] + norms)
+        bounds[np.arange(len(centred)), points[own]] = np.inf
+        limits = np.partition(bounds, n_neighbors - 1, axis=1)[:, n_neighbors - 1]
+        limits += 2 * gamma * (norms[points[own]] + norms.max())
+        for place, (point, limit) in enumerate(zip(points[own], limits, strict=True), start=own.start):
+            candidates = np.flatnonzero(bounds[place - own.start] <= limit)
+            steps = rows.values[candidates] * rows.scales[candidates, None] - rows.values[point] * rows.scales[point]
+            distances = squared_norms(steps)
+            nearest = np.argsort(distances, kind="stable")[:n_neighbors]
+            indices[place], squared[place] = candidates[nearest], distances[nearest]
+    return Neighbours(indices, np.sqrt(squared) / rows.unit)
 
 
 def check_activations(
@@ -156,30 +207,3 @@ def comparable_rows(
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return rows
     return rows - rows.mean(axis=0)
-
-
-def _smallest(squared: Float[np.ndarray, "block points"], n_neighbors: int) -> Int[np.ndarray, "block neighbours"]:
-    """Return the columns of the smallest entries of each row, in order, ties by the lower column."""
-    threshold = np.partition(squared, n_neighbors - 1, axis=1)[:, n_neighbors - 1]
-    chosen = np.empty((len(squared), n_neighbors), dtype=np.int64)
-    for row, (values, limit) in enumerate(zip(squared, threshold, strict=True)):
-        columns = np.flatnonzero(values <= limit)
-        order = np.argsort(values[columns], kind="stable")
-        chosen[row] = columns[order[:n_neighbors]]
-    return chosen
-
-
-def _without_self(candidates: Int[np.ndarray, "points candidates"], n_neighbors: int) -> Int[np.ndarray, "points k"]:
-    """Return the first ``n_neighbors`` distinct valid candidates that are not the point itself."""
-    kept = np.empty((len(candidates), n_neighbors), dtype=np.int64)
-    for point, row in enumerate(candidates):
-        valid = row[(row >= 0) & (row != point)]
-        distinct = valid[np.sort(np.unique(valid, return_index=True)[1])]
-        if len(distinct) < n_neighbors:
-            raise ReasonError(
-                "inaccurate",
-                f"pynndescent found {len(distinct)} neighbours of point {point}, {n_neighbors} are needed: "
-                "set graph.method to exact",
-            )
-        kept[point] = distinct[:n_neighbors]
-    return kept

@@ -8,8 +8,9 @@ from scipy.sparse import csr_array
 
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral.basis import Basis
+from lfm_tasks.spectral.distance_rows import Metric
 from lfm_tasks.spectral.graph import Kernel
-from lfm_tasks.spectral.neighbours import Metric, Neighbours, comparable_rows
+from lfm_tasks.spectral.neighbours import Neighbours, comparable_rows
 
 _BLOCK_ROWS = 1024
 # An eigenvector whose affinity 1 − λ is smaller than this is made of noise by the division.

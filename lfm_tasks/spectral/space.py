@@ -8,8 +8,9 @@ from jaxtyping import Float
 from scipy.sparse import csr_array
 
 from lfm_tasks.spectral.basis import Basis, spectral_basis
+from lfm_tasks.spectral.distance_rows import Metric
 from lfm_tasks.spectral.graph import Kernel, affinity_graph, join_components
-from lfm_tasks.spectral.neighbours import Metric, Neighbours, exact_neighbours
+from lfm_tasks.spectral.neighbours import Neighbours, exact_neighbours
 
 
 @dataclass(frozen=True)

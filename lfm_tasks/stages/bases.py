@@ -12,13 +12,8 @@ from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.basis import Basis, BasisQuality, basis_quality, spectral_basis
 from lfm_tasks.spectral.graph import affinity_graph, join_components
-from lfm_tasks.spectral.neighbours import (
-    Neighbours,
-    approximate_neighbours,
-    choose_method,
-    exact_neighbours,
-    neighbour_recall,
-)
+from lfm_tasks.spectral.neighbour_methods import choose_method
+from lfm_tasks.spectral.neighbours import Method, find_neighbours, neighbour_recall
 from lfm_tasks.stages.activations import RecordedSpace, read_activations
 from lfm_tasks.stages.asked import spaces_now
 from lfm_tasks.stages.run import Failure, Run
@@ -27,8 +22,6 @@ from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.digests import digest
 from lfm_tasks.stores.units import UnitStore
 
-# pynndescent's seed is a constant of the convention: another seed would be another graph.
-SEED = 0
 # Below this recall the graph is not the one asked for: overlaps move by more than .2 (measured at .85).
 LOWEST_RECALL = 0.90
 # Largest residual |Lv - λv| and deviation from orthonormality of a basis that counts as solved (float64).
@@ -59,7 +52,7 @@ class BasisJob:
     activations: str
     key: str
     graph: GraphConfig
-    method: str
+    method: Method
     n_eigenpairs: int
 
 
@@ -112,7 +105,6 @@ def basis_job(store: UnitStore, atlas: AtlasConfig, recorded: RecordedSpace) -> 
     }
     if method == "pynndescent":
         ingredients["versions"] = {name: version(name) for name in ("pynndescent", "numba")}
-        ingredients["seed"] = SEED
     return BasisJob(store, recorded.key, digest(ingredients), atlas.graph, method, atlas.n_eigenpairs)
 
 
@@ -121,7 +113,7 @@ def store_basis(job: BasisJob) -> None:
     with job.store.open("activations", job.activations) as unit:
         activations, ids = read_activations(unit), unit.read("ids")
     metric = job.graph.metric
-    neighbours = graph_neighbours(activations, job)
+    neighbours = find_neighbours(activations, job.graph.n_neighbors, metric=metric, method=job.method)
     recall = 1.0 if job.method == "exact" else neighbour_recall(neighbours, activations, metric=metric)
     if recall < LOWEST_RECALL:
         raise ReasonError(
@@ -144,13 +136,6 @@ def store_basis(job: BasisJob) -> None:
         arrays.write("overlap_profile", pack(permutation_profile(basis.eigenvectors[:, 1:])))
         arrays.write("ids", ids)
         unit_writer.facts |= _facts(job, basis, quality) | {"n_components": n_components, "recall": recall}
-
-
-def graph_neighbours(activations: np.ndarray, job: BasisJob) -> Neighbours:
-    """Return the neighbours of every point by the job's method."""
-    if job.method == "exact":
-        return exact_neighbours(activations, job.graph.n_neighbors, metric=job.graph.metric)
-    return approximate_neighbours(activations, job.graph.n_neighbors, metric=job.graph.metric, seed=SEED)
 
 
 def _refuse_inaccurate(quality: BasisQuality) -> None:

@@ -7,7 +7,6 @@ import xarray as xr
 from lfm_tasks.stages.atlas import assemble
 from lfm_tasks.stages.contents import Contents
 from lfm_tasks.stages.edges import edges
-from lfm_tasks.stages.report import render_report
 from lfm_tasks.stages.run import Run
 from lfm_tasks.stages.sections import section_groups
 from lfm_tasks.stages.summary import summary
@@ -40,6 +39,10 @@ def publish_atlas(run: Run, found: Contents) -> bool:
             for name, columns in zip(("models", "layers"), model_tables(atlas), strict=True):
                 write_table(columns, MODEL_TEXTS, folder / f"{name}.parquet")
             write_json(facts, folder / "summary.json")
+            from lfm_tasks.stages.report import (
+                render_report,  # Bokeh takes half a second: a run without news needs none
+            )
+
             (folder / "report.html").write_text(render_report(atlas, facts, groups), encoding="utf-8")
     note_units(run.store.root, found.key, found.units, found.section_keys, run.atlas_folder)
     run.tally.count("atlas", int(is_new), int(not is_new))

@@ -4,9 +4,10 @@ from itertools import permutations
 
 import numpy as np
 import pytest
-from scipy.stats import skew
+from scipy.stats import pearson3, skew
 
 from lfm_tasks.measures.measure import centred
+from lfm_tasks.measures.pearson_iii import upper_share, value_below
 from lfm_tasks.measures.permutation_moments import (
     Moments,
     pack,
@@ -108,3 +109,11 @@ def test_profile__comes_back_from_one_array() -> None:
     profile = permutation_profile(np.random.default_rng(7).standard_normal((30, 3)))
     for before, after in zip(profile.sums, unpack(pack(profile), 30).sums, strict=True):
         np.testing.assert_array_equal(after, before)
+
+
+@pytest.mark.parametrize("skewness", [-2.0, -0.3, -1e-6, 0.0, 0.01, 0.5, 3.0])
+def test_pearson_iii__is_that_of_scipy(skewness):
+    values, shares = np.array([-3, -0.1, 1, 5]), np.array([0.01, 0.5, 0.975])
+    found = [upper_share(value, skewness) for value in values]
+    np.testing.assert_allclose(found, pearson3.sf(values, skewness), rtol=1e-9)
+    np.testing.assert_allclose([value_below(share, skewness) for share in shares], pearson3.ppf(shares, skewness))

@@ -10,7 +10,7 @@ from sklearn.datasets import load_digits
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.datasets import read_dataset
-from lfm_tasks.sources.digits import digits
+from lfm_tasks.sources.digits import _pixels_and_labels, digits
 from lfm_tasks.sources.opening import open_source
 
 MODEL = {"activations": {"path": "{model}.npy", "dataset": "probe"}}
@@ -127,3 +127,10 @@ def test_network__needs_inputs(tmp_path: Path) -> None:
     zoo = catalog(tmp_path, {"ids": {"path": "ids.npy"}}, {"onnx": {"path": "m.onnx", "dataset": "probe"}})
     with pytest.raises(ReasonError, match="found no inputs in the dataset probe, needs them to run the network"):
         open_source("m0", zoo.models["m0"], zoo, read_dataset("probe", zoo))
+
+
+def test_digits__are_those_that_scikit_learn_loads():
+    pixels, labels = _pixels_and_labels()
+    expected = load_digits(return_X_y=True)
+    np.testing.assert_array_equal(pixels, expected[0])
+    np.testing.assert_array_equal(labels, expected[1])

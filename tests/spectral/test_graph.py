@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse.csgraph import connected_components
 
+from lfm_tasks.spectral import graph as graph_module
 from lfm_tasks.spectral.basis import spectral_basis
 from lfm_tasks.spectral.graph import affinity_graph, join_components
 from lfm_tasks.spectral.neighbours import exact_neighbours
@@ -71,3 +72,17 @@ def test_join_components__leaves_a_graph_in_one_piece_alone(cloud):
     joined, n_components = join_components(graph, cloud, metric="angular")
     assert n_components == 1
     assert joined is graph
+
+
+@pytest.mark.parametrize("metric", ["angular", "euclidean"])
+@pytest.mark.parametrize("n_features", [5, 300])
+def test_join_components__takes_the_same_edges_with_and_without_compiled_code(n_features, metric, monkeypatch):
+    generator = np.random.default_rng(4)
+    centres = 9 * generator.standard_normal((12, n_features))
+    rows = centres[generator.integers(0, 12, 400)] + 0.1 * generator.standard_normal((400, n_features))
+    sparse = affinity_graph(exact_neighbours(rows, 3, metric=metric), kernel="binary")
+    plain, n_plain = join_components(sparse, rows, metric=metric)
+    monkeypatch.setattr(graph_module, "COMPILED_FROM", 0)
+    compiled, n_compiled = join_components(sparse, rows, metric=metric)
+    assert n_plain == n_compiled > 10
+    assert (plain != compiled).nnz == 0

@@ -1,15 +1,23 @@
 """Neighbours against a brute-force search, and what a graph cannot be built on."""
 
+import sys
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
+from sklearn.neighbors import NearestNeighbors
 
 from lfm_tasks.reasons import ReasonError
+from lfm_tasks.spectral import block_search, neighbours, sketches
+from lfm_tasks.spectral import distance_rows as distance_rows_module
+from lfm_tasks.spectral.distance_rows import distance_rows
+from lfm_tasks.spectral.neighbour_methods import choose_method
 from lfm_tasks.spectral.neighbours import (
     Neighbours,
     approximate_neighbours,
-    choose_method,
     exact_neighbours,
     neighbour_recall,
+    projected_neighbours,
 )
 
 
@@ -88,13 +96,6 @@ def test_neighbour_recall__counts_the_true_neighbours(cloud):
     assert neighbour_recall(half, cloud, metric="angular", n_sample=300) == pytest.approx(0.5)
 
 
-def test_choose_method__is_exact_for_few_points_or_many_neighbours():
-    assert choose_method(20_000, 768, 50) == "exact"
-    assert choose_method(100_000, 768, 50) == "pynndescent"
-    assert choose_method(100_000, 64, 50) == "exact"
-    assert choose_method(100_000, 768, 300) == "exact"
-
-
 @pytest.mark.slow
 def test_approximate_neighbours__find_nearly_all_and_repeat_exactly():
     rows = np.random.default_rng(4).standard_normal((2000, 8))
@@ -102,3 +103,126 @@ def test_approximate_neighbours__find_nearly_all_and_repeat_exactly():
     np.testing.assert_array_equal(first.indices, second.indices)
     assert not (first.indices == np.arange(2000)[:, None]).any()
     assert neighbour_recall(first, rows, metric="euclidean") > 0.95
+
+
+def cases():
+    generator = np.random.default_rng(8)
+    cloud = generator.standard_normal((500, 6))
+    duplicates = np.repeat(generator.standard_normal((40, 5)), 12, axis=0)[generator.permutation(480)]
+    return {
+        "cloud": cloud,
+        "float32": cloud.astype(np.float32),
+        "wide": generator.standard_normal((300, 700)),
+        "duplicates": duplicates,
+        "grid": np.stack(np.meshgrid(*[np.arange(1.0, 9.0)] * 3), axis=-1).reshape(-1, 3),
+        "offset": 1e6 + 1e-3 * cloud,
+        "tiny": 1e-30 * cloud,
+        "collapsed": np.round(cloud) + 1e-7 * cloud,
+        "outlier": np.concatenate([cloud, [[1e8] * 6]]),
+        "few": cloud[:13],
+    }
+
+
+@pytest.mark.parametrize("metric", ["angular", "euclidean"])
+@pytest.mark.parametrize("name", cases())
+def test_exact_neighbours__are_the_naive_ones_on_hard_data_with_and_without_compiled_code(name, metric, monkeypatch):
+    rows = cases()[name]
+    truth = naive_neighbours(rows, 12, metric)
+    for compiled_from in (10**9, 0):
+        monkeypatch.setattr(neighbours, "COMPILED_FROM", compiled_from)
+        found = exact_neighbours(rows, 12, metric=metric)
+        # Unit rows are rounded before they are compared: either order is right where distances agree to the last bits.
+        rounding = 1e-12 * truth.distances + (1e-15 if metric == "angular" else 0)
+        assert (np.abs(found.distances - truth.distances) <= rounding).all()
+        assert not ((found.indices != truth.indices) & (gaps(truth.distances) > 2 * rounding)).any()
+        if name in {"duplicates", "float32", "cloud"} or (name, metric) == ("grid", "euclidean"):
+            np.testing.assert_array_equal(found.indices, truth.indices)
+
+
+@pytest.mark.parametrize("block_rows", [7, 64, 100, 1024])
+@pytest.mark.parametrize("n_features", [3, 40, 700])
+def test_search__finds_the_same_bytes_with_any_blocks_and_any_sketch(block_rows, n_features, monkeypatch):
+    generator = np.random.default_rng(9)
+    latent = generator.standard_normal((500, 10))
+    data = np.maximum(latent @ generator.standard_normal((10, n_features)), 0) + 1e-3
+    rows = distance_rows(data, "euclidean")
+    expected = block_search.search(rows, 9)
+    for module in (block_search, distance_rows_module):
+        monkeypatch.setattr(module, "BLOCK_ROWS", block_rows)
+    monkeypatch.setattr(sketches, "_FITTED_ROWS", 50)
+    order = sketches.near_to_near(rows)
+    for sketch in (
+        sketches.best_sketch(rows, 9),
+        sketches.full_sketch(rows, order, 9),
+        sketches.full_sketch(rows, order[::-1].copy(), 40),
+        sketches.short_sketch(rows, 6, 20),
+        sketches.short_sketch(rows, 64, 600),
+    ):
+        found = block_search.settle(rows, sketch, block_search.candidates(rows, sketch, 9))
+        np.testing.assert_array_equal(found.nearest, expected.nearest)
+        np.testing.assert_array_equal(found.squared, expected.squared)
+
+
+def test_search__is_that_of_scikit_learn(monkeypatch):
+    monkeypatch.setattr(neighbours, "COMPILED_FROM", 0)
+    data = np.random.default_rng(10).standard_normal((5000, 20)).astype(np.float32)
+    brute = NearestNeighbors(n_neighbors=16, algorithm="brute").fit(data.astype(np.float64))
+    distances, indices = brute.kneighbors()
+    found = exact_neighbours(data, 16, metric="euclidean")
+    np.testing.assert_array_equal(found.indices, indices)
+    np.testing.assert_allclose(found.distances, distances, rtol=1e-6)
+
+
+def test_exact_neighbours__of_a_large_cloud_follow_a_permutation_and_a_rotation(monkeypatch):
+    monkeypatch.setattr(neighbours, "COMPILED_FROM", 0)
+    generator = np.random.default_rng(12)
+    data = generator.standard_normal((4200, 12))
+    order, rotation = generator.permutation(4200), np.linalg.qr(generator.standard_normal((12, 12)))[0]
+    found = exact_neighbours(data, 10, metric="angular")
+    moved = exact_neighbours((3 * data @ rotation)[order], 10, metric="angular")
+    np.testing.assert_array_equal(order[moved.indices], found.indices[order])
+
+
+def test_approximate_neighbours__refuse_what_pynndescent_leaves_empty(cloud, monkeypatch):
+    def find_none(rows, **_):
+        return SimpleNamespace(neighbor_graph=(np.full((len(rows), 11), -1), None))
+
+    monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=find_none))
+    with pytest.raises(ReasonError, match="found 0 neighbours of point 0, 10 are needed") as caught:
+        approximate_neighbours(cloud, 10, metric="angular")
+    assert caught.value.reason == "inaccurate"
+
+
+def test_projected_neighbours__find_nearly_all_and_repeat_exactly():
+    generator = np.random.default_rng(13)
+    data = np.maximum(generator.standard_normal((3000, 16)) @ generator.standard_normal((16, 400)), 0)
+    first, second = (projected_neighbours(data, 20, metric="angular") for _ in range(2))
+    np.testing.assert_array_equal(first.indices, second.indices)
+    assert neighbour_recall(first, data, metric="angular") > 0.99
+
+
+def test_choose_method__is_exact_for_few_points_and_pynndescent_from_a_number_that_grows_with_the_neighbours():
+    assert choose_method(20_000, 768, 50) == "exact"
+    assert choose_method(50_000, 768, 50) == "projection"
+    assert choose_method(50_000, 64, 50) == "exact"
+    assert choose_method(60_000, 768, 15) == "pynndescent"
+    assert choose_method(100_000, 768, 50) == "pynndescent"
+    assert choose_method(100_000, 768, 300) == "projection"
+    assert choose_method(400_000, 768, 300) == "pynndescent"
+
+
+def naive_neighbours(rows, n_neighbors, metric):
+    rows = rows.astype(np.float64)
+    if metric == "angular":
+        rows = rows / np.abs(rows).max(axis=1, keepdims=True)
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    distances = np.sqrt(((rows[:, None] - rows) ** 2).sum(axis=2))
+    np.fill_diagonal(distances, np.inf)
+    nearest = np.argsort(distances, axis=1, kind="stable")[:, :n_neighbors]
+    return Neighbours(nearest.astype(np.int32), np.take_along_axis(distances, nearest, axis=1))
+
+
+def gaps(distances):
+    """Return the gap of each distance to the nearer of those beside it; 0 for the last one, whose next is unknown."""
+    steps = np.diff(distances, axis=1)
+    return np.minimum(np.c_[steps, np.zeros(len(steps))], np.c_[np.full(len(steps), np.inf), steps])

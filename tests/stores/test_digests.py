@@ -17,8 +17,8 @@ def rows_digest(rows: np.ndarray, cuts: list[int]) -> str:
 
 
 def test_digest__is_the_one_of_the_canonical_json() -> None:
-    # printf '{"convention":"2","k":[1,2.5],"metric":"angular"}' | sha256sum
-    expected = "29fb902a0daac84cf6f54a070c2c39dacc57f99bf729b5eb0e57d8ebd232d4c3"
+    # printf '{"convention":"3","k":[1,2.5],"metric":"angular"}' | sha256sum
+    expected = "c5efdc2a8f8c0c1fedcad0dc6c0fe13aa6b423b60108680dfcc964dbb6adb12d"
     assert digest({"metric": "angular", "k": [1, 2.5]}) == expected
 
 

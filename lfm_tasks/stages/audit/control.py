@@ -9,11 +9,12 @@ from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.basis import Basis, spectral_basis
 from lfm_tasks.spectral.full_map import full_map
 from lfm_tasks.spectral.graph import affinity_graph, join_components
+from lfm_tasks.spectral.neighbours import find_neighbours
 from lfm_tasks.spectral.scores import overlap
 from lfm_tasks.stages.activations import RecordedSpace, read_activations
 from lfm_tasks.stages.audit.check import Check, Measured, judged
 from lfm_tasks.stages.audit.published import Published
-from lfm_tasks.stages.bases import BasisJob, basis_job, graph_neighbours
+from lfm_tasks.stages.bases import BasisJob, basis_job
 from lfm_tasks.stages.run import Run
 
 # A space with its rows in another order is the same space: what is missing to 1 is rounding.
@@ -76,8 +77,7 @@ def _smallest(run: Run, now: Published) -> RecordedSpace:
 
 
 def _basis(activations: np.ndarray, job: BasisJob) -> Basis:
-    neighbours = graph_neighbours(activations, job)
-    graph, _ = join_components(
-        affinity_graph(neighbours, kernel=job.graph.kernel), activations, metric=job.graph.metric
-    )
+    metric = job.graph.metric
+    neighbours = find_neighbours(activations, job.graph.n_neighbors, metric=metric, method=job.method)
+    graph, _ = join_components(affinity_graph(neighbours, kernel=job.graph.kernel), activations, metric=metric)
     return spectral_basis(graph, job.n_eigenpairs)

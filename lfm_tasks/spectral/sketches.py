@@ -1,0 +1,170 @@
+"""Sketches: float32 columns whose distances are never more than the true ones: products of them exclude pairs."""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float, Float32, Int
+
+from lfm_tasks.spectral.distance_rows import DistanceRows, blocks, squared_norms
+
+# Columns of short sketches, the norm of what they leave out included.
+_SHORT = (64, 128, 256)
+# Columns of the sketch that finds the edges between pieces.
+_EXIT_COLUMNS = 128
+# Rows that the directions of a short sketch are found on, and rows that try it.
+_FITTED_ROWS, _TRIED_ROWS = 2048, 32
+# Columns of the sketch that puts points into their order, and how many may lie in any order.
+_THIN_COLUMNS, _NEAR_POINTS = 16, 64
+# Seconds of a multiplication in a product of matrices, in an exact distance, and of offering a pair to its points:
+# only their ratios matter, and only for the time.
+_PRODUCT, _DISTANCE, _OFFER = 2e-11, 3e-10, 2e-9
+
+
+@dataclass(frozen=True)
+class Sketch:
+    """Columns whose distances are never more than the true ones, for the points in an order from near to near.
+
+    ``squares`` are those of the columns, less what rounding can do to a product.
+    """
+
+    order: Int[np.ndarray, " points"]
+    columns: Float32[np.ndarray, "points columns"]
+    squares: Float32[np.ndarray, " points"]
+    n_candidates: int
+
+
+def best_sketch(rows: DistanceRows, n_neighbors: int) -> Sketch:
+    """Return the sketch that ``n_neighbors`` are probably settled with soonest: all features, or main directions.
+
+    How many points a short sketch cannot tell from neighbours is counted on a few rows.
+    """
+    n_points, n_features = rows.values.shape
+    order = near_to_near(rows)
+    if n_features < 2 * _SHORT[-1] or n_points < 8 * _FITTED_ROWS:
+        return full_sketch(rows, order, n_neighbors)
+    heads, squares = _project(rows, order, _SHORT[-1] - 1)
+    tried = np.linspace(0, n_points - 1, _TRIED_ROWS).astype(np.int64)
+    limits = _true_limits(rows, order, tried, n_neighbors)
+    n_few = n_neighbors + max(16, n_neighbors // 4)
+    best, least = None, n_points / 2 * (n_features * _PRODUCT + _OFFER) + n_few * n_features * _DISTANCE
+    for n_columns in _SHORT:
+        sketch = _short_sketch(heads, squares, order, n_columns)
+        bounds = sketch.squares[tried, None] + sketch.squares - 2 * sketch.columns[tried] @ sketch.columns.T
+        n_unclear = np.count_nonzero(bounds <= limits[:, None], axis=1)
+        seconds = n_points / 2 * (n_columns * _PRODUCT + _OFFER) + n_unclear.mean() * n_features * _DISTANCE
+        if seconds < least:
+            n_candidates = int(np.clip(np.quantile(n_unclear, 0.9), n_few, 5 * n_few))
+            best, least = replace(sketch, n_candidates=n_candidates), seconds
+    return best or full_sketch(rows, order, n_neighbors)
+
+
+def full_sketch(rows: DistanceRows, order: Int[np.ndarray, " points"], n_neighbors: int) -> Sketch:
+    """Return all features, rounded to float32."""
+    columns = np.empty(rows.values.shape, dtype=np.float32)
+    squares = np.empty(len(columns))
+    for block in blocks(columns):
+        columns[block] = rows.centred(order[block])
+        squares[block] = squared_norms(columns[block].astype(np.float64))
+    return _bounded(order, columns, squares, n_neighbors + max(16, n_neighbors // 4))
+
+
+def short_sketch(rows: DistanceRows, n_columns: int, n_candidates: int) -> Sketch:
+    """Return the main directions and the norm of the rest.
+
+    With V orthonormal and ρ = |x − VVᵀx|: |x − y|² ≥ |Vᵀx − Vᵀy|² + (ρ_x − ρ_y)², so (Vᵀx, ρ) is a sketch.
+    """
+    order = near_to_near(rows)
+    return replace(_short_sketch(*_project(rows, order, n_columns - 1), order, n_columns), n_candidates=n_candidates)
+
+
+def exit_sketch(rows: DistanceRows) -> Sketch:
+    """Return the sketch that finds shortest edges between pieces: short where there are many features."""
+    if rows.values.shape[1] >= 2 * _EXIT_COLUMNS:
+        return short_sketch(rows, _EXIT_COLUMNS, 0)
+    return full_sketch(rows, near_to_near(rows), 0)
+
+
+def near_to_near(rows: DistanceRows) -> Int[np.ndarray, " points"]:
+    """Return an order of the points that mostly goes from near to near: halves of halves, each along a direction.
+
+    Its first blocks of products hold near pairs, so few later ones are worth keeping; and rows stay in the cache.
+    """
+    n_points, n_features = rows.values.shape
+    directions = np.random.default_rng(0).standard_normal((n_features, _THIN_COLUMNS)).astype(np.float32)
+    thin = np.empty((n_points, _THIN_COLUMNS), dtype=np.float32)
+    for block in blocks(thin):
+        thin[block] = rows.centred(block).astype(np.float32) @ directions
+    parts = [np.arange(n_points)]
+    while len(parts[0]) > _NEAR_POINTS:
+        halves = []
+        for part in parts:
+            middle = len(part) // 2
+            split = np.argpartition(thin[part] @ (thin[part[0]] - thin[part[-1]]), middle)
+            halves += [part[split[:middle]], part[split[middle:]]]
+        parts = halves
+    return np.concatenate(parts)
+
+
+def _project(
+    rows: DistanceRows, order: Int[np.ndarray, " points"], n_directions: int
+) -> tuple[Float32[np.ndarray, "points directions"], Float[np.ndarray, " points"]]:
+    """Return the rows along their main directions, most variance first, and their squared norms.
+
+    Directions are found on some of the rows, by two steps of a randomised subspace iteration.
+    """
+    some = rows.centred(order[:: -(-len(order) // _FITTED_ROWS)])
+    n_directions = min(n_directions, *some.shape)
+    directions = np.random.default_rng(0).standard_normal((some.shape[1], n_directions))
+    for _ in range(2):
+        directions = np.linalg.qr(some.T @ (some @ directions))[0]
+    along = some @ directions
+    directions = np.ascontiguousarray(directions @ np.linalg.eigh(along.T @ along)[1][:, ::-1])
+    heads = np.empty((len(order), n_directions), dtype=np.float32)
+    squares = np.empty(len(order))
+    for block in blocks(order):
+        centred = rows.centred(order[block])
+        heads[block] = centred @ directions
+        squares[block] = squared_norms(centred)
+    return heads, squares
+
+
+def _true_limits(
+    rows: DistanceRows, order: Int[np.ndarray, " points"], places: Int[np.ndarray, " tried"], n_neighbors: int
+) -> Float[np.ndarray, " tried"]:
+    """Return the squared distance of some points to their last neighbour."""
+    tried = rows.centred(order[places])
+    squared = np.empty((len(tried), len(order)))
+    for block in blocks(order):
+        centred = rows.centred(order[block])
+        squared[:, block] = squared_norms(centred) - 2 * tried @ centred.T
+    return np.partition(squared, n_neighbors, axis=1)[:, n_neighbors] + squared_norms(tried)
+
+
+def _short_sketch(
+    heads: Float32[np.ndarray, "points directions"],
+    squares: Float[np.ndarray, " points"],
+    order: Int[np.ndarray, " points"],
+    n_columns: int,
+) -> Sketch:
+    columns = np.empty((len(heads), min(n_columns, heads.shape[1] + 1)), dtype=np.float32)
+    columns[:, :-1] = heads[:, : columns.shape[1] - 1]
+    for block in blocks(heads):
+        inside = squared_norms(columns[block, :-1].astype(np.float64))
+        columns[block, -1] = np.sqrt(np.maximum(squares[block] - inside, 0))
+    return _bounded(order, columns, squares, 0)
+
+
+def _bounded(
+    order: Int[np.ndarray, " points"],
+    columns: Float32[np.ndarray, "points columns"],
+    squares: Float[np.ndarray, " points"],
+    n_candidates: int,
+) -> Sketch:
+    """Return the sketch whose |x|² + |y|² − 2 fl(xᵀy) is never more than the true |x − y|².
+
+    |fl(xᵀy) − xᵀy| ≤ γ|x||y| ≤ γ(|x|² + |y|²)/2 with γ = m 2^-24 for m columns; over 256 columns 16 √m 2^-24, which
+    independent roundings exceed with probability e^-128 (Higham and Mary 2019). So each |x|² is shortened by γ, and by
+    16 more roundings for the columns themselves and the sum of the three terms.
+    """
+    gamma = (min(columns.shape[1], 16 * np.sqrt(columns.shape[1])) + 16) * 2.0**-24
+    return Sketch(order, columns, ((1 - gamma) * squares - 1e-36).astype(np.float32), n_candidates)
