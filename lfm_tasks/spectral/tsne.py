@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Float, Float32
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.neighbours import Metric
+from lfm_tasks.spectral.distance_rows import Metric
 
 
 def tsne(

@@ -6,7 +6,7 @@ from importlib.metadata import version
 import numpy as np
 
 from lfm_tasks.config import EmbeddingsConfig
-from lfm_tasks.spectral.neighbours import Metric
+from lfm_tasks.spectral.distance_rows import Metric
 from lfm_tasks.spectral.tsne import tsne
 from lfm_tasks.stages.activations import read_activations
 from lfm_tasks.stages.bases import BasedSpace

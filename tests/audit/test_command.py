@@ -82,7 +82,7 @@ def test_second_audit__of_an_unchanged_zoo_computes_nothing_and_passes(
     assert audit(folder) == 0
 
     found = facts(folder)
-    assert found["computed"] == {"activations": 0, "bases": 0, "scores": 0, "atlas": 0}
+    assert not any(found["computed"].values())
     assert found["baseline"] == found["atlas"]
     assert statuses(folder)["drift"] == "pass"
     history = [json.loads(line) for line in (folder / "audits" / "history.jsonl").read_text().splitlines()]
@@ -102,7 +102,9 @@ def test_changed_model__costs_its_own_spaces_and_pairs_breaks_limits_and_is_not_
     assert audit(folder) == 3
 
     # Two layers of eight changed: each with the six others, with itself, and the two with each other.
-    assert facts(folder)["computed"] == {"activations": 2, "bases": 2, "scores": 2 * 6 + 2 + 1, "atlas": 1}
+    assert (
+        facts(folder)["computed"].items() >= {"activations": 2, "bases": 2, "scores": 2 * 6 + 2 + 1, "atlas": 1}.items()
+    )
     assert {name for name, status in statuses(folder).items() if status == "fail"} == {
         "drift", "changed_weights_same_version",
     }  # fmt: skip
@@ -131,7 +133,10 @@ def test_new_model__costs_its_own_spaces_and_pairs(tmp_path: Path, related_space
     audit(write(tmp_path, {name: models[name] for name in ("model0", "model1", "model2")}))
 
     assert audit(write(tmp_path, models)) == 0
-    assert facts(tmp_path)["computed"] == {"activations": 2, "bases": 2, "scores": 2 * 6 + 2 + 1, "atlas": 1}
+    assert (
+        facts(tmp_path)["computed"].items()
+        >= {"activations": 2, "bases": 2, "scores": 2 * 6 + 2 + 1, "atlas": 1}.items()
+    )
 
 
 def test_model_that_is_gone__fails(tmp_path: Path, related_spaces: Any, write: Any) -> None:
