@@ -59,7 +59,7 @@ def control(run: Run, now: Published) -> Check:
         message += ": the pipeline has changed; compare the versions in summary.json with the baseline's"
     found = [
         {"pair": "rows in another order", "overlap": round(itself, 6), "p_value": None, "limit": _SAME},
-        {"pair": "random features", "overlap": round(random, 4), "p_value": p, "limit": _CHANCE},
+        {"pair": "random features", "overlap": round(random, 4), "p_value": float(f"{p:.3g}"), "limit": _CHANCE},
     ]
     null = {"of": "overlap of permuted rows, exact", "mean": round(moments.mean / n_modes, 4)}
     return judged("control", ControlLimit(), is_broken, Measured(round(itself, 6), _SAME, message, found, null))
