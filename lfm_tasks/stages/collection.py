@@ -42,6 +42,11 @@ class Collections:
         """The units."""
         return tuple(own.key for own in self.fitted)
 
+    @property
+    def made_of(self) -> dict[str, tuple[str, ...]]:
+        """The units."""
+        return {"collections": self.keys}
+
     def groups(self, run: Run) -> Mapping[str, xr.Dataset]:
         """Return residuals and distances for the pairs, and the coefficients of each space beside them."""
         groups: dict[str, xr.Dataset] = {}

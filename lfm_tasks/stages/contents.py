@@ -44,12 +44,16 @@ class Contents:
     @property
     def units(self) -> dict[str, set[str]]:
         """The units that it is made of, by kind."""
-        return {
+        own: dict[str, set[str]] = {
             "activations": {based.activations for based in self.spaces},
             "bases": {based.key for based in self.spaces},
             "scores": {place.block for place in self.scored.places.values()},
             "designs": set(self.designs),
         }
+        for section in self.sections:
+            for kind, keys in section.made_of.items():
+                own.setdefault(kind, set()).update(keys)
+        return own
 
     @property
     def section_keys(self) -> list[str]:

@@ -53,6 +53,11 @@ class Embeddings:
         content = {"spaces": named, "pictures": self.pictures, "points": self.points, "accuracies": accuracies}
         return (digest({"kind": "embeddings of an atlas", **content}),)
 
+    @property
+    def made_of(self) -> dict[str, set[str]]:
+        """The pictures and the points that they show."""
+        return {"embeddings": {key for key in self.pictures if key}, "embedded_points": set(self.points.values())}
+
     def groups(self, run: Run) -> dict[str, xr.Dataset]:
         """Return ``embeddings/<dataset>``: pictures (space, point, axis), accuracies (space) and (source, target)."""
         drawn = zip((based.space for based in self.spaces), self.pictures, strict=True)

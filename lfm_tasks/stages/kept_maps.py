@@ -88,6 +88,11 @@ class KeptMaps:
         labels = {dataset: text_labels(rows) for dataset, rows in self.rows.items()}
         return (digest({"kind": "kept maps", "pairs": named, "labels": labels}),)
 
+    @property
+    def made_of(self) -> dict[str, set[str]]:
+        """The blocks of maps."""
+        return {"kept_maps": {self.places[pair.key][0] for pair in self.pairs}}
+
     def groups(self, run: Run) -> dict[str, xr.Dataset]:
         """Return ``maps/<dataset>``: (pair, target_eigenpair, source_eigenpair), and distortions (pair, point)."""
         by_dataset = groupby(self.pairs, key=lambda pair: pair.source.space.dataset)

@@ -12,7 +12,9 @@ from lfm_tasks.stores.pruning import remove_unit, stored_units, unit_bytes
 from lfm_tasks.stores.references import Unit, forget, is_live, manifest_key, read_note, read_notes
 
 # What every atlas notes by kind. Units of other kinds go only when an atlas that is gone named them.
-NOTED = ("activations", "bases", "designs", "scores")
+NOTED = (
+    "activations", "bases", "designs", "scores", "collections", "kept_maps", "embeddings", "embedded_points", "maps",
+)  # fmt: skip
 _KEY = re.compile(r"\b[0-9a-f]{64}\b")
 
 
@@ -62,7 +64,7 @@ def prune(catalog: Catalog, *, remove: bool) -> Pruned:
 def _unneeded(root: Path) -> tuple[Unit, ...]:
     notes = {note: is_live(root, note) for note in read_notes(root)}
     needed = frozenset().union(*(note.units for note, live in notes.items() if live))
-    named = frozenset().union(*(note.others for note, live in notes.items() if live))
+    named = frozenset().union(*(note.others for note, live in notes.items() if live)) | named_units(root)
     former = frozenset().union(*(note.others for note, live in notes.items() if not live))
     stored = stored_units(root)
     others = {unit for unit in stored if unit[0] not in NOTED and (unit[1] in named or unit[1] not in former)}
@@ -70,6 +72,12 @@ def _unneeded(root: Path) -> tuple[Unit, ...]:
     named |= {key for unit in others for key in _names(root, unit)}
     kept = needed | others | {unit for unit in stored if unit[1] in named}
     return tuple(sorted(stored - kept))
+
+
+def named_units(root: Path) -> frozenset[str]:
+    """Return the keys that the files of named maps hold; of a damaged file, too."""
+    texts = (path.read_text("utf-8", errors="replace") for path in (root / "maps").glob("*.json"))
+    return frozenset(key for text in texts for key in _KEY.findall(text))
 
 
 def _names(root: Path, unit: Unit) -> set[str]:

@@ -1,6 +1,6 @@
 """Sections: what an atlas holds beside its scores (kept maps, the collection, transfers, embeddings)."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Protocol
 
 import xarray as xr
@@ -14,6 +14,10 @@ class Section(Protocol):
     @property
     def keys(self) -> tuple[str, ...]:
         """Everything that decides its content: the keys of its units, and reasons for what is missing."""
+
+    @property
+    def made_of(self) -> Mapping[str, Collection[str]]:
+        """The keys of its units by kind, so that pruning leaves them alone."""
 
     def groups(self, run: Run) -> Mapping[str, xr.Dataset]:
         """Return labelled arrays by the path of their group, such as ``maps/digits``; "" joins the scores themselves.

@@ -60,6 +60,11 @@ class Transfers:
         fitted = [repr((asdict(pair), key)) for pair, key in self.units]
         return tuple(fitted + [repr((asdict(pair), asdict(trouble))) for pair, trouble in self.troubles.items()])
 
+    @property
+    def made_of(self) -> dict[str, set[str]]:
+        """The maps."""
+        return {"maps": {key for _, key in self.units}}
+
     def groups(self, run: Run) -> Mapping[str, xr.Dataset]:
         """Return the table of every dataset: (pair, candidate)."""
         rows: list[tuple[TransferPair, Mapping[str, Any], Trouble | None]] = [

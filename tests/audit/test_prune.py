@@ -55,7 +55,7 @@ def test_everything_needed__stays(two_models: Path, capsys: pytest.CaptureFixtur
     assert prune(two_models, "--remove") == 0
 
     assert stored_units(store(two_models)) == before
-    assert "removed: nothing; 0.0 MB; 9 units stay" in capsys.readouterr().out
+    assert "removed: nothing; 0.0 MB; 11 units stay" in capsys.readouterr().out
 
 
 def test_former_model__is_only_told_without_remove_and_gone_with_it(
@@ -70,8 +70,8 @@ def test_former_model__is_only_told_without_remove_and_gone_with_it(
 
     assert prune(two_models, "--remove") == 0
     kept = stored_units(store(two_models))
-    assert {kind for kind, _ in before - kept} == {"activations", "bases"}
-    assert len(before - kept) == 4
+    assert {kind for kind, _ in before - kept} == {"activations", "bases", "collections", "kept_maps"}
+    assert len(before - kept) == 6
     # Nothing that the atlas was made of is gone: a run computes nothing, and every unit is whole.
     assert not any(build(two_models).computed.values())
     for kind, key in kept:
@@ -88,7 +88,8 @@ def test_baseline__keeps_what_it_was_made_of(two_models: Path, related_spaces: A
     assert stored_units(store(two_models)) == before
     # The baseline's models come back without being computed.
     write_zoo(two_models, related_spaces(2))
-    assert build(two_models).computed == {"activations": 0, "bases": 0, "scores": 0, "atlas": 1}
+    computed = build(two_models).computed
+    assert {stage for stage, count in computed.items() if count} == {"atlas"}
 
 
 def test_baseline_that_is_replaced__lets_its_units_go(two_models: Path, related_spaces: Any, write_zoo: Any) -> None:
@@ -167,4 +168,25 @@ def test_folder_moved_elsewhere__is_pruned_as_before(
     there = two_models.rename(tmp_path_factory.mktemp("moved") / "zoo")
 
     assert prune(there, "--remove") == 0
-    assert len(stored_units(store(there))) == 9
+    assert len(stored_units(store(there))) == 11
+
+
+def test_maps_and_collections_of_gone_atlases__go_but_a_named_map_stays(
+    two_models: Path, related_spaces: Any, write_zoo: Any
+) -> None:
+    catalog = str(two_models / "data_catalog.yaml")
+    fit = ["map", "model0/layer0", "model1/layer0", "--catalog", catalog, "--n-anchors", "5", "--name", "mine"]
+    assert app(fit, result_action="return_value") == 0
+    root = store(two_models)
+    of_kind = {kind: {unit for unit in stored_units(root) if unit[0] == kind} for kind in ("maps", "kept_maps")}
+    assert [len(units) for units in of_kind.values()] == [1, 1]
+    models = related_spaces(4)
+    write_zoo(two_models, {"model2": models["model2"], "model3": models["model3"]})
+    run(two_models)
+
+    prune(two_models, "--remove")
+
+    kept = stored_units(root)
+    assert of_kind["maps"] <= kept
+    assert not of_kind["kept_maps"] & kept
+    assert len([unit for unit in kept if unit[0] in ("kept_maps", "collections")]) == 2
