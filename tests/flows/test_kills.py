@@ -84,7 +84,7 @@ def test_run_killed__goes_on_to_the_same_atlas(
     assert not any((folder / ".lfm-atlas" / "staging").glob("*"))
     assert sorted(path.name for path in folder.iterdir() if "atlas" in path.name) == [".lfm-atlas", "atlas"]
     # What was done before the kill was kept.
-    assert sum(outcome.reused.values()) + sum(outcome.computed.values()) == 4 + 4 + 10 + 1 + 1
+    assert sum(outcome.reused.values()) + sum(outcome.computed.values()) == 4 + 4 + 10 + 1 + 1 + 1
 
 
 def test_run_killed_while_another_atlas_is_published__leaves_a_whole_one(
