@@ -83,7 +83,8 @@ def test_run__by_prefect_and_dask_gives_the_same_bytes_and_leaves_nobody_behind(
         tasks = records.execute("select name from task_run").fetchall()
     assert states == [("COMPLETED",)]
     assert {name.rsplit("-", 1)[0] for (name,) in tasks} == {
-        "validate", "record-activations", "build-bases", "score-pairs", "fit-transfers", "publish-atlas",
+        "validate", "record-activations", "build-bases", "score-pairs", "fit-collections", "keep-maps",
+        "fit-transfers", "embed-spaces", "publish-atlas",
     }  # fmt: skip
 
     again = start(folder)

@@ -52,8 +52,10 @@ def test_near_duplicates_in_groups__are_not_taken_for_likeness(
     fooled, honest = (read_atlas(tmp_path / name / "atlas") for name in ("rows", "groups"))
     for measure in ("overlap", "lfm", "cka_linear"):
         assert pair(fooled, "score", measure) == pair(honest, "score", measure)
-        assert pair(fooled, "p_value", measure) < 0.05
         assert pair(honest, "p_value", measure) > 0.05
+    # lfm asks for a diagonal, which copies of rows alone do not give: over seeds its p lies at .04 to .8 either way.
+    for measure in ("overlap", "cka_linear"):
+        assert pair(fooled, "p_value", measure) < 0.05
     # Rows that say the same thing make a score look firmer than it is.
     for measure in ("cka_linear", "procrustes_centred_unit_norm"):
         width, wider = (pair(a, "ci_high", measure) - pair(a, "ci_low", measure) for a in (fooled, honest))

@@ -34,7 +34,7 @@ def test_run__leaves_a_log_each_and_the_atlas_as_it_is(folder: Path, build: Any)
     assert first["key"] == second["key"] == published_key(folder / "atlas")
     assert first["started"] < first["ended"] < second["started"]
     assert 0 <= sum(first["stages"].values()) <= first["seconds"]
-    assert set(first["stages"]) == {"validate", "activations", "bases", "scores", "atlas"}
+    assert set(first["stages"]) == {"validate", "activations", "bases", "scores", "collection", "maps", "atlas"}
     assert (first["computed"]["bases"], second["computed"]["bases"], second["reused"]["bases"]) == (3, 0, 3)
     assert [failure["reason"] for failure in first["failures"]] == ["not_finite"]
     assert {"numpy", "dask", "prefect", "lfm-atlas"} <= set(first["versions"])
