@@ -216,6 +216,26 @@ def test_page__escapes_names_and_asks_nothing_of_any_network(tmp_path: Path, rel
     assert "evidence of lineage, not proof" in page
 
 
+def test_report__has_the_audit_as_a_section_and_names_stay_text(
+    tmp_path: Path, related_spaces: Any, write: Any
+) -> None:
+    meta, checks = {"model0": {"license": "<script>alert(1)</script>"}}, SMALL_ZOO | {"licence": {"allow": ["mit"]}}
+    folder = write(tmp_path, related_spaces(2), meta, checks=checks)
+    audit(folder)
+    audit(folder)
+
+    page = (folder / "audits" / "report.html").read_text()
+
+    assert page.count('<h2 id="audit">Audit: warn</h2>') + page.count('<h2 id="audit">Audit: fail</h2>') == 1
+    assert '<a href="#audit">Audit</a>' in page
+    assert '<h2 id="verdict">' in page
+    assert "<script>alert" not in page
+    past = page[page.index('<h3 id="audit-history">') : page.index('<h3 id="audit-made">')]
+    assert past.count('<th scope="row">') == 2
+    # The page of the atlas depends on nothing but the atlas.
+    assert 'id="audit"' not in (folder / "atlas" / "report.html").read_text()
+
+
 def test_torn_history__is_told(tmp_path: Path, related_spaces: Any, write: Any) -> None:
     folder = write(tmp_path, related_spaces(2))
     (folder / "audits").mkdir()

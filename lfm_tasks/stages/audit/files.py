@@ -1,26 +1,33 @@
 """What an audit leaves: ``audit.json`` for programs, JUnit for CI, a page for people, a line of history."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from lfm_tasks.stages.audit.check import Check
-from lfm_tasks.stages.report.audit_page import render_audit
+from lfm_tasks.stages.report.audit_page import AuditFacts, render_audit
 from lfm_tasks.stores.durable import write_durably
 
 SCHEMA_VERSION = 1
 _N_PAST = 30
 
 
-def write_audit(folder: Path, facts: Mapping[str, Any], checks: tuple[Check, ...]) -> None:
-    """Write all files of one audit, each whole or not at all; the history grows by a line."""
+def write_audit(
+    folder: Path, facts: Mapping[str, Any], checks: tuple[Check, ...], report: Callable[[AuditFacts], str]
+) -> None:
+    """Write all files of one audit, each whole or not at all; the history grows by a line.
+
+    ``report`` draws the page of the atlas with a section of the audit.
+    """
     history = [*read_history(folder), history_line(facts)]
     _write(folder / "history.jsonl", "".join(json.dumps(line, sort_keys=True) + "\n" for line in history))
     _write(folder / "audit.json", json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     _write(folder / "audit.junit.xml", junit(checks))
-    _write(folder / "audit.html", render_audit(facts, history[-_N_PAST:]))
+    shown = AuditFacts(facts, history[-_N_PAST:])
+    _write(folder / "audit.html", render_audit(shown))
+    _write(folder / "report.html", report(shown))
 
 
 def history_line(facts: Mapping[str, Any]) -> dict[str, Any]:

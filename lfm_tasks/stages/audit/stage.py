@@ -2,6 +2,7 @@
 
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,8 +13,9 @@ from lfm_tasks.stages.audit.control import control
 from lfm_tasks.stages.audit.evaluate import evaluate, guarded
 from lfm_tasks.stages.audit.files import SCHEMA_VERSION, write_audit
 from lfm_tasks.stages.audit.published import Published
+from lfm_tasks.stages.report import render_report
 from lfm_tasks.stages.run import Run
-from lfm_tasks.stores.atlas_files import published_key, read_atlas, read_json
+from lfm_tasks.stores.atlas_files import published_key, read_atlas, read_groups, read_json
 from lfm_tasks.stores.baselines import age_in_days, promote
 from lfm_tasks.stores.references import note_folder
 
@@ -70,7 +72,9 @@ def audit_atlas(run: Run, promote_anyway: bool = False) -> Audit:
     if passes or promote_anyway:
         audit = Audit(checks, now.key, key, promote(run.atlas_folder, place), audit.folder)
         note_folder(run.store.root, now.key, place)
-    write_audit(audit.folder, _facts(run, now, audit), checks)
+    groups = read_groups(run.atlas_folder)
+    report = partial(render_report, now.atlas, now.summary, groups)
+    write_audit(audit.folder, _facts(run, now, audit), checks, lambda shown: report(audit=shown))
     run.announce("audit", 1, 1)
     return audit
 

@@ -1,17 +1,32 @@
 """The page of an audit: what was checked, what was found, the null beside it, and the audits before."""
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
+from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
+from lfm_tasks.stages.report.template import allowed, resource, templates
 
 
-def render_audit(facts: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> str:
+@dataclass(frozen=True)
+class AuditFacts:
+    """What ``audit.json`` says, and the lines of history, the oldest first."""
+
+    facts: Mapping[str, Any]
+    past: Sequence[Mapping[str, Any]]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the checks."""
+        return [check["name"] for check in self.facts["checks"]]
+
+    @property
+    def history(self) -> list[Mapping[str, Any]]:
+        """The audits, the latest first."""
+        return list(reversed(self.past))
+
+
+def render_audit(audit: AuditFacts) -> str:
     """Return the page as HTML: no script, nothing fetched."""
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    style, page = (
-        files(__package__).joinpath("web", name).read_text("utf-8") for name in ("page.css", "audit.html.jinja")
-    )
-    names = [check["name"] for check in facts["checks"]]
-    return environment.from_string(page).render(audit=facts, history=list(reversed(history)), names=names, style=style)
+    style = resource("page.css")
+    page = templates().get_template("audit.html.jinja")
+    return page.render(audit=audit, style=style, style_hash=allowed(style))

@@ -1,19 +1,17 @@
 """The page: HTML with its styles, scripts and numbers inside; nothing is fetched, nothing is executed but our own."""
 
-import base64
-import hashlib
 import json
 from collections.abc import Mapping
-from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
 import xarray as xr
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+from lfm_tasks.stages.report.audit_page import AuditFacts
 from lfm_tasks.stages.report.compared import comparison_tables
 from lfm_tasks.stages.report.facts import page_facts
 from lfm_tasks.stages.report.tables import page_tables
+from lfm_tasks.stages.report.template import allowed, resource, templates
 from lfm_tasks.stages.report.transferred import transfer_tables
 
 # In the order in which one uses the other; together one script.
@@ -21,31 +19,35 @@ _SCRIPTS = ("unpack", "elements", "heat_map", "marks", "choice", "model_views", 
 
 
 def render_report(
-    atlas: xr.Dataset, summary: Mapping[str, Any], groups: Mapping[str, xr.Dataset] = MappingProxyType({})
+    atlas: xr.Dataset,
+    summary: Mapping[str, Any],
+    groups: Mapping[str, xr.Dataset] = MappingProxyType({}),
+    audit: AuditFacts | None = None,
 ) -> str:
-    """Return the page as HTML. The same atlas gives the same bytes; ``groups``: what lies beside its scores."""
+    """Return the page as HTML. The same atlas gives the same bytes; ``groups``: what lies beside its scores.
+
+    ``audit`` adds a section: what was checked of this atlas, and the audits before.
+    """
     facts = page_facts(atlas, summary, groups)
-    parts = "\n".join(_resource(f"{name}.js") for name in _SCRIPTS)
-    script, style = f'"use strict";\n(() => {{\n{parts}}})();\n', _resource("page.css")
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=FunctionLoader(_resource),
-    )
-    return environment.get_template("page.html.jinja").render(
-        summary=summary,
-        style=style,
-        script=script,
-        style_hash=_allowed(style),
-        script_hash=_allowed(script),
-        data=_inside_html(facts),
-        facts=facts,
-        has=_has(facts),
-        comparisons=comparison_tables(atlas),
-        transfers=transfer_tables(groups),
-        **page_tables(atlas, facts),
+    parts = "\n".join(resource(f"{name}.js") for name in _SCRIPTS)
+    script, style = f'"use strict";\n(() => {{\n{parts}}})();\n', resource("page.css")
+    return (
+        templates()
+        .get_template("page.html.jinja")
+        .render(
+            summary=summary,
+            audit=audit,
+            style=style,
+            script=script,
+            style_hash=allowed(style),
+            script_hash=allowed(script),
+            data=_inside_html(facts),
+            facts=facts,
+            has=_has(facts),
+            comparisons=comparison_tables(atlas),
+            transfers=transfer_tables(groups),
+            **page_tables(atlas, facts),
+        )
     )
 
 
@@ -57,15 +59,6 @@ def _has(facts: Mapping[str, Any]) -> dict[str, bool]:
         "embeddings": any(dataset["embeddings"] for dataset in datasets),
         "cycle_residual": any("cycle_residual" in dataset["diagnostics"] for dataset in datasets),
     }
-
-
-def _resource(name: str) -> str:
-    return files(__package__).joinpath("web", name).read_text(encoding="utf-8")
-
-
-def _allowed(content: str) -> str:
-    """Return the source expression of a content security policy that allows this script or style alone."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
 
 
 def _inside_html(content: Mapping[str, Any]) -> str:
