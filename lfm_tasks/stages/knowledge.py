@@ -134,6 +134,11 @@ def common_ids(
     return common, of_first, of_second
 
 
+def same_ids(first: Shaped[np.ndarray, " some"], second: Shaped[np.ndarray, " others"]) -> bool:
+    """Return whether both lists are the same."""
+    return len(first) == len(second) and bool((first == second).all())
+
+
 def store_labels(store: UnitStore, labels: Mapping[str, Labels]) -> dict[str, str]:
     """Commit the labels that are new; return dataset → key."""
     keys = {dataset: own.key for dataset, own in labels.items()}

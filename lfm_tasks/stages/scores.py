@@ -11,11 +11,12 @@ from itertools import groupby
 from lfm_tasks.config import AtlasConfig
 from lfm_tasks.stages.asked import Asked, BasePair, Scope, asked_pairs
 from lfm_tasks.stages.bases import BasedSpace
+from lfm_tasks.stages.blocks import BlockJob, ScoreSettings
 from lfm_tasks.stages.designs import store_designs
 from lfm_tasks.stages.knowledge import EVERY_POINT, Knowledge, store_labels
 from lfm_tasks.stages.map_scores import MAP_SCORES
 from lfm_tasks.stages.run import Run
-from lfm_tasks.stages.score_blocks import BlockJob, ScoreSettings, store_block
+from lfm_tasks.stages.score_blocks import store_block
 from lfm_tasks.stages.validate import Zoo
 from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.digests import digest
