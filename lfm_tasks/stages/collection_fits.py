@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -33,8 +34,13 @@ _N_POINTS = 500
 _N_ROUNDS = 10
 
 
-# Block, row and direction of a grown map.
-MapPlace = tuple[str, int, int]
+class MapPlace(NamedTuple):
+    """A grown map: the digest of what it was grown by, and where it lies."""
+
+    grown_by: str
+    block: str
+    row: int
+    direction: int
 
 
 @dataclass(frozen=True)
@@ -108,7 +114,7 @@ class _Maps:
         return self._rows[space]
 
     def _grown(self, source: int, target: int) -> Float[np.ndarray, "target source"] | None:
-        block, row, direction = self.job.grown[source, target]
+        _, block, row, direction = self.job.grown[source, target]
         if block not in self._blocks:
             with self.job.store.open("scores", block) as unit:
                 self._blocks[block] = unit.read("maps")

@@ -27,7 +27,7 @@ def refused_pairs(spaces: tuple[BasedSpace, ...], scored: Scored) -> tuple[Refus
         for target in spaces:
             if source.space.dataset != target.space.dataset or source.space == target.space:
                 continue
-            refusal = scored.refusal(source.space.dataset, source.key, target.key)
+            refusal = scored.refusal(source, target)
             if refusal is None:
                 continue
             place = (source.space.dataset, refusal.reason)

@@ -1,0 +1,102 @@
+"""Maps of several regimes in one zoo: a pair's numbers and its place depend on nothing but the pair."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lfm_tasks.catalog import read_catalog
+from lfm_tasks.stages.plan import plan_run
+from lfm_tasks.stages.validate import validate_catalog
+from lfm_tasks.stores.atlas_files import read_atlas, read_groups
+from tests.stages.test_collection import copies
+from tests.stages.test_comparisons import changed, published, run_part
+from tests.stages.test_fitted_maps import ANCHORS, SMALL, cloud, ids, pair, rotated, zoo
+
+FEW = {"regime": "anchors", "anchors": {"count": 7, "seed": 2}}
+
+
+def test_one_content_under_two_names__may_have_maps_from_different_knowledge(
+    tmp_path: Path, write_zoo: Any, build: Any
+) -> None:
+    models = {name: ({"layer": cloud()}, ids()) for name in ("first", "same")}
+    models["turned"] = ({"layer": rotated(cloud(), 1)}, ids())
+    folder = write_zoo(tmp_path, models, **SMALL)
+    comparisons = {
+        "known": {"sources": "first", "targets": "turned"},
+        "few": {"sources": "same", "targets": "turned", "maps": ANCHORS, "measures": ["lfm"]},
+    }
+    changed(folder, comparisons=comparisons)
+    catalog = read_catalog(folder / "data_catalog.yaml")
+    assert "2 pairs to compute" in "\n".join(plan_run(catalog, validate_catalog(catalog, lambda *_: None)))
+
+    build(folder)
+
+    assert np.isnan(float(pair(folder, "first", "turned")["points_found"]))
+    assert float(pair(folder, "same", "turned")["points_found"]) == 1
+    group = read_groups(folder / "atlas")["maps/probe"]
+    assert group.sizes["pair"] == 2
+
+
+def test_atlas__is_the_same_whether_it_was_computed_in_parts_or_at_once(
+    tmp_path: Path, write_zoo: Any, build: Any
+) -> None:
+    maps = {"maps": ANCHORS, "keep_maps": "all"}
+    build(write_zoo(tmp_path / "whole", copies(4), **{**SMALL, **maps}))
+    folder = write_zoo(tmp_path / "parts", copies(4), **{**SMALL, **maps})
+    run_part(folder, only=("copy2",))
+    run_part(folder, only=("copy0",))
+    build(folder)
+
+    whole, parts = (
+        {name.removeprefix(str(where)): content for name, content in published(where).items()}
+        for where in (tmp_path / "whole", folder)
+    )
+    assert whole == parts
+
+
+def test_part_of_a_catalog__does_not_replace_an_atlas_whose_transfers_it_leaves_out(
+    tmp_path: Path, write_zoo: Any, build: Any
+) -> None:
+    folder = write_zoo(tmp_path, copies(3), **SMALL)
+    transfer = {"anchors": {"count": 8, "seed": 0}}
+    comparisons = {
+        "one": {"sources": "copy0", "targets": "copy1", "transfer": transfer},
+        "two": {"sources": "copy0", "targets": "copy2", "transfer": transfer},
+    }
+    build(changed(folder, comparisons=comparisons))
+    before = published(folder)
+    comparisons["two"]["transfer"] = {"anchors": {"count": 9, "seed": 0}}
+    part = run_part(changed(folder, comparisons=comparisons), comparisons=("one",))
+
+    assert part.unpublished.startswith("1 transfers are not computed yet")
+    assert published(folder) == before
+    assert build(folder).unpublished == ""
+
+
+def test_random_pairings_of_grown_maps__cost_known_pairs_nothing(tmp_path: Path, write_zoo: Any, build: Any) -> None:
+    folder = zoo(tmp_path, write_zoo)
+    comparisons = {
+        "known": {"sources": "first", "targets": "other"},
+        "closed": {"sources": "other", "targets": "turned", "maps": FEW | {"refine": "none"}},
+    }
+    build(changed(folder, comparisons=comparisons))
+
+    again = build(changed(folder, atlas={"null": {"n_permutations": 0, "n_refined": 3}}))
+
+    assert (again.computed["scores"], again.reused["scores"]) == (0, 2)
+
+
+@pytest.mark.parametrize("regime", ["labels", "anchors"])
+def test_measures_of_activations__are_the_same_under_every_regime(
+    tmp_path: Path, write_zoo: Any, build: Any, regime: str
+) -> None:
+    maps = ANCHORS if regime == "anchors" else {"regime": regime}
+    alone = build(zoo(tmp_path / "alone", write_zoo, maps=maps, measures=["cka_linear"]))
+    build(zoo(tmp_path / "both", write_zoo, maps=maps, measures=["cka_linear", "lfm"]))
+
+    assert alone.failures == ()
+    found = [read_atlas(tmp_path / name / "atlas")["score"].sel(measure="cka_linear") for name in ("alone", "both")]
+    np.testing.assert_array_equal(*found)
+    assert np.isfinite(found[0]).all()
