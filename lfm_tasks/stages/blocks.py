@@ -56,7 +56,10 @@ class BlockJob:
 
 @dataclass(frozen=True)
 class BlockScores:
-    """What the maps of a block's pairs come to, filled pair by pair; ``of_maps`` are their measures' columns."""
+    """What a block's pairs come to, filled pair by pair; ``of_maps`` are the columns of the measures of maps.
+
+    ``refusals``: why pairs have no scores at all; ``unmapped``: why no map could be fitted, other measures or not.
+    """
 
     values: Float[np.ndarray, "pairs 2 measures statistics"]
     diagnostics: Float[np.ndarray, "pairs 2 diagnostics"]
@@ -64,6 +67,7 @@ class BlockScores:
     of_maps: Mapping[str, int]
     maps: dict[tuple[int, int], Float[np.ndarray, "target source"]] = field(default_factory=dict)
     refusals: dict[int, ReasonError] = field(default_factory=dict)
+    unmapped: dict[int, ReasonError] = field(default_factory=dict)
     codes: dict[tuple[int, int], str] = field(default_factory=dict)
 
     @property

@@ -44,7 +44,8 @@ def store_block(job: BlockJob) -> None:
         unit_writer.facts |= {
             "scored_by": list(job.settings),
             "pairs": [list(pair) for pair in job.pairs],
-            "refusals": [[row, error.reason, str(error)] for row, error in sorted(scores.refusals.items())],
+            "refusals": _told(scores.refusals),
+            "unmapped": _told(scores.unmapped),
             "codes": [[row, measures[column], reason] for (row, column), reason in sorted(scores.codes.items())],
         }
 
@@ -109,18 +110,23 @@ def score_fitted_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> di
     fitted = FittedScores(job.knowledge, job.atlas, spaces)
     for number, pair in enumerate(job.pairs):
         scores.n_common[number] = len(common_ids(spaces[pair[0]].ids, spaces[pair[1]].ids)[0])
-        for direction, (source, target) in enumerate((pair, pair[::-1])):
-            try:
-                found = fitted.score(source, target, list(scores.of_maps))
-            except ReasonError as error:
-                scores.codes.update({(number, column): error.reason for column in scores.columns})
-                break
+        try:
+            both = [fitted.score(source, target, list(scores.of_maps)) for source, target in (pair, pair[::-1])]
+        except ReasonError as error:
+            scores.unmapped[number] = error
+            scores.codes.update({(number, column): error.reason for column in scores.columns})
+            continue
+        for direction, found in enumerate(both):
             scores.values[number, direction, scores.columns] = found.values
             scores.diagnostics[number, direction] = found.diagnostics
             # Grown maps cost too much to be grown again for the collection.
             if job.knowledge.refine == "zoomout":
                 scores.maps[number, direction] = found.functional_map
     return {key: known.ids for key, known in spaces.items()}
+
+
+def _told(errors: Mapping[int, ReasonError]) -> list[list[int | str]]:
+    return [[row, error.reason, str(error)] for row, error in sorted(errors.items())]
 
 
 def stacked_maps(

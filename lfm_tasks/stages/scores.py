@@ -33,6 +33,7 @@ ScoredPair = tuple[ScoreSettings, str, str]
 class PairScores:
     """Where the scores of a pair of bases lie: key of the block, row in it; ``refusal``: why there are none.
 
+    ``unmapped``: why no map could be fitted; measures of activations have their scores all the same.
     ``measures`` are those of the block, in its order, perhaps more than are asked for.
     ``codes`` are (measure, reason) of single measures that have no value, or one with a reservation.
     """
@@ -41,6 +42,7 @@ class PairScores:
     row: int
     measures: tuple[str, ...]
     refusal: Trouble | None = None
+    unmapped: Trouble | None = None
     codes: tuple[tuple[str, str], ...] = ()
 
 
@@ -87,6 +89,11 @@ class Scored:
             return None
         place = self.places.get(pair)
         return self.troubles.get(pair) or (None if place is None else place.refusal)
+
+    def unmapped(self, first: BasedSpace, second: BasedSpace) -> Trouble | None:
+        """Return why no map of two spaces could be fitted that was asked for; None if there is one."""
+        asked, place = self.asked_of(first, second), self.place(first, second)
+        return place.unmapped if asked and place and asked.measures & MAP_SCORES.keys() else None
 
     def grown_by(self, first: BasedSpace, second: BasedSpace) -> str:
         """Return the digest of what the map of two spaces was grown by; empty: it is not kept with their scores."""
@@ -210,13 +217,17 @@ def stored_pairs(store: UnitStore, settings: Collection[ScoreSettings]) -> dict[
 
 def _block_places(receipt: Receipt, settings: ScoreSettings) -> dict[ScoredPair, PairScores]:
     """Return the places of a block's pairs, as pairs under settings that those of the block hold."""
-    refusals = {row: Trouble(*why) for row, *why in receipt.facts["refusals"]}
+    refusals, unmapped = (
+        {row: Trouble(*why) for row, *why in receipt.facts.get(name, ())} for name in ("refusals", "unmapped")
+    )
     codes: dict[int, list[tuple[str, str]]] = {}
     for row, measure, reason in receipt.facts["codes"]:
         codes.setdefault(row, []).append((measure, reason))
     held = ScoreSettings.of(receipt).measures
     return {
-        (settings, first, second): PairScores(receipt.key, row, held, refusals.get(row), tuple(codes.get(row, ())))
+        (settings, first, second): PairScores(
+            receipt.key, row, held, refusals.get(row), unmapped.get(row), tuple(codes.get(row, ()))
+        )
         for row, (first, second) in enumerate(receipt.facts["pairs"])
     }
 
