@@ -168,10 +168,11 @@ def store_maps(job: KeepJob) -> None:
     for key in sorted({key for *pair, _ in job.pairs for key in pair}):
         with job.store.open("bases", key) as unit:
             bases[key] = Basis(unit.read("eigenvalues"), unit.read("eigenvectors"), np.nan), unit.read("ids")
+    grown = _grown_maps(job)
     maps, distortions, common = [], [], np.empty(0, dtype=str)
     for first, second, grown_by in job.pairs:
         if grown_by:
-            functional_map = _stored_map(job.store, *job.grown[first, second, grown_by])
+            functional_map = grown[first, second, grown_by]
             lost, missed, common = _distortions(functional_map, bases[first], bases[second])
         else:
             functional_map, lost, missed, common = _known_map(bases[first], bases[second])
@@ -196,10 +197,14 @@ def _known_map(source: BasisOnIds, target: BasisOnIds) -> MapOnPoints:
     return functional_map, lost, target_distortion(functional_map, Basis(other.eigenvalues, other_rows, np.nan)), common
 
 
-def _stored_map(store: UnitStore, block: str, row: int) -> np.ndarray:
-    """Return a grown map, which lies with its scores."""
-    with store.open("scores", block) as unit:
-        return np.asarray(unit.read("maps")[row, 0].astype(np.float64))
+def _grown_maps(job: KeepJob) -> dict[KeptKey, np.ndarray]:
+    """Return the grown maps of a job, which lie with their scores; each block is read once."""
+    found: dict[KeptKey, np.ndarray] = {}
+    for block in sorted({block for block, _ in job.grown.values()}):
+        with job.store.open("scores", block) as unit:
+            maps = unit.read("maps")
+        found |= {pair: maps[row, 0].astype(np.float64) for pair, (own, row) in job.grown.items() if own == block}
+    return found
 
 
 def _distortions(

@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 
 from lfm_tasks.catalog import read_catalog
+from lfm_tasks.stages import collection_fits
+from lfm_tasks.stages.knowledge import common_ids
 from lfm_tasks.stages.plan import plan_run
 from lfm_tasks.stages.validate import validate_catalog
 from lfm_tasks.stores.atlas_files import read_atlas, read_groups
+from lfm_tasks.stores.units import UnitStore
 from tests.stages.test_collection import copies
 from tests.stages.test_comparisons import changed, published, run_part
 from tests.stages.test_fitted_maps import ANCHORS, SMALL, cloud, ids, pair, rotated, zoo
@@ -40,14 +43,16 @@ def test_one_content_under_two_names__may_have_maps_from_different_knowledge(
 
 
 def test_atlas__is_the_same_whether_it_was_computed_in_parts_or_at_once(
-    tmp_path: Path, write_zoo: Any, build: Any
+    tmp_path: Path, write_zoo: Any, build: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     maps = {"maps": ANCHORS, "keep_maps": "all"}
     build(write_zoo(tmp_path / "whole", copies(4), **{**SMALL, **maps}))
     folder = write_zoo(tmp_path / "parts", copies(4), **{**SMALL, **maps})
     run_part(folder, only=("copy2",))
     run_part(folder, only=("copy0",))
+    monkeypatch.setattr(collection_fits, "_MOST_GROWN_BYTES", 1)
     build(folder)
+    assert len(list((folder / ".lfm-atlas" / "units" / "scores").iterdir())) == 3
 
     whole, parts = (
         {name.removeprefix(str(where)): content for name, content in published(where).items()}
@@ -86,6 +91,40 @@ def test_random_pairings_of_grown_maps__cost_known_pairs_nothing(tmp_path: Path,
     again = build(changed(folder, atlas={"null": {"n_permutations": 0, "n_refined": 3}}))
 
     assert (again.computed["scores"], again.reused["scores"]) == (0, 2)
+
+
+@pytest.mark.parametrize("names", [("a", "b", "c"), ("c", "a", "b")])
+def test_maps_of_spaces_that_lack_other_points__lead_from_source_to_target(
+    tmp_path: Path, write_zoo: Any, build: Any, names: tuple[str, str, str]
+) -> None:
+    random, models = np.random.default_rng(5), {}
+    for number, (name, n_points) in enumerate(zip(names, (280, 250, 290), strict=True)):
+        kept = random.permutation(300)[:n_points]
+        models[name] = ({"layer": rotated(cloud(), number)[kept]}, ids()[kept])
+    few = {"regime": "anchors", "anchors": {"count": 12}}
+    build(write_zoo(tmp_path, models, **{**SMALL, "maps": few, "keep_maps": "all"}))
+
+    atlas, groups = read_atlas(tmp_path / "atlas"), read_groups(tmp_path / "atlas")
+    bases = {}
+    for name in names:
+        key = str(atlas["basis"].sel(dataset="probe", source=f"{name}/layer").item())
+        with UnitStore(tmp_path / ".lfm-atlas").open("bases", key) as unit:
+            vectors, own = unit.read("eigenvectors"), unit.read("ids")
+        bases[f"{name}/layer"] = vectors * np.sqrt(len(vectors)), own
+    kept, shared = groups["maps/probe"], groups["collection/probe"]["coefficients"]
+    for number in range(3):
+        source, target = (str(kept[side].values[number]) for side in ("source", "target"))
+        (rows, own), (other_rows, other) = bases[source], bases[target]
+        common, here, there = common_ids(own, other)
+        true = np.linalg.lstsq(other_rows[there], rows[here], rcond=None)[0]
+        found = kept["functional_map"].values[number]
+        assert np.linalg.norm(found - true) < 0.3 * np.linalg.norm(found.T - true)
+        synchronised = (shared.sel(space=target).values @ shared.sel(space=source).values.T)[:10, :10]
+        low = true[:10, :10]
+        assert np.linalg.norm(synchronised - low) < 0.5 * np.linalg.norm(synchronised.T - low)
+        for side in ("source_distortion", "target_distortion"):
+            known = kept["point"].values[np.isfinite(kept[side].values[number])]
+            assert known.tolist() == common.tolist()
 
 
 @pytest.mark.parametrize("regime", ["labels", "anchors"])
