@@ -66,4 +66,6 @@ def pair_entries(run: Run, found: Contents) -> Iterator[PairEntry]:
             codes = dict.fromkeys(MAP_SCORES, "joined") if in_pieces else {}
             codes |= dict(place.codes)
             status = tuple(codes.get(name, "ok") for name in measures)
-            yield PairEntry(*names, status, n_common, share, values, block["diagnostics"][place.row, direction])
+            # Where only activations were to be compared, nobody asked what a map would be like.
+            diagnostics = block["diagnostics"][place.row, direction] if MAP_SCORES.keys() & set(own) else none
+            yield PairEntry(*names, status, n_common, share, values, diagnostics)

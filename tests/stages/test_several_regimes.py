@@ -136,6 +136,7 @@ def test_measures_of_activations__are_the_same_under_every_regime(
     build(zoo(tmp_path / "both", write_zoo, maps=maps, measures=["cka_linear", "lfm"]))
 
     assert alone.failures == ()
+    assert "orthogonality_error" not in read_atlas(tmp_path / "alone" / "atlas")
     found = [read_atlas(tmp_path / name / "atlas")["score"].sel(measure="cka_linear") for name in ("alone", "both")]
     np.testing.assert_array_equal(*found)
     assert np.isfinite(found[0]).all()
