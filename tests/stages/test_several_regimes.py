@@ -93,6 +93,37 @@ def test_random_pairings_of_grown_maps__cost_known_pairs_nothing(tmp_path: Path,
     assert (again.computed["scores"], again.reused["scores"]) == (0, 2)
 
 
+def test_id_without_a_label__costs_the_maps_of_its_space_only(tmp_path: Path, write_zoo: Any, build: Any) -> None:
+    folder = write_zoo(tmp_path, copies(3), {"labels": np.arange(300) % 5}, **{**SMALL, "maps": {"regime": "labels"}})
+    own = np.load(folder / "copy1_ids.npy").astype("U20")
+    own[4] = "stranger"
+    np.save(folder / "copy1_ids.npy", own)
+
+    outcome = build(folder)
+
+    (told,) = outcome.refused
+    assert (told.reason, told.count) == ("bad_ids", 4)
+    assert "found 1 ids without a label, first 'stranger'" in told.message
+    found = read_atlas(folder / "atlas")["score"].sel(dataset="probe", measure="lfm")
+    assert np.isfinite(found.sel(source="copy0/layer", target="copy2/layer"))
+    assert np.isnan(found.sel(source="copy0/layer", target="copy1/layer"))
+
+
+def test_numbers_of_a_pair__are_the_same_alone_and_in_a_zoo_on_two_workers(
+    tmp_path: Path, write_zoo: Any, build: Any
+) -> None:
+    settings = SMALL | {"maps": ANCHORS, "measures": ["lfm", "overlap", "cka_linear"]}
+    settings |= {"null": {"n_permutations": 5, "n_refined": 2}}
+    models = copies(4)
+    build(write_zoo(tmp_path / "pair", {name: models[name] for name in ("copy1", "copy3")}, **settings))
+    build(write_zoo(tmp_path / "zoo", models, **settings), in_process=False)
+
+    alone, among = (read_atlas(tmp_path / name / "atlas") for name in ("pair", "zoo"))
+    among = among.sel(source=alone["source"], target=alone["target"])
+    for name in ("score", "null_mean", "p_value", "map_residual", "points_found", "commutativity_error"):
+        np.testing.assert_array_equal(alone[name].values, among[name].values)
+
+
 @pytest.mark.parametrize("names", [("a", "b", "c"), ("c", "a", "b")])
 def test_maps_of_spaces_that_lack_other_points__lead_from_source_to_target(
     tmp_path: Path, write_zoo: Any, build: Any, names: tuple[str, str, str]
