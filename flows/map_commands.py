@@ -54,6 +54,9 @@ def fit_map(
     if n_anchors is not None and n_anchors < 3:
         complain(f"found --n-anchors {n_anchors}, needs at least 3: one is held out, and two remain [few_anchors]")
         return USAGE
+    if seed < 0:
+        complain(f"found --seed {seed}, needs a whole number from 0 on")
+        return USAGE
     with _told() as trouble, progress() as announce:
         pairs = () if anchors is None else read_pairs(anchors)
         known = KnownPoints(regime, 10 if n_anchors is None else n_anchors, seed, pairs)

@@ -71,6 +71,8 @@ class MapsConfig(Settings):
         beside = [name for name, value in usual.items() if getattr(self, name) != value]
         if self.regime == "full" and beside:
             raise ValueError(f"found {', '.join(beside)} beside regime full, which fits nothing: remove it")
+        if self.regime != "full" and self.refine == "zoomout" and "mask" in beside:
+            raise ValueError("found mask beside refine zoomout, which has none: remove it, or refine: none")
         if self.refine == "none" and "n_samples" in beside:
             raise ValueError("found n_samples beside refine none, which samples nothing: remove it")
         return self

@@ -6,6 +6,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from lfm_tasks.catalog.model import Catalog
+from lfm_tasks.config import Settings
 
 
 def catalog_yaml(catalog: Catalog) -> str:
@@ -20,7 +21,7 @@ def catalog_yaml(catalog: Catalog) -> str:
         if own:
             sections[name] = {key: value.model_dump(mode="json", exclude_defaults=True) for key, value in own.items()}
     for name in ("atlas", "cluster"):
-        sections[name] = getattr(catalog, name).model_dump(mode="json", exclude_none=True)
+        sections[name] = _written_out(getattr(catalog, name))
     maps = catalog.atlas.maps
     # What does not fit a regime may not stand beside it, not even as the default that it is.
     sections["atlas"]["maps"] = {"regime": maps.regime, **maps.model_dump(mode="json", exclude_defaults=True)}
@@ -33,6 +34,13 @@ def catalog_yaml(catalog: Catalog) -> str:
     text = io.StringIO()
     yaml.dump(_escaped({name: value for name, value in sections.items() if value}), text)
     return text.getvalue()
+
+
+def _written_out(settings: Settings) -> dict[str, Any]:
+    """Return all settings; those that are none, only where without them there would be some."""
+    fields = type(settings).model_fields
+    switched_off = {name: None for name, value in settings if value is None and fields[name].default is not None}
+    return settings.model_dump(mode="json", exclude_none=True) | switched_off
 
 
 def _escaped(value: Any) -> Any:

@@ -15,8 +15,8 @@ from lfm_tasks.spaces import Space
 from lfm_tasks.stages.knowledge import EVERY_POINT, Knowledge
 from lfm_tasks.stages.map_scores import MAP_SCORES
 
-# Dataset, lower and higher key of two bases.
-BasePair = tuple[str, str, str]
+# Two spaces of a dataset, in order.
+AskedPair = tuple[Space, Space]
 
 
 @dataclass(frozen=True)
@@ -131,12 +131,14 @@ def spaces_now(parts: Iterable[Part], scope: Scope) -> frozenset[Space]:
     return frozenset(space for part in chosen for space in part.spaces() if scope.has(space.model))
 
 
-def asked_pairs(parts: Iterable[Part], keys: Mapping[Space, str], scope: Scope | None = None) -> dict[BasePair, Asked]:
-    """Return what is asked of each pair of bases; with ``scope``, only of pairs that are to be computed now."""
-    found: dict[BasePair, Asked] = {}
-    for dataset, wish, source, target in _pairs(parts, keys, scope):
-        first, second = keys[source], keys[target]
-        pair = (dataset, min(first, second), max(first, second))
+def asked_pairs(parts: Iterable[Part], spaces: Collection[Space], scope: Scope | None = None) -> dict[AskedPair, Asked]:
+    """Return what is asked of each pair of ``spaces``; with ``scope``, only of pairs that are to be computed now.
+
+    Of spaces and not of their bases: two names of one content may be in comparisons with different maps.
+    """
+    found: dict[AskedPair, Asked] = {}
+    for wish, source, target in _pairs(parts, spaces, scope):
+        pair = (source, target) if source < target else (target, source)
         found[pair] = found[pair].and_also(wish) if pair in found else wish
     return found
 
@@ -204,17 +206,17 @@ def comparison_facts(parts: Iterable[Part]) -> dict[str, dict[str, Any]]:
 
 
 def _pairs(
-    parts: Iterable[Part], keys: Mapping[Space, str], scope: Scope | None
-) -> Iterator[tuple[str, Asked, Space, Space]]:
+    parts: Iterable[Part], spaces: Collection[Space], scope: Scope | None
+) -> Iterator[tuple[Asked, Space, Space]]:
     for part in parts:
         if scope is not None and scope.comparisons and part.name not in scope.comparisons:
             continue
         wish = Asked(frozenset(part.measures), part.knowledge)
         for source, target in part.pairs():
-            if source not in keys or target not in keys:
+            if source not in spaces or target not in spaces:
                 continue
             if scope is None or scope.has(source.model) or scope.has(target.model):
-                yield part.dataset, wish, source, target
+                yield wish, source, target
 
 
 def _datasets(spaces: Iterable[Space]) -> list[str]:

@@ -81,7 +81,7 @@ def fit_collections(
     planned = []
     for dataset in sorted({based.space.dataset for based in spaces}):
         own = sorted((based for based in spaces if based.space.dataset == dataset), key=lambda based: based.key)
-        if found := collection_job(run, dataset, own, scored):
+        if found := collection_job(run, own, scored):
             planned.append((dataset, *found))
     jobs = [job for _, job, _ in planned if run.store.find("collections", job.key) is None]
     troubles: dict[str, Trouble] = {}
@@ -102,9 +102,7 @@ def fit_collections(
     return Collections(fitted), (*failures, *failed)
 
 
-def collection_job(
-    run: Run, dataset: str, spaces: list[BasedSpace], scored: Scored
-) -> tuple[CollectionJob, tuple[str, ...]] | None:
+def collection_job(run: Run, spaces: list[BasedSpace], scored: Scored) -> tuple[CollectionJob, tuple[str, ...]] | None:
     """Return the largest part of a dataset's spaces that maps lead through, as a job, and their names.
 
     The core are those with the smallest keys: which they are depends on nothing but the spaces.
@@ -112,7 +110,7 @@ def collection_job(
     config = run.catalog.atlas.collection
     if config is None:
         return None
-    maps = _maps(dataset, spaces, scored)
+    maps = _maps(spaces, scored)
     members = _largest_part(len(spaces), maps)
     if len(members) < 3:
         return None
@@ -126,7 +124,8 @@ def collection_job(
         "kind": "collections",
         "bases": keys,
         "known": sorted(known),
-        "grown": sorted([*pair, *found] for pair, found in grown.items()),
+        # Not where they lie: that tells in which parts the zoo was computed, and nothing of the maps.
+        "grown": sorted([*pair, found.grown_by] for pair, found in grown.items()),
         "config": config.model_dump(),
         "min_overlap": run.catalog.atlas.min_overlap,
     }
@@ -135,19 +134,20 @@ def collection_job(
     return job, tuple(spaces[member].space.name for member in members)
 
 
-def _maps(dataset: str, spaces: list[BasedSpace], scored: Scored) -> dict[tuple[int, int], MapPlace | None]:
+def _maps(spaces: list[BasedSpace], scored: Scored) -> dict[tuple[int, int], MapPlace | None]:
     """Return the pairs that have a map: where it lies if it was grown, None if the bases give it."""
     found: dict[tuple[int, int], MapPlace | None] = {}
     for first, second in combinations(range(len(spaces)), 2):
-        keys = spaces[first].key, spaces[second].key
-        asked, place = scored.asked_of(dataset, *keys), scored.place(dataset, *keys)
+        both = spaces[first], spaces[second]
+        asked, place = scored.asked_of(*both), scored.place(*both)
         if asked is None or place is None or place.refusal or not asked.measures & MAP_SCORES.keys():
             continue
         if asked.knowledge.regime == "full":
             found[first, second] = None
-        elif asked.knowledge.refine == "zoomout" and not any(name in MAP_SCORES for name, _ in place.codes):
+        elif (grown_by := scored.grown_by(*both)) and not any(name in MAP_SCORES for name, _ in place.codes):
             for pair in ((first, second), (second, first)):
-                found[pair] = place.block, place.row, int(spaces[pair[0]].key > spaces[pair[1]].key)
+                direction = int(spaces[pair[0]].key > spaces[pair[1]].key)
+                found[pair] = MapPlace(grown_by, place.block, place.row, direction)
     return found
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -24,17 +25,24 @@ from lfm_tasks.stores.units import UnitStore
 # The third spaces that the maps of a pair are led through: with more of them the decile moves little. Of very many
 # spaces fewer, so that the products stay some for each pair.
 _MOST_THIRDS, _FEWEST_THIRDS = 24, 4
-# Spaces on a side of a block of pairs, and bytes of bases that are held at a time.
+# Spaces on a side of a block of pairs, and bytes of bases and of grown maps that are held at a time: a seventh of
+# what all grown maps of 1,000 spaces take.
 _BLOCK_SIDE = 32
-_MOST_BYTES = 1 << 31
+_MOST_BYTES = 1 << 30
+_MOST_GROWN_BYTES = 1 << 29
 # Points that stand for a dataset where spaces are compared in their shared coordinates.
 _N_POINTS = 500
 # Rounds of reweighting where maps may be wrong; between known points only the spaces differ.
 _N_ROUNDS = 10
 
 
-# Block, row and direction of a grown map.
-MapPlace = tuple[str, int, int]
+class MapPlace(NamedTuple):
+    """A grown map: the digest of what it was grown by, and where it lies."""
+
+    grown_by: str
+    block: str
+    row: int
+    direction: int
 
 
 @dataclass(frozen=True)
@@ -108,12 +116,14 @@ class _Maps:
         return self._rows[space]
 
     def _grown(self, source: int, target: int) -> Float[np.ndarray, "target source"] | None:
-        block, row, direction = self.job.grown[source, target]
+        _, block, row, direction = self.job.grown[source, target]
         if block not in self._blocks:
+            n_modes = self.job.config.n_eigenpairs
             with self.job.store.open("scores", block) as unit:
-                self._blocks[block] = unit.read("maps")
-        n_modes = self.job.config.n_eigenpairs
-        found = self._blocks[block][row, direction, :n_modes, :n_modes].astype(np.float64)
+                self._blocks[block] = unit.read("maps")[:, :, :n_modes, :n_modes].copy()
+            while len(self._blocks) > 1 and sum(maps.nbytes for maps in self._blocks.values()) > _MOST_GROWN_BYTES:
+                del self._blocks[next(iter(self._blocks))]
+        found = self._blocks[block][row, direction].astype(np.float64)
         return found if np.isfinite(found).all() else None
 
     def _known(self, source: int, target: int) -> Float[np.ndarray, "target source"] | None:

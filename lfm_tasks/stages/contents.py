@@ -13,6 +13,7 @@ from lfm_tasks.stages.refusals import RefusedPairs, refused_pairs
 from lfm_tasks.stages.run import Failure, Run
 from lfm_tasks.stages.scores import Scored
 from lfm_tasks.stages.sections import Section
+from lfm_tasks.stages.transfers import Transfers
 from lfm_tasks.stages.validate import Zoo
 from lfm_tasks.stores.atlas_schema import SCHEMA_VERSION
 from lfm_tasks.stores.digests import digest
@@ -36,9 +37,12 @@ class Contents:
     def unpublished(self) -> str:
         """What the catalog asks for and no run has computed yet, so that this is no whole atlas; empty: it is one."""
         n_spaces, n_pairs = len(self.not_computed), self.scored.n_not_computed
-        if not n_spaces and not n_pairs:
+        n_transfers = sum(own.n_not_computed for own in self.sections if isinstance(own, Transfers))
+        if not n_spaces and not n_pairs and not n_transfers:
             return ""
         found = f"{n_spaces} spaces and {n_pairs} pairs of the others are not computed yet"
+        if not n_spaces and not n_pairs:
+            found = f"{n_transfers} transfers are not computed yet"
         return f"{found}, so the published atlas stays as it is: run all of the catalog"
 
     @property
@@ -84,7 +88,7 @@ def contents(
             "spaces": [[*asdict(based.space).values(), based.depth, based.key] for based in spaces],
             "failures": [asdict(failure) for failure in ordered],
             "troubles": sorted([*pair, *asdict(trouble).values()] for pair, trouble in scored.troubles.items()),
-            "score_settings": sorted(scored.settings.values()),
+            "score_settings": scored.settings,
             "sections": [section.keys for section in sections],
             "parts": [asdict(part) for part in zoo.parts],
             "settings": settings(run),

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
@@ -36,11 +37,18 @@ _ANCHOR_STARTS = (Start("heat", 20), Start("geodesic", 20), Start("cosine", 20))
 
 @dataclass(frozen=True)
 class KnownSpace:
-    """A space with the ids of its points, in order, and their classes where maps are fitted from these."""
+    """A space with the ids of its points, in order, and the labels of the dataset where maps are fitted from these."""
 
     space: SpectralSpace
     ids: Shaped[np.ndarray, " points"]
-    classes: Int[np.ndarray, " points"] | None
+    labels: Labels | None
+
+    @cached_property
+    def classes(self) -> Int[np.ndarray, " points"]:
+        """The class of each point; an id without one keeps only the maps of this space from being fitted."""
+        if self.labels is None:
+            raise ReasonError("missing_source", "found no labels, fits from labels need them: add them to the dataset")
+        return self.labels.of(self.ids)
 
 
 @dataclass(frozen=True)
@@ -96,7 +104,7 @@ class FittedScores:
         if self.knowledge.regime == "unsupervised":
             return fit_unsupervised(ours.space, theirs.space, effort=effort)
         if self.knowledge.regime == "labels":
-            first, second = _classes(ours), _classes(theirs)
+            first, second = ours.classes, theirs.classes
             if pairing is not None:
                 known = np.unique(second)
                 second = pairing.permutation(known)[np.searchsorted(known, second)]
@@ -129,7 +137,7 @@ class FittedScores:
             anchors = known_anchors(self.knowledge, ours.ids, theirs.ids)
             return anchors.source, anchors.target
         if self.knowledge.regime == "labels":
-            common = np.intersect1d(_classes(ours), _classes(theirs))
+            common = np.intersect1d(ours.classes, theirs.classes)
             return common, common
         return np.arange(1), np.arange(1)
 
@@ -141,7 +149,7 @@ class FittedScores:
             if self.knowledge.regime == "anchors":
                 functions = landmark_heat_descriptors(basis, things)
             elif self.knowledge.regime == "labels":
-                functions = label_descriptors(known.space.graph, _classes(known), classes=things)
+                functions = label_descriptors(known.space.graph, known.classes, classes=things)
             else:
                 functions = heat_signatures(basis)
             self._described[place] = describe(basis, unit_descriptors(basis, functions))
@@ -172,10 +180,4 @@ def read_known_space(
         basis = Basis(unit.read("eigenvalues"), unit.read("eigenvectors"), np.nan)
         ids = unit.read("ids")
     graph, _ = join_components(affinity_graph(neighbours, kernel=atlas.graph.kernel), rows, metric=atlas.graph.metric)
-    return KnownSpace(SpectralSpace(rows, neighbours, graph, basis), ids, None if labels is None else labels.of(ids))
-
-
-def _classes(known: KnownSpace) -> Int[np.ndarray, " points"]:
-    if known.classes is None:
-        raise ReasonError("missing_source", "found no labels, fits from labels need them: add them to the dataset")
-    return known.classes
+    return KnownSpace(SpectralSpace(rows, neighbours, graph, basis), ids, labels)

@@ -13,7 +13,7 @@ from lfm_tasks.spectral.distortion import source_distortion, target_distortion
 from lfm_tasks.spectral.full_map import full_map
 from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.contents import not_computed
-from lfm_tasks.stages.kept_pairs import SpacePair, kept_pairs, origin
+from lfm_tasks.stages.kept_pairs import SpacePair, kept_pairs
 from lfm_tasks.stages.knowledge import common_ids
 from lfm_tasks.stages.labels import labels_of, text_labels
 from lfm_tasks.stages.run import Failure, Run
@@ -26,7 +26,7 @@ from lfm_tasks.stores.units import Receipt, UnitStore
 
 # Pairs in a published chunk: copies of a model have equal maps, which compress away where they stand together.
 _CHUNK = 64
-# Keys of two bases, the lower one first, and where their map was grown; empty: the bases give it.
+# Keys of two bases, the lower one first, and the digest of what their map was grown by; empty: the bases give it.
 KeptKey = tuple[str, str, str]
 _MAP = "carries coefficients of functions from the source basis to the target basis"
 BasisOnIds = tuple[Basis, np.ndarray]
@@ -40,26 +40,27 @@ _DISTORTION = {
 
 @dataclass(frozen=True)
 class KeepJob:
-    """Pairs of bases whose maps are kept; all with the same two lists of ids."""
+    """Pairs of bases, all with the same two lists of ids, whose maps are kept; block and row of those grown before."""
 
     store: UnitStore
     key: str
     pairs: tuple[KeptKey, ...]
+    grown: Mapping[KeptKey, tuple[str, int]]
 
 
 @dataclass(frozen=True)
 class KeptPair:
-    """Two spaces whose map is kept, and where it was grown; empty: their bases give it, and the map back with it."""
+    """Two spaces whose map is kept, and what it was grown by; empty: their bases give it, and the map back with it."""
 
     source: BasedSpace
     target: BasedSpace
-    origin: str
+    grown_by: str
 
     @property
     def key(self) -> KeptKey:
         """How units name it."""
         first, second = sorted((self.source.key, self.target.key))
-        return first, second, self.origin
+        return first, second, self.grown_by
 
     @property
     def is_turned(self) -> bool:
@@ -81,7 +82,7 @@ class KeptMaps:
         if not self.pairs:
             return ()
         named = [
-            [*asdict(based.space).values(), based.key, pair.origin]
+            [*asdict(based.space).values(), based.key, pair.grown_by]
             for pair in self.pairs
             for based in (pair.source, pair.target)
         ]
@@ -126,7 +127,7 @@ class KeptMaps:
             "point": points.astype(object),
             "label": ("point", labels_of(points, text_labels(self.rows[dataset]))),
         }
-        grown = any(pair.origin for pair in pairs)
+        grown = any(pair.grown_by for pair in pairs)
         return xr.Dataset(variables, coordinates, {"map_back": "a fit of its own" if grown else "transpose"})
 
 
@@ -140,7 +141,12 @@ def keep_maps(
     ids = {based.key: based.ids for pair in pairs for based in (pair.source, pair.target)}
     wanted = {pair.key for pair in pairs}
     places = {pair: place for pair, place in _stored(run.store.receipts("kept_maps")) if pair in wanted}
-    jobs = list(_jobs(run.store, wanted - places.keys(), ids))
+    grown = {
+        pair.key: (place.block, place.row)
+        for pair in pairs
+        if pair.grown_by and (place := scored.place(pair.source, pair.target))
+    }
+    jobs = list(_jobs(run.store, wanted - places.keys(), ids, grown))
     run.announce("maps", 0, len(jobs))
     for done, (number, result) in enumerate(run.workers.run(store_maps, jobs), start=1):
         job = jobs[number]
@@ -162,10 +168,14 @@ def store_maps(job: KeepJob) -> None:
     for key in sorted({key for *pair, _ in job.pairs for key in pair}):
         with job.store.open("bases", key) as unit:
             bases[key] = Basis(unit.read("eigenvalues"), unit.read("eigenvectors"), np.nan), unit.read("ids")
+    grown = _grown_maps(job)
     maps, distortions, common = [], [], np.empty(0, dtype=str)
-    for first, second, grown in job.pairs:
-        find = _grown_map if grown else _known_map
-        functional_map, lost, missed, common = find(job.store, bases[first], bases[second], grown)
+    for first, second, grown_by in job.pairs:
+        if grown_by:
+            functional_map = grown[first, second, grown_by]
+            lost, missed, common = _distortions(functional_map, bases[first], bases[second])
+        else:
+            functional_map, lost, missed, common = _known_map(bases[first], bases[second])
         maps.append(functional_map)
         distortions.append((lost, missed))
     with job.store.commit("kept_maps", job.key) as unit_writer:
@@ -175,7 +185,7 @@ def store_maps(job: KeepJob) -> None:
         unit_writer.facts |= {"pairs": [list(pair) for pair in job.pairs]}
 
 
-def _known_map(store: UnitStore, source: BasisOnIds, target: BasisOnIds, _: str) -> MapOnPoints:
+def _known_map(source: BasisOnIds, target: BasisOnIds) -> MapOnPoints:
     """Return the map between points that are known by their ids, both distortions, and the ids."""
     (basis, ids), (other, other_ids) = source, target
     rows, other_rows, common = basis.eigenvectors, other.eigenvectors, ids
@@ -187,18 +197,29 @@ def _known_map(store: UnitStore, source: BasisOnIds, target: BasisOnIds, _: str)
     return functional_map, lost, target_distortion(functional_map, Basis(other.eigenvalues, other_rows, np.nan)), common
 
 
-def _grown_map(store: UnitStore, source: BasisOnIds, target: BasisOnIds, grown: str) -> MapOnPoints:
-    """Return the same of a map that lies with its scores; each basis is on all of its points, few may be common."""
+def _grown_maps(job: KeepJob) -> dict[KeptKey, np.ndarray]:
+    """Return the grown maps of a job, which lie with their scores; each block is read once."""
+    found: dict[KeptKey, np.ndarray] = {}
+    for block in sorted({block for block, _ in job.grown.values()}):
+        with job.store.open("scores", block) as unit:
+            maps = unit.read("maps")
+        found |= {pair: maps[row, 0].astype(np.float64) for pair, (own, row) in job.grown.items() if own == block}
+    return found
+
+
+def _distortions(
+    functional_map: np.ndarray, source: BasisOnIds, target: BasisOnIds
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return both distortions of a grown map on the common ids, and these: each basis is on all of its points."""
     (basis, ids), (other, other_ids) = source, target
-    block, _, row = grown.rpartition(":")
-    with store.open("scores", block) as unit:
-        functional_map = unit.read("maps")[int(row), 0].astype(np.float64)
     common, here, there = common_ids(ids, other_ids)
     lost = source_distortion(functional_map, basis)[here]
-    return functional_map, lost, target_distortion(functional_map, other)[there], common
+    return lost, target_distortion(functional_map, other)[there], common
 
 
-def _jobs(store: UnitStore, missing: Iterable[KeptKey], ids: Mapping[str, str]) -> Iterator[KeepJob]:
+def _jobs(
+    store: UnitStore, missing: Iterable[KeptKey], ids: Mapping[str, str], grown: Mapping[KeptKey, tuple[str, int]]
+) -> Iterator[KeepJob]:
     """Yield the missing pairs in blocks of up to 16 × 16 bases; in each, firsts have the same ids, and seconds."""
     missing = list(missing)
     keys = sorted({key for *pair, _ in missing for key in pair})
@@ -209,7 +230,8 @@ def _jobs(store: UnitStore, missing: Iterable[KeptKey], ids: Mapping[str, str]) 
 
     for _, block in groupby(sorted(missing, key=lambda pair: (block_of(pair), pair)), key=block_of):
         pairs = tuple(block)
-        yield KeepJob(store, digest({"kind": "kept_maps", "pairs": pairs}), pairs)
+        own = {pair: grown[pair] for pair in pairs if pair in grown}
+        yield KeepJob(store, digest({"kind": "kept_maps", "pairs": pairs}), pairs, own)
 
 
 def _stored(receipts: Iterable[Receipt]) -> Iterator[tuple[KeptKey, tuple[str, int]]]:
@@ -227,10 +249,10 @@ def _short(values: np.ndarray) -> np.ndarray:
 def _oriented(pair: SpacePair, scored: Scored) -> KeptPair:
     """Return a pair as it is published: a grown map leads from the lower key to the higher, the way it is stored."""
     source, target = pair
-    where = origin(scored, source, target)
-    if where and source.key > target.key:
+    grown_by = scored.grown_by(source, target)
+    if grown_by and source.key > target.key:
         source, target = target, source
-    return KeptPair(source, target, where)
+    return KeptPair(source, target, grown_by)
 
 
 def _failure(pairs: Iterable[KeptPair], job: KeepJob, trouble: Trouble) -> Failure:

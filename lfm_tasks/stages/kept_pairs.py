@@ -63,19 +63,9 @@ def _scored_pairs(
                 yield source, target, place
 
 
-def origin(scored: Scored, source: BasedSpace, target: BasedSpace) -> str:
-    """Return "block:row" of a map that was grown by ZoomOut; empty for one that the bases give."""
-    asked = scored.asked_of(source.space.dataset, source.key, target.key)
-    place = scored.place(source.space.dataset, source.key, target.key)
-    if asked is None or place is None or asked.knowledge.regime == "full":
-        return ""
-    return f"{place.block}:{place.row}" if asked.measures & MAP_SCORES.keys() else ""
-
-
 def _place(scored: Scored, source: BasedSpace, target: BasedSpace) -> PairScores | None:
     """Return where the scores of a pair lie that has a map: known points give it, or it was grown and is stored."""
-    asked = scored.asked_of(source.space.dataset, source.key, target.key)
-    place = scored.place(source.space.dataset, source.key, target.key)
+    asked, place = scored.asked_of(source, target), scored.place(source, target)
     if asked is None or place is None or place.refusal:
         return None
     if asked.knowledge.regime == "full" or not asked.measures & MAP_SCORES.keys():
@@ -96,7 +86,7 @@ def _most_alike(run: Run, zoo: Zoo, based: Mapping[Space, BasedSpace], scored: S
     best: dict[tuple[str, str, str], tuple[int, float, Space, Space]] = {}
     for source, target, place in _scored_pairs(zoo, based, scored):
         first, second = source.space, target.space
-        measures = scored.measures(first.dataset, source.key, target.key)
+        measures = scored.measures(source, target)
         name = next((name for name in of_maps if name in measures), None)
         if first.model == second.model or name is None:
             continue

@@ -68,8 +68,13 @@ def known_from(maps: MapsConfig, dataset: str, rows: DatasetRows, catalog: Catal
     ------
     ReasonError
         ``missing_source`` for labels that the dataset does not have, or a file that is not there; ``bad_ids`` for
-        what is no list of ids; ``few_anchors`` and ``bad_anchors`` for too few, or ids that the dataset lacks.
+        what is no list of ids; ``few_anchors`` and ``bad_anchors`` for too few, or ids that the dataset lacks;
+        ``too_few_points`` for samples that do not determine a map.
     """
+    n_eigenpairs = catalog.atlas.n_eigenpairs
+    if maps.regime != "full" and maps.refine == "zoomout" and maps.n_samples < n_eigenpairs:
+        found = f"found n_samples {maps.n_samples} and n_eigenpairs {n_eigenpairs}, needs as many samples"
+        raise ReasonError("too_few_points", f"{found}: raise n_samples, or lower n_eigenpairs")
     if maps.regime == "labels" and rows.labels is None:
         found = f"found regime labels, and no labels in the dataset {dataset}"
         raise ReasonError(
@@ -132,6 +137,11 @@ def common_ids(
     """
     common, of_first, of_second = np.intersect1d(first, second, assume_unique=True, return_indices=True)
     return common, of_first, of_second
+
+
+def same_ids(first: Shaped[np.ndarray, " some"], second: Shaped[np.ndarray, " others"]) -> bool:
+    """Return whether both lists are the same."""
+    return len(first) == len(second) and bool((first == second).all())
 
 
 def store_labels(store: UnitStore, labels: Mapping[str, Labels]) -> dict[str, str]:

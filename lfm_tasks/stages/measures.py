@@ -11,11 +11,12 @@ CONVENTIONS = {name: score.convention for name, score in MAP_SCORES.items()} | {
 }
 SYMMETRIC = frozenset({"overlap"} | {name for name, measure in MEASURES.items() if measure.is_symmetric})
 _EXACT = "exact moments of all permutations, Pearson III curve (permutations where groups or strata are given)"
+_FITTED = "; of fitted maps, random pairings of what is known instead"
 _DRAWN = "permutations, (1 + reached)/(1 + drawn); where fewer than 10 reach the score, Pearson III with their moments"
 P_VALUES = (
-    {name: _DRAWN if score.has_null else "none" for name, score in MAP_SCORES.items()}
+    {name: _DRAWN + _FITTED if score.has_null else "none" for name, score in MAP_SCORES.items()}
     | {name: _EXACT if measure.as_trace is not None else _DRAWN for name, measure in MEASURES.items()}
-    | {"overlap": _EXACT}
+    | {"overlap": _EXACT + _FITTED}
 )
 DISTANCES = frozenset(name for name, measure in MEASURES.items() if measure.kind == "distance")
 

@@ -42,9 +42,7 @@ def pair_entries(run: Run, found: Contents) -> Iterator[PairEntry]:
             if source.space.dataset != target.space.dataset:
                 continue
             names = (source.space.dataset, source.space.name, target.space.name)
-            pair = (min(source.key, target.key), max(source.key, target.key))
-            place = found.scored.place(source.space.dataset, *pair)
-            refusal = found.scored.refusal(source.space.dataset, *pair)
+            place, refusal = found.scored.place(source, target), found.scored.refusal(source, target)
             n_common, share = 0, np.nan
             if place is not None:
                 if place.block not in blocks:
@@ -58,8 +56,8 @@ def pair_entries(run: Run, found: Contents) -> Iterator[PairEntry]:
                 continue
             if place is None:
                 continue
-            own = found.scored.measures(source.space.dataset, *pair)
-            direction = 0 if source.key == pair[0] else 1
+            own = found.scored.measures(source, target)
+            direction = int(source.key > target.key)
             stored = block["values"][place.row, direction]
             values = missing.copy()
             values[[measures.index(name) for name in own]] = stored[[place.measures.index(name) for name in own]]
@@ -68,4 +66,6 @@ def pair_entries(run: Run, found: Contents) -> Iterator[PairEntry]:
             codes = dict.fromkeys(MAP_SCORES, "joined") if in_pieces else {}
             codes |= dict(place.codes)
             status = tuple(codes.get(name, "ok") for name in measures)
-            yield PairEntry(*names, status, n_common, share, values, block["diagnostics"][place.row, direction])
+            # Where only activations were to be compared, nobody asked what a map would be like.
+            diagnostics = block["diagnostics"][place.row, direction] if MAP_SCORES.keys() & set(own) else none
+            yield PairEntry(*names, status, n_common, share, values, diagnostics)

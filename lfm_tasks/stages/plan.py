@@ -28,7 +28,7 @@ def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
     designs = {dataset: design.key for dataset, design in zoo.designs.items()}
     labels = {dataset: own.key for dataset, own in zoo.labels.items()}
     settings = all_settings(catalog.atlas, asked, designs, labels)
-    wanted = scored_pairs(asked, settings)
+    wanted = set(scored_pairs(asked, settings, keys).values())
     n_scored = len(wanted & stored_pairs(store, set(settings.values())).keys())
     carried, n_unfitted = transfer_pairs(catalog, zoo.parts), 0
     if carried:

@@ -1,4 +1,4 @@
-"""Pairs that have no scores, by reason."""
+"""Pairs that have no scores, or none of the map that was to be fitted, by reason."""
 
 from dataclasses import dataclass, replace
 
@@ -19,15 +19,15 @@ class RefusedPairs:
 
 
 def refused_pairs(spaces: tuple[BasedSpace, ...], scored: Scored) -> tuple[RefusedPairs, ...]:
-    """Return the pairs without scores, by dataset and reason."""
-    if not scored.troubles and not any(place.refusal for place in scored.places.values()):
+    """Return the pairs without scores, or without a map that was to be fitted, by dataset and reason."""
+    if not scored.troubles and not any(place.refusal or place.unmapped for place in scored.places.values()):
         return ()
     found: dict[tuple[str, str], RefusedPairs] = {}
     for source in spaces:
         for target in spaces:
             if source.space.dataset != target.space.dataset or source.space == target.space:
                 continue
-            refusal = scored.refusal(source.space.dataset, source.key, target.key)
+            refusal = scored.refusal(source, target) or scored.unmapped(source, target)
             if refusal is None:
                 continue
             place = (source.space.dataset, refusal.reason)

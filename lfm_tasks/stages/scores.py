@@ -8,14 +8,16 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
-from lfm_tasks.config import AtlasConfig
-from lfm_tasks.stages.asked import Asked, BasePair, Scope, asked_pairs
+from lfm_tasks.config import AtlasConfig, NullConfig
+from lfm_tasks.spaces import Space
+from lfm_tasks.stages.asked import Asked, AskedPair, Scope, asked_pairs
 from lfm_tasks.stages.bases import BasedSpace
+from lfm_tasks.stages.blocks import BlockJob, ScoreSettings
 from lfm_tasks.stages.designs import store_designs
 from lfm_tasks.stages.knowledge import EVERY_POINT, Knowledge, store_labels
 from lfm_tasks.stages.map_scores import MAP_SCORES
 from lfm_tasks.stages.run import Run
-from lfm_tasks.stages.score_blocks import BlockJob, ScoreSettings, store_block
+from lfm_tasks.stages.score_blocks import store_block
 from lfm_tasks.stages.validate import Zoo
 from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.digests import digest
@@ -25,13 +27,13 @@ from lfm_tasks.stores.units import Receipt, UnitStore
 BLOCK_SIDE = 16
 # Settings of the scores, lower and higher key of the two bases.
 ScoredPair = tuple[ScoreSettings, str, str]
-_NO_SETTINGS = ScoreSettings("", ())
 
 
 @dataclass(frozen=True)
 class PairScores:
     """Where the scores of a pair of bases lie: key of the block, row in it; ``refusal``: why there are none.
 
+    ``unmapped``: why no map could be fitted; measures of activations have their scores all the same.
     ``measures`` are those of the block, in its order, perhaps more than are asked for.
     ``codes`` are (measure, reason) of single measures that have no value, or one with a reservation.
     """
@@ -40,49 +42,70 @@ class PairScores:
     row: int
     measures: tuple[str, ...]
     refusal: Trouble | None = None
+    unmapped: Trouble | None = None
     codes: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of all pairs: (settings, lower key, higher key) → their place, or what kept them from being made.
+    """Scores of all pairs of bases: their place, or what kept them from being made; which are those of two spaces.
 
     Settings differ between datasets that resample their rows in different ways.
     """
 
     places: Mapping[ScoredPair, PairScores]
     troubles: Mapping[ScoredPair, Trouble]
-    settings: Mapping[tuple[str, Asked], ScoreSettings]
-    asked: Mapping[BasePair, Asked]
+    pairs: Mapping[AskedPair, ScoredPair]
+    asked: Mapping[AskedPair, Asked]
 
     @property
     def n_not_computed(self) -> int:
         """How many pairs of bases were asked for and not yet tried."""
-        return len(scored_pairs(self.asked, self.settings) - self.places.keys() - self.troubles.keys())
+        return len(set(self.pairs.values()) - self.places.keys() - self.troubles.keys())
 
-    def measures(self, dataset: str, first: str, second: str) -> tuple[str, ...]:
-        """Return the measures asked of two bases, in order; none: not asked."""
-        asked = self.asked_of(dataset, first, second)
+    @property
+    def settings(self) -> list[ScoreSettings]:
+        """The settings that there are, in order."""
+        return sorted({settings for settings, *_ in self.pairs.values()})
+
+    def measures(self, first: BasedSpace, second: BasedSpace) -> tuple[str, ...]:
+        """Return the measures asked of two spaces, in order; none: not asked."""
+        asked = self.asked_of(first, second)
         return () if asked is None else tuple(sorted(asked.measures))
 
-    def asked_of(self, dataset: str, first: str, second: str) -> Asked | None:
-        """Return what is asked of two bases, in any order; None: nothing."""
-        return self.asked.get((dataset, min(first, second), max(first, second)))
+    def asked_of(self, first: BasedSpace, second: BasedSpace) -> Asked | None:
+        """Return what is asked of two spaces, in any order; None: nothing."""
+        return self.asked.get(_in_order(first, second))
 
-    def place(self, dataset: str, first: str, second: str) -> PairScores | None:
-        """Return where the scores of two bases lie, in any order; None for a pair that is not computed."""
-        return self.places.get(self._pair(dataset, first, second))
+    def place(self, first: BasedSpace, second: BasedSpace) -> PairScores | None:
+        """Return where the scores of two spaces lie, in any order; None for a pair that is not computed."""
+        pair = self.pairs.get(_in_order(first, second))
+        return None if pair is None else self.places.get(pair)
 
-    def refusal(self, dataset: str, first: str, second: str) -> Trouble | None:
-        """Return why two bases that were asked for have no scores; None if they have, or are not computed."""
-        pair = self._pair(dataset, first, second)
+    def refusal(self, first: BasedSpace, second: BasedSpace) -> Trouble | None:
+        """Return why two spaces that were asked for have no scores; None if they have, or are not computed."""
+        pair = self.pairs.get(_in_order(first, second))
+        if pair is None:
+            return None
         place = self.places.get(pair)
         return self.troubles.get(pair) or (None if place is None else place.refusal)
 
-    def _pair(self, dataset: str, first: str, second: str) -> ScoredPair:
-        lower, higher = min(first, second), max(first, second)
-        asked = self.asked.get((dataset, lower, higher))
-        return (_NO_SETTINGS if asked is None else self.settings[dataset, asked]), lower, higher
+    def unmapped(self, first: BasedSpace, second: BasedSpace) -> Trouble | None:
+        """Return why no map of two spaces could be fitted that was asked for; None if there is one."""
+        asked, place = self.asked_of(first, second), self.place(first, second)
+        return place.unmapped if asked and place and asked.measures & MAP_SCORES.keys() else None
+
+    def grown_by(self, first: BasedSpace, second: BasedSpace) -> str:
+        """Return the digest of what the map of two spaces was grown by; empty: it is not kept with their scores."""
+        asked, place = self.asked_of(first, second), self.place(first, second)
+        if asked is None or place is None or not asked.measures & MAP_SCORES.keys():
+            return ""
+        knows_little = asked.knowledge.regime != "full" and asked.knowledge.refine == "zoomout"
+        return self.pairs[_in_order(first, second)][0].rest if knows_little else ""
+
+
+def _in_order(first: BasedSpace, second: BasedSpace) -> AskedPair:
+    return (first.space, second.space) if first.space < second.space else (second.space, first.space)
 
 
 def score_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Scored:
@@ -91,16 +114,15 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Scored:
     keys = {based.space: based.key for based in spaces}
     asked = asked_pairs(zoo.parts, keys)
     settings = all_settings(run.catalog.atlas, asked, designs, labels)
+    pairs = scored_pairs(asked, settings, keys)
     places = stored_pairs(run.store, set(settings.values()))
-    everything = scored_pairs(asked, settings)
-    wanted = everything
+    everything = wanted = set(pairs.values())
     if run.scope != Scope():
-        now = asked_pairs(zoo.parts, keys, run.scope)
-        wanted = scored_pairs({pair: asked[pair] for pair in now}, settings)
+        wanted = {pairs[pair] for pair in asked_pairs(zoo.parts, keys, run.scope)}
     activations = {based.key: based.activations for based in spaces}
     ways = {
-        wanted: Way(_maps_from(wish), designs.get(dataset, ""), labels.get(dataset, ""))
-        for (dataset, wish), wanted in settings.items()
+        own: Way(_maps_from(wish), designs.get(dataset, ""), labels.get(dataset, ""))
+        for (dataset, wish), own in settings.items()
     }
     jobs = list(block_jobs(run, sorted(wanted - places.keys()), activations, ways))
     troubles: dict[ScoredPair, Trouble] = {}
@@ -114,7 +136,7 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Scored:
         run.announce("scores", done, len(jobs))
     n_new = sum(len(job.pairs) for job in jobs) - len(troubles)
     run.tally.count("scores", n_new, len(wanted) - n_new - len(troubles))
-    return Scored({pair: places[pair] for pair in everything if pair in places}, troubles, settings, asked)
+    return Scored({pair: places[pair] for pair in everything if pair in places}, troubles, pairs, asked)
 
 
 @dataclass(frozen=True)
@@ -127,10 +149,10 @@ class Way:
 
 
 def all_settings(
-    atlas: AtlasConfig, asked: Mapping[BasePair, Asked], designs: Mapping[str, str], labels: Mapping[str, str]
+    atlas: AtlasConfig, asked: Mapping[AskedPair, Asked], designs: Mapping[str, str], labels: Mapping[str, str]
 ) -> dict[tuple[str, Asked], ScoreSettings]:
     """Return the settings of every dataset and wish that pairs are asked for by."""
-    kinds = {(dataset, wish) for (dataset, _, _), wish in asked.items()}
+    kinds = {(space.dataset, wish) for (space, _), wish in asked.items()}
     return {
         (dataset, wish): score_settings(atlas, wish, designs.get(dataset, ""), labels.get(dataset, ""))
         for dataset, wish in kinds
@@ -138,10 +160,14 @@ def all_settings(
 
 
 def scored_pairs(
-    asked: Mapping[BasePair, Asked], settings: Mapping[tuple[str, Asked], ScoreSettings]
-) -> set[ScoredPair]:
-    """Return the pairs as blocks name them."""
-    return {(settings[dataset, wish], first, second) for (dataset, first, second), wish in asked.items()}
+    asked: Mapping[AskedPair, Asked], settings: Mapping[tuple[str, Asked], ScoreSettings], keys: Mapping[Space, str]
+) -> dict[AskedPair, ScoredPair]:
+    """Return the pairs as blocks name them: by the keys of their bases."""
+    found = {}
+    for (source, target), wish in asked.items():
+        first, second = keys[source], keys[target]
+        found[source, target] = (settings[source.dataset, wish], min(first, second), max(first, second))
+    return found
 
 
 def _maps_from(asked: Asked) -> Knowledge:
@@ -163,13 +189,19 @@ def score_settings(atlas: AtlasConfig, asked: Asked, design: str, labels: str) -
             "maps": maps.ingredients(),
             "labels": labels if maps.regime == "labels" else "",
             "graph": [] if maps.regime == "full" else [atlas.graph.metric, atlas.graph.kernel],
-            "null": atlas.null.model_dump(),
+            "null": _null(atlas.null, maps),
             "intervals": atlas.intervals.model_dump(),
             "min_overlap": atlas.min_overlap,
             "design": design,
         }
     )
     return ScoreSettings(rest, tuple(sorted(asked.measures)))
+
+
+def _null(null: NullConfig, maps: Knowledge) -> dict[str, int]:
+    """Return what chance is sampled by: only maps that are grown from something known are grown from random pairs."""
+    is_grown = maps.regime in ("anchors", "labels") and maps.refine == "zoomout"
+    return null.model_dump(exclude=set() if is_grown else {"n_refined"})
 
 
 def stored_pairs(store: UnitStore, settings: Collection[ScoreSettings]) -> dict[ScoredPair, PairScores]:
@@ -185,13 +217,17 @@ def stored_pairs(store: UnitStore, settings: Collection[ScoreSettings]) -> dict[
 
 def _block_places(receipt: Receipt, settings: ScoreSettings) -> dict[ScoredPair, PairScores]:
     """Return the places of a block's pairs, as pairs under settings that those of the block hold."""
-    refusals = {row: Trouble(*why) for row, *why in receipt.facts["refusals"]}
+    refusals, unmapped = (
+        {row: Trouble(*why) for row, *why in receipt.facts.get(name, ())} for name in ("refusals", "unmapped")
+    )
     codes: dict[int, list[tuple[str, str]]] = {}
     for row, measure, reason in receipt.facts["codes"]:
         codes.setdefault(row, []).append((measure, reason))
     held = ScoreSettings.of(receipt).measures
     return {
-        (settings, first, second): PairScores(receipt.key, row, held, refusals.get(row), tuple(codes.get(row, ())))
+        (settings, first, second): PairScores(
+            receipt.key, row, held, refusals.get(row), unmapped.get(row), tuple(codes.get(row, ()))
+        )
         for row, (first, second) in enumerate(receipt.facts["pairs"])
     }
 

@@ -49,10 +49,14 @@ class TransferPair:
 
 @dataclass(frozen=True)
 class Transfers:
-    """The section ``transfers/<dataset>``: for each pair the unit of its map, or what kept it from being fitted."""
+    """The section ``transfers/<dataset>``: for each pair the unit of its map, or what kept it from being fitted.
+
+    ``n_not_computed``: how many pairs no run has tried yet.
+    """
 
     units: tuple[tuple[TransferPair, str], ...] = ()
     troubles: Mapping[TransferPair, Trouble] = field(default_factory=dict)
+    n_not_computed: int = 0
 
     @property
     def keys(self) -> tuple[str, ...]:
@@ -98,6 +102,7 @@ def fit_transfers(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Transfe
     return Transfers(
         tuple((pair, job.key) for pair, job in jobs if job.key not in troubles and job.key not in left_out),
         {pair: troubles[job.key] for pair, job in jobs if job.key in troubles},
+        sum(job.key in left_out for _, job in jobs),
     )
 
 

@@ -70,6 +70,31 @@ def test_show__is_a_catalog_that_says_the_same(
     assert "here/ids.npy" in shown
 
 
+MAPS = """
+comparisons:
+  closed: {sources: one, targets: two, maps: {regime: anchors, anchors: {ids: {path: a.txt}}, refine: none}}
+  mask: {sources: one, targets: two, maps: {regime: labels, refine: none, mask: commutativity}}
+  drawn: {sources: one, targets: two, maps: {regime: anchors, anchors: {count: 5, seed: 2}, n_samples: 70}}
+  known: {sources: one, targets: two, maps: {regime: full}}
+atlas: {maps: {regime: unsupervised, n_samples: 60}, collection: null, null: {n_refined: 3}, keep_maps: none}
+"""
+
+
+def test_show__keeps_every_setting_of_maps_and_what_is_switched_off(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path.write_text(CATALOG[: CATALOG.index("comparisons:")] + MAPS)
+    before = read_catalog(path)
+
+    app(["catalog", "show", str(path)], result_action="return_value")
+
+    path.write_text(capsys.readouterr().out)
+    after = read_catalog(path)
+    assert after.atlas == before.atlas
+    assert after.atlas.collection is None
+    assert after.comparisons == before.comparisons
+
+
 def test_show__of_the_shipped_catalog_fits_the_schema(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     app(["catalog", "show", str(SHIPPED)], result_action="return_value")
     (tmp_path / "shown.yaml").write_text(capsys.readouterr().out)

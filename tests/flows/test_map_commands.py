@@ -112,6 +112,7 @@ def test_maps__lists_names(folder: Path, tmp_path: Path, capsys: pytest.CaptureF
         (("model0", TARGET), "found no space 'model0', needs model/layer with a layer that the catalog chooses"),
         (("model0/layr0", TARGET), "did you mean 'model0/layer0'"),
         ((SOURCE, TARGET, "--n-anchors", "2"), "found --n-anchors 2, needs at least 3"),
+        ((SOURCE, TARGET, "--seed", "-1"), "found --seed -1, needs a whole number from 0 on"),
         ((SOURCE, TARGET, "--n-anchors", "121"), "found 120 common ids, and 121 anchors were asked for: ask for fewer"),
         ((SOURCE, TARGET, "--anchors", "no.txt"), "no.txt: no such file"),
         ((SOURCE, TARGET, "--anchors", "a.txt", "--n-anchors", "5"), "found --n-anchors beside --anchors, needs one"),

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import xarray as xr
 
@@ -155,11 +156,17 @@ def test_too_few_common_anchors__are_told_for_the_measures_of_maps_alone(
     maps = {"regime": "anchors", "anchors": {"ids": {"path": "anchors.txt"}}}
     folder = write_zoo(tmp_path, models, **{**SMALL, "maps": maps, "measures": ["lfm", "cka_linear"]})
     (folder / "anchors.txt").write_text("point-0000\npoint-0001\n")
-    build(folder)
+    outcome = build(folder)
 
     found = pair(folder, "first", "turned")
     assert STATUS[int(found["status"].sel(measure="lfm"))] == "few_anchors"
     assert np.isfinite(float(found["score"].sel(measure="cka_linear")))
+    (told,) = outcome.refused
+    assert (told.reason, told.count) == ("few_anchors", 2)
+    assert told.message.startswith("found 1 anchors that are in both spaces, needs at least 2")
+    assert "found 1 anchors that are in both spaces" in (folder / "atlas" / "report.html").read_text()
+    rows = pyarrow.parquet.read_table(folder / "atlas" / "edges.parquet").to_pylist()
+    assert {row["status"] for row in rows if row["measure"] == "lfm"} == {"few_anchors"}
 
 
 def test_other_anchors__cost_the_pairs_that_are_fitted_from_them(tmp_path: Path, write_zoo: Any, build: Any) -> None:
@@ -234,6 +241,7 @@ def test_capped_overlap__is_overlap_where_no_singular_value_is_above_one() -> No
         ({"regime": "anchors", "anchors": {"count": 1}}, "count"),
         ({"regime": "full", "refine": "none"}, "found refine beside regime full, which fits nothing"),
         ({"regime": "labels", "refine": "none", "n_samples": 50}, "found n_samples beside refine none"),
+        ({"regime": "labels", "mask": "commutativity"}, "found mask beside refine zoomout, which has none"),
         ({"regime": "anchor"}, "anchor"),
         ({"regime": "anchors", "anchors": {"count": 5}, "maks": "resolvent"}, "did you mean 'mask'"),
     ],
@@ -265,6 +273,22 @@ def test_anchor_files__are_refused_before_work_starts(
     (problem,) = problems(folder)
     assert problem.startswith("atlas.maps: ")
     assert message in problem
+
+
+def test_samples__are_as_many_as_eigenpairs(tmp_path: Path, write_zoo: Any) -> None:
+    folder = zoo(tmp_path, write_zoo, maps=ANCHORS | {"n_samples": 24})
+    assert problems(folder) == [
+        "atlas.maps: found n_samples 24 and n_eigenpairs 25, needs as many samples: raise n_samples, or lower "
+        "n_eigenpairs"
+    ]
+
+
+@pytest.mark.parametrize("start", ["", "\ufeff"])
+def test_anchor_files__of_windows_are_read(tmp_path: Path, write_zoo: Any, start: str) -> None:
+    folder = zoo(tmp_path, write_zoo, maps={"regime": "anchors", "anchors": {"ids": {"path": "anchors.txt"}}})
+    (folder / "anchors.txt").write_bytes((start + "point-0007\r\npoint-0001\r\n").encode())
+    found = validate_catalog(read_catalog(folder / "data_catalog.yaml"), lambda *_: None)
+    assert found.parts[0].knowledge.anchor_ids == ("point-0001", "point-0007")
 
 
 def test_maps__from_labels_need_labels_and_a_pair_has_one_map(tmp_path: Path, write_zoo: Any) -> None:

@@ -1,0 +1,91 @@
+"""One block of pairs, as it is scored: what to score it by, and what it comes to."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from lfm_tasks.config import AtlasConfig
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.stages.designs import Design, Resampling, resampling
+from lfm_tasks.stages.knowledge import Knowledge
+from lfm_tasks.stores.digests import ids_digest
+from lfm_tasks.stores.units import Receipt, UnitStore
+
+
+class ScoreSettings(NamedTuple):
+    """Everything but the two bases that decides scores: the measures, in order, and a digest of all the rest.
+
+    No measure changes what another one gives: scores under the same rest and more measures hold these, too.
+    """
+
+    rest: str
+    measures: tuple[str, ...]
+
+    @classmethod
+    def of(cls, receipt: Receipt) -> "ScoreSettings":
+        """Return those of a stored block; of one that an older version made, none."""
+        rest, measures = receipt.facts.get("scored_by", ("", ()))
+        return cls(rest, tuple(measures))
+
+    def hold(self, wanted: "ScoreSettings") -> bool:
+        """Return whether scores under these settings hold all that is wanted."""
+        return self.rest == wanted.rest and set(wanted.measures) <= set(self.measures)
+
+
+@dataclass(frozen=True)
+class BlockJob:
+    """Pairs of bases (keys, each pair in ascending order) to score together; of each base, its activations' unit.
+
+    ``knowledge``: from what their maps are fitted. ``design``, ``labels``: the units that say how their rows are
+    resampled and of which class they are, or empty.
+    """
+
+    store: UnitStore
+    key: str
+    settings: ScoreSettings
+    pairs: tuple[tuple[str, str], ...]
+    atlas: AtlasConfig
+    activations: Mapping[str, str]
+    knowledge: Knowledge
+    design: str
+    labels: str
+
+
+@dataclass(frozen=True)
+class BlockScores:
+    """What a block's pairs come to, filled pair by pair; ``of_maps`` are the columns of the measures of maps.
+
+    ``refusals``: why pairs have no scores at all; ``unmapped``: why no map could be fitted, other measures or not.
+    """
+
+    values: Float[np.ndarray, "pairs 2 measures statistics"]
+    diagnostics: Float[np.ndarray, "pairs 2 diagnostics"]
+    n_common: Int[np.ndarray, " pairs"]
+    of_maps: Mapping[str, int]
+    maps: dict[tuple[int, int], Float[np.ndarray, "target source"]] = field(default_factory=dict)
+    refusals: dict[int, ReasonError] = field(default_factory=dict)
+    unmapped: dict[int, ReasonError] = field(default_factory=dict)
+    codes: dict[tuple[int, int], str] = field(default_factory=dict)
+
+    @property
+    def columns(self) -> list[int]:
+        """The columns of the measures of maps."""
+        return list(self.of_maps.values())
+
+
+class Resamplings:
+    """The resampling of each list of ids in a block, made once."""
+
+    def __init__(self, design: Design | None, atlas: AtlasConfig) -> None:
+        self._design, self._atlas = design, atlas
+        self._known: dict[str, Resampling] = {}
+
+    def of(self, ids: np.ndarray) -> Resampling:
+        """Return that of these ids."""
+        key = ids_digest(ids)
+        if key not in self._known:
+            self._known[key] = resampling(ids, self._design, self._atlas)
+        return self._known[key]
