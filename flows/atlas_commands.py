@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from flows.console import OK, USAGE, complain, say
+from flows.console import OK, USAGE, complain, is_file_to_write, say
 from flows.tables import as_json, print_tables, visible
 
 if TYPE_CHECKING:
@@ -94,6 +94,8 @@ def export(
         return USAGE
     if format in ("csv", "graphml") and points_of is not None:
         complain(f"found --points-of with --format {format}, needs projector or embedding-atlas")
+        return USAGE
+    if format != "projector" and not is_file_to_write(output):
         return USAGE
     with opened(atlas) as found:
         if format == "csv":

@@ -19,6 +19,7 @@ from flows.console import (
     CatalogPath,
     TrustCode,
     complain,
+    is_file_to_write,
     read_or_leave,
     say,
 )
@@ -142,10 +143,13 @@ def report(
     """Draw the report of a published atlas once more."""
     from lfm_tasks.stages.report import render_report
     from lfm_tasks.stores.atlas_files import read_groups
+    from lfm_tasks.stores.durable import write_durably
 
+    if not is_file_to_write(output):
+        return USAGE
     with opened(atlas) as found:
         page = render_report(found.scores.load(), dict(found.summary), read_groups(atlas))
-    output.write_text(page, encoding="utf-8")
+    write_durably(output, page.encode())
     say(f"wrote {output}")
     return OK
 
@@ -173,8 +177,11 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         complain("stopped; what was finished is kept, the next run goes on from there")
         code = 128 + signal.SIGINT
+    except PermissionError as error:
+        complain(f"{error.filename}: permission denied: choose a place that you may write to, or change its rights")
+        code = CRASH
     except (OSError, RuntimeError) as error:
-        # Full disk, lost rights, a busy store: the message says it, a traceback would hide it.
+        # Full disk, a busy store: the message says it, a traceback would hide it.
         complain(f"{type(error).__name__}: {error}")
         code = CRASH
     sys.stdout.flush()

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 OK, CRASH, USAGE, LIMIT_BROKEN, SOME_FAILED = 0, 1, 2, 3, 4
 
-CatalogPath = Annotated[Path, Parameter(help="The catalog: a YAML file (data_catalog.yaml in this folder).")]
+CatalogPath = Annotated[Path, Parameter(alias="-c", help="The catalog: a YAML file.")]
 TrustCode = Annotated[bool, Parameter(help="Run the factories that the catalog names: they are code.", negative="")]
 DEFAULT_CATALOG = Path("data_catalog.yaml")
 
@@ -31,6 +31,14 @@ def read_or_leave(path: Path, trust_code: bool = False) -> "Catalog":
             complain(f"{path}: {problem}")
         sys.exit(USAGE)
     return catalog
+
+
+def is_file_to_write(path: Path) -> bool:
+    """Whether ``path`` can be a file; if it is a folder, say so."""
+    if path.is_dir():
+        complain(f"{path}: found a folder, needs a file to write: give its name, too")
+        return False
+    return True
 
 
 def say(text: str) -> None:

@@ -51,8 +51,14 @@ def serve(
     home = settings.root / settings.atlas.store / "prefect"
     with prefect_server(home, with_schedules=True) as address:
         wait_until_ready(address)
+        from flows.deploying import check_cron
         from flows.serving import run_on_schedule
 
+        try:
+            check_cron(cron)
+        except ValueError as error:
+            complain(str(error))
+            return USAGE
         say(f"audits of {catalog} at {cron!r} (UTC); server: {address}; Ctrl+C stops both")
         run_on_schedule(name or path.parent.name, cron, {"catalog": str(path), "trust_code": trust_code})
     return OK

@@ -10,6 +10,7 @@ from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from ruamel.yaml import YAML
@@ -33,6 +34,7 @@ class Deployment:
 
 def register(deployment: Deployment, files: Path) -> None:
     """Register everything, in the place of what is there; ``files``: folder of prefect.yaml and automations.yaml."""
+    check_cron(deployment.cron)
     with get_client(sync_client=True) as client:
         with suppress(ObjectAlreadyExists):  # of whatever type: its owner knows
             client.create_work_pool(WorkPoolCreate(name=deployment.pool, type="process"))
@@ -44,6 +46,15 @@ def register(deployment: Deployment, files: Path) -> None:
             for former in client.read_automations_by_name(content["name"]):
                 client.delete_automation(former.id)
             client.create_automation(AutomationCore.model_validate(content))
+
+
+def check_cron(cron: str) -> None:
+    """Raise ValueError if ``cron`` is no time that Prefect understands."""
+    try:
+        CronSchedule(cron=cron)
+    except ValueError as error:
+        needs = "minute, hour, day, month and weekday, such as '17 2 * * *'"
+        raise ValueError(f"found --cron {cron!r}, needs {needs}") from error
 
 
 def _deploy(deployment: Deployment, file: Path) -> None:

@@ -7,9 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from flows.console import DEFAULT_CATALOG, OK, USAGE, TrustCode, complain, read_or_leave, say
-
-Catalog = Annotated[Path, Parameter(alias="-c", help="The catalog: a YAML file (data_catalog.yaml in this folder).")]
+from flows.console import DEFAULT_CATALOG, OK, USAGE, CatalogPath, TrustCode, complain, read_or_leave, say
 
 
 def add_map_commands(app: App) -> None:
@@ -23,7 +21,7 @@ def fit_map(
     source: Annotated[str, Parameter(help="The space to carry from: model/layer.")],
     target: Annotated[str, Parameter(help="The space to carry into: model/layer.")],
     *,
-    catalog: Catalog = DEFAULT_CATALOG,
+    catalog: CatalogPath = DEFAULT_CATALOG,
     regime: Annotated[
         Literal["anchors", "labels", "unsupervised", "full"],
         Parameter(help="What is known: a few points, their classes, nothing, or every point."),
@@ -66,7 +64,7 @@ def fit_map(
     return USAGE if trouble else OK
 
 
-def list_maps(*, catalog: Catalog = DEFAULT_CATALOG) -> int:
+def list_maps(*, catalog: CatalogPath = DEFAULT_CATALOG) -> int:
     """List the maps that have names."""
     settings = read_or_leave(catalog)
     from lfm_tasks.stages.map_tables import listed
@@ -83,7 +81,7 @@ def transfer(
     input: Annotated[str, Parameter(help="Rows in the source's coordinates: .npy, .safetensors#key, .npz#key.")],
     output: Annotated[Path, Parameter(help="A .npy to write: the rows in the target's coordinates.")],
     *,
-    catalog: Catalog = DEFAULT_CATALOG,
+    catalog: CatalogPath = DEFAULT_CATALOG,
     force: Annotated[bool, Parameter(help="Overwrite the output if it exists.", negative="")] = False,
 ) -> int:
     """Carry the rows of a file through a map, in chunks."""

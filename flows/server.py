@@ -81,9 +81,11 @@ def _start(home: Path, port: int, with_schedules: bool) -> subprocess.Popen[byte
     if not with_schedules:
         environment["PREFECT__SERVER_EPHEMERAL"] = "1"  # Prefect's lean form: no scheduler, no automations
     with (home / "server.log").open("ab") as log:
+        # A group of its own: Ctrl+C goes to all of the terminal's, and the run has to tell the server how it ended.
         return subprocess.Popen(  # noqa: S603 - our own interpreter
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, preexec_fn=_die_with_parent
-        )
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, process_group=0,
+            preexec_fn=_die_with_parent,
+        )  # fmt: skip
 
 
 def _die_with_parent() -> None:

@@ -58,12 +58,12 @@ def _high_is_alike(cells: xr.Dataset, measure: str) -> np.ndarray:
 
 
 def _ranked(names: list[str], values: dict[str, float]) -> list[dict[str, Any]]:
-    # Rounded, so that equals stand in the order of their names and not of their last bits.
+    # Rounded, so that equals stand in the order of their names and not of their last bits; none is ahead of the other.
     known = [name for name in names if np.isfinite(values[name])]
     known.sort(key=lambda name: (-round(float(values[name]), 6), name))
     rows = []
     for name, behind in zip_longest(known, known[1:]):
-        margin = None if behind is None else float(values[name] - values[behind])
+        margin = None if behind is None else max(0.0, float(values[name] - values[behind]))
         rows.append({"name": name, "value": float(values[name]), "margin": margin})
     return rows
 

@@ -129,7 +129,7 @@ def nearest(path: Path) -> str:
     """Return how a message goes on after "no such file": what lies nearest, or that nothing does."""
     if not path.parent.is_dir():
         return f"; there is no folder {path.parent.name or str(path.parent)!r} either"
-    present = sorted(entry.name for entry in path.parent.iterdir())
+    present = sorted(entry.name for entry in path.parent.iterdir() if not entry.name.startswith("."))
     return did_you_mean(path.name, present) if present else "; the folder is empty"
 
 

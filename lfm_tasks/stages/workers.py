@@ -5,6 +5,7 @@ with nothing to do starts none.
 """
 
 import logging
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
@@ -30,6 +31,7 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.worker.memory.spill": 0.7,
     "distributed.worker.memory.pause": 0.8,
     "distributed.worker.memory.terminate": 0.95,
+    "distributed.worker.preload": [__name__],
     "distributed.nanny.pre-spawn-environ": _THREADS | {"MALLOC_TRIM_THRESHOLD_": "65536"},
     # No dashboard: nothing listens that nobody asked for.
     "distributed.scheduler.http.routes": [],
@@ -141,6 +143,11 @@ class LocalDask:
                 silence_logs=logging.ERROR,
             )
         return self._cluster
+
+
+def dask_setup(worker: object) -> None:
+    """Leave Ctrl+C, which a terminal sends to every process, to the run: it stops its workers. Dask calls this."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def _result(future: Any) -> Any:

@@ -21,6 +21,9 @@ def write_durably(path: Path, content: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        raise OSError(error.errno, error.strerror, str(path)) from error  # the name that was asked for
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

@@ -203,6 +203,20 @@ def test_export__refuses_what_does_not_fit(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "command", [("export", "--format", "csv"), ("export", "--format", "embedding-atlas"), ("report", "--output")]
+)
+def test_folder_where_a_file_is_to_be_written__is_told(
+    command: tuple[str, ...], folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *options = command
+    arguments = [tmp_path, *options] if name == "export" else [*options, tmp_path]
+
+    assert called(name, folder / "atlas", *arguments) == 2
+    assert "found a folder, needs a file to write: give its name, too" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 def test_tables__show_names_as_text_only(capsys: pytest.CaptureFixture[str]) -> None:
     name = "[bold red]a[/] \x1b[2J\x9b31m\u202eevil\u2028"
     print_tables([Table("t", name, [{name: name, "number": 0.5}])])

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from flows import cli
 from flows.cli import app
 from lfm_tasks import __version__
 
@@ -44,6 +45,25 @@ def test_unknown_option__is_2_and_names_the_nearest(tmp_path: Path) -> None:
 
     assert refused.returncode == 2
     assert "--no-prefect" in refused.stderr + refused.stdout
+
+
+def test_lost_rights__are_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def refused(**_: object) -> None:
+        raise PermissionError(13, "Permission denied", "there/x.csv")
+
+    monkeypatch.setattr(cli, "app", refused)
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+
+    with pytest.raises(SystemExit, match=r"^1$"):
+        cli.main()
+    assert "there/x.csv: permission denied: choose a place that you may write to" in capsys.readouterr().err
+
+
+def test_catalog__may_be_named_by_an_option_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("run", "plan", "validate", "prune", "maps"):
+        with pytest.raises(SystemExit, match=r"^2$"):
+            app([command, "-c", str(tmp_path / "mine.yaml")], result_action="return_value")
+        assert "mine.yaml: cannot be read" in capsys.readouterr().err
 
 
 def test_run_without_a_catalog__says_how_to_get_one(tmp_path: Path) -> None:

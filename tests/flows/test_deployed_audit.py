@@ -251,3 +251,18 @@ def test_deploy_without_a_server__says_what_to_do(zoo: Path) -> None:
 
     assert refused.returncode == 2
     assert "found no PREFECT_API_URL, needs the address of a server" in refused.stderr
+
+
+def test_serve_at_a_time_that_is_none__says_what_to_do(zoo: Path) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+
+    refused = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "serve", "data_catalog.yaml", "--cron", "at night"],
+        cwd=zoo, env=environment, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+
+    assert refused.returncode == 2, refused.stderr
+    assert "found --cron 'at night', needs minute, hour, day, month and weekday" in refused.stderr
+    assert "Traceback" not in refused.stderr
+    assert nobody_left(zoo)

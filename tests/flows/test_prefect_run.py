@@ -18,7 +18,7 @@ def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "run", str(folder / "data_catalog.yaml"), *options],
         cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        preexec_fn=_hear_interrupts,
+        preexec_fn=_hear_interrupts, process_group=0,
     )  # fmt: skip
 
 
@@ -94,9 +94,21 @@ def test_run__by_prefect_and_dask_gives_the_same_bytes_and_leaves_nobody_behind(
     assert "nothing to compute: the atlas is up to date" in out
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def interrupt_all(run: subprocess.Popen[str]) -> None:
+    """Do what a terminal does on Ctrl+C."""
+    os.killpg(run.pid, signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    ("stop", "code"),
+    [
+        (lambda run: run.send_signal(signal.SIGTERM), 143),
+        (lambda run: run.send_signal(signal.SIGINT), 130),
+        (interrupt_all, 130),
+    ],
+)
 def test_run_that_is_stopped__leaves_with_its_code_and_goes_on_later(
-    number: signal.Signals,
+    stop: Callable[[subprocess.Popen[str]], None],
     code: int,
     tmp_path: Path,
     related_spaces: Any,
@@ -110,7 +122,7 @@ def test_run_that_is_stopped__leaves_with_its_code_and_goes_on_later(
     for line in run.stderr:
         if line.startswith("bases: 0/"):
             break
-    run.send_signal(number)
+    stop(run)
     _, err = run.communicate(timeout=120)
 
     assert run.returncode == code, err

@@ -17,6 +17,7 @@ import lfm_tasks
 from lfm_tasks import AtlasError, open_atlas
 from lfm_tasks.published.atlas import Atlas
 from lfm_tasks.published.names import Names
+from lfm_tasks.published.nearest import nearest_spaces
 from lfm_tasks.published.overview import as_html
 from lfm_tasks.spectral.scores import overlap
 from lfm_tasks.stores.atlas_files import publish, read_atlas, write_atlas
@@ -248,3 +249,15 @@ def _published_as(version: int, small_folder: Path, target: Path) -> None:
     with publish(target, "key") as folder:
         write_atlas(atlas.drop_vars(["content", "basis"]), {}, folder)
         (folder / "summary.json").write_text(json.dumps(summary))
+
+
+def test_nearest__of_equals_none_is_ahead(small: Atlas) -> None:
+    scores = small.scores.load().copy(deep=True)
+    space, *others = small.spaces
+    scores["calibrated"].loc[{"source": space}] = 0.5
+    scores["calibrated"].loc[{"source": space, "target": min(others)}] -= 1e-12
+
+    rows = list(nearest_spaces(scores, small.names(), space, "overlap"))
+
+    assert [row["name"] for row in rows] == sorted(others)
+    assert {row["margin"] for row in rows} == {0.0, None}

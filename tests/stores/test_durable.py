@@ -33,6 +33,16 @@ def test_write__that_fails_keeps_the_former_file(tmp_path: Path, monkeypatch: py
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_write__that_may_not_names_the_file_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_right(path: Path, mode: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", no_right)
+
+    with pytest.raises(PermissionError, match=r"'[^']*/file.json'$"):
+        write_durably(tmp_path / "file.json", b"first")
+
+
 def folder(path: Path, content: str) -> Path:
     path.mkdir()
     (path / "file").write_text(content)

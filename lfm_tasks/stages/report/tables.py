@@ -64,7 +64,7 @@ def _verdicts(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, A
                 "nearest": models[nearest],
                 "value": value,
                 "interval": _interval(low[model, nearest], high[model, nearest]),
-                "margin": value - second if len(models) > 2 and np.isfinite(second) else None,
+                "margin": max(0.0, value - second) if len(models) > 2 and np.isfinite(second) else None,
                 "same_layers": int((matches[groups[model], nearest] == np.arange(len(groups[model]))).sum()),
                 "n_layers": len(groups[model]),
                 "above_chance": int((chance <= _ABOVE_CHANCE).sum()) if np.isfinite(chance).any() else None,

@@ -61,6 +61,10 @@ def test_page__has_a_verdict_for_every_model(page: str) -> None:
     assert re.search(r'mlp_untrained</th>.*?class="verdict apart"', page)
 
 
+def test_margins__of_equals_are_not_below_zero(page: str) -> None:
+    assert "-0.000" not in page
+
+
 def test_names__cannot_break_out_of_the_page(zoo_folder_built: Path) -> None:
     attack = "</script><img src=x onerror=alert(1)>\u2028"
     atlas = read_atlas(zoo_folder_built / "atlas")
