@@ -210,6 +210,7 @@ def test_serve__runs_audits_on_this_machine_and_stops_with_everything(zoo: Path,
         serving = subprocess.Popen(
             [sys.executable, "-m", "flows.cli", "serve", "data_catalog.yaml", "--cron", "* * * * *"],
             cwd=zoo, env=environment, stdout=log, stderr=log,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as in the background of a script
         )  # fmt: skip
     try:
         deadline = time.monotonic() + SECONDS
