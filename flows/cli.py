@@ -42,6 +42,7 @@ app = App(
 
     Exit codes: 0 done, 1 crash, 2 usage or bad catalog, 3 an audit limit is broken, 4 done but some spaces failed,
     130 or 143 stopped by SIGINT or SIGTERM.""",
+    suppress_keyboard_interrupt=False,  # main tells it
 )
 app.command(catalog_app)
 add_atlas_commands(app)

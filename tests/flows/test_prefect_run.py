@@ -127,6 +127,7 @@ def test_run_that_is_stopped__leaves_with_its_code_and_goes_on_later(
 
     assert run.returncode == code, err
     assert "Traceback" not in err
+    assert ("what was finished is kept, the next run goes on from there" in err) == (code == 130)
     assert nobody_left(folder)
 
     assert build(folder).failures == ()
