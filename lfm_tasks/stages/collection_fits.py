@@ -25,8 +25,8 @@ from lfm_tasks.stores.units import UnitStore
 # The third spaces that the maps of a pair are led through: with more of them the decile moves little. Of very many
 # spaces fewer, so that the products stay some for each pair.
 _MOST_THIRDS, _FEWEST_THIRDS = 24, 4
-# Spaces on a side of a block of pairs, and bytes of bases and of grown maps that are held at a time: a seventh of
-# what all grown maps of 1,000 spaces take.
+# Spaces on a side of a block of pairs, and bytes of bases and of grown maps that are held at a time: all grown
+# maps of 300 spaces fit.
 _BLOCK_SIDE = 32
 _MOST_BYTES = 1 << 30
 _MOST_GROWN_BYTES = 1 << 29
