@@ -148,6 +148,16 @@ class LocalDask:
 def dask_setup(worker: object) -> None:
     """Leave Ctrl+C, which a terminal sends to every process, to the run: it stops its workers. Dask calls this."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.getLogger("distributed.worker").addFilter(is_news)
+
+
+def is_news(record: logging.LogRecord) -> bool:
+    """Return whether a worker's line is worth a person's while.
+
+    That the scheduler has not answered a heartbeat comes with a traceback, and means that the run is ending or that the
+    machine is busy: workers that are lost for good are told by the scheduler.
+    """
+    return not record.getMessage().startswith("Failed to communicate with scheduler during heartbeat")
 
 
 def _result(future: Any) -> Any:
