@@ -8,6 +8,7 @@ from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import pdist, squareform
 
 from lfm_tasks.measures.model_pairs import match_layers, model_distances, symmetrised
+from lfm_tasks.measures.scaling import classical_scaling
 
 
 def model_similarity(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
@@ -74,22 +75,13 @@ class ZooMap:
 def zoo_map(distances: np.ndarray) -> ZooMap:
     """Return classical scaling of (model, model) distances: the plane that keeps most of their double-centred squares.
 
-    B = −½ J D² J with J = I − 11ᵀ/n; the positions are its two leading eigenvectors times √λ (0 where λ < 0), each
-    with its largest entry positive. Stress-1 = √(Σ (d − δ)² / Σ d²) with δ the given distances, d those of the map.
+    Stress-1 = √(Σ (d − δ)² / Σ d²) with δ the given distances, d those of the map.
 
     References
     ----------
-    Torgerson (1952), "Multidimensional scaling: I"; Kruskal (1964), "Multidimensional scaling by optimizing goodness
-    of fit to a nonmetric hypothesis".
+    Kruskal (1964), "Multidimensional scaling by optimizing goodness of fit to a nonmetric hypothesis".
     """
-    squared = distances**2
-    centred = -(squared - squared.mean(axis=0) - squared.mean(axis=1, keepdims=True) + squared.mean()) / 2
-    values, vectors = np.linalg.eigh(centred)
-    leading = vectors[:, ::-1][:, :2] * np.sqrt(np.clip(values[::-1][:2], 0, None))
-    # Rounded, so that of two equal entries the first decides and not the last bits.
-    largest = np.abs(leading).round(9).argmax(axis=0)
-    positions = np.zeros((len(distances), 2))
-    positions[:, : leading.shape[1]] = leading * np.where(leading[largest, np.arange(leading.shape[1])] < 0, -1, 1)
+    positions = classical_scaling(distances, 2).points
     drawn, given = pdist(positions), squareform(distances, checks=False)
     size = float((drawn**2).sum())
     return ZooMap(positions, float(np.sqrt(((drawn - given) ** 2).sum() / size)) if size else 0.0)
