@@ -17,11 +17,15 @@ from lfm_tasks.zoo.starting import write_start
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run tests marked slow (minutes)")
     parser.addoption("--browser", action="store_true", help="also open the report in headless Chromium")
+    parser.addoption("--chaos", action="store_true", help="also kill processes, fill disks, damage stores")
+    parser.addoption("--fuzz", action="store_true", help="also feed readers and catalogs with hostile input")
+    parser.addoption("--large", action="store_true", help="also run what needs much memory, disk or time")
+    parser.addoption("--cluster", action="store_true", help="also run on real SLURM, Gateway, TLS and S3 servers")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        for option in ("slow", "browser"):
+        for option in ("slow", "browser", "chaos", "fuzz", "large", "cluster"):
             if option in item.keywords and not config.getoption(f"--{option}"):
                 item.add_marker(pytest.mark.skip(reason=f"{option}: run with --{option}"))
 
