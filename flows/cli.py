@@ -3,7 +3,7 @@
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 from cyclopts import App, Parameter
 
@@ -83,19 +83,19 @@ def validate(
     catalog: CatalogPath = DEFAULT_CATALOG,
     *,
     deep: Annotated[bool, Parameter(help="Read all values too; of a network to run, one batch.", negative="")] = False,
-    json: Annotated[bool, Parameter(help="With --deep, for programs: one object.", negative="")] = False,
+    format: Annotated[Literal["text", "json"], Parameter(help="json: for programs, with --deep.")] = "text",
     trust_code: TrustCode = False,
 ) -> int:
     """Check the catalog and open every source; nothing is computed or written."""
-    if json and not deep:
-        complain("found --json without --deep, needs both: lfm-atlas validate --deep --json")
+    if format == "json" and not deep:
+        complain("found --format json without --deep, needs both: lfm-atlas validate --deep --format json")
         return USAGE
     settings = read_or_leave(catalog, trust_code)
     for warning in settings.warnings():
         complain(warning)
     zoo = _zoo(settings)
     if deep:
-        return _validate_deeply(settings, zoo, json)
+        return _validate_deeply(settings, zoo, format == "json")
     for failure in zoo.failures:
         complain(f"{failure.model}: {failure.message} [{failure.reason}]")
     counts = f"{len(settings.models)} models, {zoo.n_chosen} spaces{_in_comparisons(settings, zoo)}"
@@ -119,7 +119,7 @@ def layers(
     catalog: CatalogPath,
     model: Annotated[str, Parameter(help="A model of the catalog.")],
     *,
-    json: Annotated[bool, Parameter(help="For programs: a list of objects.", negative="")] = False,
+    format: Annotated[Literal["text", "json"], Parameter(help="json: for programs, a list of objects.")] = "text",
     trust_code: TrustCode = False,
 ) -> int:
     """List all layers of a model and the shape of one point in each, those that the catalog chooses marked."""
@@ -131,7 +131,7 @@ def layers(
     except ReasonError as error:
         complain(f"{error} [{error.reason}]")
         return USAGE
-    say(as_json(listed) if json else as_lines(listed))
+    say(as_lines(listed) if format == "text" else as_json(listed))
     return OK
 
 

@@ -9,7 +9,7 @@ from scipy.spatial.distance import pdist, squareform
 
 @dataclass(frozen=True)
 class Scaling:
-    """Points, and Kruskal's stress-1 of all their axes: sqrt(Σ (d − d')² / Σ d²), 0 where distances are kept."""
+    """Points, and Kruskal's stress-1 of all their axes: √(Σ (d − δ)² / Σ d²), δ the given distances, d the points'."""
 
     points: Float[np.ndarray, "points axes"]
     stress: float
@@ -31,7 +31,8 @@ def classical_scaling(distances: Float[np.ndarray, "points points"], n_axes: int
 
     References
     ----------
-    Borg & Groenen (2005), "Modern multidimensional scaling", chapter 12.
+    Borg & Groenen (2005), "Modern multidimensional scaling", chapter 12. Kruskal (1964), "Multidimensional scaling by
+    optimizing goodness of fit to a nonmetric hypothesis".
     """
     squared = distances**2
     centred = squared - squared.mean(axis=0) - squared.mean(axis=1, keepdims=True) + squared.mean()
@@ -43,6 +44,6 @@ def classical_scaling(distances: Float[np.ndarray, "points points"], n_axes: int
     signs = np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, -1.0, 1.0)
     points = np.zeros((len(distances), n_axes))
     points[:, : len(values)] = vectors * signs * np.sqrt(values)
-    found = squareform(pdist(points))
-    total = float((distances**2).sum())
-    return Scaling(points, float(np.sqrt(((distances - found) ** 2).sum() / total)) if total else 0.0)
+    drawn, given = pdist(points), squareform(distances, checks=False)
+    size = float((drawn**2).sum())
+    return Scaling(points, float(np.sqrt(((drawn - given) ** 2).sum() / size)) if size else 0.0)

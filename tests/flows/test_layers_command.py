@@ -27,7 +27,7 @@ def test_layers__of_the_shipped_zoo_names_shapes_and_marks_the_chosen(capsys: py
 
 
 def test_layers__as_json_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    assert layers(SHIPPED, "tanh_s0", "--json") == 0
+    assert layers(SHIPPED, "tanh_s0", "--format", "json") == 0
     listed = json.loads(capsys.readouterr().out)
     assert {tuple(entry) for entry in listed} == {("name", "shape", "chosen", "problem")}
     (logits,) = (entry for entry in listed if entry["name"] == "logits")

@@ -10,10 +10,8 @@ import pandas as pd
 import polars as pl
 import pytest
 import xarray as xr
-from scipy.spatial.distance import pdist
 
 from lfm_tasks import AtlasError, open_atlas
-from lfm_tasks.measures.scaling import classical_scaling
 from lfm_tasks.published.atlas import Atlas
 from lfm_tasks.published.export_csv import FORMULA_PREFIXES, export_csv, neutral, original
 from lfm_tasks.published.export_graphml import export_graphml
@@ -158,16 +156,3 @@ def test_points_of_a_space__are_those_that_the_atlas_embeds(small: Atlas, small_
     assert points.told == {"id": ["p0", "p2"], "label": ["cat", ""]}
     with pytest.raises(AtlasError, match="leave --points-of out for the spaces themselves"):
         embedded_points(small, "model0/layer0")
-
-
-def test_scaling__keeps_distances_whatever_the_rotation() -> None:
-    points = np.random.default_rng(0).standard_normal((30, 3))
-    distances = np.linalg.norm(points[:, None] - points, axis=2)
-
-    found = classical_scaling(distances, 5)
-
-    np.testing.assert_allclose(pdist(found.points), pdist(points), atol=1e-9)
-    assert found.stress < 1e-9
-    assert (found.points[:, 3:] == 0).all()
-    assert 0 < classical_scaling(distances, 2).stress < 0.5
-    assert classical_scaling(np.zeros((3, 3)), 2).points.tolist() == [[0, 0]] * 3

@@ -128,7 +128,7 @@ def test_json__is_one_object(
     models = related_spaces(2)
     models["model1"][0]["layer1"][0, 0] = np.inf
 
-    code = validate_deeply(write_zoo(tmp_path, models), "--json")
+    code = validate_deeply(write_zoo(tmp_path, models), "--format", "json")
 
     told = json.loads(capsys.readouterr().out)
     assert code == 2
@@ -140,8 +140,8 @@ def test_json__is_one_object(
 
 
 def test_json_without_deep__says_what_it_needs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert app(["validate", "--json"], result_action="return_value") == 2
-    assert "lfm-atlas validate --deep --json" in capsys.readouterr().err
+    assert app(["validate", "--format", "json"], result_action="return_value") == 2
+    assert "lfm-atlas validate --deep --format json" in capsys.readouterr().err
 
 
 def test_model_that_cannot_be_opened__is_told_once(tmp_path: Path, related_spaces: Any, write_zoo: WriteZoo) -> None:

@@ -7,16 +7,10 @@ import numpy as np
 import xarray as xr
 
 from lfm_tasks.measures.model_pairs import model_distances
+from lfm_tasks.measures.scaling import Scaling, classical_scaling
 from lfm_tasks.stages.report.embedded import embedding_facts
 from lfm_tasks.stages.report.kept import map_facts
-from lfm_tasks.stages.report.matrices import (
-    ZooMap,
-    at_best_match,
-    best_matches,
-    dendrogram,
-    model_similarity,
-    zoo_map,
-)
+from lfm_tasks.stages.report.matrices import at_best_match, best_matches, dendrogram, model_similarity
 from lfm_tasks.stages.report.packing import packed, packed_if_any
 from lfm_tasks.stages.report.rows import Rows, calibrated_ends, cells, dataset_rows
 
@@ -106,7 +100,7 @@ def _shared_map(distances: np.ndarray, groups: list[list[int]]) -> dict[str, Any
     np.fill_diagonal(between, 0)
     kept = np.flatnonzero(np.isfinite(between).sum(axis=1) > 1)
     own = between[np.ix_(kept, kept)]
-    return _placed(zoo_map(own), kept) if len(kept) and np.isfinite(own).all() else None
+    return _placed(classical_scaling(own, 2), kept) if len(kept) and np.isfinite(own).all() else None
 
 
 def _measure_facts(atlas: xr.Dataset, rows: Rows, measure: str) -> dict[str, Any]:
@@ -162,12 +156,12 @@ def _models(values: np.ndarray, ends: tuple[np.ndarray, ...], groups: list[list[
         "high": high,
         "order": order,
         "tree": {"xs": _rounded(np.array(xs)), "ys": _rounded(np.array(ys))},
-        "map": _placed(zoo_map(model_distances(similarity)), np.arange(len(groups))),
+        "map": _placed(classical_scaling(model_distances(similarity), 2), np.arange(len(groups))),
     }
 
 
-def _placed(found: ZooMap, models: np.ndarray) -> dict[str, Any]:
-    return {"models": models.tolist(), "at": _rounded(found.positions), "stress": round(found.stress, 3)}
+def _placed(found: Scaling, models: np.ndarray) -> dict[str, Any]:
+    return {"models": models.tolist(), "at": _rounded(found.points), "stress": round(found.stress, 3)}
 
 
 def _rounded(values: np.ndarray) -> list[Any]:

@@ -1,14 +1,11 @@
-"""Matrices of models: from layers to models, the order in which alike models stand together, the map of the zoo."""
-
-from dataclasses import dataclass
+"""Matrices of models: from layers to models, the order in which alike models stand together."""
 
 import numpy as np
 from scipy.cluster.hierarchy import dendrogram as draw_tree
 from scipy.cluster.hierarchy import linkage
-from scipy.spatial.distance import pdist, squareform
+from scipy.spatial.distance import squareform
 
 from lfm_tasks.measures.model_pairs import match_layers, model_distances, symmetrised
-from lfm_tasks.measures.scaling import classical_scaling
 
 
 def model_similarity(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
@@ -62,26 +59,3 @@ def dendrogram(similarity: np.ndarray) -> tuple[list[int], list[list[float]], li
     along = [[position / 10 for position in line] for line in tree["icoord"]]
     across = [[height / highest for height in line] for line in tree["dcoord"]]
     return [int(leaf) for leaf in tree["leaves"]], across, along
-
-
-@dataclass(frozen=True)
-class ZooMap:
-    """Positions (model, 2) in the plane, and how far its distances are from the given ones: Kruskal's stress-1."""
-
-    positions: np.ndarray
-    stress: float
-
-
-def zoo_map(distances: np.ndarray) -> ZooMap:
-    """Return classical scaling of (model, model) distances: the plane that keeps most of their double-centred squares.
-
-    Stress-1 = √(Σ (d − δ)² / Σ d²) with δ the given distances, d those of the map.
-
-    References
-    ----------
-    Kruskal (1964), "Multidimensional scaling by optimizing goodness of fit to a nonmetric hypothesis".
-    """
-    positions = classical_scaling(distances, 2).points
-    drawn, given = pdist(positions), squareform(distances, checks=False)
-    size = float((drawn**2).sum())
-    return ZooMap(positions, float(np.sqrt(((drawn - given) ** 2).sum() / size)) if size else 0.0)

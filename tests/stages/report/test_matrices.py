@@ -1,4 +1,4 @@
-"""Numbers of the page: packed, summarised by model, put in order, laid out in the plane."""
+"""Numbers of the page: packed, summarised by model, put in order."""
 
 import base64
 import zlib
@@ -6,13 +6,9 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from scipy.spatial.distance import pdist, squareform
-from sklearn.manifold import ClassicalMDS
 
 from lfm_tasks.measures.model_pairs import best_match
-from lfm_tasks.stages.report.matrices import at_best_match, best_matches, dendrogram, model_similarity, zoo_map
+from lfm_tasks.stages.report.matrices import at_best_match, best_matches, dendrogram, model_similarity
 from lfm_tasks.stages.report.packing import packed, packed_bytes, packed_if_any
 
 
@@ -104,40 +100,3 @@ def test_at_best_match__takes_the_others_from_the_cell_of_the_best_value() -> No
 
     # From the first model: cells 0-2 and 1-2; from the second: 2-1.
     np.testing.assert_allclose(at_best_match(others, values, [[0, 1], [2]])[0, 1], ((2 + 5) / 2 + 7) / 2)
-
-
-def test_zoo_map__of_points_in_the_plane_is_these_points_without_stress() -> None:
-    points = np.random.default_rng(0).standard_normal((9, 2))
-
-    found = zoo_map(squareform(pdist(points)))
-
-    np.testing.assert_allclose(pdist(found.positions), pdist(points))
-    assert found.stress < 1e-12
-
-
-def test_zoo_map__is_that_of_scikit_learn_and_kruskal() -> None:
-    distances = squareform(pdist(np.random.default_rng(1).standard_normal((12, 6))))
-
-    found = zoo_map(distances)
-
-    other = ClassicalMDS(n_components=2, metric="precomputed").fit_transform(distances)
-    np.testing.assert_allclose(np.abs(found.positions), np.abs(other), atol=1e-9)
-    drawn, given_distances = pdist(other), squareform(distances)
-    assert found.stress == pytest.approx(np.sqrt(((drawn - given_distances) ** 2).sum() / (drawn**2).sum()))
-
-
-@given(st.permutations(range(7)))
-def test_zoo_map__does_not_depend_on_the_order_of_the_models(order: list[int]) -> None:
-    distances = squareform(pdist(np.random.default_rng(2).standard_normal((7, 4))))
-
-    shuffled = zoo_map(distances[np.ix_(order, order)])
-
-    np.testing.assert_allclose(shuffled.positions, zoo_map(distances).positions[order], atol=1e-7)
-
-
-@pytest.mark.parametrize("n_models", [1, 2])
-def test_zoo_map__of_few_models_has_no_stress(n_models: int) -> None:
-    found = zoo_map(0.5 * (1 - np.eye(n_models)))
-
-    assert found.positions.shape == (n_models, 2)
-    assert found.stress == pytest.approx(0, abs=1e-12)
