@@ -174,6 +174,17 @@ def space_misses(
         yield f"of {len(names)} spaces none is left: remove a pattern with !"
 
 
+def unasked_globs(
+    globs: tuple[str, ...], spaces: Collection[Space], asked: Collection[Space], members: Mapping[str, Member]
+) -> Iterator[str]:
+    """Yield a sentence for each glob that matches spaces, but none of those that comparisons ask for."""
+    for pattern in _signed(globs)[0]:
+        own = chosen_spaces((pattern,), spaces, members)
+        if own and not any(space in asked for space in own):
+            found = f"{pattern[:100]!r} matches {len(own)} spaces, and no comparison asks for any of them"
+            yield f"{found}: name them in a comparison, or remove it"
+
+
 def model_misses(side: tuple[str, ...] | Facets, members: Mapping[str, Member]) -> Iterator[str]:
     """Yield a sentence for what no model fits: a glob, a value of ``meta``, all of it."""
     if isinstance(side, Facets):

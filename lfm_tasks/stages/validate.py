@@ -1,13 +1,13 @@
 """Stage validate: open every source, expand the layers, and give each space its key, before anything is computed."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
 from lfm_tasks.catalog import Catalog, Model, expand_layers
-from lfm_tasks.catalog.comparisons import comparison_dataset, layer_misses, space_misses
+from lfm_tasks.catalog.comparisons import comparison_dataset, layer_misses, space_misses, unasked_globs
 from lfm_tasks.catalog.problems import did_you_mean
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.datasets import DatasetRows, read_dataset
@@ -81,6 +81,7 @@ def validate_catalog(catalog: Catalog, announce: Announce) -> Zoo:
     failures += clashing.values()
     parts = tuple(part for part in parts if f"comparisons.{part.name}.maps" not in clashing)
     asked = {space for part in parts for space in part.spaces()}
+    failures += _unasked_pictures(catalog, [planned.space for planned in spaces], asked)
     wanted = tuple(planned for planned in spaces if planned.space in asked)
     sizes = {space.space: space.n_points for space in wanted}
     for dataset, message in oversized_maps(catalog, parts, sizes).items():
@@ -136,6 +137,13 @@ def _choice_failures(catalog: Catalog, spaces: Sequence[Space], failures: Sequen
         datasets = ", ".join(sorted({space.dataset for space in known}))
         for message in space_misses(catalog.atlas.embeddings.spaces, known, unopened, members):
             yield Failure(datasets, "atlas.embeddings.spaces", "", "validate", "unknown_layer", message)
+
+
+def _unasked_pictures(catalog: Catalog, spaces: Sequence[Space], asked: Collection[Space]) -> Iterator[Failure]:
+    if catalog.atlas.embeddings is not None:
+        for message in unasked_globs(catalog.atlas.embeddings.spaces, spaces, asked, catalog.members()):
+            datasets = ", ".join(sorted({space.dataset for space in spaces}))
+            yield Failure(datasets, "atlas.embeddings.spaces", "", "validate", "not_asked", message)
 
 
 def _knowledge(

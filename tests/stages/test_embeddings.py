@@ -197,6 +197,20 @@ def test_points__are_a_draw_of_the_seed_and_the_same_for_all_spaces(
     assert drawn[0] != drawn[1]
 
 
+def test_glob_of_spaces_that_no_comparison_asks_for__is_told(tmp_path: Path, write_zoo: WriteZoo) -> None:
+    asked = ASKED | {"spaces": ["clean/x", "moved"]}
+    folder = write_zoo(tmp_path, zoo("clean", "moved", "turned"), dataset={"labels": LABELS}, embeddings=asked)
+    path = folder / "data_catalog.yaml"
+    path.write_text(f"{path.read_text()}comparisons:\n  ours: {{sources: clean, targets: turned}}\n")
+
+    [failure] = validate_catalog(read_catalog(path), lambda *_: None).failures
+
+    assert (failure.model, failure.reason) == ("atlas.embeddings.spaces", "not_asked")
+    assert failure.message == (
+        "'moved' matches 2 spaces, and no comparison asks for any of them: name them in a comparison, or remove it"
+    )
+
+
 def test_fewer_points_than_the_perplexity__fail_their_picture_with_a_reason(
     tmp_path: Path, write_zoo: WriteZoo, build: Build
 ) -> None:
