@@ -75,7 +75,6 @@ def cycle_residuals(collection: Collection, *, n_triples: int = 2000, seed: int 
     if len(triples) > n_triples:
         chosen = np.random.default_rng(seed).choice(len(triples), n_triples, replace=False)
         triples = [triples[t] for t in np.sort(chosen)]
-    identity = np.eye(collection.maps.shape[1])
     found: list[list[float]] = [[] for _ in collection.edges]
     for a, b, c in triples:
         for cycle in (((a, b), (b, c), (c, a)), ((a, c), (c, b), (b, a))):
@@ -83,7 +82,7 @@ def cycle_residuals(collection: Collection, *, n_triples: int = 2000, seed: int 
                 continue
             first, second, third = (number[pair] for pair in cycle)
             around = collection.maps[third] @ collection.maps[second] @ collection.maps[first]
-            residual = float(np.square(around - identity).sum() / (2 * len(identity)))
+            residual = float(_distances_from_identity(around))
             for edge in (first, second, third):
                 found[edge].append(residual)
     return np.array([np.quantile(values, _LOW, method="lower") if values else np.nan for values in found])
@@ -100,9 +99,11 @@ def residual_through(
     """
     if not len(onward):
         return float("nan")
-    around = back @ (onward @ direct) - np.eye(direct.shape[1])
-    residuals = np.square(around).sum(axis=(1, 2)) / (2 * direct.shape[1])
-    return float(np.quantile(residuals, _LOW, method="lower"))
+    return float(np.quantile(_distances_from_identity(back @ (onward @ direct)), _LOW, method="lower"))
+
+
+def _distances_from_identity(around: Float[np.ndarray, "*cycles K K"]) -> Float[np.ndarray, "*cycles"]:
+    return np.asarray(np.square(around - np.eye(around.shape[-1])).sum(axis=(-2, -1)) / (2 * around.shape[-1]))
 
 
 @dataclass(frozen=True)
