@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.stored_array import ReadRows
+from lfm_tasks.sources.stored_array import ReadRows, check_held, text_array
 
 ReadBatch = Callable[[int], Any]  # from the number of a batch to a pyarrow.Array
 
@@ -71,6 +71,7 @@ def to_numpy(array: Any, name: str) -> Shaped[np.ndarray, "rows ..."]:
 
     if isinstance(array, pa.ChunkedArray):
         array = array.combine_chunks()
+    array.validate(full=True)  # offsets that lead out of the values would crash the process
     lengths = [len(array)]
     while True:
         _refuse_nulls(array, name)
@@ -91,10 +92,10 @@ def to_numpy(array: Any, name: str) -> Shaped[np.ndarray, "rows ..."]:
             lengths.append(_one_length(array, name))
             array = array.flatten()
         elif pa.types.is_dictionary(kind):
-            array = array.dictionary_decode()
+            array = _decoded(array, name)
         else:
             break
-    values = _text(array) if _is_text(array.type) else _numbers(array, name)
+    values = _text(array, name) if _is_text(array.type) else _numbers(array, name)
     if values.size != prod(lengths):
         raise _ragged(name)
     return values.reshape(lengths)
@@ -123,8 +124,15 @@ def _is_text(kind: Any) -> bool:
     return pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
 
 
-def _text(array: Any) -> Shaped[np.ndarray, " values"]:
-    return np.array(array.to_pylist(), dtype=str)
+def _text(array: Any, name: str) -> Shaped[np.ndarray, " values"]:
+    return text_array(name, len(array), lambda start, stop: array[start:stop].to_pylist())
+
+
+def _decoded(array: Any, name: str) -> Any:
+    """Return the values of a dictionary array: a long text is stored once and may stand in every row."""
+    longest = max((len(value.as_buffer() or b"") for value in array.dictionary if _is_text(value.type)), default=8)
+    check_held(name, len(array) * longest)
+    return array.dictionary_decode()
 
 
 def _numbers(array: Any, name: str) -> Shaped[np.ndarray, " values"]:

@@ -14,7 +14,7 @@ from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.arrow_columns import Column, ReadBatch
 from lfm_tasks.sources.arrow_messages import messages
 from lfm_tasks.sources.places import is_remote, open_bytes, stamp
-from lfm_tasks.sources.stored_array import StoredArray, check_held
+from lfm_tasks.sources.stored_array import StoredArray, check_held, check_packed
 
 DATASET_MARKERS = ("state.json", "dataset_dict.json")
 _FILE_MAGIC = b"ARROW1"
@@ -33,10 +33,12 @@ def open_parquet(path: Path, name: str, key: str | None) -> StoredArray:
         groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
         paths = [file.schema.column(number).path for number in range(len(file.schema))]
     own = [number for number, place in enumerate(paths) if f"{place}.".startswith(f"{key}.")]
-    for group in groups:
-        check_held(f"{name}#{key}", sum(group.column(number).total_uncompressed_size for number in own))
-    column = Column(f"{name}#{key}", tuple(group.num_rows for group in groups), partial(_row_groups, path, str(key)))
-    return _stored(column, path, seen, *first)
+    for column in (group.column(number) for group in groups for number in own):
+        # A value that repeats is stored once, and 8 bytes are what one takes.
+        check_held(f"{name}#{key}", max(column.total_uncompressed_size, 8 * column.num_values))
+    texts = tuple(paths[number] for number in own if file.schema.column(number).physical_type == "BYTE_ARRAY")
+    row_groups = partial(_row_groups, path, str(key), texts)
+    return _stored(Column(f"{name}#{key}", tuple(group.num_rows for group in groups), row_groups), path, seen, *first)
 
 
 def open_arrow(path: Path, name: str, key: str | None) -> StoredArray:
@@ -80,10 +82,11 @@ def _check_column(schema: Any, key: str | None, name: str) -> None:
 
 
 @contextmanager
-def _parquet(path: Path) -> Iterator[Any]:
+def _parquet(path: Path, texts: Sequence[str] = ()) -> Iterator[Any]:
+    """Give a Parquet file; the columns at ``texts`` come as dictionaries, each different text once."""
     import pyarrow.parquet
 
-    with open_bytes(path) as content, pyarrow.parquet.ParquetFile(content) as file:
+    with open_bytes(path) as content, pyarrow.parquet.ParquetFile(content, read_dictionary=list(texts)) as file:
         yield file
 
 
@@ -101,8 +104,8 @@ def _plain(path: Path, name: str) -> Iterator[Any]:
 
 
 @contextmanager
-def _row_groups(path: Path, key: str) -> Iterator[ReadBatch]:
-    with _parquet(path) as file:
+def _row_groups(path: Path, key: str, texts: Sequence[str]) -> Iterator[ReadBatch]:
+    with _parquet(path, texts) as file:
         # ``columns`` takes whatever begins with the name, so the column is picked once more.
         yield lambda number: file.read_row_group(number, columns=[key], use_threads=False).column(key)
 
@@ -145,6 +148,9 @@ def _index(path: Path) -> _Index:
         is_file = file.read(len(_FILE_MAGIC)) == _FILE_MAGIC
         found = list(messages(file, len(_FILE_MAGIC) + 2 if is_file else 0))
         batches = [message for message in found if message.kind == "record batch"]
+        for message in found:
+            check_held(path.name, message.n_unpacked)
+            check_packed(path.name, message.n_unpacked, message.n_values)
         # Files may hold dictionaries: their reader knows what belongs to what.
         beside = {message.kind for message in found if not is_file} - {"schema", "record batch"}
         for kind in sorted(beside):

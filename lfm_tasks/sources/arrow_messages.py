@@ -16,11 +16,13 @@ _MOST_METADATA = 2**28  # bytes: lists a few hundred bytes of every column
 
 @dataclass(frozen=True)
 class Message:
-    """One message: where it begins, of what kind it is, and of how many rows."""
+    """One message: where it begins, of what kind it is, of how many rows, and the bytes of values, packed and not."""
 
     offset: int
     kind: str
     n_rows: int
+    n_values: int
+    n_unpacked: int
 
 
 def messages(file: Any, start: int) -> Iterator[Message]:
@@ -41,8 +43,25 @@ def messages(file: Any, start: int) -> Iterator[Message]:
         kind, n_values = _KINDS.get(metadata.number(1, 1), "unknown message"), metadata.number(3, 8)
         if first + n_metadata + n_values > size:
             raise ValueError(f"the values of the message at byte {offset:,} end after byte {size:,}")
-        yield Message(offset, kind, metadata.table(2).number(0, 8) if kind == "record batch" else 0)
+        header = metadata.table(2) if kind in ("record batch", "dictionary") else None
+        batch = header.table(1) if header is not None and kind == "dictionary" else header
+        n_rows = 0 if batch is None or kind == "dictionary" else batch.number(0, 8)
+        n_unpacked = 0 if batch is None else _unpacked(file, batch, first + n_metadata, size)
+        yield Message(offset, kind, n_rows, n_values, n_unpacked)
         offset = first + n_metadata + n_values
+
+
+def _unpacked(file: Any, batch: "_Table", first_value: int, size: int) -> int:
+    """Return how many bytes the buffers of a batch say they unpack to; 0 if they are not packed."""
+    if not batch.has(3):
+        return 0
+    total = 0
+    for start, length in batch.buffers(2):
+        if length and 0 <= first_value + start <= size - 8:
+            file.seek(first_value + start)
+            declared = int.from_bytes(file.read(8), "little", signed=True)
+            total += length if declared == -1 else declared
+    return total
 
 
 @dataclass(frozen=True)
@@ -63,6 +82,18 @@ class _Table:
         if at is None:
             raise ValueError("a message without a header")
         return _Table(self.content, at + self._read(at, 4))
+
+    def has(self, field: int) -> bool:
+        """Return whether the table has the field."""
+        return self._find(field) is not None
+
+    def buffers(self, field: int) -> Iterator[tuple[int, int]]:
+        """Yield first byte and length of each buffer that a field lists."""
+        at = self._find(field)
+        if at is not None:
+            vector = at + self._read(at, 4)
+            for number in range(self._read(vector, 4)):
+                yield self._read(vector + 4 + 16 * number, 8), self._read(vector + 12 + 16 * number, 8)
 
     def _find(self, field: int) -> int | None:
         place = self._read(0, 4) if self.place is None else self.place

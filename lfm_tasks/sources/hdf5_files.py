@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,16 @@ import numpy as np
 
 from lfm_tasks.catalog.problems import did_you_mean
 from lfm_tasks.reasons import ReasonError
+from lfm_tasks.sources.hdf5_text import read_texts
 from lfm_tasks.sources.places import is_remote, open_bytes, stamp
-from lfm_tasks.sources.stored_array import ReadRows, StoredArray
+from lfm_tasks.sources.stored_array import (
+    MAX_HELD_BYTES,
+    ReadRows,
+    StoredArray,
+    check_held,
+    check_packed,
+    text_array,
+)
 
 # Built into the library. Any other one would be looked for among shared libraries, whose code would run.
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
@@ -27,10 +36,11 @@ def open_hdf5(path: Path, name: str, key: str | None) -> StoredArray:
         dataset = _find(file, key, name, path)
         name = f"{name}#{key}"
         _check_storage(dataset, name)
-        dtype = _dtype(dataset, name)
+        _check_size(dataset, name)
+        dtype, is_text = _dtype(dataset, name), dataset.dtype.kind == "O"
         block_rows = dataset.chunks[0] if dataset.chunks else 1
         shape = tuple(dataset.shape or ())
-    return StoredArray(name, path, seen, shape, dtype, partial(_rows, path, key), block_rows)
+    return StoredArray(name, path, seen, shape, dtype, partial(_rows, path, key, name, is_text), block_rows)
 
 
 def hdf5_keys(path: Path, name: str) -> tuple[str, ...]:
@@ -57,12 +67,18 @@ def _opened(path: Path) -> Iterator[Any]:
 
 
 @contextmanager
-def _rows(path: Path, key: str) -> Iterator[ReadRows]:
+def _rows(path: Path, key: str, name: str, is_text: bool) -> Iterator[ReadRows]:
+    if is_text and not is_remote(path):
+        local = read_texts(path, key, MAX_HELD_BYTES)
+        yield lambda start, stop: text_array(name, stop - start, lambda first, last: local[start:stop][first:last])
+        return
     with _opened(path) as file:
         dataset = file[key]
-        if dataset.dtype.kind == "O":
+        if is_text:
             text = dataset.asstr()
-            yield lambda start, stop: np.array(text[start:stop].tolist(), dtype=str)
+            yield lambda start, stop: text_array(
+                name, stop - start, lambda first, last: text[start + first : start + last].tolist()
+            )
         else:
             yield lambda start, stop: dataset[start:stop]
 
@@ -100,6 +116,23 @@ def _check_storage(dataset: Any, name: str) -> None:
             found = f"found the filter {ascii(label.decode(errors='replace'))[:60]} ({number})"
             needed = f"needs one of {', '.join(_FILTERS.values())}"
             raise ReasonError("missing_source", f"{name}: {found}, {needed}: write it with compression='gzip'")
+
+
+def _check_size(dataset: Any, name: str) -> None:
+    """Raise ReasonError if values are missing, which would be read as zeros, or are far more than the file holds."""
+    if not dataset.size:
+        return
+    stored = dataset.id.get_storage_size()
+    if dataset.chunks:
+        needed = prod(-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+        present = dataset.id.get_num_chunks()
+        check_held(name, prod(dataset.chunks) * dataset.dtype.itemsize)
+    else:
+        needed, present = 1, int(stored > 0)
+    if present < needed:
+        found = f"found {present:,} of {needed:,} chunks, the others would be read as {dataset.fillvalue!s:.20}"
+        raise ReasonError("missing_source", f"{name}: {found}: write all of the dataset, or copy the file again")
+    check_packed(name, dataset.nbytes, stored)
 
 
 def _dtype(dataset: Any, name: str) -> np.dtype:

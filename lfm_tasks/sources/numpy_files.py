@@ -14,11 +14,7 @@ import numpy as np
 from lfm_tasks.catalog.problems import did_you_mean
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.places import open_bytes, stamp
-from lfm_tasks.sources.stored_array import ReadRows, StoredArray, check_held, raw_rows
-
-# Zeros deflate at most 1030 : 1, real activations hardly 20 : 1; small arrays may be all zeros.
-_MAX_RATIO = 200
-_MAX_BYTES_AT_ANY_RATIO = 64 * 2**20
+from lfm_tasks.sources.stored_array import ReadRows, StoredArray, check_held, check_packed, raw_rows
 
 
 def open_npy(path: Path, name: str, key: str | None) -> StoredArray:
@@ -109,10 +105,7 @@ def _check_size(name: str, shape: tuple[int, ...], dtype: np.dtype, n_bytes: int
 def _check_member(name: str, member: zipfile.ZipInfo) -> None:
     if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise ReasonError("missing_source", f"{name}: found an encrypted or unusual archive, needs one of numpy.savez")
-    ratio = member.file_size / max(member.compress_size, 1)
-    if member.file_size > _MAX_BYTES_AT_ANY_RATIO and ratio > _MAX_RATIO:
-        found = f"found {member.file_size:,} bytes packed {ratio:.0f} : 1"
-        raise ReasonError("missing_source", f"{name}: {found}, needs at most {_MAX_RATIO} : 1: store it uncompressed")
+    check_packed(name, member.file_size, member.compress_size)
 
 
 def _member_start(file: IO[bytes], member: zipfile.ZipInfo) -> int:

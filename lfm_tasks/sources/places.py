@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from io import BufferedReader
 from pathlib import Path
+from tokenize import TokenError
 from typing import Any, cast
 
 from lfm_tasks.catalog.problems import did_you_mean
@@ -115,7 +116,15 @@ def readable(name: str) -> Iterator[None]:
         raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         raise ReasonError("missing_source", f"{name}: cannot be read ({_brief(error)})") from error
-    except (SyntaxError, TypeError, MemoryError, RecursionError, RuntimeError, NotImplementedError) as error:
+    except (
+        SyntaxError,
+        TokenError,
+        TypeError,
+        MemoryError,
+        RecursionError,
+        RuntimeError,
+        NotImplementedError,
+    ) as error:
         # numpy evaluates a header as a Python literal, zipfile knows more kinds of archive than it reads.
         raise ReasonError("missing_source", f"{name}: cannot be read (damaged, or of an unknown kind)") from error
     except Exception as error:

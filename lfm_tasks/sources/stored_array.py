@@ -1,7 +1,7 @@
 """One array of a file: what its header says, and its rows when they are asked for, whatever the kind of file."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -15,7 +15,12 @@ from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.places import Stamp, open_bytes, readable, stamp
 
 MAX_HELD_BYTES = 4 * 2**30  # what must be held in memory whole: compressed or column-wise arrays, ids, inputs
+# Zeros deflate at most 1030 : 1, real activations hardly 20 : 1; small arrays may be all zeros.
+_MAX_RATIO = 200
+_MAX_BYTES_AT_ANY_RATIO = 64 * 2**20
 _BLOCK_BYTES = 2**23
+_PART_TEXTS = 256
+_CHARACTER_BYTES = 4
 
 ReadRows = Callable[[int, int], Shaped[np.ndarray, "rows ..."]]
 RowReader = Callable[[Int[np.ndarray, " selected"]], Shaped[np.ndarray, "selected ..."]]
@@ -100,6 +105,31 @@ def check_held(name: str, n_bytes: int) -> None:
     if n_bytes > MAX_HELD_BYTES:
         limit = f"at most {MAX_HELD_BYTES:,}: store it uncompressed, in C order"
         raise ReasonError("missing_source", f"{name}: found more bytes than fit into memory, needs {limit}")
+
+
+def check_packed(name: str, n_bytes: int, n_packed: int) -> None:
+    """Raise ReasonError if ``n_bytes`` from ``n_packed`` of a file are more than activations ever pack to."""
+    ratio = n_bytes / max(n_packed, 1)
+    if n_bytes > _MAX_BYTES_AT_ANY_RATIO and ratio > _MAX_RATIO:
+        found = f"found {n_bytes:,} bytes packed {ratio:.0f} : 1"
+        raise ReasonError("missing_source", f"{name}: {found}, needs at most {_MAX_RATIO} : 1: store it uncompressed")
+
+
+def text_array(name: str, n_texts: int, part: Callable[[int, int], Sequence[str]]) -> Shaped[np.ndarray, " texts"]:
+    """Return the texts that ``part`` gives from a first to (without) a last one; ReasonError if they are too large.
+
+    Many of them may be one and the same in the file, and in the array each takes as much room as the longest.
+    """
+    texts: list[str] = []
+    longest = n_characters = 0
+    for start in range(0, n_texts, _PART_TEXTS):
+        texts += part(start, min(start + _PART_TEXTS, n_texts))
+        lengths = [len(text) for text in texts[start:]]
+        longest, n_characters = max(longest, *lengths), n_characters + sum(lengths)
+        if max(longest * len(texts), n_characters) * _CHARACTER_BYTES > MAX_HELD_BYTES:
+            found = f"found {n_texts:,} texts, one of {longest:,} characters"
+            raise ReasonError("missing_source", f"{name}: {found}, needs short ones: are these ids or labels?")
+    return np.array(texts, dtype=str)
 
 
 @contextmanager

@@ -4,11 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.places import stamp
-from lfm_tasks.sources.stored_array import ReadRows, StoredArray, check_held
+from lfm_tasks.sources.stored_array import ReadRows, StoredArray, check_held, text_array
 
 
 def open_text(path: Path, name: str, key: str | None) -> StoredArray:
@@ -18,10 +16,12 @@ def open_text(path: Path, name: str, key: str | None) -> StoredArray:
     seen = stamp(path)
     check_held(name, path.stat().st_size)
     try:
-        lines = np.array(path.read_bytes().decode("utf-8-sig").splitlines(), dtype=str)
+        told = path.read_bytes().decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         found = f"found bytes that are not UTF-8, first at {error.start:,}"
         raise ReasonError("wrong_dtype", f"{name}: {found}: save it as UTF-8, one a line") from error
+
+    lines = text_array(name, len(told), lambda start, stop: told[start:stop])
 
     @contextmanager
     def hold() -> Iterator[ReadRows]:

@@ -1,5 +1,6 @@
 """Reads tensors from .pt files, weights only: nothing in them is run. Needs the extra ``torch``."""
 
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +26,9 @@ def open_torch(path: Path, name: str, key: str | None) -> StoredArray:
     name = name if key is None else f"{name}#{key}"
     if str(tensor.layout) != "torch.strided" or tensor.is_quantized:
         raise ReasonError("wrong_dtype", f"{name}: found a sparse or quantised tensor, needs a dense one: convert it")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        found = f"found {tuple(tensor.shape)} values, of which the file holds a part that repeats"
+        raise ReasonError("wrong_shape", f"{name}: {found}, needs all of them: save tensor.contiguous()")
     first = _to_numpy(tensor[:1] if tensor.ndim else tensor, name)
 
     @contextmanager
@@ -46,6 +50,7 @@ def _load(path: Path, name: str) -> dict[str | None, Any]:
     except ImportError as error:
         needed = "a .pt file is read by PyTorch, which is not there"
         raise ReasonError("missing_source", f"{name}: {needed}: pip install 'lfm-atlas[torch]'") from error
+    _check_archive(path, name)
     try:
         if is_remote(path):  # PyTorch maps local files only
             with open_bytes(path) as file:
@@ -63,6 +68,25 @@ def _load(path: Path, name: str) -> dict[str | None, Any]:
         return {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
     found = f"found a {type(content).__name__}"
     raise ReasonError("wrong_dtype", f"{name}: {found}, needs a tensor or a dict of tensors: save that")
+
+
+def _check_archive(path: Path, name: str) -> None:
+    """Raise ReasonError for what takes memory before there is a tensor: packed members, and byte arrays of any length.
+
+    ``weights_only`` makes byte arrays as long as the file says. The names of what is made stand in it as plain text.
+    """
+    advice = "needs what torch.save writes today: save the tensors again"
+    with open_bytes(path) as file:
+        if not zipfile.is_zipfile(file):
+            found = "found no tensors that can be read without running code, or a file of before PyTorch 1.6"
+            raise ReasonError("missing_source", f"{name}: {found}, {advice}")
+        with zipfile.ZipFile(file) as archive:
+            members = archive.infolist()
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+                raise ReasonError("missing_source", f"{name}: found a packed archive, {advice}")
+            pickles = [member for member in members if member.filename.endswith(".pkl")]
+            if any(b"bytearray" in archive.read(member) for member in pickles):
+                raise ReasonError("missing_source", f"{name}: found byte arrays, {advice}")
 
 
 def _to_numpy(tensor: Any, name: str) -> np.ndarray:

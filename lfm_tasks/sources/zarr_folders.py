@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,7 +14,7 @@ import numpy as np
 from lfm_tasks.catalog.problems import did_you_mean
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.places import is_file, is_remote, stamp
-from lfm_tasks.sources.stored_array import ReadRows, StoredArray
+from lfm_tasks.sources.stored_array import ReadRows, StoredArray, check_held, check_packed, text_array
 
 MARKERS = ("zarr.json", ".zarray", ".zgroup")
 
@@ -40,6 +41,7 @@ def open_zarr(path: Path, name: str, key: str | None) -> StoredArray:
     if array.dtype.kind not in "fiubTUS":
         text = str(array.dtype)[:80]
         raise ReasonError("wrong_dtype", f"{name}: found values of type {text}, needs real numbers or text: convert it")
+    check_held(name, prod(array.shards or array.chunks) * max(1, array.dtype.itemsize))
     _check_complete(array, name)
     block = (array.shards or array.chunks)[0] if array.shape else 1
     return StoredArray(name, path, seen, tuple(array.shape), dtype, partial(_rows, path, key), block)
@@ -71,7 +73,9 @@ def _rows(path: Path, key: str | None) -> Iterator[ReadRows]:
 
     def read(start: int, stop: int) -> np.ndarray:
         values = np.asarray(array[start:stop])
-        return np.array(values.tolist(), dtype=str) if values.dtype.kind == "T" else values
+        if values.dtype.kind != "T" or values.ndim != 1:
+            return values
+        return text_array(path.name, len(values), lambda first, last: values[first:last].tolist())
 
     yield read
 
@@ -129,3 +133,4 @@ def _check_complete(array: Any, name: str) -> None:
         found = f"found {present:,} of {needed:,} chunks, the others would be read as {array.fill_value!s:.20}"
         advice = "copy it again, or write it with config={'write_empty_chunks': True}"
         raise ReasonError("missing_source", f"{name}: {found}: {advice}")
+    check_packed(name, array.nbytes, array.nbytes_stored())

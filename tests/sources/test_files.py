@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources import files, numpy_files, stored_array
+from lfm_tasks.sources import files, stored_array
 from lfm_tasks.sources.files import FileSource, Reading
 from lfm_tasks.sources.formats import open_array
 from lfm_tasks.sources.layers import FilePattern
@@ -242,7 +242,7 @@ def test_flipped_bit_in_an_archive__is_found_by_its_checksum(tmp_path: Path) -> 
 
 
 def test_archive_that_unpacks_to_far_more__is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(numpy_files, "_MAX_BYTES_AT_ANY_RATIO", 2**16)
+    monkeypatch.setattr(stored_array, "_MAX_BYTES_AT_ANY_RATIO", 2**16)
     np.savez_compressed(tmp_path / "a.npz", a=np.zeros((N, 10_000), np.float32))
     with pytest.raises(ReasonError, match=r"bytes packed \d+ : 1, needs at most 200 : 1: store it uncompressed"):
         values(FileSource(FilePattern(tmp_path, "a.npz"), IDS), "a")

@@ -229,7 +229,8 @@ def test_a_few_rows_of_a_large_array__fetch_a_few_bytes(kind: str, tmp_path: Pat
         np.testing.assert_array_equal(read(np.arange(100, 110)), values[100:110])
 
     # Chunks and row groups hold a tenth; of the first one the header may be told, and a MiB is read ahead at a time.
-    assert sum(http.sent) < values.nbytes / 2
+    # HDF5 has its list of chunks in several places, and all are looked at: a chunk that is missing would be zeros.
+    assert sum(http.sent) < values.nbytes * (0.6 if kind.startswith("hdf5") else 0.5)
 
 
 @pytest.mark.parametrize("protocol", ["s3", "http"])
