@@ -146,10 +146,3 @@ class AtlasConfig(Settings):
     min_overlap: float = Field(default=0.5, gt=0, le=1, description="share of the smaller space's ids, in (0, 1]")
     max_points: int | None = Field(default=None, ge=2, description="a cap on points, drawn with seed")
     seed: int = Field(default=0, ge=0)
-
-
-class ClusterConfig(Settings):
-    """The local Dask cluster; nothing here changes a result."""
-
-    n_workers: int | None = Field(default=None, ge=1)
-    memory_limit: str | None = Field(default=None, pattern=r"^(auto|\d+(\.\d+)? ?[KMGT]?i?B)$")

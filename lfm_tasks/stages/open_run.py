@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lfm_tasks.catalog import Catalog
+from lfm_tasks.catalog.cluster import LocalCluster
 from lfm_tasks.stages.asked import Scope
 from lfm_tasks.stages.run import Announce, Run, Tally
 from lfm_tasks.stages.run_log import logged
@@ -24,7 +25,7 @@ def open_run(
         store = UnitStore(root)
         store.sweep()
         sweep(catalog.root / catalog.atlas.path)
-        workers: Workers = InProcess() if in_process else _local_dask(catalog)
+        workers: Workers = InProcess() if in_process else _dask(catalog)
         try:
             with logged(Run(catalog, store, workers, announce, Tally(), scope or Scope())) as run:
                 yield run
@@ -32,6 +33,10 @@ def open_run(
             workers.close()
 
 
-def _local_dask(catalog: Catalog) -> LocalDask:
-    n_workers = catalog.cluster.n_workers or len(os.sched_getaffinity(0))
-    return LocalDask(n_workers, catalog.cluster.memory_limit or "auto")
+def _dask(catalog: Catalog) -> Workers:
+    cluster = catalog.cluster
+    if isinstance(cluster, LocalCluster):
+        return LocalDask(cluster.n_workers or len(os.sched_getaffinity(0)), cluster.memory_limit or "auto")
+    from lfm_tasks.stages.remote_dask import RemoteDask  # Dask takes a second: a run without news needs none
+
+    return RemoteDask(catalog)

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from lfm_tasks.reasons import ReasonError
+from lfm_tasks.stages.dask_settings import DASK_SETTINGS
 from lfm_tasks.stores.units import CorruptUnitError
 
 logger = logging.getLogger(__name__)
@@ -20,23 +21,10 @@ Result = TypeVar("Result")
 
 # A stage in which nothing at all finishes for this long is stuck (seconds).
 STALL_SECONDS = 3600.0
-_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
-DASK_SETTINGS: dict[str, Any] = {
-    "distributed.scheduler.allowed-failures": 3,
-    # Without it, a cluster whose workers are all gone waits for ever.
-    "distributed.scheduler.no-workers-timeout": "60s",
-    "distributed.scheduler.worker-saturation": 1.0,
-    "distributed.worker.memory.target": 0.6,
-    "distributed.worker.memory.spill": 0.7,
-    "distributed.worker.memory.pause": 0.8,
-    "distributed.worker.memory.terminate": 0.95,
-    "distributed.worker.preload": [__name__],
-    "distributed.nanny.pre-spawn-environ": _THREADS | {"MALLOC_TRIM_THRESHOLD_": "65536"},
-    # No dashboard: nothing listens that nobody asked for.
-    "distributed.scheduler.http.routes": [],
-    "distributed.worker.http.routes": [],
-}
+
+class ClusterError(RuntimeError):
+    """A cluster that cannot be started or reached, or whose workers cannot work."""
 
 
 @dataclass(frozen=True)
@@ -110,14 +98,11 @@ class LocalDask:
         """Yield results as they finish. A job that keeps killing its worker comes back as `Trouble`."""
         if not jobs:
             return
-        from dask.distributed import Client, as_completed
+        from dask.distributed import Client
 
         # A fresh client for each stage: one that has seen a KilledWorker may hang.
         with Client(self._started(), set_as_default=False) as client, client.as_current():
-            futures = {future: number for number, future in enumerate(client.map(Guarded(function), jobs, pure=False))}
-            for future in as_completed(futures, timeout=STALL_SECONDS * len(jobs)):
-                yield futures[future], _result(future)
-                future.release()
+            yield from finished(client, function, jobs)
 
     def close(self) -> None:
         """Stop the cluster, if there is one."""
@@ -127,12 +112,9 @@ class LocalDask:
 
     def _started(self) -> Any:
         if self._cluster is None:
-            import dask
             from dask.distributed import LocalCluster
 
-            dask.config.set(DASK_SETTINGS)
-            # Prefect's logging setup would let every line of the scheduler through.
-            logging.getLogger("distributed").setLevel(logging.ERROR)
+            quieten()
             self._cluster = LocalCluster(
                 n_workers=self._n_workers,
                 threads_per_worker=1,
@@ -143,6 +125,27 @@ class LocalDask:
                 silence_logs=logging.ERROR,
             )
         return self._cluster
+
+
+def finished(
+    client: Any, function: Callable[[Job], Result], jobs: Sequence[Job]
+) -> Iterator[tuple[int, Result | Trouble]]:
+    """Yield (number of the job, its result or trouble) as a client's workers finish them."""
+    from dask.distributed import as_completed
+
+    futures = {future: number for number, future in enumerate(client.map(Guarded(function), jobs, pure=False))}
+    for future in as_completed(futures, timeout=STALL_SECONDS * len(jobs)):
+        yield futures[future], _result(future)
+        future.release()
+
+
+def quieten() -> None:
+    """Give this process Dask's settings, and keep the scheduler's lines to itself."""
+    import dask
+
+    dask.config.set(DASK_SETTINGS)
+    # Prefect's logging setup would let every line of the scheduler through.
+    logging.getLogger("distributed").setLevel(logging.ERROR)
 
 
 def dask_setup(worker: object) -> None:
@@ -162,9 +165,12 @@ def is_news(record: logging.LogRecord) -> bool:
 
 def _result(future: Any) -> Any:
     from dask.distributed import KilledWorker
+    from distributed.scheduler import NoValidWorkerError
 
     try:
         return future.result()
+    except NoValidWorkerError as error:
+        raise ClusterError(f"all workers are gone, and none came back ({error}): look at the workers' logs") from error
     except KilledWorker as error:
         return Trouble(
             "failed",
