@@ -69,8 +69,9 @@ def _pod(cluster: KubernetesCluster, container: dict[str, Any]) -> dict[str, Any
         "seccompProfile": {"type": "RuntimeDefault"},
     }
     whole = {"image": cluster.image, "imagePullPolicy": "IfNotPresent", "securityContext": safe, **container}
+    pod = {"automountServiceAccountToken": False, "securityContext": {"fsGroup": 10001}, "containers": [whole]}
     if cluster.volume_claim is None:
-        return {"containers": [whole]}
+        return pod
     whole["volumeMounts"] = [{"name": "zoo", "mountPath": cluster.volume_path}]
     volume = {"name": "zoo", "persistentVolumeClaim": {"claimName": cluster.volume_claim}}
-    return {"containers": [whole], "volumes": [volume]}
+    return pod | {"volumes": [volume]}
