@@ -1,5 +1,6 @@
 """The section ``cluster``: local without a word, one kind named by ``type``, and no place for a secret."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from lfm_tasks.catalog import Catalog, CatalogError, catalog_schema, on_scheduler, read_catalog
+from lfm_tasks.catalog.cluster import KINDS, Adapt, Tls
 from lfm_tasks.catalog.writing import catalog_yaml
 
 SLURM = {"type": "slurm", "interface": "lo", "n_workers": 2}
@@ -105,3 +107,14 @@ def test_scheduler_of_the_command_line__takes_the_place_of_the_section_and_keeps
     assert local.model_dump()["scheduler"] == str(Path("shared/scheduler.json").absolute())
     with pytest.raises(ValueError, match="needs tcp://host:port"):
         on_scheduler(catalog, "ftp://a:1")
+
+
+PAGE = (Path(__file__).parents[2] / "docs/clusters.md").read_text(encoding="utf-8")
+
+
+def test_page__shows_sections_that_are_read_and_names_every_key(tmp_path: Path) -> None:
+    examples = [YAML(typ="safe").load(text)["cluster"] for text in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL)]
+
+    assert [read(tmp_path, example).cluster.type for example in examples] == list(KINDS)
+    keys = {key for kind in (*KINDS.values(), Tls, Adapt) for key in kind.model_fields}
+    assert sorted(key for key in keys if not re.search(rf"\b{key}:", PAGE)) == []

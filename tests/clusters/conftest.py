@@ -12,7 +12,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1", "DASK_CONFIG": str(ROOT / "deploy" / "dask.yaml")}
+ENVIRONMENT = os.environ | {
+    "PYTHONPATH": str(ROOT),
+    "OPENBLAS_NUM_THREADS": "1",
+    "DASK_CONFIG": str(ROOT / "deploy" / "dask.yaml"),
+}
 PYTHON = sys.executable
 
 

@@ -103,7 +103,9 @@ def test_script__has_nothing_that_shellcheck_knows_better(script: str) -> None:
 def test_units_of_systemd__are_well_formed(tmp_path: Path) -> None:
     check = program("systemd-analyze")
     for path in (DEPLOY / "systemd").iterdir():
-        text = path.read_text().replace("/opt/lfm-atlas/bin/lfm-atlas", sys.executable).replace("=lfm-atlas\n", "=root\n")
+        text = (
+            path.read_text().replace("/opt/lfm-atlas/bin/lfm-atlas", sys.executable).replace("=lfm-atlas\n", "=root\n")
+        )
         (tmp_path / path.name).write_text(text)
 
     says_yes(check, "verify", *(str(tmp_path / path.name) for path in (DEPLOY / "systemd").iterdir()))
