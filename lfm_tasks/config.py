@@ -130,6 +130,11 @@ class AtlasConfig(Settings):
 
     path: str = Field(default="atlas", min_length=1)
     store: str = Field(default=".lfm-atlas", min_length=1)
+    remote: str | None = Field(
+        default=None,
+        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9][A-Za-z0-9_.=-]*)*$",
+        description="S3 address of store and atlas; path and store are then this machine's copies",
+    )
     graph: GraphConfig = GraphConfig()
     n_eigenpairs: int = Field(default=50, ge=2)
     maps: MapsConfig = MapsConfig()

@@ -9,10 +9,10 @@ from lfm_tasks.catalog.cluster import LocalCluster
 from lfm_tasks.stages.asked import Scope
 from lfm_tasks.stages.run import Announce, Run, Tally
 from lfm_tasks.stages.run_log import logged
+from lfm_tasks.stages.store import remotely_locked, unit_store
 from lfm_tasks.stages.workers import InProcess, LocalDask, Workers
 from lfm_tasks.stores.atlas_files import sweep
 from lfm_tasks.stores.locks import locked
-from lfm_tasks.stores.units import UnitStore
 
 
 @contextmanager
@@ -21,8 +21,8 @@ def open_run(
 ) -> Iterator[Run]:
     """Give a run that alone writes to the catalog's store. ``in_process``: no Dask, for tests and debugging."""
     root = catalog.root / catalog.atlas.store
-    with locked(root, "lfm-atlas run"):
-        store = UnitStore(root)
+    with locked(root, "lfm-atlas run"), remotely_locked(catalog):
+        store = unit_store(catalog)
         store.sweep()
         sweep(catalog.root / catalog.atlas.path)
         workers: Workers = InProcess() if in_process else _dask(catalog)

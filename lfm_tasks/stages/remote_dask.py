@@ -19,6 +19,7 @@ class RemoteDask:
     def __init__(self, catalog: Catalog) -> None:
         self._open: Callable[[], Opened] = opener(catalog)
         self._store = (catalog.root / catalog.atlas.store).absolute()
+        self._remote = catalog.atlas.remote or ""
         self._wait_seconds: int = getattr(catalog.cluster, "wait_seconds")  # noqa: B009 - all kinds but local have it
         self._closing = ExitStack()
         self._reached: Any = None
@@ -31,7 +32,7 @@ class RemoteDask:
             quieten()
             self._reached = self._closing.enter_context(self._open())
         with connected(self._reached, self._wait_seconds) as client, client.as_current():
-            register(client, Readiness(str(self._store), (self._store / "lock").read_text()))
+            register(client, Readiness(str(self._store), self._remote, (self._store / "lock").read_text()))
             yield from finished(client, function, jobs)
 
     def close(self) -> None:
@@ -47,8 +48,8 @@ class Readiness(WorkerPlugin):  # type: ignore[misc]
 
     name = "lfm-atlas"
 
-    def __init__(self, store: str, lock: str) -> None:
-        self.store, self.lock, self.version = store, lock, __version__
+    def __init__(self, store: str, remote: str, lock: str) -> None:
+        self.store, self.remote, self.lock, self.version = store, remote, lock, __version__
 
     def setup(self, worker: Any) -> None:
         """Raise `ClusterError` if the worker is not fit to work."""
@@ -64,16 +65,34 @@ class Readiness(WorkerPlugin):  # type: ignore[misc]
                 f"worker {worker.address} has {worker.state.nthreads} threads, needs 1 for the same bits on every "
                 "machine: start dask worker --nthreads 1 --nworkers N"
             )
+        if self.remote:
+            _check_reach(worker.address, self.remote)
+        else:
+            self._check_sight(worker.address)
+        threadpool_limits(1)
+
+    def _check_sight(self, worker: str) -> None:
         try:
             seen = (Path(self.store) / "lock").read_text()
         except OSError:
             seen = ""
         if seen != self.lock:
             raise ClusterError(
-                f"worker {worker.address} does not see the store {self.store}, needs it at this path: put the "
+                f"worker {worker} does not see the store {self.store}, needs it at this path: put the "
                 "catalog's folder on a file system that all machines share"
             )
-        threadpool_limits(1)
+
+
+def _check_reach(worker: str, remote: str) -> None:
+    from lfm_tasks.stores.remote_units import read_object
+
+    try:
+        read_object(f"{remote}/lock")
+    except (OSError, ImportError) as error:
+        raise ClusterError(
+            f"worker {worker} cannot read {remote} ({type(error).__name__}: {error}), needs the extra remote and the "
+            "same AWS_... variables as the run"
+        ) from error
 
 
 @contextmanager
