@@ -17,6 +17,10 @@ LEASE_SECONDS = 120.0
 RENEW_SECONDS = 20.0
 
 
+class RemoteStoreError(RuntimeError):
+    """An object store that cannot be written to."""
+
+
 @contextmanager
 def locked_remotely(remote: str, purpose: str) -> Iterator[None]:
     """Hold the store at ``remote`` for one run; `StoreBusyError` naming the holder if it is taken.
@@ -25,7 +29,15 @@ def locked_remotely(remote: str, purpose: str) -> Iterator[None]:
     """
     name = f"{remote}/lock"
     holder = {"token": uuid4().hex, "pid": os.getpid(), "host": socket.gethostname(), "purpose": purpose}
-    if not put_if_absent(name, _renewed(holder)):
+    try:
+        is_ours = put_if_absent(name, _renewed(holder))
+    except Exception as error:  # file systems of fsspec have no common class of errors
+        why = f"{type(error).__name__}: {error}"
+        message = (
+            f"{remote} cannot be written to ({why}): check the address, and the AWS_... variables of the environment"
+        )
+        raise RemoteStoreError(f"{message}; its package is in the extra remote") from error
+    if not is_ours:
         content, tag = read_object(name)
         found = json.loads(content)
         if time.time() - found["renewed"] < LEASE_SECONDS or not replace(name, _renewed(holder), tag):

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from lfm_tasks.stores import remote_lock, remote_units
 from lfm_tasks.stores.locks import StoreBusyError
-from lfm_tasks.stores.remote_lock import locked_remotely
+from lfm_tasks.stores.remote_lock import RemoteStoreError, locked_remotely
 from lfm_tasks.stores.remote_units import RemoteUnits
 from lfm_tasks.stores.units import CorruptUnitError
 from tests.clusters.conftest import ENVIRONMENT, PYTHON, contents
@@ -121,6 +121,7 @@ with open_run(read_catalog(Path(sys.argv[1])), lambda *_: None, in_process=True)
 def test_run_that_is_killed__leaves_whole_units_only_and_the_next_goes_on(
     tmp_path: Path,
     files: Any,
+    server: dict[str, str],
     related_spaces: Callable[..., dict[str, Any]],
     write_zoo: Callable[..., Path],
     build: Callable[..., Any],
@@ -134,7 +135,7 @@ def test_run_that_is_killed__leaves_whole_units_only_and_the_next_goes_on(
     put_remote(other)
     catalog = str(there / "data_catalog.yaml")
 
-    killed = subprocess.run([PYTHON, "-c", KILLED, catalog, str(kill_before)], env=ENVIRONMENT, check=False)
+    killed = subprocess.run([PYTHON, "-c", KILLED, catalog, str(kill_before)], env=ENVIRONMENT | server, check=False)
     store = RemoteUnits(tmp_path / "third", REMOTE)
     for name in files.find(f"{REMOTE}/receipts"):
         kind, file = name.split("/")[-2:]
@@ -211,6 +212,19 @@ def test_damaged_receipt__is_put_aside(tmp_path: Path, files: Any) -> None:
         store.receipt("probes", key)
     assert store.find("probes", key) is None
     assert not store.has("probes", key)
+
+
+def test_server_that_does_not_answer__is_told_without_a_traceback(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        RemoteStoreError, match="s3://none/zoo cannot be written to .*: check the address, and the AWS_"
+    ):
+        locked_remotely("s3://none/zoo", "lfm-atlas run").__enter__()
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    remote_units._files.cache_clear()
+    with pytest.raises(RemoteStoreError, match="NoCredentials"):
+        locked_remotely(REMOTE, "lfm-atlas run").__enter__()
+    remote_units._files.cache_clear()
 
 
 def test_lock__is_held_by_one_and_falls_when_nobody_renews_it(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
