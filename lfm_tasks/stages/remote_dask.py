@@ -10,7 +10,7 @@ from distributed import Client, WorkerPlugin
 from lfm_tasks import __version__
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.stages.engines.opening import Opened, opener
-from lfm_tasks.stages.workers import ClusterError, Job, Result, Trouble, finished, quieten
+from lfm_tasks.stages.workers import ClusterError, Job, Result, Trouble, quieten, worked_off
 
 
 class RemoteDask:
@@ -31,13 +31,17 @@ class RemoteDask:
         if self._reached is None:
             quieten()
             self._reached = self._closing.enter_context(self._open())
-        with connected(self._reached, self._wait_seconds) as client, client.as_current():
-            register(client, Readiness(str(self._store), self._remote, (self._store / "lock").read_text()))
-            yield from finished(client, function, jobs)
+        yield from worked_off(self._connected, function, jobs)
 
     def close(self) -> None:
         """Stop what was started."""
         self._closing.close()
+
+    @contextmanager
+    def _connected(self) -> Iterator[Client]:
+        with connected(self._reached, self._wait_seconds) as client:
+            register(client, Readiness(str(self._store), self._remote, (self._store / "lock").read_text()))
+            yield client
 
 
 class Readiness(WorkerPlugin):  # type: ignore[misc]

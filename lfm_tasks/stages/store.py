@@ -1,7 +1,7 @@
 """The store of a catalog: a folder of this machine, or an object store with a folder of copies."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.stores.units import UnitStore
@@ -18,10 +18,12 @@ def unit_store(catalog: Catalog) -> UnitStore:
 
 
 @contextmanager
-def remotely_locked(catalog: Catalog) -> Iterator[None]:
+def remotely_locked(catalog: Catalog, purpose: str) -> Iterator[None]:
     """Hold the lock of the catalog's object store, if it has one."""
+    if catalog.atlas.remote is None:
+        yield
+        return
     from lfm_tasks.stores.remote_lock import locked_remotely
 
-    remote = catalog.atlas.remote
-    with locked_remotely(remote, "lfm-atlas run") if remote else nullcontext():
+    with locked_remotely(catalog.atlas.remote, purpose):
         yield

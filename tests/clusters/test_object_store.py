@@ -216,7 +216,7 @@ def test_damaged_receipt__is_put_aside(tmp_path: Path, files: Any) -> None:
 
 def test_server_that_does_not_answer__is_told_without_a_traceback(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
-        RemoteStoreError, match="s3://none/zoo cannot be written to .*: check the address, and the AWS_"
+        RemoteStoreError, match=r"s3://none/zoo cannot be written to .*: check the address, and the AWS_"
     ):
         locked_remotely("s3://none/zoo", "lfm-atlas run").__enter__()
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
