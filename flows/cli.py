@@ -60,13 +60,21 @@ def run(
     dask: Annotated[bool, Parameter(help="Work in Dask processes; --no-dask works in this one.")] = True,
     only: Annotated[list[str] | None, Parameter(help="Compute what touches models of this glob.", negative="")] = None,
     comparison: Annotated[list[str] | None, Parameter(help="Compute this comparison.", negative="")] = None,
+    scheduler: Annotated[str, Parameter(help="Work there: tcp://host:port, tls://host:port or a scheduler file.")] = "",
     trust_code: TrustCode = False,
 ) -> int:
     """Compute what is missing and publish the atlas: activations, graphs, bases, maps, scores, report."""
     settings = read_or_leave(catalog, trust_code)
     from flows.progress import progress
+    from lfm_tasks.catalog import on_scheduler
     from lfm_tasks.stages.asked import Scope
 
+    if scheduler:
+        try:
+            settings = on_scheduler(settings, scheduler)
+        except ValueError as error:
+            complain(f"--scheduler: {error}")
+            return USAGE
     scope = Scope(tuple(only or ()), tuple(comparison or ()))
     if problems := scope.problems(settings):
         for problem in problems:
@@ -74,7 +82,7 @@ def run(
         return USAGE
     with progress() as announce:
         if prefect and dask:
-            outcome = _run_with_prefect(catalog, settings, scope, announce)
+            outcome = _run_with_prefect(catalog, settings, scope, announce, scheduler)
         else:
             outcome = _run(settings, scope, announce, dask)
     return _say(outcome, settings)
@@ -225,7 +233,9 @@ def _run(catalog: "Catalog", scope: "Scope", announce: "Announce", dask: bool) -
         return build_atlas(opened)
 
 
-def _run_with_prefect(path: Path, catalog: "Catalog", scope: "Scope", announce: "Announce") -> "Outcome":
+def _run_with_prefect(
+    path: Path, catalog: "Catalog", scope: "Scope", announce: "Announce", scheduler: str
+) -> "Outcome":
     from flows.server import prefect_server, wait_until_ready
     from lfm_tasks.stages.open_run import refuse_if_busy
 
@@ -235,7 +245,8 @@ def _run_with_prefect(path: Path, catalog: "Catalog", scope: "Scope", announce: 
         from flows.atlas import atlas_flow
 
         wait_until_ready(address)
-        return atlas_flow(announce)(str(path), catalog.trust.everything, list(scope.only), list(scope.comparisons))
+        build = atlas_flow(announce)
+        return build(str(path), catalog.trust.everything, list(scope.only), list(scope.comparisons), scheduler)
 
 
 def _say(outcome: "Outcome", catalog: "Catalog") -> int:

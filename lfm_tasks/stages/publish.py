@@ -13,6 +13,7 @@ from lfm_tasks.stages.summary import summary
 from lfm_tasks.stages.zoo_statistics import MODEL_TEXTS, model_tables
 from lfm_tasks.stores.atlas_files import publish, published_key, write_atlas, write_edges, write_json, write_table
 from lfm_tasks.stores.references import holds_atlas, note_units
+from lfm_tasks.stores.remote_units import RemoteUnits
 
 
 def publish_atlas(run: Run, found: Contents) -> bool:
@@ -45,6 +46,8 @@ def publish_atlas(run: Run, found: Contents) -> bool:
             )
 
             (folder / "report.html").write_text(render_report(atlas, facts, groups), encoding="utf-8")
+    if isinstance(run.store, RemoteUnits):
+        run.store.publish_copy(run.atlas_folder, found.key)
     note_units(run.store.root, found.key, found.units, found.section_keys, run.atlas_folder)
     run.tally.count("atlas", int(is_new), int(not is_new))
     run.announce("atlas", 1, 1)

@@ -8,11 +8,12 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from lfm_tasks.reasons import ReasonError
+from lfm_tasks.stages.dask_settings import DASK_SETTINGS
 from lfm_tasks.stores.units import CorruptUnitError
 
 logger = logging.getLogger(__name__)
@@ -26,23 +27,10 @@ STALL_SECONDS = 3600.0
 WATCH_SECONDS = 2.0
 N_STARTS = 3
 CLOSE_SECONDS = 5.0
-_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 
-DASK_SETTINGS: dict[str, Any] = {
-    "distributed.scheduler.allowed-failures": 3,
-    # Without it, a cluster whose workers are all gone waits for ever.
-    "distributed.scheduler.no-workers-timeout": "60s",
-    "distributed.scheduler.worker-saturation": 1.0,
-    "distributed.worker.memory.target": 0.6,
-    "distributed.worker.memory.spill": 0.7,
-    "distributed.worker.memory.pause": 0.8,
-    "distributed.worker.memory.terminate": 0.95,
-    "distributed.worker.preload": [__name__],
-    "distributed.nanny.pre-spawn-environ": _THREADS | {"MALLOC_TRIM_THRESHOLD_": "65536"},
-    # No dashboard: nothing listens that nobody asked for.
-    "distributed.scheduler.http.routes": [],
-    "distributed.worker.http.routes": [],
-}
+
+class ClusterError(RuntimeError):
+    """A cluster that cannot be started or reached, or whose workers cannot work."""
 
 
 @dataclass(frozen=True)
@@ -118,22 +106,8 @@ class LocalDask:
         """Yield results as they finish. A job that keeps killing its worker comes back as `Trouble`."""
         if not jobs:
             return
-        from dask.distributed import CancelledError
-
-        blamed: list[int] = []
-        try:
-            with self._restored_workers():
-                for number, result in self._finished(function, dict(enumerate(jobs))):
-                    if isinstance(result, Killed):
-                        blamed.append(number)
-                    else:
-                        yield number, result
-                # Whoever was on a worker when it died is blamed: each once more, with nobody beside it.
-                for number in blamed:
-                    yield from self._finished(function, {number: jobs[number]})
-        except CancelledError as error:
-            lost = "found Dask's scheduler gone, needs it: run again, what was finished is kept"
-            raise RuntimeError(f"{lost} ({error})") from error
+        with self._restored_workers():
+            yield from worked_off(self._connected, function, jobs)
 
     def close(self) -> None:
         """Stop the cluster, if there is one."""
@@ -143,20 +117,10 @@ class LocalDask:
                 self._cluster.close(timeout=CLOSE_SECONDS)
             self._cluster = None
 
-    def _finished(self, function: Callable[[Job], Result], jobs: Mapping[int, Job]) -> Iterator[tuple[int, Any]]:
-        """Yield the number and result of each job as they finish; `Killed` for one whose workers died."""
-        from dask.distributed import Client, KilledWorker, as_completed
+    def _connected(self) -> AbstractContextManager[Any]:
+        from dask.distributed import Client
 
-        # A fresh client each time: one that has seen a KilledWorker may hang.
-        with Client(self._started(), set_as_default=False) as client, client.as_current():
-            futures = client.map(Guarded(function), list(jobs.values()), pure=False)
-            numbers = dict(zip(futures, jobs, strict=True))
-            for future in as_completed(futures, timeout=STALL_SECONDS * len(jobs)):
-                try:
-                    yield numbers[future], future.result()
-                except KilledWorker as error:
-                    yield numbers[future], _killed(error)
-                future.release()
+        return Client(self._started(), set_as_default=False)
 
     @contextmanager
     def _restored_workers(self) -> Iterator[None]:
@@ -178,11 +142,7 @@ class LocalDask:
 
     def _started(self) -> Any:
         if self._cluster is None:
-            import dask
-
-            dask.config.set(DASK_SETTINGS)
-            # Prefect's logging setup would let every line of the scheduler through.
-            logging.getLogger("distributed").setLevel(logging.ERROR)
+            quieten()
             self._cluster = self._start(N_STARTS)
         return self._cluster
 
@@ -217,6 +177,57 @@ def _replace_lost(cluster: Any, n_workers: int) -> None:
         for name in gone:
             del cluster.workers[name]
         cluster.scale(n_workers)
+
+
+def worked_off(
+    connect: Callable[[], AbstractContextManager[Any]], function: Callable[[Job], Result], jobs: Sequence[Job]
+) -> Iterator[tuple[int, Result | Trouble]]:
+    """Yield (number of the job, its result or trouble) as the workers of a client finish them."""
+    from dask.distributed import CancelledError
+    from distributed.scheduler import NoValidWorkerError
+
+    blamed: list[int] = []
+    try:
+        for number, result in _finished(connect, function, dict(enumerate(jobs))):
+            if isinstance(result, Killed):
+                blamed.append(number)
+            else:
+                yield number, result
+        # Whoever was on a worker when it died is blamed: each once more, with nobody beside it.
+        for number in blamed:
+            yield from _finished(connect, function, {number: jobs[number]})
+    except CancelledError as error:
+        lost = "found Dask's scheduler gone, needs it: run again, what was finished is kept"
+        raise RuntimeError(f"{lost} ({error})") from error
+    except NoValidWorkerError as error:
+        raise ClusterError(f"all workers are gone, and none came back ({error}): look at the workers' logs") from error
+
+
+def _finished(
+    connect: Callable[[], AbstractContextManager[Any]], function: Callable[[Job], Result], jobs: Mapping[int, Job]
+) -> Iterator[tuple[int, Any]]:
+    """Yield the number and result of each job as they finish; `Killed` for one whose workers died."""
+    from dask.distributed import KilledWorker, as_completed
+
+    # A fresh client each time: one that has seen a KilledWorker may hang.
+    with connect() as client, client.as_current():
+        futures = client.map(Guarded(function), list(jobs.values()), pure=False)
+        numbers = dict(zip(futures, jobs, strict=True))
+        for future in as_completed(futures, timeout=STALL_SECONDS * len(jobs)):
+            try:
+                yield numbers[future], future.result()
+            except KilledWorker as error:
+                yield numbers[future], _killed(error)
+            future.release()
+
+
+def quieten() -> None:
+    """Give this process Dask's settings, and keep the scheduler's lines to itself."""
+    import dask
+
+    dask.config.set(DASK_SETTINGS)
+    # Prefect's logging setup would let every line of the scheduler through.
+    logging.getLogger("distributed").setLevel(logging.ERROR)
 
 
 def dask_setup(worker: object) -> None:
