@@ -42,7 +42,7 @@ def open_zarr(path: Path, name: str, key: str | None) -> StoredArray:
         text = str(array.dtype)[:80]
         raise ReasonError("wrong_dtype", f"{name}: found values of type {text}, needs real numbers or text: convert it")
     check_held(name, prod(array.shards or array.chunks) * max(1, array.dtype.itemsize))
-    _check_complete(array, name)
+    _check_complete(array, name, len(seen))
     block = (array.shards or array.chunks)[0] if array.shape else 1
     return StoredArray(name, path, seen, tuple(array.shape), dtype, partial(_rows, path, key), block)
 
@@ -125,10 +125,14 @@ def _codecs(metadata: Any) -> Iterator[str]:
             yield from _codecs(metadata.get(key))
 
 
-def _check_complete(array: Any, name: str) -> None:
+def _check_complete(array: Any, name: str, n_files: int) -> None:
     """Raise ReasonError if chunks are missing: Zarr would give its fill value for them, without a word."""
-    with _quiet():
-        present, needed = array.nchunks_initialized, array.nchunks
+    stored = array.shards or array.chunks
+    needed = prod(-(-length // chunk) for length, chunk in zip(array.shape, stored, strict=True))
+    present = n_files
+    if needed <= n_files:  # else Zarr would look for each of them, however many there should be
+        with _quiet():
+            present, needed = array.nchunks_initialized, array.nchunks
     if present < needed:
         found = f"found {present:,} of {needed:,} chunks, the others would be read as {array.fill_value!s:.20}"
         advice = "copy it again, or write it with config={'write_empty_chunks': True}"
