@@ -1,7 +1,7 @@
 """The spectral basis of a space: the low eigenvectors of its graph's normalised Laplacian."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -11,20 +11,30 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import eigsh
 
 from lfm_tasks.reasons import ReasonError
+from lfm_tasks.spectral.filtered_krylov import filtered_eigenpairs
 
 # Below this size the dense solver is as fast, and it cannot miss an eigenvalue.
 _DENSE_BELOW = 400
+# From so many points on compiled block products pay for their start; up to so many their blocks fit in memory.
+_FILTERED_FROM, _FILTERED_TO = 5_000, 200_000
 # An eigenvalue counts as 0 below this.
 ZERO = 1e-8
 
 
+Solver = Literal["dense", "lanczos", "filtered", "lanczos after filtered"]
+
+
 @dataclass(frozen=True)
 class Basis:
-    """Eigenvalues in [0, 2], ascending; unit-length eigenvectors, largest entry positive; the next eigenvalue."""
+    """Eigenvalues in [0, 2], ascending; unit-length eigenvectors, largest entry positive; the next eigenvalue.
+
+    ``solver`` is what found them, None where that is not known.
+    """
 
     eigenvalues: Float[np.ndarray, " eigenpairs"]
     eigenvectors: Float[np.ndarray, "points eigenpairs"]
     next_eigenvalue: float
+    solver: Solver | None = None
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ def spectral_basis(graph: csr_array[Any], n_eigenpairs: int) -> Basis:
 
     Solves ``L v = λ v`` with ``L = I − D^(-1/2) W D^(-1/2)``, so every λ lies in [0, 2]. They are the algebraically
     largest of ``D^(-1/2) W D^(-1/2)``: ordering by magnitude would mix in the highest frequencies. The start vector is
-    fixed, and so are the signs.
+    fixed, and so are the signs. From 5,000 points on by `filtered_eigenpairs`, by Lanczos where that is not certain.
 
     Parameters
     ----------
@@ -83,9 +93,9 @@ def spectral_basis(graph: csr_array[Any], n_eigenpairs: int) -> Basis:
             "disconnected",
             f"graph has {n_components} components, needs 1: raise n_neighbors, or join the components first",
         )
-    affinities, vectors = _largest(normalised_adjacency(graph), n_eigenpairs + 1)
+    affinities, vectors, solver = _largest(graph, n_eigenpairs + 1)
     eigenvalues = np.clip(1 - affinities, 0, 2)
-    return Basis(eigenvalues[:-1], fix_signs(vectors[:, :-1]), float(eigenvalues[-1]))
+    return Basis(eigenvalues[:-1], fix_signs(vectors[:, :-1]), float(eigenvalues[-1]), solver)
 
 
 def basis_quality(graph: csr_array[Any], basis: Basis) -> BasisQuality:
@@ -114,15 +124,35 @@ def fix_signs(vectors: Float[np.ndarray, "points eigenpairs"]) -> Float[np.ndarr
     return vectors * signs
 
 
-def _largest(
-    matrix: csr_array[Any], n_eigenpairs: int
-) -> tuple[Float[np.ndarray, " eigenpairs"], Float[np.ndarray, "points eigenpairs"]]:
-    n_points = matrix.shape[0]
+def choose_solver(n_points: int, n_eigenpairs: int) -> Solver:
+    """Return how so many eigenpairs are found: a table of the convention, never measured on the spot (docs/speed.md).
+
+    ``dense`` below 400 points and from half of all pairs on; ``filtered`` from 5,000 to 200,000 points if they are ten
+    times the pairs; else ``lanczos``.
+    """
     if n_points < _DENSE_BELOW or n_eigenpairs >= n_points // 2:
+        return "dense"
+    if _FILTERED_FROM <= n_points <= _FILTERED_TO and n_points >= 10 * n_eigenpairs:
+        return "filtered"
+    return "lanczos"
+
+
+def _largest(
+    graph: csr_array[Any], n_eigenpairs: int
+) -> tuple[Float[np.ndarray, " eigenpairs"], Float[np.ndarray, "points eigenpairs"], Solver]:
+    """Return the largest eigenpairs of the normalised adjacency, and what found them."""
+    n_points = graph.shape[0]
+    solver = choose_solver(n_points, n_eigenpairs)
+    if solver == "filtered":
+        if (found := filtered_eigenpairs(graph, n_eigenpairs)) is not None:
+            return *found, solver
+        solver = "lanczos after filtered"
+    matrix = normalised_adjacency(graph)
+    if solver == "dense":
         values, vectors = eigh(matrix.toarray(), subset_by_index=(n_points - n_eigenpairs, n_points - 1))
     else:
         # A fixed start that no symmetry of the points can be orthogonal to; ARPACK's own is random.
         start = np.random.default_rng(0).standard_normal(n_points)
         values, vectors = eigsh(matrix, k=n_eigenpairs, which="LA", v0=start, tol=0)
     order = np.argsort(-values, kind="stable")
-    return values[order], vectors[:, order]
+    return values[order], vectors[:, order], solver

@@ -3,25 +3,14 @@
 Their arguments carry no types: numba takes them from the arrays, and a checked function cannot be compiled.
 """
 
-from collections.abc import Callable
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import numpy as np
-from numba import njit
+
+from lfm_tasks.spectral.compiling import compiled
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
-    """Return the function compiled, kept on disk for the next process."""
-    # Sums may be reordered (that is what makes them vector code), but never by a number of threads: there is one.
-    options = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz"}}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:
-        # No folder to keep it in: neither the package's nor the user's cache can be written.
-        return njit(**options)(function)
-
-
-@_compiled
+@compiled
 @no_type_check
 def offer(products, first_row, first_column, squares, bounds, indices, counts, limits):
     """Offer every pair of a block to both of its points; each keeps the pairs of its smallest bounds.
@@ -53,7 +42,7 @@ def offer(products, first_row, first_column, squares, bounds, indices, counts, l
                     _keep(bound, i, bounds[j], indices[j], counts, limits, j)
 
 
-@_compiled
+@compiled
 @no_type_check
 def rank(order, rows, scales, bounds, indices, counts, limits, nearest, squared):
     """Fill ``nearest`` and ``squared`` by exact distances of the pairs kept; return whether each point is settled.
@@ -81,7 +70,7 @@ def rank(order, rows, scales, bounds, indices, counts, limits, nearest, squared)
     return settled
 
 
-@_compiled
+@compiled
 @no_type_check
 def sweep(
     products,
@@ -105,7 +94,7 @@ def sweep(
                 _insert(_distance(rows, scales, i, order[other]), order[other], nearest[i], squared[i])
 
 
-@_compiled
+@compiled
 @no_type_check
 def rank_given(rows, scales, candidates, nearest, squared):
     """Fill ``nearest`` and ``squared`` by exact distances to the given candidates; -1 and the point itself are none."""
@@ -115,7 +104,7 @@ def rank_given(rows, scales, candidates, nearest, squared):
                 _insert(_distance(rows, scales, i, j), j, nearest[i], squared[i])
 
 
-@_compiled
+@compiled
 @no_type_check
 def leave(products, first_row, first_column, squares, order, labels, rows, scales, best, starts, ends):
     """Keep, for each label, the shortest pair that leaves it: its squared distance, where it starts, where it ends."""
@@ -134,7 +123,7 @@ def leave(products, first_row, first_column, squares, order, labels, rows, scale
                 _improve(distance, j, i, labels[j], best, starts, ends)
 
 
-@_compiled
+@compiled
 @no_type_check
 def _improve(distance, i, j, label, best, starts, ends):
     """Take the shorter, by the lower pair of rows among the equally short."""
@@ -146,13 +135,13 @@ def _improve(distance, i, j, label, best, starts, ends):
         best[label], starts[label], ends[label] = distance, i, j
 
 
-@_compiled
+@compiled
 @no_type_check
 def _n_kept(width):
     return width * 2 // 3
 
 
-@_compiled
+@compiled
 @no_type_check
 def _keep(bound, j, bounds, indices, counts, limits, i):
     count = counts[i]
@@ -165,7 +154,7 @@ def _keep(bound, j, bounds, indices, counts, limits, i):
     counts[i] = count
 
 
-@_compiled
+@compiled
 @no_type_check
 def _cut(bounds, indices, n_entries, n_kept):
     """Move the ``n_kept`` smallest to the front (Hoare's selection); return the largest of them."""
@@ -192,7 +181,7 @@ def _cut(bounds, indices, n_entries, n_kept):
     return bounds[:n_kept].max()
 
 
-@_compiled
+@compiled
 @no_type_check
 def _distance(rows, scales, i, j):
     """Return |s_i x_i - s_j x_j|² in float64."""
@@ -204,7 +193,7 @@ def _distance(rows, scales, i, j):
     return total
 
 
-@_compiled
+@compiled
 @no_type_check
 def _insert(distance, j, nearest, squared):
     """Insert into a list sorted by distance, then by number; what is there already, or farther, is left out."""

@@ -12,7 +12,7 @@ from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.basis import Basis, BasisQuality, basis_quality, spectral_basis
 from lfm_tasks.spectral.graph import affinity_graph, join_components
-from lfm_tasks.spectral.neighbour_methods import choose_method
+from lfm_tasks.spectral.neighbour_methods import TABLE_VERSION, choose_method
 from lfm_tasks.spectral.neighbours import Method, find_neighbours, neighbour_recall
 from lfm_tasks.stages.activations import RecordedSpace, read_activations
 from lfm_tasks.stages.asked import spaces_now
@@ -156,7 +156,9 @@ def _refuse_inaccurate(quality: BasisQuality) -> None:
 def _facts(job: BasisJob, basis: Basis, quality: BasisQuality) -> dict[str, Any]:
     return {
         "method": job.method,
+        "table_version": TABLE_VERSION,
         "n_eigenpairs": len(basis.eigenvalues),
+        "solver": basis.solver,
         "residual": float(quality.residual),
         "orthonormality": float(quality.orthonormality),
         "n_zero_eigenvalues": int(quality.n_zero_eigenvalues),

@@ -5,7 +5,16 @@ import pytest
 from scipy.sparse import csr_array
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.basis import Basis, basis_quality, fix_signs, normalised_adjacency, spectral_basis
+from lfm_tasks.spectral import basis as basis_module
+from lfm_tasks.spectral import filtered_krylov
+from lfm_tasks.spectral.basis import (
+    Basis,
+    basis_quality,
+    choose_solver,
+    fix_signs,
+    normalised_adjacency,
+    spectral_basis,
+)
 from lfm_tasks.spectral.graph import affinity_graph
 from lfm_tasks.spectral.neighbours import exact_neighbours
 
@@ -110,3 +119,65 @@ def test_basis_quality__reports_a_cut_through_equal_eigenvalues_and_a_spoiled_ve
     spoiled = basis_quality(graph, Basis(whole.eigenvalues, vectors, whole.next_eigenvalue))
     assert spoiled.residual > 0.01
     assert spoiled.orthonormality > 0.01
+
+
+def filtered_and_lanczos(graph, n_eigenpairs, monkeypatch):
+    monkeypatch.setattr(basis_module, "_FILTERED_FROM", 400)
+    filtered = spectral_basis(graph, n_eigenpairs)
+    monkeypatch.setattr(basis_module, "_FILTERED_FROM", 10**9)
+    return filtered, spectral_basis(graph, n_eigenpairs)
+
+
+@pytest.mark.parametrize("kernel", ["binary", "gaussian"])
+def test_spectral_basis__filtered_is_that_of_lanczos_to_a_millionth_of_the_gap(kernel, monkeypatch):
+    graph = knn_graph(np.random.default_rng(5).standard_normal((900, 4)), 12, kernel)
+    filtered, lanczos = filtered_and_lanczos(graph, 20, monkeypatch)
+    assert (filtered.solver, lanczos.solver) == ("filtered", "lanczos")
+    np.testing.assert_allclose(filtered.eigenvalues, lanczos.eigenvalues, atol=1e-12)
+    assert filtered.next_eigenvalue == pytest.approx(lanczos.next_eigenvalue, abs=1e-10)
+    quality = basis_quality(graph, filtered)
+    assert quality.residual < 1e-6 * quality.eigengap
+    assert quality.orthonormality < 1e-12
+    assert np.linalg.norm(filtered.eigenvectors.T @ lanczos.eigenvectors) ** 2 == pytest.approx(20, abs=1e-9)
+
+
+def test_spectral_basis__filtered_gives_the_same_bytes_twice_and_follows_a_permutation(monkeypatch):
+    monkeypatch.setattr(basis_module, "_FILTERED_FROM", 400)
+    rows = np.random.default_rng(7).standard_normal((800, 3))
+    order = np.random.default_rng(8).permutation(800)
+    first, again = spectral_basis(knn_graph(rows), 10), spectral_basis(knn_graph(rows), 10)
+    assert first.eigenvectors.tobytes() == again.eigenvectors.tobytes()
+    moved = spectral_basis(knn_graph(rows[order]), 10)
+    np.testing.assert_allclose(moved.eigenvalues, first.eigenvalues, atol=1e-12)
+    np.testing.assert_allclose(moved.eigenvectors, first.eigenvectors[order], atol=1e-7)
+
+
+def test_spectral_basis__filtered_finds_equal_eigenvalues_or_says_that_lanczos_had_to(monkeypatch):
+    filtered, lanczos = filtered_and_lanczos(ring(1000), 9, monkeypatch)
+    assert filtered.solver in ("filtered", "lanczos after filtered")
+    np.testing.assert_allclose(filtered.eigenvalues, lanczos.eigenvalues, atol=1e-10)
+
+
+@pytest.mark.parametrize("reason", ["a pair is missing", "a block has lost its rank"])
+def test_spectral_basis__falls_back_to_lanczos_and_says_so(reason, monkeypatch):
+    graph = knn_graph(np.random.default_rng(5).standard_normal((900, 4)), 12)
+    if reason == "a pair is missing":
+        monkeypatch.setattr(filtered_krylov, "_largest_left", lambda *_: 1.0)
+    else:
+        monkeypatch.setattr(filtered_krylov, "cholesky", lambda matrix: np.linalg.cholesky(-matrix))
+    filtered, lanczos = filtered_and_lanczos(graph, 20, monkeypatch)
+    assert filtered.solver == "lanczos after filtered"
+    np.testing.assert_array_equal(filtered.eigenvectors, lanczos.eigenvectors)
+
+
+def test_filtered_eigenpairs__lower_an_interval_that_reaches_too_high(monkeypatch):
+    graph = knn_graph(np.random.default_rng(5).standard_normal((900, 4)), 12)
+    expected = filtered_krylov.filtered_eigenpairs(graph, 20)
+    monkeypatch.setattr(filtered_krylov, "_survey", lambda *_: (-0.4, 0.95))
+    found = filtered_krylov.filtered_eigenpairs(graph, 20)
+    np.testing.assert_allclose(found[0], expected[0], atol=1e-12)
+
+
+def test_choose_solver__is_dense_for_few_points_and_filtered_for_many_with_few_pairs():
+    assert [choose_solver(n, 51) for n in (300, 3000, 10_000, 300_000)] == ["dense", "lanczos", "filtered", "lanczos"]
+    assert [choose_solver(10_000, k) for k in (201, 2000, 6000)] == ["filtered", "lanczos", "dense"]
