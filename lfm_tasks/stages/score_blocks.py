@@ -30,8 +30,13 @@ def store_block(job: BlockJob) -> None:
     )
     if job.knowledge.regime == "full" or not scores.of_maps:
         ids = score_full_maps(job, keys, scores, resamplings)
+    elif job.knowledge.refine == "none":
+        # Its compiled loops take .3 s to import: only those who need them.
+        from lfm_tasks.stages.closed_scores import score_closed_maps
+
+        ids = score_closed_maps(job, keys, scores)
     else:
-        ids = score_fitted_maps(job, keys, scores)
+        ids = score_grown_maps(job, keys, scores)
     score_activations(job, ids, scores, resamplings)
     position = {key: place for place, key in enumerate(keys)}
     with job.store.commit("scores", job.key) as unit_writer:
@@ -103,13 +108,16 @@ def score_full_maps(
     return ids
 
 
-def score_fitted_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> dict[str, np.ndarray]:
-    """Fill in the measures of maps that are fitted from little knowledge; return the ids of each base."""
+def score_grown_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> dict[str, np.ndarray]:
+    """Fill in the measures of maps that are grown from little knowledge; return the ids of each base."""
     labels = read_labels(job.store, job.labels)
     spaces = {key: read_known_space(job.store, key, job.activations[key], job.atlas, labels) for key in keys}
     fitted = FittedScores(job.knowledge, job.atlas, spaces)
     for number, pair in enumerate(job.pairs):
-        scores.n_common[number] = len(common_ids(spaces[pair[0]].ids, spaces[pair[1]].ids)[0])
+        first, second = (spaces[key] for key in pair)
+        scores.n_common[number] = len(first.ids)
+        if first.ids_key != second.ids_key:
+            scores.n_common[number] = len(common_ids(first.ids, second.ids)[0])
         try:
             both = [fitted.score(source, target, list(scores.of_maps)) for source, target in (pair, pair[::-1])]
         except ReasonError as error:
@@ -119,9 +127,8 @@ def score_fitted_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> di
         for direction, found in enumerate(both):
             scores.values[number, direction, scores.columns] = found.values
             scores.diagnostics[number, direction] = found.diagnostics
-            # Grown maps cost too much to be grown again for the collection.
-            if job.knowledge.refine == "zoomout":
-                scores.maps[number, direction] = found.functional_map
+            # They cost too much to be grown again for the collection.
+            scores.maps[number, direction] = found.functional_map
     return {key: known.ids for key, known in spaces.items()}
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 # Part of every key. Raise it when the meaning of a stored number changes.
-CONVENTION = "3"
+CONVENTION = "4"
 
 _BLOCK_BYTES = 1 << 20
 
