@@ -1,11 +1,13 @@
-"""One block of pairs: its bases and activations are read once, every pair is scored, the block is committed."""
+"""One block of pairs: bases and activations are read part by part, every pair is scored, the block is committed."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
 
 from lfm_tasks.measures.permutation_moments import permutation_profile, unpack
+from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral.full_map import whitened_rows
 from lfm_tasks.stages.activation_scores import score_activations
@@ -16,31 +18,23 @@ from lfm_tasks.stages.knowledge import common_ids, read_labels, same_ids
 from lfm_tasks.stages.map_scores import DIAGNOSTICS, MAP_SCORES, BasisRows, basis_rows, score_both_ways
 from lfm_tasks.stages.statistics import STATISTICS
 
+# Bases on a side of a part: their rows are in memory together.
+_PART_SIDE = 16
+
 
 def store_block(job: BlockJob) -> None:
-    """Read the bases of a block once, score its pairs, commit them."""
+    """Score the pairs of a block, part after part, commit them."""
     resamplings = Resamplings(read_design(job.store, job.design), job.atlas)
     keys = sorted({key for pair in job.pairs for key in pair})
     measures = sorted(job.atlas.measures)
-    scores = BlockScores(
-        np.full((len(job.pairs), 2, len(measures), len(STATISTICS)), np.nan),
-        np.full((len(job.pairs), 2, len(DIAGNOSTICS)), np.nan),
-        np.zeros(len(job.pairs), dtype=np.int32),
-        {name: column for column, name in enumerate(measures) if name in MAP_SCORES},
-    )
-    if job.knowledge.regime == "full" or not scores.of_maps:
-        ids = score_full_maps(job, keys, scores, resamplings)
-    elif job.knowledge.refine == "none":
-        # Its compiled loops take .3 s to import: only those who need them.
-        from lfm_tasks.stages.closed_scores import score_closed_maps
-
-        ids = score_closed_maps(job, keys, scores)
-    else:
-        ids = score_grown_maps(job, keys, scores)
-    score_activations(job, ids, scores, resamplings)
-    position = {key: place for place, key in enumerate(keys)}
+    scores = _no_scores(job, len(job.pairs))
+    for numbers in _parts(job, keys):
+        pairs = tuple(job.pairs[number] for number in numbers)
+        scores.take(numbers, score_part(replace(job, pairs=pairs), resamplings))
+    place = {key: position for position, key in enumerate(keys)}
+    places = [[place[first], place[second]] for first, second in job.pairs]
     with job.store.commit("scores", job.key) as unit_writer:
-        unit_writer.arrays.write("pairs", np.array([[position[a], position[b]] for a, b in job.pairs], dtype=np.int32))
+        unit_writer.arrays.write("pairs", np.array(places, dtype=np.int32))
         unit_writer.arrays.write("values", scores.values)
         unit_writer.arrays.write("n_common", scores.n_common)
         unit_writer.arrays.write("diagnostics", scores.diagnostics)
@@ -48,11 +42,50 @@ def store_block(job: BlockJob) -> None:
             unit_writer.arrays.write("maps", stacked_maps(scores.maps, len(job.pairs)))
         unit_writer.facts |= {
             "scored_by": list(job.settings),
-            "pairs": [list(pair) for pair in job.pairs],
+            "bases": keys,
+            "pairs": places,
             "refusals": _told(scores.refusals),
             "unmapped": _told(scores.unmapped),
             "codes": [[row, measures[column], reason] for (row, column), reason in sorted(scores.codes.items())],
         }
+
+
+def score_part(job: BlockJob, resamplings: Resamplings) -> BlockScores:
+    """Read the bases of some pairs once, return what the pairs come to."""
+    keys = sorted({key for pair in job.pairs for key in pair})
+    scores = _no_scores(job, len(job.pairs))
+    if job.knowledge.regime == "full" or not scores.of_maps:
+        ids = score_full_maps(job, keys, scores, resamplings)
+    elif job.knowledge.grows:
+        ids = score_grown_maps(job, keys, scores)
+    else:
+        # Its compiled loops take .3 s to import: only for those who need them.
+        from lfm_tasks.stages.closed_scores import score_closed_maps
+
+        ids = score_closed_maps(job, keys, scores)
+    score_activations(job, ids, scores, resamplings)
+    return scores
+
+
+def _parts(job: BlockJob, keys: list[str]) -> Iterable[list[int]]:
+    """Return the numbers of pairs to score together; where no rows are held, all."""
+    held = job.knowledge.regime == "full" or job.knowledge.grows or MEASURES.keys() & set(job.atlas.measures)
+    part = {key: position // _PART_SIDE if held else 0 for position, key in enumerate(keys)}
+    parts: dict[tuple[int, int], list[int]] = {}
+    for number, (first, second) in enumerate(job.pairs):
+        parts.setdefault((part[first], part[second]), []).append(number)
+    return parts.values()
+
+
+def _no_scores(job: BlockJob, n_pairs: int) -> BlockScores:
+    """Return the scores of so many pairs before any is known."""
+    measures = sorted(job.atlas.measures)
+    return BlockScores(
+        np.full((n_pairs, 2, len(measures), len(STATISTICS)), np.nan),
+        np.full((n_pairs, 2, len(DIAGNOSTICS)), np.nan),
+        np.zeros(n_pairs, dtype=np.int32),
+        {name: column for column, name in enumerate(measures) if name in MAP_SCORES},
+    )
 
 
 def score_full_maps(

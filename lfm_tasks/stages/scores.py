@@ -23,8 +23,10 @@ from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.digests import digest
 from lfm_tasks.stores.units import Receipt, UnitStore
 
-# Bases on a side of a block: a task reads at most twice as many, and takes seconds.
+# Bases on a side of a block. Among many spaces more, so that the blocks are 528 at most, and so are their files; not
+# where maps are grown, which takes a second each: a task that dies would take half an hour with it.
 BLOCK_SIDE = 16
+_MOST_GROUPS = 32
 # Settings of the scores, lower and higher key of the two bases.
 ScoredPair = tuple[ScoreSettings, str, str]
 
@@ -224,8 +226,9 @@ def _block_places(receipt: Receipt, settings: ScoreSettings) -> dict[ScoredPair,
     for row, measure, reason in receipt.facts["codes"]:
         codes.setdefault(row, []).append((measure, reason))
     held = ScoreSettings.of(receipt).measures
+    bases = receipt.facts["bases"]
     return {
-        (settings, first, second): PairScores(
+        (settings, bases[first], bases[second]): PairScores(
             receipt.key, row, held, refusals.get(row), unmapped.get(row), tuple(codes.get(row, ()))
         )
         for row, (first, second) in enumerate(receipt.facts["pairs"])
@@ -235,12 +238,15 @@ def _block_places(receipt: Receipt, settings: ScoreSettings) -> dict[ScoredPair,
 def block_jobs(
     run: Run, missing: list[ScoredPair], activations: Mapping[str, str], ways: Mapping[ScoreSettings, Way]
 ) -> Iterator[BlockJob]:
-    """Yield the missing pairs in blocks of up to 16 × 16 bases, one setting (a design and measures) each."""
+    """Yield the missing pairs in blocks of bases on either side, one setting (a design and measures) each."""
     keys = sorted({key for _, *pair in missing for key in pair})
-    group = {key: position // BLOCK_SIDE for position, key in enumerate(keys)}
+    wide = BLOCK_SIDE * -(-len(keys) // (BLOCK_SIDE * _MOST_GROUPS))
+    sides = {settings: BLOCK_SIDE if way.knowledge.grows else wide for settings, way in ways.items()}
+    place = {key: position for position, key in enumerate(keys)}
 
     def block_of(pair: ScoredPair) -> tuple[ScoreSettings, int, int]:
-        return pair[0], group[pair[1]], group[pair[2]]
+        side = sides[pair[0]]
+        return pair[0], place[pair[1]] // side, place[pair[2]] // side
 
     for (settings, *_), pairs in groupby(sorted(missing, key=lambda pair: (block_of(pair), pair)), key=block_of):
         block = tuple((first, second) for _, first, second in pairs)
