@@ -67,13 +67,13 @@ def tile_source(described: Described, *, mask: Mask = "resolvent") -> TileSource
 
 def tile_targets(described: Sequence[Described], *, mask: Mask = "resolvent") -> TileTargets:
     """Return targets of equally many eigenpairs and descriptors, side by side."""
-    numbers, factors = zip(*(row_numbers(one, mask) for one in described), strict=True)
-    wide = np.stack(numbers)
-    high = wide.astype(np.float32)
-    rows = [(factor[:, None] * one.coefficients[1:]) for factor, one in zip(factors, described, strict=True)]
-    pairs = np.stack([high, (wide - high).astype(np.float32)], axis=-1)
-    values = np.stack([one.eigenvalues[1:] for one in described]).astype(np.float32)
-    return TileTargets(tuple(described), np.stack(rows).astype(np.float32), pairs, values)
+    values = np.stack([one.eigenvalues[1:] for one in described])
+    numbers, factors = row_numbers(values, mask)
+    rows = np.stack([one.coefficients[1:] for one in described])
+    rows *= factors[:, :, None]
+    high = numbers.astype(np.float32)
+    pairs = np.stack([high, (numbers - high).astype(np.float32)], axis=-1)
+    return TileTargets(tuple(described), rows.astype(np.float32), pairs, values.astype(np.float32))
 
 
 def fit_tile(source: TileSource, targets: TileTargets) -> Float32[np.ndarray, "targets inner_target inner_source"]:
