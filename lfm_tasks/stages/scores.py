@@ -154,10 +154,11 @@ def all_settings(
     atlas: AtlasConfig, asked: Mapping[AskedPair, Asked], designs: Mapping[str, str], labels: Mapping[str, str]
 ) -> dict[tuple[str, Asked], ScoreSettings]:
     """Return the settings of every dataset and wish that pairs are asked for by."""
-    kinds = {(space.dataset, wish) for (space, _), wish in asked.items()}
+    # Pairs share their wishes, which take a while to compare: each is looked at once.
+    kinds = {(space.dataset, id(wish)): wish for (space, _), wish in asked.items()}
     return {
         (dataset, wish): score_settings(atlas, wish, designs.get(dataset, ""), labels.get(dataset, ""))
-        for dataset, wish in kinds
+        for (dataset, _), wish in kinds.items()
     }
 
 
@@ -165,10 +166,14 @@ def scored_pairs(
     asked: Mapping[AskedPair, Asked], settings: Mapping[tuple[str, Asked], ScoreSettings], keys: Mapping[Space, str]
 ) -> dict[AskedPair, ScoredPair]:
     """Return the pairs as blocks name them: by the keys of their bases."""
-    found = {}
+    found: dict[AskedPair, ScoredPair] = {}
+    own: dict[tuple[str, int], ScoreSettings] = {}
     for (source, target), wish in asked.items():
         first, second = keys[source], keys[target]
-        found[source, target] = (settings[source.dataset, wish], min(first, second), max(first, second))
+        kind = (source.dataset, id(wish))
+        if kind not in own:
+            own[kind] = settings[source.dataset, wish]
+        found[source, target] = (own[kind], min(first, second), max(first, second))
     return found
 
 
