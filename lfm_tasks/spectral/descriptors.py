@@ -74,6 +74,26 @@ def landmark_heat_descriptors(
     return np.hstack([(vectors * np.exp(-t * basis.eigenvalues)) @ vectors[anchors].T for t in times])
 
 
+def landmark_heat_coefficients(
+    basis: Basis, anchors: Int[np.ndarray, " anchors"], *, times: tuple[float, ...] = (1.0, 4.0, 16.0)
+) -> Float[np.ndarray, "eigenpairs descriptors"]:
+    """Return Φᵀ of `landmark_heat_descriptors` as `unit_descriptors` makes them, without laying them out on the points.
+
+    Φ is orthonormal, so they are exp(−t λ_k) φ_k(anchor), 0 in the trivial mode, columns of unit length: K numbers a
+    descriptor instead of n.
+
+    Raises
+    ------
+    ReasonError
+        As those two.
+    """
+    check_anchor_rows(anchors, len(basis.eigenvectors))
+    at_anchors = basis.eigenvectors[anchors].T
+    whole = np.hstack([np.exp(-t * basis.eigenvalues)[:, None] * at_anchors for t in times])
+    lengths = _moving_lengths(np.linalg.norm(whole[1:], axis=0), np.linalg.norm(whole, axis=0))
+    return np.vstack([np.zeros((1, whole.shape[1])), whole[1:] / lengths])
+
+
 def label_descriptors(
     graph: csr_array[Any], labels: Int[np.ndarray, " points"], *, classes: Int[np.ndarray, " classes"]
 ) -> Float[np.ndarray, "points classes"]:
@@ -140,14 +160,20 @@ def unit_descriptors(
     """
     trivial = basis.eigenvectors[:, :1]
     moving = descriptors - trivial @ (trivial.T @ descriptors)
-    lengths = np.linalg.norm(moving, axis=0)
-    flat = lengths <= 1e-10 * np.linalg.norm(descriptors, axis=0)
+    return moving / _moving_lengths(np.linalg.norm(moving, axis=0), np.linalg.norm(descriptors, axis=0))
+
+
+def _moving_lengths(
+    moving: Float[np.ndarray, " descriptors"], whole: Float[np.ndarray, " descriptors"]
+) -> Float[np.ndarray, " descriptors"]:
+    """Return the lengths without the trivial mode; ReasonError ``constant`` if nothing of a descriptor is left."""
+    flat = moving <= 1e-10 * whole
     if flat.any():
         raise ReasonError(
             "constant",
             f"found {int(flat.sum())} descriptors that are constant over the space: drop them, or choose other anchors",
         )
-    return moving / lengths
+    return moving
 
 
 def _moving_modes(basis: Basis) -> tuple[Float[np.ndarray, " modes"], Float[np.ndarray, "points modes"]]:

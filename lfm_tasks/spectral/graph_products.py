@@ -7,13 +7,13 @@ from typing import no_type_check
 
 import numpy as np
 
-from lfm_tasks.spectral.compiling import compiled
+from lfm_tasks.spectral.compiling import compiled_reordered
 
 # Columns of a block: one cache line of float64.
 WIDTH = 8
 
 
-@compiled
+@compiled_reordered
 @no_type_check
 def add_product(starts, columns, weights, factors, block, result, own, old):
     """Set ``result`` to ``factors * (W @ block) + own * block + old * result``; no weights means that all are 1.

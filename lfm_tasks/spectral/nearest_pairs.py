@@ -7,10 +7,10 @@ from typing import no_type_check
 
 import numpy as np
 
-from lfm_tasks.spectral.compiling import compiled
+from lfm_tasks.spectral.compiling import compiled_reordered
 
 
-@compiled
+@compiled_reordered
 @no_type_check
 def offer(products, first_row, first_column, squares, bounds, indices, counts, limits):
     """Offer every pair of a block to both of its points; each keeps the pairs of its smallest bounds.
@@ -42,7 +42,7 @@ def offer(products, first_row, first_column, squares, bounds, indices, counts, l
                     _keep(bound, i, bounds[j], indices[j], counts, limits, j)
 
 
-@compiled
+@compiled_reordered
 @no_type_check
 def rank(order, rows, scales, bounds, indices, counts, limits, nearest, squared):
     """Fill ``nearest`` and ``squared`` by exact distances of the pairs kept; return whether each point is settled.
@@ -70,7 +70,7 @@ def rank(order, rows, scales, bounds, indices, counts, limits, nearest, squared)
     return settled
 
 
-@compiled
+@compiled_reordered
 @no_type_check
 def sweep(
     products,
@@ -94,7 +94,7 @@ def sweep(
                 _insert(_distance(rows, scales, i, order[other]), order[other], nearest[i], squared[i])
 
 
-@compiled
+@compiled_reordered
 @no_type_check
 def rank_given(rows, scales, candidates, nearest, squared):
     """Fill ``nearest`` and ``squared`` by exact distances to the given candidates; -1 and the point itself are none."""
@@ -104,7 +104,7 @@ def rank_given(rows, scales, candidates, nearest, squared):
                 _insert(_distance(rows, scales, i, j), j, nearest[i], squared[i])
 
 
-@compiled
+@compiled_reordered
 @no_type_check
 def leave(products, first_row, first_column, squares, order, labels, rows, scales, best, starts, ends):
     """Keep, for each label, the shortest pair that leaves it: its squared distance, where it starts, where it ends."""
@@ -123,7 +123,7 @@ def leave(products, first_row, first_column, squares, order, labels, rows, scale
                 _improve(distance, j, i, labels[j], best, starts, ends)
 
 
-@compiled
+@compiled_reordered
 @no_type_check
 def _improve(distance, i, j, label, best, starts, ends):
     """Take the shorter, by the lower pair of rows among the equally short."""
@@ -135,13 +135,13 @@ def _improve(distance, i, j, label, best, starts, ends):
         best[label], starts[label], ends[label] = distance, i, j
 
 
-@compiled
+@compiled_reordered
 @no_type_check
 def _n_kept(width):
     return width * 2 // 3
 
 
-@compiled
+@compiled_reordered
 @no_type_check
 def _keep(bound, j, bounds, indices, counts, limits, i):
     count = counts[i]
@@ -154,7 +154,7 @@ def _keep(bound, j, bounds, indices, counts, limits, i):
     counts[i] = count
 
 
-@compiled
+@compiled_reordered
 @no_type_check
 def _cut(bounds, indices, n_entries, n_kept):
     """Move the ``n_kept`` smallest to the front (Hoare's selection); return the largest of them."""
@@ -181,7 +181,7 @@ def _cut(bounds, indices, n_entries, n_kept):
     return bounds[:n_kept].max()
 
 
-@compiled
+@compiled_reordered
 @no_type_check
 def _distance(rows, scales, i, j):
     """Return |s_i x_i - s_j x_j|² in float64."""
@@ -193,7 +193,7 @@ def _distance(rows, scales, i, j):
     return total
 
 
-@compiled
+@compiled_reordered
 @no_type_check
 def _insert(distance, j, nearest, squared):
     """Insert into a list sorted by distance, then by number; what is there already, or farther, is left out."""

@@ -60,7 +60,7 @@ def fit_map_from_factor(
     ``single_precision`` computes in float32 (relative error about 1e-6): half the time.
     """
     complex_type, real_type = (np.complex64, np.float32) if single_precision else (np.complex128, np.float64)
-    numbers, factors = _row_numbers(target, factor.mask)
+    numbers, factors = row_numbers(target.eigenvalues[1:], factor.mask)
     rows = (target.coefficients[1:] * factors[:, None]).astype(real_type)
     spread = rows @ factor.right.astype(complex_type).T
     resolvents = (1 / (numbers[:, None] - factor.poles)).astype(complex_type)
@@ -86,10 +86,11 @@ def _quadratic(
     return gram + np.diag(q), -2 * np.diag(q * a), gram + np.diag(q * a**2)
 
 
-def _row_numbers(target: Described, mask: Mask) -> tuple[Float[np.ndarray, " inner"], Float[np.ndarray, " inner"]]:
+def row_numbers(
+    eigenvalues: Float[np.ndarray, "*inner"], mask: Mask
+) -> tuple[Float[np.ndarray, "*inner"], Float[np.ndarray, "*inner"]]:
     """Return μ_i and f_i of every row."""
-    values = target.eigenvalues[1:]
     if mask == "commutativity":
-        return values, np.ones_like(values)
-    b = np.sqrt(values / SPECTRUM_BOUND)
+        return eigenvalues, np.ones_like(eigenvalues)
+    b = np.sqrt(eigenvalues / SPECTRUM_BOUND)
     return b, b**2 + 1

@@ -1,6 +1,6 @@
 """One block of pairs, as it is scored: what to score it by, and what it comes to."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -74,6 +74,15 @@ class BlockScores:
     def columns(self) -> list[int]:
         """The columns of the measures of maps."""
         return list(self.of_maps.values())
+
+    def take(self, numbers: Sequence[int], part: "BlockScores") -> None:
+        """Put what some of the pairs, given by their numbers, came to in its place."""
+        self.values[numbers], self.diagnostics[numbers] = part.values, part.diagnostics
+        self.n_common[numbers] = part.n_common
+        self.maps.update({(numbers[row], direction): own for (row, direction), own in part.maps.items()})
+        self.refusals.update({numbers[row]: error for row, error in part.refusals.items()})
+        self.unmapped.update({numbers[row]: error for row, error in part.unmapped.items()})
+        self.codes.update({(numbers[row], column): reason for (row, column), reason in part.codes.items()})
 
 
 class Resamplings:

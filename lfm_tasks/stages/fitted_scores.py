@@ -1,4 +1,4 @@
-"""Scores of maps that are fitted from little knowledge: anchors, labels, or none; each direction has its own map."""
+"""Scores of maps that are grown from little knowledge: anchors, labels, or none; each direction has its own map."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -10,25 +10,18 @@ from jaxtyping import Float, Int, Shaped
 from lfm_tasks.config import AtlasConfig
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral.anchor_fit import fit_from_anchors
-from lfm_tasks.spectral.anchor_map import Described, describe
 from lfm_tasks.spectral.anchors import Anchors
 from lfm_tasks.spectral.basis import Basis
-from lfm_tasks.spectral.descriptors import (
-    heat_signatures,
-    label_descriptors,
-    landmark_heat_descriptors,
-    unit_descriptors,
-)
 from lfm_tasks.spectral.graph import affinity_graph, join_components
 from lfm_tasks.spectral.growing import Effort, MapFit, Start
 from lfm_tasks.spectral.neighbours import Neighbours
-from lfm_tasks.spectral.source_factor import factor_source, fit_map_from_factor
 from lfm_tasks.spectral.space import SpectralSpace
 from lfm_tasks.spectral.weak_fit import fit_from_labels, fit_unsupervised
 from lfm_tasks.stages.activations import read_activations
 from lfm_tasks.stages.knowledge import Knowledge, Labels, known_anchors
-from lfm_tasks.stages.map_scores import DIAGNOSTICS, MAP_SCORES, map_errors
+from lfm_tasks.stages.map_scores import MAP_SCORES
 from lfm_tasks.stages.statistics import STATISTICS, against_chance
+from lfm_tasks.stores.digests import ids_digest
 from lfm_tasks.stores.units import UnitStore
 
 # One start for each kind of descriptor: a third of the time of all nine, which docs/kernels.md has figures of.
@@ -42,6 +35,11 @@ class KnownSpace:
     space: SpectralSpace
     ids: Shaped[np.ndarray, " points"]
     labels: Labels | None
+
+    @cached_property
+    def ids_key(self) -> str:
+        """The digest of the ids: spaces on the same points have the same anchors."""
+        return ids_digest(self.ids)
 
     @cached_property
     def classes(self) -> Int[np.ndarray, " points"]:
@@ -67,7 +65,7 @@ class FittedScores:
     knowledge: Knowledge
     atlas: AtlasConfig
     spaces: Mapping[str, KnownSpace]
-    _described: dict[tuple[str, bytes], Described] = field(default_factory=dict)
+    _found: dict[tuple[str, str], Anchors] = field(default_factory=dict)
 
     def score(self, source: str, target: str, measures: list[str]) -> "ScoredMap":
         """Return the map from one space to another with its statistics and diagnostics.
@@ -77,21 +75,17 @@ class FittedScores:
         ReasonError
             ``few_anchors``, ``one_class``, or what else keeps a map from being fitted.
         """
-        if self.knowledge.refine == "none":
-            maps, chance = self._closed_form(source, target)
-            diagnostics = self._errors(maps, source, target)
-        else:
-            fit = self._grown(source, target, None)
-            maps, diagnostics = fit.functional_map, self._quality(fit, source, target)
-            others = [self._grown(source, target, r).functional_map for r in self._pairings(self.atlas.null.n_refined)]
-            chance = np.array(others).reshape(len(others), *maps.shape)
+        fit = self._grown(source, target, None)
+        maps = fit.functional_map
+        others = [self._grown(source, target, r).functional_map for r in self._pairings(self.atlas.null.n_refined)]
+        chance = np.array(others).reshape(len(others), *maps.shape)
         values = np.full((len(measures), len(STATISTICS)), np.nan)
         for column, name in enumerate(measures):
             measure = MAP_SCORES[name]
             values[column, 0] = measure.of_fitted(maps)
             if len(chance) and measure.has_null:
                 values[column, 1:5] = against_chance(float(values[column, 0]), measure.of_fitted(chance))
-        return ScoredMap(maps, values, diagnostics)
+        return ScoredMap(maps, values, self._quality(fit, source, target))
 
     def _pairings(self, n_wanted: int) -> Iterator[np.random.Generator]:
         """Yield what random pairings of the known things are drawn by; nothing where nothing is known."""
@@ -109,57 +103,16 @@ class FittedScores:
                 known = np.unique(second)
                 second = pairing.permutation(known)[np.searchsorted(known, second)]
             return fit_from_labels(ours.space, theirs.space, first, second, effort=effort)
-        anchors = known_anchors(self.knowledge, ours.ids, theirs.ids)
+        anchors = self._anchors(ours, theirs)
         if pairing is not None:
             anchors = Anchors(anchors.source, pairing.permutation(anchors.target))
         return fit_from_anchors(ours.space, theirs.space, anchors, starts=_ANCHOR_STARTS, effort=effort)
 
-    def _closed_form(
-        self, source: str, target: str
-    ) -> tuple[Float[np.ndarray, "target source"], Float[np.ndarray, "pairings target source"]]:
-        """Return the map of all modes at once, and those of random pairings of what is known."""
-        ours, theirs = self._known_things(source, target)
-        one, other = self._describe(source, ours), self._describe(target, theirs)
-        factor = factor_source(one, mask=self.knowledge.mask)
-        chance = []
-        for pairing in self._pairings(self.atlas.null.n_permutations):
-            # Several descriptors may belong to one anchor: they stay together.
-            order = pairing.permutation(len(ours))
-            columns = np.concatenate([order + len(ours) * k for k in range(one.coefficients.shape[1] // len(ours))])
-            chance.append(fit_map_from_factor(factor, Described(other.eigenvalues, other.coefficients[:, columns])))
-        maps = fit_map_from_factor(factor, other)
-        return maps, np.array(chance).reshape(len(chance), *maps.shape)
-
-    def _known_things(self, source: str, target: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return anchors' rows on both sides, or the common classes twice, or a number for each signature."""
-        ours, theirs = self.spaces[source], self.spaces[target]
-        if self.knowledge.regime == "anchors":
-            anchors = known_anchors(self.knowledge, ours.ids, theirs.ids)
-            return anchors.source, anchors.target
-        if self.knowledge.regime == "labels":
-            common = np.intersect1d(ours.classes, theirs.classes)
-            return common, common
-        return np.arange(1), np.arange(1)
-
-    def _describe(self, key: str, things: np.ndarray) -> Described:
-        place = (key, things.tobytes())
-        if place not in self._described:
-            known = self.spaces[key]
-            basis = known.space.basis
-            if self.knowledge.regime == "anchors":
-                functions = landmark_heat_descriptors(basis, things)
-            elif self.knowledge.regime == "labels":
-                functions = label_descriptors(known.space.graph, known.classes, classes=things)
-            else:
-                functions = heat_signatures(basis)
-            self._described[place] = describe(basis, unit_descriptors(basis, functions))
-        return self._described[place]
-
-    def _errors(self, maps: np.ndarray, source: str, target: str) -> Float[np.ndarray, " diagnostics"]:
-        bases = [self.spaces[key].space.basis for key in (source, target)]
-        found = np.full(len(DIAGNOSTICS), np.nan)
-        found[:2] = map_errors(maps, bases[0].eigenvalues, bases[1].eigenvalues)
-        return found
+    def _anchors(self, ours: KnownSpace, theirs: KnownSpace) -> Anchors:
+        place = (ours.ids_key, theirs.ids_key)
+        if place not in self._found:
+            self._found[place] = known_anchors(self.knowledge, ours.ids, theirs.ids)
+        return self._found[place]
 
     def _quality(self, fit: MapFit, source: str, target: str) -> Float[np.ndarray, " diagnostics"]:
         ours, theirs = self.spaces[source].ids, self.spaces[target].ids[fit.rows]

@@ -13,11 +13,11 @@ from lfm_tasks.spectral.distortion import source_distortion, target_distortion
 from lfm_tasks.spectral.full_map import full_map
 from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.contents import not_computed
+from lfm_tasks.stages.full_scores import common_rows
 from lfm_tasks.stages.kept_pairs import SpacePair, kept_pairs
 from lfm_tasks.stages.knowledge import common_ids
 from lfm_tasks.stages.labels import labels_of, text_labels
 from lfm_tasks.stages.run import Failure, Run
-from lfm_tasks.stages.score_blocks import common_rows
 from lfm_tasks.stages.scores import BLOCK_SIDE, Scored
 from lfm_tasks.stages.validate import Zoo
 from lfm_tasks.stages.workers import Trouble

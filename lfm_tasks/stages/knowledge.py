@@ -31,6 +31,11 @@ class Knowledge:
     n_anchors: int = 0
     seed: int = 0
 
+    @property
+    def grows(self) -> bool:
+        """Whether maps are grown by ZoomOut, one by one."""
+        return self.regime != "full" and self.refine == "zoomout"
+
     def ingredients(self) -> dict[str, Any]:
         """Return what can change a map, for its digest."""
         return {"regime": "full"} if self.regime == "full" else asdict(self)

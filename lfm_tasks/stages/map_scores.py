@@ -15,7 +15,6 @@ from lfm_tasks.measures.permutation_moments import (
 )
 from lfm_tasks.measures.permutation_null import Exchange, calibrated
 from lfm_tasks.spectral import scores as map_scores
-from lfm_tasks.spectral.full_map import full_map
 from lfm_tasks.spectral.kept_maps import PartedRows, maps_without_each_part, parted_rows
 from lfm_tasks.spectral.null_maps import permutations_per_product, permuted_maps, permuted_rows
 from lfm_tasks.stages.designs import Resampling
@@ -24,6 +23,7 @@ from lfm_tasks.stages.statistics import STATISTICS, against_chance, resampled
 _NO_MAPS = np.empty((0, 1, 1), dtype=np.float32)
 
 
+FullMap = Float[np.ndarray, "target source"]
 ScoreFunction = Callable[[Float[np.ndarray, "*stack target source"]], Float[np.ndarray, "*stack"]]
 
 # What stands beside the scores of each map; the last two only where a map was grown by ZoomOut.
@@ -91,16 +91,22 @@ def basis_rows(
 
 
 def score_both_ways(
-    sources: list[BasisRows], target: BasisRows, measures: list[str], null: NullConfig, exchange: Exchange
+    sources: list[tuple[BasisRows, FullMap]],
+    target: BasisRows,
+    measures: list[str],
+    null: NullConfig,
+    exchange: Exchange,
 ) -> list[tuple[Float[np.ndarray, "2 measures statistics"], Float[np.ndarray, "2 diagnostics"]]]:
-    """Return, for each source, statistics and diagnostics of both directions; the map back is the transpose."""
+    """Return, for each source and its map, statistics and diagnostics of both directions.
+
+    The map back is the transpose.
+    """
     found = []
     # The chance level of overlap is known where all rows are exchangeable: then only others need permutations.
     drawn = any(MAP_SCORES[name].has_null and not _is_exact(name, exchange) for name in measures)
-    rows = [source.rows for source in sources]
+    rows = [source.rows for source, _ in sources]
     nulls = _null_maps(rows, target.rows, null, exchange) if drawn else [_NO_MAPS] * len(sources)
-    for source, null_maps in zip(sources, nulls, strict=True):
-        maps = full_map(source.rows, target.rows)
+    for (source, maps), null_maps in zip(sources, nulls, strict=True):
         left = [
             _NO_MAPS if ours is None or theirs is None else maps_without_each_part(ours, theirs)
             for ours, theirs in ((source.parts, target.parts), (source.halves, target.halves))

@@ -1,41 +1,39 @@
-"""One block of pairs: its bases and activations are read once, every pair is scored, the block is committed."""
+"""One block of pairs: bases and activations are read part by part, every pair is scored, the block is committed."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
 
-from lfm_tasks.measures.permutation_moments import permutation_profile, unpack
+from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.full_map import whitened_rows
 from lfm_tasks.stages.activation_scores import score_activations
 from lfm_tasks.stages.blocks import BlockJob, BlockScores, Resamplings
 from lfm_tasks.stages.designs import read_design
 from lfm_tasks.stages.fitted_scores import FittedScores, read_known_space
-from lfm_tasks.stages.knowledge import common_ids, read_labels, same_ids
-from lfm_tasks.stages.map_scores import DIAGNOSTICS, MAP_SCORES, BasisRows, basis_rows, score_both_ways
+from lfm_tasks.stages.full_scores import score_full_maps
+from lfm_tasks.stages.knowledge import common_ids, read_labels
+from lfm_tasks.stages.map_scores import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.statistics import STATISTICS
+
+# Bases on a side of a part: their rows are in memory together.
+_PART_SIDE = 16
 
 
 def store_block(job: BlockJob) -> None:
-    """Read the bases of a block once, score its pairs, commit them."""
+    """Score the pairs of a block, part after part, commit them."""
     resamplings = Resamplings(read_design(job.store, job.design), job.atlas)
     keys = sorted({key for pair in job.pairs for key in pair})
     measures = sorted(job.atlas.measures)
-    scores = BlockScores(
-        np.full((len(job.pairs), 2, len(measures), len(STATISTICS)), np.nan),
-        np.full((len(job.pairs), 2, len(DIAGNOSTICS)), np.nan),
-        np.zeros(len(job.pairs), dtype=np.int32),
-        {name: column for column, name in enumerate(measures) if name in MAP_SCORES},
-    )
-    if job.knowledge.regime == "full" or not scores.of_maps:
-        ids = score_full_maps(job, keys, scores, resamplings)
-    else:
-        ids = score_fitted_maps(job, keys, scores)
-    score_activations(job, ids, scores, resamplings)
-    position = {key: place for place, key in enumerate(keys)}
+    scores = _no_scores(job, len(job.pairs))
+    for numbers in _parts(job, keys):
+        pairs = tuple(job.pairs[number] for number in numbers)
+        scores.take(numbers, score_part(replace(job, pairs=pairs), resamplings))
+    place = {key: position for position, key in enumerate(keys)}
+    places = [[place[first], place[second]] for first, second in job.pairs]
     with job.store.commit("scores", job.key) as unit_writer:
-        unit_writer.arrays.write("pairs", np.array([[position[a], position[b]] for a, b in job.pairs], dtype=np.int32))
+        unit_writer.arrays.write("pairs", np.array(places, dtype=np.int32))
         unit_writer.arrays.write("values", scores.values)
         unit_writer.arrays.write("n_common", scores.n_common)
         unit_writer.arrays.write("diagnostics", scores.diagnostics)
@@ -43,73 +41,62 @@ def store_block(job: BlockJob) -> None:
             unit_writer.arrays.write("maps", stacked_maps(scores.maps, len(job.pairs)))
         unit_writer.facts |= {
             "scored_by": list(job.settings),
-            "pairs": [list(pair) for pair in job.pairs],
+            "bases": keys,
+            "pairs": places,
             "refusals": _told(scores.refusals),
             "unmapped": _told(scores.unmapped),
             "codes": [[row, measures[column], reason] for (row, column), reason in sorted(scores.codes.items())],
         }
 
 
-def score_full_maps(
-    job: BlockJob, keys: list[str], scores: BlockScores, resamplings: Resamplings
-) -> dict[str, np.ndarray]:
-    """Fill in the measures of maps between points that are all known by their ids; return the ids of each base."""
-    bases: dict[str, BasisRows] = {}
-    ids: dict[str, np.ndarray] = {}
-    refused_spaces: dict[str, ReasonError] = {}
-    for key in keys:
-        with job.store.open("bases", key) as unit:
-            eigenvectors, ids[key] = unit.read("eigenvectors"), unit.read("ids")
-            eigenvalues = unit.read("eigenvalues")
-            profile = unpack(unit.read("overlap_profile"), len(eigenvectors))
-        try:
-            bases[key] = basis_rows(eigenvalues, eigenvectors, profile, resamplings.of(ids[key]))
-        except ReasonError as error:
-            refused_spaces[key] = error
-    scores.refusals.update(
-        {number: refused_spaces[key] for number, pair in enumerate(job.pairs) for key in pair if key in refused_spaces}
+def score_part(job: BlockJob, resamplings: Resamplings) -> BlockScores:
+    """Read the bases of some pairs once, return what the pairs come to."""
+    keys = sorted({key for pair in job.pairs for key in pair})
+    scores = _no_scores(job, len(job.pairs))
+    if job.knowledge.regime == "full" or not scores.of_maps:
+        ids = score_full_maps(job, keys, scores, resamplings)
+    elif job.knowledge.grows:
+        ids = score_grown_maps(job, keys, scores)
+    else:
+        # Its compiled loops take .3 s to import: only for those who need them.
+        from lfm_tasks.stages.closed_scores import score_closed_maps
+
+        ids = score_closed_maps(job, keys, scores)
+    score_activations(job, ids, scores, resamplings)
+    return scores
+
+
+def _parts(job: BlockJob, keys: list[str]) -> Iterable[list[int]]:
+    """Return the numbers of pairs to score together; where no rows are held, all."""
+    held = job.knowledge.regime == "full" or job.knowledge.grows or MEASURES.keys() & set(job.atlas.measures)
+    part = {key: position // _PART_SIDE if held else 0 for position, key in enumerate(keys)}
+    parts: dict[tuple[int, int], list[int]] = {}
+    for number, (first, second) in enumerate(job.pairs):
+        parts.setdefault((part[first], part[second]), []).append(number)
+    return parts.values()
+
+
+def _no_scores(job: BlockJob, n_pairs: int) -> BlockScores:
+    """Return the scores of so many pairs before any is known."""
+    measures = sorted(job.atlas.measures)
+    return BlockScores(
+        np.full((n_pairs, 2, len(measures), len(STATISTICS)), np.nan),
+        np.full((n_pairs, 2, len(DIAGNOSTICS)), np.nan),
+        np.zeros(n_pairs, dtype=np.int32),
+        {name: column for column, name in enumerate(measures) if name in MAP_SCORES},
     )
-    names = list(scores.of_maps)
-    for second, numbers in _by_target(job.pairs, scores.refusals).items():
-        alike = [number for number in numbers if same_ids(ids[job.pairs[number][0]], ids[second])]
-        # Chance is sampled by permuting the target's rows: laid out once for all sources on the same points.
-        sources, exchange = [bases[job.pairs[number][0]] for number in alike], resamplings.of(ids[second]).exchange
-        found = score_both_ways(sources, bases[second], names, job.atlas.null, exchange)
-        for number, (statistics, diagnostics) in zip(alike, found, strict=True):
-            scores.n_common[number], scores.values[number][:, scores.columns] = len(ids[second]), statistics
-            scores.diagnostics[number] = diagnostics
-        for number in sorted(set(numbers) - set(alike)):
-            first = job.pairs[number][0]
-            try:
-                rows, common = common_rows(
-                    (bases[first].rows, ids[first]), (bases[second].rows, ids[second]), job.atlas.min_overlap
-                )
-                chance = resamplings.of(common)
-                source, target = (
-                    basis_rows(bases[key].eigenvalues, own, permutation_profile(own[:, 1:]), chance)
-                    for key, own in zip((first, second), rows, strict=True)
-                )
-            except ReasonError as error:
-                scores.refusals[number] = error
-                continue
-            scores.n_common[number] = len(common)
-            ((statistics, scores.diagnostics[number]),) = score_both_ways(
-                [source], target, names, job.atlas.null, chance.exchange
-            )
-            scores.values[number][:, scores.columns] = statistics
-    for number in scores.refusals:
-        first, second = job.pairs[number]
-        scores.n_common[number] = len(common_ids(ids[first], ids[second])[0])
-    return ids
 
 
-def score_fitted_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> dict[str, np.ndarray]:
-    """Fill in the measures of maps that are fitted from little knowledge; return the ids of each base."""
+def score_grown_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> dict[str, np.ndarray]:
+    """Fill in the measures of maps that are grown from little knowledge; return the ids of each base."""
     labels = read_labels(job.store, job.labels)
     spaces = {key: read_known_space(job.store, key, job.activations[key], job.atlas, labels) for key in keys}
     fitted = FittedScores(job.knowledge, job.atlas, spaces)
     for number, pair in enumerate(job.pairs):
-        scores.n_common[number] = len(common_ids(spaces[pair[0]].ids, spaces[pair[1]].ids)[0])
+        first, second = (spaces[key] for key in pair)
+        scores.n_common[number] = len(first.ids)
+        if first.ids_key != second.ids_key:
+            scores.n_common[number] = len(common_ids(first.ids, second.ids)[0])
         try:
             both = [fitted.score(source, target, list(scores.of_maps)) for source, target in (pair, pair[::-1])]
         except ReasonError as error:
@@ -119,9 +106,8 @@ def score_fitted_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> di
         for direction, found in enumerate(both):
             scores.values[number, direction, scores.columns] = found.values
             scores.diagnostics[number, direction] = found.diagnostics
-            # Grown maps cost too much to be grown again for the collection.
-            if job.knowledge.refine == "zoomout":
-                scores.maps[number, direction] = found.functional_map
+            # They cost too much to be grown again for the collection.
+            scores.maps[number, direction] = found.functional_map
     return {key: known.ids for key, known in spaces.items()}
 
 
@@ -137,31 +123,3 @@ def stacked_maps(
     for place, own in maps.items():
         stacked[place] = own
     return stacked
-
-
-def common_rows(
-    source: tuple[np.ndarray, np.ndarray], target: tuple[np.ndarray, np.ndarray], min_overlap: float
-) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
-    """Return both bases, given as (rows, ids), on the ids that they share, orthonormal there; and these, in order."""
-    (first, first_ids), (second, second_ids) = source, target
-    common, of_first, of_second = common_ids(first_ids, second_ids)
-    smaller = min(len(first_ids), len(second_ids))
-    if not len(of_first):
-        found = f"found no common ids among {smaller}, needs the same samples"
-        raise ReasonError("no_overlap", f"{found}: record both spaces on them")
-    if len(of_first) < min_overlap * smaller:
-        raise ReasonError(
-            "little_overlap",
-            f"found {len(of_first)} common ids of {smaller}, atlas.min_overlap needs a share of {min_overlap}: record "
-            "both on the same samples, or lower it",
-        )
-    return (whitened_rows(first[of_first]), whitened_rows(second[of_second])), common
-
-
-def _by_target(pairs: tuple[tuple[str, str], ...], refused: Collection[int]) -> dict[str, list[int]]:
-    """Return the numbers of the pairs that are not refused by their second base."""
-    numbers: dict[str, list[int]] = {}
-    for number, (_, second) in enumerate(pairs):
-        if number not in refused:
-            numbers.setdefault(second, []).append(number)
-    return numbers

@@ -23,8 +23,10 @@ from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.digests import digest
 from lfm_tasks.stores.units import Receipt, UnitStore
 
-# Bases on a side of a block: a task reads at most twice as many, and takes seconds.
+# Bases on a side of a block. Among many spaces more, so that the blocks are 528 at most, and so are their files; not
+# where maps are grown, which takes a second each: a task that dies would take half an hour with it.
 BLOCK_SIDE = 16
+_MOST_GROUPS = 32
 # Settings of the scores, lower and higher key of the two bases.
 ScoredPair = tuple[ScoreSettings, str, str]
 
@@ -152,10 +154,11 @@ def all_settings(
     atlas: AtlasConfig, asked: Mapping[AskedPair, Asked], designs: Mapping[str, str], labels: Mapping[str, str]
 ) -> dict[tuple[str, Asked], ScoreSettings]:
     """Return the settings of every dataset and wish that pairs are asked for by."""
-    kinds = {(space.dataset, wish) for (space, _), wish in asked.items()}
+    # Pairs share their wishes, which take a while to compare: each is looked at once.
+    kinds = {(space.dataset, id(wish)): wish for (space, _), wish in asked.items()}
     return {
         (dataset, wish): score_settings(atlas, wish, designs.get(dataset, ""), labels.get(dataset, ""))
-        for dataset, wish in kinds
+        for (dataset, _), wish in kinds.items()
     }
 
 
@@ -163,10 +166,14 @@ def scored_pairs(
     asked: Mapping[AskedPair, Asked], settings: Mapping[tuple[str, Asked], ScoreSettings], keys: Mapping[Space, str]
 ) -> dict[AskedPair, ScoredPair]:
     """Return the pairs as blocks name them: by the keys of their bases."""
-    found = {}
+    found: dict[AskedPair, ScoredPair] = {}
+    own: dict[tuple[str, int], ScoreSettings] = {}
     for (source, target), wish in asked.items():
         first, second = keys[source], keys[target]
-        found[source, target] = (settings[source.dataset, wish], min(first, second), max(first, second))
+        kind = (source.dataset, id(wish))
+        if kind not in own:
+            own[kind] = settings[source.dataset, wish]
+        found[source, target] = (own[kind], min(first, second), max(first, second))
     return found
 
 
@@ -224,8 +231,9 @@ def _block_places(receipt: Receipt, settings: ScoreSettings) -> dict[ScoredPair,
     for row, measure, reason in receipt.facts["codes"]:
         codes.setdefault(row, []).append((measure, reason))
     held = ScoreSettings.of(receipt).measures
+    bases = receipt.facts["bases"]
     return {
-        (settings, first, second): PairScores(
+        (settings, bases[first], bases[second]): PairScores(
             receipt.key, row, held, refusals.get(row), unmapped.get(row), tuple(codes.get(row, ()))
         )
         for row, (first, second) in enumerate(receipt.facts["pairs"])
@@ -235,12 +243,15 @@ def _block_places(receipt: Receipt, settings: ScoreSettings) -> dict[ScoredPair,
 def block_jobs(
     run: Run, missing: list[ScoredPair], activations: Mapping[str, str], ways: Mapping[ScoreSettings, Way]
 ) -> Iterator[BlockJob]:
-    """Yield the missing pairs in blocks of up to 16 × 16 bases, one setting (a design and measures) each."""
+    """Yield the missing pairs in blocks of bases on either side, one setting (a design and measures) each."""
     keys = sorted({key for _, *pair in missing for key in pair})
-    group = {key: position // BLOCK_SIDE for position, key in enumerate(keys)}
+    wide = BLOCK_SIDE * -(-len(keys) // (BLOCK_SIDE * _MOST_GROUPS))
+    sides = {settings: BLOCK_SIDE if way.knowledge.grows else wide for settings, way in ways.items()}
+    place = {key: position for position, key in enumerate(keys)}
 
     def block_of(pair: ScoredPair) -> tuple[ScoreSettings, int, int]:
-        return pair[0], group[pair[1]], group[pair[2]]
+        side = sides[pair[0]]
+        return pair[0], place[pair[1]] // side, place[pair[2]] // side
 
     for (settings, *_), pairs in groupby(sorted(missing, key=lambda pair: (block_of(pair), pair)), key=block_of):
         block = tuple((first, second) for _, first, second in pairs)

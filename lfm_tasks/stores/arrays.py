@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec
+from zarr.storage import ZipStore
 
 from lfm_tasks.stores.layouts import LAYOUTS, ArrayLayout
+from lfm_tasks.stores.packing import PACKED
 
 
 class ArrayWriter:
@@ -32,8 +34,15 @@ class ArrayReader:
     """Reads the arrays of one unit."""
 
     def __init__(self, folder: Path, kind: str) -> None:
-        self._group = zarr.open_group(folder, mode="r", zarr_format=3)
+        packed = folder / PACKED
+        self._archive = ZipStore(packed, mode="r") if packed.is_file() else None
+        self._group = zarr.open_group(self._archive or folder, mode="r", zarr_format=3)
         self._layouts = LAYOUTS[kind]
+
+    def close(self) -> None:
+        """Close the file that the arrays are packed in; what was read stays."""
+        if self._archive is not None:
+            self._archive.close()
 
     def read(self, name: str) -> np.ndarray:
         """Return a whole array; strings come as numpy's variable-width strings."""

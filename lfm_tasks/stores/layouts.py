@@ -93,3 +93,6 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
         "accuracies": ArrayLayout(("source",), "float64", "of the probe of one target, by source, in [0, 1]"),
     },
 }
+
+# Kinds whose arrays lie in one file. Not activations: they come in batches, outlive kills and may not fit in memory.
+PACKED_KINDS = LAYOUTS.keys() - {"activations"}

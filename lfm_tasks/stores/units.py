@@ -1,6 +1,7 @@
 """Committed units: content-addressed folders that are there whole or not at all.
 
-A unit is written in ``staging/``: its arrays, then ``manifest.json`` (SHA-256 and size of every file). It is fsynced,
+A unit is written in ``staging/``: its arrays (in most kinds packed into one file), then ``manifest.json`` (SHA-256 and
+size of every file). It is fsynced,
 renamed to ``units/<kind>/<key>`` and, last, gets a receipt in ``receipts/<kind>/<key>.json``. Only the receipt says
 that a unit is done. Every read checks the files against the manifest, and the manifest against the receipt: Zarr alone
 takes a missing chunk for fill values and a flipped bit for data.
@@ -22,7 +23,9 @@ from uuid import uuid4
 from lfm_tasks.stores.arrays import ArrayReader, ArrayWriter
 from lfm_tasks.stores.digests import file_digest
 from lfm_tasks.stores.durable import sync_folder, sync_tree, write_durably
+from lfm_tasks.stores.layouts import PACKED_KINDS
 from lfm_tasks.stores.locks import held
+from lfm_tasks.stores.packing import pack
 from lfm_tasks.stores.sealed import seal, unseal
 
 
@@ -155,7 +158,11 @@ class UnitStore:
         except CorruptUnitError as error:
             self.quarantine(kind, key)
             raise CorruptUnitError(f"{error}; it was put into quarantine: run again to make it anew") from error
-        yield ArrayReader(self.unit_path(kind, key), kind)
+        reader = ArrayReader(self.unit_path(kind, key), kind)
+        try:
+            yield reader
+        finally:
+            reader.close()
 
     def check(self, kind: str, key: str) -> Receipt:
         """Return the receipt if every file is as committed, else raise `CorruptUnitError` naming the file."""
@@ -195,6 +202,8 @@ class UnitStore:
                 partial.unlink(missing_ok=True)
 
     def _publish(self, kind: str, key: str, staged: Path, facts: Mapping[str, Any]) -> None:
+        if kind in PACKED_KINDS:
+            pack(staged)
         write_durably(staged / "manifest.json", _manifest(staged))
         sync_tree(staged)
         unit = self.unit_path(kind, key)

@@ -274,12 +274,8 @@ def test_transfer__of_an_unknown_or_damaged_map_says_what_to_do(
 
     store = UnitStore(tmp_path / ".lfm-atlas")
     key = read_named_map(store.root, "mine").key
-    chunk = next(
-        path
-        for path in (store.root / "units" / "maps" / key / "matrix").rglob("*")
-        if path.is_file() and path.parent.name == "0"
-    )
-    chunk.write_bytes(chunk.read_bytes()[::-1])
+    arrays = store.root / "units" / "maps" / key / "arrays.zip"
+    arrays.write_bytes(arrays.read_bytes()[::-1])
     assert lfm_atlas(tmp_path, *carry) == 2
     assert "is damaged; it was put into quarantine" in capsys.readouterr().err
     assert lfm_atlas(tmp_path, *carry) == 2

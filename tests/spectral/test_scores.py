@@ -9,7 +9,7 @@ import pytest
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral import scores
 from lfm_tasks.spectral.basis import spectral_basis
-from lfm_tasks.spectral.full_map import full_map, whitened_rows
+from lfm_tasks.spectral.full_map import full_map, full_maps, whitened_rows
 from lfm_tasks.spectral.graph import affinity_graph
 from lfm_tasks.spectral.neighbours import exact_neighbours
 from lfm_tasks.spectral.null_maps import permutations_per_product, permuted_maps, permuted_rows
@@ -110,3 +110,18 @@ def test_permuted_maps__are_the_maps_of_permuted_rows():
 def test_permutations_per_product__stays_between_one_and_25():
     assert permutations_per_product(100, 10) == 25
     assert permutations_per_product(10**6, 50) == 1
+
+
+def test_full_maps__of_a_tile_are_those_of_its_pairs_and_the_maps_back_their_transposes() -> None:
+    spaces = [random_basis(seed, n_eigenpairs=13) for seed in range(4)]
+    others = [random_basis(seed, n_eigenpairs=9) for seed in range(4, 7)]
+    maps = full_maps(spaces, others)
+
+    assert maps.shape == (3, 4, 9, 13)
+    for place in np.ndindex(3, 4):
+        np.testing.assert_allclose(maps[place], full_map(spaces[place[1]], others[place[0]]), atol=1e-14)
+    np.testing.assert_allclose(full_maps(others, spaces), maps.transpose(1, 0, 3, 2), atol=1e-14)
+    np.testing.assert_array_equal(full_maps(spaces[2:], others[1:2])[0, 0], maps[1, 2])
+    np.testing.assert_array_equal(full_maps(spaces[::-1], others[::-1]), maps[::-1, ::-1])
+    with pytest.raises(ValueError, match="found 5 sources and 1 targets, needs 1 to 4 of each"):
+        full_maps([*spaces, spaces[0]], others[:1])

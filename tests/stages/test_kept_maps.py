@@ -191,7 +191,7 @@ def test_map_of_a_damaged_base__is_told_and_made_by_the_next_run(
     models = related_spaces(2, n_layers=1)
     build(write_zoo(tmp_path, models, keep_maps="none"))
     [damaged, _] = sorted((tmp_path / ".lfm-atlas" / "units" / "bases").iterdir())
-    (damaged / "eigenvectors" / "c" / "0" / "0").write_bytes(b"nothing")
+    (damaged / "arrays.zip").write_bytes(b"nothing")
     folder = write_zoo(tmp_path, models)
 
     [failure] = build(folder).failures

@@ -13,6 +13,7 @@ from lfm_tasks.catalog import CatalogError, read_catalog
 from lfm_tasks.config import NullConfig
 from lfm_tasks.measures.permutation_moments import permutation_profile
 from lfm_tasks.measures.permutation_null import Exchange
+from lfm_tasks.spectral.full_map import full_map
 from lfm_tasks.stages.designs import Resampling
 from lfm_tasks.stages.map_scores import basis_rows, score_both_ways
 from lfm_tasks.stages.row_scores import Activations, score_rows
@@ -145,7 +146,9 @@ def test_p_values__of_unrelated_spaces_are_uniform(groups: np.ndarray | None) ->
             basis = np.linalg.qr(np.column_stack([np.ones(100), own, own**2]))[0]
             bases.append(basis_rows(np.linspace(0, 1, 11), basis, permutation_profile(basis[:, 1:]), chance))
         drawn = NullConfig(n_permutations=99, seed=draw)
-        ((maps, _),) = score_both_ways([bases[0]], bases[1], ["overlap", "lfm"], drawn, exchange)
+        ((maps, _),) = score_both_ways(
+            [(bases[0], full_map(bases[0].rows, bases[1].rows))], bases[1], ["overlap", "lfm"], drawn, exchange
+        )
         for column, name in enumerate(("overlap", "lfm")):
             found[name].append(maps[0, column, P])
         spaces = Activations({"a": rows[0], "b": rows[1]}, {})
