@@ -12,7 +12,7 @@ from lfm_tasks.catalog.meta import check_meta
 from lfm_tasks.catalog.names import check_layer_name, check_name, check_visible
 from lfm_tasks.catalog.patterns import check_fields, fields
 from lfm_tasks.catalog.trust import Trust, check_factory
-from lfm_tasks.config import AtlasConfig, ClusterConfig, Settings
+from lfm_tasks.config import NO_GRAPH, AtlasConfig, ClusterConfig, Settings
 
 Pooling = Literal["none", "flatten", "mean", "max", "cls", "last", "cls+mean"]
 Shape = Literal["nd", "ntd", "nchw", "nhwc"]
@@ -222,6 +222,13 @@ class CatalogText(Settings):
         if repeated := sorted({folder for folder in folders if folders.count(folder) > 1}):
             found = f"found {', '.join(repeated)} twice among atlas.path, atlas.store, audit.path and audit.baseline"
             raise ValueError(f"{found}, needs a folder for each: rename one")
+        return self
+
+    @model_validator(mode="after")
+    def _maps_on_graphs(self) -> "CatalogText":
+        for name, comparison in self.comparisons.items():
+            if self.atlas.graph.landmarks is not None and comparison.maps and comparison.maps.regime != "full":
+                raise ValueError(f"comparisons.{name}: {NO_GRAPH.format(comparison.maps.regime)}")
         return self
 
 

@@ -221,8 +221,9 @@ def drawn_rows(
     ids: Shaped[np.ndarray, " points"], n_drawn: int, *, kind: str, seed: int
 ) -> Int[np.ndarray, " selected"]:
     """Return the rows whose ids have the smallest seeded digests, ascending; ``kind`` makes draws independent."""
-    ranks = [digest({"kind": kind, "seed": seed, "id": str(name)}) for name in ids]
-    return np.sort(np.argsort(np.asarray(ranks), kind="stable")[:n_drawn])
+    digests = (digest({"kind": kind, "seed": seed, "id": str(name)}).encode() for name in ids)
+    ranks = np.fromiter(digests, dtype="S64", count=len(ids))
+    return np.sort(np.argsort(ranks, kind="stable")[:n_drawn])
 
 
 def _rows(

@@ -33,6 +33,9 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
     "bases": {
         "neighbours": ArrayLayout(("point", "neighbour"), "int32", "row numbers, nearest first, without the point"),
         "distances": ArrayLayout(("point", "neighbour"), "float32", "distances to them, in the metric of the graph"),
+        "landmarks": ArrayLayout(
+            ("landmark",), "int32", "rows whose graph it is; neighbours are numbered among these; absent: all rows"
+        ),
         "eigenvalues": ArrayLayout(("eigenpair",), "float64", "of the normalised Laplacian, ascending, in [0, 2]"),
         "eigenvectors": ArrayLayout(("point", "eigenpair"), "float64", "unit length, largest entry positive"),
         "overlap_profile": ArrayLayout(("number",), "float64", "sums that give the permutation moments of overlap"),
