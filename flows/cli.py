@@ -25,6 +25,7 @@ from flows.console import (
 )
 from flows.map_commands import add_map_commands
 from lfm_tasks import __version__
+from lfm_tasks.reasons import TooLargeError
 
 if TYPE_CHECKING:
     from flows.pipeline import Outcome
@@ -181,6 +182,9 @@ def main() -> NoReturn:
     except PermissionError as error:
         complain(f"{error.filename}: permission denied: choose a place that you may write to, or change its rights")
         code = CRASH
+    except TooLargeError as error:
+        complain(str(error))
+        code = USAGE
     except (OSError, RuntimeError) as error:
         # Full disk, a busy store: the message says it, a traceback would hide it.
         complain(f"{type(error).__name__}: {error}")

@@ -169,6 +169,11 @@ class Model(Settings):
         """The name of the dataset the model is seen through."""
         return next(str(source.dataset) for kind in SOURCES if (source := getattr(self, kind)) is not None)
 
+    @property
+    def pool(self) -> str:
+        """How its rows are pooled."""
+        return next(str(source.pool) for kind in SOURCES if (source := getattr(self, kind)) is not None)
+
 
 class Discovery(Model):
     """A pattern of paths: each file or folder that ``{model}`` fits becomes a model of that name."""

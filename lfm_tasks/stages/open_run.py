@@ -1,6 +1,5 @@
 """Opens a run: takes the store's lock, clears what killed runs left, and stops the workers at the end."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,7 +7,7 @@ from lfm_tasks.catalog import Catalog
 from lfm_tasks.stages.asked import Scope
 from lfm_tasks.stages.run import Announce, Run, Tally
 from lfm_tasks.stages.run_log import logged
-from lfm_tasks.stages.workers import InProcess, LocalDask, Workers
+from lfm_tasks.stages.workers import InProcess, LocalDask, Workers, memory_limit, n_workers
 from lfm_tasks.stores.atlas_files import sweep
 from lfm_tasks.stores.locks import locked
 from lfm_tasks.stores.units import UnitStore
@@ -24,7 +23,7 @@ def open_run(
         store = UnitStore(root)
         store.sweep()
         sweep(catalog.root / catalog.atlas.path)
-        workers: Workers = InProcess() if in_process else _local_dask(catalog)
+        workers: Workers = _workers(catalog, in_process)
         try:
             with logged(Run(catalog, store, workers, announce, Tally(), scope or Scope())) as run:
                 yield run
@@ -32,6 +31,7 @@ def open_run(
             workers.close()
 
 
-def _local_dask(catalog: Catalog) -> LocalDask:
-    n_workers = catalog.cluster.n_workers or len(os.sched_getaffinity(0))
-    return LocalDask(n_workers, catalog.cluster.memory_limit or "auto")
+def _workers(catalog: Catalog, in_process: bool) -> Workers:
+    if in_process:
+        return InProcess(memory_limit(catalog, among=1))
+    return LocalDask(n_workers(catalog), memory_limit(catalog))

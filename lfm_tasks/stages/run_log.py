@@ -42,6 +42,7 @@ def logged(run: Run) -> Iterator[Run]:
 
     def end(outcome: str, **more: str) -> None:
         facts["ended"], facts["seconds"] = datetime.now(UTC).isoformat(), round(time.monotonic() - start, 3)
+        facts["worker_peak_bytes"] = run.workers.peak_bytes
         facts["stages"] = {stage: round(last - first, 3) for stage, (first, last) in stages.items()}
         _write(path, facts | asdict(run.tally) | run.notes | more | {"outcome": outcome})
 
