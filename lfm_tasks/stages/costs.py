@@ -18,7 +18,7 @@ from lfm_tasks.stages.statistics import STATISTICS
 from lfm_tasks.stores.layouts import LAYOUTS
 
 MIB = 1 << 20
-_CHUNK_ROWS = LAYOUTS["activations"]["activations"].chunk_rows
+_ACTIVATIONS = LAYOUTS["activations"]["activations"]
 # Of the metadata of an array and of a unit, its receipt among them (measured).
 _ARRAY_BYTES, _UNIT_BYTES = 950, 1500
 
@@ -46,7 +46,7 @@ def together(loads: Iterable[Load]) -> Load:
 
 def record_load(spaces: Sequence[SpaceSize]) -> Load:
     """Return the cost of recording the missing layers of one model, in one pass."""
-    chunks = [min(_CHUNK_ROWS, own.n_points) * own.n_features * own.itemsize for own in spaces]
+    chunks = [_chunk_bytes(own) for own in spaces]
     n_points = max(own.n_points for own in spaces)
     weights = max(own.weight_bytes for own in spaces)
     values = sum(own.n_bytes for own in spaces)
@@ -61,7 +61,7 @@ def record_load(spaces: Sequence[SpaceSize]) -> Load:
     peak = 2 * sum(chunks) + 4 * max(chunks) + max(own.held_bytes for own in spaces)
     peak += 2 * min(16 * MIB, values) + n_points * (200 + 8 * spaces[0].id_bytes)
     peak += 3 * weights + (64 * MIB if weights else 0)
-    written = sum(_unit_bytes((own.n_bytes, own.n_points, _CHUNK_ROWS), _ids(own)) for own in spaces)
+    written = sum(_unit_bytes((own.n_bytes, own.n_points, _chunk_rows(own)), _ids(own)) for own in spaces)
     return Load(1, work, peak, spaces[0].name, written)
 
 
@@ -82,7 +82,7 @@ def basis_load(size: SpaceSize, way: Way) -> Load:
         half = _graph_work(m // 2, d, k, n_pairs, way.method)
         work = dict(Counter(work) + Counter(half))
         work["basis extension"] = float(n * m * d)
-        chunk = min(_CHUNK_ROWS, n) * d * (size.itemsize * 3 + width)
+        chunk = 4 * _chunk_bytes(size)
         # Of the landmarks beside their values what distances see; while the half is extended, that of the half too.
         known = 2 * m * d * width + m * (k * 24 + n_pairs * 16)
         extending = known + m * d * width + 256 * (12 * m + 24 * d) + chunk + 100 * n + n * n_pairs * 8
@@ -255,7 +255,7 @@ def transfers_load(sizes: Sequence[tuple[SpaceSize, SpaceSize]], most_points: in
     for source, target in sizes:
         n, d = min(most_points, max(source.n_points, target.n_points)), max(source.n_features, target.n_features)
         work = {"transfer": 1.0, "transfer rows": float(n * n), "transfer products": float(n * n * d + n * d * d)}
-        peak = 14 * n * n * 8 + 12 * n * d * 8 + 2 * _CHUNK_ROWS * d * 8
+        peak = 14 * n * n * 8 + 12 * n * d * 8 + 4 * (_ACTIVATIONS.chunk_bytes or 0)
         written = 8 * (source.n_features * (target.n_features + 1) + target.n_features + 2500)
         loads.append(Load(1, work, peak, target.name, written + 4 * _ARRAY_BYTES + _UNIT_BYTES + 3000))
     return together(loads)
@@ -274,7 +274,7 @@ def embeddings_load(sizes: Sequence[SpaceSize], max_points: int, n_probed: int) 
         "probe": float(n_probes),
         "probe rows": float(n_probes * n * d * min(n, d)),
     }
-    peak = 6 * 8 * n * d + 3 * 8 * n * n + 200 * MIB + 3 * _CHUNK_ROWS * d * 8
+    peak = 6 * 8 * n * d + 3 * 8 * n * n + 200 * MIB + 4 * (_ACTIVATIONS.chunk_bytes or 0)
     written = len(sizes) * (n * (12 + sizes[0].id_bytes) + 3 * _ARRAY_BYTES + 2 * _UNIT_BYTES) + 8 * n_probes + n * 40
     return Load(len(sizes) + (len(sizes) if n_probes else 0), work, int(peak), sizes[0].name, int(written))
 
@@ -291,6 +291,14 @@ def atlas_load(n_spaces: int, n_models: int, n_measures: int, kept_bytes: int) -
     peak = 420 * cells + 24 * 8 * n_spaces**2 + 3 * kept_bytes
     written = 150_000 + 100 * cells + 8 * 8 * n_spaces**2 + kept_bytes
     return Load(1, {name: float(amount) for name, amount in work.items()}, peak, "the atlas", written)
+
+
+def _chunk_rows(size: SpaceSize) -> int:
+    return min(size.n_points, _ACTIVATIONS.rows_a_chunk(size.n_features * size.itemsize))
+
+
+def _chunk_bytes(size: SpaceSize) -> int:
+    return _chunk_rows(size) * size.n_features * size.itemsize
 
 
 def _ids(size: SpaceSize) -> tuple[int, int, int]:
