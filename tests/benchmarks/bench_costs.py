@@ -21,6 +21,8 @@ import numpy as np
 from ruamel.yaml import YAML
 from scipy.optimize import nnls
 
+import lfm_tasks.zoo
+
 FUNCTIONS = {
     "record_model": "activations", "store_basis": "bases", "store_block": "scores", "store_collection": "collection",
     "store_maps": "maps", "store_map": "transfers", "store_picture": "embeddings", "store_probes": "embeddings",
@@ -45,6 +47,9 @@ FITTED: dict[str, Zoo] = {
     "all maps": (900, 20, 8, 2, {"keep_maps": "all", "n_eigenpairs": 30}),
     "landmarks": (12_000, 150, 2, 1, {"graph": {"landmarks": 2500, "n_neighbors": 30}, "n_eigenpairs": 30}),
     "transfers": (700, 50, 3, 1, {"x-transfer": True, "n_eigenpairs": 20}),
+    "more transfers": (1700, 150, 2, 1, {"x-transfer": True, "n_eigenpairs": 20}),
+    "networks": (0, 0, 0, 0, {"x-networks": ["mlp_s0", "mlp_s1", "mlp_s2"], "n_eigenpairs": 20}),
+    "larger networks": (0, 0, 0, 0, {"x-networks": ["cnn_s0"], "n_eigenpairs": 20}),
 }
 CHECKED: dict[str, Zoo | None] = {
     "shipped zoo (networks)": None,
@@ -88,7 +93,7 @@ def fit(_: str | None) -> None:
             say(f"# {name}, {stage}: {own['seconds']:.2f} s, real over predicted peak {note}")
     from lfm_tasks.stages.plan import product_seconds
 
-    table = {name: value for own in equations.values() for name, value in solved(own).items() if value}
+    table = {name: value for own in equations.values() for name, value in solved(own).items() if value > 1e-20}
     say(f"PRODUCT_SECONDS = {product_seconds():.4f}\nWORKER_BYTES = {bases >> 20} << 20\nSECONDS = {{")
     for name, value in table.items():
         say(f'    "{name}": {value:.3g},')
@@ -96,13 +101,23 @@ def fit(_: str | None) -> None:
 
 
 def solved(equations: Sequence[tuple[Mapping[str, float], float]]) -> dict[str, float]:
-    """Return the coefficients whose relative errors have the smallest squares, none negative."""
+    """Return the coefficients, none negative, whose errors have the smallest squares, relative to both sides.
+
+    To the square root of predicted times measured: half as much is as wrong as twice as much.
+    """
     names = sorted({name for work, _ in equations for name in work})
     amounts = np.array([[work.get(name, 0.0) for name in names] for work, _ in equations])
     seconds = np.array([max(spent, 0.02) for _, spent in equations])
-    relative = amounts / seconds[:, None]
-    scale = np.maximum(np.abs(relative).max(axis=0), 1e-300)
-    found = nnls(relative / scale, np.ones(len(seconds)), maxiter=100 * len(names))[0] / scale
+    predicted = seconds
+    for _ in range(30):
+        # Little is measured badly, and counts less.
+        weights = np.minimum(1, np.sqrt(seconds / 0.1)) / np.sqrt(
+            np.clip(predicted, seconds / 5, 5 * seconds) * seconds
+        )
+        weighted = amounts * weights[:, None]
+        scale = np.maximum(weighted.max(axis=0), 1e-300)
+        found = nnls(weighted / scale, weights * seconds, maxiter=100 * len(names))[0] / scale
+        predicted = amounts @ found
     errors = amounts @ found / seconds
     spread = f"predicted over measured {errors.min():.2f} to {errors.max():.2f}"
     say(f"# {len(equations)} equations of {', '.join(names[:3])}...: {spread}")
@@ -256,28 +271,33 @@ def write_zoo(folder: Path, zoo: Zoo | None) -> None:
 
         return write_start(folder)
     n_points, n_features, n_models, n_layers, atlas = zoo
+    catalog: dict[str, Any] = {"version": 1, "atlas": {k: v for k, v in atlas.items() if not k.startswith("x-")}}
+    if networks := atlas.get("x-networks"):
+        source = {"path": str(Path(lfm_tasks.zoo.__file__).parent / "{model}.onnx"), "dataset": "digits"}
+        catalog["datasets"] = {"digits": {"builtin": "digits", "split": "train"}}
+        catalog["models"] = {name: {"onnx": source, "layers": ["relu*", "logits"]} for name in networks}
+        return write_catalog(folder, catalog)
     ids = np.array([f"p{number:06}" for number in range(n_points)])
     np.save(folder / "ids.npy", ids)
     np.save(folder / "labels.npy", (np.arange(n_points) % 5).astype(str))
     for model in range(n_models):
         layers = {f"l{layer}": mixture(n_points, n_features, 100 * model + layer) for layer in range(n_layers)}
         np.savez(folder / f"net{model}.npz", **layers)
-    source = {"activations": {"path": "{model}.npz", "key": "{layer}", "dataset": "probe"}}
-    catalog: dict[str, Any] = {
-        "version": 1,
-        "datasets": {"probe": {"ids": {"path": "ids.npy"}, "labels": {"path": "labels.npy"}}},
-        "models": {f"net{model}": source for model in range(n_models)},
-        "atlas": {key: value for key, value in atlas.items() if not key.startswith("x-")},
-    }
+    read = {"activations": {"path": "{model}.npz", "key": "{layer}", "dataset": "probe"}}
+    catalog["datasets"] = {"probe": {"ids": {"path": "ids.npy"}, "labels": {"path": "labels.npy"}}}
+    catalog["models"] = {f"net{model}": read for model in range(n_models)}
     if atlas.get("measures") == "all":
         from lfm_tasks.stages.measures import CONVENTIONS
 
         catalog["atlas"]["measures"] = sorted(CONVENTIONS)
     if atlas.get("x-transfer"):
         catalog["comparisons"] = {"carried": {"sources": "*", "targets": "*", "transfer": True}}
+    return write_catalog(folder, catalog)
+
+
+def write_catalog(folder: Path, catalog: Mapping[str, Any]) -> None:
     with (folder / "data_catalog.yaml").open("w") as file:
         YAML().dump(catalog, file)
-    return None
 
 
 def mixture(n_points: int, n_features: int, seed: int) -> np.ndarray:
