@@ -233,7 +233,7 @@ class Measured:
 
 
 def check(only: str | None) -> None:
-    """Print predicted over real of whole commands with two workers: seconds, peak of a worker, bytes."""
+    """Print predicted over real of whole commands with one worker: CPU seconds, peak of a worker, bytes."""
     from lfm_tasks.catalog import read_catalog
     from lfm_tasks.stages.missing import missing
     from lfm_tasks.stages.plan import machine_speed, predicted_seconds, worker_ceiling
@@ -245,6 +245,8 @@ def check(only: str | None) -> None:
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
             write_zoo(folder, zoo)
+            with (folder / "data_catalog.yaml").open("a") as file:
+                file.write("\ncluster: {n_workers: 1}\n")
             before = written_bytes(folder)
             catalog = read_catalog(folder / "data_catalog.yaml")
             stages = missing(catalog, validate_catalog(catalog, silent))
@@ -259,7 +261,7 @@ def check(only: str | None) -> None:
             [log] = [json.loads(path.read_text()) for path in (folder / ".lfm-atlas" / "runs").glob("*.json")]
             written, wanted = written_bytes(folder) - before, sum(own.load.written_bytes for own in stages)
             ceiling = worker_ceiling(stages)[0]
-            sizes = [(ceiling, log["worker_peak_bytes"]), (wanted, written)]
+            sizes = [(ceiling, max(log["worker_peak_bytes"].values())), (wanted, written)]
             cells = [f"{ours / 2**20:.1f} / {theirs / 2**20:.1f} MiB = {ours / theirs:.2f}" for ours, theirs in sizes]
             say(f"| {name} | {seconds:.0f} / {spent:.0f} s = {seconds / spent:.2f} | {' | '.join(cells)} |")
 

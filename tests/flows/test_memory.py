@@ -55,7 +55,7 @@ def test_activations_ten_times_the_limit__finish_under_the_limit_that_plan_print
         run = lfm_atlas("run", "--no-prefect", folder=tmp_path)
         assert run.returncode == 0, run.stderr
         [log] = [json.loads(path.read_text()) for path in (tmp_path / ".lfm-atlas" / "runs").glob("*.json")]
-        assert 0.5 * int(ceiling) < log["worker_peak_bytes"] / 2**20 <= int(ceiling)
+        assert 0.5 * int(ceiling) < max(log["worker_peak_bytes"].values()) / 2**20 <= int(ceiling)
     finally:
         (tmp_path / "net.npy").unlink()
         for path in (tmp_path / ".lfm-atlas").rglob("c/*/0"):
