@@ -29,8 +29,10 @@ def refuse_oversized(run: Run, zoo: Zoo) -> None:
     now = spaces_now(zoo.parts, run.scope)
     outlook = Outlook(run.catalog, replace(zoo, spaces=tuple(own for own in zoo.spaces if own.space in now)), run.store)
     limit = run.workers.memory_limit
+    stays = 0
     for stage, load in _loads(outlook):
-        needed = WORKER_BYTES + load.peak_bytes
+        needed = WORKER_BYTES + load.peak_bytes + max(0, stays - load.staying_bytes)
+        stays = max(stays, load.staying_bytes)
         if needed > USABLE * limit:
             found = f"{stage} of {load.peak_of} would take {_mib(needed)} of a worker's {_mib(limit)}"
             most = f"needs at most {USABLE:.0%} of it"

@@ -25,13 +25,17 @@ _ARRAY_BYTES, _UNIT_BYTES = 950, 1500
 
 @dataclass(frozen=True)
 class Load:
-    """Some tasks: how many, what their time is made of, the most that one holds and what that is, bytes written."""
+    """Some tasks: how many, what their time is made of, the most that one holds and what that is, bytes written.
+
+    ``staying_bytes`` of its peak are there ever after: compiled code.
+    """
 
     tasks: int = 0
     work: Mapping[str, float] = field(default_factory=dict)
     peak_bytes: int = 0
     peak_of: str = ""
     written_bytes: int = 0
+    staying_bytes: int = 0
 
 
 def together(loads: Iterable[Load]) -> Load:
@@ -41,7 +45,8 @@ def together(loads: Iterable[Load]) -> Load:
         work.update(load.work)
     largest = max(found, key=lambda load: load.peak_bytes, default=Load())
     written = sum(load.written_bytes for load in found)
-    return Load(sum(load.tasks for load in found), dict(work), largest.peak_bytes, largest.peak_of, written)
+    staying = max((load.staying_bytes for load in found), default=0)
+    return Load(sum(load.tasks for load in found), dict(work), largest.peak_bytes, largest.peak_of, written, staying)
 
 
 def record_load(spaces: Sequence[SpaceSize]) -> Load:
@@ -81,7 +86,7 @@ def basis_load(size: SpaceSize, way: Way) -> Load:
     if way.n_landmarks is not None:
         half = _graph_work(m // 2, d, k, n_pairs, way.method)
         work = dict(Counter(work) + Counter(half))
-        work["basis extension"] = float(n * m * d)
+        work |= {"basis extension": float(n * m * d), "basis extension rows": float(n * m)}
         chunk = 4 * _chunk_bytes(size)
         # Of the landmarks beside their values what distances see; while the half is extended, that of the half too.
         known = 2 * m * d * width + m * (k * 24 + n_pairs * 16)
@@ -93,7 +98,8 @@ def basis_load(size: SpaceSize, way: Way) -> Load:
         (m * k * 4, m, 1 << 16), (m * k * 4, m, 1 << 16), (8 * n_pairs, 1, 1), (n * n_pairs * 8, n, 1 << 16),
         (8 * 220, 1, 1), *(((4 * m, m, 1 << 16),) if way.n_landmarks else ()),
     )  # fmt: skip
-    return Load(1, work, int(peak), size.name, _unit_bytes(*arrays, _ids(size)))
+    staying = _compiled_bytes(m, d, way.method)
+    return Load(1, work, int(peak) + staying, size.name, _unit_bytes(*arrays, _ids(size)), staying)
 
 
 def _graph_work(n: int, d: int, k: int, n_pairs: int, method: str) -> dict[str, float]:
@@ -113,16 +119,23 @@ def _graph_peak(n: int, d: int, k: int, n_pairs: int, width: int, method: str) -
     """Return the most bytes beside the worker while a graph on ``n`` points and its eigenpairs are found."""
     values = n * d * width
     if method == "exact" and n * n * d < COMPILED_FROM:
-        block = 8 * min(1024 * n, 1 << 24)
-        search = 4 * block + 3 * 1024 * d * 8 + 16 * n * k
+        block = 8 * min(1024 * n, n * n, 1 << 24)
+        search = 4 * block + 3 * min(n, 1024) * d * 8 + 16 * n * k
     elif method == "pynndescent":
-        search = values + 60 * n * k + 300 * MIB  # points once more, heaps of candidates, compiled code
+        search = values + 60 * n * k  # points once more, heaps of candidates
     else:
         columns = min(d, 128) + 512 if method == "projection" else d + 512
-        search = 4 * n * columns + 30 * n * k * (2 if method == "projection" else 1) + 130 * MIB
+        search = 4 * n * columns + 30 * n * k * (2 if method == "projection" else 1) + 30 * MIB
     graph = 100 * n * k
     lanczos = 80 * n * k + 8 * n * (5 * n_pairs + 10)
     return max(values + max(search, n * d), values + graph, lanczos)
+
+
+def _compiled_bytes(n: int, d: int, method: str) -> int:
+    """Return what compiled searches leave in a process."""
+    if method == "pynndescent":
+        return 300 * MIB
+    return 110 * MIB if n * n * d >= COMPILED_FROM else 0
 
 
 @dataclass(frozen=True)
@@ -211,6 +224,7 @@ def measure_work(
 def collection_load(spaces: Sequence[SpaceSize], n_modes: int, n_eigenpairs: int, max_spaces: int) -> Load:
     """Return the cost of one collection."""
     n, s = max(own.n_points for own in spaces), len(spaces)
+    n_modes = min(n_modes, n_eigenpairs)
     core = min(s, max_spaces)
     thirds = min(core, max(4, 24 * max_spaces // s))
     work = {

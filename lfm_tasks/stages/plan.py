@@ -66,11 +66,15 @@ def load_seconds(load: Load, seconds: Mapping[str, float] = SECONDS) -> float:
 
 def worker_ceiling(stages: Sequence[Missing]) -> tuple[int, str]:
     """Return the most bytes that a worker takes, and what it is doing then."""
-    tasks = [own for own in stages if own.stage != _IN_THE_RUN and own.load.tasks]
-    if not tasks:
-        return WORKER_BYTES, ""
-    largest = max(tasks, key=lambda own: own.load.peak_bytes)
-    return WORKER_BYTES + largest.load.peak_bytes, f"{largest.stage}: {largest.load.peak_of}"
+    highest, what, stays = WORKER_BYTES, "", 0
+    for own in stages:
+        if own.stage == _IN_THE_RUN or not own.load.tasks:
+            continue
+        needed = WORKER_BYTES + own.load.peak_bytes + max(0, stays - own.load.staying_bytes)
+        stays = max(stays, own.load.staying_bytes)
+        if needed > highest:
+            highest, what = needed, f"{own.stage}: {own.load.peak_of}"
+    return highest, what
 
 
 def machine_speed() -> float:

@@ -141,9 +141,11 @@ def measure_graphs() -> Iterator[tuple[dict[str, float], float]]:
         (6000, 50, 15, 10, "pynndescent"), (25_000, 100, 15, 20, "pynndescent"), (15_000, 300, 40, 20, "pynndescent"),
     ]  # fmt: skip
     is_compiled = False
-    for n, d, k, n_eigenpairs, method in sizes:
+    landmarks = [(12_000, 60, 20, 10, 2000), (12_000, 800, 20, 10, 1500), (20_000, 300, 50, 20, 6000)]
+    ways = [(*size, None) for size in sizes] + [(*size[:4], "exact", size[4]) for size in landmarks]
+    for n, d, k, n_eigenpairs, method, n_landmarks in ways:
         rows = mixture(n, d, n)
-        way = Way(GraphConfig(n_neighbors=k), method, n_eigenpairs)  # type: ignore[arg-type]
+        way = Way(GraphConfig(n_neighbors=k), method, n_eigenpairs, n_landmarks)  # type: ignore[arg-type]
         start = time.process_time()
         basis = find_basis(lambda: iter([rows]), np.arange(n).astype(str), way).eigenvectors  # noqa: B023
         permutation_profile(basis[:, 1:])

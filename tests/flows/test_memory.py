@@ -15,7 +15,7 @@ from tests.conftest import WriteZoo
 
 # The limit of the worker, and a space ten times as large.
 LIMIT_BYTES = 400_000_000
-N_POINTS, N_FEATURES = 250_000, 4096
+N_POINTS, N_FEATURES = 125_000, 8192
 
 
 def lfm_atlas(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -39,7 +39,7 @@ def write_large(folder: Path) -> None:
         "version: 1\n"
         "datasets: {probe: {ids: {path: ids.npy}}}\n"
         'models: {net: {activations: {path: "{model}.npy", dataset: probe}}}\n'
-        "atlas: {graph: {landmarks: 1000, n_neighbors: 20}, n_eigenpairs: 10}\n"
+        "atlas: {graph: {landmarks: 400, n_neighbors: 20}, n_eigenpairs: 10}\n"
         f"cluster: {{n_workers: 1, memory_limit: {LIMIT_BYTES // 10**6}MB}}\n"
     )
 
