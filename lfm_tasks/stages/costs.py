@@ -197,6 +197,7 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, how: PairWork) -> Load:
         peak += rows_bytes + prepared
         for name in of_rows:
             work.update(measure_work(name, (n, d), (len(bases), n_pairs), how.n_permutations, n_parts))
+    peak += 25 * MIB + 20_000 * n_pairs  # modules and Python's own objects
     written = n_pairs * (8 + 4 + 16 * (len(how.measures) * len(STATISTICS) + len(DIAGNOSTICS)) + 170)
     written += 5 * _ARRAY_BYTES + _UNIT_BYTES + (8 * n_pairs * n_modes**2 if is_fitted and how.refine != "none" else 0)
     return Load(1, dict(work), int(peak), max(bases, key=lambda own: own.n_points).name, written)

@@ -2,6 +2,7 @@
 
 ``python tests/benchmarks/bench_scale.py --points 1000000 --landmarks 50000``; without ``--landmarks`` every point is in
 the graph. Data are made on disk in chunks in a folder of its own below ``--folder``, and removed at the end.
+``--accuracy --points 20000 --spaces 3``: what bases and scores lose by landmarks, against the graph of all points.
 """
 
 import argparse
@@ -26,11 +27,52 @@ def main() -> None:
     parser.add_argument("--spaces", type=int, default=1)
     parser.add_argument("--landmarks", type=int)
     parser.add_argument("--folder", type=Path, help="where the data and the store may lie for the time of the run")
+    parser.add_argument("--accuracy", action="store_true", help="bases on landmarks against bases of all points")
     arguments = parser.parse_args()
+    if arguments.accuracy:
+        return accuracy(arguments.points, arguments.spaces)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         write_zoo(Path(folder), arguments.points, arguments.spaces, arguments.landmarks)
         say(f"{arguments.points} x {N_FEATURES}, landmarks {arguments.landmarks}: {shutil.disk_usage(folder)}")
         run(Path(folder))
+    return None
+
+
+def accuracy(n_points: int, n_spaces: int) -> None:
+    """Say how far bases on n/2, n/4, n/10 landmarks are from those of all points, and how much scores of pairs move."""
+    from lfm_tasks.config import GraphConfig
+    from lfm_tasks.stages.space_bases import Way, find_basis
+
+    ids = np.array([f"{number:08}" for number in range(n_points)])
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder) / f"{space}.npy" for space in range(n_spaces)]
+        for space, path in enumerate(files):
+            write_activations(path, n_points, seed=space)
+        bases: dict[int | None, list[np.ndarray]] = {}
+        for n_landmarks in (None, n_points // 2, n_points // 4, n_points // 10):
+            way, start, agreements = Way(GraphConfig(), "exact", 50, n_landmarks), time.process_time(), []
+            bases[n_landmarks] = []
+            for path in files:
+                found = find_basis(lambda: iter([np.load(path)]), ids, way)  # noqa: B023
+                bases[n_landmarks].append(found.eigenvectors)
+                agreements.append(found.facts.get("landmark_agreement", 1.0))
+            seconds = (time.process_time() - start) / n_spaces
+            tell(n_landmarks, bases[None], bases[n_landmarks], f"{seconds:.1f} s, with half {np.mean(agreements):.3f}")
+
+
+def tell(n_landmarks: int | None, whole: list[np.ndarray], own: list[np.ndarray], more: str) -> None:
+    """Say how far bases are from those of all points, and how much their scores of each other."""
+    from lfm_tasks.spectral.scores import overlap
+
+    sides = list(zip(whole, own, strict=True))
+    spans = [f"K {k} {np.mean([overlap(y[:, :k].T @ x[:, :k]) for x, y in sides]):.3f}" for k in (10, 20, 50)]
+    pairs = [(i, j) for i in range(len(own)) for j in range(i)]
+    exact, found = (np.array([overlap(side[i].T @ side[j]) for i, j in pairs]) for side in (whole, own))
+    moved = np.abs(found - exact)
+    say(
+        f"{n_landmarks or 'all'}: {more}; spans {', '.join(spans)}; overlap of pairs {exact.mean():.3f}, moved by "
+        f"{moved.mean():.3f}, at most {moved.max():.3f}"
+    )
 
 
 def write_zoo(folder: Path, n_points: int, n_spaces: int, landmarks: int | None) -> None:
