@@ -281,7 +281,7 @@ def embeddings_load(sizes: Sequence[SpaceSize], max_points: int, n_probed: int) 
     if not sizes:
         return Load()
     n, d = min(max_points, max(own.n_points for own in sizes)), max(own.n_features for own in sizes)
-    n_probes = len(sizes) + 2 * n_probed
+    n_probes = len(sizes) + 2 * n_probed if n_probed else 0
     work = {
         "picture": float(len(sizes)),
         "picture points": float(len(sizes) * n),
@@ -290,8 +290,11 @@ def embeddings_load(sizes: Sequence[SpaceSize], max_points: int, n_probed: int) 
         "probe rows": float(n_probes * n * d * min(n, d)),
     }
     peak = 6 * 8 * n * d + 3 * 8 * n * n + 200 * MIB + 4 * (_ACTIVATIONS.chunk_bytes or 0)
-    written = len(sizes) * (n * (12 + sizes[0].id_bytes) + 3 * _ARRAY_BYTES + 2 * _UNIT_BYTES) + 8 * n_probes + n * 40
-    return Load(len(sizes) + (len(sizes) if n_probes else 0), work, int(peak), sizes[0].name, int(written))
+    ids = (n * (4 + sizes[0].id_bytes), n, 1 << 16)
+    written = len(sizes) * _unit_bytes((8 * n, n, 1 << 16), ids)
+    written += _unit_bytes(ids, (6 * n, n, 1 << 16), (4 * n, n, 1 << 16))
+    written += len(sizes) * _unit_bytes((8 * len(sizes), 1, 1)) if n_probed else 0
+    return Load(len(sizes) * (2 if n_probed else 1), work, int(peak), sizes[0].name, int(written))
 
 
 def atlas_load(n_spaces: int, n_models: int, n_measures: int, kept_bytes: int) -> Load:
