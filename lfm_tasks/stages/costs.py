@@ -183,7 +183,7 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, how: PairWork) -> Load:
         work["null rows"] = n_pairs_drawn * n * n_modes**2
         # The basis and its rows by part and by half; chance: permuted rows side by side, float32, and indices.
         copies = 3 if n_parts else 1
-        peak = sum(own.n_points * (n_modes * 8 * copies + 16) for own in bases) + n * (n_modes * 8 + 150)
+        peak = sum(own.n_points * (n_modes * 8 * copies + 16) for own in bases) + n * (n_modes * 16 + 200)
         peak += 3 * max(32 * MIB, 4 * n * n_modes) // 2 if n_pairs_drawn else 0
         peak += 4 * n_pairs_drawn * n_modes**2 // max(1, ceil(n_pairs / 16))
     if of_rows:
