@@ -6,10 +6,13 @@ from typing import Any
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Failed
 
 from flows.artifact import leave_artifact
 from flows.pipeline import Outcome, build_atlas
 from lfm_tasks.catalog import on_scheduler, read_catalog
+from lfm_tasks.reasons import TooLargeError
 from lfm_tasks.stages.asked import Scope
 from lfm_tasks.stages.open_run import open_run
 from lfm_tasks.stages.run import Announce
@@ -36,7 +39,7 @@ def silent(stage: str, done: int, total: int) -> None:
     """Announce nothing."""
 
 
-def atlas_flow(announce: Announce = silent) -> Callable[..., Outcome]:
+def atlas_flow(announce: Announce = silent) -> Callable[..., Any]:
     """Return the flow; progress goes to ``announce``, which is no parameter since parameters are stored as JSON."""
 
     @flow(name="atlas", flow_run_name="atlas of {catalog}", validate_parameters=True, persist_result=False)
@@ -46,7 +49,7 @@ def atlas_flow(announce: Announce = silent) -> Callable[..., Outcome]:
         only: list[str] | None = None,
         comparisons: list[str] | None = None,
         scheduler: str = "",
-    ) -> Outcome:
+    ) -> Outcome | State[Any]:
         """Build the similarity atlas of a catalog.
 
         Args:
@@ -63,7 +66,11 @@ def atlas_flow(announce: Announce = silent) -> Callable[..., Outcome]:
         if problems := scope.problems(settings):
             raise ValueError("; ".join(problems))
         with open_run(settings, announce, scope=scope) as run:
-            outcome = build_atlas(run, as_stage=as_task)
+            try:
+                outcome = build_atlas(run, as_stage=as_task)
+            except TooLargeError as error:
+                # Nothing went wrong on the way: no traceback, but a state that says it.
+                return Failed(name="TooLarge", message=str(error), data=error)
             leave_artifact(run.atlas_folder, outcome)
             return outcome
 

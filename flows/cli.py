@@ -27,6 +27,7 @@ from flows.disk_errors import told
 from flows.map_commands import add_map_commands
 from flows.stopping import stop_on_signals
 from lfm_tasks import __version__
+from lfm_tasks.reasons import TooLargeError
 
 if TYPE_CHECKING:
     from flows.pipeline import Outcome
@@ -188,6 +189,9 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         complain("stopped; what was finished is kept, the next run goes on from there")
         code = 128 + signal.SIGINT
+    except TooLargeError as error:
+        complain(str(error))
+        code = USAGE
     except (OSError, RuntimeError) as error:
         # Full disk, a busy store: the message says it, a traceback would hide it.
         complain(told(error))

@@ -6,6 +6,7 @@ from typing import Any
 
 from lfm_tasks.stages.activations import record_activations
 from lfm_tasks.stages.bases import build_bases
+from lfm_tasks.stages.ceiling import refuse_oversized
 from lfm_tasks.stages.collection import fit_collections
 from lfm_tasks.stages.contents import contents
 from lfm_tasks.stages.embeddings import embed_spaces
@@ -45,6 +46,7 @@ def directly(stage: Callable[..., Any]) -> Callable[..., Any]:
 def build_atlas(run: Run, as_stage: StageCaller = directly) -> Outcome:
     """Run all stages; ``as_stage`` says how each is called (directly, or as a Prefect task)."""
     zoo = as_stage(validate)(run)
+    refuse_oversized(run, zoo)
     recorded, failures = as_stage(record_activations)(run, zoo)
     spaces, failures = as_stage(build_bases)(run, zoo, recorded, failures)
     scored = as_stage(score_pairs)(run, zoo, spaces)

@@ -1,8 +1,16 @@
 """The settings of a run: small frozen values, checked once, where the catalog is read."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 
 class Settings(BaseModel):
@@ -20,12 +28,19 @@ def all_different(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class GraphConfig(Settings):
-    """How the neighbours of a point are found and weighted."""
+    """How the neighbours of a point are found and weighted; with ``landmarks``, of so many points of a space only."""
 
     metric: Literal["angular", "euclidean"] = "angular"
     kernel: Literal["binary", "gaussian", "inverse", "distance"] = "binary"
     n_neighbors: int = Field(default=50, ge=1)
     method: Literal["auto", "exact", "projection", "pynndescent"] = "auto"
+    landmarks: Annotated[int, Field(ge=4)] | Literal["auto"] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_landmarks(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave them out where there are none: keys are those of settings that never knew them."""
+        said: dict[str, Any] = handler(self)
+        return said if self.landmarks is not None else {k: v for k, v in said.items() if k != "landmarks"}
 
 
 class AnchorFile(Settings):
@@ -125,6 +140,12 @@ class EmbeddingsConfig(Settings):
     perplexity: float = Field(default=30.0, ge=1)
 
 
+NO_GRAPH = (
+    "found maps.regime {} beside graph.landmarks, which leave no graph of all points to fit maps on: use regime full, "
+    "or atlas.max_points instead of landmarks"
+)
+
+
 class AtlasConfig(Settings):
     """What is computed, and where it is written; paths are relative to the catalog."""
 
@@ -151,3 +172,13 @@ class AtlasConfig(Settings):
     min_overlap: float = Field(default=0.5, gt=0, le=1, description="share of the smaller space's ids, in (0, 1]")
     max_points: int | None = Field(default=None, ge=2, description="a cap on points, drawn with seed")
     seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _enough_landmarks(self) -> "AtlasConfig":
+        found, needed = self.graph.landmarks, 2 * max(self.graph.n_neighbors, self.n_eigenpairs) + 4
+        if isinstance(found, int) and found < needed:
+            most = f"n_neighbors {self.graph.n_neighbors} and n_eigenpairs {self.n_eigenpairs}"
+            raise ValueError(f"found {found} landmarks with {most}, needs at least {needed}: raise graph.landmarks")
+        if found is not None and self.maps.regime != "full":
+            raise ValueError(NO_GRAPH.format(self.maps.regime))
+        return self

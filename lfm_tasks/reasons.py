@@ -35,6 +35,10 @@ REASONS: dict[str, str] = {
 }
 
 
+class TooLargeError(RuntimeError):
+    """A run that would take more memory than its workers may; it ends before any work starts."""
+
+
 class ReasonError(ValueError):
     """A space or pair that cannot have a value; ``reason`` is one of `REASONS`.
 

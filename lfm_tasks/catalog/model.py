@@ -13,7 +13,7 @@ from lfm_tasks.catalog.meta import check_meta
 from lfm_tasks.catalog.names import check_layer_name, check_name, check_visible
 from lfm_tasks.catalog.patterns import check_fields, fields
 from lfm_tasks.catalog.trust import Trust, check_factory
-from lfm_tasks.config import AtlasConfig, Settings
+from lfm_tasks.config import NO_GRAPH, AtlasConfig, Settings
 
 Pooling = Literal["none", "flatten", "mean", "max", "cls", "last", "cls+mean"]
 Shape = Literal["nd", "ntd", "nchw", "nhwc"]
@@ -170,6 +170,11 @@ class Model(Settings):
         """The name of the dataset the model is seen through."""
         return next(str(source.dataset) for kind in SOURCES if (source := getattr(self, kind)) is not None)
 
+    @property
+    def pool(self) -> str:
+        """How its rows are pooled."""
+        return next(str(source.pool) for kind in SOURCES if (source := getattr(self, kind)) is not None)
+
 
 class Discovery(Model):
     """A pattern of paths: each file or folder that ``{model}`` fits becomes a model of that name."""
@@ -223,6 +228,13 @@ class CatalogText(Settings):
         if repeated := sorted({folder for folder in folders if folders.count(folder) > 1}):
             found = f"found {', '.join(repeated)} twice among atlas.path, atlas.store, audit.path and audit.baseline"
             raise ValueError(f"{found}, needs a folder for each: rename one")
+        return self
+
+    @model_validator(mode="after")
+    def _maps_on_graphs(self) -> "CatalogText":
+        for name, comparison in self.comparisons.items():
+            if self.atlas.graph.landmarks is not None and comparison.maps and comparison.maps.regime != "full":
+                raise ValueError(f"comparisons.{name}: {NO_GRAPH.format(comparison.maps.regime)}")
         return self
 
 

@@ -82,6 +82,12 @@ class FileSource:
         array = self._checked(layer)
         return array.shape[0], self._n_features(array)
 
+    def layout(self, layer: str) -> tuple[int, int, int]:
+        """Return features after pooling, bytes of a number as it is recorded, and bytes that are held to read it."""
+        array = self._checked(layer)
+        dtype = np.dtype(self._reading.dtype or (array.dtype if array.dtype.kind == "f" else np.float32))
+        return self._n_features(array), dtype.itemsize, array.held_bytes
+
     def identity(self, layer: str) -> Mapping[str, str]:
         """Return what decides the values of ``layer``: its content, how it is read, and this reader."""
         array, how = self._checked(layer), self._reading

@@ -30,7 +30,7 @@ def open_npy(path: Path, name: str, key: str | None) -> StoredArray:
     rows = partial(raw_rows, path, shape, dtype, first_byte)
     if fortran_order:
         rows = partial(_held_rows, name, path, n_bytes, None)
-    return StoredArray(name, path, seen, shape, dtype, rows)
+    return StoredArray(name, path, seen, shape, dtype, rows, is_held=fortran_order)
 
 
 def open_npz(path: Path, name: str, key: str | None) -> StoredArray:
@@ -50,9 +50,10 @@ def open_npz(path: Path, name: str, key: str | None) -> StoredArray:
         first_byte = _member_start(file, member) + header_bytes
     _check_size(name, shape, dtype, member.file_size - header_bytes)
     rows = partial(raw_rows, path, shape, dtype, first_byte)
-    if member.compress_type != zipfile.ZIP_STORED or fortran_order:
+    is_held = member.compress_type != zipfile.ZIP_STORED or fortran_order
+    if is_held:
         rows = partial(_held_rows, name, path, member.file_size, member.filename)
-    return StoredArray(name, path, seen, shape, dtype, rows)
+    return StoredArray(name, path, seen, shape, dtype, rows, is_held=is_held)
 
 
 def npz_keys(path: Path, name: str) -> tuple[str, ...]:

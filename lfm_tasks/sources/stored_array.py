@@ -31,8 +31,8 @@ class StoredArray:
     """One array, its header read; ``name`` is how messages call it.
 
     ``open`` gives a context whose value reads the rows from a first one up to (without) a last one. ``block_rows`` of
-    them are decoded together, from multiples of it on. ``stamp`` is that of ``path`` when the header was read. Text
-    has the dtype ``U`` (or ``S``).
+    them are decoded together, from multiples of it on. ``is_held``: all are read at once, whichever are asked for.
+    ``stamp`` is that of ``path`` when the header was read. Text has the dtype ``U`` (or ``S``).
     """
 
     name: str
@@ -42,6 +42,13 @@ class StoredArray:
     dtype: np.dtype
     open: Callable[[], AbstractContextManager[ReadRows]]
     block_rows: int = 1
+    is_held: bool = False
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that are in memory while any of its rows are read."""
+        row_bytes = prod(self.shape[1:]) * self.dtype.itemsize
+        return row_bytes * (self.shape[0] if self.is_held else min(self.block_rows, self.shape[0]))
 
     @contextmanager
     def rows(self) -> Iterator[RowReader]:

@@ -27,4 +27,4 @@ def open_text(path: Path, name: str, key: str | None) -> StoredArray:
     def hold() -> Iterator[ReadRows]:
         yield lambda start, stop: lines[start:stop]
 
-    return StoredArray(name, path, seen, lines.shape, lines.dtype, hold)
+    return StoredArray(name, path, seen, lines.shape, lines.dtype, hold, is_held=True)

@@ -35,7 +35,7 @@ def open_torch(path: Path, name: str, key: str | None) -> StoredArray:
     def hold() -> Iterator[ReadRows]:
         yield lambda start, stop: _to_numpy(tensor[start:stop], name)
 
-    return StoredArray(name, path, seen, tuple(tensor.shape), first.dtype, hold)
+    return StoredArray(name, path, seen, tuple(tensor.shape), first.dtype, hold, is_held=True)
 
 
 def torch_keys(path: Path, name: str) -> tuple[str, ...] | None:

@@ -28,6 +28,11 @@ _SPACE_KEYS = {
     "ids": "SHA-256 of the ids in order: the same ids are the same points",
 }
 _SPACE_FACTS = ("n_components", "n_zero_eigenvalues", "recall", "residual", "orthonormality", "eigengap")
+# Where a basis was made of landmarks; in no atlas without them.
+_LANDMARK_FACTS = {
+    "n_landmarks": "points of the graph, from which the basis was extended to the others; NaN: all points",
+    "landmark_agreement": "overlap of the basis with that of half of its landmarks, on the landmarks",
+}
 
 
 def assemble(run: Run, found: Contents) -> xr.Dataset:
@@ -144,16 +149,18 @@ def _coordinates(
 def _space_variables(spaces: tuple[BasedSpace, ...], datasets: list[str], names: list[str]) -> dict[str, Any]:
     shape = (len(datasets), len(names))
     counts = {name: np.zeros(shape, dtype=np.int32) for name in ("n_points", "n_features")}
-    facts = {name: np.full(shape, np.nan) for name in _SPACE_FACTS}
+    facts = {name: np.full(shape, np.nan) for name in (*_SPACE_FACTS, *_LANDMARK_FACTS)}
     texts = {name: np.full(shape, "", dtype=object) for name in ("method", *_SPACE_KEYS)}
     for based in spaces:
         place = (datasets.index(based.space.dataset), names.index(based.space.name))
         counts["n_points"][place], counts["n_features"][place] = based.n_points, based.n_features
         texts["method"][place] = based.facts["method"]
         texts["content"][place], texts["basis"][place], texts["ids"][place] = based.content, based.key, based.ids
-        for name in _SPACE_FACTS:
-            facts[name][place] = based.facts[name]
+        for name in facts:
+            facts[name][place] = based.facts.get(name, np.nan)
+    meanings = _SPACE_KEYS | _LANDMARK_FACTS
     return {
-        name: (("dataset", "source"), values, {"long_name": _SPACE_KEYS[name]} if name in _SPACE_KEYS else {})
+        name: (("dataset", "source"), values, {"long_name": meanings[name]} if name in meanings else {})
         for name, values in {**counts, **facts, **texts}.items()
+        if name not in _LANDMARK_FACTS or np.isfinite(facts[name]).any()
     }

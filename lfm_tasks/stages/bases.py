@@ -6,27 +6,19 @@ from typing import Any
 
 import numpy as np
 
-from lfm_tasks.config import AtlasConfig, GraphConfig
+from lfm_tasks.config import AtlasConfig
 from lfm_tasks.measures.permutation_moments import pack, permutation_profile
-from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spaces import Space
-from lfm_tasks.spectral.basis import Basis, BasisQuality, basis_quality, spectral_basis
-from lfm_tasks.spectral.graph import affinity_graph, join_components
-from lfm_tasks.spectral.neighbour_methods import TABLE_VERSION, choose_method
-from lfm_tasks.spectral.neighbours import Method, find_neighbours, neighbour_recall
-from lfm_tasks.stages.activations import RecordedSpace, read_activations
+from lfm_tasks.spectral.landmarks import n_landmarks_of
+from lfm_tasks.spectral.neighbour_methods import choose_method
+from lfm_tasks.stages.activations import RecordedSpace
 from lfm_tasks.stages.asked import spaces_now
 from lfm_tasks.stages.run import Failure, Run
+from lfm_tasks.stages.space_bases import Way, find_basis, refuse_inaccurate
 from lfm_tasks.stages.validate import Zoo
 from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.digests import digest
 from lfm_tasks.stores.units import UnitStore
-
-# Below this recall the graph is not the one asked for: overlaps move by more than .2 (measured at .85).
-LOWEST_RECALL = 0.90
-# Largest residual |Lv - λv| and deviation from orthonormality of a basis that counts as solved (float64).
-LARGEST_RESIDUAL = 1e-8
-LARGEST_DEVIATION = 1e-8
 
 
 @dataclass(frozen=True)
@@ -51,9 +43,7 @@ class BasisJob:
     store: UnitStore
     activations: str
     key: str
-    graph: GraphConfig
-    method: Method
-    n_eigenpairs: int
+    way: Way
 
 
 def build_bases(
@@ -94,73 +84,44 @@ def build_bases(
 
 def basis_job(store: UnitStore, atlas: AtlasConfig, recorded: RecordedSpace) -> BasisJob:
     """Return what it takes to compute a space's basis; its key holds everything that can change the result."""
-    method = atlas.graph.method
-    if method == "auto":
-        method = choose_method(recorded.n_points, recorded.n_features, atlas.graph.n_neighbors)
+    way = basis_way(atlas, recorded.n_points, recorded.n_features)
     ingredients: dict[str, Any] = {
         "kind": "bases",
         "content": recorded.content,
-        "graph": atlas.graph.model_dump() | {"method": method},
+        "graph": atlas.graph.model_dump(exclude={"landmarks"}) | {"method": way.method},
         "n_eigenpairs": atlas.n_eigenpairs,
     }
-    if method == "pynndescent":
+    if way.n_landmarks is not None:
+        ingredients["landmarks"] = [way.n_landmarks, way.seed]
+    if way.method == "pynndescent":
         ingredients["versions"] = {name: version(name) for name in ("pynndescent", "numba")}
-    return BasisJob(store, recorded.key, digest(ingredients), atlas.graph, method, atlas.n_eigenpairs)
+    return BasisJob(store, recorded.key, digest(ingredients), way)
+
+
+def basis_way(atlas: AtlasConfig, n_points: int, n_features: int) -> Way:
+    """Return how the basis of a space of this size is made."""
+    graph = atlas.graph
+    n_landmarks = n_landmarks_of(n_points, graph.landmarks)
+    method = graph.method
+    if method == "auto":
+        method = choose_method(n_landmarks or n_points, n_features, graph.n_neighbors)
+    return Way(graph, method, atlas.n_eigenpairs, n_landmarks, atlas.seed)
 
 
 def store_basis(job: BasisJob) -> None:
     """Read a space's activations, build its graph and basis, check them, commit them."""
     with job.store.open("activations", job.activations) as unit:
-        activations, ids = read_activations(unit), unit.read("ids")
-    metric = job.graph.metric
-    neighbours = find_neighbours(activations, job.graph.n_neighbors, metric=metric, method=job.method)
-    recall = 1.0 if job.method == "exact" else neighbour_recall(neighbours, activations, metric=metric)
-    if recall < LOWEST_RECALL:
-        raise ReasonError(
-            "inaccurate",
-            f"the approximate neighbours have a recall of {recall:.3f}, at least {LOWEST_RECALL} is needed: "
-            "set atlas.graph.method to exact",
-        )
-    graph, n_components = join_components(
-        affinity_graph(neighbours, kernel=job.graph.kernel), activations, metric=metric
-    )
-    basis = spectral_basis(graph, job.n_eigenpairs)
-    quality = basis_quality(graph, basis)
-    _refuse_inaccurate(quality)
+        ids = unit.read("ids")
+        found = find_basis(lambda: unit.batches("activations"), ids, job.way)
+    refuse_inaccurate(found)
     with job.store.commit("bases", job.key) as unit_writer:
         arrays = unit_writer.arrays
-        arrays.write("neighbours", neighbours.indices)
-        arrays.write("distances", neighbours.distances.astype(np.float32))
-        arrays.write("eigenvalues", basis.eigenvalues)
-        arrays.write("eigenvectors", basis.eigenvectors)
-        arrays.write("overlap_profile", pack(permutation_profile(basis.eigenvectors[:, 1:])))
+        arrays.write("neighbours", found.neighbours.indices)
+        arrays.write("distances", found.neighbours.distances.astype(np.float32))
+        if found.landmarks is not None:
+            arrays.write("landmarks", found.landmarks.astype(np.int32))
+        arrays.write("eigenvalues", found.eigenvalues)
+        arrays.write("eigenvectors", found.eigenvectors)
+        arrays.write("overlap_profile", pack(permutation_profile(found.eigenvectors[:, 1:])))
         arrays.write("ids", ids)
-        unit_writer.facts |= _facts(job, basis, quality) | {"n_components": n_components, "recall": recall}
-
-
-def _refuse_inaccurate(quality: BasisQuality) -> None:
-    if quality.n_zero_eigenvalues != 1:
-        raise ReasonError(
-            "inaccurate",
-            f"{quality.n_zero_eigenvalues} eigenvalues are 0, a connected graph has exactly 1: "
-            "raise atlas.graph.n_neighbors",
-        )
-    if quality.residual > LARGEST_RESIDUAL or quality.orthonormality > LARGEST_DEVIATION:
-        raise ReasonError(
-            "inaccurate",
-            f"the eigenpairs have a residual of {quality.residual:.1e} and deviate from orthonormality by "
-            f"{quality.orthonormality:.1e}, {LARGEST_RESIDUAL:.0e} is allowed: lower atlas.n_eigenpairs",
-        )
-
-
-def _facts(job: BasisJob, basis: Basis, quality: BasisQuality) -> dict[str, Any]:
-    return {
-        "method": job.method,
-        "table_version": TABLE_VERSION,
-        "n_eigenpairs": len(basis.eigenvalues),
-        "solver": basis.solver,
-        "residual": float(quality.residual),
-        "orthonormality": float(quality.orthonormality),
-        "n_zero_eigenvalues": int(quality.n_zero_eigenvalues),
-        "eigengap": float(quality.eigengap),
-    }
+        unit_writer.facts |= found.facts

@@ -19,7 +19,8 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.worker.memory.target": 0.6,
     "distributed.worker.memory.spill": 0.7,
-    "distributed.worker.memory.pause": 0.8,
+    # A worker has one task at a time and keeps no results: paused with much memory in use it would wait for ever.
+    "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": 0.95,
     "distributed.worker.preload": ["lfm_tasks.stages.workers"],
     "distributed.nanny.pre-spawn-environ": THREADS | {"MALLOC_TRIM_THRESHOLD_": "65536"},

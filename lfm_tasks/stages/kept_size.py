@@ -22,7 +22,7 @@ def oversized_maps(catalog: Catalog, parts: Iterable[Part], sizes: Mapping[Space
     for dataset in sorted({space.dataset for space in sizes}):
         own = [part for part in parts if part.dataset == dataset]
         spaces = [space for space in sizes if space.dataset == dataset]
-        n_maps = _n_maps(catalog, own, spaces)
+        n_maps = n_kept_maps(catalog, own, spaces)
         n_points = max(sizes[space] for space in spaces)
         n_bytes = n_maps * (4 * catalog.atlas.n_eigenpairs**2 + 8 * n_points)
         if n_bytes > MOST_BYTES:
@@ -32,7 +32,8 @@ def oversized_maps(catalog: Catalog, parts: Iterable[Part], sizes: Mapping[Space
     return found
 
 
-def _n_maps(catalog: Catalog, parts: list[Part], spaces: list[Space]) -> int:
+def n_kept_maps(catalog: Catalog, parts: list[Part], spaces: list[Space]) -> int:
+    """Return how many maps of one dataset the catalog keeps, at most."""
     keep, pictured = catalog.atlas.keep_maps, set(embedded_spaces(catalog, spaces))
     embedded = {
         frozenset(pair)

@@ -1,12 +1,13 @@
 """One fitted map: two recorded spaces are read, a map is chosen and judged, and committed with its table."""
 
 import math
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.reasons import ReasonError
@@ -17,9 +18,10 @@ from lfm_tasks.spectral.other_choices import choose_from_all_pairs, choose_from_
 from lfm_tasks.spectral.retrieval import partner_ranks
 from lfm_tasks.spectral.space import SpectralSpace, spectral_space
 from lfm_tasks.spectral.transfer import Alignment, direct_map, transfer_coordinates
-from lfm_tasks.stages.activations import read_activations
+from lfm_tasks.stages.activations import read_rows
 from lfm_tasks.stages.known_points import KnownPoints, common_points, known_anchors
 from lfm_tasks.stages.stitching import ClassLabels, open_stitching, space_labels, stitching_ingredients
+from lfm_tasks.stores.arrays import ArrayReader
 from lfm_tasks.stores.digests import digest
 from lfm_tasks.stores.units import UnitStore
 
@@ -82,13 +84,16 @@ def store_map(job: MapJob) -> None:
 
     The graphs are those for few anchors (`spectral_space`), not the atlas's sparse ones, on which such fits fail.
     """
-    source, target = _read(job.store, job.source), _read(job.store, job.target)
     anchors = Anchors(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
-    if job.known.regime == "anchors":
-        anchors = known_anchors(job.known, source.ids, target.ids)
-    n_common = len(common_points(source.ids, target.ids).source)
-    source, own = _represented(source, anchors.source)
-    target, theirs = _represented(target, anchors.target)
+    opened = (job.store.open("activations", side.activations) for side in (job.source, job.target))
+    with ExitStack() as stack:
+        units = [stack.enter_context(unit) for unit in opened]
+        ids = [unit.read("ids") for unit in units]
+        if job.known.regime == "anchors":
+            anchors = known_anchors(job.known, *ids)
+        n_common = len(common_points(*ids).source)
+        source, own = _represented(units[0], ids[0], anchors.source)
+        target, theirs = _represented(units[1], ids[1], anchors.target)
     anchors = Anchors(own, theirs)
     labels = space_labels(job.target.space, job.catalog)
     choice = _choose(job, source, target, anchors, labels)
@@ -113,18 +118,14 @@ def store_map(job: MapJob) -> None:
         unit_writer.facts |= facts
 
 
-def _read(store: UnitStore, side: MapSide) -> _Rows:
-    with store.open("activations", side.activations) as unit:
-        return _Rows(unit.read("ids"), read_activations(unit).astype(np.float64))
-
-
-def _represented(rows: _Rows, anchors: np.ndarray) -> tuple[_Rows, np.ndarray]:
+def _represented(
+    unit: ArrayReader, ids: Shaped[np.ndarray, " points"], anchors: Int[np.ndarray, " anchors"]
+) -> tuple[_Rows, Int[np.ndarray, " anchors"]]:
     """Return the points that represent a space, its anchors and evenly spread others, and the anchors' rows there."""
-    if len(rows.ids) <= MAX_POINTS:
-        return rows, anchors
-    spread = np.linspace(0, len(rows.ids) - 1, MAX_POINTS).astype(np.int64)
-    kept = np.union1d(spread, anchors)
-    return _Rows(rows.ids[kept], rows.activations[kept]), np.searchsorted(kept, anchors)
+    kept = np.arange(len(ids))
+    if len(ids) > MAX_POINTS:
+        kept = np.union1d(np.linspace(0, len(ids) - 1, MAX_POINTS).astype(np.int64), anchors)
+    return _Rows(ids[kept], read_rows(unit, kept).astype(np.float64)), np.searchsorted(kept, anchors)
 
 
 def _choose(job: MapJob, source: _Rows, target: _Rows, anchors: Anchors, labels: ClassLabels | None) -> Choice:

@@ -1,6 +1,5 @@
 """Opens a run: takes the store's lock, clears what killed runs left, and stops the workers at the end."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -10,6 +9,7 @@ from lfm_tasks.stages.asked import Scope
 from lfm_tasks.stages.run import Announce, Run, Tally
 from lfm_tasks.stages.run_log import logged
 from lfm_tasks.stages.store import remotely_locked, unit_store
+from lfm_tasks.stages.worker_memory import memory_limit, n_workers
 from lfm_tasks.stages.workers import InProcess, LocalDask, Workers
 from lfm_tasks.stores.atlas_files import sweep
 from lfm_tasks.stores.locks import locked
@@ -28,7 +28,7 @@ def open_run(
         store = unit_store(catalog)
         store.sweep()
         sweep(catalog.root / catalog.atlas.path)
-        workers: Workers = InProcess() if in_process else _dask(catalog)
+        workers: Workers = _workers(catalog, in_process)
         try:
             with logged(Run(catalog, store, workers, announce, Tally(), scope or Scope())) as run:
                 # Copies of remote units are checked, and fetched again, when they are read.
@@ -47,10 +47,11 @@ def refuse_if_busy(catalog: Catalog) -> None:
             pass
 
 
-def _dask(catalog: Catalog) -> Workers:
-    cluster = catalog.cluster
-    if isinstance(cluster, LocalCluster):
-        return LocalDask(cluster.n_workers or len(os.sched_getaffinity(0)), cluster.memory_limit or "auto")
+def _workers(catalog: Catalog, in_process: bool) -> Workers:
+    if in_process:
+        return InProcess(memory_limit(catalog, among=1))
+    if isinstance(catalog.cluster, LocalCluster):
+        return LocalDask(n_workers(catalog), memory_limit(catalog))
     from lfm_tasks.stages.remote_dask import RemoteDask  # Dask takes a second: a run without news needs none
 
     return RemoteDask(catalog)

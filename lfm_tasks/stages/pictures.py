@@ -8,7 +8,7 @@ import numpy as np
 from lfm_tasks.config import EmbeddingsConfig
 from lfm_tasks.spectral.distance_rows import Metric
 from lfm_tasks.spectral.tsne import tsne
-from lfm_tasks.stages.activations import read_activations
+from lfm_tasks.stages.activations import read_rows
 from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.embedded_points import EmbeddedPoints, read_points
 from lfm_tasks.stages.run import Run
@@ -53,9 +53,9 @@ def store_picture(job: PictureJob) -> None:
     """Read the points of a space, draw them, commit the drawing."""
     points = read_points(job.store, job.points)
     with job.store.open("activations", job.activations) as unit:
-        rows, ids = read_activations(unit), unit.read("ids")
-    common, here, _ = np.intersect1d(ids, points.ids, assume_unique=True, return_indices=True)
-    drawn = tsne(rows[here], perplexity=job.settings.perplexity, seed=job.settings.seed, metric=job.metric)
+        common, here, _ = np.intersect1d(unit.read("ids"), points.ids, assume_unique=True, return_indices=True)
+        rows = read_rows(unit, here)
+    drawn = tsne(rows, perplexity=job.settings.perplexity, seed=job.settings.seed, metric=job.metric)
     with job.store.commit("embeddings", job.key) as unit_writer:
         unit_writer.arrays.write("coordinates", drawn)
         unit_writer.arrays.write("ids", common)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lfm_tasks.spectral.probe import probe_accuracy, transferred_probe_accuracy
-from lfm_tasks.stages.activations import read_activations
+from lfm_tasks.stages.activations import read_rows
 from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.embedded_points import EmbeddedPoints, read_points
 from lfm_tasks.stages.run import Run
@@ -68,9 +68,9 @@ def store_probes(job: ProbeJob) -> None:
 
     def rows_of(content: str) -> tuple[np.ndarray, np.ndarray]:
         with job.store.open("activations", job.activations[content]) as unit:
-            rows, ids = read_activations(unit), unit.read("ids")
-        _, here, there = np.intersect1d(ids, points.ids[tested], assume_unique=True, return_indices=True)
-        return rows[here], tested[there]
+            ids = unit.read("ids")
+            _, here, there = np.intersect1d(ids, points.ids[tested], assume_unique=True, return_indices=True)
+            return read_rows(unit, here), tested[there]
 
     target, target_points = rows_of(job.target)
     accuracies = []

@@ -10,6 +10,7 @@ from distributed import Client, WorkerPlugin
 from lfm_tasks import __version__
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.stages.engines.opening import Opened, opener
+from lfm_tasks.stages.worker_memory import memory_limit
 from lfm_tasks.stages.workers import ClusterError, Job, Result, Trouble, quieten, worked_off
 
 
@@ -17,6 +18,8 @@ class RemoteDask:
     """A cluster that a catalog names, opened with the first job."""
 
     def __init__(self, catalog: Catalog) -> None:
+        self.memory_limit = memory_limit(catalog)
+        self.peak_bytes = 0
         self._open: Callable[[], Opened] = opener(catalog)
         self._store = (catalog.root / catalog.atlas.store).absolute()
         self._remote = catalog.atlas.remote or ""
@@ -31,7 +34,9 @@ class RemoteDask:
         if self._reached is None:
             quieten()
             self._reached = self._closing.enter_context(self._open())
-        yield from worked_off(self._connected, function, jobs)
+        for number, (result, peak) in worked_off(self._connected, function, jobs):
+            self.peak_bytes = max(self.peak_bytes, peak)
+            yield number, result
 
     def close(self) -> None:
         """Stop what was started."""

@@ -34,14 +34,18 @@ def logged(run: Run) -> Iterator[Run]:
     facts |= _asked(run) | {"versions": versions() | {name: version(name) for name in _ORCHESTRATION}, "host": _host()}
     _write(path, facts)
     stages: dict[str, tuple[float, float]] = {}
+    peaks: dict[str, int] = {}
 
     def announce(stage: str, done: int, total: int) -> None:
         moment = time.monotonic()
         stages[stage] = (stages.get(stage, (moment, moment))[0], moment)
+        peaks[stage] = run.workers.peak_bytes
         run.announce(stage, done, total)
 
     def end(outcome: str, **more: str) -> None:
         facts["ended"], facts["seconds"] = datetime.now(UTC).isoformat(), round(time.monotonic() - start, 3)
+        # The highest so far of any worker that answered: it never falls from one stage to the next.
+        facts["worker_peak_bytes"] = peaks
         facts["stages"] = {stage: round(last - first, 3) for stage, (first, last) in stages.items()}
         _write(path, facts | asdict(run.tally) | run.notes | more | {"outcome": outcome})
 

@@ -20,6 +20,7 @@ from lfm_tasks.stages.designs import Design, dataset_design
 from lfm_tasks.stages.kept_size import KEEP_MAPS, oversized_maps
 from lfm_tasks.stages.knowledge import Knowledge, Labels, dataset_labels, known_from
 from lfm_tasks.stages.run import Announce, Failure, Run
+from lfm_tasks.stages.space_sizes import SpaceSize, model_size, with_layer
 from lfm_tasks.stores.digests import digest, ids_digest
 
 
@@ -30,7 +31,7 @@ class PlannedSpace:
     space: Space
     key: str
     depth: float
-    n_points: int
+    size: SpaceSize
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def validate_catalog(catalog: Catalog, announce: Announce) -> Zoo:
     asked = {space for part in parts for space in part.spaces()}
     failures += _unasked_pictures(catalog, [planned.space for planned in spaces], asked)
     wanted = tuple(planned for planned in spaces if planned.space in asked)
-    sizes = {space.space: space.n_points for space in wanted}
+    sizes = {space.space: space.size.n_points for space in wanted}
     for dataset, message in oversized_maps(catalog, parts, sizes).items():
         failures.append(Failure(dataset, KEEP_MAPS, "", "validate", "too_large", message))
     rows = {name: DatasetRows(own.ids, own.labels) for name, own in datasets.items() if isinstance(own, DatasetRows)}
@@ -100,11 +101,13 @@ def plan_model(
     layers = expand_layers(model.layers, source.layer_names())
     _check_head(name, model, catalog, layers)
     last = max(1, len(layers) - 1)
+    whole, pool = model_size(name, model, source, catalog, n_points), model.pool
     spaces, failures = [], []
     for position, layer in enumerate(layers):
         space = Space(model.dataset, name, layer)
         try:
-            spaces.append(PlannedSpace(space, activations_key(source, layer, catalog), position / last, n_points))
+            key, size = activations_key(source, layer, catalog), with_layer(whole, space, source, pool)
+            spaces.append(PlannedSpace(space, key, position / last, size))
         except ReasonError as error:
             failures.append(Failure(model.dataset, name, layer, "validate", error.reason, str(error)))
     return spaces, failures
@@ -229,8 +232,9 @@ def drawn_rows(
     ids: Shaped[np.ndarray, " points"], n_drawn: int, *, kind: str, seed: int
 ) -> Int[np.ndarray, " selected"]:
     """Return the rows whose ids have the smallest seeded digests, ascending; ``kind`` makes draws independent."""
-    ranks = [digest({"kind": kind, "seed": seed, "id": str(name)}) for name in ids]
-    return np.sort(np.argsort(np.asarray(ranks), kind="stable")[:n_drawn])
+    digests = (digest({"kind": kind, "seed": seed, "id": str(name)}).encode() for name in ids)
+    ranks = np.fromiter(digests, dtype="S64", count=len(ids))
+    return np.sort(np.argsort(ranks, kind="stable")[:n_drawn])
 
 
 def _rows(

@@ -14,6 +14,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.stages.dask_settings import DASK_SETTINGS
+from lfm_tasks.stages.worker_memory import peak_bytes
 from lfm_tasks.stores.units import CorruptUnitError
 
 logger = logging.getLogger(__name__)
@@ -46,7 +47,13 @@ class Killed(Trouble):
 
 
 class Workers(Protocol):
-    """Runs one function over jobs, in any order."""
+    """Runs one function over jobs, in any order.
+
+    ``memory_limit``: bytes that one of them may take, None: unknown; ``peak_bytes``: the most that one had so far.
+    """
+
+    memory_limit: int | None
+    peak_bytes: int
 
     def run(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[int, Result | Trouble]]:
         """Yield (number of the job, its result or trouble) as they finish."""
@@ -63,8 +70,11 @@ class Guarded(Generic[Job, Result]):
 
     function: Callable[[Job], Result]
 
-    def __call__(self, job: Job) -> Result | Trouble:
-        """Run the job."""
+    def __call__(self, job: Job) -> tuple[Result | Trouble, int]:
+        """Run the job; return its result, and the highest memory of this process until now, in bytes."""
+        return self._result(job), peak_bytes()
+
+    def _result(self, job: Job) -> Result | Trouble:
         from threadpoolctl import threadpool_limits
 
         try:
@@ -84,11 +94,16 @@ class Guarded(Generic[Job, Result]):
 class InProcess:
     """Jobs one after the other in this process: for tests, debugging and very small zoos."""
 
+    def __init__(self, memory_limit: int | None) -> None:
+        self.memory_limit = memory_limit
+        self.peak_bytes = 0
+
     def run(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[int, Result | Trouble]]:
         """Yield results in order."""
         guarded = Guarded(function)
         for number, job in enumerate(jobs):
-            yield number, guarded(job)
+            result, self.peak_bytes = guarded(job)
+            yield number, result
 
     def close(self) -> None:
         """Nothing was started."""
@@ -97,9 +112,10 @@ class InProcess:
 class LocalDask:
     """A Dask cluster of processes on this machine, bound to loopback, started with the first job."""
 
-    def __init__(self, n_workers: int, memory_limit: str = "auto") -> None:
+    def __init__(self, n_workers: int, memory_limit: int | None) -> None:
         self._n_workers = n_workers
-        self._memory_limit = memory_limit
+        self.memory_limit = memory_limit  # bytes; a worker with more is ended at 95 %
+        self.peak_bytes = 0
         self._cluster: Any = None
 
     def run(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[int, Result | Trouble]]:
@@ -107,7 +123,9 @@ class LocalDask:
         if not jobs:
             return
         with self._restored_workers():
-            yield from worked_off(self._connected, function, jobs)
+            for number, (result, peak) in worked_off(self._connected, function, jobs):
+                self.peak_bytes = max(self.peak_bytes, peak)
+                yield number, result
 
     def close(self) -> None:
         """Stop the cluster, if there is one."""
@@ -157,7 +175,7 @@ class LocalDask:
                 processes=True,
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
-                memory_limit=self._memory_limit,
+                memory_limit=self.memory_limit,
                 silence_logs=logging.ERROR,
             )
         except RuntimeError as error:
@@ -181,15 +199,15 @@ def _replace_lost(cluster: Any, n_workers: int) -> None:
 
 def worked_off(
     connect: Callable[[], AbstractContextManager[Any]], function: Callable[[Job], Result], jobs: Sequence[Job]
-) -> Iterator[tuple[int, Result | Trouble]]:
-    """Yield (number of the job, its result or trouble) as the workers of a client finish them."""
+) -> Iterator[tuple[int, tuple[Result | Trouble, int]]]:
+    """Yield (number of the job, (its result or trouble, peak bytes of its worker)) as a client's workers finish."""
     from dask.distributed import CancelledError
     from distributed.scheduler import NoValidWorkerError
 
     blamed: list[int] = []
     try:
         for number, result in _finished(connect, function, dict(enumerate(jobs))):
-            if isinstance(result, Killed):
+            if isinstance(result[0], Killed):
                 blamed.append(number)
             else:
                 yield number, result
@@ -205,8 +223,8 @@ def worked_off(
 
 def _finished(
     connect: Callable[[], AbstractContextManager[Any]], function: Callable[[Job], Result], jobs: Mapping[int, Job]
-) -> Iterator[tuple[int, Any]]:
-    """Yield the number and result of each job as they finish; `Killed` for one whose workers died."""
+) -> Iterator[tuple[int, tuple[Any, int]]]:
+    """Yield the number, result and peak bytes of each job as they finish; `Killed` for one whose workers died."""
     from dask.distributed import KilledWorker, as_completed
 
     # A fresh client each time: one that has seen a KilledWorker may hang.
@@ -217,7 +235,7 @@ def _finished(
             try:
                 yield numbers[future], future.result()
             except KilledWorker as error:
-                yield numbers[future], _killed(error)
+                yield numbers[future], (_killed(error), 0)
             future.release()
 
 

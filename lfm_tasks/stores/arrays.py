@@ -1,6 +1,7 @@
 """The arrays of one unit, as a Zarr group: the one door to Zarr below the atlas."""
 
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -67,12 +68,13 @@ def _create(
 ) -> "zarr.Array[Any]":
     text = layout.dtype == "str"
     stored: Any = str if text else dtype if layout.dtype == "source" else np.dtype(layout.dtype)
+    row_bytes = 0 if text else prod(shape[1:]) * stored.itemsize
     floating = not text and np.issubdtype(stored, np.floating)
     return group.create_array(
         name,
         shape=shape,
         dtype=stored,
-        chunks=(max(1, min(shape[0], layout.chunk_rows)), *(max(1, size) for size in shape[1:])),
+        chunks=(max(1, min(shape[0], layout.rows_a_chunk(row_bytes))), *(max(1, size) for size in shape[1:])),
         # Measured, one thread: of ReLU activations (tests/benchmarks/bench_sources.py) lz4 leaves .87 at 0.4 to 1 GB/s,
         # zstd .62 at under 0.1 GB/s; of layers of Fashion networks in float16 lz4 leaves .70 to 1.00, zstd .43 to .80
         # at under 0.05 GB/s. crc32c alone runs at 2 to 9 GB/s: compressing costs more time than it saves bytes.

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -192,12 +192,20 @@ def open_group(folder: Path, path: str) -> xr.Dataset | None:
     return xr.open_zarr(root, group=path, chunks=None) if path in known else None
 
 
-def write_edges(columns: Mapping[str, list[Any]], folder: Path) -> None:
-    """Write ``edges.parquet``: null where there is no number."""
+def write_edges(parts: Iterable[Mapping[str, Any]], folder: Path) -> None:
+    """Write ``edges.parquet`` from its parts, at least one: null where a number is NaN."""
     others = {"n_common": pa.int32(), "overlap_share": pa.float64(), "comparisons": pa.list_(pa.string())}
-    types = {name: _NUMBERS.get(name, others.get(name, pa.string())) for name in columns}
-    table = pa.table({name: pa.array(values, types[name]) for name, values in columns.items()})
-    pa.parquet.write_table(table, folder / "edges.parquet", compression="zstd")
+    writer = None
+    try:
+        for columns in parts:
+            types = {name: _NUMBERS.get(name, others.get(name, pa.string())) for name in columns}
+            table = pa.table({name: pa.array(v, types[name], from_pandas=True) for name, v in columns.items()})
+            if writer is None:
+                writer = pa.parquet.ParquetWriter(folder / "edges.parquet", table.schema, compression="zstd")
+            writer.write_table(table)
+    finally:
+        if writer is not None:
+            writer.close()
 
 
 def edge_batches(folder: Path) -> Iterator[dict[str, list[Any]]]:

@@ -5,12 +5,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """How one array lies in a unit. Dims are names; a chunk holds ``chunk_rows`` of the first, all of the others."""
+    """How one array lies in a unit. Dims are names; a chunk holds ``chunk_rows`` of the first, all of the others.
+
+    Fewer where they would be more than ``chunk_bytes``: a chunk is in memory several times while it is encoded.
+    """
 
     dims: tuple[str, ...]
     dtype: str
     meaning: str
     chunk_rows: int = 1 << 16
+    chunk_bytes: int | None = None
+
+    def rows_a_chunk(self, row_bytes: int) -> int:
+        """Return how many rows of so many bytes a chunk holds."""
+        if self.chunk_bytes is None:
+            return self.chunk_rows
+        return max(1, min(self.chunk_rows, self.chunk_bytes // max(1, row_bytes)))
 
 
 _IDS = ArrayLayout(("point",), "str", "sample ids, in ascending order; every other array has its rows in this order")
@@ -18,7 +28,7 @@ _IDS = ArrayLayout(("point",), "str", "sample ids, in ascending order; every oth
 LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
     "activations": {
         "activations": ArrayLayout(
-            ("point", "feature"), "source", "pooled activations, as the source gives them", 2048
+            ("point", "feature"), "source", "pooled activations, as the source gives them", 2048, 8 << 20
         ),
         "ids": _IDS,
     },
@@ -33,6 +43,9 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
     "bases": {
         "neighbours": ArrayLayout(("point", "neighbour"), "int32", "row numbers, nearest first, without the point"),
         "distances": ArrayLayout(("point", "neighbour"), "float32", "distances to them, in the metric of the graph"),
+        "landmarks": ArrayLayout(
+            ("landmark",), "int32", "rows whose graph it is; neighbours are numbered among these; absent: all rows"
+        ),
         "eigenvalues": ArrayLayout(("eigenpair",), "float64", "of the normalised Laplacian, ascending, in [0, 2]"),
         "eigenvectors": ArrayLayout(("point", "eigenpair"), "float64", "unit length, largest entry positive"),
         "overlap_profile": ArrayLayout(("number",), "float64", "sums that give the permutation moments of overlap"),

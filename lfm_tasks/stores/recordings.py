@@ -16,7 +16,7 @@ from lfm_tasks.stores.layouts import LAYOUTS
 from lfm_tasks.stores.units import UnitWriter
 
 _NAME = "activations"
-_CHUNK_ROWS = LAYOUTS["activations"][_NAME].chunk_rows
+_LAYOUT = LAYOUTS["activations"][_NAME]
 
 
 class Recording:
@@ -30,6 +30,7 @@ class Recording:
         self._waiting: list[np.ndarray] = []
         self._n_waiting = 0
         self._n_skipped = 0
+        self._chunk_rows = 1
         self.n_rows = 0
         if unit.journal is not None and not self._take_up(unit.journal):
             unit.clear()
@@ -49,8 +50,8 @@ class Recording:
             self._lay_out(values.shape[1], values.dtype)
         self._waiting.append(values[skipped:])
         self._n_waiting += len(values) - skipped
-        if self._n_waiting >= _CHUNK_ROWS:
-            self._flush(self._n_waiting - self._n_waiting % _CHUNK_ROWS)
+        if self._n_waiting >= self._chunk_rows:
+            self._flush(self._n_waiting - self._n_waiting % self._chunk_rows)
 
     def finish(self) -> None:
         """Write what waits, the ids and the facts; ReasonError if the rows are not as many as the ids."""
@@ -69,6 +70,7 @@ class Recording:
 
     def _lay_out(self, n_features: int, dtype: np.dtype[Any]) -> None:
         self._array = self._unit.arrays.lay_out(_NAME, (len(self._ids), n_features), dtype)
+        self._chunk_rows = _LAYOUT.rows_a_chunk(n_features * dtype.itemsize)
 
     def _flush(self, n_rows: int) -> None:
         if not n_rows:
@@ -76,8 +78,8 @@ class Recording:
         rows = np.concatenate(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
         self._waiting = [rows[n_rows:]] if n_rows < len(rows) else []
         self._n_waiting = len(rows) - n_rows
-        for start in range(0, n_rows, _CHUNK_ROWS):
-            self._write(rows[start : min(start + _CHUNK_ROWS, n_rows)])
+        for start in range(0, n_rows, self._chunk_rows):
+            self._write(rows[start : min(start + self._chunk_rows, n_rows)])
 
     def _write(self, chunk: np.ndarray) -> None:
         self._digest.update(chunk)
@@ -105,7 +107,10 @@ class Recording:
         except Exception:
             # Whatever is wrong with what a kill left: beginning anew mends it.
             return False
-        if not noted or self.n_rows < min(len(noted) * _CHUNK_ROWS, len(self._ids)):
+        if not noted:
+            return False
+        n_whole = len(noted) * _LAYOUT.rows_a_chunk(chunk.shape[1] * chunk.dtype.itemsize)
+        if self.n_rows < min(n_whole, len(self._ids)):
             return False
         self._clear({stored / "c" / str(number) / "0" for number in range(len(noted))})
         self._lay_out(chunk.shape[1], chunk.dtype)

@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 
 from flows.cli import app
 from lfm_tasks.spectral.basis import spectral_basis
-from lfm_tasks.stages.audit import control
+from lfm_tasks.stages import space_bases
 from lfm_tasks.stores.atlas_files import published_key
 
 # Small zoos break limits that are made for real ones.
@@ -256,7 +256,7 @@ def test_control__sees_a_pipeline_that_changed(
         turned = np.roll(basis.eigenvectors, 1, axis=0)
         return type(basis)(basis.eigenvalues, turned, basis.next_eigenvalue)
 
-    monkeypatch.setattr(control, "spectral_basis", other)
+    monkeypatch.setattr(space_bases, "spectral_basis", other)
 
     assert audit(folder) == 3
     [found] = [check for check in facts(folder)["checks"] if check["name"] == "control"]

@@ -48,7 +48,7 @@ def test_csv__disarms_names_that_are_formulas(small_folder: Path, tmp_path: Path
         write_atlas(read_atlas(small_folder / "atlas"), {}, folder)
         shutil.copy(small_folder / "atlas" / "summary.json", folder)
         columns = {"source": [attack, "a;=1+1"], "comparisons": [["one", "two"], []], "n_common": [3, 4]}
-        write_edges({**columns, "score": [-0.5, None]}, folder)
+        write_edges([{**columns, "score": [-0.5, None]}], folder)
     with open_atlas(tmp_path / "atlas") as atlas:
         export_csv(atlas, tmp_path / "edges.csv")
 

@@ -10,7 +10,7 @@ from lfm_tasks.spectral.distortion import source_distortion, target_distortion
 from lfm_tasks.spectral.full_map import full_map
 from lfm_tasks.spectral.graph import affinity_graph, join_components
 from lfm_tasks.spectral.neighbours import exact_neighbours
-from lfm_tasks.spectral.out_of_sample import extend_basis, new_weights
+from lfm_tasks.spectral.out_of_sample import as_sample, extend_basis, new_weights
 
 
 def space(rows, *, kernel="gaussian", n_neighbors=12, metric="euclidean"):
@@ -61,7 +61,7 @@ def test_weights_of_a_point_left_out__are_its_row_of_the_whole_graph(cloud, kern
     _, graph = space(cloud, kernel=kernel, metric=metric)
     kept = np.delete(np.arange(300), 17)
     sample = exact_neighbours(cloud[kept], 12, metric=metric)
-    weights = new_weights(cloud[[17]], cloud[kept], sample, metric=metric, kernel=kernel)
+    weights = new_weights(cloud[[17]], as_sample(cloud[kept], sample, metric=metric, kernel=kernel))
     np.testing.assert_allclose(weights.toarray()[0], graph.toarray()[17, kept], rtol=1e-6, atol=1e-12)
 
 
@@ -78,7 +78,7 @@ def test_extension__of_new_points_agrees_with_the_basis_of_all(cloud):
     kept = np.setdiff1d(np.arange(600), new)
     whole = spectral_basis(space(rows, n_neighbors=30)[1], 5).eigenvectors
     neighbours, graph = space(rows[kept], n_neighbors=30)
-    weights = new_weights(rows[new], rows[kept], neighbours, metric="euclidean", kernel="gaussian")
+    weights = new_weights(rows[new], as_sample(rows[kept], neighbours, metric="euclidean", kernel="gaussian"))
     found = extend_basis(spectral_basis(graph, 5), graph, weights)
     for mode in range(5):
         assert abs(np.corrcoef(found[:, mode], whole[new, mode])[0, 1]) > 0.97

@@ -6,16 +6,14 @@ import numpy as np
 
 from lfm_tasks.measures.permutation_moments import permutation_moments, permutation_profile, upper_tail
 from lfm_tasks.spaces import Space
-from lfm_tasks.spectral.basis import Basis, spectral_basis
 from lfm_tasks.spectral.full_map import full_map
-from lfm_tasks.spectral.graph import affinity_graph, join_components
-from lfm_tasks.spectral.neighbours import find_neighbours
 from lfm_tasks.spectral.scores import overlap
 from lfm_tasks.stages.activations import RecordedSpace, read_activations
 from lfm_tasks.stages.audit.check import Check, Measured, judged
 from lfm_tasks.stages.audit.published import Published
-from lfm_tasks.stages.bases import BasisJob, basis_job
+from lfm_tasks.stages.bases import basis_job
 from lfm_tasks.stages.run import Run
+from lfm_tasks.stages.space_bases import find_basis
 
 # A space with its rows in another order is the same space: what is missing to 1 is rounding.
 _SAME = 0.999
@@ -46,8 +44,8 @@ def control(run: Run, now: Published) -> Check:
     order = generator.permutation(len(ids))
     # Joined on ids, as a source is that has them in any order.
     by_id = np.argsort(ids[order], kind="stable")
-    again = _basis(activations[order][by_id], job).eigenvectors
-    chance = _basis(generator.standard_normal(activations.shape), job).eigenvectors
+    rows, noise = activations[order][by_id], generator.standard_normal(activations.shape)
+    again, chance = (find_basis(lambda: iter([own]), ids, job.way).eigenvectors for own in (rows, noise))  # noqa: B023
     itself = float(overlap(full_map(stored, again)))
     random = float(overlap(full_map(stored, chance)))
     moments = permutation_moments(permutation_profile(stored[:, 1:]), permutation_profile(chance[:, 1:]))
@@ -74,10 +72,3 @@ def _smallest(run: Run, now: Published) -> RecordedSpace:
     cell = now.atlas.isel(dataset=dataset, source=row)
     space = Space(str(cell["dataset"].item()), str(cell["source_model"].item()), str(cell["source_layer"].item()))
     return RecordedSpace(space, receipt.key, float(cell["source_depth"]), **receipt.facts)
-
-
-def _basis(activations: np.ndarray, job: BasisJob) -> Basis:
-    metric = job.graph.metric
-    neighbours = find_neighbours(activations, job.graph.n_neighbors, metric=metric, method=job.method)
-    graph, _ = join_components(affinity_graph(neighbours, kernel=job.graph.kernel), activations, metric=metric)
-    return spectral_basis(graph, job.n_eigenpairs)

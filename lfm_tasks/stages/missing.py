@@ -1,0 +1,213 @@
+"""What a run would compute, stage by stage, with its cost: units that are there cost nothing."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from lfm_tasks.catalog import Catalog
+from lfm_tasks.spaces import Space
+from lfm_tasks.stages.activations import RecordedSpace, recorded_space
+from lfm_tasks.stages.asked import Asked, asked_measures, asked_pairs, embedded_spaces
+from lfm_tasks.stages.bases import basis_job, basis_way
+from lfm_tasks.stages.blocks import ScoreSettings
+from lfm_tasks.stages.costs import (
+    Load,
+    PairWork,
+    atlas_load,
+    basis_load,
+    block_load,
+    collection_load,
+    embeddings_load,
+    kept_maps_load,
+    record_load,
+    together,
+    transfers_load,
+)
+from lfm_tasks.stages.kept_size import n_kept_maps
+from lfm_tasks.stages.map_fits import MAX_POINTS, MapSide
+from lfm_tasks.stages.scores import BLOCK_SIDE, ScoredPair, all_settings, scored_pairs, stored_pairs
+from lfm_tasks.stages.space_sizes import SpaceSize
+from lfm_tasks.stages.transfers import transfer_jobs, transfer_pairs
+from lfm_tasks.stages.validate import Zoo
+from lfm_tasks.stores.atlas_files import published_key
+from lfm_tasks.stores.units import UnitStore
+
+# Features of a layer that only a run of its network can tell.
+_UNKNOWN_FEATURES = 512
+
+
+@dataclass(frozen=True)
+class Missing:
+    """One stage: how many of what are to be made, how many are there, and what the missing ones cost."""
+
+    stage: str
+    n_missing: int
+    n_there: int
+    load: Load
+
+
+class Outlook:
+    """What is known before a run: recorded spaces by their receipts, all others by their headers."""
+
+    def __init__(self, catalog: Catalog, zoo: Zoo, store: UnitStore) -> None:
+        self.catalog, self.zoo, self.store = catalog, zoo, store
+        self.recorded: dict[Space, RecordedSpace] = {
+            planned.space: recorded_space(store, planned)
+            for planned in zoo.spaces
+            if store.has("activations", planned.key)
+        }
+        self.sizes: dict[Space, SpaceSize] = {
+            planned.space: self._size(planned.space, planned.size) for planned in zoo.spaces
+        }
+        # What is not recorded yet has no basis: it goes by the key of its activations.
+        self.keys: dict[Space, str] = {planned.space: planned.key for planned in zoo.spaces}
+        self.keys |= {space: basis_job(store, catalog.atlas, own).key for space, own in self.recorded.items()}
+
+    def _size(self, space: Space, size: SpaceSize) -> SpaceSize:
+        if own := self.recorded.get(space):
+            return replace(size, n_points=own.n_points, n_features=own.n_features)
+        return size if size.n_features else replace(size, n_features=_UNKNOWN_FEATURES)
+
+
+def missing(catalog: Catalog, zoo: Zoo) -> list[Missing]:
+    """Return every stage in order.
+
+    What is recorded is known by its content, and so is all that follows from it. What is still to be recorded counts
+    as new, although it may turn out to equal something that is there.
+    """
+    outlook = Outlook(catalog, zoo, UnitStore(catalog.root / catalog.atlas.store))
+    found = [missing_activations(outlook), missing_bases(outlook), _scores(outlook)]
+    is_new = any(own.n_missing for own in found)
+    found += [
+        _collection(outlook, is_new),
+        _kept_maps(outlook, is_new),
+        _transfers(outlook),
+        _embeddings(outlook, is_new),
+    ]
+    is_new |= any(own.n_missing for own in found) or published_key(catalog.root / catalog.atlas.path) is None
+    n_kept = found[4].n_missing + found[4].n_there
+    n_points = max((size.n_points for size in outlook.sizes.values()), default=0)
+    kept_bytes = n_kept * (4 * catalog.atlas.n_eigenpairs**2 + 8 * n_points)
+    n_models = len({space.model for space in outlook.sizes})
+    load = atlas_load(len(outlook.sizes), n_models, len(asked_measures(catalog)), kept_bytes)
+    return [*found, Missing("atlas", int(is_new), int(not is_new), load if is_new else Load())]
+
+
+def missing_activations(outlook: Outlook) -> Missing:
+    """Return the layers to record, a task a model."""
+    unrecorded = [planned.space for planned in outlook.zoo.spaces if planned.space not in outlook.recorded]
+    by_model = groupby(sorted(unrecorded, key=lambda space: space.model), key=lambda space: space.model)
+    load = together(record_load([outlook.sizes[space] for space in own]) for _, own in by_model)
+    return Missing("activations", len(unrecorded), len(outlook.recorded), load)
+
+
+def missing_bases(outlook: Outlook) -> Missing:
+    """Return the bases to compute; spaces of the same content share one."""
+    size_of = {outlook.keys[space]: outlook.sizes[space] for space in outlook.sizes}
+    absent = {key: size for key, size in size_of.items() if not outlook.store.has("bases", key)}
+    atlas = outlook.catalog.atlas
+    load = together(
+        basis_load(size, basis_way(atlas, size.n_points, size.n_features)) for _, size in sorted(absent.items())
+    )
+    return Missing("bases", len(absent), len(size_of) - len(absent), load)
+
+
+def _scores(outlook: Outlook) -> Missing:
+    zoo = outlook.zoo
+    asked = asked_pairs(zoo.parts, outlook.keys)
+    designs = {dataset: design.key for dataset, design in zoo.designs.items()}
+    labels = {dataset: own.key for dataset, own in zoo.labels.items()}
+    settings = all_settings(outlook.catalog.atlas, asked, designs, labels)
+    wanted = set(scored_pairs(asked, settings, outlook.keys).values())
+    absent = wanted - stored_pairs(outlook.store, set(settings.values())).keys()
+    how = {own: pair_work(outlook.catalog, wish) for (_, wish), own in settings.items()}
+    size_of = {outlook.keys[space]: size for space, size in outlook.sizes.items()}
+    load = together(
+        block_load([size_of[key] for key in keys], n_pairs, how[own]) for own, keys, n_pairs in _blocks(absent)
+    )
+    return Missing("scores", len(absent), len(wanted) - len(absent), load)
+
+
+def _blocks(absent: Iterable[ScoredPair]) -> Iterator[tuple[ScoreSettings, list[str], int]]:
+    """Yield (settings, keys of bases, number of pairs) of every block, as `block_jobs` makes them."""
+    pairs = sorted(absent)
+    group = {key: place // BLOCK_SIDE for place, key in enumerate(sorted({key for _, *both in pairs for key in both}))}
+    sides: dict[tuple[ScoreSettings, int, int], set[str]] = {}
+    counts: Counter[tuple[ScoreSettings, int, int]] = Counter()
+    for own, first, second in pairs:
+        block = (own, group[first], group[second])
+        sides.setdefault(block, set()).update((first, second))
+        counts[block] += 1
+    for block, keys in sides.items():
+        yield block[0], sorted(keys), counts[block]
+
+
+def pair_work(catalog: Catalog, wish: Asked) -> PairWork:
+    """Return how pairs that are asked for in this way are scored."""
+    atlas, known = catalog.atlas, wish.knowledge
+    return PairWork(
+        sorted(wish.measures), atlas.null.n_permutations, atlas.intervals.n_groups, atlas.n_eigenpairs,
+        atlas.graph.n_neighbors, known.regime, known.refine, known.n_samples, atlas.null.n_refined,
+    )  # fmt: skip
+
+
+def _collection(outlook: Outlook, is_new: bool) -> Missing:
+    config, loads, n_there = outlook.catalog.atlas.collection, [], 0
+    stored = [] if is_new else [set(receipt.facts["bases"]) for receipt in outlook.store.receipts("collections")]
+    for own in _by_dataset(outlook.sizes).values() if config is not None else ():
+        if config is None or len(own) < 3:
+            continue
+        if any(bases <= {outlook.keys[space] for space in own} for bases in stored):
+            n_there += 1
+            continue
+        spaces = [outlook.sizes[space] for space in own]
+        n_eigenpairs = min(config.n_eigenpairs, outlook.catalog.atlas.n_eigenpairs)
+        loads.append(collection_load(spaces, config.n_modes, n_eigenpairs, config.max_spaces))
+    return Missing("collection", len(loads), n_there, together(loads))
+
+
+def _kept_maps(outlook: Outlook, is_new: bool) -> Missing:
+    catalog, loads, n_missing, n_there = outlook.catalog, [], 0, 0
+    stored = {tuple(pair[:2]) for receipt in outlook.store.receipts("kept_maps") for pair in receipt.facts["pairs"]}
+    for dataset, own in _by_dataset(outlook.sizes).items():
+        parts = [part for part in outlook.zoo.parts if part.dataset == dataset]
+        n_maps, keys = n_kept_maps(catalog, parts, own), {outlook.keys[space] for space in own}
+        # Which pairs are most alike is only known afterwards: those that stay are there already.
+        n_stored = sum(keys.issuperset(pair) for pair in stored)
+        n_new = max(0, n_maps - n_stored) if is_new else 0
+        n_missing, n_there = n_missing + n_new, n_there + n_maps - n_new
+        loads.append(kept_maps_load(n_new, [outlook.sizes[space] for space in own], catalog.atlas.n_eigenpairs))
+    return Missing("maps", n_missing, n_there, together(loads))
+
+
+def _transfers(outlook: Outlook) -> Missing:
+    catalog, store = outlook.catalog, outlook.store
+    carried = transfer_pairs(catalog, outlook.zoo.parts)
+    if not carried:
+        return Missing("transfers", 0, 0, Load())
+    sides = {space: MapSide(space, own.key, own.content) for space, own in outlook.recorded.items()}
+    fitted = {job.key: pair for pair, job in transfer_jobs(store, catalog, carried, sides)}
+    absent = [pair for pair in carried if pair.source not in sides or pair.target not in sides]
+    absent += [pair for key, pair in fitted.items() if not store.has("maps", key)]
+    sizes = [(outlook.sizes[pair.source], outlook.sizes[pair.target]) for pair in absent]
+    return Missing("transfers", len(absent), len(carried) - len(absent), transfers_load(sizes, MAX_POINTS))
+
+
+def _embeddings(outlook: Outlook, is_new: bool) -> Missing:
+    settings, sizes = outlook.catalog.atlas.embeddings, outlook.sizes
+    chosen = embedded_spaces(outlook.catalog, sizes)
+    n_there = 0 if is_new else min(len(chosen), len(outlook.store.receipts("embeddings")))
+    if settings is None or n_there == len(chosen):
+        return Missing("embeddings", 0, n_there, Load())
+    has_labels = any(outlook.zoo.rows[space.dataset].labels is not None for space in chosen)
+    n_pairs = len(chosen) * (len(chosen) - 1) // 2 if has_labels else 0
+    load = embeddings_load([sizes[space] for space in chosen], settings.max_points, n_pairs)
+    return Missing("embeddings", len(chosen) - n_there, n_there, load)
+
+
+def _by_dataset(sizes: Mapping[Space, SpaceSize]) -> dict[str, list[Space]]:
+    found: dict[str, list[Space]] = {}
+    for space in sorted(sizes):
+        found.setdefault(space.dataset, []).append(space)
+    return found

@@ -1,0 +1,93 @@
+"""Bases on landmarks, against bases of all points."""
+
+import numpy as np
+import pytest
+
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.spectral.full_map import full_map
+from lfm_tasks.spectral.landmarks import (
+    AUTO_ABOVE,
+    AUTO_LANDMARKS,
+    LandmarkSpace,
+    agreement_with_half,
+    extended,
+    landmark_space,
+    n_landmarks_of,
+    orthonormal,
+)
+from lfm_tasks.spectral.neighbours import exact_neighbours
+from lfm_tasks.spectral.scores import overlap
+
+
+@pytest.fixture(scope="module")
+def rows() -> np.ndarray:
+    """2,000 points of four clusters that touch, seen through a layer."""
+    generator = np.random.default_rng(0)
+    centres = 1.5 * generator.standard_normal((4, 3))
+    latent = centres[generator.integers(0, 4, 2000)] + generator.standard_normal((2000, 3))
+    return np.tanh(latent @ generator.standard_normal((3, 20))).astype(np.float32)
+
+
+def space_of(rows: np.ndarray, metric: str = "angular", kernel: str = "binary", n_neighbors: int = 30) -> LandmarkSpace:
+    neighbours = exact_neighbours(rows, n_neighbors, metric=metric)
+    return landmark_space(rows, neighbours, 8, metric=metric, kernel=kernel)
+
+
+def from_landmarks(rows: np.ndarray, every: int, **choices: str) -> np.ndarray:
+    space, found = space_of(rows[::every], **choices), np.empty((len(rows), 8))
+    found[::every] = space.basis.eigenvectors
+    others = np.arange(len(rows)) % every != 0
+    found[others] = extended(space, rows[others])
+    return orthonormal(found)
+
+
+@pytest.mark.parametrize("metric", ["angular", "euclidean"])
+@pytest.mark.parametrize("kernel", ["binary", "gaussian"])
+def test_extended_basis__spans_what_the_basis_of_all_points_does(rows: np.ndarray, metric: str, kernel: str) -> None:
+    whole = space_of(rows, metric, kernel, n_neighbors=60).basis.eigenvectors
+    found = from_landmarks(rows, 2, metric=metric, kernel=kernel)
+    assert overlap(full_map(found, whole)) > 0.93
+    np.testing.assert_allclose(found.T @ found, np.eye(8), atol=1e-12)
+
+
+def test_extended_rows__do_not_depend_on_the_rows_beside_them(rows: np.ndarray) -> None:
+    space = space_of(rows[:600])
+    together = extended(space, rows[600:])
+    apart = np.concatenate([extended(space, rows[600:1111]), extended(space, rows[1111:])])
+    np.testing.assert_allclose(together, apart, atol=1e-6)
+
+
+def test_extended_rows__of_another_scale_are_the_same_angularly(rows: np.ndarray) -> None:
+    space = space_of(rows[:600])
+    np.testing.assert_allclose(extended(space, 3 * rows[600:]), extended(space, rows[600:]), atol=1e-5)
+
+
+def test_agreement_with_half__falls_with_fewer_landmarks(rows: np.ndarray) -> None:
+    agreements = []
+    for every in (1, 4):
+        own = rows[::every]
+        half = exact_neighbours(own[::2], 30, metric="angular")
+        agreements.append(agreement_with_half(space_of(own), own, half))
+    assert 0.5 < agreements[1] < agreements[0] < 1
+
+
+def test_orthonormal__keeps_the_span_of_the_first_columns() -> None:
+    vectors = np.random.default_rng(0).standard_normal((50, 4)) + 2
+    found = orthonormal(vectors)
+    np.testing.assert_allclose(found.T @ found, np.eye(4), atol=1e-12)
+    for k in range(1, 5):
+        own = found[:, :k]
+        np.testing.assert_allclose(own @ (own.T @ vectors[:, :k]), vectors[:, :k], atol=1e-10)
+
+
+def test_orthonormal__refuses_columns_that_hardly_differ() -> None:
+    with pytest.raises(ReasonError, match="extended eigenvectors hardly differ: raise"):
+        orthonormal(np.ones((10, 2)))
+
+
+def test_n_landmarks__by_a_rule_of_sizes_only() -> None:
+    assert n_landmarks_of(AUTO_ABOVE, "auto") is None
+    assert n_landmarks_of(AUTO_ABOVE + 1, "auto") == AUTO_LANDMARKS
+    assert n_landmarks_of(1000, 100) == 100
+    assert n_landmarks_of(100, 100) is None
+    assert n_landmarks_of(10**9, None) is None

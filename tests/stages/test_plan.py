@@ -1,0 +1,137 @@
+"""The plan: tasks are counted exactly and bytes closely; what is there costs nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lfm_tasks.catalog import read_catalog
+from lfm_tasks.config import GraphConfig
+from lfm_tasks.stages.cost_table import SECONDS, WORKER_BYTES
+from lfm_tasks.stages.costs import Load, PairWork, basis_load, block_load, together
+from lfm_tasks.stages.missing import Missing, missing
+from lfm_tasks.stages.plan import load_seconds, plan_run, predicted_seconds, worker_ceiling
+from lfm_tasks.stages.space_bases import Way
+from lfm_tasks.stages.space_sizes import SpaceSize
+from lfm_tasks.stages.validate import validate_catalog
+from lfm_tasks.stages.worker_memory import machine_bytes, memory_limit
+from lfm_tasks.stores.units import UnitStore
+from tests.conftest import Build, WriteZoo
+
+SHIPPED = Path(__file__).parents[2] / "data_catalog.yaml"
+KINDS = {
+    "activations": ["activations"], "bases": ["bases"], "scores": ["scores"], "collection": ["collections"],
+    "maps": ["kept_maps"], "embeddings": ["embeddings", "embedded_points", "probes"],
+}  # fmt: skip
+MORE = {"embeddings": {"spaces": ["model0"], "perplexity": 5}, "measures": ["lfm", "overlap", "cka_linear"]}
+
+
+def planned(folder: Path) -> dict[str, Missing]:
+    catalog = read_catalog(folder / "data_catalog.yaml")
+    return {own.stage: own for own in missing(catalog, validate_catalog(catalog, lambda *_: None))}
+
+
+def bytes_of(folder: Path, kinds: list[str]) -> int:
+    store = folder / ".lfm-atlas"
+    places = [store / part / kind for part in ("units", "receipts") for kind in kinds]
+    return sum(path.stat().st_size for place in places for path in place.rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def before_and_after(
+    tmp_path_factory: pytest.TempPathFactory, write_zoo: WriteZoo, build: Build, related_spaces: Any
+) -> tuple[dict[str, Missing], dict[str, Missing], Path]:
+    folder = write_zoo(tmp_path_factory.mktemp("zoo"), related_spaces(4, n_points=150), **MORE)
+    before = planned(folder)
+    assert not (folder / ".lfm-atlas").exists()
+    assert build(folder).failures == ()
+    return before, planned(folder), folder
+
+
+def test_tasks__are_as_many_as_the_run_has_units(before_and_after: Any) -> None:
+    before, _, folder = before_and_after
+    store = UnitStore(folder / ".lfm-atlas")
+    assert before["activations"].load.tasks == 4
+    assert before["activations"].n_missing == len(store.receipts("activations")) == 8
+    for stage in ("bases", "scores", "collection", "maps"):
+        assert before[stage].load.tasks == len(store.receipts(KINDS[stage][0])), stage
+    assert before["scores"].n_missing == 36
+    # At most: a pair with pictures may be the most alike one, too.
+    n_kept = sum(len(receipt.facts["pairs"]) for receipt in store.receipts("kept_maps"))
+    assert n_kept <= before["maps"].n_missing <= n_kept + 1
+
+
+def test_bytes__are_those_of_the_units(before_and_after: Any) -> None:
+    before, _, folder = before_and_after
+    for stage, kinds in KINDS.items():
+        assert before[stage].load.written_bytes == pytest.approx(bytes_of(folder, kinds), rel=0.25), stage
+    published = sum(path.stat().st_size for path in (folder / "atlas").rglob("*") if path.is_file())
+    assert 0.5 < before["atlas"].load.written_bytes / published < 2
+
+
+def test_what_is_there__costs_nothing(before_and_after: Any) -> None:
+    before, after, _ = before_and_after
+    for stage, own in after.items():
+        assert (own.n_missing, own.load) == (0, Load()), stage
+        assert own.n_there == before[stage].n_missing, stage
+    assert worker_ceiling(list(after.values())) == (WORKER_BYTES, "")
+
+
+def test_plan__names_every_stage_and_the_ceiling(before_and_after: Any) -> None:
+    folder = before_and_after[2]
+    catalog = read_catalog(folder / "data_catalog.yaml")
+    elsewhere = catalog.atlas.model_copy(update={"store": "elsewhere", "path": "new"})
+    catalog = catalog.model_copy(update={"atlas": elsewhere})
+    lines = plan_run(catalog, validate_catalog(catalog, lambda *_: None))
+    for stage in (*KINDS, "atlas", "time", "memory", "written"):
+        assert any(line.startswith(stage) for line in lines), stage
+
+
+def test_seconds__grow_with_the_work_and_fall_with_workers() -> None:
+    size, way = SpaceSize("net/layer", 5000, 300), Way(_graph(), "exact", 50)
+    one = basis_load(size, way)
+    stages = [Missing("bases", 4, 0, together([one] * 4))]
+    assert stages[0].load.tasks == 4
+    assert stages[0].load.peak_bytes == one.peak_bytes
+    assert load_seconds(stages[0].load) == pytest.approx(4 * load_seconds(one))
+    assert predicted_seconds(stages, 4) - predicted_seconds(stages, 1) == pytest.approx(-3 * load_seconds(one))
+    assert predicted_seconds(stages, 1, speed=2.0) == pytest.approx(2 * predicted_seconds(stages, 1))
+
+
+def test_table__has_a_coefficient_for_what_takes_most_of_the_time() -> None:
+    for name in ("search exact", "search pynndescent", "compile", "pair", "record bytes", "atlas", "picture points"):
+        assert SECONDS[name] > 0, name
+
+
+def test_memory_of_a_block__grows_with_its_bases_and_never_with_all_pairs() -> None:
+    sizes, how = [SpaceSize("net/layer", 10_000, 100)] * 32, PairWork(["lfm", "overlap"], 100, 20, 50)
+    assert block_load(sizes, 256, how).peak_bytes < 12 * 32 * 10_000 * 50 * 8
+    assert block_load(sizes[:2], 1, how).peak_bytes < block_load(sizes, 256, how).peak_bytes
+
+
+def test_landmarks__take_no_memory_for_the_other_points_but_their_basis() -> None:
+    size = SpaceSize("net/layer", 1_000_000, 4096)
+    assert size.n_bytes > 15 << 30
+    assert basis_load(size, Way(_graph(), "exact", 10, n_landmarks=1000)).peak_bytes < 1 << 30
+    assert basis_load(size, Way(_graph(), "exact", 10)).peak_bytes > 15 << 30
+
+
+@pytest.mark.parametrize(
+    ("said", "n_bytes"),
+    [("4GiB", 4 << 30), ("400MB", 400_000_000), ("1.5 GB", 1_500_000_000), ("512 KiB", 512 << 10), ("99B", 99)],
+)
+def test_memory_limit__is_what_the_catalog_says(said: str, n_bytes: int) -> None:
+    catalog = read_catalog(SHIPPED)
+    with_limit = catalog.model_copy(update={"cluster": catalog.cluster.model_copy(update={"memory_limit": said})})
+    assert memory_limit(with_limit) == n_bytes
+
+
+def test_memory_limit__is_else_the_machines_by_the_workers() -> None:
+    catalog = read_catalog(SHIPPED)
+    three = catalog.model_copy(update={"cluster": catalog.cluster.model_copy(update={"n_workers": 3})})
+    assert memory_limit(three) == machine_bytes() // 3
+
+
+def _graph() -> GraphConfig:
+
+    return GraphConfig()
