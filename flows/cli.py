@@ -24,6 +24,7 @@ from flows.console import (
     say,
 )
 from flows.map_commands import add_map_commands
+from flows.reproduce_commands import add_reproduce
 from lfm_tasks import __version__
 
 if TYPE_CHECKING:
@@ -48,6 +49,7 @@ app.command(catalog_app)
 add_atlas_commands(app)
 register_audits(app)
 add_map_commands(app)
+add_reproduce(app)
 
 
 @app.command
