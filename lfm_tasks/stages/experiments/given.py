@@ -55,7 +55,7 @@ class Given:
             return SpaceRows(unit.read("ids"), read_activations(unit).astype(np.float64))
 
     def architectures(self) -> list[Architecture]:
-        """Return the groups of networks that differ by their seed, the largest first.
+        """Return networks by architecture, the largest group first: in a group they differ by their seed.
 
         Networks that were made of others (``base_model``) or never trained (``untrained``) are in none.
         """
@@ -68,25 +68,40 @@ class Given:
         found = [
             Architecture(dataset, tuple(sorted(models)), *(tuple(side) for side in zip(*shape, strict=True)))
             for (dataset, shape), models in groups.items()
-            if len(models) > 1
         ]
         return sorted(found, key=lambda one: (-len(one.models), one.dataset, one.models))
 
-    def seeds(self) -> Architecture:
-        """Return the largest group of networks that differ by their seed.
+    def networks(self) -> Architecture:
+        """Return the largest group of networks of one architecture, which may be one network.
 
         Raises
         ------
         ReasonError
-            ``missing_source`` if there are no two.
+            ``missing_source`` if there is none.
         """
         if found := self.architectures():
             return found[0]
-        found_models = f"found {len(self._layers())} networks, no two with the same layers of the same widths"
+        found_models = f"found {len(self.catalog.models)} models, none of them trained from scratch and readable"
+        raise ReasonError(
+            "missing_source", f"{found_models}, needs one: leave base_model and untrained out of the meta of one that is"
+        )
+
+    def seeds(self) -> Architecture:
+        """Return the same, of two networks at least.
+
+        Raises
+        ------
+        ReasonError
+            ``missing_source`` if no two networks differ by their seed alone.
+        """
+        group = self.networks()
+        if len(group.models) > 1:
+            return group
+        found = f"found {len(self._layers())} networks, no two with the same layers of the same widths"
         raise ReasonError(
             "missing_source",
-            f"{found_models}, needs two that differ by their seed alone: add them, or leave base_model and untrained "
-            "out of the meta of those that do",
+            f"{found}, needs two that differ by their seed alone: add them, or leave base_model and untrained out of "
+            "the meta of those that do",
         )
 
     def last_hidden(self, architecture: Architecture) -> str:
