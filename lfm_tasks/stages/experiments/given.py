@@ -12,6 +12,7 @@ from lfm_tasks.stages.activations import RecordedSpace, read_activations
 from lfm_tasks.stages.run import Run
 from lfm_tasks.stages.stitching import ClassLabels, class_labels
 from lfm_tasks.stages.validate import Zoo
+from lfm_tasks.stores.units import UnitStore
 
 
 @dataclass(frozen=True)
@@ -51,8 +52,7 @@ class Given:
 
     def read(self, model: str, layer: str) -> SpaceRows:
         """Return the rows of a space, float64."""
-        with self.run.store.open("activations", self.space(model, layer).key) as unit:
-            return SpaceRows(unit.read("ids"), read_activations(unit).astype(np.float64))
+        return read_rows(self.run.store, self.space(model, layer).key)
 
     def architectures(self) -> list[Architecture]:
         """Return networks by architecture, the largest group first: in a group they differ by their seed.
@@ -138,6 +138,12 @@ class Given:
         for one in sorted(self.spaces, key=lambda one: (one.space.model, one.depth, one.space.layer)):
             by_model.setdefault(one.space.model, []).append(one)
         return by_model
+
+
+def read_rows(store: UnitStore, key: str) -> SpaceRows:
+    """Return the rows of a recorded space, float64."""
+    with store.open("activations", key) as unit:
+        return SpaceRows(unit.read("ids"), read_activations(unit).astype(np.float64))
 
 
 def labelled(rows: SpaceRows, labels: ClassLabels) -> tuple[SpaceRows, Int[np.ndarray, " points"]]:

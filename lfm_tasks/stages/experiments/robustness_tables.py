@@ -189,8 +189,12 @@ def _lines(found: Curves, shown: Mapping[str, str]) -> list[Line]:
 def _class_chart(found: Curves, probe: Mapping[float, Dot]) -> str:
     start = {name: {0.0: Dot(1.0, 1.0, 1.0), **curve} for name, curve in found.items()}
     lines = [*_lines(start, _SHOWN), Line("linear probe", list(probe), list(probe.values()), COLOURS[7], True)]
-    ticks = {float(tick): str(tick) for tick in (0, 1, 2, 3, 4, 6, 8)}
-    return line_chart(lines, Axes("class moved by, mean radii", "similarity to the original", ticks=ticks), height=400)
+    axes = Axes("class moved by, mean radii", "similarity to the original", ticks={0.0: "0", **_ticks()})
+    return line_chart(lines, axes, height=400)
+
+
+def _ticks() -> dict[float, str]:
+    return {float(tick): str(tick) for tick in (1, 2, 3, 4, 6, 8)}
 
 
 def _outlier_chart(found: Curves) -> str:
@@ -204,7 +208,7 @@ def _auc_chart(auc: Mapping[str, Mapping[float, Dot]]) -> str:
         Line(f"on the {side} space", list(curve), list(curve.values()), COLOURS[number])
         for number, (side, curve) in enumerate(auc.items())
     ]
-    axes = Axes("class moved by, mean radii", "area under the curve", 0.0, 1.0)
+    axes = Axes("class moved by, mean radii", "area under the curve", ticks=_ticks())
     return line_chart(lines, axes, height=260)
 
 
@@ -233,16 +237,15 @@ def _pictures(groups: Mapping[str, xr.Dataset], moved: Sequence[Moved], pictured
     points = [str(name) for name in drawn["point"].values]
     labels = [str(label) for label in drawn["label"].values]
     kinds = sorted(set(labels))
-    palette = {label: COLOURS[number % 8] for number, label in enumerate(kinds)} | {one.label: "#1b1f24"}
+    palette = {label: COLOURS[number % len(COLOURS)] for number, label in enumerate(kinds)} | {one.label: "#1b1f24"}
     names = [f"{name}: class {label}" for name, label in zip(points, labels, strict=True)]
     original, other = (f"{model}/{layer}" for model in (one.network, pictured))
-    pairs = {frozenset(pair) for pair in zip(maps["source"].values.tolist(), maps["target"].values.tolist(), strict=True)}
     place = [
         number
         for number, pair in enumerate(zip(maps["source"].values.tolist(), maps["target"].values.tolist(), strict=True))
         if set(pair) == {original, other}
     ]
-    if not pairs or not place:
+    if not place:
         return ""
     pair = maps.isel(pair=place[0]).sel(point=drawn["point"])
     of_other = pair["target_distortion" if str(pair["target"].values) == other else "source_distortion"].values

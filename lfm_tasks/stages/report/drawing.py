@@ -9,7 +9,9 @@ from typing import Literal
 Scale = Literal["linear", "log", "even"]
 
 # Of the report's marks (web/marks.js), dark enough for text on white, light enough on black.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6fd6", "#8a8a8a")
+COLOURS = (
+    "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7f6fd6", "#8a8a8a", "#8c564b", "#b5bd00"
+)  # fmt: skip
 _FAINT = "#8a939c"
 _FONT = 'font-family="system-ui, -apple-system, Segoe UI, Roboto, Helvetica, Arial, sans-serif"'
 # Width of a letter of size 12, on average.
@@ -238,7 +240,7 @@ def _text(
 
 
 def _wide(text: str, *, bold: bool = False) -> float:
-    return len(text) * _LETTER * (1.06 if bold else 1.0)
+    return len(text) * _LETTER * (1.16 if bold else 1.0)
 
 
 def _short(value: float) -> str:
