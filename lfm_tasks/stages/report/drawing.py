@@ -1,9 +1,10 @@
 """Figures as SVG text, without a script: rows of dots, lines with bands, points in the plane."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
 from math import isfinite, log10
+from types import MappingProxyType
 from typing import Literal
 
 Scale = Literal["linear", "log", "even"]
@@ -51,27 +52,40 @@ class Axes:
     title: str = ""
 
 
-def dot_rows(rows: Sequence[tuple[str, Sequence[Dot]]], *, marked: Collection[str] = (), axis: str = "") -> str:
-    """Return a row for each name, its first value filled, the second open; values in [0, 1]; ``marked`` names bold."""
+def dot_rows(
+    rows: Sequence[tuple[str, Sequence[Dot]]],
+    *,
+    marked: Collection[str] = (),
+    axis: str = "",
+    ticks: Mapping[float, str] = MappingProxyType({}),
+    told: Mapping[str, str] = MappingProxyType({}),
+) -> str:
+    """Return a row for each name, its first value filled, the second open, both in [0, 1]; ``marked`` names bold.
+
+    ``ticks`` and what is ``told`` at the right, if the values stand for others; else the values themselves.
+    """
     step, width, top = 19, 460, 26
     left = max(_wide(name, bold=name in marked) for name, _ in rows) + 14
     bottom = top + step * len(rows)
     parts = []
-    for tick in (0.0, 0.25, 0.5, 0.75, 1.0):
+    for tick, word in (ticks or {share / 4: _short(share / 4) for share in range(5)}).items():
         x = left + tick * width
-        parts += [_line(x, top - 4, x, bottom, opacity=0.25), _text(x, top - 10, _short(tick), anchor="middle", size=11)]
+        parts += [_line(x, top - 4, x, bottom, opacity=0.25), _text(x, top - 10, word, anchor="middle", size=11)]
     for number, (name, dots) in enumerate(rows):
         y = top + step * (number + 0.5)
         colour = COLOURS[1] if name in marked else COLOURS[0]
+        said = told.get(name, f"{dots[0].value:.3f}")
         if number % 2:
-            parts.append(f'<rect x="0" y="{y - step / 2:.1f}" width="{left + width + 52:.0f}" height="{step}" fill="currentColor" fill-opacity="0.04"/>')
+            size = f'width="{left + width + 62:.0f}" height="{step}"'
+            parts.append(f'<rect x="0" y="{y - step / 2:.1f}" {size} fill="currentColor" fill-opacity="0.04"/>')
         parts.append(_text(left - 10, y + 4, name, anchor="end", bold=name in marked))
         for place, dot in reversed(list(enumerate(dots))):
             if isfinite(dot.value):
-                parts.append(_interval_mark(left, width, y, dot, colour, is_open=place > 0, name=name))
-        parts.append(_text(left + width + 12, y + 4, f"{dots[0].value:.3f}", size=11, bold=name in marked))
+                what = f"{name}: {said}" if told else name
+                parts.append(_row_mark((left, width, y), dot, colour, place > 0, what))
+        parts.append(_text(left + width + 12, y + 4, said, size=11, bold=name in marked))
     parts.append(_text(left + width / 2, bottom + 18, axis, anchor="middle", size=11))
-    return _svg(left + width + 56, bottom + 26, parts)
+    return _svg(left + width + 66, bottom + 26, parts)
 
 
 def line_chart(lines: Sequence[Line], axes: Axes, *, width: int = 560, height: int = 330) -> str:
@@ -163,19 +177,24 @@ def _size(svg: str) -> tuple[float, float]:
     return float(wide), float(high)
 
 
-def _interval_mark(left: float, width: float, y: float, dot: Dot, colour: str, *, is_open: bool, name: str) -> str:
-    x = left + min(max(dot.value, 0), 1) * width
-    told = f"{name}: {dot.value:.3f}"
-    bar = ""
+def _row_mark(place: tuple[float, float, float], dot: Dot, colour: str, is_open: bool, name: str) -> str:
+    """Return a dot with its interval on a row; ``place``: left end, width, height of the row's axis."""
+    left, width, y = place
+
+    def across(value: float) -> float:
+        return left + min(max(value, 0.0), 1.0) * width
+
+    said, bar = name, ""
     if isfinite(dot.low) and isfinite(dot.high):
-        ends = left + max(dot.low, 0) * width, left + min(dot.high, 1) * width
-        told += f" ({dot.low:.3f} to {dot.high:.3f})"
-        bar = f'<path d="M{ends[0]:.1f} {y:.1f}H{ends[1]:.1f}" stroke="{colour}" stroke-width="{1.2 if is_open else 2.2}" stroke-opacity="{0.5 if is_open else 0.9}"/>'
-    fill = f'fill="none" stroke="{colour}" stroke-width="1.6"' if is_open else f'fill="{colour}"'
-    return f'<g><title>{escape(told)}</title>{bar}<circle cx="{x:.1f}" cy="{y:.1f}" r="{3.8 if is_open else 4.6}" {fill}/></g>'
+        said += f": {dot.value:.3f} ({dot.low:.3f} to {dot.high:.3f})"
+        strokes = 'stroke-width="1.2" stroke-opacity="0.5"' if is_open else 'stroke-width="2.2" stroke-opacity="0.9"'
+        bar = f'<path d="M{across(dot.low):.1f} {y:.1f}H{across(dot.high):.1f}" stroke="{colour}" {strokes}/>'
+    fill = f'r="3.8" fill="none" stroke="{colour}" stroke-width="1.6"' if is_open else f'r="4.6" fill="{colour}"'
+    circle = f'<circle cx="{across(dot.value):.1f}" cy="{y:.1f}" {fill}/>'
+    return f"<g><title>{escape(said)}</title>{bar}{circle}</g>"
 
 
-def _drawn_line(line: Line, at: Sequence[tuple[float, Dot]], down: "Placing") -> str:
+def _drawn_line(line: Line, at: Sequence[tuple[float, Dot]], down: Callable[[float], float]) -> str:
     colour = line.colour or _FAINT
     path = "L".join(f"{x:.1f} {down(dot.value):.1f}" for x, dot in at)
     dashes = ' stroke-dasharray="5 4"' if line.is_dashed else ""
@@ -194,19 +213,11 @@ def _drawn_line(line: Line, at: Sequence[tuple[float, Dot]], down: "Placing") ->
     return f'<g>{band}<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2.2"{dashes}/>{marks}</g>'
 
 
-class Placing:
-    """Where a number stands, in pixels; a function's type."""
-
-    def __call__(self, value: float) -> float:
-        """Return the place."""
-        raise NotImplementedError
-
-
-def _placing(xs: Sequence[float], scale: Scale, left: float, width: float) -> "Placing":
+def _placing(xs: Sequence[float], scale: Scale, left: float, width: float) -> Callable[[float], float]:
     moved = {x: float(n) if scale == "even" else log10(x) if scale == "log" else x for n, x in enumerate(xs)}
     low, high = min(moved.values(), default=0), max(moved.values(), default=1)
     span = (high - low) or 1.0
-    return lambda x: left + 10 + (moved[x] - low) / span * (width - 20)  # type: ignore[return-value]
+    return lambda x: left + 10 + (moved[x] - low) / span * (width - 20)
 
 
 def _last(line: Line) -> float:
