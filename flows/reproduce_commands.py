@@ -31,9 +31,7 @@ def add_reproduce(app: App) -> None:
 def reproduce(
     catalog: CatalogPath = DEFAULT_CATALOG,
     *,
-    experiment: Annotated[
-        list[str] | None, Parameter(help="Do this experiment; all without it.", negative="")
-    ] = None,
+    experiment: Annotated[list[str] | None, Parameter(help="Do this experiment; all without it.", negative="")] = None,
     output: Annotated[Path, Parameter(alias="-o", help="Folder to write into.")] = Path("evidence"),
     prefect: Annotated[bool, Parameter(help="Orchestrate by Prefect; the numbers are the same without.")] = True,
     dask: Annotated[bool, Parameter(help="Work in Dask processes; --no-dask works in this one.")] = True,
@@ -60,9 +58,7 @@ def reproduce(
     return _say(evidence, output)
 
 
-def _directly(
-    catalog: "Catalog", output: Path, names: list[str], announce: "Announce", dask: bool
-) -> "Evidence":
+def _directly(catalog: "Catalog", output: Path, names: list[str], announce: "Announce", dask: bool) -> "Evidence":
     from flows.reproduce import reproduce as do
     from lfm_tasks.stages.experiments.stage import own_store
     from lfm_tasks.stages.open_run import open_run
@@ -71,9 +67,7 @@ def _directly(
         return do(run, names, output)
 
 
-def _with_prefect(
-    path: Path, catalog: "Catalog", output: Path, names: list[str], announce: "Announce"
-) -> "Evidence":
+def _with_prefect(path: Path, catalog: "Catalog", output: Path, names: list[str], announce: "Announce") -> "Evidence":
     from flows.server import prefect_server, wait_until_ready
 
     with prefect_server(output.absolute() / "store" / "prefect") as address:

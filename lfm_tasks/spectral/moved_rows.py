@@ -26,7 +26,9 @@ def class_normal(
         ``one_class`` unless there are points inside and outside.
     """
     if inside.all() or not inside.any():
-        raise ReasonError("one_class", f"found {int(inside.sum())} of {len(inside)} points in a class, needs some of both")
+        raise ReasonError(
+            "one_class", f"found {int(inside.sum())} of {len(inside)} points in a class, needs some of both"
+        )
     from sklearn.svm import LinearSVC  # takes a second to import
 
     # The scale of the features is none of the classifier's business: one for all of them.
@@ -51,7 +53,9 @@ def move_class(
     return rows + distance * np.outer(inside, normal)
 
 
-def move_point(rows: Float[np.ndarray, "points features"], point: int, radii: float) -> Float[np.ndarray, "points features"]:
+def move_point(
+    rows: Float[np.ndarray, "points features"], point: int, radii: float
+) -> Float[np.ndarray, "points features"]:
     """Return the rows, one of them put ``radii`` mean radii away from the mean, on the side where it was."""
     mean = rows.mean(axis=0)
     away = rows[point] - mean

@@ -159,7 +159,10 @@ def _alignments(pair: _Pair, anchors: Anchors, draw: int) -> Iterator[tuple[str,
 
 def _judged(job: AnchorJob, pair: _Pair, alignment: Alignment) -> dict[str, float]:
     ranks = partner_ranks(
-        alignment, pair.unseen_source.activations, pair.unseen_target.activations, np.arange(len(pair.unseen_source.ids))
+        alignment,
+        pair.unseen_source.activations,
+        pair.unseen_target.activations,
+        np.arange(len(pair.unseen_source.ids)),
     )
     carried = SpaceRows(pair.unseen_source.ids, transfer_coordinates(alignment, pair.unseen_source.activations))
     return {"mrr": float((1 / ranks).mean()), **_read_off(job, pair, carried)}

@@ -43,7 +43,10 @@ def finding(name: tuple[str, str], settings: Mapping[str, Any], rows: Rows, miss
     present = [measure for measure in _MEANINGS if any(np.isfinite(row[measure]) for row in tried)]
     figures = [Figure(measure, _caption(measure, own), _chart(tried, measure, own)) for measure in present]
     tables = [
-        *(Table(measure, f"{_MEANINGS[measure].capitalize()} by anchors", _means(tried, measure, counts)) for measure in present),
+        *(
+            Table(measure, f"{_MEANINGS[measure].capitalize()} by anchors", _means(tried, measure, counts))
+            for measure in present
+        ),
         Table("leads", "Lead of each way over Procrustes + ICP in mean reciprocal rank", _leads(tried, counts)),
         Table("draws", "Every draw", rows, False),
     ]
@@ -82,7 +85,9 @@ def _chart(rows: Rows, measure: str, own: Rows) -> str:
 
 def _caption(measure: str, own: Rows) -> str:
     if measure == "mrr":
-        return "Retrieval: mean reciprocal rank of the partner of each unseen point among all unseen points. Bands: 95 %."
+        return (
+            "Retrieval: mean reciprocal rank of the partner of each unseen point among all unseen points. Bands: 95 %."
+        )
     level = float(np.mean([row[measure] for row in own]))
     what = "Stitching: accuracy of the target network’s own head" if measure == "stitched" else (
         "Accuracy of a linear probe that was trained on the target’s seen points"
@@ -110,7 +115,11 @@ def _leads(rows: Rows, counts: Sequence[int], against: str = "procrustes, icp") 
                 continue
             lead = _dot(ours - theirs)
             told = {"lead": lead.value, "low": lead.low, "high": lead.high}
-            wins = {"ahead": int((ours > theirs).sum()), "equal": int((ours == theirs).sum()), "behind": int((ours < theirs).sum())}
+            wins = {
+                "ahead": int((ours > theirs).sum()),
+                "equal": int((ours == theirs).sum()),
+                "behind": int((ours < theirs).sum()),
+            }
             table.append({"way": way, "anchors": count, **told, **wins})
     return table
 
@@ -147,13 +156,20 @@ def _claims(rows: Rows, counts: Sequence[int], own: Rows) -> list[Claim]:
         ),
     ]
     if np.isfinite(own[0]["stitched"]):
-        kept, level = _dot(_of(rows, "lfm, orthogonal", few, "stitched")), float(np.mean([row["stitched"] for row in own]))
+        kept, level = (
+            _dot(_of(rows, "lfm, orthogonal", few, "stitched")),
+            float(np.mean([row["stitched"] for row in own])),
+        )
         claims.append(
             Claim(
                 "A network’s head can be stitched to another’s representation from a few anchors",
                 f"{few} anchors: {_told(kept)}, own points {level:.3f}; Procrustes "
                 f"{_told(_dot(_of(rows, 'procrustes', few, 'stitched')))}",
-                "supported" if kept.value >= 0.95 * level else "partly" if kept.value >= 0.8 * level else "not supported",
+                "supported"
+                if kept.value >= 0.95 * level
+                else "partly"
+                if kept.value >= 0.8 * level
+                else "not supported",
             )
         )
     return claims

@@ -131,7 +131,9 @@ def _pairs(given: Given) -> list[tuple[tuple[str, str], tuple[str, str]]]:
         return [((first, layer), (second, layer)) for layer in networks.layers]
     (model,) = networks.models
     if len(networks.layers) < 2:
-        raise ReasonError("missing_source", f"found one space, {model}/{networks.layers[0]}, needs two to compare: add one")
+        raise ReasonError(
+            "missing_source", f"found one space, {model}/{networks.layers[0]}, needs two to compare: add one"
+        )
     return [((model, one), (model, other)) for one, other in zip(networks.layers, networks.layers[1:], strict=False)]
 
 

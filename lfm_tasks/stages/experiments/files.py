@@ -51,7 +51,9 @@ def _facts(catalog: Catalog, found: Sequence[Finding | Refused]) -> dict[str, An
             }
             for finding in findings
         },
-        "refused": {one.name: {"reason": one.reason, "message": one.message} for one in found if isinstance(one, Refused)},
+        "refused": {
+            one.name: {"reason": one.reason, "message": one.message} for one in found if isinstance(one, Refused)
+        },
     }
 
 

@@ -83,7 +83,8 @@ class Given:
             return found[0]
         found_models = f"found {len(self.catalog.models)} models, none of them trained from scratch and readable"
         raise ReasonError(
-            "missing_source", f"{found_models}, needs one: leave base_model and untrained out of the meta of one that is"
+            "missing_source",
+            f"{found_models}, needs one: leave base_model and untrained out of the meta of one that is",
         )
 
     def seeds(self) -> Architecture:
@@ -151,5 +152,3 @@ def labelled(rows: SpaceRows, labels: ClassLabels) -> tuple[SpaceRows, Int[np.nd
     classes = labels.of(rows.ids)
     known = classes >= 0
     return SpaceRows(rows.ids[known], rows.activations[known]), classes[known]
-
-

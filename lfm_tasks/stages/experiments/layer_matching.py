@@ -46,7 +46,7 @@ def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
     seeds = given.seeds()
     atlas = read_atlas(catalogs[0].parent / "atlas")
     shares = {
-        (measure, is_centred): _shares(atlas, seeds, measure, is_centred)
+        (measure, is_centred): layer_shares(atlas, seeds, measure, is_centred)
         for measure in map(str, atlas["measure"].values)
         for is_centred in (False, True)
     }
@@ -67,7 +67,10 @@ def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
         f"{len(seeds.models)} networks. Filled: double-centred; open: raw. Bars: 95 % over networks.",
         dot_rows(
             [
-                (str(row["measure"]), (Dot(row["centred"], *row["centred_interval"]), Dot(row["raw"], *row["raw_interval"])))
+                (
+                    str(row["measure"]),
+                    (Dot(row["centred"], *row["centred_interval"]), Dot(row["raw"], *row["raw_interval"])),
+                )
                 for row in applied
             ],
             marked={PAPER, OURS, "lfm"},
@@ -104,7 +107,7 @@ def _layers(atlas: xr.Dataset, seeds: Architecture, measure: str, source: str, t
     return -values if measure in atlas.attrs["distances"] else values
 
 
-def _shares(atlas: xr.Dataset, seeds: Architecture, measure: str, is_centred: bool) -> np.ndarray:
+def layer_shares(atlas: xr.Dataset, seeds: Architecture, measure: str, is_centred: bool) -> np.ndarray:
     """Return networks × networks: the share of layers found, NaN for a network with itself."""
     shares = np.full((len(seeds.models),) * 2, np.nan)
     for s, source in enumerate(seeds.models):
@@ -115,7 +118,7 @@ def _shares(atlas: xr.Dataset, seeds: Architecture, measure: str, is_centred: bo
     return shares
 
 
-def _mean(shares: np.ndarray) -> float | None:
+def mean_share(shares: np.ndarray) -> float | None:
     between = shares[~np.eye(len(shares), dtype=bool)]
     return float(between.mean()) if np.isfinite(between).all() else None
 
@@ -123,7 +126,7 @@ def _mean(shares: np.ndarray) -> float | None:
 def _row(measure: str, shares: Shares) -> dict[str, object]:
     row: dict[str, object] = {"measure": measure}
     for name, is_centred in (("centred", True), ("raw", False)):
-        row[name] = _mean(shares[measure, is_centred])
+        row[name] = mean_share(shares[measure, is_centred])
         row[f"{name}_interval"] = pair_interval(shares[measure, is_centred], seed=SEED)
     return row
 
@@ -141,7 +144,7 @@ def _against(shares: Shares, seeds: Architecture) -> list[dict[str, object]]:
     between = ~np.eye(len(seeds.models), dtype=bool)
     ours, rows = shares[OURS, True], []
     for (measure, is_centred), theirs in shares.items():
-        if (measure, is_centred) == (OURS, True) or _mean(theirs) is None:
+        if (measure, is_centred) == (OURS, True) or mean_share(theirs) is None:
             continue
         ahead = np.round(ours - theirs, 9)
         low, high = pair_interval(ahead, seed=SEED)
@@ -198,17 +201,17 @@ def _claims(shares: Shares, rows: list[dict[str, object]]) -> list[Claim]:
     lead = shares[PAPER, False] - shares[RIVAL, False]
     low, high = pair_interval(lead, seed=SEED)
     verdict: Verdict = "not tested"
-    if _mean(lead) is not None and np.isfinite(low):
+    if mean_share(lead) is not None and np.isfinite(low):
         verdict = "supported" if low > 0 else "not supported" if high < 0 else "partly"
-    elif _mean(lead) is not None:
-        verdict = "partly" if (_mean(lead) or 0) >= 0 else "not supported"
+    elif mean_share(lead) is not None:
+        verdict = "partly" if (mean_share(lead) or 0) >= 0 else "not supported"
     paper, rival, ours = (by_name[name] for name in (PAPER, RIVAL, OURS))
     better = [str(row["measure"]) for row in rows if (row["centred"] or 0) > (ours["centred"] or 0)]
     return [
         Claim(
             "LFM finds 99.8 % of the layers of ten CIFAR-10 networks, CKA 99.6 %: LFM matches layers at least as well",
             f"the paper's score ({PAPER}), raw: {_percent(paper['raw'])}; linear CKA, raw: {_percent(rival['raw'])}; "
-            f"lead {_mean(lead) or 0:+.3f} (95 %: {low:+.3f} to {high:+.3f})",
+            f"lead {mean_share(lead) or 0:+.3f} (95 %: {low:+.3f} to {high:+.3f})",
             verdict,
         ),
         Claim(

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from lfm_tasks.stages.experiments import anchors, cost, layer_matching, robustness
+from lfm_tasks.stages.experiments import anchors, cost, layer_matching, robustness, sensitivity
 from lfm_tasks.stages.experiments.finding import Finding
 from lfm_tasks.stages.experiments.given import Given
 
@@ -19,5 +19,6 @@ class Experiment:
 
 
 EXPERIMENTS: Mapping[str, Experiment] = {
-    module.NAME: Experiment(module.TITLE, module.derive, module.conclude) for module in (layer_matching, robustness, anchors, cost)
+    module.NAME: Experiment(module.TITLE, module.derive, module.conclude)
+    for module in (layer_matching, robustness, anchors, sensitivity, cost)
 }

@@ -67,7 +67,11 @@ Curves = Mapping[str, Mapping[float, Dot]]
 
 
 def finding(
-    name: tuple[str, str], settings: Mapping[str, Any], moved: Sequence[Moved], folders: Mapping[str, Path], pictured: str
+    name: tuple[str, str],
+    settings: Mapping[str, Any],
+    moved: Sequence[Moved],
+    folders: Mapping[str, Path],
+    pictured: str,
 ) -> Finding:
     """Return the whole finding."""
     atlases = {stem: read_atlas(folder) for stem, folder in folders.items()}
@@ -161,9 +165,7 @@ def _curve(points: Any) -> dict[float, Dot]:
     by_shift: dict[float, list[float]] = {}
     for shift, _, value in sorted(points):
         by_shift.setdefault(shift, []).append(value)
-    return {
-        shift: Dot(float(np.mean(values)), *mean_interval(np.array(values))) for shift, values in by_shift.items()
-    }
+    return {shift: Dot(float(np.mean(values)), *mean_interval(np.array(values))) for shift, values in by_shift.items()}
 
 
 def _localised(maps: xr.Dataset, classes: Sequence[Moved]) -> list[dict[str, Any]]:
@@ -203,7 +205,9 @@ def _ticks() -> dict[float, str]:
 
 
 def _outlier_chart(found: Curves) -> str:
-    colours = {name: colour for name, colour in _SHOWN.items() if "neighbours" not in name} | {_OUTLIER_MEASURE: COLOURS[1]}
+    colours = {name: colour for name, colour in _SHOWN.items() if "neighbours" not in name} | {
+        _OUTLIER_MEASURE: COLOURS[1]
+    }
     start = {name: {0.0: Dot(1.0, 1.0, 1.0), **curve} for name, curve in found.items()}
     return line_chart(_lines(start, colours), Axes("one point put at, mean radii", "similarity to the original"))
 
@@ -263,7 +267,13 @@ def _pictures(groups: Mapping[str, xr.Dataset], moved: Sequence[Moved], pictured
     ]
     return side_by_side(
         [
-            points_in_plane([tuple(xy) for xy in drawn["tsne"].sel(space=space).values.tolist()], colours, names, title=title, size=340)
+            points_in_plane(
+                [tuple(xy) for xy in drawn["tsne"].sel(space=space).values.tolist()],
+                colours,
+                names,
+                title=title,
+                size=340,
+            )
             for space, colours, title in charts
         ],
         n_columns=3,
@@ -290,7 +300,11 @@ def _claims(
     last = max(of_class["cka_linear"])
     cka, paper, share = (of_class[name][last] for name in ("cka_linear", _PAPER, _PAPER_SHARE))
     probe_kept = separable[-1]["probe accuracy"] >= separable[0]["probe accuracy"] - 0.01
-    stay = sorted(name for name, curve in of_class.items() if curve[last].value > max(paper.value, share.value) and "neighbours" not in name)
+    stay = sorted(
+        name
+        for name, curve in of_class.items()
+        if curve[last].value > max(paper.value, share.value) and "neighbours" not in name
+    )
     rivals = ", ".join(f"{name} {of_class[name][last].value:.3f}" for name in _RIVALS if name in of_class)
     far = max(of_points["cka_linear"])
     upset, kept = of_points["cka_linear"][far], of_points[_OUTLIER_MEASURE][far]
@@ -319,7 +333,11 @@ def _claims(
         Claim(
             "One outlier upsets CKA, not LFM (an independent script: .03 and .996 at 200 radii)",
             f"at {far:g} radii linear CKA {_dot(upset)}, {_OUTLIER_MEASURE} {_dot(kept)}",
-            "supported" if upset.value < 0.5 and kept.value > 0.99 else "partly" if kept.value > upset.value else "not supported",
+            "supported"
+            if upset.value < 0.5 and kept.value > 0.99
+            else "partly"
+            if kept.value > upset.value
+            else "not supported",
         ),
         Claim(
             "Singular vectors of the map show on which points two spaces differ",

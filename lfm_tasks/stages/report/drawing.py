@@ -127,10 +127,14 @@ def points_in_plane(
     scale = (size - 24) / max(max(xs) - min(xs), max(ys) - min(ys), 1e-9)
     free = [(size - scale * (max(side) - min(side))) / 2 for side in (xs, ys)]
     parts = [_text(2, 16, title, bold=True, size=13)]
-    parts.append(f'<rect x="0.5" y="26.5" width="{size - 1}" height="{size - 1}" fill="none" stroke="currentColor" stroke-opacity="0.25"/>')
+    parts.append(
+        f'<rect x="0.5" y="26.5" width="{size - 1}" height="{size - 1}" fill="none" stroke="currentColor" stroke-opacity="0.25"/>'
+    )
     for (x, y), colour, name in zip(at, colours, names, strict=True):
         left, top = free[0] + scale * (x - min(xs)), 26 + size - free[1] - scale * (y - min(ys))
-        parts.append(f'<circle cx="{left:.1f}" cy="{top:.1f}" r="2.6" fill="{colour}"><title>{escape(name)}</title></circle>')
+        parts.append(
+            f'<circle cx="{left:.1f}" cy="{top:.1f}" r="2.6" fill="{colour}"><title>{escape(name)}</title></circle>'
+        )
     return _svg(size, size + 28, parts)
 
 
@@ -142,7 +146,11 @@ def side_by_side(drawings: Sequence[str], n_columns: int = 2, gap: int = 28) -> 
         row = list(zip(drawings, sizes, strict=True))[start : start + n_columns]
         left = 0.0
         for drawing, (wide, high) in row:
-            parts.append(drawing.replace("<svg ", f'<svg x="{left:.0f}" y="{top:.0f}" width="{wide:.0f}" height="{high:.0f}" ', 1))
+            parts.append(
+                drawing.replace(
+                    "<svg ", f'<svg x="{left:.0f}" y="{top:.0f}" width="{wide:.0f}" height="{high:.0f}" ', 1
+                )
+            )
             left += wide + gap
         widest = max(widest, left - gap)
         top += max(high for _, (_, high) in row) + gap
@@ -162,7 +170,9 @@ def standalone(svg: str) -> str:
     """Return a figure as a file of its own: on white, whatever it is shown in."""
     wide, high = _size(svg)
     paper = f'<rect x="-12" y="-12" width="{wide + 24:.0f}" height="{high + 24:.0f}" fill="#ffffff"/>'
-    framed = svg.replace(f'viewBox="0 0 {wide:.0f} {high:.0f}"', f'viewBox="-12 -12 {wide + 24:.0f} {high + 24:.0f}"', 1)
+    framed = svg.replace(
+        f'viewBox="0 0 {wide:.0f} {high:.0f}"', f'viewBox="-12 -12 {wide + 24:.0f} {high + 24:.0f}"', 1
+    )
     head, _, body = framed.partition(">")
     return f'{head} xmlns="http://www.w3.org/2000/svg" color="#1b1f24">{paper}{body}\n'
 
@@ -233,7 +243,9 @@ def _spread(places: Sequence[float], top: float, bottom: float, least: float = 1
     for number in reversed(range(len(moved))):
         moved[number] = min(moved[number], limit)
         limit = moved[number] - least
-    return [max(place, top + number * least) if moved and moved[0] < top else place for number, place in enumerate(moved)]
+    return [
+        max(place, top + number * least) if moved and moved[0] < top else place for number, place in enumerate(moved)
+    ]
 
 
 def _line(x: float, y: float, to_x: float, to_y: float, *, opacity: float) -> str:
@@ -244,7 +256,11 @@ def _text(
     x: float, y: float, text: str, *, anchor: str = "start", size: int = 12, bold: bool = False, colour: str = "",
     turned: tuple[float, float] | None = None,
 ) -> str:  # fmt: skip
-    place = f'x="{x:.1f}" y="{y:.1f}"' if turned is None else f'transform="translate({turned[0]:.1f} {turned[1]:.1f}) rotate(-90)"'
+    place = (
+        f'x="{x:.1f}" y="{y:.1f}"'
+        if turned is None
+        else f'transform="translate({turned[0]:.1f} {turned[1]:.1f}) rotate(-90)"'
+    )
     weight = ' font-weight="600"' if bold else ""
     fill = f' fill="{colour}"' if colour else ""
     return f'<text {place} text-anchor="{anchor}" font-size="{size}"{weight}{fill}>{escape(text)}</text>'
