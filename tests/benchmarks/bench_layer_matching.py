@@ -3,8 +3,8 @@
 Claim: on ten networks that no setting was chosen on, double-centred ``overlap`` finds .99 of the layers, and no measure
 finds more.
 
-``python tests/benchmarks/bench_layer_matching.py FOLDER [--seeds 10] [--experiment layer_matching ...]``. FOLDER gets the
-networks (half a minute, once), their catalog, and the evidence.
+``python tests/benchmarks/bench_layer_matching.py FOLDER [--seeds 10] [--experiment layer_matching ...]``. FOLDER gets
+the networks (half a minute, once), their catalog, and the evidence.
 """
 
 import argparse

@@ -103,7 +103,7 @@ def fit_draw(job: AnchorJob) -> list[dict[str, Any]]:
                 {"source": job.source[0].model, "target": job.target[0].model, "draw": job.draw, "anchors": count}
                 | {"way": name, **_judged(job, pair, alignment)}
             )
-    return rows + [_reference(job, pair)]
+    return [*rows, _reference(job, pair)]
 
 
 @dataclass(frozen=True)

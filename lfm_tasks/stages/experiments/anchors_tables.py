@@ -7,7 +7,7 @@ import numpy as np
 
 from lfm_tasks.measures.bootstrap import mean_interval
 from lfm_tasks.stages.experiments.finding import Claim, Figure, Finding, Table, Verdict
-from lfm_tasks.stages.report.drawing import COLOURS, Axes, Dot, Line, line_chart
+from lfm_tasks.stages.report.charts import COLOURS, Axes, Dot, Line, line_chart
 
 QUESTION = (
     "A few points are known in both of two networks. How well are unseen points carried over, found again, and read by "
@@ -53,8 +53,8 @@ def finding(name: tuple[str, str], settings: Mapping[str, Any], rows: Rows, miss
     notes = [
         "Points that count were seen by no graph and no map. Target rows are in another order than source rows. "
         "Intervals: 95 %, bootstrap over directions and draws.",
-        "lfm, orthogonal | ridge | affine: the functional map’s pairs of points, fitted that way. chosen: the estimator "
-        "that holds anchors out to choose among all of them (from 3 anchors on). The others know the anchors only; "
+        "lfm, orthogonal | ridge | affine: the functional map’s pairs of points, fitted that way. chosen: the "
+        "estimator that holds anchors out to choose among all of them (from 3 anchors on). The others know the anchors only; "
         "Procrustes + ICP starts from them.",
         *missing,
     ]
@@ -134,7 +134,7 @@ def _claims(rows: Rows, counts: Sequence[int], own: Rows) -> list[Claim]:
     behind = [count for count in counts if _is_behind(rows, "chosen", count)]
     claims = [
         Claim(
-            f"From {_FEW} anchors LFM + orthogonal finds partners (MRR .99) where Procrustes on the anchors does not (.007)",
+            f"From {_FEW} anchors LFM + orthogonal finds partners (MRR .99), Procrustes on the anchors does not (.007)",
             f"{few} anchors: {_told(lfm[few])} against {_told(plain[few])}",
             _sign(ahead),
         ),

@@ -19,7 +19,7 @@ from lfm_tasks.stages.experiments.finding import Figure, Finding, Table
 from lfm_tasks.stages.experiments.given import Given, read_rows
 from lfm_tasks.stages.known_points import common_points
 from lfm_tasks.stages.map_scores import MAP_SCORES
-from lfm_tasks.stages.report.drawing import Dot, dot_rows
+from lfm_tasks.stages.report.charts import Dot, dot_rows
 from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.units import UnitStore
 
@@ -75,12 +75,12 @@ def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
         "n_eigenpairs": given.catalog.atlas.n_eigenpairs,
     }
     notes = [
-        f"Processor seconds on one thread, the median of {N_ROUNDS} rounds in which every measure has its turn, after a "
-        f"round that is not counted; mean over {2 * len(pairs)} spaces and {len(pairs)} pairs. From one machine and run to "
-        "the next they differ, unlike all other numbers here.",
+        f"Processor seconds on one thread, the median of {N_ROUNDS} rounds in which every measure has its turn, after "
+        f"one that is not counted; mean over {2 * len(pairs)} spaces and {len(pairs)} pairs. From one machine and run "
+        "to the next they differ, unlike all other numbers here.",
         "Memory: the most that numpy held at a time beyond the activations, for the widest pair.",
-        f"Hours: {N_SPACES:,} spaces like these, every pair once, on one core. Maps are scored by one matrix product a pair "
-        "once the bases are there; measures of all pairs of points hold n² numbers a space.",
+        f"Hours: {N_SPACES:,} spaces like these, every pair once, on one core. Maps are scored by one matrix product "
+        "a pair once the bases are there; measures of all pairs of points hold n² numbers a space.",
     ]
     figure = Figure(
         "seconds",
@@ -117,7 +117,8 @@ def time_measures(job: CostJob) -> list[dict[str, Any]]:
         rows.append(
             {
                 "measure": name, "prepare, s": float(prepare), "compare, s": float(compare),
-                "spread of rounds": float(spread), "memory, MiB": memory[name] / 2**20, "hours for all pairs": float(hours),
+                "spread of rounds": float(spread), "memory, MiB": memory[name] / 2**20,
+                "hours for all pairs": float(hours),
             }
         )  # fmt: skip
     return rows

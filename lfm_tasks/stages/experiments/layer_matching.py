@@ -1,4 +1,4 @@
-"""Layer matching: do two networks that differ by their seed find each other's layers, by every measure?"""
+"""Layer matching: whether two networks that differ by their seed find each other's layers, by every measure."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +12,7 @@ from lfm_tasks.stages.experiments.derived import DerivedModel, DerivedZoo, score
 from lfm_tasks.stages.experiments.finding import Claim, Figure, Finding, Table, Verdict
 from lfm_tasks.stages.experiments.given import Architecture, Given
 from lfm_tasks.stages.measures import CONVENTIONS
-from lfm_tasks.stages.report.drawing import Dot, dot_rows
+from lfm_tasks.stages.report.charts import Dot, dot_rows
 from lfm_tasks.stores.atlas_files import read_atlas
 
 NAME, TITLE = "layer_matching", "Layer matching"
@@ -119,6 +119,7 @@ def layer_shares(atlas: xr.Dataset, seeds: Architecture, measure: str, is_centre
 
 
 def mean_share(shares: np.ndarray) -> float | None:
+    """Return the mean over pairs of different networks; None where one is missing."""
     between = shares[~np.eye(len(shares), dtype=bool)]
     return float(between.mean()) if np.isfinite(between).all() else None
 

@@ -11,7 +11,7 @@ from lfm_tasks.stages.experiments.given import Given
 
 @dataclass(frozen=True)
 class Experiment:
-    """``derive`` writes zoos and returns the catalogs that the pipeline has to run; ``conclude`` reads their atlases."""
+    """``derive`` writes zoos and returns the catalogs that the pipeline runs; ``conclude`` reads their atlases."""
 
     title: str
     derive: Callable[[Given, Path], tuple[Path, ...]]

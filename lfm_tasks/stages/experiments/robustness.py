@@ -14,7 +14,8 @@ from lfm_tasks.spectral.probe import probe_accuracy, stratified_folds
 from lfm_tasks.stages.experiments.derived import DerivedModel, DerivedZoo, scores_only, write_catalog, write_zoo
 from lfm_tasks.stages.experiments.finding import Finding
 from lfm_tasks.stages.experiments.given import Given, SpaceRows, labelled
-from lfm_tasks.stages.experiments.robustness_tables import AS_MANY, SAME_SHARE, Moved, finding
+from lfm_tasks.stages.experiments.robustness_tables import finding
+from lfm_tasks.stages.experiments.robustness_values import AS_MANY, SAME_SHARE, Moved
 from lfm_tasks.stages.measures import CONVENTIONS, DISTANCES
 
 NAME, TITLE = "robustness", "Robustness"
@@ -93,8 +94,8 @@ def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
         "outliers a network": N_OUTLIERS,
         "graph": given.catalog.atlas.graph.model_dump(),
         "n_eigenpairs": given.catalog.atlas.n_eigenpairs,
-        "paper's graph": f"kernel distance, {PAPER_NEIGHBORS} neighbours (at most half of the points), and as large a share "
-        f"of the points as these are of {PAPER_POINTS:,}, which was added after the first had been seen",
+        "paper's graph": f"kernel distance, {PAPER_NEIGHBORS} neighbours (at most half of the points), and as large a "
+        f"share of the points as these are of {PAPER_POINTS:,}, which was added after the first had been seen",
         "permutations for distances": N_PERMUTATIONS,
         "seed": SEED,
     }

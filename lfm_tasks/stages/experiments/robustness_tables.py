@@ -1,69 +1,39 @@
-"""What the atlases of moved spaces say: curves of every measure, pictures, claims."""
+"""What the atlases of moved spaces say: tables and claims."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import xarray as xr
-
-from lfm_tasks.measures.bootstrap import mean_interval
-from lfm_tasks.measures.ranking import area_under_curve
-from lfm_tasks.stages.experiments.finding import Claim, Figure, Finding, Table
-from lfm_tasks.stages.report.drawing import (
-    COLOURS,
-    Axes,
-    Dot,
-    Line,
-    line_chart,
-    points_in_plane,
-    share_colour,
-    side_by_side,
+from lfm_tasks.stages.experiments.finding import Claim, Finding, Table
+from lfm_tasks.stages.experiments.robustness_figures import auc_figure, class_figure, outlier_figure, picture_figure
+from lfm_tasks.stages.experiments.robustness_values import (
+    Curve,
+    Curves,
+    Moved,
+    curve_of,
+    curves,
+    localised,
+    scored_values,
 )
+from lfm_tasks.stages.report.charts import Dot
 from lfm_tasks.stores.atlas_files import read_atlas, read_groups
 
-# The atlases on the paper's graph, and what their measures are called: by its number of neighbours, or its share.
-AS_MANY, SAME_SHARE = "as_many", "same_share"
-_GRAPHS = {AS_MANY: ", 299 neighbours", SAME_SHARE: ", 3 % neighbours"}
 QUESTION = (
     "A class is moved along the normal of its linear classifier, so that a linear classifier sees no difference. "
     "Which measures do? And which does one point far out upset?"
 )
-# Measures that stand out in the figures; the name says where its graph is the paper's.
-_SHOWN = {
-    "lfm_unsquared, 3 % neighbours": COLOURS[1],
-    "lfm_unsquared, 299 neighbours": COLOURS[8],
-    "overlap": COLOURS[2],
-    "cka_linear": COLOURS[0],
-    "svcca_variance_99": COLOURS[3],
-    "mutual_knn_10_cosine": COLOURS[4],
-}
 _PAPER, _PAPER_SHARE = "lfm_unsquared, 299 neighbours", "lfm_unsquared, 3 % neighbours"
 _RIVALS = ("svcca_variance_99", "mutual_knn_10_cosine")
 _OUTLIER_MEASURE = "lfm_unsquared"
 
 
-@dataclass(frozen=True)
-class Moved:
-    """A moved space: the class (or, where that is empty, the point) that was moved, how far, what a classifier says."""
-
-    network: str
-    label: str
-    shift: float
-    name: str = ""
-    probe_accuracy: float = float("nan")
-    is_separable: bool = True
-    inside: Mapping[str, bool] = field(default_factory=dict)
-    unit: str = ""
-
-    @property
-    def source(self) -> str:
-        """What was drawn independently: a class or a point of a network."""
-        return f"{self.network} {self.label or self.unit}"
-
-
-Curves = Mapping[str, Mapping[float, Dot]]
+_NOTES = (
+    "Similarities are as measured, 1 for a space with itself. Distances, which have no common end, are calibrated: "
+    "1 − d/d(chance), chance being permuted rows.",
+    "Intervals: 95 %, bootstrap over the moved classes (or points) of all networks.",
+    "299 neighbours and 3 % neighbours: the paper’s graph, in which far neighbours weigh more, with its number of "
+    "neighbours, and with its share of the points. All else is on the catalog’s graph.",
+)
 
 
 def finding(
@@ -76,13 +46,13 @@ def finding(
     """Return the whole finding."""
     atlases = {stem: read_atlas(folder) for stem, folder in folders.items()}
     groups = read_groups(folders["similarities"])
-    values = list(_values(atlases, moved))
+    values = list(scored_values(atlases, moved))
     of_class = curves(row for row in values if row["label"])
     of_points = curves(row for row in values if not row["label"])
     classes = [one for one in moved if one.label]
-    probe = _curve((one.shift, one.source, one.probe_accuracy) for one in classes)
-    found = _localised(groups["maps/points"], classes)
-    auc = {side: _curve((row["shift"], row["source"], row[side]) for row in found) for side in ("original", "moved")}
+    probe = curve_of((one.shift, one.source, one.probe_accuracy) for one in classes)
+    found = localised(groups["maps/points"], classes)
+    auc = {side: curve_of((row["shift"], row["source"], row[side]) for row in found) for side in ("original", "moved")}
     separable = [
         {
             "shift": shift,
@@ -96,10 +66,10 @@ def finding(
         for own in [[one for one in classes if one.shift == shift]]
     ]
     figures = [
-        Figure("class", _CLASS_CAPTION, _class_chart(of_class, probe)),
-        Figure("outlier", _OUTLIER_CAPTION, _outlier_chart(of_points)),
-        Figure("pictures", _picture_caption(pictured), _pictures(groups, moved, pictured)),
-        Figure("auc", _AUC_CAPTION, _auc_chart(auc)),
+        class_figure(of_class, probe),
+        outlier_figure(of_points),
+        picture_figure(groups, moved, pictured),
+        auc_figure(auc),
     ]
     tables = [
         Table("measures", "What is left of every measure, most robust first", _ranking(of_class, of_points)),
@@ -110,118 +80,21 @@ def finding(
     return Finding(*name, QUESTION, settings, _claims(of_class, of_points, separable, auc), figures, tables, _NOTES)
 
 
-_NOTES = (
-    "Similarities are as measured, 1 for a space with itself. Distances, which have no common end, are calibrated: "
-    "1 − d/d(chance), chance being permuted rows.",
-    "Intervals: 95 %, bootstrap over the moved classes (or points) of all networks.",
-    "299 neighbours and 3 % neighbours: the paper’s graph, in which far neighbours weigh more, with its number of "
-    "neighbours, and with its share of the points. All else is on the catalog’s graph.",
-)
-_CLASS_CAPTION = (
-    "Similarity of the original space to one in which a class is moved along its classifier’s normal, by mean radii of "
-    "the space. Dashed: accuracy of a linear probe of all classes, trained anew. Grey: all other measures. Bands: 95 %."
-)
-_OUTLIER_CAPTION = "The same with one point put far out, on the side where it was. Grey: all other measures."
-_AUC_CAPTION = (
-    "How often a point of the moved class is more distorted than another point (area under the ROC curve; .5: distortion "
-    "knows nothing of the class). Distortion on the moved space’s points, and on the original’s."
-)
-
-
-def _picture_caption(pictured: str) -> str:
-    return (
-        f"t-SNE of the original and of {pictured}: by class (the moved one dark), and by distortion, ranked over the "
-        "points: light blue little, dark red much. Every point tells its id and class when it is pointed at."
-    )
-
-
-def _values(atlases: Mapping[str, xr.Dataset], moved: Sequence[Moved]) -> Any:
-    """Yield a row for each moved space and measure."""
-    for stem, atlas in atlases.items():
-        for measure in map(str, atlas["measure"].values):
-            statistic = "calibrated" if measure in atlas.attrs["distances"] else "score"
-            layers = {str(name).partition("/")[0]: str(name) for name in atlas["source"].values}
-            cells = atlas[statistic].sel(measure=measure).isel(dataset=0)
-            for one in moved:
-                if one.shift:
-                    value = float(cells.sel(source=layers[one.network], target=layers[one.name]))
-                    shown = measure + _GRAPHS.get(stem, "")
-                    yield {
-                        "measure": shown, "network": one.network, "label": one.label, "source": one.source,
-                        "shift": one.shift, "value": value,
-                    }  # fmt: skip
-
-
-def curves(rows: Any) -> Curves:
-    """Return the mean and interval of every measure at every shift; measures with a missing value are left out."""
-    found: dict[str, list[tuple[float, str, float]]] = {}
-    for row in rows:
-        found.setdefault(row["measure"], []).append((row["shift"], row["source"], row["value"]))
-    whole = {name: points for name, points in found.items() if all(np.isfinite(value) for *_, value in points)}
-    return {name: _curve(points) for name, points in whole.items()}
-
-
-def _curve(points: Any) -> dict[float, Dot]:
-    by_shift: dict[float, list[float]] = {}
-    for shift, _, value in sorted(points):
-        by_shift.setdefault(shift, []).append(value)
-    return {shift: Dot(float(np.mean(values)), *mean_interval(np.array(values))) for shift, values in by_shift.items()}
-
-
-def _localised(maps: xr.Dataset, classes: Sequence[Moved]) -> list[dict[str, Any]]:
-    """Return for each moved space how well the distortions of its map tell the moved class."""
-    layer = str(maps["source"].values[0]).partition("/")[2]
-    pairs = list(zip(maps["source"].values.tolist(), maps["target"].values.tolist(), strict=True))
+def _ranking(of_class: Curves, of_points: Curves) -> list[dict[str, Any]]:
     rows = []
-    for one in classes:
-        if not one.shift:
-            continue
-        ends = (f"{one.network}/{layer}", f"{one.name}/{layer}")
-        is_forward = ends in pairs
-        pair = maps.isel(pair=pairs.index(ends if is_forward else ends[::-1]))
-        sides = ("source_distortion", "target_distortion") if is_forward else ("target_distortion", "source_distortion")
-        inside = np.array([one.inside[str(name)] for name in maps["point"].values])
-        original, other = (area_under_curve(pair[side].values.astype(float), inside) for side in sides)
-        rows.append({"shift": one.shift, "source": one.source, "original": original, "moved": other})
-    return rows
+    for name, curve in of_class.items():
+        shifts = list(curve)
+        row: dict[str, Any] = {"measure": name}
+        for shift in (shifts[0], shifts[len(shifts) // 2], shifts[-1]):
+            row |= {f"moved {shift:g}": curve[shift].value}
+        row |= {"low": curve[shifts[-1]].low, "high": curve[shifts[-1]].high}
+        if name in of_points:
+            row |= {f"outlier {radii:g}": dot.value for radii, dot in of_points[name].items()}
+        rows.append(row)
+    return sorted(rows, key=lambda row: (-row[f"moved {shifts[-1]:g}"], row["measure"]))
 
 
-def _lines(found: Curves, shown: Mapping[str, str]) -> list[Line]:
-    return [
-        Line(name, list(curve), list(curve.values()), shown.get(name, ""))
-        for name, curve in sorted(found.items(), key=lambda item: item[0])
-    ]
-
-
-def _class_chart(found: Curves, probe: Mapping[float, Dot]) -> str:
-    start = {name: {0.0: Dot(1.0, 1.0, 1.0), **curve} for name, curve in found.items()}
-    lines = [*_lines(start, _SHOWN), Line("linear probe", list(probe), list(probe.values()), COLOURS[7], True)]
-    axes = Axes("class moved by, mean radii", "similarity to the original", ticks={0.0: "0", **_ticks()})
-    return line_chart(lines, axes, height=400)
-
-
-def _ticks() -> dict[float, str]:
-    return {float(tick): str(tick) for tick in (1, 2, 3, 4, 6, 8)}
-
-
-def _outlier_chart(found: Curves) -> str:
-    colours = {name: colour for name, colour in _SHOWN.items() if "neighbours" not in name} | {
-        _OUTLIER_MEASURE: COLOURS[1]
-    }
-    start = {name: {0.0: Dot(1.0, 1.0, 1.0), **curve} for name, curve in found.items()}
-    return line_chart(_lines(start, colours), Axes("one point put at, mean radii", "similarity to the original"))
-
-
-def _auc_chart(auc: Mapping[str, Mapping[float, Dot]]) -> str:
-    lines = [
-        Line(f"on the {side} space", list(curve), list(curve.values()), COLOURS[number])
-        for number, (side, curve) in enumerate(auc.items())
-    ]
-    axes = Axes("class moved by, mean radii", "area under the curve", ticks=_ticks())
-    return line_chart(lines, axes, height=260)
-
-
-def _auc_rows(auc: Mapping[str, Mapping[float, Dot]]) -> list[dict[str, Any]]:
+def _auc_rows(auc: Mapping[str, Curve]) -> list[dict[str, Any]]:
     return [
         {
             "shift": shift,
@@ -239,63 +112,8 @@ def _auc_rows(auc: Mapping[str, Mapping[float, Dot]]) -> list[dict[str, Any]]:
     ]
 
 
-def _pictures(groups: Mapping[str, xr.Dataset], moved: Sequence[Moved], pictured: str) -> str:
-    drawn, maps = groups["embeddings/points"], groups["maps/points"]
-    one = next(one for one in moved if one.name == pictured)
-    layer = str(drawn["space"].values[0]).partition("/")[2]
-    points = [str(name) for name in drawn["point"].values]
-    labels = [str(label) for label in drawn["label"].values]
-    kinds = sorted(set(labels))
-    palette = {label: COLOURS[number % len(COLOURS)] for number, label in enumerate(kinds)} | {one.label: "#1b1f24"}
-    names = [f"{name}: class {label}" for name, label in zip(points, labels, strict=True)]
-    original, other = (f"{model}/{layer}" for model in (one.network, pictured))
-    place = [
-        number
-        for number, pair in enumerate(zip(maps["source"].values.tolist(), maps["target"].values.tolist(), strict=True))
-        if set(pair) == {original, other}
-    ]
-    if not place:
-        return ""
-    pair = maps.isel(pair=place[0]).sel(point=drawn["point"])
-    of_other = pair["target_distortion" if str(pair["target"].values) == other else "source_distortion"].values
-    ranks = np.argsort(np.argsort(of_other)) / max(len(of_other) - 1, 1)
-    by_class = [palette[label] for label in labels]
-    charts = [
-        (original, by_class, "the original, by class"),
-        (other, by_class, f"class {one.label} moved by {one.shift:g} radii, by class"),
-        (other, [share_colour(float(rank)) for rank in ranks], "the same, by distortion"),
-    ]
-    return side_by_side(
-        [
-            points_in_plane(
-                [tuple(xy) for xy in drawn["tsne"].sel(space=space).values.tolist()],
-                colours,
-                names,
-                title=title,
-                size=340,
-            )
-            for space, colours, title in charts
-        ],
-        n_columns=3,
-    )
-
-
-def _ranking(of_class: Curves, of_points: Curves) -> list[dict[str, Any]]:
-    rows = []
-    for name, curve in of_class.items():
-        shifts = list(curve)
-        row: dict[str, Any] = {"measure": name}
-        for shift in (shifts[0], shifts[len(shifts) // 2], shifts[-1]):
-            row |= {f"moved {shift:g}": curve[shift].value}
-        row |= {"low": curve[shifts[-1]].low, "high": curve[shifts[-1]].high}
-        if name in of_points:
-            row |= {f"outlier {radii:g}": dot.value for radii, dot in of_points[name].items()}
-        rows.append(row)
-    return sorted(rows, key=lambda row: (-row[f"moved {shifts[-1]:g}"], row["measure"]))
-
-
 def _claims(
-    of_class: Curves, of_points: Curves, separable: Sequence[Mapping[str, Any]], auc: Mapping[str, Mapping[float, Dot]]
+    of_class: Curves, of_points: Curves, separable: Sequence[Mapping[str, Any]], auc: Mapping[str, Curve]
 ) -> list[Claim]:
     last = max(of_class["cka_linear"])
     cka, paper, share = (of_class[name][last] for name in ("cka_linear", _PAPER, _PAPER_SHARE))
@@ -313,14 +131,14 @@ def _claims(
     return [
         Claim(
             "CKA falls to .18 when a class is moved far, though classes stay linearly separable",
-            f"linear CKA falls to {_dot(cka)} at {last:g} radii; separable at {'every' if always else 'not every'} step, "
-            f"probe accuracy {separable[0]['probe accuracy']:.3f} → {separable[-1]['probe accuracy']:.3f}",
+            f"linear CKA falls to {_dot(cka)} at {last:g} radii; separable at {'every' if always else 'not every'} "
+            f"step, probe accuracy {separable[0]['probe accuracy']:.3f} → {separable[-1]['probe accuracy']:.3f}",
             "supported" if cka.value < 0.5 and probe_kept else "partly" if cka.value < 0.9 else "not supported",
         ),
         Claim(
             "LFM stays at .82 to .88 there",
-            f"the paper's score on its graph, at {last:g} radii: 299 neighbours {_dot(paper)}, the same share of the points "
-            f"(3 %) {_dot(share)}; on this catalog's graph {_dot(of_class['lfm_unsquared'][last])}",
+            f"the paper's score on its graph, at {last:g} radii: 299 neighbours {_dot(paper)}, the same share of the "
+            f"points (3 %) {_dot(share)}; on this catalog's graph {_dot(of_class['lfm_unsquared'][last])}",
             "supported" if paper.value >= 0.8 else "partly" if share.value >= 0.8 else "not supported",
         ),
         Claim(
