@@ -78,15 +78,16 @@ def _with_prefect(path: Path, catalog: "Catalog", output: Path, names: list[str]
 
 
 def _say(evidence: "Evidence", output: Path) -> int:
-    from lfm_tasks.stages.experiments.finding import Refused
+    from lfm_tasks.stages.experiments.finding import Finding, Refused
 
     for failure in evidence.failures:
         complain(f"{failure.model}/{failure.layer or '*'} ({failure.dataset}): {failure.message} [{failure.reason}]")
     refused = [one for one in evidence.found if isinstance(one, Refused)]
     for one in refused:
         complain(f"{one.name}: {one.message} [{one.reason}]")
-    for one in evidence.found:
-        for claim in () if isinstance(one, Refused) else one.claims:
-            say(f"{claim.verdict:<14} {one.name}: {claim.published}\n{'':<15}found: {claim.found}")
-    say(f"{len(evidence.found) - len(refused)} experiments, {len(refused)} refused; page: {output / 'evidence.html'}")
+    findings = [one for one in evidence.found if isinstance(one, Finding)]
+    for finding in findings:
+        for claim in finding.claims:
+            say(f"{claim.verdict:<14} {finding.name}: {claim.published}\n{'':<15}found: {claim.found}")
+    say(f"{len(findings)} experiments, {len(refused)} refused; page: {output / 'evidence.html'}")
     return SOME_FAILED if refused or evidence.failures else OK

@@ -128,10 +128,13 @@ def _pair(job: AnchorJob) -> _Pair:
     # Rows in another order: a map that pairs by row number would look right otherwise.
     random = np.random.default_rng((SEED, job.draw))
     order, drawn = random.permutation(len(seen)), random.permutation(len(seen))
-    settings = {"n_eigenpairs": job.catalog.atlas.n_eigenpairs, "metric": job.catalog.atlas.graph.metric}
-    spaces = (spectral_space(x[seen], **settings), spectral_space(y[seen[order]], **settings))
+    atlas = job.catalog.atlas
+    spaces = [
+        spectral_space(rows, n_eigenpairs=atlas.n_eigenpairs, metric=atlas.graph.metric)
+        for rows in (x[seen], y[seen[order]])
+    ]
     sides = [SpaceRows(ids[unseen], rows[unseen]) for rows in (x, y)]
-    return _Pair(*spaces, Anchors(order[drawn], drawn), ids[seen[order]], *sides)
+    return _Pair(spaces[0], spaces[1], Anchors(order[drawn], drawn), ids[seen[order]], *sides)
 
 
 def _alignments(pair: _Pair, anchors: Anchors, draw: int) -> Iterator[tuple[str, Alignment]]:

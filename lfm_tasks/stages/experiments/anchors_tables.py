@@ -54,8 +54,8 @@ def finding(name: tuple[str, str], settings: Mapping[str, Any], rows: Rows, miss
         "Points that count were seen by no graph and no map. Target rows are in another order than source rows. "
         "Intervals: 95 %, bootstrap over directions and draws.",
         "lfm, orthogonal | ridge | affine: the functional map’s pairs of points, fitted that way. chosen: the "
-        "estimator that holds anchors out to choose among all of them (from 3 anchors on). The others know the anchors only; "
-        "Procrustes + ICP starts from them.",
+        "estimator that holds anchors out to choose among all of them (from 3 anchors on). The others know the anchors "
+        "only; Procrustes + ICP starts from them.",
         *missing,
     ]
     return Finding(*name, QUESTION, settings, _claims(tried, counts, own), figures, tables, notes)

@@ -14,12 +14,12 @@ from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral.full_map import full_map
 from lfm_tasks.spectral.space import spectral_space
-from lfm_tasks.stages.activation_scores import check_rows
 from lfm_tasks.stages.experiments.finding import Figure, Finding, Table
 from lfm_tasks.stages.experiments.given import Given, read_rows
 from lfm_tasks.stages.known_points import common_points
-from lfm_tasks.stages.map_scores import MAP_SCORES
+from lfm_tasks.stages.map_scores import MAP_SCORES, MapScore
 from lfm_tasks.stages.report.charts import Dot, dot_rows
+from lfm_tasks.stages.row_scores import check_rows
 from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.units import UnitStore
 
@@ -153,10 +153,10 @@ def _measures(job: CostJob) -> Mapping[str, _Timed]:
         )
         return space.basis.eigenvectors
 
-    maps = {
-        name: _Timed(basis, lambda source, target, score=score: float(score.function(full_map(source, target))))
-        for name, score in MAP_SCORES.items()
-    }
+    def compared_by(score: MapScore) -> Callable[[Any, Any], Any]:
+        return lambda source, target: float(score.function(full_map(source, target)))
+
+    maps = {name: _Timed(basis, compared_by(score)) for name, score in MAP_SCORES.items()}
     return maps | {name: _Timed(measure.prepare, measure.compare) for name, measure in MEASURES.items()}
 
 

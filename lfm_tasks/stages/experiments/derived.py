@@ -60,7 +60,8 @@ def write_zoo(zoo: DerivedZoo, folder: Path) -> dict[str, Model]:
     models = {}
     for name, model in zoo.models.items():
         own = _plain(next(iter(model.layers.values())).ids)
-        np.savez(folder / f"{name}.npz", ids=own, **{layer: rows.activations for layer, rows in model.layers.items()})
+        arrays: dict[str, Any] = {layer: rows.activations for layer, rows in model.layers.items()}
+        np.savez(folder / f"{name}.npz", allow_pickle=False, ids=own, **arrays)
         source = ActivationsSource(
             path="{model}.npz", key="{layer}", dataset="points", ids=ModelFile(path="{model}.npz", key="ids")
         )

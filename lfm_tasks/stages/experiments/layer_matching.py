@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -124,23 +125,23 @@ def mean_share(shares: np.ndarray) -> float | None:
     return float(between.mean()) if np.isfinite(between).all() else None
 
 
-def _row(measure: str, shares: Shares) -> dict[str, object]:
-    row: dict[str, object] = {"measure": measure}
+def _row(measure: str, shares: Shares) -> dict[str, Any]:
+    row: dict[str, Any] = {"measure": measure}
     for name, is_centred in (("centred", True), ("raw", False)):
         row[name] = mean_share(shares[measure, is_centred])
         row[f"{name}_interval"] = pair_interval(shares[measure, is_centred], seed=SEED)
     return row
 
 
-def _flat(row: Mapping[str, object]) -> dict[str, object]:
-    flat: dict[str, object] = {"measure": row["measure"]}
+def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {"measure": row["measure"]}
     for name in ("centred", "raw"):
         low, high = row[f"{name}_interval"]
         flat |= {name: row[name], f"{name} low": low, f"{name} high": high}
     return flat
 
 
-def _against(shares: Shares, seeds: Architecture) -> list[dict[str, object]]:
+def _against(shares: Shares, seeds: Architecture) -> list[dict[str, Any]]:
     """Return in how many directed pairs the recommended measure finds more, as many, fewer layers than each other."""
     between = ~np.eye(len(seeds.models), dtype=bool)
     ours, rows = shares[OURS, True], []
@@ -163,7 +164,7 @@ def _against(shares: Shares, seeds: Architecture) -> list[dict[str, object]]:
     return sorted(rows, key=lambda row: (row["lead"], row["measure"]))
 
 
-def _confusions(atlas: xr.Dataset, seeds: Architecture) -> list[dict[str, object]]:
+def _confusions(atlas: xr.Dataset, seeds: Architecture) -> list[dict[str, Any]]:
     rows = []
     for measure in map(str, atlas["measure"].values):
         counts = np.zeros((len(seeds.layers),) * 2)
@@ -181,7 +182,7 @@ def _confusions(atlas: xr.Dataset, seeds: Architecture) -> list[dict[str, object
     return rows
 
 
-def _pairs(shares: Shares, seeds: Architecture) -> list[dict[str, object]]:
+def _pairs(shares: Shares, seeds: Architecture) -> list[dict[str, Any]]:
     return [
         {
             "measure": measure,
@@ -197,7 +198,7 @@ def _pairs(shares: Shares, seeds: Architecture) -> list[dict[str, object]]:
     ]
 
 
-def _claims(shares: Shares, rows: list[dict[str, object]]) -> list[Claim]:
+def _claims(shares: Shares, rows: list[dict[str, Any]]) -> list[Claim]:
     by_name = {row["measure"]: row for row in rows}
     lead = shares[PAPER, False] - shares[RIVAL, False]
     low, high = pair_interval(lead, seed=SEED)

@@ -106,8 +106,8 @@ def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
     )
     notes = (
         "Noise: normal, in standard deviations of each feature. Missing: every network lacks its own share of the "
-        "points, so pairs have fewer in common and sample sets differ. Anchors: maps are fitted from so many known points and "
-        "grown, not taken from all ids.",
+        "points, so pairs have fewer in common and sample sets differ. Anchors: maps are fitted from so many known "
+        "points and grown, not taken from all ids.",
     )
     tables = [Table("levels", "Layers found under each variant", rows)]
     return Finding(NAME, TITLE, QUESTION, settings, _claims(shares), [figure], tables, notes)
