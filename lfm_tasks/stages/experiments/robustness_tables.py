@@ -118,11 +118,9 @@ def _claims(
     last = max(of_class["cka_linear"])
     cka, paper, share = (of_class[name][last] for name in ("cka_linear", _PAPER, _PAPER_SHARE))
     probe_kept = separable[-1]["probe accuracy"] >= separable[0]["probe accuracy"] - 0.01
-    stay = sorted(
-        name
-        for name, curve in of_class.items()
-        if curve[last].value > max(paper.value, share.value) and "neighbours" not in name
-    )
+    best = max(paper.value, share.value)
+    others = {name: curve for name, curve in of_class.items() if not name.startswith(("lfm", "overlap"))}
+    stay = sorted(name for name, curve in others.items() if curve[last].value > best)
     rivals = ", ".join(f"{name} {of_class[name][last].value:.3f}" for name in _RIVALS if name in of_class)
     far = max(of_points["cka_linear"])
     upset, kept = of_points["cka_linear"][far], of_points[_OUTLIER_MEASURE][far]
