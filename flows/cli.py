@@ -25,6 +25,7 @@ from flows.console import (
 )
 from flows.disk_errors import told
 from flows.map_commands import add_map_commands
+from flows.reproduce_commands import add_reproduce
 from flows.stopping import stop_on_signals
 from lfm_tasks import __version__
 from lfm_tasks.reasons import TooLargeError
@@ -51,6 +52,7 @@ app.command(catalog_app)
 add_atlas_commands(app)
 register_audits(app)
 add_map_commands(app)
+add_reproduce(app)
 
 
 @app.command

@@ -7,8 +7,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfm_tasks.measures.many_pairs import best_of
+from lfm_tasks.measures.measure import doubly_centred
 
 Layers = Float[np.ndarray, "source_layers target_layers"]
+# Values nearer than this are equal: rounding must not decide which layer matches.
+_TIED = 1e-9
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,27 @@ def match_layers(values: Layers) -> LayerMatching | None:
         return LayerMatching(matched, np.full(len(values), np.nan))
     falling = -np.sort(-centred, axis=1)
     return LayerMatching(matched, falling[:, 0] - falling[:, 1])
+
+
+def same_layer_share(values: Float[np.ndarray, "layers layers"], *, is_centred: bool) -> float:
+    """Return the share of source layers whose best match is the target layer of the same number, in [0, 1].
+
+    Layer s counts 1/m if it is one of m equal best matches, so that a constant matrix gets what guessing would.
+    ``is_centred``: row and column means are subtracted first (double centring). NaN where a value is missing.
+
+    Examples
+    --------
+    The second layer is like everything; what is left without the means tells the first two apart:
+
+    >>> values = np.array([[0.6, 0.7, 0.1], [0.5, 0.9, 0.4], [0.1, 0.7, 0.6]])
+    >>> float(round(same_layer_share(values, is_centred=False), 3)), same_layer_share(values, is_centred=True)
+    (0.333, 1.0)
+    """
+    if not np.isfinite(values).all():
+        return float("nan")
+    compared = doubly_centred(values) if is_centred else values
+    best = compared >= compared.max(axis=1, keepdims=True) - _TIED
+    return float((np.diag(best) / best.sum(axis=1)).mean())
 
 
 def best_match_p_values(p_values: Layers) -> Float[np.ndarray, " source_layers"]:

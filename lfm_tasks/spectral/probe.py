@@ -73,20 +73,27 @@ def transferred_probe_accuracy(
     return right / len(labels)
 
 
+def train_probe(
+    rows: Float[np.ndarray, "points features"], labels: Shaped[np.ndarray, " points"]
+) -> Callable[[np.ndarray], np.ndarray]:
+    """Return the classifier of rows of the same space: what the other functions train on each fold."""
+    from sklearn.linear_model import RidgeClassifier
+
+    strength = _RIDGE * np.square(rows - rows.mean(axis=0)).sum() / rows.shape[1]
+    probe = RidgeClassifier(alpha=max(float(strength), np.finfo(float).tiny), solver="cholesky")
+    classify: Callable[[np.ndarray], np.ndarray] = probe.fit(rows, labels).predict
+    return classify
+
+
 def _probes(
     rows: Float[np.ndarray, "points features"],
     labels: Shaped[np.ndarray, " points"],
     folds: Int[np.ndarray, " points"],
 ) -> Iterator[tuple[Bool[np.ndarray, " points"], Callable[[np.ndarray], np.ndarray]]]:
     """Yield, for each fold, which points are tested, and the classifier that was trained on the others."""
-    from sklearn.linear_model import RidgeClassifier
-
     for fold in np.unique(folds):
         tested = folds == fold
-        known = rows[~tested]
-        strength = _RIDGE * np.square(known - known.mean(axis=0)).sum() / rows.shape[1]
-        probe = RidgeClassifier(alpha=max(float(strength), np.finfo(float).tiny), solver="cholesky")
-        yield tested, probe.fit(known, labels[~tested]).predict
+        yield tested, train_probe(rows[~tested], labels[~tested])
 
 
 def _in_their_span(rows: Float[np.ndarray, "points features"]) -> Float[np.ndarray, "points coordinates"]:

@@ -28,6 +28,7 @@ from lfm_tasks.stages.kept_size import n_kept_maps
 from lfm_tasks.stages.map_fits import MAX_POINTS, MapSide
 from lfm_tasks.stages.scores import BLOCK_SIDE, ScoredPair, all_settings, scored_pairs, stored_pairs
 from lfm_tasks.stages.space_sizes import SpaceSize
+from lfm_tasks.stages.store import unit_store
 from lfm_tasks.stages.transfers import transfer_jobs, transfer_pairs
 from lfm_tasks.stages.validate import Zoo
 from lfm_tasks.stores.atlas_files import published_key
@@ -76,7 +77,7 @@ def missing(catalog: Catalog, zoo: Zoo) -> list[Missing]:
     What is recorded is known by its content, and so is all that follows from it. What is still to be recorded counts
     as new, although it may turn out to equal something that is there.
     """
-    outlook = Outlook(catalog, zoo, UnitStore(catalog.root / catalog.atlas.store))
+    outlook = Outlook(catalog, zoo, unit_store(catalog))
     found = [missing_activations(outlook), missing_bases(outlook), _scores(outlook)]
     is_new = any(own.n_missing for own in found)
     found += [

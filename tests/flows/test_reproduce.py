@@ -1,0 +1,174 @@
+"""``lfm-atlas reproduce``: what it writes, what it says, and what it refuses."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from flows.cli import app
+from lfm_tasks.stages.experiments.registry import EXPERIMENTS
+from lfm_tasks.zoo.starting import write_start
+
+LABELS = np.repeat(np.arange(3), 40)
+
+
+def seeds(n_models: int = 3, n_points: int = 120) -> dict[str, Any]:
+    """Return networks of one architecture: images of three classes by random layers that grow narrower."""
+    generator = np.random.default_rng(0)
+    ids = np.array([f"p{number:03}" for number in range(n_points)])
+    latent = 3 * np.eye(3)[LABELS[:n_points]] + generator.standard_normal((n_points, 3))
+    models = {}
+    for number in range(n_models):
+        order, layers, rows = generator.permutation(n_points), {}, latent
+        for layer, width in enumerate((12, 8)):
+            rows = np.tanh(rows @ generator.standard_normal((rows.shape[1], width)))
+            layers[f"layer{layer}"] = rows.astype(np.float32)[order]
+        models[f"model{number}"] = (layers, ids[order])
+    return models
+
+
+def reproduce(folder: Path, *arguments: str) -> int:
+    """Run the command in this process."""
+    catalog, output = str(folder / "data_catalog.yaml"), str(folder / "evidence")
+    words = ["reproduce", catalog, "--output", output, "--no-prefect", "--no-dask", *arguments]
+    try:
+        return int(app(words, result_action="return_value"))
+    except SystemExit as stop:
+        return int(stop.code or 0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, write_zoo: Callable[..., Path]) -> Path:
+    """Give a zoo of three seeds whose layers were matched."""
+    folder = write_zoo(tmp_path_factory.mktemp("evidence"), seeds(), {"labels": LABELS})
+    assert reproduce(folder, "--experiment", "layer_matching") == 0
+    return folder
+
+
+def test_reproduce__writes_tables_figures_json_and_a_page(folder: Path) -> None:
+    evidence = folder / "evidence"
+    facts = json.loads((evidence / "evidence.json").read_text())
+    found = facts["experiments"]["layer_matching"]
+
+    assert found["settings"]["networks"] == ["model0", "model1", "model2"]
+    assert {row["measure"] for row in found["tables"]["measures"]} >= {"overlap", "lfm_raw", "cka_linear"}
+    assert all(0 <= row["centred"] <= 1 for row in found["tables"]["measures"])
+    pairs = pq.read_table(evidence / "tables" / "layer_matching-pairs.parquet").to_pandas()
+    mean = pairs[(pairs["measure"] == "overlap") & pairs["centred"]]["share"].mean()
+    assert mean == pytest.approx(next(r["centred"] for r in found["tables"]["measures"] if r["measure"] == "overlap"))
+    assert (evidence / "figures" / "layer_matching-layers.svg").read_text().startswith("<svg ")
+    page = (evidence / "evidence.html").read_text()
+    assert "Layer matching" in page
+    assert "<script" not in page
+
+
+def test_reproduce__leaves_the_zoos_own_store_and_atlas_alone(folder: Path) -> None:
+    assert not (folder / ".lfm-atlas").exists()
+    assert not (folder / "atlas").exists()
+
+
+def test_reproduce__gives_the_same_bytes_again(folder: Path) -> None:
+    names = (
+        "evidence.json",
+        "evidence.html",
+        "tables/layer_matching-pairs.parquet",
+        "figures/layer_matching-layers.svg",
+    )
+    before = [(folder / "evidence" / name).read_bytes() for name in names]
+    assert reproduce(folder, "--experiment", "layer_matching") == 0
+    assert [(folder / "evidence" / name).read_bytes() for name in names] == before
+
+
+def test_reproduce__refuses_what_the_catalog_has_not_got_and_does_the_rest(
+    tmp_path: Path, write_zoo: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_zoo(tmp_path, seeds(1))  # one network, no labels
+    assert reproduce(tmp_path, *(word for name in EXPERIMENTS for word in ("--experiment", name))) == 4
+    printed = capsys.readouterr()
+
+    for words in (
+        "layer_matching: found 1 networks, no two with the same layers of the same widths, needs two that differ",
+        "robustness: found no labels in the dataset probe, needs the class of each point: add labels",
+        "anchors: found 1 networks",
+        "sensitivity: found 1 networks",
+    ):
+        assert words in printed.err
+    assert "1 experiments, 4 refused" in printed.out
+    facts = json.loads((tmp_path / "evidence" / "evidence.json").read_text())
+    assert list(facts["experiments"]) == ["cost"]
+    assert facts["refused"]["robustness"]["reason"] == "missing_source"
+    assert "needs the class of each point" in (tmp_path / "evidence" / "evidence.html").read_text()
+
+
+def test_reproduce__says_which_experiments_there_are(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert reproduce(folder, "--experiment", "layers") == 2
+    assert "found no experiment 'layers', needs one of layer_matching, robustness" in capsys.readouterr().err
+
+
+def test_reproduce__refuses_a_file_as_its_folder(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("")
+    words = ["reproduce", str(folder / "data_catalog.yaml"), "--output", str(tmp_path / "taken")]
+    assert app(words, result_action="return_value") == 2
+    assert "found a file, needs a folder to write into" in capsys.readouterr().err
+
+
+def test_robustness__refuses_one_class(
+    tmp_path: Path, write_zoo: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_zoo(tmp_path, seeds(2), {"labels": np.zeros(120, dtype=int)})
+    assert reproduce(tmp_path, "--experiment", "robustness") == 4
+    assert "found 1 classes in the labels of the dataset probe, needs at least 2" in capsys.readouterr().err
+
+
+def test_networks__that_were_made_of_others_are_refused(
+    tmp_path: Path, write_zoo: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalog = write_zoo(tmp_path, seeds(1), {"labels": LABELS}) / "data_catalog.yaml"
+    catalog.write_text(catalog.read_text() + "defaults: {meta: {untrained: true}}\n")
+    assert reproduce(tmp_path, "--experiment", "cost") == 4
+    assert "found 1 models, none of them trained from scratch" in capsys.readouterr().err
+
+
+def test_layer_matching__refuses_networks_of_one_layer(
+    tmp_path: Path, write_zoo: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = {name: ({"layer0": layers["layer0"]}, ids) for name, (layers, ids) in seeds(2).items()}
+    write_zoo(tmp_path, models)
+    assert reproduce(tmp_path, "--experiment", "layer_matching") == 4
+    assert "found 1 layer in model0, model1, needs at least 2 to tell apart" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("prefect", ["--prefect", "--no-prefect"])
+def test_reproduce__does_all_experiments_of_a_tiny_zoo(
+    tmp_path: Path, write_zoo: Callable[..., Path], prefect: str
+) -> None:
+    write_zoo(tmp_path, seeds(), {"labels": LABELS})
+    words = ["reproduce", str(tmp_path / "data_catalog.yaml"), "--output", str(tmp_path / "evidence"), prefect]
+    assert app(words, result_action="return_value") == 0
+    facts = json.loads((tmp_path / "evidence" / "evidence.json").read_text())
+
+    assert list(facts["experiments"]) == sorted(EXPERIMENTS)
+    claims = [claim for found in facts["experiments"].values() for claim in found["claims"]]
+    assert {claim["verdict"] for claim in claims} <= {"supported", "partly", "not supported", "not tested"}
+    assert "No stitching: model model1: found no onnx" in " ".join(facts["experiments"]["anchors"]["notes"])
+    steps = facts["experiments"]["robustness"]["tables"]["separability"]
+    assert all(row["separable"] == row["of"] for row in steps[-3:])
+
+
+@pytest.mark.slow
+def test_reproduce__stitches_the_shipped_zoo(tmp_path: Path) -> None:
+    write_start(tmp_path)
+    assert reproduce(tmp_path, "--experiment", "anchors") == 0
+    facts = json.loads((tmp_path / "evidence" / "evidence.json").read_text())
+    stitched = {row["way"]: row for row in facts["experiments"]["anchors"]["tables"]["stitched"]}
+
+    assert stitched["chosen"]["10"] > 0.9 > stitched["procrustes"]["5"]
