@@ -87,10 +87,10 @@ def transfer(
     """Carry the rows of a file through a map, in chunks."""
     settings = read_or_leave(catalog)
     from lfm_tasks.stages.carrying import carry_file
+    from lfm_tasks.stages.store import unit_store
     from lfm_tasks.stores.named_maps import read_named_map
-    from lfm_tasks.stores.units import UnitStore
 
-    store = UnitStore(settings.root / settings.atlas.store)
+    store = unit_store(settings)
     with _told() as trouble:
         named = read_named_map(store.root, map)
         n_points, n_features = carry_file(store, named, input, output, force=force)
