@@ -6,6 +6,7 @@ still known. The core types are strings, numbers, true/false and null; any other
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from lfm_tasks.catalog.names import shorten
@@ -71,7 +72,9 @@ def read_tree(path: Path, environment: Mapping[str, str] | None = None) -> tuple
     if _depth(text) > _MAX_DEPTH:  # the parser takes minutes to give up
         raise CatalogError([Problem(str(path), 0, "", "found hundreds of nested levels, needs a few")])
     try:
-        node = YAML(typ="rt", pure=True).compose(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ReusedAnchorWarning)  # YAML allows it, the last one counts
+            node = YAML(typ="rt", pure=True).compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 0

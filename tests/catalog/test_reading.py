@@ -389,3 +389,7 @@ def test_hostile_names__are_refused(section: str, tmp_path: Path) -> None:
         }[section]
         assert mistakes(tmp_path, text), name
         assert list(tmp_path.iterdir()) == [tmp_path / "data_catalog.yaml"]
+
+
+def test_anchor_that_is_used_again__is_no_warning(tmp_path: Path) -> None:
+    assert mistakes(tmp_path, "&a a: &a b")
