@@ -1,5 +1,6 @@
 """What a catalog holds, as frozen values: datasets, models, and the settings of the run."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Annotated, Literal
@@ -19,7 +20,19 @@ Pooling = Literal["none", "flatten", "mean", "max", "cls", "last", "cls+mean"]
 Shape = Literal["nd", "ntd", "nchw", "nhwc"]
 Dtype = Literal["float16", "float32", "float64"]
 Name = Annotated[str, AfterValidator(check_name)]
-_Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(check_visible)]
+
+
+def _without_secrets(text: str) -> str:
+    """Return ``text``; ValueError for an address with credentials, which would stand in messages and logs."""
+    if re.match(r"[a-z][a-z0-9+.-]*://([^/]*@|[^?]*\?)", text, re.IGNORECASE):
+        found = "found an address with a user or a query, which may hold a secret"
+        raise ValueError(f"{found}, needs a plain one: give access by storage:")
+    return text
+
+
+_Text = Annotated[
+    str, Field(min_length=1, max_length=4096), AfterValidator(check_visible), AfterValidator(_without_secrets)
+]
 
 
 # Where a model's rows may come from, one of them for each model, and the key that says where that lies.

@@ -6,13 +6,15 @@ still known. The core types are strings, numbers, true/false and null; any other
 
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
-from ruamel.yaml.error import MarkedYAMLError, YAMLError
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from lfm_tasks.catalog.names import shorten
@@ -20,6 +22,7 @@ from lfm_tasks.catalog.problems import CatalogError, Problem
 
 _MAX_BYTES = 2**20
 _MAX_NODES = 100_000  # after aliases are expanded
+_MAX_DEPTH = 100
 _TAG = "tag:yaml.org,2002:"
 _VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}|\$\{")
 _VARIABLE_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?\Z", re.DOTALL)
@@ -66,8 +69,12 @@ def read_tree(path: Path, environment: Mapping[str, str] | None = None) -> tuple
         If the file cannot be read or is not YAML, so that there are no values.
     """
     text = _read_text(path)
+    if _depth(text) > _MAX_DEPTH:  # the parser takes minutes to give up
+        raise CatalogError([Problem(str(path), 0, "", "found hundreds of nested levels, needs a few")])
     try:
-        node = YAML(typ="rt", pure=True).compose(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ReusedAnchorWarning)  # YAML allows it, the last one counts
+            node = YAML(typ="rt", pure=True).compose(text)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark else 0
@@ -121,6 +128,13 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise refuse("found bytes that are not UTF-8: save the file as UTF-8", line) from error
+
+
+def _depth(text: str) -> int:
+    """Return how deep brackets and dashes of ``text`` are nested at most, those in quotes and comments as well."""
+    steps = (1 if character in "[{" else -1 for character in re.sub(r"[^][{}]", "", text))
+    deepest = max((depth for depth in accumulate(steps)), default=0)
+    return max(deepest, *(len(line) // 2 for line in re.findall(r"(?m)^\s*((?:[-?:] )*)", text)), 0)
 
 
 def _one_line(text: str) -> str:

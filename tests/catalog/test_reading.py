@@ -1,7 +1,9 @@
 """A catalog is read whole: every mistake at once, each with its line, or a value that holds."""
 
+import json
 import pickle
 import random
+import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +23,71 @@ models:
     activations: {path: "zoo/{model}.npz", key: "{layer}", dataset: probe}
     layers: ["conv*", "!*.norm"]
 """
+
+# Out of the folder, reserved by Windows, invisible, like another one, an option, a formula, too long.
+HOSTILE_NAMES = [
+    "..",
+    ".",
+    "../x",
+    "../../etc/passwd",
+    "a/../b",
+    "/etc/passwd",
+    "/",
+    "a/b",
+    "a//b",
+    "\\\\host\\share",
+    "..\\x",
+    "a\\b",
+    "C:\\x",
+    "C:",
+    "a:b",
+    "~",
+    "~root",
+    "$HOME",
+    "CON",
+    "con.txt",
+    "aux",
+    "NUL",
+    "nul.npy",
+    "COM1",
+    "lpt9.x",
+    "a.",
+    ".hidden",
+    "a ",
+    " a",
+    "a b",
+    "a\tb",
+    "a\nb",
+    "a\r\nb",
+    "a\u0000b",
+    "a\u001b[31m",
+    "\u202etxt",
+    "a\u200bb",
+    "\ufeffa",
+    "\u0430bc",
+    "\uff41",
+    "u\u0308",
+    "\u00fc",
+    "\U0001f600",
+    "-rf",
+    "--help",
+    "=1+1",
+    "@x",
+    "+1",
+    "<script>",
+    "a&b",
+    "a|b",
+    "a*",
+    "a?",
+    "'a'",
+    '"',
+    "`id`",
+    "$(id)",
+    "a;b",
+    "%2e%2e",
+    "x" * 129,
+    "",
+]
 
 
 def read(folder: Path, text: str, **environment: str) -> Catalog:
@@ -293,3 +360,36 @@ def test_shipped_catalog_with_any_damage__is_read_or_refused(
         put = "".join(chance.choices("{}[]:,&*!|>'\"#-? \n\t0a.~<", k=chance.randrange(5)))
         text = text[:at] + put + text[at + length :]
     reads_or_refuses(tmp_path_factory.getbasetemp(), text)
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "{a: " * 3000, "- " * 3000 + "x", "? " * 3000])
+def test_nesting__is_refused_at_once(text: str, tmp_path: Path) -> None:
+    start = time.monotonic()
+    assert mistakes(tmp_path, text) == [": found hundreds of nested levels, needs a few"]
+    assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize(
+    "address", ["https://me:hunter2@host/a.npz", "s3://hunter2@b/a.npz", "https://h/a.npz?t=hunter2"]
+)
+def test_address_with_a_secret__is_refused_and_not_repeated(address: str, tmp_path: Path) -> None:
+    [told] = mistakes(tmp_path, GOOD.replace("zoo/{model}.npz", address))
+    assert "found an address with a user or a query, which may hold a secret, needs a plain one" in told
+    assert "hunter2" not in told
+
+
+@pytest.mark.parametrize("section", ["models", "datasets", "comparisons"])
+def test_hostile_names__are_refused(section: str, tmp_path: Path) -> None:
+    for name in HOSTILE_NAMES:
+        quoted = json.dumps(name)
+        text = {
+            "models": GOOD.replace("  small:", f"  {quoted}:"),
+            "datasets": GOOD.replace("  probe:", f"  {quoted}: {{ids: positional}}\n  probe:"),
+            "comparisons": f"{GOOD}comparisons:\n  {quoted}: {{sources: small, targets: small}}\n",
+        }[section]
+        assert mistakes(tmp_path, text), name
+        assert list(tmp_path.iterdir()) == [tmp_path / "data_catalog.yaml"]
+
+
+def test_anchor_that_is_used_again__is_no_warning(tmp_path: Path) -> None:
+    assert mistakes(tmp_path, "&a a: &a b")

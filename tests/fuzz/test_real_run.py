@@ -45,16 +45,11 @@ def test_run__listens_on_loopback_alone_and_writes_no_secret(
 ) -> None:
     folder = write_zoo(tmp_path, related_spaces(2))
     catalog = folder / "data_catalog.yaml"
-    far = {
-        "url": f"https://user:{SECRET}@127.0.0.1:9/a.npz", "query": f"https://127.0.0.1:9/a.npz?token={SECRET}",
-        "keys": "s3://bucket/a.npz",
-    }  # fmt: skip
-    lines = "".join(
-        f"  {name}: {{activations: {{path: '{path}', key: '{{layer}}', dataset: probe"
-        f"{', storage: lab' if name == 'keys' else ''}, ids: {{path: ids.npy}}}}}}\n"
-        for name, path in far.items()
+    far = (
+        "  keys: {activations: {path: 's3://bucket/a.npz', key: '{layer}', dataset: probe, storage: lab, "
+        "ids: {path: ids.npy}}}\n"
     )
-    catalog.write_text(catalog.read_text().replace("models:\n", f"models:\n{lines}"))
+    catalog.write_text(catalog.read_text().replace("models:\n", f"models:\n{far}"))
     options = f'{{"key": "AKIA0000", "secret": "{SECRET}", "endpoint_url": "http://127.0.0.1:9"}}'
     more = {"LFM_ATLAS_STORAGE_LAB": options, "MY_TOKEN": SECRET, "AWS_MAX_ATTEMPTS": "1"}
     heard: set[str] = set()
@@ -141,7 +136,6 @@ def test_prefect__with_a_password_refuses_who_does_not_say_it(tmp_path: Path, mo
         wait_until_ready(address)
         with pytest.raises(urllib.error.HTTPError, match="401"):
             urllib.request.urlopen(f"{address}/version", timeout=5)  # noqa: S310 - loopback
-        command = [sys.executable, "-c", "from prefect import get_client; print(get_client(sync_client=True).hello())"]
         for known, told in ((f"admin:{SECRET}", "200 OK"), ("admin:wrong", "401")):
             reach = {"PREFECT_API_URL": address, "PREFECT_API_AUTH_STRING": known, "PREFECT_HOME": str(tmp_path)}
             asked = "from prefect import get_client\nprint(get_client(sync_client=True)._client.get('/version'))"

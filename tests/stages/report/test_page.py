@@ -80,6 +80,62 @@ def test_names__cannot_break_out_of_the_page(zoo_folder_built: Path) -> None:
     assert page.count("</script>") == 2
 
 
+PAYLOADS = [
+    "<script>alert(1)</script>",
+    "</script><script>alert(1)</script>",
+    "<img src=x onerror=alert(1)>",
+    "<svg onload=alert(1)>",
+    "<svg><script>alert(1)</script></svg>",
+    '"><img src=x onerror=alert(1)>',
+    "' onmouseover='alert(1)",
+    '" autofocus onfocus=alert(1) x="',
+    "<iframe src=javascript:alert(1)>",
+    "<a href=javascript:alert(1)>x</a>",
+    "<!--<script>alert(1)//-->",
+    "<!--><script>alert(1)</script>",
+    "]]><script>alert(1)</script>",
+    "</title><script>alert(1)</script>",
+    "</style><script>alert(1)</script>",
+    "<body onload=alert(1)>",
+    "<math><mi xlink:href=javascript:alert(1)>",
+    "<template><script>alert(1)</script></template>",
+    "<base href=//evil/>",
+    "<meta http-equiv=refresh content=0>",
+    "{{7*7}}{% raw %}",
+    "${alert(1)}",
+    "\u2028alert(1)\u2029",
+    "&lt;script&gt;alert(1)&lt;/script&gt;",
+    "\x00<script>",
+    "\ud7ff<embed src=x>",
+]
+
+
+def attacked_page(made_atlas: Callable[..., Any], with_sections: Callable[..., Any]) -> str:
+    """Return a page with every payload as model, layer, point, label, class of meta, title, failure and message."""
+    atlas, summary = made_atlas(len(PAYLOADS), 1)
+    atlas, groups = with_sections(atlas, prefix="<img src=x onerror=alert(1)>")
+    layers = np.array(PAYLOADS, dtype=object)
+    attacked = atlas.assign_coords(source_layer=("source", layers), source_model=("source", layers))
+    failures = [dict.fromkeys(("dataset", "model", "layer", "stage", "reason", "message"), text) for text in PAYLOADS]
+    models = [{"name": text, "meta": {text: text}} for text in PAYLOADS]
+    told = {
+        "failures": failures,
+        "title": "".join(PAYLOADS),
+        "models": models,
+        "settings": {text: text for text in PAYLOADS},
+    }
+    return render_report(attacked, summary | told, groups)
+
+
+def test_payloads__stay_text(made_atlas: Callable[..., Any], with_sections: Callable[..., Any]) -> None:
+    page = attacked_page(made_atlas, with_sections)
+
+    assert len(PAYLOADS) >= 20
+    assert page.count("<script") == page.count("</script>") == 2
+    for tag in ("img", "svg onload", "iframe", "embed", "math", "base", "meta http-equiv=r", "body onload", "template"):
+        assert f"<{tag}" not in page
+
+
 @pytest.mark.parametrize("n_models", [0, 1, 2])
 def test_page__of_few_models_is_drawn(
     n_models: int, tmp_path: Path, related_spaces: object, write_zoo: object, build: object
