@@ -9,7 +9,7 @@ from prefect.cache_policies import NO_CACHE
 
 from flows.artifact import leave_artifact
 from flows.pipeline import Outcome, build_atlas
-from lfm_tasks.catalog import read_catalog
+from lfm_tasks.catalog import on_scheduler, read_catalog
 from lfm_tasks.stages.asked import Scope
 from lfm_tasks.stages.open_run import open_run
 from lfm_tasks.stages.run import Announce
@@ -45,6 +45,7 @@ def atlas_flow(announce: Announce = silent) -> Callable[..., Outcome]:
         trust_code: bool = False,
         only: list[str] | None = None,
         comparisons: list[str] | None = None,
+        scheduler: str = "",
     ) -> Outcome:
         """Build the similarity atlas of a catalog.
 
@@ -53,8 +54,11 @@ def atlas_flow(announce: Announce = silent) -> Callable[..., Outcome]:
             trust_code: Run the factories that it names: they are code.
             only: Compute only what touches models that fit one of these globs; all, without any.
             comparisons: Compute only the comparisons of these names; all, without any.
+            scheduler: Work there, and not where the catalog says: tcp://host:port, tls://host:port or a scheduler file.
         """
         settings = read_catalog(Path(catalog), trust_code=trust_code)
+        if scheduler:
+            settings = on_scheduler(settings, scheduler)
         scope = Scope(tuple(only or ()), tuple(comparisons or ()))
         if problems := scope.problems(settings):
             raise ValueError("; ".join(problems))

@@ -1,11 +1,13 @@
 """The commands of audits: ``lfm-atlas audit``, and those that put it on a schedule."""
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
 from flows.console import (
+    CRASH,
     DEFAULT_CATALOG,
     LIMIT_BROKEN,
     OK,
@@ -18,6 +20,7 @@ from flows.console import (
     say,
 )
 from flows.deploy_commands import deploy, serve
+from flows.tables import as_json, visible
 
 if TYPE_CHECKING:
     from flows.auditing import Audited
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
 
 def register_audits(app: App) -> None:
     """Add the commands to the command line."""
-    for command in (audit, deploy, serve, prune):
+    for command in (audit, deploy, serve, prune, verify):
         app.command(command)
 
 
@@ -72,6 +75,31 @@ def prune(
     return OK
 
 
+def verify(
+    catalog: CatalogPath = DEFAULT_CATALOG,
+    *,
+    format: Annotated[Literal["text", "json"], Parameter(help="json: for programs, one object on stdout.")] = "text",
+) -> int:
+    """Read every byte of the store and its published atlases; list what is damaged, and leave with 1 if anything is."""
+    settings = read_or_leave(catalog)
+    from lfm_tasks.reasons import ReasonError
+    from lfm_tasks.stages.verify import verify as verify_store
+
+    try:
+        found = verify_store(settings)
+    except ReasonError as error:
+        complain(f"{error} [{error.reason}]")
+        return USAGE
+    if format == "json":
+        say(as_json(asdict(found)))
+        return CRASH if found.damages else OK
+    for damage in found.damages:
+        complain(f"{visible(damage.place)}: {visible(damage.found)}")
+    counts = f"{found.n_units} units and {found.n_atlases} atlases read, {len(found.damages)} damaged"
+    say(f"{counts}{'; lfm-atlas run makes again what its atlas needs' if found.damages else ''}")
+    return CRASH if found.damages else OK
+
+
 def _audit(catalog: "Catalog", promote: bool, announce: "Announce", dask: bool) -> "Audited":
     from flows.auditing import audit_zoo
     from lfm_tasks.stages.open_run import open_run
@@ -82,7 +110,9 @@ def _audit(catalog: "Catalog", promote: bool, announce: "Announce", dask: bool) 
 
 def _audit_with_prefect(path: Path, catalog: "Catalog", promote: bool, announce: "Announce") -> "Audited":
     from flows.server import prefect_server, wait_until_ready
+    from lfm_tasks.stages.open_run import refuse_if_busy
 
+    refuse_if_busy(catalog)
     with prefect_server(catalog.root / catalog.atlas.store / "prefect") as address:
         from flows.audit import AuditParameters, audit_flow
 

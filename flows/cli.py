@@ -23,7 +23,9 @@ from flows.console import (
     read_or_leave,
     say,
 )
+from flows.disk_errors import told
 from flows.map_commands import add_map_commands
+from flows.stopping import stop_on_signals
 from lfm_tasks import __version__
 
 if TYPE_CHECKING:
@@ -58,13 +60,21 @@ def run(
     dask: Annotated[bool, Parameter(help="Work in Dask processes; --no-dask works in this one.")] = True,
     only: Annotated[list[str] | None, Parameter(help="Compute what touches models of this glob.", negative="")] = None,
     comparison: Annotated[list[str] | None, Parameter(help="Compute this comparison.", negative="")] = None,
+    scheduler: Annotated[str, Parameter(help="Work there: tcp://host:port, tls://host:port or a scheduler file.")] = "",
     trust_code: TrustCode = False,
 ) -> int:
     """Compute what is missing and publish the atlas: activations, graphs, bases, maps, scores, report."""
     settings = read_or_leave(catalog, trust_code)
     from flows.progress import progress
+    from lfm_tasks.catalog import on_scheduler
     from lfm_tasks.stages.asked import Scope
 
+    if scheduler:
+        try:
+            settings = on_scheduler(settings, scheduler)
+        except ValueError as error:
+            complain(f"--scheduler: {error}")
+            return USAGE
     scope = Scope(tuple(only or ()), tuple(comparison or ()))
     if problems := scope.problems(settings):
         for problem in problems:
@@ -72,7 +82,7 @@ def run(
         return USAGE
     with progress() as announce:
         if prefect and dask:
-            outcome = _run_with_prefect(catalog, settings, scope, announce)
+            outcome = _run_with_prefect(catalog, settings, scope, announce, scheduler)
         else:
             outcome = _run(settings, scope, announce, dask)
     return _say(outcome, settings)
@@ -171,19 +181,16 @@ def init(folder: Annotated[Path, Parameter(help="An empty folder, or one to make
 
 def main() -> NoReturn:
     """Run the command and leave with its exit code."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    stop_on_signals()
     try:
         result = app(result_action="return_value")
         code = result if isinstance(result, int) else OK
     except KeyboardInterrupt:
         complain("stopped; what was finished is kept, the next run goes on from there")
         code = 128 + signal.SIGINT
-    except PermissionError as error:
-        complain(f"{error.filename}: permission denied: choose a place that you may write to, or change its rights")
-        code = CRASH
     except (OSError, RuntimeError) as error:
         # Full disk, a busy store: the message says it, a traceback would hide it.
-        complain(f"{type(error).__name__}: {error}")
+        complain(told(error))
         code = CRASH
     sys.stdout.flush()
     sys.exit(code)
@@ -226,18 +233,25 @@ def _run(catalog: "Catalog", scope: "Scope", announce: "Announce", dask: bool) -
         return build_atlas(opened)
 
 
-def _run_with_prefect(path: Path, catalog: "Catalog", scope: "Scope", announce: "Announce") -> "Outcome":
+def _run_with_prefect(
+    path: Path, catalog: "Catalog", scope: "Scope", announce: "Announce", scheduler: str
+) -> "Outcome":
     from flows.server import prefect_server, wait_until_ready
+    from lfm_tasks.stages.open_run import refuse_if_busy
 
+    refuse_if_busy(catalog)
     with prefect_server(catalog.root / catalog.atlas.store / "prefect") as address:
         # Its import and the server's start take seconds each: side by side.
         from flows.atlas import atlas_flow
 
         wait_until_ready(address)
-        return atlas_flow(announce)(str(path), catalog.trust.everything, list(scope.only), list(scope.comparisons))
+        build = atlas_flow(announce)
+        return build(str(path), catalog.trust.everything, list(scope.only), list(scope.comparisons), scheduler)
 
 
 def _say(outcome: "Outcome", catalog: "Catalog") -> int:
+    for damage in outcome.put_aside:
+        complain(f"found damage in the store, {damage}; it was put into quarantine, and made again if it was needed")
     for failure in outcome.failures:
         name = f"{failure.model}/{failure.layer}" if failure.layer else failure.model
         complain(f"{name} ({failure.dataset}): {failure.message} [{failure.reason}]")

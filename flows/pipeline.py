@@ -22,7 +22,10 @@ StageCaller = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to; ``unpublished`` says what is still to compute where it was part of the catalog only."""
+    """What a run came to; ``unpublished`` says what is still to compute where it was part of the catalog only.
+
+    ``put_aside``: what was found damaged in the store, and was made again if it was needed.
+    """
 
     n_spaces: int
     failures: tuple[Failure, ...]
@@ -31,6 +34,7 @@ class Outcome:
     computed: dict[str, int]
     reused: dict[str, int]
     unpublished: str = ""
+    put_aside: tuple[str, ...] = ()
 
 
 def directly(stage: Callable[..., Any]) -> Callable[..., Any]:
@@ -50,5 +54,5 @@ def build_atlas(run: Run, as_stage: StageCaller = directly) -> Outcome:
     embedded, failures = as_stage(embed_spaces)(run, zoo, spaces, scored, failures)
     found = contents(run, zoo, spaces, scored, failures, collections, kept, transfers, embedded)
     is_new = as_stage(publish_atlas)(run, found)
-    tally = run.tally
-    return Outcome(len(spaces), failures, found.refused, is_new, tally.computed, tally.reused, found.unpublished)
+    tally, aside = run.tally, tuple(run.notes.get("put_aside", ()))
+    return Outcome(len(spaces), failures, found.refused, is_new, tally.computed, tally.reused, found.unpublished, aside)

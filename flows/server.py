@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 START_SECONDS = 120.0
@@ -84,13 +85,15 @@ def _start(home: Path, port: int, with_schedules: bool) -> subprocess.Popen[byte
         # A group of its own: Ctrl+C goes to all of the terminal's, and the run has to tell the server how it ended.
         return subprocess.Popen(  # noqa: S603 - our own interpreter
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment, process_group=0,
-            preexec_fn=_die_with_parent,
+            preexec_fn=partial(_die_with_parent, os.getpid()),
         )  # fmt: skip
 
 
-def _die_with_parent() -> None:
+def _die_with_parent(parent: int) -> None:
     if sys.platform.startswith("linux"):
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != parent:  # it was killed before the line above
+            os._exit(1)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -130,6 +130,11 @@ class AtlasConfig(Settings):
 
     path: str = Field(default="atlas", min_length=1)
     store: str = Field(default=".lfm-atlas", min_length=1)
+    remote: str | None = Field(
+        default=None,
+        pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9][A-Za-z0-9_.=-]*)*$",
+        description="S3 address of store and atlas; path and store are then this machine's copies",
+    )
     graph: GraphConfig = GraphConfig()
     n_eigenpairs: int = Field(default=50, ge=2)
     maps: MapsConfig = MapsConfig()
@@ -146,10 +151,3 @@ class AtlasConfig(Settings):
     min_overlap: float = Field(default=0.5, gt=0, le=1, description="share of the smaller space's ids, in (0, 1]")
     max_points: int | None = Field(default=None, ge=2, description="a cap on points, drawn with seed")
     seed: int = Field(default=0, ge=0)
-
-
-class ClusterConfig(Settings):
-    """The local Dask cluster; nothing here changes a result."""
-
-    n_workers: int | None = Field(default=None, ge=1)
-    memory_limit: str | None = Field(default=None, pattern=r"^(auto|\d+(\.\d+)? ?[KMGT]?i?B)$")

@@ -10,6 +10,7 @@ from lfm_tasks.catalog.model import (
     ModelFile,
     OnnxModel,
     TorchModel,
+    on_scheduler,
 )
 from lfm_tasks.catalog.patterns import expand_layers, fill
 from lfm_tasks.catalog.problems import CatalogError, Problem
@@ -34,5 +35,6 @@ __all__ = [
     "catalog_schema",
     "expand_layers",
     "fill",
+    "on_scheduler",
     "read_catalog",
 ]

@@ -7,12 +7,13 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
 from lfm_tasks.catalog.audit import AuditConfig
+from lfm_tasks.catalog.cluster import AddressCluster, ClusterConfig, LocalCluster, check_scheduler
 from lfm_tasks.catalog.comparisons import Comparison, Member
 from lfm_tasks.catalog.meta import check_meta
 from lfm_tasks.catalog.names import check_layer_name, check_name, check_visible
 from lfm_tasks.catalog.patterns import check_fields, fields
 from lfm_tasks.catalog.trust import Trust, check_factory
-from lfm_tasks.config import AtlasConfig, ClusterConfig, Settings
+from lfm_tasks.config import AtlasConfig, Settings
 
 Pooling = Literal["none", "flatten", "mean", "max", "cls", "last", "cls+mean"]
 Shape = Literal["nd", "ntd", "nchw", "nhwc"]
@@ -214,7 +215,7 @@ class CatalogText(Settings):
     atlas: AtlasConfig = AtlasConfig()
     comparisons: dict[Name, Comparison] = Field(default_factory=dict)
     audit: AuditConfig = AuditConfig()
-    cluster: ClusterConfig = ClusterConfig()
+    cluster: ClusterConfig = LocalCluster()
 
     @model_validator(mode="after")
     def _folders_of_their_own(self) -> "CatalogText":
@@ -253,3 +254,14 @@ class Catalog(CatalogText):
             for name, found in self.discover.items()
             if not self.arrivals.get(name) and name not in seen
         ]
+
+
+def on_scheduler(catalog: Catalog, scheduler: str) -> Catalog:
+    """Return the catalog with another scheduler: an address, or a scheduler file relative to the working directory.
+
+    ValueError if it is neither.
+    """
+    where = scheduler if "://" in scheduler else str(Path(scheduler).absolute())
+    former = catalog.cluster if isinstance(catalog.cluster, AddressCluster) else None
+    moved = AddressCluster(type="address", scheduler=check_scheduler(where), tls=former.tls if former else None)
+    return catalog.model_copy(update={"cluster": moved})

@@ -10,6 +10,7 @@ from typing import Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from lfm_tasks.catalog.cluster import KINDS
 from lfm_tasks.catalog.comparisons import Member, comparison_problems, model_misses
 from lfm_tasks.catalog.discovery import discover
 from lfm_tasks.catalog.model import SOURCES, Catalog, CatalogText
@@ -19,7 +20,8 @@ from lfm_tasks.catalog.tree import Entries, Items, Place, plain, read_tree
 from lfm_tasks.catalog.trust import read_trust
 
 # What pydantic adds to a location: which side of a mapping, which branch of a union.
-_MARKS = ("[key]", "<file>", "<word>")
+_KINDS = {f"<{name}>": kind for name, kind in KINDS.items()}
+_MARKS = ("[key]", "<file>", "<word>", *_KINDS)
 
 _NEEDS = {
     "int": "a whole number",
@@ -126,7 +128,10 @@ def _explain(details: ErrorDetails, tree: Entries, file: str) -> Problem:
     shape, _, ending = kind.rpartition("_")
     match kind:
         case "extra_forbidden":
-            message = f"unknown key{did_you_mean(key, _known_keys(location[:-1]))}"
+            message = f"unknown key{did_you_mean(key, _known_keys(details['loc'][:-1]))}"
+        case "union_tag_invalid":
+            place, found = _find(tree, [*location, "type"])
+            message = f"found {describe(found)}, needs {' or '.join(KINDS)}{did_you_mean(str(found), KINDS)}"
         case "missing":
             message = f"{key} is missing: add it"
         case "literal_error":
@@ -170,7 +175,10 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
     """Return the keys that may stand at ``location``, read off the types."""
     kind: Any = CatalogText
     for part in location:
-        kind = next(_parts(kind, str(part)), None)
+        if str(part) in _KINDS:
+            kind = _KINDS[str(part)]
+        elif part not in _MARKS:
+            kind = next(_parts(kind, str(part)), None)
     return [key for model in _models(kind) for key in model.model_fields]
 
 

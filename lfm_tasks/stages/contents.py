@@ -113,7 +113,7 @@ def not_computed(zoo: Zoo, spaces: tuple[BasedSpace, ...], failures: tuple[Failu
 
 def settings(run: Run) -> dict[str, Any]:
     """Return the settings that decide the numbers (not where things lie)."""
-    return run.catalog.atlas.model_dump(mode="json", exclude={"path", "store"})
+    return run.catalog.atlas.model_dump(mode="json", exclude={"path", "store", "remote"})
 
 
 def versions() -> dict[str, str]:

@@ -5,13 +5,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from lfm_tasks.catalog import Catalog
+from lfm_tasks.catalog.cluster import LocalCluster
 from lfm_tasks.stages.asked import Scope
 from lfm_tasks.stages.run import Announce, Run, Tally
 from lfm_tasks.stages.run_log import logged
+from lfm_tasks.stages.store import remotely_locked, unit_store
 from lfm_tasks.stages.workers import InProcess, LocalDask, Workers
 from lfm_tasks.stores.atlas_files import sweep
 from lfm_tasks.stores.locks import locked
-from lfm_tasks.stores.units import UnitStore
+from lfm_tasks.stores.soundness import put_damage_aside
+
+PURPOSE = "lfm-atlas run"
 
 
 @contextmanager
@@ -20,18 +24,33 @@ def open_run(
 ) -> Iterator[Run]:
     """Give a run that alone writes to the catalog's store. ``in_process``: no Dask, for tests and debugging."""
     root = catalog.root / catalog.atlas.store
-    with locked(root, "lfm-atlas run"):
-        store = UnitStore(root)
+    with locked(root, PURPOSE), remotely_locked(catalog, PURPOSE):
+        store = unit_store(catalog)
         store.sweep()
         sweep(catalog.root / catalog.atlas.path)
-        workers: Workers = InProcess() if in_process else _local_dask(catalog)
+        workers: Workers = InProcess() if in_process else _dask(catalog)
         try:
             with logged(Run(catalog, store, workers, announce, Tally(), scope or Scope())) as run:
+                # Copies of remote units are checked, and fetched again, when they are read.
+                found = () if catalog.atlas.remote else put_damage_aside(store)
+                run.notes["put_aside"] = [f"{damage.place}: {damage.found}" for damage in found]
                 yield run
         finally:
             workers.close()
 
 
-def _local_dask(catalog: Catalog) -> LocalDask:
-    n_workers = catalog.cluster.n_workers or len(os.sched_getaffinity(0))
-    return LocalDask(n_workers, catalog.cluster.memory_limit or "auto")
+def refuse_if_busy(catalog: Catalog) -> None:
+    """Raise `StoreBusyError` if another run holds the store: for who would only learn it after seconds of starting."""
+    root = catalog.root / catalog.atlas.store
+    if root.is_dir():
+        with locked(root, PURPOSE):
+            pass
+
+
+def _dask(catalog: Catalog) -> Workers:
+    cluster = catalog.cluster
+    if isinstance(cluster, LocalCluster):
+        return LocalDask(cluster.n_workers or len(os.sched_getaffinity(0)), cluster.memory_limit or "auto")
+    from lfm_tasks.stages.remote_dask import RemoteDask  # Dask takes a second: a run without news needs none
+
+    return RemoteDask(catalog)

@@ -6,9 +6,9 @@ from lfm_tasks.stages.asked import asked_pairs
 from lfm_tasks.stages.bases import basis_job
 from lfm_tasks.stages.map_fits import MapSide
 from lfm_tasks.stages.scores import all_settings, scored_pairs, stored_pairs
+from lfm_tasks.stages.store import unit_store
 from lfm_tasks.stages.transfers import transfer_jobs, transfer_pairs
 from lfm_tasks.stages.validate import Zoo
-from lfm_tasks.stores.units import UnitStore
 
 
 def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
@@ -17,7 +17,7 @@ def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
     What is recorded is known by its content, and so is all that follows from it. What is still to be recorded counts
     as new, although it may turn out to equal something that is there.
     """
-    store = UnitStore(catalog.root / catalog.atlas.store)
+    store = unit_store(catalog)
     recorded = [recorded_space(store, planned) for planned in zoo.spaces if store.has("activations", planned.key)]
     n_unrecorded = len(zoo.spaces) - len(recorded)
     bases = {(space.space.dataset, basis_job(store, catalog.atlas, space).key) for space in recorded}

@@ -9,7 +9,7 @@ from lfm_tasks.catalog import Catalog
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.stores.locks import locked
 from lfm_tasks.stores.pruning import remove_unit, stored_units, unit_bytes
-from lfm_tasks.stores.references import Unit, forget, is_live, manifest_key, read_note, read_notes
+from lfm_tasks.stores.references import Unit, damaged_notes, forget, is_live, manifest_key, read_note, read_notes
 
 # What every atlas notes by kind. Units of other kinds go only when an atlas that is gone named them.
 NOTED = (
@@ -48,6 +48,9 @@ def prune(catalog: Catalog, *, remove: bool) -> Pruned:
     if key is None or read_note(root, key) is None:
         found = "no atlas" if key is None else "an atlas that does not say what it was made of"
         raise ReasonError("missing_source", f"{atlas}: found {found}, needs one to know what to keep: lfm-atlas run")
+    if lost := damaged_notes(root):
+        found = f"found {lost[0]} damaged, so nobody knows which units its atlas was made of"
+        raise ReasonError("missing_source", f"{root}: {found}, needs it whole: restore it, or remove it with its atlas")
     with locked(root, "lfm-atlas prune"):
         unneeded = _unneeded(root)
         n_bytes = sum(unit_bytes(root, unit) for unit in unneeded)

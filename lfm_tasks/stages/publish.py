@@ -12,7 +12,8 @@ from lfm_tasks.stages.sections import section_groups
 from lfm_tasks.stages.summary import summary
 from lfm_tasks.stages.zoo_statistics import MODEL_TEXTS, model_tables
 from lfm_tasks.stores.atlas_files import publish, published_key, write_atlas, write_edges, write_json, write_table
-from lfm_tasks.stores.references import note_units
+from lfm_tasks.stores.references import holds_atlas, note_units
+from lfm_tasks.stores.remote_units import RemoteUnits
 
 
 def publish_atlas(run: Run, found: Contents) -> bool:
@@ -33,7 +34,8 @@ def publish_atlas(run: Run, found: Contents) -> bool:
         groups = section_groups(run, found.sections)
         atlas = with_group(assemble(run, found), groups.pop("", None))
         facts = summary(run, found)
-        with publish(run.atlas_folder, found.key) as folder:
+        is_ours = holds_atlas(run.store.root, run.atlas_folder)
+        with publish(run.atlas_folder, found.key, is_ours=is_ours) as folder:
             write_atlas(atlas, groups, folder)
             write_edges(edges(atlas), folder)
             for name, columns in zip(("models", "layers"), model_tables(atlas), strict=True):
@@ -44,6 +46,8 @@ def publish_atlas(run: Run, found: Contents) -> bool:
             )
 
             (folder / "report.html").write_text(render_report(atlas, facts, groups), encoding="utf-8")
+    if isinstance(run.store, RemoteUnits):
+        run.store.publish_copy(run.atlas_folder, found.key)
     note_units(run.store.root, found.key, found.units, found.section_keys, run.atlas_folder)
     run.tally.count("atlas", int(is_new), int(not is_new))
     run.announce("atlas", 1, 1)

@@ -6,11 +6,14 @@ with nothing to do starts none.
 
 import logging
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from lfm_tasks.reasons import ReasonError
+from lfm_tasks.stages.dask_settings import DASK_SETTINGS
 from lfm_tasks.stores.units import CorruptUnitError
 
 logger = logging.getLogger(__name__)
@@ -20,23 +23,14 @@ Result = TypeVar("Result")
 
 # A stage in which nothing at all finishes for this long is stuck (seconds).
 STALL_SECONDS = 3600.0
-_THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
+# How often somebody looks whether all workers are there (seconds), and how often a cluster's start is tried.
+WATCH_SECONDS = 2.0
+N_STARTS = 3
+CLOSE_SECONDS = 5.0
 
-DASK_SETTINGS: dict[str, Any] = {
-    "distributed.scheduler.allowed-failures": 3,
-    # Without it, a cluster whose workers are all gone waits for ever.
-    "distributed.scheduler.no-workers-timeout": "60s",
-    "distributed.scheduler.worker-saturation": 1.0,
-    "distributed.worker.memory.target": 0.6,
-    "distributed.worker.memory.spill": 0.7,
-    "distributed.worker.memory.pause": 0.8,
-    "distributed.worker.memory.terminate": 0.95,
-    "distributed.worker.preload": [__name__],
-    "distributed.nanny.pre-spawn-environ": _THREADS | {"MALLOC_TRIM_THRESHOLD_": "65536"},
-    # No dashboard: nothing listens that nobody asked for.
-    "distributed.scheduler.http.routes": [],
-    "distributed.worker.http.routes": [],
-}
+
+class ClusterError(RuntimeError):
+    """A cluster that cannot be started or reached, or whose workers cannot work."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +39,10 @@ class Trouble:
 
     reason: str
     message: str
+
+
+class Killed(Trouble):
+    """The workers that had the job died."""
 
 
 class Workers(Protocol):
@@ -75,10 +73,8 @@ class Guarded(Generic[Job, Result]):
                 return self.function(job)
         except ReasonError as error:
             return Trouble(error.reason, str(error))
-        except CorruptUnitError as error:
-            return Trouble("failed", str(error))
-        except OSError:
-            # A full disk or a lost right is not the space's fault: it ends the run.
+        except (OSError, CorruptUnitError):
+            # A full disk, a lost right or a damaged store is not the space's fault: it ends the run.
             raise
         except Exception as error:
             logger.exception("%s failed", getattr(self.function, "__name__", "job"))
@@ -110,30 +106,52 @@ class LocalDask:
         """Yield results as they finish. A job that keeps killing its worker comes back as `Trouble`."""
         if not jobs:
             return
-        from dask.distributed import Client, as_completed
-
-        # A fresh client for each stage: one that has seen a KilledWorker may hang.
-        with Client(self._started(), set_as_default=False) as client, client.as_current():
-            futures = {future: number for number, future in enumerate(client.map(Guarded(function), jobs, pure=False))}
-            for future in as_completed(futures, timeout=STALL_SECONDS * len(jobs)):
-                yield futures[future], _result(future)
-                future.release()
+        with self._restored_workers():
+            yield from worked_off(self._connected, function, jobs)
 
     def close(self) -> None:
         """Stop the cluster, if there is one."""
         if self._cluster is not None:
-            self._cluster.close(timeout=10)
+            # Workers that do not answer end with this process: that is no reason to lose what it has come to.
+            with suppress(TimeoutError):
+                self._cluster.close(timeout=CLOSE_SECONDS)
             self._cluster = None
+
+    def _connected(self) -> AbstractContextManager[Any]:
+        from dask.distributed import Client
+
+        return Client(self._started(), set_as_default=False)
+
+    @contextmanager
+    def _restored_workers(self) -> Iterator[None]:
+        """Watch over the workers: one that is lost for good is replaced."""
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(WATCH_SECONDS):
+                if (cluster := self._cluster) is not None:
+                    cluster.loop.add_callback(_replace_lost, cluster, self._n_workers)
+
+        watching = threading.Thread(target=watch, name="lfm-atlas workers", daemon=True)
+        watching.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            watching.join()
 
     def _started(self) -> Any:
         if self._cluster is None:
-            import dask
-            from dask.distributed import LocalCluster
+            quieten()
+            self._cluster = self._start(N_STARTS)
+        return self._cluster
 
-            dask.config.set(DASK_SETTINGS)
-            # Prefect's logging setup would let every line of the scheduler through.
-            logging.getLogger("distributed").setLevel(logging.ERROR)
-            self._cluster = LocalCluster(
+    def _start(self, n_tries: int) -> Any:
+        """Return a cluster; a worker that dies while it starts takes the whole start with it, so it is tried again."""
+        from dask.distributed import LocalCluster
+
+        try:
+            return LocalCluster(
                 n_workers=self._n_workers,
                 threads_per_worker=1,
                 processes=True,
@@ -142,7 +160,74 @@ class LocalDask:
                 memory_limit=self._memory_limit,
                 silence_logs=logging.ERROR,
             )
-        return self._cluster
+        except RuntimeError as error:
+            if n_tries > 1:
+                return self._start(n_tries - 1)
+            found = f"found {self._n_workers} workers that could not be started ({error})"
+            raise RuntimeError(f"{found}, needs them: lower cluster.n_workers, or run with --no-dask") from error
+
+
+def _replace_lost(cluster: Any, n_workers: int) -> None:
+    """Start workers for those that are gone for good: killed while they started, their nanny gives up.
+
+    dask/distributed issues 6426 and 7312.
+    """
+    gone = [name for name, nanny in cluster.workers.items() if nanny.status.name in ("closed", "failed")]
+    if cluster.status.name == "running" and (gone or len(cluster.workers) < n_workers):
+        for name in gone:
+            del cluster.workers[name]
+        cluster.scale(n_workers)
+
+
+def worked_off(
+    connect: Callable[[], AbstractContextManager[Any]], function: Callable[[Job], Result], jobs: Sequence[Job]
+) -> Iterator[tuple[int, Result | Trouble]]:
+    """Yield (number of the job, its result or trouble) as the workers of a client finish them."""
+    from dask.distributed import CancelledError
+    from distributed.scheduler import NoValidWorkerError
+
+    blamed: list[int] = []
+    try:
+        for number, result in _finished(connect, function, dict(enumerate(jobs))):
+            if isinstance(result, Killed):
+                blamed.append(number)
+            else:
+                yield number, result
+        # Whoever was on a worker when it died is blamed: each once more, with nobody beside it.
+        for number in blamed:
+            yield from _finished(connect, function, {number: jobs[number]})
+    except CancelledError as error:
+        lost = "found Dask's scheduler gone, needs it: run again, what was finished is kept"
+        raise RuntimeError(f"{lost} ({error})") from error
+    except NoValidWorkerError as error:
+        raise ClusterError(f"all workers are gone, and none came back ({error}): look at the workers' logs") from error
+
+
+def _finished(
+    connect: Callable[[], AbstractContextManager[Any]], function: Callable[[Job], Result], jobs: Mapping[int, Job]
+) -> Iterator[tuple[int, Any]]:
+    """Yield the number and result of each job as they finish; `Killed` for one whose workers died."""
+    from dask.distributed import KilledWorker, as_completed
+
+    # A fresh client each time: one that has seen a KilledWorker may hang.
+    with connect() as client, client.as_current():
+        futures = client.map(Guarded(function), list(jobs.values()), pure=False)
+        numbers = dict(zip(futures, jobs, strict=True))
+        for future in as_completed(futures, timeout=STALL_SECONDS * len(jobs)):
+            try:
+                yield numbers[future], future.result()
+            except KilledWorker as error:
+                yield numbers[future], _killed(error)
+            future.release()
+
+
+def quieten() -> None:
+    """Give this process Dask's settings, and keep the scheduler's lines to itself."""
+    import dask
+
+    dask.config.set(DASK_SETTINGS)
+    # Prefect's logging setup would let every line of the scheduler through.
+    logging.getLogger("distributed").setLevel(logging.ERROR)
 
 
 def dask_setup(worker: object) -> None:
@@ -160,14 +245,10 @@ def is_news(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("Failed to communicate with scheduler during heartbeat")
 
 
-def _result(future: Any) -> Any:
-    from dask.distributed import KilledWorker
-
-    try:
-        return future.result()
-    except KilledWorker as error:
-        return Trouble(
-            "failed",
-            f"its worker died {DASK_SETTINGS['distributed.scheduler.allowed-failures'] + 1} times ({error}): most "
-            "often memory; raise cluster.memory_limit or lower atlas.max_points",
-        )
+def _killed(error: Exception) -> Killed:
+    n_deaths = DASK_SETTINGS["distributed.scheduler.allowed-failures"] + 1
+    return Killed(
+        "failed",
+        f"its worker died {n_deaths} times, and as often with nothing beside it ({error}): most often memory; "
+        "raise cluster.memory_limit or lower atlas.max_points",
+    )

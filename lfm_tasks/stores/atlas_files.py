@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import shutil
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -17,8 +18,10 @@ import xarray as xr
 from lfm_tasks.stores.atlas_schema import AtlasError, check_version, filled
 from lfm_tasks.stores.digests import file_digest
 from lfm_tasks.stores.durable import swap_folders, sync_tree, write_durably
+from lfm_tasks.stores.sealed import seal_of
 
-MANIFEST_VERSION = 1
+# 2: the manifest has a checksum of its own.
+MANIFEST_VERSION = 2
 _NUMBERS = {
     name: pa.float64()
     for name in (
@@ -46,29 +49,73 @@ def published_key(folder: Path) -> str | None:
 def checked_key(folder: Path) -> str:
     """Return the key of the atlas in ``folder``; `AtlasError` naming the first file that is not as published."""
     again = "run lfm-atlas run to publish it again"
-    try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-        key, files = str(manifest["key"]), {name: entry["sha256"] for name, entry in manifest["files"].items()}
-        present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-        for name in sorted(present ^ {*files, "manifest.json"}):
-            state = "not part of it" if name in present else "missing"
-            raise AtlasError(f"{folder}: found the atlas damaged, {name} is {state}: {again}")
-        for name, expected in files.items():
-            if file_digest(folder / name) != expected:
-                raise AtlasError(f"{folder}: found the atlas damaged, {name} is not as published: {again}")
-    except FileNotFoundError as error:
-        message = f"found no atlas in {folder} (it has no manifest.json), needs the folder that lfm-atlas run published"
-        raise AtlasError(f"{message}: give its path, or run lfm-atlas run") from error
-    except (OSError, KeyError, TypeError, AttributeError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise AtlasError(f"{folder}: found the atlas damaged, manifest.json cannot be read: {again}") from error
+    key, files = _manifest(folder, again)
+    for found in _damages(folder, files):
+        raise AtlasError(f"{folder}: found the atlas damaged, {found}: {again}")
     return key
 
 
+def atlas_damages(folder: Path) -> list[str]:
+    """Return what is not as it was published: a file and what is wrong with it, each."""
+    try:
+        _, files = _manifest(folder, "run lfm-atlas run to publish it again")
+    except AtlasError as error:
+        return [str(error)]
+    return list(_damages(folder, files))
+
+
+def _manifest(folder: Path, again: str) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
+    """Return the key of an atlas, and its files by name."""
+    try:
+        content = (folder / "manifest.json").read_bytes()
+        manifest = json.loads(content)
+        key, files, version = str(manifest["key"]), manifest["files"], manifest["version"]
+        expected = {(entry["sha256"], entry["bytes"]) for entry in files.values()}
+    except (FileNotFoundError, NotADirectoryError) as error:
+        message = f"found no atlas in {folder} (it has no manifest.json), needs the folder that lfm-atlas run published"
+        raise AtlasError(f"{message}: give its path, or run lfm-atlas run") from error
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise AtlasError(f"{folder}: found the atlas damaged, manifest.json cannot be read: {again}") from error
+    # Version 1 had no checksum.
+    is_sound = set(manifest) == {"version", "key", "files"} if version == 1 else _manifest_bytes(key, files) == content
+    if not is_sound or None in expected:
+        raise AtlasError(f"{folder}: found the atlas damaged, manifest.json is not as published: {again}")
+    return key, files
+
+
+def _damages(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the files of an atlas that are not as published."""
+    present = {
+        Path(current, name).relative_to(folder).as_posix() for current, _, names in os.walk(folder) for name in names
+    }
+    for name in sorted(present ^ {*files, "manifest.json"}):
+        yield f"{name} is {'not part of it' if name in present else 'missing'}"
+    for name in sorted(present & files.keys()):
+        path = folder / name
+        try:
+            is_sound = not path.is_symlink() and path.stat().st_size == files[name]["bytes"]
+            is_sound = is_sound and file_digest(path) == files[name]["sha256"]
+        except OSError as error:
+            yield f"{name} cannot be read ({error.strerror})"
+            continue
+        if not is_sound:
+            yield f"{name} is not as published"
+
+
+def _manifest_bytes(key: str, files: Mapping[str, Any]) -> bytes:
+    body = {"version": MANIFEST_VERSION, "key": key, "files": files}
+    return json.dumps(body | {"sha256": seal_of(body)}, indent=1, sort_keys=True).encode()
+
+
 @contextmanager
-def publish(folder: Path, key: str) -> Iterator[Path]:
-    """Give an empty folder to write the atlas into; put it at ``folder`` in one step when the block ends well."""
+def publish(folder: Path, key: str, *, is_ours: bool = False) -> Iterator[Path]:
+    """Give an empty folder to write the atlas into; put it at ``folder`` in one step when the block ends well.
+
+    ``is_ours``: whoever knows that an atlas was published there replaces what is left of it, whatever that is.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    if folder.exists() and any(folder.iterdir()) and not (folder / "manifest.json").is_file():
+    is_free = not folder.exists() or (folder.is_dir() and (is_ours or not any(folder.iterdir())))
+    if not is_free and not (folder / "manifest.json").is_file():
         raise FileExistsError(
             f"{folder} exists and is no atlas (it has no manifest.json): choose another atlas.path, or move it away"
         )
@@ -81,8 +128,7 @@ def publish(folder: Path, key: str) -> Iterator[Path]:
         entries = {
             name: {"sha256": file_digest(staged / name), "bytes": (staged / name).stat().st_size} for name in names
         }
-        manifest = {"version": MANIFEST_VERSION, "key": key, "files": entries}
-        write_durably(staged / "manifest.json", json.dumps(manifest, indent=1, sort_keys=True).encode())
+        write_durably(staged / "manifest.json", _manifest_bytes(key, entries))
         sync_tree(staged)
         former = swap_folders(staged, folder)
         if former is not None:

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 
@@ -31,7 +32,8 @@ def locked(folder: Path, purpose: str) -> Iterator[None]:
                 "runs with another atlas.store do not get in each other's way"
             ) from None
         os.ftruncate(descriptor, 0)
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "purpose": purpose}
+        started = datetime.now(UTC).isoformat(" ", "seconds")
+        holder = {"pid": os.getpid(), "host": socket.gethostname(), "purpose": purpose, "started": started}
         os.pwrite(descriptor, json.dumps(holder).encode(), 0)
         yield
     finally:
@@ -56,6 +58,6 @@ def held(path: Path) -> Iterator[bool]:
 def _holder(path: Path) -> str:
     try:
         holder = json.loads(path.read_text())
-        return f"'{holder['purpose']}' (process {holder['pid']} on {holder['host']})"
+        return f"'{holder['purpose']}' (process {holder['pid']} on {holder['host']}, started {holder['started']})"
     except (ValueError, KeyError, TypeError):
         return "another run"

@@ -1,6 +1,5 @@
 """Names of fitted maps: small files ``maps/<NAME>.json`` in the store that say which unit a name means."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -9,8 +8,9 @@ from lfm_tasks.catalog.names import check_name, colliding
 from lfm_tasks.catalog.problems import did_you_mean
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.stores.durable import write_durably
+from lfm_tasks.stores.sealed import seal, unseal
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ def check_map_name(root: Path, named: NamedMap) -> None:
 def write_named_map(root: Path, named: NamedMap) -> None:
     """Write the name; a map of the same spaces that had it before gives way. Raises as `check_map_name`."""
     check_map_name(root, named)
-    content = json.dumps({"version": _VERSION, **asdict(named)}, indent=1, sort_keys=True, ensure_ascii=False)
-    write_durably(_path(root, named.name), f"{content}\n".encode())
+    write_durably(_path(root, named.name), seal({"version": _VERSION, **asdict(named)}))
 
 
 def read_named_map(root: Path, name: str) -> NamedMap:
@@ -58,7 +57,7 @@ def read_named_map(root: Path, name: str) -> NamedMap:
         raise ReasonError("missing_source", f"found no map {name[:100]!r} in the store{hint}")
     path = _path(root, name)
     try:
-        content = json.loads(path.read_bytes())
+        content = unseal(path.read_bytes())
         if content.pop("version") != _VERSION or content["name"] != name:
             raise ValueError("of another version, or another map's")
         named = NamedMap(**content)

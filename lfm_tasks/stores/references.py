@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lfm_tasks.stores.durable import write_durably
+from lfm_tasks.stores.sealed import seal, unseal
 
 Unit = tuple[str, str]
 
@@ -38,28 +39,39 @@ def note_units(root: Path, key: str, units: Mapping[str, Iterable[str]], others:
 
 def note_folder(root: Path, key: str, folder: Path) -> None:
     """Note that the atlas of this key lies in another folder, too; nothing where its units were never noted."""
-    path = _path(root, key)
-    if not path.is_file():
+    known = read_note(root, key)
+    if known is None:
         return
-    content = json.loads(path.read_bytes())
-    content["folders"] = sorted({_relative(root, folder), *content["folders"]})
-    _write(root, key, content)
+    units: dict[str, list[str]] = {}
+    for kind, unit in known.units:
+        units.setdefault(kind, []).append(unit)
+    note_units(root, key, units, known.others, folder)
 
 
 def read_note(root: Path, key: str) -> Note | None:
-    """Return what was noted of an atlas; None: nothing."""
+    """Return what was noted of an atlas; None: nothing, or its note is damaged."""
     path = _path(root, key)
-    if not path.is_file():
+    try:
+        content = unseal(path.read_bytes())
+    except (OSError, ValueError):
         return None
-    content = json.loads(path.read_bytes())
     units = frozenset((kind, unit) for kind, keys in content["units"].items() for unit in keys)
     return Note(key, units, frozenset(content["others"]), tuple(content["folders"]))
 
 
 def read_notes(root: Path) -> list[Note]:
     """Return all notes of a store."""
-    keys = sorted(path.stem for path in (root / "references").glob("*.json"))
-    return [note for key in keys if (note := read_note(root, key)) is not None]
+    return [note for key in _keys(root) if (note := read_note(root, key)) is not None]
+
+
+def damaged_notes(root: Path) -> list[str]:
+    """Return the names of notes that are not as they were written: of which atlas's units nobody knows."""
+    return [f"references/{key}.json" for key in _keys(root) if read_note(root, key) is None]
+
+
+def holds_atlas(root: Path, folder: Path) -> bool:
+    """Return whether an atlas was published in ``folder``, as far as the store knows; damaged or not."""
+    return any(_relative(root, folder) in note.folders for note in read_notes(root))
 
 
 def is_live(root: Path, note: Note) -> bool:
@@ -80,8 +92,12 @@ def manifest_key(folder: Path) -> str | None:
         return None
 
 
+def _keys(root: Path) -> list[str]:
+    return sorted(path.stem for path in (root / "references").glob("*.json"))
+
+
 def _write(root: Path, key: str, content: Mapping[str, object]) -> None:
-    text = json.dumps(content, sort_keys=True, indent=1).encode()
+    text = seal(content)
     path = _path(root, key)
     if not path.is_file() or path.read_bytes() != text:
         write_durably(path, text)

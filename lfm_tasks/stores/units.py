@@ -6,6 +6,7 @@ that a unit is done. Every read checks the files against the manifest, and the m
 takes a missing chunk for fill values and a flipped bit for data.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -22,6 +23,7 @@ from lfm_tasks.stores.arrays import ArrayReader, ArrayWriter
 from lfm_tasks.stores.digests import file_digest
 from lfm_tasks.stores.durable import sync_folder, sync_tree, write_durably
 from lfm_tasks.stores.locks import held
+from lfm_tasks.stores.sealed import seal, unseal
 
 
 class CorruptUnitError(RuntimeError):
@@ -72,19 +74,18 @@ class UnitStore:
 
     def has(self, kind: str, key: str) -> bool:
         """Whether the unit is committed (its receipt and folder exist; content is checked when it is read)."""
-        return self._receipt_path(kind, key).is_file() and self._unit_path(kind, key).is_dir()
+        return self.receipt_path(kind, key).is_file() and self.unit_path(kind, key).is_dir()
 
     def receipt(self, kind: str, key: str) -> Receipt:
         """Return the receipt of a committed unit; raise `CorruptUnitError` if it was tampered with."""
-        path = self._receipt_path(kind, key)
         try:
-            sealed = json.loads(path.read_bytes())
-            body = sealed["body"]
-            sound = sealed["sha256"] == _seal(body) and body["kind"] == kind and body["key"] == key
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise CorruptUnitError(f"receipt {kind}/{key} cannot be read: {error}") from error
-        if not sound:
-            raise CorruptUnitError(f"receipt {kind}/{key} is damaged: its checksum does not fit")
+            body = unseal(self.receipt_path(kind, key).read_bytes())
+        except OSError as error:
+            raise CorruptUnitError(f"receipt {kind}/{key} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise CorruptUnitError(f"receipt {kind}/{key} is damaged: {error}") from error
+        if (body.get("kind"), body.get("key")) != (kind, key):
+            raise CorruptUnitError(f"receipt {kind}/{key} is damaged: it is that of another unit")
         return Receipt(kind, key, body["manifest"], body["facts"])
 
     def find(self, kind: str, key: str) -> Receipt | None:
@@ -154,17 +155,14 @@ class UnitStore:
         except CorruptUnitError as error:
             self.quarantine(kind, key)
             raise CorruptUnitError(f"{error}; it was put into quarantine: run again to make it anew") from error
-        yield ArrayReader(self._unit_path(kind, key), kind)
+        yield ArrayReader(self.unit_path(kind, key), kind)
 
     def check(self, kind: str, key: str) -> Receipt:
         """Return the receipt if every file is as committed, else raise `CorruptUnitError` naming the file."""
         receipt = self.receipt(kind, key)
-        unit = self._unit_path(kind, key)
-        manifest_path = unit / "manifest.json"
-        try:
-            content = manifest_path.read_bytes()
-        except OSError as error:
-            raise CorruptUnitError(f"unit {kind}/{key}: manifest.json cannot be read: {error}") from error
+        unit = self.unit_path(kind, key)
+        with _as_damage(f"unit {kind}/{key}: manifest.json"):
+            content = (unit / "manifest.json").read_bytes()
         if hashlib.sha256(content).hexdigest() != receipt.manifest:
             raise CorruptUnitError(f"unit {kind}/{key}: manifest.json is not the one committed")
         expected: dict[str, dict[str, Any]] = json.loads(content)["files"]
@@ -173,7 +171,10 @@ class UnitStore:
             raise CorruptUnitError(f"unit {kind}/{key}: {name} is {'not expected' if name in found else 'missing'}")
         for name, entry in expected.items():
             path = unit / name
-            if path.is_symlink() or path.stat().st_size != entry["bytes"] or file_digest(path) != entry["sha256"]:
+            with _as_damage(f"unit {kind}/{key}: {name}"):
+                is_sound = not path.is_symlink() and path.stat().st_size == entry["bytes"]
+                is_sound = is_sound and file_digest(path) == entry["sha256"]
+            if not is_sound:
                 raise CorruptUnitError(f"unit {kind}/{key}: {name} is damaged")
         return receipt
 
@@ -181,21 +182,22 @@ class UnitStore:
         """Put a unit aside (never deleted): the next run makes it again."""
         aside = self.root / "quarantine" / f"{kind}-{key}-{uuid4().hex}"
         aside.mkdir(parents=True)
-        for source, name in ((self._receipt_path(kind, key), "receipt.json"), (self._unit_path(kind, key), "unit")):
+        for source, name in ((self.receipt_path(kind, key), "receipt.json"), (self.unit_path(kind, key), "unit")):
             # Two readers may find the same damage.
             with suppress(FileNotFoundError):
                 source.rename(aside / name)
 
     def sweep(self) -> None:
-        """Remove what killed runs left in staging. Only for the run that holds the lock, before its workers start."""
+        """Remove what killed runs left half-written. Only for the run that holds the lock, before its workers start."""
         shutil.rmtree(self.root / "staging", ignore_errors=True)
-        for partial in self.root.glob("receipts/*/.*.partial"):
-            partial.unlink(missing_ok=True)
+        for depth in ("", "*/", "receipts/*/"):
+            for partial in self.root.glob(f"{depth}.*.partial"):
+                partial.unlink(missing_ok=True)
 
     def _publish(self, kind: str, key: str, staged: Path, facts: Mapping[str, Any]) -> None:
         write_durably(staged / "manifest.json", _manifest(staged))
         sync_tree(staged)
-        unit = self._unit_path(kind, key)
+        unit = self.unit_path(kind, key)
         unit.parent.mkdir(parents=True, exist_ok=True)
         manifest = file_digest(staged / "manifest.json")
         while not self.has(kind, key):
@@ -205,7 +207,7 @@ class UnitStore:
                 # A folder without a receipt is what a killed run left between the two steps: it makes room.
                 if not unit.is_dir():
                     raise
-                if not self._receipt_path(kind, key).is_file():
+                if not self.receipt_path(kind, key).is_file():
                     aside = self.root / "staging" / f"stale-{uuid4().hex}"
                     aside.parent.mkdir(parents=True, exist_ok=True)
                     stale = unit.rename(aside)
@@ -213,18 +215,27 @@ class UnitStore:
                 continue
             sync_folder(unit.parent)
             body = {"kind": kind, "key": key, "manifest": manifest, "facts": dict(facts)}
-            sealed = {"body": body, "sha256": _seal(body)}
-            write_durably(self._receipt_path(kind, key), json.dumps(sealed, sort_keys=True, indent=1).encode())
+            write_durably(self.receipt_path(kind, key), seal(body))
 
-    def _unit_path(self, kind: str, key: str) -> Path:
+    def unit_path(self, kind: str, key: str) -> Path:
+        """Return the folder of a unit."""
         return self.root / "units" / kind / key
 
-    def _receipt_path(self, kind: str, key: str) -> Path:
+    def receipt_path(self, kind: str, key: str) -> Path:
+        """Return the file of a receipt."""
         return self.root / "receipts" / kind / f"{key}.json"
 
 
-def _seal(body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
+@contextmanager
+def _as_damage(what: str) -> Iterator[None]:
+    """Take a file that is not there, not a file, or cannot be read from its disk for what it is: damage."""
+    try:
+        yield
+    except OSError as error:
+        # Too many open files or no memory say nothing about the file.
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR):
+            raise
+        raise CorruptUnitError(f"{what} cannot be read: {error.strerror}") from error
 
 
 def _manifest(folder: Path) -> bytes:

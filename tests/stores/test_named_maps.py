@@ -7,6 +7,7 @@ import pytest
 
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.stores.named_maps import NamedMap, named_maps, read_named_map, write_named_map
+from lfm_tasks.stores.sealed import seal
 
 MINE = NamedMap("mine", "probe", "a/one", "b/two", "anchors", 10, "0" * 64)
 
@@ -46,7 +47,10 @@ def test_unknown_name__offers_the_nearest(tmp_path: Path) -> None:
         read_named_map(tmp_path, "../maps/mine")
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"version": 2}', b'{"version": 1, "name": "mine", "key": 3}'])
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"[]", b"{}", b'{"body": {}}', seal({"version": 1}), seal({"version": 2, "name": "mine", "key": 3})],
+)
 def test_damaged_name__says_what_to_do(tmp_path: Path, content: bytes) -> None:
     write_named_map(tmp_path, MINE)
     (tmp_path / "maps" / "mine.json").write_bytes(content)

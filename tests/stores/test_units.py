@@ -99,13 +99,15 @@ def test_folder_without_receipt__is_not_a_unit_and_makes_room(store: UnitStore) 
 def test_sweep__removes_what_killed_runs_left(store: UnitStore) -> None:
     commit(store)
     (store.root / "staging" / "activations-x").mkdir(parents=True)
-    partial = store.root / "receipts" / "activations" / ".some.json.0.partial"
-    partial.write_text("{")
+    (store.root / "runs").mkdir()
+    partials = [store.root / place / ".some.json.0.partial" for place in ("", "runs", "receipts/activations")]
+    for partial in partials:
+        partial.write_text("{")
 
     store.sweep()
 
     assert not (store.root / "staging").exists()
-    assert not partial.exists()
+    assert not any(partial.exists() for partial in partials)
     store.check("activations", KEY)
 
 

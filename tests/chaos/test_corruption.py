@@ -1,0 +1,221 @@
+"""A thousand random damages of the store and of the published atlas: each is found and named, none is read as data."""
+
+import json
+import random
+import shutil
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lfm_tasks import AtlasError, open_atlas
+from lfm_tasks.catalog import read_catalog
+from lfm_tasks.stages.verify import verify
+from lfm_tasks.stores.units import CorruptUnitError, UnitStore
+
+pytestmark = pytest.mark.chaos
+N_DAMAGES = 1000
+# Every so many damages a run has to make the zoo whole again.
+RUN_EVERY = 25
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+
+
+def flip_bit(chance: random.Random, path: Path, others: list[Path]) -> None:
+    content = bytearray(path.read_bytes())
+    content[chance.randrange(len(content))] ^= 1 << chance.randrange(8)
+    path.write_bytes(content)
+
+
+def truncate(chance: random.Random, path: Path, others: list[Path]) -> None:
+    path.write_bytes(path.read_bytes()[: chance.randrange(1, path.stat().st_size)] if path.stat().st_size > 1 else b"")
+
+
+def empty(chance: random.Random, path: Path, others: list[Path]) -> None:
+    path.write_bytes(b"")
+
+
+def delete(chance: random.Random, path: Path, others: list[Path]) -> None:
+    path.unlink()
+
+
+def zero_block(chance: random.Random, path: Path, others: list[Path]) -> None:
+    content = bytearray(path.read_bytes())
+    start = content.index(next(byte for byte in content if byte))
+    content[start : start + 512] = bytes(len(content[start : start + 512]))
+    path.write_bytes(content)
+
+
+def append(chance: random.Random, path: Path, others: list[Path]) -> None:
+    path.write_bytes(path.read_bytes() + chance.randbytes(chance.randrange(1, 64)))
+
+
+def swap(chance: random.Random, path: Path, others: list[Path]) -> None:
+    other = chance.choice([one for one in others if one.read_bytes() != path.read_bytes()])
+    mine, theirs = path.read_bytes(), other.read_bytes()
+    path.write_bytes(theirs)
+    other.write_bytes(mine)
+
+
+def stale(chance: random.Random, path: Path, others: list[Path]) -> None:
+    """Put a file of the same name but another unit or version in its place, as a bad restore does."""
+    twins = [one for one in others if one.name == path.name and one.read_bytes() != path.read_bytes()]
+    path.write_bytes(chance.choice(twins).read_bytes() if twins else path.read_bytes()[::-1] + b"0")
+
+
+def add_file(chance: random.Random, path: Path, others: list[Path]) -> None:
+    path.with_name(f"{path.name}.bak").write_bytes(path.read_bytes())
+
+
+def rename_file(chance: random.Random, path: Path, others: list[Path]) -> None:
+    path.rename(path.with_name(f"{path.name}0"))
+
+
+def make_folder(chance: random.Random, path: Path, others: list[Path]) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def link(chance: random.Random, path: Path, others: list[Path]) -> None:
+    elsewhere = next(above for above in path.parents if (above / "data_catalog.yaml").exists()) / "linked"
+    shutil.copyfile(path, elsewhere)
+    path.unlink()
+    path.symlink_to(elsewhere)
+
+
+def edit_number(chance: random.Random, path: Path, others: list[Path]) -> None:
+    """Change one digit, as a person with an editor does."""
+    content = bytearray(path.read_bytes())
+    digits = [place for place, byte in enumerate(content) if chr(byte).isdigit()] or [0]
+    place = chance.choice(digits)
+    content[place] = content[place] + 1 if content[place] != ord("9") else ord("1")
+    path.write_bytes(content)
+
+
+OF_FILES = (
+    flip_bit, truncate, empty, delete, zero_block, append, swap, stale, add_file, rename_file, make_folder, link,
+    edit_number,
+)  # fmt: skip
+
+
+def lose_unit(chance: random.Random, unit: Path, others: list[Path]) -> None:
+    shutil.rmtree(unit)
+
+
+def rename_unit(chance: random.Random, unit: Path, others: list[Path]) -> None:
+    unit.rename(unit.with_name(unit.name[::-1]))
+
+
+def other_unit(chance: random.Random, unit: Path, others: list[Path]) -> None:
+    other = chance.choice([one for one in others if one != unit and one.parent == unit.parent] or [unit.parent])
+    shutil.rmtree(unit)
+    if other != unit.parent:
+        shutil.copytree(other, unit)
+
+
+OF_UNITS = (lose_unit, rename_unit, other_unit)
+
+
+@pytest.fixture(scope="module")
+def pristine(tmp_path_factory: pytest.TempPathFactory, tiny_zoo: Callable[..., Path], build: Any) -> Path:
+    folder = tiny_zoo(tmp_path_factory.mktemp("pristine"), 3)
+    build(folder)
+    assert not verify(read_catalog(folder / "data_catalog.yaml")).damages
+    return folder
+
+
+def restore(pristine: Path, folder: Path) -> None:
+    for name in (".lfm-atlas", "atlas"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        shutil.copytree(pristine / name, folder / name)
+
+
+def damage(chance: random.Random, folder: Path) -> tuple[str, str, set[str]]:
+    """Damage one thing; return what was done, where, and the names one of which has to be told."""
+    store, atlas = folder / ".lfm-atlas", folder / "atlas"
+    if chance.random() < 0.1:
+        units = sorted(store.glob("units/*/*"))
+        unit = chance.choice(units)
+        done = chance.choice(OF_UNITS)
+        done(chance, unit, units)
+        return done.__name__, "unit", {unit.name, unit.name[::-1]}
+    part = chance.choice([store / "units", store / "units", store / "receipts", store / "references", atlas])
+    path, done = chance.choice(files(part)), chance.choice(OF_FILES)
+    done(chance, path, files(store / "units") + files(store / "receipts") + files(atlas))
+    whose = path.relative_to(store / "units").parts[1] if part == store / "units" else path.stem
+    return done.__name__, part.name, {whose, path.name, path.relative_to(part).as_posix()}
+
+
+def test_thousand_damages__are_found_named_and_mended(
+    tmp_path: Path,
+    pristine: Path,
+    build: Any,
+    state: Callable[[Path], Any],
+    figure: Callable[[str], None],
+) -> None:
+    folder = tmp_path / "zoo"
+    shutil.copytree(pristine, folder)
+    catalog, expected = read_catalog(folder / "data_catalog.yaml"), state(pristine)
+    kinds: Counter[str] = Counter()
+    n_runs = 0
+    for seed in range(N_DAMAGES):
+        restore(pristine, folder)
+        chance = random.Random(seed)  # noqa: S311 - damages, no secrets
+        before = state(folder)
+        kind, part, names = damage(chance, folder)
+        assert state(folder) != before or kind in ("make_folder", "link"), (seed, kind, part)
+        kinds[f"{kind}"] += 1
+
+        told = [f"{one.place}: {one.found}" for one in verify(catalog).damages]
+
+        assert any(name in line for name in names for line in told), (seed, kind, part, names, told)
+        read_nothing_wrong(folder, pristine, (seed, kind, part))
+        if seed % RUN_EVERY == 0:
+            outcome = build(folder)
+            n_runs += 1
+            assert outcome.failures == (), (seed, kind, part)
+            assert state(folder) == expected, (seed, kind, part)
+            assert verify(catalog).damages == (), (seed, kind, part)
+            made = sum(n for stage, n in outcome.computed.items() if stage != "scores")
+            assert made <= 2 + (part == "unit"), (seed, kind, part, outcome.computed)
+    figure(f"damages: {N_DAMAGES} of {len(kinds)} kinds, all found and named; {n_runs} runs made the store whole again")
+
+
+def read_nothing_wrong(folder: Path, pristine: Path, place: Any) -> None:
+    """Whatever can be read is what was written; all else is refused."""
+    store, whole = UnitStore(folder / ".lfm-atlas"), UnitStore(pristine / ".lfm-atlas")
+    for receipt in whole.receipts("bases") + whole.receipts("scores"):
+        name = "eigenvectors" if receipt.kind == "bases" else "values"
+        with whole.open(receipt.kind, receipt.key) as unit:
+            expected = unit.read(name).tobytes()
+        try:
+            if store.has(receipt.kind, receipt.key):
+                store.check(receipt.kind, receipt.key)
+                with store.open(receipt.kind, receipt.key) as unit:
+                    assert unit.read(name).tobytes() == expected, place
+        except CorruptUnitError:
+            pass
+    try:
+        with open_atlas(folder / "atlas") as atlas, open_atlas(pristine / "atlas") as published:
+            assert atlas.scores.load().identical(published.scores.load()), place
+    except AtlasError:
+        pass
+
+
+def test_note_of_an_atlas_that_is_damaged__keeps_prune_from_removing_what_it_named(
+    tmp_path: Path, pristine: Path
+) -> None:
+    from lfm_tasks.reasons import ReasonError
+    from lfm_tasks.stages.prune import prune
+
+    folder = tmp_path / "zoo"
+    shutil.copytree(pristine, folder)
+    [note] = (folder / ".lfm-atlas" / "references").iterdir()
+    other = note.with_name(f"{'0' * 64}.json")
+    other.write_text(json.dumps({"body": {}}))
+    with pytest.raises(ReasonError, match="damaged, so nobody knows which units its atlas was made of"):
+        prune(read_catalog(folder / "data_catalog.yaml"), remove=True)
