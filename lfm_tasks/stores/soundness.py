@@ -63,7 +63,7 @@ def _damage(store: UnitStore, kind: str, key: str) -> Damage | None:
     place = f"units/{kind}/{key}"
     if not store.receipt_path(kind, key).is_file():
         return Damage(place, "it has no receipt: lost, or the run that made it was stopped")
-    if not store.unit_path(kind, key).is_dir():
+    if not _is_folder(store.unit_path(kind, key)):
         return Damage(place, "it is missing, and its receipt is there")
     try:
         store.check(kind, key)

@@ -8,10 +8,13 @@ import os
 import signal
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TextIO
 
 import pytest
+
+from flows.disk_errors import told as sentence
 
 # What changes the disk from Python. C++ (pyarrow, renameat2) writes between two of these.
 CHANGES = ("fsync", "rename", "replace", "mkdir", "unlink", "rmdir")
@@ -28,10 +31,13 @@ class Ended(NamedTuple):
 
 
 class Faults:
-    """Counts what changes the disk; at the ``last``-th it breaks: fails with EIO, or kills its own process."""
+    """Counts what changes the disk; at the ``last``-th it breaks.
 
-    def __init__(self, last: int, kills: bool) -> None:
-        self.last, self.kills, self.operations = last, kills, list[str]()
+    ``how``: ``fail`` with EIO, ``kill`` the process, or lose the ``rights`` to change any folder below ``folder``.
+    """
+
+    def __init__(self, last: int, how: str, folder: Path) -> None:
+        self.last, self.how, self.folder, self.operations = last, how, folder, list[str]()
 
     def install(self) -> None:
         for name in CHANGES:
@@ -49,8 +55,12 @@ class Faults:
     def step(self, name: str, before: Callable[[], object] = lambda: None) -> None:
         self.operations.append(name)
         if len(self.operations) == self.last:
+            if self.how == "rights":
+                for current, _, _ in os.walk(self.folder, topdown=False):
+                    os.chmod(current, 0o555)  # noqa: S103 - that is the fault
+                return
             before()
-            if self.kills:
+            if self.how == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
             raise OSError(errno.EIO, os.strerror(errno.EIO), name)
 
@@ -92,22 +102,23 @@ def in_child(build: Any, tiny_zoo: Any, tmp_path_factory: pytest.TempPathFactory
     # Children inherit what is imported and compiled.
     build(tiny_zoo(tmp_path_factory.mktemp("warm")))
 
-    def run(folder: Path, last: int = 0, *, kills: bool = False, prepare: Callable[[], object] = lambda: None) -> Ended:
-        log = folder / "ended.json"
-        log.unlink(missing_ok=True)
+    def run(folder: Path, last: int = 0, how: str = "fail", prepare: Callable[[], object] = lambda: None) -> Ended:
+        log = tmp_path_factory.mktemp("ended") / "log.json"
+        file = log.open("w")
         child = os.fork()
         if child == 0:
-            _child(folder, log, Faults(last, kills), build, prepare)
+            _child(folder, file, Faults(last, how, folder), build, prepare)
+        file.close()
         _, status = os.waitpid(child, 0)
-        told = json.loads(log.read_text()) if log.exists() else {"error": "", "computed": {}, "operations": []}
+        told = json.loads(log.read_text()) if log.stat().st_size else {"error": "", "computed": {}, "operations": []}
         return Ended(os.waitstatus_to_exitcode(status), **told)
 
     return run
 
 
-def _child(folder: Path, log: Path, faults: Faults, build: Any, prepare: Callable[[], object]) -> None:
+def _child(folder: Path, log: TextIO, faults: Faults, build: Any, prepare: Callable[[], object]) -> None:
     told: dict[str, Any] = {"error": "", "computed": {}}
-    code, write = 1, io.open
+    code = 1
     try:
         prepare()
         faults.install()
@@ -115,12 +126,11 @@ def _child(folder: Path, log: Path, faults: Faults, build: Any, prepare: Callabl
         told["computed"], code = outcome.computed, 4 if outcome.failures else 0
         told["error"] = "; ".join(failure.message for failure in outcome.failures)
     except BaseException as error:
-        told["error"] = f"{type(error).__name__}: {error}"
-        if not isinstance(error, OSError | RuntimeError):
-            told["error"] += traceback.format_exc()
+        told["error"] = sentence(error) if isinstance(error, OSError | RuntimeError) else traceback.format_exc()
     finally:
-        with write(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o666), "w") as file:
-            json.dump(told | {"operations": faults.operations}, file)
+        with suppress(OSError):  # the size of files may be limited
+            json.dump(told | {"operations": faults.operations}, log)
+            log.flush()
         os._exit(code)
 
 

@@ -44,7 +44,7 @@ def test_operation_that_fails_or_kills__loses_nothing(
     for point, number in enumerate(range(1, n_operations + 1, step)):
         folder = tiny_zoo(tmp_path / f"{number}")
         kills = point % 2 == 0
-        ended = in_child(folder, number, kills=kills)
+        ended = in_child(folder, number, "kill" if kills else "fail")
         place = f"{number} ({'kill' if kills else 'EIO'} at {first.operations[number - 1]}): {ended.error}"
         if kills:
             assert ended.code == -signal.SIGKILL, place

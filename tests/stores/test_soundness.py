@@ -1,0 +1,106 @@
+"""What is not as it was committed is told and put aside; what nobody touched is not read again."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lfm_tasks.stores import units
+from lfm_tasks.stores.sealed import seal, unseal
+from lfm_tasks.stores.soundness import damages, put_damage_aside
+from lfm_tasks.stores.units import UnitStore
+
+KEY, OTHER = "ab" * 32, "cd" * 32
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> UnitStore:
+    store = UnitStore(tmp_path / "store")
+    for seed, key in enumerate((KEY, OTHER)):
+        with store.commit("labels", key) as unit:
+            unit.arrays.write("classes", np.full(5, seed, dtype=np.int32))
+    assert not put_damage_aside(store)
+    return store
+
+
+def flip(path: Path) -> None:
+    content = path.read_bytes()
+    path.write_bytes(bytes([content[0] ^ 1]) + content[1:])
+
+
+def to_file(path: Path) -> None:
+    path.rename(path.with_name("aside"))
+    path.with_name("aside").rename(path.parents[3] / "aside")
+    path.write_bytes(b"")
+
+
+def to_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+UNIT, RECEIPT = f"units/labels/{KEY}", f"receipts/labels/{KEY}.json"
+CASES: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "chunk": (lambda root: flip(root / UNIT / "classes/c/0"), UNIT, "classes/c/0 is damaged"),
+    "chunk is a folder": (lambda root: to_folder(root / UNIT / "classes/c/0"), UNIT, "classes/c/0 is missing"),
+    "manifest is a folder": (lambda root: to_folder(root / UNIT / "manifest.json"), UNIT, "manifest.json cannot be"),
+    "receipt": (lambda root: flip(root / RECEIPT), UNIT, "receipt labels/abab.* is damaged: it is no sealed file"),
+    "receipt of another": (
+        lambda root: (root / RECEIPT).write_bytes((root / RECEIPT.replace(KEY, OTHER)).read_bytes()),
+        UNIT,
+        "it is that of another unit",
+    ),
+    "unit is lost": (lambda root: (root / UNIT).rename(root / "x"), UNIT, "it is missing, and its receipt is there"),
+    "unit is a file": (lambda root: to_file(root / UNIT), UNIT, "it is no folder of a unit"),
+    "receipt is a folder": (lambda root: to_folder(root / RECEIPT), RECEIPT, "it is no receipt"),
+    "stray file": (lambda root: (root / "units" / "notes.txt").write_text(""), "units/notes.txt", "no folder of units"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_damage__is_told_put_aside_and_gone(case: str, store: UnitStore) -> None:
+    damage, place, found = CASES[case]
+    damage(store.root)
+
+    told = [one for one in damages(store) if one.place == place]
+
+    assert re.search(found, " ".join(one.found for one in told))
+    assert place in [one.place for one in put_damage_aside(store)]
+    assert list((store.root / "quarantine").iterdir())
+    assert put_damage_aside(store) == ()
+    # What has its place taken is made again.
+    with store.commit("labels", KEY) as unit:
+        unit.arrays.write("classes", np.zeros(5, dtype=np.int32))
+    assert list(damages(store)) == []
+    store.check("labels", OTHER)
+
+
+def test_unit_without_a_receipt__is_told_and_stays_for_the_next_commit(store: UnitStore) -> None:
+    (store.root / RECEIPT).unlink()
+
+    assert [(one.place, one.found[:20]) for one in damages(store)] == [(UNIT, "it has no receipt: l")]
+    assert put_damage_aside(store) == ()
+
+
+def test_unit_that_nobody_touched__is_not_read_again(store: UnitStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    monkeypatch.setattr(units, "file_digest", lambda path: read.append(path) or "")
+
+    assert put_damage_aside(store) == ()
+    assert read == []
+    (store.root / "checked.json").write_text("[")
+    assert len(put_damage_aside(store)) == 2
+    assert read
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"body": {}}', b'{"body": {}, "sha256": ""}', b"\xff"])
+def test_sealed_file__is_read_only_as_it_was_written(content: bytes) -> None:
+    assert unseal(seal({"a": [1, 0.1]})) == {"a": [1, 0.1]}
+    with pytest.raises(ValueError, match=r"it is no sealed file|its checksum does not fit"):
+        unseal(content)
+    with pytest.raises(ValueError, match="its checksum does not fit"):
+        unseal(seal({"a": 1}).replace(b"1", b"2", 1))
+    with pytest.raises(ValueError, match="its checksum does not fit"):
+        unseal(seal({"a": 1}) + b"\n")
