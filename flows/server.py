@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -14,7 +15,10 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-START_SECONDS = 120.0
+from flows.console import CRASH, complain
+
+START_SECONDS = 90.0
+_WAYS_ON = "run again, what was finished is kept; --no-prefect needs no server"
 _PR_SET_PDEATHSIG = 1
 
 QUIET = {
@@ -38,7 +42,8 @@ def prefect_server(home: Path, *, with_schedules: bool = False) -> Iterator[str]
 
     ``with_schedules``: the whole server, with its scheduler and automations; without, the lean form of it.
 
-    Ours keeps its records in ``home``, listens on 127.0.0.1 only, and dies with this process, however that dies.
+    Ours keeps its records in ``home``, listens on 127.0.0.1 only, and dies with this process, however that dies. This
+    process dies with it, too: Prefect would try to reach it for minutes at every step.
     To be entered before ``prefect`` is imported.
     """
     for name, value in QUIET.items():
@@ -53,9 +58,12 @@ def prefect_server(home: Path, *, with_schedules: bool = False) -> Iterator[str]
         port = probe.getsockname()[1]
     process = _start(home, port, with_schedules)
     os.environ["PREFECT_API_URL"] = address = f"http://127.0.0.1:{port}/api"
+    ended = threading.Event()
+    threading.Thread(target=_leave_without, args=(process, ended, home), daemon=True).start()
     try:
         yield address
     finally:
+        ended.set()
         del os.environ["PREFECT_API_URL"]
         _stop(process)
 
@@ -69,7 +77,8 @@ def wait_until_ready(address: str) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    raise TimeoutError(f"the Prefect server at {address} did not answer within {START_SECONDS:.0f} s")
+    found = f"found no answer from the Prefect server at {address} within {START_SECONDS:.0f} s"
+    raise RuntimeError(f"{found}, needs one: {_WAYS_ON}")
 
 
 def _start(home: Path, port: int, with_schedules: bool) -> subprocess.Popen[bytes]:
@@ -94,6 +103,16 @@ def _die_with_parent(parent: int) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != parent:  # it was killed before the line above
             os._exit(1)
+
+
+def _leave_without(process: "subprocess.Popen[bytes]", ended: threading.Event, home: Path) -> None:
+    """Wait for the server's end; where it was not wanted, say so and end this process: the next run goes on."""
+    code = process.wait()
+    if not ended.is_set():
+        found = f"found the Prefect server of this run ended (exit {code}), needs it"
+        complain(f"{found}: see {home / 'server.log'}; {_WAYS_ON}")
+        sys.stderr.flush()
+        os._exit(CRASH)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -61,7 +61,7 @@ def _of_atlas(folder: Path) -> tuple[Damage, ...]:
 def _of_names(root: Path) -> list[Damage]:
     found = [Damage(note, "it is no note of an atlas, or not as it was written") for note in damaged_notes(root)]
     for part in ("references", "maps"):
-        strays = sorted(path.name for path in (root / part).glob("*") if path.suffix != ".json")
+        strays = sorted(path.name for path in (root / part).glob("*") if path.suffix != ".json" or path.is_symlink())
         found += [Damage(f"{part}/{name}", "it is nothing that lfm-atlas writes there") for name in strays]
     for name in map_names(root):
         try:

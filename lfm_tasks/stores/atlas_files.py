@@ -78,7 +78,7 @@ def _manifest(folder: Path, again: str) -> tuple[str, Mapping[str, Mapping[str, 
         raise AtlasError(f"{folder}: found the atlas damaged, manifest.json cannot be read: {again}") from error
     # Version 1 had no checksum.
     is_sound = set(manifest) == {"version", "key", "files"} if version == 1 else _manifest_bytes(key, files) == content
-    if not is_sound or None in expected:
+    if not is_sound or None in expected or (folder / "manifest.json").is_symlink():
         raise AtlasError(f"{folder}: found the atlas damaged, manifest.json is not as published: {again}")
     return key, files
 

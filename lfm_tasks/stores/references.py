@@ -99,7 +99,7 @@ def _keys(root: Path) -> list[str]:
 def _write(root: Path, key: str, content: Mapping[str, object]) -> None:
     text = seal(content)
     path = _path(root, key)
-    if not path.is_file() or path.read_bytes() != text:
+    if path.is_symlink() or not path.is_file() or path.read_bytes() != text:
         write_durably(path, text)
 
 

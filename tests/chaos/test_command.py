@@ -5,7 +5,7 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +83,21 @@ KILLS: dict[str, Callable[[subprocess.Popen[str]], None]] = {
 }
 
 
+@pytest.fixture
+def begin() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+    """Start a run; whatever a test comes to, none stays."""
+    runs: list[subprocess.Popen[str]] = []
+
+    def start_run(folder: Path) -> subprocess.Popen[str]:
+        runs.append(start(folder))
+        return runs[-1]
+
+    yield start_run
+    for run in runs:
+        run.kill()
+        run.communicate()
+
+
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory: pytest.TempPathFactory, tiny_zoo: Callable[..., Path], build: Any) -> dict[str, bytes]:
     folder = tiny_zoo(tmp_path_factory.mktemp("expected"), 3)
@@ -93,6 +108,7 @@ def expected(tmp_path_factory: pytest.TempPathFactory, tiny_zoo: Callable[..., P
 @pytest.mark.parametrize("kill", KILLS)
 def test_kill__ends_soon_leaves_nobody_and_the_next_run_ends_in_the_same_atlas(
     kill: str,
+    begin: Callable[[Path], subprocess.Popen[str]],
     tmp_path: Path,
     tiny_zoo: Callable[..., Path],
     build: Any,
@@ -101,7 +117,7 @@ def test_kill__ends_soon_leaves_nobody_and_the_next_run_ends_in_the_same_atlas(
     figure: Callable[[str], None],
 ) -> None:
     folder = tiny_zoo(tmp_path / "zoo", 3)
-    run = start(folder)
+    run = begin(folder)
     KILLS[kill](run)
     killed = time.monotonic()
     _, err = run.communicate(timeout=MOST_SECONDS)
@@ -121,6 +137,7 @@ def test_kill__ends_soon_leaves_nobody_and_the_next_run_ends_in_the_same_atlas(
 def test_signal_at_a_random_moment__ends_within_ten_seconds(
     seed: int,
     number: signal.Signals,
+    begin: Callable[[Path], subprocess.Popen[str]],
     tmp_path: Path,
     tiny_zoo: Callable[..., Path],
     build: Any,
@@ -129,7 +146,7 @@ def test_signal_at_a_random_moment__ends_within_ten_seconds(
     figure: Callable[[str], None],
 ) -> None:
     folder = tiny_zoo(tmp_path / "zoo", 3)
-    run = start(folder)
+    run = begin(folder)
     chance = random.Random(100 * number + seed)  # noqa: S311 - a moment, no secret
     moments = ["activations: 0/", "bases: 0/", "scores: 0/", "atlas: 0/"]
     if seed:
@@ -151,14 +168,17 @@ def test_signal_at_a_random_moment__ends_within_ten_seconds(
 
 
 def test_second_run__is_refused_within_five_seconds_with_the_first_by_name(
-    tmp_path: Path, tiny_zoo: Callable[..., Path], figure: Callable[[str], None]
+    begin: Callable[[Path], subprocess.Popen[str]],
+    tmp_path: Path,
+    tiny_zoo: Callable[..., Path],
+    figure: Callable[[str], None],
 ) -> None:
     folder = tiny_zoo(tmp_path / "zoo", 3)
-    first = start(folder)
+    first = begin(folder)
     after_line(first, "activations: 0/")
     first.send_signal(signal.SIGSTOP)  # it holds the store, however long the second takes
     began = time.monotonic()
-    second = start(folder)
+    second = begin(folder)
     _, err = second.communicate(timeout=MOST_SECONDS)
     refused = time.monotonic() - began
     first.send_signal(signal.SIGKILL)
