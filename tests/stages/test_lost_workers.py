@@ -6,7 +6,8 @@ from typing import Any
 import dask.distributed
 import pytest
 
-from lfm_tasks.stages.workers import N_STARTS, LocalDask, _replace_lost
+from lfm_tasks.stages import workers
+from lfm_tasks.stages.workers import N_STARTS, Killed, LocalDask, Trouble, _replace_lost
 
 
 class Cluster:
@@ -52,22 +53,43 @@ def test_start_of_workers__is_tried_again_and_then_says_what_to_do(monkeypatch: 
 
 
 def test_cluster_that_does_not_close__costs_nothing() -> None:
-    workers = LocalDask(1)
-    workers._cluster = Cluster()
+    local = LocalDask(1)
+    local._cluster = Cluster()
 
-    workers.close()
+    local.close()
 
-    assert workers._cluster is None
+    assert local._cluster is None
+
+
+@pytest.mark.parametrize(("deadly", "blamed"), [({3}, [3]), (set(), [])])
+def test_neighbour_of_a_deadly_job__is_not_blamed(
+    deadly: set[int], blamed: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[list[int]] = []
+
+    def finished(_: object, function: Any, jobs: dict[int, int]) -> Any:
+        """Jobs 2 and 3 die with company; alone, only the deadly ones do."""
+        tried.append(list(jobs))
+        for number, job in jobs.items():
+            dies = number in (2, 3) if len(jobs) > 1 else number in deadly
+            yield number, Killed("failed", "died") if dies else function(job)
+
+    monkeypatch.setattr(workers, "_finished", finished)
+
+    results = dict(LocalDask(2).run(str, range(5)))
+
+    assert tried == [[0, 1, 2, 3, 4], [2], [3]]
+    assert [number for number, result in results.items() if isinstance(result, Trouble)] == blamed
+    assert len(results) == 5
 
 
 def test_scheduler_that_is_gone__is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def lost(*_: object) -> Any:
         raise dask.distributed.CancelledError("job")
 
-    workers = LocalDask(1)
     monkeypatch.setattr(workers, "_finished", lost)
 
     with pytest.raises(
         RuntimeError, match="found Dask's scheduler gone, needs it: run again, what was finished is kept"
     ):
-        list(workers.run(str, ["job"]))
+        list(LocalDask(1).run(str, ["job"]))
