@@ -104,11 +104,14 @@ def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
         "brackets. Bands: 95 %, bootstrap over networks.",
         side_by_side([_chart(factor, shares, own.get(factor, "")) for factor in factors]),
     )
-    notes = (
+    notes: tuple[str, ...] = (
         "Noise: normal, in standard deviations of each feature. Missing: every network lacks its own share of the "
         "points, so pairs have fewer in common and sample sets differ. Anchors: maps are fitted from so many known "
         "points and grown, not taken from all ids.",
     )
+    without = sorted({f"{row['factor']} {row['level']}" for row in rows if row["layers found"] is None})
+    if without:
+        notes += (f"No number for all pairs, most often too few common points (min_overlap): {', '.join(without)}.",)
     tables = [Table("levels", "Layers found under each variant", rows)]
     return Finding(NAME, TITLE, QUESTION, settings, _claims(shares), [figure], tables, notes)
 

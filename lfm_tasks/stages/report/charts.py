@@ -112,7 +112,8 @@ def line_chart(lines: Sequence[Line], axes: Axes, *, width: int = 560, height: i
         at = [(place(x), dot) for x, dot in zip(line.x, line.dots, strict=True) if isfinite(dot.value)]
         if at:
             parts.append(_drawn_line(line, at, down))
-    ends = sorted((down(_last(line)), line) for line in named if isfinite(_last(line)))
+    ends = [(down(_last(line)), line) for line in named if isfinite(_last(line))]
+    ends.sort(key=lambda end: end[0])
     for y, (_, line) in zip(_spread([y for y, _ in ends], top, bottom), ends, strict=True):
         parts.append(label(left + width + 12, y + 4, line.name, colour=line.colour, bold=True))
     return drawn(left + width + right, height, parts)
