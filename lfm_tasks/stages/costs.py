@@ -20,7 +20,7 @@ from lfm_tasks.stores.layouts import LAYOUTS
 MIB = 1 << 20
 _ACTIVATIONS = LAYOUTS["activations"]["activations"]
 # Of the metadata of an array and of a unit, its receipt among them (measured).
-_ARRAY_BYTES, _UNIT_BYTES = 950, 1500
+_ARRAY_BYTES, _UNIT_BYTES = 810, 650
 
 
 @dataclass(frozen=True)
@@ -325,4 +325,4 @@ def _ids(size: SpaceSize) -> tuple[int, int, int]:
 
 def _unit_bytes(*arrays: tuple[int, int, int]) -> int:
     """Return the bytes of a unit of arrays given as (bytes, rows, rows a chunk): a checksum a chunk, and metadata."""
-    return _UNIT_BYTES + sum(n_bytes + 130 * ceil(rows / chunk) + _ARRAY_BYTES for n_bytes, rows, chunk in arrays)
+    return _UNIT_BYTES + sum(n_bytes + 140 * ceil(rows / chunk) + _ARRAY_BYTES for n_bytes, rows, chunk in arrays)
