@@ -6,8 +6,9 @@ from dataclasses import replace
 from lfm_tasks.reasons import TooLargeError
 from lfm_tasks.stages.asked import Asked, spaces_now
 from lfm_tasks.stages.cost_table import WORKER_BYTES
-from lfm_tasks.stages.costs import Load, block_load
+from lfm_tasks.stages.costs import Load
 from lfm_tasks.stages.missing import Outlook, missing_activations, missing_bases, pair_work
+from lfm_tasks.stages.pair_costs import block_load
 from lfm_tasks.stages.run import Run
 from lfm_tasks.stages.scores import BLOCK_SIDE
 from lfm_tasks.stages.validate import Zoo

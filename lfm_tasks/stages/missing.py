@@ -11,21 +11,18 @@ from lfm_tasks.stages.activations import RecordedSpace, recorded_space
 from lfm_tasks.stages.asked import Asked, asked_measures, asked_pairs, embedded_spaces
 from lfm_tasks.stages.bases import basis_job, basis_way
 from lfm_tasks.stages.blocks import ScoreSettings
-from lfm_tasks.stages.costs import (
-    Load,
+from lfm_tasks.stages.costs import Load, basis_load, record_load, together
+from lfm_tasks.stages.kept_size import n_kept_maps
+from lfm_tasks.stages.map_fits import MAX_POINTS, MapSide
+from lfm_tasks.stages.pair_costs import (
     PairWork,
     atlas_load,
-    basis_load,
     block_load,
     collection_load,
     embeddings_load,
     kept_maps_load,
-    record_load,
-    together,
     transfers_load,
 )
-from lfm_tasks.stages.kept_size import n_kept_maps
-from lfm_tasks.stages.map_fits import MAX_POINTS, MapSide
 from lfm_tasks.stages.scores import BLOCK_SIDE, ScoredPair, all_settings, scored_pairs, stored_pairs
 from lfm_tasks.stages.space_sizes import SpaceSize
 from lfm_tasks.stages.store import unit_store

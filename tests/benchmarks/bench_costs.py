@@ -162,8 +162,8 @@ def measure_measures() -> Iterator[tuple[dict[str, float], float]]:
     """Yield work and seconds of every measure alone."""
     from lfm_tasks.config import AtlasConfig, IntervalsConfig, NullConfig
     from lfm_tasks.measures.registry import MEASURES
-    from lfm_tasks.stages.costs import measure_work
     from lfm_tasks.stages.designs import resampling
+    from lfm_tasks.stages.pair_costs import measure_work
     from lfm_tasks.stages.row_scores import Activations, score_rows
 
     null = NullConfig(n_permutations=3)

@@ -8,8 +8,9 @@ import pytest
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.config import GraphConfig
 from lfm_tasks.stages.cost_table import SECONDS, WORKER_BYTES
-from lfm_tasks.stages.costs import Load, PairWork, basis_load, block_load, together
+from lfm_tasks.stages.costs import Load, basis_load, together
 from lfm_tasks.stages.missing import Missing, missing
+from lfm_tasks.stages.pair_costs import PairWork, block_load
 from lfm_tasks.stages.plan import load_seconds, plan_run, predicted_seconds, worker_ceiling
 from lfm_tasks.stages.space_bases import Way
 from lfm_tasks.stages.space_sizes import SpaceSize
