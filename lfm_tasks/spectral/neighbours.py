@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -10,12 +10,17 @@ from jaxtyping import Float, Int
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral.distance_rows import BLOCK_ROWS, DistanceRows, Metric, blocks, distance_rows, squared_norms
 
+if TYPE_CHECKING:
+    from lfm_tasks.spectral.block_search import Found
+
 Method = Literal["exact", "projection", "pynndescent"]
 
 # Multiplications (points² × features) from which on the compiled search pays for its start: half a second a process.
 COMPILED_FROM = 2_000_000_000
 # Entries of a block of float64 products where neither symmetry nor sketches help: 128 MiB.
 _PLAIN_ENTRIES = 1 << 24
+# Tiles pay from so many points on, and up to so many neighbours: a tile has to hold them.
+_TILES_FROM, _MOST_IN_TILES = 5_000, 128
 # Columns of the projection, the norm of the rest included, and how many times the neighbours are candidates.
 PROJECTED_COLUMNS, _CANDIDATES = 128, 2
 
@@ -49,7 +54,7 @@ def exact_neighbours(
     distances are sums of squared differences in float64: copies of a point are at 0 and alike, and ties go to the lower
     row. Products only exclude pairs, with a margin for their rounding.
 
-    Memory beside the activations, never points²: 4 bytes × points × (features + 512), about 30 bytes × points ×
+    Memory beside the activations, never points²: 8 bytes × points × (features + 256), about 30 bytes × points ×
     neighbours, and 30 MiB; below 2e9 = points² × features a block of 16 Mi products in float64.
 
     Raises
@@ -60,9 +65,7 @@ def exact_neighbours(
     rows = distance_rows(check_activations(activations, n_neighbors, metric=metric), metric)
     if len(activations) * activations.size < COMPILED_FROM:
         return nearest_of(rows, np.arange(len(activations)), n_neighbors)
-    from lfm_tasks.spectral.block_search import search
-
-    found = search(rows, n_neighbors)
+    found = _search(rows, n_neighbors)
     return Neighbours(found.nearest, np.sqrt(found.squared) / rows.unit)
 
 
@@ -164,6 +167,20 @@ def nearest_of(rows: DistanceRows, points: Int[np.ndarray, " some"], n_neighbors
             nearest = np.argsort(distances, kind="stable")[:n_neighbors]
             indices[place], squared[place] = candidates[nearest], distances[nearest]
     return Neighbours(indices, np.sqrt(squared) / rows.unit)
+
+
+def _search(rows: DistanceRows, n_neighbors: int) -> "Found":
+    """Return the neighbours by compiled search: the way changes the time, never the result."""
+    from lfm_tasks.spectral.block_search import search
+    from lfm_tasks.spectral.sketches import tile_sketch
+    from lfm_tasks.spectral.tile_search import search_tiles
+
+    n_points, n_features = rows.values.shape
+    if n_points >= _TILES_FROM and n_features >= 2 * PROJECTED_COLUMNS and n_neighbors <= _MOST_IN_TILES:
+        sketch = tile_sketch(rows, n_neighbors)
+        if sketch is not None:
+            return search_tiles(rows, sketch, n_neighbors)
+    return search(rows, n_neighbors)
 
 
 def check_activations(

@@ -12,9 +12,11 @@ _SHORT = (64, 128, 256)
 # Columns of the sketch that finds the edges between pieces.
 _EXIT_COLUMNS = 128
 # Rows that the directions of a short sketch are found on, and rows that try it.
-_FITTED_ROWS, _TRIED_ROWS = 2048, 32
+_FITTED_ROWS, _TRIED_ROWS = 1024, 32
 # Columns of the sketch that puts points into their order, and how many may lie in any order.
 _THIN_COLUMNS, _NEAR_POINTS = 16, 64
+# Columns of the sketch of tiles, and the share of pairs it may leave open.
+_TILE_COLUMNS, _MOST_UNCLEAR = 128, 0.06
 # Seconds of a multiplication in a product of matrices, in an exact distance, and of offering a pair to its points:
 # only their ratios matter, and only for the time.
 _PRODUCT, _DISTANCE, _OFFER = 2e-11, 3e-10, 2e-9
@@ -40,7 +42,7 @@ def best_sketch(rows: DistanceRows, n_neighbors: int) -> Sketch:
     """
     n_points, n_features = rows.values.shape
     order = near_to_near(rows)
-    if n_features < 2 * _SHORT[-1] or n_points < 8 * _FITTED_ROWS:
+    if n_features < 2 * _SHORT[-1] or n_points < 16 * _FITTED_ROWS:
         return full_sketch(rows, order, n_neighbors)
     heads, squares = _project(rows, order, _SHORT[-1] - 1)
     tried = np.linspace(0, n_points - 1, _TRIED_ROWS).astype(np.int64)
@@ -77,6 +79,32 @@ def short_sketch(rows: DistanceRows, n_columns: int, n_candidates: int) -> Sketc
     return replace(_short_sketch(*_project(rows, order, n_columns - 1), order, n_columns), n_candidates=n_candidates)
 
 
+def tile_sketch(rows: DistanceRows, n_neighbors: int) -> Sketch | None:
+    """Return the main directions and the norm of the rest, points ordered by halves of halves along their variance.
+
+    None where, counted among a few rows, they leave so many pairs open that products of all features are as fast.
+    """
+    order = np.arange(len(rows.values))
+    some = order[:: -(-len(order) // _FITTED_ROWS)]
+    if not _tells_apart(rows.centred(some), max(1, n_neighbors * len(some) // len(order))):
+        return None
+    heads, squares = _project(rows, order, _TILE_COLUMNS - 1)
+    order = _along_variance(heads[:, :_THIN_COLUMNS])
+    return _short_sketch(heads[order], squares[order], order, _TILE_COLUMNS)
+
+
+def _tells_apart(some: Float[np.ndarray, "fitted features"], n_neighbors: int) -> bool:
+    """Return whether a short sketch of some of the rows excludes nearly all pairs that are no neighbours."""
+    heads = some @ _main_directions(some, _TILE_COLUMNS - 1)
+    squares, rest = squared_norms(some), np.sqrt(np.maximum(squared_norms(some) - squared_norms(heads), 0))
+    tried = np.linspace(0, len(some) - 1, _TRIED_ROWS).astype(np.int64)
+    distances = squares[tried, None] + squares - 2 * some[tried] @ some.T
+    limits = np.partition(distances, n_neighbors, axis=1)[:, n_neighbors]
+    inside = np.square(heads[tried]).sum(axis=1)[:, None] + squared_norms(heads) - 2 * heads[tried] @ heads.T
+    bounds = inside + np.square(rest[tried, None] - rest)
+    return bool(np.count_nonzero(bounds <= limits[:, None]) <= _MOST_UNCLEAR * bounds.size)
+
+
 def exit_sketch(rows: DistanceRows) -> Sketch:
     """Return the sketch that finds shortest edges between pieces: short where there are many features."""
     if rows.values.shape[1] >= 2 * _EXIT_COLUMNS:
@@ -105,27 +133,50 @@ def near_to_near(rows: DistanceRows) -> Int[np.ndarray, " points"]:
     return np.concatenate(parts)
 
 
+def _along_variance(heads: Float32[np.ndarray, "points directions"]) -> Int[np.ndarray, " points"]:
+    """Return an order from near to near: halves of halves, each along the direction in which it varies most."""
+    parts = [np.arange(len(heads))]
+    while len(parts[0]) > _NEAR_POINTS:
+        halves = []
+        for part in parts:
+            centred = heads[part] - heads[part].mean(axis=0)
+            direction = np.linalg.eigh(centred.T @ centred)[1][:, -1]
+            middle = len(part) // 2
+            split = np.argpartition(centred @ direction, middle)
+            halves += [part[split[:middle]], part[split[middle:]]]
+        parts = halves
+    return np.concatenate(parts)
+
+
 def _project(
     rows: DistanceRows, order: Int[np.ndarray, " points"], n_directions: int
 ) -> tuple[Float32[np.ndarray, "points directions"], Float[np.ndarray, " points"]]:
-    """Return the rows along their main directions, most variance first, and their squared norms.
-
-    Directions are found on some of the rows, by two steps of a randomised subspace iteration.
-    """
-    some = rows.centred(order[:: -(-len(order) // _FITTED_ROWS)])
-    n_directions = min(n_directions, *some.shape)
-    directions = np.random.default_rng(0).standard_normal((some.shape[1], n_directions))
-    for _ in range(2):
-        directions = np.linalg.qr(some.T @ (some @ directions))[0]
-    along = some @ directions
-    directions = np.ascontiguousarray(directions @ np.linalg.eigh(along.T @ along)[1][:, ::-1])
-    heads = np.empty((len(order), n_directions), dtype=np.float32)
+    """Return the rows along their main directions, most variance first, and their squared norms."""
+    directions = _main_directions(rows.centred(order[:: -(-len(order) // _FITTED_ROWS)]), n_directions)
+    heads = np.empty((len(order), directions.shape[1]), dtype=np.float32)
     squares = np.empty(len(order))
     for block in blocks(order):
         centred = rows.centred(order[block])
         heads[block] = centred @ directions
         squares[block] = squared_norms(centred)
     return heads, squares
+
+
+def _main_directions(
+    some: Float[np.ndarray, "fitted features"], n_directions: int
+) -> Float[np.ndarray, "features directions"]:
+    """Return orthonormal directions of much variance, by two steps of a randomised subspace iteration.
+
+    Which directions they are need not be exact, so all but the last rotation is in float32.
+    """
+    n_directions = min(n_directions, *some.shape)
+    short = (some / max(np.abs(some).max(), np.finfo(np.float32).tiny)).astype(np.float32)
+    start = np.random.default_rng(0).standard_normal((some.shape[1], n_directions)).astype(np.float32)
+    for _ in range(2):
+        start = np.linalg.qr(short.T @ (short @ start))[0]
+    directions = np.linalg.qr(start.astype(np.float64))[0]
+    along = some @ directions
+    return np.ascontiguousarray(directions @ np.linalg.eigh(along.T @ along)[1][:, ::-1])
 
 
 def _true_limits(
@@ -148,10 +199,18 @@ def _short_sketch(
 ) -> Sketch:
     columns = np.empty((len(heads), min(n_columns, heads.shape[1] + 1)), dtype=np.float32)
     columns[:, :-1] = heads[:, : columns.shape[1] - 1]
+    shortened = np.empty(len(heads))
     for block in blocks(heads):
         inside = squared_norms(columns[block, :-1].astype(np.float64))
-        columns[block, -1] = np.sqrt(np.maximum(squares[block] - inside, 0))
-    return _bounded(order, columns, squares, 0)
+        rest = np.sqrt(np.maximum(squares[block] - inside, 0))
+        # Rounded heads put ρ off by δ ≤ min(√(2ε)|x|, 2ε|x|²/ρ), ε = 2^-24. With (a + δ)² ≤ (1 + t)a² + (1 + 1/t)δ²
+        # and t = 2^-10, a ρ a little shorter and a square less by 2050 δ² make up for it.
+        wrong = 2.0**-23 * squares[block]
+        error = 2050 * np.minimum(wrong, np.square(wrong / np.maximum(rest, 1e-150)))
+        rest *= 1 - 2.0**-10
+        columns[block, -1] = rest
+        shortened[block] = inside + np.square(rest) - error
+    return _bounded(order, columns, shortened, 0)
 
 
 def _bounded(
@@ -166,5 +225,10 @@ def _bounded(
     independent roundings exceed with probability e^-128 (Higham and Mary 2019). So each |x|² is shortened by γ, and by
     16 more roundings for the columns themselves and the sum of the three terms.
     """
-    gamma = (min(columns.shape[1], 16 * np.sqrt(columns.shape[1])) + 16) * 2.0**-24
-    return Sketch(order, columns, ((1 - gamma) * squares - 1e-36).astype(np.float32), n_candidates)
+    gamma = product_error(columns.shape[1])
+    return Sketch(order, columns, (squares - gamma * np.abs(squares) - 1e-36).astype(np.float32), n_candidates)
+
+
+def product_error(n_columns: int) -> float:
+    """Return γ: what a squared distance by a float32 product is off by, as a share of |x|² + |y|²."""
+    return float((min(n_columns, 16 * np.sqrt(n_columns)) + 16) * 2.0**-24)

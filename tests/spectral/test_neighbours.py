@@ -8,7 +8,7 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral import block_search, neighbours, sketches
+from lfm_tasks.spectral import block_search, neighbours, sketches, tile_search
 from lfm_tasks.spectral import distance_rows as distance_rows_module
 from lfm_tasks.spectral.distance_rows import distance_rows
 from lfm_tasks.spectral.neighbour_methods import choose_method
@@ -226,3 +226,65 @@ def gaps(distances):
     """Return the gap of each distance to the nearer of those beside it; 0 for the last one, whose next is unknown."""
     steps = np.diff(distances, axis=1)
     return np.minimum(np.c_[steps, np.zeros(len(steps))], np.c_[np.full(len(steps), np.inf), steps])
+
+
+@pytest.mark.parametrize("kind", ["relu", "noise", "low rank", "clusters", "duplicates"])
+def test_search_tiles__are_those_of_the_search_by_blocks(kind, monkeypatch):
+    generator = np.random.default_rng(21)
+    latent = generator.standard_normal((900, 10))
+    centres = 3 * generator.standard_normal((12, 300))[generator.integers(0, 12, 900)]
+    data = {
+        "relu": np.maximum(latent @ generator.standard_normal((10, 300)), 0) + 1e-3,
+        "noise": generator.standard_normal((900, 300)),
+        "low rank": (latent @ generator.standard_normal((10, 300))).astype(np.float32),
+        "clusters": centres + 0.1 * generator.standard_normal((900, 300)),
+        "duplicates": np.repeat(generator.standard_normal((90, 300)), 10, axis=0)[generator.permutation(900)],
+    }[kind]
+    rows = distance_rows(data, "euclidean")
+    expected = block_search.search(rows, 9)
+    monkeypatch.setattr(sketches, "_MOST_UNCLEAR", 1.0)
+    sketch = sketches.tile_sketch(rows, 9)
+    for tile_rows in (7, 64, 512):
+        monkeypatch.setattr(tile_search, "TILE_ROWS", tile_rows)
+        found = tile_search.search_tiles(rows, sketch, 9)
+        np.testing.assert_array_equal(found.nearest, expected.nearest)
+        np.testing.assert_allclose(found.squared, expected.squared, rtol=1e-12)
+        assert found.settled.all()
+
+
+def test_tile_sketch__is_none_where_main_directions_tell_nothing():
+    generator = np.random.default_rng(22)
+    assert sketches.tile_sketch(distance_rows(generator.standard_normal((2000, 300)), "angular"), 9) is None
+    plane = generator.standard_normal((2000, 4)) @ generator.standard_normal((4, 300))
+    assert sketches.tile_sketch(distance_rows(plane, "angular"), 9) is not None
+
+
+def test_short_sketch__never_says_more_than_the_true_distance_though_rows_lie_within_its_directions():
+    generator = np.random.default_rng(23)
+    data = generator.standard_normal((600, 20)) @ generator.standard_normal((20, 300))
+    data[::2] += 0.3 * generator.standard_normal((300, 300))
+    rows = distance_rows(data, "euclidean")
+    sketch = sketches.short_sketch(rows, 21, 30)
+    columns, squares = sketch.columns.astype(np.float64), sketch.squares.astype(np.float64)
+    points = rows.centred(sketch.order)
+    true = ((points[:, None] - points) ** 2).sum(axis=2)
+    assert (squares[:, None] + squares - 2 * columns @ columns.T <= true).all()
+
+
+def test_exact_neighbours__by_tiles_follow_a_permutation_and_a_rotation(monkeypatch):
+    for name in ("COMPILED_FROM", "_TILES_FROM"):
+        monkeypatch.setattr(neighbours, name, 0)
+    generator = np.random.default_rng(24)
+    data = np.maximum(generator.standard_normal((1500, 8)) @ generator.standard_normal((8, 260)), 0)
+    order, rotation = generator.permutation(1500), np.linalg.qr(generator.standard_normal((260, 260)))[0]
+    found = exact_neighbours(data, 10, metric="angular")
+    moved = exact_neighbours((3 * data @ rotation)[order], 10, metric="angular")
+    np.testing.assert_array_equal(order[moved.indices], found.indices[order])
+
+
+def test_exact_neighbours__load_no_pynndescent(monkeypatch):
+    monkeypatch.setattr(neighbours, "COMPILED_FROM", 0)
+    monkeypatch.setitem(sys.modules, "pynndescent", None)
+    data = np.random.default_rng(25).standard_normal((600, 20))
+    assert exact_neighbours(data, 5, metric="euclidean").indices.shape == (600, 5)
+    assert projected_neighbours(data, 5, metric="euclidean").indices.shape == (600, 5)
