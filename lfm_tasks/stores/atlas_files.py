@@ -22,6 +22,7 @@ from lfm_tasks.stores.sealed import seal_of
 
 # 2: the manifest has a checksum of its own.
 MANIFEST_VERSION = 2
+_FILES = {"atlas.zarr", "edges.parquet", "models.parquet", "layers.parquet", "summary.json", "report.html"}
 _NUMBERS = {
     name: pa.float64()
     for name in (
@@ -111,10 +112,11 @@ def _manifest_bytes(key: str, files: Mapping[str, Any]) -> bytes:
 def publish(folder: Path, key: str, *, is_ours: bool = False) -> Iterator[Path]:
     """Give an empty folder to write the atlas into; put it at ``folder`` in one step when the block ends well.
 
-    ``is_ours``: whoever knows that an atlas was published there replaces what is left of it, whatever that is.
+    ``is_ours``: whoever knows that an atlas was published there replaces what is left of it, if nothing else is there.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    is_free = not folder.exists() or (folder.is_dir() and (is_ours or not any(folder.iterdir())))
+    left = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    is_free = not folder.exists() or (folder.is_dir() and (left <= _FILES if is_ours else not left))
     if not is_free and not (folder / "manifest.json").is_file():
         raise FileExistsError(
             f"{folder} exists and is no atlas (it has no manifest.json): choose another atlas.path, or move it away"

@@ -66,6 +66,23 @@ def test_atlas__never_overwrites_a_folder_of_something_else(tmp_path: Path) -> N
     assert (tmp_path / "atlas" / "thesis.tex").read_text() == "years of work"
 
 
+def test_atlas__without_manifest_gives_way_where_it_was_ours_and_holds_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "atlas"
+    with publish(folder, "first") as staged:
+        (staged / "summary.json").write_text("{}")
+    (folder / "manifest.json").unlink()
+    (folder / "thesis.txt").write_text("mine")
+
+    with pytest.raises(FileExistsError, match="move it away"), publish(folder, "second", is_ours=True):
+        pass
+    assert (folder / "thesis.txt").read_text() == "mine"
+    (folder / "thesis.txt").unlink()
+    with publish(folder, "second", is_ours=True):
+        pass
+
+    assert published_key(folder) == "second"
+
+
 def test_sweep__brings_back_the_former_atlas_when_a_kill_left_none(tmp_path: Path) -> None:
     put(tmp_path / "atlas", "first")
     (tmp_path / "atlas").rename(tmp_path / ".atlas.0.former")

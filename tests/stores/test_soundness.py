@@ -43,8 +43,8 @@ def to_folder(path: Path) -> None:
 
 UNIT, RECEIPT = f"units/labels/{KEY}", f"receipts/labels/{KEY}.json"
 CASES: dict[str, tuple[Callable[[Path], object], str, str]] = {
-    "chunk": (lambda root: flip(root / UNIT / "classes/c/0"), UNIT, "classes/c/0 is damaged"),
-    "chunk is a folder": (lambda root: to_folder(root / UNIT / "classes/c/0"), UNIT, "classes/c/0 is missing"),
+    "chunk": (lambda root: flip(root / UNIT / "arrays.zip"), UNIT, "arrays.zip is damaged"),
+    "chunk is a folder": (lambda root: to_folder(root / UNIT / "arrays.zip"), UNIT, "arrays.zip is missing"),
     "manifest is a folder": (lambda root: to_folder(root / UNIT / "manifest.json"), UNIT, "manifest.json cannot be"),
     "receipt": (lambda root: flip(root / RECEIPT), UNIT, "receipt labels/abab.* is damaged: it is no sealed file"),
     "receipt of another": (
