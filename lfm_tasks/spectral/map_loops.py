@@ -85,8 +85,11 @@ def pack(grams, packed, sums):
     own = np.zeros((5, LANES), dtype=np.float32)
     one, two = np.float32(1), np.float32(2)
     for i in range(size):
-        for lane in range(n_lanes):
-            packed[i, i, lane] = grams[lane, i, i]
+        # Few matrices at a time: rows of all of them would lie on more pages than a core keeps track of.
+        for few in range(0, n_lanes, 16):
+            for j in range(i, size):
+                for lane in range(few, min(few + 16, n_lanes)):
+                    packed[i, j, lane] = grams[lane, i, j]
         for lane in range(LANES):
             value = packed[i, i, lane]
             own[1, lane] += value * value
@@ -94,8 +97,6 @@ def pack(grams, packed, sums):
             own[3, lane] += value
             own[4, lane] = 0
         for j in range(i + 1, size):
-            for lane in range(n_lanes):
-                packed[i, j, lane] = grams[lane, i, j]
             for lane in range(LANES):
                 own[4, lane] += packed[i, j, lane] * packed[i, j, lane]
         # Row by row: a thousand squares one after the other would lose two digits.

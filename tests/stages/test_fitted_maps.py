@@ -1,5 +1,6 @@
 """Maps that are fitted from anchors, labels or nothing, through the whole pipeline."""
 
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +11,15 @@ import xarray as xr
 
 from lfm_tasks.catalog import CatalogError, read_catalog
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.scores import capped_overlap, overlap
+from lfm_tasks.spectral.anchor_map import describe, fit_map
+from lfm_tasks.spectral.basis import Basis
+from lfm_tasks.spectral.descriptors import landmark_heat_descriptors, unit_descriptors
+from lfm_tasks.spectral.scores import capped_overlap, lfm, orthogonality_error, overlap
 from lfm_tasks.stages.atlas import STATUS
 from lfm_tasks.stages.knowledge import Knowledge, Labels, common_ids, known_anchors
 from lfm_tasks.stages.validate import Zoo, validate_catalog
 from lfm_tasks.stores.atlas_files import read_atlas, read_groups
+from lfm_tasks.stores.units import UnitStore
 from tests.stages.test_comparisons import changed
 
 N_POINTS = 300
@@ -86,6 +91,42 @@ def test_closed_form__tells_a_copy_from_an_unrelated_space_by_its_chance_level(
         assert float(copy["p_value"].sel(measure=measure)) < 0.05
         assert float(unrelated["calibrated"].sel(measure=measure)) < 0.3
     assert "points_found" not in copy
+
+
+def test_closed_form__of_a_block_is_that_of_its_pairs_one_by_one(tmp_path: Path, write_zoo: Any, build: Any) -> None:
+    """Spaces of unequal size on ids that overlap in part, rows in any order: each pair has anchors of its own."""
+    order = np.random.default_rng(3).permutation(N_POINTS)
+    models = {
+        "all": ({"layer": cloud()}, ids()),
+        "turned": ({"layer": rotated(cloud(), 1)[order]}, ids()[order]),
+        "fewer": ({"layer": cloud(9)[order[:250]]}, ids()[order[:250]]),
+        "fewest": ({"layer": cloud(8)[40:]}, ids()[40:]),
+    }
+    maps = {"regime": "anchors", "anchors": {"count": 40, "seed": 2}, "refine": "none"}
+    build(write_zoo(tmp_path, models, **{**SMALL, "maps": maps, "null": {"n_permutations": 9}}))
+
+    atlas = read_atlas(tmp_path / "atlas").sel(dataset="probe")
+    described = {}
+    for name, key in zip(atlas["source"].values, atlas["basis"].values, strict=True):
+        with UnitStore(tmp_path / ".lfm-atlas").open("bases", str(key)) as unit:
+            described[name] = Basis(unit.read("eigenvalues"), unit.read("eigenvectors"), np.nan), unit.read("ids")
+    drawn = Knowledge(regime="anchors", n_anchors=40, seed=2)
+    for source, target in product(described, repeat=2):
+        (ours, our_ids), (theirs, their_ids) = described[source], described[target]
+        anchors = known_anchors(drawn, our_ids, their_ids)
+        sides = [
+            describe(basis, unit_descriptors(basis, landmark_heat_descriptors(basis, rows)))
+            for basis, rows in ((ours, anchors.source), (theirs, anchors.target))
+        ]
+        truth = fit_map(sides[0], sides[1])
+        found = atlas.sel(source=source, target=target)
+        for measure, score in (("lfm", lfm), ("overlap", capped_overlap)):
+            assert float(found["score"].sel(measure=measure)) == pytest.approx(float(score(truth)), abs=1e-4)
+        assert float(found["orthogonality_error"]) == pytest.approx(
+            float(orthogonality_error(truth)), rel=1e-3, abs=1e-9
+        )
+        assert int(found["n_common"]) == len(common_ids(our_ids, their_ids)[0])
+        assert float(found["null_mean"].sel(measure="lfm")) < 1
 
 
 def test_grown_maps__are_kept_with_their_distortion(tmp_path: Path, write_zoo: Any, build: Any) -> None:
