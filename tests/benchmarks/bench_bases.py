@@ -1,8 +1,9 @@
 """A basis in a third of the time of scikit-learn and ARPACK, and a tenth of the common way's; graphs beside Annoy's.
 
 ``python tests/benchmarks/bench_bases.py bases|common|annoy|scaling|solvers|spaces|workers``; set
-OPENBLAS_NUM_THREADS=1 and OMP_NUM_THREADS=1 for figures of one core. Both sides of a ratio alternate in one process; times are CPU seconds, which
-a busy machine moves less than wall time, except for ``workers``. Annoy is no dependency: ``pip install annoy`` first.
+OPENBLAS_NUM_THREADS=1 and OMP_NUM_THREADS=1 for figures of one core. Both sides of a ratio alternate in one process;
+times are CPU seconds, which a busy machine moves less than wall time, except for ``workers``. Annoy is no dependency:
+``pip install annoy`` first.
 """
 
 import argparse

@@ -17,8 +17,8 @@ def rows_digest(rows: np.ndarray, cuts: list[int]) -> str:
 
 
 def test_digest__is_the_one_of_the_canonical_json() -> None:
-    # printf '{"convention":"3","k":[1,2.5],"metric":"angular"}' | sha256sum
-    expected = "c5efdc2a8f8c0c1fedcad0dc6c0fe13aa6b423b60108680dfcc964dbb6adb12d"
+    # printf '{"convention":"4","k":[1,2.5],"metric":"angular"}' | sha256sum
+    expected = "9dd6a2585133d6909c61c3f88cf45772d1aaa8d379d11136b9d64b9b64442ae5"
     assert digest({"metric": "angular", "k": [1, 2.5]}) == expected
 
 
