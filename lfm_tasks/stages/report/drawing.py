@@ -72,7 +72,7 @@ def label(
 
 def width_of(text: str, *, bold: bool = False) -> float:
     """Return about how wide a text of size 12 is, in pixels."""
-    return len(text) * _LETTER * (1.16 if bold else 1.0)
+    return len(text) * _LETTER * (1.22 if bold else 1.0)
 
 
 def shortened(value: float) -> str:
