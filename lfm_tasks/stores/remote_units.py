@@ -81,8 +81,7 @@ class RemoteUnits(UnitStore):
         except CorruptUnitError as error:
             self.quarantine(kind, key)
             raise CorruptUnitError(f"{error}; it was put into quarantine: run again to make it anew") from error
-        with self.local.open(kind, key) as reader:
-            yield reader
+        yield ArrayReader(self.local.unit_path(kind, key), kind)
 
     def check(self, kind: str, key: str) -> Receipt:
         """Return the receipt if every file is as committed, else raise `CorruptUnitError` naming the file."""
@@ -106,16 +105,18 @@ class RemoteUnits(UnitStore):
         """Remove what killed runs left, here and there. Only for the run that holds the lock."""
         self.local.sweep()
         files, start = _files(), self.remote.partition("://")[2].rstrip("/") + "/"
-        named = set()
+        named, unknown = set(), set()
         for name in files.find(f"{self.remote}/receipts"):
             kind, key = name.removeprefix(start).removesuffix(".json").split("/")[1:]
-            with suppress(CorruptUnitError):  # told, and mended, where it is read
+            try:
                 named.add((kind, key, self._read(kind, key)[0]))
+            except CorruptUnitError:  # told, and put aside, where it is read
+                unknown.add((kind, key))
         for name in files.find(f"{self.remote}/quarantine"):
             kind, key, folder = name.removeprefix(start).removesuffix(".json").split("/")[1:]
             named.add((kind, key, folder))
-        written = files.find(f"{self.remote}/units")
-        stale = [name for name in written if tuple(name.removeprefix(start).split("/")[1:4]) not in named]
+        written = {name: tuple(name.removeprefix(start).split("/")[1:4]) for name in files.find(f"{self.remote}/units")}
+        stale = [name for name, unit in written.items() if unit not in named and unit[:2] not in unknown]
         if stale:
             files.rm(stale)
 
@@ -151,7 +152,7 @@ class RemoteUnits(UnitStore):
     def _read(self, kind: str, key: str) -> tuple[str, str]:
         try:
             return _sealed_in(_files().cat_file(self._receipt_name(kind, key)))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:  # what the network denies is no damage
             raise CorruptUnitError(f"receipt {kind}/{key} cannot be read: {error}") from error
 
     def _fetch(self, kind: str, key: str) -> None:
