@@ -13,6 +13,8 @@ from lfm_tasks.stages.engines.opening import Opened, opener
 from lfm_tasks.stages.worker_memory import memory_limit
 from lfm_tasks.stages.workers import ClusterError, Job, Result, Trouble, quieten, worked_off
 
+CONNECT_SECONDS = 60
+
 
 class RemoteDask:
     """A cluster that a catalog names, opened with the first job."""
@@ -97,7 +99,7 @@ def _check_reach(worker: str, remote: str) -> None:
 
     try:
         read_object(f"{remote}/lock")
-    except (OSError, ImportError) as error:
+    except Exception as error:  # file systems of fsspec have no common class of errors
         raise ClusterError(
             f"worker {worker} cannot read {remote} ({type(error).__name__}: {error}), needs the extra remote and the "
             "same AWS_... variables as the run"
@@ -109,7 +111,7 @@ def connected(reached: Any, wait_seconds: int) -> Iterator[Client]:
     """Give a client of a scheduler that has a worker; `ClusterError` if it cannot be reached or none comes."""
     # A fresh client for each stage: one that has seen a KilledWorker may hang.
     try:
-        client = Client(**reached, set_as_default=False, timeout="60s")
+        client = Client(**reached, set_as_default=False, timeout=CONNECT_SECONDS)
     except (OSError, TimeoutError, ValueError, RuntimeError) as error:
         where = reached.get("scheduler_file") or getattr(reached.get("address"), "name", reached.get("address"))
         why = " ".join(str(error.__cause__ or error).split())[:300]

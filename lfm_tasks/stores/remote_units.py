@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from lfm_tasks.stores.arrays import ArrayReader
 from lfm_tasks.stores.durable import write_durably
+from lfm_tasks.stores.sealed import unseal
 from lfm_tasks.stores.units import CorruptUnitError, Receipt, UnitStore, UnitWriter
 
 # Answers to a conditional put: the condition does not hold, two puts have met, or what was to be replaced is gone.
@@ -44,8 +45,13 @@ class RemoteUnits(UnitStore):
 
     def receipt(self, kind: str, key: str) -> Receipt:
         """Return the receipt of a committed unit; raise `CorruptUnitError` if it was tampered with."""
-        self._note_receipt(kind, key)
-        return self.local.receipt(kind, key)
+        try:
+            body = unseal(self._read(kind, key)[1].encode())
+        except ValueError as error:
+            raise CorruptUnitError(f"receipt {kind}/{key} is damaged: {error}") from error
+        if (body.get("kind"), body.get("key")) != (kind, key):
+            raise CorruptUnitError(f"receipt {kind}/{key} is damaged: it is that of another unit")
+        return Receipt(kind, key, body["manifest"], body["facts"])
 
     def receipts(self, kind: str) -> list[Receipt]:
         """Return the receipts of all units of one kind, by key."""
@@ -75,15 +81,15 @@ class RemoteUnits(UnitStore):
         except CorruptUnitError as error:
             self.quarantine(kind, key)
             raise CorruptUnitError(f"{error}; it was put into quarantine: run again to make it anew") from error
-        with self.local.open(kind, key) as reader:
-            yield reader
+        yield ArrayReader(self.local.unit_path(kind, key), kind)
 
     def check(self, kind: str, key: str) -> Receipt:
         """Return the receipt if every file is as committed, else raise `CorruptUnitError` naming the file."""
-        folder = self._note_receipt(kind, key)
+        receipt = self.receipt(kind, key)
         with suppress(CorruptUnitError):
-            return self.local.check(kind, key)
-        self._fetch(kind, key, folder)
+            if self.local.check(kind, key) == receipt:
+                return receipt
+        self._fetch(kind, key)
         return self.local.check(kind, key)
 
     def quarantine(self, kind: str, key: str) -> None:
@@ -99,16 +105,18 @@ class RemoteUnits(UnitStore):
         """Remove what killed runs left, here and there. Only for the run that holds the lock."""
         self.local.sweep()
         files, start = _files(), self.remote.partition("://")[2].rstrip("/") + "/"
-        named = set()
+        named, unknown = set(), set()
         for name in files.find(f"{self.remote}/receipts"):
             kind, key = name.removeprefix(start).removesuffix(".json").split("/")[1:]
-            with suppress(CorruptUnitError):  # told, and mended, where it is read
+            try:
                 named.add((kind, key, self._read(kind, key)[0]))
+            except CorruptUnitError:  # told, and put aside, where it is read
+                unknown.add((kind, key))
         for name in files.find(f"{self.remote}/quarantine"):
             kind, key, folder = name.removeprefix(start).removesuffix(".json").split("/")[1:]
             named.add((kind, key, folder))
-        written = files.find(f"{self.remote}/units")
-        stale = [name for name in written if tuple(name.removeprefix(start).split("/")[1:4]) not in named]
+        written = {name: tuple(name.removeprefix(start).split("/")[1:4]) for name in files.find(f"{self.remote}/units")}
+        stale = [name for name, unit in written.items() if unit not in named and unit[:2] not in unknown]
         if stale:
             files.rm(stale)
 
@@ -134,31 +142,24 @@ class RemoteUnits(UnitStore):
         if self.has(kind, key):
             return
         folder = uuid4().hex
-        _put_files(self.root / "units" / kind / key, self._folder(kind, key, folder))
-        local = (self.root / "receipts" / kind / f"{key}.json").read_text()
+        _put_files(self.local.unit_path(kind, key), self._folder(kind, key, folder))
+        local = self.local.receipt_path(kind, key).read_text()
         content = json.dumps({"folder": folder, "receipt": local}).encode()
         # Not the first: another's unit is the one, unless the answer to our own put was lost and it was sent again.
         if not put_if_absent(self._receipt_name(kind, key), content) and self._read(kind, key)[0] != folder:
             _files().rm(self._folder(kind, key, folder), recursive=True)
 
-    def _note_receipt(self, kind: str, key: str) -> str:
-        """Give this machine the receipt of the unit that is there; return the folder that it names."""
-        folder, receipt = self._read(kind, key)
-        path = self.root / "receipts" / kind / f"{key}.json"
-        if not path.is_file() or path.read_text() != receipt:
-            write_durably(path, receipt.encode())
-        return folder
-
     def _read(self, kind: str, key: str) -> tuple[str, str]:
         try:
             return _sealed_in(_files().cat_file(self._receipt_name(kind, key)))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:  # what the network denies is no damage
             raise CorruptUnitError(f"receipt {kind}/{key} cannot be read: {error}") from error
 
-    def _fetch(self, kind: str, key: str, folder: str) -> None:
-        """Put the files of a unit where the local store has them; what lay there is replaced."""
+    def _fetch(self, kind: str, key: str) -> None:
+        """Put the files of a unit where the local store has them, and its receipt last; what lay there is replaced."""
+        folder, receipt = self._read(kind, key)
         staged = self.root / "staging" / f"fetched-{uuid4().hex}"
-        unit = self.root / "units" / kind / key
+        unit = self.local.unit_path(kind, key)
         place = self._folder(kind, key, folder)
         start = place.partition("://")[2] + "/"
         names = _files().find(place)
@@ -174,6 +175,7 @@ class RemoteUnits(UnitStore):
         with suppress(OSError):  # another worker of this machine was first
             staged.rename(unit)
         shutil.rmtree(staged, ignore_errors=True)
+        write_durably(self.local.receipt_path(kind, key), receipt.encode())
 
     def _folder(self, kind: str, key: str, folder: str) -> str:
         return f"{self.remote}/units/{kind}/{key}/{folder}"

@@ -5,10 +5,10 @@ import errno
 import io
 import json
 import os
+import resource
 import signal
 import traceback
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple, TextIO
 
@@ -128,9 +128,9 @@ def _child(folder: Path, log: TextIO, faults: Faults, build: Any, prepare: Calla
     except BaseException as error:
         told["error"] = sentence(error) if isinstance(error, OSError | RuntimeError) else traceback.format_exc()
     finally:
-        with suppress(OSError):  # the size of files may be limited
-            json.dump(told | {"operations": faults.operations}, log)
-            log.flush()
+        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        json.dump(told | {"operations": faults.operations}, log)
+        log.flush()
         os._exit(code)
 
 

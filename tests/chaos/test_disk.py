@@ -98,8 +98,10 @@ def test_file_size_limit_at_any_level__is_told_and_the_next_run_goes_on(
         def bound(limit: int = limit) -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
 
-        # The log of what happened is a file, too: it is told by the exit code.
-        assert in_child(folder, prepare=bound).code == 1, limit
+        ended = in_child(folder, prepare=bound)
+
+        assert ended.code == 1, limit
+        assert "found a limit on the size of files, needs a higher one" in ended.error, ended.error
         assert contents(folder / "atlas") == old, limit
     assert in_child(folder).code == 0
     assert contents(folder / "atlas") == expected

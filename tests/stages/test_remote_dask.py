@@ -1,0 +1,151 @@
+"""Clusters that are not the run's own: workers are checked before they work, and what is missing is a sentence."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from dask.distributed import LocalCluster
+
+from lfm_tasks import __version__
+from lfm_tasks.catalog import Catalog, on_scheduler, read_catalog
+from lfm_tasks.stages import remote_dask
+from lfm_tasks.stages.engines import opening
+from lfm_tasks.stages.open_run import open_run
+from lfm_tasks.stages.remote_dask import Readiness, RemoteDask
+from lfm_tasks.stages.workers import ClusterError
+from lfm_tasks.stores import remote_units
+from lfm_tasks.stores.locks import locked
+
+CATALOG = """
+version: 1
+datasets: {probe: {ids: positional}}
+models: {a: {activations: {path: a.npy, dataset: probe}}}
+"""
+
+
+def catalog_with(folder: Path, cluster: str = "{}") -> Catalog:
+    (folder / "data_catalog.yaml").write_text(f"{CATALOG}cluster: {cluster}\n")
+    return read_catalog(folder / "data_catalog.yaml", {})
+
+
+def doubled(number: int) -> int:
+    return 2 * number
+
+
+@contextmanager
+def standing(n_threads: int) -> Iterator[str]:
+    with LocalCluster(
+        n_workers=1, threads_per_worker=n_threads, processes=False, host="127.0.0.1", dashboard_address="127.0.0.1:0",
+        protocol="tcp", memory_limit="1GiB",
+    ) as cluster:  # fmt: skip
+        yield cluster.scheduler_address
+
+
+def test_scheduler_that_runs_already__does_the_work_and_goes_on(tmp_path: Path) -> None:
+    with standing(1) as address, locked(tmp_path / ".lfm-atlas", "test"):
+        for _ in range(2):
+            workers = RemoteDask(on_scheduler(catalog_with(tmp_path), address))
+            assert dict(workers.run(doubled, [1, 2, 3])) == {0: 2, 1: 4, 2: 6}
+            workers.close()
+
+
+def test_worker_with_two_threads__is_refused(tmp_path: Path) -> None:
+    with standing(2) as address, locked(tmp_path / ".lfm-atlas", "test"):
+        workers = RemoteDask(on_scheduler(catalog_with(tmp_path), address))
+        with pytest.raises(ClusterError, match=r"has 2 threads, needs 1 .* start dask worker --nthreads 1"):
+            list(workers.run(doubled, [1]))
+        workers.close()
+
+
+def worker(n_threads: int = 1) -> Any:
+    return SimpleNamespace(address="tcp://10.0.0.7:1", state=SimpleNamespace(nthreads=n_threads))
+
+
+def test_worker_of_another_version_or_without_the_store__is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(name: str) -> None:
+        raise PermissionError(name)
+
+    monkeypatch.setattr(remote_units, "read_object", unreachable)
+    (tmp_path / "lock").write_text("ours")
+    other = Readiness(str(tmp_path), "", "ours")
+    other.version = "0.0.1"
+
+    with pytest.raises(ClusterError, match=rf"has lfm-atlas {__version__}, needs 0.0.1 as the run has"):
+        other.setup(worker())
+    with pytest.raises(ClusterError, match=r"10.0.0.7:1 does not see the store .*, needs it at this path"):
+        Readiness(str(tmp_path), "", "theirs").setup(worker())
+    with pytest.raises(ClusterError, match="does not see the store"):
+        Readiness(str(tmp_path / "none"), "", "ours").setup(worker())
+    with pytest.raises(
+        ClusterError,
+        match=r"cannot read nowhere \(PermissionError: nowhere/lock\), needs the extra remote and the same AWS_",
+    ):
+        Readiness(str(tmp_path), "nowhere", "ours").setup(worker())
+    Readiness(str(tmp_path), "", "ours").setup(worker())
+
+
+@pytest.mark.parametrize(
+    ("cluster", "message"),
+    [
+        ("{type: address, scheduler: none.json}", "found no scheduler file .*none.json: start dask scheduler"),
+        (
+            "{type: address, scheduler: 'tls://127.0.0.1:1', tls: {ca: no.pem}}",
+            "found no certificate .*no.pem: cluster.tls names PEM files",
+        ),
+        ("{type: address, scheduler: 'tls://127.0.0.1:1'}", "tls://127.0.0.1:1 needs certificates: name them in"),
+    ],
+)
+def test_what_a_scheduler_needs__is_told(tmp_path: Path, cluster: str, message: str) -> None:
+    with locked(tmp_path / ".lfm-atlas", "test"), pytest.raises(ClusterError, match=message):
+        list(RemoteDask(catalog_with(tmp_path, cluster)).run(doubled, [1]))
+
+
+def test_scheduler_that_does_not_answer__is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remote_dask, "CONNECT_SECONDS", 1)
+    workers = RemoteDask(on_scheduler(catalog_with(tmp_path), "tcp://127.0.0.1:1"))
+
+    with (
+        locked(tmp_path / ".lfm-atlas", "test"),
+        pytest.raises(
+            ClusterError, match=r"the scheduler tcp://127.0.0.1:1 cannot be reached \(.*\): check its address"
+        ),
+    ):
+        list(workers.run(doubled, [1]))
+
+
+def test_scheduler_without_workers__is_waited_for_and_told(tmp_path: Path) -> None:
+    with (
+        LocalCluster(
+            n_workers=0, processes=False, host="127.0.0.1", dashboard_address="127.0.0.1:0", protocol="tcp"
+        ) as cluster,
+        locked(tmp_path / ".lfm-atlas", "test"),
+    ):
+        section = f"{{type: address, scheduler: '{cluster.scheduler_address}', wait_seconds: 1}}"
+        with pytest.raises(ClusterError, match=r"no worker came within 1 s: look at the queue"):
+            list(RemoteDask(catalog_with(tmp_path, section)).run(doubled, [1]))
+
+
+@pytest.mark.parametrize(
+    ("kind", "section"),
+    [
+        ("slurm", "{type: slurm, interface: lo, n_workers: 1}"),
+        ("kubernetes", "{type: kubernetes, image: lfm-atlas, n_workers: 1}"),
+        ("gateway", "{type: gateway, address: 'https://g', n_workers: 1}"),
+    ],
+)
+def test_extra_that_is_not_installed__is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, section: str
+) -> None:
+    for name in ("dask_jobqueue", "dask_kubernetes", "dask_kubernetes.operator", "dask_gateway"):
+        monkeypatch.setitem(sys.modules, name, None)
+    monkeypatch.delitem(sys.modules, f"lfm_tasks.stages.engines.{kind}", raising=False)
+
+    needs = rf"needs {opening.EXTRAS[kind]}, .*pip install \"lfm-atlas\[{kind}\]\""
+    with pytest.raises(ClusterError, match=needs), open_run(catalog_with(tmp_path, section), lambda *_: None):
+        pass
