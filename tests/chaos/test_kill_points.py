@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -37,7 +38,7 @@ def command(build: Any, tiny_zoo: Callable[..., Path], tmp_path_factory: pytest.
         log.unlink(missing_ok=True)
         child = os.fork()
         if child == 0:
-            _leave(folder, told, log, Faults(last, kills))
+            _leave(folder, told, log, Faults(last, "kill" if kills else "fail", folder))
         _, status = os.waitpid(child, 0)
         operations = json.loads(log.read_text()) if log.exists() else []
         return Left(os.waitstatus_to_exitcode(status), told.read_text(), operations)
@@ -57,6 +58,7 @@ def _leave(folder: Path, told: Path, log: Path, faults: Faults) -> None:
         faults.install()
         # One system call, made from C.
         durable._exchange = faults._counted("exchange", durable._exchange)
+        warnings.filterwarnings("ignore", message="Cyclopts application invoked without tokens")
         sys.argv = ["lfm-atlas", "run", str(folder / "data_catalog.yaml"), "--no-prefect", "--no-dask"]
         main()
     except SystemExit as left:

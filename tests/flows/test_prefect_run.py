@@ -15,6 +15,7 @@ import pytest
 
 def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment["LFM_ATLAS_TEST"] = str(folder)  # a mark on whatever the run starts
     return subprocess.Popen(
         [sys.executable, "-m", "flows.cli", "run", str(folder / "data_catalog.yaml"), *options],
         cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -34,15 +35,16 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def processes_about(folder: Path) -> list[str]:
-    """Return the command lines of living processes that name ``folder``."""
+    """Return the command lines of living processes that name ``folder``, or that a run on it started."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 line = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                marks = (entry / "environ").read_bytes().split(b"\0")
             except OSError:
                 continue
-            if str(folder) in line:
+            if str(folder) in line or f"LFM_ATLAS_TEST={folder}".encode() in marks:
                 found.append(line)
     return found
 
