@@ -169,14 +169,18 @@ def nearest_of(rows: DistanceRows, points: Int[np.ndarray, " some"], n_neighbors
     return Neighbours(indices, np.sqrt(squared) / rows.unit)
 
 
+def goes_by_tiles(n_points: int, n_features: int, n_neighbors: int) -> bool:
+    """Return whether an exact search of this size goes by tiles, if the main directions of its points tell enough."""
+    return n_points >= _TILES_FROM and n_features >= 2 * PROJECTED_COLUMNS and n_neighbors <= _MOST_IN_TILES
+
+
 def _search(rows: DistanceRows, n_neighbors: int) -> "Found":
     """Return the neighbours by compiled search: the way changes the time, never the result."""
     from lfm_tasks.spectral.block_search import search
     from lfm_tasks.spectral.sketches import tile_sketch
     from lfm_tasks.spectral.tile_search import search_tiles
 
-    n_points, n_features = rows.values.shape
-    if n_points >= _TILES_FROM and n_features >= 2 * PROJECTED_COLUMNS and n_neighbors <= _MOST_IN_TILES:
+    if goes_by_tiles(*rows.values.shape, n_neighbors):
         sketch = tile_sketch(rows, n_neighbors)
         if sketch is not None:
             return search_tiles(rows, sketch, n_neighbors)

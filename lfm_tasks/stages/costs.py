@@ -9,7 +9,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
 
-from lfm_tasks.spectral.neighbours import COMPILED_FROM
+from lfm_tasks.spectral.basis import choose_solver
+from lfm_tasks.spectral.neighbours import COMPILED_FROM, goes_by_tiles
 from lfm_tasks.stages.space_bases import Way
 from lfm_tasks.stages.space_sizes import SpaceSize
 from lfm_tasks.stores.layouts import LAYOUTS
@@ -120,12 +121,15 @@ def _graph_peak(n: int, d: int, k: int, n_pairs: int, width: int, method: str) -
         search = 4 * block + 3 * min(n, 1024) * d * 8 + 16 * n * k
     elif method == "pynndescent":
         search = values + 60 * n * k  # points once more, heaps of candidates
+    elif method == "exact" and goes_by_tiles(n, d, k):
+        search = values + 4 * n * (d + 512) + 30 * n * k + 30 * MIB  # points once more, in the order of their tiles
     else:
         columns = min(d, 128) + 512 if method == "projection" else d + 512
         search = 4 * n * columns + 30 * n * k * (2 if method == "projection" else 1) + 30 * MIB
     graph = 100 * n * k
-    lanczos = 80 * n * k + 8 * n * (5 * n_pairs + 10)
-    return max(values + max(search, n * d), values + graph, lanczos)
+    columns = 6 * n_pairs + 60 if choose_solver(n, n_pairs) == "filtered" else 5 * n_pairs + 10
+    eigenpairs = 80 * n * k + 8 * n * columns
+    return max(values + max(search, n * d), values + graph, eigenpairs)
 
 
 def _compiled_bytes(n: int, d: int, method: str) -> int:
