@@ -180,7 +180,8 @@ def _search(rows: DistanceRows, n_neighbors: int) -> "Found":
     from lfm_tasks.spectral.sketches import tile_sketch
     from lfm_tasks.spectral.tile_search import search_tiles
 
-    if goes_by_tiles(*rows.values.shape, n_neighbors):
+    n_points, n_features = rows.values.shape
+    if goes_by_tiles(n_points, n_features, n_neighbors):
         sketch = tile_sketch(rows, n_neighbors)
         if sketch is not None:
             return search_tiles(rows, sketch, n_neighbors)
