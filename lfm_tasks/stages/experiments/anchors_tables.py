@@ -141,7 +141,11 @@ def _claims(rows: Rows, counts: Sequence[int], own: Rows) -> list[Claim]:
         Claim(
             f"LFM has saturated at {_SATURATED} anchors",
             f"{settled} anchors: {_told(lfm[settled])}; {most}: {_told(lfm[most])}",
-            "supported" if lfm[settled].value >= 0.95 * lfm[most].value else "not supported",
+            "not tested"
+            if settled == most
+            else "supported"
+            if lfm[settled].value >= 0.95 * lfm[most].value
+            else "not supported",
         ),
         Claim(
             "LFM is ahead of anchors-only baselines (Procrustes + ICP is not among the paper’s)",

@@ -233,7 +233,7 @@ def _claims(shares: Shares) -> list[Claim]:
             "(ours) the settings of the catalog are not beaten by another level, double-centred overlap",
             f"the catalog’s: {_told(_dot(plain))}; "
             + (f"better beyond its interval: {', '.join(better)}" if better else "none is better beyond its interval"),
-            "partly" if better else "supported",
+            "partly" if better else "supported" if np.isfinite(_dot(plain).low) else "not tested",
         ),
         Claim(
             "(ours) scores bear noise and missing points",
