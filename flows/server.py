@@ -17,7 +17,7 @@ from pathlib import Path
 
 from flows.console import CRASH, complain
 
-START_SECONDS = 90.0
+START_SECONDS = 120.0
 _WAYS_ON = "run again, what was finished is kept; --no-prefect needs no server"
 _PR_SET_PDEATHSIG = 1
 
