@@ -1,6 +1,5 @@
 """``lfm-atlas prune`` removes what no published atlas or baseline was made of, and nothing else."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -109,10 +108,8 @@ def test_units_of_another_kind__stay_and_keep_what_they_name(
     root = store(two_models)
     bases = {key for kind, key in stored_units(root) if kind == "bases"}
     former = sorted(bases)[0]
-    folder = root / "receipts" / "named_maps"
-    folder.mkdir()
-    body = {"body": {"facts": {"source": former}}}
-    (folder / "mine.json").write_text(json.dumps(body))
+    with UnitStore(root).commit("named_maps", "mine") as unit:
+        unit.facts["source"] = former
     models = related_spaces(4)
     write_zoo(two_models, {"model2": models["model2"], "model3": models["model3"]})
     run(two_models)
