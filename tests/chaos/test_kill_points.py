@@ -27,9 +27,7 @@ class Left(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def command(
-    build: Any, tiny_zoo: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
-) -> Callable[..., Left]:
+def command(build: Any, tiny_zoo: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Left]:
     """Run the command in a forked child, undisturbed or with a fault at the ``last``-th change of the disk."""
     # Children inherit what is imported and compiled.
     build(tiny_zoo(tmp_path_factory.mktemp("warm")))
