@@ -86,3 +86,24 @@ def test_job_that_kills_every_worker__is_named_and_the_others_finish(figure: Cal
     assert results == {number: number for number in range(20) if number != 7}
     assert took <= MOST_SECONDS * crowd()
     figure(f"a job that kills every worker: named, 19 of 19 others done in {took:.0f} s")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_worker_that_freezes_and_dies_with_results__holds_nobody_up(figure: Callable[[str], None]) -> None:
+    workers = LocalDask(2)
+    results: dict[int, Any] = {}
+    try:
+        for number, result in workers.run(short, range(40)):
+            results[number] = result
+            if len(results) == 5:
+                frozen = worker_pids()[-1]
+                os.kill(frozen, signal.SIGSTOP)
+                threading.Timer(10, os.kill, [frozen, signal.SIGKILL]).start()
+                began = time.monotonic()
+    finally:
+        workers.close()
+    took = time.monotonic() - began
+
+    assert results == {number: number for number in range(40)}
+    assert took <= MOST_SECONDS * crowd()
+    figure(f"a worker frozen for 10 s, then dead: 40 of 40 jobs done {took:.0f} s after")
