@@ -12,7 +12,9 @@ THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THR
 DASK_SETTINGS: dict[str, Any] = {
     "distributed.comm.timeouts.connect": "60s",
     "distributed.comm.timeouts.tcp": "120s",
-    "distributed.comm.retry.count": 3,
+    # Each try to fetch a result from a worker that has just died may take as long as a connection: one is enough, since
+    # the job runs again.
+    "distributed.comm.retry.count": 0,
     "distributed.scheduler.allowed-failures": 3,
     # Without it, a cluster whose workers are all gone waits for ever.
     "distributed.scheduler.no-workers-timeout": "60s",

@@ -21,6 +21,11 @@ CHANGES = ("fsync", "rename", "replace", "mkdir", "unlink", "rmdir")
 SETTINGS = {"graph": {"n_neighbors": 5}, "n_eigenpairs": 4, "null": {"n_permutations": 9}, "measures": ["overlap"]}
 
 
+def crowd() -> float:
+    """Return how many processes want each core: what takes a second alone takes so many now, at least 1."""
+    return max(1.0, os.getloadavg()[0] / len(os.sched_getaffinity(0)))
+
+
 class Ended(NamedTuple):
     """How a child ended: its exit code (negative: the signal), the error it met, what it computed, the operations."""
 

@@ -1,5 +1,6 @@
 """The full command, with Prefect and Dask, killed and stopped: it ends soon, leaves nobody, and the next goes on."""
 
+import json
 import os
 import random
 import signal
@@ -9,8 +10,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from lfm_tasks.stores.atlas_files import read_atlas
+from tests.chaos.conftest import SETTINGS, crowd
+from tests.chaos.test_kill_points import under_way
 from tests.flows.test_prefect_run import contents, nobody_left, start
 
 pytestmark = pytest.mark.chaos
@@ -81,15 +86,17 @@ KILLS: dict[str, Callable[[subprocess.Popen[str]], None]] = {
     "server, bases": kill_child("uvicorn", "bases: 0/"),
     "server, publishing": kill_child("uvicorn", "atlas: 0/"),
 }
+# A worker that dies costs the run nothing; without its server it ends with a sentence, if it has not ended before.
+CODES = {"run": (-signal.SIGKILL,), "worker": (0,), "server": (0, 1)}
 
 
 @pytest.fixture
-def begin() -> Iterator[Callable[[Path], subprocess.Popen[str]]]:
+def begin() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Start a run; whatever a test comes to, none stays."""
     runs: list[subprocess.Popen[str]] = []
 
-    def start_run(folder: Path) -> subprocess.Popen[str]:
-        runs.append(start(folder))
+    def start_run(folder: Path, *options: str) -> subprocess.Popen[str]:
+        runs.append(start(folder, *options))
         return runs[-1]
 
     yield start_run
@@ -123,13 +130,15 @@ def test_kill__ends_soon_leaves_nobody_and_the_next_run_ends_in_the_same_atlas(
     _, err = run.communicate(timeout=MOST_SECONDS)
     took = time.monotonic() - killed
 
-    assert run.returncode in ((-signal.SIGKILL,) if kill.startswith("run") else (0, 1)), err
+    assert run.returncode in CODES[kill.split(",")[0].split()[0]], err
     assert "Traceback" not in err
     assert nobody_left(folder)
+    redone = under_way(folder)
+    assert redone <= len(os.sched_getaffinity(0))  # one a worker
     assert build(folder).failures == ()
     assert contents(folder / "atlas") == expected
     assert leftovers(folder) == []
-    figure(f"kill of the {kill}: exit {run.returncode} after {took:.1f} s")
+    figure(f"kill of the {kill}: exit {run.returncode} after {took:.1f} s, {redone} units made again")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -196,3 +205,50 @@ def test_second_run__is_refused_within_five_seconds_with_the_first_by_name(
     assert freed <= 1
     assert nobody_left(folder)
     figure(f"second run refused after {refused:.1f} s; the store of a killed run free after {freed:.2f} s")
+
+
+NETWORKS = """
+import multiprocessing, os
+from torch import nn
+
+class Deadly(nn.Tanh):
+    def forward(self, values):
+        if multiprocessing.parent_process() is not None:
+            os._exit(1)  # as a segmentation fault would
+        return super().forward(values)
+
+def tiny(width):
+    return nn.Sequential(nn.Linear(6, width), Deadly() if width == 7 else nn.Tanh())
+"""
+
+
+def test_network_that_kills_its_worker_every_time__is_named_and_the_others_finish(
+    begin: Callable[..., subprocess.Popen[str]], tmp_path: Path, figure: Callable[[str], None]
+) -> None:
+    pytest.importorskip("torch", reason="needs the extra [torch]")
+    generator = np.random.default_rng(0)
+    np.save(tmp_path / "inputs.npy", generator.standard_normal((40, 6)).astype(np.float32))
+    np.save(tmp_path / "ids.npy", np.array([f"p{number}" for number in range(40)]))
+    (tmp_path / "networks.py").write_text(NETWORKS)
+    models = {
+        f"width{width}": {"torch": {"factory": "networks:tiny", "args": {"width": width}, "dataset": "probe"}}
+        for width in (6, 7, 8, 9)
+    }
+    probe = {"ids": {"path": "ids.npy"}, "inputs": {"path": "inputs.npy"}}
+    catalog = {"version": 1, "datasets": {"probe": probe}, "models": models, "atlas": SETTINGS}
+    (tmp_path / "data_catalog.yaml").write_text(json.dumps(catalog | {"cluster": {"n_workers": 2}}))
+    began = time.monotonic()
+    run = begin(tmp_path, "--trust-code", "--no-prefect")
+    _, err = run.communicate(timeout=4 * MOST_SECONDS * crowd())
+    took = time.monotonic() - began
+
+    assert run.returncode == 4, err
+    assert "Traceback" not in err
+    named = [
+        line for line in err.splitlines() if "its worker died 4 times, and as often with nothing beside it" in line
+    ]
+    assert [line.split("/")[0] for line in named] == ["width7", "width7"]
+    scores = read_atlas(tmp_path / "atlas")
+    assert {name.split("/")[0] for name in scores["source"].values} == {"width6", "width8", "width9"}
+    assert nobody_left(tmp_path)
+    figure(f"a network that kills its worker: named, exit 4, the 3 others in the atlas after {took:.0f} s")

@@ -5,6 +5,7 @@ from typing import Any
 
 import dask.distributed
 import pytest
+from dask.utils import parse_timedelta
 
 from lfm_tasks.stages import workers
 from lfm_tasks.stages.workers import N_STARTS, Killed, LocalDask, Trouble, _replace_lost
@@ -81,6 +82,12 @@ def test_neighbour_of_a_deadly_job__is_not_blamed(
     assert tried == [[0, 1, 2, 3, 4], [2], [3]]
     assert [number for number, result in results.items() if isinstance(result, Trouble)] == blamed
     assert len(results) == 5
+
+
+def test_result_on_a_worker_that_died__is_given_up_within_a_minute() -> None:
+    n_tries = 1 + workers.DASK_SETTINGS["distributed.comm.retry.count"]
+
+    assert n_tries * parse_timedelta(workers.DASK_SETTINGS["distributed.comm.timeouts.connect"]) <= 60
 
 
 def test_scheduler_that_is_gone__is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
