@@ -24,7 +24,7 @@ from lfm_tasks.stores.units import UnitStore
 pytestmark = pytest.mark.chaos
 MEASURES = ["lfm", "overlap", "cka_linear_debiased_song"]
 # What docs/reliability.md promises where kernels or threads differ.
-MOST_OF_EIGENVALUES, MOST_OF_SPANS, MOST_OF_SCORES = 1e-10, 1e-8, 1e-8
+MOST_OF_EIGENVALUES, MOST_OF_SPANS, MOST_OF_SCORES = 1e-10, 1e-8, 1e-6
 KERNELS = [("Haswell", 1), ("Haswell", 2), ("SkylakeX", 1), ("Zen", 1), ("Sandybridge", 1), ("Nehalem", 1)]
 BUILD = """
 import json, sys
