@@ -6,7 +6,7 @@ import threading
 from types import FrameType
 
 # A run that was told to stop has left after this long, whatever it waits for (seconds).
-STOP_SECONDS = 9.0
+STOP_SECONDS = 7.0
 
 
 def stop_on_signals() -> None:

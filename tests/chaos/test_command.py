@@ -168,7 +168,7 @@ def test_signal_at_a_random_moment__ends_within_ten_seconds(
 
     assert run.returncode in (128 + number, 0), err  # 0: it had ended before
     assert "Traceback" not in err
-    assert took <= STOP_SECONDS
+    assert took <= STOP_SECONDS * crowd()
     assert nobody_left(folder)
     assert build(folder).failures == ()
     assert contents(folder / "atlas") == expected
