@@ -6,16 +6,21 @@ with nothing to do starts none.
 
 import logging
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.stages.dask_settings import DASK_SETTINGS
 from lfm_tasks.stages.worker_memory import peak_bytes
 from lfm_tasks.stores.units import CorruptUnitError
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 logger = logging.getLogger(__name__)
 
@@ -75,11 +80,9 @@ class Guarded(Generic[Job, Result]):
         return self._result(job), peak_bytes()
 
     def _result(self, job: Job) -> Result | Trouble:
-        from threadpoolctl import threadpool_limits
-
         try:
             # One thread on every way of running: sums in another order would change the last bits.
-            with threadpool_limits(1):
+            with _thread_pools(len(sys.modules)).limit(limits=1):
                 return self.function(job)
         except ReasonError as error:
             return Trouble(error.reason, str(error))
@@ -89,6 +92,14 @@ class Guarded(Generic[Job, Result]):
         except Exception as error:
             logger.exception("%s failed", getattr(self.function, "__name__", "job"))
             return Trouble("failed", f"{type(error).__name__}: {error}")
+
+
+@lru_cache(maxsize=1)
+def _thread_pools(n_modules: int) -> "ThreadpoolController":
+    """Return the thread pools of the libraries that are loaded; looked for again (3 ms) when modules have come."""
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController()
 
 
 class InProcess:
