@@ -105,7 +105,7 @@ def _thread_pools(n_modules: int) -> "ThreadpoolController":
 class InProcess:
     """Jobs one after the other in this process: for tests, debugging and very small zoos."""
 
-    def __init__(self, memory_limit: int | None) -> None:
+    def __init__(self, memory_limit: int | None = None) -> None:
         self.memory_limit = memory_limit
         self.peak_bytes = 0
 
@@ -123,7 +123,7 @@ class InProcess:
 class LocalDask:
     """A Dask cluster of processes on this machine, bound to loopback, started with the first job."""
 
-    def __init__(self, n_workers: int, memory_limit: int | None) -> None:
+    def __init__(self, n_workers: int, memory_limit: int | None = None) -> None:
         self._n_workers = n_workers
         self.memory_limit = memory_limit  # bytes; a worker with more is ended at 95 %
         self.peak_bytes = 0

@@ -73,7 +73,7 @@ def test_neighbour_of_a_deadly_job__is_not_blamed(
         tried.append(list(jobs))
         for number, job in jobs.items():
             dies = number in (2, 3) if len(jobs) > 1 else number in deadly
-            yield number, Killed("failed", "died") if dies else function(job)
+            yield number, (Killed("failed", "died") if dies else function(job), 0)
 
     monkeypatch.setattr(workers, "_finished", finished)
 
