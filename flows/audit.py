@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from flows.atlas import as_task, silent
 from flows.auditing import Audited, audit_zoo
 from lfm_tasks.catalog import read_catalog
+from lfm_tasks.reasons import TooLargeError
 from lfm_tasks.stages.audit import Audit
 from lfm_tasks.stages.open_run import open_run
 from lfm_tasks.stages.run import Announce
@@ -56,7 +57,10 @@ def audit_flow(announce: Announce = silent, found: list[Audited] | None = None) 
         catalog = read_catalog(Path(parameters.catalog), trust_code=parameters.trust_code)
         with open_run(catalog, announce) as run:
             # A stage goes on where it stopped; the flow is not tried again, since a broken limit is no accident.
-            audited = audit_zoo(run, parameters.promote, partial(as_task, retries=1))
+            try:
+                audited = audit_zoo(run, parameters.promote, partial(as_task, retries=1))
+            except TooLargeError as error:
+                return Failed(name="TooLarge", message=str(error), data=error)
         if found is not None:
             found.append(audited)
         return tell(audited.audit, str(catalog.root))
