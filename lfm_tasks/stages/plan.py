@@ -42,7 +42,8 @@ def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
     ceiling, what = worker_ceiling(stages)
     limit = memory_limit(catalog)
     written = sum(own.load.written_bytes for own in stages)
-    lines.append(f"time         about {_time(predicted_seconds(stages, workers, speed))} with {workers} worker{'s' if workers > 1 else ''}")
+    needed = _time(predicted_seconds(stages, workers, speed))
+    lines.append(f"time         about {needed} with {workers} worker{'s' if workers > 1 else ''}")
     of = f" ({what})" if what else ""
     lines.append(f"memory       at most {_size(ceiling)} a worker{of}{f', of {_size(limit)}' if limit else ''}")
     lines.append(f"written      {_size(written)}")
