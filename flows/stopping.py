@@ -1,5 +1,6 @@
 """Ends a command on SIGTERM or SIGINT: in order if it can, within seconds in any case."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -23,11 +24,20 @@ def stop_on_signals() -> None:
 
 def _stop(number: int, frame: FrameType | None) -> None:
     for again in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(again, lambda now, _: os._exit(128 + now))
+        signal.signal(again, lambda now, _: _leave(128 + now))
     # What ends in order may wait for a cluster, a server or a computation that does not look up.
-    late = threading.Timer(STOP_SECONDS, os._exit, [128 + number])
+    late = threading.Timer(STOP_SECONDS, _leave, [128 + number])
     late.daemon = True
     late.start()
     if number == signal.SIGINT:
         raise KeyboardInterrupt
     raise SystemExit(128 + number)
+
+
+def _leave(code: int) -> None:
+    """End this process and its workers now: one that starts would only look for its parent seconds later."""
+    try:
+        for child in multiprocessing.active_children():
+            child.kill()
+    finally:
+        os._exit(code)

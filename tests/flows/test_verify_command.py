@@ -131,8 +131,9 @@ def test_error_of_the_disk__is_a_sentence(number: int, sentence: str, tmp_path: 
 
 
 STOPPED = """
-import os, signal, sys, time
+import multiprocessing, os, signal, sys, time
 import flows.stopping
+multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True).start()
 flows.stopping.STOP_SECONDS = 0.3
 flows.stopping.stop_on_signals()
 try:
@@ -158,4 +159,5 @@ def test_signal__ends_in_order_or_in_time_or_at_once(number: signal.Signals, wai
         process.send_signal(number)
 
     assert process.wait(20) in (128 + number, -number)
+    assert process.stdout.read() == ""  # its child, which would hold it open for a minute, has ended, too
     process.stdout.close()
