@@ -162,7 +162,7 @@ def report(
     if not is_file_to_write(output):
         return USAGE
     with opened(atlas) as found:
-        page = render_report(found.scores.load(), dict(found.summary), read_groups(atlas))
+        page = render_report(found.scores.load(), dict(found.summary), read_groups(atlas, found.manifest))
     write_durably(output, page.encode())
     say(f"wrote {output}")
     return OK

@@ -15,6 +15,7 @@ from lfm_tasks.published.maps import functional_map
 from lfm_tasks.published.names import Names, one_of
 from lfm_tasks.stores.atlas_files import open_group
 from lfm_tasks.stores.atlas_schema import AtlasError
+from lfm_tasks.stores.atlas_store import Manifest
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,7 @@ class Atlas:
     summary: Mapping[str, Any]
     scores: xr.Dataset
     store: Path
+    manifest: Manifest
 
     @property
     def datasets(self) -> list[str]:
@@ -116,7 +118,7 @@ class Atlas:
 
     def section(self, path: str) -> xr.Dataset | None:
         """Return what lies beside the scores in ``atlas.zarr`` (``maps/digits``), unread; None if it does not."""
-        return open_group(self.folder, path)
+        return open_group(self.folder, path, self.manifest)
 
     def to_frame(self) -> "pd.DataFrame":
         """Return the long table, ``edges.parquet``, as a pandas data frame."""

@@ -16,6 +16,7 @@ import pyarrow.parquet
 import xarray as xr
 
 from lfm_tasks.stores.atlas_schema import AtlasError, check_version, filled
+from lfm_tasks.stores.atlas_store import ZARR, AtlasStore, Manifest
 from lfm_tasks.stores.digests import file_digest
 from lfm_tasks.stores.durable import swap_folders, sync_tree, write_durably
 from lfm_tasks.stores.sealed import seal_of
@@ -49,11 +50,16 @@ def published_key(folder: Path) -> str | None:
 
 def checked_key(folder: Path) -> str:
     """Return the key of the atlas in ``folder``; `AtlasError` naming the first file that is not as published."""
+    return checked_manifest(folder).key
+
+
+def checked_manifest(folder: Path) -> Manifest:
+    """Return what the atlas in ``folder`` was published with; raises as `checked_key`."""
     again = "run lfm-atlas run to publish it again"
     key, files = _manifest(folder, again)
     for found in _damages(folder, files):
         raise AtlasError(f"{folder}: found the atlas damaged, {found}: {again}")
-    return key
+    return Manifest(key, files)
 
 
 def atlas_damages(folder: Path) -> list[str]:
@@ -167,31 +173,38 @@ def read_atlas(folder: Path) -> xr.Dataset:
         return loaded
 
 
-def open_scores(folder: Path) -> xr.Dataset:
-    """Return the same as `read_atlas`, unread: arrays come from the files when they are asked for."""
+def open_scores(folder: Path, manifest: Manifest | None = None) -> xr.Dataset:
+    """Return the same as `read_atlas`, unread: arrays come from the files when they are asked for.
+
+    With ``manifest`` they are that atlas's: AtlasError where another was published since.
+    """
     summary = read_json(folder / "summary.json")
     check_version(summary.get("schema_version"))
     # chunks=None: xarray's own lazy arrays, no Dask graph.
-    return filled(xr.open_zarr(folder / "atlas.zarr", chunks=None), summary)
+    return filled(xr.open_zarr(_zarr(folder, manifest), chunks=None, consolidated=True), summary)
 
 
-def read_groups(folder: Path) -> dict[str, xr.Dataset]:
+def read_groups(folder: Path, manifest: Manifest | None = None) -> dict[str, xr.Dataset]:
     """Return what lies beside the scores in the atlas, by path (``maps/digits``), loaded."""
-    root = folder / "atlas.zarr"
+    root = folder / ZARR
     found = sorted(path.parent.relative_to(root).as_posix() for path in root.glob("*/*/zarr.json"))
     groups = {}
     for path in found:
         if json.loads((root / path / "zarr.json").read_bytes())["node_type"] == "group":
-            with xr.open_zarr(root, group=path) as group:
+            with xr.open_zarr(_zarr(folder, manifest), group=path) as group:
                 groups[path] = group.load()
     return groups
 
 
-def open_group(folder: Path, path: str) -> xr.Dataset | None:
+def open_group(folder: Path, path: str, manifest: Manifest) -> xr.Dataset | None:
     """Return what lies at ``path`` beside the scores (``maps/digits``), unread; None if nothing does."""
-    root = folder / "atlas.zarr"
-    known = {found.parent.relative_to(root).as_posix() for found in root.glob("*/*/zarr.json")}
-    return xr.open_zarr(root, group=path, chunks=None) if path in known else None
+    if f"{ZARR}/{path}/zarr.json" not in manifest.files or path.count("/") != 1:
+        return None
+    return xr.open_zarr(_zarr(folder, manifest), group=path, chunks=None, consolidated=True)
+
+
+def _zarr(folder: Path, manifest: Manifest | None) -> "Path | AtlasStore":
+    return folder / ZARR if manifest is None else AtlasStore(folder, manifest)
 
 
 def write_edges(parts: Iterable[Mapping[str, Any]], folder: Path) -> None:

@@ -223,11 +223,11 @@ def test_atlas_of_the_last_schema__is_read(small_folder: Path, small: Atlas, tmp
 
 def test_atlas_of_two_datasets__asks_which(small: Atlas) -> None:
     two = small.scores.isel(dataset=[0, 0]).assign_coords(dataset=["probe", "late"])
-    both = Atlas(small.folder, small.key, small.summary, two, small.store)
+    both = Atlas(small.folder, small.key, small.summary, two, small.store, small.manifest)
 
     with pytest.raises(AtlasError, match=r"found 2 datasets \(probe, late\), needs one: give dataset="):
         both.nearest("model0")
-    both = Atlas(small.folder, small.key, {**small.summary, "failures": []}, two, small.store)
+    both = Atlas(small.folder, small.key, {**small.summary, "failures": []}, two, small.store, small.manifest)
     assert both.nearest("model0", dataset="late") == small.nearest("model0")
 
 

@@ -89,6 +89,7 @@ def test_graphml__without_a_choice_keeps_what_is_significant(small: Atlas, tmp_p
         small.summary,
         small.scores.assign(q_value=small.scores["q_value"] * np.nan),
         small.store,
+        small.manifest,
     )
     with pytest.raises(AtlasError, match="found no q_value in the atlas, needs it to choose edges: set"):
         export_graphml(bare, tmp_path / "none.graphml")
@@ -97,7 +98,9 @@ def test_graphml__without_a_choice_keeps_what_is_significant(small: Atlas, tmp_p
 def test_graphml__replaces_what_xml_cannot_hold(small: Atlas, tmp_path: Path) -> None:
     told = np.array(["\x00<&"] * len(small.spaces), dtype=object)
     scores = small.scores.assign_coords(source_meta_note=("source", told))
-    export_graphml(Atlas(small.folder, small.key, small.summary, scores, small.store), tmp_path / "atlas.graphml")
+    export_graphml(
+        Atlas(small.folder, small.key, small.summary, scores, small.store, small.manifest), tmp_path / "atlas.graphml"
+    )
 
     nodes = nx.read_graphml(tmp_path / "atlas.graphml").nodes(data=True)
     assert {data["meta_note"] for _, data in nodes} == {"\ufffd<&"}
