@@ -50,6 +50,7 @@ class Shuffled(InProcess):
     """Jobs in another order."""
 
     def __init__(self, seed: int) -> None:
+        super().__init__()
         self._chance = random.Random(seed)  # noqa: S311 - an order, no secret
 
     def run(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:

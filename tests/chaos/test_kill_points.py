@@ -103,6 +103,8 @@ def test_operation_that_fails_or_kills__loses_nothing(
         folder = tiny_zoo(tmp_path / f"{number}")
         left = command(folder, number, kills=kills)
         place = f"{number} ({first.operations[number - 1]}): {left.told}"
+        if len(left.operations) < number and left.code == 0:
+            continue  # some more or fewer writes of a run's log are no fault: it had ended before
         if kills:
             assert left.code == -signal.SIGKILL, place
         else:
