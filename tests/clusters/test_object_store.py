@@ -176,11 +176,11 @@ def test_second_writer_of_a_unit__leaves_the_first_ones(tmp_path: Path, files: A
 @pytest.mark.parametrize("what", ["changed", "missing"])
 def test_damaged_object__is_found_on_read_and_put_aside(tmp_path: Path, files: Any, what: str) -> None:
     key = write_unit(RemoteUnits(tmp_path / "a", REMOTE))
-    chunk = next(name for name in files.find(f"{REMOTE}/units") if "/c/" in name)
+    arrays = next(name for name in files.find(f"{REMOTE}/units") if name.endswith("/arrays.zip"))
     if what == "changed":
-        files.pipe_file(chunk, b"x" + files.cat_file(chunk)[1:])
+        files.pipe_file(arrays, b"x" + files.cat_file(arrays)[1:])
     else:
-        files.rm_file(chunk)
+        files.rm_file(arrays)
     other = RemoteUnits(tmp_path / "b", REMOTE)
 
     with pytest.raises(CorruptUnitError, match="put into quarantine: run again to make it anew"):
@@ -197,8 +197,8 @@ def test_damaged_object__is_found_on_read_and_put_aside(tmp_path: Path, files: A
 def test_damaged_copy_on_this_machine__is_fetched_anew(tmp_path: Path, files: Any) -> None:
     store = RemoteUnits(tmp_path / "a", REMOTE)
     key = write_unit(store)
-    chunk = next(path for path in (tmp_path / "a" / "units").rglob("*") if path.is_file() and "c" in path.parts)
-    chunk.write_bytes(b"x")
+    arrays = next((tmp_path / "a" / "units").rglob("arrays.zip"))
+    arrays.write_bytes(b"x")
 
     assert read_unit(store, key) == [0.25, 0.5]
 

@@ -53,7 +53,7 @@ def test_flow__refuses_unknown_names_too(catalog: Path) -> None:
 def test_flow__has_parameters_that_a_form_can_show() -> None:
     properties = atlas_flow().parameters.properties
 
-    assert list(properties) == ["catalog", "trust_code", "only", "comparisons"]
+    assert list(properties) == ["catalog", "trust_code", "only", "comparisons", "scheduler"]
     for name in ("only", "comparisons"):
         assert {"type": "array", "items": {"type": "string"}} in properties[name]["anyOf"]
         assert properties[name]["description"].startswith("Compute only")

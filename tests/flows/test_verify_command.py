@@ -44,20 +44,20 @@ def test_verify__lists_damage_and_the_next_run_makes_just_that_again(
     shutil.copytree(built, folder)
     assert verify(folder) == 0
     assert ", 0 damaged" in capsys.readouterr().out
-    chunk = next(folder.glob(".lfm-atlas/units/bases/*/eigenvectors/c/0/0"))
-    key = chunk.parents[3].name
-    chunk.write_bytes(bytes(len(chunk.read_bytes())))
+    arrays = next(folder.glob(".lfm-atlas/units/bases/*/arrays.zip"))
+    key = arrays.parent.name
+    arrays.write_bytes(bytes(len(arrays.read_bytes())))
     (folder / "atlas" / "summary.json").unlink()
 
     assert verify(folder) == 1
     found = capsys.readouterr().err
-    assert f"units/bases/{key}: unit bases/{key}: eigenvectors/c/0/0 is damaged" in found
+    assert f"units/bases/{key}: unit bases/{key}: arrays.zip is damaged" in found
     assert f"{folder / 'atlas'}: summary.json is missing" in found
     assert verify(folder, "--format", "json") == 1
     assert len(json.loads(capsys.readouterr().out)["damages"]) == 2
     outcome = build(folder)
     assert (outcome.computed["activations"], outcome.computed["bases"], outcome.computed["atlas"]) == (0, 1, 1)
-    assert outcome.put_aside == (f"units/bases/{key}: unit bases/{key}: eigenvectors/c/0/0 is damaged",)
+    assert outcome.put_aside == (f"units/bases/{key}: unit bases/{key}: arrays.zip is damaged",)
     assert contents(folder / "atlas") == contents(built / "atlas")
     assert verify(folder) == 0
 

@@ -185,7 +185,7 @@ def test_kept_maps_of_the_shipped_zoo__are_small(zoo_folder_built: Path) -> None
     np.testing.assert_allclose(group["target_distortion"].values[copy], 0, atol=1e-6)
 
 
-def test_map_of_a_damaged_base__is_told_and_made_by_the_next_run(
+def test_damaged_base__is_told_and_made_again_for_a_map(
     tmp_path: Path, related_spaces: Related, write_zoo: WriteZoo, build: Build
 ) -> None:
     models = related_spaces(2, n_layers=1)
@@ -194,14 +194,8 @@ def test_map_of_a_damaged_base__is_told_and_made_by_the_next_run(
     (damaged / "arrays.zip").write_bytes(b"nothing")
     folder = write_zoo(tmp_path, models)
 
-    [failure] = build(folder).failures
+    outcome = build(folder)
 
-    assert (failure.dataset, failure.model, failure.stage) == (
-        "probe",
-        "map of model0/layer0 and model1/layer0",
-        "maps",
-    )
-    assert "it was put into quarantine: run again to make it anew" in failure.message
-    assert "maps/probe" not in read_groups(tmp_path / "atlas")
-    assert build(folder).failures == ()
+    assert (len(outcome.put_aside), outcome.computed["bases"], outcome.failures) == (1, 1, ())
+    assert f"bases/{damaged.name}: arrays.zip is damaged" in outcome.put_aside[0]
     assert named_pairs(kept(folder)) == [("model0/layer0", "model1/layer0")]
