@@ -13,7 +13,7 @@ from lfm_tasks.stages.worker_memory import memory_limit, n_workers
 from lfm_tasks.stages.workers import InProcess, LocalDask, Workers
 from lfm_tasks.stores.atlas_files import sweep
 from lfm_tasks.stores.locks import locked
-from lfm_tasks.stores.soundness import put_damage_aside
+from lfm_tasks.stores.soundness import put_damage_aside, put_unfinished_aside
 
 PURPOSE = "lfm-atlas run"
 
@@ -35,6 +35,8 @@ def open_run(
                 found = () if catalog.atlas.remote else put_damage_aside(store)
                 run.notes["put_aside"] = [f"{damage.place}: {damage.found}" for damage in found]
                 yield run
+                if not catalog.atlas.remote:
+                    put_unfinished_aside(store)
         finally:
             workers.close()
 

@@ -59,6 +59,13 @@ def put_damage_aside(store: UnitStore) -> tuple[Damage, ...]:
     return tuple(found)
 
 
+def put_unfinished_aside(store: UnitStore) -> None:
+    """Put folders without a receipt into quarantine; only at the end of a run, which has made what it needs of them."""
+    for kind, key in _named(store.root):
+        if not store.receipt_path(kind, key).is_file():
+            store.quarantine(kind, key)
+
+
 def _damage(store: UnitStore, kind: str, key: str) -> Damage | None:
     place = f"units/{kind}/{key}"
     if not store.receipt_path(kind, key).is_file():

@@ -9,7 +9,7 @@ import pytest
 
 from lfm_tasks.stores import units
 from lfm_tasks.stores.sealed import seal, unseal
-from lfm_tasks.stores.soundness import damages, put_damage_aside
+from lfm_tasks.stores.soundness import damages, put_damage_aside, put_unfinished_aside
 from lfm_tasks.stores.units import UnitStore
 
 KEY, OTHER = "ab" * 32, "cd" * 32
@@ -104,3 +104,13 @@ def test_sealed_file__is_read_only_as_it_was_written(content: bytes) -> None:
         unseal(seal({"a": 1}).replace(b"1", b"2", 1))
     with pytest.raises(ValueError, match="its checksum does not fit"):
         unseal(seal({"a": 1}) + b"\n")
+
+
+def test_folder_without_a_receipt__is_put_aside_at_the_end_of_a_run(store: UnitStore) -> None:
+    (store.root / UNIT).rename(store.root / "units" / "labels" / ("ef" * 32))
+    (store.root / RECEIPT).unlink()
+
+    put_unfinished_aside(store)
+
+    assert not list(damages(store))
+    assert [path.name for path in (store.root / "quarantine").glob("*/unit")] == ["unit"]
