@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -186,6 +187,7 @@ class LocalDask:
                 processes=True,
                 host="127.0.0.1",
                 dashboard_address="127.0.0.1:0",
+                scheduler_kwargs={"dashboard": False},
                 memory_limit=self.memory_limit,
                 silence_logs=logging.ERROR,
             )
@@ -254,7 +256,8 @@ def quieten() -> None:
     """Give this process Dask's settings, and keep the scheduler's lines to itself."""
     import dask
 
-    dask.config.set(DASK_SETTINGS)
+    # A copy: where Bokeh is missing, Dask's scheduler adds a route to the very list it was given.
+    dask.config.set(deepcopy(DASK_SETTINGS))
     # Prefect's logging setup would let every line of the scheduler through.
     logging.getLogger("distributed").setLevel(logging.ERROR)
 

@@ -41,7 +41,7 @@ def options(cluster: SlurmCluster, folder: Path) -> dict[str, Any]:
         "security": Security.temporary(),
         "protocol": "tls://",
         "shared_temp_directory": str(folder),
-        "scheduler_options": {"dashboard_address": "127.0.0.1:0"},
+        "scheduler_options": {"dashboard_address": "127.0.0.1:0", "dashboard": False},
         "cores": cluster.workers_per_job,
         "processes": cluster.workers_per_job,
         "memory": cluster.memory,
