@@ -85,17 +85,22 @@ def tile_sketch(rows: DistanceRows, n_neighbors: int) -> Sketch | None:
     None where, counted among a few rows, they leave so many pairs open that products of all features are as fast.
     """
     order = np.arange(len(rows.values))
-    some = order[:: -(-len(order) // _FITTED_ROWS)]
-    if not _tells_apart(rows.centred(some), max(1, n_neighbors * len(some) // len(order))):
+    some = rows.centred(order[:: -(-len(order) // _FITTED_ROWS)])
+    directions = _main_directions(some, _TILE_COLUMNS - 1)
+    if not _tells_apart(some, directions, max(1, n_neighbors * len(some) // len(order))):
         return None
-    heads, squares = _project(rows, order, _TILE_COLUMNS - 1)
+    heads, squares = _along(rows, order, directions)
     order = _along_variance(heads[:, :_THIN_COLUMNS])
     return _short_sketch(heads[order], squares[order], order, _TILE_COLUMNS)
 
 
-def _tells_apart(some: Float[np.ndarray, "fitted features"], n_neighbors: int) -> bool:
+def _tells_apart(
+    some: Float[np.ndarray, "fitted features"],
+    directions: Float[np.ndarray, "features directions"],
+    n_neighbors: int,
+) -> bool:
     """Return whether a short sketch of some of the rows excludes nearly all pairs that are no neighbours."""
-    heads = some @ _main_directions(some, _TILE_COLUMNS - 1)
+    heads = some @ directions
     squares, rest = squared_norms(some), np.sqrt(np.maximum(squared_norms(some) - squared_norms(heads), 0))
     tried = np.linspace(0, len(some) - 1, _TRIED_ROWS).astype(np.int64)
     distances = squares[tried, None] + squares - 2 * some[tried] @ some.T
@@ -152,7 +157,13 @@ def _project(
     rows: DistanceRows, order: Int[np.ndarray, " points"], n_directions: int
 ) -> tuple[Float32[np.ndarray, "points directions"], Float[np.ndarray, " points"]]:
     """Return the rows along their main directions, most variance first, and their squared norms."""
-    directions = _main_directions(rows.centred(order[:: -(-len(order) // _FITTED_ROWS)]), n_directions)
+    return _along(rows, order, _main_directions(rows.centred(order[:: -(-len(order) // _FITTED_ROWS)]), n_directions))
+
+
+def _along(
+    rows: DistanceRows, order: Int[np.ndarray, " points"], directions: Float[np.ndarray, "features directions"]
+) -> tuple[Float32[np.ndarray, "points directions"], Float[np.ndarray, " points"]]:
+    """Return the rows along some directions, and their squared norms."""
     heads = np.empty((len(order), directions.shape[1]), dtype=np.float32)
     squares = np.empty(len(order))
     for block in blocks(order):

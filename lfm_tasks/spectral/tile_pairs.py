@@ -7,7 +7,7 @@ from typing import no_type_check
 
 import numpy as np
 
-from lfm_tasks.spectral.compiling import compiled
+from lfm_tasks.spectral.compiling import compiled, compiled_reordered
 from lfm_tasks.spectral.nearest_pairs import _distance, _insert
 
 
@@ -43,7 +43,7 @@ def find_hits(products, first_row, first_column, squares, limits, hits, n_most):
     return count
 
 
-@compiled
+@compiled_reordered
 @no_type_check
 def try_hits(
     hits, products, is_full, first_row, first_column, columns, squares, order, rows, scales, nearest, squared, limits

@@ -8,7 +8,7 @@ from lfm_tasks.spectral.distance_rows import DistanceRows, blocks
 from lfm_tasks.spectral.sketches import Sketch, full_sketch, product_error
 
 # Points of a tile, and the share of its pairs from which on full products cost less than one pair after the other.
-TILE_ROWS, _DENSE = 512, 0.03
+TILE_ROWS, _DENSE = 512, 0.12
 
 
 def search_tiles(rows: DistanceRows, sketch: Sketch, n_neighbors: int) -> Found:
