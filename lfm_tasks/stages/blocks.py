@@ -1,6 +1,6 @@
 """One block of pairs, as it is scored: what to score it by, and what it comes to."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -8,11 +8,15 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfm_tasks.config import AtlasConfig
+from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.stages.designs import Design, Resampling, resampling
 from lfm_tasks.stages.knowledge import Knowledge
 from lfm_tasks.stores.digests import ids_digest
 from lfm_tasks.stores.units import Receipt, UnitStore
+
+# Bases of a side of a part, whose rows are in memory together: so many, or as many as their rows fit into.
+_PART_SIDE, _PART_BYTES = 16, 2 << 30
 
 
 class ScoreSettings(NamedTuple):
@@ -40,7 +44,7 @@ class BlockJob:
     """Pairs of bases (keys, each pair in ascending order) to score together; of each base, its activations' unit.
 
     ``knowledge``: from what their maps are fitted. ``design``, ``labels``: the units that say how their rows are
-    resampled and of which class they are, or empty.
+    resampled and of which class they are, or empty. ``part_side``: see `part_side`.
     """
 
     store: UnitStore
@@ -52,6 +56,20 @@ class BlockJob:
     knowledge: Knowledge
     design: str
     labels: str
+    part_side: int
+
+
+def reads_activations(knowledge: Knowledge, measures: Collection[str]) -> bool:
+    """Return whether scores need activations beside bases."""
+    return knowledge.grows or bool(MEASURES.keys() & set(measures))
+
+
+def part_side(n_points: int, n_eigenpairs: int, n_features: int) -> int:
+    """Return how many bases on a side are read together: their functions whole, by parts and by halves.
+
+    ``n_features``: of activations, which are prepared three times over; 0 where they are not read.
+    """
+    return max(1, min(_PART_SIDE, _PART_BYTES // (8 * n_points * (3 * n_eigenpairs + 4 * n_features))))
 
 
 @dataclass(frozen=True)

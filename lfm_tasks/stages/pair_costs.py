@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from math import ceil
 
 from lfm_tasks.measures.registry import MEASURES
+from lfm_tasks.stages.blocks import part_side
 from lfm_tasks.stages.costs import ACTIVATIONS, ARRAY_BYTES, MIB, UNIT_BYTES, Load, together, unit_bytes
 from lfm_tasks.stages.map_scores import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.space_sizes import SpaceSize
@@ -35,6 +36,8 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, how: PairWork) -> Load:
     of_maps = [name for name in how.measures if name in MAP_SCORES]
     of_rows = [name for name in how.measures if name in MEASURES]
     is_fitted = bool(of_maps) and how.regime != "full"
+    side = part_side(n, n_modes, d if is_fitted or of_rows else 0)
+    held = sorted(bases, key=lambda own: own.n_points * (own.n_features + n_modes))[-2 * side :]
     is_drawn = any(MAP_SCORES[name].has_null and name != "overlap" for name in of_maps)
     work = Counter[str]({"block task": 1.0, "block base": len(bases), "pair": n_pairs})
     n_pairs_drawn = n_pairs * how.n_permutations if is_drawn else 0
@@ -47,8 +50,8 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, how: PairWork) -> Load:
         work["fit rows"] = n_fits * starts * min(n, how.n_samples) ** 2 * n_modes if grown else 0
         work["fit solve"] = 0 if grown else n_fits * n_modes**3
         work["fit base"] = len(bases) * n * (how.n_neighbors + d)
-        rows_bytes = sum(own.n_points * own.n_features * max(4, own.itemsize) for own in bases)
-        peak = rows_bytes + sum(own.n_points * (80 * how.n_neighbors + 24 * n_modes) for own in bases)
+        rows_bytes = sum(own.n_points * own.n_features * max(4, own.itemsize) for own in held)
+        peak = rows_bytes + sum(own.n_points * (80 * how.n_neighbors + 24 * n_modes) for own in held)
     else:
         work["pair rows"] = n_pairs * n * n_modes**2
         work["base rows"] = len(bases) * n * n_modes
@@ -57,15 +60,15 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, how: PairWork) -> Load:
         work["null rows"] = n_pairs_drawn * n * n_modes**2
         # The basis and its rows by part and by half; chance: permuted rows side by side, float32, and indices.
         copies = 3 if n_parts else 1
-        peak = sum(own.n_points * (n_modes * 8 * copies + 16) for own in bases) + n * (n_modes * 16 + 200)
+        peak = sum(own.n_points * (n_modes * 8 * copies + 16) for own in held) + n * (n_modes * 16 + 200)
         peak += 3 * max(32 * MIB, 4 * n * n_modes) // 2 if n_pairs_drawn else 0
         peak += 4 * n_pairs_drawn * n_modes**2 // max(1, ceil(n_pairs / 16))
     if of_rows:
-        rows_bytes = sum(own.n_points * own.n_features * max(4, own.itemsize) for own in bases)
+        rows_bytes = sum(own.n_points * own.n_features * max(4, own.itemsize) for own in held)
         prepared = max(
-            2 * 8 * n * n * 2 + (1 << 30 if 8 * n * n * len(bases) > 1 << 30 else 8 * n * n * len(bases))
+            2 * 8 * n * n * 2 + min(1 << 30, 8 * n * n * len(held))
             if MEASURES[name].is_quadratic
-            else 3 * 8 * sum(own.n_points * own.n_features for own in bases)
+            else 3 * 8 * sum(own.n_points * own.n_features for own in held)
             for name in of_rows
         )
         peak += rows_bytes + prepared

@@ -12,7 +12,7 @@ from lfm_tasks.config import AtlasConfig, NullConfig
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.asked import Asked, AskedPair, Scope, asked_pairs
 from lfm_tasks.stages.bases import BasedSpace
-from lfm_tasks.stages.blocks import BlockJob, ScoreSettings
+from lfm_tasks.stages.blocks import BlockJob, ScoreSettings, part_side, reads_activations
 from lfm_tasks.stages.designs import store_designs
 from lfm_tasks.stages.knowledge import EVERY_POINT, Knowledge, store_labels
 from lfm_tasks.stages.map_scores import MAP_SCORES
@@ -121,12 +121,12 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Scored:
     everything = wanted = set(pairs.values())
     if run.scope != Scope():
         wanted = {pairs[pair] for pair in asked_pairs(zoo.parts, keys, run.scope)}
-    activations = {based.key: based.activations for based in spaces}
+    based_on = {based.key: based for based in spaces}
     ways = {
         own: Way(_maps_from(wish), designs.get(dataset, ""), labels.get(dataset, ""))
         for (dataset, wish), own in settings.items()
     }
-    jobs = list(block_jobs(run, sorted(wanted - places.keys()), activations, ways))
+    jobs = list(block_jobs(run, sorted(wanted - places.keys()), based_on, ways))
     troubles: dict[ScoredPair, Trouble] = {}
     run.announce("scores", 0, len(jobs))
     for done, (number, result) in enumerate(run.workers.run(store_block, jobs), start=1):
@@ -241,7 +241,7 @@ def _block_places(receipt: Receipt, settings: ScoreSettings) -> dict[ScoredPair,
 
 
 def block_jobs(
-    run: Run, missing: list[ScoredPair], activations: Mapping[str, str], ways: Mapping[ScoreSettings, Way]
+    run: Run, missing: list[ScoredPair], spaces: Mapping[str, BasedSpace], ways: Mapping[ScoreSettings, Way]
 ) -> Iterator[BlockJob]:
     """Yield the missing pairs in blocks of bases on either side, one setting (a design and measures) each."""
     keys = sorted({key for _, *pair in missing for key in pair})
@@ -256,6 +256,13 @@ def block_jobs(
     for (settings, *_), pairs in groupby(sorted(missing, key=lambda pair: (block_of(pair), pair)), key=block_of):
         block = tuple((first, second) for _, first, second in pairs)
         key = digest({"kind": "scores", "settings": settings, "pairs": block})
-        own = {base: activations[base] for pair in block for base in pair}
+        own = {base: spaces[base] for pair in block for base in pair}
+        activations = {base: based.activations for base, based in own.items()}
         way, atlas = ways[settings], with_measures(run.catalog.atlas, settings.measures)
-        yield BlockJob(run.store, key, settings, block, atlas, own, way.knowledge, way.design, way.labels)
+        n_features = max(based.n_features for based in own.values())
+        part = part_side(
+            max(based.n_points for based in own.values()),
+            atlas.n_eigenpairs,
+            n_features if reads_activations(way.knowledge, settings.measures) else 0,
+        )
+        yield BlockJob(run.store, key, settings, block, atlas, activations, way.knowledge, way.design, way.labels, part)

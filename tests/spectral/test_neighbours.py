@@ -203,7 +203,9 @@ def test_projected_neighbours__find_nearly_all_and_repeat_exactly():
 
 def test_choose_method__is_exact_for_few_points_and_pynndescent_from_a_number_that_grows_with_the_neighbours():
     assert choose_method(20_000, 768, 50) == "exact"
-    assert choose_method(50_000, 768, 50) == "projection"
+    assert choose_method(59_999, 768, 50) == "exact"
+    assert choose_method(60_000, 768, 50) == "projection"
+    assert choose_method(30_000, 200, 50) == "projection"
     assert choose_method(50_000, 64, 50) == "exact"
     assert choose_method(60_000, 768, 15) == "pynndescent"
     assert choose_method(100_000, 768, 50) == "pynndescent"

@@ -110,6 +110,12 @@ def test_memory_of_a_block__grows_with_its_bases_and_never_with_all_pairs() -> N
     assert block_load(sizes[:2], 1, how).peak_bytes < block_load(sizes, 256, how).peak_bytes
 
 
+def test_blocks_of_large_bases__are_read_by_parts_that_fit() -> None:
+    how = PairWork(["lfm", "overlap"], 0, 20, 50)
+    assert block_load([SpaceSize("net/layer", 1_000_000, 768)] * 32, 256, how).peak_bytes < 4 << 30
+    assert block_load([SpaceSize("net/layer", 100_000, 768)] * 32, 256, how).peak_bytes < 6 << 30
+
+
 def test_landmarks__take_no_memory_for_the_other_points_but_their_basis() -> None:
     size = SpaceSize("net/layer", 1_000_000, 4096)
     assert size.n_bytes > 15 << 30

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from flows.pipeline import Outcome
+from lfm_tasks.stages import blocks
 from lfm_tasks.stores.atlas_files import read_atlas
 
 Related = Callable[..., dict[str, Any]]
@@ -65,6 +66,27 @@ def test_dask_workers__give_the_bytes_of_one_process(
 
     build(tmp_path / "b", in_process=False)
 
+    assert contents(tmp_path / "a" / "atlas") == contents(tmp_path / "b" / "atlas")
+
+
+@pytest.mark.parametrize("measures", [["lfm", "overlap"], ["overlap", "cka_linear"]])
+def test_bases_read_one_by_one__give_the_bytes_of_those_read_together(
+    tmp_path: Path,
+    related_spaces: Related,
+    write_zoo: WriteZoo,
+    build: Build,
+    monkeypatch: pytest.MonkeyPatch,
+    measures: list[str],
+) -> None:
+    models = related_spaces(3)
+    for name in "ab":
+        write_zoo(tmp_path / name, models, measures=measures)
+    build(tmp_path / "a")
+    monkeypatch.setattr(blocks, "_PART_BYTES", 1)
+
+    build(tmp_path / "b")
+
+    assert blocks.part_side(120, 8, 0) == 1
     assert contents(tmp_path / "a" / "atlas") == contents(tmp_path / "b" / "atlas")
 
 
