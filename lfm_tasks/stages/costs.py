@@ -101,15 +101,21 @@ def basis_load(size: SpaceSize, way: Way) -> Load:
 
 
 def _graph_work(n: int, d: int, k: int, n_pairs: int, method: str) -> dict[str, float]:
-    small = n * n * d < COMPILED_FROM
-    search = {
-        "exact": {"search small": n * n * d, "search small rows": n * n} if small else {"search exact": n * n * d},
-        "projection": {"search projection": n * n * min(d, 128), "search projection rows": n * d * 128},
-        "pynndescent": {"search pynndescent": n**1.1 * k * d, "compile": 1},
-    }[method]
-    if method == "exact" and not small:
-        search["search exact rows"] = n * n
-    eigen = {"edges": n * k, "lanczos edges": n * k * n_pairs, "lanczos rows": n * n_pairs**2}
+    search: dict[str, int | float]
+    if method == "pynndescent":
+        search = {"search pynndescent": n**1.1 * k * d, "compile": 1}
+    elif method == "projection":
+        search = {"search projection": n * n * min(d, 128), "search projection rows": n * d * 128}
+    elif n * n * d < COMPILED_FROM:
+        search = {"search small": n * n * d, "search small rows": n * n}
+    elif goes_by_tiles(n, d, k):
+        search = {"search tiles": n * n, "search tiles rows": n * d * 128, "search tiles pairs": n * k * d}
+    else:
+        search = {"search exact": n * n * d, "search exact rows": n * n}
+    solver = choose_solver(n, n_pairs)
+    eigen = {"edges": n * k, "dense": n**3 if solver == "dense" else 0}
+    if solver != "dense":
+        eigen |= {f"{solver} edges": n * k * n_pairs, f"{solver} rows": n * n_pairs**2}
     return {name: float(amount) for name, amount in (search | eigen).items()}
 
 

@@ -39,20 +39,26 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, how: PairWork) -> Load:
     side = part_side(n, n_modes, d if is_fitted or of_rows else 0)
     held = sorted(bases, key=lambda own: own.n_points * (own.n_features + n_modes))[-2 * side :]
     is_drawn = any(MAP_SCORES[name].has_null and name != "overlap" for name in of_maps)
-    work = Counter[str]({"block task": 1.0, "block base": len(bases), "pair": n_pairs})
+    work = Counter[str]({"block task": 1.0, "block base": len(bases)})
     n_pairs_drawn = n_pairs * how.n_permutations if is_drawn else 0
     rows_bytes = 0
     if is_fitted:
         n_fits = 2 * n_pairs * (1 + how.n_refined)
         grown = how.refine == "zoomout"
         starts = 3 if how.regime == "anchors" else 1
-        work["fit"] = n_fits
-        work["fit rows"] = n_fits * starts * min(n, how.n_samples) ** 2 * n_modes if grown else 0
-        work["fit solve"] = 0 if grown else n_fits * n_modes**3
-        work["fit base"] = len(bases) * n * (how.n_neighbors + d)
+        if grown:
+            work["grown fit"] = n_fits
+            work["grown rows"] = n_fits * starts * min(n, how.n_samples) ** 2 * n_modes
+            work["grown base"] = len(bases) * n * (how.n_neighbors + d)
+        else:
+            work["solved fit"] = n_fits
+            work["solved products"] = n_fits * n_modes**3
+            work["solved factor"] = len(bases) * n_modes**3
+            work["solved base"] = len(bases) * n * n_modes
         rows_bytes = sum(own.n_points * own.n_features * max(4, own.itemsize) for own in held)
         peak = rows_bytes + sum(own.n_points * (80 * how.n_neighbors + 24 * n_modes) for own in held)
     else:
+        work["pair"] = n_pairs
         work["pair rows"] = n_pairs * n * n_modes**2
         work["base rows"] = len(bases) * n * n_modes
         work["pair parts"] = n_pairs * n_parts * n_modes**3

@@ -29,6 +29,10 @@ FUNCTIONS = {
 }  # fmt: skip
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 GRAPH = {"n_neighbors": 20}
+SOLVED = {
+    "maps": {"regime": "anchors", "anchors": {"count": 21}, "refine": "none"}, "null": {"n_permutations": 0},
+    "graph": {"n_neighbors": 15},
+}  # fmt: skip
 
 # Points, features, models, layers, and settings of the atlas.
 Zoo = tuple[int, int, int, int, dict[str, Any]]
@@ -42,6 +46,8 @@ FITTED: dict[str, Zoo] = {
     "anchors": (500, 30, 3, 2, {"maps": {"regime": "anchors", "anchors": {"count": 20}}, "n_eigenpairs": 20}),
     "anchors larger": (1500, 60, 2, 2, {"maps": {"regime": "anchors", "anchors": {"count": 20}}, "n_eigenpairs": 40}),
     "solved": (800, 30, 4, 2, {"maps": {"regime": "labels", "refine": "none"}, "n_eigenpairs": 20}),
+    "solved many": (300, 16, 4, 25, {**SOLVED, "n_eigenpairs": 50}),
+    "solved small": (200, 12, 4, 15, {**SOLVED, "n_eigenpairs": 16}),
     "pictures": (600, 40, 3, 1, {"embeddings": {"spaces": ["*"]}, "n_eigenpairs": 20}),
     "more pictures": (1800, 120, 3, 1, {"embeddings": {"spaces": ["*"]}, "n_eigenpairs": 20}),
     "all maps": (900, 20, 8, 2, {"keep_maps": "all", "n_eigenpairs": 30}),
@@ -56,6 +62,7 @@ CHECKED: dict[str, Zoo | None] = {
     "few large": (14_000, 400, 2, 1, {}),
     "many small": (250, 24, 50, 4, {"graph": {"n_neighbors": 12}, "n_eigenpairs": 12}),
     "anchors": (900, 40, 4, 1, {"maps": {"regime": "anchors", "anchors": {"count": 30}}, "n_eigenpairs": 30}),
+    "solved": (500, 24, 4, 30, {**SOLVED, "n_eigenpairs": 32}),
     "many measures": (600, 30, 4, 1, {"measures": "all", "null": {"n_permutations": 20}, "n_eigenpairs": 20}),
     "pictures and all maps": (1200, 64, 4, 2, {"embeddings": {"spaces": ["*"]}, "keep_maps": "all"}),
     "landmarks": (30_000, 256, 2, 1, {"graph": {"landmarks": 4000}}),
@@ -137,7 +144,8 @@ def measure_graphs() -> Iterator[tuple[dict[str, float], float]]:
         (300, 20, 10, 10, "exact"), (1000, 100, 30, 20, "exact"), (1000, 800, 50, 50, "exact"),
         (2500, 50, 20, 100, "exact"), (4000, 60, 50, 30, "exact"), (5000, 400, 50, 50, "exact"),
         (9000, 300, 30, 30, "exact"), (12_000, 768, 50, 50, "exact"), (16_000, 100, 20, 20, "exact"),
-        (9000, 400, 50, 20, "projection"), (18_000, 768, 50, 20, "projection"),
+        (6000, 768, 15, 20, "exact"), (9000, 800, 50, 100, "exact"), (30_000, 768, 50, 50, "exact"),
+        (9000, 400, 50, 20, "projection"), (35_000, 768, 50, 20, "projection"),
         (6000, 50, 15, 10, "pynndescent"), (25_000, 100, 15, 20, "pynndescent"), (15_000, 300, 40, 20, "pynndescent"),
     ]  # fmt: skip
     is_compiled = False
