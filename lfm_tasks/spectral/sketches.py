@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float, Float32, Int
 
 from lfm_tasks.spectral.distance_rows import DistanceRows, blocks, squared_norms
+from lfm_tasks.spectral.near_orders import THIN_COLUMNS, along_variance, near_to_near
 
 # Columns of short sketches, the norm of what they leave out included.
 _SHORT = (64, 128, 256)
@@ -13,8 +14,6 @@ _SHORT = (64, 128, 256)
 _EXIT_COLUMNS = 128
 # Rows that the directions of a short sketch are found on, and rows that try it.
 _FITTED_ROWS, _TRIED_ROWS = 1024, 32
-# Columns of the sketch that puts points into their order, and how many may lie in any order.
-_THIN_COLUMNS, _NEAR_POINTS = 16, 64
 # Columns of the sketch of tiles, and the share of pairs it may leave open.
 _TILE_COLUMNS, _MOST_UNCLEAR = 128, 0.06
 # Seconds of a multiplication in a product of matrices, in an exact distance, and of offering a pair to its points:
@@ -90,7 +89,7 @@ def tile_sketch(rows: DistanceRows, n_neighbors: int) -> Sketch | None:
     if not _tells_apart(some, directions, max(1, n_neighbors * len(some) // len(order))):
         return None
     heads, squares = _along(rows, order, directions)
-    order = _along_variance(heads[:, :_THIN_COLUMNS])
+    order = along_variance(heads[:, :THIN_COLUMNS])
     return _short_sketch(heads[order], squares[order], order, _TILE_COLUMNS)
 
 
@@ -115,42 +114,6 @@ def exit_sketch(rows: DistanceRows) -> Sketch:
     if rows.values.shape[1] >= 2 * _EXIT_COLUMNS:
         return short_sketch(rows, _EXIT_COLUMNS, 0)
     return full_sketch(rows, near_to_near(rows), 0)
-
-
-def near_to_near(rows: DistanceRows) -> Int[np.ndarray, " points"]:
-    """Return an order of the points that mostly goes from near to near: halves of halves, each along a direction.
-
-    Its first blocks of products hold near pairs, so few later ones are worth keeping; and rows stay in the cache.
-    """
-    n_points, n_features = rows.values.shape
-    directions = np.random.default_rng(0).standard_normal((n_features, _THIN_COLUMNS)).astype(np.float32)
-    thin = np.empty((n_points, _THIN_COLUMNS), dtype=np.float32)
-    for block in blocks(thin):
-        thin[block] = rows.centred(block).astype(np.float32) @ directions
-    parts = [np.arange(n_points)]
-    while len(parts[0]) > _NEAR_POINTS:
-        halves = []
-        for part in parts:
-            middle = len(part) // 2
-            split = np.argpartition(thin[part] @ (thin[part[0]] - thin[part[-1]]), middle)
-            halves += [part[split[:middle]], part[split[middle:]]]
-        parts = halves
-    return np.concatenate(parts)
-
-
-def _along_variance(heads: Float32[np.ndarray, "points directions"]) -> Int[np.ndarray, " points"]:
-    """Return an order from near to near: halves of halves, each along the direction in which it varies most."""
-    parts = [np.arange(len(heads))]
-    while len(parts[0]) > _NEAR_POINTS:
-        halves = []
-        for part in parts:
-            centred = heads[part] - heads[part].mean(axis=0)
-            direction = np.linalg.eigh(centred.T @ centred)[1][:, -1]
-            middle = len(part) // 2
-            split = np.argpartition(centred @ direction, middle)
-            halves += [part[split[:middle]], part[split[middle:]]]
-        parts = halves
-    return np.concatenate(parts)
 
 
 def _project(
