@@ -14,6 +14,9 @@ from lfm_tasks.stages.knowledge import Knowledge
 from lfm_tasks.stores.digests import ids_digest
 from lfm_tasks.stores.units import Receipt, UnitStore
 
+# Bases on a side of a part of a block: their rows are in memory together.
+PART_SIDE = 16
+
 
 class ScoreSettings(NamedTuple):
     """Everything but the two bases that decides scores: the measures, in order, and a digest of all the rest.

@@ -9,16 +9,13 @@ from jaxtyping import Float
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.stages.activation_scores import score_activations
-from lfm_tasks.stages.blocks import BlockJob, BlockScores, Resamplings
+from lfm_tasks.stages.blocks import PART_SIDE, BlockJob, BlockScores, Resamplings
 from lfm_tasks.stages.designs import read_design
 from lfm_tasks.stages.fitted_scores import FittedScores, read_known_space
 from lfm_tasks.stages.full_scores import score_full_maps
 from lfm_tasks.stages.knowledge import common_ids, read_labels
 from lfm_tasks.stages.map_scores import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.statistics import STATISTICS
-
-# Bases on a side of a part: their rows are in memory together.
-_PART_SIDE = 16
 
 
 def store_block(job: BlockJob) -> None:
@@ -69,7 +66,7 @@ def score_part(job: BlockJob, resamplings: Resamplings) -> BlockScores:
 def _parts(job: BlockJob, keys: list[str]) -> Iterable[list[int]]:
     """Return the numbers of pairs to score together; where no rows are held, all."""
     held = job.knowledge.regime == "full" or job.knowledge.grows or MEASURES.keys() & set(job.atlas.measures)
-    part = {key: position // _PART_SIDE if held else 0 for position, key in enumerate(keys)}
+    part = {key: position // PART_SIDE if held else 0 for position, key in enumerate(keys)}
     parts: dict[tuple[int, int], list[int]] = {}
     for number, (first, second) in enumerate(job.pairs):
         parts.setdefault((part[first], part[second]), []).append(number)
