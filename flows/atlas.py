@@ -23,16 +23,23 @@ STAGE_TIMEOUT = 24 * 3600
 
 def as_task(stage: Callable[..., Any], *, retries: int = 0) -> Callable[..., Any]:
     """Make a stage a Prefect task. The store knows what is done: Prefect caches and persists nothing."""
-    named = task(
-        name=stage.__name__.replace("_", "-"),
-        retries=retries,
-        retry_delay_seconds=10,
-        timeout_seconds=STAGE_TIMEOUT,
-        cache_policy=NO_CACHE,
-        persist_result=False,
-        log_prints=False,
-    )
-    return named(stage)
+
+    def call(*arguments: Any) -> Any:
+        named = task(
+            name=stage.__name__.replace("_", "-"),
+            description=stage.__doc__,
+            retries=retries,
+            retry_delay_seconds=10,
+            timeout_seconds=STAGE_TIMEOUT,
+            cache_policy=NO_CACHE,
+            persist_result=False,
+            log_prints=False,
+        )
+        # A task without parameters: Prefect looks through every one for futures, and through all that it holds, which
+        # takes minutes where it is the scores of a thousand spaces.
+        return named(lambda: stage(*arguments))()
+
+    return call
 
 
 def silent(stage: str, done: int, total: int) -> None:

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lfm_tasks.measures.model_pairs import best_match, depth_aligned, mean_match
+from lfm_tasks.measures.model_pairs import best_match, depth_aligned, mean_match, pairs_of_models
 from lfm_tasks.published.names import Names
 from lfm_tasks.stores.atlas_schema import AtlasError
 
-Reduction = Callable[[np.ndarray, np.ndarray, np.ndarray], float]
+Reduction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 REDUCTIONS: Mapping[str, Reduction] = {
     "best_match": lambda values, source_depths, target_depths: best_match(values),
     "depth_aligned": depth_aligned,
@@ -30,12 +30,14 @@ def matrix(
     refuse_distances(scores, measure, name)
     values, depths = chosen[name].values, chosen["source_depth"].values
     of_space = np.array(list(names.model_of.values()))
-    rows = {model: np.flatnonzero(of_space == model) for model in names.models}
-    function = REDUCTIONS[reduce]
-    cells = [[function(values[np.ix_(a, b)], depths[a], depths[b]) for b in rows.values()] for a in rows.values()]
+    rows = [np.flatnonzero(of_space == model) for model in names.models]
+    cells = np.empty((len(rows), len(rows)))
+    for own in pairs_of_models(rows):
+        reduced = REDUCTIONS[reduce](own.of(values), depths[own.source_rows], depths[own.target_rows])
+        cells[own.source, own.targets] = reduced
     labels: dict[str, Any] = {"source": names.models, "target": names.models}
     told = {"dataset": names.dataset, "measure": measure, "statistic": name, "reduce": reduce}
-    return xr.DataArray(np.array(cells), labels, ("source", "target"), reduce, told)
+    return xr.DataArray(cells, labels, ("source", "target"), reduce, told)
 
 
 def refuse_distances(scores: xr.Dataset, measure: str, statistic: str) -> None:

@@ -16,7 +16,9 @@ from lfm_tasks.sources.recording import RecordedSource
 from lfm_tasks.sources.source import Source
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.asked import spaces_now
+from lfm_tasks.stages.costs import record_load, worker_bytes
 from lfm_tasks.stages.run import Failure, Run
+from lfm_tasks.stages.space_sizes import likely
 from lfm_tasks.stages.validate import PlannedSpace, Zoo, selected_rows
 from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.arrays import ArrayReader
@@ -58,10 +60,14 @@ def record_activations(run: Run, zoo: Zoo) -> tuple[tuple[RecordedSpace, ...], t
         RecordJob(run.store, run.catalog, model, {planned.space.layer: planned.key for planned in group})
         for model, group in by_model
     ]
+    needs = [
+        worker_bytes(record_load([likely(planned.size) for planned in group]))
+        for _, group in groupby(missing, key=lambda planned: planned.space.model)
+    ]
     troubles: dict[tuple[str, str], Trouble] = {}
     run.store.forget_partial("activations", but=[planned.key for planned in missing])
     run.announce("activations", 0, len(jobs))
-    for done, (number, result) in enumerate(run.workers.run(record_model, jobs), start=1):
+    for done, (number, result) in enumerate(run.workers.run(record_model, jobs, needs), start=1):
         job = jobs[number]
         found = dict.fromkeys(job.wanted, result) if isinstance(result, Trouble) else result
         troubles |= {(job.model, layer): trouble for layer, trouble in found.items()}

@@ -48,8 +48,9 @@ def assemble(run: Run, found: Contents) -> xr.Dataset:
     n_common = np.zeros((len(datasets), len(names), len(names)), dtype=np.int32)
     overlap_share = np.full(n_common.shape, np.nan)
     diagnostics = np.full((len(DIAGNOSTICS), *n_common.shape), np.nan)
+    row = {name: number for number, name in enumerate(names)}
     for entry in pair_entries(run, found):
-        place = (datasets.index(entry.dataset), names.index(entry.source), names.index(entry.target))
+        place = (datasets.index(entry.dataset), row[entry.source], row[entry.target])
         own = is_asked[place[0], :, place[1], place[2]]
         n_common[place], overlap_share[place] = entry.n_common, entry.overlap_share
         diagnostics[:, *place] = entry.diagnostics

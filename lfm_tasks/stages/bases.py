@@ -1,6 +1,6 @@
 """Stage bases: for every space a neighbour graph and the low eigenvectors of its Laplacian, checked, a task a space."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from typing import Any
 
@@ -13,8 +13,10 @@ from lfm_tasks.spectral.landmarks import n_landmarks_of
 from lfm_tasks.spectral.neighbour_methods import choose_method
 from lfm_tasks.stages.activations import RecordedSpace
 from lfm_tasks.stages.asked import spaces_now
+from lfm_tasks.stages.costs import basis_load, worker_bytes
 from lfm_tasks.stages.run import Failure, Run
 from lfm_tasks.stages.space_bases import Way, find_basis, refuse_inaccurate
+from lfm_tasks.stages.space_sizes import SpaceSize
 from lfm_tasks.stages.validate import Zoo
 from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.digests import digest
@@ -57,9 +59,13 @@ def build_bases(
     missing = {key: job for key, job in absent.items() if key in wanted}
     left_out = absent.keys() - missing.keys()
     jobs = list(missing.values())
+    sizes = {own.space: own.size for own in zoo.spaces}
+    needs = {job.key: _needed(sizes[own.space], own, job.way) for own, job in zip(recorded, planned, strict=True)}
     troubles: dict[str, Trouble] = {}
     run.announce("bases", 0, len(jobs))
-    for done, (number, result) in enumerate(run.workers.run(store_basis, jobs), start=1):
+    for done, (number, result) in enumerate(
+        run.workers.run(store_basis, jobs, [needs[job.key] for job in jobs]), start=1
+    ):
         if isinstance(result, Trouble):
             troubles[jobs[number].key] = result
         run.announce("bases", done, len(jobs))
@@ -80,6 +86,11 @@ def build_bases(
             )
         )  # fmt: skip
     return tuple(based), tuple(failed)
+
+
+def _needed(size: SpaceSize, recorded: RecordedSpace, way: Way) -> int:
+    known = replace(size, n_points=recorded.n_points, n_features=recorded.n_features)
+    return worker_bytes(basis_load(known, way))
 
 
 def basis_job(store: UnitStore, atlas: AtlasConfig, recorded: RecordedSpace) -> BasisJob:

@@ -16,7 +16,7 @@ from lfm_tasks.stores.digests import ids_digest
 from lfm_tasks.stores.units import Receipt, UnitStore
 
 # Bases of a side of a part, whose rows are in memory together: so many, or as many as their rows fit into.
-_PART_SIDE, _PART_BYTES = 16, 2 << 30
+PART_SIDE, _PART_BYTES = 16, 2 << 30
 
 
 class ScoreSettings(NamedTuple):
@@ -69,7 +69,7 @@ def part_side(n_points: int, n_eigenpairs: int, n_features: int) -> int:
 
     ``n_features``: of activations, which are prepared three times over; 0 where they are not read.
     """
-    return max(1, min(_PART_SIDE, _PART_BYTES // (8 * n_points * (3 * n_eigenpairs + 4 * n_features))))
+    return max(1, min(PART_SIDE, _PART_BYTES // (8 * n_points * (3 * n_eigenpairs + 4 * n_features))))
 
 
 @dataclass(frozen=True)

@@ -5,20 +5,25 @@ from dataclasses import replace
 
 from lfm_tasks.reasons import TooLargeError
 from lfm_tasks.stages.asked import Asked, spaces_now
-from lfm_tasks.stages.cost_table import WORKER_BYTES
-from lfm_tasks.stages.costs import Load
-from lfm_tasks.stages.missing import Outlook, missing_activations, missing_bases, pair_work
-from lfm_tasks.stages.pair_costs import block_load
+from lfm_tasks.stages.blocks import PART_SIDE
+from lfm_tasks.stages.costs import USABLE, Load, worker_bytes
+from lfm_tasks.stages.missing import Outlook, missing_activations, missing_bases
+from lfm_tasks.stages.pair_costs import pair_work, part_load
 from lfm_tasks.stages.run import Run
-from lfm_tasks.stages.scores import BLOCK_SIDE
 from lfm_tasks.stages.validate import Zoo
 
-# Of its limit; a worker with more is ended.
-USABLE = 0.95
 _WAYS_OUT = {
     "activations": "store its file uncompressed and in C order, record fewer layers of the model",
     "bases": "set atlas.graph.landmarks to a number of points, lower atlas.max_points",
     "scores": "lower atlas.max_points, ask for fewer measures or compare fewer spaces",
+}
+
+_MORE_MEMORY = {
+    "local": "raise cluster.memory_limit (fewer cluster.n_workers leave more to each)",
+    "slurm": "raise cluster.memory, or lower cluster.workers_per_job",
+    "kubernetes": "raise cluster.memory",
+    "gateway": "ask for larger workers in cluster.options",
+    "address": "start a larger worker (dask worker --memory-limit)",
 }
 
 
@@ -29,15 +34,17 @@ def refuse_oversized(run: Run, zoo: Zoo) -> None:
     """
     now = spaces_now(zoo.parts, run.scope)
     outlook = Outlook(run.catalog, replace(zoo, spaces=tuple(own for own in zoo.spaces if own.space in now)), run.store)
-    limit = run.workers.memory_limit
     stays = 0
     for stage, load in _loads(outlook):
-        needed = WORKER_BYTES + load.peak_bytes + max(0, stays - load.staying_bytes)
+        if not load.tasks:
+            continue
+        limit = run.workers.memory_limit  # asks a cluster that runs already, which a run without news leaves alone
+        needed = worker_bytes(load, stays)
         stays = max(stays, load.staying_bytes)
-        if limit is not None and needed > USABLE * limit:
-            found = f"{stage} of {load.peak_of} would take {_mib(needed)} of a worker's {_mib(limit)}"
+        if limit is not None and needed > limit:
+            found = f"{stage} of {load.peak_of} would take {_mib(USABLE * needed)} of a worker's {_mib(limit)}"
             most = f"needs at most {USABLE:.0%} of it"
-            ways = f"{_WAYS_OUT[stage]}, or raise cluster.memory_limit (fewer cluster.n_workers leave more to each)"
+            ways = f"{_WAYS_OUT[stage]}, or {_MORE_MEMORY[run.catalog.cluster.type]}"
             raise TooLargeError(f"{found}, {most}: {ways}; nothing was computed")
 
 
@@ -47,10 +54,9 @@ def _loads(outlook: Outlook) -> Iterator[tuple[str, Load]]:
     yield "bases", bases.load
     for part in outlook.zoo.parts if bases.n_missing else ():
         sizes = [outlook.sizes[space] for space in part.spaces() if space in outlook.sizes]
-        largest = sorted(sizes, key=lambda size: size.n_points * (size.n_features + 50))[-2 * BLOCK_SIDE :]
-        if largest:
-            how = pair_work(outlook.catalog, Asked(frozenset(part.measures), part.knowledge))
-            yield "scores", block_load(largest, BLOCK_SIDE**2, how)
+        if sizes:
+            how = pair_work(outlook.catalog.atlas, Asked(frozenset(part.measures), part.knowledge))
+            yield "scores", part_load(sizes, PART_SIDE**2, how)
 
 
 def _mib(n_bytes: float) -> str:

@@ -8,14 +8,20 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
+from typing import TYPE_CHECKING
 
 from lfm_tasks.spectral.basis import choose_solver
 from lfm_tasks.spectral.neighbours import COMPILED_FROM, goes_by_tiles
-from lfm_tasks.stages.space_bases import Way
+from lfm_tasks.stages.cost_table import WORKER_BYTES
 from lfm_tasks.stages.space_sizes import SpaceSize
 from lfm_tasks.stores.layouts import LAYOUTS
 
+if TYPE_CHECKING:
+    from lfm_tasks.stages.space_bases import Way
+
 MIB = 1 << 20
+# Of its limit; a worker with more is ended.
+USABLE = 0.95
 ACTIVATIONS = LAYOUTS["activations"]["activations"]
 # Of the metadata of an array and of a unit, its receipt among them (measured).
 ARRAY_BYTES, UNIT_BYTES = 810, 650
@@ -47,6 +53,11 @@ def together(loads: Iterable[Load]) -> Load:
     return Load(sum(load.tasks for load in found), dict(work), largest.peak_bytes, largest.peak_of, written, staying)
 
 
+def worker_bytes(load: Load, stays: int = 0) -> int:
+    """Return the memory limit (bytes) that a worker needs for a task; ``stays``: compiled code of earlier tasks."""
+    return ceil((WORKER_BYTES + load.peak_bytes + max(0, stays - load.staying_bytes)) / USABLE)
+
+
 def record_load(spaces: Sequence[SpaceSize]) -> Load:
     """Return the cost of recording the missing layers of one model, in one pass."""
     chunks = [_chunk_bytes(own) for own in spaces]
@@ -68,7 +79,7 @@ def record_load(spaces: Sequence[SpaceSize]) -> Load:
     return Load(1, work, peak, spaces[0].name, written)
 
 
-def basis_load(size: SpaceSize, way: Way) -> Load:
+def basis_load(size: SpaceSize, way: "Way") -> Load:
     """Return the cost of one basis."""
     n, d, k, n_pairs = size.n_points, size.n_features, way.graph.n_neighbors, way.n_eigenpairs
     m = way.n_landmarks or n

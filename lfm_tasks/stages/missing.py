@@ -8,31 +8,28 @@ from itertools import groupby
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.activations import RecordedSpace, recorded_space
-from lfm_tasks.stages.asked import Asked, asked_measures, asked_pairs, embedded_spaces
+from lfm_tasks.stages.asked import asked_measures, asked_pairs, embedded_spaces
 from lfm_tasks.stages.bases import basis_job, basis_way
 from lfm_tasks.stages.blocks import ScoreSettings
 from lfm_tasks.stages.costs import Load, basis_load, record_load, together
 from lfm_tasks.stages.kept_size import n_kept_maps
 from lfm_tasks.stages.map_fits import MAX_POINTS, MapSide
 from lfm_tasks.stages.pair_costs import (
-    PairWork,
     atlas_load,
     block_load,
     collection_load,
     embeddings_load,
     kept_maps_load,
+    pair_work,
     transfers_load,
 )
 from lfm_tasks.stages.scores import BLOCK_SIDE, ScoredPair, all_settings, scored_pairs, stored_pairs
-from lfm_tasks.stages.space_sizes import SpaceSize
+from lfm_tasks.stages.space_sizes import SpaceSize, likely
 from lfm_tasks.stages.store import unit_store
 from lfm_tasks.stages.transfers import transfer_jobs, transfer_pairs
 from lfm_tasks.stages.validate import Zoo
 from lfm_tasks.stores.atlas_files import published_key
 from lfm_tasks.stores.units import UnitStore
-
-# Features of a layer that only a run of its network can tell.
-_UNKNOWN_FEATURES = 512
 
 
 @dataclass(frozen=True)
@@ -65,7 +62,7 @@ class Outlook:
     def _size(self, space: Space, size: SpaceSize) -> SpaceSize:
         if own := self.recorded.get(space):
             return replace(size, n_points=own.n_points, n_features=own.n_features)
-        return size if size.n_features else replace(size, n_features=_UNKNOWN_FEATURES)
+        return likely(size)
 
 
 def missing(catalog: Catalog, zoo: Zoo) -> list[Missing]:
@@ -119,7 +116,7 @@ def _scores(outlook: Outlook) -> Missing:
     settings = all_settings(outlook.catalog.atlas, asked, designs, labels)
     wanted = set(scored_pairs(asked, settings, outlook.keys).values())
     absent = wanted - stored_pairs(outlook.store, set(settings.values())).keys()
-    how = {own: pair_work(outlook.catalog, wish) for (_, wish), own in settings.items()}
+    how = {own: pair_work(outlook.catalog.atlas, wish) for (_, wish), own in settings.items()}
     size_of = {outlook.keys[space]: size for space, size in outlook.sizes.items()}
     load = together(
         block_load([size_of[key] for key in keys], n_pairs, how[own]) for own, keys, n_pairs in _blocks(absent)
@@ -139,15 +136,6 @@ def _blocks(absent: Iterable[ScoredPair]) -> Iterator[tuple[ScoreSettings, list[
         counts[block] += 1
     for block, keys in sides.items():
         yield block[0], sorted(keys), counts[block]
-
-
-def pair_work(catalog: Catalog, wish: Asked) -> PairWork:
-    """Return how pairs that are asked for in this way are scored."""
-    atlas, known = catalog.atlas, wish.knowledge
-    return PairWork(
-        sorted(wish.measures), atlas.null.n_permutations, atlas.intervals.n_groups, atlas.n_eigenpairs,
-        atlas.graph.n_neighbors, known.regime, known.refine, known.n_samples, atlas.null.n_refined,
-    )  # fmt: skip
 
 
 def _collection(outlook: Outlook, is_new: bool) -> Missing:

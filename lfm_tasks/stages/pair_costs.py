@@ -1,12 +1,14 @@
 """What tasks of pairs and of whole zoos cost, before they run: see `costs`."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from math import ceil
 
+from lfm_tasks.config import AtlasConfig
 from lfm_tasks.measures.registry import MEASURES
-from lfm_tasks.stages.blocks import part_side
+from lfm_tasks.stages.asked import Asked
+from lfm_tasks.stages.blocks import PART_SIDE, part_side
 from lfm_tasks.stages.costs import ACTIVATIONS, ARRAY_BYTES, MIB, UNIT_BYTES, Load, together, unit_bytes
 from lfm_tasks.stages.map_scores import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.space_sizes import SpaceSize
@@ -26,6 +28,15 @@ class PairWork:
     refine: str = "none"
     n_samples: int = 1000
     n_refined: int = 0
+
+
+def pair_work(atlas: AtlasConfig, asked: Asked) -> PairWork:
+    """Return how pairs that are asked for in this way are scored."""
+    known = asked.knowledge
+    return PairWork(
+        sorted(asked.measures), atlas.null.n_permutations, atlas.intervals.n_groups, atlas.n_eigenpairs,
+        atlas.graph.n_neighbors, known.regime, known.refine, known.n_samples, atlas.null.n_refined,
+    )  # fmt: skip
 
 
 def block_load(bases: Sequence[SpaceSize], n_pairs: int, how: PairWork) -> Load:
@@ -84,6 +95,12 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, how: PairWork) -> Load:
     written = n_pairs * (8 + 4 + 16 * (len(how.measures) * len(STATISTICS) + len(DIAGNOSTICS)) + 170)
     written += 5 * ARRAY_BYTES + UNIT_BYTES + (8 * n_pairs * n_modes**2 if is_fitted and how.refine != "none" else 0)
     return Load(1, dict(work), int(peak), max(bases, key=lambda own: own.n_points).name, written)
+
+
+def part_load(bases: Collection[SpaceSize], n_pairs: int, how: PairWork) -> Load:
+    """Return the cost of the costliest part of a block of these bases: a block is in memory part by part."""
+    falling = sorted(bases, key=lambda size: (size.n_points * (size.n_features + 50), size.name), reverse=True)
+    return block_load(falling[: 2 * PART_SIDE], min(n_pairs, PART_SIDE**2), how)
 
 
 def measure_work(

@@ -7,10 +7,10 @@ import xarray as xr
 from lfm_tasks.stages.atlas import assemble
 from lfm_tasks.stages.contents import Contents
 from lfm_tasks.stages.edges import edges
+from lfm_tasks.stages.model_tables import MODEL_TEXTS, layer_rows, model_rows
 from lfm_tasks.stages.run import Run
 from lfm_tasks.stages.sections import section_groups
 from lfm_tasks.stages.summary import summary
-from lfm_tasks.stages.zoo_statistics import MODEL_TEXTS, model_tables
 from lfm_tasks.stores.atlas_files import publish, published_key, write_atlas, write_edges, write_json, write_table
 from lfm_tasks.stores.references import holds_atlas, note_units
 from lfm_tasks.stores.remote_units import RemoteUnits
@@ -38,8 +38,8 @@ def publish_atlas(run: Run, found: Contents) -> bool:
         with publish(run.atlas_folder, found.key, is_ours=is_ours) as folder:
             write_atlas(atlas, groups, folder)
             write_edges(edges(atlas), folder)
-            for name, columns in zip(("models", "layers"), model_tables(atlas), strict=True):
-                write_table(columns, MODEL_TEXTS, folder / f"{name}.parquet")
+            for name, rows in (("models", model_rows), ("layers", layer_rows)):
+                write_table(rows(atlas), MODEL_TEXTS, folder / f"{name}.parquet")
             write_json(facts, folder / "summary.json")
             from lfm_tasks.stages.report import (
                 render_report,  # Bokeh takes half a second: a run without news needs none

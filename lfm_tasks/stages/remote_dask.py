@@ -9,6 +9,7 @@ from distributed import Client, WorkerPlugin
 
 from lfm_tasks import __version__
 from lfm_tasks.catalog import Catalog
+from lfm_tasks.stages.demands import worker_sizes
 from lfm_tasks.stages.engines.opening import Opened, opener
 from lfm_tasks.stages.worker_memory import memory_limit
 from lfm_tasks.stages.workers import ClusterError, Job, Result, Trouble, quieten, worked_off
@@ -17,10 +18,10 @@ CONNECT_SECONDS = 60
 
 
 class RemoteDask:
-    """A cluster that a catalog names, opened with the first job."""
+    """A cluster that a catalog names, opened with the first job, or to ask how large its workers are."""
 
     def __init__(self, catalog: Catalog) -> None:
-        self.memory_limit = memory_limit(catalog)
+        self._said_limit = memory_limit(catalog)
         self.peak_bytes = 0
         self._open: Callable[[], Opened] = opener(catalog)
         self._store = (catalog.root / catalog.atlas.store).absolute()
@@ -29,14 +30,23 @@ class RemoteDask:
         self._closing = ExitStack()
         self._reached: Any = None
 
-    def run(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[int, Result | Trouble]]:
+    @property
+    def memory_limit(self) -> int | None:
+        """Bytes that a worker may take, as the catalog says; else what the largest declares, None if one does not."""
+        if self._said_limit is not None:
+            return self._said_limit
+        with connected(self._at(), self._wait_seconds) as client:
+            declared = worker_sizes(client)
+        known = [size for size in declared if size is not None]
+        return max(known) if len(known) == len(declared) else None
+
+    def run(
+        self, function: Callable[[Job], Result], jobs: Sequence[Job], needs: Sequence[int] = ()
+    ) -> Iterator[tuple[int, Result | Trouble]]:
         """Yield results as they finish. A job that keeps killing its worker comes back as `Trouble`."""
         if not jobs:
             return
-        if self._reached is None:
-            quieten()
-            self._reached = self._closing.enter_context(self._open())
-        for number, (result, peak) in worked_off(self._connected, function, jobs):
+        for number, (result, peak) in worked_off(self._connected, function, jobs, needs):
             self.peak_bytes = max(self.peak_bytes, peak)
             yield number, result
 
@@ -44,9 +54,15 @@ class RemoteDask:
         """Stop what was started."""
         self._closing.close()
 
+    def _at(self) -> Any:
+        if self._reached is None:
+            quieten()
+            self._reached = self._closing.enter_context(self._open())
+        return self._reached
+
     @contextmanager
     def _connected(self) -> Iterator[Client]:
-        with connected(self._reached, self._wait_seconds) as client:
+        with connected(self._at(), self._wait_seconds) as client:
             register(client, Readiness(str(self._store), self._remote, (self._store / "lock").read_text()))
             yield client
 

@@ -5,7 +5,7 @@ Every pair is multiplied in shapes that depend on its two spaces only, so its nu
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 from lfm_tasks.config import AtlasConfig, NullConfig
@@ -13,11 +13,14 @@ from lfm_tasks.spaces import Space
 from lfm_tasks.stages.asked import Asked, AskedPair, Scope, asked_pairs
 from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.blocks import BlockJob, ScoreSettings, part_side, reads_activations
+from lfm_tasks.stages.costs import worker_bytes
 from lfm_tasks.stages.designs import store_designs
 from lfm_tasks.stages.knowledge import EVERY_POINT, Knowledge, store_labels
 from lfm_tasks.stages.map_scores import MAP_SCORES
+from lfm_tasks.stages.pair_costs import pair_work, part_load
 from lfm_tasks.stages.run import Run
 from lfm_tasks.stages.score_blocks import store_block
+from lfm_tasks.stages.space_sizes import SpaceSize
 from lfm_tasks.stages.validate import Zoo
 from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.digests import digest
@@ -127,9 +130,14 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Scored:
         for (dataset, wish), own in settings.items()
     }
     jobs = list(block_jobs(run, sorted(wanted - places.keys()), based_on, ways))
+    sizes = {own.space: own.size for own in zoo.spaces}
+    size_of = {
+        based.key: replace(sizes[based.space], n_points=based.n_points, n_features=based.n_features) for based in spaces
+    }
+    needs = [_needed(job, size_of) for job in jobs]
     troubles: dict[ScoredPair, Trouble] = {}
     run.announce("scores", 0, len(jobs))
-    for done, (number, result) in enumerate(run.workers.run(store_block, jobs), start=1):
+    for done, (number, result) in enumerate(run.workers.run(store_block, jobs, needs), start=1):
         job = jobs[number]
         if isinstance(result, Trouble):
             troubles |= dict.fromkeys(((job.settings, *pair) for pair in job.pairs), result)
@@ -139,6 +147,11 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Scored:
     n_new = sum(len(job.pairs) for job in jobs) - len(troubles)
     run.tally.count("scores", n_new, len(wanted) - n_new - len(troubles))
     return Scored({pair: places[pair] for pair in everything if pair in places}, troubles, pairs, asked)
+
+
+def _needed(job: BlockJob, size_of: Mapping[str, SpaceSize]) -> int:
+    how = pair_work(job.atlas, Asked(frozenset(job.settings.measures), job.knowledge))
+    return worker_bytes(part_load([size_of[key] for key in job.activations], len(job.pairs), how))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,9 @@ from lfm_tasks.sources.recording import RecordedSource
 from lfm_tasks.sources.source import Source
 from lfm_tasks.spaces import Space
 
+# Features of a layer that only a run of its network can tell.
+_UNKNOWN_FEATURES = 512
+
 
 @dataclass(frozen=True)
 class SpaceSize:
@@ -33,6 +36,11 @@ class SpaceSize:
     def n_bytes(self) -> int:
         """Bytes of its values as they are stored."""
         return self.n_points * self.n_features * self.itemsize
+
+
+def likely(size: SpaceSize) -> SpaceSize:
+    """Return the size to reckon with: with a guess where only a run of its network can tell the features."""
+    return size if size.n_features else replace(size, n_features=_UNKNOWN_FEATURES)
 
 
 def model_size(name: str, model: Model, source: Source, catalog: Catalog, n_points: int) -> SpaceSize:

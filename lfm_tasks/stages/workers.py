@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.stages.dask_settings import DASK_SETTINGS
+from lfm_tasks.stages.demands import by_demand, declare_memory
 from lfm_tasks.stages.worker_memory import peak_bytes
 from lfm_tasks.stores.units import CorruptUnitError
 
@@ -55,14 +56,22 @@ class Killed(Trouble):
 class Workers(Protocol):
     """Runs one function over jobs, in any order.
 
-    ``memory_limit``: bytes that one of them may take, None: unknown; ``peak_bytes``: the most that one had so far.
+    ``peak_bytes``: the most memory that one of them had so far.
     """
 
-    memory_limit: int | None
     peak_bytes: int
 
-    def run(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[int, Result | Trouble]]:
-        """Yield (number of the job, its result or trouble) as they finish."""
+    @property
+    def memory_limit(self) -> int | None:
+        """Bytes that one of them (the largest, where they differ) may take; None: unknown."""
+
+    def run(
+        self, function: Callable[[Job], Result], jobs: Sequence[Job], needs: Sequence[int] = ()
+    ) -> Iterator[tuple[int, Result | Trouble]]:
+        """Yield (number of the job, its result or trouble) as they finish.
+
+        ``needs``: for each job the memory (bytes) that its worker has to have, if that is known.
+        """
         ...
 
     def close(self) -> None:
@@ -110,7 +119,9 @@ class InProcess:
         self.memory_limit = memory_limit
         self.peak_bytes = 0
 
-    def run(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[int, Result | Trouble]]:
+    def run(
+        self, function: Callable[[Job], Result], jobs: Sequence[Job], needs: Sequence[int] = ()
+    ) -> Iterator[tuple[int, Result | Trouble]]:
         """Yield results in order."""
         guarded = Guarded(function)
         for number, job in enumerate(jobs):
@@ -130,12 +141,14 @@ class LocalDask:
         self.peak_bytes = 0
         self._cluster: Any = None
 
-    def run(self, function: Callable[[Job], Result], jobs: Sequence[Job]) -> Iterator[tuple[int, Result | Trouble]]:
+    def run(
+        self, function: Callable[[Job], Result], jobs: Sequence[Job], needs: Sequence[int] = ()
+    ) -> Iterator[tuple[int, Result | Trouble]]:
         """Yield results as they finish. A job that keeps killing its worker comes back as `Trouble`."""
         if not jobs:
             return
         with self._restored_workers():
-            for number, (result, peak) in worked_off(self._connected, function, jobs):
+            for number, (result, peak) in worked_off(self._connected, function, jobs, needs):
                 self.peak_bytes = max(self.peak_bytes, peak)
                 yield number, result
 
@@ -211,7 +224,10 @@ def _replace_lost(cluster: Any, n_workers: int) -> None:
 
 
 def worked_off(
-    connect: Callable[[], AbstractContextManager[Any]], function: Callable[[Job], Result], jobs: Sequence[Job]
+    connect: Callable[[], AbstractContextManager[Any]],
+    function: Callable[[Job], Result],
+    jobs: Sequence[Job],
+    needs: Sequence[int] = (),
 ) -> Iterator[tuple[int, tuple[Result | Trouble, int]]]:
     """Yield (number of the job, (its result or trouble, peak bytes of its worker)) as a client's workers finish."""
     from dask.distributed import CancelledError
@@ -219,32 +235,38 @@ def worked_off(
 
     blamed: list[int] = []
     try:
-        for number, result in _finished(connect, function, dict(enumerate(jobs))):
+        for number, result in _finished(connect, function, dict(enumerate(jobs)), needs):
             if isinstance(result[0], Killed):
                 blamed.append(number)
             else:
                 yield number, result
         # Whoever was on a worker when it died is blamed: each once more, with nobody beside it.
         for number in blamed:
-            yield from _finished(connect, function, {number: jobs[number]})
+            yield from _finished(connect, function, {number: jobs[number]}, needs)
     except CancelledError as error:
         lost = "found Dask's scheduler gone, needs it: run again, what was finished is kept"
         raise RuntimeError(f"{lost} ({error})") from error
     except NoValidWorkerError as error:
-        raise ClusterError(f"all workers are gone, and none came back ({error}): look at the workers' logs") from error
+        found = "all workers that may take a task are gone, and none came back"
+        raise ClusterError(f"{found} ({error}): look at the workers' logs") from error
 
 
 def _finished(
-    connect: Callable[[], AbstractContextManager[Any]], function: Callable[[Job], Result], jobs: Mapping[int, Job]
+    connect: Callable[[], AbstractContextManager[Any]],
+    function: Callable[[Job], Result],
+    jobs: Mapping[int, Job],
+    needs: Sequence[int],
 ) -> Iterator[tuple[int, tuple[Any, int]]]:
     """Yield the number, result and peak bytes of each job as they finish; `Killed` for one whose workers died."""
     from dask.distributed import KilledWorker, as_completed
 
     # A fresh client each time: one that has seen a KilledWorker may hang.
     with connect() as client, client.as_current():
-        futures = client.map(Guarded(function), list(jobs.values()), pure=False)
-        numbers = dict(zip(futures, jobs, strict=True))
-        for future in as_completed(futures, timeout=STALL_SECONDS * len(jobs)):
+        numbers: dict[Any, int] = {}
+        for resources, own in by_demand(client, list(jobs), needs):
+            futures = client.map(Guarded(function), [jobs[number] for number in own], pure=False, resources=resources)
+            numbers |= dict(zip(futures, own, strict=True))
+        for future in as_completed(list(numbers), timeout=STALL_SECONDS * len(jobs)):
             try:
                 yield numbers[future], future.result()
             except KilledWorker as error:
@@ -262,9 +284,10 @@ def quieten() -> None:
     logging.getLogger("distributed").setLevel(logging.ERROR)
 
 
-def dask_setup(worker: object) -> None:
+def dask_setup(worker: Any) -> None:
     """Leave Ctrl+C, which a terminal sends to every process, to the run: it stops its workers. Dask calls this."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    declare_memory(worker)
     logging.getLogger("distributed.worker").addFilter(is_news)
 
 

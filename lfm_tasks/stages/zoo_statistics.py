@@ -1,19 +1,16 @@
-"""What only the whole zoo can say: false discoveries, unrelated pairs, the noise ceiling, pairs of models."""
+"""What only the whole zoo can say: false discoveries, unrelated pairs, the noise ceiling."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import xarray as xr
 from jaxtyping import Bool, Float
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from lfm_tasks.measures.intervals import split_half_reliability
 from lfm_tasks.measures.many_pairs import false_discovery_rates
-from lfm_tasks.measures.model_pairs import best_match, best_match_p_values, depth_aligned, match_layers, mean_match
 
-MODEL_TEXTS = ("dataset", "measure", "source", "target", "target_model")
 # With fewer unrelated pairs a rank among them says little.
 FEWEST_UNRELATED = 20
 
@@ -65,73 +62,6 @@ def split_half_reliabilities(halves: Float[np.ndarray, "2 source target"]) -> fl
     """Return the noise ceiling of the scores of one dataset and measure, over pairs of two different spaces."""
     apart = ~np.eye(halves.shape[1], dtype=bool)
     return split_half_reliability(halves[0][apart], halves[1][apart])
-
-
-def model_tables(atlas: xr.Dataset) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
-    """Return two long tables: a row for each directed pair of models, and for each layer and other model.
-
-    ``score`` is summarised for similarities; for distances ``calibrated``, so that high is alike everywhere.
-    """
-    models: dict[str, list[Any]] = {
-        name: [] for name in ("dataset", "measure", "source", "target", "best_match", "depth_aligned", "mean")
-    }
-    layers: dict[str, list[Any]] = {
-        name: [] for name in ("dataset", "measure", "source", "target_model", "target", "margin", "p_best")
-    }
-    for dataset in atlas["dataset"].values:
-        present = np.flatnonzero(atlas["n_points"].sel(dataset=dataset).values > 0)
-        for measure in atlas["measure"].values:
-            cells = atlas.sel(dataset=dataset, measure=measure).isel(source=present, target=present)
-            for row, matched in _pairs_of_models(cells, str(measure) in atlas.attrs["distances"]):
-                place = {"dataset": str(dataset), "measure": str(measure)}
-                _append(models, place | row)
-                for layer in matched:
-                    _append(layers, place | layer)
-    return models, layers
-
-
-def _pairs_of_models(cells: xr.Dataset, is_distance: bool) -> Iterator[tuple[dict[str, Any], list[dict[str, Any]]]]:
-    names, of_space = cells["source"].values, cells["source_model"].values
-    depths = cells["source_depth"].values
-    values = cells["calibrated" if is_distance else "score"].values
-    p_values = cells["p_value"].values
-    rows = {model: np.flatnonzero(of_space == model) for model in sorted(set(of_space))}
-    rows = {model: own[np.argsort(depths[own], kind="stable")] for model, own in rows.items()}
-    for source, ours in rows.items():
-        for target, theirs in rows.items():
-            if source == target:
-                continue
-            block, chance = values[np.ix_(ours, theirs)], p_values[np.ix_(ours, theirs)]
-            corrected = best_match_p_values(chance)
-            matching = match_layers(block)
-            row = {
-                "source": str(source),
-                "target": str(target),
-                "best_match": best_match(block),
-                "depth_aligned": depth_aligned(block, depths[ours], depths[theirs]),
-                "mean": mean_match(block),
-            }
-            matched = []
-            if matching is not None:
-                matched = [
-                    {
-                        "source": str(names[ours[layer]]),
-                        "target_model": str(target),
-                        "target": str(names[theirs[other]]),
-                        "margin": float(margin),
-                        "p_best": float(p),
-                    }
-                    for layer, (other, margin, p) in enumerate(
-                        zip(matching.matched, matching.margin, corrected, strict=True)
-                    )
-                ]
-            yield row, matched
-
-
-def _append(columns: dict[str, list[Any]], row: Mapping[str, Any]) -> None:
-    for name, value in row.items():
-        missing = isinstance(value, float) and not np.isfinite(value)
-        columns[name].append(None if missing else value)
 
 
 def _several(value: Any) -> list[Any]:

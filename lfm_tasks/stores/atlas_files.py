@@ -237,9 +237,10 @@ def write_columns(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
     write_durably(path, partial.getvalue())
 
 
-def write_table(columns: Mapping[str, list[Any]], texts: Collection[str], path: Path) -> None:
-    """Write a Parquet table: columns named in ``texts``, and numbers, null where there is none."""
-    table = pa.table({name: pa.array(v, pa.string() if name in texts else pa.float64()) for name, v in columns.items()})
+def write_table(columns: Mapping[str, Any], texts: Collection[str], path: Path) -> None:
+    """Write a Parquet table: columns named in ``texts``, and numbers, null where one is NaN."""
+    types = {name: pa.string() if name in texts else pa.float64() for name in columns}
+    table = pa.table({name: pa.array(v, types[name], from_pandas=True) for name, v in columns.items()})
     pa.parquet.write_table(table, path, compression="zstd")
 
 

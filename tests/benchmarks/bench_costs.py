@@ -225,7 +225,9 @@ class Measured:
         self.memory_limit = 1 << 40
         self.peak_bytes = 0
 
-    def run(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def run(
+        self, function: Callable[[Any], Any], jobs: Sequence[Any], needs: Sequence[int] = ()
+    ) -> Iterator[tuple[int, Any]]:
         """Yield results in order."""
         from lfm_tasks.stages.worker_memory import peak_bytes
         from lfm_tasks.stages.workers import Guarded

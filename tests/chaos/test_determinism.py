@@ -53,7 +53,9 @@ class Shuffled(InProcess):
         super().__init__()
         self._chance = random.Random(seed)  # noqa: S311 - an order, no secret
 
-    def run(self, function: Callable[[Any], Any], jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
+    def run(
+        self, function: Callable[[Any], Any], jobs: Sequence[Any], needs: Sequence[int] = ()
+    ) -> Iterator[tuple[int, Any]]:
         order = self._chance.sample(range(len(jobs)), len(jobs))
         for place, result in super().run(function, [jobs[number] for number in order]):
             yield order[place], result

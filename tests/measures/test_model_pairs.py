@@ -19,15 +19,15 @@ def test_layers__are_matched_in_spite_of_a_hub() -> None:
     values[:, 1] += 0.35
     assert list(values.argmax(axis=1)) == [1, 1, 1]
     matching = match_layers(values)
-    assert matching is not None
     assert list(matching.matched) == [2, 0, 1]
     np.testing.assert_allclose(matching.margin, 0.3)
 
 
 def test_layers_without_all_values__are_not_matched_and_one_layer_has_no_margin() -> None:
-    assert match_layers(np.array([[0.3, np.nan]])) is None
+    missing = match_layers(np.array([[0.3, np.nan]]))
+    assert list(missing.matched) == [-1]
+    assert np.isnan(missing.margin).all()
     single = match_layers(np.array([[0.3], [0.4]]))
-    assert single is not None
     assert list(single.matched) == [0, 0]
     assert np.isnan(single.margin).all()
 

@@ -1,6 +1,7 @@
 """Clusters that are not the run's own: workers are checked before they work, and what is missing is a sentence."""
 
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -8,11 +9,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from dask.distributed import LocalCluster
+from dask.distributed import LocalCluster, Scheduler, SpecCluster, Worker, get_worker
 
 from lfm_tasks import __version__
 from lfm_tasks.catalog import Catalog, on_scheduler, read_catalog
 from lfm_tasks.stages import remote_dask
+from lfm_tasks.stages.demands import MEMORY, declare_memory
 from lfm_tasks.stages.engines import opening
 from lfm_tasks.stages.open_run import open_run
 from lfm_tasks.stages.remote_dask import Readiness, RemoteDask
@@ -59,6 +61,66 @@ def test_worker_with_two_threads__is_refused(tmp_path: Path) -> None:
         with pytest.raises(ClusterError, match=r"has 2 threads, needs 1 .* start dask worker --nthreads 1"):
             list(workers.run(doubled, [1]))
         workers.close()
+
+
+@contextmanager
+def unequal(*sizes: int | None) -> Iterator[str]:
+    """Give a scheduler with a worker of each size (bytes), named by it; None: one that declares none."""
+    workers = {
+        str(size): {
+            "cls": Worker,
+            "options": {"nthreads": 1, "preload": [], "resources": {MEMORY: size} if size else None},
+        }
+        for size in sizes
+    }
+    scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
+    with SpecCluster(workers=workers, scheduler=scheduler) as cluster:
+        yield cluster.scheduler_address
+
+
+def where(number: int) -> str:
+    time.sleep(0.02)
+    return str(get_worker().name)
+
+
+SMALL, LARGE = 1 << 30, 4 << 30
+
+
+def test_heavy_jobs__go_to_the_worker_that_can_hold_them(tmp_path: Path) -> None:
+    needs = [SMALL // 2, 2 * SMALL] * 10
+    with unequal(SMALL, LARGE) as address, locked(tmp_path / ".lfm-atlas", "test"):
+        workers = RemoteDask(on_scheduler(catalog_with(tmp_path), address))
+        found = dict(workers.run(where, range(20), needs))
+        assert workers.memory_limit == LARGE
+        workers.close()
+
+    assert {found[number] for number in range(1, 20, 2)} == {str(LARGE)}
+    assert str(SMALL) in {found[number] for number in range(0, 20, 2)}
+
+
+@pytest.mark.parametrize("sizes", [(SMALL,), (SMALL, LARGE), (None,), (None, SMALL)])
+def test_jobs_that_no_worker_says_it_can_hold__wait_for_none(tmp_path: Path, sizes: tuple[int | None, ...]) -> None:
+    with unequal(*sizes) as address, locked(tmp_path / ".lfm-atlas", "test"):
+        workers = RemoteDask(on_scheduler(catalog_with(tmp_path), address))
+        assert len(dict(workers.run(where, range(4), [8 * LARGE] * 4))) == 4
+        assert workers.memory_limit == (None if None in sizes else max(filter(None, sizes)))
+        workers.close()
+
+
+def test_heavy_jobs__leave_workers_alone_that_declare_nothing(tmp_path: Path) -> None:
+    with unequal(None, LARGE) as address, locked(tmp_path / ".lfm-atlas", "test"):
+        workers = RemoteDask(on_scheduler(catalog_with(tmp_path), address))
+        assert set(dict(workers.run(where, range(6), [LARGE] * 6)).values()) == {str(LARGE)}
+        workers.close()
+
+
+@pytest.mark.parametrize(("said", "limit", "declared"), [({}, 7, 7), ({MEMORY: 5}, 7, 5), ({}, None, None)])
+def test_worker__declares_its_limit_unless_it_was_told_another(
+    said: dict[str, int], limit: int | None, declared: int | None
+) -> None:
+    state = SimpleNamespace(total_resources=dict(said), available_resources=dict(said))
+    declare_memory(SimpleNamespace(state=state, memory_manager=SimpleNamespace(memory_limit=limit)))
+    assert state.total_resources.get(MEMORY) == state.available_resources.get(MEMORY) == declared
 
 
 def worker(n_threads: int = 1) -> Any:

@@ -1,10 +1,6 @@
-"""What the whole zoo says: families, false discoveries, ranks among the unrelated, tables of models."""
-
-from pathlib import Path
+"""What the whole zoo says: families, false discoveries, ranks among the unrelated."""
 
 import numpy as np
-import pyarrow.parquet
-import pytest
 
 from lfm_tasks.measures.many_pairs import false_discovery_rates
 from lfm_tasks.stages.zoo_statistics import families, q_values, unrelated_ranks
@@ -47,21 +43,3 @@ def test_ranks__are_among_unrelated_pairs_without_the_pair_itself() -> None:
     assert found[0, 1] == np.mean(known >= 1)
     assert found[2, 3] == np.mean(known[known != values[2, 3]] > values[2, 3])
     assert np.isnan(unrelated_ranks(values, np.zeros((6, 6), dtype=bool))).all()
-
-
-def test_tables__tell_the_permuted_copy_layer_by_layer(zoo_folder_built: Path) -> None:
-    read = pyarrow.parquet.read_table
-    models = read(zoo_folder_built / "atlas" / "models.parquet").to_pylist()
-    assert len(models) == 8 * 7 * 2
-    copy = [row for row in models if (row["source"], row["target"]) == ("mlp_s0", "mlp_s0_permuted")]
-    assert {row["measure"] for row in copy} == {"lfm", "overlap"}
-    for row in copy:
-        assert row["best_match"] == pytest.approx(1, abs=1e-6)
-        assert row["depth_aligned"] == pytest.approx(1, abs=1e-6)
-        assert row["mean"] < 0.95
-    layers = read(zoo_folder_built / "atlas" / "layers.parquet").to_pylist()
-    own = [r for r in layers if r["source"].startswith("mlp_s0/") and r["target_model"] == "mlp_s0_permuted"]
-    for row in own:
-        assert row["source"].split("/")[1] == row["target"].split("/")[1]
-        assert row["margin"] > 0
-        assert row["p_best"] < 0.05

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lfm_tasks.measures.model_pairs import best_match, symmetrised
+from lfm_tasks.measures.model_pairs import best_match, pairs_of_models, symmetrised
 from lfm_tasks.stages.zoo_statistics import families
 
 # What may differ between two atlases whose scores are still the same numbers.
@@ -85,14 +85,16 @@ class Published:
             names = self.spaces(dataset)
             cells = self.atlas.sel(dataset=dataset, measure=self.measure, source=names, target=names)
             of_space = cells["source_model"].values
-            rows = {str(model): np.flatnonzero(of_space == model) for model in sorted(set(of_space))}
             values = cells["calibrated"].values
-            for source, target in combinations(rows, 2):
-                ways = np.zeros((2, 2))
-                ways[0, 1] = best_match(values[np.ix_(rows[source], rows[target])])
-                ways[1, 0] = best_match(values[np.ix_(rows[target], rows[source])])
-                similarity = float(symmetrised(ways)[0, 1])
+            models = sorted(set(map(str, of_space)))
+            directed, closest = np.empty((2, len(models), len(models)))
+            for own in pairs_of_models([np.flatnonzero(of_space == model) for model in models]):
+                block = own.of(values)
+                directed[own.source, own.targets] = best_match(block)
+                closest[own.source, own.targets] = np.nan_to_num(block, nan=-np.inf).max(axis=(1, 2))
+            similarities = symmetrised(directed)
+            for first, second in combinations(range(len(models)), 2):
+                source, target, similarity = models[first], models[second], float(similarities[first, second])
                 if np.isfinite(similarity):
-                    closest = float(np.nanmax(values[np.ix_(rows[source], rows[target])]))
                     related = family[source] == family[target]
-                    yield ModelPair(dataset, source, target, similarity, closest, related)
+                    yield ModelPair(dataset, source, target, similarity, float(closest[first, second]), related)

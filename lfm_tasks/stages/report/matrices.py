@@ -5,7 +5,7 @@ from scipy.cluster.hierarchy import dendrogram as draw_tree
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 
-from lfm_tasks.measures.model_pairs import match_layers, model_distances, symmetrised
+from lfm_tasks.measures.model_pairs import match_layers, model_distances, pairs_of_models, symmetrised
 
 
 def model_similarity(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
@@ -37,11 +37,8 @@ def _means(of_spaces: np.ndarray, groups: list[list[int]]) -> np.ndarray:
 def best_matches(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
     """Return (space, model): which layer of the model, counted from 0, matches the space; −1: none."""
     matches = np.full((len(values), len(groups)), -1)
-    for source_rows in groups:
-        for target, target_rows in enumerate(groups):
-            matching = match_layers(values[np.ix_(source_rows, target_rows)])
-            if matching is not None:
-                matches[source_rows, target] = matching.matched
+    for own in pairs_of_models(groups):
+        matches[np.ix_(own.source_rows, own.targets)] = match_layers(own.of(values)).matched.T
     return matches
 
 
