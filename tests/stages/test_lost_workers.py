@@ -68,7 +68,7 @@ def test_neighbour_of_a_deadly_job__is_not_blamed(
 ) -> None:
     tried: list[list[int]] = []
 
-    def finished(_: object, function: Any, jobs: dict[int, int]) -> Any:
+    def finished(_: object, function: Any, jobs: dict[int, int], needs: object) -> Any:
         """Jobs 2 and 3 die with company; alone, only the deadly ones do."""
         tried.append(list(jobs))
         for number, job in jobs.items():
