@@ -85,11 +85,12 @@ def basis_load(size: SpaceSize, way: "Way") -> Load:
     m = way.n_landmarks or n
     width = max(size.itemsize, 4)
     work = {"basis task": 1.0, **_graph_work(m, d, k, n_pairs, way.method)}
-    work["basis profile"] = float(min(n * n * n_pairs, n * n_pairs**3))
+    by_points = 3 * n < 2 * n_pairs**2
+    work["basis profile"] = n * n * (n_pairs / 2 + 20) if by_points else n * n_pairs**3 / 3
     work["basis bytes"] = float(n * (d * size.itemsize + 8 * n_pairs))
     highest = _graph_peak(m, d, k, n_pairs, width, way.method)
     # The basis, its blocks of cubes, checks of its quality, and the copies that are encoded.
-    rows = 5 * n * n_pairs * 8 + 1024 * 8 * min(n, n_pairs**2) * (2 if n < n_pairs**2 else 1)
+    rows = 5 * n * n_pairs * 8 + 3 * 1024 * 8 * (n if by_points else n_pairs)
     n_kept = m * k * 8
     ids = n * (40 + 8 * size.id_bytes)
     if way.n_landmarks is not None:
