@@ -225,7 +225,7 @@ def verified(folder: Path, *, capture: pytest.CaptureFixture[str]) -> tuple[int,
     return int(code), capture.readouterr().err
 
 
-def test_verify__reads_what_lies_there_and_the_next_run_mends_it(
+def test_verify__reads_what_lies_there_and_runs_make_it_whole_again(
     tmp_path: Path,
     files: Any,
     related_spaces: Callable[..., dict[str, Any]],
@@ -258,6 +258,13 @@ def test_verify__reads_what_lies_there_and_the_next_run_mends_it(
     assert not list((folder / ".lfm-atlas" / "staging").glob("*"))
     with locked_remotely(REMOTE, "lfm-atlas run"), pytest.raises(StoreBusyError, match="is in use by 'lfm-atlas run'"):
         verify(read_catalog(folder / "data_catalog.yaml"))
+    # A machine without copies reads it: what is damaged is put aside, and made again by the run after.
+    other = write_zoo(tmp_path / "other", related_spaces(2))
+    put_remote(other)
+    with pytest.raises(CorruptUnitError, match="put into quarantine: run again to make it anew"):
+        build(other)
+    build(other)
+    assert verified(other, capture=capsys) == (0, "")
 
 
 def test_prune__removes_what_no_atlas_there_was_made_of(
