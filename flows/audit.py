@@ -14,7 +14,7 @@ from pydantic import BaseModel, Field
 
 from flows.atlas import as_task, silent
 from flows.auditing import Audited, audit_zoo
-from lfm_tasks.catalog import read_catalog
+from lfm_tasks.catalog import on_scheduler, read_catalog
 from lfm_tasks.reasons import TooLargeError
 from lfm_tasks.stages.audit import Audit
 from lfm_tasks.stages.open_run import open_run
@@ -35,6 +35,10 @@ class AuditParameters(BaseModel, extra="forbid"):
         description="Make this atlas the baseline, whatever the checks say. Passing ones become it anyway.",
     )
     trust_code: bool = Field(default=False, description="Run the factories that the catalog names: they are code.")
+    scheduler: str = Field(
+        default="",
+        description="Work there, and not where the catalog says: tcp://host:port, tls://host:port or a scheduler file.",
+    )
 
 
 def audit_flow(announce: Announce = silent, found: list[Audited] | None = None) -> Callable[..., State[Any]]:
@@ -55,6 +59,8 @@ def audit_flow(announce: Announce = silent, found: list[Audited] | None = None) 
             parameters: The catalog, and what may be done.
         """
         catalog = read_catalog(Path(parameters.catalog), trust_code=parameters.trust_code)
+        if parameters.scheduler:
+            catalog = on_scheduler(catalog, parameters.scheduler)
         with open_run(catalog, announce) as run:
             # A stage goes on where it stopped; the flow is not tried again, since a broken limit is no accident.
             try:

@@ -14,8 +14,10 @@ from flows.console import (
     SOME_FAILED,
     USAGE,
     CatalogPath,
+    Scheduler,
     TrustCode,
     complain,
+    moved_or_leave,
     read_or_leave,
     say,
 )
@@ -40,15 +42,16 @@ def audit(
     promote: Annotated[bool, Parameter(help="Make this atlas the baseline, whatever is found.", negative="")] = False,
     prefect: Annotated[bool, Parameter(help="Orchestrate by Prefect; the audit is the same without.")] = True,
     dask: Annotated[bool, Parameter(help="Work in Dask processes; --no-dask works in this one.")] = True,
+    scheduler: Scheduler = "",
     trust_code: TrustCode = False,
 ) -> int:
     """Bring the atlas up to date, then hold it against the limits of the catalog and the baseline."""
-    settings = read_or_leave(catalog, trust_code)
+    settings = moved_or_leave(read_or_leave(catalog, trust_code), scheduler)
     from flows.progress import progress
 
     with progress() as announce:
         if prefect and dask:
-            audited = _audit_with_prefect(catalog, settings, promote, announce)
+            audited = _audit_with_prefect(catalog, settings, announce, promote=promote, scheduler=scheduler)
         else:
             audited = _audit(settings, promote, announce, dask)
     return _say(audited)
@@ -69,9 +72,11 @@ def prune(
     except ReasonError as error:
         complain(f"{error} [{error.reason}]")
         return USAGE
-    counts = ", ".join(f"{kind} {n}" for kind, n in pruned.count().items()) or "nothing"
     verb = "removed" if remove else "would remove"
-    say(f"{verb}: {counts}; {pruned.n_bytes / 1e6:.1f} MB; {pruned.n_kept} units stay")
+    for where, own in (("", pruned), (f"{settings.atlas.remote}: ", pruned.remote)):
+        if own is not None:
+            counts = ", ".join(f"{kind} {n}" for kind, n in own.count().items()) or "nothing"
+            say(f"{where}{verb}: {counts}; {own.n_bytes / 1e6:.1f} MB; {own.n_kept} units stay")
     return OK
 
 
@@ -108,7 +113,9 @@ def _audit(catalog: "Catalog", promote: bool, announce: "Announce", dask: bool) 
         return audit_zoo(opened, promote)
 
 
-def _audit_with_prefect(path: Path, catalog: "Catalog", promote: bool, announce: "Announce") -> "Audited":
+def _audit_with_prefect(
+    path: Path, catalog: "Catalog", announce: "Announce", *, promote: bool, scheduler: str
+) -> "Audited":
     from flows.server import prefect_server, wait_until_ready
     from lfm_tasks.stages.open_run import refuse_if_busy
 
@@ -118,7 +125,9 @@ def _audit_with_prefect(path: Path, catalog: "Catalog", promote: bool, announce:
 
         wait_until_ready(address)
         found: list[Audited] = []
-        parameters = AuditParameters(catalog=str(path), promote=promote, trust_code=catalog.trust.everything)
+        parameters = AuditParameters(
+            catalog=str(path), promote=promote, trust_code=catalog.trust.everything, scheduler=scheduler
+        )
         state = audit_flow(announce, found)(parameters, return_state=True)
         if not found:
             # It did not come to a verdict: whatever stopped it is raised here.

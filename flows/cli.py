@@ -17,9 +17,11 @@ from flows.console import (
     SOME_FAILED,
     USAGE,
     CatalogPath,
+    Scheduler,
     TrustCode,
     complain,
     is_file_to_write,
+    moved_or_leave,
     read_or_leave,
     say,
 )
@@ -63,21 +65,14 @@ def run(
     dask: Annotated[bool, Parameter(help="Work in Dask processes; --no-dask works in this one.")] = True,
     only: Annotated[list[str] | None, Parameter(help="Compute what touches models of this glob.", negative="")] = None,
     comparison: Annotated[list[str] | None, Parameter(help="Compute this comparison.", negative="")] = None,
-    scheduler: Annotated[str, Parameter(help="Work there: tcp://host:port, tls://host:port or a scheduler file.")] = "",
+    scheduler: Scheduler = "",
     trust_code: TrustCode = False,
 ) -> int:
     """Compute what is missing and publish the atlas: activations, graphs, bases, maps, scores, report."""
-    settings = read_or_leave(catalog, trust_code)
+    settings = moved_or_leave(read_or_leave(catalog, trust_code), scheduler)
     from flows.progress import progress
-    from lfm_tasks.catalog import on_scheduler
     from lfm_tasks.stages.asked import Scope
 
-    if scheduler:
-        try:
-            settings = on_scheduler(settings, scheduler)
-        except ValueError as error:
-            complain(f"--scheduler: {error}")
-            return USAGE
     scope = Scope(tuple(only or ()), tuple(comparison or ()))
     if problems := scope.problems(settings):
         for problem in problems:

@@ -13,6 +13,7 @@ OK, CRASH, USAGE, LIMIT_BROKEN, SOME_FAILED = 0, 1, 2, 3, 4
 
 CatalogPath = Annotated[Path, Parameter(alias="-c", help="The catalog: a YAML file.")]
 TrustCode = Annotated[bool, Parameter(help="Run the factories that the catalog names: they are code.", negative="")]
+Scheduler = Annotated[str, Parameter(help="Work there: tcp://host:port, tls://host:port or a scheduler file.")]
 DEFAULT_CATALOG = Path("data_catalog.yaml")
 
 
@@ -31,6 +32,17 @@ def read_or_leave(path: Path, trust_code: bool = False) -> "Catalog":
             complain(f"{path}: {problem}")
         sys.exit(USAGE)
     return catalog
+
+
+def moved_or_leave(catalog: "Catalog", scheduler: str) -> "Catalog":
+    """Return the catalog with its work on ``scheduler``, if that is said; leave with `USAGE` if it can be none."""
+    from lfm_tasks.catalog import on_scheduler
+
+    try:
+        return on_scheduler(catalog, scheduler) if scheduler else catalog
+    except ValueError as error:
+        complain(f"--scheduler: {error}")
+        sys.exit(USAGE)
 
 
 def is_file_to_write(path: Path) -> bool:

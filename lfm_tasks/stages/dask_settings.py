@@ -32,6 +32,21 @@ DASK_SETTINGS: dict[str, Any] = {
 }
 
 
+def as_variables(*beginnings: str) -> dict[str, str]:
+    """Return the settings whose names begin so, as environment variables.
+
+    Examples
+    --------
+    >>> as_variables("distributed.worker.memory.pause")
+    {'DASK_DISTRIBUTED__WORKER__MEMORY__PAUSE': 'False'}
+    """
+    return {
+        f"DASK_{name.upper().replace('.', '__').replace('-', '_')}": str(value)
+        for name, value in DASK_SETTINGS.items()
+        if name.startswith(beginnings)
+    }
+
+
 def write_settings(folder: Path) -> Path:
     """Write the settings as a file for ``DASK_CONFIG`` and return its path."""
     nested: dict[str, Any] = {}

@@ -7,10 +7,14 @@ from pathlib import Path
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.reasons import ReasonError
+from lfm_tasks.stages.store import remotely_locked
 from lfm_tasks.stores.locks import locked
 from lfm_tasks.stores.pruning import remove_unit, stored_units, unit_bytes
 from lfm_tasks.stores.references import Unit, damaged_notes, forget, is_live, manifest_key, read_note, read_notes
+from lfm_tasks.stores.remote_units import RemoteUnits
+from lfm_tasks.stores.remote_upkeep import bytes_there, forget_notes, notes_there, remove_there, units_there
 
+PURPOSE = "lfm-atlas prune"
 # What every atlas notes by kind. Units of other kinds go only when an atlas that is gone named them.
 NOTED = (
     "activations", "bases", "designs", "scores", "collections", "kept_maps", "embeddings", "embedded_points", "maps",
@@ -20,11 +24,12 @@ _KEY = re.compile(r"\b[0-9a-f]{64}\b")
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was removed, or would be: units as (kind, key), and their bytes; how many stay."""
+    """What was removed, or would be: units as (kind, key), and their bytes; how many stay; the same of the remote."""
 
     units: tuple[Unit, ...]
     n_bytes: int
     n_kept: int
+    remote: "Pruned | None" = None
 
     def count(self) -> dict[str, int]:
         """Return how many units of each kind."""
@@ -51,7 +56,9 @@ def prune(catalog: Catalog, *, remove: bool) -> Pruned:
     if lost := damaged_notes(root):
         found = f"found {lost[0]} damaged, so nobody knows which units its atlas was made of"
         raise ReasonError("missing_source", f"{root}: {found}, needs it whole: restore it, or remove it with its atlas")
-    with locked(root, "lfm-atlas prune"):
+    with locked(root, PURPOSE), remotely_locked(catalog, PURPOSE):
+        # First what others use, too: it may refuse.
+        there = None if catalog.atlas.remote is None else _prune_there(RemoteUnits(root, catalog.atlas.remote), remove)
         unneeded = _unneeded(root)
         n_bytes = sum(unit_bytes(root, unit) for unit in unneeded)
         n_kept = len(stored_units(root)) - len(unneeded)
@@ -61,7 +68,34 @@ def prune(catalog: Catalog, *, remove: bool) -> Pruned:
             for note in read_notes(root):
                 if not is_live(root, note):
                     forget(root, note)
-    return Pruned(unneeded, n_bytes, n_kept)
+    return Pruned(unneeded, n_bytes, n_kept, there)
+
+
+def _prune_there(store: RemoteUnits, remove: bool) -> Pruned:
+    """Do the same on an object store: what an atlas there, or one of this machine, was made of stays.
+
+    So do units of kinds that atlases do not note, maps, which another machine may have a name for, and what they were
+    fitted from.
+    """
+    there = notes_there(store)
+    if not there or None in there.values():
+        found = "no atlas" if not there else "an atlas that does not say what it was made of"
+        raise ReasonError(
+            "missing_source", f"{store.remote}: found {found}, needs one to know what to keep: lfm-atlas run"
+        )
+    notes = [note for note in there.values() if note] + [n for n in read_notes(store.root) if is_live(store.root, n)]
+    stored = units_there(store)
+    stays = {unit for unit in stored if unit[0] not in NOTED or unit[0] == "maps"}
+    named = named_units(store.root).union(*(note.others for note in notes))
+    named |= {key for unit in stays for key in _KEY.findall(json.dumps(dict(store.receipt(*unit).facts)))}
+    kept = stays.union(*(note.units for note in notes)) | {unit for unit in stored if unit[1] in named}
+    unneeded = tuple(sorted(stored - kept))
+    n_bytes = sum(bytes_there(store, unit) for unit in unneeded)
+    if remove:
+        for unit in unneeded:
+            remove_there(store, unit)
+        forget_notes(store)
+    return Pruned(unneeded, n_bytes, len(stored) - len(unneeded))
 
 
 def _unneeded(root: Path) -> tuple[Unit, ...]:

@@ -46,9 +46,9 @@ def publish_atlas(run: Run, found: Contents) -> bool:
             )
 
             (folder / "report.html").write_text(render_report(atlas, facts, groups), encoding="utf-8")
+    note_units(run.store.root, found.key, found.units, found.section_keys, run.atlas_folder)
     if isinstance(run.store, RemoteUnits):
         run.store.publish_copy(run.atlas_folder, found.key)
-    note_units(run.store.root, found.key, found.units, found.section_keys, run.atlas_folder)
     run.tally.count("atlas", int(is_new), int(not is_new))
     run.announce("atlas", 1, 1)
     return is_new

@@ -5,13 +5,18 @@ from pathlib import Path
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.reasons import ReasonError
+from lfm_tasks.stages.store import remotely_locked
 from lfm_tasks.stores.atlas_files import atlas_damages
 from lfm_tasks.stores.locks import locked
 from lfm_tasks.stores.named_maps import map_names, read_named_map
 from lfm_tasks.stores.pruning import stored_units
 from lfm_tasks.stores.references import damaged_notes, manifest_key, read_note, read_notes
+from lfm_tasks.stores.remote_units import RemoteUnits
+from lfm_tasks.stores.remote_upkeep import current_atlas, damages_there, units_there
 from lfm_tasks.stores.soundness import Damage, damages
 from lfm_tasks.stores.units import UnitStore
+
+PURPOSE = "lfm-atlas verify"
 
 
 @dataclass(frozen=True)
@@ -24,7 +29,7 @@ class Verified:
 
 
 def verify(catalog: Catalog) -> Verified:
-    """Check every byte of the store and of the atlases published from it; nothing is changed.
+    """Check every byte of the store, of its object store, and of the atlases published from it; nothing is changed.
 
     Raises
     ------
@@ -39,13 +44,20 @@ def verify(catalog: Catalog) -> Verified:
             neither = f"found neither the store {root} nor the atlas {atlas}"
             raise ReasonError("missing_source", f"{neither}, needs what a run has made: lfm-atlas run")
         return Verified(0, 1, _of_atlas(atlas))
-    with locked(root, "lfm-atlas verify"):
+    with locked(root, PURPOSE), remotely_locked(catalog, PURPOSE):
         atlases = _atlases(root, atlas)
         found = [*damages(UnitStore(root)), *_of_names(root)]
         if (key := manifest_key(atlas)) and read_note(root, key) is None:
             found.append(Damage(f"references/{key}.json", f"found no note of what the atlas {atlas} was made of"))
         found += [damage for folder in atlases for damage in _of_atlas(folder)]
-        return Verified(len(stored_units(root)), len(atlases), tuple(found))
+        here = Verified(len(stored_units(root)), len(atlases), tuple(found))
+        return here if catalog.atlas.remote is None else _with_remote(here, RemoteUnits(root, catalog.atlas.remote))
+
+
+def _with_remote(here: Verified, store: RemoteUnits) -> Verified:
+    n_units, n_atlases = len(units_there(store)), int(current_atlas(store) is not None)
+    found = (*here.damages, *damages_there(store))
+    return Verified(here.n_units + n_units, here.n_atlases + n_atlases, found)
 
 
 def _atlases(root: Path, atlas: Path) -> list[Path]:

@@ -248,7 +248,7 @@ def worked_off(
         raise RuntimeError(f"{lost} ({error})") from error
     except NoValidWorkerError as error:
         found = "all workers that may take a task are gone, and none came back"
-        raise ClusterError(f"{found} ({error}): look at the workers' logs") from error
+        raise ClusterError(f"{found} ({' '.join(str(error).split())}): look at the workers' logs") from error
 
 
 def _finished(

@@ -50,11 +50,15 @@ def note_folder(root: Path, key: str, folder: Path) -> None:
 
 def read_note(root: Path, key: str) -> Note | None:
     """Return what was noted of an atlas; None: nothing, or its note is damaged."""
-    path = _path(root, key)
     try:
-        content = unseal(path.read_bytes())
+        return note_of(key, note_path(root, key).read_bytes())
     except (OSError, ValueError):
         return None
+
+
+def note_of(key: str, sealed: bytes) -> Note:
+    """Return the note that was written as these bytes; ValueError if they are none."""
+    content = unseal(sealed)
     units = frozenset((kind, unit) for kind, keys in content["units"].items() for unit in keys)
     return Note(key, units, frozenset(content["others"]), tuple(content["folders"]))
 
@@ -81,7 +85,7 @@ def is_live(root: Path, note: Note) -> bool:
 
 def forget(root: Path, note: Note) -> None:
     """Remove a note."""
-    _path(root, note.key).unlink(missing_ok=True)
+    note_path(root, note.key).unlink(missing_ok=True)
 
 
 def manifest_key(folder: Path) -> str | None:
@@ -98,12 +102,13 @@ def _keys(root: Path) -> list[str]:
 
 def _write(root: Path, key: str, content: Mapping[str, object]) -> None:
     text = seal(content)
-    path = _path(root, key)
+    path = note_path(root, key)
     if path.is_symlink() or not path.is_file() or path.read_bytes() != text:
         write_durably(path, text)
 
 
-def _path(root: Path, key: str) -> Path:
+def note_path(root: Path, key: str) -> Path:
+    """Return the file of an atlas's note."""
     return root / "references" / f"{key}.json"
 
 

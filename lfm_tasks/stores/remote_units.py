@@ -18,6 +18,7 @@ from uuid import uuid4
 
 from lfm_tasks.stores.arrays import ArrayReader
 from lfm_tasks.stores.durable import write_durably
+from lfm_tasks.stores.references import note_path
 from lfm_tasks.stores.sealed import unseal
 from lfm_tasks.stores.units import CorruptUnitError, Receipt, UnitStore, UnitWriter
 
@@ -125,13 +126,18 @@ class RemoteUnits(UnitStore):
         self.local.forget_partial(kind, but)
 
     def publish_copy(self, folder: Path, key: str) -> None:
-        """Put a published atlas at ``atlas/<key>/`` and, last, its name into ``atlas/current.json``."""
+        """Put a published atlas at ``atlas/<key>/``, its note and, last, its name into ``atlas/current.json``."""
         files, place = _files(), f"{self.remote}/atlas"
         pointer = f"{place}/current.json"
         former = json.loads(files.cat_file(pointer))["key"] if files.exists(pointer) else None
+        here = {
+            path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()
+        }
+        if objects_below(f"{place}/{key}") != here:
+            _put_files(folder, f"{place}/{key}")
+        files.pipe_file(f"{self.remote}/references/{key}.json", note_path(self.root, key).read_bytes())
         if former == key:
             return
-        _put_files(folder, f"{place}/{key}")
         files.pipe_file(pointer, json.dumps({"version": 1, "key": key}).encode())
         # Who began to read the former one can go on.
         old = [name for name in files.find(place) if name.split("/atlas/")[-1].split("/")[0] not in (key, former)]
@@ -160,14 +166,7 @@ class RemoteUnits(UnitStore):
         folder, receipt = self._read(kind, key)
         staged = self.root / "staging" / f"fetched-{uuid4().hex}"
         unit = self.local.unit_path(kind, key)
-        place = self._folder(kind, key, folder)
-        start = place.partition("://")[2] + "/"
-        names = _files().find(place)
-        for name in names:
-            path = staged / name.removeprefix(start)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(_files().cat_file(name))
-        if not names:
+        if not fetch_below(self._folder(kind, key, folder), staged):
             raise CorruptUnitError(f"unit {kind}/{key}: its files are missing")
         unit.parent.mkdir(parents=True, exist_ok=True)
         with suppress(FileNotFoundError):
@@ -203,6 +202,21 @@ def replace(name: str, content: bytes, tag: str) -> bool:
 def delete(name: str) -> None:
     """Remove an object."""
     _files().rm_file(name)
+
+
+def objects_below(place: str) -> dict[str, int]:
+    """Return the bytes of every object below an address, by the rest of its name."""
+    start = place.partition("://")[2] + "/"
+    return {name.removeprefix(start): int(own["size"]) for name, own in _files().find(place, detail=True).items()}
+
+
+def fetch_below(place: str, folder: Path) -> int:
+    """Write every object below an address into a folder; return how many there are."""
+    names = objects_below(place)
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(_files().cat_file(f"{place}/{name}"))
+    return len(names)
 
 
 @lru_cache(maxsize=1)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,11 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from flows.cli import app
+from lfm_tasks.catalog import read_catalog
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.stages.prune import prune
+from lfm_tasks.stages.verify import verify
 from lfm_tasks.stores import remote_lock, remote_units
 from lfm_tasks.stores.locks import StoreBusyError
 from lfm_tasks.stores.remote_lock import RemoteStoreError, locked_remotely
@@ -212,6 +218,124 @@ def test_damaged_receipt__is_put_aside(tmp_path: Path, files: Any) -> None:
         store.receipt("probes", key)
     assert store.find("probes", key) is None
     assert not store.has("probes", key)
+
+
+def verified(folder: Path, *, capture: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = app(["verify", str(folder / "data_catalog.yaml")], result_action="return_value")
+    return int(code), capture.readouterr().err
+
+
+def test_verify__reads_what_lies_there_and_runs_make_it_whole_again(
+    tmp_path: Path,
+    files: Any,
+    related_spaces: Callable[..., dict[str, Any]],
+    write_zoo: Callable[..., Path],
+    build: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = write_zoo(tmp_path / "zoo", related_spaces(2))
+    put_remote(folder)
+    build(folder)
+    before = contents(folder / ".lfm-atlas" / "units")
+    assert verified(folder, capture=capsys) == (0, "")
+    arrays, receipt, page = (
+        next(name for name in files.find(f"{REMOTE}/{place}") if name.endswith(end))
+        for place, end in (("units/scores", "arrays.zip"), ("receipts/bases", ".json"), ("atlas", "report.html"))
+    )
+    files.pipe_file(arrays, b"x" + files.cat_file(arrays)[1:])
+    files.pipe_file(receipt, b"{")
+    files.rm_file(page)
+
+    code, found = verified(folder, capture=capsys)
+
+    assert code == 1
+    assert f"{REMOTE}/units/scores/{arrays.split('/')[-3]}: unit scores/" in found
+    assert "arrays.zip is damaged" in found
+    assert re.search(rf"{REMOTE}/units/bases/\w+: receipt bases/\w+ cannot be read", found)
+    assert re.search(rf"{REMOTE}/atlas/\w+: report.html is missing", found)
+    assert len(found.splitlines()) == 3
+    assert contents(folder / ".lfm-atlas" / "units") == before
+    assert not list((folder / ".lfm-atlas" / "staging").glob("*"))
+    with locked_remotely(REMOTE, "lfm-atlas run"), pytest.raises(StoreBusyError, match="is in use by 'lfm-atlas run'"):
+        verify(read_catalog(folder / "data_catalog.yaml"))
+    # A machine without copies reads it: what is damaged is put aside, and made again by the run after.
+    other = write_zoo(tmp_path / "other", related_spaces(2))
+    put_remote(other)
+    with pytest.raises(CorruptUnitError, match="put into quarantine: run again to make it anew"):
+        build(other)
+    build(other)
+    assert verified(other, capture=capsys) == (0, "")
+
+
+def test_prune__removes_what_no_atlas_there_was_made_of(
+    tmp_path: Path,
+    files: Any,
+    related_spaces: Callable[..., dict[str, Any]],
+    write_zoo: Callable[..., Path],
+    build: Callable[..., Any],
+) -> None:
+    folder = write_zoo(tmp_path / "zoo", related_spaces(3))
+    put_remote(folder)
+    build(folder)
+    first = set(files.find(f"{REMOTE}/units"))
+    store = RemoteUnits(folder / ".lfm-atlas", REMOTE)
+    unnoted = write_unit(store)  # of a kind that no atlas notes
+    catalog = folder / "data_catalog.yaml"
+    content = YAML(typ="safe").load(catalog)
+    for n_eigenpairs in (5, 6):  # the atlas before the last one stays, for who reads it
+        content["atlas"]["n_eigenpairs"] = n_eigenpairs
+        with catalog.open("w") as file:
+            YAML().dump(content, file)
+        build(folder)
+    settings = read_catalog(catalog)
+    there = set(files.find(f"{REMOTE}/units"))
+
+    told = prune(settings, remove=False).remote
+    with locked_remotely(REMOTE, "lfm-atlas run"), pytest.raises(StoreBusyError, match="is in use by 'lfm-atlas run'"):
+        prune(settings, remove=True)
+    assert set(files.find(f"{REMOTE}/units")) == there
+    done = prune(settings, remove=True).remote
+
+    assert told == done
+    assert done is not None
+    left = set(files.find(f"{REMOTE}/units"))
+    assert {kind for kind, _ in done.units} == {"bases", "scores", "collections", "kept_maps"}
+    assert {name.split("/")[3] for name in first & left} == {"activations"}
+    assert left < there
+    assert store.has("probes", unnoted)
+    assert there - left < first
+    assert len(files.find(f"{REMOTE}/references")) == 2
+    assert done.n_kept == len(files.find(f"{REMOTE}/receipts"))
+    assert not verify(settings).damages
+    assert not any(build(folder).computed.values())
+    content["atlas"]["n_eigenpairs"] = 5
+    with catalog.open("w") as file:
+        YAML().dump(content, file)
+    assert {stage for stage, n in build(folder).computed.items() if n} == {"atlas"}
+
+
+def test_prune__refuses_where_nobody_knows_what_an_atlas_was_made_of(
+    tmp_path: Path,
+    files: Any,
+    related_spaces: Callable[..., dict[str, Any]],
+    write_zoo: Callable[..., Path],
+    build: Callable[..., Any],
+) -> None:
+    folder = write_zoo(tmp_path / "zoo", related_spaces(2))
+    put_remote(folder)
+    build(folder)
+    settings = read_catalog(folder / "data_catalog.yaml")
+    files.rm(files.find(f"{REMOTE}/references"))
+    there = files.find(REMOTE)
+
+    with pytest.raises(ReasonError, match=f"{REMOTE}: found an atlas that does not say what it was made of, needs one"):
+        prune(settings, remove=True)
+    assert files.find(REMOTE) == there
+    build(folder)
+    assert prune(settings, remove=True).remote is not None
+    files.rm(f"{REMOTE}/atlas", recursive=True)
+    with pytest.raises(ReasonError, match=f"{REMOTE}: found no atlas, needs one to know what to keep: lfm-atlas run"):
+        prune(settings, remove=True)
 
 
 def test_server_that_does_not_answer__is_told_without_a_traceback(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dask.distributed import LocalCluster
 from ruamel.yaml import YAML
 
 
-def audit(folder: Path) -> subprocess.CompletedProcess[str]:
+def audit(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli", "audit", str(folder / "data_catalog.yaml")],
+        [sys.executable, "-m", "flows.cli", "audit", str(folder / "data_catalog.yaml"), *options],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
@@ -42,3 +43,22 @@ def test_broken_limit__is_3_and_a_state_by_name(
     assert "audit-atlas" in {name.rsplit("-", 1)[0] for (name,) in tasks}
     assert "| quality | fail | yes |" in artifact
     assert "evidence of lineage, not proof" in artifact
+
+
+def test_scheduler__does_the_work_of_an_audit(
+    tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path]
+) -> None:
+    folder = write_zoo(tmp_path, related_spaces(2, n_points=220))
+    with LocalCluster(
+        n_workers=1, threads_per_worker=1, processes=False, host="127.0.0.1", dashboard_address="127.0.0.1:0",
+        protocol="tcp",
+    ) as cluster:  # fmt: skip
+        wrong = audit(folder, "--scheduler", "http://127.0.0.1:80")
+        done = audit(folder, "--scheduler", cluster.scheduler_address)
+        tasks = set(cluster.scheduler.task_prefixes)
+
+    assert wrong.returncode == 2
+    assert "--scheduler: found 'http://127.0.0.1:80', needs tcp://host:port, tls://host:port or a" in wrong.stderr
+    assert done.returncode == 0, done.stderr
+    assert "this atlas is the baseline now" in done.stdout
+    assert tasks

@@ -83,6 +83,9 @@ def test_run__by_prefect_and_dask_gives_the_same_bytes_and_leaves_nobody_behind(
     with sqlite3.connect(folder / ".lfm-atlas" / "prefect" / "prefect.db") as records:
         states = records.execute("select state_type from flow_run").fetchall()
         tasks = records.execute("select name from task_run").fetchall()
+        inputs = records.execute("select distinct task_inputs from task_run").fetchall()
+    # What is a parameter of a task, Prefect looks through: the scores of a large zoo for minutes.
+    assert inputs == [("{}",)]
     assert states == [("COMPLETED",)]
     assert {name.rsplit("-", 1)[0] for (name,) in tasks} == {
         "validate", "record-activations", "build-bases", "score-pairs", "fit-collections", "keep-maps",

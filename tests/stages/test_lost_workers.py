@@ -6,9 +6,11 @@ from typing import Any
 import dask.distributed
 import pytest
 from dask.utils import parse_timedelta
+from distributed.scheduler import NoValidWorkerError
 
 from lfm_tasks.stages import workers
-from lfm_tasks.stages.workers import N_STARTS, Killed, LocalDask, Trouble, _replace_lost
+from lfm_tasks.stages.demands import MEMORY
+from lfm_tasks.stages.workers import N_STARTS, ClusterError, Killed, LocalDask, Trouble, _replace_lost
 
 
 class Cluster:
@@ -68,8 +70,9 @@ def test_neighbour_of_a_deadly_job__is_not_blamed(
 ) -> None:
     tried: list[list[int]] = []
 
-    def finished(_: object, function: Any, jobs: dict[int, int], needs: object) -> Any:
+    def finished(_: object, function: Any, jobs: dict[int, int], needs: list[int]) -> Any:
         """Jobs 2 and 3 die with company; alone, only the deadly ones do."""
+        assert list(needs) == [10, 11, 12, 13, 14]
         tried.append(list(jobs))
         for number, job in jobs.items():
             dies = number in (2, 3) if len(jobs) > 1 else number in deadly
@@ -77,7 +80,7 @@ def test_neighbour_of_a_deadly_job__is_not_blamed(
 
     monkeypatch.setattr(workers, "_finished", finished)
 
-    results = dict(LocalDask(2).run(str, range(5)))
+    results = dict(LocalDask(2).run(str, range(5), range(10, 15)))
 
     assert tried == [[0, 1, 2, 3, 4], [2], [3]]
     assert [number for number, result in results.items() if isinstance(result, Trouble)] == blamed
@@ -88,6 +91,16 @@ def test_result_on_a_worker_that_died__is_given_up_within_a_minute() -> None:
     n_tries = 1 + workers.DASK_SETTINGS["distributed.comm.retry.count"]
 
     assert n_tries * parse_timedelta(workers.DASK_SETTINGS["distributed.comm.timeouts.connect"]) <= 60
+
+
+def test_workers_that_are_gone_for_good__are_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*_: object) -> Any:
+        raise NoValidWorkerError("job", set(), set(), {MEMORY: 8 << 30}, 60.0)
+
+    monkeypatch.setattr(workers, "_finished", lost)
+
+    with pytest.raises(ClusterError, match=r"all workers that may take a task are gone, and none came back .* look at"):
+        list(LocalDask(2).run(str, ["job"]))
 
 
 def test_scheduler_that_is_gone__is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:

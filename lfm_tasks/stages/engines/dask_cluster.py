@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from lfm_tasks.catalog.cluster import KubernetesCluster
-from lfm_tasks.stages.dask_settings import THREADS
+from lfm_tasks.stages.dask_settings import THREADS, as_variables
 
 _PORTS = {"tcp-comm": 8786, "http-dashboard": 8787}
 _UNITS = {"kB": "k", "MB": "M", "GB": "G", "TB": "T", "KiB": "Ki", "MiB": "Mi", "GiB": "Gi", "TiB": "Ti"}
@@ -18,7 +18,11 @@ def dask_cluster(cluster: KubernetesCluster, name: str) -> dict[str, Any]:
     """Return the manifest of a scheduler and the smallest number of workers, one thread and one BLAS thread each."""
     workers, _ = cluster.bounds
     limits = {"cpu": "1", "memory": quantity(cluster.memory)}
-    environment = [{"name": key, "value": value} for key, value in THREADS.items()]
+    # Not http.routes: the operator asks for the scheduler's health.
+    at_scheduler = as_variables("distributed.comm", "distributed.scheduler.allowed")
+    # The pod of a new worker may wait for its image.
+    at_scheduler["DASK_DISTRIBUTED__SCHEDULER__NO_WORKERS_TIMEOUT"] = f"{cluster.wait_seconds}s"
+    at_worker = THREADS | as_variables("distributed.comm", "distributed.worker.memory")
     worker = ["dask", "worker", "--name", "$(DASK_WORKER_NAME)", "--nthreads", "1", "--no-dashboard"]
     worker += ["--memory-limit", cluster.memory.replace(" ", ""), "--preload", "lfm_tasks.stages.workers"]
     ports = [{"name": port, "containerPort": number, "protocol": "TCP"} for port, number in _PORTS.items()]
@@ -37,12 +41,17 @@ def dask_cluster(cluster: KubernetesCluster, name: str) -> dict[str, Any]:
                 "replicas": workers,
                 "spec": _pod(
                     cluster,
-                    {"name": "worker", "args": worker, "env": environment}
+                    {"name": "worker", "args": worker, "env": _variables(at_worker)}
                     | {"resources": {"requests": limits, "limits": limits}},
                 ),
             },
             "scheduler": {
-                "spec": _pod(cluster, {"name": "scheduler", "args": ["dask", "scheduler"], "ports": ports} | probes),
+                "spec": _pod(
+                    cluster,
+                    {"name": "scheduler", "args": ["dask", "scheduler"], "env": _variables(at_scheduler)}
+                    | {"ports": ports}
+                    | probes,
+                ),
                 "service": {"type": "ClusterIP", "selector": selector, "ports": service},
             },
         },
@@ -59,6 +68,10 @@ def quantity(size: str) -> str:
     """
     number, unit = re.match(r"([\d.]+) ?(.*)", size).groups()  # type: ignore[union-attr]
     return number + _UNITS.get(unit, "")
+
+
+def _variables(values: dict[str, str]) -> list[dict[str, str]]:
+    return [{"name": name, "value": value} for name, value in values.items()]
 
 
 def _pod(cluster: KubernetesCluster, container: dict[str, Any]) -> dict[str, Any]:
