@@ -18,7 +18,7 @@ _WAYS_OUT = {
     "scores": "lower atlas.max_points, ask for fewer measures or compare fewer spaces",
 }
 
-_MORE_MEMORY = {
+MORE_MEMORY = {
     "local": "raise cluster.memory_limit (fewer cluster.n_workers leave more to each)",
     "slurm": "raise cluster.memory, or lower cluster.workers_per_job",
     "kubernetes": "raise cluster.memory",
@@ -44,7 +44,7 @@ def refuse_oversized(run: Run, zoo: Zoo) -> None:
         if limit is not None and needed > limit:
             found = f"{stage} of {load.peak_of} would take {_mib(USABLE * needed)} of a worker's {_mib(limit)}"
             most = f"needs at most {USABLE:.0%} of it"
-            ways = f"{_WAYS_OUT[stage]}, or {_MORE_MEMORY[run.catalog.cluster.type]}"
+            ways = f"{_WAYS_OUT[stage]}, or {MORE_MEMORY[run.catalog.cluster.type]}"
             raise TooLargeError(f"{found}, {most}: {ways}; nothing was computed")
 
 

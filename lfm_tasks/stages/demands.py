@@ -20,17 +20,15 @@ def declare_memory(worker: Any) -> None:
 def by_demand(
     client: Any, numbers: Sequence[int], needs: Sequence[int]
 ) -> Iterator[tuple[dict[str, int] | None, list[int]]]:
-    """Yield numbers of jobs by what their workers have to have: nothing where every worker can hold them.
+    """Yield numbers of jobs by what their workers have to have: nothing where no worker says that it is too small.
 
-    Nothing, too, where no worker says that it can: a task that asks for what nobody has would wait for ever.
+    Nothing, too, where none says that it is large enough: a task that asks for what nobody has would wait for ever.
     """
-    sizes = worker_sizes(client) if needs else []
-    steps = sorted({size for size in sizes if size is not None})
+    steps = sorted({size for size in worker_sizes(client) if size is not None} if needs else ())
     groups: dict[int, list[int]] = {}
     for number in numbers:
-        fitting = [size for size in steps if needs and size >= needs[number]]
-        is_choosy = fitting and (len(fitting) < len(steps) or None in sizes)
-        groups.setdefault(fitting[0] if is_choosy else 0, []).append(number)
+        fitting = [size for size in steps if size >= needs[number]]
+        groups.setdefault(fitting[0] if 0 < len(fitting) < len(steps) else 0, []).append(number)
     for size, own in sorted(groups.items(), reverse=True):
         yield {MEMORY: size} if size else None, own
 

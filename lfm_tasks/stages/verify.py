@@ -39,7 +39,7 @@ def verify(catalog: Catalog) -> Verified:
         If a run holds the store.
     """
     root, atlas = catalog.root / catalog.atlas.store, catalog.root / catalog.atlas.path
-    if not root.is_dir():
+    if not root.is_dir() and catalog.atlas.remote is None:
         if not atlas.is_dir():
             neither = f"found neither the store {root} nor the atlas {atlas}"
             raise ReasonError("missing_source", f"{neither}, needs what a run has made: lfm-atlas run")

@@ -35,12 +35,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.mark.parametrize("size", ["n_workers: 2", "adapt: {minimum: 1, maximum: 2}"])
 def test_gateway__gives_the_atlas_of_one_process_to_who_may_come_in(
     tmp_path: Path,
     processes: Processes,
     related_spaces: Callable[..., dict[str, Any]],
     write_zoo: Callable[..., Path],
     build: Callable[..., Any],
+    size: str,
 ) -> None:
     for package in ("dask_gateway", "dask_gateway_server"):
         pytest.importorskip(package, reason=f"not run: found no {package}")
@@ -53,7 +55,7 @@ def test_gateway__gives_the_atlas_of_one_process_to_who_may_come_in(
     settings = tmp_path / "gateway.py"
     settings.write_text(SETTINGS.format(gateway=gateway, proxy=proxy, folder=folder, python=PYTHON))
     with (there / "data_catalog.yaml").open("a") as catalog:
-        catalog.write(f"cluster: {{type: gateway, address: 'http://127.0.0.1:{proxy}', n_workers: 2}}\n")
+        catalog.write(f"cluster: {{type: gateway, address: 'http://127.0.0.1:{proxy}', {size}}}\n")
     path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
     processes.start("gateway", PYTHON, "-m", "dask_gateway_server", "-f", str(settings), PATH=path)
     wait_for(lambda: "started" in processes.log("gateway"), "the gateway's start", 120)

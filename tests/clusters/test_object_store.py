@@ -261,6 +261,7 @@ def test_verify__reads_what_lies_there_and_runs_make_it_whole_again(
     # A machine without copies reads it: what is damaged is put aside, and made again by the run after.
     other = write_zoo(tmp_path / "other", related_spaces(2))
     put_remote(other)
+    assert verified(other, capture=capsys) == (code, found)
     with pytest.raises(CorruptUnitError, match="put into quarantine: run again to make it anew"):
         build(other)
     build(other)

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from lfm_tasks.catalog import read_catalog
+from lfm_tasks.catalog import cluster, read_catalog
 from lfm_tasks.config import GraphConfig
+from lfm_tasks.stages.ceiling import MORE_MEMORY
 from lfm_tasks.stages.cost_table import SECONDS, WORKER_BYTES
 from lfm_tasks.stages.costs import Load, basis_load, together
 from lfm_tasks.stages.missing import Missing, missing
@@ -142,3 +143,7 @@ def test_memory_limit__is_else_the_machines_by_the_workers() -> None:
 def _graph() -> GraphConfig:
 
     return GraphConfig()
+
+
+def test_every_kind_of_cluster__has_a_way_to_more_memory() -> None:
+    assert MORE_MEMORY.keys() == cluster.KINDS.keys()

@@ -107,8 +107,12 @@ def test_jobs_that_no_worker_says_it_can_hold__wait_for_none(tmp_path: Path, siz
         workers.close()
 
 
-def test_heavy_jobs__leave_workers_alone_that_declare_nothing(tmp_path: Path) -> None:
+def test_worker_that_declares_nothing__takes_whatever_no_worker_is_too_small_for(tmp_path: Path) -> None:
     with unequal(None, LARGE) as address, locked(tmp_path / ".lfm-atlas", "test"):
+        workers = RemoteDask(on_scheduler(catalog_with(tmp_path), address))
+        assert set(dict(workers.run(where, range(12), [LARGE] * 12)).values()) == {"None", str(LARGE)}
+        workers.close()
+    with unequal(None, SMALL, LARGE) as address, locked(tmp_path / ".lfm-atlas", "test"):
         workers = RemoteDask(on_scheduler(catalog_with(tmp_path), address))
         assert set(dict(workers.run(where, range(6), [LARGE] * 6)).values()) == {str(LARGE)}
         workers.close()
