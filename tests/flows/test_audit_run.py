@@ -48,7 +48,7 @@ def test_broken_limit__is_3_and_a_state_by_name(
 def test_scheduler__does_the_work_of_an_audit(
     tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path]
 ) -> None:
-    folder = write_zoo(tmp_path, related_spaces(2, n_points=220))
+    folder = write_zoo(tmp_path, related_spaces(2, n_points=220, n_layers=1))
     with LocalCluster(
         n_workers=1, threads_per_worker=1, processes=False, host="127.0.0.1", dashboard_address="127.0.0.1:0",
         protocol="tcp",
