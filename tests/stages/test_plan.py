@@ -101,7 +101,16 @@ def test_seconds__grow_with_the_work_and_fall_with_workers() -> None:
 
 
 def test_table__has_a_coefficient_for_what_takes_most_of_the_time() -> None:
-    for name in ("search exact", "search pynndescent", "compile", "pair", "record bytes", "atlas", "picture points"):
+    for name in (
+        "search tiles",
+        "search exact",
+        "search pynndescent",
+        "compile",
+        "pair",
+        "record bytes",
+        "atlas",
+        "picture points",
+    ):
         assert SECONDS[name] > 0, name
 
 
