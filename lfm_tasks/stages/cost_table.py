@@ -12,6 +12,11 @@ SECONDS: Mapping[str, float] = {
     # Measured apart: the process with what it imports, and the start of its workers.
     "run": 1.3,
     "workers": 5.0,
+    # What is for the largest spaces, from the sizes in docs/speed.md: 20,000 to 1,000,000 points.
+    "search projection": 2.03e-11,
+    "search projection rows": 9e-10,
+    "search pynndescent": 2.3e-09,
+    "search pynndescent pairs": 6.4e-07,
     "basis bytes": 4.7e-09,
     "basis extension": 3.5e-11,
     "basis extension rows": 1.45e-08,
@@ -22,8 +27,6 @@ SECONDS: Mapping[str, float] = {
     "lanczos edges": 2.71e-08,
     "lanczos rows": 7.49e-09,
     "search exact": 4.06e-11,
-    "search projection rows": 1.98e-09,
-    "search pynndescent": 6.81e-09,
     "search small rows": 2.09e-08,
     "search tiles": 2.94e-09,
     "search tiles pairs": 2.49e-10,

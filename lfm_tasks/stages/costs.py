@@ -115,7 +115,7 @@ def basis_load(size: SpaceSize, way: "Way") -> Load:
 def _graph_work(n: int, d: int, k: int, n_pairs: int, method: str) -> dict[str, float]:
     search: dict[str, int | float]
     if method == "pynndescent":
-        search = {"search pynndescent": n**1.1 * k * d, "compile": 1}
+        search = {"search pynndescent": n**1.1 * k * d, "search pynndescent pairs": n**1.1 * k, "compile": 1}
     elif method == "projection":
         search = {"search projection": n * n * min(d, 128), "search projection rows": n * d * 128}
     elif n * n * d < COMPILED_FROM:
