@@ -1,5 +1,6 @@
 """Sensitivity: one setting, or one flaw of the data, changed at a time; what becomes of the layers that are found."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,6 +68,7 @@ def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
     seeds = given.seeds()
     shares: dict[tuple[str, str, str, bool], np.ndarray] = {}
     points: dict[str, float] = {}
+    without: list[str] = []
     for variant, path in zip(_variants(given), catalogs, strict=True):
         atlas = read_atlas(path.with_name(f"atlas-{variant.stem}"))
         for measure in MEASURES:
@@ -75,6 +77,9 @@ def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
                 shares[key] = layer_shares(atlas, seeds, measure, is_centred)
         if variant.factor == "anchors":
             points[variant.level] = _points_found(atlas, seeds)
+        if reasons := missing_pairs(atlas, seeds):
+            told = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+            without.append(f"{variant.factor} {variant.level} ({told})")
     rows = [_row(key, values) for key, values in shares.items()]
     for row in rows:
         if row["factor"] == "anchors":
@@ -109,9 +114,11 @@ def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
         "points, so pairs have fewer in common and sample sets differ. Anchors: maps are fitted from so many known "
         "points and grown, not taken from all ids.",
     )
-    without = sorted({f"{row['factor']} {row['level']}" for row in rows if row["layers found"] is None})
     if without:
-        notes += (f"No number for all pairs, most often too few common points (min_overlap): {', '.join(without)}.",)
+        notes += (
+            "Layers are matched between networks all of whose pairs of layers have a value. Directed pairs that have "
+            f"none, by reason: {', '.join(without)}.",
+        )
     tables = [Table("levels", "Layers found under each variant", rows)]
     return Finding(NAME, TITLE, QUESTION, settings, _claims(shares), [figure], tables, notes)
 
@@ -165,6 +172,16 @@ def _zoo(given: Given, seeds: Architecture, noise: float, missing: float) -> Der
         )
     ids = np.unique(np.concatenate([rows.ids for model in models.values() for rows in model.layers.values()]))
     return DerivedZoo(models, ids)
+
+
+def missing_pairs(atlas: xr.Dataset, seeds: Architecture) -> Counter[str]:
+    """Return how many directed pairs of layers of two networks have no overlap, by reason."""
+    spaces = [f"{model}/{layer}" for model in seeds.models for layer in seeds.layers]
+    own = atlas[["score", "status"]].sel(measure="overlap", source=spaces, target=spaces)
+    models = np.repeat(np.arange(len(seeds.models)), len(seeds.layers))
+    is_missing = ~np.isfinite(own["score"].values) & (models[:, None] != models)
+    reasons = np.array(own["status"].attrs["flag_meanings"].split())
+    return Counter(reasons[own["status"].values[is_missing].astype(int)].tolist())
 
 
 def _points_found(atlas: xr.Dataset, seeds: Architecture) -> float:
