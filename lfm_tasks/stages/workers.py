@@ -7,9 +7,8 @@ with nothing to do starts none.
 import logging
 import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, suppress
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.stages.dask_settings import DASK_SETTINGS
 from lfm_tasks.stages.demands import by_demand, declare_memory
+from lfm_tasks.stages.watching import watched
 from lfm_tasks.stages.worker_memory import peak_bytes
 from lfm_tasks.stores.units import CorruptUnitError
 
@@ -31,8 +31,7 @@ Result = TypeVar("Result")
 
 # A stage in which nothing at all finishes for this long is stuck (seconds).
 STALL_SECONDS = 3600.0
-# How often somebody looks whether all workers are there (seconds), and how often a cluster's start is tried.
-WATCH_SECONDS = 2.0
+# How often a cluster's start is tried, and how long its end may take (seconds).
 N_STARTS = 3
 CLOSE_SECONDS = 5.0
 
@@ -147,7 +146,7 @@ class LocalDask:
         """Yield results as they finish. A job that keeps killing its worker comes back as `Trouble`."""
         if not jobs:
             return
-        with self._restored_workers():
+        with watched(lambda: self._cluster, self._n_workers):
             for number, (result, peak) in worked_off(self._connected, function, jobs, needs):
                 self.peak_bytes = max(self.peak_bytes, peak)
                 yield number, result
@@ -164,24 +163,6 @@ class LocalDask:
         from dask.distributed import Client
 
         return Client(self._started(), set_as_default=False)
-
-    @contextmanager
-    def _restored_workers(self) -> Iterator[None]:
-        """Watch over the workers: one that is lost for good is replaced."""
-        ended = threading.Event()
-
-        def watch() -> None:
-            while not ended.wait(WATCH_SECONDS):
-                if (cluster := self._cluster) is not None:
-                    cluster.loop.add_callback(_replace_lost, cluster, self._n_workers)
-
-        watching = threading.Thread(target=watch, name="lfm-atlas workers", daemon=True)
-        watching.start()
-        try:
-            yield
-        finally:
-            ended.set()
-            watching.join()
 
     def _started(self) -> Any:
         if self._cluster is None:
@@ -209,18 +190,6 @@ class LocalDask:
                 return self._start(n_tries - 1)
             found = f"found {self._n_workers} workers that could not be started ({error})"
             raise RuntimeError(f"{found}, needs them: lower cluster.n_workers, or run with --no-dask") from error
-
-
-def _replace_lost(cluster: Any, n_workers: int) -> None:
-    """Start workers for those that are gone for good: killed while they started, their nanny gives up.
-
-    dask/distributed issues 6426 and 7312.
-    """
-    gone = [name for name, nanny in cluster.workers.items() if nanny.status.name in ("closed", "failed")]
-    if cluster.status.name == "running" and (gone or len(cluster.workers) < n_workers):
-        for name in gone:
-            del cluster.workers[name]
-        cluster.scale(n_workers)
 
 
 def worked_off(

@@ -107,3 +107,21 @@ def test_worker_that_freezes_and_dies_with_results__holds_nobody_up(figure: Call
     assert results == {number: number for number in range(40)}
     assert took <= MOST_SECONDS * crowd()
     figure(f"a worker frozen for 10 s, then dead: 40 of 40 jobs done {took:.0f} s after")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_worker_that_is_stopped__is_started_anew_and_every_job_finishes(figure: Callable[[str], None]) -> None:
+    workers, results = LocalDask(2), dict[int, Any]()
+    began = time.monotonic()
+    try:
+        for number, result in workers.run(short, range(40)):
+            results[number] = result
+            if len(results) == 5:
+                os.kill(worker_pids()[0], signal.SIGSTOP)
+    finally:
+        workers.close()
+    took = time.monotonic() - began
+
+    assert results == {number: number for number in range(40)}
+    assert took <= MOST_SECONDS * crowd()
+    figure(f"a worker stopped for good: 40 of 40 jobs done in {took:.0f} s")

@@ -1,5 +1,10 @@
 """Workers that are lost are replaced, a start that fails is tried again, a close that hangs costs nothing."""
 
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any
 
@@ -8,9 +13,9 @@ import pytest
 from dask.utils import parse_timedelta
 from distributed.scheduler import NoValidWorkerError
 
-from lfm_tasks.stages import workers
+from lfm_tasks.stages import watching, workers
 from lfm_tasks.stages.demands import MEMORY
-from lfm_tasks.stages.workers import N_STARTS, ClusterError, Killed, LocalDask, Trouble, _replace_lost
+from lfm_tasks.stages.workers import N_STARTS, ClusterError, Killed, LocalDask, Trouble
 
 
 class Cluster:
@@ -35,10 +40,50 @@ class Cluster:
 def test_worker_that_is_gone__is_replaced(states: tuple[str, ...], asked: list[int]) -> None:
     cluster = Cluster(*states)
 
-    _replace_lost(cluster, 2)
+    watching.replace_lost(cluster, 2)
 
     assert cluster.asked == asked
     assert not [worker for worker in cluster.workers.values() if worker.status.name in ("closed", "failed")]
+
+
+@pytest.fixture
+def idle() -> Iterator["subprocess.Popen[bytes]"]:
+    """Give a process that waits."""
+    with subprocess.Popen(["/bin/sleep", "600"]) as process:
+        yield process
+        process.kill()
+
+
+def test_worker_that_stays_stopped__is_ended(idle: "subprocess.Popen[bytes]") -> None:
+    cluster, stopped = SimpleNamespace(workers={0: SimpleNamespace(pid=idle.pid)}), watching.StoppedWorkers()
+    os.kill(idle.pid, signal.SIGSTOP)
+    while not watching.is_stopped(idle.pid):
+        time.sleep(0.01)
+
+    for _ in range(watching.N_STOPPED - 1):
+        stopped.look(cluster)
+    assert idle.poll() is None
+
+    stopped.look(cluster)
+    assert idle.wait(10) == -signal.SIGKILL
+    stopped.look(cluster)
+
+
+def test_worker_that_goes_on__is_left_alone(idle: "subprocess.Popen[bytes]") -> None:
+    cluster, stopped = SimpleNamespace(workers={0: SimpleNamespace(pid=idle.pid)}), watching.StoppedWorkers()
+    for sent, is_stopped in ((signal.SIGSTOP, True), (signal.SIGCONT, False)) * 2:
+        os.kill(idle.pid, sent)
+        while watching.is_stopped(idle.pid) is not is_stopped:
+            time.sleep(0.01)
+        for _ in range(watching.N_STOPPED - 1):
+            stopped.look(cluster)
+
+    assert idle.poll() is None
+
+
+def test_process_that_is_gone_or_busy__is_not_stopped() -> None:
+    assert not watching.is_stopped(os.getpid())
+    assert not watching.is_stopped(2**22 + 1)
 
 
 def test_start_of_workers__is_tried_again_and_then_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
