@@ -135,30 +135,101 @@ def test_pair_without_a_map__says_so(
     assert watched.complaints == []
 
 
-def test_names__with_html_in_them_stay_text(
-    made_atlas: Callable[..., Any], with_sections: Callable[..., Any], watch: Watch
-) -> None:
-    attack = "<img src=x onerror=alert(1)>\u2028</script>'\"&amp;"
-    atlas, summary = made_atlas(3, 2, prefix=attack)
-    atlas, groups = with_sections(atlas, n_pairs=30, prefix=attack)
-    summary["models"] = [model | {"meta": model["meta"] | {attack: attack}} for model in summary["models"]]
-    summary["failures"] = [dict.fromkeys(("dataset", "model", "layer", "stage", "reason", "message"), attack)]
-    watched = watch(render_report(atlas, summary | {"title": attack}, groups))
+# Each would run, load, or leave its place somewhere: in text, in an attribute, in a script, in JSON, in a template.
+ATTACKS = [
+    "<img src=x onerror=alert(1)>\u2028</script>'\"&amp;",
+    "<script>document.title='run'</script>",
+    "</script><script>document.title='run'</script>",
+    "<!--<script>document.title='run'</script>-->",
+    "--><script>document.title='run'</script>",
+    "]]><script>document.title='run'</script>",
+    "<svg onload=document.title='run'>",
+    "<svg><script>document.title='run'</script></svg>",
+    "</svg><img src=x onerror=document.title='run'>",
+    "<math><mtext><img src=x onerror=document.title='run'></mtext></math>",
+    "</title><script>document.title='run'</script>",
+    "</textarea><script>document.title='run'</script>",
+    "</style><script>document.title='run'</script>",
+    "<style>@import 'https://example.org/a.css'; *{display:none}</style>",
+    "<link rel=stylesheet href=https://example.org/a.css>",
+    "<iframe srcdoc=\"<script>parent.document.title='run'</script>\">",
+    "<iframe src=javascript:parent.document.title='run'>",
+    "<object data=https://example.org/a></object><embed src=https://example.org/a>",
+    "<base href=https://example.org/><form action=/a><button autofocus>",
+    "<meta http-equiv=refresh content='0;url=https://example.org/'>",
+    "\" autofocus onfocus=document.title='run' x=\"",
+    "' onmouseover=document.title='run' style='position:fixed;inset:0",
+    "`${document.title='run'}`",
+    "\";document.title='run';//",
+    "\\u003cscript\\u003edocument.title='run'\\u003c/script\\u003e",
+    "{{ ''.__class__.__mro__ }}{% for x in () %}",
+    "javascript:document.title='run'",
+    "&lt;script&gt;document.title='run'&lt;/script&gt;",
+    "<a href=\"data:text/html,<script>document.title='run'</script>\">x</a>",
+    "\u202e<b>gnissim</b>\u2029\u0085\ufeff\x7f",
+]
 
-    page = watched.open(f"#source={quote(attack)}model000&target={quote(attack)}model001")
 
+def kinds_of_elements(page: Any) -> set[str]:
+    """Return every combination of an element's name and its attributes' names that a page has."""
+    found: list[str] = page.evaluate(
+        "[...document.querySelectorAll('*')].map(one => [one.tagName, ...one.getAttributeNames().sort()].join(' '))"
+    )
+    return set(found)
+
+
+def opened_with(
+    prefix: str, made_atlas: Callable[..., Any], with_sections: Callable[..., Any], watch: Watch
+) -> tuple[Any, list[str]]:
+    """Return a page on which everything that somebody may name begins with ``prefix``, and the dialogs it opened."""
+    atlas, summary = made_atlas(3, 2, prefix=prefix)
+    atlas, groups = with_sections(atlas, n_pairs=30, prefix=prefix)
+    summary["models"] = [model | {"meta": model["meta"] | {prefix: prefix}} for model in summary["models"]]
+    summary["failures"] = [dict.fromkeys(("dataset", "model", "layer", "stage", "reason", "message"), prefix)]
+    watched = watch(render_report(atlas, summary | {"title": prefix}, groups))
+    dialogs: list[str] = []
+
+    def dismiss(dialog: Any) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    watched.page.on("dialog", dismiss)
+    page = watched.open(f"#source={quote(prefix)}model000&target={quote(prefix)}model001")
     page.evaluate("for (const details of document.querySelectorAll('details')) details.open = true")
     for name in watched.charts:
         page.focus(f"#chart-{name}")
         page.keyboard.press("End")
-    watched.do(lambda: page.select_option("#facet", attack))
-    assert page.locator("img").count() == 0
+    watched.do(lambda: page.select_option("#facet", prefix))
+    return watched, dialogs
+
+
+@pytest.fixture(scope="module")
+def plain_kinds() -> set[str]:
+    """Give what `kinds_of_elements` said of a page with plain names, once one was opened."""
+    return set()
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_names__with_html_in_them_stay_text(
+    made_atlas: Callable[..., Any],
+    with_sections: Callable[..., Any],
+    watch: Watch,
+    plain_kinds: set[str],
+    attack: str,
+) -> None:
+    if not plain_kinds:
+        plain_kinds |= kinds_of_elements(opened_with("plain ", made_atlas, with_sections, watch)[0].page)
+
+    watched, dialogs = opened_with(attack, made_atlas, with_sections, watch)
+
+    page = watched.page
+    assert kinds_of_elements(page) - plain_kinds == set()
+    assert dialogs == []
+    assert page.title() != "run"
     assert watched.complaints == []
     assert [url.partition("#")[0] for url in watched.asked] == [watched.address]
-    assert attack in page.inner_text("#table-nearest")
-    assert attack in page.inner_text("#table-worst")
-    assert attack in page.inner_text("#table-distortion")
-    assert attack in page.text_content("#chart-zoo .legend")
+    for place in ("#table-nearest", "#table-worst", "#table-distortion", "#chart-zoo .legend"):
+        assert attack in page.text_content(place), place
 
 
 def test_print__shows_every_table_and_no_control(whole_page: str, watch: Watch) -> None:
