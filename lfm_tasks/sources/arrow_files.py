@@ -193,10 +193,10 @@ def _batch_readers(index: _Index, file: Any, key: str) -> list[Callable[[], Any]
 
 def _data_files(path: Path, name: str) -> list[Path]:
     if (path / "dataset_dict.json").is_file():
-        splits = json.loads((path / "dataset_dict.json").read_bytes()).get("splits", [])
+        splits = _described(path / "dataset_dict.json", name).get("splits", [])
         found = f"found a dataset of the splits {', '.join(map(str, splits))[:200]}, needs one of them"
         raise ReasonError("missing_source", f"{name}: {found}: add its name to the path")
-    state = json.loads((path / "state.json").read_bytes())
+    state = _described(path / "state.json", name)
     if state.get("_indices_data_files") or state.get("_indices_files"):
         found = "found rows that are chosen by an index, needs the rows themselves"
         raise ReasonError("missing_source", f"{name}: {found}: call flatten_indices() before save_to_disk()")
@@ -208,3 +208,13 @@ def _data_files(path: Path, name: str) -> list[Path]:
     if not names:
         raise ReasonError("wrong_shape", f"{name}: found a dataset without data files, needs rows: save it again")
     return [path / file_name for file_name in names]
+
+
+def _described(path: Path, name: str) -> dict[str, Any]:
+    found = json.loads(path.read_bytes())
+    if not isinstance(found, dict):
+        kind = type(found).__name__
+        raise ReasonError(
+            "missing_source", f"{name}: found {kind} in {path.name}, needs an object: save the dataset again"
+        )
+    return found
