@@ -248,7 +248,7 @@ CASES: dict[str, tuple[str, Make, str | None, str]] = {
     "saved dataset empty": ("a", saved({"_data_files": []}), X, "found a dataset without data files"),
     "saved dataset damaged": ("a", saved({}), X, "a: cannot be read"),
     "saved dataset no object": ("a", saved(3), X, "found int in state.json, needs an object"),
-    "saved splits no object": ("a", saved([], "dataset_dict.json"), X, "found list in dataset_dict.json, needs an object"),
+    "saved splits no object": ("a", saved([], "dataset_dict.json"), X, "found list in dataset_dict.json"),
     "saved splits": ("a", saved({"splits": ["train"]}, "dataset_dict.json"), X, "found a dataset of the splits train"),
     "folder": ("a", Path.mkdir, None, "found a folder that is neither Zarr nor a saved dataset"),
     "pt code": ("a.pt", evil_pickle, None, "found no tensors that can be read without running code"),
