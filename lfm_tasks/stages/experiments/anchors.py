@@ -32,7 +32,7 @@ from lfm_tasks.stores.units import UnitStore
 NAME, TITLE = "anchors", "Few anchors"
 SEED = 0
 COUNTS = (2, 3, 5, 10, 20, 50, 100, 200)
-MOST_NETWORKS, N_DRAWS = 3, 5
+MOST_NETWORKS, N_DRAWS = 3, 10
 # Points that graphs and maps have not seen, one in so many; as many anchors as half of the others at most.
 UNSEEN = 3
 _FITS: tuple[Method, ...] = ("orthogonal", "ridge", "affine")
@@ -123,7 +123,7 @@ def _pair(job: AnchorJob) -> _Pair:
     common = common_points(source.ids, target.ids)
     ids = source.ids[common.source]
     x, y = source.activations[common.source], target.activations[common.target]
-    unseen = drawn_rows(ids, len(ids) // UNSEEN, kind="unseen", seed=SEED)
+    unseen = drawn_rows(ids, len(ids) // UNSEEN, kind="unseen", seed=SEED + job.draw)
     seen = np.setdiff1d(np.arange(len(ids)), unseen)
     # Rows in another order: a map that pairs by row number would look right otherwise.
     random = np.random.default_rng((SEED, job.draw))

@@ -52,7 +52,8 @@ def finding(name: tuple[str, str], settings: Mapping[str, Any], rows: Rows, miss
     ]
     notes = [
         "Points that count were seen by no graph and no map. Target rows are in another order than source rows. "
-        "Intervals: 95 %, bootstrap over directions and draws.",
+        "A draw takes its own anchors and its own unseen points, the same for all directions. Intervals: 95 %, "
+        "bootstrap over draws.",
         "lfm, orthogonal | ridge | affine: the functional map’s pairs of points, fitted that way. chosen: the "
         "estimator that holds anchors out to choose among all of them (from 3 anchors on). The others know the anchors "
         "only; Procrustes + ICP starts from them.",
@@ -62,8 +63,12 @@ def finding(name: tuple[str, str], settings: Mapping[str, Any], rows: Rows, miss
 
 
 def _of(rows: Rows, way: str, count: int, measure: str) -> np.ndarray:
-    """Return the values of all directions and draws, in their order."""
-    return np.array([row[measure] for row in rows if (row["way"], row["anchors"]) == (way, count)], dtype=float)
+    """Return the mean over directions of every draw: directions share its anchors, so they are not independent."""
+    draws: dict[int, list[float]] = {}
+    for row in rows:
+        if (row["way"], row["anchors"]) == (way, count):
+            draws.setdefault(row["draw"], []).append(row[measure])
+    return np.array([np.mean(values) for _, values in sorted(draws.items())], dtype=float)
 
 
 def _dot(values: np.ndarray) -> Dot:
