@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-_SECONDS = 120.0
+_SECONDS = 60.0
 _READ = """
 import json, sys, h5py
 path, key, limit = sys.argv[1:]
