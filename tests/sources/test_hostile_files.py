@@ -1,6 +1,9 @@
 """Small files that claim or unpack to far more than they hold, and damages that make libraries crash or hang."""
 
 import struct
+import subprocess
+import sys
+import time
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -168,8 +171,8 @@ def test_damage_that_a_library_takes__is_refused(name: str, make: Make, key: str
         open_array(tmp_path / name, name, key).load()
 
 
-def test_hdf5_text__that_hangs_the_library_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "a.h5"
+def write_hanging_text(path: Path) -> None:
+    """Write HDF5 text in which the library goes round and round."""
     with h5py.File(path, "w") as file:
         file.create_dataset("x", data=["id0", "id1"], dtype=h5py.string_dtype())
     assert open_array(path, "a.h5", "x").load().tolist() == ["id0", "id1"]
@@ -178,7 +181,45 @@ def test_hdf5_text__that_hangs_the_library_is_refused(tmp_path: Path, monkeypatc
     assert struct.unpack_from("<HHI", content, place) == (0, 0, 0)
     content[place + 8 : place + 16] = bytes(8)
     path.write_bytes(content)
+
+
+def test_hdf5_text__that_hangs_the_library_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.h5"
+    write_hanging_text(path)
     monkeypatch.setattr(hdf5_text, "_SECONDS", 2.0)
 
     with pytest.raises(ReasonError, match=r"a\.h5#x: cannot be read \(the HDF5 library reads its text for more than 2"):
         open_array(path, "a.h5", "x").load()
+
+
+def test_hdf5_text__ends_by_itself_when_its_run_was_killed(tmp_path: Path) -> None:
+    path = tmp_path / "a.h5"
+    write_hanging_text(path)
+    program = "import sys\nfrom lfm_tasks.sources import hdf5_text\nhdf5_text._SECONDS = 2.0\n"
+    program += "hdf5_text.read_texts(sys.argv[1], 'x', 9)"
+
+    def readers() -> list[Path]:
+        commands = ((entry, _bytes(entry).split(b"\0")) for entry in Path("/proc").glob("[0-9]*/cmdline"))
+        return [entry for entry, command in commands if str(path).encode() in command and b"-P" in command]
+
+    with subprocess.Popen([sys.executable, "-c", program, path]) as run:
+        wait_until(readers)
+        run.kill()
+
+    assert readers()
+    wait_until(lambda: not readers())
+
+
+def wait_until(holds: Callable[[], object]) -> None:
+    """Return as soon as something holds; fail after 20 seconds."""
+    until = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
