@@ -28,7 +28,7 @@ def main(kind: str, seconds: int, folder: Path) -> None:
     """Feed inputs for so many seconds."""
     warnings.simplefilter("ignore")
     # The HDF5 library hangs on some inputs, which is known, and refused after a minute.
-    hdf5_text._SECONDS = SECONDS / 5
+    hdf5_text._SECONDS = SECONDS / 10
     corpus, kept = folder / "corpus", folder / "kept"
     corpus.mkdir()
     kept.mkdir()
