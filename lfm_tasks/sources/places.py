@@ -124,8 +124,10 @@ def readable(name: str) -> Iterator[None]:
         RecursionError,
         RuntimeError,
         NotImplementedError,
+        SystemError,
     ) as error:
-        # numpy evaluates a header as a Python literal, zipfile knows more kinds of archive than it reads.
+        # numpy evaluates a header as a Python literal, zipfile knows more kinds of archive than it reads, numcodecs
+        # takes a negative size for one.
         raise ReasonError("missing_source", f"{name}: cannot be read (damaged, or of an unknown kind)") from error
     except Exception as error:
         if _REMOTE.match(name) is None:

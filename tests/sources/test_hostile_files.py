@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import numcodecs
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -162,8 +163,20 @@ def test_bomb__is_refused(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         open_array(tmp_path / name, name, None if name.endswith((".npy", ".txt", ".zarr")) else "x").load()
 
 
+def zarr_of_a_negative_size(path: Path) -> None:
+    zarr.create_array(path, data=np.ones((3, 4)), chunks=(3, 4), zarr_format=2, compressors=numcodecs.Blosc())
+    chunk = bytearray((path / "0.0").read_bytes())
+    chunk[4:8] = b"\xff" * 4
+    (path / "0.0").write_bytes(chunk)
+
+
 @pytest.mark.parametrize(
-    ("name", "make", "key"), [("a.npy", unclosed_npy, None), ("a.arrow", arrow_with_wild_offsets, "x")]
+    ("name", "make", "key"),
+    [
+        ("a.npy", unclosed_npy, None),
+        ("a.arrow", arrow_with_wild_offsets, "x"),
+        ("a.zarr", zarr_of_a_negative_size, None),
+    ],
 )
 def test_damage_that_a_library_takes__is_refused(name: str, make: Make, key: str | None, tmp_path: Path) -> None:
     make(tmp_path / name)
