@@ -26,6 +26,10 @@ def open_parquet(path: Path, name: str, key: str | None) -> StoredArray:
     seen = stamp(path)
     with _plain(path, name) as file:
         _check_column(file.schema_arrow, key, name)
+        n_rows = sum(file.metadata.row_group(number).num_rows for number in range(file.num_row_groups))
+        if n_rows != file.metadata.num_rows:
+            found = f"found row groups of {n_rows:,} rows in a file of {file.metadata.num_rows:,}"
+            raise ReasonError("missing_source", f"{name}: cannot be read ({found}): save it again")
         # Where the column is encrypted that is an error here; to ask for its size first would abort the process.
         numbers = sorted(range(file.num_row_groups), key=lambda n: file.metadata.row_group(n).num_rows == 0)
         rows = file.iter_batches(batch_size=1, row_groups=numbers[:1], columns=[key], use_threads=False)
@@ -33,7 +37,11 @@ def open_parquet(path: Path, name: str, key: str | None) -> StoredArray:
         groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
         paths = [file.schema.column(number).path for number in range(len(file.schema))]
     own = [number for number, place in enumerate(paths) if f"{place}.".startswith(f"{key}.")]
-    for column in (group.column(number) for group in groups for number in own):
+    for group, column in ((group, group.column(number)) for group in groups for number in own):
+        if group.num_rows > column.num_values:
+            # Every row has a value, be it that there is none.
+            found = f"found {group.num_rows:,} rows of {column.num_values:,} values"
+            raise ReasonError("missing_source", f"{name}#{key}: cannot be read ({found}): save it again")
         # A value that repeats is stored once, and 8 bytes are what one takes.
         check_held(f"{name}#{key}", max(column.total_uncompressed_size, 8 * column.num_values))
     texts = tuple(paths[number] for number in own if file.schema.column(number).physical_type == "BYTE_ARRAY")

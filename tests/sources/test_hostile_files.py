@@ -163,6 +163,16 @@ def test_bomb__is_refused(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         open_array(tmp_path / name, name, None if name.endswith((".npy", ".txt", ".zarr")) else "x").load()
 
 
+def parquet_of_two_numbers_of_rows(path: Path) -> None:
+    pq.write_table(pa.table({"x": np.ones(7777)}), path)
+    content = path.read_bytes()
+    # As Thrift writes 7,777 (zigzag, 7 bits a byte): rows of the file, values of the column, last the row group's rows.
+    rows = bytes([0xC2, 0x79])
+    assert content.count(rows) >= 2
+    place = content.rindex(rows)
+    path.write_bytes(content[:place] + bytes([0xFF, 0x79]) + content[place + 2 :])
+
+
 def zarr_of_a_negative_size(path: Path) -> None:
     zarr.create_array(path, data=np.ones((3, 4)), chunks=(3, 4), zarr_format=2, compressors=numcodecs.Blosc())
     chunk = bytearray((path / "0.0").read_bytes())
@@ -176,6 +186,7 @@ def zarr_of_a_negative_size(path: Path) -> None:
         ("a.npy", unclosed_npy, None),
         ("a.arrow", arrow_with_wild_offsets, "x"),
         ("a.zarr", zarr_of_a_negative_size, None),
+        ("a.parquet", parquet_of_two_numbers_of_rows, "x"),
     ],
 )
 def test_damage_that_a_library_takes__is_refused(name: str, make: Make, key: str | None, tmp_path: Path) -> None:
