@@ -1,6 +1,6 @@
 """Compiled loops over tiles of maps: the weights of a fit, and sums over the spectra of small Gram matrices.
 
-Eigenvalues of 128 matrices at a time, a matrix a lane: LAPACK takes 65 µs for one of 49 × 49, this 10. No lane takes a
+Eigenvalues of 128 matrices at a time, a matrix a lane: LAPACK takes 65 µs for one of 49 × 49, this 4. No lane takes a
 number from another, so the bits of a matrix do not depend on its neighbours.
 """
 
@@ -9,8 +9,11 @@ from typing import no_type_check
 import numpy as np
 
 from lfm_tasks.spectral.compiling import compiled
+from lfm_tasks.spectral.lanes import WIDTH, everywhere, get, put, root, transpose, where_positive
 
+# Matrices whose eigenvalues are found together: so many that one waits for no other's division.
 LANES = 128
+GROUPS = LANES // WIDTH
 # Sweeps that one eigenvalue may take; usually two.
 _MOST_SWEEPS = 60
 # Off-diagonal squares below this share of the diagonals' product, or of the largest one's square, count as zero.
@@ -67,102 +70,155 @@ def gram_sums(grams, sums):
     Only its upper triangle is read; eigenvalues below 0 count as 0.
     """
     n_maps, size, _ = grams.shape
-    packed = np.zeros((size, size, LANES), dtype=np.float32)
-    bands, own = np.empty((size, 2, LANES), dtype=np.float32), np.empty((5, LANES), dtype=np.float32)
+    packed, rows = np.empty((size * size, WIDTH), dtype=np.float32), np.empty((4 * size, WIDTH), dtype=np.float32)
+    bands, own = np.zeros((size, 2, LANES), dtype=np.float32), np.zeros((5, LANES), dtype=np.float32)
+    band_rows, own_rows = bands.reshape(-1, WIDTH), own.reshape(-1, WIDTH)
     for start in range(0, n_maps, LANES):
         n_lanes = min(LANES, n_maps - start)
-        pack(grams[start : start + n_lanes], packed, own)
-        tridiagonalise(packed, bands)
+        for few in range(0, n_lanes, WIDTH):
+            pack(grams, start + few, packed)
+            sum_packed(packed, own_rows, few // WIDTH)
+            tridiagonalise(packed, rows, band_rows, few // WIDTH)
         settle(bands, own)
         sums[:, start : start + n_lanes] = own[:, :n_lanes]
 
 
 @compiled
 @no_type_check
-def pack(grams, packed, sums):
-    """Lay up to 128 upper triangles side by side, (row, column, lane), and fill in the first four of `gram_sums`."""
-    n_lanes, size, _ = grams.shape
-    own = np.zeros((5, LANES), dtype=np.float32)
-    one, two = np.float32(1), np.float32(2)
+def pack(grams, start, packed):
+    """Lay the upper triangles of 16 matrices side by side, (row and column, lane); the last one fills what is left."""
+    n_maps, size, _ = grams.shape
+    starts = np.empty(WIDTH, dtype=np.intp)
+    for lane in range(WIDTH):
+        starts[lane] = min(start + lane, n_maps - 1) * size * size
+    numbers = grams.reshape(-1)
     for i in range(size):
-        # Few matrices at a time: rows of all of them would lie on more pages than a core keeps track of.
-        for few in range(0, n_lanes, 16):
+        if size < WIDTH:
             for j in range(i, size):
-                for lane in range(few, min(few + 16, n_lanes)):
-                    packed[i, j, lane] = grams[lane, i, j]
-        for lane in range(LANES):
-            value = packed[i, i, lane]
-            own[1, lane] += value * value
-            own[2, lane] += (value - one) * (value - one)
-            own[3, lane] += value
-            own[4, lane] = 0
-        for j in range(i + 1, size):
-            for lane in range(LANES):
-                own[4, lane] += packed[i, j, lane] * packed[i, j, lane]
-        # Row by row: a thousand squares one after the other would lose two digits.
-        for lane in range(LANES):
-            own[0, lane] += two * own[4, lane]
-    sums[:4] = own[:4]
+                for lane in range(WIDTH):
+                    packed[i * size + j, lane] = numbers[starts[lane] + i * size + j]
+        else:
+            for j in range(i, size, WIDTH):
+                # The last ones overlap those before, or begin left of the diagonal, where nothing is read.
+                place = i * size + min(j, size - WIDTH)
+                transpose(numbers, starts, place, packed, place)
 
 
 @compiled
 @no_type_check
-def tridiagonalise(packed, bands):
-    """Reduce upper triangles to tridiagonal form by reflections: diagonals, and squares of row − 1 and row.
+def sum_packed(packed, sums, group):
+    """Fill in the first four of `gram_sums` for 16 packed triangles."""
+    size = int(np.sqrt(len(packed)))
+    one, two, none = everywhere(np.float32(1)), everywhere(np.float32(2)), everywhere(np.float32(0))
+    off = diagonal = apart = trace = none
+    for i in range(size):
+        value = get(packed, i * size + i)
+        diagonal = diagonal + value * value
+        apart = apart + (value - one) * (value - one)
+        trace = trace + value
+        # Row by row: a thousand squares one after the other would lose two digits.
+        squares = none
+        for j in range(i + 1, size):
+            value = get(packed, i * size + j)
+            squares = squares + value * value
+        off = off + two * squares
+    put(sums, group, off)
+    put(sums, GROUPS + group, diagonal)
+    put(sums, 2 * GROUPS + group, apart)
+    put(sums, 3 * GROUPS + group, trace)
+
+
+@compiled
+@no_type_check
+def tridiagonalise(packed, rows, bands, group):
+    """Reduce 16 packed triangles to tridiagonal form by reflections: diagonals, and squares of row − 1 and row.
 
     A ← A − v wᵀ − w vᵀ is put off to the next step, which multiplies A by a vector anyway: one pass instead of two.
+    ``rows`` is room for v and w of the step before (first two quarters), v and A v of this one (last two).
     """
-    size = len(packed)
-    # Laid out here, in one array: the compiler then sees that rows do not overlap, and makes vector code.
-    rows, state = np.zeros((size, 4, LANES), dtype=np.float32), np.empty((3, LANES), dtype=np.float32)
-    two = np.float32(2)
+    size = len(rows) // 4
+    w, v, image = size, 2 * size, 3 * size
+    none, two = everywhere(np.float32(0)), everywhere(np.float32(2))
+    one, half, tiny = everywhere(np.float32(1)), everywhere(np.float32(0.5)), everywhere(np.float32(_TINY * _TINY))
+    for row in range(4 * size):
+        put(rows, row, none)
+    put(bands, GROUPS + group, none)
     for k in range(size):
-        # rows: v and w of the step before, v and A v of this one
-        for lane in range(LANES):
-            bands[k, 0, lane] = packed[k, k, lane] - two * rows[k, 0, lane] * rows[k, 1, lane]
-            state[0, lane] = 0
+        own_v, own_w = get(rows, k), get(rows, w + k)
+        put(bands, 2 * k * GROUPS + group, get(packed, k * size + k) - two * own_v * own_w)
         if k == size - 1:
             break
+        length = none
         for i in range(k + 1, size):
-            for lane in range(LANES):
-                turned = rows[i, 0, lane] * rows[k, 1, lane] + rows[i, 1, lane] * rows[k, 0, lane]
-                value = packed[k, i, lane] - turned
-                rows[i, 2, lane], rows[i, 3, lane] = value, 0
-                state[0, lane] += value * value
-        for lane in range(LANES):
-            length, first = state[0, lane], rows[k + 1, 2, lane]
-            root = np.sqrt(length)
-            image = -root if first > 0 else root
-            bands[k + 1, 1, lane] = length
-            rows[k + 1, 2, lane] = first - image
-            half = length - first * image
-            state[1, lane] = np.float32(1) / half if half > np.float32(_TINY) * np.float32(_TINY) else np.float32(0)
-        for j in range(k + 1, size):
-            for lane in range(LANES):
-                value = packed[j, j, lane] - two * rows[j, 0, lane] * rows[j, 1, lane]
-                packed[j, j, lane] = value
-                state[2, lane] = value * rows[j, 2, lane]
-            for i in range(j + 1, size):
-                for lane in range(LANES):
-                    turned = rows[i, 0, lane] * rows[j, 1, lane] + rows[i, 1, lane] * rows[j, 0, lane]
-                    value = packed[j, i, lane] - turned
-                    packed[j, i, lane] = value
-                    rows[i, 3, lane] += value * rows[j, 2, lane]
-                    state[2, lane] += value * rows[i, 2, lane]
-            for lane in range(LANES):
-                rows[j, 3, lane] += state[2, lane]
-        for lane in range(LANES):
-            state[2, lane] = 0
+            value = get(packed, k * size + i) - (get(rows, i) * own_w + get(rows, w + i) * own_v)
+            put(rows, v + i, value)
+            put(rows, image + i, none)
+            length = length + value * value
+        first = get(rows, v + k + 1)
+        end = where_positive(first, none - root(length), root(length))
+        put(bands, (2 * k + 3) * GROUPS + group, length)
+        put(rows, v + k + 1, first - end)
+        norm = length - first * end
+        scale = where_positive(norm - tiny, one / norm, none)
+        multiply(packed, rows, k + 1)
+        overlap = none
         for i in range(k + 1, size):
-            for lane in range(LANES):
-                rows[i, 3, lane] *= state[1, lane]
-                state[2, lane] += rows[i, 3, lane] * rows[i, 2, lane]
-        for lane in range(LANES):
-            state[2, lane] *= np.float32(0.5) * state[1, lane]
+            value = get(rows, image + i) * scale
+            put(rows, image + i, value)
+            overlap = overlap + value * get(rows, v + i)
+        overlap = overlap * (half * scale)
         for i in range(k + 1, size):
-            for lane in range(LANES):
-                rows[i, 0, lane] = rows[i, 2, lane]
-                rows[i, 1, lane] = rows[i, 3, lane] - state[2, lane] * rows[i, 2, lane]
+            put(rows, i, get(rows, v + i))
+            put(rows, w + i, get(rows, image + i) - overlap * get(rows, v + i))
+
+
+@compiled
+@no_type_check
+def multiply(packed, rows, start):
+    """Do the step that was put off for all rows from ``start`` on, and multiply what comes out by v.
+
+    Two rows at a time: what they are multiplied by is read once for both.
+    """
+    size = len(rows) // 4
+    w, v, image = size, 2 * size, 3 * size
+    two = everywhere(np.float32(2))
+    j = start
+    if (size - j) % 2:
+        j_v, j_w, j_new = get(rows, j), get(rows, w + j), get(rows, v + j)
+        value = get(packed, j * size + j) - two * j_v * j_w
+        put(packed, j * size + j, value)
+        j_sum = value * j_new
+        for i in range(j + 1, size):
+            value = get(packed, j * size + i) - (get(rows, i) * j_w + get(rows, w + i) * j_v)
+            put(packed, j * size + i, value)
+            put(rows, image + i, get(rows, image + i) + value * j_new)
+            j_sum = j_sum + value * get(rows, v + i)
+        put(rows, image + j, get(rows, image + j) + j_sum)
+        j += 1
+    while j < size:
+        k = j + 1
+        j_v, j_w, j_new = get(rows, j), get(rows, w + j), get(rows, v + j)
+        k_v, k_w, k_new = get(rows, k), get(rows, w + k), get(rows, v + k)
+        j_value = get(packed, j * size + j) - two * j_v * j_w
+        both = get(packed, j * size + k) - (k_v * j_w + k_w * j_v)
+        k_value = get(packed, k * size + k) - two * k_v * k_w
+        put(packed, j * size + j, j_value)
+        put(packed, j * size + k, both)
+        put(packed, k * size + k, k_value)
+        j_sum, k_sum = j_value * j_new + both * k_new, k_value * k_new
+        put(rows, image + k, get(rows, image + k) + both * j_new)
+        for i in range(k + 1, size):
+            i_v, i_w, i_new = get(rows, i), get(rows, w + i), get(rows, v + i)
+            j_value = get(packed, j * size + i) - (i_v * j_w + i_w * j_v)
+            k_value = get(packed, k * size + i) - (i_v * k_w + i_w * k_v)
+            put(packed, j * size + i, j_value)
+            put(packed, k * size + i, k_value)
+            put(rows, image + i, get(rows, image + i) + j_value * j_new + k_value * k_new)
+            j_sum = j_sum + j_value * i_new
+            k_sum = k_sum + k_value * i_new
+        put(rows, image + j, get(rows, image + j) + j_sum)
+        put(rows, image + k, get(rows, image + k) + k_sum)
+        j += 2
 
 
 @compiled

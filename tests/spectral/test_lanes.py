@@ -1,0 +1,54 @@
+"""Sixteen numbers as one value of compiled loops: the same as numpy, lane by lane."""
+
+import numpy as np
+import pytest
+from numba import njit
+from numba.core.errors import TypingError
+
+from lfm_tasks.spectral.lanes import WIDTH, everywhere, get, put, root, transpose, where_positive
+
+
+@njit
+def _calculate(rows, found):
+    a, b = get(rows, 0), get(rows, 1)
+    put(found, 0, a + b)
+    put(found, 1, a - b)
+    put(found, 2, a * b)
+    put(found, 3, a / b)
+    put(found, 4, root(a * a))
+    put(found, 5, where_positive(b, a, everywhere(np.float32(7))))
+
+
+@njit
+def _transpose(numbers, starts, shift, found):
+    transpose(numbers, starts, shift, found, 1)
+
+
+def test_lanes__are_what_numpy_computes():
+    rows = np.random.default_rng(0).standard_normal((2, WIDTH)).astype(np.float32)
+    rows[1, :3] = 0, -0.0, np.nan
+    found = np.empty((6, WIDTH), dtype=np.float32)
+    _calculate(rows, found)
+    a, b = rows
+    with np.errstate(divide="ignore"):
+        expected = np.stack([a + b, a - b, a * b, a / b, np.abs(a), np.where(b > 0, a, np.float32(7))])
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_transpose__lays_a_start_in_each_lane_and_leaves_other_rows_alone():
+    generator = np.random.default_rng(1)
+    numbers = generator.standard_normal(1000).astype(np.float32)
+    starts = generator.integers(0, 900, WIDTH)
+    found = np.full((WIDTH + 2, WIDTH), 5, dtype=np.float32)
+    _transpose(numbers, starts, 3, found)
+    expected = [[numbers[start + 3 + row] for start in starts] for row in range(WIDTH)]
+    np.testing.assert_array_equal(found[1:-1], expected)
+    np.testing.assert_array_equal(found[[0, -1]], 5)
+
+
+@pytest.mark.parametrize(
+    "rows", [np.zeros((2, WIDTH)), np.zeros((2, 2 * WIDTH), dtype=np.float32)[:, ::2], np.zeros(WIDTH, np.float32)]
+)
+def test_lanes__refuse_arrays_that_do_not_hold_them(rows):
+    with pytest.raises(TypingError, match="get"):
+        njit(lambda array: put(array, 1, get(array, 0)))(rows)
