@@ -1,5 +1,6 @@
 """What is not as it was committed is told and put aside; what nobody touched is not read again."""
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from lfm_tasks.stores import units
-from lfm_tasks.stores.sealed import seal, unseal
+from lfm_tasks.stores.sealed import seal, seal_of, unseal
 from lfm_tasks.stores.soundness import damages, put_damage_aside, put_unfinished_aside
 from lfm_tasks.stores.units import UnitStore
 
@@ -104,6 +105,23 @@ def test_sealed_file__is_read_only_as_it_was_written(content: bytes) -> None:
         unseal(seal({"a": 1}).replace(b"1", b"2", 1))
     with pytest.raises(ValueError, match="its checksum does not fit"):
         unseal(seal({"a": 1}) + b"\n")
+
+
+def test_sealed_file__of_an_older_version_is_read_too() -> None:
+    body = {"b": [1, {"sha256": "0"}], "a": "é"}
+    older = json.dumps({"body": body, "sha256": seal_of(body)}, sort_keys=True, indent=1).encode()
+    assert unseal(older) == unseal(seal(body)) == body
+    with pytest.raises(ValueError, match="its checksum does not fit"):
+        unseal(older.replace(b"1,", b"2,", 1))
+
+
+def test_sealed_file__tells_a_change_of_any_byte() -> None:
+    sealed = seal({"body": {"sha256": "0" * 64}, "b": [1, 2.5, "é"]})
+    for place in range(len(sealed)):
+        for changed in (sealed[:place] + sealed[place + 1 :], sealed[:place] + b"7" + sealed[place + 1 :]):
+            if changed != sealed:
+                with pytest.raises(ValueError, match=r"it is no sealed file|its checksum does not fit"):
+                    unseal(changed)
 
 
 def test_folder_without_a_receipt__is_put_aside_at_the_end_of_a_run(store: UnitStore) -> None:
