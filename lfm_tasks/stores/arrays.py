@@ -10,25 +10,37 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec
 from zarr.storage import ZipStore
 
-from lfm_tasks.stores.layouts import LAYOUTS, ArrayLayout
-from lfm_tasks.stores.packing import PACKED
+from lfm_tasks.stores.layouts import LAYOUTS, PACKED_KINDS, ArrayLayout
+from lfm_tasks.stores.packing import PACKED, PackedGroup
 
 
 class ArrayWriter:
-    """Lays out and fills the arrays that `LAYOUTS` names for one kind of unit."""
+    """Lays out and fills the arrays that `LAYOUTS` names for one kind of unit; in most kinds in one file."""
 
     def __init__(self, folder: Path, kind: str) -> None:
-        self._group = zarr.create_group(folder, zarr_format=3)
+        self._packed = PackedGroup(folder) if kind in PACKED_KINDS else None
+        self._group = zarr.create_group(folder, zarr_format=3) if self._packed is None else self._packed.group
         self._layouts = LAYOUTS[kind]
 
     def write(self, name: str, values: np.ndarray) -> None:
         """Store a whole array."""
-        self.lay_out(name, values.shape, values.dtype)[...] = values
+        array = self.lay_out(name, values.shape, values.dtype)
+        if self._packed is None:
+            array[...] = values
+            return
+        for start in range(0, len(values), array.chunks[0]):
+            array[start : start + array.chunks[0]] = values[start : start + array.chunks[0]]
+            self._packed.move()
+        self._packed.move()
 
     def lay_out(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> "zarr.Array[Any]":
         """Return an empty array (NaN where nothing is written yet) to fill in whole chunks of rows."""
-        layout = self._layouts[name]
-        return _create(self._group, name, layout, shape, dtype)
+        return _create(self._group, name, self._layouts[name], shape, dtype)
+
+    def close(self) -> None:
+        """End the one file, if there is one."""
+        if self._packed is not None:
+            self._packed.close()
 
 
 class ArrayReader:

@@ -23,9 +23,7 @@ from uuid import uuid4
 from lfm_tasks.stores.arrays import ArrayReader, ArrayWriter
 from lfm_tasks.stores.digests import file_digest
 from lfm_tasks.stores.durable import sync_folder, sync_tree, write_durably
-from lfm_tasks.stores.layouts import PACKED_KINDS
 from lfm_tasks.stores.locks import held
-from lfm_tasks.stores.packing import pack
 from lfm_tasks.stores.sealed import seal, unseal
 
 
@@ -60,11 +58,17 @@ class UnitWriter:
         """Return the writer of the unit's arrays; the folder becomes a Zarr group when it is first asked for."""
         return ArrayWriter(self.folder, self.kind)
 
+    def close(self) -> None:
+        """End the writing of arrays."""
+        arrays: ArrayWriter | None = self.__dict__.pop("arrays", None)
+        if arrays is not None:
+            arrays.close()
+
     def clear(self) -> None:
         """Remove all that lies in the folder, the journal as well."""
+        self.close()
         shutil.rmtree(self.folder)
         self.folder.mkdir()
-        self.__dict__.pop("arrays", None)
         if self.journal is not None:
             self.journal.unlink(missing_ok=True)
 
@@ -111,11 +115,14 @@ class UnitStore:
         """Give a writer; commit what it wrote when the block ends well, leave nothing behind when it does not."""
         staged = self.root / "staging" / f"{kind}-{key[:12]}-{uuid4().hex}"
         staged.mkdir(parents=True)
+        writer = UnitWriter(staged, kind)
         try:
-            writer = UnitWriter(staged, kind)
             yield writer
+            writer.close()
             self._publish(kind, key, staged, writer.facts)
         finally:
+            with suppress(OSError):  # a full disk: it has been told
+                writer.close()
             shutil.rmtree(staged, ignore_errors=True)
 
     @contextmanager
@@ -135,6 +142,7 @@ class UnitStore:
             (partial / "unit").mkdir(parents=True, exist_ok=True)
             writer = UnitWriter(partial / "unit", kind, journal=partial / "journal")
             yield writer
+            writer.close()
             self._publish(kind, key, partial / "unit", writer.facts)
             shutil.rmtree(partial, ignore_errors=True)
 
@@ -203,8 +211,6 @@ class UnitStore:
                 partial.unlink(missing_ok=True)
 
     def _publish(self, kind: str, key: str, staged: Path, facts: Mapping[str, Any]) -> None:
-        if kind in PACKED_KINDS:
-            pack(staged)
         write_durably(staged / "manifest.json", _manifest(staged))
         sync_tree(staged)
         unit = self.unit_path(kind, key)

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from lfm_tasks.stores.packing import PackedGroup
 from lfm_tasks.stores.units import CorruptUnitError, UnitStore
 
 KEY = "a" * 64
@@ -58,3 +59,36 @@ def test_a_flipped_bit_of_the_archive__is_told(tmp_path: Path, place: int) -> No
         store.open("bases", KEY),
     ):
         pass
+
+
+def test_an_array_of_many_chunks__is_moved_a_chunk_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    held: list[int] = []
+    move = PackedGroup.move
+    monkeypatch.setattr(PackedGroup, "move", lambda group: held.append(len(group._entries)) or move(group))
+    values = np.random.default_rng(0).standard_normal((200, 3, 3)).astype(np.float32)
+    store = UnitStore(tmp_path)
+    with store.commit("kept_maps", KEY) as writer:
+        writer.arrays.write("functional_maps", values)
+        writer.arrays.write("ids", np.array([], dtype=object))
+
+    # The group's own note, the chunk, and in the beginning the array's.
+    assert max(held) == 3
+    assert len(held) == 4 + 2 + 1
+    with store.open("kept_maps", KEY) as reader:
+        np.testing.assert_array_equal(reader.read("functional_maps"), values)
+        assert [len(batch) for batch in reader.batches("functional_maps")] == [64, 64, 64, 8]
+        assert reader.read("ids").size == 0
+
+
+def test_a_writer_that_fails__leaves_nothing(tmp_path: Path) -> None:
+    store = UnitStore(tmp_path)
+
+    def write() -> None:
+        with store.commit("bases", KEY) as writer:
+            writer.arrays.write("eigenvalues", ARRAYS["eigenvalues"])
+            raise RuntimeError("in the middle")
+
+    with pytest.raises(RuntimeError, match="in the middle"):
+        write()
+    assert files(tmp_path) == {}
+    assert not store.has("bases", KEY)
