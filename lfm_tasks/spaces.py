@@ -1,10 +1,9 @@
 """A space: one layer of one model, seen through one dataset."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, order=True)
-class Space:
+class Space(NamedTuple):
     """One (dataset, model, layer); ordered by these names."""
 
     dataset: str

@@ -212,9 +212,8 @@ def _pairs(
         if scope is not None and scope.comparisons and part.name not in scope.comparisons:
             continue
         wish = Asked(frozenset(part.measures), part.knowledge)
-        for source, target in part.pairs():
-            if source not in spaces or target not in spaces:
-                continue
+        there = [tuple(space for space in side if space in spaces) for side in (part.sources, part.targets)]
+        for source, target in replace(part, sources=there[0], targets=there[1]).pairs():
             if scope is None or scope.has(source.model) or scope.has(target.model):
                 yield wish, source, target
 

@@ -85,7 +85,7 @@ def contents(
         {
             "kind": "atlas",
             "schema": SCHEMA_VERSION,
-            "spaces": [[*asdict(based.space).values(), based.depth, based.key] for based in spaces],
+            "spaces": [[*based.space, based.depth, based.key] for based in spaces],
             "failures": [asdict(failure) for failure in ordered],
             "troubles": sorted([*pair, *asdict(trouble).values()] for pair, trouble in scored.troubles.items()),
             "score_settings": scored.settings,

@@ -1,7 +1,7 @@
 """Stage embeddings: pictures of chosen spaces, and what linear probes read off them before and after transfer."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import numpy as np
@@ -48,7 +48,7 @@ class Embeddings:
         """One digest of names, pictures, points and accuracies; none without any space."""
         if not self.spaces:
             return ()
-        named = [asdict(based.space) for based in self.spaces]
+        named = [based.space._asdict() for based in self.spaces]
         accuracies = sorted([*pair, value] for pair, value in self.accuracies.items())
         content = {"spaces": named, "pictures": self.pictures, "points": self.points, "accuracies": accuracies}
         return (digest({"kind": "embeddings of an atlas", **content}),)

@@ -1,7 +1,7 @@
 """Stage kept maps: functional maps that stay in the atlas, and where on the points two spaces differ."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import groupby
 
 import numpy as np
@@ -12,13 +12,14 @@ from lfm_tasks.spectral.basis import Basis
 from lfm_tasks.spectral.distortion import source_distortion, target_distortion
 from lfm_tasks.spectral.full_map import full_map
 from lfm_tasks.stages.bases import BasedSpace
+from lfm_tasks.stages.block_jobs import BLOCK_SIDE
 from lfm_tasks.stages.contents import not_computed
 from lfm_tasks.stages.full_scores import common_rows
 from lfm_tasks.stages.kept_pairs import SpacePair, kept_pairs
 from lfm_tasks.stages.knowledge import common_ids
 from lfm_tasks.stages.labels import labels_of, text_labels
 from lfm_tasks.stages.run import Failure, Run
-from lfm_tasks.stages.scores import BLOCK_SIDE, Scored
+from lfm_tasks.stages.scores import Scored
 from lfm_tasks.stages.validate import Zoo
 from lfm_tasks.stages.workers import Trouble
 from lfm_tasks.stores.digests import digest
@@ -82,9 +83,7 @@ class KeptMaps:
         if not self.pairs:
             return ()
         named = [
-            [*asdict(based.space).values(), based.key, pair.grown_by]
-            for pair in self.pairs
-            for based in (pair.source, pair.target)
+            [*based.space, based.key, pair.grown_by] for pair in self.pairs for based in (pair.source, pair.target)
         ]
         labels = {dataset: text_labels(rows) for dataset, rows in self.rows.items()}
         return (digest({"kind": "kept maps", "pairs": named, "labels": labels}),)

@@ -11,8 +11,9 @@ from lfm_tasks.stages.asked import embedded_spaces
 from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.kept_size import KEEP_MAPS
 from lfm_tasks.stages.map_scores import MAP_SCORES
+from lfm_tasks.stages.pair_places import PairScores
 from lfm_tasks.stages.run import Run
-from lfm_tasks.stages.scores import PairScores, Scored
+from lfm_tasks.stages.scores import Scored
 from lfm_tasks.stages.statistics import STATISTICS
 from lfm_tasks.stages.validate import Zoo
 

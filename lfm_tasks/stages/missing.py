@@ -1,7 +1,6 @@
 """What a run would compute, stage by stage, with its cost: units that are there cost nothing."""
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import groupby
 
@@ -10,7 +9,7 @@ from lfm_tasks.spaces import Space
 from lfm_tasks.stages.activations import RecordedSpace, recorded_space
 from lfm_tasks.stages.asked import asked_measures, asked_pairs, embedded_spaces
 from lfm_tasks.stages.bases import basis_job, basis_way
-from lfm_tasks.stages.blocks import ScoreSettings
+from lfm_tasks.stages.block_jobs import blocks
 from lfm_tasks.stages.costs import Load, basis_load, record_load, together
 from lfm_tasks.stages.kept_size import n_kept_maps
 from lfm_tasks.stages.map_fits import MAX_POINTS, MapSide
@@ -23,7 +22,8 @@ from lfm_tasks.stages.pair_costs import (
     pair_work,
     transfers_load,
 )
-from lfm_tasks.stages.scores import BLOCK_SIDE, ScoredPair, all_settings, scored_pairs, stored_pairs
+from lfm_tasks.stages.pair_places import stored_pairs
+from lfm_tasks.stages.score_settings import all_settings, maps_from, scored_pairs
 from lfm_tasks.stages.space_sizes import SpaceSize, likely
 from lfm_tasks.stages.store import unit_store
 from lfm_tasks.stages.transfers import transfer_jobs, transfer_pairs
@@ -118,24 +118,12 @@ def _scores(outlook: Outlook) -> Missing:
     absent = wanted - stored_pairs(outlook.store, set(settings.values())).keys()
     how = {own: pair_work(outlook.catalog.atlas, wish) for (_, wish), own in settings.items()}
     size_of = {outlook.keys[space]: size for space, size in outlook.sizes.items()}
+    growing = {own for (_, wish), own in settings.items() if maps_from(wish).grows}
     load = together(
-        block_load([size_of[key] for key in keys], n_pairs, how[own]) for own, keys, n_pairs in _blocks(absent)
+        block_load([size_of[key] for key in sorted({key for pair in block for key in pair})], len(block), how[own])
+        for own, block in blocks(absent, growing)
     )
     return Missing("scores", len(absent), len(wanted) - len(absent), load)
-
-
-def _blocks(absent: Iterable[ScoredPair]) -> Iterator[tuple[ScoreSettings, list[str], int]]:
-    """Yield (settings, keys of bases, number of pairs) of every block, as `block_jobs` makes them."""
-    pairs = sorted(absent)
-    group = {key: place // BLOCK_SIDE for place, key in enumerate(sorted({key for _, *both in pairs for key in both}))}
-    sides: dict[tuple[ScoreSettings, int, int], set[str]] = {}
-    counts: Counter[tuple[ScoreSettings, int, int]] = Counter()
-    for own, first, second in pairs:
-        block = (own, group[first], group[second])
-        sides.setdefault(block, set()).update((first, second))
-        counts[block] += 1
-    for block, keys in sides.items():
-        yield block[0], sorted(keys), counts[block]
 
 
 def _collection(outlook: Outlook, is_new: bool) -> Missing:

@@ -178,7 +178,7 @@ def clocks(times: dict[str, float]) -> Iterator[None]:
         (described, "tile_source", "factoring"),
         (closed_scores, "_score", "fits and scores"),
         (UnitStore, "_publish", "writing"),
-        (scores, "_block_places", "places"),
+        (scores, "block_places", "places"),
         (scores, "scored_pairs", "pairs"),
         (scores, "asked_pairs", "pairs"),
     ]
