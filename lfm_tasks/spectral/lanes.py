@@ -129,6 +129,45 @@ def transpose(context, numbers, starts, shift, rows, row):
     return _if(is_right, types.void(numbers, starts, shift, rows, row), generate)
 
 
+@intrinsic
+@no_type_check
+def multiply_columns(context, matrix, n_columns, left, right, found):
+    """Put AᵀB of four columns A, from ``left`` on, and four columns B, from ``right`` on, into sixteen rows ``found``.
+
+    Of a matrix of ``n_columns`` whose entries are the rows of ``matrix``. Sums stay in registers, so that eight entries
+    are read for sixteen products.
+    """
+    n_side = 4
+
+    def generate(context, builder, signature, arguments):
+        columns, first, second = (context.cast(builder, arguments[n], signature.args[n], types.intp) for n in (1, 2, 3))
+        n_entries = context.make_array(signature.args[0])(context, builder, arguments[0]).shape
+        n_rows = builder.sdiv(builder.extract_value(n_entries, 0), columns)
+        none = ir.Constant(_VECTOR, [0.0] * WIDTH)
+        sums = [cgutils.alloca_once_value(builder, none) for _ in range(n_side * n_side)]
+        for place in sums:
+            builder.store(none, place)
+        with cgutils.for_range(builder, n_rows) as loop:
+            start = _address(context, builder, signature.args[0], arguments[0], builder.mul(loop.index, columns))
+            sides = [
+                [
+                    builder.load(builder.gep(start, [builder.add(side, ir.Constant(side.type, n))]), align=4)
+                    for n in range(n_side)
+                ]
+                for side in (first, second)
+            ]
+            for number, place in enumerate(sums):
+                product = builder.fmul(sides[0][number // n_side], sides[1][number % n_side], flags=_CONTRACT)
+                builder.store(builder.fadd(builder.load(place), product, flags=_CONTRACT), place)
+        start = _address(context, builder, signature.args[4], arguments[4], ir.Constant(first.type, 0))
+        for number, place in enumerate(sums):
+            builder.store(builder.load(place), builder.gep(start, [ir.Constant(_INDEX, number)]), align=4)
+        return context.get_dummy_value()
+
+    is_right = _is_rows(matrix) and _is_rows(found)
+    return _if(is_right, types.void(matrix, n_columns, left, right, found), generate)
+
+
 @no_type_check
 def _exchanged(builder, low, high, step):
     """Return two vectors after the upper parts of one and the lower parts of the other have changed places."""
@@ -140,9 +179,14 @@ def _exchanged(builder, low, high, step):
 @no_type_check
 def _row(context, builder, signature, arguments, at=0):
     """Return the address of a row; the array and the row are two arguments, one after the other."""
-    array = context.make_array(signature.args[at])(context, builder, arguments[at])
     row = context.cast(builder, arguments[at + 1], signature.args[at + 1], types.intp)
-    place = builder.gep(array.data, [builder.mul(row, ir.Constant(row.type, WIDTH))])
+    return _address(context, builder, signature.args[at], arguments[at], row)
+
+
+@no_type_check
+def _address(context, builder, of_type, array, row):
+    data = context.make_array(of_type)(context, builder, array).data
+    place = builder.gep(data, [builder.mul(row, ir.Constant(row.type, WIDTH))])
     return builder.bitcast(place, _VECTOR.as_pointer())
 
 

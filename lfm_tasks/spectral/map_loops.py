@@ -9,7 +9,7 @@ from typing import no_type_check
 import numpy as np
 
 from lfm_tasks.spectral.compiling import compiled
-from lfm_tasks.spectral.lanes import WIDTH, everywhere, get, put, root, transpose, where_positive
+from lfm_tasks.spectral.lanes import WIDTH, everywhere, get, multiply_columns, put, root, transpose, where_positive
 
 # Matrices whose eigenvalues are found together: so many that one waits for no other's division.
 LANES = 128
@@ -64,19 +64,24 @@ def cross_sums(maps, rows, columns, crossed):
 
 @compiled
 @no_type_check
-def gram_sums(grams, sums):
-    """Fill in, for every matrix G: ‖off G‖², ‖diag G‖², ‖diag G − 1‖², trace G, and Σ min(s, 1) over its eigenvalues.
+def gram_sums(maps, sums):
+    """Fill in, of G = CᵀC of each map: ‖off G‖², ‖diag G‖², ‖diag G − 1‖², trace G, and Σ min(s, 1), s its eigenvalues.
 
-    Only its upper triangle is read; eigenvalues below 0 count as 0.
+    Eigenvalues below 0 count as 0.
     """
-    n_maps, size, _ = grams.shape
-    packed, rows = np.empty((size * size, WIDTH), dtype=np.float32), np.empty((4 * size, WIDTH), dtype=np.float32)
+    n_maps, n_rows, size = maps.shape
+    entries, packed = (
+        np.empty((n_rows * size, WIDTH), dtype=np.float32),
+        np.empty((size * size, WIDTH), dtype=np.float32),
+    )
+    rows = np.empty((4 * size, WIDTH), dtype=np.float32)
     bands, own = np.zeros((size, 2, LANES), dtype=np.float32), np.zeros((5, LANES), dtype=np.float32)
     band_rows, own_rows = bands.reshape(-1, WIDTH), own.reshape(-1, WIDTH)
     for start in range(0, n_maps, LANES):
         n_lanes = min(LANES, n_maps - start)
         for few in range(0, n_lanes, WIDTH):
-            pack(grams, start + few, packed)
+            lay_out(maps, start + few, entries)
+            multiply_by_itself(entries, packed)
             sum_packed(packed, own_rows, few // WIDTH)
             tridiagonalise(packed, rows, band_rows, few // WIDTH)
         settle(bands, own)
@@ -85,23 +90,48 @@ def gram_sums(grams, sums):
 
 @compiled
 @no_type_check
-def pack(grams, start, packed):
-    """Lay the upper triangles of 16 matrices side by side, (row and column, lane); the last one fills what is left."""
-    n_maps, size, _ = grams.shape
+def lay_out(maps, start, entries):
+    """Lay 16 maps side by side, (row and column, lane); the last one fills what is left."""
+    n_maps, n_rows, n_columns = maps.shape
+    n_entries = n_rows * n_columns
     starts = np.empty(WIDTH, dtype=np.intp)
     for lane in range(WIDTH):
-        starts[lane] = min(start + lane, n_maps - 1) * size * size
-    numbers = grams.reshape(-1)
-    for i in range(size):
-        if size < WIDTH:
+        starts[lane] = min(start + lane, n_maps - 1) * n_entries
+    numbers = maps.reshape(-1)
+    if n_entries < WIDTH:
+        for entry in range(n_entries):
+            for lane in range(WIDTH):
+                entries[entry, lane] = numbers[starts[lane] + entry]
+    else:
+        for entry in range(0, n_entries, WIDTH):
+            # The last ones overlap those before.
+            place = min(entry, n_entries - WIDTH)
+            transpose(numbers, starts, place, entries, place)
+
+
+@compiled
+@no_type_check
+def multiply_by_itself(entries, packed):
+    """Fill in the upper triangles of G = CᵀC of 16 maps that are laid side by side."""
+    size = int(np.sqrt(len(packed)))
+    if size < 4:
+        for i in range(size):
             for j in range(i, size):
-                for lane in range(WIDTH):
-                    packed[i * size + j, lane] = numbers[starts[lane] + i * size + j]
-        else:
-            for j in range(i, size, WIDTH):
-                # The last ones overlap those before, or begin left of the diagonal, where nothing is read.
-                place = i * size + min(j, size - WIDTH)
-                transpose(numbers, starts, place, packed, place)
+                total = everywhere(np.float32(0))
+                for row in range(0, len(entries), size):
+                    total = total + get(entries, row + i) * get(entries, row + j)
+                put(packed, i * size + j, total)
+        return
+    block = np.empty((16, WIDTH), dtype=np.float32)
+    for i in range(0, size, 4):
+        # The last four overlap those before.
+        first = min(i, size - 4)
+        for j in range(i, size, 4):
+            second = min(j, size - 4)
+            multiply_columns(entries, size, first, second, block)
+            for a in range(4):
+                for b in range(4):
+                    put(packed, (first + a) * size + second + b, get(block, 4 * a + b))
 
 
 @compiled

@@ -3,7 +3,7 @@
 Every product has the shape of its pair, so the bits of a map depend on its two spaces and on nothing beside them.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -78,27 +78,27 @@ def tile_targets(described: Sequence[Described], *, mask: Mask = "resolvent") ->
 
 def fit_tile(source: TileSource, targets: TileTargets) -> Float32[np.ndarray, "targets inner_target inner_source"]:
     """Return the maps of `fit_map` without their trivial modes, to about 1e-6 of their largest entries."""
-    return np.concatenate([maps.copy() for maps in fit_steps(source, targets)])
-
-
-def fit_steps(
-    source: TileSource, targets: TileTargets
-) -> Iterator[Float32[np.ndarray, "step inner_target inner_source"]]:
-    """Yield the maps of `fit_tile` some at a time, in memory that the next ones overwrite."""
     n_targets, n_inner, _ = targets.rows.shape
-    n_step = min(STEP, n_targets)
-    found = np.empty((n_step, n_inner, source.left.shape[1]), dtype=np.float32)
-    spread = np.empty((n_step, n_inner, len(source.left)), dtype=np.float32)
+    maps = np.empty((n_targets, n_inner, source.left.shape[1]), dtype=np.float32)
     for start in range(0, n_targets, STEP):
         step = slice(start, min(start + STEP, n_targets))
-        maps, own = found[: step.stop - start], spread[: step.stop - start]
-        if source.right is None:
-            maps[:] = [fit_map(source.described, one, mask=source.mask)[1:, 1:] for one in targets.described[step]]
-        else:
-            np.matmul(targets.rows[step], source.right, out=own)
-            map_loops.weigh(own, targets.numbers[step], source.poles)
-            np.matmul(own, source.left, out=maps)
-        yield maps
+        fit_step(source, targets, step, maps[step])
+    return maps
+
+
+def fit_step(
+    source: TileSource,
+    targets: TileTargets,
+    step: slice,
+    maps: Float32[np.ndarray, "step inner_target inner_source"],
+) -> None:
+    """Fill in the maps of `fit_tile` to some of the targets."""
+    if source.right is None:
+        maps[:] = [fit_map(source.described, one, mask=source.mask)[1:, 1:] for one in targets.described[step]]
+        return
+    spread = np.matmul(targets.rows[step], source.right)
+    map_loops.weigh(spread, targets.numbers[step], source.poles)
+    np.matmul(spread, source.left, out=maps)
 
 
 def _narrow(described: Described, factor: SourceFactor) -> TileSource:

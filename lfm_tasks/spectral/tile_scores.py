@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float
 
 from lfm_tasks.spectral import map_loops
-from lfm_tasks.spectral.map_tiles import STEP, TileSource, TileTargets, fit_steps
+from lfm_tasks.spectral.map_tiles import STEP, TileSource, TileTargets, fit_step
 
-# Gram matrices that wait for their eigenvalues, which are found for 128 at a time.
-_GRAMS = 2 * map_loops.LANES
+# Maps that wait for the eigenvalues of their Gram matrices, which are found for 128 at a time.
+_WAITING = 2 * map_loops.LANES
 
 
 @dataclass(frozen=True)
@@ -63,22 +63,21 @@ def tile_sums(tiles: Sequence[tuple[TileSource, TileTargets]]) -> MapSums:
     n_maps = sum(len(targets.described) for _, targets in tiles)
     n_source, n_target = (side.eigenvalues.shape[-1] for side in tiles[0])
     found = np.empty((6, n_maps), dtype=np.float32)
-    grams = np.empty((min(_GRAMS, n_maps), n_source, n_source), dtype=np.float32)
-    copies = np.empty((min(STEP, n_maps), n_target, n_source), dtype=np.float32)
+    waiting = np.empty((min(_WAITING, n_maps), n_target, n_source), dtype=np.float32)
     summed = reached = 0
     for source, targets in tiles:
-        for number, maps in enumerate(fit_steps(source, targets)):
-            if reached + len(maps) - summed > len(grams):
-                map_loops.gram_sums(grams[: reached - summed], found[:5, summed:reached])
+        columns = source.eigenvalues
+        for start in range(0, len(targets.described), STEP):
+            step = slice(start, min(start + STEP, len(targets.described)))
+            end = reached + step.stop - step.start
+            if end - summed > len(waiting):
+                map_loops.gram_sums(waiting[: reached - summed], found[:5, summed:reached])
                 summed = reached
-            copy = copies[: len(maps)]
-            # Of one array with itself numpy takes half the product, at less than half the speed.
-            copy[:] = maps
-            np.matmul(maps.swapaxes(1, 2), copy, out=grams[reached - summed : reached - summed + len(maps)])
-            rows = targets.eigenvalues[number * STEP : number * STEP + len(maps)]
-            map_loops.cross_sums(maps, rows, source.eigenvalues, found[5, reached : reached + len(maps)])
-            reached += len(maps)
-    map_loops.gram_sums(grams[: reached - summed], found[:5, summed:reached])
+            maps = waiting[reached - summed : end - summed]
+            fit_step(source, targets, step, maps)
+            map_loops.cross_sums(maps, targets.eigenvalues[step], columns, found[5, reached:end])
+            reached = end
+    map_loops.gram_sums(waiting[: reached - summed], found[:5, summed:reached])
     if (found[3] == 0).any():
         raise ValueError("found a map of zeros only, which has no score: its descriptors say nothing of the target")
     if not np.isfinite(found).all():

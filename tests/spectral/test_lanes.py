@@ -5,7 +5,7 @@ import pytest
 from numba import njit
 from numba.core.errors import TypingError
 
-from lfm_tasks.spectral.lanes import WIDTH, everywhere, get, put, root, transpose, where_positive
+from lfm_tasks.spectral.lanes import WIDTH, everywhere, get, multiply_columns, put, root, transpose, where_positive
 
 
 @njit
@@ -22,6 +22,11 @@ def _calculate(rows, found):
 @njit
 def _transpose(numbers, starts, shift, found):
     transpose(numbers, starts, shift, found, 1)
+
+
+@njit
+def _multiply(entries, n_columns, left, right, found):
+    multiply_columns(entries, n_columns, left, right, found)
 
 
 def test_lanes__are_what_numpy_computes():
@@ -44,6 +49,14 @@ def test_transpose__lays_a_start_in_each_lane_and_leaves_other_rows_alone():
     expected = [[numbers[start + 3 + row] for start in starts] for row in range(WIDTH)]
     np.testing.assert_array_equal(found[1:-1], expected)
     np.testing.assert_array_equal(found[[0, -1]], 5)
+
+
+def test_multiply_columns__is_a_product_of_four_columns_and_four():
+    matrices = np.random.default_rng(2).standard_normal((7, 9, WIDTH)).astype(np.float32)
+    found = np.empty((16, WIDTH), dtype=np.float32)
+    _multiply(matrices.reshape(-1, WIDTH), 9, 1, 4, found)
+    expected = np.einsum("ral,rbl->abl", matrices[:, 1:5], matrices[:, 4:8])
+    np.testing.assert_allclose(found.reshape(4, 4, WIDTH), expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(

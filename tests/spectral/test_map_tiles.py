@@ -9,7 +9,7 @@ from lfm_tasks.spectral import scores
 from lfm_tasks.spectral.anchor_map import Described, describe, fit_map
 from lfm_tasks.spectral.basis import Basis
 from lfm_tasks.spectral.descriptors import landmark_heat_coefficients, landmark_heat_descriptors, unit_descriptors
-from lfm_tasks.spectral.map_loops import LANES, gram_sums
+from lfm_tasks.spectral.map_loops import LANES
 from lfm_tasks.spectral.map_tiles import STEP, fit_tile, tile_source, tile_targets
 from lfm_tasks.spectral.tile_scores import TILE_SCORES, commutativity_errors, orthogonality_errors, tile_sums
 from lfm_tasks.stages.map_scores import MAP_SCORES
@@ -94,25 +94,6 @@ def test_map_without_a_score__is_refused():
     endless = replace(nothing, coefficients=np.full_like(nothing.coefficients, np.nan))
     with pytest.raises(ValueError, match="found a map with entries that are not finite"):
         tile_sums([(tile_source(source), tile_targets([endless]))])
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 9, 50])
-def test_gram_sums__are_those_of_lapack(size):
-    generator = np.random.default_rng(size)
-    maps = 2 * generator.standard_normal((LANES + 9, size, size)) / np.sqrt(size)
-    maps[0], maps[1], maps[2] = np.eye(size), 0, np.linalg.qr(maps[2])[0]
-    maps[3], maps[4] = np.diag(np.arange(size)) / 4, generator.standard_normal((size, 1)) @ np.ones((1, size))
-    grams = (np.swapaxes(maps, 1, 2) @ maps).astype(np.float32)
-    found = np.empty((5, len(maps)), dtype=np.float32)
-    gram_sums(grams, found)
-
-    eigenvalues = np.linalg.eigvalsh(grams.astype(np.float64))
-    largest = np.maximum(eigenvalues.max(axis=1), 1)
-    assert (np.abs(found[4] - np.clip(eigenvalues, 0, 1).sum(axis=1)) <= 2e-6 * size * largest).all()
-    diagonals = np.einsum("mii->mi", grams)
-    off = np.square(grams).sum(axis=(1, 2)) - np.square(diagonals).sum(axis=1)
-    np.testing.assert_allclose(found[0], off, atol=1e-5 * float(np.square(grams).sum(axis=(1, 2)).max()))
-    np.testing.assert_allclose(found[3], diagonals.sum(axis=1), rtol=1e-5)
 
 
 def test_heat_coefficients__are_those_of_the_functions_on_the_points():
