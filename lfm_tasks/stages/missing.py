@@ -118,10 +118,10 @@ def _scores(outlook: Outlook) -> Missing:
     absent = wanted - stored_pairs(outlook.store, set(settings.values())).keys()
     how = {own: pair_work(outlook.catalog.atlas, wish) for (_, wish), own in settings.items()}
     size_of = {outlook.keys[space]: size for space, size in outlook.sizes.items()}
-    growing = {own for (_, wish), own in settings.items() if maps_from(wish).grows}
+    knowledge = {own: maps_from(wish) for (_, wish), own in settings.items()}
     load = together(
         block_load([size_of[key] for key in sorted({key for pair in block for key in pair})], len(block), how[own])
-        for own, block in blocks(absent, growing)
+        for own, block in blocks(absent, knowledge, outlook.catalog.atlas.null)
     )
     return Missing("scores", len(absent), len(wanted) - len(absent), load)
 
