@@ -15,9 +15,6 @@ from lfm_tasks.spaces import Space
 from lfm_tasks.stages.knowledge import EVERY_POINT, Knowledge
 from lfm_tasks.stages.map_scores import MAP_SCORES
 
-# Two spaces of a dataset, in order.
-AskedPair = tuple[Space, Space]
-
 
 @dataclass(frozen=True)
 class Scope:
@@ -131,18 +128,6 @@ def spaces_now(parts: Iterable[Part], scope: Scope) -> frozenset[Space]:
     return frozenset(space for part in chosen for space in part.spaces() if scope.has(space.model))
 
 
-def asked_pairs(parts: Iterable[Part], spaces: Collection[Space], scope: Scope | None = None) -> dict[AskedPair, Asked]:
-    """Return what is asked of each pair of ``spaces``; with ``scope``, only of pairs that are to be computed now.
-
-    Of spaces and not of their bases: two names of one content may be in comparisons with different maps.
-    """
-    found: dict[AskedPair, Asked] = {}
-    for wish, source, target in _pairs(parts, spaces, scope):
-        pair = (source, target) if source < target else (target, source)
-        found[pair] = found[pair].and_also(wish) if pair in found else wish
-    return found
-
-
 def asked_cells(parts: Iterable[Part], datasets: list[str], measures: list[str], names: list[str]) -> np.ndarray:
     """Return (dataset, measure, source, target): whether a cell is asked for, in either direction."""
     asked = np.zeros((len(datasets), len(measures), len(names), len(names)), dtype=bool)
@@ -203,19 +188,6 @@ def comparison_facts(parts: Iterable[Part]) -> dict[str, dict[str, Any]]:
         for part in parts
         if part.name
     }
-
-
-def _pairs(
-    parts: Iterable[Part], spaces: Collection[Space], scope: Scope | None
-) -> Iterator[tuple[Asked, Space, Space]]:
-    for part in parts:
-        if scope is not None and scope.comparisons and part.name not in scope.comparisons:
-            continue
-        wish = Asked(frozenset(part.measures), part.knowledge)
-        there = [tuple(space for space in side if space in spaces) for side in (part.sources, part.targets)]
-        for source, target in replace(part, sources=there[0], targets=there[1]).pairs():
-            if scope is None or scope.has(source.model) or scope.has(target.model):
-                yield wish, source, target
 
 
 def _datasets(spaces: Iterable[Space]) -> list[str]:

@@ -1,12 +1,16 @@
 """Which pairs are scored together: blocks of bases on either side, a task each."""
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int
 
 from lfm_tasks.config import AtlasConfig, NullConfig
+from lfm_tasks.stages.base_pairs import BasePairs
 from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.blocks import BlockJob, ScoreSettings, part_side, reads_activations
 from lfm_tasks.stages.knowledge import Knowledge
-from lfm_tasks.stages.pair_places import ScoredPair
 from lfm_tasks.stages.run import Run
 from lfm_tasks.stages.score_settings import Way
 from lfm_tasks.stores.digests import digest
@@ -18,40 +22,53 @@ BLOCK_SIDE = 16
 _MOST_GROUPS, _MOST_GROUPS_OF_CLOSED_FORMS = 32, 16
 
 
+@dataclass(frozen=True)
+class Block:
+    """Pairs to score together: ``bases``, in order, and their places among these, lower first."""
+
+    settings: ScoreSettings
+    bases: tuple[str, ...]
+    sides: Int[np.ndarray, "pairs 2"]
+
+
 def block_jobs(
-    run: Run, missing: Collection[ScoredPair], spaces: Mapping[str, BasedSpace], ways: Mapping[ScoreSettings, Way]
+    run: Run, tables: Iterable[BasePairs], spaces: Mapping[str, BasedSpace], ways: Mapping[ScoreSettings, Way]
 ) -> Iterator[BlockJob]:
     """Yield the missing pairs in blocks, one setting (a design and measures) each."""
-    knowledge = {own: way.knowledge for own, way in ways.items()}
-    for settings, block in blocks(missing, knowledge, run.catalog.atlas.null):
-        key = digest({"kind": "scores", "settings": settings, "pairs": block})
-        own = {base: spaces[base] for pair in block for base in pair}
-        activations = {base: based.activations for base, based in own.items()}
-        way, atlas = ways[settings], with_measures(run.catalog.atlas, settings.measures)
-        n_features = max(based.n_features for based in own.values())
-        part = part_side(
-            max(based.n_points for based in own.values()),
-            atlas.n_eigenpairs,
-            n_features if reads_activations(way.knowledge, settings.measures) else 0,
-        )
-        yield BlockJob(run.store, key, settings, block, atlas, activations, way.knowledge, way.design, way.labels, part)
+    for table in tables:
+        way, atlas = ways[table.settings], with_measures(run.catalog.atlas, table.settings.measures)
+        for block in blocks(table, way.knowledge, atlas.null):
+            own = [spaces[base] for base in block.bases]
+            n_features = max(based.n_features for based in own)
+            part = part_side(
+                max(based.n_points for based in own),
+                atlas.n_eigenpairs,
+                n_features if reads_activations(way.knowledge, table.settings.measures) else 0,
+            )
+            yield BlockJob(
+                run.store, _key(block), table.settings, block.bases, block.sides, atlas,
+                {based.key: based.activations for based in own}, way.knowledge, way.design, way.labels, part,
+            )  # fmt: skip
 
 
-def blocks(
-    missing: Collection[ScoredPair], knowledge: Mapping[ScoreSettings, Knowledge], null: NullConfig
-) -> Iterator[tuple[ScoreSettings, tuple[tuple[str, str], ...]]]:
-    """Yield settings and pairs (keys of bases) of every block, in order; ``knowledge``: what maps are fitted from."""
-    keys = sorted({key for _, *pair in missing for key in pair})
-    by_settings: dict[ScoreSettings, list[tuple[str, str]]] = {}
-    for settings, first, second in sorted(missing):
-        by_settings.setdefault(settings, []).append((first, second))
-    for settings, pairs in by_settings.items():
-        side = _block_side(len(keys), settings, knowledge[settings], null)
-        group = {key: position // side for position, key in enumerate(keys)}
-        found: dict[tuple[int, int], list[tuple[str, str]]] = {}
-        for pair in pairs:
-            found.setdefault((group[pair[0]], group[pair[1]]), []).append(pair)
-        yield from ((settings, tuple(found[block])) for block in sorted(found))
+def blocks(table: BasePairs, knowledge: Knowledge, null: NullConfig) -> Iterator[Block]:
+    """Yield the missing pairs of bases, a block after the other; ``knowledge``: what their maps are fitted from."""
+    pairs = np.argwhere(table.missing)
+    if not len(pairs):
+        return
+    keys, places = np.unique(pairs, return_inverse=True)
+    side = _block_side(len(keys), table.settings, knowledge, null)
+    groups = places.reshape(-1, 2) // side
+    codes = groups @ [len(keys) // side + 1, 1]
+    order = np.argsort(codes, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
+        own, sides = np.unique(pairs[rows], return_inverse=True)
+        yield Block(table.settings, tuple(table.keys[base] for base in own), sides.reshape(-1, 2))
+
+
+def _key(block: Block) -> str:
+    pairs = block.sides.tolist()
+    return digest({"kind": "scores", "settings": block.settings, "bases": block.bases, "pairs": pairs})
 
 
 def _block_side(n_bases: int, settings: ScoreSettings, knowledge: Knowledge, null: NullConfig) -> int:

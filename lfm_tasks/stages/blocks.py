@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -41,7 +42,7 @@ class ScoreSettings(NamedTuple):
 
 @dataclass(frozen=True)
 class BlockJob:
-    """Pairs of bases (keys, each pair in ascending order) to score together; of each base, its activations' unit.
+    """Pairs of ``bases`` (keys, in order) to score together, by their places, lower first; and the activations of each.
 
     ``knowledge``: from what their maps are fitted. ``design``, ``labels``: the units that say how their rows are
     resampled and of which class they are, or empty. ``part_side``: see `part_side`.
@@ -50,13 +51,19 @@ class BlockJob:
     store: UnitStore
     key: str
     settings: ScoreSettings
-    pairs: tuple[tuple[str, str], ...]
+    bases: tuple[str, ...]
+    sides: Int[np.ndarray, "pairs 2"]
     atlas: AtlasConfig
     activations: Mapping[str, str]
     knowledge: Knowledge
     design: str
     labels: str
     part_side: int
+
+    @cached_property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """The keys of both bases of each pair."""
+        return tuple((self.bases[first], self.bases[second]) for first, second in self.sides.tolist())
 
 
 def reads_activations(knowledge: Knowledge, measures: Collection[str]) -> bool:

@@ -52,14 +52,14 @@ class Directions:
 def score_closed_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> dict[str, np.ndarray]:
     """Fill in the measures of maps in closed form; return the ids of each base."""
     spaces = DescribedSpaces(job)
-    place = {key: position for position, key in enumerate(keys)}
-    sides = np.array([(place[first], place[second]) for first, second in job.pairs])
+    # Places among the bases of this part, in the order of ``keys``.
+    sides = np.unique(job.sides, return_inverse=True)[1].reshape(-1, 2)
     lists = np.unique([spaces.ids_key(key) for key in keys], return_inverse=True)[1]
     # On the same two lists of ids the same points are known.
     alike = lists[sides] @ [len(keys), 1]
     for kind in np.unique(alike):
         pairs = np.flatnonzero(alike == kind)
-        first, second = job.pairs[pairs[0]]
+        first, second = (keys[place] for place in sides[pairs[0]])
         scores.n_common[pairs] = spaces.n_common(first, second)
         try:
             known = spaces.known(first, second)

@@ -51,7 +51,7 @@ class Contents:
         own: dict[str, set[str]] = {
             "activations": {based.activations for based in self.spaces},
             "bases": {based.key for based in self.spaces},
-            "scores": {place.block for place in self.scored.places.values()},
+            "scores": self.scored.blocks,
             "designs": set(self.designs),
         }
         for section in self.sections:

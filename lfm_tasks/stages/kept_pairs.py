@@ -8,10 +8,10 @@ import numpy as np
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.asked import embedded_spaces
+from lfm_tasks.stages.base_pairs import PairScores
 from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.kept_size import KEEP_MAPS
 from lfm_tasks.stages.map_scores import MAP_SCORES
-from lfm_tasks.stages.pair_places import PairScores
 from lfm_tasks.stages.run import Run
 from lfm_tasks.stages.scores import Scored
 from lfm_tasks.stages.statistics import STATISTICS

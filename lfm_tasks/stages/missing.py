@@ -7,7 +7,9 @@ from itertools import groupby
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.activations import RecordedSpace, recorded_space
-from lfm_tasks.stages.asked import asked_measures, asked_pairs, embedded_spaces
+from lfm_tasks.stages.asked import asked_measures, embedded_spaces
+from lfm_tasks.stages.asked_pairs import asked_pairs
+from lfm_tasks.stages.base_pairs import base_pairs, find_stored
 from lfm_tasks.stages.bases import basis_job, basis_way
 from lfm_tasks.stages.block_jobs import blocks
 from lfm_tasks.stages.costs import Load, basis_load, record_load, together
@@ -22,8 +24,7 @@ from lfm_tasks.stages.pair_costs import (
     pair_work,
     transfers_load,
 )
-from lfm_tasks.stages.pair_places import stored_pairs
-from lfm_tasks.stages.score_settings import all_settings, maps_from, scored_pairs
+from lfm_tasks.stages.score_settings import all_settings, maps_from
 from lfm_tasks.stages.space_sizes import SpaceSize, likely
 from lfm_tasks.stages.store import unit_store
 from lfm_tasks.stages.transfers import transfer_jobs, transfer_pairs
@@ -109,21 +110,23 @@ def missing_bases(outlook: Outlook) -> Missing:
 
 
 def _scores(outlook: Outlook) -> Missing:
-    zoo = outlook.zoo
-    asked = asked_pairs(zoo.parts, outlook.keys)
+    zoo, atlas = outlook.zoo, outlook.catalog.atlas
+    pairs = asked_pairs(zoo.parts, outlook.keys)
     designs = {dataset: design.key for dataset, design in zoo.designs.items()}
     labels = {dataset: own.key for dataset, own in zoo.labels.items()}
-    settings = all_settings(outlook.catalog.atlas, asked, designs, labels)
-    wanted = set(scored_pairs(asked, settings, outlook.keys).values())
-    absent = wanted - stored_pairs(outlook.store, set(settings.values())).keys()
-    how = {own: pair_work(outlook.catalog.atlas, wish) for (_, wish), own in settings.items()}
+    settings = all_settings(atlas, pairs, designs, labels)
+    wishes = {own: pairs.wishes[number] for (_, number), own in settings.items()}
+    tables = base_pairs(pairs, settings, outlook.keys)
+    find_stored(outlook.store, tables.values())
     size_of = {outlook.keys[space]: size for space, size in outlook.sizes.items()}
-    knowledge = {own: maps_from(wish) for (_, wish), own in settings.items()}
     load = together(
-        block_load([size_of[key] for key in sorted({key for pair in block for key in pair})], len(block), how[own])
-        for own, block in blocks(absent, knowledge, outlook.catalog.atlas.null)
+        block_load([size_of[key] for key in block.bases], len(block.sides), pair_work(atlas, wishes[own]))
+        for own, table in tables.items()
+        for block in blocks(table, maps_from(wishes[own]), atlas.null)
     )
-    return Missing("scores", len(absent), len(wanted) - len(absent), load)
+    n_absent = sum(int(table.missing.sum()) for table in tables.values())
+    n_asked = sum(int(table.asked.sum()) for table in tables.values())
+    return Missing("scores", n_absent, n_asked - n_absent, load)
 
 
 def _collection(outlook: Outlook, is_new: bool) -> Missing:

@@ -20,7 +20,7 @@ class RefusedPairs:
 
 def refused_pairs(spaces: tuple[BasedSpace, ...], scored: Scored) -> tuple[RefusedPairs, ...]:
     """Return the pairs without scores, or without a map that was to be fitted, by dataset and reason."""
-    if not scored.troubles and not any(place.refusal or place.unmapped for place in scored.places.values()):
+    if not scored.has_refusals:
         return ()
     found: dict[tuple[str, str], RefusedPairs] = {}
     for source in spaces:

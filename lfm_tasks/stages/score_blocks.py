@@ -1,6 +1,6 @@
 """One block of pairs: bases and activations are read part by part, every pair is scored, the block is committed."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -20,25 +20,21 @@ from lfm_tasks.stages.statistics import STATISTICS
 def store_block(job: BlockJob) -> None:
     """Score the pairs of a block, part after part, commit them."""
     resamplings = Resamplings(read_design(job.store, job.design), job.atlas)
-    keys = sorted({key for pair in job.pairs for key in pair})
     measures = sorted(job.atlas.measures)
-    scores = _no_scores(job, len(job.pairs))
-    for numbers in _parts(job, keys):
-        pairs = tuple(job.pairs[number] for number in numbers)
-        scores.take(numbers, score_part(replace(job, pairs=pairs), resamplings))
-    place = {key: position for position, key in enumerate(keys)}
-    places = [[place[first], place[second]] for first, second in job.pairs]
+    scores = _no_scores(job, len(job.sides))
+    for numbers in _parts(job):
+        scores.take(numbers, score_part(replace(job, sides=job.sides[numbers]), resamplings))
     with job.store.commit("scores", job.key) as unit_writer:
-        unit_writer.arrays.write("pairs", np.array(places, dtype=np.int32))
+        unit_writer.arrays.write("pairs", job.sides.astype(np.int32))
         unit_writer.arrays.write("values", scores.values)
         unit_writer.arrays.write("n_common", scores.n_common)
         unit_writer.arrays.write("diagnostics", scores.diagnostics)
         if scores.maps:
-            unit_writer.arrays.write("maps", stacked_maps(scores.maps, len(job.pairs)))
+            unit_writer.arrays.write("maps", stacked_maps(scores.maps, len(job.sides)))
         unit_writer.facts |= {
             "scored_by": list(job.settings),
-            "bases": keys,
-            "pairs": places,
+            "bases": list(job.bases),
+            "pairs": job.sides.tolist(),
             "refusals": _told(scores.refusals),
             "unmapped": _told(scores.unmapped),
             "codes": [[row, measures[column], reason] for (row, column), reason in sorted(scores.codes.items())],
@@ -47,8 +43,8 @@ def store_block(job: BlockJob) -> None:
 
 def score_part(job: BlockJob, resamplings: Resamplings) -> BlockScores:
     """Read the bases of some pairs once, return what the pairs come to."""
-    keys = sorted({key for pair in job.pairs for key in pair})
-    scores = _no_scores(job, len(job.pairs))
+    keys = [job.bases[place] for place in np.unique(job.sides)]
+    scores = _no_scores(job, len(job.sides))
     if job.knowledge.regime == "full" or not scores.of_maps:
         ids = score_full_maps(job, keys, scores, resamplings)
     elif job.knowledge.grows:
@@ -62,14 +58,13 @@ def score_part(job: BlockJob, resamplings: Resamplings) -> BlockScores:
     return scores
 
 
-def _parts(job: BlockJob, keys: list[str]) -> Iterable[list[int]]:
-    """Return the numbers of pairs to score together; where no rows are held, all."""
+def _parts(job: BlockJob) -> Iterator[list[int]]:
+    """Yield the numbers of pairs to score together; where no rows are held, all."""
     held = job.knowledge.regime == "full" or reads_activations(job.knowledge, job.atlas.measures)
-    part = {key: position // job.part_side if held else 0 for position, key in enumerate(keys)}
-    parts: dict[tuple[int, int], list[int]] = {}
-    for number, (first, second) in enumerate(job.pairs):
-        parts.setdefault((part[first], part[second]), []).append(number)
-    return parts.values()
+    parts = job.sides // job.part_side if held else np.zeros_like(job.sides)
+    codes = parts @ [len(job.bases), 1]
+    for code in np.unique(codes):
+        yield np.flatnonzero(codes == code).tolist()
 
 
 def _no_scores(job: BlockJob, n_pairs: int) -> BlockScores:

@@ -4,12 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lfm_tasks.config import AtlasConfig, NullConfig
-from lfm_tasks.spaces import Space
-from lfm_tasks.stages.asked import Asked, AskedPair
+from lfm_tasks.stages.asked import Asked
+from lfm_tasks.stages.asked_pairs import AskedPairs
 from lfm_tasks.stages.blocks import ScoreSettings
 from lfm_tasks.stages.knowledge import EVERY_POINT, Knowledge
 from lfm_tasks.stages.map_scores import MAP_SCORES
-from lfm_tasks.stages.pair_places import ScoredPair
 from lfm_tasks.stores.digests import digest
 
 
@@ -23,30 +22,15 @@ class Way:
 
 
 def all_settings(
-    atlas: AtlasConfig, asked: Mapping[AskedPair, Asked], designs: Mapping[str, str], labels: Mapping[str, str]
-) -> dict[tuple[str, Asked], ScoreSettings]:
-    """Return the settings of every dataset and wish that pairs are asked for by."""
-    # Pairs share their wishes, which take a while to compare: each is looked at once.
-    kinds = {(space.dataset, id(wish)): wish for (space, _), wish in asked.items()}
+    atlas: AtlasConfig, pairs: AskedPairs, designs: Mapping[str, str], labels: Mapping[str, str]
+) -> dict[tuple[str, int], ScoreSettings]:
+    """Return the settings of every dataset and (numbered) wish that pairs are asked for by."""
     return {
-        (dataset, wish): score_settings(atlas, wish, designs.get(dataset, ""), labels.get(dataset, ""))
-        for (dataset, _), wish in kinds.items()
+        (dataset, number): score_settings(
+            atlas, pairs.wishes[number], designs.get(dataset, ""), labels.get(dataset, "")
+        )
+        for dataset, number, _ in pairs.by_dataset()
     }
-
-
-def scored_pairs(
-    asked: Mapping[AskedPair, Asked], settings: Mapping[tuple[str, Asked], ScoreSettings], keys: Mapping[Space, str]
-) -> dict[AskedPair, ScoredPair]:
-    """Return the pairs as blocks name them: by the keys of their bases."""
-    found: dict[AskedPair, ScoredPair] = {}
-    own: dict[tuple[str, int], ScoreSettings] = {}
-    for (source, target), wish in asked.items():
-        first, second = keys[source], keys[target]
-        kind = (source.dataset, id(wish))
-        if kind not in own:
-            own[kind] = settings[source.dataset, wish]
-        found[source, target] = (own[kind], min(first, second), max(first, second))
-    return found
 
 
 def maps_from(asked: Asked) -> Knowledge:

@@ -7,7 +7,9 @@ Every pair is multiplied in shapes that depend on its two spaces only, so its nu
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from lfm_tasks.stages.asked import Asked, AskedPair, Scope, asked_pairs
+from lfm_tasks.stages.asked import Asked, Scope
+from lfm_tasks.stages.asked_pairs import AskedPairs, asked_pairs, pairs_now
+from lfm_tasks.stages.base_pairs import BasePairs, PairScores, base_pairs, find_stored
 from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.block_jobs import block_jobs
 from lfm_tasks.stages.blocks import BlockJob, ScoreSettings
@@ -16,36 +18,50 @@ from lfm_tasks.stages.designs import store_designs
 from lfm_tasks.stages.knowledge import store_labels
 from lfm_tasks.stages.map_scores import MAP_SCORES
 from lfm_tasks.stages.pair_costs import pair_work, part_load
-from lfm_tasks.stages.pair_places import PairScores, ScoredPair, block_places, stored_pairs
 from lfm_tasks.stages.run import Run
 from lfm_tasks.stages.score_blocks import store_block
-from lfm_tasks.stages.score_settings import Way, all_settings, maps_from, scored_pairs
+from lfm_tasks.stages.score_settings import Way, all_settings, maps_from
 from lfm_tasks.stages.space_sizes import SpaceSize
 from lfm_tasks.stages.validate import Zoo
 from lfm_tasks.stages.workers import Trouble
 
+# Settings of the scores, lower and higher key of the two bases.
+ScoredPair = tuple[ScoreSettings, str, str]
+
 
 @dataclass(frozen=True)
 class Scored:
-    """Scores of all pairs of bases: their place, or what kept them from being made; which are those of two spaces.
+    """Scores of all pairs of spaces: what is asked of them, where it lies, or what kept it from being made.
 
-    Settings differ between datasets that resample their rows in different ways.
+    ``settings_of``: those of a dataset and (numbered) wish; they differ between datasets that resample their rows in
+    different ways.
     """
 
-    places: Mapping[ScoredPair, PairScores]
+    pairs: AskedPairs
+    settings_of: Mapping[tuple[str, int], ScoreSettings]
+    tables: Mapping[ScoreSettings, BasePairs]
     troubles: Mapping[ScoredPair, Trouble]
-    pairs: Mapping[AskedPair, ScoredPair]
-    asked: Mapping[AskedPair, Asked]
 
     @property
     def n_not_computed(self) -> int:
         """How many pairs of bases were asked for and not yet tried."""
-        return len(set(self.pairs.values()) - self.places.keys() - self.troubles.keys())
+        return sum(table.n_unscored for table in self.tables.values()) - len(self.troubles)
 
     @property
     def settings(self) -> list[ScoreSettings]:
         """The settings that there are, in order."""
-        return sorted({settings for settings, *_ in self.pairs.values()})
+        return sorted(self.tables)
+
+    @property
+    def blocks(self) -> set[str]:
+        """The keys of the blocks that scores lie in."""
+        return {block.key for table in self.tables.values() for block in table.used}
+
+    @property
+    def has_refusals(self) -> bool:
+        """Whether any pair may have no scores, or no map."""
+        used = [block for table in self.tables.values() for block in table.used]
+        return bool(self.troubles) or any(block.refusals or block.unmapped for block in used)
 
     def measures(self, first: BasedSpace, second: BasedSpace) -> tuple[str, ...]:
         """Return the measures asked of two spaces, in order; none: not asked."""
@@ -54,20 +70,22 @@ class Scored:
 
     def asked_of(self, first: BasedSpace, second: BasedSpace) -> Asked | None:
         """Return what is asked of two spaces, in any order; None: nothing."""
-        return self.asked.get(_in_order(first, second))
+        number = self.pairs.wish(first.space, second.space)
+        return None if number < 0 else self.pairs.wishes[number]
 
     def place(self, first: BasedSpace, second: BasedSpace) -> PairScores | None:
         """Return where the scores of two spaces lie, in any order; None for a pair that is not computed."""
-        pair = self.pairs.get(_in_order(first, second))
-        return None if pair is None else self.places.get(pair)
+        settings = self._settings(first, second)
+        return None if settings is None else self.tables[settings].place(first.key, second.key)
 
     def refusal(self, first: BasedSpace, second: BasedSpace) -> Trouble | None:
         """Return why two spaces that were asked for have no scores; None if they have, or are not computed."""
-        pair = self.pairs.get(_in_order(first, second))
-        if pair is None:
+        settings = self._settings(first, second)
+        if settings is None:
             return None
-        place = self.places.get(pair)
-        return self.troubles.get(pair) or (None if place is None else place.refusal)
+        trouble = self.troubles.get((settings, min(first.key, second.key), max(first.key, second.key)))
+        place = self.tables[settings].place(first.key, second.key)
+        return trouble or (None if place is None else place.refusal)
 
     def unmapped(self, first: BasedSpace, second: BasedSpace) -> Trouble | None:
         """Return why no map of two spaces could be fitted that was asked for; None if there is one."""
@@ -76,34 +94,31 @@ class Scored:
 
     def grown_by(self, first: BasedSpace, second: BasedSpace) -> str:
         """Return the digest of what the map of two spaces was grown by; empty: it is not kept with their scores."""
-        asked, place = self.asked_of(first, second), self.place(first, second)
-        if asked is None or place is None or not asked.measures & MAP_SCORES.keys():
+        asked, settings = self.asked_of(first, second), self._settings(first, second)
+        if asked is None or settings is None or not asked.measures & MAP_SCORES.keys():
             return ""
         knows_little = asked.knowledge.regime != "full" and asked.knowledge.refine == "zoomout"
-        return self.pairs[_in_order(first, second)][0].rest if knows_little else ""
+        return settings.rest if knows_little and self.place(first, second) is not None else ""
 
-
-def _in_order(first: BasedSpace, second: BasedSpace) -> AskedPair:
-    return (first.space, second.space) if first.space < second.space else (second.space, first.space)
+    def _settings(self, first: BasedSpace, second: BasedSpace) -> ScoreSettings | None:
+        number = self.pairs.wish(first.space, second.space)
+        return None if number < 0 else self.settings_of[first.space.dataset, number]
 
 
 def score_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Scored:
     """Score all pairs within each dataset that no stored block holds yet."""
     designs, labels = store_designs(run.store, zoo.designs), store_labels(run.store, zoo.labels)
     keys = {based.space: based.key for based in spaces}
-    asked = asked_pairs(zoo.parts, keys)
-    settings = all_settings(run.catalog.atlas, asked, designs, labels)
-    pairs = scored_pairs(asked, settings, keys)
-    places = stored_pairs(run.store, set(settings.values()))
-    everything = wanted = set(pairs.values())
-    if run.scope != Scope():
-        wanted = {pairs[pair] for pair in asked_pairs(zoo.parts, keys, run.scope)}
-    based_on = {based.key: based for based in spaces}
+    pairs = asked_pairs(zoo.parts, keys)
+    settings = all_settings(run.catalog.atlas, pairs, designs, labels)
+    now = None if run.scope == Scope() else pairs_now(zoo.parts, keys, run.scope)
+    tables = base_pairs(pairs, settings, keys, now)
+    find_stored(run.store, tables.values())
     ways = {
-        own: Way(maps_from(wish), designs.get(dataset, ""), labels.get(dataset, ""))
-        for (dataset, wish), own in settings.items()
+        own: Way(maps_from(pairs.wishes[number]), designs.get(dataset, ""), labels.get(dataset, ""))
+        for (dataset, number), own in settings.items()
     }
-    jobs = list(block_jobs(run, sorted(wanted - places.keys()), based_on, ways))
+    jobs = list(block_jobs(run, tables.values(), {based.key: based for based in spaces}, ways))
     sizes = {own.space: own.size for own in zoo.spaces}
     size_of = {
         based.key: replace(sizes[based.space], n_points=based.n_points, n_features=based.n_features) for based in spaces
@@ -116,13 +131,13 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Scored:
         if isinstance(result, Trouble):
             troubles |= dict.fromkeys(((job.settings, *pair) for pair in job.pairs), result)
         else:
-            places |= block_places(run.store.receipt("scores", job.key), job.settings)
+            tables[job.settings].add(run.store.receipt("scores", job.key))
         run.announce("scores", done, len(jobs))
-    n_new = sum(len(job.pairs) for job in jobs) - len(troubles)
-    run.tally.count("scores", n_new, len(wanted) - n_new - len(troubles))
-    return Scored({pair: place for pair, place in places.items() if pair in everything}, troubles, pairs, asked)
+    n_asked, n_tried = sum(int(table.now.sum()) for table in tables.values()), sum(len(job.sides) for job in jobs)
+    run.tally.count("scores", n_tried - len(troubles), n_asked - n_tried)
+    return Scored(pairs, settings, tables, troubles)
 
 
 def _needed(job: BlockJob, size_of: Mapping[str, SpaceSize]) -> int:
     how = pair_work(job.atlas, Asked(frozenset(job.settings.measures), job.knowledge))
-    return worker_bytes(part_load([size_of[key] for key in job.activations], len(job.pairs), how))
+    return worker_bytes(part_load([size_of[key] for key in job.bases], len(job.sides), how))

@@ -29,6 +29,7 @@ from lfm_tasks.spectral.scores import capped_overlap, lfm
 from lfm_tasks.spectral.tile_scores import TILE_SCORES, tile_sums
 from lfm_tasks.stages import closed_scores, described, scores
 from lfm_tasks.stages.activations import record_activations
+from lfm_tasks.stages.base_pairs import BasePairs
 from lfm_tasks.stages.bases import build_bases
 from lfm_tasks.stages.open_run import open_run
 from lfm_tasks.stages.scores import score_pairs
@@ -178,8 +179,8 @@ def clocks(times: dict[str, float]) -> Iterator[None]:
         (described, "tile_source", "factoring"),
         (closed_scores, "_score", "fits and scores"),
         (UnitStore, "_publish", "writing"),
-        (scores, "block_places", "places"),
-        (scores, "scored_pairs", "pairs"),
+        (BasePairs, "add", "places"),
+        (scores, "base_pairs", "pairs"),
         (scores, "asked_pairs", "pairs"),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in parts]
