@@ -5,8 +5,9 @@
 ``kernel``: described spaces in memory, tiles of ``--side`` sources × ``--side`` targets; the sides alternate in one
 process. The two products of a pair are counted as real ones: (K−1) × q × 2(K−1) and (K−1) × 2(K−1) × (K−1), two
 operations each, at the rate that a float32 product of 1,500 × 1,500 has in the same rounds.
-``stage``: a zoo of ``--spaces`` is recorded and gets its bases, then the stage scores is run as a run does it, and
-its time is split. ``files``: counts the files of a store. Times are CPU seconds.
+``stage``: a zoo of ``--spaces`` is recorded and gets its bases, then the stage scores is run as a run does it: compiled
+loops are called once before, its time is split, and the rate of products is measured right before and after.
+``files``: counts the files of a store. Times are CPU seconds.
 """
 
 import argparse
@@ -125,8 +126,12 @@ def stage(folder: Path, n_spaces: int, n_points: int, n_eigenpairs: int, *, spli
         with counted(times, "bases"):
             spaces, _ = build_bases(run, zoo, recorded, failures)
         n_before = n_files(folder / ".lfm-atlas")
+        few = [made_up(seed, n_eigenpairs, 2) for seed in range(2)]
+        one_tile([tile_source(few[0])], few[1:])
+        products = [product_seconds(n_eigenpairs, 3 * N_ANCHORS)]
         with clocks(times), counted(times, "scores"):
             score_pairs(run, zoo, spaces)
+        products.append(product_seconds(n_eigenpairs, 3 * N_ANCHORS))
     n_pairs = len(spaces) * (len(spaces) + 1) // 2
     blocks = list((folder / ".lfm-atlas" / "units" / "scores").iterdir())
     n_all = n_files(folder / ".lfm-atlas")
@@ -139,8 +144,18 @@ def stage(folder: Path, n_spaces: int, n_points: int, n_eigenpairs: int, *, spli
         parts = ", ".join(f"{name} {seconds:.1f}" for name, seconds in times.items())
         say(
             f"  CPU seconds: {parts}, the rest of the scores {times['scores'] - inside:.1f}; "
-            f"{1e6 * times['scores'] / (2 * n_pairs):.1f} us a directed pair; peak {peak_mib():.0f} MiB"
+            f"{1e6 * times['scores'] / (2 * n_pairs):.1f} us a directed pair; the two products of all take "
+            f"{2 * n_pairs * statistics.mean(products):.1f}: "
+            f"{times['scores'] / (2 * n_pairs * statistics.mean(products)):.2f} times; peak {peak_mib():.0f} MiB"
         )
+
+
+def product_seconds(n_eigenpairs: int, n_descriptors: int) -> float:
+    """Return what the two products of a directed pair take at the rate of a large one."""
+    square = np.random.default_rng(0).standard_normal((1500, 1500)).astype(np.float32)
+    rate = statistics.median(spent(lambda: square @ square) for _ in range(7)) / (2 * 1500**3)
+    inner = n_eigenpairs - 1
+    return 4 * inner**2 * (n_descriptors + inner) * rate
 
 
 def write_zoo(folder: Path, n_spaces: int, n_points: int, n_eigenpairs: int) -> None:
