@@ -63,11 +63,11 @@ def orthogonality_error(maps: Float[np.ndarray, "*stack target source"]) -> Floa
 
 def commutativity_error(
     maps: Float[np.ndarray, "*stack target source"],
-    source_eigenvalues: Float[np.ndarray, " source"],
-    target_eigenvalues: Float[np.ndarray, " target"],
+    source_eigenvalues: Float[np.ndarray, "*#stack source"],
+    target_eigenvalues: Float[np.ndarray, "*#stack target"],
 ) -> Float[np.ndarray, "*stack"]:
     """Return ‖Λ_y C − C Λ_x‖²/‖C‖² ≥ 0."""
-    error = maps * (target_eigenvalues[:, None] - source_eigenvalues)
+    error = maps * (target_eigenvalues[..., :, None] - source_eigenvalues[..., None, :])
     return _ratio(_energy(error), _energy(maps))
 
 

@@ -41,10 +41,10 @@ def score_full_maps(
         # Chance is sampled by permuting the target's rows: laid out once for all sources on the same points.
         sources = [(bases[job.pairs[number][0]], maps[number]) for number in alike]
         exchange = resamplings.of(ids[second]).exchange
-        found = score_both_ways(sources, bases[second], names, job.atlas.null, exchange)
-        for number, (statistics, diagnostics) in zip(alike, found, strict=True):
-            scores.n_common[number], scores.values[number][:, scores.columns] = len(ids[second]), statistics
-            scores.diagnostics[number] = diagnostics
+        if alike:
+            values, diagnostics = score_both_ways(sources, bases[second], names, job.atlas.null, exchange)
+            scores.n_common[alike], scores.diagnostics[alike] = len(ids[second]), diagnostics
+            scores.values[np.ix_(alike, range(2), scores.columns)] = values
         for number in sorted(set(numbers) - set(alike)):
             first = job.pairs[number][0]
             try:
@@ -60,10 +60,10 @@ def score_full_maps(
                 scores.refusals[number] = error
                 continue
             scores.n_common[number] = len(common)
-            ((statistics, scores.diagnostics[number]),) = score_both_ways(
+            (values,), (scores.diagnostics[number],) = score_both_ways(
                 [(source, full_map(source.rows, target.rows))], target, names, job.atlas.null, chance.exchange
             )
-            scores.values[number][:, scores.columns] = statistics
+            scores.values[number][:, scores.columns] = values
     for number in scores.refusals:
         first, second = job.pairs[number]
         scores.n_common[number] = len(common_ids(ids[first], ids[second])[0])

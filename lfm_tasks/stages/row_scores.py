@@ -144,11 +144,8 @@ def score_rows(
             values[numbers, :, :5] = _by_permutations(whole, sources, target, resampling, null)
     left = _without_parts(measure, spaces, pairs, resampling.parts, resampling.n_parts)
     halves = _without_parts(measure, spaces, pairs, resampling.halves, 2)
-    for number in range(len(pairs)):
-        for direction in range(2):
-            score = values[number, direction, 0]
-            both = left[:, number, direction], halves[:, number, direction]
-            values[number, direction, 5:9] = resampled(score, *both, measure.value_range)
+    left, halves = np.moveaxis(left, 0, -1), np.moveaxis(halves, 0, -1)
+    values[:, :, 5:9] = resampled(values[:, :, 0], left, halves, measure.value_range)
     return values
 
 

@@ -23,16 +23,22 @@ def against_chance(
 
 
 def resampled(
-    score: float,
-    without_parts: Float[np.ndarray, " parts"],
-    halves: Float[np.ndarray, " halves"],
+    scores: Float[np.ndarray, "*pairs"],
+    without_parts: Float[np.ndarray, "*pairs parts"],
+    halves: Float[np.ndarray, "*pairs halves"],
     value_range: tuple[float, float] = (0.0, 1.0),
-) -> tuple[float, float, float, float]:
+) -> Float[np.ndarray, "*pairs 4"]:
     """Return the 95 % jackknife interval, inside the measure's range, and the score of each half; NaN without them."""
-    low, high = np.nan, np.nan
-    if len(without_parts) and np.isfinite(score) and np.isfinite(without_parts).all():
-        reach = interval_reach(len(without_parts)) * float(jackknife_error(without_parts))
+    found = np.full((*scores.shape, 4), np.nan)
+    n_parts = without_parts.shape[-1]
+    if n_parts:
+        # Parts of a pair lie together, or the order of a sum would depend on how many pairs there are.
+        left = np.moveaxis(np.ascontiguousarray(without_parts), -1, 0)
+        reach = interval_reach(n_parts) * jackknife_error(left)
         # A score may leave its range by rounding: the interval holds it all the same.
-        low, high = min(max(score - reach, value_range[0]), score), max(min(score + reach, value_range[1]), score)
-    first, second = halves if len(halves) else (np.nan, np.nan)
-    return low, high, float(first), float(second)
+        found[..., 0] = np.minimum(np.maximum(scores - reach, value_range[0]), scores)
+        found[..., 1] = np.maximum(np.minimum(scores + reach, value_range[1]), scores)
+        found[~(np.isfinite(scores) & np.isfinite(left).all(axis=0)), :2] = np.nan
+    if halves.shape[-1]:
+        found[..., 2:] = halves
+    return found

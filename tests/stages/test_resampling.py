@@ -146,7 +146,7 @@ def test_p_values__of_unrelated_spaces_are_uniform(groups: np.ndarray | None) ->
             basis = np.linalg.qr(np.column_stack([np.ones(100), own, own**2]))[0]
             bases.append(basis_rows(np.linspace(0, 1, 11), basis, permutation_profile(basis[:, 1:]), chance))
         drawn = NullConfig(n_permutations=99, seed=draw)
-        ((maps, _),) = score_both_ways(
+        (maps,), _ = score_both_ways(
             [(bases[0], full_map(bases[0].rows, bases[1].rows))], bases[1], ["overlap", "lfm"], drawn, exchange
         )
         for column, name in enumerate(("overlap", "lfm")):
