@@ -117,9 +117,9 @@ class Resamplings:
         self._design, self._atlas = design, atlas
         self._known: dict[str, Resampling] = {}
 
-    def of(self, ids: np.ndarray) -> Resampling:
-        """Return that of these ids."""
-        key = ids_digest(ids)
+    def of(self, ids: np.ndarray, ids_key: str | None = None) -> Resampling:
+        """Return that of these ids; ``ids_key``: their digest, where it is known."""
+        key = ids_key or ids_digest(ids)
         if key not in self._known:
             self._known[key] = resampling(ids, self._design, self._atlas)
         return self._known[key]

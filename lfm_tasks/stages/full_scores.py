@@ -4,43 +4,35 @@ from collections.abc import Collection, Mapping
 
 import numpy as np
 
-from lfm_tasks.measures.permutation_moments import permutation_profile, unpack
+from lfm_tasks.measures.permutation_moments import permutation_profile
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral.full_map import TILE_SIDE, full_map, full_maps, whitened_rows
 from lfm_tasks.stages.blocks import BlockJob, BlockScores, Resamplings
 from lfm_tasks.stages.knowledge import common_ids
 from lfm_tasks.stages.map_scores import BasisRows, basis_rows, score_both_ways
-from lfm_tasks.stores.digests import ids_digest
+from lfm_tasks.stages.small_bases import known_base
 
 
 def score_full_maps(
     job: BlockJob, keys: list[str], scores: BlockScores, resamplings: Resamplings
 ) -> dict[str, np.ndarray]:
     """Fill in the measures of maps between points that are all known by their ids; return the ids of each base."""
-    bases: dict[str, BasisRows] = {}
-    ids: dict[str, np.ndarray] = {}
-    refused_spaces: dict[str, ReasonError] = {}
-    for key in keys:
-        with job.store.open("bases", key) as unit:
-            eigenvectors, ids[key] = unit.read("eigenvectors"), unit.read("ids")
-            eigenvalues = unit.read("eigenvalues")
-            profile = unpack(unit.read("overlap_profile"), len(eigenvectors))
-        try:
-            bases[key] = basis_rows(eigenvalues, eigenvectors, profile, resamplings.of(ids[key]))
-        except ReasonError as error:
-            refused_spaces[key] = error
+    known = {key: known_base(job, key, resamplings) for key in keys}
+    ids, lists = {key: own.ids for key, own in known.items()}, {key: own.ids_key for key, own in known.items()}
+    bases = {key: own.rows for key, own in known.items() if isinstance(own.rows, BasisRows)}
+    refused_spaces = {key: own.rows for key, own in known.items() if isinstance(own.rows, ReasonError)}
     scores.refusals.update(
         {number: refused_spaces[key] for number, pair in enumerate(job.pairs) for key in pair if key in refused_spaces}
     )
     names = list(scores.of_maps)
     maps = _known_maps(
-        {number: pair for number, pair in enumerate(job.pairs) if number not in scores.refusals}, bases, ids
+        {number: pair for number, pair in enumerate(job.pairs) if number not in scores.refusals}, bases, lists
     )
     for second, numbers in _by_target(job.pairs, scores.refusals).items():
         alike = [number for number in numbers if number in maps]
         # Chance is sampled by permuting the target's rows: laid out once for all sources on the same points.
         sources = [(bases[job.pairs[number][0]], maps[number]) for number in alike]
-        exchange = resamplings.of(ids[second]).exchange
+        exchange = resamplings.of(ids[second], lists[second]).exchange
         if alike:
             values, diagnostics = score_both_ways(sources, bases[second], names, job.atlas.null, exchange)
             scores.n_common[alike], scores.diagnostics[alike] = len(ids[second]), diagnostics
@@ -80,10 +72,9 @@ def _by_target(pairs: tuple[tuple[str, str], ...], refused: Collection[int]) -> 
 
 
 def _known_maps(
-    pairs: Mapping[int, tuple[str, str]], bases: Mapping[str, BasisRows], ids: Mapping[str, np.ndarray]
+    pairs: Mapping[int, tuple[str, str]], bases: Mapping[str, BasisRows], lists: Mapping[str, str]
 ) -> dict[int, np.ndarray]:
-    """Return the maps of pairs on the same points, a tile of them at a time."""
-    lists = {key: ids_digest(ids[key]) for key in bases}
+    """Return the maps of pairs on the same points, a tile of them at a time; ``lists``: digests of the ids of bases."""
     alike = {number: pair for number, pair in pairs.items() if lists[pair[0]] == lists[pair[1]]}
     keys = sorted({key for pair in alike.values() for key in pair}, key=lambda key: (lists[key], key))
     tiles: dict[tuple[str, int, int], list[int]] = {}
