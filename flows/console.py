@@ -19,7 +19,7 @@ DEFAULT_CATALOG = Path("data_catalog.yaml")
 
 def read_or_leave(path: Path, trust_code: bool = False) -> "Catalog":
     """Return the catalog at ``path``; if anything is wrong with it, say all of it and leave with `USAGE`."""
-    from lfm_tasks.catalog import CatalogError, read_catalog
+    from lfm_tasks.catalog import CatalogError, problems_at, read_catalog
     from lfm_tasks.stages.measures import unknown_measures
 
     try:
@@ -27,9 +27,8 @@ def read_or_leave(path: Path, trust_code: bool = False) -> "Catalog":
     except CatalogError as error:
         complain(str(error))
         sys.exit(USAGE)
-    if problems := unknown_measures(catalog):
-        for problem in problems:
-            complain(f"{path}: {problem}")
+    if unknown := unknown_measures(catalog):
+        complain(str(CatalogError(problems_at(path, unknown))))
         sys.exit(USAGE)
     return catalog
 

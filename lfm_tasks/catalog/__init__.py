@@ -14,7 +14,7 @@ from lfm_tasks.catalog.model import (
 )
 from lfm_tasks.catalog.patterns import expand_layers, fill
 from lfm_tasks.catalog.problems import CatalogError, Problem
-from lfm_tasks.catalog.reading import read_catalog
+from lfm_tasks.catalog.reading import problems_at, read_catalog
 from lfm_tasks.catalog.schema import catalog_schema
 from lfm_tasks.catalog.trust import Trust
 
@@ -36,5 +36,6 @@ __all__ = [
     "expand_layers",
     "fill",
     "on_scheduler",
+    "problems_at",
     "read_catalog",
 ]

@@ -3,7 +3,7 @@
 import os
 import re
 import types
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -65,6 +65,14 @@ def read_catalog(path: Path, environment: Mapping[str, str] | None = None, *, tr
         raise CatalogError(problems)
     trust = read_trust(os.environ if environment is None else environment, trust_code)
     return Catalog(root=root, arrivals=arrived.arrivals, refused=arrived.refused, trust=trust, **dict(catalog))
+
+
+def problems_at(path: Path, found: Iterable[tuple[Sequence[int | str], str]]) -> list[Problem]:
+    """Return what is wrong at some places of a catalog that was read, with their lines: only later stages can tell."""
+    tree, _ = read_tree(path)
+    entries = tree if isinstance(tree, Entries) else Entries()
+    places = [(_find(entries, location)[0], message) for location, message in found]
+    return [Problem(str(path), place.line, place.where, message) for place, message in places]
 
 
 def _without_private_keys(tree: Entries) -> Entries:

@@ -21,14 +21,18 @@ P_VALUES = (
 DISTANCES = frozenset(name for name, measure in MEASURES.items() if measure.kind == "distance")
 
 
-def unknown_measures(catalog: Catalog) -> list[str]:
-    """Return a sentence for each measure of the catalog that does not exist."""
-    problems = []
-    named = [("atlas", catalog.atlas.measures)]
-    named += [(f"comparisons.{name}", found.measures or ()) for name, found in catalog.comparisons.items()]
-    for where, name in ((where, name) for where, names in named for name in names):
-        if name not in CONVENTIONS:
-            near = get_close_matches(name, CONVENTIONS, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(CONVENTIONS)}"
-            problems.append(f"{where}.measures: unknown measure {name!r}{hint}")
-    return problems
+def unknown_measures(catalog: Catalog) -> list[tuple[tuple[str | int, ...], str]]:
+    """Return, for each measure of the catalog that does not exist, where it stands and a sentence."""
+    named: list[tuple[tuple[str, ...], tuple[str, ...]]] = [(("atlas", "measures"), catalog.atlas.measures)]
+    named += [(("comparisons", name, "measures"), own.measures or ()) for name, own in catalog.comparisons.items()]
+    return [
+        ((*where, number), f"unknown measure {name!r}{_hint(name)}")
+        for where, names in named
+        for number, name in enumerate(names)
+        if name not in CONVENTIONS
+    ]
+
+
+def _hint(name: str) -> str:
+    near = get_close_matches(name, CONVENTIONS, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(CONVENTIONS)}"

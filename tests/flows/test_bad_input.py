@@ -257,11 +257,18 @@ def test_wrong_catalog__gives_every_mistake_at_once_with_its_line(
 def test_unknown_measure__names_the_nearest(
     tmp_path: Path, related_spaces: Any, write_zoo: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    folder = write_zoo(tmp_path, related_spaces(2), measures=["overlop"])
+    folder = write_zoo(tmp_path, related_spaces(2), measures=["lfm", "overlop"])
+    catalog = folder / "data_catalog.yaml"
+    with catalog.open("a") as file:
+        file.write("comparisons:\n  one:\n    sources: '*'\n    targets: '*'\n    measures: [cca_meen]\n")
 
     assert run(folder) == 2
-    assert "overlop" in (told := capsys.readouterr().err)
-    assert "did you mean 'overlap'?" in told
+    told = capsys.readouterr().err
+    lines = catalog.read_text().splitlines()
+    number = next(n for n, line in enumerate(lines, start=1) if "overlop" in line)
+    assert f"data_catalog.yaml:{number}: atlas.measures[1]: unknown measure 'overlop'; did you mean 'overlap'?" in told
+    where = f"data_catalog.yaml:{len(lines)}: comparisons.one.measures[0]"
+    assert f"{where}: unknown measure 'cca_meen'; did you mean 'cca_mean'?" in told
 
 
 def test_missing_catalog__says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
