@@ -78,9 +78,10 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, how: PairWork) -> Load:
         work["null rows"] = n_pairs_drawn * n * n_modes**2
         # The basis and its rows by part and by half; chance: permuted rows side by side, float32, and indices.
         copies = 3 if n_parts else 1
-        # Small bases of earlier blocks are kept: a block has a sixteenth of all, or more.
+        # Small bases of earlier blocks are kept; a full block has a sixteenth of all, or more.
         kept = n * (n_modes * 8 * copies + 64) + 8 * n_parts * n_modes**2
-        peak = min(MOST_BASES, 16 * len(bases) * kept) if kept <= LARGEST_BASE else 0
+        n_kept = len(bases) * (16 if len(bases) >= PART_SIDE else 1)
+        peak = min(MOST_BASES, n_kept * kept) if kept <= LARGEST_BASE else 0
         peak += sum(own.n_points * (n_modes * 8 * copies + 16) for own in held) + n * (n_modes * 16 + 200)
         peak += 3 * max(32 * MIB, 4 * n * n_modes) // 2 if n_pairs_drawn else 0
         peak += 4 * n_pairs_drawn * n_modes**2 // max(1, ceil(n_pairs / 16))

@@ -41,6 +41,7 @@ FITTED: dict[str, Zoo] = {
     "tiny": (200, 10, 3, 1, {"graph": GRAPH, "n_eigenpairs": 10}),
     "small": (400, 60, 6, 2, {"graph": GRAPH, "n_eigenpairs": 20}),
     "spaces": (150, 8, 30, 3, {"graph": GRAPH, "n_eigenpairs": 8, "null": {"n_permutations": 0}}),
+    "many spaces": (300, 12, 4, 50, {"graph": GRAPH, "n_eigenpairs": 10, "null": {"n_permutations": 0}}),
     "middle": (2000, 200, 4, 2, {"n_eigenpairs": 40}),
     "wide": (1000, 3000, 3, 1, {"n_eigenpairs": 20}),
     "long": (9000, 100, 3, 1, {}),
