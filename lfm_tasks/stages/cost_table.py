@@ -113,7 +113,7 @@ SECONDS: Mapping[str, float] = {
     "atlas": 0.879,
     "atlas bytes": 2.68e-07,
     "atlas cells": 8.1e-06,
-    "atlas models": 7.98e-05,
+    "atlas models": 1.6e-05,
     "picture points": 0.00294,
     "probe rows": 3.03e-08,
     "transfer products": 4.66e-10,
