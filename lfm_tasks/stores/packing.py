@@ -4,10 +4,10 @@ A base has six small arrays, which are thirteen files: two thousand of them woul
 """
 
 from pathlib import Path
+from typing import Any
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import zarr
-from zarr.core.buffer import Buffer
 from zarr.storage import MemoryStore
 
 PACKED = "arrays.zip"
@@ -22,7 +22,7 @@ class PackedGroup:
 
     def __init__(self, folder: Path) -> None:
         self._archive = ZipFile(folder / PACKED, "x", ZIP_STORED)
-        self._entries: dict[str, Buffer] = {}
+        self._entries: dict[str, Any] = {}
         self.group = zarr.create_group(MemoryStore(self._entries), zarr_format=3)
 
     def move(self) -> None:
