@@ -5,13 +5,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lfm_tasks.reasons import REASONS
 from lfm_tasks.stages.asked import asked_cells, asked_measures, comparison_facts
 from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.contents import Contents, meta
 from lfm_tasks.stages.map_scores import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.measures import CONVENTIONS, DISTANCES, P_VALUES, SYMMETRIC
-from lfm_tasks.stages.pair_entries import pair_entries
+from lfm_tasks.stages.pair_entries import STATUS, pair_entries
 from lfm_tasks.stages.run import Run
 from lfm_tasks.stages.statistics import STATISTICS
 from lfm_tasks.stages.zoo_statistics import families, q_values, split_half_reliabilities, unrelated_ranks
@@ -21,7 +20,6 @@ from lfm_tasks.stores.digests import CONVENTION
 # The halves of the points serve the noise ceiling only.
 _HALVES = ("half_1", "half_2")
 PUBLISHED = (*(name for name in STATISTICS if name not in _HALVES), "q_value", "unrelated_rank")
-STATUS = ("ok", "not_computed", *REASONS)
 _SPACE_KEYS = {
     "content": "SHA-256 of the activations and their ids: the same content is the same space",
     "basis": "key of the basis in the store that the atlas was made in",
@@ -49,14 +47,14 @@ def assemble(run: Run, found: Contents) -> xr.Dataset:
     overlap_share = np.full(n_common.shape, np.nan)
     diagnostics = np.full((len(DIAGNOSTICS), *n_common.shape), np.nan)
     row = {name: number for number, name in enumerate(names)}
-    for entry in pair_entries(run, found):
-        place = (datasets.index(entry.dataset), row[entry.source], row[entry.target])
-        own = is_asked[place[0], :, place[1], place[2]]
-        n_common[place], overlap_share[place] = entry.n_common, entry.overlap_share
-        diagnostics[:, *place] = entry.diagnostics
-        for m in np.flatnonzero(own):
-            status[place[0], m, place[1], place[2]] = STATUS.index(entry.status[m])
-            cells[:, place[0], m, place[1], place[2]] = entry.values[m]
+    row_of = np.array([row[based.space.name] for based in found.spaces], dtype=np.intp)
+    for entries in pair_entries(run, found):
+        place = (datasets.index(entries.dataset), row_of[entries.sources], row_of[entries.targets])
+        n_common[place], overlap_share[place] = entries.n_common, entries.overlap_share
+        diagnostics[:, *place] = entries.diagnostics.T
+        for column, name in enumerate(entries.measures):
+            cell = (place[0], measures.index(name), *place[1:])
+            status[cell], cells[:, *cell] = entries.status[:, column], entries.values[:, column].T
     pair_dims = ("dataset", "source", "target")
     score_dims = ("dataset", "measure", "source", "target")
     by_name = dict(zip(STATISTICS, cells, strict=True))

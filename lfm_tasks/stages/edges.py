@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lfm_tasks.stages.atlas import PUBLISHED, STATUS
+from lfm_tasks.stages.atlas import PUBLISHED
+from lfm_tasks.stages.pair_entries import STATUS
 
 # Rows at a time: of 2,000 spaces there are 4 million a measure, which as Python's numbers would take gigabytes.
 _PART_ROWS = 1 << 18

@@ -12,8 +12,8 @@ from ruamel.yaml import YAML
 from flows.pipeline import Outcome, build_atlas
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.stages.asked import Scope
-from lfm_tasks.stages.atlas import STATUS
 from lfm_tasks.stages.open_run import open_run
+from lfm_tasks.stages.pair_entries import STATUS
 from lfm_tasks.stages.plan import plan_run
 from lfm_tasks.stages.report import render_report
 from lfm_tasks.stages.report.compared import comparison_tables

@@ -15,8 +15,8 @@ from lfm_tasks.spectral.anchor_map import describe, fit_map
 from lfm_tasks.spectral.basis import Basis
 from lfm_tasks.spectral.descriptors import landmark_heat_descriptors, unit_descriptors
 from lfm_tasks.spectral.scores import capped_overlap, lfm, orthogonality_error, overlap
-from lfm_tasks.stages.atlas import STATUS
 from lfm_tasks.stages.knowledge import Knowledge, Labels, common_ids, known_anchors
+from lfm_tasks.stages.pair_entries import STATUS
 from lfm_tasks.stages.validate import Zoo, validate_catalog
 from lfm_tasks.stores.atlas_files import read_atlas, read_groups
 from lfm_tasks.stores.units import UnitStore
