@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from lfm_tasks.grouping import rows_by_value
 from lfm_tasks.measures.pearson_iii import upper_share
 
 # From so many permutations on, their moments tell the tail; a tail that so many of them reach needs no curve.
@@ -50,7 +51,7 @@ def within_strata(strata: Shaped[np.ndarray, " points"]) -> Exchange:
     ValueError
         If every stratum is a single row, so that none can move.
     """
-    sets = _members(strata)
+    sets = rows_by_value(strata)
     if all(len(rows) == 1 for rows in sets):
         raise ValueError(f"found {len(sets)} strata of one row each, needs some with more to change places")
     return Exchange(len(strata), sets)
@@ -66,16 +67,10 @@ def of_groups(groups: Shaped[np.ndarray, " points"]) -> Exchange:
     ValueError
         If every group has a size of its own, so that none can move.
     """
-    sets = _members(groups)
+    sets = rows_by_value(groups)
     if len({len(rows) for rows in sets}) == len(sets):
         raise ValueError(f"found {len(sets)} groups that all differ in size, needs some of equal size to change places")
     return Exchange(len(groups), sets, "sets")
-
-
-def _members(names: Shaped[np.ndarray, " points"]) -> tuple[Int[np.ndarray, " _"], ...]:
-    order = np.argsort(names, kind="stable")
-    _, starts = np.unique(names[order], return_index=True)
-    return tuple(np.split(order, starts[1:]))
 
 
 def permutation_scores(

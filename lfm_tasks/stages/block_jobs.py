@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Int
 
 from lfm_tasks.config import AtlasConfig, NullConfig
+from lfm_tasks.grouping import rows_by_value
 from lfm_tasks.stages.base_pairs import BasePairs
 from lfm_tasks.stages.bases import BasedSpace
 from lfm_tasks.stages.blocks import BlockJob, ScoreSettings, part_side, reads_activations
@@ -60,8 +61,7 @@ def blocks(table: BasePairs, knowledge: Knowledge, null: NullConfig) -> Iterator
     side = _block_side(len(keys), table.settings, knowledge, null)
     groups = places.reshape(-1, 2) // side
     codes = groups @ [len(keys) // side + 1, 1]
-    order = np.argsort(codes, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(codes[order])) + 1):
+    for rows in rows_by_value(codes):
         own, sides = np.unique(pairs[rows], return_inverse=True)
         yield Block(table.settings, tuple(table.keys[base] for base in own), sides.reshape(-1, 2))
 

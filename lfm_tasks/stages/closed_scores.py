@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Int
 
+from lfm_tasks.grouping import rows_by_value
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral.anchor_map import Described
 from lfm_tasks.spectral.map_tiles import TileSource, TileTargets, tile_targets
@@ -31,10 +32,7 @@ class Directions:
 
     def by(self, groups: Int[np.ndarray, " directed"]) -> Iterator["Directions"]:
         """Yield those of one group after the other, each in their order."""
-        if not len(groups):
-            return
-        order = np.argsort(groups, kind="stable")
-        for own in np.split(order, np.flatnonzero(np.diff(groups[order])) + 1):
+        for own in rows_by_value(groups):
             yield replace(
                 self,
                 pairs=self.pairs[own],
@@ -57,8 +55,7 @@ def score_closed_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> di
     lists = np.unique([spaces.ids_key(key) for key in keys], return_inverse=True)[1]
     # On the same two lists of ids the same points are known.
     alike = lists[sides] @ [len(keys), 1]
-    for kind in np.unique(alike):
-        pairs = np.flatnonzero(alike == kind)
+    for pairs in rows_by_value(alike):
         first, second = (keys[place] for place in sides[pairs[0]])
         scores.n_common[pairs] = spaces.n_common(first, second)
         try:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from lfm_tasks.grouping import rows_by_value
 from lfm_tasks.reasons import REASONS
 from lfm_tasks.stages.base_pairs import BasePairs, StoredBlock
 from lfm_tasks.stages.contents import Contents
@@ -65,8 +66,9 @@ def pair_entries(run: Run, found: Contents) -> Iterator[PairEntries]:
         sides = np.stack([place_of[side] for side in cells], axis=1)
         low, high = np.sort(key_of[sides], axis=1).T
         block, row, failed = table.block[low, high], table.row[low, high], _failed(table, scored.troubles)[low, high]
-        for number in np.unique(block).tolist():
-            chosen = np.flatnonzero((block == number) & ((block >= 0) | (failed >= 0)))
+        told = np.flatnonzero((block >= 0) | (failed >= 0))
+        for chosen in (told[rows] for rows in rows_by_value(block[told])):
+            number = int(block[chosen[0]])
             own, keys = sides[chosen], key_of[sides[chosen]]
             if number < 0:
                 rows, share = _no_rows(len(own), len(measures)), np.full(len(own), np.nan)

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
+from lfm_tasks.grouping import rows_by_value
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.stages.activation_scores import score_activations
 from lfm_tasks.stages.blocks import BlockJob, BlockScores, Resamplings, reads_activations
@@ -63,8 +64,8 @@ def _parts(job: BlockJob) -> Iterator[list[int]]:
     held = job.knowledge.regime == "full" or reads_activations(job.knowledge, job.atlas.measures)
     parts = job.sides // job.part_side if held else np.zeros_like(job.sides)
     codes = parts @ [len(job.bases), 1]
-    for code in np.unique(codes):
-        yield np.flatnonzero(codes == code).tolist()
+    for numbers in rows_by_value(codes):
+        yield numbers.tolist()
 
 
 def _no_scores(job: BlockJob, n_pairs: int) -> BlockScores:
