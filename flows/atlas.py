@@ -13,9 +13,9 @@ from flows.artifact import leave_artifact
 from flows.pipeline import Outcome, build_atlas
 from lfm_tasks.catalog import on_scheduler, read_catalog
 from lfm_tasks.reasons import TooLargeError
-from lfm_tasks.stages.asked import Scope
-from lfm_tasks.stages.open_run import open_run
-from lfm_tasks.stages.run import Announce
+from lfm_tasks.runtime.run import Announce
+from lfm_tasks.runtime.scope import Scope
+from lfm_tasks.runtime.session import open_run
 
 # A stage is bounded, so that a hanging file system does not hold a nightly run for ever (seconds).
 STAGE_TIMEOUT = 24 * 3600

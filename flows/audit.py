@@ -14,11 +14,11 @@ from pydantic import BaseModel, Field
 
 from flows.atlas import as_task, silent
 from flows.auditing import Audited, audit_zoo
+from lfm_tasks.audit import Audit
 from lfm_tasks.catalog import on_scheduler, read_catalog
 from lfm_tasks.reasons import TooLargeError
-from lfm_tasks.stages.audit import Audit
-from lfm_tasks.stages.open_run import open_run
-from lfm_tasks.stages.run import Announce
+from lfm_tasks.runtime.run import Announce
+from lfm_tasks.runtime.session import open_run
 
 # What automations listen for; the resource is the atlas.
 EVENTS = {verdict: f"lfm-atlas.audit.{verdict}" for verdict in ("pass", "warn", "fail")}

@@ -27,7 +27,7 @@ from flows.tables import as_json, visible
 if TYPE_CHECKING:
     from flows.auditing import Audited
     from lfm_tasks.catalog import Catalog
-    from lfm_tasks.stages.run import Announce
+    from lfm_tasks.runtime.run import Announce
 
 
 def register_audits(app: App) -> None:
@@ -64,8 +64,8 @@ def prune(
 ) -> int:
     """Find what is stored and no published atlas or baseline was made of; --remove removes it, and nothing else."""
     settings = read_or_leave(catalog)
+    from lfm_tasks.maintenance.prune import prune as prune_store
     from lfm_tasks.reasons import ReasonError
-    from lfm_tasks.stages.prune import prune as prune_store
 
     try:
         pruned = prune_store(settings, remove=remove)
@@ -87,8 +87,8 @@ def verify(
 ) -> int:
     """Read every byte of the store and its published atlases; list what is damaged, and leave with 1 if anything is."""
     settings = read_or_leave(catalog)
+    from lfm_tasks.maintenance.verify import verify as verify_store
     from lfm_tasks.reasons import ReasonError
-    from lfm_tasks.stages.verify import verify as verify_store
 
     try:
         found = verify_store(settings)
@@ -107,7 +107,7 @@ def verify(
 
 def _audit(catalog: "Catalog", promote: bool, announce: "Announce", dask: bool) -> "Audited":
     from flows.auditing import audit_zoo
-    from lfm_tasks.stages.open_run import open_run
+    from lfm_tasks.runtime.session import open_run
 
     with open_run(catalog, announce, in_process=not dask) as opened:
         return audit_zoo(opened, promote)
@@ -117,7 +117,7 @@ def _audit_with_prefect(
     path: Path, catalog: "Catalog", announce: "Announce", *, promote: bool, scheduler: str
 ) -> "Audited":
     from flows.server import prefect_server, wait_until_ready
-    from lfm_tasks.stages.open_run import refuse_if_busy
+    from lfm_tasks.runtime.session import refuse_if_busy
 
     refuse_if_busy(catalog)
     with prefect_server(catalog.root / catalog.atlas.store / "prefect") as address:

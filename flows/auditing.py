@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from flows.pipeline import Outcome, StageCaller, build_atlas, directly
-from lfm_tasks.stages.audit import Audit, audit_atlas
-from lfm_tasks.stages.run import Run
+from lfm_tasks.audit import Audit, audit_atlas
+from lfm_tasks.runtime.run import Run
 
 
 @dataclass(frozen=True)

@@ -35,9 +35,9 @@ from lfm_tasks.reasons import TooLargeError
 if TYPE_CHECKING:
     from flows.pipeline import Outcome
     from lfm_tasks.catalog import Catalog
-    from lfm_tasks.stages.asked import Scope
-    from lfm_tasks.stages.run import Announce
-    from lfm_tasks.stages.validate import Zoo
+    from lfm_tasks.runtime.run import Announce
+    from lfm_tasks.runtime.scope import Scope
+    from lfm_tasks.stages.inventory.stage import Zoo
 
 app = App(
     name="lfm-atlas",
@@ -71,7 +71,7 @@ def run(
     """Compute what is missing and publish the atlas: activations, graphs, bases, maps, scores, report."""
     settings = moved_or_leave(read_or_leave(catalog, trust_code), scheduler)
     from flows.progress import progress
-    from lfm_tasks.stages.asked import Scope
+    from lfm_tasks.runtime.scope import Scope
 
     scope = Scope(tuple(only or ()), tuple(comparison or ()))
     if problems := scope.problems(settings):
@@ -114,7 +114,7 @@ def validate(
 @app.command
 def plan(catalog: CatalogPath = DEFAULT_CATALOG, *, trust_code: TrustCode = False) -> int:
     """Say what a run would compute, and what it would find done."""
-    from lfm_tasks.stages.plan import plan_run
+    from lfm_tasks.planning.plan import plan_run
 
     settings = read_or_leave(catalog, trust_code)
     for line in plan_run(settings, _zoo(settings)):
@@ -132,7 +132,7 @@ def layers(
 ) -> int:
     """List all layers of a model and the shape of one point in each, those that the catalog chooses marked."""
     from lfm_tasks.reasons import ReasonError
-    from lfm_tasks.stages.layers import as_json, as_lines, list_layers
+    from lfm_tasks.stages.inventory.layers import as_json, as_lines, list_layers
 
     try:
         listed = list_layers(read_or_leave(catalog, trust_code), model)
@@ -150,9 +150,9 @@ def report(
     output: Annotated[Path, Parameter(alias="-o", help="File to write.")] = Path("report.html"),
 ) -> int:
     """Draw the report of a published atlas once more."""
-    from lfm_tasks.stages.report import render_report
-    from lfm_tasks.stores.atlas_files import read_groups
-    from lfm_tasks.stores.durable import write_durably
+    from lfm_tasks.report import render_report
+    from lfm_tasks.stores.atlas.files import read_groups
+    from lfm_tasks.stores.units.durable import write_durably
 
     if not is_file_to_write(output):
         return USAGE
@@ -199,14 +199,14 @@ def main() -> NoReturn:
 
 def _zoo(catalog: "Catalog") -> "Zoo":
     from flows.progress import silently
-    from lfm_tasks.stages.validate import validate_catalog
+    from lfm_tasks.stages.inventory.stage import validate_catalog
 
     return validate_catalog(catalog, silently)
 
 
 def _validate_deeply(catalog: "Catalog", zoo: "Zoo", json: bool) -> int:
     from flows.progress import progress
-    from lfm_tasks.stages.deep_validation import as_json, as_lines, read_zoo
+    from lfm_tasks.stages.inventory.deep_check import as_json, as_lines, read_zoo
 
     with progress() as announce:
         report = read_zoo(catalog, zoo, announce)
@@ -228,7 +228,7 @@ def _in_comparisons(catalog: "Catalog", zoo: "Zoo") -> str:
 
 def _run(catalog: "Catalog", scope: "Scope", announce: "Announce", dask: bool) -> "Outcome":
     from flows.pipeline import build_atlas
-    from lfm_tasks.stages.open_run import open_run
+    from lfm_tasks.runtime.session import open_run
 
     with open_run(catalog, announce, in_process=not dask, scope=scope) as opened:
         return build_atlas(opened)
@@ -238,7 +238,7 @@ def _run_with_prefect(
     path: Path, catalog: "Catalog", scope: "Scope", announce: "Announce", scheduler: str
 ) -> "Outcome":
     from flows.server import prefect_server, wait_until_ready
-    from lfm_tasks.stages.open_run import refuse_if_busy
+    from lfm_tasks.runtime.session import refuse_if_busy
 
     refuse_if_busy(catalog)
     with prefect_server(catalog.root / catalog.atlas.store / "prefect") as address:

@@ -20,7 +20,7 @@ DEFAULT_CATALOG = Path("data_catalog.yaml")
 def read_or_leave(path: Path, trust_code: bool = False) -> "Catalog":
     """Return the catalog at ``path``; if anything is wrong with it, say all of it and leave with `USAGE`."""
     from lfm_tasks.catalog import CatalogError, problems_at, read_catalog
-    from lfm_tasks.stages.measures import unknown_measures
+    from lfm_tasks.stages.inventory.measures import unknown_measures
 
     try:
         catalog = read_catalog(path, trust_code=trust_code)

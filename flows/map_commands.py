@@ -38,10 +38,10 @@ def fit_map(
     """Fit a map from one space to another, say how good it is beside the baselines, and keep it under a name."""
     settings = read_or_leave(catalog, trust_code)
     from flows.progress import progress, silently
-    from lfm_tasks.stages.known_points import KnownPoints, read_pairs
-    from lfm_tasks.stages.map_command import fit_named_map
-    from lfm_tasks.stages.map_tables import as_json, as_lines
-    from lfm_tasks.stages.open_run import open_run
+    from lfm_tasks.runtime.session import open_run
+    from lfm_tasks.stages.transfers.anchors import KnownPoints, read_pairs
+    from lfm_tasks.stages.transfers.named import fit_named_map
+    from lfm_tasks.stages.transfers.tables import as_json, as_lines
 
     if regime != "anchors" and (n_anchors is not None or anchors is not None):
         complain(f"found anchors beside --regime {regime}, which uses none: leave them out, or --regime anchors")
@@ -67,7 +67,7 @@ def fit_map(
 def list_maps(*, catalog: CatalogPath = DEFAULT_CATALOG) -> int:
     """List the maps that have names."""
     settings = read_or_leave(catalog)
-    from lfm_tasks.stages.map_tables import listed
+    from lfm_tasks.stages.transfers.tables import listed
     from lfm_tasks.stores.named_maps import named_maps
 
     with _told() as trouble:
@@ -86,8 +86,8 @@ def transfer(
 ) -> int:
     """Carry the rows of a file through a map, in chunks."""
     settings = read_or_leave(catalog)
-    from lfm_tasks.stages.carrying import carry_file
-    from lfm_tasks.stages.store import unit_store
+    from lfm_tasks.runtime.store import unit_store
+    from lfm_tasks.stages.transfers.apply import carry_file
     from lfm_tasks.stores.named_maps import read_named_map
 
     store = unit_store(settings)
@@ -102,7 +102,7 @@ def transfer(
 def _told() -> Iterator[list[str]]:
     """Give a list that holds what a person was told if the block cannot do what they asked for."""
     from lfm_tasks.reasons import ReasonError
-    from lfm_tasks.stores.units import CorruptUnitError
+    from lfm_tasks.stores.units.store import CorruptUnitError
 
     told: list[str] = []
     try:

@@ -4,19 +4,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from lfm_tasks.stages.activations import record_activations
-from lfm_tasks.stages.bases import build_bases
-from lfm_tasks.stages.ceiling import refuse_oversized
-from lfm_tasks.stages.collection import fit_collections
-from lfm_tasks.stages.contents import contents
-from lfm_tasks.stages.embeddings import embed_spaces
-from lfm_tasks.stages.kept_maps import keep_maps
-from lfm_tasks.stages.publish import publish_atlas
-from lfm_tasks.stages.refusals import RefusedPairs
-from lfm_tasks.stages.run import Failure, Run
-from lfm_tasks.stages.scores import score_pairs
-from lfm_tasks.stages.transfers import fit_transfers
-from lfm_tasks.stages.validate import validate
+from lfm_tasks.planning.preflight import refuse_oversized
+from lfm_tasks.runtime.run import Failure, Run
+from lfm_tasks.stages.activations.stage import record_activations
+from lfm_tasks.stages.bases.stage import build_bases
+from lfm_tasks.stages.collection.stage import fit_collections
+from lfm_tasks.stages.embeddings.stage import embed_spaces
+from lfm_tasks.stages.inventory.stage import validate
+from lfm_tasks.stages.publish.contents import contents
+from lfm_tasks.stages.publish.stage import publish_atlas
+from lfm_tasks.stages.scores.stage import score_pairs
+from lfm_tasks.stages.scores.unscored import RefusedPairs
+from lfm_tasks.stages.stored_maps.stage import keep_maps
+from lfm_tasks.stages.transfers.stage import fit_transfers
 
 StageCaller = Callable[[Callable[..., Any]], Callable[..., Any]]
 

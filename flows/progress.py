@@ -4,7 +4,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from lfm_tasks.stages.run import Announce
+from lfm_tasks.runtime.run import Announce
 
 
 def silently(stage: str, done: int, total: int) -> None:

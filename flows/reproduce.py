@@ -6,21 +6,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from flows.pipeline import StageCaller, build_atlas, directly
-from lfm_tasks.stages.activations import record_activations
-from lfm_tasks.stages.experiments.finding import Finding, Refused
-from lfm_tasks.stages.experiments.stage import (
+from lfm_tasks.experiments.finding import Finding, Refused
+from lfm_tasks.experiments.stage import (
     derive_spaces,
     derived_run,
     draw_conclusion,
     given_zoo,
     write_evidence,
 )
-from lfm_tasks.stages.run import Failure, Run
-from lfm_tasks.stages.validate import validate
+from lfm_tasks.runtime.run import Failure, Run
+from lfm_tasks.stages.activations.stage import record_activations
+from lfm_tasks.stages.inventory.stage import validate
 
 if TYPE_CHECKING:
-    from lfm_tasks.stages.experiments.given import Given
-    from lfm_tasks.stages.run import Announce
+    from lfm_tasks.experiments.given import Given
+    from lfm_tasks.runtime.run import Announce
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def reproduce_flow(announce: "Announce") -> Callable[..., Evidence]:
 
     from flows.atlas import as_task
     from lfm_tasks.catalog import read_catalog
-    from lfm_tasks.stages.experiments.stage import own_store
-    from lfm_tasks.stages.open_run import open_run
+    from lfm_tasks.experiments.stage import own_store
+    from lfm_tasks.runtime.session import open_run
 
     @flow(name="reproduce", flow_run_name="evidence from {catalog}", validate_parameters=True, persist_result=False)
     def collect(catalog: str, output: str, experiments: list[str], trust_code: bool = False) -> Evidence:

@@ -20,7 +20,7 @@ from flows.console import (
 if TYPE_CHECKING:
     from flows.reproduce import Evidence
     from lfm_tasks.catalog import Catalog
-    from lfm_tasks.stages.run import Announce
+    from lfm_tasks.runtime.run import Announce
 
 
 def add_reproduce(app: App) -> None:
@@ -38,7 +38,7 @@ def reproduce(
     trust_code: TrustCode = False,
 ) -> int:
     """Do the paper's experiments on the models of a catalog: tables, figures, and a page that says what holds."""
-    from lfm_tasks.stages.experiments.registry import EXPERIMENTS
+    from lfm_tasks.experiments.registry import EXPERIMENTS
 
     names = list(dict.fromkeys(experiment or EXPERIMENTS))
     if unknown := [name for name in names if name not in EXPERIMENTS]:
@@ -60,8 +60,8 @@ def reproduce(
 
 def _directly(catalog: "Catalog", output: Path, names: list[str], announce: "Announce", dask: bool) -> "Evidence":
     from flows.reproduce import reproduce as do
-    from lfm_tasks.stages.experiments.stage import own_store
-    from lfm_tasks.stages.open_run import open_run
+    from lfm_tasks.experiments.stage import own_store
+    from lfm_tasks.runtime.session import open_run
 
     with open_run(own_store(catalog, output), announce, in_process=not dask) as run:
         return do(run, names, output)
@@ -78,7 +78,7 @@ def _with_prefect(path: Path, catalog: "Catalog", output: Path, names: list[str]
 
 
 def _say(evidence: "Evidence", output: Path) -> int:
-    from lfm_tasks.stages.experiments.finding import Finding, Refused
+    from lfm_tasks.experiments.finding import Finding, Refused
 
     for failure in evidence.failures:
         complain(f"{failure.model}/{failure.layer or '*'} ({failure.dataset}): {failure.message} [{failure.reason}]")

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from flows.pipeline import Outcome, build_atlas
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.stages.open_run import open_run
+from lfm_tasks.runtime.session import open_run
 from lfm_tasks.zoo.starting import write_start
 
 

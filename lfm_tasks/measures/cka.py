@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from lfm_tasks.measures.measure import Invariance, Measure, Rows, centred, doubly_centred, gram, squared_distances
+from lfm_tasks.measures.measure import Invariance, Measure, Rows, centred, gram, squared_distances
+from lfm_tasks.statistics.centring import doubly_centred
 
 _CKA = "Kornblith et al. (2019), 'Similarity of neural network representations revisited', section 3"
 _SONG = "Song et al. (2012), 'Feature selection via dependence maximization', equation 5"

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from lfm_tasks.measures.measure import Measure, Rows, doubly_centred, squared_distances
+from lfm_tasks.measures.measure import Measure, Rows, squared_distances
+from lfm_tasks.statistics.centring import doubly_centred
 
 
 @dataclass(frozen=True)

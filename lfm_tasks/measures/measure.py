@@ -66,9 +66,6 @@ def gram(rows: Rows) -> Float[np.ndarray, "points points"]:
     return wide @ wide.T
 
 
-def doubly_centred(kernel: Float[np.ndarray, "points points"]) -> Float[np.ndarray, "points points"]:
-    """Return HKH: row and column means taken away."""
-    return kernel - kernel.mean(axis=0) - kernel.mean(axis=1, keepdims=True) + kernel.mean()
 
 
 def squared_distances(rows: Rows) -> Float[np.ndarray, "points points"]:

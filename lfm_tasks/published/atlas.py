@@ -13,9 +13,9 @@ import xarray as xr
 from lfm_tasks.published import matrices, nearest, overview, pairs
 from lfm_tasks.published.maps import functional_map
 from lfm_tasks.published.names import Names, one_of
-from lfm_tasks.stores.atlas_files import open_group
-from lfm_tasks.stores.atlas_schema import AtlasError
-from lfm_tasks.stores.atlas_store import Manifest
+from lfm_tasks.stores.atlas.files import open_group
+from lfm_tasks.stores.atlas.schema import AtlasError
+from lfm_tasks.stores.atlas.zarr_store import Manifest
 
 if TYPE_CHECKING:
     import pandas as pd

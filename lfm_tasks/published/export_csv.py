@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lfm_tasks.published.atlas import Atlas
-from lfm_tasks.stores.atlas_files import edge_batches
-from lfm_tasks.stores.durable import write_durably
+from lfm_tasks.stores.atlas.files import edge_batches
+from lfm_tasks.stores.units.durable import write_durably
 
 # A cell that begins so is a formula to some spreadsheet: https://owasp.org/www-community/attacks/CSV_Injection
 FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n")

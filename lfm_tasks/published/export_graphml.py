@@ -8,8 +8,8 @@ from xml.etree import ElementTree
 import numpy as np
 
 from lfm_tasks.published.atlas import Atlas
-from lfm_tasks.stores.atlas_schema import AtlasError
-from lfm_tasks.stores.durable import write_durably
+from lfm_tasks.stores.atlas.schema import AtlasError
+from lfm_tasks.stores.units.durable import write_durably
 
 # http://graphml.graphdrawing.org/specification.html
 _NAMESPACE = "http://graphml.graphdrawing.org/xmlns"

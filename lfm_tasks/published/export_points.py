@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from scipy.spatial import cKDTree
 
-from lfm_tasks.measures.model_pairs import model_distances, symmetrised
-from lfm_tasks.measures.scaling import classical_scaling
 from lfm_tasks.published.atlas import Atlas
 from lfm_tasks.published.matrices import refuse_distances
 from lfm_tasks.published.names import one_of
-from lfm_tasks.stores.atlas_files import write_columns
-from lfm_tasks.stores.atlas_schema import AtlasError
-from lfm_tasks.stores.durable import write_durably
+from lfm_tasks.statistics.model_pairs import model_distances, symmetrised
+from lfm_tasks.statistics.scaling import classical_scaling
+from lfm_tasks.stores.atlas.files import write_columns
+from lfm_tasks.stores.atlas.schema import AtlasError
+from lfm_tasks.stores.units.durable import write_durably
 
 MOST_AXES = 50
 _N_NEIGHBORS = 10

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import xarray as xr
 
-from lfm_tasks.spectral.full_map import full_map, whitened_rows
-from lfm_tasks.stores.atlas_schema import AtlasError
-from lfm_tasks.stores.units import UnitStore
+from lfm_tasks.spectral.bases.full_map import full_map, whitened_rows
+from lfm_tasks.stores.atlas.schema import AtlasError
+from lfm_tasks.stores.units.store import UnitStore
 
 if TYPE_CHECKING:
     from lfm_tasks.published.atlas import Atlas

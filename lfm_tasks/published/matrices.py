@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lfm_tasks.measures.model_pairs import best_match, depth_aligned, mean_match, pairs_of_models
 from lfm_tasks.published.names import Names
-from lfm_tasks.stores.atlas_schema import AtlasError
+from lfm_tasks.statistics.model_pairs import best_match, depth_aligned, mean_match, pairs_of_models
+from lfm_tasks.stores.atlas.schema import AtlasError
 
 Reduction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 REDUCTIONS: Mapping[str, Reduction] = {

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lfm_tasks.catalog.problems import describe, did_you_mean
-from lfm_tasks.stores.atlas_schema import AtlasError
+from lfm_tasks.stores.atlas.schema import AtlasError
 
 
 def one_of(name: str, known: Iterable[str], what: str) -> str:

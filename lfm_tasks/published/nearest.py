@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lfm_tasks.measures.model_pairs import symmetrised
 from lfm_tasks.published.matrices import default_statistic, matrix, refuse_distances
 from lfm_tasks.published.names import Names
+from lfm_tasks.statistics.model_pairs import symmetrised
 
 _TOLD = ("score", "ci_low", "ci_high", "p_value", "q_value", "unrelated_rank")
 

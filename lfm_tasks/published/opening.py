@@ -4,9 +4,9 @@ from os import PathLike
 from pathlib import Path
 
 from lfm_tasks.published.atlas import Atlas
-from lfm_tasks.stores.atlas_files import checked_manifest, open_scores, read_json
-from lfm_tasks.stores.atlas_schema import AtlasError
-from lfm_tasks.stores.references import manifest_key
+from lfm_tasks.stores.atlas.files import checked_manifest, open_scores, read_json
+from lfm_tasks.stores.atlas.schema import AtlasError
+from lfm_tasks.stores.units.references import manifest_key
 
 # Where a run keeps its store if the catalog does not say: beside the atlas.
 _STORE = ".lfm-atlas"

@@ -9,7 +9,7 @@ import xarray as xr
 
 from lfm_tasks.published import matrices
 from lfm_tasks.published.atlas import Atlas
-from lfm_tasks.stores.atlas_schema import AtlasError
+from lfm_tasks.stores.atlas.schema import AtlasError
 
 _PAIR = ("score", "calibrated", "p_value", "q_value", "ci_low", "ci_high", "null_mean", "unrelated_rank")
 _NEAREST = ("name", "value", "margin", "source", "target", "score", "ci_low", "ci_high", "q_value", "status")

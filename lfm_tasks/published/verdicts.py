@@ -10,11 +10,11 @@ import xarray as xr
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
-from lfm_tasks.measures.model_pairs import model_distances, symmetrised
 from lfm_tasks.published.atlas import Atlas
 from lfm_tasks.published.nearest import nearest_models
 from lfm_tasks.published.thumbnail import matrix_png
-from lfm_tasks.stores.atlas_schema import AtlasError
+from lfm_tasks.statistics.model_pairs import model_distances, symmetrised
+from lfm_tasks.stores.atlas.schema import AtlasError
 
 # Prefect's interface and others like it refuse or lag on larger pages.
 MOST_BYTES = 200_000

@@ -9,9 +9,9 @@ from jaxtyping import Shaped
 from lfm_tasks.catalog.model import Catalog, Dataset, DatasetFile, ModelFile
 from lfm_tasks.catalog.patterns import fill
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.files import FileSource, activations_pattern
-from lfm_tasks.sources.formats import open_array
-from lfm_tasks.sources.places import locate
+from lfm_tasks.sources.files.formats import open_array
+from lfm_tasks.sources.files.paths import locate
+from lfm_tasks.sources.files.source import FileSource, activations_pattern
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from lfm_tasks.catalog.model import Catalog, Model
 from lfm_tasks.catalog.patterns import fill
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.datasets import DatasetRows, read_ids
-from lfm_tasks.sources.files import FileSource, activations_pattern, activations_reading
+from lfm_tasks.sources.files.source import FileSource, activations_pattern, activations_reading
 from lfm_tasks.sources.source import Source
 
 
@@ -22,12 +22,12 @@ def open_source(model_name: str, model: Model, catalog: Catalog, rows: DatasetRo
         return FileSource(activations_pattern(model_name, source, catalog.root), ids, reading)
     inputs = _inputs(model_name, model, rows)
     if model.torch is not None:
-        from lfm_tasks.sources.torch_models import TorchSource  # safetensors and torch take seconds to import
+        from lfm_tasks.sources.networks.torch_models import TorchSource  # safetensors and torch take seconds to import
 
         return TorchSource(model_name, model.torch, catalog, inputs, rows.ids)
     if model.onnx is None:
         raise TypeError(f"{model_name}: a model has one source")
-    from lfm_tasks.sources.onnx_models import OnnxSource  # onnxruntime takes a second to import
+    from lfm_tasks.sources.networks.onnx_models import OnnxSource  # onnxruntime takes a second to import
 
     path = catalog.root / fill(model.onnx.path, model=model_name, dataset=model.onnx.dataset)
     return OnnxSource(path, inputs, rows.ids, pool=model.onnx.pool)

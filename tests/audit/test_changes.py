@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from lfm_tasks.audit.changes import changed_weights_same_version, drift, missing, stale_baseline
 from lfm_tasks.catalog.audit import ChangedWeights, Drift, Missing, StaleBaseline
-from lfm_tasks.stages.audit.changes import changed_weights_same_version, drift, missing, stale_baseline
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows.cli import app
-from lfm_tasks.spectral.basis import spectral_basis
-from lfm_tasks.stages import space_bases
-from lfm_tasks.stores.atlas_files import published_key
+from lfm_tasks.spectral.bases.eigenbasis import spectral_basis
+from lfm_tasks.stages.bases import compute as space_bases
+from lfm_tasks.stores.atlas.files import published_key
 
 # Small zoos break limits that are made for real ones.
 SMALL_ZOO = {"quality": {"min_points": 100, "min_reliability": -1}, "near_duplicate": None}

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from lfm_tasks.audit.conduct import licence, quality
 from lfm_tasks.catalog.audit import Licence, Quality
-from lfm_tasks.stages.audit.conduct import licence, quality
 
 FAMILY = {"m0": {"license": "apache-2.0"}, "m1": {"license": "apache-2.0", "base_model": "m0"}}
 OTHER = {"m0": {"license": "apache-2.0"}, "m1": {"license": "mit", "base_model": "m0"}}

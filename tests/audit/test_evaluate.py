@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lfm_tasks.audit.evaluate import AGAINST_BASELINE, OF_THE_ZOO, evaluate, guarded
 from lfm_tasks.catalog.audit import Checks
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.stages.audit.evaluate import AGAINST_BASELINE, OF_THE_ZOO, evaluate, guarded
 
 
 def test_every_check_of_the_catalog__is_made(publish: Any, zoo: Any) -> None:

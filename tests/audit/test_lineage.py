@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
+from lfm_tasks.audit.lineage import declared_parent_far, near_duplicate, undeclared_lineage
 from lfm_tasks.catalog.audit import DeclaredParentFar, NearDuplicate, UndeclaredLineage
-from lfm_tasks.stages.audit.lineage import declared_parent_far, near_duplicate, undeclared_lineage
 
 CHILD = {"m1": {"base_model": "m0"}}
 

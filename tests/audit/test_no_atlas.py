@@ -5,8 +5,8 @@ from typing import Any, cast
 
 import pytest
 
+from lfm_tasks.audit import audit_atlas
 from lfm_tasks.catalog.audit import AuditConfig
-from lfm_tasks.stages.audit import audit_atlas
 
 
 def test_audit_without_an_atlas__is_refused(tmp_path: Any) -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from flows.cli import app
-from lfm_tasks.stores.locks import StoreBusyError, locked
-from lfm_tasks.stores.pruning import stored_units
-from lfm_tasks.stores.references import read_notes
-from lfm_tasks.stores.units import UnitStore
+from lfm_tasks.stores.units.locks import StoreBusyError, locked
+from lfm_tasks.stores.units.pruning import stored_units
+from lfm_tasks.stores.units.references import read_notes
+from lfm_tasks.stores.units.store import UnitStore
 
 
 def command(name: str, folder: Path, *options: str) -> int:

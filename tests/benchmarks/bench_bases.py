@@ -21,11 +21,11 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import eigsh
 from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 
-from lfm_tasks.spectral.basis import Basis, basis_quality, normalised_adjacency, spectral_basis
-from lfm_tasks.spectral.filtered_krylov import filtered_eigenpairs
-from lfm_tasks.spectral.graph import affinity_graph, join_components
-from lfm_tasks.spectral.neighbour_methods import choose_method
-from lfm_tasks.spectral.neighbours import Method, Neighbours, find_neighbours, neighbour_recall
+from lfm_tasks.spectral.bases.chebyshev_lanczos import filtered_eigenpairs
+from lfm_tasks.spectral.bases.eigenbasis import Basis, basis_quality, normalised_adjacency, spectral_basis
+from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
+from lfm_tasks.spectral.neighbors.auto_method import choose_method
+from lfm_tasks.spectral.neighbors.search import Method, Neighbours, find_neighbours, neighbour_recall
 
 N_FEATURES, N_NEIGHBORS, N_EIGENPAIRS = 768, 50, 50
 

@@ -16,14 +16,14 @@ import numpy as np
 from scipy.stats import rankdata
 
 from lfm_tasks.sources.digits import digits
-from lfm_tasks.sources.onnx_models import OnnxSource
-from lfm_tasks.spectral.anchor_fit import fit_from_anchors
-from lfm_tasks.spectral.anchors import Anchors
-from lfm_tasks.spectral.collection import Collection, cycle_residuals, fit_shared_basis, synchronised_map
-from lfm_tasks.spectral.decoding import embed, nearest_points
-from lfm_tasks.spectral.growing import Start
-from lfm_tasks.spectral.space import SpectralSpace, spectral_space
-from lfm_tasks.spectral.zoomout import zoomout
+from lfm_tasks.sources.networks.onnx_models import OnnxSource
+from lfm_tasks.spectral.bases.space import SpectralSpace, spectral_space
+from lfm_tasks.spectral.maps.anchor_fit import fit_from_anchors
+from lfm_tasks.spectral.maps.anchors import Anchors
+from lfm_tasks.spectral.maps.collection import Collection, cycle_residuals, fit_shared_basis, synchronised_map
+from lfm_tasks.spectral.maps.decoding import embed, nearest_points
+from lfm_tasks.spectral.maps.refinement import Start
+from lfm_tasks.spectral.maps.zoomout import zoomout
 from lfm_tasks.zoo import zoo_folder
 
 N_COMMON, N_OWN, N_ANCHORS, N_MODES = 1200, 1100, 20, 20

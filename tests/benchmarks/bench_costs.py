@@ -100,7 +100,7 @@ def fit(_: str | None) -> None:
             equations.setdefault(stage, []).append((own["work"], own["seconds"]))
             note = f"{own['peak'] / own['predicted_peak']:.2f}" if own["predicted_peak"] else "-"
             say(f"# {name}, {stage}: {own['seconds']:.2f} s, real over predicted peak {note}")
-    from lfm_tasks.stages.plan import product_seconds
+    from lfm_tasks.planning.plan import product_seconds
 
     table = {name: value for own in equations.values() for name, value in solved(own).items() if value > 1e-20}
     say(f"PRODUCT_SECONDS = {product_seconds():.4f}\nWORKER_BYTES = {bases >> 20} << 20\nSECONDS = {{")
@@ -139,10 +139,11 @@ def measure_graphs() -> Iterator[tuple[dict[str, float], float]]:
     from bench_bases import activations
 
     from lfm_tasks.config import GraphConfig
-    from lfm_tasks.measures.permutation_moments import permutation_profile
-    from lfm_tasks.stages.costs import basis_load
-    from lfm_tasks.stages.space_bases import Way, find_basis
-    from lfm_tasks.stages.space_sizes import SpaceSize
+    from lfm_tasks.runtime.sizes import SpaceSize
+    from lfm_tasks.stages.bases.compute import find_basis
+    from lfm_tasks.stages.bases.cost import basis_load
+    from lfm_tasks.stages.bases.method import Way
+    from lfm_tasks.statistics.permutation_moments import permutation_profile
 
     find_basis(lambda: iter([mixture(6000, 100, 9)]), np.arange(6000).astype(str), Way(GraphConfig(), "exact", 5))
     sizes = [
@@ -177,9 +178,9 @@ def measure_measures() -> Iterator[tuple[dict[str, float], float]]:
     """Yield work and seconds of every measure alone."""
     from lfm_tasks.config import AtlasConfig, IntervalsConfig, NullConfig
     from lfm_tasks.measures.registry import MEASURES
-    from lfm_tasks.stages.designs import resampling
-    from lfm_tasks.stages.pair_costs import measure_work
-    from lfm_tasks.stages.row_scores import Activations, score_rows
+    from lfm_tasks.stages.inventory.exchangeability import resampling
+    from lfm_tasks.stages.scores.cost import measure_work
+    from lfm_tasks.stages.scores.row_measures import Activations, score_rows
 
     null = NullConfig(n_permutations=3)
     atlas = AtlasConfig(null=null, intervals=IntervalsConfig(n_groups=5))
@@ -196,8 +197,8 @@ def measure_solved() -> Iterator[tuple[dict[str, float], float]]:
     """Yield work and seconds of maps in closed form and their scores: many sources, and few."""
     from bench_pairs import made_up
 
-    from lfm_tasks.spectral.map_tiles import tile_source, tile_targets
-    from lfm_tasks.spectral.tile_scores import tile_sums
+    from lfm_tasks.spectral.batched.maps import tile_source, tile_targets
+    from lfm_tasks.spectral.batched.scores import tile_sums
 
     for n_eigenpairs, n_sources in itertools.product((10, 16, 30, 50, 100), (4, 64)):
         described = [made_up(seed, n_eigenpairs, 64) for seed in range(256)]
@@ -214,10 +215,10 @@ def measure_here(name: str | None) -> None:
     """Run one zoo in this process, and print what each stage took beside its load."""
     from flows.pipeline import build_atlas
     from lfm_tasks.catalog import read_catalog
-    from lfm_tasks.stages import open_run as opening
-    from lfm_tasks.stages.missing import missing
-    from lfm_tasks.stages.validate import validate_catalog
-    from lfm_tasks.stages.worker_memory import peak_bytes
+    from lfm_tasks.planning.estimate import missing
+    from lfm_tasks.runtime import session as opening
+    from lfm_tasks.stages.inventory.stage import validate_catalog
+    from lfm_tasks.workers.memory import peak_bytes
 
     worker = peak_bytes()
     with tempfile.TemporaryDirectory() as folder:
@@ -254,8 +255,8 @@ class Measured:
         self, function: Callable[[Any], Any], jobs: Sequence[Any], needs: Sequence[int] = ()
     ) -> Iterator[tuple[int, Any]]:
         """Yield results in order."""
-        from lfm_tasks.stages.worker_memory import peak_bytes
-        from lfm_tasks.stages.workers import Guarded
+        from lfm_tasks.workers.memory import peak_bytes
+        from lfm_tasks.workers.pool import Guarded
 
         stage = FUNCTIONS[function.__name__]
         for number, job in enumerate(jobs):
@@ -273,9 +274,9 @@ class Measured:
 def check(only: str | None) -> None:
     """Print predicted over real of whole commands with one worker: CPU seconds, peak of a worker, bytes."""
     from lfm_tasks.catalog import read_catalog
-    from lfm_tasks.stages.missing import missing
-    from lfm_tasks.stages.plan import machine_speed, predicted_seconds, worker_ceiling
-    from lfm_tasks.stages.validate import validate_catalog
+    from lfm_tasks.planning.estimate import missing
+    from lfm_tasks.planning.plan import machine_speed, predicted_seconds, worker_ceiling
+    from lfm_tasks.stages.inventory.stage import validate_catalog
 
     for name, zoo in CHECKED.items():
         if only not in (None, name):
@@ -327,7 +328,7 @@ def write_zoo(folder: Path, zoo: Zoo | None) -> None:
     catalog["datasets"] = {"probe": {"ids": {"path": "ids.npy"}, "labels": {"path": "labels.npy"}}}
     catalog["models"] = {f"net{model}": read for model in range(n_models)}
     if atlas.get("measures") == "all":
-        from lfm_tasks.stages.measures import CONVENTIONS
+        from lfm_tasks.stages.inventory.measures import CONVENTIONS
 
         catalog["atlas"]["measures"] = sorted(CONVENTIONS)
     if atlas.get("x-transfer"):

@@ -21,13 +21,13 @@ from pathlib import Path
 
 import numpy as np
 
-from lfm_tasks.spectral.anchor_fit import fit_from_anchors
-from lfm_tasks.spectral.anchors import Anchors
-from lfm_tasks.spectral.choosing import BASELINES, choose_alignment
-from lfm_tasks.spectral.decoding import embed, nearest_points, scaled_rows, sinkhorn_plan
-from lfm_tasks.spectral.space import SpectralSpace, spectral_space
-from lfm_tasks.spectral.transfer import Alignment, fit_coordinates, similarities
-from lfm_tasks.spectral.zoomout import map_of_points
+from lfm_tasks.spectral.bases.space import SpectralSpace, spectral_space
+from lfm_tasks.spectral.maps.anchor_fit import fit_from_anchors
+from lfm_tasks.spectral.maps.anchors import Anchors
+from lfm_tasks.spectral.maps.decoding import embed, nearest_points, scaled_rows, sinkhorn_plan
+from lfm_tasks.spectral.maps.zoomout import map_of_points
+from lfm_tasks.spectral.transfer.alignment import Alignment, fit_coordinates, similarities
+from lfm_tasks.spectral.transfer.selection import BASELINES, choose_alignment
 
 ANCHORS = (3, 5, 10, 20, 50, 200)
 N_GRAPH = 2000

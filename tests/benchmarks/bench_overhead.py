@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from flows.server import prefect_server, wait_until_ready
-from lfm_tasks.stages.workers import InProcess, LocalDask, Workers
+from lfm_tasks.workers.pool import InProcess, LocalDask, Workers
 
 
 def nothing(number: int) -> int:

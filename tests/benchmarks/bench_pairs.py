@@ -24,19 +24,21 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.spectral.anchor_map import Described, fit_map
-from lfm_tasks.spectral.map_tiles import tile_source, tile_targets
-from lfm_tasks.spectral.scores import capped_overlap, lfm
-from lfm_tasks.spectral.tile_scores import TILE_SCORES, tile_sums
-from lfm_tasks.stages import closed_scores, described, scores
-from lfm_tasks.stages.activations import record_activations
-from lfm_tasks.stages.base_pairs import BasePairs
-from lfm_tasks.stages.bases import build_bases
-from lfm_tasks.stages.open_run import open_run
-from lfm_tasks.stages.scores import score_pairs
-from lfm_tasks.stages.validate import validate
-from lfm_tasks.stores.arrays import ArrayReader
-from lfm_tasks.stores.units import UnitStore
+from lfm_tasks.runtime.session import open_run
+from lfm_tasks.spectral.bases.map_scores import capped_overlap, lfm
+from lfm_tasks.spectral.batched.maps import tile_source, tile_targets
+from lfm_tasks.spectral.batched.scores import TILE_SCORES, tile_sums
+from lfm_tasks.spectral.maps.closed_form import Described, fit_map
+from lfm_tasks.stages.activations.stage import record_activations
+from lfm_tasks.stages.bases.stage import build_bases
+from lfm_tasks.stages.inventory.stage import validate
+from lfm_tasks.stages.scores import closed_form_maps as closed_scores
+from lfm_tasks.stages.scores import closed_form_spaces as described
+from lfm_tasks.stages.scores import stage as scores
+from lfm_tasks.stages.scores.pair_index import BasePairs
+from lfm_tasks.stages.scores.stage import score_pairs
+from lfm_tasks.stores.units.arrays import ArrayReader
+from lfm_tasks.stores.units.store import UnitStore
 
 N_ANCHORS, N_LAYERS = 21, 50  # three times of heat an anchor: 63 descriptors
 

@@ -41,7 +41,8 @@ def main() -> None:
 def accuracy(n_points: int, n_spaces: int) -> None:
     """Say how far bases on n/2, n/4, n/10 landmarks are from those of all points, and how much scores of pairs move."""
     from lfm_tasks.config import GraphConfig
-    from lfm_tasks.stages.space_bases import Way, find_basis
+    from lfm_tasks.stages.bases.compute import find_basis
+    from lfm_tasks.stages.bases.method import Way
 
     ids = np.array([f"{number:08}" for number in range(n_points)])
     with tempfile.TemporaryDirectory() as folder:
@@ -62,7 +63,7 @@ def accuracy(n_points: int, n_spaces: int) -> None:
 
 def tell(n_landmarks: int | None, whole: list[np.ndarray], own: list[np.ndarray], more: str) -> None:
     """Say how far bases are from those of all points, and how much their scores of each other."""
-    from lfm_tasks.spectral.scores import overlap
+    from lfm_tasks.spectral.bases.map_scores import overlap
 
     sides = list(zip(whole, own, strict=True))
     spans = [f"K {k} {np.mean([overlap(y[:, :k].T @ x[:, :k]) for x, y in sides]):.3f}" for k in (10, 20, 50)]

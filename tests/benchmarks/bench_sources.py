@@ -20,8 +20,8 @@ import numcodecs
 import numpy as np
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.stages.activations import RecordJob, record_model
-from lfm_tasks.stores.units import UnitStore
+from lfm_tasks.stages.activations.stage import RecordJob, record_model
+from lfm_tasks.stores.units.store import UnitStore
 
 N_POINTS, N_FEATURES, N_ROUNDS = 50_000, 2048, 3
 CATALOG = {

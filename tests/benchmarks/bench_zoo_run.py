@@ -74,7 +74,7 @@ def one_run(folder: Path) -> None:
     spent = {"Python": time.process_time()}
     from flows.pipeline import build_atlas
     from lfm_tasks.catalog import read_catalog
-    from lfm_tasks.stages.open_run import open_run
+    from lfm_tasks.runtime.session import open_run
 
     spent["imports"] = time.process_time() - spent["Python"]
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lfm_tasks.stores.atlas_files import read_atlas
+from lfm_tasks.stores.atlas.files import read_atlas
 from tests.chaos.conftest import SETTINGS, crowd
 from tests.chaos.test_kill_points import under_way
 from tests.flows.test_prefect_run import contents, nobody_left, start
@@ -194,7 +194,7 @@ def test_second_run__is_refused_within_five_seconds_with_the_first_by_name(
     died = time.monotonic()
     first.communicate(timeout=MOST_SECONDS)
 
-    from lfm_tasks.stores.locks import locked
+    from lfm_tasks.stores.units.locks import locked
 
     with locked(folder / ".lfm-atlas", "third"):
         freed = time.monotonic() - died

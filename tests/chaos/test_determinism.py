@@ -17,9 +17,9 @@ from flows.pipeline import build_atlas
 from flows.progress import silently
 from lfm_tasks import open_atlas
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.stages.open_run import open_run
-from lfm_tasks.stages.workers import InProcess
-from lfm_tasks.stores.units import UnitStore
+from lfm_tasks.runtime.session import open_run
+from lfm_tasks.stores.units.store import UnitStore
+from lfm_tasks.workers.pool import InProcess
 
 pytestmark = pytest.mark.chaos
 MEASURES = ["lfm", "overlap", "cka_linear_debiased_song"]
@@ -32,7 +32,7 @@ from pathlib import Path
 from flows.pipeline import build_atlas
 from flows.progress import silently
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.stages.open_run import open_run
+from lfm_tasks.runtime.session import open_run
 with open_run(read_catalog(Path(sys.argv[1])), silently, in_process=True) as run:
     assert not build_atlas(run).failures
 from threadpoolctl import threadpool_info

@@ -53,7 +53,7 @@ def _leave(folder: Path, told: Path, log: Path, faults: Faults) -> None:
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
     try:
         from flows.cli import main
-        from lfm_tasks.stores import durable
+        from lfm_tasks.stores.units import durable
 
         faults.install()
         # One system call, made from C.

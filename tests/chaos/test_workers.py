@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lfm_tasks.stages.workers import Killed, LocalDask
+from lfm_tasks.workers.pool import Killed, LocalDask
 from tests.chaos.conftest import crowd
 
 pytestmark = pytest.mark.chaos

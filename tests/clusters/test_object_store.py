@@ -14,14 +14,15 @@ from ruamel.yaml import YAML
 
 from flows.cli import app
 from lfm_tasks.catalog import read_catalog
+from lfm_tasks.maintenance.prune import prune
+from lfm_tasks.maintenance.verify import verify
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.stages.prune import prune
-from lfm_tasks.stages.verify import verify
-from lfm_tasks.stores import remote_lock, remote_units
-from lfm_tasks.stores.locks import StoreBusyError
-from lfm_tasks.stores.remote_lock import RemoteStoreError, locked_remotely
-from lfm_tasks.stores.remote_units import RemoteUnits
-from lfm_tasks.stores.units import CorruptUnitError
+from lfm_tasks.stores.remote import lock as remote_lock
+from lfm_tasks.stores.remote import units as remote_units
+from lfm_tasks.stores.remote.lock import RemoteStoreError, locked_remotely
+from lfm_tasks.stores.remote.units import RemoteUnits
+from lfm_tasks.stores.units.locks import StoreBusyError
+from lfm_tasks.stores.units.store import CorruptUnitError
 from tests.clusters.conftest import ENVIRONMENT, PYTHON, contents
 
 pytestmark = pytest.mark.cluster
@@ -101,10 +102,10 @@ def test_run__gives_the_atlas_of_a_local_store_and_another_machine_has_nothing_t
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from lfm_tasks.stores import remote_units
+from lfm_tasks.stores.remote import units as remote_units
 from flows.pipeline import build_atlas
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.stages.open_run import open_run
+from lfm_tasks.runtime.session import open_run
 
 left = int(sys.argv[2])
 files = remote_units._files()

@@ -13,8 +13,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from lfm_tasks.catalog.cluster import KubernetesCluster
-from lfm_tasks.stages.dask_settings import write_settings
-from lfm_tasks.stages.engines.dask_cluster import dask_cluster
+from lfm_tasks.workers.clusters.kubernetes_manifest import dask_cluster
+from lfm_tasks.workers.dask_config import write_settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 MANIFESTS = sorted(path for path in (DEPLOY / "k8s").glob("*.yaml") if path.name != "kustomization.yaml")

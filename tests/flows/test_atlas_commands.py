@@ -15,7 +15,7 @@ from flows.cli import app
 from flows.tables import as_json, print_tables, visible
 from lfm_tasks import open_atlas
 from lfm_tasks.published.shown import Table
-from lfm_tasks.stores.atlas_files import publish, read_atlas, write_atlas
+from lfm_tasks.stores.atlas.files import publish, read_atlas, write_atlas
 
 ODD = "[red]</td>|=x"
 

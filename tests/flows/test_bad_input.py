@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from flows.cli import app
-from lfm_tasks.stores.atlas_files import read_atlas, read_json
+from lfm_tasks.stores.atlas.files import read_atlas, read_json
 
 Models = dict[str, Any]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lfm_tasks.stores.atlas_files import read_atlas
+from lfm_tasks.stores.atlas.files import read_atlas
 
 N_POINTS = 5_000
 

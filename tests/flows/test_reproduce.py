@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from flows.cli import app
-from lfm_tasks.stages.experiments.registry import EXPERIMENTS
+from lfm_tasks.experiments.registry import EXPERIMENTS
 from lfm_tasks.zoo.starting import write_start
 
 LABELS = np.repeat(np.arange(3), 40)

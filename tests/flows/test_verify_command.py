@@ -14,7 +14,7 @@ import pytest
 
 from flows.cli import app
 from flows.disk_errors import told
-from lfm_tasks.stores.locks import locked
+from lfm_tasks.stores.units.locks import locked
 
 SMALLER = {"graph": {"n_neighbors": 5}, "n_eigenpairs": 4, "null": {"n_permutations": 9}, "measures": ["overlap"]}
 
@@ -103,7 +103,7 @@ def test_atlas_that_lost_its_manifest__is_published_again_where_the_store_knows_
 
 
 def test_second_run__is_refused_before_it_starts_anything(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lfm_tasks.stores.locks import StoreBusyError
+    from lfm_tasks.stores.units.locks import StoreBusyError
 
     monkeypatch.setattr("flows.server._start", lambda *_: pytest.fail("it started a server"))
     with locked(built / ".lfm-atlas", "first"), pytest.raises(StoreBusyError, match=r"'first' .*, started 20"):

@@ -152,7 +152,7 @@ def damaged(content: bytes, generator: np.random.Generator) -> bytes:
 def read(path: Path, keys: tuple[str | None, ...]) -> bool:
     """Read all that is to be read of a file as a run does; return whether any of it was."""
     from lfm_tasks.reasons import ReasonError
-    from lfm_tasks.sources.formats import matching_keys, open_array
+    from lfm_tasks.sources.files.formats import matching_keys, open_array
 
     if path.suffix == ".onnx":
         return _read_onnx(path)
@@ -181,7 +181,7 @@ def _acts(path: Path, keys: tuple[str | None, ...], open_array: Any) -> Iterator
 
 def _read_onnx(path: Path) -> bool:
     from lfm_tasks.reasons import ReasonError
-    from lfm_tasks.sources.onnx_models import OnnxSource
+    from lfm_tasks.sources.networks.onnx_models import OnnxSource
 
     try:
         inputs = np.random.default_rng(0).random((4, 64), dtype=np.float32)
@@ -196,7 +196,7 @@ def _read_onnx(path: Path) -> bool:
 def main(kind: str, seed: int, first: int, last: int, folder: Path) -> None:
     """Feed the inputs from ``first`` up to (without) ``last``."""
     from lfm_tasks.reasons import ReasonError
-    from lfm_tasks.sources import hdf5_text
+    from lfm_tasks.sources.files import hdf5_text
 
     suffix, make, keys = KINDS[kind]
     warnings.simplefilter("ignore")

@@ -18,7 +18,7 @@ with atheris.instrument_imports(include=["lfm_tasks.sources", "lfm_tasks.catalog
     from lfm_tasks.reasons import ReasonError
 
     # Before the feeder imports them: instrumented.
-    from lfm_tasks.sources import formats, hdf5_text, onnx_models  # noqa: F401
+    from lfm_tasks.sources.files import hdf5_text
     from tests.fuzz.feed import KINDS, read
 
 SECONDS, MIB = 20, 4096  # an input may take

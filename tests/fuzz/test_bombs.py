@@ -21,8 +21,8 @@ CHILD = """
 import json, resource, sys
 from pathlib import Path
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.formats import open_array
-from lfm_tasks.sources.onnx_files import read_onnx
+from lfm_tasks.sources.files.formats import open_array
+from lfm_tasks.sources.networks.onnx_files import read_onnx
 import h5py, numpy, onnx, pyarrow.parquet, zarr
 path, key = Path(sys.argv[1]), sys.argv[2] or None
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

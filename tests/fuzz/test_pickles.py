@@ -18,7 +18,7 @@ import pytest
 import zarr
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.formats import open_array
+from lfm_tasks.sources.files.formats import open_array
 
 CANARY = "canary"
 TOUCH = f"open({CANARY!r}, 'w').close()"

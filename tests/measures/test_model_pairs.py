@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lfm_tasks.measures.model_pairs import (
+from lfm_tasks.statistics.model_pairs import (
     best_match,
     best_match_p_values,
     depth_aligned,

@@ -7,8 +7,8 @@ import pytest
 from scipy.stats import pearson3, skew
 
 from lfm_tasks.measures.measure import centred
-from lfm_tasks.measures.pearson_iii import upper_share, value_below
-from lfm_tasks.measures.permutation_moments import (
+from lfm_tasks.statistics.pearson_iii import upper_share, value_below
+from lfm_tasks.statistics.permutation_moments import (
     Moments,
     pack,
     permutation_moments,

@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 from scipy.stats import gamma, kstest
 
-from lfm_tasks.measures.intervals import jackknife_interval, random_parts, split_half_reliability
-from lfm_tasks.measures.many_pairs import best_of, false_discovery_rates
-from lfm_tasks.measures.permutation_null import (
+from lfm_tasks.measures.registry import MEASURES
+from lfm_tasks.statistics.intervals import jackknife_interval, random_parts, split_half_reliability
+from lfm_tasks.statistics.many_pairs import best_of, false_discovery_rates
+from lfm_tasks.statistics.permutation_null import (
     Exchange,
     calibrated,
     of_groups,
@@ -15,7 +16,6 @@ from lfm_tasks.measures.permutation_null import (
     tail_p_value,
     within_strata,
 )
-from lfm_tasks.measures.registry import MEASURES
 
 
 def test_permutation__depends_on_seed_and_number_only() -> None:

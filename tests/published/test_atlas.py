@@ -19,8 +19,8 @@ from lfm_tasks.published.atlas import Atlas
 from lfm_tasks.published.names import Names
 from lfm_tasks.published.nearest import nearest_spaces
 from lfm_tasks.published.overview import as_html
-from lfm_tasks.spectral.scores import overlap
-from lfm_tasks.stores.atlas_files import publish, read_atlas, write_atlas
+from lfm_tasks.spectral.bases.map_scores import overlap
+from lfm_tasks.stores.atlas.files import publish, read_atlas, write_atlas
 
 
 def test_import__loads_nothing_heavy() -> None:

@@ -22,7 +22,7 @@ from lfm_tasks.published.export_points import (
     export_projector,
     space_points,
 )
-from lfm_tasks.stores.atlas_files import publish, read_atlas, write_atlas, write_edges
+from lfm_tasks.stores.atlas.files import publish, read_atlas, write_atlas, write_edges
 
 
 @pytest.mark.parametrize("text", [*(f"{prefix}cmd" for prefix in FORMULA_PREFIXES), "'x", "''", "", "a=b", "layer1"])

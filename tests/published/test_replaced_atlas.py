@@ -11,7 +11,7 @@ import pytest
 
 from lfm_tasks import AtlasError, open_atlas
 from lfm_tasks.published.atlas import Atlas
-from lfm_tasks.stores.atlas_files import publish, write_atlas
+from lfm_tasks.stores.atlas.files import publish, write_atlas
 
 N_READS = 200
 

@@ -22,9 +22,9 @@ import zarr
 from safetensors.numpy import save, save_file
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.files import FileSource
-from lfm_tasks.sources.formats import open_array
-from lfm_tasks.sources.layers import FilePattern
+from lfm_tasks.sources.files.formats import open_array
+from lfm_tasks.sources.files.layers import FilePattern
+from lfm_tasks.sources.files.source import FileSource
 
 N = 30
 IDS = np.array([f"id{number:02}" for number in range(N)])

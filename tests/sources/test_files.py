@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources import files, stored_array
-from lfm_tasks.sources.files import FileSource, Reading
-from lfm_tasks.sources.formats import open_array
-from lfm_tasks.sources.layers import FilePattern
+from lfm_tasks.sources.files import source as files
+from lfm_tasks.sources.files import stored_array
+from lfm_tasks.sources.files.formats import open_array
+from lfm_tasks.sources.files.layers import FilePattern
+from lfm_tasks.sources.files.source import FileSource, Reading
 
 N = 30
 IDS = np.array([f"id{number:02}" for number in range(N)])

@@ -17,11 +17,12 @@ from safetensors.numpy import save_file
 from upath import UPath
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources import files, formats
-from lfm_tasks.sources.files import FileSource, Reading
-from lfm_tasks.sources.formats import Format, open_array
-from lfm_tasks.sources.layers import FilePattern
-from lfm_tasks.sources.numpy_files import open_npy
+from lfm_tasks.sources.files import formats
+from lfm_tasks.sources.files import source as files
+from lfm_tasks.sources.files.formats import Format, open_array
+from lfm_tasks.sources.files.layers import FilePattern
+from lfm_tasks.sources.files.numpy_files import open_npy
+from lfm_tasks.sources.files.source import FileSource, Reading
 
 N = 30
 IDS = np.array([f"id{number:02}" for number in range(N)])
@@ -309,7 +310,7 @@ THIRD_PARTY = Format(open_npy)
 
 def test_reader_of_an_installed_package__reads_its_suffix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "reader.py").write_text(
-        "from lfm_tasks.sources.formats import Format\nfrom lfm_tasks.sources.numpy_files import open_npy\n"
+        "from lfm_tasks.sources.files.formats import Format\nfrom lfm_tasks.sources.files.numpy_files import open_npy\n"
         "FORMAT = Format(open_npy)\nOTHER = 3\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
@@ -321,7 +322,7 @@ def test_reader_of_an_installed_package__reads_its_suffix(tmp_path: Path, monkey
     installed(monkeypatch, "reader:FORMAT")
     np.testing.assert_array_equal(open_array(tmp_path / "a.mine", "a.mine").load(), ROWS)
     for values, message in {
-        ("reader:OTHER",): "found int as the reader reader:OTHER, needs a lfm_tasks.sources.formats.Format",
+        ("reader:OTHER",): "found int as the reader reader:OTHER, needs a lfm_tasks.sources.files.formats.Format",
         ("reader:NOTHING",): r"the reader reader:NOTHING for \.mine cannot be loaded \(AttributeError\)",
         ("reader:FORMAT", "reader:OTHER"): r"found 2 readers \(reader:FORMAT, reader:OTHER\): keep one",
     }.items():

@@ -17,8 +17,8 @@ import pytest
 import zarr
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources import hdf5_text, stored_array
-from lfm_tasks.sources.formats import open_array
+from lfm_tasks.sources.files import hdf5_text, stored_array
+from lfm_tasks.sources.files.formats import open_array
 
 Make = Callable[[Path], object]
 

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.onnx_models import OnnxSource
+from lfm_tasks.sources.networks.onnx_models import OnnxSource
 
 N_POINTS = 10
 INPUTS = np.random.default_rng(0).standard_normal((N_POINTS, 4)).astype(np.float32)
@@ -444,7 +444,7 @@ def test_onnx_source__refuses_outputs_that_are_not_finite(tmp_path: Path) -> Non
 
 
 def test_onnx_models__importing_them_leaves_onnx_alone() -> None:
-    code = "import sys, lfm_tasks.sources.onnx_models; print('onnx' in sys.modules or 'onnxruntime' in sys.modules)"
+    code = "import sys, lfm_tasks.sources.networks.onnx_models; print('onnx' in sys.modules or 'onnxruntime' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

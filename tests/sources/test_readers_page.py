@@ -15,7 +15,7 @@ from upath import UPath
 
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.sources.datasets import read_dataset
-from lfm_tasks.sources.formats import FORMATS
+from lfm_tasks.sources.files.formats import FORMATS
 from lfm_tasks.sources.opening import open_source
 
 PAGE = (Path(__file__).parents[2] / "docs/readers.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from lfm_tasks.catalog import expand_layers, read_catalog
 from lfm_tasks.sources.datasets import read_dataset
-from lfm_tasks.sources.heads import open_head
+from lfm_tasks.sources.networks.heads import open_head
 from lfm_tasks.sources.opening import open_source
 
 PAGE = (Path(__file__).parents[2] / "docs/recording.md").read_text(encoding="utf-8")

@@ -25,15 +25,15 @@ from safetensors.numpy import save_file
 from flows.cli import app
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.reasons import ReasonError
+from lfm_tasks.runtime.session import open_run
 from lfm_tasks.sources.datasets import read_dataset
-from lfm_tasks.sources.files import FileSource
-from lfm_tasks.sources.formats import open_array
-from lfm_tasks.sources.layers import FilePattern
-from lfm_tasks.sources.places import locate
-from lfm_tasks.stages.activations import read_activations
-from lfm_tasks.stages.open_run import open_run
-from lfm_tasks.stages.validate import validate
-from lfm_tasks.stores.units import UnitStore
+from lfm_tasks.sources.files.formats import open_array
+from lfm_tasks.sources.files.layers import FilePattern
+from lfm_tasks.sources.files.paths import locate
+from lfm_tasks.sources.files.source import FileSource
+from lfm_tasks.stages.activations.rows import read_activations
+from lfm_tasks.stages.inventory.stage import validate
+from lfm_tasks.stores.units.store import UnitStore
 
 N = 30
 IDS = np.array([f"id{number:02}" for number in range(N)])

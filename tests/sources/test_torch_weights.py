@@ -18,7 +18,7 @@ torch = pytest.importorskip("torch", reason="needs the extra [torch]")
 
 from safetensors.torch import save_file, save_model  # noqa: E402 - comes with torch
 
-from lfm_tasks.sources.torch_weights import as_array, load_weights, state_digest  # noqa: E402
+from lfm_tasks.sources.networks.torch_weights import as_array, load_weights, state_digest  # noqa: E402
 
 INPUTS = np.random.default_rng(0).standard_normal((7, 4)).astype(np.float32)
 ZOO = """

@@ -7,11 +7,11 @@ import pytest
 from scipy.optimize import minimize
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.anchor_map import Described, describe, fit_map, penalty_strength, spectral_mask
-from lfm_tasks.spectral.anchors import Anchors, check_anchors
-from lfm_tasks.spectral.basis import Basis
-from lfm_tasks.spectral.descriptor_commutativity import descriptor_operators, fit_commuting_map
-from lfm_tasks.spectral.source_factor import factor_source, fit_map_from_factor
+from lfm_tasks.spectral.bases.eigenbasis import Basis
+from lfm_tasks.spectral.batched.source_factor import factor_source, fit_map_from_factor
+from lfm_tasks.spectral.maps.anchors import Anchors, check_anchors
+from lfm_tasks.spectral.maps.closed_form import Described, describe, fit_map, penalty_strength, spectral_mask
+from lfm_tasks.spectral.maps.descriptor_commutativity import descriptor_operators, fit_commuting_map
 
 
 def side(seed, n_eigenpairs=12, n_descriptors=5, shared=0):

@@ -5,9 +5,9 @@ import pytest
 from scipy.sparse import csr_array
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral import basis as basis_module
-from lfm_tasks.spectral import filtered_krylov
-from lfm_tasks.spectral.basis import (
+from lfm_tasks.spectral.bases import chebyshev_lanczos as filtered_krylov
+from lfm_tasks.spectral.bases import eigenbasis as basis_module
+from lfm_tasks.spectral.bases.eigenbasis import (
     Basis,
     basis_quality,
     choose_solver,
@@ -15,8 +15,8 @@ from lfm_tasks.spectral.basis import (
     normalised_adjacency,
     spectral_basis,
 )
-from lfm_tasks.spectral.graph import affinity_graph
-from lfm_tasks.spectral.neighbours import exact_neighbours
+from lfm_tasks.spectral.bases.graph import affinity_graph
+from lfm_tasks.spectral.neighbors.search import exact_neighbours
 
 
 def path(n_points):

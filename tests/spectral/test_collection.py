@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.basis import Basis
-from lfm_tasks.spectral.collection import (
+from lfm_tasks.spectral.bases.eigenbasis import Basis
+from lfm_tasks.spectral.maps.collection import (
     Collection,
     cycle_residuals,
     fit_new_space,
@@ -107,7 +107,7 @@ def test_synchronised_maps__do_not_depend_on_the_order_of_spaces_or_edges():
 
 
 def test_large_collections__take_the_sparse_solver_to_the_same_end(monkeypatch):
-    from lfm_tasks.spectral import collection as module
+    from lfm_tasks.spectral.maps import collection as module
 
     maps = collection(rotations(6, 10), noise=0.02)
     dense = fit_shared_basis(maps, 6)

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.basis import Basis
-from lfm_tasks.spectral.decoding import (
+from lfm_tasks.spectral.bases.eigenbasis import Basis
+from lfm_tasks.spectral.bases.space import spectral_space
+from lfm_tasks.spectral.maps.decoding import (
     Embedding,
     csls_scores,
     embed,
@@ -15,8 +16,7 @@ from lfm_tasks.spectral.decoding import (
     scaled_rows,
     sinkhorn_plan,
 )
-from lfm_tasks.spectral.space import spectral_space
-from lfm_tasks.spectral.zoomout import farthest_points, map_of_points, zoomout
+from lfm_tasks.spectral.maps.zoomout import farthest_points, map_of_points, zoomout
 
 
 @pytest.fixture(scope="module")

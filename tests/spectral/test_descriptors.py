@@ -6,8 +6,8 @@ from scipy.linalg import expm
 from scipy.sparse import csr_array
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.basis import Basis, spectral_basis
-from lfm_tasks.spectral.descriptors import (
+from lfm_tasks.spectral.bases.eigenbasis import Basis, spectral_basis
+from lfm_tasks.spectral.maps.descriptors import (
     cosine_descriptors,
     geodesic_descriptors,
     heat_signatures,
@@ -16,7 +16,7 @@ from lfm_tasks.spectral.descriptors import (
     unit_descriptors,
     wave_signatures,
 )
-from lfm_tasks.spectral.neighbours import Neighbours, exact_neighbours
+from lfm_tasks.spectral.neighbors.search import Neighbours, exact_neighbours
 
 
 def ring(n_points):

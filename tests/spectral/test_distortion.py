@@ -5,12 +5,12 @@ import pytest
 from scipy.sparse import csr_array
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.basis import Basis, spectral_basis
-from lfm_tasks.spectral.distortion import source_distortion, target_distortion
-from lfm_tasks.spectral.full_map import full_map
-from lfm_tasks.spectral.graph import affinity_graph, join_components
-from lfm_tasks.spectral.neighbours import exact_neighbours
-from lfm_tasks.spectral.out_of_sample import as_sample, extend_basis, new_weights
+from lfm_tasks.spectral.bases.eigenbasis import Basis, spectral_basis
+from lfm_tasks.spectral.bases.full_map import full_map
+from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
+from lfm_tasks.spectral.bases.out_of_sample import as_sample, extend_basis, new_weights
+from lfm_tasks.spectral.maps.distortion import source_distortion, target_distortion
+from lfm_tasks.spectral.neighbors.search import exact_neighbours
 
 
 def space(rows, *, kernel="gaussian", n_neighbors=12, metric="euclidean"):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.sparse.csgraph import connected_components
 
-from lfm_tasks.spectral import graph as graph_module
-from lfm_tasks.spectral.basis import spectral_basis
-from lfm_tasks.spectral.graph import affinity_graph, join_components
-from lfm_tasks.spectral.neighbours import exact_neighbours
+from lfm_tasks.spectral.bases import graph as graph_module
+from lfm_tasks.spectral.bases.eigenbasis import spectral_basis
+from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
+from lfm_tasks.spectral.neighbors.search import exact_neighbours
 
 LINE = np.array([[0.0], [1.0], [3.0], [7.0]])
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 
-from lfm_tasks.measures.intervals import interval_reach, jackknife_error, random_parts
-from lfm_tasks.spectral.full_map import full_map, whitened_rows
-from lfm_tasks.spectral.kept_maps import maps_without_each_part, parted_rows
-from lfm_tasks.spectral.scores import lfm, overlap
+from lfm_tasks.spectral.bases.full_map import full_map, whitened_rows
+from lfm_tasks.spectral.bases.map_scores import lfm, overlap
+from lfm_tasks.spectral.maps.jackknife_maps import maps_without_each_part, parted_rows
+from lfm_tasks.statistics.intervals import interval_reach, jackknife_error, random_parts
 
 
 def orthonormal(rows: np.ndarray) -> np.ndarray:

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.full_map import full_map
-from lfm_tasks.spectral.landmarks import (
+from lfm_tasks.spectral.bases.full_map import full_map
+from lfm_tasks.spectral.bases.landmarks import (
     AUTO_ABOVE,
     AUTO_LANDMARKS,
     LandmarkSpace,
@@ -15,8 +15,8 @@ from lfm_tasks.spectral.landmarks import (
     n_landmarks_of,
     orthonormal,
 )
-from lfm_tasks.spectral.neighbours import exact_neighbours
-from lfm_tasks.spectral.scores import overlap
+from lfm_tasks.spectral.bases.map_scores import overlap
+from lfm_tasks.spectral.neighbors.search import exact_neighbours
 
 
 @pytest.fixture(scope="module")

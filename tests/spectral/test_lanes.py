@@ -5,7 +5,16 @@ import pytest
 from numba import njit
 from numba.core.errors import TypingError
 
-from lfm_tasks.spectral.lanes import WIDTH, everywhere, get, multiply_columns, put, root, transpose, where_positive
+from lfm_tasks.spectral.batched.simd import (
+    WIDTH,
+    everywhere,
+    get,
+    multiply_columns,
+    put,
+    root,
+    transpose,
+    where_positive,
+)
 
 
 @njit

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lfm_tasks.spectral.map_loops import LANES, gram_sums
+from lfm_tasks.spectral.batched.kernels import LANES, gram_sums
 
 
 def _maps(n_maps, n_rows, n_columns, *, seed=0, scale=1.0):

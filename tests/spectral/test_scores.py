@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral import scores
-from lfm_tasks.spectral.basis import spectral_basis
-from lfm_tasks.spectral.full_map import full_map, full_maps, whitened_rows
-from lfm_tasks.spectral.graph import affinity_graph
-from lfm_tasks.spectral.neighbours import exact_neighbours
-from lfm_tasks.spectral.null_maps import permutations_per_product, permuted_maps, permuted_rows
+from lfm_tasks.spectral.bases import map_scores as scores
+from lfm_tasks.spectral.bases.eigenbasis import spectral_basis
+from lfm_tasks.spectral.bases.full_map import full_map, full_maps, whitened_rows
+from lfm_tasks.spectral.bases.graph import affinity_graph
+from lfm_tasks.spectral.maps.null_maps import permutations_per_product, permuted_maps, permuted_rows
+from lfm_tasks.spectral.neighbors.search import exact_neighbours
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 

@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.anchor_fit import STARTS, fit_from_anchors
-from lfm_tasks.spectral.anchors import Anchors
-from lfm_tasks.spectral.baselines import fit_procrustes, fit_relative, refine_by_icp
-from lfm_tasks.spectral.basis import Basis
-from lfm_tasks.spectral.choosing import BASELINES, CANDIDATES, choose_alignment
-from lfm_tasks.spectral.growing import Start
-from lfm_tasks.spectral.mutual_pairs import refine_by_mutual_pairs, round_trip_rate
-from lfm_tasks.spectral.space import dense_neighbors, spectral_space
-from lfm_tasks.spectral.transfer import fit_coordinates, similarities, transfer_coordinates, transfer_function
+from lfm_tasks.spectral.bases.eigenbasis import Basis
+from lfm_tasks.spectral.bases.space import dense_neighbors, spectral_space
+from lfm_tasks.spectral.maps.anchor_fit import STARTS, fit_from_anchors
+from lfm_tasks.spectral.maps.anchors import Anchors
+from lfm_tasks.spectral.maps.refinement import Start
+from lfm_tasks.spectral.transfer.alignment import fit_coordinates, similarities, transfer_coordinates, transfer_function
+from lfm_tasks.spectral.transfer.baselines import fit_procrustes, fit_relative, refine_by_icp
+from lfm_tasks.spectral.transfer.mutual_pairs import refine_by_mutual_pairs, round_trip_rate
+from lfm_tasks.spectral.transfer.selection import BASELINES, CANDIDATES, choose_alignment
 
 
 def turned(seed, n_points=200, width=6, wider=9):

@@ -10,9 +10,9 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from lfm_tasks.config import CollectionConfig
-from lfm_tasks.spectral.collection import Collection, cycle_residuals, residual_through
-from lfm_tasks.stages.collection import _core_first
-from lfm_tasks.stores.atlas_files import read_atlas, read_groups
+from lfm_tasks.spectral.maps.collection import Collection, cycle_residuals, residual_through
+from lfm_tasks.stages.collection.stage import _core_first
+from lfm_tasks.stores.atlas.files import read_atlas, read_groups
 from tests.stages.test_comparisons import changed
 from tests.stages.test_fitted_maps import ANCHORS, SMALL, cloud, ids, rotated
 

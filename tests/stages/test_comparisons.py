@@ -11,14 +11,14 @@ from ruamel.yaml import YAML
 
 from flows.pipeline import Outcome, build_atlas
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.stages.asked import Scope
-from lfm_tasks.stages.open_run import open_run
-from lfm_tasks.stages.pair_entries import STATUS
-from lfm_tasks.stages.plan import plan_run
-from lfm_tasks.stages.report import render_report
-from lfm_tasks.stages.report.compared import comparison_tables
-from lfm_tasks.stages.validate import validate_catalog
-from lfm_tasks.stores.atlas_files import read_atlas, read_json
+from lfm_tasks.planning.plan import plan_run
+from lfm_tasks.report import render_report
+from lfm_tasks.report.compared import comparison_tables
+from lfm_tasks.runtime.scope import Scope
+from lfm_tasks.runtime.session import open_run
+from lfm_tasks.stages.inventory.stage import validate_catalog
+from lfm_tasks.stages.publish.pair_entries import STATUS
+from lfm_tasks.stores.atlas.files import read_atlas, read_json
 
 Change = Callable[[dict[str, Any]], None]
 COMPARISONS = {

@@ -13,8 +13,8 @@ from flows.progress import silently
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spaces import Space
-from lfm_tasks.stages.deep_validation import DeepReport, _read_spaces, read_zoo
-from lfm_tasks.stages.validate import validate_catalog
+from lfm_tasks.stages.inventory.deep_check import DeepReport, _read_spaces, read_zoo
+from lfm_tasks.stages.inventory.stage import validate_catalog
 
 WriteZoo = Callable[..., Path]
 
@@ -70,7 +70,7 @@ def test_nan_in_one_layer__is_told_and_the_others_are_read(
 def test_dead_columns__are_counted_over_all_batches(
     tmp_path: Path, related_spaces: Any, write_zoo: WriteZoo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lfm_tasks.sources.files._BATCH_BYTES", 1000)  # some twenty rows
+    monkeypatch.setattr("lfm_tasks.sources.files.source._BATCH_BYTES", 1000)  # some twenty rows
     models = related_spaces(2)
     values = models["model0"][0]["layer0"]
     values[:, [2, 5]] = 3.0

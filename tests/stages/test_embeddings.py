@@ -10,9 +10,9 @@ import xarray as xr
 
 from flows.pipeline import Outcome
 from lfm_tasks.catalog import CatalogError, read_catalog
-from lfm_tasks.spectral.probe import probe_accuracy, stratified_folds, transferred_probe_accuracy
-from lfm_tasks.stages.validate import validate_catalog
-from lfm_tasks.stores.atlas_files import read_groups
+from lfm_tasks.spectral.transfer.probe import probe_accuracy, stratified_folds, transferred_probe_accuracy
+from lfm_tasks.stages.inventory.stage import validate_catalog
+from lfm_tasks.stores.atlas.files import read_groups
 
 WriteZoo = Callable[..., Path]
 Build = Callable[..., Outcome]

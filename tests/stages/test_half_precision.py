@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from flows.pipeline import Outcome
-from lfm_tasks.stores.atlas_files import read_atlas
-from lfm_tasks.stores.units import UnitStore
+from lfm_tasks.stores.atlas.files import read_atlas
+from lfm_tasks.stores.units.store import UnitStore
 
 
 def test_half_precision__gives_the_scores_of_the_same_values_in_single(

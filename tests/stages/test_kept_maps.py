@@ -11,13 +11,13 @@ from scipy.stats import mannwhitneyu
 
 from flows.pipeline import Outcome
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.spectral.basis import spectral_basis
-from lfm_tasks.spectral.full_map import full_map, whitened_rows
-from lfm_tasks.spectral.graph import affinity_graph, join_components
-from lfm_tasks.spectral.neighbours import exact_neighbours
-from lfm_tasks.stages import kept_size
-from lfm_tasks.stages.validate import validate_catalog
-from lfm_tasks.stores.atlas_files import read_atlas, read_groups
+from lfm_tasks.spectral.bases.eigenbasis import spectral_basis
+from lfm_tasks.spectral.bases.full_map import full_map, whitened_rows
+from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
+from lfm_tasks.spectral.neighbors.search import exact_neighbours
+from lfm_tasks.stages.inventory import stored_maps_size as kept_size
+from lfm_tasks.stages.inventory.stage import validate_catalog
+from lfm_tasks.stores.atlas.files import read_atlas, read_groups
 
 Related = Callable[..., dict[str, Any]]
 WriteZoo = Callable[..., Path]

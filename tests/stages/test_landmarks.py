@@ -10,7 +10,7 @@ from flows.cli import app
 from lfm_tasks import open_atlas
 from lfm_tasks.catalog import CatalogError, read_catalog
 from lfm_tasks.config import AtlasConfig, GraphConfig
-from lfm_tasks.stores.units import UnitStore
+from lfm_tasks.stores.units.store import UnitStore
 from tests.conftest import Build, WriteZoo
 
 

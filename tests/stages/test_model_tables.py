@@ -7,8 +7,8 @@ import pyarrow.parquet
 import pytest
 import xarray as xr
 
-from lfm_tasks.measures.model_pairs import best_match, best_match_p_values, depth_aligned, match_layers, mean_match
-from lfm_tasks.stages.model_tables import layer_rows, model_rows
+from lfm_tasks.stages.publish.model_tables import layer_rows, model_rows
+from lfm_tasks.statistics.model_pairs import best_match, best_match_p_values, depth_aligned, match_layers, mean_match
 
 
 def test_tables__tell_the_permuted_copy_layer_by_layer(zoo_folder_built: Path) -> None:

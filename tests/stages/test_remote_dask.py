@@ -13,14 +13,14 @@ from dask.distributed import LocalCluster, Scheduler, SpecCluster, Worker, get_w
 
 from lfm_tasks import __version__
 from lfm_tasks.catalog import Catalog, on_scheduler, read_catalog
-from lfm_tasks.stages import remote_dask
-from lfm_tasks.stages.demands import MEMORY, declare_memory
-from lfm_tasks.stages.engines import opening
-from lfm_tasks.stages.open_run import open_run
-from lfm_tasks.stages.remote_dask import Readiness, RemoteDask
-from lfm_tasks.stages.workers import ClusterError
-from lfm_tasks.stores import remote_units
-from lfm_tasks.stores.locks import locked
+from lfm_tasks.runtime.session import open_run
+from lfm_tasks.stores.remote import units as remote_units
+from lfm_tasks.stores.units.locks import locked
+from lfm_tasks.workers.clusters import opening
+from lfm_tasks.workers.clusters import remote as remote_dask
+from lfm_tasks.workers.clusters.remote import Readiness, RemoteDask
+from lfm_tasks.workers.pool import ClusterError
+from lfm_tasks.workers.resources import MEMORY, declare_memory
 
 CATALOG = """
 version: 1
@@ -210,7 +210,7 @@ def test_extra_that_is_not_installed__is_told(
 ) -> None:
     for name in ("dask_jobqueue", "dask_kubernetes", "dask_kubernetes.operator", "dask_gateway"):
         monkeypatch.setitem(sys.modules, name, None)
-    monkeypatch.delitem(sys.modules, f"lfm_tasks.stages.engines.{kind}", raising=False)
+    monkeypatch.delitem(sys.modules, f"lfm_tasks.workers.clusters.{kind}", raising=False)
 
     needs = rf"needs {opening.EXTRAS[kind]}, .*pip install \"lfm-atlas\[{kind}\]\""
     with pytest.raises(ClusterError, match=needs), open_run(catalog_with(tmp_path, section), lambda *_: None):

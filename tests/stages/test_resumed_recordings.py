@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lfm_tasks.sources.recording import RecordedSource
-from lfm_tasks.stages.activations import RecordJob, _record_layers
-from lfm_tasks.stores.units import UnitStore
+from lfm_tasks.sources.networks.recording import RecordedSource
+from lfm_tasks.stages.activations.stage import RecordJob, _record_layers
+from lfm_tasks.stores.units.store import UnitStore
 
 N_POINTS, BATCH_ROWS = 9000, 100
 ROWS = np.random.default_rng(0).standard_normal((N_POINTS, 3)).astype(np.float32)
@@ -95,7 +95,7 @@ def test_recording__goes_on_where_it_stopped(tmp_path: Path, damage: str) -> Non
 KILLED = """
 import os, runpy, signal, sys
 from pathlib import Path
-from lfm_tasks.stores.units import UnitStore
+from lfm_tasks.stores.units.store import UnitStore
 here = runpy.run_path(sys.argv[1])
 batches = here["Stopped"].batches
 

@@ -10,8 +10,8 @@ import xarray as xr
 
 from lfm_tasks.measures.measure import centred
 from lfm_tasks.measures.registry import MEASURES
-from lfm_tasks.stages.report import render_report
-from lfm_tasks.stores.atlas_files import read_atlas, read_json
+from lfm_tasks.report import render_report
+from lfm_tasks.stores.atlas.files import read_atlas, read_json
 
 CHOSEN = ["overlap", "cka_linear", "procrustes_centred_unit_norm", "pwcca_textbook_x_to_y", "mutual_knn_10_cosine"]
 

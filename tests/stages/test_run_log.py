@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.stages.open_run import open_run
-from lfm_tasks.stores.atlas_files import published_key
+from lfm_tasks.runtime.session import open_run
+from lfm_tasks.stores.atlas.files import published_key
 
 
 def logs(folder: Path) -> list[dict[str, Any]]:

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from flows.pipeline import Outcome
-from lfm_tasks.stages import blocks
-from lfm_tasks.stores.atlas_files import read_atlas
+from lfm_tasks.stages.scores import block as blocks
+from lfm_tasks.stores.atlas.files import read_atlas
 
 Related = Callable[..., dict[str, Any]]
 WriteZoo = Callable[..., Path]

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.stages import collection_fits
-from lfm_tasks.stages.knowledge import common_ids
-from lfm_tasks.stages.plan import plan_run
-from lfm_tasks.stages.validate import validate_catalog
-from lfm_tasks.stores.atlas_files import read_atlas, read_groups
-from lfm_tasks.stores.units import UnitStore
+from lfm_tasks.planning.plan import plan_run
+from lfm_tasks.stages.collection import job as collection_fits
+from lfm_tasks.stages.inventory.correspondence import common_ids
+from lfm_tasks.stages.inventory.stage import validate_catalog
+from lfm_tasks.stores.atlas.files import read_atlas, read_groups
+from lfm_tasks.stores.units.store import UnitStore
 from tests.stages.test_collection import copies
 from tests.stages.test_comparisons import changed, published, run_part
 from tests.stages.test_fitted_maps import ANCHORS, SMALL, cloud, ids, pair, rotated, zoo

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lfm_tasks.stores.atlas_files import read_atlas, read_json
+from lfm_tasks.stores.atlas.files import read_atlas, read_json
 
 LAYERS = ("relu1", "relu2", "relu3", "relu4", "logits")
 SEEDS = ("mlp_s0", "mlp_s1", "mlp_s2")

@@ -9,9 +9,9 @@ import pytest
 
 from flows.pipeline import Outcome, build_atlas
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.stages.open_run import open_run
-from lfm_tasks.stages.validate import validate_catalog
-from lfm_tasks.stores.units import UnitStore
+from lfm_tasks.runtime.session import open_run
+from lfm_tasks.stages.inventory.stage import validate_catalog
+from lfm_tasks.stores.units.store import UnitStore
 
 torch = pytest.importorskip("torch", reason="needs the extra [torch]")
 

@@ -12,10 +12,10 @@ from ruamel.yaml import YAML
 from flows.pipeline import Outcome
 from lfm_tasks.catalog import CatalogError, read_catalog
 from lfm_tasks.catalog.writing import catalog_yaml
-from lfm_tasks.spectral.choosing import CANDIDATES
-from lfm_tasks.stages.plan import plan_run
-from lfm_tasks.stages.validate import validate_catalog
-from lfm_tasks.stores.atlas_files import read_groups
+from lfm_tasks.planning.plan import plan_run
+from lfm_tasks.spectral.transfer.selection import CANDIDATES
+from lfm_tasks.stages.inventory.stage import validate_catalog
+from lfm_tasks.stores.atlas.files import read_groups
 from lfm_tasks.zoo.starting import write_start
 
 Build = Callable[..., Outcome]

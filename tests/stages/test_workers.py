@@ -6,8 +6,8 @@ from copy import deepcopy
 import dask
 import pytest
 
-from lfm_tasks.stages.dask_settings import DASK_SETTINGS
-from lfm_tasks.stages.workers import is_news, quieten
+from lfm_tasks.workers.dask_config import DASK_SETTINGS
+from lfm_tasks.workers.pool import is_news, quieten
 
 
 @pytest.mark.parametrize(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from lfm_tasks.stores.atlas_files import checked_key, publish, published_key, read_json, sweep, write_json
-from lfm_tasks.stores.atlas_schema import AtlasError
+from lfm_tasks.stores.atlas.files import checked_key, publish, published_key, read_json, sweep, write_json
+from lfm_tasks.stores.atlas.schema import AtlasError
 
 
 def put(folder: Path, key: str, content: str = "content") -> None:

@@ -3,7 +3,7 @@
 import pytest
 import xarray as xr
 
-from lfm_tasks.stores.atlas_schema import SCHEMA_VERSION, AtlasError, check_version, filled, meta_coordinates
+from lfm_tasks.stores.atlas.schema import SCHEMA_VERSION, AtlasError, check_version, filled, meta_coordinates
 
 
 def test_meta__becomes_text_by_safe_names() -> None:

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfm_tasks.stores import digests
-from lfm_tasks.stores.digests import RowsDigest, digest, ids_digest
+from lfm_tasks.stores.units import digests
+from lfm_tasks.stores.units.digests import RowsDigest, digest, ids_digest
 
 
 def rows_digest(rows: np.ndarray, cuts: list[int]) -> str:

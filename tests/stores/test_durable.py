@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from lfm_tasks.stores import durable
-from lfm_tasks.stores.durable import swap_folders, write_durably
+from lfm_tasks.stores.units import durable
+from lfm_tasks.stores.units.durable import swap_folders, write_durably
 
 
 def test_write__replaces_the_whole_file(tmp_path: Path) -> None:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfm_tasks.stores.packing import PackedGroup
-from lfm_tasks.stores.units import CorruptUnitError, UnitStore
+from lfm_tasks.stores.units.packing import PackedGroup
+from lfm_tasks.stores.units.store import CorruptUnitError, UnitStore
 
 KEY = "a" * 64
 ARRAYS = {

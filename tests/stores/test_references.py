@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from lfm_tasks.stores.atlas_files import publish
-from lfm_tasks.stores.references import is_live, note_folder, note_units, read_note
+from lfm_tasks.stores.atlas.files import publish
+from lfm_tasks.stores.units.references import is_live, note_folder, note_units, read_note
 
 
 def test_note__lives_while_one_of_its_folders_holds_the_atlas(tmp_path: Path) -> None:

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfm_tasks.stores import units
-from lfm_tasks.stores.sealed import seal, seal_of, unseal
-from lfm_tasks.stores.soundness import damages, put_damage_aside, put_unfinished_aside
-from lfm_tasks.stores.units import UnitStore
+from lfm_tasks.stores.units import store as units
+from lfm_tasks.stores.units.checksummed import seal, seal_of, unseal
+from lfm_tasks.stores.units.integrity import damages, put_damage_aside, put_unfinished_aside
+from lfm_tasks.stores.units.store import UnitStore
 
 KEY, OTHER = "ab" * 32, "cd" * 32
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfm_tasks.stores.layouts import LAYOUTS
-from lfm_tasks.stores.units import CorruptUnitError, UnitStore
+from lfm_tasks.stores.units.layouts import LAYOUTS
+from lfm_tasks.stores.units.store import CorruptUnitError, UnitStore
 
 KEY = "ab" * 32
 

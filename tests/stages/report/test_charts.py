@@ -4,8 +4,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from lfm_tasks.stages.report.charts import Axes, Dot, Line, dot_rows, line_chart, points_in_plane, share_colour
-from lfm_tasks.stages.report.drawing import side_by_side, standalone
+from lfm_tasks.figures.charts import Axes, Dot, Line, dot_rows, line_chart, points_in_plane, share_colour
+from lfm_tasks.figures.svg import side_by_side, standalone
 
 HOSTILE = '<b onload="x">&amp;'
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lfm_tasks.stages.report import render_report
+from lfm_tasks.report import render_report
 
 
 @pytest.fixture(scope="session")

@@ -8,8 +8,8 @@ from urllib.parse import quote
 import numpy as np
 import pytest
 
-from lfm_tasks.stages.report import render_report
-from lfm_tasks.stores.atlas_files import read_atlas
+from lfm_tasks.report import render_report
+from lfm_tasks.stores.atlas.files import read_atlas
 
 pytestmark = pytest.mark.browser
 

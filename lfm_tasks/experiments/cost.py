@@ -1,0 +1,198 @@
+"""Cost: processor time and memory of every measure on the same spaces, in the same process, in turns."""
+
+import time
+import tracemalloc
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lfm_tasks.config import GraphConfig
+from lfm_tasks.experiments.finding import Figure, Finding, Table
+from lfm_tasks.experiments.given import Given, read_rows
+from lfm_tasks.figures.charts import Dot, dot_rows
+from lfm_tasks.measures.registry import MEASURES
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.spectral.bases.full_map import full_map
+from lfm_tasks.spectral.bases.map_measures import MAP_SCORES, MapScore
+from lfm_tasks.spectral.bases.space import spectral_space
+from lfm_tasks.stages.scores.row_measures import check_rows
+from lfm_tasks.stages.transfers.anchors import common_points
+from lfm_tasks.stores.units.store import UnitStore
+from lfm_tasks.workers.pool import Trouble
+
+NAME, TITLE = "cost", "Cost"
+QUESTION = "What does each measure cost: to prepare a space, once, and to compare two of them?"
+N_ROUNDS = 3
+# For which the hours are told that all pairs would take on one core.
+N_SPACES = 1000
+# Ends of the figure's axis, in powers of ten of a second.
+_LOW, _HIGH = -6, 2
+
+
+@dataclass(frozen=True)
+class CostJob:
+    """Pairs of recorded spaces, by their keys, and how maps are made."""
+
+    store: UnitStore
+    pairs: tuple[tuple[str, str], ...]
+    graph: GraphConfig
+    n_eigenpairs: int
+
+
+@dataclass(frozen=True)
+class _Timed:
+    """What a measure does once a space, and once a pair."""
+
+    prepare: Callable[[np.ndarray], Any]
+    compare: Callable[[Any, Any], Any]
+
+
+def derive(given: Given, folder: Path) -> tuple[Path, ...]:
+    """Check that there is a network; nothing is derived, the given spaces are what is timed."""
+    _pairs(given)
+    return ()
+
+
+def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
+    """Time all measures, in one worker."""
+    pairs = _pairs(given)
+    keys = tuple((given.space(*one).key, given.space(*other).key) for one, other in pairs)
+    job = CostJob(given.run.store, keys, given.catalog.atlas.graph, given.catalog.atlas.n_eigenpairs)
+    given.run.announce("cost", 0, 1)
+    ((_, result),) = given.run.workers.run(time_measures, [job])
+    given.run.announce("cost", 1, 1)
+    if isinstance(result, Trouble):
+        raise ReasonError(result.reason, result.message)
+    rows = sorted(result, key=lambda row: (row["hours for all pairs"], row["measure"]))
+    settings = {
+        "pairs": [[f"{model}/{layer}" for model, layer in pair] for pair in pairs],
+        "rounds": N_ROUNDS,
+        "threads": 1,
+        "graph": given.catalog.atlas.graph.model_dump(),
+        "n_eigenpairs": given.catalog.atlas.n_eigenpairs,
+    }
+    notes = [
+        f"Processor seconds on one thread, the median of {N_ROUNDS} rounds in which every measure has its turn, after "
+        f"one that is not counted; mean over {2 * len(pairs)} spaces and {len(pairs)} pairs. From one machine and run "
+        "to the next they differ, unlike all other numbers here.",
+        "Memory: the most that numpy held at a time beyond the activations, for the widest pair.",
+        f"Hours: {N_SPACES:,} spaces like these, every pair once, on one core. Maps are scored by one matrix product "
+        "a pair once the bases are there; measures of all pairs of points hold n² numbers a space.",
+    ]
+    figure = Figure(
+        "seconds",
+        "Processor seconds, on a scale of powers of ten. Filled: to compare two spaces; open: to prepare one.",
+        dot_rows(
+            [(row["measure"], (Dot(_placed(row["compare, s"])), Dot(_placed(row["prepare, s"])))) for row in rows],
+            marked=set(MAP_SCORES),
+            axis="seconds",
+            ticks={_placed(10.0**power): f"1e{power}" for power in range(_LOW, _HIGH + 1, 2)},
+            told={row["measure"]: f"{row['hours for all pairs']:.3g} h" for row in rows},
+        ),
+    )
+    tables = [Table("measures", f"Cost of each measure, cheapest for {N_SPACES:,} spaces first", rows)]
+    return Finding(NAME, TITLE, QUESTION, settings, (), [figure], tables, notes)
+
+
+def time_measures(job: CostJob) -> list[dict[str, Any]]:
+    """Return a row for each measure that these spaces have a value by."""
+    pairs = [_common(job.store, *pair) for pair in job.pairs]
+    timed = {name: one for name, one in _measures(job).items() if _applies(name, pairs)}
+    widest = max(pairs, key=lambda pair: pair[0].shape[1] + pair[1].shape[1])
+    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in timed}
+    memory = {name: _peak(one, *widest) for name, one in timed.items()}
+    for one in timed.values():
+        _seconds(one, pairs[:1])
+    for _ in range(N_ROUNDS):
+        for name, one in timed.items():
+            rounds[name].append(_seconds(one, pairs))
+    rows = []
+    for name, found in rounds.items():
+        prepare, compare = np.median(np.array(found), axis=0)
+        spread = np.ptp(np.array(found).sum(axis=1)) / np.array(found).sum(axis=1).mean()
+        hours = (N_SPACES * prepare + N_SPACES * (N_SPACES - 1) / 2 * compare) / 3600
+        rows.append(
+            {
+                "measure": name, "prepare, s": float(prepare), "compare, s": float(compare),
+                "spread of rounds": float(spread), "memory, MiB": memory[name] / 2**20,
+                "hours for all pairs": float(hours),
+            }
+        )  # fmt: skip
+    return rows
+
+
+def _pairs(given: Given) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """Return the same layers of two networks of one architecture; of a single network, neighbouring layers."""
+    networks = given.networks()
+    if len(networks.models) > 1:
+        first, second = networks.models[:2]
+        return [((first, layer), (second, layer)) for layer in networks.layers]
+    (model,) = networks.models
+    if len(networks.layers) < 2:
+        raise ReasonError(
+            "missing_source", f"found one space, {model}/{networks.layers[0]}, needs two to compare: add one"
+        )
+    return [((model, one), (model, other)) for one, other in zip(networks.layers, networks.layers[1:], strict=False)]
+
+
+def _common(store: UnitStore, first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
+    source, target = read_rows(store, first), read_rows(store, second)
+    common = common_points(source.ids, target.ids)
+    return source.activations[common.source], target.activations[common.target]
+
+
+def _measures(job: CostJob) -> Mapping[str, _Timed]:
+    graph = job.graph
+
+    def basis(rows: np.ndarray) -> np.ndarray:
+        space = spectral_space(
+            rows, n_eigenpairs=job.n_eigenpairs, n_neighbors=graph.n_neighbors, metric=graph.metric, kernel=graph.kernel
+        )
+        return space.basis.eigenvectors
+
+    def compared_by(score: MapScore) -> Callable[[Any, Any], Any]:
+        return lambda source, target: float(score.function(full_map(source, target)))
+
+    maps = {name: _Timed(basis, compared_by(score)) for name, score in MAP_SCORES.items()}
+    return maps | {name: _Timed(measure.prepare, measure.compare) for name, measure in MEASURES.items()}
+
+
+def _applies(name: str, pairs: list[tuple[np.ndarray, np.ndarray]]) -> bool:
+    if name in MAP_SCORES:
+        return True
+    try:
+        for pair in pairs:
+            check_rows(name, *pair)
+    except ReasonError:
+        return False
+    return True
+
+
+def _seconds(one: _Timed, pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
+    """Return the processor time of one space and of one pair, in the mean."""
+    prepare = compare = 0.0
+    for source, target in pairs:
+        start = time.process_time()
+        ours, theirs = one.prepare(source), one.prepare(target)
+        ready = time.process_time()
+        one.compare(ours, theirs)
+        prepare, compare = prepare + ready - start, compare + time.process_time() - ready
+    return prepare / (2 * len(pairs)), compare / len(pairs)
+
+
+def _peak(one: _Timed, source: np.ndarray, target: np.ndarray) -> int:
+    """Return the most bytes that were held at a time."""
+    tracemalloc.start()
+    try:
+        one.compare(one.prepare(source), one.prepare(target))
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def _placed(seconds: float) -> float:
+    """Return where a time stands on the axis, in [0, 1]."""
+    return float((np.log10(max(seconds, 10.0**_LOW)) - _LOW) / (_HIGH - _LOW))

@@ -1,0 +1,191 @@
+"""What a run would compute, stage by stage, with its cost: units that are there cost nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from lfm_tasks.catalog import Catalog
+from lfm_tasks.runtime.load import Load, together
+from lfm_tasks.runtime.sizes import SpaceSize
+from lfm_tasks.runtime.store import unit_store
+from lfm_tasks.spaces import Space
+from lfm_tasks.stages.activations.cost import record_load
+from lfm_tasks.stages.activations.stage import RecordedSpace, recorded_space
+from lfm_tasks.stages.bases.cost import basis_load
+from lfm_tasks.stages.bases.method import basis_way
+from lfm_tasks.stages.bases.stage import basis_job
+from lfm_tasks.stages.collection.cost import collection_load
+from lfm_tasks.stages.embeddings.cost import embeddings_load
+from lfm_tasks.stages.inventory.requests import asked_measures, embedded_spaces
+from lfm_tasks.stages.inventory.sizes import likely
+from lfm_tasks.stages.inventory.stage import Zoo
+from lfm_tasks.stages.inventory.stored_maps_size import n_kept_maps
+from lfm_tasks.stages.publish.cost import atlas_load
+from lfm_tasks.stages.scores.blocking import blocks
+from lfm_tasks.stages.scores.cost import block_load, pair_work
+from lfm_tasks.stages.scores.pair_index import base_pairs, find_stored
+from lfm_tasks.stages.scores.requested_pairs import asked_pairs
+from lfm_tasks.stages.scores.settings import all_settings, maps_from
+from lfm_tasks.stages.stored_maps.cost import kept_maps_load
+from lfm_tasks.stages.transfers.cost import transfers_load
+from lfm_tasks.stages.transfers.job import MAX_POINTS, MapSide
+from lfm_tasks.stages.transfers.stage import transfer_jobs, transfer_pairs
+from lfm_tasks.stores.atlas.files import published_key
+from lfm_tasks.stores.units.store import UnitStore
+
+
+@dataclass(frozen=True)
+class Missing:
+    """One stage: how many of what are to be made, how many are there, and what the missing ones cost."""
+
+    stage: str
+    n_missing: int
+    n_there: int
+    load: Load
+
+
+class Outlook:
+    """What is known before a run: recorded spaces by their receipts, all others by their headers."""
+
+    def __init__(self, catalog: Catalog, zoo: Zoo, store: UnitStore) -> None:
+        self.catalog, self.zoo, self.store = catalog, zoo, store
+        self.recorded: dict[Space, RecordedSpace] = {
+            planned.space: recorded_space(store, planned)
+            for planned in zoo.spaces
+            if store.has("activations", planned.key)
+        }
+        self.sizes: dict[Space, SpaceSize] = {
+            planned.space: self._size(planned.space, planned.size) for planned in zoo.spaces
+        }
+        # What is not recorded yet has no basis: it goes by the key of its activations.
+        self.keys: dict[Space, str] = {planned.space: planned.key for planned in zoo.spaces}
+        self.keys |= {space: basis_job(store, catalog.atlas, own).key for space, own in self.recorded.items()}
+
+    def _size(self, space: Space, size: SpaceSize) -> SpaceSize:
+        if own := self.recorded.get(space):
+            return replace(size, n_points=own.n_points, n_features=own.n_features)
+        return likely(size)
+
+
+def missing(catalog: Catalog, zoo: Zoo) -> list[Missing]:
+    """Return every stage in order.
+
+    What is recorded is known by its content, and so is all that follows from it. What is still to be recorded counts
+    as new, although it may turn out to equal something that is there.
+    """
+    outlook = Outlook(catalog, zoo, unit_store(catalog))
+    found = [missing_activations(outlook), missing_bases(outlook), _scores(outlook)]
+    is_new = any(own.n_missing for own in found)
+    found += [
+        _collection(outlook, is_new),
+        _kept_maps(outlook, is_new),
+        _transfers(outlook),
+        _embeddings(outlook, is_new),
+    ]
+    is_new |= any(own.n_missing for own in found) or published_key(catalog.root / catalog.atlas.path) is None
+    n_kept = found[4].n_missing + found[4].n_there
+    n_points = max((size.n_points for size in outlook.sizes.values()), default=0)
+    kept_bytes = n_kept * (4 * catalog.atlas.n_eigenpairs**2 + 8 * n_points)
+    n_models = len({space.model for space in outlook.sizes})
+    load = atlas_load(len(outlook.sizes), n_models, len(asked_measures(catalog)), kept_bytes)
+    return [*found, Missing("atlas", int(is_new), int(not is_new), load if is_new else Load())]
+
+
+def missing_activations(outlook: Outlook) -> Missing:
+    """Return the layers to record, a task a model."""
+    unrecorded = [planned.space for planned in outlook.zoo.spaces if planned.space not in outlook.recorded]
+    by_model = groupby(sorted(unrecorded, key=lambda space: space.model), key=lambda space: space.model)
+    load = together(record_load([outlook.sizes[space] for space in own]) for _, own in by_model)
+    return Missing("activations", len(unrecorded), len(outlook.recorded), load)
+
+
+def missing_bases(outlook: Outlook) -> Missing:
+    """Return the bases to compute; spaces of the same content share one."""
+    size_of = {outlook.keys[space]: outlook.sizes[space] for space in outlook.sizes}
+    absent = {key: size for key, size in size_of.items() if not outlook.store.has("bases", key)}
+    atlas = outlook.catalog.atlas
+    load = together(
+        basis_load(size, basis_way(atlas, size.n_points, size.n_features)) for _, size in sorted(absent.items())
+    )
+    return Missing("bases", len(absent), len(size_of) - len(absent), load)
+
+
+def _scores(outlook: Outlook) -> Missing:
+    zoo, atlas = outlook.zoo, outlook.catalog.atlas
+    pairs = asked_pairs(zoo.parts, outlook.keys)
+    designs = {dataset: design.key for dataset, design in zoo.designs.items()}
+    labels = {dataset: own.key for dataset, own in zoo.labels.items()}
+    settings = all_settings(atlas, pairs, designs, labels)
+    wishes = {own: pairs.wishes[number] for (_, number), own in settings.items()}
+    tables = base_pairs(pairs, settings, outlook.keys)
+    find_stored(outlook.store, tables.values())
+    size_of = {outlook.keys[space]: size for space, size in outlook.sizes.items()}
+    load = together(
+        block_load([size_of[key] for key in block.bases], len(block.sides), pair_work(atlas, wishes[own]))
+        for own, table in tables.items()
+        for block in blocks(table, maps_from(wishes[own]), atlas.null)
+    )
+    n_absent = sum(int(table.missing.sum()) for table in tables.values())
+    n_asked = sum(int(table.asked.sum()) for table in tables.values())
+    return Missing("scores", n_absent, n_asked - n_absent, load)
+
+
+def _collection(outlook: Outlook, is_new: bool) -> Missing:
+    config, loads, n_there = outlook.catalog.atlas.collection, [], 0
+    stored = [] if is_new else [set(receipt.facts["bases"]) for receipt in outlook.store.receipts("collections")]
+    for own in _by_dataset(outlook.sizes).values() if config is not None else ():
+        if config is None or len(own) < 3:
+            continue
+        if any(bases <= {outlook.keys[space] for space in own} for bases in stored):
+            n_there += 1
+            continue
+        spaces = [outlook.sizes[space] for space in own]
+        n_eigenpairs = min(config.n_eigenpairs, outlook.catalog.atlas.n_eigenpairs)
+        loads.append(collection_load(spaces, config.n_modes, n_eigenpairs, config.max_spaces))
+    return Missing("collection", len(loads), n_there, together(loads))
+
+
+def _kept_maps(outlook: Outlook, is_new: bool) -> Missing:
+    catalog, loads, n_missing, n_there = outlook.catalog, [], 0, 0
+    stored = {tuple(pair[:2]) for receipt in outlook.store.receipts("kept_maps") for pair in receipt.facts["pairs"]}
+    for dataset, own in _by_dataset(outlook.sizes).items():
+        parts = [part for part in outlook.zoo.parts if part.dataset == dataset]
+        n_maps, keys = n_kept_maps(catalog, parts, own), {outlook.keys[space] for space in own}
+        # Which pairs are most alike is only known afterwards: those that stay are there already.
+        n_stored = sum(keys.issuperset(pair) for pair in stored)
+        n_new = max(0, n_maps - n_stored) if is_new else 0
+        n_missing, n_there = n_missing + n_new, n_there + n_maps - n_new
+        loads.append(kept_maps_load(n_new, [outlook.sizes[space] for space in own], catalog.atlas.n_eigenpairs))
+    return Missing("maps", n_missing, n_there, together(loads))
+
+
+def _transfers(outlook: Outlook) -> Missing:
+    catalog, store = outlook.catalog, outlook.store
+    carried = transfer_pairs(catalog, outlook.zoo.parts)
+    if not carried:
+        return Missing("transfers", 0, 0, Load())
+    sides = {space: MapSide(space, own.key, own.content) for space, own in outlook.recorded.items()}
+    fitted = {job.key: pair for pair, job in transfer_jobs(store, catalog, carried, sides)}
+    absent = [pair for pair in carried if pair.source not in sides or pair.target not in sides]
+    absent += [pair for key, pair in fitted.items() if not store.has("maps", key)]
+    sizes = [(outlook.sizes[pair.source], outlook.sizes[pair.target]) for pair in absent]
+    return Missing("transfers", len(absent), len(carried) - len(absent), transfers_load(sizes, MAX_POINTS))
+
+
+def _embeddings(outlook: Outlook, is_new: bool) -> Missing:
+    settings, sizes = outlook.catalog.atlas.embeddings, outlook.sizes
+    chosen = embedded_spaces(outlook.catalog, sizes)
+    n_there = 0 if is_new else min(len(chosen), len(outlook.store.receipts("embeddings")))
+    if settings is None or n_there == len(chosen):
+        return Missing("embeddings", 0, n_there, Load())
+    has_labels = any(outlook.zoo.rows[space.dataset].labels is not None for space in chosen)
+    n_pairs = len(chosen) * (len(chosen) - 1) // 2 if has_labels else 0
+    load = embeddings_load([sizes[space] for space in chosen], settings.max_points, n_pairs)
+    return Missing("embeddings", len(chosen) - n_there, n_there, load)
+
+
+def _by_dataset(sizes: Mapping[Space, SpaceSize]) -> dict[str, list[Space]]:
+    found: dict[str, list[Space]] = {}
+    for space in sorted(sizes):
+        found.setdefault(space.dataset, []).append(space)
+    return found

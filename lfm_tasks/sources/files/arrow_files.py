@@ -1,0 +1,228 @@
+"""Reads columns of Parquet, Arrow IPC and Feather files and of ``datasets.save_to_disk`` folders, by pyarrow alone."""
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.sources.files.arrow_columns import Column, ReadBatch
+from lfm_tasks.sources.files.arrow_messages import messages
+from lfm_tasks.sources.files.paths import is_remote, open_bytes, stamp
+from lfm_tasks.sources.files.stored_array import StoredArray, check_held, check_packed
+
+DATASET_MARKERS = ("state.json", "dataset_dict.json")
+_FILE_MAGIC = b"ARROW1"
+_HEADER_BYTES = 4096  # of a record batch: a few hundred a column
+
+
+def open_parquet(path: Path, name: str, key: str | None) -> StoredArray:
+    """Return the column ``key``, read a row group at a time."""
+    seen = stamp(path)
+    with _plain(path, name) as file:
+        _check_column(file.schema_arrow, key, name)
+        n_rows = sum(file.metadata.row_group(number).num_rows for number in range(file.num_row_groups))
+        if n_rows != file.metadata.num_rows:
+            found = f"found row groups of {n_rows:,} rows in a file of {file.metadata.num_rows:,}"
+            raise ReasonError("missing_source", f"{name}: cannot be read ({found}): save it again")
+        # Where the column is encrypted that is an error here; to ask for its size first would abort the process.
+        numbers = sorted(range(file.num_row_groups), key=lambda n: file.metadata.row_group(n).num_rows == 0)
+        rows = file.iter_batches(batch_size=1, row_groups=numbers[:1], columns=[key], use_threads=False)
+        first = [batch.column(key) for batch in islice(rows, 1) if len(batch)]
+        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+        paths = [file.schema.column(number).path for number in range(len(file.schema))]
+    own = [number for number, place in enumerate(paths) if f"{place}.".startswith(f"{key}.")]
+    for group, column in ((group, group.column(number)) for group in groups for number in own):
+        if group.num_rows > column.num_values:
+            # Every row has a value, be it that there is none.
+            found = f"found {group.num_rows:,} rows of {column.num_values:,} values"
+            raise ReasonError("missing_source", f"{name}#{key}: cannot be read ({found}): save it again")
+        # A value that repeats is stored once, and 8 bytes are what one takes.
+        check_held(f"{name}#{key}", max(column.total_uncompressed_size, 8 * column.num_values))
+    texts = tuple(paths[number] for number in own if file.schema.column(number).physical_type == "BYTE_ARRAY")
+    row_groups = partial(_row_groups, path, str(key), texts)
+    return _stored(Column(f"{name}#{key}", tuple(group.num_rows for group in groups), row_groups), path, seen, *first)
+
+
+def open_arrow(path: Path, name: str, key: str | None) -> StoredArray:
+    """Return the column ``key`` of an Arrow IPC or Feather file, read a record batch at a time."""
+    return _stored(_ipc_column([path], name, key), path, stamp(path))
+
+
+def open_saved_dataset(path: Path, name: str, key: str | None) -> StoredArray:
+    """Return the column ``key`` of a folder that ``datasets.Dataset.save_to_disk`` wrote."""
+    return _stored(_ipc_column(_data_files(path, name), name, key), path, stamp(path))
+
+
+def parquet_keys(path: Path, name: str) -> tuple[str, ...]:
+    """Return the names of the columns."""
+    with _parquet(path) as file:
+        return tuple(file.schema_arrow.names)
+
+
+def arrow_keys(path: Path, name: str) -> tuple[str, ...]:
+    """Return the names of the columns."""
+    return tuple(_index(path).schema.names)
+
+
+def saved_dataset_keys(path: Path, name: str) -> tuple[str, ...]:
+    """Return the names of the columns."""
+    return arrow_keys(_data_files(path, name)[0], name)
+
+
+def _stored(column: Column, path: Path, seen: Any, first: Any = None) -> StoredArray:
+    shape, dtype = column.header(first)
+    return StoredArray(column.name, path, seen, shape, dtype, column.rows, max(column.batch_rows))
+
+
+def _check_column(schema: Any, key: str | None, name: str) -> None:
+    found = schema.names.count(key)
+    if key is None or not found:
+        what = "needs key: to say which column" if key is None else f"found no column {key[:100]!r}"
+        raise ReasonError("missing_source", f"{name}: {what}{did_you_mean(key or '', schema.names)}")
+    if found > 1:
+        raise ReasonError("missing_source", f"{name}: found {found} columns {key[:100]!r}, needs one: rename them")
+
+
+@contextmanager
+def _parquet(path: Path, texts: Sequence[str] = ()) -> Iterator[Any]:
+    """Give a Parquet file; the columns at ``texts`` come as dictionaries, each different text once."""
+    import pyarrow.parquet
+
+    with open_bytes(path) as content, pyarrow.parquet.ParquetFile(content, read_dictionary=list(texts)) as file:
+        yield file
+
+
+@contextmanager
+def _plain(path: Path, name: str) -> Iterator[Any]:
+    """Give a Parquet file; ReasonError for whatever of it is encrypted."""
+    try:
+        with _parquet(path) as file:
+            yield file
+    except OSError as error:
+        if "crypt" not in str(error):
+            raise
+        found = f"{name}: found encrypted values, needs plain ones"
+        raise ReasonError("missing_source", f"{found}: write it without encryption") from error
+
+
+@contextmanager
+def _row_groups(path: Path, key: str, texts: Sequence[str]) -> Iterator[ReadBatch]:
+    with _parquet(path, texts) as file:
+        # ``columns`` takes whatever begins with the name, so the column is picked once more.
+        yield lambda number: file.read_row_group(number, columns=[key], use_threads=False).column(key)
+
+
+@dataclass(frozen=True)
+class _Index:
+    """Where the record batches of an IPC file lie: byte offsets in a stream, None where the file has a footer."""
+
+    path: Path
+    schema: Any
+    batch_rows: tuple[int, ...]
+    offsets: tuple[int, ...] | None
+
+
+def _ipc_column(paths: Sequence[Path], name: str, key: str | None) -> Column:
+    indices = [_index(path) for path in paths]
+    for index in indices:
+        _check_column(index.schema, key, name)
+    batch_rows = tuple(n_rows for index in indices for n_rows in index.batch_rows)
+    return Column(f"{name}#{key}", batch_rows, partial(_record_batches, indices, str(key)))
+
+
+@contextmanager
+def _source(path: Path) -> Iterator[Any]:
+    """Give a pyarrow file; not memory-mapped, because a mapped file that shrinks kills the process."""
+    import pyarrow as pa
+
+    if not is_remote(path):
+        with pa.OSFile(str(path), "rb") as file:
+            yield file
+        return
+    with open_bytes(path) as content, pa.PythonFile(content, mode="r") as file:
+        yield file
+
+
+def _index(path: Path) -> _Index:
+    import pyarrow as pa
+
+    with open_bytes(path, _HEADER_BYTES) as file:
+        is_file = file.read(len(_FILE_MAGIC)) == _FILE_MAGIC
+        found = list(messages(file, len(_FILE_MAGIC) + 2 if is_file else 0))
+        batches = [message for message in found if message.kind == "record batch"]
+        for message in found:
+            check_held(path.name, message.n_unpacked)
+            check_packed(path.name, message.n_unpacked, message.n_values)
+        # Files may hold dictionaries: their reader knows what belongs to what.
+        beside = {message.kind for message in found if not is_file} - {"schema", "record batch"}
+        for kind in sorted(beside):
+            advice = "needs plain columns: write text without dictionaries"
+            raise ReasonError("wrong_dtype", f"{path.name}: found a {kind} in a stream of record batches, {advice}")
+    n_rows = tuple(message.n_rows for message in batches)
+    with _source(path) as source:
+        if not is_file:
+            return _Index(path, pa.ipc.read_schema(source), n_rows, tuple(message.offset for message in batches))
+        reader = pa.ipc.open_file(source)
+        if reader.num_record_batches != len(batches):
+            raise ValueError(f"{reader.num_record_batches} record batches listed and {len(batches)} there")
+        return _Index(path, reader.schema, n_rows, None)
+
+
+@contextmanager
+def _record_batches(indices: Sequence[_Index], key: str) -> Iterator[ReadBatch]:
+    with ExitStack() as stack:
+        batches: list[Callable[[], Any]] = []
+        for index in indices:
+            file = stack.enter_context(_source(index.path))
+            batches += _batch_readers(index, file, key)
+        yield lambda number: batches[number]().column(key)
+
+
+def _batch_readers(index: _Index, file: Any, key: str) -> list[Callable[[], Any]]:
+    import pyarrow as pa
+
+    if index.offsets is None:
+        alone = pa.ipc.IpcReadOptions(included_fields=[index.schema.get_field_index(key)], use_threads=False)
+        reader = pa.ipc.open_file(file, options=alone)
+        return [partial(reader.get_batch, number) for number in range(reader.num_record_batches)]
+
+    def read_at(offset: int) -> Any:
+        file.seek(offset)
+        return pa.ipc.read_record_batch(pa.ipc.read_message(file), index.schema)
+
+    return [partial(read_at, offset) for offset in index.offsets]
+
+
+def _data_files(path: Path, name: str) -> list[Path]:
+    if (path / "dataset_dict.json").is_file():
+        splits = _described(path / "dataset_dict.json", name).get("splits", [])
+        found = f"found a dataset of the splits {', '.join(map(str, splits))[:200]}, needs one of them"
+        raise ReasonError("missing_source", f"{name}: {found}: add its name to the path")
+    state = _described(path / "state.json", name)
+    if state.get("_indices_data_files") or state.get("_indices_files"):
+        found = "found rows that are chosen by an index, needs the rows themselves"
+        raise ReasonError("missing_source", f"{name}: {found}: call flatten_indices() before save_to_disk()")
+    names = [entry["filename"] for entry in state["_data_files"]]
+    for file_name in names:
+        if file_name in {"", ".", ".."} or set(file_name) & set("/\\\x00"):
+            found = f"found the data file {file_name[:100]!r}, needs names inside the folder"
+            raise ReasonError("missing_source", f"{name}: {found}: save the dataset again")
+    if not names:
+        raise ReasonError("wrong_shape", f"{name}: found a dataset without data files, needs rows: save it again")
+    return [path / file_name for file_name in names]
+
+
+def _described(path: Path, name: str) -> dict[str, Any]:
+    found = json.loads(path.read_bytes())
+    if not isinstance(found, dict):
+        kind = type(found).__name__
+        raise ReasonError(
+            "missing_source", f"{name}: found {kind} in {path.name}, needs an object: save the dataset again"
+        )
+    return found

@@ -1,0 +1,149 @@
+"""Reads HDF5, and refuses what makes the library open other files: links, external and virtual datasets, plugins."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.sources.files.hdf5_text import read_texts
+from lfm_tasks.sources.files.paths import is_remote, open_bytes, stamp
+from lfm_tasks.sources.files.stored_array import (
+    MAX_HELD_BYTES,
+    ReadRows,
+    StoredArray,
+    check_held,
+    check_packed,
+    text_array,
+)
+
+# Built into the library. Any other one would be looked for among shared libraries, whose code would run.
+_FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
+
+
+def open_hdf5(path: Path, name: str, key: str | None) -> StoredArray:
+    """Return the dataset at the path ``key`` inside the file."""
+    if key is None:
+        offer = did_you_mean("", hdf5_keys(path, name)) or "; the file holds none"
+        raise ReasonError("missing_source", f"{name}: needs key: to say which dataset{offer}")
+    seen = stamp(path)
+    with _opened(path) as file:
+        dataset = _find(file, key, name, path)
+        name = f"{name}#{key}"
+        _check_storage(dataset, name)
+        _check_size(dataset, name)
+        dtype, is_text = _dtype(dataset, name), dataset.dtype.kind == "O"
+        block_rows = dataset.chunks[0] if dataset.chunks else 1
+        shape = tuple(dataset.shape or ())
+    return StoredArray(name, path, seen, shape, dtype, partial(_rows, path, key, name, is_text), block_rows)
+
+
+def hdf5_keys(path: Path, name: str) -> tuple[str, ...]:
+    """Return the paths of all datasets that lie in the file itself."""
+    import h5py
+
+    found: list[str] = []
+    with _opened(path) as file:  # visititems follows hard links only
+        file.visititems(lambda key, item: found.append(key) if isinstance(item, h5py.Dataset) else None)
+    return tuple(found)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    import h5py
+
+    if not is_remote(path):
+        # Locks are refused by some network file systems; that nothing changed is checked by the stamp.
+        with h5py.File(path, "r", locking=False) as file:
+            yield file
+        return
+    with open_bytes(path) as content, h5py.File(content, "r") as file:
+        yield file
+
+
+@contextmanager
+def _rows(path: Path, key: str, name: str, is_text: bool) -> Iterator[ReadRows]:
+    if is_text and not is_remote(path):
+        local = read_texts(path, key, MAX_HELD_BYTES)
+        yield lambda start, stop: text_array(name, stop - start, lambda first, last: local[start:stop][first:last])
+        return
+    with _opened(path) as file:
+        dataset = file[key]
+        if is_text:
+            text = dataset.asstr()
+            yield lambda start, stop: text_array(
+                name, stop - start, lambda first, last: text[start + first : start + last].tolist()
+            )
+        else:
+            yield lambda start, stop: dataset[start:stop]
+
+
+def _find(file: Any, key: str, name: str, path: Path) -> Any:
+    """Return the dataset, every step towards it a hard link: a soft one may lead to an external one."""
+    import h5py
+
+    item = file
+    for part in key.strip("/").split("/"):
+        link = item.get(part, getlink=True) if isinstance(item, h5py.Group) else None
+        if link is None:
+            raise ReasonError("missing_source", f"{name}#{key[:100]}: no such dataset{_offer(key, path, name)}")
+        if not isinstance(link, h5py.HardLink):
+            found = f"found a link at {part[:100]!r}, which may lead to another file, needs the dataset itself"
+            raise ReasonError("missing_source", f"{name}#{key}: {found}: copy it into this file")
+        item = item[part]
+    if not isinstance(item, h5py.Dataset):
+        raise ReasonError("missing_source", f"{name}#{key}: found a group, needs a dataset{_offer(key, path, name)}")
+    return item
+
+
+def _offer(key: str, path: Path, name: str) -> str:
+    return did_you_mean(key, hdf5_keys(path, name)) or "; the file holds none"
+
+
+def _check_storage(dataset: Any, name: str) -> None:
+    if dataset.external or dataset.is_virtual:
+        found = "found values that lie in other files, needs them inside"
+        raise ReasonError("missing_source", f"{name}: {found}: copy the dataset into this file")
+    plist = dataset.id.get_create_plist()
+    for position in range(plist.get_nfilters()):
+        number, _, _, label = plist.get_filter(position)
+        if number not in _FILTERS:
+            found = f"found the filter {ascii(label.decode(errors='replace'))[:60]} ({number})"
+            needed = f"needs one of {', '.join(_FILTERS.values())}"
+            raise ReasonError("missing_source", f"{name}: {found}, {needed}: write it with compression='gzip'")
+
+
+def _check_size(dataset: Any, name: str) -> None:
+    """Raise ReasonError if values are missing, which would be read as zeros, or are far more than the file holds."""
+    if not dataset.size:
+        return
+    stored = dataset.id.get_storage_size()
+    if dataset.chunks:
+        needed = prod(-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True))
+        present = dataset.id.get_num_chunks()
+        check_held(name, prod(dataset.chunks) * dataset.dtype.itemsize)
+    else:
+        needed, present = 1, int(stored > 0)
+    if present < needed:
+        found = f"found {present:,} of {needed:,} chunks, the others would be read as {dataset.fillvalue!s:.20}"
+        raise ReasonError("missing_source", f"{name}: {found}: write all of the dataset, or copy the file again")
+    check_packed(name, dataset.nbytes, stored)
+
+
+def _dtype(dataset: Any, name: str) -> np.dtype:
+    import h5py
+
+    if h5py.check_string_dtype(dataset.dtype) is not None:
+        return np.dtype("U") if dataset.dtype.kind == "O" else dataset.dtype
+    if dataset.dtype.kind not in "fiub" or h5py.check_enum_dtype(dataset.dtype) not in (None, _BOOLEAN):
+        found = f"found values of type {str(dataset.dtype)[:80]}, needs real numbers or text"
+        raise ReasonError("wrong_dtype", f"{name}: {found}: convert it")
+    return dataset.dtype
+
+
+_BOOLEAN = {"FALSE": 0, "TRUE": 1}

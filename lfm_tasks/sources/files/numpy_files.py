@@ -1,0 +1,120 @@
+"""Reads .npy and .npz: headers first, then only the rows asked for; never pickles, never more than was declared."""
+
+import warnings
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+
+from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.sources.files.paths import open_bytes, stamp
+from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray, check_held, check_packed, raw_rows
+
+
+def open_npy(path: Path, name: str, key: str | None) -> StoredArray:
+    """Return the array in a .npy; ReasonError ``missing_source`` if it is truncated, ``wrong_dtype`` if pickled."""
+    if key is not None:
+        raise ReasonError("missing_source", f"{name}: found key: {key} for a file of one array: remove the key")
+    seen = stamp(path)
+    with open_bytes(path) as file:
+        shape, fortran_order, dtype = _read_header(file, name)
+        first_byte = file.tell()
+        n_bytes = file.seek(0, 2) - first_byte
+    _check_size(name, shape, dtype, n_bytes)
+    rows = partial(raw_rows, path, shape, dtype, first_byte)
+    if fortran_order:
+        rows = partial(_held_rows, name, path, n_bytes, None)
+    return StoredArray(name, path, seen, shape, dtype, rows, is_held=fortran_order)
+
+
+def open_npz(path: Path, name: str, key: str | None) -> StoredArray:
+    """Return one array of a .npz; ReasonError ``missing_source`` if it is damaged or a bomb."""
+    if key is None:
+        raise ReasonError("missing_source", f"{name}: needs key: to say which array{_offer('', npz_keys(path, name))}")
+    file_name, name = name, f"{name}#{key}"
+    seen = stamp(path)
+    with open_bytes(path) as file, zipfile.ZipFile(file) as archive:
+        if f"{key}.npy" not in archive.namelist():
+            raise ReasonError("missing_source", f"{name}: no such array{_offer(key, npz_keys(path, file_name))}")
+        member = archive.getinfo(f"{key}.npy")
+        _check_member(name, member)
+        with archive.open(member) as inner:
+            shape, fortran_order, dtype = _read_header(inner, name)
+            header_bytes = inner.tell()
+        first_byte = _member_start(file, member) + header_bytes
+    _check_size(name, shape, dtype, member.file_size - header_bytes)
+    rows = partial(raw_rows, path, shape, dtype, first_byte)
+    is_held = member.compress_type != zipfile.ZIP_STORED or fortran_order
+    if is_held:
+        rows = partial(_held_rows, name, path, member.file_size, member.filename)
+    return StoredArray(name, path, seen, shape, dtype, rows, is_held=is_held)
+
+
+def npz_keys(path: Path, name: str) -> tuple[str, ...]:
+    """Return the names of the arrays in a .npz, in the order they were written."""
+    with open_bytes(path) as file, zipfile.ZipFile(file) as archive:
+        members = archive.namelist()
+    if len(set(members)) < len(members):
+        raise ReasonError("missing_source", f"{name}: found two arrays of one name: write the file again")
+    return tuple(member.removesuffix(".npy") for member in members if member.endswith(".npy"))
+
+
+@contextmanager
+def _held_rows(name: str, path: Path, n_bytes: int, member: str | None) -> Iterator[ReadRows]:
+    """Give a reader of rows of an array that can only be read whole: compressed, or column after column."""
+    check_held(name, n_bytes)
+    with open_bytes(path) as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # headers written by Python 2
+        if member is None:
+            whole = np.lib.format.read_array(file, allow_pickle=False)
+        else:
+            with zipfile.ZipFile(file) as archive, archive.open(member) as inner:
+                whole = np.lib.format.read_array(inner, allow_pickle=False)
+    yield lambda start, stop: whole[start:stop]
+
+
+def _read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+    version = np.lib.format.read_magic(file)
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    if version not in readers:
+        raise ReasonError("wrong_dtype", f"{name}: found .npy version {version}, for records, needs numbers: save them")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # headers written by Python 2
+        shape, fortran_order, dtype = readers[version](file)
+    if dtype.hasobject:
+        raise ReasonError("wrong_dtype", f"{name}: found pickled Python objects, which are never loaded: save numbers")
+    if dtype.names or dtype.subdtype:
+        raise ReasonError("wrong_dtype", f"{name}: found records {str(dtype)[:80]}, needs numbers: save one field")
+    if any(length < 0 for length in shape):
+        raise ValueError(f"negative shape {shape}")
+    return shape, fortran_order and len(shape) > 1, dtype
+
+
+def _check_size(name: str, shape: tuple[int, ...], dtype: np.dtype, n_bytes: int) -> None:
+    declared = prod(shape) * dtype.itemsize
+    if declared != n_bytes:
+        found = f"found {n_bytes:,} bytes of values, needs {declared:,} for {shape} {dtype}"
+        raise ReasonError("missing_source", f"{name}: {found}: the file is truncated or damaged, copy it again")
+
+
+def _check_member(name: str, member: zipfile.ZipInfo) -> None:
+    if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ReasonError("missing_source", f"{name}: found an encrypted or unusual archive, needs one of numpy.savez")
+    check_packed(name, member.file_size, member.compress_size)
+
+
+def _member_start(file: IO[bytes], member: zipfile.ZipInfo) -> int:
+    """Return where a member's bytes begin: after its local header, whose last two fields are two lengths."""
+    file.seek(member.header_offset + 26)
+    lengths = file.read(4)
+    return member.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
+
+
+def _offer(key: str, names: tuple[str, ...]) -> str:
+    return did_you_mean(key, names) if names else "; the file holds none"

@@ -1,0 +1,115 @@
+"""Reads .safetensors without its library, which maps files into memory, wants local ones, and bfloat16 not in numpy.
+
+The format is eight bytes of length, that much JSON, then raw values:
+https://huggingface.co/docs/safetensors/index#format
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.sources.files.paths import open_bytes, stamp
+from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray, raw_rows
+
+_MAX_HEADER_BYTES = 100_000_000  # the library's own limit
+_BFLOAT16 = "BF16"
+_DTYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", _BFLOAT16: "<u2", "BOOL": "|b1",
+    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "|i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "|u1",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    kind: str
+    shape: tuple[int, ...]
+    first_byte: int
+
+
+def open_safetensors(path: Path, name: str, key: str | None) -> StoredArray:
+    """Return the tensor ``key``; bfloat16 comes as float32, which holds each of its values."""
+    seen = stamp(path)
+    tensors = _read_header(path, name)
+    if key is None or key not in tensors:
+        found = "needs key: to say which tensor" if key is None else f"found no tensor {key[:100]!r}"
+        raise ReasonError("missing_source", f"{name}: {found}{did_you_mean(key or '', tensors)}")
+    tensor = tensors[key]
+    name = f"{name}#{key}"
+    if tensor.kind not in _DTYPES:
+        found = f"found values of type {tensor.kind[:20]!r}, needs one of {', '.join(_DTYPES)}"
+        raise ReasonError("wrong_dtype", f"{name}: {found}: save it as F32")
+    dtype = np.dtype(_DTYPES[tensor.kind])
+    opened = partial(raw_rows, path, tensor.shape, dtype, tensor.first_byte)
+    if tensor.kind == _BFLOAT16:
+        return StoredArray(name, path, seen, tensor.shape, np.dtype(np.float32), partial(_widened, opened))
+    return StoredArray(name, path, seen, tensor.shape, dtype, opened)
+
+
+def safetensors_keys(path: Path, name: str) -> tuple[str, ...]:
+    """Return the names of all tensors."""
+    return tuple(_read_header(path, name))
+
+
+@contextmanager
+def _widened(opened: Any) -> Iterator[ReadRows]:
+    """Give a reader that puts the 16 bits of a bfloat16 in front of 16 zeros: the float32 of the same value."""
+    with opened() as read:
+        yield lambda start, stop: (read(start, stop).astype(np.uint32) << 16).view(np.float32)
+
+
+def _read_header(path: Path, name: str) -> dict[str, _Tensor]:
+    with open_bytes(path) as file:
+        n_bytes = int.from_bytes(file.read(8), "little")
+        size = file.seek(0, 2)
+        if n_bytes > min(_MAX_HEADER_BYTES, size - 8):
+            found = f"found a header of {n_bytes:,} bytes in a file of {size:,}, needs at most {_MAX_HEADER_BYTES:,}"
+            raise ReasonError("missing_source", f"{name}: {found}: the file is truncated or no .safetensors")
+        file.seek(8)
+        header = json.loads(file.read(n_bytes))
+    try:
+        entries = {key: entry for key, entry in header.items() if key != "__metadata__"}
+        spans = sorted((*_span(entry), key) for key, entry in entries.items())
+        tensors = {
+            key: _Tensor(str(entry["dtype"]), tuple(entry["shape"]), 8 + n_bytes + entry["data_offsets"][0])
+            for key, entry in entries.items()
+        }
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        found = "found a header that describes no tensors, needs dtype, shape and data_offsets"
+        raise ReasonError("missing_source", f"{name}: {found}: write it again") from error
+    _check_spans(spans, size - 8 - n_bytes, name)
+    for key, entry in entries.items():
+        start, stop = _span(entry)
+        kind = str(entry["dtype"])
+        if kind in _DTYPES and stop - start != prod(entry["shape"]) * np.dtype(_DTYPES[kind]).itemsize:
+            found = f"found {stop - start:,} bytes for {kind} of shape {entry['shape']}"
+            raise ReasonError("missing_source", f"{name}#{key[:100]}: {found}: the header is damaged")
+    return tensors
+
+
+def _span(entry: Mapping[str, Any]) -> tuple[int, int]:
+    start, stop = entry["data_offsets"]
+    numbers = [start, stop, *entry["shape"]]
+    if not all(type(number) is int and number >= 0 for number in numbers):
+        raise TypeError("offsets and lengths are whole numbers")
+    return start, stop
+
+
+def _check_spans(spans: list[tuple[int, int, str]], n_bytes: int, name: str) -> None:
+    end = 0
+    for start, stop, key in spans:
+        if start < end or stop < start:
+            found = f"found the tensor {key[:100]!r} at {start:,} to {stop:,}, over bytes of another"
+            raise ReasonError("missing_source", f"{name}: {found}: the header is damaged, write it again")
+        end = stop
+    if end > n_bytes:
+        found = f"found {n_bytes:,} bytes of values, needs {end:,}"
+        raise ReasonError("missing_source", f"{name}: {found}: the file is truncated, copy it again")

@@ -1,0 +1,140 @@
+"""Reads Zarr arrays, versions 2 and 3; codecs are checked by name first, because some of them unpickle."""
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from math import prod
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.sources.files.paths import is_file, is_remote, stamp
+from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray, check_held, check_packed, text_array
+
+MARKERS = ("zarr.json", ".zarray", ".zgroup")
+
+_PACKERS = ("blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma", "shuffle", "delta", "crc32", "crc32c", "adler32")
+_CODECS = frozenset(
+    {"bytes", "endian", "transpose", "sharding_indexed", "vlen-utf8", "fletcher32", "fixedscaleoffset", "quantize"}
+    | {"bitround", "astype", "packbits"}
+    | set(_PACKERS)
+    | {f"numcodecs.{codec}" for codec in _PACKERS}
+)
+
+
+def open_zarr(path: Path, name: str, key: str | None) -> StoredArray:
+    """Return the array at the path ``key`` of a group, or the array that the folder is."""
+    name, group_name = (name, name) if key is None else (f"{name}#{key}", name)
+    seen = stamp(path)
+    _check_codecs(path if key is None else path / key, name)
+    array = _array(path, key)
+    if array is None:
+        found = "found a group, needs key: to say which array" if key is None else "no such array"
+        offer = did_you_mean(key or "", zarr_keys(path, group_name) or ()) or "; the group holds none"
+        raise ReasonError("missing_source", f"{name}: {found}{offer}")
+    dtype = np.dtype("U") if array.dtype.kind == "T" else np.dtype(array.dtype)
+    if array.dtype.kind not in "fiubTUS":
+        text = str(array.dtype)[:80]
+        raise ReasonError("wrong_dtype", f"{name}: found values of type {text}, needs real numbers or text: convert it")
+    check_held(name, prod(array.shards or array.chunks) * max(1, array.dtype.itemsize))
+    _check_complete(array, name, len(seen))
+    block = (array.shards or array.chunks)[0] if array.shape else 1
+    return StoredArray(name, path, seen, tuple(array.shape), dtype, partial(_rows, path, key), block)
+
+
+def zarr_keys(path: Path, name: str) -> tuple[str, ...] | None:
+    """Return the paths of all arrays below a group; None for an array."""
+    import zarr
+
+    with _quiet():
+        found = zarr.open(_store(path), mode="r")
+        if isinstance(found, zarr.Array):
+            return None
+        return tuple(key for key, item in found.members(max_depth=None) if isinstance(item, zarr.Array))
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # types without a specification, files beside the arrays
+        yield
+
+
+@contextmanager
+def _rows(path: Path, key: str | None) -> Iterator[ReadRows]:
+    array = _array(path, key)
+    if array is None:
+        raise ValueError("the array is gone")
+
+    def read(start: int, stop: int) -> np.ndarray:
+        values = np.asarray(array[start:stop])
+        if values.dtype.kind != "T" or values.ndim != 1:
+            return values
+        return text_array(path.name, len(values), lambda first, last: values[first:last].tolist())
+
+    yield read
+
+
+def _array(path: Path, key: str | None) -> Any:
+    import zarr
+
+    with _quiet():
+        found: Any = zarr.open(_store(path), mode="r")
+        if key is not None:
+            found = found.get(key) if isinstance(found, zarr.Group) else None
+    return found if isinstance(found, zarr.Array) else None
+
+
+def _store(path: Path) -> Any:
+    from zarr.storage import FsspecStore, LocalStore
+
+    if not is_remote(path):
+        return LocalStore(path, read_only=True)
+    from fsspec.implementations.asyn_wrapper import AsyncFileSystemWrapper
+
+    remote = cast(Any, path)
+    # Those that are asynchronous too: theirs is bound to the loop of fsspec, and Zarr has its own.
+    return FsspecStore(AsyncFileSystemWrapper(remote.fs, asynchronous=True), read_only=True, path=remote.path)
+
+
+def _check_codecs(path: Path, name: str) -> None:
+    for marker in ("zarr.json", ".zarray"):
+        if is_file(path / marker):
+            for codec in _codecs(json.loads((path / marker).read_bytes())):
+                if codec not in _CODECS:
+                    found = f"found the codec {codec[:60]!r}, needs one of {', '.join(_PACKERS)}"
+                    raise ReasonError("missing_source", f"{name}: {found}: write it with one of these")
+
+
+def _codecs(metadata: Any) -> Iterator[str]:
+    """Yield the name of every codec of an array, those inside of shards too."""
+    if isinstance(metadata, list):
+        for part in metadata:
+            yield from _codecs(part)
+    elif isinstance(metadata, dict):
+        if isinstance(codec := metadata.get("id"), str):
+            yield codec
+        if isinstance(codec := metadata.get("name"), str) and set(metadata) <= {"name", "configuration"}:
+            yield codec
+        for key in ("codecs", "index_codecs", "configuration", "compressor", "filters"):
+            yield from _codecs(metadata.get(key))
+
+
+def _check_complete(array: Any, name: str, n_files: int) -> None:
+    """Raise ReasonError if chunks are missing: Zarr would give its fill value for them, without a word."""
+    stored = array.shards or array.chunks
+    needed = prod(-(-length // chunk) for length, chunk in zip(array.shape, stored, strict=True))
+    present = n_files
+    if needed <= n_files:  # else Zarr would look for each of them, however many there should be
+        with _quiet():
+            present, needed = array.nchunks_initialized, array.nchunks
+    if present < needed:
+        found = f"found {present:,} of {needed:,} chunks, the others would be read as {array.fill_value!s:.20}"
+        advice = "copy it again, or write it with config={'write_empty_chunks': True}"
+        raise ReasonError("missing_source", f"{name}: {found}: {advice}")
+    check_packed(name, array.nbytes, array.nbytes_stored())

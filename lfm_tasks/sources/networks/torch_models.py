@@ -1,0 +1,261 @@
+"""Records activations by running a PyTorch network on a dataset's inputs, with hooks that pool before it goes on."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from lfm_tasks.catalog.model import Catalog, TorchModel
+from lfm_tasks.catalog.names import check_layer_name
+from lfm_tasks.catalog.patterns import fill
+from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.sources.networks.factories import build, check_trust
+from lfm_tasks.sources.networks.recording import Recorder
+from lfm_tasks.sources.networks.torch_weights import as_array, load_weights, state_digest
+
+_PROBE_ROWS = 3
+_Hook = Callable[[str, Any], None]
+
+
+class TorchSource:
+    """A `Source` of the modules of a PyTorch network, run on the CPU by one thread.
+
+    Opening builds the network. The first question about a layer runs it on a few rows: which modules are called, and
+    what they give; a module that is called twice, or never, or gives no row a point, is an error of that layer alone.
+    """
+
+    def __init__(
+        self,
+        model_name: str,
+        model: TorchModel,
+        catalog: Catalog,
+        inputs: Shaped[np.ndarray, "points ..."],
+        ids: Shaped[np.ndarray, " points"],
+    ) -> None:
+        self._recorder = Recorder(f"model {model_name}", inputs, ids, model.pool, model.batch_size)
+        self._module, self._made_of = _network(model_name, model, catalog)
+        # Before anything ran: what the network is, and must be still when it has run.
+        self._state_digest = state_digest(self._module)
+        self._layers = {name: module for name, module in self._module.named_modules() if name}
+        for name in self._layers:
+            try:
+                check_layer_name(name)
+            except ValueError as error:
+                raise ReasonError("unsupported_model", f"{self._recorder.name}: {error}") from error
+
+    @property
+    def ids(self) -> Shaped[np.ndarray, " points"]:
+        """Sample ids, one for each input."""
+        return self._recorder.ids
+
+    @property
+    def batch_rows(self) -> int:
+        """Rows that are computed together."""
+        return self._recorder.batch_rows
+
+    def layer_names(self) -> tuple[str, ...]:
+        """All modules inside the network, as ``named_modules()`` calls and orders them."""
+        return tuple(self._layers)
+
+    def layer_shapes(self) -> dict[str, tuple[int | None, ...]]:
+        """Return the shape of one point in each layer that can be recorded, before pooling."""
+        return {name: shape for name, shape in self._probed.items() if not isinstance(shape, ReasonError)}
+
+    def identity(self, layer: str) -> Mapping[str, str]:
+        """Return what decides the values of ``layer``: code, weights, inputs, pooling, batches, and what records it."""
+        import torch
+
+        self._check_layer(layer)
+        return {
+            "kind": "torch",
+            "layer": layer,
+            "state": self._state_digest,
+            "torch": torch.__version__,
+            **self._made_of,
+            **self._recorder.identity,
+        }
+
+    def batches(
+        self, layers: Sequence[str], rows: Int[np.ndarray, " selected"]
+    ) -> Iterator[Mapping[str, Float[np.ndarray, "batch features"]]]:
+        """Yield ``rows`` of each layer, pooled; float32, or float64 if the network computes in it.
+
+        Raises
+        ------
+        ReasonError
+            ``unknown_layer``; ``wrong_shape`` for a module that is not called once, or gives no row a point, or
+            another one than the pooling fits; ``not_finite``; ``unsupported_model`` if the network stops.
+        """
+        names = list(dict.fromkeys(layers))
+        for name in names:
+            self._check_layer(name)
+        for batch in self._recorder.batches(rows):
+            found: dict[str, Float[np.ndarray, "batch features"]] = {}
+            with self._hooked(names, lambda name, tensor: self._keep(found, name, tensor, batch)):  # noqa: B023
+                self._run(batch)
+            for name in names:
+                if name not in found:
+                    raise self._refused(name, "is never called in the forward pass")
+            yield {name: found[name] for name in names}
+        if rows.size and state_digest(self._module) != self._state_digest:
+            found_state = "the forward pass changes the network's own buffers, so that rows depend on those before them"
+            raise ReasonError("unsupported_model", f"{self._recorder.name}: {found_state}: make eval() stop that")
+
+    @cached_property
+    def _probed(self) -> dict[str, tuple[int, ...] | ReasonError]:
+        """Run a few rows: the shape of a point in each layer, or why it cannot be recorded."""
+        order = np.argsort(self.ids, kind="stable")[:_PROBE_ROWS]
+        seen: dict[str, Any] = {}
+
+        def see(name: str, tensor: Any) -> None:
+            again = self._refused(name, "is called several times in one forward pass")
+            seen[name] = again if name in seen else self._shape(name, tensor, len(order))
+
+        with self._hooked(self._layers, see):
+            self._run(order)
+        return {
+            name: seen.get(name, self._refused(name, "is never called in the forward pass")) for name in self._layers
+        }
+
+    def _shape(self, name: str, tensor: Any, n_rows: int) -> tuple[int, ...] | ReasonError:
+        if tensor is None or not tensor.is_floating_point():
+            kind = "no tensor" if tensor is None else str(tensor.dtype)
+            return self._refused(name, f"gives {kind}, where a float tensor is needed")
+        shape = tuple(tensor.shape)
+        if len(shape) < 2 or shape[0] != n_rows:
+            return self._refused(name, f"gives {shape} for {n_rows} points, where a row a point is needed")
+        return shape[1:]
+
+    def _check_layer(self, name: str) -> None:
+        if name not in self._layers:
+            found = f"{self._recorder.name}: found no module {name[:100]!r}"
+            raise ReasonError("unknown_layer", found + did_you_mean(name, self._layers))
+        shape = self._probed[name]
+        if isinstance(shape, ReasonError):
+            raise shape
+        self._recorder.check_pooling(name, shape)
+
+    def _refused(self, name: str, why: str) -> ReasonError:
+        return ReasonError("wrong_shape", f"{self._recorder.name}: {name} {why}: leave it out with layers: ['!{name}']")
+
+    def _keep(
+        self, found: dict[str, Float[np.ndarray, "batch features"]], name: str, tensor: Any, rows: np.ndarray
+    ) -> None:
+        """Pool at once: the next module may overwrite the tensor, and whole tensors would fill the memory."""
+        if name in found:
+            raise self._refused(name, "is called several times in one forward pass")
+        shape = self._shape(name, tensor, len(rows))
+        if isinstance(shape, ReasonError):
+            raise shape
+        found[name] = self._recorder.pooled(name, as_array(tensor), rows)
+
+    @contextmanager
+    def _hooked(self, names: Sequence[str] | Mapping[str, Any], hook: _Hook) -> Iterator[None]:
+        with ExitStack() as stack:
+            for name in names:
+                handle = self._layers[name].register_forward_hook(
+                    lambda _module, _inputs, output, name=name: hook(name, _first_tensor(output))
+                )
+                stack.callback(handle.remove)
+            yield
+
+    def _run(self, rows: Int[np.ndarray, " batch"]) -> None:
+        import torch
+
+        inputs = self._recorder.inputs
+        kind = inputs.dtype.kind
+        double = any(tensor.dtype == torch.float64 for tensor in _tensors(self._module))
+        dtype = {"f": np.float64 if double else np.float32, "b": np.bool_}.get(kind, np.int64)
+        fed = torch.from_numpy(self._recorder.fed(rows, np.dtype(dtype)))
+        try:
+            with _same_bits(torch), torch.inference_mode():
+                self._module(fed)
+        except ReasonError:
+            raise
+        except Exception as error:
+            said = ascii(" ".join(f"{type(error).__name__}: {error}".split())[:200])[1:-1]
+            shape = f"inputs of shape {tuple(fed.shape)}, {fed.dtype}"
+            message = f"the network stopped on {shape} ({said}): check factory, args and the dataset's inputs"
+            raise ReasonError("unsupported_model", f"{self._recorder.name}: {message}") from error
+
+
+def _network(model_name: str, model: TorchModel, catalog: Catalog) -> tuple[Any, dict[str, str]]:
+    """Return the network, ready to run, and what it was made of."""
+    check_trust(model_name, model.factory, catalog)
+    torch = _torch(model_name)
+    with _own_generator(torch):
+        built = build(model_name, model.factory, model.args, catalog)
+    if not isinstance(built.value, torch.nn.Module):
+        found = f"found a {type(built.value).__name__} from the factory {model.factory}, needs a torch.nn.Module"
+        raise ReasonError("bad_factory", f"model {model_name}: {found}: return the network")
+    module, weights = built.value, "none"
+    if model.weights is not None:
+        name = fill(model.weights, model=model_name, dataset=model.dataset)
+        weights = load_weights(module, catalog.root / name, name)
+    floats = {tensor.dtype for tensor in _tensors(module) if tensor.is_floating_point()}
+    # Half precision has no kernels for everything, and sums lose their digits.
+    module = module if floats == {torch.float64} else module.float()
+    made_of = {
+        "factory": model.factory,
+        "args": json.dumps(model.args, sort_keys=True),
+        "code": built.code,
+        "weights": weights,
+        "device": model.device,
+    }
+    return module.eval().requires_grad_(False), made_of
+
+
+def _tensors(module: Any) -> list[Any]:
+    return [*module.parameters(), *module.buffers()]
+
+
+def _torch(model_name: str) -> Any:
+    try:
+        import safetensors.torch  # noqa: F401 - the other half of the extra
+        import torch
+    except ImportError as error:
+        found = f"found no PyTorch ({error}), needs it to run this network"
+        message = f'{found}: pip install "lfm-atlas[torch]"'
+        raise ReasonError("bad_factory", f"model {model_name}: {message}") from error
+    return torch
+
+
+@contextmanager
+def _own_generator(torch: Any) -> Iterator[None]:
+    """Draw from a generator that starts at 0, and put back the one that is everybody's."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        yield
+
+
+@contextmanager
+def _same_bits(torch: Any) -> Iterator[None]:
+    """Compute on one thread, deterministically, module by module; put everything back as it was."""
+    n_threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    warns, fast = torch.is_deterministic_algorithms_warn_only_enabled(), torch.backends.mha.get_fastpath_enabled()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    # The fast path of transformers passes its inner modules by: their hooks would never run.
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with _own_generator(torch):
+            yield
+    finally:
+        torch.set_num_threads(n_threads)
+        torch.use_deterministic_algorithms(strict, warn_only=warns)
+        torch.backends.mha.set_fastpath_enabled(fast)
+
+
+def _first_tensor(output: Any) -> Any:
+    """Return the first tensor in what a module gave: itself, or inside tuples, lists, dicts and model outputs."""
+    import torch
+
+    if isinstance(output, torch.Tensor):
+        return output
+    values = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
+    return next((found for value in values if (found := _first_tensor(value)) is not None), None)

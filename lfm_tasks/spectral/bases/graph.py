@@ -1,0 +1,105 @@
+"""The graph of a space: symmetric edge weights over neighbours, in one piece."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Float
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
+
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.spectral.neighbors.metric import DistanceRows, Metric, blocks, distance_rows, squared_norms
+from lfm_tasks.spectral.neighbors.search import COMPILED_FROM, Neighbours
+
+Kernel = Literal["binary", "gaussian", "inverse", "distance"]
+
+
+def affinity_graph(neighbours: Neighbours, *, kernel: Kernel) -> csr_array[Any]:
+    """Return the symmetric weights W ≥ 0 of the neighbour graph, without self loops.
+
+    ``binary`` 1; ``gaussian`` exp(−4 d²/d_k(i)²) with d_k(i) the distance to the last neighbour (self-tuning);
+    ``inverse`` 1/d, the largest finite weight where d = 0; ``distance`` d, which makes far neighbours strong and exists
+    to reproduce a published figure. Made symmetric by max(W, Wᵀ), for ``gaussian`` by the mean.
+    """
+    n_points, n_neighbors = neighbours.indices.shape
+    weights = _weights(neighbours.distances.astype(np.float64), kernel)
+    rows = np.repeat(np.arange(n_points), n_neighbors)
+    directed = coo_array((weights.ravel(), (rows, neighbours.indices.ravel())), shape=(n_points, n_points)).tocsr()
+    graph = (directed + directed.T) / 2 if kernel == "gaussian" else directed.maximum(directed.T)
+    graph = csr_array(graph)
+    graph.sort_indices()
+    return graph
+
+
+def join_components(
+    graph: csr_array[Any], activations: Float[np.ndarray, "points features"], *, metric: Metric
+) -> tuple[csr_array[Any], int]:
+    """Return the graph in one piece, and in how many pieces it was.
+
+    Pieces are joined as in Borůvka's algorithm: every piece gets the shortest edge that leaves it, until one is left.
+    A joining edge weighs as much as the median edge of the graph, whatever the kernel.
+    """
+    n_components, labels = connected_components(graph, directed=False)
+    n_before = int(n_components)
+    if n_components == 1:
+        return graph, n_before
+    shortest_exits = _exit_search(distance_rows(activations, metric))
+    weight = float(np.median(graph.data)) if graph.nnz else 1.0
+    while n_components > 1:
+        edges = sorted({tuple(sorted(edge)) for edge in shortest_exits(labels)})
+        first, second = np.array(edges).T
+        bridge = coo_array((np.full(len(first), weight), (first, second)), shape=graph.shape).tocsr()
+        graph = csr_array(graph.maximum(bridge + bridge.T))
+        fewer, labels = connected_components(graph, directed=False)
+        if fewer >= n_components:
+            raise ReasonError("disconnected", f"the graph has {n_before} components, needs 1: raise n_neighbors")
+        n_components = fewer
+    graph.sort_indices()
+    return graph, n_before
+
+
+def _weights(
+    distances: Float[np.ndarray, "points neighbours"], kernel: Kernel
+) -> Float[np.ndarray, "points neighbours"]:
+    if kernel == "binary":
+        return np.ones_like(distances)
+    if kernel == "gaussian":
+        widths = np.maximum(distances[:, -1:], np.finfo(np.float64).tiny)
+        return np.exp(-4 * (distances / widths) ** 2)
+    if kernel == "distance":
+        # A stored zero is no edge: copies of one point stay joined by the smallest weight there is.
+        positive = distances[distances > 0]
+        return np.where(distances > 0, distances, positive.min() if positive.size else 1.0)
+    with np.errstate(divide="ignore"):
+        weights = 1 / distances
+    finite = weights[np.isfinite(weights)]
+    return np.where(np.isfinite(weights), weights, finite.max() if finite.size else 1.0)
+
+
+def _exit_search(rows: DistanceRows) -> Callable[[np.ndarray], list[tuple[int, int]]]:
+    """Return the search for the shortest edge out of each piece, given the piece of every point; ties by the rows."""
+    if len(rows.values) * rows.values.size < COMPILED_FROM:
+        return partial(_shortest_exits, rows)
+    from lfm_tasks.spectral.neighbors.by_blocks import shortest_exits
+    from lfm_tasks.spectral.neighbors.projections import exit_sketch
+
+    return partial(shortest_exits, rows, exit_sketch(rows))
+
+
+def _shortest_exits(rows: DistanceRows, labels: np.ndarray) -> list[tuple[int, int]]:
+    best = np.full(int(labels.max()) + 1, np.inf)
+    exits = [(0, 0)] * len(best)
+    points = rows.centred(slice(None))
+    squares = squared_norms(points)
+    for block in blocks(points):
+        squared = squares[block, None] + squares - 2 * (points[block] @ points.T)
+        squared[labels[block, None] == labels] = np.inf
+        nearest = squared.argmin(axis=1)
+        for offset, target in enumerate(nearest):
+            piece = labels[block.start + offset]
+            if squared[offset, target] < best[piece]:
+                best[piece] = squared[offset, target]
+                exits[piece] = (block.start + offset, int(target))
+    return exits

@@ -1,0 +1,120 @@
+"""The functional map from descriptors: independent rows in closed form, the trivial mode apart."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+
+from lfm_tasks.spectral.bases.eigenbasis import Basis
+
+Mask = Literal["commutativity", "resolvent"]
+
+# The resolvent's one scale for all spectra: the bound of the normalised Laplacian.
+SPECTRUM_BOUND = 2.0
+
+
+@dataclass(frozen=True)
+class Described:
+    """One side of a fit: eigenvalues in [0, 2], and the descriptors' coefficients in the basis."""
+
+    eigenvalues: Float[np.ndarray, " eigenpairs"]
+    coefficients: Float[np.ndarray, "eigenpairs descriptors"]
+
+    def low(self, n_eigenpairs: int) -> "Described":
+        """Return the first ``n_eigenpairs`` modes."""
+        return Described(self.eigenvalues[:n_eigenpairs], self.coefficients[:n_eigenpairs])
+
+
+def describe(basis: Basis, descriptors: Float[np.ndarray, "points descriptors"]) -> Described:
+    """Return the eigenvalues with Φᵀ F; give descriptors of unit length, so that n cancels."""
+    return Described(basis.eigenvalues, basis.eigenvectors.T @ descriptors)
+
+
+def fit_map(
+    source: Described, target: Described, *, mask: Mask = "resolvent", weight: float = 1.0
+) -> Float[np.ndarray, "target source"]:
+    """Return the C that minimises ‖CA − B‖² + α Σ_ij C_ij² M_ij on the modes above the trivial one.
+
+    C_00 = 1 and the rest of row and column 0 is 0. α = ``weight`` × trace(AAᵀ)/K: it grows with the descriptors, so
+    that as many of them as eigenpairs, or more, never leave the fit undetermined.
+
+    Raises
+    ------
+    ValueError
+        If the two sides have different numbers of descriptors, or ``weight`` is not positive.
+
+    Examples
+    --------
+    Descriptors that agree in both spaces give the identity:
+
+    >>> side = Described(np.array([0.0, 0.2, 0.5]), np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    >>> fit_map(side, side).round(6).tolist()
+    [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
+
+    References
+    ----------
+    Fumero et al. (2024), "Latent Functional Maps", equation 2; Ren et al. (2019), "Structured regularization of
+    functional map computations", section 4, for the resolvent mask.
+    """
+    check_fit(source, target, weight)
+    inner_source, inner_target = source.coefficients[1:], target.coefficients[1:]
+    penalties = penalty_strength(source, weight) * spectral_mask(
+        source.eigenvalues[1:], target.eigenvalues[1:], mask=mask
+    )
+    return with_trivial_mode(solve_rows(inner_source, inner_target, penalties))
+
+
+def solve_rows(
+    source_coefficients: Float[np.ndarray, "source descriptors"],
+    target_coefficients: Float[np.ndarray, "target descriptors"],
+    penalties: Float[np.ndarray, "target source"],
+) -> Float[np.ndarray, "target source"]:
+    """Return the C that minimises ‖CA − B‖² + Σ_ij C_ij² P_ij: row i solves (AAᵀ + diag P_i) c_i = A b_i.
+
+    All rows in one batched solve. Everything takes part, the first mode too.
+    """
+    gram = source_coefficients @ source_coefficients.T
+    systems = gram + penalties[:, :, None] * np.eye(len(gram))
+    sides = target_coefficients @ source_coefficients.T
+    return np.linalg.solve(systems, sides[:, :, None])[:, :, 0]
+
+
+def spectral_mask(
+    source_eigenvalues: Float[np.ndarray, " source"], target_eigenvalues: Float[np.ndarray, " target"], *, mask: Mask
+) -> Float[np.ndarray, "target source"]:
+    """Return M_ij ≥ 0, 0 where both eigenvalues agree.
+
+    ``commutativity``: (λ_j − λ_i)². ``resolvent``: (a_j − b_i)²/((a_j² + 1)(b_i² + 1)), a = √(λ_x/2), b = √(λ_y/2).
+    Nothing in it depends on the pair, so one factorisation of a source serves every target.
+    """
+    if mask == "commutativity":
+        return (source_eigenvalues - target_eigenvalues[:, None]) ** 2
+    a = np.sqrt(source_eigenvalues / SPECTRUM_BOUND)
+    b = np.sqrt(target_eigenvalues / SPECTRUM_BOUND)[:, None]
+    return (a - b) ** 2 / ((a**2 + 1) * (b**2 + 1))
+
+
+def penalty_strength(source: Described, weight: float) -> float:
+    """Return α = ``weight`` × trace(AAᵀ)/K over the modes above the trivial one."""
+    inner = source.coefficients[1:]
+    return float(weight * np.einsum("ij,ij->", inner, inner) / len(inner))
+
+
+def with_trivial_mode(inner: Float[np.ndarray, "inner_target inner_source"]) -> Float[np.ndarray, "target source"]:
+    """Return the map with the trivial mode in front: C_00 = 1, the rest of row and column 0 zero."""
+    whole = np.zeros((inner.shape[0] + 1, inner.shape[1] + 1))
+    whole[0, 0] = 1
+    whole[1:, 1:] = inner
+    return whole
+
+
+def check_fit(source: Described, target: Described, weight: float) -> None:
+    """Raise ValueError unless both sides have the same descriptors and the penalty determines what they leave."""
+    if source.coefficients.shape[1] != target.coefficients.shape[1]:
+        raise ValueError(
+            f"found {source.coefficients.shape[1]} source and {target.coefficients.shape[1]} target descriptors: "
+            "both sides need the same ones, in the same order"
+        )
+    if weight <= 0:
+        raise ValueError(f"weight is {weight}, needs to be positive")

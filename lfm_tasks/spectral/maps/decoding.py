@@ -1,0 +1,126 @@
+"""From a functional map to points: which source point belongs to every target point, and how sure that is."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.spectral.bases.eigenbasis import Basis
+
+_BLOCK_ROWS = 1024
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Rows of both spaces in one set of coordinates: near means alike."""
+
+    source: Float[np.ndarray, "source_points modes"]
+    target: Float[np.ndarray, "target_points modes"]
+
+
+def embed(
+    functional_map: Float[np.ndarray, "target source"], source: Basis, target: Basis, *, adjoint: bool = False
+) -> Embedding:
+    """Return √n_x Φ_x Cᵀ beside √n_y Φ_y; with ``adjoint`` √n_x Φ_x beside √n_y Φ_y C.
+
+    C may be smaller than the bases: the low modes are taken. The √n make spaces of different size comparable.
+    """
+    n_target, n_source = functional_map.shape
+    source_rows = scaled_rows(source, n_source)
+    target_rows = scaled_rows(target, n_target)
+    if adjoint:
+        return Embedding(source_rows, target_rows @ functional_map)
+    return Embedding(source_rows @ functional_map.T, target_rows)
+
+
+def scaled_rows(basis: Basis, n_eigenpairs: int) -> Float[np.ndarray, "points modes"]:
+    """Return √n Φ of the first eigenpairs: entries of size 1, whatever n."""
+    n_points, n_held = basis.eigenvectors.shape
+    if n_eigenpairs > n_held:
+        raise ReasonError(
+            "too_few_points", f"found {n_held} eigenpairs, the map needs {n_eigenpairs}: raise n_eigenpairs"
+        )
+    return np.sqrt(n_points) * basis.eigenvectors[:, :n_eigenpairs]
+
+
+def nearest_points(embedding: Embedding) -> Int[np.ndarray, " target_points"]:
+    """Return T, target → source: the nearest source row of every target row; ties by the lower row.
+
+    Pairs for a coordinate map are (source[T], target), not (source, target[T]).
+
+    Examples
+    --------
+    >>> nearest_points(Embedding(np.array([[0.0], [5.0], [9.0]]), np.array([[8.0], [1.0]]))).tolist()
+    [2, 0]
+    """
+    squares = np.einsum("ij,ij->i", embedding.source, embedding.source)
+    nearest = np.empty(len(embedding.target), dtype=np.int64)
+    for start in range(0, len(nearest), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        distances = (-2 * embedding.target[block]) @ embedding.source.T
+        distances += squares
+        nearest[block] = distances.argmin(axis=1)
+    return nearest
+
+
+def sinkhorn_plan(
+    embedding: Embedding, *, sharpness: float = 200.0, n_rounds: int = 50, slack: float = 0.0
+) -> Float[np.ndarray, "target_points source_points"]:
+    """Return the transport plan from target to source rows; every target row sums to 1.
+
+    Scales exp(−``sharpness`` d/d_max), d the distances, so that target rows sum to 1 and source columns to at most
+    ``1 + slack``: a source point without a partner may stay empty (unbalanced), which is needed where the sets
+    differ. With more target than source rows the columns may hold n_y/n_x each.
+
+    References
+    ----------
+    Cuturi (2013), "Sinkhorn distances"; Pai et al. (2021), "Fast Sinkhorn filters", section 4.
+    """
+    distances = np.sqrt(_squared_distances(embedding))
+    logs = -sharpness * distances / max(float(distances.max()), np.finfo(np.float64).tiny)
+    kernel = np.exp(logs - logs.max(axis=1, keepdims=True))
+    capacity = max(1.0, len(kernel) / kernel.shape[1]) * (1 + slack)
+    columns = np.ones(kernel.shape[1])
+    for _ in range(n_rounds):
+        rows = 1 / np.maximum(kernel @ columns, 1e-300)
+        load = rows @ kernel
+        columns = np.minimum(1.0, capacity / np.maximum(load, 1e-300))
+    rows = 1 / np.maximum(kernel @ columns, 1e-300)
+    return rows[:, None] * kernel * columns
+
+
+def csls_scores(embedding: Embedding, *, n_neighbors: int = 10) -> Float[np.ndarray, "target_points source_points"]:
+    """Return −2d² + r_x + r_y, d² squared distances, r the mean d² to the ``n_neighbors`` nearest on the other side.
+
+    High is near; a hub, near to everything, loses its lead.
+
+    References
+    ----------
+    Lample et al. (2018), "Word translation without parallel data", section 2.3.
+    """
+    squared = _squared_distances(embedding)
+    n_target, n_source = squared.shape
+    of_target = np.partition(squared, min(n_neighbors, n_source) - 1, axis=1)[:, :n_neighbors].mean(axis=1)
+    of_source = np.partition(squared, min(n_neighbors, n_target) - 1, axis=0)[:n_neighbors].mean(axis=0)
+    return of_source + of_target[:, None] - 2 * squared
+
+
+def plan_confidence(plan: Float[np.ndarray, "target_points source_points"]) -> Float[np.ndarray, " target_points"]:
+    """Return, for each target point, the share of its mass on its best partner, in (0, 1]."""
+    return plan.max(axis=1) / plan.sum(axis=1)
+
+
+def match_confidence(embedding: Embedding) -> Float[np.ndarray, " target_points"]:
+    """Return 1 − d₁/d₂ for each target point, in [0, 1]: distances to its nearest and second nearest source row."""
+    if len(embedding.source) < 2:
+        raise ReasonError("too_few_points", "found 1 source point, a second nearest needs at least 2")
+    two = np.sqrt(np.partition(_squared_distances(embedding), 1, axis=1)[:, :2])
+    return 1 - two[:, 0] / np.maximum(two[:, 1], np.finfo(np.float64).tiny)
+
+
+def _squared_distances(embedding: Embedding) -> Float[np.ndarray, "target_points source_points"]:
+    source_squares = np.einsum("ij,ij->i", embedding.source, embedding.source)
+    target_squares = np.einsum("ij,ij->i", embedding.target, embedding.target)
+    products = embedding.target @ embedding.source.T
+    return np.maximum(source_squares + target_squares[:, None] - 2 * products, 0)

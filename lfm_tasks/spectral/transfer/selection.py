@@ -1,0 +1,207 @@
+"""The estimator that chooses: spectral maps and their baselines, judged by anchors they have not seen."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.spectral.bases.space import SpectralSpace
+from lfm_tasks.spectral.maps.anchor_fit import fit_from_anchors
+from lfm_tasks.spectral.maps.anchors import Anchors, check_anchors
+from lfm_tasks.spectral.maps.refinement import MapFit, Start
+from lfm_tasks.spectral.transfer.alignment import Alignment, fit_coordinates, similarities
+from lfm_tasks.spectral.transfer.baselines import fit_procrustes, fit_relative, refine_by_icp
+from lfm_tasks.spectral.transfer.mutual_pairs import refined_alignments, round_trip_rate
+
+# From this many anchors on, several are held out at a time; below, one.
+MANY_ANCHORS = 20
+_N_FOLDS = 5
+# How many rows of a space candidates are judged among. With far fewer, maps refined on mutual pairs look worse than
+# they are: they have fewer pairs to be fitted on than in the end.
+_JUDGES = 2000
+# Below this share of rows that come back, round trips are noise (trained against untrained networks: up to .15).
+_TELLING_ROUND_TRIP = 0.25
+# Rounds of refinement while candidates are judged, and of the one that is taken.
+_JUDGED_ROUNDS = 5
+_ROUNDS = 10
+
+BASELINES = ("procrustes", "ridge", "relative", "procrustes, icp")
+CANDIDATES = (*BASELINES, "procrustes, mutual", "lfm", "lfm, mutual", "lfm, mutual ridge")
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One candidate: mean reciprocal and geometric mean rank of held-out anchors, share of rows that come back."""
+
+    name: str
+    held_out: float
+    typical_rank: float
+    round_trip: float
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which candidate was chosen and why, all of them, how they were judged, and the spectral fit if there is one."""
+
+    name: str
+    why: str
+    candidates: Mapping[str, Alignment]
+    judged: tuple[Judged, ...]
+    fit: MapFit | None
+
+    @property
+    def alignment(self) -> Alignment:
+        """The alignment that was chosen."""
+        return self.candidates[self.name]
+
+
+def choose_alignment(source: SpectralSpace, target: SpectralSpace, anchors: Anchors, *, seed: int = 0) -> Choice:
+    """Return the map of coordinates that carries held-out anchors best, among spectral maps and baselines.
+
+    Candidates: Procrustes and ridge on the anchors; relative representations; Procrustes refined by ICP, or by pairs
+    that choose each other; the functional map's pairs fitted orthogonally, and refined by mutual pairs with an
+    orthogonal or a ridge map. Each is fitted again without some anchors (one at a time below 20, a fifth from 20 on)
+    and has to find their partners among up to two thousand rows. The logarithm of their rank counts: a few lucky hits
+    rule the mean of reciprocal ranks, not this one. Of those that are not worse than the best by more than one standard
+    error of the difference (two below 20 anchors), the one with the highest round-trip rate is taken; but where not
+    even a quarter of the rows come back, as between networks that have little in common, round trips say nothing, and
+    the best one is taken.
+
+    Needs three anchors, of which two remain when one is held out.
+
+    Raises
+    ------
+    ReasonError
+        ``few_anchors`` or ``bad_anchors``.
+    """
+    check_anchors(anchors, len(source), len(target))
+    if len(anchors) < 3:
+        raise ReasonError("few_anchors", f"found {len(anchors)} anchors, choosing needs at least 3: give more pairs")
+    fit = _fit_or_none(source, target, anchors)
+    partners = None if fit is None else source.activations[fit.matches]
+    pairs = Pairs(source.activations, target.activations, anchors, partners)
+    order = np.random.default_rng(seed).permutation(len(anchors))
+    start = None if fit is None else fit.start
+    ranks = np.concatenate(list(_held_out_ranks(source, target, anchors, start, order)))
+    logarithms = np.log(ranks)
+    final = dict(_alignments(pairs, _ROUNDS))
+    judged = tuple(
+        Judged(
+            name,
+            float((1 / column).mean()),
+            float(np.exp(np.log(column).mean())),
+            round_trip_rate(final[name], source.activations, target.activations),
+        )
+        for name, column in zip(final, ranks.T, strict=True)
+    )
+    best = int(logarithms.mean(axis=0).argmin())
+    behind = logarithms - logarithms[:, [best]]
+    tolerated = _tolerance(len(anchors)) * behind.std(axis=0, ddof=1) / np.sqrt(len(ranks))
+    close = np.flatnonzero(behind.mean(axis=0) <= tolerated)
+    # Copies tie in full. Relative representations know no coordinates beside those that few anchors span: last, then.
+    is_full = [alignment.target_matrix is None for alignment in final.values()]
+    chosen = int(max(close, key=lambda number: (judged[number].round_trip, is_full[number], -number)))
+    if judged[chosen].round_trip < _TELLING_ROUND_TRIP:
+        chosen = best
+    why = _why(judged, chosen, best, len(ranks))
+    if fit is not None and judged[chosen].name.startswith("lfm"):
+        errors = f"orthogonality {fit.orthogonality_error:.2f}, commutativity {fit.commutativity_error:.2f}"
+        why += f"; errors of its functional map: {errors}"
+    return Choice(judged[chosen].name, why, final, judged, fit)
+
+
+def _tolerance(n_anchors: int) -> float:
+    """Return how many standard errors behind the best still count as equal: few ranks say little, so two."""
+    return 1.0 if n_anchors >= MANY_ANCHORS else 2.0
+
+
+def _fit_or_none(source: SpectralSpace, target: SpectralSpace, anchors: Anchors) -> MapFit | None:
+    try:
+        return fit_from_anchors(source, target, anchors)
+    except ReasonError as error:
+        # Without distinct descriptors there is no spectral candidate; the baselines remain.
+        if error.reason in {"few_anchors", "bad_anchors"}:
+            raise
+        return None
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Rows of both spaces, the known pairs among them, and a source row for every target row, if a map gives one."""
+
+    source: Float[np.ndarray, "source_points source_features"]
+    target: Float[np.ndarray, "target_points target_features"]
+    anchors: Anchors
+    partners: Float[np.ndarray, "target_points source_features"] | None
+
+
+def _held_out_ranks(
+    source: SpectralSpace,
+    target: SpectralSpace,
+    anchors: Anchors,
+    start: Start | None,
+    order: Int[np.ndarray, " anchors"],
+) -> Iterator[Float[np.ndarray, "held_out candidates"]]:
+    """Yield, fold by fold, the rank, from 1, of every held-out anchor's partner under every candidate."""
+    n_folds = _N_FOLDS if len(anchors) >= MANY_ANCHORS else len(anchors)
+    source_rows, target_rows = _judges(anchors.source, len(source)), _judges(anchors.target, len(target))
+    x, y = source.activations[source_rows], target.activations[target_rows]
+    for held_out in np.array_split(order, n_folds):
+        known = np.setdiff1d(order, held_out)
+        partners = None
+        if start is not None:
+            fit = fit_from_anchors(source, target, anchors.take(known), starts=(start,))
+            partners = source.activations[fit.matches[target_rows]]
+        # The anchors are the first rows of both.
+        pairs = Pairs(x, y, Anchors(known, known), partners)
+        found = _alignments(pairs, _JUDGED_ROUNDS)
+        yield np.column_stack([_ranks(alignment, x, y, held_out) for _, alignment in found])
+
+
+def _judges(anchor_rows: Int[np.ndarray, " anchors"], n_points: int) -> Int[np.ndarray, " rows"]:
+    """Return the anchors' rows, then evenly spread others: two thousand rows at most that stand for a space."""
+    spread = np.linspace(0, n_points - 1, min(n_points, _JUDGES)).astype(np.int64)
+    return np.concatenate([anchor_rows, np.setdiff1d(spread, anchor_rows)])
+
+
+def _alignments(pairs: Pairs, n_rounds: int) -> Iterator[tuple[str, Alignment]]:
+    """Yield the candidates in the order of `CANDIDATES`; without ``partners`` no spectral ones."""
+    x, y, anchors = pairs.source, pairs.target, pairs.anchors
+    procrustes = fit_procrustes(x, y, anchors)
+    yield "procrustes", procrustes
+    yield "ridge", fit_coordinates(x[anchors.source], y[anchors.target], method="ridge")
+    yield "relative", fit_relative(x, y, anchors)
+    yield "procrustes, icp", refine_by_icp(procrustes, x, y, n_rounds=2 * n_rounds)
+    yield "procrustes, mutual", refined_alignments(procrustes, x, y, n_rounds)[1]
+    if pairs.partners is None:
+        return
+    orthogonal = fit_coordinates(pairs.partners, y, method="orthogonal")
+    yield "lfm", orthogonal
+    mutual, ridge = refined_alignments(orthogonal, x, y, n_rounds)
+    yield "lfm, mutual", mutual
+    yield "lfm, mutual ridge", ridge
+
+
+def _ranks(
+    alignment: Alignment,
+    source: Float[np.ndarray, "source_points source_features"],
+    target: Float[np.ndarray, "target_points target_features"],
+    held_out: Int[np.ndarray, " held_out"],
+) -> Float[np.ndarray, " held_out"]:
+    scores = similarities(alignment, source, target[held_out])
+    own = scores[np.arange(len(held_out)), held_out]
+    return (scores >= own[:, None]).sum(axis=1).astype(np.float64)
+
+
+def _why(judged: tuple[Judged, ...], chosen: int, best: int, n_ranks: int) -> str:
+    taken, leader = judged[chosen], judged[best]
+    found = (
+        f"{n_ranks} held-out anchors: mean reciprocal rank {taken.held_out:.3f}, typical rank "
+        f"{taken.typical_rank:.1f}, round trip {taken.round_trip:.2f}"
+    )
+    if chosen == best:
+        return f"{found}; best of {len(judged)}"
+    behind = f"{leader.name} (typical rank {leader.typical_rank:.1f})"
+    return f"{found}; too close to {behind} to tell, which comes back less often"

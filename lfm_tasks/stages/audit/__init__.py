@@ -1,5 +1,0 @@
-"""Stage audit: hold an atlas against limits and a baseline; say what was found, and keep it."""
-
-from lfm_tasks.stages.audit.stage import Audit, audit_atlas
-
-__all__ = ["Audit", "audit_atlas"]

@@ -1,0 +1,26 @@
+"""cost.py."""
+
+from collections.abc import Sequence
+
+from lfm_tasks.runtime.load import ARRAY_BYTES, UNIT_BYTES, Load
+from lfm_tasks.runtime.sizes import SpaceSize
+
+
+def collection_load(spaces: Sequence[SpaceSize], n_modes: int, n_eigenpairs: int, max_spaces: int) -> Load:
+    """Return the cost of one collection."""
+    n, s = max(own.n_points for own in spaces), len(spaces)
+    n_modes = min(n_modes, n_eigenpairs)
+    core = min(s, max_spaces)
+    thirds = min(core, max(4, 24 * max_spaces // s))
+    work = {
+        "collection": 1.0,
+        "collection maps": float(s * s / 2 * n * n_eigenpairs**2),
+        "collection cycles": float(s * s / 2 * thirds * n_eigenpairs**3),
+        "collection core": float((core * n_eigenpairs) ** 2 * n_modes),
+        "collection rows": float(s * n * n_eigenpairs),
+    }
+    basis = n * n_eigenpairs * 8
+    peak = min(s * basis, max(1 << 30, 65 * basis)) + 2 * n * 8 * 64 + s * n * (8 + spaces[0].id_bytes * 4)
+    peak += 8 * (core * n_eigenpairs) ** 2 + 8 * core * core * n_eigenpairs**2 + 6 * 8 * s * s
+    written = 8 * (s * n_eigenpairs * n_modes + 2 * s * s) + 3 * ARRAY_BYTES + UNIT_BYTES + 80 * s
+    return Load(1, work, int(peak), "a collection", written)

@@ -1,0 +1,27 @@
+"""cost.py."""
+
+from collections.abc import Sequence
+
+from lfm_tasks.runtime.load import ACTIVATIONS, MIB, Load, unit_bytes
+from lfm_tasks.runtime.sizes import SpaceSize
+
+
+def embeddings_load(sizes: Sequence[SpaceSize], max_points: int, n_probed: int) -> Load:
+    """Return the cost of pictures of spaces, and of probes of pairs of them."""
+    if not sizes:
+        return Load()
+    n, d = min(max_points, max(own.n_points for own in sizes)), max(own.n_features for own in sizes)
+    n_probes = len(sizes) + 2 * n_probed if n_probed else 0
+    work = {
+        "picture": float(len(sizes)),
+        "picture points": float(len(sizes) * n),
+        "picture search": float(len(sizes) * n * n),
+        "probe": float(n_probes),
+        "probe rows": float(n_probes * n * d * min(n, d)),
+    }
+    peak = 6 * 8 * n * d + 3 * 8 * n * n + 200 * MIB + 4 * (ACTIVATIONS.chunk_bytes or 0)
+    ids = (n * (4 + sizes[0].id_bytes), n, 1 << 16)
+    written = len(sizes) * unit_bytes((8 * n, n, 1 << 16), ids)
+    written += unit_bytes(ids, (6 * n, n, 1 << 16), (4 * n, n, 1 << 16))
+    written += len(sizes) * unit_bytes((8 * len(sizes), 1, 1)) if n_probed else 0
+    return Load(len(sizes) * (2 if n_probed else 1), work, int(peak), sizes[0].name, int(written))

@@ -1,0 +1,180 @@
+"""Knowledge: what is known of which point is which, as the catalog says it and as fits use it."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from lfm_tasks.catalog import Catalog
+from lfm_tasks.catalog.model import DatasetFile
+from lfm_tasks.config import MapsConfig
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.sources.datasets import DatasetRows, read_ids
+from lfm_tasks.spectral.maps.anchors import Anchors
+from lfm_tasks.spectral.maps.closed_form import Mask
+from lfm_tasks.stores.units.digests import digest, ids_digest
+from lfm_tasks.stores.units.store import UnitStore
+
+
+@dataclass(frozen=True)
+class Knowledge:
+    """From what maps are fitted, and how; ``anchor_ids`` are known pairs, or ``n_anchors`` common ids are drawn."""
+
+    regime: Literal["full", "anchors", "labels", "unsupervised"] = "full"
+    mask: Mask = "resolvent"
+    refine: Literal["zoomout", "none"] = "zoomout"
+    n_samples: int = 1000
+    anchor_ids: tuple[str, ...] = ()
+    n_anchors: int = 0
+    seed: int = 0
+
+    @property
+    def grows(self) -> bool:
+        """Whether maps are grown by ZoomOut, one by one."""
+        return self.regime != "full" and self.refine == "zoomout"
+
+    def ingredients(self) -> dict[str, Any]:
+        """Return what can change a map, for its digest."""
+        return {"regime": "full"} if self.regime == "full" else asdict(self)
+
+
+EVERY_POINT = Knowledge()
+
+
+@dataclass(frozen=True)
+class Labels:
+    """The class, numbered, of each id of a dataset; ids in order."""
+
+    ids: Shaped[np.ndarray, " points"]
+    classes: Int[np.ndarray, " points"]
+
+    @property
+    def key(self) -> str:
+        """The content address."""
+        return digest({"kind": "labels", "ids": ids_digest(self.ids), "classes": self.classes.tolist()})
+
+    def of(self, ids: Shaped[np.ndarray, " some"]) -> Int[np.ndarray, " some"]:
+        """Return the classes of some ids; ReasonError ``bad_ids`` for ids that have none."""
+        places = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
+        unknown = self.ids[places] != ids
+        if unknown.any():
+            found = f"found {int(unknown.sum())} ids without a label, first {ascii(str(ids[unknown][0]))[:60]}"
+            raise ReasonError("bad_ids", f"{found}: label every id of the dataset")
+        return self.classes[places]
+
+
+def known_from(maps: MapsConfig, dataset: str, rows: DatasetRows, catalog: Catalog) -> Knowledge:
+    """Return the knowledge that the catalog describes; the file of anchors is read.
+
+    Raises
+    ------
+    ReasonError
+        ``missing_source`` for labels that the dataset does not have, or a file that is not there; ``bad_ids`` for
+        what is no list of ids; ``few_anchors`` and ``bad_anchors`` for too few, or ids that the dataset lacks;
+        ``too_few_points`` for samples that do not determine a map.
+    """
+    n_eigenpairs = catalog.atlas.n_eigenpairs
+    if maps.regime != "full" and maps.refine == "zoomout" and maps.n_samples < n_eigenpairs:
+        found = f"found n_samples {maps.n_samples} and n_eigenpairs {n_eigenpairs}, needs as many samples"
+        raise ReasonError("too_few_points", f"{found}: raise n_samples, or lower n_eigenpairs")
+    if maps.regime == "labels" and rows.labels is None:
+        found = f"found regime labels, and no labels in the dataset {dataset}"
+        raise ReasonError(
+            "missing_source", f"{found}: add labels: {{path: labels.npy}} to it, or choose another regime"
+        )
+    if maps.anchors is None:
+        return EVERY_POINT if maps.regime == "full" else _knowledge(maps)
+    if maps.anchors.ids is None:
+        return _knowledge(maps, n_anchors=maps.anchors.count or 0, seed=maps.anchors.seed)
+    file = DatasetFile(path=maps.anchors.ids.path, key=maps.anchors.ids.key)
+    ids = read_ids(file, catalog.root, dataset=dataset)
+    if len(ids) < 2:
+        raise ReasonError("few_anchors", f"{file.path}: found {len(ids)} anchors, needs at least 2: give more ids")
+    unknown = np.setdiff1d(ids, rows.ids)
+    if len(unknown):
+        found = f"found {len(unknown)} anchors that the dataset {dataset} lacks, first {ascii(str(unknown[0]))[:60]}"
+        raise ReasonError("bad_anchors", f"{file.path}: {found}: give ids of the dataset")
+    return _knowledge(maps, anchor_ids=tuple(sorted(map(str, ids))))
+
+
+def known_anchors(
+    knowledge: Knowledge,
+    source_ids: Shaped[np.ndarray, " source_points"],
+    target_ids: Shaped[np.ndarray, " target_points"],
+) -> Anchors:
+    """Return the rows of both spaces that are known to belong together.
+
+    Drawn anchors are the common ids with the smallest seeded digests: spaces that lack some ids keep the others.
+
+    Raises
+    ------
+    ReasonError
+        ``few_anchors`` if fewer than two of them are in both spaces.
+    """
+    common, of_source, of_target = common_ids(source_ids, target_ids)
+    if knowledge.anchor_ids:
+        _, known, _ = common_ids(common, np.asarray(knowledge.anchor_ids, dtype=common.dtype))
+        common, of_source, of_target = common[known], of_source[known], of_target[known]
+    if knowledge.n_anchors and len(common) > knowledge.n_anchors:
+        drawn = drawn_ids(common, knowledge.n_anchors, knowledge.seed)
+        common, of_source, of_target = common[drawn], of_source[drawn], of_target[drawn]
+    if len(common) < 2:
+        needs = "needs at least 2: name ids that both spaces have"
+        raise ReasonError("few_anchors", f"found {len(common)} anchors that are in both spaces, {needs}")
+    return Anchors(of_source, of_target)
+
+
+def drawn_ids(ids: Shaped[np.ndarray, " points"], count: int, seed: int) -> Int[np.ndarray, " drawn"]:
+    """Return the rows, in order, of the ids with the smallest seeded digests: lists that lack some keep the others."""
+    ranks = [blake2b(f"{seed}:{name}".encode(), digest_size=16).digest() for name in ids.tolist()]
+    return np.sort(np.argsort(np.asarray(ranks), kind="stable")[:count])
+
+
+def common_ids(
+    first: Shaped[np.ndarray, " some"], second: Shaped[np.ndarray, " others"]
+) -> tuple[Shaped[np.ndarray, " common"], Int[np.ndarray, " common"], Int[np.ndarray, " common"]]:
+    """Return the ids that both lists have, in order, and their rows in each.
+
+    With indices always: without them numpy 2.4's intersect1d sorts variable-width strings in place and may crash.
+    """
+    common, of_first, of_second = np.intersect1d(first, second, assume_unique=True, return_indices=True)
+    return common, of_first, of_second
+
+
+def same_ids(first: Shaped[np.ndarray, " some"], second: Shaped[np.ndarray, " others"]) -> bool:
+    """Return whether both lists are the same."""
+    return len(first) == len(second) and bool((first == second).all())
+
+
+def store_labels(store: UnitStore, labels: Mapping[str, Labels]) -> dict[str, str]:
+    """Commit the labels that are new; return dataset → key."""
+    keys = {dataset: own.key for dataset, own in labels.items()}
+    for dataset, key in keys.items():
+        if store.find("labels", key) is None:
+            with store.commit("labels", key) as unit_writer:
+                unit_writer.arrays.write("ids", labels[dataset].ids)
+                unit_writer.arrays.write("classes", labels[dataset].classes)
+    return keys
+
+
+def read_labels(store: UnitStore, key: str) -> Labels | None:
+    """Return committed labels; None for the empty key."""
+    if not key:
+        return None
+    with store.open("labels", key) as unit:
+        return Labels(unit.read("ids"), unit.read("classes"))
+
+
+def dataset_labels(rows: DatasetRows) -> Labels | None:
+    """Return the classes of a dataset's ids, ids in order; None where it has no labels."""
+    if rows.labels is None:
+        return None
+    order = np.argsort(rows.ids, kind="stable")
+    return Labels(rows.ids[order], np.unique(rows.labels[order], return_inverse=True)[1].astype(np.int32))
+
+
+def _knowledge(maps: MapsConfig, *, anchor_ids: tuple[str, ...] = (), n_anchors: int = 0, seed: int = 0) -> Knowledge:
+    return Knowledge(maps.regime, maps.mask, maps.refine, maps.n_samples, anchor_ids, n_anchors, seed)

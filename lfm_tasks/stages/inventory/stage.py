@@ -1,0 +1,235 @@
+"""Stage validate: open every source, expand the layers, and give each space its key, before anything is computed."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from lfm_tasks.catalog import Catalog, Model, expand_layers
+from lfm_tasks.catalog.comparisons import comparison_dataset, layer_misses, space_misses, unasked_globs
+from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.runtime.run import Announce, Failure, Run
+from lfm_tasks.runtime.sizes import SpaceSize
+from lfm_tasks.sources.datasets import DatasetRows, read_dataset
+from lfm_tasks.sources.networks.heads import open_head
+from lfm_tasks.sources.opening import open_source
+from lfm_tasks.sources.source import Source
+from lfm_tasks.spaces import Space
+from lfm_tasks.stages.inventory.correspondence import Knowledge, Labels, dataset_labels, known_from
+from lfm_tasks.stages.inventory.exchangeability import Design, dataset_design
+from lfm_tasks.stages.inventory.requests import Part, asked_parts, clashes
+from lfm_tasks.stages.inventory.sampling import selected_rows
+from lfm_tasks.stages.inventory.sizes import model_size, with_layer
+from lfm_tasks.stages.inventory.stored_maps_size import KEEP_MAPS, oversized_maps
+from lfm_tasks.stores.units.digests import digest, ids_digest
+
+
+@dataclass(frozen=True)
+class PlannedSpace:
+    """A space that can be recorded: its key in the store, its relative depth in the model, in [0, 1], its size."""
+
+    space: Space
+    key: str
+    depth: float
+    size: SpaceSize
+
+
+@dataclass(frozen=True)
+class Zoo:
+    """All spaces that the catalog asks for, and those that cannot be.
+
+    ``designs`` say how rows are resampled, where a dataset does; ``rows`` holds ids and labels of each dataset.
+    ``n_chosen``: spaces that can be used, whether a comparison asks for them or not.
+    """
+
+    spaces: tuple[PlannedSpace, ...]
+    failures: tuple[Failure, ...]
+    designs: Mapping[str, Design] = field(default_factory=dict)
+    parts: tuple[Part, ...] = ()
+    labels: Mapping[str, Labels] = field(default_factory=dict)
+    rows: Mapping[str, DatasetRows] = field(default_factory=dict)
+    n_chosen: int = 0
+
+
+def validate(run: Run) -> Zoo:
+    """Open every source of the run's catalog; what cannot be used becomes a failure, the rest goes on."""
+    return validate_catalog(run.catalog, run.announce)
+
+
+def validate_catalog(catalog: Catalog, announce: Announce) -> Zoo:
+    """Do the same without a store: nothing is computed or written."""
+    spaces: list[PlannedSpace] = []
+    failures: list[Failure] = []
+    datasets: dict[str, DatasetRows | ReasonError] = {}
+    designs: dict[str, Design] = {}
+    for done, (name, model) in enumerate(catalog.models.items()):
+        announce("validate", done, len(catalog.models))
+        try:
+            found, refused = plan_model(name, model, catalog, _rows(model.dataset, catalog, datasets, designs))
+        except ReasonError as error:
+            failures.append(Failure(model.dataset, name, "", "validate", error.reason, str(error)))
+            continue
+        spaces += found
+        failures += refused
+    announce("validate", len(catalog.models), len(catalog.models))
+    failures += list(_choice_failures(catalog, [planned.space for planned in spaces], failures))
+    failures += [Failure(r.dataset, r.found, "", "discover", "refused_arrival", r.message) for r in catalog.refused]
+    spaces.sort(key=lambda planned: planned.space)
+    known, unknown = _knowledge(catalog, datasets)
+    failures += unknown
+    parts = asked_parts(catalog, [planned.space for planned in spaces], known)
+    clashing = {failure.model: failure for failure in _clashes(parts)}
+    failures += clashing.values()
+    parts = tuple(part for part in parts if f"comparisons.{part.name}.maps" not in clashing)
+    asked = {space for part in parts for space in part.spaces()}
+    failures += _unasked_pictures(catalog, [planned.space for planned in spaces], asked)
+    wanted = tuple(planned for planned in spaces if planned.space in asked)
+    sizes = {space.space: space.size.n_points for space in wanted}
+    for dataset, message in oversized_maps(catalog, parts, sizes).items():
+        failures.append(Failure(dataset, KEEP_MAPS, "", "validate", "too_large", message))
+    rows = {name: DatasetRows(own.ids, own.labels) for name, own in datasets.items() if isinstance(own, DatasetRows)}
+    return Zoo(wanted, tuple(failures), designs, parts, _labels(parts, datasets), rows, len(spaces))
+
+
+def plan_model(
+    name: str, model: Model, catalog: Catalog, rows: DatasetRows
+) -> tuple[list[PlannedSpace], list[Failure]]:
+    """Return the spaces of one model, first layer first, and the layers that cannot be read."""
+    source = open_source(name, model, catalog, rows)
+    check_size(len(source.ids), catalog)
+    n_points = min(len(source.ids), catalog.atlas.max_points or len(source.ids))
+    layers = expand_layers(model.layers, source.layer_names())
+    _check_head(name, model, catalog, layers)
+    last = max(1, len(layers) - 1)
+    whole, pool = model_size(name, model, source, catalog, n_points), model.pool
+    spaces, failures = [], []
+    for position, layer in enumerate(layers):
+        space = Space(model.dataset, name, layer)
+        try:
+            key, size = activations_key(source, layer, catalog), with_layer(whole, space, source, pool)
+            spaces.append(PlannedSpace(space, key, position / last, size))
+        except ReasonError as error:
+            failures.append(Failure(model.dataset, name, layer, "validate", error.reason, str(error)))
+    return spaces, failures
+
+
+def _check_head(name: str, model: Model, catalog: Catalog, layers: Sequence[str]) -> None:
+    """Raise ReasonError if the model's head cannot be cut out, or starts from a layer that is not recorded."""
+    if model.head is None:
+        return
+    try:
+        open_head(name, model, catalog)
+    except ReasonError as error:
+        raise ReasonError(error.reason, f"head: {error}") from error
+    if model.head.layer not in layers:
+        found = f"head: found {model.head.layer!r}, which layers leaves out, needs a layer that is recorded"
+        raise ReasonError("unknown_layer", f"{found}: add it to layers{did_you_mean(model.head.layer, layers)}")
+
+
+def _choice_failures(catalog: Catalog, spaces: Sequence[Space], failures: Sequence[Failure]) -> Iterator[Failure]:
+    """Yield the sides of comparisons, and the pictures, of layers which no model has: only opened sources tell."""
+    members = catalog.members()
+    known = [*spaces, *(Space(f.dataset, f.model, f.layer) for f in failures if f.layer)]
+    unopened = [failure.model for failure in failures if not failure.layer]
+    for name, comparison in catalog.comparisons.items():
+        dataset = str(comparison_dataset(comparison, members))
+        own = [space for space in known if space.dataset == dataset]
+        for key, message in layer_misses(comparison, own, unopened, members):
+            yield Failure(dataset, f"comparisons.{name}.{key}", "", "validate", "unknown_layer", message)
+    if catalog.atlas.embeddings is not None:
+        datasets = ", ".join(sorted({space.dataset for space in known}))
+        for message in space_misses(catalog.atlas.embeddings.spaces, known, unopened, members):
+            yield Failure(datasets, "atlas.embeddings.spaces", "", "validate", "unknown_layer", message)
+
+
+def _unasked_pictures(catalog: Catalog, spaces: Sequence[Space], asked: Collection[Space]) -> Iterator[Failure]:
+    if catalog.atlas.embeddings is not None:
+        for message in unasked_globs(catalog.atlas.embeddings.spaces, spaces, asked, catalog.members()):
+            datasets = ", ".join(sorted({space.dataset for space in spaces}))
+            yield Failure(datasets, "atlas.embeddings.spaces", "", "validate", "not_asked", message)
+
+
+def _knowledge(
+    catalog: Catalog, datasets: Mapping[str, DatasetRows | ReasonError]
+) -> tuple[dict[tuple[str, str], Knowledge], list[Failure]]:
+    """Return the knowledge of every comparison (or the whole zoo, "") on its dataset, and what is wrong with others."""
+    wanted = [("", name, catalog.atlas.maps) for name in datasets]
+    if catalog.comparisons:
+        members = catalog.members()
+        wanted = [
+            (name, str(comparison_dataset(comparison, members)), comparison.maps or catalog.atlas.maps)
+            for name, comparison in catalog.comparisons.items()
+        ]
+    known, failures = {}, []
+    for name, dataset, maps in wanted:
+        rows = datasets.get(dataset)
+        if not isinstance(rows, DatasetRows):  # told with the models of that dataset
+            continue
+        try:
+            known[name, dataset] = known_from(maps, dataset, rows, catalog)
+        except ReasonError as error:
+            where = f"comparisons.{name}.maps" if name else "atlas.maps"
+            failures.append(Failure(dataset, where, "", "validate", error.reason, str(error)))
+    return known, failures
+
+
+def _clashes(parts: Sequence[Part]) -> list[Failure]:
+    """Return the comparisons that want maps of one pair from different knowledge: a cell holds one of them."""
+    failures = []
+    for earlier, part, source, target in clashes(parts):
+        found = f"found {source.name} and {target.name} in comparisons.{earlier.name} too, with other maps"
+        message = f"{found}: a pair has one map; give the two comparisons different spaces, or the same maps"
+        failures.append(Failure(part.dataset, f"comparisons.{part.name}.maps", "", "validate", "bad_maps", message))
+    return failures
+
+
+def _labels(parts: Sequence[Part], datasets: Mapping[str, DatasetRows | ReasonError]) -> dict[str, Labels]:
+    """Return the labels of the datasets whose maps are fitted from them."""
+    wanted = {part.dataset for part in parts if part.knowledge.regime == "labels"}
+    rows = {name: found for name, found in datasets.items() if name in wanted and isinstance(found, DatasetRows)}
+    return {name: labels for name, found in rows.items() if (labels := dataset_labels(found)) is not None}
+
+
+def _check_cap(design: Design, dataset: str, catalog: Catalog) -> None:
+    if design.kind == "groups" and catalog.atlas.max_points is not None:
+        found = f"dataset {dataset}: found groups and atlas.max_points, which draws single rows and tears groups apart"
+        raise ReasonError("bad_groups", f"{found}: remove the cap, or give fewer whole groups")
+
+
+def check_size(n_points: int, catalog: Catalog) -> None:
+    """Raise ReasonError if spaces of ``n_points`` are too small for the catalog's graph or basis."""
+    atlas = catalog.atlas
+    n_used = n_points if atlas.max_points is None else min(n_points, atlas.max_points)
+    for setting, needed in (("n_neighbors", atlas.graph.n_neighbors), ("n_eigenpairs", atlas.n_eigenpairs)):
+        if n_used <= needed:
+            found = f"found {n_used} points, {setting} {needed} needs at least {needed + 1}"
+            raise ReasonError("too_few_points", f"{found}: lower it in the catalog, or give more points")
+
+
+def activations_key(source: Source, layer: str, catalog: Catalog) -> str:
+    """Return the content address of a space's recorded activations."""
+    chosen = selected_rows(source.ids, catalog)
+    ingredients: Mapping[str, str] = source.identity(layer)
+    return digest(
+        {"kind": "activations", "source": dict(ingredients), "ids": ids_digest(source.ids), "rows": chosen.tolist()}
+    )
+
+
+
+
+
+
+def _rows(
+    name: str, catalog: Catalog, known: dict[str, DatasetRows | ReasonError], designs: dict[str, Design]
+) -> DatasetRows:
+    if name not in known:
+        try:
+            known[name] = rows = read_dataset(name, catalog)
+            if (design := dataset_design(rows)) is not None:
+                _check_cap(design, name, catalog)
+                designs[name] = design
+        except ReasonError as error:
+            known[name] = error
+    found = known[name]
+    if isinstance(found, ReasonError):
+        raise found
+    return found

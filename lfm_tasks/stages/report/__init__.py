@@ -1,5 +1,0 @@
-"""Stage report: one self-contained page that shows an atlas."""
-
-from lfm_tasks.stages.report.page import render_report
-
-__all__ = ["render_report"]

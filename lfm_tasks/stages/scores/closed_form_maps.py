@@ -1,0 +1,149 @@
+"""Scores of maps in closed form: a block of pairs in tiles, every source factored once, no map written."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Int
+
+from lfm_tasks.grouping import rows_by_value
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.spectral.bases.map_measures import MAP_SCORES
+from lfm_tasks.spectral.batched.maps import TileSource, TileTargets, tile_targets
+from lfm_tasks.spectral.batched.scores import TILE_SCORES, commutativity_errors, orthogonality_errors, tile_sums
+from lfm_tasks.spectral.maps.closed_form import Described
+from lfm_tasks.stages.scores.block import BlockJob, BlockScores
+from lfm_tasks.stages.scores.closed_form_spaces import DescribedSpaces
+from lfm_tasks.stages.scores.statistics import against_chance
+
+
+@dataclass(frozen=True)
+class Directions:
+    """Directed pairs: pair and direction, where their scores go; source and target, by their numbers in ``spaces``.
+
+    Arrays and not objects: all scores of a pair take 20 µs, and so would a few objects.
+    """
+
+    spaces: tuple[TileSource, ...]
+    pairs: Int[np.ndarray, " directed"]
+    directions: Int[np.ndarray, " directed"]
+    sources: Int[np.ndarray, " directed"]
+    targets: Int[np.ndarray, " directed"]
+
+    def by(self, groups: Int[np.ndarray, " directed"]) -> Iterator["Directions"]:
+        """Yield those of one group after the other, each in their order."""
+        for own in rows_by_value(groups):
+            yield replace(
+                self,
+                pairs=self.pairs[own],
+                directions=self.directions[own],
+                sources=self.sources[own],
+                targets=self.targets[own],
+            )
+
+    def by_shape(self) -> Iterator["Directions"]:
+        """Yield those whose maps have one shape after the other."""
+        sizes = np.array([len(space.eigenvalues) for space in self.spaces], dtype=np.int64)
+        yield from self.by(sizes[self.sources] * (sizes.max(initial=0) + 1) + sizes[self.targets])
+
+
+def score_closed_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> dict[str, np.ndarray]:
+    """Fill in the measures of maps in closed form; return the ids of each base."""
+    spaces = DescribedSpaces(job)
+    # Places among the bases of this part, in the order of ``keys``.
+    sides = np.unique(job.sides, return_inverse=True)[1].reshape(-1, 2)
+    lists = np.unique([spaces.ids_key(key) for key in keys], return_inverse=True)[1]
+    # On the same two lists of ids the same points are known.
+    alike = lists[sides] @ [len(keys), 1]
+    for pairs in rows_by_value(alike):
+        first, second = (keys[place] for place in sides[pairs[0]])
+        scores.n_common[pairs] = spaces.n_common(first, second)
+        try:
+            known = spaces.known(first, second)
+        except ReasonError as error:
+            _refuse(pairs, error, scores)
+            continue
+        for together in _directions(spaces, keys, pairs, sides[pairs], known, scores).by_shape():
+            _score(job, together, scores)
+            if job.knowledge.regime != "unsupervised" and job.atlas.null.n_permutations:
+                _score_chance(job, together, len(known[0]), scores)
+    return {key: spaces.ids(key) for key in keys}
+
+
+def _directions(
+    spaces: DescribedSpaces,
+    keys: list[str],
+    pairs: Int[np.ndarray, " pairs"],
+    sides: Int[np.ndarray, "pairs 2"],
+    known: tuple[np.ndarray, np.ndarray],
+    scores: BlockScores,
+) -> Directions:
+    """Return both directions of pairs that the same is known of; note why some cannot be described."""
+    described: dict[TileSource, int] = {}
+    numbers = np.full((2, len(keys)), -1)
+    # The first side last: of two reasons its own stays.
+    for side in (1, 0):
+        for position in np.unique(sides[:, side]):
+            try:
+                space = spaces.source(keys[position], known[side])
+            except ReasonError as error:
+                _refuse(pairs[sides[:, side] == position], error, scores)
+            else:
+                numbers[side, position] = described.setdefault(space, len(described))
+    both = numbers[[0, 1], sides]
+    is_described = (both >= 0).all(axis=1)
+    pairs, (first, second) = pairs[is_described], both[is_described].T
+    return Directions(
+        tuple(described),
+        np.tile(pairs, 2),
+        np.repeat([0, 1], len(pairs)),
+        np.concatenate([first, second]),
+        np.concatenate([second, first]),
+    )
+
+
+def _refuse(pairs: Int[np.ndarray, " pairs"], error: ReasonError, scores: BlockScores) -> None:
+    for pair in pairs.tolist():
+        scores.unmapped[pair] = error
+        scores.codes.update({(pair, column): error.reason for column in scores.columns})
+
+
+def _score(job: BlockJob, together: Directions, scores: BlockScores) -> None:
+    """Fill in scores and diagnostics of directions of one shape, a tile for each source."""
+    by_source = list(together.by(together.sources))
+    # Most sources have the same targets.
+    targets: dict[bytes, TileTargets] = {}
+    tiles = []
+    for own in by_source:
+        names = own.targets.tobytes()
+        if names not in targets:
+            described = [together.spaces[target].described for target in own.targets]
+            targets[names] = tile_targets(described, mask=job.knowledge.mask)
+        tiles.append((together.spaces[own.sources[0]], targets[names]))
+    sums = tile_sums(tiles)
+    pairs = np.concatenate([own.pairs for own in by_source])
+    directions = np.concatenate([own.directions for own in by_source])
+    for name, column in scores.of_maps.items():
+        scores.values[pairs, directions, column, 0] = TILE_SCORES[name](sums)
+    scores.diagnostics[pairs, directions, 0] = orthogonality_errors(sums)
+    scores.diagnostics[pairs, directions, 1] = commutativity_errors(sums)
+
+
+def _score_chance(job: BlockJob, together: Directions, n_things: int, scores: BlockScores) -> None:
+    """Fill in the level of chance: the target's things in random orders, the same ones for every pair."""
+    n_drawn, seed = job.atlas.null.n_permutations, job.atlas.null.seed
+    orders = [np.random.default_rng((seed, number)).permutation(n_things) for number in range(n_drawn)]
+    for own in together.by(together.targets):
+        target = own.spaces[own.targets[0]].described
+        # Several descriptors may belong to one anchor: they stay together.
+        starts = np.arange(0, target.coefficients.shape[1], n_things)[:, None]
+        chance = [Described(target.eigenvalues, target.coefficients[:, (starts + order).ravel()]) for order in orders]
+        tile = tile_targets(chance, mask=job.knowledge.mask)
+        sums = tile_sums([(own.spaces[source], tile) for source in own.sources])
+        for name, column in scores.of_maps.items():
+            if not MAP_SCORES[name].has_null:
+                continue
+            drawn = TILE_SCORES[name](sums).reshape(len(own.pairs), n_drawn)
+            for pair, direction, of_chance in zip(own.pairs, own.directions, drawn, strict=True):
+                row = scores.values[pair, direction, column]
+                row[1:5] = against_chance(float(row[0]), of_chance)

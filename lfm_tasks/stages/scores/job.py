@@ -1,0 +1,117 @@
+"""One block of pairs: bases and activations are read part by part, every pair is scored, the block is committed."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+
+from lfm_tasks.grouping import rows_by_value
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.spectral.bases.map_measures import DIAGNOSTICS, MAP_SCORES
+from lfm_tasks.stages.inventory.correspondence import common_ids, read_labels
+from lfm_tasks.stages.inventory.exchangeability import read_design
+from lfm_tasks.stages.scores.activation_measures import score_activations
+from lfm_tasks.stages.scores.block import BlockJob, BlockScores, Resamplings, reads_activations
+from lfm_tasks.stages.scores.full_maps import score_full_maps
+from lfm_tasks.stages.scores.statistics import STATISTICS
+from lfm_tasks.stages.scores.zoomout_maps import FittedScores, read_known_space
+
+
+def store_block(job: BlockJob) -> None:
+    """Score the pairs of a block, part after part, commit them."""
+    resamplings = Resamplings(read_design(job.store, job.design), job.atlas)
+    measures = sorted(job.atlas.measures)
+    scores = _no_scores(job, len(job.sides))
+    for numbers in _parts(job):
+        scores.take(numbers, score_part(replace(job, sides=job.sides[numbers]), resamplings))
+    with job.store.commit("scores", job.key) as unit_writer:
+        unit_writer.arrays.write("pairs", job.sides.astype(np.int32))
+        unit_writer.arrays.write("values", scores.values)
+        unit_writer.arrays.write("n_common", scores.n_common)
+        unit_writer.arrays.write("diagnostics", scores.diagnostics)
+        if scores.maps:
+            unit_writer.arrays.write("maps", stacked_maps(scores.maps, len(job.sides)))
+        unit_writer.facts |= {
+            "scored_by": list(job.settings),
+            "bases": list(job.bases),
+            "pairs": job.sides.tolist(),
+            "refusals": _told(scores.refusals),
+            "unmapped": _told(scores.unmapped),
+            "codes": [[row, measures[column], reason] for (row, column), reason in sorted(scores.codes.items())],
+        }
+
+
+def score_part(job: BlockJob, resamplings: Resamplings) -> BlockScores:
+    """Read the bases of some pairs once, return what the pairs come to."""
+    keys = [job.bases[place] for place in np.unique(job.sides)]
+    scores = _no_scores(job, len(job.sides))
+    if job.knowledge.regime == "full" or not scores.of_maps:
+        ids = score_full_maps(job, keys, scores, resamplings)
+    elif job.knowledge.grows:
+        ids = score_grown_maps(job, keys, scores)
+    else:
+        # Its compiled loops take .3 s to import: only for those who need them.
+        from lfm_tasks.stages.scores.closed_form_maps import score_closed_maps
+
+        ids = score_closed_maps(job, keys, scores)
+    score_activations(job, ids, scores, resamplings)
+    return scores
+
+
+def _parts(job: BlockJob) -> Iterator[list[int]]:
+    """Yield the numbers of pairs to score together; where no rows are held, all."""
+    held = job.knowledge.regime == "full" or reads_activations(job.knowledge, job.atlas.measures)
+    parts = job.sides // job.part_side if held else np.zeros_like(job.sides)
+    codes = parts @ [len(job.bases), 1]
+    for numbers in rows_by_value(codes):
+        yield numbers.tolist()
+
+
+def _no_scores(job: BlockJob, n_pairs: int) -> BlockScores:
+    """Return the scores of so many pairs before any is known."""
+    measures = sorted(job.atlas.measures)
+    return BlockScores(
+        np.full((n_pairs, 2, len(measures), len(STATISTICS)), np.nan),
+        np.full((n_pairs, 2, len(DIAGNOSTICS)), np.nan),
+        np.zeros(n_pairs, dtype=np.int32),
+        {name: column for column, name in enumerate(measures) if name in MAP_SCORES},
+    )
+
+
+def score_grown_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> dict[str, np.ndarray]:
+    """Fill in the measures of maps that are grown from little knowledge; return the ids of each base."""
+    labels = read_labels(job.store, job.labels)
+    spaces = {key: read_known_space(job.store, key, job.activations[key], job.atlas, labels) for key in keys}
+    fitted = FittedScores(job.knowledge, job.atlas, spaces)
+    for number, pair in enumerate(job.pairs):
+        first, second = (spaces[key] for key in pair)
+        scores.n_common[number] = len(first.ids)
+        if first.ids_key != second.ids_key:
+            scores.n_common[number] = len(common_ids(first.ids, second.ids)[0])
+        try:
+            both = [fitted.score(source, target, list(scores.of_maps)) for source, target in (pair, pair[::-1])]
+        except ReasonError as error:
+            scores.unmapped[number] = error
+            scores.codes.update({(number, column): error.reason for column in scores.columns})
+            continue
+        for direction, found in enumerate(both):
+            scores.values[number, direction, scores.columns] = found.values
+            scores.diagnostics[number, direction] = found.diagnostics
+            # They cost too much to be grown again for the collection.
+            scores.maps[number, direction] = found.functional_map
+    return {key: known.ids for key, known in spaces.items()}
+
+
+def _told(errors: Mapping[int, ReasonError]) -> list[list[int | str]]:
+    return [[row, error.reason, str(error)] for row, error in sorted(errors.items())]
+
+
+def stacked_maps(
+    maps: Mapping[tuple[int, int], Float[np.ndarray, "target source"]], n_pairs: int
+) -> Float[np.ndarray, "pairs 2 target source"]:
+    """Return maps by (pair, direction) as one array, NaN where there is none."""
+    stacked = np.full((n_pairs, 2, *next(iter(maps.values())).shape), np.nan, dtype=np.float32)
+    for place, own in maps.items():
+        stacked[place] = own
+    return stacked

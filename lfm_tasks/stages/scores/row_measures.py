@@ -1,0 +1,209 @@
+"""Scores of activations: each space prepared once a block, with chance (exact where that is known) and intervals."""
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from lfm_tasks.config import NullConfig
+from lfm_tasks.measures.measure import Measure
+from lfm_tasks.measures.neighbourhoods import neighbours_among
+from lfm_tasks.measures.registry import MEASURES
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.stages.inventory.exchangeability import Resampling
+from lfm_tasks.stages.scores.statistics import STATISTICS, against_chance, resampled
+from lfm_tasks.statistics.permutation_moments import (
+    Profile,
+    permutation_moments,
+    permutation_profile,
+    upper_quantile,
+    upper_tail,
+)
+from lfm_tasks.statistics.permutation_null import calibrated
+
+# Measures of all pairs of points hold n² numbers a space: at most this many points, this many bytes at a time.
+MOST_POINTS_SQUARED = 3000
+_MOST_BYTES_SQUARED = 1 << 30
+# Variance, relative to the largest, below which a direction is rounding: squares of single precision.
+_NO_DIRECTION = 1e-12
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Activations by key, and the neighbours by cosine, nearest first, of spaces whose exact graph says them."""
+
+    rows: Mapping[str, np.ndarray]
+    neighbours: Mapping[str, np.ndarray]
+
+    def some(self, keys: Collection[str]) -> "Activations":
+        """Return the same of some spaces."""
+        known = {key: self.neighbours[key] for key in keys if key in self.neighbours}
+        return Activations({key: self.rows[key] for key in keys}, known)
+
+    def among(self, kept: Mapping[str, np.ndarray]) -> "Activations":
+        """Return the same of some points of each of the spaces named."""
+        known = {
+            key: left
+            for key, rows in kept.items()
+            if key in self.neighbours and (left := neighbours_among(self.neighbours[key], rows)) is not None
+        }
+        return Activations({key: self.rows[key][rows] for key, rows in kept.items()}, known)
+
+    def prepare(self, key: str, measure: Measure, kept: np.ndarray | None) -> Any:
+        """Return one space as the measure wants it, of all points or some."""
+        own = self if kept is None else self.among({key: kept})
+        if measure.of_cosine_neighbours is not None and key in own.neighbours:
+            return measure.of_cosine_neighbours(own.neighbours[key])
+        return measure.prepare(own.rows[key])
+
+
+@dataclass
+class PreparedSpaces:
+    """Spaces on one list of ids (or the rows ``kept`` of it) as one measure prepared them, as far as memory goes."""
+
+    measure: Measure
+    spaces: Activations
+    kept: np.ndarray | None = None
+    _prepared: dict[str, Any] = field(default_factory=dict)
+    _profiles: dict[str, Profile] = field(default_factory=dict)
+
+    def prepared(self, key: str) -> Any:
+        """Return one space, prepared."""
+        if key not in self._prepared:
+            if self.measure.is_quadratic:
+                n_kept = max(2, _MOST_BYTES_SQUARED // (8 * len(self.spaces.rows[key]) ** 2))
+                while len(self._prepared) >= n_kept:
+                    del self._prepared[next(iter(self._prepared))]
+            self._prepared[key] = self.spaces.prepare(key, self.measure, self.kept)
+        return self._prepared[key]
+
+    def profile(self, key: str, as_trace: Callable[[Any], tuple[np.ndarray, float]]) -> Profile:
+        """Return what one space contributes to exact permutation moments."""
+        if key not in self._profiles:
+            self._profiles[key] = permutation_profile(as_trace(self.prepared(key))[0])
+        return self._profiles[key]
+
+    def both_ways(self, source: str, target: str) -> tuple[float, float]:
+        """Return the values of both directions."""
+        return _both_ways(self.measure, self.prepared(source), self.prepared(target))
+
+
+class Ranks:
+    """Whether the features of spaces depend on each other, told once a space; for measures that divide that out."""
+
+    def __init__(self) -> None:
+        self._deficient: dict[str, bool] = {}
+
+    def is_deficient(self, name: str, source: str, target: str, rows: Mapping[str, np.ndarray]) -> bool:
+        """Return whether this measure's value for two spaces depends on where directions count as none."""
+        if "invertible" not in MEASURES[name].invariances:
+            return False
+        for key in (source, target):
+            if key not in self._deficient:
+                variances = np.linalg.eigvalsh(np.cov(rows[key], rowvar=False).reshape((rows[key].shape[1],) * 2))
+                self._deficient[key] = bool(variances[0] <= _NO_DIRECTION * variances[-1])
+        return self._deficient[source] or self._deficient[target]
+
+
+def check_rows(name: str, source: np.ndarray, target: np.ndarray) -> str:
+    """Return ``ok``, or ``degenerate`` for a value that any two spaces have; ReasonError if there can be none."""
+    measure, n_points = MEASURES[name], len(source)
+    if n_points < measure.smallest_n:
+        found = f"found {n_points} points, {name} needs at least {measure.smallest_n}"
+        raise ReasonError("too_few_points", f"{found}: record more")
+    if measure.is_quadratic and n_points > MOST_POINTS_SQUARED:
+        found = f"found {n_points} points, {name} takes at most {MOST_POINTS_SQUARED}"
+        raise ReasonError("too_many_points", f"{found}: set atlas.max_points, or drop the measure")
+    if measure.needs_directions and not (source.any(axis=1).all() and target.any(axis=1).all()):
+        raise ReasonError("zero_rows", f"found all-zero rows, which {name} finds no direction in: drop the measure")
+    return "degenerate" if n_points <= measure.n_factor * max(source.shape[1], target.shape[1]) else "ok"
+
+
+def score_rows(
+    name: str,
+    spaces: Activations,
+    pairs: list[tuple[str, str]],
+    resampling: Resampling,
+    null: NullConfig,
+) -> Float[np.ndarray, "pairs 2 statistics"]:
+    """Return the statistics of both directions of each (source, target), all on the ids that ``resampling`` is of."""
+    measure = MEASURES[name]
+    values = np.full((len(pairs), 2, len(STATISTICS)), np.nan)
+    by_target: dict[str, list[int]] = {}
+    for number, (_, target) in enumerate(pairs):
+        by_target.setdefault(target, []).append(number)
+    whole = PreparedSpaces(measure, spaces)
+    for target, numbers in by_target.items():
+        sources = [pairs[number][0] for number in numbers]
+        if measure.as_trace is not None and null.n_permutations and not resampling.exchange.sets:
+            for number, source in zip(numbers, sources, strict=True):
+                values[number, :, :5] = _exactly(whole, source, target, measure.as_trace)
+        else:
+            values[numbers, :, :5] = _by_permutations(whole, sources, target, resampling, null)
+    left = _without_parts(measure, spaces, pairs, resampling.parts, resampling.n_parts)
+    halves = _without_parts(measure, spaces, pairs, resampling.halves, 2)
+    left, halves = np.moveaxis(left, 0, -1), np.moveaxis(halves, 0, -1)
+    values[:, :, 5:9] = resampled(values[:, :, 0], left, halves, measure.value_range)
+    return values
+
+
+def _without_parts(
+    measure: Measure,
+    spaces: Activations,
+    pairs: list[tuple[str, str]],
+    parts: np.ndarray | None,
+    n_parts: int,
+) -> Float[np.ndarray, "parts pairs 2"]:
+    """Return the values without one part of the points each; NaN where too few are left, empty where none are taken."""
+    if parts is None:
+        return np.empty((0, len(pairs), 2))
+    values = np.full((n_parts, len(pairs), 2), np.nan)
+    for part in range(n_parts):
+        kept = np.flatnonzero(parts != part)
+        if len(kept) < measure.smallest_n:
+            continue
+        # One part at a time: of measures that hold n² numbers a space, all parts at once would not fit.
+        prepared = PreparedSpaces(measure, spaces, kept)
+        values[part] = [prepared.both_ways(*pair) for pair in pairs]
+    return values
+
+
+def _both_ways(measure: Measure, source: Any, target: Any) -> tuple[float, float]:
+    there = measure.compare(source, target)
+    return there, there if measure.is_symmetric else measure.compare(target, source)
+
+
+def _exactly(
+    spaces: PreparedSpaces, source: str, target: str, as_trace: Callable[[Any], tuple[np.ndarray, float]]
+) -> tuple[float, float, float, float, float]:
+    """Return score and chance of a trace over its scale: mean, quantile and p-value over all permutations."""
+    scale = as_trace(spaces.prepared(source))[1] * as_trace(spaces.prepared(target))[1]
+    score = spaces.both_ways(source, target)[0]
+    moments = permutation_moments(spaces.profile(source, as_trace), spaces.profile(target, as_trace))
+    mean = moments.mean / scale
+    quantile, p = upper_quantile(moments, 0.95) / scale, upper_tail(moments, score * scale)
+    return score, mean, quantile, calibrated(score, mean), p
+
+
+def _by_permutations(
+    spaces: PreparedSpaces, sources: list[str], target: str, resampling: Resampling, null: NullConfig
+) -> Float[np.ndarray, "sources 2 5"]:
+    """Return score and chance for every source; permutations of the target are shared by all."""
+    measure, own = spaces.measure, spaces.prepared(target)
+    scores = [_both_ways(measure, spaces.prepared(source), own) for source in sources]
+    chance = np.empty((len(sources), null.n_permutations, 2))
+    for number in range(null.n_permutations):
+        order = resampling.exchange.permutation(number, seed=null.seed)
+        rows = spaces.spaces.rows[target]
+        permuted = measure.prepare(rows[order]) if measure.permute is None else measure.permute(own, order)
+        for place, source in enumerate(sources):
+            chance[place, number] = _both_ways(measure, spaces.prepared(source), permuted)
+    is_distance = measure.kind == "distance"
+    return np.array(
+        [
+            [(score, *against_chance(score, drawn[:, side], is_distance=is_distance)) for side, score in enumerate(own)]
+            for own, drawn in zip(scores, chance, strict=True)
+        ]
+    )

@@ -1,0 +1,136 @@
+"""Scores of maps that are grown from little knowledge: anchors, labels, or none; each direction has its own map."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from lfm_tasks.config import AtlasConfig
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.spectral.bases.eigenbasis import Basis
+from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
+from lfm_tasks.spectral.bases.map_measures import MAP_SCORES
+from lfm_tasks.spectral.bases.space import SpectralSpace
+from lfm_tasks.spectral.maps.anchor_fit import fit_from_anchors
+from lfm_tasks.spectral.maps.anchors import Anchors
+from lfm_tasks.spectral.maps.label_fit import fit_from_labels, fit_unsupervised
+from lfm_tasks.spectral.maps.refinement import Effort, MapFit, Start
+from lfm_tasks.spectral.neighbors.search import Neighbours
+from lfm_tasks.stages.activations.rows import read_activations
+from lfm_tasks.stages.inventory.correspondence import Knowledge, Labels, known_anchors
+from lfm_tasks.stages.scores.statistics import STATISTICS, against_chance
+from lfm_tasks.stores.units.digests import ids_digest
+from lfm_tasks.stores.units.store import UnitStore
+
+# One start for each kind of descriptor: a third of the time of all nine, which docs/kernels.md has figures of.
+_ANCHOR_STARTS = (Start("heat", 20), Start("geodesic", 20), Start("cosine", 20))
+
+
+@dataclass(frozen=True)
+class KnownSpace:
+    """A space with the ids of its points, in order, and the labels of the dataset where maps are fitted from these."""
+
+    space: SpectralSpace
+    ids: Shaped[np.ndarray, " points"]
+    labels: Labels | None
+
+    @cached_property
+    def ids_key(self) -> str:
+        """The digest of the ids: spaces on the same points have the same anchors."""
+        return ids_digest(self.ids)
+
+    @cached_property
+    def classes(self) -> Int[np.ndarray, " points"]:
+        """The class of each point; an id without one keeps only the maps of this space from being fitted."""
+        if self.labels is None:
+            raise ReasonError("missing_source", "found no labels, fits from labels need them: add them to the dataset")
+        return self.labels.of(self.ids)
+
+
+@dataclass(frozen=True)
+class ScoredMap:
+    """A fitted map and what it comes to."""
+
+    functional_map: Float[np.ndarray, "target source"]
+    values: Float[np.ndarray, "measures statistics"]
+    diagnostics: Float[np.ndarray, " diagnostics"]
+
+
+@dataclass
+class FittedScores:
+    """Fits maps between the spaces of one block and scores them."""
+
+    knowledge: Knowledge
+    atlas: AtlasConfig
+    spaces: Mapping[str, KnownSpace]
+    _found: dict[tuple[str, str], Anchors] = field(default_factory=dict)
+
+    def score(self, source: str, target: str, measures: list[str]) -> "ScoredMap":
+        """Return the map from one space to another with its statistics and diagnostics.
+
+        Raises
+        ------
+        ReasonError
+            ``few_anchors``, ``one_class``, or what else keeps a map from being fitted.
+        """
+        fit = self._grown(source, target, None)
+        maps = fit.functional_map
+        others = [self._grown(source, target, r).functional_map for r in self._pairings(self.atlas.null.n_refined)]
+        chance = np.array(others).reshape(len(others), *maps.shape)
+        values = np.full((len(measures), len(STATISTICS)), np.nan)
+        for column, name in enumerate(measures):
+            measure = MAP_SCORES[name]
+            values[column, 0] = measure.of_fitted(maps)
+            if len(chance) and measure.has_null:
+                values[column, 1:5] = against_chance(float(values[column, 0]), measure.of_fitted(chance))
+        return ScoredMap(maps, values, self._quality(fit, source, target))
+
+    def _pairings(self, n_wanted: int) -> Iterator[np.random.Generator]:
+        """Yield what random pairings of the known things are drawn by; nothing where nothing is known."""
+        for number in range(n_wanted if self.knowledge.regime != "unsupervised" else 0):
+            yield np.random.default_rng((self.atlas.null.seed, number))
+
+    def _grown(self, source: str, target: str, pairing: np.random.Generator | None) -> MapFit:
+        ours, theirs = self.spaces[source], self.spaces[target]
+        effort = Effort(self.knowledge.n_samples, n_matched=self.knowledge.n_samples)
+        if self.knowledge.regime == "unsupervised":
+            return fit_unsupervised(ours.space, theirs.space, effort=effort)
+        if self.knowledge.regime == "labels":
+            first, second = ours.classes, theirs.classes
+            if pairing is not None:
+                known = np.unique(second)
+                second = pairing.permutation(known)[np.searchsorted(known, second)]
+            return fit_from_labels(ours.space, theirs.space, first, second, effort=effort)
+        anchors = self._anchors(ours, theirs)
+        if pairing is not None:
+            anchors = Anchors(anchors.source, pairing.permutation(anchors.target))
+        return fit_from_anchors(ours.space, theirs.space, anchors, starts=_ANCHOR_STARTS, effort=effort)
+
+    def _anchors(self, ours: KnownSpace, theirs: KnownSpace) -> Anchors:
+        place = (ours.ids_key, theirs.ids_key)
+        if place not in self._found:
+            self._found[place] = known_anchors(self.knowledge, ours.ids, theirs.ids)
+        return self._found[place]
+
+    def _quality(self, fit: MapFit, source: str, target: str) -> Float[np.ndarray, " diagnostics"]:
+        ours, theirs = self.spaces[source].ids, self.spaces[target].ids[fit.rows]
+        answerable = np.isin(theirs, ours)
+        right = ours[fit.matches] == theirs
+        found = float(right[answerable].mean()) if answerable.any() else np.nan
+        return np.array([fit.orthogonality_error, fit.commutativity_error, fit.residual, found])
+
+
+def read_known_space(
+    store: UnitStore, key: str, activations: str, atlas: AtlasConfig, labels: Labels | None
+) -> KnownSpace:
+    """Return a space with its graph, made once more from the neighbours that its basis was made of."""
+    with store.open("activations", activations) as unit:
+        rows = read_activations(unit)
+    with store.open("bases", key) as unit:
+        neighbours = Neighbours(unit.read("neighbours"), unit.read("distances"))
+        basis = Basis(unit.read("eigenvalues"), unit.read("eigenvectors"), np.nan)
+        ids = unit.read("ids")
+    graph, _ = join_components(affinity_graph(neighbours, kernel=atlas.graph.kernel), rows, metric=atlas.graph.metric)
+    return KnownSpace(SpectralSpace(rows, neighbours, graph, basis), ids, labels)

@@ -1,0 +1,126 @@
+"""Carries the rows of a file through a stored map, tile by tile, into a .npy that appears whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.sources.files.formats import open_array
+from lfm_tasks.sources.files.paths import readable
+from lfm_tasks.sources.files.stored_array import StoredArray
+from lfm_tasks.spectral.transfer.alignment import Alignment, transfer_coordinates
+from lfm_tasks.stores.named_maps import NamedMap
+from lfm_tasks.stores.units.durable import sync_folder
+from lfm_tasks.stores.units.store import UnitStore
+
+# Rows that are multiplied together: always these, so that the bits do not depend on how many are read at once.
+TILE_ROWS = 256
+_CHUNK_BYTES = 32 * 2**20
+
+
+def carry_file(store: UnitStore, named: NamedMap, source: str, output: Path, *, force: bool = False) -> tuple[int, int]:
+    """Write the rows of ``source`` (a file, or file#key) in the target's coordinates; return the shape of the result.
+
+    float64 stays float64, as whole numbers become; float16 and float32 come as float32.
+
+    Raises
+    ------
+    ReasonError
+        ``missing_source``, ``wrong_dtype``, ``wrong_shape`` and ``not_finite`` for the rows; ``bad_name`` for an
+        output that exists (without ``force``), has no folder or is not called .npy.
+    """
+    check_output(output, force)
+    array = _open(source)
+    alignment = read_map(store, named)
+    n_features, n_results = alignment.source_matrix.shape
+    if len(array.shape) != 2 or array.shape[1] != n_features:
+        found = f"found the shape {array.shape}, needs (points, {n_features}), as {named.source} was recorded"
+        raise ReasonError("wrong_shape", f"{array.name}: {found}: give activations of that layer")
+    if array.dtype.kind not in "fiu":
+        found = f"found {array.dtype}, needs real numbers"
+        raise ReasonError("wrong_dtype", f"{array.name}: {found}: convert them to float32")
+    dtype = np.dtype("<f4") if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else np.dtype("<f8")
+    partial = output.with_name(f".{output.name}.{uuid4().hex}.partial")
+    shape = (array.shape[0], n_results)
+    try:
+        with partial.open("wb") as file:
+            header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            for rows in _chunks(array, _chunk_rows(n_features, n_results)):
+                file.write(np.ascontiguousarray(carried(alignment, rows), dtype=dtype).data)
+            file.flush()
+            os.fsync(file.fileno())
+        array.check_unchanged()
+        check_output(output, force)
+        partial.replace(output)
+    finally:
+        partial.unlink(missing_ok=True)
+    sync_folder(output.absolute().parent)
+    return shape
+
+
+def carried(
+    alignment: Alignment, rows: Float[np.ndarray, "points source_features"]
+) -> Float[np.ndarray, "points target_features"]:
+    """Return the rows in the target's coordinates, float64, computed in tiles of `TILE_ROWS`."""
+    moved = np.empty((len(rows), alignment.source_matrix.shape[1]))
+    for start in range(0, len(rows), TILE_ROWS):
+        tile = slice(start, start + TILE_ROWS)
+        moved[tile] = transfer_coordinates(alignment, rows[tile].astype(np.float64))
+    return moved
+
+
+def read_map(store: UnitStore, named: NamedMap) -> Alignment:
+    """Return the stored map.
+
+    Raises
+    ------
+    ReasonError
+        ``missing_source`` if its unit is not in the store any more.
+    CorruptUnitError
+        If it is damaged.
+    """
+    if not store.has("maps", named.key):
+        found = f"found the name {named.name!r} and not its map, which was removed from the store"
+        raise ReasonError("missing_source", f"{found}: lfm-atlas map {named.source} {named.target} fits it again")
+    with store.open("maps", named.key) as unit:
+        return Alignment(unit.read("source_mean"), unit.read("target_mean"), unit.read("matrix"))
+
+
+def check_output(output: Path, force: bool) -> None:
+    """Raise ReasonError ``bad_name`` if nothing may be written to ``output``."""
+    if output.suffix != ".npy":
+        raise ReasonError("bad_name", f"{output}: found the output {output.name!r}, needs a name that ends in .npy")
+    if not output.absolute().parent.is_dir():
+        raise ReasonError("bad_name", f"{output}: found no folder {str(output.parent)!r}: make it first")
+    if output.is_dir() or (output.exists() and not force):
+        found = "found a folder, needs a file" if output.is_dir() else "found the file, which is not overwritten"
+        raise ReasonError("bad_name", f"{output}: {found}: choose another name, or give --force")
+
+
+def _open(source: str) -> StoredArray:
+    path, mark, key = source.rpartition("#")
+    if not mark or Path(source).exists():
+        path, key = source, ""
+    return open_array(Path(path), path, key or None)
+
+
+def _chunk_rows(n_features: int, n_results: int) -> int:
+    n_rows = _CHUNK_BYTES // (8 * (n_features + n_results))
+    return max(1, n_rows // TILE_ROWS) * TILE_ROWS
+
+
+def _chunks(array: StoredArray, n_rows: int) -> Iterator[Shaped[np.ndarray, "points features"]]:
+    """Yield the rows in chunks, the finite ones: ReasonError ``not_finite`` at the first that is not."""
+    with readable(array.name), array.open() as read:
+        for start in range(0, array.shape[0], n_rows):
+            rows = read(start, min(start + n_rows, array.shape[0]))
+            finite = np.isfinite(rows).all(axis=1)
+            if not finite.all():
+                found = f"found NaN or infinite values, first in row {start + int(np.argmin(finite))}"
+                raise ReasonError("not_finite", f"{array.name}: {found}, needs finite numbers: mend these rows")
+            yield rows

@@ -1,0 +1,111 @@
+"""One map that a person asks for by the names of its spaces: computed where it is missing, fitted, and named."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from lfm_tasks.catalog import Catalog
+from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.reasons import ReasonError
+from lfm_tasks.runtime.run import Run
+from lfm_tasks.sources.datasets import read_dataset
+from lfm_tasks.stages.activations.stage import record_activations
+from lfm_tasks.stages.inventory.requests import Part
+from lfm_tasks.stages.inventory.stage import PlannedSpace, Zoo, plan_model
+from lfm_tasks.stages.transfers.anchors import KnownPoints
+from lfm_tasks.stages.transfers.job import MapSide, map_job, store_map
+from lfm_tasks.stages.transfers.stitching import class_labels
+from lfm_tasks.stores.named_maps import NamedMap, check_map_name, write_named_map
+from lfm_tasks.workers.pool import Trouble
+
+_NO_NAME = re.compile(r"[^A-Za-z0-9._-]")
+
+
+@dataclass(frozen=True)
+class FittedMap:
+    """A named map, what its receipt says of it, and whether it was fitted now."""
+
+    named: NamedMap
+    facts: Mapping[str, Any]
+    is_new: bool
+
+
+def fit_named_map(run: Run, source: str, target: str, known: KnownPoints, name: str | None = None) -> FittedMap:
+    """Record what is missing of two spaces (``model/layer``), fit their map if it is not there, and name it.
+
+    Raises
+    ------
+    ReasonError
+        For a space that is not there or cannot be used, for anchors that do not fit it, for a name that is taken.
+    """
+    planned = [find_space(run.catalog, side) for side in (source, target)]
+    datasets = [one.space.dataset for one in planned]
+    if datasets[0] != datasets[1]:
+        found = f"found {source} on the dataset {datasets[0]} and {target} on {datasets[1]}"
+        raise ReasonError("no_overlap", f"{found}, needs one dataset: record both on the same inputs")
+    named = NamedMap(name or default_name(source, target), datasets[0], source, target, known.regime, 0, "")
+    check_map_name(run.store.root, named)
+    sides = _record(run, planned)
+    labels = class_labels(read_dataset(datasets[0], run.catalog))
+    job = map_job(run.store, sides[0], sides[1], known, run.catalog, labels)
+    receipt = run.store.find("maps", job.key)
+    is_new = receipt is None
+    if receipt is None:
+        for _, result in run.workers.run(store_map, [job]):
+            if isinstance(result, Trouble):
+                if result.reason == "failed":
+                    raise RuntimeError(result.message)  # no fault of what was asked
+                raise ReasonError(result.reason, result.message)
+        receipt = run.store.receipt("maps", job.key)
+    run.tally.count("maps", int(is_new), int(not is_new))
+    named = NamedMap(named.name, datasets[0], source, target, known.regime, receipt.facts["n_anchors"], job.key)
+    write_named_map(run.store.root, named)
+    return FittedMap(named, receipt.facts, is_new)
+
+
+def default_name(source: str, target: str) -> str:
+    """Return the name of a map that was given none.
+
+    Examples
+    --------
+    >>> default_name("mlp_s0/relu4", "mlp_s1/relu4")
+    'mlp_s0.relu4--mlp_s1.relu4'
+    """
+    return "--".join(_NO_NAME.sub("-", side.replace("/", ".", 1)) for side in (source, target))
+
+
+def find_space(catalog: Catalog, name: str) -> PlannedSpace:
+    """Return the space ``model/layer`` of the catalog; only its model is opened.
+
+    Raises
+    ------
+    ReasonError
+        ``missing_source`` for a name without a layer, or a model that is not there; ``unknown_layer`` for a layer that
+        the catalog does not choose; and as opening the model does.
+    """
+    model_name, _, layer = name.partition("/")
+    if model_name not in catalog.models:
+        hint = did_you_mean(model_name, catalog.models)
+        raise ReasonError("missing_source", f"found no model {model_name[:100]!r} in the catalog{hint}")
+    model = catalog.models[model_name]
+    spaces, failures = plan_model(model_name, model, catalog, read_dataset(model.dataset, catalog))
+    found = {planned.space.name: planned for planned in spaces}
+    if name in found:
+        return found[name]
+    for failure in failures:
+        if failure.layer == layer:
+            raise ReasonError(failure.reason, failure.message)
+    needs = f"found no space {name[:100]!r}, needs model/layer with a layer that the catalog chooses"
+    raise ReasonError("unknown_layer", f"{needs}{did_you_mean(name, found)}")
+
+
+def _record(run: Run, planned: list[PlannedSpace]) -> list[MapSide]:
+    spaces = tuple(sorted({one.space for one in planned}))
+    part = Part("", spaces[0].dataset, (), spaces, spaces)
+    zoo = Zoo(tuple({one.space: one for one in planned}[space] for space in spaces), (), {}, (part,))
+    recorded, failures = record_activations(run, zoo)
+    for failure in failures:
+        raise ReasonError(failure.reason, f"{failure.model}/{failure.layer}: {failure.message}")
+    by_space = {one.space: MapSide(one.space, one.key, one.content) for one in recorded}
+    return [by_space[one.space] for one in planned]

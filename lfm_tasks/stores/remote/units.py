@@ -1,0 +1,258 @@
+"""Committed units on an object store (S3), where nothing is renamed: the receipt, put last and only once, makes one.
+
+A unit is committed in the local store as ever; then its files are put below ``units/<kind>/<key>/<a name of its own>/``
+and, last, its receipt at ``receipts/<kind>/<key>.json``, on the condition that none is there. A writer that is killed
+leaves files that no receipt names: nobody sees them, and the next run sweeps them. Reading fetches a unit into the
+local store, where every byte is checked against its manifest. The one door to object stores that are written to.
+"""
+
+import json
+import shutil
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from lfm_tasks.stores.units.arrays import ArrayReader
+from lfm_tasks.stores.units.checksummed import unseal
+from lfm_tasks.stores.units.durable import write_durably
+from lfm_tasks.stores.units.references import note_path
+from lfm_tasks.stores.units.store import CorruptUnitError, Receipt, UnitStore, UnitWriter
+
+# Answers to a conditional put: the condition does not hold, two puts have met, or what was to be replaced is gone.
+_NOT_HELD = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
+
+
+@dataclass(frozen=True)
+class RemoteUnits(UnitStore):
+    """All units below an address such as ``s3://bucket/zoo``; ``root`` is this machine's copy of what it used.
+
+    Holds an address only, so it travels to workers: who one is stands in each machine's environment.
+    """
+
+    remote: str = ""
+
+    @property
+    def local(self) -> UnitStore:
+        """The copies on this machine."""
+        return UnitStore(self.root)
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether the unit is committed."""
+        return bool(_files().exists(self._receipt_name(kind, key)))
+
+    def receipt(self, kind: str, key: str) -> Receipt:
+        """Return the receipt of a committed unit; raise `CorruptUnitError` if it was tampered with."""
+        try:
+            body = unseal(self._read(kind, key)[1].encode())
+        except ValueError as error:
+            raise CorruptUnitError(f"receipt {kind}/{key} is damaged: {error}") from error
+        if (body.get("kind"), body.get("key")) != (kind, key):
+            raise CorruptUnitError(f"receipt {kind}/{key} is damaged: it is that of another unit")
+        return Receipt(kind, key, body["manifest"], body["facts"])
+
+    def receipts(self, kind: str) -> list[Receipt]:
+        """Return the receipts of all units of one kind, by key."""
+        names = _files().find(f"{self.remote}/receipts/{kind}")
+        keys = sorted(name.rpartition("/")[2].removesuffix(".json") for name in names)
+        return [receipt for key in keys if (receipt := self.find(kind, key)) is not None]
+
+    @contextmanager
+    def commit(self, kind: str, key: str) -> Iterator[UnitWriter]:
+        """Give a writer; commit what it wrote here, then there."""
+        with self.local.commit(kind, key) as writer:
+            yield writer
+        self._put(kind, key)
+
+    @contextmanager
+    def resume(self, kind: str, key: str) -> Iterator[UnitWriter]:
+        """Do the same; what was written goes on only on the machine where it lies."""
+        with self.local.resume(kind, key) as writer:
+            yield writer
+        self._put(kind, key)
+
+    @contextmanager
+    def open(self, kind: str, key: str) -> Iterator[ArrayReader]:
+        """Give a reader of a unit whose every byte was checked first; fetch it if this machine has no whole copy."""
+        try:
+            self.check(kind, key)
+        except CorruptUnitError as error:
+            self.quarantine(kind, key)
+            raise CorruptUnitError(f"{error}; it was put into quarantine: run again to make it anew") from error
+        yield ArrayReader(self.local.unit_path(kind, key), kind)
+
+    def check(self, kind: str, key: str) -> Receipt:
+        """Return the receipt if every file is as committed, else raise `CorruptUnitError` naming the file."""
+        receipt = self.receipt(kind, key)
+        with suppress(CorruptUnitError):
+            if self.local.check(kind, key) == receipt:
+                return receipt
+        self._fetch(kind, key)
+        return self.local.check(kind, key)
+
+    def quarantine(self, kind: str, key: str) -> None:
+        """Put a unit aside (never deleted), here and there: the next run makes it again."""
+        self.local.quarantine(kind, key)
+        with suppress(FileNotFoundError):  # two readers may find the same damage
+            content = _files().cat_file(self._receipt_name(kind, key))
+            folder = _sealed_in(content)[0] if _is_sound(content) else uuid4().hex
+            _files().pipe_file(f"{self.remote}/quarantine/{kind}/{key}/{folder}.json", content)
+            _files().rm_file(self._receipt_name(kind, key))
+
+    def sweep(self) -> None:
+        """Remove what killed runs left, here and there. Only for the run that holds the lock."""
+        self.local.sweep()
+        files, start = _files(), self.remote.partition("://")[2].rstrip("/") + "/"
+        named, unknown = set(), set()
+        for name in files.find(f"{self.remote}/receipts"):
+            kind, key = name.removeprefix(start).removesuffix(".json").split("/")[1:]
+            try:
+                named.add((kind, key, self._read(kind, key)[0]))
+            except CorruptUnitError:  # told, and put aside, where it is read
+                unknown.add((kind, key))
+        for name in files.find(f"{self.remote}/quarantine"):
+            kind, key, folder = name.removeprefix(start).removesuffix(".json").split("/")[1:]
+            named.add((kind, key, folder))
+        written = {name: tuple(name.removeprefix(start).split("/")[1:4]) for name in files.find(f"{self.remote}/units")}
+        stale = [name for name, unit in written.items() if unit not in named and unit[:2] not in unknown]
+        if stale:
+            files.rm(stale)
+
+    def forget_partial(self, kind: str, but: Collection[str] = ()) -> None:
+        """Remove the unfinished units of one kind on this machine."""
+        self.local.forget_partial(kind, but)
+
+    def publish_copy(self, folder: Path, key: str) -> None:
+        """Put a published atlas at ``atlas/<key>/``, its note and, last, its name into ``atlas/current.json``."""
+        files, place = _files(), f"{self.remote}/atlas"
+        pointer = f"{place}/current.json"
+        former = json.loads(files.cat_file(pointer))["key"] if files.exists(pointer) else None
+        here = {
+            path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()
+        }
+        if objects_below(f"{place}/{key}") != here:
+            _put_files(folder, f"{place}/{key}")
+        files.pipe_file(f"{self.remote}/references/{key}.json", note_path(self.root, key).read_bytes())
+        if former == key:
+            return
+        files.pipe_file(pointer, json.dumps({"version": 1, "key": key}).encode())
+        # Who began to read the former one can go on.
+        old = [name for name in files.find(place) if name.split("/atlas/")[-1].split("/")[0] not in (key, former)]
+        if old := [name for name in old if not name.endswith("/current.json")]:
+            files.rm(old)
+
+    def _put(self, kind: str, key: str) -> None:
+        if self.has(kind, key):
+            return
+        folder = uuid4().hex
+        _put_files(self.local.unit_path(kind, key), self._folder(kind, key, folder))
+        local = self.local.receipt_path(kind, key).read_text()
+        content = json.dumps({"folder": folder, "receipt": local}).encode()
+        # Not the first: another's unit is the one, unless the answer to our own put was lost and it was sent again.
+        if not put_if_absent(self._receipt_name(kind, key), content) and self._read(kind, key)[0] != folder:
+            _files().rm(self._folder(kind, key, folder), recursive=True)
+
+    def _read(self, kind: str, key: str) -> tuple[str, str]:
+        try:
+            return _sealed_in(_files().cat_file(self._receipt_name(kind, key)))
+        except (FileNotFoundError, ValueError, KeyError, TypeError) as error:  # what the network denies is no damage
+            raise CorruptUnitError(f"receipt {kind}/{key} cannot be read: {error}") from error
+
+    def _fetch(self, kind: str, key: str) -> None:
+        """Put the files of a unit where the local store has them, and its receipt last; what lay there is replaced."""
+        folder, receipt = self._read(kind, key)
+        staged = self.root / "staging" / f"fetched-{uuid4().hex}"
+        unit = self.local.unit_path(kind, key)
+        if not fetch_below(self._folder(kind, key, folder), staged):
+            raise CorruptUnitError(f"unit {kind}/{key}: its files are missing")
+        unit.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(unit.rename(staged.with_name(f"stale-{uuid4().hex}")))
+        with suppress(OSError):  # another worker of this machine was first
+            staged.rename(unit)
+        shutil.rmtree(staged, ignore_errors=True)
+        write_durably(self.local.receipt_path(kind, key), receipt.encode())
+
+    def _folder(self, kind: str, key: str, folder: str) -> str:
+        return f"{self.remote}/units/{kind}/{key}/{folder}"
+
+    def _receipt_name(self, kind: str, key: str) -> str:
+        return f"{self.remote}/receipts/{kind}/{key}.json"
+
+
+def put_if_absent(name: str, content: bytes) -> bool:
+    """Put an object if there is none of this name; return whether there was none."""
+    return _put_if(name, content, mode="create")
+
+
+def read_object(name: str) -> tuple[bytes, str]:
+    """Return an object's bytes, and the tag of this version of it."""
+    tag = str(_files().info(name)["ETag"])
+    return _files().cat_file(name), tag
+
+
+def replace(name: str, content: bytes, tag: str) -> bool:
+    """Put an object in the place of the version with this tag; return whether it was still there."""
+    return _put_if(name, content, IfMatch=tag)
+
+
+def delete(name: str) -> None:
+    """Remove an object."""
+    _files().rm_file(name)
+
+
+def objects_below(place: str) -> dict[str, int]:
+    """Return the bytes of every object below an address, by the rest of its name."""
+    start = place.partition("://")[2] + "/"
+    return {name.removeprefix(start): int(own["size"]) for name, own in _files().find(place, detail=True).items()}
+
+
+def fetch_below(place: str, folder: Path) -> int:
+    """Write every object below an address into a folder; return how many there are."""
+    names = objects_below(place)
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(_files().cat_file(f"{place}/{name}"))
+    return len(names)
+
+
+@lru_cache(maxsize=1)
+def _files() -> Any:
+    """Return the object store. No listing is kept: others write, too."""
+    import fsspec
+
+    return fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
+
+
+def _put_if(name: str, content: bytes, **condition: str) -> bool:
+    try:
+        _files().pipe_file(name, content, **condition)
+    except OSError as error:
+        # fsspec gives some of these answers a class of their own, others none.
+        answer = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
+        if isinstance(error, FileExistsError) or answer in _NOT_HELD:
+            return False
+        raise
+    return True
+
+
+def _put_files(folder: Path, place: str) -> None:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            _files().pipe_file(f"{place}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+
+
+def _sealed_in(content: bytes) -> tuple[str, str]:
+    noted = json.loads(content)
+    return str(noted["folder"]), str(noted["receipt"])
+
+
+def _is_sound(content: bytes) -> bool:
+    try:
+        _sealed_in(content)
+    except (ValueError, KeyError, TypeError):
+        return False
+    return True

@@ -1,0 +1,270 @@
+"""Committed units: content-addressed folders that are there whole or not at all.
+
+A unit is written in ``staging/``: its arrays (in most kinds packed into one file), then ``manifest.json`` (SHA-256 and
+size of every file). It is fsynced,
+renamed to ``units/<kind>/<key>`` and, last, gets a receipt in ``receipts/<kind>/<key>.json``. Only the receipt says
+that a unit is done. Every read checks the files against the manifest, and the manifest against the receipt: Zarr alone
+takes a missing chunk for fill values and a flipped bit for data.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from lfm_tasks.stores.units.arrays import ArrayReader, ArrayWriter
+from lfm_tasks.stores.units.checksummed import seal, unseal
+from lfm_tasks.stores.units.digests import file_digest
+from lfm_tasks.stores.units.durable import sync_folder, sync_tree, write_durably
+from lfm_tasks.stores.units.locks import held
+
+
+class CorruptUnitError(RuntimeError):
+    """What lies in the store is not what was committed."""
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """The word that a unit is complete, and the small facts about it that later stages plan with."""
+
+    kind: str
+    key: str
+    manifest: str
+    facts: Mapping[str, Any]
+
+
+@dataclass
+class UnitWriter:
+    """An unfinished unit: arrays go in by name, facts are added on the way.
+
+    ``journal`` is there if the unit outlives a kill: a file beside its folder, for whoever writes it to take notes.
+    """
+
+    folder: Path
+    kind: str
+    facts: dict[str, Any] = field(default_factory=dict)
+    journal: Path | None = None
+
+    @cached_property
+    def arrays(self) -> ArrayWriter:
+        """Return the writer of the unit's arrays; the folder becomes a Zarr group when it is first asked for."""
+        return ArrayWriter(self.folder, self.kind)
+
+    def close(self) -> None:
+        """End the writing of arrays."""
+        arrays: ArrayWriter | None = self.__dict__.pop("arrays", None)
+        if arrays is not None:
+            arrays.close()
+
+    def clear(self) -> None:
+        """Remove all that lies in the folder, the journal as well."""
+        self.close()
+        shutil.rmtree(self.folder)
+        self.folder.mkdir()
+        if self.journal is not None:
+            self.journal.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class UnitStore:
+    """All committed units below one folder. Holds a path only, so it travels to workers."""
+
+    root: Path
+
+    def has(self, kind: str, key: str) -> bool:
+        """Whether the unit is committed (its receipt and folder exist; content is checked when it is read)."""
+        return self.receipt_path(kind, key).is_file() and self.unit_path(kind, key).is_dir()
+
+    def receipt(self, kind: str, key: str) -> Receipt:
+        """Return the receipt of a committed unit; raise `CorruptUnitError` if it was tampered with."""
+        try:
+            body = unseal(self.receipt_path(kind, key).read_bytes())
+        except OSError as error:
+            raise CorruptUnitError(f"receipt {kind}/{key} cannot be read: {error.strerror}") from error
+        except ValueError as error:
+            raise CorruptUnitError(f"receipt {kind}/{key} is damaged: {error}") from error
+        if (body.get("kind"), body.get("key")) != (kind, key):
+            raise CorruptUnitError(f"receipt {kind}/{key} is damaged: it is that of another unit")
+        return Receipt(kind, key, body["manifest"], body["facts"])
+
+    def find(self, kind: str, key: str) -> Receipt | None:
+        """Return the receipt of a unit, or None; one that is damaged is put aside, so that the unit is made again."""
+        if not self.has(kind, key):
+            return None
+        try:
+            return self.receipt(kind, key)
+        except CorruptUnitError:
+            self.quarantine(kind, key)
+            return None
+
+    def receipts(self, kind: str) -> list[Receipt]:
+        """Return the receipts of all units of one kind, by key."""
+        keys = sorted(path.stem for path in (self.root / "receipts" / kind).glob("*.json"))
+        return [receipt for key in keys if (receipt := self.find(kind, key)) is not None]
+
+    @contextmanager
+    def commit(self, kind: str, key: str) -> Iterator[UnitWriter]:
+        """Give a writer; commit what it wrote when the block ends well, leave nothing behind when it does not."""
+        staged = self.root / "staging" / f"{kind}-{key[:12]}-{uuid4().hex}"
+        staged.mkdir(parents=True)
+        writer = UnitWriter(staged, kind)
+        try:
+            yield writer
+            writer.close()
+            self._publish(kind, key, staged, writer.facts)
+        finally:
+            with suppress(OSError):  # a full disk: it has been told
+                writer.close()
+            shutil.rmtree(staged, ignore_errors=True)
+
+    @contextmanager
+    def resume(self, kind: str, key: str) -> Iterator[UnitWriter]:
+        """Do the same, but what was written stays when the block ends badly, for the next one to go on with.
+
+        What lies in the folder then is for the writer to check. While another process writes the same unit, this is
+        `commit`. `forget_partial` ends it.
+        """
+        partial = self.root / "partial" / f"{kind}-{key}"
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        with held(partial.with_suffix(".lock")) as mine:
+            if not mine:
+                with self.commit(kind, key) as writer:
+                    yield writer
+                return
+            (partial / "unit").mkdir(parents=True, exist_ok=True)
+            writer = UnitWriter(partial / "unit", kind, journal=partial / "journal")
+            yield writer
+            writer.close()
+            self._publish(kind, key, partial / "unit", writer.facts)
+            shutil.rmtree(partial, ignore_errors=True)
+
+    def forget_partial(self, kind: str, but: Collection[str] = ()) -> None:
+        """Remove the unfinished units of one kind, except those with a key of ``but``."""
+        kept = {f"{kind}-{key}{suffix}" for key in but for suffix in ("", ".lock")}
+        for path in (self.root / "partial").glob(f"{kind}-*"):
+            if path.name not in kept:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with suppress(OSError):  # not there, or not empty
+            (self.root / "partial").rmdir()
+
+    @contextmanager
+    def open(self, kind: str, key: str) -> Iterator[ArrayReader]:
+        """Give a reader of a unit whose every byte was checked first.
+
+        A unit that is not as committed is put aside and raises `CorruptUnitError`: the next run makes it again.
+        """
+        try:
+            self.check(kind, key)
+        except CorruptUnitError as error:
+            self.quarantine(kind, key)
+            raise CorruptUnitError(f"{error}; it was put into quarantine: run again to make it anew") from error
+        reader = ArrayReader(self.unit_path(kind, key), kind)
+        try:
+            yield reader
+        finally:
+            reader.close()
+
+    def check(self, kind: str, key: str) -> Receipt:
+        """Return the receipt if every file is as committed, else raise `CorruptUnitError` naming the file."""
+        receipt = self.receipt(kind, key)
+        unit = self.unit_path(kind, key)
+        with _as_damage(f"unit {kind}/{key}: manifest.json"):
+            content = (unit / "manifest.json").read_bytes()
+        # A link's content may be right, but what it points to is nobody's to keep.
+        if (unit / "manifest.json").is_symlink() or hashlib.sha256(content).hexdigest() != receipt.manifest:
+            raise CorruptUnitError(f"unit {kind}/{key}: manifest.json is not the one committed")
+        expected: dict[str, dict[str, Any]] = json.loads(content)["files"]
+        found = set(_files(unit)) - {"manifest.json"}
+        for name in sorted(found ^ set(expected)):
+            raise CorruptUnitError(f"unit {kind}/{key}: {name} is {'not expected' if name in found else 'missing'}")
+        for name, entry in expected.items():
+            path = unit / name
+            with _as_damage(f"unit {kind}/{key}: {name}"):
+                is_sound = not path.is_symlink() and path.stat().st_size == entry["bytes"]
+                is_sound = is_sound and file_digest(path) == entry["sha256"]
+            if not is_sound:
+                raise CorruptUnitError(f"unit {kind}/{key}: {name} is damaged")
+        return receipt
+
+    def quarantine(self, kind: str, key: str) -> None:
+        """Put a unit aside (never deleted): the next run makes it again."""
+        aside = self.root / "quarantine" / f"{kind}-{key}-{uuid4().hex}"
+        aside.mkdir(parents=True)
+        for source, name in ((self.receipt_path(kind, key), "receipt.json"), (self.unit_path(kind, key), "unit")):
+            # Two readers may find the same damage.
+            with suppress(FileNotFoundError):
+                source.rename(aside / name)
+
+    def sweep(self) -> None:
+        """Remove what killed runs left half-written. Only for the run that holds the lock, before its workers start."""
+        shutil.rmtree(self.root / "staging", ignore_errors=True)
+        for depth in ("", "*/", "receipts/*/"):
+            for partial in self.root.glob(f"{depth}.*.partial"):
+                partial.unlink(missing_ok=True)
+
+    def _publish(self, kind: str, key: str, staged: Path, facts: Mapping[str, Any]) -> None:
+        write_durably(staged / "manifest.json", _manifest(staged))
+        sync_tree(staged)
+        unit = self.unit_path(kind, key)
+        unit.parent.mkdir(parents=True, exist_ok=True)
+        manifest = file_digest(staged / "manifest.json")
+        while not self.has(kind, key):
+            try:
+                staged.rename(unit)
+            except OSError:
+                # A folder without a receipt is what a killed run left between the two steps: it makes room.
+                if not unit.is_dir():
+                    raise
+                if not self.receipt_path(kind, key).is_file():
+                    aside = self.root / "staging" / f"stale-{uuid4().hex}"
+                    aside.parent.mkdir(parents=True, exist_ok=True)
+                    stale = unit.rename(aside)
+                    shutil.rmtree(stale, ignore_errors=True)
+                continue
+            sync_folder(unit.parent)
+            body = {"kind": kind, "key": key, "manifest": manifest, "facts": dict(facts)}
+            write_durably(self.receipt_path(kind, key), seal(body))
+
+    def unit_path(self, kind: str, key: str) -> Path:
+        """Return the folder of a unit."""
+        return self.root / "units" / kind / key
+
+    def receipt_path(self, kind: str, key: str) -> Path:
+        """Return the file of a receipt."""
+        return self.root / "receipts" / kind / f"{key}.json"
+
+
+@contextmanager
+def _as_damage(what: str) -> Iterator[None]:
+    """Take a file that is not there, not a file, or cannot be read from its disk for what it is: damage."""
+    try:
+        yield
+    except OSError as error:
+        # Too many open files or no memory say nothing about the file.
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR):
+            raise
+        raise CorruptUnitError(f"{what} cannot be read: {error.strerror}") from error
+
+
+def _manifest(folder: Path) -> bytes:
+    entries = {
+        name: {"sha256": file_digest(folder / name), "bytes": (folder / name).stat().st_size} for name in _files(folder)
+    }
+    return json.dumps({"version": 1, "files": entries}, sort_keys=True, indent=1).encode()
+
+
+def _files(folder: Path) -> list[str]:
+    """Return the names of all files below ``folder``, relative and with forward slashes, in order."""
+    names = []
+    for current, _, files in os.walk(folder):
+        relative = Path(current).relative_to(folder)
+        names += [(relative / name).as_posix() for name in files]
+    return sorted(names)

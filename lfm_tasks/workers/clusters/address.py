@@ -1,0 +1,47 @@
+"""A scheduler that runs already: reached by its address or scheduler file, with certificates if it asks for them."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from dask.distributed import Security
+
+from lfm_tasks.catalog import Catalog
+from lfm_tasks.catalog.cluster import AddressCluster
+from lfm_tasks.workers.pool import ClusterError
+
+
+@contextmanager
+def open_cluster(catalog: Catalog) -> Iterator[Mapping[str, Any]]:
+    """Give what a client takes to reach it. It goes on when the run has ended."""
+    cluster = catalog.cluster
+    assert isinstance(cluster, AddressCluster)  # noqa: S101 - for mypy
+    security = _security(catalog, cluster)
+    if "://" in cluster.scheduler:
+        yield {"address": cluster.scheduler, "security": security}
+        return
+    file = catalog.locate(cluster.scheduler)
+    if not file.is_file():
+        raise ClusterError(
+            f"found no scheduler file {file}: start dask scheduler --scheduler-file {file}, then workers"
+        )
+    yield {"scheduler_file": str(file), "security": security}
+
+
+def _security(catalog: Catalog, cluster: AddressCluster) -> Security:
+    """Return Dask's own settings (files or ``DASK_DISTRIBUTED__COMM__TLS__...``); what the catalog says, wins."""
+    named = {
+        "tls_ca_file": cluster.tls.ca,
+        "tls_client_cert": cluster.tls.cert,
+        "tls_client_key": cluster.tls.key,
+    } if cluster.tls else {}  # fmt: skip
+    files = {option: str(catalog.locate(path)) for option, path in named.items() if path is not None}
+    missing = sorted(path for path in files.values() if not Path(path).is_file())
+    if missing:
+        raise ClusterError(f"found no certificate {missing[0]}: cluster.tls names PEM files, relative to the catalog")
+    security = Security(**files)
+    if cluster.scheduler.startswith("tls://") and not (security.tls_ca_file and security.tls_client_cert):
+        variables = "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ..._CLIENT__CERT and ..._CLIENT__KEY"
+        raise ClusterError(f"{cluster.scheduler} needs certificates: name them in cluster.tls, or set {variables}")
+    return security

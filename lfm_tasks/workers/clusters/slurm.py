@@ -1,0 +1,57 @@
+"""Workers as SLURM jobs: the one door to dask-jobqueue. The scheduler runs here, certificates are made for each run."""
+
+import shlex
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import dask
+from dask.distributed import Security
+from dask_jobqueue import SLURMCluster
+
+from lfm_tasks.catalog import Catalog
+from lfm_tasks.catalog.cluster import SlurmCluster
+from lfm_tasks.workers.dask_config import write_settings
+
+
+@contextmanager
+def open_cluster(catalog: Catalog) -> Iterator[Mapping[str, Any]]:
+    """Give what a client takes to reach it; its jobs are cancelled when the block ends."""
+    cluster = catalog.cluster
+    assert isinstance(cluster, SlurmCluster)  # noqa: S101 - for mypy
+    folder = (catalog.root / catalog.atlas.store / "slurm").absolute()
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # keys of the certificates lie in it
+    with dask.config.set(scheduler_settings(cluster)), SLURMCluster(**options(cluster, folder)) as started:
+        minimum, maximum = cluster.bounds
+        # A fixed number is adapted to, too: it brings back a worker whose job was cancelled, which scale does not.
+        started.adapt(minimum=minimum, maximum=maximum, interval="5s")
+        yield {"address": started}
+
+
+def scheduler_settings(cluster: SlurmCluster) -> dict[str, Any]:
+    """Return what the scheduler has to know beside the shipped settings: jobs may wait in the queue for long."""
+    return {"distributed.scheduler.no-workers-timeout": f"{cluster.wait_seconds}s"}
+
+
+def options(cluster: SlurmCluster, folder: Path) -> dict[str, Any]:
+    """Return the arguments of ``SLURMCluster``; ``folder``: seen by all nodes, for settings and logs."""
+    return {
+        "interface": cluster.interface,
+        "security": Security.temporary(),
+        "protocol": "tls://",
+        "shared_temp_directory": str(folder),
+        "scheduler_options": {"dashboard_address": "127.0.0.1:0", "dashboard": False},
+        "cores": cluster.workers_per_job,
+        "processes": cluster.workers_per_job,
+        "memory": cluster.memory,
+        "walltime": cluster.walltime,
+        "queue": cluster.partition,
+        "account": cluster.account,
+        "job_name": "lfm-atlas",
+        "log_directory": str(folder),
+        "death_timeout": 120,
+        "job_extra_directives": list(cluster.directives),
+        "job_script_prologue": [f"export DASK_CONFIG={shlex.quote(str(write_settings(folder)))}"],
+        "silence_logs": "ERROR",
+    }
