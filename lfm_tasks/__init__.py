@@ -4,8 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lfm_tasks.published.opening import open_atlas as open_atlas
-    from lfm_tasks.spectral.transfer.quick import fit_map as fit_map
+    from lfm_tasks.published.atlas import open_atlas as open_atlas
+    from lfm_tasks.spectral.transfer.selection import fit_map as fit_map
     from lfm_tasks.stores.atlas.schema import AtlasError as AtlasError
 
 __version__ = "0.1.0"
@@ -13,8 +13,8 @@ __all__ = ["AtlasError", "__version__", "fit_map", "open_atlas"]
 
 _HOMES = {
     "AtlasError": "lfm_tasks.stores.atlas.schema",
-    "fit_map": "lfm_tasks.spectral.transfer.quick",
-    "open_atlas": "lfm_tasks.published.opening",
+    "fit_map": "lfm_tasks.spectral.transfer.selection",
+    "open_atlas": "lfm_tasks.published.atlas",
 }
 
 

@@ -1,5 +1,6 @@
 """Options of the whole suite, and the zoos that its tests build."""
 
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,14 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from flows.pipeline import Outcome, build_atlas
+from lfm_atlas.pipeline import Outcome, build_atlas
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.runtime.session import open_run
 from lfm_tasks.zoo.starting import write_start
+
+ROOT = Path(__file__).parents[1]
+# What tests start reads the working tree, too, and not what happens to be installed.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "flows")])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -8,9 +8,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(
-    ".".join(path.relative_to(ROOT).with_suffix("").parts)
-    for package in ("lfm_tasks", "flows")
-    for path in (ROOT / package).rglob("*.py")
+    ".".join(path.relative_to(root).with_suffix("").parts)
+    for root, package in ((ROOT, "lfm_tasks"), (ROOT / "flows", "lfm_atlas"))
+    for path in (root / package).rglob("*.py")
     if ">>> " in path.read_text(encoding="utf-8")
 )
 

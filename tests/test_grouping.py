@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lfm_tasks.grouping import rows_by_value
+from lfm_tasks.statistics.permutation_null import rows_by_value
 
 
 @pytest.mark.parametrize("values", [[3, 1, 3, 2, 1], [7], ["b", "a", "b"], [False, True, False]])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flows.cli import app
+from lfm_atlas.cli.main import app
 from lfm_tasks.zoo.starting import write_start
 
 PAGE = (Path(__file__).parents[1] / "docs/transfer.md").read_text(encoding="utf-8")

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from lfm_tasks.audit.check import Check, Measured, judged, skipped
-from lfm_tasks.audit.published import ModelPair, Published
+from lfm_tasks.audit.files import ModelPair, Published
 from lfm_tasks.catalog.audit import DeclaredParentFar, NearDuplicate, UndeclaredLineage
-from lfm_tasks.stages.publish.zoo_statistics import FEWEST_UNRELATED
-from lfm_tasks.statistics.robust import closeness, robust_scale
+from lfm_tasks.stages.publish.assemble import FEWEST_UNRELATED
+from lfm_tasks.statistics.model_pairs import closeness, robust_scale
 
 # Unrelated models spread by .055 to .23 (60 zoos of digits); less than this is a layer that all have in common.
 _LEAST_SPREAD = 0.05

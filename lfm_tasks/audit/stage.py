@@ -1,5 +1,7 @@
 """The stage itself: read the published atlas and the baseline, check, write, promote."""
 
+import logging
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -7,17 +9,60 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lfm_tasks import __version__
+from lfm_tasks.audit.changes import changed_weights_same_version, drift, missing, stale_baseline
 from lfm_tasks.audit.check import Check
-from lfm_tasks.audit.control import control
-from lfm_tasks.audit.evaluate import evaluate, guarded
-from lfm_tasks.audit.files import SCHEMA_VERSION, write_audit
-from lfm_tasks.audit.published import Published
+from lfm_tasks.audit.files import SCHEMA_VERSION, Published, write_audit
+from lfm_tasks.audit.lineage import declared_parent_far, near_duplicate, undeclared_lineage
+from lfm_tasks.audit.zoo_checks import control, licence, quality
+from lfm_tasks.catalog.audit import Checks
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.report import render_report
 from lfm_tasks.runtime.run import Run
-from lfm_tasks.stores.atlas.baselines import age_in_days, promote
-from lfm_tasks.stores.atlas.files import published_key, read_atlas, read_groups, read_json
+from lfm_tasks.stores.atlas.files import age_in_days, promote, published_key, read_atlas, read_groups, read_json
 from lfm_tasks.stores.units.references import note_folder
+
+logger = logging.getLogger(__name__)
+
+OF_THE_ZOO: dict[str, Callable[[Any, Published], Check]] = {
+    "near_duplicate": near_duplicate,
+    "undeclared_lineage": undeclared_lineage,
+    "declared_parent_far": declared_parent_far,
+    "licence": licence,
+    "quality": quality,
+}
+AGAINST_BASELINE: dict[str, Callable[[Any, Published, Published | None], Check]] = {
+    "drift": drift,
+    "changed_weights_same_version": changed_weights_same_version,
+    "missing": missing,
+    "stale_baseline": stale_baseline,
+}
+
+
+def evaluate(checks: Checks, now: Published, baseline: Published | ReasonError | None) -> Iterator[Check]:
+    """Yield every check; one that is switched off is skipped, a baseline that cannot be read is an error."""
+    for name in Checks.model_fields:
+        limit = getattr(checks, name)
+        if limit is None:
+            yield Check(name, "skipped", False, message="switched off in the catalog")
+        elif name in OF_THE_ZOO:
+            yield guarded(name, limit.enforced, OF_THE_ZOO[name], limit, now)
+        elif isinstance(baseline, ReasonError):
+            yield Check(name, "error", limit.enforced, message=str(baseline))
+        else:
+            yield guarded(name, limit.enforced, AGAINST_BASELINE[name], limit, now, baseline)
+
+
+def guarded(name: str, enforced: bool, check: Callable[..., Check], *arguments: Any) -> Check:
+    """Return a check; one that stops with an unexpected error must not take the others with it."""
+    try:
+        return check(*arguments)
+    except OSError:
+        # A full disk or a lost right ends the audit.
+        raise
+    except Exception as error:
+        logger.exception("check %s failed", name)
+        return Check(name, "error", enforced, message=f"could not be told: {type(error).__name__}: {error}")
+
 
 _NOTE = (
     "Similarity is evidence of lineage, not proof. Limits are only as good as the zoo they are measured on: "

@@ -10,13 +10,12 @@ from lfm_tasks.catalog.model import (
     ModelFile,
     OnnxModel,
     TorchModel,
+    Trust,
     on_scheduler,
 )
-from lfm_tasks.catalog.patterns import expand_layers, fill
-from lfm_tasks.catalog.problems import CatalogError, Problem
+from lfm_tasks.catalog.names import CatalogError, Problem, expand_layers, fill
 from lfm_tasks.catalog.reading import problems_at, read_catalog
-from lfm_tasks.catalog.schema import catalog_schema
-from lfm_tasks.catalog.trust import Trust
+from lfm_tasks.catalog.writing import catalog_schema
 
 __all__ = [
     "ActivationsSource",

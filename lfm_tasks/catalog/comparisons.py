@@ -6,9 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, JsonValue, Tag
 
-from lfm_tasks.catalog.names import check_layer_name
-from lfm_tasks.catalog.patterns import matches
-from lfm_tasks.catalog.problems import describe, did_you_mean
+from lfm_tasks.catalog.names import check_layer_name, describe, did_you_mean, matches
 from lfm_tasks.config import MapsConfig, Settings, all_different
 from lfm_tasks.spaces import Space
 

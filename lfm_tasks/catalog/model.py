@@ -1,6 +1,7 @@
 """What a catalog holds, as frozen values: datasets, models, and the settings of the run."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Annotated, Literal
@@ -10,11 +11,76 @@ from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model
 from lfm_tasks.catalog.audit import AuditConfig
 from lfm_tasks.catalog.cluster import AddressCluster, ClusterConfig, LocalCluster, check_scheduler
 from lfm_tasks.catalog.comparisons import Comparison, Member
-from lfm_tasks.catalog.meta import check_meta
-from lfm_tasks.catalog.names import check_layer_name, check_name, check_visible
-from lfm_tasks.catalog.patterns import check_fields, fields
-from lfm_tasks.catalog.trust import Trust, check_factory
+from lfm_tasks.catalog.names import (
+    check_fields,
+    check_layer_name,
+    check_name,
+    check_visible,
+    describe,
+    did_you_mean,
+    fields,
+    shorten,
+)
 from lfm_tasks.config import NO_GRAPH, AtlasConfig, Settings
+
+# https://huggingface.co/docs/hub/model-cards#specifying-a-base-model, and copy: the same function in other units.
+RELATIONS = ("finetune", "adapter", "quantized", "merge", "copy")
+
+
+def check_meta(meta: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    """Return ``meta``; ValueError if ``base_model`` or ``base_model_relation`` cannot be what they are called."""
+    base, relation = meta.get("base_model"), meta.get("base_model_relation")
+    names = base if isinstance(base, list) else [base]
+    if base is not None and (not names or not all(isinstance(name, str) and name for name in names)):
+        raise ValueError(f"found {describe(base)} as base_model, needs the name of a model or a list of names")
+    if relation is None:
+        return meta
+    if relation not in RELATIONS:
+        known = ", ".join(RELATIONS)
+        hint = did_you_mean(relation, RELATIONS) if isinstance(relation, str) else ""
+        raise ValueError(f"found {describe(relation)} as base_model_relation, needs one of {known}{hint}")
+    if base is None:
+        raise ValueError(f"found base_model_relation {relation!r} without base_model: name the model it came from")
+    return meta
+
+
+# Comma-separated prefixes of modules whose factories may run without --trust-code.
+TRUSTED_MODULES = "LFM_ATLAS_TRUSTED_MODULES"
+_FACTORY = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*\Z")
+
+
+class Trust(Settings):
+    """``everything``: any factory may run; else those in ``modules``, by their names or below them."""
+
+    everything: bool = False
+    modules: tuple[str, ...] = ()
+
+    def covers(self, factory: str) -> bool:
+        """Whether ``package.module:callable`` may run.
+
+        Examples
+        --------
+        >>> Trust(modules=("zoo",)).covers("zoo.models:resnet"), Trust(modules=("zoo",)).covers("zoos:resnet")
+        (True, False)
+        """
+        module = factory.partition(":")[0]
+        return self.everything or any(module == prefix or module.startswith(f"{prefix}.") for prefix in self.modules)
+
+
+def read_trust(environment: Mapping[str, str], everything: bool) -> Trust:
+    """Return who is trusted: all, or the modules that the environment names."""
+    prefixes = (prefix.strip() for prefix in environment.get(TRUSTED_MODULES, "").split(","))
+    return Trust(everything=everything, modules=tuple(prefix for prefix in prefixes if prefix))
+
+
+def check_factory(name: str) -> str:
+    """Return ``name``; ValueError if it does not have the form ``package.module:callable``."""
+    if not _FACTORY.match(name):
+        raise ValueError(
+            f"found the factory {shorten(name)}, needs package.module:callable, as in my_zoo.models:resnet"
+        )
+    return name
+
 
 Pooling = Literal["none", "flatten", "mean", "max", "cls", "last", "cls+mean"]
 Shape = Literal["nd", "ntd", "nchw", "nhwc"]

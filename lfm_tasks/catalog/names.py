@@ -1,8 +1,13 @@
-"""Which names may be used: those of models and datasets become paths, those of layers stay data."""
+"""Names in a catalog: which are allowed, glob patterns, suggestions for misspelled ones."""
 
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from lfm_tasks.reasons import ReasonError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file: with any extension, in any case.
@@ -47,3 +52,150 @@ def colliding(names: Iterable[str]) -> dict[str, str]:
 def shorten(text: str) -> str:
     """Return ``text`` quoted, printable, and cut after 60 characters."""
     return ascii(text) if len(text) <= 60 else f"{text[:60]!a}..."
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One mistake: ``where`` is the dotted key, ``line`` counts from 1 (0: the file as a whole)."""
+
+    file: str
+    line: int
+    where: str
+    message: str
+
+    def __str__(self) -> str:
+        """``file:line: where: message``, on one line."""
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return ": ".join(part for part in (place, self.where, self.message) if part)
+
+
+class CatalogError(Exception):
+    """A catalog that cannot be used; ``problems`` holds all its mistakes, in the order of their lines."""
+
+    def __init__(self, problems: Iterable[Problem]) -> None:
+        self.problems = tuple(sorted(set(problems)))
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[type["CatalogError"], tuple[tuple[Problem, ...]]]:
+        """Keep the problems when the error travels between processes."""
+        return type(self), (self.problems,)
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return ``; did you mean 'x'?`` with the nearest known names, or what there is when nothing is near.
+
+    Examples
+    --------
+    >>> did_you_mean("formt", ["format", "path"])
+    "; did you mean 'format'?"
+    """
+    names = sorted(known)
+    lowered = {candidate.casefold(): candidate for candidate in names}
+    near = [lowered[match] for match in get_close_matches(name.casefold()[:200], lowered, n=3, cutoff=0.6)]
+    if near:
+        return f"; did you mean {' or '.join(repr(candidate) for candidate in near)}?"
+    if not names:
+        return ""
+    shown = ", ".join(names[:12])
+    return f"; there is {shown}" + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def describe(value: object) -> str:
+    """Return what was found, in the words of YAML, on one line of at most about 80 characters."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return "true" if value else "false"
+        case int() | float():
+            return f"the number {str(value)[:60]}" if abs(value) < 10**50 else "a huge number"
+        case str():
+            return f"the text {value!r}" if len(value) <= 60 else f"the text {value[:60]!r}..."
+        case dict():
+            return "a mapping" if value else "an empty mapping"
+        case list() | tuple():
+            return "a list" if value else "an empty list"
+        case _:
+            return f"a {type(value).__name__}"
+
+
+_FIELD = re.compile(r"\{([^{}]*)\}")
+
+
+def fields(pattern: str) -> list[str]:
+    """Return the names in braces, in order; ValueError for a brace that stands alone.
+
+    Examples
+    --------
+    >>> fields("zoo/{model}/{layer}.npy")
+    ['model', 'layer']
+    """
+    if re.search(r"[{}]", _FIELD.sub("", pattern)):
+        raise ValueError(f"found a single brace in {pattern[:100]!r}, needs {{model}}, {{layer}} or {{dataset}}")
+    return _FIELD.findall(pattern)
+
+
+def check_fields(pattern: str, allowed: Collection[str]) -> str:
+    """Return ``pattern``; ValueError if it names other fields than ``allowed``, or ``{layer}`` twice."""
+    found = fields(pattern)
+    for name in found:
+        if name not in allowed:
+            hint = did_you_mean(name, allowed)
+            raise ValueError(f"found {{{name[:60]}}}, needs one of {', '.join(f'{{{a}}}' for a in allowed)}{hint}")
+    if found.count("layer") > 1:
+        raise ValueError(f"found {{layer}} {found.count('layer')} times, needs it once: which one names the layer?")
+    return pattern
+
+
+def fill(pattern: str, **values: str) -> str:
+    r"""Return ``pattern`` with its fields replaced; a field without a value stays as it is.
+
+    A value never adds a folder to a path: ValueError if it holds ``/``, ``\``, NUL or is ``..``.
+
+    Examples
+    --------
+    >>> fill("zoo/{model}/{layer}.npy", model="resnet18")
+    'zoo/resnet18/{layer}.npy'
+    """
+    for name, value in values.items():
+        if value in {"", ".", ".."} or re.search(r"[/\\\x00]", value):
+            raise ValueError(f"found {value[:60]!r} for {{{name}}}, needs one plain name without folders")
+    return _FIELD.sub(lambda match: values.get(match[1], match[0]), pattern)
+
+
+def expand_layers(patterns: Sequence[str], layer_names: Sequence[str]) -> tuple[str, ...]:
+    """Return the layers that ``patterns`` choose, in the model's order.
+
+    A pattern is a glob (``*``, ``?``, ``[ab]``) or a full name; with ``!`` in front it takes layers away. Without
+    any positive pattern, all layers are there to be taken away from.
+
+    Raises
+    ------
+    ReasonError
+        ``unknown_layer``, if a positive pattern matches nothing or nothing is left.
+
+    Examples
+    --------
+    >>> expand_layers(["conv*", "!*.down"], ["conv1", "conv1.down", "fc"])
+    ('conv1',)
+    """
+    wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
+    unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
+    for pattern in wanted:
+        if not any(matches(name, pattern) for name in layer_names):
+            hint = did_you_mean(pattern, layer_names) if layer_names else "; the model has no layers"
+            raise ReasonError("unknown_layer", f"no layer matches {pattern[:100]!r}{hint}")
+    chosen = tuple(
+        name
+        for name in layer_names
+        if (not wanted or any(matches(name, pattern) for pattern in wanted))
+        and not any(matches(name, pattern) for pattern in unwanted)
+    )
+    if not chosen:
+        raise ReasonError("unknown_layer", f"of {len(layer_names)} layers none is left: remove a pattern with !")
+    return chosen
+
+
+def matches(name: str, pattern: str) -> bool:
+    """Return whether a glob, or a full name, fits ``name``."""
+    return name == pattern or fnmatchcase(name, pattern)

@@ -11,21 +11,28 @@ import numpy as np
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.experiments.anchors_tables import finding
 from lfm_tasks.experiments.finding import Finding
-from lfm_tasks.experiments.given import Given, SpaceRows, read_rows
+from lfm_tasks.experiments.source_zoo import Given, SpaceRows, read_rows
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.bases.space import SpectralSpace, spectral_space
-from lfm_tasks.spectral.maps.anchor_fit import fit_from_anchors
-from lfm_tasks.spectral.maps.anchors import Anchors
+from lfm_tasks.spectral.maps.descriptors import Anchors
+from lfm_tasks.spectral.maps.fit import fit_from_anchors
 from lfm_tasks.spectral.maps.refinement import MapFit
-from lfm_tasks.spectral.transfer.alignment import Alignment, Method, fit_coordinates, transfer_coordinates
-from lfm_tasks.spectral.transfer.baselines import fit_procrustes, fit_relative, refine_by_icp
-from lfm_tasks.spectral.transfer.probe import train_probe
-from lfm_tasks.spectral.transfer.retrieval import partner_ranks
+from lfm_tasks.spectral.transfer.alignment import (
+    Alignment,
+    Method,
+    fit_coordinates,
+    fit_procrustes,
+    fit_relative,
+    partner_ranks,
+    refine_by_icp,
+    transfer_coordinates,
+)
+from lfm_tasks.spectral.transfer.evaluation import train_probe
 from lfm_tasks.spectral.transfer.selection import choose_alignment
-from lfm_tasks.stages.inventory.sampling import drawn_rows
-from lfm_tasks.stages.transfers.anchors import LEAST_ANCHORS, common_points
-from lfm_tasks.stages.transfers.stitching import ClassLabels, Stitched, class_labels, open_stitching
+from lfm_tasks.stages.inventory.stage import drawn_rows
+from lfm_tasks.stages.transfers.apply import ClassLabels, Stitched, class_labels, open_stitching
+from lfm_tasks.stages.transfers.job import LEAST_ANCHORS, common_points
 from lfm_tasks.stores.units.store import UnitStore
 from lfm_tasks.workers.pool import Trouble
 

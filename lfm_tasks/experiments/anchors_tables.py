@@ -7,7 +7,7 @@ import numpy as np
 
 from lfm_tasks.experiments.finding import Claim, Figure, Finding, Table, Verdict
 from lfm_tasks.figures.charts import COLOURS, Axes, Dot, Line, line_chart
-from lfm_tasks.statistics.bootstrap import mean_interval
+from lfm_tasks.statistics.intervals import mean_interval
 
 QUESTION = (
     "A few points are known in both of two networks. How well are unseen points carried over, found again, and read by "

@@ -1,8 +1,17 @@
 """What an experiment comes to: tables, figures, and what they say of the paper's claims."""
 
+import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
+
+from lfm_tasks.catalog import Catalog
+from lfm_tasks.figures.svg import standalone
+from lfm_tasks.report.page import allowed, resource, templates
+from lfm_tasks.runtime.run import versions
+from lfm_tasks.stores.atlas.files import write_columns
+from lfm_tasks.stores.units.durable import write_durably
 
 Verdict = Literal["supported", "partly", "not supported", "not tested"]
 Row = Mapping[str, Any]
@@ -58,3 +67,85 @@ class Refused:
     title: str
     reason: str
     message: str
+
+
+def render_evidence(found: Sequence[Finding | Refused], facts: Mapping[str, Any]) -> str:
+    """Return the page as HTML: no script, nothing fetched."""
+    style = resource("page.css") + resource("evidence.css")
+    page = templates().get_template("evidence.html.jinja")
+    findings = [one for one in found if isinstance(one, Finding)]
+    return page.render(
+        findings=findings,
+        refused=[one for one in found if isinstance(one, Refused)],
+        facts=facts,
+        claims=[(finding, claim) for finding in findings for claim in finding.claims],
+        shown=_shown,
+        style=style,
+        style_hash=allowed(style),
+    )
+
+
+def _shown(value: Any) -> str:
+    """Return a cell's text: numbers to three digits, a dash where there is none."""
+    if value is None or (isinstance(value, float) and value != value):
+        return "–"
+    if isinstance(value, float):
+        return f"{value:.3f}" if value == 0 or abs(value) >= 1e-3 else f"{value:.1e}"
+    return str(value)
+
+
+SCHEMA_VERSION = 1
+
+
+def write_findings(catalog: Catalog, found: Sequence[Finding | Refused], output: Path) -> None:
+    """Write what was found; a file that an earlier run left and this one has no content for stays."""
+    for finding in found:
+        if isinstance(finding, Finding):
+            for table in finding.tables:
+                write_columns(_columns(table), output / "tables" / f"{finding.name}-{table.name}.parquet")
+            for figure in finding.figures:
+                path = output / "figures" / f"{finding.name}-{figure.name}.svg"
+                write_durably(path, standalone(figure.svg).encode())
+    facts = _facts(catalog, found)
+    text = json.dumps(facts, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    write_durably(output / "evidence.json", f"{text}\n".encode())
+    write_durably(output / "evidence.html", render_evidence(found, facts).encode())
+
+
+def _facts(catalog: Catalog, found: Sequence[Finding | Refused]) -> dict[str, Any]:
+    """Return what programs read: settings, seeds, claims and the rows of all tables that the page shows."""
+    findings = [finding for finding in found if isinstance(finding, Finding)]
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "versions": versions(),
+        "settings": {"graph": catalog.atlas.graph.model_dump(), "n_eigenpairs": catalog.atlas.n_eigenpairs},
+        "models": sorted(catalog.models),
+        "experiments": {
+            finding.name: {
+                "title": finding.title,
+                "question": finding.question,
+                "settings": finding.settings,
+                "claims": [asdict(claim) for claim in finding.claims],
+                "tables": {table.name: _plain_rows(table) for table in finding.tables if table.is_shown},
+                "notes": list(finding.notes),
+            }
+            for finding in findings
+        },
+        "refused": {
+            one.name: {"reason": one.reason, "message": one.message} for one in found if isinstance(one, Refused)
+        },
+    }
+
+
+def _plain_rows(table: Table) -> list[dict[str, Any]]:
+    return [{name: _plain(value) for name, value in row.items()} for row in table.rows]
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON holds it: NaN is none."""
+    return None if isinstance(value, float) and value != value else value
+
+
+def _columns(table: Table) -> Mapping[str, list[Any]]:
+    names = list(dict.fromkeys(name for row in table.rows for name in row))
+    return {name: [_plain(row.get(name)) for row in table.rows] for name in names}

@@ -7,12 +7,19 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lfm_tasks.experiments.derived import DerivedModel, DerivedZoo, scores_only, write_catalog, write_zoo
 from lfm_tasks.experiments.finding import Claim, Figure, Finding, Table, Verdict
-from lfm_tasks.experiments.given import Architecture, Given
+from lfm_tasks.experiments.source_zoo import (
+    Architecture,
+    DerivedModel,
+    DerivedZoo,
+    Given,
+    scores_only,
+    write_catalog,
+    write_zoo,
+)
 from lfm_tasks.figures.charts import Dot, dot_rows
-from lfm_tasks.stages.inventory.measures import CONVENTIONS
-from lfm_tasks.statistics.bootstrap import N_DRAWS, pair_interval
+from lfm_tasks.stages.inventory.requests import CONVENTIONS
+from lfm_tasks.statistics.intervals import N_DRAWS, pair_interval
 from lfm_tasks.statistics.model_pairs import same_layer_share
 from lfm_tasks.stores.atlas.files import read_atlas
 

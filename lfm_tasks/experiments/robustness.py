@@ -9,14 +9,28 @@ from jaxtyping import Bool, Float
 
 from lfm_tasks.catalog import Comparison
 from lfm_tasks.config import EmbeddingsConfig, GraphConfig, NullConfig
-from lfm_tasks.experiments.derived import DerivedModel, DerivedZoo, scores_only, write_catalog, write_zoo
 from lfm_tasks.experiments.finding import Finding
-from lfm_tasks.experiments.given import Given, SpaceRows, labelled
-from lfm_tasks.experiments.robustness_tables import finding
-from lfm_tasks.experiments.robustness_values import AS_MANY, SAME_SHARE, Moved
-from lfm_tasks.spectral.transfer.perturbations import class_normal, is_separable, mean_radius, move_class, move_point
-from lfm_tasks.spectral.transfer.probe import probe_accuracy, stratified_folds
-from lfm_tasks.stages.inventory.measures import CONVENTIONS, DISTANCES
+from lfm_tasks.experiments.robustness_tables import AS_MANY, SAME_SHARE, Moved, finding
+from lfm_tasks.experiments.source_zoo import (
+    DerivedModel,
+    DerivedZoo,
+    Given,
+    SpaceRows,
+    labelled,
+    scores_only,
+    write_catalog,
+    write_zoo,
+)
+from lfm_tasks.spectral.transfer.evaluation import (
+    class_normal,
+    is_separable,
+    mean_radius,
+    move_class,
+    move_point,
+    probe_accuracy,
+    stratified_folds,
+)
+from lfm_tasks.stages.inventory.requests import CONVENTIONS, DISTANCES
 
 NAME, TITLE = "robustness", "Robustness"
 SEED = 0

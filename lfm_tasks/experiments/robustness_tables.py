@@ -1,22 +1,231 @@
 """What the atlases of moved spaces say: tables and claims."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lfm_tasks.experiments.finding import Claim, Finding, Table
-from lfm_tasks.experiments.robustness_figures import auc_figure, class_figure, outlier_figure, picture_figure
-from lfm_tasks.experiments.robustness_values import (
-    Curve,
-    Curves,
-    Moved,
-    curve_of,
-    curves,
-    localised,
-    scored_values,
+import numpy as np
+import xarray as xr
+
+from lfm_tasks.experiments.finding import Claim, Figure, Finding, Table
+from lfm_tasks.figures.charts import (
+    COLOURS,
+    Axes,
+    Dot,
+    Line,
+    line_chart,
+    points_in_plane,
+    share_colour,
 )
-from lfm_tasks.figures.charts import Dot
+from lfm_tasks.figures.svg import side_by_side
+from lfm_tasks.statistics.intervals import mean_interval
+from lfm_tasks.statistics.model_pairs import area_under_curve
 from lfm_tasks.stores.atlas.files import read_atlas, read_groups
+
+# The atlases on the paper's graph, and what their measures are called: by its number of neighbours, or its share.
+AS_MANY, SAME_SHARE = "as_many", "same_share"
+_GRAPHS = {AS_MANY: ", 299 neighbours", SAME_SHARE: ", 3 % neighbours"}
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A moved space: the class (or, where that is empty, the point) that was moved, how far, what a classifier says."""
+
+    network: str
+    label: str
+    shift: float
+    name: str = ""
+    probe_accuracy: float = float("nan")
+    is_separable: bool = True
+    inside: Mapping[str, bool] = field(default_factory=dict)
+    unit: str = ""
+
+    @property
+    def source(self) -> str:
+        """What was drawn independently: a class or a point of a network."""
+        return f"{self.network} {self.label or self.unit}"
+
+
+Curve = Mapping[float, Dot]
+Curves = Mapping[str, Curve]
+
+
+def scored_values(atlases: Mapping[str, xr.Dataset], moved: Sequence[Moved]) -> Iterator[dict[str, Any]]:
+    """Yield a row for each moved space and measure."""
+    for stem, atlas in atlases.items():
+        for measure in map(str, atlas["measure"].values):
+            statistic = "calibrated" if measure in atlas.attrs["distances"] else "score"
+            layers = {str(name).partition("/")[0]: str(name) for name in atlas["source"].values}
+            cells = atlas[statistic].sel(measure=measure).isel(dataset=0)
+            for one in moved:
+                if one.shift:
+                    value = float(cells.sel(source=layers[one.network], target=layers[one.name]))
+                    shown = measure + _GRAPHS.get(stem, "")
+                    yield {
+                        "measure": shown, "network": one.network, "label": one.label, "source": one.source,
+                        "shift": one.shift, "value": value,
+                    }  # fmt: skip
+
+
+def curves(rows: Iterable[Mapping[str, Any]]) -> Curves:
+    """Return the mean and interval of every measure at every shift; measures with a missing value are left out."""
+    found: dict[str, list[tuple[float, str, float]]] = {}
+    for row in rows:
+        found.setdefault(row["measure"], []).append((row["shift"], row["source"], row["value"]))
+    whole = {name: points for name, points in found.items() if all(np.isfinite(value) for *_, value in points)}
+    return {name: curve_of(points) for name, points in whole.items()}
+
+
+def curve_of(points: Iterable[tuple[float, str, float]]) -> dict[float, Dot]:
+    """Return the mean and interval of (shift, source, value) at every shift."""
+    by_shift: dict[float, list[float]] = {}
+    for shift, _, value in sorted(points):
+        by_shift.setdefault(shift, []).append(value)
+    return {shift: Dot(float(np.mean(values)), *mean_interval(np.array(values))) for shift, values in by_shift.items()}
+
+
+def localised(maps: xr.Dataset, classes: Sequence[Moved]) -> list[dict[str, Any]]:
+    """Return for each moved space how well the distortions of its map tell the moved class."""
+    layer = str(maps["source"].values[0]).partition("/")[2]
+    pairs = list(zip(maps["source"].values.tolist(), maps["target"].values.tolist(), strict=True))
+    rows = []
+    for one in classes:
+        if not one.shift:
+            continue
+        ends = (f"{one.network}/{layer}", f"{one.name}/{layer}")
+        is_forward = ends in pairs
+        pair = maps.isel(pair=pairs.index(ends if is_forward else ends[::-1]))
+        sides = ("source_distortion", "target_distortion") if is_forward else ("target_distortion", "source_distortion")
+        inside = np.array([one.inside[str(name)] for name in maps["point"].values])
+        original, other = (area_under_curve(pair[side].values.astype(float), inside) for side in sides)
+        rows.append({"shift": one.shift, "source": one.source, "original": original, "moved": other})
+    return rows
+
+
+# Measures that stand out in the figures; the name says where its graph is the paper's.
+_SHOWN = {
+    "lfm_unsquared, 3 % neighbours": COLOURS[1],
+    "lfm_unsquared, 299 neighbours": COLOURS[8],
+    "overlap": COLOURS[2],
+    "cka_linear": COLOURS[0],
+    "svcca_variance_99": COLOURS[3],
+    "mutual_knn_10_cosine": COLOURS[4],
+}
+_PAPER_OUTLIER = "lfm_unsquared"
+_CLASS_CAPTION = (
+    "Similarity of the original space to one in which a class is moved along its classifier’s normal, by mean radii of "
+    "the space. Dashed: accuracy of a linear probe of all classes, trained anew. Grey: all other measures. Bands: 95 %."
+)
+_OUTLIER_CAPTION = "The same with one point put far out, on the side where it was. Grey: all other measures."
+_AUC_CAPTION = (
+    "How often a point of the moved class is more distorted than another point (area under the ROC curve; .5: "
+    "distortion knows nothing of the class). Distortion on the moved space’s points, and on the original’s."
+)
+
+
+def class_figure(found: Curves, probe: Curve) -> Figure:
+    """Return every measure, and a probe, against how far a class is moved."""
+    return Figure("class", _CLASS_CAPTION, _class_chart(found, probe))
+
+
+def outlier_figure(found: Curves) -> Figure:
+    """Return every measure against how far one point is put out."""
+    return Figure("outlier", _OUTLIER_CAPTION, _outlier_chart(found))
+
+
+def auc_figure(auc: Mapping[str, Curve]) -> Figure:
+    """Return how well distortion tells the moved class."""
+    return Figure("auc", _AUC_CAPTION, _auc_chart(auc))
+
+
+def picture_figure(groups: Mapping[str, xr.Dataset], moved: Sequence[Moved], pictured: str) -> Figure:
+    """Return the original and a moved space in the plane."""
+    return Figure("pictures", _picture_caption(pictured), _pictures(groups, moved, pictured))
+
+
+def _class_chart(found: Curves, probe: Curve) -> str:
+    start = {name: {0.0: Dot(1.0, 1.0, 1.0), **curve} for name, curve in found.items()}
+    lines = [*_lines(start, _SHOWN), Line("linear probe", list(probe), list(probe.values()), COLOURS[7], True)]
+    axes = Axes("class moved by, mean radii", "similarity to the original", ticks={0.0: "0", **_ticks()})
+    return line_chart(lines, axes, height=400)
+
+
+def _ticks() -> dict[float, str]:
+    return {float(tick): str(tick) for tick in (1, 2, 3, 4, 6, 8)}
+
+
+def _outlier_chart(found: Curves) -> str:
+    colours = {name: colour for name, colour in _SHOWN.items() if "neighbours" not in name} | {
+        _PAPER_OUTLIER: COLOURS[1]
+    }
+    start = {name: {0.0: Dot(1.0, 1.0, 1.0), **curve} for name, curve in found.items()}
+    return line_chart(_lines(start, colours), Axes("one point put at, mean radii", "similarity to the original"))
+
+
+def _lines(found: Curves, shown: Mapping[str, str]) -> list[Line]:
+    return [
+        Line(name, list(curve), list(curve.values()), shown.get(name, ""))
+        for name, curve in sorted(found.items(), key=lambda item: item[0])
+    ]
+
+
+def _auc_chart(auc: Mapping[str, Curve]) -> str:
+    lines = [
+        Line(f"on the {side} space", list(curve), list(curve.values()), COLOURS[number])
+        for number, (side, curve) in enumerate(auc.items())
+    ]
+    axes = Axes("class moved by, mean radii", "area under the curve", ticks=_ticks())
+    return line_chart(lines, axes, height=260)
+
+
+def _picture_caption(pictured: str) -> str:
+    return (
+        f"t-SNE of the original and of {pictured}: by class (the moved one dark), and by distortion, ranked over the "
+        "points: light blue little, dark red much. Every point tells its id and class when it is pointed at."
+    )
+
+
+def _pictures(groups: Mapping[str, xr.Dataset], moved: Sequence[Moved], pictured: str) -> str:
+    drawn, maps = groups["embeddings/points"], groups["maps/points"]
+    one = next(one for one in moved if one.name == pictured)
+    layer = str(drawn["space"].values[0]).partition("/")[2]
+    points = [str(name) for name in drawn["point"].values]
+    labels = [str(label) for label in drawn["label"].values]
+    kinds = sorted(set(labels))
+    palette = {label: COLOURS[number % len(COLOURS)] for number, label in enumerate(kinds)} | {one.label: "#1b1f24"}
+    names = [f"{name}: class {label}" for name, label in zip(points, labels, strict=True)]
+    original, other = (f"{model}/{layer}" for model in (one.network, pictured))
+    place = [
+        number
+        for number, pair in enumerate(zip(maps["source"].values.tolist(), maps["target"].values.tolist(), strict=True))
+        if set(pair) == {original, other}
+    ]
+    if not place:
+        return ""
+    pair = maps.isel(pair=place[0]).sel(point=drawn["point"])
+    of_other = pair["target_distortion" if str(pair["target"].values) == other else "source_distortion"].values
+    ranks = np.argsort(np.argsort(of_other)) / max(len(of_other) - 1, 1)
+    by_class = [palette[label] for label in labels]
+    charts = [
+        (original, by_class, "the original, by class"),
+        (other, by_class, f"class {one.label} moved by {one.shift:g} radii, by class"),
+        (other, [share_colour(float(rank)) for rank in ranks], "the same, by distortion"),
+    ]
+    return side_by_side(
+        [
+            points_in_plane(
+                [tuple(xy) for xy in drawn["tsne"].sel(space=space).values.tolist()],
+                colours,
+                names,
+                title=title,
+                size=340,
+            )
+            for space, colours, title in charts
+        ],
+        n_columns=3,
+    )
+
 
 QUESTION = (
     "A class is moved along the normal of its linear classifier, so that a linear classifier sees no difference. "

@@ -10,13 +10,21 @@ import numpy as np
 import xarray as xr
 
 from lfm_tasks.config import AnchorsConfig, MapsConfig
-from lfm_tasks.experiments.derived import DerivedModel, DerivedZoo, scores_only, write_catalog, write_zoo
 from lfm_tasks.experiments.finding import Claim, Figure, Finding, Table
-from lfm_tasks.experiments.given import Architecture, Given, SpaceRows
 from lfm_tasks.experiments.layer_matching import layer_shares, mean_share
+from lfm_tasks.experiments.source_zoo import (
+    Architecture,
+    DerivedModel,
+    DerivedZoo,
+    Given,
+    SpaceRows,
+    scores_only,
+    write_catalog,
+    write_zoo,
+)
 from lfm_tasks.figures.charts import COLOURS, Axes, Dot, Line, line_chart
 from lfm_tasks.figures.svg import side_by_side
-from lfm_tasks.statistics.bootstrap import pair_interval
+from lfm_tasks.statistics.intervals import pair_interval
 from lfm_tasks.stores.atlas.files import read_atlas
 
 NAME, TITLE = "sensitivity", "Sensitivity"

@@ -1,18 +1,32 @@
 """The stages of the evidence: spaces derived, conclusions drawn from their atlases, tables and the page written."""
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lfm_tasks.catalog import Catalog, read_catalog
-from lfm_tasks.experiments.files import write_findings
-from lfm_tasks.experiments.finding import Finding, Refused
-from lfm_tasks.experiments.given import Given
-from lfm_tasks.experiments.registry import EXPERIMENTS
+from lfm_tasks.experiments import anchors, cost, layer_matching, robustness, sensitivity
+from lfm_tasks.experiments.finding import Finding, Refused, write_findings
+from lfm_tasks.experiments.source_zoo import Given
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.runtime.run import Run, Tally
 from lfm_tasks.stages.activations.stage import RecordedSpace
 from lfm_tasks.stages.inventory.stage import Zoo
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """``derive`` writes zoos and returns the catalogs that the pipeline runs; ``conclude`` reads their atlases."""
+
+    title: str
+    derive: Callable[[Given, Path], tuple[Path, ...]]
+    conclude: Callable[[Given, tuple[Path, ...]], Finding]
+
+
+EXPERIMENTS: Mapping[str, Experiment] = {
+    module.NAME: Experiment(module.TITLE, module.derive, module.conclude)
+    for module in (layer_matching, robustness, anchors, sensitivity, cost)
+}
 
 
 def own_store(catalog: Catalog, output: Path) -> Catalog:

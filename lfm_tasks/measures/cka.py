@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfm_tasks.measures.measure import Invariance, Measure, Rows, centred, gram, squared_distances
-from lfm_tasks.statistics.centring import doubly_centred
+from lfm_tasks.statistics.permutation_moments import doubly_centred
 
 _CKA = "Kornblith et al. (2019), 'Similarity of neural network representations revisited', section 3"
 _SONG = "Song et al. (2012), 'Feature selection via dependence maximization', equation 5"

@@ -66,8 +66,6 @@ def gram(rows: Rows) -> Float[np.ndarray, "points points"]:
     return wide @ wide.T
 
 
-
-
 def squared_distances(rows: Rows) -> Float[np.ndarray, "points points"]:
     """Return squared euclidean distances of all rows, zero on the diagonal."""
     products = gram(rows - rows.mean(axis=0))

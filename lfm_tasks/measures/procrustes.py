@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
 
 from lfm_tasks.measures.measure import Invariance, Measure, Rows, centred
 
@@ -84,6 +85,35 @@ def _angular(alpha: float, convention: str, n_factor: float = 0.0) -> Measure:
     )
 
 
+_LI = "Li et al. (2016), 'Convergent learning: do different neural networks learn the same representations?', section 3"
+
+
+@dataclass(frozen=True)
+class UnitFeatures:
+    """Centred features of unit length; dead ones are zero."""
+
+    columns: Float[np.ndarray, "points features"]
+
+
+def _prepare(rows: Rows) -> UnitFeatures:
+    moved = centred(rows)
+    lengths = np.linalg.norm(moved, axis=0)
+    return UnitFeatures(np.divide(moved, lengths, out=np.zeros_like(moved), where=lengths > 0))
+
+
+def _soft(source: UnitFeatures, target: UnitFeatures) -> float:
+    correlations = source.columns.T @ target.columns
+    return float((correlations.max(axis=1).mean() + correlations.max(axis=0).mean()) / 2)
+
+
+def _hard(source: UnitFeatures, target: UnitFeatures) -> float:
+    correlations = source.columns.T @ target.columns
+    rows, columns = linear_sum_assignment(correlations, maximize=True)
+    return float(correlations[rows, columns].mean())
+
+
+_FEATURES: frozenset[Invariance] = frozenset({"permutation", "scaling", "translation"})
+
 MEASURES = {
     "procrustes_centred": Measure(
         lambda rows: _shape(centred(rows)),
@@ -110,4 +140,22 @@ MEASURES = {
     "shape_angular_alpha_1": _angular(1.0, "arccos of the nuclear-norm cosine, centred"),
     "shape_angular_alpha_half": _angular(0.5, "half whitened, XᵀX not normalised: depends on the scale"),
     "shape_angular_alpha_0": _angular(0.0, "whitened: 0 for n ≤ d, whatever the spaces", n_factor=1.0),
+    "soft_match": Measure(
+        _prepare,
+        _soft,
+        "largest signed correlation of every feature, mean of both sides' means",
+        value_range=(-1.0, 1.0),
+        invariances=_FEATURES,
+        permute=lambda prepared, order: UnitFeatures(prepared.columns[order]),
+        source=_LI,
+    ),
+    "hard_match": Measure(
+        _prepare,
+        _hard,
+        "one-to-one matching of largest signed correlation, mean over min(d)",
+        value_range=(-1.0, 1.0),
+        invariances=_FEATURES,
+        permute=lambda prepared, order: UnitFeatures(prepared.columns[order]),
+        source=_LI,
+    ),
 }

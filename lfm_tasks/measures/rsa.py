@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from lfm_tasks.measures.measure import Measure, Rows
+from lfm_tasks.measures.measure import Measure, Rows, squared_distances
+from lfm_tasks.statistics.permutation_moments import doubly_centred
 
 _KRIEGESKORTE = "Kriegeskorte et al. (2008), 'Representational similarity analysis', section 'Comparing dissimilarity'"
 
@@ -18,7 +19,7 @@ class Dissimilarities:
     values: Float[np.ndarray, " pairs"]
 
 
-def _prepare(transform: Callable[[np.ndarray], np.ndarray]) -> Callable[[Rows], Dissimilarities]:
+def _prepare_ranks(transform: Callable[[np.ndarray], np.ndarray]) -> Callable[[Rows], Dissimilarities]:
     def prepare(rows: Rows) -> Dissimilarities:
         moved = rows.astype(np.float64)
         moved = moved - moved.mean(axis=1, keepdims=True)
@@ -38,7 +39,7 @@ def _correlation(source: Dissimilarities, target: Dissimilarities) -> float:
 
 def _rsa(transform: Callable[[np.ndarray], np.ndarray], convention: str) -> Measure:
     return Measure(
-        _prepare(transform),
+        _prepare_ranks(transform),
         _correlation,
         convention,
         value_range=(-1.0, 1.0),
@@ -55,7 +56,35 @@ def _ranks(values: Float[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
     return rankdata(values)
 
 
+@dataclass(frozen=True)
+class Distances:
+    """Doubly centred distances, and their mean square."""
+
+    matrix: Float[np.ndarray, "points points"]
+    variance: float
+
+
+def _prepare_distances(rows: Rows) -> Distances:
+    matrix = doubly_centred(np.sqrt(squared_distances(rows)))
+    return Distances(matrix, float(np.square(matrix).mean()))
+
+
+def _compare(source: Distances, target: Distances) -> float:
+    scale = np.sqrt(source.variance * target.variance)
+    covariance = max(float((source.matrix * target.matrix).mean()), 0.0)
+    return float(np.sqrt(covariance / scale)) if scale > 0 else float("nan")
+
+
 MEASURES = {
     "rsa_pearson_rdm_spearman": _rsa(_ranks, "1 − Pearson between rows; Spearman between the upper triangles"),
     "rsa_pearson_rdm_pearson": _rsa(lambda values: values, "1 − Pearson between rows; Pearson between the triangles"),
+    "distance_correlation": Measure(
+        _prepare_distances,
+        _compare,
+        "square root of the biased V-statistic, euclidean distances",
+        invariances=frozenset({"rotation", "permutation", "scaling", "translation"}),
+        is_quadratic=True,
+        permute=lambda prepared, order: Distances(prepared.matrix[np.ix_(order, order)], prepared.variance),
+        source="Székely, Rizzo, Bakirov (2007), 'Measuring and testing dependence by correlation of distances'",
+    ),
 }

@@ -5,27 +5,23 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.runtime.load import Load, together
-from lfm_tasks.runtime.sizes import SpaceSize
-from lfm_tasks.runtime.store import unit_store
+from lfm_tasks.runtime.load import Load, SpaceSize, together
+from lfm_tasks.runtime.run import unit_store
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.activations.cost import record_load
 from lfm_tasks.stages.activations.stage import RecordedSpace, recorded_space
 from lfm_tasks.stages.bases.cost import basis_load
-from lfm_tasks.stages.bases.method import basis_way
+from lfm_tasks.stages.bases.job import basis_way
 from lfm_tasks.stages.bases.stage import basis_job
 from lfm_tasks.stages.collection.cost import collection_load
 from lfm_tasks.stages.embeddings.cost import embeddings_load
+from lfm_tasks.stages.inventory.cost import likely, n_kept_maps
 from lfm_tasks.stages.inventory.requests import asked_measures, embedded_spaces
-from lfm_tasks.stages.inventory.sizes import likely
 from lfm_tasks.stages.inventory.stage import Zoo
-from lfm_tasks.stages.inventory.stored_maps_size import n_kept_maps
 from lfm_tasks.stages.publish.cost import atlas_load
-from lfm_tasks.stages.scores.blocking import blocks
 from lfm_tasks.stages.scores.cost import block_load, pair_work
-from lfm_tasks.stages.scores.pair_index import base_pairs, find_stored
-from lfm_tasks.stages.scores.requested_pairs import asked_pairs
-from lfm_tasks.stages.scores.settings import all_settings, maps_from
+from lfm_tasks.stages.scores.pair_index import all_settings, asked_pairs, base_pairs, find_stored, maps_from
+from lfm_tasks.stages.scores.stage import blocks
 from lfm_tasks.stages.stored_maps.cost import kept_maps_load
 from lfm_tasks.stages.transfers.cost import transfers_load
 from lfm_tasks.stages.transfers.job import MAX_POINTS, MapSide

@@ -1,8 +1,10 @@
 """An atlas in Python: what is near, how two spaces compare, matrices, maps, the long table."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from itertools import islice
+from os import PathLike
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -10,15 +12,107 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
-from lfm_tasks.published import matrices, nearest, overview, pairs
-from lfm_tasks.published.maps import functional_map
-from lfm_tasks.published.names import Names, one_of
-from lfm_tasks.stores.atlas.files import open_group
-from lfm_tasks.stores.atlas.schema import AtlasError
-from lfm_tasks.stores.atlas.zarr_store import Manifest
+from lfm_tasks.published import queries
+from lfm_tasks.published.queries import Names, one_of
+from lfm_tasks.spectral.bases.full_map import full_map, whitened_rows
+from lfm_tasks.stores.atlas.files import checked_manifest, open_group, open_scores, read_json
+from lfm_tasks.stores.atlas.schema import AtlasError, Manifest
+from lfm_tasks.stores.units.references import manifest_key
+from lfm_tasks.stores.units.store import UnitStore
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+_SHOWN_FAILURES = 10
+
+
+def as_text(summary: Mapping[str, Any], datasets: Sequence[str], measures: Sequence[str]) -> str:
+    """Return a few lines."""
+    lines = [f"{name:<10} {value}" for name, value in _facts(summary, datasets, measures).items()]
+    return "\n".join([f"<lfm-atlas: {summary['title']}>", *lines])
+
+
+def as_html(summary: Mapping[str, Any], datasets: Sequence[str], measures: Sequence[str]) -> str:
+    """Return a table for notebooks; every name is escaped."""
+    facts = _facts(summary, datasets, measures)
+    cells = [(escape(name), escape(value)) for name, value in facts.items()]
+    rows = "".join(f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in cells)
+    return f"<table><caption>{escape(summary['title'])}</caption><tbody>{rows}</tbody></table>"
+
+
+def _facts(summary: Mapping[str, Any], datasets: Sequence[str], measures: Sequence[str]) -> dict[str, str]:
+    counts = summary["counts"]
+    facts = {
+        "spaces": f"{counts['spaces']} of {counts['models']} models",
+        "pairs": f"{counts['directed_pairs']} directed, {counts['directed_pairs_without_score']} without a score",
+        "datasets": ", ".join(datasets),
+        "measures": ", ".join(measures),
+        "models": ", ".join(entry["name"] for entry in summary["models"]),
+    }
+    failures = [
+        f"{'/'.join(filter(None, (failure['model'], failure['layer'])))} [{failure['reason']}]"
+        for failure in summary["failures"]
+    ]
+    if failures:
+        more = f" and {len(failures) - _SHOWN_FAILURES} more" if len(failures) > _SHOWN_FAILURES else ""
+        facts["failed"] = ", ".join(failures[:_SHOWN_FAILURES]) + more
+    return facts
+
+
+_DIMS = ("target_eigenpair", "source_eigenpair")
+
+
+def functional_map(atlas: "Atlas", dataset: str, source: str, target: str) -> xr.DataArray:
+    """Return the map (target_eigenpair, source_eigenpair) of two spaces of one dataset."""
+    kept = _kept(atlas.section(f"maps/{dataset}"), source, target)
+    values = _recomputed(atlas, dataset, source, target) if kept is None else kept
+    labels = {"source": source, "target": target, "dataset": dataset}
+    told = {
+        "long_name": "carries coefficients from the source's eigenvectors to the target's",
+        "origin": "recomputed from the bases" if kept is None else "kept in the atlas",
+    }
+    return xr.DataArray(values, labels, _DIMS, "functional_map", told)
+
+
+def _kept(maps: xr.Dataset | None, source: str, target: str) -> np.ndarray | None:
+    if maps is None:
+        return None
+    rows = np.flatnonzero((maps["source"].values == source) & (maps["target"].values == target))
+    if not len(rows):
+        return None
+    values: np.ndarray = maps["functional_map"].isel(pair=int(rows[0])).transpose(*_DIMS).values
+    return values
+
+
+def _recomputed(atlas: "Atlas", dataset: str, source: str, target: str) -> np.ndarray:
+    regime = atlas.summary["settings"]["maps"]["regime"]
+    if regime != "full":
+        raise AtlasError(
+            f"found no map {source} -> {target} in the atlas, and maps of the regime {regime!r} cannot be made of the "
+            "bases alone: keep it by the catalog's atlas.maps, and run again"
+        )
+    first, second = (_basis(atlas, dataset, name) for name in (source, target))
+    if np.array_equal(first[1], second[1]):
+        return full_map(first[0], second[0])
+    _, of_first, of_second = np.intersect1d(first[1], second[1], assume_unique=True, return_indices=True)
+    if not len(of_first):
+        raise AtlasError(f"found no common ids of {source} and {target}, needs the same samples: record both on them")
+    return full_map(whitened_rows(first[0][of_first]), whitened_rows(second[0][of_second]))
+
+
+def _basis(atlas: "Atlas", dataset: str, space: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return eigenvectors and ids."""
+    key = str(atlas.scores["basis"].sel(dataset=dataset, source=space).values)
+    store = UnitStore(atlas.store)
+    if not key or not store.has("bases", key):
+        raise AtlasError(
+            f"found no basis of {space} in the store {atlas.store}, and the atlas does not keep this map: give the "
+            "store that the atlas was made in, open_atlas(path, store=...), or run lfm-atlas run again"
+        )
+    with store.open("bases", key) as unit:
+        return unit.read("eigenvectors"), unit.read("ids")
+
 
 Reduce = Literal["best_match", "depth_aligned", "mean"]
 
@@ -77,7 +171,7 @@ class Atlas:
         names = self.names(dataset)
         measure = self._measure(measure)
         one_space = isinstance(names.spaces_of(name), str)
-        ranked = nearest.nearest_spaces if one_space else nearest.nearest_models
+        ranked = queries.nearest_spaces if one_space else queries.nearest_models
         return list(islice(ranked(self.scores, names, name, measure), n))
 
     def matrix(
@@ -97,8 +191,8 @@ class Atlas:
         measure, names = self._measure(measure), self.names(dataset)
         known = [str(name) for name, values in self.scores.data_vars.items() if "measure" in values.dims]
         statistic = statistic and one_of(statistic, known, "statistic")
-        reduction = reduce and one_of(reduce, matrices.REDUCTIONS, "reduction")
-        return matrices.matrix(self.scores, names, measure, reduction, statistic)
+        reduction = reduce and one_of(reduce, queries.REDUCTIONS, "reduction")
+        return queries.matrix(self.scores, names, measure, reduction, statistic)
 
     def pair(self, source: str, target: str, *, dataset: str | None = None) -> xr.Dataset:
         """Return all numbers of a pair by measure, with ``status`` and, where that is not ``ok``, ``reason`` in words.
@@ -106,7 +200,7 @@ class Atlas:
         Two spaces give (measure); of a model all its layers, in the order of their depth.
         """
         names = self.names(dataset)
-        return pairs.pair(self.scores, names, names.spaces_of(source), names.spaces_of(target))
+        return queries.pair(self.scores, names, names.spaces_of(source), names.spaces_of(target))
 
     def map(self, source: str, target: str, *, dataset: str | None = None) -> xr.DataArray:
         """Return the functional map (target_eigenpair, source_eigenpair) from one space to another.
@@ -146,11 +240,11 @@ class Atlas:
 
     def __repr__(self) -> str:
         """Return what it holds, on a few lines."""
-        return overview.as_text(self.summary, self.datasets, self.measures)
+        return as_text(self.summary, self.datasets, self.measures)
 
     def _repr_html_(self) -> str:
         """Return the same for notebooks."""
-        return overview.as_html(self.summary, self.datasets, self.measures)
+        return as_html(self.summary, self.datasets, self.measures)
 
     def names(self, dataset: str | None = None) -> Names:
         """Return the models and spaces of a dataset, by model and depth."""
@@ -172,3 +266,39 @@ class Atlas:
 
     def _measure(self, measure: str | None) -> str:
         return self.default_measure if measure is None else one_of(measure, self.measures, "measure")
+
+
+# Where a run keeps its store if the catalog does not say: beside the atlas.
+_STORE = ".lfm-atlas"
+# Who opens it while it is replaced tries again with the new one.
+_TRIES = 10
+
+
+def open_atlas(path: str | PathLike[str], *, store: str | PathLike[str] | None = None) -> Atlas:
+    """Return the atlas that lies in the folder ``path``; arrays are read when they are asked for.
+
+    Every file is checked against the manifest first, and what is read later once more: an atlas that is published again
+    while it is open is never mixed with the next. ``store`` is where its run kept what it computed (``atlas.store`` in
+    the catalog; ``.lfm-atlas`` beside the atlas if not given): functional maps that the atlas does not keep are made of
+    the bases there.
+
+    Raises
+    ------
+    AtlasError
+        If there is no atlas, a file is not as published, or its schema version cannot be read.
+    """
+    folder = Path(path)
+    place = Path(store) if store is not None else folder.absolute().parent / _STORE
+    for _ in range(_TRIES):
+        before = manifest_key(folder)
+        try:
+            manifest = checked_manifest(folder)
+            summary = read_json(folder / "summary.json")
+            atlas = Atlas(folder, manifest.key, summary, open_scores(folder, manifest), place, manifest)
+        except (AtlasError, OSError):
+            if manifest_key(folder) == before:
+                raise
+            continue
+        if manifest_key(folder) == manifest.key:
+            return atlas
+    raise AtlasError(f"{folder}: found it published {_TRIES} times while it was opened: open it when that has ended")

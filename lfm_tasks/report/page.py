@@ -1,18 +1,66 @@
 """The page: HTML with its styles, scripts and numbers inside; nothing is fetched, nothing is executed but our own."""
 
+import base64
+import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
 from types import MappingProxyType
 from typing import Any
 
 import xarray as xr
+from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from lfm_tasks.report.audit_page import AuditFacts
-from lfm_tasks.report.compared import comparison_tables
-from lfm_tasks.report.facts import page_facts
-from lfm_tasks.report.tables import page_tables
-from lfm_tasks.report.template import allowed, resource, templates
-from lfm_tasks.report.transferred import transfer_tables
+from lfm_tasks.report.facts import comparison_tables, page_facts, page_tables
+from lfm_tasks.report.sections import transfer_tables
+
+
+def templates() -> Environment:
+    """Return the templates: what they are given is text, never markup."""
+    return Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        loader=FunctionLoader(resource),
+    )
+
+
+def resource(name: str) -> str:
+    """Return a template, a style or a script."""
+    return files(__package__).joinpath("web", name).read_text(encoding="utf-8")
+
+
+def allowed(content: str) -> str:
+    """Return the source expression of a content security policy that allows this script or style alone."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
+
+
+@dataclass(frozen=True)
+class AuditFacts:
+    """What ``audit.json`` says, and the lines of history, the oldest first."""
+
+    facts: Mapping[str, Any]
+    past: Sequence[Mapping[str, Any]]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the checks."""
+        return [check["name"] for check in self.facts["checks"]]
+
+    @property
+    def history(self) -> list[Mapping[str, Any]]:
+        """The audits, the latest first."""
+        return list(reversed(self.past))
+
+
+def render_audit(audit: AuditFacts) -> str:
+    """Return the page as HTML: no script, nothing fetched."""
+    style = resource("page.css")
+    page = templates().get_template("audit.html.jinja")
+    return page.render(audit=audit, style=style, style_hash=allowed(style))
+
 
 # In the order in which one uses the other; together one script.
 _SCRIPTS = ("unpack", "elements", "heat_map", "marks", "choice", "model_views", "space_views", "page")

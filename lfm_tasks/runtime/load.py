@@ -9,9 +9,147 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
-from lfm_tasks.runtime.cost_table import WORKER_BYTES
-from lfm_tasks.runtime.sizes import SpaceSize
-from lfm_tasks.stores.units.layouts import LAYOUTS
+from lfm_tasks.stores.units.arrays import LAYOUTS
+
+# Raised with every table that is shipped.
+TABLE_VERSION = 3
+# What the machine of the table took for the product that `plan` times, seconds; all times scale with it.
+PRODUCT_SECONDS = 0.0218
+# What a worker takes before any task, with all that the tasks import.
+WORKER_BYTES = 200 << 20
+SECONDS: Mapping[str, float] = {
+    # Measured apart: the process with what it imports, and the start of its workers.
+    "run": 1.3,
+    "workers": 5.0,
+    # What is for the largest spaces, from the sizes in docs/speed.md: 20,000 to 1,000,000 points.
+    "search projection": 2.03e-11,
+    "search projection rows": 9e-10,
+    "search pynndescent": 2.3e-09,
+    "search pynndescent pairs": 6.4e-07,
+    "basis bytes": 4.7e-09,
+    "basis extension": 3.5e-11,
+    "basis extension rows": 1.45e-08,
+    "basis task": 0.02,
+    "compile": 25.2,
+    "dense": 6.14e-10,
+    "filtered edges": 1.88e-08,
+    "lanczos edges": 2.71e-08,
+    "lanczos rows": 7.49e-09,
+    "search exact": 4.06e-11,
+    "search small rows": 2.09e-08,
+    "search tiles": 2.94e-09,
+    "search tiles pairs": 2.49e-10,
+    "search tiles rows": 3e-10,
+    "base rows": 1.54e-07,
+    "block base": 0.0001,
+    "block task": 0.0337,
+    "cca_mean pair": 0.00171,
+    "cca_mean space": 4.47e-10,
+    "cka_angular_arccos pair": 0.00182,
+    "cka_linear pair": 0.0025,
+    "cka_linear_debiased_song pair": 0.000733,
+    "cka_linear_debiased_song rows": 9.3e-09,
+    "cka_linear_zero_diagonal_lange pair": 0.00138,
+    "cka_linear_zero_diagonal_lange rows": 3.63e-09,
+    "cka_rbf_debiased pair": 0.000112,
+    "cka_rbf_debiased rows": 1.87e-08,
+    "cka_rbf_debiased space": 1.39e-11,
+    "cka_rbf_half_median pair": 0.000196,
+    "cka_rbf_half_median rows": 1.79e-08,
+    "cka_rbf_half_median space": 9.6e-12,
+    "cka_rbf_median_all_squared_distances pair": 0.000189,
+    "cka_rbf_median_all_squared_distances rows": 1.78e-08,
+    "cka_rbf_median_all_squared_distances space": 1.53e-11,
+    "cka_rbf_sigma_5 pair": 0.000954,
+    "cka_rbf_sigma_5 rows": 7.33e-09,
+    "cknna_10_l2 rows": 6.37e-08,
+    "distance_correlation pair": 0.000777,
+    "distance_correlation rows": 8.9e-09,
+    "grown rows": 1.94e-09,
+    "gulp_lambda_0 pair": 0.00176,
+    "gulp_lambda_0 space": 1.62e-10,
+    "gulp_lambda_0.01 pair": 0.00176,
+    "gulp_lambda_0.01 rows": 3.23e-10,
+    "gulp_lambda_1 pair": 0.00176,
+    "gulp_lambda_1 rows": 3.32e-10,
+    "hard_match pair": 0.00182,
+    "jaccard_knn_10_cosine pair": 0.00412,
+    "linear_regression_r2 pair": 0.000848,
+    "linear_regression_r2 rows": 3.54e-10,
+    "mutual_knn_10_cosine pair": 0.00408,
+    "null": 1.79e-05,
+    "null rows": 3.11e-11,
+    "pair": 4.66e-05,
+    "pair parts": 4.9e-10,
+    "pair rows": 1.2e-10,
+    "procrustes_centred pair": 0.00182,
+    "procrustes_centred_unit_norm pair": 0.00182,
+    "pwcca_textbook_x_to_y pair": 0.000802,
+    "pwcca_textbook_x_to_y rows": 6.47e-10,
+    "rank_similarity_10 pair": 0.00731,
+    "rsa_pearson_rdm_pearson pair": 0.000467,
+    "rsa_pearson_rdm_pearson rows": 1.2e-08,
+    "rsa_pearson_rdm_spearman pair": 0.0129,
+    "rsa_pearson_rdm_spearman rows": 5e-08,
+    "shape_angular_alpha_0 pair": 0.0017,
+    "shape_angular_alpha_0 rows": 7.11e-10,
+    "shape_angular_alpha_1 pair": 0.00169,
+    "shape_angular_alpha_1 rows": 7.38e-10,
+    "shape_angular_alpha_half pair": 0.00169,
+    "shape_angular_alpha_half rows": 7.31e-10,
+    "soft_match pair": 0.00182,
+    "solved base": 3.85e-09,
+    "solved factor": 3e-09,
+    "solved fit": 2e-06,
+    "solved products": 1.45e-10,
+    "svcca_10_dims pair": 0.00174,
+    "svcca_10_dims rows": 4.65e-10,
+    "svcca_singular_values_99 pair": 0.00171,
+    "svcca_singular_values_99 rows": 6.2e-10,
+    "svcca_variance_99 pair": 0.00173,
+    "svcca_variance_99 rows": 5.03e-10,
+    "record bytes": 3.23e-09,
+    "record layer": 0.00851,
+    "record model": 0.0311,
+    "record run": 1.16e-11,
+    "record task": 0.00789,
+    "collection": 0.0315,
+    "collection cycles": 2.44e-09,
+    "collection rows": 3.02e-08,
+    "kept bases": 2.42e-08,
+    "kept map": 0.000874,
+    "kept task": 0.0201,
+    "atlas": 0.879,
+    "atlas bytes": 2.68e-07,
+    "atlas cells": 8.1e-06,
+    "atlas models": 1.6e-05,
+    "picture points": 0.00294,
+    "probe rows": 3.03e-08,
+    "transfer products": 4.66e-10,
+    "transfer rows": 1.93e-06,
+}
+
+
+@dataclass(frozen=True)
+class SpaceSize:
+    """Points, features (0: only a run can tell) and bytes of a number; of an id on average; of what else it takes.
+
+    ``held_bytes``: of its file, what must be in memory at once. ``weight_bytes``: of the network that is run for it.
+    """
+
+    name: str
+    n_points: int
+    n_features: int
+    itemsize: int = 4
+    id_bytes: int = 8
+    held_bytes: int = 0
+    weight_bytes: int = 0
+
+    @property
+    def n_bytes(self) -> int:
+        """Bytes of its values as they are stored."""
+        return self.n_points * self.n_features * self.itemsize
+
 
 MIB = 1 << 20
 # Of its limit; a worker with more is ended.
@@ -50,16 +188,6 @@ def together(loads: Iterable[Load]) -> Load:
 def worker_bytes(load: Load, stays: int = 0) -> int:
     """Return the memory limit (bytes) that a worker needs for a task; ``stays``: compiled code of earlier tasks."""
     return ceil((WORKER_BYTES + load.peak_bytes + max(0, stays - load.staying_bytes)) / USABLE)
-
-
-
-
-
-
-
-
-
-
 
 
 def _chunk_rows(size: SpaceSize) -> int:

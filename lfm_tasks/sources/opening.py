@@ -1,14 +1,147 @@
 """Opens a model's source of activations, whatever kind the catalog says it is."""
 
-import numpy as np
-from jaxtyping import Shaped
+import hashlib
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
 
-from lfm_tasks.catalog.model import Catalog, Model
-from lfm_tasks.catalog.patterns import fill
+import numpy as np
+from jaxtyping import Float32, Int64, Shaped
+
+from lfm_tasks.catalog.model import Catalog, Dataset, DatasetFile, Model, ModelFile
+from lfm_tasks.catalog.names import fill
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.datasets import DatasetRows, read_ids
+from lfm_tasks.sources.files.formats import open_array
+from lfm_tasks.sources.files.paths import locate
 from lfm_tasks.sources.files.source import FileSource, activations_pattern, activations_reading
 from lfm_tasks.sources.source import Source
+
+
+@dataclass(frozen=True)
+class DatasetRows:
+    """The rows of a dataset, in one order: ``ids`` are unique strings, the rest may be absent.
+
+    ``groups``: rows of one group go together; ``strata``: rows change places within theirs only; never both.
+    """
+
+    ids: Shaped[np.ndarray, " points"]
+    labels: Shaped[np.ndarray, " points"] | None = None
+    groups: Shaped[np.ndarray, " points"] | None = None
+    strata: Shaped[np.ndarray, " points"] | None = None
+    inputs: Shaped[np.ndarray, "points ..."] | None = None
+
+
+def read_dataset(name: str, catalog: Catalog) -> DatasetRows:
+    """Return the rows of the dataset called ``name``.
+
+    With ``ids: positional`` the ids are row numbers; how many there are is told by the inputs, the labels, or the
+    first model on this dataset whose activations can be read.
+
+    Raises
+    ------
+    ReasonError
+        ``bad_ids`` for ids that are repeated, empty, of another type, or of another number than labels or inputs;
+        ``missing_source``, ``wrong_shape`` and ``wrong_dtype`` for the files.
+    """
+    dataset = catalog.datasets[name]
+    if dataset.builtin is not None:
+        built_in = digits(dataset.split or "probe")
+        shipped = DatasetRows(built_in.ids, built_in.labels, inputs=built_in.inputs)
+        return _with_sets(shipped, dataset, catalog.root, name)
+    labels = None if dataset.labels is None else _read_column(dataset.labels, catalog.root, name, "labels")
+    inputs = None if dataset.inputs is None else _read_inputs(dataset.inputs, catalog.root, name)
+    if isinstance(dataset.ids, DatasetFile):
+        ids = read_ids(dataset.ids, catalog.root, dataset=name)
+    elif (rows := labels if inputs is None else inputs) is not None:
+        ids = np.arange(len(rows)).astype(str)
+    else:
+        ids = _positions_of_activations(name, catalog)
+    for what, values in (("labels", labels), ("inputs", inputs)):
+        if values is not None and len(values) != len(ids):
+            found = f"found {len(values)} {what} and {len(ids)} ids"
+            raise ReasonError("bad_ids", f"dataset {name}: {found}, needs as many: give the {what} of these ids")
+    return _with_sets(DatasetRows(ids, labels, inputs=inputs), dataset, catalog.root, name)
+
+
+def _with_sets(rows: DatasetRows, dataset: Dataset, root: Path, name: str) -> DatasetRows:
+    """Return the rows with their groups or strata."""
+    groups = None if dataset.groups is None else _read_column(dataset.groups, root, name, "groups")
+    strata = rows.labels if dataset.strata == "labels" else None
+    if isinstance(dataset.strata, DatasetFile):
+        strata = _read_column(dataset.strata, root, name, "strata")
+    for what, sets in (("groups", groups), ("strata", strata)):
+        if sets is not None and len(sets) != len(rows.ids):
+            found = f"found {len(sets)} {what} and {len(rows.ids)} ids"
+            raise ReasonError("bad_groups", f"dataset {name}: {found}, needs as many: give the {what} of these ids")
+    return replace(rows, groups=groups, strata=strata)
+
+
+def read_ids(file: DatasetFile | ModelFile, root: Path, **fields: str) -> Shaped[np.ndarray, " points"]:
+    """Return the ids in ``file`` as strings; integers become decimal numbers. ReasonError ``bad_ids`` if unusable."""
+    label, values = _load(file, root, fields)
+    if values.ndim != 1 or values.dtype.kind not in "USiu":
+        found = f"found {values.dtype} of shape {values.shape}"
+        raise ReasonError("bad_ids", f"{label}: {found}, needs one column of text or integers: save ids like that")
+    ids = _as_text(values, label)
+    empty = np.flatnonzero(ids == "")
+    if len(empty):
+        raise ReasonError("bad_ids", f"{label}: found {len(empty)} empty ids, first in row {empty[0]}: name each row")
+    distinct, first, counts = np.unique(ids, return_index=True, return_counts=True)
+    if len(distinct) < len(ids):
+        repeated = distinct[counts > 1][np.argsort(first[counts > 1])]
+        shown = ", ".join(ascii(str(name))[:60] for name in repeated[:3])
+        found = f"found {len(repeated)} ids more than once among {len(ids)}, first {shown}"
+        raise ReasonError("bad_ids", f"{label}: {found}, needs each once: remove the repeated rows")
+    return ids
+
+
+def _as_text(values: Shaped[np.ndarray, " points"], label: str) -> Shaped[np.ndarray, " points"]:
+    try:
+        text = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values.astype(str)
+        "".join(text.tolist()).encode()  # half a surrogate pair cannot be written anywhere
+    except UnicodeError as error:
+        raise ReasonError("bad_ids", f"{label}: found text that is not Unicode: save it as UTF-8") from error
+    return text
+
+
+def _read_column(file: DatasetFile, root: Path, dataset: str, what: str) -> Shaped[np.ndarray, " points"]:
+    label, values = _load(file, root, {"dataset": dataset})
+    if values.ndim != 1:
+        raise ReasonError("wrong_shape", f"{label}: found {what} of shape {values.shape}, needs one a row")
+    if values.dtype.kind not in "USiubf":
+        raise ReasonError("wrong_dtype", f"{label}: found {what} of type {values.dtype}, needs text or numbers")
+    return _as_text(values, label) if values.dtype.kind == "S" else values
+
+
+def _read_inputs(file: DatasetFile, root: Path, dataset: str) -> Shaped[np.ndarray, "points ..."]:
+    label, values = _load(file, root, {"dataset": dataset})
+    if values.ndim < 2:
+        raise ReasonError("wrong_shape", f"{label}: found inputs of shape {values.shape}, needs (points, ...)")
+    if values.dtype.kind not in "iubf":
+        raise ReasonError("wrong_dtype", f"{label}: found inputs of type {values.dtype}, needs numbers")
+    return values
+
+
+def _load(file: DatasetFile | ModelFile, root: Path, fields: dict[str, str]) -> tuple[str, Shaped[np.ndarray, "..."]]:
+    """Return how messages call the array, and its values."""
+    path = fill(file.path, **fields)
+    array = open_array(locate(root, path, file.storage), path, None if file.key is None else fill(file.key, **fields))
+    return array.name, array.load()
+
+
+def _positions_of_activations(name: str, catalog: Catalog) -> Shaped[np.ndarray, " points"]:
+    errors = []
+    for model_name, model in catalog.models.items():
+        source = model.activations
+        if source is None or source.dataset != name or source.ids is not None:
+            continue
+        try:
+            return FileSource(activations_pattern(model_name, source, catalog.root), None).ids
+        except ReasonError as error:
+            errors.append(str(error))
+    detail = f": {errors[0]}" if errors else ", needs activations without ids of their own, inputs or labels"
+    raise ReasonError("bad_ids", f"dataset {name}: nothing tells how many rows there are{detail}")
 
 
 def open_source(model_name: str, model: Model, catalog: Catalog, rows: DatasetRows) -> Source:
@@ -38,3 +171,53 @@ def _inputs(model_name: str, model: Model, rows: DatasetRows) -> Shaped[np.ndarr
         found = f"model {model_name}: found no inputs in the dataset {model.dataset}, needs them to run the network"
         raise ReasonError("missing_source", f"{found}: add inputs: {{path: inputs.npy}} to the dataset")
     return rows.inputs
+
+
+_N_TRAIN = 1000
+_SEED = 0
+
+
+@dataclass(frozen=True)
+class Digits:
+    """Images of 8 × 8 pixels in [0, 1], row by row; their ids; which digit (0 to 9) each shows."""
+
+    inputs: Float32[np.ndarray, "points 64"]
+    ids: Shaped[np.ndarray, " points"]
+    labels: Int64[np.ndarray, " points"]
+
+
+def digits(split: Literal["train", "probe"]) -> Digits:
+    """Return the 1,000 digits that the shipped networks learned from, or the 797 others, in scikit-learn's order.
+
+    An id holds the image's index in ``sklearn.datasets.load_digits()``: ``digits-0042``. The 1,000 ids whose seeded
+    SHA-256 is smallest are ``train``: a uniform draw that depends on no random generator's version.
+
+    Examples
+    --------
+    >>> probe = digits("probe")
+    >>> probe.inputs.shape, str(probe.ids[0])
+    ((797, 64), 'digits-0000')
+    """
+    pixels, labels = _pixels_and_labels()
+    ids = np.array([f"digits-{index:04d}" for index in range(len(pixels))])
+    rows = _rows(ids, split)
+    return Digits((pixels[rows] / 16).astype(np.float32), ids[rows], labels[rows].astype(np.int64))
+
+
+def _pixels_and_labels() -> tuple[np.ndarray, np.ndarray]:
+    """Return what ``load_digits(return_X_y=True)`` does, by its file where that lies where it did: a second less."""
+    package = find_spec("sklearn")
+    folders = package.submodule_search_locations if package else None
+    file = Path(folders[0]) / "datasets" / "data" / "digits.csv.gz" if folders else None
+    if file is None or not file.exists():
+        from sklearn.datasets import load_digits
+
+        return load_digits(return_X_y=True)
+    table = np.loadtxt(file, delimiter=",")
+    return table[:, :-1], table[:, -1].astype(int)
+
+
+def _rows(ids: Shaped[np.ndarray, " all"], split: str) -> Int64[np.ndarray, " points"]:
+    ranks = [hashlib.sha256(f"digits split {_SEED}: {name}".encode()).digest() for name in ids]
+    order = np.array(sorted(range(len(ids)), key=ranks.__getitem__), dtype=np.int64)
+    return np.sort(order[:_N_TRAIN] if split == "train" else order[_N_TRAIN:])

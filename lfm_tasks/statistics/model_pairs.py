@@ -5,10 +5,33 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
-from lfm_tasks.statistics.centring import doubly_centred
-from lfm_tasks.statistics.many_pairs import best_of
+from lfm_tasks.statistics.permutation_moments import doubly_centred
+
+
+def best_of(p_values: Float[np.ndarray, "... layers"]) -> Float[np.ndarray, "..."]:
+    """Return 1 − (1 − min p)^m over the last axis: what the smallest of m p-values is worth (Šidák 1967).
+
+    Exact for independent layers, on the safe side for layers that go together.
+    """
+    n_layers = p_values.shape[-1]
+    return np.asarray(-np.expm1(n_layers * np.log1p(-np.minimum(p_values.min(axis=-1), 1 - 1e-16))))
+
+
+def false_discovery_rates(p_values: Float[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
+    """Return for each pair the share of chance finds to expect if it, and all with a smaller p-value, are named.
+
+    Benjamini and Hochberg (1995). NaN, a pair without a p-value, stays NaN and counts for nothing.
+    """
+    rates = np.full(len(p_values), np.nan)
+    present = ~np.isnan(p_values)
+    if present.any():
+        from scipy.stats import false_discovery_control  # half a second to import
+
+        rates[present] = false_discovery_control(p_values[present])
+    return rates
+
 
 # One pair of models, or many whose numbers of layers are the same.
 Layers = Float[np.ndarray, "*pairs source_layers target_layers"]
@@ -148,3 +171,72 @@ def model_distances(similarity: Float[np.ndarray, "models models"]) -> Float[np.
     distance = np.clip(1 - np.nan_to_num(similarity, nan=0.0), 0, None)
     np.fill_diagonal(distance, 0)
     return distance
+
+
+def area_under_curve(values: Float[np.ndarray, " points"], inside: Bool[np.ndarray, " points"]) -> float:
+    """Return how often a point inside has a higher value than one outside, ties counted half, in [0, 1].
+
+    The area under the ROC curve; .5 says that the values know nothing. NaN where one of the two kinds is missing.
+
+    Examples
+    --------
+    >>> area_under_curve(np.array([0.1, 0.4, 0.4, 0.9]), np.array([False, False, True, True]))
+    0.875
+
+    References
+    ----------
+    Mann, Whitney (1947), "On a test of whether one of two random variables is stochastically larger".
+    """
+    n_inside = int(inside.sum())
+    n_outside = len(inside) - n_inside
+    if not n_inside or not n_outside:
+        return float("nan")
+    from scipy.stats import rankdata  # half a second to import
+
+    ranks = rankdata(values)[inside].sum()
+    return float((ranks - n_inside * (n_inside + 1) / 2) / (n_inside * n_outside))
+
+
+# The median absolute deviation of a normal distribution, in standard deviations, is 1 / 1.4826.
+_NORMAL = 1.4826
+# A similarity of 1 would be infinitely close; this one counts as equal.
+_EQUAL = 1e-4
+
+
+@dataclass(frozen=True)
+class RobustScale:
+    """Median and median absolute deviation (scaled to standard deviations of a normal sample)."""
+
+    median: float
+    deviation: float
+
+    def z(self, values: Float[np.ndarray, " values"]) -> Float[np.ndarray, " values"]:
+        """Return how many deviations each value lies above the median."""
+        return (values - self.median) / self.deviation
+
+
+def robust_scale(sample: Float[np.ndarray, " sample"], *, least: float = 1e-9) -> RobustScale:
+    """Return median and deviation of a sample, at least ``least``: up to half of the sample may be outliers.
+
+    Examples
+    --------
+    >>> robust_scale(np.array([1.0, 2.0, 3.0, 4.0, 100.0])).median
+    3.0
+    """
+    median = float(np.median(sample))
+    deviation = _NORMAL * float(np.median(np.abs(sample - median)))
+    return RobustScale(median, max(deviation, least))
+
+
+def closeness(similarities: Float[np.ndarray, "*values"]) -> Float[np.ndarray, "*values"]:
+    """Return −log(1 − s) of calibrated similarities: steps near 1 count as much as they are rare.
+
+    Unrelated models spread over tenths, relatives over hundredths below 1: on this scale both are told apart by one
+    width.
+
+    Examples
+    --------
+    >>> closeness(np.array([0.0])).tolist()
+    [-0.0]
+    """
+    return -np.log(np.maximum(1 - similarities, _EQUAL))

@@ -13,7 +13,7 @@ from math import factorial, prod
 import numpy as np
 from jaxtyping import Float
 
-from lfm_tasks.statistics.pearson_iii import upper_share, value_below
+from lfm_tasks.statistics.permutation_null import upper_share, value_below
 
 _ORDERS = (1, 2, 3)
 _BLOCK_ROWS = 1024
@@ -225,3 +225,8 @@ def unpack(numbers: Float[np.ndarray, " numbers"], n_points: int) -> Profile:
     """Return the profile that `pack` made an array of."""
     edges = np.cumsum([len(_partitions(2 * order)) for order in _ORDERS])[:-1]
     return Profile(n_points, tuple(np.split(numbers, edges)))
+
+
+def doubly_centred(kernel: Float[np.ndarray, "points points"]) -> Float[np.ndarray, "points points"]:
+    """Return HKH: row and column means taken away."""
+    return kernel - kernel.mean(axis=0) - kernel.mean(axis=1, keepdims=True) + kernel.mean()

@@ -4,11 +4,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from lfm_tasks.catalog.names import check_name, colliding
-from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.catalog.names import check_name, colliding, did_you_mean
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.stores.units.checksummed import seal, unseal
-from lfm_tasks.stores.units.durable import write_durably
+from lfm_tasks.stores.units.durable import seal, unseal, write_durably
 
 _VERSION = 2
 

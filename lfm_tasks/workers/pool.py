@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.stores.units.store import CorruptUnitError
 from lfm_tasks.workers.dask_config import DASK_SETTINGS
-from lfm_tasks.workers.memory import peak_bytes
-from lfm_tasks.workers.resources import by_demand, declare_memory
+from lfm_tasks.workers.resources import by_demand, declare_memory, peak_bytes
 from lfm_tasks.workers.supervisor import watched
 
 if TYPE_CHECKING:

@@ -4,8 +4,16 @@ A worker has one job at a time, which gets all of it. Jobs that every worker can
 out one by one, while those that ask for something wait at their worker, and are blamed with it if it dies.
 """
 
+import os
+import re
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
+
+from lfm_tasks.catalog import Catalog
+from lfm_tasks.catalog.cluster import AddressCluster, KubernetesCluster, LocalCluster, SlurmCluster
 
 MEMORY = "MEMORY"
 
@@ -38,3 +46,57 @@ def worker_sizes(client: Any) -> list[int | None]:
     workers = client.scheduler_info(n_workers=-1)["workers"].values()
     declared = [own["resources"].get(MEMORY) for own in workers]
     return [None if size is None else int(size) for size in declared]
+
+
+def n_workers(catalog: Catalog) -> int:
+    """Return how many workers a run has at most; 1 where only the scheduler at an address knows."""
+    cluster = catalog.cluster
+    if isinstance(cluster, LocalCluster):
+        return cluster.n_workers or len(os.sched_getaffinity(0))
+    return 1 if isinstance(cluster, AddressCluster) else cluster.bounds[1]
+
+
+def memory_limit(catalog: Catalog, among: int | None = None) -> int | None:
+    """Return the bytes that a worker may take: as the catalog says, or the machine's memory by the workers.
+
+    None where others say it: the owners of a Gateway, or of workers that run already.
+    """
+    cluster = catalog.cluster
+    if isinstance(cluster, LocalCluster):
+        said = cluster.memory_limit
+        if said is None or said == "auto":
+            return machine_bytes() // (among or n_workers(catalog))
+        return _bytes(said)
+    if isinstance(cluster, SlurmCluster):
+        return _bytes(cluster.memory) // cluster.workers_per_job
+    return _bytes(cluster.memory) if isinstance(cluster, KubernetesCluster) else None
+
+
+def machine_bytes() -> int:
+    """Return the memory of this machine, or what its container may take."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for name in ("memory.max", "memory/memory.limit_in_bytes"):
+        with suppress(OSError, ValueError):
+            found = min(found, int((Path("/sys/fs/cgroup") / name).read_text()))
+    return found
+
+
+def peak_bytes() -> int:
+    """Return the highest memory that this process had, in bytes.
+
+    ``ru_maxrss`` is no good for that on Linux: a new process starts with what its parent had.
+    """
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        import resource
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most << 10
+    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) << 10
+
+
+def _bytes(said: str) -> int:
+    number, unit = re.fullmatch(r"([\d.]+) ?(.*)", said).groups()  # type: ignore[union-attr] # the catalog checked it
+    power = " KMGT".index(unit[0]) if unit != "B" else 0
+    return int(float(number) * (1024 if "i" in unit else 1000) ** power)

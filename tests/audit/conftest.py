@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lfm_tasks.audit.published import Published
+from lfm_tasks.audit.files import Published
 
 Publish = Callable[..., Published]
 

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from flows.cli import app
+from lfm_atlas.cli.main import app
 from lfm_tasks.spectral.bases.eigenbasis import spectral_basis
-from lfm_tasks.stages.bases import compute as space_bases
+from lfm_tasks.stages.bases import job as space_bases
 from lfm_tasks.stores.atlas.files import published_key
 
 # Small zoos break limits that are made for real ones.

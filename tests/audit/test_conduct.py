@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lfm_tasks.audit.conduct import licence, quality
+from lfm_tasks.audit.zoo_checks import licence, quality
 from lfm_tasks.catalog.audit import Licence, Quality
 
 FAMILY = {"m0": {"license": "apache-2.0"}, "m1": {"license": "apache-2.0", "base_model": "m0"}}

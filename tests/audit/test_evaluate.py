@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lfm_tasks.audit.evaluate import AGAINST_BASELINE, OF_THE_ZOO, evaluate, guarded
+from lfm_tasks.audit.stage import AGAINST_BASELINE, OF_THE_ZOO, evaluate, guarded
 from lfm_tasks.catalog.audit import Checks
 from lfm_tasks.reasons import ReasonError
 

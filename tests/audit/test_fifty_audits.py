@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.cli import app
+from lfm_atlas.cli.main import app
 
 N_AUDITS, SETTLED = 50, 20
 

@@ -17,8 +17,8 @@ import pytest
 from ruamel.yaml import YAML
 from sklearn.neural_network import MLPClassifier
 
-from flows.cli import app
-from lfm_tasks.sources.digits import digits
+from lfm_atlas.cli.main import app
+from lfm_tasks.sources.opening import digits
 
 # The default limit was chosen on the zoos of seeds 0 to 59 and 100 to 149; these are others.
 FIRST_SEED, N_ZOOS, N_NETWORKS = 200, 50, 8

@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from flows.cli import app
-from lfm_tasks.stores.units.locks import StoreBusyError, locked
-from lfm_tasks.stores.units.pruning import stored_units
-from lfm_tasks.stores.units.references import read_notes
+from lfm_atlas.cli.main import app
+from lfm_tasks.stores.units.durable import StoreBusyError, locked
+from lfm_tasks.stores.units.references import read_notes, stored_units
 from lfm_tasks.stores.units.store import UnitStore
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows.cli import app
+from lfm_atlas.cli.main import app
 
 COPY = {"mlp_s0", "mlp_s0_permuted"}
 FINETUNE = {"mlp_s0", "mlp_s0_finetuned"}

@@ -21,11 +21,15 @@ from scipy.sparse import csr_array
 from scipy.sparse.linalg import eigsh
 from sklearn.neighbors import NearestNeighbors, kneighbors_graph
 
-from lfm_tasks.spectral.bases.chebyshev_lanczos import filtered_eigenpairs
-from lfm_tasks.spectral.bases.eigenbasis import Basis, basis_quality, normalised_adjacency, spectral_basis
+from lfm_tasks.spectral.bases.eigenbasis import (
+    Basis,
+    basis_quality,
+    filtered_eigenpairs,
+    normalised_adjacency,
+    spectral_basis,
+)
 from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
-from lfm_tasks.spectral.neighbors.auto_method import choose_method
-from lfm_tasks.spectral.neighbors.search import Method, Neighbours, find_neighbours, neighbour_recall
+from lfm_tasks.spectral.neighbors.search import Method, Neighbours, choose_method, find_neighbours, neighbour_recall
 
 N_FEATURES, N_NEIGHBORS, N_EIGENPAIRS = 768, 50, 50
 

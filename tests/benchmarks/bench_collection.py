@@ -15,15 +15,14 @@ from pathlib import Path
 import numpy as np
 from scipy.stats import rankdata
 
-from lfm_tasks.sources.digits import digits
 from lfm_tasks.sources.networks.onnx_models import OnnxSource
+from lfm_tasks.sources.opening import digits
 from lfm_tasks.spectral.bases.space import SpectralSpace, spectral_space
-from lfm_tasks.spectral.maps.anchor_fit import fit_from_anchors
-from lfm_tasks.spectral.maps.anchors import Anchors
 from lfm_tasks.spectral.maps.collection import Collection, cycle_residuals, fit_shared_basis, synchronised_map
 from lfm_tasks.spectral.maps.decoding import embed, nearest_points
-from lfm_tasks.spectral.maps.refinement import Start
-from lfm_tasks.spectral.maps.zoomout import zoomout
+from lfm_tasks.spectral.maps.descriptors import Anchors
+from lfm_tasks.spectral.maps.fit import fit_from_anchors
+from lfm_tasks.spectral.maps.refinement import Start, zoomout
 from lfm_tasks.zoo import zoo_folder
 
 N_COMMON, N_OWN, N_ANCHORS, N_MODES = 1200, 1100, 20, 20

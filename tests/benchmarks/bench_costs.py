@@ -139,10 +139,9 @@ def measure_graphs() -> Iterator[tuple[dict[str, float], float]]:
     from bench_bases import activations
 
     from lfm_tasks.config import GraphConfig
-    from lfm_tasks.runtime.sizes import SpaceSize
-    from lfm_tasks.stages.bases.compute import find_basis
+    from lfm_tasks.runtime.load import SpaceSize
     from lfm_tasks.stages.bases.cost import basis_load
-    from lfm_tasks.stages.bases.method import Way
+    from lfm_tasks.stages.bases.job import Way, find_basis
     from lfm_tasks.statistics.permutation_moments import permutation_profile
 
     find_basis(lambda: iter([mixture(6000, 100, 9)]), np.arange(6000).astype(str), Way(GraphConfig(), "exact", 5))
@@ -178,7 +177,7 @@ def measure_measures() -> Iterator[tuple[dict[str, float], float]]:
     """Yield work and seconds of every measure alone."""
     from lfm_tasks.config import AtlasConfig, IntervalsConfig, NullConfig
     from lfm_tasks.measures.registry import MEASURES
-    from lfm_tasks.stages.inventory.exchangeability import resampling
+    from lfm_tasks.stages.inventory.correspondence import resampling
     from lfm_tasks.stages.scores.cost import measure_work
     from lfm_tasks.stages.scores.row_measures import Activations, score_rows
 
@@ -197,8 +196,7 @@ def measure_solved() -> Iterator[tuple[dict[str, float], float]]:
     """Yield work and seconds of maps in closed form and their scores: many sources, and few."""
     from bench_pairs import made_up
 
-    from lfm_tasks.spectral.batched.maps import tile_source, tile_targets
-    from lfm_tasks.spectral.batched.scores import tile_sums
+    from lfm_tasks.spectral.batched.tiles import tile_source, tile_sums, tile_targets
 
     for n_eigenpairs, n_sources in itertools.product((10, 16, 30, 50, 100), (4, 64)):
         described = [made_up(seed, n_eigenpairs, 64) for seed in range(256)]
@@ -213,12 +211,12 @@ def measure_solved() -> Iterator[tuple[dict[str, float], float]]:
 
 def measure_here(name: str | None) -> None:
     """Run one zoo in this process, and print what each stage took beside its load."""
-    from flows.pipeline import build_atlas
+    from lfm_atlas.pipeline import build_atlas
     from lfm_tasks.catalog import read_catalog
     from lfm_tasks.planning.estimate import missing
     from lfm_tasks.runtime import session as opening
     from lfm_tasks.stages.inventory.stage import validate_catalog
-    from lfm_tasks.workers.memory import peak_bytes
+    from lfm_tasks.workers.resources import peak_bytes
 
     worker = peak_bytes()
     with tempfile.TemporaryDirectory() as folder:
@@ -255,8 +253,8 @@ class Measured:
         self, function: Callable[[Any], Any], jobs: Sequence[Any], needs: Sequence[int] = ()
     ) -> Iterator[tuple[int, Any]]:
         """Yield results in order."""
-        from lfm_tasks.workers.memory import peak_bytes
         from lfm_tasks.workers.pool import Guarded
+        from lfm_tasks.workers.resources import peak_bytes
 
         stage = FUNCTIONS[function.__name__]
         for number, job in enumerate(jobs):
@@ -292,7 +290,7 @@ def check(only: str | None) -> None:
             seconds = predicted_seconds(stages, 1, machine_speed())
             start = resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run(
-                [sys.executable, "-m", "flows.cli", "run", "--no-prefect"], cwd=folder, env=os.environ | ONE_THREAD,
+                [sys.executable, "-m", "lfm_atlas", "run", "--no-prefect"], cwd=folder, env=os.environ | ONE_THREAD,
                 check=True, capture_output=True,
             )  # fmt: skip
             end = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -328,7 +326,7 @@ def write_zoo(folder: Path, zoo: Zoo | None) -> None:
     catalog["datasets"] = {"probe": {"ids": {"path": "ids.npy"}, "labels": {"path": "labels.npy"}}}
     catalog["models"] = {f"net{model}": read for model in range(n_models)}
     if atlas.get("measures") == "all":
-        from lfm_tasks.stages.inventory.measures import CONVENTIONS
+        from lfm_tasks.stages.inventory.requests import CONVENTIONS
 
         catalog["atlas"]["measures"] = sorted(CONVENTIONS)
     if atlas.get("x-transfer"):

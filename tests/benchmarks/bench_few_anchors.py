@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 from lfm_tasks.spectral.bases.space import SpectralSpace, spectral_space
-from lfm_tasks.spectral.maps.anchor_fit import fit_from_anchors
-from lfm_tasks.spectral.maps.anchors import Anchors
 from lfm_tasks.spectral.maps.decoding import embed, nearest_points, scaled_rows, sinkhorn_plan
-from lfm_tasks.spectral.maps.zoomout import map_of_points
+from lfm_tasks.spectral.maps.descriptors import Anchors
+from lfm_tasks.spectral.maps.fit import fit_from_anchors
+from lfm_tasks.spectral.maps.refinement import map_of_points
 from lfm_tasks.spectral.transfer.alignment import Alignment, fit_coordinates, similarities
 from lfm_tasks.spectral.transfer.selection import BASELINES, choose_alignment
 

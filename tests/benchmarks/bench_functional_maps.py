@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 
 from lfm_tasks.spectral.bases.eigenbasis import Basis
-from lfm_tasks.spectral.batched.source_factor import factor_source, fit_map_from_factor
+from lfm_tasks.spectral.batched.tiles import factor_source, fit_map_from_factor
 from lfm_tasks.spectral.maps.closed_form import Described, fit_map, solve_rows
 from lfm_tasks.spectral.maps.decoding import embed, nearest_points
-from lfm_tasks.spectral.maps.zoomout import zoomout
+from lfm_tasks.spectral.maps.refinement import zoomout
 
 
 def main() -> None:

@@ -14,8 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from lfm_tasks.measures.cka_matrix import linear_cka_matrix
 from lfm_tasks.measures.registry import MEASURES
-from lfm_tasks.spectral.bases.map_scores import lfm
-from lfm_tasks.spectral.maps.null_maps import permutations_per_product, permuted_maps, permuted_rows
+from lfm_tasks.spectral.bases.full_map import lfm, permutations_per_product, permuted_maps, permuted_rows
 
 N_SPACES, N_POINTS, N_FEATURES, N_EIGENPAIRS, N_PERMUTATIONS = 64, 5000, 256, 50, 100
 

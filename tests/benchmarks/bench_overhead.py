@@ -12,7 +12,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.server import prefect_server, wait_until_ready
+from lfm_atlas.prefect_server import prefect_server, wait_until_ready
 from lfm_tasks.workers.pool import InProcess, LocalDask, Workers
 
 
@@ -37,7 +37,7 @@ def main() -> None:
         wait_until_ready(address)
         from prefect import flow
 
-        from flows.atlas import as_task
+        from lfm_atlas.atlas import as_task
 
         with_both, cpu, without = [], [], []
         dask = LocalDask(2)

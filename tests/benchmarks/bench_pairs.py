@@ -25,15 +25,14 @@ from ruamel.yaml import YAML
 
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.runtime.session import open_run
-from lfm_tasks.spectral.bases.map_scores import capped_overlap, lfm
-from lfm_tasks.spectral.batched.maps import tile_source, tile_targets
-from lfm_tasks.spectral.batched.scores import TILE_SCORES, tile_sums
+from lfm_tasks.spectral.bases.full_map import capped_overlap, lfm
+from lfm_tasks.spectral.batched.tiles import TILE_SCORES, tile_source, tile_sums, tile_targets
 from lfm_tasks.spectral.maps.closed_form import Described, fit_map
 from lfm_tasks.stages.activations.stage import record_activations
 from lfm_tasks.stages.bases.stage import build_bases
 from lfm_tasks.stages.inventory.stage import validate
 from lfm_tasks.stages.scores import closed_form_maps as closed_scores
-from lfm_tasks.stages.scores import closed_form_spaces as described
+from lfm_tasks.stages.scores import closed_form_maps as described
 from lfm_tasks.stages.scores import stage as scores
 from lfm_tasks.stages.scores.pair_index import BasePairs
 from lfm_tasks.stages.scores.stage import score_pairs

@@ -41,8 +41,7 @@ def main() -> None:
 def accuracy(n_points: int, n_spaces: int) -> None:
     """Say how far bases on n/2, n/4, n/10 landmarks are from those of all points, and how much scores of pairs move."""
     from lfm_tasks.config import GraphConfig
-    from lfm_tasks.stages.bases.compute import find_basis
-    from lfm_tasks.stages.bases.method import Way
+    from lfm_tasks.stages.bases.job import Way, find_basis
 
     ids = np.array([f"{number:08}" for number in range(n_points)])
     with tempfile.TemporaryDirectory() as folder:
@@ -63,7 +62,7 @@ def accuracy(n_points: int, n_spaces: int) -> None:
 
 def tell(n_landmarks: int | None, whole: list[np.ndarray], own: list[np.ndarray], more: str) -> None:
     """Say how far bases are from those of all points, and how much their scores of each other."""
-    from lfm_tasks.spectral.bases.map_scores import overlap
+    from lfm_tasks.spectral.bases.full_map import overlap
 
     sides = list(zip(whole, own, strict=True))
     spans = [f"K {k} {np.mean([overlap(y[:, :k].T @ x[:, :k]) for x, y in sides]):.3f}" for k in (10, 20, 50)]
@@ -114,7 +113,7 @@ def write_activations(path: Path, n_points: int, *, seed: int) -> None:
 def run(folder: Path) -> None:
     """Run the command and say what it took."""
     environment = os.environ | dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
-    command = [sys.executable, "-m", "flows.cli", "run", "--no-prefect", "--no-dask", "-c", "data_catalog.yaml"]
+    command = [sys.executable, "-m", "lfm_atlas", "run", "--no-prefect", "--no-dask", "-c", "data_catalog.yaml"]
     start = time.perf_counter()
     process = subprocess.Popen(command, cwd=folder, env=environment)
     _, status, usage = os.wait4(process.pid, 0)

@@ -15,14 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.sources.datasets import read_dataset
-from lfm_tasks.sources.networks.heads import open_head
-from lfm_tasks.sources.opening import open_source
+from lfm_tasks.sources.networks.onnx_heads import open_head
+from lfm_tasks.sources.opening import open_source, read_dataset
 from lfm_tasks.spectral.bases.space import spectral_space
-from lfm_tasks.spectral.maps.anchors import Anchors
+from lfm_tasks.spectral.maps.descriptors import Anchors
 from lfm_tasks.spectral.transfer.alignment import transfer_coordinates
-from lfm_tasks.spectral.transfer.label_selection import choose_from_all_pairs
-from lfm_tasks.spectral.transfer.selection import BASELINES, choose_alignment
+from lfm_tasks.spectral.transfer.selection import BASELINES, choose_alignment, choose_from_all_pairs
 
 CATALOG = Path(__file__).parents[2] / "data_catalog.yaml"
 LIMIT = 0.03

@@ -25,15 +25,12 @@ from bench_bases import activations, common_basis, plain_basis, say, timed
 from scipy.optimize import fmin_l_bfgs_b
 
 from lfm_tasks.spectral.bases.eigenbasis import Basis, spectral_basis
+from lfm_tasks.spectral.bases.full_map import capped_overlap, lfm
 from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
-from lfm_tasks.spectral.bases.map_scores import capped_overlap, lfm
-from lfm_tasks.spectral.batched.maps import tile_source, tile_targets
-from lfm_tasks.spectral.batched.scores import TILE_SCORES, tile_sums
-from lfm_tasks.spectral.maps.closed_form import Described, fit_map
-from lfm_tasks.spectral.maps.descriptor_commutativity import descriptor_operators
+from lfm_tasks.spectral.batched.tiles import TILE_SCORES, tile_source, tile_sums, tile_targets
+from lfm_tasks.spectral.maps.closed_form import Described, descriptor_operators, fit_map
 from lfm_tasks.spectral.maps.descriptors import landmark_heat_coefficients, landmark_heat_descriptors, unit_descriptors
-from lfm_tasks.spectral.neighbors.auto_method import choose_method
-from lfm_tasks.spectral.neighbors.search import find_neighbours
+from lfm_tasks.spectral.neighbors.search import choose_method, find_neighbours
 
 N_NEIGHBORS, N_EIGENPAIRS, N_ANCHORS = 50, 50, 21
 

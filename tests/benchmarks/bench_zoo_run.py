@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-COMMAND = [sys.executable, "-m", "flows.cli"]
+COMMAND = [sys.executable, "-m", "lfm_atlas"]
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def stages() -> None:
 def one_run(folder: Path) -> None:
     """Run the zoo in this process, and print its CPU seconds as JSON."""
     spent = {"Python": time.process_time()}
-    from flows.pipeline import build_atlas
+    from lfm_atlas.pipeline import build_atlas
     from lfm_tasks.catalog import read_catalog
     from lfm_tasks.runtime.session import open_run
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfm_tasks.catalog import CatalogError, read_catalog
-from lfm_tasks.catalog.problems import Problem
+from lfm_tasks.catalog.names import Problem
 from lfm_tasks.catalog.writing import catalog_yaml
 
 Values = st.SearchStrategy[Any]

@@ -7,7 +7,7 @@ from pydantic import BaseModel
 
 from lfm_tasks.catalog import audit, model, read_catalog
 from lfm_tasks.catalog.comparisons import chosen_models
-from lfm_tasks.stages.inventory.measures import unknown_measures
+from lfm_tasks.stages.inventory.requests import unknown_measures
 
 PAGE = (Path(__file__).parents[2] / "docs/catalog.md").read_text(encoding="utf-8")
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from lfm_tasks.catalog.meta import RELATIONS, check_meta
+from lfm_tasks.catalog.model import RELATIONS, check_meta
 
 
 @pytest.mark.parametrize(

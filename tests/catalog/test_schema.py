@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 
 from lfm_tasks.catalog import catalog_schema
-from lfm_tasks.catalog.tree import plain, read_tree
+from lfm_tasks.catalog.yaml_tree import plain, read_tree
 
 SHIPPED = Path(__file__).parents[2] / "data_catalog.yaml"
 

@@ -194,7 +194,7 @@ def test_second_run__is_refused_within_five_seconds_with_the_first_by_name(
     died = time.monotonic()
     first.communicate(timeout=MOST_SECONDS)
 
-    from lfm_tasks.stores.units.locks import locked
+    from lfm_tasks.stores.units.durable import locked
 
     with locked(folder / ".lfm-atlas", "third"):
         freed = time.monotonic() - died

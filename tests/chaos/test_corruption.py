@@ -12,7 +12,7 @@ import pytest
 
 from lfm_tasks import AtlasError, open_atlas
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.maintenance.verify import verify
+from lfm_tasks.maintenance import verify
 from lfm_tasks.stores.units.store import CorruptUnitError, UnitStore
 
 pytestmark = pytest.mark.chaos
@@ -231,7 +231,7 @@ def read_arrays(folder: Path) -> dict[str, bytes]:
 def test_note_of_an_atlas_that_is_damaged__keeps_prune_from_removing_what_it_named(
     tmp_path: Path, pristine: Path
 ) -> None:
-    from lfm_tasks.maintenance.prune import prune
+    from lfm_tasks.maintenance import prune
     from lfm_tasks.reasons import ReasonError
 
     folder = tmp_path / "zoo"

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.pipeline import build_atlas
-from flows.progress import silently
+from lfm_atlas.cli.display import silently
+from lfm_atlas.pipeline import build_atlas
 from lfm_tasks import open_atlas
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.runtime.session import open_run
@@ -29,8 +29,8 @@ KERNELS = [("Haswell", 1), ("Haswell", 2), ("SkylakeX", 1), ("Zen", 1), ("Sandyb
 BUILD = """
 import json, sys
 from pathlib import Path
-from flows.pipeline import build_atlas
-from flows.progress import silently
+from lfm_atlas.pipeline import build_atlas
+from lfm_atlas.cli.display import silently
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.runtime.session import open_run
 with open_run(read_catalog(Path(sys.argv[1])), silently, in_process=True) as run:

@@ -31,7 +31,7 @@ def command(build: Any, tiny_zoo: Callable[..., Path], tmp_path_factory: pytest.
     """Run the command in a forked child, undisturbed or with a fault at the ``last``-th change of the disk."""
     # Children inherit what is imported and compiled.
     build(tiny_zoo(tmp_path_factory.mktemp("warm")))
-    import flows.cli  # noqa: F401
+    import lfm_atlas.cli.main  # noqa: F401
 
     def run(folder: Path, last: int = 0, *, kills: bool = False) -> Left:
         told, log = folder / "told.txt", folder / "operations.json"
@@ -52,7 +52,7 @@ def _leave(folder: Path, told: Path, log: Path, faults: Faults) -> None:
         os.dup2(stderr, output)
     sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
     try:
-        from flows.cli import main
+        from lfm_atlas.cli.main import main
         from lfm_tasks.stores.units import durable
 
         faults.install()

@@ -13,7 +13,6 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = os.environ | {
-    "PYTHONPATH": str(ROOT),
     "OPENBLAS_NUM_THREADS": "1",
     "DASK_CONFIG": str(ROOT / "deploy" / "dask.yaml"),
 }

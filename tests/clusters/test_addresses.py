@@ -46,7 +46,7 @@ def machines() -> Iterator[Callable[..., list[str]]]:
 
 def run(machine: list[str], folder: Path, *options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*machine, PYTHON, "-m", "flows.cli", "run", "--no-prefect", *options],
+        [*machine, PYTHON, "-m", "lfm_atlas", "run", "--no-prefect", *options],
         cwd=folder, env=ENVIRONMENT | environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 

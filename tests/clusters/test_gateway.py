@@ -62,7 +62,7 @@ def test_gateway__gives_the_atlas_of_one_process_to_who_may_come_in(
 
     def run(name: str, password: str) -> int:
         who = {"DASK_GATEWAY__AUTH__TYPE": "basic", "DASK_GATEWAY__AUTH__KWARGS": f'{{"password": "{password}"}}'}
-        command = [PYTHON, "-m", "flows.cli", "run", "--no-prefect", "-c", str(there / "data_catalog.yaml")]
+        command = [PYTHON, "-m", "lfm_atlas", "run", "--no-prefect", "-c", str(there / "data_catalog.yaml")]
         return processes.start(name, *command, **who).wait(300)
 
     stranger, code = run("stranger", "guessed"), run("run", "only-here")

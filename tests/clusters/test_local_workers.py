@@ -39,7 +39,7 @@ def test_shipped_zoo__is_the_same_with_more_workers_and_when_some_are_killed(
     path.write_text(path.read_text() + f"cluster: {{n_workers: {n_workers}}}\n")
     receipts = tmp_path / "zoo" / ".lfm-atlas" / "receipts"
 
-    run = processes.start("run", PYTHON, "-m", "flows.cli", "run", "--no-prefect", "-c", str(path))
+    run = processes.start("run", PYTHON, "-m", "lfm_atlas", "run", "--no-prefect", "-c", str(path))
     for n_units in range(10, 10 * n_kills + 1, 10):
         wait_for(partial(has_more, receipts, n_units, run), "more units", 400)
         assert run.poll() is None, processes.log("run")

@@ -12,16 +12,15 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from flows.cli import app
+from lfm_atlas.cli.main import app
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.maintenance.prune import prune
-from lfm_tasks.maintenance.verify import verify
+from lfm_tasks.maintenance import prune, verify
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.stores.remote import lock as remote_lock
 from lfm_tasks.stores.remote import units as remote_units
 from lfm_tasks.stores.remote.lock import RemoteStoreError, locked_remotely
 from lfm_tasks.stores.remote.units import RemoteUnits
-from lfm_tasks.stores.units.locks import StoreBusyError
+from lfm_tasks.stores.units.durable import StoreBusyError
 from lfm_tasks.stores.units.store import CorruptUnitError
 from tests.clusters.conftest import ENVIRONMENT, PYTHON, contents
 
@@ -103,7 +102,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from lfm_tasks.stores.remote import units as remote_units
-from flows.pipeline import build_atlas
+from lfm_atlas.pipeline import build_atlas
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.runtime.session import open_run
 

@@ -32,7 +32,7 @@ def test_worker_jobs_of_which_one_is_cancelled__give_the_atlas_of_one_process(
     receipts = tmp_path / "zoo" / ".lfm-atlas" / "receipts" / "bases"
 
     run = processes.start(
-        "run", PYTHON, "-m", "flows.cli", "run", "-c", str(tmp_path / "zoo" / "data_catalog.yaml"), **controller
+        "run", PYTHON, "-m", "lfm_atlas", "run", "-c", str(tmp_path / "zoo" / "data_catalog.yaml"), **controller
     )
     wait_for(lambda: len(list(receipts.glob("*.json"))) > 3 or run.poll() is not None, "the first bases", 300)
     first, second = jobs(controller)

@@ -44,7 +44,7 @@ def test_heavy_spaces__are_computed_by_the_worker_that_can_hold_them(
 
     small = start("small", SMALL)
     wait_for(lambda: "Register worker" in processes.log("scheduler"), "a worker's arrival")
-    run = [PYTHON, "-m", "flows.cli", "run", "--no-prefect", "-c", str(there / "data_catalog.yaml"), "--scheduler"]
+    run = [PYTHON, "-m", "lfm_atlas", "run", "--no-prefect", "-c", str(there / "data_catalog.yaml"), "--scheduler"]
 
     refused = processes.start("refused", *run, file[1]).wait(60)
     large = start("large", LARGE)

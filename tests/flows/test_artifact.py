@@ -13,10 +13,9 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.testing.utilities import prefect_test_harness
 
-from flows import artifact
-from flows.artifact import artifact_key, leave_artifact
-from flows.atlas import atlas_flow
-from flows.pipeline import Outcome
+from lfm_atlas import atlas
+from lfm_atlas.atlas import artifact_key, atlas_flow, leave_artifact
+from lfm_atlas.pipeline import Outcome
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +65,7 @@ def test_refusal_of_the_server__is_said_and_costs_nothing(
         pages.append(page)
         raise PrefectHTTPStatusError("413 too large", request=request, response=httpx.Response(413, request=request))
 
-    monkeypatch.setattr(artifact, "create_markdown_artifact", refuse)
+    monkeypatch.setattr(atlas, "create_markdown_artifact", refuse)
 
     leave_artifact(Path("nowhere"), Outcome(0, (), (), False, {"bases": 1}, {"bases": 2}, "1 spaces are not computed"))
 

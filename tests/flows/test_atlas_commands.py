@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.cli import app
-from flows.tables import as_json, print_tables, visible
+from lfm_atlas.cli.display import as_json, print_tables, visible
+from lfm_atlas.cli.main import app
 from lfm_tasks import open_atlas
-from lfm_tasks.published.shown import Table
+from lfm_tasks.published.answers import Table
 from lfm_tasks.stores.atlas.files import publish, read_atlas, write_atlas
 
 ODD = "[red]</td>|=x"
@@ -239,7 +239,7 @@ def test_report__of_a_damaged_atlas_says_which_file(
 
 
 def test_show__in_a_process_of_its_own_has_logs_on_stderr_only(folder: Path) -> None:
-    command = [sys.executable, "-m", "flows.cli", "show", str(folder / "atlas"), "summary", "--format", "json"]
+    command = [sys.executable, "-m", "lfm_atlas", "show", str(folder / "atlas"), "summary", "--format", "json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
 
     assert set(json.loads(done.stdout)) == {"counts", "models", "failures"}

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 def audit(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli", "audit", str(folder / "data_catalog.yaml"), *options],
+        [sys.executable, "-m", "lfm_atlas", "audit", str(folder / "data_catalog.yaml"), *options],
         cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
-from flows.cli import app
+from lfm_atlas.cli.main import app
 from lfm_tasks.stores.atlas.files import read_atlas, read_json
 
 Models = dict[str, Any]

@@ -8,10 +8,10 @@ import jsonschema
 import numpy as np
 import pytest
 
-from flows.cli import app
+from lfm_atlas.cli.main import app
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.catalog.tree import plain, read_tree
 from lfm_tasks.catalog.writing import catalog_yaml
+from lfm_tasks.catalog.yaml_tree import plain, read_tree
 
 SHIPPED = Path(__file__).parents[2] / "data_catalog.yaml"
 

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from flows import cli
-from flows.cli import app
+from lfm_atlas.cli import main
+from lfm_atlas.cli.main import app
 from lfm_tasks import __version__
 
 
 def lfm_atlas(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "flows.cli", *arguments]
+    command = [sys.executable, "-W", "error", "-m", "lfm_atlas", *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=300, check=False)
 
 
@@ -34,7 +34,7 @@ def test_help__names_every_command_and_the_exit_codes(tmp_path: Path) -> None:
 
 
 def test_help__loads_nothing_heavy(tmp_path: Path) -> None:
-    code = "import sys, flows.cli; print(*sys.modules)"
+    code = "import sys, lfm_atlas.cli.main; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
     assert not {"numpy", "prefect", "dask", "zarr", "sklearn", "onnxruntime", "xarray"} & set(loaded)
@@ -51,11 +51,11 @@ def test_lost_rights__are_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: py
     def refused(**_: object) -> None:
         raise PermissionError(13, "Permission denied", "there/x.csv")
 
-    monkeypatch.setattr(cli, "app", refused)
-    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(main, "app", refused)
+    monkeypatch.setattr(main.signal, "signal", lambda *_: None)
 
     with pytest.raises(SystemExit, match=r"^1$"):
-        cli.main()
+        main.main()
     assert "there/x.csv: permission denied: choose a place that you may write to" in capsys.readouterr().err
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from flows.server import QUIET
+from lfm_atlas.prefect_server import QUIET
 
 SECONDS = 300
 
@@ -89,7 +89,6 @@ def server(tmp_path: Path) -> Iterator[Server]:
         "PREFECT_API_URL": address,
         "PREFECT_LOGGING_LEVEL": "INFO",
         "PREFECT_UI_ENABLED": "false",
-        "PYTHONPATH": str(Path(__file__).parents[2]),
     }  # fmt: skip
     server = Server(address, environment, folder)
     try:
@@ -149,7 +148,7 @@ def zoo(tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path]) -> 
 
 def deploy(server: Server, zoo: Path, *options: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "flows.cli", "deploy", str(zoo / "data_catalog.yaml"), *options],
+        [sys.executable, "-m", "lfm_atlas", "deploy", str(zoo / "data_catalog.yaml"), *options],
         env=server.environment, cwd=zoo, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
 
@@ -205,10 +204,9 @@ def test_schedule__fires_completes_breaks_by_name_and_an_automation_answers(
 @pytest.mark.slow
 def test_serve__runs_audits_on_this_machine_and_stops_with_everything(zoo: Path, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
     with (tmp_path / "serve.log").open("wb") as log:
         serving = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "serve", "data_catalog.yaml", "--cron", "* * * * *"],
+            [sys.executable, "-m", "lfm_atlas", "serve", "data_catalog.yaml", "--cron", "* * * * *"],
             cwd=zoo, env=environment, stdout=log, stderr=log,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as in the background of a script
         )  # fmt: skip
@@ -243,10 +241,9 @@ def nobody_left(folder: Path) -> bool:
 
 def test_deploy_without_a_server__says_what_to_do(zoo: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
 
     refused = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "deploy", str(zoo / "data_catalog.yaml")],
+        [sys.executable, "-m", "lfm_atlas", "deploy", str(zoo / "data_catalog.yaml")],
         env=environment, capture_output=True, text=True, timeout=60, check=False,
     )  # fmt: skip
 
@@ -256,10 +253,9 @@ def test_deploy_without_a_server__says_what_to_do(zoo: Path) -> None:
 
 def test_serve_at_a_time_that_is_none__says_what_to_do(zoo: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    environment["PYTHONPATH"] = str(Path(__file__).parents[2])
 
     refused = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "serve", "data_catalog.yaml", "--cron", "at night"],
+        [sys.executable, "-m", "lfm_atlas", "serve", "data_catalog.yaml", "--cron", "at night"],
         cwd=zoo, env=environment, capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
 

@@ -32,10 +32,10 @@ def counted(module, name):
 
 for name in ("fsync", "rename", "replace", "mkdir"):
     counted(os, name)
-import lfm_tasks.stores.units.durable, lfm_tasks.stores.units.store, flows.cli
+import lfm_tasks.stores.units.durable, lfm_tasks.stores.units.store, lfm_atlas.cli.main
 sys.argv[0] = "lfm-atlas"
 try:
-    flows.cli.main()
+    lfm_atlas.cli.main.main()
 finally:
     log.write_text(str(steps))
 """
@@ -113,7 +113,7 @@ def test_run_killed_while_another_atlas_is_published__leaves_a_whole_one(
 def test_second_run_at_the_same_time__is_refused_and_harms_nothing(
     tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path]
 ) -> None:
-    from lfm_tasks.stores.units.locks import locked
+    from lfm_tasks.stores.units.durable import locked
 
     folder = write_zoo(tmp_path, related_spaces(2))
     with locked(folder / ".lfm-atlas", "lfm-atlas run"):

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.cli import app
+from lfm_atlas.cli.main import app
 
 SHIPPED = str(Path(__file__).parents[2] / "data_catalog.yaml")
 

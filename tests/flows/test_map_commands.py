@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.cli import app
+from lfm_atlas.cli.main import app
 from lfm_tasks.stages.transfers import apply as carrying
 from lfm_tasks.stores.named_maps import read_named_map
 from lfm_tasks.stores.units.store import UnitStore

@@ -21,7 +21,7 @@ N_POINTS, N_FEATURES = 125_000, 8192
 
 def lfm_atlas(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     one_thread = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
-    command = [sys.executable, "-m", "flows.cli", *arguments]
+    command = [sys.executable, "-m", "lfm_atlas", *arguments]
     return subprocess.run(command, cwd=folder, env=os.environ | one_thread, capture_output=True, text=True, check=False)
 
 

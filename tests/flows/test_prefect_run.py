@@ -17,7 +17,7 @@ def start(folder: Path, *options: str) -> subprocess.Popen[str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     environment["LFM_ATLAS_TEST"] = str(folder)  # a mark on whatever the run starts
     return subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "run", str(folder / "data_catalog.yaml"), *options],
+        [sys.executable, "-m", "lfm_atlas", "run", str(folder / "data_catalog.yaml"), *options],
         cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         preexec_fn=_hear_interrupts, process_group=0,
     )  # fmt: skip

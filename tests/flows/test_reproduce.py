@@ -9,8 +9,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from flows.cli import app
-from lfm_tasks.experiments.registry import EXPERIMENTS
+from lfm_atlas.cli.main import app
+from lfm_tasks.experiments.stage import EXPERIMENTS
 from lfm_tasks.zoo.starting import write_start
 
 LABELS = np.repeat(np.arange(3), 40)

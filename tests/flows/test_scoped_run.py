@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from flows.atlas import atlas_flow
-from flows.cli import app
+from lfm_atlas.atlas import atlas_flow
+from lfm_atlas.cli.main import app
 
 COMPARISONS = """
 comparisons:
@@ -87,7 +87,7 @@ def test_comparison__may_be_given_twice(catalog: Path, capsys: pytest.CaptureFix
 
 def test_only__goes_through_prefect(catalog: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    command = [sys.executable, "-m", "flows.cli", "run", str(catalog), "--only", "model2", "--comparison", "far"]
+    command = [sys.executable, "-m", "lfm_atlas", "run", str(catalog), "--only", "model2", "--comparison", "far"]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
     assert "activations 2 new, 0 kept, bases 2 new" in done.stdout, done.stderr

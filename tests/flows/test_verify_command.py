@@ -12,9 +12,9 @@ from typing import Any
 
 import pytest
 
-from flows.cli import app
-from flows.disk_errors import told
-from lfm_tasks.stores.units.locks import locked
+from lfm_atlas.cli.console import told
+from lfm_atlas.cli.main import app
+from lfm_tasks.stores.units.durable import locked
 
 SMALLER = {"graph": {"n_neighbors": 5}, "n_eigenpairs": 4, "null": {"n_permutations": 9}, "measures": ["overlap"]}
 
@@ -103,9 +103,9 @@ def test_atlas_that_lost_its_manifest__is_published_again_where_the_store_knows_
 
 
 def test_second_run__is_refused_before_it_starts_anything(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from lfm_tasks.stores.units.locks import StoreBusyError
+    from lfm_tasks.stores.units.durable import StoreBusyError
 
-    monkeypatch.setattr("flows.server._start", lambda *_: pytest.fail("it started a server"))
+    monkeypatch.setattr("lfm_atlas.prefect_server._start", lambda *_: pytest.fail("it started a server"))
     with locked(built / ".lfm-atlas", "first"), pytest.raises(StoreBusyError, match=r"'first' .*, started 20"):
         app(["run", str(built / "data_catalog.yaml")], result_action="return_value")
 
@@ -132,10 +132,10 @@ def test_error_of_the_disk__is_a_sentence(number: int, sentence: str, tmp_path: 
 
 STOPPED = """
 import multiprocessing, os, signal, sys, time
-import flows.stopping
+import lfm_atlas.cli.console
 multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True).start()
-flows.stopping.STOP_SECONDS = 0.3
-flows.stopping.stop_on_signals()
+lfm_atlas.cli.console.STOP_SECONDS = 0.3
+lfm_atlas.cli.console.stop_on_signals()
 try:
     print("ready", flush=True)
     time.sleep(60)

@@ -196,12 +196,12 @@ def _read_onnx(path: Path) -> bool:
 def main(kind: str, seed: int, first: int, last: int, folder: Path) -> None:
     """Feed the inputs from ``first`` up to (without) ``last``."""
     from lfm_tasks.reasons import ReasonError
-    from lfm_tasks.sources.files import hdf5_text
+    from lfm_tasks.sources.files import hdf5_files
 
     suffix, make, keys = KINDS[kind]
     warnings.simplefilter("ignore")
     # The HDF5 library goes round and round in some damaged text, which is refused after a minute.
-    hdf5_text._SECONDS = SECONDS / 5
+    hdf5_files._SECONDS = SECONDS / 5
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends the process, whatever library it is in
     whole = [folder / f"a{variant}{suffix}" for variant in (0, 1)]
     for path in whole:

@@ -18,7 +18,7 @@ with atheris.instrument_imports(include=["lfm_tasks.sources", "lfm_tasks.catalog
     from lfm_tasks.reasons import ReasonError
 
     # Before the feeder imports them: instrumented.
-    from lfm_tasks.sources.files import hdf5_text
+    from lfm_tasks.sources.files import hdf5_files
     from tests.fuzz.feed import KINDS, read
 
 SECONDS, MIB = 20, 4096  # an input may take
@@ -28,7 +28,7 @@ def main(kind: str, seconds: int, folder: Path) -> None:
     """Feed inputs for so many seconds."""
     warnings.simplefilter("ignore")
     # The HDF5 library hangs on some inputs, which is known, and refused after a minute.
-    hdf5_text._SECONDS = SECONDS / 10
+    hdf5_files._SECONDS = SECONDS / 10
     corpus, kept = folder / "corpus", folder / "kept"
     corpus.mkdir()
     kept.mkdir()

@@ -28,7 +28,10 @@ def test_inputs_that_reach_new_lines__are_read_or_refused(
 ) -> None:
     if kind == "pt":
         pytest.importorskip("torch")
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]), "OPENBLAS_NUM_THREADS": "1"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([os.environ["PYTHONPATH"], *sys.path]),
+        "OPENBLAS_NUM_THREADS": "1",
+    }
     command: list[Any] = [sys.executable, Path(__file__).with_name("guided.py"), kind, str(SECONDS_A_KIND), tmp_path]
 
     done = subprocess.run(

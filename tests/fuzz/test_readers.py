@@ -14,7 +14,7 @@ import pytest
 SECONDS_A_KIND = float(os.environ.get("LFM_ATLAS_FUZZ_SECONDS", "45"))
 SEED = int(os.environ.get("LFM_ATLAS_FUZZ_SEED", "0"))
 BATCH = 250
-ENVIRONMENT = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "OPENBLAS_NUM_THREADS": "1"}
+ENVIRONMENT = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
 KINDS = ["npy", "npz", "safetensors", "hdf5", "parquet", "arrow", "saved dataset", "zarr", "pt", "text", "onnx"]
 
 pytestmark = pytest.mark.fuzz

@@ -12,9 +12,9 @@ from typing import Any
 import psutil
 import pytest
 
-from flows.server import wait_until_ready
+from lfm_atlas.prefect_server import wait_until_ready
 
-COMMAND = [sys.executable, "-c", "from flows.cli import main; main()"]
+COMMAND = [sys.executable, "-c", "from lfm_atlas.cli.main import main; main()"]
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 SECRET = "Canary-5f3a9c-Secret"  # noqa: S105 - planted
 
@@ -37,7 +37,7 @@ def listeners(process: subprocess.Popen[bytes]) -> set[str]:
 
 def environment(**more: str) -> dict[str, str]:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
-    return plain | {"PYTHONPATH": str(Path(__file__).parents[2])} | more
+    return plain | more
 
 
 def test_run__listens_on_loopback_alone_and_writes_no_secret(

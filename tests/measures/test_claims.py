@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from lfm_tasks.measures.cka import MEASURES as CKA
 from lfm_tasks.measures.cka import compare_linear, prepare_linear
 from lfm_tasks.measures.measure import Measure
-from lfm_tasks.measures.neighbourhoods import nearest_by_cosine, shared_counts
+from lfm_tasks.measures.neighborhoods import nearest_by_cosine, shared_counts
 from lfm_tasks.measures.registry import MEASURES
 
 ROW_MEASURES = sorted(MEASURES)

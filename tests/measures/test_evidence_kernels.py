@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from lfm_tasks.statistics.bootstrap import mean_interval, pair_interval
-from lfm_tasks.statistics.model_pairs import same_layer_share
-from lfm_tasks.statistics.ranking import area_under_curve
+from lfm_tasks.statistics.intervals import mean_interval, pair_interval
+from lfm_tasks.statistics.model_pairs import area_under_curve, same_layer_share
 
 
 def hub_matrix(n_layers: int = 6) -> np.ndarray:

@@ -7,7 +7,6 @@ import pytest
 from scipy.stats import pearson3, skew
 
 from lfm_tasks.measures.measure import centred
-from lfm_tasks.statistics.pearson_iii import upper_share, value_below
 from lfm_tasks.statistics.permutation_moments import (
     Moments,
     pack,
@@ -17,6 +16,7 @@ from lfm_tasks.statistics.permutation_moments import (
     upper_quantile,
     upper_tail,
 )
+from lfm_tasks.statistics.permutation_null import upper_share, value_below
 
 
 def traces(source: np.ndarray, target: np.ndarray, orders: list[np.ndarray]) -> np.ndarray:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lfm_tasks.statistics.robust import closeness, robust_scale
+from lfm_tasks.statistics.model_pairs import closeness, robust_scale
 
 
 def test_robust_scale__of_a_normal_sample_is_its_mean_and_deviation() -> None:

@@ -6,7 +6,7 @@ from scipy.stats import gamma, kstest
 
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.statistics.intervals import jackknife_interval, random_parts, split_half_reliability
-from lfm_tasks.statistics.many_pairs import best_of, false_discovery_rates
+from lfm_tasks.statistics.model_pairs import best_of, false_discovery_rates
 from lfm_tasks.statistics.permutation_null import (
     Exchange,
     calibrated,

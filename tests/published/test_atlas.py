@@ -15,11 +15,9 @@ import xarray as xr
 
 import lfm_tasks
 from lfm_tasks import AtlasError, open_atlas
-from lfm_tasks.published.atlas import Atlas
-from lfm_tasks.published.names import Names
-from lfm_tasks.published.nearest import nearest_spaces
-from lfm_tasks.published.overview import as_html
-from lfm_tasks.spectral.bases.map_scores import overlap
+from lfm_tasks.published.atlas import Atlas, as_html
+from lfm_tasks.published.queries import Names, nearest_spaces
+from lfm_tasks.spectral.bases.full_map import overlap
 from lfm_tasks.stores.atlas.files import publish, read_atlas, write_atlas
 
 

@@ -13,13 +13,16 @@ import xarray as xr
 
 from lfm_tasks import AtlasError, open_atlas
 from lfm_tasks.published.atlas import Atlas
-from lfm_tasks.published.export_csv import FORMULA_PREFIXES, export_csv, neutral, original
-from lfm_tasks.published.export_graphml import export_graphml
-from lfm_tasks.published.export_points import (
+from lfm_tasks.published.exports import (
+    FORMULA_PREFIXES,
     Points,
     embedded_points,
+    export_csv,
     export_embedding_atlas,
+    export_graphml,
     export_projector,
+    neutral,
+    original,
     space_points,
 )
 from lfm_tasks.stores.atlas.files import publish, read_atlas, write_atlas, write_edges

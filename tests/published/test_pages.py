@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.cli import app
+from lfm_atlas.cli.main import app
 from lfm_tasks.reasons import REASONS
 
 DOCS = Path(__file__).parents[2] / "docs"

@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image
 
 from lfm_tasks.published.atlas import Atlas
-from lfm_tasks.published.thumbnail import matrix_png
-from lfm_tasks.published.verdicts import MOST_BYTES, plain, verdict_page
+from lfm_tasks.published.verdicts import MOST_BYTES, matrix_png, plain, verdict_page
 
 
 def test_picture__is_a_png_of_the_values() -> None:

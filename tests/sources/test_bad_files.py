@@ -22,8 +22,7 @@ import zarr
 from safetensors.numpy import save, save_file
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.files.formats import open_array
-from lfm_tasks.sources.files.layers import FilePattern
+from lfm_tasks.sources.files.formats import FilePattern, open_array
 from lfm_tasks.sources.files.source import FileSource
 
 N = 30

@@ -9,9 +9,7 @@ from sklearn.datasets import load_digits
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.datasets import read_dataset
-from lfm_tasks.sources.digits import _pixels_and_labels, digits
-from lfm_tasks.sources.opening import open_source
+from lfm_tasks.sources.opening import _pixels_and_labels, digits, open_source, read_dataset
 
 MODEL = {"activations": {"path": "{model}.npy", "dataset": "probe"}}
 

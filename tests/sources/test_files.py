@@ -12,8 +12,7 @@ import pytest
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.files import source as files
 from lfm_tasks.sources.files import stored_array
-from lfm_tasks.sources.files.formats import open_array
-from lfm_tasks.sources.files.layers import FilePattern
+from lfm_tasks.sources.files.formats import FilePattern, open_array
 from lfm_tasks.sources.files.source import FileSource, Reading
 
 N = 30

@@ -19,8 +19,7 @@ from upath import UPath
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.files import formats
 from lfm_tasks.sources.files import source as files
-from lfm_tasks.sources.files.formats import Format, open_array
-from lfm_tasks.sources.files.layers import FilePattern
+from lfm_tasks.sources.files.formats import FilePattern, Format, open_array
 from lfm_tasks.sources.files.numpy_files import open_npy
 from lfm_tasks.sources.files.source import FileSource, Reading
 

@@ -17,7 +17,7 @@ import pytest
 import zarr
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.files import hdf5_text, stored_array
+from lfm_tasks.sources.files import hdf5_files, stored_array
 from lfm_tasks.sources.files.formats import open_array
 
 Make = Callable[[Path], object]
@@ -210,7 +210,7 @@ def write_hanging_text(path: Path) -> None:
 def test_hdf5_text__that_hangs_the_library_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.h5"
     write_hanging_text(path)
-    monkeypatch.setattr(hdf5_text, "_SECONDS", 2.0)
+    monkeypatch.setattr(hdf5_files, "_SECONDS", 2.0)
 
     with pytest.raises(ReasonError, match=r"a\.h5#x: cannot be read \(the HDF5 library reads its text for more than 2"):
         open_array(path, "a.h5", "x").load()

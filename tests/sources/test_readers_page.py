@@ -14,9 +14,8 @@ from ruamel.yaml import YAML
 from upath import UPath
 
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.sources.datasets import read_dataset
 from lfm_tasks.sources.files.formats import FORMATS
-from lfm_tasks.sources.opening import open_source
+from lfm_tasks.sources.opening import open_source, read_dataset
 
 PAGE = (Path(__file__).parents[2] / "docs/readers.md").read_text(encoding="utf-8")
 LINES = [line for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]

@@ -7,10 +7,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.sources.datasets import read_dataset
-from lfm_tasks.sources.opening import open_source
-from lfm_tasks.zoo.export import onnx_bytes
+from lfm_tasks.sources.opening import open_source, read_dataset
 from lfm_tasks.zoo.networks import Network, Weights, activations, cnn, initial_weights, mlp
+from lfm_tasks.zoo.train import onnx_bytes
 
 pytest.importorskip("torch", reason="needs the extra [torch]")
 

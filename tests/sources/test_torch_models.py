@@ -10,8 +10,7 @@ import pytest
 
 from lfm_tasks.catalog import Catalog, read_catalog
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.datasets import read_dataset
-from lfm_tasks.sources.opening import open_source
+from lfm_tasks.sources.opening import open_source, read_dataset
 from lfm_tasks.sources.source import Source
 
 torch = pytest.importorskip("torch", reason="needs the extra [torch]")

@@ -10,15 +10,14 @@ import pytest
 
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.datasets import read_dataset
-from lfm_tasks.sources.opening import open_source
+from lfm_tasks.sources.opening import open_source, read_dataset
 from lfm_tasks.sources.source import Source
 
 torch = pytest.importorskip("torch", reason="needs the extra [torch]")
 
 from safetensors.torch import save_file, save_model  # noqa: E402 - comes with torch
 
-from lfm_tasks.sources.networks.torch_weights import as_array, load_weights, state_digest  # noqa: E402
+from lfm_tasks.sources.networks.torch_models import as_array, load_weights, state_digest  # noqa: E402
 
 INPUTS = np.random.default_rng(0).standard_normal((7, 4)).astype(np.float32)
 ZOO = """

@@ -8,10 +8,17 @@ from scipy.optimize import minimize
 
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
-from lfm_tasks.spectral.batched.source_factor import factor_source, fit_map_from_factor
-from lfm_tasks.spectral.maps.anchors import Anchors, check_anchors
-from lfm_tasks.spectral.maps.closed_form import Described, describe, fit_map, penalty_strength, spectral_mask
-from lfm_tasks.spectral.maps.descriptor_commutativity import descriptor_operators, fit_commuting_map
+from lfm_tasks.spectral.batched.tiles import factor_source, fit_map_from_factor
+from lfm_tasks.spectral.maps.closed_form import (
+    Described,
+    describe,
+    descriptor_operators,
+    fit_commuting_map,
+    fit_map,
+    penalty_strength,
+    spectral_mask,
+)
+from lfm_tasks.spectral.maps.descriptors import Anchors, check_anchors
 
 
 def side(seed, n_eigenpairs=12, n_descriptors=5, shared=0):

@@ -5,8 +5,8 @@ import pytest
 from scipy.sparse import csr_array
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.bases import chebyshev_lanczos as filtered_krylov
 from lfm_tasks.spectral.bases import eigenbasis as basis_module
+from lfm_tasks.spectral.bases import eigenbasis as filtered_krylov
 from lfm_tasks.spectral.bases.eigenbasis import (
     Basis,
     basis_quality,

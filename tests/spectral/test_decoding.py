@@ -16,7 +16,7 @@ from lfm_tasks.spectral.maps.decoding import (
     scaled_rows,
     sinkhorn_plan,
 )
-from lfm_tasks.spectral.maps.zoomout import farthest_points, map_of_points, zoomout
+from lfm_tasks.spectral.maps.refinement import farthest_points, map_of_points, zoomout
 
 
 @pytest.fixture(scope="module")

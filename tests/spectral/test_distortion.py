@@ -8,8 +8,8 @@ from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral.bases.eigenbasis import Basis, spectral_basis
 from lfm_tasks.spectral.bases.full_map import full_map
 from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
-from lfm_tasks.spectral.bases.out_of_sample import as_sample, extend_basis, new_weights
-from lfm_tasks.spectral.maps.distortion import source_distortion, target_distortion
+from lfm_tasks.spectral.bases.space import as_sample, extend_basis, new_weights
+from lfm_tasks.spectral.maps.decoding import source_distortion, target_distortion
 from lfm_tasks.spectral.neighbors.search import exact_neighbours
 
 

@@ -2,9 +2,7 @@
 
 import numpy as np
 
-from lfm_tasks.spectral.bases.full_map import full_map, whitened_rows
-from lfm_tasks.spectral.bases.map_scores import lfm, overlap
-from lfm_tasks.spectral.maps.jackknife_maps import maps_without_each_part, parted_rows
+from lfm_tasks.spectral.bases.full_map import full_map, lfm, maps_without_each_part, overlap, parted_rows, whitened_rows
 from lfm_tasks.statistics.intervals import interval_reach, jackknife_error, random_parts
 
 

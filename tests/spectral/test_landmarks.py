@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.bases.full_map import full_map
-from lfm_tasks.spectral.bases.landmarks import (
+from lfm_tasks.spectral.bases.full_map import full_map, overlap
+from lfm_tasks.spectral.bases.space import (
     AUTO_ABOVE,
     AUTO_LANDMARKS,
     LandmarkSpace,
@@ -15,7 +15,6 @@ from lfm_tasks.spectral.bases.landmarks import (
     n_landmarks_of,
     orthonormal,
 )
-from lfm_tasks.spectral.bases.map_scores import overlap
 from lfm_tasks.spectral.neighbors.search import exact_neighbours
 
 

@@ -5,12 +5,20 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from lfm_tasks.spectral.bases import map_scores as scores
+from lfm_tasks.spectral.bases import full_map as scores
 from lfm_tasks.spectral.bases.eigenbasis import Basis
-from lfm_tasks.spectral.bases.map_measures import MAP_SCORES
+from lfm_tasks.spectral.bases.full_map import MAP_SCORES
 from lfm_tasks.spectral.batched.kernels import LANES
-from lfm_tasks.spectral.batched.maps import STEP, fit_tile, tile_source, tile_targets
-from lfm_tasks.spectral.batched.scores import TILE_SCORES, commutativity_errors, orthogonality_errors, tile_sums
+from lfm_tasks.spectral.batched.tiles import (
+    STEP,
+    TILE_SCORES,
+    commutativity_errors,
+    fit_tile,
+    orthogonality_errors,
+    tile_source,
+    tile_sums,
+    tile_targets,
+)
 from lfm_tasks.spectral.maps.closed_form import Described, describe, fit_map
 from lfm_tasks.spectral.maps.descriptors import landmark_heat_coefficients, landmark_heat_descriptors, unit_descriptors
 
@@ -78,7 +86,7 @@ def test_bits_of_a_pair__do_not_depend_on_its_tile():
 
 def test_source_that_float32_is_too_coarse_for__is_solved_in_float64(monkeypatch):
     source, targets = side(0), [side(1), side(2)]
-    monkeypatch.setattr("lfm_tasks.spectral.batched.maps.LARGEST_ERROR", 0.0)
+    monkeypatch.setattr("lfm_tasks.spectral.batched.tiles.LARGEST_ERROR", 0.0)
     prepared = tile_source(source)
 
     assert prepared.right is None

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.transfer.perturbations import class_normal, is_separable, mean_radius, move_class, move_point
+from lfm_tasks.spectral.transfer.evaluation import class_normal, is_separable, mean_radius, move_class, move_point
 
 
 @pytest.fixture(scope="module")

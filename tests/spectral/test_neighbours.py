@@ -8,16 +8,16 @@ import pytest
 from sklearn.neighbors import NearestNeighbors
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.neighbors import by_blocks as block_search
-from lfm_tasks.spectral.neighbors import by_tiles as tile_search
-from lfm_tasks.spectral.neighbors import metric as distance_rows_module
+from lfm_tasks.spectral.neighbors import exact as block_search
+from lfm_tasks.spectral.neighbors import exact as tile_search
+from lfm_tasks.spectral.neighbors import projections as distance_rows_module
 from lfm_tasks.spectral.neighbors import projections as sketches
 from lfm_tasks.spectral.neighbors import search as neighbours
-from lfm_tasks.spectral.neighbors.auto_method import choose_method
-from lfm_tasks.spectral.neighbors.metric import distance_rows
+from lfm_tasks.spectral.neighbors.projections import distance_rows
 from lfm_tasks.spectral.neighbors.search import (
     Neighbours,
     approximate_neighbours,
+    choose_method,
     exact_neighbours,
     neighbour_recall,
     projected_neighbours,

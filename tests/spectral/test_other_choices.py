@@ -9,10 +9,13 @@ import pytest
 import lfm_tasks
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral.bases.space import spectral_space
-from lfm_tasks.spectral.transfer.alignment import Alignment, direct_map, transfer_coordinates
-from lfm_tasks.spectral.transfer.label_selection import choose_from_all_pairs, choose_from_labels, choose_unsupervised
-from lfm_tasks.spectral.transfer.quick import fit_map
-from lfm_tasks.spectral.transfer.retrieval import partner_ranks
+from lfm_tasks.spectral.transfer.alignment import Alignment, direct_map, partner_ranks, transfer_coordinates
+from lfm_tasks.spectral.transfer.selection import (
+    choose_from_all_pairs,
+    choose_from_labels,
+    choose_unsupervised,
+    fit_map,
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +35,7 @@ def test_ranks__count_ties_as_ahead_and_are_the_same_in_blocks(monkeypatch):
     rows[7] = rows[3]
     same = Alignment(np.zeros(4), np.zeros(4), np.eye(4))
     whole = partner_ranks(same, rows, rows, np.arange(30))
-    monkeypatch.setattr("lfm_tasks.spectral.transfer.retrieval._BLOCK_ROWS", 7)
+    monkeypatch.setattr("lfm_tasks.spectral.transfer.alignment._BLOCK_ROWS", 7)
     np.testing.assert_array_equal(partner_ranks(same, rows, rows, np.arange(30)), whole)
     assert whole[3] == whole[7] == 2
     assert whole.sum() == 32

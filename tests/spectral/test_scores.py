@@ -7,11 +7,17 @@ import numpy as np
 import pytest
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.bases import map_scores as scores
+from lfm_tasks.spectral.bases import full_map as scores
 from lfm_tasks.spectral.bases.eigenbasis import spectral_basis
-from lfm_tasks.spectral.bases.full_map import full_map, full_maps, whitened_rows
+from lfm_tasks.spectral.bases.full_map import (
+    full_map,
+    full_maps,
+    permutations_per_product,
+    permuted_maps,
+    permuted_rows,
+    whitened_rows,
+)
 from lfm_tasks.spectral.bases.graph import affinity_graph
-from lfm_tasks.spectral.maps.null_maps import permutations_per_product, permuted_maps, permuted_rows
 from lfm_tasks.spectral.neighbors.search import exact_neighbours
 
 GOLDEN = Path(__file__).parents[1] / "golden"

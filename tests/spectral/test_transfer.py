@@ -6,12 +6,20 @@ import pytest
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.bases.space import dense_neighbors, spectral_space
-from lfm_tasks.spectral.maps.anchor_fit import STARTS, fit_from_anchors
-from lfm_tasks.spectral.maps.anchors import Anchors
+from lfm_tasks.spectral.maps.descriptors import Anchors
+from lfm_tasks.spectral.maps.fit import STARTS, fit_from_anchors
 from lfm_tasks.spectral.maps.refinement import Start
-from lfm_tasks.spectral.transfer.alignment import fit_coordinates, similarities, transfer_coordinates, transfer_function
-from lfm_tasks.spectral.transfer.baselines import fit_procrustes, fit_relative, refine_by_icp
-from lfm_tasks.spectral.transfer.mutual_pairs import refine_by_mutual_pairs, round_trip_rate
+from lfm_tasks.spectral.transfer.alignment import (
+    fit_coordinates,
+    fit_procrustes,
+    fit_relative,
+    refine_by_icp,
+    refine_by_mutual_pairs,
+    round_trip_rate,
+    similarities,
+    transfer_coordinates,
+    transfer_function,
+)
 from lfm_tasks.spectral.transfer.selection import BASELINES, CANDIDATES, choose_alignment
 
 

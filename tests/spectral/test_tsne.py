@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.transfer.tsne import tsne
+from lfm_tasks.spectral.transfer.evaluation import tsne
 
 
 def blobs(n_features=6):

@@ -9,15 +9,15 @@ import pyarrow.parquet
 import pytest
 from ruamel.yaml import YAML
 
-from flows.pipeline import Outcome, build_atlas
+from lfm_atlas.pipeline import Outcome, build_atlas
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.planning.plan import plan_run
 from lfm_tasks.report import render_report
-from lfm_tasks.report.compared import comparison_tables
-from lfm_tasks.runtime.scope import Scope
+from lfm_tasks.report.facts import comparison_tables
+from lfm_tasks.runtime.run import Scope
 from lfm_tasks.runtime.session import open_run
 from lfm_tasks.stages.inventory.stage import validate_catalog
-from lfm_tasks.stages.publish.pair_entries import STATUS
+from lfm_tasks.stages.publish.assemble import STATUS
 from lfm_tasks.stores.atlas.files import read_atlas, read_json
 
 Change = Callable[[dict[str, Any]], None]

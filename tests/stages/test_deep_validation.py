@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.cli import app
-from flows.progress import silently
+from lfm_atlas.cli.display import silently
+from lfm_atlas.cli.main import app
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spaces import Space
-from lfm_tasks.stages.inventory.deep_check import DeepReport, _read_spaces, read_zoo
+from lfm_tasks.stages.inventory.inspection import DeepReport, _read_spaces, read_zoo
 from lfm_tasks.stages.inventory.stage import validate_catalog
 
 WriteZoo = Callable[..., Path]

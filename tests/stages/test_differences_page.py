@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.pipeline import Outcome
+from lfm_atlas.pipeline import Outcome
 
 PAGE = (Path(__file__).parents[2] / "docs/differences.md").read_text(encoding="utf-8")
 

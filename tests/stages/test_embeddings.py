@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from flows.pipeline import Outcome
+from lfm_atlas.pipeline import Outcome
 from lfm_tasks.catalog import CatalogError, read_catalog
-from lfm_tasks.spectral.transfer.probe import probe_accuracy, stratified_folds, transferred_probe_accuracy
+from lfm_tasks.spectral.transfer.evaluation import probe_accuracy, stratified_folds, transferred_probe_accuracy
 from lfm_tasks.stages.inventory.stage import validate_catalog
 from lfm_tasks.stores.atlas.files import read_groups
 

@@ -12,12 +12,12 @@ import xarray as xr
 from lfm_tasks.catalog import CatalogError, read_catalog
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
-from lfm_tasks.spectral.bases.map_scores import capped_overlap, lfm, orthogonality_error, overlap
+from lfm_tasks.spectral.bases.full_map import capped_overlap, lfm, orthogonality_error, overlap
 from lfm_tasks.spectral.maps.closed_form import describe, fit_map
 from lfm_tasks.spectral.maps.descriptors import landmark_heat_descriptors, unit_descriptors
 from lfm_tasks.stages.inventory.correspondence import Knowledge, Labels, common_ids, known_anchors
 from lfm_tasks.stages.inventory.stage import Zoo, validate_catalog
-from lfm_tasks.stages.publish.pair_entries import STATUS
+from lfm_tasks.stages.publish.assemble import STATUS
 from lfm_tasks.stores.atlas.files import read_atlas, read_groups
 from lfm_tasks.stores.units.store import UnitStore
 from tests.stages.test_comparisons import changed

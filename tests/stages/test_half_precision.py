@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from flows.pipeline import Outcome
+from lfm_atlas.pipeline import Outcome
 from lfm_tasks.stores.atlas.files import read_atlas
 from lfm_tasks.stores.units.store import UnitStore
 

@@ -9,13 +9,13 @@ import pytest
 import xarray as xr
 from scipy.stats import mannwhitneyu
 
-from flows.pipeline import Outcome
+from lfm_atlas.pipeline import Outcome
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.spectral.bases.eigenbasis import spectral_basis
 from lfm_tasks.spectral.bases.full_map import full_map, whitened_rows
 from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
 from lfm_tasks.spectral.neighbors.search import exact_neighbours
-from lfm_tasks.stages.inventory import stored_maps_size as kept_size
+from lfm_tasks.stages.inventory import cost as kept_size
 from lfm_tasks.stages.inventory.stage import validate_catalog
 from lfm_tasks.stores.atlas.files import read_atlas, read_groups
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flows.cli import app
+from lfm_atlas.cli.main import app
 from lfm_tasks import open_atlas
 from lfm_tasks.catalog import CatalogError, read_catalog
 from lfm_tasks.config import AtlasConfig, GraphConfig

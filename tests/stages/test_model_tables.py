@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 import xarray as xr
 
-from lfm_tasks.stages.publish.model_tables import layer_rows, model_rows
+from lfm_tasks.stages.publish.tables import layer_rows, model_rows
 from lfm_tasks.statistics.model_pairs import best_match, best_match_p_values, depth_aligned, match_layers, mean_match
 
 

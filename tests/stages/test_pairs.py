@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 
 from lfm_tasks.config import NullConfig
-from lfm_tasks.runtime.scope import Scope
+from lfm_tasks.runtime.run import Scope
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.inventory.correspondence import EVERY_POINT, Knowledge
 from lfm_tasks.stages.inventory.requests import Asked, Part
 from lfm_tasks.stages.scores.block import ScoreSettings
-from lfm_tasks.stages.scores.blocking import blocks
-from lfm_tasks.stages.scores.pair_index import BasePairs, base_pairs
-from lfm_tasks.stages.scores.requested_pairs import asked_pairs, pairs_now
+from lfm_tasks.stages.scores.pair_index import BasePairs, asked_pairs, base_pairs, pairs_now
+from lfm_tasks.stages.scores.stage import blocks
 from lfm_tasks.stores.units.store import Receipt
 
 SPACES = [Space(dataset, f"model{number}", "layer") for dataset in ("b", "a") for number in (2, 0, 3, 1)]

@@ -8,17 +8,14 @@ import pytest
 from lfm_tasks.catalog import cluster, read_catalog
 from lfm_tasks.config import GraphConfig
 from lfm_tasks.planning.estimate import Missing, missing
-from lfm_tasks.planning.plan import load_seconds, plan_run, predicted_seconds, worker_ceiling
-from lfm_tasks.planning.preflight import MORE_MEMORY
-from lfm_tasks.runtime.cost_table import SECONDS, WORKER_BYTES
-from lfm_tasks.runtime.load import Load, together
-from lfm_tasks.runtime.sizes import SpaceSize
+from lfm_tasks.planning.plan import MORE_MEMORY, load_seconds, plan_run, predicted_seconds, worker_ceiling
+from lfm_tasks.runtime.load import SECONDS, WORKER_BYTES, Load, SpaceSize, together
 from lfm_tasks.stages.bases.cost import basis_load
-from lfm_tasks.stages.bases.method import Way
+from lfm_tasks.stages.bases.job import Way
 from lfm_tasks.stages.inventory.stage import validate_catalog
 from lfm_tasks.stages.scores.cost import PairWork, block_load
 from lfm_tasks.stores.units.store import UnitStore
-from lfm_tasks.workers.memory import machine_bytes, memory_limit
+from lfm_tasks.workers.resources import machine_bytes, memory_limit
 from tests.conftest import Build, WriteZoo
 
 SHIPPED = Path(__file__).parents[2] / "data_catalog.yaml"

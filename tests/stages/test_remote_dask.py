@@ -15,8 +15,8 @@ from lfm_tasks import __version__
 from lfm_tasks.catalog import Catalog, on_scheduler, read_catalog
 from lfm_tasks.runtime.session import open_run
 from lfm_tasks.stores.remote import units as remote_units
-from lfm_tasks.stores.units.locks import locked
-from lfm_tasks.workers.clusters import opening
+from lfm_tasks.stores.units.durable import locked
+from lfm_tasks.workers.clusters import remote
 from lfm_tasks.workers.clusters import remote as remote_dask
 from lfm_tasks.workers.clusters.remote import Readiness, RemoteDask
 from lfm_tasks.workers.pool import ClusterError
@@ -212,6 +212,6 @@ def test_extra_that_is_not_installed__is_told(
         monkeypatch.setitem(sys.modules, name, None)
     monkeypatch.delitem(sys.modules, f"lfm_tasks.workers.clusters.{kind}", raising=False)
 
-    needs = rf"needs {opening.EXTRAS[kind]}, .*pip install \"lfm-atlas\[{kind}\]\""
+    needs = rf"needs {remote.EXTRAS[kind]}, .*pip install \"lfm-atlas\[{kind}\]\""
     with pytest.raises(ClusterError, match=needs), open_run(catalog_with(tmp_path, section), lambda *_: None):
         pass

@@ -12,10 +12,9 @@ from scipy.stats import kstest
 from lfm_tasks.catalog import CatalogError, read_catalog
 from lfm_tasks.config import NullConfig
 from lfm_tasks.spectral.bases.full_map import full_map
-from lfm_tasks.stages.inventory.exchangeability import Resampling
-from lfm_tasks.stages.scores.map_measures import basis_rows, score_both_ways
+from lfm_tasks.stages.inventory.correspondence import Resampling
+from lfm_tasks.stages.scores.map_measures import STATISTICS, basis_rows, score_both_ways
 from lfm_tasks.stages.scores.row_measures import Activations, score_rows
-from lfm_tasks.stages.scores.statistics import STATISTICS
 from lfm_tasks.statistics.permutation_moments import permutation_profile
 from lfm_tasks.statistics.permutation_null import Exchange
 from lfm_tasks.stores.atlas.files import read_atlas

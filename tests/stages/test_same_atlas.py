@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.pipeline import Outcome
+from lfm_atlas.pipeline import Outcome
 from lfm_tasks.stages.scores import block as blocks
 from lfm_tasks.stores.atlas.files import read_atlas
 

@@ -3,8 +3,8 @@
 import numpy as np
 import xarray as xr
 
-from lfm_tasks.experiments.given import Architecture
 from lfm_tasks.experiments.sensitivity import missing_pairs
+from lfm_tasks.experiments.source_zoo import Architecture
 
 
 def test_pairs_of_layers_without_a_value__are_counted_by_their_reason() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from flows.pipeline import Outcome, build_atlas
+from lfm_atlas.pipeline import Outcome, build_atlas
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.runtime.session import open_run
 from lfm_tasks.stages.inventory.stage import validate_catalog

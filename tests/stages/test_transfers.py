@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 from ruamel.yaml import YAML
 
-from flows.pipeline import Outcome
+from lfm_atlas.pipeline import Outcome
 from lfm_tasks.catalog import CatalogError, read_catalog
 from lfm_tasks.catalog.writing import catalog_yaml
 from lfm_tasks.planning.plan import plan_run

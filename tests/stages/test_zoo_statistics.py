@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from lfm_tasks.stages.publish.zoo_statistics import families, q_values, unrelated_ranks
-from lfm_tasks.statistics.many_pairs import false_discovery_rates
+from lfm_tasks.stages.publish.assemble import families, q_values, unrelated_ranks
+from lfm_tasks.statistics.model_pairs import false_discovery_rates
 
 
 def test_families__follow_base_models_in_and_out_of_the_zoo() -> None:

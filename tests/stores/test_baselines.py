@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lfm_tasks.stores.atlas.baselines import age_in_days, promote
-from lfm_tasks.stores.atlas.files import publish, published_key
+from lfm_tasks.stores.atlas.files import age_in_days, promote, publish, published_key
 
 
 def write(folder: Path, key: str) -> Path:

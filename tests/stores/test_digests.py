@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfm_tasks.stores.units import digests
-from lfm_tasks.stores.units.digests import RowsDigest, digest, ids_digest
+from lfm_tasks.stores.units import store
+from lfm_tasks.stores.units.store import RowsDigest, digest, ids_digest
 
 
 def rows_digest(rows: np.ndarray, cuts: list[int]) -> str:
@@ -30,7 +30,7 @@ def test_digest__takes_no_notice_of_order_and_notice_of_values() -> None:
 
 def test_digest__changes_with_the_convention(monkeypatch: pytest.MonkeyPatch) -> None:
     before = digest({"a": 1})
-    monkeypatch.setattr(digests, "CONVENTION", "next")
+    monkeypatch.setattr(store, "CONVENTION", "next")
     assert digest({"a": 1}) != before
 
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from lfm_tasks.stores.units.locks import StoreBusyError, locked
+from lfm_tasks.stores.units.durable import StoreBusyError, locked
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from lfm_tasks.stores.units.locks import locked
+from lfm_tasks.stores.units.durable import locked
 with locked(Path(sys.argv[1]), "nightly run"):
     print("held", flush=True)
     time.sleep(60)

@@ -7,7 +7,7 @@ import pytest
 
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.stores.named_maps import NamedMap, named_maps, read_named_map, write_named_map
-from lfm_tasks.stores.units.checksummed import seal
+from lfm_tasks.stores.units.durable import seal
 
 MINE = NamedMap("mine", "probe", "a/one", "b/two", "anchors", 10, "0" * 64)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfm_tasks.stores.units.packing import PackedGroup
+from lfm_tasks.stores.units.arrays import PackedGroup
 from lfm_tasks.stores.units.store import CorruptUnitError, UnitStore
 
 KEY = "a" * 64

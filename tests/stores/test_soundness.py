@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lfm_tasks.stores.units import store as units
-from lfm_tasks.stores.units.checksummed import seal, seal_of, unseal
+from lfm_tasks.stores.units.durable import seal, seal_of, unseal
 from lfm_tasks.stores.units.integrity import damages, put_damage_aside, put_unfinished_aside
 from lfm_tasks.stores.units.store import UnitStore
 

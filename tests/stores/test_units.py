@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfm_tasks.stores.units.layouts import LAYOUTS
+from lfm_tasks.stores.units.arrays import LAYOUTS
 from lfm_tasks.stores.units.store import CorruptUnitError, UnitStore
 
 KEY = "ab" * 32

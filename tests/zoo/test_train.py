@@ -7,10 +7,9 @@ import onnxruntime
 import pytest
 from threadpoolctl import threadpool_limits
 
-from lfm_tasks.sources.digits import digits
-from lfm_tasks.zoo.export import onnx_bytes
+from lfm_tasks.sources.opening import digits
 from lfm_tasks.zoo.networks import Network, activations, cnn, gradients, initial_weights, mlp
-from lfm_tasks.zoo.train import Recipe, train_from_scratch, write_zoo
+from lfm_tasks.zoo.train import Recipe, onnx_bytes, train_from_scratch, write_zoo
 
 TINY = mlp((64, 12, 10), "relu")
 NETWORKS = {"relu": TINY, "tanh": mlp((64, 6, 10), "tanh"), "cnn": cnn(2, 5)}

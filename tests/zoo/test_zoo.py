@@ -7,8 +7,8 @@ import numpy as np
 import onnx
 import pytest
 
-from lfm_tasks.sources.digits import digits
 from lfm_tasks.sources.networks.onnx_models import OnnxSource
+from lfm_tasks.sources.opening import digits
 from lfm_tasks.zoo import zoo_folder
 
 HIDDEN = ("relu1", "relu2", "relu3", "relu4")

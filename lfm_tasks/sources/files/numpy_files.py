@@ -11,10 +11,10 @@ from typing import IO
 
 import numpy as np
 
-from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.sources.files.paths import open_bytes, stamp
-from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray, check_held, check_packed, raw_rows
+from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray, check_held, check_packed, raw_rows, text_array
 
 
 def open_npy(path: Path, name: str, key: str | None) -> StoredArray:
@@ -118,3 +118,24 @@ def _member_start(file: IO[bytes], member: zipfile.ZipInfo) -> int:
 
 def _offer(key: str, names: tuple[str, ...]) -> str:
     return did_you_mean(key, names) if names else "; the file holds none"
+
+
+def open_text(path: Path, name: str, key: str | None) -> StoredArray:
+    """Return the lines of a UTF-8 text file."""
+    if key is not None:
+        raise ReasonError("missing_source", f"{name}: found key: {key} for a file of lines: remove the key")
+    seen = stamp(path)
+    check_held(name, path.stat().st_size)
+    try:
+        told = path.read_bytes().decode("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        found = f"found bytes that are not UTF-8, first at {error.start:,}"
+        raise ReasonError("wrong_dtype", f"{name}: {found}: save it as UTF-8, one a line") from error
+
+    lines = text_array(name, len(told), lambda start, stop: told[start:stop])
+
+    @contextmanager
+    def hold() -> Iterator[ReadRows]:
+        yield lambda start, stop: lines[start:stop]
+
+    return StoredArray(name, path, seen, lines.shape, lines.dtype, hold, is_held=True)

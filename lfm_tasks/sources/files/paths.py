@@ -13,7 +13,7 @@ from pathlib import Path
 from tokenize import TokenError
 from typing import Any, cast
 
-from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.reasons import ReasonError
 
 _VARIABLE = "LFM_ATLAS_STORAGE_"

@@ -11,14 +11,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from lfm_tasks.catalog.model import ActivationsSource
-from lfm_tasks.catalog.patterns import fill
-from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.catalog.names import did_you_mean, fill
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.files.formats import open_array
-from lfm_tasks.sources.files.layers import FilePattern, find_layers
-from lfm_tasks.sources.files.pooling import check_finite, pool_rows, pooled_features
+from lfm_tasks.sources.files.formats import FilePattern, find_layers, open_array
+from lfm_tasks.sources.files.pooling import TokenMask, check_finite, needs_tokens, pool_rows, pooled_features
 from lfm_tasks.sources.files.stored_array import StoredArray
-from lfm_tasks.sources.files.token_masks import TokenMask, needs_tokens
 
 # Part of every identity. Raise it when the same file gives other numbers.
 _READER_VERSION = "2"

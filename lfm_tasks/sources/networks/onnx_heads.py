@@ -8,11 +8,18 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lfm_tasks.catalog.names import shorten
-from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.catalog.model import Catalog, Model
+from lfm_tasks.catalog.names import did_you_mean, fill, shorten
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.networks.onnx_graph import OnnxGraph, Tensor, tensors_read
-from lfm_tasks.sources.networks.onnx_session import Session, open_session
+from lfm_tasks.sources.networks.onnx_graph import (
+    OnnxGraph,
+    Session,
+    Tensor,
+    open_session,
+    read_layers,
+    read_onnx,
+    tensors_read,
+)
 
 _BATCH_ROWS = 256
 _RESULT = "the output of the head"
@@ -138,3 +145,23 @@ def _cut(graph: OnnxGraph, start: Tensor, end: str, nodes: list[Any]) -> bytes:
     cut.graph.node.extend([*nodes, helper.make_node("Identity", [end], [_RESULT])])
     cut.graph.output.append(onnx.ValueInfoProto(name=_RESULT))
     return bytes(cut.SerializeToString())
+
+
+def open_head(model_name: str, model: Model, catalog: Catalog, layer: str | None = None) -> Head:
+    """Return the part of ``model`` from a layer (``layer``, or the catalog's ``head.layer``) to the output.
+
+    Raises
+    ------
+    ReasonError
+        ``missing_source`` if the model has no graph to cut or no layer is named; and as `cut_head` does.
+    """
+    start = layer or (model.head.layer if model.head else None)
+    if model.onnx is None:
+        found = "found no onnx, needs an ONNX graph to cut: export the network"
+        raise ReasonError("missing_source", f"model {model_name}: {found}")
+    if start is None:
+        found = "found no head, needs the layer that it starts from: add head: {layer: relu1}"
+        raise ReasonError("missing_source", f"model {model_name}: {found}")
+    path = catalog.root / fill(model.onnx.path, model=model_name, dataset=model.onnx.dataset)
+    graph = read_layers(read_onnx(path), 1)
+    return cut_head(graph, start, model.head.output if model.head else None, model.onnx.pool)

@@ -7,9 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.networks.onnx_files import read_onnx
-from lfm_tasks.sources.networks.onnx_graph import read_layers
-from lfm_tasks.sources.networks.onnx_session import open_session, runtime_version
+from lfm_tasks.sources.networks.onnx_graph import open_session, read_layers, read_onnx, runtime_version
 from lfm_tasks.sources.networks.recording import Recorder
 
 

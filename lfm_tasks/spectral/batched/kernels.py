@@ -18,7 +18,7 @@ from lfm_tasks.spectral.batched.simd import (
     transpose,
     where_positive,
 )
-from lfm_tasks.spectral.neighbors.jit import compiled
+from lfm_tasks.spectral.neighbors.compiled import compiled
 
 # Matrices whose eigenvalues are found together: so many that one waits for no other's division.
 LANES = 128

@@ -8,10 +8,18 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.neighbors.metric import BLOCK_ROWS, DistanceRows, Metric, blocks, distance_rows, squared_norms
+from lfm_tasks.spectral.neighbors.projections import (
+    BLOCK_ROWS,
+    DistanceRows,
+    Metric,
+    blocks,
+    distance_rows,
+    squared_norms,
+)
 
 if TYPE_CHECKING:
-    from lfm_tasks.spectral.neighbors.by_blocks import Found
+    from lfm_tasks.spectral.neighbors.exact import Found
+
 
 Method = Literal["exact", "projection", "pynndescent"]
 
@@ -82,7 +90,7 @@ def projected_neighbours(
         As `exact_neighbours`.
     """
     rows = distance_rows(check_activations(activations, n_neighbors, metric=metric), metric)
-    from lfm_tasks.spectral.neighbors.by_blocks import candidates
+    from lfm_tasks.spectral.neighbors.exact import candidates
     from lfm_tasks.spectral.neighbors.projections import short_sketch
 
     found = candidates(rows, short_sketch(rows, PROJECTED_COLUMNS, _CANDIDATES * n_neighbors + 16), n_neighbors)
@@ -104,7 +112,7 @@ def approximate_neighbours(
     rows = distance_rows(check_activations(activations, n_neighbors, metric=metric), metric)
     from pynndescent import NNDescent
 
-    from lfm_tasks.spectral.neighbors import block_kernels as nearest_pairs
+    from lfm_tasks.spectral.neighbors import compiled as nearest_pairs
 
     points = np.empty(rows.values.shape, dtype=np.float32)
     for block in blocks(points):
@@ -176,8 +184,7 @@ def goes_by_tiles(n_points: int, n_features: int, n_neighbors: int) -> bool:
 
 def _search(rows: DistanceRows, n_neighbors: int) -> "Found":
     """Return the neighbours by compiled search: the way changes the time, never the result."""
-    from lfm_tasks.spectral.neighbors.by_blocks import search
-    from lfm_tasks.spectral.neighbors.by_tiles import search_tiles
+    from lfm_tasks.spectral.neighbors.exact import search, search_tiles
     from lfm_tasks.spectral.neighbors.projections import tile_sketch
 
     n_points, n_features = rows.values.shape
@@ -229,3 +236,26 @@ def comparable_rows(
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
         return rows
     return rows - rows.mean(axis=0)
+
+
+# Raised with every change of the table; stored with the graph.
+TABLE_VERSION = 3
+# Exact below, whatever the rest: what a projection saves does not pay for what it may miss; by tiles it saves nothing.
+_EXACT_BELOW, _TILES_BELOW = 30_000, 60_000
+# Most neighbours, and from how many points on pynndescent is the default: the rest is quadratic (docs/speed.md).
+_PYNNDESCENT_FROM = ((20, 60_000), (100, 100_000))
+_PYNNDESCENT_FROM_WITH_MORE = 400_000
+
+
+def choose_method(n_points: int, n_features: int, n_neighbors: int) -> Method:
+    """Return ``exact`` below 30,000 points, or 60,000 where it goes by tiles; then ``projection``.
+
+    ``exact`` remains where there is nothing to project.
+    ``pynndescent`` is the default from 60,000 points on for up to 20 neighbours, from 100,000 for up to 100, from
+    400,000 for more: its time grows with the neighbours, that of products hardly.
+    """
+    largest = next((n for most, n in _PYNNDESCENT_FROM if n_neighbors <= most), _PYNNDESCENT_FROM_WITH_MORE)
+    if n_points >= largest:
+        return "pynndescent"
+    exact_below = _TILES_BELOW if goes_by_tiles(n_points, n_features, n_neighbors) else _EXACT_BELOW
+    return "exact" if n_points < exact_below or n_features <= PROJECTED_COLUMNS else "projection"

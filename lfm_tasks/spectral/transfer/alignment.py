@@ -4,11 +4,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.maps.decoding import scaled_rows
+from lfm_tasks.spectral.maps.descriptors import Anchors, check_anchors
 
 Method = Literal["orthogonal", "ridge", "affine"]
 
@@ -131,3 +132,161 @@ def _directions(centred: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
 
 
 _FITS = {"orthogonal": _orthogonal, "ridge": _ridge, "affine": _affine}
+
+
+def mutual_pairs(
+    scores: Float[np.ndarray, "target_points source_points"],
+) -> tuple[Int[np.ndarray, " target_points"], Bool[np.ndarray, " target_points"]]:
+    """Return the best source of every target row, and whether that source has it as its best target.
+
+    Examples
+    --------
+    >>> best, mutual = mutual_pairs(np.array([[0.9, 0.1], [0.8, 0.2]]))
+    >>> best.tolist(), mutual.tolist()
+    ([0, 0], [True, False])
+    """
+    best_source, best_target = scores.argmax(axis=1), scores.argmax(axis=0)
+    return best_source, best_target[best_source] == np.arange(len(best_source))
+
+
+def round_trip_rate(
+    alignment: Alignment,
+    source_rows: Float[np.ndarray, "source_points source_features"],
+    target_rows: Float[np.ndarray, "target_points target_features"],
+) -> float:
+    """Return the share of target rows that come back to themselves by way of their best source row, in [0, 1].
+
+    Needs no labels. An alignment that is wrong sends most rows elsewhere.
+    """
+    return float(mutual_pairs(similarities(alignment, source_rows, target_rows))[1].mean())
+
+
+def refine_by_mutual_pairs(
+    start: Alignment,
+    source_rows: Float[np.ndarray, "source_points source_features"],
+    target_rows: Float[np.ndarray, "target_points target_features"],
+    *,
+    method: Method,
+    n_rounds: int = 10,
+) -> Alignment:
+    """Return ``start`` after rounds of: find the pairs that choose each other, fit the coordinates on these.
+
+    Rows without a partner, of which one-sided pairs make wrong ones, stay out. Stops early when no pair changes.
+
+    References
+    ----------
+    Lample et al. (2018), "Word translation without parallel data", section 2.2.
+    """
+    current = start
+    before: Int[np.ndarray, " target_points"] | None = None
+    for _ in range(n_rounds):
+        best, mutual = mutual_pairs(similarities(current, source_rows, target_rows))
+        chosen = np.where(mutual, best, -1)
+        if mutual.sum() < 2 or (before is not None and np.array_equal(before, chosen)):
+            break
+        before = chosen
+        current = fit_coordinates(source_rows[best[mutual]], target_rows[mutual], method=method)
+    return current
+
+
+def refined_alignments(
+    start: Alignment,
+    source_rows: Float[np.ndarray, "source_points source_features"],
+    target_rows: Float[np.ndarray, "target_points target_features"],
+    n_rounds: int,
+) -> tuple[Alignment, Alignment]:
+    """Return ``start`` refined on mutual pairs by orthogonal maps, and that refined on by ridge maps."""
+    mutual = refine_by_mutual_pairs(start, source_rows, target_rows, method="orthogonal", n_rounds=n_rounds)
+    return mutual, refine_by_mutual_pairs(mutual, source_rows, target_rows, method="ridge", n_rounds=n_rounds)
+
+
+def fit_procrustes(
+    source_rows: Float[np.ndarray, "source_points source_features"],
+    target_rows: Float[np.ndarray, "target_points target_features"],
+    anchors: Anchors,
+) -> Alignment:
+    """Return the orthogonal map fitted on the anchors; both spaces are centred by all of their rows."""
+    check_anchors(anchors, len(source_rows), len(target_rows))
+    source_mean, target_mean = source_rows.mean(axis=0), target_rows.mean(axis=0)
+    source, target = source_rows[anchors.source] - source_mean, target_rows[anchors.target] - target_mean
+    left, singular, right = np.linalg.svd(source.T @ target, full_matrices=False)
+    matrix = (left @ right) * (singular.sum() / max(float(np.einsum("ij,ij->", source, source)), 1e-300))
+    return Alignment(source_mean, target_mean, matrix)
+
+
+def refine_by_icp(
+    start: Alignment,
+    source_rows: Float[np.ndarray, "source_points source_features"],
+    target_rows: Float[np.ndarray, "target_points target_features"],
+    *,
+    n_rounds: int = 20,
+) -> Alignment:
+    """Return ``start`` after rounds of: pair each target row with its most similar source row, fit Procrustes on all.
+
+    Stops early when no pair changes.
+
+    References
+    ----------
+    Besl, McKay (1992), "A method for registration of 3-D shapes", section III.
+    """
+    current = start
+    matches: Int[np.ndarray, " targets"] | None = None
+    for _ in range(n_rounds):
+        before, matches = matches, similarities(current, source_rows, target_rows).argmax(axis=1)
+        if before is not None and np.array_equal(before, matches):
+            break
+        current = fit_coordinates(source_rows[matches], target_rows, method="orthogonal")
+    return current
+
+
+def fit_relative(
+    source_rows: Float[np.ndarray, "source_points source_features"],
+    target_rows: Float[np.ndarray, "target_points target_features"],
+    anchors: Anchors,
+) -> Alignment:
+    """Return relative representations: the common coordinates of a row are its cosines to the anchors.
+
+    References
+    ----------
+    Moschella et al. (2023), "Relative representations enable zero-shot latent space communication", equation 2.
+    """
+    check_anchors(anchors, len(source_rows), len(target_rows))
+    source_mean, target_mean = source_rows.mean(axis=0), target_rows.mean(axis=0)
+    return Alignment(
+        source_mean,
+        target_mean,
+        _unit(source_rows[anchors.source] - source_mean).T,
+        _unit(target_rows[anchors.target] - target_mean).T,
+    )
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-300))
+
+
+_BLOCK_ROWS = 1024
+
+
+def partner_ranks(
+    alignment: Alignment,
+    source_rows: Float[np.ndarray, "source_points source_features"],
+    target_rows: Float[np.ndarray, "known target_features"],
+    partners: Int[np.ndarray, " known"],
+) -> Float[np.ndarray, " known"]:
+    """Return, for each target row, the rank from 1 of its ``partners`` row among all source rows; ties count as ahead.
+
+    1/rank, averaged, is the mean reciprocal rank; the share of ranks 1 is the accuracy.
+
+    Examples
+    --------
+    >>> same = Alignment(np.zeros(2), np.zeros(2), np.eye(2))
+    >>> partner_ranks(same, np.array([[1.0, 0], [0, 1]]), np.array([[2.0, 1]]), np.array([1])).tolist()
+    [2.0]
+    """
+    ranks = np.empty(len(partners))
+    for start in range(0, len(partners), _BLOCK_ROWS):
+        block = slice(start, start + _BLOCK_ROWS)
+        scores = similarities(alignment, source_rows, target_rows[block])
+        own = scores[np.arange(len(scores)), partners[block]]
+        ranks[block] = (scores >= own[:, None]).sum(axis=1)
+    return ranks

@@ -7,13 +7,24 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.bases.space import SpectralSpace
-from lfm_tasks.spectral.maps.anchor_fit import fit_from_anchors
-from lfm_tasks.spectral.maps.anchors import Anchors, check_anchors
+from lfm_tasks.spectral.bases.space import SpectralSpace, spectral_space
+from lfm_tasks.spectral.maps.descriptors import Anchors, check_anchors
+from lfm_tasks.spectral.maps.fit import fit_from_anchors, fit_from_labels, fit_unsupervised
 from lfm_tasks.spectral.maps.refinement import MapFit, Start
-from lfm_tasks.spectral.transfer.alignment import Alignment, fit_coordinates, similarities
-from lfm_tasks.spectral.transfer.baselines import fit_procrustes, fit_relative, refine_by_icp
-from lfm_tasks.spectral.transfer.mutual_pairs import refined_alignments, round_trip_rate
+from lfm_tasks.spectral.transfer.alignment import (
+    Alignment,
+    Method,
+    fit_coordinates,
+    fit_procrustes,
+    fit_relative,
+    partner_ranks,
+    refine_by_icp,
+    refine_by_mutual_pairs,
+    refined_alignments,
+    round_trip_rate,
+    similarities,
+    transfer_coordinates,
+)
 
 # From this many anchors on, several are held out at a time; below, one.
 MANY_ANCHORS = 20
@@ -205,3 +216,180 @@ def _why(judged: tuple[Judged, ...], chosen: int, best: int, n_ranks: int) -> st
         return f"{found}; best of {len(judged)}"
     behind = f"{leader.name} (typical rank {leader.typical_rank:.1f})"
     return f"{found}; too close to {behind} to tell, which comes back less often"
+
+
+_N_LABEL_FOLDS = 5
+_METHODS: tuple[Method, ...] = ("orthogonal", "ridge")
+_LABEL_ROUNDS = 10
+
+
+def choose_from_all_pairs(
+    source_rows: Float[np.ndarray, "pairs source_features"],
+    target_rows: Float[np.ndarray, "pairs target_features"],
+    *,
+    seed: int = 0,
+) -> Choice:
+    """Return the orthogonal or the ridge map of all pairs, whichever finds held-out fifths of them better.
+
+    As with few anchors, the logarithm of the rank counts.
+
+    Raises
+    ------
+    ReasonError
+        ``few_anchors`` for fewer than ten pairs: fifths of them would be single ones.
+    """
+    if len(source_rows) < 2 * _N_LABEL_FOLDS:
+        found = f"found {len(source_rows)} pairs, a map of all of them needs at least {2 * _N_LABEL_FOLDS}"
+        raise ReasonError("few_anchors", f"{found}: give more points that both spaces have")
+    final: dict[str, Alignment] = {name: fit_coordinates(source_rows, target_rows, method=name) for name in _METHODS}
+    ranks = np.empty((len(source_rows), len(_METHODS)))
+    order = np.random.default_rng(seed).permutation(len(source_rows))
+    for held_out in np.array_split(order, _N_LABEL_FOLDS):
+        known = np.setdiff1d(order, held_out)
+        for column, name in enumerate(_METHODS):
+            fitted = fit_coordinates(source_rows[known], target_rows[known], method=name)
+            ranks[held_out, column] = partner_ranks(fitted, source_rows, target_rows[held_out], held_out)
+    judged = tuple(
+        Judged(
+            name,
+            float((1 / column).mean()),
+            float(np.exp(np.log(column).mean())),
+            round_trip_rate(final[name], source_rows, target_rows),
+        )
+        for name, column in zip(_METHODS, ranks.T, strict=True)
+    )
+    best = min(judged, key=lambda one: one.typical_rank)
+    why = f"{len(ranks)} pairs, a fifth held out at a time: mean reciprocal rank {best.held_out:.3f}, typical rank "
+    return Choice(best.name, f"{why}{best.typical_rank:.1f}; best of {len(judged)}", final, judged, None)
+
+
+def choose_from_labels(
+    source: SpectralSpace,
+    target: SpectralSpace,
+    source_labels: Int[np.ndarray, " source_points"],
+    target_labels: Int[np.ndarray, " target_points"],
+) -> Choice:
+    """Return the map of coordinates that the classes lead to, of those tried the one with most round trips.
+
+    The means of the classes, paired, are the baseline. Raises as `fit_from_labels`.
+    """
+    fit = fit_from_labels(source, target, source_labels, target_labels)
+    classes = np.intersect1d(source_labels, target_labels)
+    means = [
+        np.array([space.activations[labels == one].mean(axis=0) for one in classes])
+        for space, labels in ((source, source_labels), (target, target_labels))
+    ]
+    paired = fit_coordinates(means[0], means[1], method="orthogonal")
+    mutual = refine_by_mutual_pairs(
+        paired, source.activations, target.activations, method="orthogonal", n_rounds=_LABEL_ROUNDS
+    )
+    found = {"class means": paired, "class means, mutual": mutual, **dict(_spectral(fit, source, target))}
+    return _most_round_trips(found, source, target, fit)
+
+
+def choose_unsupervised(source: SpectralSpace, target: SpectralSpace) -> Choice:
+    """Return the map of coordinates that the spectra alone lead to: weak, to be read with its round trips.
+
+    No baseline knows as little. Raises as `fit_unsupervised`.
+    """
+    fit = fit_unsupervised(source, target)
+    return _most_round_trips(dict(_spectral(fit, source, target)), source, target, fit)
+
+
+def _spectral(fit: MapFit, source: SpectralSpace, target: SpectralSpace) -> Iterator[tuple[str, Alignment]]:
+    x, y = source.activations, target.activations
+    orthogonal = fit_coordinates(x[fit.matches], y, method="orthogonal")
+    yield "lfm", orthogonal
+    mutual, ridge = refined_alignments(orthogonal, x, y, _LABEL_ROUNDS)
+    yield "lfm, mutual", mutual
+    yield "lfm, mutual ridge", ridge
+
+
+def _most_round_trips(
+    found: Mapping[str, Alignment], source: SpectralSpace, target: SpectralSpace, fit: MapFit
+) -> Choice:
+    judged = tuple(
+        Judged(name, np.nan, np.nan, round_trip_rate(alignment, source.activations, target.activations))
+        for name, alignment in found.items()
+    )
+    best = max(judged, key=lambda one: one.round_trip)
+    why = f"no anchors to judge by: most round trips ({best.round_trip:.2f}) of {len(judged)}"
+    errors = f"orthogonality {fit.orthogonality_error:.2f}, commutativity {fit.commutativity_error:.2f}"
+    return Choice(best.name, f"{why}; errors of the functional map: {errors}", found, judged, fit)
+
+
+@dataclass(frozen=True)
+class FittedMap:
+    """A map that was chosen among spectral ones and baselines; it prints as the table of all of them."""
+
+    choice: Choice
+
+    @property
+    def name(self) -> str:
+        """Which candidate was chosen."""
+        return self.choice.name
+
+    @property
+    def why(self) -> str:
+        """Why it was chosen."""
+        return self.choice.why
+
+    @property
+    def table(self) -> Mapping[str, Mapping[str, float]]:
+        """How the candidates do on anchors that are held out, and the share of points that come back."""
+        return {
+            one.name: {"held_out": one.held_out, "typical_rank": one.typical_rank, "round_trip": one.round_trip}
+            for one in self.choice.judged
+        }
+
+    def transfer(
+        self, rows: Float[np.ndarray, "points source_features"]
+    ) -> Float[np.ndarray, "points target_features"]:
+        """Return rows of the source, seen before or not, in the target's coordinates."""
+        width = len(self.choice.alignment.source_mean)
+        if rows.shape[1] != width:
+            raise ReasonError(
+                "wrong_shape", f"found {rows.shape[1]} features, the map needs {width}: rows of its source"
+            )
+        return transfer_coordinates(self.choice.alignment, np.asarray(rows, dtype=np.float64))
+
+    def __str__(self) -> str:
+        width = max(map(len, self.table))
+        lines = [f"{'':<{width + 2}}  held out  rank  round trip"]
+        for name, row in self.table.items():
+            mark = "*" if name == self.name else " "
+            numbers = f"{row['held_out']:>10.3f}{row['typical_rank']:>6.1f}{row['round_trip']:>12.3f}"
+            lines.append(f"{mark} {name:<{width}}{numbers}")
+        return "\n".join(lines)
+
+
+def fit_map(
+    source: Float[np.ndarray, "source_points source_features"],
+    target: Float[np.ndarray, "target_points target_features"],
+    anchors: np.ndarray,
+    *,
+    n_eigenpairs: int = 50,
+    seed: int = 0,
+) -> FittedMap:
+    """Return the map from ``source`` to ``target`` that carries held-out anchors best.
+
+    ``anchors``: row numbers that mean the same point in both, or (pairs, 2) of source and target rows; three at least.
+    Everything else may be in any order and of any number.
+
+    Raises
+    ------
+    ReasonError
+        ``not_finite`` for NaN or infinite values, ``bad_anchors`` and ``few_anchors`` for the pairs, and as
+        `spectral_space`.
+    """
+    pairs = np.asarray(anchors)
+    if pairs.dtype.kind not in "iu" or pairs.ndim not in (1, 2) or (pairs.ndim == 2 and pairs.shape[1] != 2):
+        found = f"found anchors of type {pairs.dtype} and shape {pairs.shape}"
+        raise ReasonError("bad_anchors", f"{found}, needs row numbers, (anchors,) or (anchors, 2)")
+    columns = (pairs, pairs) if pairs.ndim == 1 else (pairs[:, 0], pairs[:, 1])
+    known = Anchors(*(column.astype(np.int64) for column in columns))
+    for side, rows in (("source", source), ("target", target)):
+        if not np.isfinite(rows).all():
+            raise ReasonError("not_finite", f"found NaN or infinite values in the {side}, needs finite numbers")
+    spaces = [spectral_space(np.asarray(rows, np.float64), n_eigenpairs=n_eigenpairs) for rows in (source, target)]
+    return FittedMap(choose_alignment(spaces[0], spaces[1], known, seed=seed))

@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from lfm_tasks.runtime.load import MIB, Load, _chunk_bytes, _chunk_rows, id_array, unit_bytes
-from lfm_tasks.runtime.sizes import SpaceSize
+from lfm_tasks.runtime.load import MIB, Load, SpaceSize, _chunk_bytes, _chunk_rows, id_array, unit_bytes
 
 
 def record_load(spaces: Sequence[SpaceSize]) -> Load:

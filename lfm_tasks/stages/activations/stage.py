@@ -9,16 +9,14 @@ from lfm_tasks.catalog import Catalog
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.runtime.load import worker_bytes
 from lfm_tasks.runtime.run import Failure, Run
-from lfm_tasks.sources.datasets import read_dataset
 from lfm_tasks.sources.networks.recording import RecordedSource
-from lfm_tasks.sources.opening import open_source
+from lfm_tasks.sources.opening import open_source, read_dataset
 from lfm_tasks.sources.source import Source
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.activations.cost import record_load
+from lfm_tasks.stages.inventory.cost import likely
 from lfm_tasks.stages.inventory.requests import spaces_now
-from lfm_tasks.stages.inventory.sampling import selected_rows
-from lfm_tasks.stages.inventory.sizes import likely
-from lfm_tasks.stages.inventory.stage import PlannedSpace, Zoo
+from lfm_tasks.stages.inventory.stage import PlannedSpace, Zoo, selected_rows
 from lfm_tasks.stores.units.recordings import Recording
 from lfm_tasks.stores.units.store import UnitStore
 from lfm_tasks.workers.pool import Trouble
@@ -88,14 +86,6 @@ def record_activations(run: Run, zoo: Zoo) -> tuple[tuple[RecordedSpace, ...], t
 def recorded_space(store: UnitStore, planned: PlannedSpace) -> RecordedSpace:
     """Return what the receipt of a recorded space says."""
     return RecordedSpace(planned.space, planned.key, planned.depth, **store.receipt("activations", planned.key).facts)
-
-
-
-
-
-
-
-
 
 
 def record_model(job: RecordJob) -> dict[str, Trouble]:

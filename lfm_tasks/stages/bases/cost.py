@@ -2,11 +2,10 @@
 
 from collections import Counter
 
-from lfm_tasks.runtime.load import MIB, Load, _chunk_bytes, id_array, unit_bytes
-from lfm_tasks.runtime.sizes import SpaceSize
+from lfm_tasks.runtime.load import MIB, Load, SpaceSize, _chunk_bytes, id_array, unit_bytes
 from lfm_tasks.spectral.bases.eigenbasis import choose_solver
 from lfm_tasks.spectral.neighbors.search import COMPILED_FROM, goes_by_tiles
-from lfm_tasks.stages.bases.method import Way
+from lfm_tasks.stages.bases.job import Way
 
 
 def basis_load(size: SpaceSize, way: Way) -> Load:

@@ -7,19 +7,16 @@ from typing import Any
 import numpy as np
 
 from lfm_tasks.config import AtlasConfig
-from lfm_tasks.runtime.load import worker_bytes
+from lfm_tasks.runtime.load import SpaceSize, worker_bytes
 from lfm_tasks.runtime.run import Failure, Run
-from lfm_tasks.runtime.sizes import SpaceSize
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.activations.stage import RecordedSpace
-from lfm_tasks.stages.bases.compute import find_basis, refuse_inaccurate
 from lfm_tasks.stages.bases.cost import basis_load
-from lfm_tasks.stages.bases.method import Way, basis_way
+from lfm_tasks.stages.bases.job import Way, basis_way, find_basis, refuse_inaccurate
 from lfm_tasks.stages.inventory.requests import spaces_now
 from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.statistics.permutation_moments import pack, permutation_profile
-from lfm_tasks.stores.units.digests import digest
-from lfm_tasks.stores.units.store import UnitStore
+from lfm_tasks.stores.units.store import UnitStore, digest
 from lfm_tasks.workers.pool import Trouble
 
 
@@ -107,8 +104,6 @@ def basis_job(store: UnitStore, atlas: AtlasConfig, recorded: RecordedSpace) -> 
     if way.method == "pynndescent":
         ingredients["versions"] = {name: version(name) for name in ("pynndescent", "numba")}
     return BasisJob(store, recorded.key, digest(ingredients), way)
-
-
 
 
 def store_basis(job: BasisJob) -> None:

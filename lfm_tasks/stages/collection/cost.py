@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from lfm_tasks.runtime.load import ARRAY_BYTES, UNIT_BYTES, Load
-from lfm_tasks.runtime.sizes import SpaceSize
+from lfm_tasks.runtime.load import ARRAY_BYTES, UNIT_BYTES, Load, SpaceSize
 
 
 def collection_load(spaces: Sequence[SpaceSize], n_modes: int, n_eigenpairs: int, max_spaces: int) -> Load:

@@ -11,11 +11,11 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from lfm_tasks.runtime.run import Failure, Run
-from lfm_tasks.spectral.bases.map_measures import MAP_SCORES
+from lfm_tasks.spectral.bases.full_map import MAP_SCORES
 from lfm_tasks.stages.bases.stage import BasedSpace
 from lfm_tasks.stages.collection.job import CollectionJob, MapPlace, store_collection
 from lfm_tasks.stages.scores.stage import Scored
-from lfm_tasks.stores.units.digests import digest
+from lfm_tasks.stores.units.store import digest
 from lfm_tasks.workers.pool import Trouble
 
 _RESIDUAL = "lower decile, over third spaces, of |C_ki C_jk C_ij - I|^2/(2K): 0 consistent, 1 unrelated"

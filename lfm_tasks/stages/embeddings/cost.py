@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from lfm_tasks.runtime.load import ACTIVATIONS, MIB, Load, unit_bytes
-from lfm_tasks.runtime.sizes import SpaceSize
+from lfm_tasks.runtime.load import ACTIVATIONS, MIB, Load, SpaceSize, unit_bytes
 
 
 def embeddings_load(sizes: Sequence[SpaceSize], max_points: int, n_probed: int) -> Load:

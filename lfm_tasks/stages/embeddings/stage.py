@@ -10,15 +10,19 @@ import xarray as xr
 from lfm_tasks.runtime.run import Failure, Run
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.bases.stage import BasedSpace, not_computed
-from lfm_tasks.stages.embeddings.points import EmbeddedPoints, read_points, store_points
-from lfm_tasks.stages.embeddings.probes import probe_pairs, probed_pair
-from lfm_tasks.stages.embeddings.tsne import draw_spaces
+from lfm_tasks.stages.embeddings.job import (
+    EmbeddedPoints,
+    draw_spaces,
+    probe_pairs,
+    probed_pair,
+    read_points,
+    store_points,
+)
 from lfm_tasks.stages.inventory.requests import embedded_spaces
 from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.stages.scores.stage import Scored
 from lfm_tasks.stages.stored_maps.selection import embedded_pairs
-from lfm_tasks.stores.units.digests import digest
-from lfm_tasks.stores.units.store import UnitStore
+from lfm_tasks.stores.units.store import UnitStore, digest
 
 _MEANINGS = {
     "tsne": "t-SNE of a space: near points are near in it, distances and sizes of groups mean nothing",

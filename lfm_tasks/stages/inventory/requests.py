@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from itertools import combinations_with_replacement, product
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy as np
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.comparisons import chosen_spaces, comparison_dataset
-from lfm_tasks.runtime.scope import Scope
+from lfm_tasks.measures.registry import MEASURES
+from lfm_tasks.runtime.run import Scope
 from lfm_tasks.spaces import Space
-from lfm_tasks.spectral.bases.map_measures import MAP_SCORES
+from lfm_tasks.spectral.bases.full_map import MAP_SCORES
 from lfm_tasks.stages.inventory.correspondence import EVERY_POINT, Knowledge
 
 
@@ -165,3 +167,35 @@ def comparison_facts(parts: Iterable[Part]) -> dict[str, dict[str, Any]]:
 
 def _datasets(spaces: Iterable[Space]) -> list[str]:
     return sorted({space.dataset for space in spaces})
+
+
+CONVENTIONS = {name: score.convention for name, score in MAP_SCORES.items()} | {
+    name: measure.convention for name, measure in MEASURES.items()
+}
+SYMMETRIC = frozenset({"overlap"} | {name for name, measure in MEASURES.items() if measure.is_symmetric})
+_EXACT = "exact moments of all permutations, Pearson III curve (permutations where groups or strata are given)"
+_FITTED = "; of fitted maps, random pairings of what is known instead"
+_DRAWN = "permutations, (1 + reached)/(1 + drawn); where fewer than 10 reach the score, Pearson III with their moments"
+P_VALUES = (
+    {name: _DRAWN + _FITTED if score.has_null else "none" for name, score in MAP_SCORES.items()}
+    | {name: _EXACT if measure.as_trace is not None else _DRAWN for name, measure in MEASURES.items()}
+    | {"overlap": _EXACT + _FITTED}
+)
+DISTANCES = frozenset(name for name, measure in MEASURES.items() if measure.kind == "distance")
+
+
+def unknown_measures(catalog: Catalog) -> list[tuple[tuple[str | int, ...], str]]:
+    """Return, for each measure of the catalog that does not exist, where it stands and a sentence."""
+    named: list[tuple[tuple[str, ...], tuple[str, ...]]] = [(("atlas", "measures"), catalog.atlas.measures)]
+    named += [(("comparisons", name, "measures"), own.measures or ()) for name, own in catalog.comparisons.items()]
+    return [
+        ((*where, number), f"unknown measure {name!r}{_hint(name)}")
+        for where, names in named
+        for number, name in enumerate(names)
+        if name not in CONVENTIONS
+    ]
+
+
+def _hint(name: str) -> str:
+    near = get_close_matches(name, CONVENTIONS, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(CONVENTIONS)}"

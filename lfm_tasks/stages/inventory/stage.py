@@ -3,24 +3,52 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from jaxtyping import Int, Shaped
+
 from lfm_tasks.catalog import Catalog, Model, expand_layers
 from lfm_tasks.catalog.comparisons import comparison_dataset, layer_misses, space_misses, unasked_globs
-from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.reasons import ReasonError
+from lfm_tasks.runtime.load import SpaceSize
 from lfm_tasks.runtime.run import Announce, Failure, Run
-from lfm_tasks.runtime.sizes import SpaceSize
-from lfm_tasks.sources.datasets import DatasetRows, read_dataset
-from lfm_tasks.sources.networks.heads import open_head
-from lfm_tasks.sources.opening import open_source
+from lfm_tasks.sources.networks.onnx_heads import open_head
+from lfm_tasks.sources.opening import DatasetRows, open_source, read_dataset
 from lfm_tasks.sources.source import Source
 from lfm_tasks.spaces import Space
-from lfm_tasks.stages.inventory.correspondence import Knowledge, Labels, dataset_labels, known_from
-from lfm_tasks.stages.inventory.exchangeability import Design, dataset_design
+from lfm_tasks.stages.inventory.correspondence import (
+    Design,
+    Knowledge,
+    Labels,
+    dataset_design,
+    dataset_labels,
+    known_from,
+)
+from lfm_tasks.stages.inventory.cost import KEEP_MAPS, model_size, oversized_maps, with_layer
 from lfm_tasks.stages.inventory.requests import Part, asked_parts, clashes
-from lfm_tasks.stages.inventory.sampling import selected_rows
-from lfm_tasks.stages.inventory.sizes import model_size, with_layer
-from lfm_tasks.stages.inventory.stored_maps_size import KEEP_MAPS, oversized_maps
-from lfm_tasks.stores.units.digests import digest, ids_digest
+from lfm_tasks.stores.units.store import digest, ids_digest
+
+
+def selected_rows(ids: Shaped[np.ndarray, " points"], catalog: Catalog) -> Int[np.ndarray, " selected"]:
+    """Return the row numbers to record, in the order of their ids.
+
+    With a cap (``atlas.max_points``), the ids with the smallest seeded digests stay: every source keeps the same ones,
+    whatever else it holds.
+    """
+    order = np.argsort(ids, kind="stable")
+    cap = catalog.atlas.max_points
+    if cap is None or len(ids) <= cap:
+        return order
+    return order[drawn_rows(ids[order], cap, kind="cap", seed=catalog.atlas.seed)]
+
+
+def drawn_rows(
+    ids: Shaped[np.ndarray, " points"], n_drawn: int, *, kind: str, seed: int
+) -> Int[np.ndarray, " selected"]:
+    """Return the rows whose ids have the smallest seeded digests, ascending; ``kind`` makes draws independent."""
+    digests = (digest({"kind": kind, "seed": seed, "id": str(name)}).encode() for name in ids)
+    ranks = np.fromiter(digests, dtype="S64", count=len(ids))
+    return np.sort(np.argsort(ranks, kind="stable")[:n_drawn])
 
 
 @dataclass(frozen=True)
@@ -212,10 +240,6 @@ def activations_key(source: Source, layer: str, catalog: Catalog) -> str:
     return digest(
         {"kind": "activations", "source": dict(ingredients), "ids": ids_digest(source.ids), "rows": chosen.tolist()}
     )
-
-
-
-
 
 
 def _rows(

@@ -1,21 +1,211 @@
 """Stage atlas: put the scores of all pairs together as labelled arrays."""
 
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Bool, Float, Int
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
+from lfm_tasks.reasons import REASONS
 from lfm_tasks.runtime.run import Run
-from lfm_tasks.spectral.bases.map_measures import DIAGNOSTICS, MAP_SCORES
+from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.bases.stage import BasedSpace
-from lfm_tasks.stages.inventory.measures import CONVENTIONS, DISTANCES, P_VALUES, SYMMETRIC
-from lfm_tasks.stages.inventory.requests import asked_cells, asked_measures, comparison_facts
+from lfm_tasks.stages.inventory.requests import (
+    CONVENTIONS,
+    DISTANCES,
+    P_VALUES,
+    SYMMETRIC,
+    asked_cells,
+    asked_measures,
+    comparison_facts,
+)
 from lfm_tasks.stages.publish.contents import Contents, meta
-from lfm_tasks.stages.publish.pair_entries import STATUS, pair_entries
-from lfm_tasks.stages.publish.zoo_statistics import families, q_values, split_half_reliabilities, unrelated_ranks
-from lfm_tasks.stages.scores.statistics import STATISTICS
+from lfm_tasks.stages.scores.map_measures import STATISTICS
+from lfm_tasks.stages.scores.pair_index import BasePairs, StoredBlock
+from lfm_tasks.stages.scores.stage import ScoredPair
+from lfm_tasks.statistics.intervals import split_half_reliability
+from lfm_tasks.statistics.model_pairs import false_discovery_rates
+from lfm_tasks.statistics.permutation_null import rows_by_value
 from lfm_tasks.stores.atlas.schema import SCHEMA_VERSION, meta_coordinates
-from lfm_tasks.stores.units.digests import CONVENTION
+from lfm_tasks.stores.units.store import CONVENTION
+from lfm_tasks.workers.pool import Trouble
+
+STATUS = ("ok", "not_computed", *REASONS)
+_NONE = -1
+
+
+@dataclass(frozen=True)
+class PairEntries:
+    """Directed pairs of a dataset that were asked for by the same measures; ``sources``, ``targets`` number spaces.
+
+    ``status`` numbers `STATUS`. ``overlap_share``: common ids as a share of the smaller space's; NaN where no block
+    counted them.
+    """
+
+    dataset: str
+    measures: tuple[str, ...]
+    sources: Int[np.ndarray, " pairs"]
+    targets: Int[np.ndarray, " pairs"]
+    status: Int[np.ndarray, "pairs measures"]
+    n_common: Int[np.ndarray, " pairs"]
+    overlap_share: Float[np.ndarray, " pairs"]
+    values: Float[np.ndarray, "pairs measures statistics"]
+    diagnostics: Float[np.ndarray, "pairs diagnostics"]
+
+
+@dataclass(frozen=True)
+class StoredRows:
+    """Rows of a block: ``status`` and ``refused`` number `STATUS`, -1 for nothing to tell."""
+
+    status: Int[np.ndarray, "pairs measures"]
+    refused: Int[np.ndarray, " pairs"]
+    n_common: Int[np.ndarray, " pairs"]
+    values: Float[np.ndarray, "pairs 2 measures statistics"]
+    diagnostics: Float[np.ndarray, "pairs 2 diagnostics"]
+
+
+def pair_entries(run: Run, found: Contents) -> Iterator[PairEntries]:
+    """Yield all pairs that have scores, or a reason why not, in both directions; numbers are of ``found.spaces``."""
+    scored = found.scored
+    places = {based.space: place for place, based in enumerate(found.spaces)}
+    place_of = np.array([places[space] for space in scored.pairs.spaces], dtype=np.intp)
+    n_points = np.array([based.n_points for based in found.spaces])
+    # Pieces that were joined are what the lowest eigenvectors then tell apart, in every space.
+    in_pieces = np.array([based.facts["n_components"] > 1 for based in found.spaces])
+    for dataset, wish, cells in scored.pairs.by_dataset():
+        table = scored.tables[scored.settings_of[dataset, wish]]
+        measures = tuple(sorted(scored.pairs.wishes[wish].measures))
+        of_maps = np.array([name in MAP_SCORES for name in measures])
+        key_of = np.array([table.positions.get(based.key, _NONE) for based in found.spaces])
+        sides = np.stack([place_of[side] for side in cells], axis=1)
+        low, high = np.sort(key_of[sides], axis=1).T
+        block, row, failed = table.block[low, high], table.row[low, high], _failed(table, scored.troubles)[low, high]
+        told = np.flatnonzero((block >= 0) | (failed >= 0))
+        for chosen in (told[rows] for rows in rows_by_value(block[told])):
+            number = int(block[chosen[0]])
+            own, keys = sides[chosen], key_of[sides[chosen]]
+            if number < 0:
+                rows, share = _no_rows(len(own), len(measures)), np.full(len(own), np.nan)
+            else:
+                rows = _read_rows(run, table.blocks[number], measures, row[chosen])
+                share = rows.n_common / n_points[own].min(axis=1)
+            refused = np.where(failed[chosen] >= 0, failed[chosen], rows.refused)[:, None]
+            usual = np.where(in_pieces[own].any(axis=1)[:, None] & of_maps, STATUS.index("joined"), STATUS.index("ok"))
+            status = np.where(refused >= 0, refused, np.where(rows.status >= 0, rows.status, usual))
+            rows.values[refused[:, 0] >= 0] = np.nan
+            # Where only activations were to be compared, nobody asked what a map would be like.
+            rows.diagnostics[(refused[:, 0] >= 0) | ~of_maps.any()] = np.nan
+            for side in range(2):
+                other = 1 - side
+                # Direction 0 of a stored pair is from its lower key; of equal ones both are alike.
+                way = np.arange(len(own)), (keys[:, side] > keys[:, other]).astype(int)
+                yield PairEntries(
+                    dataset, measures, own[:, side], own[:, other], status, rows.n_common, share,
+                    rows.values[way], rows.diagnostics[way],
+                )  # fmt: skip
+
+
+def _failed(table: BasePairs, troubles: Mapping[ScoredPair, Trouble]) -> Int[np.ndarray, "bases bases"]:
+    """Return the reasons, as numbers of `STATUS`, why pairs of bases could not be scored in this run."""
+    failed = np.full(table.block.shape, _NONE, dtype=np.int16)
+    for (settings, low, high), trouble in troubles.items():
+        if settings == table.settings:
+            failed[table.positions[low], table.positions[high]] = STATUS.index(trouble.reason)
+    return failed
+
+
+def _read_rows(
+    run: Run, block: StoredBlock, measures: tuple[str, ...], chosen: Int[np.ndarray, " pairs"]
+) -> StoredRows:
+    """Return some rows of a block, by these of its measures."""
+    with run.store.open("scores", block.key) as unit:
+        values, n_common, diagnostics = (unit.read(name) for name in ("values", "n_common", "diagnostics"))
+    codes = np.full((len(values), len(block.measures)), _NONE, dtype=np.int16)
+    for row, told in block.codes.items():
+        for measure, reason in told:
+            codes[row, block.measures.index(measure)] = STATUS.index(reason)
+    refused = np.full(len(values), _NONE, dtype=np.int16)
+    for row, trouble in block.refusals.items():
+        refused[row] = STATUS.index(trouble.reason)
+    columns = [block.measures.index(name) for name in measures]
+    return StoredRows(
+        codes[chosen][:, columns], refused[chosen], n_common[chosen], values[chosen][:, :, columns], diagnostics[chosen]
+    )
+
+
+def _no_rows(n_pairs: int, n_measures: int) -> StoredRows:
+    """Return the rows of pairs that no block has."""
+    return StoredRows(
+        np.full((n_pairs, n_measures), _NONE),
+        np.full(n_pairs, _NONE),
+        np.zeros(n_pairs, dtype=np.int32),
+        np.full((n_pairs, 2, n_measures, len(STATISTICS)), np.nan),
+        np.full((n_pairs, 2, len(DIAGNOSTICS)), np.nan),
+    )
+
+
+# With fewer unrelated pairs a rank among them says little.
+FEWEST_UNRELATED = 20
+
+
+def families(meta: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """Return model → family: models are related where ``base_model`` (one name or several) leads from one to another.
+
+    Two models of the same base are related, also where the base is not in the zoo.
+    """
+    links = [(model, str(base)) for model, facts in meta.items() for base in _several(facts.get("base_model"))]
+    names = sorted({*meta, *(base for _, base in links)})
+    place = {name: number for number, name in enumerate(names)}
+    ends = np.array([[place[a], place[b]] for a, b in links]).reshape(-1, 2)
+    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(names), len(names)))
+    _, family = connected_components(graph, directed=False)
+    return {model: int(family[place[model]]) for model in meta}
+
+
+def q_values(p_values: Float[np.ndarray, "source target"], is_symmetric: bool) -> Float[np.ndarray, "source target"]:
+    """Return false discovery rates over pairs of two different spaces; a symmetric measure counts each pair once."""
+    counted = ~np.eye(len(p_values), dtype=bool)
+    if is_symmetric:
+        counted &= np.triu(np.ones_like(counted))
+    found = np.full(p_values.shape, np.nan)
+    found[counted] = false_discovery_rates(p_values[counted])
+    return np.where(np.isnan(found), found.T, found) if is_symmetric else found
+
+
+def unrelated_ranks(
+    values: Float[np.ndarray, "source target"], unrelated: Bool[np.ndarray, "source target"]
+) -> Float[np.ndarray, "source target"]:
+    """Return for each pair the share of pairs of unrelated models whose value is at least as high; itself apart.
+
+    NaN for all where fewer than 20 unrelated pairs have a value. ``values`` are calibrated: high is alike.
+    """
+    known = np.sort(values[unrelated & np.isfinite(values)])
+    ranks = np.full(values.shape, np.nan)
+    if len(known) < FEWEST_UNRELATED:
+        return ranks
+    finite = np.isfinite(values)
+    # Rounding must not part what is equal: a pair and the same pair the other way.
+    at_least = len(known) - np.searchsorted(known, values[finite] - 1e-9)
+    own = unrelated[finite]
+    ranks[finite] = (at_least - own) / (len(known) - own)
+    return ranks
+
+
+def split_half_reliabilities(halves: Float[np.ndarray, "2 source target"]) -> float:
+    """Return the noise ceiling of the scores of one dataset and measure, over pairs of two different spaces."""
+    apart = ~np.eye(halves.shape[1], dtype=bool)
+    return split_half_reliability(halves[0][apart], halves[1][apart])
+
+
+def _several(value: Any) -> list[Any]:
+    if value is None:
+        return []
+    return list(value) if isinstance(value, list | tuple) else [value]
+
 
 # The halves of the points serve the noise ceiling only.
 _HALVES = ("half_1", "half_2")

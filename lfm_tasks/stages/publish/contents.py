@@ -1,21 +1,47 @@
 """What an atlas is made of, under one key: the same exactly when the atlas would be."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Protocol
 
-from lfm_tasks.runtime.run import Failure, Run
-from lfm_tasks.runtime.versions import versions
+import xarray as xr
+
+from lfm_tasks.runtime.run import Failure, Run, versions
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.bases.stage import BasedSpace, not_computed
-from lfm_tasks.stages.inventory.requests import Part
+from lfm_tasks.stages.inventory.requests import Part, comparison_facts, n_directed_pairs
 from lfm_tasks.stages.inventory.stage import Zoo
-from lfm_tasks.stages.publish.sections import Section
-from lfm_tasks.stages.scores.stage import Scored
-from lfm_tasks.stages.scores.unscored import RefusedPairs, refused_pairs
+from lfm_tasks.stages.scores.stage import RefusedPairs, Scored, refused_pairs
 from lfm_tasks.stages.transfers.stage import Transfers
 from lfm_tasks.stores.atlas.schema import SCHEMA_VERSION
-from lfm_tasks.stores.units.digests import digest
+from lfm_tasks.stores.units.store import digest
+
+
+class Section(Protocol):
+    """One section: a stage made its units, the atlas publishes them as groups of ``atlas.zarr``."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Everything that decides its content: the keys of its units, and reasons for what is missing."""
+
+    @property
+    def made_of(self) -> Mapping[str, Collection[str]]:
+        """The keys of its units by kind, so that pruning leaves them alone."""
+
+    def groups(self, run: Run) -> Mapping[str, xr.Dataset]:
+        """Return labelled arrays by the path of their group, such as ``maps/digits``; "" joins the scores themselves.
+
+        What joins the scores has dims among dataset, source and target, with labels of the atlas.
+        """
+
+
+def section_groups(run: Run, sections: Iterable[Section]) -> dict[str, xr.Dataset]:
+    """Return the groups of all sections."""
+    found: dict[str, xr.Dataset] = {}
+    for section in sections:
+        for path, content in section.groups(run).items():
+            found[path] = content if path not in found else found[path].merge(content)
+    return found
 
 
 @dataclass(frozen=True)
@@ -102,15 +128,33 @@ def contents(
     return Contents(spaces, scored, ordered, resampled, key, zoo.parts, left_out, sections, designs)
 
 
-
-
 def settings(run: Run) -> dict[str, Any]:
     """Return the settings that decide the numbers (not where things lie)."""
     return run.catalog.atlas.model_dump(mode="json", exclude={"path", "store", "remote"})
 
 
-
-
 def meta(run: Run) -> dict[str, Any]:
     """Return what the catalog says of each model."""
     return {name: dict(model.meta) for name, model in run.catalog.models.items()}
+
+
+def summary(run: Run, found: Contents) -> dict[str, Any]:
+    """Return what a program or a hurried reader wants to know."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "title": "Similarity atlas",
+        "key": found.key,
+        "counts": {
+            "models": len({based.space.model for based in found.spaces}),
+            "spaces": len(found.spaces),
+            "directed_pairs": n_directed_pairs(found.parts, {based.space for based in found.spaces}),
+            "failures": len(found.failures),
+            "directed_pairs_without_score": sum(refused.count for refused in found.refused),
+        },
+        "failures": [asdict(failure) for failure in found.failures],
+        "comparisons": comparison_facts(found.parts),
+        "pairs_without_score": [asdict(refused) for refused in found.refused],
+        "models": [{"name": name, "meta": meta} for name, meta in meta(run).items()],
+        "settings": settings(run),
+        "versions": versions(),
+    }

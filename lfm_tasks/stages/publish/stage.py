@@ -6,11 +6,8 @@ import xarray as xr
 
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.stages.publish.assemble import assemble
-from lfm_tasks.stages.publish.contents import Contents
-from lfm_tasks.stages.publish.edges import edges
-from lfm_tasks.stages.publish.model_tables import MODEL_TEXTS, layer_rows, model_rows
-from lfm_tasks.stages.publish.sections import section_groups
-from lfm_tasks.stages.publish.summary import summary
+from lfm_tasks.stages.publish.contents import Contents, section_groups, summary
+from lfm_tasks.stages.publish.tables import MODEL_TEXTS, edges, layer_rows, model_rows
 from lfm_tasks.stores.atlas.files import publish, published_key, write_atlas, write_edges, write_json, write_table
 from lfm_tasks.stores.remote.units import RemoteUnits
 from lfm_tasks.stores.units.references import holds_atlas, note_units

@@ -11,10 +11,8 @@ from jaxtyping import Float, Int
 from lfm_tasks.config import AtlasConfig
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.stages.inventory.correspondence import Knowledge
-from lfm_tasks.stages.inventory.exchangeability import Design, Resampling, resampling
-from lfm_tasks.stores.units.digests import ids_digest
-from lfm_tasks.stores.units.store import Receipt, UnitStore
+from lfm_tasks.stages.inventory.correspondence import Design, Knowledge, Resampling, resampling
+from lfm_tasks.stores.units.store import Receipt, UnitStore, ids_digest
 
 # Bases of a side of a part, whose rows are in memory together: so many, or as many as their rows fit into.
 PART_SIDE, _PART_BYTES = 16, 2 << 30

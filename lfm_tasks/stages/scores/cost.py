@@ -7,13 +7,12 @@ from math import ceil
 
 from lfm_tasks.config import AtlasConfig
 from lfm_tasks.measures.registry import MEASURES
-from lfm_tasks.runtime.load import ARRAY_BYTES, MIB, UNIT_BYTES, Load
-from lfm_tasks.runtime.sizes import SpaceSize
-from lfm_tasks.spectral.bases.map_measures import DIAGNOSTICS, MAP_SCORES
+from lfm_tasks.runtime.load import ARRAY_BYTES, MIB, UNIT_BYTES, Load, SpaceSize
+from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.inventory.requests import Asked
-from lfm_tasks.stages.scores.basis_cache import LARGEST_BASE, MOST_BASES
 from lfm_tasks.stages.scores.block import PART_SIDE, part_side
-from lfm_tasks.stages.scores.statistics import STATISTICS
+from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
+from lfm_tasks.stages.scores.map_measures import STATISTICS
 
 
 @dataclass(frozen=True)
@@ -125,13 +124,3 @@ def measure_work(
         f"{name} rows": n_compared * one,
         f"{name} pair": n_compared,
     }
-
-
-
-
-
-
-
-
-
-

@@ -6,16 +6,15 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from lfm_tasks.grouping import rows_by_value
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.spectral.bases.map_measures import DIAGNOSTICS, MAP_SCORES
-from lfm_tasks.stages.inventory.correspondence import common_ids, read_labels
-from lfm_tasks.stages.inventory.exchangeability import read_design
-from lfm_tasks.stages.scores.activation_measures import score_activations
+from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
+from lfm_tasks.stages.inventory.correspondence import common_ids, read_design, read_labels
 from lfm_tasks.stages.scores.block import BlockJob, BlockScores, Resamplings, reads_activations
 from lfm_tasks.stages.scores.full_maps import score_full_maps
-from lfm_tasks.stages.scores.statistics import STATISTICS
+from lfm_tasks.stages.scores.map_measures import STATISTICS
+from lfm_tasks.stages.scores.row_measures import score_activations
 from lfm_tasks.stages.scores.zoomout_maps import FittedScores, read_known_space
+from lfm_tasks.statistics.permutation_null import rows_by_value
 
 
 def store_block(job: BlockJob) -> None:

@@ -1,18 +1,99 @@
 """Pairs of bases under one setting of the scores: which are asked for, and where their scores lie."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Int
 
+from lfm_tasks.config import AtlasConfig, NullConfig
+from lfm_tasks.runtime.run import Scope
 from lfm_tasks.spaces import Space
+from lfm_tasks.spectral.bases.full_map import MAP_SCORES
+from lfm_tasks.stages.inventory.correspondence import EVERY_POINT, Knowledge
+from lfm_tasks.stages.inventory.requests import Asked, Part
 from lfm_tasks.stages.scores.block import ScoreSettings
-from lfm_tasks.stages.scores.requested_pairs import AskedPairs
-from lfm_tasks.stores.units.store import Receipt, UnitStore
+from lfm_tasks.stores.units.store import Receipt, UnitStore, digest
 from lfm_tasks.workers.pool import Trouble
+
+
+@dataclass(frozen=True)
+class AskedPairs:
+    """What is asked of pairs of ``spaces``, which are in order: ``which`` numbers a wish, −1 for none.
+
+    Of a pair, the lower space is the row. Of spaces and not of their bases: two names of one content may be in
+    comparisons with different maps.
+    """
+
+    spaces: tuple[Space, ...]
+    wishes: tuple[Asked, ...]
+    which: Int[np.ndarray, "spaces spaces"]
+
+    @cached_property
+    def positions(self) -> dict[Space, int]:
+        """The place of each space."""
+        return {space: position for position, space in enumerate(self.spaces)}
+
+    def wish(self, first: Space, second: Space) -> int:
+        """Return the number of what is asked of two spaces, in any order; −1: nothing."""
+        row, column = self.positions.get(first), self.positions.get(second)
+        if row is None or column is None:
+            return -1
+        return int(self.which.item(row, column) if row <= column else self.which.item(column, row))
+
+    def by_dataset(self) -> Iterator[tuple[str, int, tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]]]:
+        """Yield dataset, number of a wish, and the positions of both spaces of all pairs that have it."""
+        start = 0
+        for dataset, own in groupby(self.spaces, key=lambda space: space.dataset):
+            end = start + len(list(own))
+            which = self.which[start:end, start:end]
+            for number in np.unique(which[which >= 0]).tolist():
+                rows, columns = np.nonzero(which == number)
+                yield dataset, number, (rows + start, columns + start)
+            start = end
+
+
+def asked_pairs(parts: Iterable[Part], spaces: Collection[Space]) -> AskedPairs:
+    """Return what is asked of each pair of ``spaces``; RuntimeError if two parts want different maps of one."""
+    none = AskedPairs(tuple(sorted(spaces)), (), np.full((len(spaces), len(spaces)), -1, dtype=np.int32))
+    which, wishes = none.which, list[Asked]()
+    for part in parts:
+        own, cells = Asked(frozenset(part.measures), part.knowledge), _cells(part, none.positions)
+        before = which[cells]
+        after = np.empty_like(before)
+        for number in np.unique(before).tolist():
+            wish = own if number < 0 else wishes[number].and_also(own)
+            if wish not in wishes:
+                wishes.append(wish)
+            after[before == number] = wishes.index(wish)
+        which[cells] = after
+    return AskedPairs(none.spaces, tuple(wishes), which)
+
+
+def pairs_now(parts: Iterable[Part], spaces: Collection[Space], scope: Scope) -> Bool[np.ndarray, "spaces spaces"]:
+    """Return which pairs a run of this scope computes: both comparisons and models are chosen."""
+    ordered = sorted(spaces)
+    found = np.zeros((len(ordered), len(ordered)), dtype=bool)
+    positions = {space: position for position, space in enumerate(ordered)}
+    for part in parts:
+        if not scope.comparisons or part.name in scope.comparisons:
+            found |= _cells(part, positions)
+    chosen = np.array([scope.has(space.model) for space in ordered], dtype=bool)
+    return found & (chosen[:, None] | chosen)
+
+
+def _cells(part: Part, positions: dict[Space, int]) -> Bool[np.ndarray, "spaces spaces"]:
+    """Return which pairs a part has, the lower space as the row."""
+    cells = np.zeros((len(positions), len(positions)), dtype=bool)
+    sources, targets = (
+        np.array([positions[space] for space in side if space in positions], dtype=np.intp)
+        for side in (part.sources, part.targets)
+    )
+    cells[np.ix_(sources, targets)] = True
+    return np.triu(cells | cells.T)
 
 
 class PairScores(NamedTuple):
@@ -152,3 +233,53 @@ def find_stored(store: UnitStore, tables: Iterable[BasePairs]) -> None:
         for table in own:
             if held.hold(table.settings):
                 table.add(receipt)
+
+
+@dataclass(frozen=True)
+class Way:
+    """How pairs under one setting are scored: their knowledge, and the units of their design and labels, or empty."""
+
+    knowledge: Knowledge
+    design: str
+    labels: str
+
+
+def all_settings(
+    atlas: AtlasConfig, pairs: AskedPairs, designs: Mapping[str, str], labels: Mapping[str, str]
+) -> dict[tuple[str, int], ScoreSettings]:
+    """Return the settings of every dataset and (numbered) wish that pairs are asked for by."""
+    return {
+        (dataset, number): score_settings(
+            atlas, pairs.wishes[number], designs.get(dataset, ""), labels.get(dataset, "")
+        )
+        for dataset, number, _ in pairs.by_dataset()
+    }
+
+
+def maps_from(asked: Asked) -> Knowledge:
+    """Return what maps are fitted from; where none are asked for, the same for all."""
+    return asked.knowledge if asked.measures & MAP_SCORES.keys() else EVERY_POINT
+
+
+def score_settings(atlas: AtlasConfig, asked: Asked, design: str, labels: str) -> ScoreSettings:
+    """Return everything but the two bases that can change a score."""
+    maps = maps_from(asked)
+    rest = digest(
+        {
+            "kind": "scores",
+            "maps": maps.ingredients(),
+            "labels": labels if maps.regime == "labels" else "",
+            "graph": [] if maps.regime == "full" else [atlas.graph.metric, atlas.graph.kernel],
+            "null": _null(atlas.null, maps),
+            "intervals": atlas.intervals.model_dump(),
+            "min_overlap": atlas.min_overlap,
+            "design": design,
+        }
+    )
+    return ScoreSettings(rest, tuple(sorted(asked.measures)))
+
+
+def _null(null: NullConfig, maps: Knowledge) -> dict[str, int]:
+    """Return what chance is sampled by: only maps that are grown from something known are grown from random pairs."""
+    is_grown = maps.regime in ("anchors", "labels") and maps.refine == "zoomout"
+    return null.model_dump(exclude=set() if is_grown else {"n_refined"})

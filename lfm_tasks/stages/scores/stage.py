@@ -4,27 +4,107 @@ A stored block lists its pairs, so any blocks that cover all pairs do: a new mod
 Every pair is multiplied in shapes that depend on its two spaces only, so its numbers do not depend on its block.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from lfm_tasks.runtime.load import worker_bytes
-from lfm_tasks.runtime.run import Run
-from lfm_tasks.runtime.scope import Scope
-from lfm_tasks.runtime.sizes import SpaceSize
-from lfm_tasks.spectral.bases.map_measures import MAP_SCORES
+import numpy as np
+from jaxtyping import Int
+
+from lfm_tasks.config import AtlasConfig, NullConfig
+from lfm_tasks.runtime.load import SpaceSize, worker_bytes
+from lfm_tasks.runtime.run import Run, Scope
+from lfm_tasks.spectral.bases.full_map import MAP_SCORES
 from lfm_tasks.stages.bases.stage import BasedSpace
-from lfm_tasks.stages.inventory.correspondence import store_labels
-from lfm_tasks.stages.inventory.exchangeability import store_designs
+from lfm_tasks.stages.inventory.correspondence import Knowledge, store_designs, store_labels
 from lfm_tasks.stages.inventory.requests import Asked
 from lfm_tasks.stages.inventory.stage import Zoo
-from lfm_tasks.stages.scores.block import BlockJob, ScoreSettings
-from lfm_tasks.stages.scores.blocking import block_jobs
+from lfm_tasks.stages.scores.block import BlockJob, ScoreSettings, part_side, reads_activations
 from lfm_tasks.stages.scores.cost import pair_work, part_load
 from lfm_tasks.stages.scores.job import store_block
-from lfm_tasks.stages.scores.pair_index import BasePairs, PairScores, base_pairs, find_stored
-from lfm_tasks.stages.scores.requested_pairs import AskedPairs, asked_pairs, pairs_now
-from lfm_tasks.stages.scores.settings import Way, all_settings, maps_from
+from lfm_tasks.stages.scores.pair_index import (
+    AskedPairs,
+    BasePairs,
+    PairScores,
+    Way,
+    all_settings,
+    asked_pairs,
+    base_pairs,
+    find_stored,
+    maps_from,
+    pairs_now,
+)
+from lfm_tasks.statistics.permutation_null import rows_by_value
+from lfm_tasks.stores.units.store import digest
 from lfm_tasks.workers.pool import Trouble
+
+# Bases on a side of a block, and groups of them at most: among many spaces sides grow, so that blocks, and their files,
+# are 528 at most. Closed forms without chance take 20 µs a pair: few and large blocks, else storing them takes longer.
+# Where maps are grown a pair takes a second: no more in a block, a task that dies would take half an hour with it.
+BLOCK_SIDE = 16
+_MOST_GROUPS, _MOST_GROUPS_OF_CLOSED_FORMS = 32, 16
+
+
+@dataclass(frozen=True)
+class Block:
+    """Pairs to score together: ``bases``, in order, and their places among these, lower first."""
+
+    settings: ScoreSettings
+    bases: tuple[str, ...]
+    sides: Int[np.ndarray, "pairs 2"]
+
+
+def block_jobs(
+    run: Run, tables: Iterable[BasePairs], spaces: Mapping[str, BasedSpace], ways: Mapping[ScoreSettings, Way]
+) -> Iterator[BlockJob]:
+    """Yield the missing pairs in blocks, one setting (a design and measures) each."""
+    for table in tables:
+        way, atlas = ways[table.settings], with_measures(run.catalog.atlas, table.settings.measures)
+        for block in blocks(table, way.knowledge, atlas.null):
+            own = [spaces[base] for base in block.bases]
+            n_features = max(based.n_features for based in own)
+            part = part_side(
+                max(based.n_points for based in own),
+                atlas.n_eigenpairs,
+                n_features if reads_activations(way.knowledge, table.settings.measures) else 0,
+            )
+            yield BlockJob(
+                run.store, _key(block), table.settings, block.bases, block.sides, atlas,
+                {based.key: based.activations for based in own}, way.knowledge, way.design, way.labels, part,
+            )  # fmt: skip
+
+
+def blocks(table: BasePairs, knowledge: Knowledge, null: NullConfig) -> Iterator[Block]:
+    """Yield the missing pairs of bases, a block after the other; ``knowledge``: what their maps are fitted from."""
+    pairs = np.argwhere(table.missing)
+    if not len(pairs):
+        return
+    keys, places = np.unique(pairs, return_inverse=True)
+    side = _block_side(len(keys), table.settings, knowledge, null)
+    groups = places.reshape(-1, 2) // side
+    codes = groups @ [len(keys) // side + 1, 1]
+    for rows in rows_by_value(codes):
+        own, sides = np.unique(pairs[rows], return_inverse=True)
+        yield Block(table.settings, tuple(table.keys[base] for base in own), sides.reshape(-1, 2))
+
+
+def _key(block: Block) -> str:
+    pairs = block.sides.tolist()
+    return digest({"kind": "scores", "settings": block.settings, "bases": block.bases, "pairs": pairs})
+
+
+def _block_side(n_bases: int, settings: ScoreSettings, knowledge: Knowledge, null: NullConfig) -> int:
+    if knowledge.grows:
+        return BLOCK_SIDE
+    is_closed = knowledge.regime == "unsupervised" or (knowledge.regime == "anchors" and not null.n_permutations)
+    is_quick = is_closed and not reads_activations(knowledge, settings.measures)
+    n_groups = _MOST_GROUPS_OF_CLOSED_FORMS if is_quick else _MOST_GROUPS
+    return BLOCK_SIDE * -(-n_bases // (BLOCK_SIDE * n_groups))
+
+
+def with_measures(atlas: AtlasConfig, names: Collection[str]) -> AtlasConfig:
+    """Return the same settings with other measures."""
+    return atlas.model_copy(update={"measures": tuple(sorted(names))})
+
 
 # Settings of the scores, lower and higher key of the two bases.
 ScoredPair = tuple[ScoreSettings, str, str]
@@ -142,3 +222,34 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Scored:
 def _needed(job: BlockJob, size_of: Mapping[str, SpaceSize]) -> int:
     how = pair_work(job.atlas, Asked(frozenset(job.settings.measures), job.knowledge))
     return worker_bytes(part_load([size_of[key] for key in job.bases], len(job.sides), how))
+
+
+@dataclass(frozen=True)
+class RefusedPairs:
+    """Directed pairs that have no scores for one reason: how many, and the first of them with its message."""
+
+    dataset: str
+    reason: str
+    count: int
+    source: str
+    target: str
+    message: str
+
+
+def refused_pairs(spaces: tuple[BasedSpace, ...], scored: Scored) -> tuple[RefusedPairs, ...]:
+    """Return the pairs without scores, or without a map that was to be fitted, by dataset and reason."""
+    if not scored.has_refusals:
+        return ()
+    found: dict[tuple[str, str], RefusedPairs] = {}
+    for source in spaces:
+        for target in spaces:
+            if source.space.dataset != target.space.dataset or source.space == target.space:
+                continue
+            refusal = scored.refusal(source, target) or scored.unmapped(source, target)
+            if refusal is None:
+                continue
+            place = (source.space.dataset, refusal.reason)
+            first = RefusedPairs(*place, 0, source.space.name, target.space.name, refusal.message)
+            known = found.get(place, first)
+            found[place] = replace(known, count=known.count + 1)
+    return tuple(found[place] for place in sorted(found))

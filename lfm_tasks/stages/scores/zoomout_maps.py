@@ -10,19 +10,17 @@ from jaxtyping import Float, Int, Shaped
 from lfm_tasks.config import AtlasConfig
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
+from lfm_tasks.spectral.bases.full_map import MAP_SCORES
 from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
-from lfm_tasks.spectral.bases.map_measures import MAP_SCORES
 from lfm_tasks.spectral.bases.space import SpectralSpace
-from lfm_tasks.spectral.maps.anchor_fit import fit_from_anchors
-from lfm_tasks.spectral.maps.anchors import Anchors
-from lfm_tasks.spectral.maps.label_fit import fit_from_labels, fit_unsupervised
+from lfm_tasks.spectral.maps.descriptors import Anchors
+from lfm_tasks.spectral.maps.fit import fit_from_anchors, fit_from_labels, fit_unsupervised
 from lfm_tasks.spectral.maps.refinement import Effort, MapFit, Start
 from lfm_tasks.spectral.neighbors.search import Neighbours
-from lfm_tasks.stages.activations.rows import read_activations
+from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stages.inventory.correspondence import Knowledge, Labels, known_anchors
-from lfm_tasks.stages.scores.statistics import STATISTICS, against_chance
-from lfm_tasks.stores.units.digests import ids_digest
-from lfm_tasks.stores.units.store import UnitStore
+from lfm_tasks.stages.scores.map_measures import STATISTICS, against_chance
+from lfm_tasks.stores.units.store import UnitStore, ids_digest
 
 # One start for each kind of descriptor: a third of the time of all nine, which docs/kernels.md has figures of.
 _ANCHOR_STARTS = (Start("heat", 20), Start("geodesic", 20), Start("cosine", 20))

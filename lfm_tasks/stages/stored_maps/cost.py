@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from math import ceil
 
-from lfm_tasks.runtime.load import ARRAY_BYTES, Load
-from lfm_tasks.runtime.sizes import SpaceSize
+from lfm_tasks.runtime.load import ARRAY_BYTES, Load, SpaceSize
 
 
 def kept_maps_load(n_maps: int, spaces: Sequence[SpaceSize], n_eigenpairs: int) -> Load:

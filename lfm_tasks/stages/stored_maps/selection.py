@@ -8,14 +8,14 @@ import numpy as np
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.spaces import Space
-from lfm_tasks.spectral.bases.map_measures import MAP_SCORES
+from lfm_tasks.spectral.bases.full_map import MAP_SCORES
 from lfm_tasks.stages.bases.stage import BasedSpace
+from lfm_tasks.stages.inventory.cost import KEEP_MAPS
 from lfm_tasks.stages.inventory.requests import embedded_spaces
 from lfm_tasks.stages.inventory.stage import Zoo
-from lfm_tasks.stages.inventory.stored_maps_size import KEEP_MAPS
+from lfm_tasks.stages.scores.map_measures import STATISTICS
 from lfm_tasks.stages.scores.pair_index import PairScores
 from lfm_tasks.stages.scores.stage import Scored
-from lfm_tasks.stages.scores.statistics import STATISTICS
 
 SpacePair = tuple[BasedSpace, BasedSpace]
 # Rounding must not choose among pairs that are equally alike.

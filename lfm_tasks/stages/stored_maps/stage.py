@@ -8,20 +8,17 @@ import numpy as np
 import xarray as xr
 
 from lfm_tasks.runtime.run import Failure, Run
-from lfm_tasks.sources.datasets import DatasetRows
+from lfm_tasks.sources.opening import DatasetRows
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.bases.full_map import full_map
-from lfm_tasks.spectral.maps.distortion import source_distortion, target_distortion
+from lfm_tasks.spectral.maps.decoding import source_distortion, target_distortion
 from lfm_tasks.stages.bases.stage import BasedSpace, not_computed
-from lfm_tasks.stages.inventory.correspondence import common_ids
-from lfm_tasks.stages.inventory.labels import labels_of, text_labels
+from lfm_tasks.stages.inventory.correspondence import common_ids, labels_of, text_labels
 from lfm_tasks.stages.inventory.stage import Zoo
-from lfm_tasks.stages.scores.blocking import BLOCK_SIDE
 from lfm_tasks.stages.scores.full_maps import common_rows
-from lfm_tasks.stages.scores.stage import Scored
+from lfm_tasks.stages.scores.stage import BLOCK_SIDE, Scored
 from lfm_tasks.stages.stored_maps.selection import SpacePair, kept_pairs
-from lfm_tasks.stores.units.digests import digest
-from lfm_tasks.stores.units.store import Receipt, UnitStore
+from lfm_tasks.stores.units.store import Receipt, UnitStore, digest
 from lfm_tasks.workers.pool import Trouble
 
 # Pairs in a published chunk: copies of a model have equal maps, which compress away where they stand together.

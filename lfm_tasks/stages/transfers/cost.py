@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from lfm_tasks.runtime.load import ACTIVATIONS, ARRAY_BYTES, UNIT_BYTES, Load, together
-from lfm_tasks.runtime.sizes import SpaceSize
+from lfm_tasks.runtime.load import ACTIVATIONS, ARRAY_BYTES, UNIT_BYTES, Load, SpaceSize, together
 
 
 def transfers_load(sizes: Sequence[tuple[SpaceSize, SpaceSize]], most_points: int) -> Load:

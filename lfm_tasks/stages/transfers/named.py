@@ -1,21 +1,21 @@
 """One map that a person asks for by the names of its spaces: computed where it is missing, fitted, and named."""
 
+import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.catalog.problems import did_you_mean
+from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.runtime.run import Run
-from lfm_tasks.sources.datasets import read_dataset
+from lfm_tasks.sources.opening import read_dataset
 from lfm_tasks.stages.activations.stage import record_activations
 from lfm_tasks.stages.inventory.requests import Part
 from lfm_tasks.stages.inventory.stage import PlannedSpace, Zoo, plan_model
-from lfm_tasks.stages.transfers.anchors import KnownPoints
-from lfm_tasks.stages.transfers.job import MapSide, map_job, store_map
-from lfm_tasks.stages.transfers.stitching import class_labels
+from lfm_tasks.stages.transfers.apply import class_labels
+from lfm_tasks.stages.transfers.job import KnownPoints, MapSide, map_job, store_map
 from lfm_tasks.stores.named_maps import NamedMap, check_map_name, write_named_map
 from lfm_tasks.workers.pool import Trouble
 
@@ -109,3 +109,76 @@ def _record(run: Run, planned: list[PlannedSpace]) -> list[MapSide]:
         raise ReasonError(failure.reason, f"{failure.model}/{failure.layer}: {failure.message}")
     by_space = {one.space: MapSide(one.space, one.key, one.content) for one in recorded}
     return [by_space[one.space] for one in planned]
+
+
+_COLUMNS = {
+    "held_out": "held out",
+    "typical_rank": "rank",
+    "round_trip": "round trip",
+    "accuracy": "accuracy",
+    "mrr": "MRR",
+    "stitched_accuracy": "stitched",
+}
+
+
+def as_lines(fitted: FittedMap) -> str:
+    """Return the table of a fitted map with what stands beside it; columns without a number are left out."""
+    named, facts = fitted.named, fitted.facts
+    known = f"{facts['n_anchors']} anchors" if named.regime == "anchors" else f"regime {named.regime}"
+    lines = [
+        f"{named.source} -> {named.target}: {known}, {facts['n_common']} common points",
+        f"chosen: {facts['chosen']}",
+        f"why: {facts['why']}",
+        "",
+        *_table(facts["table"], facts["chosen"]),
+        "",
+    ]
+    if named.regime == "full":
+        lines.append("accuracy and MRR are of points that the fit has seen; held out and rank are not")
+    if facts["fit"] is not None:
+        kinds = ("residual", "orthogonality_error", "commutativity_error")
+        errors = ", ".join(f"{kind.replace('_', ' ')} {facts['fit'][kind]:.3f}" for kind in kinds)
+        lines.append(f"functional map: {errors}")
+    if facts["own_accuracy"] is not None:
+        beside = f"{named.target}'s own {facts['own_accuracy']:.3f}"
+        if facts["all_pairs_accuracy"] is not None:
+            beside += f", all {facts['n_common']} pairs known {facts['all_pairs_accuracy']:.3f}"
+        lines.append(f"stitched, beside: {beside}")
+    else:
+        lines.append(f"not stitched: {facts['no_stitching']}")
+    state = "fitted" if fitted.is_new else "nothing to compute"
+    lines.append(f"map {named.name} ({state}); next: lfm-atlas transfer {named.name} input.npy output.npy")
+    return "\n".join(lines)
+
+
+def as_json(fitted: FittedMap) -> str:
+    """Return the same for programs."""
+    content = {**asdict(fitted.named), **fitted.facts, "is_new": fitted.is_new}
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def listed(maps: Iterable[NamedMap]) -> str:
+    """Return a line for each named map."""
+    found = list(maps)
+    width = max((len(one.name) for one in found), default=0)
+    return "\n".join(
+        f"{one.name:<{width}}  {one.source} -> {one.target}  "
+        f"{f'{one.n_anchors} anchors' if one.regime == 'anchors' else one.regime}"
+        for one in found
+    )
+
+
+def _table(table: Sequence[Mapping[str, Any]], chosen: str) -> list[str]:
+    columns = [key for key in _COLUMNS if any(row.get(key) is not None for row in table)]
+    width = max(len(row["name"]) for row in table)
+    lines = [" " * (width + 2) + "".join(f"{_COLUMNS[key]:>12}" for key in columns)]
+    for row in table:
+        cells = "".join(f"{_cell(key, row.get(key)):>12}" for key in columns)
+        lines.append(f"{'*' if row['name'] == chosen else ' '} {row['name']:<{width}}{cells}")
+    return lines
+
+
+def _cell(key: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if key == "typical_rank" else f"{value:.3f}"

@@ -11,15 +11,14 @@ import xarray as xr
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.reasons import ReasonError
 from lfm_tasks.runtime.run import Run
-from lfm_tasks.sources.datasets import read_dataset
+from lfm_tasks.sources.opening import read_dataset
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.transfer.selection import CANDIDATES
 from lfm_tasks.stages.bases.stage import BasedSpace
 from lfm_tasks.stages.inventory.requests import Part
 from lfm_tasks.stages.inventory.stage import Zoo
-from lfm_tasks.stages.transfers.anchors import KnownPoints
-from lfm_tasks.stages.transfers.job import MapJob, MapSide, map_job, store_map
-from lfm_tasks.stages.transfers.stitching import ClassLabels, class_labels
+from lfm_tasks.stages.transfers.apply import ClassLabels, class_labels
+from lfm_tasks.stages.transfers.job import KnownPoints, MapJob, MapSide, map_job, store_map
 from lfm_tasks.stores.units.store import UnitStore
 from lfm_tasks.workers.pool import Trouble
 

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import shutil
+import time
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -15,11 +16,9 @@ import pyarrow as pa
 import pyarrow.parquet
 import xarray as xr
 
-from lfm_tasks.stores.atlas.schema import AtlasError, check_version, filled
-from lfm_tasks.stores.atlas.zarr_store import ZARR, AtlasStore, Manifest
-from lfm_tasks.stores.units.checksummed import seal_of
-from lfm_tasks.stores.units.digests import file_digest
-from lfm_tasks.stores.units.durable import swap_folders, sync_tree, write_durably
+from lfm_tasks.stores.atlas.schema import ZARR, AtlasError, AtlasStore, Manifest, check_version, filled
+from lfm_tasks.stores.units.durable import seal_of, swap_folders, sync_tree, write_durably
+from lfm_tasks.stores.units.store import file_digest
 
 # 2: the manifest has a checksum of its own.
 MANIFEST_VERSION = 2
@@ -255,3 +254,20 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise TypeError(f"{path.name} holds no object")
     return content
+
+
+def promote(atlas: Path, baseline: Path) -> bool:
+    """Copy the atlas over the baseline in one step; return False where it is there already."""
+    key = published_key(atlas)
+    if key is None:
+        raise FileNotFoundError(f"{atlas}: found no whole atlas (its manifest.json must fit its files): run it again")
+    if published_key(baseline) == key:
+        return False
+    with publish(baseline, key) as folder:
+        shutil.copytree(atlas, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+    return True
+
+
+def age_in_days(folder: Path) -> float:
+    """Return the days since the atlas in ``folder`` was put there."""
+    return max(0.0, (time.time() - (folder / "manifest.json").stat().st_mtime) / 86_400)

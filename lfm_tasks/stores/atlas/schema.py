@@ -1,12 +1,18 @@
 """Versions of the published atlas: what an older one lacks is filled in, a newer one is refused."""
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
+from zarr.abc.store import ByteRequest
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore
 
 # 3: meta as coordinates, `content` and `basis` of every space. Raise it when something is added; what is there stays.
 SCHEMA_VERSION = 3
@@ -79,3 +85,40 @@ def _text(value: Any) -> str:
     if not _is_single(value):
         return ""
     return value if isinstance(value, str) else json.dumps(value)
+
+
+ZARR = "atlas.zarr"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What an atlas was published with: its key, and of every file by name ``sha256`` and ``bytes``."""
+
+    key: str
+    files: Mapping[str, Mapping[str, Any]]
+
+
+class AtlasStore(LocalStore):
+    """Gives the files of that atlas and no others: one that was published since is not read in its place.
+
+    An atlas is replaced while people have it open. Without this, what they read later would be arrays of the next one,
+    or, where that has no such chunk, Zarr's fill value.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest) -> None:
+        super().__init__(folder / ZARR, read_only=True)
+        self._files = manifest.files
+
+    async def get(
+        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        """Return a file's bytes, None where the atlas has no such file; `AtlasError` if it is not as published."""
+        expected = self._files.get(f"{ZARR}/{key}")
+        if expected is None:
+            return None
+        # Whole, whatever part is asked for: only the whole can be checked.
+        found = await super().get(key, prototype)
+        if found is None or hashlib.sha256(found.to_bytes()).hexdigest() != expected["sha256"]:
+            changed = f"{self.root.parent}: found another file {ZARR}/{key} than when the atlas was opened"
+            raise AtlasError(f"{changed}, it was published again or damaged since: open it again")
+        return found if byte_range is None else await super().get(key, prototype, byte_range)

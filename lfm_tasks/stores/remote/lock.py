@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from uuid import uuid4
 
 from lfm_tasks.stores.remote.units import delete, put_if_absent, read_object, replace
-from lfm_tasks.stores.units.locks import StoreBusyError
+from lfm_tasks.stores.units.durable import StoreBusyError
 
 # A holder that has not renewed its lock for this long is dead (seconds), and how often it renews it.
 LEASE_SECONDS = 120.0

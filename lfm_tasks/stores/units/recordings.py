@@ -10,10 +10,8 @@ from typing import Any
 import numpy as np
 
 from lfm_tasks.reasons import ReasonError
-from lfm_tasks.stores.units.arrays import ArrayReader
-from lfm_tasks.stores.units.digests import RowsDigest
-from lfm_tasks.stores.units.layouts import LAYOUTS
-from lfm_tasks.stores.units.store import UnitWriter
+from lfm_tasks.stores.units.arrays import LAYOUTS, ArrayReader
+from lfm_tasks.stores.units.store import RowsDigest, UnitWriter
 
 _NAME = "activations"
 _LAYOUT = LAYOUTS["activations"][_NAME]

@@ -7,8 +7,15 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lfm_tasks.report.matrices import at_best_match, best_matches, dendrogram, model_similarity
-from lfm_tasks.report.packing import packed, packed_bytes, packed_if_any
+from lfm_tasks.report.encoding import (
+    at_best_match,
+    best_matches,
+    dendrogram,
+    model_similarity,
+    packed,
+    packed_bytes,
+    packed_if_any,
+)
 from lfm_tasks.statistics.model_pairs import best_match
 
 

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 
 from lfm_tasks.report import render_report
-from lfm_tasks.report.kept import class_names, map_facts
-from lfm_tasks.report.rows import dataset_rows
-from lfm_tasks.report.transferred import transfer_tables
+from lfm_tasks.report.encoding import dataset_rows
+from lfm_tasks.report.sections import class_names, map_facts, transfer_tables
 from lfm_tasks.stores.atlas.files import read_atlas, read_groups, read_json
 
 
@@ -244,7 +243,7 @@ def test_distortion_by_class__is_the_mean_over_the_points_that_the_space_has(
 def test_maps__beyond_what_a_page_holds_are_counted(
     made_atlas: Callable[..., Any], with_sections: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lfm_tasks.report.kept.MOST_PAIRS", 5)
+    monkeypatch.setattr("lfm_tasks.report.sections.MOST_PAIRS", 5)
     atlas, summary = made_atlas(3, 2)
     atlas, groups = with_sections(atlas)
 

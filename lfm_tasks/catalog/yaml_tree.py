@@ -1,0 +1,286 @@
+"""Reads YAML into plain values that remember their lines; builds no objects and runs nothing.
+
+ruamel.yaml parses; the values are made here, from its nodes, because that is where lines, tags and repeated keys are
+still known. The core types are strings, numbers, true/false and null; any other tag is a mistake.
+"""
+
+import os
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+
+from lfm_tasks.catalog.names import CatalogError, Problem, shorten
+
+_MAX_BYTES = 2**20
+_MAX_NODES = 100_000  # after aliases are expanded
+_MAX_DEPTH = 100
+_TAG = "tag:yaml.org,2002:"
+_VARIABLE = re.compile(r"\$\$\{|\$\{([^}]*)\}|\$\{")
+_VARIABLE_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?\Z", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a value was written: its line, from 1, and its dotted key."""
+
+    line: int
+    where: str
+
+
+class Entries(dict[str, Any]):
+    """A YAML mapping that knows the place of each key."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: dict[str, Place] = {}
+
+    def put(self, key: str, value: object, place: Place) -> None:
+        """Add one entry with its place."""
+        self[key] = value
+        self.places[key] = place
+
+
+class Items(list[Any]):
+    """A YAML sequence that knows the place of each item."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[Place] = []
+
+
+def read_tree(path: Path, environment: Mapping[str, str] | None = None) -> tuple[object, list[Problem]]:
+    """Return the values of the YAML file at ``path``, and the mistakes found on the way.
+
+    ``${NAME}`` and ``${NAME:-default}`` are replaced from ``environment`` (the process's own, if None); ``$${`` stands
+    for a plain ``${``.
+
+    Raises
+    ------
+    CatalogError
+        If the file cannot be read or is not YAML, so that there are no values.
+    """
+    text = _read_text(path)
+    if _depth(text) > _MAX_DEPTH:  # the parser takes minutes to give up
+        raise CatalogError([Problem(str(path), 0, "", "found hundreds of nested levels, needs a few")])
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ReusedAnchorWarning)  # YAML allows it, the last one counts
+            node = YAML(typ="rt", pure=True).compose(text)
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark else 0
+        message = "not YAML: " + ", ".join(_one_line(part) for part in (error.context, error.problem) if part)
+        raise CatalogError([Problem(str(path), line, "", message + _quote_hint(text, line))]) from error
+    except RecursionError as error:
+        raise CatalogError([Problem(str(path), 0, "", "found hundreds of nested levels, needs a few")]) from error
+    except (
+        YAMLError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+        NotImplementedError,
+    ) as error:
+        # ruamel lets some of its own slips through on malformed text; none of them is the reader's fault.
+        message = f"not YAML: {_one_line(str(error))}"
+        raise CatalogError([Problem(str(path), _error_line(text, error), "", message)]) from error
+    if node is None:
+        raise CatalogError([Problem(str(path), 1, "", "the file is empty, needs version, datasets and models")])
+    builder = _Builder(str(path), os.environ if environment is None else environment)
+    return builder.build(node, Place(1, "")), builder.problems
+
+
+def plain(tree: object) -> Any:
+    """Return ``tree`` as ordinary dicts and lists, without places."""
+    if isinstance(tree, Entries):
+        return {key: plain(value) for key, value in tree.items()}
+    if isinstance(tree, Items):
+        return [plain(value) for value in tree]
+    return tree
+
+
+def _read_text(path: Path) -> str:
+    def refuse(message: str, line: int = 0) -> CatalogError:
+        return CatalogError([Problem(str(path), line, "", message)])
+
+    try:
+        if path.exists() and not path.is_file():
+            raise refuse("found a folder or a device, needs a file: add /data_catalog.yaml")
+        with path.open("rb") as file:
+            content = file.read(_MAX_BYTES + 1)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise refuse(f"cannot be read ({reason}): check the path, or write one with lfm-atlas init") from error
+    if len(content) > _MAX_BYTES:
+        raise refuse(f"found more than {_MAX_BYTES:,} bytes, needs at most that: is this a catalog?")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise refuse("found bytes that are not UTF-8: save the file as UTF-8", line) from error
+
+
+def _depth(text: str) -> int:
+    """Return how deep brackets and dashes of ``text`` are nested at most, those in quotes and comments as well."""
+    steps = (1 if character in "[{" else -1 for character in re.sub(r"[^][{}]", "", text))
+    deepest = max((depth for depth in accumulate(steps)), default=0)
+    return max(deepest, *(len(line) // 2 for line in re.findall(r"(?m)^\s*((?:[-?:] )*)", text)), 0)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())[:300]
+
+
+def _quote_hint(text: str, line: int) -> str:
+    written = text.splitlines()[line - 1 : line] if line else []
+    if written and "{" in written[0]:
+        return '; inside {...} and [...], quote what holds braces: {path: "zoo/{model}.npz"}'
+    return ""
+
+
+def _error_line(text: str, error: Exception) -> int:
+    position = getattr(error, "position", None)
+    return text.count("\n", 0, position) + 1 if isinstance(position, int) else 0
+
+
+@dataclass
+class _Builder:
+    file: str
+    environment: Mapping[str, str]
+    problems: list[Problem] = field(default_factory=list)
+    n_nodes: int = 0
+    open_nodes: set[int] = field(default_factory=set)
+
+    def build(self, node: Node, place: Place) -> object:
+        """Return the value of ``node``; what is wrong with it becomes a problem, its value None."""
+        self.n_nodes += 1
+        if self.n_nodes > _MAX_NODES:
+            message = f"found more than {_MAX_NODES:,} values once aliases are expanded, needs fewer"
+            raise CatalogError([*self.problems, Problem(self.file, place.line, place.where, message)])
+        if isinstance(node, ScalarNode):
+            return self._scalar(node, place)
+        kind = "map" if isinstance(node, MappingNode) else "seq"
+        if str(node.tag) != _TAG + kind:
+            return self._refuse(place, f"found the tag {_short_tag(node)}, needs plain YAML: remove the tag")
+        if id(node) in self.open_nodes:
+            return self._refuse(place, "found an alias inside its own anchor, needs an end: remove the alias")
+        self.open_nodes.add(id(node))
+        value = self._mapping(node, place) if isinstance(node, MappingNode) else self._sequence(node.value, place)
+        self.open_nodes.discard(id(node))
+        return value
+
+    def _refuse(self, place: Place, message: str) -> object:
+        self.problems.append(Problem(self.file, place.line, place.where, message))
+        return None
+
+    def _mapping(self, node: MappingNode, place: Place) -> Entries:
+        entries, merged = Entries(), Entries()
+        for key_node, value_node in node.value:
+            line = key_node.start_mark.line + 1
+            if str(key_node.tag) == _TAG + "merge":
+                for key, value, origin in self._merged(value_node, Place(line, place.where)):
+                    if key not in merged:
+                        merged.put(key, value, origin)
+                continue
+            if not isinstance(key_node, ScalarNode):
+                self._refuse(Place(line, place.where), "found a list or mapping as a key, needs text")
+                continue
+            key = str(key_node.value)
+            here = Place(line, f"{place.where}.{_key_text(key)}" if place.where else _key_text(key))
+            if key in entries:
+                self._refuse(here, f"found the key twice, first in line {entries.places[key].line}: keep one")
+                continue
+            entries.put(key, self.build(value_node, here), here)
+        for key, value in merged.items():
+            if key not in entries:
+                entries.put(key, value, merged.places[key])
+        return entries
+
+    def _merged(self, node: Node, place: Place) -> Iterator[tuple[str, object, Place]]:
+        for part in node.value if isinstance(node, SequenceNode) else [node]:
+            value = self.build(part, place)
+            if isinstance(value, Entries):
+                yield from ((key, value[key], value.places[key]) for key in value)
+            elif value is not None:
+                self._refuse(place, "found << with something else than a mapping, needs an alias such as *name")
+
+    def _sequence(self, parts: Sequence[Node], place: Place) -> Items:
+        items = Items()
+        for index, part in enumerate(parts):
+            here = Place(part.start_mark.line + 1, f"{place.where}[{index}]")
+            items.append(self.build(part, here))
+            items.places.append(here)
+        return items
+
+    def _scalar(self, node: ScalarNode, place: Place) -> object:
+        tag, text = str(node.tag), str(node.value)
+        if "${" in text:
+            text = _VARIABLE.sub(lambda match: self._variable(match, place), text)
+            if node.style is None and tag == _TAG + "str":
+                tag = _resolve_tag(text)
+        if tag == _TAG + "str" or tag == _TAG + "timestamp":
+            return text
+        try:
+            return _CONVERT[tag.removeprefix(_TAG)](text)
+        except (KeyError, ValueError):
+            return self._refuse(place, f"found {shorten(text)} with the tag {_short_tag(node)}: remove the tag")
+
+    def _variable(self, match: re.Match[str], place: Place) -> str:
+        if match[0] == "$${":
+            return "${"
+        named = _VARIABLE_NAME.match(match[1] or "")
+        if named is None:
+            self._refuse(place, f"found {shorten(match[0])}, needs ${{NAME}} or ${{NAME:-default}}")
+            return ""
+        value = self.environment.get(named[1]) or named[2]
+        if value is None and named[1] in self.environment:
+            return ""
+        if value is None:
+            self._refuse(place, f"the variable {named[1]} is not set: set it, or write ${{{named[1]}:-default}}")
+            return ""
+        return value
+
+
+def _resolve_tag(text: str) -> str:
+    """Return the tag that YAML gives to ``text`` written without quotes."""
+    resolver: Any = YAML(typ="rt", pure=True).resolver
+    return str(resolver.resolve(ScalarNode, text, (True, False)))
+
+
+def _short_tag(node: Node) -> str:
+    return shorten(str(node.tag).replace(_TAG, "!!"))
+
+
+def _key_text(key: str) -> str:
+    return key if key.isprintable() and 0 < len(key) <= 100 else shorten(key)
+
+
+def _integer(text: str) -> int:
+    digits = text.replace("_", "")
+    return int(digits, 0) if re.match(r"[-+]?0[xob]", digits) else int(digits)
+
+
+def _float(text: str) -> float:
+    plain_text = text.replace("_", "").lower()
+    return float(re.sub(r"\.(inf|nan)\Z", r"\1", plain_text))
+
+
+def _boolean(text: str) -> bool:
+    return {"true": True, "false": False}[text.lower()]
+
+
+_CONVERT: dict[str, Callable[[str], object]] = {
+    "int": _integer,
+    "float": _float,
+    "bool": _boolean,
+    "null": lambda text: None,
+}

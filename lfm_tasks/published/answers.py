@@ -1,0 +1,220 @@
+"""What `lfm-atlas show` and `lfm-atlas diff` print."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lfm_tasks.published import queries
+from lfm_tasks.published.atlas import Atlas
+from lfm_tasks.stores.atlas.schema import AtlasError
+
+_PAIR = ("score", "calibrated", "p_value", "q_value", "ci_low", "ci_high", "null_mean", "unrelated_rank")
+_NEAREST = ("name", "value", "margin", "source", "target", "score", "ci_low", "ci_high", "q_value", "status")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of plain values; ``name`` is for programs, ``title`` and which columns are ``shown`` (all) for people."""
+
+    name: str
+    title: str
+    rows: list[dict[str, Any]]
+    shown: tuple[str, ...] = ()
+
+
+def nearest_tables(atlas: Atlas, name: str, n: int, measure: str | None, dataset: str | None) -> list[Table]:
+    """Return the neighbours of a model or space."""
+    rows = atlas.nearest(name, n=n, measure=measure, dataset=dataset)
+    return [Table("nearest", f"nearest to {name} by {measure or atlas.default_measure}", rows, _NEAREST)]
+
+
+def pair_tables(atlas: Atlas, source: str, target: str, dataset: str | None) -> list[Table]:
+    """Return the numbers of a pair of spaces; of two models their summaries, and which layer is whose counterpart."""
+    pair = atlas.pair(source, target, dataset=dataset)
+    if "source" in pair["status"].dims and "target" in pair["status"].dims:
+        return [Table("models", f"{source} -> {target}", _model_rows(atlas, source, target, pair))]
+    rows = []
+    stacked = pair.stack(cell=list(pair["status"].dims), create_index=False)
+    for number in range(stacked.sizes["cell"]):
+        one = stacked.isel(cell=number)
+        names = {side: str(one[side].values) for side in ("measure", "source", "target")}
+        rows.append(
+            names | _pair_numbers(one) | {"status": str(one["status"].values), "reason": str(one["reason"].values)}
+        )
+    return [Table("pair", f"{source} -> {target}", rows)]
+
+
+def summary_tables(atlas: Atlas) -> list[Table]:
+    """Return the counts, the models, what failed, and the pairs without a score."""
+    models = [
+        {"model": entry["name"], **{key: value for key, value in entry["meta"].items() if np.isscalar(value)}}
+        for entry in atlas.summary["models"]
+    ]
+    counts = [{"datasets": ", ".join(atlas.datasets), "measures": ", ".join(atlas.measures), **atlas.summary["counts"]}]
+    tables = [Table("counts", str(atlas.summary["title"]), counts), Table("models", "models", models)]
+    for name, title in (("failures", "spaces that failed"), ("pairs_without_score", "pairs without a score")):
+        if atlas.summary[name]:
+            tables.append(Table(name, title, list(atlas.summary[name])))
+    return tables
+
+
+def difference_tables(found: Mapping[str, Any]) -> list[Table]:
+    """Return what `differences` found."""
+    tables = []
+    for kind in ("added", "removed", "changed", "unknown"):
+        rows = found["spaces"][kind]
+        if rows or kind != "unknown":
+            title = "spaces of which an atlas does not tell the content" if kind == "unknown" else f"spaces {kind}"
+            tables.append(Table(f"spaces_{kind}", f"{title}: {len(rows)}", rows))
+    if found["settings"]:
+        tables.append(Table("settings", "settings that differ, so scores may", list(found["settings"])))
+    for kind in ("added", "removed"):
+        if names := found["measures"][kind]:
+            tables.append(Table(f"measures_{kind}", f"measures {kind}: {', '.join(names)}", []))
+    tables.append(Table("pairs", "directed pairs that both have", [dict(found["pairs"])]))
+    if found["largest_changes"]:
+        tables.append(Table("largest_changes", "largest changes", list(found["largest_changes"])))
+    return tables
+
+
+def _model_rows(atlas: Atlas, source: str, target: str, pair: xr.Dataset) -> list[dict[str, Any]]:
+    rows = []
+    dataset = str(pair["dataset"].values)
+    for measure in atlas.measures:
+        row: dict[str, Any] = {"measure": measure}
+        for reduce in queries.REDUCTIONS:
+            try:
+                matrix = atlas.matrix(measure, reduce, dataset=dataset)  # type: ignore[arg-type]
+            except AtlasError:  # a distance whose chance nobody sampled
+                continue
+            row |= {reduce: _known(matrix.sel(source=source, target=target))}
+            row |= {f"{reduce}_back": _known(matrix.sel(source=target, target=source))}
+        statuses = [str(status) for status in np.unique(pair["status"].sel(measure=measure).values.astype(str))]
+        rows.append(row | {"status": ", ".join(statuses)})
+    return rows
+
+
+def _pair_numbers(cell: xr.Dataset) -> dict[str, Any]:
+    return {name: _known(cell[name]) for name in _PAIR} | {"n_common": int(cell["n_common"])}
+
+
+def _known(value: xr.DataArray) -> float | None:
+    return float(value) if np.isfinite(float(value)) else None
+
+
+_Row = dict[str, Any]
+
+
+def differences(base: Atlas, candidate: Atlas, *, n: int = 10) -> dict[str, Any]:
+    """Return the differences in plain values, ready for JSON; of pairs the ``n`` largest changes by measure.
+
+    A pair left its interval where the candidate's score lies outside the base's 95 % interval. Rows name the dataset.
+    """
+    spaces = _spaces(base, candidate)
+    pairs = _Pairs(base, candidate)
+    return {
+        "base": base.key,
+        "candidate": candidate.key,
+        "settings": _settings(base.summary["settings"], candidate.summary["settings"]),
+        "measures": {
+            "added": sorted(set(candidate.measures) - set(base.measures)),
+            "removed": sorted(set(base.measures) - set(candidate.measures)),
+        },
+        "spaces": spaces,
+        "pairs": pairs.counts(),
+        "largest_changes": pairs.largest(n),
+    }
+
+
+def _settings(base: Any, candidate: Any, place: str = "") -> list[_Row]:
+    """Return a row for each setting that differs, by its dotted name."""
+    if isinstance(base, dict) and isinstance(candidate, dict):
+        rows = []
+        for name in sorted({*base, *candidate}):
+            rows += _settings(base.get(name), candidate.get(name), f"{place}.{name}" if place else name)
+        return rows
+    return [] if base == candidate else [{"name": place, "base": base, "candidate": candidate}]
+
+
+def _contents(atlas: Atlas) -> dict[tuple[str, str], str]:
+    present = np.argwhere(atlas.scores["n_points"].values > 0)
+    contents = atlas.scores["content"].values
+    return {(atlas.datasets[d], atlas.spaces[s]): str(contents[d, s]) for d, s in present}
+
+
+def _spaces(base: Atlas, candidate: Atlas) -> dict[str, list[_Row]]:
+    before, after = _contents(base), _contents(candidate)
+
+    def rows(names: set[tuple[str, str]]) -> list[_Row]:
+        return [{"dataset": dataset, "space": space} for dataset, space in sorted(names)]
+
+    both = before.keys() & after.keys()
+    # Atlases of schema 2 do not tell contents.
+    told = {name for name in both if before[name] and after[name]}
+    return {
+        "added": rows(after.keys() - before.keys()),
+        "removed": rows(before.keys() - after.keys()),
+        "changed": rows({name for name in told if before[name] != after[name]}),
+        "unknown": rows(both - told),
+    }
+
+
+class _Pairs:
+    """The scores of directed pairs of two different spaces that both atlases have, side by side."""
+
+    def __init__(self, base: Atlas, candidate: Atlas) -> None:
+        self.labels = {
+            "dataset": [name for name in base.datasets if name in candidate.datasets],
+            "measure": [name for name in base.measures if name in candidate.measures],
+            "source": [name for name in base.spaces if name in candidate.spaces],
+        }
+        self.labels["target"] = self.labels["source"]
+        chosen, other = base.scores.sel(self.labels), candidate.scores.sel(self.labels)
+        self.before, self.after = chosen["score"].values, other["score"].values
+        self.low, self.high = chosen["ci_low"].values, chosen["ci_high"].values
+        apart = ~np.eye(len(self.labels["source"]), dtype=bool)
+        has_before, has_after = np.isfinite(self.before) & apart, np.isfinite(self.after) & apart
+        self.gained, self.lost = has_after & ~has_before, has_before & ~has_after
+        self.compared = has_before & has_after
+        self.with_interval = self.compared & np.isfinite(self.low)
+        # Rounding is no change: bases made anew agree to some 1e-12.
+        outside = (self.after < self.low - 1e-9) | (self.after > self.high + 1e-9)
+        self.left = self.with_interval & outside
+
+    def counts(self) -> dict[str, int]:
+        moved = self.compared & (np.abs(self.after - self.before) > 1e-9)
+        counted = {
+            "compared": self.compared,
+            "changed": moved,
+            "with_interval": self.with_interval,
+            "left_interval": self.left,
+            "gained_a_score": self.gained,
+            "lost_their_score": self.lost,
+        }
+        return {name: int(cells.sum()) for name, cells in counted.items()}
+
+    def largest(self, n: int) -> list[_Row]:
+        """Return up to ``n`` rows a measure: those that left their interval first, then by size."""
+        change = np.where(self.compared, self.after - self.before, 0.0)
+        rows = []
+        for m in range(len(self.labels["measure"])):
+            cells = np.argwhere(np.abs(change[:, m]) > 1e-9)
+            places = [(int(d), m, int(s), int(t)) for d, s, t in cells]
+            places.sort(key=lambda place: (not self.left[place], -round(abs(float(change[place])), 9), place))
+            rows += [self._row(place) for place in places[:n]]
+        return rows
+
+    def _row(self, place: tuple[int, int, int, int]) -> _Row:
+        names = {name: labels[place[axis]] for axis, (name, labels) in enumerate(self.labels.items())}
+        low, high = (float(values[place]) for values in (self.low, self.high))
+        return names | {
+            "base": float(self.before[place]),
+            "candidate": float(self.after[place]),
+            "change": float(self.after[place] - self.before[place]),
+            "ci_low": low if np.isfinite(low) else None,
+            "ci_high": high if np.isfinite(high) else None,
+            "left_interval": bool(self.left[place]),
+        }

@@ -1,0 +1,193 @@
+"""Questions to an atlas: nearest neighbors, matrices, pairs, and the names that they take."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from lfm_tasks.catalog.names import describe, did_you_mean
+from lfm_tasks.reasons import REASONS
+from lfm_tasks.statistics.model_pairs import best_match, depth_aligned, mean_match, pairs_of_models, symmetrised
+from lfm_tasks.stores.atlas.schema import AtlasError
+
+
+def one_of(name: str, known: Iterable[str], what: str) -> str:
+    """Return ``name`` if it is known; `AtlasError` with the nearest known ones if it is not."""
+    names = list(known)
+    if name not in names:
+        raise AtlasError(f"found {describe(name)}, needs a {what} of the atlas{did_you_mean(str(name), names)}")
+    return name
+
+
+@dataclass(frozen=True)
+class Names:
+    """The spaces of one dataset: name → model, by model and then by depth; and the spaces that failed."""
+
+    dataset: str
+    model_of: Mapping[str, str]
+    failures: Sequence[Mapping[str, Any]]
+
+    @property
+    def models(self) -> list[str]:
+        """Return the models, each once."""
+        return list(dict.fromkeys(self.model_of.values()))
+
+    def is_model(self, name: str) -> bool:
+        """Return whether ``name`` is a model that has spaces."""
+        return name in self.model_of.values()
+
+    def space(self, name: str) -> str:
+        """Return ``name`` if it is a space; else `AtlasError`."""
+        if name in self.model_of:
+            return name
+        if self.is_model(name):
+            layers = ", ".join(self.layers(name)[:12])
+            raise AtlasError(f"found the model {name!r}, needs a space, which is one of its layers: {layers}")
+        raise self._unknown(name, "a space")
+
+    def layers(self, model: str) -> list[str]:
+        """Return the spaces of a model, by depth."""
+        return [space for space, own in self.model_of.items() if own == model]
+
+    def spaces_of(self, name: str) -> str | list[str]:
+        """Return a space as it is, and the spaces of a model; `AtlasError` if it is neither."""
+        if name in self.model_of:
+            return name
+        if self.is_model(name):
+            return self.layers(name)
+        raise self._unknown(name, "a model or a space")
+
+    def _unknown(self, name: str, needed: str) -> AtlasError:
+        for failure in self.failures:
+            failed = f"{failure['model']}/{failure['layer']}" if failure["layer"] else failure["model"]
+            if name == failed or (not failure["layer"] and str(name).startswith(f"{failed}/")):
+                return AtlasError(f"found {name!r}, which failed: {failure['message']} [{failure['reason']}]")
+        known = [*self.models, *self.model_of]
+        hint = did_you_mean(str(name), known)
+        return AtlasError(f"found {describe(name)}, needs {needed} of the dataset {self.dataset}{hint}")
+
+
+Reduction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+REDUCTIONS: Mapping[str, Reduction] = {
+    "best_match": lambda values, source_depths, target_depths: best_match(values),
+    "depth_aligned": depth_aligned,
+    "mean": lambda values, source_depths, target_depths: mean_match(values),
+}
+
+
+def matrix(
+    scores: xr.Dataset, names: Names, measure: str, reduce: str | None, statistic: str | None = None
+) -> xr.DataArray:
+    """Return (source, target) of models, or of spaces if nothing is to be reduced."""
+    spaces = list(names.model_of)
+    chosen = scores.sel(dataset=names.dataset, measure=measure, source=spaces, target=spaces)
+    name = statistic or default_statistic(chosen)
+    if reduce is None:
+        return chosen[name].load()
+    refuse_distances(scores, measure, name)
+    values, depths = chosen[name].values, chosen["source_depth"].values
+    of_space = np.array(list(names.model_of.values()))
+    rows = [np.flatnonzero(of_space == model) for model in names.models]
+    cells = np.empty((len(rows), len(rows)))
+    for own in pairs_of_models(rows):
+        reduced = REDUCTIONS[reduce](own.of(values), depths[own.source_rows], depths[own.target_rows])
+        cells[own.source, own.targets] = reduced
+    labels: dict[str, Any] = {"source": names.models, "target": names.models}
+    told = {"dataset": names.dataset, "measure": measure, "statistic": name, "reduce": reduce}
+    return xr.DataArray(cells, labels, ("source", "target"), reduce, told)
+
+
+def refuse_distances(scores: xr.Dataset, measure: str, statistic: str) -> None:
+    """Raise `AtlasError` where a higher value would not be the more alike."""
+    if statistic != "calibrated" and measure in scores.attrs["distances"]:
+        raise AtlasError(
+            f"found the {statistic} of {measure}, a distance, where the higher value has to be the more alike: use the "
+            "calibrated value (it needs atlas.null.n_permutations above 0), or another measure"
+        )
+
+
+def default_statistic(chosen: xr.Dataset) -> str:
+    """Return ``calibrated``, or ``score`` where chance was not sampled."""
+    return "calibrated" if bool(np.isfinite(chosen["calibrated"].values).any()) else "score"
+
+
+_TOLD = ("score", "ci_low", "ci_high", "p_value", "q_value", "unrelated_rank")
+
+
+def nearest_models(
+    scores: xr.Dataset, names: Names, model: str, measure: str, similarity: np.ndarray | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield a row for each other model, nearest first, with the pair of layers that is most alike.
+
+    ``similarity``: (model, model), for who asks for many and has it; else it is made here.
+    """
+    if similarity is None:
+        similarity = symmetrised(matrix(scores, names, measure, "best_match").values)
+    own = dict(zip(names.models, similarity[names.models.index(model)], strict=True))
+    ranked = _ranked([other for other in names.models if other != model], own)
+    ours = names.layers(model)
+    for row in ranked:
+        theirs = names.layers(row["name"])
+        block = scores.sel(dataset=names.dataset, measure=measure, source=ours, target=theirs)
+        values = _high_is_alike(block, measure)
+        place: dict[str, Any] = {}
+        if np.isfinite(values).any():
+            first, second = np.unravel_index(np.nanargmax(values), values.shape)
+            place = {"source": ours[first], "target": theirs[second]}
+            place |= _numbers(block.isel(source=first, target=second))
+        yield row | place
+
+
+def nearest_spaces(scores: xr.Dataset, names: Names, space: str, measure: str) -> Iterator[dict[str, Any]]:
+    """Yield a row for each other space, nearest first."""
+    spaces = [name for name in names.model_of if name != space]
+    row = scores.sel(dataset=names.dataset, measure=measure, source=space, target=spaces)
+    values = dict(zip(spaces, _high_is_alike(row, measure), strict=True))
+    statuses = row["status"].attrs["flag_meanings"].split()
+    loaded = row[[*_TOLD, "status"]].load()
+    for ranked in _ranked(spaces, values):
+        cell = loaded.sel(target=ranked["name"])
+        yield ranked | _numbers(cell) | {"status": statuses[int(cell["status"])]}
+
+
+def _high_is_alike(cells: xr.Dataset, measure: str) -> np.ndarray:
+    statistic = default_statistic(cells)
+    refuse_distances(cells, measure, statistic)
+    values: np.ndarray = cells[statistic].values
+    return values
+
+
+def _ranked(names: list[str], values: dict[str, float]) -> list[dict[str, Any]]:
+    # Rounded, so that equals stand in the order of their names and not of their last bits; none is ahead of the other.
+    known = [name for name in names if np.isfinite(values[name])]
+    known.sort(key=lambda name: (-round(float(values[name]), 6), name))
+    rows = []
+    for name, behind in zip_longest(known, known[1:]):
+        margin = None if behind is None else max(0.0, float(values[name] - values[behind]))
+        rows.append({"name": name, "value": float(values[name]), "margin": margin})
+    return rows
+
+
+def _numbers(cell: xr.Dataset) -> dict[str, float | None]:
+    found = {name: float(cell[name]) for name in _TOLD}
+    return {name: value if np.isfinite(value) else None for name, value in found.items()}
+
+
+_OTHERS = {"ok": "", "not_computed": "no run has computed it"}
+
+
+def pair(scores: xr.Dataset, names: Names, source: str | list[str], target: str | list[str]) -> xr.Dataset:
+    """Return the numbers of spaces (a name: without its dim) by measure; status and reason are text."""
+    chosen = scores.sel(dataset=names.dataset, source=source, target=target)
+    # Facts of single spaces have no target, and facts of the whole no source.
+    of_pairs = [name for name, values in scores.data_vars.items() if {"source", "target"} <= set(values.dims)]
+    told = chosen[of_pairs].load()
+    statuses = np.array(chosen["status"].attrs["flag_meanings"].split(), dtype=object)
+    status = statuses[told["status"].values.astype(int)]
+    texts = _OTHERS | REASONS
+    reason = np.vectorize(lambda name: texts.get(name, ""), otypes=[object])(status)
+    dims = told["status"].dims
+    return told.assign(status=(dims, status), reason=(dims, reason))

@@ -1,0 +1,161 @@
+"""Numbers and rows as the page holds them: packed arrays, matrices, table rows."""
+
+import base64
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from scipy.cluster.hierarchy import dendrogram as draw_tree
+from scipy.cluster.hierarchy import linkage
+from scipy.spatial.distance import squareform
+
+from lfm_tasks.statistics.model_pairs import match_layers, model_distances, pairs_of_models, symmetrised
+
+
+def model_similarity(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
+    """Return (model, model): each layer's best match in the other model, averaged over layers and both directions.
+
+    What `best_match` gives for each pair of models, for all of them at once. ``groups``: the rows of each model, in
+    order and without a gap.
+    """
+    return symmetrised(_means(np.fmax.reduceat(values, [rows[0] for rows in groups], axis=1), groups))
+
+
+def at_best_match(others: np.ndarray, values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
+    """Return (model, model): ``others`` where ``values`` have their best match, averaged as `model_similarity` does."""
+    known = np.nan_to_num(values, nan=-np.inf)
+    every = np.arange(len(values))
+    at_best = np.stack([others[every, rows[0] + known[:, rows].argmax(axis=1)] for rows in groups], axis=1)
+    return symmetrised(_means(at_best, groups))
+
+
+def _means(of_spaces: np.ndarray, groups: list[list[int]]) -> np.ndarray:
+    """Return (model, column): the mean over the spaces of each model that have a value, NaN where none has."""
+    starts = [rows[0] for rows in groups]
+    has = np.isfinite(of_spaces)
+    count = np.add.reduceat(has.astype(np.intp), starts, axis=0)
+    total = np.add.reduceat(np.where(has, of_spaces, 0.0), starts, axis=0)
+    return np.where(count > 0, total / np.maximum(count, 1), np.nan)
+
+
+def best_matches(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
+    """Return (space, model): which layer of the model, counted from 0, matches the space; −1: none."""
+    matches = np.full((len(values), len(groups)), -1)
+    for own in pairs_of_models(groups):
+        matches[np.ix_(own.source_rows, own.targets)] = match_layers(own.of(values)).matched.T
+    return matches
+
+
+def dendrogram(similarity: np.ndarray) -> tuple[list[int], list[list[float]], list[list[float]]]:
+    """Return the order of the leaves and the lines of the tree: average linkage of 1 − similarity.
+
+    Along the leaves one unit a model, the first at 0.5; across from 0 (alike) to 1 (the last join).
+    """
+    n_models = len(similarity)
+    if n_models < 3:
+        return list(range(n_models)), [], []
+    joined = linkage(squareform(model_distances(similarity), checks=False), method="average", optimal_ordering=True)
+    tree = draw_tree(joined, no_plot=True)
+    highest = max(max(line) for line in tree["dcoord"]) or 1.0
+    along = [[position / 10 for position in line] for line in tree["icoord"]]
+    across = [[height / highest for height in line] for line in tree["dcoord"]]
+    return [int(leaf) for leaf in tree["leaves"]], across, along
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The spaces of one dataset in the order of the page: by model, then by depth."""
+
+    dataset: str
+    names: list[str]
+    models: list[str]
+    layers: list[str]
+
+    @property
+    def groups(self) -> list[list[int]]:
+        """The row numbers of each model."""
+        found: dict[str, list[int]] = {}
+        for row, model in enumerate(self.models):
+            found.setdefault(model, []).append(row)
+        return list(found.values())
+
+    def pairs_of(self, group: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+        """Return where in a group of pairs both spaces are rows of the page, and these rows (pair, 2)."""
+        row_of = {name: row for row, name in enumerate(self.names)}
+        ends = [
+            (row_of.get(str(source), -1), row_of.get(str(target), -1))
+            for source, target in zip(group["source"].values, group["target"].values, strict=True)
+        ]
+        rows = np.array(ends, dtype=int).reshape(-1, 2)
+        kept = np.flatnonzero((rows >= 0).all(axis=1))
+        return kept, rows[kept]
+
+
+def dataset_rows(atlas: xr.Dataset, dataset: str) -> Rows:
+    """Return the spaces that the dataset has."""
+    present = np.flatnonzero(atlas["n_points"].sel(dataset=dataset).values > 0)
+    models = [str(name) for name in atlas["source_model"].values]
+    depths = atlas["source_depth"].values
+    order = sorted(present, key=lambda row: (models[row], float(depths[row])))
+    names = [str(atlas["source"].values[row]) for row in order]
+    layers = [str(atlas["source_layer"].values[row]) for row in order]
+    return Rows(dataset, names, [models[row] for row in order], layers)
+
+
+def cells(atlas: xr.Dataset, rows: Rows, statistic: str, measure: str | None = None) -> np.ndarray:
+    """Return (source, target) values of one statistic in the order of ``rows``; NaN where the atlas has no such."""
+    if statistic not in atlas:
+        return np.full((len(rows.names), len(rows.names)), np.nan)
+    place = {"dataset": rows.dataset, "source": rows.names, "target": rows.names}
+    chosen = atlas[statistic].sel(place | ({} if measure is None else {"measure": measure}))
+    return np.asarray(chosen.values, dtype=np.float64)
+
+
+def calibrated_ends(atlas: xr.Dataset, rows: Rows, measure: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return the intervals on the scale of the calibrated values; the lower end of a distance is its better one."""
+    chance = cells(atlas, rows, "null_mean", measure)
+    is_distance = measure in atlas.attrs["distances"]
+    room = (0.0 if is_distance else 1.0) - chance
+    with np.errstate(divide="ignore", invalid="ignore"):
+        low, high = ((cells(atlas, rows, end, measure) - chance) / room for end in ("ci_low", "ci_high"))
+    return (high, low) if is_distance else (low, high)
+
+
+# int16; the smallest number stands for NaN.
+_MISSING = -(2**15)
+_LARGEST = 2**15 - 1
+
+
+def packed(values: np.ndarray, digits: int = 3) -> dict[str, Any]:
+    """Return a matrix in steps of one unit: ``digits`` decimals, or fewer where the largest value needs more room.
+
+    Rows of int16, the lower bytes of all before the higher ones; of a symmetric matrix the lower triangle.
+    """
+    finite = np.isfinite(values)
+    largest = float(np.abs(values[finite]).max()) if finite.any() else 0.0
+    unit = max(10.0**-digits, largest / _LARGEST)
+    steps = np.where(finite, np.rint(np.where(finite, values, 0) / unit), _MISSING).astype("<i2")
+    is_symmetric = steps.shape[0] == steps.shape[1] and bool((steps == steps.T).all())
+    kept = steps[np.tril_indices(len(steps))] if is_symmetric else steps.ravel()
+    planes = kept.view(np.uint8).reshape(-1, 2).T
+    return {"unit": unit, "columns": values.shape[1], "symmetric": is_symmetric, "steps": squeezed(planes)}
+
+
+def packed_if_any(values: np.ndarray, digits: int = 3) -> dict[str, Any] | None:
+    """Return a packed matrix, None where no value of it is finite."""
+    return packed(values, digits) if np.isfinite(values).any() else None
+
+
+def packed_bytes(values: np.ndarray) -> dict[str, Any]:
+    """Return an array in which each entry of the first dimension has 127 steps to its largest absolute value."""
+    largest = np.nan_to_num(np.abs(values)).reshape(len(values), -1).max(axis=1, initial=0.0)
+    units = np.where(largest > 0, largest / 127, 1.0)
+    scaled = np.nan_to_num(values) / units.reshape(-1, *[1] * (values.ndim - 1))
+    return {"units": [float(f"{unit:.4g}") for unit in units], "steps": squeezed(np.rint(scaled).astype(np.int8))}
+
+
+def squeezed(array: np.ndarray) -> str:
+    """Return the bytes of an array, deflated (zlib), as base64."""
+    return base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 6)).decode()
