@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.runtime.run import remotely_locked
 from lfm_tasks.stores.atlas.files import atlas_damages
 from lfm_tasks.stores.named_maps import map_names, read_named_map
-from lfm_tasks.stores.remote.units import (
+from lfm_tasks.stores.remote import (
     RemoteUnits,
     bytes_there,
     current_atlas,

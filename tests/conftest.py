@@ -12,7 +12,7 @@ from ruamel.yaml import YAML
 from lfm_atlas.pipeline import Outcome, build_atlas
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.runtime.session import open_run
-from lfm_tasks.zoo.starting import write_start
+from lfm_tasks.zoo import write_start
 
 ROOT = Path(__file__).parents[1]
 # What tests start reads the working tree, too, and not what happens to be installed.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lfm_atlas.cli.main import app
-from lfm_tasks.zoo.starting import write_start
+from lfm_tasks.zoo import write_start
 
 PAGE = (Path(__file__).parents[1] / "docs/transfer.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(python|sh|text)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)

@@ -13,12 +13,12 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Failed
 
-from lfm_atlas.cli.console import complain
+from lfm_atlas.console import complain
 from lfm_atlas.pipeline import Outcome, build_atlas
 from lfm_tasks.catalog import on_scheduler, read_catalog
+from lfm_tasks.errors import TooLargeError
 from lfm_tasks.published.atlas import open_atlas
 from lfm_tasks.published.verdicts import plain, verdict_page
-from lfm_tasks.reasons import TooLargeError
 from lfm_tasks.runtime.run import Announce, Scope
 from lfm_tasks.runtime.session import open_run
 

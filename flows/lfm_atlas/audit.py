@@ -16,7 +16,7 @@ from lfm_atlas.atlas import as_task, silent
 from lfm_atlas.pipeline import Audited, audit_zoo
 from lfm_tasks.audit import Audit
 from lfm_tasks.catalog import on_scheduler, read_catalog
-from lfm_tasks.reasons import TooLargeError
+from lfm_tasks.errors import TooLargeError
 from lfm_tasks.runtime.run import Announce
 from lfm_tasks.runtime.session import open_run
 

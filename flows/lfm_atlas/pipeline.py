@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lfm_tasks.audit import Audit, audit_atlas
-from lfm_tasks.planning.plan import refuse_oversized
+from lfm_tasks.planning import refuse_oversized
 from lfm_tasks.runtime.run import Failure, Run
 from lfm_tasks.stages.activations.stage import record_activations
 from lfm_tasks.stages.bases.stage import build_bases

@@ -28,7 +28,7 @@ from prefect.types.entrypoint import EntrypointType
 from ruamel.yaml import YAML
 
 from lfm_atlas.audit import audit
-from lfm_atlas.cli.console import CRASH, complain
+from lfm_atlas.console import CRASH, complain
 
 START_SECONDS = 120.0
 _WAYS_ON = "run again, what was finished is kept; --no-prefect needs no server"

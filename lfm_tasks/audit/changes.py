@@ -5,8 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lfm_tasks.audit.check import Check, Measured, judged, skipped
-from lfm_tasks.audit.files import Published
+from lfm_tasks.audit.files import Check, Measured, Published, judged, skipped
 from lfm_tasks.catalog.audit import ChangedWeights, Drift, Missing, StaleBaseline
 
 NO_BASELINE = "there is no baseline yet"

@@ -9,8 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lfm_tasks.audit.check import Check, Measured, judged, skipped
-from lfm_tasks.audit.files import ModelPair, Published
+from lfm_tasks.audit.files import Check, Measured, ModelPair, Published, judged, skipped
 from lfm_tasks.catalog.audit import DeclaredParentFar, NearDuplicate, UndeclaredLineage
 from lfm_tasks.stages.publish.assemble import FEWEST_UNRELATED
 from lfm_tasks.statistics.model_pairs import closeness, robust_scale

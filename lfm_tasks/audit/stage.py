@@ -10,12 +10,11 @@ from typing import Any, Literal
 
 from lfm_tasks import __version__
 from lfm_tasks.audit.changes import changed_weights_same_version, drift, missing, stale_baseline
-from lfm_tasks.audit.check import Check
-from lfm_tasks.audit.files import SCHEMA_VERSION, Published, write_audit
+from lfm_tasks.audit.files import SCHEMA_VERSION, Check, Published, write_audit
 from lfm_tasks.audit.lineage import declared_parent_far, near_duplicate, undeclared_lineage
 from lfm_tasks.audit.zoo_checks import control, licence, quality
 from lfm_tasks.catalog.audit import Checks
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.report import render_report
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.stores.atlas.files import age_in_days, promote, published_key, read_atlas, read_groups, read_json

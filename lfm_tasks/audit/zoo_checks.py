@@ -4,8 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lfm_tasks.audit.check import Check, Finding, Measured, judged, skipped
-from lfm_tasks.audit.files import Published
+from lfm_tasks.audit.files import Check, Finding, Measured, Published, judged, skipped
 from lfm_tasks.audit.lineage import base_names
 from lfm_tasks.catalog.audit import Licence, Quality
 from lfm_tasks.runtime.run import Run

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file: with any extension, in any case.

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from lfm_tasks.catalog import Catalog
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.experiments.anchors_tables import finding
 from lfm_tasks.experiments.finding import Finding
 from lfm_tasks.experiments.source_zoo import Given, SpaceRows, read_rows
-from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.bases.space import SpectralSpace, spectral_space
 from lfm_tasks.spectral.maps.descriptors import Anchors

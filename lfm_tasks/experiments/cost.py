@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from lfm_tasks.config import GraphConfig
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.experiments.finding import Figure, Finding, Table
 from lfm_tasks.experiments.source_zoo import Given, read_rows
 from lfm_tasks.figures.charts import Dot, dot_rows
 from lfm_tasks.measures.registry import MEASURES
-from lfm_tasks.reasons import ReasonError
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES, MapScore, full_map
 from lfm_tasks.spectral.bases.space import spectral_space
 from lfm_tasks.stages.scores.row_measures import check_rows

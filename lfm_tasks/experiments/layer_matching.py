@@ -36,7 +36,7 @@ def derive(given: Given, folder: Path) -> tuple[Path, ...]:
     """Write one zoo of all networks of the largest architecture, to be compared by every measure."""
     seeds = given.seeds()
     if len(seeds.layers) < 2:
-        from lfm_tasks.reasons import ReasonError
+        from lfm_tasks.errors import ReasonError
 
         found = f"found {len(seeds.layers)} layer in {', '.join(seeds.models)}, needs at least 2 to tell apart"
         raise ReasonError("unknown_layer", f"{found}: name more layers in the catalog")

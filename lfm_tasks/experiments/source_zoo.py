@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, Shaped
 from lfm_tasks.catalog import ActivationsSource, Catalog, Comparison, Dataset, DatasetFile, Model, ModelFile
 from lfm_tasks.catalog.writing import catalog_yaml
 from lfm_tasks.config import AtlasConfig, IntervalsConfig, NullConfig
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stages.activations.stage import RecordedSpace

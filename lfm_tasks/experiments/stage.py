@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lfm_tasks.catalog import Catalog, read_catalog
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.experiments import anchors, cost, layer_matching, robustness, sensitivity
 from lfm_tasks.experiments.finding import Finding, Refused, write_findings
 from lfm_tasks.experiments.source_zoo import Given
-from lfm_tasks.reasons import ReasonError
 from lfm_tasks.runtime.run import Run, Tally
 from lfm_tasks.stages.activations.stage import RecordedSpace
 from lfm_tasks.stages.inventory.stage import Zoo

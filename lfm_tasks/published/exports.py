@@ -12,8 +12,7 @@ from scipy.spatial import cKDTree
 
 from lfm_tasks.published.atlas import Atlas
 from lfm_tasks.published.queries import one_of, refuse_distances
-from lfm_tasks.statistics.model_pairs import model_distances, symmetrised
-from lfm_tasks.statistics.scaling import classical_scaling
+from lfm_tasks.statistics.model_pairs import classical_scaling, model_distances, symmetrised
 from lfm_tasks.stores.atlas.files import edge_batches, write_columns
 from lfm_tasks.stores.atlas.schema import AtlasError
 from lfm_tasks.stores.units.durable import write_durably

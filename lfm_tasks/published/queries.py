@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from lfm_tasks.catalog.names import describe, did_you_mean
-from lfm_tasks.reasons import REASONS
+from lfm_tasks.errors import REASONS
 from lfm_tasks.statistics.model_pairs import best_match, depth_aligned, mean_match, pairs_of_models, symmetrised
 from lfm_tasks.stores.atlas.schema import AtlasError
 

@@ -19,8 +19,7 @@ from lfm_tasks.report.encoding import (
     packed_if_any,
 )
 from lfm_tasks.report.sections import embedding_facts, map_facts
-from lfm_tasks.statistics.model_pairs import model_distances
-from lfm_tasks.statistics.scaling import Scaling, classical_scaling
+from lfm_tasks.statistics.model_pairs import Scaling, classical_scaling, model_distances
 
 # What a cell can show, the default first.
 STATISTICS = {"calibrated": "calibrated: 0 is chance, 1 the best there is", "score": "as measured"}

@@ -92,7 +92,7 @@ def unit_store(catalog: Catalog) -> UnitStore:
     root = catalog.root / catalog.atlas.store
     if catalog.atlas.remote is None:
         return UnitStore(root)
-    from lfm_tasks.stores.remote.units import RemoteUnits
+    from lfm_tasks.stores.remote import RemoteUnits
 
     return RemoteUnits(root, catalog.atlas.remote)
 
@@ -103,7 +103,7 @@ def remotely_locked(catalog: Catalog, purpose: str) -> Iterator[None]:
     if catalog.atlas.remote is None:
         yield
         return
-    from lfm_tasks.stores.remote.lock import locked_remotely
+    from lfm_tasks.stores.remote import locked_remotely
 
     with locked_remotely(catalog.atlas.remote, purpose):
         yield

@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int64, Shaped
 
 from lfm_tasks.catalog.model import Catalog, Dataset, DatasetFile, Model, ModelFile
 from lfm_tasks.catalog.names import fill
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.files.formats import open_array
 from lfm_tasks.sources.files.paths import locate
 from lfm_tasks.sources.files.source import FileSource, activations_pattern, activations_reading

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from lfm_tasks.catalog.names import check_name, colliding, did_you_mean
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.stores.units.durable import seal, unseal, write_durably
 
 _VERSION = 2

@@ -8,7 +8,7 @@ import pytest
 
 from lfm_tasks.audit.stage import AGAINST_BASELINE, OF_THE_ZOO, evaluate, guarded
 from lfm_tasks.catalog.audit import Checks
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 
 
 def test_every_check_of_the_catalog__is_made(publish: Any, zoo: Any) -> None:

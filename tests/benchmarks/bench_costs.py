@@ -100,7 +100,7 @@ def fit(_: str | None) -> None:
             equations.setdefault(stage, []).append((own["work"], own["seconds"]))
             note = f"{own['peak'] / own['predicted_peak']:.2f}" if own["predicted_peak"] else "-"
             say(f"# {name}, {stage}: {own['seconds']:.2f} s, real over predicted peak {note}")
-    from lfm_tasks.planning.plan import product_seconds
+    from lfm_tasks.planning import product_seconds
 
     table = {name: value for own in equations.values() for name, value in solved(own).items() if value > 1e-20}
     say(f"PRODUCT_SECONDS = {product_seconds():.4f}\nWORKER_BYTES = {bases >> 20} << 20\nSECONDS = {{")
@@ -213,7 +213,7 @@ def measure_here(name: str | None) -> None:
     """Run one zoo in this process, and print what each stage took beside its load."""
     from lfm_atlas.pipeline import build_atlas
     from lfm_tasks.catalog import read_catalog
-    from lfm_tasks.planning.estimate import missing
+    from lfm_tasks.planning import missing
     from lfm_tasks.runtime import session as opening
     from lfm_tasks.stages.inventory.stage import validate_catalog
     from lfm_tasks.workers.resources import peak_bytes
@@ -272,8 +272,7 @@ class Measured:
 def check(only: str | None) -> None:
     """Print predicted over real of whole commands with one worker: CPU seconds, peak of a worker, bytes."""
     from lfm_tasks.catalog import read_catalog
-    from lfm_tasks.planning.estimate import missing
-    from lfm_tasks.planning.plan import machine_speed, predicted_seconds, worker_ceiling
+    from lfm_tasks.planning import machine_speed, missing, predicted_seconds, worker_ceiling
     from lfm_tasks.stages.inventory.stage import validate_catalog
 
     for name, zoo in CHECKED.items():
@@ -306,7 +305,7 @@ def check(only: str | None) -> None:
 def write_zoo(folder: Path, zoo: Zoo | None) -> None:
     """Write noisy images of one mixture, a file a model, and their catalog; None: the shipped zoo."""
     if zoo is None:
-        from lfm_tasks.zoo.starting import write_start
+        from lfm_tasks.zoo import write_start
 
         return write_start(folder)
     n_points, n_features, n_models, n_layers, atlas = zoo

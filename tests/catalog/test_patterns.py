@@ -3,7 +3,7 @@
 import pytest
 
 from lfm_tasks.catalog.names import check_fields, check_layer_name, check_name, expand_layers, fill
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 
 LAYERS = ["conv1", "conv1.norm", "conv2", "conv10", "fc[0]", "fc"]
 

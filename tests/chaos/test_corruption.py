@@ -231,8 +231,8 @@ def read_arrays(folder: Path) -> dict[str, bytes]:
 def test_note_of_an_atlas_that_is_damaged__keeps_prune_from_removing_what_it_named(
     tmp_path: Path, pristine: Path
 ) -> None:
+    from lfm_tasks.errors import ReasonError
     from lfm_tasks.maintenance import prune
-    from lfm_tasks.reasons import ReasonError
 
     folder = tmp_path / "zoo"
     shutil.copytree(pristine, folder)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lfm_atlas.cli.display import silently
+from lfm_atlas.console import silently
 from lfm_atlas.pipeline import build_atlas
 from lfm_tasks import open_atlas
 from lfm_tasks.catalog import read_catalog
@@ -30,7 +30,7 @@ BUILD = """
 import json, sys
 from pathlib import Path
 from lfm_atlas.pipeline import build_atlas
-from lfm_atlas.cli.display import silently
+from lfm_atlas.console import silently
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.runtime.session import open_run
 with open_run(read_catalog(Path(sys.argv[1])), silently, in_process=True) as run:

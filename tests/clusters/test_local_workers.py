@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lfm_tasks.zoo.starting import write_start
+from lfm_tasks.zoo import write_start
 from tests.clusters.conftest import PYTHON, Processes, contents, wait_for
 
 pytestmark = pytest.mark.cluster

@@ -14,12 +14,11 @@ from ruamel.yaml import YAML
 
 from lfm_atlas.cli.main import app
 from lfm_tasks.catalog import read_catalog
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.maintenance import prune, verify
-from lfm_tasks.reasons import ReasonError
-from lfm_tasks.stores.remote import lock as remote_lock
-from lfm_tasks.stores.remote import units as remote_units
-from lfm_tasks.stores.remote.lock import RemoteStoreError, locked_remotely
-from lfm_tasks.stores.remote.units import RemoteUnits
+from lfm_tasks.stores import remote as remote_lock
+from lfm_tasks.stores import remote as remote_units
+from lfm_tasks.stores.remote import RemoteStoreError, RemoteUnits, locked_remotely
 from lfm_tasks.stores.units.durable import StoreBusyError
 from lfm_tasks.stores.units.store import CorruptUnitError
 from tests.clusters.conftest import ENVIRONMENT, PYTHON, contents

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lfm_tasks.zoo.starting import write_start
+from lfm_tasks.zoo import write_start
 from tests.clusters.conftest import ENVIRONMENT, PYTHON, ROOT, Processes, contents, wait_for
 from tests.clusters.slurm import cancel, jobs, slurm
 

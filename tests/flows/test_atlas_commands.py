@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lfm_atlas.cli.display import as_json, print_tables, visible
 from lfm_atlas.cli.main import app
+from lfm_atlas.console import as_json, print_tables, visible
 from lfm_tasks import open_atlas
 from lfm_tasks.published.answers import Table
 from lfm_tasks.stores.atlas.files import publish, read_atlas, write_atlas

@@ -12,7 +12,7 @@ from lfm_atlas.cli.main import app
 from lfm_tasks.stages.transfers import apply as carrying
 from lfm_tasks.stores.named_maps import read_named_map
 from lfm_tasks.stores.units.store import UnitStore
-from lfm_tasks.zoo.starting import write_start
+from lfm_tasks.zoo import write_start
 
 SOURCE, TARGET, NAME = "model0/layer0", "model1/layer0", "model0.layer0--model1.layer0"
 

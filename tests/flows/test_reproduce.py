@@ -11,7 +11,7 @@ import pytest
 
 from lfm_atlas.cli.main import app
 from lfm_tasks.experiments.stage import EXPERIMENTS
-from lfm_tasks.zoo.starting import write_start
+from lfm_tasks.zoo import write_start
 
 LABELS = np.repeat(np.arange(3), 40)
 

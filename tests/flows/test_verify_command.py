@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from lfm_atlas.cli.console import told
 from lfm_atlas.cli.main import app
+from lfm_atlas.console import told
 from lfm_tasks.stores.units.durable import locked
 
 SMALLER = {"graph": {"n_neighbors": 5}, "n_eigenpairs": 4, "null": {"n_permutations": 9}, "measures": ["overlap"]}
@@ -132,10 +132,10 @@ def test_error_of_the_disk__is_a_sentence(number: int, sentence: str, tmp_path: 
 
 STOPPED = """
 import multiprocessing, os, signal, sys, time
-import lfm_atlas.cli.console
+import lfm_atlas.console
 multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True).start()
-lfm_atlas.cli.console.STOP_SECONDS = 0.3
-lfm_atlas.cli.console.stop_on_signals()
+lfm_atlas.console.STOP_SECONDS = 0.3
+lfm_atlas.console.stop_on_signals()
 try:
     print("ready", flush=True)
     time.sleep(60)

@@ -151,7 +151,7 @@ def damaged(content: bytes, generator: np.random.Generator) -> bytes:
 
 def read(path: Path, keys: tuple[str | None, ...]) -> bool:
     """Read all that is to be read of a file as a run does; return whether any of it was."""
-    from lfm_tasks.reasons import ReasonError
+    from lfm_tasks.errors import ReasonError
     from lfm_tasks.sources.files.formats import matching_keys, open_array
 
     if path.suffix == ".onnx":
@@ -180,7 +180,7 @@ def _acts(path: Path, keys: tuple[str | None, ...], open_array: Any) -> Iterator
 
 
 def _read_onnx(path: Path) -> bool:
-    from lfm_tasks.reasons import ReasonError
+    from lfm_tasks.errors import ReasonError
     from lfm_tasks.sources.networks.onnx_models import OnnxSource
 
     try:
@@ -195,7 +195,7 @@ def _read_onnx(path: Path) -> bool:
 
 def main(kind: str, seed: int, first: int, last: int, folder: Path) -> None:
     """Feed the inputs from ``first`` up to (without) ``last``."""
-    from lfm_tasks.reasons import ReasonError
+    from lfm_tasks.errors import ReasonError
     from lfm_tasks.sources.files import hdf5_files
 
     suffix, make, keys = KINDS[kind]

@@ -15,7 +15,7 @@ import atheris
 
 with atheris.instrument_imports(include=["lfm_tasks.sources", "lfm_tasks.catalog", "lfm_tasks.stores"]):
     from lfm_tasks.catalog import CatalogError, read_catalog
-    from lfm_tasks.reasons import ReasonError
+    from lfm_tasks.errors import ReasonError
 
     # Before the feeder imports them: instrumented.
     from lfm_tasks.sources.files import hdf5_files

@@ -20,7 +20,7 @@ MOST_MEMORY = 300 * 2**20  # bytes that a refusal may take, libraries included
 CHILD = """
 import json, resource, sys
 from pathlib import Path
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.files.formats import open_array
 from lfm_tasks.sources.networks.onnx_graph import read_onnx
 import h5py, numpy, onnx, pyarrow.parquet, zarr

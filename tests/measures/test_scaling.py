@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy.spatial.distance import pdist, squareform
 from sklearn.manifold import ClassicalMDS
 
-from lfm_tasks.statistics.scaling import classical_scaling
+from lfm_tasks.statistics.model_pairs import classical_scaling
 
 
 def test_classical_scaling__keeps_distances_and_has_no_more_axes_than_they_need() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from lfm_atlas.cli.main import app
-from lfm_tasks.reasons import REASONS
+from lfm_tasks.errors import REASONS
 
 DOCS = Path(__file__).parents[2] / "docs"
 

@@ -21,7 +21,7 @@ import pytest
 import zarr
 from safetensors.numpy import save, save_file
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.files.formats import FilePattern, open_array
 from lfm_tasks.sources.files.source import FileSource
 

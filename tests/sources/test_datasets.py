@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.opening import _pixels_and_labels, digits, open_source, read_dataset
 
 MODEL = {"activations": {"path": "{model}.npy", "dataset": "probe"}}

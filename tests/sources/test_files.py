@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.files import source as files
 from lfm_tasks.sources.files import stored_array
 from lfm_tasks.sources.files.formats import FilePattern, open_array

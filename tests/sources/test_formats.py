@@ -16,7 +16,7 @@ from fsspec.registry import _registry
 from safetensors.numpy import save_file
 from upath import UPath
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.files import formats
 from lfm_tasks.sources.files import source as files
 from lfm_tasks.sources.files.formats import FilePattern, Format, open_array

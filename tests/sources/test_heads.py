@@ -11,8 +11,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from lfm_tasks.catalog import Catalog, CatalogError, Model, read_catalog
-from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.networks.onnx_heads import Head, open_head
+from lfm_tasks.errors import ReasonError
+from lfm_tasks.sources.networks.onnx_models import Head, open_head
 from lfm_tasks.sources.opening import open_source, read_dataset
 from lfm_tasks.stages.inventory.stage import validate_catalog
 from lfm_tasks.zoo import zoo_folder

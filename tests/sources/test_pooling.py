@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.files.pooling import pool_rows, pooled_features, wide_dtype
 
 TOKENS = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)

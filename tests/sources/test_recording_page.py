@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from lfm_tasks.catalog import expand_layers, read_catalog
-from lfm_tasks.sources.networks.onnx_heads import open_head
+from lfm_tasks.sources.networks.onnx_models import open_head
 from lfm_tasks.sources.opening import open_source, read_dataset
 
 PAGE = (Path(__file__).parents[2] / "docs/recording.md").read_text(encoding="utf-8")

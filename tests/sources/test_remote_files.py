@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 
 from lfm_atlas.cli.main import app
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.runtime.session import open_run
 from lfm_tasks.sources.files.formats import FilePattern, open_array
 from lfm_tasks.sources.files.paths import locate

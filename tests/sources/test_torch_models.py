@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lfm_tasks.catalog import Catalog, read_catalog
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.opening import open_source, read_dataset
 from lfm_tasks.sources.source import Source
 

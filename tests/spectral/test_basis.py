@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.bases import eigenbasis as basis_module
 from lfm_tasks.spectral.bases import eigenbasis as filtered_krylov
 from lfm_tasks.spectral.bases.eigenbasis import (

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.maps.collection import (
     Collection,

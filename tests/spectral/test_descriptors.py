@@ -5,7 +5,7 @@ import pytest
 from scipy.linalg import expm
 from scipy.sparse import csr_array
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.bases.eigenbasis import Basis, spectral_basis
 from lfm_tasks.spectral.maps.descriptors import (
     cosine_descriptors,

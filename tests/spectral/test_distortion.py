@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.bases.eigenbasis import Basis, spectral_basis
 from lfm_tasks.spectral.bases.full_map import full_map
 from lfm_tasks.spectral.bases.graph import affinity_graph, join_components

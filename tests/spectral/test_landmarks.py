@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.bases.full_map import full_map, overlap
 from lfm_tasks.spectral.bases.space import (
     AUTO_ABOVE,

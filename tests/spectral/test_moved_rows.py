@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.transfer.evaluation import class_normal, is_separable, mean_radius, move_class, move_point
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.neighbors import exact as block_search
 from lfm_tasks.spectral.neighbors import exact as tile_search
 from lfm_tasks.spectral.neighbors import projections as distance_rows_module

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import lfm_tasks
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.bases.space import spectral_space
 from lfm_tasks.spectral.transfer.alignment import Alignment, direct_map, partner_ranks, transfer_coordinates
 from lfm_tasks.spectral.transfer.selection import (

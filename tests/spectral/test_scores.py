@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.bases import full_map as scores
 from lfm_tasks.spectral.bases.eigenbasis import spectral_basis
 from lfm_tasks.spectral.bases.full_map import (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.bases.space import spectral_space
 from lfm_tasks.spectral.maps.fit import fit_from_labels, fit_unsupervised
 from lfm_tasks.spectral.maps.refinement import Start

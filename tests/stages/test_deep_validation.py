@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lfm_atlas.cli.display import silently
 from lfm_atlas.cli.main import app
+from lfm_atlas.console import silently
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.inventory.inspection import DeepReport, _read_spaces, read_zoo
 from lfm_tasks.stages.inventory.stage import validate_catalog

@@ -10,7 +10,7 @@ import pytest
 import xarray as xr
 
 from lfm_tasks.catalog import CatalogError, read_catalog
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.bases.full_map import capped_overlap, lfm, orthogonality_error, overlap
 from lfm_tasks.spectral.maps.closed_form import describe, fit_map

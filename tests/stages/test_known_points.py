@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.stages.transfers.job import KnownPoints, known_anchors, read_pairs
 
 IDS = np.array([f"p{number:02}" for number in range(20)], dtype=np.dtypes.StringDType())

@@ -13,8 +13,8 @@ import pytest
 from dask.utils import parse_timedelta
 from distributed.scheduler import NoValidWorkerError
 
+from lfm_tasks.workers import pool as watching
 from lfm_tasks.workers import pool as workers
-from lfm_tasks.workers import supervisor as watching
 from lfm_tasks.workers.pool import N_STARTS, ClusterError, Killed, LocalDask, Trouble
 from lfm_tasks.workers.resources import MEMORY
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.runtime.session import open_run
 from lfm_tasks.sources.opening import DatasetRows
 from lfm_tasks.spaces import Space
@@ -17,7 +17,7 @@ from lfm_tasks.stages.transfers import job as map_fits
 from lfm_tasks.stages.transfers.apply import ClassLabels, Stitched, class_labels, open_stitching
 from lfm_tasks.stages.transfers.job import KnownPoints
 from lfm_tasks.stages.transfers.named import fit_named_map
-from lfm_tasks.zoo.starting import write_start
+from lfm_tasks.zoo import write_start
 
 IDS = np.array(["d", "a", "c", "b"])
 

@@ -7,8 +7,7 @@ import pytest
 
 from lfm_tasks.catalog import cluster, read_catalog
 from lfm_tasks.config import GraphConfig
-from lfm_tasks.planning.estimate import Missing, missing
-from lfm_tasks.planning.plan import MORE_MEMORY, load_seconds, plan_run, predicted_seconds, worker_ceiling
+from lfm_tasks.planning import MORE_MEMORY, Missing, load_seconds, missing, plan_run, predicted_seconds, worker_ceiling
 from lfm_tasks.runtime.load import SECONDS, WORKER_BYTES, Load, SpaceSize, together
 from lfm_tasks.stages.bases.cost import basis_load
 from lfm_tasks.stages.bases.job import Way

@@ -14,7 +14,7 @@ from dask.distributed import LocalCluster, Scheduler, SpecCluster, Worker, get_w
 from lfm_tasks import __version__
 from lfm_tasks.catalog import Catalog, on_scheduler, read_catalog
 from lfm_tasks.runtime.session import open_run
-from lfm_tasks.stores.remote import units as remote_units
+from lfm_tasks.stores import remote as remote_units
 from lfm_tasks.stores.units.durable import locked
 from lfm_tasks.workers.clusters import remote
 from lfm_tasks.workers.clusters import remote as remote_dask

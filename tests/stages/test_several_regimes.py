@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.planning.plan import plan_run
+from lfm_tasks.planning import plan_run
 from lfm_tasks.stages.collection import job as collection_fits
 from lfm_tasks.stages.inventory.correspondence import common_ids
 from lfm_tasks.stages.inventory.stage import validate_catalog

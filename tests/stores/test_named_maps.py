@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.stores.named_maps import NamedMap, named_maps, read_named_map, write_named_map
 from lfm_tasks.stores.units.durable import seal
 

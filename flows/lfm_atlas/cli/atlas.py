@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from lfm_atlas.cli.console import OK, USAGE, complain, is_file_to_write, say
-from lfm_atlas.cli.display import as_json, print_tables, visible
+from lfm_atlas.console import OK, USAGE, as_json, complain, is_file_to_write, print_tables, say, visible
 
 if TYPE_CHECKING:
     from lfm_tasks.published.answers import Table

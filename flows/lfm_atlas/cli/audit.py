@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from lfm_atlas.cli.console import (
+from lfm_atlas.console import (
     CRASH,
     DEFAULT_CATALOG,
     LIMIT_BROKEN,
@@ -17,12 +17,13 @@ from lfm_atlas.cli.console import (
     CatalogPath,
     Scheduler,
     TrustCode,
+    as_json,
     complain,
     moved_or_leave,
     read_or_leave,
     say,
+    visible,
 )
-from lfm_atlas.cli.display import as_json, visible
 
 if TYPE_CHECKING:
     from lfm_atlas.pipeline import Audited
@@ -116,7 +117,7 @@ def audit(
 ) -> int:
     """Bring the atlas up to date, then hold it against the limits of the catalog and the baseline."""
     settings = moved_or_leave(read_or_leave(catalog, trust_code), scheduler)
-    from lfm_atlas.cli.display import progress
+    from lfm_atlas.console import progress
 
     with progress() as announce:
         if prefect and dask:
@@ -133,8 +134,8 @@ def prune(
 ) -> int:
     """Find what is stored and no published atlas or baseline was made of; --remove removes it, and nothing else."""
     settings = read_or_leave(catalog)
+    from lfm_tasks.errors import ReasonError
     from lfm_tasks.maintenance import prune as prune_store
-    from lfm_tasks.reasons import ReasonError
 
     try:
         pruned = prune_store(settings, remove=remove)
@@ -156,8 +157,8 @@ def verify(
 ) -> int:
     """Read every byte of the store and its published atlases; list what is damaged, and leave with 1 if anything is."""
     settings = read_or_leave(catalog)
+    from lfm_tasks.errors import ReasonError
     from lfm_tasks.maintenance import verify as verify_store
-    from lfm_tasks.reasons import ReasonError
 
     try:
         found = verify_store(settings)

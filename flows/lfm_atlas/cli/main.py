@@ -10,7 +10,9 @@ from cyclopts import App, Parameter
 
 from lfm_atlas.cli.atlas import add_atlas_commands, opened
 from lfm_atlas.cli.audit import register_audits
-from lfm_atlas.cli.console import (
+from lfm_atlas.cli.maps import add_map_commands
+from lfm_atlas.cli.reproduce import add_reproduce
+from lfm_atlas.console import (
     CRASH,
     DEFAULT_CATALOG,
     OK,
@@ -27,10 +29,8 @@ from lfm_atlas.cli.console import (
     stop_on_signals,
     told,
 )
-from lfm_atlas.cli.maps import add_map_commands
-from lfm_atlas.cli.reproduce import add_reproduce
 from lfm_tasks import __version__
-from lfm_tasks.reasons import TooLargeError
+from lfm_tasks.errors import TooLargeError
 
 if TYPE_CHECKING:
     from lfm_atlas.pipeline import Outcome
@@ -96,7 +96,7 @@ def run(
 ) -> int:
     """Compute what is missing and publish the atlas: activations, graphs, bases, maps, scores, report."""
     settings = moved_or_leave(read_or_leave(catalog, trust_code), scheduler)
-    from lfm_atlas.cli.display import progress
+    from lfm_atlas.console import progress
     from lfm_tasks.runtime.run import Scope
 
     scope = Scope(tuple(only or ()), tuple(comparison or ()))
@@ -140,7 +140,7 @@ def validate(
 @app.command
 def plan(catalog: CatalogPath = DEFAULT_CATALOG, *, trust_code: TrustCode = False) -> int:
     """Say what a run would compute, and what it would find done."""
-    from lfm_tasks.planning.plan import plan_run
+    from lfm_tasks.planning import plan_run
 
     settings = read_or_leave(catalog, trust_code)
     for line in plan_run(settings, _zoo(settings)):
@@ -157,7 +157,7 @@ def layers(
     trust_code: TrustCode = False,
 ) -> int:
     """List all layers of a model and the shape of one point in each, those that the catalog chooses marked."""
-    from lfm_tasks.reasons import ReasonError
+    from lfm_tasks.errors import ReasonError
     from lfm_tasks.stages.inventory.inspection import layers_as_json, layers_as_lines, list_layers
 
     try:
@@ -192,7 +192,7 @@ def report(
 @app.command
 def init(folder: Annotated[Path, Parameter(help="An empty folder, or one to make.")] = Path()) -> int:
     """Write a commented catalog and the small zoo that it describes: a running start."""
-    from lfm_tasks.zoo.starting import write_start
+    from lfm_tasks.zoo import write_start
 
     try:
         write_start(folder)
@@ -224,14 +224,14 @@ def main() -> NoReturn:
 
 
 def _zoo(catalog: "Catalog") -> "Zoo":
-    from lfm_atlas.cli.display import silently
+    from lfm_atlas.console import silently
     from lfm_tasks.stages.inventory.stage import validate_catalog
 
     return validate_catalog(catalog, silently)
 
 
 def _validate_deeply(catalog: "Catalog", zoo: "Zoo", json: bool) -> int:
-    from lfm_atlas.cli.display import progress
+    from lfm_atlas.console import progress
     from lfm_tasks.stages.inventory.inspection import read_zoo, report_as_json, report_as_lines
 
     with progress() as announce:

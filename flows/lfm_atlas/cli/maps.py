@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from lfm_atlas.cli.console import DEFAULT_CATALOG, OK, USAGE, CatalogPath, TrustCode, complain, read_or_leave, say
+from lfm_atlas.console import DEFAULT_CATALOG, OK, USAGE, CatalogPath, TrustCode, complain, read_or_leave, say
 
 
 def add_map_commands(app: App) -> None:
@@ -37,7 +37,7 @@ def fit_map(
 ) -> int:
     """Fit a map from one space to another, say how good it is beside the baselines, and keep it under a name."""
     settings = read_or_leave(catalog, trust_code)
-    from lfm_atlas.cli.display import progress, silently
+    from lfm_atlas.console import progress, silently
     from lfm_tasks.runtime.session import open_run
     from lfm_tasks.stages.transfers.job import KnownPoints, read_pairs
     from lfm_tasks.stages.transfers.named import as_json, as_lines, fit_named_map
@@ -100,7 +100,7 @@ def transfer(
 @contextmanager
 def _told() -> Iterator[list[str]]:
     """Give a list that holds what a person was told if the block cannot do what they asked for."""
-    from lfm_tasks.reasons import ReasonError
+    from lfm_tasks.errors import ReasonError
     from lfm_tasks.stores.units.store import CorruptUnitError
 
     told: list[str] = []

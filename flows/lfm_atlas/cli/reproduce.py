@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import App, Parameter
 
-from lfm_atlas.cli.console import (
+from lfm_atlas.console import (
     DEFAULT_CATALOG,
     OK,
     SOME_FAILED,
@@ -48,7 +48,7 @@ def reproduce(
         complain(f"{output}: found a file, needs a folder to write into: give another name")
         return USAGE
     settings = read_or_leave(catalog, trust_code)
-    from lfm_atlas.cli.display import progress
+    from lfm_atlas.console import progress
 
     with progress() as announce:
         if prefect and dask:

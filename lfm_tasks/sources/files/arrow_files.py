@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.files.arrow_messages import messages
 from lfm_tasks.sources.files.paths import is_remote, open_bytes, stamp
 from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray, check_held, check_packed, text_array

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from lfm_tasks.catalog.names import check_layer_name, did_you_mean, fill
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.files.arrow_files import (
     DATASET_MARKERS,
     arrow_keys,

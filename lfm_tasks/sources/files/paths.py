@@ -14,7 +14,7 @@ from tokenize import TokenError
 from typing import Any, cast
 
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 
 _VARIABLE = "LFM_ATLAS_STORAGE_"
 _REMOTE = re.compile(r"([a-z][a-z0-9+.-]+)://")

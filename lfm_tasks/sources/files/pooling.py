@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.files.stored_array import StoredArray
 
 Tokens = Shaped[np.ndarray, "batch tokens features"]

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.files.paths import open_bytes, stamp
 from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray, raw_rows
 

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from lfm_tasks.catalog.model import ActivationsSource
 from lfm_tasks.catalog.names import did_you_mean, fill
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.files.formats import FilePattern, find_layers, open_array
 from lfm_tasks.sources.files.pooling import TokenMask, check_finite, needs_tokens, pool_rows, pooled_features
 from lfm_tasks.sources.files.stored_array import StoredArray

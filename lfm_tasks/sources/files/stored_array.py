@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.files.paths import Stamp, open_bytes, readable, stamp
 
 MAX_HELD_BYTES = 4 * 2**30  # what must be held in memory whole: compressed or column-wise arrays, ids, inputs

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.files.paths import is_remote, open_bytes, stamp
 from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray
 

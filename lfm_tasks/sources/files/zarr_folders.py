@@ -12,7 +12,7 @@ from typing import Any, cast
 import numpy as np
 
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.files.paths import is_file, is_remote, stamp
 from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray, check_held, check_packed, text_array
 

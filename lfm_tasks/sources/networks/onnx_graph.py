@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from lfm_tasks.catalog.names import check_layer_name, did_you_mean, shorten
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 
 MAX_BYTES = 2**31  # of a file, which is the format's own limit, and of one tensor for one batch
 

@@ -1,13 +1,27 @@
 """Records activations by running an ONNX model on a dataset's inputs: the same bits every time on one machine type."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from lfm_tasks.reasons import ReasonError
-from lfm_tasks.sources.networks.onnx_graph import open_session, read_layers, read_onnx, runtime_version
+from lfm_tasks.catalog.model import Catalog, Model
+from lfm_tasks.catalog.names import did_you_mean, fill, shorten
+from lfm_tasks.errors import ReasonError
+from lfm_tasks.sources.networks.onnx_graph import (
+    OnnxGraph,
+    Session,
+    Tensor,
+    open_session,
+    read_layers,
+    read_onnx,
+    runtime_version,
+    tensors_read,
+)
 from lfm_tasks.sources.networks.recording import Recorder
 
 
@@ -90,3 +104,149 @@ class OnnxSource:
         if not np.can_cast(inputs.dtype, needed.dtype, casting="same_kind"):
             message = f"found inputs of type {inputs.dtype}, needs {needed.dtype}"
             raise ReasonError("wrong_dtype", f"{name}: {message}: convert the dataset's inputs")
+
+
+_BATCH_ROWS = 256
+_RESULT = "the output of the head"
+
+
+@dataclass(frozen=True)
+class Head:
+    """From ``layer``, as it was recorded, to ``output``."""
+
+    layer: Tensor
+    output: str
+    session: Session
+
+    def apply(self, rows: Float[np.ndarray, "points features"]) -> Float[np.ndarray, "points outputs"]:
+        """Return the output for activations of the layer: recorded ones, or others carried into its space.
+
+        Raises
+        ------
+        ReasonError
+            ``wrong_shape`` for other features than the layer's, ``not_finite`` for NaN or infinite activations,
+            ``unsupported_model`` if onnxruntime stops.
+        """
+        shape = [length for length in self.layer.shape if length is not None]
+        known = len(shape) == len(self.layer.shape)
+        if rows.ndim != 2 or (known and rows.shape[1] != prod(shape)):
+            needed = f"(points, {prod(shape) if known else 'features'})"
+            found = f"found activations of shape {rows.shape}, needs {needed}, as {self.layer.name} was recorded"
+            raise ReasonError("wrong_shape", f"{self.session.name}: {found}: carry them into that space first")
+        if not np.isfinite(rows).all():
+            found = "found NaN or infinite activations, needs finite numbers: mend what made them"
+            raise ReasonError("not_finite", f"{self.session.name}: {found}")
+        shaped = np.ascontiguousarray(rows.reshape(len(rows), *shape) if known else rows, dtype=self.layer.dtype)
+        parts = [
+            self.session.run([_RESULT], {self.layer.name: shaped[start : start + _BATCH_ROWS]})[0]
+            for start in range(0, max(1, len(shaped)), _BATCH_ROWS)
+        ]
+        return np.concatenate([part.reshape(len(part), prod(part.shape[1:])) for part in parts])
+
+
+def cut_head(graph: OnnxGraph, layer: str, output: str | None, pool: str) -> Head:
+    """Return the head of a model from ``layer``, recorded with ``pool``, to ``output`` (None: the model's only one).
+
+    Raises
+    ------
+    ReasonError
+        ``unknown_layer`` for a layer or output that is not there; ``unsupported_model`` if pooling lost what the head
+        needs, or the output depends on the input by another way than through the layer.
+    """
+    start = graph.layer(layer)
+    _check_lossless(graph, start, pool)
+    end = _output(graph, start.name, output)
+    nodes = list(_nodes_between(graph, start.name, end))
+    return Head(start, end, open_session(_cut(graph, start, end, nodes), graph.file.name))
+
+
+def _check_lossless(graph: OnnxGraph, layer: Tensor, pool: str) -> None:
+    if len(layer.shape) < 2 or (pool == "flatten" and None not in layer.shape):
+        return
+    shape = f"({', '.join('any' if length is None else str(length) for length in layer.shape)})"
+    found = f"found points of shape {shape} in {shorten(layer.name)}, pooled by {pool}"
+    advice = "set pool: flatten" if None not in layer.shape else "export it with these dimensions fixed"
+    message = f"{found}, needs a layer recorded without loss for a head: {advice}, or start at a later layer"
+    raise ReasonError("unsupported_model", f"{graph.file.name}: {message}")
+
+
+def _output(graph: OnnxGraph, layer: str, output: str | None) -> str:
+    known = (*graph.file.outputs, *graph.layers)
+    if output is None:
+        if len(graph.file.outputs) != 1:
+            found = f"found {len(graph.file.outputs)} outputs ({', '.join(map(shorten, graph.file.outputs[:6]))})"
+            advice = f"name it with head: {{layer: {layer}, output: x}}"
+            raise ReasonError("unknown_layer", f"{graph.file.name}: {found}, needs one: {advice}")
+        return graph.file.outputs[0]
+    if output not in known:
+        found = f"found no output {shorten(output)}"
+        raise ReasonError("unknown_layer", f"{graph.file.name}: {found}{did_you_mean(output, known)}")
+    return output
+
+
+def _nodes_between(graph: OnnxGraph, start: str, end: str) -> Iterator[Any]:
+    """Yield the nodes that make ``end`` out of ``start``, last first; ReasonError if they need the input too."""
+    proto = graph.file.model.graph
+    wanted, nodes = {end} - {start}, []
+    for node in reversed(proto.node):
+        if wanted & set(node.output):
+            nodes.append(node)
+            wanted |= tensors_read(node) - {start}
+    fed, led = {graph.input.name}, {start}  # what depends on the input, on the layer
+    for node in proto.node:
+        read = tensors_read(node)
+        fed.update(node.output if read & fed else ())
+        led.update(node.output if read & led else ())
+    if end not in led:
+        found = f"found {shorten(end)}, which does not depend on {shorten(start)}"
+        raise ReasonError(
+            "unsupported_model", f"{graph.file.name}: {found}: choose a layer before it, or another output"
+        )
+    for node in reversed(nodes):
+        beside = sorted((tensors_read(node) & fed) - led)
+        if beside and led & set(node.output):
+            found = f"found that {shorten(end)} depends on {shorten(beside[0])} as well as on {shorten(start)}"
+            message = "a head needs a layer that all ways lead through: start at a later layer, where they have met"
+            raise ReasonError("unsupported_model", f"{graph.file.name}: {found}, {message}")
+        yield node
+
+
+def _cut(graph: OnnxGraph, start: Tensor, end: str, nodes: list[Any]) -> bytes:
+    """Return the bytes of a model of ``nodes`` alone."""
+    import onnx
+    from onnx import helper
+
+    read = {name for node in nodes for name in tensors_read(node)}
+    cut = onnx.ModelProto()
+    cut.CopyFrom(graph.file.model)
+    for stored in (cut.graph.initializer, cut.graph.sparse_initializer):
+        kept = [tensor for tensor in stored if getattr(tensor, "values", tensor).name in read]
+        del stored[:]
+        stored.extend(kept)
+    del cut.graph.input[:], cut.graph.node[:], cut.graph.value_info[:], cut.graph.quantization_annotation[:]
+    element = helper.np_dtype_to_tensor_dtype(start.dtype)
+    cut.graph.input.append(helper.make_tensor_value_info(start.name, element, ["batch", *start.shape]))
+    # A name of its own: the layer may be the output itself.
+    cut.graph.node.extend([*nodes, helper.make_node("Identity", [end], [_RESULT])])
+    cut.graph.output.append(onnx.ValueInfoProto(name=_RESULT))
+    return bytes(cut.SerializeToString())
+
+
+def open_head(model_name: str, model: Model, catalog: Catalog, layer: str | None = None) -> Head:
+    """Return the part of ``model`` from a layer (``layer``, or the catalog's ``head.layer``) to the output.
+
+    Raises
+    ------
+    ReasonError
+        ``missing_source`` if the model has no graph to cut or no layer is named; and as `cut_head` does.
+    """
+    start = layer or (model.head.layer if model.head else None)
+    if model.onnx is None:
+        found = "found no onnx, needs an ONNX graph to cut: export the network"
+        raise ReasonError("missing_source", f"model {model_name}: {found}")
+    if start is None:
+        found = "found no head, needs the layer that it starts from: add head: {layer: relu1}"
+        raise ReasonError("missing_source", f"model {model_name}: {found}")
+    path = catalog.root / fill(model.onnx.path, model=model_name, dataset=model.onnx.dataset)
+    graph = read_layers(read_onnx(path), 1)
+    return cut_head(graph, start, model.head.output if model.head else None, model.onnx.pool)

@@ -18,7 +18,7 @@ from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.catalog.model import TRUSTED_MODULES, Catalog
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.files.pooling import check_finite, pool_rows, pooled_features
 from lfm_tasks.sources.source import Source
 

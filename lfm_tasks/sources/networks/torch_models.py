@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.catalog.model import Catalog, TorchModel
 from lfm_tasks.catalog.names import check_layer_name, did_you_mean, fill
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.networks.recording import Recorder, build, check_trust
 
 

@@ -10,7 +10,7 @@ from scipy.sparse import csr_array, diags_array
 from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 from scipy.sparse.linalg import eigsh
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 
 # Columns of a block; degree of the polynomial. It is odd, so what lies below the damped interval is never large.
 _WIDTH, _DEGREE = 8, 5

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 
 # Spaces on a side of a tile: part of the convention, for the bits of a map depend on it.
 TILE_SIDE = 4

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.neighbors.compiled import compiled_reordered
 from lfm_tasks.spectral.neighbors.projections import DistanceRows, Metric, blocks, distance_rows, squared_norms
 from lfm_tasks.spectral.neighbors.search import COMPILED_FROM, Neighbours

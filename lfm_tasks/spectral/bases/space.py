@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from scipy.linalg import solve_triangular
 from scipy.sparse import csr_array
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.bases.eigenbasis import Basis, fix_signs, spectral_basis
 from lfm_tasks.spectral.bases.full_map import full_map, overlap
 from lfm_tasks.spectral.bases.graph import Kernel, affinity_graph, join_components

@@ -9,7 +9,7 @@ from scipy.linalg import eigh
 from scipy.sparse import bsr_array
 from scipy.sparse.linalg import eigsh
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.maps.decoding import scaled_rows
 

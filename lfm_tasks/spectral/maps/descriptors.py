@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import dijkstra
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.bases.eigenbasis import Basis, normalised_adjacency
 from lfm_tasks.spectral.neighbors.search import Neighbours, comparable_rows
 

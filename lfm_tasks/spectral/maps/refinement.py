@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.bases.full_map import commutativity_error, orthogonality_error
 from lfm_tasks.spectral.bases.space import SpectralSpace

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.maps.decoding import scaled_rows
 from lfm_tasks.spectral.maps.descriptors import Anchors, check_anchors

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Shaped
 from scipy.optimize import linprog
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.neighbors.projections import Metric
 from lfm_tasks.spectral.transfer.alignment import fit_coordinates, transfer_coordinates
 

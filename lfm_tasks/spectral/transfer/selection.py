@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.bases.space import SpectralSpace, spectral_space
 from lfm_tasks.spectral.maps.descriptors import Anchors, check_anchors
 from lfm_tasks.spectral.maps.fit import fit_from_anchors, fit_from_labels, fit_unsupervised

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.runtime.load import worker_bytes
 from lfm_tasks.runtime.run import Failure, Run
 from lfm_tasks.sources.networks.recording import RecordedSource

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.config import AtlasConfig, GraphConfig
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.bases.eigenbasis import Basis, BasisQuality, basis_quality, spectral_basis
 from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
 from lfm_tasks.spectral.bases.space import agreement_with_half, extended, landmark_space, n_landmarks_of, orthonormal

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from lfm_tasks.config import CollectionConfig
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.bases.full_map import full_map, whitened_rows
 from lfm_tasks.spectral.maps.collection import (
     Collection,

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from lfm_tasks.config import EmbeddingsConfig
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.sources.opening import DatasetRows
 from lfm_tasks.spectral.neighbors.projections import Metric

@@ -21,7 +21,7 @@ from lfm_tasks.stages.embeddings.job import (
 from lfm_tasks.stages.inventory.requests import embedded_spaces
 from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.stages.scores.stage import Scored
-from lfm_tasks.stages.stored_maps.selection import embedded_pairs
+from lfm_tasks.stages.stored_maps.stage import embedded_pairs
 from lfm_tasks.stores.units.store import UnitStore, digest
 
 _MEANINGS = {

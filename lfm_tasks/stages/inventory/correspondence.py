@@ -11,7 +11,7 @@ from jaxtyping import Int, Shaped
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.model import DatasetFile
 from lfm_tasks.config import AtlasConfig, MapsConfig
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.opening import DatasetRows, read_ids
 from lfm_tasks.spectral.maps.closed_form import Mask
 from lfm_tasks.spectral.maps.descriptors import Anchors

@@ -8,7 +8,7 @@ import numpy as np
 
 from lfm_tasks.catalog import Catalog, Model
 from lfm_tasks.catalog.names import fill
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.runtime.load import SpaceSize
 from lfm_tasks.sources.files.pooling import pooled_features
 from lfm_tasks.sources.files.source import FileSource

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.catalog import Catalog, Model, expand_layers
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.runtime.run import Announce
 from lfm_tasks.sources.files.source import FileSource
 from lfm_tasks.sources.networks.recording import RecordedSource

@@ -9,10 +9,10 @@ from jaxtyping import Int, Shaped
 from lfm_tasks.catalog import Catalog, Model, expand_layers
 from lfm_tasks.catalog.comparisons import comparison_dataset, layer_misses, space_misses, unasked_globs
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.runtime.load import SpaceSize
 from lfm_tasks.runtime.run import Announce, Failure, Run
-from lfm_tasks.sources.networks.onnx_heads import open_head
+from lfm_tasks.sources.networks.onnx_models import open_head
 from lfm_tasks.sources.opening import DatasetRows, open_source, read_dataset
 from lfm_tasks.sources.source import Source
 from lfm_tasks.spaces import Space

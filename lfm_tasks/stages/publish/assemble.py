@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from lfm_tasks.reasons import REASONS
+from lfm_tasks.errors import REASONS
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.bases.stage import BasedSpace

@@ -9,7 +9,7 @@ from lfm_tasks.stages.publish.assemble import assemble
 from lfm_tasks.stages.publish.contents import Contents, section_groups, summary
 from lfm_tasks.stages.publish.tables import MODEL_TEXTS, edges, layer_rows, model_rows
 from lfm_tasks.stores.atlas.files import publish, published_key, write_atlas, write_edges, write_json, write_table
-from lfm_tasks.stores.remote.units import RemoteUnits
+from lfm_tasks.stores.remote import RemoteUnits
 from lfm_tasks.stores.units.references import holds_atlas, note_units
 
 

@@ -9,8 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfm_tasks.config import AtlasConfig
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.measures.registry import MEASURES
-from lfm_tasks.reasons import ReasonError
 from lfm_tasks.stages.inventory.correspondence import Design, Knowledge, Resampling, resampling
 from lfm_tasks.stores.units.store import Receipt, UnitStore, ids_digest
 

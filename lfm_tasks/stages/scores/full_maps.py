@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Shaped
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.runtime.cache import Remembered
 from lfm_tasks.spectral.bases.full_map import TILE_SIDE, full_map, full_maps, whitened_rows
 from lfm_tasks.stages.inventory.correspondence import common_ids

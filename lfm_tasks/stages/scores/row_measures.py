@@ -8,10 +8,10 @@ import numpy as np
 from jaxtyping import Float
 
 from lfm_tasks.config import NullConfig
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.measures.measure import Measure
 from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, neighbours_among
 from lfm_tasks.measures.registry import MEASURES
-from lfm_tasks.reasons import ReasonError
 from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stages.inventory.correspondence import Resampling, common_ids, same_ids
 from lfm_tasks.stages.scores.block import BlockJob, BlockScores, Resamplings

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.config import AtlasConfig
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES
 from lfm_tasks.spectral.bases.graph import affinity_graph, join_components

@@ -12,11 +12,11 @@ from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.names import fill
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.files.formats import open_array
 from lfm_tasks.sources.files.paths import readable
 from lfm_tasks.sources.files.stored_array import StoredArray
-from lfm_tasks.sources.networks.onnx_heads import Head, open_head
+from lfm_tasks.sources.networks.onnx_models import Head, open_head
 from lfm_tasks.sources.opening import DatasetRows, read_dataset
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.transfer.alignment import Alignment, transfer_coordinates

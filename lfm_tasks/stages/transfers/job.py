@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.sources.files.formats import open_array
 from lfm_tasks.sources.files.stored_array import check_held
 from lfm_tasks.spaces import Space

@@ -8,7 +8,7 @@ from typing import Any
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.sources.opening import read_dataset
 from lfm_tasks.stages.activations.stage import record_activations

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.sources.opening import read_dataset
 from lfm_tasks.spaces import Space

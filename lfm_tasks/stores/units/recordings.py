@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lfm_tasks.reasons import ReasonError
+from lfm_tasks.errors import ReasonError
 from lfm_tasks.stores.units.arrays import LAYOUTS, ArrayReader
 from lfm_tasks.stores.units.store import RowsDigest, UnitWriter
 

@@ -141,7 +141,7 @@ class Readiness(WorkerPlugin):  # type: ignore[misc]
 
 
 def _check_reach(worker: str, remote: str) -> None:
-    from lfm_tasks.stores.remote.units import read_object
+    from lfm_tasks.stores.remote import read_object
 
     try:
         read_object(f"{remote}/lock")
