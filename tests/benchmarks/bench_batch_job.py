@@ -15,8 +15,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.clusters.conftest import ENVIRONMENT, PYTHON, ROOT, Processes
-from tests.clusters.slurm import slurm
+from tests.robustness.clusters.conftest import ENVIRONMENT, PYTHON, ROOT, Processes
+from tests.robustness.clusters.slurm import slurm
 
 CATALOG = """
 version: 1

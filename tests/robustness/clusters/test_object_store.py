@@ -1,0 +1,362 @@
+"""Store and atlas on an S3 server on loopback: the atlas of a local store, and no unit that is not whole."""
+
+import json
+import logging
+import re
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from lfm_atlas.cli.main import app
+from lfm_tasks.catalog import read_catalog
+from lfm_tasks.errors import ReasonError
+from lfm_tasks.maintenance import prune, verify
+from lfm_tasks.stores import remote as remote_lock
+from lfm_tasks.stores import remote as remote_units
+from lfm_tasks.stores.remote import RemoteStoreError, RemoteUnits, locked_remotely
+from lfm_tasks.stores.units.durable import StoreBusyError
+from lfm_tasks.stores.units.store import CorruptUnitError
+from tests.robustness.clusters.conftest import ENVIRONMENT, PYTHON, contents
+
+pytestmark = pytest.mark.cluster
+REMOTE = "s3://zoo/atlas-of-the-zoo"
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[dict[str, str]]:
+    """Give the environment of programs that talk to an S3 server of our own."""
+    server = pytest.importorskip("moto.server", reason="not run: found no moto").ThreadedMotoServer("127.0.0.1", 0)
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    server.start()
+    host, port = server.get_host_and_port()
+    who = {"AWS_ACCESS_KEY_ID": "zoo", "AWS_SECRET_ACCESS_KEY": "only-here", "AWS_DEFAULT_REGION": "us-east-1"}
+    yield who | {"AWS_ENDPOINT_URL": f"http://{host}:{port}"}
+    server.stop()
+
+
+@pytest.fixture
+def files(server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Give an empty bucket, seen by this process."""
+    for name, value in server.items():
+        monkeypatch.setenv(name, value)
+    remote_units._files.cache_clear()
+    files = remote_units._files()
+    if files.exists("zoo"):
+        files.rm("zoo", recursive=True)
+    files.mkdir("zoo")
+    return files
+
+
+def put_remote(folder: Path) -> None:
+    catalog = folder / "data_catalog.yaml"
+    content = YAML(typ="safe").load(catalog)
+    content["atlas"]["remote"] = REMOTE
+    with catalog.open("w") as file:
+        YAML().dump(content, file)
+
+
+def write_unit(store: RemoteUnits, key: str = "a" * 64) -> str:
+    with store.commit("probes", key) as writer:
+        writer.arrays.write("accuracies", np.array([0.25, 0.5]))
+        writer.facts["n"] = 2
+    return key
+
+
+def read_unit(store: RemoteUnits, key: str) -> list[float]:
+    with store.open("probes", key) as unit:
+        return list(unit.read("accuracies"))
+
+
+def test_run__gives_the_atlas_of_a_local_store_and_another_machine_has_nothing_to_compute(
+    tmp_path: Path,
+    files: Any,
+    related_spaces: Callable[..., dict[str, Any]],
+    write_zoo: Callable[..., Path],
+    build: Callable[..., Any],
+) -> None:
+    models = related_spaces(3)
+    here, there, other = (write_zoo(tmp_path / name, models) for name in ("here", "there", "other"))
+    build(here)
+    put_remote(there)
+    put_remote(other)
+
+    build(there, in_process=False)
+    second = build(other)
+
+    assert contents(there / "atlas") == contents(here / "atlas") == contents(other / "atlas")
+    assert {stage: n for stage, n in second.computed.items() if n} == {"atlas": 1}
+    current = json.loads(files.cat_file(f"{REMOTE}/atlas/current.json"))["key"]
+    files.get(f"{REMOTE}/atlas/{current}/", str(tmp_path / "got"), recursive=True)
+    assert contents(tmp_path / "got") == contents(here / "atlas")
+    assert not files.exists(f"{REMOTE}/lock")
+
+
+# Kills its own process, hard, before the n-th object is put.
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from lfm_tasks.stores.remote import units as remote_units
+from lfm_atlas.pipeline import build_atlas
+from lfm_tasks.catalog import read_catalog
+from lfm_tasks.runtime.session import open_run
+
+left = int(sys.argv[2])
+files = remote_units._files()
+put = files.pipe_file
+
+def pipe_file(*arguments, **options):
+    global left
+    left -= 1
+    if left == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return put(*arguments, **options)
+
+files.pipe_file = pipe_file
+with open_run(read_catalog(Path(sys.argv[1])), lambda *_: None, in_process=True) as run:
+    build_atlas(run)
+"""
+
+
+@pytest.mark.parametrize("kill_before", [4, 15, 60])
+def test_run_that_is_killed__leaves_whole_units_only_and_the_next_goes_on(
+    tmp_path: Path,
+    files: Any,
+    server: dict[str, str],
+    related_spaces: Callable[..., dict[str, Any]],
+    write_zoo: Callable[..., Path],
+    build: Callable[..., Any],
+    monkeypatch: pytest.MonkeyPatch,
+    kill_before: int,
+) -> None:
+    models = related_spaces(2)
+    here, there, other = (write_zoo(tmp_path / name, models) for name in ("here", "there", "other"))
+    build(here)
+    put_remote(there)
+    put_remote(other)
+    catalog = str(there / "data_catalog.yaml")
+
+    killed = subprocess.run([PYTHON, "-c", KILLED, catalog, str(kill_before)], env=ENVIRONMENT | server, check=False)
+    store = RemoteUnits(tmp_path / "third", REMOTE)
+    for name in files.find(f"{REMOTE}/receipts"):
+        kind, file = name.split("/")[-2:]
+        store.check(kind, file.removesuffix(".json"))
+    with pytest.raises(StoreBusyError, match="a lock of a dead run falls after 120 s"):
+        build(other)
+    monkeypatch.setattr(remote_lock, "LEASE_SECONDS", 0.0)
+    build(other)
+
+    assert killed.returncode == -9
+    assert contents(other / "atlas") == contents(here / "atlas")
+
+
+def test_files_without_a_receipt__are_no_unit_and_are_swept(tmp_path: Path, files: Any) -> None:
+    store = RemoteUnits(tmp_path / "a", REMOTE)
+    key = write_unit(store)
+    files.pipe_file(f"{REMOTE}/units/probes/{'b' * 64}/lost/zarr.json", b"{}")
+    files.pipe_file(f"{REMOTE}/units/probes/{key}/lost/zarr.json", b"{}")
+
+    assert not store.has("probes", "b" * 64)
+    store.sweep()
+    assert not [name for name in files.find(REMOTE) if "/lost/" in name]
+    assert read_unit(RemoteUnits(tmp_path / "b", REMOTE), key) == [0.25, 0.5]
+
+
+def test_second_writer_of_a_unit__leaves_the_first_ones(tmp_path: Path, files: Any) -> None:
+    first, second = (RemoteUnits(tmp_path / name, REMOTE) for name in ("a", "b"))
+    with first.commit("probes", "a" * 64) as slow:
+        slow.arrays.write("accuracies", np.array([0.25, 0.5]))
+        write_unit(second)
+        before = files.cat_file(f"{REMOTE}/receipts/probes/{'a' * 64}.json")
+
+    assert files.cat_file(f"{REMOTE}/receipts/probes/{'a' * 64}.json") == before
+    assert len({name.split("/")[-3] for name in files.find(f"{REMOTE}/units") if name.endswith("/zarr.json")}) <= 2
+    assert read_unit(first, "a" * 64) == [0.25, 0.5]
+
+
+@pytest.mark.parametrize("what", ["changed", "missing"])
+def test_damaged_object__is_found_on_read_and_put_aside(tmp_path: Path, files: Any, what: str) -> None:
+    key = write_unit(RemoteUnits(tmp_path / "a", REMOTE))
+    arrays = next(name for name in files.find(f"{REMOTE}/units") if name.endswith("/arrays.zip"))
+    if what == "changed":
+        files.pipe_file(arrays, b"x" + files.cat_file(arrays)[1:])
+    else:
+        files.rm_file(arrays)
+    other = RemoteUnits(tmp_path / "b", REMOTE)
+
+    with pytest.raises(CorruptUnitError, match="put into quarantine: run again to make it anew"):
+        read_unit(other, key)
+
+    assert not other.has("probes", key)
+    assert files.find(f"{REMOTE}/quarantine")
+    other.sweep()
+    assert len(files.find(f"{REMOTE}/units")) > 0
+    write_unit(other)
+    assert read_unit(other, key) == [0.25, 0.5]
+
+
+def test_damaged_copy_on_this_machine__is_fetched_anew(tmp_path: Path, files: Any) -> None:
+    store = RemoteUnits(tmp_path / "a", REMOTE)
+    key = write_unit(store)
+    arrays = next((tmp_path / "a" / "units").rglob("arrays.zip"))
+    arrays.write_bytes(b"x")
+
+    assert read_unit(store, key) == [0.25, 0.5]
+
+
+def test_damaged_receipt__is_put_aside(tmp_path: Path, files: Any) -> None:
+    store = RemoteUnits(tmp_path / "a", REMOTE)
+    key = write_unit(store)
+    files.pipe_file(f"{REMOTE}/receipts/probes/{key}.json", b"{")
+
+    with pytest.raises(CorruptUnitError, match=f"receipt probes/{key} cannot be read"):
+        store.receipt("probes", key)
+    assert store.find("probes", key) is None
+    assert not store.has("probes", key)
+
+
+def verified(folder: Path, *, capture: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    code = app(["verify", str(folder / "data_catalog.yaml")], result_action="return_value")
+    return int(code), capture.readouterr().err
+
+
+def test_verify__reads_what_lies_there_and_runs_make_it_whole_again(
+    tmp_path: Path,
+    files: Any,
+    related_spaces: Callable[..., dict[str, Any]],
+    write_zoo: Callable[..., Path],
+    build: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = write_zoo(tmp_path / "zoo", related_spaces(2))
+    put_remote(folder)
+    build(folder)
+    before = contents(folder / ".lfm-atlas" / "units")
+    assert verified(folder, capture=capsys) == (0, "")
+    arrays, receipt, page = (
+        next(name for name in files.find(f"{REMOTE}/{place}") if name.endswith(end))
+        for place, end in (("units/scores", "arrays.zip"), ("receipts/bases", ".json"), ("atlas", "report.html"))
+    )
+    files.pipe_file(arrays, b"x" + files.cat_file(arrays)[1:])
+    files.pipe_file(receipt, b"{")
+    files.rm_file(page)
+
+    code, found = verified(folder, capture=capsys)
+
+    assert code == 1
+    assert f"{REMOTE}/units/scores/{arrays.split('/')[-3]}: unit scores/" in found
+    assert "arrays.zip is damaged" in found
+    assert re.search(rf"{REMOTE}/units/bases/\w+: receipt bases/\w+ cannot be read", found)
+    assert re.search(rf"{REMOTE}/atlas/\w+: report.html is missing", found)
+    assert len(found.splitlines()) == 3
+    assert contents(folder / ".lfm-atlas" / "units") == before
+    assert not list((folder / ".lfm-atlas" / "staging").glob("*"))
+    with locked_remotely(REMOTE, "lfm-atlas run"), pytest.raises(StoreBusyError, match="is in use by 'lfm-atlas run'"):
+        verify(read_catalog(folder / "data_catalog.yaml"))
+    # A machine without copies reads it: what is damaged is put aside, and made again by the run after.
+    other = write_zoo(tmp_path / "other", related_spaces(2))
+    put_remote(other)
+    assert verified(other, capture=capsys) == (code, found)
+    with pytest.raises(CorruptUnitError, match="put into quarantine: run again to make it anew"):
+        build(other)
+    build(other)
+    assert verified(other, capture=capsys) == (0, "")
+
+
+def test_prune__removes_what_no_atlas_there_was_made_of(
+    tmp_path: Path,
+    files: Any,
+    related_spaces: Callable[..., dict[str, Any]],
+    write_zoo: Callable[..., Path],
+    build: Callable[..., Any],
+) -> None:
+    folder = write_zoo(tmp_path / "zoo", related_spaces(3))
+    put_remote(folder)
+    build(folder)
+    first = set(files.find(f"{REMOTE}/units"))
+    store = RemoteUnits(folder / ".lfm-atlas", REMOTE)
+    unnoted = write_unit(store)  # of a kind that no atlas notes
+    catalog = folder / "data_catalog.yaml"
+    content = YAML(typ="safe").load(catalog)
+    for n_eigenpairs in (5, 6):  # the atlas before the last one stays, for who reads it
+        content["atlas"]["n_eigenpairs"] = n_eigenpairs
+        with catalog.open("w") as file:
+            YAML().dump(content, file)
+        build(folder)
+    settings = read_catalog(catalog)
+    there = set(files.find(f"{REMOTE}/units"))
+
+    told = prune(settings, remove=False).remote
+    with locked_remotely(REMOTE, "lfm-atlas run"), pytest.raises(StoreBusyError, match="is in use by 'lfm-atlas run'"):
+        prune(settings, remove=True)
+    assert set(files.find(f"{REMOTE}/units")) == there
+    done = prune(settings, remove=True).remote
+
+    assert told == done
+    assert done is not None
+    left = set(files.find(f"{REMOTE}/units"))
+    assert {kind for kind, _ in done.units} == {"bases", "scores", "collections", "kept_maps"}
+    assert {name.split("/")[3] for name in first & left} == {"activations"}
+    assert left < there
+    assert store.has("probes", unnoted)
+    assert there - left < first
+    assert len(files.find(f"{REMOTE}/references")) == 2
+    assert done.n_kept == len(files.find(f"{REMOTE}/receipts"))
+    assert not verify(settings).damages
+    assert not any(build(folder).computed.values())
+    content["atlas"]["n_eigenpairs"] = 5
+    with catalog.open("w") as file:
+        YAML().dump(content, file)
+    assert {stage for stage, n in build(folder).computed.items() if n} == {"atlas"}
+
+
+def test_prune__refuses_where_nobody_knows_what_an_atlas_was_made_of(
+    tmp_path: Path,
+    files: Any,
+    related_spaces: Callable[..., dict[str, Any]],
+    write_zoo: Callable[..., Path],
+    build: Callable[..., Any],
+) -> None:
+    folder = write_zoo(tmp_path / "zoo", related_spaces(2))
+    put_remote(folder)
+    build(folder)
+    settings = read_catalog(folder / "data_catalog.yaml")
+    files.rm(files.find(f"{REMOTE}/references"))
+    there = files.find(REMOTE)
+
+    with pytest.raises(ReasonError, match=f"{REMOTE}: found an atlas that does not say what it was made of, needs one"):
+        prune(settings, remove=True)
+    assert files.find(REMOTE) == there
+    build(folder)
+    assert prune(settings, remove=True).remote is not None
+    files.rm(f"{REMOTE}/atlas", recursive=True)
+    with pytest.raises(ReasonError, match=f"{REMOTE}: found no atlas, needs one to know what to keep: lfm-atlas run"):
+        prune(settings, remove=True)
+
+
+def test_server_that_does_not_answer__is_told_without_a_traceback(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        RemoteStoreError, match=r"s3://none/zoo cannot be written to .*: check the address, and the AWS_"
+    ):
+        locked_remotely("s3://none/zoo", "lfm-atlas run").__enter__()
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    remote_units._files.cache_clear()
+    with pytest.raises(RemoteStoreError, match="NoCredentials"):
+        locked_remotely(REMOTE, "lfm-atlas run").__enter__()
+    remote_units._files.cache_clear()
+
+
+def test_lock__is_held_by_one_and_falls_when_nobody_renews_it(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    with locked_remotely(REMOTE, "lfm-atlas run"):
+        with pytest.raises(StoreBusyError, match=r"is in use by 'lfm-atlas run' \(process \d+ on .*\): wait"):
+            locked_remotely(REMOTE, "another").__enter__()
+        monkeypatch.setattr(remote_lock, "LEASE_SECONDS", 0.0)
+        with locked_remotely(REMOTE, "another"):
+            held = json.loads(files.cat_file(f"{REMOTE}/lock"))
+    assert held["purpose"] == "another"
+    assert not files.exists(f"{REMOTE}/lock")

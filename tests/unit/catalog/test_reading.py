@@ -1,0 +1,395 @@
+"""A catalog is read whole: every mistake at once, each with its line, or a value that holds."""
+
+import json
+import pickle
+import random
+import time
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lfm_tasks.catalog import Catalog, CatalogError, read_catalog
+
+SHIPPED = Path(__file__).parents[3] / "data_catalog.yaml"
+
+GOOD = """\
+version: 1
+datasets:
+  probe: {ids: {path: ids.npy}}
+models:
+  small:
+    activations: {path: "zoo/{model}.npz", key: "{layer}", dataset: probe}
+    layers: ["conv*", "!*.norm"]
+"""
+
+# Out of the folder, reserved by Windows, invisible, like another one, an option, a formula, too long.
+HOSTILE_NAMES = [
+    "..",
+    ".",
+    "../x",
+    "../../etc/passwd",
+    "a/../b",
+    "/etc/passwd",
+    "/",
+    "a/b",
+    "a//b",
+    "\\\\host\\share",
+    "..\\x",
+    "a\\b",
+    "C:\\x",
+    "C:",
+    "a:b",
+    "~",
+    "~root",
+    "$HOME",
+    "CON",
+    "con.txt",
+    "aux",
+    "NUL",
+    "nul.npy",
+    "COM1",
+    "lpt9.x",
+    "a.",
+    ".hidden",
+    "a ",
+    " a",
+    "a b",
+    "a\tb",
+    "a\nb",
+    "a\r\nb",
+    "a\u0000b",
+    "a\u001b[31m",
+    "\u202etxt",
+    "a\u200bb",
+    "\ufeffa",
+    "\u0430bc",
+    "\uff41",
+    "u\u0308",
+    "\u00fc",
+    "\U0001f600",
+    "-rf",
+    "--help",
+    "=1+1",
+    "@x",
+    "+1",
+    "<script>",
+    "a&b",
+    "a|b",
+    "a*",
+    "a?",
+    "'a'",
+    '"',
+    "`id`",
+    "$(id)",
+    "a;b",
+    "%2e%2e",
+    "x" * 129,
+    "",
+]
+
+
+def read(folder: Path, text: str, **environment: str) -> Catalog:
+    path = folder / "data_catalog.yaml"
+    path.write_text(text, encoding="utf-8")
+    return read_catalog(path, environment)
+
+
+def mistakes(folder: Path, text: str, **environment: str) -> list[str]:
+    """Return all mistakes as a person reads them, the path cut off."""
+    with pytest.raises(CatalogError) as caught:
+        read(folder, text, **environment)
+    return [str(problem).removeprefix(str(folder / "data_catalog.yaml")) for problem in caught.value.problems]
+
+
+def test_good_catalog__is_read(tmp_path: Path) -> None:
+    catalog = read(tmp_path, GOOD)
+
+    model = catalog.models["small"]
+    assert model.activations is not None
+    assert model.activations.path == "zoo/{model}.npz"
+    assert model.layers == ("conv*", "!*.norm")
+    assert model.dataset == "probe"
+    assert catalog.root == tmp_path
+    assert catalog.locate("zoo/a.npz") == tmp_path / "zoo" / "a.npz"
+    assert catalog.atlas.measures == ("lfm", "overlap")
+
+
+def test_text_that_its_parser_gives_up_on__is_a_mistake_like_any_other(tmp_path: Path) -> None:
+    [mistake] = mistakes(tmp_path, "version:\n  b:  # a remark\n    c\n\n")
+    assert "not YAML: overlap in comment" in mistake
+
+
+def test_shipped_catalog__is_good() -> None:
+    assert len(read_catalog(SHIPPED).models) == 8
+
+
+def test_mistakes__come_all_at_once_in_the_order_of_lines(tmp_path: Path) -> None:
+    text = """\
+version: 2
+datasets:
+  probe: {ids: {path: ids.npy}, lables: {path: labels.npy}}
+  probe: {ids: positional}
+models:
+  small:
+    activations: {path: "zoo/{modle}.npz", dataset: prob}
+  con:
+    onnx: {path: a.onnx, dataset: probe}
+atlas:
+  n_eigenpairs: many
+  graph: {metric: cosine, n_neighbors: 0}
+"""
+    assert mistakes(tmp_path, text) == [
+        ":1: version: found the number 2, needs 1",
+        ":3: datasets.probe.lables: unknown key; did you mean 'labels'?",
+        ":4: datasets.probe: found the key twice, first in line 3: keep one",
+        ":7: models.small.activations.dataset: the dataset 'prob' is not declared under datasets; "
+        "did you mean 'probe'?",
+        ":7: models.small.activations.path: found {modle}, needs one of {model}, {layer}, {dataset}; "
+        "did you mean 'model'?",
+        ":8: models.con: found the name 'con', which Windows reserves for a device: rename it",
+        ":9: models.con.onnx.dataset: the dataset 'probe' has no inputs to run the model on: "
+        "add inputs: {path: inputs.npy} to it",
+        ":11: atlas.n_eigenpairs: found the text 'many', needs a whole number",
+        ":12: atlas.graph.metric: found the text 'cosine', needs 'angular' or 'euclidean'; there is angular, euclidean",
+        ":12: atlas.graph.n_neighbors: found the number 0, needs >= 1",
+    ]
+
+
+MISTAKES = {
+    "no models": ("version: 1\ndatasets: {p: {ids: positional}}\n", ["models is missing: add it"]),
+    "no version": (GOOD.replace("version: 1\n", ""), ["version is missing: add it"]),
+    "empty models": (GOOD.split("models:")[0] + "models: {}\n", ["found an empty mapping, needs at least one"]),
+    "nothing": ("", ["the file is empty, needs version, datasets and models"]),
+    "text": ("hello", ["found the text 'hello', needs version, datasets and models"]),
+    "list": ("- 1", ["found a list, needs version, datasets and models"]),
+    "no source": (
+        GOOD.split("    activations")[0] + "    layers: [a]\n",
+        ["found no source, needs exactly one of activations, onnx, torch: where do the rows come from?"],
+    ),
+    "two sources": (
+        GOOD + "    onnx: {path: a.onnx, dataset: probe}\n",
+        ["found activations and onnx, needs exactly one of", "the dataset 'probe' has no inputs"],
+    ),
+    "no origin": (
+        GOOD.replace("{ids: {path: ids.npy}}", "{labels: {path: l.npy}}"),
+        ["found neither of builtin and ids"],
+    ),
+    "two origins": (GOOD.replace("{ids:", "{builtin: digits, ids:"), ["found both of builtin and ids"]),
+    "builtin labels": (
+        GOOD.replace("{ids: {path: ids.npy}}", "{builtin: digits, labels: {path: l.npy}}"),
+        ["found labels or inputs beside builtin"],
+    ),
+    "split": (GOOD.replace("ids.npy}}", "ids.npy}, split: probe}"), ["found split without builtin: remove it"]),
+    "layer twice": (
+        GOOD.replace("zoo/{model}.npz", "zoo/{layer}/{layer}.npz"),
+        ["found {layer} 2 times, needs it once"],
+    ),
+    "layer in both": (
+        GOOD.replace("zoo/{model}.npz", "zoo/{layer}.npz"),
+        ["found {layer} in path and in key, needs it in one of them"],
+    ),
+    "brace": (GOOD.replace("zoo/{model}", "zoo/{model"), ["found a single brace"]),
+    "no layers": (GOOD.replace('["conv*", "!*.norm"]', "[]"), ["found an empty list, needs at least one"]),
+    "layers as text": (GOOD.replace('["conv*", "!*.norm"]', "conv*"), ["found the text 'conv*', needs a list"]),
+    "name": (GOOD.replace("  small:", "  ../small:"), ["found the name '../small', needs 1 to 128 of A-Z"]),
+    "dot": (GOOD.replace("  small:", "  small.:"), ["which ends in a dot that Windows drops: rename it"]),
+    "twins": (
+        GOOD + "  Small:\n    activations: {path: a.npy, dataset: probe}\n",
+        ["differs from 'small' only by upper and lower case"],
+    ),
+    "control": (GOOD.replace("conv*", "conv\\u202e"), ["found invisible or control characters"]),
+    "tag": (
+        GOOD.replace("{path: ids.npy}", "!!python/object:os.system ls"),
+        ["the tag '!!python/object:os.system'"],
+    ),
+    "tagged map": (GOOD.replace("{path: ids.npy}", "!x {path: ids.npy}"), ["found the tag '!x', needs plain YAML"]),
+    "merge of text": (GOOD.replace("    layers", "    <<: text\n    layers"), ["found << with something else"]),
+    "mark as key": (GOOD + "<file>: 1\n<x: 3\n", ["unknown key", "<x: unknown key"]),
+    "list as key": (GOOD + "[a, b]: 1\n", ["found a list or mapping as a key, needs text"]),
+    "endless": (GOOD + "x-a: &a [*a]\n", ["found an alias inside its own anchor"]),
+    "variable": (
+        GOOD.replace("ids.npy", "'${IDS}'"),
+        ["the variable IDS is not set: set it, or write ${IDS:-"],
+    ),
+    "broken variable": (GOOD.replace("ids.npy", "'${1x}'"), ["found '${1x}', needs ${NAME} or ${NAME:-default}"]),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistake__is_told(case: str, tmp_path: Path) -> None:
+    text, expected = MISTAKES[case]
+
+    found = mistakes(tmp_path, text)
+
+    assert len(found) == len(expected), found
+    for message, part in zip(sorted(found), sorted(expected), strict=True):
+        assert part in " ".join(found), message
+    assert all(line.startswith(":") and line[1].isdigit() for line in found)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version: [1\nmodels: ]", r":2: not YAML: while parsing a flow sequence"),
+        (b"a: 1\nb: \xff\n", r":2: found bytes that are not UTF-8: save the file as UTF-8"),
+        (b"#" * (2**20 + 1), r"found more than 1,048,576 bytes, needs at most that"),
+        (b"paths: {path: zoo/{model}.npz}", r':1: not YAML: .*quote what holds braces: {path: "zoo'),
+        (b"[" * 5000, r"found hundreds of nested levels|not YAML"),
+    ],
+    ids=["syntax", "encoding", "size", "braces", "nesting"],
+)
+def test_file_that_is_no_yaml__is_told_with_its_line(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "data_catalog.yaml"
+    path.write_bytes(content)
+    with pytest.raises(CatalogError, match=message):
+        read_catalog(path)
+
+
+def test_aliases_that_explode__are_refused(tmp_path: Path) -> None:
+    lines = ["x-0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"x-{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
+    with pytest.raises(CatalogError, match="found more than 100,000 values once aliases are expanded"):
+        read(tmp_path, "\n".join(lines))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.mkdir(), "found a folder or a device, needs a file"),
+        (lambda path: None, r"cannot be read \(No such file or directory\): check the path"),
+    ],
+    ids=["folder", "missing"],
+)
+def test_path_that_is_no_file__is_told(make: object, message: str, tmp_path: Path) -> None:
+    assert callable(make)
+    make(tmp_path / "data_catalog.yaml")
+    with pytest.raises(CatalogError, match=message):
+        read_catalog(tmp_path / "data_catalog.yaml")
+
+
+def test_anchors_merges_and_private_keys__serve_the_catalog(tmp_path: Path) -> None:
+    text = GOOD.replace("models:", "x-common: &common {layers: [fc], meta: {license: mit}}\nmodels:").replace(
+        '    layers: ["conv*", "!*.norm"]', "    <<: *common\n    layers: [conv1]"
+    )
+    model = read(tmp_path, text).models["small"]
+
+    assert model.layers == ("conv1",)
+    assert model.meta == {"license": "mit"}
+
+
+def test_variables__are_filled_in_and_typed(tmp_path: Path) -> None:
+    text = GOOD.replace("ids.npy", "'${FOLDER}/${NAME:-ids}.npy'") + "atlas:\n  n_eigenpairs: ${K}\n  path: a$${b}\n"
+    catalog = read(tmp_path, text, FOLDER="data", K="7")
+
+    ids = catalog.datasets["probe"].ids
+    assert not isinstance(ids, str)
+    assert ids is not None
+    assert ids.path == "data/ids.npy"
+    assert catalog.atlas.n_eigenpairs == 7
+    assert catalog.atlas.path == "a${b}"
+
+
+def test_value_in_quotes__stays_text(tmp_path: Path) -> None:
+    assert mistakes(tmp_path, GOOD + "atlas: {n_eigenpairs: '${K}'}\n", K="7") == [
+        ":8: atlas.n_eigenpairs: found the text '7', needs a whole number"
+    ]
+
+
+def test_defaults__fill_up_what_a_model_does_not_say(tmp_path: Path) -> None:
+    text = """\
+version: 1
+datasets: {probe: {ids: positional}, digits: {builtin: digits}}
+defaults:
+  activations: {path: "{model}.npz", key: "{layer}", dataset: probe, pool: mean}
+  layers: [fc]
+models:
+  plain: {}
+  own: {activations: {pool: max}, layers: [conv]}
+  network: {onnx: {path: n.onnx, dataset: digits}}
+"""
+    models = read(tmp_path, text).models
+
+    assert models["plain"].activations is not None
+    assert (models["plain"].activations.pool, models["plain"].layers) == ("mean", ("fc",))
+    assert models["own"].activations is not None
+    assert (models["own"].activations.pool, models["own"].activations.path) == ("max", "{model}.npz")
+    assert models["own"].layers == ("conv",)
+    assert models["network"].activations is None
+    assert models["network"].layers == ("fc",)
+
+
+def test_mistake_in_defaults__is_told_at_its_own_line(tmp_path: Path) -> None:
+    text = "defaults: {layers: 3}\n" + GOOD.replace('    layers: ["conv*", "!*.norm"]\n', "")
+    assert mistakes(tmp_path, text) == [":1: defaults.layers: found the number 3, needs a list"]
+
+
+def test_error__keeps_its_problems_between_processes(tmp_path: Path) -> None:
+    with pytest.raises(CatalogError) as caught:
+        read(tmp_path, "version: 2")
+    copy = pickle.loads(pickle.dumps(caught.value))  # noqa: S301 - our own
+    assert copy.problems == caught.value.problems
+    assert str(copy) == str(caught.value)
+
+
+def reads_or_refuses(folder: Path, text: str) -> None:
+    path = folder / "fuzzed.yaml"
+    path.write_bytes(text.encode("utf-8", "surrogatepass"))
+    try:
+        problems, n_models = (), len(read_catalog(path, {}).models)
+    except CatalogError as error:
+        problems, n_models = error.problems, 0
+    assert bool(problems) != bool(n_models)
+
+
+@given(st.text(max_size=200))
+@settings(max_examples=150, deadline=None)
+def test_any_text__is_read_or_refused(tmp_path_factory: pytest.TempPathFactory, text: str) -> None:
+    reads_or_refuses(tmp_path_factory.getbasetemp(), text)
+
+
+@given(st.randoms(use_true_random=False), st.integers(1, 6))
+@settings(max_examples=150, deadline=None)
+def test_shipped_catalog_with_any_damage__is_read_or_refused(
+    tmp_path_factory: pytest.TempPathFactory, chance: random.Random, n_changes: int
+) -> None:
+    text = SHIPPED.read_text(encoding="utf-8")
+    for _ in range(n_changes):
+        at, length = chance.randrange(len(text)), chance.randrange(12)
+        put = "".join(chance.choices("{}[]:,&*!|>'\"#-? \n\t0a.~<", k=chance.randrange(5)))
+        text = text[:at] + put + text[at + length :]
+    reads_or_refuses(tmp_path_factory.getbasetemp(), text)
+
+
+@pytest.mark.parametrize("text", ["[" * 5000, "{a: " * 3000, "- " * 3000 + "x", "? " * 3000])
+def test_nesting__is_refused_at_once(text: str, tmp_path: Path) -> None:
+    start = time.monotonic()
+    assert mistakes(tmp_path, text) == [": found hundreds of nested levels, needs a few"]
+    assert time.monotonic() - start < 2
+
+
+@pytest.mark.parametrize(
+    "address", ["https://me:hunter2@host/a.npz", "s3://hunter2@b/a.npz", "https://h/a.npz?t=hunter2"]
+)
+def test_address_with_a_secret__is_refused_and_not_repeated(address: str, tmp_path: Path) -> None:
+    [told] = mistakes(tmp_path, GOOD.replace("zoo/{model}.npz", address))
+    assert "found an address with a user or a query, which may hold a secret, needs a plain one" in told
+    assert "hunter2" not in told
+
+
+@pytest.mark.parametrize("section", ["models", "datasets", "comparisons"])
+def test_hostile_names__are_refused(section: str, tmp_path: Path) -> None:
+    for name in HOSTILE_NAMES:
+        quoted = json.dumps(name)
+        text = {
+            "models": GOOD.replace("  small:", f"  {quoted}:"),
+            "datasets": GOOD.replace("  probe:", f"  {quoted}: {{ids: positional}}\n  probe:"),
+            "comparisons": f"{GOOD}comparisons:\n  {quoted}: {{sources: small, targets: small}}\n",
+        }[section]
+        assert mistakes(tmp_path, text), name
+        assert list(tmp_path.iterdir()) == [tmp_path / "data_catalog.yaml"]
+
+
+def test_anchor_that_is_used_again__is_no_warning(tmp_path: Path) -> None:
+    assert mistakes(tmp_path, "&a a: &a b")
