@@ -28,7 +28,7 @@ def all_different(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class GraphConfig(Settings):
-    """How the neighbours of a point are found and weighted; with ``landmarks``, of so many points of a space only."""
+    """How the neighbors of a point are found and weighted; with ``landmarks``, of so many points of a space only."""
 
     metric: Literal["angular", "euclidean"] = "angular"
     kernel: Literal["binary", "gaussian", "inverse", "distance"] = "binary"
@@ -68,7 +68,7 @@ class AnchorsConfig(Settings):
 
 
 class MapsConfig(Settings):
-    """From which knowledge the functional maps are fitted; ``full``: every point is known in both spaces."""
+    """From which correspondence the functional maps are fitted; ``full``: every point is known in both spaces."""
 
     regime: Literal["full", "anchors", "labels", "unsupervised"] = "full"
     anchors: AnchorsConfig | None = None

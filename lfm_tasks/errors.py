@@ -12,7 +12,7 @@ REASONS: dict[str, str] = {
     "bad_factory": "the factory cannot be imported, fails, or gives no network; or PyTorch is not there",
     "bad_weights": "the weights file is no .safetensors file, or does not fit the network",
     "bad_groups": "groups or strata that are not there for every row, or of which none can change places",
-    "too_few_points": "fewer points than the neighbours or eigenpairs need",
+    "too_few_points": "fewer points than the neighbors or eigenpairs need",
     "too_many_points": "more points than a measure of all pairs of points can hold",
     "degenerate": "no more points than features: any two spaces would get this value",
     "constant": "every point has the same activations",
@@ -20,7 +20,7 @@ REASONS: dict[str, str] = {
     "disconnected": "the graph could not be joined into one piece",
     "joined": "a graph was in pieces that were joined: the lowest eigenvectors tell the pieces apart",
     "rank_deficient": "features depend on each other, and the value on where directions count as none",
-    "inaccurate": "a self-check failed: residual, orthonormality, or recall of the neighbours",
+    "inaccurate": "a self-check failed: residual, orthonormality, or recall of the neighbors",
     "no_overlap": "the two spaces share no ids",
     "little_overlap": "the two spaces share too few ids for a comparison",
     "failed": "the computation stopped with an unexpected error",
@@ -31,7 +31,7 @@ REASONS: dict[str, str] = {
     "refused_arrival": "discover found a file that cannot be a model: its name, or a link out of its folder",
     "not_asked": "no comparison of the catalog asks for the pair by this measure",
     "too_large": "what the catalog asks to keep takes more bytes than an atlas may hold of it",
-    "bad_maps": "two comparisons want maps of one pair from different knowledge",
+    "bad_maps": "two comparisons want maps of one pair from different correspondence",
 }
 
 
@@ -39,7 +39,7 @@ class TooLargeError(RuntimeError):
     """A run that would take more memory than its workers may; it ends before any work starts."""
 
 
-class ReasonError(ValueError):
+class DataError(ValueError):
     """A space or pair that cannot have a value; ``reason`` is one of `REASONS`.
 
     The message says what was found, what is needed and what to do.
@@ -51,6 +51,6 @@ class ReasonError(ValueError):
         super().__init__(message)
         self.reason = reason
 
-    def __reduce__(self) -> tuple[type["ReasonError"], tuple[str, str]]:
+    def __reduce__(self) -> tuple[type["DataError"], tuple[str, str]]:
         """Keep both parts when the error travels between processes."""
         return type(self), (self.reason, str(self))

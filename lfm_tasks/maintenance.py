@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.run import remotely_locked
 from lfm_tasks.stores.atlas.files import atlas_damages
 from lfm_tasks.stores.named_maps import map_names, read_named_map
@@ -21,7 +21,7 @@ from lfm_tasks.stores.remote import (
     units_there,
 )
 from lfm_tasks.stores.units.durable import locked
-from lfm_tasks.stores.units.integrity import Damage, damages
+from lfm_tasks.stores.units.integrity import Corruption, find_corruption
 from lfm_tasks.stores.units.references import (
     Unit,
     damaged_notes,
@@ -74,10 +74,10 @@ def prune(catalog: Catalog, *, remove: bool) -> Pruned:
     key = manifest_key(atlas)
     if key is None or read_note(root, key) is None:
         found = "no atlas" if key is None else "an atlas that does not say what it was made of"
-        raise ReasonError("missing_source", f"{atlas}: found {found}, needs one to know what to keep: lfm-atlas run")
+        raise DataError("missing_source", f"{atlas}: found {found}, needs one to know what to keep: lfm-atlas run")
     if lost := damaged_notes(root):
         found = f"found {lost[0]} damaged, so nobody knows which units its atlas was made of"
-        raise ReasonError("missing_source", f"{root}: {found}, needs it whole: restore it, or remove it with its atlas")
+        raise DataError("missing_source", f"{root}: {found}, needs it whole: restore it, or remove it with its atlas")
     with locked(root, PRUNE_PURPOSE), remotely_locked(catalog, PRUNE_PURPOSE):
         # First what others use, too: it may refuse.
         there = None if catalog.atlas.remote is None else _prune_there(RemoteUnits(root, catalog.atlas.remote), remove)
@@ -102,7 +102,7 @@ def _prune_there(store: RemoteUnits, remove: bool) -> Pruned:
     there = notes_there(store)
     if not there or None in there.values():
         found = "no atlas" if not there else "an atlas that does not say what it was made of"
-        raise ReasonError(
+        raise DataError(
             "missing_source", f"{store.remote}: found {found}, needs one to know what to keep: lfm-atlas run"
         )
     notes = [note for note in there.values() if note] + [n for n in read_notes(store.root) if is_live(store.root, n)]
@@ -155,7 +155,7 @@ class Verified:
 
     n_units: int
     n_atlases: int
-    damages: tuple[Damage, ...]
+    damages: tuple[Corruption, ...]
 
 
 def verify(catalog: Catalog) -> Verified:
@@ -172,13 +172,13 @@ def verify(catalog: Catalog) -> Verified:
     if not root.is_dir() and catalog.atlas.remote is None:
         if not atlas.is_dir():
             neither = f"found neither the store {root} nor the atlas {atlas}"
-            raise ReasonError("missing_source", f"{neither}, needs what a run has made: lfm-atlas run")
+            raise DataError("missing_source", f"{neither}, needs what a run has made: lfm-atlas run")
         return Verified(0, 1, _of_atlas(atlas))
     with locked(root, VERIFY_PURPOSE), remotely_locked(catalog, VERIFY_PURPOSE):
         atlases = _atlases(root, atlas)
-        found = [*damages(UnitStore(root)), *_of_names(root)]
+        found = [*find_corruption(UnitStore(root)), *_of_names(root)]
         if (key := manifest_key(atlas)) and read_note(root, key) is None:
-            found.append(Damage(f"references/{key}.json", f"found no note of what the atlas {atlas} was made of"))
+            found.append(Corruption(f"references/{key}.json", f"found no note of what the atlas {atlas} was made of"))
         found += [damage for folder in atlases for damage in _of_atlas(folder)]
         here = Verified(len(stored_units(root)), len(atlases), tuple(found))
         return here if catalog.atlas.remote is None else _with_remote(here, RemoteUnits(root, catalog.atlas.remote))
@@ -196,18 +196,18 @@ def _atlases(root: Path, atlas: Path) -> list[Path]:
     return sorted({folder for folder in {*noted, atlas.resolve()} if folder.exists()})
 
 
-def _of_atlas(folder: Path) -> tuple[Damage, ...]:
-    return tuple(Damage(str(folder), what) for what in atlas_damages(folder))
+def _of_atlas(folder: Path) -> tuple[Corruption, ...]:
+    return tuple(Corruption(str(folder), what) for what in atlas_damages(folder))
 
 
-def _of_names(root: Path) -> list[Damage]:
-    found = [Damage(note, "it is no note of an atlas, or not as it was written") for note in damaged_notes(root)]
+def _of_names(root: Path) -> list[Corruption]:
+    found = [Corruption(note, "it is no note of an atlas, or not as it was written") for note in damaged_notes(root)]
     for part in ("references", "maps"):
         strays = sorted(path.name for path in (root / part).glob("*") if path.suffix != ".json" or path.is_symlink())
-        found += [Damage(f"{part}/{name}", "it is nothing that lfm-atlas writes there") for name in strays]
+        found += [Corruption(f"{part}/{name}", "it is nothing that lfm-atlas writes there") for name in strays]
     for name in map_names(root):
         try:
             read_named_map(root, name)
-        except ReasonError as error:
-            found.append(Damage(f"maps/{name}.json", str(error)))
+        except DataError as error:
+            found.append(Corruption(f"maps/{name}.json", str(error)))
     return found

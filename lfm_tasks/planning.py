@@ -17,7 +17,7 @@ from lfm_tasks.runtime.load import (
     WORKER_BYTES,
     Load,
     SpaceSize,
-    together,
+    total_load,
     worker_bytes,
 )
 from lfm_tasks.runtime.run import Run, unit_store
@@ -25,19 +25,25 @@ from lfm_tasks.spaces import Space
 from lfm_tasks.stages.activations.cost import record_load
 from lfm_tasks.stages.activations.stage import RecordedSpace, recorded_space
 from lfm_tasks.stages.bases.cost import basis_load
-from lfm_tasks.stages.bases.job import basis_way
+from lfm_tasks.stages.bases.job import basis_method
 from lfm_tasks.stages.bases.stage import basis_job
 from lfm_tasks.stages.collection.cost import collection_load
 from lfm_tasks.stages.embeddings.cost import embeddings_load
 from lfm_tasks.stages.inventory.cost import likely, n_kept_maps
-from lfm_tasks.stages.inventory.requests import Asked, asked_measures, embedded_spaces, spaces_now
+from lfm_tasks.stages.inventory.requests import PairRequest, embedded_spaces, requested_measures, spaces_now
 from lfm_tasks.stages.inventory.stage import Zoo
+from lfm_tasks.stages.kept_maps.cost import kept_maps_load
 from lfm_tasks.stages.publish.cost import atlas_load
 from lfm_tasks.stages.scores.block import PART_SIDE
 from lfm_tasks.stages.scores.cost import block_load, pair_work, part_load
-from lfm_tasks.stages.scores.pair_index import all_settings, asked_pairs, base_pairs, find_stored, maps_from
+from lfm_tasks.stages.scores.pair_index import (
+    all_settings,
+    correspondence_of_maps,
+    find_stored,
+    pair_indexes,
+    requested_pairs,
+)
 from lfm_tasks.stages.scores.stage import blocks
-from lfm_tasks.stages.stored_maps.cost import kept_maps_load
 from lfm_tasks.stages.transfers.cost import transfers_load
 from lfm_tasks.stages.transfers.job import MAX_POINTS, MapSide
 from lfm_tasks.stages.transfers.stage import transfer_jobs, transfer_pairs
@@ -47,7 +53,7 @@ from lfm_tasks.workers.resources import memory_limit, n_workers
 
 
 @dataclass(frozen=True)
-class Missing:
+class MissingWork:
     """One stage: how many of what are to be made, how many are there, and what the missing ones cost."""
 
     stage: str
@@ -56,7 +62,7 @@ class Missing:
     load: Load
 
 
-class Outlook:
+class WorkEstimate:
     """What is known before a run: recorded spaces by their receipts, all others by their headers."""
 
     def __init__(self, catalog: Catalog, zoo: Zoo, store: UnitStore) -> None:
@@ -79,13 +85,13 @@ class Outlook:
         return likely(size)
 
 
-def missing(catalog: Catalog, zoo: Zoo) -> list[Missing]:
+def missing_work(catalog: Catalog, zoo: Zoo) -> list[MissingWork]:
     """Return every stage in order.
 
     What is recorded is known by its content, and so is all that follows from it. What is still to be recorded counts
     as new, although it may turn out to equal something that is there.
     """
-    outlook = Outlook(catalog, zoo, unit_store(catalog))
+    outlook = WorkEstimate(catalog, zoo, unit_store(catalog))
     found = [missing_activations(outlook), missing_bases(outlook), _scores(outlook)]
     is_new = any(own.n_missing for own in found)
     found += [
@@ -99,50 +105,50 @@ def missing(catalog: Catalog, zoo: Zoo) -> list[Missing]:
     n_points = max((size.n_points for size in outlook.sizes.values()), default=0)
     kept_bytes = n_kept * (4 * catalog.atlas.n_eigenpairs**2 + 8 * n_points)
     n_models = len({space.model for space in outlook.sizes})
-    load = atlas_load(len(outlook.sizes), n_models, len(asked_measures(catalog)), kept_bytes)
-    return [*found, Missing("atlas", int(is_new), int(not is_new), load if is_new else Load())]
+    load = atlas_load(len(outlook.sizes), n_models, len(requested_measures(catalog)), kept_bytes)
+    return [*found, MissingWork("atlas", int(is_new), int(not is_new), load if is_new else Load())]
 
 
-def missing_activations(outlook: Outlook) -> Missing:
+def missing_activations(outlook: WorkEstimate) -> MissingWork:
     """Return the layers to record, a task a model."""
     unrecorded = [planned.space for planned in outlook.zoo.spaces if planned.space not in outlook.recorded]
     by_model = groupby(sorted(unrecorded, key=lambda space: space.model), key=lambda space: space.model)
-    load = together(record_load([outlook.sizes[space] for space in own]) for _, own in by_model)
-    return Missing("activations", len(unrecorded), len(outlook.recorded), load)
+    load = total_load(record_load([outlook.sizes[space] for space in own]) for _, own in by_model)
+    return MissingWork("activations", len(unrecorded), len(outlook.recorded), load)
 
 
-def missing_bases(outlook: Outlook) -> Missing:
+def missing_bases(outlook: WorkEstimate) -> MissingWork:
     """Return the bases to compute; spaces of the same content share one."""
     size_of = {outlook.keys[space]: outlook.sizes[space] for space in outlook.sizes}
     absent = {key: size for key, size in size_of.items() if not outlook.store.has("bases", key)}
     atlas = outlook.catalog.atlas
-    load = together(
-        basis_load(size, basis_way(atlas, size.n_points, size.n_features)) for _, size in sorted(absent.items())
+    load = total_load(
+        basis_load(size, basis_method(atlas, size.n_points, size.n_features)) for _, size in sorted(absent.items())
     )
-    return Missing("bases", len(absent), len(size_of) - len(absent), load)
+    return MissingWork("bases", len(absent), len(size_of) - len(absent), load)
 
 
-def _scores(outlook: Outlook) -> Missing:
+def _scores(outlook: WorkEstimate) -> MissingWork:
     zoo, atlas = outlook.zoo, outlook.catalog.atlas
-    pairs = asked_pairs(zoo.parts, outlook.keys)
+    pairs = requested_pairs(zoo.parts, outlook.keys)
     designs = {dataset: design.key for dataset, design in zoo.designs.items()}
     labels = {dataset: own.key for dataset, own in zoo.labels.items()}
     settings = all_settings(atlas, pairs, designs, labels)
-    wishes = {own: pairs.wishes[number] for (_, number), own in settings.items()}
-    tables = base_pairs(pairs, settings, outlook.keys)
+    requests = {own: pairs.requests[number] for (_, number), own in settings.items()}
+    tables = pair_indexes(pairs, settings, outlook.keys)
     find_stored(outlook.store, tables.values())
     size_of = {outlook.keys[space]: size for space, size in outlook.sizes.items()}
-    load = together(
-        block_load([size_of[key] for key in block.bases], len(block.sides), pair_work(atlas, wishes[own]))
+    load = total_load(
+        block_load([size_of[key] for key in block.bases], len(block.sides), pair_work(atlas, requests[own]))
         for own, table in tables.items()
-        for block in blocks(table, maps_from(wishes[own]), atlas.null)
+        for block in blocks(table, correspondence_of_maps(requests[own]), atlas.null)
     )
     n_absent = sum(int(table.missing.sum()) for table in tables.values())
     n_asked = sum(int(table.asked.sum()) for table in tables.values())
-    return Missing("scores", n_absent, n_asked - n_absent, load)
+    return MissingWork("scores", n_absent, n_asked - n_absent, load)
 
 
-def _collection(outlook: Outlook, is_new: bool) -> Missing:
+def _collection(outlook: WorkEstimate, is_new: bool) -> MissingWork:
     config, loads, n_there = outlook.catalog.atlas.collection, [], 0
     stored = [] if is_new else [set(receipt.facts["bases"]) for receipt in outlook.store.receipts("collections")]
     for own in _by_dataset(outlook.sizes).values() if config is not None else ():
@@ -154,10 +160,10 @@ def _collection(outlook: Outlook, is_new: bool) -> Missing:
         spaces = [outlook.sizes[space] for space in own]
         n_eigenpairs = min(config.n_eigenpairs, outlook.catalog.atlas.n_eigenpairs)
         loads.append(collection_load(spaces, config.n_modes, n_eigenpairs, config.max_spaces))
-    return Missing("collection", len(loads), n_there, together(loads))
+    return MissingWork("collection", len(loads), n_there, total_load(loads))
 
 
-def _kept_maps(outlook: Outlook, is_new: bool) -> Missing:
+def _kept_maps(outlook: WorkEstimate, is_new: bool) -> MissingWork:
     catalog, loads, n_missing, n_there = outlook.catalog, [], 0, 0
     stored = {tuple(pair[:2]) for receipt in outlook.store.receipts("kept_maps") for pair in receipt.facts["pairs"]}
     for dataset, own in _by_dataset(outlook.sizes).items():
@@ -168,32 +174,32 @@ def _kept_maps(outlook: Outlook, is_new: bool) -> Missing:
         n_new = max(0, n_maps - n_stored) if is_new else 0
         n_missing, n_there = n_missing + n_new, n_there + n_maps - n_new
         loads.append(kept_maps_load(n_new, [outlook.sizes[space] for space in own], catalog.atlas.n_eigenpairs))
-    return Missing("maps", n_missing, n_there, together(loads))
+    return MissingWork("maps", n_missing, n_there, total_load(loads))
 
 
-def _transfers(outlook: Outlook) -> Missing:
+def _transfers(outlook: WorkEstimate) -> MissingWork:
     catalog, store = outlook.catalog, outlook.store
     carried = transfer_pairs(catalog, outlook.zoo.parts)
     if not carried:
-        return Missing("transfers", 0, 0, Load())
+        return MissingWork("transfers", 0, 0, Load())
     sides = {space: MapSide(space, own.key, own.content) for space, own in outlook.recorded.items()}
     fitted = {job.key: pair for pair, job in transfer_jobs(store, catalog, carried, sides)}
     absent = [pair for pair in carried if pair.source not in sides or pair.target not in sides]
     absent += [pair for key, pair in fitted.items() if not store.has("maps", key)]
     sizes = [(outlook.sizes[pair.source], outlook.sizes[pair.target]) for pair in absent]
-    return Missing("transfers", len(absent), len(carried) - len(absent), transfers_load(sizes, MAX_POINTS))
+    return MissingWork("transfers", len(absent), len(carried) - len(absent), transfers_load(sizes, MAX_POINTS))
 
 
-def _embeddings(outlook: Outlook, is_new: bool) -> Missing:
+def _embeddings(outlook: WorkEstimate, is_new: bool) -> MissingWork:
     settings, sizes = outlook.catalog.atlas.embeddings, outlook.sizes
     chosen = embedded_spaces(outlook.catalog, sizes)
     n_there = 0 if is_new else min(len(chosen), len(outlook.store.receipts("embeddings")))
     if settings is None or n_there == len(chosen):
-        return Missing("embeddings", 0, n_there, Load())
+        return MissingWork("embeddings", 0, n_there, Load())
     has_labels = any(outlook.zoo.rows[space.dataset].labels is not None for space in chosen)
     n_pairs = len(chosen) * (len(chosen) - 1) // 2 if has_labels else 0
     load = embeddings_load([sizes[space] for space in chosen], settings.max_points, n_pairs)
-    return Missing("embeddings", len(chosen) - n_there, n_there, load)
+    return MissingWork("embeddings", len(chosen) - n_there, n_there, load)
 
 
 def _by_dataset(sizes: Mapping[Space, SpaceSize]) -> dict[str, list[Space]]:
@@ -219,7 +225,7 @@ _WORDS = {
 
 def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
     """Return the plan in lines; nothing is computed or written, and one short product is timed."""
-    stages = [own for own in missing(catalog, zoo) if own.n_missing or own.n_there]
+    stages = [own for own in missing_work(catalog, zoo) if own.n_missing or own.n_there]
     speed = machine_speed()
     lines = [
         *catalog.warnings(),
@@ -240,7 +246,7 @@ def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
     return lines
 
 
-def predicted_seconds(stages: Sequence[Missing], workers: int, speed: float = 1.0) -> float:
+def predicted_seconds(stages: Sequence[MissingWork], workers: int, speed: float = 1.0) -> float:
     """Return the seconds of a whole run by some workers: tasks side by side, the atlas in the run's own process."""
     total = SECONDS.get("run", 0.0)
     for own in stages:
@@ -255,7 +261,7 @@ def load_seconds(load: Load, seconds: Mapping[str, float] = SECONDS) -> float:
     return sum(seconds.get(name, 0.0) * amount for name, amount in load.work.items())
 
 
-def worker_ceiling(stages: Sequence[Missing]) -> tuple[int, str]:
+def worker_ceiling(stages: Sequence[MissingWork]) -> tuple[int, str]:
     """Return the most bytes that a worker takes, and what it is doing then."""
     highest, what, stays = WORKER_BYTES, "", 0
     for own in stages:
@@ -285,7 +291,7 @@ def product_seconds() -> float:
     return min(spent)
 
 
-def _costs(own: Missing, speed: float) -> str:
+def _costs(own: MissingWork, speed: float) -> str:
     load = own.load
     tasks = f"{load.tasks} task{'s' if load.tasks != 1 else ''}"
     return f": {tasks}, {_time(speed * load_seconds(load))}, {_size(load.written_bytes)}"
@@ -320,13 +326,15 @@ MORE_MEMORY = {
 }
 
 
-def refuse_oversized(run: Run, zoo: Zoo) -> None:
+def check_memory(run: Run, zoo: Zoo) -> None:
     """Raise `TooLargeError` if a task of this run would take more memory than a worker may.
 
     What is there already takes none. Pairs are not counted out: 32 of the largest spaces that have any new partner.
     """
     now = spaces_now(zoo.parts, run.scope)
-    outlook = Outlook(run.catalog, replace(zoo, spaces=tuple(own for own in zoo.spaces if own.space in now)), run.store)
+    outlook = WorkEstimate(
+        run.catalog, replace(zoo, spaces=tuple(own for own in zoo.spaces if own.space in now)), run.store
+    )
     stays = 0
     for stage, load in _loads(outlook):
         if not load.tasks:
@@ -341,14 +349,14 @@ def refuse_oversized(run: Run, zoo: Zoo) -> None:
             raise TooLargeError(f"{found}, {most}: {ways}; nothing was computed")
 
 
-def _loads(outlook: Outlook) -> Iterator[tuple[str, Load]]:
+def _loads(outlook: WorkEstimate) -> Iterator[tuple[str, Load]]:
     yield "activations", missing_activations(outlook).load
     bases = missing_bases(outlook)
     yield "bases", bases.load
     for part in outlook.zoo.parts if bases.n_missing else ():
         sizes = [outlook.sizes[space] for space in part.spaces() if space in outlook.sizes]
         if sizes:
-            how = pair_work(outlook.catalog.atlas, Asked(frozenset(part.measures), part.knowledge))
+            how = pair_work(outlook.catalog.atlas, PairRequest(frozenset(part.measures), part.correspondence))
             yield "scores", part_load(sizes, PART_SIDE**2, how)
 
 

@@ -13,13 +13,13 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Failed
 
-from lfm_atlas.console import complain
+from lfm_atlas.console import print_err
 from lfm_atlas.pipeline import Outcome, build_atlas
 from lfm_tasks.catalog import on_scheduler, read_catalog
 from lfm_tasks.errors import TooLargeError
+from lfm_tasks.published.artifact import artifact_page, plain
 from lfm_tasks.published.atlas import open_atlas
-from lfm_tasks.published.verdicts import plain, verdict_page
-from lfm_tasks.runtime.run import Announce, Scope
+from lfm_tasks.runtime.run import ProgressCallback, Scope
 from lfm_tasks.runtime.session import open_run
 
 
@@ -30,7 +30,7 @@ def artifact_key(atlas: Path) -> str:
     return f"lfm-atlas-{words}-{hashlib.sha256(str(absolute).encode()).hexdigest()[:8]}"
 
 
-def leave_artifact(atlas: Path, outcome: Outcome) -> None:
+def write_artifact(atlas: Path, outcome: Outcome) -> None:
     """Make the artifact of a run; the server's refusal is said, and costs the run nothing."""
     computed = ", ".join(f"{stage} {n} new, {outcome.reused[stage]} kept" for stage, n in outcome.computed.items())
     lines = [f"{computed}."]
@@ -38,12 +38,12 @@ def leave_artifact(atlas: Path, outcome: Outcome) -> None:
         lines.append(f"{plain(outcome.unpublished)}.")
     else:
         with open_atlas(atlas) as found:
-            lines.append(verdict_page(found))
+            lines.append(artifact_page(found))
         lines.append(f"The page to look at: {plain(str(atlas / 'report.html'))}")
     try:
         create_markdown_artifact("\n\n".join(lines), key=artifact_key(atlas), description="What the atlas comes to")
     except PrefectHTTPStatusError as error:
-        complain(f"the Prefect server refused the artifact of this run ({error}); the atlas is published all the same")
+        print_err(f"the Prefect server refused the artifact of this run ({error}); the atlas is published all the same")
 
 
 # A stage is bounded, so that a hanging file system does not hold a nightly run for ever (seconds).
@@ -71,11 +71,11 @@ def as_task(stage: Callable[..., Any], *, retries: int = 0) -> Callable[..., Any
     return call
 
 
-def silent(stage: str, done: int, total: int) -> None:
-    """Announce nothing."""
+def _no_progress(stage: str, done: int, total: int) -> None:
+    """ProgressCallback nothing."""
 
 
-def atlas_flow(announce: Announce = silent) -> Callable[..., Any]:
+def atlas_flow(announce: ProgressCallback = _no_progress) -> Callable[..., Any]:
     """Return the flow; progress goes to ``announce``, which is no parameter since parameters are stored as JSON."""
 
     @flow(name="atlas", flow_run_name="atlas of {catalog}", validate_parameters=True, persist_result=False)
@@ -107,7 +107,7 @@ def atlas_flow(announce: Announce = silent) -> Callable[..., Any]:
             except TooLargeError as error:
                 # Nothing went wrong on the way: no traceback, but a state that says it.
                 return Failed(name="TooLarge", message=str(error), data=error)
-            leave_artifact(run.atlas_folder, outcome)
+            write_artifact(run.atlas_folder, outcome)
             return outcome
 
     return build

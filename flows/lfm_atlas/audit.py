@@ -12,12 +12,12 @@ from prefect.events import emit_event
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, Field
 
-from lfm_atlas.atlas import as_task, silent
+from lfm_atlas.atlas import _no_progress, as_task
 from lfm_atlas.pipeline import Audited, audit_zoo
 from lfm_tasks.audit import Audit
 from lfm_tasks.catalog import on_scheduler, read_catalog
 from lfm_tasks.errors import TooLargeError
-from lfm_tasks.runtime.run import Announce
+from lfm_tasks.runtime.run import ProgressCallback
 from lfm_tasks.runtime.session import open_run
 
 # What automations listen for; the resource is the atlas.
@@ -41,7 +41,9 @@ class AuditParameters(BaseModel, extra="forbid"):
     )
 
 
-def audit_flow(announce: Announce = silent, found: list[Audited] | None = None) -> Callable[..., State[Any]]:
+def audit_flow(
+    announce: ProgressCallback = _no_progress, found: list[Audited] | None = None
+) -> Callable[..., State[Any]]:
     """Return the flow. What it came to is put into ``found``, which is no result since results are stored."""
 
     @flow(

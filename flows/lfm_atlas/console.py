@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from lfm_tasks.runtime.run import Announce
+from lfm_tasks.runtime.run import ProgressCallback
 
 if TYPE_CHECKING:
     from lfm_tasks.catalog import Catalog
@@ -32,7 +32,7 @@ Scheduler = Annotated[str, Parameter(help="Work there: tcp://host:port, tls://ho
 DEFAULT_CATALOG = Path("data_catalog.yaml")
 
 
-def read_or_leave(path: Path, trust_code: bool = False) -> "Catalog":
+def load_catalog_or_exit(path: Path, trust_code: bool = False) -> "Catalog":
     """Return the catalog at ``path``; if anything is wrong with it, say all of it and leave with `USAGE`."""
     from lfm_tasks.catalog import CatalogError, problems_at, read_catalog
     from lfm_tasks.stages.inventory.requests import unknown_measures
@@ -40,39 +40,39 @@ def read_or_leave(path: Path, trust_code: bool = False) -> "Catalog":
     try:
         catalog = read_catalog(path, trust_code=trust_code)
     except CatalogError as error:
-        complain(str(error))
+        print_err(str(error))
         sys.exit(USAGE)
     if unknown := unknown_measures(catalog):
-        complain(str(CatalogError(problems_at(path, unknown))))
+        print_err(str(CatalogError(problems_at(path, unknown))))
         sys.exit(USAGE)
     return catalog
 
 
-def moved_or_leave(catalog: "Catalog", scheduler: str) -> "Catalog":
+def override_scheduler_or_exit(catalog: "Catalog", scheduler: str) -> "Catalog":
     """Return the catalog with its work on ``scheduler``, if that is said; leave with `USAGE` if it can be none."""
     from lfm_tasks.catalog import on_scheduler
 
     try:
         return on_scheduler(catalog, scheduler) if scheduler else catalog
     except ValueError as error:
-        complain(f"--scheduler: {error}")
+        print_err(f"--scheduler: {error}")
         sys.exit(USAGE)
 
 
 def is_file_to_write(path: Path) -> bool:
     """Whether ``path`` can be a file; if it is a folder, say so."""
     if path.is_dir():
-        complain(f"{path}: found a folder, needs a file to write: give its name, too")
+        print_err(f"{path}: found a folder, needs a file to write: give its name, too")
         return False
     return True
 
 
-def say(text: str) -> None:
+def print_out(text: str) -> None:
     """Write a line to stdout: what was asked for."""
     sys.stdout.write(f"{text}\n")
 
 
-def complain(text: str) -> None:
+def print_err(text: str) -> None:
     """Write a line to stderr: what a person has to know beside it."""
     sys.stderr.write(f"{text}\n")
 
@@ -80,7 +80,7 @@ def complain(text: str) -> None:
 _KEPT = "what was finished is kept, the next run goes on from there"
 
 
-def told(error: Exception) -> str:
+def format_os_error(error: Exception) -> str:
     """Return what to tell a person of an error that ended a command."""
     if not isinstance(error, OSError) or error.errno is None:
         return f"{type(error).__name__}: {error}"
@@ -197,12 +197,12 @@ def as_json(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=1, allow_nan=False)
 
 
-def silently(stage: str, done: int, total: int) -> None:
-    """Announce nothing."""
+def no_progress(stage: str, done: int, total: int) -> None:
+    """ProgressCallback nothing."""
 
 
 @contextmanager
-def progress() -> Iterator[Announce]:
+def progress() -> Iterator[ProgressCallback]:
     """Give a function that shows (stage, done, total) on stderr."""
     if not sys.stderr.isatty():
         yield _line

@@ -5,17 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from lfm_tasks.audit import Audit, audit_atlas
-from lfm_tasks.planning import refuse_oversized
+from lfm_tasks.planning import check_memory
 from lfm_tasks.runtime.run import Failure, Run
 from lfm_tasks.stages.activations.stage import record_activations
 from lfm_tasks.stages.bases.stage import build_bases
 from lfm_tasks.stages.collection.stage import fit_collections
 from lfm_tasks.stages.embeddings.stage import embed_spaces
 from lfm_tasks.stages.inventory.stage import validate
+from lfm_tasks.stages.kept_maps.stage import keep_maps
 from lfm_tasks.stages.publish.contents import contents
 from lfm_tasks.stages.publish.stage import publish_atlas
-from lfm_tasks.stages.scores.stage import RefusedPairs, score_pairs
-from lfm_tasks.stages.stored_maps.stage import keep_maps
+from lfm_tasks.stages.scores.stage import UnscoredPairs, score_pairs
 from lfm_tasks.stages.transfers.stage import fit_transfers
 
 StageCaller = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -30,7 +30,7 @@ class Outcome:
 
     n_spaces: int
     failures: tuple[Failure, ...]
-    refused: tuple[RefusedPairs, ...]
+    refused: tuple[UnscoredPairs, ...]
     is_new: bool
     computed: dict[str, int]
     reused: dict[str, int]
@@ -38,15 +38,15 @@ class Outcome:
     put_aside: tuple[str, ...] = ()
 
 
-def directly(stage: Callable[..., Any]) -> Callable[..., Any]:
+def call_directly(stage: Callable[..., Any]) -> Callable[..., Any]:
     """Call a stage as the plain function that it is."""
     return stage
 
 
-def build_atlas(run: Run, as_stage: StageCaller = directly) -> Outcome:
+def build_atlas(run: Run, as_stage: StageCaller = call_directly) -> Outcome:
     """Run all stages; ``as_stage`` says how each is called (directly, or as a Prefect task)."""
     zoo = as_stage(validate)(run)
-    refuse_oversized(run, zoo)
+    check_memory(run, zoo)
     recorded, failures = as_stage(record_activations)(run, zoo)
     spaces, failures = as_stage(build_bases)(run, zoo, recorded, failures)
     scored = as_stage(score_pairs)(run, zoo, spaces)
@@ -56,8 +56,17 @@ def build_atlas(run: Run, as_stage: StageCaller = directly) -> Outcome:
     embedded, failures = as_stage(embed_spaces)(run, zoo, spaces, scored, failures)
     found = contents(run, zoo, spaces, scored, failures, collections, kept, transfers, embedded)
     is_new = as_stage(publish_atlas)(run, found)
-    tally, aside = run.tally, tuple(run.notes.get("put_aside", ()))
-    return Outcome(len(spaces), failures, found.refused, is_new, tally.computed, tally.reused, found.unpublished, aside)
+    stage_counts, aside = run.stage_counts, tuple(run.notes.get("put_aside", ()))
+    return Outcome(
+        len(spaces),
+        failures,
+        found.refused,
+        is_new,
+        stage_counts.computed,
+        stage_counts.reused,
+        found.unpublished,
+        aside,
+    )
 
 
 @dataclass(frozen=True)
@@ -68,7 +77,7 @@ class Audited:
     audit: Audit
 
 
-def audit_zoo(run: Run, promote: bool, as_stage: StageCaller = directly) -> Audited:
+def audit_zoo(run: Run, promote: bool, as_stage: StageCaller = call_directly) -> Audited:
     """Compute what is missing, then check the atlas; ``promote``: it becomes the baseline whatever is found."""
     outcome = build_atlas(run, as_stage)
     return Audited(outcome, as_stage(audit_atlas)(run, promote))

@@ -28,7 +28,7 @@ from prefect.types.entrypoint import EntrypointType
 from ruamel.yaml import YAML
 
 from lfm_atlas.audit import audit
-from lfm_atlas.console import CRASH, complain
+from lfm_atlas.console import CRASH, print_err
 
 START_SECONDS = 120.0
 _WAYS_ON = "run again, what was finished is kept; --no-prefect needs no server"
@@ -123,7 +123,7 @@ def _leave_without(process: "subprocess.Popen[bytes]", ended: threading.Event, h
     code = process.wait()
     if not ended.is_set():
         found = f"found the Prefect server of this run ended (exit {code}), needs it"
-        complain(f"{found}: see {home / 'server.log'}; {_WAYS_ON}")
+        print_err(f"{found}: see {home / 'server.log'}; {_WAYS_ON}")
         sys.stderr.flush()
         os._exit(CRASH)
 

@@ -14,8 +14,8 @@ import xarray as xr
 
 from lfm_tasks.report.page import AuditFacts, render_audit
 from lfm_tasks.stages.publish.assemble import families
-from lfm_tasks.statistics.model_pairs import best_match, pairs_of_models, symmetrised
-from lfm_tasks.stores.units.durable import write_durably
+from lfm_tasks.statistics.model_pairs import best_match, pairs_of_models, symmetrized
+from lfm_tasks.stores.units.durable import atomic_write
 
 Status = Literal["pass", "warn", "fail", "error", "skipped"]
 Finding = Mapping[str, Any]
@@ -137,7 +137,7 @@ def junit(checks: tuple[Check, ...]) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    write_durably(path, text.encode())
+    atomic_write(path, text.encode())
 
 
 # What may differ between two atlases whose scores are still the same numbers.
@@ -220,7 +220,7 @@ class Published:
                 block = own.of(values)
                 directed[own.source, own.targets] = best_match(block)
                 closest[own.source, own.targets] = np.nan_to_num(block, nan=-np.inf).max(axis=(1, 2))
-            similarities = symmetrised(directed)
+            similarities = symmetrized(directed)
             for first, second in combinations(range(len(models)), 2):
                 source, target, similarity = models[first], models[second], float(similarities[first, second])
                 if np.isfinite(similarity):

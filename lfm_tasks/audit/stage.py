@@ -12,9 +12,9 @@ from lfm_tasks import __version__
 from lfm_tasks.audit.changes import changed_weights_same_version, drift, missing, stale_baseline
 from lfm_tasks.audit.files import SCHEMA_VERSION, Check, Published, write_audit
 from lfm_tasks.audit.lineage import declared_parent_far, near_duplicate, undeclared_lineage
-from lfm_tasks.audit.zoo_checks import control, licence, quality
+from lfm_tasks.audit.zoo_checks import control, license, quality
 from lfm_tasks.catalog.audit import Checks
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.report import render_report
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.stores.atlas.files import age_in_days, promote, published_key, read_atlas, read_groups, read_json
@@ -26,7 +26,7 @@ OF_THE_ZOO: dict[str, Callable[[Any, Published], Check]] = {
     "near_duplicate": near_duplicate,
     "undeclared_lineage": undeclared_lineage,
     "declared_parent_far": declared_parent_far,
-    "licence": licence,
+    "license": license,
     "quality": quality,
 }
 AGAINST_BASELINE: dict[str, Callable[[Any, Published, Published | None], Check]] = {
@@ -37,7 +37,7 @@ AGAINST_BASELINE: dict[str, Callable[[Any, Published, Published | None], Check]]
 }
 
 
-def evaluate(checks: Checks, now: Published, baseline: Published | ReasonError | None) -> Iterator[Check]:
+def evaluate(checks: Checks, now: Published, baseline: Published | DataError | None) -> Iterator[Check]:
     """Yield every check; one that is switched off is skipped, a baseline that cannot be read is an error."""
     for name in Checks.model_fields:
         limit = getattr(checks, name)
@@ -45,7 +45,7 @@ def evaluate(checks: Checks, now: Published, baseline: Published | ReasonError |
             yield Check(name, "skipped", False, message="switched off in the catalog")
         elif name in OF_THE_ZOO:
             yield guarded(name, limit.enforced, OF_THE_ZOO[name], limit, now)
-        elif isinstance(baseline, ReasonError):
+        elif isinstance(baseline, DataError):
             yield Check(name, "error", limit.enforced, message=str(baseline))
         else:
             yield guarded(name, limit.enforced, AGAINST_BASELINE[name], limit, now, baseline)
@@ -104,10 +104,10 @@ def audit_atlas(run: Run, promote_anyway: bool = False) -> Audit:
     if now is None:
         raise FileNotFoundError(f"{run.atlas_folder}: found no atlas to audit: run lfm-atlas run")
     place = run.catalog.root / config.baseline
-    baseline: Published | ReasonError | None
+    baseline: Published | DataError | None
     try:
         baseline = read_published(place)
-    except ReasonError as error:
+    except DataError as error:
         baseline = error
     checks = (*evaluate(config.checks, now, baseline), guarded("control", True, control, run, now))
     key = baseline.key if isinstance(baseline, Published) else None
@@ -124,12 +124,12 @@ def audit_atlas(run: Run, promote_anyway: bool = False) -> Audit:
 
 
 def read_published(folder: Path) -> Published | None:
-    """Return the atlas in ``folder``; None where there is none, ReasonError where one is damaged."""
+    """Return the atlas in ``folder``; None where there is none, DataError where one is damaged."""
     if not (folder / "manifest.json").is_file():
         return None
     if published_key(folder) is None:
         found = f"{folder}: found an atlas whose files are not as they were published"
-        raise ReasonError("missing_source", f"{found}, needs a whole one: restore it, or audit with --promote")
+        raise DataError("missing_source", f"{found}, needs a whole one: restore it, or audit with --promote")
     return Published(read_atlas(folder), read_json(folder / "summary.json"), age_in_days(folder))
 
 
@@ -144,8 +144,8 @@ def _facts(run: Run, now: Published, audit: Audit) -> dict[str, Any]:
         "atlas": audit.atlas,
         "baseline": audit.baseline,
         "promoted": audit.promoted,
-        "computed": run.tally.computed,
-        "reused": run.tally.reused,
+        "computed": run.stage_counts.computed,
+        "reused": run.stage_counts.reused,
         "counts": now.summary["counts"],
         "checks": [asdict(check) for check in audit.checks],
     }

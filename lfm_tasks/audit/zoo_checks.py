@@ -1,4 +1,4 @@
-"""Checks of the zoo as it stands: licences, and whether the numbers are good enough to judge by."""
+"""Checks of the zoo as it stands: licenses, and whether the numbers are good enough to judge by."""
 
 from dataclasses import dataclass
 
@@ -6,19 +6,19 @@ import numpy as np
 
 from lfm_tasks.audit.files import Check, Finding, Measured, Published, judged, skipped
 from lfm_tasks.audit.lineage import base_names
-from lfm_tasks.catalog.audit import Licence, Quality
+from lfm_tasks.catalog.audit import License, Quality
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.bases.full_map import full_map, overlap
 from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stages.activations.stage import RecordedSpace
-from lfm_tasks.stages.bases.job import find_basis
+from lfm_tasks.stages.bases.job import compute_basis
 from lfm_tasks.stages.bases.stage import basis_job
 from lfm_tasks.statistics.permutation_moments import permutation_moments, permutation_profile, upper_tail
 
 
-def licence(limit: Licence, now: Published) -> Check:
-    """Return whether a model's licence is not allowed, or not the one of its base."""
+def license(limit: License, now: Published) -> Check:
+    """Return whether a model's license is not allowed, or not the one of its base."""
     said = {model: facts.get("license") for model, facts in now.meta.items()}
     bases = [
         (child, base)
@@ -27,7 +27,7 @@ def licence(limit: Licence, now: Published) -> Check:
         if said.get(base) is not None and said[child] is not None
     ]
     if not limit.allow and not (limit.same_as_base and bases):
-        return skipped("licence", limit, "no licence is asked for (allow), and no model and its base both name one")
+        return skipped("license", limit, "no license is asked for (allow), and no model and its base both name one")
     found: list[Finding] = [
         {"model": model, "license": name, "problem": "not allowed" if name else "says none"}
         for model, name in sorted(said.items())
@@ -39,12 +39,12 @@ def licence(limit: Licence, now: Published) -> Check:
             for child, base in bases
             if said[child] != said[base]
         ]
-    message = "every licence is one that is allowed, and that of the base"
+    message = "every license is one that is allowed, and that of the base"
     if found:
-        names = "; ".join(f"{row['model']}: {row['license'] or 'no licence'}, {row['problem']}" for row in found[:5])
+        names = "; ".join(f"{row['model']}: {row['license'] or 'no license'}, {row['problem']}" for row in found[:5])
         message = f"{names}: check meta.license"
     measured = Measured(len(found), 0, message, found, {"of": "models", "n": len(said)})
-    return judged("licence", limit, bool(found), measured)
+    return judged("license", limit, bool(found), measured)
 
 
 def quality(limit: Quality, now: Published) -> Check:
@@ -112,7 +112,7 @@ def control(run: Run, now: Published) -> Check:
     # Joined on ids, as a source is that has them in any order.
     by_id = np.argsort(ids[order], kind="stable")
     rows, noise = activations[order][by_id], generator.standard_normal(activations.shape)
-    again, chance = (find_basis(lambda: iter([own]), ids, job.way).eigenvectors for own in (rows, noise))  # noqa: B023
+    again, chance = (compute_basis(lambda: iter([own]), ids, job.way).eigenvectors for own in (rows, noise))  # noqa: B023
     itself = float(overlap(full_map(stored, again)))
     random = float(overlap(full_map(stored, chance)))
     moments = permutation_moments(permutation_profile(stored[:, 1:]), permutation_profile(chance[:, 1:]))

@@ -41,10 +41,10 @@ class ChangedWeights(Settings):
     enforced: bool = True
 
 
-class Licence(Settings):
-    """Models with a licence that is not allowed, or not that of their base."""
+class License(Settings):
+    """Models with a license that is not allowed, or not that of their base."""
 
-    allow: Annotated[tuple[str, ...], Field(strict=False)] = Field(default=(), description="nothing: any licence")
+    allow: Annotated[tuple[str, ...], Field(strict=False)] = Field(default=(), description="nothing: any license")
     same_as_base: bool = True
     enforced: bool = False
 
@@ -79,7 +79,7 @@ class Checks(Settings):
     declared_parent_far: DeclaredParentFar | None = DeclaredParentFar()
     drift: Drift | None = Drift()
     changed_weights_same_version: ChangedWeights | None = ChangedWeights()
-    licence: Licence | None = Licence()
+    license: License | None = License()
     missing: Missing | None = Missing()
     quality: Quality | None = Quality()
     stale_baseline: StaleBaseline | None = StaleBaseline()

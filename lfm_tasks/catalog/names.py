@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file: with any extension, in any case.
@@ -184,7 +184,7 @@ def expand_layers(patterns: Sequence[str], layer_names: Sequence[str]) -> tuple[
     for pattern in wanted:
         if not any(matches(name, pattern) for name in layer_names):
             hint = did_you_mean(pattern, layer_names) if layer_names else "; the model has no layers"
-            raise ReasonError("unknown_layer", f"no layer matches {pattern[:100]!r}{hint}")
+            raise DataError("unknown_layer", f"no layer matches {pattern[:100]!r}{hint}")
     chosen = tuple(
         name
         for name in layer_names
@@ -192,7 +192,7 @@ def expand_layers(patterns: Sequence[str], layer_names: Sequence[str]) -> tuple[
         and not any(matches(name, pattern) for pattern in unwanted)
     )
     if not chosen:
-        raise ReasonError("unknown_layer", f"of {len(layer_names)} layers none is left: remove a pattern with !")
+        raise DataError("unknown_layer", f"of {len(layer_names)} layers none is left: remove a pattern with !")
     return chosen
 
 

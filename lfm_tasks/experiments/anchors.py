@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.errors import ReasonError
-from lfm_tasks.experiments.anchors_tables import finding
-from lfm_tasks.experiments.finding import Finding
-from lfm_tasks.experiments.source_zoo import Given, SpaceRows, read_rows
+from lfm_tasks.errors import DataError
+from lfm_tasks.experiments.anchors_tables import anchors_result
+from lfm_tasks.experiments.results import ExperimentResult
+from lfm_tasks.experiments.source_zoo import SourceZoo, SpaceRows, read_space_rows
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.bases.space import SpectralSpace, spectral_space
 from lfm_tasks.spectral.maps.descriptors import Anchors
@@ -20,7 +20,7 @@ from lfm_tasks.spectral.maps.fit import fit_from_anchors
 from lfm_tasks.spectral.maps.refinement import MapFit
 from lfm_tasks.spectral.transfer.alignment import (
     Alignment,
-    Method,
+    AlignmentMethod,
     fit_coordinates,
     fit_procrustes,
     fit_relative,
@@ -34,7 +34,7 @@ from lfm_tasks.stages.inventory.stage import drawn_rows
 from lfm_tasks.stages.transfers.apply import ClassLabels, Stitched, class_labels, open_stitching
 from lfm_tasks.stages.transfers.job import LEAST_ANCHORS, common_points
 from lfm_tasks.stores.units.store import UnitStore
-from lfm_tasks.workers.pool import Trouble
+from lfm_tasks.workers.pool import JobFailure
 
 NAME, TITLE = "anchors", "Few anchors"
 SEED = 0
@@ -42,7 +42,7 @@ COUNTS = (2, 3, 5, 10, 20, 50, 100, 200)
 MOST_NETWORKS, N_DRAWS = 3, 10
 # Points that graphs and maps have not seen, one in so many; as many anchors as half of the others at most.
 UNSEEN = 3
-_FITS: tuple[Method, ...] = ("orthogonal", "ridge", "affine")
+_FITS: tuple[AlignmentMethod, ...] = ("orthogonal", "ridge", "affine")
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,13 @@ class AnchorJob:
     draw: int
 
 
-def derive(given: Given, folder: Path) -> tuple[Path, ...]:
+def prepare(given: SourceZoo, folder: Path) -> tuple[Path, ...]:
     """Check that there are two networks; maps are fitted from the given spaces themselves."""
     given.seeds()
     return ()
 
 
-def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
+def analyze(given: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
     """Fit all maps, a task a direction and draw; return what they reach."""
     seeds = given.seeds()
     labels = class_labels(given.zoo.rows[seeds.dataset])
@@ -80,8 +80,8 @@ def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
     rows: dict[int, list[dict[str, Any]]] = {}
     given.run.announce("anchors", 0, len(jobs))
     for done, (number, result) in enumerate(given.run.workers.run(fit_draw, jobs), start=1):
-        if isinstance(result, Trouble):
-            raise ReasonError(result.reason, f"{jobs[number].source[0].name}: {result.message}")
+        if isinstance(result, JobFailure):
+            raise DataError(result.reason, f"{jobs[number].source[0].name}: {result.message}")
         rows[number] = result
         given.run.announce("anchors", done, len(jobs))
     settings = {
@@ -94,7 +94,9 @@ def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
         "metric": given.catalog.atlas.graph.metric,
         "seed": SEED,
     }
-    return finding((NAME, TITLE), settings, [row for number in sorted(rows) for row in rows[number]], _no_head(jobs[0]))
+    return anchors_result(
+        (NAME, TITLE), settings, [row for number in sorted(rows) for row in rows[number]], _no_head(jobs[0])
+    )
 
 
 def fit_draw(job: AnchorJob) -> list[dict[str, Any]]:
@@ -126,7 +128,7 @@ class _Pair:
 
 
 def _pair(job: AnchorJob) -> _Pair:
-    source, target = (read_rows(job.store, key) for _, key in (job.source, job.target))
+    source, target = (read_space_rows(job.store, key) for _, key in (job.source, job.target))
     common = common_points(source.ids, target.ids)
     ids = source.ids[common.source]
     x, y = source.activations[common.source], target.activations[common.target]
@@ -200,7 +202,7 @@ def _stitched(job: AnchorJob) -> Stitched | str:
     """Return the head of the target network, or why there is none."""
     try:
         return open_stitching(job.target[0], job.catalog, job.labels)
-    except ReasonError as error:
+    except DataError as error:
         return str(error)
 
 

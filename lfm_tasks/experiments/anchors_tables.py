@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lfm_tasks.experiments.finding import Claim, Figure, Finding, Table, Verdict
+from lfm_tasks.experiments.results import Claim, ClaimStatus, ExperimentResult, ResultFigure, ResultTable
 from lfm_tasks.figures.charts import COLOURS, Axes, Dot, Line, line_chart
 from lfm_tasks.statistics.intervals import mean_interval
 
@@ -35,20 +35,22 @@ _FEW, _SATURATED = 5, 50
 Rows = Sequence[Mapping[str, Any]]
 
 
-def finding(name: tuple[str, str], settings: Mapping[str, Any], rows: Rows, missing: Sequence[str]) -> Finding:
+def anchors_result(
+    name: tuple[str, str], settings: Mapping[str, Any], rows: Rows, missing: Sequence[str]
+) -> ExperimentResult:
     """Return the whole finding; ``missing`` says what cannot be on the page."""
     own = [row for row in rows if row["way"] == "own"]
     tried = [row for row in rows if row["way"] != "own"]
     counts = sorted({row["anchors"] for row in tried})
     present = [measure for measure in _MEANINGS if any(np.isfinite(row[measure]) for row in tried)]
-    figures = [Figure(measure, _caption(measure, own), _chart(tried, measure, own)) for measure in present]
+    figures = [ResultFigure(measure, _caption(measure, own), _chart(tried, measure, own)) for measure in present]
     tables = [
         *(
-            Table(measure, f"{_MEANINGS[measure].capitalize()} by anchors", _means(tried, measure, counts))
+            ResultTable(measure, f"{_MEANINGS[measure].capitalize()} by anchors", _means(tried, measure, counts))
             for measure in present
         ),
-        Table("leads", "Lead of each way over Procrustes + ICP in mean reciprocal rank", _leads(tried, counts)),
-        Table("draws", "Every draw", rows, False),
+        ResultTable("leads", "Lead of each way over Procrustes + ICP in mean reciprocal rank", _leads(tried, counts)),
+        ResultTable("draws", "Every draw", rows, False),
     ]
     notes = [
         "Points that count were seen by no graph and no map. Target rows are in another order than source rows. "
@@ -59,7 +61,7 @@ def finding(name: tuple[str, str], settings: Mapping[str, Any], rows: Rows, miss
         "only; Procrustes + ICP starts from them.",
         *missing,
     ]
-    return Finding(*name, QUESTION, settings, _claims(tried, counts, own), figures, tables, notes)
+    return ExperimentResult(*name, QUESTION, settings, _claims(tried, counts, own), figures, tables, notes)
 
 
 def _of(rows: Rows, way: str, count: int, measure: str) -> np.ndarray:
@@ -77,10 +79,10 @@ def _dot(values: np.ndarray) -> Dot:
 
 def _chart(rows: Rows, measure: str, own: Rows) -> str:
     lines = []
-    for way, colour in _COLOURS.items():
+    for way, color in _COLOURS.items():
         counts = sorted({row["anchors"] for row in rows if row["way"] == way})
         dots = [_dot(_of(rows, way, count, measure)) for count in counts]
-        lines.append(Line(way, counts, dots, colour, way in _DASHED))
+        lines.append(Line(way, counts, dots, color, way in _DASHED))
     if measure != "mrr":
         counts = sorted({row["anchors"] for row in rows})
         level = Dot(float(np.mean([row[measure] for row in own])))
@@ -97,7 +99,7 @@ def _caption(measure: str, own: Rows) -> str:
     what = "Stitching: accuracy of the target network’s own head" if measure == "stitched" else (
         "Accuracy of a linear probe that was trained on the target’s seen points"
     )  # fmt: skip
-    return f"{what} on the source’s unseen points, carried over. On the target’s own unseen points: {level:.3f} (grey)."
+    return f"{what} on the source’s unseen points, carried over. On the target’s own unseen points: {level:.3f} (gray)."
 
 
 def _means(rows: Rows, measure: str, counts: Sequence[int]) -> list[dict[str, Any]]:
@@ -195,7 +197,7 @@ def _is_behind(rows: Rows, way: str, count: int) -> bool:
     return any(_dot(theirs - ours).low > 0.005 for theirs in others if len(ours) and len(theirs) == len(ours))
 
 
-def _sign(lead: Dot) -> Verdict:
+def _sign(lead: Dot) -> ClaimStatus:
     return "supported" if lead.low > 0 else "not supported" if lead.high < 0 else "partly"
 
 

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from lfm_tasks.config import GraphConfig
-from lfm_tasks.errors import ReasonError
-from lfm_tasks.experiments.finding import Figure, Finding, Table
-from lfm_tasks.experiments.source_zoo import Given, read_rows
+from lfm_tasks.errors import DataError
+from lfm_tasks.experiments.results import ExperimentResult, ResultFigure, ResultTable
+from lfm_tasks.experiments.source_zoo import SourceZoo, read_space_rows
 from lfm_tasks.figures.charts import Dot, dot_rows
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES, MapScore, full_map
@@ -20,7 +20,7 @@ from lfm_tasks.spectral.bases.space import spectral_space
 from lfm_tasks.stages.scores.row_measures import check_rows
 from lfm_tasks.stages.transfers.job import common_points
 from lfm_tasks.stores.units.store import UnitStore
-from lfm_tasks.workers.pool import Trouble
+from lfm_tasks.workers.pool import JobFailure
 
 NAME, TITLE = "cost", "Cost"
 QUESTION = "What does each measure cost: to prepare a space, once, and to compare two of them?"
@@ -49,13 +49,13 @@ class _Timed:
     compare: Callable[[Any, Any], Any]
 
 
-def derive(given: Given, folder: Path) -> tuple[Path, ...]:
+def prepare(given: SourceZoo, folder: Path) -> tuple[Path, ...]:
     """Check that there is a network; nothing is derived, the given spaces are what is timed."""
     _pairs(given)
     return ()
 
 
-def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
+def analyze(given: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
     """Time all measures, in one worker."""
     pairs = _pairs(given)
     keys = tuple((given.space(*one).key, given.space(*other).key) for one, other in pairs)
@@ -63,8 +63,8 @@ def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
     given.run.announce("cost", 0, 1)
     ((_, result),) = given.run.workers.run(time_measures, [job])
     given.run.announce("cost", 1, 1)
-    if isinstance(result, Trouble):
-        raise ReasonError(result.reason, result.message)
+    if isinstance(result, JobFailure):
+        raise DataError(result.reason, result.message)
     rows = sorted(result, key=lambda row: (row["hours for all pairs"], row["measure"]))
     settings = {
         "pairs": [[f"{model}/{layer}" for model, layer in pair] for pair in pairs],
@@ -81,7 +81,7 @@ def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
         f"Hours: {N_SPACES:,} spaces like these, every pair once, on one core. Maps are scored by one matrix product "
         "a pair once the bases are there; measures of all pairs of points hold n² numbers a space.",
     ]
-    figure = Figure(
+    figure = ResultFigure(
         "seconds",
         "Processor seconds, on a scale of powers of ten. Filled: to compare two spaces; open: to prepare one.",
         dot_rows(
@@ -92,8 +92,8 @@ def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
             told={row["measure"]: f"{row['hours for all pairs']:.3g} h" for row in rows},
         ),
     )
-    tables = [Table("measures", f"Cost of each measure, cheapest for {N_SPACES:,} spaces first", rows)]
-    return Finding(NAME, TITLE, QUESTION, settings, (), [figure], tables, notes)
+    tables = [ResultTable("measures", f"Cost of each measure, cheapest for {N_SPACES:,} spaces first", rows)]
+    return ExperimentResult(NAME, TITLE, QUESTION, settings, (), [figure], tables, notes)
 
 
 def time_measures(job: CostJob) -> list[dict[str, Any]]:
@@ -123,22 +123,22 @@ def time_measures(job: CostJob) -> list[dict[str, Any]]:
     return rows
 
 
-def _pairs(given: Given) -> list[tuple[tuple[str, str], tuple[str, str]]]:
-    """Return the same layers of two networks of one architecture; of a single network, neighbouring layers."""
+def _pairs(given: SourceZoo) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+    """Return the same layers of two networks of one architecture; of a single network, neighboring layers."""
     networks = given.networks()
     if len(networks.models) > 1:
         first, second = networks.models[:2]
         return [((first, layer), (second, layer)) for layer in networks.layers]
     (model,) = networks.models
     if len(networks.layers) < 2:
-        raise ReasonError(
+        raise DataError(
             "missing_source", f"found one space, {model}/{networks.layers[0]}, needs two to compare: add one"
         )
     return [((model, one), (model, other)) for one, other in zip(networks.layers, networks.layers[1:], strict=False)]
 
 
 def _common(store: UnitStore, first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
-    source, target = read_rows(store, first), read_rows(store, second)
+    source, target = read_space_rows(store, first), read_space_rows(store, second)
     common = common_points(source.ids, target.ids)
     return source.activations[common.source], target.activations[common.target]
 
@@ -165,7 +165,7 @@ def _applies(name: str, pairs: list[tuple[np.ndarray, np.ndarray]]) -> bool:
     try:
         for pair in pairs:
             check_rows(name, *pair)
-    except ReasonError:
+    except DataError:
         return False
     return True
 

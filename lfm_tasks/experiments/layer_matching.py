@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lfm_tasks.experiments.finding import Claim, Figure, Finding, Table, Verdict
+from lfm_tasks.experiments.results import Claim, ClaimStatus, ExperimentResult, ResultFigure, ResultTable
 from lfm_tasks.experiments.source_zoo import (
     Architecture,
     DerivedModel,
     DerivedZoo,
-    Given,
+    SourceZoo,
     scores_only,
     write_catalog,
     write_zoo,
@@ -32,14 +32,14 @@ SEED = 0
 PAPER, OURS, RIVAL = "lfm_raw", "overlap", "cka_linear"
 
 
-def derive(given: Given, folder: Path) -> tuple[Path, ...]:
+def prepare(given: SourceZoo, folder: Path) -> tuple[Path, ...]:
     """Write one zoo of all networks of the largest architecture, to be compared by every measure."""
     seeds = given.seeds()
     if len(seeds.layers) < 2:
-        from lfm_tasks.errors import ReasonError
+        from lfm_tasks.errors import DataError
 
         found = f"found {len(seeds.layers)} layer in {', '.join(seeds.models)}, needs at least 2 to tell apart"
-        raise ReasonError("unknown_layer", f"{found}: name more layers in the catalog")
+        raise DataError("unknown_layer", f"{found}: name more layers in the catalog")
     models = {
         model: DerivedModel({layer: given.read(model, layer) for layer in seeds.layers}) for model in seeds.models
     }
@@ -49,35 +49,35 @@ def derive(given: Given, folder: Path) -> tuple[Path, ...]:
     return (write_catalog(zoo, write_zoo(zoo, folder), atlas, folder / "data_catalog.yaml"),)
 
 
-def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
-    """Return how many layers each measure finds, raw and double-centred, with intervals over networks."""
+def analyze(given: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
+    """Return how many layers each measure finds, raw and double-centered, with intervals over networks."""
     seeds = given.seeds()
     atlas = read_atlas(catalogs[0].parent / "atlas")
     shares = {
-        (measure, is_centred): layer_shares(atlas, seeds, measure, is_centred)
+        (measure, is_centered): layer_shares(atlas, seeds, measure, is_centered)
         for measure in map(str, atlas["measure"].values)
-        for is_centred in (False, True)
+        for is_centered in (False, True)
     }
     rows = [_row(measure, shares) for measure in map(str, atlas["measure"].values)]
     applied = [row for row in rows if row["raw"] is not None]
-    applied.sort(key=lambda row: (-row["centred"], -row["raw"], row["measure"]))
+    applied.sort(key=lambda row: (-row["centered"], -row["raw"], row["measure"]))
     without = [row["measure"] for row in rows if row["raw"] is None]
     notes = [
-        "Double centring: of the layers × layers matrix the means of rows and of columns are subtracted before the "
+        "Double centering: of the layers × layers matrix the means of rows and of columns are subtracted before the "
         "best match is taken, so that a layer that is like everything is nobody's match for that alone.",
         f"Intervals: 95 %, bootstrap over networks ({N_DRAWS:,} draws, seed {SEED}); with few networks they are rough.",
     ]
     if without:
         notes.append(f"Without a number here (rows of zeros, or too many points): {', '.join(without)}.")
-    figure = Figure(
+    figure = ResultFigure(
         "layers",
         f"Share of the {len(seeds.layers)} layers that are found, mean over {_n_pairs(seeds)} directed pairs of "
-        f"{len(seeds.models)} networks. Filled: double-centred; open: raw. Bars: 95 % over networks.",
+        f"{len(seeds.models)} networks. Filled: double-centered; open: raw. Bars: 95 % over networks.",
         dot_rows(
             [
                 (
                     str(row["measure"]),
-                    (Dot(row["centred"], *row["centred_interval"]), Dot(row["raw"], *row["raw_interval"])),
+                    (Dot(row["centered"], *row["centered_interval"]), Dot(row["raw"], *row["raw_interval"])),
                 )
                 for row in applied
             ],
@@ -93,12 +93,16 @@ def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
         "bootstrap": {"draws": N_DRAWS, "over": "networks", "seed": SEED},
     }
     tables = [
-        Table("measures", "Layers found by each measure, best first", [_flat(row) for row in applied]),
-        Table("against", f"Double-centred {OURS} against each other measure, pair by pair", _against(shares, seeds)),
-        Table("confusions", "Which layers are taken for which, double-centred", _confusions(atlas, seeds), False),
-        Table("pairs", "Every directed pair of networks", _pairs(shares, seeds), False),
+        ResultTable("measures", "Layers found by each measure, best first", [_flat(row) for row in applied]),
+        ResultTable(
+            "against", f"Double-centered {OURS} against each other measure, pair by pair", _against(shares, seeds)
+        ),
+        ResultTable(
+            "confusions", "Which layers are taken for which, double-centered", _confusions(atlas, seeds), False
+        ),
+        ResultTable("pairs", "Every directed pair of networks", _pairs(shares, seeds), False),
     ]
-    return Finding(NAME, TITLE, QUESTION, settings, _claims(shares, rows), [figure], tables, notes)
+    return ExperimentResult(NAME, TITLE, QUESTION, settings, _claims(shares, rows), [figure], tables, notes)
 
 
 Shares = Mapping[tuple[str, bool], np.ndarray]
@@ -115,14 +119,14 @@ def _layers(atlas: xr.Dataset, seeds: Architecture, measure: str, source: str, t
     return -values if measure in atlas.attrs["distances"] else values
 
 
-def layer_shares(atlas: xr.Dataset, seeds: Architecture, measure: str, is_centred: bool) -> np.ndarray:
+def layer_shares(atlas: xr.Dataset, seeds: Architecture, measure: str, is_centered: bool) -> np.ndarray:
     """Return networks × networks: the share of layers found, NaN for a network with itself."""
     shares = np.full((len(seeds.models),) * 2, np.nan)
     for s, source in enumerate(seeds.models):
         for t, target in enumerate(seeds.models):
             if s != t:
                 values = _layers(atlas, seeds, measure, source, target)
-                shares[s, t] = same_layer_share(values, is_centred=is_centred)
+                shares[s, t] = same_layer_share(values, is_centered=is_centered)
     return shares
 
 
@@ -134,15 +138,15 @@ def mean_share(shares: np.ndarray) -> float | None:
 
 def _row(measure: str, shares: Shares) -> dict[str, Any]:
     row: dict[str, Any] = {"measure": measure}
-    for name, is_centred in (("centred", True), ("raw", False)):
-        row[name] = mean_share(shares[measure, is_centred])
-        row[f"{name}_interval"] = pair_interval(shares[measure, is_centred], seed=SEED)
+    for name, is_centered in (("centered", True), ("raw", False)):
+        row[name] = mean_share(shares[measure, is_centered])
+        row[f"{name}_interval"] = pair_interval(shares[measure, is_centered], seed=SEED)
     return row
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {"measure": row["measure"]}
-    for name in ("centred", "raw"):
+    for name in ("centered", "raw"):
         low, high = row[f"{name}_interval"]
         flat |= {name: row[name], f"{name} low": low, f"{name} high": high}
     return flat
@@ -152,14 +156,14 @@ def _against(shares: Shares, seeds: Architecture) -> list[dict[str, Any]]:
     """Return in how many directed pairs the recommended measure finds more, as many, fewer layers than each other."""
     between = ~np.eye(len(seeds.models), dtype=bool)
     ours, rows = shares[OURS, True], []
-    for (measure, is_centred), theirs in shares.items():
-        if (measure, is_centred) == (OURS, True) or mean_share(theirs) is None:
+    for (measure, is_centered), theirs in shares.items():
+        if (measure, is_centered) == (OURS, True) or mean_share(theirs) is None:
             continue
         ahead = np.round(ours - theirs, 9)
         low, high = pair_interval(ahead, seed=SEED)
         rows.append(
             {
-                "measure": f"{measure}, {'double-centred' if is_centred else 'raw'}",
+                "measure": f"{measure}, {'double-centered' if is_centered else 'raw'}",
                 "wins": int((ahead[between] > 0).sum()),
                 "ties": int((ahead[between] == 0).sum()),
                 "losses": int((ahead[between] < 0).sum()),
@@ -179,8 +183,8 @@ def _confusions(atlas: xr.Dataset, seeds: Architecture) -> list[dict[str, Any]]:
             for target in seeds.models:
                 values = _layers(atlas, seeds, measure, source, target)
                 if source != target and np.isfinite(values).all():
-                    centred = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True)
-                    counts[np.arange(len(counts)), centred.argmax(axis=1)] += 1
+                    centered = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True)
+                    counts[np.arange(len(counts)), centered.argmax(axis=1)] += 1
         rows += [
             {"measure": measure, "layer": seeds.layers[s], "taken for": seeds.layers[t], "pairs": int(counts[s, t])}
             for s, t in zip(*np.nonzero(counts), strict=True)
@@ -193,12 +197,12 @@ def _pairs(shares: Shares, seeds: Architecture) -> list[dict[str, Any]]:
     return [
         {
             "measure": measure,
-            "centred": is_centred,
+            "centered": is_centered,
             "source": source,
             "target": target,
             "share": float(values[s, t]),
         }
-        for (measure, is_centred), values in shares.items()
+        for (measure, is_centered), values in shares.items()
         for s, source in enumerate(seeds.models)
         for t, target in enumerate(seeds.models)
         if s != t
@@ -209,13 +213,13 @@ def _claims(shares: Shares, rows: list[dict[str, Any]]) -> list[Claim]:
     by_name = {row["measure"]: row for row in rows}
     lead = shares[PAPER, False] - shares[RIVAL, False]
     low, high = pair_interval(lead, seed=SEED)
-    verdict: Verdict = "not tested"
+    verdict: ClaimStatus = "not tested"
     if mean_share(lead) is not None and np.isfinite(low):
         verdict = "supported" if low > 0 else "not supported" if high < 0 else "partly"
     elif mean_share(lead) is not None:
         verdict = "partly" if (mean_share(lead) or 0) >= 0 else "not supported"
     paper, rival, ours = (by_name[name] for name in (PAPER, RIVAL, OURS))
-    better = [str(row["measure"]) for row in rows if (row["centred"] or 0) > (ours["centred"] or 0)]
+    better = [str(row["measure"]) for row in rows if (row["centered"] or 0) > (ours["centered"] or 0)]
     return [
         Claim(
             "LFM finds 99.8 % of the layers of ten CIFAR-10 networks, CKA 99.6 %: LFM matches layers at least as well",
@@ -224,9 +228,9 @@ def _claims(shares: Shares, rows: list[dict[str, Any]]) -> list[Claim]:
             verdict,
         ),
         Claim(
-            f"(ours, docs/scores.md) {OURS} with double centring matches layers best",
-            f"{OURS}, double-centred: {_percent(ours['centred'])}; "
-            + (f"more by {', '.join(better)}" if better else "no measure finds more, double-centred"),
+            f"(ours, docs/scores.md) {OURS} with double centering matches layers best",
+            f"{OURS}, double-centered: {_percent(ours['centered'])}; "
+            + (f"more by {', '.join(better)}" if better else "no measure finds more, double-centered"),
             "partly" if better else "supported",
         ),
     ]

@@ -9,14 +9,14 @@ from jaxtyping import Bool, Float
 
 from lfm_tasks.catalog import Comparison
 from lfm_tasks.config import EmbeddingsConfig, GraphConfig, NullConfig
-from lfm_tasks.experiments.finding import Finding
-from lfm_tasks.experiments.robustness_tables import AS_MANY, SAME_SHARE, Moved, finding
+from lfm_tasks.experiments.results import ExperimentResult
+from lfm_tasks.experiments.robustness_tables import AS_MANY, SAME_SHARE, PerturbedRows, robustness_result
 from lfm_tasks.experiments.source_zoo import (
     DerivedModel,
     DerivedZoo,
-    Given,
+    SourceZoo,
     SpaceRows,
-    labelled,
+    labeled_rows,
     scores_only,
     write_catalog,
     write_zoo,
@@ -39,7 +39,7 @@ MOST_NETWORKS, MOST_CLASSES, N_OUTLIERS = 3, 3, 3
 SHIFTS = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0)
 PICTURED = 2.0
 RADII = (50.0, 100.0, 150.0, 200.0)
-# The paper's figure: far neighbours weighted up, 300 of them, the point itself among these, of 10,000 points.
+# The paper's figure: far neighbors weighted up, 300 of them, the point itself among these, of 10,000 points.
 PAPER_NEIGHBORS, PAPER_POINTS = 299, 10_000
 PAPER_MEASURES = ("lfm_unsquared", "lfm_raw", "lfm", "overlap")
 # Distances have no common scale but chance: so many permutations tell it.
@@ -59,7 +59,7 @@ class Subject:
         return np.asarray(self.classes == number)
 
 
-def derive(given: Given, folder: Path) -> tuple[Path, ...]:
+def prepare(given: SourceZoo, folder: Path) -> tuple[Path, ...]:
     """Write the moved spaces of some networks, to be compared with the original by every measure."""
     subjects = _subjects(given)
     layer = given.last_hidden(given.networks())
@@ -96,7 +96,7 @@ def derive(given: Given, folder: Path) -> tuple[Path, ...]:
     )
 
 
-def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
+def analyze(given: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
     """Return what every measure, a linear probe, and the distortions make of the moved spaces."""
     moved = [one for subject in _subjects(given) for one in _checked(given, subject)]
     settings = {
@@ -108,28 +108,28 @@ def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
         "outliers a network": N_OUTLIERS,
         "graph": given.catalog.atlas.graph.model_dump(),
         "n_eigenpairs": given.catalog.atlas.n_eigenpairs,
-        "paper's graph": f"kernel distance, {PAPER_NEIGHBORS} neighbours (at most half of the points), and as large a "
+        "paper's graph": f"kernel distance, {PAPER_NEIGHBORS} neighbors (at most half of the points), and as large a "
         f"share of the points as these are of {PAPER_POINTS:,}, which was added after the first had been seen",
         "permutations for distances": N_PERMUTATIONS,
         "seed": SEED,
     }
     folders = {path.stem: path.with_name(f"atlas-{path.stem}") for path in catalogs}
     pictured = _name(moved[0].network, _classes(given)[0], PICTURED)
-    return finding((NAME, TITLE), settings, moved, folders, pictured)
+    return robustness_result((NAME, TITLE), settings, moved, folders, pictured)
 
 
-def _subjects(given: Given) -> list[Subject]:
+def _subjects(given: SourceZoo) -> list[Subject]:
     networks = given.networks()
     labels = given.classes(networks.dataset)
     layer = given.last_hidden(networks)
     subjects = []
     for model in networks.models[:MOST_NETWORKS]:
-        rows, classes = labelled(given.read(model, layer), labels)
+        rows, classes = labeled_rows(given.read(model, layer), labels)
         subjects.append(Subject(model, rows, classes))
     return subjects
 
 
-def _classes(given: Given) -> list[int]:
+def _classes(given: SourceZoo) -> list[int]:
     """Return the numbers of the classes that are moved: spread evenly over all."""
     n_classes = len(given.classes(given.networks().dataset).names)
     return sorted({int(number) for number in np.linspace(0, n_classes - 1, min(MOST_CLASSES, n_classes))})
@@ -139,7 +139,9 @@ def _name(network: str, number: int, shift: float) -> str:
     return f"{network}.class{number}.moved{shift:.2f}"
 
 
-def _moved_rows(given: Given, subject: Subject) -> Iterator[tuple[str, Moved, Float[np.ndarray, "points features"]]]:
+def _moved_rows(
+    given: SourceZoo, subject: Subject
+) -> Iterator[tuple[str, PerturbedRows, Float[np.ndarray, "points features"]]]:
     """Yield (name, what was done, rows) of every space that is made of a subject's."""
     rows, names = subject.rows.activations, given.classes(given.networks().dataset).names
     radius = mean_radius(rows)
@@ -147,15 +149,19 @@ def _moved_rows(given: Given, subject: Subject) -> Iterator[tuple[str, Moved, Fl
         inside = subject.inside(number)
         normal = class_normal(rows, inside)
         for shift in SHIFTS:
-            moved = Moved(subject.network, str(names[number]), shift)
+            moved = PerturbedRows(subject.network, str(names[number]), shift)
             yield _name(subject.network, number, shift), moved, move_class(rows, inside, normal, shift * radius)
     for place, point in enumerate(np.random.default_rng(SEED).choice(len(rows), N_OUTLIERS, replace=False)):
         for radii in RADII:
             name = f"{subject.network}.point{place}.at{radii:.0f}"
-            yield name, Moved(subject.network, "", radii, unit=f"point {place}"), move_point(rows, int(point), radii)
+            yield (
+                name,
+                PerturbedRows(subject.network, "", radii, unit=f"point {place}"),
+                move_point(rows, int(point), radii),
+            )
 
 
-def _checked(given: Given, subject: Subject) -> Iterator[Moved]:
+def _checked(given: SourceZoo, subject: Subject) -> Iterator[PerturbedRows]:
     """Yield every moved space with what a linear classifier makes of it; the original first for each class."""
     rows = subject.rows.activations
     names = given.classes(given.networks().dataset).names
@@ -165,15 +171,17 @@ def _checked(given: Given, subject: Subject) -> Iterator[Moved]:
     own = probe_accuracy(rows, subject.classes, folds)
     for label, inside in members.items():
         separable = is_separable(rows, inside, normals[label])
-        yield Moved(subject.network, label, 0.0, subject.network, own, separable, _inside(subject, inside))
+        yield PerturbedRows(subject.network, label, 0.0, subject.network, own, separable, _inside(subject, inside))
     for name, moved, derived in _moved_rows(given, subject):
         if not moved.label:
-            yield Moved(moved.network, "", moved.shift, name, unit=moved.unit)
+            yield PerturbedRows(moved.network, "", moved.shift, name, unit=moved.unit)
             continue
         inside = members[moved.label]
         accuracy = probe_accuracy(derived, subject.classes, folds)
         separable = is_separable(derived, inside, normals[moved.label])
-        yield Moved(moved.network, moved.label, moved.shift, name, accuracy, separable, _inside(subject, inside))
+        yield PerturbedRows(
+            moved.network, moved.label, moved.shift, name, accuracy, separable, _inside(subject, inside)
+        )
 
 
 def _inside(subject: Subject, inside: Bool[np.ndarray, " points"]) -> Mapping[str, bool]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lfm_tasks.experiments.finding import Claim, Figure, Finding, Table
+from lfm_tasks.experiments.results import Claim, ExperimentResult, ResultFigure, ResultTable
 from lfm_tasks.figures.charts import (
     COLOURS,
     Axes,
@@ -16,20 +16,20 @@ from lfm_tasks.figures.charts import (
     Line,
     line_chart,
     points_in_plane,
-    share_colour,
+    share_color,
 )
 from lfm_tasks.figures.svg import side_by_side
 from lfm_tasks.statistics.intervals import mean_interval
 from lfm_tasks.statistics.model_pairs import area_under_curve
 from lfm_tasks.stores.atlas.files import read_atlas, read_groups
 
-# The atlases on the paper's graph, and what their measures are called: by its number of neighbours, or its share.
+# The atlases on the paper's graph, and what their measures are called: by its number of neighbors, or its share.
 AS_MANY, SAME_SHARE = "as_many", "same_share"
-_GRAPHS = {AS_MANY: ", 299 neighbours", SAME_SHARE: ", 3 % neighbours"}
+_GRAPHS = {AS_MANY: ", 299 neighbors", SAME_SHARE: ", 3 % neighbors"}
 
 
 @dataclass(frozen=True)
-class Moved:
+class PerturbedRows:
     """A moved space: the class (or, where that is empty, the point) that was moved, how far, what a classifier says."""
 
     network: str
@@ -51,7 +51,7 @@ Curve = Mapping[float, Dot]
 Curves = Mapping[str, Curve]
 
 
-def scored_values(atlases: Mapping[str, xr.Dataset], moved: Sequence[Moved]) -> Iterator[dict[str, Any]]:
+def scored_values(atlases: Mapping[str, xr.Dataset], moved: Sequence[PerturbedRows]) -> Iterator[dict[str, Any]]:
     """Yield a row for each moved space and measure."""
     for stem, atlas in atlases.items():
         for measure in map(str, atlas["measure"].values):
@@ -85,7 +85,7 @@ def curve_of(points: Iterable[tuple[float, str, float]]) -> dict[float, Dot]:
     return {shift: Dot(float(np.mean(values)), *mean_interval(np.array(values))) for shift, values in by_shift.items()}
 
 
-def localised(maps: xr.Dataset, classes: Sequence[Moved]) -> list[dict[str, Any]]:
+def localized(maps: xr.Dataset, classes: Sequence[PerturbedRows]) -> list[dict[str, Any]]:
     """Return for each moved space how well the distortions of its map tell the moved class."""
     layer = str(maps["source"].values[0]).partition("/")[2]
     pairs = list(zip(maps["source"].values.tolist(), maps["target"].values.tolist(), strict=True))
@@ -105,8 +105,8 @@ def localised(maps: xr.Dataset, classes: Sequence[Moved]) -> list[dict[str, Any]
 
 # Measures that stand out in the figures; the name says where its graph is the paper's.
 _SHOWN = {
-    "lfm_unsquared, 3 % neighbours": COLOURS[1],
-    "lfm_unsquared, 299 neighbours": COLOURS[8],
+    "lfm_unsquared, 3 % neighbors": COLOURS[1],
+    "lfm_unsquared, 299 neighbors": COLOURS[8],
     "overlap": COLOURS[2],
     "cka_linear": COLOURS[0],
     "svcca_variance_99": COLOURS[3],
@@ -115,33 +115,33 @@ _SHOWN = {
 _PAPER_OUTLIER = "lfm_unsquared"
 _CLASS_CAPTION = (
     "Similarity of the original space to one in which a class is moved along its classifier’s normal, by mean radii of "
-    "the space. Dashed: accuracy of a linear probe of all classes, trained anew. Grey: all other measures. Bands: 95 %."
+    "the space. Dashed: accuracy of a linear probe of all classes, trained anew. Gray: all other measures. Bands: 95 %."
 )
-_OUTLIER_CAPTION = "The same with one point put far out, on the side where it was. Grey: all other measures."
+_OUTLIER_CAPTION = "The same with one point put far out, on the side where it was. Gray: all other measures."
 _AUC_CAPTION = (
     "How often a point of the moved class is more distorted than another point (area under the ROC curve; .5: "
     "distortion knows nothing of the class). Distortion on the moved space’s points, and on the original’s."
 )
 
 
-def class_figure(found: Curves, probe: Curve) -> Figure:
+def class_figure(found: Curves, probe: Curve) -> ResultFigure:
     """Return every measure, and a probe, against how far a class is moved."""
-    return Figure("class", _CLASS_CAPTION, _class_chart(found, probe))
+    return ResultFigure("class", _CLASS_CAPTION, _class_chart(found, probe))
 
 
-def outlier_figure(found: Curves) -> Figure:
+def outlier_figure(found: Curves) -> ResultFigure:
     """Return every measure against how far one point is put out."""
-    return Figure("outlier", _OUTLIER_CAPTION, _outlier_chart(found))
+    return ResultFigure("outlier", _OUTLIER_CAPTION, _outlier_chart(found))
 
 
-def auc_figure(auc: Mapping[str, Curve]) -> Figure:
+def auc_figure(auc: Mapping[str, Curve]) -> ResultFigure:
     """Return how well distortion tells the moved class."""
-    return Figure("auc", _AUC_CAPTION, _auc_chart(auc))
+    return ResultFigure("auc", _AUC_CAPTION, _auc_chart(auc))
 
 
-def picture_figure(groups: Mapping[str, xr.Dataset], moved: Sequence[Moved], pictured: str) -> Figure:
+def picture_figure(groups: Mapping[str, xr.Dataset], moved: Sequence[PerturbedRows], pictured: str) -> ResultFigure:
     """Return the original and a moved space in the plane."""
-    return Figure("pictures", _picture_caption(pictured), _pictures(groups, moved, pictured))
+    return ResultFigure("pictures", _picture_caption(pictured), _pictures(groups, moved, pictured))
 
 
 def _class_chart(found: Curves, probe: Curve) -> str:
@@ -156,11 +156,9 @@ def _ticks() -> dict[float, str]:
 
 
 def _outlier_chart(found: Curves) -> str:
-    colours = {name: colour for name, colour in _SHOWN.items() if "neighbours" not in name} | {
-        _PAPER_OUTLIER: COLOURS[1]
-    }
+    colors = {name: color for name, color in _SHOWN.items() if "neighbors" not in name} | {_PAPER_OUTLIER: COLOURS[1]}
     start = {name: {0.0: Dot(1.0, 1.0, 1.0), **curve} for name, curve in found.items()}
-    return line_chart(_lines(start, colours), Axes("one point put at, mean radii", "similarity to the original"))
+    return line_chart(_lines(start, colors), Axes("one point put at, mean radii", "similarity to the original"))
 
 
 def _lines(found: Curves, shown: Mapping[str, str]) -> list[Line]:
@@ -186,7 +184,7 @@ def _picture_caption(pictured: str) -> str:
     )
 
 
-def _pictures(groups: Mapping[str, xr.Dataset], moved: Sequence[Moved], pictured: str) -> str:
+def _pictures(groups: Mapping[str, xr.Dataset], moved: Sequence[PerturbedRows], pictured: str) -> str:
     drawn, maps = groups["embeddings/points"], groups["maps/points"]
     one = next(one for one in moved if one.name == pictured)
     layer = str(drawn["space"].values[0]).partition("/")[2]
@@ -210,18 +208,18 @@ def _pictures(groups: Mapping[str, xr.Dataset], moved: Sequence[Moved], pictured
     charts = [
         (original, by_class, "the original, by class"),
         (other, by_class, f"class {one.label} moved by {one.shift:g} radii, by class"),
-        (other, [share_colour(float(rank)) for rank in ranks], "the same, by distortion"),
+        (other, [share_color(float(rank)) for rank in ranks], "the same, by distortion"),
     ]
     return side_by_side(
         [
             points_in_plane(
                 [tuple(xy) for xy in drawn["tsne"].sel(space=space).values.tolist()],
-                colours,
+                colors,
                 names,
                 title=title,
                 size=340,
             )
-            for space, colours, title in charts
+            for space, colors, title in charts
         ],
         n_columns=3,
     )
@@ -231,7 +229,7 @@ QUESTION = (
     "A class is moved along the normal of its linear classifier, so that a linear classifier sees no difference. "
     "Which measures do? And which does one point far out upset?"
 )
-_PAPER, _PAPER_SHARE = "lfm_unsquared, 299 neighbours", "lfm_unsquared, 3 % neighbours"
+_PAPER, _PAPER_SHARE = "lfm_unsquared, 299 neighbors", "lfm_unsquared, 3 % neighbors"
 _RIVALS = ("svcca_variance_99", "mutual_knn_10_cosine")
 _OUTLIER_MEASURE = "lfm_unsquared"
 
@@ -240,18 +238,18 @@ _NOTES = (
     "Similarities are as measured, 1 for a space with itself. Distances, which have no common end, are calibrated: "
     "1 − d/d(chance), chance being permuted rows.",
     "Intervals: 95 %, bootstrap over the moved classes (or points) of all networks.",
-    "299 neighbours and 3 % neighbours: the paper’s graph, in which far neighbours weigh more, with its number of "
-    "neighbours, and with its share of the points. All else is on the catalog’s graph.",
+    "299 neighbors and 3 % neighbors: the paper’s graph, in which far neighbors weigh more, with its number of "
+    "neighbors, and with its share of the points. All else is on the catalog’s graph.",
 )
 
 
-def finding(
+def robustness_result(
     name: tuple[str, str],
     settings: Mapping[str, Any],
-    moved: Sequence[Moved],
+    moved: Sequence[PerturbedRows],
     folders: Mapping[str, Path],
     pictured: str,
-) -> Finding:
+) -> ExperimentResult:
     """Return the whole finding."""
     atlases = {stem: read_atlas(folder) for stem, folder in folders.items()}
     groups = read_groups(folders["similarities"])
@@ -260,7 +258,7 @@ def finding(
     of_points = curves(row for row in values if not row["label"])
     classes = [one for one in moved if one.label]
     probe = curve_of((one.shift, one.source, one.probe_accuracy) for one in classes)
-    found = localised(groups["maps/points"], classes)
+    found = localized(groups["maps/points"], classes)
     auc = {side: curve_of((row["shift"], row["source"], row[side]) for row in found) for side in ("original", "moved")}
     separable = [
         {
@@ -281,12 +279,14 @@ def finding(
         auc_figure(auc),
     ]
     tables = [
-        Table("measures", "What is left of every measure, most robust first", _ranking(of_class, of_points)),
-        Table("separability", "Linear separability and probe accuracy at every step", separable),
-        Table("localised", "How well distortion tells the points of the moved class", _auc_rows(auc)),
-        Table("values", "Every measure on every moved space", values, False),
+        ResultTable("measures", "What is left of every measure, most robust first", _ranking(of_class, of_points)),
+        ResultTable("separability", "Linear separability and probe accuracy at every step", separable),
+        ResultTable("localized", "How well distortion tells the points of the moved class", _auc_rows(auc)),
+        ResultTable("values", "Every measure on every moved space", values, False),
     ]
-    return Finding(*name, QUESTION, settings, _claims(of_class, of_points, separable, auc), figures, tables, _NOTES)
+    return ExperimentResult(
+        *name, QUESTION, settings, _claims(of_class, of_points, separable, auc), figures, tables, _NOTES
+    )
 
 
 def _ranking(of_class: Curves, of_points: Curves) -> list[dict[str, Any]]:
@@ -344,7 +344,7 @@ def _claims(
         ),
         Claim(
             "LFM stays at .82 to .88 there",
-            f"the paper's score on its graph, at {last:g} radii: 299 neighbours {_dot(paper)}, the same share of the "
+            f"the paper's score on its graph, at {last:g} radii: 299 neighbors {_dot(paper)}, the same share of the "
             f"points (3 %) {_dot(share)}; on this catalog's graph {_dot(of_class['lfm_unsquared'][last])}",
             "supported" if paper.value >= 0.8 else "partly" if share.value >= 0.8 else "not supported",
         ),

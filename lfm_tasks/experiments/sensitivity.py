@@ -10,13 +10,13 @@ import numpy as np
 import xarray as xr
 
 from lfm_tasks.config import AnchorsConfig, MapsConfig
-from lfm_tasks.experiments.finding import Claim, Figure, Finding, Table
 from lfm_tasks.experiments.layer_matching import layer_shares, mean_share
+from lfm_tasks.experiments.results import Claim, ExperimentResult, ResultFigure, ResultTable
 from lfm_tasks.experiments.source_zoo import (
     Architecture,
     DerivedModel,
     DerivedZoo,
-    Given,
+    SourceZoo,
     SpaceRows,
     scores_only,
     write_catalog,
@@ -54,7 +54,7 @@ class Variant:
         return f"{self.factor}-{self.level}"
 
 
-def derive(given: Given, folder: Path) -> tuple[Path, ...]:
+def prepare(given: SourceZoo, folder: Path) -> tuple[Path, ...]:
     """Write a catalog for each variant; those that differ by settings alone share their spaces."""
     seeds = given.seeds()
     zoos: dict[tuple[float, float], tuple[DerivedZoo, Mapping[str, Any], Path]] = {}
@@ -71,7 +71,7 @@ def derive(given: Given, folder: Path) -> tuple[Path, ...]:
     return tuple(catalogs)
 
 
-def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
+def analyze(given: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
     """Return how many layers are found under each variant."""
     seeds = given.seeds()
     shares: dict[tuple[str, str, str, bool], np.ndarray] = {}
@@ -80,9 +80,9 @@ def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
     for variant, path in zip(_variants(given), catalogs, strict=True):
         atlas = read_atlas(path.with_name(f"atlas-{variant.stem}"))
         for measure in MEASURES:
-            for is_centred in (True, False):
-                key = (variant.factor, variant.level, measure, is_centred)
-                shares[key] = layer_shares(atlas, seeds, measure, is_centred)
+            for is_centered in (True, False):
+                key = (variant.factor, variant.level, measure, is_centered)
+                shares[key] = layer_shares(atlas, seeds, measure, is_centered)
         if variant.factor == "anchors":
             points[variant.level] = _points_found(atlas, seeds)
         if reasons := missing_pairs(atlas, seeds):
@@ -104,16 +104,16 @@ def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
     graph = given.catalog.atlas.graph
     own = {
         "eigenpairs": str(given.catalog.atlas.n_eigenpairs),
-        "neighbours": str(graph.n_neighbors),
+        "neighbors": str(graph.n_neighbors),
         "kernel": graph.kernel,
         "metric": graph.metric,
         "noise": "0",
         "missing": "0",
     }
     factors = list(dict.fromkeys(variant.factor for variant in _variants(given)))
-    figure = Figure(
+    figure = ResultFigure(
         "factors",
-        "Share of layers found, double-centred (raw: dashed), one factor changed at a time; the catalog’s own level in "
+        "Share of layers found, double-centered (raw: dashed), one factor changed at a time; the catalog’s level in "
         "brackets. Bands: 95 %, bootstrap over networks.",
         side_by_side([_chart(factor, shares, own.get(factor, "")) for factor in factors]),
     )
@@ -127,11 +127,11 @@ def conclude(given: Given, catalogs: tuple[Path, ...]) -> Finding:
             "Layers are matched between networks all of whose pairs of layers have a value. Directed pairs that have "
             f"none, by reason: {', '.join(without)}.",
         )
-    tables = [Table("levels", "Layers found under each variant", rows)]
-    return Finding(NAME, TITLE, QUESTION, settings, _claims(shares), [figure], tables, notes)
+    tables = [ResultTable("levels", "Layers found under each variant", rows)]
+    return ExperimentResult(NAME, TITLE, QUESTION, settings, _claims(shares), [figure], tables, notes)
 
 
-def _variants(given: Given) -> Iterator[Variant]:
+def _variants(given: SourceZoo) -> Iterator[Variant]:
     """Yield all variants; levels that the points do not suffice for are left out."""
     atlas, n_points = given.catalog.atlas, min(one.n_points for one in given.spaces)
     graph = atlas.graph
@@ -141,7 +141,7 @@ def _variants(given: Given) -> Iterator[Variant]:
             yield Variant("eigenpairs", str(n), {"n_eigenpairs": n})
     for n in sorted({*NEIGHBOURS, graph.n_neighbors}):
         if n < most:
-            yield Variant("neighbours", str(n), {"graph": graph.model_copy(update={"n_neighbors": n})})
+            yield Variant("neighbors", str(n), {"graph": graph.model_copy(update={"n_neighbors": n})})
     for kernel in KERNELS:
         yield Variant("kernel", kernel, {"graph": graph.model_copy(update={"kernel": kernel})})
     for metric in METRICS:
@@ -158,7 +158,7 @@ def _variants(given: Given) -> Iterator[Variant]:
             yield Variant("anchors", str(count), {"maps": maps})
 
 
-def _zoo(given: Given, seeds: Architecture, noise: float, missing: float) -> DerivedZoo:
+def _zoo(given: SourceZoo, seeds: Architecture, noise: float, missing: float) -> DerivedZoo:
     """Return the networks with noise on every feature, each without its own share of the points."""
     models = {}
     for number, model in enumerate(seeds.models):
@@ -205,9 +205,9 @@ def _points_found(atlas: xr.Dataset, seeds: Architecture) -> float:
 
 
 def _row(key: tuple[str, str, str, bool], values: np.ndarray) -> dict[str, Any]:
-    factor, level, measure, is_centred = key
+    factor, level, measure, is_centered = key
     low, high = pair_interval(values, seed=SEED)
-    told = {"factor": factor, "level": level, "measure": measure, "centred": "yes" if is_centred else "no"}
+    told = {"factor": factor, "level": level, "measure": measure, "centered": "yes" if is_centered else "no"}
     return {**told, "layers found": mean_share(values), "low": low, "high": high, "points found": None}
 
 
@@ -217,11 +217,11 @@ Shares = Mapping[tuple[str, str, str, bool], np.ndarray]
 def _chart(factor: str, shares: Shares, own: str) -> str:
     levels = list(dict.fromkeys(level for name, level, *_ in shares if name == factor))
     lines = []
-    for colour, measure in zip((COLOURS[2], COLOURS[1]), MEASURES, strict=True):
-        for is_centred in (True, False):
-            dots = [_dot(shares[factor, level, measure, is_centred]) for level in levels]
-            name = measure if is_centred else f"{measure}, raw"
-            lines.append(Line(name, list(range(len(levels))), dots, colour, not is_centred))
+    for color, measure in zip((COLOURS[2], COLOURS[1]), MEASURES, strict=True):
+        for is_centered in (True, False):
+            dots = [_dot(shares[factor, level, measure, is_centered]) for level in levels]
+            name = measure if is_centered else f"{measure}, raw"
+            lines.append(Line(name, list(range(len(levels))), dots, color, not is_centered))
     ticks = {float(n): f"[{level}]" if level == own else level for n, level in enumerate(levels)}
     return line_chart(lines, Axes("", "layers found", scale="even", ticks=ticks, title=factor), width=330, height=240)
 
@@ -232,17 +232,17 @@ def _dot(values: np.ndarray) -> Dot:
 
 
 def _claims(shares: Shares) -> list[Claim]:
-    eigenpairs = [_dot(values).value for (factor, _, name, centred), values in shares.items()
-                  if (factor, name, centred) == ("eigenpairs", "lfm", False)]  # fmt: skip
+    eigenpairs = [_dot(values).value for (factor, _, name, centered), values in shares.items()
+                  if (factor, name, centered) == ("eigenpairs", "lfm", False)]  # fmt: skip
     spread = max(eigenpairs) - min(eigenpairs)
     plain = shares["noise", "0", "overlap", True]
     better = []
-    for (factor, level, measure, is_centred), values in shares.items():
+    for (factor, level, measure, is_centered), values in shares.items():
         low, _ = pair_interval(values - plain, seed=SEED)
         if (
             measure == "overlap"
-            and is_centred
-            and factor in ("eigenpairs", "neighbours", "kernel", "metric")
+            and is_centered
+            and factor in ("eigenpairs", "neighbors", "kernel", "metric")
             and low > 0
         ):
             better.append(f"{factor} {level} ({mean_share(values):.3f})")
@@ -255,14 +255,14 @@ def _claims(shares: Shares) -> list[Claim]:
             "supported" if spread > 0.05 else "not supported",
         ),
         Claim(
-            "(ours) the settings of the catalog are not beaten by another level, double-centred overlap",
+            "(ours) the settings of the catalog are not beaten by another level, double-centered overlap",
             f"the catalog’s: {_told(_dot(plain))}; "
             + (f"better beyond its interval: {', '.join(better)}" if better else "none is better beyond its interval"),
             "partly" if better else "supported" if np.isfinite(_dot(plain).low) else "not tested",
         ),
         Claim(
             "(ours) scores bear noise and missing points",
-            f"double-centred overlap: {_told(_dot(plain))} as it is, {_told(noisy)} with noise of {NOISE[1]:g} "
+            f"double-centered overlap: {_told(_dot(plain))} as it is, {_told(noisy)} with noise of {NOISE[1]:g} "
             "standard deviations",
             "supported" if kept >= 0.95 else "partly" if kept >= 0.8 else "not supported",
         ),

@@ -11,13 +11,13 @@ from jaxtyping import Float, Int, Shaped
 from lfm_tasks.catalog import ActivationsSource, Catalog, Comparison, Dataset, DatasetFile, Model, ModelFile
 from lfm_tasks.catalog.writing import catalog_yaml
 from lfm_tasks.config import AtlasConfig, IntervalsConfig, NullConfig
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stages.activations.stage import RecordedSpace
 from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.stages.transfers.apply import ClassLabels, class_labels
-from lfm_tasks.stores.units.durable import write_durably
+from lfm_tasks.stores.units.durable import atomic_write
 from lfm_tasks.stores.units.store import UnitStore
 
 
@@ -40,7 +40,7 @@ class SpaceRows:
 
 
 @dataclass(frozen=True)
-class Given:
+class SourceZoo:
     """The recorded spaces of a run's catalog, and what its datasets say of their points."""
 
     run: Run
@@ -58,7 +58,7 @@ class Given:
 
     def read(self, model: str, layer: str) -> SpaceRows:
         """Return the rows of a space, float64."""
-        return read_rows(self.run.store, self.space(model, layer).key)
+        return read_space_rows(self.run.store, self.space(model, layer).key)
 
     def architectures(self) -> list[Architecture]:
         """Return networks by architecture, the largest group first: in a group they differ by their seed.
@@ -88,7 +88,7 @@ class Given:
         if found := self.architectures():
             return found[0]
         found_models = f"found {len(self.catalog.models)} models, none of them trained from scratch and readable"
-        raise ReasonError(
+        raise DataError(
             "missing_source",
             f"{found_models}, needs one: leave base_model and untrained out of the meta of one that is",
         )
@@ -105,7 +105,7 @@ class Given:
         if len(group.models) > 1:
             return group
         found = f"found {len(self._layers())} networks, no two with the same layers of the same widths"
-        raise ReasonError(
+        raise DataError(
             "missing_source",
             f"{found}, needs two that differ by their seed alone: add them, or leave base_model and untrained out of "
             "the meta of those that do",
@@ -134,10 +134,10 @@ class Given:
         labels = class_labels(self.zoo.rows[dataset])
         if labels is None:
             found = f"found no labels in the dataset {dataset}, needs the class of each point"
-            raise ReasonError("missing_source", f"{found}: add labels: {{path: labels.npy}}")
+            raise DataError("missing_source", f"{found}: add labels: {{path: labels.npy}}")
         if len(labels.names) < 2:
             found = f"found {len(labels.names)} classes in the labels of the dataset {dataset}, needs at least 2"
-            raise ReasonError("one_class", f"{found}: give other labels")
+            raise DataError("one_class", f"{found}: give other labels")
         return labels
 
     def _layers(self) -> Mapping[str, list[RecordedSpace]]:
@@ -147,13 +147,13 @@ class Given:
         return by_model
 
 
-def read_rows(store: UnitStore, key: str) -> SpaceRows:
+def read_space_rows(store: UnitStore, key: str) -> SpaceRows:
     """Return the rows of a recorded space, float64."""
     with store.open("activations", key) as unit:
         return SpaceRows(unit.read("ids"), read_activations(unit).astype(np.float64))
 
 
-def labelled(rows: SpaceRows, labels: ClassLabels) -> tuple[SpaceRows, Int[np.ndarray, " points"]]:
+def labeled_rows(rows: SpaceRows, labels: ClassLabels) -> tuple[SpaceRows, Int[np.ndarray, " points"]]:
     """Return the rows whose ids have a class, and the class numbers."""
     classes = labels.of(rows.ids)
     known = classes >= 0
@@ -178,7 +178,7 @@ class DerivedZoo:
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
 
 
-def scores_only(given: Given, **changes: Any) -> AtlasConfig:
+def scores_only(given: SourceZoo, **changes: Any) -> AtlasConfig:
     """Return the settings of the given catalog for plain scores: no chance levels, no intervals, nothing kept.
 
     The intervals of experiments are over networks, classes or draws. Changes come last.
@@ -225,7 +225,7 @@ def write_catalog(zoo: DerivedZoo, models: Mapping[str, Model], atlas: AtlasConf
         atlas=atlas,
         root=path.parent,
     )
-    write_durably(path, catalog_yaml(catalog).encode())
+    atomic_write(path, catalog_yaml(catalog).encode())
     return path
 
 

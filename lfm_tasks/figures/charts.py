@@ -29,12 +29,12 @@ class Dot:
 
 @dataclass(frozen=True)
 class Line:
-    """A series; lines without a colour are context: thin, grey, named where pointed at."""
+    """A series; lines without a color are context: thin, gray, named where pointed at."""
 
     name: str
     x: Sequence[float]
     dots: Sequence[Dot]
-    colour: str = ""
+    color: str = ""
     is_dashed: bool = False
 
 
@@ -72,7 +72,7 @@ def dot_rows(
         parts += [stroke(x, top - 4, x, bottom, opacity=0.25), label(x, top - 10, word, anchor="middle", size=11)]
     for number, (name, dots) in enumerate(rows):
         y = top + step * (number + 0.5)
-        colour = COLOURS[1] if name in marked else COLOURS[0]
+        color = COLOURS[1] if name in marked else COLOURS[0]
         said = told.get(name, f"{dots[0].value:.3f}")
         if number % 2:
             size = f'width="{left + width + 62:.0f}" height="{step}"'
@@ -81,15 +81,15 @@ def dot_rows(
         for place, dot in reversed(list(enumerate(dots))):
             if isfinite(dot.value):
                 what = f"{name}: {said}" if told else name
-                parts.append(_row_mark((left, width, y), dot, colour, place > 0, what))
+                parts.append(_row_mark((left, width, y), dot, color, place > 0, what))
         parts.append(label(left + width + 12, y + 4, said, size=11, bold=name in marked))
     parts.append(label(left + width / 2, bottom + 18, axis, anchor="middle", size=11))
     return drawn(left + width + 66, bottom + 26, parts)
 
 
 def line_chart(lines: Sequence[Line], axes: Axes, *, width: int = 560, height: int = 330) -> str:
-    """Return lines with bands for their intervals; coloured ones carry their name at the right end."""
-    named = [line for line in lines if line.colour and line.x]
+    """Return lines with bands for their intervals; colored ones carry their name at the right end."""
+    named = [line for line in lines if line.color and line.x]
     right = max((width_of(line.name) for line in named), default=0) + 26
     left, top, bottom = 52, 34 if axes.title else 14, height - 44
     xs = sorted({x for line in lines for x in line.x})
@@ -108,21 +108,21 @@ def line_chart(lines: Sequence[Line], axes: Axes, *, width: int = 560, height: i
     parts += [label(place(x), bottom + 17, text, anchor="middle", size=11) for x, text in ticks.items()]
     parts.append(label(left + width / 2, bottom + 36, axes.x, anchor="middle", size=12))
     parts.append(label(0, 0, axes.y, anchor="middle", size=12, turned=(13, (top + bottom) / 2)))
-    for line in sorted(lines, key=lambda line: bool(line.colour)):
+    for line in sorted(lines, key=lambda line: bool(line.color)):
         at = [(place(x), dot) for x, dot in zip(line.x, line.dots, strict=True) if isfinite(dot.value)]
         if at:
             parts.append(_drawn_line(line, at, down))
     ends = [(down(_last(line)), line) for line in named if isfinite(_last(line))]
     ends.sort(key=lambda end: end[0])
     for y, (_, line) in zip(_spread([y for y, _ in ends], top, bottom), ends, strict=True):
-        parts.append(label(left + width + 12, y + 4, line.name, colour=line.colour, bold=True))
+        parts.append(label(left + width + 12, y + 4, line.name, color=line.color, bold=True))
     return drawn(left + width + right, height, parts)
 
 
 def points_in_plane(
-    at: Sequence[tuple[float, float]], colours: Sequence[str], names: Sequence[str], *, title: str, size: int = 380
+    at: Sequence[tuple[float, float]], colors: Sequence[str], names: Sequence[str], *, title: str, size: int = 380
 ) -> str:
-    """Return points, a colour and a name (told where pointed at) each; one scale for both axes."""
+    """Return points, a color and a name (told where pointed at) each; one scale for both axes."""
     xs, ys = [x for x, _ in at], [y for _, y in at]
     scale = (size - 24) / max(max(xs) - min(xs), max(ys) - min(ys), 1e-9)
     free = [(size - scale * (max(side) - min(side))) / 2 for side in (xs, ys)]
@@ -131,16 +131,16 @@ def points_in_plane(
         f'<rect x="0.5" y="26.5" width="{size - 1}" height="{size - 1}" fill="none" stroke="currentColor" '
         'stroke-opacity="0.25"/>'
     )
-    for (x, y), colour, name in zip(at, colours, names, strict=True):
+    for (x, y), color, name in zip(at, colors, names, strict=True):
         left, top = free[0] + scale * (x - min(xs)), 26 + size - free[1] - scale * (y - min(ys))
         parts.append(
-            f'<circle cx="{left:.1f}" cy="{top:.1f}" r="2.6" fill="{colour}"><title>{escape(name)}</title></circle>'
+            f'<circle cx="{left:.1f}" cy="{top:.1f}" r="2.6" fill="{color}"><title>{escape(name)}</title></circle>'
         )
     return drawn(size, size + 28, parts)
 
 
-def share_colour(share: float) -> str:
-    """Return a colour from light blue (0) to dark red (1), in that order also for those who see no colours."""
+def share_color(share: float) -> str:
+    """Return a color from light blue (0) to dark red (1), in that order also for those who see no colors."""
     stops = ((222, 235, 247), (253, 174, 97), (165, 0, 38))
     place = min(max(share, 0.0), 1.0) * 2
     below = min(int(place), 1)
@@ -148,7 +148,7 @@ def share_colour(share: float) -> str:
     return "#" + "".join(f"{part:02x}" for part in mixed)
 
 
-def _row_mark(place: tuple[float, float, float], dot: Dot, colour: str, is_open: bool, name: str) -> str:
+def _row_mark(place: tuple[float, float, float], dot: Dot, color: str, is_open: bool, name: str) -> str:
     """Return a dot with its interval on a row; ``place``: left end, width, height of the row's axis."""
     left, width, y = place
 
@@ -159,32 +159,32 @@ def _row_mark(place: tuple[float, float, float], dot: Dot, colour: str, is_open:
     if isfinite(dot.low) and isfinite(dot.high):
         said += f": {dot.value:.3f} ({dot.low:.3f} to {dot.high:.3f})"
         strokes = 'stroke-width="1.2" stroke-opacity="0.5"' if is_open else 'stroke-width="2.2" stroke-opacity="0.9"'
-        bar = f'<path d="M{across(dot.low):.1f} {y:.1f}H{across(dot.high):.1f}" stroke="{colour}" {strokes}/>'
-    fill = f'r="3.8" fill="none" stroke="{colour}" stroke-width="1.6"' if is_open else f'r="4.6" fill="{colour}"'
+        bar = f'<path d="M{across(dot.low):.1f} {y:.1f}H{across(dot.high):.1f}" stroke="{color}" {strokes}/>'
+    fill = f'r="3.8" fill="none" stroke="{color}" stroke-width="1.6"' if is_open else f'r="4.6" fill="{color}"'
     circle = f'<circle cx="{across(dot.value):.1f}" cy="{y:.1f}" {fill}/>'
     return f"<g><title>{escape(said)}</title>{bar}{circle}</g>"
 
 
 def _drawn_line(line: Line, at: Sequence[tuple[float, Dot]], down: Callable[[float], float]) -> str:
-    colour = line.colour or _FAINT
+    color = line.color or _FAINT
     path = "L".join(f"{x:.1f} {down(dot.value):.1f}" for x, dot in at)
     dashes = ' stroke-dasharray="5 4"' if line.is_dashed else ""
     name = escape(line.name)
-    if not line.colour:
-        thin = f'stroke="{colour}" stroke-opacity="0.45" stroke-width="1.2"'
+    if not line.color:
+        thin = f'stroke="{color}" stroke-opacity="0.45" stroke-width="1.2"'
         return f'<path d="M{path}" fill="none" {thin}><title>{name}</title></path>'
     within = [(x, dot) for x, dot in at if isfinite(dot.low) and isfinite(dot.high)]
     band = ""
     if len(within) > 1:
         upper = [f"{x:.1f} {down(dot.high):.1f}" for x, dot in within]
         lower = [f"{x:.1f} {down(dot.low):.1f}" for x, dot in reversed(within)]
-        band = f'<path d="M{"L".join(upper + lower)}z" fill="{colour}" fill-opacity="0.14"/>'
+        band = f'<path d="M{"L".join(upper + lower)}z" fill="{color}" fill-opacity="0.14"/>'
     marks = "".join(
-        f'<circle cx="{x:.1f}" cy="{down(dot.value):.1f}" r="3.2" fill="{colour}">'
+        f'<circle cx="{x:.1f}" cy="{down(dot.value):.1f}" r="3.2" fill="{color}">'
         f"<title>{name}: {dot.value:.3f}</title></circle>"
         for x, dot in at
     )
-    return f'<g>{band}<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2.2"{dashes}/>{marks}</g>'
+    return f'<g>{band}<path d="M{path}" fill="none" stroke="{color}" stroke-width="2.2"{dashes}/>{marks}</g>'
 
 
 def _placing(xs: Sequence[float], scale: Scale, left: float, width: float) -> Callable[[float], float]:

@@ -56,7 +56,7 @@ def stroke(x: float, y: float, to_x: float, to_y: float, *, opacity: float) -> s
 
 
 def label(
-    x: float, y: float, text: str, *, anchor: str = "start", size: int = 12, bold: bool = False, colour: str = "",
+    x: float, y: float, text: str, *, anchor: str = "start", size: int = 12, bold: bool = False, color: str = "",
     turned: tuple[float, float] | None = None,
 ) -> str:  # fmt: skip
     """Return words; ``turned``: at this place instead, read from below."""
@@ -66,7 +66,7 @@ def label(
         else f'transform="translate({turned[0]:.1f} {turned[1]:.1f}) rotate(-90)"'
     )
     weight = ' font-weight="600"' if bold else ""
-    fill = f' fill="{colour}"' if colour else ""
+    fill = f' fill="{color}"' if color else ""
     return f'<text {place} text-anchor="{anchor}" font-size="{size}"{weight}{fill}>{escape(text)}</text>'
 
 

@@ -1,4 +1,4 @@
-"""Centred kernel alignment: linear in feature or Gram form, debiased, by radial kernels."""
+"""Centered kernel alignment: linear in feature or Gram form, debiased, by radial kernels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from lfm_tasks.measures.measure import Invariance, Measure, Rows, centred, gram, squared_distances
-from lfm_tasks.statistics.permutation_moments import doubly_centred
+from lfm_tasks.measures.measure import Invariance, Measure, Rows, centered, gram, squared_distances
+from lfm_tasks.statistics.permutation_moments import doubly_centered
 
 _CKA = "Kornblith et al. (2019), 'Similarity of neural network representations revisited', section 3"
 _SONG = "Song et al. (2012), 'Feature selection via dependence maximization', equation 5"
@@ -15,30 +15,30 @@ _ORTHOGONAL: frozenset[Invariance] = frozenset({"rotation", "permutation", "scal
 
 
 @dataclass(frozen=True)
-class CentredRows:
-    """Centred rows, and ‖XᵀX‖: what linear CKA needs of one space."""
+class CenteredRows:
+    """Centered rows, and ‖XᵀX‖: what linear CKA needs of one space."""
 
     rows: Float[np.ndarray, "points features"]
     self_energy: float
 
 
 @dataclass(frozen=True)
-class Kernel:
+class GramMatrix:
     """A kernel matrix as the estimator wants it, and the root of its product with itself."""
 
     matrix: Float[np.ndarray, "points points"]
     self_energy: float
 
 
-def prepare_linear(rows: Rows) -> CentredRows:
-    """Return centred rows with ‖XᵀX‖, from whichever of XᵀX and XXᵀ is smaller."""
-    moved = centred(rows)
-    return CentredRows(
+def prepare_linear(rows: Rows) -> CenteredRows:
+    """Return centered rows with ‖XᵀX‖, from whichever of XᵀX and XXᵀ is smaller."""
+    moved = centered(rows)
+    return CenteredRows(
         moved, float(np.linalg.norm(moved.T @ moved if moved.shape[1] < len(moved) else moved @ moved.T))
     )
 
 
-def compare_linear(source: CentredRows, target: CentredRows) -> float:
+def compare_linear(source: CenteredRows, target: CenteredRows) -> float:
     """Return ‖YᵀX‖²/(‖XᵀX‖ ‖YᵀY‖), through features or through points by shape."""
     widths = source.rows.shape[1], target.rows.shape[1]
     if min(widths) < len(source.rows):
@@ -52,33 +52,33 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole > 0 else float("nan")
 
 
-def _of_kernel(matrix: Float[np.ndarray, "points points"]) -> Kernel:
-    return Kernel(matrix, float(np.sqrt(max(np.vdot(matrix, matrix), 0.0))))
+def _of_kernel(matrix: Float[np.ndarray, "points points"]) -> GramMatrix:
+    return GramMatrix(matrix, float(np.sqrt(max(np.vdot(matrix, matrix), 0.0))))
 
 
-def permuted_kernel(kernel: Kernel, order: Int[np.ndarray, " points"]) -> Kernel:
-    """Return the kernel of the same rows in another order: centring does not care."""
-    return Kernel(kernel.matrix[np.ix_(order, order)], kernel.self_energy)
+def permuted_gram(kernel: GramMatrix, order: Int[np.ndarray, " points"]) -> GramMatrix:
+    """Return the kernel of the same rows in another order: centering does not care."""
+    return GramMatrix(kernel.matrix[np.ix_(order, order)], kernel.self_energy)
 
 
-def _compare_kernels(source: Kernel, target: Kernel) -> float:
+def _compare_kernels(source: GramMatrix, target: GramMatrix) -> float:
     return _ratio(float(np.vdot(source.matrix, target.matrix)), source.self_energy * target.self_energy)
 
 
-def unbiased(kernel: Float[np.ndarray, "points points"]) -> Kernel:
-    """Return a kernel whose inner products are n(n − 3) HSIC₁: diagonal out, centred without it (Song et al. 2012)."""
+def unbiased(kernel: Float[np.ndarray, "points points"]) -> GramMatrix:
+    """Return a kernel whose inner products are n(n − 3) HSIC₁: diagonal out, centered without it (Song et al. 2012)."""
     n_points = len(kernel)
     hollow = kernel - np.diag(np.diag(kernel))
     sums = hollow.sum(axis=1) / (n_points - 2)
     total = hollow.sum() / ((n_points - 1) * (n_points - 2))
     moved = hollow - sums[:, None] - sums + total
     np.fill_diagonal(moved, 0)
-    # The U-centred matrix has Σ_ij = n(n−3) HSIC₁ of the hollow kernels (Székely, Rizzo 2014).
+    # The U-centered matrix has Σ_ij = n(n−3) HSIC₁ of the hollow kernels (Székely, Rizzo 2014).
     return _of_kernel(moved)
 
 
-def _lange(rows: Rows) -> Kernel:
-    matrix = doubly_centred(gram(rows))
+def _lange(rows: Rows) -> GramMatrix:
+    matrix = doubly_centered(gram(rows))
     np.fill_diagonal(matrix, 0)
     return _of_kernel(matrix)
 
@@ -103,12 +103,12 @@ def _radial_cka(
 ) -> Measure:
     kernel = _radial(bandwidth)
     return Measure(
-        lambda rows: _of_kernel(doubly_centred(kernel(rows))),
+        lambda rows: _of_kernel(doubly_centered(kernel(rows))),
         _compare_kernels,
         convention,
         invariances=_ORTHOGONAL if scales else _ORTHOGONAL - {"scaling"},
         is_quadratic=True,
-        permute=permuted_kernel,
+        permute=permuted_gram,
         source=_CKA,
     )
 
@@ -117,7 +117,7 @@ MEASURES = {
     "cka_linear": Measure(
         prepare_linear,
         compare_linear,
-        "linear kernels, centred, biased: tends to 1 for n < d",
+        "linear kernels, centered, biased: tends to 1 for n < d",
         invariances=_ORTHOGONAL,
         n_factor=1.0,
         smallest_n=6,
@@ -131,23 +131,23 @@ MEASURES = {
         value_range=(-1.0, 1.0),
         invariances=_ORTHOGONAL,
         is_quadratic=True,
-        permute=permuted_kernel,
+        permute=permuted_gram,
         source=_SONG,
     ),
     "cka_linear_zero_diagonal_lange": Measure(
         _lange,
         _compare_kernels,
-        "linear kernels, centred, then the diagonal set to 0",
+        "linear kernels, centered, then the diagonal set to 0",
         value_range=(-1.0, 1.0),
         invariances=_ORTHOGONAL,
         is_quadratic=True,
-        permute=permuted_kernel,
+        permute=permuted_gram,
         source="Lange et al. (2023), 'Deep networks as paths on the manifold of neural representations'",
     ),
     "cka_angular_arccos": Measure(
         prepare_linear,
         lambda source, target: float(np.arccos(np.clip(compare_linear(source, target), -1, 1))),
-        "arccos of linear CKA: a metric on centred Gram matrices",
+        "arccos of linear CKA: a metric on centered Gram matrices",
         kind="distance",
         is_metric=True,
         value_range=(0.0, float(np.pi / 2)),
@@ -165,7 +165,7 @@ MEASURES = {
         value_range=(-1.0, 1.0),
         invariances=_ORTHOGONAL,
         is_quadratic=True,
-        permute=permuted_kernel,
+        permute=permuted_gram,
         source=_SONG,
     ),
 }

@@ -23,7 +23,7 @@ class RowsOnDisk(Protocol):
 def linear_cka_matrix(spaces: Sequence[RowsOnDisk], *, block_rows: int = 256) -> Float[np.ndarray, "spaces spaces"]:
     """Return linear CKA (`cka_linear`: biased) of all pairs; the spaces have the same points in the same order.
 
-    Through points, Σ_ij K_ij L_ij over tiles of the centred Gram matrices, one tile of all spaces at a time:
+    Through points, Σ_ij K_ij L_ij over tiles of the centered Gram matrices, one tile of all spaces at a time:
     n²(Σd + S²/2) multiplications for S spaces, where pair by pair through features takes n(Σd)². Whichever is less is
     taken. Beside the spaces it holds S × block_rows² numbers, or through features block_rows × Σd and d².
 

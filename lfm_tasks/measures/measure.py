@@ -23,7 +23,7 @@ class Measure:
     have no value. ``permute`` gives a prepared space its rows in another order, where that is cheaper than to prepare
     it anew. ``as_trace`` gives of a prepared space the F and the norm s for which the value is
     ‖F_yᵀF_x‖²/(s_x s_y): then its permutation moments are known.
-    ``of_cosine_neighbours`` prepares a space from graphs that exist: its nearest points by cosine, nearest first.
+    ``of_cosine_neighbors`` prepares a space from graphs that exist: its nearest points by cosine, nearest first.
     """
 
     prepare: Callable[[Rows], Any]
@@ -40,7 +40,7 @@ class Measure:
     needs_directions: bool = False
     permute: Callable[[Any, Int[np.ndarray, " points"]], Any] | None = None
     as_trace: Callable[[Any], tuple[Rows, float]] | None = None
-    of_cosine_neighbours: Callable[[Int[np.ndarray, "points neighbours"]], Any] | None = None
+    of_cosine_neighbors: Callable[[Int[np.ndarray, "points neighbors"]], Any] | None = None
     source: str = ""
 
     def __call__(
@@ -54,7 +54,7 @@ class Measure:
         return self.compare(self.prepare(source), self.prepare(target))
 
 
-def centred(rows: Rows) -> Float[np.ndarray, "points features"]:
+def centered(rows: Rows) -> Float[np.ndarray, "points features"]:
     """Return float64 rows less their mean."""
     wide = rows.astype(np.float64)
     return wide - wide.mean(axis=0)

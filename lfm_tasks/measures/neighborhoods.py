@@ -1,4 +1,4 @@
-"""Shared nearest neighbours: how many, which, in what order, and how alike they are weighted."""
+"""Shared nearest neighbors: how many, which, in what order, and how alike they are weighted."""
 
 from dataclasses import dataclass
 
@@ -13,39 +13,39 @@ _BLOCK_ROWS = 1024
 
 
 @dataclass(frozen=True)
-class Neighbourhoods:
+class Neighborhoods:
     """The nearest rows of every row, nearest first, without itself."""
 
-    indices: Int[np.ndarray, "points neighbours"]
+    indices: Int[np.ndarray, "points neighbors"]
 
 
 @dataclass(frozen=True)
-class WeightedNeighbourhoods:
+class WeightedNeighborhoods:
     """The same, with the inner products of unit rows they were found by."""
 
-    indices: Int[np.ndarray, "points neighbours"]
+    indices: Int[np.ndarray, "points neighbors"]
     products: Float[np.ndarray, "points points"]
 
 
-def nearest_by_cosine(rows: Rows, n_neighbors: int = N_NEIGHBORS) -> Neighbourhoods:
+def nearest_by_cosine(rows: Rows, n_neighbors: int = N_NEIGHBORS) -> Neighborhoods:
     """Return the nearest rows by cosine, in blocks: memory is points × 1,024."""
     units = _unit_rows(rows)
     indices = np.empty((len(units), n_neighbors), dtype=np.int64)
     for start in range(0, len(units), _BLOCK_ROWS):
         block = slice(start, min(start + _BLOCK_ROWS, len(units)))
         indices[block] = _nearest(units[block] @ units.T, np.arange(block.start, block.stop), n_neighbors)
-    return Neighbourhoods(indices)
+    return Neighborhoods(indices)
 
 
-def of_graph(indices: Int[np.ndarray, "points neighbours"]) -> Neighbourhoods:
-    """Return the first ten of neighbours that are there already, nearest first."""
-    return Neighbourhoods(indices[:, :N_NEIGHBORS])
+def of_graph(indices: Int[np.ndarray, "points neighbors"]) -> Neighborhoods:
+    """Return the first ten of neighbors that are there already, nearest first."""
+    return Neighborhoods(indices[:, :N_NEIGHBORS])
 
 
-def neighbours_among(
-    indices: Int[np.ndarray, "points neighbours"], kept: Int[np.ndarray, " kept"], n_neighbors: int = N_NEIGHBORS
+def neighbors_among(
+    indices: Int[np.ndarray, "points neighbors"], kept: Int[np.ndarray, " kept"], n_neighbors: int = N_NEIGHBORS
 ) -> Int[np.ndarray, "kept nearest"] | None:
-    """Return the nearest neighbours among some of the points, numbered among these; None if too few are known.
+    """Return the nearest neighbors among some of the points, numbered among these; None if too few are known.
 
     What remains of the nearest of all points is the nearest of the points that remain.
     """
@@ -59,31 +59,31 @@ def neighbours_among(
     return np.take_along_axis(left, first, axis=1)
 
 
-def permuted_neighbourhoods(neighbourhoods: Neighbourhoods, order: Int[np.ndarray, " points"]) -> Neighbourhoods:
-    """Return the neighbours of the same rows in another order: row i is what row order[i] was."""
-    return Neighbourhoods(np.argsort(order)[neighbourhoods.indices[order]])
+def permuted_neighborhoods(neighborhoods: Neighborhoods, order: Int[np.ndarray, " points"]) -> Neighborhoods:
+    """Return the neighbors of the same rows in another order: row i is what row order[i] was."""
+    return Neighborhoods(np.argsort(order)[neighborhoods.indices[order]])
 
 
-def shared_counts(source: Neighbourhoods, target: Neighbourhoods) -> Int[np.ndarray, " points"]:
-    """Return how many neighbours every point has in both spaces."""
+def shared_counts(source: Neighborhoods, target: Neighborhoods) -> Int[np.ndarray, " points"]:
+    """Return how many neighbors every point has in both spaces."""
     n_points = len(source.indices)
     offsets = n_points * np.arange(n_points)[:, None]
     shared = np.intersect1d(source.indices + offsets, target.indices + offsets, assume_unique=True)
     return np.bincount(shared // n_points, minlength=n_points)
 
 
-def mutual_knn(source: Neighbourhoods, target: Neighbourhoods) -> float:
-    """Return the mean share of a point's neighbours that it has in both spaces; chance is k/(n − 1)."""
+def mutual_knn(source: Neighborhoods, target: Neighborhoods) -> float:
+    """Return the mean share of a point's neighbors that it has in both spaces; chance is k/(n − 1)."""
     return float(shared_counts(source, target).mean() / source.indices.shape[1])
 
 
-def _jaccard(source: Neighbourhoods, target: Neighbourhoods) -> float:
+def _jaccard(source: Neighborhoods, target: Neighborhoods) -> float:
     shared = shared_counts(source, target)
     return float((shared / (2 * source.indices.shape[1] - shared)).mean())
 
 
-def _rank_similarity(source: Neighbourhoods, target: Neighbourhoods) -> float:
-    """Return Σ 2/((1 + |r − r'|)(r + r')) over shared neighbours, ranks r from 1, over its largest value; mean."""
+def _rank_similarity(source: Neighborhoods, target: Neighborhoods) -> float:
+    """Return Σ 2/((1 + |r − r'|)(r + r')) over shared neighbors, ranks r from 1, over its largest value; mean."""
     total = 0.0
     for ours, theirs in zip(source.indices, target.indices, strict=True):
         shared, r, s = np.intersect1d(ours, theirs, assume_unique=True, return_indices=True)
@@ -93,21 +93,21 @@ def _rank_similarity(source: Neighbourhoods, target: Neighbourhoods) -> float:
     return total / len(source.indices)
 
 
-def _weighted(rows: Rows) -> WeightedNeighbourhoods:
+def _weighted(rows: Rows) -> WeightedNeighborhoods:
     units = _unit_rows(rows)
     products = units @ units.T
-    return WeightedNeighbourhoods(_nearest(products.copy(), np.arange(len(units)), N_NEIGHBORS), products)
+    return WeightedNeighborhoods(_nearest(products.copy(), np.arange(len(units)), N_NEIGHBORS), products)
 
 
-def _cknna(source: WeightedNeighbourhoods, target: WeightedNeighbourhoods) -> float:
-    """Return CKA by HSIC₁ on the pairs that are neighbours in both spaces, over what each has with itself."""
+def _cknna(source: WeightedNeighborhoods, target: WeightedNeighborhoods) -> float:
+    """Return CKA by HSIC₁ on the pairs that are neighbors in both spaces, over what each has with itself."""
     masks = [_mask(side) for side in (source, target)]
     cross = _masked_hsic(source.products, target.products, masks[0] * masks[1])
     own = [_masked_hsic(side.products, side.products, mask) for side, mask in zip((source, target), masks, strict=True)]
     return cross / (float(np.sqrt(own[0] * own[1])) + 1e-6)
 
 
-def _mask(side: WeightedNeighbourhoods) -> Float[np.ndarray, "points points"]:
+def _mask(side: WeightedNeighborhoods) -> Float[np.ndarray, "points points"]:
     mask = np.zeros(side.products.shape)
     np.put_along_axis(mask, side.indices, 1.0, axis=1)
     return mask
@@ -131,7 +131,7 @@ def _unit_rows(rows: Rows) -> Float[np.ndarray, "points features"]:
 
 def _nearest(
     products: Float[np.ndarray, "block points"], own: Int[np.ndarray, " block"], n_neighbors: int
-) -> Int[np.ndarray, "block neighbours"]:
+) -> Int[np.ndarray, "block neighbors"]:
     products[np.arange(len(own)), own] = -np.inf
     chosen = np.argpartition(-products, n_neighbors - 1, axis=1)[:, :n_neighbors]
     order = np.argsort(-np.take_along_axis(products, chosen, axis=1), axis=1, kind="stable")
@@ -144,8 +144,8 @@ MEASURES = {
         mutual_knn,
         "share of the 10 nearest by cosine, the point itself excluded, that are common",
         invariances=_ROTATIONS,
-        permute=permuted_neighbourhoods,
-        of_cosine_neighbours=of_graph,
+        permute=permuted_neighborhoods,
+        of_cosine_neighbors=of_graph,
         smallest_n=N_NEIGHBORS + 2,
         needs_directions=True,
         source="Huh et al. (2024), 'The Platonic representation hypothesis', appendix A",
@@ -153,10 +153,10 @@ MEASURES = {
     "jaccard_knn_10_cosine": Measure(
         nearest_by_cosine,
         _jaccard,
-        "common over united neighbours, 10 nearest by cosine",
+        "common over united neighbors, 10 nearest by cosine",
         invariances=_ROTATIONS,
-        permute=permuted_neighbourhoods,
-        of_cosine_neighbours=of_graph,
+        permute=permuted_neighborhoods,
+        of_cosine_neighbors=of_graph,
         smallest_n=N_NEIGHBORS + 2,
         needs_directions=True,
         source="Schumacher et al. (2021), 'The effects of randomness on the stability of node embeddings'",
@@ -176,10 +176,10 @@ MEASURES = {
     "rank_similarity_10": Measure(
         nearest_by_cosine,
         _rank_similarity,
-        "agreement of the ranks of common neighbours, 10 nearest by cosine",
+        "agreement of the ranks of common neighbors, 10 nearest by cosine",
         invariances=_ROTATIONS,
-        permute=permuted_neighbourhoods,
-        of_cosine_neighbours=of_graph,
+        permute=permuted_neighborhoods,
+        of_cosine_neighbors=of_graph,
         smallest_n=N_NEIGHBORS + 2,
         needs_directions=True,
         source="Wang et al. (2020), 'Towards understanding the instability of network embedding'",

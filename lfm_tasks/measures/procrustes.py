@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 
-from lfm_tasks.measures.measure import Invariance, Measure, Rows, centred
+from lfm_tasks.measures.measure import Invariance, Measure, Rows, centered
 
 _RIGID: frozenset[Invariance] = frozenset({"rotation", "permutation", "translation"})
 _SCALED: frozenset[Invariance] = frozenset({"scaling"})
@@ -17,29 +17,29 @@ _SHAPES = "Williams et al. (2021), 'Generalized shape metrics on neural represen
 
 
 @dataclass(frozen=True)
-class Shape:
-    """Centred, perhaps whitened rows, and their norm."""
+class NormalizedRows:
+    """Centered, perhaps whitened rows, and their norm."""
 
     rows: Float[np.ndarray, "points features"]
     norm: float
 
 
-def _shape(rows: Float[np.ndarray, "points features"]) -> Shape:
-    return Shape(rows, float(np.linalg.norm(rows)))
+def _shape(rows: Float[np.ndarray, "points features"]) -> NormalizedRows:
+    return NormalizedRows(rows, float(np.linalg.norm(rows)))
 
 
-def permuted_shape(shape: Shape, order: Int[np.ndarray, " points"]) -> Shape:
+def permuted_rows(shape: NormalizedRows, order: Int[np.ndarray, " points"]) -> NormalizedRows:
     """Return the shape with its rows in another order."""
-    return Shape(shape.rows[order], shape.norm)
+    return NormalizedRows(shape.rows[order], shape.norm)
 
 
-def _unit(rows: Rows) -> Shape:
-    moved = centred(rows)
+def _unit(rows: Rows) -> NormalizedRows:
+    moved = centered(rows)
     norm = np.linalg.norm(moved)
     return _shape(moved / norm if norm > 0 else moved)
 
 
-def nuclear_norm(source: Shape, target: Shape) -> float:
+def nuclear_norm(source: NormalizedRows, target: NormalizedRows) -> float:
     """Return ‖YᵀX‖_*, the inner product after the best rotation; for n < d through the rows' own span."""
     product = target.rows.T @ source.rows
     if min(product.shape) > len(source.rows):
@@ -48,21 +48,21 @@ def nuclear_norm(source: Shape, target: Shape) -> float:
     return float(np.linalg.svd(product, compute_uv=False).sum())
 
 
-def _distance(source: Shape, target: Shape) -> float:
+def _distance(source: NormalizedRows, target: NormalizedRows) -> float:
     squared = source.norm**2 + target.norm**2 - 2 * nuclear_norm(source, target)
     return float(np.sqrt(max(squared, 0.0)))
 
 
-def _angle(source: Shape, target: Shape) -> float:
+def _angle(source: NormalizedRows, target: NormalizedRows) -> float:
     scale = source.norm * target.norm
     return float(np.arccos(np.clip(nuclear_norm(source, target) / scale, -1, 1))) if scale > 0 else float("nan")
 
 
-def _partly_whitened(alpha: float) -> Callable[[Rows], Shape]:
+def _partly_whitened(alpha: float) -> Callable[[Rows], NormalizedRows]:
     """Return a function to X (αI + (1 − α)(XᵀX)^(-½)), null directions dropped."""
 
-    def prepare(rows: Rows) -> Shape:
-        left, values, right = np.linalg.svd(centred(rows), full_matrices=False)
+    def prepare(rows: Rows) -> NormalizedRows:
+        left, values, right = np.linalg.svd(centered(rows), full_matrices=False)
         kept = values > values[0] * max(rows.shape) * np.finfo(float).eps
         scaled = alpha * values[kept] + (1 - alpha)
         return _shape((left[:, kept] * scaled) @ right[kept])
@@ -80,7 +80,7 @@ def _angular(alpha: float, convention: str, n_factor: float = 0.0) -> Measure:
         value_range=(0.0, float(np.pi / 2)),
         invariances=_RIGID | _BY_ALPHA.get(alpha, frozenset()),
         n_factor=n_factor,
-        permute=permuted_shape,
+        permute=permuted_rows,
         source=_SHAPES,
     )
 
@@ -90,13 +90,13 @@ _LI = "Li et al. (2016), 'Convergent learning: do different neural networks lear
 
 @dataclass(frozen=True)
 class UnitFeatures:
-    """Centred features of unit length; dead ones are zero."""
+    """Centered features of unit length; dead ones are zero."""
 
     columns: Float[np.ndarray, "points features"]
 
 
 def _prepare(rows: Rows) -> UnitFeatures:
-    moved = centred(rows)
+    moved = centered(rows)
     lengths = np.linalg.norm(moved, axis=0)
     return UnitFeatures(np.divide(moved, lengths, out=np.zeros_like(moved), where=lengths > 0))
 
@@ -115,30 +115,30 @@ def _hard(source: UnitFeatures, target: UnitFeatures) -> float:
 _FEATURES: frozenset[Invariance] = frozenset({"permutation", "scaling", "translation"})
 
 MEASURES = {
-    "procrustes_centred": Measure(
-        lambda rows: _shape(centred(rows)),
+    "procrustes_centered": Measure(
+        lambda rows: _shape(centered(rows)),
         _distance,
-        "centred, not scaled: in the units of the spaces",
+        "centered, not scaled: in the units of the spaces",
         kind="distance",
         is_metric=True,
         value_range=(0.0, float("inf")),
         invariances=_RIGID,
-        permute=permuted_shape,
+        permute=permuted_rows,
         source="Schönemann (1966), 'A generalized solution of the orthogonal Procrustes problem'",
     ),
-    "procrustes_centred_unit_norm": Measure(
+    "procrustes_centered_unit_norm": Measure(
         _unit,
         _distance,
-        "centred, scaled to norm 1",
+        "centered, scaled to norm 1",
         kind="distance",
         is_metric=True,
         value_range=(0.0, float(np.sqrt(2))),
         invariances=_RIGID | _SCALED,
-        permute=permuted_shape,
+        permute=permuted_rows,
         source=_SHAPES,
     ),
-    "shape_angular_alpha_1": _angular(1.0, "arccos of the nuclear-norm cosine, centred"),
-    "shape_angular_alpha_half": _angular(0.5, "half whitened, XᵀX not normalised: depends on the scale"),
+    "shape_angular_alpha_1": _angular(1.0, "arccos of the nuclear-norm cosine, centered"),
+    "shape_angular_alpha_half": _angular(0.5, "half whitened, XᵀX not normalized: depends on the scale"),
     "shape_angular_alpha_0": _angular(0.0, "whitened: 0 for n ≤ d, whatever the spaces", n_factor=1.0),
     "soft_match": Measure(
         _prepare,

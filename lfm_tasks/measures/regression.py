@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from lfm_tasks.measures.measure import Invariance, Measure, Rows, centred
+from lfm_tasks.measures.measure import Invariance, Measure, Rows, centered
 
 _ROTATIONS: frozenset[Invariance] = frozenset({"rotation", "permutation", "scaling", "translation"})
 _UNPENALISED: frozenset[Invariance] = _ROTATIONS | {"invertible"}
@@ -14,15 +14,15 @@ _UNPENALISED: frozenset[Invariance] = _ROTATIONS | {"invertible"}
 
 @dataclass(frozen=True)
 class Predictor:
-    """Centred rows and an orthonormal basis of their span."""
+    """Centered rows and an orthonormal basis of their span."""
 
     rows: Float[np.ndarray, "points features"]
     basis: Float[np.ndarray, "points rank"]
 
 
 @dataclass(frozen=True)
-class Ridged:
-    """Centred rows at norm √n, Σ = XᵀX/n, and (Σ + λ)⁻¹."""
+class RidgePredictor:
+    """Centered rows at norm √n, Σ = XᵀX/n, and (Σ + λ)⁻¹."""
 
     rows: Float[np.ndarray, "points features"]
     covariance: Float[np.ndarray, "features features"]
@@ -30,7 +30,7 @@ class Ridged:
 
 
 def _predictor(rows: Rows) -> Predictor:
-    moved = centred(rows)
+    moved = centered(rows)
     left, values, _ = np.linalg.svd(moved, full_matrices=False)
     return Predictor(moved, left[:, values > values[0] * max(moved.shape) * np.finfo(float).eps])
 
@@ -40,18 +40,18 @@ def _explained(source: Predictor, target: Predictor) -> float:
     return float(np.square(target.basis.T @ source.rows).sum() / np.square(source.rows).sum())
 
 
-def _ridged(penalty: float) -> Callable[[Rows], Ridged]:
-    def prepare(rows: Rows) -> Ridged:
-        moved = centred(rows)
+def _ridged(penalty: float) -> Callable[[Rows], RidgePredictor]:
+    def prepare(rows: Rows) -> RidgePredictor:
+        moved = centered(rows)
         moved = moved * (np.sqrt(len(moved)) / np.linalg.norm(moved))
         covariance = moved.T @ moved / len(moved)
         inverse = np.linalg.pinv(covariance + penalty * np.eye(len(covariance)), hermitian=True)
-        return Ridged(moved, covariance, inverse)
+        return RidgePredictor(moved, covariance, inverse)
 
     return prepare
 
 
-def _gulp(source: Ridged, target: Ridged) -> float:
+def _gulp(source: RidgePredictor, target: RidgePredictor) -> float:
     """Return tr (Σ_x^-λ Σ_x)² + tr (Σ_y^-λ Σ_y)² − 2 tr Σ_x^-λ Σ_xy Σ_y^-λ Σ_yx, squared distance of predictions."""
     own = [side.inverse @ side.covariance for side in (source, target)]
     cross = source.rows.T @ target.rows / len(source.rows)
@@ -63,7 +63,7 @@ def _gulp_measure(penalty: float) -> Measure:
     return Measure(
         _ridged(penalty),
         _gulp,
-        f"squared distance between ridge predictions of any unit task, λ = {penalty:g}; centred, norm √n",
+        f"squared distance between ridge predictions of any unit task, λ = {penalty:g}; centered, norm √n",
         kind="distance",
         value_range=(0.0, float("inf")),
         invariances=_UNPENALISED if penalty == 0 else _ROTATIONS,
@@ -78,38 +78,38 @@ _SVCCA = "Raghu et al. (2017), 'SVCCA', section 2"
 
 
 @dataclass(frozen=True)
-class Directions:
-    """An orthonormal basis of the centred rows' column span, largest singular value first, and the rows themselves."""
+class CanonicalBasis:
+    """An orthonormal basis of the centered rows' column span, largest singular value first, and the rows themselves."""
 
     basis: Float[np.ndarray, "points rank"]
     rows: Float[np.ndarray, "points features"]
 
 
-def _prepare(keep: Callable[[Float[np.ndarray, " values"]], int]) -> Callable[[Rows], Directions]:
-    def prepare(rows: Rows) -> Directions:
-        moved = centred(rows)
+def _prepare(keep: Callable[[Float[np.ndarray, " values"]], int]) -> Callable[[Rows], CanonicalBasis]:
+    def prepare(rows: Rows) -> CanonicalBasis:
+        moved = centered(rows)
         left, values, _ = np.linalg.svd(moved, full_matrices=False)
         rank = int((values > values[0] * max(moved.shape) * np.finfo(float).eps).sum())
-        return Directions(left[:, : min(rank, keep(values[:rank]))], moved)
+        return CanonicalBasis(left[:, : min(rank, keep(values[:rank]))], moved)
 
     return prepare
 
 
-def permuted_directions(directions: Directions, order: Int[np.ndarray, " points"]) -> Directions:
+def permuted_basis(directions: CanonicalBasis, order: Int[np.ndarray, " points"]) -> CanonicalBasis:
     """Return the directions with their rows in another order."""
-    return Directions(directions.basis[order], directions.rows[order])
+    return CanonicalBasis(directions.basis[order], directions.rows[order])
 
 
-def canonical_correlations(source: Directions, target: Directions) -> Float[np.ndarray, " smaller"]:
+def canonical_correlations(source: CanonicalBasis, target: CanonicalBasis) -> Float[np.ndarray, " smaller"]:
     """Return the cosines of the principal angles between both spans, largest first."""
     return np.clip(np.linalg.svd(target.basis.T @ source.basis, compute_uv=False), 0, 1)
 
 
-def _mean(source: Directions, target: Directions) -> float:
+def _mean(source: CanonicalBasis, target: CanonicalBasis) -> float:
     return float(canonical_correlations(source, target).mean())
 
 
-def _projection_weighted(source: Directions, target: Directions) -> float:
+def _projection_weighted(source: CanonicalBasis, target: CanonicalBasis) -> float:
     """Return Σ w_i ρ_i/Σ w_i, w_i = Σ_j |⟨h_i, x_j⟩| over the source's canonical variates h_i."""
     left, correlations, _ = np.linalg.svd(source.basis.T @ target.basis, full_matrices=False)
     weights = np.abs((source.basis @ left).T @ source.rows).sum(axis=1)
@@ -127,9 +127,7 @@ def _share(power: int) -> Callable[[Float[np.ndarray, " values"]], int]:
 
 
 def _svcca(keep: Callable[[Float[np.ndarray, " values"]], int], convention: str) -> Measure:
-    return Measure(
-        _prepare(keep), _mean, convention, invariances=_ORTHOGONAL, permute=permuted_directions, source=_SVCCA
-    )
+    return Measure(_prepare(keep), _mean, convention, invariances=_ORTHOGONAL, permute=permuted_basis, source=_SVCCA)
 
 
 MEASURES = {
@@ -151,7 +149,7 @@ MEASURES = {
         "mean canonical correlation over min(d); 1 for n ≤ d, whatever the spaces",
         invariances=_INVERTIBLE,
         n_factor=1.0,
-        permute=permuted_directions,
+        permute=permuted_basis,
         source="Hotelling (1936), 'Relations between two sets of variates'",
     ),
     "svcca_10_dims": _svcca(lambda values: 10, "the 10 largest singular directions of each"),
@@ -164,7 +162,7 @@ MEASURES = {
         is_symmetric=False,
         invariances=frozenset({"scaling", "translation", "permutation"}),
         n_factor=1.0,
-        permute=permuted_directions,
+        permute=permuted_basis,
         source="Morcos et al. (2018), 'Insights on representational similarity with canonical correlation', section 3",
     ),
 }

@@ -7,14 +7,14 @@ import numpy as np
 from jaxtyping import Float
 
 from lfm_tasks.measures.measure import Measure, Rows, squared_distances
-from lfm_tasks.statistics.permutation_moments import doubly_centred
+from lfm_tasks.statistics.permutation_moments import doubly_centered
 
 _KRIEGESKORTE = "Kriegeskorte et al. (2008), 'Representational similarity analysis', section 'Comparing dissimilarity'"
 
 
 @dataclass(frozen=True)
 class Dissimilarities:
-    """1 − Pearson correlation of every two rows (or its ranks), centred and of unit length."""
+    """1 − Pearson correlation of every two rows (or its ranks), centered and of unit length."""
 
     values: Float[np.ndarray, " pairs"]
 
@@ -58,14 +58,14 @@ def _ranks(values: Float[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
 
 @dataclass(frozen=True)
 class Distances:
-    """Doubly centred distances, and their mean square."""
+    """Doubly centered distances, and their mean square."""
 
     matrix: Float[np.ndarray, "points points"]
     variance: float
 
 
 def _prepare_distances(rows: Rows) -> Distances:
-    matrix = doubly_centred(np.sqrt(squared_distances(rows)))
+    matrix = doubly_centered(np.sqrt(squared_distances(rows)))
     return Distances(matrix, float(np.square(matrix).mean()))
 
 

@@ -26,7 +26,7 @@ class Table:
 
 
 def nearest_tables(atlas: Atlas, name: str, n: int, measure: str | None, dataset: str | None) -> list[Table]:
-    """Return the neighbours of a model or space."""
+    """Return the neighbors of a model or space."""
     rows = atlas.nearest(name, n=n, measure=measure, dataset=dataset)
     return [Table("nearest", f"nearest to {name} by {measure or atlas.default_measure}", rows, _NEAREST)]
 

@@ -121,7 +121,7 @@ Reduce = Literal["best_match", "depth_aligned", "mean"]
 class Atlas:
     """A published atlas, as `open_atlas` gives it.
 
-    ``scores`` are the labelled arrays, dims (dataset, measure, source, target); ``summary`` is ``summary.json``. Where
+    ``scores`` are the labeled arrays, dims (dataset, measure, source, target); ``summary`` is ``summary.json``. Where
     a method takes ``dataset``, it may be left out if the atlas has one only; ``measure`` is ``overlap`` if left out.
     """
 
@@ -167,7 +167,7 @@ class Atlas:
         the pair of layers that is most alike. `pandas.DataFrame` takes the rows as they are.
         """
         if n < 1:
-            raise AtlasError(f"found n={n}, needs at least 1 neighbour to name")
+            raise AtlasError(f"found n={n}, needs at least 1 neighbor to name")
         names = self.names(dataset)
         measure = self._measure(measure)
         one_space = isinstance(names.spaces_of(name), str)

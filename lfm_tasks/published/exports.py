@@ -12,10 +12,10 @@ from scipy.spatial import cKDTree
 
 from lfm_tasks.published.atlas import Atlas
 from lfm_tasks.published.queries import one_of, refuse_distances
-from lfm_tasks.statistics.model_pairs import classical_scaling, model_distances, symmetrised
+from lfm_tasks.statistics.model_pairs import classical_scaling, model_distances, symmetrized
 from lfm_tasks.stores.atlas.files import edge_batches, write_columns
 from lfm_tasks.stores.atlas.schema import AtlasError
-from lfm_tasks.stores.units.durable import write_durably
+from lfm_tasks.stores.units.durable import atomic_write
 
 # A cell that begins so is a formula to some spreadsheet: https://owasp.org/www-community/attacks/CSV_Injection
 FORMULA_PREFIXES = ("=", "+", "-", "@", "\t", "\r", "\n")
@@ -30,7 +30,7 @@ def export_csv(atlas: Atlas, output: Path) -> None:
     for batch in edge_batches(atlas.folder):
         lines = lines or [_line(batch)]
         lines += [_line(row) for row in zip(*batch.values(), strict=True)]
-    write_durably(output, "".join(f"{line}\r\n" for line in lines).encode())
+    atomic_write(output, "".join(f"{line}\r\n" for line in lines).encode())
 
 
 def neutral(text: str) -> str:
@@ -101,7 +101,7 @@ def export_graphml(
     }
     edges = {name: chosen[name].values for name in _EDGE}
     document = _document(list(chosen["source"].values), nodes, edges, kept)
-    write_durably(output, ElementTree.tostring(document, encoding="utf-8", xml_declaration=True))
+    atomic_write(output, ElementTree.tostring(document, encoding="utf-8", xml_declaration=True))
 
 
 def _document(
@@ -153,7 +153,7 @@ def space_points(atlas: Atlas, n_axes: int, *, measure: str | None = None, datas
     """Return the spaces of a dataset by classical scaling of 1 − calibrated similarity, both directions averaged."""
     similarity = atlas.matrix(measure, reduce=None, dataset=dataset)
     refuse_distances(atlas.scores, str(similarity["measure"].item()), str(similarity.name))
-    scaling = classical_scaling(model_distances(symmetrised(similarity.values)), n_axes)
+    scaling = classical_scaling(model_distances(symmetrized(similarity.values)), n_axes)
     told = {"space": similarity["source"].values} | {
         str(name).removeprefix("source_"): values.values
         for name, values in similarity.coords.items()
@@ -190,7 +190,7 @@ def export_projector(points: Points, output: Path) -> None:
     )
     table = ["\t".join(told), *("\t".join(map(_one_cell, row)) for row in zip(*told.values(), strict=True))]
     for name, lines in (("tensors.tsv", rows), ("metadata.tsv", table)):
-        write_durably(output / name, "".join(f"{line}\n" for line in lines).encode())
+        atomic_write(output / name, "".join(f"{line}\n" for line in lines).encode())
 
 
 def export_embedding_atlas(points: Points, output: Path) -> None:
@@ -198,14 +198,14 @@ def export_embedding_atlas(points: Points, output: Path) -> None:
     coordinates = points.coordinates[:, :2]
     n_near = min(_N_NEIGHBORS + 1, len(coordinates))
     distances, rows = cKDTree(coordinates).query(coordinates, n_near)
-    neighbours = []
+    neighbors = []
     for own, (near, far) in enumerate(zip(rows.reshape(-1, n_near), distances.reshape(-1, n_near), strict=True)):
         # Where several points are one, the nearest need not be the point itself.
         others = [(int(row), float(distance)) for row, distance in zip(near, far, strict=True) if row != own]
-        neighbours.append({"ids": [row for row, _ in others], "distances": [distance for _, distance in others]})
+        neighbors.append({"ids": [row for row, _ in others], "distances": [distance for _, distance in others]})
     text = points.told.get("label", next(iter(points.told.values())))
     columns: dict[str, Sequence[Any]] = {**points.told, "row": range(len(coordinates)), "text": text}
-    columns |= {"x": coordinates[:, 0].tolist(), "y": coordinates[:, 1].tolist(), "neighbors": neighbours}
+    columns |= {"x": coordinates[:, 0].tolist(), "y": coordinates[:, 1].tolist(), "neighbors": neighbors}
     write_columns(columns, output)
 
 

@@ -10,7 +10,7 @@ import xarray as xr
 
 from lfm_tasks.catalog.names import describe, did_you_mean
 from lfm_tasks.errors import REASONS
-from lfm_tasks.statistics.model_pairs import best_match, depth_aligned, mean_match, pairs_of_models, symmetrised
+from lfm_tasks.statistics.model_pairs import best_match, depth_aligned, mean_match, pairs_of_models, symmetrized
 from lfm_tasks.stores.atlas.schema import AtlasError
 
 
@@ -125,7 +125,7 @@ def nearest_models(
     ``similarity``: (model, model), for who asks for many and has it; else it is made here.
     """
     if similarity is None:
-        similarity = symmetrised(matrix(scores, names, measure, "best_match").values)
+        similarity = symmetrized(matrix(scores, names, measure, "best_match").values)
     own = dict(zip(names.models, similarity[names.models.index(model)], strict=True))
     ranked = _ranked([other for other in names.models if other != model], own)
     ours = names.layers(model)

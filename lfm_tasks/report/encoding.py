@@ -11,7 +11,7 @@ from scipy.cluster.hierarchy import dendrogram as draw_tree
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 
-from lfm_tasks.statistics.model_pairs import match_layers, model_distances, pairs_of_models, symmetrised
+from lfm_tasks.statistics.model_pairs import match_layers, model_distances, pairs_of_models, symmetrized
 
 
 def model_similarity(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
@@ -20,7 +20,7 @@ def model_similarity(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
     What `best_match` gives for each pair of models, for all of them at once. ``groups``: the rows of each model, in
     order and without a gap.
     """
-    return symmetrised(_means(np.fmax.reduceat(values, [rows[0] for rows in groups], axis=1), groups))
+    return symmetrized(_means(np.fmax.reduceat(values, [rows[0] for rows in groups], axis=1), groups))
 
 
 def at_best_match(others: np.ndarray, values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
@@ -28,7 +28,7 @@ def at_best_match(others: np.ndarray, values: np.ndarray, groups: list[list[int]
     known = np.nan_to_num(values, nan=-np.inf)
     every = np.arange(len(values))
     at_best = np.stack([others[every, rows[0] + known[:, rows].argmax(axis=1)] for rows in groups], axis=1)
-    return symmetrised(_means(at_best, groups))
+    return symmetrized(_means(at_best, groups))
 
 
 def _means(of_spaces: np.ndarray, groups: list[list[int]]) -> np.ndarray:

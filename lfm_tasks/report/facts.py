@@ -48,7 +48,7 @@ def page_facts(atlas: xr.Dataset, summary: Mapping[str, Any], groups: Mapping[st
     datasets = [dataset_rows(atlas, str(name)) for name in atlas["dataset"].values]
     measures = [str(name) for name in atlas["measure"].values]
     meta = {model["name"]: model["meta"] for model in summary["models"]}
-    # The family first: what most zoos would be coloured by.
+    # The family first: what most zoos would be colored by.
     facets = sorted({facet for facts in meta.values() for facet in facts}, key=lambda facet: (facet != "family", facet))
     return {
         "datasets": [_dataset_facts(atlas, rows, meta, groups) for rows in datasets],
@@ -270,7 +270,7 @@ def _doubt(row: Mapping[str, Any]) -> str:
     if row["n_components"] > 1:
         return f"its graph was in {row['n_components']:.0f} pieces before it was joined"
     if row["recall"] < _GOOD_RECALL:
-        return f"{row['recall']:.0%} of its neighbours were found"
+        return f"{row['recall']:.0%} of its neighbors were found"
     if row["eigengap"] < _SMALL_GAP:
         return "its eigenvalues are cut within a cluster of equals"
     return ""

@@ -82,8 +82,8 @@ SECONDS: Mapping[str, float] = {
     "pair": 4.66e-05,
     "pair parts": 4.9e-10,
     "pair rows": 1.2e-10,
-    "procrustes_centred pair": 0.00182,
-    "procrustes_centred_unit_norm pair": 0.00182,
+    "procrustes_centered pair": 0.00182,
+    "procrustes_centered_unit_norm pair": 0.00182,
     "pwcca_textbook_x_to_y pair": 0.000802,
     "pwcca_textbook_x_to_y rows": 6.47e-10,
     "rank_similarity_10 pair": 0.00731,
@@ -174,7 +174,7 @@ class Load:
     staying_bytes: int = 0
 
 
-def together(loads: Iterable[Load]) -> Load:
+def total_load(loads: Iterable[Load]) -> Load:
     """Return the sum of loads; its peak is that of the largest."""
     found, work = list(loads), Counter[str]()
     for load in found:

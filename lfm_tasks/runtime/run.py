@@ -41,7 +41,7 @@ class Scope:
 
 
 # (stage, done, of how many): for progress bars.
-Announce = Callable[[str, int, int], None]
+ProgressCallback = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Failure:
 
 
 @dataclass
-class Tally:
+class StageCounts:
     """How many units each stage made and how many it found done."""
 
     computed: dict[str, int] = field(default_factory=dict)
@@ -71,13 +71,13 @@ class Tally:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: the catalog, its store, its workers. The tally and the notes for its log are all in it that changes."""
+    """One run: the catalog, its store, its workers. Only the counts and the notes for its log change."""
 
     catalog: Catalog
     store: UnitStore
     workers: Workers
-    announce: Announce
-    tally: Tally
+    announce: ProgressCallback
+    stage_counts: StageCounts
     scope: Scope = field(default_factory=Scope)
     notes: dict[str, Any] = field(default_factory=dict)
 

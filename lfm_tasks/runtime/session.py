@@ -15,10 +15,10 @@ from typing import Any
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.cluster import LocalCluster
-from lfm_tasks.runtime.run import Announce, Run, Scope, Tally, remotely_locked, unit_store, versions
+from lfm_tasks.runtime.run import ProgressCallback, Run, Scope, StageCounts, remotely_locked, unit_store, versions
 from lfm_tasks.stores.atlas.files import sweep
-from lfm_tasks.stores.units.durable import locked, write_durably
-from lfm_tasks.stores.units.integrity import put_damage_aside, put_unfinished_aside
+from lfm_tasks.stores.units.durable import atomic_write, locked
+from lfm_tasks.stores.units.integrity import quarantine_corrupt, quarantine_unfinished
 from lfm_tasks.workers.pool import InProcess, LocalDask, Workers
 from lfm_tasks.workers.resources import memory_limit, n_workers
 
@@ -52,10 +52,10 @@ def logged(run: Run) -> Iterator[Run]:
         # The highest so far of any worker that answered: it never falls from one stage to the next.
         facts["worker_peak_bytes"] = peaks
         facts["stages"] = {stage: round(last - first, 3) for stage, (first, last) in stages.items()}
-        _write(path, facts | asdict(run.tally) | run.notes | more | {"outcome": outcome})
+        _write(path, facts | asdict(run.stage_counts) | run.notes | more | {"outcome": outcome})
 
     try:
-        yield Run(run.catalog, run.store, run.workers, announce, run.tally, run.scope, run.notes)
+        yield Run(run.catalog, run.store, run.workers, announce, run.stage_counts, run.scope, run.notes)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
         # What ended the run is told, not that a full disk took its log as well.
@@ -94,7 +94,7 @@ def _memory_bytes() -> int | None:
 
 
 def _write(path: Path, facts: Mapping[str, Any]) -> None:
-    write_durably(path, json.dumps(facts, indent=1, ensure_ascii=False).encode())
+    atomic_write(path, json.dumps(facts, indent=1, ensure_ascii=False).encode())
 
 
 PURPOSE = "lfm-atlas run"
@@ -102,7 +102,7 @@ PURPOSE = "lfm-atlas run"
 
 @contextmanager
 def open_run(
-    catalog: Catalog, announce: Announce, *, in_process: bool = False, scope: Scope | None = None
+    catalog: Catalog, announce: ProgressCallback, *, in_process: bool = False, scope: Scope | None = None
 ) -> Iterator[Run]:
     """Give a run that alone writes to the catalog's store. ``in_process``: no Dask, for tests and debugging."""
     root = catalog.root / catalog.atlas.store
@@ -112,13 +112,13 @@ def open_run(
         sweep(catalog.root / catalog.atlas.path)
         workers: Workers = _workers(catalog, in_process)
         try:
-            with logged(Run(catalog, store, workers, announce, Tally(), scope or Scope())) as run:
+            with logged(Run(catalog, store, workers, announce, StageCounts(), scope or Scope())) as run:
                 # Copies of remote units are checked, and fetched again, when they are read.
-                found = () if catalog.atlas.remote else put_damage_aside(store)
+                found = () if catalog.atlas.remote else quarantine_corrupt(store)
                 run.notes["put_aside"] = [f"{damage.place}: {damage.found}" for damage in found]
                 yield run
                 if not catalog.atlas.remote:
-                    put_unfinished_aside(store)
+                    quarantine_unfinished(store)
         finally:
             workers.close()
 

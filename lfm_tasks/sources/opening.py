@@ -11,7 +11,7 @@ from jaxtyping import Float32, Int64, Shaped
 
 from lfm_tasks.catalog.model import Catalog, Dataset, DatasetFile, Model, ModelFile
 from lfm_tasks.catalog.names import fill
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.formats import open_array
 from lfm_tasks.sources.files.paths import locate
 from lfm_tasks.sources.files.source import FileSource, activations_pattern, activations_reading
@@ -60,7 +60,7 @@ def read_dataset(name: str, catalog: Catalog) -> DatasetRows:
     for what, values in (("labels", labels), ("inputs", inputs)):
         if values is not None and len(values) != len(ids):
             found = f"found {len(values)} {what} and {len(ids)} ids"
-            raise ReasonError("bad_ids", f"dataset {name}: {found}, needs as many: give the {what} of these ids")
+            raise DataError("bad_ids", f"dataset {name}: {found}, needs as many: give the {what} of these ids")
     return _with_sets(DatasetRows(ids, labels, inputs=inputs), dataset, catalog.root, name)
 
 
@@ -73,26 +73,26 @@ def _with_sets(rows: DatasetRows, dataset: Dataset, root: Path, name: str) -> Da
     for what, sets in (("groups", groups), ("strata", strata)):
         if sets is not None and len(sets) != len(rows.ids):
             found = f"found {len(sets)} {what} and {len(rows.ids)} ids"
-            raise ReasonError("bad_groups", f"dataset {name}: {found}, needs as many: give the {what} of these ids")
+            raise DataError("bad_groups", f"dataset {name}: {found}, needs as many: give the {what} of these ids")
     return replace(rows, groups=groups, strata=strata)
 
 
 def read_ids(file: DatasetFile | ModelFile, root: Path, **fields: str) -> Shaped[np.ndarray, " points"]:
-    """Return the ids in ``file`` as strings; integers become decimal numbers. ReasonError ``bad_ids`` if unusable."""
+    """Return the ids in ``file`` as strings; integers become decimal numbers. DataError ``bad_ids`` if unusable."""
     label, values = _load(file, root, fields)
     if values.ndim != 1 or values.dtype.kind not in "USiu":
         found = f"found {values.dtype} of shape {values.shape}"
-        raise ReasonError("bad_ids", f"{label}: {found}, needs one column of text or integers: save ids like that")
+        raise DataError("bad_ids", f"{label}: {found}, needs one column of text or integers: save ids like that")
     ids = _as_text(values, label)
     empty = np.flatnonzero(ids == "")
     if len(empty):
-        raise ReasonError("bad_ids", f"{label}: found {len(empty)} empty ids, first in row {empty[0]}: name each row")
+        raise DataError("bad_ids", f"{label}: found {len(empty)} empty ids, first in row {empty[0]}: name each row")
     distinct, first, counts = np.unique(ids, return_index=True, return_counts=True)
     if len(distinct) < len(ids):
         repeated = distinct[counts > 1][np.argsort(first[counts > 1])]
         shown = ", ".join(ascii(str(name))[:60] for name in repeated[:3])
         found = f"found {len(repeated)} ids more than once among {len(ids)}, first {shown}"
-        raise ReasonError("bad_ids", f"{label}: {found}, needs each once: remove the repeated rows")
+        raise DataError("bad_ids", f"{label}: {found}, needs each once: remove the repeated rows")
     return ids
 
 
@@ -101,25 +101,25 @@ def _as_text(values: Shaped[np.ndarray, " points"], label: str) -> Shaped[np.nda
         text = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values.astype(str)
         "".join(text.tolist()).encode()  # half a surrogate pair cannot be written anywhere
     except UnicodeError as error:
-        raise ReasonError("bad_ids", f"{label}: found text that is not Unicode: save it as UTF-8") from error
+        raise DataError("bad_ids", f"{label}: found text that is not Unicode: save it as UTF-8") from error
     return text
 
 
 def _read_column(file: DatasetFile, root: Path, dataset: str, what: str) -> Shaped[np.ndarray, " points"]:
     label, values = _load(file, root, {"dataset": dataset})
     if values.ndim != 1:
-        raise ReasonError("wrong_shape", f"{label}: found {what} of shape {values.shape}, needs one a row")
+        raise DataError("wrong_shape", f"{label}: found {what} of shape {values.shape}, needs one a row")
     if values.dtype.kind not in "USiubf":
-        raise ReasonError("wrong_dtype", f"{label}: found {what} of type {values.dtype}, needs text or numbers")
+        raise DataError("wrong_dtype", f"{label}: found {what} of type {values.dtype}, needs text or numbers")
     return _as_text(values, label) if values.dtype.kind == "S" else values
 
 
 def _read_inputs(file: DatasetFile, root: Path, dataset: str) -> Shaped[np.ndarray, "points ..."]:
     label, values = _load(file, root, {"dataset": dataset})
     if values.ndim < 2:
-        raise ReasonError("wrong_shape", f"{label}: found inputs of shape {values.shape}, needs (points, ...)")
+        raise DataError("wrong_shape", f"{label}: found inputs of shape {values.shape}, needs (points, ...)")
     if values.dtype.kind not in "iubf":
-        raise ReasonError("wrong_dtype", f"{label}: found inputs of type {values.dtype}, needs numbers")
+        raise DataError("wrong_dtype", f"{label}: found inputs of type {values.dtype}, needs numbers")
     return values
 
 
@@ -138,14 +138,14 @@ def _positions_of_activations(name: str, catalog: Catalog) -> Shaped[np.ndarray,
             continue
         try:
             return FileSource(activations_pattern(model_name, source, catalog.root), None).ids
-        except ReasonError as error:
+        except DataError as error:
             errors.append(str(error))
     detail = f": {errors[0]}" if errors else ", needs activations without ids of their own, inputs or labels"
-    raise ReasonError("bad_ids", f"dataset {name}: nothing tells how many rows there are{detail}")
+    raise DataError("bad_ids", f"dataset {name}: nothing tells how many rows there are{detail}")
 
 
 def open_source(model_name: str, model: Model, catalog: Catalog, rows: DatasetRows) -> Source:
-    """Return the source of ``model``, whose dataset has ``rows``; ReasonError if it cannot be opened."""
+    """Return the source of ``model``, whose dataset has ``rows``; DataError if it cannot be opened."""
     if model.activations is not None:
         source = model.activations
         ids = rows.ids
@@ -169,7 +169,7 @@ def open_source(model_name: str, model: Model, catalog: Catalog, rows: DatasetRo
 def _inputs(model_name: str, model: Model, rows: DatasetRows) -> Shaped[np.ndarray, "points ..."]:
     if rows.inputs is None:
         found = f"model {model_name}: found no inputs in the dataset {model.dataset}, needs them to run the network"
-        raise ReasonError("missing_source", f"{found}: add inputs: {{path: inputs.npy}} to the dataset")
+        raise DataError("missing_source", f"{found}: add inputs: {{path: inputs.npy}} to the dataset")
     return rows.inputs
 
 

@@ -31,7 +31,7 @@ def jackknife_interval(
     """Return the score of all points and its interval by leaving out one of ``n_groups`` random groups at a time.
 
     se² = (g − 1)/g Σ (s_(−j) − mean)², the interval is score ± t_(g − 1) se. Rows are never repeated: a bootstrap's
-    repeated rows become each other's nearest neighbours, and its interval can miss its own estimate. What the score
+    repeated rows become each other's nearest neighbors, and its interval can miss its own estimate. What the score
     keeps fixed (a basis, say) is part of what the interval means.
 
     References

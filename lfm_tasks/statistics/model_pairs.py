@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 from scipy.spatial.distance import pdist, squareform
 
-from lfm_tasks.statistics.permutation_moments import doubly_centred
+from lfm_tasks.statistics.permutation_moments import doubly_centered
 
 
 def best_of(p_values: Float[np.ndarray, "... layers"]) -> Float[np.ndarray, "..."]:
@@ -79,7 +79,7 @@ def pairs_of_models(groups: Sequence[Sequence[int] | Int[np.ndarray, " _"]]) -> 
 class LayerMatching:
     """For each layer of the source its layer in the target, counted from 0, and by how much it beats the second best.
 
-    Both are of the double-centred matrix; -1 and NaN where a value of the pair is missing, NaN also where the target
+    Both are of the double-centered matrix; -1 and NaN where a value of the pair is missing, NaN also where the target
     has one layer only.
     """
 
@@ -119,36 +119,36 @@ def depth_aligned(
 def match_layers(values: Layers) -> LayerMatching:
     """Return which layer is whose counterpart; none where a value is missing.
 
-    Row and column means are subtracted first (double centring): a layer that is like everything would else be
+    Row and column means are subtracted first (double centering): a layer that is like everything would else be
     everybody's match. On Fashion and CIFAR networks this lifts `overlap` from .83-.97 to .99-1.00 of the layers.
     """
     is_whole = np.isfinite(values).all(axis=(-2, -1), keepdims=True)
     known = np.where(is_whole, values, 0.0)
-    centred = known - known.mean(axis=-2, keepdims=True) - known.mean(axis=-1, keepdims=True)
-    matched = np.where(is_whole[..., 0], centred.argmax(axis=-1), -1)
+    centered = known - known.mean(axis=-2, keepdims=True) - known.mean(axis=-1, keepdims=True)
+    matched = np.where(is_whole[..., 0], centered.argmax(axis=-1), -1)
     if values.shape[-1] < 2:
         return LayerMatching(matched, np.full(matched.shape, np.nan))
-    falling = -np.sort(-centred, axis=-1)
+    falling = -np.sort(-centered, axis=-1)
     return LayerMatching(matched, np.where(is_whole[..., 0], falling[..., 0] - falling[..., 1], np.nan))
 
 
-def same_layer_share(values: Float[np.ndarray, "layers layers"], *, is_centred: bool) -> float:
+def same_layer_share(values: Float[np.ndarray, "layers layers"], *, is_centered: bool) -> float:
     """Return the share of source layers whose best match is the target layer of the same number, in [0, 1].
 
     Layer s counts 1/m if it is one of m equal best matches, so that a constant matrix gets what guessing would.
-    ``is_centred``: row and column means are subtracted first (double centring). NaN where a value is missing.
+    ``is_centered``: row and column means are subtracted first (double centering). NaN where a value is missing.
 
     Examples
     --------
     The second layer is like everything; what is left without the means tells the first two apart:
 
     >>> values = np.array([[0.6, 0.7, 0.1], [0.5, 0.9, 0.4], [0.1, 0.7, 0.6]])
-    >>> float(round(same_layer_share(values, is_centred=False), 3)), same_layer_share(values, is_centred=True)
+    >>> float(round(same_layer_share(values, is_centered=False), 3)), same_layer_share(values, is_centered=True)
     (0.333, 1.0)
     """
     if not np.isfinite(values).all():
         return float("nan")
-    compared = doubly_centred(values) if is_centred else values
+    compared = doubly_centered(values) if is_centered else values
     best = compared >= compared.max(axis=1, keepdims=True) - _TIED
     return float((np.diag(best) / best.sum(axis=1)).mean())
 
@@ -159,7 +159,7 @@ def best_match_p_values(p_values: Layers) -> Float[np.ndarray, "*pairs source_la
     return np.where(np.isnan(p_values).all(axis=-1), np.nan, best_of(worst))
 
 
-def symmetrised(directed: Float[np.ndarray, "models models"]) -> Float[np.ndarray, "models models"]:
+def symmetrized(directed: Float[np.ndarray, "models models"]) -> Float[np.ndarray, "models models"]:
     """Return the mean of both directions."""
     return (directed + directed.T) / 2
 
@@ -271,8 +271,8 @@ def classical_scaling(distances: Float[np.ndarray, "points points"], n_axes: int
     optimizing goodness of fit to a nonmetric hypothesis".
     """
     squared = distances**2
-    centred = squared - squared.mean(axis=0) - squared.mean(axis=1, keepdims=True) + squared.mean()
-    values, vectors = np.linalg.eigh(-centred / 2)
+    centered = squared - squared.mean(axis=0) - squared.mean(axis=1, keepdims=True) + squared.mean()
+    values, vectors = np.linalg.eigh(-centered / 2)
     values, vectors = values[::-1][:n_axes], vectors[:, ::-1][:, :n_axes]
     # What rounding left of an eigenvalue 0 is no axis.
     values = np.where(values > 1e-12 * max(values.max(initial=0.0), 1e-300), values, 0.0)

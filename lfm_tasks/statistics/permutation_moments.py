@@ -1,6 +1,6 @@
 """Exact moments of tr(A P B Pᵀ) over all permutations P, and what they say of one value: no permutation is drawn.
 
-``overlap`` is such a trace, with A = Φ_xΦ_xᵀ and B = Φ_yΦ_yᵀ, and so is the numerator of linear CKA, with centred Gram
+``overlap`` is such a trace, with A = Φ_xΦ_xᵀ and B = Φ_yΦ_yᵀ, and so is the numerator of linear CKA, with centered Gram
 matrices. A moment is a sum over ways in which indices coincide (set partitions); what one space contributes to it is
 computed once and serves every partner.
 """
@@ -63,7 +63,7 @@ def permutation_moments(source: Profile, target: Profile) -> Moments:
 
     References
     ----------
-    Kazi-Aoual et al. (1995), "Refined approximations to permutation tests for multivariate inference", for the centred
+    Kazi-Aoual et al. (1995), "Refined approximations to permutation tests for multivariate inference", for the centered
     case; the sums over partitions by Möbius inversion hold for any A.
     """
     if source.n_points != target.n_points:
@@ -227,6 +227,6 @@ def unpack(numbers: Float[np.ndarray, " numbers"], n_points: int) -> Profile:
     return Profile(n_points, tuple(np.split(numbers, edges)))
 
 
-def doubly_centred(kernel: Float[np.ndarray, "points points"]) -> Float[np.ndarray, "points points"]:
+def doubly_centered(kernel: Float[np.ndarray, "points points"]) -> Float[np.ndarray, "points points"]:
     """Return HKH: row and column means taken away."""
     return kernel - kernel.mean(axis=0) - kernel.mean(axis=1, keepdims=True) + kernel.mean()

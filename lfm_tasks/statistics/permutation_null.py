@@ -137,8 +137,8 @@ def tail_p_value(score: float, chance: Float[np.ndarray, " permutations"], *, is
     if deviation <= 1e-9 * max(1.0, float(np.abs(signed).max())):
         return plain
     raised = _skewness(signed) + float(np.sqrt(6 / len(chance)))
-    standardised = ((-score if is_distance else score) - float(signed.mean())) / deviation
-    return max(upper_share(standardised, raised), float(np.finfo(np.float64).tiny))
+    standardized = ((-score if is_distance else score) - float(signed.mean())) / deviation
+    return max(upper_share(standardized, raised), float(np.finfo(np.float64).tiny))
 
 
 def _skewness(values: Float[np.ndarray, " values"]) -> float:

@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 from lfm_tasks.catalog.names import check_name, colliding, did_you_mean
-from lfm_tasks.errors import ReasonError
-from lfm_tasks.stores.units.durable import seal, unseal, write_durably
+from lfm_tasks.errors import DataError
+from lfm_tasks.stores.units.durable import add_checksum, atomic_write, verify_checksum
 
 _VERSION = 2
 
@@ -25,37 +25,37 @@ class NamedMap:
 
 
 def check_map_name(root: Path, named: NamedMap) -> None:
-    """Raise ReasonError ``bad_name`` for a name that could not be a file's, or that a map of other spaces has."""
+    """Raise DataError ``bad_name`` for a name that could not be a file's, or that a map of other spaces has."""
     try:
         check_name(named.name)
     except ValueError as error:
-        raise ReasonError("bad_name", f"{error}, or give another with --name") from error
+        raise DataError("bad_name", f"{error}, or give another with --name") from error
     names = map_names(root)
     if named.name in names:
         before = read_named_map(root, named.name)
         if (before.dataset, before.source, before.target) != (named.dataset, named.source, named.target):
             found = f"found {named.name!r} as the name of the map {before.source} -> {before.target}"
-            raise ReasonError("bad_name", f"{found}, needs another one: give it with --name")
+            raise DataError("bad_name", f"{found}, needs another one: give it with --name")
     elif clash := colliding([*names, named.name]).get(named.name):
         found = f"found the map {clash!r}, whose name differs only by upper and lower case"
-        raise ReasonError("bad_name", f"{found}, needs another name: give it with --name")
+        raise DataError("bad_name", f"{found}, needs another name: give it with --name")
 
 
 def write_named_map(root: Path, named: NamedMap) -> None:
     """Write the name; a map of the same spaces that had it before gives way. Raises as `check_map_name`."""
     check_map_name(root, named)
-    write_durably(_path(root, named.name), seal({"version": _VERSION, **asdict(named)}))
+    atomic_write(_path(root, named.name), add_checksum({"version": _VERSION, **asdict(named)}))
 
 
 def read_named_map(root: Path, name: str) -> NamedMap:
-    """Return the map that ``name`` means; ReasonError ``missing_source`` if there is none, or its file is damaged."""
+    """Return the map that ``name`` means; DataError ``missing_source`` if there is none, or its file is damaged."""
     names = map_names(root)
     if name not in names:
         hint = did_you_mean(name, names) or "; there are none yet: fit one with lfm-atlas map"
-        raise ReasonError("missing_source", f"found no map {name[:100]!r} in the store{hint}")
+        raise DataError("missing_source", f"found no map {name[:100]!r} in the store{hint}")
     path = _path(root, name)
     try:
-        content = unseal(path.read_bytes())
+        content = verify_checksum(path.read_bytes())
         if content.pop("version") != _VERSION or content["name"] != name:
             raise ValueError("of another version, or another map's")
         named = NamedMap(**content)
@@ -64,7 +64,7 @@ def read_named_map(root: Path, name: str) -> NamedMap:
                 raise TypeError(f"{field.name} is of another type")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         found = f"found a damaged file {path.name} ({type(error).__name__}), needs the one that lfm-atlas map wrote"
-        raise ReasonError("missing_source", f"{found}: remove it and fit the map again") from error
+        raise DataError("missing_source", f"{found}: remove it and fit the map again") from error
     return named
 
 

@@ -24,8 +24,8 @@ from uuid import uuid4
 
 from lfm_tasks.stores.atlas.files import atlas_damages
 from lfm_tasks.stores.units.arrays import ArrayReader
-from lfm_tasks.stores.units.durable import StoreBusyError, unseal, write_durably
-from lfm_tasks.stores.units.integrity import Damage
+from lfm_tasks.stores.units.durable import StoreBusyError, atomic_write, verify_checksum
+from lfm_tasks.stores.units.integrity import Corruption
 from lfm_tasks.stores.units.references import Note, Unit, note_of, note_path
 from lfm_tasks.stores.units.store import CorruptUnitError, Receipt, UnitStore, UnitWriter
 
@@ -54,7 +54,7 @@ class RemoteUnits(UnitStore):
     def receipt(self, kind: str, key: str) -> Receipt:
         """Return the receipt of a committed unit; raise `CorruptUnitError` if it was tampered with."""
         try:
-            body = unseal(self._read(kind, key)[1].encode())
+            body = verify_checksum(self._read(kind, key)[1].encode())
         except ValueError as error:
             raise CorruptUnitError(f"receipt {kind}/{key} is damaged: {error}") from error
         if (body.get("kind"), body.get("key")) != (kind, key):
@@ -181,7 +181,7 @@ class RemoteUnits(UnitStore):
         with suppress(OSError):  # another worker of this machine was first
             staged.rename(unit)
         shutil.rmtree(staged, ignore_errors=True)
-        write_durably(self.local.receipt_path(kind, key), receipt.encode())
+        atomic_write(self.local.receipt_path(kind, key), receipt.encode())
 
     def _folder(self, kind: str, key: str, folder: str) -> str:
         return f"{self.remote}/units/{kind}/{key}/{folder}"
@@ -271,7 +271,7 @@ def units_there(store: RemoteUnits) -> set[Unit]:
     return {(own[0], own[1].removesuffix(".json")) for own in parts if len(own) == 2}
 
 
-def damages_there(store: RemoteUnits) -> Iterator[Damage]:
+def damages_there(store: RemoteUnits) -> Iterator[Corruption]:
     """Yield the units, and files of the atlas, that are not as they were put; every byte is fetched and checked."""
     scratch = store.root / "staging" / f"verified-{uuid4().hex}"
     other = RemoteUnits(scratch, store.remote)  # a machine that has no copies
@@ -280,13 +280,13 @@ def damages_there(store: RemoteUnits) -> Iterator[Damage]:
             try:
                 other.check(kind, key)
             except CorruptUnitError as error:
-                yield Damage(f"{store.remote}/units/{kind}/{key}", str(error))
+                yield Corruption(f"{store.remote}/units/{kind}/{key}", str(error))
             shutil.rmtree(other.local.unit_path(kind, key), ignore_errors=True)
         if (current := current_atlas(store)) is not None:
             place = f"{store.remote}/atlas/{current}"
             (scratch / "atlas").mkdir(parents=True)
             fetch_below(place, scratch / "atlas")
-            yield from (Damage(place, found) for found in atlas_damages(scratch / "atlas"))
+            yield from (Corruption(place, found) for found in atlas_damages(scratch / "atlas"))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

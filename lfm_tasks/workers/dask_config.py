@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from lfm_tasks.stores.units.durable import write_durably
+from lfm_tasks.stores.units.durable import atomic_write
 
 # One thread a worker: sums in another order would change the last bits.
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
@@ -57,5 +57,5 @@ def write_settings(folder: Path) -> Path:
             place = place.setdefault(group, {})
         place[last] = value
     path = folder / "dask.json"
-    write_durably(path, json.dumps(nested, indent=1).encode())
+    atomic_write(path, json.dumps(nested, indent=1).encode())
     return path

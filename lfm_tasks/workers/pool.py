@@ -1,6 +1,6 @@
 """Workers: the same function over many jobs, on Dask processes or right here, with one BLAS thread each.
 
-A job's own error never stops the others: it comes back as a `Trouble`. The cluster starts with the first job, so a run
+A job's error never stops the others: it comes back as a `JobFailure`. The cluster starts with the first job, so a run
 with nothing to do starts none.
 """
 
@@ -18,10 +18,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.stores.units.store import CorruptUnitError
 from lfm_tasks.workers.dask_config import DASK_SETTINGS
-from lfm_tasks.workers.resources import by_demand, declare_memory, peak_bytes
+from lfm_tasks.workers.resources import declare_memory, group_by_memory, peak_bytes
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -113,14 +113,14 @@ class ClusterError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Trouble:
+class JobFailure:
     """Why a job gave no result: a reason code and a sentence."""
 
     reason: str
     message: str
 
 
-class Killed(Trouble):
+class WorkerDied(JobFailure):
     """The workers that had the job died."""
 
 
@@ -138,7 +138,7 @@ class Workers(Protocol):
 
     def run(
         self, function: Callable[[Job], Result], jobs: Sequence[Job], needs: Sequence[int] = ()
-    ) -> Iterator[tuple[int, Result | Trouble]]:
+    ) -> Iterator[tuple[int, Result | JobFailure]]:
         """Yield (number of the job, its result or trouble) as they finish.
 
         ``needs``: for each job the memory (bytes) that its worker has to have, if that is known.
@@ -156,23 +156,23 @@ class Guarded(Generic[Job, Result]):
 
     function: Callable[[Job], Result]
 
-    def __call__(self, job: Job) -> tuple[Result | Trouble, int]:
+    def __call__(self, job: Job) -> tuple[Result | JobFailure, int]:
         """Run the job; return its result, and the highest memory of this process until now, in bytes."""
         return self._result(job), peak_bytes()
 
-    def _result(self, job: Job) -> Result | Trouble:
+    def _result(self, job: Job) -> Result | JobFailure:
         try:
             # One thread on every way of running: sums in another order would change the last bits.
             with _thread_pools(len(sys.modules)).limit(limits=1):
                 return self.function(job)
-        except ReasonError as error:
-            return Trouble(error.reason, str(error))
+        except DataError as error:
+            return JobFailure(error.reason, str(error))
         except (OSError, CorruptUnitError):
             # A full disk, a lost right or a damaged store is not the space's fault: it ends the run.
             raise
         except Exception as error:
             logger.exception("%s failed", getattr(self.function, "__name__", "job"))
-            return Trouble("failed", f"{type(error).__name__}: {error}")
+            return JobFailure("failed", f"{type(error).__name__}: {error}")
 
 
 @lru_cache(maxsize=1)
@@ -192,7 +192,7 @@ class InProcess:
 
     def run(
         self, function: Callable[[Job], Result], jobs: Sequence[Job], needs: Sequence[int] = ()
-    ) -> Iterator[tuple[int, Result | Trouble]]:
+    ) -> Iterator[tuple[int, Result | JobFailure]]:
         """Yield results in order."""
         guarded = Guarded(function)
         for number, job in enumerate(jobs):
@@ -214,12 +214,12 @@ class LocalDask:
 
     def run(
         self, function: Callable[[Job], Result], jobs: Sequence[Job], needs: Sequence[int] = ()
-    ) -> Iterator[tuple[int, Result | Trouble]]:
-        """Yield results as they finish. A job that keeps killing its worker comes back as `Trouble`."""
+    ) -> Iterator[tuple[int, Result | JobFailure]]:
+        """Yield results as they finish. A job that keeps killing its worker comes back as `JobFailure`."""
         if not jobs:
             return
         with watched(lambda: self._cluster, self._n_workers):
-            for number, (result, peak) in worked_off(self._connected, function, jobs, needs):
+            for number, (result, peak) in run_in_order(self._connected, function, jobs, needs):
                 self.peak_bytes = max(self.peak_bytes, peak)
                 yield number, result
 
@@ -264,12 +264,12 @@ class LocalDask:
             raise RuntimeError(f"{found}, needs them: lower cluster.n_workers, or run with --no-dask") from error
 
 
-def worked_off(
+def run_in_order(
     connect: Callable[[], AbstractContextManager[Any]],
     function: Callable[[Job], Result],
     jobs: Sequence[Job],
     needs: Sequence[int] = (),
-) -> Iterator[tuple[int, tuple[Result | Trouble, int]]]:
+) -> Iterator[tuple[int, tuple[Result | JobFailure, int]]]:
     """Yield (number of the job, (its result or trouble, peak bytes of its worker)) as a client's workers finish."""
     from dask.distributed import CancelledError
     from distributed.scheduler import NoValidWorkerError
@@ -277,7 +277,7 @@ def worked_off(
     blamed: list[int] = []
     try:
         for number, result in _finished(connect, function, dict(enumerate(jobs)), needs):
-            if isinstance(result[0], Killed):
+            if isinstance(result[0], WorkerDied):
                 blamed.append(number)
             else:
                 yield number, result
@@ -298,13 +298,13 @@ def _finished(
     jobs: Mapping[int, Job],
     needs: Sequence[int],
 ) -> Iterator[tuple[int, tuple[Any, int]]]:
-    """Yield the number, result and peak bytes of each job as they finish; `Killed` for one whose workers died."""
+    """Yield the number, result and peak bytes of each job as they finish; `WorkerDied` for one whose workers died."""
     from dask.distributed import KilledWorker, as_completed
 
     # A fresh client each time: one that has seen a KilledWorker may hang.
     with connect() as client, client.as_current():
         numbers: dict[Any, int] = {}
-        for resources, own in by_demand(client, list(jobs), needs):
+        for resources, own in group_by_memory(client, list(jobs), needs):
             futures = client.map(Guarded(function), [jobs[number] for number in own], pure=False, resources=resources)
             numbers |= dict(zip(futures, own, strict=True))
         for future in as_completed(list(numbers), timeout=STALL_SECONDS * len(jobs)):
@@ -341,9 +341,9 @@ def is_news(record: logging.LogRecord) -> bool:
     return not record.getMessage().startswith("Failed to communicate with scheduler during heartbeat")
 
 
-def _killed(error: Exception) -> Killed:
+def _killed(error: Exception) -> WorkerDied:
     n_deaths = DASK_SETTINGS["distributed.scheduler.allowed-failures"] + 1
-    return Killed(
+    return WorkerDied(
         "failed",
         f"its worker died {n_deaths} times, and as often with nothing beside it ({error}): most often memory; "
         "raise cluster.memory_limit or lower atlas.max_points",

@@ -25,7 +25,7 @@ def declare_memory(worker: Any) -> None:
             resources.setdefault(MEMORY, limit)
 
 
-def by_demand(
+def group_by_memory(
     client: Any, numbers: Sequence[int], needs: Sequence[int]
 ) -> Iterator[tuple[dict[str, int] | None, list[int]]]:
     """Yield numbers of jobs by what their workers have to have: nothing where no worker says that it is too small.

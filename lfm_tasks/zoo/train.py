@@ -72,7 +72,7 @@ _NODE: dict[Kind, Callable[[Layer, str], Any]] = {
 
 SCRIPT_VERSION = "1"  # stands in every file; raise it when a file changes
 
-MLP = mlp((64, 96, 48, 24, 16, 10), "relu")  # shrinking, so that neighbouring layers are not alike
+MLP = mlp((64, 96, 48, 24, 16, 10), "relu")  # shrinking, so that neighboring layers are not alike
 WIDE = mlp((64, 80, 64, 64, 48, 10), "tanh")
 CNN = cnn(n_channels=16, n_hidden=48)
 

@@ -25,11 +25,17 @@ from lfm_tasks.spectral.bases.eigenbasis import (
     Basis,
     basis_quality,
     filtered_eigenpairs,
-    normalised_adjacency,
+    normalized_adjacency,
     spectral_basis,
 )
 from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
-from lfm_tasks.spectral.neighbors.search import Method, Neighbours, choose_method, find_neighbours, neighbour_recall
+from lfm_tasks.spectral.neighbors.search import (
+    Neighbors,
+    SearchMethod,
+    choose_method,
+    find_neighbors,
+    neighbor_recall,
+)
 
 N_FEATURES, N_NEIGHBORS, N_EIGENPAIRS = 768, 50, 50
 
@@ -80,7 +86,7 @@ def compare(name: str, other: Callable[[np.ndarray], np.ndarray], n_spaces: int,
 
 
 def our_basis(data: np.ndarray) -> np.ndarray:
-    graph = affinity_graph(find_neighbours(data, N_NEIGHBORS, metric="angular", method="exact"), kernel="binary")
+    graph = affinity_graph(find_neighbors(data, N_NEIGHBORS, metric="angular", method="exact"), kernel="binary")
     return spectral_basis(join_components(graph, data, metric="angular")[0], N_EIGENPAIRS).eigenvectors
 
 
@@ -90,28 +96,28 @@ def plain_basis(data: np.ndarray) -> np.ndarray:
     search = NearestNeighbors(n_neighbors=N_NEIGHBORS, algorithm="brute").fit(units)
     directed = search.kneighbors_graph()
     graph = csr_array(directed.maximum(directed.T))
-    return eigsh(normalised_adjacency(graph), k=N_EIGENPAIRS, which="LA")[1][:, ::-1]
+    return eigsh(normalized_adjacency(graph), k=N_EIGENPAIRS, which="LA")[1][:, ::-1]
 
 
 def common_basis(data: np.ndarray) -> np.ndarray:
     directed = kneighbors_graph(data, N_NEIGHBORS, metric="cosine")
     graph = csr_array(directed.maximum(directed.T))
-    laplacian = csr_array(-normalised_adjacency(graph))
+    laplacian = csr_array(-normalized_adjacency(graph))
     laplacian.setdiag(1.0)
     return eigsh(laplacian, k=N_EIGENPAIRS, which="SM", maxiter=100 * len(data))[1]
 
 
 def beside_annoy(n_spaces: int, sizes: list[int]) -> None:
-    our_neighbours(activations(5200, 99))
+    our_neighbors(activations(5200, 99))
     for n_points in sizes:
         ours, theirs = [], []
         for seed in range(n_spaces):
             data = activations(n_points, seed)
-            mine, seconds = timed(lambda: our_neighbours(data))  # noqa: B023
+            mine, seconds = timed(lambda: our_neighbors(data))  # noqa: B023
             ours.append(seconds)
-            found, seconds = timed(lambda: annoy_neighbours(data))  # noqa: B023
+            found, seconds = timed(lambda: annoy_neighbors(data))  # noqa: B023
             theirs.append(seconds)
-        recall, theirs_recall = (neighbour_recall(n, data, metric="angular") for n in (mine, found))
+        recall, theirs_recall = (neighbor_recall(n, data, metric="angular") for n in (mine, found))
         method = choose_method(n_points, N_FEATURES, N_NEIGHBORS)
         ratios = np.array(theirs) / ours
         say(
@@ -120,12 +126,12 @@ def beside_annoy(n_spaces: int, sizes: list[int]) -> None:
         )
 
 
-def our_neighbours(data: np.ndarray) -> Neighbours:
+def our_neighbors(data: np.ndarray) -> Neighbors:
     method = choose_method(*data.shape, N_NEIGHBORS)
-    return find_neighbours(data, N_NEIGHBORS, metric="angular", method=method)
+    return find_neighbors(data, N_NEIGHBORS, metric="angular", method=method)
 
 
-def annoy_neighbours(data: np.ndarray) -> Neighbours:
+def annoy_neighbors(data: np.ndarray) -> Neighbors:
     from annoy import AnnoyIndex  # type: ignore[import-not-found]
 
     index = AnnoyIndex(data.shape[1], "angular")
@@ -135,17 +141,17 @@ def annoy_neighbours(data: np.ndarray) -> Neighbours:
     index.build(10, n_jobs=1)
     found = [index.get_nns_by_item(point, N_NEIGHBORS + 1)[1:] for point in range(len(data))]
     padded = np.array([(row + N_NEIGHBORS * [-1])[:N_NEIGHBORS] for row in found], dtype=np.int32)
-    return Neighbours(padded, np.zeros(padded.shape))
+    return Neighbors(padded, np.zeros(padded.shape))
 
 
-def scaling(n_spaces: int, sizes: list[int], method: Method = "pynndescent") -> None:
-    find_neighbours(activations(5200, 99), N_NEIGHBORS, metric="angular", method=method)
+def scaling(n_spaces: int, sizes: list[int], method: SearchMethod = "pynndescent") -> None:
+    find_neighbors(activations(5200, 99), N_NEIGHBORS, metric="angular", method=method)
     seconds = []
     for n_points in sizes:
         data = activations(n_points, 0)
-        found, spent = timed(lambda: find_neighbours(data, N_NEIGHBORS, metric="angular", method=method))  # noqa: B023
+        found, spent = timed(lambda: find_neighbors(data, N_NEIGHBORS, metric="angular", method=method))  # noqa: B023
         seconds.append(spent)
-        recall = neighbour_recall(found, data, metric="angular", n_sample=100)
+        recall = neighbor_recall(found, data, metric="angular", n_sample=100)
         say(f"{method}, {n_points} x {N_FEATURES}: {spent:.1f} s, recall {recall:.4f}, peak {peak_mib():.0f} MiB")
     if len(sizes) > 1:
         exponent = np.log(seconds[-1] / seconds[0]) / np.log(sizes[-1] / sizes[0])
@@ -154,12 +160,12 @@ def scaling(n_spaces: int, sizes: list[int], method: Method = "pynndescent") -> 
 
 def filtered_beside_lanczos(n_spaces: int, sizes: list[int]) -> None:
     for n_points, seed in itertools.product(sizes, range(n_spaces)):
-        graph = affinity_graph(our_neighbours(activations(n_points, seed)), kernel="binary")
+        graph = affinity_graph(our_neighbors(activations(n_points, seed)), kernel="binary")
         filtered_eigenpairs(graph, 9)  # what is compiled is compiled before
         for n_eigenpairs in (N_EIGENPAIRS, 4 * N_EIGENPAIRS):
             count = n_eigenpairs + 1
             found, ours = timed(functools.partial(filtered_eigenpairs, graph, count))
-            truth, theirs = timed(functools.partial(eigsh, normalised_adjacency(graph), k=count, which="LA"))
+            truth, theirs = timed(functools.partial(eigsh, normalized_adjacency(graph), k=count, which="LA"))
             basis = Basis(1 - found[0][:-1], found[1][:, :-1], float(1 - found[0][-1]))
             quality = basis_quality(graph, basis)
             lost = n_eigenpairs - np.linalg.norm(basis.eigenvectors.T @ truth[1][:, 1:]) ** 2
@@ -196,8 +202,8 @@ def work(job: tuple[int, int]) -> float:
 def activations(n_points: int, seed: int) -> np.ndarray:
     """Return a mixture of Gaussians that touch, seen through two random ReLU layers."""
     generator = np.random.default_rng(seed)
-    centres = generator.standard_normal((20, 24))
-    rows: Any = centres[generator.integers(0, 20, n_points)] + generator.standard_normal((n_points, 24))
+    centers = generator.standard_normal((20, 24))
+    rows: Any = centers[generator.integers(0, 20, n_points)] + generator.standard_normal((n_points, 24))
     for _ in range(2):
         weights = generator.standard_normal((rows.shape[1], N_FEATURES)) / np.sqrt(rows.shape[1])
         rows = np.maximum(rows.astype(np.float32) @ weights.astype(np.float32), 0)

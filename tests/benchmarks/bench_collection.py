@@ -1,9 +1,9 @@
-"""Spaces of which half of the pairs are fitted from wrong anchors: what synchronisation makes of them.
+"""Spaces of which half of the pairs are fitted from wrong anchors: what synchronization makes of them.
 
 Claim: on the shipped zoo cycle residuals rank wrong maps above right ones, AUC at least .95
 (``python tests/benchmarks/bench_collection.py``: two layers of each network, the 797 digits in another order for each).
 
-Claim: after synchronisation and ZoomOut no pair fails (fewer than half of the points that right anchors find), and the
+Claim: after synchronization and ZoomOut no pair fails (fewer than half of the points that right anchors find), and the
 mean is that of right anchors. ``python tests/benchmarks/bench_collection.py --data FOLDER [--draws 3]`` with
 fashion_zoo/ in FOLDER: layers c5 and c4 of three seeds, each on its own 1,100 of 1,200 inputs, in its own order.
 """
@@ -18,7 +18,7 @@ from scipy.stats import rankdata
 from lfm_tasks.sources.networks.onnx_models import OnnxSource
 from lfm_tasks.sources.opening import digits
 from lfm_tasks.spectral.bases.space import SpectralSpace, spectral_space
-from lfm_tasks.spectral.maps.collection import Collection, cycle_residuals, fit_shared_basis, synchronised_map
+from lfm_tasks.spectral.maps.collection import Collection, cycle_residuals, fit_shared_basis, synchronized_map
 from lfm_tasks.spectral.maps.decoding import embed, nearest_points
 from lfm_tasks.spectral.maps.descriptors import Anchors
 from lfm_tasks.spectral.maps.fit import fit_from_anchors
@@ -38,7 +38,7 @@ def main() -> None:
     for draw in range(options.draws):
         rank_wrong_maps(draw)
     if options.data is not None:
-        synchronise(*read_spaces(options.data), options.draws)
+        synchronize(*read_spaces(options.data), options.draws)
 
 
 def rank_wrong_maps(draw: int) -> None:
@@ -78,8 +78,8 @@ def shipped_spaces(draw: int) -> tuple[list[SpectralSpace], list[np.ndarray]]:
     return spaces, inputs
 
 
-def synchronise(spaces: list[SpectralSpace], inputs: list[np.ndarray], n_draws: int) -> None:
-    """Print what is left of the maps, and of the synchronised ones, where half of the pairs have wrong anchors."""
+def synchronize(spaces: list[SpectralSpace], inputs: list[np.ndarray], n_draws: int) -> None:
+    """Print what is left of the maps, and of the synchronized ones, where half of the pairs have wrong anchors."""
     edges = np.array(list(permutations(range(len(spaces)), 2)))
     pairs = [(i, j) for i, j in edges.tolist() if i < j]
     for draw in range(n_draws):
@@ -91,12 +91,12 @@ def synchronise(spaces: list[SpectralSpace], inputs: list[np.ndarray], n_draws: 
         low = Collection(len(spaces), edges, maps[:, :N_MODES, :N_MODES])
         shared = fit_shared_basis(low, N_MODES)
         grown = np.stack(
-            [zoomout(synchronised_map(shared, i, j), spaces[i].basis, spaces[j].basis) for i, j in edges.tolist()]
+            [zoomout(synchronized_map(shared, i, j), spaces[i].basis, spaces[j].basis) for i, j in edges.tolist()]
         )
         after = accuracy(grown, spaces, inputs, edges)
         is_wrong = np.array([tuple(sorted(edge)) in wrong for edge in edges.tolist()])
         residuals = cycle_residuals(low)
-        for name, found in (("right anchors", right), ("half wrong", direct), ("synchronised", after)):
+        for name, found in (("right anchors", right), ("half wrong", direct), ("synchronized", after)):
             failed = int((found < right / 2).sum())
             print(f"draw {draw}, {name:14s}: mean {found.mean():.3f}, least {found.min():.3f}, {failed} of 30 failed")  # noqa: T201
         print(  # noqa: T201

@@ -141,10 +141,12 @@ def measure_graphs() -> Iterator[tuple[dict[str, float], float]]:
     from lfm_tasks.config import GraphConfig
     from lfm_tasks.runtime.load import SpaceSize
     from lfm_tasks.stages.bases.cost import basis_load
-    from lfm_tasks.stages.bases.job import Way, find_basis
+    from lfm_tasks.stages.bases.job import BasisMethod, compute_basis
     from lfm_tasks.statistics.permutation_moments import permutation_profile
 
-    find_basis(lambda: iter([mixture(6000, 100, 9)]), np.arange(6000).astype(str), Way(GraphConfig(), "exact", 5))
+    compute_basis(
+        lambda: iter([mixture(6000, 100, 9)]), np.arange(6000).astype(str), BasisMethod(GraphConfig(), "exact", 5)
+    )
     sizes = [
         (300, 20, 10, 10, "exact"), (1000, 100, 30, 20, "exact"), (1000, 800, 50, 50, "exact"),
         (2500, 50, 20, 100, "exact"), (4000, 60, 50, 30, "exact"), (5000, 400, 50, 50, "exact"),
@@ -160,9 +162,9 @@ def measure_graphs() -> Iterator[tuple[dict[str, float], float]]:
     ways += [(n, 768, 50, 50, "exact", None, activations) for n in (5000, 10_000, 20_000, 40_000)]
     for n, d, k, n_eigenpairs, method, n_landmarks, data in ways:
         rows = activations(n, n) if data is activations else mixture(n, d, n)
-        way = Way(GraphConfig(n_neighbors=k), method, n_eigenpairs, n_landmarks)  # type: ignore[arg-type]
+        way = BasisMethod(GraphConfig(n_neighbors=k), method, n_eigenpairs, n_landmarks)  # type: ignore[arg-type]
         start = time.process_time()
-        basis = find_basis(lambda: iter([rows]), np.arange(n).astype(str), way).eigenvectors  # noqa: B023
+        basis = compute_basis(lambda: iter([rows]), np.arange(n).astype(str), way).eigenvectors  # noqa: B023
         permutation_profile(basis[:, 1:])
         work = dict(basis_load(SpaceSize("", n, d), way).work) | {"basis task": 0.0, "basis bytes": 0.0}
         if method == "pynndescent" and is_compiled:
@@ -213,7 +215,7 @@ def measure_here(name: str | None) -> None:
     """Run one zoo in this process, and print what each stage took beside its load."""
     from lfm_atlas.pipeline import build_atlas
     from lfm_tasks.catalog import read_catalog
-    from lfm_tasks.planning import missing
+    from lfm_tasks.planning import missing_work
     from lfm_tasks.runtime import session as opening
     from lfm_tasks.stages.inventory.stage import validate_catalog
     from lfm_tasks.workers.resources import peak_bytes
@@ -222,7 +224,7 @@ def measure_here(name: str | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_zoo(Path(folder), FITTED[str(name)])
         catalog = read_catalog(Path(folder) / "data_catalog.yaml")
-        loads = {own.stage: own.load for own in missing(catalog, validate_catalog(catalog, silent))}
+        loads = {own.stage: own.load for own in missing_work(catalog, validate_catalog(catalog, silent))}
         workers = Measured()
         opening.InProcess = lambda limit: workers  # type: ignore[misc, assignment]
         start = time.process_time()
@@ -272,7 +274,7 @@ class Measured:
 def check(only: str | None) -> None:
     """Print predicted over real of whole commands with one worker: CPU seconds, peak of a worker, bytes."""
     from lfm_tasks.catalog import read_catalog
-    from lfm_tasks.planning import machine_speed, missing, predicted_seconds, worker_ceiling
+    from lfm_tasks.planning import machine_speed, missing_work, predicted_seconds, worker_ceiling
     from lfm_tasks.stages.inventory.stage import validate_catalog
 
     for name, zoo in CHECKED.items():
@@ -285,7 +287,7 @@ def check(only: str | None) -> None:
                 file.write("\ncluster: {n_workers: 1}\n")
             before = written_bytes(folder)
             catalog = read_catalog(folder / "data_catalog.yaml")
-            stages = missing(catalog, validate_catalog(catalog, silent))
+            stages = missing_work(catalog, validate_catalog(catalog, silent))
             seconds = predicted_seconds(stages, 1, machine_speed())
             start = resource.getrusage(resource.RUSAGE_CHILDREN)
             subprocess.run(
@@ -341,8 +343,8 @@ def write_catalog(folder: Path, catalog: Mapping[str, Any]) -> None:
 def mixture(n_points: int, n_features: int, seed: int) -> np.ndarray:
     """Return a mixture of Gaussians, the same points for every seed, seen through a random ReLU layer."""
     points, network = np.random.default_rng(n_points), np.random.default_rng(seed)
-    centres = points.standard_normal((10, 8))
-    rows = centres[points.integers(0, 10, n_points)] + points.standard_normal((n_points, 8))
+    centers = points.standard_normal((10, 8))
+    rows = centers[points.integers(0, 10, n_points)] + points.standard_normal((n_points, 8))
     image: np.ndarray = np.maximum(rows @ network.standard_normal((8, n_features)), 0).astype(np.float32)
     return image + 0.01 * network.random(image.shape, dtype=np.float32)
 

@@ -3,7 +3,7 @@
 Claims, means over draws of the anchors, one rule for all data (`spectral_space`, `fit_from_anchors`,
 `choose_alignment`, nothing tuned per set):
 
-- digit views, share of points found by nearest neighbours after ZoomOut: from 3 anchors >= .90 (noise 05), >= .83 (15);
+- digit views, share of points found by nearest neighbors after ZoomOut: from 3 anchors >= .90 (noise 05), >= .83 (15);
   by transport from the true map >= .95; the choosing estimator >= .98 from 5 anchors;
 - words: mean reciprocal rank >= .98 from 10 anchors; Fashion c5 between seeds: >= .95 of the map from all known pairs;
 - everywhere: at most .02 below the best baseline.

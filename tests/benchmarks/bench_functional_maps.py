@@ -13,7 +13,7 @@ import numpy as np
 
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.batched.tiles import factor_source, fit_map_from_factor
-from lfm_tasks.spectral.maps.closed_form import Described, fit_map, solve_rows
+from lfm_tasks.spectral.maps.closed_form import DescriptorCoefficients, fit_closed_form, solve_rows
 from lfm_tasks.spectral.maps.decoding import embed, nearest_points
 from lfm_tasks.spectral.maps.refinement import zoomout
 
@@ -50,15 +50,15 @@ def basis(shapes: dict[str, np.ndarray], side: int) -> Basis:
 
 
 def factored(shapes: dict[str, np.ndarray], n_targets: int = 200) -> str:
-    """Compare the maps to many targets by one factorisation of the source with a batched solve for each."""
+    """Compare the maps to many targets by one factorization of the source with a batched solve for each."""
     generator = np.random.default_rng(0)
     values = np.concatenate([[0], np.sort(generator.uniform(0.05, 1, 49))])
-    source = Described(values, generator.standard_normal((50, 20)))
-    targets = [Described(values, generator.standard_normal((50, 20))) for _ in range(n_targets)]
+    source = DescriptorCoefficients(values, generator.standard_normal((50, 20)))
+    targets = [DescriptorCoefficients(values, generator.standard_normal((50, 20))) for _ in range(n_targets)]
     seconds = {"direct": [], "factored": []}
     for _ in range(5):
         started = time.perf_counter()
-        direct = [fit_map(source, target) for target in targets]
+        direct = [fit_closed_form(source, target) for target in targets]
         seconds["direct"].append(time.perf_counter() - started)
         started = time.perf_counter()
         factor = factor_source(source)

@@ -27,14 +27,14 @@ from lfm_tasks.catalog import read_catalog
 from lfm_tasks.runtime.session import open_run
 from lfm_tasks.spectral.bases.full_map import capped_overlap, lfm
 from lfm_tasks.spectral.batched.tiles import TILE_SCORES, tile_source, tile_sums, tile_targets
-from lfm_tasks.spectral.maps.closed_form import Described, fit_map
+from lfm_tasks.spectral.maps.closed_form import DescriptorCoefficients, fit_closed_form
 from lfm_tasks.stages.activations.stage import record_activations
 from lfm_tasks.stages.bases.stage import build_bases
 from lfm_tasks.stages.inventory.stage import validate
 from lfm_tasks.stages.scores import closed_form_maps as closed_scores
 from lfm_tasks.stages.scores import closed_form_maps as described
 from lfm_tasks.stages.scores import stage as scores
-from lfm_tasks.stages.scores.pair_index import BasePairs
+from lfm_tasks.stages.scores.pair_index import PairIndex
 from lfm_tasks.stages.scores.stage import score_pairs
 from lfm_tasks.stores.units.arrays import ArrayReader
 from lfm_tasks.stores.units.store import UnitStore
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def kernel(n_spaces: int, n_eigenpairs: int, n_descriptors: int, side: int, n_rounds: int = 9) -> None:
-    """Time a tile, the factorisation of its sources, the product rate and the plain ways in turns."""
+    """Time a tile, the factorization of its sources, the product rate and the plain ways in turns."""
     spaces = [made_up(seed, n_eigenpairs, n_descriptors) for seed in range(2 * side)]
     sources = [tile_source(space) for space in spaces[:side]]
     square = np.random.default_rng(0).standard_normal((1500, 1500)).astype(np.float32)
@@ -70,14 +70,14 @@ def kernel(n_spaces: int, n_eigenpairs: int, n_descriptors: int, side: int, n_ro
         seconds["product"].append(spent(lambda: square @ square) / (2 * 1500**3))
         seconds["tile"].append(spent(lambda: one_tile(sources, spaces[side:])) / side**2)
         seconds["source"].append(spent(lambda: tile_source(source)))  # noqa: B023
-        seconds["solve"].append(spent(lambda: fit_map(source, target)))  # noqa: B023
+        seconds["solve"].append(spent(lambda: fit_closed_form(source, target)))  # noqa: B023
         seconds["solve + scores"].append(spent(lambda: plain_scores(source, target)))  # noqa: B023
     median = {name: statistics.median(values) for name, values in seconds.items()}
     inner = n_eigenpairs - 1
     products = 4 * inner**2 * (n_descriptors + inner) * median["product"]
     whole = median["tile"] + median["source"] / n_spaces
     sums = tile_sums([(sources[0], tile_targets(spaces[side:]))])
-    direct = [fit_map(spaces[0], target) for target in spaces[side:]]
+    direct = [fit_closed_form(spaces[0], target) for target in spaces[side:]]
     errors = {
         "lfm": np.array([lfm(own) for own in direct]),
         "overlap": np.array([capped_overlap(own) for own in direct]),
@@ -93,27 +93,27 @@ def kernel(n_spaces: int, n_eigenpairs: int, n_descriptors: int, side: int, n_ro
     )
 
 
-def one_tile(sources: list[Any], targets: list[Described]) -> None:
+def one_tile(sources: list[Any], targets: list[DescriptorCoefficients]) -> None:
     tile = tile_targets(targets)
     sums = tile_sums([(source, tile) for source in sources])
     for name in ("lfm", "overlap"):
         TILE_SCORES[name](sums)
 
 
-def plain_scores(source: Described, target: Described) -> None:
-    found = fit_map(source, target)
+def plain_scores(source: DescriptorCoefficients, target: DescriptorCoefficients) -> None:
+    found = fit_closed_form(source, target)
     lfm(found)
     capped_overlap(found)
 
 
-def made_up(seed: int, n_eigenpairs: int, n_descriptors: int) -> Described:
+def made_up(seed: int, n_eigenpairs: int, n_descriptors: int) -> DescriptorCoefficients:
     """Return a space that is related to all others: a shared part in its unit descriptors."""
     generator, common = np.random.default_rng(seed), np.random.default_rng(12345)
     values = np.concatenate([[0], np.sort(generator.uniform(0.05, 1, n_eigenpairs - 1))])
     shape = (n_eigenpairs, n_descriptors)
     coefficients = common.standard_normal(shape) + generator.standard_normal(shape)
     coefficients[0] = 0
-    return Described(values, coefficients / np.linalg.norm(coefficients, axis=0))
+    return DescriptorCoefficients(values, coefficients / np.linalg.norm(coefficients, axis=0))
 
 
 def stage(folder: Path, n_spaces: int, n_points: int, n_eigenpairs: int, *, split: bool) -> None:
@@ -191,11 +191,11 @@ def clocks(times: dict[str, float]) -> Iterator[None]:
         (UnitStore, "check", "reading"),
         (ArrayReader, "__init__", "reading"),
         (ArrayReader, "read", "reading"),
-        (described.DescribedSpaces, "_described", "describing"),
+        (described.DescriptorCache, "_described", "describing"),
         (described, "tile_source", "factoring"),
         (closed_scores, "_score", "fits and scores"),
         (UnitStore, "_publish", "writing"),
-        (BasePairs, "add", "places"),
+        (PairIndex, "add", "places"),
         (scores, "base_pairs", "pairs"),
         (scores, "asked_pairs", "pairs"),
     ]

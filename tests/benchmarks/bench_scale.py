@@ -41,7 +41,7 @@ def main() -> None:
 def accuracy(n_points: int, n_spaces: int) -> None:
     """Say how far bases on n/2, n/4, n/10 landmarks are from those of all points, and how much scores of pairs move."""
     from lfm_tasks.config import GraphConfig
-    from lfm_tasks.stages.bases.job import Way, find_basis
+    from lfm_tasks.stages.bases.job import BasisMethod, compute_basis
 
     ids = np.array([f"{number:08}" for number in range(n_points)])
     with tempfile.TemporaryDirectory() as folder:
@@ -50,10 +50,10 @@ def accuracy(n_points: int, n_spaces: int) -> None:
             write_activations(path, n_points, seed=space)
         bases: dict[int | None, list[np.ndarray]] = {}
         for n_landmarks in (None, n_points // 2, n_points // 4, n_points // 10):
-            way, start, agreements = Way(GraphConfig(), "exact", 50, n_landmarks), time.process_time(), []
+            way, start, agreements = BasisMethod(GraphConfig(), "exact", 50, n_landmarks), time.process_time(), []
             bases[n_landmarks] = []
             for path in files:
-                found = find_basis(lambda: iter([np.load(path)]), ids, way)  # noqa: B023
+                found = compute_basis(lambda: iter([np.load(path)]), ids, way)  # noqa: B023
                 bases[n_landmarks].append(found.eigenvectors)
                 agreements.append(found.facts.get("landmark_agreement", 1.0))
             seconds = (time.process_time() - start) / n_spaces
@@ -95,7 +95,7 @@ def write_zoo(folder: Path, n_points: int, n_spaces: int, landmarks: int | None)
 def write_activations(path: Path, n_points: int, *, seed: int) -> None:
     """Write a mixture of Gaussians that touch, seen through two random ReLU layers; the mixture is everyone's."""
     points, network = np.random.default_rng(0), np.random.default_rng(seed + 1)
-    centres = points.standard_normal((20, 24))
+    centers = points.standard_normal((20, 24))
     weights = [
         (network.standard_normal((n_inputs, N_FEATURES)) / np.sqrt(n_inputs)).astype(np.float32)
         for n_inputs in (24, N_FEATURES)
@@ -103,7 +103,7 @@ def write_activations(path: Path, n_points: int, *, seed: int) -> None:
     rows = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=(n_points, N_FEATURES))
     for start in range(0, n_points, CHUNK_ROWS):
         n_rows = min(CHUNK_ROWS, n_points - start)
-        values = (centres[points.integers(0, 20, n_rows)] + points.standard_normal((n_rows, 24))).astype(np.float32)
+        values = (centers[points.integers(0, 20, n_rows)] + points.standard_normal((n_rows, 24))).astype(np.float32)
         for layer in weights:
             values = np.maximum(values @ layer, 0)
         rows[start : start + n_rows] = values

@@ -64,7 +64,7 @@ def test_numbers__are_those_of_the_shipped_zoos_atlas(zoo_folder_built: Path, wa
     assert watched.complaints == []
 
 
-def test_groups_of_marks__differ_in_shape_and_not_in_colour_alone(whole_page: str, watch: Watch) -> None:
+def test_groups_of_marks__differ_in_shape_and_not_in_color_alone(whole_page: str, watch: Watch) -> None:
     page = watch(whole_page).open("#facet=seed")
 
     marks = page.locator("#chart-zoo .legend path.mark").evaluate_all(

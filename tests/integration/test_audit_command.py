@@ -204,7 +204,7 @@ def test_junit__has_a_case_for_each_check(tmp_path: Path, related_spaces: Any, w
 def test_page__escapes_names_and_asks_nothing_of_any_network(tmp_path: Path, related_spaces: Any, write: Any) -> None:
     models = related_spaces(2)
     folder = write(tmp_path, models, {"model0": {"license": "<script>alert(1)</script>"}}, checks=SMALL_ZOO | {
-        "licence": {"allow": ["mit"]}
+        "license": {"allow": ["mit"]}
     })  # fmt: skip
     audit(folder)
 
@@ -219,7 +219,7 @@ def test_page__escapes_names_and_asks_nothing_of_any_network(tmp_path: Path, rel
 def test_report__has_the_audit_as_a_section_and_names_stay_text(
     tmp_path: Path, related_spaces: Any, write: Any
 ) -> None:
-    meta, checks = {"model0": {"license": "<script>alert(1)</script>"}}, SMALL_ZOO | {"licence": {"allow": ["mit"]}}
+    meta, checks = {"model0": {"license": "<script>alert(1)</script>"}}, SMALL_ZOO | {"license": {"allow": ["mit"]}}
     folder = write(tmp_path, related_spaces(2), meta, checks=checks)
     audit(folder)
     audit(folder)

@@ -10,12 +10,12 @@ import pytest
 import xarray as xr
 
 from lfm_tasks.catalog import CatalogError, read_catalog
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.bases.full_map import capped_overlap, lfm, orthogonality_error, overlap
-from lfm_tasks.spectral.maps.closed_form import describe, fit_map
+from lfm_tasks.spectral.maps.closed_form import fit_closed_form, project_descriptors
 from lfm_tasks.spectral.maps.descriptors import landmark_heat_descriptors, unit_descriptors
-from lfm_tasks.stages.inventory.correspondence import Knowledge, Labels, common_ids, known_anchors
+from lfm_tasks.stages.inventory.correspondence import Correspondence, Labels, anchors_of_pair, common_ids
 from lfm_tasks.stages.inventory.stage import Zoo, validate_catalog
 from lfm_tasks.stages.publish.assemble import STATUS
 from lfm_tasks.stores.atlas.files import read_atlas, read_groups
@@ -30,8 +30,8 @@ SMALL = {"graph": {"n_neighbors": 40, "kernel": "inverse"}, "n_eigenpairs": 25, 
 def cloud(seed: int = 0) -> np.ndarray:
     """Five uneven clusters in eight dimensions: no symmetry that maps could confuse."""
     random = np.random.default_rng(seed)
-    centres = random.standard_normal((5, 8)) * 2
-    return centres[np.arange(N_POINTS) % 5] + random.standard_normal((N_POINTS, 8)) * np.linspace(0.5, 1.5, 8)
+    centers = random.standard_normal((5, 8)) * 2
+    return centers[np.arange(N_POINTS) % 5] + random.standard_normal((N_POINTS, 8)) * np.linspace(0.5, 1.5, 8)
 
 
 def rotated(rows: np.ndarray, seed: int) -> np.ndarray:
@@ -110,15 +110,15 @@ def test_closed_form__of_a_block_is_that_of_its_pairs_one_by_one(tmp_path: Path,
     for name, key in zip(atlas["source"].values, atlas["basis"].values, strict=True):
         with UnitStore(tmp_path / ".lfm-atlas").open("bases", str(key)) as unit:
             described[name] = Basis(unit.read("eigenvalues"), unit.read("eigenvectors"), np.nan), unit.read("ids")
-    drawn = Knowledge(regime="anchors", n_anchors=40, seed=2)
+    drawn = Correspondence(regime="anchors", n_anchors=40, seed=2)
     for source, target in product(described, repeat=2):
         (ours, our_ids), (theirs, their_ids) = described[source], described[target]
-        anchors = known_anchors(drawn, our_ids, their_ids)
+        anchors = anchors_of_pair(drawn, our_ids, their_ids)
         sides = [
-            describe(basis, unit_descriptors(basis, landmark_heat_descriptors(basis, rows)))
+            project_descriptors(basis, unit_descriptors(basis, landmark_heat_descriptors(basis, rows)))
             for basis, rows in ((ours, anchors.source), (theirs, anchors.target))
         ]
-        truth = fit_map(sides[0], sides[1])
+        truth = fit_closed_form(sides[0], sides[1])
         found = atlas.sel(source=source, target=target)
         for measure, score in (("lfm", lfm), ("overlap", capped_overlap)):
             assert float(found["score"].sel(measure=measure)) == pytest.approx(float(score(truth)), abs=1e-4)
@@ -228,16 +228,16 @@ def test_other_anchors__cost_the_pairs_that_are_fitted_from_them(tmp_path: Path,
 
 
 def test_drawn_anchors__are_the_same_for_spaces_that_lack_other_points() -> None:
-    drawn = Knowledge(regime="anchors", n_anchors=5, seed=2)
+    drawn = Correspondence(regime="anchors", n_anchors=5, seed=2)
     everything = ids(50)
-    anchors = known_anchors(drawn, everything, everything)
+    anchors = anchors_of_pair(drawn, everything, everything)
     fewer = np.setdiff1d(everything, everything[[3, 8, 20]])
     names = set(everything[anchors.source])
 
-    again = known_anchors(drawn, everything, fewer)
+    again = anchors_of_pair(drawn, everything, fewer)
     assert names - {everything[3], everything[8], everything[20]} <= set(everything[again.source])
     np.testing.assert_array_equal(everything[again.source], fewer[again.target])
-    other_seed = known_anchors(Knowledge(regime="anchors", n_anchors=5, seed=3), everything, everything)
+    other_seed = anchors_of_pair(Correspondence(regime="anchors", n_anchors=5, seed=3), everything, everything)
     assert names != set(everything[other_seed.source])
 
 
@@ -254,7 +254,7 @@ def test_common_ids__of_long_strings_of_variable_width() -> None:
 
 
 def test_labels__refuse_ids_that_have_none() -> None:
-    with pytest.raises(ReasonError, match=r"found 1 ids without a label, first 'point-0003': label every id"):
+    with pytest.raises(DataError, match=r"found 1 ids without a label, first 'point-0003': label every id"):
         Labels(ids(3), np.arange(3, dtype=np.int32)).of(ids(4))
 
 
@@ -329,7 +329,7 @@ def test_anchor_files__of_windows_are_read(tmp_path: Path, write_zoo: Any, start
     folder = zoo(tmp_path, write_zoo, maps={"regime": "anchors", "anchors": {"ids": {"path": "anchors.txt"}}})
     (folder / "anchors.txt").write_bytes((start + "point-0007\r\npoint-0001\r\n").encode())
     found = validate_catalog(read_catalog(folder / "data_catalog.yaml"), lambda *_: None)
-    assert found.parts[0].knowledge.anchor_ids == ("point-0001", "point-0007")
+    assert found.parts[0].correspondence.anchor_ids == ("point-0001", "point-0007")
 
 
 def test_maps__from_labels_need_labels_and_a_pair_has_one_map(tmp_path: Path, write_zoo: Any) -> None:

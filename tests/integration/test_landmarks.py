@@ -43,7 +43,7 @@ def test_landmarks__are_the_same_points_in_every_space_whatever_their_order(buil
     for receipt in store.receipts("bases"):
         with store.open("bases", receipt.key) as unit:
             chosen.append(unit.read("ids")[unit.read("landmarks")].tolist())
-            assert unit.read("neighbours").shape == (100, 10)
+            assert unit.read("neighbors").shape == (100, 10)
             assert unit.read("eigenvectors").shape == (300, 8)
     assert chosen[0] == chosen[1] == chosen[2]
 

@@ -29,10 +29,10 @@ def write_large(folder: Path) -> None:
     """Write one space, in chunks, and its catalog."""
     rows = np.lib.format.open_memmap(folder / "net.npy", mode="w+", dtype=np.float32, shape=(N_POINTS, N_FEATURES))
     generator = np.random.default_rng(0)
-    centres, weights = generator.standard_normal((10, 8)), generator.standard_normal((8, N_FEATURES)).astype(np.float32)
+    centers, weights = generator.standard_normal((10, 8)), generator.standard_normal((8, N_FEATURES)).astype(np.float32)
     for start in range(0, N_POINTS, 10_000):
         chosen = generator.integers(0, 10, min(10_000, N_POINTS - start))
-        latent = (centres[chosen] + generator.standard_normal((len(chosen), 8))).astype(np.float32)
+        latent = (centers[chosen] + generator.standard_normal((len(chosen), 8))).astype(np.float32)
         rows[start : start + len(chosen)] = np.maximum(latent @ weights, 0)
     rows.flush()
     np.save(folder / "ids.npy", np.array([f"{number:06}" for number in range(N_POINTS)]))

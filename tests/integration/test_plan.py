@@ -7,10 +7,18 @@ import pytest
 
 from lfm_tasks.catalog import cluster, read_catalog
 from lfm_tasks.config import GraphConfig
-from lfm_tasks.planning import MORE_MEMORY, Missing, load_seconds, missing, plan_run, predicted_seconds, worker_ceiling
-from lfm_tasks.runtime.load import SECONDS, WORKER_BYTES, Load, SpaceSize, together
+from lfm_tasks.planning import (
+    MORE_MEMORY,
+    MissingWork,
+    load_seconds,
+    missing_work,
+    plan_run,
+    predicted_seconds,
+    worker_ceiling,
+)
+from lfm_tasks.runtime.load import SECONDS, WORKER_BYTES, Load, SpaceSize, total_load
 from lfm_tasks.stages.bases.cost import basis_load
-from lfm_tasks.stages.bases.job import Way
+from lfm_tasks.stages.bases.job import BasisMethod
 from lfm_tasks.stages.inventory.stage import validate_catalog
 from lfm_tasks.stages.scores.cost import PairWork, block_load
 from lfm_tasks.stores.units.store import UnitStore
@@ -25,9 +33,9 @@ KINDS = {
 MORE = {"embeddings": {"spaces": ["model0"], "perplexity": 5}, "measures": ["lfm", "overlap", "cka_linear"]}
 
 
-def planned(folder: Path) -> dict[str, Missing]:
+def planned(folder: Path) -> dict[str, MissingWork]:
     catalog = read_catalog(folder / "data_catalog.yaml")
-    return {own.stage: own for own in missing(catalog, validate_catalog(catalog, lambda *_: None))}
+    return {own.stage: own for own in missing_work(catalog, validate_catalog(catalog, lambda *_: None))}
 
 
 def bytes_of(folder: Path, kinds: list[str]) -> int:
@@ -39,7 +47,7 @@ def bytes_of(folder: Path, kinds: list[str]) -> int:
 @pytest.fixture(scope="module")
 def before_and_after(
     tmp_path_factory: pytest.TempPathFactory, write_zoo: WriteZoo, build: Build, related_spaces: Any
-) -> tuple[dict[str, Missing], dict[str, Missing], Path]:
+) -> tuple[dict[str, MissingWork], dict[str, MissingWork], Path]:
     folder = write_zoo(tmp_path_factory.mktemp("zoo"), related_spaces(4, n_points=150), **MORE)
     before = planned(folder)
     assert not (folder / ".lfm-atlas").exists()
@@ -87,9 +95,9 @@ def test_plan__names_every_stage_and_the_ceiling(before_and_after: Any) -> None:
 
 
 def test_seconds__grow_with_the_work_and_fall_with_workers() -> None:
-    size, way = SpaceSize("net/layer", 5000, 300), Way(_graph(), "exact", 50)
+    size, way = SpaceSize("net/layer", 5000, 300), BasisMethod(_graph(), "exact", 50)
     one = basis_load(size, way)
-    stages = [Missing("bases", 4, 0, together([one] * 4))]
+    stages = [MissingWork("bases", 4, 0, total_load([one] * 4))]
     assert stages[0].load.tasks == 4
     assert stages[0].load.peak_bytes == one.peak_bytes
     assert load_seconds(stages[0].load) == pytest.approx(4 * load_seconds(one))
@@ -126,8 +134,8 @@ def test_blocks_of_large_bases__are_read_by_parts_that_fit() -> None:
 def test_landmarks__take_no_memory_for_the_other_points_but_their_basis() -> None:
     size = SpaceSize("net/layer", 1_000_000, 4096)
     assert size.n_bytes > 15 << 30
-    assert basis_load(size, Way(_graph(), "exact", 10, n_landmarks=1000)).peak_bytes < 1 << 30
-    assert basis_load(size, Way(_graph(), "exact", 10)).peak_bytes > 15 << 30
+    assert basis_load(size, BasisMethod(_graph(), "exact", 10, n_landmarks=1000)).peak_bytes < 1 << 30
+    assert basis_load(size, BasisMethod(_graph(), "exact", 10)).peak_bytes > 15 << 30
 
 
 @pytest.mark.parametrize(

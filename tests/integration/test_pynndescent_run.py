@@ -1,4 +1,4 @@
-"""One flow with approximate neighbours, through Dask, on as many points as they are said to be good for."""
+"""One flow with approximate neighbors, through Dask, on as many points as they are said to be good for."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +10,7 @@ from lfm_tasks.stores.atlas.files import read_atlas
 N_POINTS = 5_000
 
 
-def test_pynndescent__through_dask_finds_the_neighbours_and_the_relation(
+def test_pynndescent__through_dask_finds_the_neighbors_and_the_relation(
     tmp_path: Path, write_zoo: Callable[..., Path], build: Callable[..., object]
 ) -> None:
     generator = np.random.default_rng(5)

@@ -21,7 +21,7 @@ from lfm_tasks.stores.atlas.files import read_atlas
 
 WriteZoo = Callable[..., Path]
 Build = Callable[..., Any]
-MEASURES = ["overlap", "lfm", "cka_linear", "procrustes_centred_unit_norm"]
+MEASURES = ["overlap", "lfm", "cka_linear", "procrustes_centered_unit_norm"]
 P = STATISTICS.index("p_value")
 
 
@@ -57,7 +57,7 @@ def test_near_duplicates_in_groups__are_not_taken_for_likeness(
     for measure in ("overlap", "cka_linear"):
         assert pair(fooled, "p_value", measure) < 0.05
     # Rows that say the same thing make a score look firmer than it is.
-    for measure in ("cka_linear", "procrustes_centred_unit_norm"):
+    for measure in ("cka_linear", "procrustes_centered_unit_norm"):
         width, wider = (pair(a, "ci_high", measure) - pair(a, "ci_low", measure) for a in (fooled, honest))
         assert wider > 1.3 * width
     assert fooled.attrs["resampling"] == {"probe": "rows"}
@@ -67,8 +67,8 @@ def test_near_duplicates_in_groups__are_not_taken_for_likeness(
 def test_strata__ask_for_likeness_beyond_class(tmp_path: Path, write_zoo: WriteZoo, build: Build) -> None:
     generator = np.random.default_rng(1)
     labels = np.repeat(np.arange(3), 40)
-    centres = 3 * np.eye(3)
-    spaces = [centres[labels] @ generator.standard_normal((3, 4)) + generator.standard_normal((120, 4)) for _ in "ab"]
+    centers = 3 * np.eye(3)
+    spaces = [centers[labels] @ generator.standard_normal((3, 4)) + generator.standard_normal((120, 4)) for _ in "ab"]
     settings = {"measures": ["overlap", "cka_linear"], "null": {"n_permutations": 99}}
     build(write_zoo(tmp_path / "rows", models_of(*spaces), {"labels": labels}, **settings))
     build(write_zoo(tmp_path / "strata", models_of(*spaces), {"labels": labels, "strata": "labels"}, **settings))

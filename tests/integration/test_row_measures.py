@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from lfm_tasks.measures.measure import centred
+from lfm_tasks.measures.measure import centered
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.report import render_report
 from lfm_tasks.stores.atlas.files import read_atlas, read_json
 
-CHOSEN = ["overlap", "cka_linear", "procrustes_centred_unit_norm", "pwcca_textbook_x_to_y", "mutual_knn_10_cosine"]
+CHOSEN = ["overlap", "cka_linear", "procrustes_centered_unit_norm", "pwcca_textbook_x_to_y", "mutual_knn_10_cosine"]
 
 
 def reason(atlas: xr.Dataset, **cell: str) -> str:
@@ -61,12 +61,12 @@ def test_chance__is_near_zero_once_calibrated_and_best_is_one(built: Any) -> Non
         own = atlas.sel(dataset="probe", measure=measure, source="model0/layer0", target="model0/layer0")
         assert float(own["calibrated"]) == pytest.approx(1, abs=1e-6), measure
         assert float(own["p_value"]) <= 1 / 20
-    assert atlas.attrs["distances"] == ["procrustes_centred_unit_norm"]
+    assert atlas.attrs["distances"] == ["procrustes_centered_unit_norm"]
 
 
 def test_exact_chance_of_linear_cka__is_that_of_many_permutations(built: Any) -> None:
     models, atlas, _ = built
-    source, target = (centred(rows) for rows in joined(models, "model0/layer0", "model1/layer0"))
+    source, target = (centered(rows) for rows in joined(models, "model0/layer0", "model1/layer0"))
     generator = np.random.default_rng(0)
     drawn = [MEASURES["cka_linear"](source, target[generator.permutation(120)]) for _ in range(2000)]
     cell = atlas.sel(dataset="probe", measure="cka_linear", source="model0/layer0", target="model1/layer0")

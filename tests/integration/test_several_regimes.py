@@ -150,9 +150,9 @@ def test_maps_of_spaces_that_lack_other_points__lead_from_source_to_target(
         true = np.linalg.lstsq(other_rows[there], rows[here], rcond=None)[0]
         found = kept["functional_map"].values[number]
         assert np.linalg.norm(found - true) < 0.3 * np.linalg.norm(found.T - true)
-        synchronised = (shared.sel(space=target).values @ shared.sel(space=source).values.T)[:10, :10]
+        synchronized = (shared.sel(space=target).values @ shared.sel(space=source).values.T)[:10, :10]
         low = true[:10, :10]
-        assert np.linalg.norm(synchronised - low) < 0.5 * np.linalg.norm(synchronised.T - low)
+        assert np.linalg.norm(synchronized - low) < 0.5 * np.linalg.norm(synchronized.T - low)
         for side in ("source_distortion", "target_distortion"):
             known = kept["point"].values[np.isfinite(kept[side].values[number])]
             assert known.tolist() == common.tolist()

@@ -14,7 +14,7 @@ from lfm_tasks.catalog import read_catalog
 from lfm_tasks.spectral.bases.eigenbasis import spectral_basis
 from lfm_tasks.spectral.bases.full_map import full_map, whitened_rows
 from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
-from lfm_tasks.spectral.neighbors.search import exact_neighbours
+from lfm_tasks.spectral.neighbors.search import exact_neighbors
 from lfm_tasks.stages.inventory import cost as kept_size
 from lfm_tasks.stages.inventory.stage import validate_catalog
 from lfm_tasks.stores.atlas.files import read_atlas, read_groups
@@ -33,8 +33,8 @@ def named_pairs(group: xr.Dataset) -> list[tuple[str, str]]:
 
 
 def basis_of(rows: np.ndarray) -> np.ndarray:
-    neighbours = exact_neighbours(rows, 10, metric="angular")
-    graph, _ = join_components(affinity_graph(neighbours, kernel="binary"), rows, metric="angular")
+    neighbors = exact_neighbors(rows, 10, metric="angular")
+    graph, _ = join_components(affinity_graph(neighbors, kernel="binary"), rows, metric="angular")
     return spectral_basis(graph, 8).eigenvectors
 
 

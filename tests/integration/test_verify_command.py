@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lfm_atlas.cli.main import app
-from lfm_atlas.console import told
+from lfm_atlas.console import format_os_error
 from lfm_tasks.stores.units.durable import locked
 
 SMALLER = {"graph": {"n_neighbors": 5}, "n_eigenpairs": 4, "null": {"n_permutations": 9}, "measures": ["overlap"]}
@@ -127,7 +127,7 @@ def test_second_run__is_refused_before_it_starts_anything(built: Path, monkeypat
 )
 def test_error_of_the_disk__is_a_sentence(number: int, sentence: str, tmp_path: Path) -> None:
     with pytest.raises(OSError, match=sentence):
-        raise OSError(told(OSError(number, "what the system says", str(tmp_path / "x"))))
+        raise OSError(format_os_error(OSError(number, "what the system says", str(tmp_path / "x"))))
 
 
 STOPPED = """

@@ -1,4 +1,4 @@
-"""What the package is built on: locked by hashes, licences listed, weaknesses looked up; and no code from data."""
+"""What the package is built on: locked by hashes, licenses listed, weaknesses looked up; and no code from data."""
 
 import ast
 import json
@@ -78,13 +78,13 @@ def test_lock__has_a_hash_for_everything() -> None:
     assert [entry.split()[0] for entry in entries if "==" not in entry.splitlines()[0]] == []
 
 
-def test_licences__are_those_of_the_lock() -> None:
-    listed = dict(re.findall(r"(?m)^\| ([^| ]+) \| ([^|]+?) \| [^|]+ \|$", (ROOT / "deploy/licences.md").read_text()))
+def test_licenses__are_those_of_the_lock() -> None:
+    listed = dict(re.findall(r"(?m)^\| ([^| ]+) \| ([^|]+?) \| [^|]+ \|$", (ROOT / "deploy/licenses.md").read_text()))
     locked: dict[str, list[str]] = {}
     for name, version in re.findall(r"(?m)^([A-Za-z0-9._-]+)(?:\[[^]]*\])?==([^\s;\\]+)", LOCK):
         locked.setdefault(name, []).append(version)
     listed.pop("package")
-    assert listed == {name: ", ".join(versions) for name, versions in locked.items()}, "run deploy/licences"
+    assert listed == {name: ", ".join(versions) for name, versions in locked.items()}, "run deploy/licenses"
 
 
 def test_audit__fails_for_weaknesses_and_when_it_looked_up_too_little(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from lfm_atlas.console import OK, USAGE, as_json, complain, is_file_to_write, print_tables, say, visible
+from lfm_atlas.console import OK, USAGE, as_json, is_file_to_write, print_err, print_out, print_tables, visible
 
 if TYPE_CHECKING:
     from lfm_tasks.published.answers import Table
@@ -33,12 +33,14 @@ def show(
     *names: Annotated[str, Parameter(help="Models, or spaces as model/layer.")],
     measure: Measure = None,
     dataset: Dataset = None,
-    n: Annotated[int, Parameter(name=["--n", "-n"], help="How many neighbours.")] = 5,
+    n: Annotated[int, Parameter(name=["--n", "-n"], help="How many neighbors.")] = 5,
     format: Format = "table",
 ) -> int:
     """Show what is nearest to a model or space, all numbers of a pair, or what the atlas holds."""
     if len(names) != _NAMES_NEEDED[view]:
-        complain(f"found {len(names)} names, show {view} needs {_NAMES_NEEDED[view]}: models, or spaces as model/layer")
+        print_err(
+            f"found {len(names)} names, show {view} needs {_NAMES_NEEDED[view]}: models, or spaces as model/layer"
+        )
         return USAGE
     from lfm_tasks.published import answers
 
@@ -62,14 +64,14 @@ def diff(
 ) -> int:
     """Tell what changed: spaces by content, settings, and the pairs whose score left its interval."""
     if n < 0:
-        complain(f"found -n {n}, needs 0 or more pairs of each measure")
+        print_err(f"found -n {n}, needs 0 or more pairs of each measure")
         return USAGE
     from lfm_tasks.published.answers import difference_tables, differences
 
     with opened(base) as before, opened(candidate) as after:
         found = differences(before, after, n=n)
     if format == "json":
-        say(as_json(found))
+        print_out(as_json(found))
     else:
         print_tables(difference_tables(found))
     return OK
@@ -88,10 +90,12 @@ def export(
 ) -> int:
     """Write the atlas for other programs: the long table, a graph of spaces, or points to look at."""
     if format != "graphml" and (max_q is not None or min_value is not None):
-        complain(f"found --max-q or --min-value with --format {format}, needs --format graphml: only a graph has edges")
+        print_err(
+            f"found --max-q or --min-value with --format {format}, needs --format graphml: only a graph has edges"
+        )
         return USAGE
     if format in ("csv", "graphml") and points_of is not None:
-        complain(f"found --points-of with --format {format}, needs projector or embedding-atlas")
+        print_err(f"found --points-of with --format {format}, needs projector or embedding-atlas")
         return USAGE
     if format != "projector" and not is_file_to_write(output):
         return USAGE
@@ -106,7 +110,7 @@ def export(
             export_graphml(found, output, measure=measure, dataset=dataset, max_q=max_q, min_value=min_value)
         else:
             _export_points(found, output, format, (measure, dataset, points_of))
-    complain(f"wrote {visible(str(output))}")
+    print_err(f"wrote {visible(str(output))}")
     return OK
 
 
@@ -121,7 +125,7 @@ def _export_points(atlas: "Atlas", output: Path, format: str, asked: tuple[str |
         points = exports.space_points(atlas, n_axes, measure=measure, dataset=dataset)
     write = exports.export_projector if format == "projector" else exports.export_embedding_atlas
     write(points, output)
-    complain(visible(points.note))
+    print_err(visible(points.note))
 
 
 @contextmanager
@@ -133,12 +137,12 @@ def opened(path: Path) -> Iterator["Atlas"]:
         with open_atlas(path) as atlas:
             yield atlas
     except AtlasError as error:
-        complain(visible(str(error)))
+        print_err(visible(str(error)))
         sys.exit(USAGE)
 
 
 def _print(tables: "list[Table]", format: str) -> None:
     if format == "json":
-        say(as_json({table.name: table.rows for table in tables}))
+        print_out(as_json({table.name: table.rows for table in tables}))
     else:
         print_tables(tables)

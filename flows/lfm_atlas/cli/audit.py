@@ -18,17 +18,17 @@ from lfm_atlas.console import (
     Scheduler,
     TrustCode,
     as_json,
-    complain,
-    moved_or_leave,
-    read_or_leave,
-    say,
+    load_catalog_or_exit,
+    override_scheduler_or_exit,
+    print_err,
+    print_out,
     visible,
 )
 
 if TYPE_CHECKING:
     from lfm_atlas.pipeline import Audited
     from lfm_tasks.catalog import Catalog
-    from lfm_tasks.runtime.run import Announce
+    from lfm_tasks.runtime.run import ProgressCallback
 
 
 Cron = Annotated[str, Parameter(help="When, in UTC: minute, hour, day, month, weekday.")]
@@ -45,9 +45,9 @@ def deploy(
     notify: Annotated[str, Parameter(help="Notification block that is told, such as slack-webhook/zoo.")] = "",
 ) -> int:
     """Register audits of a catalog with a Prefect server: deployment, schedule, work pool, automations."""
-    read_or_leave(catalog)
+    load_catalog_or_exit(catalog)
     if not os.environ.get("PREFECT_API_URL"):
-        complain("found no PREFECT_API_URL, needs the address of a server: prefect server start, then export it")
+        print_err("found no PREFECT_API_URL, needs the address of a server: prefect server start, then export it")
         return USAGE
     path = catalog.absolute()
     _be_quiet()
@@ -57,9 +57,9 @@ def deploy(
     try:
         register(chosen, deploy_files())
     except (LookupError, ValueError) as error:
-        complain(str(error))
+        print_err(str(error))
         return USAGE
-    say(f"audit/{chosen.name} runs at {cron!r} (UTC) where a worker is: prefect worker start --pool {pool}")
+    print_out(f"audit/{chosen.name} runs at {cron!r} (UTC) where a worker is: prefect worker start --pool {pool}")
     return OK
 
 
@@ -67,7 +67,7 @@ def serve(
     catalog: CatalogPath = DEFAULT_CATALOG, *, cron: Cron = NIGHTLY, name: Name = None, trust_code: TrustCode = False
 ) -> int:
     """Run audits of a catalog on a schedule, on this machine, until stopped; a server is started if there is none."""
-    settings = read_or_leave(catalog, trust_code)
+    settings = load_catalog_or_exit(catalog, trust_code)
     path = catalog.absolute()
     from lfm_atlas.prefect_server import prefect_server, wait_until_ready
 
@@ -79,9 +79,9 @@ def serve(
         try:
             check_cron(cron)
         except ValueError as error:
-            complain(str(error))
+            print_err(str(error))
             return USAGE
-        say(f"audits of {catalog} at {cron!r} (UTC); server: {address}; Ctrl+C stops both")
+        print_out(f"audits of {catalog} at {cron!r} (UTC); server: {address}; Ctrl+C stops both")
         run_on_schedule(name or path.parent.name, cron, {"catalog": str(path), "trust_code": trust_code})
     return OK
 
@@ -100,7 +100,7 @@ def _be_quiet() -> None:
         os.environ.setdefault(name, value)
 
 
-def register_audits(app: App) -> None:
+def add_audit_commands(app: App) -> None:
     """Add the commands to the command line."""
     for command in (audit, deploy, serve, prune, verify):
         app.command(command)
@@ -116,7 +116,7 @@ def audit(
     trust_code: TrustCode = False,
 ) -> int:
     """Bring the atlas up to date, then hold it against the limits of the catalog and the baseline."""
-    settings = moved_or_leave(read_or_leave(catalog, trust_code), scheduler)
+    settings = override_scheduler_or_exit(load_catalog_or_exit(catalog, trust_code), scheduler)
     from lfm_atlas.console import progress
 
     with progress() as announce:
@@ -133,20 +133,20 @@ def prune(
     remove: Annotated[bool, Parameter(help="Remove them; without it they are only told.", negative="")] = False,
 ) -> int:
     """Find what is stored and no published atlas or baseline was made of; --remove removes it, and nothing else."""
-    settings = read_or_leave(catalog)
-    from lfm_tasks.errors import ReasonError
+    settings = load_catalog_or_exit(catalog)
+    from lfm_tasks.errors import DataError
     from lfm_tasks.maintenance import prune as prune_store
 
     try:
         pruned = prune_store(settings, remove=remove)
-    except ReasonError as error:
-        complain(f"{error} [{error.reason}]")
+    except DataError as error:
+        print_err(f"{error} [{error.reason}]")
         return USAGE
     verb = "removed" if remove else "would remove"
     for where, own in (("", pruned), (f"{settings.atlas.remote}: ", pruned.remote)):
         if own is not None:
             counts = ", ".join(f"{kind} {n}" for kind, n in own.count().items()) or "nothing"
-            say(f"{where}{verb}: {counts}; {own.n_bytes / 1e6:.1f} MB; {own.n_kept} units stay")
+            print_out(f"{where}{verb}: {counts}; {own.n_bytes / 1e6:.1f} MB; {own.n_kept} units stay")
     return OK
 
 
@@ -156,26 +156,26 @@ def verify(
     format: Annotated[Literal["text", "json"], Parameter(help="json: for programs, one object on stdout.")] = "text",
 ) -> int:
     """Read every byte of the store and its published atlases; list what is damaged, and leave with 1 if anything is."""
-    settings = read_or_leave(catalog)
-    from lfm_tasks.errors import ReasonError
+    settings = load_catalog_or_exit(catalog)
+    from lfm_tasks.errors import DataError
     from lfm_tasks.maintenance import verify as verify_store
 
     try:
         found = verify_store(settings)
-    except ReasonError as error:
-        complain(f"{error} [{error.reason}]")
+    except DataError as error:
+        print_err(f"{error} [{error.reason}]")
         return USAGE
     if format == "json":
-        say(as_json(asdict(found)))
+        print_out(as_json(asdict(found)))
         return CRASH if found.damages else OK
     for damage in found.damages:
-        complain(f"{visible(damage.place)}: {visible(damage.found)}")
+        print_err(f"{visible(damage.place)}: {visible(damage.found)}")
     counts = f"{found.n_units} units and {found.n_atlases} atlases read, {len(found.damages)} damaged"
-    say(f"{counts}{'; lfm-atlas run makes again what its atlas needs' if found.damages else ''}")
+    print_out(f"{counts}{'; lfm-atlas run makes again what its atlas needs' if found.damages else ''}")
     return CRASH if found.damages else OK
 
 
-def _audit(catalog: "Catalog", promote: bool, announce: "Announce", dask: bool) -> "Audited":
+def _audit(catalog: "Catalog", promote: bool, announce: "ProgressCallback", dask: bool) -> "Audited":
     from lfm_atlas.pipeline import audit_zoo
     from lfm_tasks.runtime.session import open_run
 
@@ -184,7 +184,7 @@ def _audit(catalog: "Catalog", promote: bool, announce: "Announce", dask: bool) 
 
 
 def _audit_with_prefect(
-    path: Path, catalog: "Catalog", announce: "Announce", *, promote: bool, scheduler: str
+    path: Path, catalog: "Catalog", announce: "ProgressCallback", *, promote: bool, scheduler: str
 ) -> "Audited":
     from lfm_atlas.prefect_server import prefect_server, wait_until_ready
     from lfm_tasks.runtime.session import refuse_if_busy
@@ -208,16 +208,16 @@ def _audit_with_prefect(
 def _say(audited: "Audited") -> int:
     audit, outcome = audited.audit, audited.outcome
     for failure in outcome.failures:
-        complain(f"{failure.model}/{failure.layer or '*'}: {failure.message} [{failure.reason}]")
+        print_err(f"{failure.model}/{failure.layer or '*'}: {failure.message} [{failure.reason}]")
     for check in audit.checks:
         line = f"{check.status:<8} {check.name}: {check.message}"
         if check.status in ("warn", "fail", "error"):
-            complain(line)
+            print_err(line)
         else:
-            say(line)
-    say(f"audit: {audit.verdict}; {audit.sentence}")
+            print_out(line)
+    print_out(f"audit: {audit.verdict}; {audit.sentence}")
     kept = "this atlas is the baseline now" if audit.promoted else "the baseline stays as it is"
-    say(f"{kept}; page: {audit.folder / 'audit.html'}")
+    print_out(f"{kept}; page: {audit.folder / 'audit.html'}")
     if audit.verdict == "fail":
         return LIMIT_BROKEN
     return SOME_FAILED if outcome.failures or outcome.refused else OK

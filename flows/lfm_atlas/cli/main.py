@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 from cyclopts import App, Parameter
 
 from lfm_atlas.cli.atlas import add_atlas_commands, opened
-from lfm_atlas.cli.audit import register_audits
+from lfm_atlas.cli.audit import add_audit_commands
 from lfm_atlas.cli.maps import add_map_commands
-from lfm_atlas.cli.reproduce import add_reproduce
+from lfm_atlas.cli.reproduce import add_reproduce_command
 from lfm_atlas.console import (
     CRASH,
     DEFAULT_CATALOG,
@@ -21,13 +21,13 @@ from lfm_atlas.console import (
     CatalogPath,
     Scheduler,
     TrustCode,
-    complain,
+    format_os_error,
     is_file_to_write,
-    moved_or_leave,
-    read_or_leave,
-    say,
+    load_catalog_or_exit,
+    override_scheduler_or_exit,
+    print_err,
+    print_out,
     stop_on_signals,
-    told,
 )
 from lfm_tasks import __version__
 from lfm_tasks.errors import TooLargeError
@@ -35,7 +35,7 @@ from lfm_tasks.errors import TooLargeError
 if TYPE_CHECKING:
     from lfm_atlas.pipeline import Outcome
     from lfm_tasks.catalog import Catalog
-    from lfm_tasks.runtime.run import Announce, Scope
+    from lfm_tasks.runtime.run import ProgressCallback, Scope
     from lfm_tasks.stages.inventory.stage import Zoo
 
 
@@ -47,12 +47,12 @@ def show(catalog: CatalogPath = DEFAULT_CATALOG) -> int:
     """Print the catalog with variables, defaults and discovered models worked in: a catalog itself."""
     from lfm_tasks.catalog.writing import catalog_yaml
 
-    settings = read_or_leave(catalog)
+    settings = load_catalog_or_exit(catalog)
     for warning in settings.warnings():
-        complain(warning)
+        print_err(warning)
     for refused in settings.refused:
-        complain(f"{refused.found}: {refused.message} [refused_arrival]")
-    say(catalog_yaml(settings).rstrip())
+        print_err(f"{refused.found}: {refused.message} [refused_arrival]")
+    print_out(catalog_yaml(settings).rstrip())
     return OK
 
 
@@ -61,7 +61,7 @@ def schema() -> int:
     """Print the JSON schema of a catalog, for editors that complete and check while one writes."""
     from lfm_tasks.catalog import catalog_schema
 
-    say(json.dumps(catalog_schema(), indent=1, ensure_ascii=False))
+    print_out(json.dumps(catalog_schema(), indent=1, ensure_ascii=False))
     return OK
 
 
@@ -78,9 +78,9 @@ app = App(
 )
 app.command(catalog_app)
 add_atlas_commands(app)
-register_audits(app)
+add_audit_commands(app)
 add_map_commands(app)
-add_reproduce(app)
+add_reproduce_command(app)
 
 
 @app.command
@@ -95,14 +95,14 @@ def run(
     trust_code: TrustCode = False,
 ) -> int:
     """Compute what is missing and publish the atlas: activations, graphs, bases, maps, scores, report."""
-    settings = moved_or_leave(read_or_leave(catalog, trust_code), scheduler)
+    settings = override_scheduler_or_exit(load_catalog_or_exit(catalog, trust_code), scheduler)
     from lfm_atlas.console import progress
     from lfm_tasks.runtime.run import Scope
 
     scope = Scope(tuple(only or ()), tuple(comparison or ()))
     if problems := scope.problems(settings):
         for problem in problems:
-            complain(problem)
+            print_err(problem)
         return USAGE
     with progress() as announce:
         if prefect and dask:
@@ -122,18 +122,18 @@ def validate(
 ) -> int:
     """Check the catalog and open every source; nothing is computed or written."""
     if format == "json" and not deep:
-        complain("found --format json without --deep, needs both: lfm-atlas validate --deep --format json")
+        print_err("found --format json without --deep, needs both: lfm-atlas validate --deep --format json")
         return USAGE
-    settings = read_or_leave(catalog, trust_code)
+    settings = load_catalog_or_exit(catalog, trust_code)
     for warning in settings.warnings():
-        complain(warning)
+        print_err(warning)
     zoo = _zoo(settings)
     if deep:
         return _validate_deeply(settings, zoo, format == "json")
     for failure in zoo.failures:
-        complain(f"{failure.model}: {failure.message} [{failure.reason}]")
+        print_err(f"{failure.model}: {failure.message} [{failure.reason}]")
     counts = f"{len(settings.models)} models, {zoo.n_chosen} spaces{_in_comparisons(settings, zoo)}"
-    say(f"{counts}, {len(zoo.failures)} cannot be used")
+    print_out(f"{counts}, {len(zoo.failures)} cannot be used")
     return USAGE if zoo.failures else OK
 
 
@@ -142,9 +142,9 @@ def plan(catalog: CatalogPath = DEFAULT_CATALOG, *, trust_code: TrustCode = Fals
     """Say what a run would compute, and what it would find done."""
     from lfm_tasks.planning import plan_run
 
-    settings = read_or_leave(catalog, trust_code)
+    settings = load_catalog_or_exit(catalog, trust_code)
     for line in plan_run(settings, _zoo(settings)):
-        say(line)
+        print_out(line)
     return OK
 
 
@@ -157,15 +157,15 @@ def layers(
     trust_code: TrustCode = False,
 ) -> int:
     """List all layers of a model and the shape of one point in each, those that the catalog chooses marked."""
-    from lfm_tasks.errors import ReasonError
+    from lfm_tasks.errors import DataError
     from lfm_tasks.stages.inventory.inspection import layers_as_json, layers_as_lines, list_layers
 
     try:
-        listed = list_layers(read_or_leave(catalog, trust_code), model)
-    except ReasonError as error:
-        complain(f"{error} [{error.reason}]")
+        listed = list_layers(load_catalog_or_exit(catalog, trust_code), model)
+    except DataError as error:
+        print_err(f"{error} [{error.reason}]")
         return USAGE
-    say(layers_as_lines(listed) if format == "text" else layers_as_json(listed))
+    print_out(layers_as_lines(listed) if format == "text" else layers_as_json(listed))
     return OK
 
 
@@ -178,14 +178,14 @@ def report(
     """Draw the report of a published atlas once more."""
     from lfm_tasks.report import render_report
     from lfm_tasks.stores.atlas.files import read_groups
-    from lfm_tasks.stores.units.durable import write_durably
+    from lfm_tasks.stores.units.durable import atomic_write
 
     if not is_file_to_write(output):
         return USAGE
     with opened(atlas) as found:
         page = render_report(found.scores.load(), dict(found.summary), read_groups(atlas, found.manifest))
-    write_durably(output, page.encode())
-    say(f"wrote {output}")
+    atomic_write(output, page.encode())
+    print_out(f"wrote {output}")
     return OK
 
 
@@ -197,9 +197,9 @@ def init(folder: Annotated[Path, Parameter(help="An empty folder, or one to make
     try:
         write_start(folder)
     except FileExistsError as error:
-        complain(str(error))
+        print_err(str(error))
         return USAGE
-    say(f"wrote {folder / 'data_catalog.yaml'} and {folder / 'zoo'}; next: lfm-atlas run")
+    print_out(f"wrote {folder / 'data_catalog.yaml'} and {folder / 'zoo'}; next: lfm-atlas run")
     return OK
 
 
@@ -210,24 +210,24 @@ def main() -> NoReturn:
         result = app(result_action="return_value")
         code = result if isinstance(result, int) else OK
     except KeyboardInterrupt:
-        complain("stopped; what was finished is kept, the next run goes on from there")
+        print_err("stopped; what was finished is kept, the next run goes on from there")
         code = 128 + signal.SIGINT
     except TooLargeError as error:
-        complain(str(error))
+        print_err(str(error))
         code = USAGE
     except (OSError, RuntimeError) as error:
         # Full disk, a busy store: the message says it, a traceback would hide it.
-        complain(told(error))
+        print_err(format_os_error(error))
         code = CRASH
     sys.stdout.flush()
     sys.exit(code)
 
 
 def _zoo(catalog: "Catalog") -> "Zoo":
-    from lfm_atlas.console import silently
+    from lfm_atlas.console import no_progress
     from lfm_tasks.stages.inventory.stage import validate_catalog
 
-    return validate_catalog(catalog, silently)
+    return validate_catalog(catalog, no_progress)
 
 
 def _validate_deeply(catalog: "Catalog", zoo: "Zoo", json: bool) -> int:
@@ -237,14 +237,14 @@ def _validate_deeply(catalog: "Catalog", zoo: "Zoo", json: bool) -> int:
     with progress() as announce:
         report = read_zoo(catalog, zoo, announce)
     if json:
-        say(report_as_json(report))
+        print_out(report_as_json(report))
         return USAGE if report.problems else OK
     for line in report_as_lines(report):
-        say(line)
+        print_out(line)
     for problem in report.problems:
-        complain(problem)
+        print_err(problem)
     counts = f"{len(catalog.models)} models, {len(report.spaces)} spaces read{_in_comparisons(catalog, zoo)}"
-    say(f"{counts}, {len(report.problems)} problems")
+    print_out(f"{counts}, {len(report.problems)} problems")
     return USAGE if report.problems else OK
 
 
@@ -252,7 +252,7 @@ def _in_comparisons(catalog: "Catalog", zoo: "Zoo") -> str:
     return f", {len(zoo.spaces)} of them in comparisons" if catalog.comparisons else ""
 
 
-def _run(catalog: "Catalog", scope: "Scope", announce: "Announce", dask: bool) -> "Outcome":
+def _run(catalog: "Catalog", scope: "Scope", announce: "ProgressCallback", dask: bool) -> "Outcome":
     from lfm_atlas.pipeline import build_atlas
     from lfm_tasks.runtime.session import open_run
 
@@ -261,7 +261,7 @@ def _run(catalog: "Catalog", scope: "Scope", announce: "Announce", dask: bool) -
 
 
 def _run_with_prefect(
-    path: Path, catalog: "Catalog", scope: "Scope", announce: "Announce", scheduler: str
+    path: Path, catalog: "Catalog", scope: "Scope", announce: "ProgressCallback", scheduler: str
 ) -> "Outcome":
     from lfm_atlas.prefect_server import prefect_server, wait_until_ready
     from lfm_tasks.runtime.session import refuse_if_busy
@@ -278,24 +278,24 @@ def _run_with_prefect(
 
 def _say(outcome: "Outcome", catalog: "Catalog") -> int:
     for damage in outcome.put_aside:
-        complain(f"found damage in the store, {damage}; it was put into quarantine, and made again if it was needed")
+        print_err(f"found damage in the store, {damage}; it was put into quarantine, and made again if it was needed")
     for failure in outcome.failures:
         name = f"{failure.model}/{failure.layer}" if failure.layer else failure.model
-        complain(f"{name} ({failure.dataset}): {failure.message} [{failure.reason}]")
+        print_err(f"{name} ({failure.dataset}): {failure.message} [{failure.reason}]")
     for pairs in outcome.refused:
         first = f"{pairs.source} and {pairs.target} first"
-        complain(f"{pairs.count} directed pairs have no score, {first}: {pairs.message} [{pairs.reason}]")
+        print_err(f"{pairs.count} directed pairs have no score, {first}: {pairs.message} [{pairs.reason}]")
     if any(outcome.computed.values()):
-        say(", ".join(f"{stage} {n} new, {outcome.reused[stage]} kept" for stage, n in outcome.computed.items()))
+        print_out(", ".join(f"{stage} {n} new, {outcome.reused[stage]} kept" for stage, n in outcome.computed.items()))
     else:
-        say(f"nothing to compute{'' if outcome.unpublished else ': the atlas is up to date'}")
+        print_out(f"nothing to compute{'' if outcome.unpublished else ': the atlas is up to date'}")
     counts = f"{outcome.n_spaces} spaces, {len(outcome.failures)} failed"
     code = SOME_FAILED if outcome.failures or outcome.refused else OK
     if outcome.unpublished:
-        say(f"{counts}; {outcome.unpublished}")
+        print_out(f"{counts}; {outcome.unpublished}")
         return code
     folder = catalog.root / catalog.atlas.path
     if folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())
-    say(f"{counts}; atlas: {folder}, page: {folder}/report.html")
+    print_out(f"{counts}; atlas: {folder}, page: {folder}/report.html")
     return code

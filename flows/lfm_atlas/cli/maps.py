@@ -7,7 +7,16 @@ from typing import Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from lfm_atlas.console import DEFAULT_CATALOG, OK, USAGE, CatalogPath, TrustCode, complain, read_or_leave, say
+from lfm_atlas.console import (
+    DEFAULT_CATALOG,
+    OK,
+    USAGE,
+    CatalogPath,
+    TrustCode,
+    load_catalog_or_exit,
+    print_err,
+    print_out,
+)
 
 
 def add_map_commands(app: App) -> None:
@@ -36,42 +45,42 @@ def fit_map(
     trust_code: TrustCode = False,
 ) -> int:
     """Fit a map from one space to another, say how good it is beside the baselines, and keep it under a name."""
-    settings = read_or_leave(catalog, trust_code)
-    from lfm_atlas.console import progress, silently
+    settings = load_catalog_or_exit(catalog, trust_code)
+    from lfm_atlas.console import no_progress, progress
     from lfm_tasks.runtime.session import open_run
-    from lfm_tasks.stages.transfers.job import KnownPoints, read_pairs
-    from lfm_tasks.stages.transfers.named import as_json, as_lines, fit_named_map
+    from lfm_tasks.stages.transfers.job import AnchorSpec, read_pairs
+    from lfm_tasks.stages.transfers.named import fit_named_map, maps_as_json, maps_as_lines
 
     if regime != "anchors" and (n_anchors is not None or anchors is not None):
-        complain(f"found anchors beside --regime {regime}, which uses none: leave them out, or --regime anchors")
+        print_err(f"found anchors beside --regime {regime}, which uses none: leave them out, or --regime anchors")
         return USAGE
     if n_anchors is not None and anchors is not None:
-        complain("found --n-anchors beside --anchors, needs one of them: the file says how many there are")
+        print_err("found --n-anchors beside --anchors, needs one of them: the file says how many there are")
         return USAGE
     if n_anchors is not None and n_anchors < 3:
-        complain(f"found --n-anchors {n_anchors}, needs at least 3: one is held out, and two remain [few_anchors]")
+        print_err(f"found --n-anchors {n_anchors}, needs at least 3: one is held out, and two remain [few_anchors]")
         return USAGE
     if seed < 0:
-        complain(f"found --seed {seed}, needs a whole number from 0 on")
+        print_err(f"found --seed {seed}, needs a whole number from 0 on")
         return USAGE
     with _told() as trouble, progress() as announce:
         pairs = () if anchors is None else read_pairs(anchors)
-        known = KnownPoints(regime, 10 if n_anchors is None else n_anchors, seed, pairs)
-        with open_run(settings, announce if format == "text" else silently, in_process=True) as run:
+        known = AnchorSpec(regime, 10 if n_anchors is None else n_anchors, seed, pairs)
+        with open_run(settings, announce if format == "text" else no_progress, in_process=True) as run:
             fitted = fit_named_map(run, source, target, known, name)
-        say(as_lines(fitted) if format == "text" else as_json(fitted))
+        print_out(maps_as_lines(fitted) if format == "text" else maps_as_json(fitted))
     return USAGE if trouble else OK
 
 
 def list_maps(*, catalog: CatalogPath = DEFAULT_CATALOG) -> int:
     """List the maps that have names."""
-    settings = read_or_leave(catalog)
+    settings = load_catalog_or_exit(catalog)
     from lfm_tasks.stages.transfers.named import listed
     from lfm_tasks.stores.named_maps import named_maps
 
     with _told() as trouble:
         lines = listed(named_maps(settings.root / settings.atlas.store))
-        say(lines or "no maps yet: lfm-atlas map SOURCE TARGET fits one")
+        print_out(lines or "no maps yet: lfm-atlas map SOURCE TARGET fits one")
     return USAGE if trouble else OK
 
 
@@ -84,31 +93,31 @@ def transfer(
     force: Annotated[bool, Parameter(help="Overwrite the output if it exists.", negative="")] = False,
 ) -> int:
     """Carry the rows of a file through a map, in chunks."""
-    settings = read_or_leave(catalog)
+    settings = load_catalog_or_exit(catalog)
     from lfm_tasks.runtime.run import unit_store
-    from lfm_tasks.stages.transfers.apply import carry_file
+    from lfm_tasks.stages.transfers.apply import apply_map_to_file
     from lfm_tasks.stores.named_maps import read_named_map
 
     store = unit_store(settings)
     with _told() as trouble:
         named = read_named_map(store.root, map)
-        n_points, n_features = carry_file(store, named, input, output, force=force)
-        say(f"wrote {output}: {n_points} points in the {n_features} coordinates of {named.target}")
+        n_points, n_features = apply_map_to_file(store, named, input, output, force=force)
+        print_out(f"wrote {output}: {n_points} points in the {n_features} coordinates of {named.target}")
     return USAGE if trouble else OK
 
 
 @contextmanager
 def _told() -> Iterator[list[str]]:
     """Give a list that holds what a person was told if the block cannot do what they asked for."""
-    from lfm_tasks.errors import ReasonError
+    from lfm_tasks.errors import DataError
     from lfm_tasks.stores.units.store import CorruptUnitError
 
     told: list[str] = []
     try:
         yield told
-    except ReasonError as error:
+    except DataError as error:
         told.append(f"{error} [{error.reason}]")
     except CorruptUnitError as error:
         told.append(f"{error} [failed]")
     for line in told:
-        complain(line)
+        print_err(line)

@@ -12,18 +12,18 @@ from lfm_atlas.console import (
     USAGE,
     CatalogPath,
     TrustCode,
-    complain,
-    read_or_leave,
-    say,
+    load_catalog_or_exit,
+    print_err,
+    print_out,
 )
 
 if TYPE_CHECKING:
     from lfm_atlas.reproduce import Evidence
     from lfm_tasks.catalog import Catalog
-    from lfm_tasks.runtime.run import Announce
+    from lfm_tasks.runtime.run import ProgressCallback
 
 
-def add_reproduce(app: App) -> None:
+def add_reproduce_command(app: App) -> None:
     """Add the command to an application."""
     app.command(reproduce)
 
@@ -42,12 +42,12 @@ def reproduce(
 
     names = list(dict.fromkeys(experiment or EXPERIMENTS))
     if unknown := [name for name in names if name not in EXPERIMENTS]:
-        complain(f"found no experiment {unknown[0][:100]!r}, needs one of {', '.join(EXPERIMENTS)}")
+        print_err(f"found no experiment {unknown[0][:100]!r}, needs one of {', '.join(EXPERIMENTS)}")
         return USAGE
     if output.exists() and not output.is_dir():
-        complain(f"{output}: found a file, needs a folder to write into: give another name")
+        print_err(f"{output}: found a file, needs a folder to write into: give another name")
         return USAGE
-    settings = read_or_leave(catalog, trust_code)
+    settings = load_catalog_or_exit(catalog, trust_code)
     from lfm_atlas.console import progress
 
     with progress() as announce:
@@ -58,16 +58,20 @@ def reproduce(
     return _say(evidence, output)
 
 
-def _directly(catalog: "Catalog", output: Path, names: list[str], announce: "Announce", dask: bool) -> "Evidence":
+def _directly(
+    catalog: "Catalog", output: Path, names: list[str], announce: "ProgressCallback", dask: bool
+) -> "Evidence":
     from lfm_atlas.reproduce import reproduce as do
-    from lfm_tasks.experiments.stage import own_store
+    from lfm_tasks.experiments.stage import experiment_store
     from lfm_tasks.runtime.session import open_run
 
-    with open_run(own_store(catalog, output), announce, in_process=not dask) as run:
+    with open_run(experiment_store(catalog, output), announce, in_process=not dask) as run:
         return do(run, names, output)
 
 
-def _with_prefect(path: Path, catalog: "Catalog", output: Path, names: list[str], announce: "Announce") -> "Evidence":
+def _with_prefect(
+    path: Path, catalog: "Catalog", output: Path, names: list[str], announce: "ProgressCallback"
+) -> "Evidence":
     from lfm_atlas.prefect_server import prefect_server, wait_until_ready
 
     with prefect_server(output.absolute() / "store" / "prefect") as address:
@@ -78,16 +82,16 @@ def _with_prefect(path: Path, catalog: "Catalog", output: Path, names: list[str]
 
 
 def _say(evidence: "Evidence", output: Path) -> int:
-    from lfm_tasks.experiments.finding import Finding, Refused
+    from lfm_tasks.experiments.results import ExperimentResult, SkippedExperiment
 
     for failure in evidence.failures:
-        complain(f"{failure.model}/{failure.layer or '*'} ({failure.dataset}): {failure.message} [{failure.reason}]")
-    refused = [one for one in evidence.found if isinstance(one, Refused)]
+        print_err(f"{failure.model}/{failure.layer or '*'} ({failure.dataset}): {failure.message} [{failure.reason}]")
+    refused = [one for one in evidence.found if isinstance(one, SkippedExperiment)]
     for one in refused:
-        complain(f"{one.name}: {one.message} [{one.reason}]")
-    findings = [one for one in evidence.found if isinstance(one, Finding)]
+        print_err(f"{one.name}: {one.message} [{one.reason}]")
+    findings = [one for one in evidence.found if isinstance(one, ExperimentResult)]
     for finding in findings:
         for claim in finding.claims:
-            say(f"{claim.verdict:<14} {finding.name}: {claim.published}\n{'':<15}found: {claim.found}")
-    say(f"{len(findings)} experiments, {len(refused)} refused; page: {output / 'evidence.html'}")
+            print_out(f"{claim.verdict:<14} {finding.name}: {claim.published}\n{'':<15}found: {claim.found}")
+    print_out(f"{len(findings)} experiments, {len(refused)} refused; page: {output / 'evidence.html'}")
     return SOME_FAILED if refused or evidence.failures else OK

@@ -2,7 +2,7 @@
 const VIRIDIS = "4401544828783e4a8931688e26828e1f9e8935b7796ece58b5de2bfde725";
 const BLUE_WHITE_RED = "0530612166ac4393c392c5ded1e5f0f7f7f7fddbc7f4a582d6604db2182b67001f";
 
-const colour = (palette, share) => {
+const color = (palette, share) => {
   const last = palette.length / 6 - 1, place = Math.max(0, Math.min(1, share)) * last, below = Math.min(last - 1, Math.floor(place));
   const stop = (i) => [0, 2, 4].map((d) => parseInt(palette.slice(6 * i + d, 6 * i + d + 2), 16));
   const [from, to] = [stop(below), stop(below + 1)];
@@ -10,11 +10,11 @@ const colour = (palette, share) => {
 };
 const inkOn = ([red, green, blue]) => (0.299 * red + 0.587 * green + 0.114 * blue > 135 ? "#10151a" : "#ffffff");
 
-const picture = (columns, rows, colourAt) => {
+const picture = (columns, rows, colorAt) => {
   const canvas = html("canvas", { width: columns, height: rows }), context = canvas.getContext("2d");
   const pixels = context.createImageData(columns, rows);
   for (let r = 0; r < rows; r++) for (let c = 0; c < columns; c++) {
-    const found = colourAt(r, c);
+    const found = colorAt(r, c);
     if (found) pixels.data.set([...found, 255], 4 * (r * columns + c));
   }
   context.putImageData(pixels, 0, 0);
@@ -41,7 +41,7 @@ const heatMap = (host, drawn) => {
   made.setAttribute("width", made.viewBox.baseVal.width);
   made.append(svg("image", {
     x: left, y: top, width, height, preserveAspectRatio: "none",
-    href: picture(nColumns, nRows, (r, c) => (Number.isNaN(value(r, c)) ? null : colour(palette, share(r, c)))),
+    href: picture(nColumns, nRows, (r, c) => (Number.isNaN(value(r, c)) ? null : color(palette, share(r, c)))),
   }));
   const lines = [];
   if (size >= 12) {
@@ -54,14 +54,14 @@ const heatMap = (host, drawn) => {
   made.append(svg("path", { class: "missing", d: missing.join("") }));
   rows.forEach((name, r) => made.append(svg("text", { x: left - 6, y: y(r + 0.5) + font / 3, "text-anchor": "end" }, shortened(name))));
   columns.forEach((name, c) => made.append(svg("text", { transform: `translate(${x(c + 0.5) + 3} ${top - 6}) rotate(-${turned})` }, shortened(name))));
-  // Along the edges of the cells, so that the line crosses no number; with a light edge, seen on every colour.
+  // Along the edges of the cells, so that the line crosses no number; with a light edge, seen on every color.
   const steps = path.slice(1).map(([r, c], i) => `M${x(path[i][1] + 0.5)} ${y(path[i][0] + 1) - 2}L${x(c + 0.5)} ${y(r) + 2}`);
   for (const kind of ["halo", "path"]) {
     made.append(svg("path", { class: kind, d: steps.join("") }));
     for (const [r, c] of path) made.append(svg("rect", { class: kind, x: x(c) + 2, y: y(r) + 2, width: size - 4, height: size - 4 }));
   }
   if (size >= 28) rows.forEach((_, r) => columns.forEach((__, c) => {
-    const fill = Number.isNaN(value(r, c)) ? "currentColor" : inkOn(colour(palette, share(r, c)));
+    const fill = Number.isNaN(value(r, c)) ? "currentColor" : inkOn(color(palette, share(r, c)));
     made.append(svg("text", { x: x(c + 0.5), y: y(r + 0.5) + 4, fill, "text-anchor": "middle", "font-size": 12 }, text(value(r, c))));
   }));
   if (room) tree.xs.forEach((across, i) => made.append(svg("polyline", {
@@ -69,7 +69,7 @@ const heatMap = (host, drawn) => {
   })));
   const key = Math.max(60, Math.min(160, width));
   made.append(
-    svg("image", { x: left, y: top + height + 10, width: key, height: 8, preserveAspectRatio: "none", href: picture(64, 1, (_, c) => colour(palette, c / 63)) }),
+    svg("image", { x: left, y: top + height + 10, width: key, height: 8, preserveAspectRatio: "none", href: picture(64, 1, (_, c) => color(palette, c / 63)) }),
     svg("text", { x: left, y: top + height + 30, "font-size": 11 }, text(low)),
     svg("text", { x: left + key, y: top + height + 30, "font-size": 11, "text-anchor": "end" }, text(high)),
   );

@@ -1,4 +1,4 @@
-// Marks: points in the plane, ranges on a line, bars. A group has a colour and a shape.
+// Marks: points in the plane, ranges on a line, bars. A group has a color and a shape.
 const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999"];
 // Corners around (0, 0), about as large as a circle of radius 1; the circle has none.
 const SHAPES = [
@@ -12,7 +12,7 @@ const sized = (shape, size, x, y) => {
   for (let i = 0; i < corners.length; i += 2) d.push(`${(x + size * corners[i]).toFixed(1)} ${(y + size * corners[i + 1]).toFixed(1)}`);
   return `M${d.join("L")}z`;
 };
-// Eight colours and eight shapes: shapes move on by one with each round of colours, so that 64 groups differ.
+// Eight colors and eight shapes: shapes move on by one with each round of colors, so that 64 groups differ.
 const look = (g) => ({ fill: COLOURS[g % 8], shape: (g + Math.floor(g / 8)) % 8 });
 
 const legend = (groups) => html("ul", { class: "legend" }, ...groups.map(({ name, fill, shape, size = 5 }) => html("li", {},

@@ -84,7 +84,7 @@ const drawEmbeddings = ({ x, y, onPoints, after }) => {
   const ends = { source: rowOf("source"), target: rowOf("target") };
   const found = pairIn(kept.distortion, ends.source, ends.target);
   offerPairs("embedded_pair", kept, kept.distortion?.pairs ?? kept.spaces.flatMap((s) => kept.spaces.filter((t) => t !== s).map((t) => [s, t])));
-  const classes = kept.labels.map((name, g) => ({ name, ...look(g) })), unlabelled = { name: "no class", ...look(classes.length) };
+  const classes = kept.labels.map((name, g) => ({ name, ...look(g) })), unlabeled = { name: "no class", ...look(classes.length) };
   for (const side of ["source", "target"]) {
     const place = kept.spaces.indexOf(ends[side]), isThere = place >= 0;
     byId(`shown-${side}`).textContent = spaceName(ends[side]) + (isThere ? "" : ": no embedding in this atlas");
@@ -96,7 +96,7 @@ const drawEmbeddings = ({ x, y, onPoints, after }) => {
     const word = (p) => kept.labels[kept.label[p]] ?? "no class";
     const points = here.map((p) => ({ name: kept.points[p], x: x(place, p), y: y(place, p), group: kept.label[p] < 0 ? classes.length : kept.label[p] }));
     const drawn = { width: 400, height: 340, size: 3.5, said: (i) => `${points[i].name}: ${word(here[i])}` };
-    scatter(byId(`chart-${side}-class`), { ...drawn, points, groups: [...classes, unlabelled] });
+    scatter(byId(`chart-${side}-class`), { ...drawn, points, groups: [...classes, unlabeled] });
     const onPoint = (p) => (found ? onPoints[found.side(side)](found.pair, p) : NaN);
     if (found) drawOnPoints(side, here, points, onPoint, drawn);
     const distortion = (p) => { const value = onPoint(p); return value < 0 ? NaN : value; };
@@ -111,7 +111,7 @@ const drawOnPoints = (side, here, points, value, drawn) => {
   const most = Math.max(1e-9, ...here.map(value)), level = (v) => (v < 0 ? N_LEVELS : Math.min(N_LEVELS - 1, Math.floor((v / most) * N_LEVELS)));
   const groups = Array.from({ length: N_LEVELS }, (_, l) => ({
     name: `${text((most * l) / N_LEVELS)} to ${text((most * (l + 1)) / N_LEVELS)}`, shape: 0, size: 2 + 0.8 * l,
-    fill: `rgb(${colour(VIRIDIS, l / (N_LEVELS - 1)).join(" ")})`,
+    fill: `rgb(${color(VIRIDIS, l / (N_LEVELS - 1)).join(" ")})`,
   }));
   scatter(byId(`chart-${side}-distortion`), {
     ...drawn, groups: [...groups, { name: "no value", shape: 3, size: 2.5, fill: "none" }],

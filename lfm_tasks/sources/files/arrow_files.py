@@ -14,10 +14,16 @@ import numpy as np
 from jaxtyping import Shaped
 
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.arrow_messages import messages
-from lfm_tasks.sources.files.paths import is_remote, open_bytes, stamp
-from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray, check_held, check_packed, text_array
+from lfm_tasks.sources.files.paths import fingerprint, is_remote, open_bytes
+from lfm_tasks.sources.files.stored_array import (
+    ReadRows,
+    StoredArray,
+    check_compression_ratio,
+    check_memory_size,
+    text_array,
+)
 
 ReadBatch = Callable[[int], Any]  # from the number of a batch to a pyarrow.Array
 
@@ -58,7 +64,7 @@ class Column:
         """Return shape and dtype, as a first row has them: ``first``, a pyarrow.Array, or that of the batches."""
         filled = [number for number, n_rows in enumerate(self.batch_rows) if n_rows]
         if not filled:
-            raise ReasonError("wrong_shape", f"{self.name}: found no rows, needs at least one: write it again")
+            raise DataError("wrong_shape", f"{self.name}: found no rows, needs at least one: write it again")
         if first is None:
             with self.open() as read_batch:
                 first = read_batch(filled[0])[:1]
@@ -84,7 +90,7 @@ def to_numpy(array: Any, name: str) -> Shaped[np.ndarray, "rows ..."]:
         kind = array.type
         if isinstance(array, pa.ExtensionArray):
             if isinstance(kind, pa.FixedShapeTensorType) and kind.permutation not in (None, [*range(len(kind.shape))]):
-                raise ReasonError("wrong_dtype", f"{name}: found tensors with permuted dimensions: store them in order")
+                raise DataError("wrong_dtype", f"{name}: found tensors with permuted dimensions: store them in order")
             if isinstance(kind, pa.FixedShapeTensorType):
                 lengths += kind.shape[:-1]
                 array, shape = array.storage, kind.shape
@@ -110,7 +116,7 @@ def to_numpy(array: Any, name: str) -> Shaped[np.ndarray, "rows ..."]:
 def _refuse_nulls(array: Any, name: str) -> None:
     if array.null_count:
         found = f"found {array.null_count:,} null values among {len(array):,}, needs none"
-        raise ReasonError("not_finite", f"{name}: {found}: leave these rows out, or fill them")
+        raise DataError("not_finite", f"{name}: {found}: leave these rows out, or fill them")
 
 
 def _one_length(array: Any, name: str) -> int:
@@ -120,8 +126,8 @@ def _one_length(array: Any, name: str) -> int:
     return int(lengths[0])
 
 
-def _ragged(name: str, found: str = "lists of several lengths") -> ReasonError:
-    return ReasonError("wrong_shape", f"{name}: found {found}, needs all of one length: pad them, and give a mask")
+def _ragged(name: str, found: str = "lists of several lengths") -> DataError:
+    return DataError("wrong_shape", f"{name}: found {found}, needs all of one length: pad them, and give a mask")
 
 
 def _is_text(kind: Any) -> bool:
@@ -137,7 +143,7 @@ def _text(array: Any, name: str) -> Shaped[np.ndarray, " values"]:
 def _decoded(array: Any, name: str) -> Any:
     """Return the values of a dictionary array: a long text is stored once and may stand in every row."""
     longest = max((len(value.as_buffer() or b"") for value in array.dictionary if _is_text(value.type)), default=8)
-    check_held(name, len(array) * longest)
+    check_memory_size(name, len(array) * longest)
     return array.dictionary_decode()
 
 
@@ -146,7 +152,7 @@ def _numbers(array: Any, name: str) -> Shaped[np.ndarray, " values"]:
 
     kind = array.type
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        raise ReasonError("wrong_dtype", f"{name}: found values of type {kind}, needs real numbers or text: convert it")
+        raise DataError("wrong_dtype", f"{name}: found values of type {kind}, needs real numbers or text: convert it")
     return array.to_numpy(zero_copy_only=False)
 
 
@@ -157,13 +163,13 @@ _HEADER_BYTES = 4096  # of a record batch: a few hundred a column
 
 def open_parquet(path: Path, name: str, key: str | None) -> StoredArray:
     """Return the column ``key``, read a row group at a time."""
-    seen = stamp(path)
+    seen = fingerprint(path)
     with _plain(path, name) as file:
         _check_column(file.schema_arrow, key, name)
         n_rows = sum(file.metadata.row_group(number).num_rows for number in range(file.num_row_groups))
         if n_rows != file.metadata.num_rows:
             found = f"found row groups of {n_rows:,} rows in a file of {file.metadata.num_rows:,}"
-            raise ReasonError("missing_source", f"{name}: cannot be read ({found}): save it again")
+            raise DataError("missing_source", f"{name}: cannot be read ({found}): save it again")
         # Where the column is encrypted that is an error here; to ask for its size first would abort the process.
         numbers = sorted(range(file.num_row_groups), key=lambda n: file.metadata.row_group(n).num_rows == 0)
         rows = file.iter_batches(batch_size=1, row_groups=numbers[:1], columns=[key], use_threads=False)
@@ -175,9 +181,9 @@ def open_parquet(path: Path, name: str, key: str | None) -> StoredArray:
         if group.num_rows > column.num_values:
             # Every row has a value, be it that there is none.
             found = f"found {group.num_rows:,} rows of {column.num_values:,} values"
-            raise ReasonError("missing_source", f"{name}#{key}: cannot be read ({found}): save it again")
+            raise DataError("missing_source", f"{name}#{key}: cannot be read ({found}): save it again")
         # A value that repeats is stored once, and 8 bytes are what one takes.
-        check_held(f"{name}#{key}", max(column.total_uncompressed_size, 8 * column.num_values))
+        check_memory_size(f"{name}#{key}", max(column.total_uncompressed_size, 8 * column.num_values))
     texts = tuple(paths[number] for number in own if file.schema.column(number).physical_type == "BYTE_ARRAY")
     row_groups = partial(_row_groups, path, str(key), texts)
     return _stored(Column(f"{name}#{key}", tuple(group.num_rows for group in groups), row_groups), path, seen, *first)
@@ -185,12 +191,12 @@ def open_parquet(path: Path, name: str, key: str | None) -> StoredArray:
 
 def open_arrow(path: Path, name: str, key: str | None) -> StoredArray:
     """Return the column ``key`` of an Arrow IPC or Feather file, read a record batch at a time."""
-    return _stored(_ipc_column([path], name, key), path, stamp(path))
+    return _stored(_ipc_column([path], name, key), path, fingerprint(path))
 
 
 def open_saved_dataset(path: Path, name: str, key: str | None) -> StoredArray:
     """Return the column ``key`` of a folder that ``datasets.Dataset.save_to_disk`` wrote."""
-    return _stored(_ipc_column(_data_files(path, name), name, key), path, stamp(path))
+    return _stored(_ipc_column(_data_files(path, name), name, key), path, fingerprint(path))
 
 
 def parquet_keys(path: Path, name: str) -> tuple[str, ...]:
@@ -218,9 +224,9 @@ def _check_column(schema: Any, key: str | None, name: str) -> None:
     found = schema.names.count(key)
     if key is None or not found:
         what = "needs key: to say which column" if key is None else f"found no column {key[:100]!r}"
-        raise ReasonError("missing_source", f"{name}: {what}{did_you_mean(key or '', schema.names)}")
+        raise DataError("missing_source", f"{name}: {what}{did_you_mean(key or '', schema.names)}")
     if found > 1:
-        raise ReasonError("missing_source", f"{name}: found {found} columns {key[:100]!r}, needs one: rename them")
+        raise DataError("missing_source", f"{name}: found {found} columns {key[:100]!r}, needs one: rename them")
 
 
 @contextmanager
@@ -234,7 +240,7 @@ def _parquet(path: Path, texts: Sequence[str] = ()) -> Iterator[Any]:
 
 @contextmanager
 def _plain(path: Path, name: str) -> Iterator[Any]:
-    """Give a Parquet file; ReasonError for whatever of it is encrypted."""
+    """Give a Parquet file; DataError for whatever of it is encrypted."""
     try:
         with _parquet(path) as file:
             yield file
@@ -242,7 +248,7 @@ def _plain(path: Path, name: str) -> Iterator[Any]:
         if "crypt" not in str(error):
             raise
         found = f"{name}: found encrypted values, needs plain ones"
-        raise ReasonError("missing_source", f"{found}: write it without encryption") from error
+        raise DataError("missing_source", f"{found}: write it without encryption") from error
 
 
 @contextmanager
@@ -291,13 +297,13 @@ def _index(path: Path) -> _Index:
         found = list(messages(file, len(_FILE_MAGIC) + 2 if is_file else 0))
         batches = [message for message in found if message.kind == "record batch"]
         for message in found:
-            check_held(path.name, message.n_unpacked)
-            check_packed(path.name, message.n_unpacked, message.n_values)
+            check_memory_size(path.name, message.n_unpacked)
+            check_compression_ratio(path.name, message.n_unpacked, message.n_values)
         # Files may hold dictionaries: their reader knows what belongs to what.
         beside = {message.kind for message in found if not is_file} - {"schema", "record batch"}
         for kind in sorted(beside):
             advice = "needs plain columns: write text without dictionaries"
-            raise ReasonError("wrong_dtype", f"{path.name}: found a {kind} in a stream of record batches, {advice}")
+            raise DataError("wrong_dtype", f"{path.name}: found a {kind} in a stream of record batches, {advice}")
     n_rows = tuple(message.n_rows for message in batches)
     with _source(path) as source:
         if not is_file:
@@ -337,18 +343,18 @@ def _data_files(path: Path, name: str) -> list[Path]:
     if (path / "dataset_dict.json").is_file():
         splits = _described(path / "dataset_dict.json", name).get("splits", [])
         found = f"found a dataset of the splits {', '.join(map(str, splits))[:200]}, needs one of them"
-        raise ReasonError("missing_source", f"{name}: {found}: add its name to the path")
+        raise DataError("missing_source", f"{name}: {found}: add its name to the path")
     state = _described(path / "state.json", name)
     if state.get("_indices_data_files") or state.get("_indices_files"):
         found = "found rows that are chosen by an index, needs the rows themselves"
-        raise ReasonError("missing_source", f"{name}: {found}: call flatten_indices() before save_to_disk()")
+        raise DataError("missing_source", f"{name}: {found}: call flatten_indices() before save_to_disk()")
     names = [entry["filename"] for entry in state["_data_files"]]
     for file_name in names:
         if file_name in {"", ".", ".."} or set(file_name) & set("/\\\x00"):
             found = f"found the data file {file_name[:100]!r}, needs names inside the folder"
-            raise ReasonError("missing_source", f"{name}: {found}: save the dataset again")
+            raise DataError("missing_source", f"{name}: {found}: save the dataset again")
     if not names:
-        raise ReasonError("wrong_shape", f"{name}: found a dataset without data files, needs rows: save it again")
+        raise DataError("wrong_shape", f"{name}: found a dataset without data files, needs rows: save it again")
     return [path / file_name for file_name in names]
 
 
@@ -356,7 +362,7 @@ def _described(path: Path, name: str) -> dict[str, Any]:
     found = json.loads(path.read_bytes())
     if not isinstance(found, dict):
         kind = type(found).__name__
-        raise ReasonError(
+        raise DataError(
             "missing_source", f"{name}: found {kind} in {path.name}, needs an object: save the dataset again"
         )
     return found

@@ -8,7 +8,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from lfm_tasks.catalog.names import check_layer_name, did_you_mean, fill
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.arrow_files import (
     DATASET_MARKERS,
     arrow_keys,
@@ -36,7 +36,7 @@ class Format:
     """How one kind of file is read.
 
     ``open`` takes the path, the name that messages call it by, and the key; ``keys`` lists the arrays there are, or
-    says None for a file that is one array. Both may raise what they like: it becomes a ReasonError that names the file.
+    says None for a file that is one array. Both may raise what they like: it becomes a DataError that names the file.
     """
 
     open: Callable[[Path, str, str | None], StoredArray]
@@ -67,7 +67,7 @@ FORMATS: dict[str, Format] = {
 
 
 def find_format(path: Path, name: str) -> Format:
-    """Return how ``path`` is read; ReasonError ``missing_source`` if it is not there, or of an unknown kind."""
+    """Return how ``path`` is read; DataError ``missing_source`` if it is not there, or of an unknown kind."""
     known = FORMATS.get(path.suffix) or _installed(path.suffix, name)
     with readable(name):
         there = is_file(path)
@@ -80,11 +80,11 @@ def find_format(path: Path, name: str) -> Format:
         # Asked last: a web server answers with a page, or the whole file.
         if not there and path.is_dir():
             found = "no such file: found a folder that is neither Zarr nor a saved dataset"
-            raise ReasonError("missing_source", f"{name}: {found}: name the file")
+            raise DataError("missing_source", f"{name}: {found}: name the file")
         if known is None:
             found = f"found a {path.suffix or 'nameless'} file"
-            raise ReasonError("missing_source", f"{name}: {found}, needs one of {', '.join(FORMATS)}")
-        raise ReasonError("missing_source", f"{name}: no such file{nearest(path)}")
+            raise DataError("missing_source", f"{name}: {found}, needs one of {', '.join(FORMATS)}")
+        raise DataError("missing_source", f"{name}: no such file{nearest(path)}")
 
 
 def open_array(path: Path, name: str, key: str | None = None) -> StoredArray:
@@ -123,14 +123,14 @@ def keeps_order(path: Path, name: str) -> bool:
 def _check(array: StoredArray) -> StoredArray:
     if not array.shape:
         found = f"found a single value of type {array.dtype}"
-        raise ReasonError("wrong_shape", f"{array.name}: {found}, needs an array with a row a point")
+        raise DataError("wrong_shape", f"{array.name}: {found}, needs an array with a row a point")
     return array
 
 
 def _along_second_axis(array: StoredArray, index: int) -> StoredArray:
     if len(array.shape) < 3 or index >= array.shape[1]:
         found = f"found the shape {array.shape} and the index {index}"
-        raise ReasonError("wrong_shape", f"{array.name}: {found}, needs (points, layers, ...): name another one")
+        raise DataError("wrong_shape", f"{array.name}: {found}, needs (points, layers, ...): name another one")
 
     @contextmanager
     def opened() -> Iterator[ReadRows]:
@@ -148,15 +148,15 @@ def _installed(suffix: str, name: str) -> Format | None:
         return None
     if len(found) > 1:
         sources = ", ".join(sorted(point.value for point in found))
-        raise ReasonError("missing_source", f"{name}: found {len(found)} readers ({sources}): keep one installed")
+        raise DataError("missing_source", f"{name}: found {len(found)} readers ({sources}): keep one installed")
     try:
         reader = found[0].load()
     except Exception as error:  # another package's code
         message = f"the reader {found[0].value} for {suffix} cannot be loaded ({type(error).__name__})"
-        raise ReasonError("missing_source", f"{name}: {message}: mend or remove its package") from error
+        raise DataError("missing_source", f"{name}: {message}: mend or remove its package") from error
     if not isinstance(reader, Format):
         message = f"found {type(reader).__name__} as the reader {found[0].value}"
-        raise ReasonError("missing_source", f"{name}: {message}, needs a lfm_tasks.sources.files.formats.Format")
+        raise DataError("missing_source", f"{name}: {message}, needs a lfm_tasks.sources.files.formats.Format")
     return reader
 
 
@@ -195,7 +195,7 @@ def find_layers(pattern: FilePattern) -> dict[str, LayerPlace]:
         try:
             check_layer_name(layer)
         except ValueError as error:
-            raise ReasonError("unknown_layer", f"{place.name}: {error}") from error
+            raise DataError("unknown_layer", f"{place.name}: {error}") from error
     return layers
 
 
@@ -208,7 +208,7 @@ def _matching_files(pattern: FilePattern) -> list[str]:
     folder = pattern.locate(parent + "/" if parent.endswith(":/") else parent or ".")
     with readable(pattern.path):
         if not folder.is_dir():
-            raise ReasonError("missing_source", f"{pattern.path}: no such folder{_nearest_folder(folder)}")
+            raise DataError("missing_source", f"{pattern.path}: no such folder{_nearest_folder(folder)}")
         present = sorted(entry.name for entry in folder.iterdir())
         found = [match[1] for entry in present if (match := form.fullmatch(entry))]
         # A trailing slash would make another address on the web.
@@ -216,7 +216,7 @@ def _matching_files(pattern: FilePattern) -> list[str]:
         layers = [layer for layer in found if paths[layer].exists()]
     if not layers:
         wanted = f"{before}{{layer}}{after}"
-        raise ReasonError("missing_source", f"{pattern.path}: no file matches{did_you_mean(wanted, present)}")
+        raise DataError("missing_source", f"{pattern.path}: no file matches{did_you_mean(wanted, present)}")
     for layer in layers:
         _check_inside(paths[layer], folder, pattern)
     find_format(paths[layers[0]], pattern.path)
@@ -224,14 +224,14 @@ def _matching_files(pattern: FilePattern) -> list[str]:
 
 
 def _check_inside(path: Path, folder: Path, pattern: FilePattern) -> None:
-    """Raise ReasonError for a link that leads elsewhere: nobody wrote the names of files that are found."""
+    """Raise DataError for a link that leads elsewhere: nobody wrote the names of files that are found."""
     if is_remote(path):
         return
     real = path.resolve()
     if not any(real.is_relative_to(home.resolve()) for home in (pattern.root, folder)):
         found = f"found the link {path.name!r}, which leads out of the folder"
         needed = "needs files inside: name it in the catalog without {layer}, or copy it"
-        raise ReasonError("missing_source", f"{pattern.path}: {found}, {needed}")
+        raise DataError("missing_source", f"{pattern.path}: {found}, {needed}")
 
 
 def _nearest_folder(folder: Path) -> str:
@@ -259,7 +259,7 @@ def _matching_keys(path: Path, pattern: FilePattern) -> dict[str, str | None]:
     found = {match[1]: name for name in names or () if (match := form.fullmatch(name))}
     if not found:
         offer = did_you_mean(wanted, names) if names else "; the file holds no arrays"
-        raise ReasonError("missing_source", f"{pattern.path}: no array matches the key {wanted!r}{offer}")
+        raise DataError("missing_source", f"{pattern.path}: no array matches the key {wanted!r}{offer}")
     if not keeps_order(path, pattern.path):
         found = {layer: found[layer] for layer in sorted(found, key=_natural_order)}
     return dict(found)

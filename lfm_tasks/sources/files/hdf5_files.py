@@ -17,14 +17,14 @@ from typing import Any
 import numpy as np
 
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.errors import ReasonError
-from lfm_tasks.sources.files.paths import is_remote, open_bytes, stamp
+from lfm_tasks.errors import DataError
+from lfm_tasks.sources.files.paths import fingerprint, is_remote, open_bytes
 from lfm_tasks.sources.files.stored_array import (
     MAX_HELD_BYTES,
     ReadRows,
     StoredArray,
-    check_held,
-    check_packed,
+    check_compression_ratio,
+    check_memory_size,
     text_array,
 )
 
@@ -71,8 +71,8 @@ def open_hdf5(path: Path, name: str, key: str | None) -> StoredArray:
     """Return the dataset at the path ``key`` inside the file."""
     if key is None:
         offer = did_you_mean("", hdf5_keys(path, name)) or "; the file holds none"
-        raise ReasonError("missing_source", f"{name}: needs key: to say which dataset{offer}")
-    seen = stamp(path)
+        raise DataError("missing_source", f"{name}: needs key: to say which dataset{offer}")
+    seen = fingerprint(path)
     with _opened(path) as file:
         dataset = _find(file, key, name, path)
         name = f"{name}#{key}"
@@ -125,20 +125,20 @@ def _rows(path: Path, key: str, name: str, is_text: bool) -> Iterator[ReadRows]:
 
 
 def _find(file: Any, key: str, name: str, path: Path) -> Any:
-    """Return the dataset, every step towards it a hard link: a soft one may lead to an external one."""
+    """Return the dataset, every step toward it a hard link: a soft one may lead to an external one."""
     import h5py
 
     item = file
     for part in key.strip("/").split("/"):
         link = item.get(part, getlink=True) if isinstance(item, h5py.Group) else None
         if link is None:
-            raise ReasonError("missing_source", f"{name}#{key[:100]}: no such dataset{_offer(key, path, name)}")
+            raise DataError("missing_source", f"{name}#{key[:100]}: no such dataset{_offer(key, path, name)}")
         if not isinstance(link, h5py.HardLink):
             found = f"found a link at {part[:100]!r}, which may lead to another file, needs the dataset itself"
-            raise ReasonError("missing_source", f"{name}#{key}: {found}: copy it into this file")
+            raise DataError("missing_source", f"{name}#{key}: {found}: copy it into this file")
         item = item[part]
     if not isinstance(item, h5py.Dataset):
-        raise ReasonError("missing_source", f"{name}#{key}: found a group, needs a dataset{_offer(key, path, name)}")
+        raise DataError("missing_source", f"{name}#{key}: found a group, needs a dataset{_offer(key, path, name)}")
     return item
 
 
@@ -149,31 +149,31 @@ def _offer(key: str, path: Path, name: str) -> str:
 def _check_storage(dataset: Any, name: str) -> None:
     if dataset.external or dataset.is_virtual:
         found = "found values that lie in other files, needs them inside"
-        raise ReasonError("missing_source", f"{name}: {found}: copy the dataset into this file")
+        raise DataError("missing_source", f"{name}: {found}: copy the dataset into this file")
     plist = dataset.id.get_create_plist()
     for position in range(plist.get_nfilters()):
         number, _, _, label = plist.get_filter(position)
         if number not in _FILTERS:
             found = f"found the filter {ascii(label.decode(errors='replace'))[:60]} ({number})"
             needed = f"needs one of {', '.join(_FILTERS.values())}"
-            raise ReasonError("missing_source", f"{name}: {found}, {needed}: write it with compression='gzip'")
+            raise DataError("missing_source", f"{name}: {found}, {needed}: write it with compression='gzip'")
 
 
 def _check_size(dataset: Any, name: str) -> None:
-    """Raise ReasonError if values are missing, which would be read as zeros, or are far more than the file holds."""
+    """Raise DataError if values are missing, which would be read as zeros, or are far more than the file holds."""
     if not dataset.size:
         return
     stored = dataset.id.get_storage_size()
     if dataset.chunks:
         needed = prod(-(-length // chunk) for length, chunk in zip(dataset.shape, dataset.chunks, strict=True))
         present = dataset.id.get_num_chunks()
-        check_held(name, prod(dataset.chunks) * dataset.dtype.itemsize)
+        check_memory_size(name, prod(dataset.chunks) * dataset.dtype.itemsize)
     else:
         needed, present = 1, int(stored > 0)
     if present < needed:
         found = f"found {present:,} of {needed:,} chunks, the others would be read as {dataset.fillvalue!s:.20}"
-        raise ReasonError("missing_source", f"{name}: {found}: write all of the dataset, or copy the file again")
-    check_packed(name, dataset.nbytes, stored)
+        raise DataError("missing_source", f"{name}: {found}: write all of the dataset, or copy the file again")
+    check_compression_ratio(name, dataset.nbytes, stored)
 
 
 def _dtype(dataset: Any, name: str) -> np.dtype:
@@ -183,7 +183,7 @@ def _dtype(dataset: Any, name: str) -> np.dtype:
         return np.dtype("U") if dataset.dtype.kind == "O" else dataset.dtype
     if dataset.dtype.kind not in "fiub" or h5py.check_enum_dtype(dataset.dtype) not in (None, _BOOLEAN):
         found = f"found values of type {str(dataset.dtype)[:80]}, needs real numbers or text"
-        raise ReasonError("wrong_dtype", f"{name}: {found}: convert it")
+        raise DataError("wrong_dtype", f"{name}: {found}: convert it")
     return dataset.dtype
 
 

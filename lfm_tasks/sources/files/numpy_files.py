@@ -12,16 +12,23 @@ from typing import IO
 import numpy as np
 
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.errors import ReasonError
-from lfm_tasks.sources.files.paths import open_bytes, stamp
-from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray, check_held, check_packed, raw_rows, text_array
+from lfm_tasks.errors import DataError
+from lfm_tasks.sources.files.paths import fingerprint, open_bytes
+from lfm_tasks.sources.files.stored_array import (
+    ReadRows,
+    StoredArray,
+    check_compression_ratio,
+    check_memory_size,
+    raw_rows,
+    text_array,
+)
 
 
 def open_npy(path: Path, name: str, key: str | None) -> StoredArray:
-    """Return the array in a .npy; ReasonError ``missing_source`` if it is truncated, ``wrong_dtype`` if pickled."""
+    """Return the array in a .npy; DataError ``missing_source`` if it is truncated, ``wrong_dtype`` if pickled."""
     if key is not None:
-        raise ReasonError("missing_source", f"{name}: found key: {key} for a file of one array: remove the key")
-    seen = stamp(path)
+        raise DataError("missing_source", f"{name}: found key: {key} for a file of one array: remove the key")
+    seen = fingerprint(path)
     with open_bytes(path) as file:
         shape, fortran_order, dtype = _read_header(file, name)
         first_byte = file.tell()
@@ -34,14 +41,14 @@ def open_npy(path: Path, name: str, key: str | None) -> StoredArray:
 
 
 def open_npz(path: Path, name: str, key: str | None) -> StoredArray:
-    """Return one array of a .npz; ReasonError ``missing_source`` if it is damaged or a bomb."""
+    """Return one array of a .npz; DataError ``missing_source`` if it is damaged or a bomb."""
     if key is None:
-        raise ReasonError("missing_source", f"{name}: needs key: to say which array{_offer('', npz_keys(path, name))}")
+        raise DataError("missing_source", f"{name}: needs key: to say which array{_offer('', npz_keys(path, name))}")
     file_name, name = name, f"{name}#{key}"
-    seen = stamp(path)
+    seen = fingerprint(path)
     with open_bytes(path) as file, zipfile.ZipFile(file) as archive:
         if f"{key}.npy" not in archive.namelist():
-            raise ReasonError("missing_source", f"{name}: no such array{_offer(key, npz_keys(path, file_name))}")
+            raise DataError("missing_source", f"{name}: no such array{_offer(key, npz_keys(path, file_name))}")
         member = archive.getinfo(f"{key}.npy")
         _check_member(name, member)
         with archive.open(member) as inner:
@@ -61,14 +68,14 @@ def npz_keys(path: Path, name: str) -> tuple[str, ...]:
     with open_bytes(path) as file, zipfile.ZipFile(file) as archive:
         members = archive.namelist()
     if len(set(members)) < len(members):
-        raise ReasonError("missing_source", f"{name}: found two arrays of one name: write the file again")
+        raise DataError("missing_source", f"{name}: found two arrays of one name: write the file again")
     return tuple(member.removesuffix(".npy") for member in members if member.endswith(".npy"))
 
 
 @contextmanager
 def _held_rows(name: str, path: Path, n_bytes: int, member: str | None) -> Iterator[ReadRows]:
     """Give a reader of rows of an array that can only be read whole: compressed, or column after column."""
-    check_held(name, n_bytes)
+    check_memory_size(name, n_bytes)
     with open_bytes(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # headers written by Python 2
         if member is None:
@@ -83,14 +90,14 @@ def _read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.
     version = np.lib.format.read_magic(file)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
-        raise ReasonError("wrong_dtype", f"{name}: found .npy version {version}, for records, needs numbers: save them")
+        raise DataError("wrong_dtype", f"{name}: found .npy version {version}, for records, needs numbers: save them")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # headers written by Python 2
         shape, fortran_order, dtype = readers[version](file)
     if dtype.hasobject:
-        raise ReasonError("wrong_dtype", f"{name}: found pickled Python objects, which are never loaded: save numbers")
+        raise DataError("wrong_dtype", f"{name}: found pickled Python objects, which are never loaded: save numbers")
     if dtype.names or dtype.subdtype:
-        raise ReasonError("wrong_dtype", f"{name}: found records {str(dtype)[:80]}, needs numbers: save one field")
+        raise DataError("wrong_dtype", f"{name}: found records {str(dtype)[:80]}, needs numbers: save one field")
     if any(length < 0 for length in shape):
         raise ValueError(f"negative shape {shape}")
     return shape, fortran_order and len(shape) > 1, dtype
@@ -100,13 +107,13 @@ def _check_size(name: str, shape: tuple[int, ...], dtype: np.dtype, n_bytes: int
     declared = prod(shape) * dtype.itemsize
     if declared != n_bytes:
         found = f"found {n_bytes:,} bytes of values, needs {declared:,} for {shape} {dtype}"
-        raise ReasonError("missing_source", f"{name}: {found}: the file is truncated or damaged, copy it again")
+        raise DataError("missing_source", f"{name}: {found}: the file is truncated or damaged, copy it again")
 
 
 def _check_member(name: str, member: zipfile.ZipInfo) -> None:
     if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise ReasonError("missing_source", f"{name}: found an encrypted or unusual archive, needs one of numpy.savez")
-    check_packed(name, member.file_size, member.compress_size)
+        raise DataError("missing_source", f"{name}: found an encrypted or unusual archive, needs one of numpy.savez")
+    check_compression_ratio(name, member.file_size, member.compress_size)
 
 
 def _member_start(file: IO[bytes], member: zipfile.ZipInfo) -> int:
@@ -123,14 +130,14 @@ def _offer(key: str, names: tuple[str, ...]) -> str:
 def open_text(path: Path, name: str, key: str | None) -> StoredArray:
     """Return the lines of a UTF-8 text file."""
     if key is not None:
-        raise ReasonError("missing_source", f"{name}: found key: {key} for a file of lines: remove the key")
-    seen = stamp(path)
-    check_held(name, path.stat().st_size)
+        raise DataError("missing_source", f"{name}: found key: {key} for a file of lines: remove the key")
+    seen = fingerprint(path)
+    check_memory_size(name, path.stat().st_size)
     try:
         told = path.read_bytes().decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
         found = f"found bytes that are not UTF-8, first at {error.start:,}"
-        raise ReasonError("wrong_dtype", f"{name}: {found}: save it as UTF-8, one a line") from error
+        raise DataError("wrong_dtype", f"{name}: {found}: save it as UTF-8, one a line") from error
 
     lines = text_array(name, len(told), lambda start, stop: told[start:stop])
 

@@ -14,7 +14,7 @@ from tokenize import TokenError
 from typing import Any, cast
 
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 
 _VARIABLE = "LFM_ATLAS_STORAGE_"
 _REMOTE = re.compile(r"([a-z][a-z0-9+.-]+)://")
@@ -35,7 +35,7 @@ _VERSIONS = (
 # Bytes that are fetched beyond what is asked for. File systems of fsspec fetch up to 50 MiB, and headers are small.
 _READ_AHEAD = 2**20
 
-Stamp = tuple[tuple[str, ...], ...]
+Fingerprint = tuple[tuple[str, ...], ...]
 
 
 def locate(root: Path, text: str, storage: str | None = None) -> Path:
@@ -48,7 +48,7 @@ def locate(root: Path, text: str, storage: str | None = None) -> Path:
     if remote is None:
         if storage is not None:
             found = f"{text}: found storage: {storage} for a local path"
-            raise ReasonError("missing_source", f"{found}, needs a remote one such as s3://bucket/...: remove storage")
+            raise DataError("missing_source", f"{found}, needs a remote one such as s3://bucket/...: remove storage")
         return root / text
     from upath import UPath
 
@@ -58,10 +58,10 @@ def locate(root: Path, text: str, storage: str | None = None) -> Path:
         _ = path.fs
     except ImportError as error:
         message = f"{text}: {_blanked(str(error))[:200]}: the package that reads {remote[1]}:// is not there"
-        raise ReasonError("missing_source", f"{message}, install it beside lfm-atlas") from error
+        raise DataError("missing_source", f"{message}, install it beside lfm-atlas") from error
     except Exception as error:  # file systems of fsspec have no common class of errors
         message = f"{text}: {remote[1]}:// cannot be opened ({_brief(error)})"
-        raise ReasonError("missing_source", f"{message}: check the path and its storage") from error
+        raise DataError("missing_source", f"{message}: check the path and its storage") from error
     return cast(Path, path)
 
 
@@ -87,7 +87,7 @@ def open_bytes(path: Path, read_ahead: int = _READ_AHEAD) -> BufferedReader:
     return cast(BufferedReader, cast(Any, path).open("rb", block_size=read_ahead))
 
 
-def stamp(path: Path) -> Stamp:
+def fingerprint(path: Path) -> Fingerprint:
     """Return what tells two versions of a file apart, or of a folder: sizes, times, inodes or tags of all its files."""
     if is_remote(path):
         files, place = cast(Any, path).fs, cast(Any, path).path
@@ -109,13 +109,13 @@ def stamp(path: Path) -> Stamp:
 
 @contextmanager
 def readable(name: str) -> Iterator[None]:
-    """Turn whatever a damaged or forbidden file raises into a ReasonError that names the file."""
+    """Turn whatever a damaged or forbidden file raises into a DataError that names the file."""
     try:
         yield
-    except ReasonError:
+    except DataError:
         raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise ReasonError("missing_source", f"{name}: cannot be read ({_brief(error)})") from error
+        raise DataError("missing_source", f"{name}: cannot be read ({_brief(error)})") from error
     except (
         SyntaxError,
         TokenError,
@@ -128,12 +128,12 @@ def readable(name: str) -> Iterator[None]:
     ) as error:
         # numpy evaluates a header as a Python literal, zipfile knows more kinds of archive than it reads, numcodecs
         # takes a negative size for one.
-        raise ReasonError("missing_source", f"{name}: cannot be read (damaged, or of an unknown kind)") from error
+        raise DataError("missing_source", f"{name}: cannot be read (damaged, or of an unknown kind)") from error
     except Exception as error:
         if _REMOTE.match(name) is None:
             raise
         # file systems of fsspec have no common class of errors
-        raise ReasonError("missing_source", f"{name}: cannot be read ({_brief(error)})") from error
+        raise DataError("missing_source", f"{name}: cannot be read ({_brief(error)})") from error
 
 
 def nearest(path: Path) -> str:
@@ -149,13 +149,13 @@ def _storage_options(storage: str) -> Mapping[str, Any]:
     text = os.environ.get(variable)
     if not text:
         found = f"storage: {storage} needs the environment variable {variable}, which is not set"
-        raise ReasonError("missing_source", f'{found}: export {variable}=\'{{"key": "...", "secret": "..."}}\'')
+        raise DataError("missing_source", f'{found}: export {variable}=\'{{"key": "...", "secret": "..."}}\'')
     try:
         options = json.loads(text)
     except ValueError:
         options = None  # the error would quote the secret
     if not isinstance(options, dict):
-        raise ReasonError("missing_source", f"storage: {storage}: {variable} needs a JSON object of storage options")
+        raise DataError("missing_source", f"storage: {storage}: {variable} needs a JSON object of storage options")
     return options
 
 

@@ -8,7 +8,7 @@ from math import prod
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.stored_array import StoredArray
 
 Tokens = Shaped[np.ndarray, "batch tokens features"]
@@ -50,16 +50,16 @@ def pool_rows(
 
 
 def pooled_features(shape_of_point: Sequence[int], pooling: str, *, shape: str | None = None) -> int:
-    """Return how many features a point of this shape has after ``pooling``; ReasonError if the two do not fit."""
+    """Return how many features a point of this shape has after ``pooling``; DataError if the two do not fit."""
     n_dims = len(shape_of_point) + 1
     if shape is not None and n_dims not in (2, len(shape)):
         found = f"found a {n_dims}-D array, each point {tuple(shape_of_point)}, with shape: {shape}"
-        raise ReasonError("wrong_shape", f"{found}, needs {len(shape)} dimensions: correct shape, or leave it out")
+        raise DataError("wrong_shape", f"{found}, needs {len(shape)} dimensions: correct shape, or leave it out")
     fitting = _FITTING.get(n_dims, ("flatten",) if n_dims > 4 else ())
     if pooling not in fitting:
         advice = f"write pool: {' or '.join(fitting)}" if fitting else "store one row a point"
         found = f"found a {n_dims}-D array, each point {tuple(shape_of_point)}, with pool: {pooling}"
-        raise ReasonError("wrong_shape", f"{found}, needs (points, features): {advice}")
+        raise DataError("wrong_shape", f"{found}, needs (points, features): {advice}")
     if n_dims == 2 or pooling == "flatten":
         return prod(shape_of_point)
     if n_dims == 4:
@@ -80,13 +80,13 @@ def check_finite(
     name: str,
     advice: str,
 ) -> None:
-    """Raise ReasonError ``not_finite`` at the first value of ``rows`` that is none; ``ids`` are those of all points."""
+    """Raise DataError ``not_finite`` at the first value of ``rows`` that is none; ``ids`` are those of all points."""
     finite = np.isfinite(pooled)
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
         where = f"first in row {rows[row]} (id {ids[rows[row]]!s}), column {column}"
         found = f"found {np.count_nonzero(~finite)} NaN or infinite values among {len(rows)} rows, {where}"
-        raise ReasonError("not_finite", f"{name}: {found}, needs finite numbers: {advice}")
+        raise DataError("not_finite", f"{name}: {found}, needs finite numbers: {advice}")
 
 
 def wide_dtype(dtype: np.dtype) -> np.dtype:
@@ -143,19 +143,19 @@ class TokenMask:
     def __post_init__(self) -> None:
         if len(self.array.shape) != 2 or self.array.dtype.kind not in "fiub":
             found = f"found a mask of {self.array.dtype} and shape {self.array.shape}"
-            raise ReasonError("wrong_shape", f"{self.array.name}: {found}, needs (points, tokens) of 0 and 1")
+            raise DataError("wrong_shape", f"{self.array.name}: {found}, needs (points, tokens) of 0 and 1")
         if self.array.shape[0] != self.n_points:
             found = f"found a mask of {self.array.shape[0]} rows and {self.n_points} ids"
-            raise ReasonError("bad_ids", f"{self.array.name}: {found}, needs one row an id: give that mask")
+            raise DataError("bad_ids", f"{self.array.name}: {found}, needs one row an id: give that mask")
 
     def check_fits(self, array: StoredArray, pool: str) -> None:
-        """Raise ReasonError if the mask cannot be that of ``array``, or the pooling has no use for one."""
+        """Raise DataError if the mask cannot be that of ``array``, or the pooling has no use for one."""
         if pool == "flatten":
             found = "found a mask and pool: flatten, which keeps padded tokens"
-            raise ReasonError("wrong_shape", f"{array.name}: {found}: remove the mask, or pool the tokens")
+            raise DataError("wrong_shape", f"{array.name}: {found}: remove the mask, or pool the tokens")
         if array.shape[1] != self.array.shape[1]:
             found = f"found {array.shape[1]} tokens and a mask of {self.array.shape[1]}"
-            raise ReasonError("wrong_shape", f"{array.name}: {found}, needs as many: give the mask of these tokens")
+            raise DataError("wrong_shape", f"{array.name}: {found}, needs as many: give the mask of these tokens")
 
     @contextmanager
     def rows(self, ids: Shaped[np.ndarray, " points"]) -> Iterator[MaskReader]:
@@ -167,7 +167,7 @@ class TokenMask:
                 strange = ((values != 0) & (values != 1)).any(axis=1)
                 if strange.any():
                     found = f"found other values than 0 and 1 in the mask, first in id {ids[rows[strange.argmax()]]!s}"
-                    raise ReasonError("wrong_dtype", f"{self.array.name}: {found}: give 1 for a token, 0 for padding")
+                    raise DataError("wrong_dtype", f"{self.array.name}: {found}: give 1 for a token, 0 for padding")
                 return values.astype(bool)
 
             yield valid
@@ -180,10 +180,10 @@ def needs_tokens(
     prefix_tokens: int,
     ids: Shaped[np.ndarray, " batch"],
 ) -> None:
-    """Raise ReasonError for a point without a token that counts."""
+    """Raise DataError for a point without a token that counts."""
     n_tokens = mask.sum(axis=1)
     short = n_tokens <= prefix_tokens
     if short.any():
         row = short.argmax()
         found = f"found {n_tokens[row]} valid tokens in id {ids[row]!s}, needs more than {prefix_tokens} of prefix"
-        raise ReasonError("wrong_shape", f"{name}: {found}: leave out such rows, or mend the mask")
+        raise DataError("wrong_shape", f"{name}: {found}: leave out such rows, or mend the mask")

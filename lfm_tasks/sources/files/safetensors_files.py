@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.errors import ReasonError
-from lfm_tasks.sources.files.paths import open_bytes, stamp
+from lfm_tasks.errors import DataError
+from lfm_tasks.sources.files.paths import fingerprint, open_bytes
 from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray, raw_rows
 
 _MAX_HEADER_BYTES = 100_000_000  # the library's own limit
@@ -37,16 +37,16 @@ class _Tensor:
 
 def open_safetensors(path: Path, name: str, key: str | None) -> StoredArray:
     """Return the tensor ``key``; bfloat16 comes as float32, which holds each of its values."""
-    seen = stamp(path)
+    seen = fingerprint(path)
     tensors = _read_header(path, name)
     if key is None or key not in tensors:
         found = "needs key: to say which tensor" if key is None else f"found no tensor {key[:100]!r}"
-        raise ReasonError("missing_source", f"{name}: {found}{did_you_mean(key or '', tensors)}")
+        raise DataError("missing_source", f"{name}: {found}{did_you_mean(key or '', tensors)}")
     tensor = tensors[key]
     name = f"{name}#{key}"
     if tensor.kind not in _DTYPES:
         found = f"found values of type {tensor.kind[:20]!r}, needs one of {', '.join(_DTYPES)}"
-        raise ReasonError("wrong_dtype", f"{name}: {found}: save it as F32")
+        raise DataError("wrong_dtype", f"{name}: {found}: save it as F32")
     dtype = np.dtype(_DTYPES[tensor.kind])
     opened = partial(raw_rows, path, tensor.shape, dtype, tensor.first_byte)
     if tensor.kind == _BFLOAT16:
@@ -72,7 +72,7 @@ def _read_header(path: Path, name: str) -> dict[str, _Tensor]:
         size = file.seek(0, 2)
         if n_bytes > min(_MAX_HEADER_BYTES, size - 8):
             found = f"found a header of {n_bytes:,} bytes in a file of {size:,}, needs at most {_MAX_HEADER_BYTES:,}"
-            raise ReasonError("missing_source", f"{name}: {found}: the file is truncated or no .safetensors")
+            raise DataError("missing_source", f"{name}: {found}: the file is truncated or no .safetensors")
         file.seek(8)
         header = json.loads(file.read(n_bytes))
     try:
@@ -84,14 +84,14 @@ def _read_header(path: Path, name: str) -> dict[str, _Tensor]:
         }
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         found = "found a header that describes no tensors, needs dtype, shape and data_offsets"
-        raise ReasonError("missing_source", f"{name}: {found}: write it again") from error
+        raise DataError("missing_source", f"{name}: {found}: write it again") from error
     _check_spans(spans, size - 8 - n_bytes, name)
     for key, entry in entries.items():
         start, stop = _span(entry)
         kind = str(entry["dtype"])
         if kind in _DTYPES and stop - start != prod(entry["shape"]) * np.dtype(_DTYPES[kind]).itemsize:
             found = f"found {stop - start:,} bytes for {kind} of shape {entry['shape']}"
-            raise ReasonError("missing_source", f"{name}#{key[:100]}: {found}: the header is damaged")
+            raise DataError("missing_source", f"{name}#{key[:100]}: {found}: the header is damaged")
     return tensors
 
 
@@ -108,8 +108,8 @@ def _check_spans(spans: list[tuple[int, int, str]], n_bytes: int, name: str) -> 
     for start, stop, key in spans:
         if start < end or stop < start:
             found = f"found the tensor {key[:100]!r} at {start:,} to {stop:,}, over bytes of another"
-            raise ReasonError("missing_source", f"{name}: {found}: the header is damaged, write it again")
+            raise DataError("missing_source", f"{name}: {found}: the header is damaged, write it again")
         end = stop
     if end > n_bytes:
         found = f"found {n_bytes:,} bytes of values, needs {end:,}"
-        raise ReasonError("missing_source", f"{name}: {found}: the file is truncated, copy it again")
+        raise DataError("missing_source", f"{name}: {found}: the file is truncated, copy it again")

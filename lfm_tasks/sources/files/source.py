@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from lfm_tasks.catalog.model import ActivationsSource
 from lfm_tasks.catalog.names import did_you_mean, fill
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.formats import FilePattern, find_layers, open_array
 from lfm_tasks.sources.files.pooling import TokenMask, check_finite, needs_tokens, pool_rows, pooled_features
 from lfm_tasks.sources.files.stored_array import StoredArray
@@ -97,7 +97,7 @@ class FileSource:
     def batches(
         self, layers: Sequence[str], rows: Int[np.ndarray, " selected"]
     ) -> Iterator[Mapping[str, Float[np.ndarray, "batch features"]]]:
-        """Yield ``rows`` of each layer, pooled, as floats; ReasonError at the first value not finite."""
+        """Yield ``rows`` of each layer, pooled, as floats; DataError at the first value not finite."""
         arrays = {layer: self._checked(layer) for layer in layers}
         row_bytes = sum(prod(array.shape[1:]) * max(array.dtype.itemsize, 4) for array in arrays.values())
         n_rows = max(1, _BATCH_BYTES // max(row_bytes, 1))
@@ -131,7 +131,7 @@ class FileSource:
             row = rows[np.flatnonzero(~np.isfinite(cast).all(axis=1))[0]]
             where = f"first in row {row} (id {self._ids[row]!s})"
             found = f"found values beyond {how.dtype} (largest {np.abs(pooled).max():.3g}), {where}"
-            raise ReasonError("not_finite", f"{array.name}: {found}: leave out dtype, or ask for a wider one")
+            raise DataError("not_finite", f"{array.name}: {found}: leave out dtype, or ask for a wider one")
         return cast
 
     @cached_property
@@ -144,31 +144,31 @@ class FileSource:
     def _n_features(self, array: StoredArray) -> int:
         try:
             return pooled_features(array.shape[1:], self._reading.pool, shape=self._reading.shape)
-        except ReasonError as error:
-            raise ReasonError(error.reason, f"{array.name}: {error}") from error
+        except DataError as error:
+            raise DataError(error.reason, f"{array.name}: {error}") from error
 
     def _checked(self, layer: str) -> StoredArray:
         array = self._open(layer)
         if array.dtype.kind not in "fiub":
             found = f"found {array.dtype}, needs real numbers (float, integer or bool)"
-            raise ReasonError("wrong_dtype", f"{array.name}: {found}: convert it")
+            raise DataError("wrong_dtype", f"{array.name}: {found}: convert it")
         if self._n_features(array) < 1:
-            raise ReasonError("wrong_shape", f"{array.name}: found no features in {array.shape}, needs at least one")
+            raise DataError("wrong_shape", f"{array.name}: found no features in {array.shape}, needs at least one")
         if array.shape[0] != len(self._ids):
             found = f"found {array.shape[0]} rows and {len(self._ids)} ids"
-            raise ReasonError("bad_ids", f"{array.name}: {found}, needs one id a row: give the ids of these rows")
+            raise DataError("bad_ids", f"{array.name}: {found}, needs one id a row: give the ids of these rows")
         if len(array.shape) == 3 and self._reading.pool != "flatten":
             n_tokens, n_prefix = array.shape[1], self._reading.prefix_tokens
             if n_tokens <= n_prefix:
                 found = f"found {n_tokens} tokens and prefix_tokens: {n_prefix}"
-                raise ReasonError("wrong_shape", f"{array.name}: {found}, needs more tokens than prefix: lower it")
+                raise DataError("wrong_shape", f"{array.name}: {found}, needs more tokens than prefix: lower it")
         if self._mask is not None and len(array.shape) == 3:
             self._mask.check_fits(array, self._reading.pool)
         return array
 
     def _open(self, layer: str) -> StoredArray:
         if layer not in self._layers:
-            raise ReasonError("unknown_layer", f"no layer {layer[:100]!r}{did_you_mean(layer, self._layers)}")
+            raise DataError("unknown_layer", f"no layer {layer[:100]!r}{did_you_mean(layer, self._layers)}")
         if layer not in self._opened:
             place = self._layers[layer]
             self._opened[layer] = open_array(place.path, place.name, place.key)
@@ -179,9 +179,9 @@ class FileSource:
         for layer in self._layers:
             try:
                 return self._open(layer).shape[0]
-            except ReasonError as error:
+            except DataError as error:
                 errors.append(error)
-        raise ReasonError("bad_ids", f"no layer tells how many rows there are: {errors[0]}")
+        raise DataError("bad_ids", f"no layer tells how many rows there are: {errors[0]}")
 
 
 def _positions(n_points: int) -> Shaped[np.ndarray, " points"]:

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from lfm_tasks.errors import ReasonError
-from lfm_tasks.sources.files.paths import Stamp, open_bytes, readable, stamp
+from lfm_tasks.errors import DataError
+from lfm_tasks.sources.files.paths import Fingerprint, fingerprint, open_bytes, readable
 
 MAX_HELD_BYTES = 4 * 2**30  # what must be held in memory whole: compressed or column-wise arrays, ids, inputs
 # Zeros deflate at most 1030 : 1, real activations hardly 20 : 1; small arrays may be all zeros.
@@ -37,7 +37,7 @@ class StoredArray:
 
     name: str
     path: Path
-    stamp: Stamp
+    fingerprint: Fingerprint
     shape: tuple[int, ...]
     dtype: np.dtype
     open: Callable[[], AbstractContextManager[ReadRows]]
@@ -60,7 +60,7 @@ class StoredArray:
 
     def load(self) -> Shaped[np.ndarray, "..."]:
         """Return the whole array."""
-        check_held(self.name, prod(self.shape) * self.dtype.itemsize)
+        check_memory_size(self.name, prod(self.shape) * self.dtype.itemsize)
         with readable(self.name), self.open() as read:
             whole = read(0, self.shape[0])
         self.check_unchanged()
@@ -80,11 +80,11 @@ class StoredArray:
         return hasher.hexdigest()
 
     def check_unchanged(self) -> None:
-        """Raise ReasonError if the file is another one than when its header was read."""
+        """Raise DataError if the file is another one than when its header was read."""
         with readable(self.name):
-            now = stamp(self.path)
-        if now != self.stamp:
-            raise ReasonError("missing_source", f"{self.name}: the file changed while it was read: start again")
+            now = fingerprint(self.path)
+        if now != self.fingerprint:
+            raise DataError("missing_source", f"{self.name}: the file changed while it was read: start again")
 
     def _gather(self, read: ReadRows, rows: Int[np.ndarray, " selected"]) -> Shaped[np.ndarray, "selected ..."]:
         if not len(rows):
@@ -107,23 +107,23 @@ class StoredArray:
         return gathered[places]
 
 
-def check_held(name: str, n_bytes: int) -> None:
-    """Raise ReasonError if ``n_bytes`` that must be in memory at once are too many."""
+def check_memory_size(name: str, n_bytes: int) -> None:
+    """Raise DataError if ``n_bytes`` that must be in memory at once are too many."""
     if n_bytes > MAX_HELD_BYTES:
         limit = f"at most {MAX_HELD_BYTES:,}: store it uncompressed, in C order"
-        raise ReasonError("missing_source", f"{name}: found more bytes than fit into memory, needs {limit}")
+        raise DataError("missing_source", f"{name}: found more bytes than fit into memory, needs {limit}")
 
 
-def check_packed(name: str, n_bytes: int, n_packed: int) -> None:
-    """Raise ReasonError if ``n_bytes`` from ``n_packed`` of a file are more than activations ever pack to."""
+def check_compression_ratio(name: str, n_bytes: int, n_packed: int) -> None:
+    """Raise DataError if ``n_bytes`` from ``n_packed`` of a file are more than activations ever pack to."""
     ratio = n_bytes / max(n_packed, 1)
     if n_bytes > _MAX_BYTES_AT_ANY_RATIO and ratio > _MAX_RATIO:
         found = f"found {n_bytes:,} bytes packed {ratio:.0f} : 1"
-        raise ReasonError("missing_source", f"{name}: {found}, needs at most {_MAX_RATIO} : 1: store it uncompressed")
+        raise DataError("missing_source", f"{name}: {found}, needs at most {_MAX_RATIO} : 1: store it uncompressed")
 
 
 def text_array(name: str, n_texts: int, part: Callable[[int, int], Sequence[str]]) -> Shaped[np.ndarray, " texts"]:
-    """Return the texts that ``part`` gives from a first to (without) a last one; ReasonError if they are too large.
+    """Return the texts that ``part`` gives from a first to (without) a last one; DataError if they are too large.
 
     Many of them may be one and the same in the file, and in the array each takes as much room as the longest.
     """
@@ -135,7 +135,7 @@ def text_array(name: str, n_texts: int, part: Callable[[int, int], Sequence[str]
         longest, n_characters = max(longest, *lengths), n_characters + sum(lengths)
         if max(longest * len(texts), n_characters) * _CHARACTER_BYTES > MAX_HELD_BYTES:
             found = f"found {n_texts:,} texts, one of {longest:,} characters"
-            raise ReasonError("missing_source", f"{name}: {found}, needs short ones: are these ids or labels?")
+            raise DataError("missing_source", f"{name}: {found}, needs short ones: are these ids or labels?")
     return np.array(texts, dtype=str)
 
 

@@ -9,26 +9,26 @@ from typing import Any
 import numpy as np
 
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.errors import ReasonError
-from lfm_tasks.sources.files.paths import is_remote, open_bytes, stamp
+from lfm_tasks.errors import DataError
+from lfm_tasks.sources.files.paths import fingerprint, is_remote, open_bytes
 from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray
 
 
 def open_torch(path: Path, name: str, key: str | None) -> StoredArray:
     """Return the tensor in the file, or the one called ``key``; bfloat16 comes as float32."""
-    seen = stamp(path)
+    seen = fingerprint(path)
     tensors = _load(path, name)
     if key not in tensors:
         found = "needs key: to say which tensor" if key is None else f"found no tensor {key[:100]!r}"
         offer = did_you_mean(key or "", [known for known in tensors if known]) or ": it is a single one, remove the key"
-        raise ReasonError("missing_source", f"{name}: {found}{offer}")
+        raise DataError("missing_source", f"{name}: {found}{offer}")
     tensor = tensors[key]
     name = name if key is None else f"{name}#{key}"
     if str(tensor.layout) != "torch.strided" or tensor.is_quantized:
-        raise ReasonError("wrong_dtype", f"{name}: found a sparse or quantised tensor, needs a dense one: convert it")
+        raise DataError("wrong_dtype", f"{name}: found a sparse or quantized tensor, needs a dense one: convert it")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         found = f"found {tuple(tensor.shape)} values, of which the file holds a part that repeats"
-        raise ReasonError("wrong_shape", f"{name}: {found}, needs all of them: save tensor.contiguous()")
+        raise DataError("wrong_shape", f"{name}: {found}, needs all of them: save tensor.contiguous()")
     first = _to_numpy(tensor[:1] if tensor.ndim else tensor, name)
 
     @contextmanager
@@ -49,7 +49,7 @@ def _load(path: Path, name: str) -> dict[str | None, Any]:
         import torch
     except ImportError as error:
         needed = "a .pt file is read by PyTorch, which is not there"
-        raise ReasonError("missing_source", f"{name}: {needed}: pip install 'lfm-atlas[torch]'") from error
+        raise DataError("missing_source", f"{name}: {needed}: pip install 'lfm-atlas[torch]'") from error
     _check_archive(path, name)
     try:
         if is_remote(path):  # PyTorch maps local files only
@@ -61,17 +61,17 @@ def _load(path: Path, name: str) -> dict[str | None, Any]:
         raise
     except Exception as error:  # torch's errors have no common class
         found = "found no tensors that can be read without running code, or a damaged file"
-        raise ReasonError("missing_source", f"{name}: {found}, needs torch.save of tensors: save them again") from error
+        raise DataError("missing_source", f"{name}: {found}, needs torch.save of tensors: save them again") from error
     if isinstance(content, torch.Tensor):
         return {None: content}
     if isinstance(content, dict):
         return {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
     found = f"found a {type(content).__name__}"
-    raise ReasonError("wrong_dtype", f"{name}: {found}, needs a tensor or a dict of tensors: save that")
+    raise DataError("wrong_dtype", f"{name}: {found}, needs a tensor or a dict of tensors: save that")
 
 
 def _check_archive(path: Path, name: str) -> None:
-    """Raise ReasonError for what takes memory before there is a tensor: packed members, and byte arrays of any length.
+    """Raise DataError for what takes memory before there is a tensor: packed members, and byte arrays of any length.
 
     ``weights_only`` makes byte arrays as long as the file says. The names of what is made stand in it as plain text.
     """
@@ -79,14 +79,14 @@ def _check_archive(path: Path, name: str) -> None:
     with open_bytes(path) as file:
         if not zipfile.is_zipfile(file):
             found = "found no tensors that can be read without running code, or a file of before PyTorch 1.6"
-            raise ReasonError("missing_source", f"{name}: {found}, {advice}")
+            raise DataError("missing_source", f"{name}: {found}, {advice}")
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-                raise ReasonError("missing_source", f"{name}: found a packed archive, {advice}")
+                raise DataError("missing_source", f"{name}: found a packed archive, {advice}")
             pickles = [member for member in members if member.filename.endswith(".pkl")]
             if any(b"bytearray" in archive.read(member) for member in pickles):
-                raise ReasonError("missing_source", f"{name}: found byte arrays, {advice}")
+                raise DataError("missing_source", f"{name}: found byte arrays, {advice}")
 
 
 def _to_numpy(tensor: Any, name: str) -> np.ndarray:
@@ -97,4 +97,4 @@ def _to_numpy(tensor: Any, name: str) -> np.ndarray:
     try:
         return tensor.detach().numpy()
     except TypeError as error:
-        raise ReasonError("wrong_dtype", f"{name}: found {tensor.dtype}, needs real numbers: convert it") from error
+        raise DataError("wrong_dtype", f"{name}: found {tensor.dtype}, needs real numbers: convert it") from error

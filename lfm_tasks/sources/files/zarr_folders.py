@@ -12,9 +12,15 @@ from typing import Any, cast
 import numpy as np
 
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.errors import ReasonError
-from lfm_tasks.sources.files.paths import is_file, is_remote, stamp
-from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray, check_held, check_packed, text_array
+from lfm_tasks.errors import DataError
+from lfm_tasks.sources.files.paths import fingerprint, is_file, is_remote
+from lfm_tasks.sources.files.stored_array import (
+    ReadRows,
+    StoredArray,
+    check_compression_ratio,
+    check_memory_size,
+    text_array,
+)
 
 MARKERS = ("zarr.json", ".zarray", ".zgroup")
 
@@ -30,18 +36,18 @@ _CODECS = frozenset(
 def open_zarr(path: Path, name: str, key: str | None) -> StoredArray:
     """Return the array at the path ``key`` of a group, or the array that the folder is."""
     name, group_name = (name, name) if key is None else (f"{name}#{key}", name)
-    seen = stamp(path)
+    seen = fingerprint(path)
     _check_codecs(path if key is None else path / key, name)
     array = _array(path, key)
     if array is None:
         found = "found a group, needs key: to say which array" if key is None else "no such array"
         offer = did_you_mean(key or "", zarr_keys(path, group_name) or ()) or "; the group holds none"
-        raise ReasonError("missing_source", f"{name}: {found}{offer}")
+        raise DataError("missing_source", f"{name}: {found}{offer}")
     dtype = np.dtype("U") if array.dtype.kind == "T" else np.dtype(array.dtype)
     if array.dtype.kind not in "fiubTUS":
         text = str(array.dtype)[:80]
-        raise ReasonError("wrong_dtype", f"{name}: found values of type {text}, needs real numbers or text: convert it")
-    check_held(name, prod(array.shards or array.chunks) * max(1, array.dtype.itemsize))
+        raise DataError("wrong_dtype", f"{name}: found values of type {text}, needs real numbers or text: convert it")
+    check_memory_size(name, prod(array.shards or array.chunks) * max(1, array.dtype.itemsize))
     _check_complete(array, name, len(seen))
     block = (array.shards or array.chunks)[0] if array.shape else 1
     return StoredArray(name, path, seen, tuple(array.shape), dtype, partial(_rows, path, key), block)
@@ -108,7 +114,7 @@ def _check_codecs(path: Path, name: str) -> None:
             for codec in _codecs(json.loads((path / marker).read_bytes())):
                 if codec not in _CODECS:
                     found = f"found the codec {codec[:60]!r}, needs one of {', '.join(_PACKERS)}"
-                    raise ReasonError("missing_source", f"{name}: {found}: write it with one of these")
+                    raise DataError("missing_source", f"{name}: {found}: write it with one of these")
 
 
 def _codecs(metadata: Any) -> Iterator[str]:
@@ -126,7 +132,7 @@ def _codecs(metadata: Any) -> Iterator[str]:
 
 
 def _check_complete(array: Any, name: str, n_files: int) -> None:
-    """Raise ReasonError if chunks are missing: Zarr would give its fill value for them, without a word."""
+    """Raise DataError if chunks are missing: Zarr would give its fill value for them, without a word."""
     stored = array.shards or array.chunks
     needed = prod(-(-length // chunk) for length, chunk in zip(array.shape, stored, strict=True))
     present = n_files
@@ -136,5 +142,5 @@ def _check_complete(array: Any, name: str, n_files: int) -> None:
     if present < needed:
         found = f"found {present:,} of {needed:,} chunks, the others would be read as {array.fill_value!s:.20}"
         advice = "copy it again, or write it with config={'write_empty_chunks': True}"
-        raise ReasonError("missing_source", f"{name}: {found}: {advice}")
-    check_packed(name, array.nbytes, array.nbytes_stored())
+        raise DataError("missing_source", f"{name}: {found}: {advice}")
+    check_compression_ratio(name, array.nbytes, array.nbytes_stored())

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from lfm_tasks.catalog.names import check_layer_name, did_you_mean, shorten
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 
 MAX_BYTES = 2**31  # of a file, which is the format's own limit, and of one tensor for one batch
 
@@ -68,14 +68,12 @@ def _content(path: Path) -> bytes:
     try:
         if path.is_file():
             if path.stat().st_size > MAX_BYTES:
-                raise ReasonError(
-                    "unsupported_model", f"{path.name}: found over {MAX_BYTES:,} bytes: export it smaller"
-                )
+                raise DataError("unsupported_model", f"{path.name}: found over {MAX_BYTES:,} bytes: export it smaller")
             return path.read_bytes()
         present = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     except OSError as error:
-        raise ReasonError("missing_source", f"{path.name}: cannot be read: {error.strerror}") from error
-    raise ReasonError("missing_source", f"{path.name}: no such file{did_you_mean(path.name, present)}")
+        raise DataError("missing_source", f"{path.name}: cannot be read: {error.strerror}") from error
+    raise DataError("missing_source", f"{path.name}: no such file{did_you_mean(path.name, present)}")
 
 
 def _parsed(content: bytes, name: str) -> Any:
@@ -86,9 +84,9 @@ def _parsed(content: bytes, name: str) -> Any:
     try:
         model = onnx.ModelProto.FromString(content)
     except DecodeError as error:
-        raise ReasonError("missing_source", f"{name}: {needed}") from error
+        raise DataError("missing_source", f"{name}: {needed}") from error
     if not (model.ir_version and model.graph.node):
-        raise ReasonError("missing_source", f"{name}: {needed}")
+        raise DataError("missing_source", f"{name}: {needed}")
     return model
 
 
@@ -98,30 +96,30 @@ def _check_tensor(tensor: Any, name: str) -> None:
     if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
         found = f"found the values of {shorten(tensor.name)} in another file, needs all of them inside"
         advice = "onnx.save_model(onnx.load(...), ..., save_as_external_data=False)"
-        raise ReasonError("unsupported_model", f"{name}: {found}: save it with {advice}")
+        raise DataError("unsupported_model", f"{name}: {found}: save it with {advice}")
     _check_dims(tensor, name)
 
 
 def _check_dims(tensor: Any, name: str) -> None:
     if prod(max(0, length) for length in tensor.dims) > MAX_BYTES:
         found = f"found a tensor of shape {shorten(str(tuple(tensor.dims)))}, needs at most {MAX_BYTES:,} values"
-        raise ReasonError("unsupported_model", f"{name}: {found}: export a smaller model")
+        raise DataError("unsupported_model", f"{name}: {found}: export a smaller model")
 
 
 def _check_domain(node: Any, name: str) -> None:
     if node.domain not in _DOMAINS:
         found = f"found an operator of the domain {shorten(node.domain)}, needs those of the ONNX standard"
-        raise ReasonError("unsupported_model", f"{name}: {found}: export without custom or fused operators")
+        raise DataError("unsupported_model", f"{name}: {found}: export without custom or fused operators")
 
 
 def _refuse_function(_function: Any, name: str) -> None:
     found = "found functions of its own, needs plain nodes"
-    raise ReasonError("unsupported_model", f"{name}: {found}: inline them with onnx.inliner.inline_local_functions")
+    raise DataError("unsupported_model", f"{name}: {found}: inline them with onnx.inliner.inline_local_functions")
 
 
 def _refuse_training(_graphs: Any, name: str) -> None:
     found = "found training graphs, needs the network alone"
-    raise ReasonError("unsupported_model", f"{name}: {found}: export it for inference")
+    raise DataError("unsupported_model", f"{name}: {found}: export it for inference")
 
 
 _REFUSED = {
@@ -141,7 +139,7 @@ def _check_rules(model: Any, name: str) -> None:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
         found = f"found a graph that breaks the rules of ONNX ({brief(error)})"
-        raise ReasonError("unsupported_model", f"{name}: {found}: export it again") from error
+        raise DataError("unsupported_model", f"{name}: {found}: export it again") from error
 
 
 # The input's first dimension gets a name of ours, so that shape inference tells where the batch goes.
@@ -167,14 +165,14 @@ class OnnxGraph:
     layers: Mapping[str, Tensor]
 
     def layer(self, name: str) -> Tensor:
-        """Return the layer called ``name``; ReasonError ``unknown_layer`` if there is none."""
+        """Return the layer called ``name``; DataError ``unknown_layer`` if there is none."""
         if name in self.layers:
             return self.layers[name]
         found = f"{self.file.name}: found no layer {shorten(name)}"
         if any(name in node.output for node in self.file.model.graph.node):
             advice = "that tensor is not a float (batch, ...): choose another"
-            raise ReasonError("unknown_layer", f"{found}, needs a row a point: {advice}")
-        raise ReasonError("unknown_layer", found + did_you_mean(name, self.layers))
+            raise DataError("unknown_layer", f"{found}, needs a row a point: {advice}")
+        raise DataError("unknown_layer", found + did_you_mean(name, self.layers))
 
     def with_outputs(self, layers: Sequence[str]) -> bytes:
         """Return the model's bytes with ``layers`` as its outputs."""
@@ -209,12 +207,12 @@ def read_layers(file: OnnxFile, batch_size: int) -> OnnxGraph:
         if dtype in _FLOATS and len(dims) > 1 and dims[0] in (_BATCH, None)
     }
     if not layers:
-        raise ReasonError("unknown_layer", f"{file.name}: found no float tensor (batch, ...), needs one to record")
+        raise DataError("unknown_layer", f"{file.name}: found no float tensor (batch, ...), needs one to record")
     for name in layers:
         try:
             check_layer_name(name)
         except ValueError as error:
-            raise ReasonError("unsupported_model", f"{file.name}: {error}") from error
+            raise DataError("unsupported_model", f"{file.name}: {error}") from error
     dtype, dims = types[entry.name]
     return OnnxGraph(file, Tensor(entry.name, dtype, tuple(map(_length, dims[1:]))), layers)
 
@@ -230,15 +228,15 @@ def _only_input(file: OnnxFile) -> Any:
     if len(inputs) != 1:
         names = ", ".join(shorten(entry.name) for entry in inputs[:6]) or "none"
         found = f"found {len(inputs)} inputs ({names}), needs one, for the dataset's inputs"
-        raise ReasonError("unsupported_model", f"{file.name}: {found}: export it with the others fixed")
+        raise DataError("unsupported_model", f"{file.name}: {found}: export it with the others fixed")
     entry = inputs[0]
     dims = entry.type.tensor_type.shape.dim
     if not dims:
         found = f"found an input {shorten(entry.name)} without dimensions, needs (batch, ...)"
-        raise ReasonError("unsupported_model", f"{file.name}: {found}: export it with its shape")
+        raise DataError("unsupported_model", f"{file.name}: {found}: export it with its shape")
     if dims[0].HasField("dim_value"):
         found = f"found a batch fixed at {dims[0].dim_value}, needs a dynamic one"
-        raise ReasonError("unsupported_model", f"{file.name}: {found}: export it with a dynamic first axis")
+        raise DataError("unsupported_model", f"{file.name}: {found}: export it with a dynamic first axis")
     return entry
 
 
@@ -256,7 +254,7 @@ def _inferred_types(file: OnnxFile, input_name: str) -> dict[str, _Type]:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
         found = f"found types or shapes that do not fit ({brief(error)})"
-        raise ReasonError("unsupported_model", f"{file.name}: {found}: export it again") from error
+        raise DataError("unsupported_model", f"{file.name}: {found}: export it again") from error
     types = {info.name: _type(info.type.tensor_type) for info in [*inferred.input, *inferred.value_info]}
     return {name: known for name, known in types.items() if known is not None}
 
@@ -282,7 +280,7 @@ def _refuse_huge(file: OnnxFile, types: Mapping[str, _Type], batch_size: int) ->
         n_bytes = dtype.itemsize * prod(batch_size if dim == _BATCH else _length(dim) or 1 for dim in dims)
         if n_bytes > MAX_BYTES:
             found = f"found {n_bytes:,} bytes in {shorten(name)} for {batch_size} points, needs at most {MAX_BYTES:,}"
-            raise ReasonError("unsupported_model", f"{file.name}: {found}: export a smaller model")
+            raise DataError("unsupported_model", f"{file.name}: {found}: export a smaller model")
 
 
 def _depending_on(name: str, graph: Any) -> Iterator[str]:
@@ -317,7 +315,7 @@ class Session:
     session: Any
 
     def run(self, outputs: Sequence[str], feed: Mapping[str, np.ndarray]) -> Sequence[Shaped[np.ndarray, "batch ..."]]:
-        """Return ``outputs``; ReasonError ``unsupported_model`` if onnxruntime stops."""
+        """Return ``outputs``; DataError ``unsupported_model`` if onnxruntime stops."""
         try:
             values: Sequence[Shaped[np.ndarray, "batch ..."]] = self.session.run(list(outputs), dict(feed))
         except Exception as error:  # onnxruntime's errors have no common class
@@ -326,7 +324,7 @@ class Session:
 
 
 def open_session(content: bytes, name: str) -> Session:
-    """Return the model in ``content``, ready to run; ReasonError ``unsupported_model`` if onnxruntime refuses it."""
+    """Return the model in ``content``, ready to run; DataError ``unsupported_model`` if onnxruntime refuses it."""
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()
@@ -343,6 +341,6 @@ def open_session(content: bytes, name: str) -> Session:
         raise _stopped(name, "open", error) from error
 
 
-def _stopped(name: str, what: str, error: Exception) -> ReasonError:
+def _stopped(name: str, what: str, error: Exception) -> DataError:
     found = f"onnxruntime could not {what} it ({brief(error)})"
-    return ReasonError("unsupported_model", f"{name}: {found}: check that it runs, or export it again")
+    return DataError("unsupported_model", f"{name}: {found}: check that it runs, or export it again")

@@ -11,7 +11,7 @@ from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.catalog.model import Catalog, Model
 from lfm_tasks.catalog.names import did_you_mean, fill, shorten
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.networks.onnx_graph import (
     OnnxGraph,
     Session,
@@ -100,10 +100,10 @@ class OnnxSource:
         if not fits:
             shape = ", ".join(["points", *("any" if length is None else str(length) for length in needed.shape)])
             message = f"found inputs of shape {inputs.shape}, needs ({shape})"
-            raise ReasonError("wrong_shape", f"{name}: {message}: reshape the dataset's inputs")
+            raise DataError("wrong_shape", f"{name}: {message}: reshape the dataset's inputs")
         if not np.can_cast(inputs.dtype, needed.dtype, casting="same_kind"):
             message = f"found inputs of type {inputs.dtype}, needs {needed.dtype}"
-            raise ReasonError("wrong_dtype", f"{name}: {message}: convert the dataset's inputs")
+            raise DataError("wrong_dtype", f"{name}: {message}: convert the dataset's inputs")
 
 
 _BATCH_ROWS = 256
@@ -132,10 +132,10 @@ class Head:
         if rows.ndim != 2 or (known and rows.shape[1] != prod(shape)):
             needed = f"(points, {prod(shape) if known else 'features'})"
             found = f"found activations of shape {rows.shape}, needs {needed}, as {self.layer.name} was recorded"
-            raise ReasonError("wrong_shape", f"{self.session.name}: {found}: carry them into that space first")
+            raise DataError("wrong_shape", f"{self.session.name}: {found}: carry them into that space first")
         if not np.isfinite(rows).all():
             found = "found NaN or infinite activations, needs finite numbers: mend what made them"
-            raise ReasonError("not_finite", f"{self.session.name}: {found}")
+            raise DataError("not_finite", f"{self.session.name}: {found}")
         shaped = np.ascontiguousarray(rows.reshape(len(rows), *shape) if known else rows, dtype=self.layer.dtype)
         parts = [
             self.session.run([_RESULT], {self.layer.name: shaped[start : start + _BATCH_ROWS]})[0]
@@ -167,7 +167,7 @@ def _check_lossless(graph: OnnxGraph, layer: Tensor, pool: str) -> None:
     found = f"found points of shape {shape} in {shorten(layer.name)}, pooled by {pool}"
     advice = "set pool: flatten" if None not in layer.shape else "export it with these dimensions fixed"
     message = f"{found}, needs a layer recorded without loss for a head: {advice}, or start at a later layer"
-    raise ReasonError("unsupported_model", f"{graph.file.name}: {message}")
+    raise DataError("unsupported_model", f"{graph.file.name}: {message}")
 
 
 def _output(graph: OnnxGraph, layer: str, output: str | None) -> str:
@@ -176,16 +176,16 @@ def _output(graph: OnnxGraph, layer: str, output: str | None) -> str:
         if len(graph.file.outputs) != 1:
             found = f"found {len(graph.file.outputs)} outputs ({', '.join(map(shorten, graph.file.outputs[:6]))})"
             advice = f"name it with head: {{layer: {layer}, output: x}}"
-            raise ReasonError("unknown_layer", f"{graph.file.name}: {found}, needs one: {advice}")
+            raise DataError("unknown_layer", f"{graph.file.name}: {found}, needs one: {advice}")
         return graph.file.outputs[0]
     if output not in known:
         found = f"found no output {shorten(output)}"
-        raise ReasonError("unknown_layer", f"{graph.file.name}: {found}{did_you_mean(output, known)}")
+        raise DataError("unknown_layer", f"{graph.file.name}: {found}{did_you_mean(output, known)}")
     return output
 
 
 def _nodes_between(graph: OnnxGraph, start: str, end: str) -> Iterator[Any]:
-    """Yield the nodes that make ``end`` out of ``start``, last first; ReasonError if they need the input too."""
+    """Yield the nodes that make ``end`` out of ``start``, last first; DataError if they need the input too."""
     proto = graph.file.model.graph
     wanted, nodes = {end} - {start}, []
     for node in reversed(proto.node):
@@ -199,15 +199,13 @@ def _nodes_between(graph: OnnxGraph, start: str, end: str) -> Iterator[Any]:
         led.update(node.output if read & led else ())
     if end not in led:
         found = f"found {shorten(end)}, which does not depend on {shorten(start)}"
-        raise ReasonError(
-            "unsupported_model", f"{graph.file.name}: {found}: choose a layer before it, or another output"
-        )
+        raise DataError("unsupported_model", f"{graph.file.name}: {found}: choose a layer before it, or another output")
     for node in reversed(nodes):
         beside = sorted((tensors_read(node) & fed) - led)
         if beside and led & set(node.output):
             found = f"found that {shorten(end)} depends on {shorten(beside[0])} as well as on {shorten(start)}"
             message = "a head needs a layer that all ways lead through: start at a later layer, where they have met"
-            raise ReasonError("unsupported_model", f"{graph.file.name}: {found}, {message}")
+            raise DataError("unsupported_model", f"{graph.file.name}: {found}, {message}")
         yield node
 
 
@@ -243,10 +241,10 @@ def open_head(model_name: str, model: Model, catalog: Catalog, layer: str | None
     start = layer or (model.head.layer if model.head else None)
     if model.onnx is None:
         found = "found no onnx, needs an ONNX graph to cut: export the network"
-        raise ReasonError("missing_source", f"model {model_name}: {found}")
+        raise DataError("missing_source", f"model {model_name}: {found}")
     if start is None:
         found = "found no head, needs the layer that it starts from: add head: {layer: relu1}"
-        raise ReasonError("missing_source", f"model {model_name}: {found}")
+        raise DataError("missing_source", f"model {model_name}: {found}")
     path = catalog.root / fill(model.onnx.path, model=model_name, dataset=model.onnx.dataset)
     graph = read_layers(read_onnx(path), 1)
     return cut_head(graph, start, model.head.output if model.head else None, model.onnx.pool)

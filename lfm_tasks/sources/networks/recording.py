@@ -18,7 +18,7 @@ from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.catalog.model import TRUSTED_MODULES, Catalog
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.pooling import check_finite, pool_rows, pooled_features
 from lfm_tasks.sources.source import Source
 
@@ -54,7 +54,7 @@ class Recorder:
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.ids):
             found = f"found {len(self.inputs)} inputs and {len(self.ids)} ids, needs one id an input"
-            raise ReasonError("bad_ids", f"{self.name}: {found}: give the ids of these inputs")
+            raise DataError("bad_ids", f"{self.name}: {found}: give the ids of these inputs")
 
     @cached_property
     def identity(self) -> Mapping[str, str]:
@@ -71,39 +71,39 @@ class Recorder:
         return (rows[start : start + self.batch_rows] for start in range(0, len(rows), self.batch_rows))
 
     def fed(self, rows: Int[np.ndarray, " batch"], dtype: np.dtype[Any]) -> Shaped[np.ndarray, "batch ..."]:
-        """Return a copy of these inputs as ``dtype``; ReasonError if they are not finite, or do not fit it."""
+        """Return a copy of these inputs as ``dtype``; DataError if they are not finite, or do not fit it."""
         values = self.inputs[rows]
         with np.errstate(over="ignore"):
             fed = np.ascontiguousarray(values, dtype=dtype)
         if fed.dtype.kind == "f" and not np.isfinite(fed).all():
             row = rows[np.flatnonzero(~np.isfinite(fed).reshape(len(fed), -1).all(axis=1))[0]]
             found = f"found NaN or infinite inputs as {fed.dtype}, first in row {row} (id {self.ids[row]!s})"
-            raise ReasonError("not_finite", f"{self.name}: {found}, needs finite numbers: mend the dataset's inputs")
+            raise DataError("not_finite", f"{self.name}: {found}, needs finite numbers: mend the dataset's inputs")
         if fed.dtype.kind in "iu" and not np.array_equal(fed, values):
             found = f"found inputs of {values.dtype} beyond {fed.dtype}, needs numbers that fit"
-            raise ReasonError("wrong_dtype", f"{self.name}: {found}: check the dataset's inputs")
+            raise DataError("wrong_dtype", f"{self.name}: {found}: check the dataset's inputs")
         return fed
 
     def check_pooling(self, layer: str, shape: Sequence[int | None]) -> None:
-        """Raise ReasonError if the pooling does not fit a layer whose points have ``shape``."""
+        """Raise DataError if the pooling does not fit a layer whose points have ``shape``."""
         if None in shape:
             return  # the first batch tells
         try:
             pooled_features([length or 0 for length in shape], self.pool)
-        except ReasonError as error:
-            raise ReasonError(error.reason, f"{self.name}: {layer}: {error}") from error
+        except DataError as error:
+            raise DataError(error.reason, f"{self.name}: {layer}: {error}") from error
 
     def pooled(
         self, layer: str, values: Shaped[np.ndarray, "..."], rows: Int[np.ndarray, " batch"]
     ) -> Float[np.ndarray, "batch features"]:
-        """Return what ``layer`` gave for ``rows``, pooled, in memory of its own; ReasonError if it cannot be used."""
+        """Return what ``layer`` gave for ``rows``, pooled, in memory of its own; DataError if it cannot be used."""
         if values.ndim < 2 or len(values) != len(rows):
             found = f"found {values.shape} for {len(rows)} points, needs a row a point"
-            raise ReasonError("wrong_shape", f"{self.name}: {layer}: {found}: leave it out with layers: ['!{layer}']")
+            raise DataError("wrong_shape", f"{self.name}: {layer}: {found}: leave it out with layers: ['!{layer}']")
         try:
             pooled = pool_rows(values, self.pool)
-        except ReasonError as error:
-            raise ReasonError(error.reason, f"{self.name}: {layer}: {error}") from error
+        except DataError as error:
+            raise DataError(error.reason, f"{self.name}: {layer}: {error}") from error
         check_finite(pooled, rows, self.ids, name=f"{self.name}: {layer}", advice="leave the layer out")
         # A network may go on to overwrite what it gave.
         return pooled.copy() if np.may_share_memory(pooled, values) else pooled
@@ -145,16 +145,16 @@ def build(model_name: str, factory: str, args: Mapping[str, Any], catalog: Catal
             value = function(**args)
         except (Exception, SystemExit) as error:
             found = f"the factory {factory} raised {_said(error)} for args: {dict(args)}"
-            raise ReasonError("bad_factory", f"model {model_name}: {found}: call it yourself to see where") from error
+            raise DataError("bad_factory", f"model {model_name}: {found}: call it yourself to see where") from error
         return Built(value, _code_digest(function, root))
 
 
 def check_trust(model_name: str, factory: str, catalog: Catalog) -> None:
-    """Raise ReasonError ``untrusted_code`` unless the user said that ``factory`` may run."""
+    """Raise DataError ``untrusted_code`` unless the user said that ``factory`` may run."""
     if not catalog.trust.covers(factory):
         found = f"found the factory {factory}, which is code and would run here, and nobody said that it may"
         advice = f"read it, then say --trust-code, or name its module in {TRUSTED_MODULES}"
-        raise ReasonError("untrusted_code", f"model {model_name}: {found}: {advice}")
+        raise DataError("untrusted_code", f"model {model_name}: {found}: {advice}")
 
 
 def _imported(model_name: str, factory: str) -> Callable[..., Any]:
@@ -164,15 +164,15 @@ def _imported(model_name: str, factory: str) -> Callable[..., Any]:
     except (Exception, SystemExit) as error:
         message = f"the factory {factory} cannot be imported ({_said(error)})"
         advice = "install its package, or put its module beside the catalog and say --trust-code"
-        raise ReasonError("bad_factory", f"model {model_name}: {message}: {advice}") from error
+        raise DataError("bad_factory", f"model {model_name}: {message}: {advice}") from error
     for name in path.split("."):
         if not hasattr(found, name):
             near = did_you_mean(name, [known for known in dir(found) if not known.startswith("_")])
-            raise ReasonError("bad_factory", f"model {model_name}: found no {name} in {module_name}{near}")
+            raise DataError("bad_factory", f"model {model_name}: found no {name} in {module_name}{near}")
         found = getattr(found, name)
     if not callable(found):
         message = f"found a {type(found).__name__} at {factory}, needs something that can be called"
-        raise ReasonError("bad_factory", f"model {model_name}: {message}: name a function or a class")
+        raise DataError("bad_factory", f"model {model_name}: {message}: name a function or a class")
     function: Callable[..., Any] = found
     return function
 

@@ -13,7 +13,7 @@ from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.catalog.model import Catalog, TorchModel
 from lfm_tasks.catalog.names import check_layer_name, did_you_mean, fill
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.networks.recording import Recorder, build, check_trust
 
 
@@ -35,7 +35,7 @@ def load_weights(module: Any, path: Path, name: str) -> str:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         found = safetensors.torch.load_file(path)
     except (OSError, SafetensorError) as error:
-        raise ReasonError("missing_source", f"{name}: cannot be read ({str(error)[:200]}): save it again") from error
+        raise DataError("missing_source", f"{name}: cannot be read ({str(error)[:200]}): save it again") from error
     wanted = module.state_dict()
     for key in sorted(found.keys() & wanted.keys()):
         _check_tensor(f"{name}#{key}", found[key], wanted[key])
@@ -45,9 +45,9 @@ def load_weights(module: Any, path: Path, name: str) -> str:
     except Exception as error:
         said = ascii(" ".join(str(error).split())[:200])[1:-1]
         found_so = f"cannot be put into the network ({said}), needs one tensor for each of its own"
-        raise ReasonError("bad_weights", f"{name}: {found_so}: load them in the factory instead") from error
+        raise DataError("bad_weights", f"{name}: {found_so}: load them in the factory instead") from error
     if missing or unexpected:
-        raise ReasonError("bad_weights", f"{name}: {_mismatch(sorted(missing), sorted(unexpected))}")
+        raise DataError("bad_weights", f"{name}: {_mismatch(sorted(missing), sorted(unexpected))}")
     return sha256
 
 
@@ -73,21 +73,21 @@ def _check_file(path: Path, name: str) -> None:
     if path.suffix != ".safetensors":
         found = f"found a {path.suffix or 'nameless'} file, needs .safetensors, which cannot hold code"
         advice = "safetensors.torch.save_model(model, 'model.safetensors') writes one"
-        raise ReasonError("bad_weights", f"{name}: {found}: {advice}")
+        raise DataError("bad_weights", f"{name}: {found}: {advice}")
     if not path.is_file():
         present = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        raise ReasonError("missing_source", f"{name}: no such file{did_you_mean(path.name, present)}")
+        raise DataError("missing_source", f"{name}: no such file{did_you_mean(path.name, present)}")
 
 
 def _check_tensor(name: str, found: Any, wanted: Any) -> None:
     if found.shape != wanted.shape:
         shapes = f"found the shape {tuple(found.shape)}, needs {tuple(wanted.shape)}"
-        raise ReasonError("bad_weights", f"{name}: {shapes}: check the factory's args")
-    # Integers in place of floats are quantised: numbers of another scale.
+        raise DataError("bad_weights", f"{name}: {shapes}: check the factory's args")
+    # Integers in place of floats are quantized: numbers of another scale.
     same_kind = found.dtype.is_floating_point == wanted.dtype.is_floating_point
     if not same_kind or _promoted(found.dtype, wanted.dtype) != wanted.dtype:
         types = f"found {found.dtype}, needs {wanted.dtype} or what it holds without loss"
-        raise ReasonError("bad_weights", f"{name}: {types}: save it so, or let the factory build in {found.dtype}")
+        raise DataError("bad_weights", f"{name}: {types}: save it so, or let the factory build in {found.dtype}")
 
 
 def _promoted(found: Any, wanted: Any) -> Any:
@@ -143,7 +143,7 @@ class TorchSource:
             try:
                 check_layer_name(name)
             except ValueError as error:
-                raise ReasonError("unsupported_model", f"{self._recorder.name}: {error}") from error
+                raise DataError("unsupported_model", f"{self._recorder.name}: {error}") from error
 
     @property
     def ids(self) -> Shaped[np.ndarray, " points"]:
@@ -161,7 +161,7 @@ class TorchSource:
 
     def layer_shapes(self) -> dict[str, tuple[int | None, ...]]:
         """Return the shape of one point in each layer that can be recorded, before pooling."""
-        return {name: shape for name, shape in self._probed.items() if not isinstance(shape, ReasonError)}
+        return {name: shape for name, shape in self._probed.items() if not isinstance(shape, DataError)}
 
     def identity(self, layer: str) -> Mapping[str, str]:
         """Return what decides the values of ``layer``: code, weights, inputs, pooling, batches, and what records it."""
@@ -201,10 +201,10 @@ class TorchSource:
             yield {name: found[name] for name in names}
         if rows.size and state_digest(self._module) != self._state_digest:
             found_state = "the forward pass changes the network's own buffers, so that rows depend on those before them"
-            raise ReasonError("unsupported_model", f"{self._recorder.name}: {found_state}: make eval() stop that")
+            raise DataError("unsupported_model", f"{self._recorder.name}: {found_state}: make eval() stop that")
 
     @cached_property
-    def _probed(self) -> dict[str, tuple[int, ...] | ReasonError]:
+    def _probed(self) -> dict[str, tuple[int, ...] | DataError]:
         """Run a few rows: the shape of a point in each layer, or why it cannot be recorded."""
         order = np.argsort(self.ids, kind="stable")[:_PROBE_ROWS]
         seen: dict[str, Any] = {}
@@ -219,7 +219,7 @@ class TorchSource:
             name: seen.get(name, self._refused(name, "is never called in the forward pass")) for name in self._layers
         }
 
-    def _shape(self, name: str, tensor: Any, n_rows: int) -> tuple[int, ...] | ReasonError:
+    def _shape(self, name: str, tensor: Any, n_rows: int) -> tuple[int, ...] | DataError:
         if tensor is None or not tensor.is_floating_point():
             kind = "no tensor" if tensor is None else str(tensor.dtype)
             return self._refused(name, f"gives {kind}, where a float tensor is needed")
@@ -231,14 +231,14 @@ class TorchSource:
     def _check_layer(self, name: str) -> None:
         if name not in self._layers:
             found = f"{self._recorder.name}: found no module {name[:100]!r}"
-            raise ReasonError("unknown_layer", found + did_you_mean(name, self._layers))
+            raise DataError("unknown_layer", found + did_you_mean(name, self._layers))
         shape = self._probed[name]
-        if isinstance(shape, ReasonError):
+        if isinstance(shape, DataError):
             raise shape
         self._recorder.check_pooling(name, shape)
 
-    def _refused(self, name: str, why: str) -> ReasonError:
-        return ReasonError("wrong_shape", f"{self._recorder.name}: {name} {why}: leave it out with layers: ['!{name}']")
+    def _refused(self, name: str, why: str) -> DataError:
+        return DataError("wrong_shape", f"{self._recorder.name}: {name} {why}: leave it out with layers: ['!{name}']")
 
     def _keep(
         self, found: dict[str, Float[np.ndarray, "batch features"]], name: str, tensor: Any, rows: np.ndarray
@@ -247,7 +247,7 @@ class TorchSource:
         if name in found:
             raise self._refused(name, "is called several times in one forward pass")
         shape = self._shape(name, tensor, len(rows))
-        if isinstance(shape, ReasonError):
+        if isinstance(shape, DataError):
             raise shape
         found[name] = self._recorder.pooled(name, as_array(tensor), rows)
 
@@ -272,13 +272,13 @@ class TorchSource:
         try:
             with _same_bits(torch), torch.inference_mode():
                 self._module(fed)
-        except ReasonError:
+        except DataError:
             raise
         except Exception as error:
             said = ascii(" ".join(f"{type(error).__name__}: {error}".split())[:200])[1:-1]
             shape = f"inputs of shape {tuple(fed.shape)}, {fed.dtype}"
             message = f"the network stopped on {shape} ({said}): check factory, args and the dataset's inputs"
-            raise ReasonError("unsupported_model", f"{self._recorder.name}: {message}") from error
+            raise DataError("unsupported_model", f"{self._recorder.name}: {message}") from error
 
 
 def _network(model_name: str, model: TorchModel, catalog: Catalog) -> tuple[Any, dict[str, str]]:
@@ -289,7 +289,7 @@ def _network(model_name: str, model: TorchModel, catalog: Catalog) -> tuple[Any,
         built = build(model_name, model.factory, model.args, catalog)
     if not isinstance(built.value, torch.nn.Module):
         found = f"found a {type(built.value).__name__} from the factory {model.factory}, needs a torch.nn.Module"
-        raise ReasonError("bad_factory", f"model {model_name}: {found}: return the network")
+        raise DataError("bad_factory", f"model {model_name}: {found}: return the network")
     module, weights = built.value, "none"
     if model.weights is not None:
         name = fill(model.weights, model=model_name, dataset=model.dataset)
@@ -318,7 +318,7 @@ def _torch(model_name: str) -> Any:
     except ImportError as error:
         found = f"found no PyTorch ({error}), needs it to run this network"
         message = f'{found}: pip install "lfm-atlas[torch]"'
-        raise ReasonError("bad_factory", f"model {model_name}: {message}") from error
+        raise DataError("bad_factory", f"model {model_name}: {message}") from error
     return torch
 
 

@@ -1,4 +1,4 @@
-"""The spectral basis of a space: the low eigenvectors of its graph's normalised Laplacian."""
+"""The spectral basis of a space: the low eigenvectors of its graph's normalized Laplacian."""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -10,7 +10,7 @@ from scipy.sparse import csr_array, diags_array
 from scipy.sparse.csgraph import connected_components, reverse_cuthill_mckee
 from scipy.sparse.linalg import eigsh
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 
 # Columns of a block; degree of the polynomial. It is odd, so what lies below the damped interval is never large.
 _WIDTH, _DEGREE = 8, 5
@@ -40,7 +40,7 @@ class _Operator:
         add_product(self.starts, self.columns, self.weights, scale * self.inverse, block, result, own, old)
 
     def product(self, vectors: Float[np.ndarray, "points some"]) -> Float[np.ndarray, "points some"]:
-        """Return the normalised adjacency times ``vectors``."""
+        """Return the normalized adjacency times ``vectors``."""
         products = np.empty(vectors.shape)
         for first in range(0, vectors.shape[1], _WIDTH):
             part = vectors[:, first : first + _WIDTH]
@@ -66,7 +66,7 @@ class _Operator:
 def filtered_eigenpairs(
     graph: csr_array[Any], n_eigenpairs: int
 ) -> tuple[Float[np.ndarray, " eigenpairs"], Float[np.ndarray, "points eigenpairs"]] | None:
-    """Return the largest eigenpairs of the normalised adjacency, or None if they are not all found for certain.
+    """Return the largest eigenpairs of the normalized adjacency, or None if they are not all found for certain.
 
     A Krylov space of blocks of eight needs few polynomials of a high degree, and its products read a graph once for
     eight columns. The damped interval is guessed from a short survey of the spectrum. It changes the time, never which
@@ -78,7 +78,7 @@ def filtered_eigenpairs(
     Zhou, Saad (2007), "A Chebyshev-Davidson algorithm for large symmetric eigenproblems"; Grimes, Lewis, Simon (1994),
     "A shifted block Lanczos algorithm".
     """
-    # Neighbours side by side: what a product reads is then mostly in the cache.
+    # Neighbors side by side: what a product reads is then mostly in the cache.
     order = reverse_cuthill_mckee(graph, symmetric_mode=True)
     operator = _operator(graph, order)
     try:
@@ -228,7 +228,7 @@ class BasisQuality:
 
 
 def spectral_basis(graph: csr_array[Any], n_eigenpairs: int) -> Basis:
-    """Return the first eigenpairs of the normalised Laplacian of ``graph``.
+    """Return the first eigenpairs of the normalized Laplacian of ``graph``.
 
     Solves ``L v = λ v`` with ``L = I − D^(-1/2) W D^(-1/2)``, so every λ lies in [0, 2]. They are the algebraically
     largest of ``D^(-1/2) W D^(-1/2)``: ordering by magnitude would mix in the highest frequencies. The start vector is
@@ -262,14 +262,14 @@ def spectral_basis(graph: csr_array[Any], n_eigenpairs: int) -> Basis:
     if n_eigenpairs < 1:
         raise ValueError(f"n_eigenpairs is {n_eigenpairs}, needs at least 1")
     if n_points <= n_eigenpairs:
-        raise ReasonError(
+        raise DataError(
             "too_few_points",
             f"found {n_points} points, {n_eigenpairs} eigenpairs need at least {n_eigenpairs + 1}: "
             "lower n_eigenpairs, or give more points",
         )
     n_components = int(connected_components(graph, directed=False)[0])
     if n_components != 1:
-        raise ReasonError(
+        raise DataError(
             "disconnected",
             f"graph has {n_components} components, needs 1: raise n_neighbors, or join the components first",
         )
@@ -281,7 +281,7 @@ def spectral_basis(graph: csr_array[Any], n_eigenpairs: int) -> Basis:
 def basis_quality(graph: csr_array[Any], basis: Basis) -> BasisQuality:
     """Return how well ``basis`` solves the eigenproblem of ``graph``."""
     vectors = basis.eigenvectors
-    residuals = vectors - normalised_adjacency(graph) @ vectors - vectors * basis.eigenvalues
+    residuals = vectors - normalized_adjacency(graph) @ vectors - vectors * basis.eigenvalues
     return BasisQuality(
         residual=float(np.linalg.norm(residuals, axis=0).max()),
         orthonormality=float(np.abs(vectors.T @ vectors - np.eye(vectors.shape[1])).max()),
@@ -290,8 +290,8 @@ def basis_quality(graph: csr_array[Any], basis: Basis) -> BasisQuality:
     )
 
 
-def normalised_adjacency(graph: csr_array[Any]) -> csr_array[Any]:
-    """Return D^(-1/2) W D^(-1/2): the normalised Laplacian is I minus it."""
+def normalized_adjacency(graph: csr_array[Any]) -> csr_array[Any]:
+    """Return D^(-1/2) W D^(-1/2): the normalized Laplacian is I minus it."""
     scale = diags_array(1 / np.sqrt(np.asarray(graph.sum(axis=1)).ravel()))
     return csr_array(scale @ graph @ scale)
 
@@ -320,14 +320,14 @@ def choose_solver(n_points: int, n_eigenpairs: int) -> Solver:
 def _largest(
     graph: csr_array[Any], n_eigenpairs: int
 ) -> tuple[Float[np.ndarray, " eigenpairs"], Float[np.ndarray, "points eigenpairs"], Solver]:
-    """Return the largest eigenpairs of the normalised adjacency, and what found them."""
+    """Return the largest eigenpairs of the normalized adjacency, and what found them."""
     n_points = graph.shape[0]
     solver = choose_solver(n_points, n_eigenpairs)
     if solver == "filtered":
         if (found := filtered_eigenpairs(graph, n_eigenpairs)) is not None:
             return *found, solver
         solver = "lanczos after filtered"
-    matrix = normalised_adjacency(graph)
+    matrix = normalized_adjacency(graph)
     if solver == "dense":
         values, vectors = eigh(matrix.toarray(), subset_by_index=(n_points - n_eigenpairs, n_points - 1))
     else:

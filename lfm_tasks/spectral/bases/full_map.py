@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 
 # Spaces on a side of a tile: part of the convention, for the bits of a map depend on it.
 TILE_SIDE = 4
@@ -58,7 +58,7 @@ def whitened_rows(rows: Float[np.ndarray, "points eigenpairs"]) -> Float[np.ndar
     """
     values, vectors = np.linalg.eigh(rows.T @ rows)
     if len(rows) < rows.shape[1] or values[0] <= 1e-10 * values[-1]:
-        raise ReasonError(
+        raise DataError(
             "little_overlap",
             f"found {len(rows)} common points, too few to tell {rows.shape[1]} eigenvectors apart: lower n_eigenpairs",
         )

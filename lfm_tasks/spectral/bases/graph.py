@@ -1,4 +1,4 @@
-"""The graph of a space: symmetric edge weights over neighbours, in one piece.
+"""The graph of a space: symmetric edge weights over neighbors, in one piece.
 
 Its arguments carry no types: numba takes them from the arrays, and a checked function cannot be compiled.
 """
@@ -12,25 +12,25 @@ from jaxtyping import Float
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.neighbors.compiled import compiled_reordered
 from lfm_tasks.spectral.neighbors.projections import DistanceRows, Metric, blocks, distance_rows, squared_norms
-from lfm_tasks.spectral.neighbors.search import COMPILED_FROM, Neighbours
+from lfm_tasks.spectral.neighbors.search import COMPILED_FROM, Neighbors
 
 Kernel = Literal["binary", "gaussian", "inverse", "distance"]
 
 
-def affinity_graph(neighbours: Neighbours, *, kernel: Kernel) -> csr_array[Any]:
-    """Return the symmetric weights W ≥ 0 of the neighbour graph, without self loops.
+def affinity_graph(neighbors: Neighbors, *, kernel: Kernel) -> csr_array[Any]:
+    """Return the symmetric weights W ≥ 0 of the neighbor graph, without self loops.
 
-    ``binary`` 1; ``gaussian`` exp(−4 d²/d_k(i)²) with d_k(i) the distance to the last neighbour (self-tuning);
-    ``inverse`` 1/d, the largest finite weight where d = 0; ``distance`` d, which makes far neighbours strong and exists
+    ``binary`` 1; ``gaussian`` exp(−4 d²/d_k(i)²) with d_k(i) the distance to the last neighbor (self-tuning);
+    ``inverse`` 1/d, the largest finite weight where d = 0; ``distance`` d, which makes far neighbors strong and exists
     to reproduce a published figure. Made symmetric by max(W, Wᵀ), for ``gaussian`` by the mean.
     """
-    n_points, n_neighbors = neighbours.indices.shape
-    weights = _weights(neighbours.distances.astype(np.float64), kernel)
+    n_points, n_neighbors = neighbors.indices.shape
+    weights = _weights(neighbors.distances.astype(np.float64), kernel)
     rows = np.repeat(np.arange(n_points), n_neighbors)
-    directed = coo_array((weights.ravel(), (rows, neighbours.indices.ravel())), shape=(n_points, n_points)).tocsr()
+    directed = coo_array((weights.ravel(), (rows, neighbors.indices.ravel())), shape=(n_points, n_points)).tocsr()
     graph = (directed + directed.T) / 2 if kernel == "gaussian" else directed.maximum(directed.T)
     graph = csr_array(graph)
     graph.sort_indices()
@@ -58,15 +58,13 @@ def join_components(
         graph = csr_array(graph.maximum(bridge + bridge.T))
         fewer, labels = connected_components(graph, directed=False)
         if fewer >= n_components:
-            raise ReasonError("disconnected", f"the graph has {n_before} components, needs 1: raise n_neighbors")
+            raise DataError("disconnected", f"the graph has {n_before} components, needs 1: raise n_neighbors")
         n_components = fewer
     graph.sort_indices()
     return graph, n_before
 
 
-def _weights(
-    distances: Float[np.ndarray, "points neighbours"], kernel: Kernel
-) -> Float[np.ndarray, "points neighbours"]:
+def _weights(distances: Float[np.ndarray, "points neighbors"], kernel: Kernel) -> Float[np.ndarray, "points neighbors"]:
     if kernel == "binary":
         return np.ones_like(distances)
     if kernel == "gaussian":
@@ -95,7 +93,7 @@ def _exit_search(rows: DistanceRows) -> Callable[[np.ndarray], list[tuple[int, i
 def _shortest_exits(rows: DistanceRows, labels: np.ndarray) -> list[tuple[int, int]]:
     best = np.full(int(labels.max()) + 1, np.inf)
     exits = [(0, 0)] * len(best)
-    points = rows.centred(slice(None))
+    points = rows.centered(slice(None))
     squares = squared_norms(points)
     for block in blocks(points):
         squared = squares[block, None] + squares - 2 * (points[block] @ points.T)

@@ -1,4 +1,4 @@
-"""A space as the kernels see it: its activations, its neighbours, its graph, its basis."""
+"""A space as the kernels see it: its activations, its neighbors, its graph, its basis."""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -9,20 +9,20 @@ from jaxtyping import Bool, Float, Int, Shaped
 from scipy.linalg import solve_triangular
 from scipy.sparse import csr_array
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.eigenbasis import Basis, fix_signs, spectral_basis
 from lfm_tasks.spectral.bases.full_map import full_map, overlap
 from lfm_tasks.spectral.bases.graph import Kernel, affinity_graph, join_components
 from lfm_tasks.spectral.neighbors.projections import DistanceRows, Metric, blocks, distance_rows, squared_norms
-from lfm_tasks.spectral.neighbors.search import Neighbours, exact_neighbours
+from lfm_tasks.spectral.neighbors.search import Neighbors, exact_neighbors
 
 
 @dataclass(frozen=True)
 class SpectralSpace:
-    """Activations with the neighbours, the graph in one piece and the basis that were made of them."""
+    """Activations with the neighbors, the graph in one piece and the basis that were made of them."""
 
     activations: Float[np.ndarray, "points features"]
-    neighbours: Neighbours
+    neighbors: Neighbors
     graph: csr_array[Any]
     basis: Basis
 
@@ -55,9 +55,9 @@ def spectral_space(
     >>> len(space), space.basis.eigenvalues.round(3).tolist()
     (12, [0.0, 0.134, 0.134])
     """
-    neighbours = exact_neighbours(activations, n_neighbors or dense_neighbors(len(activations)), metric=metric)
-    graph, _ = join_components(affinity_graph(neighbours, kernel=kernel), activations, metric=metric)
-    return SpectralSpace(activations, neighbours, graph, spectral_basis(graph, n_eigenpairs))
+    neighbors = exact_neighbors(activations, n_neighbors or dense_neighbors(len(activations)), metric=metric)
+    graph, _ = join_components(affinity_graph(neighbors, kernel=kernel), activations, metric=metric)
+    return SpectralSpace(activations, neighbors, graph, spectral_basis(graph, n_eigenpairs))
 
 
 def dense_neighbors(n_points: int) -> int:
@@ -73,25 +73,25 @@ _SMALLEST_AFFINITY = 1e-3
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample as new points see it: its rows, the same less their mean in float32, squared norms, its neighbours."""
+    """A sample as new points see it: its rows, the same less their mean in float32, squared norms, its neighbors."""
 
     rows: DistanceRows
-    centred: Float[np.ndarray, "points features"]
+    centered: Float[np.ndarray, "points features"]
     squares: Float[np.ndarray, " points"]
-    neighbours: Neighbours
+    neighbors: Neighbors
     metric: Metric
     kernel: Kernel
 
 
 def as_sample(
-    activations: Shaped[np.ndarray, "points features"], neighbours: Neighbours, *, metric: Metric, kernel: Kernel
+    activations: Shaped[np.ndarray, "points features"], neighbors: Neighbors, *, metric: Metric, kernel: Kernel
 ) -> Sample:
     """Return what `new_weights` needs to know of a sample; 4 bytes × points × features beside the activations."""
     rows = distance_rows(activations, metric)
-    centred = np.empty(activations.shape, dtype=np.float32)
-    for block in blocks(centred):
-        centred[block] = rows.centred(block)
-    return Sample(rows, centred, squared_norms(centred), neighbours, metric, kernel)
+    centered = np.empty(activations.shape, dtype=np.float32)
+    for block in blocks(centered):
+        centered[block] = rows.centered(block)
+    return Sample(rows, centered, squared_norms(centered), neighbors, metric, kernel)
 
 
 def new_weights(new_rows: Shaped[np.ndarray, "new features"], sample: Sample) -> csr_array[Any]:
@@ -104,11 +104,11 @@ def new_weights(new_rows: Shaped[np.ndarray, "new features"], sample: Sample) ->
     scales = rows.scales if sample.metric == "angular" else np.full(len(new_rows), sample.rows.scales[0])
     # Seen as the sample is: by its scale, and from its mean.
     rows = replace(rows, scales=scales, mean=sample.rows.mean)
-    found = [_edges(rows.centred(block), sample) for block in blocks(new_rows, _BLOCK_ROWS)]
+    found = [_edges(rows.centered(block), sample) for block in blocks(new_rows, _BLOCK_ROWS)]
     starts = range(0, len(new_rows), _BLOCK_ROWS)
     i = np.concatenate([own + start for (own, _, _), start in zip(found, starts, strict=True)])
     j, weights = (np.concatenate([edges[part] for edges in found]) for part in (1, 2))
-    return csr_array((weights, (i, j)), shape=(len(new_rows), len(sample.centred)))
+    return csr_array((weights, (i, j)), shape=(len(new_rows), len(sample.centered)))
 
 
 def extend_basis(basis: Basis, graph: csr_array[Any], weights: csr_array[Any]) -> Float[np.ndarray, "new eigenpairs"]:
@@ -130,14 +130,12 @@ def extend_basis(basis: Basis, graph: csr_array[Any], weights: csr_array[Any]) -
     affinities = 1 - basis.eigenvalues
     if np.abs(affinities).min() < _SMALLEST_AFFINITY:
         worst = float(basis.eigenvalues[np.abs(affinities).argmin()])
-        raise ReasonError(
-            "inaccurate", f"found the eigenvalue {worst:.4f}, too near to 1 to extend: lower n_eigenpairs"
-        )
+        raise DataError("inaccurate", f"found the eigenvalue {worst:.4f}, too near to 1 to extend: lower n_eigenpairs")
     degrees = np.asarray(graph.sum(axis=1)).ravel()
     own = np.asarray(weights.sum(axis=1)).ravel()
     if not own.all():
-        raise ReasonError(
-            "disconnected", f"found {int((own == 0).sum())} new points without a neighbour: raise n_neighbors"
+        raise DataError(
+            "disconnected", f"found {int((own == 0).sum())} new points without a neighbor: raise n_neighbors"
         )
     spread = np.asarray(weights @ (basis.eigenvectors / np.sqrt(degrees)[:, None]))
     return spread / np.sqrt(own)[:, None] / affinities
@@ -147,10 +145,10 @@ def _edges(
     block: Float[np.ndarray, "block features"], sample: Sample
 ) -> tuple[Int[np.ndarray, " edges"], Int[np.ndarray, " edges"], Float[np.ndarray, " edges"]]:
     """Return the row, the sample point and the weight of every edge of a block of new rows."""
-    n_neighbors = sample.neighbours.indices.shape[1]
-    reach = sample.neighbours.distances[:, -1] * sample.rows.unit
+    n_neighbors = sample.neighbors.indices.shape[1]
+    reach = sample.neighbors.distances[:, -1] * sample.rows.unit
     narrow = block.astype(np.float32)
-    squared = narrow @ sample.centred.T
+    squared = narrow @ sample.centered.T
     squared *= -2
     squared += sample.squares
     squared += squared_norms(narrow)[:, None]
@@ -167,7 +165,7 @@ def _edges(
     distances = np.empty(len(i))
     starts = np.searchsorted(i, np.arange(len(block) + 1))
     for row, (first, last) in enumerate(pairwise(starts)):
-        distances[first:last] = np.sqrt(squared_norms(sample.rows.centred(j[first:last]) - block[row]))
+        distances[first:last] = np.sqrt(squared_norms(sample.rows.centered(j[first:last]) - block[row]))
     return i, j, _weights(distances / sample.rows.unit, i, j, chosen, sample)
 
 
@@ -189,11 +187,11 @@ def _weights(
     chosen: Bool[np.ndarray, " edges"],
     sample: Sample,
 ) -> Float[np.ndarray, " edges"]:
-    known = sample.neighbours.distances
+    known = sample.neighbors.distances
     if sample.kernel == "gaussian":
         own_reach = np.zeros(i[-1] + 1)
         np.maximum.at(own_reach, i[chosen], distances[chosen])
-        # A sample point that gains a neighbour loses its last one.
+        # A sample point that gains a neighbor loses its last one.
         second = known[j, -2] if known.shape[1] > 1 else np.zeros(len(j))
         halves = [
             chose * np.exp(-4 * (distances / np.maximum(reach, np.finfo(float).tiny)) ** 2)
@@ -230,15 +228,15 @@ class LandmarkSpace:
 
 def landmark_space(
     activations: Shaped[np.ndarray, "landmarks features"],
-    neighbours: Neighbours,
+    neighbors: Neighbors,
     n_eigenpairs: int,
     *,
     metric: Metric,
     kernel: Kernel,
 ) -> LandmarkSpace:
-    """Return the space of the landmarks, from their neighbours among themselves."""
-    graph, n_components = join_components(affinity_graph(neighbours, kernel=kernel), activations, metric=metric)
-    sample = as_sample(activations, neighbours, metric=metric, kernel=kernel)
+    """Return the space of the landmarks, from their neighbors among themselves."""
+    graph, n_components = join_components(affinity_graph(neighbors, kernel=kernel), activations, metric=metric)
+    sample = as_sample(activations, neighbors, metric=metric, kernel=kernel)
     return LandmarkSpace(sample, graph, n_components, spectral_basis(graph, n_eigenpairs))
 
 
@@ -263,7 +261,7 @@ def orthonormal(vectors: Float[np.ndarray, "points eigenpairs"]) -> Float[np.nda
             factor = np.linalg.cholesky(vectors.T @ vectors)
         except np.linalg.LinAlgError as error:
             found = "the extended eigenvectors hardly differ"
-            raise ReasonError("inaccurate", f"{found}: raise graph.landmarks, or lower n_eigenpairs") from error
+            raise DataError("inaccurate", f"{found}: raise graph.landmarks, or lower n_eigenpairs") from error
         vectors = vectors @ solve_triangular(factor, np.eye(len(factor)), lower=True).T
     return fix_signs(vectors)
 
@@ -271,16 +269,14 @@ def orthonormal(vectors: Float[np.ndarray, "points eigenpairs"]) -> Float[np.nda
 def agreement_with_half(
     space: LandmarkSpace,
     activations: Shaped[np.ndarray, "landmarks features"],
-    neighbours_of_half: Neighbours,
+    neighbors_of_half: Neighbors,
 ) -> float:
     """Return the overlap, in [0, 1], of the landmarks' basis with that of every other landmark extended to all.
 
     What halving the landmarks costs tells how far the basis is from that of twice as many; all points are farther.
     """
     sample, n_eigenpairs = space.sample, len(space.basis.eigenvalues)
-    half = landmark_space(
-        activations[::2], neighbours_of_half, n_eigenpairs, metric=sample.metric, kernel=sample.kernel
-    )
+    half = landmark_space(activations[::2], neighbors_of_half, n_eigenpairs, metric=sample.metric, kernel=sample.kernel)
     found = np.empty((len(activations), n_eigenpairs))
     found[::2], found[1::2] = half.basis.eigenvectors, extended(half, activations[1::2])
     return float(overlap(full_map(orthonormal(found), space.basis.eigenvectors)))

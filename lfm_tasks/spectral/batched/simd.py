@@ -42,7 +42,7 @@ class LanesModel(models.PrimitiveModel):  # type: ignore[misc]
 
 @intrinsic
 @no_type_check
-def get(context, rows, row):
+def load_vector(context, rows, row):
     """Return a row of an array."""
 
     def generate(context, builder, signature, arguments):
@@ -53,7 +53,7 @@ def get(context, rows, row):
 
 @intrinsic
 @no_type_check
-def put(context, rows, row, value):
+def store_vector(context, rows, row, value):
     """Make a value the row of an array."""
 
     def generate(context, builder, signature, arguments):
@@ -65,7 +65,7 @@ def put(context, rows, row, value):
 
 @intrinsic
 @no_type_check
-def everywhere(context, number):
+def broadcast(context, number):
     """Return one float32 number in all lanes."""
 
     def generate(context, builder, signature, arguments):
@@ -90,7 +90,7 @@ def root(context, value):
 
 @intrinsic
 @no_type_check
-def where_positive(context, number, value, otherwise):
+def select_positive(context, number, value, otherwise):
     """Return ``value`` where ``number`` is above 0, ``otherwise`` where it is not or is NaN."""
 
     def generate(context, builder, signature, arguments):
@@ -105,7 +105,7 @@ def where_positive(context, number, value, otherwise):
 def transpose(context, numbers, starts, shift, rows, row):
     """Lay the sixteen numbers from each of sixteen ``starts`` + ``shift`` on out in the sixteen rows from ``row`` on.
 
-    A start a lane; in registers halves are exchanged, then quarters, eighths and neighbours.
+    A start a lane; in registers halves are exchanged, then quarters, eighths and neighbors.
     """
 
     def generate(context, builder, signature, arguments):

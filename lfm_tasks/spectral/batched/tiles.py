@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Complex, Float, Float32
 
-from lfm_tasks.spectral.batched import kernels as map_loops
+from lfm_tasks.spectral.batched import loops as map_loops
 from lfm_tasks.spectral.maps.closed_form import (
     SPECTRUM_BOUND,
-    Described,
+    DescriptorCoefficients,
     Mask,
     check_fit,
-    fit_map,
+    fit_closed_form,
     penalty_strength,
     with_trivial_mode,
 )
@@ -31,7 +31,7 @@ class SourceFactor:
     right: Complex[np.ndarray, "inner descriptors"]
 
 
-def factor_source(source: Described, *, mask: Mask = "resolvent", weight: float = 1.0) -> SourceFactor:
+def factor_source(source: DescriptorCoefficients, *, mask: Mask = "resolvent", weight: float = 1.0) -> SourceFactor:
     """Return what the fits from ``source`` to any target share.
 
     Row i of the map solves M(μ_i) c_i = f_i A b_i, where M(μ) = μ²P + μQ + S is quadratic in one number of the row:
@@ -59,7 +59,7 @@ def factor_source(source: Described, *, mask: Mask = "resolvent", weight: float 
 
 
 def fit_map_from_factor(
-    factor: SourceFactor, target: Described, *, single_precision: bool = False
+    factor: SourceFactor, target: DescriptorCoefficients, *, single_precision: bool = False
 ) -> Float[np.ndarray, "target source"]:
     """Return the same C as `fit_map`: ((f B (NA)ᵀ)_i / (μ_i − Λ)) Lᵀ, twice its real part.
 
@@ -75,7 +75,7 @@ def fit_map_from_factor(
 
 
 def _quadratic(
-    source: Described, mask: Mask, strength: float
+    source: DescriptorCoefficients, mask: Mask, strength: float
 ) -> tuple[
     Float[np.ndarray, "inner inner"],
     Float[np.ndarray, "inner inner"],
@@ -115,7 +115,7 @@ class TileSource:
     ``right`` is None where float32 is too coarse for this source: its maps are solved row by row in float64.
     """
 
-    described: Described
+    described: DescriptorCoefficients
     mask: Mask
     poles: Float32[np.ndarray, "3 inner"]
     left: Float32[np.ndarray, "twice_inner inner_source"]
@@ -137,13 +137,13 @@ class TileSource:
 class TileTargets:
     """Targets of one size: their descriptors, and for each row above the trivial one f_i b_i and μ_i (two float32)."""
 
-    described: tuple[Described, ...]
+    described: tuple[DescriptorCoefficients, ...]
     rows: Float32[np.ndarray, "targets inner_target descriptors"]
     numbers: Float32[np.ndarray, "targets inner_target 2"]
     eigenvalues: Float32[np.ndarray, "targets inner_target"]
 
 
-def tile_source(described: Described, *, mask: Mask = "resolvent") -> TileSource:
+def tile_source(described: DescriptorCoefficients, *, mask: Mask = "resolvent") -> TileSource:
     """Return what all maps from a space share; a source that float32 fails on itself is told, whatever its targets."""
     narrow = _narrow(described, factor_source(described, mask=mask))
     n_inner = len(described.eigenvalues) - 1
@@ -154,7 +154,7 @@ def tile_source(described: Described, *, mask: Mask = "resolvent") -> TileSource
     return TileSource(described, mask, narrow.poles, narrow.left, None)
 
 
-def tile_targets(described: Sequence[Described], *, mask: Mask = "resolvent") -> TileTargets:
+def tile_targets(described: Sequence[DescriptorCoefficients], *, mask: Mask = "resolvent") -> TileTargets:
     """Return targets of equally many eigenpairs and descriptors, side by side."""
     values = np.stack([one.eigenvalues[1:] for one in described])
     numbers, factors = row_numbers(values, mask)
@@ -183,15 +183,15 @@ def fit_step(
 ) -> None:
     """Fill in the maps of `fit_tile` to some of the targets."""
     if source.right is None:
-        maps[:] = [fit_map(source.described, one, mask=source.mask)[1:, 1:] for one in targets.described[step]]
+        maps[:] = [fit_closed_form(source.described, one, mask=source.mask)[1:, 1:] for one in targets.described[step]]
         return
     spread = np.matmul(targets.rows[step], source.right)
     map_loops.weigh(spread, targets.numbers[step], source.poles)
     np.matmul(spread, source.left, out=maps)
 
 
-def _narrow(described: Described, factor: SourceFactor) -> TileSource:
-    """Return a factorisation in float32; of the map only the real part is wanted: twice Re W Re Lᵀ − Im W Im Lᵀ."""
+def _narrow(described: DescriptorCoefficients, factor: SourceFactor) -> TileSource:
+    """Return a factorization in float32; of the map only the real part is wanted: twice Re W Re Lᵀ − Im W Im Lᵀ."""
     left = np.ascontiguousarray(2 * np.vstack([factor.left.real.T, -factor.left.imag.T]), dtype=np.float32)
     right = np.ascontiguousarray(np.hstack([factor.right.real.T, factor.right.imag.T]), dtype=np.float32)
     high = factor.poles.real.astype(np.float32)

@@ -6,36 +6,36 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 
 Mask = Literal["commutativity", "resolvent"]
 
-# The resolvent's one scale for all spectra: the bound of the normalised Laplacian.
+# The resolvent's one scale for all spectra: the bound of the normalized Laplacian.
 SPECTRUM_BOUND = 2.0
 
 
 @dataclass(frozen=True)
-class Described:
+class DescriptorCoefficients:
     """One side of a fit: eigenvalues in [0, 2], and the descriptors' coefficients in the basis."""
 
     eigenvalues: Float[np.ndarray, " eigenpairs"]
     coefficients: Float[np.ndarray, "eigenpairs descriptors"]
 
-    def low(self, n_eigenpairs: int) -> "Described":
+    def low(self, n_eigenpairs: int) -> "DescriptorCoefficients":
         """Return the first ``n_eigenpairs`` modes."""
-        return Described(self.eigenvalues[:n_eigenpairs], self.coefficients[:n_eigenpairs])
+        return DescriptorCoefficients(self.eigenvalues[:n_eigenpairs], self.coefficients[:n_eigenpairs])
 
 
-def describe(basis: Basis, descriptors: Float[np.ndarray, "points descriptors"]) -> Described:
+def project_descriptors(basis: Basis, descriptors: Float[np.ndarray, "points descriptors"]) -> DescriptorCoefficients:
     """Return the eigenvalues with Φᵀ F; give descriptors of unit length, so that n cancels."""
-    return Described(basis.eigenvalues, basis.eigenvectors.T @ descriptors)
+    return DescriptorCoefficients(basis.eigenvalues, basis.eigenvectors.T @ descriptors)
 
 
-def fit_map(
-    source: Described, target: Described, *, mask: Mask = "resolvent", weight: float = 1.0
+def fit_closed_form(
+    source: DescriptorCoefficients, target: DescriptorCoefficients, *, mask: Mask = "resolvent", weight: float = 1.0
 ) -> Float[np.ndarray, "target source"]:
-    """Return the C that minimises ‖CA − B‖² + α Σ_ij C_ij² M_ij on the modes above the trivial one.
+    """Return the C that minimizes ‖CA − B‖² + α Σ_ij C_ij² M_ij on the modes above the trivial one.
 
     C_00 = 1 and the rest of row and column 0 is 0. α = ``weight`` × trace(AAᵀ)/K: it grows with the descriptors, so
     that as many of them as eigenpairs, or more, never leave the fit undetermined.
@@ -71,7 +71,7 @@ def solve_rows(
     target_coefficients: Float[np.ndarray, "target descriptors"],
     penalties: Float[np.ndarray, "target source"],
 ) -> Float[np.ndarray, "target source"]:
-    """Return the C that minimises ‖CA − B‖² + Σ_ij C_ij² P_ij: row i solves (AAᵀ + diag P_i) c_i = A b_i.
+    """Return the C that minimizes ‖CA − B‖² + Σ_ij C_ij² P_ij: row i solves (AAᵀ + diag P_i) c_i = A b_i.
 
     All rows in one batched solve. Everything takes part, the first mode too.
     """
@@ -87,7 +87,7 @@ def spectral_mask(
     """Return M_ij ≥ 0, 0 where both eigenvalues agree.
 
     ``commutativity``: (λ_j − λ_i)². ``resolvent``: (a_j − b_i)²/((a_j² + 1)(b_i² + 1)), a = √(λ_x/2), b = √(λ_y/2).
-    Nothing in it depends on the pair, so one factorisation of a source serves every target.
+    Nothing in it depends on the pair, so one factorization of a source serves every target.
     """
     if mask == "commutativity":
         return (source_eigenvalues - target_eigenvalues[:, None]) ** 2
@@ -96,7 +96,7 @@ def spectral_mask(
     return (a - b) ** 2 / ((a**2 + 1) * (b**2 + 1))
 
 
-def penalty_strength(source: Described, weight: float) -> float:
+def penalty_strength(source: DescriptorCoefficients, weight: float) -> float:
     """Return α = ``weight`` × trace(AAᵀ)/K over the modes above the trivial one."""
     inner = source.coefficients[1:]
     return float(weight * np.einsum("ij,ij->", inner, inner) / len(inner))
@@ -110,7 +110,7 @@ def with_trivial_mode(inner: Float[np.ndarray, "inner_target inner_source"]) -> 
     return whole
 
 
-def check_fit(source: Described, target: Described, weight: float) -> None:
+def check_fit(source: DescriptorCoefficients, target: DescriptorCoefficients, weight: float) -> None:
     """Raise ValueError unless both sides have the same descriptors and the penalty determines what they leave."""
     if source.coefficients.shape[1] != target.coefficients.shape[1]:
         raise ValueError(
@@ -134,8 +134,8 @@ def descriptor_operators(
 
 
 def fit_commuting_map(
-    source: Described,
-    target: Described,
+    source: DescriptorCoefficients,
+    target: DescriptorCoefficients,
     operators: tuple[
         Float[np.ndarray, "descriptors source source"],
         Float[np.ndarray, "descriptors target target"],
@@ -144,7 +144,7 @@ def fit_commuting_map(
     mask: Mask = "resolvent",
     weights: tuple[float, float] = (1.0, 0.1),
 ) -> Float[np.ndarray, "target source"]:
-    """Return the C that minimises ‖CA − B‖² + α Σ C_ij² M_ij + β Σ_l ‖C S_l^x − S_l^y C‖² above the trivial mode.
+    """Return the C that minimizes ‖CA − B‖² + α Σ C_ij² M_ij + β Σ_l ‖C S_l^x − S_l^y C‖² above the trivial mode.
 
     ``weights`` are those of the mask (α = weight × trace(AAᵀ)/K) and β ≥ 0. C_00 = 1, the rest of row and column 0 is
     0, and row and column 0 of the operators take no part. Conjugate gradients on the normal equations; the K² × K²
@@ -177,7 +177,7 @@ def solve_commuting(
     *,
     strength: float,
 ) -> Float[np.ndarray, "target source"]:
-    """Return the C that minimises ‖CA − B‖² + Σ P_ij C_ij² + β Σ_l ‖C S_l^x − S_l^y C‖², everything taking part.
+    """Return the C that minimizes ‖CA − B‖² + Σ P_ij C_ij² + β Σ_l ‖C S_l^x − S_l^y C‖², everything taking part.
 
     Raises
     ------
@@ -219,7 +219,7 @@ def _conjugate_gradients(apply, side, diagonal, *, tolerance: float = 1e-10):  #
         scaled = residual / diagonal
         energy, before = float(np.vdot(residual, scaled)), energy
         direction = scaled + (energy / before) * direction
-    raise ReasonError(
+    raise DataError(
         "inaccurate",
         f"found a residual of {np.linalg.norm(residual):.1e}, needs {goal:.1e}: raise the mask's weight",
     )

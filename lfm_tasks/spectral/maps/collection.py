@@ -9,7 +9,7 @@ from scipy.linalg import eigh
 from scipy.sparse import bsr_array
 from scipy.sparse.linalg import eigsh
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.maps.decoding import scaled_rows
 
@@ -52,7 +52,7 @@ def check_collection(collection: Collection) -> Collection:
     if len(reached) < collection.n_spaces:
         n_apart = collection.n_spaces - len(reached)
         found = f"found {n_apart} of {collection.n_spaces} spaces that no map leads to"
-        raise ReasonError("disconnected", f"{found}, needs one collection: add maps")
+        raise DataError("disconnected", f"{found}, needs one collection: add maps")
     return collection
 
 
@@ -115,7 +115,7 @@ class SharedBasis:
 
 
 def fit_shared_basis(collection: Collection, n_modes: int, *, n_rounds: int = 30) -> SharedBasis:
-    """Return the basis that minimises Σ w_ij ‖C_ij Y_i − Y_j‖² over orthonormal Y, maps that disagree counting less.
+    """Return the basis that minimizes Σ w_ij ‖C_ij Y_i − Y_j‖² over orthonormal Y, maps that disagree counting less.
 
     The M = ``n_modes`` smallest eigenvectors of the block matrix W with W_ii += w C_ijᵀC_ij, W_jj += w I,
     W_ij −= w C_ijᵀ, W_ji −= w C_ij; each Y_i is made orthonormal. The weights start at 1 and become
@@ -135,7 +135,7 @@ def fit_shared_basis(collection: Collection, n_modes: int, *, n_rounds: int = 30
     check_collection(collection)
     n_eigenpairs = collection.maps.shape[1]
     if not 1 <= n_modes <= n_eigenpairs:
-        raise ReasonError("too_few_points", f"found {n_eigenpairs} eigenpairs, {n_modes} shared modes need as many")
+        raise DataError("too_few_points", f"found {n_eigenpairs} eigenpairs, {n_modes} shared modes need as many")
     weights = np.ones(len(collection.edges))
     coefficients = _smallest_modes(collection, weights, n_modes)
     for _ in range(n_rounds):
@@ -148,7 +148,7 @@ def fit_shared_basis(collection: Collection, n_modes: int, *, n_rounds: int = 30
     return SharedBasis(coefficients, weights)
 
 
-def synchronised_map(shared: SharedBasis, source: int, target: int) -> Float[np.ndarray, "eigenpairs eigenpairs"]:
+def synchronized_map(shared: SharedBasis, source: int, target: int) -> Float[np.ndarray, "eigenpairs eigenpairs"]:
     """Return Y_target Y_sourceᵀ: the map that goes through the shared basis; such maps agree round every cycle."""
     return shared.coefficients[target] @ shared.coefficients[source].T
 

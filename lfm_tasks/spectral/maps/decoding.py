@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 
 _BLOCK_ROWS = 1024
@@ -38,7 +38,7 @@ def scaled_rows(basis: Basis, n_eigenpairs: int) -> Float[np.ndarray, "points mo
     """Return √n Φ of the first eigenpairs: entries of size 1, whatever n."""
     n_points, n_held = basis.eigenvectors.shape
     if n_eigenpairs > n_held:
-        raise ReasonError(
+        raise DataError(
             "too_few_points", f"found {n_held} eigenpairs, the map needs {n_eigenpairs}: raise n_eigenpairs"
         )
     return np.sqrt(n_points) * basis.eigenvectors[:, :n_eigenpairs]
@@ -114,7 +114,7 @@ def plan_confidence(plan: Float[np.ndarray, "target_points source_points"]) -> F
 def match_confidence(embedding: Embedding) -> Float[np.ndarray, " target_points"]:
     """Return 1 − d₁/d₂ for each target point, in [0, 1]: distances to its nearest and second nearest source row."""
     if len(embedding.source) < 2:
-        raise ReasonError("too_few_points", "found 1 source point, a second nearest needs at least 2")
+        raise DataError("too_few_points", "found 1 source point, a second nearest needs at least 2")
     two = np.sqrt(np.partition(_squared_distances(embedding), 1, axis=1)[:, :2])
     return 1 - two[:, 0] / np.maximum(two[:, 1], np.finfo(np.float64).tiny)
 

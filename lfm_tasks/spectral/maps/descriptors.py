@@ -8,9 +8,9 @@ from jaxtyping import Float, Int
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import dijkstra
 
-from lfm_tasks.errors import ReasonError
-from lfm_tasks.spectral.bases.eigenbasis import Basis, normalised_adjacency
-from lfm_tasks.spectral.neighbors.search import Neighbours, comparable_rows
+from lfm_tasks.errors import DataError
+from lfm_tasks.spectral.bases.eigenbasis import Basis, normalized_adjacency
+from lfm_tasks.spectral.neighbors.search import Neighbors, comparable_rows
 
 
 @dataclass(frozen=True)
@@ -54,18 +54,18 @@ def check_anchors(anchors: Anchors, n_source: int, n_target: int) -> Anchors:
 
 
 def check_anchor_rows(rows: Int[np.ndarray, " anchors"], n_points: int) -> None:
-    """Raise `ReasonError` unless ``rows`` are at least two distinct rows of a space of ``n_points``."""
+    """Raise `DataError` unless ``rows`` are at least two distinct rows of a space of ``n_points``."""
     if len(rows) < 2:
-        raise ReasonError("few_anchors", f"found {len(rows)} anchors, needs at least 2: give more known pairs")
+        raise DataError("few_anchors", f"found {len(rows)} anchors, needs at least 2: give more known pairs")
     outside = rows[(rows < 0) | (rows >= n_points)]
     if len(outside):
-        raise ReasonError(
+        raise DataError(
             "bad_anchors",
             f"found anchor row {outside[0]} in a space of {n_points} points: rows count from 0 to {n_points - 1}",
         )
     values, counts = np.unique(rows, return_counts=True)
     if (counts > 1).any():
-        raise ReasonError(
+        raise DataError(
             "bad_anchors", f"found anchor row {values[counts > 1][0]} more than once: give each row one partner"
         )
 
@@ -83,15 +83,15 @@ def cosine_descriptors(
     """
     check_anchor_rows(anchors, len(activations))
     if not activations.any(axis=1).all():
-        raise ReasonError("zero_rows", "found all-zero rows, which have no direction: use geodesic descriptors")
+        raise DataError("zero_rows", "found all-zero rows, which have no direction: use geodesic descriptors")
     rows = comparable_rows(activations, "angular")
     return np.asarray(np.clip(1 - rows @ rows[anchors].T, 0, 2))
 
 
 def geodesic_descriptors(
-    neighbours: Neighbours, anchors: Int[np.ndarray, " anchors"]
+    neighbors: Neighbors, anchors: Int[np.ndarray, " anchors"]
 ) -> Float[np.ndarray, "points anchors"]:
-    """Return exp(−d²), in (0, 1], with d the length of the shortest path to each anchor along neighbour edges.
+    """Return exp(−d²), in (0, 1], with d the length of the shortest path to each anchor along neighbor edges.
 
     An edge is as long as its two points are apart, whatever the kernel that weighs the graph.
 
@@ -102,20 +102,20 @@ def geodesic_descriptors(
 
     Examples
     --------
-    >>> steps = Neighbours(np.array([[1], [2], [1]]), np.array([[0.5], [0.5], [0.5]]))
+    >>> steps = Neighbors(np.array([[1], [2], [1]]), np.array([[0.5], [0.5], [0.5]]))
     >>> geodesic_descriptors(steps, np.array([0, 2])).round(3).tolist()
     [[1.0, 0.368], [0.779, 0.779], [0.368, 1.0]]
     """
-    n_points, n_neighbors = neighbours.indices.shape
+    n_points, n_neighbors = neighbors.indices.shape
     check_anchor_rows(anchors, n_points)
     # A stored zero is no edge: copies of one point are as good as touching.
-    lengths = np.maximum(neighbours.distances.astype(np.float64), 1e-12).ravel()
+    lengths = np.maximum(neighbors.distances.astype(np.float64), 1e-12).ravel()
     rows = np.repeat(np.arange(n_points), n_neighbors)
-    graph = coo_array((lengths, (rows, neighbours.indices.ravel())), shape=(n_points, n_points)).tocsr()
+    graph = coo_array((lengths, (rows, neighbors.indices.ravel())), shape=(n_points, n_points)).tocsr()
     distances = dijkstra(graph, directed=False, indices=anchors).T
     if np.isinf(distances).any():
         n_apart = int(np.isinf(distances).any(axis=1).sum())
-        raise ReasonError("disconnected", f"found {n_apart} points without a path to some anchor: raise n_neighbors")
+        raise DataError("disconnected", f"found {n_apart} points without a path to some anchor: raise n_neighbors")
     return np.exp(-(distances**2))
 
 
@@ -165,13 +165,13 @@ def label_descriptors(
     """
     absent = np.setdiff1d(classes, labels)
     if len(np.unique(classes)) < 2 or len(absent):
-        raise ReasonError(
+        raise DataError(
             "one_class",
             f"found {len(np.unique(classes))} classes, {len(absent)} of them without a point; needs 2 or more, each "
             "with points: take the classes that both spaces have, or use anchors",
         )
     indicators = (labels[:, None] == classes).astype(np.float64)
-    return np.asarray(normalised_adjacency(graph) @ indicators)
+    return np.asarray(normalized_adjacency(graph) @ indicators)
 
 
 def heat_signatures(basis: Basis, n_descriptors: int = 10) -> Float[np.ndarray, "points descriptors"]:
@@ -223,10 +223,10 @@ def unit_descriptors(
 def _moving_lengths(
     moving: Float[np.ndarray, " descriptors"], whole: Float[np.ndarray, " descriptors"]
 ) -> Float[np.ndarray, " descriptors"]:
-    """Return the lengths without the trivial mode; ReasonError ``constant`` if nothing of a descriptor is left."""
+    """Return the lengths without the trivial mode; DataError ``constant`` if nothing of a descriptor is left."""
     flat = moving <= 1e-10 * whole
     if flat.any():
-        raise ReasonError(
+        raise DataError(
             "constant",
             f"found {int(flat.sum())} descriptors that are constant over the space: drop them, or choose other anchors",
         )
@@ -237,5 +237,5 @@ def _moving_modes(basis: Basis) -> tuple[Float[np.ndarray, " modes"], Float[np.n
     """Return the eigenvalues and squared eigenvectors without the trivial mode, scaled to mean 1."""
     if len(basis.eigenvalues) < 3:
         found = f"found {len(basis.eigenvalues)} eigenpairs"
-        raise ReasonError("too_few_points", f"{found}, signatures need at least 3: raise n_eigenpairs")
+        raise DataError("too_few_points", f"{found}, signatures need at least 3: raise n_eigenpairs")
     return basis.eigenvalues[1:], len(basis.eigenvectors) * basis.eigenvectors[:, 1:] ** 2

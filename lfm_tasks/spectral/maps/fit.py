@@ -14,7 +14,7 @@ from lfm_tasks.spectral.maps.descriptors import (
     landmark_heat_descriptors,
     wave_signatures,
 )
-from lfm_tasks.spectral.maps.refinement import FULL_EFFORT, Descriptor, Effort, Functions, MapFit, Start, grow_best
+from lfm_tasks.spectral.maps.refinement import FULL_EFFORT, Descriptor, Effort, Functions, MapFit, Start, refine_best
 
 _KINDS: tuple[Descriptor, ...] = ("heat", "geodesic", "cosine")
 # No single start is right for all spaces: from 5 anchors each of them finds the true map in some, none in all.
@@ -53,14 +53,14 @@ def fit_from_anchors(
             _describe(target, anchors.target, start.descriptor),
         )
 
-    return grow_best(source, target, starts, functions, effort)
+    return refine_best(source, target, starts, functions, effort)
 
 
 def _describe(space: SpectralSpace, rows: Int[np.ndarray, " anchors"], descriptor: Descriptor) -> Functions:
     if descriptor == "heat":
         return landmark_heat_descriptors(space.basis, rows)
     if descriptor == "geodesic":
-        return geodesic_descriptors(space.neighbours, rows)
+        return geodesic_descriptors(space.neighbors, rows)
     if descriptor == "cosine":
         return cosine_descriptors(space.activations, rows)
     raise ValueError(f"found the descriptor {descriptor!r}, needs one of {', '.join(_KINDS)}")
@@ -97,7 +97,7 @@ def fit_from_labels(
         label_descriptors(source.graph, source_labels, classes=classes),
         label_descriptors(target.graph, target_labels, classes=classes),
     )
-    return grow_best(source, target, starts, lambda _: functions, effort)
+    return refine_best(source, target, starts, lambda _: functions, effort)
 
 
 def fit_unsupervised(
@@ -123,4 +123,4 @@ def fit_unsupervised(
         signature = signatures[start.descriptor]
         return signature(source.basis), signature(target.basis)
 
-    return grow_best(source, target, starts, functions, effort)
+    return refine_best(source, target, starts, functions, effort)

@@ -7,11 +7,11 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.bases.full_map import commutativity_error, orthogonality_error
 from lfm_tasks.spectral.bases.space import SpectralSpace
-from lfm_tasks.spectral.maps.closed_form import describe, descriptor_operators, fit_commuting_map
+from lfm_tasks.spectral.maps.closed_form import descriptor_operators, fit_commuting_map, project_descriptors
 from lfm_tasks.spectral.maps.decoding import Embedding, embed, nearest_points, scaled_rows
 from lfm_tasks.spectral.maps.descriptors import unit_descriptors
 
@@ -50,7 +50,7 @@ def zoomout(
     source_rows, target_rows = both[0][source_samples], both[1][target_samples]
     weights = None if target_weights is None else target_weights[target_samples]
     if len(target_rows) < n_target or start.shape[0] > n_target or start.shape[1] > n_source:
-        raise ReasonError(
+        raise DataError(
             "too_few_points",
             f"found {len(target_rows)} samples and a start of {start.shape} for {n_target} × {n_source} modes: "
             "raise n_samples, or start smaller",
@@ -79,7 +79,7 @@ def map_of_points(
     *,
     weights: Float[np.ndarray, " target_points"] | None = None,
 ) -> Float[np.ndarray, "target source"]:
-    """Return the C that minimises ‖Φ_y C − Φ_x[T]‖² (rows times ``weights``) for the point map T, target → source."""
+    """Return the C that minimizes ‖Φ_y C − Φ_x[T]‖² (rows times ``weights``) for the point map T, target → source."""
     weighted = target_rows if weights is None else weights[:, None] * target_rows
     return np.linalg.solve(weighted.T @ target_rows, weighted.T @ source_rows[matches])
 
@@ -159,7 +159,7 @@ class MapFit:
     start: Start
 
 
-def grow_best(
+def refine_best(
     source: SpectralSpace,
     target: SpectralSpace,
     starts: Sequence[Start],
@@ -180,7 +180,7 @@ def grow_best(
     for start in starts:
         try:
             low = first_map(source.basis, target.basis, functions(start), start.n_eigenpairs)
-        except ReasonError as error:
+        except DataError as error:
             if error.reason not in {"zero_rows", "constant"}:
                 raise
             refused = error
@@ -194,7 +194,7 @@ def grow_best(
 def first_map(
     source: Basis, target: Basis, functions: tuple[Functions, Functions], n_eigenpairs: int
 ) -> Float[np.ndarray, "target source"]:
-    """Return the C that minimises ‖CA − B‖² + α Σ C_ij² M_ij + β Σ_l ‖C S_l^x − S_l^y C‖² on the low modes.
+    """Return the C that minimizes ‖CA − B‖² + α Σ C_ij² M_ij + β Σ_l ‖C S_l^x − S_l^y C‖² on the low modes.
 
     ``functions`` are made unit descriptors; resolvent mask, β = 0.1.
     """
@@ -203,7 +203,7 @@ def first_map(
     for basis, values in zip((source, target), functions, strict=True):
         units = unit_descriptors(basis, values)
         low = Basis(basis.eigenvalues[:n_low], basis.eigenvectors[:, :n_low], np.nan)
-        described.append(describe(low, units))
+        described.append(project_descriptors(low, units))
         operators.append(descriptor_operators(low, units))
     return fit_commuting_map(described[0], described[1], (operators[0], operators[1]))
 

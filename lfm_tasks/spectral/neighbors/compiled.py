@@ -1,4 +1,4 @@
-"""Compiled loops of the neighbour search: what a block of products leaves over, and exact distances of that.
+"""Compiled loops of the neighbor search: what a block of products leaves over, and exact distances of that.
 
 Their arguments carry no types: numba takes them from the arrays, and a checked function cannot be compiled.
 
@@ -69,7 +69,7 @@ def rank(order, rows, scales, bounds, indices, counts, limits, nearest, squared)
     """Fill ``nearest`` and ``squared`` by exact distances of the pairs kept; return whether each point is settled.
 
     Place p of the lists is point ``order[p]``; where the order leads from near to near, most rows are still in the
-    cache. A point is settled if every pair that was not kept is farther than its last neighbour.
+    cache. A point is settled if every pair that was not kept is farther than its last neighbor.
     """
     n_points, n_neighbors = nearest.shape
     settled = np.zeros(n_points, dtype=np.bool_)

@@ -18,16 +18,16 @@ from lfm_tasks.spectral.neighbors.projections import (
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """Row numbers and squared distances, nearest first, ties by the lower row; which places are surely right."""
 
-    nearest: Int[np.ndarray, "points neighbours"]
-    squared: Float[np.ndarray, "points neighbours"]
+    nearest: Int[np.ndarray, "points neighbors"]
+    squared: Float[np.ndarray, "points neighbors"]
     settled: Bool[np.ndarray, " points"]
 
 
-def search(rows: DistanceRows, n_neighbors: int) -> Found:
-    """Return the nearest neighbours of every point, all settled.
+def search(rows: DistanceRows, n_neighbors: int) -> SearchResult:
+    """Return the nearest neighbors of every point, all settled.
 
     Which sketch is used changes the time, never the result: what a sketch leaves open, exact distances settle.
     """
@@ -35,7 +35,7 @@ def search(rows: DistanceRows, n_neighbors: int) -> Found:
     return settle(rows, sketch, candidates(rows, sketch, n_neighbors))
 
 
-def candidates(rows: DistanceRows, sketch: Sketch, n_neighbors: int) -> Found:
+def candidates(rows: DistanceRows, sketch: Sketch, n_neighbors: int) -> SearchResult:
     """Return the nearest among the points that are nearest by the sketch."""
     from lfm_tasks.spectral.neighbors import compiled as nearest_pairs
 
@@ -56,10 +56,10 @@ def candidates(rows: DistanceRows, sketch: Sketch, n_neighbors: int) -> Found:
     settled = nearest_pairs.rank(
         sketch.order, rows.values, rows.scales, bounds, indices, counts, limits, nearest, squared
     )
-    return Found(nearest, squared, settled)
+    return SearchResult(nearest, squared, settled)
 
 
-def settle(rows: DistanceRows, sketch: Sketch, found: Found) -> Found:
+def settle(rows: DistanceRows, sketch: Sketch, found: SearchResult) -> SearchResult:
     """Return ``found`` with every point settled: all pairs that its bound does not exclude are tried."""
     from lfm_tasks.spectral.neighbors import compiled as nearest_pairs
 
@@ -73,7 +73,7 @@ def settle(rows: DistanceRows, sketch: Sketch, found: Found) -> Found:
                 own @ sketch.columns[block].T, places, block.start, sketch.squares, sketch.order,
                 rows.values, rows.scales, nearest, squared,
             )  # fmt: skip
-    return Found(nearest, squared, np.ones(len(nearest), dtype=bool))
+    return SearchResult(nearest, squared, np.ones(len(nearest), dtype=bool))
 
 
 def shortest_exits(rows: DistanceRows, sketch: Sketch, labels: Int[np.ndarray, " points"]) -> list[tuple[int, int]]:
@@ -118,10 +118,10 @@ def _rounds(parts: list[slice]) -> Iterator[tuple[slice, slice]]:
 TILE_ROWS, _DENSE = 512, 0.12
 
 
-def search_tiles(rows: DistanceRows, sketch: Sketch, n_neighbors: int) -> Found:
-    """Return the nearest neighbours of every point, all settled.
+def search_tiles(rows: DistanceRows, sketch: Sketch, n_neighbors: int) -> SearchResult:
+    """Return the nearest neighbors of every point, all settled.
 
-    Every limit is at least the true distance to the last neighbour, at first the one within the point's own tile. A
+    Every limit is at least the true distance to the last neighbor, at first the one within the point's own tile. A
     pair is tried by exact distances unless the lower bound of the sketch, or of all features in float32, lies above
     the limits of both its points. Near tiles come first, so that the limits are soon tight.
     """
@@ -156,7 +156,7 @@ def search_tiles(rows: DistanceRows, sketch: Sketch, n_neighbors: int) -> Found:
             settle_pairs(tile, other, full, full.columns[tile] @ full.columns[other].T, n_pairs)
     places = np.empty(len(order), dtype=np.int64)
     places[order] = np.arange(len(order))
-    return Found(nearest[places], squared[places], np.ones(len(order), dtype=bool))
+    return SearchResult(nearest[places], squared[places], np.ones(len(order), dtype=bool))
 
 
 def _own_limits(
@@ -165,7 +165,7 @@ def _own_limits(
     n_features: int,
     n_neighbors: int,
 ) -> Float32[np.ndarray, " tile"]:
-    """Return an upper bound of the distance to the last neighbour within the tile; infinite in a tile too small."""
+    """Return an upper bound of the distance to the last neighbor within the tile; infinite in a tile too small."""
     if len(products) <= n_neighbors:
         return np.full(len(products), np.inf, dtype=np.float32)
     bounds = squares[:, None] + squares - 2 * products

@@ -21,7 +21,7 @@ class DistanceRows:
     mean: Float[np.ndarray, " features"]
     unit: float
 
-    def centred(self, points: Int[np.ndarray, " block"] | slice) -> Float[np.ndarray, "block features"]:
+    def centered(self, points: Int[np.ndarray, " block"] | slice) -> Float[np.ndarray, "block features"]:
         """Return some of the points less the mean, in float64."""
         return self.values[points] * self.scales[points, None] - self.mean
 
@@ -65,7 +65,7 @@ def blocks(rows: Shaped[np.ndarray, "points ..."], n_rows: int | None = None) ->
 THIN_COLUMNS, _NEAR_POINTS = 16, 64
 
 
-def near_to_near(rows: DistanceRows) -> Int[np.ndarray, " points"]:
+def locality_order(rows: DistanceRows) -> Int[np.ndarray, " points"]:
     """Return an order of the points that mostly goes from near to near: halves of halves, each along a direction.
 
     Its first blocks of products hold near pairs, so few later ones are worth keeping; and rows stay in the cache.
@@ -74,7 +74,7 @@ def near_to_near(rows: DistanceRows) -> Int[np.ndarray, " points"]:
     directions = np.random.default_rng(0).standard_normal((n_features, THIN_COLUMNS)).astype(np.float32)
     thin = np.empty((n_points, THIN_COLUMNS), dtype=np.float32)
     for block in blocks(thin):
-        thin[block] = rows.centred(block).astype(np.float32) @ directions
+        thin[block] = rows.centered(block).astype(np.float32) @ directions
     parts = [np.arange(n_points)]
     while len(parts[0]) > _NEAR_POINTS:
         halves = []
@@ -92,10 +92,10 @@ def along_variance(heads: Float32[np.ndarray, "points directions"]) -> Int[np.nd
     while len(parts[0]) > _NEAR_POINTS:
         halves = []
         for part in parts:
-            centred = heads[part] - heads[part].mean(axis=0)
-            direction = np.linalg.eigh(centred.T @ centred)[1][:, -1]
+            centered = heads[part] - heads[part].mean(axis=0)
+            direction = np.linalg.eigh(centered.T @ centered)[1][:, -1]
             middle = len(part) // 2
-            split = np.argpartition(centred @ direction, middle)
+            split = np.argpartition(centered @ direction, middle)
             halves += [part[split[:middle]], part[split[middle:]]]
         parts = halves
     return np.concatenate(parts)
@@ -130,10 +130,10 @@ class Sketch:
 def best_sketch(rows: DistanceRows, n_neighbors: int) -> Sketch:
     """Return the sketch that ``n_neighbors`` are probably settled with soonest: all features, or main directions.
 
-    How many points a short sketch cannot tell from neighbours is counted on a few rows.
+    How many points a short sketch cannot tell from neighbors is counted on a few rows.
     """
     n_points, n_features = rows.values.shape
-    order = near_to_near(rows)
+    order = locality_order(rows)
     if n_features < 2 * _SHORT[-1] or n_points < 16 * _FITTED_ROWS:
         return full_sketch(rows, order, n_neighbors)
     heads, squares = _project(rows, order, _SHORT[-1] - 1)
@@ -157,7 +157,7 @@ def full_sketch(rows: DistanceRows, order: Int[np.ndarray, " points"], n_neighbo
     columns = np.empty(rows.values.shape, dtype=np.float32)
     squares = np.empty(len(columns))
     for block in blocks(columns):
-        columns[block] = rows.centred(order[block])
+        columns[block] = rows.centered(order[block])
         squares[block] = squared_norms(columns[block].astype(np.float64))
     return _bounded(order, columns, squares, n_neighbors + max(16, n_neighbors // 4))
 
@@ -167,7 +167,7 @@ def short_sketch(rows: DistanceRows, n_columns: int, n_candidates: int) -> Sketc
 
     With V orthonormal and ρ = |x − VVᵀx|: |x − y|² ≥ |Vᵀx − Vᵀy|² + (ρ_x − ρ_y)², so (Vᵀx, ρ) is a sketch.
     """
-    order = near_to_near(rows)
+    order = locality_order(rows)
     return replace(_short_sketch(*_project(rows, order, n_columns - 1), order, n_columns), n_candidates=n_candidates)
 
 
@@ -177,7 +177,7 @@ def tile_sketch(rows: DistanceRows, n_neighbors: int) -> Sketch | None:
     None where, counted among a few rows, they leave so many pairs open that products of all features are as fast.
     """
     order = np.arange(len(rows.values))
-    some = rows.centred(order[:: -(-len(order) // _FITTED_ROWS)])
+    some = rows.centered(order[:: -(-len(order) // _FITTED_ROWS)])
     directions = _main_directions(some, _TILE_COLUMNS - 1)
     if not _tells_apart(some, directions, max(1, n_neighbors * len(some) // len(order))):
         return None
@@ -191,7 +191,7 @@ def _tells_apart(
     directions: Float[np.ndarray, "features directions"],
     n_neighbors: int,
 ) -> bool:
-    """Return whether a short sketch of some of the rows excludes nearly all pairs that are no neighbours."""
+    """Return whether a short sketch of some of the rows excludes nearly all pairs that are no neighbors."""
     heads = some @ directions
     squares, rest = squared_norms(some), np.sqrt(np.maximum(squared_norms(some) - squared_norms(heads), 0))
     tried = np.linspace(0, len(some) - 1, _TRIED_ROWS).astype(np.int64)
@@ -206,14 +206,14 @@ def exit_sketch(rows: DistanceRows) -> Sketch:
     """Return the sketch that finds shortest edges between pieces: short where there are many features."""
     if rows.values.shape[1] >= 2 * _EXIT_COLUMNS:
         return short_sketch(rows, _EXIT_COLUMNS, 0)
-    return full_sketch(rows, near_to_near(rows), 0)
+    return full_sketch(rows, locality_order(rows), 0)
 
 
 def _project(
     rows: DistanceRows, order: Int[np.ndarray, " points"], n_directions: int
 ) -> tuple[Float32[np.ndarray, "points directions"], Float[np.ndarray, " points"]]:
     """Return the rows along their main directions, most variance first, and their squared norms."""
-    return _along(rows, order, _main_directions(rows.centred(order[:: -(-len(order) // _FITTED_ROWS)]), n_directions))
+    return _along(rows, order, _main_directions(rows.centered(order[:: -(-len(order) // _FITTED_ROWS)]), n_directions))
 
 
 def _along(
@@ -223,9 +223,9 @@ def _along(
     heads = np.empty((len(order), directions.shape[1]), dtype=np.float32)
     squares = np.empty(len(order))
     for block in blocks(order):
-        centred = rows.centred(order[block])
-        heads[block] = centred @ directions
-        squares[block] = squared_norms(centred)
+        centered = rows.centered(order[block])
+        heads[block] = centered @ directions
+        squares[block] = squared_norms(centered)
     return heads, squares
 
 
@@ -249,12 +249,12 @@ def _main_directions(
 def _true_limits(
     rows: DistanceRows, order: Int[np.ndarray, " points"], places: Int[np.ndarray, " tried"], n_neighbors: int
 ) -> Float[np.ndarray, " tried"]:
-    """Return the squared distance of some points to their last neighbour."""
-    tried = rows.centred(order[places])
+    """Return the squared distance of some points to their last neighbor."""
+    tried = rows.centered(order[places])
     squared = np.empty((len(tried), len(order)))
     for block in blocks(order):
-        centred = rows.centred(order[block])
-        squared[:, block] = squared_norms(centred) - 2 * tried @ centred.T
+        centered = rows.centered(order[block])
+        squared[:, block] = squared_norms(centered) - 2 * tried @ centered.T
     return np.partition(squared, n_neighbors, axis=1)[:, n_neighbors] + squared_norms(tried)
 
 

@@ -1,4 +1,4 @@
-"""The nearest neighbours of every point, exact or approximate, and how many of them are true."""
+"""The nearest neighbors of every point, exact or approximate, and how many of them are true."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.neighbors.projections import (
     BLOCK_ROWS,
     DistanceRows,
@@ -18,52 +18,52 @@ from lfm_tasks.spectral.neighbors.projections import (
 )
 
 if TYPE_CHECKING:
-    from lfm_tasks.spectral.neighbors.exact import Found
+    from lfm_tasks.spectral.neighbors.exact import SearchResult
 
 
-Method = Literal["exact", "projection", "pynndescent"]
+SearchMethod = Literal["exact", "projection", "pynndescent"]
 
 # Multiplications (points² × features) from which on the compiled search pays for its start: half a second a process.
 COMPILED_FROM = 2_000_000_000
 # Entries of a block of float64 products where neither symmetry nor sketches help: 128 MiB.
 _PLAIN_ENTRIES = 1 << 24
-# Tiles pay from so many points on, and up to so many neighbours: a tile has to hold them.
+# Tiles pay from so many points on, and up to so many neighbors: a tile has to hold them.
 _TILES_FROM, _MOST_IN_TILES = 5_000, 128
-# Columns of the projection, the norm of the rest included, and how many times the neighbours are candidates.
+# Columns of the projection, the norm of the rest included, and how many times the neighbors are candidates.
 PROJECTED_COLUMNS, _CANDIDATES = 128, 2
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """Row numbers and distances of the neighbours, nearest first, ties by the lower row; never the point itself."""
+class Neighbors:
+    """Row numbers and distances of the neighbors, nearest first, ties by the lower row; never the point itself."""
 
-    indices: Int[np.ndarray, "points neighbours"]
-    distances: Float[np.ndarray, "points neighbours"]
+    indices: Int[np.ndarray, "points neighbors"]
+    distances: Float[np.ndarray, "points neighbors"]
 
 
-def find_neighbours(
-    activations: Float[np.ndarray, "points features"], n_neighbors: int, *, metric: Metric, method: Method
-) -> Neighbours:
-    """Return the neighbours by ``exact``, ``projection`` or ``pynndescent``."""
-    functions: dict[str, Callable[..., Neighbours]] = {
-        "exact": exact_neighbours,
-        "projection": projected_neighbours,
-        "pynndescent": approximate_neighbours,
+def find_neighbors(
+    activations: Float[np.ndarray, "points features"], n_neighbors: int, *, metric: Metric, method: SearchMethod
+) -> Neighbors:
+    """Return the neighbors by ``exact``, ``projection`` or ``pynndescent``."""
+    functions: dict[str, Callable[..., Neighbors]] = {
+        "exact": exact_neighbors,
+        "projection": projected_neighbors,
+        "pynndescent": approximate_neighbors,
     }
     return functions[method](activations, n_neighbors, metric=metric)
 
 
-def exact_neighbours(
+def exact_neighbors(
     activations: Float[np.ndarray, "points features"], n_neighbors: int, *, metric: Metric
-) -> Neighbours:
-    """Return the ``n_neighbors`` nearest neighbours of every point.
+) -> Neighbors:
+    """Return the ``n_neighbors`` nearest neighbors of every point.
 
     ``angular`` is the chord on the unit sphere, sqrt(2 (1 - cos)), in [0, 2]; ``euclidean`` the usual distance. The
     distances are sums of squared differences in float64: copies of a point are at 0 and alike, and ties go to the lower
     row. Products only exclude pairs, with a margin for their rounding.
 
     Memory beside the activations, never points²: 8 bytes × points × (features + 256), about 30 bytes × points ×
-    neighbours, and 30 MiB; below 2e9 = points² × features a block of 16 Mi products in float64.
+    neighbors, and 30 MiB; below 2e9 = points² × features a block of 16 Mi products in float64.
 
     Raises
     ------
@@ -74,40 +74,40 @@ def exact_neighbours(
     if len(activations) * activations.size < COMPILED_FROM:
         return nearest_of(rows, np.arange(len(activations)), n_neighbors)
     found = _search(rows, n_neighbors)
-    return Neighbours(found.nearest, np.sqrt(found.squared) / rows.unit)
+    return Neighbors(found.nearest, np.sqrt(found.squared) / rows.unit)
 
 
-def projected_neighbours(
+def projected_neighbors(
     activations: Float[np.ndarray, "points features"], n_neighbors: int, *, metric: Metric
-) -> Neighbours:
+) -> Neighbors:
     """Return the nearest, by exact distance, of the points that are nearest in 127 main directions and what is left.
 
-    Twice as many candidates as neighbours are ranked. With up to 128 features it is a search over all of them.
+    Twice as many candidates as neighbors are ranked. With up to 128 features it is a search over all of them.
 
     Raises
     ------
     ReasonError
-        As `exact_neighbours`.
+        As `exact_neighbors`.
     """
     rows = distance_rows(check_activations(activations, n_neighbors, metric=metric), metric)
     from lfm_tasks.spectral.neighbors.exact import candidates
     from lfm_tasks.spectral.neighbors.projections import short_sketch
 
     found = candidates(rows, short_sketch(rows, PROJECTED_COLUMNS, _CANDIDATES * n_neighbors + 16), n_neighbors)
-    return Neighbours(found.nearest, np.sqrt(found.squared) / rows.unit)
+    return Neighbors(found.nearest, np.sqrt(found.squared) / rows.unit)
 
 
-def approximate_neighbours(
+def approximate_neighbors(
     activations: Float[np.ndarray, "points features"], n_neighbors: int, *, metric: Metric, seed: int = 0
-) -> Neighbours:
-    """Return approximate neighbours by pynndescent (Dong, Moses, Li 2011), distances exact.
+) -> Neighbors:
+    """Return approximate neighbors by pynndescent (Dong, Moses, Li 2011), distances exact.
 
     One thread and a fixed seed: its result depends on both. The first call in a process compiles for about a minute.
 
     Raises
     ------
     ReasonError
-        As `exact_neighbours`; ``inaccurate`` if pynndescent gives no neighbour for some point.
+        As `exact_neighbors`; ``inaccurate`` if pynndescent gives no neighbor for some point.
     """
     rows = distance_rows(check_activations(activations, n_neighbors, metric=metric), metric)
     from pynndescent import NNDescent
@@ -116,7 +116,7 @@ def approximate_neighbours(
 
     points = np.empty(rows.values.shape, dtype=np.float32)
     for block in blocks(points):
-        points[block] = rows.centred(block)
+        points[block] = rows.centered(block)
     index = NNDescent(points, metric="euclidean", n_neighbors=n_neighbors + 1, random_state=seed, n_jobs=1)
     candidates = np.asarray(index.neighbor_graph[0], dtype=np.int64)
     nearest = np.full((len(points), n_neighbors), -1, dtype=np.int32)
@@ -124,48 +124,48 @@ def approximate_neighbours(
     nearest_pairs.rank_given(rows.values, rows.scales, candidates, nearest, squared)
     n_found = np.count_nonzero(nearest >= 0, axis=1)
     if n_found.min() < n_neighbors:
-        raise ReasonError(
+        raise DataError(
             "inaccurate",
-            f"pynndescent found {n_found.min()} neighbours of point {n_found.argmin()}, {n_neighbors} are needed: "
+            f"pynndescent found {n_found.min()} neighbors of point {n_found.argmin()}, {n_neighbors} are needed: "
             "set graph.method to exact",
         )
-    return Neighbours(nearest, np.sqrt(squared) / rows.unit)
+    return Neighbors(nearest, np.sqrt(squared) / rows.unit)
 
 
-def neighbour_recall(
-    neighbours: Neighbours,
+def neighbor_recall(
+    neighbors: Neighbors,
     activations: Float[np.ndarray, "points features"],
     *,
     metric: Metric,
     n_sample: int = 500,
     seed: int = 0,
 ) -> float:
-    """Return the share of true neighbours that were found, in [0, 1], over a seeded sample of points."""
-    n_neighbors = neighbours.indices.shape[1]
+    """Return the share of true neighbors that were found, in [0, 1], over a seeded sample of points."""
+    n_neighbors = neighbors.indices.shape[1]
     rows = distance_rows(check_activations(activations, n_neighbors, metric=metric), metric)
     sample = np.sort(np.random.default_rng(seed).permutation(len(activations))[:n_sample])
     truth = nearest_of(rows, sample, n_neighbors).indices
-    hits = [len(np.intersect1d(a, b)) for a, b in zip(truth, neighbours.indices[sample], strict=True)]
+    hits = [len(np.intersect1d(a, b)) for a, b in zip(truth, neighbors.indices[sample], strict=True)]
     return float(np.sum(hits) / truth.size)
 
 
-def nearest_of(rows: DistanceRows, points: Int[np.ndarray, " some"], n_neighbors: int) -> Neighbours:
-    """Return the exact neighbours of some of the points, without compiled code: products in float64, then differences.
+def nearest_of(rows: DistanceRows, points: Int[np.ndarray, " some"], n_neighbors: int) -> Neighbors:
+    """Return the exact neighbors of some of the points, without compiled code: products in float64, then differences.
 
     What a product may be wrong by is left in: γ (|x|² + |y|²) with γ = (features + 8) 2^-53.
     """
-    norms = np.concatenate([squared_norms(rows.centred(block)) for block in blocks(rows.scales)])
+    norms = np.concatenate([squared_norms(rows.centered(block)) for block in blocks(rows.scales)])
     gamma = (rows.values.shape[1] + 8) * 2.0**-53
     indices = np.empty((len(points), n_neighbors), dtype=np.int32)
     squared = np.empty((len(points), n_neighbors))
     for own in blocks(points, max(1, min(BLOCK_ROWS, _PLAIN_ENTRIES // len(norms)))):
-        centred = rows.centred(points[own])
-        bounds = np.empty((len(centred), len(norms)))
+        centered = rows.centered(points[own])
+        bounds = np.empty((len(centered), len(norms)))
         for block in blocks(norms):
-            np.matmul(centred, rows.centred(block).T, out=bounds[:, block])
+            np.matmul(centered, rows.centered(block).T, out=bounds[:, block])
         bounds *= -2
         bounds += (1 - gamma) * (norms[points[own], None] + norms)
-        bounds[np.arange(len(centred)), points[own]] = np.inf
+        bounds[np.arange(len(centered)), points[own]] = np.inf
         limits = np.partition(bounds, n_neighbors - 1, axis=1)[:, n_neighbors - 1]
         limits += 2 * gamma * (norms[points[own]] + norms.max())
         for place, (point, limit) in enumerate(zip(points[own], limits, strict=True), start=own.start):
@@ -174,7 +174,7 @@ def nearest_of(rows: DistanceRows, points: Int[np.ndarray, " some"], n_neighbors
             distances = squared_norms(steps)
             nearest = np.argsort(distances, kind="stable")[:n_neighbors]
             indices[place], squared[place] = candidates[nearest], distances[nearest]
-    return Neighbours(indices, np.sqrt(squared) / rows.unit)
+    return Neighbors(indices, np.sqrt(squared) / rows.unit)
 
 
 def goes_by_tiles(n_points: int, n_features: int, n_neighbors: int) -> bool:
@@ -182,8 +182,8 @@ def goes_by_tiles(n_points: int, n_features: int, n_neighbors: int) -> bool:
     return n_points >= _TILES_FROM and n_features >= 2 * PROJECTED_COLUMNS and n_neighbors <= _MOST_IN_TILES
 
 
-def _search(rows: DistanceRows, n_neighbors: int) -> "Found":
-    """Return the neighbours by compiled search: the way changes the time, never the result."""
+def _search(rows: DistanceRows, n_neighbors: int) -> "SearchResult":
+    """Return the neighbors by compiled search: the way changes the time, never the result."""
     from lfm_tasks.spectral.neighbors.exact import search, search_tiles
     from lfm_tasks.spectral.neighbors.projections import tile_sketch
 
@@ -198,27 +198,27 @@ def _search(rows: DistanceRows, n_neighbors: int) -> "Found":
 def check_activations(
     activations: Float[np.ndarray, "points features"], n_neighbors: int, *, metric: Metric
 ) -> Float[np.ndarray, "points features"]:
-    """Return ``activations`` if a graph can be built on them, else raise `ReasonError`."""
+    """Return ``activations`` if a graph can be built on them, else raise `DataError`."""
     if n_neighbors < 1:
         raise ValueError(f"n_neighbors is {n_neighbors}, needs at least 1")
     if len(activations) <= n_neighbors:
-        raise ReasonError(
+        raise DataError(
             "too_few_points",
-            f"found {len(activations)} points, {n_neighbors} neighbours need at least {n_neighbors + 1}: "
+            f"found {len(activations)} points, {n_neighbors} neighbors need at least {n_neighbors + 1}: "
             "lower n_neighbors, or give more points",
         )
     finite = np.isfinite(activations)
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
-        raise ReasonError(
+        raise DataError(
             "not_finite",
             f"found {np.count_nonzero(~finite)} NaN or infinite values, first in row {row}, column {column}: "
             "all must be finite; record the activations again, or drop the layer",
         )
     if (activations == activations[0]).all():
-        raise ReasonError("constant", "found the same activations for every point: drop the layer, it says nothing")
+        raise DataError("constant", "found the same activations for every point: drop the layer, it says nothing")
     if metric == "angular" and (zero := int(np.count_nonzero(~activations.any(axis=1)))):
-        raise ReasonError(
+        raise DataError(
             "zero_rows",
             f"found {zero} all-zero rows, which have no direction: set graph.metric to euclidean, or drop the layer",
         )
@@ -228,7 +228,7 @@ def check_activations(
 def comparable_rows(
     activations: Float[np.ndarray, "points features"], metric: Metric
 ) -> Float[np.ndarray, "points features"]:
-    """Return float64 rows whose euclidean distance is the metric's; centred where that loses nothing but digits."""
+    """Return float64 rows whose euclidean distance is the metric's; centered where that loses nothing but digits."""
     rows = activations.astype(np.float64)
     # By the largest entry first: squares of 1e200 are infinite, and of 1e-200 zero.
     if metric == "angular":
@@ -242,17 +242,17 @@ def comparable_rows(
 TABLE_VERSION = 3
 # Exact below, whatever the rest: what a projection saves does not pay for what it may miss; by tiles it saves nothing.
 _EXACT_BELOW, _TILES_BELOW = 30_000, 60_000
-# Most neighbours, and from how many points on pynndescent is the default: the rest is quadratic (docs/speed.md).
+# Most neighbors, and from how many points on pynndescent is the default: the rest is quadratic (docs/speed.md).
 _PYNNDESCENT_FROM = ((20, 60_000), (100, 100_000))
 _PYNNDESCENT_FROM_WITH_MORE = 400_000
 
 
-def choose_method(n_points: int, n_features: int, n_neighbors: int) -> Method:
+def choose_method(n_points: int, n_features: int, n_neighbors: int) -> SearchMethod:
     """Return ``exact`` below 30,000 points, or 60,000 where it goes by tiles; then ``projection``.
 
     ``exact`` remains where there is nothing to project.
-    ``pynndescent`` is the default from 60,000 points on for up to 20 neighbours, from 100,000 for up to 100, from
-    400,000 for more: its time grows with the neighbours, that of products hardly.
+    ``pynndescent`` is the default from 60,000 points on for up to 20 neighbors, from 100,000 for up to 100, from
+    400,000 for more: its time grows with the neighbors, that of products hardly.
     """
     largest = next((n for most, n in _PYNNDESCENT_FROM if n_neighbors <= most), _PYNNDESCENT_FROM_WITH_MORE)
     if n_points >= largest:

@@ -6,12 +6,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.maps.decoding import scaled_rows
 from lfm_tasks.spectral.maps.descriptors import Anchors, check_anchors
 
-Method = Literal["orthogonal", "ridge", "affine"]
+AlignmentMethod = Literal["orthogonal", "ridge", "affine"]
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,14 @@ def fit_coordinates(
     source_rows: Float[np.ndarray, "pairs source_features"],
     target_rows: Float[np.ndarray, "pairs target_features"],
     *,
-    method: Method,
+    method: AlignmentMethod,
     ridge: float = 0.01,
 ) -> Alignment:
     """Return the map of coordinates that carries row i of the source to row i of the target.
 
     For a point map T, target → source, the pairs are (source[T], target).
 
-    - ``orthogonal``: s U Vᵀ from UΣVᵀ = X_cᵀ Y_c, s = tr Σ/‖X_c‖² (centred Procrustes; unequal widths as if padded
+    - ``orthogonal``: s U Vᵀ from UΣVᵀ = X_cᵀ Y_c, s = tr Σ/‖X_c‖² (centered Procrustes; unequal widths as if padded
       with zeros);
     - ``ridge``: (X_cᵀX_c + r I)⁻¹ X_cᵀY_c, r = ``ridge`` × trace(X_cᵀX_c)/features;
     - ``affine``: plain least squares, which collapses when there are about as many pairs as features.
@@ -73,12 +73,12 @@ def fit_coordinates(
     [[0.0, 3.0]]
     """
     if len(source_rows) < 2:
-        raise ReasonError("few_anchors", f"found {len(source_rows)} pairs, needs at least 2: give more known pairs")
+        raise DataError("few_anchors", f"found {len(source_rows)} pairs, needs at least 2: give more known pairs")
     source_mean, target_mean = source_rows.mean(axis=0), target_rows.mean(axis=0)
-    centred, images = source_rows - source_mean, target_rows - target_mean
-    if not (centred.any() and images.any()):
-        raise ReasonError("constant", "found pairs that are all one point: give distinct ones")
-    matrix = _FITS[method](centred, images, ridge)
+    centered, images = source_rows - source_mean, target_rows - target_mean
+    if not (centered.any() and images.any()):
+        raise DataError("constant", "found pairs that are all one point: give distinct ones")
+    matrix = _FITS[method](centered, images, ridge)
     return Alignment(source_mean, target_mean, matrix)
 
 
@@ -109,23 +109,23 @@ def similarities(
     return np.asarray(target @ source.T)
 
 
-def _orthogonal(centred: np.ndarray, images: np.ndarray, ridge: float) -> np.ndarray:
-    left, singular, right = np.linalg.svd(centred.T @ images, full_matrices=False)
-    return np.asarray((left @ right) * (singular.sum() / np.einsum("ij,ij->", centred, centred)))
+def _orthogonal(centered: np.ndarray, images: np.ndarray, ridge: float) -> np.ndarray:
+    left, singular, right = np.linalg.svd(centered.T @ images, full_matrices=False)
+    return np.asarray((left @ right) * (singular.sum() / np.einsum("ij,ij->", centered, centered)))
 
 
-def _ridge(centred: np.ndarray, images: np.ndarray, ridge: float) -> np.ndarray:
-    gram = centred.T @ centred
+def _ridge(centered: np.ndarray, images: np.ndarray, ridge: float) -> np.ndarray:
+    gram = centered.T @ centered
     strength = ridge * np.trace(gram) / len(gram)
-    return np.linalg.solve(gram + strength * np.eye(len(gram)), centred.T @ images)
+    return np.linalg.solve(gram + strength * np.eye(len(gram)), centered.T @ images)
 
 
-def _affine(centred: np.ndarray, images: np.ndarray, ridge: float) -> np.ndarray:
-    return np.asarray(np.linalg.lstsq(centred, images, rcond=None)[0])
+def _affine(centered: np.ndarray, images: np.ndarray, ridge: float) -> np.ndarray:
+    return np.asarray(np.linalg.lstsq(centered, images, rcond=None)[0])
 
 
-def _directions(centred: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
-    narrow = centred.astype(np.float32)
+def _directions(centered: np.ndarray, matrix: np.ndarray | None) -> np.ndarray:
+    narrow = centered.astype(np.float32)
     if matrix is not None:
         narrow = narrow @ matrix.astype(np.float32)
     return np.asarray(narrow / np.maximum(np.linalg.norm(narrow, axis=1, keepdims=True), np.float32(1e-30)))
@@ -166,7 +166,7 @@ def refine_by_mutual_pairs(
     source_rows: Float[np.ndarray, "source_points source_features"],
     target_rows: Float[np.ndarray, "target_points target_features"],
     *,
-    method: Method,
+    method: AlignmentMethod,
     n_rounds: int = 10,
 ) -> Alignment:
     """Return ``start`` after rounds of: find the pairs that choose each other, fit the coordinates on these.
@@ -205,7 +205,7 @@ def fit_procrustes(
     target_rows: Float[np.ndarray, "target_points target_features"],
     anchors: Anchors,
 ) -> Alignment:
-    """Return the orthogonal map fitted on the anchors; both spaces are centred by all of their rows."""
+    """Return the orthogonal map fitted on the anchors; both spaces are centered by all of their rows."""
     check_anchors(anchors, len(source_rows), len(target_rows))
     source_mean, target_mean = source_rows.mean(axis=0), target_rows.mean(axis=0)
     source, target = source_rows[anchors.source] - source_mean, target_rows[anchors.target] - target_mean

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Float32, Int, Shaped
 from scipy.optimize import linprog
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.neighbors.projections import Metric
 from lfm_tasks.spectral.transfer.alignment import fit_coordinates, transfer_coordinates
 
@@ -27,10 +27,10 @@ def stratified_folds(labels: Shaped[np.ndarray, " points"], *, seed: int = 0) ->
 
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) < 2:
-        raise ReasonError("one_class", f"found {len(classes)} classes, a probe needs at least 2: give other labels")
+        raise DataError("one_class", f"found {len(classes)} classes, a probe needs at least 2: give other labels")
     if counts.min() < N_FOLDS:
         rare = f"found {counts.min()} points of class {str(classes[counts.argmin()])[:60]!r}"
-        raise ReasonError("one_class", f"{rare}, a probe needs {N_FOLDS} of each: give more points, or fewer classes")
+        raise DataError("one_class", f"{rare}, a probe needs {N_FOLDS} of each: give more points, or fewer classes")
     folds = np.empty(len(labels), dtype=np.int32)
     splitter = StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed)
     for fold, (_, tested) in enumerate(splitter.split(np.empty((len(labels), 0)), labels)):
@@ -126,7 +126,7 @@ def class_normal(
         ``one_class`` unless there are points inside and outside.
     """
     if inside.all() or not inside.any():
-        raise ReasonError(
+        raise DataError(
             "one_class", f"found {int(inside.sum())} of {len(inside)} points in a class, needs some of both"
         )
     from sklearn.svm import LinearSVC  # takes a second to import
@@ -176,7 +176,7 @@ def is_separable(
 
     Examples
     --------
-    Points on a line, the middle one against its neighbours:
+    Points on a line, the middle one against its neighbors:
 
     >>> line = np.array([[0.0], [1.0], [2.0]])
     >>> [is_separable(line, np.arange(3) == point, np.array([1.0])) for point in (0, 1, 2)]
@@ -213,7 +213,7 @@ def tsne(
 
     if len(rows) <= perplexity:
         found = f"found {len(rows)} points, t-SNE with perplexity {perplexity:g} needs more of them"
-        raise ReasonError("too_few_points", f"{found}: lower atlas.embeddings.perplexity, or give more points")
+        raise DataError("too_few_points", f"{found}: lower atlas.embeddings.perplexity, or give more points")
     wide = np.pad(rows.astype(np.float64), [(0, 0), (0, max(0, 2 - rows.shape[1]))])
     if metric == "angular":
         wide /= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), np.finfo(float).tiny)

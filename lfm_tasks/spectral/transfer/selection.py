@@ -6,14 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.space import SpectralSpace, spectral_space
 from lfm_tasks.spectral.maps.descriptors import Anchors, check_anchors
 from lfm_tasks.spectral.maps.fit import fit_from_anchors, fit_from_labels, fit_unsupervised
 from lfm_tasks.spectral.maps.refinement import MapFit, Start
 from lfm_tasks.spectral.transfer.alignment import (
     Alignment,
-    Method,
+    AlignmentMethod,
     fit_coordinates,
     fit_procrustes,
     fit_relative,
@@ -43,7 +43,7 @@ CANDIDATES = (*BASELINES, "procrustes, mutual", "lfm", "lfm, mutual", "lfm, mutu
 
 
 @dataclass(frozen=True)
-class Judged:
+class CandidateScore:
     """One candidate: mean reciprocal and geometric mean rank of held-out anchors, share of rows that come back."""
 
     name: str
@@ -59,7 +59,7 @@ class Choice:
     name: str
     why: str
     candidates: Mapping[str, Alignment]
-    judged: tuple[Judged, ...]
+    judged: tuple[CandidateScore, ...]
     fit: MapFit | None
 
     @property
@@ -89,7 +89,7 @@ def choose_alignment(source: SpectralSpace, target: SpectralSpace, anchors: Anch
     """
     check_anchors(anchors, len(source), len(target))
     if len(anchors) < 3:
-        raise ReasonError("few_anchors", f"found {len(anchors)} anchors, choosing needs at least 3: give more pairs")
+        raise DataError("few_anchors", f"found {len(anchors)} anchors, choosing needs at least 3: give more pairs")
     fit = _fit_or_none(source, target, anchors)
     partners = None if fit is None else source.activations[fit.matches]
     pairs = Pairs(source.activations, target.activations, anchors, partners)
@@ -99,7 +99,7 @@ def choose_alignment(source: SpectralSpace, target: SpectralSpace, anchors: Anch
     logarithms = np.log(ranks)
     final = dict(_alignments(pairs, _ROUNDS))
     judged = tuple(
-        Judged(
+        CandidateScore(
             name,
             float((1 / column).mean()),
             float(np.exp(np.log(column).mean())),
@@ -131,7 +131,7 @@ def _tolerance(n_anchors: int) -> float:
 def _fit_or_none(source: SpectralSpace, target: SpectralSpace, anchors: Anchors) -> MapFit | None:
     try:
         return fit_from_anchors(source, target, anchors)
-    except ReasonError as error:
+    except DataError as error:
         # Without distinct descriptors there is no spectral candidate; the baselines remain.
         if error.reason in {"few_anchors", "bad_anchors"}:
             raise
@@ -206,7 +206,7 @@ def _ranks(
     return (scores >= own[:, None]).sum(axis=1).astype(np.float64)
 
 
-def _why(judged: tuple[Judged, ...], chosen: int, best: int, n_ranks: int) -> str:
+def _why(judged: tuple[CandidateScore, ...], chosen: int, best: int, n_ranks: int) -> str:
     taken, leader = judged[chosen], judged[best]
     found = (
         f"{n_ranks} held-out anchors: mean reciprocal rank {taken.held_out:.3f}, typical rank "
@@ -219,7 +219,7 @@ def _why(judged: tuple[Judged, ...], chosen: int, best: int, n_ranks: int) -> st
 
 
 _N_LABEL_FOLDS = 5
-_METHODS: tuple[Method, ...] = ("orthogonal", "ridge")
+_METHODS: tuple[AlignmentMethod, ...] = ("orthogonal", "ridge")
 _LABEL_ROUNDS = 10
 
 
@@ -240,7 +240,7 @@ def choose_from_all_pairs(
     """
     if len(source_rows) < 2 * _N_LABEL_FOLDS:
         found = f"found {len(source_rows)} pairs, a map of all of them needs at least {2 * _N_LABEL_FOLDS}"
-        raise ReasonError("few_anchors", f"{found}: give more points that both spaces have")
+        raise DataError("few_anchors", f"{found}: give more points that both spaces have")
     final: dict[str, Alignment] = {name: fit_coordinates(source_rows, target_rows, method=name) for name in _METHODS}
     ranks = np.empty((len(source_rows), len(_METHODS)))
     order = np.random.default_rng(seed).permutation(len(source_rows))
@@ -250,7 +250,7 @@ def choose_from_all_pairs(
             fitted = fit_coordinates(source_rows[known], target_rows[known], method=name)
             ranks[held_out, column] = partner_ranks(fitted, source_rows, target_rows[held_out], held_out)
     judged = tuple(
-        Judged(
+        CandidateScore(
             name,
             float((1 / column).mean()),
             float(np.exp(np.log(column).mean())),
@@ -309,7 +309,7 @@ def _most_round_trips(
     found: Mapping[str, Alignment], source: SpectralSpace, target: SpectralSpace, fit: MapFit
 ) -> Choice:
     judged = tuple(
-        Judged(name, np.nan, np.nan, round_trip_rate(alignment, source.activations, target.activations))
+        CandidateScore(name, np.nan, np.nan, round_trip_rate(alignment, source.activations, target.activations))
         for name, alignment in found.items()
     )
     best = max(judged, key=lambda one: one.round_trip)
@@ -348,9 +348,7 @@ class FittedMap:
         """Return rows of the source, seen before or not, in the target's coordinates."""
         width = len(self.choice.alignment.source_mean)
         if rows.shape[1] != width:
-            raise ReasonError(
-                "wrong_shape", f"found {rows.shape[1]} features, the map needs {width}: rows of its source"
-            )
+            raise DataError("wrong_shape", f"found {rows.shape[1]} features, the map needs {width}: rows of its source")
         return transfer_coordinates(self.choice.alignment, np.asarray(rows, dtype=np.float64))
 
     def __str__(self) -> str:
@@ -385,11 +383,11 @@ def fit_map(
     pairs = np.asarray(anchors)
     if pairs.dtype.kind not in "iu" or pairs.ndim not in (1, 2) or (pairs.ndim == 2 and pairs.shape[1] != 2):
         found = f"found anchors of type {pairs.dtype} and shape {pairs.shape}"
-        raise ReasonError("bad_anchors", f"{found}, needs row numbers, (anchors,) or (anchors, 2)")
+        raise DataError("bad_anchors", f"{found}, needs row numbers, (anchors,) or (anchors, 2)")
     columns = (pairs, pairs) if pairs.ndim == 1 else (pairs[:, 0], pairs[:, 1])
     known = Anchors(*(column.astype(np.int64) for column in columns))
     for side, rows in (("source", source), ("target", target)):
         if not np.isfinite(rows).all():
-            raise ReasonError("not_finite", f"found NaN or infinite values in the {side}, needs finite numbers")
+            raise DataError("not_finite", f"found NaN or infinite values in the {side}, needs finite numbers")
     spaces = [spectral_space(np.asarray(rows, np.float64), n_eigenpairs=n_eigenpairs) for rows in (source, target)]
     return FittedMap(choose_alignment(spaces[0], spaces[1], known, seed=seed))

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from itertools import groupby
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.load import worker_bytes
 from lfm_tasks.runtime.run import Failure, Run
 from lfm_tasks.sources.networks.recording import RecordedSource
@@ -19,7 +19,7 @@ from lfm_tasks.stages.inventory.requests import spaces_now
 from lfm_tasks.stages.inventory.stage import PlannedSpace, Zoo, selected_rows
 from lfm_tasks.stores.units.recordings import Recording
 from lfm_tasks.stores.units.store import UnitStore
-from lfm_tasks.workers.pool import Trouble
+from lfm_tasks.workers.pool import JobFailure
 
 
 @dataclass(frozen=True)
@@ -60,12 +60,12 @@ def record_activations(run: Run, zoo: Zoo) -> tuple[tuple[RecordedSpace, ...], t
         worker_bytes(record_load([likely(planned.size) for planned in group]))
         for _, group in groupby(missing, key=lambda planned: planned.space.model)
     ]
-    troubles: dict[tuple[str, str], Trouble] = {}
+    troubles: dict[tuple[str, str], JobFailure] = {}
     run.store.forget_partial("activations", but=[planned.key for planned in missing])
     run.announce("activations", 0, len(jobs))
     for done, (number, result) in enumerate(run.workers.run(record_model, jobs, needs), start=1):
         job = jobs[number]
-        found = dict.fromkeys(job.wanted, result) if isinstance(result, Trouble) else result
+        found = dict.fromkeys(job.wanted, result) if isinstance(result, JobFailure) else result
         troubles |= {(job.model, layer): trouble for layer, trouble in found.items()}
         run.announce("activations", done, len(jobs))
     run.store.forget_partial("activations")
@@ -79,7 +79,7 @@ def record_activations(run: Run, zoo: Zoo) -> tuple[tuple[RecordedSpace, ...], t
         for p in zoo.spaces
         if p.space not in left_out and (p.space.model, p.space.layer) not in troubles
     )
-    run.tally.count("activations", len(missing) - len(failures), len(zoo.spaces) - len(left_out) - len(missing))
+    run.stage_counts.count("activations", len(missing) - len(failures), len(zoo.spaces) - len(left_out) - len(missing))
     return recorded, (*zoo.failures, *failures)
 
 
@@ -88,26 +88,26 @@ def recorded_space(store: UnitStore, planned: PlannedSpace) -> RecordedSpace:
     return RecordedSpace(planned.space, planned.key, planned.depth, **store.receipt("activations", planned.key).facts)
 
 
-def record_model(job: RecordJob) -> dict[str, Trouble]:
+def record_model(job: RecordJob) -> dict[str, JobFailure]:
     """Record the wanted layers of one model in one pass; return the layers that could not be."""
     model = job.catalog.models[job.model]
     source = open_source(job.model, model, job.catalog, read_dataset(model.dataset, job.catalog))
     layers = list(job.wanted)
     try:
         _record_layers(job, source, layers)
-    except ReasonError:
+    except DataError:
         # One bad layer must not take the others with it: each once more, alone.
         return _record_one_by_one(job, source, layers)
     return {}
 
 
-def _record_one_by_one(job: RecordJob, source: Source, layers: Sequence[str]) -> dict[str, Trouble]:
+def _record_one_by_one(job: RecordJob, source: Source, layers: Sequence[str]) -> dict[str, JobFailure]:
     troubles = {}
     for layer in layers:
         try:
             _record_layers(job, source, [layer])
-        except ReasonError as error:
-            troubles[layer] = Trouble(error.reason, str(error))
+        except DataError as error:
+            troubles[layer] = JobFailure(error.reason, str(error))
     return troubles
 
 

@@ -5,10 +5,10 @@ from collections import Counter
 from lfm_tasks.runtime.load import MIB, Load, SpaceSize, _chunk_bytes, id_array, unit_bytes
 from lfm_tasks.spectral.bases.eigenbasis import choose_solver
 from lfm_tasks.spectral.neighbors.search import COMPILED_FROM, goes_by_tiles
-from lfm_tasks.stages.bases.job import Way
+from lfm_tasks.stages.bases.job import BasisMethod
 
 
-def basis_load(size: SpaceSize, way: Way) -> Load:
+def basis_load(size: SpaceSize, way: BasisMethod) -> Load:
     """Return the cost of one basis."""
     n, d, k, n_pairs = size.n_points, size.n_features, way.graph.n_neighbors, way.n_eigenpairs
     m = way.n_landmarks or n

@@ -1,4 +1,4 @@
-"""Stage bases: for every space a neighbour graph and the low eigenvectors of its Laplacian, checked, a task a space."""
+"""Stage bases: for every space a neighbor graph and the low eigenvectors of its Laplacian, checked, a task a space."""
 
 from dataclasses import dataclass, replace
 from importlib.metadata import version
@@ -12,16 +12,16 @@ from lfm_tasks.runtime.run import Failure, Run
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.activations.stage import RecordedSpace
 from lfm_tasks.stages.bases.cost import basis_load
-from lfm_tasks.stages.bases.job import Way, basis_way, find_basis, refuse_inaccurate
+from lfm_tasks.stages.bases.job import BasisMethod, basis_method, check_accuracy, compute_basis
 from lfm_tasks.stages.inventory.requests import spaces_now
 from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.statistics.permutation_moments import pack, permutation_profile
 from lfm_tasks.stores.units.store import UnitStore, digest
-from lfm_tasks.workers.pool import Trouble
+from lfm_tasks.workers.pool import JobFailure
 
 
 @dataclass(frozen=True)
-class BasedSpace:
+class SpaceBasis:
     """A space whose basis lies in the store."""
 
     space: Space
@@ -42,12 +42,12 @@ class BasisJob:
     store: UnitStore
     activations: str
     key: str
-    way: Way
+    way: BasisMethod
 
 
 def build_bases(
     run: Run, zoo: Zoo, recorded: tuple[RecordedSpace, ...], failures: tuple[Failure, ...]
-) -> tuple[tuple[BasedSpace, ...], tuple[Failure, ...]]:
+) -> tuple[tuple[SpaceBasis, ...], tuple[Failure, ...]]:
     """Compute the bases that are missing; spaces of the same content share one."""
     now = spaces_now(zoo.parts, run.scope)
     planned = [basis_job(run.store, run.catalog.atlas, space) for space in recorded]
@@ -58,15 +58,15 @@ def build_bases(
     jobs = list(missing.values())
     sizes = {own.space: own.size for own in zoo.spaces}
     needs = {job.key: _needed(sizes[own.space], own, job.way) for own, job in zip(recorded, planned, strict=True)}
-    troubles: dict[str, Trouble] = {}
+    troubles: dict[str, JobFailure] = {}
     run.announce("bases", 0, len(jobs))
     for done, (number, result) in enumerate(
         run.workers.run(store_basis, jobs, [needs[job.key] for job in jobs]), start=1
     ):
-        if isinstance(result, Trouble):
+        if isinstance(result, JobFailure):
             troubles[jobs[number].key] = result
         run.announce("bases", done, len(jobs))
-    run.tally.count("bases", len(jobs) - len(troubles), len({job.key for job in planned} - left_out) - len(jobs))
+    run.stage_counts.count("bases", len(jobs) - len(troubles), len({job.key for job in planned} - left_out) - len(jobs))
     based, failed = [], list(failures)
     for recorded_space, job in zip(recorded, planned, strict=True):
         space = recorded_space.space
@@ -77,7 +77,7 @@ def build_bases(
             continue
         facts = dict(run.store.receipt("bases", job.key).facts)
         based.append(
-            BasedSpace(
+            SpaceBasis(
                 space, job.key, recorded_space.depth, recorded_space.content, recorded_space.ids,
                 recorded_space.n_points, recorded_space.n_features, facts, recorded_space.key,
             )
@@ -85,14 +85,14 @@ def build_bases(
     return tuple(based), tuple(failed)
 
 
-def _needed(size: SpaceSize, recorded: RecordedSpace, way: Way) -> int:
+def _needed(size: SpaceSize, recorded: RecordedSpace, way: BasisMethod) -> int:
     known = replace(size, n_points=recorded.n_points, n_features=recorded.n_features)
     return worker_bytes(basis_load(known, way))
 
 
 def basis_job(store: UnitStore, atlas: AtlasConfig, recorded: RecordedSpace) -> BasisJob:
     """Return what it takes to compute a space's basis; its key holds everything that can change the result."""
-    way = basis_way(atlas, recorded.n_points, recorded.n_features)
+    way = basis_method(atlas, recorded.n_points, recorded.n_features)
     ingredients: dict[str, Any] = {
         "kind": "bases",
         "content": recorded.content,
@@ -110,12 +110,12 @@ def store_basis(job: BasisJob) -> None:
     """Read a space's activations, build its graph and basis, check them, commit them."""
     with job.store.open("activations", job.activations) as unit:
         ids = unit.read("ids")
-        found = find_basis(lambda: unit.batches("activations"), ids, job.way)
-    refuse_inaccurate(found)
+        found = compute_basis(lambda: unit.batches("activations"), ids, job.way)
+    check_accuracy(found)
     with job.store.commit("bases", job.key) as unit_writer:
         arrays = unit_writer.arrays
-        arrays.write("neighbours", found.neighbours.indices)
-        arrays.write("distances", found.neighbours.distances.astype(np.float32))
+        arrays.write("neighbors", found.neighbors.indices)
+        arrays.write("distances", found.neighbors.distances.astype(np.float32))
         if found.landmarks is not None:
             arrays.write("landmarks", found.landmarks.astype(np.int32))
         arrays.write("eigenvalues", found.eigenvalues)
@@ -125,7 +125,7 @@ def store_basis(job: BasisJob) -> None:
         unit_writer.facts |= found.facts
 
 
-def not_computed(zoo: Zoo, spaces: tuple[BasedSpace, ...], failures: tuple[Failure, ...]) -> tuple[Space, ...]:
+def not_computed(zoo: Zoo, spaces: tuple[SpaceBasis, ...], failures: tuple[Failure, ...]) -> tuple[Space, ...]:
     """Return the spaces that no run has tried yet: this one computes a part of the catalog."""
     there = {based.space for based in spaces}
     failed = {(failure.dataset, failure.model, failure.layer) for failure in failures}

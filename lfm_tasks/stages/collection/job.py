@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from lfm_tasks.config import CollectionConfig
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.full_map import full_map, whitened_rows
 from lfm_tasks.spectral.maps.collection import (
     Collection,
@@ -135,7 +135,7 @@ class _Maps:
             return None
         try:
             return full_map(whitened_rows(ours[of_ours]), whitened_rows(theirs[of_theirs]))
-        except ReasonError:  # too few common points to tell the eigenvectors apart: told with the pair's scores
+        except DataError:  # too few common points to tell the eigenvectors apart: told with the pair's scores
             return None
 
 

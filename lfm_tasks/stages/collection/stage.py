@@ -12,11 +12,11 @@ from scipy.sparse.csgraph import connected_components
 
 from lfm_tasks.runtime.run import Failure, Run
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES
-from lfm_tasks.stages.bases.stage import BasedSpace
+from lfm_tasks.stages.bases.stage import SpaceBasis
 from lfm_tasks.stages.collection.job import CollectionJob, MapPlace, store_collection
-from lfm_tasks.stages.scores.stage import Scored
+from lfm_tasks.stages.scores.stage import ScoredPairs
 from lfm_tasks.stores.units.store import digest
-from lfm_tasks.workers.pool import Trouble
+from lfm_tasks.workers.pool import JobFailure
 
 _RESIDUAL = "lower decile, over third spaces, of |C_ki C_jk C_ij - I|^2/(2K): 0 consistent, 1 unrelated"
 _DISTANCE = "RMS distance of the points in the basis that all spaces share: 0 alike, 1.41 nothing in common"
@@ -72,7 +72,7 @@ class Collections:
 
 
 def fit_collections(
-    run: Run, spaces: tuple[BasedSpace, ...], scored: Scored, failures: tuple[Failure, ...]
+    run: Run, spaces: tuple[SpaceBasis, ...], scored: ScoredPairs, failures: tuple[Failure, ...]
 ) -> tuple[Collections, tuple[Failure, ...]]:
     """Fit what is missing, a task for each dataset of three spaces or more whose maps hang together."""
     config = run.catalog.atlas.collection
@@ -84,13 +84,13 @@ def fit_collections(
         if found := collection_job(run, own, scored):
             planned.append((dataset, *found))
     jobs = [job for _, job, _ in planned if run.store.find("collections", job.key) is None]
-    troubles: dict[str, Trouble] = {}
+    troubles: dict[str, JobFailure] = {}
     run.announce("collection", 0, len(jobs))
     for done, (number, result) in enumerate(run.workers.run(store_collection, jobs), start=1):
-        if isinstance(result, Trouble):
+        if isinstance(result, JobFailure):
             troubles[jobs[number].key] = result
         run.announce("collection", done, len(jobs))
-    run.tally.count("collection", len(jobs) - len(troubles), len(planned) - len(jobs))
+    run.stage_counts.count("collection", len(jobs) - len(troubles), len(planned) - len(jobs))
     fitted = tuple(
         FittedCollection(dataset, job.key, names) for dataset, job, names in planned if job.key not in troubles
     )
@@ -102,7 +102,9 @@ def fit_collections(
     return Collections(fitted), (*failures, *failed)
 
 
-def collection_job(run: Run, spaces: list[BasedSpace], scored: Scored) -> tuple[CollectionJob, tuple[str, ...]] | None:
+def collection_job(
+    run: Run, spaces: list[SpaceBasis], scored: ScoredPairs
+) -> tuple[CollectionJob, tuple[str, ...]] | None:
     """Return the largest part of a dataset's spaces that maps lead through, as a job, and their names.
 
     The core are those with the smallest keys: which they are depends on nothing but the spaces.
@@ -134,15 +136,15 @@ def collection_job(run: Run, spaces: list[BasedSpace], scored: Scored) -> tuple[
     return job, tuple(spaces[member].space.name for member in members)
 
 
-def _maps(spaces: list[BasedSpace], scored: Scored) -> dict[tuple[int, int], MapPlace | None]:
+def _maps(spaces: list[SpaceBasis], scored: ScoredPairs) -> dict[tuple[int, int], MapPlace | None]:
     """Return the pairs that have a map: where it lies if it was grown, None if the bases give it."""
     found: dict[tuple[int, int], MapPlace | None] = {}
     for first, second in combinations(range(len(spaces)), 2):
         both = spaces[first], spaces[second]
-        asked, place = scored.asked_of(*both), scored.place(*both)
+        asked, place = scored.request_of(*both), scored.place(*both)
         if asked is None or place is None or place.refusal or not asked.measures & MAP_SCORES.keys():
             continue
-        if asked.knowledge.regime == "full":
+        if asked.correspondence.regime == "full":
             found[first, second] = None
         elif (grown_by := scored.grown_by(*both)) and not any(name in MAP_SCORES for name, _ in place.codes):
             for pair in ((first, second), (second, first)):

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from lfm_tasks.config import EmbeddingsConfig
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.sources.opening import DatasetRows
 from lfm_tasks.spectral.neighbors.projections import Metric
@@ -20,11 +20,11 @@ from lfm_tasks.spectral.transfer.evaluation import (
     tsne,
 )
 from lfm_tasks.stages.activations.job import read_rows
-from lfm_tasks.stages.bases.stage import BasedSpace
+from lfm_tasks.stages.bases.stage import SpaceBasis
 from lfm_tasks.stages.inventory.correspondence import labels_of, text_labels
 from lfm_tasks.stages.inventory.stage import drawn_rows, selected_rows
 from lfm_tasks.stores.units.store import Receipt, UnitStore, digest, ids_digest
-from lfm_tasks.workers.pool import Trouble
+from lfm_tasks.workers.pool import JobFailure
 
 
 @dataclass(frozen=True)
@@ -85,13 +85,13 @@ def _folds(labels: Shaped[np.ndarray, " points"], seed: int) -> tuple[Int[np.nda
         return folds, "found no labels in the dataset, a probe needs classes: give it labels"
     try:
         folds[known] = stratified_folds(labels[known], seed=seed)
-    except ReasonError as error:
+    except DataError as error:
         return folds, str(error)
     return folds, ""
 
 
 @dataclass(frozen=True)
-class PictureJob:
+class TsneJob:
     """One space to draw, on the points of its dataset."""
 
     store: UnitStore
@@ -102,27 +102,27 @@ class PictureJob:
     settings: EmbeddingsConfig
 
 
-def draw_spaces(
-    run: Run, settings: EmbeddingsConfig, wanted: list[tuple[BasedSpace, EmbeddedPoints]]
-) -> tuple[list[str], dict[str, Trouble]]:
+def embed_by_tsne(
+    run: Run, settings: EmbeddingsConfig, wanted: list[tuple[SpaceBasis, EmbeddedPoints]]
+) -> tuple[list[str], dict[str, JobFailure]]:
     """Return the key of each picture, and why some could not be made; spaces of the same content share one."""
     metric = run.catalog.atlas.graph.metric
     planned = [
-        PictureJob(run.store, _key(based, points, metric, settings), based.activations, points.key, metric, settings)
+        TsneJob(run.store, _key(based, points, metric, settings), based.activations, points.key, metric, settings)
         for based, points in wanted
     ]
     jobs = list({job.key: job for job in planned if run.store.find("embeddings", job.key) is None}.values())
     troubles = {}
     run.announce("embeddings", 0, len(jobs))
-    for done, (number, result) in enumerate(run.workers.run(store_picture, jobs), start=1):
-        if isinstance(result, Trouble):
+    for done, (number, result) in enumerate(run.workers.run(store_tsne, jobs), start=1):
+        if isinstance(result, JobFailure):
             troubles[jobs[number].key] = result
         run.announce("embeddings", done, len(jobs))
-    run.tally.count("embeddings", len(jobs) - len(troubles), len({job.key for job in planned}) - len(jobs))
+    run.stage_counts.count("embeddings", len(jobs) - len(troubles), len({job.key for job in planned}) - len(jobs))
     return [job.key for job in planned], troubles
 
 
-def store_picture(job: PictureJob) -> None:
+def store_tsne(job: TsneJob) -> None:
     """Read the points of a space, draw them, commit the drawing."""
     points = read_points(job.store, job.points)
     with job.store.open("activations", job.activations) as unit:
@@ -134,7 +134,7 @@ def store_picture(job: PictureJob) -> None:
         unit_writer.arrays.write("ids", common)
 
 
-def _key(based: BasedSpace, points: EmbeddedPoints, metric: str, settings: EmbeddingsConfig) -> str:
+def _key(based: SpaceBasis, points: EmbeddedPoints, metric: str, settings: EmbeddingsConfig) -> str:
     return digest(
         {
             "kind": "embeddings",
@@ -165,24 +165,24 @@ class ProbeJob:
 
 
 def probe_pairs(
-    run: Run, wanted: list[tuple[BasedSpace, BasedSpace, EmbeddedPoints]]
-) -> tuple[dict[ProbedPair, float], dict[ProbedPair, Trouble]]:
+    run: Run, wanted: list[tuple[SpaceBasis, SpaceBasis, EmbeddedPoints]]
+) -> tuple[dict[ProbedPair, float], dict[ProbedPair, JobFailure]]:
     """Return the accuracy of each (source, target), computed where it is missing, and why some have none."""
     pairs = {probed_pair(source, target, own) for source, target, own in wanted}
     activations = {based.content: based.activations for *both, _ in wanted for based in both}
     known = {pair: where for pair, where in _stored(run.store.receipts("probes")) if pair in pairs}
     jobs = list(_jobs(run.store, sorted(pairs - known.keys()), activations))
-    troubles: dict[ProbedPair, Trouble] = {}
+    troubles: dict[ProbedPair, JobFailure] = {}
     run.announce("probes", 0, len(jobs))
     for done, (number, result) in enumerate(run.workers.run(store_probes, jobs), start=1):
         job = jobs[number]
-        if isinstance(result, Trouble):
+        if isinstance(result, JobFailure):
             troubles |= {(job.points, source, job.target): result for source in job.sources}
         else:
             known |= dict(_stored([run.store.receipt("probes", job.key)]))
         run.announce("probes", done, len(jobs))
     n_new = sum(len(job.sources) for job in jobs) - len(troubles)
-    run.tally.count("probes", n_new, len(known) - n_new)
+    run.stage_counts.count("probes", n_new, len(known) - n_new)
     blocks = {}
     for block in {block for block, _ in known.values()}:
         with run.store.open("probes", block) as unit:
@@ -190,7 +190,7 @@ def probe_pairs(
     return {pair: float(blocks[block][row]) for pair, (block, row) in known.items()}, troubles
 
 
-def probed_pair(source: BasedSpace, target: BasedSpace, points: EmbeddedPoints) -> ProbedPair:
+def probed_pair(source: SpaceBasis, target: SpaceBasis, points: EmbeddedPoints) -> ProbedPair:
     """Return how units name a pair."""
     return points.key, source.content, target.content
 

@@ -9,10 +9,10 @@ import xarray as xr
 
 from lfm_tasks.runtime.run import Failure, Run
 from lfm_tasks.spaces import Space
-from lfm_tasks.stages.bases.stage import BasedSpace, not_computed
+from lfm_tasks.stages.bases.stage import SpaceBasis, not_computed
 from lfm_tasks.stages.embeddings.job import (
     EmbeddedPoints,
-    draw_spaces,
+    embed_by_tsne,
     probe_pairs,
     probed_pair,
     read_points,
@@ -20,8 +20,8 @@ from lfm_tasks.stages.embeddings.job import (
 )
 from lfm_tasks.stages.inventory.requests import embedded_spaces
 from lfm_tasks.stages.inventory.stage import Zoo
-from lfm_tasks.stages.scores.stage import Scored
-from lfm_tasks.stages.stored_maps.stage import embedded_pairs
+from lfm_tasks.stages.kept_maps.stage import embedded_pairs
+from lfm_tasks.stages.scores.stage import ScoredPairs
 from lfm_tasks.stores.units.store import UnitStore, digest
 
 _MEANINGS = {
@@ -41,7 +41,7 @@ class Embeddings:
     ``points`` are keys, by dataset.
     """
 
-    spaces: tuple[BasedSpace, ...] = ()
+    spaces: tuple[SpaceBasis, ...] = ()
     pictures: tuple[str, ...] = ()
     accuracies: Mapping[tuple[str, str, str], float] = field(default_factory=dict)
     points: Mapping[str, str] = field(default_factory=dict)
@@ -93,7 +93,7 @@ class Embeddings:
 
 
 def embed_spaces(
-    run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...], scored: Scored, failures: tuple[Failure, ...]
+    run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...], scored: ScoredPairs, failures: tuple[Failure, ...]
 ) -> tuple[Embeddings, tuple[Failure, ...]]:
     """Draw the chosen spaces and probe them, where that is not stored; nothing unless the catalog chooses some."""
     settings = run.catalog.atlas.embeddings
@@ -102,7 +102,7 @@ def embed_spaces(
     based = {one.space: one for one in spaces}
     chosen = [based[space] for space in sorted(embedded_spaces(run.catalog, based))]
     points = {dataset: store_points(run, zoo.rows[dataset]) for dataset in sorted({b.space.dataset for b in chosen})}
-    keys, undrawn = draw_spaces(run, settings, [(one, points[one.space.dataset]) for one in chosen])
+    keys, undrawn = embed_by_tsne(run, settings, [(one, points[one.space.dataset]) for one in chosen])
     pairs = [(one, one) for one in chosen]
     for first, second in sorted(embedded_pairs(run.catalog, zoo, based, scored)):
         pairs += [(based[first], based[second]), (based[second], based[first])]

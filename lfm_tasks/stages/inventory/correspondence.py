@@ -11,7 +11,7 @@ from jaxtyping import Int, Shaped
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.model import DatasetFile
 from lfm_tasks.config import AtlasConfig, MapsConfig
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.opening import DatasetRows, read_ids
 from lfm_tasks.spectral.maps.closed_form import Mask
 from lfm_tasks.spectral.maps.descriptors import Anchors
@@ -21,7 +21,7 @@ from lfm_tasks.stores.units.store import UnitStore, digest, ids_digest
 
 
 @dataclass(frozen=True)
-class Knowledge:
+class Correspondence:
     """From what maps are fitted, and how; ``anchor_ids`` are known pairs, or ``n_anchors`` common ids are drawn."""
 
     regime: Literal["full", "anchors", "labels", "unsupervised"] = "full"
@@ -33,7 +33,7 @@ class Knowledge:
     seed: int = 0
 
     @property
-    def grows(self) -> bool:
+    def uses_zoomout(self) -> bool:
         """Whether maps are grown by ZoomOut, one by one."""
         return self.regime != "full" and self.refine == "zoomout"
 
@@ -42,7 +42,7 @@ class Knowledge:
         return {"regime": "full"} if self.regime == "full" else asdict(self)
 
 
-EVERY_POINT = Knowledge()
+FULL_CORRESPONDENCE = Correspondence()
 
 
 @dataclass(frozen=True)
@@ -58,17 +58,17 @@ class Labels:
         return digest({"kind": "labels", "ids": ids_digest(self.ids), "classes": self.classes.tolist()})
 
     def of(self, ids: Shaped[np.ndarray, " some"]) -> Int[np.ndarray, " some"]:
-        """Return the classes of some ids; ReasonError ``bad_ids`` for ids that have none."""
+        """Return the classes of some ids; DataError ``bad_ids`` for ids that have none."""
         places = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
         unknown = self.ids[places] != ids
         if unknown.any():
             found = f"found {int(unknown.sum())} ids without a label, first {ascii(str(ids[unknown][0]))[:60]}"
-            raise ReasonError("bad_ids", f"{found}: label every id of the dataset")
+            raise DataError("bad_ids", f"{found}: label every id of the dataset")
         return self.classes[places]
 
 
-def known_from(maps: MapsConfig, dataset: str, rows: DatasetRows, catalog: Catalog) -> Knowledge:
-    """Return the knowledge that the catalog describes; the file of anchors is read.
+def load_correspondence(maps: MapsConfig, dataset: str, rows: DatasetRows, catalog: Catalog) -> Correspondence:
+    """Return the correspondence that the catalog describes; the file of anchors is read.
 
     Raises
     ------
@@ -80,29 +80,27 @@ def known_from(maps: MapsConfig, dataset: str, rows: DatasetRows, catalog: Catal
     n_eigenpairs = catalog.atlas.n_eigenpairs
     if maps.regime != "full" and maps.refine == "zoomout" and maps.n_samples < n_eigenpairs:
         found = f"found n_samples {maps.n_samples} and n_eigenpairs {n_eigenpairs}, needs as many samples"
-        raise ReasonError("too_few_points", f"{found}: raise n_samples, or lower n_eigenpairs")
+        raise DataError("too_few_points", f"{found}: raise n_samples, or lower n_eigenpairs")
     if maps.regime == "labels" and rows.labels is None:
         found = f"found regime labels, and no labels in the dataset {dataset}"
-        raise ReasonError(
-            "missing_source", f"{found}: add labels: {{path: labels.npy}} to it, or choose another regime"
-        )
+        raise DataError("missing_source", f"{found}: add labels: {{path: labels.npy}} to it, or choose another regime")
     if maps.anchors is None:
-        return EVERY_POINT if maps.regime == "full" else _knowledge(maps)
+        return FULL_CORRESPONDENCE if maps.regime == "full" else _knowledge(maps)
     if maps.anchors.ids is None:
         return _knowledge(maps, n_anchors=maps.anchors.count or 0, seed=maps.anchors.seed)
     file = DatasetFile(path=maps.anchors.ids.path, key=maps.anchors.ids.key)
     ids = read_ids(file, catalog.root, dataset=dataset)
     if len(ids) < 2:
-        raise ReasonError("few_anchors", f"{file.path}: found {len(ids)} anchors, needs at least 2: give more ids")
+        raise DataError("few_anchors", f"{file.path}: found {len(ids)} anchors, needs at least 2: give more ids")
     unknown = np.setdiff1d(ids, rows.ids)
     if len(unknown):
         found = f"found {len(unknown)} anchors that the dataset {dataset} lacks, first {ascii(str(unknown[0]))[:60]}"
-        raise ReasonError("bad_anchors", f"{file.path}: {found}: give ids of the dataset")
+        raise DataError("bad_anchors", f"{file.path}: {found}: give ids of the dataset")
     return _knowledge(maps, anchor_ids=tuple(sorted(map(str, ids))))
 
 
-def known_anchors(
-    knowledge: Knowledge,
+def anchors_of_pair(
+    correspondence: Correspondence,
     source_ids: Shaped[np.ndarray, " source_points"],
     target_ids: Shaped[np.ndarray, " target_points"],
 ) -> Anchors:
@@ -116,15 +114,15 @@ def known_anchors(
         ``few_anchors`` if fewer than two of them are in both spaces.
     """
     common, of_source, of_target = common_ids(source_ids, target_ids)
-    if knowledge.anchor_ids:
-        _, known, _ = common_ids(common, np.asarray(knowledge.anchor_ids, dtype=common.dtype))
+    if correspondence.anchor_ids:
+        _, known, _ = common_ids(common, np.asarray(correspondence.anchor_ids, dtype=common.dtype))
         common, of_source, of_target = common[known], of_source[known], of_target[known]
-    if knowledge.n_anchors and len(common) > knowledge.n_anchors:
-        drawn = drawn_ids(common, knowledge.n_anchors, knowledge.seed)
+    if correspondence.n_anchors and len(common) > correspondence.n_anchors:
+        drawn = drawn_ids(common, correspondence.n_anchors, correspondence.seed)
         common, of_source, of_target = common[drawn], of_source[drawn], of_target[drawn]
     if len(common) < 2:
         needs = "needs at least 2: name ids that both spaces have"
-        raise ReasonError("few_anchors", f"found {len(common)} anchors that are in both spaces, {needs}")
+        raise DataError("few_anchors", f"found {len(common)} anchors that are in both spaces, {needs}")
     return Anchors(of_source, of_target)
 
 
@@ -177,12 +175,14 @@ def dataset_labels(rows: DatasetRows) -> Labels | None:
     return Labels(rows.ids[order], np.unique(rows.labels[order], return_inverse=True)[1].astype(np.int32))
 
 
-def _knowledge(maps: MapsConfig, *, anchor_ids: tuple[str, ...] = (), n_anchors: int = 0, seed: int = 0) -> Knowledge:
-    return Knowledge(maps.regime, maps.mask, maps.refine, maps.n_samples, anchor_ids, n_anchors, seed)
+def _knowledge(
+    maps: MapsConfig, *, anchor_ids: tuple[str, ...] = (), n_anchors: int = 0, seed: int = 0
+) -> Correspondence:
+    return Correspondence(maps.regime, maps.mask, maps.refine, maps.n_samples, anchor_ids, n_anchors, seed)
 
 
 @dataclass(frozen=True)
-class Design:
+class ExchangeabilityGroups:
     """The set that each id is in: rows of a group stay together, rows of a stratum change places among themselves."""
 
     kind: Literal["groups", "strata"]
@@ -195,12 +195,12 @@ class Design:
         return digest({"kind": self.kind, "ids": ids_digest(self.ids), "sets": self.sets.tolist()})
 
     def of(self, ids: Shaped[np.ndarray, " some"]) -> Int[np.ndarray, " some"]:
-        """Return the sets of some ids; ReasonError ``bad_groups`` for ids that the dataset does not name."""
+        """Return the sets of some ids; DataError ``bad_groups`` for ids that the dataset does not name."""
         places = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
         unknown = self.ids[places] != ids
         if unknown.any():
             found = f"found {int(unknown.sum())} ids without {self.kind}, first {ascii(str(ids[unknown][0]))[:60]}"
-            raise ReasonError("bad_groups", f"{found}: name the {self.kind} of every id in the dataset")
+            raise DataError("bad_groups", f"{found}: name the {self.kind} of every id in the dataset")
         return self.sets[places]
 
 
@@ -214,19 +214,23 @@ class Resampling:
     n_parts: int
 
 
-def dataset_design(rows: DatasetRows) -> Design | None:
+def dataset_exchangeability(rows: DatasetRows) -> ExchangeabilityGroups | None:
     """Return what a dataset says about its rows, ids in order; None: every row may change places with every other."""
     sets = rows.groups if rows.strata is None else rows.strata
     if sets is None:
         return None
     order = np.argsort(rows.ids, kind="stable")
     codes = np.unique(sets[order], return_inverse=True)[1]
-    design = Design("groups" if rows.strata is None else "strata", rows.ids[order], codes.astype(np.int32))
+    design = ExchangeabilityGroups(
+        "groups" if rows.strata is None else "strata", rows.ids[order], codes.astype(np.int32)
+    )
     _exchange(design, design.sets)
     return design
 
 
-def resampling(ids: Shaped[np.ndarray, " points"], design: Design | None, atlas: AtlasConfig) -> Resampling:
+def resampling(
+    ids: Shaped[np.ndarray, " points"], design: ExchangeabilityGroups | None, atlas: AtlasConfig
+) -> Resampling:
     """Return how rows with these ids are resampled.
 
     There are no parts where ``atlas.intervals.n_groups`` is 0 or there are too few rows (or groups of rows) for them.
@@ -245,7 +249,7 @@ def resampling(ids: Shaped[np.ndarray, " points"], design: Design | None, atlas:
     return Resampling(exchange, parts(wanted), parts(2), wanted)
 
 
-def store_designs(store: UnitStore, designs: Mapping[str, Design]) -> dict[str, str]:
+def store_exchangeability(store: UnitStore, designs: Mapping[str, ExchangeabilityGroups]) -> dict[str, str]:
     """Commit the designs that are new; return dataset → key."""
     keys = {dataset: design.key for dataset, design in designs.items()}
     for dataset, key in keys.items():
@@ -257,20 +261,20 @@ def store_designs(store: UnitStore, designs: Mapping[str, Design]) -> dict[str, 
     return keys
 
 
-def read_design(store: UnitStore, key: str) -> Design | None:
+def read_exchangeability(store: UnitStore, key: str) -> ExchangeabilityGroups | None:
     """Return a committed design; None for the empty key."""
     if not key:
         return None
     kind = store.receipt("designs", key).facts["kind"]
     with store.open("designs", key) as unit:
-        return Design(kind, unit.read("ids"), unit.read("sets"))
+        return ExchangeabilityGroups(kind, unit.read("ids"), unit.read("sets"))
 
 
-def _exchange(design: Design, sets: Int[np.ndarray, " points"]) -> Exchange:
+def _exchange(design: ExchangeabilityGroups, sets: Int[np.ndarray, " points"]) -> Exchange:
     try:
         return of_groups(sets) if design.kind == "groups" else within_strata(sets)
     except ValueError as error:
-        raise ReasonError("bad_groups", f"{error}: give other {design.kind}, or none") from error
+        raise DataError("bad_groups", f"{error}: give other {design.kind}, or none") from error
 
 
 def text_labels(rows: DatasetRows) -> dict[str, str]:

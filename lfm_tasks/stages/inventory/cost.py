@@ -8,14 +8,14 @@ import numpy as np
 
 from lfm_tasks.catalog import Catalog, Model
 from lfm_tasks.catalog.names import fill
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.load import SpaceSize
 from lfm_tasks.sources.files.pooling import pooled_features
 from lfm_tasks.sources.files.source import FileSource
 from lfm_tasks.sources.networks.recording import RecordedSource
 from lfm_tasks.sources.source import Source
 from lfm_tasks.spaces import Space
-from lfm_tasks.stages.inventory.requests import Part, embedded_spaces, n_directed_pairs
+from lfm_tasks.stages.inventory.requests import PairSelection, embedded_spaces, n_directed_pairs
 
 # Features of a layer that only a run of its network can tell.
 _UNKNOWN_FEATURES = 512
@@ -43,7 +43,7 @@ def with_layer(whole: SpaceSize, space: Space, source: Source, pool: str) -> Spa
         shape = source.layer_shapes().get(space.layer, (None,))
         try:
             n_features = 0 if None in shape else pooled_features([length or 0 for length in shape], pool)
-        except ReasonError:
+        except DataError:
             n_features = 0  # told when it is recorded
     return replace(whole, name=space.name, n_features=n_features)
 
@@ -62,7 +62,7 @@ KEEP_MAPS = "atlas.keep_maps"
 MOST_BYTES = 4 << 30
 
 
-def oversized_maps(catalog: Catalog, parts: Iterable[Part], sizes: Mapping[Space, int]) -> dict[str, str]:
+def oversized_maps(catalog: Catalog, parts: Iterable[PairSelection], sizes: Mapping[Space, int]) -> dict[str, str]:
     """Return a sentence for each dataset whose kept maps would take more than 4 GiB; ``sizes`` are numbers of points.
 
     A map takes 4 K² bytes, its distortions 8 bytes a point.
@@ -81,7 +81,7 @@ def oversized_maps(catalog: Catalog, parts: Iterable[Part], sizes: Mapping[Space
     return found
 
 
-def n_kept_maps(catalog: Catalog, parts: list[Part], spaces: list[Space]) -> int:
+def n_kept_maps(catalog: Catalog, parts: list[PairSelection], spaces: list[Space]) -> int:
     """Return how many maps of one dataset the catalog keeps, at most."""
     keep, pictured = catalog.atlas.keep_maps, set(embedded_spaces(catalog, spaces))
     embedded = {

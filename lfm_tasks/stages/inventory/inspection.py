@@ -10,8 +10,8 @@ from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.catalog import Catalog, Model, expand_layers
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.errors import ReasonError
-from lfm_tasks.runtime.run import Announce
+from lfm_tasks.errors import DataError
+from lfm_tasks.runtime.run import ProgressCallback
 from lfm_tasks.sources.files.source import FileSource
 from lfm_tasks.sources.networks.recording import RecordedSource
 from lfm_tasks.sources.opening import DatasetRows, open_source, read_dataset
@@ -101,7 +101,7 @@ class DeepReport:
     problems: tuple[str, ...]
 
 
-def read_zoo(catalog: Catalog, zoo: Zoo, announce: Announce) -> DeepReport:
+def read_zoo(catalog: Catalog, zoo: Zoo, announce: ProgressCallback) -> DeepReport:
     """Return what reading all rows that a run would read has found; one batch is in memory at a time.
 
     Of a model that has to be run (ONNX, PyTorch) one batch is read: all rows would be the recording itself.
@@ -118,7 +118,7 @@ def read_zoo(catalog: Catalog, zoo: Zoo, announce: Announce) -> DeepReport:
         try:
             source = _open(name, model, catalog, datasets)
             layers = expand_layers(model.layers, source.layer_names())
-        except ReasonError as error:  # it could be opened a moment ago
+        except DataError as error:  # it could be opened a moment ago
             problems.append(f"{name}: {error} [{error.reason}]")
             continue
         rows = np.sort(selected_rows(source.ids, catalog))
@@ -191,7 +191,7 @@ def _read_together(
         for batch in source.batches([space.layer for space in spaces], rows):
             for layer, values in batch.items():
                 columns[layer] = columns[layer].and_then(values) if layer in columns else Columns.of(values)
-    except ReasonError as error:
+    except DataError as error:
         for space in spaces:
             names = (space.dataset, space.model, space.layer)
             yield ReadSpace(*names, n_points, 0, reason=error.reason, error=str(error))
@@ -250,7 +250,7 @@ def list_layers(catalog: Catalog, model_name: str) -> tuple[ListedLayer, ...]:
     """
     if model_name not in catalog.models:
         hint = did_you_mean(model_name, catalog.models)
-        raise ReasonError("missing_source", f"found no model {model_name[:100]!r} in the catalog{hint}")
+        raise DataError("missing_source", f"found no model {model_name[:100]!r} in the catalog{hint}")
     model = catalog.models[model_name]
     source = open_source(model_name, model, catalog, read_dataset(model.dataset, catalog))
     chosen = set(expand_layers(model.layers, source.layer_names()))
@@ -262,7 +262,7 @@ def list_layers(catalog: Catalog, model_name: str) -> tuple[ListedLayer, ...]:
             # What a file holds is told by its header, already pooled.
             shape = source.shape(name)[1:] if isinstance(source, FileSource) else shape
             source.identity(name)
-        except ReasonError as error:
+        except DataError as error:
             listed.append(ListedLayer(name, shape, name in chosen, str(error)))
         else:
             listed.append(ListedLayer(name, shape, name in chosen))

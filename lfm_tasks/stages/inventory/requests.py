@@ -14,28 +14,28 @@ from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.runtime.run import Scope
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES
-from lfm_tasks.stages.inventory.correspondence import EVERY_POINT, Knowledge
+from lfm_tasks.stages.inventory.correspondence import FULL_CORRESPONDENCE, Correspondence
 
 
 @dataclass(frozen=True)
-class Asked:
+class PairRequest:
     """What is asked of a pair: by which measures, and from what its maps are fitted."""
 
     measures: frozenset[str]
-    knowledge: Knowledge = EVERY_POINT
+    correspondence: Correspondence = FULL_CORRESPONDENCE
 
-    def and_also(self, other: "Asked") -> "Asked":
-        """Return what both ask; RuntimeError if they want maps of the pair from different knowledge."""
+    def and_also(self, other: "PairRequest") -> "PairRequest":
+        """Return what both ask; RuntimeError if they want maps of the pair from different correspondence."""
         if self == other:
             return self
         ours, theirs = (bool(asked.measures & MAP_SCORES.keys()) for asked in (self, other))
-        if ours and theirs and self.knowledge != other.knowledge:
+        if ours and theirs and self.correspondence != other.correspondence:
             raise RuntimeError("found one pair of spaces in comparisons with different maps: give both the same")
-        return Asked(self.measures | other.measures, self.knowledge if ours else other.knowledge)
+        return PairRequest(self.measures | other.measures, self.correspondence if ours else other.correspondence)
 
 
 @dataclass(frozen=True)
-class Part:
+class PairSelection:
     """Sources against targets on one dataset by some measures; a comparison, or (without a name) a whole dataset."""
 
     name: str
@@ -43,7 +43,7 @@ class Part:
     measures: tuple[str, ...]
     sources: tuple[Space, ...]
     targets: tuple[Space, ...]
-    knowledge: Knowledge = EVERY_POINT
+    correspondence: Correspondence = FULL_CORRESPONDENCE
 
     def spaces(self) -> set[Space]:
         """Return the spaces of both sides."""
@@ -56,33 +56,35 @@ class Part:
         return product(self.sources, self.targets)
 
 
-def asked_parts(
-    catalog: Catalog, spaces: Collection[Space], known: Mapping[tuple[str, str], Knowledge] | None = None
-) -> tuple[Part, ...]:
+def pair_selections(
+    catalog: Catalog, spaces: Collection[Space], known: Mapping[tuple[str, str], Correspondence] | None = None
+) -> tuple[PairSelection, ...]:
     """Return what the catalog asks for, in its order.
 
-    ``known`` holds the knowledge of each comparison (or "") on a dataset; what is not in it, is not asked for.
+    ``known`` holds the correspondence of each comparison (or "") on a dataset; what is not in it, is not asked for.
     """
     atlas = catalog.atlas
     if not catalog.comparisons:
         by_dataset = {dataset: tuple(s for s in spaces if s.dataset == dataset) for dataset in _datasets(spaces)}
-        parts = [Part("", dataset, atlas.measures, own, own) for dataset, own in by_dataset.items()]
+        parts = [PairSelection("", dataset, atlas.measures, own, own) for dataset, own in by_dataset.items()]
     else:
         parts = list(_comparison_parts(catalog, spaces))
     if known is None:
         return tuple(parts)
     return tuple(
-        replace(part, knowledge=known[part.name, part.dataset]) for part in parts if (part.name, part.dataset) in known
+        replace(part, correspondence=known[part.name, part.dataset])
+        for part in parts
+        if (part.name, part.dataset) in known
     )
 
 
-def _comparison_parts(catalog: Catalog, spaces: Collection[Space]) -> Iterator[Part]:
+def _comparison_parts(catalog: Catalog, spaces: Collection[Space]) -> Iterator[PairSelection]:
     members = catalog.members()
     for name, comparison in catalog.comparisons.items():
         dataset = str(comparison_dataset(comparison, members))
         own = [space for space in spaces if space.dataset == dataset]
         sides = [tuple(chosen_spaces(side, own, members)) for side in (comparison.sources, comparison.targets)]
-        yield Part(name, dataset, comparison.measures or catalog.atlas.measures, sides[0], sides[1])
+        yield PairSelection(name, dataset, comparison.measures or catalog.atlas.measures, sides[0], sides[1])
 
 
 def embedded_spaces(catalog: Catalog, spaces: Iterable[Space]) -> list[Space]:
@@ -91,19 +93,21 @@ def embedded_spaces(catalog: Catalog, spaces: Iterable[Space]) -> list[Space]:
     return [] if wanted is None else chosen_spaces(wanted.spaces, spaces, catalog.members())
 
 
-def asked_measures(catalog: Catalog) -> tuple[str, ...]:
+def requested_measures(catalog: Catalog) -> tuple[str, ...]:
     """Return every measure that is asked for, each once."""
     own = [comparison.measures or catalog.atlas.measures for comparison in catalog.comparisons.values()]
     return tuple(dict.fromkeys(name for names in own or [catalog.atlas.measures] for name in names))
 
 
-def spaces_now(parts: Iterable[Part], scope: Scope) -> frozenset[Space]:
+def spaces_now(parts: Iterable[PairSelection], scope: Scope) -> frozenset[Space]:
     """Return the spaces that a run of this scope computes."""
     chosen = [part for part in parts if not scope.comparisons or part.name in scope.comparisons]
     return frozenset(space for part in chosen for space in part.spaces() if scope.has(space.model))
 
 
-def asked_cells(parts: Iterable[Part], datasets: list[str], measures: list[str], names: list[str]) -> np.ndarray:
+def requested_cells(
+    parts: Iterable[PairSelection], datasets: list[str], measures: list[str], names: list[str]
+) -> np.ndarray:
     """Return (dataset, measure, source, target): whether a cell is asked for, in either direction."""
     asked = np.zeros((len(datasets), len(measures), len(names), len(names)), dtype=bool)
     row = {name: number for number, name in enumerate(names)}
@@ -121,17 +125,17 @@ def asked_cells(parts: Iterable[Part], datasets: list[str], measures: list[str],
     return asked
 
 
-def clashes(parts: Sequence[Part]) -> Iterator[tuple[Part, Part, Space, Space]]:
-    """Yield two parts, and a pair of spaces of both, that want maps of it from different knowledge."""
+def clashes(parts: Sequence[PairSelection]) -> Iterator[tuple[PairSelection, PairSelection, Space, Space]]:
+    """Yield two parts, and a pair of spaces of both, that want maps of it from different correspondence."""
     for later, part in enumerate(parts):
         for earlier in parts[:later]:
-            if earlier.dataset != part.dataset or earlier.knowledge == part.knowledge:
+            if earlier.dataset != part.dataset or earlier.correspondence == part.correspondence:
                 continue
             if not all(MAP_SCORES.keys() & set(own.measures) for own in (earlier, part)):
                 continue
             names = sorted(space.name for space in part.spaces() & earlier.spaces())
             first, second = (
-                asked_cells([replace(own, measures=("any",))], [part.dataset], ["any"], names)[0, 0]
+                requested_cells([replace(own, measures=("any",))], [part.dataset], ["any"], names)[0, 0]
                 for own in (earlier, part)
             )
             both = np.argwhere(first & second)
@@ -140,18 +144,18 @@ def clashes(parts: Sequence[Part]) -> Iterator[tuple[Part, Part, Space, Space]]:
                 yield earlier, part, by_name[names[both[0, 0]]], by_name[names[both[0, 1]]]
 
 
-def n_directed_pairs(parts: Iterable[Part], spaces: Collection[Space]) -> int:
+def n_directed_pairs(parts: Iterable[PairSelection], spaces: Collection[Space]) -> int:
     """Return how many directed pairs of two different spaces are asked for, among ``spaces``."""
     total = 0
     for dataset in _datasets(spaces):
         names = [space.name for space in spaces if space.dataset == dataset]
-        own = [Part(p.name, dataset, ("any",), p.sources, p.targets) for p in parts if p.dataset == dataset]
-        asked = asked_cells(own, [dataset], ["any"], names)[0, 0]
+        own = [PairSelection(p.name, dataset, ("any",), p.sources, p.targets) for p in parts if p.dataset == dataset]
+        asked = requested_cells(own, [dataset], ["any"], names)[0, 0]
         total += int((asked & ~np.eye(len(names), dtype=bool)).sum())
     return total
 
 
-def comparison_facts(parts: Iterable[Part]) -> dict[str, dict[str, Any]]:
+def comparison_facts(parts: Iterable[PairSelection]) -> dict[str, dict[str, Any]]:
     """Return what the atlas says of each comparison: its dataset, measures, and the names of its spaces."""
     return {
         part.name: {

@@ -9,23 +9,23 @@ from jaxtyping import Int, Shaped
 from lfm_tasks.catalog import Catalog, Model, expand_layers
 from lfm_tasks.catalog.comparisons import comparison_dataset, layer_misses, space_misses, unasked_globs
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.load import SpaceSize
-from lfm_tasks.runtime.run import Announce, Failure, Run
+from lfm_tasks.runtime.run import Failure, ProgressCallback, Run
 from lfm_tasks.sources.networks.onnx_models import open_head
 from lfm_tasks.sources.opening import DatasetRows, open_source, read_dataset
 from lfm_tasks.sources.source import Source
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.inventory.correspondence import (
-    Design,
-    Knowledge,
+    Correspondence,
+    ExchangeabilityGroups,
     Labels,
-    dataset_design,
+    dataset_exchangeability,
     dataset_labels,
-    known_from,
+    load_correspondence,
 )
 from lfm_tasks.stages.inventory.cost import KEEP_MAPS, model_size, oversized_maps, with_layer
-from lfm_tasks.stages.inventory.requests import Part, asked_parts, clashes
+from lfm_tasks.stages.inventory.requests import PairSelection, clashes, pair_selections
 from lfm_tasks.stores.units.store import digest, ids_digest
 
 
@@ -71,8 +71,8 @@ class Zoo:
 
     spaces: tuple[PlannedSpace, ...]
     failures: tuple[Failure, ...]
-    designs: Mapping[str, Design] = field(default_factory=dict)
-    parts: tuple[Part, ...] = ()
+    designs: Mapping[str, ExchangeabilityGroups] = field(default_factory=dict)
+    parts: tuple[PairSelection, ...] = ()
     labels: Mapping[str, Labels] = field(default_factory=dict)
     rows: Mapping[str, DatasetRows] = field(default_factory=dict)
     n_chosen: int = 0
@@ -83,17 +83,17 @@ def validate(run: Run) -> Zoo:
     return validate_catalog(run.catalog, run.announce)
 
 
-def validate_catalog(catalog: Catalog, announce: Announce) -> Zoo:
+def validate_catalog(catalog: Catalog, announce: ProgressCallback) -> Zoo:
     """Do the same without a store: nothing is computed or written."""
     spaces: list[PlannedSpace] = []
     failures: list[Failure] = []
-    datasets: dict[str, DatasetRows | ReasonError] = {}
-    designs: dict[str, Design] = {}
+    datasets: dict[str, DatasetRows | DataError] = {}
+    designs: dict[str, ExchangeabilityGroups] = {}
     for done, (name, model) in enumerate(catalog.models.items()):
         announce("validate", done, len(catalog.models))
         try:
             found, refused = plan_model(name, model, catalog, _rows(model.dataset, catalog, datasets, designs))
-        except ReasonError as error:
+        except DataError as error:
             failures.append(Failure(model.dataset, name, "", "validate", error.reason, str(error)))
             continue
         spaces += found
@@ -104,7 +104,7 @@ def validate_catalog(catalog: Catalog, announce: Announce) -> Zoo:
     spaces.sort(key=lambda planned: planned.space)
     known, unknown = _knowledge(catalog, datasets)
     failures += unknown
-    parts = asked_parts(catalog, [planned.space for planned in spaces], known)
+    parts = pair_selections(catalog, [planned.space for planned in spaces], known)
     clashing = {failure.model: failure for failure in _clashes(parts)}
     failures += clashing.values()
     parts = tuple(part for part in parts if f"comparisons.{part.name}.maps" not in clashing)
@@ -135,22 +135,22 @@ def plan_model(
         try:
             key, size = activations_key(source, layer, catalog), with_layer(whole, space, source, pool)
             spaces.append(PlannedSpace(space, key, position / last, size))
-        except ReasonError as error:
+        except DataError as error:
             failures.append(Failure(model.dataset, name, layer, "validate", error.reason, str(error)))
     return spaces, failures
 
 
 def _check_head(name: str, model: Model, catalog: Catalog, layers: Sequence[str]) -> None:
-    """Raise ReasonError if the model's head cannot be cut out, or starts from a layer that is not recorded."""
+    """Raise DataError if the model's head cannot be cut out, or starts from a layer that is not recorded."""
     if model.head is None:
         return
     try:
         open_head(name, model, catalog)
-    except ReasonError as error:
-        raise ReasonError(error.reason, f"head: {error}") from error
+    except DataError as error:
+        raise DataError(error.reason, f"head: {error}") from error
     if model.head.layer not in layers:
         found = f"head: found {model.head.layer!r}, which layers leaves out, needs a layer that is recorded"
-        raise ReasonError("unknown_layer", f"{found}: add it to layers{did_you_mean(model.head.layer, layers)}")
+        raise DataError("unknown_layer", f"{found}: add it to layers{did_you_mean(model.head.layer, layers)}")
 
 
 def _choice_failures(catalog: Catalog, spaces: Sequence[Space], failures: Sequence[Failure]) -> Iterator[Failure]:
@@ -177,9 +177,9 @@ def _unasked_pictures(catalog: Catalog, spaces: Sequence[Space], asked: Collecti
 
 
 def _knowledge(
-    catalog: Catalog, datasets: Mapping[str, DatasetRows | ReasonError]
-) -> tuple[dict[tuple[str, str], Knowledge], list[Failure]]:
-    """Return the knowledge of every comparison (or the whole zoo, "") on its dataset, and what is wrong with others."""
+    catalog: Catalog, datasets: Mapping[str, DatasetRows | DataError]
+) -> tuple[dict[tuple[str, str], Correspondence], list[Failure]]:
+    """Return the correspondence of each comparison (the whole zoo: "") and dataset, and what is wrong with others."""
     wanted = [("", name, catalog.atlas.maps) for name in datasets]
     if catalog.comparisons:
         members = catalog.members()
@@ -193,15 +193,15 @@ def _knowledge(
         if not isinstance(rows, DatasetRows):  # told with the models of that dataset
             continue
         try:
-            known[name, dataset] = known_from(maps, dataset, rows, catalog)
-        except ReasonError as error:
+            known[name, dataset] = load_correspondence(maps, dataset, rows, catalog)
+        except DataError as error:
             where = f"comparisons.{name}.maps" if name else "atlas.maps"
             failures.append(Failure(dataset, where, "", "validate", error.reason, str(error)))
     return known, failures
 
 
-def _clashes(parts: Sequence[Part]) -> list[Failure]:
-    """Return the comparisons that want maps of one pair from different knowledge: a cell holds one of them."""
+def _clashes(parts: Sequence[PairSelection]) -> list[Failure]:
+    """Return the comparisons that want maps of one pair from different correspondence: a cell holds one of them."""
     failures = []
     for earlier, part, source, target in clashes(parts):
         found = f"found {source.name} and {target.name} in comparisons.{earlier.name} too, with other maps"
@@ -210,27 +210,27 @@ def _clashes(parts: Sequence[Part]) -> list[Failure]:
     return failures
 
 
-def _labels(parts: Sequence[Part], datasets: Mapping[str, DatasetRows | ReasonError]) -> dict[str, Labels]:
+def _labels(parts: Sequence[PairSelection], datasets: Mapping[str, DatasetRows | DataError]) -> dict[str, Labels]:
     """Return the labels of the datasets whose maps are fitted from them."""
-    wanted = {part.dataset for part in parts if part.knowledge.regime == "labels"}
+    wanted = {part.dataset for part in parts if part.correspondence.regime == "labels"}
     rows = {name: found for name, found in datasets.items() if name in wanted and isinstance(found, DatasetRows)}
     return {name: labels for name, found in rows.items() if (labels := dataset_labels(found)) is not None}
 
 
-def _check_cap(design: Design, dataset: str, catalog: Catalog) -> None:
+def _check_cap(design: ExchangeabilityGroups, dataset: str, catalog: Catalog) -> None:
     if design.kind == "groups" and catalog.atlas.max_points is not None:
         found = f"dataset {dataset}: found groups and atlas.max_points, which draws single rows and tears groups apart"
-        raise ReasonError("bad_groups", f"{found}: remove the cap, or give fewer whole groups")
+        raise DataError("bad_groups", f"{found}: remove the cap, or give fewer whole groups")
 
 
 def check_size(n_points: int, catalog: Catalog) -> None:
-    """Raise ReasonError if spaces of ``n_points`` are too small for the catalog's graph or basis."""
+    """Raise DataError if spaces of ``n_points`` are too small for the catalog's graph or basis."""
     atlas = catalog.atlas
     n_used = n_points if atlas.max_points is None else min(n_points, atlas.max_points)
     for setting, needed in (("n_neighbors", atlas.graph.n_neighbors), ("n_eigenpairs", atlas.n_eigenpairs)):
         if n_used <= needed:
             found = f"found {n_used} points, {setting} {needed} needs at least {needed + 1}"
-            raise ReasonError("too_few_points", f"{found}: lower it in the catalog, or give more points")
+            raise DataError("too_few_points", f"{found}: lower it in the catalog, or give more points")
 
 
 def activations_key(source: Source, layer: str, catalog: Catalog) -> str:
@@ -243,17 +243,17 @@ def activations_key(source: Source, layer: str, catalog: Catalog) -> str:
 
 
 def _rows(
-    name: str, catalog: Catalog, known: dict[str, DatasetRows | ReasonError], designs: dict[str, Design]
+    name: str, catalog: Catalog, known: dict[str, DatasetRows | DataError], designs: dict[str, ExchangeabilityGroups]
 ) -> DatasetRows:
     if name not in known:
         try:
             known[name] = rows = read_dataset(name, catalog)
-            if (design := dataset_design(rows)) is not None:
+            if (design := dataset_exchangeability(rows)) is not None:
                 _check_cap(design, name, catalog)
                 designs[name] = design
-        except ReasonError as error:
+        except DataError as error:
             known[name] = error
     found = known[name]
-    if isinstance(found, ReasonError):
+    if isinstance(found, DataError):
         raise found
     return found

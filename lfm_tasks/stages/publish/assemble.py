@@ -1,4 +1,4 @@
-"""Stage atlas: put the scores of all pairs together as labelled arrays."""
+"""Stage atlas: put the scores of all pairs together as labeled arrays."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,26 +13,26 @@ from scipy.sparse.csgraph import connected_components
 from lfm_tasks.errors import REASONS
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
-from lfm_tasks.stages.bases.stage import BasedSpace
+from lfm_tasks.stages.bases.stage import SpaceBasis
 from lfm_tasks.stages.inventory.requests import (
     CONVENTIONS,
     DISTANCES,
     P_VALUES,
     SYMMETRIC,
-    asked_cells,
-    asked_measures,
     comparison_facts,
+    requested_cells,
+    requested_measures,
 )
 from lfm_tasks.stages.publish.contents import Contents, meta
 from lfm_tasks.stages.scores.map_measures import STATISTICS
-from lfm_tasks.stages.scores.pair_index import BasePairs, StoredBlock
-from lfm_tasks.stages.scores.stage import ScoredPair
+from lfm_tasks.stages.scores.pair_index import PairIndex, StoredBlock
+from lfm_tasks.stages.scores.stage import ScoredPairKey
 from lfm_tasks.statistics.intervals import split_half_reliability
 from lfm_tasks.statistics.model_pairs import false_discovery_rates
 from lfm_tasks.statistics.permutation_null import rows_by_value
 from lfm_tasks.stores.atlas.schema import SCHEMA_VERSION, meta_coordinates
 from lfm_tasks.stores.units.store import CONVENTION
-from lfm_tasks.workers.pool import Trouble
+from lfm_tasks.workers.pool import JobFailure
 
 STATUS = ("ok", "not_computed", *REASONS)
 _NONE = -1
@@ -78,7 +78,7 @@ def pair_entries(run: Run, found: Contents) -> Iterator[PairEntries]:
     in_pieces = np.array([based.facts["n_components"] > 1 for based in found.spaces])
     for dataset, wish, cells in scored.pairs.by_dataset():
         table = scored.tables[scored.settings_of[dataset, wish]]
-        measures = tuple(sorted(scored.pairs.wishes[wish].measures))
+        measures = tuple(sorted(scored.pairs.requests[wish].measures))
         of_maps = np.array([name in MAP_SCORES for name in measures])
         key_of = np.array([table.positions.get(based.key, _NONE) for based in found.spaces])
         sides = np.stack([place_of[side] for side in cells], axis=1)
@@ -109,7 +109,7 @@ def pair_entries(run: Run, found: Contents) -> Iterator[PairEntries]:
                 )  # fmt: skip
 
 
-def _failed(table: BasePairs, troubles: Mapping[ScoredPair, Trouble]) -> Int[np.ndarray, "bases bases"]:
+def _failed(table: PairIndex, troubles: Mapping[ScoredPairKey, JobFailure]) -> Int[np.ndarray, "bases bases"]:
     """Return the reasons, as numbers of `STATUS`, why pairs of bases could not be scored in this run."""
     failed = np.full(table.block.shape, _NONE, dtype=np.int16)
     for (settings, low, high), trouble in troubles.items():
@@ -227,9 +227,9 @@ def assemble(run: Run, found: Contents) -> xr.Dataset:
     """Return the atlas: (dataset, measure, source, target) with a status for every cell."""
     names = sorted({based.space.name for based in found.spaces})
     datasets = sorted({based.space.dataset for based in found.spaces})
-    measures = list(asked_measures(run.catalog))
+    measures = list(requested_measures(run.catalog))
     cells = np.full((len(STATISTICS), len(datasets), len(measures), len(names), len(names)), np.nan)
-    is_asked = asked_cells(found.parts, datasets, measures, names)
+    is_asked = requested_cells(found.parts, datasets, measures, names)
     # Without comparisons everything is asked for; what a dataset does not have is then not computed.
     otherwise = STATUS.index("not_asked" if run.catalog.comparisons else "not_computed")
     status = np.where(is_asked, STATUS.index("not_computed"), otherwise).astype(np.int8)
@@ -252,7 +252,7 @@ def assemble(run: Run, found: Contents) -> xr.Dataset:
     by_name |= {name: np.full(cells.shape[1:], np.nan) for name in ("q_value", "unrelated_rank")}
     reliability = np.full(cells.shape[1:3], np.nan)
     # Fitted maps differ between the two directions, and so do their scores.
-    fitted = any(part.knowledge.regime != "full" for part in found.parts)
+    fitted = any(part.correspondence.regime != "full" for part in found.parts)
     symmetric = SYMMETRIC - MAP_SCORES.keys() if fitted else SYMMETRIC
     for place in np.ndindex(reliability.shape):
         by_name["q_value"][place] = q_values(by_name["p_value"][place], measures[place[1]] in symmetric)
@@ -300,7 +300,7 @@ _MEANINGS = {
 }
 
 
-def _unrelated(run: Run, spaces: tuple[BasedSpace, ...], names: list[str]) -> np.ndarray:
+def _unrelated(run: Run, spaces: tuple[SpaceBasis, ...], names: list[str]) -> np.ndarray:
     """Return (source, target): whether the models of two spaces have no base in common."""
     family_of = families(meta(run))
     model_of = {based.space.name: based.space.model for based in spaces}
@@ -335,7 +335,7 @@ def _coordinates(
     return coordinates
 
 
-def _space_variables(spaces: tuple[BasedSpace, ...], datasets: list[str], names: list[str]) -> dict[str, Any]:
+def _space_variables(spaces: tuple[SpaceBasis, ...], datasets: list[str], names: list[str]) -> dict[str, Any]:
     shape = (len(datasets), len(names))
     counts = {name: np.zeros(shape, dtype=np.int32) for name in ("n_points", "n_features")}
     facts = {name: np.full(shape, np.nan) for name in (*_SPACE_FACTS, *_LANDMARK_FACTS)}

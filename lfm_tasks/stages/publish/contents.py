@@ -8,10 +8,10 @@ import xarray as xr
 
 from lfm_tasks.runtime.run import Failure, Run, versions
 from lfm_tasks.spaces import Space
-from lfm_tasks.stages.bases.stage import BasedSpace, not_computed
-from lfm_tasks.stages.inventory.requests import Part, comparison_facts, n_directed_pairs
+from lfm_tasks.stages.bases.stage import SpaceBasis, not_computed
+from lfm_tasks.stages.inventory.requests import PairSelection, comparison_facts, n_directed_pairs
 from lfm_tasks.stages.inventory.stage import Zoo
-from lfm_tasks.stages.scores.stage import RefusedPairs, Scored, refused_pairs
+from lfm_tasks.stages.scores.stage import ScoredPairs, UnscoredPairs, unscored_pairs
 from lfm_tasks.stages.transfers.stage import Transfers
 from lfm_tasks.stores.atlas.schema import SCHEMA_VERSION
 from lfm_tasks.stores.units.store import digest
@@ -29,7 +29,7 @@ class Section(Protocol):
         """The keys of its units by kind, so that pruning leaves them alone."""
 
     def groups(self, run: Run) -> Mapping[str, xr.Dataset]:
-        """Return labelled arrays by the path of their group, such as ``maps/digits``; "" joins the scores themselves.
+        """Return labeled arrays by the path of their group, such as ``maps/digits``; "" joins the scores themselves.
 
         What joins the scores has dims among dataset, source and target, with labels of the atlas.
         """
@@ -48,12 +48,12 @@ def section_groups(run: Run, sections: Iterable[Section]) -> dict[str, xr.Datase
 class Contents:
     """Everything an atlas is made of; its key is the same exactly when the atlas would be."""
 
-    spaces: tuple[BasedSpace, ...]
-    scored: Scored
+    spaces: tuple[SpaceBasis, ...]
+    scored: ScoredPairs
     failures: tuple[Failure, ...]
     resampling: Mapping[str, str]
     key: str
-    parts: tuple[Part, ...]
+    parts: tuple[PairSelection, ...]
     not_computed: tuple[Space, ...] = ()
     sections: tuple[Section, ...] = ()
     designs: tuple[str, ...] = ()
@@ -90,16 +90,16 @@ class Contents:
         return [key for section in self.sections for key in section.keys]
 
     @property
-    def refused(self) -> tuple[RefusedPairs, ...]:
+    def refused(self) -> tuple[UnscoredPairs, ...]:
         """Pairs without scores, by dataset and reason."""
-        return refused_pairs(self.spaces, self.scored)
+        return unscored_pairs(self.spaces, self.scored)
 
 
 def contents(
     run: Run,
     zoo: Zoo,
-    spaces: tuple[BasedSpace, ...],
-    scored: Scored,
+    spaces: tuple[SpaceBasis, ...],
+    scored: ScoredPairs,
     failures: tuple[Failure, ...],
     *sections: Section,
 ) -> Contents:

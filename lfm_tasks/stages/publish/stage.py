@@ -23,7 +23,7 @@ def publish_atlas(run: Run, found: Contents) -> bool:
         unpublished=found.unpublished,
     )
     if found.unpublished:
-        run.tally.count("atlas", 0, 0)
+        run.stage_counts.count("atlas", 0, 0)
         return False
     run.announce("atlas", 0, 1)
     is_new = published_key(run.atlas_folder) != found.key
@@ -46,7 +46,7 @@ def publish_atlas(run: Run, found: Contents) -> bool:
     note_units(run.store.root, found.key, found.units, found.section_keys, run.atlas_folder)
     if isinstance(run.store, RemoteUnits):
         run.store.publish_copy(run.atlas_folder, found.key)
-    run.tally.count("atlas", int(is_new), int(not is_new))
+    run.stage_counts.count("atlas", int(is_new), int(not is_new))
     run.announce("atlas", 1, 1)
     return is_new
 

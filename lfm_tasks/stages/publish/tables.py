@@ -75,7 +75,7 @@ MODEL_TEXTS = ("dataset", "measure", "source", "target", "target_model")
 def model_rows(atlas: xr.Dataset) -> dict[str, np.ndarray]:
     """Return a long table: a row for each directed pair of two different models.
 
-    ``score`` is summarised for similarities; for distances ``calibrated``, so that high is alike everywhere.
+    ``score`` is summarized for similarities; for distances ``calibrated``, so that high is alike everywhere.
     """
     parts = []
     for own in _models(atlas):

@@ -9,9 +9,9 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfm_tasks.config import AtlasConfig
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.measures.registry import MEASURES
-from lfm_tasks.stages.inventory.correspondence import Design, Knowledge, Resampling, resampling
+from lfm_tasks.stages.inventory.correspondence import Correspondence, ExchangeabilityGroups, Resampling, resampling
 from lfm_tasks.stores.units.store import Receipt, UnitStore, ids_digest
 
 # Bases of a side of a part, whose rows are in memory together: so many, or as many as their rows fit into.
@@ -42,7 +42,7 @@ class ScoreSettings(NamedTuple):
 class BlockJob:
     """Pairs of ``bases`` (keys, in order) to score together, by their places, lower first; and the activations of each.
 
-    ``knowledge``: from what their maps are fitted. ``design``, ``labels``: the units that say how their rows are
+    ``correspondence``: from what their maps are fitted. ``design``, ``labels``: the units that say how their rows are
     resampled and of which class they are, or empty. ``part_side``: see `part_side`.
     """
 
@@ -53,7 +53,7 @@ class BlockJob:
     sides: Int[np.ndarray, "pairs 2"]
     atlas: AtlasConfig
     activations: Mapping[str, str]
-    knowledge: Knowledge
+    correspondence: Correspondence
     design: str
     labels: str
     part_side: int
@@ -64,9 +64,9 @@ class BlockJob:
         return tuple((self.bases[first], self.bases[second]) for first, second in self.sides.tolist())
 
 
-def reads_activations(knowledge: Knowledge, measures: Collection[str]) -> bool:
+def reads_activations(correspondence: Correspondence, measures: Collection[str]) -> bool:
     """Return whether scores need activations beside bases."""
-    return knowledge.grows or bool(MEASURES.keys() & set(measures))
+    return correspondence.uses_zoomout or bool(MEASURES.keys() & set(measures))
 
 
 def part_side(n_points: int, n_eigenpairs: int, n_features: int) -> int:
@@ -89,8 +89,8 @@ class BlockScores:
     n_common: Int[np.ndarray, " pairs"]
     of_maps: Mapping[str, int]
     maps: dict[tuple[int, int], Float[np.ndarray, "target source"]] = field(default_factory=dict)
-    refusals: dict[int, ReasonError] = field(default_factory=dict)
-    unmapped: dict[int, ReasonError] = field(default_factory=dict)
+    refusals: dict[int, DataError] = field(default_factory=dict)
+    unmapped: dict[int, DataError] = field(default_factory=dict)
     codes: dict[tuple[int, int], str] = field(default_factory=dict)
 
     @property
@@ -111,7 +111,7 @@ class BlockScores:
 class Resamplings:
     """The resampling of each list of ids in a block, made once."""
 
-    def __init__(self, design: Design | None, atlas: AtlasConfig) -> None:
+    def __init__(self, design: ExchangeabilityGroups | None, atlas: AtlasConfig) -> None:
         self._design, self._atlas = design, atlas
         self._known: dict[str, Resampling] = {}
 

@@ -7,7 +7,7 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.cache import Remembered
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES
@@ -21,17 +21,17 @@ from lfm_tasks.spectral.batched.tiles import (
     tile_sums,
     tile_targets,
 )
-from lfm_tasks.spectral.maps.closed_form import Described, describe
+from lfm_tasks.spectral.maps.closed_form import DescriptorCoefficients, project_descriptors
 from lfm_tasks.spectral.maps.descriptors import (
     heat_signatures,
     label_descriptors,
     landmark_heat_coefficients,
     unit_descriptors,
 )
-from lfm_tasks.stages.inventory.correspondence import common_ids, known_anchors, read_labels
+from lfm_tasks.stages.inventory.correspondence import anchors_of_pair, common_ids, read_labels
 from lfm_tasks.stages.scores.block import BlockJob, BlockScores
 from lfm_tasks.stages.scores.map_measures import against_chance
-from lfm_tasks.stages.scores.zoomout_maps import KnownSpace, read_known_space
+from lfm_tasks.stages.scores.zoomout_maps import LoadedSpace, load_space
 from lfm_tasks.statistics.permutation_null import rows_by_value
 from lfm_tasks.stores.units.store import UnitStore
 
@@ -41,11 +41,11 @@ _IDS: Remembered[np.ndarray] = Remembered(1 << 26)
 
 
 @dataclass(frozen=True)
-class DescribedSpaces:
+class DescriptorCache:
     """The spaces of one block, described by what is known."""
 
     job: BlockJob
-    _labelled: dict[str, KnownSpace] = field(default_factory=dict)
+    _labeled: dict[str, LoadedSpace] = field(default_factory=dict)
 
     def ids_key(self, key: str) -> str:
         """Return the digest of the ids of a base."""
@@ -69,43 +69,49 @@ class DescribedSpaces:
     def known(self, first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
         """Return anchors' rows on both sides, or the common classes twice, or one number for all signatures.
 
-        It depends on the two lists of ids only. ReasonError as `known_anchors`, and for ids without a label.
+        It depends on the two lists of ids only. DataError as `known_anchors`, and for ids without a label.
         """
-        if self.job.knowledge.regime == "anchors":
-            anchors = known_anchors(self.job.knowledge, self.ids(first), self.ids(second))
+        if self.job.correspondence.regime == "anchors":
+            anchors = anchors_of_pair(self.job.correspondence, self.ids(first), self.ids(second))
             return anchors.source, anchors.target
-        if self.job.knowledge.regime == "labels":
+        if self.job.correspondence.regime == "labels":
             common = np.intersect1d(self._with_labels(first).classes, self._with_labels(second).classes)
             return common, common
         return np.arange(1), np.arange(1)
 
     def source(self, key: str, things: np.ndarray) -> TileSource:
-        """Return a base described by known things and factored; ReasonError if it cannot be described."""
+        """Return a base described by known things and factored; DataError if it cannot be described."""
         job = self.job
-        made_of = (job.knowledge.regime, job.knowledge.mask, job.labels, job.atlas.graph.kernel, job.atlas.graph.metric)
+        made_of = (
+            job.correspondence.regime,
+            job.correspondence.mask,
+            job.labels,
+            job.atlas.graph.kernel,
+            job.atlas.graph.metric,
+        )
         return _SOURCES.get(
             (job.store.root, key, *made_of, things.tobytes()),
-            lambda: tile_source(self._described(key, things), mask=job.knowledge.mask),
+            lambda: tile_source(self._described(key, things), mask=job.correspondence.mask),
         )
 
-    def _described(self, key: str, things: np.ndarray) -> Described:
-        if self.job.knowledge.regime == "labels":
+    def _described(self, key: str, things: np.ndarray) -> DescriptorCoefficients:
+        if self.job.correspondence.regime == "labels":
             known = self._with_labels(key)
             basis = known.space.basis
             functions = label_descriptors(known.space.graph, known.classes, classes=things)
-            return describe(basis, unit_descriptors(basis, functions))
+            return project_descriptors(basis, unit_descriptors(basis, functions))
         with self.job.store.open("bases", key) as unit:
             basis = Basis(unit.read("eigenvalues"), unit.read("eigenvectors"), np.nan)
-        if self.job.knowledge.regime == "anchors":
-            return Described(basis.eigenvalues, landmark_heat_coefficients(basis, things))
-        return describe(basis, unit_descriptors(basis, heat_signatures(basis)))
+        if self.job.correspondence.regime == "anchors":
+            return DescriptorCoefficients(basis.eigenvalues, landmark_heat_coefficients(basis, things))
+        return project_descriptors(basis, unit_descriptors(basis, heat_signatures(basis)))
 
-    def _with_labels(self, key: str) -> KnownSpace:
-        if key not in self._labelled:
+    def _with_labels(self, key: str) -> LoadedSpace:
+        if key not in self._labeled:
             job = self.job
             labels = read_labels(job.store, job.labels)
-            self._labelled[key] = read_known_space(job.store, key, job.activations[key], job.atlas, labels)
-        return self._labelled[key]
+            self._labeled[key] = load_space(job.store, key, job.activations[key], job.atlas, labels)
+        return self._labeled[key]
 
 
 @lru_cache(maxsize=1 << 16)
@@ -114,7 +120,7 @@ def _ids_key(store: UnitStore, activations: str) -> str:
 
 
 @dataclass(frozen=True)
-class Directions:
+class DirectedPairs:
     """Directed pairs: pair and direction, where their scores go; source and target, by their numbers in ``spaces``.
 
     Arrays and not objects: all scores of a pair take 20 µs, and so would a few objects.
@@ -126,7 +132,7 @@ class Directions:
     sources: Int[np.ndarray, " directed"]
     targets: Int[np.ndarray, " directed"]
 
-    def by(self, groups: Int[np.ndarray, " directed"]) -> Iterator["Directions"]:
+    def by(self, groups: Int[np.ndarray, " directed"]) -> Iterator["DirectedPairs"]:
         """Yield those of one group after the other, each in their order."""
         for own in rows_by_value(groups):
             yield replace(
@@ -137,7 +143,7 @@ class Directions:
                 targets=self.targets[own],
             )
 
-    def by_shape(self) -> Iterator["Directions"]:
+    def by_shape(self) -> Iterator["DirectedPairs"]:
         """Yield those whose maps have one shape after the other."""
         sizes = np.array([len(space.eigenvalues) for space in self.spaces], dtype=np.int64)
         yield from self.by(sizes[self.sources] * (sizes.max(initial=0) + 1) + sizes[self.targets])
@@ -145,7 +151,7 @@ class Directions:
 
 def score_closed_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> dict[str, np.ndarray]:
     """Fill in the measures of maps in closed form; return the ids of each base."""
-    spaces = DescribedSpaces(job)
+    spaces = DescriptorCache(job)
     # Places among the bases of this part, in the order of ``keys``.
     sides = np.unique(job.sides, return_inverse=True)[1].reshape(-1, 2)
     lists = np.unique([spaces.ids_key(key) for key in keys], return_inverse=True)[1]
@@ -156,24 +162,24 @@ def score_closed_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> di
         scores.n_common[pairs] = spaces.n_common(first, second)
         try:
             known = spaces.known(first, second)
-        except ReasonError as error:
+        except DataError as error:
             _refuse(pairs, error, scores)
             continue
         for together in _directions(spaces, keys, pairs, sides[pairs], known, scores).by_shape():
             _score(job, together, scores)
-            if job.knowledge.regime != "unsupervised" and job.atlas.null.n_permutations:
+            if job.correspondence.regime != "unsupervised" and job.atlas.null.n_permutations:
                 _score_chance(job, together, len(known[0]), scores)
     return {key: spaces.ids(key) for key in keys}
 
 
 def _directions(
-    spaces: DescribedSpaces,
+    spaces: DescriptorCache,
     keys: list[str],
     pairs: Int[np.ndarray, " pairs"],
     sides: Int[np.ndarray, "pairs 2"],
     known: tuple[np.ndarray, np.ndarray],
     scores: BlockScores,
-) -> Directions:
+) -> DirectedPairs:
     """Return both directions of pairs that the same is known of; note why some cannot be described."""
     described: dict[TileSource, int] = {}
     numbers = np.full((2, len(keys)), -1)
@@ -182,14 +188,14 @@ def _directions(
         for position in np.unique(sides[:, side]):
             try:
                 space = spaces.source(keys[position], known[side])
-            except ReasonError as error:
+            except DataError as error:
                 _refuse(pairs[sides[:, side] == position], error, scores)
             else:
                 numbers[side, position] = described.setdefault(space, len(described))
     both = numbers[[0, 1], sides]
     is_described = (both >= 0).all(axis=1)
     pairs, (first, second) = pairs[is_described], both[is_described].T
-    return Directions(
+    return DirectedPairs(
         tuple(described),
         np.tile(pairs, 2),
         np.repeat([0, 1], len(pairs)),
@@ -198,13 +204,13 @@ def _directions(
     )
 
 
-def _refuse(pairs: Int[np.ndarray, " pairs"], error: ReasonError, scores: BlockScores) -> None:
+def _refuse(pairs: Int[np.ndarray, " pairs"], error: DataError, scores: BlockScores) -> None:
     for pair in pairs.tolist():
         scores.unmapped[pair] = error
         scores.codes.update({(pair, column): error.reason for column in scores.columns})
 
 
-def _score(job: BlockJob, together: Directions, scores: BlockScores) -> None:
+def _score(job: BlockJob, together: DirectedPairs, scores: BlockScores) -> None:
     """Fill in scores and diagnostics of directions of one shape, a tile for each source."""
     by_source = list(together.by(together.sources))
     # Most sources have the same targets.
@@ -214,7 +220,7 @@ def _score(job: BlockJob, together: Directions, scores: BlockScores) -> None:
         names = own.targets.tobytes()
         if names not in targets:
             described = [together.spaces[target].described for target in own.targets]
-            targets[names] = tile_targets(described, mask=job.knowledge.mask)
+            targets[names] = tile_targets(described, mask=job.correspondence.mask)
         tiles.append((together.spaces[own.sources[0]], targets[names]))
     sums = tile_sums(tiles)
     pairs = np.concatenate([own.pairs for own in by_source])
@@ -225,7 +231,7 @@ def _score(job: BlockJob, together: Directions, scores: BlockScores) -> None:
     scores.diagnostics[pairs, directions, 1] = commutativity_errors(sums)
 
 
-def _score_chance(job: BlockJob, together: Directions, n_things: int, scores: BlockScores) -> None:
+def _score_chance(job: BlockJob, together: DirectedPairs, n_things: int, scores: BlockScores) -> None:
     """Fill in the level of chance: the target's things in random orders, the same ones for every pair."""
     n_drawn, seed = job.atlas.null.n_permutations, job.atlas.null.seed
     orders = [np.random.default_rng((seed, number)).permutation(n_things) for number in range(n_drawn)]
@@ -233,8 +239,11 @@ def _score_chance(job: BlockJob, together: Directions, n_things: int, scores: Bl
         target = own.spaces[own.targets[0]].described
         # Several descriptors may belong to one anchor: they stay together.
         starts = np.arange(0, target.coefficients.shape[1], n_things)[:, None]
-        chance = [Described(target.eigenvalues, target.coefficients[:, (starts + order).ravel()]) for order in orders]
-        tile = tile_targets(chance, mask=job.knowledge.mask)
+        chance = [
+            DescriptorCoefficients(target.eigenvalues, target.coefficients[:, (starts + order).ravel()])
+            for order in orders
+        ]
+        tile = tile_targets(chance, mask=job.correspondence.mask)
         sums = tile_sums([(own.spaces[source], tile) for source in own.sources])
         for name, column in scores.of_maps.items():
             if not MAP_SCORES[name].has_null:

@@ -9,7 +9,7 @@ from lfm_tasks.config import AtlasConfig
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.runtime.load import ARRAY_BYTES, MIB, UNIT_BYTES, Load, SpaceSize
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
-from lfm_tasks.stages.inventory.requests import Asked
+from lfm_tasks.stages.inventory.requests import PairRequest
 from lfm_tasks.stages.scores.block import PART_SIDE, part_side
 from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
 from lfm_tasks.stages.scores.map_measures import STATISTICS
@@ -30,9 +30,9 @@ class PairWork:
     n_refined: int = 0
 
 
-def pair_work(atlas: AtlasConfig, asked: Asked) -> PairWork:
+def pair_work(atlas: AtlasConfig, asked: PairRequest) -> PairWork:
     """Return how pairs that are asked for in this way are scored."""
-    known = asked.knowledge
+    known = asked.correspondence
     return PairWork(
         sorted(asked.measures), atlas.null.n_permutations, atlas.intervals.n_groups, atlas.n_eigenpairs,
         atlas.graph.n_neighbors, known.regime, known.refine, known.n_samples, atlas.null.n_refined,

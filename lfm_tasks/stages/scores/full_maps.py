@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Shaped
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.cache import Remembered
 from lfm_tasks.spectral.bases.full_map import TILE_SIDE, full_map, full_maps, whitened_rows
 from lfm_tasks.stages.inventory.correspondence import common_ids
@@ -20,10 +20,10 @@ LARGEST_BASE, MOST_BASES = 2 << 20, 128 << 20
 
 
 @dataclass(frozen=True)
-class KnownBase:
+class CachedBasis:
     """A basis on its points, or why it cannot be parted; their ids, and the digest of these."""
 
-    rows: BasisRows | ReasonError
+    rows: BasisRows | DataError
     ids: Shaped[np.ndarray, " points"]
     ids_key: str
 
@@ -31,29 +31,29 @@ class KnownBase:
     def nbytes(self) -> int:
         """How much memory it takes: rows once more for each way they are parted, whiteners, ids."""
         of_ids = 64 * len(self.ids)
-        if isinstance(self.rows, ReasonError):
+        if isinstance(self.rows, DataError):
             return of_ids
         parted = [own for own in (self.rows.parts, self.rows.halves) if own is not None]
         arrays = [self.rows.rows, *(own.whiteners for own in parted), *(rows for own in parted for rows in own.rows)]
         return of_ids + sum(array.nbytes for array in arrays)
 
 
-_BASES: Remembered[KnownBase] = Remembered(MOST_BASES, LARGEST_BASE)
+_BASES: Remembered[CachedBasis] = Remembered(MOST_BASES, LARGEST_BASE)
 
 
-def known_base(job: BlockJob, key: str, resamplings: Resamplings) -> KnownBase:
+def read_cached_basis(job: BlockJob, key: str, resamplings: Resamplings) -> CachedBasis:
     """Return a base with its rows in the parts that its resampled scores need."""
 
-    def read() -> KnownBase:
+    def read() -> CachedBasis:
         ids_key = str(job.store.receipt("activations", job.activations[key]).facts["ids"])
         with job.store.open("bases", key) as unit:
             eigenvalues, eigenvectors, ids = unit.read("eigenvalues"), unit.read("eigenvectors"), unit.read("ids")
             profile = unpack(unit.read("overlap_profile"), len(eigenvectors))
         try:
             rows = basis_rows(eigenvalues, eigenvectors, profile, resamplings.of(ids, ids_key))
-        except ReasonError as error:
-            return KnownBase(error, ids, ids_key)
-        return KnownBase(rows, ids, ids_key)
+        except DataError as error:
+            return CachedBasis(error, ids, ids_key)
+        return CachedBasis(rows, ids, ids_key)
 
     intervals = job.atlas.intervals
     return _BASES.get((job.store.root, key, job.design, intervals.n_groups, intervals.seed), read)
@@ -63,10 +63,10 @@ def score_full_maps(
     job: BlockJob, keys: list[str], scores: BlockScores, resamplings: Resamplings
 ) -> dict[str, np.ndarray]:
     """Fill in the measures of maps between points that are all known by their ids; return the ids of each base."""
-    known = {key: known_base(job, key, resamplings) for key in keys}
+    known = {key: read_cached_basis(job, key, resamplings) for key in keys}
     ids, lists = {key: own.ids for key, own in known.items()}, {key: own.ids_key for key, own in known.items()}
     bases = {key: own.rows for key, own in known.items() if isinstance(own.rows, BasisRows)}
-    refused_spaces = {key: own.rows for key, own in known.items() if isinstance(own.rows, ReasonError)}
+    refused_spaces = {key: own.rows for key, own in known.items() if isinstance(own.rows, DataError)}
     scores.refusals.update(
         {number: refused_spaces[key] for number, pair in enumerate(job.pairs) for key in pair if key in refused_spaces}
     )
@@ -94,7 +94,7 @@ def score_full_maps(
                     basis_rows(bases[key].eigenvalues, own, permutation_profile(own[:, 1:]), chance)
                     for key, own in zip((first, second), rows, strict=True)
                 )
-            except ReasonError as error:
+            except DataError as error:
                 scores.refusals[number] = error
                 continue
             scores.n_common[number] = len(common)
@@ -146,9 +146,9 @@ def common_rows(
     smaller = min(len(first_ids), len(second_ids))
     if not len(of_first):
         found = f"found no common ids among {smaller}, needs the same samples"
-        raise ReasonError("no_overlap", f"{found}: record both spaces on them")
+        raise DataError("no_overlap", f"{found}: record both spaces on them")
     if len(of_first) < min_overlap * smaller:
-        raise ReasonError(
+        raise DataError(
             "little_overlap",
             f"found {len(of_first)} common ids of {smaller}, atlas.min_overlap needs a share of {min_overlap}: record "
             "both on the same samples, or lower it",

@@ -6,20 +6,20 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Float
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
-from lfm_tasks.stages.inventory.correspondence import common_ids, read_design, read_labels
+from lfm_tasks.stages.inventory.correspondence import common_ids, read_exchangeability, read_labels
 from lfm_tasks.stages.scores.block import BlockJob, BlockScores, Resamplings, reads_activations
 from lfm_tasks.stages.scores.full_maps import score_full_maps
 from lfm_tasks.stages.scores.map_measures import STATISTICS
 from lfm_tasks.stages.scores.row_measures import score_activations
-from lfm_tasks.stages.scores.zoomout_maps import FittedScores, read_known_space
+from lfm_tasks.stages.scores.zoomout_maps import ZoomOutScores, load_space
 from lfm_tasks.statistics.permutation_null import rows_by_value
 
 
 def store_block(job: BlockJob) -> None:
     """Score the pairs of a block, part after part, commit them."""
-    resamplings = Resamplings(read_design(job.store, job.design), job.atlas)
+    resamplings = Resamplings(read_exchangeability(job.store, job.design), job.atlas)
     measures = sorted(job.atlas.measures)
     scores = _no_scores(job, len(job.sides))
     for numbers in _parts(job):
@@ -45,9 +45,9 @@ def score_part(job: BlockJob, resamplings: Resamplings) -> BlockScores:
     """Read the bases of some pairs once, return what the pairs come to."""
     keys = [job.bases[place] for place in np.unique(job.sides)]
     scores = _no_scores(job, len(job.sides))
-    if job.knowledge.regime == "full" or not scores.of_maps:
+    if job.correspondence.regime == "full" or not scores.of_maps:
         ids = score_full_maps(job, keys, scores, resamplings)
-    elif job.knowledge.grows:
+    elif job.correspondence.uses_zoomout:
         ids = score_grown_maps(job, keys, scores)
     else:
         # Its compiled loops take .3 s to import: only for those who need them.
@@ -60,7 +60,7 @@ def score_part(job: BlockJob, resamplings: Resamplings) -> BlockScores:
 
 def _parts(job: BlockJob) -> Iterator[list[int]]:
     """Yield the numbers of pairs to score together; where no rows are held, all."""
-    held = job.knowledge.regime == "full" or reads_activations(job.knowledge, job.atlas.measures)
+    held = job.correspondence.regime == "full" or reads_activations(job.correspondence, job.atlas.measures)
     parts = job.sides // job.part_side if held else np.zeros_like(job.sides)
     codes = parts @ [len(job.bases), 1]
     for numbers in rows_by_value(codes):
@@ -79,10 +79,10 @@ def _no_scores(job: BlockJob, n_pairs: int) -> BlockScores:
 
 
 def score_grown_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> dict[str, np.ndarray]:
-    """Fill in the measures of maps that are grown from little knowledge; return the ids of each base."""
+    """Fill in the measures of maps that are grown from little correspondence; return the ids of each base."""
     labels = read_labels(job.store, job.labels)
-    spaces = {key: read_known_space(job.store, key, job.activations[key], job.atlas, labels) for key in keys}
-    fitted = FittedScores(job.knowledge, job.atlas, spaces)
+    spaces = {key: load_space(job.store, key, job.activations[key], job.atlas, labels) for key in keys}
+    fitted = ZoomOutScores(job.correspondence, job.atlas, spaces)
     for number, pair in enumerate(job.pairs):
         first, second = (spaces[key] for key in pair)
         scores.n_common[number] = len(first.ids)
@@ -90,7 +90,7 @@ def score_grown_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> dic
             scores.n_common[number] = len(common_ids(first.ids, second.ids)[0])
         try:
             both = [fitted.score(source, target, list(scores.of_maps)) for source, target in (pair, pair[::-1])]
-        except ReasonError as error:
+        except DataError as error:
             scores.unmapped[number] = error
             scores.codes.update({(number, column): error.reason for column in scores.columns})
             continue
@@ -102,7 +102,7 @@ def score_grown_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> dic
     return {key: known.ids for key, known in spaces.items()}
 
 
-def _told(errors: Mapping[int, ReasonError]) -> list[list[int | str]]:
+def _told(errors: Mapping[int, DataError]) -> list[list[int | str]]:
     return [[row, error.reason, str(error)] for row, error in sorted(errors.items())]
 
 

@@ -13,15 +13,15 @@ from lfm_tasks.config import AtlasConfig, NullConfig
 from lfm_tasks.runtime.run import Scope
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES
-from lfm_tasks.stages.inventory.correspondence import EVERY_POINT, Knowledge
-from lfm_tasks.stages.inventory.requests import Asked, Part
+from lfm_tasks.stages.inventory.correspondence import FULL_CORRESPONDENCE, Correspondence
+from lfm_tasks.stages.inventory.requests import PairRequest, PairSelection
 from lfm_tasks.stages.scores.block import ScoreSettings
 from lfm_tasks.stores.units.store import Receipt, UnitStore, digest
-from lfm_tasks.workers.pool import Trouble
+from lfm_tasks.workers.pool import JobFailure
 
 
 @dataclass(frozen=True)
-class AskedPairs:
+class RequestedPairs:
     """What is asked of pairs of ``spaces``, which are in order: ``which`` numbers a wish, −1 for none.
 
     Of a pair, the lower space is the row. Of spaces and not of their bases: two names of one content may be in
@@ -29,7 +29,7 @@ class AskedPairs:
     """
 
     spaces: tuple[Space, ...]
-    wishes: tuple[Asked, ...]
+    requests: tuple[PairRequest, ...]
     which: Int[np.ndarray, "spaces spaces"]
 
     @cached_property
@@ -37,7 +37,7 @@ class AskedPairs:
         """The place of each space."""
         return {space: position for position, space in enumerate(self.spaces)}
 
-    def wish(self, first: Space, second: Space) -> int:
+    def request_index(self, first: Space, second: Space) -> int:
         """Return the number of what is asked of two spaces, in any order; −1: nothing."""
         row, column = self.positions.get(first), self.positions.get(second)
         if row is None or column is None:
@@ -56,24 +56,26 @@ class AskedPairs:
             start = end
 
 
-def asked_pairs(parts: Iterable[Part], spaces: Collection[Space]) -> AskedPairs:
+def requested_pairs(parts: Iterable[PairSelection], spaces: Collection[Space]) -> RequestedPairs:
     """Return what is asked of each pair of ``spaces``; RuntimeError if two parts want different maps of one."""
-    none = AskedPairs(tuple(sorted(spaces)), (), np.full((len(spaces), len(spaces)), -1, dtype=np.int32))
-    which, wishes = none.which, list[Asked]()
+    none = RequestedPairs(tuple(sorted(spaces)), (), np.full((len(spaces), len(spaces)), -1, dtype=np.int32))
+    which, requests = none.which, list[PairRequest]()
     for part in parts:
-        own, cells = Asked(frozenset(part.measures), part.knowledge), _cells(part, none.positions)
+        own, cells = PairRequest(frozenset(part.measures), part.correspondence), _cells(part, none.positions)
         before = which[cells]
         after = np.empty_like(before)
         for number in np.unique(before).tolist():
-            wish = own if number < 0 else wishes[number].and_also(own)
-            if wish not in wishes:
-                wishes.append(wish)
-            after[before == number] = wishes.index(wish)
+            wish = own if number < 0 else requests[number].and_also(own)
+            if wish not in requests:
+                requests.append(wish)
+            after[before == number] = requests.index(wish)
         which[cells] = after
-    return AskedPairs(none.spaces, tuple(wishes), which)
+    return RequestedPairs(none.spaces, tuple(requests), which)
 
 
-def pairs_now(parts: Iterable[Part], spaces: Collection[Space], scope: Scope) -> Bool[np.ndarray, "spaces spaces"]:
+def pairs_in_scope(
+    parts: Iterable[PairSelection], spaces: Collection[Space], scope: Scope
+) -> Bool[np.ndarray, "spaces spaces"]:
     """Return which pairs a run of this scope computes: both comparisons and models are chosen."""
     ordered = sorted(spaces)
     found = np.zeros((len(ordered), len(ordered)), dtype=bool)
@@ -85,7 +87,7 @@ def pairs_now(parts: Iterable[Part], spaces: Collection[Space], scope: Scope) ->
     return found & (chosen[:, None] | chosen)
 
 
-def _cells(part: Part, positions: dict[Space, int]) -> Bool[np.ndarray, "spaces spaces"]:
+def _cells(part: PairSelection, positions: dict[Space, int]) -> Bool[np.ndarray, "spaces spaces"]:
     """Return which pairs a part has, the lower space as the row."""
     cells = np.zeros((len(positions), len(positions)), dtype=bool)
     sources, targets = (
@@ -107,8 +109,8 @@ class PairScores(NamedTuple):
     block: str
     row: int
     measures: tuple[str, ...]
-    refusal: Trouble | None = None
-    unmapped: Trouble | None = None
+    refusal: JobFailure | None = None
+    unmapped: JobFailure | None = None
     codes: tuple[tuple[str, str], ...] = ()
 
 
@@ -118,15 +120,15 @@ class StoredBlock:
 
     key: str
     measures: tuple[str, ...]
-    refusals: Mapping[int, Trouble]
-    unmapped: Mapping[int, Trouble]
+    refusals: Mapping[int, JobFailure]
+    unmapped: Mapping[int, JobFailure]
     codes: Mapping[int, tuple[tuple[str, str], ...]]
 
     @classmethod
     def of(cls, receipt: Receipt) -> "StoredBlock":
         """Return that of a receipt."""
         refusals, unmapped = (
-            {row: Trouble(*why) for row, *why in receipt.facts.get(name, ())} for name in ("refusals", "unmapped")
+            {row: JobFailure(*why) for row, *why in receipt.facts.get(name, ())} for name in ("refusals", "unmapped")
         )
         codes: dict[int, tuple[tuple[str, str], ...]] = {}
         for row, measure, reason in receipt.facts["codes"]:
@@ -135,7 +137,7 @@ class StoredBlock:
 
 
 @dataclass(frozen=True)
-class BasePairs:
+class PairIndex:
     """Pairs of the bases ``keys``, which are in order; of a pair, the lower key is the row.
 
     ``asked``: by the catalog; ``now``: by this run. ``block``: the number of its block in ``blocks``, -1 where it is
@@ -194,12 +196,12 @@ class BasePairs:
         )  # fmt: skip
 
 
-def base_pairs(
-    pairs: AskedPairs,
+def pair_indexes(
+    pairs: RequestedPairs,
     settings: Mapping[tuple[str, int], ScoreSettings],
     keys: Mapping[Space, str],
     now: Bool[np.ndarray, "spaces spaces"] | None = None,
-) -> dict[ScoreSettings, BasePairs]:
+) -> dict[ScoreSettings, PairIndex]:
     """Return the pairs of spaces as pairs of their bases, by the settings of their dataset and wish.
 
     ``now``: which pairs of spaces this run computes; all where it is not given.
@@ -221,11 +223,11 @@ def base_pairs(
         is_now = slice(None) if now is None else now[first, second]
         chosen[low[is_now], high[is_now]] = True
         nowhere = np.full((2, len(names), len(names)), -1, dtype=np.int32)
-        found[own] = BasePairs(own, tuple(names.tolist()), asked, chosen, *nowhere)
+        found[own] = PairIndex(own, tuple(names.tolist()), asked, chosen, *nowhere)
     return found
 
 
-def find_stored(store: UnitStore, tables: Iterable[BasePairs]) -> None:
+def find_stored(store: UnitStore, tables: Iterable[PairIndex]) -> None:
     """Note the places of all pairs that were scored by these measures, or more, in whichever block."""
     own = list(tables)
     for receipt in store.receipts("scores"):
@@ -236,34 +238,34 @@ def find_stored(store: UnitStore, tables: Iterable[BasePairs]) -> None:
 
 
 @dataclass(frozen=True)
-class Way:
-    """How pairs under one setting are scored: their knowledge, and the units of their design and labels, or empty."""
+class ScoringInputs:
+    """How pairs of one setting are scored: correspondence, units of exchangeability and labels (or empty)."""
 
-    knowledge: Knowledge
+    correspondence: Correspondence
     design: str
     labels: str
 
 
 def all_settings(
-    atlas: AtlasConfig, pairs: AskedPairs, designs: Mapping[str, str], labels: Mapping[str, str]
+    atlas: AtlasConfig, pairs: RequestedPairs, designs: Mapping[str, str], labels: Mapping[str, str]
 ) -> dict[tuple[str, int], ScoreSettings]:
     """Return the settings of every dataset and (numbered) wish that pairs are asked for by."""
     return {
         (dataset, number): score_settings(
-            atlas, pairs.wishes[number], designs.get(dataset, ""), labels.get(dataset, "")
+            atlas, pairs.requests[number], designs.get(dataset, ""), labels.get(dataset, "")
         )
         for dataset, number, _ in pairs.by_dataset()
     }
 
 
-def maps_from(asked: Asked) -> Knowledge:
+def correspondence_of_maps(asked: PairRequest) -> Correspondence:
     """Return what maps are fitted from; where none are asked for, the same for all."""
-    return asked.knowledge if asked.measures & MAP_SCORES.keys() else EVERY_POINT
+    return asked.correspondence if asked.measures & MAP_SCORES.keys() else FULL_CORRESPONDENCE
 
 
-def score_settings(atlas: AtlasConfig, asked: Asked, design: str, labels: str) -> ScoreSettings:
+def score_settings(atlas: AtlasConfig, asked: PairRequest, design: str, labels: str) -> ScoreSettings:
     """Return everything but the two bases that can change a score."""
-    maps = maps_from(asked)
+    maps = correspondence_of_maps(asked)
     rest = digest(
         {
             "kind": "scores",
@@ -279,7 +281,7 @@ def score_settings(atlas: AtlasConfig, asked: Asked, design: str, labels: str) -
     return ScoreSettings(rest, tuple(sorted(asked.measures)))
 
 
-def _null(null: NullConfig, maps: Knowledge) -> dict[str, int]:
+def _null(null: NullConfig, maps: Correspondence) -> dict[str, int]:
     """Return what chance is sampled by: only maps that are grown from something known are grown from random pairs."""
     is_grown = maps.regime in ("anchors", "labels") and maps.refine == "zoomout"
     return null.model_dump(exclude=set() if is_grown else {"n_refined"})

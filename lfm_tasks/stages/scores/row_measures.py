@@ -8,9 +8,9 @@ import numpy as np
 from jaxtyping import Float
 
 from lfm_tasks.config import NullConfig
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.measures.measure import Measure
-from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, neighbours_among
+from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, neighbors_among
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stages.inventory.correspondence import Resampling, common_ids, same_ids
@@ -35,14 +35,14 @@ _NO_DIRECTION = 1e-12
 
 @dataclass(frozen=True)
 class Activations:
-    """Activations by key, and the neighbours by cosine, nearest first, of spaces whose exact graph says them."""
+    """Activations by key, and the neighbors by cosine, nearest first, of spaces whose exact graph says them."""
 
     rows: Mapping[str, np.ndarray]
-    neighbours: Mapping[str, np.ndarray]
+    neighbors: Mapping[str, np.ndarray]
 
     def some(self, keys: Collection[str]) -> "Activations":
         """Return the same of some spaces."""
-        known = {key: self.neighbours[key] for key in keys if key in self.neighbours}
+        known = {key: self.neighbors[key] for key in keys if key in self.neighbors}
         return Activations({key: self.rows[key] for key in keys}, known)
 
     def among(self, kept: Mapping[str, np.ndarray]) -> "Activations":
@@ -50,15 +50,15 @@ class Activations:
         known = {
             key: left
             for key, rows in kept.items()
-            if key in self.neighbours and (left := neighbours_among(self.neighbours[key], rows)) is not None
+            if key in self.neighbors and (left := neighbors_among(self.neighbors[key], rows)) is not None
         }
         return Activations({key: self.rows[key][rows] for key, rows in kept.items()}, known)
 
     def prepare(self, key: str, measure: Measure, kept: np.ndarray | None) -> Any:
         """Return one space as the measure wants it, of all points or some."""
         own = self if kept is None else self.among({key: kept})
-        if measure.of_cosine_neighbours is not None and key in own.neighbours:
-            return measure.of_cosine_neighbours(own.neighbours[key])
+        if measure.of_cosine_neighbors is not None and key in own.neighbors:
+            return measure.of_cosine_neighbors(own.neighbors[key])
         return measure.prepare(own.rows[key])
 
 
@@ -111,16 +111,16 @@ class Ranks:
 
 
 def check_rows(name: str, source: np.ndarray, target: np.ndarray) -> str:
-    """Return ``ok``, or ``degenerate`` for a value that any two spaces have; ReasonError if there can be none."""
+    """Return ``ok``, or ``degenerate`` for a value that any two spaces have; DataError if there can be none."""
     measure, n_points = MEASURES[name], len(source)
     if n_points < measure.smallest_n:
         found = f"found {n_points} points, {name} needs at least {measure.smallest_n}"
-        raise ReasonError("too_few_points", f"{found}: record more")
+        raise DataError("too_few_points", f"{found}: record more")
     if measure.is_quadratic and n_points > MOST_POINTS_SQUARED:
         found = f"found {n_points} points, {name} takes at most {MOST_POINTS_SQUARED}"
-        raise ReasonError("too_many_points", f"{found}: set atlas.max_points, or drop the measure")
+        raise DataError("too_many_points", f"{found}: set atlas.max_points, or drop the measure")
     if measure.needs_directions and not (source.any(axis=1).all() and target.any(axis=1).all()):
-        raise ReasonError("zero_rows", f"found all-zero rows, which {name} finds no direction in: drop the measure")
+        raise DataError("zero_rows", f"found all-zero rows, which {name} finds no direction in: drop the measure")
     return "degenerate" if n_points <= measure.n_factor * max(source.shape[1], target.shape[1]) else "ok"
 
 
@@ -220,7 +220,7 @@ def score_activations(
     if not names:
         return
     columns = {name: sorted(job.atlas.measures).index(name) for name in names}
-    apart = set() if job.knowledge.regime == "full" else _with_little_overlap(job, ids, scores)
+    apart = set() if job.correspondence.regime == "full" else _with_little_overlap(job, ids, scores)
     scores.codes.update({(number, columns[name]): "little_overlap" for number in apart for name in names})
     activations = _read_activations(job, ids)
     for numbers, common, spaces in _on_common_ids(job.pairs, ids, activations, scores.refusals.keys() | apart):
@@ -232,7 +232,7 @@ def score_activations(
                 first, second = job.pairs[number]
                 try:
                     code = check_rows(name, rows[first], rows[second])
-                except ReasonError as error:
+                except DataError as error:
                     scores.codes[number, columns[name]] = error.reason
                     continue
                 usable.append(number)
@@ -253,15 +253,15 @@ def _with_little_overlap(job: BlockJob, ids: Mapping[str, np.ndarray], scores: B
 
 
 def _read_activations(job: BlockJob, keys: Iterable[str]) -> Activations:
-    """Return the activations of the block's spaces; their neighbours where graphs have the exact ones by cosine."""
-    rows, neighbours = {}, {}
+    """Return the activations of the block's spaces; their neighbors where graphs have the exact ones by cosine."""
+    rows, neighbors = {}, {}
     for key in keys:
         with job.store.open("activations", job.activations[key]) as unit:
             rows[key] = read_activations(unit)
         if job.atlas.graph.metric == "angular" and job.store.receipt("bases", key).facts["method"] == "exact":
             with job.store.open("bases", key) as unit:
-                neighbours[key] = unit.read("neighbours")
-    return Activations(rows, {key: found for key, found in neighbours.items() if found.shape[1] >= N_NEIGHBORS})
+                neighbors[key] = unit.read("neighbors")
+    return Activations(rows, {key: found for key, found in neighbors.items() if found.shape[1] >= N_NEIGHBORS})
 
 
 def _on_common_ids(

@@ -1,4 +1,4 @@
-"""Scores of maps that are grown from little knowledge: anchors, labels, or none; each direction has its own map."""
+"""Scores of maps grown by ZoomOut from anchors, labels or nothing; each direction has a map of its own."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.config import AtlasConfig
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES
 from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
@@ -16,9 +16,9 @@ from lfm_tasks.spectral.bases.space import SpectralSpace
 from lfm_tasks.spectral.maps.descriptors import Anchors
 from lfm_tasks.spectral.maps.fit import fit_from_anchors, fit_from_labels, fit_unsupervised
 from lfm_tasks.spectral.maps.refinement import Effort, MapFit, Start
-from lfm_tasks.spectral.neighbors.search import Neighbours
+from lfm_tasks.spectral.neighbors.search import Neighbors
 from lfm_tasks.stages.activations.job import read_activations
-from lfm_tasks.stages.inventory.correspondence import Knowledge, Labels, known_anchors
+from lfm_tasks.stages.inventory.correspondence import Correspondence, Labels, anchors_of_pair
 from lfm_tasks.stages.scores.map_measures import STATISTICS, against_chance
 from lfm_tasks.stores.units.store import UnitStore, ids_digest
 
@@ -27,7 +27,7 @@ _ANCHOR_STARTS = (Start("heat", 20), Start("geodesic", 20), Start("cosine", 20))
 
 
 @dataclass(frozen=True)
-class KnownSpace:
+class LoadedSpace:
     """A space with the ids of its points, in order, and the labels of the dataset where maps are fitted from these."""
 
     space: SpectralSpace
@@ -43,7 +43,7 @@ class KnownSpace:
     def classes(self) -> Int[np.ndarray, " points"]:
         """The class of each point; an id without one keeps only the maps of this space from being fitted."""
         if self.labels is None:
-            raise ReasonError("missing_source", "found no labels, fits from labels need them: add them to the dataset")
+            raise DataError("missing_source", "found no labels, fits from labels need them: add them to the dataset")
         return self.labels.of(self.ids)
 
 
@@ -57,12 +57,12 @@ class ScoredMap:
 
 
 @dataclass
-class FittedScores:
+class ZoomOutScores:
     """Fits maps between the spaces of one block and scores them."""
 
-    knowledge: Knowledge
+    correspondence: Correspondence
     atlas: AtlasConfig
-    spaces: Mapping[str, KnownSpace]
+    spaces: Mapping[str, LoadedSpace]
     _found: dict[tuple[str, str], Anchors] = field(default_factory=dict)
 
     def score(self, source: str, target: str, measures: list[str]) -> "ScoredMap":
@@ -87,15 +87,15 @@ class FittedScores:
 
     def _pairings(self, n_wanted: int) -> Iterator[np.random.Generator]:
         """Yield what random pairings of the known things are drawn by; nothing where nothing is known."""
-        for number in range(n_wanted if self.knowledge.regime != "unsupervised" else 0):
+        for number in range(n_wanted if self.correspondence.regime != "unsupervised" else 0):
             yield np.random.default_rng((self.atlas.null.seed, number))
 
     def _grown(self, source: str, target: str, pairing: np.random.Generator | None) -> MapFit:
         ours, theirs = self.spaces[source], self.spaces[target]
-        effort = Effort(self.knowledge.n_samples, n_matched=self.knowledge.n_samples)
-        if self.knowledge.regime == "unsupervised":
+        effort = Effort(self.correspondence.n_samples, n_matched=self.correspondence.n_samples)
+        if self.correspondence.regime == "unsupervised":
             return fit_unsupervised(ours.space, theirs.space, effort=effort)
-        if self.knowledge.regime == "labels":
+        if self.correspondence.regime == "labels":
             first, second = ours.classes, theirs.classes
             if pairing is not None:
                 known = np.unique(second)
@@ -106,10 +106,10 @@ class FittedScores:
             anchors = Anchors(anchors.source, pairing.permutation(anchors.target))
         return fit_from_anchors(ours.space, theirs.space, anchors, starts=_ANCHOR_STARTS, effort=effort)
 
-    def _anchors(self, ours: KnownSpace, theirs: KnownSpace) -> Anchors:
+    def _anchors(self, ours: LoadedSpace, theirs: LoadedSpace) -> Anchors:
         place = (ours.ids_key, theirs.ids_key)
         if place not in self._found:
-            self._found[place] = known_anchors(self.knowledge, ours.ids, theirs.ids)
+            self._found[place] = anchors_of_pair(self.correspondence, ours.ids, theirs.ids)
         return self._found[place]
 
     def _quality(self, fit: MapFit, source: str, target: str) -> Float[np.ndarray, " diagnostics"]:
@@ -120,15 +120,13 @@ class FittedScores:
         return np.array([fit.orthogonality_error, fit.commutativity_error, fit.residual, found])
 
 
-def read_known_space(
-    store: UnitStore, key: str, activations: str, atlas: AtlasConfig, labels: Labels | None
-) -> KnownSpace:
-    """Return a space with its graph, made once more from the neighbours that its basis was made of."""
+def load_space(store: UnitStore, key: str, activations: str, atlas: AtlasConfig, labels: Labels | None) -> LoadedSpace:
+    """Return a space with its graph, made once more from the neighbors that its basis was made of."""
     with store.open("activations", activations) as unit:
         rows = read_activations(unit)
     with store.open("bases", key) as unit:
-        neighbours = Neighbours(unit.read("neighbours"), unit.read("distances"))
+        neighbors = Neighbors(unit.read("neighbors"), unit.read("distances"))
         basis = Basis(unit.read("eigenvalues"), unit.read("eigenvectors"), np.nan)
         ids = unit.read("ids")
-    graph, _ = join_components(affinity_graph(neighbours, kernel=atlas.graph.kernel), rows, metric=atlas.graph.metric)
-    return KnownSpace(SpectralSpace(rows, neighbours, graph, basis), ids, labels)
+    graph, _ = join_components(affinity_graph(neighbors, kernel=atlas.graph.kernel), rows, metric=atlas.graph.metric)
+    return LoadedSpace(SpectralSpace(rows, neighbors, graph, basis), ids, labels)

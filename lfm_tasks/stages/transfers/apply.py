@@ -12,7 +12,7 @@ from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.names import fill
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.formats import open_array
 from lfm_tasks.sources.files.paths import readable
 from lfm_tasks.sources.files.stored_array import StoredArray
@@ -29,7 +29,9 @@ TILE_ROWS = 256
 _CHUNK_BYTES = 32 * 2**20
 
 
-def carry_file(store: UnitStore, named: NamedMap, source: str, output: Path, *, force: bool = False) -> tuple[int, int]:
+def apply_map_to_file(
+    store: UnitStore, named: NamedMap, source: str, output: Path, *, force: bool = False
+) -> tuple[int, int]:
     """Write the rows of ``source`` (a file, or file#key) in the target's coordinates; return the shape of the result.
 
     float64 stays float64, as whole numbers become; float16 and float32 come as float32.
@@ -46,10 +48,10 @@ def carry_file(store: UnitStore, named: NamedMap, source: str, output: Path, *, 
     n_features, n_results = alignment.source_matrix.shape
     if len(array.shape) != 2 or array.shape[1] != n_features:
         found = f"found the shape {array.shape}, needs (points, {n_features}), as {named.source} was recorded"
-        raise ReasonError("wrong_shape", f"{array.name}: {found}: give activations of that layer")
+        raise DataError("wrong_shape", f"{array.name}: {found}: give activations of that layer")
     if array.dtype.kind not in "fiu":
         found = f"found {array.dtype}, needs real numbers"
-        raise ReasonError("wrong_dtype", f"{array.name}: {found}: convert them to float32")
+        raise DataError("wrong_dtype", f"{array.name}: {found}: convert them to float32")
     dtype = np.dtype("<f4") if array.dtype.kind == "f" and array.dtype.itemsize <= 4 else np.dtype("<f8")
     partial = output.with_name(f".{output.name}.{uuid4().hex}.partial")
     shape = (array.shape[0], n_results)
@@ -58,7 +60,7 @@ def carry_file(store: UnitStore, named: NamedMap, source: str, output: Path, *, 
             header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
             np.lib.format.write_array_header_1_0(file, header)
             for rows in _chunks(array, _chunk_rows(n_features, n_results)):
-                file.write(np.ascontiguousarray(carried(alignment, rows), dtype=dtype).data)
+                file.write(np.ascontiguousarray(apply_map(alignment, rows), dtype=dtype).data)
             file.flush()
             os.fsync(file.fileno())
         array.check_unchanged()
@@ -70,7 +72,7 @@ def carry_file(store: UnitStore, named: NamedMap, source: str, output: Path, *, 
     return shape
 
 
-def carried(
+def apply_map(
     alignment: Alignment, rows: Float[np.ndarray, "points source_features"]
 ) -> Float[np.ndarray, "points target_features"]:
     """Return the rows in the target's coordinates, float64, computed in tiles of `TILE_ROWS`."""
@@ -93,20 +95,20 @@ def read_map(store: UnitStore, named: NamedMap) -> Alignment:
     """
     if not store.has("maps", named.key):
         found = f"found the name {named.name!r} and not its map, which was removed from the store"
-        raise ReasonError("missing_source", f"{found}: lfm-atlas map {named.source} {named.target} fits it again")
+        raise DataError("missing_source", f"{found}: lfm-atlas map {named.source} {named.target} fits it again")
     with store.open("maps", named.key) as unit:
         return Alignment(unit.read("source_mean"), unit.read("target_mean"), unit.read("matrix"))
 
 
 def check_output(output: Path, force: bool) -> None:
-    """Raise ReasonError ``bad_name`` if nothing may be written to ``output``."""
+    """Raise DataError ``bad_name`` if nothing may be written to ``output``."""
     if output.suffix != ".npy":
-        raise ReasonError("bad_name", f"{output}: found the output {output.name!r}, needs a name that ends in .npy")
+        raise DataError("bad_name", f"{output}: found the output {output.name!r}, needs a name that ends in .npy")
     if not output.absolute().parent.is_dir():
-        raise ReasonError("bad_name", f"{output}: found no folder {str(output.parent)!r}: make it first")
+        raise DataError("bad_name", f"{output}: found no folder {str(output.parent)!r}: make it first")
     if output.is_dir() or (output.exists() and not force):
         found = "found a folder, needs a file" if output.is_dir() else "found the file, which is not overwritten"
-        raise ReasonError("bad_name", f"{output}: {found}: choose another name, or give --force")
+        raise DataError("bad_name", f"{output}: {found}: choose another name, or give --force")
 
 
 def _open(source: str) -> StoredArray:
@@ -122,14 +124,14 @@ def _chunk_rows(n_features: int, n_results: int) -> int:
 
 
 def _chunks(array: StoredArray, n_rows: int) -> Iterator[Shaped[np.ndarray, "points features"]]:
-    """Yield the rows in chunks, the finite ones: ReasonError ``not_finite`` at the first that is not."""
+    """Yield the rows in chunks, the finite ones: DataError ``not_finite`` at the first that is not."""
     with readable(array.name), array.open() as read:
         for start in range(0, array.shape[0], n_rows):
             rows = read(start, min(start + n_rows, array.shape[0]))
             finite = np.isfinite(rows).all(axis=1)
             if not finite.all():
                 found = f"found NaN or infinite values, first in row {start + int(np.argmin(finite))}"
-                raise ReasonError("not_finite", f"{array.name}: {found}, needs finite numbers: mend these rows")
+                raise DataError("not_finite", f"{array.name}: {found}, needs finite numbers: mend these rows")
             yield rows
 
 
@@ -196,10 +198,10 @@ def open_stitching(space: Space, catalog: Catalog, labels: ClassLabels | None) -
         ``missing_source`` if there are no labels that count classes; and as `open_head`.
     """
     if labels is None:
-        raise ReasonError("missing_source", f"found no labels in the dataset {space.dataset}: add labels to it")
+        raise DataError("missing_source", f"found no labels in the dataset {space.dataset}: add labels to it")
     if labels.names.dtype.kind not in "iu" or labels.names.min() < 0:
         found = f"found labels of type {labels.names.dtype}, needs class numbers from 0, as the head's outputs are"
-        raise ReasonError("wrong_dtype", f"dataset {space.dataset}: {found}: number them")
+        raise DataError("wrong_dtype", f"dataset {space.dataset}: {found}: number them")
     return Stitched(open_head(space.model, catalog.models[space.model], catalog, space.layer), labels)
 
 

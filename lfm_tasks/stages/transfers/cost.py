@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from lfm_tasks.runtime.load import ACTIVATIONS, ARRAY_BYTES, UNIT_BYTES, Load, SpaceSize, together
+from lfm_tasks.runtime.load import ACTIVATIONS, ARRAY_BYTES, UNIT_BYTES, Load, SpaceSize, total_load
 
 
 def transfers_load(sizes: Sequence[tuple[SpaceSize, SpaceSize]], most_points: int) -> Load:
@@ -14,4 +14,4 @@ def transfers_load(sizes: Sequence[tuple[SpaceSize, SpaceSize]], most_points: in
         peak = 14 * n * n * 8 + 12 * n * d * 8 + 4 * (ACTIVATIONS.chunk_bytes or 0)
         written = 8 * (source.n_features * (target.n_features + 1) + target.n_features + 2500)
         loads.append(Load(1, work, peak, target.name, written + 4 * ARRAY_BYTES + UNIT_BYTES + 3000))
-    return together(loads)
+    return total_load(loads)

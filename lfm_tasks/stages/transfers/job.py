@@ -13,9 +13,9 @@ from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.formats import open_array
-from lfm_tasks.sources.files.stored_array import check_held
+from lfm_tasks.sources.files.stored_array import check_memory_size
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.bases.space import SpectralSpace, spectral_space
 from lfm_tasks.spectral.maps.descriptors import Anchors
@@ -39,7 +39,7 @@ LEAST_ANCHORS = 3  # one is held out, and two remain
 
 
 @dataclass(frozen=True)
-class KnownPoints:
+class AnchorSpec:
     """What is known; with regime anchors ``pairs`` of source and target ids, or ``n_anchors`` drawn by ``seed``."""
 
     regime: Regime = "anchors"
@@ -70,19 +70,19 @@ def read_pairs(path: Path) -> tuple[tuple[str, str], ...]:
     for side, ids in zip(("source", "target"), zip(*pairs, strict=True), strict=False):
         if "" in ids:
             needed = "needs an id in every line: remove the empty ones"
-            raise ReasonError("bad_anchors", f"{path}: found an empty {side} id in row {ids.index('') + 1}, {needed}")
+            raise DataError("bad_anchors", f"{path}: found an empty {side} id in row {ids.index('') + 1}, {needed}")
         if repeated := sorted({name for name in ids if ids.count(name) > 1}):
             found = f"found the {side} id {_shown(repeated[0])} more than once among {len(ids)}"
-            raise ReasonError("bad_anchors", f"{path}: {found}, needs each once: give each point one partner")
+            raise DataError("bad_anchors", f"{path}: {found}, needs each once: give each point one partner")
     if len(pairs) < LEAST_ANCHORS:
-        raise ReasonError(
+        raise DataError(
             "few_anchors", f"{path}: found {len(pairs)} anchors, needs at least {LEAST_ANCHORS}: give more ids"
         )
     return tuple(sorted(pairs))
 
 
-def known_anchors(
-    known: KnownPoints,
+def choose_anchors(
+    known: AnchorSpec,
     source_ids: Shaped[np.ndarray, " source_points"],
     target_ids: Shaped[np.ndarray, " target_points"],
 ) -> Anchors:
@@ -102,7 +102,7 @@ def known_anchors(
     common = common_points(source_ids, target_ids)
     if len(common) < known.n_anchors:
         found = f"found {len(common)} common ids, and {known.n_anchors} anchors were asked for"
-        raise ReasonError("few_anchors", f"{found}: ask for fewer, or record both spaces on the same samples")
+        raise DataError("few_anchors", f"{found}: ask for fewer, or record both spaces on the same samples")
     return common.take(drawn_ids(source_ids[common.source], known.n_anchors, known.seed))
 
 
@@ -116,31 +116,29 @@ def common_points(
 
 def _csv_rows(path: Path) -> list[list[str]]:
     try:
-        check_held(str(path), path.stat().st_size)
+        check_memory_size(str(path), path.stat().st_size)
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file) if row]
     except OSError as error:
-        raise ReasonError("missing_source", f"{path}: cannot be read ({error.strerror}): check the path") from error
+        raise DataError("missing_source", f"{path}: cannot be read ({error.strerror}): check the path") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ReasonError("wrong_dtype", f"{path}: found no UTF-8 text with commas: save it as CSV") from error
+        raise DataError("wrong_dtype", f"{path}: found no UTF-8 text with commas: save it as CSV") from error
     widths = {len(row) for row in rows}
     if len(widths) > 1 or max(widths, default=1) > 2:
         found = f"found rows of {', '.join(map(str, sorted(widths)))} columns"
-        raise ReasonError(
-            "wrong_shape", f"{path}: {found}, needs one column of ids, or two (source, target) throughout"
-        )
+        raise DataError("wrong_shape", f"{path}: {found}, needs one column of ids, or two (source, target) throughout")
     return [[cell.strip() for cell in row] for row in rows]
 
 
 def _array_rows(path: Path) -> list[list[str]]:
     values = open_array(path, str(path)).load()
     if values.dtype.kind not in "Uiu":
-        raise ReasonError("wrong_dtype", f"{path}: found {values.dtype}, needs ids: text or whole numbers")
+        raise DataError("wrong_dtype", f"{path}: found {values.dtype}, needs ids: text or whole numbers")
     if values.ndim == 1:
         values = values[:, None]
     if values.ndim != 2 or values.shape[1] not in (1, 2):
         found = f"found the shape {values.shape}"
-        raise ReasonError("wrong_shape", f"{path}: {found}, needs one column of ids, or two (source, target)")
+        raise DataError("wrong_shape", f"{path}: {found}, needs one column of ids, or two (source, target)")
     rows: list[list[str]] = values.astype(str).tolist()
     return rows
 
@@ -150,7 +148,7 @@ def _rows_of(side: str, wanted: tuple[str, ...], ids: Shaped[np.ndarray, " point
     if missing := [name for name in wanted if name not in place]:
         found = f"found {len(missing)} of {len(wanted)} anchors that the {side} space does not have"
         hint = did_you_mean(missing[0], place)
-        raise ReasonError("bad_anchors", f"{found}, first {_shown(missing[0])}{hint}")
+        raise DataError("bad_anchors", f"{found}, first {_shown(missing[0])}{hint}")
     return np.array([place[name] for name in wanted], dtype=np.int64)
 
 
@@ -181,7 +179,7 @@ class MapJob:
     key: str
     source: MapSide
     target: MapSide
-    known: KnownPoints
+    known: AnchorSpec
     catalog: Catalog
 
 
@@ -194,7 +192,7 @@ class _Rows:
 
 
 def map_job(
-    store: UnitStore, source: MapSide, target: MapSide, known: KnownPoints, catalog: Catalog, labels: ClassLabels | None
+    store: UnitStore, source: MapSide, target: MapSide, known: AnchorSpec, catalog: Catalog, labels: ClassLabels | None
 ) -> MapJob:
     """Return what it takes to fit a map; its key holds everything that can change the result."""
     ingredients: dict[str, Any] = {
@@ -223,7 +221,7 @@ def store_map(job: MapJob) -> None:
         units = [stack.enter_context(unit) for unit in opened]
         ids = [unit.read("ids") for unit in units]
         if job.known.regime == "anchors":
-            anchors = known_anchors(job.known, *ids)
+            anchors = choose_anchors(job.known, *ids)
         n_common = len(common_points(*ids).source)
         source, own = _represented(units[0], ids[0], anchors.source)
         target, theirs = _represented(units[1], ids[1], anchors.target)
@@ -273,10 +271,10 @@ def _choose(job: MapJob, source: _Rows, target: _Rows, anchors: Anchors, labels:
         return choose_unsupervised(spaces[0], spaces[1])
     if labels is None:
         found = f"found no labels in the dataset {job.target.space.dataset}, a fit from labels needs them"
-        raise ReasonError("missing_source", f"{found}: add labels to it, or choose another regime")
+        raise DataError("missing_source", f"{found}: add labels to it, or choose another regime")
     classes = [labels.of(rows.ids) for rows in (source, target)]
     if any((one < 0).any() for one in classes):
-        raise ReasonError("bad_ids", "found ids without a label, a fit from labels needs one for each: label all ids")
+        raise DataError("bad_ids", "found ids without a label, a fit from labels needs one for each: label all ids")
     return choose_from_labels(spaces[0], spaces[1], classes[0], classes[1])
 
 
@@ -284,8 +282,8 @@ def _space(rows: _Rows, side: MapSide, job: MapJob) -> SpectralSpace:
     atlas = job.catalog.atlas
     try:
         return spectral_space(rows.activations, n_eigenpairs=atlas.n_eigenpairs, metric=atlas.graph.metric)
-    except ReasonError as error:
-        raise ReasonError(error.reason, f"{side.space.name}: {error}") from error
+    except DataError as error:
+        raise DataError(error.reason, f"{side.space.name}: {error}") from error
 
 
 def _judged(
@@ -305,7 +303,7 @@ def _judged(
     facts: dict[str, Any] = {"table": table, "own_accuracy": None, "all_pairs_accuracy": None, "no_stitching": ""}
     try:
         stitched = open_stitching(job.target.space, job.catalog, labels)
-    except ReasonError as error:
+    except DataError as error:
         return facts | {"no_stitching": str(error), "table": _without_nan(table)}
     mine = np.setdiff1d(np.arange(len(source.ids)), anchors.source)
     theirs = np.setdiff1d(np.arange(len(target.ids)), anchors.target)
@@ -319,7 +317,7 @@ def _judged(
     try:
         pairs = choose_from_all_pairs(source.activations[common.source], target.activations[common.target])
         facts["all_pairs_accuracy"] = accuracy(pairs.alignment)
-    except ReasonError:
+    except DataError:
         pass  # without common points there is nothing to hold the others against
     return facts | {"table": _without_nan(table)}
 

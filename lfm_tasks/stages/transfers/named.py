@@ -8,22 +8,22 @@ from typing import Any
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.sources.opening import read_dataset
 from lfm_tasks.stages.activations.stage import record_activations
-from lfm_tasks.stages.inventory.requests import Part
+from lfm_tasks.stages.inventory.requests import PairSelection
 from lfm_tasks.stages.inventory.stage import PlannedSpace, Zoo, plan_model
 from lfm_tasks.stages.transfers.apply import class_labels
-from lfm_tasks.stages.transfers.job import KnownPoints, MapSide, map_job, store_map
+from lfm_tasks.stages.transfers.job import AnchorSpec, MapSide, map_job, store_map
 from lfm_tasks.stores.named_maps import NamedMap, check_map_name, write_named_map
-from lfm_tasks.workers.pool import Trouble
+from lfm_tasks.workers.pool import JobFailure
 
 _NO_NAME = re.compile(r"[^A-Za-z0-9._-]")
 
 
 @dataclass(frozen=True)
-class FittedMap:
+class FittedNamedMap:
     """A named map, what its receipt says of it, and whether it was fitted now."""
 
     named: NamedMap
@@ -31,7 +31,7 @@ class FittedMap:
     is_new: bool
 
 
-def fit_named_map(run: Run, source: str, target: str, known: KnownPoints, name: str | None = None) -> FittedMap:
+def fit_named_map(run: Run, source: str, target: str, known: AnchorSpec, name: str | None = None) -> FittedNamedMap:
     """Record what is missing of two spaces (``model/layer``), fit their map if it is not there, and name it.
 
     Raises
@@ -43,7 +43,7 @@ def fit_named_map(run: Run, source: str, target: str, known: KnownPoints, name: 
     datasets = [one.space.dataset for one in planned]
     if datasets[0] != datasets[1]:
         found = f"found {source} on the dataset {datasets[0]} and {target} on {datasets[1]}"
-        raise ReasonError("no_overlap", f"{found}, needs one dataset: record both on the same inputs")
+        raise DataError("no_overlap", f"{found}, needs one dataset: record both on the same inputs")
     named = NamedMap(name or default_name(source, target), datasets[0], source, target, known.regime, 0, "")
     check_map_name(run.store.root, named)
     sides = _record(run, planned)
@@ -53,15 +53,15 @@ def fit_named_map(run: Run, source: str, target: str, known: KnownPoints, name: 
     is_new = receipt is None
     if receipt is None:
         for _, result in run.workers.run(store_map, [job]):
-            if isinstance(result, Trouble):
+            if isinstance(result, JobFailure):
                 if result.reason == "failed":
                     raise RuntimeError(result.message)  # no fault of what was asked
-                raise ReasonError(result.reason, result.message)
+                raise DataError(result.reason, result.message)
         receipt = run.store.receipt("maps", job.key)
-    run.tally.count("maps", int(is_new), int(not is_new))
+    run.stage_counts.count("maps", int(is_new), int(not is_new))
     named = NamedMap(named.name, datasets[0], source, target, known.regime, receipt.facts["n_anchors"], job.key)
     write_named_map(run.store.root, named)
-    return FittedMap(named, receipt.facts, is_new)
+    return FittedNamedMap(named, receipt.facts, is_new)
 
 
 def default_name(source: str, target: str) -> str:
@@ -87,7 +87,7 @@ def find_space(catalog: Catalog, name: str) -> PlannedSpace:
     model_name, _, layer = name.partition("/")
     if model_name not in catalog.models:
         hint = did_you_mean(model_name, catalog.models)
-        raise ReasonError("missing_source", f"found no model {model_name[:100]!r} in the catalog{hint}")
+        raise DataError("missing_source", f"found no model {model_name[:100]!r} in the catalog{hint}")
     model = catalog.models[model_name]
     spaces, failures = plan_model(model_name, model, catalog, read_dataset(model.dataset, catalog))
     found = {planned.space.name: planned for planned in spaces}
@@ -95,18 +95,18 @@ def find_space(catalog: Catalog, name: str) -> PlannedSpace:
         return found[name]
     for failure in failures:
         if failure.layer == layer:
-            raise ReasonError(failure.reason, failure.message)
+            raise DataError(failure.reason, failure.message)
     needs = f"found no space {name[:100]!r}, needs model/layer with a layer that the catalog chooses"
-    raise ReasonError("unknown_layer", f"{needs}{did_you_mean(name, found)}")
+    raise DataError("unknown_layer", f"{needs}{did_you_mean(name, found)}")
 
 
 def _record(run: Run, planned: list[PlannedSpace]) -> list[MapSide]:
     spaces = tuple(sorted({one.space for one in planned}))
-    part = Part("", spaces[0].dataset, (), spaces, spaces)
+    part = PairSelection("", spaces[0].dataset, (), spaces, spaces)
     zoo = Zoo(tuple({one.space: one for one in planned}[space] for space in spaces), (), {}, (part,))
     recorded, failures = record_activations(run, zoo)
     for failure in failures:
-        raise ReasonError(failure.reason, f"{failure.model}/{failure.layer}: {failure.message}")
+        raise DataError(failure.reason, f"{failure.model}/{failure.layer}: {failure.message}")
     by_space = {one.space: MapSide(one.space, one.key, one.content) for one in recorded}
     return [by_space[one.space] for one in planned]
 
@@ -121,7 +121,7 @@ _COLUMNS = {
 }
 
 
-def as_lines(fitted: FittedMap) -> str:
+def maps_as_lines(fitted: FittedNamedMap) -> str:
     """Return the table of a fitted map with what stands beside it; columns without a number are left out."""
     named, facts = fitted.named, fitted.facts
     known = f"{facts['n_anchors']} anchors" if named.regime == "anchors" else f"regime {named.regime}"
@@ -151,7 +151,7 @@ def as_lines(fitted: FittedMap) -> str:
     return "\n".join(lines)
 
 
-def as_json(fitted: FittedMap) -> str:
+def maps_as_json(fitted: FittedNamedMap) -> str:
     """Return the same for programs."""
     content = {**asdict(fitted.named), **fitted.facts, "is_new": fitted.is_new}
     return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)

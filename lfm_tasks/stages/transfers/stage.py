@@ -9,18 +9,18 @@ import numpy as np
 import xarray as xr
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.sources.opening import read_dataset
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.transfer.selection import CANDIDATES
-from lfm_tasks.stages.bases.stage import BasedSpace
-from lfm_tasks.stages.inventory.requests import Part
+from lfm_tasks.stages.bases.stage import SpaceBasis
+from lfm_tasks.stages.inventory.requests import PairSelection
 from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.stages.transfers.apply import ClassLabels, class_labels
-from lfm_tasks.stages.transfers.job import KnownPoints, MapJob, MapSide, map_job, store_map
+from lfm_tasks.stages.transfers.job import AnchorSpec, MapJob, MapSide, map_job, store_map
 from lfm_tasks.stores.units.store import UnitStore
-from lfm_tasks.workers.pool import Trouble
+from lfm_tasks.workers.pool import JobFailure
 
 _OF_CANDIDATES = {
     "held_out": "mean reciprocal rank of held-out anchors",
@@ -43,7 +43,7 @@ class TransferPair:
     comparison: str
     source: Space
     target: Space
-    known: KnownPoints
+    known: AnchorSpec
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Transfers:
     """
 
     units: tuple[tuple[TransferPair, str], ...] = ()
-    troubles: Mapping[TransferPair, Trouble] = field(default_factory=dict)
+    troubles: Mapping[TransferPair, JobFailure] = field(default_factory=dict)
     n_not_computed: int = 0
 
     @property
@@ -70,7 +70,7 @@ class Transfers:
 
     def groups(self, run: Run) -> Mapping[str, xr.Dataset]:
         """Return the table of every dataset: (pair, candidate)."""
-        rows: list[tuple[TransferPair, Mapping[str, Any], Trouble | None]] = [
+        rows: list[tuple[TransferPair, Mapping[str, Any], JobFailure | None]] = [
             *((pair, run.store.receipt("maps", key).facts, None) for pair, key in self.units),
             *((pair, {}, trouble) for pair, trouble in self.troubles.items()),
         ]
@@ -79,7 +79,7 @@ class Transfers:
         return {f"transfers/{dataset}": _table(list(own)) for dataset, own in by_dataset}
 
 
-def fit_transfers(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Transfers:
+def fit_transfers(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...]) -> Transfers:
     """Fit the maps that comparisons with ``transfer`` ask for and that are not there; a failed one has a status."""
     pairs = transfer_pairs(run.catalog, zoo.parts)
     if not pairs:
@@ -89,15 +89,15 @@ def fit_transfers(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Transfe
     absent = {job.key: job for _, job in jobs if run.store.find("maps", job.key) is None}
     now = {job.key for pair, job in jobs if _is_in_scope(run, pair)}
     missing = [job for key, job in absent.items() if key in now]
-    troubles: dict[str, Trouble] = {}
+    troubles: dict[str, JobFailure] = {}
     run.announce("transfers", 0, len(missing))
     for done, (number, result) in enumerate(run.workers.run(store_map, missing), start=1):
-        if isinstance(result, Trouble):
+        if isinstance(result, JobFailure):
             troubles[missing[number].key] = result
         run.announce("transfers", done, len(missing))
     left_out = absent.keys() - now
     n_wanted = len({job.key for _, job in jobs} - left_out)
-    run.tally.count("transfers", len(missing) - len(troubles), n_wanted - len(missing))
+    run.stage_counts.count("transfers", len(missing) - len(troubles), n_wanted - len(missing))
     return Transfers(
         tuple((pair, job.key) for pair, job in jobs if job.key not in troubles and job.key not in left_out),
         {pair: troubles[job.key] for pair, job in jobs if job.key in troubles},
@@ -105,10 +105,10 @@ def fit_transfers(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...]) -> Transfe
     )
 
 
-def transfer_pairs(catalog: Catalog, parts: Sequence[Part]) -> tuple[TransferPair, ...]:
+def transfer_pairs(catalog: Catalog, parts: Sequence[PairSelection]) -> tuple[TransferPair, ...]:
     """Return every pair of two different spaces, source to target, of the comparisons that ask for transfer."""
     return tuple(
-        TransferPair(part.name, source, target, KnownPoints("anchors", transfer.anchors.count, transfer.anchors.seed))
+        TransferPair(part.name, source, target, AnchorSpec("anchors", transfer.anchors.count, transfer.anchors.seed))
         for part in parts
         if part.name and (transfer := catalog.comparisons[part.name].transfer) is not None
         for source in part.sources
@@ -132,7 +132,7 @@ def transfer_jobs(
 def _labels(dataset: str, catalog: Catalog) -> ClassLabels | None:
     try:
         return class_labels(read_dataset(dataset, catalog))
-    except ReasonError:
+    except DataError:
         return None  # the dataset's models have failed for it already
 
 
@@ -141,7 +141,7 @@ def _is_in_scope(run: Run, pair: TransferPair) -> bool:
     return named and (run.scope.has(pair.source.model) or run.scope.has(pair.target.model))
 
 
-def _table(rows: Sequence[tuple[TransferPair, Mapping[str, Any], Trouble | None]]) -> xr.Dataset:
+def _table(rows: Sequence[tuple[TransferPair, Mapping[str, Any], JobFailure | None]]) -> xr.Dataset:
     of_candidates = {name: np.full((len(rows), len(CANDIDATES)), np.nan) for name in _OF_CANDIDATES}
     of_pairs = {name: np.full(len(rows), np.nan) for name in _OF_PAIRS}
     for place, (_, facts, _) in enumerate(rows):

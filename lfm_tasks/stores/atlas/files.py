@@ -17,7 +17,7 @@ import pyarrow.parquet
 import xarray as xr
 
 from lfm_tasks.stores.atlas.schema import ZARR, AtlasError, AtlasStore, Manifest, check_version, filled
-from lfm_tasks.stores.units.durable import seal_of, swap_folders, sync_tree, write_durably
+from lfm_tasks.stores.units.durable import atomic_write, checksum_of, swap_folders, sync_tree
 from lfm_tasks.stores.units.store import file_digest
 
 # 2: the manifest has a checksum of its own.
@@ -110,7 +110,7 @@ def _damages(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> Iterator[s
 
 def _manifest_bytes(key: str, files: Mapping[str, Any]) -> bytes:
     body = {"version": MANIFEST_VERSION, "key": key, "files": files}
-    return json.dumps(body | {"sha256": seal_of(body)}, indent=1, sort_keys=True).encode()
+    return json.dumps(body | {"sha256": checksum_of(body)}, indent=1, sort_keys=True).encode()
 
 
 @contextmanager
@@ -135,7 +135,7 @@ def publish(folder: Path, key: str, *, is_ours: bool = False) -> Iterator[Path]:
         entries = {
             name: {"sha256": file_digest(staged / name), "bytes": (staged / name).stat().st_size} for name in names
         }
-        write_durably(staged / "manifest.json", _manifest_bytes(key, entries))
+        atomic_write(staged / "manifest.json", _manifest_bytes(key, entries))
         sync_tree(staged)
         former = swap_folders(staged, folder)
         if former is not None:
@@ -233,7 +233,7 @@ def write_columns(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
     """Write a Parquet table of any columns; their types are those of the values."""
     partial = io.BytesIO()
     pa.parquet.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), partial)
-    write_durably(path, partial.getvalue())
+    atomic_write(path, partial.getvalue())
 
 
 def write_table(columns: Mapping[str, Any], texts: Collection[str], path: Path) -> None:

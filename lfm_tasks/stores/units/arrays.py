@@ -54,12 +54,12 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
         "classes": ArrayLayout(("point",), "int32", "the class of each id, numbered in the order of the labels"),
     },
     "bases": {
-        "neighbours": ArrayLayout(("point", "neighbour"), "int32", "row numbers, nearest first, without the point"),
-        "distances": ArrayLayout(("point", "neighbour"), "float32", "distances to them, in the metric of the graph"),
+        "neighbors": ArrayLayout(("point", "neighbor"), "int32", "row numbers, nearest first, without the point"),
+        "distances": ArrayLayout(("point", "neighbor"), "float32", "distances to them, in the metric of the graph"),
         "landmarks": ArrayLayout(
-            ("landmark",), "int32", "rows whose graph it is; neighbours are numbered among these; absent: all rows"
+            ("landmark",), "int32", "rows whose graph it is; neighbors are numbered among these; absent: all rows"
         ),
-        "eigenvalues": ArrayLayout(("eigenpair",), "float64", "of the normalised Laplacian, ascending, in [0, 2]"),
+        "eigenvalues": ArrayLayout(("eigenpair",), "float64", "of the normalized Laplacian, ascending, in [0, 2]"),
         "eigenvectors": ArrayLayout(("point", "eigenpair"), "float64", "unit length, largest entry positive"),
         "overlap_profile": ArrayLayout(("number",), "float64", "sums that give the permutation moments of overlap"),
         "ids": _IDS,

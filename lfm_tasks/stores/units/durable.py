@@ -20,7 +20,7 @@ _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
-def write_durably(path: Path, content: bytes) -> None:
+def atomic_write(path: Path, content: bytes) -> None:
     """Write ``content`` so that ``path`` holds all of it or what it held before, also after a power cut."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
@@ -108,13 +108,13 @@ _END = re.compile(rb', "sha256": "([0-9a-f]{64})"\}\Z')
 _END_BYTES = len(b', "sha256": ""}') + 64
 
 
-def seal(body: Mapping[str, Any]) -> bytes:
+def add_checksum(body: Mapping[str, Any]) -> bytes:
     """Return ``body`` as JSON, with its SHA-256 beside it; the same body gives the same bytes."""
     text = _text(body)
     return b'%s%s, "sha256": "%s"}' % (_START, text, hashlib.sha256(text).hexdigest().encode())
 
 
-def unseal(content: bytes) -> dict[str, Any]:
+def verify_checksum(content: bytes) -> dict[str, Any]:
     """Return the body; ValueError unless these are, byte for byte, what `seal` made of it."""
     try:
         body = json.loads(content)["body"]
@@ -126,7 +126,7 @@ def unseal(content: bytes) -> dict[str, Any]:
     return dict(body)
 
 
-def seal_of(body: Mapping[str, Any]) -> str:
+def checksum_of(body: Mapping[str, Any]) -> str:
     """Return the SHA-256 of ``body`` as JSON."""
     return hashlib.sha256(_text(body)).hexdigest()
 
@@ -144,7 +144,7 @@ def _is_sealed(content: bytes) -> bool:
 
 def _indented(body: Mapping[str, Any]) -> bytes:
     """Return what sealed files were before: indented, which json does ten times as slowly."""
-    return json.dumps({"body": body, "sha256": seal_of(body)}, sort_keys=True, indent=1).encode()
+    return json.dumps({"body": body, "sha256": checksum_of(body)}, sort_keys=True, indent=1).encode()
 
 
 class StoreBusyError(RuntimeError):

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from lfm_tasks.stores.units.durable import write_durably
+from lfm_tasks.stores.units.durable import atomic_write
 from lfm_tasks.stores.units.store import CorruptUnitError, UnitStore
 
 _MEMORY = "checked.json"
@@ -22,14 +22,14 @@ _ENDING = ".json"
 
 
 @dataclass(frozen=True)
-class Damage:
+class Corruption:
     """What is not as it was written: where (relative to the store or the catalog), and what was found there."""
 
     place: str
     found: str
 
 
-def damages(store: UnitStore) -> Iterator[Damage]:
+def find_corruption(store: UnitStore) -> Iterator[Corruption]:
     """Yield everything below ``units`` and ``receipts`` that is not as it was committed; every byte is read."""
     yield from _strays(store.root)
     for kind, key in _named(store.root):
@@ -37,9 +37,9 @@ def damages(store: UnitStore) -> Iterator[Damage]:
             yield damage
 
 
-def put_damage_aside(store: UnitStore) -> tuple[Damage, ...]:
+def quarantine_corrupt(store: UnitStore) -> tuple[Corruption, ...]:
     """Put into quarantine what is not as it was committed, and return it; only for who holds the store's lock."""
-    before, sound, found = _remembered(store.root), {}, list[Damage]()
+    before, sound, found = _remembered(store.root), {}, list[Corruption]()
     for stray in _strays(store.root):
         aside = store.root / "quarantine" / f"stray-{uuid4().hex}"
         aside.parent.mkdir(exist_ok=True)
@@ -55,42 +55,42 @@ def put_damage_aside(store: UnitStore) -> tuple[Damage, ...]:
             continue
         sound[name] = stamp
     if sound != before:
-        write_durably(store.root / _MEMORY, json.dumps(sound, sort_keys=True, indent=1).encode())
+        atomic_write(store.root / _MEMORY, json.dumps(sound, sort_keys=True, indent=1).encode())
     return tuple(found)
 
 
-def put_unfinished_aside(store: UnitStore) -> None:
+def quarantine_unfinished(store: UnitStore) -> None:
     """Put folders without a receipt into quarantine; only at the end of a run, which has made what it needs of them."""
     for kind, key in _named(store.root):
         if not store.receipt_path(kind, key).is_file():
             store.quarantine(kind, key)
 
 
-def _damage(store: UnitStore, kind: str, key: str) -> Damage | None:
+def _damage(store: UnitStore, kind: str, key: str) -> Corruption | None:
     place = f"units/{kind}/{key}"
     if not store.receipt_path(kind, key).is_file():
-        return Damage(place, "it has no receipt: lost, or the run that made it was stopped")
+        return Corruption(place, "it has no receipt: lost, or the run that made it was stopped")
     if not _is_folder(store.unit_path(kind, key)):
-        return Damage(place, "it is missing, and its receipt is there")
+        return Corruption(place, "it is missing, and its receipt is there")
     try:
         store.check(kind, key)
     except CorruptUnitError as error:
-        return Damage(place, str(error))
+        return Corruption(place, str(error))
     return None
 
 
-def _strays(root: Path) -> Iterator[Damage]:
+def _strays(root: Path) -> Iterator[Corruption]:
     """Yield what cannot be a unit, a receipt, or a folder of these."""
     for part, holds_units in (("units", True), ("receipts", False)):
         for kind in sorted((root / part).glob("*")):
             if not _is_folder(kind):
-                yield Damage(f"{part}/{kind.name}", "it is no folder of units")
+                yield Corruption(f"{part}/{kind.name}", "it is no folder of units")
                 continue
             for path in sorted(kind.iterdir()):
                 is_receipt = path.is_file() and not path.is_symlink() and path.suffix == _ENDING
                 if not (_is_folder(path) if holds_units else is_receipt):
                     what = "folder of a unit" if holds_units else "receipt"
-                    yield Damage(f"{part}/{kind.name}/{path.name}", f"it is no {what}")
+                    yield Corruption(f"{part}/{kind.name}/{path.name}", f"it is no {what}")
 
 
 def _named(root: Path) -> list[tuple[str, str]]:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.stores.units.arrays import LAYOUTS, ArrayReader
 from lfm_tasks.stores.units.store import RowsDigest, UnitWriter
 
@@ -52,12 +52,12 @@ class Recording:
             self._flush(self._n_waiting - self._n_waiting % self._chunk_rows)
 
     def finish(self) -> None:
-        """Write what waits, the ids and the facts; ReasonError if the rows are not as many as the ids."""
+        """Write what waits, the ids and the facts; DataError if the rows are not as many as the ids."""
         self._flush(self._n_waiting)
         if self._array is None:
-            raise ReasonError("too_few_points", "the source gave no rows: at least 3 points are needed")
+            raise DataError("too_few_points", "the source gave no rows: at least 3 points are needed")
         if self.n_rows != len(self._ids):
-            raise ReasonError("wrong_shape", f"the source gave {self.n_rows} rows for {len(self._ids)} ids")
+            raise DataError("wrong_shape", f"the source gave {self.n_rows} rows for {len(self._ids)} ids")
         self._unit.arrays.write("ids", self._ids)
         self._unit.facts |= {
             "content": self._digest.hexdigest(),
@@ -83,7 +83,7 @@ class Recording:
         self._digest.update(chunk)
         if self.n_rows + len(chunk) > len(self._ids):
             found = f"the source gave at least {self.n_rows + len(chunk)} rows for {len(self._ids)} ids"
-            raise ReasonError("wrong_shape", found)
+            raise DataError("wrong_shape", found)
         self._array[self.n_rows : self.n_rows + len(chunk)] = chunk
         self.n_rows += len(chunk)
         if self._unit.journal is not None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-from lfm_tasks.stores.units.durable import seal, unseal, write_durably
+from lfm_tasks.stores.units.durable import add_checksum, atomic_write, verify_checksum
 
 Unit = tuple[str, str]
 
@@ -59,7 +59,7 @@ def read_note(root: Path, key: str) -> Note | None:
 
 def note_of(key: str, sealed: bytes) -> Note:
     """Return the note that was written as these bytes; ValueError if they are none."""
-    content = unseal(sealed)
+    content = verify_checksum(sealed)
     units = frozenset((kind, unit) for kind, keys in content["units"].items() for unit in keys)
     return Note(key, units, frozenset(content["others"]), tuple(content["folders"]))
 
@@ -102,10 +102,10 @@ def _keys(root: Path) -> list[str]:
 
 
 def _write(root: Path, key: str, content: Mapping[str, object]) -> None:
-    text = seal(content)
+    text = add_checksum(content)
     path = note_path(root, key)
     if path.is_symlink() or not path.is_file() or path.read_bytes() != text:
-        write_durably(path, text)
+        atomic_write(path, text)
 
 
 def note_path(root: Path, key: str) -> Path:

@@ -24,7 +24,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from lfm_tasks.stores.units.arrays import ArrayReader, ArrayWriter
-from lfm_tasks.stores.units.durable import held, seal, sync_folder, sync_tree, unseal, write_durably
+from lfm_tasks.stores.units.durable import add_checksum, atomic_write, held, sync_folder, sync_tree, verify_checksum
 
 # Part of every key. Raise it when the meaning of a stored number changes.
 CONVENTION = "4"
@@ -135,7 +135,7 @@ class UnitStore:
     def receipt(self, kind: str, key: str) -> Receipt:
         """Return the receipt of a committed unit; raise `CorruptUnitError` if it was tampered with."""
         try:
-            body = unseal(self.receipt_path(kind, key).read_bytes())
+            body = verify_checksum(self.receipt_path(kind, key).read_bytes())
         except OSError as error:
             raise CorruptUnitError(f"receipt {kind}/{key} cannot be read: {error.strerror}") from error
         except ValueError as error:
@@ -260,7 +260,7 @@ class UnitStore:
                 partial.unlink(missing_ok=True)
 
     def _publish(self, kind: str, key: str, staged: Path, facts: Mapping[str, Any]) -> None:
-        write_durably(staged / "manifest.json", _manifest(staged))
+        atomic_write(staged / "manifest.json", _manifest(staged))
         sync_tree(staged)
         unit = self.unit_path(kind, key)
         unit.parent.mkdir(parents=True, exist_ok=True)
@@ -280,7 +280,7 @@ class UnitStore:
                 continue
             sync_folder(unit.parent)
             body = {"kind": kind, "key": key, "manifest": manifest, "facts": dict(facts)}
-            write_durably(self.receipt_path(kind, key), seal(body))
+            atomic_write(self.receipt_path(kind, key), add_checksum(body))
 
     def unit_path(self, kind: str, key: str) -> Path:
         """Return the folder of a unit."""

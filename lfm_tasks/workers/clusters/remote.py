@@ -10,7 +10,7 @@ from distributed import Client, WorkerPlugin
 
 from lfm_tasks import __version__
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.workers.pool import ClusterError, Job, Result, Trouble, quieten, worked_off
+from lfm_tasks.workers.pool import ClusterError, Job, JobFailure, Result, quieten, run_in_order
 from lfm_tasks.workers.resources import memory_limit, worker_sizes
 
 # What a client takes to reach the scheduler, for as long as the cluster is open.
@@ -72,11 +72,11 @@ class RemoteDask:
 
     def run(
         self, function: Callable[[Job], Result], jobs: Sequence[Job], needs: Sequence[int] = ()
-    ) -> Iterator[tuple[int, Result | Trouble]]:
-        """Yield results as they finish. A job that keeps killing its worker comes back as `Trouble`."""
+    ) -> Iterator[tuple[int, Result | JobFailure]]:
+        """Yield results as they finish. A job that keeps killing its worker comes back as `JobFailure`."""
         if not jobs:
             return
-        for number, (result, peak) in worked_off(self._connected, function, jobs, needs):
+        for number, (result, peak) in run_in_order(self._connected, function, jobs, needs):
             self.peak_bytes = max(self.peak_bytes, peak)
             yield number, result
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, TextIO
 
 import pytest
 
-from lfm_atlas.console import told as sentence
+from lfm_atlas.console import format_os_error as sentence
 
 # What changes the disk from Python. C++ (pyarrow, renameat2) writes between two of these.
 CHANGES = ("fsync", "rename", "replace", "mkdir", "unlink", "rmdir")

@@ -231,7 +231,7 @@ def read_arrays(folder: Path) -> dict[str, bytes]:
 def test_note_of_an_atlas_that_is_damaged__keeps_prune_from_removing_what_it_named(
     tmp_path: Path, pristine: Path
 ) -> None:
-    from lfm_tasks.errors import ReasonError
+    from lfm_tasks.errors import DataError
     from lfm_tasks.maintenance import prune
 
     folder = tmp_path / "zoo"
@@ -239,5 +239,5 @@ def test_note_of_an_atlas_that_is_damaged__keeps_prune_from_removing_what_it_nam
     [note] = (folder / ".lfm-atlas" / "references").iterdir()
     other = note.with_name(f"{'0' * 64}.json")
     other.write_text(json.dumps({"body": {}}))
-    with pytest.raises(ReasonError, match="damaged, so nobody knows which units its atlas was made of"):
+    with pytest.raises(DataError, match="damaged, so nobody knows which units its atlas was made of"):
         prune(read_catalog(folder / "data_catalog.yaml"), remove=True)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lfm_atlas.console import silently
+from lfm_atlas.console import no_progress
 from lfm_atlas.pipeline import build_atlas
 from lfm_tasks import open_atlas
 from lfm_tasks.catalog import read_catalog
@@ -69,14 +69,14 @@ def test_workers_and_orders__give_one_digest(
     expected = contents(first)
     for seed in range(4):
         folder = tiny_zoo(tmp_path / f"order{seed}", 4, measures=MEASURES)
-        with open_run(read_catalog(folder / "data_catalog.yaml"), silently, in_process=True) as run:
+        with open_run(read_catalog(folder / "data_catalog.yaml"), no_progress, in_process=True) as run:
             assert not build_atlas(replace(run, workers=Shuffled(seed))).failures
         assert contents(folder) == expected, seed
     for n_workers in (1, 2, 4):
         folder = tiny_zoo(tmp_path / f"workers{n_workers}", 4, measures=MEASURES)
         catalog = read_catalog(folder / "data_catalog.yaml")
         cluster = catalog.cluster.model_copy(update={"n_workers": n_workers})
-        with open_run(catalog.model_copy(update={"cluster": cluster}), silently) as run:
+        with open_run(catalog.model_copy(update={"cluster": cluster}), no_progress) as run:
             assert not build_atlas(run).failures
         assert contents(folder) == expected, n_workers
     figure("one process, 4 orders, 1, 2 and 4 workers: atlas, units and receipts are the same bytes")

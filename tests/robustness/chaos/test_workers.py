@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lfm_tasks.workers.pool import Killed, LocalDask
+from lfm_tasks.workers.pool import LocalDask, WorkerDied
 from tests.robustness.chaos.conftest import crowd
 
 pytestmark = pytest.mark.chaos
@@ -82,7 +82,7 @@ def test_job_that_kills_every_worker__is_named_and_the_others_finish(figure: Cal
         workers.close()
     took = time.monotonic() - began
 
-    assert isinstance(results.pop(7), Killed)
+    assert isinstance(results.pop(7), WorkerDied)
     assert results == {number: number for number in range(20) if number != 7}
     assert took <= MOST_SECONDS * crowd()
     figure(f"a job that kills every worker: named, 19 of 19 others done in {took:.0f} s")

@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 
 from lfm_atlas.cli.main import app
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.maintenance import prune, verify
 from lfm_tasks.stores import remote as remote_lock
 from lfm_tasks.stores import remote as remote_units
@@ -328,13 +328,13 @@ def test_prune__refuses_where_nobody_knows_what_an_atlas_was_made_of(
     files.rm(files.find(f"{REMOTE}/references"))
     there = files.find(REMOTE)
 
-    with pytest.raises(ReasonError, match=f"{REMOTE}: found an atlas that does not say what it was made of, needs one"):
+    with pytest.raises(DataError, match=f"{REMOTE}: found an atlas that does not say what it was made of, needs one"):
         prune(settings, remove=True)
     assert files.find(REMOTE) == there
     build(folder)
     assert prune(settings, remove=True).remote is not None
     files.rm(f"{REMOTE}/atlas", recursive=True)
-    with pytest.raises(ReasonError, match=f"{REMOTE}: found no atlas, needs one to know what to keep: lfm-atlas run"):
+    with pytest.raises(DataError, match=f"{REMOTE}: found no atlas, needs one to know what to keep: lfm-atlas run"):
         prune(settings, remove=True)
 
 

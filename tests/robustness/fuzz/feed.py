@@ -151,16 +151,16 @@ def damaged(content: bytes, generator: np.random.Generator) -> bytes:
 
 def read(path: Path, keys: tuple[str | None, ...]) -> bool:
     """Read all that is to be read of a file as a run does; return whether any of it was."""
-    from lfm_tasks.errors import ReasonError
+    from lfm_tasks.errors import DataError
     from lfm_tasks.sources.files.formats import matching_keys, open_array
 
     if path.suffix == ".onnx":
         return _read_onnx(path)
     any_read = False
-    with suppress(ReasonError):
+    with suppress(DataError):
         matching_keys(path, path.name, "{layer}")
     for act in _acts(path, keys, open_array):
-        with suppress(ReasonError):
+        with suppress(DataError):
             act()
             any_read = True
     return any_read
@@ -180,7 +180,7 @@ def _acts(path: Path, keys: tuple[str | None, ...], open_array: Any) -> Iterator
 
 
 def _read_onnx(path: Path) -> bool:
-    from lfm_tasks.errors import ReasonError
+    from lfm_tasks.errors import DataError
     from lfm_tasks.sources.networks.onnx_models import OnnxSource
 
     try:
@@ -188,14 +188,14 @@ def _read_onnx(path: Path) -> bool:
         source = OnnxSource(path, inputs, np.arange(4).astype(str), pool="flatten", batch_size=4)
         for _ in source.batches(source.layer_names(), np.arange(4)):
             pass
-    except ReasonError:
+    except DataError:
         return False
     return True
 
 
 def main(kind: str, seed: int, first: int, last: int, folder: Path) -> None:
     """Feed the inputs from ``first`` up to (without) ``last``."""
-    from lfm_tasks.errors import ReasonError
+    from lfm_tasks.errors import DataError
     from lfm_tasks.sources.files import hdf5_files
 
     suffix, make, keys = KINDS[kind]
@@ -229,7 +229,7 @@ def main(kind: str, seed: int, first: int, last: int, folder: Path) -> None:
         signal.alarm(SECONDS)
         try:
             counts["read" if read(target, keys) else "refused"] += 1
-        except ReasonError:
+        except DataError:
             counts["refused"] += 1
         except BaseException as error:
             told = "".join(traceback.format_tb(error.__traceback__)[-3:])

@@ -15,7 +15,7 @@ import atheris
 
 with atheris.instrument_imports(include=["lfm_tasks.sources", "lfm_tasks.catalog", "lfm_tasks.stores"]):
     from lfm_tasks.catalog import CatalogError, read_catalog
-    from lfm_tasks.errors import ReasonError
+    from lfm_tasks.errors import DataError
 
     # Before the feeder imports them: instrumented.
     from lfm_tasks.sources.files import hdf5_files
@@ -43,7 +43,7 @@ def main(kind: str, seconds: int, folder: Path) -> None:
 
     def one(content: bytes) -> None:
         target.write_bytes(content)
-        with suppress(ReasonError, CatalogError):
+        with suppress(DataError, CatalogError):
             if kind == "catalog":
                 read_catalog(target)
             else:

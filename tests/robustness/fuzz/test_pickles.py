@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.formats import open_array
 
 CANARY = "canary"
@@ -130,7 +130,7 @@ def test_pickles__are_refused_and_never_run(container: str, tmp_path: Path, monk
         monkeypatch.chdir(folder)
         make(folder / name, pickled(*gadget))
 
-        with pytest.raises(ReasonError, match="found"):
+        with pytest.raises(DataError, match="found"):
             open_array(folder / name, name, key).load()
 
         assert [entry.name for entry in folder.iterdir()] == [name], gadget

@@ -8,7 +8,7 @@ import pytest
 
 from lfm_tasks.audit.stage import AGAINST_BASELINE, OF_THE_ZOO, evaluate, guarded
 from lfm_tasks.catalog.audit import Checks
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 
 
 def test_every_check_of_the_catalog__is_made(publish: Any, zoo: Any) -> None:
@@ -43,7 +43,7 @@ def test_check_that_stops__is_an_error_and_leaves_the_others(
 
 
 def test_damaged_baseline__is_an_error_of_the_checks_that_need_it(publish: Any, zoo: Any) -> None:
-    broken = ReasonError("missing_source", "the baseline is damaged")
+    broken = DataError("missing_source", "the baseline is damaged")
     found = {check.name: check for check in evaluate(Checks(), publish(zoo()), broken)}
 
     assert {name for name, check in found.items() if check.status == "error"} == set(AGAINST_BASELINE)

@@ -1,11 +1,11 @@
-"""Licences, and whether the numbers are good enough to judge by."""
+"""Licenses, and whether the numbers are good enough to judge by."""
 
 from typing import Any
 
 import pytest
 
-from lfm_tasks.audit.zoo_checks import licence, quality
-from lfm_tasks.catalog.audit import Licence, Quality
+from lfm_tasks.audit.zoo_checks import license, quality
+from lfm_tasks.catalog.audit import License, Quality
 
 FAMILY = {"m0": {"license": "apache-2.0"}, "m1": {"license": "apache-2.0", "base_model": "m0"}}
 OTHER = {"m0": {"license": "apache-2.0"}, "m1": {"license": "mit", "base_model": "m0"}}
@@ -14,21 +14,21 @@ OTHER = {"m0": {"license": "apache-2.0"}, "m1": {"license": "mit", "base_model":
 @pytest.mark.parametrize(
     ("meta", "limit", "status", "message"),
     [
-        (FAMILY, {}, "pass", "every licence is one that is allowed"),
-        (FAMILY, {"allow": ("apache-2.0",)}, "pass", "every licence is one that is allowed"),
+        (FAMILY, {}, "pass", "every license is one that is allowed"),
+        (FAMILY, {"allow": ("apache-2.0",)}, "pass", "every license is one that is allowed"),
         (FAMILY, {"allow": ("mit",)}, "warn", "m0: apache-2.0, not allowed"),
         (FAMILY, {"allow": ("mit",), "enforced": True}, "fail", "m0: apache-2.0, not allowed"),
-        ({"m0": {}, "m1": {}}, {"allow": ("mit",)}, "warn", "m0: no licence, says none"),
+        ({"m0": {}, "m1": {}}, {"allow": ("mit",)}, "warn", "m0: no license, says none"),
         (OTHER, {}, "warn", "m1: mit, its base m0 has apache-2.0: check meta.license"),
         (OTHER, {"enforced": True}, "fail", "m1: mit, its base m0 has apache-2.0"),
-        (OTHER, {"same_as_base": False}, "skipped", "no licence is asked for"),
-        ({}, {}, "skipped", "no licence is asked for"),
+        (OTHER, {"same_as_base": False}, "skipped", "no license is asked for"),
+        ({}, {}, "skipped", "no license is asked for"),
     ],
 )
-def test_licence__is_allowed_and_that_of_the_base(
+def test_license__is_allowed_and_that_of_the_base(
     publish: Any, zoo: Any, meta: Any, limit: Any, status: str, message: str
 ) -> None:
-    check = licence(Licence(**limit), publish(zoo(2), meta))
+    check = license(License(**limit), publish(zoo(2), meta))
 
     assert check.status == status
     assert message in check.message

@@ -3,7 +3,7 @@
 import pytest
 
 from lfm_tasks.catalog.names import check_fields, check_layer_name, check_name, expand_layers, fill
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 
 LAYERS = ["conv1", "conv1.norm", "conv2", "conv10", "fc[0]", "fc"]
 
@@ -34,7 +34,7 @@ def test_layers__are_chosen_in_the_models_order(patterns: list[str], chosen: lis
     ],
 )
 def test_layers__that_match_nothing_are_refused(patterns: list[str], layers: list[str], message: str) -> None:
-    with pytest.raises(ReasonError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         expand_layers(patterns, layers)
     assert caught.value.reason == "unknown_layer"
 

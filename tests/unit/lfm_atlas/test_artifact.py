@@ -14,7 +14,7 @@ from prefect.exceptions import PrefectHTTPStatusError
 from prefect.testing.utilities import prefect_test_harness
 
 from lfm_atlas import atlas
-from lfm_atlas.atlas import artifact_key, atlas_flow, leave_artifact
+from lfm_atlas.atlas import artifact_key, atlas_flow, write_artifact
 from lfm_atlas.pipeline import Outcome
 
 
@@ -67,7 +67,7 @@ def test_refusal_of_the_server__is_said_and_costs_nothing(
 
     monkeypatch.setattr(atlas, "create_markdown_artifact", refuse)
 
-    leave_artifact(Path("nowhere"), Outcome(0, (), (), False, {"bases": 1}, {"bases": 2}, "1 spaces are not computed"))
+    write_artifact(Path("nowhere"), Outcome(0, (), (), False, {"bases": 1}, {"bases": 2}, "1 spaces are not computed"))
 
     assert pages == ["bases 1 new, 2 kept.\n\n1 spaces are not computed."]
     assert "refused the artifact of this run (413 too large" in capsys.readouterr().err

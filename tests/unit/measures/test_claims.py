@@ -147,7 +147,7 @@ def test_single_precision__is_summed_in_double() -> None:
         assert np.isfinite(wide), name
 
 
-def test_shared_neighbours__are_counted_for_every_point() -> None:
+def test_shared_neighbors__are_counted_for_every_point() -> None:
     source, target = (nearest_by_cosine(rows, 5) for rows in spaces(8))
     expected = [len(set(a) & set(b)) for a, b in zip(source.indices.tolist(), target.indices.tolist(), strict=True)]
     assert shared_counts(source, target).tolist() == expected

@@ -23,7 +23,7 @@ def small_folder(
     models["model2"] = ({name: rows[:100] for name, rows in layers.items()}, ids[:100])
     layers, ids = models["model3"]
     models["model3"] = (layers, np.array([f"other-{name}" for name in ids]))
-    folder = write_zoo(tmp_path_factory.mktemp("small"), models, measures=["overlap", "procrustes_centred_unit_norm"])
+    folder = write_zoo(tmp_path_factory.mktemp("small"), models, measures=["overlap", "procrustes_centered_unit_norm"])
     build(folder)
     return folder
 

@@ -45,7 +45,7 @@ def test_nearest_model__is_the_one_whose_layers_fit_best(small: Atlas) -> None:
 
 
 def test_nearest_space__knows_a_copy(small: Atlas) -> None:
-    for measure in ("overlap", "procrustes_centred_unit_norm"):
+    for measure in ("overlap", "procrustes_centered_unit_norm"):
         (nearest,) = small.nearest("model0/layer0", n=1, measure=measure)
 
         assert nearest["name"] == "model0/</td>|[red]x"
@@ -61,12 +61,12 @@ def test_distances__whose_chance_nobody_sampled_are_refused_where_high_has_to_be
     assert bare.nearest("model0/layer0", n=1)[0]["value"] == pytest.approx(1)
     for name in ("model0", "model0/layer0"):
         with pytest.raises(AtlasError, match=r"found the score of procrustes.*needs atlas.null.n_permutations above 0"):
-            bare.nearest(name, measure="procrustes_centred_unit_norm")
+            bare.nearest(name, measure="procrustes_centered_unit_norm")
 
 
 def test_matrix__is_labelled_and_says_what_it_is(small: Atlas) -> None:
     models = small.matrix("overlap", "mean")
-    spaces = small.matrix("procrustes_centred_unit_norm", reduce=None, statistic="score")
+    spaces = small.matrix("procrustes_centered_unit_norm", reduce=None, statistic="score")
 
     assert models.dims == spaces.dims == ("source", "target")
     assert list(models["source"].values) == ["model0", "model1", "model2", "model3"]
@@ -77,9 +77,9 @@ def test_matrix__is_labelled_and_says_what_it_is(small: Atlas) -> None:
     assert np.isnan(float(models.sel(source="model0", target="model3")))
     assert "model0/</td>|[red]x" in spaces["target"].values
     with pytest.raises(
-        AtlasError, match=r"found the score of procrustes_centred_unit_norm, a distance.*use the calibrated value"
+        AtlasError, match=r"found the score of procrustes_centered_unit_norm, a distance.*use the calibrated value"
     ):
-        small.matrix("procrustes_centred_unit_norm", statistic="score")
+        small.matrix("procrustes_centered_unit_norm", statistic="score")
 
 
 def test_pair__has_all_numbers_and_reasons(small: Atlas) -> None:

@@ -130,7 +130,7 @@ def test_projector__has_a_header_also_for_one_column(tmp_path: Path) -> None:
     assert (tmp_path / "metadata.tsv").read_text() == "number\tid\n0\ta b\n1\tc d\n"
 
 
-def test_embedding_atlas__has_places_texts_and_neighbours(small: Atlas, tmp_path: Path) -> None:
+def test_embedding_atlas__has_places_texts_and_neighbors(small: Atlas, tmp_path: Path) -> None:
     export_embedding_atlas(space_points(small, 2), tmp_path / "spaces.parquet")
 
     table = pl.read_parquet(tmp_path / "spaces.parquet")

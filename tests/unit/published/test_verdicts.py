@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
+from lfm_tasks.published.artifact import MOST_BYTES, artifact_page, matrix_png, plain
 from lfm_tasks.published.atlas import Atlas
-from lfm_tasks.published.verdicts import MOST_BYTES, matrix_png, plain, verdict_page
 
 
 def test_picture__is_a_png_of_the_values() -> None:
@@ -36,7 +36,7 @@ def test_picture__of_many_models_stays_small() -> None:
 
 
 def test_page__has_checks_a_picture_and_the_nearest(small: Atlas) -> None:
-    page = verdict_page(small)
+    page = artifact_page(small)
 
     assert "| spaces | look | 8 of 4 models; 1 failed (not_finite) |" in page
     assert "| pairs | look | 56 directed, 24 without a score |" in page
@@ -53,7 +53,7 @@ def test_page__shows_names_as_text(small: Atlas) -> None:
         models = np.where(scores[f"{side}_model"].values == "model2", attack, scores[f"{side}_model"].values)
         scores = scores.assign_coords({f"{side}_model": (side, models)})
 
-    page = verdict_page(replace(small, scores=scores))
+    page = artifact_page(replace(small, scores=scores))
 
     assert plain(attack) in page
     assert not re.search(r"<(?!img )|\[x\]|http:|www\.|`", page)
@@ -67,7 +67,7 @@ def test_page__is_never_too_large(small: Atlas) -> None:
     for side in ("source", "target"):
         scores = scores.assign_coords({side: names, f"{side}_model": (side, names)})
 
-    page = verdict_page(replace(small, scores=scores))
+    page = artifact_page(replace(small, scores=scores))
 
     assert len(page.encode()) < MOST_BYTES
     assert page.endswith("There is more in the report.\n")

@@ -1,4 +1,4 @@
-"""Numbers of the page: packed, summarised by model, put in order."""
+"""Numbers of the page: packed, summarized by model, put in order."""
 
 import base64
 import zlib

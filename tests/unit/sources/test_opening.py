@@ -8,7 +8,7 @@ import pytest
 from sklearn.datasets import load_digits
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.opening import _pixels_and_labels, digits, open_source, read_dataset
 
 MODEL = {"activations": {"path": "{model}.npy", "dataset": "probe"}}
@@ -45,7 +45,7 @@ def test_ids__are_text_in_the_order_of_the_file(saved: np.ndarray, ids: list[str
 )
 def test_bad_ids__are_refused(saved: np.ndarray, message: str, tmp_path: Path) -> None:
     np.save(tmp_path / "ids.npy", saved)
-    with pytest.raises(ReasonError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         read_dataset("probe", catalog(tmp_path, {"ids": {"path": "ids.npy"}}))
     assert caught.value.reason == "bad_ids"
 
@@ -64,7 +64,7 @@ def test_positional_ids__count_the_rows_of_what_there_is(teller: str, tmp_path: 
 
 
 def test_positional_ids__that_nothing_tells_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(ReasonError, match=r"nothing tells how many rows there are: m0\.npy: no such file") as caught:
+    with pytest.raises(DataError, match=r"nothing tells how many rows there are: m0\.npy: no such file") as caught:
         read_dataset("probe", catalog(tmp_path, {"ids": "positional"}))
     assert caught.value.reason == "bad_ids"
 
@@ -84,7 +84,7 @@ def test_labels_and_inputs__have_to_fit_the_ids(case: str, tmp_path: Path) -> No
     what, saved, reason, message = BAD_SIDES[case]
     np.save(tmp_path / "ids.npy", np.array(["a", "b"]))
     np.save(tmp_path / f"{what}.npy", saved)
-    with pytest.raises(ReasonError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         read_dataset("probe", catalog(tmp_path, {"ids": {"path": "ids.npy"}, what: {"path": f"{what}.npy"}}))
     assert caught.value.reason == reason
 
@@ -123,7 +123,7 @@ def test_models_own_ids__replace_those_of_the_dataset(tmp_path: Path) -> None:
 def test_network__needs_inputs(tmp_path: Path) -> None:
     np.save(tmp_path / "ids.npy", np.array(["a", "b"]))
     zoo = catalog(tmp_path, {"ids": {"path": "ids.npy"}}, {"onnx": {"path": "m.onnx", "dataset": "probe"}})
-    with pytest.raises(ReasonError, match="found no inputs in the dataset probe, needs them to run the network"):
+    with pytest.raises(DataError, match="found no inputs in the dataset probe, needs them to run the network"):
         open_source("m0", zoo.models["m0"], zoo, read_dataset("probe", zoo))
 
 

@@ -13,8 +13,8 @@ GOLDEN = Path(__file__).parents[2] / "golden"
 def cloud():
     """Return 300 points in 8 dimensions, in three clusters that touch."""
     generator = np.random.default_rng(3)
-    centres = generator.standard_normal((3, 8))
-    return centres[generator.integers(0, 3, 300)] + generator.standard_normal((300, 8))
+    centers = generator.standard_normal((3, 8))
+    return centers[generator.integers(0, 3, 300)] + generator.standard_normal((300, 8))
 
 
 @pytest.fixture(scope="session")

@@ -15,34 +15,34 @@ def hub_matrix(n_layers: int = 6) -> np.ndarray:
 
 
 def test_same_layer_share__is_misled_by_a_hub_unless_means_are_taken_off() -> None:
-    assert same_layer_share(hub_matrix(), is_centred=False) == pytest.approx(1 / 6)
-    assert same_layer_share(hub_matrix(), is_centred=True) == 1
+    assert same_layer_share(hub_matrix(), is_centered=False) == pytest.approx(1 / 6)
+    assert same_layer_share(hub_matrix(), is_centered=True) == 1
 
 
 def test_same_layer_share__of_permuted_layers_is_the_share_of_fixed_points() -> None:
     order = np.array([0, 1, 3, 4, 5, 2])  # two stay where they are
 
-    for is_centred in (False, True):
-        assert same_layer_share(np.eye(6)[order], is_centred=is_centred) == pytest.approx(2 / 6)
+    for is_centered in (False, True):
+        assert same_layer_share(np.eye(6)[order], is_centered=is_centered) == pytest.approx(2 / 6)
 
 
-def test_same_layer_share__does_not_care_about_row_and_column_offsets_once_centred() -> None:
+def test_same_layer_share__does_not_care_about_row_and_column_offsets_once_centered() -> None:
     generator = np.random.default_rng(0)
     values = generator.random((7, 7))
     moved = values + generator.random((7, 1)) + generator.random(7)
 
-    assert same_layer_share(moved, is_centred=True) == same_layer_share(values, is_centred=True)
+    assert same_layer_share(moved, is_centered=True) == same_layer_share(values, is_centered=True)
 
 
 def test_same_layer_share__of_equal_values_is_what_guessing_gets() -> None:
-    assert same_layer_share(np.full((5, 5), 0.3), is_centred=False) == pytest.approx(0.2)
-    assert same_layer_share(np.full((5, 5), 0.3), is_centred=True) == pytest.approx(0.2)
+    assert same_layer_share(np.full((5, 5), 0.3), is_centered=False) == pytest.approx(0.2)
+    assert same_layer_share(np.full((5, 5), 0.3), is_centered=True) == pytest.approx(0.2)
 
 
 def test_same_layer_share__has_none_where_a_value_is_missing() -> None:
     values = np.eye(3)
     values[0, 1] = np.nan
-    assert np.isnan(same_layer_share(values, is_centred=True))
+    assert np.isnan(same_layer_share(values, is_centered=True))
 
 
 def test_area_under_curve__is_what_counting_all_pairs_gives() -> None:

@@ -90,7 +90,7 @@ def test_calibration__puts_chance_at_zero_and_the_best_at_one() -> None:
     assert np.isnan(calibrated(1.0, 1.0))
 
 
-@pytest.mark.parametrize("name", ["cka_linear_debiased_song", "procrustes_centred_unit_norm", "mean"])
+@pytest.mark.parametrize("name", ["cka_linear_debiased_song", "procrustes_centered_unit_norm", "mean"])
 def test_intervals__cover_the_true_value(name: str) -> None:
     def draw(seed: int, n_points: int) -> tuple[np.ndarray, np.ndarray]:
         generator = np.random.default_rng([1, seed])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import pearson3, skew
 
-from lfm_tasks.measures.measure import centred
+from lfm_tasks.measures.measure import centered
 from lfm_tasks.statistics.permutation_moments import (
     Moments,
     pack,
@@ -24,12 +24,12 @@ def traces(source: np.ndarray, target: np.ndarray, orders: list[np.ndarray]) -> 
 
 
 @pytest.mark.parametrize("n_points", [6, 7])
-@pytest.mark.parametrize("centre", [False, True])
-def test_moments__are_those_of_all_permutations(n_points: int, centre: bool) -> None:
+@pytest.mark.parametrize("center", [False, True])
+def test_moments__are_those_of_all_permutations(n_points: int, center: bool) -> None:
     generator = np.random.default_rng(n_points)
     source, target = generator.standard_normal((n_points, 3)) + 0.5, generator.standard_normal((n_points, 2)) + 0.3
-    if centre:
-        source, target = centred(source), centred(target)
+    if center:
+        source, target = centered(source), centered(target)
     every = traces(source, target, [np.array(order) for order in permutations(range(n_points))])
 
     found = permutation_moments(permutation_profile(source), permutation_profile(target))
@@ -45,7 +45,7 @@ def test_moments__agree_with_ten_thousand_permutations_and_so_does_the_tail(kind
     if kind == "bases":
         source, target = (np.linalg.qr(generator.standard_normal((400, k)) + 0.1)[0][:, 1:] for k in (21, 31))
     else:
-        source, target = (centred(generator.exponential(size=(400, k))) for k in (5, 8))
+        source, target = (centered(generator.exponential(size=(400, k))) for k in (5, 8))
     drawn = traces(source, target, [generator.permutation(400) for _ in range(10_000)])
 
     found = permutation_moments(permutation_profile(source), permutation_profile(target))
@@ -63,7 +63,7 @@ def test_p_values__of_unrelated_spaces_are_uniform() -> None:
     generator = np.random.default_rng(2)
     found = []
     for _ in range(400):
-        source, target = centred(generator.standard_normal((60, 4))), centred(generator.standard_normal((60, 3)))
+        source, target = centered(generator.standard_normal((60, 4))), centered(generator.standard_normal((60, 3)))
         moments = permutation_moments(permutation_profile(source), permutation_profile(target))
         found.append(upper_tail(moments, float(np.square(target.T @ source).sum())))
     # Kolmogorov-Smirnov at one in a thousand.
@@ -72,8 +72,8 @@ def test_p_values__of_unrelated_spaces_are_uniform() -> None:
 
 def test_tail__resolves_p_values_that_permutations_never_reach() -> None:
     rows = np.random.default_rng(3).standard_normal((300, 6))
-    profile = permutation_profile(centred(rows))
-    own = float(np.square(centred(rows).T @ centred(rows)).sum())
+    profile = permutation_profile(centered(rows))
+    own = float(np.square(centered(rows).T @ centered(rows)).sum())
     assert 0 < upper_tail(permutation_moments(profile, profile), own) < 1e-50
     assert upper_tail(permutation_moments(profile, profile), own / 20) > 1e-50
 

@@ -15,7 +15,7 @@ from distributed.scheduler import NoValidWorkerError
 
 from lfm_tasks.workers import pool as watching
 from lfm_tasks.workers import pool as workers
-from lfm_tasks.workers.pool import N_STARTS, ClusterError, Killed, LocalDask, Trouble
+from lfm_tasks.workers.pool import N_STARTS, ClusterError, JobFailure, LocalDask, WorkerDied
 from lfm_tasks.workers.resources import MEMORY
 
 
@@ -111,7 +111,7 @@ def test_cluster_that_does_not_close__costs_nothing() -> None:
 
 
 @pytest.mark.parametrize(("deadly", "blamed"), [({3}, [3]), (set(), [])])
-def test_neighbour_of_a_deadly_job__is_not_blamed(
+def test_neighbor_of_a_deadly_job__is_not_blamed(
     deadly: set[int], blamed: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tried: list[list[int]] = []
@@ -122,14 +122,14 @@ def test_neighbour_of_a_deadly_job__is_not_blamed(
         tried.append(list(jobs))
         for number, job in jobs.items():
             dies = number in (2, 3) if len(jobs) > 1 else number in deadly
-            yield number, (Killed("failed", "died") if dies else function(job), 0)
+            yield number, (WorkerDied("failed", "died") if dies else function(job), 0)
 
     monkeypatch.setattr(workers, "_finished", finished)
 
     results = dict(LocalDask(2).run(str, range(5), range(10, 15)))
 
     assert tried == [[0, 1, 2, 3, 4], [2], [3]]
-    assert [number for number, result in results.items() if isinstance(result, Trouble)] == blamed
+    assert [number for number, result in results.items() if isinstance(result, JobFailure)] == blamed
     assert len(results) == 5
 
 

@@ -89,10 +89,10 @@ def test_zoo__permuted_copy_has_the_same_units_elsewhere_times_one_factor_a_laye
     np.testing.assert_allclose(copy["logits"], original["logits"], rtol=1e-5, atol=1e-4)
 
 
-def test_zoo__permuted_copy_has_the_same_neighbours() -> None:
+def test_zoo__permuted_copy_has_the_same_neighbors() -> None:
     original, copy = record("mlp_s0"), record("mlp_s0_permuted")
     for layer in (*HIDDEN, "logits"):
-        shared = [len(a & b) for a, b in zip(neighbours(original[layer]), neighbours(copy[layer]), strict=True)]
+        shared = [len(a & b) for a, b in zip(neighbors(original[layer]), neighbors(copy[layer]), strict=True)]
         assert np.mean(shared) >= 0.999 * 50
 
 
@@ -156,7 +156,7 @@ def unit_columns(values: np.ndarray) -> np.ndarray:
     return values / np.maximum(np.linalg.norm(values, axis=0), 1e-30)
 
 
-def neighbours(values: np.ndarray) -> list[set[int]]:
+def neighbors(values: np.ndarray) -> list[set[int]]:
     rows = values.astype(np.float64)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     cosines = rows @ rows.T

@@ -21,7 +21,7 @@ import pytest
 import zarr
 from safetensors.numpy import save, save_file
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.formats import FilePattern, open_array
 from lfm_tasks.sources.files.source import FileSource
 
@@ -254,7 +254,7 @@ CASES: dict[str, tuple[str, Make, str | None, str]] = {
     "pt object": ("a.pt", torch_save(lambda torch: {"x": Evil()}), X, "found no tensors that can be read without"),
     "pt cut": ("a.pt", cut(torch_save(lambda torch: torch.zeros(99)), 0.5), None, "found no tensors that can be read"),
     "pt list": ("a.pt", torch_save(lambda torch: [torch.zeros(2)]), None, "found a list, needs a tensor or a dict"),
-    "pt sparse": ("a.pt", torch_save(lambda torch: torch.eye(3).to_sparse()), None, "found a sparse or quantised tensor"),  # noqa: E501
+    "pt sparse": ("a.pt", torch_save(lambda torch: torch.eye(3).to_sparse()), None, "found a sparse or quantized tensor"),  # noqa: E501
     "pt without key": ("a.pt", torch_save(lambda torch: {"x": torch.zeros(2)}), None, "needs key: to say which tensor"),
     "pt key of one": ("a.pt", torch_save(lambda torch: torch.zeros(2)), X, "found no tensor 'x': it is a single one"),
     "text bytes": ("a.txt", lambda path: path.write_bytes(b"ok\n\xff"), None, "found bytes that are not UTF-8, first at 3"),  # noqa: E501
@@ -271,7 +271,7 @@ def test_bad_file__is_refused_with_its_name(case: str, tmp_path: Path, monkeypat
     name, make, key, message = CASES[case]
     make(tmp_path / name)
 
-    with pytest.raises(ReasonError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         open_array(tmp_path / name, name, key).load()
 
     assert str(caught.value).startswith(name[:20])
@@ -292,7 +292,7 @@ def test_arrow_headers_with_any_damage__are_read_or_refused(stream: bool, tmp_pa
             path.write_bytes(content[:place] + bytes([byte]) + content[place + 1 :])
             try:
                 open_array(path, "a.arrow", "x").load()
-            except ReasonError as error:
+            except DataError as error:
                 found.add(re.sub("[0-9,]+", "n", str(error)))
     told = "\n".join(found)
     damaged = ["a message of n bytes at byte n of n", "values of the message at byte n end after byte n"]
@@ -305,7 +305,7 @@ def test_arrow_headers_with_any_damage__are_read_or_refused(stream: bool, tmp_pa
 def test_pt_without_torch__says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.pt").touch()
     monkeypatch.setitem(__import__("sys").modules, "torch", None)
-    with pytest.raises(ReasonError, match=r"is read by PyTorch, which is not there: pip install 'lfm-atlas\[torch\]'"):
+    with pytest.raises(DataError, match=r"is read by PyTorch, which is not there: pip install 'lfm-atlas\[torch\]'"):
         open_array(tmp_path / "a.pt", "a.pt")
 
 
@@ -358,7 +358,7 @@ def test_file_without_rights__is_told(name: str, tmp_path: Path, monkeypatch: py
     def read() -> str:
         try:
             open_array(Path(name), name, key).load()
-        except ReasonError as error:
+        except DataError as error:
             return f"{error.reason} {error}"
         return "it was read"
 
@@ -374,7 +374,7 @@ def test_links__that_are_found_may_not_lead_out_of_the_folders(tmp_path: Path) -
     assert FileSource(FilePattern(root, "zoo/{layer}.npy"), IDS).layer_names() == ("layer1", "layer2")
 
     (root / "zoo/layer3.npy").symlink_to(tmp_path / "outside/layer1.npy")
-    with pytest.raises(ReasonError, match=r"found the link 'layer3\.npy', which leads out of the folder"):
+    with pytest.raises(DataError, match=r"found the link 'layer3\.npy', which leads out of the folder"):
         FileSource(FilePattern(root, "zoo/{layer}.npy"), IDS)
     assert FileSource(FilePattern(root, "zoo/layer3.npy"), IDS).layer_names() == ("layer3",)
     (root / "linked").symlink_to(tmp_path / "outside")  # a folder that the catalog names
@@ -399,5 +399,5 @@ def test_names_of_arrays__are_data_or_refused(key: str, message: str | None, tmp
     if message is None:
         assert FileSource(pattern, IDS).layer_names() == (key,)
         return
-    with pytest.raises(ReasonError, match=message):
+    with pytest.raises(DataError, match=message):
         FileSource(pattern, IDS)

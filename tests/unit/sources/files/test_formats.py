@@ -16,7 +16,7 @@ from fsspec.registry import _registry
 from safetensors.numpy import save_file
 from upath import UPath
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files import formats
 from lfm_tasks.sources.files import source as files
 from lfm_tasks.sources.files.formats import FilePattern, Format, open_array
@@ -138,7 +138,7 @@ def test_file_that_is_written_again__is_noticed(kind: str, tmp_path: Path) -> No
     for path in [tmp_path / name, *(tmp_path / name).rglob("*")]:
         if path.is_file():
             path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(ReasonError, match=r"the file changed while it was read|cannot be read|no tensors"):
+    with pytest.raises(DataError, match=r"the file changed while it was read|cannot be read|no tensors"):
         array.load()
 
 
@@ -146,9 +146,9 @@ def test_file_that_is_written_again__is_noticed(kind: str, tmp_path: Path) -> No
 def test_missing_key__names_what_is_there(kind: str, tmp_path: Path) -> None:
     name, write = WRITE[kind]
     write(tmp_path / name, ROWS)
-    with pytest.raises(ReasonError, match=r"needs key: to say which (array|dataset|column).*x\.y"):
+    with pytest.raises(DataError, match=r"needs key: to say which (array|dataset|column).*x\.y"):
         open_array(tmp_path / name, name)
-    with pytest.raises(ReasonError, match=r"(no such|found no) (array|dataset|column).*x\.y"):
+    with pytest.raises(DataError, match=r"(no such|found no) (array|dataset|column).*x\.y"):
         open_array(tmp_path / name, name, "x.z")
 
 
@@ -212,7 +212,7 @@ def test_layers__are_the_second_axis_where_the_key_says_so(tmp_path: Path) -> No
         assert source.layer_names() == tuple(map(str, range(11)))
         (batch,) = source.batches(["10"], np.arange(N))
         np.testing.assert_array_equal(batch["10"], feats[:, 10])
-    with pytest.raises(ReasonError, match=r"found the shape \(30, 11, 4\) and the index 11, needs \(points, layers"):
+    with pytest.raises(DataError, match=r"found the shape \(30, 11, 4\) and the index 11, needs \(points, layers"):
         open_array(tmp_path / "a.npz", "a.npz", "feats[11]")
 
 
@@ -252,21 +252,21 @@ def test_remote_layers__are_found_and_changes_noticed(tmp_path: Path) -> None:
     source.shape("layer2")
     with (folder / "layer2.npy").open("wb") as file:
         np.save(file, ROWS + 1)
-    with pytest.raises(ReasonError, match="the file changed while it was read"):
+    with pytest.raises(DataError, match="the file changed while it was read"):
         list(source.batches(["layer2"], np.arange(N)))
 
 
 def test_credentials__come_from_the_environment_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pattern = FilePattern(tmp_path, "memory://x/none.npy", storage="lab-store")
-    with pytest.raises(ReasonError, match="needs the environment variable LFM_ATLAS_STORAGE_LAB_STORE, which is not"):
+    with pytest.raises(DataError, match="needs the environment variable LFM_ATLAS_STORAGE_LAB_STORE, which is not"):
         pattern.locate()
     monkeypatch.setenv("LFM_ATLAS_STORAGE_LAB_STORE", "secret-word")
-    with pytest.raises(ReasonError, match="LFM_ATLAS_STORAGE_LAB_STORE needs a JSON object") as caught:
+    with pytest.raises(DataError, match="LFM_ATLAS_STORAGE_LAB_STORE needs a JSON object") as caught:
         pattern.locate()
     assert "secret-word" not in str(caught.value)
     monkeypatch.setenv("LFM_ATLAS_STORAGE_LAB_STORE", '{"token": "secret-word"}')
     assert pattern.locate().storage_options == {"token": "secret-word"}  # type: ignore[attr-defined]
-    with pytest.raises(ReasonError, match="found storage: lab-store for a local path, needs a remote one"):
+    with pytest.raises(DataError, match="found storage: lab-store for a local path, needs a remote one"):
         FilePattern(tmp_path, "a.npy", storage="lab-store").locate()
 
 
@@ -278,7 +278,7 @@ def test_secrets__never_stand_in_messages(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setitem(formats.FORMATS, ".npy", Format(refuse))  # type: ignore[arg-type]
     np.save(tmp_path / "a.npy", ROWS)
-    with pytest.raises(ReasonError, match=r"the token \*\*\* is not valid"):
+    with pytest.raises(DataError, match=r"the token \*\*\* is not valid"):
         open_array(tmp_path / "a.npy", "a.npy")
 
 
@@ -295,7 +295,7 @@ def test_remote_path__that_cannot_be_opened_says_why(
 ) -> None:
     monkeypatch.setitem(sys.modules, "s3fs", None)
     monkeypatch.delitem(_registry, "s3", raising=False)
-    with pytest.raises(ReasonError, match=message):
+    with pytest.raises(DataError, match=message):
         FileSource(FilePattern(tmp_path, path), IDS)
 
 
@@ -315,7 +315,7 @@ def test_reader_of_an_installed_package__reads_its_suffix(tmp_path: Path, monkey
     monkeypatch.syspath_prepend(tmp_path)
     with (tmp_path / "a.mine").open("wb") as file:
         np.save(file, ROWS)
-    with pytest.raises(ReasonError, match=r"found a \.mine file, needs one of \.npy"):
+    with pytest.raises(DataError, match=r"found a \.mine file, needs one of \.npy"):
         open_array(tmp_path / "a.mine", "a.mine")
 
     installed(monkeypatch, "reader:FORMAT")
@@ -326,7 +326,7 @@ def test_reader_of_an_installed_package__reads_its_suffix(tmp_path: Path, monkey
         ("reader:FORMAT", "reader:OTHER"): r"found 2 readers \(reader:FORMAT, reader:OTHER\): keep one",
     }.items():
         installed(monkeypatch, *values)
-        with pytest.raises(ReasonError, match=message):
+        with pytest.raises(DataError, match=message):
             open_array(tmp_path / "a.mine", "a.mine")
 
 
@@ -341,9 +341,7 @@ def test_chosen_dtype__is_cast_to_or_refused(tmp_path: Path) -> None:
     large[3, 1] = 1e5
     np.save(tmp_path / "a.npy", large)
     source = FileSource(FilePattern(tmp_path, "a.npy"), IDS, Reading(dtype="float16"))
-    with pytest.raises(
-        ReasonError, match=r"found values beyond float16 \(largest 1e\+05\), first in row 3 \(id id03\)"
-    ):
+    with pytest.raises(DataError, match=r"found values beyond float16 \(largest 1e\+05\), first in row 3 \(id id03\)"):
         list(source.batches(["a"], np.arange(N)))
 
 
@@ -391,12 +389,12 @@ def test_mask_that_does_not_fit__is_refused(case: str, tmp_path: Path) -> None:
     mask, pool, message = BAD_MASKS[case]
     np.savez(tmp_path / "a.npz", x=TOKENS, mask=mask)
     reading = Reading(pool, mask=FilePattern(tmp_path, "a.npz", "mask"))
-    with pytest.raises(ReasonError, match=message):
+    with pytest.raises(DataError, match=message):
         list(FileSource(FilePattern(tmp_path, "a.npz", "x"), IDS, reading).batches(["x"], np.arange(N)))
 
 
 def test_prefix__that_leaves_no_token_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", TOKENS)
     source = FileSource(FilePattern(tmp_path, "a.npy"), IDS, Reading("mean", prefix_tokens=4))
-    with pytest.raises(ReasonError, match="found 4 tokens and prefix_tokens: 4, needs more tokens than prefix"):
+    with pytest.raises(DataError, match="found 4 tokens and prefix_tokens: 4, needs more tokens than prefix"):
         source.shape("a")

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 import zarr
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files import hdf5_files, stored_array
 from lfm_tasks.sources.files.formats import open_array
 
@@ -159,7 +159,7 @@ def test_bomb__is_refused(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(stored_array, "_MAX_BYTES_AT_ANY_RATIO", 2**16)
     make(tmp_path / name)
 
-    with pytest.raises(ReasonError, match=message):
+    with pytest.raises(DataError, match=message):
         open_array(tmp_path / name, name, None if name.endswith((".npy", ".txt", ".zarr")) else "x").load()
 
 
@@ -191,7 +191,7 @@ def zarr_of_a_negative_size(path: Path) -> None:
 )
 def test_damage_that_a_library_takes__is_refused(name: str, make: Make, key: str | None, tmp_path: Path) -> None:
     make(tmp_path / name)
-    with pytest.raises(ReasonError, match=f"{name}.*cannot be read"):
+    with pytest.raises(DataError, match=f"{name}.*cannot be read"):
         open_array(tmp_path / name, name, key).load()
 
 
@@ -212,7 +212,7 @@ def test_hdf5_text__that_hangs_the_library_is_refused(tmp_path: Path, monkeypatc
     write_hanging_text(path)
     monkeypatch.setattr(hdf5_files, "_SECONDS", 2.0)
 
-    with pytest.raises(ReasonError, match=r"a\.h5#x: cannot be read \(the HDF5 library reads its text for more than 2"):
+    with pytest.raises(DataError, match=r"a\.h5#x: cannot be read \(the HDF5 library reads its text for more than 2"):
         open_array(path, "a.h5", "x").load()
 
 

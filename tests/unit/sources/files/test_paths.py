@@ -24,7 +24,7 @@ from safetensors.numpy import save_file
 
 from lfm_atlas.cli.main import app
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.session import open_run
 from lfm_tasks.sources.files.formats import FilePattern, open_array
 from lfm_tasks.sources.files.paths import locate
@@ -247,7 +247,7 @@ def test_file_that_changes__is_noticed(
     array.load()
 
     server.put(tmp_path / "second")
-    with pytest.raises(ReasonError, match="the file changed while it was read: start again"):
+    with pytest.raises(DataError, match="the file changed while it was read: start again"):
         array.load()
 
 
@@ -321,7 +321,7 @@ def test_what_cannot_be_had_from_a_bucket__is_told(
     monkeypatch.setenv("LFM_ATLAS_STORAGE_NOWHERE", options("http://127.0.0.1:9"))
     monkeypatch.setenv("LFM_ATLAS_STORAGE_MISTYPED", options(endpoint, keey=SECRET))
 
-    with pytest.raises(ReasonError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         FileSource(FilePattern(tmp_path, path, None, storage), IDS).shape("a")
 
     assert caught.value.reason == "missing_source"
@@ -341,10 +341,10 @@ def test_wrong_credentials__are_told_without_them(s3: Server, endpoint: str, tmp
     checks_credentials("0")
     try:
         with pytest.raises(
-            ReasonError, match=r"s3://zoo/a\.npy: cannot be read \((Forbidden|.*does not exist)"
+            DataError, match=r"s3://zoo/a\.npy: cannot be read \((Forbidden|.*does not exist)"
         ) as caught:
             s3.open("a.npy")
-        with pytest.raises(ReasonError, match=r"s3://zoo/\{layer\}\.npy: ") as refused:
+        with pytest.raises(DataError, match=r"s3://zoo/\{layer\}\.npy: ") as refused:
             FileSource(FilePattern(tmp_path, "s3://zoo/{layer}.npy", None, "lab"), IDS)
     finally:
         checks_credentials("inf")
@@ -383,7 +383,7 @@ def test_server_without_parts__is_told(http_of_whole_files: Server, tmp_path: Pa
     (tmp_path / "local").mkdir()
     np.savez(tmp_path / "local" / "a.npz", x=ROWS)
     http_of_whole_files.put(tmp_path / "local")
-    with pytest.raises(ReasonError, match=r"a\.npz: cannot be read \(the server sends whole files only: use one that"):
+    with pytest.raises(DataError, match=r"a\.npz: cannot be read \(the server sends whole files only: use one that"):
         http_of_whole_files.open("a.npz", "x")
 
 
@@ -395,5 +395,5 @@ def test_server_without_parts__is_told(http_of_whole_files: Server, tmp_path: Pa
     ],
 )
 def test_what_a_web_server_does_not_have__is_told(url: str, message: str, http: Server, tmp_path: Path) -> None:
-    with pytest.raises(ReasonError, match=message):
+    with pytest.raises(DataError, match=message):
         FileSource(FilePattern(tmp_path, url.format(http.url)), IDS).shape("none")

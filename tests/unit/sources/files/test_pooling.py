@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.pooling import pool_rows, pooled_features, wide_dtype
 
 TOKENS = np.arange(2 * 3 * 4, dtype=np.float32).reshape(2, 3, 4)
@@ -55,7 +55,7 @@ def test_half_precision__stays_where_nothing_is_summed(pooling: str) -> None:
 
 def test_shape__that_the_array_does_not_have_is_refused() -> None:
     assert pooled_features((4,), "mean", shape="nhwc") == 4  # rows already
-    with pytest.raises(ReasonError, match=r"found a 3-D array, .* with shape: nchw, needs 4 dimensions: correct shape"):
+    with pytest.raises(DataError, match=r"found a 3-D array, .* with shape: nchw, needs 4 dimensions: correct shape"):
         pool_rows(TOKENS, "mean", shape="nchw")
 
 
@@ -83,6 +83,6 @@ def test_wide_dtype__holds_every_value(dtype: str, wide: str) -> None:
     ],
 )
 def test_pooling__that_does_not_fit_is_refused(shape: tuple[int, ...], pooling: str, message: str) -> None:
-    with pytest.raises(ReasonError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         pool_rows(np.zeros((2, *shape), np.float32), pooling)
     assert caught.value.reason == "wrong_shape"

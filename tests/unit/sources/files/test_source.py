@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files import source as files
 from lfm_tasks.sources.files import stored_array
 from lfm_tasks.sources.files.formats import FilePattern, open_array
@@ -171,7 +171,7 @@ def test_bad_file__is_refused_with_its_reason(case: str, tmp_path: Path) -> None
     make, reason, message = BAD_FILES[case]
     make(tmp_path)
 
-    with pytest.raises(ReasonError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         values(FileSource(FilePattern(tmp_path, "a.npy"), IDS), "a")
 
     assert caught.value.reason == reason
@@ -184,7 +184,7 @@ def test_values_that_are_not_finite__are_told_with_their_place(tmp_path: Path) -
     np.save(tmp_path / "a.npy", rows)
     source = FileSource(FilePattern(tmp_path, "a.npy"), IDS)
 
-    with pytest.raises(ReasonError, match=r"found 2 NaN or .* first in row 9 \(id id09\), column 4") as caught:
+    with pytest.raises(DataError, match=r"found 2 NaN or .* first in row 9 \(id id09\), column 4") as caught:
         values(source, "a", np.arange(N)[::-1])
 
     assert caught.value.reason == "not_finite"
@@ -209,7 +209,7 @@ def test_pattern_that_finds_nothing__names_what_is_there(case: str, tmp_path: Pa
     np.save(tmp_path / "a.npy", ROWS)
     np.savez(tmp_path / "a.npz", x=ROWS)
 
-    with pytest.raises(ReasonError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         values(FileSource(FilePattern(tmp_path, path, key), IDS), "x" if key == "x" else key or "a")
 
     assert caught.value.reason == "missing_source"
@@ -217,17 +217,17 @@ def test_pattern_that_finds_nothing__names_what_is_there(case: str, tmp_path: Pa
 
 def test_unknown_layer__names_the_nearest(tmp_path: Path) -> None:
     np.savez(tmp_path / "a.npz", conv1=ROWS)
-    with pytest.raises(ReasonError, match="no layer 'conv2'; did you mean 'conv1'") as caught:
+    with pytest.raises(DataError, match="no layer 'conv2'; did you mean 'conv1'") as caught:
         FileSource(FilePattern(tmp_path, "a.npz"), IDS).identity("conv2")
     assert caught.value.reason == "unknown_layer"
 
 
 def test_archives__that_are_damaged_or_empty_are_refused(tmp_path: Path) -> None:
     (tmp_path / "a.npz").write_bytes(b"PK\x05\x06" + b"\0" * 18)
-    with pytest.raises(ReasonError, match=r"no array matches the key '\{layer\}'; the file holds no arrays"):
+    with pytest.raises(DataError, match=r"no array matches the key '\{layer\}'; the file holds no arrays"):
         FileSource(FilePattern(tmp_path, "a.npz"), IDS)
     (tmp_path / "b.npz").write_bytes(b"PK\x03\x04 broken")
-    with pytest.raises(ReasonError, match=r"b\.npz: cannot be read"):
+    with pytest.raises(DataError, match=r"b\.npz: cannot be read"):
         FileSource(FilePattern(tmp_path, "b.npz"), IDS)
 
 
@@ -236,7 +236,7 @@ def test_flipped_bit_in_an_archive__is_found_by_its_checksum(tmp_path: Path) -> 
     content = bytearray((tmp_path / "a.npz").read_bytes())
     content[300] ^= 4
     (tmp_path / "a.npz").write_bytes(content)
-    with pytest.raises(ReasonError, match=r"a\.npz.*cannot be read") as caught:
+    with pytest.raises(DataError, match=r"a\.npz.*cannot be read") as caught:
         values(FileSource(FilePattern(tmp_path, "a.npz"), IDS), "a")
     assert caught.value.reason == "missing_source"
 
@@ -244,14 +244,14 @@ def test_flipped_bit_in_an_archive__is_found_by_its_checksum(tmp_path: Path) -> 
 def test_archive_that_unpacks_to_far_more__is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_array, "_MAX_BYTES_AT_ANY_RATIO", 2**16)
     np.savez_compressed(tmp_path / "a.npz", a=np.zeros((N, 10_000), np.float32))
-    with pytest.raises(ReasonError, match=r"bytes packed \d+ : 1, needs at most 200 : 1: store it uncompressed"):
+    with pytest.raises(DataError, match=r"bytes packed \d+ : 1, needs at most 200 : 1: store it uncompressed"):
         values(FileSource(FilePattern(tmp_path, "a.npz"), IDS), "a")
 
 
 def test_array_that_must_be_held_whole__has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_array, "MAX_HELD_BYTES", 500)
     np.save(tmp_path / "a.npy", np.asfortranarray(ROWS))
-    with pytest.raises(ReasonError, match="found more bytes than fit into memory, needs at most 500"):
+    with pytest.raises(DataError, match="found more bytes than fit into memory, needs at most 500"):
         values(FileSource(FilePattern(tmp_path, "a.npy"), IDS), "a")
 
 
@@ -262,7 +262,7 @@ def test_two_arrays_of_one_name__are_refused(tmp_path: Path) -> None:
         archive.writestr("a.npy", buffer.getvalue())
         with pytest.warns(UserWarning, match="Duplicate name"):
             archive.writestr("a.npy", buffer.getvalue())
-    with pytest.raises(ReasonError, match="found two arrays of one name"):
+    with pytest.raises(DataError, match="found two arrays of one name"):
         FileSource(FilePattern(tmp_path, "a.npz"), IDS)
 
 
@@ -270,12 +270,12 @@ def test_file_that_changes_while_it_is_read__is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", ROWS)
     array = open_array(tmp_path / "a.npy", "a.npy")
     np.save(tmp_path / "a.npy", np.vstack([ROWS, ROWS]))
-    with pytest.raises(ReasonError, match=r"a\.npy: the file changed while it was read: start again"):
+    with pytest.raises(DataError, match=r"a\.npy: the file changed while it was read: start again"):
         array.load()
 
 
 def test_file_without_rights__is_told(tmp_path: Path) -> None:
     (tmp_path / "a.npy").symlink_to(tmp_path / "a.npy")  # a loop: root, too, cannot read it
-    with pytest.raises(ReasonError, match=r"a\.npy: (cannot be read|no such file)") as caught:
+    with pytest.raises(DataError, match=r"a\.npy: (cannot be read|no such file)") as caught:
         values(FileSource(FilePattern(tmp_path, "a.npy"), IDS), "a")
     assert caught.value.reason == "missing_source"

@@ -11,7 +11,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from lfm_tasks.catalog import Catalog, CatalogError, Model, read_catalog
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.networks.onnx_models import Head, open_head
 from lfm_tasks.sources.opening import open_source, read_dataset
 from lfm_tasks.stages.inventory.stage import validate_catalog
@@ -22,7 +22,7 @@ MODELS = sorted(path.stem for path in zoo_folder().glob("*.onnx"))
 
 
 def refusal(act: Callable[[], object], reason: str, message: str) -> None:
-    with pytest.raises(ReasonError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         act()
     assert caught.value.reason == reason
 

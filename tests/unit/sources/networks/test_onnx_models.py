@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.networks.onnx_models import OnnxSource
 
 N_POINTS = 10
@@ -69,7 +69,7 @@ def recorded(source: OnnxSource, layer: str, rows: Sequence[int] | None = None) 
 
 
 def refusal(act: Callable[[], object], reason: str, message: str) -> None:
-    with pytest.raises(ReasonError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         act()
     assert caught.value.reason == reason
 

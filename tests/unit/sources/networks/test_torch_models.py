@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lfm_tasks.catalog import Catalog, read_catalog
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.opening import open_source, read_dataset
 from lfm_tasks.sources.source import Source
 
@@ -66,12 +66,12 @@ def test_torch_source__two_openings_give_the_same_bits_and_leave_the_generator_a
 
 @pytest.mark.parametrize(("layer", "why"), [("unused", "is never called"), ("twice", "is called several times")])
 def test_torch_source__refuses_modules_that_are_not_called_once(tmp_path: Path, layer: str, why: str) -> None:
-    with pytest.raises(ReasonError, match=f"{layer} {why}.*leave it out"):
+    with pytest.raises(DataError, match=f"{layer} {why}.*leave it out"):
         opened(zoo(tmp_path)).identity(layer)
 
 
 def test_factory__runs_only_with_its_users_word(tmp_path: Path) -> None:
-    with pytest.raises(ReasonError, match=r"own_zoo:Net, which is code .*--trust-code, or name its module") as caught:
+    with pytest.raises(DataError, match=r"own_zoo:Net, which is code .*--trust-code, or name its module") as caught:
         opened(zoo(tmp_path, trust=False))
     assert caught.value.reason == "untrusted_code"
     assert opened(zoo(tmp_path)).layer_names()
@@ -145,7 +145,7 @@ def test_torch_source__records_the_first_tensor_of_what_a_module_gives(tmp_path:
     ],
 )
 def test_torch_source__refuses_modules_that_give_no_rows(tmp_path: Path, layer: str, why: str) -> None:
-    with pytest.raises(ReasonError, match=rf"{layer} {why}: leave it out with layers: \['!{layer}'\]") as caught:
+    with pytest.raises(DataError, match=rf"{layer} {why}: leave it out with layers: \['!{layer}'\]") as caught:
         with_factory(tmp_path, "outputs_zoo:Net").identity(layer)
     assert caught.value.reason == "wrong_shape"
 
@@ -168,7 +168,7 @@ def test_torch_source__removes_its_hooks_when_the_network_stops(tmp_path: Path) 
     source: Any = opened(zoo(tmp_path))
     source.layer_shapes()
     source._module.last.register_forward_pre_hook(lambda *_: 1 / 0)
-    with pytest.raises(ReasonError, match=r"stopped on inputs of shape \(4, 4\), torch.float32 \(ZeroDivisionError"):
+    with pytest.raises(DataError, match=r"stopped on inputs of shape \(4, 4\), torch.float32 \(ZeroDivisionError"):
         next(iter(source.batches(["first"], np.arange(10))))
     assert not any(module._forward_hooks for module in source._module.modules())
 
@@ -185,14 +185,14 @@ def test_torch_source__removes_its_hooks_when_the_network_stops(tmp_path: Path) 
     ],
 )
 def test_factory__that_gives_no_network_is_told(tmp_path: Path, factory: str, message: str) -> None:
-    with pytest.raises(ReasonError, match=f"^model net: .*{message}") as caught:
+    with pytest.raises(DataError, match=f"^model net: .*{message}") as caught:
         with_factory(tmp_path, factory)
     assert caught.value.reason == "bad_factory"
 
 
 def test_factory__says_what_it_raised_for_which_args(tmp_path: Path) -> None:
     message = r"outputs_zoo:fails raised RuntimeError: no such width for args: \{'width': 3\}: call it yourself"
-    with pytest.raises(ReasonError, match=message):
+    with pytest.raises(DataError, match=message):
         with_factory(tmp_path, "outputs_zoo:fails", "args: {width: 3},")
 
 
@@ -202,6 +202,6 @@ def test_torch_source__without_pytorch_says_what_to_install(
 ) -> None:
     catalog = zoo(tmp_path)
     monkeypatch.setitem(sys.modules, package, None)  # its import fails
-    with pytest.raises(ReasonError, match=r'found no PyTorch .*: pip install "lfm-atlas\[torch\]"') as caught:
+    with pytest.raises(DataError, match=r'found no PyTorch .*: pip install "lfm-atlas\[torch\]"') as caught:
         opened(catalog)
     assert caught.value.reason == "bad_factory"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.opening import open_source, read_dataset
 from lfm_tasks.sources.source import Source
 
@@ -54,7 +54,7 @@ class View(torch.nn.Module):
 
 def refused(folder: Path, tensors: dict[str, Any], message: str, module: Any = None) -> None:
     save_file(tensors, folder / "w.safetensors")
-    with pytest.raises(ReasonError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         load_weights(module or net(), folder / "w.safetensors", "w.safetensors")
     assert caught.value.reason == "bad_weights"
 
@@ -132,7 +132,7 @@ def test_load_weights__refuses_damaged_files(tmp_path: Path, content: Any) -> No
     path = tmp_path / "w.safetensors"
     save_model(net(), path)
     path.write_bytes(path.read_bytes()[:-3] if content == "cut" else content)
-    with pytest.raises(ReasonError, match=r"^w: cannot be read \(.+\): save it again") as caught:
+    with pytest.raises(DataError, match=r"^w: cannot be read \(.+\): save it again") as caught:
         load_weights(net(), path, "w")
     assert caught.value.reason == "missing_source"
 
@@ -141,7 +141,7 @@ def test_load_weights__names_the_nearest_file(tmp_path: Path) -> None:
     save_model(net(), tmp_path / "weights.safetensors")
     for name in ("weigths.safetensors", "nowhere/weights.safetensors"):
         hint = "; did you mean 'weights.safetensors'" if "/" not in name else "$"
-        with pytest.raises(ReasonError, match=f"{name}: no such file{hint}") as caught:
+        with pytest.raises(DataError, match=f"{name}: no such file{hint}") as caught:
             load_weights(net(), tmp_path / name, name)
         assert caught.value.reason == "missing_source"
 
@@ -149,7 +149,7 @@ def test_load_weights__names_the_nearest_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["w.pt", "weights"])
 def test_load_weights__refuses_what_could_hold_code(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"")
-    with pytest.raises(ReasonError, match=r"found a (\.pt|nameless) file, needs \.safetensors, .*save_model") as caught:
+    with pytest.raises(DataError, match=r"found a (\.pt|nameless) file, needs \.safetensors, .*save_model") as caught:
         load_weights(net(), tmp_path / name, name)
     assert caught.value.reason == "bad_weights"
 

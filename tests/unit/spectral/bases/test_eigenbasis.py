@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases import eigenbasis as basis_module
 from lfm_tasks.spectral.bases import eigenbasis as filtered_krylov
 from lfm_tasks.spectral.bases.eigenbasis import (
@@ -12,11 +12,11 @@ from lfm_tasks.spectral.bases.eigenbasis import (
     basis_quality,
     choose_solver,
     fix_signs,
-    normalised_adjacency,
+    normalized_adjacency,
     spectral_basis,
 )
 from lfm_tasks.spectral.bases.graph import affinity_graph
-from lfm_tasks.spectral.neighbors.search import exact_neighbours
+from lfm_tasks.spectral.neighbors.search import exact_neighbors
 
 
 def path(n_points):
@@ -28,7 +28,7 @@ def ring(n_points):
 
 
 def knn_graph(rows, n_neighbors=20, kernel="binary"):
-    return affinity_graph(exact_neighbours(rows, n_neighbors, metric="euclidean"), kernel=kernel)
+    return affinity_graph(exact_neighbors(rows, n_neighbors, metric="euclidean"), kernel=kernel)
 
 
 def test_spectral_basis__of_a_ring_has_its_eigenvalues():
@@ -59,7 +59,7 @@ def test_spectral_basis__takes_the_lowest_frequencies_where_magnitudes_would_mix
 def test_spectral_basis__sparse_solver_agrees_with_the_dense_one():
     graph = knn_graph(np.random.default_rng(5).standard_normal((600, 3)), 12, "gaussian")
     found = spectral_basis(graph, 10)
-    values, vectors = np.linalg.eigh(np.eye(600) - normalised_adjacency(graph).toarray())
+    values, vectors = np.linalg.eigh(np.eye(600) - normalized_adjacency(graph).toarray())
     np.testing.assert_allclose(found.eigenvalues, values[:10], atol=1e-10)
     np.testing.assert_allclose(found.eigenvectors, fix_signs(vectors[:, :10]), atol=1e-6)
     assert found.next_eigenvalue == pytest.approx(values[10])
@@ -84,13 +84,13 @@ def test_spectral_basis__gives_the_same_bytes_twice():
 
 
 def test_spectral_basis__refuses_a_graph_in_pieces():
-    with pytest.raises(ReasonError, match="graph has 2 components, needs 1") as caught:
+    with pytest.raises(DataError, match="graph has 2 components, needs 1") as caught:
         spectral_basis(csr_array(np.kron(np.eye(2), np.ones((5, 5)) - np.eye(5))), 3)
     assert caught.value.reason == "disconnected"
 
 
 def test_spectral_basis__refuses_more_eigenpairs_than_points():
-    with pytest.raises(ReasonError, match="8 eigenpairs need at least 9") as caught:
+    with pytest.raises(DataError, match="8 eigenpairs need at least 9") as caught:
         spectral_basis(ring(8), 8)
     assert caught.value.reason == "too_few_points"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases import full_map as scores
 from lfm_tasks.spectral.bases.eigenbasis import spectral_basis
 from lfm_tasks.spectral.bases.full_map import (
@@ -18,7 +18,7 @@ from lfm_tasks.spectral.bases.full_map import (
     whitened_rows,
 )
 from lfm_tasks.spectral.bases.graph import affinity_graph
-from lfm_tasks.spectral.neighbors.search import exact_neighbours
+from lfm_tasks.spectral.neighbors.search import exact_neighbors
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 
@@ -32,7 +32,7 @@ def random_basis(seed, n_points=200, n_eigenpairs=10):
 def test_scores__are_those_of_the_published_code(golden_spaces, pair, metric):
     expected = json.loads((GOLDEN / "lfm_values.json").read_text())[f"{pair}|gaussian|{metric}"]
     source, target = (
-        spectral_basis(affinity_graph(exact_neighbours(golden_spaces[name], 49, metric=metric), kernel="gaussian"), 30)
+        spectral_basis(affinity_graph(exact_neighbors(golden_spaces[name], 49, metric=metric), kernel="gaussian"), 30)
         for name in pair
     )
     functional_map = full_map(source.eigenvectors, target.eigenvectors)
@@ -60,7 +60,7 @@ def test_whitened_rows__are_orthonormal_and_keep_singular_values_below_one():
 
 
 def test_whitened_rows__refuse_fewer_points_than_eigenvectors():
-    with pytest.raises(ReasonError, match="found 9 common points") as caught:
+    with pytest.raises(DataError, match="found 9 common points") as caught:
         whitened_rows(random_basis(3)[:9])
     assert caught.value.reason == "little_overlap"
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.full_map import full_map, overlap
 from lfm_tasks.spectral.bases.space import (
     AUTO_ABOVE,
@@ -15,21 +15,21 @@ from lfm_tasks.spectral.bases.space import (
     n_landmarks_of,
     orthonormal,
 )
-from lfm_tasks.spectral.neighbors.search import exact_neighbours
+from lfm_tasks.spectral.neighbors.search import exact_neighbors
 
 
 @pytest.fixture(scope="module")
 def rows() -> np.ndarray:
     """2,000 points of four clusters that touch, seen through a layer."""
     generator = np.random.default_rng(0)
-    centres = 1.5 * generator.standard_normal((4, 3))
-    latent = centres[generator.integers(0, 4, 2000)] + generator.standard_normal((2000, 3))
+    centers = 1.5 * generator.standard_normal((4, 3))
+    latent = centers[generator.integers(0, 4, 2000)] + generator.standard_normal((2000, 3))
     return np.tanh(latent @ generator.standard_normal((3, 20))).astype(np.float32)
 
 
 def space_of(rows: np.ndarray, metric: str = "angular", kernel: str = "binary", n_neighbors: int = 30) -> LandmarkSpace:
-    neighbours = exact_neighbours(rows, n_neighbors, metric=metric)
-    return landmark_space(rows, neighbours, 8, metric=metric, kernel=kernel)
+    neighbors = exact_neighbors(rows, n_neighbors, metric=metric)
+    return landmark_space(rows, neighbors, 8, metric=metric, kernel=kernel)
 
 
 def from_landmarks(rows: np.ndarray, every: int, **choices: str) -> np.ndarray:
@@ -65,7 +65,7 @@ def test_agreement_with_half__falls_with_fewer_landmarks(rows: np.ndarray) -> No
     agreements = []
     for every in (1, 4):
         own = rows[::every]
-        half = exact_neighbours(own[::2], 30, metric="angular")
+        half = exact_neighbors(own[::2], 30, metric="angular")
         agreements.append(agreement_with_half(space_of(own), own, half))
     assert 0.5 < agreements[1] < agreements[0] < 1
 
@@ -80,7 +80,7 @@ def test_orthonormal__keeps_the_span_of_the_first_columns() -> None:
 
 
 def test_orthonormal__refuses_columns_that_hardly_differ() -> None:
-    with pytest.raises(ReasonError, match="extended eigenvectors hardly differ: raise"):
+    with pytest.raises(DataError, match="extended eigenvectors hardly differ: raise"):
         orthonormal(np.ones((10, 2)))
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lfm_tasks.spectral.batched.kernels import LANES, gram_sums
+from lfm_tasks.spectral.batched.loops import LANES, gram_sums
 
 
 def _maps(n_maps, n_rows, n_columns, *, seed=0, scale=1.0):
@@ -56,7 +56,7 @@ def test_gram_sums__of_a_map_have_the_same_bits_beside_any_others():
     np.testing.assert_array_equal(_sums(maps[5:6]), together[:, 5:6])
 
 
-def test_gram_sums__of_numbers_that_are_none_say_so_and_spoil_no_neighbour():
+def test_gram_sums__of_numbers_that_are_none_say_so_and_spoil_no_neighbor():
     maps = _maps(20, 30, 30)
     sound = _sums(maps)
     maps[7, 2, 5] = np.inf

@@ -7,25 +7,25 @@ from numba.core.errors import TypingError
 
 from lfm_tasks.spectral.batched.simd import (
     WIDTH,
-    everywhere,
-    get,
+    broadcast,
+    load_vector,
     multiply_columns,
-    put,
     root,
+    select_positive,
+    store_vector,
     transpose,
-    where_positive,
 )
 
 
 @njit
 def _calculate(rows, found):
-    a, b = get(rows, 0), get(rows, 1)
-    put(found, 0, a + b)
-    put(found, 1, a - b)
-    put(found, 2, a * b)
-    put(found, 3, a / b)
-    put(found, 4, root(a * a))
-    put(found, 5, where_positive(b, a, everywhere(np.float32(7))))
+    a, b = load_vector(rows, 0), load_vector(rows, 1)
+    store_vector(found, 0, a + b)
+    store_vector(found, 1, a - b)
+    store_vector(found, 2, a * b)
+    store_vector(found, 3, a / b)
+    store_vector(found, 4, root(a * a))
+    store_vector(found, 5, select_positive(b, a, broadcast(np.float32(7))))
 
 
 @njit
@@ -73,4 +73,4 @@ def test_multiply_columns__is_a_product_of_four_columns_and_four():
 )
 def test_lanes__refuse_arrays_that_do_not_hold_them(rows):
     with pytest.raises(TypingError, match="get"):
-        njit(lambda array: put(array, 1, get(array, 0)))(rows)
+        njit(lambda array: store_vector(array, 1, load_vector(array, 0)))(rows)

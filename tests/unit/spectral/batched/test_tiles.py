@@ -8,7 +8,7 @@ import pytest
 from lfm_tasks.spectral.bases import full_map as scores
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES
-from lfm_tasks.spectral.batched.kernels import LANES
+from lfm_tasks.spectral.batched.loops import LANES
 from lfm_tasks.spectral.batched.tiles import (
     STEP,
     TILE_SCORES,
@@ -19,16 +19,16 @@ from lfm_tasks.spectral.batched.tiles import (
     tile_sums,
     tile_targets,
 )
-from lfm_tasks.spectral.maps.closed_form import Described, describe, fit_map
+from lfm_tasks.spectral.maps.closed_form import DescriptorCoefficients, fit_closed_form, project_descriptors
 from lfm_tasks.spectral.maps.descriptors import landmark_heat_coefficients, landmark_heat_descriptors, unit_descriptors
 
 
-def side(seed: int, n_eigenpairs: int = 20, n_descriptors: int = 30) -> Described:
+def side(seed: int, n_eigenpairs: int = 20, n_descriptors: int = 30) -> DescriptorCoefficients:
     generator = np.random.default_rng(seed)
     values = np.concatenate([[0], np.sort(generator.uniform(0.05, 1, n_eigenpairs - 1))])
     coefficients = generator.standard_normal((n_eigenpairs, n_descriptors))
     coefficients[0] = 0
-    return Described(values, coefficients / np.linalg.norm(coefficients, axis=0))
+    return DescriptorCoefficients(values, coefficients / np.linalg.norm(coefficients, axis=0))
 
 
 @pytest.mark.parametrize("mask", ["resolvent", "commutativity"])
@@ -39,7 +39,7 @@ def test_tile__has_the_maps_and_scores_of_single_pairs(mask, n_descriptors):
         targets = [side(seed, n_target, n_descriptors) for seed in range(1, STEP + 4)]
         tile = tile_targets(targets, mask=mask)
         prepared = tile_source(source, mask=mask)
-        direct = np.stack([fit_map(source, target, mask=mask) for target in targets])
+        direct = np.stack([fit_closed_form(source, target, mask=mask) for target in targets])
 
         largest = np.abs(direct).max(axis=(1, 2), keepdims=True)
         assert (np.abs(fit_tile(prepared, tile) - direct[:, 1:, 1:]) <= 1e-5 * largest).all()
@@ -90,7 +90,7 @@ def test_source_that_float32_is_too_coarse_for__is_solved_in_float64(monkeypatch
     prepared = tile_source(source)
 
     assert prepared.right is None
-    direct = np.stack([fit_map(source, target)[1:, 1:] for target in targets])
+    direct = np.stack([fit_closed_form(source, target)[1:, 1:] for target in targets])
     np.testing.assert_array_equal(fit_tile(prepared, tile_targets(targets)), direct.astype(np.float32))
 
 
@@ -108,5 +108,5 @@ def test_heat_coefficients__are_those_of_the_functions_on_the_points():
     vectors = np.linalg.qr(np.random.default_rng(0).standard_normal((40, 7)))[0]
     basis = Basis(np.linspace(0, 0.8, 7), vectors, 0.1)
     anchors = np.array([3, 11, 29])
-    long_way = describe(basis, unit_descriptors(basis, landmark_heat_descriptors(basis, anchors)))
+    long_way = project_descriptors(basis, unit_descriptors(basis, landmark_heat_descriptors(basis, anchors)))
     np.testing.assert_allclose(landmark_heat_coefficients(basis, anchors), long_way.coefficients, atol=1e-12)

@@ -1,4 +1,4 @@
-"""Maps from descriptors: against brute force, against an optimiser, against each other; bad anchors are told."""
+"""Maps from descriptors: against brute force, against an optimizer, against each other; bad anchors are told."""
 
 from itertools import pairwise
 
@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.batched.tiles import factor_source, fit_map_from_factor
 from lfm_tasks.spectral.maps.closed_form import (
-    Described,
-    describe,
+    DescriptorCoefficients,
     descriptor_operators,
+    fit_closed_form,
     fit_commuting_map,
-    fit_map,
     penalty_strength,
+    project_descriptors,
     spectral_mask,
 )
 from lfm_tasks.spectral.maps.descriptors import Anchors, check_anchors
@@ -26,7 +26,7 @@ def side(seed, n_eigenpairs=12, n_descriptors=5, shared=0):
     generator = np.random.default_rng(seed)
     values = np.concatenate([[0], np.sort(generator.uniform(0.02, 1.4, n_eigenpairs - 1))])
     common = np.random.default_rng(99).standard_normal((n_eigenpairs, n_descriptors))
-    return Described(values, shared * common + generator.standard_normal((n_eigenpairs, n_descriptors)))
+    return DescriptorCoefficients(values, shared * common + generator.standard_normal((n_eigenpairs, n_descriptors)))
 
 
 def penalties(source, target, mask, weight):
@@ -46,9 +46,9 @@ def energy(inner, source, target, *, mask, weight, operators=None, beta=0.0):
 
 @pytest.mark.parametrize("mask", ["resolvent", "commutativity"])
 @pytest.mark.parametrize("n_descriptors", [2, 11, 12, 40])
-def test_fit__has_an_energy_that_no_optimiser_undercuts(mask, n_descriptors):
+def test_fit__has_an_energy_that_no_optimizer_undercuts(mask, n_descriptors):
     source, target = side(0, 10, n_descriptors), side(1, 13, n_descriptors)
-    fitted = fit_map(source, target, mask=mask, weight=0.3)
+    fitted = fit_closed_form(source, target, mask=mask, weight=0.3)
     options = {"mask": mask, "weight": 0.3}
     own = energy(fitted[1:, 1:], source, target, **options)
 
@@ -74,7 +74,7 @@ def test_factored_fit__is_the_direct_one(mask, n_descriptors, weight):
     factor = factor_source(source, mask=mask, weight=weight)
     for seed, n_target in ((3, 10), (4, 17), (5, 6)):
         target = side(seed, n_target, n_descriptors)
-        direct = fit_map(source, target, mask=mask, weight=weight)
+        direct = fit_closed_form(source, target, mask=mask, weight=weight)
         scale = np.abs(direct).max()
         np.testing.assert_allclose(fit_map_from_factor(factor, target), direct, atol=1e-9 * scale)
         narrow = fit_map_from_factor(factor, target, single_precision=True)
@@ -91,13 +91,13 @@ def test_resolvent_mask__is_the_squared_difference_of_resolvents():
 
 def test_fit__ignores_the_order_of_descriptors_and_the_signs_of_a_basis():
     source, target = side(6, shared=2), side(7, shared=2)
-    fitted = fit_map(source, target)
+    fitted = fit_closed_form(source, target)
     order = np.random.default_rng(0).permutation(5)
-    reordered = [Described(s.eigenvalues, s.coefficients[:, order]) for s in (source, target)]
-    np.testing.assert_allclose(fit_map(*reordered), fitted, atol=1e-12)
+    reordered = [DescriptorCoefficients(s.eigenvalues, s.coefficients[:, order]) for s in (source, target)]
+    np.testing.assert_allclose(fit_closed_form(*reordered), fitted, atol=1e-12)
     signs = np.concatenate([[1], np.random.default_rng(1).choice([-1, 1], 11)])
-    flipped = Described(source.eigenvalues, signs[:, None] * source.coefficients)
-    np.testing.assert_allclose(fit_map(flipped, target), fitted * signs, atol=1e-12)
+    flipped = DescriptorCoefficients(source.eigenvalues, signs[:, None] * source.coefficients)
+    np.testing.assert_allclose(fit_closed_form(flipped, target), fitted * signs, atol=1e-12)
 
 
 def mean_error(n_descriptors, weight):
@@ -109,8 +109,8 @@ def mean_error(n_descriptors, weight):
         truth = np.linalg.qr(np.eye(11) + turn - turn.T)[0]
         source = side(draw, 12, n_descriptors)
         images = truth @ source.coefficients[1:] + 0.3 * generator.standard_normal((11, n_descriptors))
-        target = Described(source.eigenvalues, np.vstack([source.coefficients[:1], images]))
-        errors.append(np.linalg.norm(fit_map(source, target, weight=weight)[1:, 1:] - truth))
+        target = DescriptorCoefficients(source.eigenvalues, np.vstack([source.coefficients[:1], images]))
+        errors.append(np.linalg.norm(fit_closed_form(source, target, weight=weight)[1:, 1:] - truth))
     return np.mean(errors)
 
 
@@ -146,7 +146,7 @@ def test_commuting_fit__is_the_dense_solution(mask, beta):
         for n in (8, 10)
     ]
     functions = [generator.standard_normal((len(basis.eigenvectors), 4)) for basis in bases]
-    source, target = (describe(basis, f) for basis, f in zip(bases, functions, strict=True))
+    source, target = (project_descriptors(basis, f) for basis, f in zip(bases, functions, strict=True))
     operators = tuple(descriptor_operators(basis, f) for basis, f in zip(bases, functions, strict=True))
 
     fitted = fit_commuting_map(source, target, operators, mask=mask, weights=(0.5, beta))
@@ -154,7 +154,7 @@ def test_commuting_fit__is_the_dense_solution(mask, beta):
     dense = dense_commuting(source, target, operators, mask=mask, weights=(0.5, beta))
     np.testing.assert_allclose(fitted[1:, 1:], dense, atol=1e-8)
     if beta == 0:
-        np.testing.assert_allclose(fitted, fit_map(source, target, mask=mask, weight=0.5), atol=1e-8)
+        np.testing.assert_allclose(fitted, fit_closed_form(source, target, mask=mask, weight=0.5), atol=1e-8)
 
 
 def test_operators__multiply_functions_in_the_basis():
@@ -186,13 +186,13 @@ BAD_ANCHORS = {
 def test_bad_anchors__are_refused(case):
     source, target, reason, message = BAD_ANCHORS[case]
     anchors = Anchors(np.array(source, dtype=np.int64), np.array(target, dtype=np.int64))
-    with pytest.raises(ReasonError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         check_anchors(anchors, 20, 10)
     assert caught.value.reason == reason
 
 
 def test_fit__refuses_descriptors_that_do_not_pair_and_penalties_that_are_none():
     with pytest.raises(ValueError, match="found 5 source and 4 target descriptors: both sides need the same ones"):
-        fit_map(side(0), side(1, n_descriptors=4))
+        fit_closed_form(side(0), side(1, n_descriptors=4))
     with pytest.raises(ValueError, match=r"weight is 0\.0, needs to be positive"):
-        fit_map(side(0), side(1), weight=0.0)
+        fit_closed_form(side(0), side(1), weight=0.0)

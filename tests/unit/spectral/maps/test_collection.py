@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.maps.collection import (
     Collection,
@@ -11,7 +11,7 @@ from lfm_tasks.spectral.maps.collection import (
     fit_new_space,
     fit_shared_basis,
     shared_embedding,
-    synchronised_map,
+    synchronized_map,
     trusted,
 )
 
@@ -75,25 +75,25 @@ def test_map_in_no_triple__has_no_residual_and_no_trust():
 
 
 @pytest.mark.parametrize("both_ways", [True, False])
-def test_synchronised_maps__are_the_true_ones(both_ways):
+def test_synchronized_maps__are_the_true_ones(both_ways):
     frames = rotations(6, 8)
     shared = fit_shared_basis(collection(frames, both_ways=both_ways), 8)
     for i in range(6):
         for j in range(6):
-            np.testing.assert_allclose(synchronised_map(shared, i, j), frames[j] @ frames[i].T, atol=1e-9)
+            np.testing.assert_allclose(synchronized_map(shared, i, j), frames[j] @ frames[i].T, atol=1e-9)
 
 
-def test_synchronised_maps__are_true_although_half_of_the_pairs_are_wrong():
+def test_synchronized_maps__are_true_although_half_of_the_pairs_are_wrong():
     frames = rotations(6, 10)
     noisy = collection(frames, wrong=WRONG, noise=0.02)
     shared = fit_shared_basis(noisy, 10)
-    errors = [np.linalg.norm(synchronised_map(shared, i, j) - frames[j] @ frames[i].T) for i, j in noisy.edges.tolist()]
+    errors = [np.linalg.norm(synchronized_map(shared, i, j) - frames[j] @ frames[i].T) for i, j in noisy.edges.tolist()]
     assert max(errors) < 0.15  # of a norm of 3.2
     is_wrong = np.array([tuple(sorted(edge)) in WRONG for edge in noisy.edges.tolist()])
     assert shared.weights[is_wrong].max() < 0.2 * shared.weights[~is_wrong].min()
 
 
-def test_synchronised_maps__do_not_depend_on_the_order_of_spaces_or_edges():
+def test_synchronized_maps__do_not_depend_on_the_order_of_spaces_or_edges():
     frames = rotations(5, 6)
     original = collection(frames, noise=0.05)
     order = np.random.default_rng(2).permutation(5)
@@ -102,7 +102,7 @@ def test_synchronised_maps__do_not_depend_on_the_order_of_spaces_or_edges():
     renamed = Collection(5, place[original.edges][shuffle], original.maps[shuffle])
     one, other = fit_shared_basis(original, 6), fit_shared_basis(renamed, 6)
     np.testing.assert_allclose(
-        synchronised_map(other, int(place[1]), int(place[4])), synchronised_map(one, 1, 4), atol=1e-8
+        synchronized_map(other, int(place[1]), int(place[4])), synchronized_map(one, 1, 4), atol=1e-8
     )
 
 
@@ -113,7 +113,7 @@ def test_large_collections__take_the_sparse_solver_to_the_same_end(monkeypatch):
     dense = fit_shared_basis(maps, 6)
     monkeypatch.setattr(module, "_DENSE_BELOW", 0)
     sparse = fit_shared_basis(maps, 6)
-    np.testing.assert_allclose(synchronised_map(sparse, 0, 3), synchronised_map(dense, 0, 3), atol=1e-6)
+    np.testing.assert_allclose(synchronized_map(sparse, 0, 3), synchronized_map(dense, 0, 3), atol=1e-6)
 
 
 def test_shared_embedding__puts_the_same_points_of_all_spaces_in_the_same_place():
@@ -140,7 +140,7 @@ def test_new_space__is_fitted_by_one_map():
 
 
 BAD = {
-    "pieces": (4, [[0, 1], [2, 3]], ReasonError, "found 2 of 4 spaces that no map leads to"),
+    "pieces": (4, [[0, 1], [2, 3]], DataError, "found 2 of 4 spaces that no map leads to"),
     "twice": (2, [[0, 1], [0, 1]], ValueError, "found an ordered pair twice"),
     "itself": (2, [[0, 1], [1, 1]], ValueError, "from a space to itself"),
     "outside": (2, [[0, 1], [1, 2]], ValueError, "found an edge outside 2 spaces"),
@@ -155,7 +155,7 @@ def test_bad_collections__are_refused(case):
 
 
 def test_more_modes_than_eigenpairs__are_refused():
-    with pytest.raises(ReasonError, match="found 4 eigenpairs, 5 shared modes need as many"):
+    with pytest.raises(DataError, match="found 4 eigenpairs, 5 shared modes need as many"):
         fit_shared_basis(collection(rotations(3, 4)), 5)
     shared = fit_shared_basis(collection(rotations(3, 4)), 3)
     with pytest.raises(ValueError, match="found 0 maps for 0 spaces"):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.bases.space import spectral_space
 from lfm_tasks.spectral.maps.decoding import (
@@ -74,16 +74,16 @@ def test_zoomout__takes_bases_of_different_size_and_larger_steps(views):
 
 def test_zoomout__refuses_a_start_or_samples_that_do_not_fit(views):
     source, target, _, truth = views
-    with pytest.raises(ReasonError, match=r"found 20 samples and a start of \(8, 8\) for 30 × 30 modes") as caught:
+    with pytest.raises(DataError, match=r"found 20 samples and a start of \(8, 8\) for 30 × 30 modes") as caught:
         zoomout(truth[:8, :8], source, target, n_samples=20)
     assert caught.value.reason == "too_few_points"
-    with pytest.raises(ReasonError, match=r"a start of \(31, 31\)"):
+    with pytest.raises(DataError, match=r"a start of \(31, 31\)"):
         zoomout(np.eye(31), source, target)
 
 
 def test_map_larger_than_a_basis__is_refused(views):
     source, target, _, _ = views
-    with pytest.raises(ReasonError, match="found 30 eigenpairs, the map needs 40: raise n_eigenpairs"):
+    with pytest.raises(DataError, match="found 30 eigenpairs, the map needs 40: raise n_eigenpairs"):
         embed(np.eye(40), source, target)
 
 
@@ -144,5 +144,5 @@ def test_csls__is_the_formula():
 def test_confidence__is_high_where_one_row_is_much_nearer():
     confidence = match_confidence(Embedding(np.array([[0.0], [10.0]]), np.array([[1.0], [5.0]])))
     np.testing.assert_allclose(confidence, [1 - 1 / 9, 0], atol=1e-7)
-    with pytest.raises(ReasonError, match="found 1 source point"):
+    with pytest.raises(DataError, match="found 1 source point"):
         match_confidence(Embedding(np.zeros((1, 1)), np.zeros((2, 1))))

@@ -5,7 +5,7 @@ import pytest
 from scipy.linalg import expm
 from scipy.sparse import csr_array
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.eigenbasis import Basis, spectral_basis
 from lfm_tasks.spectral.maps.descriptors import (
     cosine_descriptors,
@@ -16,7 +16,7 @@ from lfm_tasks.spectral.maps.descriptors import (
     unit_descriptors,
     wave_signatures,
 )
-from lfm_tasks.spectral.neighbors.search import Neighbours, exact_neighbours
+from lfm_tasks.spectral.neighbors.search import Neighbors, exact_neighbors
 
 
 def ring(n_points):
@@ -25,7 +25,7 @@ def ring(n_points):
 
 def test_geodesics_on_a_ring__count_the_steps():
     points = 2 * np.pi * np.arange(24) / 24
-    steps = exact_neighbours(np.column_stack([np.cos(points), np.sin(points)]), 2, metric="euclidean")
+    steps = exact_neighbors(np.column_stack([np.cos(points), np.sin(points)]), 2, metric="euclidean")
     length = 2 * np.sin(np.pi / 24)
     found = geodesic_descriptors(steps, np.array([0, 5]))
     along = np.minimum(np.arange(24), 24 - np.arange(24))
@@ -34,13 +34,13 @@ def test_geodesics_on_a_ring__count_the_steps():
 
 
 def test_geodesics__go_through_copies_of_a_point():
-    copies = Neighbours(np.array([[1], [2], [1]]), np.array([[0.0], [1.0], [1.0]]))
+    copies = Neighbors(np.array([[1], [2], [1]]), np.array([[0.0], [1.0], [1.0]]))
     np.testing.assert_allclose(geodesic_descriptors(copies, np.array([0, 2]))[2], [np.exp(-1), 1])
 
 
 def test_geodesics__to_where_no_path_leads_are_refused():
-    pieces = Neighbours(np.array([[1], [0], [3], [2]]), np.ones((4, 1)))
-    with pytest.raises(ReasonError, match="found 4 points without a path to some anchor: raise n_neighbors") as caught:
+    pieces = Neighbors(np.array([[1], [0], [3], [2]]), np.ones((4, 1)))
+    with pytest.raises(DataError, match="found 4 points without a path to some anchor: raise n_neighbors") as caught:
         geodesic_descriptors(pieces, np.array([0, 2]))
     assert caught.value.reason == "disconnected"
 
@@ -55,7 +55,7 @@ def test_cosines__ignore_length_and_follow_rotations(cloud):
 
 
 def test_cosines__of_zero_rows_are_refused():
-    with pytest.raises(ReasonError, match="found all-zero rows") as caught:
+    with pytest.raises(DataError, match="found all-zero rows") as caught:
         cosine_descriptors(np.zeros((5, 3)), np.array([0, 1]))
     assert caught.value.reason == "zero_rows"
 
@@ -83,7 +83,7 @@ def test_signatures__are_alike_for_all_points_of_a_ring_and_tell_those_of_a_path
 
 
 def test_signatures__need_three_eigenpairs():
-    with pytest.raises(ReasonError, match="found 2 eigenpairs, signatures need at least 3") as caught:
+    with pytest.raises(DataError, match="found 2 eigenpairs, signatures need at least 3") as caught:
         heat_signatures(spectral_basis(ring(9), 2))
     assert caught.value.reason == "too_few_points"
 
@@ -103,7 +103,7 @@ def test_labels__are_smoothed_by_one_step():
     ],
 )
 def test_labels__of_one_class_or_of_absent_ones_are_refused(labels, classes, message):
-    with pytest.raises(ReasonError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         label_descriptors(ring(4), np.array(labels), classes=np.array(classes))
     assert caught.value.reason == "one_class"
 
@@ -119,6 +119,6 @@ def test_unit_descriptors__have_length_one_and_nothing_of_the_trivial_mode(cloud
 
 def test_unit_descriptors__refuse_constants():
     basis = spectral_basis(ring(10), 3)
-    with pytest.raises(ReasonError, match="found 1 descriptors that are constant over the space") as caught:
+    with pytest.raises(DataError, match="found 1 descriptors that are constant over the space") as caught:
         unit_descriptors(basis, np.column_stack([np.ones(10), np.arange(10.0)]))
     assert caught.value.reason == "constant"

@@ -4,19 +4,19 @@ import numpy as np
 import pytest
 from scipy.sparse import csr_array
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.eigenbasis import Basis, spectral_basis
 from lfm_tasks.spectral.bases.full_map import full_map
 from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
 from lfm_tasks.spectral.bases.space import as_sample, extend_basis, new_weights
 from lfm_tasks.spectral.maps.decoding import source_distortion, target_distortion
-from lfm_tasks.spectral.neighbors.search import exact_neighbours
+from lfm_tasks.spectral.neighbors.search import exact_neighbors
 
 
 def space(rows, *, kernel="gaussian", n_neighbors=12, metric="euclidean"):
-    neighbours = exact_neighbours(rows, n_neighbors, metric=metric)
-    graph, _ = join_components(affinity_graph(neighbours, kernel=kernel), rows, metric=metric)
-    return neighbours, graph
+    neighbors = exact_neighbors(rows, n_neighbors, metric=metric)
+    graph, _ = join_components(affinity_graph(neighbors, kernel=kernel), rows, metric=metric)
+    return neighbors, graph
 
 
 def test_distortion__is_zero_between_equal_spans_and_averages_to_what_is_lost():
@@ -60,7 +60,7 @@ def test_distortion__is_largest_on_the_points_that_were_moved():
 def test_weights_of_a_point_left_out__are_its_row_of_the_whole_graph(cloud, kernel, metric):
     _, graph = space(cloud, kernel=kernel, metric=metric)
     kept = np.delete(np.arange(300), 17)
-    sample = exact_neighbours(cloud[kept], 12, metric=metric)
+    sample = exact_neighbors(cloud[kept], 12, metric=metric)
     weights = new_weights(cloud[[17]], as_sample(cloud[kept], sample, metric=metric, kernel=kernel))
     np.testing.assert_allclose(weights.toarray()[0], graph.toarray()[17, kept], rtol=1e-6, atol=1e-12)
 
@@ -77,8 +77,8 @@ def test_extension__of_new_points_agrees_with_the_basis_of_all(cloud):
     new = generator.permutation(600)[:60]
     kept = np.setdiff1d(np.arange(600), new)
     whole = spectral_basis(space(rows, n_neighbors=30)[1], 5).eigenvectors
-    neighbours, graph = space(rows[kept], n_neighbors=30)
-    weights = new_weights(rows[new], as_sample(rows[kept], neighbours, metric="euclidean", kernel="gaussian"))
+    neighbors, graph = space(rows[kept], n_neighbors=30)
+    weights = new_weights(rows[new], as_sample(rows[kept], neighbors, metric="euclidean", kernel="gaussian"))
     found = extend_basis(spectral_basis(graph, 5), graph, weights)
     for mode in range(5):
         assert abs(np.corrcoef(found[:, mode], whole[new, mode])[0, 1]) > 0.97
@@ -87,9 +87,9 @@ def test_extension__of_new_points_agrees_with_the_basis_of_all(cloud):
 def test_extension__refuses_eigenvalues_near_one_and_points_without_weight():
     ring = np.roll(np.eye(12), 1, axis=0) + np.roll(np.eye(12), -1, axis=0)
     graph = csr_array(ring)
-    with pytest.raises(ReasonError, match=r"found the eigenvalue 1\.0000, too near to 1 to extend") as caught:
+    with pytest.raises(DataError, match=r"found the eigenvalue 1\.0000, too near to 1 to extend") as caught:
         extend_basis(spectral_basis(graph, 8), graph, graph)
     assert caught.value.reason == "inaccurate"
-    with pytest.raises(ReasonError, match="found 1 new points without a neighbour") as caught:
+    with pytest.raises(DataError, match="found 1 new points without a neighbor") as caught:
         extend_basis(spectral_basis(graph, 3), graph, csr_array((1, 12)))
     assert caught.value.reason == "disconnected"

@@ -1,4 +1,4 @@
-"""Neighbours against a brute-force search, and what a graph cannot be built on."""
+"""Neighbors against a brute-force search, and what a graph cannot be built on."""
 
 import sys
 from types import SimpleNamespace
@@ -7,20 +7,20 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestNeighbors
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.neighbors import exact as block_search
 from lfm_tasks.spectral.neighbors import exact as tile_search
 from lfm_tasks.spectral.neighbors import projections as distance_rows_module
 from lfm_tasks.spectral.neighbors import projections as sketches
-from lfm_tasks.spectral.neighbors import search as neighbours
+from lfm_tasks.spectral.neighbors import search as neighbors
 from lfm_tasks.spectral.neighbors.projections import distance_rows
 from lfm_tasks.spectral.neighbors.search import (
-    Neighbours,
-    approximate_neighbours,
+    Neighbors,
+    approximate_neighbors,
     choose_method,
-    exact_neighbours,
-    neighbour_recall,
-    projected_neighbours,
+    exact_neighbors,
+    neighbor_recall,
+    projected_neighbors,
 )
 
 
@@ -32,43 +32,43 @@ def brute_distances(rows, metric):
 
 
 @pytest.mark.parametrize("metric", ["angular", "euclidean"])
-def test_exact_neighbours__are_those_of_a_brute_force_search(cloud, metric):
+def test_exact_neighbors__are_those_of_a_brute_force_search(cloud, metric):
     distances = brute_distances(cloud, metric)
-    found = exact_neighbours(cloud, 12, metric=metric)
+    found = exact_neighbors(cloud, 12, metric=metric)
     np.testing.assert_array_equal(found.indices, np.argsort(distances, axis=1)[:, :12])
     np.testing.assert_allclose(found.distances, np.sort(distances, axis=1)[:, :12], atol=1e-7)
 
 
-def test_exact_neighbours__never_hold_the_point_itself_though_copies_exist(cloud):
+def test_exact_neighbors__never_hold_the_point_itself_though_copies_exist(cloud):
     rows = np.concatenate([cloud, cloud[:50]])
-    found = exact_neighbours(rows, 5, metric="euclidean")
+    found = exact_neighbors(rows, 5, metric="euclidean")
     assert not (found.indices == np.arange(len(rows))[:, None]).any()
     np.testing.assert_array_equal(found.indices[:50, 0], np.arange(300, 350))
 
 
-def test_exact_neighbours__across_blocks_are_the_same_as_in_one():
+def test_exact_neighbors__across_blocks_are_the_same_as_in_one():
     rows = np.random.default_rng(0).standard_normal((1100, 4))
-    found = exact_neighbours(rows, 3, metric="euclidean")
+    found = exact_neighbors(rows, 3, metric="euclidean")
     np.testing.assert_array_equal(found.indices, np.argsort(brute_distances(rows, "euclidean"), axis=1)[:, :3])
 
 
 @pytest.mark.parametrize("metric", ["angular", "euclidean"])
-def test_exact_neighbours__do_not_move_under_rotation_and_scale(cloud, metric):
+def test_exact_neighbors__do_not_move_under_rotation_and_scale(cloud, metric):
     rotation = np.linalg.qr(np.random.default_rng(1).standard_normal((8, 8)))[0]
-    moved = exact_neighbours(7.5 * cloud @ rotation, 10, metric=metric)
-    np.testing.assert_array_equal(moved.indices, exact_neighbours(cloud, 10, metric=metric).indices)
+    moved = exact_neighbors(7.5 * cloud @ rotation, 10, metric=metric)
+    np.testing.assert_array_equal(moved.indices, exact_neighbors(cloud, 10, metric=metric).indices)
 
 
-def test_exact_neighbours__follow_a_permutation_of_the_points(cloud):
+def test_exact_neighbors__follow_a_permutation_of_the_points(cloud):
     order = np.random.default_rng(2).permutation(300)
-    found = exact_neighbours(cloud[order], 10, metric="angular")
-    np.testing.assert_array_equal(order[found.indices], exact_neighbours(cloud, 10, metric="angular").indices[order])
+    found = exact_neighbors(cloud[order], 10, metric="angular")
+    np.testing.assert_array_equal(order[found.indices], exact_neighbors(cloud, 10, metric="angular").indices[order])
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e150])
-def test_exact_neighbours__angular_survive_extreme_scales(cloud, scale):
-    found = exact_neighbours(cloud * scale, 10, metric="angular")
-    np.testing.assert_array_equal(found.indices, exact_neighbours(cloud, 10, metric="angular").indices)
+def test_exact_neighbors__angular_survive_extreme_scales(cloud, scale):
+    found = exact_neighbors(cloud * scale, 10, metric="angular")
+    np.testing.assert_array_equal(found.indices, exact_neighbors(cloud, 10, metric="angular").indices)
 
 
 @pytest.mark.parametrize(
@@ -80,32 +80,32 @@ def test_exact_neighbours__angular_survive_extreme_scales(cloud, scale):
         (lambda rows: rows[:10], "too_few_points", "at least 11"),
     ],
 )
-def test_exact_neighbours__refuse_what_no_graph_can_be_built_on(cloud, spoil, reason, message):
-    with pytest.raises(ReasonError, match=message) as caught:
-        exact_neighbours(spoil(cloud), 10, metric="angular")
+def test_exact_neighbors__refuse_what_no_graph_can_be_built_on(cloud, spoil, reason, message):
+    with pytest.raises(DataError, match=message) as caught:
+        exact_neighbors(spoil(cloud), 10, metric="angular")
     assert caught.value.reason == reason
 
 
-def test_exact_neighbours__refuse_no_neighbours_at_all(cloud):
+def test_exact_neighbors__refuse_no_neighbors_at_all(cloud):
     with pytest.raises(ValueError, match="needs at least 1"):
-        exact_neighbours(cloud, 0, metric="angular")
+        exact_neighbors(cloud, 0, metric="angular")
 
 
-def test_neighbour_recall__counts_the_true_neighbours(cloud):
-    truth = exact_neighbours(cloud, 10, metric="angular")
-    assert neighbour_recall(truth, cloud, metric="angular", n_sample=300) == 1
+def test_neighbor_recall__counts_the_true_neighbors(cloud):
+    truth = exact_neighbors(cloud, 10, metric="angular")
+    assert neighbor_recall(truth, cloud, metric="angular", n_sample=300) == 1
     far = np.argsort(-brute_distances(cloud, "angular"), axis=1)[:, 1:6].astype(np.int32)
-    half = Neighbours(np.hstack([truth.indices[:, :5], far]), truth.distances)
-    assert neighbour_recall(half, cloud, metric="angular", n_sample=300) == pytest.approx(0.5)
+    half = Neighbors(np.hstack([truth.indices[:, :5], far]), truth.distances)
+    assert neighbor_recall(half, cloud, metric="angular", n_sample=300) == pytest.approx(0.5)
 
 
 @pytest.mark.slow
-def test_approximate_neighbours__find_nearly_all_and_repeat_exactly():
+def test_approximate_neighbors__find_nearly_all_and_repeat_exactly():
     rows = np.random.default_rng(4).standard_normal((2000, 8))
-    first, second = (approximate_neighbours(rows, 15, metric="euclidean") for _ in range(2))
+    first, second = (approximate_neighbors(rows, 15, metric="euclidean") for _ in range(2))
     np.testing.assert_array_equal(first.indices, second.indices)
     assert not (first.indices == np.arange(2000)[:, None]).any()
-    assert neighbour_recall(first, rows, metric="euclidean") > 0.95
+    assert neighbor_recall(first, rows, metric="euclidean") > 0.95
 
 
 def cases():
@@ -128,12 +128,12 @@ def cases():
 
 @pytest.mark.parametrize("metric", ["angular", "euclidean"])
 @pytest.mark.parametrize("name", cases())
-def test_exact_neighbours__are_the_naive_ones_on_hard_data_with_and_without_compiled_code(name, metric, monkeypatch):
+def test_exact_neighbors__are_the_naive_ones_on_hard_data_with_and_without_compiled_code(name, metric, monkeypatch):
     rows = cases()[name]
-    truth = naive_neighbours(rows, 12, metric)
+    truth = naive_neighbors(rows, 12, metric)
     for compiled_from in (10**9, 0):
-        monkeypatch.setattr(neighbours, "COMPILED_FROM", compiled_from)
-        found = exact_neighbours(rows, 12, metric=metric)
+        monkeypatch.setattr(neighbors, "COMPILED_FROM", compiled_from)
+        found = exact_neighbors(rows, 12, metric=metric)
         # Unit rows are rounded before they are compared: either order is right where distances agree to the last bits.
         rounding = 1e-12 * truth.distances + (1e-15 if metric == "angular" else 0)
         assert (np.abs(found.distances - truth.distances) <= rounding).all()
@@ -153,7 +153,7 @@ def test_search__finds_the_same_bytes_with_any_blocks_and_any_sketch(block_rows,
     for module in (block_search, distance_rows_module):
         monkeypatch.setattr(module, "BLOCK_ROWS", block_rows)
     monkeypatch.setattr(sketches, "_FITTED_ROWS", 50)
-    order = sketches.near_to_near(rows)
+    order = sketches.locality_order(rows)
     for sketch in (
         sketches.best_sketch(rows, 9),
         sketches.full_sketch(rows, order, 9),
@@ -167,44 +167,44 @@ def test_search__finds_the_same_bytes_with_any_blocks_and_any_sketch(block_rows,
 
 
 def test_search__is_that_of_scikit_learn(monkeypatch):
-    monkeypatch.setattr(neighbours, "COMPILED_FROM", 0)
+    monkeypatch.setattr(neighbors, "COMPILED_FROM", 0)
     data = np.random.default_rng(10).standard_normal((5000, 20)).astype(np.float32)
     brute = NearestNeighbors(n_neighbors=16, algorithm="brute").fit(data.astype(np.float64))
     distances, indices = brute.kneighbors()
-    found = exact_neighbours(data, 16, metric="euclidean")
+    found = exact_neighbors(data, 16, metric="euclidean")
     np.testing.assert_array_equal(found.indices, indices)
     np.testing.assert_allclose(found.distances, distances, rtol=1e-6)
 
 
-def test_exact_neighbours__of_a_large_cloud_follow_a_permutation_and_a_rotation(monkeypatch):
-    monkeypatch.setattr(neighbours, "COMPILED_FROM", 0)
+def test_exact_neighbors__of_a_large_cloud_follow_a_permutation_and_a_rotation(monkeypatch):
+    monkeypatch.setattr(neighbors, "COMPILED_FROM", 0)
     generator = np.random.default_rng(12)
     data = generator.standard_normal((4200, 12))
     order, rotation = generator.permutation(4200), np.linalg.qr(generator.standard_normal((12, 12)))[0]
-    found = exact_neighbours(data, 10, metric="angular")
-    moved = exact_neighbours((3 * data @ rotation)[order], 10, metric="angular")
+    found = exact_neighbors(data, 10, metric="angular")
+    moved = exact_neighbors((3 * data @ rotation)[order], 10, metric="angular")
     np.testing.assert_array_equal(order[moved.indices], found.indices[order])
 
 
-def test_approximate_neighbours__refuse_what_pynndescent_leaves_empty(cloud, monkeypatch):
+def test_approximate_neighbors__refuse_what_pynndescent_leaves_empty(cloud, monkeypatch):
     def find_none(rows, **_):
         return SimpleNamespace(neighbor_graph=(np.full((len(rows), 11), -1), None))
 
     monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=find_none))
-    with pytest.raises(ReasonError, match="found 0 neighbours of point 0, 10 are needed") as caught:
-        approximate_neighbours(cloud, 10, metric="angular")
+    with pytest.raises(DataError, match="found 0 neighbors of point 0, 10 are needed") as caught:
+        approximate_neighbors(cloud, 10, metric="angular")
     assert caught.value.reason == "inaccurate"
 
 
-def test_projected_neighbours__find_nearly_all_and_repeat_exactly():
+def test_projected_neighbors__find_nearly_all_and_repeat_exactly():
     generator = np.random.default_rng(13)
     data = np.maximum(generator.standard_normal((3000, 16)) @ generator.standard_normal((16, 400)), 0)
-    first, second = (projected_neighbours(data, 20, metric="angular") for _ in range(2))
+    first, second = (projected_neighbors(data, 20, metric="angular") for _ in range(2))
     np.testing.assert_array_equal(first.indices, second.indices)
-    assert neighbour_recall(first, data, metric="angular") > 0.99
+    assert neighbor_recall(first, data, metric="angular") > 0.99
 
 
-def test_choose_method__is_exact_for_few_points_and_pynndescent_from_a_number_that_grows_with_the_neighbours():
+def test_choose_method__is_exact_for_few_points_and_pynndescent_from_a_number_that_grows_with_the_neighbors():
     assert choose_method(20_000, 768, 50) == "exact"
     assert choose_method(59_999, 768, 50) == "exact"
     assert choose_method(60_000, 768, 50) == "projection"
@@ -216,7 +216,7 @@ def test_choose_method__is_exact_for_few_points_and_pynndescent_from_a_number_th
     assert choose_method(400_000, 768, 300) == "pynndescent"
 
 
-def naive_neighbours(rows, n_neighbors, metric):
+def naive_neighbors(rows, n_neighbors, metric):
     rows = rows.astype(np.float64)
     if metric == "angular":
         rows = rows / np.abs(rows).max(axis=1, keepdims=True)
@@ -224,7 +224,7 @@ def naive_neighbours(rows, n_neighbors, metric):
     distances = np.sqrt(((rows[:, None] - rows) ** 2).sum(axis=2))
     np.fill_diagonal(distances, np.inf)
     nearest = np.argsort(distances, axis=1, kind="stable")[:, :n_neighbors]
-    return Neighbours(nearest.astype(np.int32), np.take_along_axis(distances, nearest, axis=1))
+    return Neighbors(nearest.astype(np.int32), np.take_along_axis(distances, nearest, axis=1))
 
 
 def gaps(distances):
@@ -237,12 +237,12 @@ def gaps(distances):
 def test_search_tiles__are_those_of_the_search_by_blocks(kind, monkeypatch):
     generator = np.random.default_rng(21)
     latent = generator.standard_normal((900, 10))
-    centres = 3 * generator.standard_normal((12, 300))[generator.integers(0, 12, 900)]
+    centers = 3 * generator.standard_normal((12, 300))[generator.integers(0, 12, 900)]
     data = {
         "relu": np.maximum(latent @ generator.standard_normal((10, 300)), 0) + 1e-3,
         "noise": generator.standard_normal((900, 300)),
         "low rank": (latent @ generator.standard_normal((10, 300))).astype(np.float32),
-        "clusters": centres + 0.1 * generator.standard_normal((900, 300)),
+        "clusters": centers + 0.1 * generator.standard_normal((900, 300)),
         "duplicates": np.repeat(generator.standard_normal((90, 300)), 10, axis=0)[generator.permutation(900)],
     }[kind]
     rows = distance_rows(data, "euclidean")
@@ -271,25 +271,25 @@ def test_short_sketch__never_says_more_than_the_true_distance_though_rows_lie_wi
     rows = distance_rows(data, "euclidean")
     sketch = sketches.short_sketch(rows, 21, 30)
     columns, squares = sketch.columns.astype(np.float64), sketch.squares.astype(np.float64)
-    points = rows.centred(sketch.order)
+    points = rows.centered(sketch.order)
     true = ((points[:, None] - points) ** 2).sum(axis=2)
     assert (squares[:, None] + squares - 2 * columns @ columns.T <= true).all()
 
 
-def test_exact_neighbours__by_tiles_follow_a_permutation_and_a_rotation(monkeypatch):
+def test_exact_neighbors__by_tiles_follow_a_permutation_and_a_rotation(monkeypatch):
     for name in ("COMPILED_FROM", "_TILES_FROM"):
-        monkeypatch.setattr(neighbours, name, 0)
+        monkeypatch.setattr(neighbors, name, 0)
     generator = np.random.default_rng(24)
     data = np.maximum(generator.standard_normal((1500, 8)) @ generator.standard_normal((8, 260)), 0)
     order, rotation = generator.permutation(1500), np.linalg.qr(generator.standard_normal((260, 260)))[0]
-    found = exact_neighbours(data, 10, metric="angular")
-    moved = exact_neighbours((3 * data @ rotation)[order], 10, metric="angular")
+    found = exact_neighbors(data, 10, metric="angular")
+    moved = exact_neighbors((3 * data @ rotation)[order], 10, metric="angular")
     np.testing.assert_array_equal(order[moved.indices], found.indices[order])
 
 
-def test_exact_neighbours__load_no_pynndescent(monkeypatch):
-    monkeypatch.setattr(neighbours, "COMPILED_FROM", 0)
+def test_exact_neighbors__load_no_pynndescent(monkeypatch):
+    monkeypatch.setattr(neighbors, "COMPILED_FROM", 0)
     monkeypatch.setitem(sys.modules, "pynndescent", None)
     data = np.random.default_rng(25).standard_normal((600, 20))
-    assert exact_neighbours(data, 5, metric="euclidean").indices.shape == (600, 5)
-    assert projected_neighbours(data, 5, metric="euclidean").indices.shape == (600, 5)
+    assert exact_neighbors(data, 5, metric="euclidean").indices.shape == (600, 5)
+    assert projected_neighbors(data, 5, metric="euclidean").indices.shape == (600, 5)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.bases.space import dense_neighbors, spectral_space
 from lfm_tasks.spectral.maps.descriptors import Anchors
@@ -72,10 +72,10 @@ def test_ridge__holds_where_there_are_as_many_pairs_as_features():
 
 
 def test_fit__of_one_pair_or_of_one_point_is_refused():
-    with pytest.raises(ReasonError, match="found 1 pairs, needs at least 2") as caught:
+    with pytest.raises(DataError, match="found 1 pairs, needs at least 2") as caught:
         fit_coordinates(np.ones((1, 3)), np.ones((1, 3)), method="ridge")
     assert caught.value.reason == "few_anchors"
-    with pytest.raises(ReasonError, match="found pairs that are all one point") as caught:
+    with pytest.raises(DataError, match="found pairs that are all one point") as caught:
         fit_coordinates(np.ones((4, 3)), np.eye(4)[:, :3], method="orthogonal")
     assert caught.value.reason == "constant"
 
@@ -147,7 +147,7 @@ def test_start_without_its_descriptors__is_left_out():
     space = spectral_space(rows, n_eigenpairs=8, metric="euclidean")
     anchors = Anchors(np.array([1, 2, 5]), np.array([1, 2, 5]))
     assert fit_from_anchors(space, space, anchors).start.descriptor != "cosine"
-    with pytest.raises(ReasonError, match="all-zero rows"):
+    with pytest.raises(DataError, match="all-zero rows"):
         fit_from_anchors(space, space, anchors, starts=(Start("cosine", 8),))
 
 
@@ -182,12 +182,12 @@ def test_choice__is_a_baseline_where_no_spectral_map_exists():
 
 def test_choice__needs_three_anchors(views):
     source, target, partner = views
-    with pytest.raises(ReasonError, match="found 2 anchors, choosing needs at least 3") as caught:
+    with pytest.raises(DataError, match="found 2 anchors, choosing needs at least 3") as caught:
         choose_alignment(source, target, anchors_of(partner, 2))
     assert caught.value.reason == "few_anchors"
 
 
-def test_dense_graphs__have_a_quarter_of_the_points_as_neighbours():
+def test_dense_graphs__have_a_quarter_of_the_points_as_neighbors():
     assert [dense_neighbors(n) for n in (3, 100, 1100, 5000)] == [1, 25, 275, 300]
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.transfer.evaluation import probe_accuracy, stratified_folds, transferred_probe_accuracy
 
 
@@ -12,8 +12,8 @@ def blobs():
     """Give rows of five classes in 8 dimensions, their labels and folds; a tenth of the labels is wrong."""
     generator = np.random.default_rng(0)
     labels = np.repeat(np.array(list("abcde")), 60)
-    centres = 3 * generator.standard_normal((5, 8))
-    rows = centres[np.arange(300) // 60] + generator.standard_normal((300, 8))
+    centers = 3 * generator.standard_normal((5, 8))
+    rows = centers[np.arange(300) // 60] + generator.standard_normal((300, 8))
     labels = np.where(generator.random(300) < 0.1, generator.permutation(labels), labels)
     return rows, labels, stratified_folds(labels)
 
@@ -37,10 +37,10 @@ def test_accuracy__is_that_of_least_squares_written_out(blobs):
     right = 0
     for fold in range(5):
         known = folds != fold
-        centred = rows[known] - rows[known].mean(axis=0)
+        centered = rows[known] - rows[known].mean(axis=0)
         signs = np.where(numbers[known][:, None] == np.arange(5), 1.0, -1.0)
-        penalty = 0.01 * np.square(centred).sum() / 8 * np.eye(8)
-        weights = np.linalg.solve(centred.T @ centred + penalty, centred.T @ (signs - signs.mean(axis=0)))
+        penalty = 0.01 * np.square(centered).sum() / 8 * np.eye(8)
+        weights = np.linalg.solve(centered.T @ centered + penalty, centered.T @ (signs - signs.mean(axis=0)))
         scores = (rows[~known] - rows[known].mean(axis=0)) @ weights + signs.mean(axis=0)
         right += (classes[scores.argmax(axis=1)] == labels[~known]).sum()
     assert probe_accuracy(rows, labels, folds) == right / 300
@@ -92,6 +92,6 @@ def test_unrelated_source__gives_chance(blobs):
     ],
 )
 def test_folds__refuse_labels_that_cannot_be_learned(labels, message):
-    with pytest.raises(ReasonError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         stratified_folds(np.array(labels))
     assert caught.value.reason == "one_class"

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.transfer.evaluation import class_normal, is_separable, mean_radius, move_class, move_point
 
 
@@ -30,7 +30,7 @@ def test_class_normal__does_not_depend_on_scale_or_place(blobs: tuple[np.ndarray
 
 
 def test_class_normal__needs_both_kinds(blobs: tuple[np.ndarray, np.ndarray]) -> None:
-    with pytest.raises(ReasonError, match="found 0 of 120 points in a class, needs some of both"):
+    with pytest.raises(DataError, match="found 0 of 120 points in a class, needs some of both"):
         class_normal(blobs[0], np.zeros(120, dtype=bool))
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import lfm_tasks
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.space import spectral_space
 from lfm_tasks.spectral.transfer.alignment import Alignment, direct_map, partner_ranks, transfer_coordinates
 from lfm_tasks.spectral.transfer.selection import (
@@ -66,7 +66,7 @@ def test_all_pairs__choose_the_map_that_carries_held_out_ones(n_pairs, name):
 
 
 def test_all_pairs__refuse_few():
-    with pytest.raises(ReasonError, match=r"found 9 pairs, a map of all of them needs at least 10: give more points"):
+    with pytest.raises(DataError, match=r"found 9 pairs, a map of all of them needs at least 10: give more points"):
         choose_from_all_pairs(np.eye(9), np.eye(9))
 
 
@@ -119,17 +119,17 @@ def test_fit_map__takes_rows_that_both_spaces_number_alike(digit_views):
 )
 def test_fit_map__refuses_anchors_that_are_none(anchors, reason, message):
     rows = np.random.default_rng(4).standard_normal((50, 4))
-    with pytest.raises(ReasonError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         fit_map(rows, rows, anchors, n_eigenpairs=8)
     assert caught.value.reason == reason
 
 
 def test_fit_map__refuses_nan_and_rows_of_another_width():
     rows = np.random.default_rng(5).standard_normal((50, 4))
-    with pytest.raises(ReasonError, match="found NaN or infinite values in the target, needs finite numbers"):
+    with pytest.raises(DataError, match="found NaN or infinite values in the target, needs finite numbers"):
         fit_map(rows, np.where(rows > 2, np.nan, rows), np.arange(5), n_eigenpairs=8)
     fitted = fit_map(rows, rows, np.arange(5), n_eigenpairs=8)
-    with pytest.raises(ReasonError, match="found 3 features, the map needs 4: rows of its source"):
+    with pytest.raises(DataError, match="found 3 features, the map needs 4: rows of its source"):
         fitted.transfer(rows[:, :3])
 
 

@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.transfer.evaluation import tsne
 
 
 def blobs(n_features=6):
     generator = np.random.default_rng(0)
-    centres = 6 * generator.standard_normal((3, n_features))
-    return centres[np.arange(90) // 30] + generator.standard_normal((90, n_features))
+    centers = 6 * generator.standard_normal((3, n_features))
+    return centers[np.arange(90) // 30] + generator.standard_normal((90, n_features))
 
 
 def test_picture__keeps_the_nearest_in_their_group_and_is_the_same_every_time():
@@ -39,6 +39,6 @@ def test_space_of_one_feature__has_a_picture():
 
 def test_too_few_points__are_refused():
     message = r"found 30 points, t-SNE with perplexity 30 needs more of them: lower atlas.embeddings.perplexity"
-    with pytest.raises(ReasonError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         tsne(blobs()[:30])
     assert caught.value.reason == "too_few_points"

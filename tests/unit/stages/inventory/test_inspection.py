@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from lfm_atlas.cli.main import app
-from lfm_atlas.console import silently
+from lfm_atlas.console import no_progress
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.inventory.inspection import DeepReport, _read_spaces, read_zoo
 from lfm_tasks.stages.inventory.stage import validate_catalog
@@ -21,7 +21,7 @@ WriteZoo = Callable[..., Path]
 
 def deep(folder: Path) -> DeepReport:
     catalog = read_catalog(folder / "data_catalog.yaml")
-    return read_zoo(catalog, validate_catalog(catalog, silently), silently)
+    return read_zoo(catalog, validate_catalog(catalog, no_progress), no_progress)
 
 
 def validate_deeply(folder: Path, *options: str) -> int:
@@ -185,7 +185,7 @@ class Network:
 
     def batches(self, layers: Sequence[str], rows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
         if "bad" in layers:
-            raise ReasonError("not_finite", "found NaN")
+            raise DataError("not_finite", "found NaN")
         yield {layer: np.ones((len(rows), 3), dtype=np.float32) for layer in layers}
 
 

@@ -8,52 +8,52 @@ import pytest
 from lfm_tasks.config import NullConfig
 from lfm_tasks.runtime.run import Scope
 from lfm_tasks.spaces import Space
-from lfm_tasks.stages.inventory.correspondence import EVERY_POINT, Knowledge
-from lfm_tasks.stages.inventory.requests import Asked, Part
+from lfm_tasks.stages.inventory.correspondence import FULL_CORRESPONDENCE, Correspondence
+from lfm_tasks.stages.inventory.requests import PairRequest, PairSelection
 from lfm_tasks.stages.scores.block import ScoreSettings
-from lfm_tasks.stages.scores.pair_index import BasePairs, asked_pairs, base_pairs, pairs_now
+from lfm_tasks.stages.scores.pair_index import PairIndex, pair_indexes, pairs_in_scope, requested_pairs
 from lfm_tasks.stages.scores.stage import blocks
 from lfm_tasks.stores.units.store import Receipt
 
 SPACES = [Space(dataset, f"model{number}", "layer") for dataset in ("b", "a") for number in (2, 0, 3, 1)]
 OF_A, OF_B = (tuple(space for space in SPACES if space.dataset == name) for name in "ab")
-FEW = Knowledge(regime="anchors", refine="none", anchor_ids=("p1",), n_anchors=1)
+FEW = Correspondence(regime="anchors", refine="none", anchor_ids=("p1",), n_anchors=1)
 PARTS = (
-    Part("first", "a", ("lfm",), OF_A[:2], OF_A[1:], FEW),
-    Part("second", "a", ("cka_linear",), OF_A[2:], OF_A[:3]),
-    Part("third", "b", ("overlap", "cka_linear"), OF_B, OF_B),
+    PairSelection("first", "a", ("lfm",), OF_A[:2], OF_A[1:], FEW),
+    PairSelection("second", "a", ("cka_linear",), OF_A[2:], OF_A[:3]),
+    PairSelection("third", "b", ("overlap", "cka_linear"), OF_B, OF_B),
 )
 
 
 def test_asked_pairs__are_those_of_all_parts_pair_by_pair() -> None:
-    found = asked_pairs(PARTS, SPACES)
+    found = requested_pairs(PARTS, SPACES)
     for source, target in product(SPACES, SPACES):
-        wishes = [
-            Asked(frozenset(part.measures), part.knowledge)
+        requests = [
+            PairRequest(frozenset(part.measures), part.correspondence)
             for part in PARTS
             if {(source, target), (target, source)} & set(product(part.sources, part.targets))
         ]
-        number = found.wish(source, target)
-        if not wishes:
+        number = found.request_index(source, target)
+        if not requests:
             assert number == -1
             continue
-        expected = wishes[0] if len(wishes) == 1 else wishes[0].and_also(wishes[1])
-        assert found.wishes[number] == expected
-    assert found.wish(SPACES[0], Space("a", "unknown", "layer")) == -1
-    assert len(set(found.wishes)) == len(found.wishes)
+        expected = requests[0] if len(requests) == 1 else requests[0].and_also(requests[1])
+        assert found.requests[number] == expected
+    assert found.request_index(SPACES[0], Space("a", "unknown", "layer")) == -1
+    assert len(set(found.requests)) == len(found.requests)
 
 
 def test_asked_pairs__of_spaces_that_are_not_there_are_left_out() -> None:
-    found = asked_pairs(PARTS, OF_A[1:])
+    found = requested_pairs(PARTS, OF_A[1:])
     assert found.spaces == tuple(sorted(OF_A[1:]))
-    assert found.wish(OF_A[0], OF_A[1]) == -1
-    assert asked_pairs(PARTS, []).which.size == 0
+    assert found.request_index(OF_A[0], OF_A[1]) == -1
+    assert requested_pairs(PARTS, []).which.size == 0
 
 
 def test_asked_pairs__with_two_maps_are_refused() -> None:
-    other = Part("fourth", "a", ("overlap",), OF_A[:2], OF_A[1:2])
+    other = PairSelection("fourth", "a", ("overlap",), OF_A[:2], OF_A[1:2])
     with pytest.raises(RuntimeError, match="found one pair of spaces in comparisons with different maps"):
-        asked_pairs((*PARTS, other), SPACES)
+        requested_pairs((*PARTS, other), SPACES)
 
 
 @pytest.mark.parametrize(
@@ -67,32 +67,32 @@ def test_asked_pairs__with_two_maps_are_refused() -> None:
 )
 def test_pairs_now__are_of_chosen_comparisons_and_models(scope: Scope, expected: set[tuple[int, int]]) -> None:
     # `first` has models 2 and 0 against 0, 3 and 1; `second` 3 and 1 against 2, 0 and 3.
-    found = {(int(row), int(column)) for row, column in np.argwhere(pairs_now(PARTS, OF_A, scope))}
+    found = {(int(row), int(column)) for row, column in np.argwhere(pairs_in_scope(PARTS, OF_A, scope))}
     assert found == expected
 
 
-def settings_of(parts: tuple[Part, ...], rest: str = "any") -> dict[tuple[str, int], ScoreSettings]:
-    pairs = asked_pairs(parts, SPACES)
+def settings_of(parts: tuple[PairSelection, ...], rest: str = "any") -> dict[tuple[str, int], ScoreSettings]:
+    pairs = requested_pairs(parts, SPACES)
     return {
-        (dataset, number): ScoreSettings(rest, tuple(sorted(pairs.wishes[number].measures)))
+        (dataset, number): ScoreSettings(rest, tuple(sorted(pairs.requests[number].measures)))
         for dataset, number, _ in pairs.by_dataset()
     }
 
 
 def test_base_pairs__are_named_by_keys_and_shared_by_spaces_of_one_content() -> None:
-    part = Part("", "b", ("overlap",), OF_B, OF_B)
+    part = PairSelection("", "b", ("overlap",), OF_B, OF_B)
     keys = dict(zip(OF_B, ("k9", "k1", "k9", "k5"), strict=True))
-    (table,) = base_pairs(asked_pairs([part], OF_B), settings_of((part,)), keys).values()
+    (table,) = pair_indexes(requested_pairs([part], OF_B), settings_of((part,)), keys).values()
     assert table.keys == ("k1", "k5", "k9")
     np.testing.assert_array_equal(table.asked, np.triu(np.ones((3, 3), dtype=bool)))
     assert table.n_unscored == 6
 
 
-def a_table(n_bases: int, *, measures: tuple[str, ...] = ("lfm", "overlap")) -> BasePairs:
+def a_table(n_bases: int, *, measures: tuple[str, ...] = ("lfm", "overlap")) -> PairIndex:
     cells = np.triu(np.ones((n_bases, n_bases), dtype=bool))
     nowhere = np.full((n_bases, n_bases), -1, dtype=np.int32)
     keys = tuple(f"k{number:04}" for number in range(n_bases))
-    return BasePairs(ScoreSettings("any", measures), keys, cells, cells.copy(), nowhere, nowhere.copy())
+    return PairIndex(ScoreSettings("any", measures), keys, cells, cells.copy(), nowhere, nowhere.copy())
 
 
 def a_receipt(key: str, bases: list[str], pairs: list[list[int]], **facts: object) -> Receipt:
@@ -124,14 +124,14 @@ def test_base_pairs__lie_where_the_last_block_has_them_whatever_else_it_holds() 
     assert [block.key for block in table.used] == ["old", "new"]
 
 
-ONE_BY_ONE = Knowledge(regime="anchors", refine="zoomout", n_anchors=5)
+ONE_BY_ONE = Correspondence(regime="anchors", refine="zoomout", n_anchors=5)
 
 
 @pytest.mark.parametrize(
-    ("n_bases", "knowledge", "measures", "n_permutations", "n_blocks", "side"),
+    ("n_bases", "correspondence", "measures", "n_permutations", "n_blocks", "side"),
     [
-        (40, EVERY_POINT, ("lfm",), 100, 6, 16),
-        (1000, EVERY_POINT, ("lfm",), 0, 528, 32),
+        (40, FULL_CORRESPONDENCE, ("lfm",), 100, 6, 16),
+        (1000, FULL_CORRESPONDENCE, ("lfm",), 0, 528, 32),
         (1000, FEW, ("lfm", "overlap"), 0, 136, 64),
         (1000, FEW, ("lfm", "overlap"), 100, 528, 32),
         (1000, FEW, ("lfm", "cka_linear"), 0, 528, 32),
@@ -140,12 +140,17 @@ ONE_BY_ONE = Knowledge(regime="anchors", refine="zoomout", n_anchors=5)
     ],
 )
 def test_blocks__hold_every_missing_pair_once(
-    n_bases: int, knowledge: Knowledge, measures: tuple[str, ...], n_permutations: int, n_blocks: int, side: int
+    n_bases: int,
+    correspondence: Correspondence,
+    measures: tuple[str, ...],
+    n_permutations: int,
+    n_blocks: int,
+    side: int,
 ) -> None:
     table = a_table(n_bases, measures=measures)
     table.now[:] &= np.random.default_rng(0).random(table.now.shape) < 0.9
     table.block[3, :] = 0
-    found = list(blocks(table, knowledge, NullConfig(n_permutations=n_permutations)))
+    found = list(blocks(table, correspondence, NullConfig(n_permutations=n_permutations)))
 
     assert len(found) == n_blocks
     seen = np.zeros_like(table.asked, dtype=int)
@@ -161,4 +166,4 @@ def test_blocks__hold_every_missing_pair_once(
 def test_blocks__of_nothing_are_none() -> None:
     table = a_table(3)
     table.block[:] = 0
-    assert list(blocks(table, EVERY_POINT, NullConfig())) == []
+    assert list(blocks(table, FULL_CORRESPONDENCE, NullConfig())) == []

@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfm_tasks.errors import ReasonError
-from lfm_tasks.stages.transfers.job import KnownPoints, known_anchors, read_pairs
+from lfm_tasks.errors import DataError
+from lfm_tasks.stages.transfers.job import AnchorSpec, choose_anchors, read_pairs
 
 IDS = np.array([f"p{number:02}" for number in range(20)], dtype=np.dtypes.StringDType())
 
 
 def refusal(reason: str, message: str, act: object) -> None:
-    with pytest.raises(ReasonError, match=message) as caught:
+    with pytest.raises(DataError, match=message) as caught:
         act()  # type: ignore[operator]
     assert caught.value.reason == reason
 
@@ -80,25 +80,25 @@ def test_files__that_are_not_there_or_no_text_are_refused(tmp_path: Path) -> Non
 
 def test_drawn__are_common_ids_that_do_not_depend_on_what_else_there_is() -> None:
     few = IDS[3:]
-    known = KnownPoints("anchors", 5, seed=1)
-    whole, part = known_anchors(known, IDS, IDS), known_anchors(known, IDS, few)
+    known = AnchorSpec("anchors", 5, seed=1)
+    whole, part = choose_anchors(known, IDS, IDS), choose_anchors(known, IDS, few)
     names, others = IDS[whole.source].tolist(), IDS[part.source].tolist()
 
     assert names == IDS[whole.target].tolist()
     assert others == few[part.target].tolist()
     assert set(names) - set(IDS[:3].tolist()) <= set(others)
-    assert names != IDS[known_anchors(KnownPoints("anchors", 5, seed=2), IDS, IDS).source].tolist()
-    refusal("few_anchors", "found 17 common ids, and 18 anchors were asked for", lambda: known_anchors(
-        KnownPoints("anchors", 18), IDS, few
+    assert names != IDS[choose_anchors(AnchorSpec("anchors", 5, seed=2), IDS, IDS).source].tolist()
+    refusal("few_anchors", "found 17 common ids, and 18 anchors were asked for", lambda: choose_anchors(
+        AnchorSpec("anchors", 18), IDS, few
     ))  # fmt: skip
 
 
 def test_named__are_rows_of_both_spaces_and_unknown_ones_are_refused() -> None:
     pairs = (("p01", "p05"), ("p02", "p19"), ("p03", "p04"))
-    anchors = known_anchors(KnownPoints(pairs=pairs), IDS, IDS[4:])
+    anchors = choose_anchors(AnchorSpec(pairs=pairs), IDS, IDS[4:])
     assert anchors.source.tolist() == [1, 2, 3]
     assert anchors.target.tolist() == [1, 15, 0]
-    wrong = KnownPoints(pairs=(*pairs, ("p04", "q05")))
+    wrong = AnchorSpec(pairs=(*pairs, ("p04", "q05")))
     refusal("bad_anchors", "found 1 of 4 anchors that the target space does not have, first 'q05'; did you", lambda: (
-        known_anchors(wrong, IDS, IDS[4:])
+        choose_anchors(wrong, IDS, IDS[4:])
     ))  # fmt: skip

@@ -9,20 +9,20 @@ import numpy as np
 import pytest
 
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.session import open_run
 from lfm_tasks.sources.opening import DatasetRows
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.transfers import job as map_fits
 from lfm_tasks.stages.transfers.apply import ClassLabels, Stitched, class_labels, open_stitching
-from lfm_tasks.stages.transfers.job import KnownPoints
+from lfm_tasks.stages.transfers.job import AnchorSpec
 from lfm_tasks.stages.transfers.named import fit_named_map
 from lfm_tasks.zoo import write_start
 
 IDS = np.array(["d", "a", "c", "b"])
 
 
-def fitted(folder: Path, source: str, target: str, known: KnownPoints) -> Any:
+def fitted(folder: Path, source: str, target: str, known: AnchorSpec) -> Any:
     catalog = read_catalog(folder / "data_catalog.yaml")
     with open_run(catalog, lambda *_: None, in_process=True) as run:
         return fit_named_map(run, source, target, known)
@@ -33,7 +33,7 @@ def test_large_spaces__are_represented_by_some_points_and_all_anchors(
 ) -> None:
     write_zoo(tmp_path, related_spaces(2))
     monkeypatch.setattr(map_fits, "MAX_POINTS", 60)
-    facts = fitted(tmp_path, "model0/layer0", "model1/layer0", KnownPoints("anchors", 12)).facts
+    facts = fitted(tmp_path, "model0/layer0", "model1/layer0", AnchorSpec("anchors", 12)).facts
 
     assert facts["n_common"] == 120
     assert facts["n_anchors"] == 12
@@ -49,7 +49,7 @@ def test_map__between_partly_other_samples_is_judged_on_the_common_ones(
     kept = ids < "p090"
     models["model1"] = ({name: rows[kept] for name, rows in layers.items()}, ids[kept])
     write_zoo(tmp_path, models)
-    facts = fitted(tmp_path, "model0/layer0", "model1/layer0", KnownPoints("anchors", 12)).facts
+    facts = fitted(tmp_path, "model0/layer0", "model1/layer0", AnchorSpec("anchors", 12)).facts
 
     assert (facts["n_points"], facts["n_common"]) == ([120, 90], 90)
     assert max(row["mrr"] for row in facts["table"]) > 0.3
@@ -61,8 +61,8 @@ def test_space__that_cannot_be_used_is_named(
     models = related_spaces(2)
     models["model1"][0]["layer0"][3] = 0
     write_zoo(tmp_path, models)
-    with pytest.raises(ReasonError, match="model1/layer0: found 1 all-zero row"):
-        fitted(tmp_path, "model0/layer0", "model1/layer0", KnownPoints())
+    with pytest.raises(DataError, match="model1/layer0: found 1 all-zero row"):
+        fitted(tmp_path, "model0/layer0", "model1/layer0", AnchorSpec())
 
 
 def test_spaces__of_two_datasets_are_refused(tmp_path: Path) -> None:
@@ -70,19 +70,19 @@ def test_spaces__of_two_datasets_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "data_catalog.yaml"
     text = path.read_text().replace("datasets:\n", "datasets:\n  train: {builtin: digits, split: train}\n")
     path.write_text(text.replace('{model}.onnx", dataset: digits}', '{model}.onnx", dataset: train}', 1))
-    with pytest.raises(ReasonError, match="found mlp_s0/relu4 on the dataset train and mlp_s1/relu4 on digits, needs"):
-        fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", KnownPoints())
+    with pytest.raises(DataError, match="found mlp_s0/relu4 on the dataset train and mlp_s1/relu4 on digits, needs"):
+        fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", AnchorSpec())
 
 
 def test_map__is_another_one_where_the_head_is(tmp_path: Path) -> None:
     write_start(tmp_path)
-    first = fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", KnownPoints())
-    again = fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", KnownPoints())
-    seeded = fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", KnownPoints(seed=1))
+    first = fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", AnchorSpec())
+    again = fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", AnchorSpec())
+    seeded = fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", AnchorSpec(seed=1))
     path = tmp_path / "data_catalog.yaml"
     wanted = "\n  mlp_s1:\n    head: {layer: relu4, output: relu4}"
     path.write_text(path.read_text().replace("\n  mlp_s1:", wanted))
-    other = fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", KnownPoints())
+    other = fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", AnchorSpec())
 
     assert (first.is_new, again.is_new, seeded.is_new, other.is_new) == (True, False, True, True)
     assert first.named == again.named
@@ -125,5 +125,5 @@ def test_stitching__needs_labels_that_number_the_outputs(
 ) -> None:
     write_start(tmp_path)
     catalog = read_catalog(tmp_path / "data_catalog.yaml")
-    with pytest.raises(ReasonError, match=message):
+    with pytest.raises(DataError, match=message):
         open_stitching(Space("digits", "mlp_s0", "relu4"), catalog, class_labels(DatasetRows(IDS, labels)))

@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from lfm_tasks.stores.units import durable
-from lfm_tasks.stores.units.durable import swap_folders, write_durably
+from lfm_tasks.stores.units.durable import atomic_write, swap_folders
 
 
 def test_write__replaces_the_whole_file(tmp_path: Path) -> None:
     path = tmp_path / "new" / "file.json"
-    write_durably(path, b"first, longer")
-    write_durably(path, b"second")
+    atomic_write(path, b"first, longer")
+    atomic_write(path, b"second")
 
     assert path.read_bytes() == b"second"
     assert list(path.parent.iterdir()) == [path]
@@ -20,14 +20,14 @@ def test_write__replaces_the_whole_file(tmp_path: Path) -> None:
 
 def test_write__that_fails_keeps_the_former_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "file.json"
-    write_durably(path, b"first")
+    atomic_write(path, b"first")
 
     def full_disk(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(durable.os, "fsync", full_disk)
     with pytest.raises(OSError, match="No space left"):
-        write_durably(path, b"second")
+        atomic_write(path, b"second")
 
     assert path.read_bytes() == b"first"
     assert list(tmp_path.iterdir()) == [path]
@@ -40,7 +40,7 @@ def test_write__that_may_not_names_the_file_that_was_asked_for(tmp_path: Path, m
     monkeypatch.setattr(Path, "open", no_right)
 
     with pytest.raises(PermissionError, match=r"'[^']*/file.json'$"):
-        write_durably(tmp_path / "file.json", b"first")
+        atomic_write(tmp_path / "file.json", b"first")
 
 
 def folder(path: Path, content: str) -> Path:

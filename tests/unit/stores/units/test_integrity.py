@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from lfm_tasks.stores.units import store as units
-from lfm_tasks.stores.units.durable import seal, seal_of, unseal
-from lfm_tasks.stores.units.integrity import damages, put_damage_aside, put_unfinished_aside
+from lfm_tasks.stores.units.durable import add_checksum, checksum_of, verify_checksum
+from lfm_tasks.stores.units.integrity import find_corruption, quarantine_corrupt, quarantine_unfinished
 from lfm_tasks.stores.units.store import UnitStore
 
 KEY, OTHER = "ab" * 32, "cd" * 32
@@ -22,7 +22,7 @@ def store(tmp_path: Path) -> UnitStore:
     for seed, key in enumerate((KEY, OTHER)):
         with store.commit("labels", key) as unit:
             unit.arrays.write("classes", np.full(5, seed, dtype=np.int32))
-    assert not put_damage_aside(store)
+    assert not quarantine_corrupt(store)
     return store
 
 
@@ -65,70 +65,70 @@ def test_damage__is_told_put_aside_and_gone(case: str, store: UnitStore) -> None
     damage, place, found = CASES[case]
     damage(store.root)
 
-    told = [one for one in damages(store) if one.place == place]
+    told = [one for one in find_corruption(store) if one.place == place]
 
     assert re.search(found, " ".join(one.found for one in told))
-    assert place in [one.place for one in put_damage_aside(store)]
+    assert place in [one.place for one in quarantine_corrupt(store)]
     assert list((store.root / "quarantine").iterdir())
-    assert put_damage_aside(store) == ()
+    assert quarantine_corrupt(store) == ()
     # What has its place taken is made again.
     with store.commit("labels", KEY) as unit:
         unit.arrays.write("classes", np.zeros(5, dtype=np.int32))
-    assert list(damages(store)) == []
+    assert list(find_corruption(store)) == []
     store.check("labels", OTHER)
 
 
 def test_unit_without_a_receipt__is_told_and_stays_for_the_next_commit(store: UnitStore) -> None:
     (store.root / RECEIPT).unlink()
 
-    assert [(one.place, one.found[:20]) for one in damages(store)] == [(UNIT, "it has no receipt: l")]
-    assert put_damage_aside(store) == ()
+    assert [(one.place, one.found[:20]) for one in find_corruption(store)] == [(UNIT, "it has no receipt: l")]
+    assert quarantine_corrupt(store) == ()
 
 
 def test_unit_that_nobody_touched__is_not_read_again(store: UnitStore, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     monkeypatch.setattr(units, "file_digest", lambda path: read.append(path) or "")
 
-    assert put_damage_aside(store) == ()
+    assert quarantine_corrupt(store) == ()
     assert read == []
     (store.root / "checked.json").write_text("[")
-    assert len(put_damage_aside(store)) == 2
+    assert len(quarantine_corrupt(store)) == 2
     assert read
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b"{}", b'{"body": {}}', b'{"body": {}, "sha256": ""}', b"\xff"])
 def test_sealed_file__is_read_only_as_it_was_written(content: bytes) -> None:
-    assert unseal(seal({"a": [1, 0.1]})) == {"a": [1, 0.1]}
+    assert verify_checksum(add_checksum({"a": [1, 0.1]})) == {"a": [1, 0.1]}
     with pytest.raises(ValueError, match=r"it is no sealed file|its checksum does not fit"):
-        unseal(content)
+        verify_checksum(content)
     with pytest.raises(ValueError, match="its checksum does not fit"):
-        unseal(seal({"a": 1}).replace(b"1", b"2", 1))
+        verify_checksum(add_checksum({"a": 1}).replace(b"1", b"2", 1))
     with pytest.raises(ValueError, match="its checksum does not fit"):
-        unseal(seal({"a": 1}) + b"\n")
+        verify_checksum(add_checksum({"a": 1}) + b"\n")
 
 
 def test_sealed_file__of_an_older_version_is_read_too() -> None:
     body = {"b": [1, {"sha256": "0"}], "a": "é"}
-    older = json.dumps({"body": body, "sha256": seal_of(body)}, sort_keys=True, indent=1).encode()
-    assert unseal(older) == unseal(seal(body)) == body
+    older = json.dumps({"body": body, "sha256": checksum_of(body)}, sort_keys=True, indent=1).encode()
+    assert verify_checksum(older) == verify_checksum(add_checksum(body)) == body
     with pytest.raises(ValueError, match="its checksum does not fit"):
-        unseal(older.replace(b"1,", b"2,", 1))
+        verify_checksum(older.replace(b"1,", b"2,", 1))
 
 
 def test_sealed_file__tells_a_change_of_any_byte() -> None:
-    sealed = seal({"body": {"sha256": "0" * 64}, "b": [1, 2.5, "é"]})
+    sealed = add_checksum({"body": {"sha256": "0" * 64}, "b": [1, 2.5, "é"]})
     for place in range(len(sealed)):
         for changed in (sealed[:place] + sealed[place + 1 :], sealed[:place] + b"7" + sealed[place + 1 :]):
             if changed != sealed:
                 with pytest.raises(ValueError, match=r"it is no sealed file|its checksum does not fit"):
-                    unseal(changed)
+                    verify_checksum(changed)
 
 
 def test_folder_without_a_receipt__is_put_aside_at_the_end_of_a_run(store: UnitStore) -> None:
     (store.root / UNIT).rename(store.root / "units" / "labels" / ("ef" * 32))
     (store.root / RECEIPT).unlink()
 
-    put_unfinished_aside(store)
+    quarantine_unfinished(store)
 
-    assert not list(damages(store))
+    assert not list(find_corruption(store))
     assert [path.name for path in (store.root / "quarantine").glob("*/unit")] == ["unit"]

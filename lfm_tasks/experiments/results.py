@@ -11,9 +11,9 @@ from lfm_tasks.figures.svg import standalone
 from lfm_tasks.report.page import allowed, resource, templates
 from lfm_tasks.runtime.run import versions
 from lfm_tasks.stores.atlas.files import write_columns
-from lfm_tasks.stores.units.durable import write_durably
+from lfm_tasks.stores.units.durable import atomic_write
 
-Verdict = Literal["supported", "partly", "not supported", "not tested"]
+ClaimStatus = Literal["supported", "partly", "not supported", "not tested"]
 Row = Mapping[str, Any]
 
 
@@ -23,11 +23,11 @@ class Claim:
 
     published: str
     found: str
-    verdict: Verdict
+    verdict: ClaimStatus
 
 
 @dataclass(frozen=True)
-class Table:
+class ResultTable:
     """Rows with the same columns; ``is_shown``: on the page, not only in its file."""
 
     name: str
@@ -37,7 +37,7 @@ class Table:
 
 
 @dataclass(frozen=True)
-class Figure:
+class ResultFigure:
     """A drawing, as SVG that stands by itself in a page, and what it shows."""
 
     name: str
@@ -46,7 +46,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Finding:
+class ExperimentResult:
     """One experiment, done; ``settings`` were fixed before its numbers were looked at."""
 
     name: str
@@ -54,13 +54,13 @@ class Finding:
     question: str
     settings: Mapping[str, Any]
     claims: Sequence[Claim]
-    figures: Sequence[Figure]
-    tables: Sequence[Table]
+    figures: Sequence[ResultFigure]
+    tables: Sequence[ResultTable]
     notes: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
-class Refused:
+class SkippedExperiment:
     """One experiment that the catalog has not got what it needs for."""
 
     name: str
@@ -69,14 +69,14 @@ class Refused:
     message: str
 
 
-def render_evidence(found: Sequence[Finding | Refused], facts: Mapping[str, Any]) -> str:
+def render_evidence(found: Sequence[ExperimentResult | SkippedExperiment], facts: Mapping[str, Any]) -> str:
     """Return the page as HTML: no script, nothing fetched."""
     style = resource("page.css") + resource("evidence.css")
     page = templates().get_template("evidence.html.jinja")
-    findings = [one for one in found if isinstance(one, Finding)]
+    findings = [one for one in found if isinstance(one, ExperimentResult)]
     return page.render(
         findings=findings,
-        refused=[one for one in found if isinstance(one, Refused)],
+        refused=[one for one in found if isinstance(one, SkippedExperiment)],
         facts=facts,
         claims=[(finding, claim) for finding in findings for claim in finding.claims],
         shown=_shown,
@@ -97,24 +97,24 @@ def _shown(value: Any) -> str:
 SCHEMA_VERSION = 1
 
 
-def write_findings(catalog: Catalog, found: Sequence[Finding | Refused], output: Path) -> None:
+def write_results(catalog: Catalog, found: Sequence[ExperimentResult | SkippedExperiment], output: Path) -> None:
     """Write what was found; a file that an earlier run left and this one has no content for stays."""
     for finding in found:
-        if isinstance(finding, Finding):
+        if isinstance(finding, ExperimentResult):
             for table in finding.tables:
                 write_columns(_columns(table), output / "tables" / f"{finding.name}-{table.name}.parquet")
             for figure in finding.figures:
                 path = output / "figures" / f"{finding.name}-{figure.name}.svg"
-                write_durably(path, standalone(figure.svg).encode())
+                atomic_write(path, standalone(figure.svg).encode())
     facts = _facts(catalog, found)
     text = json.dumps(facts, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    write_durably(output / "evidence.json", f"{text}\n".encode())
-    write_durably(output / "evidence.html", render_evidence(found, facts).encode())
+    atomic_write(output / "evidence.json", f"{text}\n".encode())
+    atomic_write(output / "evidence.html", render_evidence(found, facts).encode())
 
 
-def _facts(catalog: Catalog, found: Sequence[Finding | Refused]) -> dict[str, Any]:
+def _facts(catalog: Catalog, found: Sequence[ExperimentResult | SkippedExperiment]) -> dict[str, Any]:
     """Return what programs read: settings, seeds, claims and the rows of all tables that the page shows."""
-    findings = [finding for finding in found if isinstance(finding, Finding)]
+    findings = [finding for finding in found if isinstance(finding, ExperimentResult)]
     return {
         "schema_version": SCHEMA_VERSION,
         "versions": versions(),
@@ -132,12 +132,14 @@ def _facts(catalog: Catalog, found: Sequence[Finding | Refused]) -> dict[str, An
             for finding in findings
         },
         "refused": {
-            one.name: {"reason": one.reason, "message": one.message} for one in found if isinstance(one, Refused)
+            one.name: {"reason": one.reason, "message": one.message}
+            for one in found
+            if isinstance(one, SkippedExperiment)
         },
     }
 
 
-def _plain_rows(table: Table) -> list[dict[str, Any]]:
+def _plain_rows(table: ResultTable) -> list[dict[str, Any]]:
     return [{name: _plain(value) for name, value in row.items()} for row in table.rows]
 
 
@@ -146,6 +148,6 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and value != value else value
 
 
-def _columns(table: Table) -> Mapping[str, list[Any]]:
+def _columns(table: ResultTable) -> Mapping[str, list[Any]]:
     names = list(dict.fromkeys(name for row in table.rows for name in row))
     return {name: [_plain(row.get(name)) for row in table.rows] for name in names}

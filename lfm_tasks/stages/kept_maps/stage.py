@@ -15,7 +15,7 @@ from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES, full_map
 from lfm_tasks.spectral.maps.decoding import source_distortion, target_distortion
-from lfm_tasks.stages.bases.stage import BasedSpace, not_computed
+from lfm_tasks.stages.bases.stage import SpaceBasis, not_computed
 from lfm_tasks.stages.inventory.correspondence import common_ids, labels_of, text_labels
 from lfm_tasks.stages.inventory.cost import KEEP_MAPS
 from lfm_tasks.stages.inventory.requests import embedded_spaces
@@ -23,17 +23,17 @@ from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.stages.scores.full_maps import common_rows
 from lfm_tasks.stages.scores.map_measures import STATISTICS
 from lfm_tasks.stages.scores.pair_index import PairScores
-from lfm_tasks.stages.scores.stage import BLOCK_SIDE, Scored
+from lfm_tasks.stages.scores.stage import BLOCK_SIDE, ScoredPairs
 from lfm_tasks.stores.units.store import Receipt, UnitStore, digest
-from lfm_tasks.workers.pool import Trouble
+from lfm_tasks.workers.pool import JobFailure
 
-SpacePair = tuple[BasedSpace, BasedSpace]
+SpacePair = tuple[SpaceBasis, SpaceBasis]
 # Rounding must not choose among pairs that are equally alike.
 _DIGITS = 9
 _SCORE, _CALIBRATED = (STATISTICS.index(name) for name in ("score", "calibrated"))
 
 
-def kept_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...], scored: Scored) -> tuple[SpacePair, ...]:
+def kept_pairs(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...], scored: ScoredPairs) -> tuple[SpacePair, ...]:
     """Return (source, target) of each map that is kept, source first in the order of names, in that order."""
     refused = {failure.dataset for failure in zoo.failures if failure.model == KEEP_MAPS}
     allowed = {based.space: based for based in spaces if based.space.dataset not in refused}
@@ -47,7 +47,7 @@ def kept_pairs(run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...], scored: Score
 
 
 def embedded_pairs(
-    catalog: Catalog, zoo: Zoo, based: Mapping[Space, BasedSpace], scored: Scored
+    catalog: Catalog, zoo: Zoo, based: Mapping[Space, SpaceBasis], scored: ScoredPairs
 ) -> set[tuple[Space, Space]]:
     """Return the pairs of spaces with pictures that were asked for and have scores, in the order of names."""
     wanted = set(embedded_spaces(catalog, based))
@@ -62,8 +62,8 @@ def embedded_pairs(
 
 
 def _scored_pairs(
-    zoo: Zoo, based: Mapping[Space, BasedSpace], scored: Scored
-) -> Iterator[tuple[BasedSpace, BasedSpace, PairScores]]:
+    zoo: Zoo, based: Mapping[Space, SpaceBasis], scored: ScoredPairs
+) -> Iterator[tuple[SpaceBasis, SpaceBasis, PairScores]]:
     """Yield all pairs of different spaces that were asked for and have scores, source first in the order of names."""
     for part in zoo.parts:
         for one, other in part.pairs():
@@ -74,18 +74,18 @@ def _scored_pairs(
                 yield source, target, place
 
 
-def _place(scored: Scored, source: BasedSpace, target: BasedSpace) -> PairScores | None:
+def _place(scored: ScoredPairs, source: SpaceBasis, target: SpaceBasis) -> PairScores | None:
     """Return where the scores of a pair lie that has a map: known points give it, or it was grown and is stored."""
-    asked, place = scored.asked_of(source, target), scored.place(source, target)
+    asked, place = scored.request_of(source, target), scored.place(source, target)
     if asked is None or place is None or place.refusal:
         return None
-    if asked.knowledge.regime == "full" or not asked.measures & MAP_SCORES.keys():
+    if asked.correspondence.regime == "full" or not asked.measures & MAP_SCORES.keys():
         return place
     failed = any(name in MAP_SCORES for name, _ in place.codes)
-    return None if asked.knowledge.refine == "none" or failed else place
+    return None if asked.correspondence.refine == "none" or failed else place
 
 
-def _most_alike(run: Run, zoo: Zoo, based: Mapping[Space, BasedSpace], scored: Scored) -> set[tuple[Space, Space]]:
+def _most_alike(run: Run, zoo: Zoo, based: Mapping[Space, SpaceBasis], scored: ScoredPairs) -> set[tuple[Space, Space]]:
     """Return the most alike layers of each two models: by overlap, or by the first other score of maps asked for.
 
     Among the layers' pairs the measure counts first, then how alike they are, then the names.
@@ -143,8 +143,8 @@ class KeepJob:
 class KeptPair:
     """Two spaces whose map is kept, and what it was grown by; empty: their bases give it, and the map back with it."""
 
-    source: BasedSpace
-    target: BasedSpace
+    source: SpaceBasis
+    target: SpaceBasis
     grown_by: str
 
     @property
@@ -221,7 +221,7 @@ class KeptMaps:
 
 
 def keep_maps(
-    run: Run, zoo: Zoo, spaces: tuple[BasedSpace, ...], scored: Scored, failures: tuple[Failure, ...]
+    run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...], scored: ScoredPairs, failures: tuple[Failure, ...]
 ) -> tuple[KeptMaps, tuple[Failure, ...]]:
     """Compute the maps to be kept that no stored block holds; none while only a part of the scores is there."""
     if scored.n_not_computed or not_computed(zoo, spaces, failures):
@@ -239,13 +239,13 @@ def keep_maps(
     run.announce("maps", 0, len(jobs))
     for done, (number, result) in enumerate(run.workers.run(store_maps, jobs), start=1):
         job = jobs[number]
-        if isinstance(result, Trouble):
+        if isinstance(result, JobFailure):
             failures = (*failures, _failure(pairs, job, result))
         else:
             places |= dict(_stored([run.store.receipt("kept_maps", job.key)]))
         run.announce("maps", done, len(jobs))
     n_new = sum(job.pairs[0] in places and len(job.pairs) for job in jobs)
-    run.tally.count("maps", n_new, len(places) - n_new)
+    run.stage_counts.count("maps", n_new, len(places) - n_new)
     made = tuple(pair for pair in pairs if pair.key in places)
     rows = {dataset: zoo.rows[dataset] for dataset in {pair.source.space.dataset for pair in made}}
     return KeptMaps(made, places, rows), failures
@@ -279,7 +279,7 @@ def _known_map(source: BasisOnIds, target: BasisOnIds) -> MapOnPoints:
     (basis, ids), (other, other_ids) = source, target
     rows, other_rows, common = basis.eigenvectors, other.eigenvectors, ids
     if len(ids) != len(other_ids) or (ids != other_ids).any():
-        # Scored before, so there are enough common ids.
+        # ScoredPairs before, so there are enough common ids.
         (rows, other_rows), common = common_rows((rows, ids), (other_rows, other_ids), 0.0)
     functional_map = full_map(rows, other_rows)
     lost = source_distortion(functional_map, Basis(basis.eigenvalues, rows, np.nan))
@@ -335,7 +335,7 @@ def _short(values: np.ndarray) -> np.ndarray:
     return np.ldexp(np.round(mantissa * 4096) / 4096, exponent).astype(np.float32)
 
 
-def _oriented(pair: SpacePair, scored: Scored) -> KeptPair:
+def _oriented(pair: SpacePair, scored: ScoredPairs) -> KeptPair:
     """Return a pair as it is published: a grown map leads from the lower key to the higher, the way it is stored."""
     source, target = pair
     grown_by = scored.grown_by(source, target)
@@ -344,7 +344,7 @@ def _oriented(pair: SpacePair, scored: Scored) -> KeptPair:
     return KeptPair(source, target, grown_by)
 
 
-def _failure(pairs: Iterable[KeptPair], job: KeepJob, trouble: Trouble) -> Failure:
+def _failure(pairs: Iterable[KeptPair], job: KeepJob, trouble: JobFailure) -> Failure:
     """Return why a block of maps is not kept, told of its first pair."""
     first = next(pair for pair in pairs if pair.key == job.pairs[0])
     what = f"map of {first.source.space.name} and {first.target.space.name}"

@@ -15,7 +15,7 @@ from scipy.spatial.distance import squareform
 
 from lfm_tasks.published.atlas import Atlas
 from lfm_tasks.published.queries import nearest_models
-from lfm_tasks.statistics.model_pairs import model_distances, symmetrised
+from lfm_tasks.statistics.model_pairs import model_distances, symmetrized
 from lfm_tasks.stores.atlas.schema import AtlasError
 
 MOST_PIXELS = 256  # a side: below 66 kB whatever the values
@@ -25,17 +25,17 @@ _VIRIDIS = np.array(
      [170, 220, 50], [253, 231, 37]]
 )  # fmt: skip
 _MISSING = 255
-_GREY = (190, 190, 190)
+_GRAY = (190, 190, 190)
 
 
 def matrix_png(values: Float[np.ndarray, "rows columns"]) -> bytes:
-    """Return a picture of values in [0, 1], dark to light, grey where there is none; of large ones block means."""
+    """Return a picture of values in [0, 1], dark to light, gray where there is none; of large ones block means."""
     values = _block_means(values)
     steps = np.rint(np.clip(np.nan_to_num(values), 0, 1) * (_MISSING - 1))
     pixels = np.where(np.isfinite(values), steps, _MISSING).astype(np.uint8)
     enlarged = max(1, MOST_PIXELS // max(values.shape))
     pixels = pixels.repeat(enlarged, axis=0).repeat(enlarged, axis=1)
-    # https://www.w3.org/TR/png-3/: every line begins with its filter, 0 for none; colour type 3 looks up a palette.
+    # https://www.w3.org/TR/png-3/: every line begins with its filter, 0 for none; color type 3 looks up a palette.
     lines = np.pad(pixels, ((0, 0), (1, 0))).tobytes()
     header = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 8, 3, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"PLTE", _palette()), (b"IDAT", zlib.compress(lines, 9)), (b"IEND", b""))
@@ -56,8 +56,8 @@ def _block_means(values: np.ndarray) -> np.ndarray:
 
 def _palette() -> bytes:
     places = np.linspace(0, len(_VIRIDIS) - 1, _MISSING)
-    colours = [np.interp(places, np.arange(len(_VIRIDIS)), channel).round() for channel in _VIRIDIS.T]
-    return np.vstack([np.stack(colours, axis=1), _GREY]).astype(np.uint8).tobytes()
+    colors = [np.interp(places, np.arange(len(_VIRIDIS)), channel).round() for channel in _VIRIDIS.T]
+    return np.vstack([np.stack(colors, axis=1), _GRAY]).astype(np.uint8).tobytes()
 
 
 def _chunk(kind: bytes, content: bytes) -> bytes:
@@ -71,7 +71,7 @@ _MORE = "There is more in the report."
 _LOWEST_RECALL = 0.95
 
 
-def verdict_page(atlas: Atlas) -> str:
+def artifact_page(atlas: Atlas) -> str:
     """Return Markdown of less than `MOST_BYTES`: checks, and for each dataset a picture and the nearest models."""
     lines = ["| check | verdict | found |", "|---|---|---|"]
     lines += [f"| {name} | {'look' if concern else 'ok'} | {found} |" for name, concern, found in _checks(atlas)]
@@ -81,7 +81,7 @@ def verdict_page(atlas: Atlas) -> str:
         except AtlasError as error:
             lines += ["", f"**{plain(dataset)}**: {plain(str(error))}"]
             continue
-        similarity = symmetrised(matrix.values)
+        similarity = symmetrized(matrix.values)
         lines += ["", *_picture(matrix, similarity), "", *_nearest(atlas, dataset, similarity)]
         if sum(map(len, lines)) > _ENOUGH:
             lines += ["", _MORE]
@@ -118,7 +118,7 @@ def _checks(atlas: Atlas) -> list[tuple[str, bool, str]]:
         ),
         ("pairs", bool(without), f"{counts['directed_pairs']} directed, {without} without a score"),
         ("graphs", bool(pieces), f"{pieces} were in pieces before they were joined"),
-        ("neighbours", bool(missed), f"{missed} spaces with a recall below {_LOWEST_RECALL}"),
+        ("neighbors", bool(missed), f"{missed} spaces with a recall below {_LOWEST_RECALL}"),
     ]
 
 
@@ -134,7 +134,7 @@ def _picture(matrix: xr.DataArray, similarity: np.ndarray) -> list[str]:
     return [
         f'<img alt="{plain(told)}" src="data:image/png;base64,{picture}">',
         "",
-        f"{plain(told)}: dark is chance, light is alike, grey has no value. In order: {plain(', '.join(names))}",
+        f"{plain(told)}: dark is chance, light is alike, gray has no value. In order: {plain(', '.join(names))}",
     ]
 
 

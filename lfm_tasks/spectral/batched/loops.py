@@ -1,7 +1,7 @@
 """Compiled loops over tiles of maps: the weights of a fit, and sums over the spectra of small Gram matrices.
 
 Eigenvalues of 128 matrices at a time, a matrix a lane: LAPACK takes 65 µs for one of 49 × 49, this 4. No lane takes a
-number from another, so the bits of a matrix do not depend on its neighbours.
+number from another, so the bits of a matrix do not depend on its neighbors.
 """
 
 from typing import no_type_check
@@ -10,13 +10,13 @@ import numpy as np
 
 from lfm_tasks.spectral.batched.simd import (
     WIDTH,
-    everywhere,
-    get,
+    broadcast,
+    load_vector,
     multiply_columns,
-    put,
     root,
+    select_positive,
+    store_vector,
     transpose,
-    where_positive,
 )
 from lfm_tasks.spectral.neighbors.compiled import compiled
 
@@ -92,7 +92,7 @@ def gram_sums(maps, sums):
             lay_out(maps, start + few, entries)
             multiply_by_itself(entries, packed)
             sum_packed(packed, own_rows, few // WIDTH)
-            tridiagonalise(packed, rows, band_rows, few // WIDTH)
+            tridiagonalize(packed, rows, band_rows, few // WIDTH)
         settle(bands, own)
         sums[:, start : start + n_lanes] = own[:, :n_lanes]
 
@@ -126,10 +126,10 @@ def multiply_by_itself(entries, packed):
     if size < 4:
         for i in range(size):
             for j in range(i, size):
-                total = everywhere(np.float32(0))
+                total = broadcast(np.float32(0))
                 for row in range(0, len(entries), size):
-                    total = total + get(entries, row + i) * get(entries, row + j)
-                put(packed, i * size + j, total)
+                    total = total + load_vector(entries, row + i) * load_vector(entries, row + j)
+                store_vector(packed, i * size + j, total)
         return
     block = np.empty((16, WIDTH), dtype=np.float32)
     for i in range(0, size, 4):
@@ -140,7 +140,7 @@ def multiply_by_itself(entries, packed):
             multiply_columns(entries, size, first, second, block)
             for a in range(4):
                 for b in range(4):
-                    put(packed, (first + a) * size + second + b, get(block, 4 * a + b))
+                    store_vector(packed, (first + a) * size + second + b, load_vector(block, 4 * a + b))
 
 
 @compiled
@@ -148,28 +148,28 @@ def multiply_by_itself(entries, packed):
 def sum_packed(packed, sums, group):
     """Fill in the first four of `gram_sums` for 16 packed triangles."""
     size = int(np.sqrt(len(packed)))
-    one, two, none = everywhere(np.float32(1)), everywhere(np.float32(2)), everywhere(np.float32(0))
+    one, two, none = broadcast(np.float32(1)), broadcast(np.float32(2)), broadcast(np.float32(0))
     off = diagonal = apart = trace = none
     for i in range(size):
-        value = get(packed, i * size + i)
+        value = load_vector(packed, i * size + i)
         diagonal = diagonal + value * value
         apart = apart + (value - one) * (value - one)
         trace = trace + value
         # Row by row: a thousand squares one after the other would lose two digits.
         squares = none
         for j in range(i + 1, size):
-            value = get(packed, i * size + j)
+            value = load_vector(packed, i * size + j)
             squares = squares + value * value
         off = off + two * squares
-    put(sums, group, off)
-    put(sums, GROUPS + group, diagonal)
-    put(sums, 2 * GROUPS + group, apart)
-    put(sums, 3 * GROUPS + group, trace)
+    store_vector(sums, group, off)
+    store_vector(sums, GROUPS + group, diagonal)
+    store_vector(sums, 2 * GROUPS + group, apart)
+    store_vector(sums, 3 * GROUPS + group, trace)
 
 
 @compiled
 @no_type_check
-def tridiagonalise(packed, rows, bands, group):
+def tridiagonalize(packed, rows, bands, group):
     """Reduce 16 packed triangles to tridiagonal form by reflections: diagonals, and squares of row − 1 and row.
 
     A ← A − v wᵀ − w vᵀ is put off to the next step, which multiplies A by a vector anyway: one pass instead of two.
@@ -177,38 +177,40 @@ def tridiagonalise(packed, rows, bands, group):
     """
     size = len(rows) // 4
     w, v, image = size, 2 * size, 3 * size
-    none, two = everywhere(np.float32(0)), everywhere(np.float32(2))
-    one, half, tiny = everywhere(np.float32(1)), everywhere(np.float32(0.5)), everywhere(np.float32(_TINY * _TINY))
+    none, two = broadcast(np.float32(0)), broadcast(np.float32(2))
+    one, half, tiny = broadcast(np.float32(1)), broadcast(np.float32(0.5)), broadcast(np.float32(_TINY * _TINY))
     for row in range(4 * size):
-        put(rows, row, none)
-    put(bands, GROUPS + group, none)
+        store_vector(rows, row, none)
+    store_vector(bands, GROUPS + group, none)
     for k in range(size):
-        own_v, own_w = get(rows, k), get(rows, w + k)
-        put(bands, 2 * k * GROUPS + group, get(packed, k * size + k) - two * own_v * own_w)
+        own_v, own_w = load_vector(rows, k), load_vector(rows, w + k)
+        store_vector(bands, 2 * k * GROUPS + group, load_vector(packed, k * size + k) - two * own_v * own_w)
         if k == size - 1:
             break
         length = none
         for i in range(k + 1, size):
-            value = get(packed, k * size + i) - (get(rows, i) * own_w + get(rows, w + i) * own_v)
-            put(rows, v + i, value)
-            put(rows, image + i, none)
+            value = load_vector(packed, k * size + i) - (
+                load_vector(rows, i) * own_w + load_vector(rows, w + i) * own_v
+            )
+            store_vector(rows, v + i, value)
+            store_vector(rows, image + i, none)
             length = length + value * value
-        first = get(rows, v + k + 1)
-        end = where_positive(first, none - root(length), root(length))
-        put(bands, (2 * k + 3) * GROUPS + group, length)
-        put(rows, v + k + 1, first - end)
+        first = load_vector(rows, v + k + 1)
+        end = select_positive(first, none - root(length), root(length))
+        store_vector(bands, (2 * k + 3) * GROUPS + group, length)
+        store_vector(rows, v + k + 1, first - end)
         norm = length - first * end
-        scale = where_positive(norm - tiny, one / norm, none)
+        scale = select_positive(norm - tiny, one / norm, none)
         multiply(packed, rows, k + 1)
         overlap = none
         for i in range(k + 1, size):
-            value = get(rows, image + i) * scale
-            put(rows, image + i, value)
-            overlap = overlap + value * get(rows, v + i)
+            value = load_vector(rows, image + i) * scale
+            store_vector(rows, image + i, value)
+            overlap = overlap + value * load_vector(rows, v + i)
         overlap = overlap * (half * scale)
         for i in range(k + 1, size):
-            put(rows, i, get(rows, v + i))
-            put(rows, w + i, get(rows, image + i) - overlap * get(rows, v + i))
+            store_vector(rows, i, load_vector(rows, v + i))
+            store_vector(rows, w + i, load_vector(rows, image + i) - overlap * load_vector(rows, v + i))
 
 
 @compiled
@@ -220,43 +222,43 @@ def multiply(packed, rows, start):
     """
     size = len(rows) // 4
     w, v, image = size, 2 * size, 3 * size
-    two = everywhere(np.float32(2))
+    two = broadcast(np.float32(2))
     j = start
     if (size - j) % 2:
-        j_v, j_w, j_new = get(rows, j), get(rows, w + j), get(rows, v + j)
-        value = get(packed, j * size + j) - two * j_v * j_w
-        put(packed, j * size + j, value)
+        j_v, j_w, j_new = load_vector(rows, j), load_vector(rows, w + j), load_vector(rows, v + j)
+        value = load_vector(packed, j * size + j) - two * j_v * j_w
+        store_vector(packed, j * size + j, value)
         j_sum = value * j_new
         for i in range(j + 1, size):
-            value = get(packed, j * size + i) - (get(rows, i) * j_w + get(rows, w + i) * j_v)
-            put(packed, j * size + i, value)
-            put(rows, image + i, get(rows, image + i) + value * j_new)
-            j_sum = j_sum + value * get(rows, v + i)
-        put(rows, image + j, get(rows, image + j) + j_sum)
+            value = load_vector(packed, j * size + i) - (load_vector(rows, i) * j_w + load_vector(rows, w + i) * j_v)
+            store_vector(packed, j * size + i, value)
+            store_vector(rows, image + i, load_vector(rows, image + i) + value * j_new)
+            j_sum = j_sum + value * load_vector(rows, v + i)
+        store_vector(rows, image + j, load_vector(rows, image + j) + j_sum)
         j += 1
     while j < size:
         k = j + 1
-        j_v, j_w, j_new = get(rows, j), get(rows, w + j), get(rows, v + j)
-        k_v, k_w, k_new = get(rows, k), get(rows, w + k), get(rows, v + k)
-        j_value = get(packed, j * size + j) - two * j_v * j_w
-        both = get(packed, j * size + k) - (k_v * j_w + k_w * j_v)
-        k_value = get(packed, k * size + k) - two * k_v * k_w
-        put(packed, j * size + j, j_value)
-        put(packed, j * size + k, both)
-        put(packed, k * size + k, k_value)
+        j_v, j_w, j_new = load_vector(rows, j), load_vector(rows, w + j), load_vector(rows, v + j)
+        k_v, k_w, k_new = load_vector(rows, k), load_vector(rows, w + k), load_vector(rows, v + k)
+        j_value = load_vector(packed, j * size + j) - two * j_v * j_w
+        both = load_vector(packed, j * size + k) - (k_v * j_w + k_w * j_v)
+        k_value = load_vector(packed, k * size + k) - two * k_v * k_w
+        store_vector(packed, j * size + j, j_value)
+        store_vector(packed, j * size + k, both)
+        store_vector(packed, k * size + k, k_value)
         j_sum, k_sum = j_value * j_new + both * k_new, k_value * k_new
-        put(rows, image + k, get(rows, image + k) + both * j_new)
+        store_vector(rows, image + k, load_vector(rows, image + k) + both * j_new)
         for i in range(k + 1, size):
-            i_v, i_w, i_new = get(rows, i), get(rows, w + i), get(rows, v + i)
-            j_value = get(packed, j * size + i) - (i_v * j_w + i_w * j_v)
-            k_value = get(packed, k * size + i) - (i_v * k_w + i_w * k_v)
-            put(packed, j * size + i, j_value)
-            put(packed, k * size + i, k_value)
-            put(rows, image + i, get(rows, image + i) + j_value * j_new + k_value * k_new)
+            i_v, i_w, i_new = load_vector(rows, i), load_vector(rows, w + i), load_vector(rows, v + i)
+            j_value = load_vector(packed, j * size + i) - (i_v * j_w + i_w * j_v)
+            k_value = load_vector(packed, k * size + i) - (i_v * k_w + i_w * k_v)
+            store_vector(packed, j * size + i, j_value)
+            store_vector(packed, k * size + i, k_value)
+            store_vector(rows, image + i, load_vector(rows, image + i) + j_value * j_new + k_value * k_new)
             j_sum = j_sum + j_value * i_new
             k_sum = k_sum + k_value * i_new
-        put(rows, image + j, get(rows, image + j) + j_sum)
-        put(rows, image + k, get(rows, image + k) + k_sum)
+        store_vector(rows, image + j, load_vector(rows, image + j) + j_sum)
+        store_vector(rows, image + k, load_vector(rows, image + k) + k_sum)
         j += 2
 
 
