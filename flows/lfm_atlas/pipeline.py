@@ -47,25 +47,19 @@ def build_atlas(run: Run, as_stage: StageCaller = call_directly) -> Outcome:
     """Run all stages; ``as_stage`` says how each is called (directly, or as a Prefect task)."""
     zoo = as_stage(validate)(run)
     check_memory(run, zoo)
-    recorded, failures = as_stage(record_activations)(run, zoo)
-    spaces, failures = as_stage(build_bases)(run, zoo, recorded, failures)
+    recorded = as_stage(record_activations)(run, zoo)
+    spaces = as_stage(build_bases)(run, zoo, recorded)
     scored = as_stage(score_pairs)(run, zoo, spaces)
-    collections, failures = as_stage(fit_collections)(run, spaces, scored, failures)
-    kept, failures = as_stage(keep_maps)(run, zoo, spaces, scored, failures)
+    collections = as_stage(fit_collections)(run, spaces, scored)
+    kept = as_stage(keep_maps)(run, zoo, spaces, scored)
     transfers = as_stage(fit_transfers)(run, zoo, spaces)
-    embedded, failures = as_stage(embed_spaces)(run, zoo, spaces, scored, failures)
-    found = contents(run, zoo, spaces, scored, failures, collections, kept, transfers, embedded)
+    embedded = as_stage(embed_spaces)(run, zoo, spaces, scored)
+    found = contents(run, zoo, spaces, scored, collections, kept, transfers, embedded)
     is_new = as_stage(publish_atlas)(run, found)
-    stage_counts, aside = run.stage_counts, tuple(run.notes.get("put_aside", ()))
+    counts, failures = run.stage_counts, tuple(run.failures)
+    aside = tuple(run.notes.get("put_aside", ()))
     return Outcome(
-        len(spaces),
-        failures,
-        found.refused,
-        is_new,
-        stage_counts.computed,
-        stage_counts.reused,
-        found.unpublished,
-        aside,
+        len(spaces), failures, found.refused, is_new, counts.computed, counts.reused, found.unpublished, aside
     )
 
 

@@ -28,11 +28,11 @@ class Evidence:
 def reproduce(run: Run, experiments: Sequence[str], output: Path, as_stage: StageCaller = call_directly) -> Evidence:
     """Record the zoo, do the experiments one after the other, write what they found into ``output``."""
     zoo = as_stage(validate)(run)
-    recorded, failures = as_stage(record_activations)(run, zoo)
+    recorded = as_stage(record_activations)(run, zoo)
     given = source_zoo(run, zoo, recorded)
     found = tuple(_experiment(given, name, output / "zoos" / name, as_stage) for name in experiments)
     as_stage(write_evidence)(given, found, output)
-    return Evidence(found, failures)
+    return Evidence(found, tuple(run.failures))
 
 
 def _experiment(

@@ -50,7 +50,7 @@ def prepare_spaces(given: SourceZoo, name: str, folder: Path) -> tuple[Path, ...
 
 def prepared_run(run: Run, catalog: Path) -> Run:
     """Return a run of a derived catalog, by the same workers and in the same store."""
-    return replace(run, catalog=read_catalog(catalog), stage_counts=StageCounts())
+    return replace(run, catalog=read_catalog(catalog), stage_counts=StageCounts(), failures=[])
 
 
 def run_analysis(given: SourceZoo, name: str, catalogs: tuple[Path, ...]) -> ExperimentResult | SkippedExperiment:

@@ -71,15 +71,16 @@ class StageCounts:
 
 @dataclass(frozen=True)
 class Run:
-    """One run: the catalog, its store, its workers. Only the counts and the notes for its log change."""
+    """One run: the catalog, its store, its workers. Counts, failures and the notes for its log grow as it goes on."""
 
     catalog: Catalog
     store: UnitStore
     workers: Workers
     announce: ProgressCallback
-    stage_counts: StageCounts
+    stage_counts: StageCounts = field(default_factory=StageCounts)
     scope: Scope = field(default_factory=Scope)
     notes: dict[str, Any] = field(default_factory=dict)
+    failures: list[Failure] = field(default_factory=list)
 
     @property
     def atlas_folder(self) -> Path:

@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +15,7 @@ from typing import Any
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.cluster import LocalCluster
-from lfm_tasks.runtime.run import ProgressCallback, Run, Scope, StageCounts, remotely_locked, unit_store, versions
+from lfm_tasks.runtime.run import ProgressCallback, Run, Scope, remotely_locked, unit_store, versions
 from lfm_tasks.stores.atlas.files import sweep
 from lfm_tasks.stores.units.durable import atomic_write, locked
 from lfm_tasks.stores.units.integrity import quarantine_corrupt, quarantine_unfinished
@@ -55,7 +55,7 @@ def logged(run: Run) -> Iterator[Run]:
         _write(path, facts | asdict(run.stage_counts) | run.notes | more | {"outcome": outcome})
 
     try:
-        yield Run(run.catalog, run.store, run.workers, announce, run.stage_counts, run.scope, run.notes)
+        yield replace(run, announce=announce)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
         # What ended the run is told, not that a full disk took its log as well.
@@ -112,7 +112,7 @@ def open_run(
         sweep(catalog.root / catalog.atlas.path)
         workers: Workers = _workers(catalog, in_process)
         try:
-            with logged(Run(catalog, store, workers, announce, StageCounts(), scope or Scope())) as run:
+            with logged(Run(catalog, store, workers, announce, scope=scope or Scope())) as run:
                 # Copies of remote units are checked, and fetched again, when they are read.
                 found = () if catalog.atlas.remote else quarantine_corrupt(store)
                 run.notes["put_aside"] = [f"{damage.place}: {damage.found}" for damage in found]

@@ -123,9 +123,9 @@ def stage(folder: Path, n_spaces: int, n_points: int, n_eigenpairs: int, *, spli
     with open_run(read_catalog(folder / "data_catalog.yaml"), lambda *_: None, in_process=True) as run:
         zoo = validate(run)
         with counted(times, "activations"):
-            recorded, failures = record_activations(run, zoo)
+            recorded = record_activations(run, zoo)
         with counted(times, "bases"):
-            spaces, _ = build_bases(run, zoo, recorded, failures)
+            spaces = build_bases(run, zoo, recorded)
         n_before = n_files(folder / ".lfm-atlas")
         few = [made_up(seed, n_eigenpairs, 2) for seed in range(2)]
         one_tile([tile_source(few[0])], few[1:])

@@ -45,8 +45,8 @@ class RecordJob:
     wanted: Mapping[str, str]
 
 
-def record_activations(run: Run, zoo: Zoo) -> tuple[tuple[RecordedSpace, ...], tuple[Failure, ...]]:
-    """Record what is missing, a task for each model; return the recorded spaces and all failures so far."""
+def record_activations(run: Run, zoo: Zoo) -> tuple[RecordedSpace, ...]:
+    """Record what is missing, a task for each model; return the recorded spaces."""
     now = spaces_now(zoo.parts, run.scope)
     missing = [planned for planned in zoo.spaces if run.store.find("activations", planned.key) is None]
     left_out = {planned.space for planned in missing if planned.space not in now}
@@ -80,7 +80,8 @@ def record_activations(run: Run, zoo: Zoo) -> tuple[tuple[RecordedSpace, ...], t
         if p.space not in left_out and (p.space.model, p.space.layer) not in troubles
     )
     run.stage_counts.count("activations", len(missing) - len(failures), len(zoo.spaces) - len(left_out) - len(missing))
-    return recorded, (*zoo.failures, *failures)
+    run.failures.extend([*zoo.failures, *failures])
+    return recorded
 
 
 def recorded_space(store: UnitStore, planned: PlannedSpace) -> RecordedSpace:

@@ -45,9 +45,7 @@ class BasisJob:
     way: BasisMethod
 
 
-def build_bases(
-    run: Run, zoo: Zoo, recorded: tuple[RecordedSpace, ...], failures: tuple[Failure, ...]
-) -> tuple[tuple[SpaceBasis, ...], tuple[Failure, ...]]:
+def build_bases(run: Run, zoo: Zoo, recorded: tuple[RecordedSpace, ...]) -> tuple[SpaceBasis, ...]:
     """Compute the bases that are missing; spaces of the same content share one."""
     now = spaces_now(zoo.parts, run.scope)
     planned = [basis_job(run.store, run.catalog.atlas, space) for space in recorded]
@@ -67,7 +65,8 @@ def build_bases(
             troubles[jobs[number].key] = result
         run.announce("bases", done, len(jobs))
     run.stage_counts.count("bases", len(jobs) - len(troubles), len({job.key for job in planned} - left_out) - len(jobs))
-    based, failed = [], list(failures)
+    based: list[SpaceBasis] = []
+    failed: list[Failure] = []
     for recorded_space, job in zip(recorded, planned, strict=True):
         space = recorded_space.space
         if job.key in left_out:
@@ -82,7 +81,8 @@ def build_bases(
                 recorded_space.n_points, recorded_space.n_features, facts, recorded_space.key,
             )
         )  # fmt: skip
-    return tuple(based), tuple(failed)
+    run.failures.extend(failed)
+    return tuple(based)
 
 
 def _needed(size: SpaceSize, recorded: RecordedSpace, way: BasisMethod) -> int:
@@ -125,9 +125,9 @@ def store_basis(job: BasisJob) -> None:
         unit_writer.facts |= found.facts
 
 
-def not_computed(zoo: Zoo, spaces: tuple[SpaceBasis, ...], failures: tuple[Failure, ...]) -> tuple[Space, ...]:
+def not_computed(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...]) -> tuple[Space, ...]:
     """Return the spaces that no run has tried yet: this one computes a part of the catalog."""
     there = {based.space for based in spaces}
-    failed = {(failure.dataset, failure.model, failure.layer) for failure in failures}
+    failed = {(failure.dataset, failure.model, failure.layer) for failure in run.failures}
     absent = [planned.space for planned in zoo.spaces if planned.space not in there]
     return tuple(space for space in absent if (space.dataset, space.model, space.layer) not in failed)

@@ -71,13 +71,11 @@ class Collections:
         return groups
 
 
-def fit_collections(
-    run: Run, spaces: tuple[SpaceBasis, ...], scored: ScoredPairs, failures: tuple[Failure, ...]
-) -> tuple[Collections, tuple[Failure, ...]]:
+def fit_collections(run: Run, spaces: tuple[SpaceBasis, ...], scored: ScoredPairs) -> Collections:
     """Fit what is missing, a task for each dataset of three spaces or more whose maps hang together."""
     config = run.catalog.atlas.collection
     if config is None or scored.n_not_computed:
-        return Collections(()), failures
+        return Collections(())
     planned = []
     for dataset in sorted({based.space.dataset for based in spaces}):
         own = sorted((based for based in spaces if based.space.dataset == dataset), key=lambda based: based.key)
@@ -94,12 +92,12 @@ def fit_collections(
     fitted = tuple(
         FittedCollection(dataset, job.key, names) for dataset, job, names in planned if job.key not in troubles
     )
-    failed = tuple(
+    run.failures.extend(
         Failure(dataset, "collection", "", "collection", troubles[job.key].reason, troubles[job.key].message)
         for dataset, job, _ in planned
         if job.key in troubles
     )
-    return Collections(fitted), (*failures, *failed)
+    return Collections(fitted)
 
 
 def collection_job(

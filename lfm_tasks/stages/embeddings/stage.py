@@ -92,13 +92,11 @@ class Embeddings:
         return group.assign_coords(label=("point", points.labels.astype(object)))
 
 
-def embed_spaces(
-    run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...], scored: ScoredPairs, failures: tuple[Failure, ...]
-) -> tuple[Embeddings, tuple[Failure, ...]]:
+def embed_spaces(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...], scored: ScoredPairs) -> Embeddings:
     """Draw the chosen spaces and probe them, where that is not stored; nothing unless the catalog chooses some."""
     settings = run.catalog.atlas.embeddings
-    if settings is None or scored.n_not_computed or not_computed(zoo, spaces, failures):
-        return Embeddings(), failures
+    if settings is None or scored.n_not_computed or not_computed(run, zoo, spaces):
+        return Embeddings()
     based = {one.space: one for one in spaces}
     chosen = [based[space] for space in sorted(embedded_spaces(run.catalog, based))]
     points = {dataset: store_points(run, zoo.rows[dataset]) for dataset in sorted({b.space.dataset for b in chosen})}
@@ -118,12 +116,12 @@ def embed_spaces(
         if trouble := unprobed.get(probed_pair(source, target, own)):
             why.setdefault(target.space, trouble)
     pictures = tuple("" if key in undrawn else key for key in keys)
-    new = [
+    run.failures.extend(
         Failure(space.dataset, space.model, space.layer, "embeddings", trouble.reason, trouble.message)
         for space, trouble in why.items()
-    ]
+    )
     keys_of_points = {dataset: own.key for dataset, own in points.items()}
-    return Embeddings(tuple(chosen), pictures, accuracies, keys_of_points), (*failures, *new)
+    return Embeddings(tuple(chosen), pictures, accuracies, keys_of_points)
 
 
 def _fill_in(picture: np.ndarray, store: UnitStore, key: str, points: EmbeddedPoints) -> None:

@@ -220,12 +220,10 @@ class KeptMaps:
         return xr.Dataset(variables, coordinates, {"map_back": "a fit of its own" if grown else "transpose"})
 
 
-def keep_maps(
-    run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...], scored: ScoredPairs, failures: tuple[Failure, ...]
-) -> tuple[KeptMaps, tuple[Failure, ...]]:
+def keep_maps(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...], scored: ScoredPairs) -> KeptMaps:
     """Compute the maps to be kept that no stored block holds; none while only a part of the scores is there."""
-    if scored.n_not_computed or not_computed(zoo, spaces, failures):
-        return KeptMaps(), failures
+    if scored.n_not_computed or not_computed(run, zoo, spaces):
+        return KeptMaps()
     pairs = [_oriented(pair, scored) for pair in kept_pairs(run, zoo, spaces, scored)]
     ids = {based.key: based.ids for pair in pairs for based in (pair.source, pair.target)}
     wanted = {pair.key for pair in pairs}
@@ -235,12 +233,13 @@ def keep_maps(
         for pair in pairs
         if pair.grown_by and (place := scored.place(pair.source, pair.target))
     }
+    failed: list[Failure] = []
     jobs = list(_jobs(run.store, wanted - places.keys(), ids, grown))
     run.announce("maps", 0, len(jobs))
     for done, (number, result) in enumerate(run.workers.run(store_maps, jobs), start=1):
         job = jobs[number]
         if isinstance(result, JobFailure):
-            failures = (*failures, _failure(pairs, job, result))
+            failed.append(_failure(pairs, job, result))
         else:
             places |= dict(_stored([run.store.receipt("kept_maps", job.key)]))
         run.announce("maps", done, len(jobs))
@@ -248,7 +247,8 @@ def keep_maps(
     run.stage_counts.count("maps", n_new, len(places) - n_new)
     made = tuple(pair for pair in pairs if pair.key in places)
     rows = {dataset: zoo.rows[dataset] for dataset in {pair.source.space.dataset for pair in made}}
-    return KeptMaps(made, places, rows), failures
+    run.failures.extend(failed)
+    return KeptMaps(made, places, rows)
 
 
 def store_maps(job: KeepJob) -> None:

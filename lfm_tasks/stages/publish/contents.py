@@ -100,12 +100,11 @@ def contents(
     zoo: Zoo,
     spaces: tuple[SpaceBasis, ...],
     scored: ScoredPairs,
-    failures: tuple[Failure, ...],
     *sections: Section,
 ) -> Contents:
     """Return what the atlas will hold, under one key. No path, time or host is part of it."""
-    left_out = not_computed(zoo, spaces, failures)
-    ordered = tuple(sorted(failures, key=lambda failure: tuple(asdict(failure).values())))
+    left_out = not_computed(run, zoo, spaces)
+    ordered = tuple(sorted(run.failures, key=lambda failure: tuple(asdict(failure).values())))
     key = digest(
         {
             "kind": "atlas",

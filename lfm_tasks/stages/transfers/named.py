@@ -104,8 +104,8 @@ def _record(run: Run, planned: list[PlannedSpace]) -> list[MapSide]:
     spaces = tuple(sorted({one.space for one in planned}))
     part = PairSelection("", spaces[0].dataset, (), spaces, spaces)
     zoo = Zoo(tuple({one.space: one for one in planned}[space] for space in spaces), (), {}, (part,))
-    recorded, failures = record_activations(run, zoo)
-    for failure in failures:
+    recorded = record_activations(run, zoo)
+    for failure in run.failures:
         raise DataError(failure.reason, f"{failure.model}/{failure.layer}: {failure.message}")
     by_space = {one.space: MapSide(one.space, one.key, one.content) for one in recorded}
     return [by_space[one.space] for one in planned]
