@@ -238,14 +238,14 @@ def test_wrong_catalog__gives_every_mistake_at_once_with_its_line(
     tmp_path: Path, related_spaces: Any, write_zoo: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     catalog = write_zoo(tmp_path, related_spaces(2)) / "data_catalog.yaml"
-    text = catalog.read_text().replace("n_neighbors:", "n_neighbors:").replace("n_eigenpairs: 8", "n_eigenpairs: eight")
+    text = catalog.read_text().replace("n_neighbors:", "n_neighbours:").replace("n_eigenpairs: 8", "n_eigenpairs: eight")
     catalog.write_text(text)
 
     assert run(tmp_path) == 2
 
     told = capsys.readouterr().err
     lines = text.splitlines()
-    for name, word in (("n_neighbors", "did you mean 'n_neighbors'?"), ("n_eigenpairs", "eight")):
+    for name, word in (("n_neighbours", "did you mean 'n_neighbors'?"), ("n_eigenpairs", "eight")):
         number = next(n for n, line in enumerate(lines, start=1) if f"{name}:" in line)
         [problem] = [line for line in told.splitlines() if f"data_catalog.yaml:{number}" in line]
         assert word in problem

@@ -50,7 +50,7 @@ def fit_closed_form(
     Descriptors that agree in both spaces give the identity:
 
     >>> side = Described(np.array([0.0, 0.2, 0.5]), np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
-    >>> fit_map(side, side).round(6).tolist()
+    >>> fit_closed_form(side, side).round(6).tolist()
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
 
     References
