@@ -1,4 +1,7 @@
-"""Latent Functional Maps for whole model zoos: kernels, sources, stores and stages."""
+"""Latent Functional Maps for whole model zoos: the stages, and the sources, stores and kernels below them.
+
+`lfm_atlas` is the public package: it offers the names of ``__all__``.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -19,7 +22,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    # scipy and xarray take a second each to import: only who uses them waits for it.
+    # scipy and xarray take a second each to import: only whoever uses them waits for it.
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,6 +1,6 @@
 """The settings of a run: small frozen values, checked once, where the catalog is read."""
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
     AfterValidator,
@@ -11,6 +11,13 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+
+from lfm_tasks.spectral.bases.graph_kernels import KERNELS
+
+if TYPE_CHECKING:
+    KernelName = str
+else:
+    KernelName = Literal[tuple(KERNELS)]
 
 
 class Settings(BaseModel):
@@ -31,16 +38,16 @@ class GraphConfig(Settings):
     """How the neighbors of a point are found and weighted; with ``landmarks``, of so many points of a space only."""
 
     metric: Literal["angular", "euclidean"] = "angular"
-    kernel: Literal["binary", "gaussian", "inverse", "distance"] = "binary"
+    kernel: KernelName = "binary"
     n_neighbors: int = Field(default=50, ge=1)
     method: Literal["auto", "exact", "projection", "pynndescent"] = "auto"
     landmarks: Annotated[int, Field(ge=4)] | Literal["auto"] | None = None
 
     @model_serializer(mode="wrap")
     def _without_landmarks(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave them out where there are none: keys are those of settings that never knew them."""
-        said: dict[str, Any] = handler(self)
-        return said if self.landmarks is not None else {k: v for k, v in said.items() if k != "landmarks"}
+        """Leave ``landmarks`` out where there are none: digests of settings without them then stay as they are."""
+        settings: dict[str, Any] = handler(self)
+        return settings if self.landmarks is not None else {k: v for k, v in settings.items() if k != "landmarks"}
 
 
 class AnchorFile(Settings):
@@ -60,8 +67,8 @@ class AnchorsConfig(Settings):
     @model_validator(mode="after")
     def _one_choice(self) -> "AnchorsConfig":
         if (self.ids is None) == (self.count is None):
-            found = "neither" if self.ids is None else "both"
-            raise ValueError(f"found {found} of ids and count, needs one: ids: {{path: anchors.txt}}, or count: 10")
+            given = "neither" if self.ids is None else "both"
+            raise ValueError(f"found {given} of ids and count, needs one: ids: {{path: anchors.txt}}, or count: 10")
         if self.ids is not None and self.seed:
             raise ValueError("found seed beside ids, which draws nothing: remove it")
         return self
@@ -126,8 +133,8 @@ class CollectionConfig(Settings):
     @model_validator(mode="after")
     def _enough_eigenpairs(self) -> "CollectionConfig":
         if self.n_modes > self.n_eigenpairs:
-            found = f"found {self.n_modes} modes and {self.n_eigenpairs} eigenpairs"
-            raise ValueError(f"{found}, needs as many eigenpairs: raise n_eigenpairs")
+            message = f"found {self.n_modes} modes and {self.n_eigenpairs} eigenpairs"
+            raise ValueError(f"{message}, needs as many eigenpairs: raise n_eigenpairs")
         return self
 
 
@@ -175,10 +182,12 @@ class AtlasConfig(Settings):
 
     @model_validator(mode="after")
     def _enough_landmarks(self) -> "AtlasConfig":
-        found, needed = self.graph.landmarks, 2 * max(self.graph.n_neighbors, self.n_eigenpairs) + 4
-        if isinstance(found, int) and found < needed:
+        n_landmarks, needed = self.graph.landmarks, 2 * max(self.graph.n_neighbors, self.n_eigenpairs) + 4
+        if isinstance(n_landmarks, int) and n_landmarks < needed:
             most = f"n_neighbors {self.graph.n_neighbors} and n_eigenpairs {self.n_eigenpairs}"
-            raise ValueError(f"found {found} landmarks with {most}, needs at least {needed}: raise graph.landmarks")
-        if found is not None and self.maps.regime != "full":
+            raise ValueError(
+                f"found {n_landmarks} landmarks with {most}, needs at least {needed}: raise graph.landmarks"
+            )
+        if n_landmarks is not None and self.maps.regime != "full":
             raise ValueError(NO_GRAPH.format(self.maps.regime))
         return self

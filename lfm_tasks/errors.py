@@ -1,4 +1,4 @@
-"""Reason codes: why a space or a pair has no value."""
+"""The errors of every floor, and the reason codes: why a space or a pair has no value."""
 
 REASONS: dict[str, str] = {
     "missing_source": "the file or array is not there, or cannot be read",
@@ -39,10 +39,19 @@ class TooLargeError(RuntimeError):
     """A run that would take more memory than its workers may; it ends before any work starts."""
 
 
-class DataError(ValueError):
-    """A space or pair that cannot have a value; ``reason`` is one of `REASONS`.
+class CorruptUnitError(RuntimeError):
+    """A unit of the store is not what was committed, or not what this version reads."""
 
-    The message says what was found, what is needed and what to do.
+
+class DataError(ValueError):
+    """A space or pair that cannot have a value.
+
+    Parameters
+    ----------
+    reason
+        One of `REASONS`.
+    message
+        What was found, what is needed and what to do.
     """
 
     def __init__(self, reason: str, message: str) -> None:
@@ -52,5 +61,5 @@ class DataError(ValueError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type["DataError"], tuple[str, str]]:
-        """Keep both parts when the error travels between processes."""
+        """Keep reason and message when the error travels between processes."""
         return type(self), (self.reason, str(self))

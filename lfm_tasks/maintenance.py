@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,25 +12,25 @@ from lfm_tasks.runtime.run import remotely_locked
 from lfm_tasks.stores.atlas.files import atlas_damages
 from lfm_tasks.stores.named_maps import map_names, read_named_map
 from lfm_tasks.stores.remote import (
-    RemoteUnits,
-    bytes_there,
-    current_atlas,
-    damages_there,
-    forget_notes,
-    notes_there,
-    remove_there,
-    units_there,
+    RemoteUnitStore,
+    current_remote_atlas,
+    find_remote_corruption,
+    list_remote_units,
+    read_remote_references,
+    remote_unit_bytes,
+    remove_remote_unit,
+    remove_stale_references,
 )
 from lfm_tasks.stores.units.durable import locked
 from lfm_tasks.stores.units.integrity import Corruption, find_corruption
 from lfm_tasks.stores.units.references import (
-    Unit,
-    damaged_notes,
-    forget,
+    UnitId,
+    damaged_references,
     is_live,
     manifest_key,
-    read_note,
-    read_notes,
+    read_reference,
+    read_references,
+    remove_reference,
     remove_unit,
     stored_units,
     unit_bytes,
@@ -37,8 +38,10 @@ from lfm_tasks.stores.units.references import (
 from lfm_tasks.stores.units.store import UnitStore
 
 PRUNE_PURPOSE = "lfm-atlas prune"
-# What every atlas notes by kind. Units of other kinds go only when an atlas that is gone named them.
-NOTED = (
+VERIFY_PURPOSE = "lfm-atlas verify"
+# The kinds of units that every atlas lists in its reference. Units of other kinds are unneeded only if the reference of
+# an atlas that is gone names them.
+LISTED_KINDS = (
     "activations", "bases", "designs", "scores", "collections", "kept_maps", "embeddings", "embedded_points", "maps",
 )  # fmt: skip
 _KEY = re.compile(r"\b[0-9a-f]{64}\b")
@@ -46,112 +49,125 @@ _KEY = re.compile(r"\b[0-9a-f]{64}\b")
 
 @dataclass(frozen=True)
 class Pruned:
-    """What was removed, or would be: units as (kind, key), and their bytes; how many stay; the same of the remote."""
+    """The units, as (kind, key), that were removed or would be, their bytes, and how many units stay.
 
-    units: tuple[Unit, ...]
+    ``remote`` says so of the object store, if there is one.
+    """
+
+    units: tuple[UnitId, ...]
     n_bytes: int
     n_kept: int
     remote: "Pruned | None" = None
 
-    def count(self) -> dict[str, int]:
-        """Return how many units of each kind."""
-        kinds = [kind for kind, _ in self.units]
-        return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+    def counts(self) -> dict[str, int]:
+        """Return the number of units of each kind."""
+        return dict(sorted(Counter(kind for kind, _ in self.units).items()))
 
 
 def prune(catalog: Catalog, *, remove: bool) -> Pruned:
-    """Return the units that nothing published was made of; with ``remove`` they are gone.
+    """Return the units that no published atlas needs.
+
+    Parameters
+    ----------
+    catalog
+        Names the store and its atlas.
+    remove
+        Whether to remove these units.
 
     Raises
     ------
-    ReasonError
-        If the catalog's atlas is not there, or its units were never noted: everything would look unneeded.
+    DataError
+        If the catalog's atlas is not there, or its units are not listed: then every unit would look unneeded.
     StoreBusyError
         If a run holds the store.
     """
     root = catalog.root / catalog.atlas.store
     atlas = catalog.root / catalog.atlas.path
     key = manifest_key(atlas)
-    if key is None or read_note(root, key) is None:
-        found = "no atlas" if key is None else "an atlas that does not say what it was made of"
-        raise DataError("missing_source", f"{atlas}: found {found}, needs one to know what to keep: lfm-atlas run")
-    if lost := damaged_notes(root):
-        found = f"found {lost[0]} damaged, so nobody knows which units its atlas was made of"
-        raise DataError("missing_source", f"{root}: {found}, needs it whole: restore it, or remove it with its atlas")
+    if key is None or read_reference(root, key) is None:
+        problem = "no atlas" if key is None else "an atlas that does not say what it was made of"
+        raise DataError("missing_source", f"{atlas}: found {problem}, needs one to know what to keep: lfm-atlas run")
+    if damaged := damaged_references(root):
+        problem = f"found {damaged[0]} damaged, so nobody knows which units its atlas was made of"
+        raise DataError("missing_source", f"{root}: {problem}, needs it whole: restore it, or remove it with its atlas")
     with locked(root, PRUNE_PURPOSE), remotely_locked(catalog, PRUNE_PURPOSE):
-        # First what others use, too: it may refuse.
-        there = None if catalog.atlas.remote is None else _prune_there(RemoteUnits(root, catalog.atlas.remote), remove)
-        unneeded = _unneeded(root)
+        # The object store, which others share, comes first: it may refuse.
+        url = catalog.atlas.remote
+        remote = None if url is None else _prune_remote(RemoteUnitStore(root, url), remove)
+        unneeded = _unneeded_units(root)
         n_bytes = sum(unit_bytes(root, unit) for unit in unneeded)
         n_kept = len(stored_units(root)) - len(unneeded)
         if remove:
             for unit in unneeded:
                 remove_unit(root, unit)
-            for note in read_notes(root):
-                if not is_live(root, note):
-                    forget(root, note)
-    return Pruned(unneeded, n_bytes, n_kept, there)
+            for reference in read_references(root):
+                if not is_live(root, reference):
+                    remove_reference(root, reference)
+    return Pruned(unneeded, n_bytes, n_kept, remote)
 
 
-def _prune_there(store: RemoteUnits, remove: bool) -> Pruned:
-    """Do the same on an object store: what an atlas there, or one of this machine, was made of stays.
+def _prune_remote(store: RemoteUnitStore, remove: bool) -> Pruned:
+    """Prune an object store: what an atlas there, or one of this machine, needs stays.
 
-    So do units of kinds that atlases do not note, maps, which another machine may have a name for, and what they were
-    fitted from.
+    So do units of the kinds that atlases do not list, maps, which another machine may have a name for, and the units
+    that these were computed from.
     """
-    there = notes_there(store)
-    if not there or None in there.values():
-        found = "no atlas" if not there else "an atlas that does not say what it was made of"
+    remote_references = read_remote_references(store)
+    if not remote_references or None in remote_references.values():
+        problem = "no atlas" if not remote_references else "an atlas that does not say what it was made of"
         raise DataError(
-            "missing_source", f"{store.remote}: found {found}, needs one to know what to keep: lfm-atlas run"
+            "missing_source", f"{store.remote}: found {problem}, needs one to know what to keep: lfm-atlas run"
         )
-    notes = [note for note in there.values() if note] + [n for n in read_notes(store.root) if is_live(store.root, n)]
-    stored = units_there(store)
-    stays = {unit for unit in stored if unit[0] not in NOTED or unit[0] == "maps"}
-    named = named_units(store.root).union(*(note.others for note in notes))
-    named |= {key for unit in stays for key in _KEY.findall(json.dumps(dict(store.receipt(*unit).facts)))}
-    kept = stays.union(*(note.units for note in notes)) | {unit for unit in stored if unit[1] in named}
+    references = [reference for reference in remote_references.values() if reference]
+    references += [reference for reference in read_references(store.root) if is_live(store.root, reference)]
+    stored = list_remote_units(store)
+    unlisted = {unit for unit in stored if unit[0] not in LISTED_KINDS or unit[0] == "maps"}
+    named = named_units(store.root).union(*(reference.section_keys for reference in references))
+    named |= {key for unit in unlisted for key in _KEY.findall(json.dumps(dict(store.receipt(*unit).facts)))}
+    kept = unlisted.union(*(reference.units for reference in references))
+    kept |= {unit for unit in stored if unit[1] in named}
     unneeded = tuple(sorted(stored - kept))
-    n_bytes = sum(bytes_there(store, unit) for unit in unneeded)
+    n_bytes = sum(remote_unit_bytes(store, unit) for unit in unneeded)
     if remove:
         for unit in unneeded:
-            remove_there(store, unit)
-        forget_notes(store)
+            remove_remote_unit(store, unit)
+        remove_stale_references(store)
     return Pruned(unneeded, n_bytes, len(stored) - len(unneeded))
 
 
-def _unneeded(root: Path) -> tuple[Unit, ...]:
-    notes = {note: is_live(root, note) for note in read_notes(root)}
-    needed = frozenset().union(*(note.units for note, live in notes.items() if live))
-    named = frozenset().union(*(note.others for note, live in notes.items() if live)) | named_units(root)
-    former = frozenset().union(*(note.others for note, live in notes.items() if not live))
+def _unneeded_units(root: Path) -> tuple[UnitId, ...]:
+    references = read_references(root)
+    live = [reference for reference in references if is_live(root, reference)]
+    gone = [reference for reference in references if reference not in live]
+    listed = frozenset().union(*(reference.units for reference in live))
+    named = frozenset().union(*(reference.section_keys for reference in live)) | named_units(root)
+    formerly_named = frozenset().union(*(reference.section_keys for reference in gone))
     stored = stored_units(root)
-    others = {unit for unit in stored if unit[0] not in NOTED and (unit[1] in named or unit[1] not in former)}
-    # A unit that stays, such as a map that somebody named, keeps what its receipt names.
-    named |= {key for unit in others for key in _names(root, unit)}
-    kept = needed | others | {unit for unit in stored if unit[1] in named}
+    unlisted = {
+        unit for unit in stored if unit[0] not in LISTED_KINDS and (unit[1] in named or unit[1] not in formerly_named)
+    }
+    # A unit that stays, such as a named map, keeps the units that its receipt names.
+    named |= {key for unit in unlisted for key in _keys_in_receipt(root, unit)}
+    kept = listed | unlisted | {unit for unit in stored if unit[1] in named}
     return tuple(sorted(stored - kept))
 
 
 def named_units(root: Path) -> frozenset[str]:
-    """Return the keys that the files of named maps hold; of a damaged file, too."""
+    """Return the keys in the files of named maps, damaged files included."""
     texts = (path.read_text("utf-8", errors="replace") for path in (root / "maps").glob("*.json"))
     return frozenset(key for text in texts for key in _KEY.findall(text))
 
 
-def _names(root: Path, unit: Unit) -> set[str]:
+def _keys_in_receipt(root: Path, unit: UnitId) -> set[str]:
     path = root / "receipts" / unit[0] / f"{unit[1]}.json"
     if not path.is_file():
         return set()
     return set(_KEY.findall(json.dumps(json.loads(path.read_bytes())["body"]["facts"])))
 
 
-VERIFY_PURPOSE = "lfm-atlas verify"
-
-
 @dataclass(frozen=True)
 class Verified:
-    """How many units and atlases were read, and what of them is damaged."""
+    """How many units and atlases were read, and which of them are damaged."""
 
     n_units: int
     n_atlases: int
@@ -163,7 +179,7 @@ def verify(catalog: Catalog) -> Verified:
 
     Raises
     ------
-    ReasonError
+    DataError
         If there is neither a store nor an atlas.
     StoreBusyError
         If a run holds the store.
@@ -173,41 +189,45 @@ def verify(catalog: Catalog) -> Verified:
         if not atlas.is_dir():
             neither = f"found neither the store {root} nor the atlas {atlas}"
             raise DataError("missing_source", f"{neither}, needs what a run has made: lfm-atlas run")
-        return Verified(0, 1, _of_atlas(atlas))
+        return Verified(0, 1, _corruption_of_atlas(atlas))
     with locked(root, VERIFY_PURPOSE), remotely_locked(catalog, VERIFY_PURPOSE):
         atlases = _atlases(root, atlas)
-        found = [*find_corruption(UnitStore(root)), *_of_names(root)]
-        if (key := manifest_key(atlas)) and read_note(root, key) is None:
-            found.append(Corruption(f"references/{key}.json", f"found no note of what the atlas {atlas} was made of"))
-        found += [damage for folder in atlases for damage in _of_atlas(folder)]
-        here = Verified(len(stored_units(root)), len(atlases), tuple(found))
-        return here if catalog.atlas.remote is None else _with_remote(here, RemoteUnits(root, catalog.atlas.remote))
+        corruption = [*find_corruption(UnitStore(root)), *_corruption_of_names(root)]
+        if (key := manifest_key(atlas)) and read_reference(root, key) is None:
+            place, description = f"references/{key}.json", f"found no note of what the atlas {atlas} was made of"
+            corruption.append(Corruption(place, description))
+        corruption += [damage for folder in atlases for damage in _corruption_of_atlas(folder)]
+        local = Verified(len(stored_units(root)), len(atlases), tuple(corruption))
+        url = catalog.atlas.remote
+        return local if url is None else _with_remote(local, RemoteUnitStore(root, url))
 
 
-def _with_remote(here: Verified, store: RemoteUnits) -> Verified:
-    n_units, n_atlases = len(units_there(store)), int(current_atlas(store) is not None)
-    found = (*here.damages, *damages_there(store))
-    return Verified(here.n_units + n_units, here.n_atlases + n_atlases, found)
+def _with_remote(local: Verified, store: RemoteUnitStore) -> Verified:
+    n_units, n_atlases = len(list_remote_units(store)), int(current_remote_atlas(store) is not None)
+    damages = (*local.damages, *find_remote_corruption(store))
+    return Verified(local.n_units + n_units, local.n_atlases + n_atlases, damages)
 
 
 def _atlases(root: Path, atlas: Path) -> list[Path]:
-    """Return the atlas of the catalog, and all folders that others are noted in and still are there."""
-    noted = {(root / name).resolve() for note in read_notes(root) for name in note.folders}
-    return sorted({folder for folder in {*noted, atlas.resolve()} if folder.exists()})
+    """Return the folders of the catalog's atlas and of all others that references list, where they still exist."""
+    referenced = {(root / name).resolve() for reference in read_references(root) for name in reference.folders}
+    return sorted({folder for folder in {*referenced, atlas.resolve()} if folder.exists()})
 
 
-def _of_atlas(folder: Path) -> tuple[Corruption, ...]:
-    return tuple(Corruption(str(folder), what) for what in atlas_damages(folder))
+def _corruption_of_atlas(folder: Path) -> tuple[Corruption, ...]:
+    return tuple(Corruption(str(folder), damage) for damage in atlas_damages(folder))
 
 
-def _of_names(root: Path) -> list[Corruption]:
-    found = [Corruption(note, "it is no note of an atlas, or not as it was written") for note in damaged_notes(root)]
+def _corruption_of_names(root: Path) -> list[Corruption]:
+    """Return damaged references and named maps, and files beside them that do not belong there."""
+    description = "it is no note of an atlas, or not as it was written"
+    corruption = [Corruption(reference, description) for reference in damaged_references(root)]
     for part in ("references", "maps"):
         strays = sorted(path.name for path in (root / part).glob("*") if path.suffix != ".json" or path.is_symlink())
-        found += [Corruption(f"{part}/{name}", "it is nothing that lfm-atlas writes there") for name in strays]
+        corruption += [Corruption(f"{part}/{name}", "it is nothing that lfm-atlas writes there") for name in strays]
     for name in map_names(root):
         try:
             read_named_map(root, name)
         except DataError as error:
-            found.append(Corruption(f"maps/{name}.json", str(error)))
-    return found
+            corruption.append(Corruption(f"maps/{name}.json", str(error)))
+    return corruption

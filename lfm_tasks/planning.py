@@ -1,4 +1,4 @@
-"""What a run would do, in words: what is there, what is missing, how long it takes, how much memory and disk."""
+"""What a run would do: units that are missing, their time, memory and disk, by the ``cost.py`` of each stage."""
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.errors import TooLargeError
+from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.runtime.load import (
     PRODUCT_SECONDS,
     SECONDS,
@@ -35,7 +36,7 @@ from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.stages.kept_maps.cost import kept_maps_load
 from lfm_tasks.stages.publish.cost import atlas_load
 from lfm_tasks.stages.scores.block import PART_SIDE
-from lfm_tasks.stages.scores.cost import block_load, pair_work, part_load
+from lfm_tasks.stages.scores.cost import block_load, has_coefficients, pair_work, part_load, time_measure
 from lfm_tasks.stages.scores.pair_index import (
     all_settings,
     correspondence_of_maps,
@@ -54,7 +55,7 @@ from lfm_tasks.workers.resources import memory_limit, n_workers
 
 @dataclass(frozen=True)
 class MissingWork:
-    """One stage: how many of what are to be made, how many are there, and what the missing ones cost."""
+    """One stage: how many units are to compute, how many are stored, and what the missing ones cost."""
 
     stage: str
     n_missing: int
@@ -63,7 +64,7 @@ class MissingWork:
 
 
 class WorkEstimate:
-    """What is known before a run: recorded spaces by their receipts, all others by their headers."""
+    """The sizes and keys of spaces before a run: recorded ones by their receipts, all others by their headers."""
 
     def __init__(self, catalog: Catalog, zoo: Zoo, store: UnitStore) -> None:
         self.catalog, self.zoo, self.store = catalog, zoo, store
@@ -77,11 +78,11 @@ class WorkEstimate:
         }
         # What is not recorded yet has no basis: it goes by the key of its activations.
         self.keys: dict[Space, str] = {planned.space: planned.key for planned in zoo.spaces}
-        self.keys |= {space: basis_job(store, catalog.atlas, own).key for space, own in self.recorded.items()}
+        self.keys |= {space: basis_job(store, catalog.atlas, recorded).key for space, recorded in self.recorded.items()}
 
     def _size(self, space: Space, size: SpaceSize) -> SpaceSize:
-        if own := self.recorded.get(space):
-            return replace(size, n_points=own.n_points, n_features=own.n_features)
+        if recorded := self.recorded.get(space):
+            return replace(size, n_points=recorded.n_points, n_features=recorded.n_features)
         return likely(size)
 
 
@@ -91,122 +92,122 @@ def missing_work(catalog: Catalog, zoo: Zoo) -> list[MissingWork]:
     What is recorded is known by its content, and so is all that follows from it. What is still to be recorded counts
     as new, although it may turn out to equal something that is there.
     """
-    outlook = WorkEstimate(catalog, zoo, unit_store(catalog))
-    found = [missing_activations(outlook), missing_bases(outlook), _scores(outlook)]
-    is_new = any(own.n_missing for own in found)
-    found += [
-        _collection(outlook, is_new),
-        _kept_maps(outlook, is_new),
-        _transfers(outlook),
-        _embeddings(outlook, is_new),
+    estimate = WorkEstimate(catalog, zoo, unit_store(catalog))
+    stages = [missing_activations(estimate), missing_bases(estimate), _scores(estimate)]
+    is_new = any(stage.n_missing for stage in stages)
+    stages += [
+        _collection(estimate, is_new),
+        _kept_maps(estimate, is_new),
+        _transfers(estimate),
+        _embeddings(estimate, is_new),
     ]
-    is_new |= any(own.n_missing for own in found) or published_key(catalog.root / catalog.atlas.path) is None
-    n_kept = found[4].n_missing + found[4].n_there
-    n_points = max((size.n_points for size in outlook.sizes.values()), default=0)
+    is_new |= any(stage.n_missing for stage in stages) or published_key(catalog.root / catalog.atlas.path) is None
+    n_kept = stages[4].n_missing + stages[4].n_there
+    n_points = max((size.n_points for size in estimate.sizes.values()), default=0)
     kept_bytes = n_kept * (4 * catalog.atlas.n_eigenpairs**2 + 8 * n_points)
-    n_models = len({space.model for space in outlook.sizes})
-    load = atlas_load(len(outlook.sizes), n_models, len(requested_measures(catalog)), kept_bytes)
-    return [*found, MissingWork("atlas", int(is_new), int(not is_new), load if is_new else Load())]
+    n_models = len({space.model for space in estimate.sizes})
+    load = atlas_load(len(estimate.sizes), n_models, len(requested_measures(catalog)), kept_bytes)
+    return [*stages, MissingWork("atlas", int(is_new), int(not is_new), load if is_new else Load())]
 
 
-def missing_activations(outlook: WorkEstimate) -> MissingWork:
+def missing_activations(estimate: WorkEstimate) -> MissingWork:
     """Return the layers to record, a task a model."""
-    unrecorded = [planned.space for planned in outlook.zoo.spaces if planned.space not in outlook.recorded]
+    unrecorded = [planned.space for planned in estimate.zoo.spaces if planned.space not in estimate.recorded]
     by_model = groupby(sorted(unrecorded, key=lambda space: space.model), key=lambda space: space.model)
-    load = total_load(record_load([outlook.sizes[space] for space in own]) for _, own in by_model)
-    return MissingWork("activations", len(unrecorded), len(outlook.recorded), load)
+    load = total_load(record_load([estimate.sizes[space] for space in of_model]) for _, of_model in by_model)
+    return MissingWork("activations", len(unrecorded), len(estimate.recorded), load)
 
 
-def missing_bases(outlook: WorkEstimate) -> MissingWork:
+def missing_bases(estimate: WorkEstimate) -> MissingWork:
     """Return the bases to compute; spaces of the same content share one."""
-    size_of = {outlook.keys[space]: outlook.sizes[space] for space in outlook.sizes}
-    absent = {key: size for key, size in size_of.items() if not outlook.store.has("bases", key)}
-    atlas = outlook.catalog.atlas
+    size_of = {estimate.keys[space]: estimate.sizes[space] for space in estimate.sizes}
+    absent = {key: size for key, size in size_of.items() if not estimate.store.has("bases", key)}
+    atlas = estimate.catalog.atlas
     load = total_load(
         basis_load(size, basis_method(atlas, size.n_points, size.n_features)) for _, size in sorted(absent.items())
     )
     return MissingWork("bases", len(absent), len(size_of) - len(absent), load)
 
 
-def _scores(outlook: WorkEstimate) -> MissingWork:
-    zoo, atlas = outlook.zoo, outlook.catalog.atlas
-    pairs = requested_pairs(zoo.parts, outlook.keys)
-    designs = {dataset: design.key for dataset, design in zoo.designs.items()}
-    labels = {dataset: own.key for dataset, own in zoo.labels.items()}
-    settings = all_settings(atlas, pairs, designs, labels)
-    requests = {own: pairs.requests[number] for (_, number), own in settings.items()}
-    tables = pair_indexes(pairs, settings, outlook.keys)
-    find_stored(outlook.store, tables.values())
-    size_of = {outlook.keys[space]: size for space, size in outlook.sizes.items()}
+def _scores(estimate: WorkEstimate) -> MissingWork:
+    zoo, atlas = estimate.zoo, estimate.catalog.atlas
+    pairs = requested_pairs(zoo.parts, estimate.keys)
+    exchangeability = {dataset: groups.key for dataset, groups in zoo.exchangeability.items()}
+    labels = {dataset: of_dataset.key for dataset, of_dataset in zoo.labels.items()}
+    settings = all_settings(atlas, pairs, exchangeability, labels)
+    requests = {of_pairs: pairs.requests[index] for (_, index), of_pairs in settings.items()}
+    tables = pair_indexes(pairs, settings, estimate.keys)
+    find_stored(estimate.store, tables.values())
+    size_of = {estimate.keys[space]: size for space, size in estimate.sizes.items()}
     load = total_load(
-        block_load([size_of[key] for key in block.bases], len(block.sides), pair_work(atlas, requests[own]))
-        for own, table in tables.items()
-        for block in blocks(table, correspondence_of_maps(requests[own]), atlas.null)
+        block_load([size_of[key] for key in block.bases], len(block.sides), pair_work(atlas, requests[of_pairs]))
+        for of_pairs, table in tables.items()
+        for block in blocks(table, correspondence_of_maps(requests[of_pairs]), atlas.null)
     )
     n_absent = sum(int(table.missing.sum()) for table in tables.values())
-    n_asked = sum(int(table.asked.sum()) for table in tables.values())
-    return MissingWork("scores", n_absent, n_asked - n_absent, load)
+    n_requested = sum(int(table.requested.sum()) for table in tables.values())
+    return MissingWork("scores", n_absent, n_requested - n_absent, load)
 
 
-def _collection(outlook: WorkEstimate, is_new: bool) -> MissingWork:
-    config, loads, n_there = outlook.catalog.atlas.collection, [], 0
-    stored = [] if is_new else [set(receipt.facts["bases"]) for receipt in outlook.store.receipts("collections")]
-    for own in _by_dataset(outlook.sizes).values() if config is not None else ():
-        if config is None or len(own) < 3:
+def _collection(estimate: WorkEstimate, is_new: bool) -> MissingWork:
+    config, loads, n_there = estimate.catalog.atlas.collection, [], 0
+    stored = [] if is_new else [set(receipt.facts["bases"]) for receipt in estimate.store.receipts("collections")]
+    for spaces in _by_dataset(estimate.sizes).values() if config is not None else ():
+        if config is None or len(spaces) < 3:
             continue
-        if any(bases <= {outlook.keys[space] for space in own} for bases in stored):
+        if any(bases <= {estimate.keys[space] for space in spaces} for bases in stored):
             n_there += 1
             continue
-        spaces = [outlook.sizes[space] for space in own]
-        n_eigenpairs = min(config.n_eigenpairs, outlook.catalog.atlas.n_eigenpairs)
-        loads.append(collection_load(spaces, config.n_modes, n_eigenpairs, config.max_spaces))
+        sizes = [estimate.sizes[space] for space in spaces]
+        n_eigenpairs = min(config.n_eigenpairs, estimate.catalog.atlas.n_eigenpairs)
+        loads.append(collection_load(sizes, config.n_modes, n_eigenpairs, config.max_spaces))
     return MissingWork("collection", len(loads), n_there, total_load(loads))
 
 
-def _kept_maps(outlook: WorkEstimate, is_new: bool) -> MissingWork:
-    catalog, loads, n_missing, n_there = outlook.catalog, [], 0, 0
-    stored = {tuple(pair[:2]) for receipt in outlook.store.receipts("kept_maps") for pair in receipt.facts["pairs"]}
-    for dataset, own in _by_dataset(outlook.sizes).items():
-        parts = [part for part in outlook.zoo.parts if part.dataset == dataset]
-        n_maps, keys = n_kept_maps(catalog, parts, own), {outlook.keys[space] for space in own}
+def _kept_maps(estimate: WorkEstimate, is_new: bool) -> MissingWork:
+    catalog, loads, n_missing, n_there = estimate.catalog, [], 0, 0
+    stored = {tuple(pair[:2]) for receipt in estimate.store.receipts("kept_maps") for pair in receipt.facts["pairs"]}
+    for dataset, spaces in _by_dataset(estimate.sizes).items():
+        parts = [part for part in estimate.zoo.parts if part.dataset == dataset]
+        n_maps, keys = n_kept_maps(catalog, parts, spaces), {estimate.keys[space] for space in spaces}
         # Which pairs are most alike is only known afterwards: those that stay are there already.
         n_stored = sum(keys.issuperset(pair) for pair in stored)
         n_new = max(0, n_maps - n_stored) if is_new else 0
         n_missing, n_there = n_missing + n_new, n_there + n_maps - n_new
-        loads.append(kept_maps_load(n_new, [outlook.sizes[space] for space in own], catalog.atlas.n_eigenpairs))
+        loads.append(kept_maps_load(n_new, [estimate.sizes[space] for space in spaces], catalog.atlas.n_eigenpairs))
     return MissingWork("maps", n_missing, n_there, total_load(loads))
 
 
-def _transfers(outlook: WorkEstimate) -> MissingWork:
-    catalog, store = outlook.catalog, outlook.store
-    carried = transfer_pairs(catalog, outlook.zoo.parts)
-    if not carried:
+def _transfers(estimate: WorkEstimate) -> MissingWork:
+    catalog, store = estimate.catalog, estimate.store
+    requested = transfer_pairs(catalog, estimate.zoo.parts)
+    if not requested:
         return MissingWork("transfers", 0, 0, Load())
-    sides = {space: MapSide(space, own.key, own.content) for space, own in outlook.recorded.items()}
-    fitted = {job.key: pair for pair, job in transfer_jobs(store, catalog, carried, sides)}
-    absent = [pair for pair in carried if pair.source not in sides or pair.target not in sides]
+    sides = {space: MapSide(space, side.key, side.content) for space, side in estimate.recorded.items()}
+    fitted = {job.key: pair for pair, job in transfer_jobs(store, catalog, requested, sides)}
+    absent = [pair for pair in requested if pair.source not in sides or pair.target not in sides]
     absent += [pair for key, pair in fitted.items() if not store.has("maps", key)]
-    sizes = [(outlook.sizes[pair.source], outlook.sizes[pair.target]) for pair in absent]
-    return MissingWork("transfers", len(absent), len(carried) - len(absent), transfers_load(sizes, MAX_POINTS))
+    sizes = [(estimate.sizes[pair.source], estimate.sizes[pair.target]) for pair in absent]
+    return MissingWork("transfers", len(absent), len(requested) - len(absent), transfers_load(sizes, MAX_POINTS))
 
 
-def _embeddings(outlook: WorkEstimate, is_new: bool) -> MissingWork:
-    settings, sizes = outlook.catalog.atlas.embeddings, outlook.sizes
-    chosen = embedded_spaces(outlook.catalog, sizes)
-    n_there = 0 if is_new else min(len(chosen), len(outlook.store.receipts("embeddings")))
+def _embeddings(estimate: WorkEstimate, is_new: bool) -> MissingWork:
+    settings, sizes = estimate.catalog.atlas.embeddings, estimate.sizes
+    chosen = embedded_spaces(estimate.catalog, sizes)
+    n_there = 0 if is_new else min(len(chosen), len(estimate.store.receipts("embeddings")))
     if settings is None or n_there == len(chosen):
         return MissingWork("embeddings", 0, n_there, Load())
-    has_labels = any(outlook.zoo.rows[space.dataset].labels is not None for space in chosen)
+    has_labels = any(estimate.zoo.rows[space.dataset].labels is not None for space in chosen)
     n_pairs = len(chosen) * (len(chosen) - 1) // 2 if has_labels else 0
     load = embeddings_load([sizes[space] for space in chosen], settings.max_points, n_pairs)
     return MissingWork("embeddings", len(chosen) - n_there, n_there, load)
 
 
 def _by_dataset(sizes: Mapping[Space, SpaceSize]) -> dict[str, list[Space]]:
-    found: dict[str, list[Space]] = {}
+    by_dataset: dict[str, list[Space]] = {}
     for space in sorted(sizes):
-        found.setdefault(space.dataset, []).append(space)
-    return found
+        by_dataset.setdefault(space.dataset, []).append(space)
+    return by_dataset
 
 
 # Of one process, whatever there is to do: starting, reading the catalog.
@@ -224,36 +225,49 @@ _WORDS = {
 
 
 def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
-    """Return the plan in lines; nothing is computed or written, and one short product is timed."""
-    stages = [own for own in missing_work(catalog, zoo) if own.n_missing or own.n_there]
+    """Return the plan in lines; nothing is written. One short product, and measures without a known cost, are timed."""
+    stages = [stage for stage in missing_work(catalog, zoo) if stage.n_missing or stage.n_there]
     speed = machine_speed()
+    timed = timed_measures(catalog, zoo)
+    seconds = {**SECONDS, **{name: spent / speed for amounts in timed.values() for name, spent in amounts.items()}}
     lines = [
         *catalog.warnings(),
         f"spaces       {len(zoo.spaces)} ({len(zoo.failures)} models or layers cannot be used: see lfm-atlas validate)",
     ]
-    for own in stages:
-        said = _WORDS[own.stage].format(missing=own.n_missing, there=own.n_there)
-        lines.append(f"{own.stage:<12} {said}{_costs(own, speed) if own.n_missing else ''}")
+    for stage in stages:
+        counts = _WORDS[stage.stage].format(missing=stage.n_missing, there=stage.n_there)
+        lines.append(f"{stage.stage:<12} {counts}{_costs(stage, speed, seconds) if stage.n_missing else ''}")
     workers = n_workers(catalog)
     ceiling, what = worker_ceiling(stages)
     limit = memory_limit(catalog)
-    written = sum(own.load.written_bytes for own in stages)
-    needed = _time(predicted_seconds(stages, workers, speed))
+    written = sum(stage.load.written_bytes for stage in stages)
+    needed = _time(predicted_seconds(stages, workers, speed, seconds))
     lines.append(f"time         about {needed} with {workers} worker{'s' if workers > 1 else ''}")
     of = f" ({what})" if what else ""
     lines.append(f"memory       at most {_size(ceiling)} a worker{of}{f', of {_size(limit)}' if limit else ''}")
     lines.append(f"written      {_size(written)}")
+    if timed:
+        lines.append(f"measured     {', '.join(timed)}: timed here on random rows, the cost table does not know them")
     return lines
 
 
-def predicted_seconds(stages: Sequence[MissingWork], workers: int, speed: float = 1.0) -> float:
+def timed_measures(catalog: Catalog, zoo: Zoo) -> dict[str, dict[str, float]]:
+    """Return, for each measure that the cost table has no row for, its CPU seconds on this machine, timed just now."""
+    n_features = max((planned.size.n_features for planned in zoo.spaces), default=1)
+    names = [name for name in requested_measures(catalog) if name in MEASURES and not has_coefficients(name)]
+    return {name: time_measure(name, n_features) for name in names}
+
+
+def predicted_seconds(
+    stages: Sequence[MissingWork], workers: int, speed: float = 1.0, seconds: Mapping[str, float] = SECONDS
+) -> float:
     """Return the seconds of a whole run by some workers: tasks side by side, the atlas in the run's own process."""
-    total = SECONDS.get("run", 0.0)
-    for own in stages:
-        at_once = 1 if own.stage == _IN_THE_RUN else max(1, min(workers, own.load.tasks))
-        total += load_seconds(own.load) / at_once
-    has_tasks = any(own.load.tasks for own in stages if own.stage != _IN_THE_RUN)
-    return speed * (total + (SECONDS.get("workers", 0.0) if has_tasks else 0.0))
+    total = seconds.get("run", 0.0)
+    for stage in stages:
+        at_once = 1 if stage.stage == _IN_THE_RUN else max(1, min(workers, stage.load.tasks))
+        total += load_seconds(stage.load, seconds) / at_once
+    has_tasks = any(stage.load.tasks for stage in stages if stage.stage != _IN_THE_RUN)
+    return speed * (total + (seconds.get("workers", 0.0) if has_tasks else 0.0))
 
 
 def load_seconds(load: Load, seconds: Mapping[str, float] = SECONDS) -> float:
@@ -264,13 +278,13 @@ def load_seconds(load: Load, seconds: Mapping[str, float] = SECONDS) -> float:
 def worker_ceiling(stages: Sequence[MissingWork]) -> tuple[int, str]:
     """Return the most bytes that a worker takes, and what it is doing then."""
     highest, what, stays = WORKER_BYTES, "", 0
-    for own in stages:
-        if own.stage == _IN_THE_RUN or not own.load.tasks:
+    for stage in stages:
+        if stage.stage == _IN_THE_RUN or not stage.load.tasks:
             continue
-        needed = WORKER_BYTES + own.load.peak_bytes + max(0, stays - own.load.staying_bytes)
-        stays = max(stays, own.load.staying_bytes)
+        needed = WORKER_BYTES + stage.load.peak_bytes + max(0, stays - stage.load.staying_bytes)
+        stays = max(stays, stage.load.staying_bytes)
         if needed > highest:
-            highest, what = needed, f"{own.stage}: {own.load.peak_of}"
+            highest, what = needed, f"{stage.stage}: {stage.load.peak_of}"
     return highest, what
 
 
@@ -291,10 +305,10 @@ def product_seconds() -> float:
     return min(spent)
 
 
-def _costs(own: MissingWork, speed: float) -> str:
-    load = own.load
+def _costs(stage: MissingWork, speed: float, seconds: Mapping[str, float]) -> str:
+    load = stage.load
     tasks = f"{load.tasks} task{'s' if load.tasks != 1 else ''}"
-    return f": {tasks}, {_time(speed * load_seconds(load))}, {_size(load.written_bytes)}"
+    return f": {tasks}, {_time(speed * load_seconds(load, seconds))}, {_size(load.written_bytes)}"
 
 
 def _time(seconds: float) -> str:
@@ -332,11 +346,11 @@ def check_memory(run: Run, zoo: Zoo) -> None:
     What is there already takes none. Pairs are not counted out: 32 of the largest spaces that have any new partner.
     """
     now = spaces_now(zoo.parts, run.scope)
-    outlook = WorkEstimate(
-        run.catalog, replace(zoo, spaces=tuple(own for own in zoo.spaces if own.space in now)), run.store
+    estimate = WorkEstimate(
+        run.catalog, replace(zoo, spaces=tuple(planned for planned in zoo.spaces if planned.space in now)), run.store
     )
     stays = 0
-    for stage, load in _loads(outlook):
+    for stage, load in _loads(estimate):
         if not load.tasks:
             continue
         limit = run.workers.memory_limit  # asks a cluster that runs already, which a run without news leaves alone
@@ -349,14 +363,14 @@ def check_memory(run: Run, zoo: Zoo) -> None:
             raise TooLargeError(f"{found}, {most}: {ways}; nothing was computed")
 
 
-def _loads(outlook: WorkEstimate) -> Iterator[tuple[str, Load]]:
-    yield "activations", missing_activations(outlook).load
-    bases = missing_bases(outlook)
+def _loads(estimate: WorkEstimate) -> Iterator[tuple[str, Load]]:
+    yield "activations", missing_activations(estimate).load
+    bases = missing_bases(estimate)
     yield "bases", bases.load
-    for part in outlook.zoo.parts if bases.n_missing else ():
-        sizes = [outlook.sizes[space] for space in part.spaces() if space in outlook.sizes]
+    for part in estimate.zoo.parts if bases.n_missing else ():
+        sizes = [estimate.sizes[space] for space in part.spaces() if space in estimate.sizes]
         if sizes:
-            how = pair_work(outlook.catalog.atlas, PairRequest(frozenset(part.measures), part.correspondence))
+            how = pair_work(estimate.catalog.atlas, PairRequest(frozenset(part.measures), part.correspondence))
             yield "scores", part_load(sizes, PART_SIDE**2, how)
 
 

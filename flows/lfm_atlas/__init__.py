@@ -14,7 +14,11 @@ __all__ = ["AtlasError", "__version__", "fit_map", "open_atlas"]
 
 
 def __getattr__(name: str) -> Any:
-    # scipy and xarray take a second each to import: only who uses them waits for it.
+    # scipy and xarray take a second each to import: only whoever uses them waits for it.
     if name in __all__:
         return getattr(lfm_tasks, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

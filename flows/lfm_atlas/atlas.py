@@ -1,4 +1,4 @@
-"""The Prefect flow: one run of the pipeline, a Prefect task a stage."""
+"""The Prefect flow of a run: the pipeline with a Prefect task for each stage, and the artifact that it leaves."""
 
 import hashlib
 import re
@@ -13,48 +13,50 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Failed
 
-from lfm_atlas.console import print_err
+from lfm_atlas.console import no_progress, print_err
 from lfm_atlas.pipeline import Outcome, build_atlas
-from lfm_tasks.catalog import on_scheduler, read_catalog
+from lfm_tasks.catalog import Catalog, on_scheduler, read_catalog
 from lfm_tasks.errors import TooLargeError
-from lfm_tasks.published.artifact import artifact_page, plain
+from lfm_tasks.published.artifact import artifact_page, escape_markdown
 from lfm_tasks.published.atlas import open_atlas
 from lfm_tasks.runtime.run import ProgressCallback, Scope
 from lfm_tasks.runtime.session import open_run
 
 
-def artifact_key(atlas: Path) -> str:
-    """Return the key of an atlas: the names of its folder, and what tells it from others of these names."""
-    absolute = atlas.absolute()
+def artifact_key(atlas_folder: Path) -> str:
+    """Return the key of the artifact of an atlas: the names of its folder, and a digest of its path."""
+    absolute = atlas_folder.absolute()
     words = re.sub(r"[^a-z0-9]+", "-", f"{absolute.parent.name}-{absolute.name}".lower()).strip("-")[:40].strip("-")
     return f"lfm-atlas-{words}-{hashlib.sha256(str(absolute).encode()).hexdigest()[:8]}"
 
 
-def write_artifact(atlas: Path, outcome: Outcome) -> None:
-    """Make the artifact of a run; the server's refusal is said, and costs the run nothing."""
+def write_artifact(atlas_folder: Path, outcome: Outcome) -> None:
+    """Create the artifact of a run; if the server refuses it, print that: the atlas is published all the same."""
     computed = ", ".join(f"{stage} {n} new, {outcome.reused[stage]} kept" for stage, n in outcome.computed.items())
     lines = [f"{computed}."]
     if outcome.unpublished:
-        lines.append(f"{plain(outcome.unpublished)}.")
+        lines.append(f"{escape_markdown(outcome.unpublished)}.")
     else:
-        with open_atlas(atlas) as found:
-            lines.append(artifact_page(found))
-        lines.append(f"The page to look at: {plain(str(atlas / 'report.html'))}")
+        with open_atlas(atlas_folder) as published:
+            lines.append(artifact_page(published))
+        lines.append(f"The page to look at: {escape_markdown(str(atlas_folder / 'report.html'))}")
     try:
-        create_markdown_artifact("\n\n".join(lines), key=artifact_key(atlas), description="What the atlas comes to")
+        create_markdown_artifact(
+            "\n\n".join(lines), key=artifact_key(atlas_folder), description="What the atlas comes to"
+        )
     except PrefectHTTPStatusError as error:
         print_err(f"the Prefect server refused the artifact of this run ({error}); the atlas is published all the same")
 
 
-# A stage is bounded, so that a hanging file system does not hold a nightly run for ever (seconds).
+# Seconds; a stage has a limit so that a hanging file system does not hold a nightly run for ever.
 STAGE_TIMEOUT = 24 * 3600
 
 
 def as_task(stage: Callable[..., Any], *, retries: int = 0) -> Callable[..., Any]:
-    """Make a stage a Prefect task. The store knows what is done: Prefect caches and persists nothing."""
+    """Return a stage as a Prefect task. The store knows what is done: Prefect caches and persists nothing."""
 
     def call(*arguments: Any) -> Any:
-        named = task(
+        prefect_task = task(
             name=stage.__name__.replace("_", "-"),
             description=stage.__doc__,
             retries=retries,
@@ -64,19 +66,18 @@ def as_task(stage: Callable[..., Any], *, retries: int = 0) -> Callable[..., Any
             persist_result=False,
             log_prints=False,
         )
-        # A task without parameters: Prefect looks through every one for futures, and through all that it holds, which
-        # takes minutes where it is the scores of a thousand spaces.
-        return named(lambda: stage(*arguments))()
+        # The task has no parameters: Prefect searches each for futures, with all that it holds, which takes minutes
+        # for the scores of a thousand spaces.
+        return prefect_task(lambda: stage(*arguments))()
 
     return call
 
 
-def _no_progress(stage: str, done: int, total: int) -> None:
-    """ProgressCallback nothing."""
+def atlas_flow(report_progress: ProgressCallback = no_progress) -> Callable[..., Any]:
+    """Return the flow of a run.
 
-
-def atlas_flow(announce: ProgressCallback = _no_progress) -> Callable[..., Any]:
-    """Return the flow; progress goes to ``announce``, which is no parameter since parameters are stored as JSON."""
+    ``report_progress`` is no parameter of the flow: Prefect stores those as JSON.
+    """
 
     @flow(name="atlas", flow_run_name="atlas of {catalog}", validate_parameters=True, persist_result=False)
     def build(
@@ -95,19 +96,23 @@ def atlas_flow(announce: ProgressCallback = _no_progress) -> Callable[..., Any]:
             comparisons: Compute only the comparisons of these names; all, without any.
             scheduler: Work there, and not where the catalog says: tcp://host:port, tls://host:port or a scheduler file.
         """
-        settings = read_catalog(Path(catalog), trust_code=trust_code)
-        if scheduler:
-            settings = on_scheduler(settings, scheduler)
+        zoo_catalog = read_catalog_for_flow(catalog, trust_code=trust_code, scheduler=scheduler)
         scope = Scope(tuple(only or ()), tuple(comparisons or ()))
-        if problems := scope.problems(settings):
+        if problems := scope.problems(zoo_catalog):
             raise ValueError("; ".join(problems))
-        with open_run(settings, announce, scope=scope) as run:
+        with open_run(zoo_catalog, report_progress, scope=scope) as run:
             try:
                 outcome = build_atlas(run, as_stage=as_task)
             except TooLargeError as error:
-                # Nothing went wrong on the way: no traceback, but a state that says it.
+                # A refusal, not a crash: the state carries the message, and there is no traceback.
                 return Failed(name="TooLarge", message=str(error), data=error)
             write_artifact(run.atlas_folder, outcome)
             return outcome
 
     return build
+
+
+def read_catalog_for_flow(path: str, *, trust_code: bool, scheduler: str) -> Catalog:
+    """Return the catalog at ``path``, with ``scheduler`` in place of its cluster unless that is empty."""
+    catalog = read_catalog(Path(path), trust_code=trust_code)
+    return on_scheduler(catalog, scheduler) if scheduler else catalog

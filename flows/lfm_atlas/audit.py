@@ -1,8 +1,7 @@
-"""The Prefect flow of an audit: the atlas, the checks, a state by name, an event, an artifact."""
+"""The Prefect flow of an audit: the pipeline and the checks, then an event, an artifact and a state for the result."""
 
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from prefect import flow
@@ -12,20 +11,20 @@ from prefect.events import emit_event
 from prefect.states import Completed, Failed
 from pydantic import BaseModel, Field
 
-from lfm_atlas.atlas import _no_progress, as_task
-from lfm_atlas.pipeline import Audited, audit_zoo
+from lfm_atlas.atlas import as_task, read_catalog_for_flow
+from lfm_atlas.console import no_progress
+from lfm_atlas.pipeline import AuditOutcome, audit_zoo
 from lfm_tasks.audit import Audit
-from lfm_tasks.catalog import on_scheduler, read_catalog
 from lfm_tasks.errors import TooLargeError
 from lfm_tasks.runtime.run import ProgressCallback
 from lfm_tasks.runtime.session import open_run
 
-# What automations listen for; the resource is the atlas.
-EVENTS = {verdict: f"lfm-atlas.audit.{verdict}" for verdict in ("pass", "warn", "fail")}
+# The events that automations listen for; their resource is the atlas.
+_EVENTS = {result: f"lfm-atlas.audit.{result}" for result in ("pass", "warn", "fail")}
 
 
 class AuditParameters(BaseModel, extra="forbid"):
-    """What a person says when they start an audit by hand: a form in Prefect's interface."""
+    """Parameters of the flow; Prefect's interface shows them as a form to whoever starts an audit by hand."""
 
     catalog: str = Field(
         default="data_catalog.yaml", min_length=1, description="Path of the catalog, from where the worker runs."
@@ -42,9 +41,12 @@ class AuditParameters(BaseModel, extra="forbid"):
 
 
 def audit_flow(
-    announce: ProgressCallback = _no_progress, found: list[Audited] | None = None
+    report_progress: ProgressCallback = no_progress, outcomes: list[AuditOutcome] | None = None
 ) -> Callable[..., State[Any]]:
-    """Return the flow. What it came to is put into ``found``, which is no result since results are stored."""
+    """Return the flow of an audit.
+
+    The flow appends its outcome to ``outcomes`` and does not return it: Prefect would store a result.
+    """
 
     @flow(
         name="audit",
@@ -60,37 +62,37 @@ def audit_flow(
         Args:
             parameters: The catalog, and what may be done.
         """
-        catalog = read_catalog(Path(parameters.catalog), trust_code=parameters.trust_code)
-        if parameters.scheduler:
-            catalog = on_scheduler(catalog, parameters.scheduler)
-        with open_run(catalog, announce) as run:
-            # A stage goes on where it stopped; the flow is not tried again, since a broken limit is no accident.
+        catalog = read_catalog_for_flow(
+            parameters.catalog, trust_code=parameters.trust_code, scheduler=parameters.scheduler
+        )
+        with open_run(catalog, report_progress) as run:
+            # A stage is tried again and goes on where it stopped; the flow is not, since a limit stays broken.
             try:
-                audited = audit_zoo(run, parameters.promote, partial(as_task, retries=1))
+                outcome = audit_zoo(run, parameters.promote, partial(as_task, retries=1))
             except TooLargeError as error:
                 return Failed(name="TooLarge", message=str(error), data=error)
-        if found is not None:
-            found.append(audited)
-        return tell(audited.audit, str(catalog.root))
+        if outcomes is not None:
+            outcomes.append(outcome)
+        return report_result(outcome.audit, str(catalog.root))
 
     return audit
 
 
-def tell(audit: Audit, zoo: str) -> State[Any]:
-    """Emit the event, write the artifact; return the state, `ThresholdBroken` where an enforced limit is."""
+def report_result(audit: Audit, zoo: str) -> State[Any]:
+    """Emit the event and create the artifact; return the state, `ThresholdBroken` if an enforced check failed."""
     emit_event(
-        EVENTS[audit.verdict],
+        _EVENTS[audit.verdict],
         resource={"prefect.resource.id": f"lfm-atlas.atlas.{audit.atlas[:12]}", "prefect.resource.name": zoo},
         payload={"sentence": audit.sentence, "folder": str(audit.folder), "atlas": audit.atlas},
     )
-    create_markdown_artifact(as_markdown(audit), key="lfm-atlas-audit", description=audit.sentence)
+    create_markdown_artifact(audit_markdown(audit), key="lfm-atlas-audit", description=audit.sentence)
     if audit.verdict == "fail":
         return Failed(name="ThresholdBroken", message=audit.sentence)
     return Completed(message=audit.sentence)
 
 
-def as_markdown(audit: Audit) -> str:
-    """Return the checks as a table."""
+def audit_markdown(audit: Audit) -> str:
+    """Return the result as Markdown, a table row for each check."""
     rows = [
         f"| {check.name} | {check.status} | {'yes' if check.enforced else 'no'} | {_cell(check.message)} |"
         for check in audit.checks
@@ -111,5 +113,5 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-# What deployments start: the flow without bars.
+# Deployments start this flow, by the entrypoint ``lfm_atlas.audit.audit``.
 audit = audit_flow()

@@ -13,8 +13,7 @@ from lfm_tasks.stages.collection.stage import fit_collections
 from lfm_tasks.stages.embeddings.stage import embed_spaces
 from lfm_tasks.stages.inventory.stage import validate
 from lfm_tasks.stages.kept_maps.stage import keep_maps
-from lfm_tasks.stages.publish.contents import contents
-from lfm_tasks.stages.publish.stage import publish_atlas
+from lfm_tasks.stages.publish.stage import atlas_spec, publish_atlas
 from lfm_tasks.stages.scores.stage import UnscoredPairs, score_pairs
 from lfm_tasks.stages.transfers.stage import fit_transfers
 
@@ -23,23 +22,38 @@ StageCaller = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run came to; ``unpublished`` says what is still to compute where it was part of the catalog only.
+    """The result of a run.
 
-    ``put_aside``: what was found damaged in the store, and was made again if it was needed.
+    Attributes
+    ----------
+    n_spaces
+        How many spaces the atlas has.
+    failures
+        Spaces that could not be used.
+    unscored
+        Groups of pairs that could not be scored.
+    is_new
+        Whether the run published an atlas; False if the published one was up to date.
+    computed, reused
+        How many units each stage computed, and how many it read from the store.
+    unpublished
+        What is still to compute, in words, where the run covered only a part of the catalog; else "".
+    quarantined
+        Damaged units of the store; the run computed again those that it needed.
     """
 
     n_spaces: int
     failures: tuple[Failure, ...]
-    refused: tuple[UnscoredPairs, ...]
+    unscored: tuple[UnscoredPairs, ...]
     is_new: bool
     computed: dict[str, int]
     reused: dict[str, int]
     unpublished: str = ""
-    put_aside: tuple[str, ...] = ()
+    quarantined: tuple[str, ...] = ()
 
 
 def call_directly(stage: Callable[..., Any]) -> Callable[..., Any]:
-    """Call a stage as the plain function that it is."""
+    """Return the stage unchanged: it runs as the plain function that it is."""
     return stage
 
 
@@ -54,24 +68,29 @@ def build_atlas(run: Run, as_stage: StageCaller = call_directly) -> Outcome:
     kept = as_stage(keep_maps)(run, zoo, spaces, scored)
     transfers = as_stage(fit_transfers)(run, zoo, spaces)
     embedded = as_stage(embed_spaces)(run, zoo, spaces, scored)
-    found = contents(run, zoo, spaces, scored, collections, kept, transfers, embedded)
-    is_new = as_stage(publish_atlas)(run, found)
-    counts, failures = run.stage_counts, tuple(run.failures)
-    aside = tuple(run.notes.get("put_aside", ()))
+    atlas = atlas_spec(run, zoo, spaces, scored, collections, kept, transfers, embedded)
+    is_new = as_stage(publish_atlas)(run, atlas)
     return Outcome(
-        len(spaces), failures, found.refused, is_new, counts.computed, counts.reused, found.unpublished, aside
+        n_spaces=len(spaces),
+        failures=tuple(run.failures),
+        unscored=atlas.unscored,
+        is_new=is_new,
+        computed=run.stage_counts.computed,
+        reused=run.stage_counts.reused,
+        unpublished=atlas.unpublished,
+        quarantined=tuple(run.notes.get("put_aside", ())),
     )
 
 
 @dataclass(frozen=True)
-class Audited:
-    """What the run came to, and the audit of its atlas."""
+class AuditOutcome:
+    """The result of a run, and the audit of its atlas."""
 
-    outcome: Outcome
+    run: Outcome
     audit: Audit
 
 
-def audit_zoo(run: Run, promote: bool, as_stage: StageCaller = call_directly) -> Audited:
-    """Compute what is missing, then check the atlas; ``promote``: it becomes the baseline whatever is found."""
+def audit_zoo(run: Run, promote: bool, as_stage: StageCaller = call_directly) -> AuditOutcome:
+    """Build the atlas, then check it; ``promote`` makes it the baseline whatever the checks find."""
     outcome = build_atlas(run, as_stage)
-    return Audited(outcome, as_stage(audit_atlas)(run, promote))
+    return AuditOutcome(outcome, as_stage(audit_atlas)(run, promote))

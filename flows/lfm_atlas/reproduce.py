@@ -1,4 +1,4 @@
-"""From catalog to evidence: the paper's experiments, each made of derived spaces, the pipeline, and a conclusion."""
+"""From catalog to evidence: each experiment of the paper prepares spaces, runs the pipeline, analyzes the atlases."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lfm_atlas.pipeline import StageCaller, build_atlas, call_directly
+from lfm_tasks.experiments.charts import require_matplotlib
 from lfm_tasks.experiments.results import ExperimentResult, SkippedExperiment
 from lfm_tasks.experiments.stage import prepare_spaces, prepared_run, run_analysis, source_zoo, write_evidence
 from lfm_tasks.runtime.run import Failure, Run
@@ -19,37 +20,40 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the experiments came to, and the spaces that could take no part."""
+    """The results of the experiments, and the spaces that could take no part."""
 
-    found: tuple[ExperimentResult | SkippedExperiment, ...]
+    results: tuple[ExperimentResult | SkippedExperiment, ...]
     failures: tuple[Failure, ...]
 
 
-def reproduce(run: Run, experiments: Sequence[str], output: Path, as_stage: StageCaller = call_directly) -> Evidence:
-    """Record the zoo, do the experiments one after the other, write what they found into ``output``."""
+def run_experiments(
+    run: Run, experiments: Sequence[str], output: Path, as_stage: StageCaller = call_directly
+) -> Evidence:
+    """Record the zoo, do the experiments one after the other, write their results into ``output``."""
+    require_matplotlib()
     zoo = as_stage(validate)(run)
     recorded = as_stage(record_activations)(run, zoo)
-    given = source_zoo(run, zoo, recorded)
-    found = tuple(_experiment(given, name, output / "zoos" / name, as_stage) for name in experiments)
-    as_stage(write_evidence)(given, found, output)
-    return Evidence(found, tuple(run.failures))
+    source = source_zoo(run, zoo, recorded)
+    results = tuple(_experiment(source, name, output / "zoos" / name, as_stage) for name in experiments)
+    as_stage(write_evidence)(source, results, output)
+    return Evidence(results, tuple(run.failures))
 
 
 def _experiment(
-    given: "SourceZoo", name: str, folder: Path, as_stage: StageCaller
+    source: "SourceZoo", name: str, folder: Path, as_stage: StageCaller
 ) -> ExperimentResult | SkippedExperiment:
-    """Derive spaces, run the pipeline on them, draw the conclusion."""
-    catalogs: tuple[Path, ...] | SkippedExperiment = as_stage(prepare_spaces)(given, name, folder)
+    """Prepare spaces, run the pipeline on them, analyze the atlases."""
+    catalogs: tuple[Path, ...] | SkippedExperiment = as_stage(prepare_spaces)(source, name, folder)
     if isinstance(catalogs, SkippedExperiment):
         return catalogs
     for catalog in catalogs:
-        build_atlas(prepared_run(given.run, catalog), as_stage)
-    found: ExperimentResult | SkippedExperiment = as_stage(run_analysis)(given, name, catalogs)
-    return found
+        build_atlas(prepared_run(source.run, catalog), as_stage)
+    result: ExperimentResult | SkippedExperiment = as_stage(run_analysis)(source, name, catalogs)
+    return result
 
 
-def reproduce_flow(announce: "ProgressCallback") -> Callable[..., Evidence]:
-    """Return the Prefect flow of it; a task a stage."""
+def reproduce_flow(report_progress: "ProgressCallback") -> Callable[..., Evidence]:
+    """Return `run_experiments` as a Prefect flow, with a task for each stage."""
     from prefect import flow
 
     from lfm_atlas.atlas import as_task
@@ -58,7 +62,7 @@ def reproduce_flow(announce: "ProgressCallback") -> Callable[..., Evidence]:
     from lfm_tasks.runtime.session import open_run
 
     @flow(name="reproduce", flow_run_name="evidence from {catalog}", validate_parameters=True, persist_result=False)
-    def collect(catalog: str, output: str, experiments: list[str], trust_code: bool = False) -> Evidence:
+    def run_flow(catalog: str, output: str, experiments: list[str], trust_code: bool = False) -> Evidence:
         """Do the paper's experiments on the models of a catalog.
 
         Args:
@@ -67,8 +71,8 @@ def reproduce_flow(announce: "ProgressCallback") -> Callable[..., Evidence]:
             experiments: Names of the experiments, in order.
             trust_code: Run the factories that the catalog names: they are code.
         """
-        settings = experiment_store(read_catalog(Path(catalog), trust_code=trust_code), Path(output))
-        with open_run(settings, announce) as run:
-            return reproduce(run, experiments, Path(output), as_stage=as_task)
+        zoo_catalog = read_catalog(Path(catalog), trust_code=trust_code)
+        with open_run(experiment_store(zoo_catalog, Path(output)), report_progress) as run:
+            return run_experiments(run, experiments, Path(output), as_stage=as_task)
 
-    return collect
+    return run_flow

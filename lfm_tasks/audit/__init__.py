@@ -1,4 +1,7 @@
-"""Stage audit: hold an atlas against limits and a baseline; say what was found, and keep it."""
+"""Stage audit: hold an atlas against limits and a baseline, and write down the result.
+
+The checks are a plug-in family: `lfm_tasks.checks` says how to add one.
+"""
 
 from lfm_tasks.audit.stage import Audit, audit_atlas
 

@@ -1,4 +1,4 @@
-"""The stage itself: read the published atlas and the baseline, check, write, promote."""
+"""Stage audit: read the published atlas and the baseline, evaluate the checks, write the files, promote."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -9,71 +9,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lfm_tasks import __version__
-from lfm_tasks.audit.changes import changed_weights_same_version, drift, missing, stale_baseline
-from lfm_tasks.audit.files import SCHEMA_VERSION, Check, Published, write_audit
-from lfm_tasks.audit.lineage import declared_parent_far, near_duplicate, undeclared_lineage
-from lfm_tasks.audit.zoo_checks import control, license, quality
-from lfm_tasks.catalog.audit import Checks
+from lfm_tasks.audit.control import control
+from lfm_tasks.audit.files import SCHEMA_VERSION, CheckResult, Status, write_audit
+from lfm_tasks.catalog.sections import Checks
+from lfm_tasks.checks import BaselineCheck, Measurement, PublishedAtlas, Skipped, ZooCheck
 from lfm_tasks.errors import DataError
 from lfm_tasks.report import render_report
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.stores.atlas.files import age_in_days, promote, published_key, read_atlas, read_groups, read_json
-from lfm_tasks.stores.units.references import note_folder
+from lfm_tasks.stores.units.references import add_reference_folder
 
 logger = logging.getLogger(__name__)
-
-OF_THE_ZOO: dict[str, Callable[[Any, Published], Check]] = {
-    "near_duplicate": near_duplicate,
-    "undeclared_lineage": undeclared_lineage,
-    "declared_parent_far": declared_parent_far,
-    "license": license,
-    "quality": quality,
-}
-AGAINST_BASELINE: dict[str, Callable[[Any, Published, Published | None], Check]] = {
-    "drift": drift,
-    "changed_weights_same_version": changed_weights_same_version,
-    "missing": missing,
-    "stale_baseline": stale_baseline,
-}
-
-
-def evaluate(checks: Checks, now: Published, baseline: Published | DataError | None) -> Iterator[Check]:
-    """Yield every check; one that is switched off is skipped, a baseline that cannot be read is an error."""
-    for name in Checks.model_fields:
-        limit = getattr(checks, name)
-        if limit is None:
-            yield Check(name, "skipped", False, message="switched off in the catalog")
-        elif name in OF_THE_ZOO:
-            yield guarded(name, limit.enforced, OF_THE_ZOO[name], limit, now)
-        elif isinstance(baseline, DataError):
-            yield Check(name, "error", limit.enforced, message=str(baseline))
-        else:
-            yield guarded(name, limit.enforced, AGAINST_BASELINE[name], limit, now, baseline)
-
-
-def guarded(name: str, enforced: bool, check: Callable[..., Check], *arguments: Any) -> Check:
-    """Return a check; one that stops with an unexpected error must not take the others with it."""
-    try:
-        return check(*arguments)
-    except OSError:
-        # A full disk or a lost right ends the audit.
-        raise
-    except Exception as error:
-        logger.exception("check %s failed", name)
-        return Check(name, "error", enforced, message=f"could not be told: {type(error).__name__}: {error}")
-
-
-_NOTE = (
-    "Similarity is evidence of lineage, not proof. Limits are only as good as the zoo they are measured on: "
-    "compare them with the null of each check."
-)
 
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit came to; ``folder`` holds its files."""
+    """The result of an audit; ``folder`` holds its files."""
 
-    checks: tuple[Check, ...]
+    checks: tuple[CheckResult, ...]
     atlas: str
     baseline: str | None
     promoted: bool
@@ -81,7 +34,7 @@ class Audit:
 
     @property
     def verdict(self) -> Literal["pass", "warn", "fail"]:
-        """fail: an enforced check is broken or could not be told."""
+        """fail: an enforced check is broken or could not be evaluated."""
         if any(check.breaks for check in self.checks):
             return "fail"
         return "warn" if any(check.status in ("warn", "error") for check in self.checks) else "pass"
@@ -97,43 +50,105 @@ class Audit:
 
 
 def audit_atlas(run: Run, promote_anyway: bool = False) -> Audit:
-    """Check the published atlas, write what was found; the baseline is replaced after a pass, or when asked for."""
-    run.announce("audit", 0, 1)
+    """Check the published atlas and write the files of the audit.
+
+    The baseline is replaced if the audit passes and the catalog says so, or if ``promote_anyway``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no atlas.
+    """
+    run.report_progress("audit", 0, 1)
     config = run.catalog.audit
-    now = read_published(run.atlas_folder)
-    if now is None:
+    current = read_published(run.atlas_folder)
+    if current is None:
         raise FileNotFoundError(f"{run.atlas_folder}: found no atlas to audit: run lfm-atlas run")
     place = run.catalog.root / config.baseline
-    baseline: Published | DataError | None
+    baseline: PublishedAtlas | DataError | None
     try:
         baseline = read_published(place)
     except DataError as error:
         baseline = error
-    checks = (*evaluate(config.checks, now, baseline), guarded("control", True, control, run, now))
-    key = baseline.key if isinstance(baseline, Published) else None
-    audit = Audit(checks, now.key, key, False, run.catalog.root / config.path)
+    checks = (*evaluate(config.checks, current, baseline), guarded("control", True, control, run, current))
+    key = baseline.key if isinstance(baseline, PublishedAtlas) else None
+    audit = Audit(checks, current.key, key, False, run.catalog.root / config.path)
     passes = config.promote == "on_pass" and audit.verdict != "fail"
     if passes or promote_anyway:
-        audit = Audit(checks, now.key, key, promote(run.atlas_folder, place), audit.folder)
-        note_folder(run.store.root, now.key, place)
+        audit = Audit(checks, current.key, key, promote(run.atlas_folder, place), audit.folder)
+        add_reference_folder(run.store.root, current.key, place)
     groups = read_groups(run.atlas_folder)
-    report = partial(render_report, now.atlas, now.summary, groups)
-    write_audit(audit.folder, _facts(run, now, audit), checks, lambda shown: report(audit=shown))
-    run.announce("audit", 1, 1)
+    report = partial(render_report, current.atlas, current.summary, groups)
+    write_audit(audit.folder, audit_facts(run, current, audit), checks, lambda shown: report(audit=shown))
+    run.report_progress("audit", 1, 1)
     return audit
 
 
-def read_published(folder: Path) -> Published | None:
-    """Return the atlas in ``folder``; None where there is none, DataError where one is damaged."""
+def read_published(folder: Path) -> PublishedAtlas | None:
+    """Return the atlas in ``folder``, None if there is none; DataError if one is damaged."""
     if not (folder / "manifest.json").is_file():
         return None
     if published_key(folder) is None:
-        found = f"{folder}: found an atlas whose files are not as they were published"
-        raise DataError("missing_source", f"{found}, needs a whole one: restore it, or audit with --promote")
-    return Published(read_atlas(folder), read_json(folder / "summary.json"), age_in_days(folder))
+        problem = f"{folder}: found an atlas whose files are not as they were published"
+        raise DataError("missing_source", f"{problem}, needs a whole one: restore it, or audit with --promote")
+    return PublishedAtlas(read_atlas(folder), read_json(folder / "summary.json"), age_in_days(folder))
 
 
-def _facts(run: Run, now: Published, audit: Audit) -> dict[str, Any]:
+def evaluate(
+    checks: Checks, current: PublishedAtlas, baseline: PublishedAtlas | DataError | None
+) -> Iterator[CheckResult]:
+    """Yield the result of every check of the catalog, in the order of the checks."""
+    for name, check in checks:
+        if check is None:
+            yield CheckResult(name, "skipped", False, message="switched off in the catalog")
+        else:
+            yield evaluate_check(check, current, baseline)
+
+
+def evaluate_check(
+    check: ZooCheck | BaselineCheck, current: PublishedAtlas, baseline: PublishedAtlas | DataError | None = None
+) -> CheckResult:
+    """Return the result of one check; a baseline that cannot be read is an error of a check that needs it."""
+    name = check.key()
+    if not isinstance(check, BaselineCheck):
+        return guarded(name, check.enforced, check.evaluate, current)
+    if isinstance(baseline, DataError):
+        return CheckResult(name, "error", check.enforced, message=str(baseline))
+    if baseline is None:
+        return CheckResult(name, "skipped", check.enforced, message="there is no baseline yet")
+    return guarded(name, check.enforced, check.evaluate, current, baseline)
+
+
+def guarded(name: str, enforced: bool, measure: Callable[..., object], *arguments: Any) -> CheckResult:
+    """Return the result of a check; one that stops with an unexpected error must not take the others with it."""
+    try:
+        measured = measure(*arguments)
+    except OSError:
+        # A full disk or a lost right ends the audit.
+        raise
+    except Exception as error:
+        logger.exception("check %s failed", name)
+        return CheckResult(name, "error", enforced, message=f"could not be told: {type(error).__name__}: {error}")
+    if isinstance(measured, Skipped):
+        return CheckResult(name, "skipped", enforced, message=measured.message)
+    if not isinstance(measured, Measurement):
+        message = f"could not be told: found {measured!r} as result, needs a Measurement or Skipped"
+        return CheckResult(name, "error", enforced, message=message)
+    status: Status = "pass" if not measured.is_broken else "fail" if enforced else "warn"
+    return CheckResult(
+        name, status, enforced, measured.observed, measured.threshold, measured.message,
+        tuple(measured.findings), measured.null,
+    )  # fmt: skip
+
+
+_NOTE = (
+    "Similarity is evidence of lineage, not proof. Limits are only as good as the zoo they are measured on: "
+    "compare them with the null of each check."
+)
+
+
+def audit_facts(run: Run, current: PublishedAtlas, audit: Audit) -> dict[str, Any]:
+    """Return what ``audit.json`` holds of an audit."""
     return {
         "schema_version": SCHEMA_VERSION,
         "program": f"lfm-atlas {__version__}",
@@ -146,6 +161,6 @@ def _facts(run: Run, now: Published, audit: Audit) -> dict[str, Any]:
         "promoted": audit.promoted,
         "computed": run.stage_counts.computed,
         "reused": run.stage_counts.reused,
-        "counts": now.summary["counts"],
+        "counts": current.summary["counts"],
         "checks": [asdict(check) for check in audit.checks],
     }

@@ -1,21 +1,25 @@
-"""The catalog: which models, on which data, and how they are compared; its form is checked here, names later."""
+"""The catalog: which models, on which data, and how they are compared.
 
-from lfm_tasks.catalog.comparisons import Comparison, Member
-from lfm_tasks.catalog.model import (
+A section of ``data_catalog.yaml`` is a class of settings, a key is one of its fields: ``models.py`` (datasets, models,
+discovery), ``comparisons.py``, ``cluster.py``, `lfm_tasks.config` (atlas), `lfm_tasks.checks` (checks of an audit), all
+together in ``sections.py``. To add a key, add the field with its default and description, a test, and a line in
+``docs/catalog.md``, whose test asks for every key. The reader, messages with lines, the JSON schema and the printed
+catalog follow from the class.
+"""
+
+from lfm_tasks.catalog.comparisons import Comparison, ModelFacts
+from lfm_tasks.catalog.models import (
     ActivationsSource,
-    Catalog,
     Dataset,
     DatasetFile,
     Model,
     ModelFile,
     OnnxModel,
     TorchModel,
-    Trust,
-    on_scheduler,
 )
-from lfm_tasks.catalog.names import CatalogError, Problem, expand_layers, fill
-from lfm_tasks.catalog.reading import problems_at, read_catalog
-from lfm_tasks.catalog.writing import catalog_schema
+from lfm_tasks.catalog.names import CatalogError, Problem, expand_layers, fill_pattern
+from lfm_tasks.catalog.reading import catalog_schema, catalog_yaml, problems_at, read_catalog
+from lfm_tasks.catalog.sections import Catalog, Trust, on_scheduler
 
 __all__ = [
     "ActivationsSource",
@@ -24,16 +28,17 @@ __all__ = [
     "Comparison",
     "Dataset",
     "DatasetFile",
-    "Member",
     "Model",
+    "ModelFacts",
     "ModelFile",
     "OnnxModel",
     "Problem",
     "TorchModel",
     "Trust",
     "catalog_schema",
+    "catalog_yaml",
     "expand_layers",
-    "fill",
+    "fill_pattern",
     "on_scheduler",
     "problems_at",
     "read_catalog",

@@ -1,10 +1,13 @@
-"""The section ``cluster`` of a catalog: where the work is done. Nothing here changes a result, and nothing is a secret.
+"""The section ``cluster``: who does the work. Nothing here changes a result, and nothing is a secret.
 
-What gives access (passwords, tokens) is read from the environment by the libraries that use it; certificates are named
-by their paths.
+Libraries read passwords and tokens from the environment; certificates are named by their paths.
+
+A new kind of cluster is a class of settings with a literal ``type``, named in `ClusterConfig`. The module of its name
+in `lfm_tasks.workers.clusters` opens it (its library is a row of `LIBRARIES` in ``opening.py``); a row of
+`lfm_tasks.planning.MORE_MEMORY` says how its workers get more memory.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
@@ -52,7 +55,7 @@ def _port(address: str) -> int | None:
 
 
 def _without_access(text: str) -> str:
-    """Return what a message may show of an address."""
+    """Return the part of an address that a message may show: without user and password."""
     scheme, _, rest = text.partition("://")
     return f"{scheme}://{rest.rpartition('@')[2]}"[:200]
 
@@ -66,7 +69,7 @@ class LocalCluster(Settings):
 
 
 class Tls(Settings):
-    """Certificates as PEM files, relative to the catalog; what is not said comes from Dask's own settings."""
+    """Certificates as PEM files, relative to the catalog; the others come from the settings of Dask."""
 
     ca: _Text | None = Field(default=None, description="the authority that signed the scheduler's certificate")
     cert: _Text | None = Field(default=None, description="our certificate, signed by the same")
@@ -105,9 +108,9 @@ class _Started(Settings):
     @model_validator(mode="after")
     def _one_size(self) -> "_Started":
         if (self.n_workers is None) == (self.adapt is None):
-            found = "neither" if self.adapt is None else "both"
+            which = "neither" if self.adapt is None else "both"
             raise ValueError(
-                f"found {found} of n_workers and adapt, needs one: n_workers: 8, or adapt: {{maximum: 40}}"
+                f"found {which} of n_workers and adapt, needs one: n_workers: 8, or adapt: {{maximum: 40}}"
             )
         return self
 
@@ -165,18 +168,9 @@ class GatewayCluster(_Started):
     )
 
 
-KINDS = {
-    "local": LocalCluster,
-    "address": AddressCluster,
-    "slurm": SlurmCluster,
-    "kubernetes": KubernetesCluster,
-    "gateway": GatewayCluster,
-}
-
-
-def _kind(value: Any) -> str:
-    written = value.get("type", "local") if isinstance(value, dict) else getattr(value, "type", "local")
-    return f"<{written}>"
+def _tag(value: Any) -> str:
+    kind = value.get("type", "local") if isinstance(value, dict) else getattr(value, "type", "local")
+    return f"<{kind}>"
 
 
 ClusterConfig = Annotated[
@@ -185,5 +179,10 @@ ClusterConfig = Annotated[
     | Annotated[SlurmCluster, Tag("<slurm>")]
     | Annotated[KubernetesCluster, Tag("<kubernetes>")]
     | Annotated[GatewayCluster, Tag("<gateway>")],
-    Discriminator(_kind),
+    Discriminator(_tag),
 ]
+
+# Kind of cluster -> its class, in the order of the union.
+KINDS: dict[str, type[Settings]] = {
+    get_args(branch)[1].tag.strip("<>"): get_args(branch)[0] for branch in get_args(get_args(ClusterConfig)[0])
+}

@@ -1,12 +1,16 @@
-"""Comparisons: named parts of the zoo, sources against targets, chosen by glob or by what ``meta`` says."""
+"""The section ``comparisons``: sources against targets, each chosen by globs or by what ``meta`` says.
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+A new key of a comparison is a field of `Comparison`; a new way to choose models is a branch of `Side` and of
+`chosen_models`, `chosen_spaces` and `model_misses`.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, JsonValue, Tag
 
-from lfm_tasks.catalog.names import check_layer_name, describe, did_you_mean, matches
+from lfm_tasks.catalog.names import check_layer_name, describe, did_you_mean, included_and_excluded, matches
 from lfm_tasks.config import MapsConfig, Settings, all_different
 from lfm_tasks.spaces import Space
 
@@ -38,14 +42,14 @@ Side = Annotated[
 
 
 class DrawnAnchors(Settings):
-    """How many of the common ids are taken as known, drawn by ``seed``."""
+    """How many of the common ids serve as anchors, drawn by ``seed``."""
 
     count: int = Field(default=10, ge=3)
     seed: int = Field(default=0, ge=0)
 
 
 class TransferConfig(Settings):
-    """From what the sources of a comparison are carried into its targets' coordinates."""
+    """The anchors from which the sources of a comparison are mapped into its targets' coordinates."""
 
     anchors: DrawnAnchors = DrawnAnchors()
 
@@ -75,148 +79,143 @@ class Comparison(Settings):
 
 
 @dataclass(frozen=True)
-class Member:
+class ModelFacts:
     """What comparisons choose a model by, beside its name."""
 
     dataset: str | None
     meta: Mapping[str, Any]
 
 
-def comparison_problems(comparison: Comparison, members: Mapping[str, Member]) -> Iterator[tuple[str, str]]:
-    """Yield (key, message) of what does not fit the models that there are: a side without any, no single dataset."""
-    known = members
+def comparison_problems(comparison: Comparison, models: Mapping[str, ModelFacts]) -> Iterator[tuple[str, str]]:
+    """Yield (key, message) of each problem with the models of the catalog: a side without any, no single dataset."""
+    candidates = models
     if comparison.dataset is not None:
-        known = {name: member for name, member in members.items() if member.dataset == comparison.dataset}
-        if not known:
-            offer = did_you_mean(comparison.dataset, {member.dataset for member in members.values() if member.dataset})
-            yield "dataset", f"no model is on the dataset {comparison.dataset[:100]!r}{offer}"
+        candidates = {name: model for name, model in models.items() if model.dataset == comparison.dataset}
+        if not candidates:
+            hint = did_you_mean(comparison.dataset, {model.dataset for model in models.values() if model.dataset})
+            yield "dataset", f"no model is on the dataset {comparison.dataset[:100]!r}{hint}"
             return
-    missed = [(key, m) for key in ("sources", "targets") for m in model_misses(getattr(comparison, key), known)]
+    missed = [(key, m) for key in ("sources", "targets") for m in model_misses(getattr(comparison, key), candidates)]
     yield from missed
     if missed or comparison.dataset is not None:
         return
     datasets = {
-        known[name].dataset
-        for name in (*chosen_models(comparison.sources, known), *chosen_models(comparison.targets, known))
+        candidates[name].dataset
+        for name in (*chosen_models(comparison.sources, candidates), *chosen_models(comparison.targets, candidates))
     }
     if len(datasets) > 1:
-        found = ", ".join(sorted(str(name) for name in datasets))
-        yield "", f"found models on {found}, needs one dataset: say which, dataset: {min(map(str, datasets))}"
+        names = ", ".join(sorted(str(name) for name in datasets))
+        yield "", f"found models on {names}, needs one dataset: say which, dataset: {min(map(str, datasets))}"
 
 
-def comparison_dataset(comparison: Comparison, members: Mapping[str, Member]) -> str | None:
-    """Return the dataset of a comparison that has no problems."""
+def comparison_dataset(comparison: Comparison, models: Mapping[str, ModelFacts]) -> str | None:
+    """Return the dataset of a comparison without problems: named by it, or that of its models."""
     if comparison.dataset is not None:
         return comparison.dataset
-    return next((members[name].dataset for name in chosen_models(comparison.sources, members)), None)
+    return next((models[name].dataset for name in chosen_models(comparison.sources, models)), None)
 
 
-def chosen_models(side: tuple[str, ...] | Facets, members: Mapping[str, Member]) -> list[str]:
-    """Return the models of which a side of a comparison may choose layers, in their order."""
+def chosen_models(side: tuple[str, ...] | Facets, models: Mapping[str, ModelFacts]) -> list[str]:
+    """Return the models that a side of a comparison may choose layers of, in their order."""
     if isinstance(side, Facets):
-        return [name for name, member in members.items() if _has(member.meta, side.meta)]
-    wanted, unwanted = _signed(side)
-    out = [pattern for pattern in unwanted if "/" not in pattern]
+        return [name for name, model in models.items() if _has(model.meta, side.meta)]
+    included, excluded = included_and_excluded(side)
+    excluded_models = [pattern for pattern in excluded if "/" not in pattern]
     return [
         name
-        for name in members
-        if (not wanted or any(matches(name, pattern.partition("/")[0]) for pattern in wanted))
-        and not any(matches(name, pattern) for pattern in out)
+        for name in models
+        if (not included or any(matches(name, pattern.partition("/")[0]) for pattern in included))
+        and not any(matches(name, pattern) for pattern in excluded_models)
     ]
 
 
 def chosen_spaces(
-    side: tuple[str, ...] | Facets, spaces: Iterable[Space], members: Mapping[str, Member]
+    side: tuple[str, ...] | Facets, spaces: Iterable[Space], models: Mapping[str, ModelFacts]
 ) -> list[Space]:
     """Return the spaces of one side of a comparison, in their order."""
-    models = set(chosen_models(side, members))
-    own = [space for space in spaces if space.model in models]
+    chosen = set(chosen_models(side, models))
+    of_models = [space for space in spaces if space.model in chosen]
     if isinstance(side, Facets):
-        return own
-    wanted, unwanted = _signed(side)
+        return of_models
+    included, excluded = included_and_excluded(side)
     return [
         space
-        for space in own
-        if (not wanted or any(_is_of(space, pattern) for pattern in wanted))
-        and not any(_is_of(space, pattern) for pattern in unwanted)
+        for space in of_models
+        if (not included or any(_matches_space(space, pattern) for pattern in included))
+        and not any(_matches_space(space, pattern) for pattern in excluded)
     ]
 
 
 def layer_misses(
-    comparison: Comparison, spaces: Collection[Space], unopened: Collection[str], members: Mapping[str, Member]
+    comparison: Comparison, spaces: Collection[Space], unopened: Collection[str], models: Mapping[str, ModelFacts]
 ) -> Iterator[tuple[str, str]]:
     """Yield (key, message) for globs of model/layer that match none of the spaces of the comparison's dataset.
 
-    What the layers of ``unopened`` models are called is not known: that these fail is told elsewhere.
+    The layers of ``unopened`` models are not known; the failures of these are reported where they are opened.
     """
     for key in ("sources", "targets"):
         side = getattr(comparison, key)
         if not isinstance(side, Facets):
-            yield from ((key, message) for message in space_misses(side, spaces, unopened, members))
+            yield from ((key, message) for message in space_misses(side, spaces, unopened, models))
 
 
 def space_misses(
-    globs: tuple[str, ...], spaces: Collection[Space], unopened: Collection[str], members: Mapping[str, Member]
+    globs: tuple[str, ...], spaces: Collection[Space], unopened: Collection[str], models: Mapping[str, ModelFacts]
 ) -> Iterator[str]:
     """Yield a sentence for each glob of model/layer that matches none of the spaces, or if none is left."""
     names = [space.name for space in spaces]
     unknown = [
         pattern
-        for pattern in _signed(globs)[0]
+        for pattern in included_and_excluded(globs)[0]
         if "/" in pattern and not any(matches(name, pattern) for name in names)
         if not any(matches(name, pattern.partition("/")[0]) for name in unopened)
     ]
     for pattern in unknown:
         yield f"no space matches {pattern[:100]!r}{did_you_mean(pattern, names)}"
-    if not (unknown or chosen_spaces(globs, spaces, members) or set(chosen_models(globs, members)) & set(unopened)):
+    if not (unknown or chosen_spaces(globs, spaces, models) or set(chosen_models(globs, models)) & set(unopened)):
         yield f"of {len(names)} spaces none is left: remove a pattern with !"
 
 
-def unasked_globs(
-    globs: tuple[str, ...], spaces: Collection[Space], asked: Collection[Space], members: Mapping[str, Member]
+def unrequested_globs(
+    globs: tuple[str, ...], spaces: Collection[Space], requested: Collection[Space], models: Mapping[str, ModelFacts]
 ) -> Iterator[str]:
-    """Yield a sentence for each glob that matches spaces, but none of those that comparisons ask for."""
-    for pattern in _signed(globs)[0]:
-        own = chosen_spaces((pattern,), spaces, members)
-        if own and not any(space in asked for space in own):
-            found = f"{pattern[:100]!r} matches {len(own)} spaces, and no comparison asks for any of them"
-            yield f"{found}: name them in a comparison, or remove it"
+    """Yield a sentence for each glob that matches spaces, but none that a comparison requests."""
+    for pattern in included_and_excluded(globs)[0]:
+        matching = chosen_spaces((pattern,), spaces, models)
+        if matching and not any(space in requested for space in matching):
+            problem = f"{pattern[:100]!r} matches {len(matching)} spaces, and no comparison asks for any of them"
+            yield f"{problem}: name them in a comparison, or remove it"
 
 
-def model_misses(side: tuple[str, ...] | Facets, members: Mapping[str, Member]) -> Iterator[str]:
-    """Yield a sentence for what no model fits: a glob, a value of ``meta``, all of it."""
+def model_misses(side: tuple[str, ...] | Facets, models: Mapping[str, ModelFacts]) -> Iterator[str]:
+    """Yield a sentence for what no model fits: a glob, a value of ``meta``, or the side as a whole."""
     if isinstance(side, Facets):
-        if not chosen_models(side, members):
-            yield _facet_miss(side, members)
+        if not chosen_models(side, models):
+            yield _facet_miss(side, models)
         return
-    wanted, _ = _signed(side)
-    for pattern in wanted:
+    included, _ = included_and_excluded(side)
+    for pattern in included:
         model = pattern.partition("/")[0]
-        if not any(matches(name, model) for name in members):
-            yield f"no model matches {model[:100]!r}{did_you_mean(model, members)}"
+        if not any(matches(name, model) for name in models):
+            yield f"no model matches {model[:100]!r}{did_you_mean(model, models)}"
             return
-    if not chosen_models(side, members):
-        yield f"of {len(members)} models none is left: remove a pattern with !"
+    if not chosen_models(side, models):
+        yield f"of {len(models)} models none is left: remove a pattern with !"
 
 
-def _facet_miss(side: Facets, members: Mapping[str, Member]) -> str:
+def _facet_miss(side: Facets, models: Mapping[str, ModelFacts]) -> str:
     for key, value in side.meta.items():
-        found = [member.meta[key] for member in members.values() if key in member.meta]
-        if not found:
-            keys = {known for member in members.values() for known in member.meta}
+        values = [model.meta[key] for model in models.values() if key in model.meta]
+        if not values:
+            keys = {known for model in models.values() for known in model.meta}
             return f"no model has {key[:100]!r} in its meta{did_you_mean(key, keys) if keys else '; none has any meta'}"
-        if not any(_fits(value, own) for own in found):
-            offer = did_you_mean(str(value), {str(part) for own in found for part in _several(own)})
-            return f"no model has {key[:100]}: {describe(value)} in its meta{offer}"
+        if not any(_fits(value, actual) for actual in values):
+            hint = did_you_mean(str(value), {str(part) for actual in values for part in _as_list(actual)})
+            return f"no model has {key[:100]}: {describe(value)} in its meta{hint}"
     return f"no model has all of {', '.join(key[:100] for key in side.meta)} as wanted in its meta: ask for less"
 
 
-def _signed(patterns: Sequence[str]) -> tuple[list[str], list[str]]:
-    wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
-    return wanted, [pattern[1:] for pattern in patterns if pattern.startswith("!")]
-
-
-def _is_of(space: Space, pattern: str) -> bool:
+def _matches_space(space: Space, pattern: str) -> bool:
     return matches(space.name if "/" in pattern else space.model, pattern)
 
 
@@ -224,10 +223,12 @@ def _has(meta: Mapping[str, Any], wanted: Mapping[str, Any]) -> bool:
     return all(key in meta and _fits(value, meta[key]) for key, value in wanted.items())
 
 
-def _fits(wanted: Any, own: Any) -> bool:
-    """Return whether one of the wanted values is one of a model's own; true is not 1."""
-    return any(a == b and isinstance(a, bool) == isinstance(b, bool) for a in _several(wanted) for b in _several(own))
+def _fits(wanted: Any, actual: Any) -> bool:
+    """Return whether one of the wanted values is an actual value of a model; true is not 1."""
+    return any(
+        a == b and isinstance(a, bool) == isinstance(b, bool) for a in _as_list(wanted) for b in _as_list(actual)
+    )
 
 
-def _several(value: Any) -> list[Any]:
+def _as_list(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list | tuple) else [value]

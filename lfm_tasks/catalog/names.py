@@ -1,4 +1,4 @@
-"""Names in a catalog: which are allowed, glob patterns, suggestions for misspelled ones."""
+"""Words of a catalog: allowed names, patterns with fields and globs, suggestions for misspelled names, problems."""
 
 import re
 import unicodedata
@@ -56,7 +56,7 @@ def shorten(text: str) -> str:
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One mistake: ``where`` is the dotted key, ``line`` counts from 1 (0: the file as a whole)."""
+    """One mistake in a catalog: ``where`` is the dotted key, ``line`` counts from 1 (0: the file as a whole)."""
 
     file: str
     line: int
@@ -82,7 +82,7 @@ class CatalogError(Exception):
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return ``; did you mean 'x'?`` with the nearest known names, or what there is when nothing is near.
+    """Return ``; did you mean 'x'?`` with the nearest known names, or all known names when none is near.
 
     Examples
     --------
@@ -101,7 +101,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 
 
 def describe(value: object) -> str:
-    """Return what was found, in the words of YAML, on one line of at most about 80 characters."""
+    """Return a value in the words of YAML, on one line of at most about 80 characters."""
     match value:
         case None:
             return "nothing"
@@ -122,12 +122,12 @@ def describe(value: object) -> str:
 _FIELD = re.compile(r"\{([^{}]*)\}")
 
 
-def fields(pattern: str) -> list[str]:
+def pattern_fields(pattern: str) -> list[str]:
     """Return the names in braces, in order; ValueError for a brace that stands alone.
 
     Examples
     --------
-    >>> fields("zoo/{model}/{layer}.npy")
+    >>> pattern_fields("zoo/{model}/{layer}.npy")
     ['model', 'layer']
     """
     if re.search(r"[{}]", _FIELD.sub("", pattern)):
@@ -137,24 +137,24 @@ def fields(pattern: str) -> list[str]:
 
 def check_fields(pattern: str, allowed: Collection[str]) -> str:
     """Return ``pattern``; ValueError if it names other fields than ``allowed``, or ``{layer}`` twice."""
-    found = fields(pattern)
-    for name in found:
+    names = pattern_fields(pattern)
+    for name in names:
         if name not in allowed:
             hint = did_you_mean(name, allowed)
             raise ValueError(f"found {{{name[:60]}}}, needs one of {', '.join(f'{{{a}}}' for a in allowed)}{hint}")
-    if found.count("layer") > 1:
-        raise ValueError(f"found {{layer}} {found.count('layer')} times, needs it once: which one names the layer?")
+    if names.count("layer") > 1:
+        raise ValueError(f"found {{layer}} {names.count('layer')} times, needs it once: which one names the layer?")
     return pattern
 
 
-def fill(pattern: str, **values: str) -> str:
+def fill_pattern(pattern: str, **values: str) -> str:
     r"""Return ``pattern`` with its fields replaced; a field without a value stays as it is.
 
     A value never adds a folder to a path: ValueError if it holds ``/``, ``\``, NUL or is ``..``.
 
     Examples
     --------
-    >>> fill("zoo/{model}/{layer}.npy", model="resnet18")
+    >>> fill_pattern("zoo/{model}/{layer}.npy", model="resnet18")
     'zoo/resnet18/{layer}.npy'
     """
     for name, value in values.items():
@@ -166,12 +166,12 @@ def fill(pattern: str, **values: str) -> str:
 def expand_layers(patterns: Sequence[str], layer_names: Sequence[str]) -> tuple[str, ...]:
     """Return the layers that ``patterns`` choose, in the model's order.
 
-    A pattern is a glob (``*``, ``?``, ``[ab]``) or a full name; with ``!`` in front it takes layers away. Without
-    any positive pattern, all layers are there to be taken away from.
+    A pattern is a glob (``*``, ``?``, ``[ab]``) or a full name; with ``!`` in front it excludes layers. Where every
+    pattern excludes, it excludes from all layers.
 
     Raises
     ------
-    ReasonError
+    DataError
         ``unknown_layer``, if a positive pattern matches nothing or nothing is left.
 
     Examples
@@ -179,21 +179,32 @@ def expand_layers(patterns: Sequence[str], layer_names: Sequence[str]) -> tuple[
     >>> expand_layers(["conv*", "!*.down"], ["conv1", "conv1.down", "fc"])
     ('conv1',)
     """
-    wanted = [pattern for pattern in patterns if not pattern.startswith("!")]
-    unwanted = [pattern[1:] for pattern in patterns if pattern.startswith("!")]
-    for pattern in wanted:
+    included, excluded = included_and_excluded(patterns)
+    for pattern in included:
         if not any(matches(name, pattern) for name in layer_names):
             hint = did_you_mean(pattern, layer_names) if layer_names else "; the model has no layers"
             raise DataError("unknown_layer", f"no layer matches {pattern[:100]!r}{hint}")
     chosen = tuple(
         name
         for name in layer_names
-        if (not wanted or any(matches(name, pattern) for pattern in wanted))
-        and not any(matches(name, pattern) for pattern in unwanted)
+        if (not included or any(matches(name, pattern) for pattern in included))
+        and not any(matches(name, pattern) for pattern in excluded)
     )
     if not chosen:
         raise DataError("unknown_layer", f"of {len(layer_names)} layers none is left: remove a pattern with !")
     return chosen
+
+
+def included_and_excluded(patterns: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the patterns without ``!`` in front, and those with it, without the ``!``.
+
+    Examples
+    --------
+    >>> included_and_excluded(["conv*", "!*.down"])
+    (['conv*'], ['*.down'])
+    """
+    included = [pattern for pattern in patterns if not pattern.startswith("!")]
+    return included, [pattern[1:] for pattern in patterns if pattern.startswith("!")]
 
 
 def matches(name: str, pattern: str) -> bool:

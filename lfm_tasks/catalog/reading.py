@@ -1,93 +1,24 @@
-"""Reads a catalog and says all that is wrong with it at once, each mistake with its line."""
+"""The file of a catalog: read with all its mistakes at once, each with its line; written; described as a schema."""
 
+import io
 import os
 import re
 import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
 
 from lfm_tasks.catalog.cluster import KINDS
-from lfm_tasks.catalog.comparisons import Member, comparison_problems, model_misses
-from lfm_tasks.catalog.model import SOURCES, Catalog, CatalogText, Discovery, Model, RefusedArrival, read_trust
-from lfm_tasks.catalog.names import CatalogError, Problem, check_name, colliding, describe, did_you_mean, shorten
-from lfm_tasks.catalog.yaml_tree import Entries, Items, Place, plain, read_tree
-
-
-@dataclass(frozen=True)
-class Arrivals:
-    """What the patterns found: models by name, names by pattern, and what cannot be a model."""
-
-    models: dict[str, Model]
-    arrivals: dict[str, tuple[str, ...]]
-    refused: tuple[RefusedArrival, ...]
-
-
-def discover(catalog: CatalogText, root: Path) -> Arrivals:
-    """Return what the catalog's patterns find, in the order of names; one bad file never stops the others."""
-    models: dict[str, Model] = {}
-    arrivals: dict[str, tuple[str, ...]] = {}
-    refused: list[RefusedArrival] = []
-    taken = {name.casefold(): f"the declared model {name!r}" for name in catalog.models}
-    for section, discovery in catalog.discover.items():
-        names = []
-        for name, path in _matching(discovery, root):
-            try:
-                _check(name, path, taken, root)
-            except (ValueError, OSError) as error:
-                refused.append(RefusedArrival(section, discovery.dataset, shorten(name), str(error)))
-                continue
-            taken[name.casefold()] = f"the model {name!r} of discover.{section}"
-            names.append(name)
-            models[name] = Model(**{key: getattr(discovery, key) for key in Model.model_fields})
-        arrivals[section] = tuple(names)
-    return Arrivals(models, arrivals, tuple(refused))
-
-
-def _check(name: str, path: Path, taken: Mapping[str, str], root: Path) -> None:
-    try:
-        check_name(name)
-    except ValueError as error:
-        raise ValueError(f"{error}: rename the file") from error
-    if name.casefold() in taken:
-        raise ValueError(f"found the name {name!r}, which {taken[name.casefold()]} has: rename the file")
-    real, folder = path.resolve(), path.parent.resolve()
-    if not (real.is_relative_to(folder) or real.is_relative_to(root.resolve())):
-        raise ValueError(
-            f"found a link that leads out of {path.parent.name!r} and out of the catalog's folder: copy the file there"
-        )
-
-
-def _matching(discovery: Discovery, root: Path) -> Iterator[tuple[str, Path]]:
-    """Yield what ``{model}`` stands for and the path of its level, hidden files apart; nothing where no folder is."""
-    parts = PurePath(discovery.pattern.replace("{dataset}", discovery.dataset)).parts
-    level = next(index for index, part in enumerate(parts) if "{model}" in part)
-    first, *others = [re.escape(text) for text in parts[level].split("{model}")]
-    form = re.compile(first + "(?P<model>.+)" + "(?P=model)".join(others), re.DOTALL)
-    folder = root.joinpath(*parts[:level])
-    try:
-        entries = sorted(os.listdir(folder))
-    except (OSError, ValueError):
-        return
-    for entry in entries:
-        match = None if entry.startswith(".") else form.fullmatch(entry)
-        if match and _is_there(
-            folder / entry, [part.replace("{model}", match["model"]) for part in parts[level + 1 :]]
-        ):
-            yield match["model"], folder / entry
-
-
-def _is_there(path: Path, below: list[str]) -> bool:
-    """Return whether the rest of a pattern is there, as far as it does not depend on the layer."""
-    fixed = next((index for index, part in enumerate(below) if "{layer}" in part), len(below))
-    whole = path.joinpath(*below[:fixed])
-    # A link into nowhere is told, not passed over.
-    return path.is_symlink() or (whole.is_dir() if fixed < len(below) else whole.is_file())
-
+from lfm_tasks.catalog.comparisons import comparison_problems, model_misses
+from lfm_tasks.catalog.models import SOURCES, Model, discover_models
+from lfm_tasks.catalog.names import CatalogError, Problem, colliding, describe, did_you_mean
+from lfm_tasks.catalog.sections import Catalog, CatalogText, read_trust
+from lfm_tasks.catalog.yaml_tree import Entries, Items, Place, read_tree, to_builtins
+from lfm_tasks.config import Settings
 
 # What pydantic adds to a location: which side of a mapping, which branch of a union.
 _KINDS = {f"<{name}>": kind for name, kind in KINDS.items()}
@@ -118,30 +49,40 @@ def read_catalog(path: Path, environment: Mapping[str, str] | None = None, *, tr
     tree, problems = read_tree(path, environment)
     file = str(path)
     if not isinstance(tree, Entries):
-        found = describe(plain(tree))
-        raise CatalogError([*problems, Problem(file, 1, "", f"found {found}, needs version, datasets and models")])
+        message = f"found {describe(to_builtins(tree))}, needs version, datasets and models"
+        raise CatalogError([*problems, Problem(file, 1, "", message)])
     tree = _apply_defaults(_without_private_keys(tree))
-    catalog, more = _validate(tree, file)
-    # What is already known to be wrong is told once, and so is what only follows from it.
-    known = [f"{problem.where}." for problem in problems if problem.where]
-    problems += [problem for problem in more if not any(where.startswith(f"{problem.where}.") for where in known)]
+    catalog, invalid = _validate(tree, file)
+    # A key that could not be read is reported once, without the problems that only follow from it.
+    reported = [f"{problem.where}." for problem in problems if problem.where]
+    problems += [problem for problem in invalid if not any(where.startswith(f"{problem.where}.") for where in reported)]
     problems += _inconsistencies(tree, file)
     root = path.absolute().parent
-    arrived = None if catalog is None else discover(catalog, root)
-    if catalog is not None and arrived is not None:
-        catalog = catalog.model_copy(update={"models": {**catalog.models, **arrived.models}})
+    discovered = None if catalog is None else discover_models(catalog.discover, catalog.models, root)
+    if catalog is not None and discovered is not None:
+        catalog = catalog.model_copy(update={"models": {**catalog.models, **discovered.models}})
         problems += _comparison_problems(catalog, tree, file)
-    if problems or catalog is None or arrived is None:
+    if problems or catalog is None or discovered is None:
         raise CatalogError(problems)
     trust = read_trust(os.environ if environment is None else environment, trust_code)
-    return Catalog(root=root, arrivals=arrived.arrivals, refused=arrived.refused, trust=trust, **dict(catalog))
+    return Catalog(
+        root=root, discovered=discovered.names, refused_models=discovered.refused, trust=trust, **dict(catalog)
+    )
 
 
-def problems_at(path: Path, found: Iterable[tuple[Sequence[int | str], str]]) -> list[Problem]:
-    """Return what is wrong at some places of a catalog that was read, with their lines: only later stages can tell."""
+def problems_at(path: Path, messages: Iterable[tuple[Sequence[int | str], str]]) -> list[Problem]:
+    """Return the problems that a later stage has with a catalog that was read, each with its line.
+
+    Parameters
+    ----------
+    path
+        The file of the catalog.
+    messages
+        The keys and indexes that lead to each mistake, and its message.
+    """
     tree, _ = read_tree(path)
     entries = tree if isinstance(tree, Entries) else Entries()
-    places = [(_find(entries, location)[0], message) for location, message in found]
+    places = [(_find(entries, location)[0], message) for location, message in messages]
     return [Problem(str(path), place.line, place.where, message) for place, message in places]
 
 
@@ -154,7 +95,7 @@ def _without_private_keys(tree: Entries) -> Entries:
 
 
 def _apply_defaults(tree: Entries) -> Entries:
-    """Return ``tree`` with ``defaults`` merged into every model and discovery; what a model says itself wins."""
+    """Return ``tree`` with ``defaults`` merged into every model and discovery; the keys of a model win."""
     defaults = tree.get("defaults")
     if not isinstance(defaults, Entries):
         return tree
@@ -170,11 +111,11 @@ def _apply_defaults(tree: Entries) -> Entries:
 
 
 def _fitting(defaults: Entries, model: object) -> Entries:
-    """Return ``defaults`` without the other kind of source than the model's own."""
-    own = [source for source in SOURCES if isinstance(model, Entries) and source in model]
+    """Return ``defaults`` without other kinds of source than the one that the model names."""
+    named = [source for source in SOURCES if isinstance(model, Entries) and source in model]
     fitting = Entries()
     for key, value in defaults.items():
-        if not own or key in own or key not in SOURCES:
+        if not named or key in named or key not in SOURCES:
             fitting.put(key, value, defaults.places[key])
     return fitting
 
@@ -193,14 +134,14 @@ def _fill_up(value: object, default: object) -> object:
 
 def _validate(tree: Entries, file: str) -> tuple[CatalogText | None, list[Problem]]:
     try:
-        return CatalogText.model_validate(plain(tree)), []
+        return CatalogText.model_validate(to_builtins(tree)), []
     except ValidationError as error:
         return None, [_explain(details, tree, file) for details in error.errors(include_url=False)]
 
 
 def _explain(details: ErrorDetails, tree: Entries, file: str) -> Problem:
     location = [part for part in details["loc"] if part not in _MARKS]
-    place, found = _find(tree, location)
+    place, value = _find(tree, location)
     key = str(details["loc"][-1]) if details["loc"] else ""
     kind, context = details["type"], details.get("ctx", {})
     shape, _, ending = kind.rpartition("_")
@@ -208,22 +149,22 @@ def _explain(details: ErrorDetails, tree: Entries, file: str) -> Problem:
         case "extra_forbidden":
             message = f"unknown key{did_you_mean(key, _known_keys(details['loc'][:-1]))}"
         case "union_tag_invalid":
-            place, found = _find(tree, [*location, "type"])
-            message = f"found {describe(found)}, needs {' or '.join(KINDS)}{did_you_mean(str(found), KINDS)}"
+            place, value = _find(tree, [*location, "type"])
+            message = f"found {describe(value)}, needs {' or '.join(KINDS)}{did_you_mean(str(value), KINDS)}"
         case "missing":
             message = f"{key} is missing: add it"
         case "literal_error":
             known = re.findall(r"'([^']*)'", str(context["expected"]))
-            hint = did_you_mean(str(found), known) if isinstance(found, str) and len(known) > 1 else ""
-            message = f"found {describe(found)}, needs {context['expected']}{hint}"
+            hint = did_you_mean(str(value), known) if isinstance(value, str) and len(known) > 1 else ""
+            message = f"found {describe(value)}, needs {context['expected']}{hint}"
         case "value_error":
             message = str(context["error"])
         case "too_short":
-            message = f"found {describe(found)}, needs at least one"
+            message = f"found {describe(value)}, needs at least one"
         case _ if ending == "type" and shape in _NEEDS:
-            message = f"found {describe(found)}, needs {_NEEDS[shape]}"
+            message = f"found {describe(value)}, needs {_NEEDS[shape]}"
         case _:
-            message = f"found {describe(found)}, needs {_needed(details['msg'])}"
+            message = f"found {describe(value)}, needs {_needed(details['msg'])}"
     return Problem(file, place.line, place.where, message)
 
 
@@ -246,11 +187,11 @@ def _find(tree: Entries, location: Sequence[int | str]) -> tuple[Place, object]:
             place, value = value.places[part], value[part]
         else:
             break
-    return place, plain(value)
+    return place, to_builtins(value)
 
 
 def _known_keys(location: Sequence[int | str]) -> list[str]:
-    """Return the keys that may stand at ``location``, read off the types."""
+    """Return the keys that the types allow at ``location``."""
     kind: Any = CatalogText
     for part in location:
         if str(part) in _KINDS:
@@ -269,7 +210,7 @@ def _parts(kind: Any, key: str) -> Iterator[Any]:
 
 
 def _models(kind: Any) -> list[type[BaseModel]]:
-    """Return the pydantic classes that a type allows, looked for inside unions and annotations."""
+    """Return the pydantic classes that a type allows, also those inside unions and annotations."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return [kind]
     if get_origin(kind) in (Union, types.UnionType) or hasattr(kind, "__metadata__"):
@@ -279,11 +220,11 @@ def _models(kind: Any) -> list[type[BaseModel]]:
 
 
 def _inconsistencies(tree: Entries, file: str) -> list[Problem]:
-    """Return what only shows when parts of the catalog are held against each other."""
+    """Return the problems between parts of the catalog: names that collide, datasets that are not declared."""
     problems = []
     if not tree.get("models") and not tree.get("discover"):
         place = tree.places.get("models", Place(1, ""))
-        needs = f"found {describe(plain(tree['models']))}, needs at least one" if "models" in tree else ""
+        needs = f"found {describe(to_builtins(tree['models']))}, needs at least one" if "models" in tree else ""
         if "models" not in tree or isinstance(tree["models"], Entries):
             problems.append(Problem(file, place.line, place.where, needs or "models is missing: add it"))
     for section in ("datasets", "models", "discover", "comparisons"):
@@ -304,19 +245,20 @@ def _inconsistencies(tree: Entries, file: str) -> list[Problem]:
 
 
 def _comparison_problems(catalog: CatalogText, tree: Entries, file: str) -> Iterator[Problem]:
-    """Yield what comparisons, or pictures, ask for and no model is."""
-    members = {name: Member(model.dataset, model.meta) for name, model in catalog.models.items()}
+    """Yield the problems of comparisons and embeddings whose globs or ``meta`` fit no model."""
+    models = catalog.model_facts()
     for name, comparison in catalog.comparisons.items():
-        for key, message in comparison_problems(comparison, members):
+        for key, message in comparison_problems(comparison, models):
             place, _ = _find(tree, ["comparisons", name, *([key] if key else [])])
             yield Problem(file, place.line, place.where, message)
     if catalog.atlas.embeddings is not None:
-        for message in model_misses(catalog.atlas.embeddings.spaces, members):
+        for message in model_misses(catalog.atlas.embeddings.spaces, models):
             place, _ = _find(tree, ["atlas", "embeddings", "spaces"])
             yield Problem(file, place.line, place.where, message)
 
 
 def _dataset_problems(model: object, datasets: Entries, file: str) -> Iterator[Problem]:
+    """Yield the problems of a model whose dataset is not declared, or has no inputs to run the model on."""
     for kind in SOURCES:
         source = model.get(kind) if isinstance(model, Entries) else None
         name = source.get("dataset") if isinstance(source, Entries) else None
@@ -329,3 +271,65 @@ def _dataset_problems(model: object, datasets: Entries, file: str) -> Iterator[P
         elif kind != "activations" and isinstance(dataset, Entries) and not {"builtin", "inputs"} & dataset.keys():
             message = f"the dataset {name!r} has no inputs to run the model on: add inputs: {{path: inputs.npy}} to it"
             yield Problem(file, place.line, place.where, message)
+
+
+def catalog_yaml(catalog: Catalog) -> str:
+    """Return YAML that `read_catalog` reads as the same models and settings, if it lies in the same folder.
+
+    Settings of the run are written out; of a dataset or a model, what differs from the defaults. ``storage`` stays a
+    name: what gives access is never part of a catalog.
+    """
+    sections: dict[str, Any] = {"version": catalog.version}
+    for name in ("datasets", "models", "comparisons"):
+        if section := getattr(catalog, name):
+            sections[name] = {
+                key: value.model_dump(mode="json", exclude_defaults=True) for key, value in section.items()
+            }
+    for name in ("atlas", "cluster"):
+        sections[name] = _written_out(getattr(catalog, name))
+    maps = catalog.atlas.maps
+    # A key that does not fit the regime is refused beside it, also with its default value.
+    sections["atlas"]["maps"] = {"regime": maps.regime, **maps.model_dump(mode="json", exclude_defaults=True)}
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    # Models keep their order.
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    yaml.allow_unicode = True
+    yaml.width = 4096
+    text = io.StringIO()
+    yaml.dump(_escaped({name: value for name, value in sections.items() if value}), text)
+    return text.getvalue()
+
+
+def _written_out(settings: Settings) -> dict[str, Any]:
+    """Return all settings; one that is None is left out, unless None switches a default off."""
+    fields = type(settings).model_fields
+    switched_off = {name: None for name, value in settings if value is None and fields[name].default is not None}
+    return settings.model_dump(mode="json", exclude_none=True) | switched_off
+
+
+def _escaped(value: Any) -> Any:
+    """Return ``value`` with every ``${`` written so that it is read as text, not as a variable."""
+    if isinstance(value, str):
+        return value.replace("${", "$${")
+    if isinstance(value, dict):
+        return {key: _escaped(item) for key, item in value.items()}
+    return [_escaped(item) for item in value] if isinstance(value, list) else value
+
+
+_SCHEMA_VERSION = "https://json-schema.org/draft/2020-12/schema"
+_PART_OF_A_MODEL = ("Model", "Discovery", "ActivationsSource", "OnnxModel", "TorchModel")
+
+
+def catalog_schema() -> dict[str, Any]:
+    """Return the JSON schema (2020-12) of ``data_catalog.yaml``.
+
+    It is laxer than `read_catalog` in one point: a model's keys may be missing, because ``defaults`` may bring them.
+    """
+    schema = CatalogText.model_json_schema()
+    for name in _PART_OF_A_MODEL:
+        schema["$defs"][name].pop("required", None)
+    schema["anyOf"] = [{"required": [key], "properties": {key: {"minProperties": 1}}} for key in ("models", "discover")]
+    schema["properties"]["defaults"] = {"$ref": f"#/$defs/{Model.__name__}"}
+    schema["patternProperties"] = {"^(x-|_)": {}}
+    return {"$schema": _SCHEMA_VERSION, **schema, "title": "Catalog of lfm-atlas"}

@@ -57,10 +57,10 @@ class Items(list[Any]):
 
 
 def read_tree(path: Path, environment: Mapping[str, str] | None = None) -> tuple[object, list[Problem]]:
-    """Return the values of the YAML file at ``path``, and the mistakes found on the way.
+    """Return the values of the YAML file at ``path``, and the mistakes in it.
 
-    ``${NAME}`` and ``${NAME:-default}`` are replaced from ``environment`` (the process's own, if None); ``$${`` stands
-    for a plain ``${``.
+    ``${NAME}`` and ``${NAME:-default}`` are replaced from ``environment``, by default that of the process; ``$${``
+    stands for a plain ``${``.
 
     Raises
     ------
@@ -90,7 +90,7 @@ def read_tree(path: Path, environment: Mapping[str, str] | None = None) -> tuple
         AssertionError,
         NotImplementedError,
     ) as error:
-        # ruamel lets some of its own slips through on malformed text; none of them is the reader's fault.
+        # On malformed text ruamel raises some of these by mistake; they all mean that the text is not YAML.
         message = f"not YAML: {_one_line(str(error))}"
         raise CatalogError([Problem(str(path), _error_line(text, error), "", message)]) from error
     if node is None:
@@ -99,12 +99,12 @@ def read_tree(path: Path, environment: Mapping[str, str] | None = None) -> tuple
     return builder.build(node, Place(1, "")), builder.problems
 
 
-def plain(tree: object) -> Any:
-    """Return ``tree`` as ordinary dicts and lists, without places."""
+def to_builtins(tree: object) -> Any:
+    """Return ``tree`` as plain dicts and lists, without places."""
     if isinstance(tree, Entries):
-        return {key: plain(value) for key, value in tree.items()}
+        return {key: to_builtins(value) for key, value in tree.items()}
     if isinstance(tree, Items):
-        return [plain(value) for value in tree]
+        return [to_builtins(value) for value in tree]
     return tree
 
 
@@ -130,7 +130,7 @@ def _read_text(path: Path) -> str:
 
 
 def _depth(text: str) -> int:
-    """Return how deep brackets and dashes of ``text`` are nested at most, those in quotes and comments as well."""
+    """Return the greatest depth of nested brackets and dashes in ``text``; quotes and comments count as well."""
     steps = (1 if character in "[{" else -1 for character in re.sub(r"[^][{}]", "", text))
     deepest = max((depth for depth in accumulate(steps)), default=0)
     return max(deepest, *(len(line) // 2 for line in re.findall(r"(?m)^\s*((?:[-?:] )*)", text)), 0)
@@ -161,7 +161,7 @@ class _Builder:
     open_nodes: set[int] = field(default_factory=set)
 
     def build(self, node: Node, place: Place) -> object:
-        """Return the value of ``node``; what is wrong with it becomes a problem, its value None."""
+        """Return the value of ``node``; None and a problem where it is not one of a catalog."""
         self.n_nodes += 1
         if self.n_nodes > _MAX_NODES:
             message = f"found more than {_MAX_NODES:,} values once aliases are expanded, needs fewer"

@@ -1,1 +1,1 @@
-"""The paper's experiments, each made of the project's own stages: derived zoos, the pipeline, a conclusion."""
+"""The paper's experiments: each prepares zoos, runs the pipeline on them and analyzes their atlases."""

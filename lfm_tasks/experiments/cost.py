@@ -11,9 +11,9 @@ import numpy as np
 
 from lfm_tasks.config import GraphConfig
 from lfm_tasks.errors import DataError
-from lfm_tasks.experiments.results import ExperimentResult, ResultFigure, ResultTable
+from lfm_tasks.experiments.charts import dot_rows
+from lfm_tasks.experiments.results import Estimate, ExperimentResult, ResultFigure, ResultTable
 from lfm_tasks.experiments.source_zoo import SourceZoo, read_space_rows
-from lfm_tasks.figures.charts import Dot, dot_rows
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES, MapScore, full_map
 from lfm_tasks.spectral.bases.space import spectral_space
@@ -25,7 +25,7 @@ from lfm_tasks.workers.pool import JobFailure
 NAME, TITLE = "cost", "Cost"
 QUESTION = "What does each measure cost: to prepare a space, once, and to compare two of them?"
 N_ROUNDS = 3
-# For which the hours are told that all pairs would take on one core.
+# The hours that all pairs take on one core are stated for so many spaces.
 N_SPACES = 1000
 # Ends of the figure's axis, in powers of ten of a second.
 _LOW, _HIGH = -6, 2
@@ -42,27 +42,27 @@ class CostJob:
 
 
 @dataclass(frozen=True)
-class _Timed:
-    """What a measure does once a space, and once a pair."""
+class _Steps:
+    """What a measure does: ``prepare`` once for a space, ``compare`` once for a pair."""
 
     prepare: Callable[[np.ndarray], Any]
     compare: Callable[[Any, Any], Any]
 
 
-def prepare(given: SourceZoo, folder: Path) -> tuple[Path, ...]:
-    """Check that there is a network; nothing is derived, the given spaces are what is timed."""
-    _pairs(given)
+def prepare(source: SourceZoo, folder: Path) -> tuple[Path, ...]:
+    """Check that there is a network; the experiment times the spaces of the source and derives none."""
+    _pairs(source)
     return ()
 
 
-def analyze(given: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
-    """Time all measures, in one worker."""
-    pairs = _pairs(given)
-    keys = tuple((given.space(*one).key, given.space(*other).key) for one, other in pairs)
-    job = CostJob(given.run.store, keys, given.catalog.atlas.graph, given.catalog.atlas.n_eigenpairs)
-    given.run.announce("cost", 0, 1)
-    ((_, result),) = given.run.workers.run(time_measures, [job])
-    given.run.announce("cost", 1, 1)
+def analyze(source: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
+    """Time all measures in one worker; return what each costs."""
+    pairs = _pairs(source)
+    keys = tuple((source.space(*one).key, source.space(*other).key) for one, other in pairs)
+    job = CostJob(source.run.store, keys, source.catalog.atlas.graph, source.catalog.atlas.n_eigenpairs)
+    source.run.report_progress("cost", 0, 1)
+    ((_, result),) = source.run.workers.run(time_measures, [job])
+    source.run.report_progress("cost", 1, 1)
     if isinstance(result, JobFailure):
         raise DataError(result.reason, result.message)
     rows = sorted(result, key=lambda row: (row["hours for all pairs"], row["measure"]))
@@ -70,8 +70,8 @@ def analyze(given: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
         "pairs": [[f"{model}/{layer}" for model, layer in pair] for pair in pairs],
         "rounds": N_ROUNDS,
         "threads": 1,
-        "graph": given.catalog.atlas.graph.model_dump(),
-        "n_eigenpairs": given.catalog.atlas.n_eigenpairs,
+        "graph": source.catalog.atlas.graph.model_dump(),
+        "n_eigenpairs": source.catalog.atlas.n_eigenpairs,
     }
     notes = [
         f"Processor seconds on one thread, the median of {N_ROUNDS} rounds in which every measure has its turn, after "
@@ -85,11 +85,14 @@ def analyze(given: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
         "seconds",
         "Processor seconds, on a scale of powers of ten. Filled: to compare two spaces; open: to prepare one.",
         dot_rows(
-            [(row["measure"], (Dot(_placed(row["compare, s"])), Dot(_placed(row["prepare, s"])))) for row in rows],
+            [
+                (row["measure"], (Estimate(_placed(row["compare, s"])), Estimate(_placed(row["prepare, s"]))))
+                for row in rows
+            ],
             marked=set(MAP_SCORES),
             axis="seconds",
             ticks={_placed(10.0**power): f"1e{power}" for power in range(_LOW, _HIGH + 1, 2)},
-            told={row["measure"]: f"{row['hours for all pairs']:.3g} h" for row in rows},
+            texts={row["measure"]: f"{row['hours for all pairs']:.3g} h" for row in rows},
         ),
     )
     tables = [ResultTable("measures", f"Cost of each measure, cheapest for {N_SPACES:,} spaces first", rows)]
@@ -97,25 +100,25 @@ def analyze(given: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
 
 
 def time_measures(job: CostJob) -> list[dict[str, Any]]:
-    """Return a row for each measure that these spaces have a value by."""
+    """Return the costs of each measure that has a value on these spaces, a row each."""
     pairs = [_common(job.store, *pair) for pair in job.pairs]
-    timed = {name: one for name, one in _measures(job).items() if _applies(name, pairs)}
+    measures = {name: steps for name, steps in _measures(job).items() if _applies(name, pairs)}
     widest = max(pairs, key=lambda pair: pair[0].shape[1] + pair[1].shape[1])
-    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in timed}
-    memory = {name: _peak(one, *widest) for name, one in timed.items()}
-    for one in timed.values():
-        _seconds(one, pairs[:1])
+    rounds: dict[str, list[tuple[float, float]]] = {name: [] for name in measures}
+    memory = {name: _peak(steps, *widest) for name, steps in measures.items()}
+    for steps in measures.values():
+        _seconds(steps, pairs[:1])
     for _ in range(N_ROUNDS):
-        for name, one in timed.items():
-            rounds[name].append(_seconds(one, pairs))
+        for name, steps in measures.items():
+            rounds[name].append(_seconds(steps, pairs))
     rows = []
-    for name, found in rounds.items():
-        prepare, compare = np.median(np.array(found), axis=0)
-        spread = np.ptp(np.array(found).sum(axis=1)) / np.array(found).sum(axis=1).mean()
-        hours = (N_SPACES * prepare + N_SPACES * (N_SPACES - 1) / 2 * compare) / 3600
+    for name, seconds in rounds.items():
+        of_space, of_pair = np.median(np.array(seconds), axis=0)
+        spread = np.ptp(np.array(seconds).sum(axis=1)) / np.array(seconds).sum(axis=1).mean()
+        hours = (N_SPACES * of_space + N_SPACES * (N_SPACES - 1) / 2 * of_pair) / 3600
         rows.append(
             {
-                "measure": name, "prepare, s": float(prepare), "compare, s": float(compare),
+                "measure": name, "prepare, s": float(of_space), "compare, s": float(of_pair),
                 "spread of rounds": float(spread), "memory, MiB": memory[name] / 2**20,
                 "hours for all pairs": float(hours),
             }
@@ -123,9 +126,9 @@ def time_measures(job: CostJob) -> list[dict[str, Any]]:
     return rows
 
 
-def _pairs(given: SourceZoo) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+def _pairs(source: SourceZoo) -> list[tuple[tuple[str, str], tuple[str, str]]]:
     """Return the same layers of two networks of one architecture; of a single network, neighboring layers."""
-    networks = given.networks()
+    networks = source.networks()
     if len(networks.models) > 1:
         first, second = networks.models[:2]
         return [((first, layer), (second, layer)) for layer in networks.layers]
@@ -143,7 +146,7 @@ def _common(store: UnitStore, first: str, second: str) -> tuple[np.ndarray, np.n
     return source.activations[common.source], target.activations[common.target]
 
 
-def _measures(job: CostJob) -> Mapping[str, _Timed]:
+def _measures(job: CostJob) -> Mapping[str, _Steps]:
     graph = job.graph
 
     def basis(rows: np.ndarray) -> np.ndarray:
@@ -152,11 +155,11 @@ def _measures(job: CostJob) -> Mapping[str, _Timed]:
         )
         return space.basis.eigenvectors
 
-    def compared_by(score: MapScore) -> Callable[[Any, Any], Any]:
+    def comparison(score: MapScore) -> Callable[[Any, Any], Any]:
         return lambda source, target: float(score.function(full_map(source, target)))
 
-    maps = {name: _Timed(basis, compared_by(score)) for name, score in MAP_SCORES.items()}
-    return maps | {name: _Timed(measure.prepare, measure.compare) for name, measure in MEASURES.items()}
+    maps = {name: _Steps(basis, comparison(score)) for name, score in MAP_SCORES.items()}
+    return maps | {name: _Steps(measure.prepare, measure.compare) for name, measure in MEASURES.items()}
 
 
 def _applies(name: str, pairs: list[tuple[np.ndarray, np.ndarray]]) -> bool:
@@ -170,28 +173,28 @@ def _applies(name: str, pairs: list[tuple[np.ndarray, np.ndarray]]) -> bool:
     return True
 
 
-def _seconds(one: _Timed, pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
-    """Return the processor time of one space and of one pair, in the mean."""
-    prepare = compare = 0.0
+def _seconds(steps: _Steps, pairs: list[tuple[np.ndarray, np.ndarray]]) -> tuple[float, float]:
+    """Return the mean processor time of one space and of one pair, in seconds."""
+    preparing = comparing = 0.0
     for source, target in pairs:
         start = time.process_time()
-        ours, theirs = one.prepare(source), one.prepare(target)
+        ours, theirs = steps.prepare(source), steps.prepare(target)
         ready = time.process_time()
-        one.compare(ours, theirs)
-        prepare, compare = prepare + ready - start, compare + time.process_time() - ready
-    return prepare / (2 * len(pairs)), compare / len(pairs)
+        steps.compare(ours, theirs)
+        preparing, comparing = preparing + ready - start, comparing + time.process_time() - ready
+    return preparing / (2 * len(pairs)), comparing / len(pairs)
 
 
-def _peak(one: _Timed, source: np.ndarray, target: np.ndarray) -> int:
-    """Return the most bytes that were held at a time."""
+def _peak(steps: _Steps, source: np.ndarray, target: np.ndarray) -> int:
+    """Return the most bytes that Python holds at a time while a measure compares two spaces."""
     tracemalloc.start()
     try:
-        one.compare(one.prepare(source), one.prepare(target))
+        steps.compare(steps.prepare(source), steps.prepare(target))
         return tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
 
 def _placed(seconds: float) -> float:
-    """Return where a time stands on the axis, in [0, 1]."""
+    """Return the place of a time on the logarithmic axis, in [0, 1]."""
     return float((np.log10(max(seconds, 10.0**_LOW)) - _LOW) / (_HIGH - _LOW))

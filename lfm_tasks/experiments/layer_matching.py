@@ -1,4 +1,4 @@
-"""Layer matching: whether two networks that differ by their seed find each other's layers, by every measure."""
+"""Layer matching: how many layers of two networks that differ by their seed find each other, by every measure."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lfm_tasks.experiments.results import Claim, ClaimStatus, ExperimentResult, ResultFigure, ResultTable
+from lfm_tasks.errors import DataError
+from lfm_tasks.experiments.charts import dot_rows
+from lfm_tasks.experiments.results import Claim, ClaimStatus, Estimate, ExperimentResult, ResultFigure, ResultTable
 from lfm_tasks.experiments.source_zoo import (
     Architecture,
     DerivedModel,
@@ -17,8 +19,7 @@ from lfm_tasks.experiments.source_zoo import (
     write_catalog,
     write_zoo,
 )
-from lfm_tasks.figures.charts import Dot, dot_rows
-from lfm_tasks.stages.inventory.requests import CONVENTIONS
+from lfm_tasks.stages.inventory.requests import known_measures
 from lfm_tasks.statistics.intervals import N_DRAWS, pair_interval
 from lfm_tasks.statistics.model_pairs import same_layer_share
 from lfm_tasks.stores.atlas.files import read_atlas
@@ -28,30 +29,28 @@ QUESTION = (
     "Two networks of one architecture that differ by their seed: of how many layers is the best match the same layer?"
 )
 SEED = 0
-# What stands for the paper's score and for the one that is recommended here.
+# The paper's score, the one that this project recommends, and what both compete with.
 PAPER, OURS, RIVAL = "lfm_raw", "overlap", "cka_linear"
 
 
-def prepare(given: SourceZoo, folder: Path) -> tuple[Path, ...]:
+def prepare(source: SourceZoo, folder: Path) -> tuple[Path, ...]:
     """Write one zoo of all networks of the largest architecture, to be compared by every measure."""
-    seeds = given.seeds()
+    seeds = source.seeds()
     if len(seeds.layers) < 2:
-        from lfm_tasks.errors import DataError
-
-        found = f"found {len(seeds.layers)} layer in {', '.join(seeds.models)}, needs at least 2 to tell apart"
-        raise DataError("unknown_layer", f"{found}: name more layers in the catalog")
+        message = f"found {len(seeds.layers)} layer in {', '.join(seeds.models)}, needs at least 2 to tell apart"
+        raise DataError("unknown_layer", f"{message}: name more layers in the catalog")
     models = {
-        model: DerivedModel({layer: given.read(model, layer) for layer in seeds.layers}) for model in seeds.models
+        model: DerivedModel({layer: source.read(model, layer) for layer in seeds.layers}) for model in seeds.models
     }
     ids = np.unique(np.concatenate([rows.ids for model in models.values() for rows in model.layers.values()]))
     zoo = DerivedZoo(models, ids)
-    atlas = scores_only(given, measures=tuple(CONVENTIONS))
+    atlas = scores_only(source, measures=tuple(known_measures()))
     return (write_catalog(zoo, write_zoo(zoo, folder), atlas, folder / "data_catalog.yaml"),)
 
 
-def analyze(given: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
-    """Return how many layers each measure finds, raw and double-centered, with intervals over networks."""
-    seeds = given.seeds()
+def analyze(source: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
+    """Return the share of layers that each measure finds, raw and double-centered, with intervals over networks."""
+    seeds = source.seeds()
     atlas = read_atlas(catalogs[0].parent / "atlas")
     shares = {
         (measure, is_centered): layer_shares(atlas, seeds, measure, is_centered)
@@ -77,7 +76,7 @@ def analyze(given: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
             [
                 (
                     str(row["measure"]),
-                    (Dot(row["centered"], *row["centered_interval"]), Dot(row["raw"], *row["raw_interval"])),
+                    (Estimate(row["centered"], *row["centered_interval"]), Estimate(row["raw"], *row["raw_interval"])),
                 )
                 for row in applied
             ],
@@ -88,8 +87,8 @@ def analyze(given: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
     settings = {
         "networks": list(seeds.models),
         "layers": list(seeds.layers),
-        "graph": given.catalog.atlas.graph.model_dump(),
-        "n_eigenpairs": given.catalog.atlas.n_eigenpairs,
+        "graph": source.catalog.atlas.graph.model_dump(),
+        "n_eigenpairs": source.catalog.atlas.n_eigenpairs,
         "bootstrap": {"draws": N_DRAWS, "over": "networks", "seed": SEED},
     }
     tables = [
@@ -113,14 +112,14 @@ def _n_pairs(seeds: Architecture) -> int:
 
 
 def _layers(atlas: xr.Dataset, seeds: Architecture, measure: str, source: str, target: str) -> np.ndarray:
-    """Return the layers × layers values, the higher the more alike."""
+    """Return layers × layers similarities: distances change their sign."""
     names = [[f"{model}/{layer}" for layer in seeds.layers] for model in (source, target)]
     values = atlas["score"].sel(measure=measure, source=names[0], target=names[1]).values[0]
     return -values if measure in atlas.attrs["distances"] else values
 
 
 def layer_shares(atlas: xr.Dataset, seeds: Architecture, measure: str, is_centered: bool) -> np.ndarray:
-    """Return networks × networks: the share of layers found, NaN for a network with itself."""
+    """Return networks × networks: the share of layers whose best match is the same layer; NaN on the diagonal."""
     shares = np.full((len(seeds.models),) * 2, np.nan)
     for s, source in enumerate(seeds.models):
         for t, target in enumerate(seeds.models):
@@ -153,7 +152,7 @@ def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _against(shares: Shares, seeds: Architecture) -> list[dict[str, Any]]:
-    """Return in how many directed pairs the recommended measure finds more, as many, fewer layers than each other."""
+    """Return, for every other measure, in how many directed pairs `OURS` finds more, as many and fewer layers."""
     between = ~np.eye(len(seeds.models), dtype=bool)
     ours, rows = shares[OURS, True], []
     for (measure, is_centered), theirs in shares.items():
@@ -213,11 +212,11 @@ def _claims(shares: Shares, rows: list[dict[str, Any]]) -> list[Claim]:
     by_name = {row["measure"]: row for row in rows}
     lead = shares[PAPER, False] - shares[RIVAL, False]
     low, high = pair_interval(lead, seed=SEED)
-    verdict: ClaimStatus = "not tested"
+    status: ClaimStatus = "not tested"
     if mean_share(lead) is not None and np.isfinite(low):
-        verdict = "supported" if low > 0 else "not supported" if high < 0 else "partly"
+        status = "supported" if low > 0 else "not supported" if high < 0 else "partly"
     elif mean_share(lead) is not None:
-        verdict = "partly" if (mean_share(lead) or 0) >= 0 else "not supported"
+        status = "partly" if (mean_share(lead) or 0) >= 0 else "not supported"
     paper, rival, ours = (by_name[name] for name in (PAPER, RIVAL, OURS))
     better = [str(row["measure"]) for row in rows if (row["centered"] or 0) > (ours["centered"] or 0)]
     return [
@@ -225,7 +224,7 @@ def _claims(shares: Shares, rows: list[dict[str, Any]]) -> list[Claim]:
             "LFM finds 99.8 % of the layers of ten CIFAR-10 networks, CKA 99.6 %: LFM matches layers at least as well",
             f"the paper's score ({PAPER}), raw: {_percent(paper['raw'])}; linear CKA, raw: {_percent(rival['raw'])}; "
             f"lead {mean_share(lead) or 0:+.3f} (95 %: {low:+.3f} to {high:+.3f})",
-            verdict,
+            status,
         ),
         Claim(
             f"(ours, docs/scores.md) {OURS} with double centering matches layers best",

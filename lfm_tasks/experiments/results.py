@@ -1,34 +1,55 @@
-"""What an experiment comes to: tables, figures, and what they say of the paper's claims."""
+"""Results of the experiments: claims, tables and figures, written as files, as JSON and as a page."""
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any, Literal
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.figures.svg import standalone
 from lfm_tasks.report.page import allowed, resource, templates
 from lfm_tasks.runtime.run import versions
 from lfm_tasks.stores.atlas.files import write_columns
 from lfm_tasks.stores.units.durable import atomic_write
+
+# The version of evidence.json: programs that read it compare.
+SCHEMA_VERSION = 2
 
 ClaimStatus = Literal["supported", "partly", "not supported", "not tested"]
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """A value and its interval; the ends are NaN where there is none."""
+
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+
+    def __str__(self) -> str:
+        """Return all three, to three digits."""
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+
+
+@dataclass(frozen=True)
 class Claim:
-    """What was published, what was found here, and whether the one supports the other."""
+    """What was published, what was measured here, and whether that supports it."""
 
     published: str
-    found: str
-    verdict: ClaimStatus
+    measured: str
+    status: ClaimStatus
+
+
+def claim_status(value: float, supported: float, partly: float) -> ClaimStatus:
+    """Return ``supported`` from one value on, ``partly`` from another one on, ``not supported`` below both."""
+    return "supported" if value >= supported else "partly" if value >= partly else "not supported"
 
 
 @dataclass(frozen=True)
 class ResultTable:
-    """Rows with the same columns; ``is_shown``: on the page, not only in its file."""
+    """Rows with the same columns; the page shows a table if ``is_shown``, its file exists anyway."""
 
     name: str
     caption: str
@@ -38,7 +59,7 @@ class ResultTable:
 
 @dataclass(frozen=True)
 class ResultFigure:
-    """A drawing, as SVG that stands by itself in a page, and what it shows."""
+    """A chart, as SVG for a page, and a caption that says what it shows."""
 
     name: str
     caption: str
@@ -47,7 +68,7 @@ class ResultFigure:
 
 @dataclass(frozen=True)
 class ExperimentResult:
-    """One experiment, done; ``settings`` were fixed before its numbers were looked at."""
+    """What one experiment measured; its ``settings`` were fixed before anybody looked at its numbers."""
 
     name: str
     title: str
@@ -61,7 +82,7 @@ class ExperimentResult:
 
 @dataclass(frozen=True)
 class SkippedExperiment:
-    """One experiment that the catalog has not got what it needs for."""
+    """One experiment that the catalog lacks something for, and what."""
 
     name: str
     title: str
@@ -69,16 +90,42 @@ class SkippedExperiment:
     message: str
 
 
-def render_evidence(found: Sequence[ExperimentResult | SkippedExperiment], facts: Mapping[str, Any]) -> str:
+def write_results(catalog: Catalog, results: Sequence[ExperimentResult | SkippedExperiment], output: Path) -> None:
+    """Write all tables, figures, ``evidence.json`` and ``evidence.html``.
+
+    A file of an earlier run that these results have no content for stays.
+    """
+    for result in results:
+        if isinstance(result, ExperimentResult):
+            for table in result.tables:
+                write_columns(_columns(table), output / "tables" / f"{result.name}-{table.name}.parquet")
+            for figure in result.figures:
+                path = output / "figures" / f"{result.name}-{figure.name}.svg"
+                atomic_write(path, standalone(figure).encode())
+    facts = _facts(catalog, results)
+    text = json.dumps(facts, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
+    atomic_write(output / "evidence.json", f"{text}\n".encode())
+    atomic_write(output / "evidence.html", render_evidence(results, facts).encode())
+
+
+def standalone(figure: ResultFigure) -> str:
+    """Return a figure as an SVG file: on white, whatever shows it, its caption as its title."""
+    head, _, body = figure.svg.partition(">")
+    title = f"<title>{escape(figure.caption)}</title>"
+    paper = '<rect width="100%" height="100%" fill="#ffffff"/>'
+    return f'{head} xmlns="http://www.w3.org/2000/svg" color="#1b1f24">{title}{paper}{body}\n'
+
+
+def render_evidence(results: Sequence[ExperimentResult | SkippedExperiment], facts: Mapping[str, Any]) -> str:
     """Return the page as HTML: no script, nothing fetched."""
     style = resource("page.css") + resource("evidence.css")
     page = templates().get_template("evidence.html.jinja")
-    findings = [one for one in found if isinstance(one, ExperimentResult)]
+    completed = [one for one in results if isinstance(one, ExperimentResult)]
     return page.render(
-        findings=findings,
-        refused=[one for one in found if isinstance(one, SkippedExperiment)],
+        results=completed,
+        refused=[one for one in results if isinstance(one, SkippedExperiment)],
         facts=facts,
-        claims=[(finding, claim) for finding in findings for claim in finding.claims],
+        claims=[(result, claim) for result in completed for claim in result.claims],
         shown=_shown,
         style=style,
         style_hash=allowed(style),
@@ -94,46 +141,31 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-SCHEMA_VERSION = 1
-
-
-def write_results(catalog: Catalog, found: Sequence[ExperimentResult | SkippedExperiment], output: Path) -> None:
-    """Write what was found; a file that an earlier run left and this one has no content for stays."""
-    for finding in found:
-        if isinstance(finding, ExperimentResult):
-            for table in finding.tables:
-                write_columns(_columns(table), output / "tables" / f"{finding.name}-{table.name}.parquet")
-            for figure in finding.figures:
-                path = output / "figures" / f"{finding.name}-{figure.name}.svg"
-                atomic_write(path, standalone(figure.svg).encode())
-    facts = _facts(catalog, found)
-    text = json.dumps(facts, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    atomic_write(output / "evidence.json", f"{text}\n".encode())
-    atomic_write(output / "evidence.html", render_evidence(found, facts).encode())
-
-
-def _facts(catalog: Catalog, found: Sequence[ExperimentResult | SkippedExperiment]) -> dict[str, Any]:
+def _facts(catalog: Catalog, results: Sequence[ExperimentResult | SkippedExperiment]) -> dict[str, Any]:
     """Return what programs read: settings, seeds, claims and the rows of all tables that the page shows."""
-    findings = [finding for finding in found if isinstance(finding, ExperimentResult)]
     return {
         "schema_version": SCHEMA_VERSION,
         "versions": versions(),
         "settings": {"graph": catalog.atlas.graph.model_dump(), "n_eigenpairs": catalog.atlas.n_eigenpairs},
         "models": sorted(catalog.models),
         "experiments": {
-            finding.name: {
-                "title": finding.title,
-                "question": finding.question,
-                "settings": finding.settings,
-                "claims": [asdict(claim) for claim in finding.claims],
-                "tables": {table.name: _plain_rows(table) for table in finding.tables if table.is_shown},
-                "notes": list(finding.notes),
+            result.name: {
+                "title": result.title,
+                "question": result.question,
+                "settings": result.settings,
+                "claims": [
+                    {"published": claim.published, "found": claim.measured, "status": claim.status}
+                    for claim in result.claims
+                ],
+                "tables": {table.name: _plain_rows(table) for table in result.tables if table.is_shown},
+                "notes": list(result.notes),
             }
-            for finding in findings
+            for result in results
+            if isinstance(result, ExperimentResult)
         },
         "refused": {
             one.name: {"reason": one.reason, "message": one.message}
-            for one in found
+            for one in results
             if isinstance(one, SkippedExperiment)
         },
     }
@@ -144,7 +176,7 @@ def _plain_rows(table: ResultTable) -> list[dict[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value as JSON holds it: NaN is none."""
+    """Return a value as JSON holds it: null for NaN."""
     return None if isinstance(value, float) and value != value else value
 
 

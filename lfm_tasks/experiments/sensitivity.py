@@ -1,4 +1,4 @@
-"""Sensitivity: one setting, or one flaw of the data, changed at a time; what becomes of the layers that are found."""
+"""Sensitivity: how many layers still find each other when one setting, or one flaw of the data, changes."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -10,8 +10,9 @@ import numpy as np
 import xarray as xr
 
 from lfm_tasks.config import AnchorsConfig, MapsConfig
+from lfm_tasks.experiments.charts import COLORS, Line, LinePanel, line_chart
 from lfm_tasks.experiments.layer_matching import layer_shares, mean_share
-from lfm_tasks.experiments.results import Claim, ExperimentResult, ResultFigure, ResultTable
+from lfm_tasks.experiments.results import Claim, Estimate, ExperimentResult, ResultFigure, ResultTable, claim_status
 from lfm_tasks.experiments.source_zoo import (
     Architecture,
     DerivedModel,
@@ -22,8 +23,7 @@ from lfm_tasks.experiments.source_zoo import (
     write_catalog,
     write_zoo,
 )
-from lfm_tasks.figures.charts import COLOURS, Axes, Dot, Line, line_chart
-from lfm_tasks.figures.svg import side_by_side
+from lfm_tasks.spectral.bases.graph_kernels import KERNELS
 from lfm_tasks.statistics.intervals import pair_interval
 from lfm_tasks.stores.atlas.files import read_atlas
 
@@ -31,16 +31,16 @@ NAME, TITLE = "sensitivity", "Sensitivity"
 QUESTION = "One setting, or one flaw of the data, changes at a time. How many layers do overlap and lfm still find?"
 SEED = 0
 MEASURES = ("overlap", "lfm")
-# Beside the catalog's own levels.
-EIGENPAIRS, NEIGHBOURS = (10, 20, 30, 75, 100), (10, 20, 100, 200)
-KERNELS, METRICS = ("binary", "gaussian", "inverse", "distance"), ("angular", "euclidean")
-# Standard deviation, in those of the features; share of each network's points that is not there; known points.
+# Levels beside that of the catalog.
+EIGENPAIRS, NEIGHBORS = (10, 20, 30, 75, 100), (10, 20, 100, 200)
+METRICS = ("angular", "euclidean")
+# In standard deviations of each feature; share of each network's points; number of known points.
 NOISE, MISSING, ANCHORS = (0.1, 0.3, 1.0), (0.1, 0.3, 0.5), (5, 10, 20, 50)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """What differs from the catalog: settings, noise, missing points."""
+    """One level of one factor: what differs from the catalog."""
 
     factor: str
     level: str
@@ -50,34 +50,34 @@ class Variant:
 
     @property
     def stem(self) -> str:
-        """The name of its catalog."""
+        """The name of the variant's catalog."""
         return f"{self.factor}-{self.level}"
 
 
-def prepare(given: SourceZoo, folder: Path) -> tuple[Path, ...]:
+def prepare(source: SourceZoo, folder: Path) -> tuple[Path, ...]:
     """Write a catalog for each variant; those that differ by settings alone share their spaces."""
-    seeds = given.seeds()
+    seeds = source.seeds()
     zoos: dict[tuple[float, float], tuple[DerivedZoo, Mapping[str, Any], Path]] = {}
     catalogs = []
-    for variant in _variants(given):
+    for variant in _variants(source):
         flaw = (variant.noise, variant.missing)
         if flaw not in zoos:
-            own = folder / f"noise{variant.noise:g}-missing{variant.missing:g}"
-            zoo = _zoo(given, seeds, *flaw)
-            zoos[flaw] = zoo, write_zoo(zoo, own), own
-        zoo, models, own = zoos[flaw]
-        atlas = scores_only(given, path=f"atlas-{variant.stem}", measures=MEASURES, **variant.settings)
-        catalogs.append(write_catalog(zoo, models, atlas, own / f"{variant.stem}.yaml"))
+            zoo_folder = folder / f"noise{variant.noise:g}-missing{variant.missing:g}"
+            zoo = _zoo(source, seeds, *flaw)
+            zoos[flaw] = zoo, write_zoo(zoo, zoo_folder), zoo_folder
+        zoo, models, zoo_folder = zoos[flaw]
+        atlas = scores_only(source, path=f"atlas-{variant.stem}", measures=MEASURES, **variant.settings)
+        catalogs.append(write_catalog(zoo, models, atlas, zoo_folder / f"{variant.stem}.yaml"))
     return tuple(catalogs)
 
 
-def analyze(given: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
-    """Return how many layers are found under each variant."""
-    seeds = given.seeds()
+def analyze(source: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
+    """Return the share of layers that find each other under each variant."""
+    seeds = source.seeds()
     shares: dict[tuple[str, str, str, bool], np.ndarray] = {}
     points: dict[str, float] = {}
     without: list[str] = []
-    for variant, path in zip(_variants(given), catalogs, strict=True):
+    for variant, path in zip(_variants(source), catalogs, strict=True):
         atlas = read_atlas(path.with_name(f"atlas-{variant.stem}"))
         for measure in MEASURES:
             for is_centered in (True, False):
@@ -86,8 +86,8 @@ def analyze(given: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
         if variant.factor == "anchors":
             points[variant.level] = _points_found(atlas, seeds)
         if reasons := missing_pairs(atlas, seeds):
-            told = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
-            without.append(f"{variant.factor} {variant.level} ({told})")
+            counts = ", ".join(f"{count} {reason}" for reason, count in sorted(reasons.items()))
+            without.append(f"{variant.factor} {variant.level} ({counts})")
     rows = [_row(key, values) for key, values in shares.items()]
     for row in rows:
         if row["factor"] == "anchors":
@@ -96,26 +96,28 @@ def analyze(given: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
         "networks": list(seeds.models),
         "layers": list(seeds.layers),
         "the catalog's own": {
-            "graph": given.catalog.atlas.graph.model_dump(),
-            "n_eigenpairs": given.catalog.atlas.n_eigenpairs,
+            "graph": source.catalog.atlas.graph.model_dump(),
+            "n_eigenpairs": source.catalog.atlas.n_eigenpairs,
         },
         "seed": SEED,
     }
-    graph = given.catalog.atlas.graph
-    own = {
-        "eigenpairs": str(given.catalog.atlas.n_eigenpairs),
+    graph = source.catalog.atlas.graph
+    defaults = {
+        "eigenpairs": str(source.catalog.atlas.n_eigenpairs),
         "neighbors": str(graph.n_neighbors),
         "kernel": graph.kernel,
         "metric": graph.metric,
         "noise": "0",
         "missing": "0",
     }
-    factors = list(dict.fromkeys(variant.factor for variant in _variants(given)))
+    factors = list(dict.fromkeys(variant.factor for variant in _variants(source)))
     figure = ResultFigure(
         "factors",
         "Share of layers found, double-centered (raw: dashed), one factor changed at a time; the catalog’s level in "
         "brackets. Bands: 95 %, bootstrap over networks.",
-        side_by_side([_chart(factor, shares, own.get(factor, "")) for factor in factors]),
+        line_chart(
+            [_panel(factor, shares, defaults.get(factor, "")) for factor in factors], n_columns=2, width=360, height=240
+        ),
     )
     notes: tuple[str, ...] = (
         "Noise: normal, in standard deviations of each feature. Missing: every network lacks its own share of the "
@@ -131,15 +133,15 @@ def analyze(given: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
     return ExperimentResult(NAME, TITLE, QUESTION, settings, _claims(shares), [figure], tables, notes)
 
 
-def _variants(given: SourceZoo) -> Iterator[Variant]:
-    """Yield all variants; levels that the points do not suffice for are left out."""
-    atlas, n_points = given.catalog.atlas, min(one.n_points for one in given.spaces)
+def _variants(source: SourceZoo) -> Iterator[Variant]:
+    """Yield all variants but the levels that the points do not suffice for."""
+    atlas, n_points = source.catalog.atlas, min(one.n_points for one in source.spaces)
     graph = atlas.graph
     most = n_points // 2
     for n in sorted({*EIGENPAIRS, atlas.n_eigenpairs}):
         if n < most:
             yield Variant("eigenpairs", str(n), {"n_eigenpairs": n})
-    for n in sorted({*NEIGHBOURS, graph.n_neighbors}):
+    for n in sorted({*NEIGHBORS, graph.n_neighbors}):
         if n < most:
             yield Variant("neighbors", str(n), {"graph": graph.model_copy(update={"n_neighbors": n})})
     for kernel in KERNELS:
@@ -158,12 +160,12 @@ def _variants(given: SourceZoo) -> Iterator[Variant]:
             yield Variant("anchors", str(count), {"maps": maps})
 
 
-def _zoo(given: SourceZoo, seeds: Architecture, noise: float, missing: float) -> DerivedZoo:
-    """Return the networks with noise on every feature, each without its own share of the points."""
+def _zoo(source: SourceZoo, seeds: Architecture, noise: float, missing: float) -> DerivedZoo:
+    """Return the networks with noise on every feature, each without another share of the points."""
     models = {}
-    for number, model in enumerate(seeds.models):
-        random = np.random.default_rng((SEED, number))
-        layers = {layer: given.read(model, layer) for layer in seeds.layers}
+    for index, model in enumerate(seeds.models):
+        random = np.random.default_rng((SEED, index))
+        layers = {layer: source.read(model, layer) for layer in seeds.layers}
         n_points = len(next(iter(layers.values())).ids)
         kept = np.sort(random.permutation(n_points)[: n_points - round(missing * n_points)])
         models[model] = DerivedModel(
@@ -185,54 +187,54 @@ def _zoo(given: SourceZoo, seeds: Architecture, noise: float, missing: float) ->
 def missing_pairs(atlas: xr.Dataset, seeds: Architecture) -> Counter[str]:
     """Return how many directed pairs of layers of two networks have no overlap, by reason."""
     spaces = [f"{model}/{layer}" for model in seeds.models for layer in seeds.layers]
-    own = atlas[["score", "status"]].sel(measure="overlap", source=spaces, target=spaces)
+    scores = atlas[["score", "status"]].sel(measure="overlap", source=spaces, target=spaces)
     models = np.repeat(np.arange(len(seeds.models)), len(seeds.layers))
-    is_missing = ~np.isfinite(own["score"].values) & (models[:, None] != models)
-    reasons = np.array(own["status"].attrs["flag_meanings"].split())
-    return Counter(reasons[own["status"].values[is_missing].astype(int)].tolist())
+    is_missing = ~np.isfinite(scores["score"].values) & (models[:, None] != models)
+    reasons = np.array(scores["status"].attrs["flag_meanings"].split())
+    return Counter(reasons[scores["status"].values[is_missing].astype(int)].tolist())
 
 
 def _points_found(atlas: xr.Dataset, seeds: Architecture) -> float:
-    """Return the mean share of points that maps between the same layers of two networks lead to."""
-    found = [
+    """Return the mean share of points that maps between the same layers of two networks find."""
+    shares = [
         float(atlas["points_found"].sel(source=f"{one}/{layer}", target=f"{other}/{layer}").values[0])
         for one in seeds.models
         for other in seeds.models
         for layer in seeds.layers
         if one != other
     ]
-    return float(np.mean(found))
+    return float(np.mean(shares))
 
 
 def _row(key: tuple[str, str, str, bool], values: np.ndarray) -> dict[str, Any]:
     factor, level, measure, is_centered = key
     low, high = pair_interval(values, seed=SEED)
-    told = {"factor": factor, "level": level, "measure": measure, "centered": "yes" if is_centered else "no"}
-    return {**told, "layers found": mean_share(values), "low": low, "high": high, "points found": None}
+    variant = {"factor": factor, "level": level, "measure": measure, "centered": "yes" if is_centered else "no"}
+    return {**variant, "layers found": mean_share(values), "low": low, "high": high, "points found": None}
 
 
 Shares = Mapping[tuple[str, str, str, bool], np.ndarray]
 
 
-def _chart(factor: str, shares: Shares, own: str) -> str:
+def _panel(factor: str, shares: Shares, default: str) -> LinePanel:
     levels = list(dict.fromkeys(level for name, level, *_ in shares if name == factor))
     lines = []
-    for color, measure in zip((COLOURS[2], COLOURS[1]), MEASURES, strict=True):
+    for color, measure in zip((COLORS[2], COLORS[1]), MEASURES, strict=True):
         for is_centered in (True, False):
-            dots = [_dot(shares[factor, level, measure, is_centered]) for level in levels]
+            values = [_estimate(shares[factor, level, measure, is_centered]) for level in levels]
             name = measure if is_centered else f"{measure}, raw"
-            lines.append(Line(name, list(range(len(levels))), dots, color, not is_centered))
-    ticks = {float(n): f"[{level}]" if level == own else level for n, level in enumerate(levels)}
-    return line_chart(lines, Axes("", "layers found", scale="even", ticks=ticks, title=factor), width=330, height=240)
+            lines.append(Line(name, list(range(len(levels))), values, color, not is_centered))
+    ticks = {float(n): f"[{level}]" if level == default else level for n, level in enumerate(levels)}
+    return LinePanel(lines, "", "layers found", ticks=ticks, title=factor)
 
 
-def _dot(values: np.ndarray) -> Dot:
+def _estimate(values: np.ndarray) -> Estimate:
     mean = mean_share(values)
-    return Dot(float("nan") if mean is None else mean, *pair_interval(values, seed=SEED))
+    return Estimate(float("nan") if mean is None else mean, *pair_interval(values, seed=SEED))
 
 
 def _claims(shares: Shares) -> list[Claim]:
-    eigenpairs = [_dot(values).value for (factor, _, name, centered), values in shares.items()
+    eigenpairs = [_estimate(values).value for (factor, _, name, centered), values in shares.items()
                   if (factor, name, centered) == ("eigenpairs", "lfm", False)]  # fmt: skip
     spread = max(eigenpairs) - min(eigenpairs)
     plain = shares["noise", "0", "overlap", True]
@@ -246,8 +248,8 @@ def _claims(shares: Shares) -> list[Claim]:
             and low > 0
         ):
             better.append(f"{factor} {level} ({mean_share(values):.3f})")
-    noisy = _dot(shares["noise", f"{NOISE[1]:g}", "overlap", True])
-    kept = noisy.value / max(_dot(plain).value, 1e-9)
+    noisy = _estimate(shares["noise", f"{NOISE[1]:g}", "overlap", True])
+    kept = noisy.value / max(_estimate(plain).value, 1e-9)
     return [
         Claim(
             "LFM depends on the number of eigenvectors (a limit that the paper states)",
@@ -256,18 +258,14 @@ def _claims(shares: Shares) -> list[Claim]:
         ),
         Claim(
             "(ours) the settings of the catalog are not beaten by another level, double-centered overlap",
-            f"the catalog’s: {_told(_dot(plain))}; "
+            f"the catalog’s: {_estimate(plain)}; "
             + (f"better beyond its interval: {', '.join(better)}" if better else "none is better beyond its interval"),
-            "partly" if better else "supported" if np.isfinite(_dot(plain).low) else "not tested",
+            "partly" if better else "supported" if np.isfinite(_estimate(plain).low) else "not tested",
         ),
         Claim(
             "(ours) scores bear noise and missing points",
-            f"double-centered overlap: {_told(_dot(plain))} as it is, {_told(noisy)} with noise of {NOISE[1]:g} "
+            f"double-centered overlap: {_estimate(plain)} as it is, {noisy} with noise of {NOISE[1]:g} "
             "standard deviations",
-            "supported" if kept >= 0.95 else "partly" if kept >= 0.8 else "not supported",
+            claim_status(kept, 0.95, 0.8),
         ),
     ]  # fmt: skip
-
-
-def _told(dot: Dot) -> str:
-    return f"{dot.value:.3f} ({dot.low:.3f} to {dot.high:.3f})"

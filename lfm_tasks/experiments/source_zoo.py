@@ -1,4 +1,4 @@
-"""The zoo that experiments start from: recorded spaces, networks of one architecture, classes of the points."""
+"""The zoo that experiments start from, and the zoos that they derive from it: spaces, networks, classes, catalogs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,14 +9,14 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.catalog import ActivationsSource, Catalog, Comparison, Dataset, DatasetFile, Model, ModelFile
-from lfm_tasks.catalog.writing import catalog_yaml
+from lfm_tasks.catalog.reading import catalog_yaml
 from lfm_tasks.config import AtlasConfig, IntervalsConfig, NullConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stages.activations.stage import RecordedSpace
 from lfm_tasks.stages.inventory.stage import Zoo
-from lfm_tasks.stages.transfers.apply import ClassLabels, class_labels
+from lfm_tasks.stages.transfers.job import ClassLabels, class_labels
 from lfm_tasks.stores.units.durable import atomic_write
 from lfm_tasks.stores.units.store import UnitStore
 
@@ -33,7 +33,7 @@ class Architecture:
 
 @dataclass(frozen=True)
 class SpaceRows:
-    """A space's rows, ids in ascending order."""
+    """The rows of a space, their ids in ascending order."""
 
     ids: Shaped[np.ndarray, " points"]
     activations: Float[np.ndarray, "points features"]
@@ -41,7 +41,7 @@ class SpaceRows:
 
 @dataclass(frozen=True)
 class SourceZoo:
-    """The recorded spaces of a run's catalog, and what its datasets say of their points."""
+    """The recorded spaces of a run's catalog, and the ids and labels of its datasets."""
 
     run: Run
     zoo: Zoo
@@ -49,7 +49,7 @@ class SourceZoo:
 
     @property
     def catalog(self) -> Catalog:
-        """The catalog that the zoo is of."""
+        """The catalog of the zoo."""
         return self.run.catalog
 
     def space(self, model: str, layer: str) -> RecordedSpace:
@@ -71,44 +71,45 @@ class SourceZoo:
             if not meta.get("base_model") and not meta.get("untrained"):
                 shape = tuple((one.space.layer, one.n_features) for one in layers)
                 groups.setdefault((layers[0].space.dataset, shape), []).append(model)
-        found = [
+        architectures = [
             Architecture(dataset, tuple(sorted(models)), *(tuple(side) for side in zip(*shape, strict=True)))
             for (dataset, shape), models in groups.items()
         ]
-        return sorted(found, key=lambda one: (-len(one.models), one.dataset, one.models))
+        return sorted(architectures, key=lambda one: (-len(one.models), one.dataset, one.models))
 
     def networks(self) -> Architecture:
         """Return the largest group of networks of one architecture, which may be one network.
 
         Raises
         ------
-        ReasonError
+        DataError
             ``missing_source`` if there is none.
         """
-        if found := self.architectures():
-            return found[0]
-        found_models = f"found {len(self.catalog.models)} models, none of them trained from scratch and readable"
+        if architectures := self.architectures():
+            return architectures[0]
+        n_models = len(self.catalog.models)
         raise DataError(
             "missing_source",
-            f"{found_models}, needs one: leave base_model and untrained out of the meta of one that is",
+            f"found {n_models} models, none of them trained from scratch and readable, needs one: leave base_model and "
+            "untrained out of the meta of one that is",
         )
 
     def seeds(self) -> Architecture:
-        """Return the same, of two networks at least.
+        """Return the largest group of at least two networks that differ by their seed alone.
 
         Raises
         ------
-        ReasonError
+        DataError
             ``missing_source`` if no two networks differ by their seed alone.
         """
         group = self.networks()
         if len(group.models) > 1:
             return group
-        found = f"found {len(self._layers())} networks, no two with the same layers of the same widths"
+        n_networks = len(self._layers())
         raise DataError(
             "missing_source",
-            f"{found}, needs two that differ by their seed alone: add them, or leave base_model and untrained out of "
-            "the meta of those that do",
+            f"found {n_networks} networks, no two with the same layers of the same widths, needs two that differ by "
+            "their seed alone: add them, or leave base_model and untrained out of the meta of those that do",
         )
 
     def last_hidden(self, architecture: Architecture) -> str:
@@ -128,16 +129,16 @@ class SourceZoo:
 
         Raises
         ------
-        ReasonError
+        DataError
             ``missing_source`` for a dataset without labels, ``one_class`` for one class only.
         """
         labels = class_labels(self.zoo.rows[dataset])
         if labels is None:
-            found = f"found no labels in the dataset {dataset}, needs the class of each point"
-            raise DataError("missing_source", f"{found}: add labels: {{path: labels.npy}}")
+            message = f"found no labels in the dataset {dataset}, needs the class of each point"
+            raise DataError("missing_source", f"{message}: add labels: {{path: labels.npy}}")
         if len(labels.names) < 2:
-            found = f"found {len(labels.names)} classes in the labels of the dataset {dataset}, needs at least 2"
-            raise DataError("one_class", f"{found}: give other labels")
+            message = f"found {len(labels.names)} classes in the labels of the dataset {dataset}, needs at least 2"
+            raise DataError("one_class", f"{message}: give other labels")
         return labels
 
     def _layers(self) -> Mapping[str, list[RecordedSpace]]:
@@ -170,7 +171,7 @@ class DerivedModel:
 
 @dataclass(frozen=True)
 class DerivedZoo:
-    """Models by name on points with these ids, and what to compare."""
+    """Models by name, the ids and labels of their points, and which of them to compare."""
 
     models: Mapping[str, DerivedModel]
     ids: Shaped[np.ndarray, " points"]
@@ -178,10 +179,10 @@ class DerivedZoo:
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
 
 
-def scores_only(given: SourceZoo, **changes: Any) -> AtlasConfig:
-    """Return the settings of the given catalog for plain scores: no chance levels, no intervals, nothing kept.
+def scores_only(source: SourceZoo, **changes: Any) -> AtlasConfig:
+    """Return the settings of the source's catalog for plain scores: no chance levels, no intervals, nothing kept.
 
-    The intervals of experiments are over networks, classes or draws. Changes come last.
+    The intervals of experiments are over networks, classes or draws. ``changes`` override all else.
     """
     plain: dict[str, Any] = {
         "path": "atlas",
@@ -193,7 +194,7 @@ def scores_only(given: SourceZoo, **changes: Any) -> AtlasConfig:
         "embeddings": None,
         "max_points": None,  # what was recorded is capped already
     }
-    return given.catalog.atlas.model_copy(update=plain | changes)
+    return source.catalog.atlas.model_copy(update=plain | changes)
 
 
 def write_zoo(zoo: DerivedZoo, folder: Path) -> dict[str, Model]:
@@ -204,9 +205,9 @@ def write_zoo(zoo: DerivedZoo, folder: Path) -> dict[str, Model]:
         np.save(folder / "labels.npy", zoo.labels)
     models = {}
     for name, model in zoo.models.items():
-        own = _plain(next(iter(model.layers.values())).ids)
+        ids = _plain(next(iter(model.layers.values())).ids)
         arrays: dict[str, Any] = {layer: rows.activations for layer, rows in model.layers.items()}
-        np.savez(folder / f"{name}.npz", allow_pickle=False, ids=own, **arrays)
+        np.savez(folder / f"{name}.npz", allow_pickle=False, ids=ids, **arrays)
         source = ActivationsSource(
             path="{model}.npz", key="{layer}", dataset="points", ids=ModelFile(path="{model}.npz", key="ids")
         )
@@ -215,7 +216,7 @@ def write_zoo(zoo: DerivedZoo, folder: Path) -> dict[str, Model]:
 
 
 def write_catalog(zoo: DerivedZoo, models: Mapping[str, Model], atlas: AtlasConfig, path: Path) -> Path:
-    """Write a catalog of a derived zoo beside its arrays, and return where it is."""
+    """Write a catalog of a derived zoo beside its arrays, and return its path."""
     labels = None if zoo.labels is None else DatasetFile(path="labels.npy")
     catalog = Catalog(
         version=1,

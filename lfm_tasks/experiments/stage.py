@@ -1,4 +1,7 @@
-"""The stages of the evidence: spaces derived, conclusions drawn from their atlases, tables and the page written."""
+"""The stages of the evidence: prepare spaces, analyze their atlases, write tables, figures and the page.
+
+An experiment is a module with ``NAME``, ``TITLE``, ``prepare`` and ``analyze``, and stands in `EXPERIMENTS`.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,51 +19,55 @@ from lfm_tasks.stages.inventory.stage import Zoo
 
 @dataclass(frozen=True)
 class Experiment:
-    """``derive`` writes zoos and returns the catalogs that the pipeline runs; ``conclude`` reads their atlases."""
+    """One of the paper's experiments.
+
+    ``prepare`` writes zoos into a folder and returns their catalogs, which the pipeline runs; ``analyze`` reads the
+    atlases of these catalogs.
+    """
 
     title: str
-    derive: Callable[[SourceZoo, Path], tuple[Path, ...]]
-    conclude: Callable[[SourceZoo, tuple[Path, ...]], ExperimentResult]
+    prepare: Callable[[SourceZoo, Path], tuple[Path, ...]]
+    analyze: Callable[[SourceZoo, tuple[Path, ...]], ExperimentResult]
 
 
 EXPERIMENTS: Mapping[str, Experiment] = {
-    module.NAME: Experiment(module.TITLE, module.derive, module.conclude)
+    module.NAME: Experiment(module.TITLE, module.prepare, module.analyze)
     for module in (layer_matching, robustness, anchors, sensitivity, cost)
 }
 
 
 def experiment_store(catalog: Catalog, output: Path) -> Catalog:
-    """Return the catalog with its store in ``output``: the evidence leaves the zoo's own atlas and store alone."""
+    """Return the catalog with its atlas and store in ``output``: the evidence leaves those of the zoo alone."""
     folders = {"store": str(output.absolute() / "store"), "path": str(output.absolute() / "atlas")}
     return catalog.model_copy(update={"atlas": catalog.atlas.model_copy(update=folders)})
 
 
 def source_zoo(run: Run, zoo: Zoo, spaces: tuple[RecordedSpace, ...]) -> SourceZoo:
-    """Return the recorded zoo, as experiments take it."""
+    """Return the recorded zoo in the form that experiments take."""
     return SourceZoo(run, zoo, spaces)
 
 
-def prepare_spaces(given: SourceZoo, name: str, folder: Path) -> tuple[Path, ...] | SkippedExperiment:
-    """Write what an experiment compares; return the catalogs of it, or what the given zoo lacks."""
+def prepare_spaces(source: SourceZoo, name: str, folder: Path) -> tuple[Path, ...] | SkippedExperiment:
+    """Write what an experiment compares; return its catalogs, or what the source zoo lacks for it."""
     try:
-        return EXPERIMENTS[name].derive(given, folder)
+        return EXPERIMENTS[name].prepare(source, folder)
     except DataError as error:
         return SkippedExperiment(name, EXPERIMENTS[name].title, error.reason, str(error))
 
 
 def prepared_run(run: Run, catalog: Path) -> Run:
-    """Return a run of a derived catalog, by the same workers and in the same store."""
+    """Return a run of a derived catalog, with the workers and the store of ``run``."""
     return replace(run, catalog=read_catalog(catalog), stage_counts=StageCounts(), failures=[])
 
 
-def run_analysis(given: SourceZoo, name: str, catalogs: tuple[Path, ...]) -> ExperimentResult | SkippedExperiment:
-    """Read the atlases of an experiment; return what they say."""
+def run_analysis(source: SourceZoo, name: str, catalogs: tuple[Path, ...]) -> ExperimentResult | SkippedExperiment:
+    """Read the atlases of an experiment; return its result, or what the source zoo lacks for it."""
     try:
-        return EXPERIMENTS[name].conclude(given, catalogs)
+        return EXPERIMENTS[name].analyze(source, catalogs)
     except DataError as error:
         return SkippedExperiment(name, EXPERIMENTS[name].title, error.reason, str(error))
 
 
-def write_evidence(given: SourceZoo, found: Sequence[ExperimentResult | SkippedExperiment], output: Path) -> None:
+def write_evidence(source: SourceZoo, results: Sequence[ExperimentResult | SkippedExperiment], output: Path) -> None:
     """Write all tables, figures, ``evidence.json`` and ``evidence.html``."""
-    write_results(given.catalog, found, output)
+    write_results(source.catalog, results, output)

@@ -1,4 +1,9 @@
-"""What a measure is: a function of two spaces' rows, prepared once a space, and what it claims of itself."""
+"""What a measure is: a function of two spaces' rows, prepared once a space, and what it claims of itself.
+
+To add one, put a `Measure` into the mapping ``MEASURES`` of a module of this folder, of a new module or of one that is
+there: catalog, plan, scores and tests/unit/measures find it by themselves. Give it its values in
+tests/golden/values.json and a row in docs/measures.md. Other packages bring measures by entry points (`registry`).
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,15 +20,40 @@ Rows = Float[np.ndarray, "points features"]
 class Measure:
     """A similarity or distance of two spaces on the same points, rows in the same order.
 
-    ``prepare`` does what concerns one space only, once; ``compare`` takes two prepared spaces. ``value_range`` is that
-    of the value in exact arithmetic. ``invariances`` hold for each side alone: *rotation* of features by any orthogonal
-    matrix, *permutation* of features, isotropic *scaling*, *translation*, any *invertible* linear map. ``n_factor``:
-    with n ≤ n_factor × (the larger number of features) the value is degenerate, whatever the spaces; below
-    ``smallest_n`` points there is none. ``is_quadratic``: memory grows with n². ``needs_directions``: rows of zeros
-    have no value. ``permute`` gives a prepared space its rows in another order, where that is cheaper than to prepare
-    it anew. ``as_trace`` gives of a prepared space the F and the norm s for which the value is
-    ‖F_yᵀF_x‖²/(s_x s_y): then its permutation moments are known.
-    ``of_cosine_neighbors`` prepares a space from graphs that exist: its nearest points by cosine, nearest first.
+    Parameters
+    ----------
+    prepare
+        Does what concerns one space only, once.
+    compare
+        Takes two prepared spaces, source and target, and returns the value.
+    convention
+        What the atlas says of it.
+    kind
+        Whether high is alike, or low.
+    is_symmetric, is_metric
+        Whether the value is the same from target to source, and obeys the triangle inequality.
+    value_range
+        The range of the value in exact arithmetic.
+    invariances
+        What each side alone may undergo: *rotation* of features by any orthogonal matrix, *permutation* of features,
+        isotropic *scaling*, *translation*, any *invertible* linear map.
+    n_factor
+        With n ≤ n_factor × (the larger number of features) points the value is degenerate, whatever the spaces.
+    smallest_n
+        Below so many points there is no value.
+    is_quadratic
+        Whether memory grows with n².
+    needs_directions
+        Whether rows of zeros have no value.
+    permute
+        Returns a prepared space with its rows in another order, where that is cheaper than to prepare it anew.
+    as_trace
+        Returns, of a prepared space, the F and the norm s for which the value is ‖F_yᵀF_x‖²/(s_x s_y): then its
+        permutation moments are known exactly.
+    of_cosine_neighbors
+        Prepares a space from a graph that exists: the nearest points by cosine of each, nearest first.
+    source
+        The publication that defines it.
     """
 
     prepare: Callable[[Rows], Any]

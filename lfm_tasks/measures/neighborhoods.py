@@ -21,7 +21,7 @@ class Neighborhoods:
 
 @dataclass(frozen=True)
 class WeightedNeighborhoods:
-    """The same, with the inner products of unit rows they were found by."""
+    """The nearest rows of every row, nearest first, and the inner products of unit rows that make them so."""
 
     indices: Int[np.ndarray, "points neighbors"]
     products: Float[np.ndarray, "points points"]
@@ -85,8 +85,8 @@ def _jaccard(source: Neighborhoods, target: Neighborhoods) -> float:
 def _rank_similarity(source: Neighborhoods, target: Neighborhoods) -> float:
     """Return Σ 2/((1 + |r − r'|)(r + r')) over shared neighbors, ranks r from 1, over its largest value; mean."""
     total = 0.0
-    for ours, theirs in zip(source.indices, target.indices, strict=True):
-        shared, r, s = np.intersect1d(ours, theirs, assume_unique=True, return_indices=True)
+    for source_ranked, target_ranked in zip(source.indices, target.indices, strict=True):
+        shared, r, s = np.intersect1d(source_ranked, target_ranked, assume_unique=True, return_indices=True)
         if len(shared):
             most = (1 / np.arange(1, len(shared) + 1)).sum()
             total += float((2 / ((1 + np.abs(r - s)) * (r + s + 2))).sum() / most)
@@ -103,8 +103,10 @@ def _cknna(source: WeightedNeighborhoods, target: WeightedNeighborhoods) -> floa
     """Return CKA by HSIC₁ on the pairs that are neighbors in both spaces, over what each has with itself."""
     masks = [_mask(side) for side in (source, target)]
     cross = _masked_hsic(source.products, target.products, masks[0] * masks[1])
-    own = [_masked_hsic(side.products, side.products, mask) for side, mask in zip((source, target), masks, strict=True)]
-    return cross / (float(np.sqrt(own[0] * own[1])) + 1e-6)
+    with_itself = [
+        _masked_hsic(side.products, side.products, mask) for side, mask in zip((source, target), masks, strict=True)
+    ]
+    return cross / (float(np.sqrt(with_itself[0] * with_itself[1])) + 1e-6)
 
 
 def _mask(side: WeightedNeighborhoods) -> Float[np.ndarray, "points points"]:
@@ -130,9 +132,9 @@ def _unit_rows(rows: Rows) -> Float[np.ndarray, "points features"]:
 
 
 def _nearest(
-    products: Float[np.ndarray, "block points"], own: Int[np.ndarray, " block"], n_neighbors: int
+    products: Float[np.ndarray, "block points"], row_indices: Int[np.ndarray, " block"], n_neighbors: int
 ) -> Int[np.ndarray, "block neighbors"]:
-    products[np.arange(len(own)), own] = -np.inf
+    products[np.arange(len(row_indices)), row_indices] = -np.inf
     chosen = np.argpartition(-products, n_neighbors - 1, axis=1)[:, :n_neighbors]
     order = np.argsort(-np.take_along_axis(products, chosen, axis=1), axis=1, kind="stable")
     return np.take_along_axis(chosen, order, axis=1)

@@ -53,10 +53,10 @@ def _ridged(penalty: float) -> Callable[[Rows], RidgePredictor]:
 
 def _gulp(source: RidgePredictor, target: RidgePredictor) -> float:
     """Return tr (Σ_x^-λ Σ_x)² + tr (Σ_y^-λ Σ_y)² − 2 tr Σ_x^-λ Σ_xy Σ_y^-λ Σ_yx, squared distance of predictions."""
-    own = [side.inverse @ side.covariance for side in (source, target)]
+    shrunk = [side.inverse @ side.covariance for side in (source, target)]
     cross = source.rows.T @ target.rows / len(source.rows)
     mixed = np.vdot(source.inverse @ cross, cross @ target.inverse)
-    return float(np.vdot(own[0].T, own[0]) + np.vdot(own[1].T, own[1]) - 2 * mixed)
+    return float(np.vdot(shrunk[0].T, shrunk[0]) + np.vdot(shrunk[1].T, shrunk[1]) - 2 * mixed)
 
 
 def _gulp_measure(penalty: float) -> Measure:

@@ -1,4 +1,4 @@
-"""What `lfm-atlas show` and `lfm-atlas diff` print."""
+"""The tables that ``lfm-atlas show`` and ``lfm-atlas diff`` print, and the differences of two atlases."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,35 +15,37 @@ _PAIR = ("score", "calibrated", "p_value", "q_value", "ci_low", "ci_high", "null
 _NEAREST = ("name", "value", "margin", "source", "target", "score", "ci_low", "ci_high", "q_value", "status")
 
 
+_Row = dict[str, Any]
+
+
 @dataclass(frozen=True)
 class Table:
-    """Rows of plain values; ``name`` is for programs, ``title`` and which columns are ``shown`` (all) for people."""
+    """Rows of plain values: ``name`` for programs, ``title`` and ``columns`` (empty: all) for people."""
 
     name: str
     title: str
     rows: list[dict[str, Any]]
-    shown: tuple[str, ...] = ()
+    columns: tuple[str, ...] = ()
 
 
 def nearest_tables(atlas: Atlas, name: str, n: int, measure: str | None, dataset: str | None) -> list[Table]:
-    """Return the neighbors of a model or space."""
+    """Return the ``n`` nearest neighbors of a model or space."""
     rows = atlas.nearest(name, n=n, measure=measure, dataset=dataset)
     return [Table("nearest", f"nearest to {name} by {measure or atlas.default_measure}", rows, _NEAREST)]
 
 
 def pair_tables(atlas: Atlas, source: str, target: str, dataset: str | None) -> list[Table]:
-    """Return the numbers of a pair of spaces; of two models their summaries, and which layer is whose counterpart."""
+    """Return the numbers of a pair of spaces, a row a measure; of two models their summaries."""
     pair = atlas.pair(source, target, dataset=dataset)
     if "source" in pair["status"].dims and "target" in pair["status"].dims:
         return [Table("models", f"{source} -> {target}", _model_rows(atlas, source, target, pair))]
     rows = []
     stacked = pair.stack(cell=list(pair["status"].dims), create_index=False)
-    for number in range(stacked.sizes["cell"]):
-        one = stacked.isel(cell=number)
-        names = {side: str(one[side].values) for side in ("measure", "source", "target")}
-        rows.append(
-            names | _pair_numbers(one) | {"status": str(one["status"].values), "reason": str(one["reason"].values)}
-        )
+    for index in range(stacked.sizes["cell"]):
+        cell = stacked.isel(cell=index)
+        names = {label: str(cell[label].values) for label in ("measure", "source", "target")}
+        texts = {label: str(cell[label].values) for label in ("status", "reason")}
+        rows.append(names | _pair_numbers(cell) | texts)
     return [Table("pair", f"{source} -> {target}", rows)]
 
 
@@ -61,22 +63,22 @@ def summary_tables(atlas: Atlas) -> list[Table]:
     return tables
 
 
-def difference_tables(found: Mapping[str, Any]) -> list[Table]:
-    """Return what `differences` found."""
+def difference_tables(changes: Mapping[str, Any]) -> list[Table]:
+    """Return the result of `differences` as tables."""
     tables = []
     for kind in ("added", "removed", "changed", "unknown"):
-        rows = found["spaces"][kind]
+        rows = changes["spaces"][kind]
         if rows or kind != "unknown":
             title = "spaces of which an atlas does not tell the content" if kind == "unknown" else f"spaces {kind}"
             tables.append(Table(f"spaces_{kind}", f"{title}: {len(rows)}", rows))
-    if found["settings"]:
-        tables.append(Table("settings", "settings that differ, so scores may", list(found["settings"])))
+    if changes["settings"]:
+        tables.append(Table("settings", "settings that differ, so scores may", list(changes["settings"])))
     for kind in ("added", "removed"):
-        if names := found["measures"][kind]:
+        if names := changes["measures"][kind]:
             tables.append(Table(f"measures_{kind}", f"measures {kind}: {', '.join(names)}", []))
-    tables.append(Table("pairs", "directed pairs that both have", [dict(found["pairs"])]))
-    if found["largest_changes"]:
-        tables.append(Table("largest_changes", "largest changes", list(found["largest_changes"])))
+    tables.append(Table("pairs", "directed pairs that both have", [dict(changes["pairs"])]))
+    if changes["largest_changes"]:
+        tables.append(Table("largest_changes", "largest changes", list(changes["largest_changes"])))
     return tables
 
 
@@ -90,22 +92,19 @@ def _model_rows(atlas: Atlas, source: str, target: str, pair: xr.Dataset) -> lis
                 matrix = atlas.matrix(measure, reduce, dataset=dataset)  # type: ignore[arg-type]
             except AtlasError:  # a distance whose chance nobody sampled
                 continue
-            row |= {reduce: _known(matrix.sel(source=source, target=target))}
-            row |= {f"{reduce}_back": _known(matrix.sel(source=target, target=source))}
+            row |= {reduce: _finite_or_none(matrix.sel(source=source, target=target))}
+            row |= {f"{reduce}_back": _finite_or_none(matrix.sel(source=target, target=source))}
         statuses = [str(status) for status in np.unique(pair["status"].sel(measure=measure).values.astype(str))]
         rows.append(row | {"status": ", ".join(statuses)})
     return rows
 
 
 def _pair_numbers(cell: xr.Dataset) -> dict[str, Any]:
-    return {name: _known(cell[name]) for name in _PAIR} | {"n_common": int(cell["n_common"])}
+    return {name: _finite_or_none(cell[name]) for name in _PAIR} | {"n_common": int(cell["n_common"])}
 
 
-def _known(value: xr.DataArray) -> float | None:
+def _finite_or_none(value: xr.DataArray) -> float | None:
     return float(value) if np.isfinite(float(value)) else None
-
-
-_Row = dict[str, Any]
 
 
 def differences(base: Atlas, candidate: Atlas, *, n: int = 10) -> dict[str, Any]:
@@ -113,12 +112,12 @@ def differences(base: Atlas, candidate: Atlas, *, n: int = 10) -> dict[str, Any]
 
     A pair left its interval where the candidate's score lies outside the base's 95 % interval. Rows name the dataset.
     """
-    spaces = _spaces(base, candidate)
-    pairs = _Pairs(base, candidate)
+    spaces = _changed_spaces(base, candidate)
+    pairs = _PairChanges(base, candidate)
     return {
         "base": base.key,
         "candidate": candidate.key,
-        "settings": _settings(base.summary["settings"], candidate.summary["settings"]),
+        "settings": _changed_settings(base.summary["settings"], candidate.summary["settings"]),
         "measures": {
             "added": sorted(set(candidate.measures) - set(base.measures)),
             "removed": sorted(set(base.measures) - set(candidate.measures)),
@@ -129,40 +128,41 @@ def differences(base: Atlas, candidate: Atlas, *, n: int = 10) -> dict[str, Any]
     }
 
 
-def _settings(base: Any, candidate: Any, place: str = "") -> list[_Row]:
-    """Return a row for each setting that differs, by its dotted name."""
+def _changed_settings(base: Any, candidate: Any, place: str = "") -> list[_Row]:
+    """Return a row for each setting that differs, under its dotted name."""
     if isinstance(base, dict) and isinstance(candidate, dict):
         rows = []
         for name in sorted({*base, *candidate}):
-            rows += _settings(base.get(name), candidate.get(name), f"{place}.{name}" if place else name)
+            rows += _changed_settings(base.get(name), candidate.get(name), f"{place}.{name}" if place else name)
         return rows
     return [] if base == candidate else [{"name": place, "base": base, "candidate": candidate}]
 
 
 def _contents(atlas: Atlas) -> dict[tuple[str, str], str]:
+    """Return the digest of the content of each space, by dataset and name."""
     present = np.argwhere(atlas.scores["n_points"].values > 0)
     contents = atlas.scores["content"].values
     return {(atlas.datasets[d], atlas.spaces[s]): str(contents[d, s]) for d, s in present}
 
 
-def _spaces(base: Atlas, candidate: Atlas) -> dict[str, list[_Row]]:
+def _changed_spaces(base: Atlas, candidate: Atlas) -> dict[str, list[_Row]]:
     before, after = _contents(base), _contents(candidate)
 
     def rows(names: set[tuple[str, str]]) -> list[_Row]:
         return [{"dataset": dataset, "space": space} for dataset, space in sorted(names)]
 
     both = before.keys() & after.keys()
-    # Atlases of schema 2 do not tell contents.
-    told = {name for name in both if before[name] and after[name]}
+    # Atlases of schema 2 do not hold the digests of contents.
+    with_content = {name for name in both if before[name] and after[name]}
     return {
         "added": rows(after.keys() - before.keys()),
         "removed": rows(before.keys() - after.keys()),
-        "changed": rows({name for name in told if before[name] != after[name]}),
-        "unknown": rows(both - told),
+        "changed": rows({name for name in with_content if before[name] != after[name]}),
+        "unknown": rows(both - with_content),
     }
 
 
-class _Pairs:
+class _PairChanges:
     """The scores of directed pairs of two different spaces that both atlases have, side by side."""
 
     def __init__(self, base: Atlas, candidate: Atlas) -> None:
@@ -197,7 +197,7 @@ class _Pairs:
         return {name: int(cells.sum()) for name, cells in counted.items()}
 
     def largest(self, n: int) -> list[_Row]:
-        """Return up to ``n`` rows a measure: those that left their interval first, then by size."""
+        """Return up to ``n`` rows a measure: pairs that left their interval first, then by size of the change."""
         change = np.where(self.compared, self.after - self.before, 0.0)
         rows = []
         for m in range(len(self.labels["measure"])):

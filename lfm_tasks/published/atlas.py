@@ -1,4 +1,7 @@
-"""An atlas in Python: what is near, how two spaces compare, matrices, maps, the long table."""
+"""The published atlas in Python: `open_atlas` and the class `Atlas`.
+
+Users import `open_atlas` from ``lfm_atlas``.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from lfm_tasks.published import queries
-from lfm_tasks.published.queries import Names, one_of
+from lfm_tasks.published.queries import Names, require_one_of
 from lfm_tasks.spectral.bases.full_map import full_map, whitened_rows
 from lfm_tasks.stores.atlas.files import checked_manifest, open_group, open_scores, read_json
 from lfm_tasks.stores.atlas.schema import AtlasError, Manifest
@@ -24,17 +27,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-_SHOWN_FAILURES = 10
+_MAX_FAILURES = 10  # that a summary names
 
 
 def as_text(summary: Mapping[str, Any], datasets: Sequence[str], measures: Sequence[str]) -> str:
-    """Return a few lines."""
+    """Return a summary of an atlas in a few lines."""
     lines = [f"{name:<10} {value}" for name, value in _facts(summary, datasets, measures).items()]
     return "\n".join([f"<lfm-atlas: {summary['title']}>", *lines])
 
 
 def as_html(summary: Mapping[str, Any], datasets: Sequence[str], measures: Sequence[str]) -> str:
-    """Return a table for notebooks; every name is escaped."""
+    """Return a summary of an atlas as an HTML table for notebooks; every name is escaped."""
     facts = _facts(summary, datasets, measures)
     cells = [(escape(name), escape(value)) for name, value in facts.items()]
     rows = "".join(f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in cells)
@@ -55,8 +58,8 @@ def _facts(summary: Mapping[str, Any], datasets: Sequence[str], measures: Sequen
         for failure in summary["failures"]
     ]
     if failures:
-        more = f" and {len(failures) - _SHOWN_FAILURES} more" if len(failures) > _SHOWN_FAILURES else ""
-        facts["failed"] = ", ".join(failures[:_SHOWN_FAILURES]) + more
+        more = f" and {len(failures) - _MAX_FAILURES} more" if len(failures) > _MAX_FAILURES else ""
+        facts["failed"] = ", ".join(failures[:_MAX_FAILURES]) + more
     return facts
 
 
@@ -65,17 +68,17 @@ _DIMS = ("target_eigenpair", "source_eigenpair")
 
 def functional_map(atlas: "Atlas", dataset: str, source: str, target: str) -> xr.DataArray:
     """Return the map (target_eigenpair, source_eigenpair) of two spaces of one dataset."""
-    kept = _kept(atlas.section(f"maps/{dataset}"), source, target)
-    values = _recomputed(atlas, dataset, source, target) if kept is None else kept
+    stored = _stored_map(atlas.section(f"maps/{dataset}"), source, target)
+    values = _recomputed_map(atlas, dataset, source, target) if stored is None else stored
     labels = {"source": source, "target": target, "dataset": dataset}
-    told = {
+    attributes = {
         "long_name": "carries coefficients from the source's eigenvectors to the target's",
-        "origin": "recomputed from the bases" if kept is None else "kept in the atlas",
+        "origin": "recomputed from the bases" if stored is None else "kept in the atlas",
     }
-    return xr.DataArray(values, labels, _DIMS, "functional_map", told)
+    return xr.DataArray(values, labels, _DIMS, "functional_map", attributes)
 
 
-def _kept(maps: xr.Dataset | None, source: str, target: str) -> np.ndarray | None:
+def _stored_map(maps: xr.Dataset | None, source: str, target: str) -> np.ndarray | None:
     if maps is None:
         return None
     rows = np.flatnonzero((maps["source"].values == source) & (maps["target"].values == target))
@@ -85,7 +88,7 @@ def _kept(maps: xr.Dataset | None, source: str, target: str) -> np.ndarray | Non
     return values
 
 
-def _recomputed(atlas: "Atlas", dataset: str, source: str, target: str) -> np.ndarray:
+def _recomputed_map(atlas: "Atlas", dataset: str, source: str, target: str) -> np.ndarray:
     regime = atlas.summary["settings"]["maps"]["regime"]
     if regime != "full":
         raise AtlasError(
@@ -95,14 +98,14 @@ def _recomputed(atlas: "Atlas", dataset: str, source: str, target: str) -> np.nd
     first, second = (_basis(atlas, dataset, name) for name in (source, target))
     if np.array_equal(first[1], second[1]):
         return full_map(first[0], second[0])
-    _, of_first, of_second = np.intersect1d(first[1], second[1], assume_unique=True, return_indices=True)
-    if not len(of_first):
+    _, rows_of_first, rows_of_second = np.intersect1d(first[1], second[1], assume_unique=True, return_indices=True)
+    if not len(rows_of_first):
         raise AtlasError(f"found no common ids of {source} and {target}, needs the same samples: record both on them")
-    return full_map(whitened_rows(first[0][of_first]), whitened_rows(second[0][of_second]))
+    return full_map(whitened_rows(first[0][rows_of_first]), whitened_rows(second[0][rows_of_second]))
 
 
 def _basis(atlas: "Atlas", dataset: str, space: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return eigenvectors and ids."""
+    """Return eigenvectors and ids of a space from the store; raise `AtlasError` if the store does not have them."""
     key = str(atlas.scores["basis"].sel(dataset=dataset, source=space).values)
     store = UnitStore(atlas.store)
     if not key or not store.has("bases", key):
@@ -119,10 +122,23 @@ Reduce = Literal["best_match", "depth_aligned", "mean"]
 
 @dataclass(frozen=True, repr=False)
 class Atlas:
-    """A published atlas, as `open_atlas` gives it.
+    """A published atlas, as `open_atlas` returns it.
 
-    ``scores`` are the labeled arrays, dims (dataset, measure, source, target); ``summary`` is ``summary.json``. Where
-    a method takes ``dataset``, it may be left out if the atlas has one only; ``measure`` is ``overlap`` if left out.
+    Where a method takes ``dataset``, it may be left out if the atlas has only one; ``measure`` is ``overlap`` if left
+    out.
+
+    Attributes
+    ----------
+    folder, key
+        The folder of the atlas, and the key that its manifest gives it.
+    summary
+        The content of ``summary.json``.
+    scores
+        The labeled arrays, dims (dataset, measure, source, target).
+    store
+        The store of the run that made the atlas; `map` reads bases from it.
+    manifest
+        Size and SHA-256 of every file of the atlas.
     """
 
     folder: Path
@@ -144,7 +160,7 @@ class Atlas:
 
     @property
     def default_measure(self) -> str:
-        """Return ``overlap``, which matches layers best, or the first measure where it is not there."""
+        """Return ``overlap``, which matches layers best, or the first measure of an atlas without it."""
         return "overlap" if "overlap" in self.measures else self.measures[0]
 
     @property
@@ -170,8 +186,8 @@ class Atlas:
             raise AtlasError(f"found n={n}, needs at least 1 neighbor to name")
         names = self.names(dataset)
         measure = self._measure(measure)
-        one_space = isinstance(names.spaces_of(name), str)
-        ranked = queries.nearest_spaces if one_space else queries.nearest_models
+        is_space = isinstance(names.spaces_of(name), str)
+        ranked = queries.nearest_spaces if is_space else queries.nearest_models
         return list(islice(ranked(self.scores, names, name, measure), n))
 
     def matrix(
@@ -190,8 +206,8 @@ class Atlas:
         """
         measure, names = self._measure(measure), self.names(dataset)
         known = [str(name) for name, values in self.scores.data_vars.items() if "measure" in values.dims]
-        statistic = statistic and one_of(statistic, known, "statistic")
-        reduction = reduce and one_of(reduce, queries.REDUCTIONS, "reduction")
+        statistic = statistic and require_one_of(statistic, known, "statistic")
+        reduction = reduce and require_one_of(reduce, queries.REDUCTIONS, "reduction")
         return queries.matrix(self.scores, names, measure, reduction, statistic)
 
     def pair(self, source: str, target: str, *, dataset: str | None = None) -> xr.Dataset:
@@ -205,13 +221,13 @@ class Atlas:
     def map(self, source: str, target: str, *, dataset: str | None = None) -> xr.DataArray:
         """Return the functional map (target_eigenpair, source_eigenpair) from one space to another.
 
-        The atlas's own where it is kept; else made of the bases in the store, if every point was known in both.
+        The map that the atlas keeps; else one computed from the bases in the store, if every point was known in both.
         """
         names = self.names(dataset)
         return functional_map(self, names.dataset, names.space(source), names.space(target))
 
     def section(self, path: str) -> xr.Dataset | None:
-        """Return what lies beside the scores in ``atlas.zarr`` (``maps/digits``), unread; None if it does not."""
+        """Return a group beside the scores, such as ``maps/digits``, unread; None if the atlas does not have it."""
         return open_group(self.folder, path, self.manifest)
 
     def to_frame(self) -> "pd.DataFrame":
@@ -229,7 +245,7 @@ class Atlas:
         self.scores.close()
 
     def __enter__(self) -> "Atlas":
-        """Give the atlas; it is closed at the end of the block."""
+        """Return the atlas; the end of the block closes it."""
         return self
 
     def __exit__(
@@ -239,11 +255,11 @@ class Atlas:
         self.close()
 
     def __repr__(self) -> str:
-        """Return what it holds, on a few lines."""
+        """Return a summary of the atlas in a few lines."""
         return as_text(self.summary, self.datasets, self.measures)
 
     def _repr_html_(self) -> str:
-        """Return the same for notebooks."""
+        """Return a summary of the atlas for notebooks."""
         return as_html(self.summary, self.datasets, self.measures)
 
     def names(self, dataset: str | None = None) -> Names:
@@ -254,7 +270,7 @@ class Atlas:
                     f"found {len(self.datasets)} datasets ({', '.join(self.datasets)}), needs one: give dataset=..."
                 )
             (dataset,) = self.datasets
-        dataset = one_of(dataset, self.datasets, "dataset")
+        dataset = require_one_of(dataset, self.datasets, "dataset")
         place = self.scores.sel(dataset=dataset)
         present = np.flatnonzero(place["n_points"].values > 0)
         depths = place["source_depth"].values
@@ -265,22 +281,28 @@ class Atlas:
         return Names(dataset, layers, failures)
 
     def _measure(self, measure: str | None) -> str:
-        return self.default_measure if measure is None else one_of(measure, self.measures, "measure")
+        return self.default_measure if measure is None else require_one_of(measure, self.measures, "measure")
 
 
-# Where a run keeps its store if the catalog does not say: beside the atlas.
+# The folder of the store, beside the atlas, unless the catalog names another.
 _STORE = ".lfm-atlas"
-# Who opens it while it is replaced tries again with the new one.
-_TRIES = 10
+# Attempts to open an atlas that is replaced meanwhile.
+_ATTEMPTS = 10
 
 
 def open_atlas(path: str | PathLike[str], *, store: str | PathLike[str] | None = None) -> Atlas:
-    """Return the atlas that lies in the folder ``path``; arrays are read when they are asked for.
+    """Return the atlas in the folder ``path``; its arrays are read when they are used.
 
-    Every file is checked against the manifest first, and what is read later once more: an atlas that is published again
-    while it is open is never mixed with the next. ``store`` is where its run kept what it computed (``atlas.store`` in
-    the catalog; ``.lfm-atlas`` beside the atlas if not given): functional maps that the atlas does not keep are made of
-    the bases there.
+    Every file is checked against the manifest when the atlas is opened, and again when it is read: if a run publishes
+    again meanwhile, nothing of the next atlas mixes with this one.
+
+    Parameters
+    ----------
+    path
+        Folder of the atlas.
+    store
+        Store of its run (``atlas.store`` in the catalog); ``.lfm-atlas`` beside the atlas if not given. `Atlas.map`
+        computes functional maps that the atlas does not keep from the bases in it.
 
     Raises
     ------
@@ -288,17 +310,17 @@ def open_atlas(path: str | PathLike[str], *, store: str | PathLike[str] | None =
         If there is no atlas, a file is not as published, or its schema version cannot be read.
     """
     folder = Path(path)
-    place = Path(store) if store is not None else folder.absolute().parent / _STORE
-    for _ in range(_TRIES):
+    store_folder = Path(store) if store is not None else folder.absolute().parent / _STORE
+    for _ in range(_ATTEMPTS):
         before = manifest_key(folder)
         try:
             manifest = checked_manifest(folder)
             summary = read_json(folder / "summary.json")
-            atlas = Atlas(folder, manifest.key, summary, open_scores(folder, manifest), place, manifest)
+            atlas = Atlas(folder, manifest.key, summary, open_scores(folder, manifest), store_folder, manifest)
         except (AtlasError, OSError):
             if manifest_key(folder) == before:
                 raise
             continue
         if manifest_key(folder) == manifest.key:
             return atlas
-    raise AtlasError(f"{folder}: found it published {_TRIES} times while it was opened: open it when that has ended")
+    raise AtlasError(f"{folder}: found it published {_ATTEMPTS} times while it was opened: open it when that has ended")

@@ -1,4 +1,4 @@
-"""Questions to an atlas: nearest neighbors, matrices, pairs, and the names that they take."""
+"""Queries of an atlas: nearest models and spaces, matrices, pairs, and the names of models and spaces."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,8 +14,8 @@ from lfm_tasks.statistics.model_pairs import best_match, depth_aligned, mean_mat
 from lfm_tasks.stores.atlas.schema import AtlasError
 
 
-def one_of(name: str, known: Iterable[str], what: str) -> str:
-    """Return ``name`` if it is known; `AtlasError` with the nearest known ones if it is not."""
+def require_one_of(name: str, known: Iterable[str], what: str) -> str:
+    """Return ``name`` if it is among ``known``; raise `AtlasError` with the closest matches if it is not."""
     names = list(known)
     if name not in names:
         raise AtlasError(f"found {describe(name)}, needs a {what} of the atlas{did_you_mean(str(name), names)}")
@@ -24,7 +24,7 @@ def one_of(name: str, known: Iterable[str], what: str) -> str:
 
 @dataclass(frozen=True)
 class Names:
-    """The spaces of one dataset: name → model, by model and then by depth; and the spaces that failed."""
+    """The spaces of one dataset, ``model_of`` each in the order of models and depths; and the spaces that failed."""
 
     dataset: str
     model_of: Mapping[str, str]
@@ -40,7 +40,7 @@ class Names:
         return name in self.model_of.values()
 
     def space(self, name: str) -> str:
-        """Return ``name`` if it is a space; else `AtlasError`."""
+        """Return ``name`` if it is a space; raise `AtlasError` if it is not."""
         if name in self.model_of:
             return name
         if self.is_model(name):
@@ -50,10 +50,10 @@ class Names:
 
     def layers(self, model: str) -> list[str]:
         """Return the spaces of a model, by depth."""
-        return [space for space, own in self.model_of.items() if own == model]
+        return [space for space, of_model in self.model_of.items() if of_model == model]
 
     def spaces_of(self, name: str) -> str | list[str]:
-        """Return a space as it is, and the spaces of a model; `AtlasError` if it is neither."""
+        """Return the space ``name``, or the spaces of the model ``name``; raise `AtlasError` if it is neither."""
         if name in self.model_of:
             return name
         if self.is_model(name):
@@ -81,7 +81,7 @@ REDUCTIONS: Mapping[str, Reduction] = {
 def matrix(
     scores: xr.Dataset, names: Names, measure: str, reduce: str | None, statistic: str | None = None
 ) -> xr.DataArray:
-    """Return (source, target) of models, or of spaces if nothing is to be reduced."""
+    """Return a statistic of one measure as (source, target): of models, or of spaces if ``reduce`` is None."""
     spaces = list(names.model_of)
     chosen = scores.sel(dataset=names.dataset, measure=measure, source=spaces, target=spaces)
     name = statistic or default_statistic(chosen)
@@ -92,16 +92,16 @@ def matrix(
     of_space = np.array(list(names.model_of.values()))
     rows = [np.flatnonzero(of_space == model) for model in names.models]
     cells = np.empty((len(rows), len(rows)))
-    for own in pairs_of_models(rows):
-        reduced = REDUCTIONS[reduce](own.of(values), depths[own.source_rows], depths[own.target_rows])
-        cells[own.source, own.targets] = reduced
+    for pairs in pairs_of_models(rows):
+        reduced = REDUCTIONS[reduce](pairs.of(values), depths[pairs.source_rows], depths[pairs.target_rows])
+        cells[pairs.source, pairs.targets] = reduced
     labels: dict[str, Any] = {"source": names.models, "target": names.models}
-    told = {"dataset": names.dataset, "measure": measure, "statistic": name, "reduce": reduce}
-    return xr.DataArray(cells, labels, ("source", "target"), reduce, told)
+    attributes = {"dataset": names.dataset, "measure": measure, "statistic": name, "reduce": reduce}
+    return xr.DataArray(cells, labels, ("source", "target"), reduce, attributes)
 
 
 def refuse_distances(scores: xr.Dataset, measure: str, statistic: str) -> None:
-    """Raise `AtlasError` where a higher value would not be the more alike."""
+    """Raise `AtlasError` if a higher value of this statistic means less alike: distances, unless calibrated."""
     if statistic != "calibrated" and measure in scores.attrs["distances"]:
         raise AtlasError(
             f"found the {statistic} of {measure}, a distance, where the higher value has to be the more alike: use the "
@@ -114,7 +114,7 @@ def default_statistic(chosen: xr.Dataset) -> str:
     return "calibrated" if bool(np.isfinite(chosen["calibrated"].values).any()) else "score"
 
 
-_TOLD = ("score", "ci_low", "ci_high", "p_value", "q_value", "unrelated_rank")
+_STATISTICS = ("score", "ci_low", "ci_high", "p_value", "q_value", "unrelated_rank")
 
 
 def nearest_models(
@@ -122,38 +122,49 @@ def nearest_models(
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each other model, nearest first, with the pair of layers that is most alike.
 
-    ``similarity``: (model, model), for who asks for many and has it; else it is made here.
+    Parameters
+    ----------
+    scores
+        The scores of an atlas.
+    names
+        The spaces of the dataset.
+    model
+        The model whose neighbors to find.
+    measure
+        The measure that decides.
+    similarity
+        Similarity of all models, (model, model), if the caller has it already; computed from ``scores`` if not.
     """
     if similarity is None:
         similarity = symmetrized(matrix(scores, names, measure, "best_match").values)
-    own = dict(zip(names.models, similarity[names.models.index(model)], strict=True))
-    ranked = _ranked([other for other in names.models if other != model], own)
-    ours = names.layers(model)
-    for row in ranked:
-        theirs = names.layers(row["name"])
-        block = scores.sel(dataset=names.dataset, measure=measure, source=ours, target=theirs)
-        values = _high_is_alike(block, measure)
-        place: dict[str, Any] = {}
+    to_model = dict(zip(names.models, similarity[names.models.index(model)], strict=True))
+    sources = names.layers(model)
+    for row in _ranked([other for other in names.models if other != model], to_model):
+        targets = names.layers(row["name"])
+        block = scores.sel(dataset=names.dataset, measure=measure, source=sources, target=targets)
+        values = _similarities(block, measure)
+        best: dict[str, Any] = {}
         if np.isfinite(values).any():
-            first, second = np.unravel_index(np.nanargmax(values), values.shape)
-            place = {"source": ours[first], "target": theirs[second]}
-            place |= _numbers(block.isel(source=first, target=second))
-        yield row | place
+            source, target = np.unravel_index(np.nanargmax(values), values.shape)
+            best = {"source": sources[source], "target": targets[target]}
+            best |= _statistics(block.isel(source=source, target=target))
+        yield row | best
 
 
 def nearest_spaces(scores: xr.Dataset, names: Names, space: str, measure: str) -> Iterator[dict[str, Any]]:
     """Yield a row for each other space, nearest first."""
     spaces = [name for name in names.model_of if name != space]
     row = scores.sel(dataset=names.dataset, measure=measure, source=space, target=spaces)
-    values = dict(zip(spaces, _high_is_alike(row, measure), strict=True))
+    values = dict(zip(spaces, _similarities(row, measure), strict=True))
     statuses = row["status"].attrs["flag_meanings"].split()
-    loaded = row[[*_TOLD, "status"]].load()
+    loaded = row[[*_STATISTICS, "status"]].load()
     for ranked in _ranked(spaces, values):
         cell = loaded.sel(target=ranked["name"])
-        yield ranked | _numbers(cell) | {"status": statuses[int(cell["status"])]}
+        yield ranked | _statistics(cell) | {"status": statuses[int(cell["status"])]}
 
 
-def _high_is_alike(cells: xr.Dataset, measure: str) -> np.ndarray:
+def _similarities(cells: xr.Dataset, measure: str) -> np.ndarray:
+    """Return the default statistic of ``cells``; raise `AtlasError` if a higher value means less alike."""
     statistic = default_statistic(cells)
     refuse_distances(cells, measure, statistic)
     values: np.ndarray = cells[statistic].values
@@ -161,33 +172,37 @@ def _high_is_alike(cells: xr.Dataset, measure: str) -> np.ndarray:
 
 
 def _ranked(names: list[str], values: dict[str, float]) -> list[dict[str, Any]]:
-    # Rounded, so that equals stand in the order of their names and not of their last bits; none is ahead of the other.
+    """Return name, value and margin of each name that has a value, the highest first."""
+    # Rounded, so that equals stand in the order of their names and not of their last bits.
     known = [name for name in names if np.isfinite(values[name])]
     known.sort(key=lambda name: (-round(float(values[name]), 6), name))
     rows = []
-    for name, behind in zip_longest(known, known[1:]):
-        margin = None if behind is None else max(0.0, float(values[name] - values[behind]))
+    for name, following in zip_longest(known, known[1:]):
+        margin = None if following is None else max(0.0, float(values[name] - values[following]))
         rows.append({"name": name, "value": float(values[name]), "margin": margin})
     return rows
 
 
-def _numbers(cell: xr.Dataset) -> dict[str, float | None]:
-    found = {name: float(cell[name]) for name in _TOLD}
-    return {name: value if np.isfinite(value) else None for name, value in found.items()}
+def _statistics(cell: xr.Dataset) -> dict[str, float | None]:
+    values = {name: float(cell[name]) for name in _STATISTICS}
+    return {name: value if np.isfinite(value) else None for name, value in values.items()}
 
 
-_OTHERS = {"ok": "", "not_computed": "no run has computed it"}
+_NO_REASONS = {"ok": "", "not_computed": "no run has computed it"}
 
 
 def pair(scores: xr.Dataset, names: Names, source: str | list[str], target: str | list[str]) -> xr.Dataset:
-    """Return the numbers of spaces (a name: without its dim) by measure; status and reason are text."""
+    """Return all arrays of a pair of spaces, or of lists of spaces, by measure; status and reason are text.
+
+    A single name loses its dim, a list keeps it.
+    """
     chosen = scores.sel(dataset=names.dataset, source=source, target=target)
     # Facts of single spaces have no target, and facts of the whole no source.
     of_pairs = [name for name, values in scores.data_vars.items() if {"source", "target"} <= set(values.dims)]
-    told = chosen[of_pairs].load()
+    loaded = chosen[of_pairs].load()
     statuses = np.array(chosen["status"].attrs["flag_meanings"].split(), dtype=object)
-    status = statuses[told["status"].values.astype(int)]
-    texts = _OTHERS | REASONS
+    status = statuses[loaded["status"].values.astype(int)]
+    texts = _NO_REASONS | REASONS
     reason = np.vectorize(lambda name: texts.get(name, ""), otypes=[object])(status)
-    dims = told["status"].dims
-    return told.assign(status=(dims, status), reason=(dims, reason))
+    dims = loaded["status"].dims
+    return loaded.assign(status=(dims, status), reason=(dims, reason))

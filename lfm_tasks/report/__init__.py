@@ -1,4 +1,4 @@
-"""Stage report: one self-contained page that shows an atlas."""
+"""The report: one self-contained page that shows an atlas."""
 
 from lfm_tasks.report.page import render_report
 

@@ -1,4 +1,4 @@
-"""Numbers and rows as the page holds them: packed arrays, matrices, table rows."""
+"""Numbers as the page holds them: the rows of a dataset, matrices of models, packed arrays."""
 
 import base64
 import zlib
@@ -17,8 +17,8 @@ from lfm_tasks.statistics.model_pairs import match_layers, model_distances, pair
 def model_similarity(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
     """Return (model, model): each layer's best match in the other model, averaged over layers and both directions.
 
-    What `best_match` gives for each pair of models, for all of them at once. ``groups``: the rows of each model, in
-    order and without a gap.
+    Equals `lfm_tasks.statistics.model_pairs.best_match` of every pair of models. ``groups``: the rows of each model,
+    in order and without a gap.
     """
     return symmetrized(_means(np.fmax.reduceat(values, [rows[0] for rows in groups], axis=1), groups))
 
@@ -43,8 +43,8 @@ def _means(of_spaces: np.ndarray, groups: list[list[int]]) -> np.ndarray:
 def best_matches(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
     """Return (space, model): which layer of the model, counted from 0, matches the space; −1: none."""
     matches = np.full((len(values), len(groups)), -1)
-    for own in pairs_of_models(groups):
-        matches[np.ix_(own.source_rows, own.targets)] = match_layers(own.of(values)).matched.T
+    for pairs in pairs_of_models(groups):
+        matches[np.ix_(pairs.source_rows, pairs.targets)] = match_layers(pairs.of(values)).matched.T
     return matches
 
 
@@ -75,14 +75,14 @@ class Rows:
 
     @property
     def groups(self) -> list[list[int]]:
-        """The row numbers of each model."""
-        found: dict[str, list[int]] = {}
+        """Return the rows of each model, counted from 0."""
+        rows_of: dict[str, list[int]] = {}
         for row, model in enumerate(self.models):
-            found.setdefault(model, []).append(row)
-        return list(found.values())
+            rows_of.setdefault(model, []).append(row)
+        return list(rows_of.values())
 
     def pairs_of(self, group: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
-        """Return where in a group of pairs both spaces are rows of the page, and these rows (pair, 2)."""
+        """Return which pairs of a group are between rows of the page, and their two rows (pair, 2)."""
         row_of = {name: row for row, name in enumerate(self.names)}
         ends = [
             (row_of.get(str(source), -1), row_of.get(str(target), -1))
@@ -94,7 +94,7 @@ class Rows:
 
 
 def dataset_rows(atlas: xr.Dataset, dataset: str) -> Rows:
-    """Return the spaces that the dataset has."""
+    """Return the spaces of ``dataset`` in the order of the page."""
     present = np.flatnonzero(atlas["n_points"].sel(dataset=dataset).values > 0)
     models = [str(name) for name in atlas["source_model"].values]
     depths = atlas["source_depth"].values
@@ -104,8 +104,8 @@ def dataset_rows(atlas: xr.Dataset, dataset: str) -> Rows:
     return Rows(dataset, names, [models[row] for row in order], layers)
 
 
-def cells(atlas: xr.Dataset, rows: Rows, statistic: str, measure: str | None = None) -> np.ndarray:
-    """Return (source, target) values of one statistic in the order of ``rows``; NaN where the atlas has no such."""
+def statistic_matrix(atlas: xr.Dataset, rows: Rows, statistic: str, measure: str | None = None) -> np.ndarray:
+    """Return one statistic as (source, target) in the order of ``rows``; NaN if the atlas does not have it."""
     if statistic not in atlas:
         return np.full((len(rows.names), len(rows.names)), np.nan)
     place = {"dataset": rows.dataset, "source": rows.names, "target": rows.names}
@@ -115,20 +115,20 @@ def cells(atlas: xr.Dataset, rows: Rows, statistic: str, measure: str | None = N
 
 def calibrated_ends(atlas: xr.Dataset, rows: Rows, measure: str) -> tuple[np.ndarray, np.ndarray]:
     """Return the intervals on the scale of the calibrated values; the lower end of a distance is its better one."""
-    chance = cells(atlas, rows, "null_mean", measure)
+    chance = statistic_matrix(atlas, rows, "null_mean", measure)
     is_distance = measure in atlas.attrs["distances"]
     room = (0.0 if is_distance else 1.0) - chance
     with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = ((cells(atlas, rows, end, measure) - chance) / room for end in ("ci_low", "ci_high"))
+        low, high = ((statistic_matrix(atlas, rows, end, measure) - chance) / room for end in ("ci_low", "ci_high"))
     return (high, low) if is_distance else (low, high)
 
 
 # int16; the smallest number stands for NaN.
-_MISSING = -(2**15)
+_NAN_STEP = -(2**15)
 _LARGEST = 2**15 - 1
 
 
-def packed(values: np.ndarray, digits: int = 3) -> dict[str, Any]:
+def pack_matrix(values: np.ndarray, digits: int = 3) -> dict[str, Any]:
     """Return a matrix in steps of one unit: ``digits`` decimals, or fewer where the largest value needs more room.
 
     Rows of int16, the lower bytes of all before the higher ones; of a symmetric matrix the lower triangle.
@@ -136,26 +136,26 @@ def packed(values: np.ndarray, digits: int = 3) -> dict[str, Any]:
     finite = np.isfinite(values)
     largest = float(np.abs(values[finite]).max()) if finite.any() else 0.0
     unit = max(10.0**-digits, largest / _LARGEST)
-    steps = np.where(finite, np.rint(np.where(finite, values, 0) / unit), _MISSING).astype("<i2")
+    steps = np.where(finite, np.rint(np.where(finite, values, 0) / unit), _NAN_STEP).astype("<i2")
     is_symmetric = steps.shape[0] == steps.shape[1] and bool((steps == steps.T).all())
     kept = steps[np.tril_indices(len(steps))] if is_symmetric else steps.ravel()
     planes = kept.view(np.uint8).reshape(-1, 2).T
-    return {"unit": unit, "columns": values.shape[1], "symmetric": is_symmetric, "steps": squeezed(planes)}
+    return {"unit": unit, "columns": values.shape[1], "symmetric": is_symmetric, "steps": deflate(planes)}
 
 
-def packed_if_any(values: np.ndarray, digits: int = 3) -> dict[str, Any] | None:
-    """Return a packed matrix, None where no value of it is finite."""
-    return packed(values, digits) if np.isfinite(values).any() else None
+def pack_matrix_if_any(values: np.ndarray, digits: int = 3) -> dict[str, Any] | None:
+    """Return a packed matrix; None if no value of it is finite."""
+    return pack_matrix(values, digits) if np.isfinite(values).any() else None
 
 
-def packed_bytes(values: np.ndarray) -> dict[str, Any]:
+def pack_bytes(values: np.ndarray) -> dict[str, Any]:
     """Return an array in which each entry of the first dimension has 127 steps to its largest absolute value."""
     largest = np.nan_to_num(np.abs(values)).reshape(len(values), -1).max(axis=1, initial=0.0)
     units = np.where(largest > 0, largest / 127, 1.0)
     scaled = np.nan_to_num(values) / units.reshape(-1, *[1] * (values.ndim - 1))
-    return {"units": [float(f"{unit:.4g}") for unit in units], "steps": squeezed(np.rint(scaled).astype(np.int8))}
+    return {"units": [float(f"{unit:.4g}") for unit in units], "steps": deflate(np.rint(scaled).astype(np.int8))}
 
 
-def squeezed(array: np.ndarray) -> str:
-    """Return the bytes of an array, deflated (zlib), as base64."""
+def deflate(array: np.ndarray) -> str:
+    """Return the bytes of an array, compressed by zlib, as base64."""
     return base64.b64encode(zlib.compress(np.ascontiguousarray(array).tobytes(), 6)).decode()

@@ -1,4 +1,4 @@
-"""Facts: the numbers of an atlas in the form that the page's script draws from."""
+"""The numbers of an atlas in the form that the page's script draws from, and the rows of the page's tables."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,20 +11,21 @@ from lfm_tasks.report.encoding import (
     at_best_match,
     best_matches,
     calibrated_ends,
-    cells,
     dataset_rows,
     dendrogram,
     model_similarity,
-    packed,
-    packed_if_any,
+    pack_matrix,
+    pack_matrix_if_any,
+    statistic_matrix,
 )
 from lfm_tasks.report.sections import embedding_facts, map_facts
 from lfm_tasks.statistics.model_pairs import Scaling, classical_scaling, model_distances
+from lfm_tasks.stores.atlas.schema import GOOD_RECALL
 
-# What a cell can show, the default first.
+# Which number of a pair the charts show; the default first.
 STATISTICS = {"calibrated": "calibrated: 0 is chance, 1 the best there is", "score": "as measured"}
-# What is known of a cell, with its decimals, and what it is counted from: small numbers pack better.
-_KNOWN = {
+# The numbers of a pair with their decimals; some are stored as a difference from another: small numbers pack better.
+_PAIR_NUMBERS = {
     "score": (3, None),
     "null_mean": (3, None),
     "null_q95": (3, "null_mean"),
@@ -33,7 +34,7 @@ _KNOWN = {
     "p_value": (4, None),
     "calibrated": (3, "calibration"),
 }
-# What a section knows of pairs of spaces, whichever the measure.
+# Numbers of pairs of spaces that do not depend on the measure.
 DIAGNOSTICS = {
     "cycle_residual": "Cycle residual",
     "map_residual": "Map residual",
@@ -77,24 +78,24 @@ def _dataset_facts(
     atlas: xr.Dataset, rows: Rows, meta: Mapping[str, Mapping[str, Any]], groups: Mapping[str, xr.Dataset]
 ) -> dict[str, Any]:
     models = [
-        {"name": rows.models[own[0]], "rows": own, "meta": _texts(meta.get(rows.models[own[0]], {}))}
-        for own in rows.groups
+        {"name": rows.models[group[0]], "rows": group, "meta": _texts(meta.get(rows.models[group[0]], {}))}
+        for group in rows.groups
     ]
-    diagnostics = {name: packed_if_any(cells(atlas, rows, name), 4) for name in DIAGNOSTICS}
+    diagnostics = {name: pack_matrix_if_any(statistic_matrix(atlas, rows, name), 4) for name in DIAGNOSTICS}
     maps, embeddings = (groups.get(f"{section}/{rows.dataset}") for section in ("maps", "embeddings"))
     return {
         "name": rows.dataset,
         "models": models,
         "layers": rows.layers,
         "diagnostics": {name: values for name, values in diagnostics.items() if values},
-        "shared_map": _shared_map(cells(atlas, rows, "shared_distance"), rows.groups),
+        "shared_map": _shared_map(statistic_matrix(atlas, rows, "shared_distance"), rows.groups),
         "maps": None if maps is None else map_facts(maps, rows),
         "embeddings": None if embeddings is None else embedding_facts(embeddings, rows, maps),
     }
 
 
 def _texts(facts: Mapping[str, Any]) -> dict[str, str]:
-    """Return meta as the page shows it; yes and no rather than Python's words."""
+    """Return meta as texts of the page, with yes and no for Booleans."""
     words = {True: "yes", False: "no", None: ""}
     return {
         name: words[value] if isinstance(value, bool | None) else str(value) for name, value in sorted(facts.items())
@@ -102,26 +103,26 @@ def _texts(facts: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _shared_map(distances: np.ndarray, groups: list[list[int]]) -> dict[str, Any] | None:
-    """Return the map by distances in the shared embedding, of best-match spaces; of the models that have them."""
+    """Return the map of the models by distances in the shared embedding, of best-match spaces; None without them."""
     between = -model_similarity(-distances, groups)
     np.fill_diagonal(between, 0)
     kept = np.flatnonzero(np.isfinite(between).sum(axis=1) > 1)
-    own = between[np.ix_(kept, kept)]
-    return _placed(classical_scaling(own, 2), kept) if len(kept) and np.isfinite(own).all() else None
+    distances = between[np.ix_(kept, kept)]
+    return _placed(classical_scaling(distances, 2), kept) if len(kept) and np.isfinite(distances).all() else None
 
 
 def _measure_facts(atlas: xr.Dataset, rows: Rows, measure: str) -> dict[str, Any]:
-    score = cells(atlas, rows, "score", measure)
+    score = statistic_matrix(atlas, rows, "score", measure)
     is_distance = measure in atlas.attrs["distances"]
     views = {}
     # Of a distance only the calibrated value reads like a similarity: 0 is chance, 1 the best there is.
     for statistic in ["calibrated"] if is_distance else STATISTICS:
-        values = cells(atlas, rows, statistic, measure)
+        values = statistic_matrix(atlas, rows, statistic, measure)
         if np.isfinite(values).any():
             ends = (
                 calibrated_ends(atlas, rows, measure)
                 if statistic == "calibrated"
-                else tuple(cells(atlas, rows, end, measure) for end in ("ci_low", "ci_high"))
+                else tuple(statistic_matrix(atlas, rows, end, measure) for end in ("ci_low", "ci_high"))
             )
             views[statistic] = _models(values, ends, rows.groups)
     ceiling = "split_half_reliability" in atlas and float(
@@ -130,35 +131,35 @@ def _measure_facts(atlas: xr.Dataset, rows: Rows, measure: str) -> dict[str, Any
     matches = best_matches(-score if is_distance else score, rows.groups)
     return {
         "views": views,
-        "known": _known(atlas, rows, measure),
+        "known": _pair_numbers(atlas, rows, measure),
         "ceiling": float(ceiling) if ceiling is not False and np.isfinite(ceiling) else None,
         "matches": [[int(match) for match in row] for row in matches],
     }
 
 
-def _known(atlas: xr.Dataset, rows: Rows, measure: str) -> dict[str, Any]:
-    """Return what is known of every cell; ``from`` names the matrix to be added (see loadKnown in web/page.js)."""
-    found: dict[str, Any] = {}
+def _pair_numbers(atlas: xr.Dataset, rows: Rows, measure: str) -> dict[str, Any]:
+    """Return the numbers of every pair; ``from`` names the matrix to be added (see loadKnown in web/page.js)."""
+    matrices: dict[str, Any] = {}
     rounded: dict[str, np.ndarray] = {}
-    for name, (digits, origin) in _KNOWN.items():
-        rounded[name] = cells(atlas, rows, name, measure).round(digits)
+    for name, (digits, origin) in _PAIR_NUMBERS.items():
+        rounded[name] = statistic_matrix(atlas, rows, name, measure).round(digits)
         if origin == "calibration":
             best = 0 if measure in atlas.attrs["distances"] else 1
             with np.errstate(divide="ignore", invalid="ignore"):
                 rounded[origin] = (rounded["score"] - rounded["null_mean"]) / (best - rounded["null_mean"])
             rounded[origin][~np.isfinite(rounded[origin])] = 0
-        values = packed_if_any(rounded[name] - rounded[origin] if origin else rounded[name], digits)
+        values = pack_matrix_if_any(rounded[name] - rounded[origin] if origin else rounded[name], digits)
         if values:
-            found[name] = values | {"from": origin}
-    return found
+            matrices[name] = values | {"from": origin}
+    return matrices
 
 
 def _models(values: np.ndarray, ends: tuple[np.ndarray, ...], groups: list[list[int]]) -> dict[str, Any]:
     similarity = model_similarity(values, groups)
     order, xs, ys = dendrogram(similarity)
-    low, high = (packed_if_any(at_best_match(end, values, groups)) for end in ends)
+    low, high = (pack_matrix_if_any(at_best_match(end, values, groups)) for end in ends)
     return {
-        "models": packed(similarity),
+        "models": pack_matrix(similarity),
         "low": low,
         "high": high,
         "order": order,
@@ -167,8 +168,8 @@ def _models(values: np.ndarray, ends: tuple[np.ndarray, ...], groups: list[list[
     }
 
 
-def _placed(found: Scaling, models: np.ndarray) -> dict[str, Any]:
-    return {"models": models.tolist(), "at": _rounded(found.points), "stress": round(found.stress, 3)}
+def _placed(scaling: Scaling, models: np.ndarray) -> dict[str, Any]:
+    return {"models": models.tolist(), "at": _rounded(scaling.points), "stress": round(scaling.stress, 3)}
 
 
 def _rounded(values: np.ndarray) -> list[Any]:
@@ -176,35 +177,39 @@ def _rounded(values: np.ndarray) -> list[Any]:
     return rounded
 
 
-# A space is called the same as another from here on.
+# Lowest score of two layers that the page calls the same.
 IDENTICAL = 0.999
-# Of the layer pairs called above chance, so many may be there by chance.
+# False discovery rate of the layer pairs that the page calls above chance.
 _ABOVE_CHANCE = 0.05
-_GOOD_RECALL = 0.95
-# Eigenvalues closer than this are one eigenspace to the solver, and cutting it takes an arbitrary part.
+# To the solver, eigenvalues closer than this are one eigenspace, and cutting it keeps an arbitrary part.
 _SMALL_GAP = 1e-7
 
 
 def page_tables(atlas: xr.Dataset, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tables of the page by name."""
     measure = default_measure([measure["name"] for measure in facts["measures"]])
-    verdicts = [row for dataset in facts["datasets"] for row in _verdicts(atlas, dataset["name"], measure)]
-    spaces = [row for dataset in facts["datasets"] for row in _spaces(atlas, dataset["name"])]
+    findings = [row for dataset in facts["datasets"] for row in _findings(atlas, dataset["name"], measure)]
+    spaces = [row for dataset in facts["datasets"] for row in _space_rows(atlas, dataset["name"])]
     return {
         "measure": measure,
-        "verdicts": verdicts,
-        "same": sorted({tuple(sorted((row["model"], row["nearest"]))) for row in verdicts if row["verdict"] == "same"}),
+        "findings": findings,
+        "same": sorted(
+            {tuple(sorted((row["model"], row["nearest"]))) for row in findings if row["relation"] == "same"}
+        ),
         "spaces": spaces,
         "doubtful": [f"{row['model']}/{row['layer']}: {doubt}" for row in spaces if (doubt := _doubt(row))],
     }
 
 
-def _verdicts(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, Any]]:
+def _findings(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, Any]]:
+    """Return a row for each model: its nearest, how far that is from chance and from the others, and their relation."""
     rows = dataset_rows(atlas, dataset)
     models, groups = list(dict.fromkeys(rows.models)), rows.groups
     if len(models) < 2:
         return []
-    score, calibrated, q_values = (cells(atlas, rows, name, measure) for name in ("score", "calibrated", "q_value"))
+    score, calibrated, q_values = (
+        statistic_matrix(atlas, rows, name, measure) for name in ("score", "calibrated", "q_value")
+    )
     if measure in atlas.attrs["distances"]:
         score = calibrated  # high is alike, 1 is the same
     similarity = model_similarity(calibrated if np.isfinite(calibrated).any() else score, groups)
@@ -212,7 +217,7 @@ def _verdicts(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, A
     np.fill_diagonal(similarity, np.nan)
     usual = float(np.nanmedian(similarity)) if np.isfinite(similarity).any() else np.nan
     matches = best_matches(score, groups)
-    found = []
+    findings = []
     for model, name in enumerate(models):
         if not np.isfinite(similarity[model]).any():
             continue
@@ -223,7 +228,7 @@ def _verdicts(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, A
         chance = q_values[block]
         value, second = float(similarity[model, nearest]), float(similarity[model, others[0]])
         is_same = min(score[block].max(axis=1).min(), score[block].max(axis=0).min()) >= IDENTICAL
-        found.append(
+        findings.append(
             {
                 "dataset": dataset,
                 "model": name,
@@ -235,18 +240,18 @@ def _verdicts(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, A
                 "n_layers": len(groups[model]),
                 "above_chance": int((chance <= _ABOVE_CHANCE).sum()) if np.isfinite(chance).any() else None,
                 "n_pairs": chance.size,
-                "verdict": _verdict(bool(is_same), value, usual, chance),
+                "relation": _relation(bool(is_same), value, usual, chance),
             }
         )
-    return found
+    return findings
 
 
 def _interval(low: float, high: float) -> str:
     return f"{low:.3f} to {high:.3f}" if np.isfinite(low) and np.isfinite(high) else "–"
 
 
-def _verdict(is_same: bool, value: float, usual: float, q_values: np.ndarray) -> str:
-    """Return the verdict in a word; the page explains the words."""
+def _relation(is_same: bool, value: float, usual: float, q_values: np.ndarray) -> str:
+    """Return the relation of two models in a word; findings.html.jinja explains the words."""
     if is_same:
         return "same"
     if np.isfinite(q_values).any() and not (q_values <= _ABOVE_CHANCE).any():
@@ -254,7 +259,7 @@ def _verdict(is_same: bool, value: float, usual: float, q_values: np.ndarray) ->
     return "close" if value > usual else "apart"
 
 
-def _spaces(atlas: xr.Dataset, dataset: str) -> list[dict[str, Any]]:
+def _space_rows(atlas: xr.Dataset, dataset: str) -> list[dict[str, Any]]:
     rows = dataset_rows(atlas, dataset)
     chosen = atlas.sel(dataset=dataset, source=rows.names)
     columns = ("n_points", "n_features", "method", "n_components", "recall", "residual", "orthonormality", "eigengap")
@@ -266,25 +271,25 @@ def _spaces(atlas: xr.Dataset, dataset: str) -> list[dict[str, Any]]:
 
 
 def _doubt(row: Mapping[str, Any]) -> str:
-    """Return what to look at in a space that passed its checks, in a few words; spaces that fail them are not here."""
+    """Return why a person should look at a space that passed its checks, in a few words; "" if there is no reason."""
     if row["n_components"] > 1:
         return f"its graph was in {row['n_components']:.0f} pieces before it was joined"
-    if row["recall"] < _GOOD_RECALL:
+    if row["recall"] < GOOD_RECALL:
         return f"{row['recall']:.0%} of its neighbors were found"
     if row["eigengap"] < _SMALL_GAP:
         return "its eigenvalues are cut within a cluster of equals"
     return ""
 
 
-N_BEST = 5
+N_BEST = 5  # pairs of a comparison
 
 
 def comparison_tables(atlas: xr.Dataset) -> list[dict[str, Any]]:
-    """Return what the page says of each comparison; atlases of an earlier program have none."""
-    return [_table(atlas, name, facts) for name, facts in atlas.attrs.get("comparisons", {}).items()]
+    """Return the table of each comparison; an atlas of an earlier program has none."""
+    return [_comparison_table(atlas, name, facts) for name, facts in atlas.attrs.get("comparisons", {}).items()]
 
 
-def _table(atlas: xr.Dataset, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
+def _comparison_table(atlas: xr.Dataset, name: str, facts: Mapping[str, Any]) -> dict[str, Any]:
     measure = default_measure(facts["measures"])
     return {
         "name": name,
@@ -293,11 +298,11 @@ def _table(atlas: xr.Dataset, name: str, facts: Mapping[str, Any]) -> dict[str, 
         "measure": measure,
         "n_sources": len(facts["sources"]),
         "n_targets": len(facts["targets"]),
-        "best": _best(atlas, facts, measure),
+        "best": _best_pairs(atlas, facts, measure),
     }
 
 
-def _best(atlas: xr.Dataset, facts: Mapping[str, Any], measure: str) -> list[dict[str, Any]]:
+def _best_pairs(atlas: xr.Dataset, facts: Mapping[str, Any], measure: str) -> list[dict[str, Any]]:
     """Return the pairs of two different spaces with the highest calibrated values, each in one direction."""
     sides: dict[str, Any] = {
         side: [name for name in facts[f"{side}s"] if name in atlas[side].values] for side in ("source", "target")

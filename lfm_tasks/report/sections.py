@@ -1,4 +1,4 @@
-"""Kept maps: functional maps as pictures, and where the two spaces of each differ."""
+"""The parts of the page that show what lies beside the scores: functional maps, transfers, embeddings."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,25 +6,25 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from lfm_tasks.report.encoding import Rows, packed, packed_bytes, packed_if_any
+from lfm_tasks.report.encoding import Rows, pack_bytes, pack_matrix, pack_matrix_if_any
 
 SIDES = ("source", "target")
-# Maps are drawn whole while all of them together have so many entries, else their low corner.
-_WHOLE_ENTRIES = 1_000_000
+# The page holds whole maps up to this many entries in all, else only their low corner.
+_MAX_ENTRIES = 1_000_000
 _CORNER = 20
-# The page holds so many pairs; it says so where the atlas has more.
-MOST_PAIRS = 2_000
+# Pairs that the page holds; where the atlas has more, the page counts them.
+MAX_PAIRS = 2_000
 _N_WORST = 5
 
 
 def map_facts(group: xr.Dataset, rows: Rows) -> dict[str, Any] | None:
-    """Return what the page draws of the kept maps of one dataset."""
+    """Return the kept maps of one dataset as the page draws them; None if there are none between its spaces."""
     kept, pairs = rows.pairs_of(group)
-    n_pairs, kept, pairs = len(kept), kept[:MOST_PAIRS], pairs[:MOST_PAIRS]
+    n_pairs, kept, pairs = len(kept), kept[:MAX_PAIRS], pairs[:MAX_PAIRS]
     if not n_pairs:
         return None
     maps = np.asarray(group["functional_map"].values[kept], dtype=np.float32)
-    low = maps if maps.size <= _WHOLE_ENTRIES else maps[:, :_CORNER, :_CORNER]
+    low = maps if maps.size <= _MAX_ENTRIES else maps[:, :_CORNER, :_CORNER]
     squares = np.nan_to_num(maps.astype(np.float64)) ** 2
     energy = squares.sum(axis=(1, 2))
     on_diagonal = np.trace(squares, axis1=1, axis2=2) / np.where(energy > 0, energy, 1)
@@ -34,7 +34,7 @@ def map_facts(group: xr.Dataset, rows: Rows) -> dict[str, Any] | None:
         "turns": is_turned(group),
         "size": list(maps.shape[1:]),
         "drawn": list(low.shape[1:]),
-        "maps": packed_bytes(low),
+        "maps": pack_bytes(low),
         "on_diagonal": on_diagonal.round(3).tolist(),
         "distortion": _distortion(group, kept),
     }
@@ -45,7 +45,7 @@ def _distortion(group: xr.Dataset, kept: np.ndarray) -> dict[str, Any]:
     labels = point_labels(group)
     names = class_names(labels)
     of_class = np.array([[label == name for label in labels] for name in names], dtype=float).reshape(-1, len(labels))
-    found: dict[str, Any] = {"labels": names, "n_points": of_class.sum(axis=1).astype(int).tolist()}
+    facts: dict[str, Any] = {"labels": names, "n_points": of_class.sum(axis=1).astype(int).tolist()}
     worst_points: dict[str, int] = {}
     ids = [str(point) for point in group["point"].values]
     for side in SIDES:
@@ -56,21 +56,21 @@ def _distortion(group: xr.Dataset, kept: np.ndarray) -> dict[str, Any]:
         means = np.where(counted > 0, sums / np.where(counted > 0, counted, 1), np.nan)
         worst = np.argsort(-np.where(has, values, -np.inf).round(6), axis=1, kind="stable")[:, :_N_WORST]
         overall = known.sum(axis=1) / np.maximum(has.sum(axis=1), 1)
-        found[side] = {
-            "mean": packed(overall[:, None]),
-            "by_class": packed(means) if names else None,
+        facts[side] = {
+            "mean": pack_matrix(overall[:, None]),
+            "by_class": pack_matrix(means) if names else None,
             "worst": [
                 [worst_points.setdefault(ids[point], len(worst_points)) for point in points if has[pair, point]]
                 for pair, points in enumerate(worst)
             ],
-            "worst_values": packed(np.take_along_axis(values, worst, axis=1)),
+            "worst_values": pack_matrix(np.take_along_axis(values, worst, axis=1)),
         }
     label_of: Mapping[str, str] = dict(zip(ids, labels, strict=True))
-    return found | {"points": list(worst_points), "point_labels": [label_of[point] for point in worst_points]}
+    return facts | {"points": list(worst_points), "point_labels": [label_of[point] for point in worst_points]}
 
 
 def is_turned(group: xr.Dataset) -> bool:
-    """Return whether a map read the other way round is the map back, so that a pair is kept in one direction."""
+    """Return whether the transpose of a map is the map back, so that the atlas keeps one direction of a pair."""
     return bool(group.attrs.get("map_back") == "transpose")
 
 
@@ -86,38 +86,40 @@ def point_labels(group: xr.Dataset) -> list[str]:
     return [str(label) for label in group["label"].values]
 
 
-OF_CANDIDATE = {
+CANDIDATE_COLUMNS = {
     "held_out": "Held-out anchors (MRR)",
     "accuracy": "Accuracy",
     "mrr": "MRR",
     "stitched_accuracy": "Stitched accuracy",
     "round_trip": "Round trip",
 }
-OF_PAIR = {"own_accuracy": "Own accuracy", "all_pairs_accuracy": "With all pairs known"}
+PAIR_COLUMNS = {"own_accuracy": "Own accuracy", "all_pairs_accuracy": "With all pairs known"}
 
 
 def transfer_tables(groups: Mapping[str, xr.Dataset]) -> list[dict[str, Any]]:
-    """Return what the page says of transfers, a table a dataset."""
+    """Return the tables of transfers, one for each dataset."""
     return [
         {
             "dataset": path.partition("/")[2],
-            "columns": {name: word for name, word in OF_CANDIDATE.items() if name in group},
-            "pairs": [_pair(group, pair) for pair in range(group.sizes["pair"])],
+            "columns": {name: word for name, word in CANDIDATE_COLUMNS.items() if name in group},
+            "pairs": [_transfer_row(group, pair) for pair in range(group.sizes["pair"])],
         }
         for path, group in sorted(groups.items())
         if path.startswith("transfers/") and group.sizes["pair"]
     ]
 
 
-def _pair(group: xr.Dataset, pair: int) -> dict[str, Any]:
+def _transfer_row(group: xr.Dataset, pair: int) -> dict[str, Any]:
     at = group.isel(pair=pair)
     chosen = _text(at, "chosen")
     candidates = [
         {"name": str(name), "is_chosen": str(name) == chosen}
-        | {column: _number(at, column, place) for column in OF_CANDIDATE}
+        | {column: _number(at, column, place) for column in CANDIDATE_COLUMNS}
         for place, name in enumerate(group["candidate"].values)
     ]
-    tried = [row for row in candidates if row["is_chosen"] or any(row[column] is not None for column in OF_CANDIDATE)]
+    tried = [
+        row for row in candidates if row["is_chosen"] or any(row[column] is not None for column in CANDIDATE_COLUMNS)
+    ]
     n_anchors = _number(at, "n_anchors")
     return {
         "source": _text(at, "source"),
@@ -126,7 +128,7 @@ def _pair(group: xr.Dataset, pair: int) -> dict[str, Any]:
         "message": _text(at, "message"),
         "n_anchors": None if n_anchors is None else int(n_anchors),
         "candidates": tried,
-    } | {column: _number(at, column) for column in OF_PAIR}
+    } | {column: _number(at, column) for column in PAIR_COLUMNS}
 
 
 def _text(at: xr.Dataset, name: str) -> str:
@@ -140,12 +142,12 @@ def _number(at: xr.Dataset, column: str, candidate: int | None = None) -> float 
     return value if np.isfinite(value) else None
 
 
-# The page holds the distortions of so many points of pairs; it says so where there are more.
-MOST_DISTORTIONS = 1_000_000
+# Distortions, points times pairs, that the page holds; where the atlas has more, the page counts the pairs.
+MAX_DISTORTIONS = 1_000_000
 
 
 def embedding_facts(group: xr.Dataset, rows: Rows, maps: xr.Dataset | None) -> dict[str, Any] | None:
-    """Return what the page draws of the embeddings of one dataset: t-SNE by space, and the probes' accuracies."""
+    """Return the embeddings of one dataset as the page draws them: t-SNE by space, and the accuracies of probes."""
     row_of = {name: row for row, name in enumerate(rows.names)}
     spaces = [str(name) for name in group["space"].values]
     kept = [place for place, name in enumerate(spaces) if name in row_of]
@@ -160,8 +162,8 @@ def embedding_facts(group: xr.Dataset, rows: Rows, maps: xr.Dataset | None) -> d
         "points": [str(point) for point in group["point"].values],
         "labels": names,
         "label": [names.index(label) if label else -1 for label in labels],
-        "x": packed(drawn[..., 0], 2),
-        "y": packed(drawn[..., 1], 2),
+        "x": pack_matrix(drawn[..., 0], 2),
+        "y": pack_matrix(drawn[..., 1], 2),
         "probe": _probes(group, rows, kept),
         "no_probe": str(group.attrs.get("no_probe_because", "")),
         "after": _after_transfer(group, rows),
@@ -182,7 +184,9 @@ def _after_transfer(group: xr.Dataset, rows: Rows) -> dict[str, Any] | None:
         return None
     transfer = group["probe_after_transfer"]
     values = transfer.assign_coords({side: [str(name) for name in transfer[side].values] for side in SIDES})
-    return packed_if_any(np.asarray(values.reindex(source=rows.names, target=rows.names).values, dtype=np.float64), 4)
+    return pack_matrix_if_any(
+        np.asarray(values.reindex(source=rows.names, target=rows.names).values, dtype=np.float64), 4
+    )
 
 
 def _on_points(group: xr.Dataset, rows: Rows, maps: xr.Dataset, on_page: set[int]) -> dict[str, Any] | None:
@@ -191,13 +195,13 @@ def _on_points(group: xr.Dataset, rows: Rows, maps: xr.Dataset, on_page: set[int
     points = np.array([place_of.get(str(point), -1) for point in group["point"].values])
     kept, pairs = rows.pairs_of(maps)
     both = [pair for pair, ends in enumerate(pairs.tolist()) if set(ends) <= on_page]
-    n_pairs, both = len(both), both[: MOST_DISTORTIONS // (2 * max(len(points), 1))]
+    n_pairs, both = len(both), both[: MAX_DISTORTIONS // (2 * max(len(points), 1))]
     if not n_pairs or (points < 0).all():
         return None
-    found: dict[str, Any] = {"pairs": pairs[both].tolist(), "n_pairs": n_pairs, "turns": is_turned(maps)}
+    facts: dict[str, Any] = {"pairs": pairs[both].tolist(), "n_pairs": n_pairs, "turns": is_turned(maps)}
     for side in SIDES:
         values = maps[f"{side}_distortion"].values[kept[both]][:, points].astype(np.float64)
         values[:, points < 0] = np.nan
         # −1 stands for a point without a value: distortions are never below 0.
-        found[side] = packed_bytes(np.where(np.isfinite(values), values, -np.nanmax(values, initial=0.0) / 127))
-    return found
+        facts[side] = pack_bytes(np.where(np.isfinite(values), values, -np.nanmax(values, initial=0.0) / 127))
+    return facts

@@ -11,8 +11,6 @@ from math import ceil
 
 from lfm_tasks.stores.units.arrays import LAYOUTS
 
-# Raised with every table that is shipped.
-TABLE_VERSION = 3
 # What the machine of the table took for the product that `plan` times, seconds; all times scale with it.
 PRODUCT_SECONDS = 0.0218
 # What a worker takes before any task, with all that the tasks import.
@@ -176,13 +174,13 @@ class Load:
 
 def total_load(loads: Iterable[Load]) -> Load:
     """Return the sum of loads; its peak is that of the largest."""
-    found, work = list(loads), Counter[str]()
-    for load in found:
+    parts, work = list(loads), Counter[str]()
+    for load in parts:
         work.update(load.work)
-    largest = max(found, key=lambda load: load.peak_bytes, default=Load())
-    written = sum(load.written_bytes for load in found)
-    staying = max((load.staying_bytes for load in found), default=0)
-    return Load(sum(load.tasks for load in found), dict(work), largest.peak_bytes, largest.peak_of, written, staying)
+    largest = max(parts, key=lambda load: load.peak_bytes, default=Load())
+    written = sum(load.written_bytes for load in parts)
+    staying = max((load.staying_bytes for load in parts), default=0)
+    return Load(sum(load.tasks for load in parts), dict(work), largest.peak_bytes, largest.peak_of, written, staying)
 
 
 def worker_bytes(load: Load, stays: int = 0) -> int:
@@ -190,12 +188,14 @@ def worker_bytes(load: Load, stays: int = 0) -> int:
     return ceil((WORKER_BYTES + load.peak_bytes + max(0, stays - load.staying_bytes)) / USABLE)
 
 
-def _chunk_rows(size: SpaceSize) -> int:
+def chunk_rows(size: SpaceSize) -> int:
+    """Return how many rows of a space's activations a stored chunk holds."""
     return min(size.n_points, ACTIVATIONS.rows_a_chunk(size.n_features * size.itemsize))
 
 
-def _chunk_bytes(size: SpaceSize) -> int:
-    return _chunk_rows(size) * size.n_features * size.itemsize
+def chunk_bytes(size: SpaceSize) -> int:
+    """Return the bytes of a stored chunk of a space's activations."""
+    return chunk_rows(size) * size.n_features * size.itemsize
 
 
 def id_array(size: SpaceSize) -> tuple[int, int, int]:

@@ -1,6 +1,6 @@
-"""What one run carries from stage to stage: where things lie, who works, what failed."""
+"""What one run carries from stage to stage: its catalog, store and workers, its counts and failures."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
@@ -10,43 +10,44 @@ from typing import Any
 from lfm_tasks import __version__
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.names import did_you_mean, matches
+from lfm_tasks.spaces import Space
 from lfm_tasks.stores.units.store import UnitStore
-from lfm_tasks.workers.pool import Workers
+from lfm_tasks.workers.pool import Job, JobFailure, Result, Workers
 
 
 @dataclass(frozen=True)
 class Scope:
-    """What one run computes of what the catalog asks: models (globs) and comparisons, everything where empty."""
+    """The part of a catalog that one run computes: models (globs) and comparisons; empty means all of them."""
 
     only: tuple[str, ...] = ()
     comparisons: tuple[str, ...] = ()
 
     def problems(self, catalog: Catalog) -> list[str]:
         """Return a sentence for each name that the catalog does not have."""
-        found = [
+        unknown_models = [
             f"--only: no model matches {pattern[:100]!r}{did_you_mean(pattern, catalog.models)}"
             for pattern in self.only
             if not any(matches(name, pattern) for name in catalog.models)
         ]
-        known = catalog.comparisons
-        return found + [
-            f"--comparison: no {name[:100]!r}{did_you_mean(name, known) or '; the catalog has no comparisons'}"
+        comparisons = catalog.comparisons
+        return unknown_models + [
+            f"--comparison: no {name[:100]!r}{did_you_mean(name, comparisons) or '; the catalog has no comparisons'}"
             for name in self.comparisons
-            if name not in catalog.comparisons
+            if name not in comparisons
         ]
 
     def has(self, model: str) -> bool:
-        """Return whether a model is one to compute."""
+        """Return whether this run computes a model."""
         return not self.only or any(matches(model, pattern) for pattern in self.only)
 
 
-# (stage, done, of how many): for progress bars.
+# Takes the stage, how many of its jobs are done, and how many it has.
 ProgressCallback = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A space (or, where ``layer`` is empty, a whole model) that has no place in the atlas, and why."""
+    """A space (where ``layer`` is empty, a whole model) that the atlas does without, and why."""
 
     dataset: str
     model: str
@@ -55,28 +56,33 @@ class Failure:
     reason: str
     message: str
 
+    @classmethod
+    def of_space(cls, space: Space, stage: str, failure: JobFailure) -> "Failure":
+        """Return the failure of a space whose job failed in ``stage``."""
+        return cls(space.dataset, space.model, space.layer, stage, failure.reason, failure.message)
+
 
 @dataclass
 class StageCounts:
-    """How many units each stage made and how many it found done."""
+    """How many units each stage computed, and how many it reused from the store."""
 
     computed: dict[str, int] = field(default_factory=dict)
     reused: dict[str, int] = field(default_factory=dict)
 
-    def count(self, stage: str, computed: int, reused: int) -> None:
-        """Add to the numbers of one stage."""
+    def add(self, stage: str, computed: int, reused: int) -> None:
+        """Add to the counts of one stage."""
         self.computed[stage] = self.computed.get(stage, 0) + computed
         self.reused[stage] = self.reused.get(stage, 0) + reused
 
 
 @dataclass(frozen=True)
 class Run:
-    """One run: the catalog, its store, its workers. Counts, failures and the notes for its log grow as it goes on."""
+    """One run: the catalog, its store, its workers. Counts, failures and notes for the log grow from stage to stage."""
 
     catalog: Catalog
     store: UnitStore
     workers: Workers
-    announce: ProgressCallback
+    report_progress: ProgressCallback
     stage_counts: StageCounts = field(default_factory=StageCounts)
     scope: Scope = field(default_factory=Scope)
     notes: dict[str, Any] = field(default_factory=dict)
@@ -87,15 +93,36 @@ class Run:
         """Where the finished atlas is published."""
         return self.catalog.root / self.catalog.atlas.path
 
+    def results(
+        self, stage: str, function: Callable[[Job], Result], jobs: Sequence[Job], needs: Sequence[int] = ()
+    ) -> Iterator[tuple[Job, Result | JobFailure]]:
+        """Yield each job with its result as the workers finish it, and report the progress of the stage.
+
+        Parameters
+        ----------
+        stage
+            The name that progress is reported under.
+        function
+            What a worker does with one job.
+        jobs
+            What is missing; nothing is started without any.
+        needs
+            For each job the memory (bytes) that its worker must have; empty if unknown.
+        """
+        self.report_progress(stage, 0, len(jobs))
+        for n_done, (index, result) in enumerate(self.workers.run(function, jobs, needs), start=1):
+            yield jobs[index], result
+            self.report_progress(stage, n_done, len(jobs))
+
 
 def unit_store(catalog: Catalog) -> UnitStore:
     """Return the store that holds the catalog's units."""
     root = catalog.root / catalog.atlas.store
     if catalog.atlas.remote is None:
         return UnitStore(root)
-    from lfm_tasks.stores.remote import RemoteUnits
+    from lfm_tasks.stores.remote import RemoteUnitStore
 
-    return RemoteUnits(root, catalog.atlas.remote)
+    return RemoteUnitStore(root, catalog.atlas.remote)
 
 
 @contextmanager
@@ -111,6 +138,6 @@ def remotely_locked(catalog: Catalog, purpose: str) -> Iterator[None]:
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what the numbers were computed with."""
+    """Return the versions of the packages that numbers depend on."""
     libraries = ("numpy", "scipy", "scikit-learn", "pynndescent", "onnxruntime")
     return {"lfm-atlas": __version__} | {name: version(name) for name in libraries}

@@ -1,4 +1,4 @@
-"""Opens a run: takes the store's lock, clears what killed runs left, and stops the workers at the end."""
+"""A run from start to end: the store's lock, the leftovers of killed runs, the workers, the log."""
 
 import json
 import os
@@ -22,50 +22,110 @@ from lfm_tasks.stores.units.integrity import quarantine_corrupt, quarantine_unfi
 from lfm_tasks.workers.pool import InProcess, LocalDask, Workers
 from lfm_tasks.workers.resources import memory_limit, n_workers
 
+PURPOSE = "lfm-atlas run"
 LOG_VERSION = 1
 _ORCHESTRATION = ("dask", "distributed", "prefect", "pyarrow", "xarray", "zarr")
 
 
 @contextmanager
-def logged(run: Run) -> Iterator[Run]:
-    """Give the run, timed; ``runs/<time>.json`` in its store says ``unfinished`` until it ends, then how it ended.
+def open_run(
+    catalog: Catalog, report_progress: ProgressCallback, *, in_process: bool = False, scope: Scope | None = None
+) -> Iterator[Run]:
+    """Give a run that alone writes to the catalog's store, and stop its workers at the end.
 
-    A run that was killed stays unfinished.
+    Parameters
+    ----------
+    catalog
+        Names the store, the workers and the atlas.
+    report_progress
+        Called as the jobs of a stage finish.
+    in_process
+        Whether jobs run in this process, without Dask: for tests and debugging.
+    scope
+        The part of the catalog to compute; None: all of it.
+
+    Raises
+    ------
+    StoreBusyError
+        If another run holds the store.
     """
-    now, start = datetime.now(UTC), time.monotonic()
-    # No colons: the name has to be one on every file system.
-    path = run.store.root / "runs" / f"{now:%Y%m%dT%H%M%S.%fZ}.json"
-    facts: dict[str, Any] = {"version": LOG_VERSION, "started": now.isoformat(), "ended": None, "outcome": "unfinished"}
-    facts |= _asked(run) | {"versions": versions() | {name: version(name) for name in _ORCHESTRATION}, "host": _host()}
+    root = catalog.root / catalog.atlas.store
+    with locked(root, PURPOSE), remotely_locked(catalog, PURPOSE):
+        store = unit_store(catalog)
+        store.sweep()
+        sweep(catalog.root / catalog.atlas.path)
+        workers: Workers = _workers(catalog, in_process)
+        try:
+            with logged(Run(catalog, store, workers, report_progress, scope=scope or Scope())) as run:
+                # Copies of remote units are checked, and fetched again, when they are read.
+                quarantined = () if catalog.atlas.remote else quarantine_corrupt(store)
+                run.notes["put_aside"] = [f"{corruption.place}: {corruption.description}" for corruption in quarantined]
+                yield run
+                if not catalog.atlas.remote:
+                    quarantine_unfinished(store)
+        finally:
+            workers.close()
+
+
+def refuse_if_busy(catalog: Catalog) -> None:
+    """Raise `StoreBusyError` if another run holds the store, before anything slow is started."""
+    root = catalog.root / catalog.atlas.store
+    if root.is_dir():
+        with locked(root, PURPOSE):
+            pass
+
+
+def _workers(catalog: Catalog, in_process: bool) -> Workers:
+    if in_process:
+        return InProcess(memory_limit(catalog, among=1))
+    if isinstance(catalog.cluster, LocalCluster):
+        return LocalDask(n_workers(catalog), memory_limit(catalog))
+    from lfm_tasks.workers.remote import RemoteDask  # Dask takes a second to import: with nothing to do no run needs it
+
+    return RemoteDask(catalog)
+
+
+@contextmanager
+def logged(run: Run) -> Iterator[Run]:
+    """Give the run while its log, ``runs/<time>.json`` in the store, records the stages and how the run ends.
+
+    The outcome in the log is ``unfinished`` until the run ends; a run that is killed stays unfinished.
+    """
+    started_at, start = datetime.now(UTC), time.monotonic()
+    # No colons: some file systems do not take them in a name.
+    path = run.store.root / "runs" / f"{started_at:%Y%m%dT%H%M%S.%fZ}.json"
+    facts: dict[str, Any] = {"version": LOG_VERSION, "started": started_at.isoformat(), "ended": None}
+    facts |= {"outcome": "unfinished"} | _settings(run)
+    facts |= {"versions": versions() | {name: version(name) for name in _ORCHESTRATION}, "host": _host()}
     _write(path, facts)
     stages: dict[str, tuple[float, float]] = {}
     peaks: dict[str, int] = {}
 
-    def announce(stage: str, done: int, total: int) -> None:
-        moment = time.monotonic()
-        stages[stage] = (stages.get(stage, (moment, moment))[0], moment)
+    def report_progress(stage: str, n_done: int, n_jobs: int) -> None:
+        now = time.monotonic()
+        stages[stage] = (stages.get(stage, (now, now))[0], now)
         peaks[stage] = run.workers.peak_bytes
-        run.announce(stage, done, total)
+        run.report_progress(stage, n_done, n_jobs)
 
     def end(outcome: str, **more: str) -> None:
         facts["ended"], facts["seconds"] = datetime.now(UTC).isoformat(), round(time.monotonic() - start, 3)
-        # The highest so far of any worker that answered: it never falls from one stage to the next.
+        # Of each stage the highest so far of any worker: it never falls from one stage to the next.
         facts["worker_peak_bytes"] = peaks
         facts["stages"] = {stage: round(last - first, 3) for stage, (first, last) in stages.items()}
         _write(path, facts | asdict(run.stage_counts) | run.notes | more | {"outcome": outcome})
 
     try:
-        yield replace(run, announce=announce)
+        yield replace(run, report_progress=report_progress)
     except BaseException as error:
         stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-        # What ended the run is told, not that a full disk took its log as well.
+        # The error that ended the run must come through, not that of a full disk that its log meets as well.
         with suppress(OSError):
             end("stopped" if stopped else "failed", error=f"{type(error).__name__}: {error}")
         raise
     end("done")
 
 
-def _asked(run: Run) -> dict[str, Any]:
+def _settings(run: Run) -> dict[str, Any]:
     return {
         "folder": str(run.catalog.root.absolute()),
         "atlas": str(run.atlas_folder.absolute()),
@@ -95,47 +155,3 @@ def _memory_bytes() -> int | None:
 
 def _write(path: Path, facts: Mapping[str, Any]) -> None:
     atomic_write(path, json.dumps(facts, indent=1, ensure_ascii=False).encode())
-
-
-PURPOSE = "lfm-atlas run"
-
-
-@contextmanager
-def open_run(
-    catalog: Catalog, announce: ProgressCallback, *, in_process: bool = False, scope: Scope | None = None
-) -> Iterator[Run]:
-    """Give a run that alone writes to the catalog's store. ``in_process``: no Dask, for tests and debugging."""
-    root = catalog.root / catalog.atlas.store
-    with locked(root, PURPOSE), remotely_locked(catalog, PURPOSE):
-        store = unit_store(catalog)
-        store.sweep()
-        sweep(catalog.root / catalog.atlas.path)
-        workers: Workers = _workers(catalog, in_process)
-        try:
-            with logged(Run(catalog, store, workers, announce, scope=scope or Scope())) as run:
-                # Copies of remote units are checked, and fetched again, when they are read.
-                found = () if catalog.atlas.remote else quarantine_corrupt(store)
-                run.notes["put_aside"] = [f"{damage.place}: {damage.found}" for damage in found]
-                yield run
-                if not catalog.atlas.remote:
-                    quarantine_unfinished(store)
-        finally:
-            workers.close()
-
-
-def refuse_if_busy(catalog: Catalog) -> None:
-    """Raise `StoreBusyError` if another run holds the store: for who would only learn it after seconds of starting."""
-    root = catalog.root / catalog.atlas.store
-    if root.is_dir():
-        with locked(root, PURPOSE):
-            pass
-
-
-def _workers(catalog: Catalog, in_process: bool) -> Workers:
-    if in_process:
-        return InProcess(memory_limit(catalog, among=1))
-    if isinstance(catalog.cluster, LocalCluster):
-        return LocalDask(n_workers(catalog), memory_limit(catalog))
-    from lfm_tasks.workers.clusters.remote import RemoteDask  # Dask takes a second: a run without news needs none
-
-    return RemoteDask(catalog)

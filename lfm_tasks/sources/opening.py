@@ -9,13 +9,13 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 
-from lfm_tasks.catalog.model import Catalog, Dataset, DatasetFile, Model, ModelFile
-from lfm_tasks.catalog.names import fill
+from lfm_tasks.catalog.models import Dataset, DatasetFile, Model, ModelFile
+from lfm_tasks.catalog.names import fill_pattern
+from lfm_tasks.catalog.sections import Catalog
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.formats import open_array
 from lfm_tasks.sources.files.paths import locate
-from lfm_tasks.sources.files.source import FileSource, activations_pattern, activations_reading
-from lfm_tasks.sources.source import Source
+from lfm_tasks.sources.source import FileSource, Source, file_pattern, read_options
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def read_dataset(name: str, catalog: Catalog) -> DatasetRows:
 
     Raises
     ------
-    ReasonError
+    DataError
         ``bad_ids`` for ids that are repeated, empty, of another type, or of another number than labels or inputs;
         ``missing_source``, ``wrong_shape`` and ``wrong_dtype`` for the files.
     """
@@ -59,8 +59,8 @@ def read_dataset(name: str, catalog: Catalog) -> DatasetRows:
         ids = _positions_of_activations(name, catalog)
     for what, values in (("labels", labels), ("inputs", inputs)):
         if values is not None and len(values) != len(ids):
-            found = f"found {len(values)} {what} and {len(ids)} ids"
-            raise DataError("bad_ids", f"dataset {name}: {found}, needs as many: give the {what} of these ids")
+            problem = f"found {len(values)} {what} and {len(ids)} ids"
+            raise DataError("bad_ids", f"dataset {name}: {problem}, needs as many: give the {what} of these ids")
     return _with_sets(DatasetRows(ids, labels, inputs=inputs), dataset, catalog.root, name)
 
 
@@ -72,8 +72,8 @@ def _with_sets(rows: DatasetRows, dataset: Dataset, root: Path, name: str) -> Da
         strata = _read_column(dataset.strata, root, name, "strata")
     for what, sets in (("groups", groups), ("strata", strata)):
         if sets is not None and len(sets) != len(rows.ids):
-            found = f"found {len(sets)} {what} and {len(rows.ids)} ids"
-            raise DataError("bad_groups", f"dataset {name}: {found}, needs as many: give the {what} of these ids")
+            problem = f"found {len(sets)} {what} and {len(rows.ids)} ids"
+            raise DataError("bad_groups", f"dataset {name}: {problem}, needs as many: give the {what} of these ids")
     return replace(rows, groups=groups, strata=strata)
 
 
@@ -81,8 +81,8 @@ def read_ids(file: DatasetFile | ModelFile, root: Path, **fields: str) -> Shaped
     """Return the ids in ``file`` as strings; integers become decimal numbers. DataError ``bad_ids`` if unusable."""
     label, values = _load(file, root, fields)
     if values.ndim != 1 or values.dtype.kind not in "USiu":
-        found = f"found {values.dtype} of shape {values.shape}"
-        raise DataError("bad_ids", f"{label}: {found}, needs one column of text or integers: save ids like that")
+        problem = f"found {values.dtype} of shape {values.shape}"
+        raise DataError("bad_ids", f"{label}: {problem}, needs one column of text or integers: save ids like that")
     ids = _as_text(values, label)
     empty = np.flatnonzero(ids == "")
     if len(empty):
@@ -91,8 +91,8 @@ def read_ids(file: DatasetFile | ModelFile, root: Path, **fields: str) -> Shaped
     if len(distinct) < len(ids):
         repeated = distinct[counts > 1][np.argsort(first[counts > 1])]
         shown = ", ".join(ascii(str(name))[:60] for name in repeated[:3])
-        found = f"found {len(repeated)} ids more than once among {len(ids)}, first {shown}"
-        raise DataError("bad_ids", f"{label}: {found}, needs each once: remove the repeated rows")
+        problem = f"found {len(repeated)} ids more than once among {len(ids)}, first {shown}"
+        raise DataError("bad_ids", f"{label}: {problem}, needs each once: remove the repeated rows")
     return ids
 
 
@@ -125,8 +125,9 @@ def _read_inputs(file: DatasetFile, root: Path, dataset: str) -> Shaped[np.ndarr
 
 def _load(file: DatasetFile | ModelFile, root: Path, fields: dict[str, str]) -> tuple[str, Shaped[np.ndarray, "..."]]:
     """Return how messages call the array, and its values."""
-    path = fill(file.path, **fields)
-    array = open_array(locate(root, path, file.storage), path, None if file.key is None else fill(file.key, **fields))
+    path = fill_pattern(file.path, **fields)
+    key = None if file.key is None else fill_pattern(file.key, **fields)
+    array = open_array(locate(root, path, file.storage), path, key)
     return array.name, array.load()
 
 
@@ -137,7 +138,7 @@ def _positions_of_activations(name: str, catalog: Catalog) -> Shaped[np.ndarray,
         if source is None or source.dataset != name or source.ids is not None:
             continue
         try:
-            return FileSource(activations_pattern(model_name, source, catalog.root), None).ids
+            return FileSource(file_pattern(model_name, source, catalog.root), None).ids
         except DataError as error:
             errors.append(str(error))
     detail = f": {errors[0]}" if errors else ", needs activations without ids of their own, inputs or labels"
@@ -151,8 +152,8 @@ def open_source(model_name: str, model: Model, catalog: Catalog, rows: DatasetRo
         ids = rows.ids
         if source.ids is not None:
             ids = read_ids(source.ids, catalog.root, model=model_name, dataset=source.dataset)
-        reading = activations_reading(model_name, source, catalog.root)
-        return FileSource(activations_pattern(model_name, source, catalog.root), ids, reading)
+        options = read_options(model_name, source, catalog.root)
+        return FileSource(file_pattern(model_name, source, catalog.root), ids, options)
     inputs = _inputs(model_name, model, rows)
     if model.torch is not None:
         from lfm_tasks.sources.networks.torch_models import TorchSource  # safetensors and torch take seconds to import
@@ -162,14 +163,14 @@ def open_source(model_name: str, model: Model, catalog: Catalog, rows: DatasetRo
         raise TypeError(f"{model_name}: a model has one source")
     from lfm_tasks.sources.networks.onnx_models import OnnxSource  # onnxruntime takes a second to import
 
-    path = catalog.root / fill(model.onnx.path, model=model_name, dataset=model.onnx.dataset)
+    path = catalog.root / fill_pattern(model.onnx.path, model=model_name, dataset=model.onnx.dataset)
     return OnnxSource(path, inputs, rows.ids, pool=model.onnx.pool)
 
 
 def _inputs(model_name: str, model: Model, rows: DatasetRows) -> Shaped[np.ndarray, "points ..."]:
     if rows.inputs is None:
-        found = f"model {model_name}: found no inputs in the dataset {model.dataset}, needs them to run the network"
-        raise DataError("missing_source", f"{found}: add inputs: {{path: inputs.npy}} to the dataset")
+        problem = f"model {model_name}: found no inputs in the dataset {model.dataset}, needs them to run the network"
+        raise DataError("missing_source", f"{problem}: add inputs: {{path: inputs.npy}} to the dataset")
     return rows.inputs
 
 
@@ -205,7 +206,7 @@ def digits(split: Literal["train", "probe"]) -> Digits:
 
 
 def _pixels_and_labels() -> tuple[np.ndarray, np.ndarray]:
-    """Return what ``load_digits(return_X_y=True)`` does, by its file where that lies where it did: a second less."""
+    """Return pixels and labels of ``load_digits(return_X_y=True)``; from its file if that is there: a second less."""
     package = find_spec("sklearn")
     folders = package.submodule_search_locations if package else None
     file = Path(folders[0]) / "datasets" / "data" / "digits.csv.gz" if folders else None

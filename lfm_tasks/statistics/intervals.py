@@ -1,49 +1,8 @@
 """Intervals for a score of one pair: the delete-a-group jackknife."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 from scipy.special import stdtrit
-
-N_GROUPS = 20
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A score with its jackknife standard error and interval."""
-
-    score: float
-    standard_error: float
-    low: float
-    high: float
-
-
-def jackknife_interval(
-    score_of_rows: Callable[[Int[np.ndarray, " kept"]], float],
-    n_points: int,
-    *,
-    n_groups: int = N_GROUPS,
-    confidence: float = 0.95,
-    seed: int = 0,
-) -> Interval:
-    """Return the score of all points and its interval by leaving out one of ``n_groups`` random groups at a time.
-
-    se² = (g − 1)/g Σ (s_(−j) − mean)², the interval is score ± t_(g − 1) se. Rows are never repeated: a bootstrap's
-    repeated rows become each other's nearest neighbors, and its interval can miss its own estimate. What the score
-    keeps fixed (a basis, say) is part of what the interval means.
-
-    References
-    ----------
-    Efron, Tibshirani (1993), "An introduction to the bootstrap", section 11.5.
-    """
-    everything = float(score_of_rows(np.arange(n_points)))
-    parts = random_parts(n_points, n_groups, seed=seed)
-    left = np.array([score_of_rows(np.flatnonzero(parts != part)) for part in range(n_groups)])
-    error = jackknife_error(left)
-    reach = interval_reach(n_groups, confidence) * float(error)
-    return Interval(everything, float(error), everything - reach, everything + reach)
 
 
 def random_parts(
@@ -72,7 +31,15 @@ def random_parts(
 
 
 def jackknife_error(left: Float[np.ndarray, "groups *scores"]) -> Float[np.ndarray, "*scores"]:
-    """Return the standard error √((g − 1)/g Σ (s_(−j) − mean)²) of scores without one of g groups each."""
+    """Return the standard error √((g − 1)/g Σ (s_(−j) − mean)²) of scores without one of g groups each.
+
+    Rows are never repeated: a bootstrap's repeated rows become each other's nearest neighbors, and its interval can
+    miss its own estimate. What the score keeps fixed (a basis, say) is part of what the interval means.
+
+    References
+    ----------
+    Efron, Tibshirani (1993), "An introduction to the bootstrap", section 11.5.
+    """
     n_groups = len(left)
     return np.asarray(np.sqrt((n_groups - 1) / n_groups * np.square(left - left.mean(axis=0)).sum(axis=0)))
 

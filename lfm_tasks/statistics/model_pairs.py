@@ -1,11 +1,14 @@
-"""From pairs of layers to pairs of models: summaries, the matching of layers, distances between models."""
+"""From pairs of layers to pairs of models: summaries, matching of layers, distances, and which models are related."""
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import pdist, squareform
 
 from lfm_tasks.statistics.permutation_moments import doubly_centered
@@ -67,12 +70,12 @@ def pairs_of_models(groups: Sequence[Sequence[int] | Int[np.ndarray, " _"]]) -> 
     """
     rows = [np.asarray(group, dtype=np.intp) for group in groups]
     alike: dict[int, list[int]] = {}
-    for model, own in enumerate(rows):
-        alike.setdefault(len(own), []).append(model)
+    for model, group_rows in enumerate(rows):
+        alike.setdefault(len(group_rows), []).append(model)
     targets = [(np.array(models), np.stack([rows[model] for model in models])) for models in alike.values()]
-    for source, own in enumerate(rows):
-        for models, theirs in targets:
-            yield Against(source, models, own, theirs)
+    for source, group_rows in enumerate(rows):
+        for models, target_rows in targets:
+            yield Against(source, models, group_rows, target_rows)
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ def model_distances(similarity: Float[np.ndarray, "models models"]) -> Float[np.
 def area_under_curve(values: Float[np.ndarray, " points"], inside: Bool[np.ndarray, " points"]) -> float:
     """Return how often a point inside has a higher value than one outside, ties counted half, in [0, 1].
 
-    The area under the ROC curve; .5 says that the values know nothing. NaN where one of the two kinds is missing.
+    The area under the ROC curve; .5 where the values carry no information. NaN where one of the two kinds is missing.
 
     Examples
     --------
@@ -283,3 +286,29 @@ def classical_scaling(distances: Float[np.ndarray, "points points"], n_axes: int
     drawn, given = pdist(points), squareform(distances, checks=False)
     size = float((drawn**2).sum())
     return Scaling(points, float(np.sqrt(((drawn - given) ** 2).sum() / size)) if size else 0.0)
+
+
+# With fewer pairs of unrelated models, a rank among them or a deviation from them says little.
+FEWEST_UNRELATED = 20
+
+
+def base_models(meta: Mapping[str, Any]) -> list[str]:
+    """Return the models that a model was made from: ``base_model`` in its ``meta`` names one, several or none."""
+    base = meta.get("base_model")
+    if base is None:
+        return []
+    return [str(name) for name in base] if isinstance(base, list | tuple) else [str(base)]
+
+
+def families(meta: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
+    """Return model → family: models are related where ``base_model`` (one name or several) leads from one to another.
+
+    Two models of the same base are related, also where the base is not in the zoo.
+    """
+    links = [(model, base) for model, facts in meta.items() for base in base_models(facts)]
+    names = sorted({*meta, *(base for _, base in links)})
+    place = {name: index for index, name in enumerate(names)}
+    ends = np.array([[place[a], place[b]] for a, b in links]).reshape(-1, 2)
+    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(names), len(names)))
+    _, family = connected_components(graph, directed=False)
+    return {model: int(family[place[model]]) for model in meta}

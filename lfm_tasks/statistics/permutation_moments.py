@@ -24,7 +24,7 @@ Partition = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Profile:
-    """What one space contributes: for every order, the sums of ∏ A over index tuples that coincide just so."""
+    """One side of the moments: for every order and partition, the sums of ∏ A over index tuples that coincide by it."""
 
     n_points: int
     sums: tuple[Float[np.ndarray, " _"], ...]
@@ -69,9 +69,9 @@ def permutation_moments(source: Profile, target: Profile) -> Moments:
     if source.n_points != target.n_points:
         raise ValueError(f"found {source.n_points} and {target.n_points} points, needs the same points")
     raw = []
-    for order, ours, theirs in zip(_ORDERS, source.sums, target.sums, strict=True):
+    for order, source_sums, target_sums in zip(_ORDERS, source.sums, target.sums, strict=True):
         arrangements = [prod(source.n_points - k for k in range(max(p) + 1)) for p in _partitions(2 * order)]
-        raw.append(float((ours * theirs / np.array(arrangements, dtype=float)).sum()))
+        raw.append(float((source_sums * target_sums / np.array(arrangements, dtype=float)).sum()))
     mean = raw[0]
     variance = max(raw[1] - mean**2, 0.0)
     third = raw[2] - 3 * mean * raw[1] + 2 * mean**3
@@ -93,7 +93,7 @@ def upper_tail(moments: Moments, value: float) -> float:
 
 
 def upper_quantile(moments: Moments, probability: float) -> float:
-    """Return the value that a share of 1 − ``probability`` of the permutations exceeds, by the same curve."""
+    """Return the value that a share 1 − ``probability`` of the permutations exceeds, by the curve of `upper_tail`."""
     return float(moments.mean + moments.deviation * value_below(probability, moments.skewness))
 
 
@@ -119,7 +119,7 @@ def _distinct_from_free(order: int) -> Float[np.ndarray, "partitions partitions"
     one.
     """
     partitions = _partitions(2 * order)
-    place = {partition: number for number, partition in enumerate(partitions)}
+    place = {partition: index for index, partition in enumerate(partitions)}
     matrix = np.zeros((len(partitions),) * 2)
     for row, partition in enumerate(partitions):
         for merge in _partitions(max(partition) + 1):
@@ -148,7 +148,7 @@ def _free_sum(partition: Partition, graphs: dict[tuple[tuple[int, int], ...], fl
 
 
 def _shape(edges: list[tuple[int, ...]]) -> tuple[tuple[int, int], ...]:
-    """Return what tells connected multigraphs of up to three edges apart: (loops, other ends) of each vertex."""
+    """Return the shape of a connected multigraph of up to three edges: (loops, other ends) of each vertex, sorted."""
     ends: dict[int, list[int]] = {}
     for first, second in edges:
         ends.setdefault(first, [0, 0])
@@ -202,8 +202,8 @@ def _sum_of_cubes(rows: Float[np.ndarray, "points features"]) -> float:
         for start in starts:
             products = rows[start : start + _BLOCK_ROWS] @ rows[start:].T
             cubes = products * products * products
-            own = cubes[:, :_BLOCK_ROWS].sum()
-            total += float(2 * cubes.sum() - own)
+            diagonal_cubes = cubes[:, :_BLOCK_ROWS].sum()
+            total += float(2 * cubes.sum() - diagonal_cubes)
         return total
     for first in range(n_features):
         # What of the tensor has ``first`` as its lowest index, which may stand in three places.
@@ -227,6 +227,6 @@ def unpack(numbers: Float[np.ndarray, " numbers"], n_points: int) -> Profile:
     return Profile(n_points, tuple(np.split(numbers, edges)))
 
 
-def doubly_centered(kernel: Float[np.ndarray, "points points"]) -> Float[np.ndarray, "points points"]:
-    """Return HKH: row and column means taken away."""
-    return kernel - kernel.mean(axis=0) - kernel.mean(axis=1, keepdims=True) + kernel.mean()
+def doubly_centered(matrix: Float[np.ndarray, "points points"]) -> Float[np.ndarray, "points points"]:
+    """Return HMH: row and column means taken away."""
+    return matrix - matrix.mean(axis=0) - matrix.mean(axis=1, keepdims=True) + matrix.mean()

@@ -1,6 +1,5 @@
-"""Scores of permuted rows: what chance gives, by permutations that depend on nothing but a seed and a number."""
+"""Permutations of rows, which depend on a seed and an index only, and p-values of scores against permuted rows."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +23,7 @@ def upper_share(value: float, skewness: float) -> float:
 
 
 def value_below(share: float, skewness: float) -> float:
-    """Return the value that a ``share`` of the same curve lies below."""
+    """Return the value that a ``share`` of the curve of mean 0, deviation 1 and this skewness lies below."""
     if abs(skewness) < _SMALLEST_SKEWNESS:
         return float(ndtri(share))
     shape = 4 / skewness**2
@@ -39,7 +38,7 @@ def rows_by_value(values: Shaped[np.ndarray, " rows"]) -> tuple[Int[np.ndarray, 
     return tuple(np.split(order, starts[1:])) if len(order) else ()
 
 
-# From so many permutations on, their moments tell the tail; a tail that so many of them reach needs no curve.
+# From so many permutations on, their moments determine the tail; a tail that so many of them reach needs no curve.
 FEWEST_FOR_TAIL = 50
 _ENOUGH_REACHED = 10
 
@@ -55,9 +54,9 @@ class Exchange:
     sets: tuple[Int[np.ndarray, " _"], ...] = ()
     moves: str = "rows"
 
-    def permutation(self, number: int, *, seed: int = 0) -> Int[np.ndarray, " points"]:
-        """Return permutation ``number``: the same for every pair, worker and order of work."""
-        generator = np.random.Generator(np.random.Philox(key=[seed, number]))
+    def permutation(self, index: int, *, seed: int = 0) -> Int[np.ndarray, " points"]:
+        """Return permutation ``index``: the same for every pair, worker and order of work."""
+        generator = np.random.Generator(np.random.Philox(key=[seed, index]))
         if not self.sets:
             return generator.permutation(self.n_points)
         order = np.arange(self.n_points)
@@ -103,14 +102,6 @@ def of_groups(groups: Shaped[np.ndarray, " points"]) -> Exchange:
     return Exchange(len(groups), sets, "sets")
 
 
-def permutation_scores(
-    score_of_permuted: Callable[[Int[np.ndarray, " points"]], float],
-    permutations: list[Int[np.ndarray, " points"]],
-) -> Float[np.ndarray, " permutations"]:
-    """Return the score under every permutation of the target's rows; statistics know no measure."""
-    return np.array([score_of_permuted(order) for order in permutations])
-
-
 def p_value(score: float, chance: Float[np.ndarray, " permutations"], *, is_distance: bool = False) -> float:
     """Return (1 + #{chance ≥ score})/(1 + permutations), or ≤ for a distance: never 0."""
     reached = chance <= score if is_distance else chance >= score
@@ -148,7 +139,7 @@ def _skewness(values: Float[np.ndarray, " values"]) -> float:
 
 
 def calibrated(score: float, null_mean: float, *, best: float = 1.0) -> float:
-    """Return (score − null mean)/(best − null mean): 0 is chance, 1 the best there is; the same for distances, best 0.
+    """Return (score − null mean)/(best − null mean): 0 is chance, 1 the best there is. For distances ``best`` is 0.
 
     NaN where chance is as good as it gets.
     """

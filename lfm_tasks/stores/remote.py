@@ -1,11 +1,11 @@
 """Committed units on an object store (S3), where nothing is renamed: the receipt, put last and only once, makes one.
 
-A unit is committed in the local store as ever; then its files are put below ``units/<kind>/<key>/<a name of its own>/``
+A unit is first committed in the local store; then its files are put below ``units/<kind>/<key>/<a name of its own>/``
 and, last, its receipt at ``receipts/<kind>/<key>.json``, on the condition that none is there. A writer that is killed
 leaves files that no receipt names: nobody sees them, and the next run sweeps them. Reading fetches a unit into the
 local store, where every byte is checked against its manifest. The one door to object stores that are written to.
 
-Only for who holds its lock. What an atlas was made of is noted beside it, in ``references/<key>.json``.
+Only the holder of the lock may write. ``references/<key>.json`` lists the units that the atlas of this key is made of.
 """
 
 import json
@@ -22,22 +22,22 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from lfm_tasks.errors import CorruptUnitError
 from lfm_tasks.stores.atlas.files import atlas_damages
-from lfm_tasks.stores.units.arrays import ArrayReader
 from lfm_tasks.stores.units.durable import StoreBusyError, atomic_write, verify_checksum
 from lfm_tasks.stores.units.integrity import Corruption
-from lfm_tasks.stores.units.references import Note, Unit, note_of, note_path
-from lfm_tasks.stores.units.store import CorruptUnitError, Receipt, UnitStore, UnitWriter
+from lfm_tasks.stores.units.references import AtlasReference, UnitId, parse_reference, reference_path
+from lfm_tasks.stores.units.store import Receipt, UnitStore, UnitWriter
 
 # Answers to a conditional put: the condition does not hold, two puts have met, or what was to be replaced is gone.
-_NOT_HELD = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
+_CONDITION_FAILED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
 
 
 @dataclass(frozen=True)
-class RemoteUnits(UnitStore):
+class RemoteUnitStore(UnitStore):
     """All units below an address such as ``s3://bucket/zoo``; ``root`` is this machine's copy of what it used.
 
-    Holds an address only, so it travels to workers: who one is stands in each machine's environment.
+    It holds addresses only, so it travels to workers; each machine's environment holds the credentials.
     """
 
     remote: str = ""
@@ -49,7 +49,7 @@ class RemoteUnits(UnitStore):
 
     def has(self, kind: str, key: str) -> bool:
         """Whether the unit is committed."""
-        return bool(_files().exists(self._receipt_name(kind, key)))
+        return bool(_file_system().exists(self._receipt_name(kind, key)))
 
     def receipt(self, kind: str, key: str) -> Receipt:
         """Return the receipt of a committed unit; raise `CorruptUnitError` if it was tampered with."""
@@ -63,36 +63,29 @@ class RemoteUnits(UnitStore):
 
     def receipts(self, kind: str) -> list[Receipt]:
         """Return the receipts of all units of one kind, by key."""
-        names = _files().find(f"{self.remote}/receipts/{kind}")
+        names = _file_system().find(f"{self.remote}/receipts/{kind}")
         keys = sorted(name.rpartition("/")[2].removesuffix(".json") for name in names)
         return [receipt for key in keys if (receipt := self.find(kind, key)) is not None]
 
     @contextmanager
     def commit(self, kind: str, key: str) -> Iterator[UnitWriter]:
-        """Give a writer; commit what it wrote here, then there."""
+        """Yield a writer; commit what it wrote in the local store, then in the remote one."""
         with self.local.commit(kind, key) as writer:
             yield writer
         self._put(kind, key)
 
     @contextmanager
     def resume(self, kind: str, key: str) -> Iterator[UnitWriter]:
-        """Do the same; what was written goes on only on the machine where it lies."""
+        """Yield a writer whose unfinished arrays outlive a kill, on this machine only; commit as `commit` does."""
         with self.local.resume(kind, key) as writer:
             yield writer
         self._put(kind, key)
 
-    @contextmanager
-    def open(self, kind: str, key: str) -> Iterator[ArrayReader]:
-        """Give a reader of a unit whose every byte was checked first; fetch it if this machine has no whole copy."""
-        try:
-            self.check(kind, key)
-        except CorruptUnitError as error:
-            self.quarantine(kind, key)
-            raise CorruptUnitError(f"{error}; it was put into quarantine: run again to make it anew") from error
-        yield ArrayReader(self.local.unit_path(kind, key), kind)
-
     def check(self, kind: str, key: str) -> Receipt:
-        """Return the receipt if every file is as committed, else raise `CorruptUnitError` naming the file."""
+        """Return the receipt if every file is as committed, else raise `CorruptUnitError` naming the file.
+
+        The unit is fetched if this machine has no whole copy.
+        """
         receipt = self.receipt(kind, key)
         with suppress(CorruptUnitError):
             if self.local.check(kind, key) == receipt:
@@ -101,24 +94,24 @@ class RemoteUnits(UnitStore):
         return self.local.check(kind, key)
 
     def quarantine(self, kind: str, key: str) -> None:
-        """Put a unit aside (never deleted), here and there: the next run makes it again."""
+        """Put a unit aside, locally and remotely, never deleting it: the next run computes it again."""
         self.local.quarantine(kind, key)
         with suppress(FileNotFoundError):  # two readers may find the same damage
-            content = _files().cat_file(self._receipt_name(kind, key))
-            folder = _sealed_in(content)[0] if _is_sound(content) else uuid4().hex
-            _files().pipe_file(f"{self.remote}/quarantine/{kind}/{key}/{folder}.json", content)
-            _files().rm_file(self._receipt_name(kind, key))
+            content = _file_system().cat_file(self._receipt_name(kind, key))
+            folder = _parse_receipt(content)[0] if _is_receipt(content) else uuid4().hex
+            _file_system().pipe_file(f"{self.remote}/quarantine/{kind}/{key}/{folder}.json", content)
+            _file_system().rm_file(self._receipt_name(kind, key))
 
     def sweep(self) -> None:
-        """Remove what killed runs left, here and there. Only for the run that holds the lock."""
+        """Remove what killed runs left, locally and remotely. Only for the run that holds the lock."""
         self.local.sweep()
-        files, start = _files(), self.remote.partition("://")[2].rstrip("/") + "/"
+        files, start = _file_system(), self.remote.partition("://")[2].rstrip("/") + "/"
         named, unknown = set(), set()
         for name in files.find(f"{self.remote}/receipts"):
             kind, key = name.removeprefix(start).removesuffix(".json").split("/")[1:]
             try:
                 named.add((kind, key, self._read(kind, key)[0]))
-            except CorruptUnitError:  # told, and put aside, where it is read
+            except CorruptUnitError:  # reported, and put aside, when it is read
                 unknown.add((kind, key))
         for name in files.find(f"{self.remote}/quarantine"):
             kind, key, folder = name.removeprefix(start).removesuffix(".json").split("/")[1:]
@@ -128,13 +121,13 @@ class RemoteUnits(UnitStore):
         if stale:
             files.rm(stale)
 
-    def forget_partial(self, kind: str, but: Collection[str] = ()) -> None:
-        """Remove the unfinished units of one kind on this machine."""
-        self.local.forget_partial(kind, but)
+    def remove_partial(self, kind: str, keep: Collection[str] = ()) -> None:
+        """Remove the unfinished units of one kind on this machine, except those whose key is in ``keep``."""
+        self.local.remove_partial(kind, keep)
 
     def publish_copy(self, folder: Path, key: str) -> None:
-        """Put a published atlas at ``atlas/<key>/``, its note and, last, its name into ``atlas/current.json``."""
-        files, place = _files(), f"{self.remote}/atlas"
+        """Put a published atlas at ``atlas/<key>/``, its reference and, last, its key into ``atlas/current.json``."""
+        files, place = _file_system(), f"{self.remote}/atlas"
         pointer = f"{place}/current.json"
         former = json.loads(files.cat_file(pointer))["key"] if files.exists(pointer) else None
         here = {
@@ -142,7 +135,7 @@ class RemoteUnits(UnitStore):
         }
         if objects_below(f"{place}/{key}") != here:
             _put_files(folder, f"{place}/{key}")
-        files.pipe_file(f"{self.remote}/references/{key}.json", note_path(self.root, key).read_bytes())
+        files.pipe_file(f"{self.remote}/references/{key}.json", reference_path(self.root, key).read_bytes())
         if former == key:
             return
         files.pipe_file(pointer, json.dumps({"version": 1, "key": key}).encode())
@@ -160,16 +153,16 @@ class RemoteUnits(UnitStore):
         content = json.dumps({"folder": folder, "receipt": local}).encode()
         # Not the first: another's unit is the one, unless the answer to our own put was lost and it was sent again.
         if not put_if_absent(self._receipt_name(kind, key), content) and self._read(kind, key)[0] != folder:
-            _files().rm(self._folder(kind, key, folder), recursive=True)
+            _file_system().rm(self._folder(kind, key, folder), recursive=True)
 
     def _read(self, kind: str, key: str) -> tuple[str, str]:
         try:
-            return _sealed_in(_files().cat_file(self._receipt_name(kind, key)))
+            return _parse_receipt(_file_system().cat_file(self._receipt_name(kind, key)))
         except (FileNotFoundError, ValueError, KeyError, TypeError) as error:  # what the network denies is no damage
             raise CorruptUnitError(f"receipt {kind}/{key} cannot be read: {error}") from error
 
     def _fetch(self, kind: str, key: str) -> None:
-        """Put the files of a unit where the local store has them, and its receipt last; what lay there is replaced."""
+        """Put the files of a unit where the local store has them, and its receipt last; replace what lies there."""
         folder, receipt = self._read(kind, key)
         staged = self.root / "staging" / f"fetched-{uuid4().hex}"
         unit = self.local.unit_path(kind, key)
@@ -197,8 +190,8 @@ def put_if_absent(name: str, content: bytes) -> bool:
 
 def read_object(name: str) -> tuple[bytes, str]:
     """Return an object's bytes, and the tag of this version of it."""
-    tag = str(_files().info(name)["ETag"])
-    return _files().cat_file(name), tag
+    tag = str(_file_system().info(name)["ETag"])
+    return _file_system().cat_file(name), tag
 
 
 def replace(name: str, content: bytes, tag: str) -> bool:
@@ -208,13 +201,15 @@ def replace(name: str, content: bytes, tag: str) -> bool:
 
 def delete(name: str) -> None:
     """Remove an object."""
-    _files().rm_file(name)
+    _file_system().rm_file(name)
 
 
 def objects_below(place: str) -> dict[str, int]:
     """Return the bytes of every object below an address, by the rest of its name."""
     start = place.partition("://")[2] + "/"
-    return {name.removeprefix(start): int(own["size"]) for name, own in _files().find(place, detail=True).items()}
+    return {
+        name.removeprefix(start): int(info["size"]) for name, info in _file_system().find(place, detail=True).items()
+    }
 
 
 def fetch_below(place: str, folder: Path) -> int:
@@ -222,12 +217,12 @@ def fetch_below(place: str, folder: Path) -> int:
     names = objects_below(place)
     for name in names:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(_files().cat_file(f"{place}/{name}"))
+        (folder / name).write_bytes(_file_system().cat_file(f"{place}/{name}"))
     return len(names)
 
 
 @lru_cache(maxsize=1)
-def _files() -> Any:
+def _file_system() -> Any:
     """Return the object store. No listing is kept: others write, too."""
     import fsspec
 
@@ -236,11 +231,11 @@ def _files() -> Any:
 
 def _put_if(name: str, content: bytes, **condition: str) -> bool:
     try:
-        _files().pipe_file(name, content, **condition)
+        _file_system().pipe_file(name, content, **condition)
     except OSError as error:
         # fsspec gives some of these answers a class of their own, others none.
         answer = getattr(error.__cause__, "response", {}).get("Error", {}).get("Code")
-        if isinstance(error, FileExistsError) or answer in _NOT_HELD:
+        if isinstance(error, FileExistsError) or answer in _CONDITION_FAILED:
             return False
         raise
     return True
@@ -249,76 +244,76 @@ def _put_if(name: str, content: bytes, **condition: str) -> bool:
 def _put_files(folder: Path, place: str) -> None:
     for path in sorted(folder.rglob("*")):
         if path.is_file():
-            _files().pipe_file(f"{place}/{path.relative_to(folder).as_posix()}", path.read_bytes())
+            _file_system().pipe_file(f"{place}/{path.relative_to(folder).as_posix()}", path.read_bytes())
 
 
-def _sealed_in(content: bytes) -> tuple[str, str]:
-    noted = json.loads(content)
-    return str(noted["folder"]), str(noted["receipt"])
+def _parse_receipt(content: bytes) -> tuple[str, str]:
+    receipt = json.loads(content)
+    return str(receipt["folder"]), str(receipt["receipt"])
 
 
-def _is_sound(content: bytes) -> bool:
+def _is_receipt(content: bytes) -> bool:
     try:
-        _sealed_in(content)
+        _parse_receipt(content)
     except (ValueError, KeyError, TypeError):
         return False
     return True
 
 
-def units_there(store: RemoteUnits) -> set[Unit]:
-    """Return all units that have a receipt there."""
+def list_remote_units(store: RemoteUnitStore) -> set[UnitId]:
+    """Return all units that have a receipt in the remote store."""
     parts = (name.split("/") for name in objects_below(f"{store.remote}/receipts"))
-    return {(own[0], own[1].removesuffix(".json")) for own in parts if len(own) == 2}
+    return {(part[0], part[1].removesuffix(".json")) for part in parts if len(part) == 2}
 
 
-def damages_there(store: RemoteUnits) -> Iterator[Corruption]:
-    """Yield the units, and files of the atlas, that are not as they were put; every byte is fetched and checked."""
+def find_remote_corruption(store: RemoteUnitStore) -> Iterator[Corruption]:
+    """Yield the units and files of the remote atlas that are damaged; every byte is fetched and checked."""
     scratch = store.root / "staging" / f"verified-{uuid4().hex}"
-    other = RemoteUnits(scratch, store.remote)  # a machine that has no copies
+    other = RemoteUnitStore(scratch, store.remote)  # a machine that has no copies
     try:
-        for kind, key in sorted(units_there(store)):
+        for kind, key in sorted(list_remote_units(store)):
             try:
                 other.check(kind, key)
             except CorruptUnitError as error:
                 yield Corruption(f"{store.remote}/units/{kind}/{key}", str(error))
             shutil.rmtree(other.local.unit_path(kind, key), ignore_errors=True)
-        if (current := current_atlas(store)) is not None:
+        if (current := current_remote_atlas(store)) is not None:
             place = f"{store.remote}/atlas/{current}"
             (scratch / "atlas").mkdir(parents=True)
             fetch_below(place, scratch / "atlas")
-            yield from (Corruption(place, found) for found in atlas_damages(scratch / "atlas"))
+            yield from (Corruption(place, damage) for damage in atlas_damages(scratch / "atlas"))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def current_atlas(store: RemoteUnits) -> str | None:
-    """Return the key of the atlas that counts there; None: there is none."""
+def current_remote_atlas(store: RemoteUnitStore) -> str | None:
+    """Return the key of the atlas that the remote store publishes now; None if there is none."""
     try:
         return str(json.loads(read_object(f"{store.remote}/atlas/current.json")[0])["key"])
     except FileNotFoundError:
         return None
 
 
-def notes_there(store: RemoteUnits) -> dict[str, Note | None]:
-    """Return what each atlas there was made of, by its key; None where that is not noted, or damaged."""
+def read_remote_references(store: RemoteUnitStore) -> dict[str, AtlasReference | None]:
+    """Return the reference of each remote atlas by its key; None where it is missing or damaged."""
     keys = sorted({name.partition("/")[0] for name in objects_below(f"{store.remote}/atlas") if "/" in name})
-    return {key: _note(store, key) for key in keys}
+    return {key: _read_reference(store, key) for key in keys}
 
 
-def forget_notes(store: RemoteUnits) -> None:
-    """Remove the notes of atlases that are not there any more."""
-    there = {f"{key}.json" for key in notes_there(store)}
-    for name in objects_below(f"{store.remote}/references").keys() - there:
+def remove_stale_references(store: RemoteUnitStore) -> None:
+    """Remove the references of atlases that are not in the remote store any more."""
+    live = {f"{key}.json" for key in read_remote_references(store)}
+    for name in objects_below(f"{store.remote}/references").keys() - live:
         delete(f"{store.remote}/references/{name}")
 
 
-def bytes_there(store: RemoteUnits, unit: Unit) -> int:
-    """Return the bytes that a unit's files take there."""
+def remote_unit_bytes(store: RemoteUnitStore, unit: UnitId) -> int:
+    """Return the bytes that a unit's files take in the remote store."""
     return sum(objects_below(f"{store.remote}/units/{unit[0]}/{unit[1]}").values())
 
 
-def remove_there(store: RemoteUnits, unit: Unit) -> None:
-    """Remove a unit: its receipt first, so that a kill leaves no word of what is gone."""
+def remove_remote_unit(store: RemoteUnitStore, unit: UnitId) -> None:
+    """Remove a unit: its receipt first, so that a kill leaves no receipt of a unit that is gone."""
     kind, key = unit
     delete(f"{store.remote}/receipts/{kind}/{key}.json")
     place = f"{store.remote}/units/{kind}/{key}"
@@ -326,9 +321,9 @@ def remove_there(store: RemoteUnits, unit: Unit) -> None:
         delete(f"{place}/{name}")
 
 
-def _note(store: RemoteUnits, key: str) -> Note | None:
+def _read_reference(store: RemoteUnitStore, key: str) -> AtlasReference | None:
     try:
-        return note_of(key, read_object(f"{store.remote}/references/{key}.json")[0])
+        return parse_reference(key, read_object(f"{store.remote}/references/{key}.json")[0])
     except (FileNotFoundError, ValueError):
         return None
 
@@ -360,10 +355,10 @@ def locked_remotely(remote: str, purpose: str) -> Iterator[None]:
         raise RemoteStoreError(f"{message}; its package is in the extra remote") from error
     if not is_ours:
         content, tag = read_object(name)
-        found = json.loads(content)
-        if time.time() - found["renewed"] < LEASE_SECONDS or not replace(name, _renewed(holder), tag):
+        other = json.loads(content)
+        if time.time() - other["renewed"] < LEASE_SECONDS or not replace(name, _renewed(holder), tag):
             raise StoreBusyError(
-                f"the store {remote} is in use by '{found['purpose']}' (process {found['pid']} on {found['host']}): "
+                f"the store {remote} is in use by '{other['purpose']}' (process {other['pid']} on {other['host']}): "
                 f"wait until it has finished, or stop it; a lock of a dead run falls after {LEASE_SECONDS:.0f} s"
             )
     ended = threading.Event()

@@ -1,4 +1,4 @@
-"""Dask's settings for every cluster: what ``deploy/dask.yaml`` says to the ones that are started by hand."""
+"""Dask's settings on every cluster that a run starts; ``deploy/dask.yaml`` has them for clusters started by hand."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ DASK_SETTINGS: dict[str, Any] = {
     # the job runs again.
     "distributed.comm.retry.count": 0,
     "distributed.scheduler.allowed-failures": 3,
-    # Without it, a cluster whose workers are all gone waits for ever.
+    # Without this, a cluster whose workers are all gone waits for ever.
     "distributed.scheduler.no-workers-timeout": "60s",
     "distributed.scheduler.worker-saturation": 1.0,
     "distributed.worker.memory.target": 0.6,
@@ -26,14 +26,14 @@ DASK_SETTINGS: dict[str, Any] = {
     "distributed.worker.memory.terminate": 0.95,
     "distributed.worker.preload": ["lfm_tasks.workers.pool"],
     "distributed.nanny.pre-spawn-environ": THREADS | {"MALLOC_TRIM_THRESHOLD_": "65536"},
-    # No dashboard: nothing listens that nobody asked for.
+    # No dashboard: nothing listens that no user started.
     "distributed.scheduler.http.routes": [],
     "distributed.worker.http.routes": [],
 }
 
 
-def as_variables(*beginnings: str) -> dict[str, str]:
-    """Return the settings whose names begin so, as environment variables.
+def as_variables(*prefixes: str) -> dict[str, str]:
+    """Return the settings whose names start with one of the prefixes, as environment variables.
 
     Examples
     --------
@@ -43,7 +43,7 @@ def as_variables(*beginnings: str) -> dict[str, str]:
     return {
         f"DASK_{name.upper().replace('.', '__').replace('-', '_')}": str(value)
         for name, value in DASK_SETTINGS.items()
-        if name.startswith(beginnings)
+        if name.startswith(prefixes)
     }
 
 
@@ -52,10 +52,10 @@ def write_settings(folder: Path) -> Path:
     nested: dict[str, Any] = {}
     for name, value in DASK_SETTINGS.items():
         *groups, last = name.split(".")
-        place = nested
+        level = nested
         for group in groups:
-            place = place.setdefault(group, {})
-        place[last] = value
+            level = level.setdefault(group, {})
+        level[last] = value
     path = folder / "dask.json"
     atomic_write(path, json.dumps(nested, indent=1).encode())
     return path

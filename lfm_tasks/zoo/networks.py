@@ -31,7 +31,10 @@ Network = tuple[Layer, ...]
 
 
 def mlp(widths: tuple[int, ...], activation: Literal["relu", "tanh"]) -> Network:
-    """Return linear layers of these widths, inputs and outputs included, with ``activation`` after all but the last."""
+    """Return a multilayer perceptron: linear layers of these widths, with ``activation`` after all but the last.
+
+    ``widths`` include those of inputs and outputs.
+    """
     layers: list[Layer] = []
     for depth, (n_in, n_out) in enumerate(pairwise(widths[:-1]), start=1):
         layers += [Layer("linear", f"linear{depth}", n_in, n_out), Layer(activation, f"{activation}{depth}")]
@@ -70,7 +73,7 @@ def initial_weights(network: Network, seed: int) -> Weights:
 
 
 def activations(network: Network, weights: Weights, inputs: Float[np.ndarray, "batch pixels"]) -> dict[str, Array]:
-    """Return what comes out of every layer, by name, first layer first."""
+    """Return the output of every layer, by name, first layer first."""
     values: dict[str, Array] = {}
     value: Array = inputs
     for layer in network:
@@ -81,31 +84,31 @@ def activations(network: Network, weights: Weights, inputs: Float[np.ndarray, "b
 def gradients(
     network: Network, weights: Weights, inputs: Float[np.ndarray, "batch pixels"], labels: Int[np.ndarray, " batch"]
 ) -> Weights:
-    """Return the gradient of the mean cross-entropy by every weight."""
+    """Return the gradient of the mean cross-entropy with respect to every weight, by name."""
     values = activations(network, weights, inputs)
     before = [inputs, *values.values()]
     logits = before[-1] - before[-1].max(axis=1, keepdims=True)
     upstream: Array = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
     upstream[np.arange(len(labels)), labels] -= 1
     upstream /= len(labels)
-    found: Weights = {}
+    by_name: Weights = {}
     for layer, value in zip(reversed(network), reversed(before[:-1]), strict=True):
-        upstream = _BACKWARD[layer.kind](_Step(layer, weights, value, found), upstream)
-    return found
+        upstream = _BACKWARD[layer.kind](_Step(layer, weights, value, by_name), upstream)
+    return by_name
 
 
 @dataclass(frozen=True)
 class _Step:
-    """What a layer needs on the way back: its input, and where its own gradients go."""
+    """One layer on the way back: its weights, its input, and the gradients of all layers so far."""
 
     layer: Layer
     weights: Weights
     value: Array
-    found: Weights
+    gradients: Weights
 
     def store(self, weight: Array, bias: Array) -> None:
-        self.found[f"{self.layer.name}.weight"] = weight
-        self.found[f"{self.layer.name}.bias"] = bias
+        self.gradients[f"{self.layer.name}.weight"] = weight
+        self.gradients[f"{self.layer.name}.bias"] = bias
 
 
 def _linear(layer: Layer, weights: Weights, value: Array) -> Array:

@@ -74,9 +74,9 @@ def compare(name: str, other: Callable[[np.ndarray], np.ndarray], n_spaces: int,
             data = activations(n_points, seed)
             mine, seconds = timed(lambda: our_basis(data))  # noqa: B023
             ours.append(seconds)
-            found, seconds = timed(lambda: other(data))  # noqa: B023
+            basis, seconds = timed(lambda: other(data))  # noqa: B023
             theirs.append(seconds)
-            overlaps.append(np.linalg.norm(mine.T @ found) ** 2 / N_EIGENPAIRS)
+            overlaps.append(np.linalg.norm(mine.T @ basis) ** 2 / N_EIGENPAIRS)
         ratios = np.array(theirs) / ours
         say(
             f"{n_points} x {N_FEATURES}, {n_spaces} spaces: {statistics.median(ours):.2f} s a basis, {name} "
@@ -115,9 +115,9 @@ def beside_annoy(n_spaces: int, sizes: list[int]) -> None:
             data = activations(n_points, seed)
             mine, seconds = timed(lambda: our_neighbors(data))  # noqa: B023
             ours.append(seconds)
-            found, seconds = timed(lambda: annoy_neighbors(data))  # noqa: B023
+            approximate, seconds = timed(lambda: annoy_neighbors(data))  # noqa: B023
             theirs.append(seconds)
-        recall, theirs_recall = (neighbor_recall(n, data, metric="angular") for n in (mine, found))
+        recall, theirs_recall = (neighbor_recall(n, data, metric="angular") for n in (mine, approximate))
         method = choose_method(n_points, N_FEATURES, N_NEIGHBORS)
         ratios = np.array(theirs) / ours
         say(
@@ -139,8 +139,8 @@ def annoy_neighbors(data: np.ndarray) -> Neighbors:
     for point, row in enumerate(data):
         index.add_item(point, row)
     index.build(10, n_jobs=1)
-    found = [index.get_nns_by_item(point, N_NEIGHBORS + 1)[1:] for point in range(len(data))]
-    padded = np.array([(row + N_NEIGHBORS * [-1])[:N_NEIGHBORS] for row in found], dtype=np.int32)
+    indices = [index.get_nns_by_item(point, N_NEIGHBORS + 1)[1:] for point in range(len(data))]
+    padded = np.array([(row + N_NEIGHBORS * [-1])[:N_NEIGHBORS] for row in indices], dtype=np.int32)
     return Neighbors(padded, np.zeros(padded.shape))
 
 
@@ -149,9 +149,9 @@ def scaling(n_spaces: int, sizes: list[int], method: SearchMethod = "pynndescent
     seconds = []
     for n_points in sizes:
         data = activations(n_points, 0)
-        found, spent = timed(lambda: find_neighbors(data, N_NEIGHBORS, metric="angular", method=method))  # noqa: B023
+        neighbors, spent = timed(lambda: find_neighbors(data, N_NEIGHBORS, metric="angular", method=method))  # noqa: B023
         seconds.append(spent)
-        recall = neighbor_recall(found, data, metric="angular", n_sample=100)
+        recall = neighbor_recall(neighbors, data, metric="angular", n_sample=100)
         say(f"{method}, {n_points} x {N_FEATURES}: {spent:.1f} s, recall {recall:.4f}, peak {peak_mib():.0f} MiB")
     if len(sizes) > 1:
         exponent = np.log(seconds[-1] / seconds[0]) / np.log(sizes[-1] / sizes[0])
@@ -164,9 +164,9 @@ def filtered_beside_lanczos(n_spaces: int, sizes: list[int]) -> None:
         filtered_eigenpairs(graph, 9)  # what is compiled is compiled before
         for n_eigenpairs in (N_EIGENPAIRS, 4 * N_EIGENPAIRS):
             count = n_eigenpairs + 1
-            found, ours = timed(functools.partial(filtered_eigenpairs, graph, count))
+            eigenpairs, ours = timed(functools.partial(filtered_eigenpairs, graph, count))
             truth, theirs = timed(functools.partial(eigsh, normalized_adjacency(graph), k=count, which="LA"))
-            basis = Basis(1 - found[0][:-1], found[1][:, :-1], float(1 - found[0][-1]))
+            basis = Basis(1 - eigenpairs[0][:-1], eigenpairs[1][:, :-1], float(1 - eigenpairs[0][-1]))
             quality = basis_quality(graph, basis)
             lost = n_eigenpairs - np.linalg.norm(basis.eigenvectors.T @ truth[1][:, 1:]) ** 2
             say(
@@ -188,7 +188,7 @@ def two_workers(n_spaces: int, sizes: list[int]) -> None:
     walls = {}
     for n_workers in (1, 2):
         with ProcessPoolExecutor(n_workers) as pool:
-            list(pool.map(work, [(5200, 90 + number) for number in range(2 * n_workers)]))
+            list(pool.map(work, [(5200, 90 + index) for index in range(2 * n_workers)]))
             start = time.perf_counter()
             list(pool.map(work, jobs))
             walls[n_workers] = time.perf_counter() - start

@@ -37,9 +37,9 @@ def write_spaces(folder: Path, n_spaces: int, n_points: int) -> None:
     (folder / "zoo").mkdir(parents=True)
     generator = np.random.default_rng(0)
     latent = generator.standard_normal((n_points, 6))
-    for number in range(n_spaces):
+    for index in range(n_spaces):
         image = np.tanh(latent @ generator.standard_normal((6, 16))) + 0.1 * generator.standard_normal((n_points, 16))
-        np.save(folder / "zoo" / f"model{number:04}.npy", image.astype(np.float32))
+        np.save(folder / "zoo" / f"model{index:04}.npy", image.astype(np.float32))
     (folder / "data_catalog.yaml").write_text(CATALOG)
 
 
@@ -68,8 +68,8 @@ def main() -> None:
         sys.stdout.write(f"{options.spaces} spaces, {time.monotonic() - start:.0f} s with SLURM's start\n")
         for log in sorted((folder / ".lfm-atlas" / "runs").glob("*.json")):
             facts = json.loads(log.read_text())
-            told = {name: facts.get(name) for name in ("outcome", "seconds", "stages", "computed")}
-            sys.stdout.write(json.dumps(told, indent=1) + "\n")
+            summary = {name: facts.get(name) for name in ("outcome", "seconds", "stages", "computed")}
+            sys.stdout.write(json.dumps(summary, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -48,17 +48,17 @@ def rank_wrong_maps(draw: int) -> None:
     pairs = [(i, j) for i, j in edges.tolist() if i < j]
     for share in (5, 3, 2):
         generator = np.random.default_rng([draw, share])
-        wrong = {pairs[number] for number in generator.choice(len(pairs), len(pairs) // share, replace=False)}
+        wrong = {pairs[index] for index in generator.choice(len(pairs), len(pairs) // share, replace=False)}
         maps = fit_all(spaces, inputs, edges, generator, wrong, n_anchors=10)
         residuals = cycle_residuals(Collection(len(spaces), edges, maps[:, :N_LOW, :N_LOW]))
         is_wrong = np.array([tuple(sorted(edge)) in wrong for edge in edges.tolist()])
         ranks, n_wrong = rankdata(residuals), int(is_wrong.sum())
         area = (ranks[is_wrong].sum() - n_wrong * (n_wrong + 1) / 2) / (n_wrong * (len(ranks) - n_wrong))
-        found = accuracy(maps, spaces, inputs, edges)
+        shares = accuracy(maps, spaces, inputs, edges)
         print(  # noqa: T201
-            f"zoo, draw {draw}, 1 in {share} wrong: AUC {area:.3f}; points found, right {found[~is_wrong].mean():.3f}, "
-            f"wrong {found[is_wrong].mean():.3f}; residuals, right {np.median(residuals[~is_wrong]):.2f}, wrong "
-            f"{np.median(residuals[is_wrong]):.2f}",
+            f"zoo, draw {draw}, 1 in {share} wrong: AUC {area:.3f}; points found, right "
+            f"{shares[~is_wrong].mean():.3f}, wrong {shares[is_wrong].mean():.3f}; residuals, right "
+            f"{np.median(residuals[~is_wrong]):.2f}, wrong {np.median(residuals[is_wrong]):.2f}",
             flush=True,
         )
 
@@ -67,14 +67,14 @@ def shipped_spaces(draw: int) -> tuple[list[SpectralSpace], list[np.ndarray]]:
     """Return the last two hidden layers of each shipped network, and which digit every row shows."""
     probe = digits("probe")
     spaces, inputs = [], []
-    for number, path in enumerate(sorted(zoo_folder().glob("*.onnx"))):
+    for index, path in enumerate(sorted(zoo_folder().glob("*.onnx"))):
         source = OnnxSource(path, probe.inputs, probe.ids, pool="flatten")
         hidden = [name for name in source.layer_names() if name.startswith(("relu", "tanh"))][-2:]
         for layer in hidden:
-            own = np.random.default_rng([draw, number, len(spaces)]).permutation(len(probe.ids))
+            kept = np.random.default_rng([draw, index, len(spaces)]).permutation(len(probe.ids))
             rows = np.concatenate([batch[layer] for batch in source.batches([layer], np.arange(len(probe.ids)))])
-            spaces.append(spectral_space(rows[own], n_eigenpairs=50, n_neighbors=50, kernel="binary"))
-            inputs.append(own)
+            spaces.append(spectral_space(rows[kept], n_eigenpairs=50, n_neighbors=50, kernel="binary"))
+            inputs.append(kept)
     return spaces, inputs
 
 
@@ -84,7 +84,7 @@ def synchronize(spaces: list[SpectralSpace], inputs: list[np.ndarray], n_draws: 
     pairs = [(i, j) for i, j in edges.tolist() if i < j]
     for draw in range(n_draws):
         generator = np.random.default_rng(draw)
-        wrong = {pairs[number] for number in generator.choice(len(pairs), len(pairs) // 2, replace=False)}
+        wrong = {pairs[index] for index in generator.choice(len(pairs), len(pairs) // 2, replace=False)}
         right = accuracy(fit_all(spaces, inputs, edges, generator, set()), spaces, inputs, edges)
         maps = fit_all(spaces, inputs, edges, generator, wrong)
         direct = accuracy(maps, spaces, inputs, edges)
@@ -96,9 +96,9 @@ def synchronize(spaces: list[SpectralSpace], inputs: list[np.ndarray], n_draws: 
         after = accuracy(grown, spaces, inputs, edges)
         is_wrong = np.array([tuple(sorted(edge)) in wrong for edge in edges.tolist()])
         residuals = cycle_residuals(low)
-        for name, found in (("right anchors", right), ("half wrong", direct), ("synchronized", after)):
-            failed = int((found < right / 2).sum())
-            print(f"draw {draw}, {name:14s}: mean {found.mean():.3f}, least {found.min():.3f}, {failed} of 30 failed")  # noqa: T201
+        for name, shares in (("right anchors", right), ("half wrong", direct), ("synchronized", after)):
+            failed = int((shares < right / 2).sum())
+            print(f"draw {draw}, {name:14s}: mean {shares.mean():.3f}, least {shares.min():.3f}, {failed} of 30 failed")  # noqa: T201
         print(  # noqa: T201
             f"   weights: wrong at most {shared.weights[is_wrong].max():.3f}, right at least "
             f"{shared.weights[~is_wrong].min():.3f}; cycle residuals: wrong {np.median(residuals[is_wrong]):.2f}, "
@@ -110,12 +110,12 @@ def synchronize(spaces: list[SpectralSpace], inputs: list[np.ndarray], n_draws: 
 def read_spaces(folder: Path) -> tuple[list[SpectralSpace], list[np.ndarray]]:
     """Return the spaces and, for each, which input every row shows."""
     spaces, inputs = [], []
-    for number, (seed, layer) in enumerate((s, layer) for s in range(3) for layer in ("c5", "c4")):
-        own = np.random.default_rng([7, number]).permutation(N_COMMON)[:N_OWN]
+    for index, (seed, layer) in enumerate((s, layer) for s in range(3) for layer in ("c5", "c4")):
+        kept = np.random.default_rng([7, index]).permutation(N_COMMON)[:N_OWN]
         with np.load(folder / "fashion_zoo" / f"cnn5_s{seed}.npz") as arrays:
-            rows = arrays[layer][:N_COMMON].astype(float).reshape(N_COMMON, -1)[own]
+            rows = arrays[layer][:N_COMMON].astype(float).reshape(N_COMMON, -1)[kept]
         spaces.append(spectral_space(rows, n_eigenpairs=40))
-        inputs.append(own)
+        inputs.append(kept)
     return spaces, inputs
 
 
@@ -144,12 +144,12 @@ def fit_all(
 
 def accuracy(maps: np.ndarray, spaces: list[SpectralSpace], inputs: list[np.ndarray], edges: np.ndarray) -> np.ndarray:
     """Return, for every edge, the share of target points with a partner that find it."""
-    found = []
+    shares = []
     for (i, j), functional_map in zip(edges.tolist(), maps, strict=True):
         matches = nearest_points(embed(functional_map, spaces[i].basis, spaces[j].basis))
         shared = np.isin(inputs[j], inputs[i])
-        found.append((inputs[i][matches] == inputs[j])[shared].mean())
-    return np.array(found)
+        shares.append((inputs[i][matches] == inputs[j])[shared].mean())
+    return np.array(shares)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ import lfm_tasks.zoo
 
 FUNCTIONS = {
     "record_model": "activations", "store_basis": "bases", "store_block": "scores", "store_collection": "collection",
-    "store_maps": "maps", "store_map": "transfers", "store_picture": "embeddings", "store_probes": "embeddings",
+    "store_maps": "maps", "store_map": "transfers", "store_tsne": "embeddings", "store_probes": "embeddings",
 }  # fmt: skip
 ONE_THREAD = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 GRAPH = {"n_neighbors": 20}
@@ -87,22 +87,24 @@ def fit(_: str | None) -> None:
         equations.setdefault("bases" if "basis task" in work else "scores", []).append((work, seconds))
     bases = 0
     for name in FITTED:
-        found = subprocess.run(
+        completed = subprocess.run(
             [sys.executable, __file__, "one", name],
             check=True,
             capture_output=True,
             text=True,
             env=os.environ | ONE_THREAD,
         )
-        content = json.loads(found.stdout.splitlines()[-1])
+        content = json.loads(completed.stdout.splitlines()[-1])
         bases = max(bases, content["worker"])
-        for stage, own in content["stages"].items():
-            equations.setdefault(stage, []).append((own["work"], own["seconds"]))
-            note = f"{own['peak'] / own['predicted_peak']:.2f}" if own["predicted_peak"] else "-"
-            say(f"# {name}, {stage}: {own['seconds']:.2f} s, real over predicted peak {note}")
+        for stage, measured in content["stages"].items():
+            equations.setdefault(stage, []).append((measured["work"], measured["seconds"]))
+            note = f"{measured['peak'] / measured['predicted_peak']:.2f}" if measured["predicted_peak"] else "-"
+            say(f"# {name}, {stage}: {measured['seconds']:.2f} s, real over predicted peak {note}")
     from lfm_tasks.planning import product_seconds
 
-    table = {name: value for own in equations.values() for name, value in solved(own).items() if value > 1e-20}
+    table = {
+        name: value for of_stage in equations.values() for name, value in solved(of_stage).items() if value > 1e-20
+    }
     say(f"PRODUCT_SECONDS = {product_seconds():.4f}\nWORKER_BYTES = {bases >> 20} << 20\nSECONDS = {{")
     for name, value in table.items():
         say(f'    "{name}": {value:.3g},')
@@ -125,13 +127,13 @@ def solved(equations: Sequence[tuple[Mapping[str, float], float]]) -> dict[str, 
         )
         weighted = amounts * weights[:, None]
         scale = np.maximum(weighted.max(axis=0), 1e-300)
-        found = nnls(weighted / scale, weights * seconds, maxiter=100 * len(names))[0] / scale
-        predicted = amounts @ found
-    errors = amounts @ found / seconds
-    said = errors[seconds > 0.2]
-    spread = f"predicted over measured {said.min():.2f} to {said.max():.2f}" if len(said) else "all are short"
+        coefficients = nnls(weighted / scale, weights * seconds, maxiter=100 * len(names))[0] / scale
+        predicted = amounts @ coefficients
+    errors = amounts @ coefficients / seconds
+    long = errors[seconds > 0.2]
+    spread = f"predicted over measured {long.min():.2f} to {long.max():.2f}" if len(long) else "all are short"
     say(f"# {len(equations)} equations of {', '.join(names[:3])}..., of more than .2 s: {spread}")
-    return dict(zip(names, found.tolist(), strict=True))
+    return dict(zip(names, coefficients.tolist(), strict=True))
 
 
 def measure_graphs() -> Iterator[tuple[dict[str, float], float]]:
@@ -186,7 +188,7 @@ def measure_measures() -> Iterator[tuple[dict[str, float], float]]:
     null = NullConfig(n_permutations=3)
     atlas = AtlasConfig(null=null, intervals=IntervalsConfig(n_groups=5))
     for n, d in ((300, 12), (800, 20), (400, 150)):
-        ids = np.array([f"{number:05}" for number in range(n)])
+        ids = np.array([f"{index:05}" for index in range(n)])
         spaces = Activations({str(key): mixture(n, d, key) for key in range(2)}, {})
         for name in MEASURES:
             start = time.process_time()
@@ -224,7 +226,7 @@ def measure_here(name: str | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_zoo(Path(folder), FITTED[str(name)])
         catalog = read_catalog(Path(folder) / "data_catalog.yaml")
-        loads = {own.stage: own.load for own in missing_work(catalog, validate_catalog(catalog, silent))}
+        loads = {stage.stage: stage.load for stage in missing_work(catalog, validate_catalog(catalog, silent))}
         workers = Measured()
         opening.InProcess = lambda limit: workers  # type: ignore[misc, assignment]
         start = time.process_time()
@@ -255,17 +257,17 @@ class Measured:
         self, function: Callable[[Any], Any], jobs: Sequence[Any], needs: Sequence[int] = ()
     ) -> Iterator[tuple[int, Any]]:
         """Yield results in order."""
-        from lfm_tasks.workers.pool import Guarded
+        from lfm_tasks.workers.pool import JobFunction
         from lfm_tasks.workers.resources import peak_bytes
 
         stage = FUNCTIONS[function.__name__]
-        for number, job in enumerate(jobs):
+        for index, job in enumerate(jobs):
             Path("/proc/self/clear_refs").write_text("5")  # forget the highest so far
             start = time.process_time()
-            result, _ = Guarded(function)(job)
+            result, _ = JobFunction(function)(job)
             self.spent[stage] = self.spent.get(stage, 0) + time.process_time() - start
             self.peaks[stage] = max(self.peaks.get(stage, 0), peak_bytes())
-            yield number, result
+            yield index, result
 
     def close(self) -> None:
         """Nothing was started."""
@@ -297,9 +299,9 @@ def check(only: str | None) -> None:
             end = resource.getrusage(resource.RUSAGE_CHILDREN)
             spent = end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime
             [log] = [json.loads(path.read_text()) for path in (folder / ".lfm-atlas" / "runs").glob("*.json")]
-            written, wanted = written_bytes(folder) - before, sum(own.load.written_bytes for own in stages)
+            written, predicted_bytes = written_bytes(folder) - before, sum(stage.load.written_bytes for stage in stages)
             ceiling = worker_ceiling(stages)[0]
-            sizes = [(ceiling, max(log["worker_peak_bytes"].values())), (wanted, written)]
+            sizes = [(ceiling, max(log["worker_peak_bytes"].values())), (predicted_bytes, written)]
             cells = [f"{ours / 2**20:.1f} / {theirs / 2**20:.1f} MiB = {ours / theirs:.2f}" for ours, theirs in sizes]
             say(f"| {name} | {seconds:.0f} / {spent:.0f} s = {seconds / spent:.2f} | {' | '.join(cells)} |")
 
@@ -317,7 +319,7 @@ def write_zoo(folder: Path, zoo: Zoo | None) -> None:
         catalog["datasets"] = {"digits": {"builtin": "digits", "split": "train"}}
         catalog["models"] = {name: {"onnx": source, "layers": ["relu*", "logits"]} for name in networks}
         return write_catalog(folder, catalog)
-    ids = np.array([f"p{number:06}" for number in range(n_points)])
+    ids = np.array([f"p{index:06}" for index in range(n_points)])
     np.save(folder / "ids.npy", ids)
     np.save(folder / "labels.npy", (np.arange(n_points) % 5).astype(str))
     for model in range(n_models):
@@ -327,9 +329,9 @@ def write_zoo(folder: Path, zoo: Zoo | None) -> None:
     catalog["datasets"] = {"probe": {"ids": {"path": "ids.npy"}, "labels": {"path": "labels.npy"}}}
     catalog["models"] = {f"net{model}": read for model in range(n_models)}
     if atlas.get("measures") == "all":
-        from lfm_tasks.stages.inventory.requests import CONVENTIONS
+        from lfm_tasks.stages.inventory.requests import known_measures
 
-        catalog["atlas"]["measures"] = sorted(CONVENTIONS)
+        catalog["atlas"]["measures"] = sorted(known_measures())
     if atlas.get("x-transfer"):
         catalog["comparisons"] = {"carried": {"sources": "*", "targets": "*", "transfer": True}}
     return write_catalog(folder, catalog)

@@ -94,11 +94,11 @@ def one_draw(
 def quality(alignment: Alignment, views: Views) -> float:
     """Return the mean reciprocal rank of unseen rows; where there are none, the share of rows found."""
     if not len(views.unseen_target):
-        found = similarities(alignment, views.source, views.target).argmax(axis=1)
-        return float((found == views.partner).mean())
+        partners = similarities(alignment, views.source, views.target).argmax(axis=1)
+        return float((partners == views.partner).mean())
     scores = similarities(alignment, views.unseen_source, views.unseen_target)
-    own = scores[np.arange(len(scores)), views.unseen_partner]
-    return float((1 / (scores >= own[:, None]).sum(axis=1)).mean())
+    of_partner = scores[np.arange(len(scores)), views.unseen_partner]
+    return float((1 / (scores >= of_partner[:, None]).sum(axis=1)).mean())
 
 
 def reference(views: Views, source: SpectralSpace, target: SpectralSpace) -> str:

@@ -29,9 +29,9 @@ def main() -> None:
     parser.add_argument("--experiment", nargs="+", default=["layer_matching"])
     options = parser.parse_args()
     catalog = write_networks(options.folder, range(FIRST_SEED, FIRST_SEED + options.seeds))
-    asked = [word for name in options.experiment for word in ("--experiment", name)]
+    experiments = [word for name in options.experiment for word in ("--experiment", name)]
     output = ["--output", str(options.folder / "evidence")]
-    command = [sys.executable, "-m", "lfm_atlas", "reproduce", str(catalog), *asked, *output, "--no-prefect"]
+    command = [sys.executable, "-m", "lfm_atlas", "reproduce", str(catalog), *experiments, *output, "--no-prefect"]
     sys.exit(subprocess.run(command, check=False).returncode)
 
 

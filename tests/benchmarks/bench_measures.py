@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from lfm_tasks.measures.cka_matrix import linear_cka_matrix
+from lfm_tasks.measures.cka import linear_cka_matrix
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.spectral.bases.full_map import lfm, permutations_per_product, permuted_maps, permuted_rows
 
@@ -37,12 +37,12 @@ def all_pairs(repeats: int) -> None:
     measure = MEASURES["cka_linear"]
     together, one_by_one, grown = [], [], 0
     for _ in range(repeats):
-        found, [seconds] = timed(lambda: linear_cka_matrix(spaces), 1)
+        matrix, [seconds] = timed(lambda: linear_cka_matrix(spaces), 1)
         grown = grown or peak() - before
         together.append(seconds)
         looped, [seconds] = timed(lambda: [measure(spaces[i], spaces[j]) for i, j in pairs], 1)
         one_by_one.append(8 * seconds)
-        np.testing.assert_allclose([found[i, j] for i, j in pairs], looped, rtol=1e-9)
+        np.testing.assert_allclose([matrix[i, j] for i, j in pairs], looped, rtol=1e-9)
     ratios = np.array(one_by_one) / together
     print(  # noqa: T201
         f"linear CKA of all pairs of {N_SPACES} spaces ({N_POINTS} points, {N_FEATURES} features): "

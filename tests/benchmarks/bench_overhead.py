@@ -16,9 +16,9 @@ from lfm_atlas.prefect_server import prefect_server, wait_until_ready
 from lfm_tasks.workers.pool import InProcess, LocalDask, Workers
 
 
-def nothing(number: int) -> int:
+def nothing(value: int) -> int:
     """Return the tile's number."""
-    return number
+    return value
 
 
 def stage(workers: Workers, tiles: Sequence[int]) -> int:

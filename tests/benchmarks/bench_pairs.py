@@ -65,8 +65,8 @@ def kernel(n_spaces: int, n_eigenpairs: int, n_descriptors: int, side: int, n_ro
     sources = [tile_source(space) for space in spaces[:side]]
     square = np.random.default_rng(0).standard_normal((1500, 1500)).astype(np.float32)
     seconds: dict[str, list[float]] = {name: [] for name in ("tile", "source", "product", "solve", "solve + scores")}
-    for number in range(n_rounds):
-        source, target = spaces[number % side], spaces[side + number % side]
+    for index in range(n_rounds):
+        source, target = spaces[index % side], spaces[side + index % side]
         seconds["product"].append(spent(lambda: square @ square) / (2 * 1500**3))
         seconds["tile"].append(spent(lambda: one_tile(sources, spaces[side:])) / side**2)
         seconds["source"].append(spent(lambda: tile_source(source)))  # noqa: B023
@@ -79,8 +79,8 @@ def kernel(n_spaces: int, n_eigenpairs: int, n_descriptors: int, side: int, n_ro
     sums = tile_sums([(sources[0], tile_targets(spaces[side:]))])
     direct = [fit_closed_form(spaces[0], target) for target in spaces[side:]]
     errors = {
-        "lfm": np.array([lfm(own) for own in direct]),
-        "overlap": np.array([capped_overlap(own) for own in direct]),
+        "lfm": np.array([lfm(one) for one in direct]),
+        "overlap": np.array([capped_overlap(one) for one in direct]),
     }
     worst = max(float(np.abs(TILE_SCORES[name](sums) - truth).max()) for name, truth in errors.items())
     say(
@@ -101,9 +101,9 @@ def one_tile(sources: list[Any], targets: list[DescriptorCoefficients]) -> None:
 
 
 def plain_scores(source: DescriptorCoefficients, target: DescriptorCoefficients) -> None:
-    found = fit_closed_form(source, target)
-    lfm(found)
-    capped_overlap(found)
+    fitted = fit_closed_form(source, target)
+    lfm(fitted)
+    capped_overlap(fitted)
 
 
 def made_up(seed: int, n_eigenpairs: int, n_descriptors: int) -> DescriptorCoefficients:
@@ -163,13 +163,13 @@ def write_zoo(folder: Path, n_spaces: int, n_points: int, n_eigenpairs: int) -> 
     """Write models of 50 layers: noisy random images of one set of points."""
     generator = np.random.default_rng(0)
     latent = generator.standard_normal((n_points, 6))
-    np.save(folder / "ids.npy", np.array([f"p{number:05}" for number in range(n_points)]))
+    np.save(folder / "ids.npy", np.array([f"p{index:05}" for index in range(n_points)]))
     models = {}
     for start in range(0, n_spaces, N_LAYERS):
         layers = {}
-        for number in range(start, min(start + N_LAYERS, n_spaces)):
+        for index in range(start, min(start + N_LAYERS, n_spaces)):
             image = np.tanh(latent @ generator.standard_normal((6, 16)))
-            layers[f"layer{number:04}"] = (image + 0.1 * generator.standard_normal(image.shape)).astype(np.float32)
+            layers[f"layer{index:04}"] = (image + 0.1 * generator.standard_normal(image.shape)).astype(np.float32)
         name = f"model{start:04}"
         np.savez(folder / f"{name}.npz", **layers)
         models[name] = {"activations": {"path": "{model}.npz", "key": "{layer}", "dataset": "probe"}}
@@ -196,8 +196,8 @@ def clocks(times: dict[str, float]) -> Iterator[None]:
         (closed_scores, "_score", "fits and scores"),
         (UnitStore, "_publish", "writing"),
         (PairIndex, "add", "places"),
-        (scores, "base_pairs", "pairs"),
-        (scores, "asked_pairs", "pairs"),
+        (scores, "pair_indexes", "pairs"),
+        (scores, "requested_pairs", "pairs"),
     ]
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in parts]
     inner = [0.0]

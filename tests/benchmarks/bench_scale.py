@@ -43,7 +43,7 @@ def accuracy(n_points: int, n_spaces: int) -> None:
     from lfm_tasks.config import GraphConfig
     from lfm_tasks.stages.bases.job import BasisMethod, compute_basis
 
-    ids = np.array([f"{number:08}" for number in range(n_points)])
+    ids = np.array([f"{index:08}" for index in range(n_points)])
     with tempfile.TemporaryDirectory() as folder:
         files = [Path(folder) / f"{space}.npy" for space in range(n_spaces)]
         for space, path in enumerate(files):
@@ -53,31 +53,31 @@ def accuracy(n_points: int, n_spaces: int) -> None:
             way, start, agreements = BasisMethod(GraphConfig(), "exact", 50, n_landmarks), time.process_time(), []
             bases[n_landmarks] = []
             for path in files:
-                found = compute_basis(lambda: iter([np.load(path)]), ids, way)  # noqa: B023
-                bases[n_landmarks].append(found.eigenvectors)
-                agreements.append(found.facts.get("landmark_agreement", 1.0))
+                computed = compute_basis(lambda: iter([np.load(path)]), ids, way)  # noqa: B023
+                bases[n_landmarks].append(computed.eigenvectors)
+                agreements.append(computed.facts.get("landmark_agreement", 1.0))
             seconds = (time.process_time() - start) / n_spaces
             tell(n_landmarks, bases[None], bases[n_landmarks], f"{seconds:.1f} s, with half {np.mean(agreements):.3f}")
 
 
-def tell(n_landmarks: int | None, whole: list[np.ndarray], own: list[np.ndarray], more: str) -> None:
+def tell(n_landmarks: int | None, whole: list[np.ndarray], bases: list[np.ndarray], more: str) -> None:
     """Say how far bases are from those of all points, and how much their scores of each other."""
     from lfm_tasks.spectral.bases.full_map import overlap
 
-    sides = list(zip(whole, own, strict=True))
+    sides = list(zip(whole, bases, strict=True))
     spans = [f"K {k} {np.mean([overlap(y[:, :k].T @ x[:, :k]) for x, y in sides]):.3f}" for k in (10, 20, 50)]
-    pairs = [(i, j) for i in range(len(own)) for j in range(i)]
-    exact, found = (np.array([overlap(side[i].T @ side[j]) for i, j in pairs]) for side in (whole, own))
-    moved = np.abs(found - exact)
+    pairs = [(i, j) for i in range(len(bases)) for j in range(i)]
+    exact, reduced = (np.array([overlap(side[i].T @ side[j]) for i, j in pairs]) for side in (whole, bases))
+    difference = np.abs(reduced - exact)
     say(
         f"{n_landmarks or 'all'}: {more}; spans {', '.join(spans)}; overlap of pairs {exact.mean():.3f}, moved by "
-        f"{moved.mean():.3f}, at most {moved.max():.3f}"
+        f"{difference.mean():.3f}, at most {difference.max():.3f}"
     )
 
 
 def write_zoo(folder: Path, n_points: int, n_spaces: int, landmarks: int | None) -> None:
     """Write spaces that are images of the same points, and their catalog."""
-    np.save(folder / "ids.npy", np.array([f"{number:08}" for number in range(n_points)]))
+    np.save(folder / "ids.npy", np.array([f"{index:08}" for index in range(n_points)]))
     for space in range(n_spaces):
         write_activations(folder / f"net{space}.npy", n_points, seed=space)
     source = {"path": "{model}.npy", "dataset": "probe"}

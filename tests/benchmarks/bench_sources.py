@@ -20,7 +20,7 @@ import numcodecs
 import numpy as np
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.stages.activations.stage import RecordJob, record_model
+from lfm_tasks.stages.activations.job import RecordJob, record_model
 from lfm_tasks.stores.units.store import UnitStore
 
 N_POINTS, N_FEATURES, N_ROUNDS = 50_000, 2048, 3
@@ -36,13 +36,13 @@ def main() -> None:
     rows = np.maximum(np.random.default_rng(0).standard_normal((N_POINTS, N_FEATURES), dtype=np.float32), 0)
     np.save(folder / "m.npy", rows)
     saved, recorded, peaks = [], [], []
-    for number in range(N_ROUNDS):
+    for index in range(N_ROUNDS):
         saved.append(in_child("--save", folder)[0])
         seconds, peak = in_child("--record", folder)
         shutil.rmtree(folder / "store")
         recorded.append(seconds)
         peaks.append(peak)
-        print(f"round {number}: save {saved[-1]:.2f} s, record {recorded[-1]:.2f} s, peak {peaks[-1]:.2f} GiB")  # noqa: T201
+        print(f"round {index}: save {saved[-1]:.2f} s, record {recorded[-1]:.2f} s, peak {peaks[-1]:.2f} GiB")  # noqa: T201
     ratio = np.median(saved) / np.median(recorded)
     print(f"rate {ratio:.2f} of numpy.save + fsync + SHA-256 (claim: 0.33), peak {max(peaks):.2f} GiB (claim: 1)")  # noqa: T201
     for name, values in {"ReLU of noise": rows[:2048], **real_activations()}.items():
@@ -74,12 +74,12 @@ def in_child(what: str, folder: Path) -> tuple[float, float]:
 def record(folder: Path) -> None:
     job = RecordJob(UnitStore(folder / "store"), Catalog(root=folder, **CATALOG), "m", {"m": "0" * 64})  # type: ignore[arg-type]
     start = time.perf_counter()
-    troubles = record_model(job)
+    failures = record_model(job)
     seconds = time.perf_counter() - start
     # Not getrusage, whose maximum begins with the memory of the parent.
     peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     print(seconds, int(peak.split()[1]) / 2**20)  # noqa: T201
-    assert not troubles, troubles
+    assert not failures, failures
 
 
 def real_activations() -> dict[str, np.ndarray]:

@@ -96,8 +96,8 @@ def summary(rows: list[dict]) -> str:
         apart = np.array([row["all pairs"] - row[name] for row in rows])
         lines.append(f"  {name}: {(apart <= LIMIT).sum()} of {len(rows)}, largest {apart.max():.3f}")
     for source, target in sorted({(row["source"], row["target"]) for row in rows}):
-        own = [row for row in rows if (row["source"], row["target"]) == (source, target)]
-        apart = [row["all pairs"] - row[row["chosen"]] for row in own]
+        of_direction = [row for row in rows if (row["source"], row["target"]) == (source, target)]
+        apart = [row["all pairs"] - row[row["chosen"]] for row in of_direction]
         if max(apart) > LIMIT:
             lines.append(f"missed: {source} -> {target}: {', '.join(f'{value:.3f}' for value in apart)}")
     return "\n".join(lines)

@@ -45,7 +45,7 @@ def main() -> None:
     per_pair = sampled_pairs(bases, anchors, chosen.pairs)
     n_pairs = chosen.spaces * (chosen.spaces - 1)
     pairs = {name: n_pairs * seconds for name, seconds in per_pair.items()}
-    many = [bases[number % len(bases)] for number in range(chosen.spaces)]
+    many = [bases[index % len(bases)] for index in range(chosen.spaces)]
     all_pairs(many[:2], anchors)  # what is compiled is compiled before
     pairs["ours"] = statistics.median(timed(lambda: all_pairs(many, anchors))[1] for _ in range(3))
     whole = {name: chosen.spaces * per_base[name] + pairs[name] for name in per_base}
@@ -93,13 +93,13 @@ def sampled_pairs(bases: list[Basis], anchors: np.ndarray, n_pairs: int) -> dict
     """Return the seconds that the other sides take for the map and scores of a pair; what a space shares is free."""
     units = [unit_descriptors(basis, landmark_heat_descriptors(basis, anchors)) for basis in bases]
     described = [
-        DescriptorCoefficients(basis.eigenvalues, basis.eigenvectors.T @ own)
-        for basis, own in zip(bases, units, strict=True)
+        DescriptorCoefficients(basis.eigenvalues, basis.eigenvectors.T @ unit)
+        for basis, unit in zip(bases, units, strict=True)
     ]
-    operators = [descriptor_operators(basis, own) for basis, own in zip(bases, units, strict=True)]
+    operators = [descriptor_operators(basis, unit) for basis, unit in zip(bases, units, strict=True)]
     seconds: dict[str, list[float]] = {"plain": [], "common": []}
-    for number in range(n_pairs):
-        source, target = number % len(bases), (number + 1 + number // len(bases)) % len(bases)
+    for index in range(n_pairs):
+        source, target = index % len(bases), (index + 1 + index // len(bases)) % len(bases)
         sides = described[source], described[target]
         seconds["plain"].append(timed(lambda: scored(fit_closed_form(*sides)))[1])  # noqa: B023
         fit = timed(lambda: scored(l_bfgs(sides, (operators[source], operators[target]))))  # noqa: B023
@@ -127,12 +127,12 @@ def l_bfgs(sides: tuple[DescriptorCoefficients, DescriptorCoefficients], operato
 
     def gradient(flat: np.ndarray) -> np.ndarray:
         c = flat.reshape(shape)
-        found = 0.1 * (c @ a - b) @ a.T + 0.001 * gaps * c
+        slopes = 0.1 * (c @ a - b) @ a.T + 0.001 * gaps * c
         for x, y in zip(of_source, of_target, strict=True):
             left = c @ x - y @ c
-            found += left @ x.T - y.T @ left
-        found[:, 0] = 0
-        return found.ravel()
+            slopes += left @ x.T - y.T @ left
+        slopes[:, 0] = 0
+        return slopes.ravel()
 
     start = np.zeros(shape)
     start[0, 0] = 1

@@ -60,13 +60,13 @@ def stages() -> None:
     """Print the CPU seconds of imports and stages: cold, and with nothing new."""
     with tempfile.TemporaryDirectory() as name:
         call(["init"], Path(name))
-        found = []
+        measured = []
         for _ in range(2):
             command = [sys.executable, __file__, "--one", name]
-            found.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
+            measured.append(json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout))
     print(f"{'CPU seconds':<24}{'cold':>8}{'nothing new':>14}")  # noqa: T201
-    for stage in found[0]:
-        print(f"{stage:<24}{found[0][stage]:8.2f}{found[1].get(stage, 0):14.2f}")  # noqa: T201
+    for stage in measured[0]:
+        print(f"{stage:<24}{measured[0][stage]:8.2f}{measured[1].get(stage, 0):14.2f}")  # noqa: T201
 
 
 def one_run(folder: Path) -> None:

@@ -254,9 +254,9 @@ def test_browser_without_decompression__is_told_what_is_needed(whole_page: str, 
     watched.page.add_init_script("delete window.DecompressionStream")
     watched.page.goto(watched.address)
 
-    watched.page.wait_for_selector("#trouble:not([hidden])")
+    watched.page.wait_for_selector("#drawing-error:not([hidden])")
 
-    assert "Needs Chrome 80, Firefox 113 or Safari 16.4" in watched.page.inner_text("#trouble")
+    assert "Needs Chrome 80, Firefox 113 or Safari 16.4" in watched.page.inner_text("#drawing-error")
 
 
 def test_page__of_one_model_and_of_none_is_drawn(made_atlas: Callable[..., Any], watch: Watch) -> None:

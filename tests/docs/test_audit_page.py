@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from lfm_tasks.catalog.audit import AuditConfig, Checks
+from lfm_tasks.catalog.sections import AuditConfig, Checks
 
 PAGE = (Path(__file__).parents[2] / "docs/audit.md").read_text(encoding="utf-8")
 

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from lfm_tasks.catalog import audit, model, read_catalog
+from lfm_tasks.catalog import models, read_catalog, sections
 from lfm_tasks.catalog.comparisons import chosen_models
+from lfm_tasks.checks import check_classes
 from lfm_tasks.stages.inventory.requests import unknown_measures
 
 PAGE = (Path(__file__).parents[2] / "docs/catalog.md").read_text(encoding="utf-8")
@@ -24,16 +25,16 @@ def test_page__shows_a_catalog_that_is_read(tmp_path: Path) -> None:
 
     assert list(catalog.models) == ["bert", "resnet", "vit", "swin"]
     assert unknown_measures(catalog) == []
-    assert chosen_models(catalog.comparisons["text-vision"].targets, catalog.members()) == ["resnet", "vit", "swin"]
+    assert chosen_models(catalog.comparisons["text-vision"].targets, catalog.model_facts()) == ["resnet", "vit", "swin"]
     assert catalog.models["swin"].activations is not None
     assert catalog.models["swin"].activations.pool == "mean"
 
 
 def test_page__names_every_key() -> None:
-    values = [*vars(model).values(), *vars(audit).values()]
+    values = [*vars(models).values(), *vars(sections).values(), *check_classes().values()]
     kinds = [kind for kind in values if isinstance(kind, type) and issubclass(kind, BaseModel)]
     # Clusters other than the local one have a page of their own.
-    read = [kind for kind in kinds if kind not in (model.Catalog, model.Trust, model.AddressCluster)]
+    read = [kind for kind in kinds if kind not in (sections.Catalog, sections.Trust, sections.AddressCluster)]
     keys = {key for kind in read for key in kind.model_fields}
 
     assert len(keys) > 40

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,9 @@ from ruamel.yaml import YAML
 from upath import UPath
 
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.sources.files.formats import FORMATS
-from lfm_tasks.sources.opening import open_source, read_dataset
+from lfm_tasks.sources import open_source, read_dataset
+from lfm_tasks.sources.files.formats import ENTRY_POINTS, FORMATS
+from lfm_tasks.sources.files.stored_array import StoredArray
 
 PAGE = (Path(__file__).parents[2] / "docs/readers.md").read_text(encoding="utf-8")
 LINES = [line for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]
@@ -77,6 +79,14 @@ EXPECTED: dict[str, tuple[str, np.ndarray]] = {
 def test_page__has_a_line_for_each_layout_and_names_each_suffix() -> None:
     assert [line.split(":")[0] for line in LINES] == list(EXPECTED)
     assert all(suffix in PAGE for suffix in FORMATS if suffix != ".zarr")
+
+
+def test_page__tells_how_to_write_a_reader() -> None:
+    (imports,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    exec(imports, {})  # noqa: S102 - the page's own line
+
+    assert f'[project.entry-points."{ENTRY_POINTS}"]' in PAGE
+    assert all(f"`{field.name}`" in PAGE for field in fields(StoredArray))
 
 
 @pytest.mark.parametrize("line", LINES, ids=lambda line: line.split(":")[0])

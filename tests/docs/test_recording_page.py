@@ -8,8 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from lfm_tasks.catalog import expand_layers, read_catalog
-from lfm_tasks.sources.networks.onnx_models import open_head
-from lfm_tasks.sources.opening import open_source, read_dataset
+from lfm_tasks.sources import open_head, open_source, read_dataset
 
 PAGE = (Path(__file__).parents[2] / "docs/recording.md").read_text(encoding="utf-8")
 LINES = [line for block in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) for line in block.splitlines()]

@@ -11,10 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lfm_atlas import open_atlas
 from lfm_atlas.cli.main import app
-from lfm_atlas.console import as_json, print_tables, visible
-from lfm_tasks import open_atlas
-from lfm_tasks.published.answers import Table
 from lfm_tasks.stores.atlas.files import publish, read_atlas, write_atlas
 
 ODD = "[red]</td>|=x"
@@ -215,17 +213,6 @@ def test_folder_where_a_file_is_to_be_written__is_told(
     assert called(name, folder / "atlas", *arguments) == 2
     assert "found a folder, needs a file to write: give its name, too" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
-
-
-def test_tables__show_names_as_text_only(capsys: pytest.CaptureFixture[str]) -> None:
-    name = "[bold red]a[/] \x1b[2J\x9b31m\u202eevil\u2028"
-    print_tables([Table("t", name, [{name: name, "number": 0.5}])])
-
-    printed = capsys.readouterr().out
-    assert "[bold red]a[/] \\x1b[2J\\x9b31m\\u202eevil\\u2028" in printed
-    assert not {"\x1b", "\x9b", "\u202e", "\u2028"} & set(printed)
-    assert visible("layer.1/é") == "layer.1/é"
-    assert as_json({"a": "\x9b\u202e"}).isascii()
 
 
 def test_report__of_a_damaged_atlas_says_which_file(

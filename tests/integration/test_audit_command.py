@@ -64,11 +64,11 @@ def test_first_audit__has_no_baseline_and_becomes_it(tmp_path: Path, related_spa
 
     assert audit(folder) == 0
 
-    found = facts(folder)
-    assert (found["verdict"], found["baseline"], found["promoted"]) == ("pass", None, True)
-    assert found["schema_version"] == 1
-    assert "evidence of lineage, not proof" in found["note"]
-    assert published_key(folder / "baseline") == published_key(folder / "atlas") == found["atlas"]
+    audited = facts(folder)
+    assert (audited["verdict"], audited["baseline"], audited["promoted"]) == ("pass", None, True)
+    assert audited["schema_version"] == 1
+    assert "evidence of lineage, not proof" in audited["note"]
+    assert published_key(folder / "baseline") == published_key(folder / "atlas") == audited["atlas"]
     assert statuses(folder)["drift"] == "skipped"
     assert statuses(folder)["control"] == "pass"
 
@@ -81,9 +81,9 @@ def test_second_audit__of_an_unchanged_zoo_computes_nothing_and_passes(
 
     assert audit(folder) == 0
 
-    found = facts(folder)
-    assert not any(found["computed"].values())
-    assert found["baseline"] == found["atlas"]
+    audited = facts(folder)
+    assert not any(audited["computed"].values())
+    assert audited["baseline"] == audited["atlas"]
     assert statuses(folder)["drift"] == "pass"
     history = [json.loads(line) for line in (folder / "audits" / "history.jsonl").read_text().splitlines()]
     assert [line["promoted"] for line in history] == [True, False]
@@ -109,9 +109,9 @@ def test_changed_model__costs_its_own_spaces_and_pairs_breaks_limits_and_is_not_
         "drift", "changed_weights_same_version",
     }  # fmt: skip
     assert published_key(folder / "baseline") == before
-    told = capsys.readouterr()
-    assert "fail     changed_weights_same_version: other activations under the same version: model0" in told.err
-    assert "the baseline stays as it is" in told.out
+    printed = capsys.readouterr()
+    assert "fail     changed_weights_same_version: other activations under the same version: model0" in printed.err
+    assert "the baseline stays as it is" in printed.out
 
     assert audit(folder, "--promote") == 3
     assert published_key(folder / "baseline") == published_key(folder / "atlas") != before
@@ -228,7 +228,7 @@ def test_report__has_the_audit_as_a_section_and_names_stay_text(
 
     assert page.count('<h2 id="audit">Audit: warn</h2>') + page.count('<h2 id="audit">Audit: fail</h2>') == 1
     assert '<a href="#audit">Audit</a>' in page
-    assert '<h2 id="verdict">' in page
+    assert '<h2 id="findings">' in page
     assert "<script>alert" not in page
     past = page[page.index('<h3 id="audit-history">') : page.index('<h3 id="audit-made">')]
     assert past.count('<th scope="row">') == 2
@@ -259,6 +259,6 @@ def test_control__sees_a_pipeline_that_changed(
     monkeypatch.setattr(space_bases, "spectral_basis", other)
 
     assert audit(folder) == 3
-    [found] = [check for check in facts(folder)["checks"] if check["name"] == "control"]
-    assert found["status"] == "fail"
-    assert "the pipeline has changed" in found["message"]
+    [control] = [check for check in facts(folder)["checks"] if check["name"] == "control"]
+    assert control["status"] == "fail"
+    assert "the pipeline has changed" in control["message"]

@@ -10,8 +10,8 @@ import pytest
 
 from lfm_atlas.cli.main import app
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.catalog.writing import catalog_yaml
-from lfm_tasks.catalog.yaml_tree import plain, read_tree
+from lfm_tasks.catalog.reading import catalog_yaml
+from lfm_tasks.catalog.yaml_tree import read_tree, to_builtins
 
 SHIPPED = Path(__file__).parents[2] / "data_catalog.yaml"
 
@@ -104,8 +104,8 @@ def test_show__of_the_shipped_catalog_fits_the_schema(tmp_path: Path, capsys: py
 
     schema = json.loads(capsys.readouterr().out)
     jsonschema.Draft202012Validator.check_schema(schema)
-    jsonschema.validate(plain(tree), schema)
-    jsonschema.validate(plain(read_tree(SHIPPED)[0]), schema)
+    jsonschema.validate(to_builtins(tree), schema)
+    jsonschema.validate(to_builtins(read_tree(SHIPPED)[0]), schema)
     assert problems == []
     assert read_catalog(tmp_path / "shown.yaml").models == read_catalog(SHIPPED).models
 

@@ -11,7 +11,6 @@ from scipy.stats import rankdata
 
 from lfm_tasks.config import CollectionConfig
 from lfm_tasks.spectral.maps.collection import Collection, cycle_residuals, residual_through
-from lfm_tasks.stages.collection.stage import _core_first
 from lfm_tasks.stores.atlas.files import read_atlas, read_groups
 from tests.integration.test_comparisons import changed
 from tests.integration.test_fitted_maps import ANCHORS, SMALL, cloud, ids, rotated
@@ -117,13 +116,6 @@ def test_residual_through__is_what_all_triples_say_of_one_map() -> None:
     onward, back = np.stack([of[1, k] for k in (2, 3, 4)]), np.stack([of[k, 0] for k in (2, 3, 4)])
     assert residual_through(of[0, 1], onward, back) == pytest.approx(whole[0])
     assert np.isnan(residual_through(of[0, 1], onward[:0], back[:0]))
-
-
-def test_core__hangs_together() -> None:
-    # A ring of ten: the core is an arc of it, whatever the order of the pairs.
-    ring = [(a, (a + 1) % 10) for a in range(10)]
-    assert _core_first(list(range(10)), ring, 4) == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
-    assert _core_first([0, 2, 5, 7], [(0, 7), (5, 7), (2, 5)], 3) == [0, 5, 7, 2]
 
 
 def test_more_modes_than_eigenpairs__are_refused() -> None:

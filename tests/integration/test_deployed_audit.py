@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
-from lfm_atlas.prefect_server import QUIET
+from lfm_atlas.prefect_server import PREFECT_DEFAULTS
 
 SECONDS = 300
 
 
 class Server:
-    """A Prefect server, asked over its API; ``environment`` is for whoever talks to it."""
+    """A Prefect server and its API; ``environment`` is for the processes that use it."""
 
     def __init__(self, address: str, environment: dict[str, str], folder: Path) -> None:
         self.address, self.environment, self.folder = address, environment, folder
@@ -40,10 +40,10 @@ class Server:
         return process
 
     def stop(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGKILL):
+        for ending in (signal.SIGTERM, signal.SIGKILL):
             for process in reversed(self.started):
                 if process.poll() is None:
-                    os.killpg(process.pid, number)
+                    os.killpg(process.pid, ending)
                     try:
                         process.wait(20)
                     except subprocess.TimeoutExpired:
@@ -57,17 +57,17 @@ class Server:
             return json.loads(answer.read())
 
     def runs(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = self.ask("flow_runs/filter", {"sort": "START_TIME_ASC"})
-        return [run for run in found if run["state_type"] != "SCHEDULED"]
+        runs: list[dict[str, Any]] = self.ask("flow_runs/filter", {"sort": "START_TIME_ASC"})
+        return [run for run in runs if run["state_type"] != "SCHEDULED"]
 
     def events(self, name: str) -> list[dict[str, Any]]:
-        found = self.ask("events/filter", {"filter": {"event": {"name": [name]}}, "limit": 50})
-        return list(found["events"])
+        page = self.ask("events/filter", {"filter": {"event": {"name": [name]}}, "limit": 50})
+        return list(page["events"])
 
-    def wait_for(self, what: str, found: Callable[[], Any]) -> Any:
+    def wait_for(self, what: str, find: Callable[[], Any]) -> Any:
         deadline = time.monotonic() + SECONDS
         while time.monotonic() < deadline:
-            if result := found():
+            if result := find():
                 return result
             time.sleep(2)
         log = (self.folder / "processes.log").read_text()[-4000:]
@@ -82,9 +82,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
         port = probe.getsockname()[1]
     folder = tmp_path / "server"
     (folder / "home").mkdir(parents=True)
-    own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     address = f"http://127.0.0.1:{port}/api"
-    environment = own | QUIET | {
+    environment = inherited | PREFECT_DEFAULTS | {
         "PREFECT_HOME": str(folder / "home"),
         "PREFECT_API_URL": address,
         "PREFECT_LOGGING_LEVEL": "INFO",
@@ -108,13 +108,13 @@ def _answers(address: str) -> bool:
 
 
 @pytest.fixture
-def told() -> Iterator[tuple[str, list[str]]]:
-    """Give the address of a web hook, and what it is told."""
-    heard: list[str] = []
+def web_hook() -> Iterator[tuple[str, list[str]]]:
+    """Yield the address of a web hook, and the texts that it receives."""
+    received: list[str] = []
 
     class Hook(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            heard.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
+            received.append(self.rfile.read(int(self.headers["Content-Length"])).decode())
             self.send_response(200)
             self.end_headers()
 
@@ -123,7 +123,7 @@ def told() -> Iterator[tuple[str, list[str]]]:
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Hook) as hook:
         Thread(target=hook.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{hook.server_address[1]}/", heard
+        yield f"http://127.0.0.1:{hook.server_address[1]}/", received
         hook.shutdown()
 
 
@@ -143,6 +143,10 @@ def zoo(tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path]) -> 
     content["cluster"] = {"n_workers": 1}
     with path.open("w") as file:
         YAML().dump(content, file)
+    # A package of the user that bears the name of the folder in which ours lies.
+    (folder / "flows").mkdir()
+    for name in ("__init__", "audit"):
+        (folder / "flows" / f"{name}.py").write_text("raise ImportError('the user's own flows were imported')\n")
     return folder
 
 
@@ -155,12 +159,16 @@ def deploy(server: Server, zoo: Path, *options: str) -> subprocess.CompletedProc
 
 @pytest.mark.slow
 def test_schedule__fires_completes_breaks_by_name_and_an_automation_answers(
-    server: Server, zoo: Path, told: tuple[str, list[str]]
+    server: Server, zoo: Path, web_hook: tuple[str, list[str]]
 ) -> None:
     refused = deploy(server, zoo, "--notify", "slack-webhook/nobody")
     assert (refused.returncode, "found no block 'slack-webhook/nobody' on the server" in refused.stderr) == (2, True)
     subprocess.run(
-        [sys.executable, "-c", SAVE_BLOCK, told[0]], env=server.environment, cwd=server.folder, check=True, timeout=120
+        [sys.executable, "-c", SAVE_BLOCK, web_hook[0]],
+        env=server.environment,
+        cwd=server.folder,
+        check=True,
+        timeout=120,
     )
     for notify in ([], ["--notify", "custom-webhook/zoo"]):  # the second replaces the first
         deployed = deploy(server, zoo, "--cron", "* * * * *", *notify)
@@ -196,7 +204,7 @@ def test_schedule__fires_completes_breaks_by_name_and_an_automation_answers(
     fired = server.wait_for("automation", lambda: server.events("prefect.automation.triggered"))
     assert {e["resource"]["prefect.resource.name"] for e in fired} >= {"lfm-atlas audit broke a limit"}
     server.wait_for("action", lambda: server.events("prefect.automation.action.executed"))
-    [text, *_] = server.wait_for("notification", lambda: told[1])
+    [text, *_] = server.wait_for("notification", lambda: web_hook[1])
     assert "lfm-atlas audit broke a limit" in text
     assert "changed_weights_same_version" in text
 

@@ -237,8 +237,8 @@ def test_damaged_activations__are_told_and_recorded_again(
 
     outcome = build(folder)
 
-    assert len(outcome.put_aside) == outcome.computed["activations"] == 6
-    assert outcome.put_aside[0].endswith("activations/c/0/0 is damaged")
+    assert len(outcome.quarantined) == outcome.computed["activations"] == 6
+    assert outcome.quarantined[0].endswith("activations/c/0/0 is damaged")
     assert outcome.failures == ()
     assert files(folder) == files(built[0])
 

@@ -10,12 +10,11 @@ import pytest
 import xarray as xr
 
 from lfm_tasks.catalog import CatalogError, read_catalog
-from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.bases.full_map import capped_overlap, lfm, orthogonality_error, overlap
 from lfm_tasks.spectral.maps.closed_form import fit_closed_form, project_descriptors
 from lfm_tasks.spectral.maps.descriptors import landmark_heat_descriptors, unit_descriptors
-from lfm_tasks.stages.inventory.correspondence import Correspondence, Labels, anchors_of_pair, common_ids
+from lfm_tasks.stages.inventory.correspondence import Correspondence, anchors_of_pair, common_ids
 from lfm_tasks.stages.inventory.stage import Zoo, validate_catalog
 from lfm_tasks.stages.publish.assemble import STATUS
 from lfm_tasks.stores.atlas.files import read_atlas, read_groups
@@ -202,7 +201,7 @@ def test_too_few_common_anchors__are_told_for_the_measures_of_maps_alone(
     found = pair(folder, "first", "turned")
     assert STATUS[int(found["status"].sel(measure="lfm"))] == "few_anchors"
     assert np.isfinite(float(found["score"].sel(measure="cka_linear")))
-    (told,) = outcome.refused
+    (told,) = outcome.unscored
     assert (told.reason, told.count) == ("few_anchors", 2)
     assert told.message.startswith("found 1 anchors that are in both spaces, needs at least 2")
     assert "found 1 anchors that are in both spaces" in (folder / "atlas" / "report.html").read_text()
@@ -225,37 +224,6 @@ def test_other_anchors__cost_the_pairs_that_are_fitted_from_them(tmp_path: Path,
     assert outcome.reused["scores"] == 1
     assert float(pair(folder, "first", "turned")["points_found"]) == 1
     assert np.isnan(float(pair(folder, "first", "other")["points_found"]))
-
-
-def test_drawn_anchors__are_the_same_for_spaces_that_lack_other_points() -> None:
-    drawn = Correspondence(regime="anchors", n_anchors=5, seed=2)
-    everything = ids(50)
-    anchors = anchors_of_pair(drawn, everything, everything)
-    fewer = np.setdiff1d(everything, everything[[3, 8, 20]])
-    names = set(everything[anchors.source])
-
-    again = anchors_of_pair(drawn, everything, fewer)
-    assert names - {everything[3], everything[8], everything[20]} <= set(everything[again.source])
-    np.testing.assert_array_equal(everything[again.source], fewer[again.target])
-    other_seed = anchors_of_pair(Correspondence(regime="anchors", n_anchors=5, seed=3), everything, everything)
-    assert names != set(everything[other_seed.source])
-
-
-def test_common_ids__of_long_strings_of_variable_width() -> None:
-    text = np.array(
-        [f"a long name of a point, number {number:05}" for number in range(800)], dtype=np.dtypes.StringDType()
-    )
-
-    common, first, second = common_ids(text[::2], text)
-
-    np.testing.assert_array_equal(first, np.arange(400))
-    np.testing.assert_array_equal(second, np.arange(0, 800, 2))
-    np.testing.assert_array_equal(common, text[::2])
-
-
-def test_labels__refuse_ids_that_have_none() -> None:
-    with pytest.raises(DataError, match=r"found 1 ids without a label, first 'point-0003': label every id"):
-        Labels(ids(3), np.arange(3, dtype=np.int32)).of(ids(4))
 
 
 def test_capped_overlap__is_overlap_where_no_singular_value_is_above_one() -> None:

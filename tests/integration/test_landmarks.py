@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from lfm_atlas import open_atlas
 from lfm_atlas.cli.main import app
-from lfm_tasks import open_atlas
 from lfm_tasks.catalog import CatalogError, read_catalog
 from lfm_tasks.config import AtlasConfig, GraphConfig
 from lfm_tasks.stores.units.store import UnitStore

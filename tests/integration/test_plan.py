@@ -20,7 +20,6 @@ from lfm_tasks.runtime.load import SECONDS, WORKER_BYTES, Load, SpaceSize, total
 from lfm_tasks.stages.bases.cost import basis_load
 from lfm_tasks.stages.bases.job import BasisMethod
 from lfm_tasks.stages.inventory.stage import validate_catalog
-from lfm_tasks.stages.scores.cost import PairWork, block_load
 from lfm_tasks.stores.units.store import UnitStore
 from lfm_tasks.workers.resources import machine_bytes, memory_limit
 from tests.conftest import Build, WriteZoo
@@ -117,18 +116,6 @@ def test_table__has_a_coefficient_for_what_takes_most_of_the_time() -> None:
         "picture points",
     ):
         assert SECONDS[name] > 0, name
-
-
-def test_memory_of_a_block__grows_with_its_bases_and_never_with_all_pairs() -> None:
-    sizes, how = [SpaceSize("net/layer", 10_000, 100)] * 32, PairWork(["lfm", "overlap"], 100, 20, 50)
-    assert block_load(sizes, 256, how).peak_bytes < 12 * 32 * 10_000 * 50 * 8
-    assert block_load(sizes[:2], 1, how).peak_bytes < block_load(sizes, 256, how).peak_bytes
-
-
-def test_blocks_of_large_bases__are_read_by_parts_that_fit() -> None:
-    how = PairWork(["lfm", "overlap"], 0, 20, 50)
-    assert block_load([SpaceSize("net/layer", 1_000_000, 768)] * 32, 256, how).peak_bytes < 4 << 30
-    assert block_load([SpaceSize("net/layer", 100_000, 768)] * 32, 256, how).peak_bytes < 6 << 30
 
 
 def test_landmarks__take_no_memory_for_the_other_points_but_their_basis() -> None:

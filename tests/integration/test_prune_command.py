@@ -8,7 +8,7 @@ import pytest
 
 from lfm_atlas.cli.main import app
 from lfm_tasks.stores.units.durable import StoreBusyError, locked
-from lfm_tasks.stores.units.references import read_notes, stored_units
+from lfm_tasks.stores.units.references import read_references, stored_units
 from lfm_tasks.stores.units.store import UnitStore
 
 
@@ -97,7 +97,7 @@ def test_baseline_that_is_replaced__lets_its_units_go(two_models: Path, related_
 
     prune(two_models, "--remove")
 
-    assert len(read_notes(store(two_models))) == 1
+    assert len(read_references(store(two_models))) == 1
     assert len([unit for unit in stored_units(store(two_models)) if unit[0] == "bases"]) == 4
 
 

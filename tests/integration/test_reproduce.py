@@ -1,6 +1,7 @@
 """``lfm-atlas reproduce``: what it writes, what it says, and what it refuses."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,15 @@ LABELS = np.repeat(np.arange(3), 40)
 def seeds(n_models: int = 3, n_points: int = 120) -> dict[str, Any]:
     """Return networks of one architecture: images of three classes by random layers that grow narrower."""
     generator = np.random.default_rng(0)
-    ids = np.array([f"p{number:03}" for number in range(n_points)])
+    ids = np.array([f"p{index:03}" for index in range(n_points)])
     latent = 3 * np.eye(3)[LABELS[:n_points]] + generator.standard_normal((n_points, 3))
     models = {}
-    for number in range(n_models):
+    for index in range(n_models):
         order, layers, rows = generator.permutation(n_points), {}, latent
         for layer, width in enumerate((12, 8)):
             rows = np.tanh(rows @ generator.standard_normal((rows.shape[1], width)))
             layers[f"layer{layer}"] = rows.astype(np.float32)[order]
-        models[f"model{number}"] = (layers, ids[order])
+        models[f"model{index}"] = (layers, ids[order])
     return models
 
 
@@ -52,18 +53,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory, write_zoo: Callable[..., Pa
 def test_reproduce__writes_tables_figures_json_and_a_page(folder: Path) -> None:
     evidence = folder / "evidence"
     facts = json.loads((evidence / "evidence.json").read_text())
-    found = facts["experiments"]["layer_matching"]
+    result = facts["experiments"]["layer_matching"]
 
-    assert found["settings"]["networks"] == ["model0", "model1", "model2"]
-    assert {row["measure"] for row in found["tables"]["measures"]} >= {"overlap", "lfm_raw", "cka_linear"}
-    assert all(0 <= row["centered"] <= 1 for row in found["tables"]["measures"])
+    assert facts["schema_version"] == 2
+    assert result["settings"]["networks"] == ["model0", "model1", "model2"]
+    assert {row["measure"] for row in result["tables"]["measures"]} >= {"overlap", "lfm_raw", "cka_linear"}
+    assert all(0 <= row["centered"] <= 1 for row in result["tables"]["measures"])
     pairs = pq.read_table(evidence / "tables" / "layer_matching-pairs.parquet").to_pandas()
     mean = pairs[(pairs["measure"] == "overlap") & pairs["centered"]]["share"].mean()
-    assert mean == pytest.approx(next(r["centered"] for r in found["tables"]["measures"] if r["measure"] == "overlap"))
+    assert mean == pytest.approx(next(r["centered"] for r in result["tables"]["measures"] if r["measure"] == "overlap"))
     assert (evidence / "figures" / "layer_matching-layers.svg").read_text().startswith("<svg ")
     page = (evidence / "evidence.html").read_text()
     assert "Layer matching" in page
     assert "<script" not in page
+    assert "<svg viewBox" in page
+    assert " style=" not in page, "the page's policy allows its style sheet only"
 
 
 def test_reproduce__leaves_the_zoos_own_store_and_atlas_alone(folder: Path) -> None:
@@ -109,6 +113,16 @@ def test_reproduce__says_which_experiments_there_are(
 ) -> None:
     assert reproduce(folder, "--experiment", "layers") == 2
     assert "found no experiment 'layers', needs one of layer_matching, robustness" in capsys.readouterr().err
+
+
+def test_reproduce__without_matplotlib_refuses_before_any_work(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    words = ["reproduce", str(folder / "data_catalog.yaml"), "--output", str(tmp_path / "evidence")]
+    assert app(words, result_action="return_value") == 2
+    assert 'python -m pip install "lfm-atlas[reproduce]"' in capsys.readouterr().err
+    assert not (tmp_path / "evidence").exists()
 
 
 def test_reproduce__refuses_a_file_as_its_folder(
@@ -157,8 +171,8 @@ def test_reproduce__does_all_experiments_of_a_tiny_zoo(
     facts = json.loads((tmp_path / "evidence" / "evidence.json").read_text())
 
     assert list(facts["experiments"]) == sorted(EXPERIMENTS)
-    claims = [claim for found in facts["experiments"].values() for claim in found["claims"]]
-    assert {claim["verdict"] for claim in claims} <= {"supported", "partly", "not supported", "not tested"}
+    claims = [claim for result in facts["experiments"].values() for claim in result["claims"]]
+    assert {claim["status"] for claim in claims} <= {"supported", "partly", "not supported", "not tested"}
     assert "No stitching: model model1: found no onnx" in " ".join(facts["experiments"]["anchors"]["notes"])
     steps = facts["experiments"]["robustness"]["tables"]["separability"]
     assert all(row["separable"] == row["of"] for row in steps[-3:])

@@ -7,22 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
-from scipy.stats import kstest
 
 from lfm_tasks.catalog import CatalogError, read_catalog
-from lfm_tasks.config import NullConfig
-from lfm_tasks.spectral.bases.full_map import full_map
-from lfm_tasks.stages.inventory.correspondence import Resampling
-from lfm_tasks.stages.scores.map_measures import STATISTICS, basis_rows, score_both_ways
-from lfm_tasks.stages.scores.row_measures import Activations, score_rows
-from lfm_tasks.statistics.permutation_moments import permutation_profile
-from lfm_tasks.statistics.permutation_null import Exchange
 from lfm_tasks.stores.atlas.files import read_atlas
 
 WriteZoo = Callable[..., Path]
 Build = Callable[..., Any]
 MEASURES = ["overlap", "lfm", "cka_linear", "procrustes_centered_unit_norm"]
-P = STATISTICS.index("p_value")
 
 
 def pair(atlas: xr.Dataset, name: str, measure: str) -> float:
@@ -129,30 +120,3 @@ def test_intervals__can_be_left_out(tmp_path: Path, related_spaces: Any, write_z
     assert np.isnan(atlas["ci_low"]).all()
     assert np.isnan(atlas["split_half_reliability"]).all()
     assert atlas.attrs["intervals"] == "not_computed"
-
-
-@pytest.mark.parametrize("groups", [None, np.repeat(np.arange(50), 2)], ids=["rows", "groups"])
-def test_p_values__of_unrelated_spaces_are_uniform(groups: np.ndarray | None) -> None:
-    n_alike = 1 if groups is None else 2
-    exchange = Exchange(100) if groups is None else Exchange(100, tuple(np.arange(100).reshape(50, 2)), "sets")
-    found: dict[str, list[float]] = {name: [] for name in MEASURES}
-    for draw in range(200):
-        generator = np.random.default_rng([3, draw])
-        rows = [np.repeat(generator.standard_normal((100 // n_alike, 5)), n_alike, axis=0) for _ in range(2)]
-        chance = Resampling(exchange, None, None, 0)
-        bases = []
-        for own in rows:
-            basis = np.linalg.qr(np.column_stack([np.ones(100), own, own**2]))[0]
-            bases.append(basis_rows(np.linspace(0, 1, 11), basis, permutation_profile(basis[:, 1:]), chance))
-        drawn = NullConfig(n_permutations=99, seed=draw)
-        (maps,), _ = score_both_ways(
-            [(bases[0], full_map(bases[0].rows, bases[1].rows))], bases[1], ["overlap", "lfm"], drawn, exchange
-        )
-        for column, name in enumerate(("overlap", "lfm")):
-            found[name].append(maps[0, column, P])
-        spaces = Activations({"a": rows[0], "b": rows[1]}, {})
-        for name in MEASURES[2:]:
-            found[name].append(score_rows(name, spaces, [("a", "b")], chance, drawn)[0, 0, P])
-    for name, p_values in found.items():
-        assert kstest(p_values, "uniform").pvalue > 1e-3, name
-        assert np.mean(np.array(p_values) <= 0.05) < 0.11, name

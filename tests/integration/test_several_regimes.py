@@ -50,7 +50,7 @@ def test_atlas__is_the_same_whether_it_was_computed_in_parts_or_at_once(
     folder = write_zoo(tmp_path / "parts", copies(4), **{**SMALL, **maps})
     run_part(folder, only=("copy2",))
     run_part(folder, only=("copy0",))
-    monkeypatch.setattr(collection_fits, "_MOST_GROWN_BYTES", 1)
+    monkeypatch.setattr(collection_fits, "_MOST_REFINED_BYTES", 1)
     build(folder)
     assert len(list((folder / ".lfm-atlas" / "units" / "scores").iterdir())) == 3
 
@@ -101,7 +101,7 @@ def test_id_without_a_label__costs_the_maps_of_its_space_only(tmp_path: Path, wr
 
     outcome = build(folder)
 
-    (told,) = outcome.refused
+    (told,) = outcome.unscored
     assert (told.reason, told.count) == ("bad_ids", 4)
     assert "found 1 ids without a label, first 'stranger'" in told.message
     found = read_atlas(folder / "atlas")["score"].sel(dataset="probe", measure="lfm")

@@ -196,6 +196,6 @@ def test_damaged_base__is_told_and_made_again_for_a_map(
 
     outcome = build(folder)
 
-    assert (len(outcome.put_aside), outcome.computed["bases"], outcome.failures) == (1, 1, ())
-    assert f"bases/{damaged.name}: arrays.zip is damaged" in outcome.put_aside[0]
+    assert (len(outcome.quarantined), outcome.computed["bases"], outcome.failures) == (1, 1, ())
+    assert f"bases/{damaged.name}: arrays.zip is damaged" in outcome.quarantined[0]
     assert named_pairs(kept(folder)) == [("model0/layer0", "model1/layer0")]

@@ -11,7 +11,7 @@ from ruamel.yaml import YAML
 
 from lfm_atlas.pipeline import Outcome
 from lfm_tasks.catalog import CatalogError, read_catalog
-from lfm_tasks.catalog.writing import catalog_yaml
+from lfm_tasks.catalog.reading import catalog_yaml
 from lfm_tasks.planning import plan_run
 from lfm_tasks.spectral.transfer.selection import CANDIDATES
 from lfm_tasks.stages.inventory.stage import validate_catalog

@@ -1,19 +1,13 @@
-"""``lfm-atlas verify`` lists damage; the next run makes exactly that again; errors of the disk are sentences."""
+"""``lfm-atlas verify`` lists damage; the next run makes exactly that again."""
 
-import errno
 import json
 import shutil
-import signal
-import subprocess
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lfm_atlas.cli.main import app
-from lfm_atlas.console import format_os_error
 from lfm_tasks.stores.units.durable import locked
 
 SMALLER = {"graph": {"n_neighbors": 5}, "n_eigenpairs": 4, "null": {"n_permutations": 9}, "measures": ["overlap"]}
@@ -57,7 +51,7 @@ def test_verify__lists_damage_and_the_next_run_makes_just_that_again(
     assert len(json.loads(capsys.readouterr().out)["damages"]) == 2
     outcome = build(folder)
     assert (outcome.computed["activations"], outcome.computed["bases"], outcome.computed["atlas"]) == (0, 1, 1)
-    assert outcome.put_aside == (f"units/bases/{key}: unit bases/{key}: arrays.zip is damaged",)
+    assert outcome.quarantined == (f"units/bases/{key}: unit bases/{key}: arrays.zip is damaged",)
     assert contents(folder / "atlas") == contents(built / "atlas")
     assert verify(folder) == 0
 
@@ -108,56 +102,3 @@ def test_second_run__is_refused_before_it_starts_anything(built: Path, monkeypat
     monkeypatch.setattr("lfm_atlas.prefect_server._start", lambda *_: pytest.fail("it started a server"))
     with locked(built / ".lfm-atlas", "first"), pytest.raises(StoreBusyError, match=r"'first' .*, started 20"):
         app(["run", str(built / "data_catalog.yaml")], result_action="return_value")
-
-
-@pytest.mark.parametrize(
-    ("number", "sentence"),
-    [
-        (
-            errno.ENOSPC,
-            r"x: found no space left on the disk \(\d+\.\d MB free\), needs more: free some, then run again",
-        ),
-        (errno.EDQUOT, "no space left on the disk"),
-        (errno.EFBIG, "found a limit on the size of files, needs a higher one"),
-        (errno.EROFS, "found a disk that can only be read, needs one to write to"),
-        (errno.EACCES, "x: permission denied: choose a place that you may write to"),
-        (errno.EIO, "found a disk that fails"),
-        (errno.ENOENT, "FileNotFoundError"),
-    ],
-)
-def test_error_of_the_disk__is_a_sentence(number: int, sentence: str, tmp_path: Path) -> None:
-    with pytest.raises(OSError, match=sentence):
-        raise OSError(format_os_error(OSError(number, "what the system says", str(tmp_path / "x"))))
-
-
-STOPPED = """
-import multiprocessing, os, signal, sys, time
-import lfm_atlas.console
-multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True).start()
-lfm_atlas.console.STOP_SECONDS = 0.3
-lfm_atlas.console.stop_on_signals()
-try:
-    print("ready", flush=True)
-    time.sleep(60)
-finally:
-    print("told", flush=True)
-    time.sleep(float(sys.argv[1]))
-"""
-
-
-@pytest.mark.parametrize(("waits", "again"), [("0", False), ("60", False), ("60", True)])
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_signal__ends_in_order_or_in_time_or_at_once(number: signal.Signals, waits: str, again: bool) -> None:
-    hear: Callable[[], object] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
-    command = [sys.executable, "-c", STOPPED, waits]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=hear)
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
-    process.send_signal(number)
-    assert process.stdout.readline() == "told\n"
-    if again:
-        process.send_signal(number)
-
-    assert process.wait(20) in (128 + number, -number)
-    assert process.stdout.read() == ""  # its child, which would hold it open for a minute, has ended, too
-    process.stdout.close()

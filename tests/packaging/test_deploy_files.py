@@ -13,7 +13,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from lfm_tasks.catalog.cluster import KubernetesCluster
-from lfm_tasks.workers.clusters.kubernetes_manifest import dask_cluster
+from lfm_tasks.workers.clusters.kubernetes import dask_cluster
 from lfm_tasks.workers.dask_config import write_settings
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
@@ -27,10 +27,10 @@ def read(path: Path) -> Any:
 def program(name: str) -> str:
     """Return the path of a program beside this Python or on the PATH; skip the test where there is none."""
     beside = Path(sys.executable).with_name(name)
-    found = str(beside) if beside.is_file() else shutil.which(name)
-    if found is None:
+    path = str(beside) if beside.is_file() else shutil.which(name)
+    if path is None:
         pytest.skip(f"not run: found no {name}")
-    return found
+    return path
 
 
 def says_yes(*command: str) -> None:
@@ -85,9 +85,9 @@ def test_standing_dask_cluster__is_the_one_that_a_run_would_start_and_fits_the_o
     manifest = read(DEPLOY / "k8s" / "dask_cluster.yaml")
 
     assert manifest == dask_cluster(cluster, "lfm-atlas")
-    if (found := find_spec("dask_kubernetes")) is None or found.origin is None:
+    if (package := find_spec("dask_kubernetes")) is None or package.origin is None:
         pytest.skip("not run: found no dask-kubernetes, which holds the definition")
-    chart = Path(found.origin).parent / "operator" / "deployment" / "helm" / "dask-kubernetes-operator"
+    chart = Path(package.origin).parent / "operator" / "deployment" / "helm" / "dask-kubernetes-operator"
     definition = read(chart / "crds" / "daskcluster.yaml")
     schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]
     jsonschema.validate(manifest, schema)

@@ -48,7 +48,7 @@ def dangers(source: str) -> list[str]:
 @pytest.mark.parametrize("folder", ["flows", "lfm_tasks"])
 def test_no_module__runs_what_it_reads(folder: str) -> None:
     found = {str(path): dangers(path.read_text()) for path in (ROOT / folder).rglob("*.py")}
-    assert len(found) > 15
+    assert len(found) > 10
     assert {path: calls for path, calls in found.items() if calls} == {}
 
 

@@ -1,1 +1,1 @@
-"""The command line: ``lfm-atlas``."""
+"""The commands of ``lfm-atlas``, a module a topic; ``main`` puts them together."""

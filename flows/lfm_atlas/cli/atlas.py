@@ -1,4 +1,4 @@
-"""The commands that read a published atlas: ``show``, ``diff``, ``export``."""
+"""The commands that read a published atlas: show, diff, export, report."""
 
 import sys
 from collections.abc import Iterator
@@ -8,27 +8,35 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
-from lfm_atlas.console import OK, USAGE, as_json, is_file_to_write, print_err, print_out, print_tables, visible
+from lfm_atlas.console import (
+    OK,
+    USAGE,
+    as_json,
+    escape_unprintable,
+    print_err,
+    print_out,
+    print_tables,
+    refuse_folder,
+)
 
 if TYPE_CHECKING:
-    from lfm_tasks.published.answers import Table
     from lfm_tasks.published.atlas import Atlas
 
-AtlasPath = Annotated[Path, Parameter(help="Folder of a published atlas.")]
+AtlasPath = Annotated[Path, Parameter(name="--atlas", help="Folder of a published atlas.")]
 Format = Annotated[Literal["table", "json"], Parameter(help="json: for programs, one object on stdout.")]
 Measure = Annotated[str | None, Parameter(help="A measure of the atlas; overlap if it has it.")]
 Dataset = Annotated[str | None, Parameter(help="A dataset of the atlas; needed if it has several.")]
 _NAMES_NEEDED = {"nearest": 1, "pair": 2, "summary": 0}
 
 
-def add_atlas_commands(app: App) -> None:
-    """Add the commands to an application."""
-    for command in (show, diff, export):
+def add_commands(app: App) -> None:
+    """Add the commands of this module to ``app``."""
+    for command in (show, diff, export, report):
         app.command(command)
 
 
 def show(
-    atlas: AtlasPath,
+    atlas_path: AtlasPath,
     view: Annotated[Literal["nearest", "pair", "summary"], Parameter(help="nearest NAME, pair SOURCE TARGET, summary")],
     *names: Annotated[str, Parameter(help="Models, or spaces as model/layer.")],
     measure: Measure = None,
@@ -44,14 +52,17 @@ def show(
         return USAGE
     from lfm_tasks.published import answers
 
-    with opened(atlas) as found:
+    with open_atlas_or_exit(atlas_path) as atlas:
         if view == "nearest":
-            tables = answers.nearest_tables(found, names[0], n, measure, dataset)
+            tables = answers.nearest_tables(atlas, names[0], n, measure, dataset)
         elif view == "pair":
-            tables = answers.pair_tables(found, names[0], names[1], dataset)
+            tables = answers.pair_tables(atlas, names[0], names[1], dataset)
         else:
-            tables = answers.summary_tables(found)
-    _print(tables, format)
+            tables = answers.summary_tables(atlas)
+    if format == "json":
+        print_out(as_json({table.name: table.rows for table in tables}))
+    else:
+        print_tables(tables)
     return OK
 
 
@@ -68,17 +79,17 @@ def diff(
         return USAGE
     from lfm_tasks.published.answers import difference_tables, differences
 
-    with opened(base) as before, opened(candidate) as after:
-        found = differences(before, after, n=n)
+    with open_atlas_or_exit(base) as before, open_atlas_or_exit(candidate) as after:
+        changes = differences(before, after, n=n)
     if format == "json":
-        print_out(as_json(found))
+        print_out(as_json(changes))
     else:
-        print_tables(difference_tables(found))
+        print_tables(difference_tables(changes))
     return OK
 
 
 def export(
-    atlas: AtlasPath,
+    atlas_path: AtlasPath,
     output: Annotated[Path, Parameter(help="File to write; of projector, the folder.")],
     *,
     format: Annotated[Literal["csv", "graphml", "projector", "embedding-atlas"], Parameter(help="What for.")],
@@ -97,52 +108,55 @@ def export(
     if format in ("csv", "graphml") and points_of is not None:
         print_err(f"found --points-of with --format {format}, needs projector or embedding-atlas")
         return USAGE
-    if format != "projector" and not is_file_to_write(output):
+    if format != "projector" and refuse_folder(output):
         return USAGE
-    with opened(atlas) as found:
+    from lfm_tasks.published import exports
+
+    with open_atlas_or_exit(atlas_path) as atlas:
         if format == "csv":
-            from lfm_tasks.published.exports import export_csv
-
-            export_csv(found, output)
+            exports.export_csv(atlas, output)
         elif format == "graphml":
-            from lfm_tasks.published.exports import export_graphml
-
-            export_graphml(found, output, measure=measure, dataset=dataset, max_q=max_q, min_value=min_value)
+            exports.export_graphml(atlas, output, measure=measure, dataset=dataset, max_q=max_q, min_value=min_value)
         else:
-            _export_points(found, output, format, (measure, dataset, points_of))
-    print_err(f"wrote {visible(str(output))}")
+            if points_of is not None:
+                points = exports.embedded_points(atlas, points_of, dataset=dataset)
+            else:
+                n_axes = exports.MAX_AXES if format == "projector" else 2
+                points = exports.space_points(atlas, n_axes, measure=measure, dataset=dataset)
+            write = exports.export_projector if format == "projector" else exports.export_embedding_atlas
+            write(points, output)
+            print_err(escape_unprintable(points.note))
+    print_err(f"wrote {escape_unprintable(str(output))}")
     return OK
 
 
-def _export_points(atlas: "Atlas", output: Path, format: str, asked: tuple[str | None, str | None, str | None]) -> None:
-    from lfm_tasks.published import exports
+def report(
+    atlas_path: Annotated[Path, Parameter(name="--atlas", help="Folder of a published atlas.")] = Path("atlas"),
+    *,
+    output: Annotated[Path, Parameter(alias="-o", help="File to write.")] = Path("report.html"),
+) -> int:
+    """Draw the report of a published atlas once more."""
+    from lfm_tasks.report import render_report
+    from lfm_tasks.stores.atlas.files import read_groups
+    from lfm_tasks.stores.units.durable import atomic_write
 
-    measure, dataset, space = asked
-    if space is not None:
-        points = exports.embedded_points(atlas, space, dataset=dataset)
-    else:
-        n_axes = exports.MOST_AXES if format == "projector" else 2
-        points = exports.space_points(atlas, n_axes, measure=measure, dataset=dataset)
-    write = exports.export_projector if format == "projector" else exports.export_embedding_atlas
-    write(points, output)
-    print_err(visible(points.note))
+    if refuse_folder(output):
+        return USAGE
+    with open_atlas_or_exit(atlas_path) as atlas:
+        page = render_report(atlas.scores.load(), dict(atlas.summary), read_groups(atlas_path, atlas.manifest))
+    atomic_write(output, page.encode())
+    print_out(f"wrote {output}")
+    return OK
 
 
 @contextmanager
-def opened(path: Path) -> Iterator["Atlas"]:
-    """Give an atlas; what it cannot do is said, and the command left with `USAGE`."""
-    from lfm_tasks import AtlasError, open_atlas
+def open_atlas_or_exit(path: Path) -> Iterator["Atlas"]:
+    """Yield the atlas at ``path``; print any `AtlasError` of opening or using it and exit with `USAGE`."""
+    from lfm_atlas import AtlasError, open_atlas
 
     try:
         with open_atlas(path) as atlas:
             yield atlas
     except AtlasError as error:
-        print_err(visible(str(error)))
+        print_err(escape_unprintable(str(error)))
         sys.exit(USAGE)
-
-
-def _print(tables: "list[Table]", format: str) -> None:
-    if format == "json":
-        print_out(as_json({table.name: table.rows for table in tables}))
-    else:
-        print_tables(tables)

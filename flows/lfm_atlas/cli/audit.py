@@ -1,4 +1,4 @@
-"""The commands audit, deploy and serve."""
+"""The commands that check and keep up an atlas: audit, deploy, serve, verify, prune."""
 
 import os
 from dataclasses import asdict
@@ -18,15 +18,16 @@ from lfm_atlas.console import (
     Scheduler,
     TrustCode,
     as_json,
+    escape_unprintable,
     load_catalog_or_exit,
     override_scheduler_or_exit,
     print_err,
     print_out,
-    visible,
+    progress,
 )
 
 if TYPE_CHECKING:
-    from lfm_atlas.pipeline import Audited
+    from lfm_atlas.pipeline import AuditOutcome
     from lfm_tasks.catalog import Catalog
     from lfm_tasks.runtime.run import ProgressCallback
 
@@ -36,78 +37,14 @@ Name = Annotated[str | None, Parameter(help="Name of the deployment; without it,
 NIGHTLY = "17 2 * * *"
 
 
-def deploy(
-    catalog: CatalogPath = DEFAULT_CATALOG,
-    *,
-    cron: Cron = NIGHTLY,
-    name: Name = None,
-    pool: Annotated[str, Parameter(help="Work pool whose workers run the audits.")] = "lfm-atlas",
-    notify: Annotated[str, Parameter(help="Notification block that is told, such as slack-webhook/zoo.")] = "",
-) -> int:
-    """Register audits of a catalog with a Prefect server: deployment, schedule, work pool, automations."""
-    load_catalog_or_exit(catalog)
-    if not os.environ.get("PREFECT_API_URL"):
-        print_err("found no PREFECT_API_URL, needs the address of a server: prefect server start, then export it")
-        return USAGE
-    path = catalog.absolute()
-    _be_quiet()
-    from lfm_atlas.prefect_server import Deployment, register
-
-    chosen = Deployment(name or path.parent.name, path, pool, cron, notify)
-    try:
-        register(chosen, deploy_files())
-    except (LookupError, ValueError) as error:
-        print_err(str(error))
-        return USAGE
-    print_out(f"audit/{chosen.name} runs at {cron!r} (UTC) where a worker is: prefect worker start --pool {pool}")
-    return OK
-
-
-def serve(
-    catalog: CatalogPath = DEFAULT_CATALOG, *, cron: Cron = NIGHTLY, name: Name = None, trust_code: TrustCode = False
-) -> int:
-    """Run audits of a catalog on a schedule, on this machine, until stopped; a server is started if there is none."""
-    settings = load_catalog_or_exit(catalog, trust_code)
-    path = catalog.absolute()
-    from lfm_atlas.prefect_server import prefect_server, wait_until_ready
-
-    home = settings.root / settings.atlas.store / "prefect"
-    with prefect_server(home, with_schedules=True) as address:
-        wait_until_ready(address)
-        from lfm_atlas.prefect_server import check_cron, run_on_schedule
-
-        try:
-            check_cron(cron)
-        except ValueError as error:
-            print_err(str(error))
-            return USAGE
-        print_out(f"audits of {catalog} at {cron!r} (UTC); server: {address}; Ctrl+C stops both")
-        run_on_schedule(name or path.parent.name, cron, {"catalog": str(path), "trust_code": trust_code})
-    return OK
-
-
-def deploy_files() -> Path:
-    """Return the folder of prefect.yaml and automations.yaml: in the installed package, or beside it in a checkout."""
-    package = Path(__file__).parents[1]
-    installed = package / "deploy"
-    return installed if installed.is_dir() else package.parents[1] / "deploy"
-
-
-def _be_quiet() -> None:
-    from lfm_atlas.prefect_server import QUIET
-
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
-
-
-def add_audit_commands(app: App) -> None:
-    """Add the commands to the command line."""
-    for command in (audit, deploy, serve, prune, verify):
+def add_commands(app: App) -> None:
+    """Add the commands of this module to ``app``."""
+    for command in (audit, deploy, serve, verify, prune):
         app.command(command)
 
 
 def audit(
-    catalog: CatalogPath = DEFAULT_CATALOG,
+    catalog_path: CatalogPath = DEFAULT_CATALOG,
     *,
     promote: Annotated[bool, Parameter(help="Make this atlas the baseline, whatever is found.", negative="")] = False,
     prefect: Annotated[bool, Parameter(help="Orchestrate by Prefect; the audit is the same without.")] = True,
@@ -116,76 +53,18 @@ def audit(
     trust_code: TrustCode = False,
 ) -> int:
     """Bring the atlas up to date, then hold it against the limits of the catalog and the baseline."""
-    settings = override_scheduler_or_exit(load_catalog_or_exit(catalog, trust_code), scheduler)
-    from lfm_atlas.console import progress
-
-    with progress() as announce:
+    catalog = override_scheduler_or_exit(load_catalog_or_exit(catalog_path, trust_code), scheduler)
+    with progress() as report_progress:
         if prefect and dask:
-            audited = _audit_with_prefect(catalog, settings, announce, promote=promote, scheduler=scheduler)
+            outcome = _audit_with_prefect(catalog_path, catalog, report_progress, promote=promote, scheduler=scheduler)
         else:
-            audited = _audit(settings, promote, announce, dask)
-    return _say(audited)
-
-
-def prune(
-    catalog: CatalogPath = DEFAULT_CATALOG,
-    *,
-    remove: Annotated[bool, Parameter(help="Remove them; without it they are only told.", negative="")] = False,
-) -> int:
-    """Find what is stored and no published atlas or baseline was made of; --remove removes it, and nothing else."""
-    settings = load_catalog_or_exit(catalog)
-    from lfm_tasks.errors import DataError
-    from lfm_tasks.maintenance import prune as prune_store
-
-    try:
-        pruned = prune_store(settings, remove=remove)
-    except DataError as error:
-        print_err(f"{error} [{error.reason}]")
-        return USAGE
-    verb = "removed" if remove else "would remove"
-    for where, own in (("", pruned), (f"{settings.atlas.remote}: ", pruned.remote)):
-        if own is not None:
-            counts = ", ".join(f"{kind} {n}" for kind, n in own.count().items()) or "nothing"
-            print_out(f"{where}{verb}: {counts}; {own.n_bytes / 1e6:.1f} MB; {own.n_kept} units stay")
-    return OK
-
-
-def verify(
-    catalog: CatalogPath = DEFAULT_CATALOG,
-    *,
-    format: Annotated[Literal["text", "json"], Parameter(help="json: for programs, one object on stdout.")] = "text",
-) -> int:
-    """Read every byte of the store and its published atlases; list what is damaged, and leave with 1 if anything is."""
-    settings = load_catalog_or_exit(catalog)
-    from lfm_tasks.errors import DataError
-    from lfm_tasks.maintenance import verify as verify_store
-
-    try:
-        found = verify_store(settings)
-    except DataError as error:
-        print_err(f"{error} [{error.reason}]")
-        return USAGE
-    if format == "json":
-        print_out(as_json(asdict(found)))
-        return CRASH if found.damages else OK
-    for damage in found.damages:
-        print_err(f"{visible(damage.place)}: {visible(damage.found)}")
-    counts = f"{found.n_units} units and {found.n_atlases} atlases read, {len(found.damages)} damaged"
-    print_out(f"{counts}{'; lfm-atlas run makes again what its atlas needs' if found.damages else ''}")
-    return CRASH if found.damages else OK
-
-
-def _audit(catalog: "Catalog", promote: bool, announce: "ProgressCallback", dask: bool) -> "Audited":
-    from lfm_atlas.pipeline import audit_zoo
-    from lfm_tasks.runtime.session import open_run
-
-    with open_run(catalog, announce, in_process=not dask) as opened:
-        return audit_zoo(opened, promote)
+            outcome = _audit_directly(catalog, promote, report_progress, dask)
+    return _print_outcome(outcome)
 
 
 def _audit_with_prefect(
-    path: Path, catalog: "Catalog", announce: "ProgressCallback", *, promote: bool, scheduler: str
-) -> "Audited":
+    path: Path, catalog: "Catalog", report_progress: "ProgressCallback", *, promote: bool, scheduler: str
+) -> "AuditOutcome":
     from lfm_atlas.prefect_server import prefect_server, wait_until_ready
     from lfm_tasks.runtime.session import refuse_if_busy
 
@@ -194,20 +73,31 @@ def _audit_with_prefect(
         from lfm_atlas.audit import AuditParameters, audit_flow
 
         wait_until_ready(address)
-        found: list[Audited] = []
+        outcomes: list[AuditOutcome] = []
         parameters = AuditParameters(
             catalog=str(path), promote=promote, trust_code=catalog.trust.everything, scheduler=scheduler
         )
-        state = audit_flow(announce, found)(parameters, return_state=True)
-        if not found:
-            # It did not come to a verdict: whatever stopped it is raised here.
+        state = audit_flow(report_progress, outcomes)(parameters, return_state=True)
+        if not outcomes:
+            # The flow failed before the checks: its error is raised here.
             state.result()
-        return found[0]
+        return outcomes[0]
 
 
-def _say(audited: "Audited") -> int:
-    audit, outcome = audited.audit, audited.outcome
-    for failure in outcome.failures:
+def _audit_directly(
+    catalog: "Catalog", promote: bool, report_progress: "ProgressCallback", dask: bool
+) -> "AuditOutcome":
+    from lfm_atlas.pipeline import audit_zoo
+    from lfm_tasks.runtime.session import open_run
+
+    with open_run(catalog, report_progress, in_process=not dask) as opened:
+        return audit_zoo(opened, promote)
+
+
+def _print_outcome(outcome: "AuditOutcome") -> int:
+    """Print the failures of the run and the result of every check; return the exit code."""
+    audit, run = outcome.audit, outcome.run
+    for failure in run.failures:
         print_err(f"{failure.model}/{failure.layer or '*'}: {failure.message} [{failure.reason}]")
     for check in audit.checks:
         line = f"{check.status:<8} {check.name}: {check.message}"
@@ -216,8 +106,119 @@ def _say(audited: "Audited") -> int:
         else:
             print_out(line)
     print_out(f"audit: {audit.verdict}; {audit.sentence}")
-    kept = "this atlas is the baseline now" if audit.promoted else "the baseline stays as it is"
-    print_out(f"{kept}; page: {audit.folder / 'audit.html'}")
+    baseline = "this atlas is the baseline now" if audit.promoted else "the baseline stays as it is"
+    print_out(f"{baseline}; page: {audit.folder / 'audit.html'}")
     if audit.verdict == "fail":
         return LIMIT_BROKEN
-    return SOME_FAILED if outcome.failures or outcome.refused else OK
+    return SOME_FAILED if run.failures or run.unscored else OK
+
+
+def deploy(
+    catalog_path: CatalogPath = DEFAULT_CATALOG,
+    *,
+    cron: Cron = NIGHTLY,
+    name: Name = None,
+    pool: Annotated[str, Parameter(help="Work pool whose workers run the audits.")] = "lfm-atlas",
+    notify: Annotated[str, Parameter(help="Notification block that is told, such as slack-webhook/zoo.")] = "",
+) -> int:
+    """Register audits of a catalog with a Prefect server: deployment, schedule, work pool, automations."""
+    load_catalog_or_exit(catalog_path)
+    if not os.environ.get("PREFECT_API_URL"):
+        print_err("found no PREFECT_API_URL, needs the address of a server: prefect server start, then export it")
+        return USAGE
+    path = catalog_path.absolute()
+    from lfm_atlas.prefect_server import set_prefect_defaults
+
+    set_prefect_defaults()
+    from lfm_atlas.deployment import Deployment, register
+
+    deployment = Deployment(name or path.parent.name, path, pool, cron, notify)
+    try:
+        register(deployment, _deploy_folder())
+    except (LookupError, ValueError) as error:
+        print_err(str(error))
+        return USAGE
+    print_out(f"audit/{deployment.name} runs at {cron!r} (UTC) where a worker is: prefect worker start --pool {pool}")
+    return OK
+
+
+def _deploy_folder() -> Path:
+    """Return the folder of prefect.yaml and automations.yaml: in the installed package, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    installed = package / "deploy"
+    return installed if installed.is_dir() else package.parents[1] / "deploy"
+
+
+def serve(
+    catalog_path: CatalogPath = DEFAULT_CATALOG,
+    *,
+    cron: Cron = NIGHTLY,
+    name: Name = None,
+    trust_code: TrustCode = False,
+) -> int:
+    """Run audits of a catalog on a schedule, on this machine, until stopped; a server is started if there is none."""
+    catalog = load_catalog_or_exit(catalog_path, trust_code)
+    path = catalog_path.absolute()
+    from lfm_atlas.prefect_server import prefect_server, wait_until_ready
+
+    home = catalog.root / catalog.atlas.store / "prefect"
+    with prefect_server(home, with_schedules=True) as address:
+        wait_until_ready(address)
+        from lfm_atlas.deployment import check_cron, run_on_schedule
+
+        try:
+            check_cron(cron)
+        except ValueError as error:
+            print_err(str(error))
+            return USAGE
+        print_out(f"audits of {catalog_path} at {cron!r} (UTC); server: {address}; Ctrl+C stops both")
+        run_on_schedule(name or path.parent.name, cron, {"catalog": str(path), "trust_code": trust_code})
+    return OK
+
+
+def verify(
+    catalog_path: CatalogPath = DEFAULT_CATALOG,
+    *,
+    format: Annotated[Literal["text", "json"], Parameter(help="json: for programs, one object on stdout.")] = "text",
+) -> int:
+    """Read every byte of the store and its published atlases; list what is damaged, and leave with 1 if anything is."""
+    catalog = load_catalog_or_exit(catalog_path)
+    from lfm_tasks.errors import DataError
+    from lfm_tasks.maintenance import verify as verify_store
+
+    try:
+        verified = verify_store(catalog)
+    except DataError as error:
+        print_err(f"{error} [{error.reason}]")
+        return USAGE
+    if format == "json":
+        print_out(as_json(asdict(verified)))
+        return CRASH if verified.damages else OK
+    for damage in verified.damages:
+        print_err(f"{escape_unprintable(damage.place)}: {escape_unprintable(damage.description)}")
+    counts = f"{verified.n_units} units and {verified.n_atlases} atlases read, {len(verified.damages)} damaged"
+    print_out(f"{counts}{'; lfm-atlas run makes again what its atlas needs' if verified.damages else ''}")
+    return CRASH if verified.damages else OK
+
+
+def prune(
+    catalog_path: CatalogPath = DEFAULT_CATALOG,
+    *,
+    remove: Annotated[bool, Parameter(help="Remove them; without it they are only told.", negative="")] = False,
+) -> int:
+    """Find what is stored and no published atlas or baseline was made of; --remove removes it, and nothing else."""
+    catalog = load_catalog_or_exit(catalog_path)
+    from lfm_tasks.errors import DataError
+    from lfm_tasks.maintenance import prune as prune_store
+
+    try:
+        pruned = prune_store(catalog, remove=remove)
+    except DataError as error:
+        print_err(f"{error} [{error.reason}]")
+        return USAGE
+    verb = "removed" if remove else "would remove"
+    for where, part in (("", pruned), (f"{catalog.atlas.remote}: ", pruned.remote)):
+        if part is not None:
+            counts = ", ".join(f"{kind} {n}" for kind, n in part.counts().items()) or "nothing"
+            print_out(f"{where}{verb}: {counts}; {part.n_bytes / 1e6:.1f} MB; {part.n_kept} units stay")
+    return OK

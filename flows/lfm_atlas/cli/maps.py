@@ -1,4 +1,4 @@
-"""The commands ``map``, ``maps`` and ``transfer``: one map between two spaces, fitted, named, used."""
+"""The commands for one map between two spaces: map fits it, maps lists it, transfer applies it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,13 +14,15 @@ from lfm_atlas.console import (
     CatalogPath,
     TrustCode,
     load_catalog_or_exit,
+    no_progress,
     print_err,
     print_out,
+    progress,
 )
 
 
-def add_map_commands(app: App) -> None:
-    """Add the commands to ``app``."""
+def add_commands(app: App) -> None:
+    """Add the commands of this module to ``app``."""
     app.command(fit_map, name="map")
     app.command(list_maps, name="maps")
     app.command(transfer)
@@ -30,7 +32,7 @@ def fit_map(
     source: Annotated[str, Parameter(help="The space to carry from: model/layer.")],
     target: Annotated[str, Parameter(help="The space to carry into: model/layer.")],
     *,
-    catalog: CatalogPath = DEFAULT_CATALOG,
+    catalog_path: CatalogPath = DEFAULT_CATALOG,
     regime: Annotated[
         Literal["anchors", "labels", "unsupervised", "full"],
         Parameter(help="What is known: a few points, their classes, nothing, or every point."),
@@ -45,11 +47,15 @@ def fit_map(
     trust_code: TrustCode = False,
 ) -> int:
     """Fit a map from one space to another, say how good it is beside the baselines, and keep it under a name."""
-    settings = load_catalog_or_exit(catalog, trust_code)
-    from lfm_atlas.console import no_progress, progress
+    catalog = load_catalog_or_exit(catalog_path, trust_code)
     from lfm_tasks.runtime.session import open_run
-    from lfm_tasks.stages.transfers.job import AnchorSpec, read_pairs
-    from lfm_tasks.stages.transfers.named import fit_named_map, maps_as_json, maps_as_lines
+    from lfm_tasks.stages.transfers.job import AnchorSpec
+    from lfm_tasks.stages.transfers.named import (
+        fit_named_map,
+        fitted_map_as_json,
+        fitted_map_as_lines,
+        read_pairs,
+    )
 
     if regime != "anchors" and (n_anchors is not None or anchors is not None):
         print_err(f"found anchors beside --regime {regime}, which uses none: leave them out, or --regime anchors")
@@ -63,25 +69,25 @@ def fit_map(
     if seed < 0:
         print_err(f"found --seed {seed}, needs a whole number from 0 on")
         return USAGE
-    with _told() as trouble, progress() as announce:
+    with _print_data_errors() as errors, progress() as report_progress:
         pairs = () if anchors is None else read_pairs(anchors)
         known = AnchorSpec(regime, 10 if n_anchors is None else n_anchors, seed, pairs)
-        with open_run(settings, announce if format == "text" else no_progress, in_process=True) as run:
+        with open_run(catalog, report_progress if format == "text" else no_progress, in_process=True) as run:
             fitted = fit_named_map(run, source, target, known, name)
-        print_out(maps_as_lines(fitted) if format == "text" else maps_as_json(fitted))
-    return USAGE if trouble else OK
+        print_out(fitted_map_as_lines(fitted) if format == "text" else fitted_map_as_json(fitted))
+    return USAGE if errors else OK
 
 
-def list_maps(*, catalog: CatalogPath = DEFAULT_CATALOG) -> int:
+def list_maps(*, catalog_path: CatalogPath = DEFAULT_CATALOG) -> int:
     """List the maps that have names."""
-    settings = load_catalog_or_exit(catalog)
-    from lfm_tasks.stages.transfers.named import listed
+    catalog = load_catalog_or_exit(catalog_path)
+    from lfm_tasks.stages.transfers.named import named_maps_as_lines
     from lfm_tasks.stores.named_maps import named_maps
 
-    with _told() as trouble:
-        lines = listed(named_maps(settings.root / settings.atlas.store))
+    with _print_data_errors() as errors:
+        lines = named_maps_as_lines(named_maps(catalog.root / catalog.atlas.store))
         print_out(lines or "no maps yet: lfm-atlas map SOURCE TARGET fits one")
-    return USAGE if trouble else OK
+    return USAGE if errors else OK
 
 
 def transfer(
@@ -89,35 +95,34 @@ def transfer(
     input: Annotated[str, Parameter(help="Rows in the source's coordinates: .npy, .safetensors#key, .npz#key.")],
     output: Annotated[Path, Parameter(help="A .npy to write: the rows in the target's coordinates.")],
     *,
-    catalog: CatalogPath = DEFAULT_CATALOG,
+    catalog_path: CatalogPath = DEFAULT_CATALOG,
     force: Annotated[bool, Parameter(help="Overwrite the output if it exists.", negative="")] = False,
 ) -> int:
     """Carry the rows of a file through a map, in chunks."""
-    settings = load_catalog_or_exit(catalog)
+    catalog = load_catalog_or_exit(catalog_path)
     from lfm_tasks.runtime.run import unit_store
     from lfm_tasks.stages.transfers.apply import apply_map_to_file
     from lfm_tasks.stores.named_maps import read_named_map
 
-    store = unit_store(settings)
-    with _told() as trouble:
+    store = unit_store(catalog)
+    with _print_data_errors() as errors:
         named = read_named_map(store.root, map)
         n_points, n_features = apply_map_to_file(store, named, input, output, force=force)
         print_out(f"wrote {output}: {n_points} points in the {n_features} coordinates of {named.target}")
-    return USAGE if trouble else OK
+    return USAGE if errors else OK
 
 
 @contextmanager
-def _told() -> Iterator[list[str]]:
-    """Give a list that holds what a person was told if the block cannot do what they asked for."""
-    from lfm_tasks.errors import DataError
-    from lfm_tasks.stores.units.store import CorruptUnitError
+def _print_data_errors() -> Iterator[list[str]]:
+    """Print the errors by which the data end the block; yield the list that holds them afterwards."""
+    from lfm_tasks.errors import CorruptUnitError, DataError
 
-    told: list[str] = []
+    errors: list[str] = []
     try:
-        yield told
+        yield errors
     except DataError as error:
-        told.append(f"{error} [{error.reason}]")
+        errors.append(f"{error} [{error.reason}]")
     except CorruptUnitError as error:
-        told.append(f"{error} [failed]")
-    for line in told:
+        errors.append(f"{error} [failed]")
+    for line in errors:
         print_err(line)

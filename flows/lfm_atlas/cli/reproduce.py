@@ -15,6 +15,7 @@ from lfm_atlas.console import (
     load_catalog_or_exit,
     print_err,
     print_out,
+    progress,
 )
 
 if TYPE_CHECKING:
@@ -23,13 +24,13 @@ if TYPE_CHECKING:
     from lfm_tasks.runtime.run import ProgressCallback
 
 
-def add_reproduce_command(app: App) -> None:
-    """Add the command to an application."""
+def add_commands(app: App) -> None:
+    """Add the command of this module to ``app``."""
     app.command(reproduce)
 
 
 def reproduce(
-    catalog: CatalogPath = DEFAULT_CATALOG,
+    catalog_path: CatalogPath = DEFAULT_CATALOG,
     *,
     experiment: Annotated[list[str] | None, Parameter(help="Do this experiment; all without it.", negative="")] = None,
     output: Annotated[Path, Parameter(alias="-o", help="Folder to write into.")] = Path("evidence"),
@@ -38,8 +39,14 @@ def reproduce(
     trust_code: TrustCode = False,
 ) -> int:
     """Do the paper's experiments on the models of a catalog: tables, figures, and a page that says what holds."""
+    from lfm_tasks.experiments.charts import require_matplotlib
     from lfm_tasks.experiments.stage import EXPERIMENTS
 
+    try:
+        require_matplotlib()
+    except ModuleNotFoundError as error:
+        print_err(str(error))
+        return USAGE
     names = list(dict.fromkeys(experiment or EXPERIMENTS))
     if unknown := [name for name in names if name not in EXPERIMENTS]:
         print_err(f"found no experiment {unknown[0][:100]!r}, needs one of {', '.join(EXPERIMENTS)}")
@@ -47,30 +54,28 @@ def reproduce(
     if output.exists() and not output.is_dir():
         print_err(f"{output}: found a file, needs a folder to write into: give another name")
         return USAGE
-    settings = load_catalog_or_exit(catalog, trust_code)
-    from lfm_atlas.console import progress
-
-    with progress() as announce:
+    catalog = load_catalog_or_exit(catalog_path, trust_code)
+    with progress() as report_progress:
         if prefect and dask:
-            evidence = _with_prefect(catalog, settings, output, names, announce)
+            evidence = _run_with_prefect(catalog_path, catalog, output, names, report_progress)
         else:
-            evidence = _directly(settings, output, names, announce, dask)
-    return _say(evidence, output)
+            evidence = _run_directly(catalog, output, names, report_progress, dask)
+    return _print_evidence(evidence, output)
 
 
-def _directly(
-    catalog: "Catalog", output: Path, names: list[str], announce: "ProgressCallback", dask: bool
+def _run_directly(
+    catalog: "Catalog", output: Path, names: list[str], report_progress: "ProgressCallback", dask: bool
 ) -> "Evidence":
-    from lfm_atlas.reproduce import reproduce as do
+    from lfm_atlas.reproduce import run_experiments
     from lfm_tasks.experiments.stage import experiment_store
     from lfm_tasks.runtime.session import open_run
 
-    with open_run(experiment_store(catalog, output), announce, in_process=not dask) as run:
-        return do(run, names, output)
+    with open_run(experiment_store(catalog, output), report_progress, in_process=not dask) as run:
+        return run_experiments(run, names, output)
 
 
-def _with_prefect(
-    path: Path, catalog: "Catalog", output: Path, names: list[str], announce: "ProgressCallback"
+def _run_with_prefect(
+    path: Path, catalog: "Catalog", output: Path, names: list[str], report_progress: "ProgressCallback"
 ) -> "Evidence":
     from lfm_atlas.prefect_server import prefect_server, wait_until_ready
 
@@ -78,20 +83,21 @@ def _with_prefect(
         from lfm_atlas.reproduce import reproduce_flow
 
         wait_until_ready(address)
-        return reproduce_flow(announce)(str(path), str(output), names, catalog.trust.everything)
+        return reproduce_flow(report_progress)(str(path), str(output), names, catalog.trust.everything)
 
 
-def _say(evidence: "Evidence", output: Path) -> int:
+def _print_evidence(evidence: "Evidence", output: Path) -> int:
+    """Print every claim with its result, and what was skipped; return the exit code."""
     from lfm_tasks.experiments.results import ExperimentResult, SkippedExperiment
 
     for failure in evidence.failures:
         print_err(f"{failure.model}/{failure.layer or '*'} ({failure.dataset}): {failure.message} [{failure.reason}]")
-    refused = [one for one in evidence.found if isinstance(one, SkippedExperiment)]
-    for one in refused:
-        print_err(f"{one.name}: {one.message} [{one.reason}]")
-    findings = [one for one in evidence.found if isinstance(one, ExperimentResult)]
-    for finding in findings:
-        for claim in finding.claims:
-            print_out(f"{claim.verdict:<14} {finding.name}: {claim.published}\n{'':<15}found: {claim.found}")
-    print_out(f"{len(findings)} experiments, {len(refused)} refused; page: {output / 'evidence.html'}")
-    return SOME_FAILED if refused or evidence.failures else OK
+    skipped = [result for result in evidence.results if isinstance(result, SkippedExperiment)]
+    for experiment in skipped:
+        print_err(f"{experiment.name}: {experiment.message} [{experiment.reason}]")
+    results = [result for result in evidence.results if isinstance(result, ExperimentResult)]
+    for result in results:
+        for claim in result.claims:
+            print_out(f"{claim.status:<14} {result.name}: {claim.published}\n{'':<15}found: {claim.measured}")
+    print_out(f"{len(results)} experiments, {len(skipped)} refused; page: {output / 'evidence.html'}")
+    return SOME_FAILED if skipped or evidence.failures else OK

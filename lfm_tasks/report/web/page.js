@@ -69,8 +69,8 @@ const begin = async () => {
 begin().then(
   () => { performance.mark("ready"); document.documentElement.dataset.ready = "true"; },
   (problem) => {
-    byId("trouble").textContent = `The charts could not be drawn: ${problem.message}. Needs Chrome 80, Firefox 113 or Safari 16.4, or newer ones.`;
-    byId("trouble").hidden = false;
+    byId("drawing-error").textContent = `The charts could not be drawn: ${problem.message}. Needs Chrome 80, Firefox 113 or Safari 16.4, or newer ones.`;
+    byId("drawing-error").hidden = false;
     throw problem;
   },
 );

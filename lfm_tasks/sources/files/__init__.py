@@ -1,1 +1,1 @@
-"""lfm_tasks/sources/files."""
+"""Readers of files: a table of formats, and one module a kind."""

@@ -15,7 +15,7 @@ from jaxtyping import Shaped
 
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.files.arrow_messages import messages
+from lfm_tasks.sources.files.arrow_messages import ipc_messages
 from lfm_tasks.sources.files.paths import fingerprint, is_remote, open_bytes
 from lfm_tasks.sources.files.stored_array import (
     ReadRows,
@@ -25,12 +25,12 @@ from lfm_tasks.sources.files.stored_array import (
     text_array,
 )
 
-ReadBatch = Callable[[int], Any]  # from the number of a batch to a pyarrow.Array
+ReadBatch = Callable[[int], Any]  # from the index of a batch to a pyarrow.Array
 
 
 @dataclass(frozen=True)
 class Column:
-    """One column in batches of ``batch_rows``; ``open`` gives a context whose value reads one of them."""
+    """One column in batches of ``batch_rows``; ``open`` returns a context whose value reads one of them."""
 
     name: str
     batch_rows: tuple[int, ...]
@@ -38,22 +38,21 @@ class Column:
 
     @contextmanager
     def rows(self) -> Iterator[ReadRows]:
-        """Give a reader of rows; the batch it read last stays in memory."""
+        """Yield a reader of rows; the batch it read last stays in memory."""
         ends = list(accumulate(self.batch_rows, initial=0))
         kept: dict[int, Shaped[np.ndarray, "rows ..."]] = {}
         with self.open() as read_batch:
 
-            def batch(number: int) -> Shaped[np.ndarray, "rows ..."]:
-                if number not in kept:
+            def batch(index: int) -> Shaped[np.ndarray, "rows ..."]:
+                if index not in kept:
                     kept.clear()
-                    kept[number] = to_numpy(read_batch(number), self.name)
-                return kept[number]
+                    kept[index] = to_numpy(read_batch(index), self.name)
+                return kept[index]
 
             def read(start: int, stop: int) -> Shaped[np.ndarray, "rows ..."]:
                 first, last = np.searchsorted(ends, [start, stop - 1], side="right") - 1
                 parts = [
-                    batch(number)[max(0, start - ends[number]) : stop - ends[number]]
-                    for number in range(first, last + 1)
+                    batch(index)[max(0, start - ends[index]) : stop - ends[index]] for index in range(first, last + 1)
                 ]
                 self._check_alike(parts)
                 return parts[0] if len(parts) == 1 else np.concatenate(parts)
@@ -61,8 +60,8 @@ class Column:
             yield read
 
     def header(self, first: Any = None) -> tuple[tuple[int, ...], np.dtype]:
-        """Return shape and dtype, as a first row has them: ``first``, a pyarrow.Array, or that of the batches."""
-        filled = [number for number, n_rows in enumerate(self.batch_rows) if n_rows]
+        """Return shape and dtype, taken from the first row: ``first``, a pyarrow.Array, or else that of the batches."""
+        filled = [index for index, n_rows in enumerate(self.batch_rows) if n_rows]
         if not filled:
             raise DataError("wrong_shape", f"{self.name}: found no rows, needs at least one: write it again")
         if first is None:
@@ -115,8 +114,8 @@ def to_numpy(array: Any, name: str) -> Shaped[np.ndarray, "rows ..."]:
 
 def _refuse_nulls(array: Any, name: str) -> None:
     if array.null_count:
-        found = f"found {array.null_count:,} null values among {len(array):,}, needs none"
-        raise DataError("not_finite", f"{name}: {found}: leave these rows out, or fill them")
+        problem = f"found {array.null_count:,} null values among {len(array):,}, needs none"
+        raise DataError("not_finite", f"{name}: {problem}: leave these rows out, or fill them")
 
 
 def _one_length(array: Any, name: str) -> int:
@@ -126,8 +125,8 @@ def _one_length(array: Any, name: str) -> int:
     return int(lengths[0])
 
 
-def _ragged(name: str, found: str = "lists of several lengths") -> DataError:
-    return DataError("wrong_shape", f"{name}: found {found}, needs all of one length: pad them, and give a mask")
+def _ragged(name: str, content: str = "lists of several lengths") -> DataError:
+    return DataError("wrong_shape", f"{name}: found {content}, needs all of one length: pad them, and give a mask")
 
 
 def _is_text(kind: Any) -> bool:
@@ -166,25 +165,25 @@ def open_parquet(path: Path, name: str, key: str | None) -> StoredArray:
     seen = fingerprint(path)
     with _plain(path, name) as file:
         _check_column(file.schema_arrow, key, name)
-        n_rows = sum(file.metadata.row_group(number).num_rows for number in range(file.num_row_groups))
+        n_rows = sum(file.metadata.row_group(index).num_rows for index in range(file.num_row_groups))
         if n_rows != file.metadata.num_rows:
-            found = f"found row groups of {n_rows:,} rows in a file of {file.metadata.num_rows:,}"
-            raise DataError("missing_source", f"{name}: cannot be read ({found}): save it again")
+            problem = f"found row groups of {n_rows:,} rows in a file of {file.metadata.num_rows:,}"
+            raise DataError("missing_source", f"{name}: cannot be read ({problem}): save it again")
         # Where the column is encrypted that is an error here; to ask for its size first would abort the process.
-        numbers = sorted(range(file.num_row_groups), key=lambda n: file.metadata.row_group(n).num_rows == 0)
-        rows = file.iter_batches(batch_size=1, row_groups=numbers[:1], columns=[key], use_threads=False)
+        filled_first = sorted(range(file.num_row_groups), key=lambda n: file.metadata.row_group(n).num_rows == 0)
+        rows = file.iter_batches(batch_size=1, row_groups=filled_first[:1], columns=[key], use_threads=False)
         first = [batch.column(key) for batch in islice(rows, 1) if len(batch)]
-        groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
-        paths = [file.schema.column(number).path for number in range(len(file.schema))]
-    own = [number for number, place in enumerate(paths) if f"{place}.".startswith(f"{key}.")]
-    for group, column in ((group, group.column(number)) for group in groups for number in own):
+        groups = [file.metadata.row_group(index) for index in range(file.num_row_groups)]
+        paths = [file.schema.column(index).path for index in range(len(file.schema))]
+    leaves = [index for index, leaf in enumerate(paths) if f"{leaf}.".startswith(f"{key}.")]
+    for group, column in ((group, group.column(index)) for group in groups for index in leaves):
         if group.num_rows > column.num_values:
             # Every row has a value, be it that there is none.
-            found = f"found {group.num_rows:,} rows of {column.num_values:,} values"
-            raise DataError("missing_source", f"{name}#{key}: cannot be read ({found}): save it again")
+            problem = f"found {group.num_rows:,} rows of {column.num_values:,} values"
+            raise DataError("missing_source", f"{name}#{key}: cannot be read ({problem}): save it again")
         # A value that repeats is stored once, and 8 bytes are what one takes.
         check_memory_size(f"{name}#{key}", max(column.total_uncompressed_size, 8 * column.num_values))
-    texts = tuple(paths[number] for number in own if file.schema.column(number).physical_type == "BYTE_ARRAY")
+    texts = tuple(paths[index] for index in leaves if file.schema.column(index).physical_type == "BYTE_ARRAY")
     row_groups = partial(_row_groups, path, str(key), texts)
     return _stored(Column(f"{name}#{key}", tuple(group.num_rows for group in groups), row_groups), path, seen, *first)
 
@@ -221,17 +220,17 @@ def _stored(column: Column, path: Path, seen: Any, first: Any = None) -> StoredA
 
 
 def _check_column(schema: Any, key: str | None, name: str) -> None:
-    found = schema.names.count(key)
-    if key is None or not found:
+    n_columns = schema.names.count(key)
+    if key is None or not n_columns:
         what = "needs key: to say which column" if key is None else f"found no column {key[:100]!r}"
         raise DataError("missing_source", f"{name}: {what}{did_you_mean(key or '', schema.names)}")
-    if found > 1:
-        raise DataError("missing_source", f"{name}: found {found} columns {key[:100]!r}, needs one: rename them")
+    if n_columns > 1:
+        raise DataError("missing_source", f"{name}: found {n_columns} columns {key[:100]!r}, needs one: rename them")
 
 
 @contextmanager
 def _parquet(path: Path, texts: Sequence[str] = ()) -> Iterator[Any]:
-    """Give a Parquet file; the columns at ``texts`` come as dictionaries, each different text once."""
+    """Yield a Parquet file; the columns at ``texts`` come as dictionaries, each different text once."""
     import pyarrow.parquet
 
     with open_bytes(path) as content, pyarrow.parquet.ParquetFile(content, read_dictionary=list(texts)) as file:
@@ -240,22 +239,22 @@ def _parquet(path: Path, texts: Sequence[str] = ()) -> Iterator[Any]:
 
 @contextmanager
 def _plain(path: Path, name: str) -> Iterator[Any]:
-    """Give a Parquet file; DataError for whatever of it is encrypted."""
+    """Yield a Parquet file; DataError if any part of it is encrypted."""
     try:
         with _parquet(path) as file:
             yield file
     except OSError as error:
         if "crypt" not in str(error):
             raise
-        found = f"{name}: found encrypted values, needs plain ones"
-        raise DataError("missing_source", f"{found}: write it without encryption") from error
+        problem = f"{name}: found encrypted values, needs plain ones"
+        raise DataError("missing_source", f"{problem}: write it without encryption") from error
 
 
 @contextmanager
 def _row_groups(path: Path, key: str, texts: Sequence[str]) -> Iterator[ReadBatch]:
     with _parquet(path, texts) as file:
         # ``columns`` takes whatever begins with the name, so the column is picked once more.
-        yield lambda number: file.read_row_group(number, columns=[key], use_threads=False).column(key)
+        yield lambda index: file.read_row_group(index, columns=[key], use_threads=False).column(key)
 
 
 @dataclass(frozen=True)
@@ -278,7 +277,7 @@ def _ipc_column(paths: Sequence[Path], name: str, key: str | None) -> Column:
 
 @contextmanager
 def _source(path: Path) -> Iterator[Any]:
-    """Give a pyarrow file; not memory-mapped, because a mapped file that shrinks kills the process."""
+    """Yield a pyarrow file; not memory-mapped, because a mapped file that shrinks kills the process."""
     import pyarrow as pa
 
     if not is_remote(path):
@@ -294,13 +293,13 @@ def _index(path: Path) -> _Index:
 
     with open_bytes(path, _HEADER_BYTES) as file:
         is_file = file.read(len(_FILE_MAGIC)) == _FILE_MAGIC
-        found = list(messages(file, len(_FILE_MAGIC) + 2 if is_file else 0))
-        batches = [message for message in found if message.kind == "record batch"]
-        for message in found:
-            check_memory_size(path.name, message.n_unpacked)
-            check_compression_ratio(path.name, message.n_unpacked, message.n_values)
+        messages = list(ipc_messages(file, len(_FILE_MAGIC) + 2 if is_file else 0))
+        batches = [message for message in messages if message.kind == "record batch"]
+        for message in messages:
+            check_memory_size(path.name, message.unpacked_bytes)
+            check_compression_ratio(path.name, message.unpacked_bytes, message.value_bytes)
         # Files may hold dictionaries: their reader knows what belongs to what.
-        beside = {message.kind for message in found if not is_file} - {"schema", "record batch"}
+        beside = {message.kind for message in messages if not is_file} - {"schema", "record batch"}
         for kind in sorted(beside):
             advice = "needs plain columns: write text without dictionaries"
             raise DataError("wrong_dtype", f"{path.name}: found a {kind} in a stream of record batches, {advice}")
@@ -321,7 +320,7 @@ def _record_batches(indices: Sequence[_Index], key: str) -> Iterator[ReadBatch]:
         for index in indices:
             file = stack.enter_context(_source(index.path))
             batches += _batch_readers(index, file, key)
-        yield lambda number: batches[number]().column(key)
+        yield lambda index: batches[index]().column(key)
 
 
 def _batch_readers(index: _Index, file: Any, key: str) -> list[Callable[[], Any]]:
@@ -330,7 +329,7 @@ def _batch_readers(index: _Index, file: Any, key: str) -> list[Callable[[], Any]
     if index.offsets is None:
         alone = pa.ipc.IpcReadOptions(included_fields=[index.schema.get_field_index(key)], use_threads=False)
         reader = pa.ipc.open_file(file, options=alone)
-        return [partial(reader.get_batch, number) for number in range(reader.num_record_batches)]
+        return [partial(reader.get_batch, batch) for batch in range(reader.num_record_batches)]
 
     def read_at(offset: int) -> Any:
         file.seek(offset)
@@ -341,28 +340,28 @@ def _batch_readers(index: _Index, file: Any, key: str) -> list[Callable[[], Any]
 
 def _data_files(path: Path, name: str) -> list[Path]:
     if (path / "dataset_dict.json").is_file():
-        splits = _described(path / "dataset_dict.json", name).get("splits", [])
-        found = f"found a dataset of the splits {', '.join(map(str, splits))[:200]}, needs one of them"
-        raise DataError("missing_source", f"{name}: {found}: add its name to the path")
-    state = _described(path / "state.json", name)
+        splits = _read_description(path / "dataset_dict.json", name).get("splits", [])
+        problem = f"found a dataset of the splits {', '.join(map(str, splits))[:200]}, needs one of them"
+        raise DataError("missing_source", f"{name}: {problem}: add its name to the path")
+    state = _read_description(path / "state.json", name)
     if state.get("_indices_data_files") or state.get("_indices_files"):
-        found = "found rows that are chosen by an index, needs the rows themselves"
-        raise DataError("missing_source", f"{name}: {found}: call flatten_indices() before save_to_disk()")
+        problem = "found rows that are chosen by an index, needs the rows themselves"
+        raise DataError("missing_source", f"{name}: {problem}: call flatten_indices() before save_to_disk()")
     names = [entry["filename"] for entry in state["_data_files"]]
     for file_name in names:
         if file_name in {"", ".", ".."} or set(file_name) & set("/\\\x00"):
-            found = f"found the data file {file_name[:100]!r}, needs names inside the folder"
-            raise DataError("missing_source", f"{name}: {found}: save the dataset again")
+            problem = f"found the data file {file_name[:100]!r}, needs names inside the folder"
+            raise DataError("missing_source", f"{name}: {problem}: save the dataset again")
     if not names:
         raise DataError("wrong_shape", f"{name}: found a dataset without data files, needs rows: save it again")
     return [path / file_name for file_name in names]
 
 
-def _described(path: Path, name: str) -> dict[str, Any]:
-    found = json.loads(path.read_bytes())
-    if not isinstance(found, dict):
-        kind = type(found).__name__
+def _read_description(path: Path, name: str) -> dict[str, Any]:
+    description = json.loads(path.read_bytes())
+    if not isinstance(description, dict):
+        kind = type(description).__name__
         raise DataError(
             "missing_source", f"{name}: found {kind} in {path.name}, needs an object: save the dataset again"
         )
-    return found
+    return description

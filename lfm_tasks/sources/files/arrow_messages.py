@@ -16,16 +16,16 @@ _MOST_METADATA = 2**28  # bytes: lists a few hundred bytes of every column
 
 @dataclass(frozen=True)
 class Message:
-    """One message: where it begins, of what kind it is, of how many rows, and the bytes of values, packed and not."""
+    """One message: its first byte, its kind, its number of rows, and the bytes of its values, packed and unpacked."""
 
     offset: int
     kind: str
     n_rows: int
-    n_values: int
-    n_unpacked: int
+    value_bytes: int
+    unpacked_bytes: int
 
 
-def messages(file: Any, start: int) -> Iterator[Message]:
+def ipc_messages(file: Any, start: int) -> Iterator[Message]:
     """Yield the messages from byte ``start`` on, up to the end mark or the end of the file; ValueError if damaged."""
     size, offset = file.seek(0, SEEK_END), start
     while offset + 8 <= size:
@@ -40,19 +40,19 @@ def messages(file: Any, start: int) -> Iterator[Message]:
             raise ValueError(f"a message of {n_metadata:,} bytes at byte {offset:,} of {size:,}")
         file.seek(first)
         metadata = _Table(file.read(n_metadata))
-        kind, n_values = _KINDS.get(metadata.number(1, 1), "unknown message"), metadata.number(3, 8)
-        if first + n_metadata + n_values > size:
+        kind, value_bytes = _KINDS.get(metadata.integer(1, 1), "unknown message"), metadata.integer(3, 8)
+        if first + n_metadata + value_bytes > size:
             raise ValueError(f"the values of the message at byte {offset:,} end after byte {size:,}")
         header = metadata.table(2) if kind in ("record batch", "dictionary") else None
         batch = header.table(1) if header is not None and kind == "dictionary" else header
-        n_rows = 0 if batch is None or kind == "dictionary" else batch.number(0, 8)
-        n_unpacked = 0 if batch is None else _unpacked(file, batch, first + n_metadata, size)
-        yield Message(offset, kind, n_rows, n_values, n_unpacked)
-        offset = first + n_metadata + n_values
+        n_rows = 0 if batch is None or kind == "dictionary" else batch.integer(0, 8)
+        unpacked_bytes = 0 if batch is None else _unpacked_bytes(file, batch, first + n_metadata, size)
+        yield Message(offset, kind, n_rows, value_bytes, unpacked_bytes)
+        offset = first + n_metadata + value_bytes
 
 
-def _unpacked(file: Any, batch: "_Table", first_value: int, size: int) -> int:
-    """Return how many bytes the buffers of a batch say they unpack to; 0 if they are not packed."""
+def _unpacked_bytes(file: Any, batch: "_Table", first_value: int, size: int) -> int:
+    """Return how many bytes the buffers of a batch declare to unpack to; 0 if they are not packed."""
     if not batch.has(3):
         return 0
     total = 0
@@ -71,7 +71,7 @@ class _Table:
     content: bytes
     place: int | None = None
 
-    def number(self, field: int, n_bytes: int) -> int:
+    def integer(self, field: int, n_bytes: int) -> int:
         """Return a whole number of the table; 0 where the field is left out."""
         at = self._find(field)
         return 0 if at is None else self._read(at, n_bytes)
@@ -92,8 +92,8 @@ class _Table:
         at = self._find(field)
         if at is not None:
             vector = at + self._read(at, 4)
-            for number in range(self._read(vector, 4)):
-                yield self._read(vector + 4 + 16 * number, 8), self._read(vector + 12 + 16 * number, 8)
+            for index in range(self._read(vector, 4)):
+                yield self._read(vector + 4 + 16 * index, 8), self._read(vector + 12 + 16 * index, 8)
 
     def _find(self, field: int) -> int | None:
         place = self._read(0, 4) if self.place is None else self.place

@@ -1,4 +1,41 @@
-"""The kinds of files that are read: by suffix, folders by what lies in them, further kinds from installed packages."""
+"""The kinds of files that are read: one table, by suffix; further kinds come from installed packages.
+
+How to add a reader
+-------------------
+1. Write ``files/<kind>_files.py`` with one function ``open_<kind>(path, name, key) -> StoredArray`` and, if a file
+   holds several arrays, ``<kind>_keys(path, name) -> tuple of keys``. ``path`` may be remote: open it with
+   `open_bytes`, never with ``open``. ``name`` is how messages call the file.
+2. Add a row to `FORMATS` (or to `FOLDER_FORMATS`, if the kind is a folder, by a file that lies in it), a row to the
+   table of ``docs/readers.md``, and a case to ``WRITE`` in ``tests/unit/sources/files/test_formats.py``, which reads
+   every kind in parts, whole, remotely, and after a change.
+
+``open_<kind>`` reads the header only, and returns these fields of a `StoredArray`:
+
+``name``
+    ``name``, or ``f"{name}#{key}"`` for one array of several.
+``path``
+    The path it was called with.
+``fingerprint``
+    ``fingerprint(path)``, taken before the header is read: a file that changes between the header and the last row
+    is an error.
+``shape``, ``dtype``
+    As the header declares them, the points first. Check them against the size of the file: a header may claim
+    anything. Text has the dtype ``U``.
+``open``
+    A function without arguments that returns a context manager. Entering it opens the file and yields
+    ``read(start, stop)``, which returns these rows; leaving it closes the file. Nothing stays open before or after:
+    a zoo has more layers than a process may have open files. `raw_rows` does all of it for values that lie in the file
+    as they do in memory.
+``block_rows``, ``is_read_whole``
+    What ``read`` has to decode at once, for the estimate of memory: rows a chunk, or everything.
+
+Never run or unpickle anything in a file; check sizes with `check_memory_size` and `check_compression_ratio` before
+memory is taken. Raise `DataError` for what the user can mend; whatever else is raised becomes a `DataError` that names
+the file.
+
+A package of its own adds a reader without a change here: an entry point in the group ``lfm_atlas.readers`` whose name
+is the suffix without the dot and whose value is a `Format`. ``tests/packaging/example_plugin`` is such a package.
+"""
 
 import re
 from collections.abc import Callable, Iterator
@@ -7,7 +44,6 @@ from dataclasses import dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from lfm_tasks.catalog.names import check_layer_name, did_you_mean, fill
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.arrow_files import (
     DATASET_MARKERS,
@@ -20,11 +56,11 @@ from lfm_tasks.sources.files.arrow_files import (
 )
 from lfm_tasks.sources.files.hdf5_files import hdf5_keys, open_hdf5
 from lfm_tasks.sources.files.numpy_files import npz_keys, open_npy, open_npz, open_text
-from lfm_tasks.sources.files.paths import is_file, is_remote, locate, nearest, readable
+from lfm_tasks.sources.files.paths import is_file, nearest, readable
 from lfm_tasks.sources.files.safetensors_files import open_safetensors, safetensors_keys
 from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray
 from lfm_tasks.sources.files.torch_files import open_torch, torch_keys
-from lfm_tasks.sources.files.zarr_folders import MARKERS, open_zarr, zarr_keys
+from lfm_tasks.sources.files.zarr_folders import ZARR_MARKERS, open_zarr, zarr_keys
 
 ENTRY_POINTS = "lfm_atlas.readers"
 _INDEXED = re.compile(r"(.*)\[([0-9]{1,9})\]", re.DOTALL)
@@ -35,21 +71,28 @@ _INDEXED_LAYER = re.compile(r"([^{}]*)\[\{layer\}\]", re.DOTALL)
 class Format:
     """How one kind of file is read.
 
-    ``open`` takes the path, the name that messages call it by, and the key; ``keys`` lists the arrays there are, or
-    says None for a file that is one array. Both may raise what they like: it becomes a DataError that names the file.
+    Parameters
+    ----------
+    open
+        Takes the path, the name that messages call the file by, and the key (None: the file's only array); returns the
+        array, its header read.
+    keys
+        Takes path and name; returns the keys of the arrays in the file, or None if the file is a single array.
+    keeps_order
+        Whether ``keys`` come in the order in which they were written; else layers are sorted by name.
     """
 
     open: Callable[[Path, str, str | None], StoredArray]
     keys: Callable[[Path, str], tuple[str, ...] | None] = lambda path, name: None
-    keeps_order: bool = False  # whether keys come in the order they were written
+    keeps_order: bool = False
 
 
 _ZARR = Format(open_zarr, zarr_keys)
-_SAVED_DATASET = Format(open_saved_dataset, saved_dataset_keys, keeps_order=True)
 _ARROW = Format(open_arrow, arrow_keys, keeps_order=True)
 _HDF5 = Format(open_hdf5, hdf5_keys)
 _TORCH = Format(open_torch, torch_keys, keeps_order=True)
 
+# By suffix.
 FORMATS: dict[str, Format] = {
     ".npy": Format(open_npy),
     ".npz": Format(open_npz, npz_keys, keeps_order=True),
@@ -64,26 +107,31 @@ FORMATS: dict[str, Format] = {
     ".pth": _TORCH,
     ".txt": Format(open_text),
 }
+# By a file that lies in the folder, whatever the folder's suffix; the first that is there counts.
+FOLDER_FORMATS: dict[str, Format] = {
+    **dict.fromkeys(DATASET_MARKERS, Format(open_saved_dataset, saved_dataset_keys, keeps_order=True)),
+    **dict.fromkeys(ZARR_MARKERS, _ZARR),
+}
 
 
 def find_format(path: Path, name: str) -> Format:
     """Return how ``path`` is read; DataError ``missing_source`` if it is not there, or of an unknown kind."""
-    known = FORMATS.get(path.suffix) or _installed(path.suffix, name)
+    by_suffix = FORMATS.get(path.suffix) or _installed_format(path.suffix, name)
     with readable(name):
-        there = is_file(path)
-        if there and known is not None:
-            return known
-        if not there and any(is_file(path / marker) for marker in DATASET_MARKERS):
-            return _SAVED_DATASET
-        if not there and any(is_file(path / marker) for marker in MARKERS):
-            return _ZARR
-        # Asked last: a web server answers with a page, or the whole file.
-        if not there and path.is_dir():
-            found = "no such file: found a folder that is neither Zarr nor a saved dataset"
-            raise DataError("missing_source", f"{name}: {found}: name the file")
-        if known is None:
-            found = f"found a {path.suffix or 'nameless'} file"
-            raise DataError("missing_source", f"{name}: {found}, needs one of {', '.join(FORMATS)}")
+        is_there = is_file(path)
+        if is_there and by_suffix is not None:
+            return by_suffix
+        if not is_there:
+            for marker, folder_format in FOLDER_FORMATS.items():
+                if is_file(path / marker):
+                    return folder_format
+            # Last: a web server answers with a page, or the whole file.
+            if path.is_dir():
+                problem = "no such file: found a folder that is neither Zarr nor a saved dataset"
+                raise DataError("missing_source", f"{name}: {problem}: name the file")
+        if by_suffix is None:
+            problem = f"found a {path.suffix or 'nameless'} file"
+            raise DataError("missing_source", f"{name}: {problem}, needs one of {', '.join(FORMATS)}")
         raise DataError("missing_source", f"{name}: no such file{nearest(path)}")
 
 
@@ -92,45 +140,45 @@ def open_array(path: Path, name: str, key: str | None = None) -> StoredArray:
 
     Raises
     ------
-    ReasonError
+    DataError
         ``missing_source``, ``wrong_dtype`` or ``wrong_shape``, each with what was found.
     """
-    form = find_format(path, name)
+    file_format = find_format(path, name)
     indexed = _INDEXED.fullmatch(key or "")
     with readable(name):
-        if indexed is not None and key not in (form.keys(path, name) or ()):
-            return _check(_along_second_axis(form.open(path, name, indexed[1] or None), int(indexed[2])))
-        return _check(form.open(path, name, key))
+        if indexed is not None and key not in (file_format.keys(path, name) or ()):
+            return _check(_along_second_axis(file_format.open(path, name, indexed[1] or None), int(indexed[2])))
+        return _check(file_format.open(path, name, key))
 
 
 def matching_keys(path: Path, name: str, pattern: str) -> tuple[str, ...] | None:
     """Return the keys to choose from, None for a file of one array; ``feats[{layer}]`` means the second axis."""
-    form = find_format(path, name)
+    file_format = find_format(path, name)
     indexed = _INDEXED_LAYER.fullmatch(pattern)
     with readable(name):
         if indexed is not None:
-            array = form.open(path, name, indexed[1] or None)
+            array = file_format.open(path, name, indexed[1] or None)
             length = array.shape[1] if len(array.shape) > 2 else 0
-            return tuple(f"{indexed[1]}[{number}]" for number in range(length))
-        return form.keys(path, name)
+            return tuple(f"{indexed[1]}[{index}]" for index in range(length))
+        return file_format.keys(path, name)
 
 
 def keeps_order(path: Path, name: str) -> bool:
-    """Whether the keys of a file come in the order they were written."""
+    """Return whether the keys of a file come in the order they were written."""
     return find_format(path, name).keeps_order
 
 
 def _check(array: StoredArray) -> StoredArray:
     if not array.shape:
-        found = f"found a single value of type {array.dtype}"
-        raise DataError("wrong_shape", f"{array.name}: {found}, needs an array with a row a point")
+        problem = f"found a single value of type {array.dtype}"
+        raise DataError("wrong_shape", f"{array.name}: {problem}, needs an array with a row a point")
     return array
 
 
 def _along_second_axis(array: StoredArray, index: int) -> StoredArray:
     if len(array.shape) < 3 or index >= array.shape[1]:
-        found = f"found the shape {array.shape} and the index {index}"
-        raise DataError("wrong_shape", f"{array.name}: {found}, needs (points, layers, ...): name another one")
+        problem = f"found the shape {array.shape} and the index {index}"
+        raise DataError("wrong_shape", f"{array.name}: {problem}, needs (points, layers, ...): name another one")
 
     @contextmanager
     def opened() -> Iterator[ReadRows]:
@@ -141,125 +189,21 @@ def _along_second_axis(array: StoredArray, index: int) -> StoredArray:
     return replace(array, name=f"{array.name}[{index}]", shape=shape, open=opened)
 
 
-def _installed(suffix: str, name: str) -> Format | None:
-    """Return the reader that an installed package brings for a suffix that none of ours knows."""
-    found = tuple(entry_points(group=ENTRY_POINTS, name=suffix.removeprefix("."))) if suffix else ()
-    if not found:
+def _installed_format(suffix: str, name: str) -> Format | None:
+    """Return the reader that an installed package brings for ``suffix``; None if there is none."""
+    points = tuple(entry_points(group=ENTRY_POINTS, name=suffix.removeprefix("."))) if suffix else ()
+    if not points:
         return None
-    if len(found) > 1:
-        sources = ", ".join(sorted(point.value for point in found))
-        raise DataError("missing_source", f"{name}: found {len(found)} readers ({sources}): keep one installed")
+    if len(points) > 1:
+        packages = ", ".join(sorted(point.value for point in points))
+        raise DataError("missing_source", f"{name}: found {len(points)} readers ({packages}): keep one installed")
+    (point,) = points
     try:
-        reader = found[0].load()
+        reader = point.load()
     except Exception as error:  # another package's code
-        message = f"the reader {found[0].value} for {suffix} cannot be loaded ({type(error).__name__})"
+        message = f"the reader {point.value} for {suffix} cannot be loaded ({type(error).__name__})"
         raise DataError("missing_source", f"{name}: {message}: mend or remove its package") from error
     if not isinstance(reader, Format):
-        message = f"found {type(reader).__name__} as the reader {found[0].value}"
-        raise DataError("missing_source", f"{name}: {message}, needs a lfm_tasks.sources.files.formats.Format")
+        message = f"found {type(reader).__name__} as the reader {point.value}"
+        raise DataError("missing_source", f"{name}: {message}, needs a lfm_tasks.sources.Format")
     return reader
-
-
-@dataclass(frozen=True)
-class FilePattern:
-    """Where the layers of one model lie: ``{layer}`` in ``path`` or in ``key``; relative to ``root``, or remote."""
-
-    root: Path
-    path: str
-    key: str | None = None
-    storage: str | None = None
-
-    def locate(self, path: str | None = None) -> Path:
-        """Return where ``path``, or the pattern's own, lies."""
-        return locate(self.root, self.path if path is None else path, self.storage)
-
-
-@dataclass(frozen=True)
-class LayerPlace:
-    """Where one layer lies; ``name`` is how messages call the file."""
-
-    path: Path
-    name: str
-    key: str | None
-
-
-def find_layers(pattern: FilePattern) -> dict[str, LayerPlace]:
-    """Return the place of each layer: in the order of the file, or of the names with numbers in numerical order."""
-    if "{layer}" in pattern.path:
-        names = {layer: fill(pattern.path, layer=layer) for layer in _matching_files(pattern)}
-        layers = {layer: LayerPlace(pattern.locate(name), name, pattern.key) for layer, name in names.items()}
-    else:
-        path = pattern.locate()
-        layers = {layer: LayerPlace(path, pattern.path, key) for layer, key in _matching_keys(path, pattern).items()}
-    for layer, place in layers.items():
-        try:
-            check_layer_name(layer)
-        except ValueError as error:
-            raise DataError("unknown_layer", f"{place.name}: {error}") from error
-    return layers
-
-
-def _matching_files(pattern: FilePattern) -> list[str]:
-    """Return what ``{layer}`` stands for in the files that are there, numbers inside in numerical order."""
-    head, _, rest = pattern.path.partition("{layer}")
-    parent, _, before = head.rpartition("/")
-    after, _, below = rest.partition("/")
-    form = re.compile(f"{re.escape(before)}(.+){re.escape(after)}", re.DOTALL)
-    folder = pattern.locate(parent + "/" if parent.endswith(":/") else parent or ".")
-    with readable(pattern.path):
-        if not folder.is_dir():
-            raise DataError("missing_source", f"{pattern.path}: no such folder{_nearest_folder(folder)}")
-        present = sorted(entry.name for entry in folder.iterdir())
-        found = [match[1] for entry in present if (match := form.fullmatch(entry))]
-        # A trailing slash would make another address on the web.
-        paths = {layer: folder.joinpath(f"{before}{layer}{after}", *filter(None, [below])) for layer in found}
-        layers = [layer for layer in found if paths[layer].exists()]
-    if not layers:
-        wanted = f"{before}{{layer}}{after}"
-        raise DataError("missing_source", f"{pattern.path}: no file matches{did_you_mean(wanted, present)}")
-    for layer in layers:
-        _check_inside(paths[layer], folder, pattern)
-    find_format(paths[layers[0]], pattern.path)
-    return sorted(layers, key=_natural_order)
-
-
-def _check_inside(path: Path, folder: Path, pattern: FilePattern) -> None:
-    """Raise DataError for a link that leads elsewhere: nobody wrote the names of files that are found."""
-    if is_remote(path):
-        return
-    real = path.resolve()
-    if not any(real.is_relative_to(home.resolve()) for home in (pattern.root, folder)):
-        found = f"found the link {path.name!r}, which leads out of the folder"
-        needed = "needs files inside: name it in the catalog without {layer}, or copy it"
-        raise DataError("missing_source", f"{pattern.path}: {found}, {needed}")
-
-
-def _nearest_folder(folder: Path) -> str:
-    if not folder.parent.is_dir():
-        return ""
-    return did_you_mean(folder.name, (entry.name for entry in folder.parent.iterdir() if entry.is_dir()))
-
-
-def _natural_order(name: str) -> tuple[tuple[int, str], ...]:
-    """Put layer2 before layer10."""
-    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]{1,18})", name))
-
-
-def _matching_keys(path: Path, pattern: FilePattern) -> dict[str, str | None]:
-    """Return the key of each layer in a file; without ``key``, every array is a layer."""
-    wanted = pattern.key or "{layer}"
-    if "{layer}" not in wanted:
-        find_format(path, pattern.path)
-        return {wanted: wanted}
-    names = matching_keys(path, pattern.path, wanted)
-    if names is None and pattern.key is None:
-        return {path.stem: None}
-    before, _, after = wanted.partition("{layer}")
-    form = re.compile(f"{re.escape(before)}(.+){re.escape(after)}", re.DOTALL)
-    found = {match[1]: name for name in names or () if (match := form.fullmatch(name))}
-    if not found:
-        offer = did_you_mean(wanted, names) if names else "; the file holds no arrays"
-        raise DataError("missing_source", f"{pattern.path}: no array matches the key {wanted!r}{offer}")
-    if not keeps_order(path, pattern.path):
-        found = {layer: found[layer] for layer in sorted(found, key=_natural_order)}
-    return dict(found)

@@ -1,7 +1,7 @@
 """Reads HDF5, and refuses what makes the library open other files: links, external and virtual datasets, plugins.
 
-Such text lies in heaps of the file, and the HDF5 library goes round and round in damaged ones, for ever and without
-giving way to Python: https://github.com/HDFGroup/hdf5/issues/1707. Numbers lie elsewhere.
+Text of variable length lies in heaps of the file. The HDF5 library loops in damaged heaps for ever, without giving way
+to Python (https://github.com/HDFGroup/hdf5/issues/1707), so another process reads text. Numbers lie elsewhere.
 """
 
 import json
@@ -20,7 +20,7 @@ from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.paths import fingerprint, is_remote, open_bytes
 from lfm_tasks.sources.files.stored_array import (
-    MAX_HELD_BYTES,
+    MAX_MEMORY_BYTES,
     ReadRows,
     StoredArray,
     check_compression_ratio,
@@ -57,8 +57,8 @@ def read_texts(path: Path, key: str, most_bytes: int) -> list[str]:
     except subprocess.TimeoutExpired as error:
         raise ValueError(f"the HDF5 library reads its text for more than {_SECONDS:.0f} s") from error
     if done.returncode:
-        told = done.stderr.strip().splitlines()
-        raise ValueError(told[-1] if told else f"the HDF5 library ended with {done.returncode}")
+        lines = done.stderr.strip().splitlines()
+        raise ValueError(lines[-1] if lines else f"the HDF5 library ended with {done.returncode}")
     texts: list[str] = json.loads(done.stdout)
     return texts
 
@@ -88,10 +88,10 @@ def hdf5_keys(path: Path, name: str) -> tuple[str, ...]:
     """Return the paths of all datasets that lie in the file itself."""
     import h5py
 
-    found: list[str] = []
+    keys: list[str] = []
     with _opened(path) as file:  # visititems follows hard links only
-        file.visititems(lambda key, item: found.append(key) if isinstance(item, h5py.Dataset) else None)
-    return tuple(found)
+        file.visititems(lambda key, item: keys.append(key) if isinstance(item, h5py.Dataset) else None)
+    return tuple(keys)
 
 
 @contextmanager
@@ -99,7 +99,7 @@ def _opened(path: Path) -> Iterator[Any]:
     import h5py
 
     if not is_remote(path):
-        # Locks are refused by some network file systems; that nothing changed is checked by the stamp.
+        # Locks are refused by some network file systems; that nothing changed is checked by the fingerprint.
         with h5py.File(path, "r", locking=False) as file:
             yield file
         return
@@ -110,7 +110,7 @@ def _opened(path: Path) -> Iterator[Any]:
 @contextmanager
 def _rows(path: Path, key: str, name: str, is_text: bool) -> Iterator[ReadRows]:
     if is_text and not is_remote(path):
-        local = read_texts(path, key, MAX_HELD_BYTES)
+        local = read_texts(path, key, MAX_MEMORY_BYTES)
         yield lambda start, stop: text_array(name, stop - start, lambda first, last: local[start:stop][first:last])
         return
     with _opened(path) as file:
@@ -134,8 +134,8 @@ def _find(file: Any, key: str, name: str, path: Path) -> Any:
         if link is None:
             raise DataError("missing_source", f"{name}#{key[:100]}: no such dataset{_offer(key, path, name)}")
         if not isinstance(link, h5py.HardLink):
-            found = f"found a link at {part[:100]!r}, which may lead to another file, needs the dataset itself"
-            raise DataError("missing_source", f"{name}#{key}: {found}: copy it into this file")
+            problem = f"found a link at {part[:100]!r}, which may lead to another file, needs the dataset itself"
+            raise DataError("missing_source", f"{name}#{key}: {problem}: copy it into this file")
         item = item[part]
     if not isinstance(item, h5py.Dataset):
         raise DataError("missing_source", f"{name}#{key}: found a group, needs a dataset{_offer(key, path, name)}")
@@ -148,15 +148,15 @@ def _offer(key: str, path: Path, name: str) -> str:
 
 def _check_storage(dataset: Any, name: str) -> None:
     if dataset.external or dataset.is_virtual:
-        found = "found values that lie in other files, needs them inside"
-        raise DataError("missing_source", f"{name}: {found}: copy the dataset into this file")
+        problem = "found values that lie in other files, needs them inside"
+        raise DataError("missing_source", f"{name}: {problem}: copy the dataset into this file")
     plist = dataset.id.get_create_plist()
     for position in range(plist.get_nfilters()):
-        number, _, _, label = plist.get_filter(position)
-        if number not in _FILTERS:
-            found = f"found the filter {ascii(label.decode(errors='replace'))[:60]} ({number})"
+        filter_id, _, _, label = plist.get_filter(position)
+        if filter_id not in _FILTERS:
+            problem = f"found the filter {ascii(label.decode(errors='replace'))[:60]} ({filter_id})"
             needed = f"needs one of {', '.join(_FILTERS.values())}"
-            raise DataError("missing_source", f"{name}: {found}, {needed}: write it with compression='gzip'")
+            raise DataError("missing_source", f"{name}: {problem}, {needed}: write it with compression='gzip'")
 
 
 def _check_size(dataset: Any, name: str) -> None:
@@ -171,8 +171,8 @@ def _check_size(dataset: Any, name: str) -> None:
     else:
         needed, present = 1, int(stored > 0)
     if present < needed:
-        found = f"found {present:,} of {needed:,} chunks, the others would be read as {dataset.fillvalue!s:.20}"
-        raise DataError("missing_source", f"{name}: {found}: write all of the dataset, or copy the file again")
+        problem = f"found {present:,} of {needed:,} chunks, the others would be read as {dataset.fillvalue!s:.20}"
+        raise DataError("missing_source", f"{name}: {problem}: write all of the dataset, or copy the file again")
     check_compression_ratio(name, dataset.nbytes, stored)
 
 
@@ -182,8 +182,8 @@ def _dtype(dataset: Any, name: str) -> np.dtype:
     if h5py.check_string_dtype(dataset.dtype) is not None:
         return np.dtype("U") if dataset.dtype.kind == "O" else dataset.dtype
     if dataset.dtype.kind not in "fiub" or h5py.check_enum_dtype(dataset.dtype) not in (None, _BOOLEAN):
-        found = f"found values of type {str(dataset.dtype)[:80]}, needs real numbers or text"
-        raise DataError("wrong_dtype", f"{name}: {found}: convert it")
+        problem = f"found values of type {str(dataset.dtype)[:80]}, needs real numbers or text"
+        raise DataError("wrong_dtype", f"{name}: {problem}: convert it")
     return dataset.dtype
 
 

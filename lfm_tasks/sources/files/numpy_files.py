@@ -36,8 +36,8 @@ def open_npy(path: Path, name: str, key: str | None) -> StoredArray:
     _check_size(name, shape, dtype, n_bytes)
     rows = partial(raw_rows, path, shape, dtype, first_byte)
     if fortran_order:
-        rows = partial(_held_rows, name, path, n_bytes, None)
-    return StoredArray(name, path, seen, shape, dtype, rows, is_held=fortran_order)
+        rows = partial(_rows_of_whole, name, path, n_bytes, None)
+    return StoredArray(name, path, seen, shape, dtype, rows, is_read_whole=fortran_order)
 
 
 def open_npz(path: Path, name: str, key: str | None) -> StoredArray:
@@ -57,10 +57,10 @@ def open_npz(path: Path, name: str, key: str | None) -> StoredArray:
         first_byte = _member_start(file, member) + header_bytes
     _check_size(name, shape, dtype, member.file_size - header_bytes)
     rows = partial(raw_rows, path, shape, dtype, first_byte)
-    is_held = member.compress_type != zipfile.ZIP_STORED or fortran_order
-    if is_held:
-        rows = partial(_held_rows, name, path, member.file_size, member.filename)
-    return StoredArray(name, path, seen, shape, dtype, rows, is_held=is_held)
+    is_read_whole = member.compress_type != zipfile.ZIP_STORED or fortran_order
+    if is_read_whole:
+        rows = partial(_rows_of_whole, name, path, member.file_size, member.filename)
+    return StoredArray(name, path, seen, shape, dtype, rows, is_read_whole=is_read_whole)
 
 
 def npz_keys(path: Path, name: str) -> tuple[str, ...]:
@@ -73,8 +73,8 @@ def npz_keys(path: Path, name: str) -> tuple[str, ...]:
 
 
 @contextmanager
-def _held_rows(name: str, path: Path, n_bytes: int, member: str | None) -> Iterator[ReadRows]:
-    """Give a reader of rows of an array that can only be read whole: compressed, or column after column."""
+def _rows_of_whole(name: str, path: Path, n_bytes: int, member: str | None) -> Iterator[ReadRows]:
+    """Yield a reader of rows of an array that can only be read whole: compressed, or column after column."""
     check_memory_size(name, n_bytes)
     with open_bytes(path) as file, warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # headers written by Python 2
@@ -106,8 +106,8 @@ def _read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.
 def _check_size(name: str, shape: tuple[int, ...], dtype: np.dtype, n_bytes: int) -> None:
     declared = prod(shape) * dtype.itemsize
     if declared != n_bytes:
-        found = f"found {n_bytes:,} bytes of values, needs {declared:,} for {shape} {dtype}"
-        raise DataError("missing_source", f"{name}: {found}: the file is truncated or damaged, copy it again")
+        problem = f"found {n_bytes:,} bytes of values, needs {declared:,} for {shape} {dtype}"
+        raise DataError("missing_source", f"{name}: {problem}: the file is truncated or damaged, copy it again")
 
 
 def _check_member(name: str, member: zipfile.ZipInfo) -> None:
@@ -134,15 +134,15 @@ def open_text(path: Path, name: str, key: str | None) -> StoredArray:
     seen = fingerprint(path)
     check_memory_size(name, path.stat().st_size)
     try:
-        told = path.read_bytes().decode("utf-8-sig").splitlines()
+        lines = path.read_bytes().decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        found = f"found bytes that are not UTF-8, first at {error.start:,}"
-        raise DataError("wrong_dtype", f"{name}: {found}: save it as UTF-8, one a line") from error
+        problem = f"found bytes that are not UTF-8, first at {error.start:,}"
+        raise DataError("wrong_dtype", f"{name}: {problem}: save it as UTF-8, one a line") from error
 
-    lines = text_array(name, len(told), lambda start, stop: told[start:stop])
+    texts = text_array(name, len(lines), lambda start, stop: lines[start:stop])
 
     @contextmanager
-    def hold() -> Iterator[ReadRows]:
-        yield lambda start, stop: lines[start:stop]
+    def rows() -> Iterator[ReadRows]:
+        yield lambda start, stop: texts[start:stop]
 
-    return StoredArray(name, path, seen, lines.shape, lines.dtype, hold, is_held=True)
+    return StoredArray(name, path, seen, texts.shape, texts.dtype, rows, is_read_whole=True)

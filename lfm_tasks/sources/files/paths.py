@@ -47,8 +47,8 @@ def locate(root: Path, text: str, storage: str | None = None) -> Path:
     remote = _REMOTE.match(text)
     if remote is None:
         if storage is not None:
-            found = f"{text}: found storage: {storage} for a local path"
-            raise DataError("missing_source", f"{found}, needs a remote one such as s3://bucket/...: remove storage")
+            problem = f"{text}: found storage: {storage} for a local path"
+            raise DataError("missing_source", f"{problem}, needs a remote one such as s3://bucket/...: remove storage")
         return root / text
     from upath import UPath
 
@@ -60,18 +60,18 @@ def locate(root: Path, text: str, storage: str | None = None) -> Path:
         message = f"{text}: {_blanked(str(error))[:200]}: the package that reads {remote[1]}:// is not there"
         raise DataError("missing_source", f"{message}, install it beside lfm-atlas") from error
     except Exception as error:  # file systems of fsspec have no common class of errors
-        message = f"{text}: {remote[1]}:// cannot be opened ({_brief(error)})"
+        message = f"{text}: {remote[1]}:// cannot be opened ({_error_text(error)})"
         raise DataError("missing_source", f"{message}: check the path and its storage") from error
     return cast(Path, path)
 
 
 def is_remote(path: Path) -> bool:
-    """Whether ``path`` lies on another file system than this machine's."""
+    """Return whether ``path`` lies on another file system than this machine's."""
     return not isinstance(path, Path)
 
 
 def is_file(path: Path) -> bool:
-    """Whether ``path`` is a file; what keeps a remote one from being looked at is raised, not taken for "no"."""
+    """Return whether ``path`` is a file; an error of a remote file system is raised, not taken for "no"."""
     if not is_remote(path):
         return path.is_file()
     try:
@@ -88,13 +88,13 @@ def open_bytes(path: Path, read_ahead: int = _READ_AHEAD) -> BufferedReader:
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """Return what tells two versions of a file apart, or of a folder: sizes, times, inodes or tags of all its files."""
+    """Return what differs between two versions of a file or folder: sizes, times, inodes or tags of all its files."""
     if is_remote(path):
         files, place = cast(Any, path).fs, cast(Any, path).path
         files.invalidate_cache(place)  # listings that were kept would hide a change
-        found = {place: {}} if is_file(path) else files.find(place, detail=True)
+        entries = {place: {}} if is_file(path) else files.find(place, detail=True)
         # Listings of web servers are names alone.
-        versions = {name: info if info.get("size") else files.info(name) for name, info in found.items()}
+        versions = {name: info if info.get("size") else files.info(name) for name, info in entries.items()}
         return tuple((name, *_version(info)) for name, info in sorted(versions.items()))
     status = os.stat(path)
     if not stat.S_ISDIR(status.st_mode):
@@ -115,7 +115,7 @@ def readable(name: str) -> Iterator[None]:
     except DataError:
         raise
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError("missing_source", f"{name}: cannot be read ({_brief(error)})") from error
+        raise DataError("missing_source", f"{name}: cannot be read ({_error_text(error)})") from error
     except (
         SyntaxError,
         TokenError,
@@ -133,7 +133,7 @@ def readable(name: str) -> Iterator[None]:
         if _REMOTE.match(name) is None:
             raise
         # file systems of fsspec have no common class of errors
-        raise DataError("missing_source", f"{name}: cannot be read ({_brief(error)})") from error
+        raise DataError("missing_source", f"{name}: cannot be read ({_error_text(error)})") from error
 
 
 def nearest(path: Path) -> str:
@@ -148,8 +148,8 @@ def _storage_options(storage: str) -> Mapping[str, Any]:
     variable = f"{_VARIABLE}{storage.upper().replace('-', '_').replace('.', '_')}"
     text = os.environ.get(variable)
     if not text:
-        found = f"storage: {storage} needs the environment variable {variable}, which is not set"
-        raise DataError("missing_source", f'{found}: export {variable}=\'{{"key": "...", "secret": "..."}}\'')
+        problem = f"storage: {storage} needs the environment variable {variable}, which is not set"
+        raise DataError("missing_source", f'{problem}: export {variable}=\'{{"key": "...", "secret": "..."}}\'')
     try:
         options = json.loads(text)
     except ValueError:
@@ -159,7 +159,7 @@ def _storage_options(storage: str) -> Mapping[str, Any]:
     return options
 
 
-def _brief(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if "range requests" in reason:  # fsspec's advice is for programs
         return "the server sends whole files only: use one that knows range requests, or copy the file"

@@ -33,7 +33,7 @@ def pool_rows(
 
     Raises
     ------
-    ReasonError
+    DataError
         ``wrong_shape``, if the pooling does not fit the shape.
     """
     pooled_features(rows.shape[1:], pooling, shape=shape)
@@ -44,8 +44,8 @@ def pool_rows(
     if rows.ndim == 4:
         flat = rows if shape == "nhwc" else np.moveaxis(rows, 1, 3)
         rows, mask, prefix_tokens = flat.reshape(len(rows), -1, flat.shape[3]), None, 0
-    counted = np.ones(rows.shape[:2], bool) if mask is None else mask
-    pooled = _POOL[pooling](rows, counted, counted & (np.cumsum(counted, axis=1) > prefix_tokens))
+    valid = np.ones(rows.shape[:2], bool) if mask is None else mask
+    pooled = _POOL[pooling](rows, valid, valid & (np.cumsum(valid, axis=1) > prefix_tokens))
     return np.ascontiguousarray(pooled, dtype=stored_dtype(pooled.dtype))
 
 
@@ -53,13 +53,13 @@ def pooled_features(shape_of_point: Sequence[int], pooling: str, *, shape: str |
     """Return how many features a point of this shape has after ``pooling``; DataError if the two do not fit."""
     n_dims = len(shape_of_point) + 1
     if shape is not None and n_dims not in (2, len(shape)):
-        found = f"found a {n_dims}-D array, each point {tuple(shape_of_point)}, with shape: {shape}"
-        raise DataError("wrong_shape", f"{found}, needs {len(shape)} dimensions: correct shape, or leave it out")
+        problem = f"found a {n_dims}-D array, each point {tuple(shape_of_point)}, with shape: {shape}"
+        raise DataError("wrong_shape", f"{problem}, needs {len(shape)} dimensions: correct shape, or leave it out")
     fitting = _FITTING.get(n_dims, ("flatten",) if n_dims > 4 else ())
     if pooling not in fitting:
         advice = f"write pool: {' or '.join(fitting)}" if fitting else "store one row a point"
-        found = f"found a {n_dims}-D array, each point {tuple(shape_of_point)}, with pool: {pooling}"
-        raise DataError("wrong_shape", f"{found}, needs (points, features): {advice}")
+        problem = f"found a {n_dims}-D array, each point {tuple(shape_of_point)}, with pool: {pooling}"
+        raise DataError("wrong_shape", f"{problem}, needs (points, features): {advice}")
     if n_dims == 2 or pooling == "flatten":
         return prod(shape_of_point)
     if n_dims == 4:
@@ -85,8 +85,8 @@ def check_finite(
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
         where = f"first in row {rows[row]} (id {ids[rows[row]]!s}), column {column}"
-        found = f"found {np.count_nonzero(~finite)} NaN or infinite values among {len(rows)} rows, {where}"
-        raise DataError("not_finite", f"{name}: {found}, needs finite numbers: {advice}")
+        problem = f"found {np.count_nonzero(~finite)} NaN or infinite values among {len(rows)} rows, {where}"
+        raise DataError("not_finite", f"{name}: {problem}, needs finite numbers: {advice}")
 
 
 def wide_dtype(dtype: np.dtype) -> np.dtype:
@@ -120,7 +120,7 @@ _FITTING: dict[int, tuple[str, ...]] = {
     4: ("mean", "max", "flatten"),
 }
 
-# From rows, the valid tokens, and those of them that are not prefix.
+# Arguments: rows, the valid tokens, the valid tokens without the prefix.
 _POOL: dict[str, Callable[[Tokens, Valid, Valid], Shaped[np.ndarray, "batch features"]]] = {
     "mean": lambda rows, valid, counted: _mean(rows, counted),
     "max": lambda rows, valid, counted: _max(rows, counted),
@@ -142,39 +142,41 @@ class TokenMask:
 
     def __post_init__(self) -> None:
         if len(self.array.shape) != 2 or self.array.dtype.kind not in "fiub":
-            found = f"found a mask of {self.array.dtype} and shape {self.array.shape}"
-            raise DataError("wrong_shape", f"{self.array.name}: {found}, needs (points, tokens) of 0 and 1")
+            problem = f"found a mask of {self.array.dtype} and shape {self.array.shape}"
+            raise DataError("wrong_shape", f"{self.array.name}: {problem}, needs (points, tokens) of 0 and 1")
         if self.array.shape[0] != self.n_points:
-            found = f"found a mask of {self.array.shape[0]} rows and {self.n_points} ids"
-            raise DataError("bad_ids", f"{self.array.name}: {found}, needs one row an id: give that mask")
+            problem = f"found a mask of {self.array.shape[0]} rows and {self.n_points} ids"
+            raise DataError("bad_ids", f"{self.array.name}: {problem}, needs one row an id: give that mask")
 
     def check_fits(self, array: StoredArray, pool: str) -> None:
         """Raise DataError if the mask cannot be that of ``array``, or the pooling has no use for one."""
         if pool == "flatten":
-            found = "found a mask and pool: flatten, which keeps padded tokens"
-            raise DataError("wrong_shape", f"{array.name}: {found}: remove the mask, or pool the tokens")
+            problem = "found a mask and pool: flatten, which keeps padded tokens"
+            raise DataError("wrong_shape", f"{array.name}: {problem}: remove the mask, or pool the tokens")
         if array.shape[1] != self.array.shape[1]:
-            found = f"found {array.shape[1]} tokens and a mask of {self.array.shape[1]}"
-            raise DataError("wrong_shape", f"{array.name}: {found}, needs as many: give the mask of these tokens")
+            problem = f"found {array.shape[1]} tokens and a mask of {self.array.shape[1]}"
+            raise DataError("wrong_shape", f"{array.name}: {problem}, needs as many: give the mask of these tokens")
 
     @contextmanager
     def rows(self, ids: Shaped[np.ndarray, " points"]) -> Iterator[MaskReader]:
-        """Give a function from row numbers to which of their tokens are real."""
+        """Yield a function from row indices to which of their tokens are real."""
         with self.array.rows() as read:
 
             def valid(rows: Int[np.ndarray, " selected"]) -> Bool[np.ndarray, "selected tokens"]:
                 values = read(rows)
                 strange = ((values != 0) & (values != 1)).any(axis=1)
                 if strange.any():
-                    found = f"found other values than 0 and 1 in the mask, first in id {ids[rows[strange.argmax()]]!s}"
-                    raise DataError("wrong_dtype", f"{self.array.name}: {found}: give 1 for a token, 0 for padding")
+                    problem = (
+                        f"found other values than 0 and 1 in the mask, first in id {ids[rows[strange.argmax()]]!s}"
+                    )
+                    raise DataError("wrong_dtype", f"{self.array.name}: {problem}: give 1 for a token, 0 for padding")
                 return values.astype(bool)
 
             yield valid
         self.array.check_unchanged()
 
 
-def needs_tokens(
+def check_tokens(
     name: str,
     mask: Bool[np.ndarray, "batch tokens"],
     prefix_tokens: int,
@@ -185,5 +187,5 @@ def needs_tokens(
     short = n_tokens <= prefix_tokens
     if short.any():
         row = short.argmax()
-        found = f"found {n_tokens[row]} valid tokens in id {ids[row]!s}, needs more than {prefix_tokens} of prefix"
-        raise DataError("wrong_shape", f"{name}: {found}: leave out such rows, or mend the mask")
+        problem = f"found {n_tokens[row]} valid tokens in id {ids[row]!s}, needs more than {prefix_tokens} of prefix"
+        raise DataError("wrong_shape", f"{name}: {problem}: leave out such rows, or mend the mask")

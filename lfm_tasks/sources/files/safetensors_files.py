@@ -1,4 +1,4 @@
-"""Reads .safetensors without its library, which maps files into memory, wants local ones, and bfloat16 not in numpy.
+"""Reads .safetensors without its library, which reads local files only and has no bfloat16 for numpy.
 
 The format is eight bytes of length, that much JSON, then raw values:
 https://huggingface.co/docs/safetensors/index#format
@@ -40,13 +40,13 @@ def open_safetensors(path: Path, name: str, key: str | None) -> StoredArray:
     seen = fingerprint(path)
     tensors = _read_header(path, name)
     if key is None or key not in tensors:
-        found = "needs key: to say which tensor" if key is None else f"found no tensor {key[:100]!r}"
-        raise DataError("missing_source", f"{name}: {found}{did_you_mean(key or '', tensors)}")
+        problem = "needs key: to say which tensor" if key is None else f"found no tensor {key[:100]!r}"
+        raise DataError("missing_source", f"{name}: {problem}{did_you_mean(key or '', tensors)}")
     tensor = tensors[key]
     name = f"{name}#{key}"
     if tensor.kind not in _DTYPES:
-        found = f"found values of type {tensor.kind[:20]!r}, needs one of {', '.join(_DTYPES)}"
-        raise DataError("wrong_dtype", f"{name}: {found}: save it as F32")
+        problem = f"found values of type {tensor.kind[:20]!r}, needs one of {', '.join(_DTYPES)}"
+        raise DataError("wrong_dtype", f"{name}: {problem}: save it as F32")
     dtype = np.dtype(_DTYPES[tensor.kind])
     opened = partial(raw_rows, path, tensor.shape, dtype, tensor.first_byte)
     if tensor.kind == _BFLOAT16:
@@ -61,7 +61,7 @@ def safetensors_keys(path: Path, name: str) -> tuple[str, ...]:
 
 @contextmanager
 def _widened(opened: Any) -> Iterator[ReadRows]:
-    """Give a reader that puts the 16 bits of a bfloat16 in front of 16 zeros: the float32 of the same value."""
+    """Yield a reader that puts the 16 bits of a bfloat16 in front of 16 zeros: the float32 of the same value."""
     with opened() as read:
         yield lambda start, stop: (read(start, stop).astype(np.uint32) << 16).view(np.float32)
 
@@ -71,8 +71,8 @@ def _read_header(path: Path, name: str) -> dict[str, _Tensor]:
         n_bytes = int.from_bytes(file.read(8), "little")
         size = file.seek(0, 2)
         if n_bytes > min(_MAX_HEADER_BYTES, size - 8):
-            found = f"found a header of {n_bytes:,} bytes in a file of {size:,}, needs at most {_MAX_HEADER_BYTES:,}"
-            raise DataError("missing_source", f"{name}: {found}: the file is truncated or no .safetensors")
+            problem = f"found a header of {n_bytes:,} bytes in a file of {size:,}, needs at most {_MAX_HEADER_BYTES:,}"
+            raise DataError("missing_source", f"{name}: {problem}: the file is truncated or no .safetensors")
         file.seek(8)
         header = json.loads(file.read(n_bytes))
     try:
@@ -83,22 +83,22 @@ def _read_header(path: Path, name: str) -> dict[str, _Tensor]:
             for key, entry in entries.items()
         }
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        found = "found a header that describes no tensors, needs dtype, shape and data_offsets"
-        raise DataError("missing_source", f"{name}: {found}: write it again") from error
+        problem = "found a header that describes no tensors, needs dtype, shape and data_offsets"
+        raise DataError("missing_source", f"{name}: {problem}: write it again") from error
     _check_spans(spans, size - 8 - n_bytes, name)
     for key, entry in entries.items():
         start, stop = _span(entry)
         kind = str(entry["dtype"])
         if kind in _DTYPES and stop - start != prod(entry["shape"]) * np.dtype(_DTYPES[kind]).itemsize:
-            found = f"found {stop - start:,} bytes for {kind} of shape {entry['shape']}"
-            raise DataError("missing_source", f"{name}#{key[:100]}: {found}: the header is damaged")
+            problem = f"found {stop - start:,} bytes for {kind} of shape {entry['shape']}"
+            raise DataError("missing_source", f"{name}#{key[:100]}: {problem}: the header is damaged")
     return tensors
 
 
 def _span(entry: Mapping[str, Any]) -> tuple[int, int]:
     start, stop = entry["data_offsets"]
-    numbers = [start, stop, *entry["shape"]]
-    if not all(type(number) is int and number >= 0 for number in numbers):
+    lengths = [start, stop, *entry["shape"]]
+    if not all(type(length) is int and length >= 0 for length in lengths):
         raise TypeError("offsets and lengths are whole numbers")
     return start, stop
 
@@ -107,9 +107,9 @@ def _check_spans(spans: list[tuple[int, int, str]], n_bytes: int, name: str) -> 
     end = 0
     for start, stop, key in spans:
         if start < end or stop < start:
-            found = f"found the tensor {key[:100]!r} at {start:,} to {stop:,}, over bytes of another"
-            raise DataError("missing_source", f"{name}: {found}: the header is damaged, write it again")
+            problem = f"found the tensor {key[:100]!r} at {start:,} to {stop:,}, over bytes of another"
+            raise DataError("missing_source", f"{name}: {problem}: the header is damaged, write it again")
         end = stop
     if end > n_bytes:
-        found = f"found {n_bytes:,} bytes of values, needs {end:,}"
-        raise DataError("missing_source", f"{name}: {found}: the file is truncated, copy it again")
+        problem = f"found {n_bytes:,} bytes of values, needs {end:,}"
+        raise DataError("missing_source", f"{name}: {problem}: the file is truncated, copy it again")

@@ -14,7 +14,7 @@ from jaxtyping import Int, Shaped
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.paths import Fingerprint, fingerprint, open_bytes, readable
 
-MAX_HELD_BYTES = 4 * 2**30  # what must be held in memory whole: compressed or column-wise arrays, ids, inputs
+MAX_MEMORY_BYTES = 4 * 2**30  # what must be in memory whole: compressed or column-wise arrays, ids, inputs
 # Zeros deflate at most 1030 : 1, real activations hardly 20 : 1; small arrays may be all zeros.
 _MAX_RATIO = 200
 _MAX_BYTES_AT_ANY_RATIO = 64 * 2**20
@@ -28,11 +28,24 @@ RowReader = Callable[[Int[np.ndarray, " selected"]], Shaped[np.ndarray, "selecte
 
 @dataclass(frozen=True)
 class StoredArray:
-    """One array, its header read; ``name`` is how messages call it.
+    """One array of a file, its header read.
 
-    ``open`` gives a context whose value reads the rows from a first one up to (without) a last one. ``block_rows`` of
-    them are decoded together, from multiples of it on. ``is_held``: all are read at once, whichever are asked for.
-    ``stamp`` is that of ``path`` when the header was read. Text has the dtype ``U`` (or ``S``).
+    Parameters
+    ----------
+    name
+        How messages call the array.
+    path
+        The file, or the folder of files.
+    fingerprint
+        What `fingerprint` returned for ``path`` before the header was read.
+    shape, dtype
+        As the header declares them; text has the dtype ``U`` (or ``S``).
+    open
+        Returns a context manager whose value reads rows: from a first one up to, without, a last one.
+    block_rows
+        Rows that are decoded together, from multiples of this number on.
+    is_read_whole
+        Whether all rows are read at once, whichever are needed.
     """
 
     name: str
@@ -42,17 +55,17 @@ class StoredArray:
     dtype: np.dtype
     open: Callable[[], AbstractContextManager[ReadRows]]
     block_rows: int = 1
-    is_held: bool = False
+    is_read_whole: bool = False
 
     @property
-    def held_bytes(self) -> int:
+    def memory_bytes(self) -> int:
         """Bytes that are in memory while any of its rows are read."""
         row_bytes = prod(self.shape[1:]) * self.dtype.itemsize
-        return row_bytes * (self.shape[0] if self.is_held else min(self.block_rows, self.shape[0]))
+        return row_bytes * (self.shape[0] if self.is_read_whole else min(self.block_rows, self.shape[0]))
 
     @contextmanager
     def rows(self) -> Iterator[RowReader]:
-        """Give a function from row numbers to these rows; the file stays open meanwhile."""
+        """Yield a function from row indices to these rows; the file stays open meanwhile."""
         with ExitStack() as stack:
             with readable(self.name):
                 read = stack.enter_context(self.open())
@@ -109,8 +122,8 @@ class StoredArray:
 
 def check_memory_size(name: str, n_bytes: int) -> None:
     """Raise DataError if ``n_bytes`` that must be in memory at once are too many."""
-    if n_bytes > MAX_HELD_BYTES:
-        limit = f"at most {MAX_HELD_BYTES:,}: store it uncompressed, in C order"
+    if n_bytes > MAX_MEMORY_BYTES:
+        limit = f"at most {MAX_MEMORY_BYTES:,}: store it uncompressed, in C order"
         raise DataError("missing_source", f"{name}: found more bytes than fit into memory, needs {limit}")
 
 
@@ -118,14 +131,14 @@ def check_compression_ratio(name: str, n_bytes: int, n_packed: int) -> None:
     """Raise DataError if ``n_bytes`` from ``n_packed`` of a file are more than activations ever pack to."""
     ratio = n_bytes / max(n_packed, 1)
     if n_bytes > _MAX_BYTES_AT_ANY_RATIO and ratio > _MAX_RATIO:
-        found = f"found {n_bytes:,} bytes packed {ratio:.0f} : 1"
-        raise DataError("missing_source", f"{name}: {found}, needs at most {_MAX_RATIO} : 1: store it uncompressed")
+        problem = f"found {n_bytes:,} bytes packed {ratio:.0f} : 1"
+        raise DataError("missing_source", f"{name}: {problem}, needs at most {_MAX_RATIO} : 1: store it uncompressed")
 
 
 def text_array(name: str, n_texts: int, part: Callable[[int, int], Sequence[str]]) -> Shaped[np.ndarray, " texts"]:
-    """Return the texts that ``part`` gives from a first to (without) a last one; DataError if they are too large.
+    """Return all texts of ``part(start, stop)`` as one array; DataError if they are too large.
 
-    Many of them may be one and the same in the file, and in the array each takes as much room as the longest.
+    A text that repeats may be stored once in the file; in the array each takes as much room as the longest.
     """
     texts: list[str] = []
     longest = n_characters = 0
@@ -133,15 +146,15 @@ def text_array(name: str, n_texts: int, part: Callable[[int, int], Sequence[str]
         texts += part(start, min(start + _PART_TEXTS, n_texts))
         lengths = [len(text) for text in texts[start:]]
         longest, n_characters = max(longest, *lengths), n_characters + sum(lengths)
-        if max(longest * len(texts), n_characters) * _CHARACTER_BYTES > MAX_HELD_BYTES:
-            found = f"found {n_texts:,} texts, one of {longest:,} characters"
-            raise DataError("missing_source", f"{name}: {found}, needs short ones: are these ids or labels?")
+        if max(longest * len(texts), n_characters) * _CHARACTER_BYTES > MAX_MEMORY_BYTES:
+            problem = f"found {n_texts:,} texts, one of {longest:,} characters"
+            raise DataError("missing_source", f"{name}: {problem}, needs short ones: are these ids or labels?")
     return np.array(texts, dtype=str)
 
 
 @contextmanager
 def raw_rows(path: Path, shape: tuple[int, ...], dtype: np.dtype, first_byte: int) -> Iterator[ReadRows]:
-    """Give a reader of rows that lie one after another from ``first_byte`` on, as they are in memory."""
+    """Yield a reader of rows that lie one after another from ``first_byte`` on, as they are in memory."""
     row_bytes = prod(shape[1:]) * dtype.itemsize
     with open_bytes(path) as file:
 

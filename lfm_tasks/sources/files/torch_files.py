@@ -19,23 +19,23 @@ def open_torch(path: Path, name: str, key: str | None) -> StoredArray:
     seen = fingerprint(path)
     tensors = _load(path, name)
     if key not in tensors:
-        found = "needs key: to say which tensor" if key is None else f"found no tensor {key[:100]!r}"
+        problem = "needs key: to say which tensor" if key is None else f"found no tensor {key[:100]!r}"
         offer = did_you_mean(key or "", [known for known in tensors if known]) or ": it is a single one, remove the key"
-        raise DataError("missing_source", f"{name}: {found}{offer}")
+        raise DataError("missing_source", f"{name}: {problem}{offer}")
     tensor = tensors[key]
     name = name if key is None else f"{name}#{key}"
     if str(tensor.layout) != "torch.strided" or tensor.is_quantized:
         raise DataError("wrong_dtype", f"{name}: found a sparse or quantized tensor, needs a dense one: convert it")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        found = f"found {tuple(tensor.shape)} values, of which the file holds a part that repeats"
-        raise DataError("wrong_shape", f"{name}: {found}, needs all of them: save tensor.contiguous()")
+        problem = f"found {tuple(tensor.shape)} values, of which the file holds a part that repeats"
+        raise DataError("wrong_shape", f"{name}: {problem}, needs all of them: save tensor.contiguous()")
     first = _to_numpy(tensor[:1] if tensor.ndim else tensor, name)
 
     @contextmanager
-    def hold() -> Iterator[ReadRows]:
+    def rows() -> Iterator[ReadRows]:
         yield lambda start, stop: _to_numpy(tensor[start:stop], name)
 
-    return StoredArray(name, path, seen, tuple(tensor.shape), first.dtype, hold, is_held=True)
+    return StoredArray(name, path, seen, tuple(tensor.shape), first.dtype, rows, is_read_whole=True)
 
 
 def torch_keys(path: Path, name: str) -> tuple[str, ...] | None:
@@ -60,14 +60,14 @@ def _load(path: Path, name: str) -> dict[str | None, Any]:
     except OSError:
         raise
     except Exception as error:  # torch's errors have no common class
-        found = "found no tensors that can be read without running code, or a damaged file"
-        raise DataError("missing_source", f"{name}: {found}, needs torch.save of tensors: save them again") from error
+        problem = "found no tensors that can be read without running code, or a damaged file"
+        raise DataError("missing_source", f"{name}: {problem}, needs torch.save of tensors: save them again") from error
     if isinstance(content, torch.Tensor):
         return {None: content}
     if isinstance(content, dict):
         return {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
-    found = f"found a {type(content).__name__}"
-    raise DataError("wrong_dtype", f"{name}: {found}, needs a tensor or a dict of tensors: save that")
+    problem = f"found a {type(content).__name__}"
+    raise DataError("wrong_dtype", f"{name}: {problem}, needs a tensor or a dict of tensors: save that")
 
 
 def _check_archive(path: Path, name: str) -> None:
@@ -78,8 +78,8 @@ def _check_archive(path: Path, name: str) -> None:
     advice = "needs what torch.save writes today: save the tensors again"
     with open_bytes(path) as file:
         if not zipfile.is_zipfile(file):
-            found = "found no tensors that can be read without running code, or a file of before PyTorch 1.6"
-            raise DataError("missing_source", f"{name}: {found}, {advice}")
+            problem = "found no tensors that can be read without running code, or a file of before PyTorch 1.6"
+            raise DataError("missing_source", f"{name}: {problem}, {advice}")
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             if any(member.compress_type != zipfile.ZIP_STORED for member in members):

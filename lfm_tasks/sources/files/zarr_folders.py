@@ -22,7 +22,7 @@ from lfm_tasks.sources.files.stored_array import (
     text_array,
 )
 
-MARKERS = ("zarr.json", ".zarray", ".zgroup")
+ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
 
 _PACKERS = ("blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma", "shuffle", "delta", "crc32", "crc32c", "adler32")
 _CODECS = frozenset(
@@ -40,9 +40,9 @@ def open_zarr(path: Path, name: str, key: str | None) -> StoredArray:
     _check_codecs(path if key is None else path / key, name)
     array = _array(path, key)
     if array is None:
-        found = "found a group, needs key: to say which array" if key is None else "no such array"
+        problem = "found a group, needs key: to say which array" if key is None else "no such array"
         offer = did_you_mean(key or "", zarr_keys(path, group_name) or ()) or "; the group holds none"
-        raise DataError("missing_source", f"{name}: {found}{offer}")
+        raise DataError("missing_source", f"{name}: {problem}{offer}")
     dtype = np.dtype("U") if array.dtype.kind == "T" else np.dtype(array.dtype)
     if array.dtype.kind not in "fiubTUS":
         text = str(array.dtype)[:80]
@@ -58,10 +58,10 @@ def zarr_keys(path: Path, name: str) -> tuple[str, ...] | None:
     import zarr
 
     with _quiet():
-        found = zarr.open(_store(path), mode="r")
-        if isinstance(found, zarr.Array):
+        item = zarr.open(_store(path), mode="r")
+        if isinstance(item, zarr.Array):
             return None
-        return tuple(key for key, item in found.members(max_depth=None) if isinstance(item, zarr.Array))
+        return tuple(key for key, member in item.members(max_depth=None) if isinstance(member, zarr.Array))
 
 
 @contextmanager
@@ -90,10 +90,10 @@ def _array(path: Path, key: str | None) -> Any:
     import zarr
 
     with _quiet():
-        found: Any = zarr.open(_store(path), mode="r")
+        item: Any = zarr.open(_store(path), mode="r")
         if key is not None:
-            found = found.get(key) if isinstance(found, zarr.Group) else None
-    return found if isinstance(found, zarr.Array) else None
+            item = item.get(key) if isinstance(item, zarr.Group) else None
+    return item if isinstance(item, zarr.Array) else None
 
 
 def _store(path: Path) -> Any:
@@ -113,8 +113,8 @@ def _check_codecs(path: Path, name: str) -> None:
         if is_file(path / marker):
             for codec in _codecs(json.loads((path / marker).read_bytes())):
                 if codec not in _CODECS:
-                    found = f"found the codec {codec[:60]!r}, needs one of {', '.join(_PACKERS)}"
-                    raise DataError("missing_source", f"{name}: {found}: write it with one of these")
+                    problem = f"found the codec {codec[:60]!r}, needs one of {', '.join(_PACKERS)}"
+                    raise DataError("missing_source", f"{name}: {problem}: write it with one of these")
 
 
 def _codecs(metadata: Any) -> Iterator[str]:
@@ -140,7 +140,7 @@ def _check_complete(array: Any, name: str, n_files: int) -> None:
         with _quiet():
             present, needed = array.nchunks_initialized, array.nchunks
     if present < needed:
-        found = f"found {present:,} of {needed:,} chunks, the others would be read as {array.fill_value!s:.20}"
+        problem = f"found {present:,} of {needed:,} chunks, the others would be read as {array.fill_value!s:.20}"
         advice = "copy it again, or write it with config={'write_empty_chunks': True}"
-        raise DataError("missing_source", f"{name}: {found}: {advice}")
+        raise DataError("missing_source", f"{name}: {problem}: {advice}")
     check_compression_ratio(name, array.nbytes, array.nbytes_stored())

@@ -1,1 +1,1 @@
-"""lfm_tasks/sources/networks."""
+"""Recorders of networks: ONNX models and PyTorch networks that are run here."""

@@ -21,7 +21,7 @@ _DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 
 @dataclass(frozen=True)
 class OnnxFile:
-    """A model that may be run: its file's name and SHA-256, and the ``onnx.ModelProto`` in it, without its outputs."""
+    """A model that may be run: name and SHA-256 of its file, ``onnx.ModelProto`` without outputs, and their names."""
 
     name: str
     sha256: str
@@ -34,13 +34,13 @@ def read_onnx(path: Path) -> OnnxFile:
 
     Raises
     ------
-    ReasonError
+    DataError
         ``missing_source`` if there is no file, or no ONNX in it; ``unsupported_model`` for data in other files,
         operators or functions outside the ONNX standard, tensors above `MAX_BYTES`, and broken graphs.
     """
     content = _content(path)
     model = _parsed(content, path.name)
-    for message in messages(model):
+    for message in protobuf_messages(model):
         kind = message.DESCRIPTOR.name
         if kind in _REFUSED:
             _REFUSED[kind](message, path.name)
@@ -50,17 +50,17 @@ def read_onnx(path: Path) -> OnnxFile:
     return OnnxFile(path.name, hashlib.sha256(content).hexdigest(), model, outputs)
 
 
-def messages(message: Any) -> Iterator[Any]:
+def protobuf_messages(message: Any) -> Iterator[Any]:
     """Yield a protobuf message and all that it holds, at any depth: nodes of subgraphs, tensors of attributes."""
     yield message
     for field, value in message.ListFields():
         if field.message_type is not None:
             for inner in [value] if hasattr(value, "ListFields") else value:
-                yield from messages(inner)
+                yield from protobuf_messages(inner)
 
 
-def brief(error: Exception) -> str:
-    """Return what a library says, printable, on one line of at most 200 characters."""
+def error_text(error: Exception) -> str:
+    """Return the message of an error, printable, on one line of at most 200 characters."""
     return ascii(" ".join(str(error).split())[:200])[1:-1]
 
 
@@ -94,32 +94,32 @@ def _check_tensor(tensor: Any, name: str) -> None:
     import onnx
 
     if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-        found = f"found the values of {shorten(tensor.name)} in another file, needs all of them inside"
+        problem = f"found the values of {shorten(tensor.name)} in another file, needs all of them inside"
         advice = "onnx.save_model(onnx.load(...), ..., save_as_external_data=False)"
-        raise DataError("unsupported_model", f"{name}: {found}: save it with {advice}")
+        raise DataError("unsupported_model", f"{name}: {problem}: save it with {advice}")
     _check_dims(tensor, name)
 
 
 def _check_dims(tensor: Any, name: str) -> None:
     if prod(max(0, length) for length in tensor.dims) > MAX_BYTES:
-        found = f"found a tensor of shape {shorten(str(tuple(tensor.dims)))}, needs at most {MAX_BYTES:,} values"
-        raise DataError("unsupported_model", f"{name}: {found}: export a smaller model")
+        problem = f"found a tensor of shape {shorten(str(tuple(tensor.dims)))}, needs at most {MAX_BYTES:,} values"
+        raise DataError("unsupported_model", f"{name}: {problem}: export a smaller model")
 
 
 def _check_domain(node: Any, name: str) -> None:
     if node.domain not in _DOMAINS:
-        found = f"found an operator of the domain {shorten(node.domain)}, needs those of the ONNX standard"
-        raise DataError("unsupported_model", f"{name}: {found}: export without custom or fused operators")
+        problem = f"found an operator of the domain {shorten(node.domain)}, needs those of the ONNX standard"
+        raise DataError("unsupported_model", f"{name}: {problem}: export without custom or fused operators")
 
 
 def _refuse_function(_function: Any, name: str) -> None:
-    found = "found functions of its own, needs plain nodes"
-    raise DataError("unsupported_model", f"{name}: {found}: inline them with onnx.inliner.inline_local_functions")
+    problem = "found functions of its own, needs plain nodes"
+    raise DataError("unsupported_model", f"{name}: {problem}: inline them with onnx.inliner.inline_local_functions")
 
 
 def _refuse_training(_graphs: Any, name: str) -> None:
-    found = "found training graphs, needs the network alone"
-    raise DataError("unsupported_model", f"{name}: {found}: export it for inference")
+    problem = "found training graphs, needs the network alone"
+    raise DataError("unsupported_model", f"{name}: {problem}: export it for inference")
 
 
 _REFUSED = {
@@ -138,8 +138,8 @@ def _check_rules(model: Any, name: str) -> None:
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:
-        found = f"found a graph that breaks the rules of ONNX ({brief(error)})"
-        raise DataError("unsupported_model", f"{name}: {found}: export it again") from error
+        problem = f"found a graph that breaks the rules of ONNX ({error_text(error)})"
+        raise DataError("unsupported_model", f"{name}: {problem}: export it again") from error
 
 
 # The input's first dimension gets a name of ours, so that shape inference tells where the batch goes.
@@ -168,11 +168,11 @@ class OnnxGraph:
         """Return the layer called ``name``; DataError ``unknown_layer`` if there is none."""
         if name in self.layers:
             return self.layers[name]
-        found = f"{self.file.name}: found no layer {shorten(name)}"
+        problem = f"{self.file.name}: found no layer {shorten(name)}"
         if any(name in node.output for node in self.file.model.graph.node):
             advice = "that tensor is not a float (batch, ...): choose another"
-            raise DataError("unknown_layer", f"{found}, needs a row a point: {advice}")
-        raise DataError("unknown_layer", found + did_you_mean(name, self.layers))
+            raise DataError("unknown_layer", f"{problem}, needs a row a point: {advice}")
+        raise DataError("unknown_layer", problem + did_you_mean(name, self.layers))
 
     def with_outputs(self, layers: Sequence[str]) -> bytes:
         """Return the model's bytes with ``layers`` as its outputs."""
@@ -193,7 +193,7 @@ def read_layers(file: OnnxFile, batch_size: int) -> OnnxGraph:
 
     Raises
     ------
-    ReasonError
+    DataError
         ``unsupported_model`` for several inputs, a fixed batch, or a tensor above `MAX_BYTES` for ``batch_size``
         points; ``unknown_layer`` if there is nothing to record.
     """
@@ -227,16 +227,16 @@ def _only_input(file: OnnxFile) -> Any:
     inputs = [entry for entry in graph.input if entry.name not in stored]
     if len(inputs) != 1:
         names = ", ".join(shorten(entry.name) for entry in inputs[:6]) or "none"
-        found = f"found {len(inputs)} inputs ({names}), needs one, for the dataset's inputs"
-        raise DataError("unsupported_model", f"{file.name}: {found}: export it with the others fixed")
+        problem = f"found {len(inputs)} inputs ({names}), needs one, for the dataset's inputs"
+        raise DataError("unsupported_model", f"{file.name}: {problem}: export it with the others fixed")
     entry = inputs[0]
     dims = entry.type.tensor_type.shape.dim
     if not dims:
-        found = f"found an input {shorten(entry.name)} without dimensions, needs (batch, ...)"
-        raise DataError("unsupported_model", f"{file.name}: {found}: export it with its shape")
+        problem = f"found an input {shorten(entry.name)} without dimensions, needs (batch, ...)"
+        raise DataError("unsupported_model", f"{file.name}: {problem}: export it with its shape")
     if dims[0].HasField("dim_value"):
-        found = f"found a batch fixed at {dims[0].dim_value}, needs a dynamic one"
-        raise DataError("unsupported_model", f"{file.name}: {found}: export it with a dynamic first axis")
+        problem = f"found a batch fixed at {dims[0].dim_value}, needs a dynamic one"
+        raise DataError("unsupported_model", f"{file.name}: {problem}: export it with a dynamic first axis")
     return entry
 
 
@@ -253,8 +253,8 @@ def _inferred_types(file: OnnxFile, input_name: str) -> dict[str, _Type]:
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        found = f"found types or shapes that do not fit ({brief(error)})"
-        raise DataError("unsupported_model", f"{file.name}: {found}: export it again") from error
+        problem = f"found types or shapes that do not fit ({error_text(error)})"
+        raise DataError("unsupported_model", f"{file.name}: {problem}: export it again") from error
     types = {info.name: _type(info.type.tensor_type) for info in [*inferred.input, *inferred.value_info]}
     return {name: known for name, known in types.items() if known is not None}
 
@@ -279,8 +279,8 @@ def _refuse_huge(file: OnnxFile, types: Mapping[str, _Type], batch_size: int) ->
     for name, (dtype, dims) in types.items():
         n_bytes = dtype.itemsize * prod(batch_size if dim == _BATCH else _length(dim) or 1 for dim in dims)
         if n_bytes > MAX_BYTES:
-            found = f"found {n_bytes:,} bytes in {shorten(name)} for {batch_size} points, needs at most {MAX_BYTES:,}"
-            raise DataError("unsupported_model", f"{file.name}: {found}: export a smaller model")
+            problem = f"found {n_bytes:,} bytes in {shorten(name)} for {batch_size} points, needs at most {MAX_BYTES:,}"
+            raise DataError("unsupported_model", f"{file.name}: {problem}: export a smaller model")
 
 
 def _depending_on(name: str, graph: Any) -> Iterator[str]:
@@ -297,7 +297,13 @@ def _depending_on(name: str, graph: Any) -> Iterator[str]:
 
 def tensors_read(node: Any) -> set[str]:
     """Return the names that a node reads: a subgraph of If, Loop or Scan reads outer tensors without listing them."""
-    return {read for inner in messages(node) if inner.DESCRIPTOR.name == "NodeProto" for read in inner.input if read}
+    return {
+        read
+        for inner in protobuf_messages(node)
+        if inner.DESCRIPTOR.name == "NodeProto"
+        for read in inner.input
+        if read
+    }
 
 
 def runtime_version() -> str:
@@ -342,5 +348,5 @@ def open_session(content: bytes, name: str) -> Session:
 
 
 def _stopped(name: str, what: str, error: Exception) -> DataError:
-    found = f"onnxruntime could not {what} it ({brief(error)})"
-    return DataError("unsupported_model", f"{name}: {found}: check that it runs, or export it again")
+    problem = f"onnxruntime could not {what} it ({error_text(error)})"
+    return DataError("unsupported_model", f"{name}: {problem}: check that it runs, or export it again")

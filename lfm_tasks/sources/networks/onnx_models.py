@@ -1,4 +1,4 @@
-"""Records activations by running an ONNX model on a dataset's inputs: the same bits every time on one machine type."""
+"""Records activations by running an ONNX model, the same bits every time on one machine type; cuts heads off models."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from lfm_tasks.catalog.model import Catalog, Model
-from lfm_tasks.catalog.names import did_you_mean, fill, shorten
+from lfm_tasks.catalog.models import Model
+from lfm_tasks.catalog.names import did_you_mean, fill_pattern, shorten
+from lfm_tasks.catalog.sections import Catalog
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.networks.onnx_graph import (
     OnnxGraph,
@@ -55,7 +56,7 @@ class OnnxSource:
         return self._recorder.batch_rows
 
     def layer_names(self) -> tuple[str, ...]:
-        """All layers, as `read_layers` finds them, in the order of the graph."""
+        """Return all layers, as `read_layers` finds them, in the order of the graph."""
         return tuple(self._graph.layers)
 
     def layer_shapes(self) -> dict[str, tuple[int | None, ...]]:
@@ -79,7 +80,7 @@ class OnnxSource:
 
         Raises
         ------
-        ReasonError
+        DataError
             ``unknown_layer``; ``wrong_shape`` if the pooling does not fit a layer, or a tensor is not a row a point;
             ``not_finite`` for NaN or infinite inputs or outputs; ``unsupported_model`` if onnxruntime stops.
         """
@@ -89,13 +90,13 @@ class OnnxSource:
         session = open_session(self._graph.with_outputs(names), self._recorder.name)
         entry = self._graph.input
         for batch in self._recorder.batches(rows):
-            values = session.run(names, {entry.name: self._recorder.fed(batch, entry.dtype)})
+            values = session.run(names, {entry.name: self._recorder.input_batch(batch, entry.dtype)})
             yield {name: self._recorder.pooled(name, value, batch) for name, value in zip(names, values, strict=True)}
 
     def _check_inputs(self, inputs: Shaped[np.ndarray, "points ..."]) -> None:
-        name, needed, found = self._recorder.name, self._graph.input, inputs.shape[1:]
-        fits = len(found) == len(needed.shape) and all(
-            wanted in (None, length) for wanted, length in zip(needed.shape, found, strict=True)
+        name, needed, shape_of_point = self._recorder.name, self._graph.input, inputs.shape[1:]
+        fits = len(shape_of_point) == len(needed.shape) and all(
+            wanted in (None, length) for wanted, length in zip(needed.shape, shape_of_point, strict=True)
         )
         if not fits:
             shape = ", ".join(["points", *("any" if length is None else str(length) for length in needed.shape)])
@@ -123,7 +124,7 @@ class Head:
 
         Raises
         ------
-        ReasonError
+        DataError
             ``wrong_shape`` for other features than the layer's, ``not_finite`` for NaN or infinite activations,
             ``unsupported_model`` if onnxruntime stops.
         """
@@ -131,11 +132,11 @@ class Head:
         known = len(shape) == len(self.layer.shape)
         if rows.ndim != 2 or (known and rows.shape[1] != prod(shape)):
             needed = f"(points, {prod(shape) if known else 'features'})"
-            found = f"found activations of shape {rows.shape}, needs {needed}, as {self.layer.name} was recorded"
-            raise DataError("wrong_shape", f"{self.session.name}: {found}: carry them into that space first")
+            problem = f"found activations of shape {rows.shape}, needs {needed}, as {self.layer.name} was recorded"
+            raise DataError("wrong_shape", f"{self.session.name}: {problem}: carry them into that space first")
         if not np.isfinite(rows).all():
-            found = "found NaN or infinite activations, needs finite numbers: mend what made them"
-            raise DataError("not_finite", f"{self.session.name}: {found}")
+            problem = "found NaN or infinite activations, needs finite numbers: mend what made them"
+            raise DataError("not_finite", f"{self.session.name}: {problem}")
         shaped = np.ascontiguousarray(rows.reshape(len(rows), *shape) if known else rows, dtype=self.layer.dtype)
         parts = [
             self.session.run([_RESULT], {self.layer.name: shaped[start : start + _BATCH_ROWS]})[0]
@@ -149,7 +150,7 @@ def cut_head(graph: OnnxGraph, layer: str, output: str | None, pool: str) -> Hea
 
     Raises
     ------
-    ReasonError
+    DataError
         ``unknown_layer`` for a layer or output that is not there; ``unsupported_model`` if pooling lost what the head
         needs, or the output depends on the input by another way than through the layer.
     """
@@ -164,9 +165,9 @@ def _check_lossless(graph: OnnxGraph, layer: Tensor, pool: str) -> None:
     if len(layer.shape) < 2 or (pool == "flatten" and None not in layer.shape):
         return
     shape = f"({', '.join('any' if length is None else str(length) for length in layer.shape)})"
-    found = f"found points of shape {shape} in {shorten(layer.name)}, pooled by {pool}"
+    problem = f"found points of shape {shape} in {shorten(layer.name)}, pooled by {pool}"
     advice = "set pool: flatten" if None not in layer.shape else "export it with these dimensions fixed"
-    message = f"{found}, needs a layer recorded without loss for a head: {advice}, or start at a later layer"
+    message = f"{problem}, needs a layer recorded without loss for a head: {advice}, or start at a later layer"
     raise DataError("unsupported_model", f"{graph.file.name}: {message}")
 
 
@@ -174,13 +175,13 @@ def _output(graph: OnnxGraph, layer: str, output: str | None) -> str:
     known = (*graph.file.outputs, *graph.layers)
     if output is None:
         if len(graph.file.outputs) != 1:
-            found = f"found {len(graph.file.outputs)} outputs ({', '.join(map(shorten, graph.file.outputs[:6]))})"
+            problem = f"found {len(graph.file.outputs)} outputs ({', '.join(map(shorten, graph.file.outputs[:6]))})"
             advice = f"name it with head: {{layer: {layer}, output: x}}"
-            raise DataError("unknown_layer", f"{graph.file.name}: {found}, needs one: {advice}")
+            raise DataError("unknown_layer", f"{graph.file.name}: {problem}, needs one: {advice}")
         return graph.file.outputs[0]
     if output not in known:
-        found = f"found no output {shorten(output)}"
-        raise DataError("unknown_layer", f"{graph.file.name}: {found}{did_you_mean(output, known)}")
+        problem = f"found no output {shorten(output)}"
+        raise DataError("unknown_layer", f"{graph.file.name}: {problem}{did_you_mean(output, known)}")
     return output
 
 
@@ -192,20 +193,22 @@ def _nodes_between(graph: OnnxGraph, start: str, end: str) -> Iterator[Any]:
         if wanted & set(node.output):
             nodes.append(node)
             wanted |= tensors_read(node) - {start}
-    fed, led = {graph.input.name}, {start}  # what depends on the input, on the layer
+    of_input, of_layer = {graph.input.name}, {start}  # tensors that depend on the input, on the layer
     for node in proto.node:
         read = tensors_read(node)
-        fed.update(node.output if read & fed else ())
-        led.update(node.output if read & led else ())
-    if end not in led:
-        found = f"found {shorten(end)}, which does not depend on {shorten(start)}"
-        raise DataError("unsupported_model", f"{graph.file.name}: {found}: choose a layer before it, or another output")
+        of_input.update(node.output if read & of_input else ())
+        of_layer.update(node.output if read & of_layer else ())
+    if end not in of_layer:
+        problem = f"found {shorten(end)}, which does not depend on {shorten(start)}"
+        raise DataError(
+            "unsupported_model", f"{graph.file.name}: {problem}: choose a layer before it, or another output"
+        )
     for node in reversed(nodes):
-        beside = sorted((tensors_read(node) & fed) - led)
-        if beside and led & set(node.output):
-            found = f"found that {shorten(end)} depends on {shorten(beside[0])} as well as on {shorten(start)}"
+        beside = sorted((tensors_read(node) & of_input) - of_layer)
+        if beside and of_layer & set(node.output):
+            problem = f"found that {shorten(end)} depends on {shorten(beside[0])} as well as on {shorten(start)}"
             message = "a head needs a layer that all ways lead through: start at a later layer, where they have met"
-            raise DataError("unsupported_model", f"{graph.file.name}: {found}, {message}")
+            raise DataError("unsupported_model", f"{graph.file.name}: {problem}, {message}")
         yield node
 
 
@@ -235,16 +238,16 @@ def open_head(model_name: str, model: Model, catalog: Catalog, layer: str | None
 
     Raises
     ------
-    ReasonError
+    DataError
         ``missing_source`` if the model has no graph to cut or no layer is named; and as `cut_head` does.
     """
     start = layer or (model.head.layer if model.head else None)
     if model.onnx is None:
-        found = "found no onnx, needs an ONNX graph to cut: export the network"
-        raise DataError("missing_source", f"model {model_name}: {found}")
+        problem = "found no onnx, needs an ONNX graph to cut: export the network"
+        raise DataError("missing_source", f"model {model_name}: {problem}")
     if start is None:
-        found = "found no head, needs the layer that it starts from: add head: {layer: relu1}"
-        raise DataError("missing_source", f"model {model_name}: {found}")
-    path = catalog.root / fill(model.onnx.path, model=model_name, dataset=model.onnx.dataset)
+        problem = "found no head, needs the layer that it starts from: add head: {layer: relu1}"
+        raise DataError("missing_source", f"model {model_name}: {problem}")
+    path = catalog.root / fill_pattern(model.onnx.path, model=model_name, dataset=model.onnx.dataset)
     graph = read_layers(read_onnx(path), 1)
     return cut_head(graph, start, model.head.output if model.head else None, model.onnx.pool)

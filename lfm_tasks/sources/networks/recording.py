@@ -1,4 +1,4 @@
-"""What every recorder does alike, whatever runs the network: feed the inputs, pool and check what comes out."""
+"""What all recorders of networks share: inputs in batches, pooling and checks of what comes out, trusted factories."""
 
 import hashlib
 import importlib
@@ -16,8 +16,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from lfm_tasks.catalog.model import TRUSTED_MODULES, Catalog
 from lfm_tasks.catalog.names import did_you_mean
+from lfm_tasks.catalog.sections import TRUSTED_MODULES, Catalog
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.pooling import check_finite, pool_rows, pooled_features
 from lfm_tasks.sources.source import Source
@@ -29,7 +29,7 @@ _DIGEST_ROWS = 4096
 
 @runtime_checkable
 class RecordedSource(Source, Protocol):
-    """A `Source` that runs a network: dear to start again, and known before it is pooled."""
+    """A `Source` that runs a network: costly to start again, and it knows its shapes before pooling."""
 
     @property
     def batch_rows(self) -> int:
@@ -53,8 +53,8 @@ class Recorder:
 
     def __post_init__(self) -> None:
         if len(self.inputs) != len(self.ids):
-            found = f"found {len(self.inputs)} inputs and {len(self.ids)} ids, needs one id an input"
-            raise DataError("bad_ids", f"{self.name}: {found}: give the ids of these inputs")
+            problem = f"found {len(self.inputs)} inputs and {len(self.ids)} ids, needs one id an input"
+            raise DataError("bad_ids", f"{self.name}: {problem}: give the ids of these inputs")
 
     @cached_property
     def identity(self) -> Mapping[str, str]:
@@ -70,19 +70,19 @@ class Recorder:
         """Yield ``rows`` in their order, as many as are computed together; the last batch may be smaller."""
         return (rows[start : start + self.batch_rows] for start in range(0, len(rows), self.batch_rows))
 
-    def fed(self, rows: Int[np.ndarray, " batch"], dtype: np.dtype[Any]) -> Shaped[np.ndarray, "batch ..."]:
+    def input_batch(self, rows: Int[np.ndarray, " batch"], dtype: np.dtype[Any]) -> Shaped[np.ndarray, "batch ..."]:
         """Return a copy of these inputs as ``dtype``; DataError if they are not finite, or do not fit it."""
         values = self.inputs[rows]
         with np.errstate(over="ignore"):
-            fed = np.ascontiguousarray(values, dtype=dtype)
-        if fed.dtype.kind == "f" and not np.isfinite(fed).all():
-            row = rows[np.flatnonzero(~np.isfinite(fed).reshape(len(fed), -1).all(axis=1))[0]]
-            found = f"found NaN or infinite inputs as {fed.dtype}, first in row {row} (id {self.ids[row]!s})"
-            raise DataError("not_finite", f"{self.name}: {found}, needs finite numbers: mend the dataset's inputs")
-        if fed.dtype.kind in "iu" and not np.array_equal(fed, values):
-            found = f"found inputs of {values.dtype} beyond {fed.dtype}, needs numbers that fit"
-            raise DataError("wrong_dtype", f"{self.name}: {found}: check the dataset's inputs")
-        return fed
+            batch = np.ascontiguousarray(values, dtype=dtype)
+        if batch.dtype.kind == "f" and not np.isfinite(batch).all():
+            row = rows[np.flatnonzero(~np.isfinite(batch).reshape(len(batch), -1).all(axis=1))[0]]
+            problem = f"found NaN or infinite inputs as {batch.dtype}, first in row {row} (id {self.ids[row]!s})"
+            raise DataError("not_finite", f"{self.name}: {problem}, needs finite numbers: mend the dataset's inputs")
+        if batch.dtype.kind in "iu" and not np.array_equal(batch, values):
+            problem = f"found inputs of {values.dtype} beyond {batch.dtype}, needs numbers that fit"
+            raise DataError("wrong_dtype", f"{self.name}: {problem}: check the dataset's inputs")
+        return batch
 
     def check_pooling(self, layer: str, shape: Sequence[int | None]) -> None:
         """Raise DataError if the pooling does not fit a layer whose points have ``shape``."""
@@ -98,8 +98,8 @@ class Recorder:
     ) -> Float[np.ndarray, "batch features"]:
         """Return what ``layer`` gave for ``rows``, pooled, in memory of its own; DataError if it cannot be used."""
         if values.ndim < 2 or len(values) != len(rows):
-            found = f"found {values.shape} for {len(rows)} points, needs a row a point"
-            raise DataError("wrong_shape", f"{self.name}: {layer}: {found}: leave it out with layers: ['!{layer}']")
+            problem = f"found {values.shape} for {len(rows)} points, needs a row a point"
+            raise DataError("wrong_shape", f"{self.name}: {layer}: {problem}: leave it out with layers: ['!{layer}']")
         try:
             pooled = pool_rows(values, self.pool)
         except DataError as error:
@@ -117,14 +117,14 @@ class Recorder:
 
 
 @dataclass(frozen=True)
-class Built:
-    """What a factory returned, and a digest of the code that made it, as far as it has files."""
+class FactoryResult:
+    """The value that a factory returned, and a digest of the files of code that made it."""
 
     value: Any
-    code: str
+    code_digest: str
 
 
-def build(model_name: str, factory: str, args: Mapping[str, Any], catalog: Catalog) -> Built:
+def run_factory(model_name: str, factory: str, args: Mapping[str, Any], catalog: Catalog) -> FactoryResult:
     """Return what ``factory`` (``package.module:callable``) returns for ``args``.
 
     The catalog's folder can be imported from while the factory runs, after everything that is installed, and only if
@@ -134,50 +134,50 @@ def build(model_name: str, factory: str, args: Mapping[str, Any], catalog: Catal
 
     Raises
     ------
-    ReasonError
+    DataError
         ``untrusted_code``; ``bad_factory`` if it cannot be imported, is no callable, or raises.
     """
     check_trust(model_name, factory, catalog)
     root = catalog.root if catalog.trust.everything else None
-    with _importing_from(root), _own_randomness():
+    with _importing_from(root), _fixed_randomness():
         function = _imported(model_name, factory)
         try:
             value = function(**args)
         except (Exception, SystemExit) as error:
-            found = f"the factory {factory} raised {_said(error)} for args: {dict(args)}"
-            raise DataError("bad_factory", f"model {model_name}: {found}: call it yourself to see where") from error
-        return Built(value, _code_digest(function, root))
+            problem = f"the factory {factory} raised {_error_text(error)} for args: {dict(args)}"
+            raise DataError("bad_factory", f"model {model_name}: {problem}: call it yourself to see where") from error
+        return FactoryResult(value, _code_digest(function, root))
 
 
 def check_trust(model_name: str, factory: str, catalog: Catalog) -> None:
     """Raise DataError ``untrusted_code`` unless the user said that ``factory`` may run."""
-    if not catalog.trust.covers(factory):
-        found = f"found the factory {factory}, which is code and would run here, and nobody said that it may"
+    if not catalog.trust.allows(factory):
+        problem = f"found the factory {factory}, which is code and would run here, and nobody said that it may"
         advice = f"read it, then say --trust-code, or name its module in {TRUSTED_MODULES}"
-        raise DataError("untrusted_code", f"model {model_name}: {found}: {advice}")
+        raise DataError("untrusted_code", f"model {model_name}: {problem}: {advice}")
 
 
 def _imported(model_name: str, factory: str) -> Callable[..., Any]:
     module_name, _, path = factory.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
+        target: Any = importlib.import_module(module_name)
     except (Exception, SystemExit) as error:
-        message = f"the factory {factory} cannot be imported ({_said(error)})"
+        message = f"the factory {factory} cannot be imported ({_error_text(error)})"
         advice = "install its package, or put its module beside the catalog and say --trust-code"
         raise DataError("bad_factory", f"model {model_name}: {message}: {advice}") from error
     for name in path.split("."):
-        if not hasattr(found, name):
-            near = did_you_mean(name, [known for known in dir(found) if not known.startswith("_")])
+        if not hasattr(target, name):
+            near = did_you_mean(name, [known for known in dir(target) if not known.startswith("_")])
             raise DataError("bad_factory", f"model {model_name}: found no {name} in {module_name}{near}")
-        found = getattr(found, name)
-    if not callable(found):
-        message = f"found a {type(found).__name__} at {factory}, needs something that can be called"
+        target = getattr(target, name)
+    if not callable(target):
+        message = f"found a {type(target).__name__} at {factory}, needs something that can be called"
         raise DataError("bad_factory", f"model {model_name}: {message}: name a function or a class")
-    function: Callable[..., Any] = found
+    function: Callable[..., Any] = target
     return function
 
 
-def _said(error: BaseException) -> str:
+def _error_text(error: BaseException) -> str:
     return ascii(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")[1:-1]
 
 
@@ -202,7 +202,7 @@ def _importing_from(root: Path | None) -> Iterator[None]:
 
 
 @contextmanager
-def _own_randomness() -> Iterator[None]:
+def _fixed_randomness() -> Iterator[None]:
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - what a factory may draw from
     random.seed(0)
     np.random.seed(0)  # noqa: NPY002

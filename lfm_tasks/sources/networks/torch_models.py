@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from lfm_tasks.catalog.model import Catalog, TorchModel
-from lfm_tasks.catalog.names import check_layer_name, did_you_mean, fill
+from lfm_tasks.catalog.models import TorchModel
+from lfm_tasks.catalog.names import check_layer_name, did_you_mean, fill_pattern
+from lfm_tasks.catalog.sections import Catalog
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.networks.recording import Recorder, build, check_trust
+from lfm_tasks.sources.networks.recording import Recorder, check_trust, run_factory
 
 
 def load_weights(module: Any, path: Path, name: str) -> str:
@@ -22,7 +23,7 @@ def load_weights(module: Any, path: Path, name: str) -> str:
 
     Raises
     ------
-    ReasonError
+    DataError
         ``bad_weights`` for another kind of file, missing or unexpected tensors, other shapes, or higher precision than
         the network has; ``missing_source`` if there is no such file, or it cannot be read.
     """
@@ -33,19 +34,19 @@ def load_weights(module: Any, path: Path, name: str) -> str:
     try:
         with path.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        found = safetensors.torch.load_file(path)
+        stored = safetensors.torch.load_file(path)
     except (OSError, SafetensorError) as error:
         raise DataError("missing_source", f"{name}: cannot be read ({str(error)[:200]}): save it again") from error
     wanted = module.state_dict()
-    for key in sorted(found.keys() & wanted.keys()):
-        _check_tensor(f"{name}#{key}", found[key], wanted[key])
+    for key in sorted(stored.keys() & wanted.keys()):
+        _check_tensor(f"{name}#{key}", stored[key], wanted[key])
     # safetensors knows which names are tied to one another: its files hold such a tensor once.
     try:
         missing, unexpected = safetensors.torch.load_model(module, path, strict=False)
     except Exception as error:
-        said = ascii(" ".join(str(error).split())[:200])[1:-1]
-        found_so = f"cannot be put into the network ({said}), needs one tensor for each of its own"
-        raise DataError("bad_weights", f"{name}: {found_so}: load them in the factory instead") from error
+        detail = ascii(" ".join(str(error).split())[:200])[1:-1]
+        problem = f"cannot be put into the network ({detail}), needs one tensor for each of its own"
+        raise DataError("bad_weights", f"{name}: {problem}: load them in the factory instead") from error
     if missing or unexpected:
         raise DataError("bad_weights", f"{name}: {_mismatch(sorted(missing), sorted(unexpected))}")
     return sha256
@@ -71,29 +72,29 @@ def _bytes() -> Any:
 
 def _check_file(path: Path, name: str) -> None:
     if path.suffix != ".safetensors":
-        found = f"found a {path.suffix or 'nameless'} file, needs .safetensors, which cannot hold code"
+        problem = f"found a {path.suffix or 'nameless'} file, needs .safetensors, which cannot hold code"
         advice = "safetensors.torch.save_model(model, 'model.safetensors') writes one"
-        raise DataError("bad_weights", f"{name}: {found}: {advice}")
+        raise DataError("bad_weights", f"{name}: {problem}: {advice}")
     if not path.is_file():
         present = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
         raise DataError("missing_source", f"{name}: no such file{did_you_mean(path.name, present)}")
 
 
-def _check_tensor(name: str, found: Any, wanted: Any) -> None:
-    if found.shape != wanted.shape:
-        shapes = f"found the shape {tuple(found.shape)}, needs {tuple(wanted.shape)}"
+def _check_tensor(name: str, stored: Any, wanted: Any) -> None:
+    if stored.shape != wanted.shape:
+        shapes = f"found the shape {tuple(stored.shape)}, needs {tuple(wanted.shape)}"
         raise DataError("bad_weights", f"{name}: {shapes}: check the factory's args")
     # Integers in place of floats are quantized: numbers of another scale.
-    same_kind = found.dtype.is_floating_point == wanted.dtype.is_floating_point
-    if not same_kind or _promoted(found.dtype, wanted.dtype) != wanted.dtype:
-        types = f"found {found.dtype}, needs {wanted.dtype} or what it holds without loss"
-        raise DataError("bad_weights", f"{name}: {types}: save it so, or let the factory build in {found.dtype}")
+    same_kind = stored.dtype.is_floating_point == wanted.dtype.is_floating_point
+    if not same_kind or _promoted(stored.dtype, wanted.dtype) != wanted.dtype:
+        types = f"found {stored.dtype}, needs {wanted.dtype} or what it holds without loss"
+        raise DataError("bad_weights", f"{name}: {types}: save it so, or let the factory build in {stored.dtype}")
 
 
-def _promoted(found: Any, wanted: Any) -> Any:
+def _promoted(stored: Any, wanted: Any) -> Any:
     import torch
 
-    return torch.promote_types(found, wanted)
+    return torch.promote_types(stored, wanted)
 
 
 def _mismatch(missing: list[str], unexpected: list[str]) -> str:
@@ -107,7 +108,7 @@ def _mismatch(missing: list[str], unexpected: list[str]) -> str:
 
 
 def as_array(tensor: Any) -> np.ndarray:
-    """Return a tensor's values as numpy sees them; bfloat16, which numpy has not, as float32."""
+    """Return a tensor's values as a numpy array; bfloat16, which numpy does not have, as float32."""
     import torch
 
     values = tensor.detach().cpu()
@@ -122,8 +123,9 @@ _Hook = Callable[[str, Any], None]
 class TorchSource:
     """A `Source` of the modules of a PyTorch network, run on the CPU by one thread.
 
-    Opening builds the network. The first question about a layer runs it on a few rows: which modules are called, and
-    what they give; a module that is called twice, or never, or gives no row a point, is an error of that layer alone.
+    Opening builds the network. The first question about a layer runs it on a few rows, to learn which modules are
+    called and what they return. A module that is called twice or never, or that does not return a row a point, is an
+    error of that layer alone.
     """
 
     def __init__(
@@ -184,7 +186,7 @@ class TorchSource:
 
         Raises
         ------
-        ReasonError
+        DataError
             ``unknown_layer``; ``wrong_shape`` for a module that is not called once, or gives no row a point, or
             another one than the pooling fits; ``not_finite``; ``unsupported_model`` if the network stops.
         """
@@ -192,31 +194,31 @@ class TorchSource:
         for name in names:
             self._check_layer(name)
         for batch in self._recorder.batches(rows):
-            found: dict[str, Float[np.ndarray, "batch features"]] = {}
-            with self._hooked(names, lambda name, tensor: self._keep(found, name, tensor, batch)):  # noqa: B023
+            pooled: dict[str, Float[np.ndarray, "batch features"]] = {}
+            with self._hooked(names, lambda name, tensor: self._keep(pooled, name, tensor, batch)):  # noqa: B023
                 self._run(batch)
             for name in names:
-                if name not in found:
+                if name not in pooled:
                     raise self._refused(name, "is never called in the forward pass")
-            yield {name: found[name] for name in names}
+            yield {name: pooled[name] for name in names}
         if rows.size and state_digest(self._module) != self._state_digest:
-            found_state = "the forward pass changes the network's own buffers, so that rows depend on those before them"
-            raise DataError("unsupported_model", f"{self._recorder.name}: {found_state}: make eval() stop that")
+            problem = "the forward pass changes the network's own buffers, so that rows depend on those before them"
+            raise DataError("unsupported_model", f"{self._recorder.name}: {problem}: make eval() stop that")
 
     @cached_property
     def _probed(self) -> dict[str, tuple[int, ...] | DataError]:
         """Run a few rows: the shape of a point in each layer, or why it cannot be recorded."""
         order = np.argsort(self.ids, kind="stable")[:_PROBE_ROWS]
-        seen: dict[str, Any] = {}
+        shapes: dict[str, Any] = {}
 
-        def see(name: str, tensor: Any) -> None:
+        def note_shape(name: str, tensor: Any) -> None:
             again = self._refused(name, "is called several times in one forward pass")
-            seen[name] = again if name in seen else self._shape(name, tensor, len(order))
+            shapes[name] = again if name in shapes else self._shape(name, tensor, len(order))
 
-        with self._hooked(self._layers, see):
+        with self._hooked(self._layers, note_shape):
             self._run(order)
         return {
-            name: seen.get(name, self._refused(name, "is never called in the forward pass")) for name in self._layers
+            name: shapes.get(name, self._refused(name, "is never called in the forward pass")) for name in self._layers
         }
 
     def _shape(self, name: str, tensor: Any, n_rows: int) -> tuple[int, ...] | DataError:
@@ -230,8 +232,8 @@ class TorchSource:
 
     def _check_layer(self, name: str) -> None:
         if name not in self._layers:
-            found = f"{self._recorder.name}: found no module {name[:100]!r}"
-            raise DataError("unknown_layer", found + did_you_mean(name, self._layers))
+            problem = f"{self._recorder.name}: found no module {name[:100]!r}"
+            raise DataError("unknown_layer", problem + did_you_mean(name, self._layers))
         shape = self._probed[name]
         if isinstance(shape, DataError):
             raise shape
@@ -241,15 +243,15 @@ class TorchSource:
         return DataError("wrong_shape", f"{self._recorder.name}: {name} {why}: leave it out with layers: ['!{name}']")
 
     def _keep(
-        self, found: dict[str, Float[np.ndarray, "batch features"]], name: str, tensor: Any, rows: np.ndarray
+        self, pooled: dict[str, Float[np.ndarray, "batch features"]], name: str, tensor: Any, rows: np.ndarray
     ) -> None:
         """Pool at once: the next module may overwrite the tensor, and whole tensors would fill the memory."""
-        if name in found:
+        if name in pooled:
             raise self._refused(name, "is called several times in one forward pass")
         shape = self._shape(name, tensor, len(rows))
         if isinstance(shape, DataError):
             raise shape
-        found[name] = self._recorder.pooled(name, as_array(tensor), rows)
+        pooled[name] = self._recorder.pooled(name, as_array(tensor), rows)
 
     @contextmanager
     def _hooked(self, names: Sequence[str] | Mapping[str, Any], hook: _Hook) -> Iterator[None]:
@@ -268,16 +270,16 @@ class TorchSource:
         kind = inputs.dtype.kind
         double = any(tensor.dtype == torch.float64 for tensor in _tensors(self._module))
         dtype = {"f": np.float64 if double else np.float32, "b": np.bool_}.get(kind, np.int64)
-        fed = torch.from_numpy(self._recorder.fed(rows, np.dtype(dtype)))
+        batch = torch.from_numpy(self._recorder.input_batch(rows, np.dtype(dtype)))
         try:
             with _same_bits(torch), torch.inference_mode():
-                self._module(fed)
+                self._module(batch)
         except DataError:
             raise
         except Exception as error:
-            said = ascii(" ".join(f"{type(error).__name__}: {error}".split())[:200])[1:-1]
-            shape = f"inputs of shape {tuple(fed.shape)}, {fed.dtype}"
-            message = f"the network stopped on {shape} ({said}): check factory, args and the dataset's inputs"
+            detail = ascii(" ".join(f"{type(error).__name__}: {error}".split())[:200])[1:-1]
+            shape = f"inputs of shape {tuple(batch.shape)}, {batch.dtype}"
+            message = f"the network stopped on {shape} ({detail}): check factory, args and the dataset's inputs"
             raise DataError("unsupported_model", f"{self._recorder.name}: {message}") from error
 
 
@@ -285,14 +287,14 @@ def _network(model_name: str, model: TorchModel, catalog: Catalog) -> tuple[Any,
     """Return the network, ready to run, and what it was made of."""
     check_trust(model_name, model.factory, catalog)
     torch = _torch(model_name)
-    with _own_generator(torch):
-        built = build(model_name, model.factory, model.args, catalog)
+    with _seeded_generator(torch):
+        built = run_factory(model_name, model.factory, model.args, catalog)
     if not isinstance(built.value, torch.nn.Module):
-        found = f"found a {type(built.value).__name__} from the factory {model.factory}, needs a torch.nn.Module"
-        raise DataError("bad_factory", f"model {model_name}: {found}: return the network")
+        problem = f"found a {type(built.value).__name__} from the factory {model.factory}, needs a torch.nn.Module"
+        raise DataError("bad_factory", f"model {model_name}: {problem}: return the network")
     module, weights = built.value, "none"
     if model.weights is not None:
-        name = fill(model.weights, model=model_name, dataset=model.dataset)
+        name = fill_pattern(model.weights, model=model_name, dataset=model.dataset)
         weights = load_weights(module, catalog.root / name, name)
     floats = {tensor.dtype for tensor in _tensors(module) if tensor.is_floating_point()}
     # Half precision has no kernels for everything, and sums lose their digits.
@@ -300,7 +302,7 @@ def _network(model_name: str, model: TorchModel, catalog: Catalog) -> tuple[Any,
     made_of = {
         "factory": model.factory,
         "args": json.dumps(model.args, sort_keys=True),
-        "code": built.code,
+        "code": built.code_digest,
         "weights": weights,
         "device": model.device,
     }
@@ -316,15 +318,15 @@ def _torch(model_name: str) -> Any:
         import safetensors.torch  # noqa: F401 - the other half of the extra
         import torch
     except ImportError as error:
-        found = f"found no PyTorch ({error}), needs it to run this network"
-        message = f'{found}: pip install "lfm-atlas[torch]"'
+        problem = f"found no PyTorch ({error}), needs it to run this network"
+        message = f'{problem}: pip install "lfm-atlas[torch]"'
         raise DataError("bad_factory", f"model {model_name}: {message}") from error
     return torch
 
 
 @contextmanager
-def _own_generator(torch: Any) -> Iterator[None]:
-    """Draw from a generator that starts at 0, and put back the one that is everybody's."""
+def _seeded_generator(torch: Any) -> Iterator[None]:
+    """Seed the global generator with 0, and put it back as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         yield
@@ -340,7 +342,7 @@ def _same_bits(torch: Any) -> Iterator[None]:
     # The fast path of transformers passes its inner modules by: their hooks would never run.
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with _own_generator(torch):
+        with _seeded_generator(torch):
             yield
     finally:
         torch.set_num_threads(n_threads)
@@ -355,4 +357,4 @@ def _first_tensor(output: Any) -> Any:
     if isinstance(output, torch.Tensor):
         return output
     values = output.values() if isinstance(output, Mapping) else output if isinstance(output, tuple | list) else ()
-    return next((found for value in values if (found := _first_tensor(value)) is not None), None)
+    return next((tensor for value in values if (tensor := _first_tensor(value)) is not None), None)

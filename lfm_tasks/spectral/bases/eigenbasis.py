@@ -33,11 +33,15 @@ class _Operator:
     inverse: Float[np.ndarray, " points"]
     root: Float[np.ndarray, "points 1"]
 
-    def step(self, block: np.ndarray, result: np.ndarray, scale: float, own: float, old: float) -> None:
+    def step(
+        self, block: np.ndarray, result: np.ndarray, scale: float, block_factor: float, result_factor: float
+    ) -> None:
         """Set ``result`` to ``scale P block + own block + old result``."""
         from lfm_tasks.spectral.bases.graph import add_product
 
-        add_product(self.starts, self.columns, self.weights, scale * self.inverse, block, result, own, old)
+        add_product(
+            self.starts, self.columns, self.weights, scale * self.inverse, block, result, block_factor, result_factor
+        )
 
     def product(self, vectors: Float[np.ndarray, "points some"]) -> Float[np.ndarray, "points some"]:
         """Return the normalized adjacency times ``vectors``."""
@@ -117,7 +121,7 @@ def _operator(graph: csr_array[Any], order: Int[np.ndarray, " points"]) -> _Oper
 def _survey(operator: _Operator, n_eigenpairs: int) -> tuple[float, float]:
     """Return the interval to damp: from the smallest Ritz value to where about 2.5 times the wanted lie above.
 
-    Ritz values of a few block steps, each with the share of the spectrum that its weight in the start says.
+    Ritz values of a few block steps, each standing for a share of the spectrum as large as its weight in the start.
     """
     n_points = len(operator.inverse)
     block = _orthonormal(np.random.default_rng(1).standard_normal((n_points, _WIDTH)))[0]
@@ -126,9 +130,9 @@ def _survey(operator: _Operator, n_eigenpairs: int) -> tuple[float, float]:
     before, factor = np.zeros(block.shape), np.zeros((_WIDTH, _WIDTH))
     for first in range(0, size, _WIDTH):
         product = operator.product(block) - before @ factor.T
-        own = block.T @ product
-        before, (block, factor) = block, _orthonormal(product - block @ own)
-        projected[first : first + _WIDTH, first : first + _WIDTH] = (own + own.T) / 2
+        diagonal = block.T @ product
+        before, (block, factor) = block, _orthonormal(product - block @ diagonal)
+        projected[first : first + _WIDTH, first : first + _WIDTH] = (diagonal + diagonal.T) / 2
         projected[first + _WIDTH : first + 2 * _WIDTH, first : first + _WIDTH] = factor
     values, vectors = np.linalg.eigh(projected[:size, :size])
     shares = np.square(vectors[:_WIDTH, ::-1]).sum(axis=0) * n_points / _WIDTH
@@ -147,18 +151,18 @@ def _wanted_space(
     space = np.empty((n_points, _WIDTH * n_most), order="F")
     projected = np.zeros((_WIDTH * (n_most + 1), _WIDTH * n_most))
     block = _orthonormal(np.random.default_rng(0).standard_normal((n_points, _WIDTH)))[0]
-    for number in range(n_most):
-        own, size = slice(_WIDTH * number, _WIDTH * (number + 1)), _WIDTH * (number + 1)
-        space[:, own] = block
+    for index in range(n_most):
+        added, size = slice(_WIDTH * index, _WIDTH * (index + 1)), _WIDTH * (index + 1)
+        space[:, added] = block
         known, block = space[:, :size], operator.filtered(block, interval)
         # Twice is enough (Parlett), and once is not: the largest eigenvalues are some hundred times the wanted. Nearly
         # all lies along the last two blocks, so the first time those are enough.
         for first in (max(0, size - 2 * _WIDTH), 0):
             coefficients = known[:, first:].T @ block
-            projected[first:size, own] += coefficients
+            projected[first:size, added] += coefficients
             block -= known[:, first:] @ coefficients
         block, factor = _orthonormal(block)
-        if number < looks[0] or (number - looks[0]) % stride:
+        if index < looks[0] or (index - looks[0]) % stride:
             continue
         values, rotation = np.linalg.eigh(projected[:size, :size], UPLO="U")
         wanted = rotation[:, : -n_eigenpairs - 1 : -1]
@@ -243,7 +247,7 @@ def spectral_basis(graph: csr_array[Any], n_eigenpairs: int) -> Basis:
 
     Raises
     ------
-    ReasonError
+    DataError
         ``disconnected`` if the graph falls apart, ``too_few_points`` if it has no more points than eigenpairs.
 
     Examples
@@ -324,8 +328,8 @@ def _largest(
     n_points = graph.shape[0]
     solver = choose_solver(n_points, n_eigenpairs)
     if solver == "filtered":
-        if (found := filtered_eigenpairs(graph, n_eigenpairs)) is not None:
-            return *found, solver
+        if (eigenpairs := filtered_eigenpairs(graph, n_eigenpairs)) is not None:
+            return *eigenpairs, solver
         solver = "lanczos after filtered"
     matrix = normalized_adjacency(graph)
     if solver == "dense":

@@ -1,6 +1,9 @@
-"""The functional map when every point is known in both spaces."""
+"""The functional map when every point is known in both spaces, and the scores of functional maps.
 
-from collections.abc import Callable, Mapping, Sequence
+To add a measure of maps, write its functions here and give it a row in `MAP_SCORES`; everything else reads that table.
+"""
+
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,8 +43,8 @@ def full_maps(
 def _side_by_side(rows: Sequence[Float[np.ndarray, "points eigenpairs"]]) -> Float[np.ndarray, "points columns"]:
     n_points, n_columns = rows[0].shape
     wide = np.zeros((n_points, TILE_SIDE * n_columns))
-    for place, own in enumerate(rows):
-        wide[:, place * n_columns : (place + 1) * n_columns] = own
+    for place, vectors in enumerate(rows):
+        wide[:, place * n_columns : (place + 1) * n_columns] = vectors
     return wide
 
 
@@ -53,7 +56,7 @@ def whitened_rows(rows: Float[np.ndarray, "points eigenpairs"]) -> Float[np.ndar
 
     Raises
     ------
-    ReasonError
+    DataError
         ``little_overlap`` if the points left do not determine the basis.
     """
     values, vectors = np.linalg.eigh(rows.T @ rows)
@@ -99,20 +102,14 @@ def overlap(maps: Float[np.ndarray, "*stack target source"]) -> Float[np.ndarray
 
 
 def capped_overlap(maps: Float[np.ndarray, "*stack target source"]) -> Float[np.ndarray, "*stack"]:
-    """Return the same with singular values above 1 counted as 1: those of a fitted map may be anything.
+    """Return `overlap` with singular values above 1 counted as 1: those of a fitted map may be anything.
 
-    Equal to `overlap` where C = Φ_yᵀ Φ_x.
+    Equal to `overlap` itself where C = Φ_yᵀ Φ_x.
     """
     inner = maps[..., 1:, 1:]
     wide = inner if inner.shape[-2] <= inner.shape[-1] else np.swapaxes(inner, -1, -2)
     squares = np.linalg.eigvalsh(wide @ np.swapaxes(wide, -1, -2))
     return np.asarray(np.clip(squares, 0, 1).sum(axis=-1) / wide.shape[-2])
-
-
-def diagonality(maps: Float[np.ndarray, "*stack target source"]) -> Float[np.ndarray, "*stack"]:
-    """Return ‖diag C‖²/‖C‖², in [0, 1]."""
-    diagonal = np.diagonal(maps, axis1=-2, axis2=-1)
-    return _ratio(np.asarray(np.einsum("...i,...i->...", diagonal, diagonal)), _energy(maps))
 
 
 def orthogonality_error(maps: Float[np.ndarray, "*stack target source"]) -> Float[np.ndarray, "*stack"]:
@@ -166,33 +163,82 @@ DIAGNOSTICS = {
 
 
 @dataclass(frozen=True)
-class MapScore:
-    """A similarity computed from a functional map; ``has_null``: chance levels mean something for it.
+class MapSums:
+    """The sums that scores of maps C (without trivial modes) are computed from, a number a map, G = CᵀC.
 
-    ``of_fitted`` is used where the map is fitted: its singular values may be larger than 1.
+    ``off`` ‖off G‖², ``diagonal`` ‖diag G‖², ``apart`` ‖diag G − I‖², ``squares`` ‖C‖², ``capped`` Σ min(σ², 1),
+    ``crossed`` Σ C_ij² (λ_i − λ_j)².
+    """
+
+    off: Float[np.ndarray, " maps"]
+    diagonal: Float[np.ndarray, " maps"]
+    apart: Float[np.ndarray, " maps"]
+    squares: Float[np.ndarray, " maps"]
+    capped: Float[np.ndarray, " maps"]
+    crossed: Float[np.ndarray, " maps"]
+    n_inner: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class MapScore:
+    """A similarity computed from functional maps; one row of `MAP_SCORES` is all that a new one needs.
+
+    Parameters
+    ----------
+    function
+        The score of maps between bases of which every point is known in both spaces.
+    of_sums
+        The score of fitted maps, from the sums that `lfm_tasks.spectral.batched.tiles.tile_sums` returns.
+    convention
+        What the atlas says of it.
+    of_fitted
+        The score of fitted maps, if it differs: their singular values may be larger than 1.
+    has_null
+        Whether chance levels mean something for it.
+    is_symmetric
+        Whether the map back has the same score, where every point is known in both spaces.
+    trace_scale
+        The s, a function of the numbers of source and target eigenpairs, for which the score is ‖C[1:, 1:]‖²/s: then
+        the moments of its chance level are known exactly. None for all other scores.
     """
 
     function: ScoreFunction
-    has_null: bool
+    of_sums: Callable[[MapSums], Float[np.ndarray, " maps"]]
     convention: str
     of_fitted: ScoreFunction
+    has_null: bool = False
+    is_symmetric: bool = False
+    trace_scale: Callable[[int, int], int] | None = None
 
 
-def _score(
-    function: ScoreFunction, has_null: bool, convention: str, of_fitted: ScoreFunction | None = None
-) -> MapScore:
-    return MapScore(function, has_null, convention, of_fitted or function)
-
-
-MAP_SCORES: Mapping[str, MapScore] = {
-    "lfm": _score(lfm, True, "1 - |off(C'C)|^2/|C'C|^2, trivial mode dropped; asymmetric, in [0, 1]"),
-    "lfm_raw": _score(lfm_raw, False, "the same, trivial mode kept (the paper's); chance is close to 1"),
-    "lfm_unsquared": _score(lfm_unsquared, False, "unsquared norms, trivial mode kept (the paper's code)"),
-    "overlap": _score(
+MAP_SCORES: dict[str, MapScore] = {
+    "lfm": MapScore(
+        lfm,
+        lambda sums: 1 - sums.off / (sums.off + sums.diagonal),
+        "1 - |off(C'C)|^2/|C'C|^2, trivial mode dropped; asymmetric, in [0, 1]",
+        of_fitted=lfm,
+        has_null=True,
+    ),
+    "lfm_raw": MapScore(
+        lfm_raw,
+        lambda sums: 1 - sums.off / (1 + sums.off + sums.diagonal),
+        "the same, trivial mode kept (the paper's); chance is close to 1",
+        of_fitted=lfm_raw,
+    ),
+    "lfm_unsquared": MapScore(
+        lfm_unsquared,
+        lambda sums: 1 - np.sqrt(sums.off / (1 + sums.off + sums.diagonal)),
+        "unsquared norms, trivial mode kept (the paper's code)",
+        of_fitted=lfm_unsquared,
+    ),
+    "overlap": MapScore(
         overlap,
-        True,
+        lambda sums: sums.capped / min(sums.n_inner),
         "|C|^2/(K-1), trivial modes dropped; symmetric, in [0, 1]; of fitted maps singular values count up to 1",
-        capped_overlap,
+        of_fitted=capped_overlap,
+        has_null=True,
+        is_symmetric=True,
+        trace_scale=lambda n_source, n_target: min(n_source, n_target) - 1,
     ),
 }
 
@@ -242,12 +288,12 @@ class PartedRows:
 def parted_rows(
     rows: Float[np.ndarray, "points eigenpairs"], parts: Int[np.ndarray, " points"], n_parts: int
 ) -> PartedRows:
-    """Return what one space contributes to `maps_without_each_part`; ``parts`` in [0, n_parts)."""
+    """Return the rows of one space by part, as `maps_without_each_part` takes them; ``parts`` in [0, n_parts)."""
     inside = tuple(rows[parts == part] for part in range(n_parts))
-    grams = rows.T @ rows - np.stack([own.T @ own for own in inside])
+    grams = rows.T @ rows - np.stack([part.T @ part for part in inside])
     values, vectors = np.linalg.eigh(grams)
     determined = values[:, 0] > 1e-10 * values[:, -1]
-    n_left = np.array([len(rows) - len(own) for own in inside])
+    n_left = np.array([len(rows) - len(part) for part in inside])
     values[~determined | (n_left < rows.shape[1])] = np.nan
     return PartedRows(inside, (vectors / np.sqrt(values)[:, None, :]) @ np.swapaxes(vectors, 1, 2))
 
@@ -255,8 +301,8 @@ def parted_rows(
 def maps_without_each_part(source: PartedRows, target: PartedRows) -> Float[np.ndarray, "parts target source"]:
     """Return the map of the points outside part j, for every j, from bases whitened there (see `whitened_rows`).
 
-    The graphs are not built again: what an interval from these maps says concerns the points that two fixed bases are
-    compared on. All of them cost little more than the map of all points.
+    The graphs are not built again: an interval from these maps concerns the points that two fixed bases are compared
+    on. All of them cost little more than the map of all points.
     """
     inside = np.stack([y.T @ x for x, y in zip(source.rows, target.rows, strict=True)])
     return target.whiteners @ (inside.sum(axis=0) - inside) @ source.whiteners

@@ -1,11 +1,12 @@
 """The graph of a space: symmetric edge weights over neighbors, in one piece.
 
-Its arguments carry no types: numba takes them from the arrays, and a checked function cannot be compiled.
+A graph kernel turns distances into weights. To add one, write a function of the edges' distances in
+lfm_tasks/spectral/bases/graph_kernels.py and give it a row in `KERNELS` there; nothing else changes.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, Literal, no_type_check
+from typing import Any, no_type_check
 
 import numpy as np
 from jaxtyping import Float
@@ -13,26 +14,36 @@ from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
 from lfm_tasks.errors import DataError
+from lfm_tasks.spectral.bases.graph_kernels import Edges, find_kernel, smallest_distance
 from lfm_tasks.spectral.neighbors.compiled import compiled_reordered
 from lfm_tasks.spectral.neighbors.projections import DistanceRows, Metric, blocks, distance_rows, squared_norms
 from lfm_tasks.spectral.neighbors.search import COMPILED_FROM, Neighbors
 
-Kernel = Literal["binary", "gaussian", "inverse", "distance"]
 
-
-def affinity_graph(neighbors: Neighbors, *, kernel: Kernel) -> csr_array[Any]:
+def affinity_graph(neighbors: Neighbors, *, kernel: str) -> csr_array[Any]:
     """Return the symmetric weights W ≥ 0 of the neighbor graph, without self loops.
 
-    ``binary`` 1; ``gaussian`` exp(−4 d²/d_k(i)²) with d_k(i) the distance to the last neighbor (self-tuning);
-    ``inverse`` 1/d, the largest finite weight where d = 0; ``distance`` d, which makes far neighbors strong and exists
-    to reproduce a published figure. Made symmetric by max(W, Wᵀ), for ``gaussian`` by the mean.
+    Parameters
+    ----------
+    neighbors
+        The neighbors of every point, nearest first.
+    kernel
+        ``binary`` weighs every edge 1; ``gaussian`` exp(−4 d²/d_k(i)²) with d_k(i) the distance to the last neighbor
+        (self-tuning); ``inverse`` 1/d, the largest finite weight where d = 0; ``distance`` d, which exists to reproduce
+        a published figure. W is made symmetric by max(W, Wᵀ), for ``gaussian`` by the mean.
+
+    Raises
+    ------
+    ValueError
+        If there is no kernel of that name in `KERNELS`.
     """
+    kind = find_kernel(kernel)
     n_points, n_neighbors = neighbors.indices.shape
-    weights = _weights(neighbors.distances.astype(np.float64), kernel)
+    distances = neighbors.distances.astype(np.float64)
+    weights = kind.weights(Edges(distances, distances[:, -1:], smallest_distance(distances)))
     rows = np.repeat(np.arange(n_points), n_neighbors)
     directed = coo_array((weights.ravel(), (rows, neighbors.indices.ravel())), shape=(n_points, n_points)).tocsr()
-    graph = (directed + directed.T) / 2 if kernel == "gaussian" else directed.maximum(directed.T)
-    graph = csr_array(graph)
+    graph = csr_array((directed + directed.T) / 2 if kind.averages else directed.maximum(directed.T))
     graph.sort_indices()
     return graph
 
@@ -62,22 +73,6 @@ def join_components(
         n_components = fewer
     graph.sort_indices()
     return graph, n_before
-
-
-def _weights(distances: Float[np.ndarray, "points neighbors"], kernel: Kernel) -> Float[np.ndarray, "points neighbors"]:
-    if kernel == "binary":
-        return np.ones_like(distances)
-    if kernel == "gaussian":
-        widths = np.maximum(distances[:, -1:], np.finfo(np.float64).tiny)
-        return np.exp(-4 * (distances / widths) ** 2)
-    if kernel == "distance":
-        # A stored zero is no edge: copies of one point stay joined by the smallest weight there is.
-        positive = distances[distances > 0]
-        return np.where(distances > 0, distances, positive.min() if positive.size else 1.0)
-    with np.errstate(divide="ignore"):
-        weights = 1 / distances
-    finite = weights[np.isfinite(weights)]
-    return np.where(np.isfinite(weights), weights, finite.max() if finite.size else 1.0)
 
 
 def _exit_search(rows: DistanceRows) -> Callable[[np.ndarray], list[tuple[int, int]]]:
@@ -113,9 +108,10 @@ WIDTH = 8
 
 @compiled_reordered
 @no_type_check
-def add_product(starts, columns, weights, factors, block, result, own, old):
+def add_product(starts, columns, weights, factors, block, result, block_factor, result_factor):
     """Set ``result`` to ``factors * (W @ block) + own * block + old * result``; no weights means that all are 1.
 
+    The arguments carry no types: numba takes them from the arrays, and a checked function cannot be compiled.
     Several rows are summed before they are added: the running total waits for itself otherwise.
     """
     total = np.zeros(WIDTH)
@@ -148,4 +144,4 @@ def add_product(starts, columns, weights, factors, block, result, own, old):
                     total[c] += w0 * x0[c]
                 e += 1
         for c in range(WIDTH):
-            result[i, c] = factors[i] * total[c] + own * block[i, c] + old * result[i, c]
+            result[i, c] = factors[i] * total[c] + block_factor * block[i, c] + result_factor * result[i, c]

@@ -1,4 +1,4 @@
-"""A space as the kernels see it: its activations, its neighbors, its graph, its basis."""
+"""A space with its activations, neighbors, graph and basis; points outside the sample, and bases on landmarks."""
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -12,7 +12,8 @@ from scipy.sparse import csr_array
 from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.eigenbasis import Basis, fix_signs, spectral_basis
 from lfm_tasks.spectral.bases.full_map import full_map, overlap
-from lfm_tasks.spectral.bases.graph import Kernel, affinity_graph, join_components
+from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
+from lfm_tasks.spectral.bases.graph_kernels import Edges, find_kernel, smallest_distance
 from lfm_tasks.spectral.neighbors.projections import DistanceRows, Metric, blocks, distance_rows, squared_norms
 from lfm_tasks.spectral.neighbors.search import Neighbors, exact_neighbors
 
@@ -37,7 +38,7 @@ def spectral_space(
     n_eigenpairs: int = 50,
     n_neighbors: int | None = None,
     metric: Metric = "angular",
-    kernel: Kernel = "inverse",
+    kernel: str = "inverse",
 ) -> SpectralSpace:
     """Return the space of ``activations``, its graph joined into one piece.
 
@@ -45,7 +46,7 @@ def spectral_space(
 
     Raises
     ------
-    ReasonError
+    DataError
         ``too_few_points``, ``constant`` or ``zero_rows`` if no such graph or basis exists.
 
     Examples
@@ -73,53 +74,67 @@ _SMALLEST_AFFINITY = 1e-3
 
 @dataclass(frozen=True)
 class Sample:
-    """A sample as new points see it: its rows, the same less their mean in float32, squared norms, its neighbors."""
+    """A sample as new points see it: its rows, the same less their mean in float32, squared norms, its neighbors.
+
+    ``smallest`` is the smallest distance between neighbors that is not 0.
+    """
 
     rows: DistanceRows
     centered: Float[np.ndarray, "points features"]
     squares: Float[np.ndarray, " points"]
     neighbors: Neighbors
     metric: Metric
-    kernel: Kernel
+    kernel: str
+    smallest: float
 
 
 def as_sample(
-    activations: Shaped[np.ndarray, "points features"], neighbors: Neighbors, *, metric: Metric, kernel: Kernel
+    activations: Shaped[np.ndarray, "points features"], neighbors: Neighbors, *, metric: Metric, kernel: str
 ) -> Sample:
-    """Return what `new_weights` needs to know of a sample; 4 bytes × points × features beside the activations."""
+    """Return a sample as `new_weights` reads it; 4 bytes × points × features beside the activations.
+
+    Raises
+    ------
+    ValueError
+        If there is no graph kernel called ``kernel``.
+    """
+    find_kernel(kernel)
     rows = distance_rows(activations, metric)
     centered = np.empty(activations.shape, dtype=np.float32)
     for block in blocks(centered):
         centered[block] = rows.centered(block)
-    return Sample(rows, centered, squared_norms(centered), neighbors, metric, kernel)
+    smallest = smallest_distance(neighbors.distances)
+    return Sample(rows, centered, squared_norms(centered), neighbors, metric, kernel, smallest)
 
 
 def new_weights(new_rows: Shaped[np.ndarray, "new features"], sample: Sample) -> csr_array[Any]:
     """Return the weights (new, points) that new points would have in the graph of the sample, among themselves none.
 
     A new point is joined to its nearest sample points, and to those that would have it among their nearest, by the
-    weights of `affinity_graph`; the sample's own edges stay as they are. Which they are, products in float32 say.
+    weights of `affinity_graph`; the edges of the sample stay as they are. Products in float32 choose the edges.
     """
     rows = distance_rows(new_rows, sample.metric)
     scales = rows.scales if sample.metric == "angular" else np.full(len(new_rows), sample.rows.scales[0])
     # Seen as the sample is: by its scale, and from its mean.
     rows = replace(rows, scales=scales, mean=sample.rows.mean)
-    found = [_edges(rows.centered(block), sample) for block in blocks(new_rows, _BLOCK_ROWS)]
+    block_edges = [_edges(rows.centered(block), sample) for block in blocks(new_rows, _BLOCK_ROWS)]
     starts = range(0, len(new_rows), _BLOCK_ROWS)
-    i = np.concatenate([own + start for (own, _, _), start in zip(found, starts, strict=True)])
-    j, weights = (np.concatenate([edges[part] for edges in found]) for part in (1, 2))
+    i = np.concatenate(
+        [rows_of_block + start for (rows_of_block, _, _), start in zip(block_edges, starts, strict=True)]
+    )
+    j, weights = (np.concatenate([edges[part] for edges in block_edges]) for part in (1, 2))
     return csr_array((weights, (i, j)), shape=(len(new_rows), len(sample.centered)))
 
 
 def extend_basis(basis: Basis, graph: csr_array[Any], weights: csr_array[Any]) -> Float[np.ndarray, "new eigenpairs"]:
     """Return φ_k(x) = Σ_j w(x, j) φ_k(j)/√(d_x d_j)/(1 − λ_k) for every new point: Nyström's extension.
 
-    ``graph`` is the sample's, ``weights`` those of the new points to it (`new_weights`). For a point of the sample with
-    its own row of the graph it gives the eigenvectors themselves.
+    ``graph`` is that of the sample, ``weights`` join the new points to it (`new_weights`). For a point of the sample,
+    with its row of the graph as weights, it returns the eigenvectors themselves.
 
     Raises
     ------
-    ReasonError
+    DataError
         ``inaccurate`` if an eigenvalue is so near to 1 that the extension would be noise; ``disconnected`` if a new
         point has no weight.
 
@@ -132,13 +147,13 @@ def extend_basis(basis: Basis, graph: csr_array[Any], weights: csr_array[Any]) -
         worst = float(basis.eigenvalues[np.abs(affinities).argmin()])
         raise DataError("inaccurate", f"found the eigenvalue {worst:.4f}, too near to 1 to extend: lower n_eigenpairs")
     degrees = np.asarray(graph.sum(axis=1)).ravel()
-    own = np.asarray(weights.sum(axis=1)).ravel()
-    if not own.all():
+    new_degrees = np.asarray(weights.sum(axis=1)).ravel()
+    if not new_degrees.all():
         raise DataError(
-            "disconnected", f"found {int((own == 0).sum())} new points without a neighbor: raise n_neighbors"
+            "disconnected", f"found {int((new_degrees == 0).sum())} new points without a neighbor: raise n_neighbors"
         )
     spread = np.asarray(weights @ (basis.eigenvectors / np.sqrt(degrees)[:, None]))
-    return spread / np.sqrt(own)[:, None] / affinities
+    return spread / np.sqrt(new_degrees)[:, None] / affinities
 
 
 def _edges(
@@ -160,12 +175,11 @@ def _edges(
     chosen = _nearest(i, near, n_neighbors, len(block))
     kept = chosen | (near < (reach[j] ** 2).astype(np.float32))
     i, j, chosen = i[kept], j[kept], chosen[kept]
-    if sample.kernel == "binary":
-        return i, j, np.ones(len(i))
-    distances = np.empty(len(i))
-    starts = np.searchsorted(i, np.arange(len(block) + 1))
-    for row, (first, last) in enumerate(pairwise(starts)):
-        distances[first:last] = np.sqrt(squared_norms(sample.rows.centered(j[first:last]) - block[row]))
+    distances = np.zeros(len(i))
+    if find_kernel(sample.kernel).uses_distances:
+        starts = np.searchsorted(i, np.arange(len(block) + 1))
+        for row, (first, last) in enumerate(pairwise(starts)):
+            distances[first:last] = np.sqrt(squared_norms(sample.rows.centered(j[first:last]) - block[row]))
     return i, j, _weights(distances / sample.rows.unit, i, j, chosen, sample)
 
 
@@ -187,21 +201,23 @@ def _weights(
     chosen: Bool[np.ndarray, " edges"],
     sample: Sample,
 ) -> Float[np.ndarray, " edges"]:
-    known = sample.neighbors.distances
-    if sample.kernel == "gaussian":
-        own_reach = np.zeros(i[-1] + 1)
-        np.maximum.at(own_reach, i[chosen], distances[chosen])
-        # A sample point that gains a neighbor loses its last one.
-        second = known[j, -2] if known.shape[1] > 1 else np.zeros(len(j))
-        halves = [
-            chose * np.exp(-4 * (distances / np.maximum(reach, np.finfo(float).tiny)) ** 2)
-            for chose, reach in ((chosen, own_reach[i]), (distances < known[j, -1], np.maximum(distances, second)))
-        ]
-        return np.asarray((halves[0] + halves[1]) / 2)
-    # Copies of a sample point are as near as the nearest two that differ.
-    positive = known[known > 0]
-    distances = np.maximum(distances, float(positive.min()) if positive.size else 1.0)
-    return distances if sample.kernel == "distance" else 1 / distances
+    """Return the weights of edges between new points ``i`` and sample points ``j``, by the kernel of the sample.
+
+    An edge leads from the new point where it is ``chosen``, and from the sample point where that would have the new
+    point among its nearest; both directions together weigh as in `affinity_graph`.
+    """
+    kernel, known = find_kernel(sample.kernel), sample.neighbors.distances
+    reaches = np.zeros(i[-1] + 1)
+    np.maximum.at(reaches, i[chosen], distances[chosen])
+    there = kernel.weights(Edges(distances, reaches[i], sample.smallest))
+    # A sample point that gains a neighbor loses its last one.
+    second = known[j, -2] if known.shape[1] > 1 else np.zeros(len(j))
+    back = kernel.weights(Edges(distances, np.maximum(distances, second), sample.smallest))
+    is_nearer = distances < known[j, -1]
+    if kernel.averages:
+        return np.asarray((chosen * there + is_nearer * back) / 2)
+    # An edge that only rounding keeps leads back, too: every edge has a weight.
+    return np.asarray(np.maximum(chosen * there, (is_nearer | ~chosen) * back))
 
 
 # Part of the convention: ``auto`` keeps every point up to here, and takes so many landmarks beyond (docs/speed.md).
@@ -209,11 +225,11 @@ def _weights(
 AUTO_ABOVE, AUTO_LANDMARKS = 200_000, 20_000
 
 
-def n_landmarks_of(n_points: int, asked: int | Literal["auto"] | None) -> int | None:
+def n_landmarks_of(n_points: int, requested: int | Literal["auto"] | None) -> int | None:
     """Return how many landmarks a space of ``n_points`` gets, or None where every point is in its graph."""
-    if asked == "auto":
+    if requested == "auto":
         return AUTO_LANDMARKS if n_points > AUTO_ABOVE else None
-    return asked if asked is not None and asked < n_points else None
+    return requested if requested is not None and requested < n_points else None
 
 
 @dataclass(frozen=True)
@@ -232,7 +248,7 @@ def landmark_space(
     n_eigenpairs: int,
     *,
     metric: Metric,
-    kernel: Kernel,
+    kernel: str,
 ) -> LandmarkSpace:
     """Return the space of the landmarks, from their neighbors among themselves."""
     graph, n_components = join_components(affinity_graph(neighbors, kernel=kernel), activations, metric=metric)
@@ -253,15 +269,15 @@ def orthonormal(vectors: Float[np.ndarray, "points eigenpairs"]) -> Float[np.nda
 
     Raises
     ------
-    ReasonError
+    DataError
         ``inaccurate`` if the columns hardly differ.
     """
     for _ in range(2):  # the second time removes what rounding left of the first
         try:
             factor = np.linalg.cholesky(vectors.T @ vectors)
         except np.linalg.LinAlgError as error:
-            found = "the extended eigenvectors hardly differ"
-            raise DataError("inaccurate", f"{found}: raise graph.landmarks, or lower n_eigenpairs") from error
+            message = "the extended eigenvectors hardly differ"
+            raise DataError("inaccurate", f"{message}: raise graph.landmarks, or lower n_eigenpairs") from error
         vectors = vectors @ solve_triangular(factor, np.eye(len(factor)), lower=True).T
     return fix_signs(vectors)
 
@@ -273,10 +289,10 @@ def agreement_with_half(
 ) -> float:
     """Return the overlap, in [0, 1], of the landmarks' basis with that of every other landmark extended to all.
 
-    What halving the landmarks costs tells how far the basis is from that of twice as many; all points are farther.
+    The loss from halving the landmarks shows how far the basis is from that of twice as many; all points are farther.
     """
     sample, n_eigenpairs = space.sample, len(space.basis.eigenvalues)
     half = landmark_space(activations[::2], neighbors_of_half, n_eigenpairs, metric=sample.metric, kernel=sample.kernel)
-    found = np.empty((len(activations), n_eigenpairs))
-    found[::2], found[1::2] = half.basis.eigenvectors, extended(half, activations[1::2])
-    return float(overlap(full_map(orthonormal(found), space.basis.eigenvectors)))
+    vectors = np.empty((len(activations), n_eigenpairs))
+    vectors[::2], vectors[1::2] = half.basis.eigenvectors, extended(half, activations[1::2])
+    return float(overlap(full_map(orthonormal(vectors), space.basis.eigenvectors)))

@@ -61,9 +61,9 @@ def cross_sums(maps, rows, columns, crossed):
     for one in range(n_maps):
         sums = np.zeros(n_columns, dtype=np.float32)
         for i in range(n_rows):
-            own, value = maps[one, i], rows[one, i]
+            entries, value = maps[one, i], rows[one, i]
             for j in range(n_columns):
-                product = own[j] * (value - columns[j])
+                product = entries[j] * (value - columns[j])
                 sums[j] += product * product
         total = np.float32(0)
         for j in range(n_columns):
@@ -84,17 +84,17 @@ def gram_sums(maps, sums):
         np.empty((size * size, WIDTH), dtype=np.float32),
     )
     rows = np.empty((4 * size, WIDTH), dtype=np.float32)
-    bands, own = np.zeros((size, 2, LANES), dtype=np.float32), np.zeros((5, LANES), dtype=np.float32)
-    band_rows, own_rows = bands.reshape(-1, WIDTH), own.reshape(-1, WIDTH)
+    bands, lane_sums = np.zeros((size, 2, LANES), dtype=np.float32), np.zeros((5, LANES), dtype=np.float32)
+    band_rows, lane_sum_rows = bands.reshape(-1, WIDTH), lane_sums.reshape(-1, WIDTH)
     for start in range(0, n_maps, LANES):
         n_lanes = min(LANES, n_maps - start)
         for few in range(0, n_lanes, WIDTH):
             lay_out(maps, start + few, entries)
             multiply_by_itself(entries, packed)
-            sum_packed(packed, own_rows, few // WIDTH)
+            sum_packed(packed, lane_sum_rows, few // WIDTH)
             tridiagonalize(packed, rows, band_rows, few // WIDTH)
-        settle(bands, own)
-        sums[:, start : start + n_lanes] = own[:, :n_lanes]
+        settle(bands, lane_sums)
+        sums[:, start : start + n_lanes] = lane_sums[:, :n_lanes]
 
 
 @compiled

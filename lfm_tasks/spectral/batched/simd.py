@@ -2,7 +2,7 @@
 
 For loops that numba makes no vector code of, or only with a check at run time, because arrays might overlap. An array
 holds such values as rows of (rows, 16), float32 and contiguous; rows are not checked against its bounds. The compiler
-splits a value where registers are shorter (two of AVX2, four of SSE or NEON). What is said of one lane holds for each.
+splits a value where registers are shorter (two of AVX2, four of SSE or NEON). What holds for one lane holds for each.
 
 A caller's machine code stays on disk until the caller's own file changes: whoever changes this one touches theirs.
 """
@@ -112,8 +112,8 @@ def transpose(context, numbers, starts, shift, rows, row):
         source, of_starts = (context.make_array(signature.args[n])(context, builder, arguments[n]) for n in (0, 1))
         shifted = context.cast(builder, arguments[2], signature.args[2], types.intp)
         vectors = []
-        for number in range(WIDTH):
-            start = builder.load(builder.gep(of_starts.data, [ir.Constant(_INDEX, number)]))
+        for lane in range(WIDTH):
+            start = builder.load(builder.gep(of_starts.data, [ir.Constant(_INDEX, lane)]))
             place = builder.gep(source.data, [builder.add(start, shifted)])
             vectors.append(builder.load(builder.bitcast(place, _VECTOR.as_pointer()), align=4))
         for step in (8, 4, 2, 1):
@@ -121,8 +121,8 @@ def transpose(context, numbers, starts, shift, rows, row):
                 if not low & step:
                     vectors[low], vectors[low | step] = _exchanged(builder, vectors[low], vectors[low | step], step)
         first = _row(context, builder, signature, arguments, at=3)
-        for number, vector in enumerate(vectors):
-            builder.store(vector, builder.gep(first, [ir.Constant(_INDEX, number)]), align=4)
+        for lane, vector in enumerate(vectors):
+            builder.store(vector, builder.gep(first, [ir.Constant(_INDEX, lane)]), align=4)
         return context.get_dummy_value()
 
     is_right = _is_rows(rows) and numbers == types.float32[::1] and starts == types.intp[::1]
@@ -131,8 +131,8 @@ def transpose(context, numbers, starts, shift, rows, row):
 
 @intrinsic
 @no_type_check
-def multiply_columns(context, matrix, n_columns, left, right, found):
-    """Put AᵀB of four columns A, from ``left`` on, and four columns B, from ``right`` on, into sixteen rows ``found``.
+def multiply_columns(context, matrix, n_columns, left, right, result):
+    """Put AᵀB of four columns A, from ``left`` on, and four columns B, from ``right`` on, into sixteen rows ``result``.
 
     Of a matrix of ``n_columns`` whose entries are the rows of ``matrix``. Sums stay in registers, so that eight entries
     are read for sixteen products.
@@ -156,16 +156,16 @@ def multiply_columns(context, matrix, n_columns, left, right, found):
                 ]
                 for side in (first, second)
             ]
-            for number, place in enumerate(sums):
-                product = builder.fmul(sides[0][number // n_side], sides[1][number % n_side], flags=_CONTRACT)
+            for index, place in enumerate(sums):
+                product = builder.fmul(sides[0][index // n_side], sides[1][index % n_side], flags=_CONTRACT)
                 builder.store(builder.fadd(builder.load(place), product, flags=_CONTRACT), place)
         start = _address(context, builder, signature.args[4], arguments[4], ir.Constant(first.type, 0))
-        for number, place in enumerate(sums):
-            builder.store(builder.load(place), builder.gep(start, [ir.Constant(_INDEX, number)]), align=4)
+        for index, place in enumerate(sums):
+            builder.store(builder.load(place), builder.gep(start, [ir.Constant(_INDEX, index)]), align=4)
         return context.get_dummy_value()
 
-    is_right = _is_rows(matrix) and _is_rows(found)
-    return _if(is_right, types.void(matrix, n_columns, left, right, found), generate)
+    is_right = _is_rows(matrix) and _is_rows(result)
+    return _if(is_right, types.void(matrix, n_columns, left, right, result), generate)
 
 
 @no_type_check

@@ -1,14 +1,15 @@
-"""Maps from one source to many targets in float32: two products a pair, which `fit_map` needs a solve a row for.
+"""Maps from one source to many targets in float32: two products a pair, where `fit_closed_form` solves row by row.
 
 Every product has the shape of its pair, so the bits of a map depend on its two spaces and on nothing beside them.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Complex, Float, Float32
 
+from lfm_tasks.spectral.bases.full_map import MAP_SCORES, MapSums
 from lfm_tasks.spectral.batched import loops as map_loops
 from lfm_tasks.spectral.maps.closed_form import (
     SPECTRUM_BOUND,
@@ -32,7 +33,7 @@ class SourceFactor:
 
 
 def factor_source(source: DescriptorCoefficients, *, mask: Mask = "resolvent", weight: float = 1.0) -> SourceFactor:
-    """Return what the fits from ``source`` to any target share.
+    """Return the factorization that the fits from ``source`` to all targets share.
 
     Row i of the map solves M(μ_i) c_i = f_i A b_i, where M(μ) = μ²P + μQ + S is quadratic in one number of the row:
 
@@ -61,7 +62,7 @@ def factor_source(source: DescriptorCoefficients, *, mask: Mask = "resolvent", w
 def fit_map_from_factor(
     factor: SourceFactor, target: DescriptorCoefficients, *, single_precision: bool = False
 ) -> Float[np.ndarray, "target source"]:
-    """Return the same C as `fit_map`: ((f B (NA)ᵀ)_i / (μ_i − Λ)) Lᵀ, twice its real part.
+    """Return the map C of `fit_closed_form` as ((f B (NA)ᵀ)_i / (μ_i − Λ)) Lᵀ, twice its real part.
 
     ``single_precision`` computes in float32 (relative error about 1e-6): half the time.
     """
@@ -123,7 +124,7 @@ class TileSource:
 
     @property
     def eigenvalues(self) -> Float32[np.ndarray, " inner_source"]:
-        """Those above the trivial one."""
+        """The eigenvalues above the trivial one."""
         return self.described.eigenvalues[1:].astype(np.float32)
 
     @property
@@ -144,7 +145,7 @@ class TileTargets:
 
 
 def tile_source(described: DescriptorCoefficients, *, mask: Mask = "resolvent") -> TileSource:
-    """Return what all maps from a space share; a source that float32 fails on itself is told, whatever its targets."""
+    """Return what all maps from a space share; where float32 fails on the map to itself, ``right`` is None."""
     narrow = _narrow(described, factor_source(described, mask=mask))
     n_inner = len(described.eigenvalues) - 1
     if narrow.left.shape[0] == 2 * n_inner:
@@ -166,7 +167,7 @@ def tile_targets(described: Sequence[DescriptorCoefficients], *, mask: Mask = "r
 
 
 def fit_tile(source: TileSource, targets: TileTargets) -> Float32[np.ndarray, "targets inner_target inner_source"]:
-    """Return the maps of `fit_map` without their trivial modes, to about 1e-6 of their largest entries."""
+    """Return the maps of `fit_closed_form` without their trivial modes, to about 1e-6 of their largest entries."""
     n_targets, n_inner, _ = targets.rows.shape
     maps = np.empty((n_targets, n_inner, source.left.shape[1]), dtype=np.float32)
     for start in range(0, n_targets, STEP):
@@ -181,7 +182,7 @@ def fit_step(
     step: slice,
     maps: Float32[np.ndarray, "step inner_target inner_source"],
 ) -> None:
-    """Fill in the maps of `fit_tile` to some of the targets."""
+    """Fill in the maps that `fit_tile` returns, of some of the targets."""
     if source.right is None:
         maps[:] = [fit_closed_form(source.described, one, mask=source.mask)[1:, 1:] for one in targets.described[step]]
         return
@@ -203,30 +204,8 @@ def _narrow(described: DescriptorCoefficients, factor: SourceFactor) -> TileSour
 _WAITING = 2 * map_loops.LANES
 
 
-@dataclass(frozen=True)
-class MapSums:
-    """What the scores of maps C (without trivial modes) are made of, a number a map, G = CᵀC.
-
-    ``off`` ‖off G‖², ``diagonal`` ‖diag G‖², ``apart`` ‖diag G − I‖², ``squares`` ‖C‖², ``capped`` Σ min(σ², 1),
-    ``crossed`` Σ C_ij² (λ_i − λ_j)².
-    """
-
-    off: Float[np.ndarray, " maps"]
-    diagonal: Float[np.ndarray, " maps"]
-    apart: Float[np.ndarray, " maps"]
-    squares: Float[np.ndarray, " maps"]
-    capped: Float[np.ndarray, " maps"]
-    crossed: Float[np.ndarray, " maps"]
-    n_inner: tuple[int, int]
-
-
-# By the names of `scores`; overlap is `capped_overlap`, singular values of fitted maps may be anything.
-TILE_SCORES: Mapping[str, Callable[[MapSums], Float[np.ndarray, " maps"]]] = {
-    "lfm": lambda sums: 1 - sums.off / (sums.off + sums.diagonal),
-    "lfm_raw": lambda sums: 1 - sums.off / (1 + sums.off + sums.diagonal),
-    "lfm_unsquared": lambda sums: 1 - np.sqrt(sums.off / (1 + sums.off + sums.diagonal)),
-    "overlap": lambda sums: sums.capped / min(sums.n_inner),
-}
+# Each score from its sums; of fitted maps, whose singular values may be anything, overlap is `capped_overlap`.
+TILE_SCORES = {name: score.of_sums for name, score in MAP_SCORES.items()}
 
 
 def orthogonality_errors(sums: MapSums) -> Float[np.ndarray, " maps"]:
@@ -252,7 +231,7 @@ def tile_sums(tiles: Sequence[tuple[TileSource, TileTargets]]) -> MapSums:
     """
     n_maps = sum(len(targets.described) for _, targets in tiles)
     n_source, n_target = (side.eigenvalues.shape[-1] for side in tiles[0])
-    found = np.empty((6, n_maps), dtype=np.float32)
+    sums = np.empty((6, n_maps), dtype=np.float32)
     waiting = np.empty((min(_WAITING, n_maps), n_target, n_source), dtype=np.float32)
     summed = reached = 0
     for source, targets in tiles:
@@ -261,16 +240,16 @@ def tile_sums(tiles: Sequence[tuple[TileSource, TileTargets]]) -> MapSums:
             step = slice(start, min(start + STEP, len(targets.described)))
             end = reached + step.stop - step.start
             if end - summed > len(waiting):
-                map_loops.gram_sums(waiting[: reached - summed], found[:5, summed:reached])
+                map_loops.gram_sums(waiting[: reached - summed], sums[:5, summed:reached])
                 summed = reached
             maps = waiting[reached - summed : end - summed]
             fit_step(source, targets, step, maps)
-            map_loops.cross_sums(maps, targets.eigenvalues[step], columns, found[5, reached:end])
+            map_loops.cross_sums(maps, targets.eigenvalues[step], columns, sums[5, reached:end])
             reached = end
-    map_loops.gram_sums(waiting[: reached - summed], found[:5, summed:reached])
-    if (found[3] == 0).any():
+    map_loops.gram_sums(waiting[: reached - summed], sums[:5, summed:reached])
+    if (sums[3] == 0).any():
         raise ValueError("found a map of zeros only, which has no score: its descriptors say nothing of the target")
-    if not np.isfinite(found).all():
+    if not np.isfinite(sums).all():
         raise ValueError("found a map with entries that are not finite: check the descriptors")
-    off, diagonal, apart, squares, capped, crossed = found.astype(np.float64)
+    off, diagonal, apart, squares, capped, crossed = sums.astype(np.float64)
     return MapSums(off, diagonal, apart, squares, capped, crossed, (n_target, n_source))

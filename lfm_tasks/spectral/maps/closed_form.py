@@ -28,7 +28,7 @@ class DescriptorCoefficients:
 
 
 def project_descriptors(basis: Basis, descriptors: Float[np.ndarray, "points descriptors"]) -> DescriptorCoefficients:
-    """Return the eigenvalues with Φᵀ F; give descriptors of unit length, so that n cancels."""
+    """Return the coefficients Φᵀ F of descriptors of unit length (so that n cancels), with the eigenvalues."""
     return DescriptorCoefficients(basis.eigenvalues, basis.eigenvectors.T @ descriptors)
 
 
@@ -49,7 +49,7 @@ def fit_closed_form(
     --------
     Descriptors that agree in both spaces give the identity:
 
-    >>> side = Described(np.array([0.0, 0.2, 0.5]), np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
+    >>> side = DescriptorCoefficients(np.array([0.0, 0.2, 0.5]), np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]]))
     >>> fit_closed_form(side, side).round(6).tolist()
     [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
 
@@ -181,7 +181,7 @@ def solve_commuting(
 
     Raises
     ------
-    ReasonError
+    DataError
         ``inaccurate`` if the residual does not fall below 1e-10 of the right side.
     """
     gram = source_coefficients @ source_coefficients.T

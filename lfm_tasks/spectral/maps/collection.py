@@ -1,17 +1,15 @@
-"""A collection of spaces: what cycles of maps say about each, one basis that all agree on, one embedding of all."""
+"""A collection of spaces: how well the cycles through each map close, and one basis that all maps agree on."""
 
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from scipy.linalg import eigh
 from scipy.sparse import bsr_array
 from scipy.sparse.linalg import eigsh
 
 from lfm_tasks.errors import DataError
-from lfm_tasks.spectral.bases.eigenbasis import Basis
-from lfm_tasks.spectral.maps.decoding import scaled_rows
 
 # Below this many unknowns (spaces × eigenpairs) the dense eigensolver is as fast.
 _DENSE_BELOW = 4000
@@ -36,7 +34,7 @@ def check_collection(collection: Collection) -> Collection:
 
     Raises
     ------
-    ReasonError
+    DataError
         ``disconnected`` if some space cannot be reached from another.
     """
     edges = collection.edges
@@ -51,8 +49,8 @@ def check_collection(collection: Collection) -> Collection:
         reached |= {int(b) for a, b in edges if a in reached} | {int(a) for a, b in edges if b in reached}
     if len(reached) < collection.n_spaces:
         n_apart = collection.n_spaces - len(reached)
-        found = f"found {n_apart} of {collection.n_spaces} spaces that no map leads to"
-        raise DataError("disconnected", f"{found}, needs one collection: add maps")
+        message = f"found {n_apart} of {collection.n_spaces} spaces that no map leads to"
+        raise DataError("disconnected", f"{message}, needs one collection: add maps")
     return collection
 
 
@@ -70,22 +68,22 @@ def cycle_residuals(collection: Collection, *, n_triples: int = 2000, seed: int 
     Huang, Guibas (2013), "Consistent shape maps via semidefinite programming", section 3.
     """
     check_collection(collection)
-    number = {(int(a), int(b)): e for e, (a, b) in enumerate(collection.edges)}
+    edge_of = {(int(a), int(b)): e for e, (a, b) in enumerate(collection.edges)}
     triples = list(combinations(range(collection.n_spaces), 3))
     if len(triples) > n_triples:
         chosen = np.random.default_rng(seed).choice(len(triples), n_triples, replace=False)
         triples = [triples[t] for t in np.sort(chosen)]
-    found: list[list[float]] = [[] for _ in collection.edges]
+    residuals_of: list[list[float]] = [[] for _ in collection.edges]
     for a, b, c in triples:
         for cycle in (((a, b), (b, c), (c, a)), ((a, c), (c, b), (b, a))):
-            if not all(pair in number for pair in cycle):
+            if not all(pair in edge_of for pair in cycle):
                 continue
-            first, second, third = (number[pair] for pair in cycle)
+            first, second, third = (edge_of[pair] for pair in cycle)
             around = collection.maps[third] @ collection.maps[second] @ collection.maps[first]
             residual = float(_distances_from_identity(around))
             for edge in (first, second, third):
-                found[edge].append(residual)
-    return np.array([np.quantile(values, _LOW, method="lower") if values else np.nan for values in found])
+                residuals_of[edge].append(residual)
+    return np.array([np.quantile(values, _LOW, method="lower") if values else np.nan for values in residuals_of])
 
 
 def residual_through(
@@ -93,7 +91,7 @@ def residual_through(
     onward: Float[np.ndarray, "thirds third target"],
     back: Float[np.ndarray, "thirds source third"],
 ) -> float:
-    """Return what `cycle_residuals` says of one map C_ij, from some third spaces: ``onward`` C_jk, ``back`` C_ki.
+    """Return the residual of one map C_ij as `cycle_residuals`, through third spaces: ``onward`` C_jk, ``back`` C_ki.
 
     NaN without a third space.
     """
@@ -124,7 +122,7 @@ def fit_shared_basis(collection: Collection, n_modes: int, *, n_rounds: int = 30
 
     Raises
     ------
-    ReasonError
+    DataError
         ``disconnected``, see `check_collection`; ``too_few_points`` for more modes than eigenpairs.
 
     References
@@ -151,11 +149,6 @@ def fit_shared_basis(collection: Collection, n_modes: int, *, n_rounds: int = 30
 def synchronized_map(shared: SharedBasis, source: int, target: int) -> Float[np.ndarray, "eigenpairs eigenpairs"]:
     """Return Y_target Y_sourceᵀ: the map that goes through the shared basis; such maps agree round every cycle."""
     return shared.coefficients[target] @ shared.coefficients[source].T
-
-
-def shared_embedding(shared: SharedBasis, basis: Basis, space: int) -> Float[np.ndarray, "points modes"]:
-    """Return √n Φ_i Y_i: coordinates in which the points of all spaces can be compared, scaled to entries of size 1."""
-    return scaled_rows(basis, shared.coefficients.shape[1]) @ shared.coefficients[space]
 
 
 def fit_new_space(
@@ -212,8 +205,3 @@ def _orthonormal(block: Float[np.ndarray, "eigenpairs modes"]) -> Float[np.ndarr
     """Return the nearest matrix with orthonormal columns."""
     left, _, right = np.linalg.svd(block, full_matrices=False)
     return np.asarray(left @ right)
-
-
-def trusted(residuals: Float[np.ndarray, " edges"], *, limit: float = 0.5) -> Bool[np.ndarray, " edges"]:
-    """Return which maps are consistent with the others; one without a residual is not."""
-    return np.nan_to_num(residuals, nan=np.inf) < limit

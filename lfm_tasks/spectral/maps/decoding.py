@@ -1,4 +1,4 @@
-"""From a functional map to points: which source point belongs to every target point, and how sure that is."""
+"""From a functional map to points: which source point belongs to every target point, and where spaces differ."""
 
 from dataclasses import dataclass
 
@@ -90,35 +90,6 @@ def sinkhorn_plan(
     return rows[:, None] * kernel * columns
 
 
-def csls_scores(embedding: Embedding, *, n_neighbors: int = 10) -> Float[np.ndarray, "target_points source_points"]:
-    """Return −2d² + r_x + r_y, d² squared distances, r the mean d² to the ``n_neighbors`` nearest on the other side.
-
-    High is near; a hub, near to everything, loses its lead.
-
-    References
-    ----------
-    Lample et al. (2018), "Word translation without parallel data", section 2.3.
-    """
-    squared = _squared_distances(embedding)
-    n_target, n_source = squared.shape
-    of_target = np.partition(squared, min(n_neighbors, n_source) - 1, axis=1)[:, :n_neighbors].mean(axis=1)
-    of_source = np.partition(squared, min(n_neighbors, n_target) - 1, axis=0)[:n_neighbors].mean(axis=0)
-    return of_source + of_target[:, None] - 2 * squared
-
-
-def plan_confidence(plan: Float[np.ndarray, "target_points source_points"]) -> Float[np.ndarray, " target_points"]:
-    """Return, for each target point, the share of its mass on its best partner, in (0, 1]."""
-    return plan.max(axis=1) / plan.sum(axis=1)
-
-
-def match_confidence(embedding: Embedding) -> Float[np.ndarray, " target_points"]:
-    """Return 1 − d₁/d₂ for each target point, in [0, 1]: distances to its nearest and second nearest source row."""
-    if len(embedding.source) < 2:
-        raise DataError("too_few_points", "found 1 source point, a second nearest needs at least 2")
-    two = np.sqrt(np.partition(_squared_distances(embedding), 1, axis=1)[:, :2])
-    return 1 - two[:, 0] / np.maximum(two[:, 1], np.finfo(np.float64).tiny)
-
-
 def _squared_distances(embedding: Embedding) -> Float[np.ndarray, "target_points source_points"]:
     source_squares = np.einsum("ij,ij->i", embedding.source, embedding.source)
     target_squares = np.einsum("ij,ij->i", embedding.target, embedding.target)
@@ -147,7 +118,10 @@ def target_distortion(
 def source_distortion(
     functional_map: Float[np.ndarray, "target source"], source: Basis, *, n_vectors: int | None = None
 ) -> Float[np.ndarray, " source_points"]:
-    """Return the same for every source point, from the right singular vectors: what is lost on the way."""
+    """Return n Σ_k (1 − σ_k²) (Φ_x v_k)²/K ≥ 0 for every source point: large where the map loses what the source has.
+
+    σ_k and v_k are singular values and right singular vectors of C; otherwise as `target_distortion`.
+    """
     return target_distortion(np.ascontiguousarray(functional_map.T), source, n_vectors=n_vectors)
 
 

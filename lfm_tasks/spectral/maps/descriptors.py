@@ -29,7 +29,7 @@ class Anchors:
         return Anchors(self.source[chosen], self.target[chosen])
 
     def reversed(self) -> "Anchors":
-        """Return the same pairs, seen from the target."""
+        """Return the pairs with source and target exchanged."""
         return Anchors(self.target, self.source)
 
 
@@ -38,7 +38,7 @@ def check_anchors(anchors: Anchors, n_source: int, n_target: int) -> Anchors:
 
     Raises
     ------
-    ReasonError
+    DataError
         ``few_anchors`` below two, ``bad_anchors`` if a row is repeated or outside its space.
 
     Examples
@@ -97,7 +97,7 @@ def geodesic_descriptors(
 
     Raises
     ------
-    ReasonError
+    DataError
         ``disconnected`` if an anchor cannot be reached from every point.
 
     Examples
@@ -141,8 +141,8 @@ def landmark_heat_coefficients(
 
     Raises
     ------
-    ReasonError
-        As those two.
+    DataError
+        As `landmark_heat_descriptors` and `unit_descriptors`.
     """
     check_anchor_rows(anchors, len(basis.eigenvectors))
     at_anchors = basis.eigenvectors[anchors].T
@@ -156,11 +156,11 @@ def label_descriptors(
 ) -> Float[np.ndarray, "points classes"]:
     """Return D^(-1/2) W D^(-1/2) 1_c for every class c: its indicator, smoothed by one step on the graph.
 
-    ``classes`` says which labels make columns, in which order: give both spaces the same.
+    ``classes`` are the labels that make columns, in their order: the same ones for both spaces.
 
     Raises
     ------
-    ReasonError
+    DataError
         ``one_class`` for fewer than two classes, or a class without a point.
     """
     absent = np.setdiff1d(classes, labels)
@@ -212,7 +212,7 @@ def unit_descriptors(
 
     Raises
     ------
-    ReasonError
+    DataError
         ``constant`` if nothing of a descriptor is left beside the trivial mode.
     """
     trivial = basis.eigenvectors[:, :1]
@@ -236,6 +236,6 @@ def _moving_lengths(
 def _moving_modes(basis: Basis) -> tuple[Float[np.ndarray, " modes"], Float[np.ndarray, "points modes"]]:
     """Return the eigenvalues and squared eigenvectors without the trivial mode, scaled to mean 1."""
     if len(basis.eigenvalues) < 3:
-        found = f"found {len(basis.eigenvalues)} eigenpairs"
-        raise DataError("too_few_points", f"{found}, signatures need at least 3: raise n_eigenpairs")
+        message = f"found {len(basis.eigenvalues)} eigenpairs"
+        raise DataError("too_few_points", f"{message}, signatures need at least 3: raise n_eigenpairs")
     return basis.eigenvalues[1:], len(basis.eigenvectors) * basis.eigenvectors[:, 1:] ** 2

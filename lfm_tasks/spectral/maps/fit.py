@@ -29,7 +29,7 @@ def fit_from_anchors(
     starts: tuple[Start, ...] = STARTS,
     effort: Effort = FULL_EFFORT,
 ) -> MapFit:
-    """Return the functional map that a few known pairs lead to.
+    """Return the functional map fitted from a few known pairs.
 
     Every start fits the anchors' descriptors on a few low modes (`first_map`) and grows by ZoomOut to a fixed point
     that depends on the anchors no more. The one with the smallest residual is kept: that needs no labels, and tells
@@ -38,7 +38,7 @@ def fit_from_anchors(
 
     Raises
     ------
-    ReasonError
+    DataError
         ``few_anchors`` or ``bad_anchors``; ``too_few_points`` if the samples do not determine a map of this size.
 
     References
@@ -79,15 +79,15 @@ def fit_from_labels(
     starts: tuple[Start, ...] = LABEL_STARTS,
     effort: Effort = FULL_EFFORT,
 ) -> MapFit:
-    """Return the functional map that the classes of the points lead to; the classes that both spaces have count.
+    """Return the functional map fitted from the classes of the points; the classes that both spaces have count.
 
     Classes say where a point belongs, not which one it is: expect the class of most points to be right, the point
-    itself only as far as the shape of the spaces tells it.
+    itself only as far as the shapes of the spaces determine it.
 
     Raises
     ------
-    ReasonError
-        ``one_class`` for fewer than two common classes; ``too_few_points`` as `grow_best`.
+    DataError
+        ``one_class`` for fewer than two common classes; ``too_few_points`` as `refine_best`.
     """
     for space, labels, side in ((source, source_labels, "source"), (target, target_labels, "target")):
         if len(labels) != len(space):
@@ -107,15 +107,15 @@ def fit_unsupervised(
     starts: tuple[Start, ...] = SIGNATURE_STARTS,
     effort: Effort = FULL_EFFORT,
 ) -> MapFit:
-    """Return the functional map that heat and wave kernel signatures lead to: weak, to be read with its residual.
+    """Return the functional map fitted from heat and wave kernel signatures: weak, to be read with its residual.
 
     Signatures cannot tell apart what a symmetry of a space exchanges. They find the points between copies, and between
     two seeds of one architecture nearly as many as five anchors do; between layers or networks that differ, nothing.
 
     Raises
     ------
-    ReasonError
-        ``too_few_points`` for fewer than three eigenpairs, or as `grow_best`.
+    DataError
+        ``too_few_points`` for fewer than three eigenpairs, or as `refine_best`.
     """
     signatures = {"heat signature": heat_signatures, "wave signature": wave_signatures}
 

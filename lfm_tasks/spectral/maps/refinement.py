@@ -1,4 +1,4 @@
-"""A functional map grown from several starts by ZoomOut; the one that fits best is kept."""
+"""ZoomOut: functional maps grown from a small start to all modes, from several starts, the best one kept."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ def zoomout(
 
     Raises
     ------
-    ReasonError
+    DataError
         ``too_few_points`` if ``start`` is larger than a basis, or the samples do not determine it.
 
     References
@@ -123,7 +123,7 @@ Functions = Float[np.ndarray, "_ descriptors"]
 
 @dataclass(frozen=True)
 class Start:
-    """What a first map is made of: which descriptors, and how many low modes they are asked to fix."""
+    """What a first map is fitted from: which descriptors, and how many low modes they determine."""
 
     descriptor: Descriptor
     n_eigenpairs: int
@@ -143,9 +143,9 @@ FULL_EFFORT = Effort()
 
 @dataclass(frozen=True)
 class MapFit:
-    """A map, its points T (target → source), what tells its quality without labels, and its start.
+    """A map, its points T (target → source), measures of its quality that need no labels, and its start.
 
-    ``matches`` are the source rows of the target's ``rows`` (all of them, unless few were asked for). ``residual`` is
+    ``matches`` are the source rows of the target's ``rows`` (all of them, or as many as `Effort` says). ``residual`` is
     the mean distance between these and their images; ``orthogonality_error`` ‖CᵀC − I‖²/K; ``commutativity_error``
     ‖Λ_y C − C Λ_x‖²/‖C‖²: all ≥ 0, 0 for an isometry.
     """
@@ -173,21 +173,21 @@ def refine_best(
 
     Raises
     ------
-    ReasonError
-        That of the last start left out if all were; ``too_few_points`` if the samples do not determine the map.
+    DataError
+        The error of the last start if none has descriptors; ``too_few_points`` if the samples do not determine the map.
     """
-    fits, refused = [], None
+    fits, last_error = [], None
     for start in starts:
         try:
             low = first_map(source.basis, target.basis, functions(start), start.n_eigenpairs)
         except DataError as error:
             if error.reason not in {"zero_rows", "constant"}:
                 raise
-            refused = error
+            last_error = error
             continue
         fits.append(_grown(low, source.basis, target.basis, start, effort))
-    if refused is not None and not fits:
-        raise refused
+    if last_error is not None and not fits:
+        raise last_error
     return min(fits, key=lambda fit: fit.residual)
 
 

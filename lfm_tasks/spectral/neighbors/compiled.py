@@ -1,8 +1,6 @@
 """Compiled loops of the neighbor search: what a block of products leaves over, and exact distances of that.
 
 Their arguments carry no types: numba takes them from the arrays, and a checked function cannot be compiled.
-
-Their arguments carry no types: numba takes them from the arrays, and a checked function cannot be compiled.
 """
 
 from collections.abc import Callable
@@ -47,15 +45,15 @@ def offer(products, first_row, first_column, squares, bounds, indices, counts, l
     for row in range(n_rows):
         i = first_row + row
         start = row + 1 if first_row == first_column else 0
-        own, own_square, own_limit = products[row], squares[i], limits[i]
+        row_products, row_square, row_limit = products[row], squares[i], limits[i]
         for column in range(n_columns):
-            bound = own_square + others[column] - np.float32(2) * own[column]
-            hits[column] = (bound < own_limit) | (bound < other_limits[column])
+            bound = row_square + others[column] - np.float32(2) * row_products[column]
+            hits[column] = (bound < row_limit) | (bound < other_limits[column])
         for eight in range(start // 8, len(eights)):
             if eights[eight] == 0:
                 continue
             for column in range(max(8 * eight, start), min(8 * eight + 8, n_columns)):
-                bound = own_square + others[column] - np.float32(2) * own[column]
+                bound = row_square + others[column] - np.float32(2) * row_products[column]
                 j = first_column + column
                 if bound < limits[i]:
                     _keep(bound, j, bounds[i], indices[i], counts, limits, i)
@@ -245,10 +243,10 @@ def find_hits(products, first_row, first_column, squares, limits, hits, n_most):
     for row in range(n_rows):
         i = first_row + row
         start = row + 1 if first_row == first_column else 0
-        own, own_square, own_limit = products[row], squares[i], limits[i]
+        row_products, row_square, row_limit = products[row], squares[i], limits[i]
         for column in range(n_columns):
-            bound = own_square + others[column] - np.float32(2) * own[column]
-            marks[column] = (bound <= own_limit) | (bound <= other_limits[column])
+            bound = row_square + others[column] - np.float32(2) * row_products[column]
+            marks[column] = (bound <= row_limit) | (bound <= other_limits[column])
         for eight in range(start // 8, len(eights)):
             if eights[eight] == 0:
                 continue

@@ -59,18 +59,18 @@ def candidates(rows: DistanceRows, sketch: Sketch, n_neighbors: int) -> SearchRe
     return SearchResult(nearest, squared, settled)
 
 
-def settle(rows: DistanceRows, sketch: Sketch, found: SearchResult) -> SearchResult:
-    """Return ``found`` with every point settled: all pairs that its bound does not exclude are tried."""
+def settle(rows: DistanceRows, sketch: Sketch, result: SearchResult) -> SearchResult:
+    """Return ``result`` with every point settled: all pairs that its bound does not exclude are tried."""
     from lfm_tasks.spectral.neighbors import compiled as nearest_pairs
 
-    open_places = np.flatnonzero(~found.settled)
-    nearest, squared = found.nearest.copy(), found.squared.copy()
+    open_places = np.flatnonzero(~result.settled)
+    nearest, squared = result.nearest.copy(), result.squared.copy()
     for start in range(0, len(open_places), BLOCK_ROWS):
         places = open_places[start : start + BLOCK_ROWS]
-        own = sketch.columns[places]
+        columns = sketch.columns[places]
         for block in blocks(nearest):
             nearest_pairs.sweep(
-                own @ sketch.columns[block].T, places, block.start, sketch.squares, sketch.order,
+                columns @ sketch.columns[block].T, places, block.start, sketch.squares, sketch.order,
                 rows.values, rows.scales, nearest, squared,
             )  # fmt: skip
     return SearchResult(nearest, squared, np.ones(len(nearest), dtype=bool))
@@ -91,7 +91,7 @@ def shortest_exits(rows: DistanceRows, sketch: Sketch, labels: Int[np.ndarray, "
 
 
 def _first_limits(sketch: Sketch, n_kept: int) -> Float32[np.ndarray, " points"]:
-    """Return what the last of ``n_kept`` is at most, as a point's own block says: the lists need not find that out."""
+    """Return an upper bound of the last of ``n_kept`` distances of each point, from the points of its own block."""
     n_points = len(sketch.columns)
     limits = np.full(n_points, np.inf, dtype=np.float32)
     n_rows = BLOCK_ROWS // 4 if n_kept <= BLOCK_ROWS // 8 else BLOCK_ROWS
@@ -109,9 +109,9 @@ def _first_limits(sketch: Sketch, n_kept: int) -> Float32[np.ndarray, " points"]
 def _rounds(parts: list[slice]) -> Iterator[tuple[slice, slice]]:
     """Yield every pair of blocks once, so that after each round every block has met as many others."""
     for lap in range(len(parts) // 2 + 1):
-        for number, block in enumerate(parts):
-            if 2 * lap < len(parts) or number < lap:
-                yield block, parts[(number + lap) % len(parts)]
+        for index, block in enumerate(parts):
+            if 2 * lap < len(parts) or index < lap:
+                yield block, parts[(index + lap) % len(parts)]
 
 
 # Points of a tile, and the share of its pairs from which on full products cost less than one pair after the other.

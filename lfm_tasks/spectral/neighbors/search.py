@@ -67,14 +67,14 @@ def exact_neighbors(
 
     Raises
     ------
-    ReasonError
+    DataError
         ``not_finite``, ``constant``, ``zero_rows`` or ``too_few_points``, with what was found and what to do.
     """
     rows = distance_rows(check_activations(activations, n_neighbors, metric=metric), metric)
     if len(activations) * activations.size < COMPILED_FROM:
         return nearest_of(rows, np.arange(len(activations)), n_neighbors)
-    found = _search(rows, n_neighbors)
-    return Neighbors(found.nearest, np.sqrt(found.squared) / rows.unit)
+    result = _search(rows, n_neighbors)
+    return Neighbors(result.nearest, np.sqrt(result.squared) / rows.unit)
 
 
 def projected_neighbors(
@@ -86,15 +86,15 @@ def projected_neighbors(
 
     Raises
     ------
-    ReasonError
+    DataError
         As `exact_neighbors`.
     """
     rows = distance_rows(check_activations(activations, n_neighbors, metric=metric), metric)
     from lfm_tasks.spectral.neighbors.exact import candidates
     from lfm_tasks.spectral.neighbors.projections import short_sketch
 
-    found = candidates(rows, short_sketch(rows, PROJECTED_COLUMNS, _CANDIDATES * n_neighbors + 16), n_neighbors)
-    return Neighbors(found.nearest, np.sqrt(found.squared) / rows.unit)
+    result = candidates(rows, short_sketch(rows, PROJECTED_COLUMNS, _CANDIDATES * n_neighbors + 16), n_neighbors)
+    return Neighbors(result.nearest, np.sqrt(result.squared) / rows.unit)
 
 
 def approximate_neighbors(
@@ -106,7 +106,7 @@ def approximate_neighbors(
 
     Raises
     ------
-    ReasonError
+    DataError
         As `exact_neighbors`; ``inaccurate`` if pynndescent gives no neighbor for some point.
     """
     rows = distance_rows(check_activations(activations, n_neighbors, metric=metric), metric)
@@ -158,18 +158,18 @@ def nearest_of(rows: DistanceRows, points: Int[np.ndarray, " some"], n_neighbors
     gamma = (rows.values.shape[1] + 8) * 2.0**-53
     indices = np.empty((len(points), n_neighbors), dtype=np.int32)
     squared = np.empty((len(points), n_neighbors))
-    for own in blocks(points, max(1, min(BLOCK_ROWS, _PLAIN_ENTRIES // len(norms)))):
-        centered = rows.centered(points[own])
+    for chunk in blocks(points, max(1, min(BLOCK_ROWS, _PLAIN_ENTRIES // len(norms)))):
+        centered = rows.centered(points[chunk])
         bounds = np.empty((len(centered), len(norms)))
         for block in blocks(norms):
             np.matmul(centered, rows.centered(block).T, out=bounds[:, block])
         bounds *= -2
-        bounds += (1 - gamma) * (norms[points[own], None] + norms)
-        bounds[np.arange(len(centered)), points[own]] = np.inf
+        bounds += (1 - gamma) * (norms[points[chunk], None] + norms)
+        bounds[np.arange(len(centered)), points[chunk]] = np.inf
         limits = np.partition(bounds, n_neighbors - 1, axis=1)[:, n_neighbors - 1]
-        limits += 2 * gamma * (norms[points[own]] + norms.max())
-        for place, (point, limit) in enumerate(zip(points[own], limits, strict=True), start=own.start):
-            candidates = np.flatnonzero(bounds[place - own.start] <= limit)
+        limits += 2 * gamma * (norms[points[chunk]] + norms.max())
+        for place, (point, limit) in enumerate(zip(points[chunk], limits, strict=True), start=chunk.start):
+            candidates = np.flatnonzero(bounds[place - chunk.start] <= limit)
             steps = rows.values[candidates] * rows.scales[candidates, None] - rows.values[point] * rows.scales[point]
             distances = squared_norms(steps)
             nearest = np.argsort(distances, kind="stable")[:n_neighbors]
@@ -178,12 +178,12 @@ def nearest_of(rows: DistanceRows, points: Int[np.ndarray, " some"], n_neighbors
 
 
 def goes_by_tiles(n_points: int, n_features: int, n_neighbors: int) -> bool:
-    """Return whether an exact search of this size goes by tiles, if the main directions of its points tell enough."""
+    """Return whether an exact search of this size goes by tiles, if main directions tell its points apart."""
     return n_points >= _TILES_FROM and n_features >= 2 * PROJECTED_COLUMNS and n_neighbors <= _MOST_IN_TILES
 
 
 def _search(rows: DistanceRows, n_neighbors: int) -> "SearchResult":
-    """Return the neighbors by compiled search: the way changes the time, never the result."""
+    """Return the neighbors by compiled search: the algorithm changes the time, never the result."""
     from lfm_tasks.spectral.neighbors.exact import search, search_tiles
     from lfm_tasks.spectral.neighbors.projections import tile_sketch
 

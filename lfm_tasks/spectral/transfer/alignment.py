@@ -1,4 +1,4 @@
-"""Carrying data from one space to another: functions by the map, coordinates by a linear map between the rows."""
+"""Carrying coordinates from one space to another by a linear map between their rows."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -7,8 +7,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from lfm_tasks.errors import DataError
-from lfm_tasks.spectral.bases.eigenbasis import Basis
-from lfm_tasks.spectral.maps.decoding import scaled_rows
 from lfm_tasks.spectral.maps.descriptors import Anchors, check_anchors
 
 AlignmentMethod = Literal["orthogonal", "ridge", "affine"]
@@ -18,7 +16,7 @@ AlignmentMethod = Literal["orthogonal", "ridge", "affine"]
 class Alignment:
     """Two linear maps into one set of coordinates, (x − mean_x) W_x and (y − mean_y) W_y.
 
-    The angle between a source and a target row in these coordinates says how alike the two are.
+    The angle between a source and a target row in these coordinates measures how alike the two are.
 
     Without ``target_matrix`` the coordinates are the target's own, y − mean_y.
     """
@@ -27,21 +25,6 @@ class Alignment:
     target_mean: Float[np.ndarray, " target_features"]
     source_matrix: Float[np.ndarray, "source_features common"]
     target_matrix: Float[np.ndarray, "target_features common"] | None = None
-
-
-def transfer_function(
-    functional_map: Float[np.ndarray, "target source"],
-    source: Basis,
-    target: Basis,
-    values: Float[np.ndarray, "source_points functions"],
-) -> Float[np.ndarray, "target_points functions"]:
-    """Return √n_y Φ_y C Φ_xᵀ f/√n_x: functions on the source points as functions on the target points.
-
-    What the low modes of either basis cannot carry is lost. Works for any two sizes; the √n keep the values' scale.
-    """
-    n_target, n_source = functional_map.shape
-    coefficients = scaled_rows(source, n_source).T @ values / len(values)
-    return scaled_rows(target, n_target) @ (functional_map @ coefficients)
 
 
 def fit_coordinates(
@@ -62,7 +45,7 @@ def fit_coordinates(
 
     Raises
     ------
-    ReasonError
+    DataError
         ``few_anchors`` for fewer than two pairs; ``constant`` if all rows of a side are equal.
 
     Examples
@@ -91,7 +74,7 @@ def transfer_coordinates(
 
 
 def direct_map(alignment: Alignment) -> Alignment:
-    """Return the same way from the source to the target's own coordinates, without a ``target_matrix``: W_x W_y⁺."""
+    """Return the alignment that leads straight to the target's coordinates, without a ``target_matrix``: W_x W_y⁺."""
     if alignment.target_matrix is None:
         return alignment
     matrix = alignment.source_matrix @ np.linalg.pinv(alignment.target_matrix)
@@ -287,6 +270,6 @@ def partner_ranks(
     for start in range(0, len(partners), _BLOCK_ROWS):
         block = slice(start, start + _BLOCK_ROWS)
         scores = similarities(alignment, source_rows, target_rows[block])
-        own = scores[np.arange(len(scores)), partners[block]]
-        ranks[block] = (scores >= own[:, None]).sum(axis=1)
+        partner_scores = scores[np.arange(len(scores)), partners[block]]
+        ranks[block] = (scores >= partner_scores[:, None]).sum(axis=1)
     return ranks

@@ -20,7 +20,7 @@ def stratified_folds(labels: Shaped[np.ndarray, " points"], *, seed: int = 0) ->
 
     Raises
     ------
-    ReasonError
+    DataError
         ``one_class`` for fewer than two classes, or a class of fewer than 5 points.
     """
     from sklearn.model_selection import StratifiedKFold  # takes a second to import
@@ -48,11 +48,11 @@ def probe_accuracy(
     The probe is ridge regression on the classes: its closed form has no iterations that may not converge, is the same
     for rotated and scaled copies of a space, and costs little for wide ones.
     """
-    own = _in_their_span(rows)
-    right = 0
-    for tested, classify in _probes(own, labels, folds):
-        right += int((classify(own[tested]) == labels[tested]).sum())
-    return right / len(rows)
+    coordinates = _in_their_span(rows)
+    n_right = 0
+    for tested, classify in _probes(coordinates, labels, folds):
+        n_right += int((classify(coordinates[tested]) == labels[tested]).sum())
+    return n_right / len(rows)
 
 
 def transferred_probe_accuracy(
@@ -122,7 +122,7 @@ def class_normal(
 
     Raises
     ------
-    ReasonError
+    DataError
         ``one_class`` unless there are points inside and outside.
     """
     if inside.all() or not inside.any():
@@ -188,8 +188,10 @@ def is_separable(
     scaled = (rows - rows.mean(axis=0)) / max(mean_radius(rows), np.finfo(float).tiny)
     signs = np.where(inside, 1.0, -1.0)
     sides = -signs[:, None] * np.column_stack([scaled, np.ones(len(rows))])
-    found = linprog(np.zeros(sides.shape[1]), A_ub=sides, b_ub=-np.ones(len(rows)), bounds=(None, None), method="highs")
-    return bool(found.status == 0)
+    solution = linprog(
+        np.zeros(sides.shape[1]), A_ub=sides, b_ub=-np.ones(len(rows)), bounds=(None, None), method="highs"
+    )
+    return bool(solution.status == 0)
 
 
 def tsne(
@@ -202,7 +204,7 @@ def tsne(
 
     Raises
     ------
-    ReasonError
+    DataError
         ``too_few_points`` unless there are more points than ``perplexity``.
 
     References
@@ -212,8 +214,8 @@ def tsne(
     from sklearn.manifold import TSNE  # takes a second to import
 
     if len(rows) <= perplexity:
-        found = f"found {len(rows)} points, t-SNE with perplexity {perplexity:g} needs more of them"
-        raise DataError("too_few_points", f"{found}: lower atlas.embeddings.perplexity, or give more points")
+        message = f"found {len(rows)} points, t-SNE with perplexity {perplexity:g} needs more of them"
+        raise DataError("too_few_points", f"{message}: lower atlas.embeddings.perplexity, or give more points")
     wide = np.pad(rows.astype(np.float64), [(0, 0), (0, max(0, 2 - rows.shape[1]))])
     if metric == "angular":
         wide /= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), np.finfo(float).tiny)

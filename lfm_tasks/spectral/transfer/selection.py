@@ -31,11 +31,11 @@ MANY_ANCHORS = 20
 _N_FOLDS = 5
 # How many rows of a space candidates are judged among. With far fewer, maps refined on mutual pairs look worse than
 # they are: they have fewer pairs to be fitted on than in the end.
-_JUDGES = 2000
+_MOST_ROWS = 2000
 # Below this share of rows that come back, round trips are noise (trained against untrained networks: up to .15).
 _TELLING_ROUND_TRIP = 0.25
 # Rounds of refinement while candidates are judged, and of the one that is taken.
-_JUDGED_ROUNDS = 5
+_SCORING_ROUNDS = 5
 _ROUNDS = 10
 
 BASELINES = ("procrustes", "ridge", "relative", "procrustes, icp")
@@ -54,12 +54,12 @@ class CandidateScore:
 
 @dataclass(frozen=True)
 class Choice:
-    """Which candidate was chosen and why, all of them, how they were judged, and the spectral fit if there is one."""
+    """Which candidate was chosen and why, all of them with their scores, and the spectral fit if there is one."""
 
     name: str
     why: str
     candidates: Mapping[str, Alignment]
-    judged: tuple[CandidateScore, ...]
+    candidate_scores: tuple[CandidateScore, ...]
     fit: MapFit | None
 
     @property
@@ -84,7 +84,7 @@ def choose_alignment(source: SpectralSpace, target: SpectralSpace, anchors: Anch
 
     Raises
     ------
-    ReasonError
+    DataError
         ``few_anchors`` or ``bad_anchors``.
     """
     check_anchors(anchors, len(source), len(target))
@@ -98,7 +98,7 @@ def choose_alignment(source: SpectralSpace, target: SpectralSpace, anchors: Anch
     ranks = np.concatenate(list(_held_out_ranks(source, target, anchors, start, order)))
     logarithms = np.log(ranks)
     final = dict(_alignments(pairs, _ROUNDS))
-    judged = tuple(
+    candidate_scores = tuple(
         CandidateScore(
             name,
             float((1 / column).mean()),
@@ -113,14 +113,14 @@ def choose_alignment(source: SpectralSpace, target: SpectralSpace, anchors: Anch
     close = np.flatnonzero(behind.mean(axis=0) <= tolerated)
     # Copies tie in full. Relative representations know no coordinates beside those that few anchors span: last, then.
     is_full = [alignment.target_matrix is None for alignment in final.values()]
-    chosen = int(max(close, key=lambda number: (judged[number].round_trip, is_full[number], -number)))
-    if judged[chosen].round_trip < _TELLING_ROUND_TRIP:
+    chosen = int(max(close, key=lambda index: (candidate_scores[index].round_trip, is_full[index], -index)))
+    if candidate_scores[chosen].round_trip < _TELLING_ROUND_TRIP:
         chosen = best
-    why = _why(judged, chosen, best, len(ranks))
-    if fit is not None and judged[chosen].name.startswith("lfm"):
+    why = _why(candidate_scores, chosen, best, len(ranks))
+    if fit is not None and candidate_scores[chosen].name.startswith("lfm"):
         errors = f"orthogonality {fit.orthogonality_error:.2f}, commutativity {fit.commutativity_error:.2f}"
         why += f"; errors of its functional map: {errors}"
-    return Choice(judged[chosen].name, why, final, judged, fit)
+    return Choice(candidate_scores[chosen].name, why, final, candidate_scores, fit)
 
 
 def _tolerance(n_anchors: int) -> float:
@@ -157,7 +157,10 @@ def _held_out_ranks(
 ) -> Iterator[Float[np.ndarray, "held_out candidates"]]:
     """Yield, fold by fold, the rank, from 1, of every held-out anchor's partner under every candidate."""
     n_folds = _N_FOLDS if len(anchors) >= MANY_ANCHORS else len(anchors)
-    source_rows, target_rows = _judges(anchors.source, len(source)), _judges(anchors.target, len(target))
+    source_rows, target_rows = (
+        _representative_rows(anchors.source, len(source)),
+        _representative_rows(anchors.target, len(target)),
+    )
     x, y = source.activations[source_rows], target.activations[target_rows]
     for held_out in np.array_split(order, n_folds):
         known = np.setdiff1d(order, held_out)
@@ -167,13 +170,13 @@ def _held_out_ranks(
             partners = source.activations[fit.matches[target_rows]]
         # The anchors are the first rows of both.
         pairs = Pairs(x, y, Anchors(known, known), partners)
-        found = _alignments(pairs, _JUDGED_ROUNDS)
-        yield np.column_stack([_ranks(alignment, x, y, held_out) for _, alignment in found])
+        candidates = _alignments(pairs, _SCORING_ROUNDS)
+        yield np.column_stack([_ranks(alignment, x, y, held_out) for _, alignment in candidates])
 
 
-def _judges(anchor_rows: Int[np.ndarray, " anchors"], n_points: int) -> Int[np.ndarray, " rows"]:
+def _representative_rows(anchor_rows: Int[np.ndarray, " anchors"], n_points: int) -> Int[np.ndarray, " rows"]:
     """Return the anchors' rows, then evenly spread others: two thousand rows at most that stand for a space."""
-    spread = np.linspace(0, n_points - 1, min(n_points, _JUDGES)).astype(np.int64)
+    spread = np.linspace(0, n_points - 1, min(n_points, _MOST_ROWS)).astype(np.int64)
     return np.concatenate([anchor_rows, np.setdiff1d(spread, anchor_rows)])
 
 
@@ -202,20 +205,20 @@ def _ranks(
     held_out: Int[np.ndarray, " held_out"],
 ) -> Float[np.ndarray, " held_out"]:
     scores = similarities(alignment, source, target[held_out])
-    own = scores[np.arange(len(held_out)), held_out]
-    return (scores >= own[:, None]).sum(axis=1).astype(np.float64)
+    partner_scores = scores[np.arange(len(held_out)), held_out]
+    return (scores >= partner_scores[:, None]).sum(axis=1).astype(np.float64)
 
 
-def _why(judged: tuple[CandidateScore, ...], chosen: int, best: int, n_ranks: int) -> str:
-    taken, leader = judged[chosen], judged[best]
-    found = (
+def _why(candidate_scores: tuple[CandidateScore, ...], chosen: int, best: int, n_ranks: int) -> str:
+    taken, leader = candidate_scores[chosen], candidate_scores[best]
+    held_out = (
         f"{n_ranks} held-out anchors: mean reciprocal rank {taken.held_out:.3f}, typical rank "
         f"{taken.typical_rank:.1f}, round trip {taken.round_trip:.2f}"
     )
     if chosen == best:
-        return f"{found}; best of {len(judged)}"
+        return f"{held_out}; best of {len(candidate_scores)}"
     behind = f"{leader.name} (typical rank {leader.typical_rank:.1f})"
-    return f"{found}; too close to {behind} to tell, which comes back less often"
+    return f"{held_out}; too close to {behind} to tell, which comes back less often"
 
 
 _N_LABEL_FOLDS = 5
@@ -229,18 +232,18 @@ def choose_from_all_pairs(
     *,
     seed: int = 0,
 ) -> Choice:
-    """Return the orthogonal or the ridge map of all pairs, whichever finds held-out fifths of them better.
+    """Return the orthogonal or the ridge map of all pairs: the one that finds held-out fifths of them better.
 
     As with few anchors, the logarithm of the rank counts.
 
     Raises
     ------
-    ReasonError
+    DataError
         ``few_anchors`` for fewer than ten pairs: fifths of them would be single ones.
     """
     if len(source_rows) < 2 * _N_LABEL_FOLDS:
-        found = f"found {len(source_rows)} pairs, a map of all of them needs at least {2 * _N_LABEL_FOLDS}"
-        raise DataError("few_anchors", f"{found}: give more points that both spaces have")
+        message = f"found {len(source_rows)} pairs, a map of all of them needs at least {2 * _N_LABEL_FOLDS}"
+        raise DataError("few_anchors", f"{message}: give more points that both spaces have")
     final: dict[str, Alignment] = {name: fit_coordinates(source_rows, target_rows, method=name) for name in _METHODS}
     ranks = np.empty((len(source_rows), len(_METHODS)))
     order = np.random.default_rng(seed).permutation(len(source_rows))
@@ -249,7 +252,7 @@ def choose_from_all_pairs(
         for column, name in enumerate(_METHODS):
             fitted = fit_coordinates(source_rows[known], target_rows[known], method=name)
             ranks[held_out, column] = partner_ranks(fitted, source_rows, target_rows[held_out], held_out)
-    judged = tuple(
+    candidate_scores = tuple(
         CandidateScore(
             name,
             float((1 / column).mean()),
@@ -258,9 +261,11 @@ def choose_from_all_pairs(
         )
         for name, column in zip(_METHODS, ranks.T, strict=True)
     )
-    best = min(judged, key=lambda one: one.typical_rank)
+    best = min(candidate_scores, key=lambda one: one.typical_rank)
     why = f"{len(ranks)} pairs, a fifth held out at a time: mean reciprocal rank {best.held_out:.3f}, typical rank "
-    return Choice(best.name, f"{why}{best.typical_rank:.1f}; best of {len(judged)}", final, judged, None)
+    return Choice(
+        best.name, f"{why}{best.typical_rank:.1f}; best of {len(candidate_scores)}", final, candidate_scores, None
+    )
 
 
 def choose_from_labels(
@@ -283,8 +288,8 @@ def choose_from_labels(
     mutual = refine_by_mutual_pairs(
         paired, source.activations, target.activations, method="orthogonal", n_rounds=_LABEL_ROUNDS
     )
-    found = {"class means": paired, "class means, mutual": mutual, **dict(_spectral(fit, source, target))}
-    return _most_round_trips(found, source, target, fit)
+    alignments = {"class means": paired, "class means, mutual": mutual, **dict(_spectral(fit, source, target))}
+    return _most_round_trips(alignments, source, target, fit)
 
 
 def choose_unsupervised(source: SpectralSpace, target: SpectralSpace) -> Choice:
@@ -306,16 +311,16 @@ def _spectral(fit: MapFit, source: SpectralSpace, target: SpectralSpace) -> Iter
 
 
 def _most_round_trips(
-    found: Mapping[str, Alignment], source: SpectralSpace, target: SpectralSpace, fit: MapFit
+    alignments: Mapping[str, Alignment], source: SpectralSpace, target: SpectralSpace, fit: MapFit
 ) -> Choice:
-    judged = tuple(
+    candidate_scores = tuple(
         CandidateScore(name, np.nan, np.nan, round_trip_rate(alignment, source.activations, target.activations))
-        for name, alignment in found.items()
+        for name, alignment in alignments.items()
     )
-    best = max(judged, key=lambda one: one.round_trip)
-    why = f"no anchors to judge by: most round trips ({best.round_trip:.2f}) of {len(judged)}"
+    best = max(candidate_scores, key=lambda one: one.round_trip)
+    why = f"no anchors to judge by: most round trips ({best.round_trip:.2f}) of {len(candidate_scores)}"
     errors = f"orthogonality {fit.orthogonality_error:.2f}, commutativity {fit.commutativity_error:.2f}"
-    return Choice(best.name, f"{why}; errors of the functional map: {errors}", found, judged, fit)
+    return Choice(best.name, f"{why}; errors of the functional map: {errors}", alignments, candidate_scores, fit)
 
 
 @dataclass(frozen=True)
@@ -339,7 +344,7 @@ class FittedMap:
         """How the candidates do on anchors that are held out, and the share of points that come back."""
         return {
             one.name: {"held_out": one.held_out, "typical_rank": one.typical_rank, "round_trip": one.round_trip}
-            for one in self.choice.judged
+            for one in self.choice.candidate_scores
         }
 
     def transfer(
@@ -376,14 +381,14 @@ def fit_map(
 
     Raises
     ------
-    ReasonError
+    DataError
         ``not_finite`` for NaN or infinite values, ``bad_anchors`` and ``few_anchors`` for the pairs, and as
         `spectral_space`.
     """
     pairs = np.asarray(anchors)
     if pairs.dtype.kind not in "iu" or pairs.ndim not in (1, 2) or (pairs.ndim == 2 and pairs.shape[1] != 2):
-        found = f"found anchors of type {pairs.dtype} and shape {pairs.shape}"
-        raise DataError("bad_anchors", f"{found}, needs row numbers, (anchors,) or (anchors, 2)")
+        message = f"found anchors of type {pairs.dtype} and shape {pairs.shape}"
+        raise DataError("bad_anchors", f"{message}, needs row numbers, (anchors,) or (anchors, 2)")
     columns = (pairs, pairs) if pairs.ndim == 1 else (pairs[:, 0], pairs[:, 1])
     known = Anchors(*(column.astype(np.int64) for column in columns))
     for side, rows in (("source", source), ("target", target)):

@@ -1,37 +1,112 @@
-"""rows.py."""
+"""Activations on a worker: the layers of one model are recorded in one pass, and later read, whole or by rows."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
+from lfm_tasks.catalog import Catalog
+from lfm_tasks.errors import DataError
+from lfm_tasks.sources.networks.recording import RecordedSource
+from lfm_tasks.sources.opening import open_source, read_dataset
+from lfm_tasks.sources.source import Source
+from lfm_tasks.stages.inventory.stage import selected_rows
 from lfm_tasks.stores.units.arrays import ArrayReader
+from lfm_tasks.stores.units.recordings import Recording
+from lfm_tasks.stores.units.store import UnitStore
+from lfm_tasks.workers.pool import JobFailure
+
+
+@dataclass(frozen=True)
+class RecordJob:
+    """One model to run or read; ``layer_keys`` are the units of the missing layers."""
+
+    store: UnitStore
+    catalog: Catalog
+    model: str
+    layer_keys: Mapping[str, str]
+
+
+def record_model(job: RecordJob) -> dict[str, JobFailure]:
+    """Record the missing layers of one model in one pass; return the layers that fail."""
+    model = job.catalog.models[job.model]
+    source = open_source(job.model, model, job.catalog, read_dataset(model.dataset, job.catalog))
+    layers = list(job.layer_keys)
+    try:
+        _record_layers(job, source, layers)
+    except DataError:
+        # One bad layer must not take the others with it: each is tried once more, alone.
+        return _record_one_by_one(job, source, layers)
+    return {}
+
+
+def _record_one_by_one(job: RecordJob, source: Source, layers: Sequence[str]) -> dict[str, JobFailure]:
+    failures = {}
+    for layer in layers:
+        try:
+            _record_layers(job, source, [layer])
+        except DataError as error:
+            failures[layer] = JobFailure(error.reason, str(error))
+    return failures
+
+
+def _record_layers(job: RecordJob, source: Source, layers: Sequence[str]) -> None:
+    """Write the layers batch by batch, then commit them; a network goes on where a kill stopped it."""
+    rows = selected_rows(source.ids, job.catalog)
+    ids = source.ids[rows]
+    batch_rows = source.batch_rows if isinstance(source, RecordedSource) else 0
+    commit = job.store.resume if batch_rows else job.store.commit
+    with ExitStack() as stack:
+        recordings = {
+            layer: Recording(stack.enter_context(commit("activations", job.layer_keys[layer])), ids) for layer in layers
+        }
+        start = min(recording.n_rows for recording in recordings.values())
+        if batch_rows and start < len(rows):
+            start -= start % batch_rows  # the same rows together: the same bits
+        for recording in recordings.values():
+            recording.skip(recording.n_rows - start)
+        for batch in source.batches(layers, rows[start:]) if start < len(rows) else ():
+            for layer, values in batch.items():
+                recordings[layer].add(values)
+        for recording in recordings.values():
+            recording.finish()
 
 
 def read_activations(unit: ArrayReader) -> Float[np.ndarray, "points features"]:
-    """Return a space's activations; half precision is cast up (`as_floats`) before anything is squared."""
+    """Return a space's activations; half precision becomes single (`as_floats`) before anything is squared."""
     return as_floats(unit.read("activations"))
 
 
-def read_rows(unit: ArrayReader, chosen: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, "chosen features"]:
-    """Return some rows, which ascend; beside them only a chunk is in memory."""
-    return gather_rows(unit.batches("activations"), chosen)
+def read_rows(unit: ArrayReader, rows: Int[np.ndarray, " chosen"]) -> Float[np.ndarray, "chosen features"]:
+    """Return some rows of a space's activations; beside them only one chunk is in memory.
+
+    Parameters
+    ----------
+    unit
+        The stored activations.
+    rows
+        Which rows, in ascending order.
+    """
+    return gather_rows(unit.batches("activations"), rows)
 
 
 def gather_rows(
-    chunks: Iterable[Shaped[np.ndarray, "rows features"]], chosen: Int[np.ndarray, " chosen"]
+    chunks: Iterable[Shaped[np.ndarray, "rows features"]], rows: Int[np.ndarray, " chosen"]
 ) -> Float[np.ndarray, "chosen features"]:
-    """Return the chosen rows of chunks, as `read_rows` does."""
-    rows, start, filled = np.empty((0, 0)), 0, 0
+    """Return some rows, in ascending order, of a matrix that comes in chunks of rows."""
+    gathered, start, n_gathered = np.empty((0, 0)), 0, 0
     for chunk in chunks:
-        own = chosen[np.searchsorted(chosen, start) : np.searchsorted(chosen, start + len(chunk))] - start
+        in_chunk = rows[np.searchsorted(rows, start) : np.searchsorted(rows, start + len(chunk))] - start
         if not start:
-            rows = np.empty((len(chosen), chunk.shape[1]), dtype=as_floats(chunk[:0]).dtype)
-        rows[filled : filled + len(own)] = chunk if len(own) == len(chunk) else chunk[own]
-        start, filled = start + len(chunk), filled + len(own)
-    return rows
+            gathered = np.empty((len(rows), chunk.shape[1]), dtype=as_floats(chunk[:0]).dtype)
+        place = slice(n_gathered, n_gathered + len(in_chunk))
+        gathered[place] = chunk if len(in_chunk) == len(chunk) else chunk[in_chunk]
+        start, n_gathered = start + len(chunk), n_gathered + len(in_chunk)
+    return gathered
 
 
 def as_floats(rows: Shaped[np.ndarray, "rows features"]) -> Float[np.ndarray, "rows features"]:
-    """Return rows in the precision that they are computed with."""
+    """Return rows in the precision that computations use: half precision becomes single."""
     return rows.astype(np.float32) if rows.dtype == np.float16 else rows

@@ -1,51 +1,51 @@
-"""What a basis costs: time by the amounts of its work, memory, bytes written."""
+"""The cost of a basis: amounts of work, memory, bytes written."""
 
 from collections import Counter
 
-from lfm_tasks.runtime.load import MIB, Load, SpaceSize, _chunk_bytes, id_array, unit_bytes
+from lfm_tasks.runtime.load import MIB, Load, SpaceSize, chunk_bytes, id_array, unit_bytes
 from lfm_tasks.spectral.bases.eigenbasis import choose_solver
 from lfm_tasks.spectral.neighbors.search import COMPILED_FROM, goes_by_tiles
 from lfm_tasks.stages.bases.job import BasisMethod
 
 
-def basis_load(size: SpaceSize, way: BasisMethod) -> Load:
+def basis_load(size: SpaceSize, method: BasisMethod) -> Load:
     """Return the cost of one basis."""
-    n, d, k, n_pairs = size.n_points, size.n_features, way.graph.n_neighbors, way.n_eigenpairs
-    m = way.n_landmarks or n
+    n, d, k, n_pairs = size.n_points, size.n_features, method.graph.n_neighbors, method.n_eigenpairs
+    m = method.n_landmarks or n
     width = max(size.itemsize, 4)
-    work = {"basis task": 1.0, **_graph_work(m, d, k, n_pairs, way.method)}
+    work = {"basis task": 1.0, **_graph_work(m, d, k, n_pairs, method.search)}
     by_points = 3 * n < 2 * n_pairs**2
     work["basis profile"] = n * n * (n_pairs / 2 + 20) if by_points else n * n_pairs**3 / 3
     work["basis bytes"] = float(n * (d * size.itemsize + 8 * n_pairs))
-    highest = _graph_peak(m, d, k, n_pairs, width, way.method)
+    highest = _graph_peak(m, d, k, n_pairs, width, method.search)
     # The basis, its blocks of cubes, checks of its quality, and the copies that are encoded.
     rows = 5 * n * n_pairs * 8 + 3 * 1024 * 8 * (n if by_points else n_pairs)
     n_kept = m * k * 8
     ids = n * (40 + 8 * size.id_bytes)
-    if way.n_landmarks is not None:
-        half = _graph_work(m // 2, d, k, n_pairs, way.method)
+    if method.n_landmarks is not None:
+        half = _graph_work(m // 2, d, k, n_pairs, method.search)
         work = dict(Counter(work) + Counter(half))
         work |= {"basis extension": float(n * m * d), "basis extension rows": float(n * m)}
-        chunk = 4 * _chunk_bytes(size)
-        # Of the landmarks beside their values what distances see; while the half is extended, that of the half too.
-        known = 2 * m * d * width + m * (k * 24 + n_pairs * 16)
-        extending = known + m * d * width + 256 * (12 * m + 24 * d) + chunk + 100 * n + n * n_pairs * 8
+        chunk = 4 * chunk_bytes(size)
+        # Beside the values of the landmarks a copy for distances; while the half is extended, one of the half as well.
+        landmarks = 2 * m * d * width + m * (k * 24 + n_pairs * 16)
+        extending = landmarks + m * d * width + 256 * (12 * m + 24 * d) + chunk + 100 * n + n * n_pairs * 8
         highest = max(highest + m * d * 4, extending, rows)
         n_kept += 4 * m
     peak = max(highest, rows) + ids + n_kept
     arrays = (
         (m * k * 4, m, 1 << 16), (m * k * 4, m, 1 << 16), (8 * n_pairs, 1, 1), (n * n_pairs * 8, n, 1 << 16),
-        (8 * 220, 1, 1), *(((4 * m, m, 1 << 16),) if way.n_landmarks else ()),
+        (8 * 220, 1, 1), *(((4 * m, m, 1 << 16),) if method.n_landmarks else ()),
     )  # fmt: skip
-    staying = _compiled_bytes(m, d, way.method)
+    staying = _compiled_bytes(m, d, method.search)
     return Load(1, work, int(peak) + staying, size.name, unit_bytes(*arrays, id_array(size)), staying)
 
 
-def _graph_work(n: int, d: int, k: int, n_pairs: int, method: str) -> dict[str, float]:
+def _graph_work(n: int, d: int, k: int, n_pairs: int, search_method: str) -> dict[str, float]:
     search: dict[str, int | float]
-    if method == "pynndescent":
+    if search_method == "pynndescent":
         search = {"search pynndescent": n**1.1 * k * d, "search pynndescent pairs": n**1.1 * k, "compile": 1}
-    elif method == "projection":
+    elif search_method == "projection":
         search = {"search projection": n * n * min(d, 128), "search projection rows": n * d * 128}
     elif n * n * d < COMPILED_FROM:
         search = {"search small": n * n * d, "search small rows": n * n}
@@ -60,27 +60,27 @@ def _graph_work(n: int, d: int, k: int, n_pairs: int, method: str) -> dict[str, 
     return {name: float(amount) for name, amount in (search | eigen).items()}
 
 
-def _graph_peak(n: int, d: int, k: int, n_pairs: int, width: int, method: str) -> float:
-    """Return the most bytes beside the worker while a graph on ``n`` points and its eigenpairs are found."""
+def _graph_peak(n: int, d: int, k: int, n_pairs: int, width: int, search_method: str) -> float:
+    """Return the peak bytes, beside the worker's own, of a graph on ``n`` points and its eigenpairs."""
     values = n * d * width
-    if method == "exact" and n * n * d < COMPILED_FROM:
+    if search_method == "exact" and n * n * d < COMPILED_FROM:
         block = 8 * min(1024 * n, n * n, 1 << 24)
         search = 4 * block + 3 * min(n, 1024) * d * 8 + 16 * n * k
-    elif method == "pynndescent":
+    elif search_method == "pynndescent":
         search = values + 60 * n * k  # points once more, heaps of candidates
-    elif method == "exact" and goes_by_tiles(n, d, k):
+    elif search_method == "exact" and goes_by_tiles(n, d, k):
         search = values + 4 * n * (d + 512) + 30 * n * k + 30 * MIB  # points once more, in the order of their tiles
     else:
-        columns = min(d, 128) + 512 if method == "projection" else d + 512
-        search = 4 * n * columns + 30 * n * k * (2 if method == "projection" else 1) + 30 * MIB
+        columns = min(d, 128) + 512 if search_method == "projection" else d + 512
+        search = 4 * n * columns + 30 * n * k * (2 if search_method == "projection" else 1) + 30 * MIB
     graph = 100 * n * k
     columns = 6 * n_pairs + 60 if choose_solver(n, n_pairs) == "filtered" else 5 * n_pairs + 10
     eigenpairs = 80 * n * k + 8 * n * columns
     return max(values + max(search, n * d), values + graph, eigenpairs)
 
 
-def _compiled_bytes(n: int, d: int, method: str) -> int:
-    """Return what compiled searches leave in a process."""
-    if method == "pynndescent":
+def _compiled_bytes(n: int, d: int, search_method: str) -> int:
+    """Return the bytes of compiled searches, which stay in the process."""
+    if search_method == "pynndescent":
         return 300 * MIB
     return 110 * MIB if n * n * d >= COMPILED_FROM else 0

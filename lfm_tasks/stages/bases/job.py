@@ -1,4 +1,4 @@
-"""How a basis is made: its graph, the neighbor search, its landmarks."""
+"""One basis on a worker: the neighbor graph of a space, the low eigenpairs of its Laplacian, their checks."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -22,30 +22,10 @@ from lfm_tasks.spectral.neighbors.search import (
 )
 from lfm_tasks.stages.activations.job import as_floats, gather_rows
 from lfm_tasks.stages.inventory.stage import drawn_rows
+from lfm_tasks.statistics.permutation_moments import pack, permutation_profile
+from lfm_tasks.stores.units.store import UnitStore
 
-
-@dataclass(frozen=True)
-class BasisMethod:
-    """How a basis is made: its graph, by which search, of how many landmarks drawn by which seed (None: all points)."""
-
-    graph: GraphConfig
-    method: SearchMethod
-    n_eigenpairs: int
-    n_landmarks: int | None = None
-    seed: int = 0
-
-
-def basis_method(atlas: AtlasConfig, n_points: int, n_features: int) -> BasisMethod:
-    """Return how the basis of a space of this size is made."""
-    graph = atlas.graph
-    n_landmarks = n_landmarks_of(n_points, graph.landmarks)
-    method = graph.method
-    if method == "auto":
-        method = choose_method(n_landmarks or n_points, n_features, graph.n_neighbors)
-    return BasisMethod(graph, method, atlas.n_eigenpairs, n_landmarks, atlas.seed)
-
-
-# Below this recall the graph is not the one asked for: overlaps move by more than .2 (measured at .85).
+# Below this recall the graph is another one: overlaps move by more than .2 (measured at .85).
 LOWEST_RECALL = 0.90
 # Largest residual |Lv - λv| and deviation from orthonormality of a basis that counts as solved (float64).
 LARGEST_RESIDUAL = 1e-8
@@ -55,8 +35,61 @@ Chunks = Callable[[], Iterator[Shaped[np.ndarray, "rows features"]]]
 
 
 @dataclass(frozen=True)
+class BasisMethod:
+    """How to compute a basis: the graph, the search for neighbors, the landmarks.
+
+    ``n_landmarks`` are drawn by ``seed``; None: the basis is solved on all points.
+    """
+
+    graph: GraphConfig
+    search: SearchMethod
+    n_eigenpairs: int
+    n_landmarks: int | None = None
+    seed: int = 0
+
+
+def basis_method(atlas: AtlasConfig, n_points: int, n_features: int) -> BasisMethod:
+    """Return how to compute the basis of a space of this size."""
+    graph = atlas.graph
+    n_landmarks = n_landmarks_of(n_points, graph.landmarks)
+    search = graph.method
+    if search == "auto":
+        search = choose_method(n_landmarks or n_points, n_features, graph.n_neighbors)
+    return BasisMethod(graph, search, atlas.n_eigenpairs, n_landmarks, atlas.seed)
+
+
+@dataclass(frozen=True)
+class BasisJob:
+    """One basis to compute; ``activations`` is the unit to read."""
+
+    store: UnitStore
+    activations: str
+    key: str
+    method: BasisMethod
+
+
+def store_basis(job: BasisJob) -> None:
+    """Read a space's activations, compute its graph and basis, check them, commit them."""
+    with job.store.open("activations", job.activations) as unit:
+        ids = unit.read("ids")
+        basis = compute_basis(lambda: unit.batches("activations"), ids, job.method)
+    check_accuracy(basis)
+    with job.store.commit("bases", job.key) as unit_writer:
+        arrays = unit_writer.arrays
+        arrays.write("neighbors", basis.neighbors.indices)
+        arrays.write("distances", basis.neighbors.distances.astype(np.float32))
+        if basis.landmarks is not None:
+            arrays.write("landmarks", basis.landmarks.astype(np.int32))
+        arrays.write("eigenvalues", basis.eigenvalues)
+        arrays.write("eigenvectors", basis.eigenvectors)
+        arrays.write("overlap_profile", pack(permutation_profile(basis.eigenvectors[:, 1:])))
+        arrays.write("ids", ids)
+        unit_writer.facts |= basis.facts
+
+
+@dataclass(frozen=True)
 class ComputedBasis:
-    """A basis on all points; ``neighbors`` are those of the landmarks among themselves where there are such."""
+    """A basis on all points; ``neighbors`` of all points, or of the landmarks among themselves where there are some."""
 
     neighbors: Neighbors
     eigenvalues: Float[np.ndarray, " eigenpairs"]
@@ -65,26 +98,90 @@ class ComputedBasis:
     landmarks: Int[np.ndarray, " landmarks"] | None = None
 
 
-def compute_basis(chunks: Chunks, ids: Shaped[np.ndarray, " points"], way: BasisMethod) -> ComputedBasis:
-    """Return the basis of the rows that ``chunks`` gives, as often as it is called; `refuse_inaccurate` checks it.
+def compute_basis(chunks: Chunks, ids: Shaped[np.ndarray, " points"], method: BasisMethod) -> ComputedBasis:
+    """Return the basis of a space; `check_accuracy` checks it.
 
-    With landmarks never more than them and a chunk are in memory.
+    Parameters
+    ----------
+    chunks
+        Returns the rows of the space in chunks, each time it is called. With landmarks only they and one chunk are in
+        memory at a time.
+    ids
+        The ids of the rows, in ascending order.
+    method
+        The graph, the search for neighbors, the landmarks.
     """
-    if way.n_landmarks is not None:
-        return _of_landmarks(chunks, ids, way, way.n_landmarks)
+    if method.n_landmarks is not None:
+        return _basis_of_landmarks(chunks, ids, method, method.n_landmarks)
     activations = gather_rows(chunks(), np.arange(len(ids)))
-    neighbors, recall = _neighbors(activations, way)
-    metric, kernel = way.graph.metric, way.graph.kernel
+    neighbors, recall = _neighbors(activations, method)
+    metric, kernel = method.graph.metric, method.graph.kernel
     graph, n_components = join_components(affinity_graph(neighbors, kernel=kernel), activations, metric=metric)
-    del activations  # the largest of all, and needed no more
-    basis = spectral_basis(graph, way.n_eigenpairs)
+    del activations  # the largest array of all
+    basis = spectral_basis(graph, method.n_eigenpairs)
     facts = _facts(basis, basis_quality(graph, basis)) | {"n_components": n_components, "recall": recall}
-    return ComputedBasis(neighbors, basis.eigenvalues, basis.eigenvectors, facts | {"method": way.method})
+    return ComputedBasis(neighbors, basis.eigenvalues, basis.eigenvectors, facts | {"method": method.search})
 
 
-def check_accuracy(found: ComputedBasis) -> None:
-    """Raise DataError ``inaccurate`` if the neighbors or the eigenpairs are."""
-    facts = found.facts
+def _basis_of_landmarks(
+    chunks: Chunks, ids: Shaped[np.ndarray, " points"], method: BasisMethod, n_landmarks: int
+) -> ComputedBasis:
+    landmarks = drawn_rows(ids, n_landmarks, kind="landmarks", seed=method.seed)
+    _refuse_zero_rows(chunks, method)
+    activations = gather_rows(chunks(), landmarks)
+    neighbors, recall = _neighbors(activations, method)
+    metric, kernel = method.graph.metric, method.graph.kernel
+    space = landmark_space(activations, neighbors, method.n_eigenpairs, metric=metric, kernel=kernel)
+    of_half = find_neighbors(activations[::2], method.graph.n_neighbors, metric=metric, method=method.search)
+    agreement = agreement_with_half(space, activations, of_half)
+    del activations
+    vectors = np.empty((len(ids), method.n_eigenpairs))
+    vectors[landmarks] = space.basis.eigenvectors
+    start = 0
+    for chunk in chunks():
+        others = np.setdiff1d(np.arange(start, start + len(chunk)), landmarks, assume_unique=True)
+        if len(others):
+            vectors[others] = extended(space, as_floats(chunk)[others - start])
+        start += len(chunk)
+    vectors = orthonormal(vectors)
+    quality = basis_quality(space.graph, space.basis)
+    deviation = float(np.abs(vectors.T @ vectors - np.eye(vectors.shape[1])).max())
+    facts = _facts(space.basis, replace(quality, orthonormality=max(deviation, quality.orthonormality)))
+    facts |= {"n_components": space.n_components, "recall": recall, "n_landmarks": n_landmarks}
+    facts |= {"method": f"{method.search} on {n_landmarks} landmarks", "landmark_agreement": agreement}
+    return ComputedBasis(neighbors, space.basis.eigenvalues, vectors, facts, landmarks)
+
+
+def _refuse_zero_rows(chunks: Chunks, method: BasisMethod) -> None:
+    """Raise what `check_activations` would raise for the rows that are no landmarks: it never sees them."""
+    n_zero = sum(int(np.count_nonzero(~chunk.any(axis=1))) for chunk in chunks())
+    if n_zero and method.graph.metric == "angular":
+        problem = f"found {n_zero} all-zero rows, which have no direction"
+        raise DataError("zero_rows", f"{problem}: set graph.metric to euclidean, or drop the layer")
+
+
+def _neighbors(activations: Float[np.ndarray, "points features"], method: BasisMethod) -> tuple[Neighbors, float]:
+    """Return the neighbors of each row, and their recall on a sample."""
+    metric = method.graph.metric
+    neighbors = find_neighbors(activations, method.graph.n_neighbors, metric=metric, method=method.search)
+    return neighbors, 1.0 if method.search == "exact" else neighbor_recall(neighbors, activations, metric=metric)
+
+
+def _facts(basis: Basis, quality: BasisQuality) -> dict[str, Any]:
+    return {
+        "table_version": TABLE_VERSION,
+        "n_eigenpairs": len(basis.eigenvalues),
+        "solver": basis.solver,
+        "residual": float(quality.residual),
+        "orthonormality": float(quality.orthonormality),
+        "n_zero_eigenvalues": int(quality.n_zero_eigenvalues),
+        "eigengap": float(quality.eigengap),
+    }
+
+
+def check_accuracy(basis: ComputedBasis) -> None:
+    """Raise DataError ``inaccurate`` if the neighbors or the eigenpairs of a basis are."""
+    facts = basis.facts
     if facts["recall"] < LOWEST_RECALL:
         raise DataError(
             "inaccurate",
@@ -103,58 +200,3 @@ def check_accuracy(found: ComputedBasis) -> None:
             f"the eigenpairs have a residual of {facts['residual']:.1e} and deviate from orthonormality by "
             f"{facts['orthonormality']:.1e}, {LARGEST_RESIDUAL:.0e} is allowed: lower atlas.n_eigenpairs",
         )
-
-
-def _of_landmarks(
-    chunks: Chunks, ids: Shaped[np.ndarray, " points"], way: BasisMethod, n_landmarks: int
-) -> ComputedBasis:
-    chosen = drawn_rows(ids, n_landmarks, kind="landmarks", seed=way.seed)
-    _refuse_zero_rows(chunks, way)
-    activations = gather_rows(chunks(), chosen)
-    neighbors, recall = _neighbors(activations, way)
-    space = landmark_space(activations, neighbors, way.n_eigenpairs, metric=way.graph.metric, kernel=way.graph.kernel)
-    of_half = find_neighbors(activations[::2], way.graph.n_neighbors, metric=way.graph.metric, method=way.method)
-    agreement = agreement_with_half(space, activations, of_half)
-    del activations
-    vectors = np.empty((len(ids), way.n_eigenpairs))
-    vectors[chosen] = space.basis.eigenvectors
-    start = 0
-    for chunk in chunks():
-        others = np.setdiff1d(np.arange(start, start + len(chunk)), chosen, assume_unique=True)
-        if len(others):
-            vectors[others] = extended(space, as_floats(chunk)[others - start])
-        start += len(chunk)
-    vectors = orthonormal(vectors)
-    quality = basis_quality(space.graph, space.basis)
-    deviation = float(np.abs(vectors.T @ vectors - np.eye(vectors.shape[1])).max())
-    facts = _facts(space.basis, replace(quality, orthonormality=max(deviation, quality.orthonormality)))
-    facts |= {"n_components": space.n_components, "recall": recall, "n_landmarks": n_landmarks}
-    facts |= {"method": f"{way.method} on {n_landmarks} landmarks", "landmark_agreement": agreement}
-    return ComputedBasis(neighbors, space.basis.eigenvalues, vectors, facts, chosen)
-
-
-def _refuse_zero_rows(chunks: Chunks, way: BasisMethod) -> None:
-    """Raise what `check_activations` would: rows that are no landmarks never come there."""
-    n_zero = sum(int(np.count_nonzero(~chunk.any(axis=1))) for chunk in chunks())
-    if n_zero and way.graph.metric == "angular":
-        found = f"found {n_zero} all-zero rows, which have no direction"
-        raise DataError("zero_rows", f"{found}: set graph.metric to euclidean, or drop the layer")
-
-
-def _neighbors(activations: Float[np.ndarray, "points features"], way: BasisMethod) -> tuple[Neighbors, float]:
-    """Return the neighbors, and their recall on a sample."""
-    metric = way.graph.metric
-    found = find_neighbors(activations, way.graph.n_neighbors, metric=metric, method=way.method)
-    return found, 1.0 if way.method == "exact" else neighbor_recall(found, activations, metric=metric)
-
-
-def _facts(basis: Basis, quality: BasisQuality) -> dict[str, Any]:
-    return {
-        "table_version": TABLE_VERSION,
-        "n_eigenpairs": len(basis.eigenvalues),
-        "solver": basis.solver,
-        "residual": float(quality.residual),
-        "orthonormality": float(quality.orthonormality),
-        "n_zero_eigenvalues": int(quality.n_zero_eigenvalues),
-        "eigengap": float(quality.eigengap),
-    }

@@ -1,13 +1,13 @@
-"""cost.py."""
+"""The cost of a collection: amounts of work, memory, bytes written."""
 
 from collections.abc import Sequence
 
 from lfm_tasks.runtime.load import ARRAY_BYTES, UNIT_BYTES, Load, SpaceSize
 
 
-def collection_load(spaces: Sequence[SpaceSize], n_modes: int, n_eigenpairs: int, max_spaces: int) -> Load:
+def collection_load(sizes: Sequence[SpaceSize], n_modes: int, n_eigenpairs: int, max_spaces: int) -> Load:
     """Return the cost of one collection."""
-    n, s = max(own.n_points for own in spaces), len(spaces)
+    n, s = max(size.n_points for size in sizes), len(sizes)
     n_modes = min(n_modes, n_eigenpairs)
     core = min(s, max_spaces)
     thirds = min(core, max(4, 24 * max_spaces // s))
@@ -19,7 +19,7 @@ def collection_load(spaces: Sequence[SpaceSize], n_modes: int, n_eigenpairs: int
         "collection rows": float(s * n * n_eigenpairs),
     }
     basis = n * n_eigenpairs * 8
-    peak = min(s * basis, max(1 << 30, 65 * basis)) + 2 * n * 8 * 64 + s * n * (8 + spaces[0].id_bytes * 4)
+    peak = min(s * basis, max(1 << 30, 65 * basis)) + 2 * n * 8 * 64 + s * n * (8 + sizes[0].id_bytes * 4)
     peak += 8 * (core * n_eigenpairs) ** 2 + 8 * core * core * n_eigenpairs**2 + 6 * 8 * s * s
     written = 8 * (s * n_eigenpairs * n_modes + 2 * s * s) + 3 * ARRAY_BYTES + UNIT_BYTES + 80 * s
     return Load(1, work, int(peak), "a collection", written)

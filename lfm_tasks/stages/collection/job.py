@@ -1,4 +1,4 @@
-"""One collection of spaces: the basis that they share, and how far the cycles of their maps close."""
+"""One collection of spaces on a worker: the basis that they share, and how far the cycles of their maps close."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,24 +22,24 @@ from lfm_tasks.spectral.maps.collection import (
 from lfm_tasks.stages.inventory.correspondence import common_ids
 from lfm_tasks.stores.units.store import UnitStore
 
-# The third spaces that the maps of a pair are led through: with more of them the decile moves little. Of very many
-# spaces fewer, so that the products stay some for each pair.
+# The third spaces in the cycles of a pair: with more of them the decile moves little. Among very many spaces there are
+# fewer, so that each pair costs few products.
 _MOST_THIRDS, _FEWEST_THIRDS = 24, 4
-# Spaces on a side of a block of pairs, and bytes of bases and of grown maps that are held at a time: all grown
-# maps of 300 spaces fit.
+# Spaces on a side of a block of pairs, and the bytes of bases and of refined maps that are in memory at a time: all
+# refined maps of 300 spaces fit.
 _BLOCK_SIDE = 32
-_MOST_BYTES = 1 << 30
-_MOST_GROWN_BYTES = 1 << 29
+_MOST_BASIS_BYTES = 1 << 30
+_MOST_REFINED_BYTES = 1 << 29
 # Points that stand for a dataset where spaces are compared in their shared coordinates.
 _N_POINTS = 500
-# Rounds of reweighting where maps may be wrong; between known points only the spaces differ.
+# Rounds of reweighting where refined maps may be wrong; full maps differ only as their spaces do.
 _N_ROUNDS = 10
 
 
 class MapPlace(NamedTuple):
-    """A grown map: the digest of what it was grown by, and where it lies."""
+    """A refined map: the digest of how it was refined, and where it lies."""
 
-    grown_by: str
+    refined_by: str
     block: str
     row: int
     direction: int
@@ -47,24 +47,24 @@ class MapPlace(NamedTuple):
 
 @dataclass(frozen=True)
 class CollectionJob:
-    """Bases of one dataset that hang together, and where their maps lie.
+    """Bases of one dataset that maps connect, and where these maps lie.
 
-    Of ``known`` pairs (lower, higher) the bases give the map; ``grown`` (source, target) says where it lies. ``core``:
-    how many of ``bases``, which stand first, are fitted together.
+    The bases determine the map of a pair in ``full`` (lower, higher); ``refined`` says where that of (source, target)
+    lies. The first ``n_core`` of ``bases`` are fitted together.
     """
 
     store: UnitStore
     key: str
     bases: tuple[str, ...]
-    core: int
-    known: frozenset[tuple[int, int]]
-    grown: Mapping[tuple[int, int], MapPlace]
+    n_core: int
+    full: frozenset[tuple[int, int]]
+    refined: Mapping[tuple[int, int], MapPlace]
     config: CollectionConfig
     min_overlap: float
 
 
 def store_collection(job: CollectionJob) -> None:
-    """Fit the shared basis, close the cycles, compare the spaces in their shared coordinates, and commit that."""
+    """Fit the shared basis, close the cycles, compare the spaces in their shared coordinates; commit the results."""
     maps = _Maps(job)
     shared = _shared_basis(job, maps)
     residuals = _cycle_residuals(job, maps)
@@ -72,12 +72,12 @@ def store_collection(job: CollectionJob) -> None:
         unit_writer.arrays.write("coefficients", shared.coefficients)
         unit_writer.arrays.write("cycle_residual", residuals)
         unit_writer.arrays.write("shared_distance", _shared_distances(maps, shared))
-        unit_writer.facts |= {"bases": list(job.bases), "core": job.core}
+        unit_writer.facts |= {"bases": list(job.bases), "core": job.n_core}
 
 
 @dataclass
 class _Maps:
-    """The maps of a job, made or read when they are asked for; grown ones are float32 in the store."""
+    """The maps of a job, computed or read on request; refined ones are float32 in the store."""
 
     job: CollectionJob
     _rows: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
@@ -86,22 +86,22 @@ class _Maps:
 
     @cached_property
     def thirds(self) -> list[int]:
-        """The spaces, spread evenly over the core, that cycles lead through; two more than a pair needs."""
-        core, wanted = self.job.core, _MOST_THIRDS * self.job.config.max_spaces // len(self.job.bases)
+        """The spaces, spread evenly over the core, that close cycles; two more than a pair needs."""
+        core, wanted = self.job.n_core, _MOST_THIRDS * self.job.config.max_spaces // len(self.job.bases)
         n_thirds = min(core, max(_FEWEST_THIRDS, min(_MOST_THIRDS, wanted)) + 2)
         return np.unique(np.linspace(0, core - 1, n_thirds).astype(int)).tolist()
 
     def of(self, source: int, target: int) -> Float[np.ndarray, "target source"] | None:
         """Return the low modes of the map between two of the job's spaces; None where there is none."""
-        if (source, target) in self.job.grown:
-            return self._grown(source, target)
+        if (source, target) in self.job.refined:
+            return self._refined_map(source, target)
         lower, higher = min(source, target), max(source, target)
-        if (lower, higher) not in self.job.known:
+        if (lower, higher) not in self.job.full:
             return None
-        found = self._full[lower, higher] if (lower, higher) in self._full else self._known(lower, higher)
+        functional_map = self._full[lower, higher] if (lower, higher) in self._full else self._full_map(lower, higher)
         if lower in self.thirds or higher in self.thirds:  # met again and again
-            self._full[lower, higher] = found
-        return found if found is None or source == lower else found.T
+            self._full[lower, higher] = functional_map
+        return functional_map if functional_map is None or source == lower else functional_map.T
 
     def rows(self, space: int) -> tuple[Float[np.ndarray, "points eigenpairs"], Shaped[np.ndarray, " points"]]:
         """Return the low eigenvectors of a space, and its ids."""
@@ -109,80 +109,83 @@ class _Maps:
             with self.job.store.open("bases", self.job.bases[space]) as unit:
                 vectors = unit.read("eigenvectors")[:, : self.job.config.n_eigenpairs]
                 self._rows[space] = np.ascontiguousarray(vectors), unit.read("ids")
-            while (
-                len(self._rows) > 2 * _BLOCK_SIDE and sum(rows.nbytes for rows, _ in self._rows.values()) > _MOST_BYTES
+            while len(self._rows) > 2 * _BLOCK_SIDE and (
+                sum(rows.nbytes for rows, _ in self._rows.values()) > _MOST_BASIS_BYTES
             ):
                 del self._rows[next(iter(self._rows))]
         return self._rows[space]
 
-    def _grown(self, source: int, target: int) -> Float[np.ndarray, "target source"] | None:
-        _, block, row, direction = self.job.grown[source, target]
+    def _refined_map(self, source: int, target: int) -> Float[np.ndarray, "target source"] | None:
+        _, block, row, direction = self.job.refined[source, target]
         if block not in self._blocks:
             n_modes = self.job.config.n_eigenpairs
             with self.job.store.open("scores", block) as unit:
                 self._blocks[block] = unit.read("maps")[:, :, :n_modes, :n_modes].copy()
-            while len(self._blocks) > 1 and sum(maps.nbytes for maps in self._blocks.values()) > _MOST_GROWN_BYTES:
+            while len(self._blocks) > 1 and sum(maps.nbytes for maps in self._blocks.values()) > _MOST_REFINED_BYTES:
                 del self._blocks[next(iter(self._blocks))]
-        found = self._blocks[block][row, direction].astype(np.float64)
-        return found if np.isfinite(found).all() else None
+        functional_map = self._blocks[block][row, direction].astype(np.float64)
+        return functional_map if np.isfinite(functional_map).all() else None
 
-    def _known(self, source: int, target: int) -> Float[np.ndarray, "target source"] | None:
-        (ours, our_ids), (theirs, their_ids) = self.rows(source), self.rows(target)
-        if len(our_ids) == len(their_ids) and (our_ids == their_ids).all():
-            return full_map(ours, theirs)
-        common, of_ours, of_theirs = common_ids(our_ids, their_ids)
-        if len(common) < self.job.min_overlap * min(len(our_ids), len(their_ids)):
+    def _full_map(self, source: int, target: int) -> Float[np.ndarray, "target source"] | None:
+        (source_vectors, source_ids), (target_vectors, target_ids) = self.rows(source), self.rows(target)
+        if len(source_ids) == len(target_ids) and (source_ids == target_ids).all():
+            return full_map(source_vectors, target_vectors)
+        common, source_rows, target_rows = common_ids(source_ids, target_ids)
+        if len(common) < self.job.min_overlap * min(len(source_ids), len(target_ids)):
             return None
         try:
-            return full_map(whitened_rows(ours[of_ours]), whitened_rows(theirs[of_theirs]))
-        except DataError:  # too few common points to tell the eigenvectors apart: told with the pair's scores
+            return full_map(whitened_rows(source_vectors[source_rows]), whitened_rows(target_vectors[target_rows]))
+        except DataError:  # too few common points to tell the eigenvectors apart: the pair's scores say so
             return None
 
 
 def _shared_basis(job: CollectionJob, maps: _Maps) -> SharedBasis:
     """Return the basis shared by the core, and Y of every other space from its maps out of the core."""
-    edges, found = [], []
-    for source in range(job.core):
-        for target in range(job.core):
-            # Between known points the map back says the same once more.
-            wanted = (source, target) in job.grown or source < target
-            if source != target and wanted and (own := maps.of(source, target)) is not None:
+    edges, edge_maps = [], []
+    for source in range(job.n_core):
+        for target in range(job.n_core):
+            # Of full maps one direction: the map back is the transpose.
+            is_wanted = (source, target) in job.refined or source < target
+            if source != target and is_wanted and (functional_map := maps.of(source, target)) is not None:
                 edges.append((source, target))
-                found.append(own)
-    collection = Collection(job.core, np.array(edges), np.stack(found))
+                edge_maps.append(functional_map)
+    collection = Collection(job.n_core, np.array(edges), np.stack(edge_maps))
     n_modes = min(job.config.n_modes, collection.maps.shape[1])
-    core = fit_shared_basis(collection, n_modes, n_rounds=_N_ROUNDS if job.grown else 0)
+    core = fit_shared_basis(collection, n_modes, n_rounds=_N_ROUNDS if job.refined else 0)
     coefficients = [*core.coefficients]
-    for space in range(job.core, len(job.bases)):
-        arriving = [(known, own) for known in range(job.core) if (own := maps.of(known, space)) is not None]
+    for space in range(job.n_core, len(job.bases)):
+        arriving = [
+            (source, its_map) for source in range(job.n_core) if (its_map := maps.of(source, space)) is not None
+        ]
         if not arriving:
             coefficients.append(np.full_like(coefficients[0], np.nan))
             continue
-        known, own = zip(*arriving, strict=True)
-        coefficients.append(fit_new_space(core, np.stack(own), np.array(known)))
+        sources, arriving_maps = zip(*arriving, strict=True)
+        coefficients.append(fit_new_space(core, np.stack(arriving_maps), np.array(sources)))
     return SharedBasis(np.stack(coefficients), core.weights)
 
 
 def _cycle_residuals(job: CollectionJob, maps: _Maps) -> Float[np.ndarray, "source target"]:
+    """Return how far cycles through each pair of spaces close; NaN for pairs without a map."""
     residuals = np.full((len(job.bases), len(job.bases)), np.nan)
     for source, target in _in_blocks(len(job.bases)):
-        # Between known points the way round backwards is the transpose, and as long.
-        if source == target or (source > target and (source, target) not in job.grown):
+        # Of full maps one direction: the cycle backwards is the transpose, and as long.
+        if source == target or (source > target and (source, target) not in job.refined):
             continue
         if (direct := maps.of(source, target)) is None:
             continue
         thirds = [third for third in maps.thirds if third not in (source, target)]
         legs = [(maps.of(target, third), maps.of(third, source)) for third in thirds]
-        whole = [(onward, back) for onward, back in legs if onward is not None and back is not None]
-        onward, back = (np.array([leg[side] for leg in whole]).reshape(-1, *direct.shape) for side in (0, 1))
+        complete = [(onward, back) for onward, back in legs if onward is not None and back is not None]
+        onward, back = (np.array([leg[side] for leg in complete]).reshape(-1, *direct.shape) for side in (0, 1))
         residuals[source, target] = residual_through(direct, onward, back)
-    for source, target in job.known:
+    for source, target in job.full:
         residuals[target, source] = residuals[source, target]
     return residuals
 
 
 def _in_blocks(n_spaces: int) -> Iterator[tuple[int, int]]:
-    """Yield all pairs, those of few spaces together: their bases are read once a block."""
+    """Yield all pairs block by block, so that the bases of a block are read once."""
     starts = range(0, n_spaces, _BLOCK_SIDE)
     for first, second in product(starts, starts):
         sides = (range(start, min(start + _BLOCK_SIDE, n_spaces)) for start in (first, second))
@@ -195,16 +198,15 @@ def _shared_distances(maps: _Maps, shared: SharedBasis) -> Float[np.ndarray, "so
     0: the same functions; √2: nothing in common. NaN where they have no points in common.
     """
     n_spaces = len(shared.coefficients)
-    names = [maps.rows(space)[1] for space in range(n_spaces)]
-    common = _in_all(names)
+    common = _in_all([maps.rows(space)[1] for space in range(n_spaces)])
     if not len(common):
         return np.full((n_spaces, n_spaces), np.nan)
     common = common[np.unique(np.linspace(0, len(common) - 1, min(len(common), _N_POINTS)).astype(int))]
     coordinates = []
     for space in range(n_spaces):
         rows, ids = maps.rows(space)
-        here = rows[common_ids(ids, common)[1]] * np.sqrt(len(rows))
-        coordinates.append((here @ shared.coefficients[space]).ravel())
+        scaled = rows[common_ids(ids, common)[1]] * np.sqrt(len(rows))
+        coordinates.append((scaled @ shared.coefficients[space]).ravel())
     flat = np.stack(coordinates)
     squares = np.einsum("ij,ij->i", flat, flat)
     squared = squares[:, None] + squares - 2 * (flat @ flat.T)
@@ -212,9 +214,10 @@ def _shared_distances(maps: _Maps, shared: SharedBasis) -> Float[np.ndarray, "so
     return np.sqrt(np.maximum((squared + squared.T) / (2 * flat.shape[1]), 0))
 
 
-def _in_all(names: Sequence[Shaped[np.ndarray, " points"]]) -> Shaped[np.ndarray, " common"]:
-    common = names[0]
-    for own in names[1:]:
-        if len(own) != len(common) or not (own == common).all():
-            common = common_ids(common, own)[0]
+def _in_all(lists: Sequence[Shaped[np.ndarray, " points"]]) -> Shaped[np.ndarray, " common"]:
+    """Return the ids that are in all lists."""
+    common = lists[0]
+    for ids in lists[1:]:
+        if len(ids) != len(common) or not (ids == common).all():
+            common = common_ids(common, ids)[0]
     return common

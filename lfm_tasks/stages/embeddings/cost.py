@@ -1,4 +1,4 @@
-"""cost.py."""
+"""The cost of embeddings and their probes: amounts of work, memory, bytes written."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,10 @@ from lfm_tasks.runtime.load import ACTIVATIONS, MIB, Load, SpaceSize, unit_bytes
 
 
 def embeddings_load(sizes: Sequence[SpaceSize], max_points: int, n_probed: int) -> Load:
-    """Return the cost of pictures of spaces, and of probes of pairs of them."""
+    """Return the cost of embedding spaces, and of the probes of pairs of them."""
     if not sizes:
         return Load()
-    n, d = min(max_points, max(own.n_points for own in sizes)), max(own.n_features for own in sizes)
+    n, d = min(max_points, max(size.n_points for size in sizes)), max(size.n_features for size in sizes)
     n_probes = len(sizes) + 2 * n_probed if n_probed else 0
     work = {
         "picture": float(len(sizes)),

@@ -1,1 +1,1 @@
-"""lfm_tasks/stages/inventory."""
+"""Stage inventory: what the catalog requests, checked before anything is computed."""

@@ -1,4 +1,4 @@
-"""Knowledge: what is known of which point is which, as the catalog says it and as fits use it."""
+"""Correspondence of the points of two spaces, and labels and exchangeability of the points of a dataset."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.catalog.model import DatasetFile
+from lfm_tasks.catalog.models import DatasetFile
 from lfm_tasks.config import AtlasConfig, MapsConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.opening import DatasetRows, read_ids
@@ -38,7 +38,7 @@ class Correspondence:
         return self.regime != "full" and self.refine == "zoomout"
 
     def ingredients(self) -> dict[str, Any]:
-        """Return what can change a map, for its digest."""
+        """Return the settings that can change a map, for its digest."""
         return {"regime": "full"} if self.regime == "full" else asdict(self)
 
 
@@ -85,9 +85,9 @@ def load_correspondence(maps: MapsConfig, dataset: str, rows: DatasetRows, catal
         found = f"found regime labels, and no labels in the dataset {dataset}"
         raise DataError("missing_source", f"{found}: add labels: {{path: labels.npy}} to it, or choose another regime")
     if maps.anchors is None:
-        return FULL_CORRESPONDENCE if maps.regime == "full" else _knowledge(maps)
+        return FULL_CORRESPONDENCE if maps.regime == "full" else _correspondence(maps)
     if maps.anchors.ids is None:
-        return _knowledge(maps, n_anchors=maps.anchors.count or 0, seed=maps.anchors.seed)
+        return _correspondence(maps, n_anchors=maps.anchors.count or 0, seed=maps.anchors.seed)
     file = DatasetFile(path=maps.anchors.ids.path, key=maps.anchors.ids.key)
     ids = read_ids(file, catalog.root, dataset=dataset)
     if len(ids) < 2:
@@ -96,7 +96,7 @@ def load_correspondence(maps: MapsConfig, dataset: str, rows: DatasetRows, catal
     if len(unknown):
         found = f"found {len(unknown)} anchors that the dataset {dataset} lacks, first {ascii(str(unknown[0]))[:60]}"
         raise DataError("bad_anchors", f"{file.path}: {found}: give ids of the dataset")
-    return _knowledge(maps, anchor_ids=tuple(sorted(map(str, ids))))
+    return _correspondence(maps, anchor_ids=tuple(sorted(map(str, ids))))
 
 
 def anchors_of_pair(
@@ -150,7 +150,7 @@ def same_ids(first: Shaped[np.ndarray, " some"], second: Shaped[np.ndarray, " ot
 
 def store_labels(store: UnitStore, labels: Mapping[str, Labels]) -> dict[str, str]:
     """Commit the labels that are new; return dataset → key."""
-    keys = {dataset: own.key for dataset, own in labels.items()}
+    keys = {dataset: of_dataset.key for dataset, of_dataset in labels.items()}
     for dataset, key in keys.items():
         if store.find("labels", key) is None:
             with store.commit("labels", key) as unit_writer:
@@ -175,7 +175,7 @@ def dataset_labels(rows: DatasetRows) -> Labels | None:
     return Labels(rows.ids[order], np.unique(rows.labels[order], return_inverse=True)[1].astype(np.int32))
 
 
-def _knowledge(
+def _correspondence(
     maps: MapsConfig, *, anchor_ids: tuple[str, ...] = (), n_anchors: int = 0, seed: int = 0
 ) -> Correspondence:
     return Correspondence(maps.regime, maps.mask, maps.refine, maps.n_samples, anchor_ids, n_anchors, seed)
@@ -215,29 +215,29 @@ class Resampling:
 
 
 def dataset_exchangeability(rows: DatasetRows) -> ExchangeabilityGroups | None:
-    """Return what a dataset says about its rows, ids in order; None: every row may change places with every other."""
+    """Return the groups or strata of a dataset, ids in order; None: all its rows are exchangeable."""
     sets = rows.groups if rows.strata is None else rows.strata
     if sets is None:
         return None
     order = np.argsort(rows.ids, kind="stable")
     codes = np.unique(sets[order], return_inverse=True)[1]
-    design = ExchangeabilityGroups(
+    groups = ExchangeabilityGroups(
         "groups" if rows.strata is None else "strata", rows.ids[order], codes.astype(np.int32)
     )
-    _exchange(design, design.sets)
-    return design
+    _exchange(groups, groups.sets)
+    return groups
 
 
 def resampling(
-    ids: Shaped[np.ndarray, " points"], design: ExchangeabilityGroups | None, atlas: AtlasConfig
+    ids: Shaped[np.ndarray, " points"], groups: ExchangeabilityGroups | None, atlas: AtlasConfig
 ) -> Resampling:
     """Return how rows with these ids are resampled.
 
     There are no parts where ``atlas.intervals.n_groups`` is 0 or there are too few rows (or groups of rows) for them.
     """
-    sets = None if design is None else design.of(ids)
-    exchange = Exchange(len(ids)) if design is None or sets is None else _exchange(design, sets)
-    together = sets if design is not None and design.kind == "groups" else None
+    sets = None if groups is None else groups.of(ids)
+    exchange = Exchange(len(ids)) if groups is None or sets is None else _exchange(groups, sets)
+    together = sets if groups is not None and groups.kind == "groups" else None
     wanted = atlas.intervals.n_groups
 
     def parts(n_parts: int) -> Int[np.ndarray, " points"] | None:
@@ -249,20 +249,20 @@ def resampling(
     return Resampling(exchange, parts(wanted), parts(2), wanted)
 
 
-def store_exchangeability(store: UnitStore, designs: Mapping[str, ExchangeabilityGroups]) -> dict[str, str]:
-    """Commit the designs that are new; return dataset → key."""
-    keys = {dataset: design.key for dataset, design in designs.items()}
+def store_exchangeability(store: UnitStore, exchangeability: Mapping[str, ExchangeabilityGroups]) -> dict[str, str]:
+    """Commit the exchangeability groups that are new; return dataset → key."""
+    keys = {dataset: groups.key for dataset, groups in exchangeability.items()}
     for dataset, key in keys.items():
         if store.find("designs", key) is None:
             with store.commit("designs", key) as unit_writer:
-                unit_writer.arrays.write("ids", designs[dataset].ids)
-                unit_writer.arrays.write("sets", designs[dataset].sets)
-                unit_writer.facts |= {"kind": designs[dataset].kind}
+                unit_writer.arrays.write("ids", exchangeability[dataset].ids)
+                unit_writer.arrays.write("sets", exchangeability[dataset].sets)
+                unit_writer.facts |= {"kind": exchangeability[dataset].kind}
     return keys
 
 
 def read_exchangeability(store: UnitStore, key: str) -> ExchangeabilityGroups | None:
-    """Return a committed design; None for the empty key."""
+    """Return committed exchangeability groups; None for the empty key."""
     if not key:
         return None
     kind = store.receipt("designs", key).facts["kind"]
@@ -270,11 +270,11 @@ def read_exchangeability(store: UnitStore, key: str) -> ExchangeabilityGroups | 
         return ExchangeabilityGroups(kind, unit.read("ids"), unit.read("sets"))
 
 
-def _exchange(design: ExchangeabilityGroups, sets: Int[np.ndarray, " points"]) -> Exchange:
+def _exchange(groups: ExchangeabilityGroups, sets: Int[np.ndarray, " points"]) -> Exchange:
     try:
-        return of_groups(sets) if design.kind == "groups" else within_strata(sets)
+        return of_groups(sets) if groups.kind == "groups" else within_strata(sets)
     except ValueError as error:
-        raise DataError("bad_groups", f"{error}: give other {design.kind}, or none") from error
+        raise DataError("bad_groups", f"{error}: give other {groups.kind}, or none") from error
 
 
 def text_labels(rows: DatasetRows) -> dict[str, str]:

@@ -7,13 +7,12 @@ from itertools import product
 import numpy as np
 
 from lfm_tasks.catalog import Catalog, Model
-from lfm_tasks.catalog.names import fill
+from lfm_tasks.catalog.names import fill_pattern
 from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.load import SpaceSize
 from lfm_tasks.sources.files.pooling import pooled_features
-from lfm_tasks.sources.files.source import FileSource
 from lfm_tasks.sources.networks.recording import RecordedSource
-from lfm_tasks.sources.source import Source
+from lfm_tasks.sources.source import FileSource, Source
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.inventory.requests import PairSelection, embedded_spaces, n_directed_pairs
 
@@ -27,7 +26,7 @@ def likely(size: SpaceSize) -> SpaceSize:
 
 
 def model_size(name: str, model: Model, source: Source, catalog: Catalog, n_points: int) -> SpaceSize:
-    """Return what all layers of a model have in common; ``with_layer`` gives that of one."""
+    """Return the size that all layers of a model have in common; `with_layer` adds the features of one."""
     ids = source.ids[:1000]
     id_bytes = round(float(np.mean([len(str(one).encode()) for one in ids]))) if len(ids) else 0
     return SpaceSize(name, n_points, 0, 4, id_bytes, 0, _weight_bytes(name, model, catalog))
@@ -44,7 +43,7 @@ def with_layer(whole: SpaceSize, space: Space, source: Source, pool: str) -> Spa
         try:
             n_features = 0 if None in shape else pooled_features([length or 0 for length in shape], pool)
         except DataError:
-            n_features = 0  # told when it is recorded
+            n_features = 0  # reported when it is recorded
     return replace(whole, name=space.name, n_features=n_features)
 
 
@@ -52,7 +51,7 @@ def _weight_bytes(name: str, model: Model, catalog: Catalog) -> int:
     recorded = model.onnx.path if model.onnx else model.torch.weights if model.torch else None
     if recorded is None or "://" in recorded:
         return 0
-    path = catalog.locate(fill(recorded, model=name, dataset=model.dataset))
+    path = catalog.locate(fill_pattern(recorded, model=name, dataset=model.dataset))
     return path.stat().st_size if path.is_file() else 0
 
 
@@ -67,18 +66,18 @@ def oversized_maps(catalog: Catalog, parts: Iterable[PairSelection], sizes: Mapp
 
     A map takes 4 K² bytes, its distortions 8 bytes a point.
     """
-    parts, found = list(parts), {}
+    parts, messages = list(parts), {}
     for dataset in sorted({space.dataset for space in sizes}):
-        own = [part for part in parts if part.dataset == dataset]
+        of_dataset = [part for part in parts if part.dataset == dataset]
         spaces = [space for space in sizes if space.dataset == dataset]
-        n_maps = n_kept_maps(catalog, own, spaces)
+        n_maps = n_kept_maps(catalog, of_dataset, spaces)
         n_points = max(sizes[space] for space in spaces)
         n_bytes = n_maps * (4 * catalog.atlas.n_eigenpairs**2 + 8 * n_points)
         if n_bytes > MOST_BYTES:
             size = f"found {n_maps} maps of {n_points} points to keep, {n_bytes / 2**30:.1f} GiB"
             advice = "set atlas.keep_maps to best or none, embed fewer spaces, or set atlas.max_points"
-            found[dataset] = f"{size}, needs at most {MOST_BYTES >> 30} GiB: {advice}"
-    return found
+            messages[dataset] = f"{size}, needs at most {MOST_BYTES >> 30} GiB: {advice}"
+    return messages
 
 
 def n_kept_maps(catalog: Catalog, parts: list[PairSelection], spaces: list[Space]) -> int:

@@ -12,10 +12,9 @@ from lfm_tasks.catalog import Catalog, Model, expand_layers
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.run import ProgressCallback
-from lfm_tasks.sources.files.source import FileSource
 from lfm_tasks.sources.networks.recording import RecordedSource
 from lfm_tasks.sources.opening import DatasetRows, open_source, read_dataset
-from lfm_tasks.sources.source import Source
+from lfm_tasks.sources.source import FileSource, Source
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.inventory.stage import Zoo, selected_rows
 from lfm_tasks.stores.units.store import ids_digest
@@ -41,15 +40,15 @@ class Overlap:
 
 def id_overlaps(zoo: Zoo, ids: Mapping[str, Ids], least: float) -> tuple[tuple[Overlap, ...], list[str]]:
     """Return the overlaps on each dataset, and a sentence where pairs share too few ids to be scored."""
-    asked: dict[str, set[tuple[str, str]]] = {}
+    requested: dict[str, set[tuple[str, str]]] = {}
     for part in zoo.parts:
         sides = ({space.model for space in side if space.model in ids} for side in (part.sources, part.targets))
         pairs = {(min(pair), max(pair)) for pair in product(*sides) if pair[0] != pair[1]}
-        asked.setdefault(part.dataset, set()).update(pairs)
-    digests = {name: ids_digest(np.sort(own)) for name, own in ids.items()}  # most models have the same ids
+        requested.setdefault(part.dataset, set()).update(pairs)
+    digests = {name: ids_digest(np.sort(of_model)) for name, of_model in ids.items()}  # most models have the same ids
     known: dict[frozenset[str], float] = {}
     overlaps, problems = [], []
-    for dataset, pairs in asked.items():
+    for dataset, pairs in requested.items():
         shares = {}
         for first, second in sorted(pairs):
             both = frozenset((digests[first], digests[second]))
@@ -101,19 +100,19 @@ class DeepReport:
     problems: tuple[str, ...]
 
 
-def read_zoo(catalog: Catalog, zoo: Zoo, announce: ProgressCallback) -> DeepReport:
-    """Return what reading all rows that a run would read has found; one batch is in memory at a time.
+def read_zoo(catalog: Catalog, zoo: Zoo, report_progress: ProgressCallback) -> DeepReport:
+    """Read all rows that a run would read, report what they are like; one batch is in memory at a time.
 
     Of a model that has to be run (ONNX, PyTorch) one batch is read: all rows would be the recording itself.
     """
-    refused = {(failure.model, failure.layer) for failure in zoo.failures if failure.stage == "validate"}
+    unusable = {(failure.model, failure.layer) for failure in zoo.failures if failure.stage == "validate"}
     problems = [f"{'/'.join(filter(None, (f.model, f.layer)))}: {f.message} [{f.reason}]" for f in zoo.failures]
     spaces: list[ReadSpace] = []
     ids: dict[str, Shaped[np.ndarray, " points"]] = {}
     datasets: dict[str, DatasetRows] = {}
     for done, (name, model) in enumerate(catalog.models.items()):
-        announce("reading", done, len(catalog.models))
-        if (name, "") in refused:
+        report_progress("reading", done, len(catalog.models))
+        if (name, "") in unusable:
             continue
         try:
             source = _open(name, model, catalog, datasets)
@@ -123,9 +122,9 @@ def read_zoo(catalog: Catalog, zoo: Zoo, announce: ProgressCallback) -> DeepRepo
             continue
         rows = np.sort(selected_rows(source.ids, catalog))
         ids[name] = source.ids[rows]
-        own = [Space(model.dataset, name, layer) for layer in layers if (name, layer) not in refused]
-        spaces += _read_spaces(source, own, rows)
-    announce("reading", len(catalog.models), len(catalog.models))
+        usable = [Space(model.dataset, name, layer) for layer in layers if (name, layer) not in unusable]
+        spaces += _read_spaces(source, usable, rows)
+    report_progress("reading", len(catalog.models), len(catalog.models))
     problems += [f"{space.model}/{space.layer}: {space.error} [{space.reason}]" for space in spaces if space.reason]
     overlaps, too_little = id_overlaps(zoo, ids, catalog.atlas.min_overlap)
     return DeepReport(tuple(spaces), overlaps, (*problems, *too_little))
@@ -158,7 +157,7 @@ def report_as_lines(report: DeepReport) -> list[str]:
 
 
 def report_as_json(report: DeepReport) -> str:
-    """Return the same, and the problems, as one JSON object."""
+    """Return the report as one JSON object."""
     return json.dumps(asdict(report), indent=1, ensure_ascii=False, allow_nan=False)
 
 
@@ -169,7 +168,7 @@ def _open(name: str, model: Model, catalog: Catalog, datasets: dict[str, Dataset
 
 
 def _read_spaces(source: Source, spaces: Sequence[Space], rows: Int[np.ndarray, " selected"]) -> Iterator[ReadSpace]:
-    """Yield what is in each space; layers of a network are run together, and alone if one of them has an error."""
+    """Yield a report of each space; layers of a network are run together, and alone if one of them has an error."""
     if not isinstance(source, RecordedSource):
         for space in spaces:
             yield from _read_together(source, [space], rows, len(rows))
@@ -177,10 +176,10 @@ def _read_spaces(source: Source, spaces: Sequence[Space], rows: Int[np.ndarray, 
     if not spaces:
         return
     first = rows[: source.batch_rows]
-    found = list(_read_together(source, spaces, first, len(rows)))
-    if any(space.reason for space in found) and len(spaces) > 1:
-        found = [read for space in spaces for read in _read_together(source, [space], first, len(rows))]
-    yield from found
+    read = list(_read_together(source, spaces, first, len(rows)))
+    if any(space.reason for space in read) and len(spaces) > 1:
+        read = [alone for space in spaces for alone in _read_together(source, [space], first, len(rows))]
+    yield from read
 
 
 def _read_together(
@@ -202,8 +201,8 @@ def _read_together(
         facts = (n_points, len(rows), features, str(seen.first.dtype), dead)
         # One batch cannot tell that all points are alike.
         constant = dead == features and len(rows) == n_points
-        trouble = ("constant", "found the same activations for every point: drop the layer, it says nothing")
-        yield ReadSpace(space.dataset, space.model, space.layer, *facts, *(trouble if constant else ()))
+        failure = ("constant", "found the same activations for every point: drop the layer, it says nothing")
+        yield ReadSpace(space.dataset, space.model, space.layer, *facts, *(failure if constant else ()))
 
 
 @dataclass(frozen=True)
@@ -259,7 +258,7 @@ def list_layers(catalog: Catalog, model_name: str) -> tuple[ListedLayer, ...]:
     for name in source.layer_names():
         shape: tuple[int | None, ...] = shapes.get(name, ())
         try:
-            # What a file holds is told by its header, already pooled.
+            # The header of a file says what it holds, already pooled.
             shape = source.shape(name)[1:] if isinstance(source, FileSource) else shape
             source.identity(name)
         except DataError as error:
@@ -279,7 +278,7 @@ def layers_as_lines(layers: Sequence[ListedLayer]) -> str:
 
 
 def layers_as_json(layers: Sequence[ListedLayer]) -> str:
-    """Return the same as a JSON list of objects."""
+    """Return the layers as a JSON list of objects."""
     return json.dumps([asdict(layer) for layer in layers], indent=1, ensure_ascii=False)
 
 

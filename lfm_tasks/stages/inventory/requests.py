@@ -1,4 +1,4 @@
-"""Which pairs of spaces are asked for: all within a dataset, or those of the catalog's comparisons."""
+"""Which pairs of spaces the catalog requests: all within a dataset, or those of its comparisons."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +10,7 @@ import numpy as np
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.comparisons import chosen_spaces, comparison_dataset
-from lfm_tasks.measures.registry import MEASURES
+from lfm_tasks.measures.registry import MEASURES, PlugInError
 from lfm_tasks.runtime.run import Scope
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES
@@ -19,16 +19,16 @@ from lfm_tasks.stages.inventory.correspondence import FULL_CORRESPONDENCE, Corre
 
 @dataclass(frozen=True)
 class PairRequest:
-    """What is asked of a pair: by which measures, and from what its maps are fitted."""
+    """What is requested of a pair: the measures, and the correspondence that its maps are fitted from."""
 
     measures: frozenset[str]
     correspondence: Correspondence = FULL_CORRESPONDENCE
 
     def and_also(self, other: "PairRequest") -> "PairRequest":
-        """Return what both ask; RuntimeError if they want maps of the pair from different correspondence."""
+        """Return the request for the measures of both; RuntimeError if their maps need different correspondence."""
         if self == other:
             return self
-        ours, theirs = (bool(asked.measures & MAP_SCORES.keys()) for asked in (self, other))
+        ours, theirs = (bool(request.measures & MAP_SCORES.keys()) for request in (self, other))
         if ours and theirs and self.correspondence != other.correspondence:
             raise RuntimeError("found one pair of spaces in comparisons with different maps: give both the same")
         return PairRequest(self.measures | other.measures, self.correspondence if ours else other.correspondence)
@@ -57,46 +57,48 @@ class PairSelection:
 
 
 def pair_selections(
-    catalog: Catalog, spaces: Collection[Space], known: Mapping[tuple[str, str], Correspondence] | None = None
+    catalog: Catalog, spaces: Collection[Space], correspondences: Mapping[tuple[str, str], Correspondence] | None = None
 ) -> tuple[PairSelection, ...]:
-    """Return what the catalog asks for, in its order.
+    """Return the comparisons of the catalog, or each dataset as a whole, in its order.
 
-    ``known`` holds the correspondence of each comparison (or "") on a dataset; what is not in it, is not asked for.
+    ``correspondences``: by comparison (or "") and dataset; a comparison without one is left out.
     """
     atlas = catalog.atlas
     if not catalog.comparisons:
         by_dataset = {dataset: tuple(s for s in spaces if s.dataset == dataset) for dataset in _datasets(spaces)}
-        parts = [PairSelection("", dataset, atlas.measures, own, own) for dataset, own in by_dataset.items()]
+        parts = [
+            PairSelection("", dataset, atlas.measures, members, members) for dataset, members in by_dataset.items()
+        ]
     else:
         parts = list(_comparison_parts(catalog, spaces))
-    if known is None:
+    if correspondences is None:
         return tuple(parts)
     return tuple(
-        replace(part, correspondence=known[part.name, part.dataset])
+        replace(part, correspondence=correspondences[part.name, part.dataset])
         for part in parts
-        if (part.name, part.dataset) in known
+        if (part.name, part.dataset) in correspondences
     )
 
 
 def _comparison_parts(catalog: Catalog, spaces: Collection[Space]) -> Iterator[PairSelection]:
-    members = catalog.members()
+    members = catalog.model_facts()
     for name, comparison in catalog.comparisons.items():
         dataset = str(comparison_dataset(comparison, members))
-        own = [space for space in spaces if space.dataset == dataset]
-        sides = [tuple(chosen_spaces(side, own, members)) for side in (comparison.sources, comparison.targets)]
+        of_dataset = [space for space in spaces if space.dataset == dataset]
+        sides = [tuple(chosen_spaces(side, of_dataset, members)) for side in (comparison.sources, comparison.targets)]
         yield PairSelection(name, dataset, comparison.measures or catalog.atlas.measures, sides[0], sides[1])
 
 
 def embedded_spaces(catalog: Catalog, spaces: Iterable[Space]) -> list[Space]:
-    """Return the spaces that the catalog wants pictures of, in their order."""
+    """Return the spaces that the catalog wants embeddings of, in their order."""
     wanted = catalog.atlas.embeddings
-    return [] if wanted is None else chosen_spaces(wanted.spaces, spaces, catalog.members())
+    return [] if wanted is None else chosen_spaces(wanted.spaces, spaces, catalog.model_facts())
 
 
 def requested_measures(catalog: Catalog) -> tuple[str, ...]:
-    """Return every measure that is asked for, each once."""
-    own = [comparison.measures or catalog.atlas.measures for comparison in catalog.comparisons.values()]
-    return tuple(dict.fromkeys(name for names in own or [catalog.atlas.measures] for name in names))
+    """Return every requested measure, each once."""
+    of_comparisons = [comparison.measures or catalog.atlas.measures for comparison in catalog.comparisons.values()]
+    return tuple(dict.fromkeys(name for names in of_comparisons or [catalog.atlas.measures] for name in names))
 
 
 def spaces_now(parts: Iterable[PairSelection], scope: Scope) -> frozenset[Space]:
@@ -108,9 +110,9 @@ def spaces_now(parts: Iterable[PairSelection], scope: Scope) -> frozenset[Space]
 def requested_cells(
     parts: Iterable[PairSelection], datasets: list[str], measures: list[str], names: list[str]
 ) -> np.ndarray:
-    """Return (dataset, measure, source, target): whether a cell is asked for, in either direction."""
-    asked = np.zeros((len(datasets), len(measures), len(names), len(names)), dtype=bool)
-    row = {name: number for number, name in enumerate(names)}
+    """Return (dataset, measure, source, target): whether a cell is requested, in either direction."""
+    requested = np.zeros((len(datasets), len(measures), len(names), len(names)), dtype=bool)
+    row = {name: index for index, name in enumerate(names)}
     for part in parts:
         if part.dataset not in datasets:
             continue
@@ -119,10 +121,10 @@ def requested_cells(
             for side in (part.sources, part.targets)
         )
         for measure in part.measures:
-            cells = asked[datasets.index(part.dataset), measures.index(measure)]
+            cells = requested[datasets.index(part.dataset), measures.index(measure)]
             cells[np.ix_(sources, targets)] = True
             cells[np.ix_(targets, sources)] = True
-    return asked
+    return requested
 
 
 def clashes(parts: Sequence[PairSelection]) -> Iterator[tuple[PairSelection, PairSelection, Space, Space]]:
@@ -131,12 +133,12 @@ def clashes(parts: Sequence[PairSelection]) -> Iterator[tuple[PairSelection, Pai
         for earlier in parts[:later]:
             if earlier.dataset != part.dataset or earlier.correspondence == part.correspondence:
                 continue
-            if not all(MAP_SCORES.keys() & set(own.measures) for own in (earlier, part)):
+            if not all(MAP_SCORES.keys() & set(one.measures) for one in (earlier, part)):
                 continue
             names = sorted(space.name for space in part.spaces() & earlier.spaces())
             first, second = (
-                requested_cells([replace(own, measures=("any",))], [part.dataset], ["any"], names)[0, 0]
-                for own in (earlier, part)
+                requested_cells([replace(one, measures=("any",))], [part.dataset], ["any"], names)[0, 0]
+                for one in (earlier, part)
             )
             both = np.argwhere(first & second)
             if len(both):
@@ -145,18 +147,20 @@ def clashes(parts: Sequence[PairSelection]) -> Iterator[tuple[PairSelection, Pai
 
 
 def n_directed_pairs(parts: Iterable[PairSelection], spaces: Collection[Space]) -> int:
-    """Return how many directed pairs of two different spaces are asked for, among ``spaces``."""
+    """Return how many directed pairs of two different spaces are requested, among ``spaces``."""
     total = 0
     for dataset in _datasets(spaces):
         names = [space.name for space in spaces if space.dataset == dataset]
-        own = [PairSelection(p.name, dataset, ("any",), p.sources, p.targets) for p in parts if p.dataset == dataset]
-        asked = requested_cells(own, [dataset], ["any"], names)[0, 0]
-        total += int((asked & ~np.eye(len(names), dtype=bool)).sum())
+        selections = [
+            PairSelection(p.name, dataset, ("any",), p.sources, p.targets) for p in parts if p.dataset == dataset
+        ]
+        requested = requested_cells(selections, [dataset], ["any"], names)[0, 0]
+        total += int((requested & ~np.eye(len(names), dtype=bool)).sum())
     return total
 
 
 def comparison_facts(parts: Iterable[PairSelection]) -> dict[str, dict[str, Any]]:
-    """Return what the atlas says of each comparison: its dataset, measures, and the names of its spaces."""
+    """Return the dataset, measures and names of spaces of each comparison, as the atlas publishes them."""
     return {
         part.name: {
             "dataset": part.dataset,
@@ -173,33 +177,64 @@ def _datasets(spaces: Iterable[Space]) -> list[str]:
     return sorted({space.dataset for space in spaces})
 
 
-CONVENTIONS = {name: score.convention for name, score in MAP_SCORES.items()} | {
-    name: measure.convention for name, measure in MEASURES.items()
-}
-SYMMETRIC = frozenset({"overlap"} | {name for name, measure in MEASURES.items() if measure.is_symmetric})
 _EXACT = "exact moments of all permutations, Pearson III curve (permutations where groups or strata are given)"
 _FITTED = "; of fitted maps, random pairings of what is known instead"
 _DRAWN = "permutations, (1 + reached)/(1 + drawn); where fewer than 10 reach the score, Pearson III with their moments"
-P_VALUES = (
-    {name: _DRAWN + _FITTED if score.has_null else "none" for name, score in MAP_SCORES.items()}
-    | {name: _EXACT if measure.as_trace is not None else _DRAWN for name, measure in MEASURES.items()}
-    | {"overlap": _EXACT + _FITTED}
-)
-DISTANCES = frozenset(name for name, measure in MEASURES.items() if measure.kind == "distance")
+
+
+@dataclass(frozen=True)
+class MeasureFacts:
+    """What the atlas says of a measure; ``p_values``: by which method they are made."""
+
+    convention: str
+    p_values: str
+    is_symmetric: bool
+    is_distance: bool
+
+
+def known_measures() -> dict[str, MeasureFacts]:
+    """Return all measures, of maps and of activations, those of installed packages among them.
+
+    Raises
+    ------
+    PlugInError
+        If an installed package brings measures that cannot be used.
+    """
+    MEASURES.check_names(MAP_SCORES)
+    known = {}
+    for name, score in MAP_SCORES.items():
+        by_chance = _EXACT if score.trace_scale is not None else _DRAWN
+        known[name] = MeasureFacts(
+            score.convention, by_chance + _FITTED if score.has_null else "none", score.is_symmetric, False
+        )
+    for name, measure in MEASURES.items():
+        by_chance = _EXACT if measure.as_trace is not None else _DRAWN
+        known[name] = MeasureFacts(measure.convention, by_chance, measure.is_symmetric, measure.kind == "distance")
+    return known
 
 
 def unknown_measures(catalog: Catalog) -> list[tuple[tuple[str | int, ...], str]]:
-    """Return, for each measure of the catalog that does not exist, where it stands and a sentence."""
+    """Return, for each measure of the catalog that does not exist, where it stands and a sentence.
+
+    If an installed package brings measures that cannot be used, the only sentence says so.
+    """
     named: list[tuple[tuple[str, ...], tuple[str, ...]]] = [(("atlas", "measures"), catalog.atlas.measures)]
-    named += [(("comparisons", name, "measures"), own.measures or ()) for name, own in catalog.comparisons.items()]
+    named += [
+        (("comparisons", name, "measures"), comparison.measures or ())
+        for name, comparison in catalog.comparisons.items()
+    ]
+    try:
+        known = known_measures()
+    except PlugInError as error:
+        return [(named[0][0], str(error))]
     return [
-        ((*where, number), f"unknown measure {name!r}{_hint(name)}")
+        ((*where, index), f"unknown measure {name!r}{_hint(name, known)}")
         for where, names in named
-        for number, name in enumerate(names)
-        if name not in CONVENTIONS
+        for index, name in enumerate(names)
+        if name not in known
     ]
 
 
-def _hint(name: str) -> str:
-    near = get_close_matches(name, CONVENTIONS, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(CONVENTIONS)}"
+def _hint(name: str, known: Collection[str]) -> str:
+    near = get_close_matches(name, known, n=1)
+    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from lfm_tasks.catalog import Catalog, Model, expand_layers
-from lfm_tasks.catalog.comparisons import comparison_dataset, layer_misses, space_misses, unasked_globs
+from lfm_tasks.catalog.comparisons import comparison_dataset, layer_misses, space_misses, unrequested_globs
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.load import SpaceSize
@@ -30,7 +30,7 @@ from lfm_tasks.stores.units.store import digest, ids_digest
 
 
 def selected_rows(ids: Shaped[np.ndarray, " points"], catalog: Catalog) -> Int[np.ndarray, " selected"]:
-    """Return the row numbers to record, in the order of their ids.
+    """Return the indices of the rows to record, in the order of their ids.
 
     With a cap (``atlas.max_points``), the ids with the smallest seeded digests stay: every source keeps the same ones,
     whatever else it holds.
@@ -63,15 +63,15 @@ class PlannedSpace:
 
 @dataclass(frozen=True)
 class Zoo:
-    """All spaces that the catalog asks for, and those that cannot be.
+    """All spaces that the catalog requests, and those that cannot be used.
 
-    ``designs`` say how rows are resampled, where a dataset does; ``rows`` holds ids and labels of each dataset.
-    ``n_chosen``: spaces that can be used, whether a comparison asks for them or not.
+    By dataset: ``exchangeability`` says how rows are resampled, where the dataset does; ``rows`` holds ids and labels.
+    ``n_chosen``: how many spaces can be used, whether a comparison requests them or not.
     """
 
     spaces: tuple[PlannedSpace, ...]
     failures: tuple[Failure, ...]
-    designs: Mapping[str, ExchangeabilityGroups] = field(default_factory=dict)
+    exchangeability: Mapping[str, ExchangeabilityGroups] = field(default_factory=dict)
     parts: tuple[PairSelection, ...] = ()
     labels: Mapping[str, Labels] = field(default_factory=dict)
     rows: Mapping[str, DatasetRows] = field(default_factory=dict)
@@ -80,42 +80,47 @@ class Zoo:
 
 def validate(run: Run) -> Zoo:
     """Open every source of the run's catalog; what cannot be used becomes a failure, the rest goes on."""
-    return validate_catalog(run.catalog, run.announce)
+    return validate_catalog(run.catalog, run.report_progress)
 
 
-def validate_catalog(catalog: Catalog, announce: ProgressCallback) -> Zoo:
-    """Do the same without a store: nothing is computed or written."""
+def validate_catalog(catalog: Catalog, report_progress: ProgressCallback) -> Zoo:
+    """Open every source of a catalog, as `validate` does, without a store: nothing is computed or written."""
     spaces: list[PlannedSpace] = []
     failures: list[Failure] = []
     datasets: dict[str, DatasetRows | DataError] = {}
-    designs: dict[str, ExchangeabilityGroups] = {}
+    exchangeability: dict[str, ExchangeabilityGroups] = {}
     for done, (name, model) in enumerate(catalog.models.items()):
-        announce("validate", done, len(catalog.models))
+        report_progress("validate", done, len(catalog.models))
         try:
-            found, refused = plan_model(name, model, catalog, _rows(model.dataset, catalog, datasets, designs))
+            rows = _dataset_rows(model.dataset, catalog, datasets, exchangeability)
+            usable, unusable = plan_model(name, model, catalog, rows)
         except DataError as error:
             failures.append(Failure(model.dataset, name, "", "validate", error.reason, str(error)))
             continue
-        spaces += found
-        failures += refused
-    announce("validate", len(catalog.models), len(catalog.models))
+        spaces += usable
+        failures += unusable
+    report_progress("validate", len(catalog.models), len(catalog.models))
     failures += list(_choice_failures(catalog, [planned.space for planned in spaces], failures))
-    failures += [Failure(r.dataset, r.found, "", "discover", "refused_arrival", r.message) for r in catalog.refused]
+    failures += [
+        Failure(r.dataset, r.name, "", "discover", "refused_arrival", r.message) for r in catalog.refused_models
+    ]
     spaces.sort(key=lambda planned: planned.space)
-    known, unknown = _knowledge(catalog, datasets)
-    failures += unknown
-    parts = pair_selections(catalog, [planned.space for planned in spaces], known)
+    correspondences, unusable = _load_correspondences(catalog, datasets)
+    failures += unusable
+    parts = pair_selections(catalog, [planned.space for planned in spaces], correspondences)
     clashing = {failure.model: failure for failure in _clashes(parts)}
     failures += clashing.values()
     parts = tuple(part for part in parts if f"comparisons.{part.name}.maps" not in clashing)
-    asked = {space for part in parts for space in part.spaces()}
-    failures += _unasked_pictures(catalog, [planned.space for planned in spaces], asked)
-    wanted = tuple(planned for planned in spaces if planned.space in asked)
+    requested = {space for part in parts for space in part.spaces()}
+    failures += _unrequested_embeddings(catalog, [planned.space for planned in spaces], requested)
+    wanted = tuple(planned for planned in spaces if planned.space in requested)
     sizes = {space.space: space.size.n_points for space in wanted}
     for dataset, message in oversized_maps(catalog, parts, sizes).items():
         failures.append(Failure(dataset, KEEP_MAPS, "", "validate", "too_large", message))
-    rows = {name: DatasetRows(own.ids, own.labels) for name, own in datasets.items() if isinstance(own, DatasetRows)}
-    return Zoo(wanted, tuple(failures), designs, parts, _labels(parts, datasets), rows, len(spaces))
+    opened = {
+        name: DatasetRows(rows.ids, rows.labels) for name, rows in datasets.items() if isinstance(rows, DatasetRows)
+    }
+    return Zoo(wanted, tuple(failures), exchangeability, parts, _labels(parts, datasets), opened, len(spaces))
 
 
 def plan_model(
@@ -154,14 +159,14 @@ def _check_head(name: str, model: Model, catalog: Catalog, layers: Sequence[str]
 
 
 def _choice_failures(catalog: Catalog, spaces: Sequence[Space], failures: Sequence[Failure]) -> Iterator[Failure]:
-    """Yield the sides of comparisons, and the pictures, of layers which no model has: only opened sources tell."""
-    members = catalog.members()
+    """Yield the sides of comparisons, and the embeddings, of layers which no model has: only opened sources tell."""
+    members = catalog.model_facts()
     known = [*spaces, *(Space(f.dataset, f.model, f.layer) for f in failures if f.layer)]
     unopened = [failure.model for failure in failures if not failure.layer]
     for name, comparison in catalog.comparisons.items():
         dataset = str(comparison_dataset(comparison, members))
-        own = [space for space in known if space.dataset == dataset]
-        for key, message in layer_misses(comparison, own, unopened, members):
+        of_dataset = [space for space in known if space.dataset == dataset]
+        for key, message in layer_misses(comparison, of_dataset, unopened, members):
             yield Failure(dataset, f"comparisons.{name}.{key}", "", "validate", "unknown_layer", message)
     if catalog.atlas.embeddings is not None:
         datasets = ", ".join(sorted({space.dataset for space in known}))
@@ -169,20 +174,22 @@ def _choice_failures(catalog: Catalog, spaces: Sequence[Space], failures: Sequen
             yield Failure(datasets, "atlas.embeddings.spaces", "", "validate", "unknown_layer", message)
 
 
-def _unasked_pictures(catalog: Catalog, spaces: Sequence[Space], asked: Collection[Space]) -> Iterator[Failure]:
+def _unrequested_embeddings(
+    catalog: Catalog, spaces: Sequence[Space], requested: Collection[Space]
+) -> Iterator[Failure]:
     if catalog.atlas.embeddings is not None:
-        for message in unasked_globs(catalog.atlas.embeddings.spaces, spaces, asked, catalog.members()):
+        for message in unrequested_globs(catalog.atlas.embeddings.spaces, spaces, requested, catalog.model_facts()):
             datasets = ", ".join(sorted({space.dataset for space in spaces}))
             yield Failure(datasets, "atlas.embeddings.spaces", "", "validate", "not_asked", message)
 
 
-def _knowledge(
+def _load_correspondences(
     catalog: Catalog, datasets: Mapping[str, DatasetRows | DataError]
 ) -> tuple[dict[tuple[str, str], Correspondence], list[Failure]]:
     """Return the correspondence of each comparison (the whole zoo: "") and dataset, and what is wrong with others."""
     wanted = [("", name, catalog.atlas.maps) for name in datasets]
     if catalog.comparisons:
-        members = catalog.members()
+        members = catalog.model_facts()
         wanted = [
             (name, str(comparison_dataset(comparison, members)), comparison.maps or catalog.atlas.maps)
             for name, comparison in catalog.comparisons.items()
@@ -190,7 +197,7 @@ def _knowledge(
     known, failures = {}, []
     for name, dataset, maps in wanted:
         rows = datasets.get(dataset)
-        if not isinstance(rows, DatasetRows):  # told with the models of that dataset
+        if not isinstance(rows, DatasetRows):  # reported with the models of that dataset
             continue
         try:
             known[name, dataset] = load_correspondence(maps, dataset, rows, catalog)
@@ -213,12 +220,12 @@ def _clashes(parts: Sequence[PairSelection]) -> list[Failure]:
 def _labels(parts: Sequence[PairSelection], datasets: Mapping[str, DatasetRows | DataError]) -> dict[str, Labels]:
     """Return the labels of the datasets whose maps are fitted from them."""
     wanted = {part.dataset for part in parts if part.correspondence.regime == "labels"}
-    rows = {name: found for name, found in datasets.items() if name in wanted and isinstance(found, DatasetRows)}
-    return {name: labels for name, found in rows.items() if (labels := dataset_labels(found)) is not None}
+    opened = {name: rows for name, rows in datasets.items() if name in wanted and isinstance(rows, DatasetRows)}
+    return {name: labels for name, rows in opened.items() if (labels := dataset_labels(rows)) is not None}
 
 
-def _check_cap(design: ExchangeabilityGroups, dataset: str, catalog: Catalog) -> None:
-    if design.kind == "groups" and catalog.atlas.max_points is not None:
+def _check_cap(groups: ExchangeabilityGroups, dataset: str, catalog: Catalog) -> None:
+    if groups.kind == "groups" and catalog.atlas.max_points is not None:
         found = f"dataset {dataset}: found groups and atlas.max_points, which draws single rows and tears groups apart"
         raise DataError("bad_groups", f"{found}: remove the cap, or give fewer whole groups")
 
@@ -242,18 +249,22 @@ def activations_key(source: Source, layer: str, catalog: Catalog) -> str:
     )
 
 
-def _rows(
-    name: str, catalog: Catalog, known: dict[str, DatasetRows | DataError], designs: dict[str, ExchangeabilityGroups]
+def _dataset_rows(
+    name: str,
+    catalog: Catalog,
+    datasets: dict[str, DatasetRows | DataError],
+    exchangeability: dict[str, ExchangeabilityGroups],
 ) -> DatasetRows:
-    if name not in known:
+    """Return the rows of a dataset, read once; DataError, the same one each time, if they cannot be used."""
+    if name not in datasets:
         try:
-            known[name] = rows = read_dataset(name, catalog)
-            if (design := dataset_exchangeability(rows)) is not None:
-                _check_cap(design, name, catalog)
-                designs[name] = design
+            datasets[name] = rows = read_dataset(name, catalog)
+            if (groups := dataset_exchangeability(rows)) is not None:
+                _check_cap(groups, name, catalog)
+                exchangeability[name] = groups
         except DataError as error:
-            known[name] = error
-    found = known[name]
-    if isinstance(found, DataError):
-        raise found
-    return found
+            datasets[name] = error
+    rows_or_error = datasets[name]
+    if isinstance(rows_or_error, DataError):
+        raise rows_or_error
+    return rows_or_error

@@ -1,1 +1,1 @@
-"""lfm_tasks/stages/publish."""
+"""Stage publish: the atlas as a folder of arrays, tables and a report."""

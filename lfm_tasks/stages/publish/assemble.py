@@ -1,36 +1,31 @@
 """Stage atlas: put the scores of all pairs together as labeled arrays."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from lfm_tasks.errors import REASONS
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.bases.stage import SpaceBasis
 from lfm_tasks.stages.inventory.requests import (
-    CONVENTIONS,
-    DISTANCES,
-    P_VALUES,
-    SYMMETRIC,
+    PairSelection,
     comparison_facts,
+    known_measures,
     requested_cells,
     requested_measures,
 )
-from lfm_tasks.stages.publish.contents import Contents, meta
-from lfm_tasks.stages.scores.map_measures import STATISTICS
+from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.pair_index import PairIndex, StoredBlock
-from lfm_tasks.stages.scores.stage import ScoredPairKey
+from lfm_tasks.stages.scores.stage import ScoredPairKey, ScoredPairs
 from lfm_tasks.statistics.intervals import split_half_reliability
-from lfm_tasks.statistics.model_pairs import false_discovery_rates
+from lfm_tasks.statistics.model_pairs import FEWEST_UNRELATED, false_discovery_rates, families
 from lfm_tasks.statistics.permutation_null import rows_by_value
-from lfm_tasks.stores.atlas.schema import SCHEMA_VERSION, meta_coordinates
+from lfm_tasks.stores.atlas.schema import SCHEMA_VERSION, long_name, meta_coordinates, with_derived_columns
 from lfm_tasks.stores.units.store import CONVENTION
 from lfm_tasks.workers.pool import JobFailure
 
@@ -40,9 +35,9 @@ _NONE = -1
 
 @dataclass(frozen=True)
 class PairEntries:
-    """Directed pairs of a dataset that were asked for by the same measures; ``sources``, ``targets`` number spaces.
+    """Directed pairs of one dataset with the same measures; ``sources`` and ``targets`` are indices of spaces.
 
-    ``status`` numbers `STATUS`. ``overlap_share``: common ids as a share of the smaller space's; NaN where no block
+    ``status``: indices of `STATUS`. ``overlap_share``: common ids as a share of the smaller space's; NaN where no block
     counted them.
     """
 
@@ -59,62 +54,62 @@ class PairEntries:
 
 @dataclass(frozen=True)
 class StoredRows:
-    """Rows of a block: ``status`` and ``refused`` number `STATUS`, -1 for nothing to tell."""
+    """Rows of a block; ``status`` by measure and ``refusal`` of the pair are indices of `STATUS`, -1 for none."""
 
     status: Int[np.ndarray, "pairs measures"]
-    refused: Int[np.ndarray, " pairs"]
+    refusal: Int[np.ndarray, " pairs"]
     n_common: Int[np.ndarray, " pairs"]
     values: Float[np.ndarray, "pairs 2 measures statistics"]
     diagnostics: Float[np.ndarray, "pairs 2 diagnostics"]
 
 
-def pair_entries(run: Run, found: Contents) -> Iterator[PairEntries]:
-    """Yield all pairs that have scores, or a reason why not, in both directions; numbers are of ``found.spaces``."""
-    scored = found.scored
-    places = {based.space: place for place, based in enumerate(found.spaces)}
-    place_of = np.array([places[space] for space in scored.pairs.spaces], dtype=np.intp)
-    n_points = np.array([based.n_points for based in found.spaces])
+def pair_entries(run: Run, spaces: tuple[SpaceBasis, ...], scored: ScoredPairs) -> Iterator[PairEntries]:
+    """Yield all pairs that have scores, or a reason why not, in both directions; indices are of ``spaces``."""
+    position = {basis.space: index for index, basis in enumerate(spaces)}
+    position_of = np.array([position[space] for space in scored.pairs.spaces], dtype=np.intp)
+    n_points = np.array([basis.n_points for basis in spaces])
     # Pieces that were joined are what the lowest eigenvectors then tell apart, in every space.
-    in_pieces = np.array([based.facts["n_components"] > 1 for based in found.spaces])
-    for dataset, wish, cells in scored.pairs.by_dataset():
-        table = scored.tables[scored.settings_of[dataset, wish]]
-        measures = tuple(sorted(scored.pairs.requests[wish].measures))
+    in_pieces = np.array([basis.facts["n_components"] > 1 for basis in spaces])
+    for dataset, request, cells in scored.pairs.by_dataset():
+        table = scored.tables[scored.settings_of[dataset, request]]
+        measures = tuple(sorted(scored.pairs.requests[request].measures))
         of_maps = np.array([name in MAP_SCORES for name in measures])
-        key_of = np.array([table.positions.get(based.key, _NONE) for based in found.spaces])
-        sides = np.stack([place_of[side] for side in cells], axis=1)
+        key_of = np.array([table.positions.get(basis.key, _NONE) for basis in spaces])
+        sides = np.stack([position_of[side] for side in cells], axis=1)
         low, high = np.sort(key_of[sides], axis=1).T
-        block, row, failed = table.block[low, high], table.row[low, high], _failed(table, scored.troubles)[low, high]
-        told = np.flatnonzero((block >= 0) | (failed >= 0))
-        for chosen in (told[rows] for rows in rows_by_value(block[told])):
-            number = int(block[chosen[0]])
-            own, keys = sides[chosen], key_of[sides[chosen]]
-            if number < 0:
-                rows, share = _no_rows(len(own), len(measures)), np.full(len(own), np.nan)
+        block, row, failed = table.block[low, high], table.row[low, high], _failed(table, scored.failures)[low, high]
+        tried = np.flatnonzero((block >= 0) | (failed >= 0))
+        for chosen in (tried[rows] for rows in rows_by_value(block[tried])):
+            block_index = int(block[chosen[0]])
+            pairs, keys = sides[chosen], key_of[sides[chosen]]
+            if block_index < 0:
+                rows, share = _no_rows(len(pairs), len(measures)), np.full(len(pairs), np.nan)
             else:
-                rows = _read_rows(run, table.blocks[number], measures, row[chosen])
-                share = rows.n_common / n_points[own].min(axis=1)
-            refused = np.where(failed[chosen] >= 0, failed[chosen], rows.refused)[:, None]
-            usual = np.where(in_pieces[own].any(axis=1)[:, None] & of_maps, STATUS.index("joined"), STATUS.index("ok"))
-            status = np.where(refused >= 0, refused, np.where(rows.status >= 0, rows.status, usual))
-            rows.values[refused[:, 0] >= 0] = np.nan
-            # Where only activations were to be compared, nobody asked what a map would be like.
-            rows.diagnostics[(refused[:, 0] >= 0) | ~of_maps.any()] = np.nan
+                rows = _read_rows(run, table.blocks[block_index], measures, row[chosen])
+                share = rows.n_common / n_points[pairs].min(axis=1)
+            refusal = np.where(failed[chosen] >= 0, failed[chosen], rows.refusal)[:, None]
+            is_joined = in_pieces[pairs].any(axis=1)[:, None] & of_maps
+            usual = np.where(is_joined, STATUS.index("joined"), STATUS.index("ok"))
+            status = np.where(refusal >= 0, refusal, np.where(rows.status >= 0, rows.status, usual))
+            rows.values[refusal[:, 0] >= 0] = np.nan
+            # Where only activations are compared, no map is requested that could have diagnostics.
+            rows.diagnostics[(refusal[:, 0] >= 0) | ~of_maps.any()] = np.nan
             for side in range(2):
                 other = 1 - side
                 # Direction 0 of a stored pair is from its lower key; of equal ones both are alike.
-                way = np.arange(len(own)), (keys[:, side] > keys[:, other]).astype(int)
+                direction = np.arange(len(pairs)), (keys[:, side] > keys[:, other]).astype(int)
                 yield PairEntries(
-                    dataset, measures, own[:, side], own[:, other], status, rows.n_common, share,
-                    rows.values[way], rows.diagnostics[way],
+                    dataset, measures, pairs[:, side], pairs[:, other], status, rows.n_common, share,
+                    rows.values[direction], rows.diagnostics[direction],
                 )  # fmt: skip
 
 
-def _failed(table: PairIndex, troubles: Mapping[ScoredPairKey, JobFailure]) -> Int[np.ndarray, "bases bases"]:
-    """Return the reasons, as numbers of `STATUS`, why pairs of bases could not be scored in this run."""
+def _failed(table: PairIndex, failures: Mapping[ScoredPairKey, JobFailure]) -> Int[np.ndarray, "bases bases"]:
+    """Return the reasons, as indices of `STATUS`, why pairs of bases could not be scored in this run."""
     failed = np.full(table.block.shape, _NONE, dtype=np.int16)
-    for (settings, low, high), trouble in troubles.items():
+    for (settings, low, high), failure in failures.items():
         if settings == table.settings:
-            failed[table.positions[low], table.positions[high]] = STATUS.index(trouble.reason)
+            failed[table.positions[low], table.positions[high]] = STATUS.index(failure.reason)
     return failed
 
 
@@ -124,21 +119,25 @@ def _read_rows(
     """Return some rows of a block, by these of its measures."""
     with run.store.open("scores", block.key) as unit:
         values, n_common, diagnostics = (unit.read(name) for name in ("values", "n_common", "diagnostics"))
-    codes = np.full((len(values), len(block.measures)), _NONE, dtype=np.int16)
-    for row, told in block.codes.items():
-        for measure, reason in told:
-            codes[row, block.measures.index(measure)] = STATUS.index(reason)
-    refused = np.full(len(values), _NONE, dtype=np.int16)
-    for row, trouble in block.refusals.items():
-        refused[row] = STATUS.index(trouble.reason)
+    status = np.full((len(values), len(block.measures)), _NONE, dtype=np.int16)
+    for row, codes in block.codes.items():
+        for measure, reason in codes:
+            status[row, block.measures.index(measure)] = STATUS.index(reason)
+    refusal = np.full(len(values), _NONE, dtype=np.int16)
+    for row, failure in block.refusals.items():
+        refusal[row] = STATUS.index(failure.reason)
     columns = [block.measures.index(name) for name in measures]
     return StoredRows(
-        codes[chosen][:, columns], refused[chosen], n_common[chosen], values[chosen][:, :, columns], diagnostics[chosen]
+        status[chosen][:, columns],
+        refusal[chosen],
+        n_common[chosen],
+        values[chosen][:, :, columns],
+        diagnostics[chosen],
     )
 
 
 def _no_rows(n_pairs: int, n_measures: int) -> StoredRows:
-    """Return the rows of pairs that no block has."""
+    """Return rows for pairs that lie in no block."""
     return StoredRows(
         np.full((n_pairs, n_measures), _NONE),
         np.full(n_pairs, _NONE),
@@ -148,32 +147,14 @@ def _no_rows(n_pairs: int, n_measures: int) -> StoredRows:
     )
 
 
-# With fewer unrelated pairs a rank among them says little.
-FEWEST_UNRELATED = 20
-
-
-def families(meta: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
-    """Return model → family: models are related where ``base_model`` (one name or several) leads from one to another.
-
-    Two models of the same base are related, also where the base is not in the zoo.
-    """
-    links = [(model, str(base)) for model, facts in meta.items() for base in _several(facts.get("base_model"))]
-    names = sorted({*meta, *(base for _, base in links)})
-    place = {name: number for number, name in enumerate(names)}
-    ends = np.array([[place[a], place[b]] for a, b in links]).reshape(-1, 2)
-    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(names), len(names)))
-    _, family = connected_components(graph, directed=False)
-    return {model: int(family[place[model]]) for model in meta}
-
-
 def q_values(p_values: Float[np.ndarray, "source target"], is_symmetric: bool) -> Float[np.ndarray, "source target"]:
     """Return false discovery rates over pairs of two different spaces; a symmetric measure counts each pair once."""
     counted = ~np.eye(len(p_values), dtype=bool)
     if is_symmetric:
         counted &= np.triu(np.ones_like(counted))
-    found = np.full(p_values.shape, np.nan)
-    found[counted] = false_discovery_rates(p_values[counted])
-    return np.where(np.isnan(found), found.T, found) if is_symmetric else found
+    rates = np.full(p_values.shape, np.nan)
+    rates[counted] = false_discovery_rates(p_values[counted])
+    return np.where(np.isnan(rates), rates.T, rates) if is_symmetric else rates
 
 
 def unrelated_ranks(
@@ -190,8 +171,8 @@ def unrelated_ranks(
     finite = np.isfinite(values)
     # Rounding must not part what is equal: a pair and the same pair the other way.
     at_least = len(known) - np.searchsorted(known, values[finite] - 1e-9)
-    own = unrelated[finite]
-    ranks[finite] = (at_least - own) / (len(known) - own)
+    is_among_known = unrelated[finite]
+    ranks[finite] = (at_least - is_among_known) / (len(known) - is_among_known)
     return ranks
 
 
@@ -201,15 +182,8 @@ def split_half_reliabilities(halves: Float[np.ndarray, "2 source target"]) -> fl
     return split_half_reliability(halves[0][apart], halves[1][apart])
 
 
-def _several(value: Any) -> list[Any]:
-    if value is None:
-        return []
-    return list(value) if isinstance(value, list | tuple) else [value]
-
-
 # The halves of the points serve the noise ceiling only.
 _HALVES = ("half_1", "half_2")
-PUBLISHED = (*(name for name in STATISTICS if name not in _HALVES), "q_value", "unrelated_rank")
 _SPACE_KEYS = {
     "content": "SHA-256 of the activations and their ids: the same content is the same space",
     "basis": "key of the basis in the store that the atlas was made in",
@@ -223,87 +197,119 @@ _LANDMARK_FACTS = {
 }
 
 
-def assemble(run: Run, found: Contents) -> xr.Dataset:
+@dataclass(frozen=True)
+class Axes:
+    """The labels of the atlas: datasets, measures, and the names of spaces as sources and as targets."""
+
+    datasets: list[str]
+    measures: list[str]
+    names: list[str]
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The lengths of (dataset, measure, source, target)."""
+        return len(self.datasets), len(self.measures), len(self.names), len(self.names)
+
+
+_SCORE_DIMS, _PAIR_DIMS = ("dataset", "measure", "source", "target"), ("dataset", "source", "target")
+
+
+def assemble(
+    run: Run,
+    spaces: tuple[SpaceBasis, ...],
+    scored: ScoredPairs,
+    parts: tuple[PairSelection, ...],
+    resampling: Mapping[str, str],
+) -> xr.Dataset:
     """Return the atlas: (dataset, measure, source, target) with a status for every cell."""
-    names = sorted({based.space.name for based in found.spaces})
-    datasets = sorted({based.space.dataset for based in found.spaces})
-    measures = list(requested_measures(run.catalog))
-    cells = np.full((len(STATISTICS), len(datasets), len(measures), len(names), len(names)), np.nan)
-    is_asked = requested_cells(found.parts, datasets, measures, names)
-    # Without comparisons everything is asked for; what a dataset does not have is then not computed.
+    axes = Axes(
+        sorted({basis.space.dataset for basis in spaces}),
+        list(requested_measures(run.catalog)),
+        sorted({basis.space.name for basis in spaces}),
+    )
+    is_requested = requested_cells(parts, axes.datasets, axes.measures, axes.names)
+    # Without comparisons everything is requested; what a dataset does not have is then not computed.
     otherwise = STATUS.index("not_asked" if run.catalog.comparisons else "not_computed")
-    status = np.where(is_asked, STATUS.index("not_computed"), otherwise).astype(np.int8)
-    n_common = np.zeros((len(datasets), len(names), len(names)), dtype=np.int32)
-    overlap_share = np.full(n_common.shape, np.nan)
-    diagnostics = np.full((len(DIAGNOSTICS), *n_common.shape), np.nan)
-    row = {name: number for number, name in enumerate(names)}
-    row_of = np.array([row[based.space.name] for based in found.spaces], dtype=np.intp)
-    for entries in pair_entries(run, found):
-        place = (datasets.index(entries.dataset), row_of[entries.sources], row_of[entries.targets])
-        n_common[place], overlap_share[place] = entries.n_common, entries.overlap_share
-        diagnostics[:, *place] = entries.diagnostics.T
-        for column, name in enumerate(entries.measures):
-            cell = (place[0], measures.index(name), *place[1:])
-            status[cell], cells[:, *cell] = entries.status[:, column], entries.values[:, column].T
-    pair_dims = ("dataset", "source", "target")
-    score_dims = ("dataset", "measure", "source", "target")
-    by_name = dict(zip(STATISTICS, cells, strict=True))
-    unrelated = _unrelated(run, found.spaces, names)
-    by_name |= {name: np.full(cells.shape[1:], np.nan) for name in ("q_value", "unrelated_rank")}
-    reliability = np.full(cells.shape[1:3], np.nan)
+    status = np.where(is_requested, STATUS.index("not_computed"), otherwise).astype(np.int8)
+    statistics, of_pairs = _pair_variables(run, spaces, scored, axes, status)
     # Fitted maps differ between the two directions, and so do their scores.
-    fitted = any(part.correspondence.regime != "full" for part in found.parts)
-    symmetric = SYMMETRIC - MAP_SCORES.keys() if fitted else SYMMETRIC
-    for place in np.ndindex(reliability.shape):
-        by_name["q_value"][place] = q_values(by_name["p_value"][place], measures[place[1]] in symmetric)
-        by_name["unrelated_rank"][place] = unrelated_ranks(by_name["calibrated"][place], unrelated)
-        reliability[place] = split_half_reliabilities(np.stack([by_name[name][place] for name in _HALVES]))
-    variables: dict[str, Any] = {
-        name: (score_dims, by_name[name], {"long_name": _MEANINGS[name]}) for name in PUBLISHED
-    }
-    ceiling = "agreement of scores from either half of the points, for all points (Spearman-Brown): the noise ceiling"
-    variables["split_half_reliability"] = (("dataset", "measure"), reliability, {"long_name": ceiling})
-    flags = {"flag_values": list(range(len(STATUS))), "flag_meanings": " ".join(STATUS)}
-    variables["status"] = (score_dims, status, flags)
-    variables["n_common"] = (pair_dims, n_common, {"long_name": "points that both spaces have, refused pairs too"})
-    share = "n_common as a share of the smaller space's points; NaN where a pair is not computed"
-    variables["overlap_share"] = (pair_dims, overlap_share, {"long_name": share})
-    variables |= {
-        name: (pair_dims, values, {"long_name": DIAGNOSTICS[name]})
-        for name, values in zip(DIAGNOSTICS, diagnostics, strict=True)
-        if np.isfinite(values).any()
-    }
-    variables |= _space_variables(found.spaces, datasets, names)
+    is_fitted = any(part.correspondence.regime != "full" for part in parts)
+    facts = known_measures()
+    symmetric = {name for name in facts if facts[name].is_symmetric and not (is_fitted and name in MAP_SCORES)}
+    variables = _score_variables(statistics, axes, symmetric, _unrelated(run, spaces, axes.names))
+    variables["status"] = (
+        _SCORE_DIMS,
+        status,
+        {"flag_values": list(range(len(STATUS))), "flag_meanings": " ".join(STATUS)},
+    )
+    variables |= of_pairs | _space_variables(spaces, axes.datasets, axes.names)
     attributes = {
         "schema_version": SCHEMA_VERSION,
         "convention": CONVENTION,
-        "measures": {name: CONVENTIONS[name] for name in measures},
-        "distances": [name for name in measures if name in DISTANCES],
-        "p_values": {name: P_VALUES[name] for name in measures},
+        "measures": {name: facts[name].convention for name in axes.measures},
+        "distances": [name for name in axes.measures if facts[name].is_distance],
+        "p_values": {name: facts[name].p_values for name in axes.measures},
         "intervals": _intervals(run),
-        "resampling": dict(sorted(found.resampling.items())),
-        "comparisons": comparison_facts(found.parts),
+        "resampling": dict(sorted(resampling.items())),
+        "comparisons": comparison_facts(parts),
     }
-    return xr.Dataset(variables, _coordinates(run, found, datasets, measures, names), attributes)
+    return with_derived_columns(xr.Dataset(variables, _coordinates(run, spaces, axes), attributes))
 
 
-_MEANINGS = {
-    "score": "the measure itself",
-    "null_mean": "mean over permuted rows",
-    "null_q95": "95 % quantile over permuted rows",
-    "calibrated": "(score - null_mean) / (1 - null_mean): 0 is chance, 1 is the best there is",
-    "p_value": "how often chance reaches the score; by which method: attribute p_values of the atlas",
-    "ci_low": "lower end of the 95 % interval",
-    "ci_high": "upper end of the 95 % interval",
-    "q_value": "false discovery rate over the dataset's pairs by this measure (Benjamini-Hochberg)",
-    "unrelated_rank": "share of pairs of unrelated models (by base_model) whose calibrated value is at least as high",
-}
+def _pair_variables(
+    run: Run, spaces: tuple[SpaceBasis, ...], scored: ScoredPairs, axes: Axes, status: Int[np.ndarray, "..."]
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the arrays of `STATISTICS` and the variables by pair; ``status`` is filled in."""
+    cells = np.full((len(STATISTICS), *axes.shape), np.nan)
+    n_common = np.zeros((axes.shape[0], *axes.shape[2:]), dtype=np.int32)
+    overlap_share = np.full(n_common.shape, np.nan)
+    diagnostics = np.full((len(DIAGNOSTICS), *n_common.shape), np.nan)
+    row = {name: index for index, name in enumerate(axes.names)}
+    row_of = np.array([row[basis.space.name] for basis in spaces], dtype=np.intp)
+    for entries in pair_entries(run, spaces, scored):
+        place = (axes.datasets.index(entries.dataset), row_of[entries.sources], row_of[entries.targets])
+        n_common[place], overlap_share[place] = entries.n_common, entries.overlap_share
+        diagnostics[:, *place] = entries.diagnostics.T
+        for column, name in enumerate(entries.measures):
+            cell = (place[0], axes.measures.index(name), *place[1:])
+            status[cell], cells[:, *cell] = entries.status[:, column], entries.values[:, column].T
+    variables: dict[str, Any] = {
+        "n_common": (_PAIR_DIMS, n_common, long_name("n_common")),
+        "overlap_share": (_PAIR_DIMS, overlap_share, long_name("overlap_share")),
+    }
+    variables |= {
+        name: (_PAIR_DIMS, values, {"long_name": DIAGNOSTICS[name]})
+        for name, values in zip(DIAGNOSTICS, diagnostics, strict=True)
+        if np.isfinite(values).any()
+    }
+    return dict(zip(STATISTICS, cells, strict=True)), variables
+
+
+def _score_variables(
+    statistics: Mapping[str, np.ndarray],
+    axes: Axes,
+    symmetric: Collection[str],
+    unrelated: Bool[np.ndarray, "source target"],
+) -> dict[str, Any]:
+    """Return the variables by measure and pair, with the statistics of each dataset and measure as a whole."""
+    q_value, unrelated_rank = np.full(axes.shape, np.nan), np.full(axes.shape, np.nan)
+    reliability = np.full(axes.shape[:2], np.nan)
+    for place in np.ndindex(reliability.shape):
+        q_value[place] = q_values(statistics["p_value"][place], axes.measures[place[1]] in symmetric)
+        unrelated_rank[place] = unrelated_ranks(statistics["calibrated"][place], unrelated)
+        reliability[place] = split_half_reliabilities(np.stack([statistics[name][place] for name in _HALVES]))
+    published = {name: values for name, values in statistics.items() if name not in _HALVES}
+    published |= {"q_value": q_value, "unrelated_rank": unrelated_rank}
+    ceiling = "agreement of scores from either half of the points, for all points (Spearman-Brown): the noise ceiling"
+    variables: dict[str, Any] = {name: (_SCORE_DIMS, values, long_name(name)) for name, values in published.items()}
+    variables["split_half_reliability"] = (("dataset", "measure"), reliability, {"long_name": ceiling})
+    return variables
 
 
 def _unrelated(run: Run, spaces: tuple[SpaceBasis, ...], names: list[str]) -> np.ndarray:
     """Return (source, target): whether the models of two spaces have no base in common."""
     family_of = families(meta(run))
-    model_of = {based.space.name: based.space.model for based in spaces}
+    model_of = {basis.space.name: basis.space.model for basis in spaces}
     family = np.array([family_of[model_of[name]] for name in names])
     unrelated: np.ndarray = family[:, None] != family
     return unrelated
@@ -320,12 +326,10 @@ def _texts(values: list[str]) -> np.ndarray:
     return np.array(values, dtype=object)
 
 
-def _coordinates(
-    run: Run, found: Contents, datasets: list[str], measures: list[str], names: list[str]
-) -> dict[str, Any]:
-    by_name = {based.space.name: based for based in found.spaces}
+def _coordinates(run: Run, spaces: tuple[SpaceBasis, ...], axes: Axes) -> dict[str, Any]:
+    by_name, names = {basis.space.name: basis for basis in spaces}, axes.names
     models = [by_name[name].space.model for name in names]
-    coordinates: dict[str, Any] = {"dataset": _texts(datasets), "measure": _texts(measures)}
+    coordinates: dict[str, Any] = {"dataset": _texts(axes.datasets), "measure": _texts(axes.measures)}
     for side in ("source", "target"):
         coordinates[side] = _texts(names)
         coordinates[f"{side}_model"] = (side, _texts(models))
@@ -340,16 +344,21 @@ def _space_variables(spaces: tuple[SpaceBasis, ...], datasets: list[str], names:
     counts = {name: np.zeros(shape, dtype=np.int32) for name in ("n_points", "n_features")}
     facts = {name: np.full(shape, np.nan) for name in (*_SPACE_FACTS, *_LANDMARK_FACTS)}
     texts = {name: np.full(shape, "", dtype=object) for name in ("method", *_SPACE_KEYS)}
-    for based in spaces:
-        place = (datasets.index(based.space.dataset), names.index(based.space.name))
-        counts["n_points"][place], counts["n_features"][place] = based.n_points, based.n_features
-        texts["method"][place] = based.facts["method"]
-        texts["content"][place], texts["basis"][place], texts["ids"][place] = based.content, based.key, based.ids
+    for basis in spaces:
+        place = (datasets.index(basis.space.dataset), names.index(basis.space.name))
+        counts["n_points"][place], counts["n_features"][place] = basis.n_points, basis.n_features
+        texts["method"][place] = basis.facts["method"]
+        texts["content"][place], texts["basis"][place], texts["ids"][place] = basis.content, basis.key, basis.ids
         for name in facts:
-            facts[name][place] = based.facts.get(name, np.nan)
+            facts[name][place] = basis.facts.get(name, np.nan)
     meanings = _SPACE_KEYS | _LANDMARK_FACTS
     return {
         name: (("dataset", "source"), values, {"long_name": meanings[name]} if name in meanings else {})
         for name, values in {**counts, **facts, **texts}.items()
         if name not in _LANDMARK_FACTS or np.isfinite(facts[name]).any()
     }
+
+
+def meta(run: Run) -> dict[str, Any]:
+    """Return the ``meta`` of each model in the catalog."""
+    return {name: dict(model.meta) for name, model in run.catalog.models.items()}

@@ -1,4 +1,4 @@
-"""cost.py."""
+"""What publishing an atlas costs, by the coefficients of `lfm_tasks.runtime.load`."""
 
 from lfm_tasks.runtime.load import Load
 

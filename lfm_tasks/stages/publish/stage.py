@@ -1,59 +1,208 @@
 """Stage publish: write the atlas and its report, whole, or leave the published one if nothing has changed."""
 
-from dataclasses import asdict
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
 
 import xarray as xr
 
-from lfm_tasks.runtime.run import Run
-from lfm_tasks.stages.publish.assemble import assemble
-from lfm_tasks.stages.publish.contents import Contents, section_groups, summary
-from lfm_tasks.stages.publish.tables import MODEL_TEXTS, edges, layer_rows, model_rows
+from lfm_tasks.runtime.run import Failure, Run, versions
+from lfm_tasks.spaces import Space
+from lfm_tasks.stages.bases.stage import SpaceBasis, not_computed
+from lfm_tasks.stages.inventory.requests import PairSelection, comparison_facts, n_directed_pairs
+from lfm_tasks.stages.inventory.stage import Zoo
+from lfm_tasks.stages.publish.assemble import assemble, meta
+from lfm_tasks.stages.publish.tables import edges, layer_rows, model_rows
+from lfm_tasks.stages.scores.stage import ScoredPairs, UnscoredPairs, unscored_pairs
+from lfm_tasks.stages.transfers.stage import Transfers
 from lfm_tasks.stores.atlas.files import publish, published_key, write_atlas, write_edges, write_json, write_table
-from lfm_tasks.stores.remote import RemoteUnits
-from lfm_tasks.stores.units.references import holds_atlas, note_units
+from lfm_tasks.stores.atlas.schema import SCHEMA_VERSION
+from lfm_tasks.stores.remote import RemoteUnitStore
+from lfm_tasks.stores.units.references import holds_atlas, write_reference
+from lfm_tasks.stores.units.store import digest
 
 
-def publish_atlas(run: Run, found: Contents) -> bool:
+class Section(Protocol):
+    """One section: a stage made its units, the atlas publishes them as groups of ``atlas.zarr``."""
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Everything that decides its content: the keys of its units, and reasons for what is missing."""
+
+    @property
+    def unit_keys(self) -> Mapping[str, Collection[str]]:
+        """The keys of its units by kind, so that pruning leaves them alone."""
+
+    def groups(self, run: Run) -> Mapping[str, xr.Dataset]:
+        """Return labeled arrays by the path of their group, such as ``maps/digits``; "" joins the scores themselves.
+
+        What joins the scores has dims among dataset, source and target, with labels of the atlas.
+        """
+
+
+@dataclass(frozen=True)
+class AtlasSpec:
+    """Everything an atlas is made of, under one key: two atlases are the same exactly when their keys are.
+
+    ``resampling``: the kind of units that each dataset exchanges; ``exchangeability``: the keys of the stored groups.
+    """
+
+    spaces: tuple[SpaceBasis, ...]
+    scored: ScoredPairs
+    failures: tuple[Failure, ...]
+    resampling: Mapping[str, str]
+    key: str
+    parts: tuple[PairSelection, ...]
+    not_computed: tuple[Space, ...] = ()
+    sections: tuple[Section, ...] = ()
+    exchangeability: tuple[str, ...] = ()
+
+    @property
+    def unpublished(self) -> str:
+        """What the catalog asks for and no run has computed yet, so that this is no whole atlas; empty: it is one."""
+        n_spaces, n_pairs = len(self.not_computed), self.scored.n_not_computed
+        n_transfers = sum(section.n_not_computed for section in self.sections if isinstance(section, Transfers))
+        if not n_spaces and not n_pairs and not n_transfers:
+            return ""
+        missing = f"{n_spaces} spaces and {n_pairs} pairs of the others are not computed yet"
+        if not n_spaces and not n_pairs:
+            missing = f"{n_transfers} transfers are not computed yet"
+        return f"{missing}, so the published atlas stays as it is: run all of the catalog"
+
+    @property
+    def units(self) -> dict[str, set[str]]:
+        """The units that it is made of, by kind."""
+        units: dict[str, set[str]] = {
+            "activations": {basis.activations for basis in self.spaces},
+            "bases": {basis.key for basis in self.spaces},
+            "scores": self.scored.blocks,
+            "designs": set(self.exchangeability),
+        }
+        for section in self.sections:
+            for kind, keys in section.unit_keys.items():
+                units.setdefault(kind, set()).update(keys)
+        return units
+
+    @property
+    def section_keys(self) -> list[str]:
+        """What its sections are made of: keys of their units, among other things."""
+        return [key for section in self.sections for key in section.keys]
+
+    @property
+    def unscored(self) -> tuple[UnscoredPairs, ...]:
+        """Pairs without scores, by dataset and reason."""
+        return unscored_pairs(self.spaces, self.scored)
+
+
+def atlas_spec(
+    run: Run,
+    zoo: Zoo,
+    spaces: tuple[SpaceBasis, ...],
+    scored: ScoredPairs,
+    *sections: Section,
+) -> AtlasSpec:
+    """Return the content of the atlas and its key. No path, time or host is part of it."""
+    missing = not_computed(run, zoo, spaces)
+    failures = tuple(sorted(run.failures, key=lambda failure: tuple(asdict(failure).values())))
+    key = digest(
+        {
+            "kind": "atlas",
+            "schema": SCHEMA_VERSION,
+            "spaces": [[*basis.space, basis.depth, basis.key] for basis in spaces],
+            "failures": [asdict(failure) for failure in failures],
+            "troubles": sorted([*pair, *asdict(failure).values()] for pair, failure in scored.failures.items()),
+            "score_settings": scored.settings,
+            "sections": [section.keys for section in sections],
+            "parts": [asdict(part) for part in zoo.parts],
+            "settings": settings(run),
+            "meta": meta(run),
+            "versions": versions(),
+        }
+    )
+    kinds = {dataset: groups.kind for dataset, groups in zoo.exchangeability.items()}
+    exchangeability = tuple(sorted(groups.key for groups in zoo.exchangeability.values()))
+    datasets = {basis.space.dataset for basis in spaces}
+    resampling = {name: kinds.get(name, "rows") for name in datasets}
+    return AtlasSpec(spaces, scored, failures, resampling, key, zoo.parts, missing, sections, exchangeability)
+
+
+def publish_atlas(run: Run, spec: AtlasSpec) -> bool:
     """Publish the atlas; return whether there was anything new to publish. Only a whole one replaces what is there."""
     run.notes.update(
-        key=found.key,
-        spaces=len(found.spaces),
-        failures=[asdict(failure) for failure in found.failures],
-        pairs_without_score=[asdict(refused) for refused in found.refused],
-        unpublished=found.unpublished,
+        key=spec.key,
+        spaces=len(spec.spaces),
+        failures=[asdict(failure) for failure in spec.failures],
+        pairs_without_score=[asdict(pairs) for pairs in spec.unscored],
+        unpublished=spec.unpublished,
     )
-    if found.unpublished:
-        run.stage_counts.count("atlas", 0, 0)
+    if spec.unpublished:
+        run.stage_counts.add("atlas", 0, 0)
         return False
-    run.announce("atlas", 0, 1)
-    is_new = published_key(run.atlas_folder) != found.key
+    run.report_progress("atlas", 0, 1)
+    is_new = published_key(run.atlas_folder) != spec.key
     if is_new:
-        groups = section_groups(run, found.sections)
-        atlas = with_group(assemble(run, found), groups.pop("", None))
-        facts = summary(run, found)
+        groups = section_groups(run, spec.sections)
+        scores = assemble(run, spec.spaces, spec.scored, spec.parts, spec.resampling)
+        atlas = with_group(scores, groups.pop("", None))
+        facts = summary(run, spec)
         is_ours = holds_atlas(run.store.root, run.atlas_folder)
-        with publish(run.atlas_folder, found.key, is_ours=is_ours) as folder:
+        with publish(run.atlas_folder, spec.key, is_ours=is_ours) as folder:
             write_atlas(atlas, groups, folder)
             write_edges(edges(atlas), folder)
-            for name, rows in (("models", model_rows), ("layers", layer_rows)):
-                write_table(rows(atlas), MODEL_TEXTS, folder / f"{name}.parquet")
+            write_table("models", model_rows(atlas), folder)
+            write_table("layers", layer_rows(atlas), folder)
             write_json(facts, folder / "summary.json")
-            from lfm_tasks.report import (
-                render_report,  # Bokeh takes half a second: a run without news needs none
-            )
+            # Only here: a run without news draws no page.
+            from lfm_tasks.report import render_report
 
             (folder / "report.html").write_text(render_report(atlas, facts, groups), encoding="utf-8")
-    note_units(run.store.root, found.key, found.units, found.section_keys, run.atlas_folder)
-    if isinstance(run.store, RemoteUnits):
-        run.store.publish_copy(run.atlas_folder, found.key)
-    run.stage_counts.count("atlas", int(is_new), int(not is_new))
-    run.announce("atlas", 1, 1)
+    write_reference(run.store.root, spec.key, spec.units, spec.section_keys, run.atlas_folder)
+    if isinstance(run.store, RemoteUnitStore):
+        run.store.publish_copy(run.atlas_folder, spec.key)
+    run.stage_counts.add("atlas", int(is_new), int(not is_new))
+    run.report_progress("atlas", 1, 1)
     return is_new
+
+
+def section_groups(run: Run, sections: Iterable[Section]) -> dict[str, xr.Dataset]:
+    """Return the groups of all sections, merged where two sections publish one path."""
+    groups: dict[str, xr.Dataset] = {}
+    for section in sections:
+        for path, group in section.groups(run).items():
+            groups[path] = group if path not in groups else groups[path].merge(group)
+    return groups
 
 
 def with_group(atlas: xr.Dataset, more: xr.Dataset | None) -> xr.Dataset:
     """Return the atlas with more variables on its own labels, NaN where they have none."""
     if more is None:
         return atlas
-    own = {dim: atlas[dim] for dim in ("dataset", "source", "target") if dim in more.dims}
-    return atlas.merge(more.reindex(own), join="exact", combine_attrs="override")
+    labels = {dim: atlas[dim] for dim in ("dataset", "source", "target") if dim in more.dims}
+    return atlas.merge(more.reindex(labels), join="exact", combine_attrs="override")
+
+
+def summary(run: Run, spec: AtlasSpec) -> dict[str, Any]:
+    """Return the content of ``summary.json``: counts, failures, comparisons, models, settings, versions."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "title": "Similarity atlas",
+        "key": spec.key,
+        "counts": {
+            "models": len({basis.space.model for basis in spec.spaces}),
+            "spaces": len(spec.spaces),
+            "directed_pairs": n_directed_pairs(spec.parts, {basis.space for basis in spec.spaces}),
+            "failures": len(spec.failures),
+            "directed_pairs_without_score": sum(pairs.count for pairs in spec.unscored),
+        },
+        "failures": [asdict(failure) for failure in spec.failures],
+        "comparisons": comparison_facts(spec.parts),
+        "pairs_without_score": [asdict(pairs) for pairs in spec.unscored],
+        "models": [{"name": name, "meta": meta} for name, meta in meta(run).items()],
+        "settings": settings(run),
+        "versions": versions(),
+    }
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """Return the settings that decide the numbers (not where things lie)."""
+    return run.catalog.atlas.model_dump(mode="json", exclude={"path", "store", "remote"})

@@ -1,13 +1,13 @@
 """The tables of an atlas: edges, models, layers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from lfm_tasks.stages.publish.assemble import PUBLISHED, STATUS
+from lfm_tasks.stages.publish.assemble import STATUS
 from lfm_tasks.statistics.model_pairs import (
     best_match,
     best_match_p_values,
@@ -16,6 +16,7 @@ from lfm_tasks.statistics.model_pairs import (
     mean_match,
     pairs_of_models,
 )
+from lfm_tasks.stores.atlas.schema import column_names
 
 # Rows at a time: of 2,000 spaces there are 4 million a measure, which as Python's numbers would take gigabytes.
 _PART_ROWS = 1 << 18
@@ -41,35 +42,44 @@ def edges(atlas: xr.Dataset) -> Iterator[dict[str, Any]]:
 
 
 def _part(
-    atlas: xr.Dataset, place: tuple[int, int], rows: tuple[np.ndarray, np.ndarray], said: tuple[str, str]
+    atlas: xr.Dataset, place: tuple[int, int], rows: tuple[np.ndarray, np.ndarray], labels: tuple[str, str]
 ) -> dict[str, Any]:
-    """Return the columns of some pairs, given as numbers of sources and targets."""
+    """Return the columns of some pairs of a dataset and a measure, given as indices of sources and targets."""
     names = np.array([str(name) for name in atlas["source"].values], dtype=object)
+    index = dict(zip(("dataset", "measure", "source", "target"), (*place, *rows), strict=True))
     sources, targets = names[rows[0]], names[rows[1]]
-    dataset, measure = said
-    columns: dict[str, Any] = {
+    dataset, measure = (np.full(len(sources), label, dtype=object) for label in labels)
+    texts = {
         "source": sources,
         "target": targets,
-        "dataset": np.full(len(sources), dataset, dtype=object),
-        "measure": np.full(len(sources), measure, dtype=object),
+        "dataset": dataset,
+        "measure": measure,
+        "status": np.array(STATUS, dtype=object)[_cells(atlas["status"], index)],
+        "comparisons": _comparisons(atlas, labels, sources, targets),
     }
-    columns |= {name: atlas[name].values[place][rows] for name in PUBLISHED}
-    columns["status"] = np.array(STATUS, dtype=object)[atlas["status"].values[place][rows]]
-    columns["n_common"] = atlas["n_common"].values[place[0]][rows]
-    columns["overlap_share"] = atlas["overlap_share"].values[place[0]][rows]
-    own = {
+    return {name: texts[name] if name in texts else _cells(atlas[name], index) for name in column_names("edges")}
+
+
+def _cells(array: xr.DataArray, index: Mapping[str, Any]) -> np.ndarray:
+    """Return the value of an array for each pair of an index by dim."""
+    cells: np.ndarray = array.values[tuple(index[str(dim)] for dim in array.dims)]
+    return cells
+
+
+def _comparisons(
+    atlas: xr.Dataset, labels: tuple[str, str], sources: np.ndarray, targets: np.ndarray
+) -> list[list[str]]:
+    """Return the comparisons that ask for each pair of a dataset by a measure."""
+    dataset, measure = labels
+    sides = {
         name: (set(facts["sources"]), set(facts["targets"]))
         for name, facts in atlas.attrs["comparisons"].items()
         if facts["dataset"] == dataset and measure in facts["measures"]
     }
-    columns["comparisons"] = [
-        [name for name, (ours, theirs) in own.items() if source in ours and target in theirs]
+    return [
+        [name for name, (first, second) in sides.items() if source in first and target in second]
         for source, target in zip(sources, targets, strict=True)
     ]
-    return columns
-
-
-MODEL_TEXTS = ("dataset", "measure", "source", "target", "target_model")
 
 
 def model_rows(atlas: xr.Dataset) -> dict[str, np.ndarray]:
@@ -78,41 +88,41 @@ def model_rows(atlas: xr.Dataset) -> dict[str, np.ndarray]:
     ``score`` is summarized for similarities; for distances ``calibrated``, so that high is alike everywhere.
     """
     parts = []
-    for own in _models(atlas):
-        found = {name: np.full((len(own.models),) * 2, np.nan) for name in ("best_match", "depth_aligned", "mean")}
-        for pairs in pairs_of_models(own.rows):
-            place, values = (pairs.source, pairs.targets), pairs.of(own.values)
-            found["best_match"][place] = best_match(values)
-            depths = own.depths[pairs.source_rows], own.depths[pairs.target_rows]
-            found["depth_aligned"][place] = depth_aligned(values, *depths)
-            found["mean"][place] = mean_match(values)
-        sources, targets = np.nonzero(~np.eye(len(own.models), dtype=bool))
-        names = {"source": own.models[sources], "target": own.models[targets]}
-        parts.append(names | {name: values[sources, targets] for name, values in found.items()} | own.said(sources))
-    return _joined(parts, ("dataset", "measure", "source", "target", "best_match", "depth_aligned", "mean"))
+    for zoo in _models(atlas):
+        columns = {name: np.full((len(zoo.models),) * 2, np.nan) for name in ("best_match", "depth_aligned", "mean")}
+        for pairs in pairs_of_models(zoo.rows):
+            place, values = (pairs.source, pairs.targets), pairs.of(zoo.values)
+            columns["best_match"][place] = best_match(values)
+            depths = zoo.depths[pairs.source_rows], zoo.depths[pairs.target_rows]
+            columns["depth_aligned"][place] = depth_aligned(values, *depths)
+            columns["mean"][place] = mean_match(values)
+        sources, targets = np.nonzero(~np.eye(len(zoo.models), dtype=bool))
+        names = {"source": zoo.models[sources], "target": zoo.models[targets]}
+        parts.append(names | {name: values[sources, targets] for name, values in columns.items()} | zoo.labels(sources))
+    return _joined(parts, column_names("models"))
 
 
 def layer_rows(atlas: xr.Dataset) -> dict[str, np.ndarray]:
     """Return a long table: a row for each layer and other model whose counterpart of it is known."""
     parts = []
-    for own in _models(atlas):
-        target = np.full((len(own.values), len(own.models)), -1)
+    for zoo in _models(atlas):
+        target = np.full((len(zoo.values), len(zoo.models)), -1)
         margin, p_best = np.full(target.shape, np.nan), np.full(target.shape, np.nan)
-        for pairs in pairs_of_models(own.rows):
-            place, matching = np.ix_(pairs.source_rows, pairs.targets), match_layers(pairs.of(own.values))
+        for pairs in pairs_of_models(zoo.rows):
+            place, matching = np.ix_(pairs.source_rows, pairs.targets), match_layers(pairs.of(zoo.values))
             rows = np.take_along_axis(pairs.target_rows, np.maximum(matching.matched, 0), axis=1)
             target[place] = np.where(matching.matched < 0, -1, rows).T
             margin[place] = matching.margin.T
-            p_best[place] = best_match_p_values(pairs.of(own.p_values)).T
+            p_best[place] = best_match_p_values(pairs.of(zoo.p_values)).T
             target[pairs.source_rows, pairs.source] = -1
         place = np.nonzero(target >= 0)
         names = {
-            "source": own.names[place[0]],
-            "target_model": own.models[place[1]],
-            "target": own.names[target[place]],
+            "source": zoo.names[place[0]],
+            "target_model": zoo.models[place[1]],
+            "target": zoo.names[target[place]],
         }
-        parts.append(names | {"margin": margin[place], "p_best": p_best[place]} | own.said(place[0]))
-    return _joined(parts, ("dataset", "measure", "source", "target_model", "target", "margin", "p_best"))
+        parts.append(names | {"margin": margin[place], "p_best": p_best[place]} | zoo.labels(place[0]))
+    return _joined(parts, column_names("layers"))
 
 
 @dataclass(frozen=True)
@@ -128,8 +138,8 @@ class _Models:
     values: np.ndarray
     p_values: np.ndarray
 
-    def said(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the columns that say where these rows are from."""
+    def labels(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the columns ``dataset`` and ``measure`` of so many rows."""
         return {name: np.full(len(rows), getattr(self, name), dtype=object) for name in ("dataset", "measure")}
 
 
@@ -142,10 +152,10 @@ def _models(atlas: xr.Dataset) -> Iterator[_Models]:
         models, starts = np.unique(of_space[order], return_index=True)
         rows = np.split(np.arange(len(order)), starts[1:])
         for m, measure in enumerate(map(str, atlas["measure"].values)):
-            told = "calibrated" if measure in atlas.attrs["distances"] else "score"
-            values, p_values = (atlas[name].values[d, m][np.ix_(order, order)] for name in (told, "p_value"))
-            own = names[order].astype(object), models.astype(object), rows, depths[order]
-            yield _Models(str(dataset), measure, *own, values, p_values)
+            name = "calibrated" if measure in atlas.attrs["distances"] else "score"
+            values, p_values = (atlas[array].values[d, m][np.ix_(order, order)] for array in (name, "p_value"))
+            layers = names[order].astype(object), models.astype(object), rows, depths[order]
+            yield _Models(str(dataset), measure, *layers, values, p_values)
 
 
 def _joined(parts: list[dict[str, np.ndarray]], names: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -1,1 +1,1 @@
-"""lfm_tasks/stages/scores."""
+"""Stage scores: all requested pairs of spaces, in blocks."""

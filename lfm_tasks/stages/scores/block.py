@@ -1,4 +1,4 @@
-"""One block of pairs, as it is scored: what to score it by, and what it comes to."""
+"""One block of pairs: what to score it by, what it comes to, and what its parts share."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +12,8 @@ from lfm_tasks.config import AtlasConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Correspondence, ExchangeabilityGroups, Resampling, resampling
+from lfm_tasks.statistics.intervals import interval_reach, jackknife_error
+from lfm_tasks.statistics.permutation_null import calibrated, tail_p_value
 from lfm_tasks.stores.units.store import Receipt, UnitStore, ids_digest
 
 # Bases of a side of a part, whose rows are in memory together: so many, or as many as their rows fit into.
@@ -29,7 +31,7 @@ class ScoreSettings(NamedTuple):
 
     @classmethod
     def of(cls, receipt: Receipt) -> "ScoreSettings":
-        """Return those of a stored block; of one that an older version made, none."""
+        """Return the settings of a stored block; empty ones for a block that an older version made."""
         rest, measures = receipt.facts.get("scored_by", ("", ()))
         return cls(rest, tuple(measures))
 
@@ -42,8 +44,8 @@ class ScoreSettings(NamedTuple):
 class BlockJob:
     """Pairs of ``bases`` (keys, in order) to score together, by their places, lower first; and the activations of each.
 
-    ``correspondence``: from what their maps are fitted. ``design``, ``labels``: the units that say how their rows are
-    resampled and of which class they are, or empty. ``part_side``: see `part_side`.
+    ``correspondence``: from what their maps are fitted. ``exchangeability``, ``labels``: the keys of the units that say
+    how their rows are resampled and of which class they are, or "". ``part_side``: see `part_side`.
     """
 
     store: UnitStore
@@ -54,7 +56,7 @@ class BlockJob:
     atlas: AtlasConfig
     activations: Mapping[str, str]
     correspondence: Correspondence
-    design: str
+    exchangeability: str
     labels: str
     part_side: int
 
@@ -79,7 +81,7 @@ def part_side(n_points: int, n_eigenpairs: int, n_features: int) -> int:
 
 @dataclass(frozen=True)
 class BlockScores:
-    """What a block's pairs come to, filled pair by pair; ``of_maps`` are the columns of the measures of maps.
+    """The scores of the pairs of a block, filled in pair by pair; ``of_maps`` are the columns of the measures of maps.
 
     ``refusals``: why pairs have no scores at all; ``unmapped``: why no map could be fitted, other measures or not.
     """
@@ -98,26 +100,66 @@ class BlockScores:
         """The columns of the measures of maps."""
         return list(self.of_maps.values())
 
-    def take(self, numbers: Sequence[int], part: "BlockScores") -> None:
-        """Put what some of the pairs, given by their numbers, came to in its place."""
-        self.values[numbers], self.diagnostics[numbers] = part.values, part.diagnostics
-        self.n_common[numbers] = part.n_common
-        self.maps.update({(numbers[row], direction): own for (row, direction), own in part.maps.items()})
-        self.refusals.update({numbers[row]: error for row, error in part.refusals.items()})
-        self.unmapped.update({numbers[row]: error for row, error in part.unmapped.items()})
-        self.codes.update({(numbers[row], column): reason for (row, column), reason in part.codes.items()})
+    def take(self, pairs: Sequence[int], part: "BlockScores") -> None:
+        """Put the scores of some of the pairs, given by their indices, in their places."""
+        self.values[pairs], self.diagnostics[pairs] = part.values, part.diagnostics
+        self.n_common[pairs] = part.n_common
+        self.maps.update(
+            {(pairs[row], direction): functional_map for (row, direction), functional_map in part.maps.items()}
+        )
+        self.refusals.update({pairs[row]: error for row, error in part.refusals.items()})
+        self.unmapped.update({pairs[row]: error for row, error in part.unmapped.items()})
+        self.codes.update({(pairs[row], column): reason for (row, column), reason in part.codes.items()})
 
 
 class Resamplings:
-    """The resampling of each list of ids in a block, made once."""
+    """The resampling of each list of ids in a block, computed once."""
 
-    def __init__(self, design: ExchangeabilityGroups | None, atlas: AtlasConfig) -> None:
-        self._design, self._atlas = design, atlas
+    def __init__(self, groups: ExchangeabilityGroups | None, atlas: AtlasConfig) -> None:
+        self._groups, self._atlas = groups, atlas
         self._known: dict[str, Resampling] = {}
 
     def of(self, ids: np.ndarray, ids_key: str | None = None) -> Resampling:
-        """Return that of these ids; ``ids_key``: their digest, where it is known."""
+        """Return the resampling of these ids; ``ids_key``: their digest, where it is known."""
         key = ids_key or ids_digest(ids)
         if key not in self._known:
-            self._known[key] = resampling(ids, self._design, self._atlas)
+            self._known[key] = resampling(ids, self._groups, self._atlas)
         return self._known[key]
+
+
+# What a block stores of each score. half_1 and half_2: the score from each half of the points alone.
+STATISTICS = ("score", "null_mean", "null_q95", "calibrated", "p_value", "ci_low", "ci_high", "half_1", "half_2")
+
+
+def against_chance(
+    score: float, chance: Float[np.ndarray, " permutations"], *, is_distance: bool = False
+) -> tuple[float, float, float, float]:
+    """Return null mean, the quantile that 1 in 20 permutations beats, calibrated score, p-value; NaN without chance."""
+    if not len(chance) or not np.isfinite(score) or not np.isfinite(chance).all():
+        return (np.nan,) * 4
+    mean = float(chance.mean())
+    edge = float(np.quantile(chance, 0.05 if is_distance else 0.95))
+    p = tail_p_value(score, chance, is_distance=is_distance)
+    return mean, edge, calibrated(score, mean, best=0.0 if is_distance else 1.0), p
+
+
+def resampled(
+    scores: Float[np.ndarray, "*pairs"],
+    without_parts: Float[np.ndarray, "*pairs parts"],
+    halves: Float[np.ndarray, "*pairs halves"],
+    value_range: tuple[float, float] = (0.0, 1.0),
+) -> Float[np.ndarray, "*pairs 4"]:
+    """Return the 95 % jackknife interval, inside the measure's range, and the score of each half; NaN without them."""
+    statistics = np.full((*scores.shape, 4), np.nan)
+    n_parts = without_parts.shape[-1]
+    if n_parts:
+        # Parts of a pair lie together, or the order of a sum would depend on how many pairs there are.
+        left = np.moveaxis(np.ascontiguousarray(without_parts), -1, 0)
+        reach = interval_reach(n_parts) * jackknife_error(left)
+        # A score may leave its range by rounding: the interval holds it all the same.
+        statistics[..., 0] = np.minimum(np.maximum(scores - reach, value_range[0]), scores)
+        statistics[..., 1] = np.maximum(np.minimum(scores + reach, value_range[1]), scores)
+        statistics[~(np.isfinite(scores) & np.isfinite(left).all(axis=0)), :2] = np.nan
+    if halves.shape[-1]:
+        statistics[..., 2:] = halves
+    return statistics

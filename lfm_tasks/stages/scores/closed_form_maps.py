@@ -1,14 +1,14 @@
 """Scores of maps in closed form: a block of pairs in tiles, every source factored once, no map written."""
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 import numpy as np
+from cachetools import LRUCache
 from jaxtyping import Int, Shaped
 
 from lfm_tasks.errors import DataError
-from lfm_tasks.runtime.cache import Remembered
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES
 from lfm_tasks.spectral.batched.tiles import (
@@ -29,15 +29,15 @@ from lfm_tasks.spectral.maps.descriptors import (
     unit_descriptors,
 )
 from lfm_tasks.stages.inventory.correspondence import anchors_of_pair, common_ids, read_labels
-from lfm_tasks.stages.scores.block import BlockJob, BlockScores
-from lfm_tasks.stages.scores.map_measures import against_chance
+from lfm_tasks.stages.scores.block import BlockJob, BlockScores, against_chance
 from lfm_tasks.stages.scores.zoomout_maps import LoadedSpace, load_space
 from lfm_tasks.statistics.permutation_null import rows_by_value
 from lfm_tasks.stores.units.store import UnitStore
 
 # What blocks share in one process: 70 KB a space at 50 eigenpairs and 64 descriptors; lists of ids, most often one.
-_SOURCES: Remembered[TileSource] = Remembered(1 << 28)
-_IDS: Remembered[np.ndarray] = Remembered(1 << 26)
+# Content addresses are part of the keys: no entry is ever out of date.
+_SOURCES: LRUCache[Hashable, TileSource] = LRUCache(1 << 28, getsizeof=lambda source: source.nbytes)
+_IDS: LRUCache[Hashable, np.ndarray] = LRUCache(1 << 26, getsizeof=lambda ids: ids.nbytes)
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,13 @@ class DescriptorCache:
 
     def ids(self, key: str) -> Shaped[np.ndarray, " points"]:
         """Return the ids of a base; those on the same points share one array."""
-
-        def read() -> np.ndarray:
+        ids: np.ndarray | None = _IDS.get(self.ids_key(key))
+        if ids is None:
             with self.job.store.open("bases", key) as unit:
-                return unit.read("ids")
-
-        return _IDS.get(self.ids_key(key), read)
+                ids = unit.read("ids")
+            if ids.nbytes <= _IDS.maxsize:
+                _IDS[self.ids_key(key)] = ids
+        return ids
 
     def n_common(self, first: str, second: str) -> int:
         """Return how many ids two bases share."""
@@ -82,17 +83,22 @@ class DescriptorCache:
     def source(self, key: str, things: np.ndarray) -> TileSource:
         """Return a base described by known things and factored; DataError if it cannot be described."""
         job = self.job
-        made_of = (
+        address = (
+            job.store.root,
+            key,
             job.correspondence.regime,
             job.correspondence.mask,
             job.labels,
             job.atlas.graph.kernel,
             job.atlas.graph.metric,
+            things.tobytes(),
         )
-        return _SOURCES.get(
-            (job.store.root, key, *made_of, things.tobytes()),
-            lambda: tile_source(self._described(key, things), mask=job.correspondence.mask),
-        )
+        source: TileSource | None = _SOURCES.get(address)
+        if source is None:
+            source = tile_source(self._described(key, things), mask=job.correspondence.mask)
+            if source.nbytes <= _SOURCES.maxsize:
+                _SOURCES[address] = source
+        return source
 
     def _described(self, key: str, things: np.ndarray) -> DescriptorCoefficients:
         if self.job.correspondence.regime == "labels":
@@ -133,18 +139,18 @@ class DirectedPairs:
     targets: Int[np.ndarray, " directed"]
 
     def by(self, groups: Int[np.ndarray, " directed"]) -> Iterator["DirectedPairs"]:
-        """Yield those of one group after the other, each in their order."""
-        for own in rows_by_value(groups):
+        """Yield the pairs of one group after the other, each in their order."""
+        for group in rows_by_value(groups):
             yield replace(
                 self,
-                pairs=self.pairs[own],
-                directions=self.directions[own],
-                sources=self.sources[own],
-                targets=self.targets[own],
+                pairs=self.pairs[group],
+                directions=self.directions[group],
+                sources=self.sources[group],
+                targets=self.targets[group],
             )
 
     def by_shape(self) -> Iterator["DirectedPairs"]:
-        """Yield those whose maps have one shape after the other."""
+        """Yield the pairs grouped by the shape of their maps."""
         sizes = np.array([len(space.eigenvalues) for space in self.spaces], dtype=np.int64)
         yield from self.by(sizes[self.sources] * (sizes.max(initial=0) + 1) + sizes[self.targets])
 
@@ -182,7 +188,7 @@ def _directions(
 ) -> DirectedPairs:
     """Return both directions of pairs that the same is known of; note why some cannot be described."""
     described: dict[TileSource, int] = {}
-    numbers = np.full((2, len(keys)), -1)
+    indices = np.full((2, len(keys)), -1)
     # The first side last: of two reasons its own stays.
     for side in (1, 0):
         for position in np.unique(sides[:, side]):
@@ -191,8 +197,8 @@ def _directions(
             except DataError as error:
                 _refuse(pairs[sides[:, side] == position], error, scores)
             else:
-                numbers[side, position] = described.setdefault(space, len(described))
-    both = numbers[[0, 1], sides]
+                indices[side, position] = described.setdefault(space, len(described))
+    both = indices[[0, 1], sides]
     is_described = (both >= 0).all(axis=1)
     pairs, (first, second) = pairs[is_described], both[is_described].T
     return DirectedPairs(
@@ -216,15 +222,15 @@ def _score(job: BlockJob, together: DirectedPairs, scores: BlockScores) -> None:
     # Most sources have the same targets.
     targets: dict[bytes, TileTargets] = {}
     tiles = []
-    for own in by_source:
-        names = own.targets.tobytes()
+    for group in by_source:
+        names = group.targets.tobytes()
         if names not in targets:
-            described = [together.spaces[target].described for target in own.targets]
+            described = [together.spaces[target].described for target in group.targets]
             targets[names] = tile_targets(described, mask=job.correspondence.mask)
-        tiles.append((together.spaces[own.sources[0]], targets[names]))
+        tiles.append((together.spaces[group.sources[0]], targets[names]))
     sums = tile_sums(tiles)
-    pairs = np.concatenate([own.pairs for own in by_source])
-    directions = np.concatenate([own.directions for own in by_source])
+    pairs = np.concatenate([group.pairs for group in by_source])
+    directions = np.concatenate([group.directions for group in by_source])
     for name, column in scores.of_maps.items():
         scores.values[pairs, directions, column, 0] = TILE_SCORES[name](sums)
     scores.diagnostics[pairs, directions, 0] = orthogonality_errors(sums)
@@ -234,9 +240,9 @@ def _score(job: BlockJob, together: DirectedPairs, scores: BlockScores) -> None:
 def _score_chance(job: BlockJob, together: DirectedPairs, n_things: int, scores: BlockScores) -> None:
     """Fill in the level of chance: the target's things in random orders, the same ones for every pair."""
     n_drawn, seed = job.atlas.null.n_permutations, job.atlas.null.seed
-    orders = [np.random.default_rng((seed, number)).permutation(n_things) for number in range(n_drawn)]
-    for own in together.by(together.targets):
-        target = own.spaces[own.targets[0]].described
+    orders = [np.random.default_rng((seed, draw)).permutation(n_things) for draw in range(n_drawn)]
+    for group in together.by(together.targets):
+        target = group.spaces[group.targets[0]].described
         # Several descriptors may belong to one anchor: they stay together.
         starts = np.arange(0, target.coefficients.shape[1], n_things)[:, None]
         chance = [
@@ -244,11 +250,11 @@ def _score_chance(job: BlockJob, together: DirectedPairs, n_things: int, scores:
             for order in orders
         ]
         tile = tile_targets(chance, mask=job.correspondence.mask)
-        sums = tile_sums([(own.spaces[source], tile) for source in own.sources])
+        sums = tile_sums([(group.spaces[source], tile) for source in group.sources])
         for name, column in scores.of_maps.items():
             if not MAP_SCORES[name].has_null:
                 continue
-            drawn = TILE_SCORES[name](sums).reshape(len(own.pairs), n_drawn)
-            for pair, direction, of_chance in zip(own.pairs, own.directions, drawn, strict=True):
+            drawn = TILE_SCORES[name](sums).reshape(len(group.pairs), n_drawn)
+            for pair, direction, of_chance in zip(group.pairs, group.directions, drawn, strict=True):
                 row = scores.values[pair, direction, column]
                 row[1:5] = against_chance(float(row[0]), of_chance)

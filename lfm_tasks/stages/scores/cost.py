@@ -1,18 +1,22 @@
-"""What tasks of pairs and of whole zoos cost, before they run: see `costs`."""
+"""What blocks of pairs cost before they run, by the coefficients of `lfm_tasks.runtime.load`."""
 
+import time
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
+
+import numpy as np
+from threadpoolctl import threadpool_limits
 
 from lfm_tasks.config import AtlasConfig
 from lfm_tasks.measures.registry import MEASURES
-from lfm_tasks.runtime.load import ARRAY_BYTES, MIB, UNIT_BYTES, Load, SpaceSize
+from lfm_tasks.runtime.load import ARRAY_BYTES, MIB, SECONDS, UNIT_BYTES, Load, SpaceSize
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.inventory.requests import PairRequest
-from lfm_tasks.stages.scores.block import PART_SIDE, part_side
+from lfm_tasks.stages.scores.block import PART_SIDE, STATISTICS, part_side
 from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
-from lfm_tasks.stages.scores.map_measures import STATISTICS
 
 
 @dataclass(frozen=True)
@@ -30,87 +34,160 @@ class PairWork:
     n_refined: int = 0
 
 
-def pair_work(atlas: AtlasConfig, asked: PairRequest) -> PairWork:
-    """Return how pairs that are asked for in this way are scored."""
-    known = asked.correspondence
+def pair_work(atlas: AtlasConfig, request: PairRequest) -> PairWork:
+    """Return how requested pairs are scored."""
+    maps = request.correspondence
     return PairWork(
-        sorted(asked.measures), atlas.null.n_permutations, atlas.intervals.n_groups, atlas.n_eigenpairs,
-        atlas.graph.n_neighbors, known.regime, known.refine, known.n_samples, atlas.null.n_refined,
+        sorted(request.measures), atlas.null.n_permutations, atlas.intervals.n_groups, atlas.n_eigenpairs,
+        atlas.graph.n_neighbors, maps.regime, maps.refine, maps.n_samples, atlas.null.n_refined,
     )  # fmt: skip
 
 
-def block_load(bases: Sequence[SpaceSize], n_pairs: int, how: PairWork) -> Load:
+@dataclass(frozen=True)
+class _Block:
+    """One block of pairs: the sizes of all bases that it reads, its pairs, how they are scored."""
+
+    bases: Sequence[SpaceSize]
+    n_pairs: int
+    pair: PairWork
+
+    @cached_property
+    def n_points(self) -> int:
+        return max(size.n_points for size in self.bases)
+
+    @cached_property
+    def n_features(self) -> int:
+        return max(size.n_features for size in self.bases)
+
+    @cached_property
+    def n_parts(self) -> int:
+        """Parts and halves of the points; 0 without intervals."""
+        return self.pair.n_groups + 2 if self.pair.n_groups else 0
+
+    @cached_property
+    def of_maps(self) -> list[str]:
+        return [name for name in self.pair.measures if name in MAP_SCORES]
+
+    @cached_property
+    def of_rows(self) -> list[str]:
+        return [name for name in self.pair.measures if name in MEASURES]
+
+    @property
+    def is_fitted(self) -> bool:
+        return bool(self.of_maps) and self.pair.regime != "full"
+
+    @property
+    def n_drawn(self) -> int:
+        """Maps of permuted rows, of all pairs."""
+        is_drawn = any(MAP_SCORES[name].has_null and MAP_SCORES[name].trace_scale is None for name in self.of_maps)
+        return self.n_pairs * self.pair.n_permutations if is_drawn else 0
+
+    @cached_property
+    def held(self) -> list[SpaceSize]:
+        """The bases that are in memory together, at most."""
+        n_modes, reads_rows = self.pair.n_eigenpairs, self.is_fitted or bool(self.of_rows)
+        side = part_side(self.n_points, n_modes, self.n_features if reads_rows else 0)
+        return sorted(self.bases, key=lambda size: size.n_points * (size.n_features + n_modes))[-2 * side :]
+
+    @property
+    def rows_bytes(self) -> int:
+        """The activations that are in memory together, as they are read."""
+        return sum(size.n_points * size.n_features * max(4, size.itemsize) for size in self.held)
+
+
+def block_load(bases: Sequence[SpaceSize], n_pairs: int, pair: PairWork) -> Load:
     """Return the cost of one block of pairs; ``bases`` are all that it reads."""
-    n = max(own.n_points for own in bases)
-    d = max(own.n_features for own in bases)
-    n_modes, n_parts = how.n_eigenpairs, (how.n_groups + 2 if how.n_groups else 0)
-    of_maps = [name for name in how.measures if name in MAP_SCORES]
-    of_rows = [name for name in how.measures if name in MEASURES]
-    is_fitted = bool(of_maps) and how.regime != "full"
-    side = part_side(n, n_modes, d if is_fitted or of_rows else 0)
-    held = sorted(bases, key=lambda own: own.n_points * (own.n_features + n_modes))[-2 * side :]
-    is_drawn = any(MAP_SCORES[name].has_null and name != "overlap" for name in of_maps)
+    block = _Block(bases, n_pairs, pair)
     work = Counter[str]({"block task": 1.0, "block base": len(bases)})
-    n_pairs_drawn = n_pairs * how.n_permutations if is_drawn else 0
-    rows_bytes = 0
-    if is_fitted:
-        n_fits = 2 * n_pairs * (1 + how.n_refined)
-        grown = how.refine == "zoomout"
-        starts = 3 if how.regime == "anchors" else 1
-        if grown:
-            work["grown fit"] = n_fits
-            work["grown rows"] = n_fits * starts * min(n, how.n_samples) ** 2 * n_modes
-            work["grown base"] = len(bases) * n * (how.n_neighbors + d)
-        else:
-            work["solved fit"] = n_fits
-            work["solved products"] = n_fits * n_modes**3
-            work["solved factor"] = len(bases) * n_modes**3
-            work["solved base"] = len(bases) * n * n_modes
-        rows_bytes = sum(own.n_points * own.n_features * max(4, own.itemsize) for own in held)
-        peak = rows_bytes + sum(own.n_points * (80 * how.n_neighbors + 24 * n_modes) for own in held)
-    else:
-        work["pair"] = n_pairs
-        work["pair rows"] = n_pairs * n * n_modes**2
-        work["base rows"] = len(bases) * n * n_modes
-        work["pair parts"] = n_pairs * n_parts * n_modes**3
-        work["null"] = n_pairs_drawn
-        work["null rows"] = n_pairs_drawn * n * n_modes**2
-        # The basis and its rows by part and by half; chance: permuted rows side by side, float32, and indices.
-        copies = 3 if n_parts else 1
-        # Small bases of earlier blocks are kept; a full block has a sixteenth of all, or more.
-        kept = n * (n_modes * 8 * copies + 64) + 8 * n_parts * n_modes**2
-        n_kept = len(bases) * (16 if len(bases) >= PART_SIDE else 1)
-        peak = min(MOST_BASES, n_kept * kept) if kept <= LARGEST_BASE else 0
-        peak += sum(own.n_points * (n_modes * 8 * copies + 16) for own in held) + n * (n_modes * 16 + 200)
-        peak += 3 * max(32 * MIB, 4 * n * n_modes) // 2 if n_pairs_drawn else 0
-        peak += 4 * n_pairs_drawn * n_modes**2 // max(1, ceil(n_pairs / 16))
-    if of_rows:
-        rows_bytes = sum(own.n_points * own.n_features * max(4, own.itemsize) for own in held)
-        prepared = max(
-            2 * 8 * n * n * 2 + min(1 << 30, 8 * n * n * len(held))
-            if MEASURES[name].is_quadratic
-            else 3 * 8 * sum(own.n_points * own.n_features for own in held)
-            for name in of_rows
-        )
-        peak += rows_bytes + prepared
-        for name in of_rows:
-            work.update(measure_work(name, (n, d), (len(bases), n_pairs), how.n_permutations, n_parts))
+    work.update(_fitted_maps_work(block) if block.is_fitted else _full_maps_work(block))
+    for name in block.of_rows:
+        size, counts = (block.n_points, block.n_features), (len(bases), n_pairs)
+        work.update(measure_work(name, size, counts, pair.n_permutations, block.n_parts))
+    peak = _fitted_maps_bytes(block) if block.is_fitted else _full_maps_bytes(block)
+    peak += _measures_bytes(block) if block.of_rows else 0
     peak += 25 * MIB + 20_000 * n_pairs  # modules and Python's own objects
-    written = n_pairs * (8 + 4 + 16 * (len(how.measures) * len(STATISTICS) + len(DIAGNOSTICS)) + 170)
-    written += 5 * ARRAY_BYTES + UNIT_BYTES + (8 * n_pairs * n_modes**2 if is_fitted and how.refine != "none" else 0)
-    return Load(1, dict(work), int(peak), max(bases, key=lambda own: own.n_points).name, written)
+    largest = max(bases, key=lambda size: size.n_points)
+    return Load(1, dict(work), int(peak), largest.name, _written_bytes(block))
 
 
-def part_load(bases: Collection[SpaceSize], n_pairs: int, how: PairWork) -> Load:
+def _fitted_maps_work(block: _Block) -> dict[str, float]:
+    """Return the amounts of maps that are fitted from anchors, labels or nothing."""
+    pair, n_bases, n, n_modes = block.pair, len(block.bases), block.n_points, block.pair.n_eigenpairs
+    n_fits = 2 * block.n_pairs * (1 + pair.n_refined)
+    starts = 3 if pair.regime == "anchors" else 1
+    if pair.refine == "zoomout":
+        return {
+            "grown fit": n_fits,
+            "grown rows": n_fits * starts * min(n, pair.n_samples) ** 2 * n_modes,
+            "grown base": n_bases * n * (pair.n_neighbors + block.n_features),
+        }
+    return {
+        "solved fit": n_fits,
+        "solved products": n_fits * n_modes**3,
+        "solved factor": n_bases * n_modes**3,
+        "solved base": n_bases * n * n_modes,
+    }
+
+
+def _fitted_maps_bytes(block: _Block) -> int:
+    n_neighbors, n_modes = block.pair.n_neighbors, block.pair.n_eigenpairs
+    return block.rows_bytes + sum(size.n_points * (80 * n_neighbors + 24 * n_modes) for size in block.held)
+
+
+def _full_maps_work(block: _Block) -> dict[str, float]:
+    """Return the amounts of maps between points that are all known by their ids, and of their chance."""
+    n_pairs, n, n_modes = block.n_pairs, block.n_points, block.pair.n_eigenpairs
+    return {
+        "pair": n_pairs,
+        "pair rows": n_pairs * n * n_modes**2,
+        "base rows": len(block.bases) * n * n_modes,
+        "pair parts": n_pairs * block.n_parts * n_modes**3,
+        "null": block.n_drawn,
+        "null rows": block.n_drawn * n * n_modes**2,
+    }
+
+
+def _full_maps_bytes(block: _Block) -> int:
+    """Return the bytes of bases, their rows by part and by half, and chance: permuted rows, float32, and indices."""
+    n, n_modes, n_bases = block.n_points, block.pair.n_eigenpairs, len(block.bases)
+    copies = 3 if block.n_parts else 1
+    # Small bases of earlier blocks are kept; a full block has a sixteenth of all, or more.
+    kept = n * (n_modes * 8 * copies + 64) + 8 * block.n_parts * n_modes**2
+    n_kept = n_bases * (16 if n_bases >= PART_SIDE else 1)
+    peak = min(MOST_BASES, n_kept * kept) if kept <= LARGEST_BASE else 0
+    peak += sum(size.n_points * (n_modes * 8 * copies + 16) for size in block.held) + n * (n_modes * 16 + 200)
+    peak += 3 * max(32 * MIB, 4 * n * n_modes) // 2 if block.n_drawn else 0
+    return peak + 4 * block.n_drawn * n_modes**2 // max(1, ceil(block.n_pairs / 16))
+
+
+def _measures_bytes(block: _Block) -> int:
+    """Return the bytes of activations and of what the costliest measure of them prepares."""
+    n, held = block.n_points, block.held
+    quadratic = 2 * 8 * n * n * 2 + min(1 << 30, 8 * n * n * len(held))
+    linear = 3 * 8 * sum(size.n_points * size.n_features for size in held)
+    return block.rows_bytes + max(quadratic if MEASURES[name].is_quadratic else linear for name in block.of_rows)
+
+
+def _written_bytes(block: _Block) -> int:
+    pair, n_pairs = block.pair, block.n_pairs
+    n_numbers = len(pair.measures) * len(STATISTICS) + len(DIAGNOSTICS)
+    maps = 8 * n_pairs * pair.n_eigenpairs**2 if block.is_fitted and pair.refine != "none" else 0
+    return n_pairs * (8 + 4 + 16 * n_numbers + 170) + 5 * ARRAY_BYTES + UNIT_BYTES + maps
+
+
+def part_load(bases: Collection[SpaceSize], n_pairs: int, pair: PairWork) -> Load:
     """Return the cost of the costliest part of a block of these bases: a block is in memory part by part."""
     falling = sorted(bases, key=lambda size: (size.n_points * (size.n_features + 50), size.name), reverse=True)
-    return block_load(falling[: 2 * PART_SIDE], min(n_pairs, PART_SIDE**2), how)
+    return block_load(falling[: 2 * PART_SIDE], min(n_pairs, PART_SIDE**2), pair)
 
 
 def measure_work(
     name: str, size: tuple[int, int], counts: tuple[int, int], n_permutations: int, n_parts: int
 ) -> dict[str, float]:
-    """Return the amounts of one measure: (points, features) of spaces, (spaces, pairs) of a block."""
+    """Return the amounts of one measure: (points, features) of spaces, (spaces, pairs) of a block.
+
+    A measure without coefficients in `SECONDS` has amounts that `time_measure` returns the seconds of.
+    """
     (n, d), (n_spaces, n_pairs) = size, counts
     measure = MEASURES[name]
     if measure.is_quadratic and n > 3000:
@@ -118,9 +195,48 @@ def measure_work(
     n_drawn = 0 if measure.as_trace is not None else n_permutations
     n_prepared = n_spaces * (1 + n_parts + (0 if measure.permute is not None else n_drawn))
     n_compared = n_pairs * (1 + n_parts + n_drawn) * (1 if measure.is_symmetric else 2)
+    if not has_coefficients(name):
+        one = n * n if measure.is_quadratic else n
+        return {f"{name} prepare": n_prepared * one, f"{name} compare": n_compared * one}
     one = n * n if measure.is_quadratic else n * d * min(n, d)
     return {
         f"{name} space": n_prepared * n * d * (n if measure.is_quadratic else min(n, d)),
         f"{name} rows": n_compared * one,
         f"{name} pair": n_compared,
     }
+
+
+def has_coefficients(name: str) -> bool:
+    """Return whether the cost table says what a measure of activations costs."""
+    return any(f"{name} {amount}" in SECONDS for amount in ("space", "rows", "pair"))
+
+
+# Points and, at most, features that a measure is timed on: milliseconds for most.
+_TIMED_POINTS, _TIMED_FEATURES = 200, 512
+
+
+def time_measure(name: str, n_features: int) -> dict[str, float]:
+    """Return the CPU seconds that one point (or one of points², if it is quadratic) of a measure costs here.
+
+    Best of 3 on random rows of ``n_features``, or 512 if that is less, on one thread.
+    """
+    measure = MEASURES[name]
+    n, d = max(_TIMED_POINTS, measure.smallest_n), max(1, min(n_features, _TIMED_FEATURES))
+    source, target = np.random.default_rng(0).standard_normal((2, n, d))
+    prepared = measure.prepare(source), measure.prepare(target)
+    one = n * n if measure.is_quadratic else n
+    return {
+        f"{name} prepare": _thread_seconds(lambda: measure.prepare(source)) / one,
+        f"{name} compare": _thread_seconds(lambda: measure.compare(*prepared)) / one,
+    }
+
+
+def _thread_seconds(function: Callable[[], object]) -> float:
+    spent = []
+    with threadpool_limits(1):
+        for _ in range(3):
+            start = time.thread_time()
+            function()
+            spent.append(time.thread_time() - start)
+    # A clock that is too coarse for a fast function must not make it free.
+    return max(min(spent), 1e-7)

@@ -7,23 +7,23 @@ import numpy as np
 from jaxtyping import Float
 
 from lfm_tasks.errors import DataError
+from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
-from lfm_tasks.stages.inventory.correspondence import common_ids, read_exchangeability, read_labels
-from lfm_tasks.stages.scores.block import BlockJob, BlockScores, Resamplings, reads_activations
+from lfm_tasks.stages.inventory.correspondence import read_exchangeability
+from lfm_tasks.stages.scores.block import STATISTICS, BlockJob, BlockScores, Resamplings, reads_activations
 from lfm_tasks.stages.scores.full_maps import score_full_maps
-from lfm_tasks.stages.scores.map_measures import STATISTICS
 from lfm_tasks.stages.scores.row_measures import score_activations
-from lfm_tasks.stages.scores.zoomout_maps import ZoomOutScores, load_space
+from lfm_tasks.stages.scores.zoomout_maps import score_grown_maps
 from lfm_tasks.statistics.permutation_null import rows_by_value
 
 
 def store_block(job: BlockJob) -> None:
     """Score the pairs of a block, part after part, commit them."""
-    resamplings = Resamplings(read_exchangeability(job.store, job.design), job.atlas)
+    resamplings = Resamplings(read_exchangeability(job.store, job.exchangeability), job.atlas)
     measures = sorted(job.atlas.measures)
     scores = _no_scores(job, len(job.sides))
-    for numbers in _parts(job):
-        scores.take(numbers, score_part(replace(job, sides=job.sides[numbers]), resamplings))
+    for pairs in _parts(job):
+        scores.take(pairs, score_part(replace(job, sides=job.sides[pairs]), resamplings))
     with job.store.commit("scores", job.key) as unit_writer:
         unit_writer.arrays.write("pairs", job.sides.astype(np.int32))
         unit_writer.arrays.write("values", scores.values)
@@ -35,14 +35,14 @@ def store_block(job: BlockJob) -> None:
             "scored_by": list(job.settings),
             "bases": list(job.bases),
             "pairs": job.sides.tolist(),
-            "refusals": _told(scores.refusals),
-            "unmapped": _told(scores.unmapped),
+            "refusals": _as_facts(scores.refusals),
+            "unmapped": _as_facts(scores.unmapped),
             "codes": [[row, measures[column], reason] for (row, column), reason in sorted(scores.codes.items())],
         }
 
 
 def score_part(job: BlockJob, resamplings: Resamplings) -> BlockScores:
-    """Read the bases of some pairs once, return what the pairs come to."""
+    """Read the bases of some pairs once, return the scores of the pairs."""
     keys = [job.bases[place] for place in np.unique(job.sides)]
     scores = _no_scores(job, len(job.sides))
     if job.correspondence.regime == "full" or not scores.of_maps:
@@ -54,17 +54,18 @@ def score_part(job: BlockJob, resamplings: Resamplings) -> BlockScores:
         from lfm_tasks.stages.scores.closed_form_maps import score_closed_maps
 
         ids = score_closed_maps(job, keys, scores)
-    score_activations(job, ids, scores, resamplings)
+    if MEASURES.keys() & set(job.atlas.measures):
+        score_activations(job, ids, scores, resamplings)
     return scores
 
 
 def _parts(job: BlockJob) -> Iterator[list[int]]:
-    """Yield the numbers of pairs to score together; where no rows are held, all."""
-    held = job.correspondence.regime == "full" or reads_activations(job.correspondence, job.atlas.measures)
-    parts = job.sides // job.part_side if held else np.zeros_like(job.sides)
+    """Yield the indices of pairs to score together; where no rows are held, all."""
+    holds_rows = job.correspondence.regime == "full" or reads_activations(job.correspondence, job.atlas.measures)
+    parts = job.sides // job.part_side if holds_rows else np.zeros_like(job.sides)
     codes = parts @ [len(job.bases), 1]
-    for numbers in rows_by_value(codes):
-        yield numbers.tolist()
+    for pairs in rows_by_value(codes):
+        yield pairs.tolist()
 
 
 def _no_scores(job: BlockJob, n_pairs: int) -> BlockScores:
@@ -78,31 +79,7 @@ def _no_scores(job: BlockJob, n_pairs: int) -> BlockScores:
     )
 
 
-def score_grown_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> dict[str, np.ndarray]:
-    """Fill in the measures of maps that are grown from little correspondence; return the ids of each base."""
-    labels = read_labels(job.store, job.labels)
-    spaces = {key: load_space(job.store, key, job.activations[key], job.atlas, labels) for key in keys}
-    fitted = ZoomOutScores(job.correspondence, job.atlas, spaces)
-    for number, pair in enumerate(job.pairs):
-        first, second = (spaces[key] for key in pair)
-        scores.n_common[number] = len(first.ids)
-        if first.ids_key != second.ids_key:
-            scores.n_common[number] = len(common_ids(first.ids, second.ids)[0])
-        try:
-            both = [fitted.score(source, target, list(scores.of_maps)) for source, target in (pair, pair[::-1])]
-        except DataError as error:
-            scores.unmapped[number] = error
-            scores.codes.update({(number, column): error.reason for column in scores.columns})
-            continue
-        for direction, found in enumerate(both):
-            scores.values[number, direction, scores.columns] = found.values
-            scores.diagnostics[number, direction] = found.diagnostics
-            # They cost too much to be grown again for the collection.
-            scores.maps[number, direction] = found.functional_map
-    return {key: known.ids for key, known in spaces.items()}
-
-
-def _told(errors: Mapping[int, DataError]) -> list[list[int | str]]:
+def _as_facts(errors: Mapping[int, DataError]) -> list[list[int | str]]:
     return [[row, error.reason, str(error)] for row, error in sorted(errors.items())]
 
 
@@ -111,6 +88,6 @@ def stacked_maps(
 ) -> Float[np.ndarray, "pairs 2 target source"]:
     """Return maps by (pair, direction) as one array, NaN where there is none."""
     stacked = np.full((n_pairs, 2, *next(iter(maps.values())).shape), np.nan, dtype=np.float32)
-    for place, own in maps.items():
-        stacked[place] = own
+    for place, functional_map in maps.items():
+        stacked[place] = functional_map
     return stacked

@@ -1,4 +1,4 @@
-"""Pairs of bases under one setting of the scores: which are asked for, and where their scores lie."""
+"""Pairs of bases under one setting of the scores: which are requested, and where their scores lie."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -22,7 +22,7 @@ from lfm_tasks.workers.pool import JobFailure
 
 @dataclass(frozen=True)
 class RequestedPairs:
-    """What is asked of pairs of ``spaces``, which are in order: ``which`` numbers a wish, −1 for none.
+    """What is requested of pairs of ``spaces``, which are in order: the index of a request by pair, −1 for none.
 
     Of a pair, the lower space is the row. Of spaces and not of their bases: two names of one content may be in
     comparisons with different maps.
@@ -30,7 +30,7 @@ class RequestedPairs:
 
     spaces: tuple[Space, ...]
     requests: tuple[PairRequest, ...]
-    which: Int[np.ndarray, "spaces spaces"]
+    request_indices: Int[np.ndarray, "spaces spaces"]
 
     @cached_property
     def positions(self) -> dict[Space, int]:
@@ -38,39 +38,39 @@ class RequestedPairs:
         return {space: position for position, space in enumerate(self.spaces)}
 
     def request_index(self, first: Space, second: Space) -> int:
-        """Return the number of what is asked of two spaces, in any order; −1: nothing."""
+        """Return the index of what is requested of two spaces, in any order; −1: nothing."""
         row, column = self.positions.get(first), self.positions.get(second)
         if row is None or column is None:
             return -1
-        return int(self.which.item(row, column) if row <= column else self.which.item(column, row))
+        return int(self.request_indices.item(row, column) if row <= column else self.request_indices.item(column, row))
 
     def by_dataset(self) -> Iterator[tuple[str, int, tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]]]:
-        """Yield dataset, number of a wish, and the positions of both spaces of all pairs that have it."""
+        """Yield dataset, index of a request, and the positions of both spaces of all pairs that have it."""
         start = 0
-        for dataset, own in groupby(self.spaces, key=lambda space: space.dataset):
-            end = start + len(list(own))
-            which = self.which[start:end, start:end]
-            for number in np.unique(which[which >= 0]).tolist():
-                rows, columns = np.nonzero(which == number)
-                yield dataset, number, (rows + start, columns + start)
+        for dataset, spaces in groupby(self.spaces, key=lambda space: space.dataset):
+            end = start + len(list(spaces))
+            indices = self.request_indices[start:end, start:end]
+            for index in np.unique(indices[indices >= 0]).tolist():
+                rows, columns = np.nonzero(indices == index)
+                yield dataset, index, (rows + start, columns + start)
             start = end
 
 
 def requested_pairs(parts: Iterable[PairSelection], spaces: Collection[Space]) -> RequestedPairs:
-    """Return what is asked of each pair of ``spaces``; RuntimeError if two parts want different maps of one."""
+    """Return the request for each pair of ``spaces``; RuntimeError if two parts want different maps of one."""
     none = RequestedPairs(tuple(sorted(spaces)), (), np.full((len(spaces), len(spaces)), -1, dtype=np.int32))
-    which, requests = none.which, list[PairRequest]()
+    indices, requests = none.request_indices, list[PairRequest]()
     for part in parts:
-        own, cells = PairRequest(frozenset(part.measures), part.correspondence), _cells(part, none.positions)
-        before = which[cells]
+        request, cells = PairRequest(frozenset(part.measures), part.correspondence), _cells(part, none.positions)
+        before = indices[cells]
         after = np.empty_like(before)
-        for number in np.unique(before).tolist():
-            wish = own if number < 0 else requests[number].and_also(own)
-            if wish not in requests:
-                requests.append(wish)
-            after[before == number] = requests.index(wish)
-        which[cells] = after
-    return RequestedPairs(none.spaces, tuple(requests), which)
+        for index in np.unique(before).tolist():
+            both = request if index < 0 else requests[index].and_also(request)
+            if both not in requests:
+                requests.append(both)
+            after[before == index] = requests.index(both)
+        indices[cells] = after
+    return RequestedPairs(none.spaces, tuple(requests), indices)
 
 
 def pairs_in_scope(
@@ -78,13 +78,13 @@ def pairs_in_scope(
 ) -> Bool[np.ndarray, "spaces spaces"]:
     """Return which pairs a run of this scope computes: both comparisons and models are chosen."""
     ordered = sorted(spaces)
-    found = np.zeros((len(ordered), len(ordered)), dtype=bool)
+    compared = np.zeros((len(ordered), len(ordered)), dtype=bool)
     positions = {space: position for position, space in enumerate(ordered)}
     for part in parts:
         if not scope.comparisons or part.name in scope.comparisons:
-            found |= _cells(part, positions)
+            compared |= _cells(part, positions)
     chosen = np.array([scope.has(space.model) for space in ordered], dtype=bool)
-    return found & (chosen[:, None] | chosen)
+    return compared & (chosen[:, None] | chosen)
 
 
 def _cells(part: PairSelection, positions: dict[Space, int]) -> Bool[np.ndarray, "spaces spaces"]:
@@ -102,7 +102,7 @@ class PairScores(NamedTuple):
     """Where the scores of a pair of bases lie: key of the block, row in it; ``refusal``: why there are none.
 
     ``unmapped``: why no map could be fitted; measures of activations have their scores all the same.
-    ``measures`` are those of the block, in its order, perhaps more than are asked for.
+    ``measures`` are those of the block, in its order, perhaps more than are requested.
     ``codes`` are (measure, reason) of single measures that have no value, or one with a reservation.
     """
 
@@ -126,7 +126,7 @@ class StoredBlock:
 
     @classmethod
     def of(cls, receipt: Receipt) -> "StoredBlock":
-        """Return that of a receipt."""
+        """Return the content of the receipt of a block."""
         refusals, unmapped = (
             {row: JobFailure(*why) for row, *why in receipt.facts.get(name, ())} for name in ("refusals", "unmapped")
         )
@@ -140,14 +140,14 @@ class StoredBlock:
 class PairIndex:
     """Pairs of the bases ``keys``, which are in order; of a pair, the lower key is the row.
 
-    ``asked``: by the catalog; ``now``: by this run. ``block``: the number of its block in ``blocks``, -1 where it is
-    not scored; ``row``: its row there. Both, and ``blocks``, are filled in as blocks are found or made.
+    ``requested``: by the catalog; ``in_scope``: of this run. ``block``: the index of its block in ``blocks``, -1 where
+    it is not scored; ``row``: its row there. Both, and ``blocks``, are filled in as blocks are read or computed.
     """
 
     settings: ScoreSettings
     keys: tuple[str, ...]
-    asked: Bool[np.ndarray, "bases bases"]
-    now: Bool[np.ndarray, "bases bases"]
+    requested: Bool[np.ndarray, "bases bases"]
+    in_scope: Bool[np.ndarray, "bases bases"]
     block: Int[np.ndarray, "bases bases"]
     row: Int[np.ndarray, "bases bases"]
     blocks: list[StoredBlock] = field(default_factory=list)
@@ -160,18 +160,18 @@ class PairIndex:
     @property
     def missing(self) -> Bool[np.ndarray, "bases bases"]:
         """Which pairs this run has to score."""
-        return self.now & (self.block < 0)
+        return self.in_scope & (self.block < 0)
 
     @property
     def n_unscored(self) -> int:
-        """How many pairs that are asked for have no block."""
-        return int((self.asked & (self.block < 0)).sum())
+        """How many requested pairs have no block."""
+        return int((self.requested & (self.block < 0)).sum())
 
     @property
     def used(self) -> list[StoredBlock]:
-        """The blocks that hold pairs that are asked for."""
-        numbers = np.unique(self.block[self.asked & (self.block >= 0)])
-        return [self.blocks[number] for number in numbers]
+        """The blocks that hold requested pairs."""
+        indices = np.unique(self.block[self.requested & (self.block >= 0)])
+        return [self.blocks[index] for index in indices]
 
     def add(self, receipt: Receipt) -> None:
         """Note where the pairs of a block lie; bases that are none of these are passed over."""
@@ -187,9 +187,9 @@ class PairIndex:
     def place(self, first: str, second: str) -> PairScores | None:
         """Return where the scores of two bases lie, in any order; None: nowhere."""
         row, column = self.positions[min(first, second)], self.positions[max(first, second)]
-        if (number := self.block.item(row, column)) < 0:
+        if (index := self.block.item(row, column)) < 0:
             return None
-        block, place = self.blocks[number], self.row.item(row, column)
+        block, place = self.blocks[index], self.row.item(row, column)
         return PairScores(
             block.key, place, block.measures,
             block.refusals.get(place), block.unmapped.get(place), block.codes.get(place, ()),
@@ -200,72 +200,72 @@ def pair_indexes(
     pairs: RequestedPairs,
     settings: Mapping[tuple[str, int], ScoreSettings],
     keys: Mapping[Space, str],
-    now: Bool[np.ndarray, "spaces spaces"] | None = None,
+    in_scope: Bool[np.ndarray, "spaces spaces"] | None = None,
 ) -> dict[ScoreSettings, PairIndex]:
-    """Return the pairs of spaces as pairs of their bases, by the settings of their dataset and wish.
+    """Return the pairs of spaces as pairs of their bases, by the settings of their dataset and request.
 
-    ``now``: which pairs of spaces this run computes; all where it is not given.
+    ``in_scope``: which pairs of spaces this run computes; all where it is not given.
     """
     cells: dict[ScoreSettings, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for dataset, number, places in pairs.by_dataset():
-        cells.setdefault(settings[dataset, number], []).append(places)
+    for dataset, index, places in pairs.by_dataset():
+        cells.setdefault(settings[dataset, index], []).append(places)
     key_of = np.array([keys[space] for space in pairs.spaces], dtype=object)
-    found = {}
-    for own, parts in sorted(cells.items()):
+    indexes = {}
+    for of_pairs, parts in sorted(cells.items()):
         first, second = (np.concatenate([part[side] for part in parts]) for side in range(2))
         used = np.unique(np.concatenate([first, second]))
         names, of_used = np.unique(key_of[used].astype(str), return_inverse=True)
         position = np.zeros(len(key_of), dtype=np.intp)
         position[used] = of_used
         low, high = np.minimum(position[first], position[second]), np.maximum(position[first], position[second])
-        asked, chosen = np.zeros((2, len(names), len(names)), dtype=bool)
-        asked[low, high] = True
-        is_now = slice(None) if now is None else now[first, second]
-        chosen[low[is_now], high[is_now]] = True
+        requested, computed = np.zeros((2, len(names), len(names)), dtype=bool)
+        requested[low, high] = True
+        chosen = slice(None) if in_scope is None else in_scope[first, second]
+        computed[low[chosen], high[chosen]] = True
         nowhere = np.full((2, len(names), len(names)), -1, dtype=np.int32)
-        found[own] = PairIndex(own, tuple(names.tolist()), asked, chosen, *nowhere)
-    return found
+        indexes[of_pairs] = PairIndex(of_pairs, tuple(names.tolist()), requested, computed, *nowhere)
+    return indexes
 
 
 def find_stored(store: UnitStore, tables: Iterable[PairIndex]) -> None:
     """Note the places of all pairs that were scored by these measures, or more, in whichever block."""
-    own = list(tables)
+    indexes = list(tables)
     for receipt in store.receipts("scores"):
-        held = ScoreSettings.of(receipt)
-        for table in own:
-            if held.hold(table.settings):
+        stored = ScoreSettings.of(receipt)
+        for table in indexes:
+            if stored.hold(table.settings):
                 table.add(receipt)
 
 
 @dataclass(frozen=True)
 class ScoringInputs:
-    """How pairs of one setting are scored: correspondence, units of exchangeability and labels (or empty)."""
+    """What pairs of one setting are scored with: correspondence; keys of stored exchangeability and labels, or ""."""
 
     correspondence: Correspondence
-    design: str
+    exchangeability: str
     labels: str
 
 
 def all_settings(
-    atlas: AtlasConfig, pairs: RequestedPairs, designs: Mapping[str, str], labels: Mapping[str, str]
+    atlas: AtlasConfig, pairs: RequestedPairs, exchangeability: Mapping[str, str], labels: Mapping[str, str]
 ) -> dict[tuple[str, int], ScoreSettings]:
-    """Return the settings of every dataset and (numbered) wish that pairs are asked for by."""
+    """Return the settings by dataset and index of a request."""
     return {
-        (dataset, number): score_settings(
-            atlas, pairs.requests[number], designs.get(dataset, ""), labels.get(dataset, "")
+        (dataset, index): score_settings(
+            atlas, pairs.requests[index], exchangeability.get(dataset, ""), labels.get(dataset, "")
         )
-        for dataset, number, _ in pairs.by_dataset()
+        for dataset, index, _ in pairs.by_dataset()
     }
 
 
-def correspondence_of_maps(asked: PairRequest) -> Correspondence:
-    """Return what maps are fitted from; where none are asked for, the same for all."""
-    return asked.correspondence if asked.measures & MAP_SCORES.keys() else FULL_CORRESPONDENCE
+def correspondence_of_maps(request: PairRequest) -> Correspondence:
+    """Return the correspondence that maps are fitted from; the full one where no measure of maps is requested."""
+    return request.correspondence if request.measures & MAP_SCORES.keys() else FULL_CORRESPONDENCE
 
 
-def score_settings(atlas: AtlasConfig, asked: PairRequest, design: str, labels: str) -> ScoreSettings:
+def score_settings(atlas: AtlasConfig, request: PairRequest, exchangeability: str, labels: str) -> ScoreSettings:
     """Return everything but the two bases that can change a score."""
-    maps = correspondence_of_maps(asked)
+    maps = correspondence_of_maps(request)
     rest = digest(
         {
             "kind": "scores",
@@ -275,13 +275,13 @@ def score_settings(atlas: AtlasConfig, asked: PairRequest, design: str, labels: 
             "null": _null(atlas.null, maps),
             "intervals": atlas.intervals.model_dump(),
             "min_overlap": atlas.min_overlap,
-            "design": design,
+            "design": exchangeability,
         }
     )
-    return ScoreSettings(rest, tuple(sorted(asked.measures)))
+    return ScoreSettings(rest, tuple(sorted(request.measures)))
 
 
 def _null(null: NullConfig, maps: Correspondence) -> dict[str, int]:
-    """Return what chance is sampled by: only maps that are grown from something known are grown from random pairs."""
+    """Return the settings of chance; ``n_refined`` only where ZoomOut grows maps from anchors or labels."""
     is_grown = maps.regime in ("anchors", "labels") and maps.refine == "zoomout"
     return null.model_dump(exclude=set() if is_grown else {"n_refined"})

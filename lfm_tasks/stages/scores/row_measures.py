@@ -14,8 +14,7 @@ from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, neighbors_among
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stages.inventory.correspondence import Resampling, common_ids, same_ids
-from lfm_tasks.stages.scores.block import BlockJob, BlockScores, Resamplings
-from lfm_tasks.stages.scores.map_measures import STATISTICS, against_chance, resampled
+from lfm_tasks.stages.scores.block import STATISTICS, BlockJob, BlockScores, Resamplings, against_chance, resampled
 from lfm_tasks.statistics.permutation_moments import (
     Profile,
     permutation_moments,
@@ -41,12 +40,12 @@ class Activations:
     neighbors: Mapping[str, np.ndarray]
 
     def some(self, keys: Collection[str]) -> "Activations":
-        """Return the same of some spaces."""
+        """Return the activations of some spaces."""
         known = {key: self.neighbors[key] for key in keys if key in self.neighbors}
         return Activations({key: self.rows[key] for key in keys}, known)
 
     def among(self, kept: Mapping[str, np.ndarray]) -> "Activations":
-        """Return the same of some points of each of the spaces named."""
+        """Return the activations of the spaces in ``kept``, on these points of each."""
         known = {
             key: left
             for key, rows in kept.items()
@@ -56,10 +55,10 @@ class Activations:
 
     def prepare(self, key: str, measure: Measure, kept: np.ndarray | None) -> Any:
         """Return one space as the measure wants it, of all points or some."""
-        own = self if kept is None else self.among({key: kept})
-        if measure.of_cosine_neighbors is not None and key in own.neighbors:
-            return measure.of_cosine_neighbors(own.neighbors[key])
-        return measure.prepare(own.rows[key])
+        spaces = self if kept is None else self.among({key: kept})
+        if measure.of_cosine_neighbors is not None and key in spaces.neighbors:
+            return measure.of_cosine_neighbors(spaces.neighbors[key])
+        return measure.prepare(spaces.rows[key])
 
 
 @dataclass
@@ -83,7 +82,7 @@ class PreparedSpaces:
         return self._prepared[key]
 
     def profile(self, key: str, as_trace: Callable[[Any], tuple[np.ndarray, float]]) -> Profile:
-        """Return what one space contributes to exact permutation moments."""
+        """Return the permutation profile of one space, for exact moments."""
         if key not in self._profiles:
             self._profiles[key] = permutation_profile(as_trace(self.prepared(key))[0])
         return self._profiles[key]
@@ -94,7 +93,7 @@ class PreparedSpaces:
 
 
 class Ranks:
-    """Whether the features of spaces depend on each other, told once a space; for measures that divide that out."""
+    """Whether the features of spaces depend on each other, computed once a space; for measures that divide that out."""
 
     def __init__(self) -> None:
         self._deficient: dict[str, bool] = {}
@@ -135,16 +134,16 @@ def score_rows(
     measure = MEASURES[name]
     values = np.full((len(pairs), 2, len(STATISTICS)), np.nan)
     by_target: dict[str, list[int]] = {}
-    for number, (_, target) in enumerate(pairs):
-        by_target.setdefault(target, []).append(number)
+    for index, (_, target) in enumerate(pairs):
+        by_target.setdefault(target, []).append(index)
     whole = PreparedSpaces(measure, spaces)
-    for target, numbers in by_target.items():
-        sources = [pairs[number][0] for number in numbers]
+    for target, indices in by_target.items():
+        sources = [pairs[index][0] for index in indices]
         if measure.as_trace is not None and null.n_permutations and not resampling.exchange.sets:
-            for number, source in zip(numbers, sources, strict=True):
-                values[number, :, :5] = _exactly(whole, source, target, measure.as_trace)
+            for index, source in zip(indices, sources, strict=True):
+                values[index, :, :5] = _exactly(whole, source, target, measure.as_trace)
         else:
-            values[numbers, :, :5] = _by_permutations(whole, sources, target, resampling, null)
+            values[indices, :, :5] = _by_permutations(whole, sources, target, resampling, null)
     left = _without_parts(measure, spaces, pairs, resampling.parts, resampling.n_parts)
     halves = _without_parts(measure, spaces, pairs, resampling.halves, 2)
     left, halves = np.moveaxis(left, 0, -1), np.moveaxis(halves, 0, -1)
@@ -194,20 +193,23 @@ def _by_permutations(
     spaces: PreparedSpaces, sources: list[str], target: str, resampling: Resampling, null: NullConfig
 ) -> Float[np.ndarray, "sources 2 5"]:
     """Return score and chance for every source; permutations of the target are shared by all."""
-    measure, own = spaces.measure, spaces.prepared(target)
-    scores = [_both_ways(measure, spaces.prepared(source), own) for source in sources]
+    measure, prepared = spaces.measure, spaces.prepared(target)
+    scores = [_both_ways(measure, spaces.prepared(source), prepared) for source in sources]
     chance = np.empty((len(sources), null.n_permutations, 2))
-    for number in range(null.n_permutations):
-        order = resampling.exchange.permutation(number, seed=null.seed)
+    for draw in range(null.n_permutations):
+        order = resampling.exchange.permutation(draw, seed=null.seed)
         rows = spaces.spaces.rows[target]
-        permuted = measure.prepare(rows[order]) if measure.permute is None else measure.permute(own, order)
+        permuted = measure.prepare(rows[order]) if measure.permute is None else measure.permute(prepared, order)
         for place, source in enumerate(sources):
-            chance[place, number] = _both_ways(measure, spaces.prepared(source), permuted)
+            chance[place, draw] = _both_ways(measure, spaces.prepared(source), permuted)
     is_distance = measure.kind == "distance"
     return np.array(
         [
-            [(score, *against_chance(score, drawn[:, side], is_distance=is_distance)) for side, score in enumerate(own)]
-            for own, drawn in zip(scores, chance, strict=True)
+            [
+                (score, *against_chance(score, drawn[:, side], is_distance=is_distance))
+                for side, score in enumerate(both)
+            ]
+            for both, drawn in zip(scores, chance, strict=True)
         ]
     )
 
@@ -221,27 +223,27 @@ def score_activations(
         return
     columns = {name: sorted(job.atlas.measures).index(name) for name in names}
     apart = set() if job.correspondence.regime == "full" else _with_little_overlap(job, ids, scores)
-    scores.codes.update({(number, columns[name]): "little_overlap" for number in apart for name in names})
+    scores.codes.update({(index, columns[name]): "little_overlap" for index in apart for name in names})
     activations = _read_activations(job, ids)
-    for numbers, common, spaces in _on_common_ids(job.pairs, ids, activations, scores.refusals.keys() | apart):
+    for indices, common, spaces in _on_common_ids(job.pairs, ids, activations, scores.refusals.keys() | apart):
         rows = spaces.rows
         ranks = Ranks()
         for name in names:
             usable = []
-            for number in numbers:
-                first, second = job.pairs[number]
+            for index in indices:
+                first, second = job.pairs[index]
                 try:
                     code = check_rows(name, rows[first], rows[second])
                 except DataError as error:
-                    scores.codes[number, columns[name]] = error.reason
+                    scores.codes[index, columns[name]] = error.reason
                     continue
-                usable.append(number)
+                usable.append(index)
                 if code == "ok" and ranks.is_deficient(name, first, second, rows):
                     code = "rank_deficient"
                 if code != "ok":
-                    scores.codes[number, columns[name]] = code
+                    scores.codes[index, columns[name]] = code
             if usable:
-                pairs = [job.pairs[number] for number in usable]
+                pairs = [job.pairs[index] for index in usable]
                 values = score_rows(name, spaces, pairs, resamplings.of(common), job.atlas.null)
                 scores.values[usable, :, columns[name]] = values
 
@@ -249,7 +251,7 @@ def score_activations(
 def _with_little_overlap(job: BlockJob, ids: Mapping[str, np.ndarray], scores: BlockScores) -> set[int]:
     """Return the pairs that a map can be fitted for, but whose common ids are too few to compare rows."""
     least = [job.atlas.min_overlap * min(len(ids[key]) for key in pair) for pair in job.pairs]
-    return {number for number, needed in enumerate(least) if scores.n_common[number] < max(2, needed)}
+    return {index for index, needed in enumerate(least) if scores.n_common[index] < max(2, needed)}
 
 
 def _read_activations(job: BlockJob, keys: Iterable[str]) -> Activations:
@@ -261,7 +263,7 @@ def _read_activations(job: BlockJob, keys: Iterable[str]) -> Activations:
         if job.atlas.graph.metric == "angular" and job.store.receipt("bases", key).facts["method"] == "exact":
             with job.store.open("bases", key) as unit:
                 neighbors[key] = unit.read("neighbors")
-    return Activations(rows, {key: found for key, found in neighbors.items() if found.shape[1] >= N_NEIGHBORS})
+    return Activations(rows, {key: nearest for key, nearest in neighbors.items() if nearest.shape[1] >= N_NEIGHBORS})
 
 
 def _on_common_ids(
@@ -272,14 +274,14 @@ def _on_common_ids(
 ) -> Iterator[tuple[list[int], np.ndarray, Activations]]:
     """Yield (numbers of pairs, their common ids, spaces on these): all pairs on equal ids at once, the others alone."""
     alike: dict[str, list[int]] = {}
-    for number, (first, second) in enumerate(pairs):
-        if number in refused:
+    for index, (first, second) in enumerate(pairs):
+        if index in refused:
             continue
         if same_ids(ids[first], ids[second]):
-            alike.setdefault(ids_digest(ids[second]), []).append(number)
+            alike.setdefault(ids_digest(ids[second]), []).append(index)
             continue
         common, of_first, of_second = common_ids(ids[first], ids[second])
-        yield [number], common, activations.among({first: of_first, second: of_second})
-    for numbers in alike.values():
-        keys = {key for number in numbers for key in pairs[number]}
-        yield numbers, ids[pairs[numbers[0]][0]], activations.some(keys)
+        yield [index], common, activations.among({first: of_first, second: of_second})
+    for indices in alike.values():
+        keys = {key for index in indices for key in pairs[index]}
+        yield indices, ids[pairs[indices[0]][0]], activations.some(keys)

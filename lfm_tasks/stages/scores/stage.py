@@ -54,22 +54,26 @@ class Block:
 
 
 def block_jobs(
-    run: Run, tables: Iterable[PairIndex], spaces: Mapping[str, SpaceBasis], ways: Mapping[ScoreSettings, ScoringInputs]
+    run: Run,
+    tables: Iterable[PairIndex],
+    bases: Mapping[str, SpaceBasis],
+    inputs: Mapping[ScoreSettings, ScoringInputs],
 ) -> Iterator[BlockJob]:
-    """Yield the missing pairs in blocks, one setting (a design and measures) each."""
+    """Yield the missing pairs in blocks, one setting (exchangeability and measures) each."""
     for table in tables:
-        way, atlas = ways[table.settings], with_measures(run.catalog.atlas, table.settings.measures)
-        for block in blocks(table, way.correspondence, atlas.null):
-            own = [spaces[base] for base in block.bases]
-            n_features = max(based.n_features for based in own)
+        given, atlas = inputs[table.settings], with_measures(run.catalog.atlas, table.settings.measures)
+        for block in blocks(table, given.correspondence, atlas.null):
+            of_block = [bases[key] for key in block.bases]
+            n_features = max(basis.n_features for basis in of_block)
             part = part_side(
-                max(based.n_points for based in own),
+                max(basis.n_points for basis in of_block),
                 atlas.n_eigenpairs,
-                n_features if reads_activations(way.correspondence, table.settings.measures) else 0,
+                n_features if reads_activations(given.correspondence, table.settings.measures) else 0,
             )
             yield BlockJob(
                 run.store, _key(block), table.settings, block.bases, block.sides, atlas,
-                {based.key: based.activations for based in own}, way.correspondence, way.design, way.labels, part,
+                {basis.key: basis.activations for basis in of_block},
+                given.correspondence, given.exchangeability, given.labels, part,
             )  # fmt: skip
 
 
@@ -83,8 +87,8 @@ def blocks(table: PairIndex, correspondence: Correspondence, null: NullConfig) -
     groups = places.reshape(-1, 2) // side
     codes = groups @ [len(keys) // side + 1, 1]
     for rows in rows_by_value(codes):
-        own, sides = np.unique(pairs[rows], return_inverse=True)
-        yield Block(table.settings, tuple(table.keys[base] for base in own), sides.reshape(-1, 2))
+        used, sides = np.unique(pairs[rows], return_inverse=True)
+        yield Block(table.settings, tuple(table.keys[base] for base in used), sides.reshape(-1, 2))
 
 
 def _key(block: Block) -> str:
@@ -104,7 +108,7 @@ def _block_side(n_bases: int, settings: ScoreSettings, correspondence: Correspon
 
 
 def with_measures(atlas: AtlasConfig, names: Collection[str]) -> AtlasConfig:
-    """Return the same settings with other measures."""
+    """Return the settings of the atlas with these measures in place of its own."""
     return atlas.model_copy(update={"measures": tuple(sorted(names))})
 
 
@@ -114,21 +118,21 @@ ScoredPairKey = tuple[ScoreSettings, str, str]
 
 @dataclass(frozen=True)
 class ScoredPairs:
-    """Scores of all pairs of spaces: what is asked of them, where it lies, or what kept it from being made.
+    """Scores of all pairs of spaces: what is requested of them, where it lies, or why it could not be computed.
 
-    ``settings_of``: those of a dataset and (numbered) wish; they differ between datasets that resample their rows in
+    ``settings_of``: by dataset and index of a request; they differ between datasets that resample their rows in
     different ways.
     """
 
     pairs: RequestedPairs
     settings_of: Mapping[tuple[str, int], ScoreSettings]
     tables: Mapping[ScoreSettings, PairIndex]
-    troubles: Mapping[ScoredPairKey, JobFailure]
+    failures: Mapping[ScoredPairKey, JobFailure]
 
     @property
     def n_not_computed(self) -> int:
-        """How many pairs of bases were asked for and not yet tried."""
-        return sum(table.n_unscored for table in self.tables.values()) - len(self.troubles)
+        """How many pairs of bases are requested and not yet tried."""
+        return sum(table.n_unscored for table in self.tables.values()) - len(self.failures)
 
     @property
     def settings(self) -> list[ScoreSettings]:
@@ -144,17 +148,17 @@ class ScoredPairs:
     def has_refusals(self) -> bool:
         """Whether any pair may have no scores, or no map."""
         used = [block for table in self.tables.values() for block in table.used]
-        return bool(self.troubles) or any(block.refusals or block.unmapped for block in used)
+        return bool(self.failures) or any(block.refusals or block.unmapped for block in used)
 
     def measures(self, first: SpaceBasis, second: SpaceBasis) -> tuple[str, ...]:
-        """Return the measures asked of two spaces, in order; none: not asked."""
-        asked = self.request_of(first, second)
-        return () if asked is None else tuple(sorted(asked.measures))
+        """Return the measures requested of two spaces, in order; none: not requested."""
+        request = self.request_of(first, second)
+        return () if request is None else tuple(sorted(request.measures))
 
     def request_of(self, first: SpaceBasis, second: SpaceBasis) -> PairRequest | None:
-        """Return what is asked of two spaces, in any order; None: nothing."""
-        number = self.pairs.request_index(first.space, second.space)
-        return None if number < 0 else self.pairs.requests[number]
+        """Return the request for two spaces, in any order; None if there is none."""
+        index = self.pairs.request_index(first.space, second.space)
+        return None if index < 0 else self.pairs.requests[index]
 
     def place(self, first: SpaceBasis, second: SpaceBasis) -> PairScores | None:
         """Return where the scores of two spaces lie, in any order; None for a pair that is not computed."""
@@ -162,70 +166,72 @@ class ScoredPairs:
         return None if settings is None else self.tables[settings].place(first.key, second.key)
 
     def refusal(self, first: SpaceBasis, second: SpaceBasis) -> JobFailure | None:
-        """Return why two spaces that were asked for have no scores; None if they have, or are not computed."""
+        """Return why two spaces that were requested have no scores; None if they have, or are not computed."""
         settings = self._settings(first, second)
         if settings is None:
             return None
-        trouble = self.troubles.get((settings, min(first.key, second.key), max(first.key, second.key)))
+        failure = self.failures.get((settings, min(first.key, second.key), max(first.key, second.key)))
         place = self.tables[settings].place(first.key, second.key)
-        return trouble or (None if place is None else place.refusal)
+        return failure or (None if place is None else place.refusal)
 
     def unmapped(self, first: SpaceBasis, second: SpaceBasis) -> JobFailure | None:
-        """Return why no map of two spaces could be fitted that was asked for; None if there is one."""
-        asked, place = self.request_of(first, second), self.place(first, second)
-        return place.unmapped if asked and place and asked.measures & MAP_SCORES.keys() else None
+        """Return why no map of two spaces could be fitted that was requested; None if there is one."""
+        request, place = self.request_of(first, second), self.place(first, second)
+        return place.unmapped if request and place and request.measures & MAP_SCORES.keys() else None
 
     def grown_by(self, first: SpaceBasis, second: SpaceBasis) -> str:
         """Return the digest of what the map of two spaces was grown by; empty: it is not kept with their scores."""
-        asked, settings = self.request_of(first, second), self._settings(first, second)
-        if asked is None or settings is None or not asked.measures & MAP_SCORES.keys():
+        request, settings = self.request_of(first, second), self._settings(first, second)
+        if request is None or settings is None or not request.measures & MAP_SCORES.keys():
             return ""
-        knows_little = asked.correspondence.regime != "full" and asked.correspondence.refine == "zoomout"
-        return settings.rest if knows_little and self.place(first, second) is not None else ""
+        is_stored = request.correspondence.uses_zoomout
+        return settings.rest if is_stored and self.place(first, second) is not None else ""
 
     def _settings(self, first: SpaceBasis, second: SpaceBasis) -> ScoreSettings | None:
-        number = self.pairs.request_index(first.space, second.space)
-        return None if number < 0 else self.settings_of[first.space.dataset, number]
+        index = self.pairs.request_index(first.space, second.space)
+        return None if index < 0 else self.settings_of[first.space.dataset, index]
 
 
 def score_pairs(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...]) -> ScoredPairs:
     """Score all pairs within each dataset that no stored block holds yet."""
-    designs, labels = store_exchangeability(run.store, zoo.designs), store_labels(run.store, zoo.labels)
-    keys = {based.space: based.key for based in spaces}
+    exchangeability = store_exchangeability(run.store, zoo.exchangeability)
+    labels = store_labels(run.store, zoo.labels)
+    keys = {basis.space: basis.key for basis in spaces}
     pairs = requested_pairs(zoo.parts, keys)
-    settings = all_settings(run.catalog.atlas, pairs, designs, labels)
-    now = None if run.scope == Scope() else pairs_in_scope(zoo.parts, keys, run.scope)
-    tables = pair_indexes(pairs, settings, keys, now)
+    settings = all_settings(run.catalog.atlas, pairs, exchangeability, labels)
+    in_scope = None if run.scope == Scope() else pairs_in_scope(zoo.parts, keys, run.scope)
+    tables = pair_indexes(pairs, settings, keys, in_scope)
     find_stored(run.store, tables.values())
-    ways = {
-        own: ScoringInputs(
-            correspondence_of_maps(pairs.requests[number]), designs.get(dataset, ""), labels.get(dataset, "")
+    inputs = {
+        of_pairs: ScoringInputs(
+            correspondence_of_maps(pairs.requests[index]), exchangeability.get(dataset, ""), labels.get(dataset, "")
         )
-        for (dataset, number), own in settings.items()
+        for (dataset, index), of_pairs in settings.items()
     }
-    jobs = list(block_jobs(run, tables.values(), {based.key: based for based in spaces}, ways))
-    sizes = {own.space: own.size for own in zoo.spaces}
+    jobs = list(block_jobs(run, tables.values(), {basis.key: basis for basis in spaces}, inputs))
+    sizes = {planned.space: planned.size for planned in zoo.spaces}
     size_of = {
-        based.key: replace(sizes[based.space], n_points=based.n_points, n_features=based.n_features) for based in spaces
+        basis.key: replace(sizes[basis.space], n_points=basis.n_points, n_features=basis.n_features) for basis in spaces
     }
-    needs = [_needed(job, size_of) for job in jobs]
-    troubles: dict[ScoredPairKey, JobFailure] = {}
-    run.announce("scores", 0, len(jobs))
-    for done, (number, result) in enumerate(run.workers.run(store_block, jobs, needs), start=1):
-        job = jobs[number]
+    needs = [_worker_bytes(job, size_of) for job in jobs]
+    failures: dict[ScoredPairKey, JobFailure] = {}
+    run.report_progress("scores", 0, len(jobs))
+    for done, (index, result) in enumerate(run.workers.run(store_block, jobs, needs), start=1):
+        job = jobs[index]
         if isinstance(result, JobFailure):
-            troubles |= dict.fromkeys(((job.settings, *pair) for pair in job.pairs), result)
+            failures |= dict.fromkeys(((job.settings, *pair) for pair in job.pairs), result)
         else:
             tables[job.settings].add(run.store.receipt("scores", job.key))
-        run.announce("scores", done, len(jobs))
-    n_asked, n_tried = sum(int(table.now.sum()) for table in tables.values()), sum(len(job.sides) for job in jobs)
-    run.stage_counts.count("scores", n_tried - len(troubles), n_asked - n_tried)
-    return ScoredPairs(pairs, settings, tables, troubles)
+        run.report_progress("scores", done, len(jobs))
+    n_requested = sum(int(table.in_scope.sum()) for table in tables.values())
+    n_tried = sum(len(job.sides) for job in jobs)
+    run.stage_counts.add("scores", n_tried - len(failures), n_requested - n_tried)
+    return ScoredPairs(pairs, settings, tables, failures)
 
 
-def _needed(job: BlockJob, size_of: Mapping[str, SpaceSize]) -> int:
-    how = pair_work(job.atlas, PairRequest(frozenset(job.settings.measures), job.correspondence))
-    return worker_bytes(part_load([size_of[key] for key in job.bases], len(job.sides), how))
+def _worker_bytes(job: BlockJob, size_of: Mapping[str, SpaceSize]) -> int:
+    work = pair_work(job.atlas, PairRequest(frozenset(job.settings.measures), job.correspondence))
+    return worker_bytes(part_load([size_of[key] for key in job.bases], len(job.sides), work))
 
 
 @dataclass(frozen=True)
@@ -244,7 +250,7 @@ def unscored_pairs(spaces: tuple[SpaceBasis, ...], scored: ScoredPairs) -> tuple
     """Return the pairs without scores, or without a map that was to be fitted, by dataset and reason."""
     if not scored.has_refusals:
         return ()
-    found: dict[tuple[str, str], UnscoredPairs] = {}
+    unscored: dict[tuple[str, str], UnscoredPairs] = {}
     for source in spaces:
         for target in spaces:
             if source.space.dataset != target.space.dataset or source.space == target.space:
@@ -254,6 +260,6 @@ def unscored_pairs(spaces: tuple[SpaceBasis, ...], scored: ScoredPairs) -> tuple
                 continue
             place = (source.space.dataset, refusal.reason)
             first = UnscoredPairs(*place, 0, source.space.name, target.space.name, refusal.message)
-            known = found.get(place, first)
-            found[place] = replace(known, count=known.count + 1)
-    return tuple(found[place] for place in sorted(found))
+            known = unscored.get(place, first)
+            unscored[place] = replace(known, count=known.count + 1)
+    return tuple(unscored[place] for place in sorted(unscored))

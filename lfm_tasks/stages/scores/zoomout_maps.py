@@ -18,12 +18,36 @@ from lfm_tasks.spectral.maps.fit import fit_from_anchors, fit_from_labels, fit_u
 from lfm_tasks.spectral.maps.refinement import Effort, MapFit, Start
 from lfm_tasks.spectral.neighbors.search import Neighbors
 from lfm_tasks.stages.activations.job import read_activations
-from lfm_tasks.stages.inventory.correspondence import Correspondence, Labels, anchors_of_pair
-from lfm_tasks.stages.scores.map_measures import STATISTICS, against_chance
+from lfm_tasks.stages.inventory.correspondence import Correspondence, Labels, anchors_of_pair, common_ids, read_labels
+from lfm_tasks.stages.scores.block import STATISTICS, BlockJob, BlockScores, against_chance
 from lfm_tasks.stores.units.store import UnitStore, ids_digest
 
 # One start for each kind of descriptor: a third of the time of all nine, which docs/kernels.md has figures of.
 _ANCHOR_STARTS = (Start("heat", 20), Start("geodesic", 20), Start("cosine", 20))
+
+
+def score_grown_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> dict[str, np.ndarray]:
+    """Fill in the measures of maps that ZoomOut grows; return the ids of each base."""
+    labels = read_labels(job.store, job.labels)
+    spaces = {key: load_space(job.store, key, job.activations[key], job.atlas, labels) for key in keys}
+    fitted = ZoomOutScores(job.correspondence, job.atlas, spaces)
+    for index, pair in enumerate(job.pairs):
+        first, second = (spaces[key] for key in pair)
+        scores.n_common[index] = len(first.ids)
+        if first.ids_key != second.ids_key:
+            scores.n_common[index] = len(common_ids(first.ids, second.ids)[0])
+        try:
+            both = [fitted.score(source, target, list(scores.of_maps)) for source, target in (pair, pair[::-1])]
+        except DataError as error:
+            scores.unmapped[index] = error
+            scores.codes.update({(index, column): error.reason for column in scores.columns})
+            continue
+        for direction, scored in enumerate(both):
+            scores.values[index, direction, scores.columns] = scored.values
+            scores.diagnostics[index, direction] = scored.diagnostics
+            # They cost too much to be grown again for the collection.
+            scores.maps[index, direction] = scored.functional_map
+    return {key: space.ids for key, space in spaces.items()}
 
 
 @dataclass(frozen=True)
@@ -49,7 +73,7 @@ class LoadedSpace:
 
 @dataclass(frozen=True)
 class ScoredMap:
-    """A fitted map and what it comes to."""
+    """A fitted map with its statistics and diagnostics."""
 
     functional_map: Float[np.ndarray, "target source"]
     values: Float[np.ndarray, "measures statistics"]
@@ -63,9 +87,9 @@ class ZoomOutScores:
     correspondence: Correspondence
     atlas: AtlasConfig
     spaces: Mapping[str, LoadedSpace]
-    _found: dict[tuple[str, str], Anchors] = field(default_factory=dict)
+    _known_anchors: dict[tuple[str, str], Anchors] = field(default_factory=dict)
 
-    def score(self, source: str, target: str, measures: list[str]) -> "ScoredMap":
+    def score(self, source: str, target: str, measures: list[str]) -> ScoredMap:
         """Return the map from one space to another with its statistics and diagnostics.
 
         Raises
@@ -86,9 +110,9 @@ class ZoomOutScores:
         return ScoredMap(maps, values, self._quality(fit, source, target))
 
     def _pairings(self, n_wanted: int) -> Iterator[np.random.Generator]:
-        """Yield what random pairings of the known things are drawn by; nothing where nothing is known."""
-        for number in range(n_wanted if self.correspondence.regime != "unsupervised" else 0):
-            yield np.random.default_rng((self.atlas.null.seed, number))
+        """Yield a generator for each random pairing of anchors or classes; none where the fit is unsupervised."""
+        for index in range(n_wanted if self.correspondence.regime != "unsupervised" else 0):
+            yield np.random.default_rng((self.atlas.null.seed, index))
 
     def _grown(self, source: str, target: str, pairing: np.random.Generator | None) -> MapFit:
         ours, theirs = self.spaces[source], self.spaces[target]
@@ -108,16 +132,16 @@ class ZoomOutScores:
 
     def _anchors(self, ours: LoadedSpace, theirs: LoadedSpace) -> Anchors:
         place = (ours.ids_key, theirs.ids_key)
-        if place not in self._found:
-            self._found[place] = anchors_of_pair(self.correspondence, ours.ids, theirs.ids)
-        return self._found[place]
+        if place not in self._known_anchors:
+            self._known_anchors[place] = anchors_of_pair(self.correspondence, ours.ids, theirs.ids)
+        return self._known_anchors[place]
 
     def _quality(self, fit: MapFit, source: str, target: str) -> Float[np.ndarray, " diagnostics"]:
         ours, theirs = self.spaces[source].ids, self.spaces[target].ids[fit.rows]
         answerable = np.isin(theirs, ours)
         right = ours[fit.matches] == theirs
-        found = float(right[answerable].mean()) if answerable.any() else np.nan
-        return np.array([fit.orthogonality_error, fit.commutativity_error, fit.residual, found])
+        accuracy = float(right[answerable].mean()) if answerable.any() else np.nan
+        return np.array([fit.orthogonality_error, fit.commutativity_error, fit.residual, accuracy])
 
 
 def load_space(store: UnitStore, key: str, activations: str, atlas: AtlasConfig, labels: Labels | None) -> LoadedSpace:

@@ -1,4 +1,4 @@
-"""cost.py."""
+"""The cost of transfers: amounts of work, memory, bytes written."""
 
 from collections.abc import Sequence
 

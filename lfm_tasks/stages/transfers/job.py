@@ -1,21 +1,19 @@
-"""One fitted map: two recorded spaces are read, a map is chosen and judged, and committed with its table."""
+"""One map between two spaces on a worker: candidates are fitted and evaluated, the best one is committed."""
 
-import csv
 import math
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.catalog.names import did_you_mean
+from lfm_tasks.catalog.names import did_you_mean, fill_pattern
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.files.formats import open_array
-from lfm_tasks.sources.files.stored_array import check_memory_size
+from lfm_tasks.sources.networks.onnx_models import Head, open_head
+from lfm_tasks.sources.opening import DatasetRows, read_dataset
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.bases.space import SpectralSpace, spectral_space
 from lfm_tasks.spectral.maps.descriptors import Anchors
@@ -29,18 +27,24 @@ from lfm_tasks.spectral.transfer.selection import (
 )
 from lfm_tasks.stages.activations.job import read_rows
 from lfm_tasks.stages.inventory.correspondence import common_ids, drawn_ids
-from lfm_tasks.stages.transfers.apply import ClassLabels, open_stitching, space_labels, stitching_ingredients
 from lfm_tasks.stores.units.arrays import ArrayReader
-from lfm_tasks.stores.units.store import UnitStore, digest
+from lfm_tasks.stores.units.store import UnitStore, digest, file_digest, ids_digest
 
 Regime = Literal["anchors", "labels", "unsupervised", "full"]
 REGIMES: tuple[Regime, ...] = ("anchors", "labels", "unsupervised", "full")
 LEAST_ANCHORS = 3  # one is held out, and two remain
+# Part of every key. Raise it when the same spaces and anchors give other numbers.
+FIT_VERSION = "1"
+# A fit compares all points with all points, many times: so many of its points represent a larger space.
+MAX_POINTS = 4000
 
 
 @dataclass(frozen=True)
 class AnchorSpec:
-    """What is known; with regime anchors ``pairs`` of source and target ids, or ``n_anchors`` drawn by ``seed``."""
+    """Which points of two spaces are known to correspond, by regime.
+
+    With regime anchors they are ``pairs`` of source and target ids, or ``n_anchors`` common ids drawn by ``seed``.
+    """
 
     regime: Regime = "anchors"
     n_anchors: int = 10
@@ -54,117 +58,9 @@ class AnchorSpec:
         return asdict(self) | ({"n_anchors": len(self.pairs)} if self.pairs else {})
 
 
-def read_pairs(path: Path) -> tuple[tuple[str, str], ...]:
-    """Return the pairs of ids in a file: a column (the same id in both spaces), or two (source, target).
-
-    Text has an id a line, .csv one or two columns without a head, .npy one or two columns.
-
-    Raises
-    ------
-    ReasonError
-        ``missing_source``, ``wrong_shape`` or ``wrong_dtype`` for the file; ``bad_anchors`` for empty or repeated ids;
-        ``few_anchors`` below three.
-    """
-    rows = _csv_rows(path) if path.suffix == ".csv" else _array_rows(path)
-    pairs = tuple((row[0], row[-1]) for row in rows)
-    for side, ids in zip(("source", "target"), zip(*pairs, strict=True), strict=False):
-        if "" in ids:
-            needed = "needs an id in every line: remove the empty ones"
-            raise DataError("bad_anchors", f"{path}: found an empty {side} id in row {ids.index('') + 1}, {needed}")
-        if repeated := sorted({name for name in ids if ids.count(name) > 1}):
-            found = f"found the {side} id {_shown(repeated[0])} more than once among {len(ids)}"
-            raise DataError("bad_anchors", f"{path}: {found}, needs each once: give each point one partner")
-    if len(pairs) < LEAST_ANCHORS:
-        raise DataError(
-            "few_anchors", f"{path}: found {len(pairs)} anchors, needs at least {LEAST_ANCHORS}: give more ids"
-        )
-    return tuple(sorted(pairs))
-
-
-def choose_anchors(
-    known: AnchorSpec,
-    source_ids: Shaped[np.ndarray, " source_points"],
-    target_ids: Shaped[np.ndarray, " target_points"],
-) -> Anchors:
-    """Return the rows of both spaces that are known to belong together; ids are in ascending order.
-
-    Drawn anchors are the common ids with the smallest seeded digests, so that spaces that lack some keep the others.
-
-    Raises
-    ------
-    ReasonError
-        ``bad_anchors`` for an id that a space does not have, ``few_anchors`` for fewer than three common ids.
-    """
-    if known.pairs:
-        names = zip(*known.pairs, strict=True)
-        sides = zip(("source", "target"), names, (source_ids, target_ids), strict=True)
-        return Anchors(*(_rows_of(side, wanted, ids) for side, wanted, ids in sides))
-    common = common_points(source_ids, target_ids)
-    if len(common) < known.n_anchors:
-        found = f"found {len(common)} common ids, and {known.n_anchors} anchors were asked for"
-        raise DataError("few_anchors", f"{found}: ask for fewer, or record both spaces on the same samples")
-    return common.take(drawn_ids(source_ids[common.source], known.n_anchors, known.seed))
-
-
-def common_points(
-    source_ids: Shaped[np.ndarray, " source_points"], target_ids: Shaped[np.ndarray, " target_points"]
-) -> Anchors:
-    """Return the rows of all ids that both spaces have."""
-    _, source, target = common_ids(source_ids, target_ids)
-    return Anchors(source, target)
-
-
-def _csv_rows(path: Path) -> list[list[str]]:
-    try:
-        check_memory_size(str(path), path.stat().st_size)
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if row]
-    except OSError as error:
-        raise DataError("missing_source", f"{path}: cannot be read ({error.strerror}): check the path") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError("wrong_dtype", f"{path}: found no UTF-8 text with commas: save it as CSV") from error
-    widths = {len(row) for row in rows}
-    if len(widths) > 1 or max(widths, default=1) > 2:
-        found = f"found rows of {', '.join(map(str, sorted(widths)))} columns"
-        raise DataError("wrong_shape", f"{path}: {found}, needs one column of ids, or two (source, target) throughout")
-    return [[cell.strip() for cell in row] for row in rows]
-
-
-def _array_rows(path: Path) -> list[list[str]]:
-    values = open_array(path, str(path)).load()
-    if values.dtype.kind not in "Uiu":
-        raise DataError("wrong_dtype", f"{path}: found {values.dtype}, needs ids: text or whole numbers")
-    if values.ndim == 1:
-        values = values[:, None]
-    if values.ndim != 2 or values.shape[1] not in (1, 2):
-        found = f"found the shape {values.shape}"
-        raise DataError("wrong_shape", f"{path}: {found}, needs one column of ids, or two (source, target)")
-    rows: list[list[str]] = values.astype(str).tolist()
-    return rows
-
-
-def _rows_of(side: str, wanted: tuple[str, ...], ids: Shaped[np.ndarray, " points"]) -> Int[np.ndarray, " anchors"]:
-    place = {str(name): row for row, name in enumerate(ids.tolist())}
-    if missing := [name for name in wanted if name not in place]:
-        found = f"found {len(missing)} of {len(wanted)} anchors that the {side} space does not have"
-        hint = did_you_mean(missing[0], place)
-        raise DataError("bad_anchors", f"{found}, first {_shown(missing[0])}{hint}")
-    return np.array([place[name] for name in wanted], dtype=np.int64)
-
-
-def _shown(name: str) -> str:
-    return ascii(name)[:60]
-
-
-# Part of every key. Raise it when the same spaces and anchors give other numbers.
-FIT_VERSION = "1"
-# A fit compares all points with all points, many times: larger spaces are represented by so many of theirs.
-MAX_POINTS = 4000
-
-
 @dataclass(frozen=True)
 class MapSide:
-    """A space of a map: its recorded activations' unit, and the digest of what is in it."""
+    """A space of a map: the unit of its activations, and the digest of their content."""
 
     space: Space
     activations: str
@@ -179,65 +75,91 @@ class MapJob:
     key: str
     source: MapSide
     target: MapSide
-    known: AnchorSpec
+    anchor_spec: AnchorSpec
     catalog: Catalog
 
 
 @dataclass(frozen=True)
+class ClassLabels:
+    """The class of each id of a dataset, as an index into ``names``; ids and names are in ascending order."""
+
+    ids: Shaped[np.ndarray, " points"]
+    classes: Int[np.ndarray, " points"]
+    names: Shaped[np.ndarray, " classes"]
+
+    def of(self, ids: Shaped[np.ndarray, " some"]) -> Int[np.ndarray, " some"]:
+        """Return the classes of some ids; −1 for ids without a label."""
+        class_of = dict(zip(self.ids.tolist(), self.classes.tolist(), strict=True))
+        return np.array([class_of.get(name, -1) for name in ids.tolist()], dtype=np.int64)
+
+    @property
+    def key(self) -> str:
+        """The content address."""
+        names = self.names.astype(str).tolist()
+        content = {"ids": ids_digest(self.ids), "classes": self.classes.tolist(), "names": names}
+        return digest({"kind": "labels", **content})
+
+
+@dataclass(frozen=True)
 class _Rows:
-    """Points of a space, ids in ascending order."""
+    """Some points of a space, ids in ascending order."""
 
     ids: Shaped[np.ndarray, " points"]
     activations: Float[np.ndarray, "points features"]
 
 
 def map_job(
-    store: UnitStore, source: MapSide, target: MapSide, known: AnchorSpec, catalog: Catalog, labels: ClassLabels | None
+    store: UnitStore,
+    source: MapSide,
+    target: MapSide,
+    anchor_spec: AnchorSpec,
+    catalog: Catalog,
+    labels: ClassLabels | None,
 ) -> MapJob:
-    """Return what it takes to fit a map; its key holds everything that can change the result."""
+    """Return the job that fits a map; its key digests everything that can change the result."""
     ingredients: dict[str, Any] = {
         "kind": "maps",
         "version": FIT_VERSION,
         "source": source.content,
         "target": target.content,
-        "known": known.ingredients(),
+        "known": anchor_spec.ingredients(),
         "metric": catalog.atlas.graph.metric,
         "n_eigenpairs": catalog.atlas.n_eigenpairs,
         "labels": "" if labels is None else labels.key,
         "head": stitching_ingredients(target.space, catalog),
         "versions": {name: version(name) for name in ("numpy", "scipy", "onnxruntime")},
     }
-    return MapJob(store, digest(ingredients), source, target, known, catalog)
+    return MapJob(store, digest(ingredients), source, target, anchor_spec, catalog)
 
 
 def store_map(job: MapJob) -> None:
-    """Read both spaces, choose a map, judge all candidates, commit the chosen one and the table.
+    """Read both spaces, fit the candidates and choose one, evaluate them all, commit the chosen one and the table.
 
-    The graphs are those for few anchors (`spectral_space`), not the atlas's sparse ones, on which such fits fail.
+    The graphs are dense ones for few anchors (`spectral_space`): on the atlas's sparse graphs such fits fail.
     """
     anchors = Anchors(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
     opened = (job.store.open("activations", side.activations) for side in (job.source, job.target))
     with ExitStack() as stack:
         units = [stack.enter_context(unit) for unit in opened]
         ids = [unit.read("ids") for unit in units]
-        if job.known.regime == "anchors":
-            anchors = choose_anchors(job.known, *ids)
+        if job.anchor_spec.regime == "anchors":
+            anchors = choose_anchors(job.anchor_spec, *ids)
         n_common = len(common_points(*ids).source)
-        source, own = _represented(units[0], ids[0], anchors.source)
-        target, theirs = _represented(units[1], ids[1], anchors.target)
-    anchors = Anchors(own, theirs)
+        source, source_anchors = _read_some(units[0], ids[0], anchors.source)
+        target, target_anchors = _read_some(units[1], ids[1], anchors.target)
+    anchors = Anchors(source_anchors, target_anchors)
     labels = space_labels(job.target.space, job.catalog)
     choice = _choose(job, source, target, anchors, labels)
     facts = {
         "chosen": choice.name,
         "why": choice.why,
-        "regime": job.known.regime,
-        "n_anchors": len(anchors.source) if job.known.regime == "anchors" else 0,
+        "regime": job.anchor_spec.regime,
+        "n_anchors": len(anchors.source) if job.anchor_spec.regime == "anchors" else 0,
         "n_common": n_common,
         "n_points": [len(source.ids), len(target.ids)],
         "n_features": [source.activations.shape[1], target.activations.shape[1]],
         "fit": _fit_facts(choice),
-        **_judged(job, choice, (source, target), anchors, labels),
+        **_evaluate(job, choice, (source, target), anchors, labels),
     }
     with job.store.commit("maps", job.key) as unit_writer:
         matrix = direct_map(choice.alignment)
@@ -249,10 +171,52 @@ def store_map(job: MapJob) -> None:
         unit_writer.facts |= facts
 
 
-def _represented(
+def choose_anchors(
+    anchor_spec: AnchorSpec,
+    source_ids: Shaped[np.ndarray, " source_points"],
+    target_ids: Shaped[np.ndarray, " target_points"],
+) -> Anchors:
+    """Return the rows of both spaces that are known to correspond; ids are in ascending order.
+
+    Drawn anchors are the common ids with the smallest seeded digests, so that spaces that lack some keep the others.
+
+    Raises
+    ------
+    DataError
+        ``bad_anchors`` for an id that a space does not have, ``few_anchors`` for fewer than three common ids.
+    """
+    if anchor_spec.pairs:
+        names = zip(*anchor_spec.pairs, strict=True)
+        sides = zip(("source", "target"), names, (source_ids, target_ids), strict=True)
+        return Anchors(*(_rows_of(side, wanted, ids) for side, wanted, ids in sides))
+    common = common_points(source_ids, target_ids)
+    if len(common) < anchor_spec.n_anchors:
+        problem = f"found {len(common)} common ids, and {anchor_spec.n_anchors} anchors were asked for"
+        raise DataError("few_anchors", f"{problem}: ask for fewer, or record both spaces on the same samples")
+    return common.take(drawn_ids(source_ids[common.source], anchor_spec.n_anchors, anchor_spec.seed))
+
+
+def common_points(
+    source_ids: Shaped[np.ndarray, " source_points"], target_ids: Shaped[np.ndarray, " target_points"]
+) -> Anchors:
+    """Return the rows of all ids that both spaces have."""
+    _, source, target = common_ids(source_ids, target_ids)
+    return Anchors(source, target)
+
+
+def _rows_of(side: str, wanted: tuple[str, ...], ids: Shaped[np.ndarray, " points"]) -> Int[np.ndarray, " anchors"]:
+    row_of = {str(name): row for row, name in enumerate(ids.tolist())}
+    if missing := [name for name in wanted if name not in row_of]:
+        problem = f"found {len(missing)} of {len(wanted)} anchors that the {side} space does not have"
+        hint = did_you_mean(missing[0], row_of)
+        raise DataError("bad_anchors", f"{problem}, first {ascii(missing[0])[:60]}{hint}")
+    return np.array([row_of[name] for name in wanted], dtype=np.int64)
+
+
+def _read_some(
     unit: ArrayReader, ids: Shaped[np.ndarray, " points"], anchors: Int[np.ndarray, " anchors"]
 ) -> tuple[_Rows, Int[np.ndarray, " anchors"]]:
-    """Return the points that represent a space, its anchors and evenly spread others, and the anchors' rows there."""
+    """Return the anchors of a space and evenly spread other points, and the rows of the anchors among them."""
     kept = np.arange(len(ids))
     if len(ids) > MAX_POINTS:
         kept = np.union1d(np.linspace(0, len(ids) - 1, MAX_POINTS).astype(np.int64), anchors)
@@ -260,20 +224,20 @@ def _represented(
 
 
 def _choose(job: MapJob, source: _Rows, target: _Rows, anchors: Anchors, labels: ClassLabels | None) -> Choice:
-    if job.known.regime == "full":
+    if job.anchor_spec.regime == "full":
         common = common_points(source.ids, target.ids)
         x, y = source.activations[common.source], target.activations[common.target]
-        return choose_from_all_pairs(x, y, seed=job.known.seed)
+        return choose_from_all_pairs(x, y, seed=job.anchor_spec.seed)
     spaces = [_space(rows, side, job) for rows, side in ((source, job.source), (target, job.target))]
-    if job.known.regime == "anchors":
-        return choose_alignment(spaces[0], spaces[1], anchors, seed=job.known.seed)
-    if job.known.regime == "unsupervised":
+    if job.anchor_spec.regime == "anchors":
+        return choose_alignment(spaces[0], spaces[1], anchors, seed=job.anchor_spec.seed)
+    if job.anchor_spec.regime == "unsupervised":
         return choose_unsupervised(spaces[0], spaces[1])
     if labels is None:
-        found = f"found no labels in the dataset {job.target.space.dataset}, a fit from labels needs them"
-        raise DataError("missing_source", f"{found}: add labels to it, or choose another regime")
+        problem = f"found no labels in the dataset {job.target.space.dataset}, a fit from labels needs them"
+        raise DataError("missing_source", f"{problem}: add labels to it, or choose another regime")
     classes = [labels.of(rows.ids) for rows in (source, target)]
-    if any((one < 0).any() for one in classes):
+    if any((codes < 0).any() for codes in classes):
         raise DataError("bad_ids", "found ids without a label, a fit from labels needs one for each: label all ids")
     return choose_from_labels(spaces[0], spaces[1], classes[0], classes[1])
 
@@ -286,14 +250,14 @@ def _space(rows: _Rows, side: MapSide, job: MapJob) -> SpectralSpace:
         raise DataError(error.reason, f"{side.space.name}: {error}") from error
 
 
-def _judged(
+def _evaluate(
     job: MapJob, choice: Choice, sides: tuple[_Rows, _Rows], anchors: Anchors, labels: ClassLabels | None
 ) -> dict[str, Any]:
-    """Return the table of candidates, judged by known points that are no anchors and by the target's head."""
+    """Return the table of candidates, scored on common points that are no anchors and by the target's head."""
     source, target = sides
     common = common_points(source.ids, target.ids)
     unseen = common.take(~np.isin(common.source, anchors.source))
-    table = [asdict(one) for one in choice.judged]
+    table = [asdict(candidate) for candidate in choice.candidate_scores]
     for row in table:
         ranks = np.empty(0)
         if len(unseen.source):
@@ -302,31 +266,32 @@ def _judged(
         row |= {"accuracy": _mean(ranks == 1), "mrr": _mean(1 / ranks)}
     facts: dict[str, Any] = {"table": table, "own_accuracy": None, "all_pairs_accuracy": None, "no_stitching": ""}
     try:
-        stitched = open_stitching(job.target.space, job.catalog, labels)
+        head = open_stitching(job.target.space, job.catalog, labels)
     except DataError as error:
         return facts | {"no_stitching": str(error), "table": _without_nan(table)}
-    mine = np.setdiff1d(np.arange(len(source.ids)), anchors.source)
-    theirs = np.setdiff1d(np.arange(len(target.ids)), anchors.target)
+    source_rows = np.setdiff1d(np.arange(len(source.ids)), anchors.source)
+    target_rows = np.setdiff1d(np.arange(len(target.ids)), anchors.target)
 
     def accuracy(alignment: Alignment) -> float:
-        return stitched.accuracy(transfer_coordinates(alignment, source.activations[mine]), source.ids[mine])
+        carried = transfer_coordinates(alignment, source.activations[source_rows])
+        return head.accuracy(carried, source.ids[source_rows])
 
     for row in table:
         row["stitched_accuracy"] = accuracy(choice.candidates[row["name"]])
-    facts["own_accuracy"] = stitched.accuracy(target.activations[theirs], target.ids[theirs])
+    facts["own_accuracy"] = head.accuracy(target.activations[target_rows], target.ids[target_rows])
     try:
         pairs = choose_from_all_pairs(source.activations[common.source], target.activations[common.target])
         facts["all_pairs_accuracy"] = accuracy(pairs.alignment)
     except DataError:
-        pass  # without common points there is nothing to hold the others against
+        pass  # without common points there is no map from all pairs to compare with
     return facts | {"table": _without_nan(table)}
 
 
 def _fit_facts(choice: Choice) -> dict[str, Any] | None:
     if choice.fit is None:
         return None
-    kept = ("residual", "orthogonality_error", "commutativity_error")
-    return {name: float(getattr(choice.fit, name)) for name in kept} | {"start": asdict(choice.fit.start)}
+    errors = ("residual", "orthogonality_error", "commutativity_error")
+    return {name: float(getattr(choice.fit, name)) for name in errors} | {"start": asdict(choice.fit.start)}
 
 
 def _mean(values: np.ndarray) -> float:
@@ -334,5 +299,60 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _without_nan(table: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the table as JSON holds it."""
+    """Return the table with None for NaN, which JSON lacks."""
     return [{key: None if value != value else value for key, value in row.items()} for row in table]
+
+
+@dataclass(frozen=True)
+class LabeledHead:
+    """The head of a network, and the labels that it predicts: output c stands for the label c."""
+
+    head: Head
+    labels: ClassLabels
+
+    def accuracy(self, rows: Float[np.ndarray, "points features"], ids: Shaped[np.ndarray, " points"]) -> float:
+        """Return the share of rows that the head classifies correctly, among rows whose ids have a label."""
+        classes = self.labels.of(ids)
+        has_label = classes >= 0
+        predicted = self.head.apply(rows[has_label].astype(np.float32)).argmax(axis=1)
+        return float((predicted == self.labels.names[classes[has_label]]).mean()) if has_label.any() else np.nan
+
+
+def stitching_ingredients(space: Space, catalog: Catalog) -> dict[str, Any]:
+    """Return what, beside the activations, can change a stitched accuracy, for a digest: the network's file."""
+    model = catalog.models[space.model]
+    if model.onnx is None:
+        return {}
+    path = catalog.root / fill_pattern(model.onnx.path, model=space.model, dataset=model.onnx.dataset)
+    output = model.head.output if model.head else None
+    return {"head": file_digest(path), "layer": space.layer, "output": output, "pool": model.onnx.pool}
+
+
+def open_stitching(space: Space, catalog: Catalog, labels: ClassLabels | None) -> LabeledHead:
+    """Return the head that starts at ``space``.
+
+    Raises
+    ------
+    DataError
+        ``missing_source`` if there are no labels that count classes; and as `open_head`.
+    """
+    if labels is None:
+        raise DataError("missing_source", f"found no labels in the dataset {space.dataset}: add labels to it")
+    if labels.names.dtype.kind not in "iu" or labels.names.min() < 0:
+        problem = f"found labels of type {labels.names.dtype}, needs class numbers from 0, as the head's outputs are"
+        raise DataError("wrong_dtype", f"dataset {space.dataset}: {problem}: number them")
+    return LabeledHead(open_head(space.model, catalog.models[space.model], catalog, space.layer), labels)
+
+
+def space_labels(space: Space, catalog: Catalog) -> ClassLabels | None:
+    """Return the classes of the dataset that a space is seen through."""
+    return class_labels(read_dataset(space.dataset, catalog))
+
+
+def class_labels(rows: DatasetRows) -> ClassLabels | None:
+    """Return the classes of a dataset's ids; None where it has no labels."""
+    if rows.labels is None:
+        return None
+    order = np.argsort(rows.ids, kind="stable")
+    names, classes = np.unique(rows.labels[order], return_inverse=True)
+    return ClassLabels(rows.ids[order], classes, names)

@@ -1,116 +1,28 @@
-"""One map that a person asks for by the names of its spaces: computed where it is missing, fitted, and named."""
+"""Maps by name: one map between two spaces that a user names is fitted, and kept under a name."""
 
+import csv
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.run import Run
+from lfm_tasks.sources.files.formats import open_array
+from lfm_tasks.sources.files.stored_array import check_memory_size
 from lfm_tasks.sources.opening import read_dataset
 from lfm_tasks.stages.activations.stage import record_activations
 from lfm_tasks.stages.inventory.requests import PairSelection
 from lfm_tasks.stages.inventory.stage import PlannedSpace, Zoo, plan_model
-from lfm_tasks.stages.transfers.apply import class_labels
-from lfm_tasks.stages.transfers.job import AnchorSpec, MapSide, map_job, store_map
+from lfm_tasks.stages.transfers.job import LEAST_ANCHORS, AnchorSpec, MapSide, class_labels, map_job, store_map
 from lfm_tasks.stores.named_maps import NamedMap, check_map_name, write_named_map
 from lfm_tasks.workers.pool import JobFailure
 
-_NO_NAME = re.compile(r"[^A-Za-z0-9._-]")
-
-
-@dataclass(frozen=True)
-class FittedNamedMap:
-    """A named map, what its receipt says of it, and whether it was fitted now."""
-
-    named: NamedMap
-    facts: Mapping[str, Any]
-    is_new: bool
-
-
-def fit_named_map(run: Run, source: str, target: str, known: AnchorSpec, name: str | None = None) -> FittedNamedMap:
-    """Record what is missing of two spaces (``model/layer``), fit their map if it is not there, and name it.
-
-    Raises
-    ------
-    ReasonError
-        For a space that is not there or cannot be used, for anchors that do not fit it, for a name that is taken.
-    """
-    planned = [find_space(run.catalog, side) for side in (source, target)]
-    datasets = [one.space.dataset for one in planned]
-    if datasets[0] != datasets[1]:
-        found = f"found {source} on the dataset {datasets[0]} and {target} on {datasets[1]}"
-        raise DataError("no_overlap", f"{found}, needs one dataset: record both on the same inputs")
-    named = NamedMap(name or default_name(source, target), datasets[0], source, target, known.regime, 0, "")
-    check_map_name(run.store.root, named)
-    sides = _record(run, planned)
-    labels = class_labels(read_dataset(datasets[0], run.catalog))
-    job = map_job(run.store, sides[0], sides[1], known, run.catalog, labels)
-    receipt = run.store.find("maps", job.key)
-    is_new = receipt is None
-    if receipt is None:
-        for _, result in run.workers.run(store_map, [job]):
-            if isinstance(result, JobFailure):
-                if result.reason == "failed":
-                    raise RuntimeError(result.message)  # no fault of what was asked
-                raise DataError(result.reason, result.message)
-        receipt = run.store.receipt("maps", job.key)
-    run.stage_counts.count("maps", int(is_new), int(not is_new))
-    named = NamedMap(named.name, datasets[0], source, target, known.regime, receipt.facts["n_anchors"], job.key)
-    write_named_map(run.store.root, named)
-    return FittedNamedMap(named, receipt.facts, is_new)
-
-
-def default_name(source: str, target: str) -> str:
-    """Return the name of a map that was given none.
-
-    Examples
-    --------
-    >>> default_name("mlp_s0/relu4", "mlp_s1/relu4")
-    'mlp_s0.relu4--mlp_s1.relu4'
-    """
-    return "--".join(_NO_NAME.sub("-", side.replace("/", ".", 1)) for side in (source, target))
-
-
-def find_space(catalog: Catalog, name: str) -> PlannedSpace:
-    """Return the space ``model/layer`` of the catalog; only its model is opened.
-
-    Raises
-    ------
-    ReasonError
-        ``missing_source`` for a name without a layer, or a model that is not there; ``unknown_layer`` for a layer that
-        the catalog does not choose; and as opening the model does.
-    """
-    model_name, _, layer = name.partition("/")
-    if model_name not in catalog.models:
-        hint = did_you_mean(model_name, catalog.models)
-        raise DataError("missing_source", f"found no model {model_name[:100]!r} in the catalog{hint}")
-    model = catalog.models[model_name]
-    spaces, failures = plan_model(model_name, model, catalog, read_dataset(model.dataset, catalog))
-    found = {planned.space.name: planned for planned in spaces}
-    if name in found:
-        return found[name]
-    for failure in failures:
-        if failure.layer == layer:
-            raise DataError(failure.reason, failure.message)
-    needs = f"found no space {name[:100]!r}, needs model/layer with a layer that the catalog chooses"
-    raise DataError("unknown_layer", f"{needs}{did_you_mean(name, found)}")
-
-
-def _record(run: Run, planned: list[PlannedSpace]) -> list[MapSide]:
-    spaces = tuple(sorted({one.space for one in planned}))
-    part = PairSelection("", spaces[0].dataset, (), spaces, spaces)
-    zoo = Zoo(tuple({one.space: one for one in planned}[space] for space in spaces), (), {}, (part,))
-    recorded = record_activations(run, zoo)
-    for failure in run.failures:
-        raise DataError(failure.reason, f"{failure.model}/{failure.layer}: {failure.message}")
-    by_space = {one.space: MapSide(one.space, one.key, one.content) for one in recorded}
-    return [by_space[one.space] for one in planned]
-
-
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
 _COLUMNS = {
     "held_out": "held out",
     "typical_rank": "rank",
@@ -121,12 +33,173 @@ _COLUMNS = {
 }
 
 
-def maps_as_lines(fitted: FittedNamedMap) -> str:
-    """Return the table of a fitted map with what stands beside it; columns without a number are left out."""
+@dataclass(frozen=True)
+class FittedNamedMap:
+    """A named map, the facts of its receipt, and whether this run fitted it."""
+
+    named: NamedMap
+    facts: Mapping[str, Any]
+    is_new: bool
+
+
+def fit_named_map(
+    run: Run, source: str, target: str, anchor_spec: AnchorSpec, name: str | None = None
+) -> FittedNamedMap:
+    """Record two spaces where they are missing, fit their map if the store lacks it, and name it.
+
+    Parameters
+    ----------
+    run
+        The run.
+    source, target
+        The two spaces, as ``model/layer``.
+    anchor_spec
+        Which of their points are known to correspond.
+    name
+        The name of the map; None: `default_name`.
+
+    Raises
+    ------
+    DataError
+        For a space that is not there or cannot be used, for anchors that do not fit it, for a name that is taken.
+    """
+    planned = [find_space(run.catalog, side) for side in (source, target)]
+    datasets = [side.space.dataset for side in planned]
+    if datasets[0] != datasets[1]:
+        problem = f"found {source} on the dataset {datasets[0]} and {target} on {datasets[1]}"
+        raise DataError("no_overlap", f"{problem}, needs one dataset: record both on the same inputs")
+    named = NamedMap(name or default_name(source, target), datasets[0], source, target, anchor_spec.regime, 0, "")
+    check_map_name(run.store.root, named)
+    sides = _record(run, planned)
+    labels = class_labels(read_dataset(datasets[0], run.catalog))
+    job = map_job(run.store, sides[0], sides[1], anchor_spec, run.catalog, labels)
+    receipt = run.store.find("maps", job.key)
+    is_new = receipt is None
+    if receipt is None:
+        for _, result in run.workers.run(store_map, [job]):
+            if isinstance(result, JobFailure):
+                if result.reason == "failed":
+                    raise RuntimeError(result.message)  # no fault of the catalog or the arguments
+                raise DataError(result.reason, result.message)
+        receipt = run.store.receipt("maps", job.key)
+    run.stage_counts.add("maps", int(is_new), int(not is_new))
+    named = NamedMap(named.name, datasets[0], source, target, anchor_spec.regime, receipt.facts["n_anchors"], job.key)
+    write_named_map(run.store.root, named)
+    return FittedNamedMap(named, receipt.facts, is_new)
+
+
+def default_name(source: str, target: str) -> str:
+    """Return the name of a map for which the user chooses none.
+
+    Examples
+    --------
+    >>> default_name("mlp_s0/relu4", "mlp_s1/relu4")
+    'mlp_s0.relu4--mlp_s1.relu4'
+    """
+    return "--".join(_NOT_IN_NAMES.sub("-", side.replace("/", ".", 1)) for side in (source, target))
+
+
+def find_space(catalog: Catalog, name: str) -> PlannedSpace:
+    """Return the space ``model/layer`` of the catalog; only its model is opened.
+
+    Raises
+    ------
+    DataError
+        ``missing_source`` for a name without a layer, or a model that is not there; ``unknown_layer`` for a layer that
+        the catalog does not choose; and as opening the model does.
+    """
+    model_name, _, layer = name.partition("/")
+    if model_name not in catalog.models:
+        hint = did_you_mean(model_name, catalog.models)
+        raise DataError("missing_source", f"found no model {model_name[:100]!r} in the catalog{hint}")
+    model = catalog.models[model_name]
+    spaces, failures = plan_model(model_name, model, catalog, read_dataset(model.dataset, catalog))
+    by_name = {planned.space.name: planned for planned in spaces}
+    if name in by_name:
+        return by_name[name]
+    for failure in failures:
+        if failure.layer == layer:
+            raise DataError(failure.reason, failure.message)
+    needs = f"found no space {name[:100]!r}, needs model/layer with a layer that the catalog chooses"
+    raise DataError("unknown_layer", f"{needs}{did_you_mean(name, by_name)}")
+
+
+def _record(run: Run, planned: list[PlannedSpace]) -> list[MapSide]:
+    """Record spaces where they are missing; return them as sides of a map."""
+    spaces = tuple(sorted({side.space for side in planned}))
+    part = PairSelection("", spaces[0].dataset, (), spaces, spaces)
+    zoo = Zoo(tuple({side.space: side for side in planned}[space] for space in spaces), (), {}, (part,))
+    recorded = record_activations(run, zoo)
+    for failure in run.failures:
+        raise DataError(failure.reason, f"{failure.model}/{failure.layer}: {failure.message}")
+    by_space = {side.space: MapSide(side.space, side.key, side.content) for side in recorded}
+    return [by_space[side.space] for side in planned]
+
+
+def read_pairs(path: Path) -> tuple[tuple[str, str], ...]:
+    """Return the pairs of ids in a file: a column (the same id in both spaces), or two (source, target).
+
+    Text has an id a line, .csv one or two columns without a head, .npy one or two columns.
+
+    Raises
+    ------
+    DataError
+        ``missing_source``, ``wrong_shape`` or ``wrong_dtype`` for the file; ``bad_anchors`` for empty or repeated ids;
+        ``few_anchors`` below three.
+    """
+    rows = _csv_rows(path) if path.suffix == ".csv" else _array_rows(path)
+    pairs = tuple((row[0], row[-1]) for row in rows)
+    for side, ids in zip(("source", "target"), zip(*pairs, strict=True), strict=False):
+        if "" in ids:
+            needed = "needs an id in every line: remove the empty ones"
+            raise DataError("bad_anchors", f"{path}: found an empty {side} id in row {ids.index('') + 1}, {needed}")
+        if repeated := sorted({name for name in ids if ids.count(name) > 1}):
+            problem = f"found the {side} id {ascii(repeated[0])[:60]} more than once among {len(ids)}"
+            raise DataError("bad_anchors", f"{path}: {problem}, needs each once: give each point one partner")
+    if len(pairs) < LEAST_ANCHORS:
+        raise DataError(
+            "few_anchors", f"{path}: found {len(pairs)} anchors, needs at least {LEAST_ANCHORS}: give more ids"
+        )
+    return tuple(sorted(pairs))
+
+
+def _csv_rows(path: Path) -> list[list[str]]:
+    try:
+        check_memory_size(str(path), path.stat().st_size)
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file) if row]
+    except OSError as error:
+        raise DataError("missing_source", f"{path}: cannot be read ({error.strerror}): check the path") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise DataError("wrong_dtype", f"{path}: found no UTF-8 text with commas: save it as CSV") from error
+    widths = {len(row) for row in rows}
+    if len(widths) > 1 or max(widths, default=1) > 2:
+        problem = f"found rows of {', '.join(map(str, sorted(widths)))} columns"
+        raise DataError(
+            "wrong_shape", f"{path}: {problem}, needs one column of ids, or two (source, target) throughout"
+        )
+    return [[cell.strip() for cell in row] for row in rows]
+
+
+def _array_rows(path: Path) -> list[list[str]]:
+    values = open_array(path, str(path)).load()
+    if values.dtype.kind not in "Uiu":
+        raise DataError("wrong_dtype", f"{path}: found {values.dtype}, needs ids: text or whole numbers")
+    if values.ndim == 1:
+        values = values[:, None]
+    if values.ndim != 2 or values.shape[1] not in (1, 2):
+        problem = f"found the shape {values.shape}"
+        raise DataError("wrong_shape", f"{path}: {problem}, needs one column of ids, or two (source, target)")
+    rows: list[list[str]] = values.astype(str).tolist()
+    return rows
+
+
+def fitted_map_as_lines(fitted: FittedNamedMap) -> str:
+    """Return a report of a fitted map: how it was chosen, the scores of all candidates, and their context."""
     named, facts = fitted.named, fitted.facts
-    known = f"{facts['n_anchors']} anchors" if named.regime == "anchors" else f"regime {named.regime}"
+    correspondence = f"{facts['n_anchors']} anchors" if named.regime == "anchors" else f"regime {named.regime}"
     lines = [
-        f"{named.source} -> {named.target}: {known}, {facts['n_common']} common points",
+        f"{named.source} -> {named.target}: {correspondence}, {facts['n_common']} common points",
         f"chosen: {facts['chosen']}",
         f"why: {facts['why']}",
         "",
@@ -151,23 +224,6 @@ def maps_as_lines(fitted: FittedNamedMap) -> str:
     return "\n".join(lines)
 
 
-def maps_as_json(fitted: FittedNamedMap) -> str:
-    """Return the same for programs."""
-    content = {**asdict(fitted.named), **fitted.facts, "is_new": fitted.is_new}
-    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
-
-
-def listed(maps: Iterable[NamedMap]) -> str:
-    """Return a line for each named map."""
-    found = list(maps)
-    width = max((len(one.name) for one in found), default=0)
-    return "\n".join(
-        f"{one.name:<{width}}  {one.source} -> {one.target}  "
-        f"{f'{one.n_anchors} anchors' if one.regime == 'anchors' else one.regime}"
-        for one in found
-    )
-
-
 def _table(table: Sequence[Mapping[str, Any]], chosen: str) -> list[str]:
     columns = [key for key in _COLUMNS if any(row.get(key) is not None for row in table)]
     width = max(len(row["name"]) for row in table)
@@ -182,3 +238,20 @@ def _cell(key: str, value: float | None) -> str:
     if value is None:
         return "-"
     return f"{value:.1f}" if key == "typical_rank" else f"{value:.3f}"
+
+
+def fitted_map_as_json(fitted: FittedNamedMap) -> str:
+    """Return a fitted map and its facts as JSON."""
+    content = {**asdict(fitted.named), **fitted.facts, "is_new": fitted.is_new}
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+
+
+def named_maps_as_lines(maps: Iterable[NamedMap]) -> str:
+    """Return a line for each named map."""
+    named_maps = list(maps)
+    width = max((len(named.name) for named in named_maps), default=0)
+    return "\n".join(
+        f"{named.name:<{width}}  {named.source} -> {named.target}  "
+        f"{f'{named.n_anchors} anchors' if named.regime == 'anchors' else named.regime}"
+        for named in named_maps
+    )

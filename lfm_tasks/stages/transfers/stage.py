@@ -1,4 +1,4 @@
-"""Stage transfers: the sources of a comparison carried into its targets' coordinates from few anchors, a task a map."""
+"""Stage transfers: maps from the sources of a comparison to its targets, fitted from few anchors, a job for each."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,8 +17,15 @@ from lfm_tasks.spectral.transfer.selection import CANDIDATES
 from lfm_tasks.stages.bases.stage import SpaceBasis
 from lfm_tasks.stages.inventory.requests import PairSelection
 from lfm_tasks.stages.inventory.stage import Zoo
-from lfm_tasks.stages.transfers.apply import ClassLabels, class_labels
-from lfm_tasks.stages.transfers.job import AnchorSpec, MapJob, MapSide, map_job, store_map
+from lfm_tasks.stages.transfers.job import (
+    AnchorSpec,
+    ClassLabels,
+    MapJob,
+    MapSide,
+    class_labels,
+    map_job,
+    store_map,
+)
 from lfm_tasks.stores.units.store import UnitStore
 from lfm_tasks.workers.pool import JobFailure
 
@@ -38,75 +45,79 @@ _OF_PAIRS = {
 
 @dataclass(frozen=True)
 class TransferPair:
-    """A directed pair of a comparison, and what is known."""
+    """A directed pair of a comparison, and which of its points are known to correspond."""
 
     comparison: str
     source: Space
     target: Space
-    known: AnchorSpec
+    anchor_spec: AnchorSpec
+
+    def ingredients(self) -> dict[str, Any]:
+        """Return everything that decides the pair."""
+        anchors = asdict(self.anchor_spec)
+        return {"comparison": self.comparison, "source": self.source, "target": self.target, "known": anchors}
 
 
 @dataclass(frozen=True)
 class Transfers:
-    """The section ``transfers/<dataset>``: for each pair the unit of its map, or what kept it from being fitted.
+    """The section ``transfers/<dataset>``: for each pair the unit of its map, or why it has none.
 
     ``n_not_computed``: how many pairs no run has tried yet.
     """
 
-    units: tuple[tuple[TransferPair, str], ...] = ()
-    troubles: Mapping[TransferPair, JobFailure] = field(default_factory=dict)
+    fitted: tuple[tuple[TransferPair, str], ...] = ()
+    failures: Mapping[TransferPair, JobFailure] = field(default_factory=dict)
     n_not_computed: int = 0
 
     @property
     def keys(self) -> tuple[str, ...]:
         """Everything that decides the content."""
-        fitted = [repr((asdict(pair), key)) for pair, key in self.units]
-        return tuple(fitted + [repr((asdict(pair), asdict(trouble))) for pair, trouble in self.troubles.items()])
+        fitted = [repr((pair.ingredients(), key)) for pair, key in self.fitted]
+        failed = [repr((pair.ingredients(), asdict(failure))) for pair, failure in self.failures.items()]
+        return tuple(fitted + failed)
 
     @property
-    def made_of(self) -> dict[str, set[str]]:
+    def unit_keys(self) -> dict[str, set[str]]:
         """The maps."""
-        return {"maps": {key for _, key in self.units}}
+        return {"maps": {key for _, key in self.fitted}}
 
     def groups(self, run: Run) -> Mapping[str, xr.Dataset]:
         """Return the table of every dataset: (pair, candidate)."""
         rows: list[tuple[TransferPair, Mapping[str, Any], JobFailure | None]] = [
-            *((pair, run.store.receipt("maps", key).facts, None) for pair, key in self.units),
-            *((pair, {}, trouble) for pair, trouble in self.troubles.items()),
+            *((pair, run.store.receipt("maps", key).facts, None) for pair, key in self.fitted),
+            *((pair, {}, failure) for pair, failure in self.failures.items()),
         ]
         rows.sort(key=lambda row: (row[0].source.dataset, row[0].source, row[0].target, row[0].comparison))
         by_dataset = groupby(rows, key=lambda row: row[0].source.dataset)
-        return {f"transfers/{dataset}": _table(list(own)) for dataset, own in by_dataset}
+        return {f"transfers/{dataset}": _table(list(pairs)) for dataset, pairs in by_dataset}
 
 
 def fit_transfers(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...]) -> Transfers:
-    """Fit the maps that comparisons with ``transfer`` ask for and that are not there; a failed one has a status."""
+    """Fit the missing maps of the comparisons with ``transfer``; a failure becomes the status of its pair."""
     pairs = transfer_pairs(run.catalog, zoo.parts)
     if not pairs:
         return Transfers()
-    sides = {based.space: MapSide(based.space, based.activations, based.content) for based in spaces}
+    sides = {basis.space: MapSide(basis.space, basis.activations, basis.content) for basis in spaces}
     jobs = transfer_jobs(run.store, run.catalog, pairs, sides)
     absent = {job.key: job for _, job in jobs if run.store.find("maps", job.key) is None}
-    now = {job.key for pair, job in jobs if _is_in_scope(run, pair)}
-    missing = [job for key, job in absent.items() if key in now]
-    troubles: dict[str, JobFailure] = {}
-    run.announce("transfers", 0, len(missing))
-    for done, (number, result) in enumerate(run.workers.run(store_map, missing), start=1):
+    in_scope = {job.key for pair, job in jobs if _is_in_scope(run, pair)}
+    missing = [job for key, job in absent.items() if key in in_scope]
+    failures: dict[str, JobFailure] = {}
+    for job, result in run.results("transfers", store_map, missing):
         if isinstance(result, JobFailure):
-            troubles[missing[number].key] = result
-        run.announce("transfers", done, len(missing))
-    left_out = absent.keys() - now
+            failures[job.key] = result
+    left_out = absent.keys() - in_scope
     n_wanted = len({job.key for _, job in jobs} - left_out)
-    run.stage_counts.count("transfers", len(missing) - len(troubles), n_wanted - len(missing))
+    run.stage_counts.add("transfers", len(missing) - len(failures), n_wanted - len(missing))
     return Transfers(
-        tuple((pair, job.key) for pair, job in jobs if job.key not in troubles and job.key not in left_out),
-        {pair: troubles[job.key] for pair, job in jobs if job.key in troubles},
+        tuple((pair, job.key) for pair, job in jobs if job.key not in failures and job.key not in left_out),
+        {pair: failures[job.key] for pair, job in jobs if job.key in failures},
         sum(job.key in left_out for _, job in jobs),
     )
 
 
 def transfer_pairs(catalog: Catalog, parts: Sequence[PairSelection]) -> tuple[TransferPair, ...]:
-    """Return every pair of two different spaces, source to target, of the comparisons that ask for transfer."""
+    """Return every pair of two different spaces, source to target, of the comparisons with ``transfer``."""
     return tuple(
         TransferPair(part.name, source, target, AnchorSpec("anchors", transfer.anchors.count, transfer.anchors.seed))
         for part in parts
@@ -120,36 +131,37 @@ def transfer_pairs(catalog: Catalog, parts: Sequence[PairSelection]) -> tuple[Tr
 def transfer_jobs(
     store: UnitStore, catalog: Catalog, pairs: Sequence[TransferPair], sides: Mapping[Space, MapSide]
 ) -> list[tuple[TransferPair, MapJob]]:
-    """Return the job of each pair whose two spaces are there."""
+    """Return the job of each pair whose two spaces are in ``sides``."""
     labels = {dataset: _labels(dataset, catalog) for dataset in {pair.target.dataset for pair in pairs}}
-    return [
-        (pair, map_job(store, sides[pair.source], sides[pair.target], pair.known, catalog, labels[pair.target.dataset]))
-        for pair in pairs
-        if pair.source in sides and pair.target in sides
-    ]
+
+    def job(pair: TransferPair) -> MapJob:
+        source, target = sides[pair.source], sides[pair.target]
+        return map_job(store, source, target, pair.anchor_spec, catalog, labels[pair.target.dataset])
+
+    return [(pair, job(pair)) for pair in pairs if pair.source in sides and pair.target in sides]
 
 
 def _labels(dataset: str, catalog: Catalog) -> ClassLabels | None:
     try:
         return class_labels(read_dataset(dataset, catalog))
     except DataError:
-        return None  # the dataset's models have failed for it already
+        return None  # for that the dataset's models have failed already
 
 
 def _is_in_scope(run: Run, pair: TransferPair) -> bool:
-    named = not run.scope.comparisons or pair.comparison in run.scope.comparisons
-    return named and (run.scope.has(pair.source.model) or run.scope.has(pair.target.model))
+    is_named = not run.scope.comparisons or pair.comparison in run.scope.comparisons
+    return is_named and (run.scope.has(pair.source.model) or run.scope.has(pair.target.model))
 
 
 def _table(rows: Sequence[tuple[TransferPair, Mapping[str, Any], JobFailure | None]]) -> xr.Dataset:
     of_candidates = {name: np.full((len(rows), len(CANDIDATES)), np.nan) for name in _OF_CANDIDATES}
     of_pairs = {name: np.full(len(rows), np.nan) for name in _OF_PAIRS}
-    for place, (_, facts, _) in enumerate(rows):
-        for row in facts.get("table", ()):
+    for index, (_, facts, _) in enumerate(rows):
+        for candidate in facts.get("table", ()):
             for name, values in of_candidates.items():
-                values[place, CANDIDATES.index(row["name"])] = _number(row.get(name))
+                values[index, CANDIDATES.index(candidate["name"])] = _nan_for_none(candidate.get(name))
         for name, column in of_pairs.items():
-            column[place] = _number(facts.get(name))
+            column[index] = _nan_for_none(facts.get(name))
     variables: dict[str, Any] = {
         name: (("pair", "candidate"), values, {"long_name": _OF_CANDIDATES[name]})
         for name, values in of_candidates.items()
@@ -161,8 +173,8 @@ def _table(rows: Sequence[tuple[TransferPair, Mapping[str, Any], JobFailure | No
         "target": ("pair", _texts(pair.target.name for pair, _, _ in rows)),
         "comparison": ("pair", _texts(pair.comparison for pair, _, _ in rows)),
         "chosen": ("pair", _texts(facts.get("chosen", "") for _, facts, _ in rows)),
-        "status": ("pair", _texts("ok" if trouble is None else trouble.reason for _, _, trouble in rows)),
-        "message": ("pair", _texts("" if trouble is None else trouble.message for _, _, trouble in rows)),
+        "status": ("pair", _texts("ok" if failure is None else failure.reason for _, _, failure in rows)),
+        "message": ("pair", _texts("" if failure is None else failure.message for _, _, failure in rows)),
     }
     return xr.Dataset(variables, coordinates)
 
@@ -171,5 +183,5 @@ def _texts(values: Iterator[str] | Sequence[str]) -> np.ndarray:
     return np.array(list(values), dtype=object)
 
 
-def _number(value: float | None) -> float:
+def _nan_for_none(value: float | None) -> float:
     return np.nan if value is None else float(value)

@@ -1,1 +1,1 @@
-"""lfm_tasks/stores/atlas."""
+"""The published atlas on disk: its files and their schema."""

@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,26 +16,27 @@ import pyarrow as pa
 import pyarrow.parquet
 import xarray as xr
 
-from lfm_tasks.stores.atlas.schema import ZARR, AtlasError, AtlasStore, Manifest, check_version, filled
+from lfm_tasks.stores.atlas.schema import (
+    ZARR,
+    AtlasError,
+    AtlasStore,
+    Manifest,
+    Table,
+    check_version,
+    columns_of,
+    filled,
+)
 from lfm_tasks.stores.units.durable import atomic_write, checksum_of, swap_folders, sync_tree
 from lfm_tasks.stores.units.store import file_digest
 
 # 2: the manifest has a checksum of its own.
 MANIFEST_VERSION = 2
 _FILES = {"atlas.zarr", "edges.parquet", "models.parquet", "layers.parquet", "summary.json", "report.html"}
-_NUMBERS = {
-    name: pa.float64()
-    for name in (
-        "score",
-        "null_mean",
-        "null_q95",
-        "calibrated",
-        "p_value",
-        "ci_low",
-        "ci_high",
-        "q_value",
-        "unrelated_rank",
-    )
+_ARROW_TYPES = {
+    "string": pa.string(),
+    "float64": pa.float64(),
+    "int32": pa.int32(),
+    "list<string>": pa.list_(pa.string()),
 }
 
 
@@ -53,16 +54,16 @@ def checked_key(folder: Path) -> str:
 
 
 def checked_manifest(folder: Path) -> Manifest:
-    """Return what the atlas in ``folder`` was published with; raises as `checked_key`."""
+    """Return the manifest of the atlas in ``folder``; `AtlasError` naming the first file that is not as published."""
     again = "run lfm-atlas run to publish it again"
     key, files = _manifest(folder, again)
-    for found in _damages(folder, files):
-        raise AtlasError(f"{folder}: found the atlas damaged, {found}: {again}")
+    for damage in _damages(folder, files):
+        raise AtlasError(f"{folder}: found the atlas damaged, {damage}: {again}")
     return Manifest(key, files)
 
 
 def atlas_damages(folder: Path) -> list[str]:
-    """Return what is not as it was published: a file and what is wrong with it, each."""
+    """Return a sentence for each file of the atlas that is not as it was published."""
     try:
         _, files = _manifest(folder, "run lfm-atlas run to publish it again")
     except AtlasError as error:
@@ -173,7 +174,7 @@ def read_atlas(folder: Path) -> xr.Dataset:
 
 
 def open_scores(folder: Path, manifest: Manifest | None = None) -> xr.Dataset:
-    """Return the same as `read_atlas`, unread: arrays come from the files when they are asked for.
+    """Return the scores of the atlas in ``folder``, unread: arrays come from the files when they are used.
 
     With ``manifest`` they are that atlas's: AtlasError where another was published since.
     """
@@ -184,11 +185,11 @@ def open_scores(folder: Path, manifest: Manifest | None = None) -> xr.Dataset:
 
 
 def read_groups(folder: Path, manifest: Manifest | None = None) -> dict[str, xr.Dataset]:
-    """Return what lies beside the scores in the atlas, by path (``maps/digits``), loaded."""
+    """Return the groups beside the scores by path (``maps/digits``), loaded."""
     root = folder / ZARR
-    found = sorted(path.parent.relative_to(root).as_posix() for path in root.glob("*/*/zarr.json"))
+    paths = sorted(path.parent.relative_to(root).as_posix() for path in root.glob("*/*/zarr.json"))
     groups = {}
-    for path in found:
+    for path in paths:
         if json.loads((root / path / "zarr.json").read_bytes())["node_type"] == "group":
             with xr.open_zarr(_zarr(folder, manifest), group=path) as group:
                 groups[path] = group.load()
@@ -196,7 +197,7 @@ def read_groups(folder: Path, manifest: Manifest | None = None) -> dict[str, xr.
 
 
 def open_group(folder: Path, path: str, manifest: Manifest) -> xr.Dataset | None:
-    """Return what lies at ``path`` beside the scores (``maps/digits``), unread; None if nothing does."""
+    """Return the group at ``path`` beside the scores (``maps/digits``), unread; None if there is none."""
     if f"{ZARR}/{path}/zarr.json" not in manifest.files or path.count("/") != 1:
         return None
     return xr.open_zarr(_zarr(folder, manifest), group=path, chunks=None, consolidated=True)
@@ -208,18 +209,22 @@ def _zarr(folder: Path, manifest: Manifest | None) -> "Path | AtlasStore":
 
 def write_edges(parts: Iterable[Mapping[str, Any]], folder: Path) -> None:
     """Write ``edges.parquet`` from its parts, at least one: null where a number is NaN."""
-    others = {"n_common": pa.int32(), "overlap_share": pa.float64(), "comparisons": pa.list_(pa.string())}
     writer = None
     try:
         for columns in parts:
-            types = {name: _NUMBERS.get(name, others.get(name, pa.string())) for name in columns}
-            table = pa.table({name: pa.array(v, types[name], from_pandas=True) for name, v in columns.items()})
+            table = _arrow_table("edges", columns)
             if writer is None:
                 writer = pa.parquet.ParquetWriter(folder / "edges.parquet", table.schema, compression="zstd")
             writer.write_table(table)
     finally:
         if writer is not None:
             writer.close()
+
+
+def _arrow_table(table: Table, columns: Mapping[str, Any]) -> pa.Table:
+    """Return columns of a published table as Arrow types them."""
+    types = {column.name: _ARROW_TYPES[column.dtype] for column in columns_of(table)}
+    return pa.table({name: pa.array(values, types[name], from_pandas=True) for name, values in columns.items()})
 
 
 def edge_batches(folder: Path) -> Iterator[dict[str, list[Any]]]:
@@ -236,11 +241,9 @@ def write_columns(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
     atomic_write(path, partial.getvalue())
 
 
-def write_table(columns: Mapping[str, Any], texts: Collection[str], path: Path) -> None:
-    """Write a Parquet table: columns named in ``texts``, and numbers, null where one is NaN."""
-    types = {name: pa.string() if name in texts else pa.float64() for name in columns}
-    table = pa.table({name: pa.array(v, types[name], from_pandas=True) for name, v in columns.items()})
-    pa.parquet.write_table(table, path, compression="zstd")
+def write_table(table: Table, columns: Mapping[str, Any], folder: Path) -> None:
+    """Write ``models.parquet`` or ``layers.parquet``: null where a number is NaN."""
+    pa.parquet.write_table(_arrow_table(table, columns), folder / f"{table}.parquet", compression="zstd")
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:

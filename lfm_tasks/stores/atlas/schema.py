@@ -1,12 +1,18 @@
-"""Versions of the published atlas: what an older one lacks is filled in, a newer one is refused."""
+"""The schema of the published atlas: its columns, its versions, and how its arrays are read.
+
+To add a column, add a row to `COLUMNS`, raise `SCHEMA_VERSION` and put `columns_as_markdown` into docs/atlas.md. The
+writer of the tables, their Parquet schema, the attributes of ``atlas.zarr`` and the exports read this table. A column
+of ``edges`` holds the cells of the array of its name in ``atlas.zarr``; where the atlas has no such array yet, the row
+says in ``derive`` how it is computed from the arrays that are there.
+"""
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import xarray as xr
@@ -14,26 +20,171 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
+Table = Literal["edges", "models", "layers"]
+Dtype = Literal["string", "float64", "int32", "list<string>"]
+
+_SCORE = ("dataset", "measure", "source", "target")
+_PAIR = ("dataset", "source", "target")
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of one or more tables, in Parquet null where a number is NaN.
+
+    Parameters
+    ----------
+    name
+        The name of the column, and of the array in ``atlas.zarr``.
+    dtype
+        The type of its values in Parquet.
+    meaning
+        What it holds, in one line without ``|``; the ``long_name`` of the array.
+    tables
+        The tables that it stands in.
+    dims
+        The dims of the array in ``atlas.zarr``; empty where the column is computed with its table.
+    in_graph
+        Whether edges of an exported graph carry it.
+    derive
+        Computes the array, on ``dims``, from the other arrays of the atlas; None where the stage computes it.
+    """
+
+    name: str
+    dtype: Dtype
+    meaning: str
+    tables: tuple[Table, ...]
+    dims: tuple[str, ...] = ()
+    in_graph: bool = False
+    derive: Callable[[xr.Dataset], xr.DataArray] | None = None
+
+
+_RANK = "share of pairs of unrelated models (by base_model) whose calibrated value is at least as high"
+# In the order of their tables; edges first.
+COLUMNS: tuple[Column, ...] = (
+    Column("source", "string", "space that is mapped from, model/layer", ("edges",)),
+    Column("target", "string", "space that is mapped to, model/layer", ("edges",)),
+    Column("dataset", "string", "dataset through which both are seen", ("edges", "models", "layers")),
+    Column("measure", "string", "measure that compares them", ("edges", "models", "layers")),
+    Column("score", "float64", "the measure itself", ("edges",), _SCORE, in_graph=True),
+    Column("null_mean", "float64", "mean over permuted rows", ("edges",), _SCORE),
+    Column("null_q95", "float64", "95 % quantile over permuted rows", ("edges",), _SCORE),
+    Column(
+        "calibrated",
+        "float64",
+        "(score - null_mean) / (1 - null_mean): 0 is chance, 1 is the best there is",
+        ("edges",),
+        _SCORE,
+        in_graph=True,
+    ),
+    Column(
+        "p_value",
+        "float64",
+        "how often chance reaches the score; by which method: attribute p_values of the atlas",
+        ("edges",),
+        _SCORE,
+        in_graph=True,
+    ),
+    Column("ci_low", "float64", "lower end of the 95 % interval", ("edges",), _SCORE, in_graph=True),
+    Column("ci_high", "float64", "upper end of the 95 % interval", ("edges",), _SCORE, in_graph=True),
+    Column(
+        "q_value",
+        "float64",
+        "false discovery rate over the dataset's pairs by this measure (Benjamini-Hochberg)",
+        ("edges",),
+        _SCORE,
+        in_graph=True,
+    ),
+    Column("unrelated_rank", "float64", _RANK, ("edges",), _SCORE, in_graph=True),
+    Column("status", "string", "ok, or why there is no number or one with a reservation", ("edges",), _SCORE),
+    Column("n_common", "int32", "points that both spaces have, refused pairs too", ("edges",), _PAIR),
+    Column(
+        "overlap_share",
+        "float64",
+        "n_common as a share of the smaller space's points; NaN where a pair is not computed",
+        ("edges",),
+        _PAIR,
+    ),
+    Column("comparisons", "list<string>", "names of the catalog's comparisons that ask for the pair", ("edges",)),
+    Column("source", "string", "model that is mapped from", ("models",)),
+    Column("target", "string", "model that is mapped to", ("models",)),
+    Column("best_match", "float64", "mean over source layers of the best value of any target layer", ("models",)),
+    Column(
+        "depth_aligned",
+        "float64",
+        "mean over source layers of the value at the target layer of nearest relative depth",
+        ("models",),
+    ),
+    Column("mean", "float64", "mean over all pairs of layers", ("models",)),
+    Column("source", "string", "layer whose counterpart is searched, model/layer", ("layers",)),
+    Column("target_model", "string", "model in which it is searched", ("layers",)),
+    Column("target", "string", "the counterpart, model/layer", ("layers",)),
+    Column(
+        "margin",
+        "float64",
+        "by how much the counterpart beats the second best, row and column means subtracted",
+        ("layers",),
+    ),
+    Column(
+        "p_best",
+        "float64",
+        "p-value of the best match, corrected for choosing among the target model's layers",
+        ("layers",),
+    ),
+)
+
+
+def columns_of(table: Table) -> tuple[Column, ...]:
+    """Return the columns of a table, in order."""
+    return tuple(column for column in COLUMNS if table in column.tables)
+
+
+def column_names(table: Table) -> tuple[str, ...]:
+    """Return the names of the columns of a table, in order."""
+    return tuple(column.name for column in columns_of(table))
+
+
+def long_name(array: str) -> dict[str, str]:
+    """Return the attributes of an array of ``atlas.zarr`` that `COLUMNS` has: what it holds."""
+    return {"long_name": next(column.meaning for column in COLUMNS if column.name == array and column.dims)}
+
+
+def with_derived_columns(atlas: xr.Dataset) -> xr.Dataset:
+    """Return the atlas with the array of each column that is derived from others."""
+    for column in COLUMNS:
+        if column.derive is not None:
+            values = column.derive(atlas).transpose(*column.dims).values
+            atlas = atlas.assign({column.name: (column.dims, values, long_name(column.name))})
+    return atlas
+
+
+def columns_as_markdown(table: Table) -> str:
+    """Return the reference of a table's columns as docs/atlas.md holds it."""
+    rows = [f"| `{column.name}` | `{column.dtype}` | {column.meaning} |" for column in columns_of(table)]
+    return "\n".join([f"| column of `{table}.parquet` | type | meaning |", "|---|---|---|", *rows])
+
+
 # 3: meta as coordinates, `content` and `basis` of every space. Raise it when something is added; what is there stays.
 SCHEMA_VERSION = 3
 OLDEST_READ = 2
 _LONGEST_NAME = 64  # of a coordinate, which is a file name
+# Report and artifact point out spaces whose approximate neighbors have a lower recall; far lower ones fail.
+GOOD_RECALL = 0.95
 
 
 class AtlasError(ValueError):
-    """An atlas that cannot be used, or does not hold what was asked; the message says what was found and what to do."""
+    """An atlas that cannot be used, or lacks what is requested; the message says why and what to do."""
 
 
-def check_version(found: object) -> None:
+def check_version(version: object) -> None:
     """Raise `AtlasError` unless an atlas of this schema version can be read."""
-    if not isinstance(found, int) or found < OLDEST_READ:
+    if not isinstance(version, int) or version < OLDEST_READ:
         raise AtlasError(
-            f"found an atlas of schema version {found!r:.20}, needs {OLDEST_READ} to {SCHEMA_VERSION}: run lfm-atlas "
+            f"found an atlas of schema version {version!r:.20}, needs {OLDEST_READ} to {SCHEMA_VERSION}: run lfm-atlas "
             "run to publish it anew, nothing that the store holds is computed again"
         )
-    if found > SCHEMA_VERSION:
+    if version > SCHEMA_VERSION:
         raise AtlasError(
-            f"found an atlas of schema version {found}, needs {OLDEST_READ} to {SCHEMA_VERSION}: it is from a later "
+            f"found an atlas of schema version {version}, needs {OLDEST_READ} to {SCHEMA_VERSION}: it is from a later "
             "lfm-atlas, install that one"
         )
 
@@ -61,11 +212,11 @@ def meta_coordinates(side: str, models: Sequence[str], meta: Mapping[str, Mappin
     names: dict[str, str] = {}
     for key in keys:
         stem = name = re.sub(r"[^A-Za-z0-9_]", "_", key)[:_LONGEST_NAME]
-        number = 1
+        count = 1
         # Files of two arrays must not be one file where case does not count.
         while name.casefold() in (taken.casefold() for taken in names.values()):
-            number += 1
-            name = f"{stem}_{number}"
+            count += 1
+            name = f"{stem}_{count}"
         names[key] = name
     return {
         f"{side}_meta_{name}": (
@@ -99,7 +250,7 @@ class Manifest:
 
 
 class AtlasStore(LocalStore):
-    """Gives the files of that atlas and no others: one that was published since is not read in its place.
+    """The files of one published atlas and no others: one that was published since is not read in its place.
 
     An atlas is replaced while people have it open. Without this, what they read later would be arrays of the next one,
     or, where that has no such chunk, Zarr's fill value.
@@ -117,8 +268,8 @@ class AtlasStore(LocalStore):
         if expected is None:
             return None
         # Whole, whatever part is asked for: only the whole can be checked.
-        found = await super().get(key, prototype)
-        if found is None or hashlib.sha256(found.to_bytes()).hexdigest() != expected["sha256"]:
+        buffer = await super().get(key, prototype)
+        if buffer is None or hashlib.sha256(buffer.to_bytes()).hexdigest() != expected["sha256"]:
             changed = f"{self.root.parent}: found another file {ZARR}/{key} than when the atlas was opened"
             raise AtlasError(f"{changed}, it was published again or damaged since: open it again")
-        return found if byte_range is None else await super().get(key, prototype, byte_range)
+        return buffer if byte_range is None else await super().get(key, prototype, byte_range)

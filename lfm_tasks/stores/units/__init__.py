@@ -1,1 +1,1 @@
-"""lfm_tasks/stores/units."""
+"""Units: committed, content-addressed results of jobs, and what refers to them."""

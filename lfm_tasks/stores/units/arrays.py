@@ -1,6 +1,7 @@
-"""The arrays of one unit, as a Zarr group: the one door to Zarr below the atlas.
+"""The arrays of one unit, as a Zarr group: which arrays each kind has, and how they are written and read.
 
-A base has six small arrays, which are thirteen files: two thousand of them would be most of a store's files.
+Kinds of small arrays are packed into one file: a base would be thirteen files, and thousands of bases most of the files
+of a store.
 """
 
 from collections.abc import Iterator
@@ -15,12 +16,15 @@ import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec
 from zarr.storage import MemoryStore, ZipStore
 
+from lfm_tasks.errors import CorruptUnitError
+
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """How one array lies in a unit. Dims are names; a chunk holds ``chunk_rows`` of the first, all of the others.
+    """How one array lies in a unit: names of its dimensions, dtype, meaning, and chunks.
 
-    Fewer where they would be more than ``chunk_bytes``: a chunk is in memory several times while it is encoded.
+    A chunk holds ``chunk_rows`` of the first dimension and all of the others; fewer rows if they would take more than
+    ``chunk_bytes``, because a chunk is in memory several times while it is encoded.
     """
 
     dims: tuple[str, ...]
@@ -127,12 +131,12 @@ PACKED_KINDS = LAYOUTS.keys() - {"activations"}
 PACKED = "arrays.zip"
 # The time of every entry, as early as ZIP can say: the same arrays are the same bytes.
 _NO_TIME = (1980, 1, 1, 0, 0, 0)
-# What a group says of itself: Zarr looks for it before each new array, so it stays to the end.
-_OF_GROUP = "zarr.json"
+# The metadata of the group: Zarr looks for it before each new array, so it is moved last.
+_GROUP_METADATA = "zarr.json"
 
 
 class PackedGroup:
-    """A Zarr group that is written into an archive little by little: what is not moved there yet is in memory."""
+    """A Zarr group that is written into an archive in parts: what is not moved there yet is in memory."""
 
     def __init__(self, folder: Path) -> None:
         self._archive = ZipFile(folder / PACKED, "x", ZIP_STORED)
@@ -141,14 +145,14 @@ class PackedGroup:
 
     def move(self) -> None:
         """Move what was written to ``group`` into the archive."""
-        for name in sorted(self._entries.keys() - {_OF_GROUP}):
+        for name in sorted(self._entries.keys() - {_GROUP_METADATA}):
             self._move(name)
 
     def close(self) -> None:
-        """Write what is left; nothing can be added then."""
+        """Write the rest; nothing can be added after that."""
         try:
             self.move()
-            self._move(_OF_GROUP)
+            self._move(_GROUP_METADATA)
         finally:
             self._archive.close()
 
@@ -192,7 +196,7 @@ class ArrayReader:
         packed = folder / PACKED
         self._archive = ZipStore(packed, mode="r") if packed.is_file() else None
         self._group = zarr.open_group(self._archive or folder, mode="r", zarr_format=3)
-        self._layouts = LAYOUTS[kind]
+        self._folder, self._kind = folder, kind
 
     def close(self) -> None:
         """Close the file that the arrays are packed in; what was read stays."""
@@ -201,7 +205,6 @@ class ArrayReader:
 
     def read(self, name: str) -> np.ndarray:
         """Return a whole array; strings come as numpy's variable-width strings."""
-        self._layouts[name]
         return np.asarray(self._array(name)[...])
 
     def batches(self, name: str) -> Iterator[np.ndarray]:
@@ -211,9 +214,16 @@ class ArrayReader:
             yield np.asarray(array[start : start + array.chunks[0]])
 
     def _array(self, name: str) -> "zarr.Array[Any]":
-        array = self._group[name]
+        if name not in LAYOUTS[self._kind]:
+            raise KeyError(name)
+        array = self._group.get(name)
         if not isinstance(array, zarr.Array):
-            raise TypeError(f"{name} is not an array")
+            # Every file is as committed, so this is no damage: kinds had other arrays when the unit was written.
+            present = ", ".join(sorted(self._group.array_keys())) or "none"
+            raise CorruptUnitError(
+                f"got a unit without the array {name} ({self._kind}/{self._folder.name} has {present}): it was written "
+                f"by another version of lfm-atlas; remove the store {self._folder.parents[2]} and run again"
+            )
         return array
 
 

@@ -32,7 +32,7 @@ def atomic_write(path: Path, content: bytes) -> None:
         partial.replace(path)
     except OSError as error:
         partial.unlink(missing_ok=True)
-        raise OSError(error.errno, error.strerror, str(path)) from error  # the name that was asked for
+        raise OSError(error.errno, error.strerror, str(path)) from error  # not the name of the partial file
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
@@ -63,8 +63,8 @@ def sync_tree(folder: Path) -> None:
 def swap_folders(staged: Path, published: Path) -> Path | None:
     """Put ``staged`` at ``published`` in one step; return where the former content is now, if there was any.
 
-    On Linux the two names are exchanged atomically (renameat2). Elsewhere, or on a file system without it, the old
-    folder steps aside first: for a moment the name is free, and no file is ever lost.
+    On Linux the two names are exchanged atomically (renameat2). Elsewhere, or on a file system without it, the
+    former folder is renamed first: for a moment there is no folder of this name, and no file is ever lost.
     """
     if not published.exists():
         staged.rename(published)
@@ -81,7 +81,7 @@ def swap_folders(staged: Path, published: Path) -> Path | None:
 
 
 def _exchange(first: Path, second: Path) -> bool:
-    """Whether the two names could be exchanged atomically."""
+    """Exchange two names atomically; return False where the system cannot."""
     if not sys.platform.startswith("linux"):
         return False
     library = ctypes.CDLL(None, use_errno=True)
@@ -102,7 +102,7 @@ def _exchange(first: Path, second: Path) -> bool:
     raise OSError(code, os.strerror(code), str(first), None, str(second))
 
 
-# What stands before and behind the body; with its checksum that is every byte of the file.
+# What stands before and after the body; with the body that is every byte of the file.
 _START = b'{"body": '
 _END = re.compile(rb', "sha256": "([0-9a-f]{64})"\}\Z')
 _END_BYTES = len(b', "sha256": ""}') + 64
@@ -115,7 +115,7 @@ def add_checksum(body: Mapping[str, Any]) -> bytes:
 
 
 def verify_checksum(content: bytes) -> dict[str, Any]:
-    """Return the body; ValueError unless these are, byte for byte, what `seal` made of it."""
+    """Return the body; ValueError unless these are, byte for byte, what `add_checksum` made of it."""
     try:
         body = json.loads(content)["body"]
         is_sound = isinstance(body, dict) and (_is_sealed(content) or _indented(body) == content)
@@ -143,7 +143,7 @@ def _is_sealed(content: bytes) -> bool:
 
 
 def _indented(body: Mapping[str, Any]) -> bytes:
-    """Return what sealed files were before: indented, which json does ten times as slowly."""
+    """Return ``body`` with its checksum as earlier versions wrote it: indented, which is ten times as slow."""
     return json.dumps({"body": body, "sha256": checksum_of(body)}, sort_keys=True, indent=1).encode()
 
 
@@ -178,8 +178,8 @@ def locked(folder: Path, purpose: str) -> Iterator[None]:
 
 
 @contextmanager
-def held(path: Path) -> Iterator[bool]:
-    """Hold the lock file at ``path``; give False if another process holds it already."""
+def try_lock(path: Path) -> Iterator[bool]:
+    """Hold the lock file at ``path``; yield False if another process holds it already."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         try:

@@ -1,7 +1,7 @@
-"""Activations on their way into the store: whole chunks go out as batches come, the rest waits.
+"""Records activations into the store: batches are gathered into whole chunks, and each chunk is written at once.
 
 Where the unit outlives a kill, its journal holds a line for each chunk on disk: the content digest of all rows so far.
-Rows are taken up again only if every line is found again in them; else the recording begins anew.
+A recording continues only if the digests of the rows on disk equal these lines; else it starts from the first row.
 """
 
 from pathlib import Path
@@ -18,7 +18,7 @@ _LAYOUT = LAYOUTS["activations"][_NAME]
 
 
 class Recording:
-    """One layer that is being recorded; ``n_rows`` of it are there already."""
+    """One layer that is being recorded; ``n_rows`` of it are stored already."""
 
     def __init__(self, unit: UnitWriter, ids: np.ndarray) -> None:
         self._unit = unit
@@ -30,16 +30,16 @@ class Recording:
         self._n_skipped = 0
         self._chunk_rows = 1
         self.n_rows = 0
-        if unit.journal is not None and not self._take_up(unit.journal):
+        if unit.journal is not None and not self._continue(unit.journal):
             unit.clear()
             self._digest, self._array, self.n_rows = RowsDigest(ids), None, 0
 
     def skip(self, n_rows: int) -> None:
-        """Ignore the next ``n_rows`` that are added: they are there already."""
+        """Ignore the next ``n_rows`` that are added: they are stored already."""
         self._n_skipped = n_rows
 
     def add(self, values: np.ndarray) -> None:
-        """Write the next rows, as far as they fill chunks."""
+        """Take the next rows; write those that fill chunks."""
         skipped = min(self._n_skipped, len(values))
         self._n_skipped -= skipped
         if skipped == len(values):
@@ -52,7 +52,7 @@ class Recording:
             self._flush(self._n_waiting - self._n_waiting % self._chunk_rows)
 
     def finish(self) -> None:
-        """Write what waits, the ids and the facts; DataError if the rows are not as many as the ids."""
+        """Write the last rows, the ids and the facts; DataError if the rows are not as many as the ids."""
         self._flush(self._n_waiting)
         if self._array is None:
             raise DataError("too_few_points", "the source gave no rows: at least 3 points are needed")
@@ -82,41 +82,41 @@ class Recording:
     def _write(self, chunk: np.ndarray) -> None:
         self._digest.update(chunk)
         if self.n_rows + len(chunk) > len(self._ids):
-            found = f"the source gave at least {self.n_rows + len(chunk)} rows for {len(self._ids)} ids"
-            raise DataError("wrong_shape", found)
+            problem = f"the source gave at least {self.n_rows + len(chunk)} rows for {len(self._ids)} ids"
+            raise DataError("wrong_shape", problem)
         self._array[self.n_rows : self.n_rows + len(chunk)] = chunk
         self.n_rows += len(chunk)
         if self._unit.journal is not None:
             with self._unit.journal.open("a") as journal:
                 journal.write(f"{self._digest.hexdigest()}\n")
 
-    def _take_up(self, journal: Path) -> bool:
-        """Whether the chunks that an earlier recording noted are there, whole; then they are this one's."""
+    def _continue(self, journal: Path) -> bool:
+        """Take over the chunks of an earlier recording; return False unless all of its journal fits what is on disk."""
         stored = self._unit.folder / _NAME
         try:
-            noted = [line[:-1] for line in journal.read_text().splitlines(keepends=True) if line.endswith("\n")]
+            digests = [line[:-1] for line in journal.read_text().splitlines(keepends=True) if line.endswith("\n")]
             described = (stored / "zarr.json").read_bytes()
             chunks = ArrayReader(self._unit.folder, "activations").batches(_NAME)
-            for line, chunk in zip(noted, chunks, strict=False):
+            for line, chunk in zip(digests, chunks, strict=False):
                 self._digest.update(chunk)
                 if self._digest.hexdigest() != line:
                     return False
                 self.n_rows += len(chunk)
         except Exception:
-            # Whatever is wrong with what a kill left: beginning anew mends it.
+            # Whatever is wrong with what a kill left, a new start mends it.
             return False
-        if not noted:
+        if not digests:
             return False
-        n_whole = len(noted) * _LAYOUT.rows_a_chunk(chunk.shape[1] * chunk.dtype.itemsize)
+        n_whole = len(digests) * _LAYOUT.rows_a_chunk(chunk.shape[1] * chunk.dtype.itemsize)
         if self.n_rows < min(n_whole, len(self._ids)):
             return False
-        self._clear({stored / "c" / str(number) / "0" for number in range(len(noted))})
+        self._clear({stored / "c" / str(index) / "0" for index in range(len(digests))})
         self._lay_out(chunk.shape[1], chunk.dtype)
-        journal.write_text("".join(f"{line}\n" for line in noted))  # without a last line torn by the kill
+        journal.write_text("".join(f"{line}\n" for line in digests))  # without a last line torn by the kill
         return (stored / "zarr.json").read_bytes() == described
 
     def _clear(self, kept: set[Path]) -> None:
-        """Remove all files but ``kept``: chunks that were not noted, half-written ones, metadata."""
+        """Remove all files but ``kept``: chunks without a line in the journal, half-written ones, metadata."""
         for path in self._unit.folder.rglob("*"):
             if path.is_file() and path not in kept:
                 path.unlink()

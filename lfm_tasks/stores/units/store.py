@@ -1,10 +1,22 @@
 """Committed units: content-addressed folders that are there whole or not at all.
 
-A unit is written in ``staging/``: its arrays (in most kinds packed into one file), then ``manifest.json`` (SHA-256 and
-size of every file). It is fsynced,
-renamed to ``units/<kind>/<key>`` and, last, gets a receipt in ``receipts/<kind>/<key>.json``. Only the receipt says
-that a unit is done. Every read checks the files against the manifest, and the manifest against the receipt: Zarr alone
-takes a missing chunk for fill values and a flipped bit for data.
+A unit is a set of arrays (`LAYOUTS` lists them by kind) under a key, the digest of all that decides their values.
+
+``staging/<kind>-<key>-<random>/``
+    A unit that is being written: its arrays (in most kinds packed into ``arrays.zip``), then ``manifest.json`` with
+    SHA-256 and size of every file. Removed by the next run that holds the lock.
+``partial/<kind>-<key>/``
+    Instead of staging, for a unit that outlives a kill: ``unit/`` and the ``journal`` of its writer.
+``units/<kind>/<key>/``
+    The staged folder, fsynced and then renamed.
+``receipts/<kind>/<key>.json``
+    Written last: SHA-256 of the manifest, facts, and a checksum of the receipt itself. Only a receipt makes a unit
+    count; a folder without one is replaced when the unit is computed again.
+``quarantine/<kind>-<key>-<random>/``
+    Folder and receipt of a damaged unit. Nothing reads or removes them.
+
+Every read checks the receipt, the manifest against the receipt, and every file against the manifest: Zarr alone takes a
+missing chunk for fill values and a flipped bit for data.
 """
 
 import errno
@@ -23,8 +35,9 @@ from uuid import uuid4
 import numpy as np
 from jaxtyping import Shaped
 
+from lfm_tasks.errors import CorruptUnitError
 from lfm_tasks.stores.units.arrays import ArrayReader, ArrayWriter
-from lfm_tasks.stores.units.durable import add_checksum, atomic_write, held, sync_folder, sync_tree, verify_checksum
+from lfm_tasks.stores.units.durable import add_checksum, atomic_write, sync_folder, sync_tree, try_lock, verify_checksum
 
 # Part of every key. Raise it when the meaning of a stored number changes.
 CONVENTION = "4"
@@ -76,13 +89,12 @@ class RowsDigest:
         return self._hasher.hexdigest()
 
 
-class CorruptUnitError(RuntimeError):
-    """What lies in the store is not what was committed."""
-
-
 @dataclass(frozen=True)
 class Receipt:
-    """The word that a unit is complete, and the small facts about it that later stages plan with."""
+    """The proof that a unit is complete, and the small facts about it that later stages plan with.
+
+    ``manifest`` is the SHA-256 of the unit's ``manifest.json``.
+    """
 
     kind: str
     key: str
@@ -92,9 +104,10 @@ class Receipt:
 
 @dataclass
 class UnitWriter:
-    """An unfinished unit: arrays go in by name, facts are added on the way.
+    """An unfinished unit: its writer adds arrays by name, and facts.
 
-    ``journal`` is there if the unit outlives a kill: a file beside its folder, for whoever writes it to take notes.
+    ``journal`` is a file beside the folder of a unit that outlives a kill, in which the writer notes its progress;
+    None for other units.
     """
 
     folder: Path
@@ -124,12 +137,12 @@ class UnitWriter:
 
 @dataclass(frozen=True)
 class UnitStore:
-    """All committed units below one folder. Holds a path only, so it travels to workers."""
+    """All committed units below one folder. It holds a path only, so it travels to workers."""
 
     root: Path
 
     def has(self, kind: str, key: str) -> bool:
-        """Whether the unit is committed (its receipt and folder exist; content is checked when it is read)."""
+        """Return whether the unit is committed: its receipt and folder exist. Its content is checked by `open`."""
         return self.receipt_path(kind, key).is_file() and self.unit_path(kind, key).is_dir()
 
     def receipt(self, kind: str, key: str) -> Receipt:
@@ -145,7 +158,7 @@ class UnitStore:
         return Receipt(kind, key, body["manifest"], body["facts"])
 
     def find(self, kind: str, key: str) -> Receipt | None:
-        """Return the receipt of a unit, or None; one that is damaged is put aside, so that the unit is made again."""
+        """Return the receipt of a unit, or None; a damaged one is put into quarantine: the unit is computed again."""
         if not self.has(kind, key):
             return None
         try:
@@ -161,7 +174,7 @@ class UnitStore:
 
     @contextmanager
     def commit(self, kind: str, key: str) -> Iterator[UnitWriter]:
-        """Give a writer; commit what it wrote when the block ends well, leave nothing behind when it does not."""
+        """Yield a writer; commit what it wrote when the block ends, or leave nothing behind when the block raises."""
         staged = self.root / "staging" / f"{kind}-{key[:12]}-{uuid4().hex}"
         staged.mkdir(parents=True)
         writer = UnitWriter(staged, kind)
@@ -170,21 +183,21 @@ class UnitStore:
             writer.close()
             self._publish(kind, key, staged, writer.facts)
         finally:
-            with suppress(OSError):  # a full disk: it has been told
+            with suppress(OSError):  # a full disk: the error is on its way already
                 writer.close()
             shutil.rmtree(staged, ignore_errors=True)
 
     @contextmanager
     def resume(self, kind: str, key: str) -> Iterator[UnitWriter]:
-        """Do the same, but what was written stays when the block ends badly, for the next one to go on with.
+        """Yield a writer whose unfinished arrays stay when the block raises or is killed; commit when the block ends.
 
-        What lies in the folder then is for the writer to check. While another process writes the same unit, this is
-        `commit`. `forget_partial` ends it.
+        The next `resume` of the unit yields the same folder, whose content the writer has to check. While another
+        process writes the same unit, this is `commit`. `remove_partial` removes what nobody goes on with.
         """
         partial = self.root / "partial" / f"{kind}-{key}"
         partial.parent.mkdir(parents=True, exist_ok=True)
-        with held(partial.with_suffix(".lock")) as mine:
-            if not mine:
+        with try_lock(partial.with_suffix(".lock")) as is_ours:
+            if not is_ours:
                 with self.commit(kind, key) as writer:
                     yield writer
                 return
@@ -195,9 +208,9 @@ class UnitStore:
             self._publish(kind, key, partial / "unit", writer.facts)
             shutil.rmtree(partial, ignore_errors=True)
 
-    def forget_partial(self, kind: str, but: Collection[str] = ()) -> None:
-        """Remove the unfinished units of one kind, except those with a key of ``but``."""
-        kept = {f"{kind}-{key}{suffix}" for key in but for suffix in ("", ".lock")}
+    def remove_partial(self, kind: str, keep: Collection[str] = ()) -> None:
+        """Remove the unfinished units of one kind, except those whose key is in ``keep``."""
+        kept = {f"{kind}-{key}{suffix}" for key in keep for suffix in ("", ".lock")}
         for path in (self.root / "partial").glob(f"{kind}-*"):
             if path.name not in kept:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -206,9 +219,10 @@ class UnitStore:
 
     @contextmanager
     def open(self, kind: str, key: str) -> Iterator[ArrayReader]:
-        """Give a reader of a unit whose every byte was checked first.
+        """Yield a reader of a unit, every byte of which is checked first.
 
-        A unit that is not as committed is put aside and raises `CorruptUnitError`: the next run makes it again.
+        A unit that is not as committed is put into quarantine and raises `CorruptUnitError`: the next run computes it
+        again.
         """
         try:
             self.check(kind, key)
@@ -231,9 +245,9 @@ class UnitStore:
         if (unit / "manifest.json").is_symlink() or hashlib.sha256(content).hexdigest() != receipt.manifest:
             raise CorruptUnitError(f"unit {kind}/{key}: manifest.json is not the one committed")
         expected: dict[str, dict[str, Any]] = json.loads(content)["files"]
-        found = set(_files(unit)) - {"manifest.json"}
-        for name in sorted(found ^ set(expected)):
-            raise CorruptUnitError(f"unit {kind}/{key}: {name} is {'not expected' if name in found else 'missing'}")
+        present = set(_files(unit)) - {"manifest.json"}
+        for name in sorted(present ^ set(expected)):
+            raise CorruptUnitError(f"unit {kind}/{key}: {name} is {'not expected' if name in present else 'missing'}")
         for name, entry in expected.items():
             path = unit / name
             with _as_damage(f"unit {kind}/{key}: {name}"):
@@ -244,7 +258,7 @@ class UnitStore:
         return receipt
 
     def quarantine(self, kind: str, key: str) -> None:
-        """Put a unit aside (never deleted): the next run makes it again."""
+        """Put a unit aside, never deleting it: the next run computes it again."""
         aside = self.root / "quarantine" / f"{kind}-{key}-{uuid4().hex}"
         aside.mkdir(parents=True)
         for source, name in ((self.receipt_path(kind, key), "receipt.json"), (self.unit_path(kind, key), "unit")):
@@ -293,7 +307,7 @@ class UnitStore:
 
 @contextmanager
 def _as_damage(what: str) -> Iterator[None]:
-    """Take a file that is not there, not a file, or cannot be read from its disk for what it is: damage."""
+    """Turn the error of a file that is missing, no file, or unreadable into a `CorruptUnitError`."""
     try:
         yield
     except OSError as error:

@@ -1,1 +1,5 @@
-"""Where Dask's workers come from, a module a kind of cluster: each the one door to the library that starts them."""
+"""Where Dask's workers come from: one module for each kind of cluster, the only one that imports its library.
+
+To add a kind: its settings in ``catalog/cluster.py``, a module here with ``open_cluster(catalog)``, a row in
+``opening.LIBRARIES``, and its extra in ``pyproject.toml``.
+"""

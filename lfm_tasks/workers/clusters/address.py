@@ -1,4 +1,4 @@
-"""A scheduler that runs already: reached by its address or scheduler file, with certificates if it asks for them."""
+"""A scheduler that runs already, reached by its address or scheduler file, with certificates if it requires them."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from lfm_tasks.workers.pool import ClusterError
 
 @contextmanager
 def open_cluster(catalog: Catalog) -> Iterator[Mapping[str, Any]]:
-    """Give what a client takes to reach it. It goes on when the run has ended."""
+    """Give the arguments of its client; the cluster goes on when the block ends."""
     cluster = catalog.cluster
     assert isinstance(cluster, AddressCluster)  # noqa: S101 - for mypy
     security = _security(catalog, cluster)
@@ -30,13 +30,13 @@ def open_cluster(catalog: Catalog) -> Iterator[Mapping[str, Any]]:
 
 
 def _security(catalog: Catalog, cluster: AddressCluster) -> Security:
-    """Return Dask's own settings (files or ``DASK_DISTRIBUTED__COMM__TLS__...``); what the catalog says, wins."""
-    named = {
+    """Return the certificates: those of the catalog, else of Dask's settings (``DASK_DISTRIBUTED__COMM__TLS__...``)."""
+    paths = {
         "tls_ca_file": cluster.tls.ca,
         "tls_client_cert": cluster.tls.cert,
         "tls_client_key": cluster.tls.key,
     } if cluster.tls else {}  # fmt: skip
-    files = {option: str(catalog.locate(path)) for option, path in named.items() if path is not None}
+    files = {option: str(catalog.locate(path)) for option, path in paths.items() if path is not None}
     missing = sorted(path for path in files.values() if not Path(path).is_file())
     if missing:
         raise ClusterError(f"found no certificate {missing[0]}: cluster.tls names PEM files, relative to the catalog")

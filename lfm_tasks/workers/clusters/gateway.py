@@ -1,4 +1,7 @@
-"""Workers of a Dask Gateway: the one door to dask-gateway. Who we are is said by its own settings, ``gateway.auth``."""
+"""Workers of a Dask Gateway: the only module that imports dask-gateway.
+
+Users log in by dask-gateway's own setting ``gateway.auth``.
+"""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,7 +15,7 @@ from lfm_tasks.catalog.cluster import GatewayCluster
 
 @contextmanager
 def open_cluster(catalog: Catalog) -> Iterator[Mapping[str, Any]]:
-    """Give what a client takes to reach it; the Gateway stops it when the block ends."""
+    """Give the arguments of its client; the Gateway stops the cluster when the block ends."""
     cluster = catalog.cluster
     assert isinstance(cluster, GatewayCluster)  # noqa: S101 - for mypy
     with (

@@ -1,4 +1,7 @@
-"""Workers as SLURM jobs: the one door to dask-jobqueue. The scheduler runs here, certificates are made for each run."""
+"""Workers as SLURM jobs: the only module that imports dask-jobqueue.
+
+The scheduler runs in the process of the run, with new certificates each time.
+"""
 
 import shlex
 from collections.abc import Iterator, Mapping
@@ -17,25 +20,25 @@ from lfm_tasks.workers.dask_config import write_settings
 
 @contextmanager
 def open_cluster(catalog: Catalog) -> Iterator[Mapping[str, Any]]:
-    """Give what a client takes to reach it; its jobs are cancelled when the block ends."""
+    """Give the arguments of its client; its jobs are cancelled when the block ends."""
     cluster = catalog.cluster
     assert isinstance(cluster, SlurmCluster)  # noqa: S101 - for mypy
     folder = (catalog.root / catalog.atlas.store / "slurm").absolute()
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)  # keys of the certificates lie in it
     with dask.config.set(scheduler_settings(cluster)), SLURMCluster(**options(cluster, folder)) as started:
         minimum, maximum = cluster.bounds
-        # A fixed number is adapted to, too: it brings back a worker whose job was cancelled, which scale does not.
+        # Adapt even to a fixed number: that brings back a worker whose job was cancelled, which scale does not.
         started.adapt(minimum=minimum, maximum=maximum, interval="5s")
         yield {"address": started}
 
 
 def scheduler_settings(cluster: SlurmCluster) -> dict[str, Any]:
-    """Return what the scheduler has to know beside the shipped settings: jobs may wait in the queue for long."""
+    """Return the scheduler's settings that differ from `DASK_SETTINGS`: jobs may wait in the queue for long."""
     return {"distributed.scheduler.no-workers-timeout": f"{cluster.wait_seconds}s"}
 
 
 def options(cluster: SlurmCluster, folder: Path) -> dict[str, Any]:
-    """Return the arguments of ``SLURMCluster``; ``folder``: seen by all nodes, for settings and logs."""
+    """Return the arguments of ``SLURMCluster``; ``folder``, which all nodes see, holds settings and logs."""
     return {
         "interface": cluster.interface,
         "security": Security.temporary(),

@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from lfm_tasks import AtlasError, open_atlas
+from lfm_atlas import AtlasError, open_atlas
 from lfm_tasks.catalog import read_catalog
+from lfm_tasks.errors import CorruptUnitError
 from lfm_tasks.maintenance import verify
-from lfm_tasks.stores.units.store import CorruptUnitError, UnitStore
+from lfm_tasks.stores.units.store import UnitStore
 
 pytestmark = pytest.mark.chaos
 N_DAMAGES = 1000
@@ -180,7 +181,7 @@ def test_thousand_damages__are_found_named_and_mended(
         assert everything(folder) != whole or kind in ("make_folder", "link"), (seed, kind, part)
         kinds[kind] += 1
 
-        told = [f"{one.place}: {one.found}" for one in verify(catalog).damages]
+        told = [f"{one.place}: {one.description}" for one in verify(catalog).damages]
 
         assert any(name in line for name in names for line in told), (seed, kind, part, names, told)
         for unit, content in read_arrays(folder).items():

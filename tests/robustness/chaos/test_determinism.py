@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lfm_atlas import open_atlas
 from lfm_atlas.console import no_progress
 from lfm_atlas.pipeline import build_atlas
-from lfm_tasks import open_atlas
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.runtime.session import open_run
 from lfm_tasks.stores.units.store import UnitStore
@@ -30,10 +30,10 @@ BUILD = """
 import json, sys
 from pathlib import Path
 from lfm_atlas.pipeline import build_atlas
-from lfm_atlas.console import silently
+from lfm_atlas.console import no_progress
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.runtime.session import open_run
-with open_run(read_catalog(Path(sys.argv[1])), silently, in_process=True) as run:
+with open_run(read_catalog(Path(sys.argv[1])), no_progress, in_process=True) as run:
     assert not build_atlas(run).failures
 from threadpoolctl import threadpool_info
 print(json.dumps(sorted({str(one.get("architecture")) for one in threadpool_info()})))

@@ -14,13 +14,12 @@ from ruamel.yaml import YAML
 
 from lfm_atlas.cli.main import app
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.errors import DataError
+from lfm_tasks.errors import CorruptUnitError, DataError
 from lfm_tasks.maintenance import prune, verify
 from lfm_tasks.stores import remote as remote_lock
 from lfm_tasks.stores import remote as remote_units
-from lfm_tasks.stores.remote import RemoteStoreError, RemoteUnits, locked_remotely
+from lfm_tasks.stores.remote import RemoteStoreError, RemoteUnitStore, locked_remotely
 from lfm_tasks.stores.units.durable import StoreBusyError
-from lfm_tasks.stores.units.store import CorruptUnitError
 from tests.robustness.clusters.conftest import ENVIRONMENT, PYTHON, contents
 
 pytestmark = pytest.mark.cluster
@@ -44,8 +43,8 @@ def files(server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Give an empty bucket, seen by this process."""
     for name, value in server.items():
         monkeypatch.setenv(name, value)
-    remote_units._files.cache_clear()
-    files = remote_units._files()
+    remote_units._file_system.cache_clear()
+    files = remote_units._file_system()
     if files.exists("zoo"):
         files.rm("zoo", recursive=True)
     files.mkdir("zoo")
@@ -60,14 +59,14 @@ def put_remote(folder: Path) -> None:
         YAML().dump(content, file)
 
 
-def write_unit(store: RemoteUnits, key: str = "a" * 64) -> str:
+def write_unit(store: RemoteUnitStore, key: str = "a" * 64) -> str:
     with store.commit("probes", key) as writer:
         writer.arrays.write("accuracies", np.array([0.25, 0.5]))
         writer.facts["n"] = 2
     return key
 
 
-def read_unit(store: RemoteUnits, key: str) -> list[float]:
+def read_unit(store: RemoteUnitStore, key: str) -> list[float]:
     with store.open("probes", key) as unit:
         return list(unit.read("accuracies"))
 
@@ -100,13 +99,13 @@ def test_run__gives_the_atlas_of_a_local_store_and_another_machine_has_nothing_t
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from lfm_tasks.stores.remote import units as remote_units
+from lfm_tasks.stores import remote as remote_units
 from lfm_atlas.pipeline import build_atlas
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.runtime.session import open_run
 
 left = int(sys.argv[2])
-files = remote_units._files()
+files = remote_units._file_system()
 put = files.pipe_file
 
 def pipe_file(*arguments, **options):
@@ -141,7 +140,7 @@ def test_run_that_is_killed__leaves_whole_units_only_and_the_next_goes_on(
     catalog = str(there / "data_catalog.yaml")
 
     killed = subprocess.run([PYTHON, "-c", KILLED, catalog, str(kill_before)], env=ENVIRONMENT | server, check=False)
-    store = RemoteUnits(tmp_path / "third", REMOTE)
+    store = RemoteUnitStore(tmp_path / "third", REMOTE)
     for name in files.find(f"{REMOTE}/receipts"):
         kind, file = name.split("/")[-2:]
         store.check(kind, file.removesuffix(".json"))
@@ -155,7 +154,7 @@ def test_run_that_is_killed__leaves_whole_units_only_and_the_next_goes_on(
 
 
 def test_files_without_a_receipt__are_no_unit_and_are_swept(tmp_path: Path, files: Any) -> None:
-    store = RemoteUnits(tmp_path / "a", REMOTE)
+    store = RemoteUnitStore(tmp_path / "a", REMOTE)
     key = write_unit(store)
     files.pipe_file(f"{REMOTE}/units/probes/{'b' * 64}/lost/zarr.json", b"{}")
     files.pipe_file(f"{REMOTE}/units/probes/{key}/lost/zarr.json", b"{}")
@@ -163,11 +162,11 @@ def test_files_without_a_receipt__are_no_unit_and_are_swept(tmp_path: Path, file
     assert not store.has("probes", "b" * 64)
     store.sweep()
     assert not [name for name in files.find(REMOTE) if "/lost/" in name]
-    assert read_unit(RemoteUnits(tmp_path / "b", REMOTE), key) == [0.25, 0.5]
+    assert read_unit(RemoteUnitStore(tmp_path / "b", REMOTE), key) == [0.25, 0.5]
 
 
 def test_second_writer_of_a_unit__leaves_the_first_ones(tmp_path: Path, files: Any) -> None:
-    first, second = (RemoteUnits(tmp_path / name, REMOTE) for name in ("a", "b"))
+    first, second = (RemoteUnitStore(tmp_path / name, REMOTE) for name in ("a", "b"))
     with first.commit("probes", "a" * 64) as slow:
         slow.arrays.write("accuracies", np.array([0.25, 0.5]))
         write_unit(second)
@@ -180,13 +179,13 @@ def test_second_writer_of_a_unit__leaves_the_first_ones(tmp_path: Path, files: A
 
 @pytest.mark.parametrize("what", ["changed", "missing"])
 def test_damaged_object__is_found_on_read_and_put_aside(tmp_path: Path, files: Any, what: str) -> None:
-    key = write_unit(RemoteUnits(tmp_path / "a", REMOTE))
+    key = write_unit(RemoteUnitStore(tmp_path / "a", REMOTE))
     arrays = next(name for name in files.find(f"{REMOTE}/units") if name.endswith("/arrays.zip"))
     if what == "changed":
         files.pipe_file(arrays, b"x" + files.cat_file(arrays)[1:])
     else:
         files.rm_file(arrays)
-    other = RemoteUnits(tmp_path / "b", REMOTE)
+    other = RemoteUnitStore(tmp_path / "b", REMOTE)
 
     with pytest.raises(CorruptUnitError, match="put into quarantine: run again to make it anew"):
         read_unit(other, key)
@@ -200,7 +199,7 @@ def test_damaged_object__is_found_on_read_and_put_aside(tmp_path: Path, files: A
 
 
 def test_damaged_copy_on_this_machine__is_fetched_anew(tmp_path: Path, files: Any) -> None:
-    store = RemoteUnits(tmp_path / "a", REMOTE)
+    store = RemoteUnitStore(tmp_path / "a", REMOTE)
     key = write_unit(store)
     arrays = next((tmp_path / "a" / "units").rglob("arrays.zip"))
     arrays.write_bytes(b"x")
@@ -209,7 +208,7 @@ def test_damaged_copy_on_this_machine__is_fetched_anew(tmp_path: Path, files: An
 
 
 def test_damaged_receipt__is_put_aside(tmp_path: Path, files: Any) -> None:
-    store = RemoteUnits(tmp_path / "a", REMOTE)
+    store = RemoteUnitStore(tmp_path / "a", REMOTE)
     key = write_unit(store)
     files.pipe_file(f"{REMOTE}/receipts/probes/{key}.json", b"{")
 
@@ -278,7 +277,7 @@ def test_prune__removes_what_no_atlas_there_was_made_of(
     put_remote(folder)
     build(folder)
     first = set(files.find(f"{REMOTE}/units"))
-    store = RemoteUnits(folder / ".lfm-atlas", REMOTE)
+    store = RemoteUnitStore(folder / ".lfm-atlas", REMOTE)
     unnoted = write_unit(store)  # of a kind that no atlas notes
     catalog = folder / "data_catalog.yaml"
     content = YAML(typ="safe").load(catalog)
@@ -345,10 +344,10 @@ def test_server_that_does_not_answer__is_told_without_a_traceback(files: Any, mo
         locked_remotely("s3://none/zoo", "lfm-atlas run").__enter__()
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    remote_units._files.cache_clear()
+    remote_units._file_system.cache_clear()
     with pytest.raises(RemoteStoreError, match="NoCredentials"):
         locked_remotely(REMOTE, "lfm-atlas run").__enter__()
-    remote_units._files.cache_clear()
+    remote_units._file_system.cache_clear()
 
 
 def test_lock__is_held_by_one_and_falls_when_nobody_renews_it(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:

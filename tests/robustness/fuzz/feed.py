@@ -1,7 +1,7 @@
 """Feeds damaged files of one kind to its reader, in a process of its own that may crash or hang; prints the counts.
 
 ``feed.py KIND SEED FIRST LAST FOLDER``: before each input, its number is written to FOLDER/at. The same numbers make
-the same inputs. An input is a success if it is read, or refused by a ReasonError; anything else is printed.
+the same inputs. An input is a success if it is read, or refused by a DataError; anything else is printed.
 """
 
 import json

@@ -1,7 +1,7 @@
 """Feeds a reader, or the catalog, inputs that libFuzzer makes: it keeps those that reach lines not reached before.
 
 ``guided.py KIND SECONDS FOLDER``, in a process of its own, since libFuzzer ends it. An input is read, or refused by a
-ReasonError; anything else ends the process with an error, and the input stays in FOLDER.
+DataError; anything else ends the process with an error, and the input stays in FOLDER.
 """
 
 import shutil

@@ -20,7 +20,7 @@ MOST_MEMORY = 300 * 2**20  # bytes that a refusal may take, libraries included
 CHILD = """
 import json, resource, sys
 from pathlib import Path
-from lfm_tasks.errors import ReasonError
+from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.formats import open_array
 from lfm_tasks.sources.networks.onnx_graph import read_onnx
 import h5py, numpy, onnx, pyarrow.parquet, zarr
@@ -29,7 +29,7 @@ before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
     read_onnx(path) if path.suffix == ".onnx" else open_array(path, path.name, key).load()
     told = ""
-except ReasonError as error:
+except DataError as error:
     told = str(error)
 print(json.dumps([told, 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)]))
 """

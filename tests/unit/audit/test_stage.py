@@ -6,48 +6,85 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lfm_tasks.audit.stage import AGAINST_BASELINE, OF_THE_ZOO, evaluate, guarded
-from lfm_tasks.catalog.audit import Checks
+from lfm_tasks.audit.stage import evaluate, evaluate_check, guarded
+from lfm_tasks.catalog.sections import Checks
+from lfm_tasks.checks import BaselineCheck, ZooCheck, check_classes
 from lfm_tasks.errors import DataError
 
 
-def test_every_check_of_the_catalog__is_made(publish: Any, zoo: Any) -> None:
-    found = [check.name for check in evaluate(Checks(), publish(zoo()), None)]
+def test_every_check_of_the_catalog__is_evaluated(publish_atlas: Any, similarities: Any) -> None:
+    names = [result.name for result in evaluate(Checks(), publish_atlas(similarities()), None)]
 
-    assert found == list(Checks.model_fields)
-    assert {*OF_THE_ZOO, *AGAINST_BASELINE} == set(Checks.model_fields)
+    assert names == list(Checks.model_fields) == list(check_classes())
 
 
-def test_check_that_is_off__is_skipped(publish: Any, zoo: Any) -> None:
-    [drift] = [c for c in evaluate(Checks(drift=None), publish(zoo()), None) if c.name == "drift"]
+def test_check_that_is_off__is_skipped(publish_atlas: Any, similarities: Any) -> None:
+    results = evaluate(Checks(drift=None), publish_atlas(similarities()), None)
+    [drift] = [result for result in results if result.name == "drift"]
 
     assert (drift.status, drift.message, drift.breaks) == ("skipped", "switched off in the catalog", False)
 
 
 @pytest.mark.parametrize("name", list(Checks.model_fields))
 def test_check_that_stops__is_an_error_and_leaves_the_others(
-    publish: Any, zoo: Any, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    publish_atlas: Any, similarities: Any, name: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def stop(*arguments: Any) -> None:
         raise KeyError("no such cell")
 
-    table = OF_THE_ZOO if name in OF_THE_ZOO else AGAINST_BASELINE
-    monkeypatch.setitem(table, name, stop)  # type: ignore[arg-type]
+    monkeypatch.setattr(check_classes()[name], "evaluate", stop)
+    atlas = publish_atlas(similarities())
     with caplog.at_level(logging.CRITICAL):
-        found = {check.name: check for check in evaluate(Checks(), publish(zoo()), None)}
+        results = {result.name: result for result in evaluate(Checks(), atlas, atlas)}
 
-    assert found[name].status == "error"
-    assert "could not be told: KeyError: 'no such cell'" in found[name].message
-    assert found[name].breaks == found[name].enforced
-    assert all(check.status != "error" for other, check in found.items() if other != name)
+    assert results[name].status == "error"
+    assert "could not be told: KeyError: 'no such cell'" in results[name].message
+    assert results[name].breaks == results[name].enforced
+    assert all(result.status != "error" for other, result in results.items() if other != name)
 
 
-def test_damaged_baseline__is_an_error_of_the_checks_that_need_it(publish: Any, zoo: Any) -> None:
+class HalfAdded(ZooCheck):
+    """A check without an evaluation."""
+
+
+class HalfAddedToo(BaselineCheck):
+    """A check against the baseline without an evaluation."""
+
+
+class Forgetful(ZooCheck):
+    """A check that returns nothing."""
+
+    def evaluate(self, current: Any) -> Any:
+        """Return nothing."""
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        (HalfAdded(), r"found no method evaluate(self, current) in HalfAdded of"),
+        (HalfAddedToo(), r"found no method evaluate(self, current, baseline) in HalfAddedToo of"),
+        (Forgetful(), r"found None as result, needs a Measurement or Skipped"),
+    ],
+)
+def test_half_added_check__is_an_error_that_names_what_is_missing(
+    publish_atlas: Any, similarities: Any, check: Any, message: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    atlas = publish_atlas(similarities())
+    with caplog.at_level(logging.CRITICAL):
+        result = evaluate_check(check, atlas, atlas)
+
+    assert (result.name, result.status, result.breaks) == (check.key(), "error", True)
+    assert message in result.message
+
+
+def test_damaged_baseline__is_an_error_of_the_checks_that_need_it(publish_atlas: Any, similarities: Any) -> None:
     broken = DataError("missing_source", "the baseline is damaged")
-    found = {check.name: check for check in evaluate(Checks(), publish(zoo()), broken)}
+    results = {result.name: result for result in evaluate(Checks(), publish_atlas(similarities()), broken)}
 
-    assert {name for name, check in found.items() if check.status == "error"} == set(AGAINST_BASELINE)
-    assert found["drift"].message == "the baseline is damaged"
+    needing = {name for name, kind in check_classes().items() if issubclass(kind, BaselineCheck)}
+    assert needing == {"drift", "changed_weights_same_version", "missing", "stale_baseline"}
+    assert {name for name, result in results.items() if result.status == "error"} == needing
+    assert results["drift"].message == "the baseline is damaged"
 
 
 def test_full_disk__ends_the_audit() -> None:
@@ -58,7 +95,8 @@ def test_full_disk__ends_the_audit() -> None:
         guarded("drift", True, full)
 
 
-def test_zoo_without_calibrated_values__is_skipped_not_passed(publish: Any, zoo: Any) -> None:
-    found = {c.name: c for c in evaluate(Checks(), publish(np.full((8, 8), np.nan)), None)}
+def test_zoo_without_calibrated_values__is_skipped_not_passed(publish_atlas: Any, similarities: Any) -> None:
+    atlas = publish_atlas(np.full((8, 8), np.nan))
+    results = {result.name: result for result in evaluate(Checks(), atlas, None)}
 
-    assert found["near_duplicate"].status == found["undeclared_lineage"].status == "skipped"
+    assert results["near_duplicate"].status == results["undeclared_lineage"].status == "skipped"

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from lfm_tasks.catalog import CatalogError, read_catalog
 from lfm_tasks.catalog.names import Problem
-from lfm_tasks.catalog.writing import catalog_yaml
+from lfm_tasks.catalog.reading import catalog_yaml
 
 Values = st.SearchStrategy[Any]
 
@@ -28,7 +28,7 @@ def section(**known: Values) -> Values:
     keys = {name: value | anything for name, value in known.items()}
     exact = st.fixed_dictionaries({}, optional=known)
     loose = st.fixed_dictionaries({}, optional=keys)
-    return exact | loose | st.builds(lambda found, more: {**more, **found}, loose, st.dictionaries(texts, anything))
+    return exact | loose | st.builds(lambda content, more: {**more, **content}, loose, st.dictionaries(texts, anything))
 
 
 def named(value: Values) -> Values:
@@ -95,8 +95,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def merged(found: dict[str, Any]) -> dict[str, Any]:
-    both = {key: {**GOOD.get(key, {}), **value} if isinstance(value, dict) else value for key, value in found.items()}
+def merged(content: dict[str, Any]) -> dict[str, Any]:
+    both = {key: {**GOOD.get(key, {}), **value} if isinstance(value, dict) else value for key, value in content.items()}
     return {**GOOD, **both}
 
 
@@ -125,10 +125,10 @@ def is_read(folder: Path, content: dict[str, Any]) -> bool:
 def test_any_section__is_read_or_refused(name: str, folder: Path) -> None:
     outcomes = set()
 
-    @given(found=SECTIONS[name])
+    @given(content=SECTIONS[name])
     @settings(max_examples=120, deadline=None)
-    def try_out(found: dict[str, Any]) -> None:
-        outcomes.add(is_read(folder, merged(found)))
+    def try_out(content: dict[str, Any]) -> None:
+        outcomes.add(is_read(folder, merged(content)))
 
     try_out()
     assert outcomes == {True, False}  # else nothing was tried out

@@ -10,7 +10,7 @@ from ruamel.yaml import YAML
 
 from lfm_tasks.catalog import Catalog, CatalogError, catalog_schema, on_scheduler, read_catalog
 from lfm_tasks.catalog.cluster import KINDS, Adapt, Tls
-from lfm_tasks.catalog.writing import catalog_yaml
+from lfm_tasks.catalog.reading import catalog_yaml
 
 SLURM = {"type": "slurm", "interface": "lo", "n_workers": 2}
 KUBERNETES = {"type": "kubernetes", "image": "zoo/lfm-atlas:1", "n_workers": 2}
@@ -85,13 +85,13 @@ def test_each_kind__is_read_printed_and_in_the_schema(tmp_path: Path, cluster: A
     ],
 )
 def test_mistake__is_told_with_its_line_and_without_secrets(tmp_path: Path, cluster: Any, message: str) -> None:
-    with pytest.raises(CatalogError) as found:
+    with pytest.raises(CatalogError) as caught:
         read(tmp_path, cluster)
 
-    [problem] = found.value.problems
+    [problem] = caught.value.problems
     assert message in problem.message
     assert problem.line > 8
-    assert "hunter2" not in str(found.value)
+    assert "hunter2" not in str(caught.value)
 
 
 def test_scheduler_of_the_command_line__takes_the_place_of_the_section_and_keeps_its_certificates(

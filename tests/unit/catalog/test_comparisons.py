@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lfm_tasks.catalog import Catalog, CatalogError, Comparison, Member, read_catalog
+from lfm_tasks.catalog import Catalog, CatalogError, Comparison, ModelFacts, read_catalog
 from lfm_tasks.catalog.comparisons import chosen_models, chosen_spaces, comparison_dataset, layer_misses
 from lfm_tasks.spaces import Space
 
@@ -23,9 +23,9 @@ models:
 comparisons:
   one: """
 MEMBERS = {
-    "bert": Member("probe", {"family": "text", "tasks": ["mlm", "nsp"], "size": 1}),
-    "gpt": Member("probe", {"family": "text", "causal": True}),
-    "vit": Member("probe", {"family": "vision"}),
+    "bert": ModelFacts("probe", {"family": "text", "tasks": ["mlm", "nsp"], "size": 1}),
+    "gpt": ModelFacts("probe", {"family": "text", "causal": True}),
+    "vit": ModelFacts("probe", {"family": "vision"}),
 }
 SPACES = [Space("probe", model, layer) for model in ("bert", "gpt", "vit") for layer in ("in", "enc/0", "enc/1")]
 
@@ -93,11 +93,11 @@ def test_facets__of_models_without_meta_are_told_so(tmp_path: Path) -> None:
 def test_comparison__that_fits_is_read(tmp_path: Path) -> None:
     catalog = read(tmp_path, "{sources: {meta: {family: text}}, targets: 'vit/*', dataset: probe, measures: [overlap]}")
 
-    own = catalog.comparisons["one"]
-    assert own.targets == ("vit/*",)
-    assert own.measures == ("overlap",)
-    assert comparison_dataset(own, catalog.members()) == "probe"
-    assert comparison_dataset(comparison("vit", "gpt"), catalog.members()) == "probe"
+    chosen = catalog.comparisons["one"]
+    assert chosen.targets == ("vit/*",)
+    assert chosen.measures == ("overlap",)
+    assert comparison_dataset(chosen, catalog.model_facts()) == "probe"
+    assert comparison_dataset(comparison("vit", "gpt"), catalog.model_facts()) == "probe"
 
 
 @pytest.mark.parametrize(
@@ -145,9 +145,9 @@ def test_spaces__are_chosen_in_their_order(side: object, spaces: list[str]) -> N
     ],
 )
 def test_layers__that_no_model_has_are_missed(side: object, unopened: list[str], messages: list[str]) -> None:
-    members = MEMBERS | dict.fromkeys(unopened, Member("probe", {}))
+    members = MEMBERS | dict.fromkeys(unopened, ModelFacts("probe", {}))
 
-    found = list(layer_misses(comparison(side), SPACES, unopened, members))
+    problems = list(layer_misses(comparison(side), SPACES, unopened, members))
 
-    assert [key for key, _ in found] == ["sources"] * len(messages)
-    assert all(text.startswith(start) for (_, text), start in zip(found, messages, strict=True))
+    assert [key for key, _ in problems] == ["sources"] * len(messages)
+    assert all(text.startswith(start) for (_, text), start in zip(problems, messages, strict=True))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lfm_tasks.catalog.names import check_fields, check_layer_name, check_name, expand_layers, fill
+from lfm_tasks.catalog.names import check_fields, check_layer_name, check_name, expand_layers, fill_pattern
 from lfm_tasks.errors import DataError
 
 LAYERS = ["conv1", "conv1.norm", "conv2", "conv10", "fc[0]", "fc"]
@@ -40,13 +40,13 @@ def test_layers__that_match_nothing_are_refused(patterns: list[str], layers: lis
 
 
 def test_fill__leaves_open_what_has_no_value() -> None:
-    assert fill("a/{model}/{layer}.npy", layer="conv.1") == "a/{model}/conv.1.npy"
+    assert fill_pattern("a/{model}/{layer}.npy", layer="conv.1") == "a/{model}/conv.1.npy"
 
 
 @pytest.mark.parametrize("value", ["../x", "a/b", "a\\b", "..", ".", "", "a\0"])
 def test_fill__never_adds_a_folder(value: str) -> None:
     with pytest.raises(ValueError, match="needs one plain name without folders"):
-        fill("zoo/{layer}.npy", layer=value)
+        fill_pattern("zoo/{layer}.npy", layer=value)
 
 
 @pytest.mark.parametrize("pattern", ["{", "}", "{{model}}", "{model}}", "{mo{del}"])

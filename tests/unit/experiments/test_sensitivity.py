@@ -18,6 +18,6 @@ def test_pairs_of_layers_without_a_value__are_counted_by_their_reason() -> None:
         {"measure": ["overlap"], "source": spaces, "target": spaces},
     )
 
-    found = missing_pairs(atlas, Architecture("probe", ("a", "b"), ("x", "y"), (3, 2)))
+    counts = missing_pairs(atlas, Architecture("probe", ("a", "b"), ("x", "y"), (3, 2)))
 
-    assert found == {"little_overlap": 2, "few_anchors": 1}
+    assert counts == {"little_overlap": 2, "few_anchors": 1}

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lfm_tasks import open_atlas
+from lfm_atlas import open_atlas
 from lfm_tasks.published.atlas import Atlas
 
 

@@ -3,8 +3,10 @@
 import json
 import re
 import shutil
-import subprocess
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,21 +15,10 @@ import pandas as pd
 import pytest
 import xarray as xr
 
-import lfm_tasks
-from lfm_tasks import AtlasError, open_atlas
+from lfm_atlas import AtlasError, open_atlas
 from lfm_tasks.published.atlas import Atlas, as_html
-from lfm_tasks.published.queries import Names, nearest_spaces
 from lfm_tasks.spectral.bases.full_map import overlap
 from lfm_tasks.stores.atlas.files import publish, read_atlas, write_atlas
-
-
-def test_import__loads_nothing_heavy() -> None:
-    code = "import sys, lfm_tasks; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
-
-    assert not {"numpy", "xarray", "zarr", "pandas", "pyarrow"} & set(loaded)
-    with pytest.raises(AttributeError, match="no attribute 'open_atlsa'"):
-        lfm_tasks.open_atlsa  # noqa: B018
 
 
 def test_nearest_model__is_the_one_whose_layers_fit_best(small: Atlas) -> None:
@@ -185,14 +176,6 @@ def test_unknown_names__are_told_with_the_nearest(ask: object, message: str, sma
         ask(small)
 
 
-@pytest.mark.parametrize("name", ["gone", "gone/layer0"])
-def test_names__of_a_model_that_failed_as_a_whole_say_why(name: str) -> None:
-    failure = {"model": "gone", "layer": "", "reason": "missing_source", "message": "no such file"}
-
-    with pytest.raises(AtlasError, match=rf"found '{name}', which failed: no such file \[missing_source\]"):
-        Names("probe", {"there/layer0": "there"}, [failure]).spaces_of(name)
-
-
 def test_damaged_or_absent_atlas__is_refused(small_folder: Path, tmp_path: Path) -> None:
     with pytest.raises(AtlasError, match=r"found no atlas in .*run lfm-atlas run"):
         open_atlas(tmp_path / "nowhere")
@@ -249,13 +232,77 @@ def _published_as(version: int, small_folder: Path, target: Path) -> None:
         (folder / "summary.json").write_text(json.dumps(summary))
 
 
-def test_nearest__of_equals_none_is_ahead(small: Atlas) -> None:
-    scores = small.scores.load().copy(deep=True)
-    space, *others = small.spaces
-    scores["calibrated"].loc[{"source": space}] = 0.5
-    scores["calibrated"].loc[{"source": space, "target": min(others)}] -= 1e-12
+# An atlas that is published again while it is read: every read is one whole version, or says that it is not.
+N_READS = 200
 
-    rows = list(nearest_spaces(scores, small.names(), space, "overlap"))
 
-    assert [row["name"] for row in rows] == sorted(others)
-    assert {row["margin"] for row in rows} == {0.0, None}
+@pytest.fixture
+def versions(small: Atlas, tmp_path: Path) -> dict[str, tuple[Path, np.ndarray]]:
+    """Give two whole atlases by key: the small one, and one of other scores and half the spaces."""
+    scores = small.scores.load()
+    half = scores.isel(source=slice(0, 4), target=slice(0, 4))
+    folders = {}
+    for key, version in {"a": scores, "b": half.assign(score=half["score"] + 1)}.items():
+        folder = tmp_path / "versions" / key
+        shutil.copytree(small.folder, folder)
+        shutil.rmtree(folder / "atlas.zarr")
+        write_atlas(version, {}, folder)
+        folders[key] = (folder, version["score"].values)
+    return folders
+
+
+def put(versions: dict[str, tuple[Path, np.ndarray]], key: str, place: Path) -> None:
+    with publish(place, key) as staged:
+        shutil.copytree(versions[key][0], staged, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
+
+
+@contextmanager
+def published_again_and_again(versions: dict[str, tuple[Path, np.ndarray]], place: Path) -> Iterator[list[str]]:
+    ended, commits = threading.Event(), list[str]()
+
+    def work() -> None:
+        while not ended.is_set():
+            for key in versions:
+                put(versions, key, place)
+                commits.append(key)
+
+    writer = threading.Thread(target=work)
+    writer.start()
+    try:
+        yield commits
+    finally:
+        ended.set()
+        writer.join()
+
+
+def test_reads_during_commits__see_whole_versions_only(
+    versions: dict[str, tuple[Path, np.ndarray]], tmp_path: Path
+) -> None:
+    place, seen, messages = tmp_path / "atlas", list[str](), list[str]()
+    put(versions, "b", place)
+    with published_again_and_again(versions, place) as commits:
+        while len(seen) < N_READS:
+            try:
+                with open_atlas(place) as atlas:
+                    values = atlas.scores["score"].values
+            except AtlasError as error:
+                messages.append(str(error))
+                continue
+            np.testing.assert_array_equal(values, versions[atlas.key][1])
+            seen.append(atlas.key)
+    assert set(seen) == {"a", "b"}
+    assert len(commits) > 5
+    assert all("open it" in message for message in messages)
+
+
+def test_arrays_read_after_another_was_published__are_refused(
+    versions: dict[str, tuple[Path, np.ndarray]], tmp_path: Path
+) -> None:
+    place = tmp_path / "atlas"
+    put(versions, "a", place)
+    with open_atlas(place) as atlas:
+        put(versions, "b", place)
+
+        with pytest.raises(AtlasError, match=r"published again or damaged since: open it again"):
+            atlas.scores["score"].values  # noqa: B018 - reading is what it does
+        assert atlas.section("maps/probe") is None

@@ -11,27 +11,27 @@ import polars as pl
 import pytest
 import xarray as xr
 
-from lfm_tasks import AtlasError, open_atlas
+from lfm_atlas import AtlasError, open_atlas
 from lfm_tasks.published.atlas import Atlas
 from lfm_tasks.published.exports import (
     FORMULA_PREFIXES,
     Points,
     embedded_points,
+    escape_formula,
     export_csv,
     export_embedding_atlas,
     export_graphml,
     export_projector,
-    neutral,
-    original,
     space_points,
+    unescape_formula,
 )
 from lfm_tasks.stores.atlas.files import publish, read_atlas, write_atlas, write_edges
 
 
 @pytest.mark.parametrize("text", [*(f"{prefix}cmd" for prefix in FORMULA_PREFIXES), "'x", "''", "", "a=b", "layer1"])
-def test_neutral__can_be_undone_and_starts_no_formula(text: str) -> None:
-    assert original(neutral(text)) == text
-    assert not neutral(text).startswith(FORMULA_PREFIXES)
+def test_escape_formula__can_be_undone_and_starts_no_formula(text: str) -> None:
+    assert unescape_formula(escape_formula(text)) == text
+    assert not escape_formula(text).startswith(FORMULA_PREFIXES)
 
 
 def test_csv__holds_the_long_table(small: Atlas, tmp_path: Path) -> None:
@@ -40,7 +40,7 @@ def test_csv__holds_the_long_table(small: Atlas, tmp_path: Path) -> None:
     expected = small.to_frame()
     found = pd.read_csv(tmp_path / "edges.csv")
     for name in ("source", "target", "measure", "status"):
-        assert found[name].map(original).tolist() == expected[name].tolist()
+        assert found[name].map(unescape_formula).tolist() == expected[name].tolist()
     np.testing.assert_array_equal(found["score"].to_numpy(), expected["score"].to_numpy())
     assert pl.read_csv(tmp_path / "edges.csv").schema["score"] == pl.Float64
 
@@ -159,6 +159,6 @@ def test_points_of_a_space__are_those_that_the_atlas_embeds(small: Atlas, small_
             embedded_points(atlas, "model2/layer0")
 
     assert points.coordinates.tolist() == [[0, 1], [4, 5]]
-    assert points.told == {"id": ["p0", "p2"], "label": ["cat", ""]}
+    assert points.metadata == {"id": ["p0", "p2"], "label": ["cat", ""]}
     with pytest.raises(AtlasError, match="leave --points-of out for the spaces themselves"):
         embedded_points(small, "model0/layer0")

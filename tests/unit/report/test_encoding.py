@@ -1,4 +1,4 @@
-"""Numbers of the page: packed, summarized by model, put in order."""
+"""Numbers of the page: pack_matrix, summarized by model, put in order."""
 
 import base64
 import zlib
@@ -12,39 +12,41 @@ from lfm_tasks.report.encoding import (
     best_matches,
     dendrogram,
     model_similarity,
-    packed,
-    packed_bytes,
-    packed_if_any,
+    pack_bytes,
+    pack_matrix,
+    pack_matrix_if_any,
 )
 from lfm_tasks.statistics.model_pairs import best_match
 
 
 @pytest.mark.parametrize("is_symmetric", [False, True])
-def test_packed__holds_values_to_half_a_thousandth(is_symmetric: bool, unpacked: Callable[..., np.ndarray]) -> None:
+def test_pack_matrix__holds_values_to_half_a_thousandth(
+    is_symmetric: bool, unpacked: Callable[..., np.ndarray]
+) -> None:
     values = np.random.default_rng(0).uniform(-1, 1, (7, 7))
     values[2, 3] = values[3, 2] = np.nan
     values = (values + values.T) / 2 if is_symmetric else values
 
-    stored = packed(values)
+    stored = pack_matrix(values)
 
     assert stored["symmetric"] == is_symmetric
     np.testing.assert_allclose(unpacked(stored), values, atol=0.000501)
 
 
-def test_packed__gives_large_values_the_room_they_need(unpacked: Callable[..., np.ndarray]) -> None:
+def test_pack_matrix__gives_large_values_the_room_they_need(unpacked: Callable[..., np.ndarray]) -> None:
     values = np.array([[2e6, -0.25, np.nan]])
 
-    np.testing.assert_allclose(unpacked(packed(values)), values, atol=2e6 / 32767)
+    np.testing.assert_allclose(unpacked(pack_matrix(values)), values, atol=2e6 / 32767)
 
 
-def test_packed_if_any__is_none_without_a_value() -> None:
-    assert packed_if_any(np.full((2, 2), np.nan)) is None
+def test_pack_matrix_if_any__is_none_without_a_value() -> None:
+    assert pack_matrix_if_any(np.full((2, 2), np.nan)) is None
 
 
-def test_packed_bytes__give_each_entry_127_steps() -> None:
+def test_pack_bytes__gives_each_entry_127_steps() -> None:
     values = np.array([[1.0, -0.5, 0.0], [1e-6, 2e-6, np.nan], [0.0, 0.0, 0.0]])
 
-    stored = packed_bytes(values)
+    stored = pack_bytes(values)
 
     steps = np.frombuffer(zlib.decompress(base64.b64decode(stored["steps"])), dtype=np.int8).reshape(3, 3)
     restored = steps * np.array(stored["units"])[:, None]

@@ -6,6 +6,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from lfm_tasks.spectral.bases.space import spectral_space
+from lfm_tasks.spectral.maps.decoding import scaled_rows
+from lfm_tasks.spectral.maps.refinement import map_of_points
+
 GOLDEN = Path(__file__).parents[2] / "golden"
 
 
@@ -35,3 +39,12 @@ def digit_views():
     source_rows = generator.permutation(500)[:440]
     target = view[source_rows] + 0.02 * generator.standard_normal((440, 80))
     return source, target, source_rows
+
+
+@pytest.fixture(scope="session")
+def views(digit_views):
+    """Return both bases, the source row of every target row, and the map that all pairs give."""
+    source_rows, target_rows, partner = digit_views
+    source, target = spectral_space(source_rows, n_eigenpairs=30), spectral_space(target_rows, n_eigenpairs=30)
+    truth = map_of_points(partner, scaled_rows(source.basis, 30), scaled_rows(target.basis, 30))
+    return source.basis, target.basis, partner, truth

@@ -20,20 +20,20 @@ def test_gradients__equal_finite_differences(network: Network) -> None:
     random = np.random.default_rng(0)
     inputs, labels = random.random((4, 64)), np.array([3, 1, 4, 1])
     weights = {name: weight.astype(np.float64) for name, weight in initial_weights(network, 0).items()}
-    found = gradients(network, weights, inputs, labels)
+    computed = gradients(network, weights, inputs, labels)
 
     def loss(name: str, place: tuple[np.intp, ...], step: float) -> float:
-        moved = weights[name].copy()
-        moved[place] += step
-        logits = activations(network, weights | {name: moved}, inputs)["logits"]
+        perturbed = weights[name].copy()
+        perturbed[place] += step
+        logits = activations(network, weights | {name: perturbed}, inputs)["logits"]
         return float(np.mean(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(4), labels]))
 
-    assert found.keys() == weights.keys()
+    assert computed.keys() == weights.keys()
     for name, weight in weights.items():
         for flat in random.choice(weight.size, min(5, weight.size), replace=False):
             place = np.unravel_index(flat, weight.shape)
             slope = (loss(name, place, 1e-6) - loss(name, place, -1e-6)) / 2e-6
-            assert found[name][place] == pytest.approx(slope, abs=1e-7), name
+            assert computed[name][place] == pytest.approx(slope, abs=1e-7), name
 
 
 @pytest.mark.parametrize("network", NETWORKS.values(), ids=NETWORKS.keys())

@@ -67,9 +67,9 @@ def test_zoo__has_no_zero_rows_and_no_constant_layers(model: str, pool: str) -> 
 def test_zoo__layers_read_well(model: str) -> None:
     probe = digits("probe")
     source = OnnxSource(zoo_folder() / f"{model}.onnx", probe.inputs, probe.ids)
-    wanted = [name.replace("relu", "tanh") if model == "tanh_s0" else name for name in HIDDEN]
-    found = [name for name in source.layer_names() if name.startswith(("relu", "tanh", "logits"))]
-    assert found == [*wanted, "logits"]
+    expected = [name.replace("relu", "tanh") if model == "tanh_s0" else name for name in HIDDEN]
+    names = [name for name in source.layer_names() if name.startswith(("relu", "tanh", "logits"))]
+    assert names == [*expected, "logits"]
 
 
 def test_zoo__permuted_copy_has_the_same_units_elsewhere_times_one_factor_a_layer() -> None:

@@ -17,11 +17,11 @@ from safetensors.numpy import save_file
 from upath import UPath
 
 from lfm_tasks.errors import DataError
+from lfm_tasks.sources import source as files
 from lfm_tasks.sources.files import formats
-from lfm_tasks.sources.files import source as files
-from lfm_tasks.sources.files.formats import FilePattern, Format, open_array
+from lfm_tasks.sources.files.formats import Format, open_array
 from lfm_tasks.sources.files.numpy_files import open_npy
-from lfm_tasks.sources.files.source import FileSource, Reading
+from lfm_tasks.sources.source import FilePattern, FileSource, ReadOptions
 
 N = 30
 IDS = np.array([f"id{number:02}" for number in range(N)])
@@ -321,7 +321,7 @@ def test_reader_of_an_installed_package__reads_its_suffix(tmp_path: Path, monkey
     installed(monkeypatch, "reader:FORMAT")
     np.testing.assert_array_equal(open_array(tmp_path / "a.mine", "a.mine").load(), ROWS)
     for values, message in {
-        ("reader:OTHER",): "found int as the reader reader:OTHER, needs a lfm_tasks.sources.files.formats.Format",
+        ("reader:OTHER",): "found int as the reader reader:OTHER, needs a lfm_tasks.sources.Format",
         ("reader:NOTHING",): r"the reader reader:NOTHING for \.mine cannot be loaded \(AttributeError\)",
         ("reader:FORMAT", "reader:OTHER"): r"found 2 readers \(reader:FORMAT, reader:OTHER\): keep one",
     }.items():
@@ -332,7 +332,7 @@ def test_reader_of_an_installed_package__reads_its_suffix(tmp_path: Path, monkey
 
 def test_chosen_dtype__is_cast_to_or_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", ROWS)
-    source = FileSource(FilePattern(tmp_path, "a.npy"), IDS, Reading(dtype="float16"))
+    source = FileSource(FilePattern(tmp_path, "a.npy"), IDS, ReadOptions(dtype="float16"))
     (batch,) = source.batches(["a"], np.arange(N))
     np.testing.assert_array_equal(batch["a"], ROWS.astype(np.float16))
     assert source.identity("a") != FileSource(FilePattern(tmp_path, "a.npy"), IDS).identity("a")
@@ -340,7 +340,7 @@ def test_chosen_dtype__is_cast_to_or_refused(tmp_path: Path) -> None:
     large = ROWS.copy()
     large[3, 1] = 1e5
     np.save(tmp_path / "a.npy", large)
-    source = FileSource(FilePattern(tmp_path, "a.npy"), IDS, Reading(dtype="float16"))
+    source = FileSource(FilePattern(tmp_path, "a.npy"), IDS, ReadOptions(dtype="float16"))
     with pytest.raises(DataError, match=r"found values beyond float16 \(largest 1e\+05\), first in row 3 \(id id03\)"):
         list(source.batches(["a"], np.arange(N)))
 
@@ -367,9 +367,9 @@ def test_padded_tokens__do_not_count(
 ) -> None:
     padded = np.where(MASK[:, :, None] == 1, TOKENS, np.nan)
     np.savez(tmp_path / "a.npz", x=padded, mask=MASK)
-    reading = Reading(pool, mask=FilePattern(tmp_path, "a.npz", "mask"), prefix_tokens=prefix)
+    options = ReadOptions(pool, mask=FilePattern(tmp_path, "a.npz", "mask"), prefix_tokens=prefix)
 
-    (batch,) = FileSource(FilePattern(tmp_path, "a.npz", "x"), IDS, reading).batches(["x"], np.arange(N))
+    (batch,) = FileSource(FilePattern(tmp_path, "a.npz", "x"), IDS, options).batches(["x"], np.arange(N))
 
     np.testing.assert_allclose(batch["x"][:2], [first, second], rtol=1e-6)
 
@@ -388,13 +388,13 @@ BAD_MASKS = {
 def test_mask_that_does_not_fit__is_refused(case: str, tmp_path: Path) -> None:
     mask, pool, message = BAD_MASKS[case]
     np.savez(tmp_path / "a.npz", x=TOKENS, mask=mask)
-    reading = Reading(pool, mask=FilePattern(tmp_path, "a.npz", "mask"))
+    options = ReadOptions(pool, mask=FilePattern(tmp_path, "a.npz", "mask"))
     with pytest.raises(DataError, match=message):
-        list(FileSource(FilePattern(tmp_path, "a.npz", "x"), IDS, reading).batches(["x"], np.arange(N)))
+        list(FileSource(FilePattern(tmp_path, "a.npz", "x"), IDS, options).batches(["x"], np.arange(N)))
 
 
 def test_prefix__that_leaves_no_token_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", TOKENS)
-    source = FileSource(FilePattern(tmp_path, "a.npy"), IDS, Reading("mean", prefix_tokens=4))
+    source = FileSource(FilePattern(tmp_path, "a.npy"), IDS, ReadOptions("mean", prefix_tokens=4))
     with pytest.raises(DataError, match="found 4 tokens and prefix_tokens: 4, needs more tokens than prefix"):
         source.shape("a")

@@ -26,10 +26,10 @@ from lfm_atlas.cli.main import app
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.session import open_run
-from lfm_tasks.sources.files.formats import FilePattern, open_array
+from lfm_tasks.sources.files.formats import open_array
 from lfm_tasks.sources.files.paths import locate
-from lfm_tasks.sources.files.source import FileSource
 from lfm_tasks.sources.opening import read_dataset
+from lfm_tasks.sources.source import FilePattern, FileSource
 from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stages.inventory.stage import validate
 from lfm_tasks.stores.units.store import UnitStore

@@ -7,6 +7,7 @@ from scipy.sparse.csgraph import connected_components
 from lfm_tasks.spectral.bases import graph as graph_module
 from lfm_tasks.spectral.bases.eigenbasis import spectral_basis
 from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
+from lfm_tasks.spectral.bases.graph_kernels import KERNELS
 from lfm_tasks.spectral.neighbors.search import exact_neighbors
 
 LINE = np.array([[0.0], [1.0], [3.0], [7.0]])
@@ -28,7 +29,7 @@ def test_affinity_graph__weighs_the_edges_of_a_line_as_by_hand(kernel, weight_01
     assert graph[1, 2] == pytest.approx(weight_12)
 
 
-@pytest.mark.parametrize("kernel", ["binary", "gaussian", "inverse", "distance"])
+@pytest.mark.parametrize("kernel", KERNELS)
 @pytest.mark.parametrize("metric", ["angular", "euclidean"])
 def test_affinity_graph__is_symmetric_positive_and_has_no_loops(cloud, kernel, metric):
     graph = affinity_graph(exact_neighbors(cloud, 10, metric=metric), kernel=kernel)
@@ -37,7 +38,7 @@ def test_affinity_graph__is_symmetric_positive_and_has_no_loops(cloud, kernel, m
     assert not graph.diagonal().any()
 
 
-@pytest.mark.parametrize("kernel", ["inverse", "distance", "gaussian"])
+@pytest.mark.parametrize("kernel", KERNELS)
 def test_affinity_graph__keeps_the_edge_between_copies_of_a_point(kernel):
     rows = np.array([[0.0], [0.0], [1.0], [3.0]])
     graph = affinity_graph(exact_neighbors(rows, 1, metric="euclidean"), kernel=kernel).toarray()

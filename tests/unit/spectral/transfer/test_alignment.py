@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from lfm_tasks.errors import DataError
-from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.bases.space import dense_neighbors, spectral_space
 from lfm_tasks.spectral.maps.descriptors import Anchors
 from lfm_tasks.spectral.maps.fit import STARTS, fit_from_anchors
@@ -18,7 +17,6 @@ from lfm_tasks.spectral.transfer.alignment import (
     round_trip_rate,
     similarities,
     transfer_coordinates,
-    transfer_function,
 )
 from lfm_tasks.spectral.transfer.selection import BASELINES, CANDIDATES, choose_alignment
 
@@ -78,20 +76,6 @@ def test_fit__of_one_pair_or_of_one_point_is_refused():
     with pytest.raises(DataError, match="found pairs that are all one point") as caught:
         fit_coordinates(np.ones((4, 3)), np.eye(4)[:, :3], method="orthogonal")
     assert caught.value.reason == "constant"
-
-
-def test_functions__are_carried_without_loss_where_the_bases_span_them():
-    generator = np.random.default_rng(7)
-    basis = Basis(np.arange(5.0), np.linalg.qr(generator.standard_normal((60, 5)))[0], 5.0)
-    order = generator.permutation(60)
-    shuffled = Basis(basis.eigenvalues, basis.eigenvectors[order], 5.0)
-    functions = basis.eigenvectors @ generator.standard_normal((5, 3))
-    np.testing.assert_allclose(transfer_function(np.eye(5), basis, shuffled, functions), functions[order], atol=1e-12)
-
-
-def test_function_values__keep_their_scale_between_spaces_of_different_size():
-    constant = [Basis(np.zeros(1), np.full((n, 1), n**-0.5), 1.0) for n in (50, 80)]
-    np.testing.assert_allclose(transfer_function(np.eye(1), *constant, np.full((50, 1), 3.0)), np.full((80, 1), 3.0))
 
 
 def test_baselines__find_a_turned_space_from_few_anchors_whatever_the_order():
@@ -156,7 +140,7 @@ def test_choice__is_right_where_one_candidate_is(views):
     choice = choose_alignment(source, target, anchors_of(partner, 5))
     found = similarities(choice.alignment, source.activations, target.activations).argmax(axis=1)
     assert (found == partner).mean() > 0.98
-    assert [judged.name for judged in choice.judged] == list(CANDIDATES) == list(choice.candidates)
+    assert [score.name for score in choice.candidate_scores] == list(CANDIDATES) == list(choice.candidates)
     assert "5 held-out anchors: mean reciprocal rank" in choice.why
     if choice.name.startswith("lfm"):
         assert "errors of its functional map: orthogonality 0." in choice.why
@@ -167,7 +151,7 @@ def test_choice__between_unrelated_spaces_does_not_pretend(views):
     source, _, _ = views
     noise = spectral_space(np.random.default_rng(12).standard_normal((400, 20)), n_eigenpairs=40)
     choice = choose_alignment(source, noise, Anchors(np.arange(25) * 7, np.arange(25) * 3))
-    assert max(judged.held_out for judged in choice.judged) < 0.3
+    assert max(score.held_out for score in choice.candidate_scores) < 0.3
     assert "25 held-out anchors" in choice.why
 
 
@@ -198,7 +182,7 @@ def test_choice__between_copies_carries_coordinates_that_the_anchors_do_not_span
     copy = 0.3 * rows[:, generator.permutation(12)]
     source, target = (spectral_space(side, n_eigenpairs=20) for side in (rows, copy))
     choice = choose_alignment(source, target, Anchors(np.arange(5), np.arange(5)))
-    trips = {one.name: one.round_trip for one in choice.judged}
+    trips = {one.name: one.round_trip for one in choice.candidate_scores}
 
     assert trips["relative"] == trips[choice.name] == 1
     assert choice.name != "relative"

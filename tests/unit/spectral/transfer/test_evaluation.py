@@ -1,10 +1,20 @@
-"""Linear probes, before and after another space was carried over."""
+"""Linear probes before and after a transfer, spaces that were changed on purpose, and pictures of spaces."""
 
 import numpy as np
 import pytest
 
 from lfm_tasks.errors import DataError
-from lfm_tasks.spectral.transfer.evaluation import probe_accuracy, stratified_folds, transferred_probe_accuracy
+from lfm_tasks.spectral.transfer.evaluation import (
+    class_normal,
+    is_separable,
+    mean_radius,
+    move_class,
+    move_point,
+    probe_accuracy,
+    stratified_folds,
+    transferred_probe_accuracy,
+    tsne,
+)
 
 
 @pytest.fixture(scope="module")
@@ -95,3 +105,103 @@ def test_folds__refuse_labels_that_cannot_be_learned(labels, message):
     with pytest.raises(DataError, match=message) as caught:
         stratified_folds(np.array(labels))
     assert caught.value.reason == "one_class"
+
+
+@pytest.fixture(scope="module")
+def two_classes() -> tuple[np.ndarray, np.ndarray]:
+    """Give two classes that lie apart along the first axis, in five dimensions."""
+    generator = np.random.default_rng(0)
+    inside = np.arange(120) < 30
+    rows = generator.standard_normal((120, 5))
+    rows[:, 0] += np.where(inside, 6.0, -6.0)
+    return rows, inside
+
+
+def test_class_normal__points_into_the_class_and_has_length_one(two_classes: tuple[np.ndarray, np.ndarray]) -> None:
+    normal = class_normal(*two_classes)
+
+    assert np.linalg.norm(normal) == pytest.approx(1)
+    assert normal[0] > 0.9
+
+
+def test_class_normal__does_not_depend_on_scale_or_place(two_classes: tuple[np.ndarray, np.ndarray]) -> None:
+    rows, inside = two_classes
+    np.testing.assert_allclose(class_normal(40 * rows + 7, inside), class_normal(rows, inside), atol=1e-6)
+
+
+def test_class_normal__needs_both_kinds(two_classes: tuple[np.ndarray, np.ndarray]) -> None:
+    with pytest.raises(DataError, match="found 0 of 120 points in a class, needs some of both"):
+        class_normal(two_classes[0], np.zeros(120, dtype=bool))
+
+
+def test_move_class__moves_the_class_alone_and_keeps_it_separable(two_classes: tuple[np.ndarray, np.ndarray]) -> None:
+    rows, inside = two_classes
+    normal = class_normal(rows, inside)
+    for distance in (0.5, 3.0, 50.0):
+        moved = move_class(rows, inside, normal, distance)
+        np.testing.assert_array_equal(moved[~inside], rows[~inside])
+        np.testing.assert_allclose(moved[inside] - rows[inside], np.tile(distance * normal, (30, 1)))
+        assert is_separable(moved, inside, normal)
+
+
+def test_is_separable__finds_a_plane_that_the_direction_does_not_tell(
+    two_classes: tuple[np.ndarray, np.ndarray],
+) -> None:
+    rows, inside = two_classes
+    assert is_separable(rows, inside, np.eye(5)[1])
+
+
+def test_is_separable__says_no_to_a_class_inside_another() -> None:
+    generator = np.random.default_rng(1)
+    rows = np.concatenate([0.1 * generator.standard_normal((20, 3)), 3 * generator.standard_normal((200, 3))])
+    assert not is_separable(rows, np.arange(220) < 20, np.array([1.0, 0, 0]))
+
+
+def test_is_separable__says_no_to_exclusive_or() -> None:
+    corners = np.array([[0.0, 0], [1, 1], [0, 1], [1, 0]])
+    assert not is_separable(corners, np.array([True, True, False, False]), np.array([1.0, 0]))
+
+
+def test_move_point__puts_one_point_as_far_as_it_says(two_classes: tuple[np.ndarray, np.ndarray]) -> None:
+    rows, _ = two_classes
+    moved = move_point(rows, 7, 100.0)
+
+    assert np.linalg.norm(moved[7] - rows.mean(axis=0)) == pytest.approx(100 * mean_radius(rows))
+    np.testing.assert_array_equal(np.delete(moved, 7, axis=0), np.delete(rows, 7, axis=0))
+
+
+def three_groups(n_features=6):
+    generator = np.random.default_rng(0)
+    centers = 6 * generator.standard_normal((3, n_features))
+    return centers[np.arange(90) // 30] + generator.standard_normal((90, n_features))
+
+
+def test_picture__keeps_the_nearest_in_their_group_and_is_the_same_every_time():
+    rows = three_groups()
+
+    drawn = tsne(rows, perplexity=10.0)
+
+    distances = np.linalg.norm(drawn[:, None] - drawn, axis=2) + np.diag(np.full(90, np.inf))
+    assert (np.arange(90) // 30 == distances.argmin(axis=1) // 30).mean() > 0.95
+    assert drawn.dtype == np.float32
+    assert tsne(rows, perplexity=10.0).tobytes() == drawn.tobytes()
+    assert tsne(rows.astype(np.float32), perplexity=10.0).shape == (90, 2)
+
+
+def test_angular_picture__does_not_see_the_length_of_rows():
+    rows = three_groups()
+    lengths = np.random.default_rng(1).choice([0.5, 1.0, 4.0], (90, 1))
+
+    np.testing.assert_array_equal(tsne(rows * lengths, perplexity=5.0), tsne(rows, perplexity=5.0))
+    assert (tsne(rows * lengths, perplexity=5.0, metric="euclidean") != tsne(rows, perplexity=5.0)).any()
+
+
+def test_space_of_one_feature__has_a_picture():
+    assert np.isfinite(tsne(three_groups(1), perplexity=5.0, metric="euclidean")).all()
+
+
+def test_too_few_points__are_refused():
+    message = r"found 30 points, t-SNE with perplexity 30 needs more of them: lower atlas.embeddings.perplexity"
+    with pytest.raises(DataError, match=message) as caught:
+        tsne(three_groups()[:30])
+    assert caught.value.reason == "too_few_points"

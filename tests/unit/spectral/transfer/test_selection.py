@@ -78,13 +78,13 @@ def test_labels__lead_to_points_that_the_means_of_the_classes_do_not(views):
     choice = choose_from_labels(source, target, labels, labels[partner])
     assert found(choice, views) > 0.9
     assert {"class means", "class means, mutual", "lfm"} <= set(choice.candidates)
-    assert all(np.isnan(one.held_out) for one in choice.judged)
+    assert all(np.isnan(one.held_out) for one in choice.candidate_scores)
     assert "no anchors to judge by" in choice.why
 
 
 def test_spectra_alone__are_judged_by_round_trips(views):
     choice = choose_unsupervised(views[0], views[1])
-    best = max(choice.judged, key=lambda one: one.round_trip)
+    best = max(choice.candidate_scores, key=lambda one: one.round_trip)
     assert choice.name == best.name
     assert set(choice.candidates) == {"lfm", "lfm, mutual", "lfm, mutual ridge"}
 

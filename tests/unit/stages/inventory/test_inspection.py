@@ -70,7 +70,7 @@ def test_nan_in_one_layer__is_told_and_the_others_are_read(
 def test_dead_columns__are_counted_over_all_batches(
     tmp_path: Path, related_spaces: Any, write_zoo: WriteZoo, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lfm_tasks.sources.files.source._BATCH_BYTES", 1000)  # some twenty rows
+    monkeypatch.setattr("lfm_tasks.sources.source._BATCH_BYTES", 1000)  # some twenty rows
     models = related_spaces(2)
     values = models["model0"][0]["layer0"]
     values[:, [2, 5]] = 3.0

@@ -1,26 +1,9 @@
-"""What the whole zoo says: families, false discoveries, ranks among the unrelated."""
+"""What the whole zoo says: false discoveries, ranks among the unrelated."""
 
 import numpy as np
 
-from lfm_tasks.stages.publish.assemble import families, q_values, unrelated_ranks
+from lfm_tasks.stages.publish.assemble import q_values, unrelated_ranks
 from lfm_tasks.statistics.model_pairs import false_discovery_rates
-
-
-def test_families__follow_base_models_in_and_out_of_the_zoo() -> None:
-    family = families(
-        {
-            "a": {},
-            "a_tuned": {"base_model": "a"},
-            "merged": {"base_model": ["a_tuned", "c"]},
-            "c": {},
-            "x": {"base_model": "elsewhere"},
-            "y": {"base_model": "elsewhere"},
-            "alone": {"license": "mit"},
-        }
-    )
-    assert family["a"] == family["a_tuned"] == family["merged"] == family["c"]
-    assert family["x"] == family["y"]
-    assert len({family["a"], family["x"], family["alone"]}) == 3
 
 
 def test_q_values__count_each_pair_of_a_symmetric_measure_once() -> None:

@@ -1,18 +1,16 @@
-"""Pairs as tables of numbers: the same as pair by pair, and blocks that hold every missing pair once."""
+"""Pairs as arrays: the same as pair by pair."""
 
 from itertools import product
 
 import numpy as np
 import pytest
 
-from lfm_tasks.config import NullConfig
 from lfm_tasks.runtime.run import Scope
 from lfm_tasks.spaces import Space
-from lfm_tasks.stages.inventory.correspondence import FULL_CORRESPONDENCE, Correspondence
+from lfm_tasks.stages.inventory.correspondence import Correspondence
 from lfm_tasks.stages.inventory.requests import PairRequest, PairSelection
 from lfm_tasks.stages.scores.block import ScoreSettings
 from lfm_tasks.stages.scores.pair_index import PairIndex, pair_indexes, pairs_in_scope, requested_pairs
-from lfm_tasks.stages.scores.stage import blocks
 from lfm_tasks.stores.units.store import Receipt
 
 SPACES = [Space(dataset, f"model{number}", "layer") for dataset in ("b", "a") for number in (2, 0, 3, 1)]
@@ -25,7 +23,7 @@ PARTS = (
 )
 
 
-def test_asked_pairs__are_those_of_all_parts_pair_by_pair() -> None:
+def test_requested_pairs__are_those_of_all_parts_pair_by_pair() -> None:
     found = requested_pairs(PARTS, SPACES)
     for source, target in product(SPACES, SPACES):
         requests = [
@@ -43,14 +41,14 @@ def test_asked_pairs__are_those_of_all_parts_pair_by_pair() -> None:
     assert len(set(found.requests)) == len(found.requests)
 
 
-def test_asked_pairs__of_spaces_that_are_not_there_are_left_out() -> None:
+def test_requested_pairs__of_spaces_that_are_not_there_are_left_out() -> None:
     found = requested_pairs(PARTS, OF_A[1:])
     assert found.spaces == tuple(sorted(OF_A[1:]))
     assert found.request_index(OF_A[0], OF_A[1]) == -1
-    assert requested_pairs(PARTS, []).which.size == 0
+    assert requested_pairs(PARTS, []).request_indices.size == 0
 
 
-def test_asked_pairs__with_two_maps_are_refused() -> None:
+def test_requested_pairs__with_two_maps_are_refused() -> None:
     other = PairSelection("fourth", "a", ("overlap",), OF_A[:2], OF_A[1:2])
     with pytest.raises(RuntimeError, match="found one pair of spaces in comparisons with different maps"):
         requested_pairs((*PARTS, other), SPACES)
@@ -65,7 +63,7 @@ def test_asked_pairs__with_two_maps_are_refused() -> None:
         (Scope(only=("model1",), comparisons=("third",)), set()),
     ],
 )
-def test_pairs_now__are_of_chosen_comparisons_and_models(scope: Scope, expected: set[tuple[int, int]]) -> None:
+def test_pairs_in_scope__are_of_chosen_comparisons_and_models(scope: Scope, expected: set[tuple[int, int]]) -> None:
     # `first` has models 2 and 0 against 0, 3 and 1; `second` 3 and 1 against 2, 0 and 3.
     found = {(int(row), int(column)) for row, column in np.argwhere(pairs_in_scope(PARTS, OF_A, scope))}
     assert found == expected
@@ -84,7 +82,7 @@ def test_base_pairs__are_named_by_keys_and_shared_by_spaces_of_one_content() -> 
     keys = dict(zip(OF_B, ("k9", "k1", "k9", "k5"), strict=True))
     (table,) = pair_indexes(requested_pairs([part], OF_B), settings_of((part,)), keys).values()
     assert table.keys == ("k1", "k5", "k9")
-    np.testing.assert_array_equal(table.asked, np.triu(np.ones((3, 3), dtype=bool)))
+    np.testing.assert_array_equal(table.requested, np.triu(np.ones((3, 3), dtype=bool)))
     assert table.n_unscored == 6
 
 
@@ -122,48 +120,3 @@ def test_base_pairs__lie_where_the_last_block_has_them_whatever_else_it_holds() 
     assert places["k0000", "k0002"] is None
     assert table.n_unscored == 2
     assert [block.key for block in table.used] == ["old", "new"]
-
-
-ONE_BY_ONE = Correspondence(regime="anchors", refine="zoomout", n_anchors=5)
-
-
-@pytest.mark.parametrize(
-    ("n_bases", "correspondence", "measures", "n_permutations", "n_blocks", "side"),
-    [
-        (40, FULL_CORRESPONDENCE, ("lfm",), 100, 6, 16),
-        (1000, FULL_CORRESPONDENCE, ("lfm",), 0, 528, 32),
-        (1000, FEW, ("lfm", "overlap"), 0, 136, 64),
-        (1000, FEW, ("lfm", "overlap"), 100, 528, 32),
-        (1000, FEW, ("lfm", "cka_linear"), 0, 528, 32),
-        (100, ONE_BY_ONE, ("lfm",), 0, 28, 16),
-        (1000, ONE_BY_ONE, ("lfm",), 0, 2016, 16),
-    ],
-)
-def test_blocks__hold_every_missing_pair_once(
-    n_bases: int,
-    correspondence: Correspondence,
-    measures: tuple[str, ...],
-    n_permutations: int,
-    n_blocks: int,
-    side: int,
-) -> None:
-    table = a_table(n_bases, measures=measures)
-    table.now[:] &= np.random.default_rng(0).random(table.now.shape) < 0.9
-    table.block[3, :] = 0
-    found = list(blocks(table, correspondence, NullConfig(n_permutations=n_permutations)))
-
-    assert len(found) == n_blocks
-    seen = np.zeros_like(table.asked, dtype=int)
-    for block in found:
-        assert list(block.bases) == sorted(block.bases)
-        assert (block.sides[:, 0] <= block.sides[:, 1]).all()
-        assert len(np.unique(block.sides)) == len(block.bases) <= 2 * side
-        places = np.array([table.positions[base] for base in block.bases])[block.sides]
-        np.add.at(seen, tuple(places.T), 1)
-    np.testing.assert_array_equal(seen, table.missing)
-
-
-def test_blocks__of_nothing_are_none() -> None:
-    table = a_table(3)
-    table.block[:] = 0
-    assert list(blocks(table, FULL_CORRESPONDENCE, NullConfig())) == []

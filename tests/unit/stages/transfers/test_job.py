@@ -13,26 +13,39 @@ from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.session import open_run
 from lfm_tasks.sources.opening import DatasetRows
 from lfm_tasks.spaces import Space
-from lfm_tasks.stages.transfers import job as map_fits
-from lfm_tasks.stages.transfers.apply import ClassLabels, Stitched, class_labels, open_stitching
-from lfm_tasks.stages.transfers.job import AnchorSpec
+from lfm_tasks.stages.transfers import job
+from lfm_tasks.stages.transfers.job import (
+    AnchorSpec,
+    ClassLabels,
+    LabeledHead,
+    choose_anchors,
+    class_labels,
+    open_stitching,
+)
 from lfm_tasks.stages.transfers.named import fit_named_map
 from lfm_tasks.zoo import write_start
 
 IDS = np.array(["d", "a", "c", "b"])
+SORTED_IDS = np.array([f"p{index:02}" for index in range(20)], dtype=np.dtypes.StringDType())
 
 
-def fitted(folder: Path, source: str, target: str, known: AnchorSpec) -> Any:
+def fitted(folder: Path, source: str, target: str, anchor_spec: AnchorSpec) -> Any:
     catalog = read_catalog(folder / "data_catalog.yaml")
     with open_run(catalog, lambda *_: None, in_process=True) as run:
-        return fit_named_map(run, source, target, known)
+        return fit_named_map(run, source, target, anchor_spec)
+
+
+def refusal(reason: str, message: str, act: object) -> None:
+    with pytest.raises(DataError, match=message) as caught:
+        act()  # type: ignore[operator]
+    assert caught.value.reason == reason
 
 
 def test_large_spaces__are_represented_by_some_points_and_all_anchors(
     tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_zoo(tmp_path, related_spaces(2))
-    monkeypatch.setattr(map_fits, "MAX_POINTS", 60)
+    monkeypatch.setattr(job, "MAX_POINTS", 60)
     facts = fitted(tmp_path, "model0/layer0", "model1/layer0", AnchorSpec("anchors", 12)).facts
 
     assert facts["n_common"] == 120
@@ -65,32 +78,30 @@ def test_space__that_cannot_be_used_is_named(
         fitted(tmp_path, "model0/layer0", "model1/layer0", AnchorSpec())
 
 
-def test_spaces__of_two_datasets_are_refused(tmp_path: Path) -> None:
-    write_start(tmp_path)
-    path = tmp_path / "data_catalog.yaml"
-    text = path.read_text().replace("datasets:\n", "datasets:\n  train: {builtin: digits, split: train}\n")
-    path.write_text(text.replace('{model}.onnx", dataset: digits}', '{model}.onnx", dataset: train}', 1))
-    with pytest.raises(DataError, match="found mlp_s0/relu4 on the dataset train and mlp_s1/relu4 on digits, needs"):
-        fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", AnchorSpec())
+def test_drawn__are_common_ids_that_do_not_depend_on_what_else_there_is() -> None:
+    few = SORTED_IDS[3:]
+    spec = AnchorSpec("anchors", 5, seed=1)
+    whole, part = choose_anchors(spec, SORTED_IDS, SORTED_IDS), choose_anchors(spec, SORTED_IDS, few)
+    names, others = SORTED_IDS[whole.source].tolist(), SORTED_IDS[part.source].tolist()
+
+    assert names == SORTED_IDS[whole.target].tolist()
+    assert others == few[part.target].tolist()
+    assert set(names) - set(SORTED_IDS[:3].tolist()) <= set(others)
+    assert names != SORTED_IDS[choose_anchors(AnchorSpec("anchors", 5, seed=2), SORTED_IDS, SORTED_IDS).source].tolist()
+    refusal("few_anchors", "found 17 common ids, and 18 anchors were asked for", lambda: choose_anchors(
+        AnchorSpec("anchors", 18), SORTED_IDS, few
+    ))  # fmt: skip
 
 
-def test_map__is_another_one_where_the_head_is(tmp_path: Path) -> None:
-    write_start(tmp_path)
-    first = fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", AnchorSpec())
-    again = fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", AnchorSpec())
-    seeded = fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", AnchorSpec(seed=1))
-    path = tmp_path / "data_catalog.yaml"
-    wanted = "\n  mlp_s1:\n    head: {layer: relu4, output: relu4}"
-    path.write_text(path.read_text().replace("\n  mlp_s1:", wanted))
-    other = fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", AnchorSpec())
-
-    assert (first.is_new, again.is_new, seeded.is_new, other.is_new) == (True, False, True, True)
-    assert first.named == again.named
-    assert first.facts["own_accuracy"] > 0.97
-    assert other.facts["own_accuracy"] < 0.5
-
-
-# --- heads and labels
+def test_named__are_rows_of_both_spaces_and_unknown_ones_are_refused() -> None:
+    pairs = (("p01", "p05"), ("p02", "p19"), ("p03", "p04"))
+    anchors = choose_anchors(AnchorSpec(pairs=pairs), SORTED_IDS, SORTED_IDS[4:])
+    assert anchors.source.tolist() == [1, 2, 3]
+    assert anchors.target.tolist() == [1, 15, 0]
+    wrong = AnchorSpec(pairs=(*pairs, ("p04", "q05")))
+    refusal("bad_anchors", "found 1 of 4 anchors that the target space does not have, first 'q05'; did you", lambda: (
+        choose_anchors(wrong, SORTED_IDS, SORTED_IDS[4:])
+    ))  # fmt: skip
 
 
 def test_labels__are_found_by_id() -> None:
@@ -108,8 +119,8 @@ def test_accuracy__holds_outputs_against_class_numbers_where_there_are_some() ->
     assert labels is not None
     head: Any = SimpleNamespace(apply=lambda rows: rows)
     rows = np.array([[9.0, 0, 0], [0, 0, 9], [0, 0, 9], [9, 0, 0]])
-    assert Stitched(head, labels).accuracy(rows, np.array(["a", "b", "c", "unknown"])) == pytest.approx(2 / 3)
-    assert np.isnan(Stitched(head, labels).accuracy(rows[:1], np.array(["unknown"])))
+    assert LabeledHead(head, labels).accuracy(rows, np.array(["a", "b", "c", "unknown"])) == pytest.approx(2 / 3)
+    assert np.isnan(LabeledHead(head, labels).accuracy(rows[:1], np.array(["unknown"])))
 
 
 @pytest.mark.parametrize(

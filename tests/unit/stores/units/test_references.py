@@ -3,31 +3,31 @@
 from pathlib import Path
 
 from lfm_tasks.stores.atlas.files import publish
-from lfm_tasks.stores.units.references import is_live, note_folder, note_units, read_note
+from lfm_tasks.stores.units.references import add_reference_folder, is_live, read_reference, write_reference
 
 
-def test_note__lives_while_one_of_its_folders_holds_the_atlas(tmp_path: Path) -> None:
+def test_reference__lives_while_one_of_its_folders_holds_the_atlas(tmp_path: Path) -> None:
     root = tmp_path / "store"
     with publish(tmp_path / "atlas", "old"):
         pass
-    note_units(root, "old", {"bases": ["b", "a"]}, ["s"], tmp_path / "atlas")
-    note_folder(root, "old", tmp_path / "baseline")
+    write_reference(root, "old", {"bases": ["b", "a"]}, ["s"], tmp_path / "atlas")
+    add_reference_folder(root, "old", tmp_path / "baseline")
 
-    note = read_note(root, "old")
+    reference = read_reference(root, "old")
 
-    assert note is not None
-    assert (note.units, note.others) == ({("bases", "a"), ("bases", "b")}, {"s"})
-    assert note.folders == ("../atlas", "../baseline")
-    assert is_live(root, note)
+    assert reference is not None
+    assert (reference.units, reference.section_keys) == ({("bases", "a"), ("bases", "b")}, {"s"})
+    assert reference.folders == ("../atlas", "../baseline")
+    assert is_live(root, reference)
     with publish(tmp_path / "atlas", "new"):
         pass
-    assert not is_live(root, note)
+    assert not is_live(root, reference)
     with publish(tmp_path / "baseline", "old"):
         pass
-    assert is_live(root, note)
+    assert is_live(root, reference)
 
 
-def test_folder_of_an_atlas_that_was_never_noted__is_not(tmp_path: Path) -> None:
-    note_folder(tmp_path, "unknown", tmp_path / "baseline")
+def test_folder_of_an_atlas_that_was_never_referenced__is_not(tmp_path: Path) -> None:
+    add_reference_folder(tmp_path, "unknown", tmp_path / "baseline")
 
-    assert read_note(tmp_path, "unknown") is None
+    assert read_reference(tmp_path, "unknown") is None

@@ -1,0 +1,56 @@
+# The tasks of a contributor, and what .ci/run calls. `make help` lists them.
+PYTHON ?= python
+# Checks and tests read the working tree, and not what happens to be installed.
+export PYTHONPATH := $(CURDIR):$(CURDIR)/flows
+
+.PHONY: help install check lint types imports lock-check test browser clusters chaos fuzz slow large audit-dependencies lock
+
+help:  ## list the tasks
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
+
+install:  ## install the working tree with everything that its tests need
+	$(PYTHON) -m pip install --editable ".[test]"
+
+check: lint types imports lock-check  ## all static checks
+
+lint:  ## style and format (ruff)
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+types:  ## static types (mypy)
+	$(PYTHON) -m mypy
+
+imports:  ## imports go down only (import-linter)
+	lint-imports
+
+lock-check:  ## requirements.lock names no index
+	@! grep -nE '://|--(extra-)?index-url|--find-links' requirements.lock || \
+		{ echo "requirements.lock names an index" >&2; exit 1; }
+
+test:  ## the default tests, about twelve minutes on two cores
+	$(PYTHON) -m pytest
+
+browser:  ## the report in headless Chromium
+	$(PYTHON) -m pytest --browser -m browser
+
+clusters:  ## SLURM, Gateway, TLS, S3, and what deploy/ holds
+	$(PYTHON) -m pytest --cluster tests/robustness/clusters tests/packaging
+
+chaos:  ## killed processes, full disks, damaged stores (Linux; some need root)
+	$(PYTHON) -m pytest --chaos -m chaos tests/robustness/chaos
+
+fuzz:  ## hostile files and catalogs
+	$(PYTHON) -m pytest --fuzz -m fuzz tests/robustness/fuzz
+
+slow:  ## tests that take minutes each
+	$(PYTHON) -m pytest --slow -m slow
+
+large:  ## tests that need much memory, disk or time
+	$(PYTHON) -m pytest --large -m large
+
+audit-dependencies:  ## known weaknesses of the locked packages; exit code 3: nothing could be looked up
+	deploy/audit-dependencies
+
+lock:  ## write requirements.lock and the list of licenses anew (needs uv)
+	deploy/lock
+	deploy/licenses

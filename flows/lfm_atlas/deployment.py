@@ -1,0 +1,146 @@
+"""Audits on a schedule: registered with a Prefect server for its workers, or served by this process."""
+
+import asyncio
+import os
+import subprocess
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.events.schemas.automations import AutomationCore
+from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+from prefect.runner import Runner
+from prefect.types.entrypoint import EntrypointType
+from ruamel.yaml import YAML
+
+from lfm_atlas.audit import audit
+
+_SUBJECT = "lfm-atlas: {{ automation.name }}"
+_BODY = (
+    "{{ event.payload.sentence or event.event }} ({{ event.resource['prefect.resource.name'] or event.resource.id }})"
+)
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """One audit on a schedule: ``cron`` is in UTC; ``notify`` is the slug of a notification block, or empty."""
+
+    name: str
+    catalog: Path
+    pool: str
+    cron: str
+    notify: str = ""
+
+
+def register(deployment: Deployment, files: Path) -> None:
+    """Register work pool, deployment and automations, in place of earlier ones of these names.
+
+    Parameters
+    ----------
+    deployment
+        What to audit, where and when.
+    files
+        Folder of prefect.yaml and automations.yaml.
+
+    Raises
+    ------
+    LookupError
+        If the server has no notification block of this name.
+    ValueError
+        If ``deployment.cron`` is no schedule.
+    RuntimeError
+        If ``prefect deploy`` fails.
+    """
+    check_cron(deployment.cron)
+    with get_client(sync_client=True) as client:
+        with suppress(ObjectAlreadyExists):  # of whatever type: its owner chose it
+            client.create_work_pool(WorkPoolCreate(name=deployment.pool, type="process"))
+        block = _block_id(client, deployment.notify) if deployment.notify else None
+        _deploy(deployment, files / "prefect.yaml")
+        for content in YAML(typ="safe").load(files / "automations.yaml")["automations"]:
+            if block is not None:
+                content["actions"] = [_with_notification(action, block) for action in content["actions"]]
+            for former in client.read_automations_by_name(content["name"]):
+                client.delete_automation(former.id)
+            client.create_automation(AutomationCore.model_validate(content))
+
+
+def check_cron(cron: str) -> None:
+    """Raise ValueError if ``cron`` is no schedule that Prefect understands."""
+    try:
+        CronSchedule(cron=cron)
+    except ValueError as error:
+        needs = "minute, hour, day, month and weekday, such as '17 2 * * *'"
+        raise ValueError(f"found --cron {cron!r}, needs {needs}") from error
+
+
+def _deploy(deployment: Deployment, file: Path) -> None:
+    variables = {
+        "LFM_ATLAS_NAME": deployment.name,
+        "LFM_ATLAS_CATALOG": str(deployment.catalog),
+        "LFM_ATLAS_HOME": str(deployment.catalog.parent),
+        "LFM_ATLAS_POOL": deployment.pool,
+        "LFM_ATLAS_CRON": deployment.cron,
+    }
+    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        command, env=os.environ | variables, cwd=deployment.catalog.parent, capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"prefect deploy failed: {(done.stderr or done.stdout).strip()[-2000:]}")
+
+
+def _block_id(client: SyncPrefectClient, slug: str) -> str:
+    kind, _, name = slug.partition("/")
+    with suppress(ObjectNotFound):  # no such kind of block: the error is raised below
+        for document in client.read_block_documents_by_type(kind):
+            if document.name == name:
+                return str(document.id)
+    raise LookupError(f"found no block {slug!r} on the server, needs a notification block: prefect block ls shows them")
+
+
+def _with_notification(action: dict[str, Any], block: str) -> dict[str, Any]:
+    """Return a notification by ``block`` in place of an action that does nothing; any other action as it is."""
+    if action["type"] != "do-nothing":
+        return action
+    return {"type": "send-notification", "block_document_id": block, "subject": _SUBJECT, "body": _BODY}
+
+
+def run_on_schedule(name: str, cron: str, parameters: dict[str, Any]) -> None:
+    """Run the audit at the times of ``cron`` (UTC), one at a time, until SIGINT or SIGTERM."""
+    stopped_by: list[int] = []
+
+    async def serve() -> None:
+        loop, serving = asyncio.get_running_loop(), asyncio.current_task()
+
+        def stop(received: int, frame: object = None) -> None:
+            # The runner's own handler waits for the loop that it interrupts, and so for ever. A SIGINT raised here
+            # would be lost where a shell has it ignored, as for all that it starts in the background.
+            stopped_by.append(received)
+            if serving is not None:
+                loop.call_soon_threadsafe(serving.cancel)
+
+        runner = Runner(name=name, limit=1, pause_on_shutdown=True)
+        runner.handle_sigterm = stop  # type: ignore[method-assign]
+        await runner.aadd_flow(
+            audit,  # type: ignore[arg-type]
+            name=name,
+            cron=cron,
+            parameters={"parameters": parameters},
+            tags=["lfm-atlas", "audit"],
+            concurrency_limit=1,
+            entrypoint_type=EntrypointType.MODULE_PATH,
+        )
+        await runner.start()
+
+    try:
+        asyncio.run(serve())
+    except asyncio.CancelledError:
+        if stopped_by:
+            sys.exit(128 + stopped_by[0])
+        raise

@@ -1,0 +1,131 @@
+"""The sections of a catalog together: what ``data_catalog.yaml`` holds, and the catalog that a run works from.
+
+A new section is a field of `CatalogText` whose type is a class of settings, with a default that stands for "not there".
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, JsonValue, create_model, model_validator
+
+from lfm_tasks.catalog.cluster import AddressCluster, ClusterConfig, LocalCluster, check_scheduler
+from lfm_tasks.catalog.comparisons import Comparison, ModelFacts
+from lfm_tasks.catalog.models import Dataset, Discovery, Model, Name, RefusedModel
+from lfm_tasks.checks import check_classes
+from lfm_tasks.config import NO_GRAPH, AtlasConfig, Settings
+
+# A field for each check: its key, and its settings by default.
+_CHECKS = {key: (kind | None, kind()) for key, kind in check_classes().items()}
+
+
+class Checks(create_model("Checks", __base__=Settings, **_CHECKS)):  # type: ignore[misc]
+    """The checks of an audit; ``null`` switches one off, ``enforced: false`` makes a broken limit a warning."""
+
+
+class AuditConfig(Settings):
+    """What ``lfm-atlas audit`` checks, and where it writes; paths are relative to the catalog."""
+
+    path: str = Field(default="audits", min_length=1, description="folder of audit.json, the page and the history")
+    baseline: str = Field(default="baseline", min_length=1, description="folder of the atlas to compare with")
+    promote: Literal["on_pass", "never"] = "on_pass"
+    checks: Checks = Checks()
+
+
+class CatalogText(Settings):
+    """The keys of ``data_catalog.yaml``."""
+
+    version: Literal[1]
+    datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
+    models: dict[Name, Model] = Field(default_factory=dict)
+    discover: dict[Name, Discovery] = Field(default_factory=dict)
+    defaults: dict[str, JsonValue] = Field(default_factory=dict)
+    atlas: AtlasConfig = AtlasConfig()
+    comparisons: dict[Name, Comparison] = Field(default_factory=dict)
+    audit: AuditConfig = AuditConfig()
+    cluster: ClusterConfig = LocalCluster()
+
+    @model_validator(mode="after")
+    def _different_folders(self) -> "CatalogText":
+        folders = [self.atlas.path, self.atlas.store, self.audit.path, self.audit.baseline]
+        if repeated := sorted({folder for folder in folders if folders.count(folder) > 1}):
+            problem = f"found {', '.join(repeated)} twice among atlas.path, atlas.store, audit.path and audit.baseline"
+            raise ValueError(f"{problem}, needs a folder for each: rename one")
+        return self
+
+    @model_validator(mode="after")
+    def _graphs_for_maps(self) -> "CatalogText":
+        for name, comparison in self.comparisons.items():
+            if self.atlas.graph.landmarks is not None and comparison.maps and comparison.maps.regime != "full":
+                raise ValueError(f"comparisons.{name}: {NO_GRAPH.format(comparison.maps.regime)}")
+        return self
+
+    def model_facts(self) -> dict[str, ModelFacts]:
+        """Return what comparisons choose models by: the dataset and ``meta`` of each."""
+        return {name: ModelFacts(model.dataset, model.meta) for name, model in self.models.items()}
+
+
+# Comma-separated prefixes of modules whose factories may run without --trust-code.
+TRUSTED_MODULES = "LFM_ATLAS_TRUSTED_MODULES"
+
+
+class Trust(Settings):
+    """Which factories may run: all of them (``everything``), or those of ``modules`` and of modules below these."""
+
+    everything: bool = False
+    modules: tuple[str, ...] = ()
+
+    def allows(self, factory: str) -> bool:
+        """Return whether the factory ``package.module:callable`` may run.
+
+        Examples
+        --------
+        >>> Trust(modules=("zoo",)).allows("zoo.models:resnet"), Trust(modules=("zoo",)).allows("zoos:resnet")
+        (True, False)
+        """
+        module = factory.partition(":")[0]
+        return self.everything or any(module == prefix or module.startswith(f"{prefix}.") for prefix in self.modules)
+
+
+def read_trust(environment: Mapping[str, str], everything: bool) -> Trust:
+    """Return which factories may run: all, or those of the modules that the environment names."""
+    prefixes = (prefix.strip() for prefix in environment.get(TRUSTED_MODULES, "").split(","))
+    return Trust(everything=everything, modules=tuple(prefix for prefix in prefixes if prefix))
+
+
+class Catalog(CatalogText):
+    """A catalog that was read and checked; ``root`` is the folder of its file.
+
+    ``models`` holds discovered models, too; ``discovered`` names those of each pattern of ``discover``,
+    ``refused_models`` the files that fit one and cannot be models. ``trust`` is not written in the file: whoever starts
+    a run says which factories may run. It is part of no key.
+    """
+
+    root: Path
+    discovered: dict[str, tuple[str, ...]] = Field(default_factory=dict)
+    refused_models: tuple[RefusedModel, ...] = ()
+    trust: Trust = Trust()
+
+    def locate(self, path: str) -> Path:
+        """Return a path of the catalog on this machine: relative paths start at ``root``."""
+        return self.root / path
+
+    def warnings(self) -> list[str]:
+        """Return a sentence for each pattern of ``discover`` that nothing fits."""
+        refused = {model.discovery for model in self.refused_models}
+        return [
+            f"discover.{name}: nothing matches {discovery.pattern!r} yet"
+            for name, discovery in self.discover.items()
+            if not self.discovered.get(name) and name not in refused
+        ]
+
+
+def on_scheduler(catalog: Catalog, scheduler: str) -> Catalog:
+    """Return the catalog with another scheduler: an address, or a scheduler file relative to the working directory.
+
+    ValueError if it is neither.
+    """
+    where = scheduler if "://" in scheduler else str(Path(scheduler).absolute())
+    former = catalog.cluster if isinstance(catalog.cluster, AddressCluster) else None
+    moved = AddressCluster(type="address", scheduler=check_scheduler(where), tls=former.tls if former else None)
+    return catalog.model_copy(update={"cluster": moved})

@@ -1,1 +1,0 @@
-"""lfm_tasks/figures."""

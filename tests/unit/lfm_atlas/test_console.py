@@ -1,0 +1,77 @@
+"""What commands print: tables as text only, a sentence for an error of the disk; and how they end on a signal."""
+
+import errno
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lfm_atlas.console import as_json, escape_unprintable, format_os_error, print_tables
+from lfm_tasks.published.answers import Table
+
+
+def test_tables__show_names_as_text_only(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "[bold red]a[/] \x1b[2J\x9b31m\u202eevil\u2028"
+    print_tables([Table("t", name, [{name: name, "number": 0.5}])])
+
+    printed = capsys.readouterr().out
+    assert "[bold red]a[/] \\x1b[2J\\x9b31m\\u202eevil\\u2028" in printed
+    assert not {"\x1b", "\x9b", "\u202e", "\u2028"} & set(printed)
+    assert escape_unprintable("layer.1/é") == "layer.1/é"
+    assert as_json({"a": "\x9b\u202e"}).isascii()
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (
+            errno.ENOSPC,
+            r"x: found no space left on the disk \(\d+\.\d MB free\), needs more: free some, then run again",
+        ),
+        (errno.EDQUOT, "no space left on the disk"),
+        (errno.EFBIG, "found a limit on the size of files, needs a higher one"),
+        (errno.EROFS, "found a disk that can only be read, needs one to write to"),
+        (errno.EACCES, "x: permission denied: choose a place that you may write to"),
+        (errno.EIO, "found a disk that fails"),
+        (errno.ENOENT, "FileNotFoundError"),
+    ],
+)
+def test_error_of_the_disk__is_a_sentence(code: int, sentence: str, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=sentence):
+        raise OSError(format_os_error(OSError(code, "what the system says", str(tmp_path / "x"))))
+
+
+STOPPED = """
+import multiprocessing, os, signal, sys, time
+import lfm_atlas.console
+multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,), daemon=True).start()
+lfm_atlas.console.STOP_SECONDS = 0.3
+lfm_atlas.console.stop_on_signals()
+try:
+    print("ready", flush=True)
+    time.sleep(60)
+finally:
+    print("ending", flush=True)
+    time.sleep(float(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(("waits", "again"), [("0", False), ("60", False), ("60", True)])
+@pytest.mark.parametrize("received", [signal.SIGTERM, signal.SIGINT])
+def test_signal__ends_in_order_or_in_time_or_at_once(received: signal.Signals, waits: str, again: bool) -> None:
+    hear: Callable[[], object] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    command = [sys.executable, "-c", STOPPED, waits]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, preexec_fn=hear)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(received)
+    assert process.stdout.readline() == "ending\n"
+    if again:
+        process.send_signal(received)
+
+    assert process.wait(20) in (128 + received, -received)
+    assert process.stdout.read() == ""  # its child, which would hold it open for a minute, has ended, too
+    process.stdout.close()

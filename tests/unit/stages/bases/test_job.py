@@ -1,0 +1,66 @@
+"""A basis is computed by the method for its size, and refused where its neighbors or eigenpairs are inaccurate."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from lfm_tasks.config import AtlasConfig, GraphConfig
+from lfm_tasks.errors import DataError
+from lfm_tasks.spectral.bases.full_map import full_map, overlap
+from lfm_tasks.stages.bases.job import BasisMethod, ComputedBasis, basis_method, check_accuracy, compute_basis
+
+ROWS = np.random.default_rng(0).standard_normal((120, 8))
+IDS = np.array([f"{index:03}" for index in range(120)])
+GRAPH = GraphConfig(n_neighbors=10, metric="euclidean")
+
+
+def computed(method: BasisMethod, n_rows: int = 120) -> ComputedBasis:
+    return compute_basis(lambda: (ROWS[start : start + n_rows] for start in range(0, 120, n_rows)), IDS, method)
+
+
+def test_method__follows_the_size_and_the_settings() -> None:
+    method = basis_method(AtlasConfig(n_eigenpairs=7, seed=3), 500, 20)
+    assert (method.search, method.n_eigenpairs, method.n_landmarks, method.seed) == ("exact", 7, None, 3)
+    assert basis_method(AtlasConfig(), 5_000_000, 20).search != "exact"
+
+
+def test_basis__does_not_depend_on_the_chunks() -> None:
+    whole, chunked = (computed(BasisMethod(GRAPH, "exact", 6), n_rows) for n_rows in (120, 50))
+    np.testing.assert_array_equal(whole.eigenvectors, chunked.eigenvectors)
+    np.testing.assert_array_equal(whole.eigenvalues, chunked.eigenvalues)
+    assert whole.landmarks is None
+    check_accuracy(whole)
+
+
+def test_basis_of_landmarks__is_orthonormal_on_all_points_and_near_the_whole_one() -> None:
+    whole, extended = (computed(BasisMethod(GRAPH, "exact", 6, n_landmarks), 50) for n_landmarks in (None, 100))
+    assert extended.landmarks is not None
+    assert len(extended.landmarks) == 100
+    np.testing.assert_allclose(extended.eigenvectors.T @ extended.eigenvectors, np.eye(6), atol=1e-10)
+    assert overlap(full_map(whole.eigenvectors, extended.eigenvectors)) > 0.5
+
+
+def test_zero_rows__are_refused_where_they_have_no_direction() -> None:
+    rows = ROWS.copy()
+    rows[::7] = 0
+    method = BasisMethod(GraphConfig(n_neighbors=10), "exact", 6, 60)
+    with pytest.raises(DataError, match=r"found 18 all-zero rows, which have no direction: set graph.metric") as caught:
+        compute_basis(lambda: iter([rows]), IDS, method)
+    assert caught.value.reason == "zero_rows"
+
+
+@pytest.mark.parametrize(
+    ("facts", "message"),
+    [
+        ({"recall": 0.85}, r"recall of 0.850, at least 0.9 is needed: set atlas.graph.method to exact"),
+        ({"n_zero_eigenvalues": 2}, "2 eigenvalues are 0, a connected graph has exactly 1: raise atlas.graph.n_neigh"),
+        ({"residual": 1e-7}, r"residual of 1.0e-07 .* 1e-08 is allowed: lower atlas.n_eigenpairs"),
+        ({"orthonormality": 1e-7}, "deviate from orthonormality by 1.0e-07"),
+    ],
+)
+def test_inaccurate_basis__is_refused(facts: dict[str, Any], message: str) -> None:
+    basis = computed(BasisMethod(GRAPH, "exact", 6))
+    with pytest.raises(DataError, match=message) as caught:
+        check_accuracy(ComputedBasis(basis.neighbors, basis.eigenvalues, basis.eigenvectors, basis.facts | facts))
+    assert caught.value.reason == "inaccurate"

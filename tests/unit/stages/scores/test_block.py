@@ -1,0 +1,48 @@
+"""What the parts of a block share: settings, sizes of parts, statistics of a score."""
+
+import numpy as np
+import pytest
+
+from lfm_tasks.stages.scores.block import (
+    PART_SIDE,
+    ScoreSettings,
+    against_chance,
+    part_side,
+    resampled,
+)
+
+
+def test_settings__hold_the_same_rest_with_fewer_measures() -> None:
+    stored = ScoreSettings("rest", ("lfm", "overlap"))
+    assert stored.hold(ScoreSettings("rest", ("overlap",)))
+    assert stored.hold(stored)
+    assert not stored.hold(ScoreSettings("rest", ("cka_linear", "overlap")))
+    assert not stored.hold(ScoreSettings("other", ("overlap",)))
+
+
+def test_part__has_one_base_on_a_side_at_least_and_16_at_most() -> None:
+    assert part_side(100, 50, 0) == PART_SIDE == 16
+    assert part_side(10**9, 50, 768) == 1
+    assert 16 > part_side(200_000, 50, 0) > part_side(200_000, 50, 100) > 1
+
+
+@pytest.mark.parametrize(("is_distance", "calibrated"), [(False, 0.5), (True, -0.5)])
+def test_chance__is_calibrated_towards_the_best_value(is_distance: bool, calibrated: float) -> None:
+    chance = np.array([0.4, 0.5, 0.6])
+    mean, _, found, p = against_chance(0.75, chance, is_distance=is_distance)
+    assert (mean, found) == (pytest.approx(0.5), pytest.approx(calibrated))
+    assert (p < 0.5) is not is_distance
+
+
+def test_chance__without_permutations_or_of_no_score_is_nan() -> None:
+    assert np.isnan(against_chance(0.5, np.empty(0))).all()
+    assert np.isnan(against_chance(np.nan, np.ones(3))).all()
+
+
+def test_interval__stays_inside_the_range_and_holds_the_score() -> None:
+    scores = np.array([0.99, np.nan])
+    parts = np.tile([0.9, 1.0, 0.8, 1.0], (2, 1))
+    low, high, first, second = resampled(scores, parts, np.full((2, 2), 0.7)).T
+    assert 0 <= low[0] < 0.99 < high[0] == 1
+    assert np.isnan([low[1], high[1]]).all()
+    np.testing.assert_array_equal([first, second], 0.7)

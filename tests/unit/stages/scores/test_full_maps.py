@@ -1,0 +1,43 @@
+"""Scores of maps between known points: without anything in common, their p-values are uniform."""
+
+import numpy as np
+import pytest
+from scipy.stats import kstest
+
+from lfm_tasks.config import NullConfig
+from lfm_tasks.spectral.bases.full_map import full_map
+from lfm_tasks.stages.inventory.correspondence import Resampling
+from lfm_tasks.stages.scores.block import STATISTICS
+from lfm_tasks.stages.scores.full_maps import basis_rows, score_both_ways
+from lfm_tasks.statistics.permutation_moments import permutation_profile
+from lfm_tasks.statistics.permutation_null import Exchange
+
+P = STATISTICS.index("p_value")
+MEASURES = ["overlap", "lfm"]
+
+
+@pytest.mark.parametrize("groups", [None, np.repeat(np.arange(50), 2)], ids=["rows", "groups"])
+def test_p_values__of_maps_of_unrelated_spaces_are_uniform(groups: np.ndarray | None) -> None:
+    n_alike = 1 if groups is None else 2
+    exchange = Exchange(100) if groups is None else Exchange(100, tuple(np.arange(100).reshape(50, 2)), "sets")
+    found: dict[str, list[float]] = {name: [] for name in MEASURES}
+    for draw in range(200):
+        generator = np.random.default_rng([3, draw])
+        rows = [np.repeat(generator.standard_normal((100 // n_alike, 5)), n_alike, axis=0) for _ in range(2)]
+        chance = Resampling(exchange, None, None, 0)
+        bases = []
+        for side in rows:
+            basis = np.linalg.qr(np.column_stack([np.ones(100), side, side**2]))[0]
+            bases.append(basis_rows(np.linspace(0, 1, 11), basis, permutation_profile(basis[:, 1:]), chance))
+        (maps,), _ = score_both_ways(
+            [(bases[0], full_map(bases[0].rows, bases[1].rows))],
+            bases[1],
+            MEASURES,
+            NullConfig(n_permutations=99, seed=draw),
+            exchange,
+        )
+        for column, name in enumerate(MEASURES):
+            found[name].append(maps[0, column, P])
+    for name, p_values in found.items():
+        assert kstest(p_values, "uniform").pvalue > 1e-3, name
+        assert np.mean(np.array(p_values) <= 0.05) < 0.11, name

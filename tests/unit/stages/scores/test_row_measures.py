@@ -1,0 +1,41 @@
+"""Scores of activations: without anything in common, their p-values are uniform."""
+
+import numpy as np
+import pytest
+from scipy.stats import kstest
+
+from lfm_tasks.config import NullConfig
+from lfm_tasks.errors import DataError
+from lfm_tasks.stages.inventory.correspondence import Resampling
+from lfm_tasks.stages.scores.block import STATISTICS
+from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED, Activations, check_rows, score_rows
+from lfm_tasks.statistics.permutation_null import Exchange
+
+P = STATISTICS.index("p_value")
+
+
+@pytest.mark.parametrize("groups", [None, np.repeat(np.arange(50), 2)], ids=["rows", "groups"])
+@pytest.mark.parametrize("name", ["cka_linear", "procrustes_centered_unit_norm"])
+def test_p_values__of_rows_of_unrelated_spaces_are_uniform(name: str, groups: np.ndarray | None) -> None:
+    n_alike = 1 if groups is None else 2
+    exchange = Exchange(100) if groups is None else Exchange(100, tuple(np.arange(100).reshape(50, 2)), "sets")
+    p_values = []
+    for draw in range(200):
+        generator = np.random.default_rng([3, draw])
+        rows = [np.repeat(generator.standard_normal((100 // n_alike, 5)), n_alike, axis=0) for _ in range(2)]
+        spaces, chance = Activations(dict(zip("ab", rows, strict=True)), {}), Resampling(exchange, None, None, 0)
+        drawn = NullConfig(n_permutations=99, seed=draw)
+        p_values.append(score_rows(name, spaces, [("a", "b")], chance, drawn)[0, 0, P])
+    assert kstest(p_values, "uniform").pvalue > 1e-3
+    assert np.mean(np.array(p_values) <= 0.05) < 0.11
+
+
+def test_rows__that_a_measure_cannot_use_are_refused_with_their_reason() -> None:
+    rows = np.ones((MOST_POINTS_SQUARED + 1, 1))
+    with pytest.raises(DataError, match="takes at most 3000") as error:
+        check_rows("rsa_pearson_rdm_pearson", rows, rows)
+    assert error.value.reason == "too_many_points"
+    with pytest.raises(DataError, match="cka_linear needs at least 6"):
+        check_rows("cka_linear", rows[:4], rows[:4])
+    assert check_rows("pwcca_textbook_x_to_y", np.ones((10, 10)), np.ones((10, 10))) == "degenerate"
+    assert check_rows("cka_linear", np.ones((10, 3)), np.ones((10, 3))) == "ok"

@@ -1,0 +1,53 @@
+"""Blocks of pairs: together they hold every missing pair once."""
+
+import numpy as np
+import pytest
+
+from lfm_tasks.config import NullConfig
+from lfm_tasks.stages.inventory.correspondence import FULL_CORRESPONDENCE, Correspondence
+from lfm_tasks.stages.scores.stage import blocks
+from tests.unit.stages.scores.test_pair_index import FEW, a_table
+
+ONE_BY_ONE = Correspondence(regime="anchors", refine="zoomout", n_anchors=5)
+
+
+@pytest.mark.parametrize(
+    ("n_bases", "correspondence", "measures", "n_permutations", "n_blocks", "side"),
+    [
+        (40, FULL_CORRESPONDENCE, ("lfm",), 100, 6, 16),
+        (1000, FULL_CORRESPONDENCE, ("lfm",), 0, 528, 32),
+        (1000, FEW, ("lfm", "overlap"), 0, 136, 64),
+        (1000, FEW, ("lfm", "overlap"), 100, 528, 32),
+        (1000, FEW, ("lfm", "cka_linear"), 0, 528, 32),
+        (100, ONE_BY_ONE, ("lfm",), 0, 28, 16),
+        (1000, ONE_BY_ONE, ("lfm",), 0, 2016, 16),
+    ],
+)
+def test_blocks__hold_every_missing_pair_once(
+    n_bases: int,
+    correspondence: Correspondence,
+    measures: tuple[str, ...],
+    n_permutations: int,
+    n_blocks: int,
+    side: int,
+) -> None:
+    table = a_table(n_bases, measures=measures)
+    table.in_scope[:] &= np.random.default_rng(0).random(table.in_scope.shape) < 0.9
+    table.block[3, :] = 0
+    found = list(blocks(table, correspondence, NullConfig(n_permutations=n_permutations)))
+
+    assert len(found) == n_blocks
+    seen = np.zeros_like(table.requested, dtype=int)
+    for block in found:
+        assert list(block.bases) == sorted(block.bases)
+        assert (block.sides[:, 0] <= block.sides[:, 1]).all()
+        assert len(np.unique(block.sides)) == len(block.bases) <= 2 * side
+        places = np.array([table.positions[base] for base in block.bases])[block.sides]
+        np.add.at(seen, tuple(places.T), 1)
+    np.testing.assert_array_equal(seen, table.missing)
+
+
+def test_blocks__of_nothing_are_none() -> None:
+    table = a_table(3)
+    table.block[:] = 0
+    assert list(blocks(table, FULL_CORRESPONDENCE, NullConfig())) == []
