@@ -72,7 +72,7 @@ def load_correspondence(maps: MapsConfig, dataset: str, rows: DatasetRows, catal
 
     Raises
     ------
-    ReasonError
+    DataError
         ``missing_source`` for labels that the dataset does not have, or a file that is not there; ``bad_ids`` for
         what is no list of ids; ``few_anchors`` and ``bad_anchors`` for too few, or ids that the dataset lacks;
         ``too_few_points`` for samples that do not determine a map.
@@ -110,7 +110,7 @@ def anchors_of_pair(
 
     Raises
     ------
-    ReasonError
+    DataError
         ``few_anchors`` if fewer than two of them are in both spaces.
     """
     common, of_source, of_target = common_ids(source_ids, target_ids)

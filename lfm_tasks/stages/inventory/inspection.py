@@ -243,7 +243,7 @@ def list_layers(catalog: Catalog, model_name: str) -> tuple[ListedLayer, ...]:
 
     Raises
     ------
-    ReasonError
+    DataError
         ``missing_source`` for a model that the catalog does not have; ``unknown_layer`` if its ``layers`` choose
         nothing; and as opening it does.
     """

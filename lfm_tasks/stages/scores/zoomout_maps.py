@@ -94,7 +94,7 @@ class ZoomOutScores:
 
         Raises
         ------
-        ReasonError
+        DataError
             ``few_anchors``, ``one_class``, or what else keeps a map from being fitted.
         """
         fit = self._grown(source, target, None)
