@@ -370,7 +370,7 @@ def _claims(rows: Rows, counts: Sequence[int], reference: Rows) -> list[Claim]:
             _sign(_lead(rows, "lfm, orthogonal", "procrustes, icp", few)),
         ),
         Claim(
-            "(ours, docs/kernels.md) the choosing estimator is not behind the best single way at any number of anchors",
+            "(ours, docs/spectral.md) the choosing estimator is not behind the best single way at any number of anchors",
             f"behind, beyond its interval, at {', '.join(map(str, behind))} anchors" if behind else "behind at none",
             "not supported" if len(behind) > len(counts) / 2 else "partly" if behind else "supported",
         ),

@@ -1,4 +1,4 @@
-"""Spectral kernels: graphs and bases of spaces, maps between them, and what maps carry; docs/kernels.md lists them."""
+"""Spectral kernels: graphs and bases of spaces, maps between them, and what maps carry; docs/spectral.md lists them."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

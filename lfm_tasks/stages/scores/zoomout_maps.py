@@ -22,7 +22,7 @@ from lfm_tasks.stages.inventory.correspondence import Correspondence, Labels, an
 from lfm_tasks.stages.scores.block import STATISTICS, BlockJob, BlockScores, against_chance
 from lfm_tasks.stores.units.store import UnitStore, ids_digest
 
-# One start for each kind of descriptor: a third of the time of all nine, which docs/kernels.md has figures of.
+# One start for each kind of descriptor: a third of the time of all nine, which docs/spectral.md has figures of.
 _ANCHOR_STARTS = (Start("heat", 20), Start("geodesic", 20), Start("cosine", 20))
 
 

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, checksums, locks."""
+"""Files that are whole or absent: atomic writes, checksums, manifests, locks."""
 
 import ctypes
 import errno
@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+from lfm_tasks.errors import CorruptUnitError
+
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
 
 def atomic_write(path: Path, content: bytes) -> None:
     """Write ``content`` so that ``path`` holds all of it or what it held before, also after a power cut."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     partial = path.with_name(f".{path.name}.{uuid4().hex}.partial")
     try:
         with partial.open("wb") as file:
@@ -37,6 +39,15 @@ def atomic_write(path: Path, content: bytes) -> None:
         partial.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def make_folder(folder: Path) -> None:
+    """Make ``folder`` and its parents where they are missing, and make their names durable."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    sync_folder(folder.parent)
 
 
 def sync_folder(folder: Path) -> None:
@@ -147,6 +158,61 @@ def _indented(body: Mapping[str, Any]) -> bytes:
     return json.dumps({"body": body, "sha256": checksum_of(body)}, sort_keys=True, indent=1).encode()
 
 
+def file_digest(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def manifest_of(folder: Path) -> bytes:
+    """Return the manifest of a folder: SHA-256 and size of every file in it, as JSON."""
+    entries = {
+        name: {"sha256": file_digest(folder / name), "bytes": (folder / name).stat().st_size} for name in _files(folder)
+    }
+    return json.dumps({"version": 1, "files": entries}, sort_keys=True, indent=1).encode()
+
+
+def check_folder(unit: Path, manifest: str, what: str) -> None:
+    """Raise `CorruptUnitError` naming the file, unless the folder holds what the manifest of this SHA-256 lists."""
+    with _as_damage(f"{what}: manifest.json"):
+        content = (unit / "manifest.json").read_bytes()
+    # A link's content may be right, but what it points to is nobody's to keep.
+    if (unit / "manifest.json").is_symlink() or hashlib.sha256(content).hexdigest() != manifest:
+        raise CorruptUnitError(f"{what}: manifest.json is not the one committed")
+    expected: dict[str, dict[str, Any]] = json.loads(content)["files"]
+    present = set(_files(unit)) - {"manifest.json"}
+    for name in sorted(present ^ set(expected)):
+        raise CorruptUnitError(f"{what}: {name} is {'not expected' if name in present else 'missing'}")
+    for name, entry in expected.items():
+        path = unit / name
+        with _as_damage(f"{what}: {name}"):
+            is_sound = not path.is_symlink() and path.stat().st_size == entry["bytes"]
+            is_sound = is_sound and file_digest(path) == entry["sha256"]
+        if not is_sound:
+            raise CorruptUnitError(f"{what}: {name} is damaged")
+
+
+@contextmanager
+def _as_damage(what: str) -> Iterator[None]:
+    """Turn the error of a file that is missing, no file, or unreadable into a `CorruptUnitError`."""
+    try:
+        yield
+    except OSError as error:
+        # Too many open files or no memory say nothing about the file.
+        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR):
+            raise
+        raise CorruptUnitError(f"{what} cannot be read: {error.strerror}") from error
+
+
+def _files(folder: Path) -> list[str]:
+    """Return the names of all files below ``folder``, relative and with forward slashes, in order."""
+    names = []
+    for current, _, files in os.walk(folder):
+        relative = Path(current).relative_to(folder)
+        names += [(relative / name).as_posix() for name in files]
+    return sorted(names)
+
+
 class StoreBusyError(RuntimeError):
     """Another run holds the store."""
 
@@ -168,6 +234,8 @@ def locked(folder: Path, purpose: str) -> Iterator[None]:
                 f"the store {folder} is in use by {_holder(path)}: wait until it has finished, or stop it; "
                 "runs with another atlas.store do not get in each other's way"
             ) from None
+        except OSError as error:
+            raise _refused_lock(error, path) from error
         os.ftruncate(descriptor, 0)
         started = datetime.now(UTC).isoformat(" ", "seconds")
         holder = {"pid": os.getpid(), "host": socket.gethostname(), "purpose": purpose, "started": started}
@@ -179,17 +247,66 @@ def locked(folder: Path, purpose: str) -> Iterator[None]:
 
 @contextmanager
 def try_lock(path: Path) -> Iterator[bool]:
-    """Hold the lock file at ``path``; yield False if another process holds it already."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    """Hold the lock file at ``path``; yield False if another process holds it already.
+
+    The holder may remove the file: who waits for the lock of a removed file takes that of the new one.
+    """
+    descriptor = -1
+    try:
+        while descriptor < 0 or not _is_file_at(descriptor, path):
+            if descriptor >= 0:
+                os.close(descriptor)
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield False
+                return
+            except OSError as error:
+                raise _refused_lock(error, path) from error
+        yield True
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
+
+
+@contextmanager
+def wait_for_lock(path: Path) -> Iterator[bool]:
+    """Hold the lock file at ``path`` once every other process has let go; yield False where there are no locks.
+
+    The file stays, so all processes lock the same one. The lock falls with its process.
+    """
+    make_folder(path.parent)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
             yield False
         else:
             yield True
     finally:
         os.close(descriptor)
+
+
+# How file systems answer that have no locks, or no room for one more.
+_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+
+
+def _refused_lock(error: OSError, path: Path) -> OSError:
+    if error.errno not in _NO_LOCKS:
+        return error
+    problem = f"got no lock from this file system ({error.strerror}), expected one, so that runs do not get mixed up"
+    return OSError(error.errno, f"{problem}. Put atlas.store on a file system with flock", str(path))
+
+
+def _is_file_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.lstat(path))
+    except FileNotFoundError:
+        return False
 
 
 def _holder(path: Path) -> str:

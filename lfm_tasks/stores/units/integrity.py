@@ -50,8 +50,8 @@ def quarantine_corrupt(store: UnitStore) -> tuple[Corruption, ...]:
         name, stamp = f"{kind}/{key}", _stamp(store, kind, key)
         if before.get(name) != stamp and (damage := _damage(store, kind, key)):
             # A folder without a receipt is what a kill leaves: it makes room when the unit is made.
-            if store.receipt_path(kind, key).is_file():
-                store.quarantine(kind, key)
+            is_committed = store.receipt_path(kind, key).is_file()
+            if is_committed and store.quarantine(kind, key, unless=lambda: _damage(store, kind, key) is None):
                 corrupt.append(damage)
             continue
         sound[name] = stamp
@@ -63,8 +63,9 @@ def quarantine_corrupt(store: UnitStore) -> tuple[Corruption, ...]:
 def quarantine_unfinished(store: UnitStore) -> None:
     """Put folders without a receipt into quarantine; only at the end of a run, which has replaced those it needs."""
     for kind, key in _all_units(store.root):
-        if not store.receipt_path(kind, key).is_file():
-            store.quarantine(kind, key)
+        receipt = store.receipt_path(kind, key)
+        if not receipt.is_file():
+            store.quarantine(kind, key, unless=receipt.is_file)
 
 
 def _damage(store: UnitStore, kind: str, key: str) -> Corruption | None:

@@ -12,6 +12,9 @@ A unit is a set of arrays (`LAYOUTS` lists them by kind) under a key, the digest
 ``receipts/<kind>/<key>.json``
     Written last: SHA-256 of the manifest, facts, and a checksum of the receipt itself. Only a receipt makes a unit
     count; a folder without one is replaced when the unit is computed again.
+``locks/<first two digits of the SHA-256 of kind/key>.lock``
+    Whoever publishes a unit, or moves one away, holds its lock: one process at a time. The files stay; a lock falls with
+    its process.
 ``quarantine/<kind>-<key>-<random>/``
     Folder and receipt of a damaged unit. Nothing reads or removes them.
 
@@ -24,8 +27,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -37,7 +40,18 @@ from jaxtyping import Shaped
 
 from lfm_tasks.errors import CorruptUnitError
 from lfm_tasks.stores.units.arrays import ArrayReader, ArrayWriter
-from lfm_tasks.stores.units.durable import add_checksum, atomic_write, sync_folder, sync_tree, try_lock, verify_checksum
+from lfm_tasks.stores.units.durable import (
+    add_checksum,
+    atomic_write,
+    check_folder,
+    make_folder,
+    manifest_of,
+    sync_folder,
+    sync_tree,
+    try_lock,
+    verify_checksum,
+    wait_for_lock,
+)
 
 # Part of every key. Raise it when the meaning of a stored number changes.
 CONVENTION = "4"
@@ -49,12 +63,6 @@ def digest(ingredients: Mapping[str, Any]) -> str:
     """Return the SHA-256 of ``ingredients`` as canonical JSON (sorted keys, no NaN), with the convention mixed in."""
     text = json.dumps({"convention": CONVENTION, **ingredients}, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def ids_digest(ids: Shaped[np.ndarray, " points"]) -> str:
@@ -159,13 +167,17 @@ class UnitStore:
 
     def find(self, kind: str, key: str) -> Receipt | None:
         """Return the receipt of a unit, or None; a damaged one is put into quarantine: the unit is computed again."""
-        if not self.has(kind, key):
-            return None
-        try:
-            return self.receipt(kind, key)
-        except CorruptUnitError:
-            self.quarantine(kind, key)
-            return None
+        receipt: Receipt | None = None
+
+        def is_sound() -> bool:
+            nonlocal receipt
+            with suppress(CorruptUnitError):
+                receipt = self.receipt(kind, key)
+            return receipt is not None
+
+        if self.has(kind, key) and not is_sound():
+            self.quarantine(kind, key, unless=is_sound)
+        return receipt
 
     def receipts(self, kind: str) -> list[Receipt]:
         """Return the receipts of all units of one kind, by key."""
@@ -195,7 +207,7 @@ class UnitStore:
         process writes the same unit, this is `commit`. `remove_partial` removes what nobody goes on with.
         """
         partial = self.root / "partial" / f"{kind}-{key}"
-        partial.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(partial.parent)
         with try_lock(partial.with_suffix(".lock")) as is_ours:
             if not is_ours:
                 with self.commit(kind, key) as writer:
@@ -209,11 +221,14 @@ class UnitStore:
             shutil.rmtree(partial, ignore_errors=True)
 
     def remove_partial(self, kind: str, keep: Collection[str] = ()) -> None:
-        """Remove the unfinished units of one kind, except those whose key is in ``keep``."""
-        kept = {f"{kind}-{key}{suffix}" for key in keep for suffix in ("", ".lock")}
-        for path in (self.root / "partial").glob(f"{kind}-*"):
-            if path.name not in kept:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        """Remove the unfinished units of one kind, except those whose key is in ``keep`` or that are being written."""
+        kept = {f"{kind}-{key}" for key in keep}
+        for name in sorted({path.stem for path in (self.root / "partial").glob(f"{kind}-*")} - kept):
+            partial = self.root / "partial" / name
+            with try_lock(partial.with_suffix(".lock")) as is_ours:
+                if is_ours:
+                    shutil.rmtree(partial, ignore_errors=True)
+                    partial.with_suffix(".lock").unlink(missing_ok=True)
         with suppress(OSError):  # not there, or not empty
             (self.root / "partial").rmdir()
 
@@ -227,8 +242,8 @@ class UnitStore:
         try:
             self.check(kind, key)
         except CorruptUnitError as error:
-            self.quarantine(kind, key)
-            raise CorruptUnitError(f"{error}; it was put into quarantine: run again to make it anew") from error
+            if self.quarantine(kind, key, unless=lambda: self._is_sound(kind, key)):
+                raise CorruptUnitError(f"{error}; it was put into quarantine: run again to make it anew") from error
         reader = ArrayReader(self.unit_path(kind, key), kind)
         try:
             yield reader
@@ -238,63 +253,94 @@ class UnitStore:
     def check(self, kind: str, key: str) -> Receipt:
         """Return the receipt if every file is as committed, else raise `CorruptUnitError` naming the file."""
         receipt = self.receipt(kind, key)
-        unit = self.unit_path(kind, key)
-        with _as_damage(f"unit {kind}/{key}: manifest.json"):
-            content = (unit / "manifest.json").read_bytes()
-        # A link's content may be right, but what it points to is nobody's to keep.
-        if (unit / "manifest.json").is_symlink() or hashlib.sha256(content).hexdigest() != receipt.manifest:
-            raise CorruptUnitError(f"unit {kind}/{key}: manifest.json is not the one committed")
-        expected: dict[str, dict[str, Any]] = json.loads(content)["files"]
-        present = set(_files(unit)) - {"manifest.json"}
-        for name in sorted(present ^ set(expected)):
-            raise CorruptUnitError(f"unit {kind}/{key}: {name} is {'not expected' if name in present else 'missing'}")
-        for name, entry in expected.items():
-            path = unit / name
-            with _as_damage(f"unit {kind}/{key}: {name}"):
-                is_sound = not path.is_symlink() and path.stat().st_size == entry["bytes"]
-                is_sound = is_sound and file_digest(path) == entry["sha256"]
-            if not is_sound:
-                raise CorruptUnitError(f"unit {kind}/{key}: {name} is damaged")
+        check_folder(self.unit_path(kind, key), receipt.manifest, f"unit {kind}/{key}")
         return receipt
 
-    def quarantine(self, kind: str, key: str) -> None:
-        """Put a unit aside, never deleting it: the next run computes it again."""
-        aside = self.root / "quarantine" / f"{kind}-{key}-{uuid4().hex}"
-        aside.mkdir(parents=True)
-        for source, name in ((self.receipt_path(kind, key), "receipt.json"), (self.unit_path(kind, key), "unit")):
-            # Two readers may find the same damage.
-            with suppress(FileNotFoundError):
-                source.rename(aside / name)
+    def _is_sound(self, kind: str, key: str) -> bool:
+        with suppress(CorruptUnitError):
+            self.check(kind, key)
+            return True
+        return False
+
+    def quarantine(self, kind: str, key: str, *, unless: Callable[[], bool] = lambda: False) -> bool:
+        """Put a unit aside, never deleting it: the next run computes it again; return whether it was put aside.
+
+        Parameters
+        ----------
+        kind, key
+            The unit.
+        unless
+            Called once no other process publishes the unit or moves it: whether it is to stay after all, because
+            another process has put it aside and made it anew meanwhile.
+        """
+        with self._lock(kind, key):
+            if unless():
+                return False
+            aside = self.root / "quarantine" / f"{kind}-{key}-{uuid4().hex}"
+            make_folder(aside)
+            # The receipt goes first: no receipt is ever without its unit.
+            for source, name in ((self.receipt_path(kind, key), "receipt.json"), (self.unit_path(kind, key), "unit")):
+                with suppress(FileNotFoundError):  # two readers may find the same damage
+                    source.rename(aside / name)
+            return True
 
     def sweep(self) -> None:
         """Remove what killed runs left half-written. Only for the run that holds the lock, before its workers start."""
-        shutil.rmtree(self.root / "staging", ignore_errors=True)
+        staging = self.root / "staging"
+        for folder in staging.glob("*"):
+            # At once: a worker that outlives its run must never publish what is half removed.
+            with suppress(FileNotFoundError):
+                shutil.rmtree(folder.rename(staging / f"swept-{uuid4().hex}"), ignore_errors=True)
+        shutil.rmtree(staging, ignore_errors=True)
         for depth in ("", "*/", "receipts/*/"):
             for partial in self.root.glob(f"{depth}.*.partial"):
                 partial.unlink(missing_ok=True)
 
     def _publish(self, kind: str, key: str, staged: Path, facts: Mapping[str, Any]) -> None:
-        atomic_write(staged / "manifest.json", _manifest(staged))
+        manifest = manifest_of(staged)
+        # Not by `atomic_write`, which makes folders: what another run has swept must not come back empty.
+        (staged / "manifest.json").write_bytes(manifest)
         sync_tree(staged)
-        unit = self.unit_path(kind, key)
-        unit.parent.mkdir(parents=True, exist_ok=True)
-        manifest = file_digest(staged / "manifest.json")
-        while not self.has(kind, key):
-            try:
-                staged.rename(unit)
-            except OSError:
-                # A folder without a receipt is what a killed run left between the two steps: it makes room.
-                if not unit.is_dir():
-                    raise
-                if not self.receipt_path(kind, key).is_file():
-                    aside = self.root / "staging" / f"stale-{uuid4().hex}"
-                    aside.parent.mkdir(parents=True, exist_ok=True)
-                    stale = unit.rename(aside)
-                    shutil.rmtree(stale, ignore_errors=True)
-                continue
-            sync_folder(unit.parent)
-            body = {"kind": kind, "key": key, "manifest": manifest, "facts": dict(facts)}
-            atomic_write(self.receipt_path(kind, key), add_checksum(body))
+        digest = hashlib.sha256(manifest).hexdigest()
+        body = {"kind": kind, "key": key, "manifest": digest, "facts": dict(facts)}
+        self._place(kind, key, staged, digest, add_checksum(body))
+
+    def _place(self, kind: str, key: str, staged: Path, manifest: str, receipt: bytes) -> None:
+        """Commit a whole folder, unless another process was first; one process at a time does this for a unit.
+
+        A folder without a receipt is then what a killed process left. If it holds the same bytes it is committed as it
+        lies; else it makes room. Where the file system has no locks another process may be about to write its receipt,
+        so only the former is done.
+        """
+        unit, receipt_path = self.unit_path(kind, key), self.receipt_path(kind, key)
+        make_folder(unit.parent)
+        with self._lock(kind, key) as is_locked:
+            while not self.has(kind, key):
+                if not os.path.lexists(unit):
+                    receipt_path.unlink(missing_ok=True)  # of a folder that is gone
+                    try:
+                        staged.rename(unit)
+                    except OSError as error:
+                        if is_locked or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                            raise
+                        continue
+                elif not _holds(unit, manifest):
+                    if not is_locked:
+                        problem = f"got a folder without a receipt, expected {manifest[:12]} in it, or no folder"
+                        advice = "The file system has no locks that would tell whether it is being written"
+                        raise OSError(errno.EEXIST, f"{problem}. {advice}: stop all runs and remove it", str(unit))
+                    self._remove_folder(unit)
+                    continue
+                sync_folder(unit.parent)
+                atomic_write(receipt_path, receipt)
+
+    def _remove_folder(self, unit: Path) -> None:
+        aside = self.root / "staging" / f"stale-{uuid4().hex}"
+        make_folder(aside.parent)
+        shutil.rmtree(unit.rename(aside), ignore_errors=True)
+
+    def _lock(self, kind: str, key: str) -> AbstractContextManager[bool]:
+        return lock_unit(self.root, kind, key)
 
     def unit_path(self, kind: str, key: str) -> Path:
         """Return the folder of a unit."""
@@ -305,29 +351,17 @@ class UnitStore:
         return self.root / "receipts" / kind / f"{key}.json"
 
 
-@contextmanager
-def _as_damage(what: str) -> Iterator[None]:
-    """Turn the error of a file that is missing, no file, or unreadable into a `CorruptUnitError`."""
-    try:
-        yield
-    except OSError as error:
-        # Too many open files or no memory say nothing about the file.
-        if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EINTR):
-            raise
-        raise CorruptUnitError(f"{what} cannot be read: {error.strerror}") from error
+def lock_unit(root: Path, kind: str, key: str) -> AbstractContextManager[bool]:
+    """Hold a unit of the store at ``root``; no process publishes it or moves it away but the one that holds it.
+
+    It yields whether there is a lock: some file systems have none. A process holds one unit at a time.
+    """
+    shard = hashlib.sha256(f"{kind}/{key}".encode()).hexdigest()[:2]
+    return wait_for_lock(root / "locks" / f"{shard}.lock")
 
 
-def _manifest(folder: Path) -> bytes:
-    entries = {
-        name: {"sha256": file_digest(folder / name), "bytes": (folder / name).stat().st_size} for name in _files(folder)
-    }
-    return json.dumps({"version": 1, "files": entries}, sort_keys=True, indent=1).encode()
-
-
-def _files(folder: Path) -> list[str]:
-    """Return the names of all files below ``folder``, relative and with forward slashes, in order."""
-    names = []
-    for current, _, files in os.walk(folder):
-        relative = Path(current).relative_to(folder)
-        names += [(relative / name).as_posix() for name in files]
-    return sorted(names)
+def _holds(unit: Path, manifest: str) -> bool:
+    with suppress(CorruptUnitError):
+        check_folder(unit, manifest, unit.name)
+        return True
+    return False
