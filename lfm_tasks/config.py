@@ -20,6 +20,15 @@ else:
     KernelName = Literal[tuple(KERNELS)]
 
 
+class FromEnvironment:
+    """Marks a key whose value may come from the environment: it is never published and takes part in no result."""
+
+
+FROM_ENVIRONMENT = FromEnvironment()
+# Of a file or a folder, or the address of one.
+PathText = Annotated[str, FROM_ENVIRONMENT]
+
+
 class Settings(BaseModel):
     """A frozen value that refuses unknown keys and never converts one type into another."""
 
@@ -53,7 +62,7 @@ class GraphConfig(Settings):
 class AnchorFile(Settings):
     """A file of ids; ``key`` names the array where a file holds several."""
 
-    path: str = Field(min_length=1, max_length=4096)
+    path: PathText = Field(min_length=1, max_length=4096)
     key: str | None = None
 
 
@@ -156,12 +165,18 @@ NO_GRAPH = (
 class AtlasConfig(Settings):
     """What is computed, and where it is written; paths are relative to the catalog."""
 
-    path: str = Field(default="atlas", min_length=1)
-    store: str = Field(default=".lfm-atlas", min_length=1)
-    remote: str | None = Field(
+    path: PathText = Field(default="atlas", min_length=1)
+    store: PathText = Field(default=".lfm-atlas", min_length=1)
+    remote: PathText | None = Field(
         default=None,
         pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9][A-Za-z0-9_.=-]*)*$",
         description="S3 address of store and atlas; path and store are then this machine's copies",
+    )
+    keep_if_below: float = Field(
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the published atlas's spaces, in [0, 1], that a new one must have to replace it",
     )
     graph: GraphConfig = GraphConfig()
     n_eigenpairs: int = Field(default=50, ge=2)
@@ -191,3 +206,7 @@ class AtlasConfig(Settings):
         if n_landmarks is not None and self.maps.regime != "full":
             raise ValueError(NO_GRAPH.format(self.maps.regime))
         return self
+
+    def deciding(self) -> dict[str, Any]:
+        """Return the settings that decide the numbers, as JSON values: not where things lie, nor what is published."""
+        return self.model_dump(mode="json", exclude={"path", "store", "remote", "keep_if_below"})

@@ -1,4 +1,4 @@
-"""The errors of every floor, and the reason codes: why a space or a pair has no value."""
+"""Errors that all packages share, and the reason codes: why a space or a pair has no value."""
 
 REASONS: dict[str, str] = {
     "missing_source": "the file or array is not there, or cannot be read",
@@ -31,12 +31,16 @@ REASONS: dict[str, str] = {
     "refused_arrival": "discover found a file that cannot be a model: its name, or a link out of its folder",
     "not_asked": "no comparison of the catalog asks for the pair by this measure",
     "too_large": "what the catalog asks to keep takes more bytes than an atlas may hold of it",
-    "bad_maps": "two comparisons want maps of one pair from different correspondence",
+    "bad_maps": "two comparisons want maps of one pair from different correspondences",
 }
 
 
 class TooLargeError(RuntimeError):
     """A run that would take more memory than its workers may; it ends before any work starts."""
+
+
+class FolderError(RuntimeError):
+    """A folder that a run would write holds what lfm-atlas did not put there; nothing is computed or replaced."""
 
 
 class CorruptUnitError(RuntimeError):

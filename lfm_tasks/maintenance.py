@@ -1,6 +1,7 @@
 """Upkeep of a store: prune what nothing references, verify every byte."""
 
 import json
+import os
 import re
 from collections import Counter
 from dataclasses import dataclass
@@ -24,10 +25,12 @@ from lfm_tasks.stores.remote import (
 from lfm_tasks.stores.units.durable import locked
 from lfm_tasks.stores.units.integrity import Corruption, find_corruption
 from lfm_tasks.stores.units.references import (
+    AtlasReference,
     UnitId,
     damaged_references,
     is_live,
     manifest_key,
+    missing_folders,
     read_reference,
     read_references,
     remove_reference,
@@ -51,21 +54,24 @@ _KEY = re.compile(r"\b[0-9a-f]{64}\b")
 class Pruned:
     """The units, as (kind, key), that were removed or would be, their bytes, and how many units stay.
 
-    ``remote`` says so of the object store, if there is one.
+    ``remote`` says so of the object store, if there is one; ``missing`` lists folders whose atlases are not there now.
     """
 
     units: tuple[UnitId, ...]
     n_bytes: int
     n_kept: int
     remote: "Pruned | None" = None
+    missing: tuple[str, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Return the number of units of each kind."""
         return dict(sorted(Counter(kind for kind, _ in self.units).items()))
 
 
-def prune(catalog: Catalog, *, remove: bool) -> Pruned:
+def prune(catalog: Catalog, *, remove: bool, forget_missing: bool = False) -> Pruned:
     """Return the units that no published atlas needs.
+
+    An atlas whose folder is not there, or holds none, may be on a disk that is not mounted: its units count as needed.
 
     Parameters
     ----------
@@ -73,11 +79,14 @@ def prune(catalog: Catalog, *, remove: bool) -> Pruned:
         Names the store and its atlas.
     remove
         Whether to remove these units.
+    forget_missing
+        Whether atlases that are not there count as gone.
 
     Raises
     ------
     DataError
-        If the catalog's atlas is not there, or its units are not listed: then every unit would look unneeded.
+        If the catalog's atlas is not there, or its units are not listed: then every unit would look unneeded; or if
+        units are to be removed while another atlas of the store is not there and ``forget_missing`` is not set.
     StoreBusyError
         If a run holds the store.
     """
@@ -93,20 +102,34 @@ def prune(catalog: Catalog, *, remove: bool) -> Pruned:
     with locked(root, PRUNE_PURPOSE), remotely_locked(catalog, PRUNE_PURPOSE):
         # The object store, which others share, comes first: it may refuse.
         url = catalog.atlas.remote
-        remote = None if url is None else _prune_remote(RemoteUnitStore(root, url), remove)
-        unneeded = _unneeded_units(root)
+        references = read_references(root)
+        missing = sorted({folder for reference in references for folder in missing_folders(root, reference)})
+        if missing and remove and not forget_missing:
+            names = ", ".join(os.path.normpath(root / folder) for folder in missing)
+            raise DataError(
+                "missing_source",
+                f"{root}: got no atlas in {names}, where one was published from this store, expected it there: it may "
+                "be on a disk that is not mounted. Mount it, or add --forget-missing if it is gone for good",
+            )
+        needed = [
+            reference
+            for reference in references
+            if is_live(root, reference) or (not forget_missing and missing_folders(root, reference))
+        ]
+        remote = None if url is None else _prune_remote(RemoteUnitStore(root, url), needed, remove=remove)
+        unneeded = _unneeded_units(root, needed)
         n_bytes = sum(unit_bytes(root, unit) for unit in unneeded)
         n_kept = len(stored_units(root)) - len(unneeded)
         if remove:
             for unit in unneeded:
                 remove_unit(root, unit)
-            for reference in read_references(root):
-                if not is_live(root, reference):
+            for reference in references:
+                if reference not in needed:
                     remove_reference(root, reference)
-    return Pruned(unneeded, n_bytes, n_kept, remote)
+    return Pruned(unneeded, n_bytes, n_kept, remote, tuple(os.path.normpath(root / folder) for folder in missing))
 
 
-def _prune_remote(store: RemoteUnitStore, remove: bool) -> Pruned:
+def _prune_remote(store: RemoteUnitStore, needed: list[AtlasReference], *, remove: bool) -> Pruned:
     """Prune an object store: what an atlas there, or one of this machine, needs stays.
 
     So do units of the kinds that atlases do not list, maps, which another machine may have a name for, and the units
@@ -119,7 +142,7 @@ def _prune_remote(store: RemoteUnitStore, remove: bool) -> Pruned:
             "missing_source", f"{store.remote}: found {problem}, needs one to know what to keep: lfm-atlas run"
         )
     references = [reference for reference in remote_references.values() if reference]
-    references += [reference for reference in read_references(store.root) if is_live(store.root, reference)]
+    references += needed
     stored = list_remote_units(store)
     unlisted = {unit for unit in stored if unit[0] not in LISTED_KINDS or unit[0] == "maps"}
     named = named_units(store.root).union(*(reference.section_keys for reference in references))
@@ -135,12 +158,10 @@ def _prune_remote(store: RemoteUnitStore, remove: bool) -> Pruned:
     return Pruned(unneeded, n_bytes, len(stored) - len(unneeded))
 
 
-def _unneeded_units(root: Path) -> tuple[UnitId, ...]:
-    references = read_references(root)
-    live = [reference for reference in references if is_live(root, reference)]
-    gone = [reference for reference in references if reference not in live]
-    listed = frozenset().union(*(reference.units for reference in live))
-    named = frozenset().union(*(reference.section_keys for reference in live)) | named_units(root)
+def _unneeded_units(root: Path, needed: list[AtlasReference]) -> tuple[UnitId, ...]:
+    gone = [reference for reference in read_references(root) if reference not in needed]
+    listed = frozenset().union(*(reference.units for reference in needed))
+    named = frozenset().union(*(reference.section_keys for reference in needed)) | named_units(root)
     formerly_named = frozenset().union(*(reference.section_keys for reference in gone))
     stored = stored_units(root)
     unlisted = {

@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
+from statistics import median
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -253,7 +254,7 @@ def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
 
 def timed_measures(catalog: Catalog, zoo: Zoo) -> dict[str, dict[str, float]]:
     """Return, for each measure that the cost table has no row for, its CPU seconds on this machine, timed just now."""
-    n_features = max((planned.size.n_features for planned in zoo.spaces), default=1)
+    n_features = int(median([planned.size.n_features for planned in zoo.spaces] or [1]))
     names = [name for name in requested_measures(catalog) if name in MEASURES and not has_coefficients(name)]
     return {name: time_measure(name, n_features) for name in names}
 

@@ -125,3 +125,51 @@ def related_spaces() -> Callable[..., dict[str, tuple[dict[str, np.ndarray], np.
         return models
 
     return make
+
+
+# Names that our programs import. `python -m` imports the last ones before any line of ours runs: only -P helps.
+_LIBRARIES = ["cyclopts", "dask", "distributed", "h5py", "lfm_tasks", "numba", "numpy", "prefect", "pydantic", "rich"]
+_LIBRARIES += ["sitecustomize", "usercustomize", "uvicorn", "zarr"]
+_BEFORE_US = ["contextlib", "lfm_atlas", "multiprocessing", "pickle", "typing"]
+_STRANGER = """
+import os
+with open({folder!r} + "/{name}-" + str(os.getpid()), "w") as file:
+    file.write(os.getcwd())
+raise ImportError("{name} of a stranger was imported")
+"""
+# Whoever obeys one of these fails: no setting takes these values, or a folder appears where the strangers tell.
+_STRANGE_SETTINGS = {
+    ".env": "PREFECT_CLIENT_MAX_RETRIES=hostile\nPREFECT_PROFILES_PATH={folder}/profiles.toml\n",
+    "prefect.toml": '[client]\nmax_retries = "hostile"\n',
+    "pyproject.toml": '[tool.prefect.client]\nmax_retries = "hostile"\n',
+    "setup.cfg": "[prefect]\nmax_retries = hostile\n",
+    "profiles.toml": 'active = "hostile"\n[profiles.hostile]\nPREFECT_CLIENT_MAX_RETRIES = "hostile"\n',
+    "logging.yml": "version: hostile\n",
+    ".numba_config.yaml": "cache_dir: {folder}/numba\n",
+}
+
+
+class Strangers:
+    """Modules and settings of somebody who may write where our programs start; each one that is imported says so."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir()
+
+    def plant(self, *folders: Path, with_python_m: bool = False) -> None:
+        """Put them into folders; ``with_python_m`` without those that ``python -m`` itself would import."""
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            for name in _LIBRARIES + ([] if with_python_m else _BEFORE_US):
+                (folder / f"{name}.py").write_text(_STRANGER.format(folder=str(self.folder), name=name))
+            for name, text in _STRANGE_SETTINGS.items():
+                (folder / name).write_text(text.replace("{folder}", str(self.folder)))
+
+    def seen(self) -> dict[str, str]:
+        """Return what was imported or obeyed, and the working directory at that time."""
+        return {path.name: path.read_text() if path.is_file() else "" for path in self.folder.iterdir()}
+
+
+@pytest.fixture
+def strangers(tmp_path: Path) -> Strangers:
+    return Strangers(tmp_path / "strangers")

@@ -27,7 +27,7 @@ from lfm_tasks.catalog import read_catalog
 from lfm_tasks.runtime.session import open_run
 
 FIRST, LAST = "score_pairs", "write_edges"
-SECTION_STAGES = ("collection", "kept_maps", "stored_maps", "transfers", "embeddings")
+SECTION_STAGES = ("collection", "kept_maps", "kept_maps", "transfers", "embeddings")
 PACKAGE = Path(lfm_tasks.__file__).parent
 
 CATALOG = """

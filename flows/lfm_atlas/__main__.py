@@ -1,5 +1,11 @@
 """``python -m lfm_atlas``: the command line, for where the script ``lfm-atlas`` is not on the path."""
 
+import sys
+
+# Python puts the working directory first for ``-m``; with -P or PYTHONSAFEPATH it does not.
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]
+
 from lfm_atlas.cli.main import main
 
 if __name__ == "__main__":

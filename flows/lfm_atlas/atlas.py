@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.states import Failed
 
-from lfm_atlas.console import no_progress, print_err
+from lfm_atlas.console import no_progress, print_err, work_folder
 from lfm_atlas.pipeline import Outcome, build_atlas
 from lfm_tasks.catalog import Catalog, on_scheduler, read_catalog
 from lfm_tasks.errors import TooLargeError
@@ -100,7 +101,7 @@ def atlas_flow(report_progress: ProgressCallback = no_progress) -> Callable[...,
         scope = Scope(tuple(only or ()), tuple(comparisons or ()))
         if problems := scope.problems(zoo_catalog):
             raise ValueError("; ".join(problems))
-        with open_run(zoo_catalog, report_progress, scope=scope) as run:
+        with chdir(work_folder(zoo_catalog)), open_run(zoo_catalog, report_progress, scope=scope) as run:
             try:
                 outcome = build_atlas(run, as_stage=as_task)
             except TooLargeError as error:

@@ -1,6 +1,9 @@
 """The Prefect flow of an audit: the pipeline and the checks, then an event, an artifact and a state for the result."""
 
+import os
 from collections.abc import Callable
+from contextlib import chdir
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -12,7 +15,7 @@ from prefect.states import Completed, Failed
 from pydantic import BaseModel, Field
 
 from lfm_atlas.atlas import as_task, read_catalog_for_flow
-from lfm_atlas.console import no_progress
+from lfm_atlas.console import no_progress, work_folder
 from lfm_atlas.pipeline import AuditOutcome, audit_zoo
 from lfm_tasks.audit import Audit
 from lfm_tasks.errors import TooLargeError
@@ -23,29 +26,81 @@ from lfm_tasks.runtime.session import open_run
 _EVENTS = {result: f"lfm-atlas.audit.{result}" for result in ("pass", "warn", "fail")}
 
 
+# Variables of the process that runs the audits; `lfm-atlas serve` and `lfm-atlas deploy` set them.
+CATALOG, TRUST_CODE, SCHEDULER = "LFM_ATLAS_CATALOG", "LFM_ATLAS_TRUST_CODE", "LFM_ATLAS_SCHEDULER"
+_TRUTH = {"": False, "0": False, "false": False, "1": True, "true": True}
+
+
 class AuditParameters(BaseModel, extra="forbid"):
-    """Parameters of the flow; Prefect's interface shows them as a form to whoever starts an audit by hand."""
+    """Parameters of the flow; Prefect's interface shows them as a form to whoever starts an audit by hand.
+
+    Whoever may call Prefect's API chooses them: they decide nothing about which code runs, and where.
+    """
 
     catalog: str = Field(
-        default="data_catalog.yaml", min_length=1, description="Path of the catalog, from where the worker runs."
+        default="", description="Path of the catalog, as served or deployed; another one is refused. Empty: that one."
     )
     promote: bool = Field(
         default=False,
         description="Make this atlas the baseline, whatever the checks say. Passing ones become it anyway.",
     )
-    trust_code: bool = Field(default=False, description="Run the factories that the catalog names: they are code.")
+    trust_code: bool = Field(
+        default=False,
+        description="Run the factories that the catalog names: they are code. Refused unless served or deployed so.",
+    )
     scheduler: str = Field(
-        default="",
-        description="Work there, and not where the catalog says: tcp://host:port, tls://host:port or a scheduler file.",
+        default="", description="Where the work is done, as served or deployed; another scheduler is refused."
     )
 
 
+@dataclass(frozen=True)
+class AuditTarget:
+    """What is audited, and what may be done for it: the choice of whoever starts the process, not of a flow run."""
+
+    catalog: str
+    trust_code: bool = False
+    scheduler: str = ""
+
+    @classmethod
+    def from_environment(cls) -> "AuditTarget":
+        """Return the target that the environment of this process names; ValueError if it names none."""
+        catalog, trust_code = os.environ.get(CATALOG, ""), os.environ.get(TRUST_CODE, "")
+        if not catalog:
+            advice = "Start it by lfm-atlas serve, or register it by lfm-atlas deploy, which set it"
+            raise ValueError(f"got no {CATALOG} in the environment, expected the path of the catalog. {advice}.")
+        if trust_code.lower() not in _TRUTH:
+            raise ValueError(f"got {TRUST_CODE}={trust_code[:100]!r}, expected true or false. Set one of these.")
+        return cls(catalog, _TRUTH[trust_code.lower()], os.environ.get(SCHEDULER, ""))
+
+    def to_environment(self) -> dict[str, str]:
+        """Return the variables from which `from_environment` makes this target again."""
+        return {
+            CATALOG: self.catalog,
+            TRUST_CODE: "true" if self.trust_code else "false",
+            SCHEDULER: self.scheduler,
+        }
+
+    def check(self, parameters: AuditParameters) -> None:
+        """Raise ValueError if ``parameters`` name another catalog or scheduler, or trust code that is not trusted."""
+        problems = [
+            f"got {name} {getattr(parameters, name)!r}, expected {getattr(self, name)!r}"
+            for name in ("catalog", "trust_code", "scheduler")
+            if getattr(parameters, name) and getattr(parameters, name) != getattr(self, name)
+        ]
+        if problems:
+            advice = "Leave them out, or serve or deploy the audit with what you want"
+            raise ValueError(f"{'; '.join(problems)}, which the process that runs the audits chose. {advice}.")
+
+
 def audit_flow(
-    report_progress: ProgressCallback = no_progress, outcomes: list[AuditOutcome] | None = None
+    report_progress: ProgressCallback = no_progress,
+    outcomes: list[AuditOutcome] | None = None,
+    target: AuditTarget | None = None,
 ) -> Callable[..., State[Any]]:
     """Return the flow of an audit.
 
-    The flow appends its outcome to ``outcomes`` and does not return it: Prefect would store a result.
+    The flow appends its outcome to ``outcomes`` and does not return it: Prefect would store a result. Without a
+    ``target``, each flow run takes it from the environment; a run whose parameters say otherwise fails as ``Refused``.
     """
 
     @flow(
@@ -60,12 +115,15 @@ def audit_flow(
         """Bring the atlas of a catalog up to date and hold it against its limits and baseline.
 
         Args:
-            parameters: The catalog, and what may be done.
+            parameters: What may be done.
         """
-        catalog = read_catalog_for_flow(
-            parameters.catalog, trust_code=parameters.trust_code, scheduler=parameters.scheduler
-        )
-        with open_run(catalog, report_progress) as run:
+        try:
+            chosen = target or AuditTarget.from_environment()
+            chosen.check(parameters)
+        except ValueError as error:
+            return Failed(name="Refused", message=f"this flow run was refused, nothing ran: {error}")
+        catalog = read_catalog_for_flow(chosen.catalog, trust_code=chosen.trust_code, scheduler=chosen.scheduler)
+        with chdir(work_folder(catalog)), open_run(catalog, report_progress) as run:
             # A stage is tried again and goes on where it stopped; the flow is not, since a limit stays broken.
             try:
                 outcome = audit_zoo(run, parameters.promote, partial(as_task, retries=1))

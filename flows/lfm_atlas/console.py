@@ -47,6 +47,19 @@ def load_catalog_or_exit(path: Path, trust_code: bool = False) -> "Catalog":
     return catalog
 
 
+def check_folders_or_exit(path: Path, catalog: "Catalog", *keys: tuple[str, ...]) -> None:
+    """Print which folders of the catalog hold what lfm-atlas must not write over, and exit with `USAGE` if any does.
+
+    ``keys``: which folders, such as ``("atlas", "path")``; without any, all.
+    """
+    from lfm_tasks.catalog import CatalogError, problems_at
+    from lfm_tasks.runtime.session import refused_folders
+
+    if refused := list(refused_folders(catalog, *keys)):
+        print_err(str(CatalogError(problems_at(path, refused))))
+        sys.exit(USAGE)
+
+
 def override_scheduler_or_exit(catalog: "Catalog", scheduler: str) -> "Catalog":
     """Return the catalog with ``scheduler`` in place of its cluster; exit with `USAGE` if that is no address.
 
@@ -59,6 +72,47 @@ def override_scheduler_or_exit(catalog: "Catalog", scheduler: str) -> "Catalog":
     except ValueError as error:
         print_err(f"--scheduler: {error}")
         sys.exit(USAGE)
+
+
+def absolute_scheduler(scheduler: str) -> str:
+    """Return an address, or nothing, as it is, and the path of a scheduler file as an absolute one."""
+    return str(Path(scheduler).absolute()) if scheduler and "://" not in scheduler else scheduler
+
+
+# Holds nothing that can be imported or read as settings; whoever can write to it can change this program.
+EMPTY_FOLDER = Path(__file__).parent / "empty"
+
+
+def work_folder(catalog: "Catalog") -> Path:
+    """Return the folder to work in, for ``contextlib.chdir``: an empty one, where no module and no settings lie.
+
+    With ``--trust-code`` it is the catalog's: the factories may then be imported from there, and find their files.
+    """
+    return catalog.root if catalog.trust.everything else EMPTY_FOLDER
+
+
+@contextmanager
+def environment(values: Mapping[str, str]) -> Iterator[None]:
+    """Set variables of this process and of those that it starts, and put them back when the block ends."""
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def safe_children() -> dict[str, str]:
+    """Return variables with which child processes import and read nothing from their working directory.
+
+    numba reads ``.numba_config.yaml`` there, which could name a cache, and a cache holds code; the environment wins.
+    """
+    unset = {name: os.environ.get(name, "") for name in ("NUMBA_CACHE_DIR", "NUMBA_CACHE_LOCATOR_CLASSES")}
+    return {"PYTHONSAFEPATH": "1"} | unset
 
 
 def refuse_folder(path: Path) -> bool:

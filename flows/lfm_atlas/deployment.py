@@ -18,7 +18,8 @@ from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
 from ruamel.yaml import YAML
 
-from lfm_atlas.audit import audit
+from lfm_atlas.audit import AuditTarget, audit
+from lfm_atlas.console import EMPTY_FOLDER, safe_children
 
 _SUBJECT = "lfm-atlas: {{ automation.name }}"
 _BODY = (
@@ -31,7 +32,7 @@ class Deployment:
     """One audit on a schedule: ``cron`` is in UTC; ``notify`` is the slug of a notification block, or empty."""
 
     name: str
-    catalog: Path
+    target: AuditTarget
     pool: str
     cron: str
     notify: str = ""
@@ -80,17 +81,16 @@ def check_cron(cron: str) -> None:
 
 
 def _deploy(deployment: Deployment, file: Path) -> None:
-    variables = {
+    variables = deployment.target.to_environment() | {
         "LFM_ATLAS_NAME": deployment.name,
-        "LFM_ATLAS_CATALOG": str(deployment.catalog),
-        "LFM_ATLAS_HOME": str(deployment.catalog.parent),
         "LFM_ATLAS_POOL": deployment.pool,
         "LFM_ATLAS_CRON": deployment.cron,
     }
-    command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
+    command = [sys.executable, "-P", "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
     done = subprocess.run(  # noqa: S603 - our own interpreter
-        command, env=os.environ | variables, cwd=deployment.catalog.parent, capture_output=True, text=True, check=False
-    )
+        command, env=os.environ | safe_children() | variables, cwd=EMPTY_FOLDER, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"prefect deploy failed: {(done.stderr or done.stdout).strip()[-2000:]}")
 

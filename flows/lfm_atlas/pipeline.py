@@ -7,6 +7,7 @@ from typing import Any
 from lfm_tasks.audit import Audit, audit_atlas
 from lfm_tasks.planning import check_memory
 from lfm_tasks.runtime.run import Failure, Run
+from lfm_tasks.runtime.session import refuse_folders
 from lfm_tasks.stages.activations.stage import record_activations
 from lfm_tasks.stages.bases.stage import build_bases
 from lfm_tasks.stages.collection.stage import fit_collections
@@ -37,7 +38,10 @@ class Outcome:
     computed, reused
         How many units each stage computed, and how many it read from the store.
     unpublished
-        What is still to compute, in words, where the run covered only a part of the catalog; else "".
+        Why the atlas was not published, in words: what is still to compute, where the run covered only a part of the
+        catalog, or which spaces are not there again (``is_kept``); else "".
+    is_kept
+        Whether the published atlas stays because the new one has too few of its spaces (``atlas.keep_if_below``).
     quarantined
         Damaged units of the store; the run computed again those that it needed.
     """
@@ -49,6 +53,7 @@ class Outcome:
     computed: dict[str, int]
     reused: dict[str, int]
     unpublished: str = ""
+    is_kept: bool = False
     quarantined: tuple[str, ...] = ()
 
 
@@ -69,16 +74,17 @@ def build_atlas(run: Run, as_stage: StageCaller = call_directly) -> Outcome:
     transfers = as_stage(fit_transfers)(run, zoo, spaces)
     embedded = as_stage(embed_spaces)(run, zoo, spaces, scored)
     atlas = atlas_spec(run, zoo, spaces, scored, collections, kept, transfers, embedded)
-    is_new = as_stage(publish_atlas)(run, atlas)
+    publication = as_stage(publish_atlas)(run, atlas)
     return Outcome(
         n_spaces=len(spaces),
         failures=tuple(run.failures),
         unscored=atlas.unscored,
-        is_new=is_new,
+        is_new=publication.is_new,
         computed=run.stage_counts.computed,
         reused=run.stage_counts.reused,
-        unpublished=atlas.unpublished,
-        quarantined=tuple(run.notes.get("put_aside", ())),
+        unpublished=atlas.unpublished or publication.kept,
+        is_kept=bool(publication.kept),
+        quarantined=tuple(run.notes.get("quarantined", ())),
     )
 
 
@@ -92,5 +98,7 @@ class AuditOutcome:
 
 def audit_zoo(run: Run, promote: bool, as_stage: StageCaller = call_directly) -> AuditOutcome:
     """Build the atlas, then check it; ``promote`` makes it the baseline whatever the checks find."""
+    # Before anything is computed.
+    refuse_folders(run.catalog, ("audit", "path"), ("audit", "baseline"))
     outcome = build_atlas(run, as_stage)
     return AuditOutcome(outcome, as_stage(audit_atlas)(run, promote))

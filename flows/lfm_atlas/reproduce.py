@@ -1,10 +1,12 @@
 """From catalog to evidence: each experiment of the paper prepares spaces, runs the pipeline, analyzes the atlases."""
 
 from collections.abc import Callable, Sequence
+from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lfm_atlas.console import work_folder
 from lfm_atlas.pipeline import StageCaller, build_atlas, call_directly
 from lfm_tasks.experiments.charts import require_matplotlib
 from lfm_tasks.experiments.results import ExperimentResult, SkippedExperiment
@@ -72,7 +74,10 @@ def reproduce_flow(report_progress: "ProgressCallback") -> Callable[..., Evidenc
             trust_code: Run the factories that the catalog names: they are code.
         """
         zoo_catalog = read_catalog(Path(catalog), trust_code=trust_code)
-        with open_run(experiment_store(zoo_catalog, Path(output)), report_progress) as run:
+        with (
+            chdir(work_folder(zoo_catalog)),
+            open_run(experiment_store(zoo_catalog, Path(output)), report_progress) as run,
+        ):
             return run_experiments(run, experiments, Path(output), as_stage=as_task)
 
     return run_flow

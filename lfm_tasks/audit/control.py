@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from lfm_tasks.checks import Measurement, PublishedAtlas
+from lfm_tasks.checks import Measurement, PublishedAtlas, Skipped
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.bases.full_map import full_map, overlap
@@ -25,11 +25,13 @@ _CHANCE = 1e-4
 _SEED = 0
 
 
-def control(run: Run, current: PublishedAtlas) -> Measurement:
+def control(run: Run, current: PublishedAtlas) -> Measurement | Skipped:
     """Return how a space scores with its rows in another order, and with random features: as itself, and as chance.
 
     The stored basis of the space may have been computed long ago; that of the reordered rows is computed now.
     """
+    if not (current.atlas["n_points"].values > 0).any():
+        return Skipped("the atlas has no spaces")
     recorded = _smallest_space(run, current)
     job = basis_job(run.store, run.catalog.atlas, recorded)
     with run.store.open("activations", recorded.key) as unit:

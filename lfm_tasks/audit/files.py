@@ -37,7 +37,7 @@ class CheckResult:
         return self.enforced and self.status in ("fail", "error")
 
 
-SCHEMA_VERSION = 1
+AUDIT_VERSION = 1
 _N_PAST = 30
 
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -10,14 +10,14 @@ from typing import Any, Literal
 
 from lfm_tasks import __version__
 from lfm_tasks.audit.control import control
-from lfm_tasks.audit.files import SCHEMA_VERSION, CheckResult, Status, write_audit
+from lfm_tasks.audit.files import AUDIT_VERSION, CheckResult, Status, write_audit
 from lfm_tasks.catalog.sections import Checks
 from lfm_tasks.checks import BaselineCheck, Measurement, PublishedAtlas, Skipped, ZooCheck
 from lfm_tasks.errors import DataError
 from lfm_tasks.report import render_report
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.stores.atlas.files import age_in_days, promote, published_key, read_atlas, read_groups, read_json
-from lfm_tasks.stores.units.references import add_reference_folder
+from lfm_tasks.stores.units.references import add_reference_folder, holds_atlas
 
 logger = logging.getLogger(__name__)
 
@@ -70,12 +70,25 @@ def audit_atlas(run: Run, promote_anyway: bool = False) -> Audit:
         baseline = read_published(place)
     except DataError as error:
         baseline = error
-    checks = (*evaluate(config.checks, current, baseline), guarded("control", True, control, run, current))
+    results = (*evaluate(config.checks, current, baseline), guarded("control", True, control, run, current))
+    # Messages may name the baseline, whose path may hold a value of the environment.
+    checks = tuple(replace(result, message=run.catalog.hide_values(result.message)) for result in results)
+    if kept := run.notes.get("kept"):
+        checks = (
+            CheckResult("keep_if_below", "fail", True, message=f"{kept}; the checks are of the published one"),
+            *checks,
+        )
     key = baseline.key if isinstance(baseline, PublishedAtlas) else None
     audit = Audit(checks, current.key, key, False, run.catalog.root / config.path)
     passes = config.promote == "on_pass" and audit.verdict != "fail"
     if passes or promote_anyway:
-        audit = Audit(checks, current.key, key, promote(run.atlas_folder, place), audit.folder)
+        audit = Audit(
+            checks,
+            current.key,
+            key,
+            promote(run.atlas_folder, place, was_published=holds_atlas(run.store.root, place)),
+            audit.folder,
+        )
         add_reference_folder(run.store.root, current.key, place)
     groups = read_groups(run.atlas_folder)
     report = partial(render_report, current.atlas, current.summary, groups)
@@ -150,7 +163,7 @@ _NOTE = (
 def audit_facts(run: Run, current: PublishedAtlas, audit: Audit) -> dict[str, Any]:
     """Return what ``audit.json`` holds of an audit."""
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": AUDIT_VERSION,
         "program": f"lfm-atlas {__version__}",
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "verdict": audit.verdict,

@@ -13,11 +13,13 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from lfm_tasks.catalog.names import check_visible
-from lfm_tasks.config import Settings
+from lfm_tasks.config import FROM_ENVIRONMENT, PathText, Settings
 
 # What stands in a job script or a manifest: no blanks, no quotes, no line ends.
 _Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/@+-]{0,255}$")]
-_Text = Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(check_visible)]
+_Path = Annotated[PathText, Field(min_length=1, max_length=4096), AfterValidator(check_visible)]
+# Which one of the places of this kind, on whose machines a run works: it differs from site to site.
+_Place = Annotated[_Word, FROM_ENVIRONMENT]
 _Bytes = Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?[KMGT]?i?B$")]
 _Directive = Annotated[str, Field(pattern=r"^--?[A-Za-z][A-Za-z-]*([ =][A-Za-z0-9_.,:/@%+=\[\]-]+)?$")]
 _SCHEMES = ("tcp", "tls")
@@ -64,16 +66,16 @@ class LocalCluster(Settings):
     """Processes on this machine, on loopback; the default."""
 
     type: Literal["local"] = "local"
-    n_workers: int | None = Field(default=None, ge=1)
+    n_workers: Annotated[int, FROM_ENVIRONMENT] | None = Field(default=None, ge=1)
     memory_limit: str | None = Field(default=None, pattern=r"^(auto|\d+(\.\d+)? ?[KMGT]?i?B)$")
 
 
 class Tls(Settings):
     """Certificates as PEM files, relative to the catalog; the others come from the settings of Dask."""
 
-    ca: _Text | None = Field(default=None, description="the authority that signed the scheduler's certificate")
-    cert: _Text | None = Field(default=None, description="our certificate, signed by the same")
-    key: _Text | None = Field(default=None, description="its key")
+    ca: _Path | None = Field(default=None, description="the authority that signed the scheduler's certificate")
+    cert: _Path | None = Field(default=None, description="our certificate, signed by the same")
+    key: _Path | None = Field(default=None, description="its key")
 
 
 class Adapt(Settings):
@@ -93,7 +95,7 @@ class AddressCluster(Settings):
     """A scheduler that runs somewhere already, with workers of one thread each."""
 
     type: Literal["address"]
-    scheduler: Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(check_scheduler)]
+    scheduler: Annotated[PathText, Field(min_length=1, max_length=4096), AfterValidator(check_scheduler)]
     tls: Tls | None = None
     wait_seconds: int = Field(default=300, ge=1, description="how long a run waits for the first worker")
 
@@ -101,7 +103,7 @@ class AddressCluster(Settings):
 class _Started(Settings):
     """A cluster that a run starts and stops: a fixed number of workers, or ``adapt``."""
 
-    n_workers: int | None = Field(default=None, ge=1)
+    n_workers: Annotated[int, FROM_ENVIRONMENT] | None = Field(default=None, ge=1)
     adapt: Adapt | None = None
     wait_seconds: int = Field(default=3600, ge=1, description="how long a run waits for the first worker")
 
@@ -127,9 +129,9 @@ class SlurmCluster(_Started):
     """Workers as SLURM jobs (extra ``slurm``); the store lies on a file system that all nodes share."""
 
     type: Literal["slurm"]
-    interface: _Word = Field(description="network card that scheduler and workers listen on, such as ib0")
-    partition: _Word | None = None
-    account: _Word | None = None
+    interface: _Place = Field(description="network card that scheduler and workers listen on, such as ib0")
+    partition: _Place | None = None
+    account: _Place | None = None
     walltime: Annotated[str, Field(pattern=r"^(\d+-)?\d{1,3}(:\d{2}){1,2}$")] = "01:00:00"
     workers_per_job: int = Field(default=1, ge=1, description="cores of a job: a worker each")
     memory: _Bytes = Field(default="4GiB", description="of a job")
@@ -142,11 +144,11 @@ class KubernetesCluster(_Started):
     """Workers as pods of the Dask operator (extra ``kubernetes``)."""
 
     type: Literal["kubernetes"]
-    image: _Word = Field(description="container image with lfm-atlas in it: deploy/Dockerfile")
-    namespace: _Word = "default"
+    image: _Place = Field(description="container image with lfm-atlas in it: deploy/Dockerfile")
+    namespace: _Place = "default"
     memory: _Bytes = Field(default="4GiB", description="of a worker")
-    volume_claim: _Word | None = Field(default=None, description="claim of the volume that store and sources lie on")
-    volume_path: _Word | Annotated[str, Field(pattern=r"^/[A-Za-z0-9_./-]*$")] | None = Field(
+    volume_claim: _Place | None = Field(default=None, description="claim of the volume that store and sources lie on")
+    volume_path: _Place | Annotated[PathText, Field(pattern=r"^/[A-Za-z0-9_./-]*$")] | None = Field(
         default=None, description="where it is mounted: the same path as where the run is"
     )
 
@@ -161,8 +163,8 @@ class GatewayCluster(_Started):
     """Workers of a Dask Gateway (extra ``gateway``); who we are is said by Dask's own settings ``gateway.auth``."""
 
     type: Literal["gateway"]
-    address: Annotated[str, Field(min_length=1, max_length=4096), AfterValidator(_check_web_address)]
-    proxy_address: Annotated[str, Field(max_length=4096), AfterValidator(check_scheduler)] | None = None
+    address: Annotated[PathText, Field(min_length=1, max_length=4096), AfterValidator(_check_web_address)]
+    proxy_address: Annotated[PathText, Field(max_length=4096), AfterValidator(check_scheduler)] | None = None
     options: dict[str, str | int | float | bool] = Field(
         default_factory=dict, description="what the Gateway's owner lets one choose, such as worker_memory"
     )

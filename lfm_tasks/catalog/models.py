@@ -23,7 +23,7 @@ from lfm_tasks.catalog.names import (
     pattern_fields,
     shorten,
 )
-from lfm_tasks.config import Settings
+from lfm_tasks.config import FROM_ENVIRONMENT, Settings
 
 # https://huggingface.co/docs/hub/model-cards#specifying-a-base-model, and copy: the same function in other units.
 RELATIONS = ("finetune", "adapter", "quantized", "merge", "copy")
@@ -86,7 +86,7 @@ def _with_fields(*allowed: str) -> AfterValidator:
 
 
 # Names an environment variable, LFM_ATLAS_STORAGE_<NAME>, that holds what gives access; never the access itself.
-Storage = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$")]
+Storage = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$"), FROM_ENVIRONMENT]
 
 _DatasetText = Annotated[_Text, _with_fields("dataset")]
 _ModelText = Annotated[_Text, _with_fields("model", "dataset")]
@@ -96,7 +96,7 @@ _LayerText = Annotated[_Text, _with_fields("model", "layer", "dataset")]
 class DatasetFile(Settings):
     """One array in a file; ``key`` names it where a file holds several."""
 
-    path: _DatasetText
+    path: Annotated[_DatasetText, FROM_ENVIRONMENT]
     key: _DatasetText | None = None
     storage: Storage | None = None
 
@@ -104,7 +104,7 @@ class DatasetFile(Settings):
 class ModelFile(Settings):
     """One array in a file that belongs to a model."""
 
-    path: _ModelText
+    path: Annotated[_ModelText, FROM_ENVIRONMENT]
     key: _ModelText | None = None
     storage: Storage | None = None
 
@@ -153,7 +153,7 @@ class Dataset(Settings):
 class ActivationsSource(Settings):
     """Activations on disk: ``{layer}`` stands in ``path`` (a file a layer) or in ``key`` (an array a layer)."""
 
-    path: _LayerText
+    path: Annotated[_LayerText, FROM_ENVIRONMENT]
     key: _LayerText | None = None
     dataset: str
     storage: Storage | None = None
@@ -174,7 +174,7 @@ class ActivationsSource(Settings):
 class OnnxModel(Settings):
     """A network that is run on the dataset's inputs."""
 
-    path: _ModelText
+    path: Annotated[_ModelText, FROM_ENVIRONMENT]
     dataset: str
     pool: Pooling = "none"
 
@@ -184,7 +184,7 @@ class TorchModel(Settings):
 
     factory: Annotated[_Text, AfterValidator(check_factory)]
     args: dict[str, JsonValue] = Field(default_factory=dict)
-    weights: _ModelText | None = None
+    weights: Annotated[_ModelText, FROM_ENVIRONMENT] | None = None
     dataset: str
     pool: Pooling = "none"
     batch_size: int = Field(default=64, ge=1)

@@ -2,7 +2,7 @@
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -117,6 +117,26 @@ def describe(value: object) -> str:
             return "a list" if value else "an empty list"
         case _:
             return f"a {type(value).__name__}"
+
+
+# Shorter values are no secrets, and stand in too many words; of these only whole words are hidden.
+_MIN_CHARACTERS, _MAX_WORD = 4, 7
+
+
+def hide_values(text: str, variables: Mapping[str, str]) -> str:
+    """Return ``text`` with ``${NAME}`` in the place of every value of a variable that has four characters or more.
+
+    Examples
+    --------
+    >>> hide_values("/scratch/zoo/a.npz: not found", {"ZOO": "/scratch/zoo"})
+    '${ZOO}/a.npz: not found'
+    """
+    for name, value in sorted(variables.items(), key=lambda item: -len(item[1])):
+        bounds = (r"(?<!\w)", r"(?!\w)") if len(value) <= _MAX_WORD else ("", "")
+        for form in dict.fromkeys((value, repr(value)[1:-1], ascii(value)[1:-1], value[:60])):
+            if len(value) >= _MIN_CHARACTERS:
+                text = re.sub(re.escape(form).join(bounds), lambda _, name=name: f"${{{name}}}", text)
+    return text
 
 
 _FIELD = re.compile(r"\{([^{}]*)\}")

@@ -3,21 +3,23 @@
 import io
 import os
 import re
-import types
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
 from lfm_tasks.catalog.cluster import KINDS
 from lfm_tasks.catalog.comparisons import comparison_problems, model_misses
+from lfm_tasks.catalog.fields import keys_of, kinds_of, refused_variables
+from lfm_tasks.catalog.folders import folder_problems
 from lfm_tasks.catalog.models import SOURCES, Model, discover_models
-from lfm_tasks.catalog.names import CatalogError, Problem, colliding, describe, did_you_mean
+from lfm_tasks.catalog.names import CatalogError, Problem, colliding, describe, did_you_mean, hide_values
 from lfm_tasks.catalog.sections import Catalog, CatalogText, read_trust
-from lfm_tasks.catalog.yaml_tree import Entries, Items, Place, read_tree, to_builtins
+from lfm_tasks.catalog.yaml_tree import Entries, Items, Place, read_tree, to_builtins, variables_in
 from lfm_tasks.config import Settings
 
 # What pydantic adds to a location: which side of a mapping, which branch of a union.
@@ -56,17 +58,29 @@ def read_catalog(path: Path, environment: Mapping[str, str] | None = None, *, tr
     # A key that could not be read is reported once, without the problems that only follow from it.
     reported = [f"{problem.where}." for problem in problems if problem.where]
     problems += [problem for problem in invalid if not any(where.startswith(f"{problem.where}.") for where in reported)]
+    refused = refused_variables(tree, file)
+    at_refused = {(problem.line, problem.where) for problem in refused}
+    problems = refused + [problem for problem in problems if (problem.line, problem.where) not in at_refused]
     problems += _inconsistencies(tree, file)
     root = path.absolute().parent
     discovered = None if catalog is None else discover_models(catalog.discover, catalog.models, root)
     if catalog is not None and discovered is not None:
         catalog = catalog.model_copy(update={"models": {**catalog.models, **discovered.models}})
         problems += _comparison_problems(catalog, tree, file)
+        problems += [_problem_at(tree, file, key, message) for key, message in folder_problems(catalog, root)]
+    given = os.environ if environment is None else environment
+    variables = {name: given[name] for name in sorted(variables_in(tree)) if given.get(name)}
     if problems or catalog is None or discovered is None:
-        raise CatalogError(problems)
-    trust = read_trust(os.environ if environment is None else environment, trust_code)
+        raise CatalogError(replace(one, message=hide_values(one.message, variables)) for one in problems)
+    trust = read_trust(given, trust_code)
     return Catalog(
-        root=root, discovered=discovered.names, refused_models=discovered.refused, trust=trust, **dict(catalog)
+        root=root,
+        file=path.name,
+        discovered=discovered.names,
+        refused_models=discovered.refused,
+        trust=trust,
+        variables=variables,
+        **dict(catalog),
     )
 
 
@@ -82,8 +96,12 @@ def problems_at(path: Path, messages: Iterable[tuple[Sequence[int | str], str]])
     """
     tree, _ = read_tree(path)
     entries = tree if isinstance(tree, Entries) else Entries()
-    places = [(_find(entries, location)[0], message) for location, message in messages]
-    return [Problem(str(path), place.line, place.where, message) for place, message in places]
+    return [_problem_at(entries, str(path), location, message) for location, message in messages]
+
+
+def _problem_at(tree: Entries, file: str, location: Sequence[int | str], message: str) -> Problem:
+    place, _ = _find(tree, location)
+    return Problem(file, place.line, place.where, message)
 
 
 def _without_private_keys(tree: Entries) -> Entries:
@@ -165,6 +183,10 @@ def _explain(details: ErrorDetails, tree: Entries, file: str) -> Problem:
             message = f"found {describe(value)}, needs {_NEEDS[shape]}"
         case _:
             message = f"found {describe(value)}, needs {_needed(details['msg'])}"
+    if place.variables:  # whose values may be secrets
+        needs = message.partition(", needs ")[2]
+        names = " and ".join(place.variables)
+        message = f"got a value of {names} that does not fit" + (f", expected {needs}" if needs else "")
     return Problem(file, place.line, place.where, message)
 
 
@@ -197,26 +219,8 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
         if str(part) in _KINDS:
             kind = _KINDS[str(part)]
         elif part not in _MARKS:
-            kind = next(_parts(kind, str(part)), None)
-    return [key for model in _models(kind) for key in model.model_fields]
-
-
-def _parts(kind: Any, key: str) -> Iterator[Any]:
-    for model in _models(kind):
-        if key in model.model_fields:
-            yield model.model_fields[key].annotation
-    if get_origin(kind) is dict:
-        yield get_args(kind)[1]
-
-
-def _models(kind: Any) -> list[type[BaseModel]]:
-    """Return the pydantic classes that a type allows, also those inside unions and annotations."""
-    if isinstance(kind, type) and issubclass(kind, BaseModel):
-        return [kind]
-    if get_origin(kind) in (Union, types.UnionType) or hasattr(kind, "__metadata__"):
-        parts = [kind.__origin__] if hasattr(kind, "__metadata__") else get_args(kind)
-        return [model for part in parts if part is not Literal for model in _models(part)]
-    return []
+            kind = next(iter(kinds_of(kind, str(part))), None)
+    return keys_of(kind)
 
 
 def _inconsistencies(tree: Entries, file: str) -> list[Problem]:

@@ -12,8 +12,9 @@ from pydantic import Field, JsonValue, create_model, model_validator
 from lfm_tasks.catalog.cluster import AddressCluster, ClusterConfig, LocalCluster, check_scheduler
 from lfm_tasks.catalog.comparisons import Comparison, ModelFacts
 from lfm_tasks.catalog.models import Dataset, Discovery, Model, Name, RefusedModel
+from lfm_tasks.catalog.names import hide_values
 from lfm_tasks.checks import check_classes
-from lfm_tasks.config import NO_GRAPH, AtlasConfig, Settings
+from lfm_tasks.config import NO_GRAPH, AtlasConfig, PathText, Settings
 
 # A field for each check: its key, and its settings by default.
 _CHECKS = {key: (kind | None, kind()) for key, kind in check_classes().items()}
@@ -26,8 +27,8 @@ class Checks(create_model("Checks", __base__=Settings, **_CHECKS)):  # type: ign
 class AuditConfig(Settings):
     """What ``lfm-atlas audit`` checks, and where it writes; paths are relative to the catalog."""
 
-    path: str = Field(default="audits", min_length=1, description="folder of audit.json, the page and the history")
-    baseline: str = Field(default="baseline", min_length=1, description="folder of the atlas to compare with")
+    path: PathText = Field(default="audits", min_length=1, description="folder of audit.json, the page and the history")
+    baseline: PathText = Field(default="baseline", min_length=1, description="folder of the atlas to compare with")
     promote: Literal["on_pass", "never"] = "on_pass"
     checks: Checks = Checks()
 
@@ -44,14 +45,6 @@ class CatalogText(Settings):
     comparisons: dict[Name, Comparison] = Field(default_factory=dict)
     audit: AuditConfig = AuditConfig()
     cluster: ClusterConfig = LocalCluster()
-
-    @model_validator(mode="after")
-    def _different_folders(self) -> "CatalogText":
-        folders = [self.atlas.path, self.atlas.store, self.audit.path, self.audit.baseline]
-        if repeated := sorted({folder for folder in folders if folders.count(folder) > 1}):
-            problem = f"found {', '.join(repeated)} twice among atlas.path, atlas.store, audit.path and audit.baseline"
-            raise ValueError(f"{problem}, needs a folder for each: rename one")
-        return self
 
     @model_validator(mode="after")
     def _graphs_for_maps(self) -> "CatalogText":
@@ -94,21 +87,27 @@ def read_trust(environment: Mapping[str, str], everything: bool) -> Trust:
 
 
 class Catalog(CatalogText):
-    """A catalog that was read and checked; ``root`` is the folder of its file.
+    """A catalog that was read and checked; ``root`` is the folder of its file, ``file`` the name of it.
 
     ``models`` holds discovered models, too; ``discovered`` names those of each pattern of ``discover``,
     ``refused_models`` the files that fit one and cannot be models. ``trust`` is not written in the file: whoever starts
-    a run says which factories may run. It is part of no key.
+    a run says which factories may run. It is part of no key. ``variables`` are those of the environment in its paths.
     """
 
     root: Path
+    file: str = "data_catalog.yaml"
     discovered: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     refused_models: tuple[RefusedModel, ...] = ()
     trust: Trust = Trust()
+    variables: dict[str, str] = Field(default_factory=dict, exclude=True, repr=False)
 
     def locate(self, path: str) -> Path:
         """Return a path of the catalog on this machine: relative paths start at ``root``."""
         return self.root / path
+
+    def hide_values(self, message: str) -> str:
+        """Return a message as it may be published: variables by their names, not by their values."""
+        return hide_values(message, self.variables)
 
     def warnings(self) -> list[str]:
         """Return a sentence for each pattern of ``discover`` that nothing fits."""

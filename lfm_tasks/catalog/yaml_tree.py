@@ -8,7 +8,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,11 @@ _VARIABLE_NAME = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?\Z", re.DOTALL)
 
 @dataclass(frozen=True)
 class Place:
-    """Where a value was written: its line, from 1, and its dotted key."""
+    """Where a value was written: its line, from 1, its dotted key, and the variables that it is made of."""
 
     line: int
     where: str
+    variables: tuple[str, ...] = ()
 
 
 class Entries(dict[str, Any]):
@@ -99,6 +100,15 @@ def read_tree(path: Path, environment: Mapping[str, str] | None = None) -> tuple
     return builder.build(node, Place(1, "")), builder.problems
 
 
+def variables_in(tree: object) -> set[str]:
+    """Return the names of all variables that values of ``tree`` are made of."""
+    if not isinstance(tree, Entries | Items):
+        return set()
+    items = list(zip(tree.values(), tree.places.values(), strict=True)) if isinstance(tree, Entries) else []
+    items += zip(tree, tree.places, strict=True) if isinstance(tree, Items) else []
+    return {name for value, place in items for name in (*place.variables, *variables_in(value))}
+
+
 def to_builtins(tree: object) -> Any:
     """Return ``tree`` as plain dicts and lists, without places."""
     if isinstance(tree, Entries):
@@ -158,6 +168,7 @@ class _Builder:
     environment: Mapping[str, str]
     problems: list[Problem] = field(default_factory=list)
     n_nodes: int = 0
+    variables: list[str] = field(default_factory=list)  # of the scalar that is read
     open_nodes: set[int] = field(default_factory=set)
 
     def build(self, node: Node, place: Place) -> object:
@@ -199,7 +210,7 @@ class _Builder:
             if key in entries:
                 self._refuse(here, f"found the key twice, first in line {entries.places[key].line}: keep one")
                 continue
-            entries.put(key, self.build(value_node, here), here)
+            entries.put(key, *self._build_at(value_node, here))
         for key, value in merged.items():
             if key not in entries:
                 entries.put(key, value, merged.places[key])
@@ -217,9 +228,17 @@ class _Builder:
         items = Items()
         for index, part in enumerate(parts):
             here = Place(part.start_mark.line + 1, f"{place.where}[{index}]")
-            items.append(self.build(part, here))
-            items.places.append(here)
+            value, origin = self._build_at(part, here)
+            items.append(value)
+            items.places.append(origin)
         return items
+
+    def _build_at(self, node: Node, place: Place) -> tuple[object, Place]:
+        """Return the value of ``node``, and its place with the variables in it."""
+        self.variables.clear()
+        value = self.build(node, place)
+        used = tuple(dict.fromkeys(self.variables)) if isinstance(node, ScalarNode) else ()
+        return value, replace(place, variables=used)
 
     def _scalar(self, node: ScalarNode, place: Place) -> object:
         tag, text = str(node.tag), str(node.value)
@@ -232,7 +251,8 @@ class _Builder:
         try:
             return _CONVERT[tag.removeprefix(_TAG)](text)
         except (KeyError, ValueError):
-            return self._refuse(place, f"found {shorten(text)} with the tag {_short_tag(node)}: remove the tag")
+            written = shorten(str(node.value))  # a variable is named; its value may be a secret
+            return self._refuse(place, f"found {written} with the tag {_short_tag(node)}: remove the tag")
 
     def _variable(self, match: re.Match[str], place: Place) -> str:
         if match[0] == "$${":
@@ -241,6 +261,7 @@ class _Builder:
         if named is None:
             self._refuse(place, f"found {shorten(match[0])}, needs ${{NAME}} or ${{NAME:-default}}")
             return ""
+        self.variables.append(named[1])
         value = self.environment.get(named[1]) or named[2]
         if value is None and named[1] in self.environment:
             return ""

@@ -253,14 +253,9 @@ def _result(settings: Mapping[str, Any], rows: Rows, missing: Sequence[str]) -> 
     tried = [row for row in rows if row["way"] != _REFERENCE]
     counts = sorted({row["anchors"] for row in tried})
     present = [measure for measure in _MEANINGS if any(np.isfinite(row[measure]) for row in tried)]
-    figures = [
-        ResultFigure(measure, _caption(measure, reference), _chart(tried, measure, reference)) for measure in present
-    ]
+    figures = [ResultFigure(one, _caption(one, reference), _chart(tried, one, reference)) for one in present]
     tables = [
-        *(
-            ResultTable(measure, f"{_MEANINGS[measure].capitalize()} by anchors", _means(tried, measure, counts))
-            for measure in present
-        ),
+        *(ResultTable(one, f"{_MEANINGS[one].capitalize()} by anchors", _means(tried, one, counts)) for one in present),
         ResultTable("leads", "Lead of each way over Procrustes + ICP in mean reciprocal rank", _leads(tried, counts)),
         ResultTable("draws", "Every draw", rows, False),
     ]
@@ -370,7 +365,8 @@ def _claims(rows: Rows, counts: Sequence[int], reference: Rows) -> list[Claim]:
             _sign(_lead(rows, "lfm, orthogonal", "procrustes, icp", few)),
         ),
         Claim(
-            "(ours, docs/spectral.md) the choosing estimator is not behind the best single way at any number of anchors",
+            "(ours, docs/spectral.md) the choosing estimator is not behind the best single way at any number of "
+            "anchors",
             f"behind, beyond its interval, at {', '.join(map(str, behind))} anchors" if behind else "behind at none",
             "not supported" if len(behind) > len(counts) / 2 else "partly" if behind else "supported",
         ),

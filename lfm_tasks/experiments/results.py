@@ -14,7 +14,7 @@ from lfm_tasks.stores.atlas.files import write_columns
 from lfm_tasks.stores.units.durable import atomic_write
 
 # The version of evidence.json: programs that read it compare.
-SCHEMA_VERSION = 2
+EVIDENCE_VERSION = 2
 
 ClaimStatus = Literal["supported", "partly", "not supported", "not tested"]
 Row = Mapping[str, Any]
@@ -144,7 +144,7 @@ def _shown(value: Any) -> str:
 def _facts(catalog: Catalog, results: Sequence[ExperimentResult | SkippedExperiment]) -> dict[str, Any]:
     """Return what programs read: settings, seeds, claims and the rows of all tables that the page shows."""
     return {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": EVIDENCE_VERSION,
         "versions": versions(),
         "settings": {"graph": catalog.atlas.graph.model_dump(), "n_eigenpairs": catalog.atlas.n_eigenpairs},
         "models": sorted(catalog.models),

@@ -265,6 +265,11 @@ class Atlas:
     def names(self, dataset: str | None = None) -> Names:
         """Return the models and spaces of a dataset, by model and depth."""
         if dataset is None:
+            if not self.datasets:
+                raise AtlasError(
+                    "got an atlas without spaces, expected at least one. See its failures with lfm-atlas show summary, "
+                    "mend them and run lfm-atlas run"
+                )
             if len(self.datasets) != 1:
                 raise AtlasError(
                     f"found {len(self.datasets)} datasets ({', '.join(self.datasets)}), needs one: give dataset=..."

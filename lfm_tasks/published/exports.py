@@ -44,11 +44,6 @@ def escape_formula(text: str) -> str:
     return f"'{text}" if text.startswith((*FORMULA_PREFIXES, "'")) else text
 
 
-def unescape_formula(cell: str) -> str:
-    """Return the text that `escape_formula` turned into ``cell``: the cell without one leading ``'``."""
-    return cell.removeprefix("'")
-
-
 def _line(values: Iterable[Any]) -> str:
     return ",".join(map(_cell, values))
 

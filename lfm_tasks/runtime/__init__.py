@@ -1,1 +1,1 @@
-"""lfm_tasks/runtime."""
+"""What one run carries: settings, workers, counts, failures, its log, the cost model."""

@@ -1,1 +1,1 @@
-"""The stages of a run, in order: validate, activations, bases, scores, atlas, report."""
+"""The stages of a run: inventory, activations, bases, scores, collection, kept maps, transfers, embeddings, publish."""

@@ -1,1 +1,1 @@
-"""lfm_tasks/statistics."""
+"""Nulls, intervals, false discoveries: numbers in, numbers out."""

@@ -14,7 +14,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,10 +24,10 @@ from uuid import uuid4
 
 from lfm_tasks.errors import CorruptUnitError
 from lfm_tasks.stores.atlas.files import atlas_damages
-from lfm_tasks.stores.units.durable import StoreBusyError, atomic_write, verify_checksum
+from lfm_tasks.stores.units.durable import StoreBusyError, verify_checksum
 from lfm_tasks.stores.units.integrity import Corruption
 from lfm_tasks.stores.units.references import AtlasReference, UnitId, parse_reference, reference_path
-from lfm_tasks.stores.units.store import Receipt, UnitStore, UnitWriter
+from lfm_tasks.stores.units.store import Receipt, UnitStore, UnitWriter, lock_unit
 
 # Answers to a conditional put: the condition does not hold, two puts have met, or what was to be replaced is gone.
 _CONDITION_FAILED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
@@ -70,6 +70,7 @@ class RemoteUnitStore(UnitStore):
     @contextmanager
     def commit(self, kind: str, key: str) -> Iterator[UnitWriter]:
         """Yield a writer; commit what it wrote in the local store, then in the remote one."""
+        self._remove_damaged_copy(kind, key)
         with self.local.commit(kind, key) as writer:
             yield writer
         self._put(kind, key)
@@ -77,6 +78,7 @@ class RemoteUnitStore(UnitStore):
     @contextmanager
     def resume(self, kind: str, key: str) -> Iterator[UnitWriter]:
         """Yield a writer whose unfinished arrays outlive a kill, on this machine only; commit as `commit` does."""
+        self._remove_damaged_copy(kind, key)
         with self.local.resume(kind, key) as writer:
             yield writer
         self._put(kind, key)
@@ -93,14 +95,17 @@ class RemoteUnitStore(UnitStore):
         self._fetch(kind, key)
         return self.local.check(kind, key)
 
-    def quarantine(self, kind: str, key: str) -> None:
-        """Put a unit aside, locally and remotely, never deleting it: the next run computes it again."""
+    def quarantine(self, kind: str, key: str, *, unless: Callable[[], bool] = lambda: False) -> bool:
+        """Put a unit aside, locally and remotely, never deleting it; return whether it was put aside."""
+        if unless():  # without the lock of this machine's copy: it may fetch one
+            return False
         self.local.quarantine(kind, key)
         with suppress(FileNotFoundError):  # two readers may find the same damage
             content = _file_system().cat_file(self._receipt_name(kind, key))
             folder = _parse_receipt(content)[0] if _is_receipt(content) else uuid4().hex
             _file_system().pipe_file(f"{self.remote}/quarantine/{kind}/{key}/{folder}.json", content)
             _file_system().rm_file(self._receipt_name(kind, key))
+        return True
 
     def sweep(self) -> None:
         """Remove what killed runs left, locally and remotely. Only for the run that holds the lock."""
@@ -144,16 +149,27 @@ class RemoteUnitStore(UnitStore):
         if old := [name for name in old if not name.endswith("/current.json")]:
             files.rm(old)
 
+    def _remove_damaged_copy(self, kind: str, key: str) -> None:
+        """Put this machine's copy aside if it is damaged: else it would be put in the place of a new unit."""
+        if self.local.has(kind, key):
+            with suppress(CorruptUnitError), self.local.open(kind, key):
+                pass
+
     def _put(self, kind: str, key: str) -> None:
         if self.has(kind, key):
             return
         folder = uuid4().hex
-        _put_files(self.local.unit_path(kind, key), self._folder(kind, key, folder))
-        local = self.local.receipt_path(kind, key).read_text()
-        content = json.dumps({"folder": folder, "receipt": local}).encode()
-        # Not the first: another's unit is the one, unless the answer to our own put was lost and it was sent again.
-        if not put_if_absent(self._receipt_name(kind, key), content) and self._read(kind, key)[0] != folder:
-            _file_system().rm(self._folder(kind, key, folder), recursive=True)
+        with lock_unit(self.root, kind, key):  # nobody changes the copy
+            _put_files(self.local.unit_path(kind, key), self._folder(kind, key, folder))
+            receipt = self.local.receipt_path(kind, key).read_text()
+        content = json.dumps({"folder": folder, "receipt": receipt}).encode()
+        while not put_if_absent(self._receipt_name(kind, key), content):
+            # Another's unit is the one, unless the answer to our own put was lost and it was sent again.
+            if not self.has(kind, key):
+                continue  # it was put aside meanwhile
+            if self._read(kind, key)[0] != folder:
+                _file_system().rm(self._folder(kind, key, folder), recursive=True)
+            return
 
     def _read(self, kind: str, key: str) -> tuple[str, str]:
         try:
@@ -163,18 +179,14 @@ class RemoteUnitStore(UnitStore):
 
     def _fetch(self, kind: str, key: str) -> None:
         """Put the files of a unit where the local store has them, and its receipt last; replace what lies there."""
-        folder, receipt = self._read(kind, key)
+        folder, content = self._read(kind, key)
         staged = self.root / "staging" / f"fetched-{uuid4().hex}"
-        unit = self.local.unit_path(kind, key)
-        if not fetch_below(self._folder(kind, key, folder), staged):
-            raise CorruptUnitError(f"unit {kind}/{key}: its files are missing")
-        unit.parent.mkdir(parents=True, exist_ok=True)
-        with suppress(FileNotFoundError):
-            shutil.rmtree(unit.rename(staged.with_name(f"stale-{uuid4().hex}")))
-        with suppress(OSError):  # another worker of this machine was first
-            staged.rename(unit)
-        shutil.rmtree(staged, ignore_errors=True)
-        atomic_write(self.local.receipt_path(kind, key), receipt.encode())
+        try:
+            if not fetch_below(self._folder(kind, key, folder), staged):
+                raise CorruptUnitError(f"unit {kind}/{key}: its files are missing")
+            self.local.replace(kind, key, staged, content.encode())
+        finally:
+            shutil.rmtree(staged, ignore_errors=True)
 
     def _folder(self, kind: str, key: str, folder: str) -> str:
         return f"{self.remote}/units/{kind}/{key}/{folder}"

@@ -1,1 +1,1 @@
-"""lfm_tasks/workers."""
+"""Who computes: this process, local Dask, clusters."""

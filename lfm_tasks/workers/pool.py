@@ -111,7 +111,7 @@ class InProcess:
 
 
 class LocalDask:
-    """A Dask cluster of processes on this machine, bound to loopback, started with the first job."""
+    """A Dask cluster of processes on this machine, closed to its other users, started with the first job."""
 
     def __init__(self, n_workers: int, memory_limit: int | None = None) -> None:
         self._n_workers = n_workers
@@ -148,19 +148,10 @@ class LocalDask:
 
     def _start_cluster(self, n_tries: int) -> Any:
         """Return a cluster; a worker that dies while it starts takes the whole start with it, so it is tried again."""
-        from dask.distributed import LocalCluster
+        from lfm_tasks.workers.local_cluster import start_cluster
 
         try:
-            return LocalCluster(
-                n_workers=self._n_workers,
-                threads_per_worker=1,
-                processes=True,
-                host="127.0.0.1",
-                dashboard_address="127.0.0.1:0",
-                scheduler_kwargs={"dashboard": False},
-                memory_limit=self.memory_limit,
-                silence_logs=logging.ERROR,
-            )
+            return start_cluster(self._n_workers, self.memory_limit)
         except RuntimeError as error:
             if n_tries > 1:
                 return self._start_cluster(n_tries - 1)

@@ -1,8 +1,8 @@
 """`lfm-atlas plan` predicts time, peak memory of a worker and bytes written of a run within a factor of 2.
 
 ``python tests/benchmarks/bench_costs.py fit`` measures zoos and single kernels, fits the coefficients of
-``stages/cost_table.py`` by non-negative least squares of relative errors, and prints the table. ``... check`` runs the
-command on zoos that differ from these and from each other, and prints predicted over real.
+``lfm_tasks/runtime/load.py`` by non-negative least squares of relative errors, and prints the table. ``... check`` runs
+the command on zoos that differ from these and from each other, and prints predicted over real.
 """
 
 import argparse

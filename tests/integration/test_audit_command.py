@@ -170,13 +170,17 @@ def test_damaged_baseline__is_an_error_that_promoting_mends(tmp_path: Path, rela
     assert audit(folder) == 0
 
 
-def test_folder_that_is_no_baseline__is_left_alone(tmp_path: Path, related_spaces: Any, write: Any) -> None:
+def test_folder_that_is_no_baseline__is_left_alone(
+    tmp_path: Path, related_spaces: Any, write: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write(tmp_path, related_spaces(2))
     (folder / "baseline").mkdir()
     (folder / "baseline" / "mine.txt").write_text("mine")
 
-    with pytest.raises(FileExistsError, match="is no atlas"):
+    with pytest.raises(SystemExit, match="2"):
         audit(folder)
+    assert "baseline: got a folder with mine.txt and no manifest.json of an atlas" in capsys.readouterr().err
+    assert not (folder / "atlas").exists()
     assert (folder / "baseline" / "mine.txt").read_text() == "mine"
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet
 import pytest
+from ruamel.yaml import YAML
 
 from lfm_atlas.cli.main import app
 from lfm_tasks.stores.atlas.files import read_atlas, read_json
@@ -238,7 +239,9 @@ def test_wrong_catalog__gives_every_mistake_at_once_with_its_line(
     tmp_path: Path, related_spaces: Any, write_zoo: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     catalog = write_zoo(tmp_path, related_spaces(2)) / "data_catalog.yaml"
-    text = catalog.read_text().replace("n_neighbors:", "n_neighbours:").replace("n_eigenpairs: 8", "n_eigenpairs: eight")
+    text = (
+        catalog.read_text().replace("n_neighbors:", "n_neighbours:").replace("n_eigenpairs: 8", "n_eigenpairs: eight")
+    )
     catalog.write_text(text)
 
     assert run(tmp_path) == 2
@@ -272,3 +275,29 @@ def test_unknown_measure__names_the_nearest(
 def test_missing_catalog__says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(tmp_path) == 2
     assert "init" in capsys.readouterr().err
+
+
+def test_path_from_the_environment__is_named_by_its_variable_in_all_that_is_published(
+    tmp_path: Path,
+    related_spaces: Callable[..., Models],
+    write_zoo: Callable[..., Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    secret = "hunter2-of-the-zoo"  # noqa: S105 - nobody's
+    monkeypatch.setenv("ZOO", secret)
+    folder = write_zoo(tmp_path, related_spaces(3))
+    catalog = folder / "data_catalog.yaml"
+    content = YAML(typ="safe").load(catalog)
+    model = content["models"]["model1"]["activations"]
+    model["path"] = "${ZOO}/lost.npz"
+    with catalog.open("w") as file:
+        YAML().dump(content, file)
+
+    assert run(folder) == 4
+    assert exit_code("audit", str(catalog), "--no-prefect", "--no-dask") == 3
+
+    published = [path for part in ("atlas", "audits") for path in (folder / part).rglob("*") if path.is_file()]
+    assert published
+    assert [path for path in published if secret.encode() in path.read_bytes()] == []
+    failures = read_json(folder / "atlas" / "summary.json")["failures"]
+    assert any("${ZOO}/lost.npz" in failure["message"] for failure in failures)

@@ -1,15 +1,21 @@
 """Audits on a schedule, against a real Prefect server and a real process worker on loopback."""
 
+import base64
 import json
 import os
+import re
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -50,11 +56,7 @@ class Server:
                         continue
 
     def ask(self, path: str, body: Any) -> Any:
-        request = urllib.request.Request(  # noqa: S310 - our own loopback address
-            f"{self.address}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
-        )
-        with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own loopback address
-            return json.loads(answer.read())
+        return ask(self.address, path, body)
 
     def runs(self) -> list[dict[str, Any]]:
         runs: list[dict[str, Any]] = self.ask("flow_runs/filter", {"sort": "START_TIME_ASC"})
@@ -73,6 +75,15 @@ class Server:
         log = (self.folder / "processes.log").read_text()[-4000:]
         states = [(run["name"], run["state_name"], run["state"]["message"]) for run in self.runs()]
         raise AssertionError(f"no {what} within {SECONDS} s; runs: {states}; log: {log}")
+
+
+def ask(address: str, path: str, body: Any, secret: str = "") -> Any:
+    headers = {"Content-Type": "application/json"}
+    if secret:
+        headers["Authorization"] = f"Basic {base64.b64encode(secret.encode()).decode()}"
+    request = urllib.request.Request(f"{address}/{path}", json.dumps(body).encode(), headers)  # noqa: S310 - loopback
+    with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310 - our own loopback address
+        return json.loads(answer.read())
 
 
 @pytest.fixture
@@ -135,7 +146,7 @@ Hook(name="zoo", url=sys.argv[1], json_data={"text": "{{subject}}: {{body}}"}).s
 
 
 @pytest.fixture
-def zoo(tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path]) -> Path:
+def zoo(tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path], strangers: Any) -> Path:
     folder = write_zoo(tmp_path / "zoo", related_spaces(2))
     path = folder / "data_catalog.yaml"
     content = YAML(typ="safe").load(path.read_text())
@@ -147,6 +158,7 @@ def zoo(tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path]) -> 
     (folder / "flows").mkdir()
     for name in ("__init__", "audit"):
         (folder / "flows" / f"{name}.py").write_text("raise ImportError('the user's own flows were imported')\n")
+    strangers.plant(folder, folder / ".lfm-atlas", folder / ".lfm-atlas" / "prefect", with_python_m=True)
     return folder
 
 
@@ -159,7 +171,7 @@ def deploy(server: Server, zoo: Path, *options: str) -> subprocess.CompletedProc
 
 @pytest.mark.slow
 def test_schedule__fires_completes_breaks_by_name_and_an_automation_answers(
-    server: Server, zoo: Path, web_hook: tuple[str, list[str]]
+    server: Server, zoo: Path, web_hook: tuple[str, list[str]], strangers: Any
 ) -> None:
     refused = deploy(server, zoo, "--notify", "slack-webhook/nobody")
     assert (refused.returncode, "found no block 'slack-webhook/nobody' on the server" in refused.stderr) == (2, True)
@@ -183,7 +195,9 @@ def test_schedule__fires_completes_breaks_by_name_and_an_automation_answers(
         assert text in described
     assert len(server.ask("automations/filter", {})) == 3
 
-    server.start("-m", "prefect", "worker", "start", "--pool", "lfm-atlas", folder=zoo)
+    assert deployment["job_variables"]["env"] | VARIABLES == deployment["job_variables"]["env"]
+    assert deployment["job_variables"]["env"]["LFM_ATLAS_CATALOG"] == str(zoo / "data_catalog.yaml")
+    server.start("-m", "prefect", "worker", "start", "--pool", "lfm-atlas")
     [first] = server.wait_for("completed run", lambda: [r for r in server.runs() if r["state_name"] == "Completed"][:1])
 
     assert first["name"] == f"audit of {zoo / 'data_catalog.yaml'}"
@@ -208,40 +222,115 @@ def test_schedule__fires_completes_breaks_by_name_and_an_automation_answers(
     assert "lfm-atlas audit broke a limit" in text
     assert "changed_weights_same_version" in text
 
+    for changed in (
+        {"trust_code": True},
+        {"catalog": "/other/data_catalog.yaml"},
+        {"scheduler": "tcp://10.0.0.9:1"},
+    ):
+        run = server.ask(f"deployments/{deployment['id']}/create_flow_run", {"parameters": {"parameters": changed}})
+        refused = server.wait_for("refusal", partial(ended, server, run["id"]))
+        assert (refused["state_type"], refused["state_name"]) == ("FAILED", "Refused"), refused["state"]["message"]
+        [(name, value)] = changed.items()
+        assert f"got {name} {value!r}, expected" in refused["state"]["message"]
+    assert strangers.seen() == {}
 
-@pytest.mark.slow
-def test_serve__runs_audits_on_this_machine_and_stops_with_everything(zoo: Path, tmp_path: Path) -> None:
+
+# What a flow run must not change: where it works, and whose code it runs.
+VARIABLES = {"PYTHONSAFEPATH": "1", "LFM_ATLAS_TRUST_CODE": "false"}
+
+
+def ended(server: Server, run: str) -> Any:
+    return next((r for r in server.runs() if r["id"] == run and r["state_type"] in ("FAILED", "COMPLETED")), None)
+
+
+@contextmanager
+def served(zoo: Path, log: Path, *options: str) -> Iterator[subprocess.Popen[bytes]]:
+    """Serve audits from the zoo's folder until the block ends; it has to end in order."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    with (tmp_path / "serve.log").open("wb") as log:
+    with log.open("wb") as file:
         serving = subprocess.Popen(
-            [sys.executable, "-m", "lfm_atlas", "serve", "data_catalog.yaml", "--cron", "* * * * *"],
-            cwd=zoo, env=environment, stdout=log, stderr=log,
+            [sys.executable, "-u", "-m", "lfm_atlas", "serve", "data_catalog.yaml", *options],
+            cwd=zoo, env=environment, stdout=file, stderr=file,
             preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),  # as in the background of a script
         )  # fmt: skip
     try:
-        deadline = time.monotonic() + SECONDS
-        while not (zoo / "audits" / "audit.json").exists() and time.monotonic() < deadline:
-            assert serving.poll() is None, (tmp_path / "serve.log").read_text()
-            time.sleep(1)
-        assert (zoo / "audits" / "audit.json").exists(), (tmp_path / "serve.log").read_text()
+        yield serving
     finally:
         serving.send_signal(signal.SIGTERM)
         code = serving.wait(120)
-
-    assert code == 143, (tmp_path / "serve.log").read_text()
+    assert code == 143, log.read_text()
     assert nobody_left(zoo)
+
+
+def wait_while_serving(serving: subprocess.Popen[bytes], log: Path, what: Callable[[], Any]) -> Any:
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        assert serving.poll() is None, log.read_text()
+        if result := what():
+            return result
+        time.sleep(1)
+    raise AssertionError(log.read_text())
+
+
+@pytest.mark.slow
+def test_serve__runs_audits_on_this_machine_and_stops_with_everything(
+    zoo: Path, tmp_path: Path, strangers: Any
+) -> None:
+    log = tmp_path / "serve.log"
+    with served(zoo, log, "--cron", "* * * * *") as serving:
+        wait_while_serving(serving, log, (zoo / "audits" / "audit.json").exists)
+
+    assert strangers.seen() == {}
+
+
+@pytest.mark.slow
+def test_serve__answers_only_to_its_secret_and_refuses_another_catalog_and_untrusted_code(
+    zoo: Path, tmp_path: Path
+) -> None:
+    log, secret_file = tmp_path / "serve.log", zoo / ".lfm-atlas" / "prefect" / "api_auth"
+    with served(zoo, log, "--cron", "0 0 1 1 *") as serving:
+        address = wait_while_serving(serving, log, lambda: re.search(r"server: (http\S+/api)", log.read_text()))[1]
+        assert stat.S_IMODE(secret_file.stat().st_mode) == 0o600
+        secret = secret_file.read_text()
+        deployment = wait_while_serving(
+            serving, log, lambda: next(iter(ask(address, "deployments/filter", {}, secret)), None)
+        )
+        for wrong in ("", "lfm-atlas:guessed"):
+            with pytest.raises(urllib.error.HTTPError, match="401"):
+                ask(address, f"deployments/{deployment['id']}/create_flow_run", {}, wrong)
+        assert secret not in processes()
+        stranger = tmp_path / "stranger"
+        stranger.mkdir()
+        shutil.copy(zoo / "data_catalog.yaml", stranger)
+        for changed in ({"trust_code": True}, {"catalog": str(stranger / "data_catalog.yaml")}):
+            body = {"parameters": {"parameters": changed}}
+            run = ask(address, f"deployments/{deployment['id']}/create_flow_run", body, secret)
+            refused = wait_while_serving(serving, log, partial(ended_at, address, run["id"], secret))
+            assert (refused["state_type"], refused["state_name"]) == ("FAILED", "Refused"), refused["state"]["message"]
+            assert "this flow run was refused, nothing ran: got" in refused["state"]["message"]
+        assert not (zoo / "audits").exists()
+        assert [path.name for path in stranger.iterdir()] == ["data_catalog.yaml"]
+
+    assert not secret_file.exists()
+
+
+def ended_at(address: str, run: str, secret: str) -> Any:
+    runs = ask(address, "flow_runs/filter", {}, secret)
+    return next((r for r in runs if r["id"] == run and r["state_type"] in ("FAILED", "COMPLETED", "CRASHED")), None)
+
+
+def processes() -> str:
+    """Return the command lines of all processes, as any user of the machine sees them."""
+    lines = []
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            lines.append(entry.read_bytes().decode(errors="replace"))
+    return "\n".join(lines)
 
 
 def nobody_left(folder: Path) -> bool:
     for _ in range(100):
-        lines = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                try:
-                    lines.append((entry / "cmdline").read_bytes().decode(errors="replace"))
-                except OSError:
-                    continue
-        if not any(str(folder) in line for line in lines):
+        if str(folder) not in processes():
             return True
         time.sleep(0.2)
     return False

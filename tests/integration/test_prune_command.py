@@ -186,3 +186,52 @@ def test_maps_and_collections_of_gone_atlases__go_but_a_named_map_stays(
     assert of_kind["maps"] <= kept
     assert not of_kind["kept_maps"] & kept
     assert len([unit for unit in kept if unit[0] in ("kept_maps", "collections")]) == 2
+
+
+@pytest.fixture
+def unmounted(two_models: Path, tmp_path: Path, related_spaces: Any, write_zoo: Any) -> Path:
+    """Publish two atlases from one store, then take the disk of the first away."""
+    models = related_spaces(3)
+    write_zoo(tmp_path, {"model0": models["model2"], "model1": models["model1"]}, path="disk/atlas")
+    run(two_models)
+    (two_models / "disk").rename(two_models / "unmounted")
+    write_zoo(tmp_path, related_spaces(2))
+    run(two_models)
+    return two_models
+
+
+def test_atlas_that_is_not_mounted__keeps_its_units_and_refuses_a_removal(
+    unmounted: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = stored_units(store(unmounted))
+    capsys.readouterr()
+
+    assert prune(unmounted) == 0
+    told = capsys.readouterr()
+    assert f"{unmounted / 'disk' / 'atlas'}: got no atlas where one was published from this store" in told.err
+    assert "would remove: nothing;" in told.out
+
+    assert prune(unmounted, "--remove") == 2
+    told = capsys.readouterr()
+    assert f"got no atlas in {unmounted / 'disk' / 'atlas'}, where one was published" in told.err
+    assert "add --forget-missing if it is gone for good" in told.err
+    assert stored_units(store(unmounted)) == before
+    assert len(read_references(store(unmounted))) == 2
+
+    (unmounted / "unmounted").rename(unmounted / "disk")
+    assert prune(unmounted, "--remove") == 0
+    assert stored_units(store(unmounted)) == before
+
+
+def test_atlas_that_is_forgotten__lets_its_units_go(unmounted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = stored_units(store(unmounted))
+    capsys.readouterr()
+
+    assert prune(unmounted, "--forget-missing") == 0
+    assert "their units count as gone" in capsys.readouterr().err
+    assert stored_units(store(unmounted)) == before
+
+    assert prune(unmounted, "--remove", "--forget-missing") == 0
+    assert {kind for kind, _ in before - stored_units(store(unmounted))} >= {"activations", "bases"}
+    assert len(read_references(store(unmounted))) == 1
+    assert prune(unmounted, "--remove") == 0

@@ -1,6 +1,8 @@
 """The commands that check and keep up an atlas: audit, deploy, serve, verify, prune."""
 
 import os
+import shlex
+from contextlib import chdir
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -10,6 +12,7 @@ from cyclopts import App, Parameter
 from lfm_atlas.console import (
     CRASH,
     DEFAULT_CATALOG,
+    EMPTY_FOLDER,
     LIMIT_BROKEN,
     OK,
     SOME_FAILED,
@@ -17,13 +20,17 @@ from lfm_atlas.console import (
     CatalogPath,
     Scheduler,
     TrustCode,
+    absolute_scheduler,
     as_json,
+    check_folders_or_exit,
+    environment,
     escape_unprintable,
     load_catalog_or_exit,
     override_scheduler_or_exit,
     print_err,
     print_out,
     progress,
+    work_folder,
 )
 
 if TYPE_CHECKING:
@@ -54,9 +61,12 @@ def audit(
 ) -> int:
     """Bring the atlas up to date, then hold it against the limits of the catalog and the baseline."""
     catalog = override_scheduler_or_exit(load_catalog_or_exit(catalog_path, trust_code), scheduler)
+    check_folders_or_exit(catalog_path, catalog)
     with progress() as report_progress:
         if prefect and dask:
-            outcome = _audit_with_prefect(catalog_path, catalog, report_progress, promote=promote, scheduler=scheduler)
+            outcome = _audit_with_prefect(
+                catalog_path, catalog, report_progress, promote=promote, scheduler=absolute_scheduler(scheduler)
+            )
         else:
             outcome = _audit_directly(catalog, promote, report_progress, dask)
     return _print_outcome(outcome)
@@ -69,15 +79,15 @@ def _audit_with_prefect(
     from lfm_tasks.runtime.session import refuse_if_busy
 
     refuse_if_busy(catalog)
+    path = path.absolute()
     with prefect_server(catalog.root / catalog.atlas.store / "prefect") as address:
-        from lfm_atlas.audit import AuditParameters, audit_flow
+        from lfm_atlas.audit import AuditParameters, AuditTarget, audit_flow
 
         wait_until_ready(address)
         outcomes: list[AuditOutcome] = []
-        parameters = AuditParameters(
-            catalog=str(path), promote=promote, trust_code=catalog.trust.everything, scheduler=scheduler
-        )
-        state = audit_flow(report_progress, outcomes)(parameters, return_state=True)
+        target = AuditTarget(str(path), catalog.trust.everything, scheduler)
+        parameters = AuditParameters(**asdict(target), promote=promote)
+        state = audit_flow(report_progress, outcomes, target)(parameters, return_state=True)
         if not outcomes:
             # The flow failed before the checks: its error is raised here.
             state.result()
@@ -90,7 +100,7 @@ def _audit_directly(
     from lfm_atlas.pipeline import audit_zoo
     from lfm_tasks.runtime.session import open_run
 
-    with open_run(catalog, report_progress, in_process=not dask) as opened:
+    with chdir(work_folder(catalog)), open_run(catalog, report_progress, in_process=not dask) as opened:
         return audit_zoo(opened, promote)
 
 
@@ -120,24 +130,30 @@ def deploy(
     name: Name = None,
     pool: Annotated[str, Parameter(help="Work pool whose workers run the audits.")] = "lfm-atlas",
     notify: Annotated[str, Parameter(help="Notification block that is told, such as slack-webhook/zoo.")] = "",
+    scheduler: Scheduler = "",
+    trust_code: TrustCode = False,
 ) -> int:
     """Register audits of a catalog with a Prefect server: deployment, schedule, work pool, automations."""
-    load_catalog_or_exit(catalog_path)
+    override_scheduler_or_exit(load_catalog_or_exit(catalog_path, trust_code), scheduler)
     if not os.environ.get("PREFECT_API_URL"):
         print_err("found no PREFECT_API_URL, needs the address of a server: prefect server start, then export it")
         return USAGE
     path = catalog_path.absolute()
     from lfm_atlas.prefect_server import set_prefect_defaults
 
+    scheduler = absolute_scheduler(scheduler)
     set_prefect_defaults()
-    from lfm_atlas.deployment import Deployment, register
+    with chdir(EMPTY_FOLDER):
+        from lfm_atlas.audit import AuditTarget
+        from lfm_atlas.deployment import Deployment, register
 
-    deployment = Deployment(name or path.parent.name, path, pool, cron, notify)
-    try:
-        register(deployment, _deploy_folder())
-    except (LookupError, ValueError) as error:
-        print_err(str(error))
-        return USAGE
+        target = AuditTarget(str(path), trust_code, scheduler)
+        deployment = Deployment(name or path.parent.name, target, pool, cron, notify)
+        try:
+            register(deployment, _deploy_folder())
+        except (LookupError, ValueError) as error:
+            print_err(str(error))
+            return USAGE
     print_out(f"audit/{deployment.name} runs at {cron!r} (UTC) where a worker is: prefect worker start --pool {pool}")
     return OK
 
@@ -154,16 +170,20 @@ def serve(
     *,
     cron: Cron = NIGHTLY,
     name: Name = None,
+    scheduler: Scheduler = "",
     trust_code: TrustCode = False,
 ) -> int:
     """Run audits of a catalog on a schedule, on this machine, until stopped; a server is started if there is none."""
-    catalog = load_catalog_or_exit(catalog_path, trust_code)
-    path = catalog_path.absolute()
-    from lfm_atlas.prefect_server import prefect_server, wait_until_ready
+    catalog = override_scheduler_or_exit(load_catalog_or_exit(catalog_path, trust_code), scheduler)
+    check_folders_or_exit(catalog_path, catalog)
+    path, scheduler = catalog_path.absolute(), absolute_scheduler(scheduler)
+    from lfm_atlas.prefect_server import SECRET_FILE, prefect_server, wait_until_ready
 
     home = catalog.root / catalog.atlas.store / "prefect"
+    starts_server = not os.environ.get("PREFECT_API_URL")
     with prefect_server(home, with_schedules=True) as address:
         wait_until_ready(address)
+        from lfm_atlas.audit import AuditTarget
         from lfm_atlas.deployment import check_cron, run_on_schedule
 
         try:
@@ -172,7 +192,13 @@ def serve(
             print_err(str(error))
             return USAGE
         print_out(f"audits of {catalog_path} at {cron!r} (UTC); server: {address}; Ctrl+C stops both")
-        run_on_schedule(name or path.parent.name, cron, {"catalog": str(path), "trust_code": trust_code})
+        if starts_server:
+            print_out(
+                f"to use the server: export PREFECT_API_AUTH_STRING=$(cat {shlex.quote(str(home / SECRET_FILE))})"
+            )
+        target = AuditTarget(str(path), trust_code, scheduler)
+        with environment(target.to_environment()):
+            run_on_schedule(name or path.parent.name, cron, {"catalog": str(path)})
     return OK
 
 
@@ -205,6 +231,9 @@ def prune(
     catalog_path: CatalogPath = DEFAULT_CATALOG,
     *,
     remove: Annotated[bool, Parameter(help="Remove them; without it they are only told.", negative="")] = False,
+    forget_missing: Annotated[
+        bool, Parameter(help="Count atlases that are not there (not mounted?) as gone.", negative="")
+    ] = False,
 ) -> int:
     """Find what is stored and no published atlas or baseline was made of; --remove removes it, and nothing else."""
     catalog = load_catalog_or_exit(catalog_path)
@@ -212,10 +241,13 @@ def prune(
     from lfm_tasks.maintenance import prune as prune_store
 
     try:
-        pruned = prune_store(catalog, remove=remove)
+        pruned = prune_store(catalog, remove=remove, forget_missing=forget_missing)
     except DataError as error:
         print_err(f"{error} [{error.reason}]")
         return USAGE
+    counted = "their units count as gone" if forget_missing else "their units stay, --remove refuses"
+    for folder in pruned.missing:
+        print_err(f"{folder}: got no atlas where one was published from this store; {counted}")
     verb = "removed" if remove else "would remove"
     for where, part in (("", pruned), (f"{catalog.atlas.remote}: ", pruned.remote)):
         if part is not None:

@@ -7,9 +7,19 @@ from typing import NoReturn
 from cyclopts import App
 
 from lfm_atlas.cli import atlas, audit, maps, reproduce, run
-from lfm_atlas.console import CRASH, OK, RESUMES, USAGE, format_os_error, print_err, stop_on_signals
+from lfm_atlas.console import (
+    CRASH,
+    OK,
+    RESUMES,
+    USAGE,
+    environment,
+    format_os_error,
+    print_err,
+    safe_children,
+    stop_on_signals,
+)
 from lfm_tasks import __version__
-from lfm_tasks.errors import TooLargeError
+from lfm_tasks.errors import FolderError, TooLargeError
 
 app = App(
     name="lfm-atlas",
@@ -18,8 +28,8 @@ app = App(
 
     Start with `lfm-atlas init` in an empty folder, then `lfm-atlas run`, then open atlas/report.html.
 
-    Exit codes: 0 done, 1 crash, 2 usage or bad catalog, 3 an audit limit is broken, 4 done but some spaces failed,
-    130 or 143 stopped by SIGINT or SIGTERM.""",
+    Exit codes: 0 done, 1 crash, 2 usage or bad catalog, 3 a limit is broken (audit, keep_if_below),
+    4 done but some spaces failed, 130 or 143 stopped by SIGINT or SIGTERM.""",
     suppress_keyboard_interrupt=False,  # main prints what a person has to know
 )
 # A new command is a function in one of these modules, named in its ``add_commands``.
@@ -31,12 +41,13 @@ def main() -> NoReturn:
     """Run the command and exit with its code."""
     stop_on_signals()
     try:
-        result = app(result_action="return_value")
+        with environment(safe_children()):
+            result = app(result_action="return_value")
         code = result if isinstance(result, int) else OK
     except KeyboardInterrupt:
         print_err(f"stopped; {RESUMES}")
         code = 128 + signal.SIGINT
-    except TooLargeError as error:
+    except (FolderError, TooLargeError) as error:
         print_err(str(error))
         code = USAGE
     except (OSError, RuntimeError) as error:

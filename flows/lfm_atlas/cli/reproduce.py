@@ -1,5 +1,6 @@
 """The command ``reproduce``: the paper's experiments on a catalog's models."""
 
+from contextlib import chdir
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -16,6 +17,7 @@ from lfm_atlas.console import (
     print_err,
     print_out,
     progress,
+    work_folder,
 )
 
 if TYPE_CHECKING:
@@ -57,9 +59,9 @@ def reproduce(
     catalog = load_catalog_or_exit(catalog_path, trust_code)
     with progress() as report_progress:
         if prefect and dask:
-            evidence = _run_with_prefect(catalog_path, catalog, output, names, report_progress)
+            evidence = _run_with_prefect(catalog_path.absolute(), catalog, output.absolute(), names, report_progress)
         else:
-            evidence = _run_directly(catalog, output, names, report_progress, dask)
+            evidence = _run_directly(catalog, output.absolute(), names, report_progress, dask)
     return _print_evidence(evidence, output)
 
 
@@ -70,7 +72,10 @@ def _run_directly(
     from lfm_tasks.experiments.stage import experiment_store
     from lfm_tasks.runtime.session import open_run
 
-    with open_run(experiment_store(catalog, output), report_progress, in_process=not dask) as run:
+    with (
+        chdir(work_folder(catalog)),
+        open_run(experiment_store(catalog, output), report_progress, in_process=not dask) as run,
+    ):
         return run_experiments(run, names, output)
 
 
@@ -79,7 +84,7 @@ def _run_with_prefect(
 ) -> "Evidence":
     from lfm_atlas.prefect_server import prefect_server, wait_until_ready
 
-    with prefect_server(output.absolute() / "store" / "prefect") as address:
+    with prefect_server(output / "store" / "prefect") as address:
         from lfm_atlas.reproduce import reproduce_flow
 
         wait_until_ready(address)

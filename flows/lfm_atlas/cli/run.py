@@ -1,6 +1,7 @@
 """The commands that work on a catalog: init, catalog, validate, layers, plan, run."""
 
 import json
+from contextlib import chdir
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -8,18 +9,22 @@ from cyclopts import App, Parameter
 
 from lfm_atlas.console import (
     DEFAULT_CATALOG,
+    LIMIT_BROKEN,
     OK,
     SOME_FAILED,
     USAGE,
     CatalogPath,
     Scheduler,
     TrustCode,
+    absolute_scheduler,
+    check_folders_or_exit,
     load_catalog_or_exit,
     no_progress,
     override_scheduler_or_exit,
     print_err,
     print_out,
     progress,
+    work_folder,
 )
 
 if TYPE_CHECKING:
@@ -85,6 +90,7 @@ def validate(
         print_err("found --format json without --deep, needs both: lfm-atlas validate --deep --format json")
         return USAGE
     catalog = load_catalog_or_exit(catalog_path, trust_code)
+    check_folders_or_exit(catalog_path, catalog)
     for warning in catalog.warnings():
         print_err(warning)
     zoo = _open_zoo(catalog)
@@ -149,6 +155,7 @@ def plan(catalog_path: CatalogPath = DEFAULT_CATALOG, *, trust_code: TrustCode =
     from lfm_tasks.planning import plan_run
 
     catalog = load_catalog_or_exit(catalog_path, trust_code)
+    check_folders_or_exit(catalog_path, catalog)
     for line in plan_run(catalog, _open_zoo(catalog)):
         print_out(line)
     return OK
@@ -173,6 +180,7 @@ def run(
         for problem in problems:
             print_err(problem)
         return USAGE
+    check_folders_or_exit(catalog_path, catalog, ("atlas", "path"), ("atlas", "store"))
     with progress() as report_progress:
         if prefect and dask:
             outcome = _run_with_prefect(catalog_path, catalog, scope, report_progress, scheduler)
@@ -188,6 +196,7 @@ def _run_with_prefect(
     from lfm_tasks.runtime.session import refuse_if_busy
 
     refuse_if_busy(catalog)
+    path, scheduler = path.absolute(), absolute_scheduler(scheduler)
     with prefect_server(catalog.root / catalog.atlas.store / "prefect") as address:
         # Its import and the server's start take seconds each: side by side.
         from lfm_atlas.atlas import atlas_flow
@@ -201,7 +210,10 @@ def _run_directly(catalog: "Catalog", scope: "Scope", report_progress: "Progress
     from lfm_atlas.pipeline import build_atlas
     from lfm_tasks.runtime.session import open_run
 
-    with open_run(catalog, report_progress, in_process=not dask, scope=scope) as opened:
+    with (
+        chdir(work_folder(catalog)),
+        open_run(catalog, report_progress, in_process=not dask, scope=scope) as opened,
+    ):
         return build_atlas(opened)
 
 
@@ -223,7 +235,7 @@ def _print_outcome(outcome: "Outcome", catalog: "Catalog") -> int:
     code = SOME_FAILED if outcome.failures or outcome.unscored else OK
     if outcome.unpublished:
         print_out(f"{counts}; {outcome.unpublished}")
-        return code
+        return LIMIT_BROKEN if outcome.is_kept else code
     folder = catalog.root / catalog.atlas.path
     if folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())

@@ -48,11 +48,11 @@ sys.stdout.write(json.dumps(texts))
 
 def read_texts(path: Path, key: str, most_bytes: int) -> list[str]:
     """Return the texts of a dataset that lies in a local file; ValueError if it is damaged."""
-    command = [sys.executable, "-P", "-c", _READ, str(path), key, str(most_bytes), str(ceil(_SECONDS) + 1)]
+    command = [sys.executable, "-P", "-c", _READ, str(path.absolute()), key, str(most_bytes), str(ceil(_SECONDS) + 1)]
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and program
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8", timeout=_SECONDS,
-            check=False,
+            check=False, cwd="/",  # an empty entry of PYTHONPATH means the working directory
         )  # fmt: skip
     except subprocess.TimeoutExpired as error:
         raise ValueError(f"the HDF5 library reads its text for more than {_SECONDS:.0f} s") from error

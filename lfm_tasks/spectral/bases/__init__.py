@@ -1,1 +1,1 @@
-"""lfm_tasks/spectral/bases."""
+"""Graphs, their eigenbases, and maps where every point is known in both spaces."""

@@ -1,1 +1,1 @@
-"""lfm_tasks/spectral/batched."""
+"""Many maps at once, in compiled loops."""

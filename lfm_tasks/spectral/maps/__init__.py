@@ -1,1 +1,1 @@
-"""lfm_tasks/spectral/maps."""
+"""Functional maps from descriptors: fitted, refined, decoded, made consistent."""

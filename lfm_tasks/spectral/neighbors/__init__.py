@@ -1,1 +1,1 @@
-"""lfm_tasks/spectral/neighbors."""
+"""Nearest neighbors of all points, exact and approximate."""

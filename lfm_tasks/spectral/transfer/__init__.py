@@ -1,1 +1,1 @@
-"""lfm_tasks/spectral/transfer."""
+"""Rows of data carried from space to space: alignments, baselines, and the choice among them."""

@@ -1,1 +1,1 @@
-"""lfm_tasks/stages/activations."""
+"""Stage activations: the rows of every space, recorded or read, and stored."""

@@ -1,1 +1,1 @@
-"""lfm_tasks/stages/bases."""
+"""Stage bases: a neighbor graph and its low eigenvectors for every space."""

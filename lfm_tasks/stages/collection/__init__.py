@@ -1,1 +1,1 @@
-"""lfm_tasks/stages/collection."""
+"""Stage collection: the maps of a dataset made consistent, one basis for all its spaces."""

@@ -1,1 +1,1 @@
-"""lfm_tasks/stages/embeddings."""
+"""Stage embeddings: t-SNE and linear probes of chosen spaces."""

@@ -25,7 +25,7 @@ class PairRequest:
     correspondence: Correspondence = FULL_CORRESPONDENCE
 
     def and_also(self, other: "PairRequest") -> "PairRequest":
-        """Return the request for the measures of both; RuntimeError if their maps need different correspondence."""
+        """Return the request for the measures of both; RuntimeError if their maps need different correspondences."""
         if self == other:
             return self
         ours, theirs = (bool(request.measures & MAP_SCORES.keys()) for request in (self, other))
@@ -128,7 +128,7 @@ def requested_cells(
 
 
 def clashes(parts: Sequence[PairSelection]) -> Iterator[tuple[PairSelection, PairSelection, Space, Space]]:
-    """Yield two parts, and a pair of spaces of both, that want maps of it from different correspondence."""
+    """Yield two parts, and a pair of spaces of both, that want maps of it from different correspondences."""
     for later, part in enumerate(parts):
         for earlier in parts[:later]:
             if earlier.dataset != part.dataset or earlier.correspondence == part.correspondence:

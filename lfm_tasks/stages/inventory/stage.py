@@ -208,7 +208,7 @@ def _load_correspondences(
 
 
 def _clashes(parts: Sequence[PairSelection]) -> list[Failure]:
-    """Return the comparisons that want maps of one pair from different correspondence: a cell holds one of them."""
+    """Return the comparisons that want maps of one pair from different correspondences: a cell holds one of them."""
     failures = []
     for earlier, part, source, target in clashes(parts):
         found = f"found {source.name} and {target.name} in comparisons.{earlier.name} too, with other maps"

@@ -1,1 +1,1 @@
-"""lfm_tasks/stages/stored_maps."""
+"""Stage kept maps: functional maps that stay in the atlas (``maps`` in logs)."""

@@ -1,1 +1,1 @@
-"""Stage publish: the atlas as a folder of arrays, tables and a report."""
+"""Stage publish (``atlas`` in logs): the atlas as a folder of arrays, tables and a report."""

@@ -1,9 +1,13 @@
 """Stage publish: write the atlas and its report, whole, or leave the published one if nothing has changed."""
 
+import shutil
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
+from uuid import uuid4
 
+import numpy as np
 import xarray as xr
 
 from lfm_tasks.runtime.run import Failure, Run, versions
@@ -15,10 +19,19 @@ from lfm_tasks.stages.publish.assemble import assemble, meta
 from lfm_tasks.stages.publish.tables import edges, layer_rows, model_rows
 from lfm_tasks.stages.scores.stage import ScoredPairs, UnscoredPairs, unscored_pairs
 from lfm_tasks.stages.transfers.stage import Transfers
-from lfm_tasks.stores.atlas.files import publish, published_key, write_atlas, write_edges, write_json, write_table
-from lfm_tasks.stores.atlas.schema import SCHEMA_VERSION
-from lfm_tasks.stores.remote import RemoteUnitStore
-from lfm_tasks.stores.units.references import holds_atlas, write_reference
+from lfm_tasks.stores.atlas.files import (
+    is_atlas,
+    open_scores,
+    publish,
+    published_key,
+    write_atlas,
+    write_edges,
+    write_json,
+    write_table,
+)
+from lfm_tasks.stores.atlas.schema import SCHEMA_VERSION, AtlasError
+from lfm_tasks.stores.remote import RemoteUnitStore, current_remote_atlas, fetch_below
+from lfm_tasks.stores.units.references import holds_atlas, manifest_key, write_reference
 from lfm_tasks.stores.units.store import digest
 
 
@@ -103,7 +116,9 @@ def atlas_spec(
 ) -> AtlasSpec:
     """Return the content of the atlas and its key. No path, time or host is part of it."""
     missing = not_computed(run, zoo, spaces)
-    failures = tuple(sorted(run.failures, key=lambda failure: tuple(asdict(failure).values())))
+    # Messages name files, whose paths may hold values of the environment.
+    published = (replace(failure, message=run.catalog.hide_values(failure.message)) for failure in run.failures)
+    failures = tuple(sorted(published, key=lambda failure: tuple(asdict(failure).values())))
     key = digest(
         {
             "kind": "atlas",
@@ -126,8 +141,16 @@ def atlas_spec(
     return AtlasSpec(spaces, scored, failures, resampling, key, zoo.parts, missing, sections, exchangeability)
 
 
-def publish_atlas(run: Run, spec: AtlasSpec) -> bool:
-    """Publish the atlas; return whether there was anything new to publish. Only a whole one replaces what is there."""
+@dataclass(frozen=True)
+class Publication:
+    """Whether an atlas was published; ``kept`` says why the one that is there stays although this one is another."""
+
+    is_new: bool
+    kept: str = ""
+
+
+def publish_atlas(run: Run, spec: AtlasSpec) -> Publication:
+    """Publish the atlas unless it is there already, is no whole one, or has too few of the published one's spaces."""
     run.notes.update(
         key=spec.key,
         spaces=len(spec.spaces),
@@ -137,16 +160,26 @@ def publish_atlas(run: Run, spec: AtlasSpec) -> bool:
     )
     if spec.unpublished:
         run.stage_counts.add("atlas", 0, 0)
-        return False
+        return Publication(False)
     run.report_progress("atlas", 0, 1)
     is_new = published_key(run.atlas_folder) != spec.key
+    was_published = not is_atlas(run.atlas_folder) and holds_atlas(run.store.root, run.atlas_folder)
+    remote = current_remote_atlas(run.store) if isinstance(run.store, RemoteUnitStore) else None
+    if is_new or remote not in (None, spec.key):
+        share = share_kept(run, spec, remote)
+        if share is not None:
+            run.notes["kept"] = kept = kept_message(run, spec, share)
+            run.stage_counts.add("atlas", 0, 0)
+            return Publication(False, kept)
+    catalog = run.catalog.root / run.catalog.file
+    # First: an atlas without a note of what it was made of would look like another catalog's to the next run.
+    write_reference(run.store.root, spec.key, spec.units, spec.section_keys, run.atlas_folder, catalog)
     if is_new:
         groups = section_groups(run, spec.sections)
         scores = assemble(run, spec.spaces, spec.scored, spec.parts, spec.resampling)
         atlas = with_group(scores, groups.pop("", None))
         facts = summary(run, spec)
-        is_ours = holds_atlas(run.store.root, run.atlas_folder)
-        with publish(run.atlas_folder, spec.key, is_ours=is_ours) as folder:
+        with publish(run.atlas_folder, spec.key, was_published=was_published) as folder:
             write_atlas(atlas, groups, folder)
             write_edges(edges(atlas), folder)
             write_table("models", model_rows(atlas), folder)
@@ -156,12 +189,60 @@ def publish_atlas(run: Run, spec: AtlasSpec) -> bool:
             from lfm_tasks.report import render_report
 
             (folder / "report.html").write_text(render_report(atlas, facts, groups), encoding="utf-8")
-    write_reference(run.store.root, spec.key, spec.units, spec.section_keys, run.atlas_folder)
     if isinstance(run.store, RemoteUnitStore):
         run.store.publish_copy(run.atlas_folder, spec.key)
     run.stage_counts.add("atlas", int(is_new), int(not is_new))
     run.report_progress("atlas", 1, 1)
-    return is_new
+    return Publication(is_new)
+
+
+def share_kept(run: Run, spec: AtlasSpec, remote: str | None) -> float | None:
+    """Return the share of the published atlas's spaces that ``spec`` has, if it is too small to replace it; else None.
+
+    ``remote``: the key of the atlas that the object store publishes now.
+
+    An atlas without spaces never replaces one that has some, whatever ``atlas.keep_if_below`` is: it is what a zoo that
+    is not mounted leaves. Nor does it replace a damaged one, whose spaces cannot be read.
+    """
+    now = {(basis.space.dataset, basis.space.name) for basis in spec.spaces}
+    is_elsewhere = remote not in (None, manifest_key(run.atlas_folder))
+    try:
+        published = remote_spaces(run, str(remote)) if is_elsewhere else published_spaces(run.atlas_folder)
+    except (AtlasError, OSError, ValueError, KeyError, TypeError):
+        return None if now or not (is_elsewhere or is_atlas(run.atlas_folder)) else 0.0
+    if not published:
+        return None
+    share = len(published & now) / len(published)
+    return share if not now or share < run.catalog.atlas.keep_if_below else None
+
+
+def remote_spaces(run: Run, key: str) -> set[tuple[str, str]]:
+    """Return the spaces of an atlas in the object store, which another machine may have published."""
+    scratch = run.store.root / "staging" / f"published-{uuid4().hex}"
+    try:
+        fetch_below(f"{run.catalog.atlas.remote}/atlas/{key}", scratch)
+        return published_spaces(scratch)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def published_spaces(folder: Path) -> set[tuple[str, str]]:
+    """Return the spaces, as (dataset, model/layer), of the atlas in ``folder``; empty if there is no atlas."""
+    if not (folder / "manifest.json").is_file():
+        return set()
+    with open_scores(folder) as atlas:
+        datasets, names = ([str(name) for name in atlas[dim].values] for dim in ("dataset", "source"))
+        return {(datasets[row], names[column]) for row, column in np.argwhere(atlas["n_points"].values > 0)}
+
+
+def kept_message(run: Run, spec: AtlasSpec, share: float) -> str:
+    """Return why the published atlas stays, and what to do."""
+    least = run.catalog.atlas.keep_if_below
+    needed = f"at least {least:g} of them (atlas.keep_if_below)" if least else "at least one space"
+    return (
+        f"got {len(spec.spaces)} spaces, {share:.0%} of those of the published atlas, expected {needed}, so the "
+        f"published atlas stays as it is. Bring the models back, or remove {run.atlas_folder} to publish without them"
+    )
 
 
 def section_groups(run: Run, sections: Iterable[Section]) -> dict[str, xr.Dataset]:
@@ -205,4 +286,4 @@ def summary(run: Run, spec: AtlasSpec) -> dict[str, Any]:
 
 def settings(run: Run) -> dict[str, Any]:
     """Return the settings that decide the numbers (not where things lie)."""
-    return run.catalog.atlas.model_dump(mode="json", exclude={"path", "store", "remote"})
+    return run.catalog.atlas.deciding()

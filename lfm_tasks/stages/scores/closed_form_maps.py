@@ -48,11 +48,11 @@ class DescriptorCache:
     _labeled: dict[str, LoadedSpace] = field(default_factory=dict)
 
     def ids_key(self, key: str) -> str:
-        """Return the digest of the ids of a base."""
+        """Return the digest of the ids of a basis."""
         return _ids_key(self.job.store, self.job.activations[key])
 
     def ids(self, key: str) -> Shaped[np.ndarray, " points"]:
-        """Return the ids of a base; those on the same points share one array."""
+        """Return the ids of a basis; those on the same points share one array."""
         ids: np.ndarray | None = _IDS.get(self.ids_key(key))
         if ids is None:
             with self.job.store.open("bases", key) as unit:
@@ -70,7 +70,7 @@ class DescriptorCache:
     def known(self, first: str, second: str) -> tuple[np.ndarray, np.ndarray]:
         """Return anchors' rows on both sides, or the common classes twice, or one number for all signatures.
 
-        It depends on the two lists of ids only. DataError as `known_anchors`, and for ids without a label.
+        It depends on the two lists of ids only. DataError as `anchors_of_pair`, and for ids without a label.
         """
         if self.job.correspondence.regime == "anchors":
             anchors = anchors_of_pair(self.job.correspondence, self.ids(first), self.ids(second))
@@ -80,8 +80,8 @@ class DescriptorCache:
             return common, common
         return np.arange(1), np.arange(1)
 
-    def source(self, key: str, things: np.ndarray) -> TileSource:
-        """Return a base described by known things and factored; DataError if it cannot be described."""
+    def source(self, key: str, given: np.ndarray) -> TileSource:
+        """Return a basis described by what is known and factored; DataError if it cannot be described."""
         job = self.job
         address = (
             job.store.root,
@@ -91,25 +91,25 @@ class DescriptorCache:
             job.labels,
             job.atlas.graph.kernel,
             job.atlas.graph.metric,
-            things.tobytes(),
+            given.tobytes(),
         )
         source: TileSource | None = _SOURCES.get(address)
         if source is None:
-            source = tile_source(self._described(key, things), mask=job.correspondence.mask)
+            source = tile_source(self._described(key, given), mask=job.correspondence.mask)
             if source.nbytes <= _SOURCES.maxsize:
                 _SOURCES[address] = source
         return source
 
-    def _described(self, key: str, things: np.ndarray) -> DescriptorCoefficients:
+    def _described(self, key: str, given: np.ndarray) -> DescriptorCoefficients:
         if self.job.correspondence.regime == "labels":
             known = self._with_labels(key)
             basis = known.space.basis
-            functions = label_descriptors(known.space.graph, known.classes, classes=things)
+            functions = label_descriptors(known.space.graph, known.classes, classes=given)
             return project_descriptors(basis, unit_descriptors(basis, functions))
         with self.job.store.open("bases", key) as unit:
             basis = Basis(unit.read("eigenvalues"), unit.read("eigenvectors"), np.nan)
         if self.job.correspondence.regime == "anchors":
-            return DescriptorCoefficients(basis.eigenvalues, landmark_heat_coefficients(basis, things))
+            return DescriptorCoefficients(basis.eigenvalues, landmark_heat_coefficients(basis, given))
         return project_descriptors(basis, unit_descriptors(basis, heat_signatures(basis)))
 
     def _with_labels(self, key: str) -> LoadedSpace:
@@ -156,7 +156,7 @@ class DirectedPairs:
 
 
 def score_closed_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> dict[str, np.ndarray]:
-    """Fill in the measures of maps in closed form; return the ids of each base."""
+    """Fill in the measures of maps in closed form; return the ids of each basis."""
     spaces = DescriptorCache(job)
     # Places among the bases of this part, in the order of ``keys``.
     sides = np.unique(job.sides, return_inverse=True)[1].reshape(-1, 2)
@@ -237,14 +237,14 @@ def _score(job: BlockJob, together: DirectedPairs, scores: BlockScores) -> None:
     scores.diagnostics[pairs, directions, 1] = commutativity_errors(sums)
 
 
-def _score_chance(job: BlockJob, together: DirectedPairs, n_things: int, scores: BlockScores) -> None:
-    """Fill in the level of chance: the target's things in random orders, the same ones for every pair."""
+def _score_chance(job: BlockJob, together: DirectedPairs, n_given: int, scores: BlockScores) -> None:
+    """Fill in the level of chance: what is known of the target in random orders, the same ones for every pair."""
     n_drawn, seed = job.atlas.null.n_permutations, job.atlas.null.seed
-    orders = [np.random.default_rng((seed, draw)).permutation(n_things) for draw in range(n_drawn)]
+    orders = [np.random.default_rng((seed, draw)).permutation(n_given) for draw in range(n_drawn)]
     for group in together.by(together.targets):
         target = group.spaces[group.targets[0]].described
         # Several descriptors may belong to one anchor: they stay together.
-        starts = np.arange(0, target.coefficients.shape[1], n_things)[:, None]
+        starts = np.arange(0, target.coefficients.shape[1], n_given)[:, None]
         chance = [
             DescriptorCoefficients(target.eigenvalues, target.coefficients[:, (starts + order).ravel()])
             for order in orders

@@ -201,7 +201,7 @@ def _against_exact_chance(
     return mean, quantile, calibrated(score, mean), p
 
 
-# A base is read by every block that it is part of, 33 times among 1,000 spaces. To read and part one of 300 points
+# A basis is read by every block that it is part of, 33 times among 1,000 spaces. To read and part one of 300 points
 # takes as long as to score eight pairs; of 10,000 points it is little beside their products.
 LARGEST_BASE, MOST_BASES = 2 << 20, 128 << 20
 
@@ -234,7 +234,7 @@ _BASES: LRUCache[Hashable, CachedBasis] = LRUCache(MOST_BASES, getsizeof=lambda 
 
 
 def read_cached_basis(job: BlockJob, key: str, resamplings: Resamplings) -> CachedBasis:
-    """Return a base with its rows in the parts that its resampled scores need; a large one is not kept."""
+    """Return a basis with its rows in the parts that its resampled scores need; a large one is not kept."""
     intervals = job.atlas.intervals
     address = job.store.root, key, job.exchangeability, intervals.n_groups, intervals.seed
     basis: CachedBasis | None = _BASES.get(address)
@@ -260,7 +260,7 @@ def _read_basis(job: BlockJob, key: str, resamplings: Resamplings) -> CachedBasi
 def score_full_maps(
     job: BlockJob, keys: list[str], scores: BlockScores, resamplings: Resamplings
 ) -> dict[str, np.ndarray]:
-    """Fill in the measures of maps between points that are all known by their ids; return the ids of each base."""
+    """Fill in the measures of maps between points that are all known by their ids; return the ids of each basis."""
     cached = {key: read_cached_basis(job, key, resamplings) for key in keys}
     ids, lists = (
         {key: basis.ids for key, basis in cached.items()},
@@ -310,7 +310,7 @@ def score_full_maps(
 
 
 def _by_target(pairs: tuple[tuple[str, str], ...], refused: Collection[int]) -> dict[str, list[int]]:
-    """Return the numbers of the pairs that are not refused by their second base."""
+    """Return the numbers of the pairs that are not refused by their second basis."""
     indices: dict[str, list[int]] = {}
     for index, (_, second) in enumerate(pairs):
         if index not in refused:

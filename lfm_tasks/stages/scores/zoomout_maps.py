@@ -27,7 +27,7 @@ _ANCHOR_STARTS = (Start("heat", 20), Start("geodesic", 20), Start("cosine", 20))
 
 
 def score_grown_maps(job: BlockJob, keys: list[str], scores: BlockScores) -> dict[str, np.ndarray]:
-    """Fill in the measures of maps that ZoomOut grows; return the ids of each base."""
+    """Fill in the measures of maps that ZoomOut grows; return the ids of each basis."""
     labels = read_labels(job.store, job.labels)
     spaces = {key: load_space(job.store, key, job.activations[key], job.atlas, labels) for key in keys}
     fitted = ZoomOutScores(job.correspondence, job.atlas, spaces)

@@ -1,1 +1,1 @@
-"""lfm_tasks/stages/transfers."""
+"""Stage transfers: rows carried between spaces from a few anchors."""

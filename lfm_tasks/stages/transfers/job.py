@@ -28,10 +28,10 @@ from lfm_tasks.spectral.transfer.selection import (
 from lfm_tasks.stages.activations.job import read_rows
 from lfm_tasks.stages.inventory.correspondence import common_ids, drawn_ids
 from lfm_tasks.stores.units.arrays import ArrayReader
-from lfm_tasks.stores.units.store import UnitStore, digest, file_digest, ids_digest
+from lfm_tasks.stores.units.durable import file_digest
+from lfm_tasks.stores.units.store import UnitStore, digest, ids_digest
 
 Regime = Literal["anchors", "labels", "unsupervised", "full"]
-REGIMES: tuple[Regime, ...] = ("anchors", "labels", "unsupervised", "full")
 LEAST_ANCHORS = 3  # one is held out, and two remain
 # Part of every key. Raise it when the same spaces and anchors give other numbers.
 FIT_VERSION = "1"

@@ -1,7 +1,7 @@
 """Stage transfers: maps from the sources of a comparison to its targets, fitted from few anchors, a job for each."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from typing import Any
 
@@ -85,7 +85,10 @@ class Transfers:
         """Return the table of every dataset: (pair, candidate)."""
         rows: list[tuple[TransferPair, Mapping[str, Any], JobFailure | None]] = [
             *((pair, run.store.receipt("maps", key).facts, None) for pair, key in self.fitted),
-            *((pair, {}, failure) for pair, failure in self.failures.items()),
+            *(
+                (pair, {}, replace(failure, message=run.catalog.hide_values(failure.message)))
+                for pair, failure in self.failures.items()
+            ),
         ]
         rows.sort(key=lambda row: (row[0].source.dataset, row[0].source, row[0].target, row[0].comparison))
         by_dataset = groupby(rows, key=lambda row: row[0].source.dataset)

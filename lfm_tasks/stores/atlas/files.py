@@ -2,12 +2,14 @@
 
 import io
 import json
+import logging
 import os
+import re
 import shutil
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import xarray as xr
 
+from lfm_tasks.errors import FolderError
 from lfm_tasks.stores.atlas.schema import (
     ZARR,
     AtlasError,
@@ -24,14 +27,14 @@ from lfm_tasks.stores.atlas.schema import (
     Table,
     check_version,
     columns_of,
+    damages,
     filled,
+    manifest_bytes,
+    read_manifest,
 )
-from lfm_tasks.stores.units.durable import atomic_write, checksum_of, swap_folders, sync_tree
-from lfm_tasks.stores.units.store import file_digest
+from lfm_tasks.stores.units.durable import atomic_write, file_digest, mount_points, swap_folders, sync_tree
 
-# 2: the manifest has a checksum of its own.
-MANIFEST_VERSION = 2
-_FILES = {"atlas.zarr", "edges.parquet", "models.parquet", "layers.parquet", "summary.json", "report.html"}
+logger = logging.getLogger(__name__)
 _ARROW_TYPES = {
     "string": pa.string(),
     "float64": pa.float64(),
@@ -56,8 +59,8 @@ def checked_key(folder: Path) -> str:
 def checked_manifest(folder: Path) -> Manifest:
     """Return the manifest of the atlas in ``folder``; `AtlasError` naming the first file that is not as published."""
     again = "run lfm-atlas run to publish it again"
-    key, files = _manifest(folder, again)
-    for damage in _damages(folder, files):
+    key, files = read_manifest(folder, again)
+    for damage in damages(folder, files):
         raise AtlasError(f"{folder}: found the atlas damaged, {damage}: {again}")
     return Manifest(key, files)
 
@@ -65,70 +68,146 @@ def checked_manifest(folder: Path) -> Manifest:
 def atlas_damages(folder: Path) -> list[str]:
     """Return a sentence for each file of the atlas that is not as it was published."""
     try:
-        _, files = _manifest(folder, "run lfm-atlas run to publish it again")
+        _, files = read_manifest(folder, "run lfm-atlas run to publish it again")
     except AtlasError as error:
         return [str(error)]
-    return list(_damages(folder, files))
+    return list(damages(folder, files))
 
 
-def _manifest(folder: Path, again: str) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
-    """Return the key of an atlas, and its files by name."""
+# What an atlas consists of, by name: all that is known of it where its manifest is damaged.
+_ATLAS_FILE = re.compile(
+    r"atlas\.zarr/([^/]+/)*(zarr\.json|c(/\d+)*)|(edges|models|layers)\.parquet|summary\.json|report\.html|manifest\.json"
+)
+_EXPECTED = "expected no folder, an empty one, or an atlas"
+_INSTEAD = "Move {} away, or name another folder. lfm-atlas removes only what it wrote"
+
+
+def why_not_replaceable(folder: Path, *, was_published: bool = False) -> str | None:
+    """Return why no atlas may be published at ``folder``; None if one may.
+
+    An atlas may take the place of nothing, of an empty folder, and of an atlas: a folder whose manifest lfm-atlas
+    wrote and that holds no other files than it lists. Files that it lists may be damaged or missing. A folder without a
+    sound manifest counts as an atlas only if ``was_published`` and every file has a name that atlases have. A link
+    stands for the folder that it leads to.
+
+    Parameters
+    ----------
+    folder
+        Where an atlas or a baseline is to be published.
+    was_published
+        Whether the store notes that an atlas was published there.
+    """
+    target = Path(os.path.realpath(folder))
+    if folder.is_symlink() and not target.is_dir():
+        return (
+            f"{folder}: got a link to {target}, which is no folder, expected a link to a folder. "
+            "Mount or make that folder, or remove the link"
+        )
+    if not os.path.lexists(target):
+        return _blocked_by_file(target)
+    if not target.is_dir():
+        return f"{folder}: got a file, {_EXPECTED}. {_INSTEAD.format('it')}"
+    if target in mount_points() or os.path.ismount(target):
+        return (
+            f"{folder}: got a mount point, which cannot change places with a new atlas in one step, expected a folder "
+            f"on a disk. Name a folder inside of it, such as {folder.name}/atlas, or mount the folder above"
+        )
+    return _foreign(target, folder, was_published=was_published)
+
+
+def is_atlas(folder: Path) -> bool:
+    """Return whether the manifest of ``folder`` is that of an atlas, be its files damaged or not."""
     try:
-        content = (folder / "manifest.json").read_bytes()
-        manifest = json.loads(content)
-        key, files, version = str(manifest["key"]), manifest["files"], manifest["version"]
-        expected = {(entry["sha256"], entry["bytes"]) for entry in files.values()}
-    except (FileNotFoundError, NotADirectoryError) as error:
-        message = f"found no atlas in {folder} (it has no manifest.json), needs the folder that lfm-atlas run published"
-        raise AtlasError(f"{message}: give its path, or run lfm-atlas run") from error
-    except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise AtlasError(f"{folder}: found the atlas damaged, manifest.json cannot be read: {again}") from error
-    # Version 1 had no checksum.
-    is_sound = set(manifest) == {"version", "key", "files"} if version == 1 else _manifest_bytes(key, files) == content
-    if not is_sound or None in expected or (folder / "manifest.json").is_symlink():
-        raise AtlasError(f"{folder}: found the atlas damaged, manifest.json is not as published: {again}")
-    return key, files
+        read_manifest(folder, "")
+    except AtlasError:
+        return False
+    return True
 
 
-def _damages(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield the files of an atlas that are not as published."""
-    present = {
-        Path(current, name).relative_to(folder).as_posix() for current, _, names in os.walk(folder) for name in names
-    }
-    for name in sorted(present ^ {*files, "manifest.json"}):
-        yield f"{name} is {'not part of it' if name in present else 'missing'}"
-    for name in sorted(present & files.keys()):
-        path = folder / name
-        try:
-            is_sound = not path.is_symlink() and path.stat().st_size == files[name]["bytes"]
-            is_sound = is_sound and file_digest(path) == files[name]["sha256"]
-        except OSError as error:
-            yield f"{name} cannot be read ({error.strerror})"
-            continue
-        if not is_sound:
-            yield f"{name} is not as published"
+def _blocked_by_file(target: Path) -> str | None:
+    above = next((path for path in target.parents if os.path.lexists(path)), None)
+    if above is None or above.is_dir():
+        return None
+    return f"{target}: got the file {above} where a folder has to be, expected a folder. Move the file away"
 
 
-def _manifest_bytes(key: str, files: Mapping[str, Any]) -> bytes:
-    body = {"version": MANIFEST_VERSION, "key": key, "files": files}
-    return json.dumps(body | {"sha256": checksum_of(body)}, indent=1, sort_keys=True).encode()
+def _foreign(target: Path, folder: Path, *, was_published: bool) -> str | None:
+    """Return what in the folder ``target``, called ``folder`` in the message, is no part of an atlas; None: nothing."""
+    try:
+        names = _file_names(target)
+    except OSError as error:
+        place = error.filename or target
+        return f"{folder}: got {place}, which cannot be read ({error.strerror}), {_EXPECTED}. {_INSTEAD.format('it')}"
+    inside = sorted(path for path in mount_points() if target in path.parents)
+    if inside:
+        return f"{folder}: got the mount point {inside[0]} in it, {_EXPECTED}. Unmount it, or name another folder"
+    if not names:
+        return None
+    try:
+        _, files = read_manifest(target, "")
+    except AtlasError:
+        foreign = sorted(name for name in names if not _ATLAS_FILE.fullmatch(name))
+        if was_published and not foreign:
+            return None
+        holds = foreign[0] if foreign else sorted(names)[0]
+        return (
+            f"{folder}: got a folder with {holds} and no manifest.json of an atlas, {_EXPECTED}. "
+            f"{_INSTEAD.format('the folder')}"
+        )
+    foreign = sorted(names - files.keys() - {"manifest.json"})
+    if not foreign:
+        return None
+    more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
+    return (
+        f"{folder}: got {foreign[0]}{more}, which the manifest of the atlas there does not list, expected only its own "
+        f"files. {_INSTEAD.format('it' if len(foreign) == 1 else 'them')}"
+    )
+
+
+def _file_names(folder: Path) -> set[str]:
+    """Return the names of all files and links below ``folder``; OSError if a folder cannot be read."""
+
+    def fail(error: OSError) -> None:
+        raise error
+
+    names = set()
+    for current, folders, files in os.walk(folder, onerror=fail):
+        links = [name for name in folders if os.path.islink(os.path.join(current, name))]
+        names |= {Path(current, name).relative_to(folder).as_posix() for name in (*files, *links)}
+    return names
+
+
+def refuse_unless_replaceable(folder: Path, *, was_published: bool = False) -> None:
+    """Raise `FolderError` unless an atlas may be published at ``folder``; see `why_not_replaceable`."""
+    if refusal := why_not_replaceable(folder, was_published=was_published):
+        raise FolderError(refusal)
 
 
 @contextmanager
-def publish(folder: Path, key: str, *, is_ours: bool = False) -> Iterator[Path]:
+def publish(folder: Path, key: str, *, was_published: bool = False) -> Iterator[Path]:
     """Give an empty folder to write the atlas into; put it at ``folder`` in one step when the block ends well.
 
-    ``is_ours``: whoever knows that an atlas was published there replaces what is left of it, if nothing else is there.
+    A link stays, and the folder that it leads to is replaced.
+
+    Parameters
+    ----------
+    folder
+        Where to publish.
+    key
+        The key of the atlas.
+    was_published
+        Whether the store notes that an atlas was published there.
+
+    Raises
+    ------
+    FolderError
+        If something else than an atlas is there, before the block or when it ends.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    left = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    is_free = not folder.exists() or (folder.is_dir() and (left <= _FILES if is_ours else not left))
-    if not is_free and not (folder / "manifest.json").is_file():
-        raise FileExistsError(
-            f"{folder} exists and is no atlas (it has no manifest.json): choose another atlas.path, or move it away"
-        )
-    sweep(folder)
-    staged = folder.with_name(f".{folder.name}.{uuid4().hex}.staged")
+    refuse_unless_replaceable(folder, was_published=was_published)
+    place = Path(os.path.realpath(folder))
+    place.parent.mkdir(parents=True, exist_ok=True)
+    sweep(place)
+    staged = place.with_name(f".{place.name}.{uuid4().hex}.staged")
     staged.mkdir()
     try:
         yield staged
@@ -136,24 +215,51 @@ def publish(folder: Path, key: str, *, is_ours: bool = False) -> Iterator[Path]:
         entries = {
             name: {"sha256": file_digest(staged / name), "bytes": (staged / name).stat().st_size} for name in names
         }
-        atomic_write(staged / "manifest.json", _manifest_bytes(key, entries))
+        atomic_write(staged / "manifest.json", manifest_bytes(key, entries))
         sync_tree(staged)
-        former = swap_folders(staged, folder)
+        # The block may have taken hours.
+        refuse_unless_replaceable(folder, was_published=was_published)
+        former = swap_folders(staged, place)
         if former is not None:
-            shutil.rmtree(former)
+            _remove_leftover(former)
     finally:
-        shutil.rmtree(staged, ignore_errors=True)
+        with suppress(OSError):
+            _remove_leftover(staged)
 
 
 def sweep(folder: Path) -> None:
-    """Remove what killed runs left beside the atlas; bring the former one back if they left none."""
-    for former in folder.parent.glob(f".{folder.name}.*.former"):
-        if folder.exists():
-            shutil.rmtree(former)
+    """Remove what killed runs left beside the atlas; bring the former one back if they left none.
+
+    Leftovers are recognized by the random part of their names, 32 hexadecimal digits; others' folders stay.
+    """
+    place = Path(os.path.realpath(folder))
+    pattern = re.compile(rf"\.{re.escape(place.name)}\.[0-9a-f]{{32}}\.(staged|former)")
+    if not place.parent.is_dir():
+        return
+    leftovers = [path for path in sorted(place.parent.iterdir()) if pattern.fullmatch(path.name)]
+    for former in (path for path in leftovers if path.suffix == ".former" and path.is_dir()):
+        if os.path.lexists(place):
+            _remove_leftover(former)
         else:
-            former.rename(folder)
-    for staged in folder.parent.glob(f".{folder.name}.*.staged"):
-        shutil.rmtree(staged)
+            former.rename(place)
+    for staged in (path for path in leftovers if path.suffix == ".staged"):
+        _remove_leftover(staged)
+
+
+def _remove_leftover(folder: Path) -> None:
+    """Remove a staged or former atlas; keep it, as ``.former``, if it holds a file that is no part of it."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    # A staged atlas has no manifest until it is complete; until then all of it was written by a run.
+    is_complete = (folder / "manifest.json").exists() or folder.suffix == ".former"
+    refusal = _foreign(folder, folder, was_published=True) if is_complete else None
+    if refusal is None:
+        shutil.rmtree(folder)
+        return
+    kept = folder.with_suffix(".former")
+    if kept != folder:
+        folder.rename(kept)
+    logger.warning("%s: kept a former atlas, since it holds what is no part of it: %s", kept, refusal)
 
 
 def write_atlas(atlas: xr.Dataset, groups: Mapping[str, xr.Dataset], folder: Path) -> None:
@@ -208,7 +314,7 @@ def _zarr(folder: Path, manifest: Manifest | None) -> "Path | AtlasStore":
 
 
 def write_edges(parts: Iterable[Mapping[str, Any]], folder: Path) -> None:
-    """Write ``edges.parquet`` from its parts, at least one: null where a number is NaN."""
+    """Write ``edges.parquet`` from its parts: null where a number is NaN; without any, a table without rows."""
     writer = None
     try:
         for columns in parts:
@@ -219,6 +325,8 @@ def write_edges(parts: Iterable[Mapping[str, Any]], folder: Path) -> None:
     finally:
         if writer is not None:
             writer.close()
+    if writer is None:
+        write_table("edges", {column.name: [] for column in columns_of("edges")}, folder)
 
 
 def _arrow_table(table: Table, columns: Mapping[str, Any]) -> pa.Table:
@@ -228,8 +336,10 @@ def _arrow_table(table: Table, columns: Mapping[str, Any]) -> pa.Table:
 
 
 def edge_batches(folder: Path) -> Iterator[dict[str, list[Any]]]:
-    """Yield ``edges.parquet`` in parts: columns by name, None where there is no number."""
+    """Yield ``edges.parquet`` in parts, at least one: columns by name, None where there is no number."""
     with pa.parquet.ParquetFile(folder / "edges.parquet") as file:
+        if not file.metadata.num_rows:
+            yield file.schema_arrow.empty_table().to_pydict()
         for batch in file.iter_batches():
             yield batch.to_pydict()
 
@@ -242,7 +352,7 @@ def write_columns(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
 
 
 def write_table(table: Table, columns: Mapping[str, Any], folder: Path) -> None:
-    """Write ``models.parquet`` or ``layers.parquet``: null where a number is NaN."""
+    """Write a table whole: ``models.parquet`` or ``layers.parquet``; null where a number is NaN."""
     pa.parquet.write_table(_arrow_table(table, columns), folder / f"{table}.parquet", compression="zstd")
 
 
@@ -259,14 +369,17 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def promote(atlas: Path, baseline: Path) -> bool:
-    """Copy the atlas over the baseline in one step; return False where it is there already."""
+def promote(atlas: Path, baseline: Path, *, was_published: bool = False) -> bool:
+    """Copy the atlas over the baseline in one step; return False where it is there already.
+
+    ``was_published``: whether the store notes that a baseline was published there. Raises as `publish`.
+    """
     key = published_key(atlas)
     if key is None:
         raise FileNotFoundError(f"{atlas}: found no whole atlas (its manifest.json must fit its files): run it again")
     if published_key(baseline) == key:
         return False
-    with publish(baseline, key) as folder:
+    with publish(baseline, key, was_published=was_published) as folder:
         shutil.copytree(atlas, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("manifest.json"))
     return True
 

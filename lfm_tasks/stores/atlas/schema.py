@@ -1,6 +1,7 @@
 """The schema of the published atlas: its columns, its versions, and how its arrays are read.
 
-To add a column, add a row to `COLUMNS`, raise `SCHEMA_VERSION` and put `columns_as_markdown` into docs/atlas.md. The
+To add a column, add a row to `COLUMNS`, raise `SCHEMA_VERSION` and put `columns_as_markdown` into docs/atlas.md;
+`filled` gives it to atlases of former versions, too. The
 writer of the tables, their Parquet schema, the attributes of ``atlas.zarr`` and the exports read this table. A column
 of ``edges`` holds the cells of the array of its name in ``atlas.zarr``; where the atlas has no such array yet, the row
 says in ``derive`` how it is computed from the arrays that are there.
@@ -8,8 +9,9 @@ says in ``derive`` how it is computed from the arrays that are there.
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +21,8 @@ import xarray as xr
 from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
+
+from lfm_tasks.stores.units.durable import checksum_of, file_digest
 
 Table = Literal["edges", "models", "layers"]
 Dtype = Literal["string", "float64", "int32", "list<string>"]
@@ -194,12 +198,13 @@ def filled(atlas: xr.Dataset, summary: Mapping[str, Any]) -> xr.Dataset:
     check_version(atlas.attrs.get("schema_version"))
     if atlas.attrs["schema_version"] == SCHEMA_VERSION:
         return atlas
-    empty = np.full(atlas["n_points"].shape, "", dtype=object)
-    atlas = atlas.assign(dict.fromkeys(("content", "basis"), (("dataset", "source"), empty)))
-    meta = {entry["name"]: entry["meta"] for entry in summary["models"]}
-    for side in ("source", "target"):
-        atlas = atlas.assign_coords(meta_coordinates(side, list(atlas[f"{side}_model"].values), meta))
-    return atlas.assign_attrs(schema_version=SCHEMA_VERSION)
+    if atlas.attrs["schema_version"] < 3:
+        empty = np.full(atlas["n_points"].shape, "", dtype=object)
+        atlas = atlas.assign(dict.fromkeys(("content", "basis"), (("dataset", "source"), empty)))
+        meta = {entry["name"]: entry["meta"] for entry in summary["models"]}
+        for side in ("source", "target"):
+            atlas = atlas.assign_coords(meta_coordinates(side, list(atlas[f"{side}_model"].values), meta))
+    return with_derived_columns(atlas).assign_attrs(schema_version=SCHEMA_VERSION)
 
 
 def meta_coordinates(side: str, models: Sequence[str], meta: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -247,6 +252,54 @@ class Manifest:
 
     key: str
     files: Mapping[str, Mapping[str, Any]]
+
+
+# 2: the manifest has a checksum of its own.
+MANIFEST_VERSION = 2
+
+
+def read_manifest(folder: Path, again: str) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
+    """Return the key and the files of an atlas; `AtlasError`, ending in ``again``, if its manifest is not ours."""
+    try:
+        content = (folder / "manifest.json").read_bytes()
+        manifest = json.loads(content)
+        key, files, version = str(manifest["key"]), manifest["files"], manifest["version"]
+        expected = {(entry["sha256"], entry["bytes"]) for entry in files.values()}
+    except (FileNotFoundError, NotADirectoryError) as error:
+        message = f"found no atlas in {folder} (it has no manifest.json), needs the folder that lfm-atlas run published"
+        raise AtlasError(f"{message}: give its path, or run lfm-atlas run") from error
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
+        raise AtlasError(f"{folder}: found the atlas damaged, manifest.json cannot be read: {again}") from error
+    # Version 1 had no checksum.
+    is_sound = set(manifest) == {"version", "key", "files"} if version == 1 else manifest_bytes(key, files) == content
+    if not is_sound or None in expected or (folder / "manifest.json").is_symlink():
+        raise AtlasError(f"{folder}: found the atlas damaged, manifest.json is not as published: {again}")
+    return key, files
+
+
+def damages(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    """Yield a phrase for each file of an atlas that is not as published."""
+    present = {
+        Path(current, name).relative_to(folder).as_posix() for current, _, names in os.walk(folder) for name in names
+    }
+    for name in sorted(present ^ {*files, "manifest.json"}):
+        yield f"{name} is {'not part of it' if name in present else 'missing'}"
+    for name in sorted(present & files.keys()):
+        path = folder / name
+        try:
+            is_sound = not path.is_symlink() and path.stat().st_size == files[name]["bytes"]
+            is_sound = is_sound and file_digest(path) == files[name]["sha256"]
+        except OSError as error:
+            yield f"{name} cannot be read ({error.strerror})"
+            continue
+        if not is_sound:
+            yield f"{name} is not as published"
+
+
+def manifest_bytes(key: str, files: Mapping[str, Any]) -> bytes:
+    """Return the content of ``manifest.json``, with its own checksum."""
+    body = {"version": MANIFEST_VERSION, "key": key, "files": files}
+    return json.dumps(body | {"sha256": checksum_of(body)}, indent=1, sort_keys=True).encode()
 
 
 class AtlasStore(LocalStore):

@@ -1,6 +1,6 @@
 """The arrays of one unit, as a Zarr group: which arrays each kind has, and how they are written and read.
 
-Kinds of small arrays are packed into one file: a base would be thirteen files, and thousands of bases most of the files
+Kinds of small arrays are packed into one file: a basis would be thirteen files, thousands of bases most of the files
 of a store.
 """
 

@@ -85,10 +85,27 @@ def swap_folders(staged: Path, published: Path) -> Path | None:
         sync_folder(published.parent)
         return staged
     aside = published.with_name(f".{published.name}.{uuid4().hex}.former")
-    published.rename(aside)
-    staged.rename(published)
+    try:
+        published.rename(aside)
+        staged.rename(published)
+    except BaseException:
+        # Ctrl+C between the two would leave nothing at this name.
+        if aside.exists() and not published.exists():
+            aside.rename(published)
+        raise
     sync_folder(published.parent)
     return aside
+
+
+def mount_points() -> frozenset[Path]:
+    """Return all mount points of this system, bind mounts too, which `os.path.ismount` misses; none off Linux."""
+    try:
+        lines = Path("/proc/self/mountinfo").read_bytes().splitlines()
+    except OSError:
+        return frozenset()
+    escaped = (line.split(b" ")[4] for line in lines)
+    octal = (re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), place) for place in escaped)
+    return frozenset(Path(os.fsdecode(place)) for place in octal)
 
 
 def _exchange(first: Path, second: Path) -> bool:

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -51,7 +52,7 @@ def quarantine_corrupt(store: UnitStore) -> tuple[Corruption, ...]:
         if before.get(name) != stamp and (damage := _damage(store, kind, key)):
             # A folder without a receipt is what a kill leaves: it makes room when the unit is made.
             is_committed = store.receipt_path(kind, key).is_file()
-            if is_committed and store.quarantine(kind, key, unless=lambda: _damage(store, kind, key) is None):
+            if is_committed and store.quarantine(kind, key, unless=partial(_is_sound, store, kind, key)):
                 corrupt.append(damage)
             continue
         sound[name] = stamp
@@ -66,6 +67,10 @@ def quarantine_unfinished(store: UnitStore) -> None:
         receipt = store.receipt_path(kind, key)
         if not receipt.is_file():
             store.quarantine(kind, key, unless=receipt.is_file)
+
+
+def _is_sound(store: UnitStore, kind: str, key: str) -> bool:
+    return _damage(store, kind, key) is None
 
 
 def _damage(store: UnitStore, kind: str, key: str) -> Corruption | None:

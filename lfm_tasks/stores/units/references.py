@@ -8,11 +8,12 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
 from lfm_tasks.stores.units.durable import add_checksum, atomic_write, verify_checksum
+from lfm_tasks.stores.units.store import lock_unit
 
 UnitId = tuple[str, str]  # kind and key
 
@@ -31,21 +32,35 @@ class AtlasReference:
         Keys of units that sections are made of, whose kind the atlas does not know.
     folders
         Where it was published, relative to the store.
+    catalogs
+        For folders that a catalog published it to: the file of this catalog, relative to the store.
     """
 
     key: str
     units: frozenset[UnitId]
     section_keys: frozenset[str]
     folders: tuple[str, ...]
+    catalogs: Mapping[str, str] = field(default_factory=dict)
 
 
 def write_reference(
-    root: Path, key: str, units: Mapping[str, Iterable[str]], section_keys: Iterable[str], folder: Path
+    root: Path,
+    key: str,
+    units: Mapping[str, Iterable[str]],
+    section_keys: Iterable[str],
+    folder: Path,
+    catalog: Path | None = None,
 ) -> None:
-    """Write what the atlas in ``folder`` is made of, into the store at ``root``; keep its other folders."""
+    """Write what the atlas in ``folder`` is made of, into the store at ``root``; keep its other folders.
+
+    ``catalog``: the file of the catalog that the atlas is published by.
+    """
     former = read_reference(root, key)
     folders = sorted({_relative(root, folder), *(former.folders if former else ())})
+    catalogs = dict(former.catalogs) if former else {}
+    catalogs |= {} if catalog is None else {_relative(root, folder): _relative(root, catalog)}
     content = {
+        "catalogs": catalogs,
         "folders": folders,
         "units": {kind: sorted(set(keys)) for kind, keys in units.items()},
         "others": sorted(set(section_keys)),
@@ -76,7 +91,8 @@ def parse_reference(key: str, content: bytes) -> AtlasReference:
     """Return the reference that was written as these bytes; ValueError if they are damaged."""
     body = verify_checksum(content)
     units = frozenset((kind, unit_key) for kind, keys in body["units"].items() for unit_key in keys)
-    return AtlasReference(key, units, frozenset(body["others"]), tuple(body["folders"]))
+    others, folders = frozenset(body["others"]), tuple(body["folders"])
+    return AtlasReference(key, units, others, folders, body.get("catalogs", {}))
 
 
 def read_references(root: Path) -> list[AtlasReference]:
@@ -94,9 +110,25 @@ def holds_atlas(root: Path, folder: Path) -> bool:
     return any(_relative(root, folder) in reference.folders for reference in read_references(root))
 
 
+def publisher(root: Path, reference: AtlasReference, folder: Path) -> Path | None:
+    """Return the file of the catalog that published an atlas to ``folder``; None if the store does not note it."""
+    catalog = reference.catalogs.get(_relative(root, folder))
+    return None if catalog is None else Path(os.path.normpath(root / catalog))
+
+
 def is_live(root: Path, reference: AtlasReference) -> bool:
     """Return whether one of the folders still holds the atlas (damaged ones count: they may be mended)."""
     return any(manifest_key(root / folder) == reference.key for folder in reference.folders)
+
+
+def missing_folders(root: Path, reference: AtlasReference) -> tuple[str, ...]:
+    """Return the folders of an atlas that is not live where there is no atlas at all: not mounted, perhaps.
+
+    A folder that holds another atlas is not among them: there, this one was replaced.
+    """
+    if is_live(root, reference):
+        return ()
+    return tuple(folder for folder in reference.folders if manifest_key(root / folder) is None)
 
 
 def remove_reference(root: Path, reference: AtlasReference) -> None:
@@ -149,9 +181,10 @@ def unit_bytes(root: Path, unit: UnitId) -> int:
 def remove_unit(root: Path, unit: UnitId) -> None:
     """Remove a unit: its receipt first, so that a kill leaves no receipt of a unit that is gone."""
     kind, key = unit
-    (root / "receipts" / kind / f"{key}.json").unlink(missing_ok=True)
-    folder = root / "units" / kind / key
-    if folder.is_dir():
-        aside = root / "staging" / f"pruned-{uuid4().hex}"
-        aside.parent.mkdir(exist_ok=True)
-        shutil.rmtree(folder.rename(aside))
+    with lock_unit(root, kind, key):
+        (root / "receipts" / kind / f"{key}.json").unlink(missing_ok=True)
+        folder = root / "units" / kind / key
+        if folder.is_dir():
+            aside = root / "staging" / f"pruned-{uuid4().hex}"
+            aside.parent.mkdir(exist_ok=True)
+            shutil.rmtree(folder.rename(aside))

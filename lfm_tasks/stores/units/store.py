@@ -13,8 +13,7 @@ A unit is a set of arrays (`LAYOUTS` lists them by kind) under a key, the digest
     Written last: SHA-256 of the manifest, facts, and a checksum of the receipt itself. Only a receipt makes a unit
     count; a folder without one is replaced when the unit is computed again.
 ``locks/<first two digits of the SHA-256 of kind/key>.lock``
-    Whoever publishes a unit, or moves one away, holds its lock: one process at a time. The files stay; a lock falls with
-    its process.
+    Held by the one process that publishes the unit or moves it away. The files stay; a lock falls with its process.
 ``quarantine/<kind>-<key>-<random>/``
     Folder and receipt of a damaged unit. Nothing reads or removes them.
 
@@ -273,7 +272,7 @@ class UnitStore:
             Called once no other process publishes the unit or moves it: whether it is to stay after all, because
             another process has put it aside and made it anew meanwhile.
         """
-        with self._lock(kind, key):
+        with lock_unit(self.root, kind, key):
             if unless():
                 return False
             aside = self.root / "quarantine" / f"{kind}-{key}-{uuid4().hex}"
@@ -303,44 +302,58 @@ class UnitStore:
         sync_tree(staged)
         digest = hashlib.sha256(manifest).hexdigest()
         body = {"kind": kind, "key": key, "manifest": digest, "facts": dict(facts)}
-        self._place(kind, key, staged, digest, add_checksum(body))
+        with lock_unit(self.root, kind, key) as is_locked:
+            self._place(kind, key, staged, digest, add_checksum(body), is_locked=is_locked)
 
-    def _place(self, kind: str, key: str, staged: Path, manifest: str, receipt: bytes) -> None:
-        """Commit a whole folder, unless another process was first; one process at a time does this for a unit.
+    def replace(self, kind: str, key: str, staged: Path, receipt: bytes) -> None:
+        """Commit a whole folder with its receipt in the place of what lies there, unless that is the same, and sound.
 
-        A folder without a receipt is then what a killed process left. If it holds the same bytes it is committed as it
-        lies; else it makes room. Where the file system has no locks another process may be about to write its receipt,
-        so only the former is done.
+        ValueError if the receipt is damaged.
+        """
+        manifest = verify_checksum(receipt)["manifest"]
+        with lock_unit(self.root, kind, key) as is_locked:
+            receipt_path = self.receipt_path(kind, key)
+            is_same = receipt_path.is_file() and receipt_path.read_bytes() == receipt
+            if is_same and _holds(self.unit_path(kind, key), manifest):
+                return  # another process was first
+            receipt_path.unlink(missing_ok=True)
+            if os.path.lexists(self.unit_path(kind, key)):
+                self._remove_folder(self.unit_path(kind, key))
+            self._place(kind, key, staged, manifest, receipt, is_locked=is_locked)
+
+    def _place(self, kind: str, key: str, staged: Path, manifest: str, receipt: bytes, *, is_locked: bool) -> None:
+        """Commit a whole folder, unless another process was first.
+
+        Under the lock, a folder without a receipt is what a killed process left. If it holds the same bytes it is
+        committed as it lies; else it makes room. Where the file system has no locks another process may be about to
+        write its receipt, so only the former is done.
         """
         unit, receipt_path = self.unit_path(kind, key), self.receipt_path(kind, key)
         make_folder(unit.parent)
-        with self._lock(kind, key) as is_locked:
-            while not self.has(kind, key):
-                if not os.path.lexists(unit):
-                    receipt_path.unlink(missing_ok=True)  # of a folder that is gone
-                    try:
-                        staged.rename(unit)
-                    except OSError as error:
-                        if is_locked or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                            raise
-                        continue
-                elif not _holds(unit, manifest):
-                    if not is_locked:
-                        problem = f"got a folder without a receipt, expected {manifest[:12]} in it, or no folder"
-                        advice = "The file system has no locks that would tell whether it is being written"
-                        raise OSError(errno.EEXIST, f"{problem}. {advice}: stop all runs and remove it", str(unit))
-                    self._remove_folder(unit)
+        while not self.has(kind, key):
+            if not os.path.lexists(unit):
+                if is_locked:  # else it may be that of another process, which has just placed the folder
+                    receipt_path.unlink(missing_ok=True)
+                try:
+                    staged.rename(unit)
+                except OSError as error:
+                    if is_locked or error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                        raise
                     continue
-                sync_folder(unit.parent)
-                atomic_write(receipt_path, receipt)
+            elif not _holds(unit, manifest):
+                if not is_locked:
+                    problem = f"got a folder without a receipt, expected {manifest[:12]} in it, or no folder"
+                    advice = "The file system has no locks that would tell whether it is being written"
+                    raise OSError(errno.EEXIST, f"{problem}. {advice}: stop all runs and remove it", str(unit))
+                self._remove_folder(unit)
+                continue
+            sync_folder(unit.parent)
+            atomic_write(receipt_path, receipt)
 
     def _remove_folder(self, unit: Path) -> None:
         aside = self.root / "staging" / f"stale-{uuid4().hex}"
         make_folder(aside.parent)
         shutil.rmtree(unit.rename(aside), ignore_errors=True)
-
-    def _lock(self, kind: str, key: str) -> AbstractContextManager[bool]:
-        return lock_unit(self.root, kind, key)
 
     def unit_path(self, kind: str, key: str) -> Path:
         """Return the folder of a unit."""

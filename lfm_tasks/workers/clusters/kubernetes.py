@@ -103,6 +103,8 @@ def _pod(cluster: KubernetesCluster, container: dict[str, Any]) -> dict[str, Any
         "seccompProfile": {"type": "RuntimeDefault"},
     }
     whole = {"image": cluster.image, "imagePullPolicy": "IfNotPresent", "securityContext": safe, **container}
+    # Nothing is imported from the folder of the catalog, where the image may start.
+    whole |= {"workingDir": "/", "env": [*container["env"], *_variables({"PYTHONSAFEPATH": "1"})]}
     pod = {"automountServiceAccountToken": False, "securityContext": {"fsGroup": 10001}, "containers": [whole]}
     if cluster.volume_claim is None:
         return pod

@@ -16,6 +16,15 @@ from dask_jobqueue import SLURMCluster
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.cluster import SlurmCluster
 from lfm_tasks.workers.dask_config import write_settings
+from lfm_tasks.workers.local_cluster import ClosedScheduler, scratch_folder
+
+# On each node a folder for Dask's files that only this user can enter: see `scratch_folder`.
+PRIVATE_SCRATCH = (
+    'export DASK_TEMPORARY_DIRECTORY="$(mktemp -d)"',
+    "trap 'rm -rf \"$DASK_TEMPORARY_DIRECTORY\"' EXIT",
+)
+# Jobs start where the run was, and there Python and numba would find modules and settings.
+SAFE_PATH = 'export PYTHONSAFEPATH=1 NUMBA_CACHE_DIR="${NUMBA_CACHE_DIR-}"'
 
 
 @contextmanager
@@ -44,7 +53,8 @@ def options(cluster: SlurmCluster, folder: Path) -> dict[str, Any]:
         "security": Security.temporary(),
         "protocol": "tls://",
         "shared_temp_directory": str(folder),
-        "scheduler_options": {"dashboard_address": "127.0.0.1:0", "dashboard": False},
+        "scheduler_cls": ClosedScheduler,
+        "scheduler_options": {"dashboard": False, "local_directory": str(scratch_folder())},
         "cores": cluster.workers_per_job,
         "processes": cluster.workers_per_job,
         "memory": cluster.memory,
@@ -55,6 +65,10 @@ def options(cluster: SlurmCluster, folder: Path) -> dict[str, Any]:
         "log_directory": str(folder),
         "death_timeout": 120,
         "job_extra_directives": list(cluster.directives),
-        "job_script_prologue": [f"export DASK_CONFIG={shlex.quote(str(write_settings(folder)))}"],
+        "job_script_prologue": [
+            f"export DASK_CONFIG={shlex.quote(str(write_settings(folder)))}",
+            *PRIVATE_SCRATCH,
+            SAFE_PATH,
+        ],
         "silence_logs": "ERROR",
     }

@@ -13,6 +13,7 @@ import pytest
 
 from lfm_tasks.workers.pool import LocalDask, WorkerDied
 from tests.robustness.chaos.conftest import crowd
+from tests.unit.stores.units.test_writers import assert_all_whole, commit_with_kills
 
 pytestmark = pytest.mark.chaos
 MOST_SECONDS = 120.0
@@ -125,3 +126,15 @@ def test_worker_that_is_stopped__is_started_anew_and_every_job_finishes(figure: 
     assert results == {number: number for number in range(40)}
     assert took <= MOST_SECONDS * crowd()
     figure(f"a worker stopped for good: 40 of 40 jobs done in {took:.0f} s")
+
+
+def test_ten_thousand_commits_of_the_same_units_by_four_processes__fail_never(
+    tmp_path: Path, figure: Callable[[str], None]
+) -> None:
+    n_units, n_kills = 2500, 60
+
+    n_failed = commit_with_kills(tmp_path, n_units=n_units, n_processes=4, n_kills=n_kills)
+
+    assert n_failed == 0
+    assert_all_whole(tmp_path, n_units)
+    figure(f"same units: {4 * n_units} commits by 4 processes, {n_kills} kills; none failed, {n_units} whole units")

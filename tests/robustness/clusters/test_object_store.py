@@ -20,7 +20,7 @@ from lfm_tasks.stores import remote as remote_lock
 from lfm_tasks.stores import remote as remote_units
 from lfm_tasks.stores.remote import RemoteStoreError, RemoteUnitStore, locked_remotely
 from lfm_tasks.stores.units.durable import StoreBusyError
-from tests.robustness.clusters.conftest import ENVIRONMENT, PYTHON, contents
+from tests.robustness.clusters.conftest import ENVIRONMENT, PYTHON, contents, wait_for
 
 pytestmark = pytest.mark.cluster
 REMOTE = "s3://zoo/atlas-of-the-zoo"
@@ -175,6 +175,55 @@ def test_second_writer_of_a_unit__leaves_the_first_ones(tmp_path: Path, files: A
     assert files.cat_file(f"{REMOTE}/receipts/probes/{'a' * 64}.json") == before
     assert len({name.split("/")[-3] for name in files.find(f"{REMOTE}/units") if name.endswith("/zarr.json")}) <= 2
     assert read_unit(first, "a" * 64) == [0.25, 0.5]
+
+
+COMMITS = """
+import sys
+from pathlib import Path
+import numpy as np
+from lfm_tasks.stores.remote import RemoteUnitStore
+
+root, remote, seed, n_units = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
+for index in np.random.default_rng(seed).permutation(n_units).tolist():
+    store = RemoteUnitStore(root, remote)
+    with store.commit("probes", f"{index:064x}") as writer:
+        writer.arrays.write("accuracies", np.array([index, 0.5]))
+    with store.open("probes", f"{index:064x}") as unit:
+        assert unit.read("accuracies")[0] == index
+"""
+
+
+def test_processes_that_commit_the_same_units__fail_never(tmp_path: Path, files: Any, server: dict[str, str]) -> None:
+    n_units = 12
+    # Two workers of one machine, which share its copies, and one of another; one more is killed on the way.
+    places = ["here", "here", "there", "here"]
+    processes = [
+        subprocess.Popen(
+            [PYTHON, "-c", COMMITS, str(tmp_path / place), REMOTE, str(seed), str(n_units)], env=ENVIRONMENT | server
+        )
+        for seed, place in enumerate(places)
+    ]
+    wait_for(lambda: len(files.find(f"{REMOTE}/receipts")) > 2, "the first commits")
+    processes[-1].kill()
+
+    assert [process.wait() for process in processes][:-1] == [0, 0, 0]
+    store = RemoteUnitStore(tmp_path / "third", REMOTE)
+    for index in range(n_units):
+        assert read_unit(store, f"{index:064x}") == [float(index), 0.5]
+    store.sweep()
+    named = {json.loads(files.cat_file(name))["folder"] for name in files.find(f"{REMOTE}/receipts")}
+    assert {name.split("/")[-2] for name in files.find(f"{REMOTE}/units")} == named
+
+
+def test_damaged_copy_on_this_machine__is_never_put(tmp_path: Path, files: Any) -> None:
+    store = RemoteUnitStore(tmp_path / "a", REMOTE)
+    key = write_unit(store)
+    files.rm(REMOTE, recursive=True)
+    next((tmp_path / "a" / "units").rglob("arrays.zip")).write_bytes(b"x")
+
+    write_unit(store)
+
+    assert read_unit(RemoteUnitStore(tmp_path / "b", REMOTE), key) == [0.25, 0.5]
 
 
 @pytest.mark.parametrize("what", ["changed", "missing"])
@@ -359,3 +408,27 @@ def test_lock__is_held_by_one_and_falls_when_nobody_renews_it(files: Any, monkey
             held = json.loads(files.cat_file(f"{REMOTE}/lock"))
     assert held["purpose"] == "another"
     assert not files.exists(f"{REMOTE}/lock")
+
+
+def test_machine_without_the_models__keeps_the_atlas_that_another_one_published(
+    tmp_path: Path,
+    files: Any,
+    related_spaces: Callable[..., dict[str, Any]],
+    write_zoo: Callable[..., Path],
+    build: Callable[..., Any],
+) -> None:
+    first = write_zoo(tmp_path / "first", related_spaces(2))
+    put_remote(first)
+    build(first)
+    current = files.cat_file(f"{REMOTE}/atlas/current.json")
+    second = write_zoo(tmp_path / "second", related_spaces(2))
+    put_remote(second)
+    for path in second.glob("*.npz"):
+        path.unlink()
+
+    outcome = build(second)
+
+    assert outcome.is_kept
+    assert "expected at least one space" in outcome.unpublished
+    assert files.cat_file(f"{REMOTE}/atlas/current.json") == current
+    assert not (second / "atlas").exists()

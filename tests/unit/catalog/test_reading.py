@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lfm_tasks.catalog import Catalog, CatalogError, catalog_schema, read_catalog
+from lfm_tasks.catalog.cluster import LocalCluster
 from lfm_tasks.catalog.yaml_tree import read_tree, to_builtins
 
 SHIPPED = Path(__file__).parents[3] / "data_catalog.yaml"
@@ -237,20 +238,22 @@ def test_anchors_merges_and_private_keys__serve_the_catalog(tmp_path: Path) -> N
 
 
 def test_variables__are_filled_in_and_typed(tmp_path: Path) -> None:
-    text = GOOD.replace("ids.npy", "'${FOLDER}/${NAME:-ids}.npy'") + "atlas:\n  n_eigenpairs: ${K}\n  path: a$${b}\n"
+    text = GOOD.replace("ids.npy", "'${FOLDER}/${NAME:-ids}.npy'")
+    text += "atlas:\n  path: a$${b}\ncluster:\n  n_workers: ${K}\n"
     catalog = read(tmp_path, text, FOLDER="data", K="7")
 
     ids = catalog.datasets["probe"].ids
     assert not isinstance(ids, str)
     assert ids is not None
     assert ids.path == "data/ids.npy"
-    assert catalog.atlas.n_eigenpairs == 7
+    assert catalog.cluster == LocalCluster(n_workers=7)
     assert catalog.atlas.path == "a${b}"
+    assert catalog.variables == {"FOLDER": "data", "K": "7"}
 
 
-def test_value_in_quotes__stays_text(tmp_path: Path) -> None:
-    assert mistakes(tmp_path, GOOD + "atlas: {n_eigenpairs: '${K}'}\n", K="7") == [
-        ":8: atlas.n_eigenpairs: found the text '7', needs a whole number"
+def test_value_in_quotes__stays_text_and_is_not_shown(tmp_path: Path) -> None:
+    assert mistakes(tmp_path, GOOD + "cluster: {n_workers: '${K}'}\n", K="7") == [
+        ":8: cluster.n_workers: got a value of K that does not fit, expected a whole number"
     ]
 
 

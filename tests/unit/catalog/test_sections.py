@@ -64,5 +64,7 @@ def test_mistake__is_told_with_its_line(tmp_path: Path, audit: Any, message: str
 
 @pytest.mark.parametrize("audit", [{"baseline": "atlas"}, {"path": "atlas"}, {"path": "b", "baseline": "b"}])
 def test_folders__are_different_ones(tmp_path: Path, audit: Any) -> None:
-    with pytest.raises(CatalogError, match=r"twice among atlas\.path, .* needs a folder for each: rename one"):
+    with pytest.raises(
+        CatalogError, match=r", which is (atlas|audit)\.path .*, expected folders apart from each other\. Rename one"
+    ):
         read(tmp_path, audit)

@@ -1,5 +1,6 @@
 """A check is added by one file: catalog, schema, evaluation and the files of an audit follow from it."""
 
+import inspect
 import json
 import pickle
 import shutil
@@ -115,17 +116,9 @@ def test_mistake_in_its_section__is_reported_with_its_line(tree: Path, tmp_path:
 
 
 def test_checks__are_in_the_order_of_files_and_classes() -> None:
-    assert list(check_classes()) == [
-        "near_duplicate",
-        "undeclared_lineage",
-        "declared_parent_far",
-        "license",
-        "drift",
-        "changed_weights_same_version",
-        "missing",
-        "quality",
-        "stale_baseline",
-    ]
+    places = [(check.__module__, inspect.getsourcelines(check)[1]) for check in check_classes().values()]
+    assert places == sorted(places)
+    assert {"near_duplicate", "license", "drift", "stale_baseline"} <= check_classes().keys()
     assert check_classes()["near_duplicate"] is NearDuplicate
 
 

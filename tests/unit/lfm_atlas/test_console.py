@@ -1,6 +1,7 @@
 """What commands print: tables as text only, a sentence for an error of the disk; and how they end on a signal."""
 
 import errno
+import os
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lfm_atlas.console import as_json, escape_unprintable, format_os_error, print_tables
+from lfm_atlas.console import as_json, environment, escape_unprintable, format_os_error, print_tables
 from lfm_tasks.published.answers import Table
 
 
@@ -75,3 +76,36 @@ def test_signal__ends_in_order_or_in_time_or_at_once(received: signal.Signals, w
     assert process.wait(20) in (128 + received, -received)
     assert process.stdout.read() == ""  # its child, which would hold it open for a minute, has ended, too
     process.stdout.close()
+
+
+def test_forget_working_directory__takes_it_off_the_path_unless_the_user_names_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lfm_atlas.cli import forget_working_directory
+
+    monkeypatch.chdir(tmp_path)
+    other = str(tmp_path / "other")
+    for variable, expected, stays in (
+        (os.pathsep + other, other, False),
+        (os.pathsep, None, False),
+        (other + os.pathsep + "." + os.pathsep, os.pathsep.join([other, str(tmp_path)]), True),
+        (other, other, True),
+    ):
+        monkeypatch.setenv("PYTHONPATH", variable)
+        monkeypatch.setattr(sys, "path", ["", str(tmp_path), other])
+
+        forget_working_directory()
+
+        assert os.environ.get("PYTHONPATH") == expected
+        assert sys.path == ([str(tmp_path)] if stays else []) + [other]
+
+
+def test_environment__is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LFM_ATLAS_TEST_A", "before")
+    monkeypatch.delenv("LFM_ATLAS_TEST_B", raising=False)
+
+    with environment({"LFM_ATLAS_TEST_A": "now", "LFM_ATLAS_TEST_B": "now"}):
+        assert (os.environ["LFM_ATLAS_TEST_A"], os.environ["LFM_ATLAS_TEST_B"]) == ("now", "now")
+
+    assert os.environ["LFM_ATLAS_TEST_A"] == "before"
+    assert "LFM_ATLAS_TEST_B" not in os.environ

@@ -16,7 +16,7 @@ from dask.utils import parse_timedelta
 from distributed.scheduler import NoValidWorkerError
 
 from lfm_tasks.errors import DataError
-from lfm_tasks.workers import pool
+from lfm_tasks.workers import local_cluster, pool
 from lfm_tasks.workers.dask_config import DASK_SETTINGS
 from lfm_tasks.workers.pool import (
     N_STARTS,
@@ -105,11 +105,11 @@ def test_process_that_is_gone_or_busy__is_not_stopped() -> None:
 def test_start_of_workers__is_tried_again_and_then_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def fails(**settings: Any) -> None:
-        tried.append(settings["n_workers"])
+    def fails(n_workers: int, memory_limit: int | None) -> None:
+        tried.append(n_workers)
         raise RuntimeError("Nanny failed to start.")
 
-    monkeypatch.setattr(dask.distributed, "LocalCluster", fails)
+    monkeypatch.setattr(local_cluster, "start_cluster", fails)
 
     with pytest.raises(RuntimeError, match=r"found 2 workers that could not be started .*lower cluster.n_workers"):
         list(LocalDask(2).run(str, ["job"]))

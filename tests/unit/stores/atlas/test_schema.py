@@ -1,9 +1,18 @@
 """Atlases of other schema versions: older ones are filled in, others say what to do."""
 
+import numpy as np
 import pytest
 import xarray as xr
 
-from lfm_tasks.stores.atlas.schema import SCHEMA_VERSION, AtlasError, check_version, filled, meta_coordinates
+from lfm_tasks.stores.atlas import schema
+from lfm_tasks.stores.atlas.schema import (
+    SCHEMA_VERSION,
+    AtlasError,
+    Column,
+    check_version,
+    filled,
+    meta_coordinates,
+)
 
 
 def test_meta__becomes_text_by_safe_names() -> None:
@@ -61,3 +70,33 @@ def test_atlas_of_version_2__gets_what_it_lacks() -> None:
     assert new.attrs["schema_version"] == SCHEMA_VERSION
     assert new["source_meta_family"].values.tolist() == new["target_meta_family"].values.tolist() == ["mlp", ""]
     assert new["content"].values.tolist() == new["basis"].values.tolist() == [["", ""]]
+
+
+def test_atlas_of_a_later_version_than_2__keeps_what_it_has_and_gets_new_columns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    former = xr.Dataset(
+        {
+            "score": (("dataset", "measure", "source", "target"), np.full((1, 1, 2, 2), 0.5)),
+            "n_points": (("dataset", "source"), [[3, 3]]),
+            "basis": (("dataset", "source"), [["k0", "k1"]]),
+        },
+        {"source_meta_family": ("source", ["mlp", "cnn"])},
+        {"schema_version": SCHEMA_VERSION},
+    )
+    twice = Column(
+        "twice",
+        "float64",
+        "two times the score",
+        ("edges",),
+        dims=former["score"].dims,
+        derive=lambda a: 2 * a["score"],
+    )
+    monkeypatch.setattr(schema, "SCHEMA_VERSION", SCHEMA_VERSION + 1)
+    monkeypatch.setattr(schema, "COLUMNS", (*schema.COLUMNS, twice))
+
+    new = filled(former, {"models": []})
+
+    assert new["basis"].values.tolist() == [["k0", "k1"]]
+    assert new["source_meta_family"].values.tolist() == ["mlp", "cnn"]
+    assert new["twice"].values.tolist() == [[[[1.0, 1.0], [1.0, 1.0]]]]

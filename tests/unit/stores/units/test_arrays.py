@@ -27,7 +27,9 @@ def committed(root: Path) -> UnitStore:
 
 
 def files(root: Path) -> dict[str, bytes]:
-    return {path.relative_to(root).as_posix(): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+    """Return the units and receipts of a store."""
+    paths = [path for part in ("units", "receipts") for path in (root / part).rglob("*") if path.is_file()]
+    return {path.relative_to(root).as_posix(): path.read_bytes() for path in paths}
 
 
 def test_a_base__is_three_files_that_give_its_arrays_back(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lfm_tasks.stores.units import store as units
+from lfm_tasks.stores.units import durable
 from lfm_tasks.stores.units.integrity import find_corruption, quarantine_corrupt, quarantine_unfinished
 from lfm_tasks.stores.units.store import UnitStore
 
@@ -85,7 +85,7 @@ def test_unit_without_a_receipt__is_told_and_stays_for_the_next_commit(store: Un
 
 def test_unit_that_nobody_touched__is_not_read_again(store: UnitStore, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
-    monkeypatch.setattr(units, "file_digest", lambda path: read.append(path) or "")
+    monkeypatch.setattr(durable, "file_digest", lambda path: read.append(path) or "")
 
     assert quarantine_corrupt(store) == ()
     assert read == []

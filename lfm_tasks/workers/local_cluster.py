@@ -1,0 +1,104 @@
+"""Dask's processes on this machine, closed to its other users.
+
+Who reaches a Dask server runs code as its owner, and every user of a machine reaches loopback. So all servers of a run
+speak TLS and demand the run's own certificate, none of them serves pages, and their files lie in a private folder.
+"""
+
+import logging
+import os
+import stat
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import dask
+import distributed
+from distributed import Security, SpecCluster
+from distributed.node import ServerNode
+
+
+def start_cluster(n_workers: int, memory_limit: int | None) -> SpecCluster:
+    """Start a scheduler in this process, and worker processes of one thread each, on loopback.
+
+    The certificate and its key are made anew for each cluster. A worker gets them through the pipe that starts it: they
+    stand in no argument, no environment variable, and in no file that lasts.
+
+    Parameters
+    ----------
+    n_workers
+        How many workers to start.
+    memory_limit
+        Bytes that a worker may take; None: unlimited.
+
+    Raises
+    ------
+    RuntimeError
+        If a worker dies while it starts.
+    """
+    common = {
+        "host": "127.0.0.1",
+        "protocol": "tls://",
+        "security": Security.temporary(),
+        "local_directory": str(scratch_folder()),
+        "dashboard": False,
+    }
+    worker = {
+        "cls": ClosedNanny,
+        "options": common
+        | {
+            "worker_class": ClosedWorker,
+            "nthreads": 1,
+            "memory_limit": memory_limit,
+            "silence_logs": logging.ERROR,
+        },
+    }
+    return SpecCluster(
+        scheduler={"cls": ClosedScheduler, "options": common},
+        workers=dict.fromkeys(range(n_workers), worker),
+        worker=worker,  # what `scale` starts
+        security=common["security"],
+        silence_logs=logging.ERROR,
+    )
+
+
+def scratch_folder() -> Path:
+    """Return a folder for Dask's files that only this user can enter.
+
+    Whoever makes Dask's default first, ``/tmp/dask-scratch-space``, owns it: that user could replace what workers spill
+    there, which is unpickled, and modules there, which are imported.
+    """
+    parent = Path(dask.config.get("temporary-directory") or tempfile.gettempdir()).absolute()
+    parent.mkdir(parents=True, exist_ok=True)
+    folder = parent / f"lfm-atlas-{os.geteuid()}"
+    with suppress(FileExistsError):
+        folder.mkdir(mode=0o700)
+    status = folder.lstat()
+    is_private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o077
+    return folder if is_private else Path(tempfile.mkdtemp(prefix="lfm-atlas-", dir=parent))
+
+
+class ClosedServer(ServerNode):  # type: ignore[misc]
+    """A Dask server without a port for pages, which answers everybody, and without modules in its scratch folder."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        # Dask puts the folder first on the path of imports.
+        while self.local_directory in sys.path:
+            sys.path.remove(self.local_directory)
+
+    def start_http_server(self, *arguments: Any, **options: Any) -> None:
+        """Do nothing: a server without pages needs no port for them."""
+
+
+class ClosedScheduler(ClosedServer, distributed.Scheduler):  # type: ignore[misc]
+    """The scheduler of a run, in the run's process."""
+
+
+class ClosedNanny(ClosedServer, distributed.Nanny):  # type: ignore[misc]
+    """Starts one worker, and starts it anew when it dies, in the run's process."""
+
+
+class ClosedWorker(ClosedServer, distributed.Worker):  # type: ignore[misc]
+    """A worker of a run, in a process of its own."""
