@@ -45,6 +45,19 @@ PREFECT_DEFAULTS = {
 }
 
 
+# Prefect's settings that are paths, and those of the libraries that it reaches a server by.
+_PATHS = (
+    "PREFECT_HOME",
+    "PREFECT_PROFILES_PATH",
+    "PREFECT_LOGGING_CONFIG_PATH",
+    "PREFECT_LOGGING_SETTINGS_PATH",
+    "PREFECT_LOCAL_STORAGE_PATH",
+    "PREFECT_API_SSL_CERT_FILE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "TMPDIR",
+)
+
 # The server gets its socket from the run: nobody else can take the port between the choice and the start.
 _SERVER = """
 import socket, sys, uvicorn
@@ -131,9 +144,16 @@ def _write_secret(path: Path, secret: str) -> None:
 
 
 def set_prefect_defaults() -> None:
-    """Set `PREFECT_DEFAULTS` in the environment, except for what is set there; call it before Prefect is imported."""
+    """Set `PREFECT_DEFAULTS` in the environment, except for what is set there; call it before Prefect is imported.
+
+    Paths that the user has set become absolute: Prefect works in another folder than the one where the command starts.
+    """
     for name, value in PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
+    for name in _PATHS:
+        path = os.environ.get(name, "")
+        if path and not path.startswith("~"):
+            os.environ[name] = os.path.abspath(path)
 
 
 def wait_until_ready(address: str) -> None:

@@ -135,7 +135,7 @@ def hide_values(text: str, variables: Mapping[str, str]) -> str:
         bounds = (r"(?<!\w)", r"(?!\w)") if len(value) <= _MAX_WORD else ("", "")
         for form in dict.fromkeys((value, repr(value)[1:-1], ascii(value)[1:-1], value[:60])):
             if len(value) >= _MIN_CHARACTERS:
-                text = re.sub(re.escape(form).join(bounds), lambda _, name=name: f"${{{name}}}", text)
+                text = re.sub(re.escape(form).join(bounds), f"${{{name}}}", text)
     return text
 
 

@@ -14,11 +14,10 @@ from ruamel.yaml import YAML
 
 from lfm_tasks.catalog.cluster import KINDS
 from lfm_tasks.catalog.comparisons import comparison_problems, model_misses
-from lfm_tasks.catalog.fields import keys_of, kinds_of, refused_variables
 from lfm_tasks.catalog.folders import folder_problems
 from lfm_tasks.catalog.models import SOURCES, Model, discover_models
 from lfm_tasks.catalog.names import CatalogError, Problem, colliding, describe, did_you_mean, hide_values
-from lfm_tasks.catalog.sections import Catalog, CatalogText, read_trust
+from lfm_tasks.catalog.sections import Catalog, CatalogText, keys_of, kinds_of, read_trust, refused_variables
 from lfm_tasks.catalog.yaml_tree import Entries, Items, Place, read_tree, to_builtins, variables_in
 from lfm_tasks.config import Settings
 

@@ -155,8 +155,9 @@ def _no_audits(folder: Path) -> str | None:
     except FileNotFoundError:
         if not there:
             return None
-    except ValueError:
-        pass
+    except ValueError as error:
+        expected = "expected the history of audits, a JSON object in each line. Mend it, or move the file away"
+        return f"{history}: got a line that is no JSON ({error}), {expected}"
     foreign = there[0] if not history.exists() else history.name
     return (
         f"{folder}: got {foreign}, which no audit wrote, expected a folder without it, or with the history of audits. "

@@ -63,8 +63,7 @@ class RemoteUnitStore(UnitStore):
 
     def receipts(self, kind: str) -> list[Receipt]:
         """Return the receipts of all units of one kind, by key."""
-        names = _file_system().find(f"{self.remote}/receipts/{kind}")
-        keys = sorted(name.rpartition("/")[2].removesuffix(".json") for name in names)
+        keys = sorted(Path(name).stem for name in _file_system().find(f"{self.remote}/receipts/{kind}"))
         return [receipt for key in keys if (receipt := self.find(kind, key)) is not None]
 
     @contextmanager
@@ -97,7 +96,7 @@ class RemoteUnitStore(UnitStore):
 
     def quarantine(self, kind: str, key: str, *, unless: Callable[[], bool] = lambda: False) -> bool:
         """Put a unit aside, locally and remotely, never deleting it; return whether it was put aside."""
-        if unless():  # without the lock of this machine's copy: it may fetch one
+        if unless():
             return False
         self.local.quarantine(kind, key)
         with suppress(FileNotFoundError):  # two readers may find the same damage
@@ -151,9 +150,8 @@ class RemoteUnitStore(UnitStore):
 
     def _remove_damaged_copy(self, kind: str, key: str) -> None:
         """Put this machine's copy aside if it is damaged: else it would be put in the place of a new unit."""
-        if self.local.has(kind, key):
-            with suppress(CorruptUnitError), self.local.open(kind, key):
-                pass
+        if self.local.has(kind, key) and not self.local.is_sound(kind, key):
+            self.local.quarantine(kind, key)
 
     def _put(self, kind: str, key: str) -> None:
         if self.has(kind, key):

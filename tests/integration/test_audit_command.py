@@ -240,13 +240,17 @@ def test_report__has_the_audit_as_a_section_and_names_stay_text(
     assert 'id="audit"' not in (folder / "atlas" / "report.html").read_text()
 
 
-def test_torn_history__is_told(tmp_path: Path, related_spaces: Any, write: Any) -> None:
+def test_torn_history__is_told_before_anything_is_computed(
+    tmp_path: Path, related_spaces: Any, write: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = write(tmp_path, related_spaces(2))
     (folder / "audits").mkdir()
     (folder / "audits" / "history.jsonl").write_text('{"time": "20')
 
-    with pytest.raises(ValueError, match="found a line that is no JSON"):
+    with pytest.raises(SystemExit, match="2"):
         audit(folder)
+    assert "got a line that is no JSON" in capsys.readouterr().err
+    assert not (folder / "atlas").exists()
 
 
 def test_control__sees_a_pipeline_that_changed(

@@ -143,6 +143,6 @@ def test_atlas_without_spaces__breaks_no_command(
         told = capsys.readouterr()
         assert code == expected, (words, told)
         assert ("got an atlas without spaces" in told.err) == (expected == 2), (words, told)
-    assert (tmp_path / "edges.csv").read_text().startswith("source,target,dataset,measure,")
+    assert (tmp_path / "edges.csv").read_text().startswith('"source","target","dataset","measure",')
     mount(folder)
     assert run(folder) == 0

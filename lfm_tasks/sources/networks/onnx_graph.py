@@ -1,6 +1,7 @@
 """Finds the layers of an ONNX model, and turns them into outputs."""
 
 import hashlib
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
@@ -308,9 +309,16 @@ def tensors_read(node: Any) -> set[str]:
 
 def runtime_version() -> str:
     """Return the version of onnxruntime."""
+    return str(_onnxruntime().__version__)
+
+
+def _onnxruntime() -> Any:
+    """Import onnxruntime without its telemetry, which it sets up when it is imported (and notes in the temp folder)."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
-    return str(onnxruntime.__version__)
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
 
 
 @dataclass(frozen=True)
@@ -331,9 +339,7 @@ class Session:
 
 def open_session(content: bytes, name: str) -> Session:
     """Return the model in ``content``, ready to run; DataError ``unsupported_model`` if onnxruntime refuses it."""
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()
+    onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     # Fused nodes would swallow the tensors; more threads would change the order of sums.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL

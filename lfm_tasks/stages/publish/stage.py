@@ -170,6 +170,7 @@ def publish_atlas(run: Run, spec: AtlasSpec) -> Publication:
         if share is not None:
             run.notes["kept"] = kept = kept_message(run, spec, share)
             run.stage_counts.add("atlas", 0, 0)
+            run.report_progress("atlas", 1, 1)
             return Publication(False, kept)
     catalog = run.catalog.root / run.catalog.file
     # First: an atlas without a note of what it was made of would look like another catalog's to the next run.

@@ -241,7 +241,7 @@ class UnitStore:
         try:
             self.check(kind, key)
         except CorruptUnitError as error:
-            if self.quarantine(kind, key, unless=lambda: self._is_sound(kind, key)):
+            if self.quarantine(kind, key, unless=lambda: self.is_sound(kind, key)):
                 raise CorruptUnitError(f"{error}; it was put into quarantine: run again to make it anew") from error
         reader = ArrayReader(self.unit_path(kind, key), kind)
         try:
@@ -255,7 +255,8 @@ class UnitStore:
         check_folder(self.unit_path(kind, key), receipt.manifest, f"unit {kind}/{key}")
         return receipt
 
-    def _is_sound(self, kind: str, key: str) -> bool:
+    def is_sound(self, kind: str, key: str) -> bool:
+        """Return whether every file of the unit is as committed."""
         with suppress(CorruptUnitError):
             self.check(kind, key)
             return True

@@ -181,6 +181,7 @@ def test_run__answers_nobody_shows_its_key_to_nobody_and_runs_nothing_of_others(
                     exposed |= visible(process.pid)
 
     assert run.returncode == 0, (zoo / "log").read_text()
+    assert "handshake" not in (zoo / "log").read_text()  # strangers do not fill the terminal
     # Prefect's server asks for a secret of its own.
     prefect = [port for port, replies in said.items() if any(b"uvicorn" in reply for reply in replies)]
     assert len(prefect) <= ("--no-prefect" not in options)
@@ -197,7 +198,7 @@ def test_run_in_one_process__listens_nowhere(
     zoo = write_zoo(tmp_path / "zoo", related_spaces(2, n_layers=1))
     heard = []
 
-    with start(["--no-prefect", "--no-dask"], zoo, tmp_path) as run:
+    with start(["--no-dask"], zoo, tmp_path) as run:
         while is_running(run):
             heard += list(servers(psutil.Process(run.pid)))
 

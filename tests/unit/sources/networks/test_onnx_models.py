@@ -1,5 +1,6 @@
 """What is recorded from ONNX models, and what is refused before anything runs."""
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -463,3 +464,11 @@ def test_onnx_source__half_precision_stays(tmp_path: Path) -> None:
 def test_onnx_source__opens_a_file_that_onnx_itself_saved(tmp_path: Path) -> None:
     onnx.save(two_layers(), tmp_path / "saved.onnx")
     assert OnnxSource(tmp_path / "saved.onnx", INPUTS, IDS).layer_names() == ("linear", "relu", "sum")
+
+
+def test_onnxruntime__is_imported_without_its_telemetry(tmp_path: Path) -> None:
+    code = "from lfm_tasks.sources.networks.onnx_graph import runtime_version; print(runtime_version())"
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    environment |= {"TMPDIR": str(tmp_path), "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert [path.name for path in tmp_path.rglob("*")] == []

@@ -1,0 +1,88 @@
+"""The Prefect server that a run starts: it answers to the run's secret, and takes nothing from where it lies."""
+
+import base64
+import os
+import stat
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from lfm_atlas.prefect_server import SECRET_FILE, prefect_server, wait_until_ready
+
+
+@pytest.fixture(autouse=True)
+def _no_server_of_the_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in os.environ if name.startswith("PREFECT_")]:
+        monkeypatch.delenv(name)
+
+
+def status(address: str, secret: str = "") -> int:
+    request = urllib.request.Request(f"{address}/flow_runs/filter", b"{}", {"Content-Type": "application/json"})  # noqa: S310 - loopback
+    if secret:
+        request.add_header("Authorization", f"Basic {base64.b64encode(secret.encode()).decode()}")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 - our own loopback address
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_server__answers_to_its_secret_alone_which_no_other_user_sees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "user:password of another server")
+    monkeypatch.setenv("PREFECT_LOGGING_SETTINGS_PATH", "logging.yml")
+    monkeypatch.chdir(tmp_path)
+    folder = Path.cwd()
+
+    with prefect_server(tmp_path / "prefect", with_schedules=True) as address:
+        secret = os.environ["PREFECT_API_AUTH_STRING"]
+        wait_until_ready(address)
+
+        assert [status(address, tried) for tried in ("", "user:password of another server", secret)] == [401, 401, 200]
+        assert os.environ["PREFECT_LOGGING_SETTINGS_PATH"] == str(folder / "logging.yml")
+        file = tmp_path / "prefect" / SECRET_FILE
+        assert (file.read_text(), stat.S_IMODE(file.stat().st_mode)) == (secret, 0o600)
+        lines = b"".join(path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists())
+        assert b"uvicorn" in lines
+        assert secret.encode() not in lines
+        assert list(Path.cwd().iterdir()) == [Path.cwd() / "README"]
+
+    assert Path.cwd() == folder
+    assert not file.exists()
+    assert os.environ["PREFECT_API_AUTH_STRING"] == "user:password of another server"
+    assert "PREFECT_API_URL" not in os.environ
+
+
+def test_server_of_the_user__keeps_its_address_and_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://prefect.example/api")
+    monkeypatch.setenv("PREFECT_API_AUTH_STRING", "user:password")
+    monkeypatch.setattr("lfm_atlas.prefect_server._start", lambda *_: pytest.fail("it started a server"))
+
+    with prefect_server(tmp_path / "prefect") as address:
+        assert address == os.environ["PREFECT_API_URL"] == "http://prefect.example/api"
+        assert os.environ["PREFECT_API_AUTH_STRING"] == "user:password"
+
+    assert not (tmp_path / "prefect").exists()
+
+
+@pytest.mark.parametrize("kind", ["writable", "link"])
+def test_schedules_in_a_folder_that_others_can_change__are_refused(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lfm_atlas.prefect_server._start", lambda *_: pytest.fail("it started a server"))
+    home = tmp_path / "prefect"
+    if kind == "link":
+        (tmp_path / "elsewhere").mkdir()
+        home.symlink_to(tmp_path / "elsewhere")
+    else:
+        home.mkdir()
+        home.chmod(0o777)
+
+    with (
+        pytest.raises(RuntimeError, match=r"prefect, which another user can change, expected a folder that only you"),
+        prefect_server(home, with_schedules=True),
+    ):
+        pass
