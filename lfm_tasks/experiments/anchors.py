@@ -47,7 +47,7 @@ from lfm_tasks.stages.transfers.job import (
     common_points,
     open_stitching,
 )
-from lfm_tasks.statistics.intervals import mean_interval
+from lfm_tasks.statistics.resampling import mean_interval
 from lfm_tasks.stores.units.store import UnitStore
 from lfm_tasks.workers.pool import JobFailure
 

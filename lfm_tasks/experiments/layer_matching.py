@@ -20,8 +20,8 @@ from lfm_tasks.experiments.source_zoo import (
     write_zoo,
 )
 from lfm_tasks.stages.inventory.requests import known_measures
-from lfm_tasks.statistics.intervals import N_DRAWS, pair_interval
 from lfm_tasks.statistics.model_pairs import same_layer_share
+from lfm_tasks.statistics.resampling import N_DRAWS, pair_interval
 from lfm_tasks.stores.atlas.files import read_atlas
 
 NAME, TITLE = "layer_matching", "Layer matching"

@@ -19,8 +19,8 @@ from lfm_tasks.experiments.charts import (
     share_color,
 )
 from lfm_tasks.experiments.results import Claim, Estimate, ExperimentResult, ResultFigure, ResultTable, claim_status
-from lfm_tasks.statistics.intervals import mean_interval
 from lfm_tasks.statistics.model_pairs import area_under_curve
+from lfm_tasks.statistics.resampling import mean_interval
 from lfm_tasks.stores.atlas.files import read_atlas, read_groups
 
 QUESTION = (

@@ -24,7 +24,7 @@ from lfm_tasks.experiments.source_zoo import (
     write_zoo,
 )
 from lfm_tasks.spectral.bases.graph_kernels import KERNELS
-from lfm_tasks.statistics.intervals import pair_interval
+from lfm_tasks.statistics.resampling import pair_interval
 from lfm_tasks.stores.atlas.files import read_atlas
 
 NAME, TITLE = "sensitivity", "Sensitivity"

@@ -13,7 +13,7 @@ from math import factorial, prod
 import numpy as np
 from jaxtyping import Float
 
-from lfm_tasks.statistics.permutation_null import upper_share, value_below
+from lfm_tasks.statistics.resampling import upper_share, value_below
 
 _ORDERS = (1, 2, 3)
 _BLOCK_ROWS = 1024

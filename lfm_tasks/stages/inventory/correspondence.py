@@ -15,8 +15,7 @@ from lfm_tasks.errors import DataError
 from lfm_tasks.sources.opening import DatasetRows, read_ids
 from lfm_tasks.spectral.maps.closed_form import Mask
 from lfm_tasks.spectral.maps.descriptors import Anchors
-from lfm_tasks.statistics.intervals import random_parts
-from lfm_tasks.statistics.permutation_null import Exchange, of_groups, within_strata
+from lfm_tasks.statistics.resampling import Exchange, of_groups, random_parts, within_strata
 from lfm_tasks.stores.units.store import UnitStore, digest, ids_digest
 
 

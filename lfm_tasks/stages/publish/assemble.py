@@ -22,9 +22,8 @@ from lfm_tasks.stages.inventory.requests import (
 from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.pair_index import PairIndex, StoredBlock
 from lfm_tasks.stages.scores.stage import ScoredPairKey, ScoredPairs
-from lfm_tasks.statistics.intervals import split_half_reliability
 from lfm_tasks.statistics.model_pairs import FEWEST_UNRELATED, false_discovery_rates, families
-from lfm_tasks.statistics.permutation_null import rows_by_value
+from lfm_tasks.statistics.resampling import rows_by_value, split_half_reliability
 from lfm_tasks.stores.atlas.schema import SCHEMA_VERSION, long_name, meta_coordinates, with_derived_columns
 from lfm_tasks.stores.units.store import CONVENTION
 from lfm_tasks.workers.pool import JobFailure

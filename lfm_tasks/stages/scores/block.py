@@ -12,8 +12,7 @@ from lfm_tasks.config import AtlasConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Correspondence, ExchangeabilityGroups, Resampling, resampling
-from lfm_tasks.statistics.intervals import interval_reach, jackknife_error
-from lfm_tasks.statistics.permutation_null import calibrated, tail_p_value
+from lfm_tasks.statistics.resampling import calibrated, interval_reach, jackknife_error, tail_p_value
 from lfm_tasks.stores.units.store import Receipt, UnitStore, ids_digest
 
 # Bases of a side of a part, whose rows are in memory together: so many, or as many as their rows fit into.

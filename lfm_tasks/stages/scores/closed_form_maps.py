@@ -31,7 +31,7 @@ from lfm_tasks.spectral.maps.descriptors import (
 from lfm_tasks.stages.inventory.correspondence import anchors_of_pair, common_ids, read_labels
 from lfm_tasks.stages.scores.block import BlockJob, BlockScores, against_chance
 from lfm_tasks.stages.scores.zoomout_maps import LoadedSpace, load_space
-from lfm_tasks.statistics.permutation_null import rows_by_value
+from lfm_tasks.statistics.resampling import rows_by_value
 from lfm_tasks.stores.units.store import UnitStore
 
 # What blocks share in one process: 70 KB a space at 50 eigenpairs and 64 descriptors; lists of ids, most often one.

@@ -43,7 +43,7 @@ from lfm_tasks.statistics.permutation_moments import (
     upper_quantile,
     upper_tail,
 )
-from lfm_tasks.statistics.permutation_null import Exchange, calibrated
+from lfm_tasks.statistics.resampling import Exchange, calibrated
 
 _NO_MAPS = np.empty((0, 1, 1), dtype=np.float32)
 # Maps without parts of the points that are scored at once.

@@ -14,7 +14,7 @@ from lfm_tasks.stages.scores.block import STATISTICS, BlockJob, BlockScores, Res
 from lfm_tasks.stages.scores.full_maps import score_full_maps
 from lfm_tasks.stages.scores.row_measures import score_activations
 from lfm_tasks.stages.scores.zoomout_maps import score_grown_maps
-from lfm_tasks.statistics.permutation_null import rows_by_value
+from lfm_tasks.statistics.resampling import rows_by_value
 
 
 def store_block(job: BlockJob) -> None:

@@ -22,7 +22,7 @@ from lfm_tasks.statistics.permutation_moments import (
     upper_quantile,
     upper_tail,
 )
-from lfm_tasks.statistics.permutation_null import calibrated
+from lfm_tasks.statistics.resampling import calibrated
 from lfm_tasks.stores.units.store import ids_digest
 
 # Measures of all pairs of points hold n² numbers a space: at most this many points, this many bytes at a time.

@@ -33,7 +33,7 @@ from lfm_tasks.stages.scores.pair_index import (
     pairs_in_scope,
     requested_pairs,
 )
-from lfm_tasks.statistics.permutation_null import rows_by_value
+from lfm_tasks.statistics.resampling import rows_by_value
 from lfm_tasks.stores.units.store import digest
 from lfm_tasks.workers.pool import JobFailure
 

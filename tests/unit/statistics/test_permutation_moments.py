@@ -16,7 +16,7 @@ from lfm_tasks.statistics.permutation_moments import (
     upper_quantile,
     upper_tail,
 )
-from lfm_tasks.statistics.permutation_null import upper_share, value_below
+from lfm_tasks.statistics.resampling import upper_share, value_below
 
 
 def traces(source: np.ndarray, target: np.ndarray, orders: list[np.ndarray]) -> np.ndarray:

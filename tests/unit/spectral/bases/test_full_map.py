@@ -23,7 +23,7 @@ from lfm_tasks.spectral.bases.full_map import (
 )
 from lfm_tasks.spectral.bases.graph import affinity_graph
 from lfm_tasks.spectral.neighbors.search import exact_neighbors
-from lfm_tasks.statistics.intervals import interval_reach, jackknife_error, random_parts
+from lfm_tasks.statistics.resampling import interval_reach, jackknife_error, random_parts
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 

@@ -10,7 +10,7 @@ from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.full_maps import basis_rows, score_both_ways
 from lfm_tasks.statistics.permutation_moments import permutation_profile
-from lfm_tasks.statistics.permutation_null import Exchange
+from lfm_tasks.statistics.resampling import Exchange
 
 P = STATISTICS.index("p_value")
 MEASURES = ["overlap", "lfm"]

@@ -9,7 +9,7 @@ from lfm_tasks.errors import DataError
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED, Activations, check_rows, score_rows
-from lfm_tasks.statistics.permutation_null import Exchange
+from lfm_tasks.statistics.resampling import Exchange
 
 P = STATISTICS.index("p_value")
 

@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import gamma, kstest
 
 from lfm_tasks.measures.registry import MEASURES
-from lfm_tasks.statistics.permutation_null import (
+from lfm_tasks.statistics.resampling import (
     Exchange,
     calibrated,
     of_groups,

@@ -7,7 +7,7 @@ import pytest
 from jaxtyping import Float
 
 from lfm_tasks.measures.registry import MEASURES
-from lfm_tasks.statistics.intervals import (
+from lfm_tasks.statistics.resampling import (
     interval_reach,
     jackknife_error,
     mean_interval,
