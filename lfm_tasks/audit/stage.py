@@ -13,7 +13,7 @@ from lfm_tasks.audit.control import control
 from lfm_tasks.audit.files import AUDIT_VERSION, CheckResult, Status, write_audit
 from lfm_tasks.catalog.sections import Checks
 from lfm_tasks.checks import BaselineCheck, Measurement, PublishedAtlas, Skipped, ZooCheck
-from lfm_tasks.errors import DataError
+from lfm_tasks.errors import DataError, FolderError
 from lfm_tasks.report import render_report
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.stores.atlas.files import age_in_days, promote, published_key, read_atlas, read_groups, read_json
@@ -58,6 +58,8 @@ def audit_atlas(run: Run, promote_anyway: bool = False) -> Audit:
     ------
     FileNotFoundError
         If there is no atlas.
+    FolderError
+        If an atlas without spaces is to be promoted over a baseline that has some.
     """
     run.report_progress("audit", 0, 1)
     config = run.catalog.audit
@@ -81,7 +83,12 @@ def audit_atlas(run: Run, promote_anyway: bool = False) -> Audit:
     key = baseline.key if isinstance(baseline, PublishedAtlas) else None
     audit = Audit(checks, current.key, key, False, run.catalog.root / config.path)
     passes = config.promote == "on_pass" and audit.verdict != "fail"
-    if passes or promote_anyway:
+    # What a zoo that is not mounted leaves is no baseline, even for those who ask for it.
+    is_emptied = isinstance(baseline, PublishedAtlas) and has_spaces(baseline) and not has_spaces(current)
+    if is_emptied and promote_anyway:
+        problem = f"{run.atlas_folder}: got an atlas without spaces, expected some to promote over the baseline {place}"
+        raise FolderError(f"{problem}. Look whether the zoo is mounted, and run again; or remove the baseline")
+    if (passes and not is_emptied) or promote_anyway:
         audit = Audit(
             checks,
             current.key,
@@ -95,6 +102,11 @@ def audit_atlas(run: Run, promote_anyway: bool = False) -> Audit:
     write_audit(audit.folder, audit_facts(run, current, audit), checks, lambda shown: report(audit=shown))
     run.report_progress("audit", 1, 1)
     return audit
+
+
+def has_spaces(published: PublishedAtlas) -> bool:
+    """Return whether any space of an atlas has points."""
+    return bool((published.atlas["n_points"].values > 0).any())
 
 
 def read_published(folder: Path) -> PublishedAtlas | None:

@@ -1,6 +1,7 @@
 """A zoo that is not mounted does not take the published atlas with it; an atlas without spaces breaks no command."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from lfm_atlas.cli.main import app
+from lfm_tasks.errors import FolderError
 from lfm_tasks.stores.atlas.files import published_key
 
 SETTINGS = {"graph": {"n_neighbors": 5}, "n_eigenpairs": 4, "null": {"n_permutations": 9}, "measures": ["overlap"]}
@@ -110,6 +112,23 @@ def test_audit__fails_by_a_check_where_the_published_atlas_is_kept(
     assert "fail     keep_if_below: got 0 spaces" in capsys.readouterr().err
     facts = json.loads((folder / "audits" / "audit.json").read_text())
     assert (facts["verdict"], facts["promoted"]) == ("fail", False)
+    assert published_key(folder / "baseline") == baseline
+
+
+def test_atlas_without_spaces__is_not_promoted_over_a_baseline_that_has_some(
+    tmp_path: Path, write: Callable[..., Path]
+) -> None:
+    folder = write(tmp_path, 2)
+    promoting = ("audit", folder / "data_catalog.yaml", "--no-prefect", "--no-dask", "--promote")
+    assert command(*promoting) in (0, 3)
+    baseline = published_key(folder / "baseline")
+    assert baseline is not None
+    unmount(folder)
+    shutil.rmtree(folder / "atlas")
+
+    with pytest.raises(FolderError, match="got an atlas without spaces, expected some to promote over the baseline"):
+        command(*promoting)
+
     assert published_key(folder / "baseline") == baseline
 
 

@@ -8,6 +8,7 @@ from cyclopts import App, Parameter
 
 from lfm_atlas.console import (
     DEFAULT_CATALOG,
+    EMPTY_FOLDER,
     OK,
     SOME_FAILED,
     USAGE,
@@ -45,7 +46,9 @@ def reproduce(
     from lfm_tasks.experiments.stage import EXPERIMENTS
 
     try:
-        require_matplotlib()
+        # Matplotlib reads a matplotlibrc of the working directory when it is imported.
+        with chdir(EMPTY_FOLDER):
+            require_matplotlib()
     except ModuleNotFoundError as error:
         print_err(str(error))
         return USAGE

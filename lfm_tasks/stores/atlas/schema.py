@@ -254,7 +254,6 @@ class Manifest:
     files: Mapping[str, Mapping[str, Any]]
 
 
-# 2: the manifest has a checksum of its own.
 MANIFEST_VERSION = 2
 
 
@@ -263,16 +262,14 @@ def read_manifest(folder: Path, again: str) -> tuple[str, Mapping[str, Mapping[s
     try:
         content = (folder / "manifest.json").read_bytes()
         manifest = json.loads(content)
-        key, files, version = str(manifest["key"]), manifest["files"], manifest["version"]
+        key, files = str(manifest["key"]), manifest["files"]
         expected = {(entry["sha256"], entry["bytes"]) for entry in files.values()}
     except (FileNotFoundError, NotADirectoryError) as error:
         message = f"found no atlas in {folder} (it has no manifest.json), needs the folder that lfm-atlas run published"
         raise AtlasError(f"{message}: give its path, or run lfm-atlas run") from error
     except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise AtlasError(f"{folder}: found the atlas damaged, manifest.json cannot be read: {again}") from error
-    # Version 1 had no checksum.
-    is_sound = set(manifest) == {"version", "key", "files"} if version == 1 else manifest_bytes(key, files) == content
-    if not is_sound or None in expected or (folder / "manifest.json").is_symlink():
+    if manifest_bytes(key, files) != content or None in expected or (folder / "manifest.json").is_symlink():
         raise AtlasError(f"{folder}: found the atlas damaged, manifest.json is not as published: {again}")
     return key, files
 

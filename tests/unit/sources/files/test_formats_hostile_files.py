@@ -219,8 +219,8 @@ def test_hdf5_text__that_hangs_the_library_is_refused(tmp_path: Path, monkeypatc
 def test_hdf5_text__ends_by_itself_when_its_run_was_killed(tmp_path: Path) -> None:
     path = tmp_path / "a.h5"
     write_hanging_text(path)
-    program = "import sys\nfrom lfm_tasks.sources.files import hdf5_files\nhdf5_files._SECONDS = 2.0\n"
-    program += "hdf5_files.read_texts(sys.argv[1], 'x', 9)"
+    program = "import sys\nfrom pathlib import Path\nfrom lfm_tasks.sources.files import hdf5_files\n"
+    program += "hdf5_files._SECONDS = 2.0\nhdf5_files.read_texts(Path(sys.argv[1]), 'x', 9)"
 
     def readers() -> list[Path]:
         commands = ((entry, _bytes(entry).split(b"\0")) for entry in Path("/proc").glob("[0-9]*/cmdline"))

@@ -42,7 +42,8 @@ def test_table__has_the_candidates_of_each_pair_and_why_there_are_none() -> None
     store = Store({"table": [{"name": name, "mrr": 0.5, "accuracy": None}], "chosen": name, "n_anchors": 12})
     transfers = Transfers(((PAIR, "k"),), {FAILED: JobFailure("few_anchors", "found 2")})
 
-    table = transfers.groups(SimpleNamespace(store=store))["transfers/probe"]  # type: ignore[arg-type]
+    run = SimpleNamespace(store=store, catalog=SimpleNamespace(hide_values=str))
+    table = transfers.groups(run)["transfers/probe"]  # type: ignore[arg-type]
 
     assert table.source.values.tolist() == ["a/x", "b/x"]
     assert table.status.values.tolist() == ["ok", "few_anchors"]

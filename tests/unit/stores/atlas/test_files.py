@@ -147,7 +147,16 @@ def test_atlas_without_sound_manifest__is_replaced_only_where_the_store_notes_it
     assert published_key(folder) == "second"
 
 
-@pytest.mark.parametrize("content", ['{"version": 1, "key": "k", "files": {}, "name": "app"}', '{"key": "k"}', "{}"])
+FOREIGN = [
+    '{"version": 1, "key": "k", "files": {}, "name": "app"}',
+    '{"version": 1, "key": "k", "files": {"manifest.json": {"sha256": "0", "bytes": 3}}}',
+    '{"version": 2, "key": "k", "files": {}, "sha256": "0"}',
+    '{"key": "k"}',
+    "{}",
+]
+
+
+@pytest.mark.parametrize("content", FOREIGN)
 def test_manifest_of_somebody__is_no_manifest_of_an_atlas(content: str, tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text(content)
 

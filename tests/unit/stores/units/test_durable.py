@@ -142,6 +142,17 @@ def test_lock__is_refused_with_its_holder_and_falls_with_it(tmp_path: Path) -> N
         assert json.loads((tmp_path / "lock").read_text())["purpose"] == "mine"
 
 
+def test_lock__that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("thesis")
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "lock").symlink_to(tmp_path / "thesis.txt")
+
+    with pytest.raises(OSError, match="symbolic links"), locked(tmp_path / "store", "a test"):
+        pass
+
+    assert (tmp_path / "thesis.txt").read_text() == "thesis"
+
+
 def test_lock__is_free_again_after_its_block(tmp_path: Path) -> None:
     for purpose in ("first", "second"):
         with locked(tmp_path, purpose):

@@ -402,7 +402,9 @@ def commits(root: str, n_units: int, seed: int) -> None:
 
 def commit_with_kills(root: Path, n_units: int, n_processes: int, n_kills: int) -> int:
     """Commit units by several processes, kill some at random moments and start them anew; return how many failed."""
-    context = multiprocessing.get_context("fork")
+    # Children of a clean process: a fork of this one takes the threads' locks of all tests before it along.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lfm_tasks.stores.units.store"])
     chance = np.random.default_rng(0)
 
     def start(seed: int) -> Any:
