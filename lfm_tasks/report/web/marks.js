@@ -1,5 +1,5 @@
 // Marks: points in the plane, ranges on a line, bars. A group has a color and a shape.
-const COLOURS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999"];
+const COLORS = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "#999999"];
 // Corners around (0, 0), about as large as a circle of radius 1; the circle has none.
 const SHAPES = [
   [], [-0.9, -0.9, 0.9, -0.9, 0.9, 0.9, -0.9, 0.9], [0, -1.2, 1.1, 0.8, -1.1, 0.8], [0, -1.3, 1.3, 0, 0, 1.3, -1.3, 0],
@@ -13,7 +13,7 @@ const sized = (shape, size, x, y) => {
   return `M${d.join("L")}z`;
 };
 // Eight colors and eight shapes: shapes move on by one with each round of colors, so that 64 groups differ.
-const look = (g) => ({ fill: COLOURS[g % 8], shape: (g + Math.floor(g / 8)) % 8 });
+const look = (g) => ({ fill: COLORS[g % 8], shape: (g + Math.floor(g / 8)) % 8 });
 
 const legend = (groups) => html("ul", { class: "legend" }, ...groups.map(({ name, fill, shape, size = 5 }) => html("li", {},
   svg("svg", { width: 16, height: 16, viewBox: "-8 -8 16 16", "aria-hidden": "true" }, svg("path", { class: "mark", fill, d: sized(shape, size, 0, 0) })), name)));
