@@ -20,6 +20,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "flows")])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--safety", action="store_true", help="also start whole commands among hostile files and users")
     parser.addoption("--slow", action="store_true", help="also run tests marked slow (minutes)")
     parser.addoption("--browser", action="store_true", help="also open the report in headless Chromium")
     parser.addoption("--chaos", action="store_true", help="also kill processes, fill disks, damage stores")
@@ -30,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        for option in ("slow", "browser", "chaos", "fuzz", "large", "cluster"):
+        for option in ("safety", "slow", "browser", "chaos", "fuzz", "large", "cluster"):
             if option in item.keywords and not config.getoption(f"--{option}"):
                 item.add_marker(pytest.mark.skip(reason=f"{option}: run with --{option}"))
 

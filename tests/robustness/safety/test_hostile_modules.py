@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+pytestmark = pytest.mark.safety
+
 CATALOG = "../zoo/data_catalog.yaml"
 SCRIPT = """
 from lfm_atlas.cli.main import main

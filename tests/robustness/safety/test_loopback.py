@@ -18,6 +18,8 @@ from distributed import LocalCluster, Security
 
 from lfm_tasks.workers.pool import LocalDask
 
+pytestmark = pytest.mark.safety
+
 RUN = [sys.executable, "-m", "lfm_atlas", "run"]
 MOST_SECONDS = 240.0
 TLS_ALERT = 0x15
