@@ -43,6 +43,7 @@ def test_command__is_ours(folder: Path) -> None:
         assert (validated.returncode, validated.stdout) == (0, "2 models, 2 spaces, 0 cannot be used\n")
 
 
+@pytest.mark.safety
 @pytest.mark.parametrize("options", [["--no-prefect"], []])
 def test_run__is_ours_with_its_workers_and_its_server(options: list[str], folder: Path) -> None:
     ran = started(folder, sys.executable, "-m", "lfm_atlas", "run", *options)
