@@ -58,12 +58,19 @@ class Labels:
 
     def of(self, ids: Shaped[np.ndarray, " some"]) -> Int[np.ndarray, " some"]:
         """Return the classes of some ids; DataError ``bad_ids`` for ids that have none."""
-        places = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
-        unknown = self.ids[places] != ids
-        if unknown.any():
-            found = f"found {int(unknown.sum())} ids without a label, first {ascii(str(ids[unknown][0]))[:60]}"
-            raise DataError("bad_ids", f"{found}: label every id of the dataset")
-        return self.classes[places]
+        return self.classes[_rows_of(ids, self.ids, "bad_ids", "a label", "label every id of the dataset")]
+
+
+def _rows_of(
+    ids: Shaped[np.ndarray, " some"], known: Shaped[np.ndarray, " points"], reason: str, missing: str, remedy: str
+) -> Int[np.ndarray, " some"]:
+    """Return the rows of ids among ``known``, which ascend; DataError ``reason`` naming the first that is not there."""
+    rows = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+    unknown = known[rows] != ids
+    if unknown.any():
+        problem = f"found {int(unknown.sum())} ids without {missing}, first {ascii(str(ids[unknown][0]))[:60]}"
+        raise DataError(reason, f"{problem}: {remedy}")
+    return rows
 
 
 def load_correspondence(maps: MapsConfig, dataset: str, rows: DatasetRows, catalog: Catalog) -> Correspondence:
@@ -195,12 +202,8 @@ class ExchangeabilityGroups:
 
     def of(self, ids: Shaped[np.ndarray, " some"]) -> Int[np.ndarray, " some"]:
         """Return the sets of some ids; DataError ``bad_groups`` for ids that the dataset does not name."""
-        places = np.minimum(np.searchsorted(self.ids, ids), len(self.ids) - 1)
-        unknown = self.ids[places] != ids
-        if unknown.any():
-            found = f"found {int(unknown.sum())} ids without {self.kind}, first {ascii(str(ids[unknown][0]))[:60]}"
-            raise DataError("bad_groups", f"{found}: name the {self.kind} of every id in the dataset")
-        return self.sets[places]
+        remedy = f"name the {self.kind} of every id in the dataset"
+        return self.sets[_rows_of(ids, self.ids, "bad_groups", self.kind, remedy)]
 
 
 @dataclass(frozen=True)
