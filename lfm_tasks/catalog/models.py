@@ -1,28 +1,19 @@
-"""The sections ``datasets``, ``models`` and ``discover``: what is compared, and where it lies.
+"""The sections ``models`` and ``discover``: what is compared, and where it lies.
 
 A new kind of source of rows is a class beside `OnnxModel`, a field of `Model` and a row of `SOURCES`; a new key of any
 section is a field of its class. Reader, messages, JSON schema and printed catalog follow from the classes.
 """
 
-import os
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from pathlib import Path, PurePath
+from collections.abc import Iterator
+from pathlib import PurePath
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
-from lfm_tasks.catalog.names import (
-    check_fields,
-    check_layer_name,
-    check_name,
-    check_visible,
-    describe,
-    did_you_mean,
-    pattern_fields,
-    shorten,
-)
+from lfm_tasks.catalog.checkpoints import LOADERS, CheckpointModel, Loader
+from lfm_tasks.catalog.datasets import LayerText, ModelFile, ModelText, PlainText, Storage
+from lfm_tasks.catalog.names import check_layer_name, describe, did_you_mean, pattern_fields, shorten
 from lfm_tasks.config import FROM_ENVIRONMENT, Settings
 
 # https://huggingface.co/docs/hub/model-cards#specifying-a-base-model, and copy: the same function in other units.
@@ -61,100 +52,23 @@ def check_factory(name: str) -> str:
 Pooling = Literal["none", "flatten", "mean", "max", "cls", "last", "cls+mean"]
 Shape = Literal["nd", "ntd", "nchw", "nhwc"]
 Dtype = Literal["float16", "float32", "float64"]
-Name = Annotated[str, AfterValidator(check_name)]
-
-
-def _without_secrets(text: str) -> str:
-    """Return ``text``; ValueError for an address with credentials, which would stand in messages and logs."""
-    if re.match(r"[a-z][a-z0-9+.-]*://([^/]*@|[^?]*\?)", text, re.IGNORECASE):
-        problem = "found an address with a user or a query, which may hold a secret"
-        raise ValueError(f"{problem}, needs a plain one: give access by storage:")
-    return text
-
-
-_Text = Annotated[
-    str, Field(min_length=1, max_length=4096), AfterValidator(check_visible), AfterValidator(_without_secrets)
-]
-
 
 # The kinds of source of a model's rows, one for each model, and the key of each that holds its path.
-SOURCES = {"activations": "path", "onnx": "path", "torch": "weights"}
-
-
-def _with_fields(*allowed: str) -> AfterValidator:
-    return AfterValidator(lambda pattern: check_fields(pattern, allowed))
-
-
-# Names an environment variable, LFM_ATLAS_STORAGE_<NAME>, that holds what gives access; never the access itself.
-Storage = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$"), FROM_ENVIRONMENT]
-
-_DatasetText = Annotated[_Text, _with_fields("dataset")]
-_ModelText = Annotated[_Text, _with_fields("model", "dataset")]
-_LayerText = Annotated[_Text, _with_fields("model", "layer", "dataset")]
-
-
-class DatasetFile(Settings):
-    """One array in a file; ``key`` names it where a file holds several."""
-
-    path: Annotated[_DatasetText, FROM_ENVIRONMENT]
-    key: _DatasetText | None = None
-    storage: Storage | None = None
-
-
-class ModelFile(Settings):
-    """One array in a file that belongs to a model."""
-
-    path: Annotated[_ModelText, FROM_ENVIRONMENT]
-    key: _ModelText | None = None
-    storage: Storage | None = None
-
-
-def _written_as(value: object) -> str:
-    return "<word>" if isinstance(value, str) else "<file>"
-
-
-Ids = Annotated[
-    Annotated[DatasetFile, Tag("<file>")] | Annotated[Literal["positional"], Tag("<word>")], Discriminator(_written_as)
-]
-
-
-Strata = Annotated[
-    Annotated[DatasetFile, Tag("<file>")] | Annotated[Literal["labels"], Tag("<word>")], Discriminator(_written_as)
-]
-
-
-class Dataset(Settings):
-    """The inputs that models are compared on: shipped (``builtin``), or named by ``ids``."""
-
-    builtin: Literal["digits"] | None = None
-    split: Literal["train", "probe"] | None = None
-    ids: Ids | None = None
-    labels: DatasetFile | None = None
-    inputs: DatasetFile | None = None
-    groups: DatasetFile | None = None
-    strata: Strata | None = None
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> "Dataset":
-        if (self.builtin is None) == (self.ids is None):
-            which = "neither" if self.builtin is None else "both"
-            raise ValueError(f"found {which} of builtin and ids, needs one: ids: {{path: ids.npy}}, or ids: positional")
-        if self.builtin is not None and (self.labels or self.inputs):
-            raise ValueError("found labels or inputs beside builtin, which brings its own: remove them")
-        if self.groups is not None and self.strata is not None:
-            raise ValueError("found groups and strata, needs one of them: whole groups move, or rows within strata")
-        if self.strata == "labels" and self.builtin is None and self.labels is None:
-            raise ValueError("found strata: labels, but no labels: name their file")
-        if self.builtin is None and self.split is not None:
-            raise ValueError("found split without builtin: remove it, or name the files of that split")
-        return self
+SOURCES = {
+    "activations": "path",
+    "onnx": "path",
+    "torch": "weights",
+    "transformers": "path",
+    "timm": "path",
+    "sentence_transformers": "path",
+}
 
 
 class ActivationsSource(Settings):
     """Activations on disk: ``{layer}`` stands in ``path`` (a file a layer) or in ``key`` (an array a layer)."""
 
-    path: Annotated[_LayerText, FROM_ENVIRONMENT]
-    key: _LayerText | None = None
+    path: Annotated[LayerText, FROM_ENVIRONMENT]
+    key: LayerText | None = None
     dataset: str
     storage: Storage | None = None
     shape: Shape | None = None
@@ -171,22 +85,74 @@ class ActivationsSource(Settings):
         return self
 
 
-class OnnxModel(Settings):
-    """A network that is run on the dataset's inputs."""
+def _array_form(value: object) -> str:
+    return "<word>" if isinstance(value, str) else "<file>"
 
-    path: Annotated[_ModelText, FROM_ENVIRONMENT]
+
+# An array with a row a point: a file, or a word, which is a key of the file that the dataset's ``inputs`` name.
+InputArray = Annotated[
+    Annotated[ModelFile, Tag("<file>")] | Annotated[ModelText, Tag("<word>")], Discriminator(_array_form)
+]
+# By the names of the inputs of a network.
+NamedArrays = dict[Annotated[PlainText, Field(max_length=256)], InputArray]
+
+
+def _size_form(value: object) -> str:
+    return "<number>" if isinstance(value, int) else "<list>"
+
+
+_Pixels = Annotated[int, Field(ge=1, le=16384)]
+_Sides = Annotated[tuple[_Pixels, _Pixels], Field(strict=False)]
+_Channels = Annotated[tuple[float, float, float], Field(strict=False)]
+
+
+class Preprocess(Settings):
+    """How RGB images become the numbers of an ONNX model: resized, cropped, in [0, 1], minus ``mean``, over ``std``.
+
+    ``size`` is one number or [height, width]; with ``crop``, one number is the shorter side.
+    """
+
+    size: Annotated[Annotated[_Pixels, Tag("<number>")] | Annotated[_Sides, Tag("<list>")], Discriminator(_size_form)]
+    mean: _Channels = (0.0, 0.0, 0.0)
+    std: _Channels = (1.0, 1.0, 1.0)
+    layout: Literal["nchw", "nhwc"] | None = Field(default=None, description="by default as the model's input is")
+    crop: _Pixels | None = Field(default=None, description="pixels of the square in the center that stays")
+    resample: Literal["nearest", "bilinear", "bicubic", "lanczos"] = "bilinear"
+
+    @model_validator(mode="after")
+    def _possible(self) -> "Preprocess":
+        sides = self.size if isinstance(self.size, tuple) else (self.size,)
+        if self.crop is not None and self.crop > min(sides):
+            raise ValueError(f"got crop: {self.crop} of images of {min(sides)}, expected at most that. Raise size")
+        if not all(value > 0 for value in self.std):
+            raise ValueError(f"got std {list(self.std)}, expected numbers above 0")
+        return self
+
+
+class OnnxModel(Settings):
+    """A network in an ONNX file, or in a folder with ``model.onnx``, run on the dataset's inputs."""
+
+    path: Annotated[ModelText, FROM_ENVIRONMENT]
     dataset: str
     pool: Pooling = "none"
+    inputs: NamedArrays = Field(default_factory=dict, description="arrays by the names of the model's inputs")
+    mask: InputArray | None = Field(default=None, description="1 for a token, 0 for padding; or the name of an input")
+    batch_size: int | None = Field(default=None, ge=1, description="by default 256; of texts and images 32")
+    max_tokens: int | None = Field(default=None, ge=1, description="longer texts are cut; by default the model's own")
+    preprocess: Preprocess | None = Field(default=None, description="of images, in place of preprocessor_config.json")
 
 
 class TorchModel(Settings):
     """A PyTorch network that ``factory`` builds, run on the dataset's inputs; ``weights`` is a .safetensors file."""
 
-    factory: Annotated[_Text, AfterValidator(check_factory)]
+    factory: Annotated[PlainText, AfterValidator(check_factory)]
     args: dict[str, JsonValue] = Field(default_factory=dict)
-    weights: Annotated[_ModelText, FROM_ENVIRONMENT] | None = None
+    reads: Annotated[tuple[Annotated[ModelText, FROM_ENVIRONMENT], ...], Field(strict=False)] = ()
+    weights: Annotated[ModelText, FROM_ENVIRONMENT] | None = None
     dataset: str
     pool: Pooling = "none"
+    inputs: NamedArrays = Field(default_factory=dict, description="arrays by the names of the network's arguments")
+    mask: InputArray | None = Field(default=None, description="1 for a token, 0 for padding; or the name of an input")
     batch_size: int = Field(default=64, ge=1)
     device: Literal["cpu"] = "cpu"
 
@@ -204,6 +170,9 @@ class Model(Settings):
     activations: ActivationsSource | None = None
     onnx: OnnxModel | None = None
     torch: TorchModel | None = None
+    transformers: CheckpointModel | None = None
+    timm: CheckpointModel | None = None
+    sentence_transformers: CheckpointModel | None = None
     head: HeadCut | None = None
     layers: Annotated[
         tuple[Annotated[str, AfterValidator(check_layer_name)], ...], Field(strict=False, min_length=1)
@@ -221,6 +190,12 @@ class Model(Settings):
         return self
 
     @property
+    def checkpoint(self) -> tuple[Loader, CheckpointModel] | None:
+        """The library that loads the model's checkpoint, and how; None for a model of another kind."""
+        settings = ((loader, getattr(self, loader)) for loader in LOADERS)
+        return next(((loader, chosen) for loader, chosen in settings if chosen is not None), None)
+
+    @property
     def dataset(self) -> str:
         """The name of the dataset whose inputs the model's rows belong to."""
         return next(str(source.dataset) for kind in SOURCES if (source := getattr(self, kind)) is not None)
@@ -231,14 +206,25 @@ class Model(Settings):
         return next(str(source.pool) for kind in SOURCES if (source := getattr(self, kind)) is not None)
 
 
+def _texts_of(value: JsonValue) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _texts_of(part)
+
+
 class Discovery(Model):
     """A pattern of paths: each file or folder that ``{model}`` fits becomes a model of that name."""
 
     @property
     def pattern(self) -> str:
-        """The path in which ``{model}`` stands; empty for a factory without weights."""
+        """The path in which ``{model}`` stands: of a factory without weights, the first such text in its args."""
         sources = ((getattr(self, kind), key) for kind, key in SOURCES.items())
-        return next(getattr(source, key) or "" for source, key in sources if source is not None)
+        path = next(getattr(source, key) or "" for source, key in sources if source is not None)
+        if path or self.torch is None:
+            return path
+        return next((text for text in _texts_of(self.torch.args) if "{model}" in text), "")
 
     @model_validator(mode="after")
     def _names_models(self) -> "Discovery":
@@ -247,99 +233,8 @@ class Discovery(Model):
             raise ValueError("found a remote path in discover, needs a folder of this machine: declare these models")
         with_model = [part for part in PurePath(path).parts if "{model}" in part]
         if not with_model:
-            key = "weights" if self.torch else "path"
+            key = "weights or args" if self.torch else "path"
             raise ValueError(f"found no {{model}} in the {key}, needs it: what it stands for names the models")
         if "{layer}" in with_model[0]:
             raise ValueError("found {model} and {layer} in one part of the path, needs a folder or file name for each")
         return self
-
-
-@dataclass(frozen=True)
-class RefusedModel:
-    """A file or folder that a pattern of ``discover`` fits and that cannot be a model; ``name`` is quoted."""
-
-    discovery: str
-    dataset: str
-    name: str
-    message: str
-
-
-@dataclass(frozen=True)
-class DiscoveredModels:
-    """The models that fit the patterns of ``discover``: all by name, and which names fit which pattern."""
-
-    models: dict[str, Model]
-    names: dict[str, tuple[str, ...]]
-    refused: tuple[RefusedModel, ...]
-
-
-def discover_models(
-    discoveries: Mapping[str, Discovery], declared: Mapping[str, Model], root: Path
-) -> DiscoveredModels:
-    """Return the models in the files that patterns fit, in the order of names; one bad file never stops the others.
-
-    Parameters
-    ----------
-    discoveries
-        The section ``discover``.
-    declared
-        The section ``models``: names that are taken.
-    root
-        The folder of the catalog: patterns are relative to it.
-    """
-    models: dict[str, Model] = {}
-    names: dict[str, tuple[str, ...]] = {}
-    refused: list[RefusedModel] = []
-    taken = {name.casefold(): f"the declared model {name!r}" for name in declared}
-    for section, discovery in discoveries.items():
-        accepted = []
-        for name, path in _matching_paths(discovery, root):
-            try:
-                _check_discovered(name, path, taken, root)
-            except (ValueError, OSError) as error:
-                refused.append(RefusedModel(section, discovery.dataset, shorten(name), str(error)))
-                continue
-            taken[name.casefold()] = f"the model {name!r} of discover.{section}"
-            accepted.append(name)
-            models[name] = Model(**{key: getattr(discovery, key) for key in Model.model_fields})
-        names[section] = tuple(accepted)
-    return DiscoveredModels(models, names, tuple(refused))
-
-
-def _matching_paths(discovery: Discovery, root: Path) -> Iterator[tuple[str, Path]]:
-    """Yield the values of ``{model}``, each with the path that ends in its part; hidden files are passed over."""
-    parts = PurePath(discovery.pattern.replace("{dataset}", discovery.dataset)).parts
-    level = next(index for index, part in enumerate(parts) if "{model}" in part)
-    first, *others = [re.escape(text) for text in parts[level].split("{model}")]
-    form = re.compile(first + "(?P<model>.+)" + "(?P=model)".join(others), re.DOTALL)
-    folder = root.joinpath(*parts[:level])
-    try:
-        entries = sorted(os.listdir(folder))
-    except (OSError, ValueError):
-        return
-    for entry in entries:
-        match = None if entry.startswith(".") else form.fullmatch(entry)
-        if match and _exists(folder / entry, [part.replace("{model}", match["model"]) for part in parts[level + 1 :]]):
-            yield match["model"], folder / entry
-
-
-def _exists(path: Path, below: list[str]) -> bool:
-    """Return whether the rest of a pattern exists, as far as it does not depend on the layer."""
-    fixed = next((index for index, part in enumerate(below) if "{layer}" in part), len(below))
-    whole = path.joinpath(*below[:fixed])
-    # A dangling link is reported as a refused model, not passed over.
-    return path.is_symlink() or (whole.is_dir() if fixed < len(below) else whole.is_file())
-
-
-def _check_discovered(name: str, path: Path, taken: Mapping[str, str], root: Path) -> None:
-    try:
-        check_name(name)
-    except ValueError as error:
-        raise ValueError(f"{error}: rename the file") from error
-    if name.casefold() in taken:
-        raise ValueError(f"found the name {name!r}, which {taken[name.casefold()]} has: rename the file")
-    real, folder = path.resolve(), path.parent.resolve()
-    if not (real.is_relative_to(folder) or real.is_relative_to(root.resolve())):
-        raise ValueError(
-            f"found a link that leads out of {path.parent.name!r} and out of the catalog's folder: copy the file there"
-        )

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lfm_tasks.sources.files.stored_array import check_memory_size as check_memory_size
     from lfm_tasks.sources.files.stored_array import raw_rows as raw_rows
     from lfm_tasks.sources.files.stored_array import text_array as text_array
-    from lfm_tasks.sources.networks.onnx_models import open_head as open_head
+    from lfm_tasks.sources.networks.onnx_heads import open_head as open_head
     from lfm_tasks.sources.opening import open_source as open_source
     from lfm_tasks.sources.opening import read_dataset as read_dataset
 
@@ -32,7 +32,7 @@ _HOMES = {
     "fingerprint": "lfm_tasks.sources.files.paths",
     "open_array": "lfm_tasks.sources.files.formats",
     "open_bytes": "lfm_tasks.sources.files.paths",
-    "open_head": "lfm_tasks.sources.networks.onnx_models",
+    "open_head": "lfm_tasks.sources.networks.onnx_heads",
     "open_source": "lfm_tasks.sources.opening",
     "raw_rows": "lfm_tasks.sources.files.stored_array",
     "read_dataset": "lfm_tasks.sources.opening",

@@ -1,7 +1,9 @@
 """Opens a model's source of activations, whatever kind the catalog says it is."""
 
 import hashlib
+import os
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
@@ -9,13 +11,35 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 
-from lfm_tasks.catalog.models import Dataset, DatasetFile, Model, ModelFile
+from lfm_tasks.catalog.datasets import Dataset, DatasetFile, ModelFile
+from lfm_tasks.catalog.models import Model
 from lfm_tasks.catalog.names import fill_pattern
 from lfm_tasks.catalog.sections import Catalog
 from lfm_tasks.errors import DataError
+from lfm_tasks.sources.files.digests import DigestMemory
 from lfm_tasks.sources.files.formats import open_array
+from lfm_tasks.sources.files.ids import as_text, unique_ids
 from lfm_tasks.sources.files.paths import locate
+from lfm_tasks.sources.raw_inputs import RawInputs, RawRows, TokenPoints, read_texts
 from lfm_tasks.sources.source import FileSource, Source, file_pattern, read_options
+
+# In the store: digests of files, by their sizes and times.
+DIGESTS = "digests.json"
+
+
+def known_digests(catalog: Catalog) -> DigestMemory:
+    """Return what the last run noted of the files that the catalog reads; read once by each process."""
+    path = catalog.root / catalog.atlas.store / DIGESTS
+    try:
+        status = os.stat(path)
+    except OSError:
+        return DigestMemory()
+    return _read_digests(path, status.st_mtime_ns, status.st_ino)
+
+
+@lru_cache(maxsize=1)
+def _read_digests(path: Path, _modified: int, _inode: int) -> DigestMemory:
+    return DigestMemory.read(path)
 
 
 @dataclass(frozen=True)
@@ -29,20 +53,21 @@ class DatasetRows:
     labels: Shaped[np.ndarray, " points"] | None = None
     groups: Shaped[np.ndarray, " points"] | None = None
     strata: Shaped[np.ndarray, " points"] | None = None
-    inputs: Shaped[np.ndarray, "points ..."] | None = None
+    inputs: Shaped[np.ndarray, "points ..."] | RawInputs | TokenPoints | None = None
 
 
-def read_dataset(name: str, catalog: Catalog) -> DatasetRows:
+def read_dataset(name: str, catalog: Catalog, memory: DigestMemory | None = None) -> DatasetRows:
     """Return the rows of the dataset called ``name``.
 
     With ``ids: positional`` the ids are row numbers; how many there are is told by the inputs, the labels, or the
-    first model on this dataset whose activations can be read.
+    first model on this dataset whose activations can be read. ``memory`` knows digests of files of earlier runs.
 
     Raises
     ------
     DataError
-        ``bad_ids`` for ids that are repeated, empty, of another type, or of another number than labels or inputs;
-        ``missing_source``, ``wrong_shape`` and ``wrong_dtype`` for the files.
+        ``bad_inputs`` for raw inputs that cannot be used; ``bad_ids`` for ids that are repeated, empty, of another
+        type, or of another number than labels or inputs; ``missing_source``, ``wrong_shape`` and ``wrong_dtype`` for
+        the files.
     """
     dataset = catalog.datasets[name]
     if dataset.builtin is not None:
@@ -50,6 +75,14 @@ def read_dataset(name: str, catalog: Catalog) -> DatasetRows:
         shipped = DatasetRows(built_in.ids, built_in.labels, inputs=built_in.inputs)
         return _with_sets(shipped, dataset, catalog.root, name)
     labels = None if dataset.labels is None else _read_column(dataset.labels, catalog.root, name, "labels")
+    if dataset.texts is not None or dataset.images is not None:
+        raw = _read_raw(name, dataset, catalog.root, memory or known_digests(catalog))
+        labels = raw.labels if labels is None else labels
+        if labels is not None and len(labels) != len(raw.ids):
+            problem = f"found {len(labels)} labels and {len(raw.ids)} {raw.inputs.kind}"
+            raise DataError("bad_ids", f"dataset {name}: {problem}, needs as many: give the labels of these rows")
+        by_text = _with_sets(DatasetRows(raw.ids, labels, inputs=raw.inputs), dataset, catalog.root, name)
+        return _by_token(name, by_text, raw.inputs, catalog, memory or known_digests(catalog))
     inputs = None if dataset.inputs is None else _read_inputs(dataset.inputs, catalog.root, name)
     if isinstance(dataset.ids, DatasetFile):
         ids = read_ids(dataset.ids, catalog.root, dataset=name)
@@ -62,6 +95,33 @@ def read_dataset(name: str, catalog: Catalog) -> DatasetRows:
             problem = f"found {len(values)} {what} and {len(ids)} ids"
             raise DataError("bad_ids", f"dataset {name}: {problem}, needs as many: give the {what} of these ids")
     return _with_sets(DatasetRows(ids, labels, inputs=inputs), dataset, catalog.root, name)
+
+
+def _read_raw(name: str, dataset: Dataset, root: Path, memory: DigestMemory) -> RawRows:
+    if dataset.texts is not None:
+        return read_texts(name, dataset.texts, root)
+    if dataset.images is None:
+        raise TypeError(f"{name}: a dataset of raw inputs has texts or images")
+    from lfm_tasks.sources.raw_images import read_images  # Pillow is an extra, and takes its time to import
+
+    return read_images(name, dataset.images, root, memory)
+
+
+def _by_token(name: str, rows: DatasetRows, texts: RawInputs, catalog: Catalog, memory: DigestMemory) -> DatasetRows:
+    """Return the rows with a row a token, texts as groups, if the models of the dataset want that."""
+    if not any(model.checkpoint and model.checkpoint[1].points == "tokens" for model in catalog.models.values()):
+        return rows
+    from lfm_tasks.sources.checkpoints.opening import dataset_tokens
+
+    points = dataset_tokens(name, catalog.models, catalog, texts, rows.ids, memory)
+    if points is None:
+        return rows
+    if rows.strata is not None:
+        problem = "got strata and points: tokens, which keeps the tokens of a text together"
+        raise DataError("bad_groups", f"dataset {name}: {problem}, expected groups or none. Remove strata.")
+    groups = rows.ids if rows.groups is None else rows.groups
+    labels = None if rows.labels is None else rows.labels[points.text_of]
+    return DatasetRows(points.ids, labels, groups[points.text_of], inputs=points)
 
 
 def _with_sets(rows: DatasetRows, dataset: Dataset, root: Path, name: str) -> DatasetRows:
@@ -80,29 +140,7 @@ def _with_sets(rows: DatasetRows, dataset: Dataset, root: Path, name: str) -> Da
 def read_ids(file: DatasetFile | ModelFile, root: Path, **fields: str) -> Shaped[np.ndarray, " points"]:
     """Return the ids in ``file`` as strings; integers become decimal numbers. DataError ``bad_ids`` if unusable."""
     label, values = _load(file, root, fields)
-    if values.ndim != 1 or values.dtype.kind not in "USiu":
-        problem = f"found {values.dtype} of shape {values.shape}"
-        raise DataError("bad_ids", f"{label}: {problem}, needs one column of text or integers: save ids like that")
-    ids = _as_text(values, label)
-    empty = np.flatnonzero(ids == "")
-    if len(empty):
-        raise DataError("bad_ids", f"{label}: found {len(empty)} empty ids, first in row {empty[0]}: name each row")
-    distinct, first, counts = np.unique(ids, return_index=True, return_counts=True)
-    if len(distinct) < len(ids):
-        repeated = distinct[counts > 1][np.argsort(first[counts > 1])]
-        shown = ", ".join(ascii(str(name))[:60] for name in repeated[:3])
-        problem = f"found {len(repeated)} ids more than once among {len(ids)}, first {shown}"
-        raise DataError("bad_ids", f"{label}: {problem}, needs each once: remove the repeated rows")
-    return ids
-
-
-def _as_text(values: Shaped[np.ndarray, " points"], label: str) -> Shaped[np.ndarray, " points"]:
-    try:
-        text = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values.astype(str)
-        "".join(text.tolist()).encode()  # half a surrogate pair cannot be written anywhere
-    except UnicodeError as error:
-        raise DataError("bad_ids", f"{label}: found text that is not Unicode: save it as UTF-8") from error
-    return text
+    return unique_ids(values, label)
 
 
 def _read_column(file: DatasetFile, root: Path, dataset: str, what: str) -> Shaped[np.ndarray, " points"]:
@@ -111,7 +149,7 @@ def _read_column(file: DatasetFile, root: Path, dataset: str, what: str) -> Shap
         raise DataError("wrong_shape", f"{label}: found {what} of shape {values.shape}, needs one a row")
     if values.dtype.kind not in "USiubf":
         raise DataError("wrong_dtype", f"{label}: found {what} of type {values.dtype}, needs text or numbers")
-    return _as_text(values, label) if values.dtype.kind == "S" else values
+    return as_text(values, label) if values.dtype.kind == "S" else values
 
 
 def _read_inputs(file: DatasetFile, root: Path, dataset: str) -> Shaped[np.ndarray, "points ..."]:
@@ -145,8 +183,13 @@ def _positions_of_activations(name: str, catalog: Catalog) -> Shaped[np.ndarray,
     raise DataError("bad_ids", f"dataset {name}: nothing tells how many rows there are{detail}")
 
 
-def open_source(model_name: str, model: Model, catalog: Catalog, rows: DatasetRows) -> Source:
-    """Return the source of ``model``, whose dataset has ``rows``; DataError if it cannot be opened."""
+def open_source(
+    model_name: str, model: Model, catalog: Catalog, rows: DatasetRows, memory: DigestMemory | None = None
+) -> Source:
+    """Return the source of ``model``, whose dataset has ``rows``; DataError if it cannot be opened.
+
+    ``memory`` knows digests of files of earlier runs: what is unchanged is not hashed again.
+    """
     if model.activations is not None:
         source = model.activations
         ids = rows.ids
@@ -154,24 +197,20 @@ def open_source(model_name: str, model: Model, catalog: Catalog, rows: DatasetRo
             ids = read_ids(source.ids, catalog.root, model=model_name, dataset=source.dataset)
         options = read_options(model_name, source, catalog.root)
         return FileSource(file_pattern(model_name, source, catalog.root), ids, options)
-    inputs = _inputs(model_name, model, rows)
-    if model.torch is not None:
-        from lfm_tasks.sources.networks.torch_models import TorchSource  # safetensors and torch take seconds to import
+    memory = memory or known_digests(catalog)
+    if model.checkpoint is not None:
+        from lfm_tasks.sources.checkpoints.opening import open_checkpoint
 
-        return TorchSource(model_name, model.torch, catalog, inputs, rows.ids)
+        return open_checkpoint(model_name, model, catalog, rows.inputs, rows.ids, memory)
+    if model.torch is not None:
+        from lfm_tasks.sources.networks.torch_models import open_torch
+
+        return open_torch(model_name, model.torch, catalog, rows.inputs, rows.ids, memory)
     if model.onnx is None:
         raise TypeError(f"{model_name}: a model has one source")
-    from lfm_tasks.sources.networks.onnx_models import OnnxSource  # onnxruntime takes a second to import
+    from lfm_tasks.sources.networks.onnx_models import open_onnx
 
-    path = catalog.root / fill_pattern(model.onnx.path, model=model_name, dataset=model.onnx.dataset)
-    return OnnxSource(path, inputs, rows.ids, pool=model.onnx.pool)
-
-
-def _inputs(model_name: str, model: Model, rows: DatasetRows) -> Shaped[np.ndarray, "points ..."]:
-    if rows.inputs is None:
-        problem = f"model {model_name}: found no inputs in the dataset {model.dataset}, needs them to run the network"
-        raise DataError("missing_source", f"{problem}: add inputs: {{path: inputs.npy}} to the dataset")
-    return rows.inputs
+    return open_onnx(model_name, model.onnx, catalog, rows.inputs, rows.ids, memory)
 
 
 _N_TRAIN = 1000

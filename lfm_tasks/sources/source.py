@@ -19,6 +19,7 @@ from lfm_tasks.sources.files.formats import find_format, keeps_order, matching_k
 from lfm_tasks.sources.files.paths import is_remote, locate, readable
 from lfm_tasks.sources.files.pooling import TokenMask, check_finite, check_tokens, pool_rows, pooled_features
 from lfm_tasks.sources.files.stored_array import StoredArray
+from lfm_tasks.variables import names_variable
 
 
 class Source(Protocol):
@@ -271,15 +272,17 @@ def _matching_files(pattern: FilePattern) -> list[str]:
     folder = pattern.locate(parent + "/" if parent.endswith(":/") else parent or ".")
     with readable(pattern.path):
         if not folder.is_dir():
-            raise DataError("missing_source", f"{pattern.path}: no such folder{_nearest_folder(folder)}")
+            raise DataError("missing_source", f"{pattern.path}: no such folder{_nearest_folder(folder, pattern)}")
         present = sorted(entry.name for entry in folder.iterdir())
         matching = [match[1] for entry in present if (match := name_form.fullmatch(entry))]
         # A trailing slash would make another address on the web.
         paths = {layer: folder.joinpath(f"{before}{layer}{after}", *filter(None, [below])) for layer in matching}
         layers = [layer for layer in matching if paths[layer].exists()]
     if not layers:
-        wanted = f"{before}{{layer}}{after}"
-        raise DataError("missing_source", f"{pattern.path}: no file matches{did_you_mean(wanted, present)}")
+        written = f"{pattern.path}".partition("{layer}")
+        is_told = not names_variable(written[0].rpartition("/")[2] + written[2].partition("/")[0])
+        hint = did_you_mean(f"{before}{{layer}}{after}", present) if is_told else ""
+        raise DataError("missing_source", f"{pattern.path}: no file matches{hint}")
     for layer in layers:
         _check_inside(paths[layer], folder, pattern)
     find_format(paths[layers[0]], pattern.path)
@@ -297,10 +300,14 @@ def _check_inside(path: Path, folder: Path, pattern: FilePattern) -> None:
         raise DataError("missing_source", f"{pattern.path}: {problem}, {needed}")
 
 
-def _nearest_folder(folder: Path) -> str:
-    if not folder.parent.is_dir():
+def _nearest_folder(folder: Path, pattern: FilePattern) -> str:
+    written = f"{pattern.path}".partition("{layer}")[0].rpartition("/")[0]
+    if not folder.parent.is_dir() or names_variable(written.rpartition("/")[2]):
         return ""
-    return did_you_mean(folder.name, (entry.name for entry in folder.parent.iterdir() if entry.is_dir()))
+    return did_you_mean(
+        folder.name,
+        [entry.name for entry in folder.parent.iterdir() if entry.is_dir() and not entry.name.startswith(".")],
+    )
 
 
 def _natural_order(name: str) -> tuple[tuple[int, str], ...]:

@@ -74,10 +74,11 @@ def in_child(what: str, folder: Path) -> tuple[float, float]:
 def record(folder: Path) -> None:
     job = RecordJob(UnitStore(folder / "store"), Catalog(root=folder, **CATALOG), "m", {"m": "0" * 64})  # type: ignore[arg-type]
     start = time.perf_counter()
-    failures = record_model(job)
+    failures = record_model(job).failures
     seconds = time.perf_counter() - start
     # Not getrusage, whose maximum begins with the memory of the parent.
-    peak = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    status = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+    peak = next(line for line in status if line.startswith("VmHWM"))
     print(seconds, int(peak.split()[1]) / 2**20)  # noqa: T201
     assert not failures, failures
 

@@ -163,6 +163,20 @@ _HEADER_BYTES = 4096  # of a record batch: a few hundred a column
 def open_parquet(path: Path, name: str, key: str | None) -> StoredArray:
     """Return the column ``key``, read a row group at a time."""
     seen = fingerprint(path)
+    column, first = _parquet_column(path, name, key)
+    return _stored(column, path, seen, *first)
+
+
+def find_column(path: Path, name: str, key: str) -> Column:
+    """Return a column of any type in a Parquet, Arrow IPC or Feather file or a ``save_to_disk`` folder."""
+    if path.suffix == ".parquet":
+        return _parquet_column(path, name, key)[0]
+    is_file = path.suffix in (".arrow", ".feather")
+    return _ipc_column([path] if is_file else _data_files(path, name), name, key)
+
+
+def _parquet_column(path: Path, name: str, key: str | None) -> tuple[Column, list[Any]]:
+    """Return a column, and a list of its first row, if there is one."""
     with _plain(path, name) as file:
         _check_column(file.schema_arrow, key, name)
         n_rows = sum(file.metadata.row_group(index).num_rows for index in range(file.num_row_groups))
@@ -185,7 +199,7 @@ def open_parquet(path: Path, name: str, key: str | None) -> StoredArray:
         check_memory_size(f"{name}#{key}", max(column.total_uncompressed_size, 8 * column.num_values))
     texts = tuple(paths[index] for index in leaves if file.schema.column(index).physical_type == "BYTE_ARRAY")
     row_groups = partial(_row_groups, path, str(key), texts)
-    return _stored(Column(f"{name}#{key}", tuple(group.num_rows for group in groups), row_groups), path, seen, *first)
+    return Column(f"{name}#{key}", tuple(group.num_rows for group in groups), row_groups), first
 
 
 def open_arrow(path: Path, name: str, key: str | None) -> StoredArray:

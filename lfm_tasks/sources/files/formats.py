@@ -132,7 +132,7 @@ def find_format(path: Path, name: str) -> Format:
         if by_suffix is None:
             problem = f"found a {path.suffix or 'nameless'} file"
             raise DataError("missing_source", f"{name}: {problem}, needs one of {', '.join(FORMATS)}")
-        raise DataError("missing_source", f"{name}: no such file{nearest(path)}")
+        raise DataError("missing_source", f"{name}: no such file{nearest(path, name)}")
 
 
 def open_array(path: Path, name: str, key: str | None = None) -> StoredArray:

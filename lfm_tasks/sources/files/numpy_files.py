@@ -2,18 +2,18 @@
 
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import numpy as np
 
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.files.paths import fingerprint, open_bytes
+from lfm_tasks.sources.files.paths import Fingerprint, fingerprint, is_remote, open_bytes, refuse_pointer
 from lfm_tasks.sources.files.stored_array import (
     ReadRows,
     StoredArray,
@@ -46,21 +46,33 @@ def open_npz(path: Path, name: str, key: str | None) -> StoredArray:
         raise DataError("missing_source", f"{name}: needs key: to say which array{_offer('', npz_keys(path, name))}")
     file_name, name = name, f"{name}#{key}"
     seen = fingerprint(path)
-    with open_bytes(path) as file, zipfile.ZipFile(file) as archive:
-        if f"{key}.npy" not in archive.namelist():
-            raise DataError("missing_source", f"{name}: no such array{_offer(key, npz_keys(path, file_name))}")
-        member = archive.getinfo(f"{key}.npy")
-        _check_member(name, member)
-        with archive.open(member) as inner:
-            shape, fortran_order, dtype = _read_header(inner, name)
-            header_bytes = inner.tell()
-        first_byte = _member_start(file, member) + header_bytes
+    member = _directory(path, seen).get(f"{key}.npy")
+    if member is None:
+        raise DataError("missing_source", f"{name}: no such array{_offer(key, npz_keys(path, file_name))}")
+    _check_member(name, member)
+    with open_bytes(path) as file:
+        start = file.seek(_member_start(file, member))
+        inner = cast(IO[bytes], zipfile.ZipExtFile(file, "r", member))
+        shape, fortran_order, dtype = _read_header(inner, name)
+        header_bytes = inner.tell()
+    first_byte = start + header_bytes
     _check_size(name, shape, dtype, member.file_size - header_bytes)
     rows = partial(raw_rows, path, shape, dtype, first_byte)
     is_read_whole = member.compress_type != zipfile.ZIP_STORED or fortran_order
     if is_read_whole:
         rows = partial(_rows_of_whole, name, path, member.file_size, member.filename)
     return StoredArray(name, path, seen, shape, dtype, rows, is_read_whole=is_read_whole)
+
+
+@lru_cache(maxsize=8)
+def _directory(path: Path, seen: Fingerprint) -> Mapping[str, zipfile.ZipInfo]:
+    """Return the members of an archive by name; kept for as long as the file stays as it was ``seen``.
+
+    Of a hundred layers in one file each is opened by itself: reading the whole directory for each takes most of the
+    time.
+    """
+    with open_bytes(path) as file, zipfile.ZipFile(file) as archive:
+        return {member.filename: member for member in archive.infolist()}
 
 
 def npz_keys(path: Path, name: str) -> tuple[str, ...]:
@@ -118,9 +130,14 @@ def _check_member(name: str, member: zipfile.ZipInfo) -> None:
 
 def _member_start(file: IO[bytes], member: zipfile.ZipInfo) -> int:
     """Return where a member's bytes begin: after its local header, whose last two fields are two lengths."""
-    file.seek(member.header_offset + 26)
-    lengths = file.read(4)
-    return member.header_offset + 30 + int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little")
+    file.seek(member.header_offset)
+    header = file.read(30)
+    name_bytes, extra_bytes = (int.from_bytes(header[start : start + 2], "little") for start in (26, 28))
+    name = file.read(name_bytes).decode("utf-8" if member.flag_bits & 0x800 else "cp437", errors="replace")
+    # The directory at the end of the file says the same; where it does not, the file was put together by hand.
+    if header[:4] != b"PK\x03\x04" or name != member.orig_filename:
+        raise zipfile.BadZipFile(f"got a directory and a header that differ for {member.filename!r}")
+    return member.header_offset + 30 + name_bytes + extra_bytes
 
 
 def _offer(key: str, names: tuple[str, ...]) -> str:
@@ -132,6 +149,8 @@ def open_text(path: Path, name: str, key: str | None) -> StoredArray:
     if key is not None:
         raise DataError("missing_source", f"{name}: found key: {key} for a file of lines: remove the key")
     seen = fingerprint(path)
+    if not is_remote(path):
+        refuse_pointer(path, name)
     check_memory_size(name, path.stat().st_size)
     try:
         lines = path.read_bytes().decode("utf-8-sig").splitlines()

@@ -15,6 +15,7 @@ from typing import Any, cast
 
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
+from lfm_tasks.variables import names_variable
 
 _VARIABLE = "LFM_ATLAS_STORAGE_"
 _REMOTE = re.compile(r"([a-z][a-z0-9+.-]+)://")
@@ -49,12 +50,12 @@ def locate(root: Path, text: str, storage: str | None = None) -> Path:
         if storage is not None:
             problem = f"{text}: found storage: {storage} for a local path"
             raise DataError("missing_source", f"{problem}, needs a remote one such as s3://bucket/...: remove storage")
-        return root / text
+        return root / str(text)
     from upath import UPath
 
     options = {} if storage is None else _storage_options(storage)
     try:
-        path = UPath(text, **options)
+        path = UPath(str(text), **options)
         _ = path.fs
     except ImportError as error:
         message = f"{text}: {_blanked(str(error))[:200]}: the package that reads {remote[1]}:// is not there"
@@ -83,8 +84,30 @@ def is_file(path: Path) -> bool:
 def open_bytes(path: Path, read_ahead: int = _READ_AHEAD) -> BufferedReader:
     """Return the file, open for reading; of a remote one about ``read_ahead`` bytes too many are fetched at a time."""
     if not is_remote(path):
+        refuse_pointer(path, path.name)
         return path.open("rb")
     return cast(BufferedReader, cast(Any, path).open("rb", block_size=read_ahead))
+
+
+# What stands in a file of a repository instead of its content, until that is fetched, and what fetches it.
+_POINTERS = {b"version https://git-lfs.github.com/spec/": "git lfs pull", b"/annex/objects/": "git annex get"}
+_POINTER_BYTES = 1024  # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
+
+
+def refuse_pointer(path: Path, name: str) -> None:
+    """Raise DataError if a local file only says which content git-lfs, or git-annex, would put in its place."""
+    try:
+        if os.stat(path).st_size >= _POINTER_BYTES:
+            return
+        with open(path, "rb") as file:
+            start = file.read(_POINTER_BYTES)
+    except OSError:  # told by whoever reads the file
+        return
+    for beginning, remedy in _POINTERS.items():
+        if start.startswith(beginning):
+            kind = "git-lfs" if "lfs" in remedy else "git-annex"
+            problem = f"got a {kind} pointer of {len(start)} bytes, expected the file that it stands for"
+            raise DataError("missing_source", f"{name}: {problem}. Fetch it: {remedy}")
 
 
 def fingerprint(path: Path) -> Fingerprint:
@@ -136,10 +159,17 @@ def readable(name: str) -> Iterator[None]:
         raise DataError("missing_source", f"{name}: cannot be read ({_error_text(error)})") from error
 
 
-def nearest(path: Path) -> str:
-    """Return how a message goes on after "no such file": what lies nearest, or that nothing does."""
+def nearest(path: Path, name: str) -> str:
+    """Return how a message goes on after "no such file": what lies nearest, or that nothing does.
+
+    ``name`` is the path as messages call it: of a part that stands for a value of the environment nothing is told.
+    """
+    folder, _, file = f"{name}".rpartition("/")
+    if names_variable(file):
+        return ""
     if not path.parent.is_dir():
-        return f"; there is no folder {path.parent.name or str(path.parent)!r} either"
+        is_told = not names_variable(folder.rpartition("/")[2])
+        return f"; there is no folder {path.parent.name or str(path.parent)!r} either" if is_told else ""
     present = sorted(entry.name for entry in path.parent.iterdir() if not entry.name.startswith("."))
     return did_you_mean(path.name, present) if present else "; the folder is empty"
 
@@ -163,7 +193,9 @@ def _error_text(error: Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if "range requests" in reason:  # fsspec's advice is for programs
         return "the server sends whole files only: use one that knows range requests, or copy the file"
-    return _blanked(" ".join(reason.split()))[:200]
+    line = _blanked(" ".join(reason.split()))
+    # Cut between words: of a path that is cut, nobody could tell the values of variables in it.
+    return line if len(line) <= 200 else line[:200].rpartition(" ")[0] or type(error).__name__
 
 
 def _blanked(text: str) -> str:

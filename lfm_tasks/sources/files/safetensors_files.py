@@ -29,16 +29,19 @@ _DTYPES = {
 
 
 @dataclass(frozen=True)
-class _Tensor:
+class StoredTensor:
+    """What the header says of a tensor: type as the format calls it (``BF16``), shape, where its bytes begin."""
+
     kind: str
     shape: tuple[int, ...]
     first_byte: int
+    n_bytes: int
 
 
 def open_safetensors(path: Path, name: str, key: str | None) -> StoredArray:
     """Return the tensor ``key``; bfloat16 comes as float32, which holds each of its values."""
     seen = fingerprint(path)
-    tensors = _read_header(path, name)
+    tensors = read_header(path, name)
     if key is None or key not in tensors:
         problem = "needs key: to say which tensor" if key is None else f"found no tensor {key[:100]!r}"
         raise DataError("missing_source", f"{name}: {problem}{did_you_mean(key or '', tensors)}")
@@ -56,7 +59,7 @@ def open_safetensors(path: Path, name: str, key: str | None) -> StoredArray:
 
 def safetensors_keys(path: Path, name: str) -> tuple[str, ...]:
     """Return the names of all tensors."""
-    return tuple(_read_header(path, name))
+    return tuple(read_header(path, name))
 
 
 @contextmanager
@@ -66,7 +69,8 @@ def _widened(opened: Any) -> Iterator[ReadRows]:
         yield lambda start, stop: (read(start, stop).astype(np.uint32) << 16).view(np.float32)
 
 
-def _read_header(path: Path, name: str) -> dict[str, _Tensor]:
+def read_header(path: Path, name: str) -> dict[str, StoredTensor]:
+    """Return what the header says of each tensor, in its order; DataError if it is damaged."""
     with open_bytes(path) as file:
         n_bytes = int.from_bytes(file.read(8), "little")
         size = file.seek(0, 2)
@@ -79,8 +83,9 @@ def _read_header(path: Path, name: str) -> dict[str, _Tensor]:
         entries = {key: entry for key, entry in header.items() if key != "__metadata__"}
         spans = sorted((*_span(entry), key) for key, entry in entries.items())
         tensors = {
-            key: _Tensor(str(entry["dtype"]), tuple(entry["shape"]), 8 + n_bytes + entry["data_offsets"][0])
+            key: StoredTensor(str(entry["dtype"]), tuple(entry["shape"]), 8 + n_bytes + start, stop - start)
             for key, entry in entries.items()
+            for start, stop in [_span(entry)]
         }
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         problem = "found a header that describes no tensors, needs dtype, shape and data_offsets"

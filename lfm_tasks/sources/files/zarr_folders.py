@@ -1,6 +1,7 @@
 """Reads Zarr arrays, versions 2 and 3; codecs are checked by name first, because some of them unpickle."""
 
 import json
+import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import numpy as np
 
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.files.paths import fingerprint, is_file, is_remote
+from lfm_tasks.sources.files.paths import fingerprint, is_file, is_remote, refuse_pointer
 from lfm_tasks.sources.files.stored_array import (
     ReadRows,
     StoredArray,
@@ -37,6 +38,7 @@ def open_zarr(path: Path, name: str, key: str | None) -> StoredArray:
     """Return the array at the path ``key`` of a group, or the array that the folder is."""
     name, group_name = (name, name) if key is None else (f"{name}#{key}", name)
     seen = fingerprint(path)
+    _refuse_pointers(path, name)
     _check_codecs(path if key is None else path / key, name)
     array = _array(path, key)
     if array is None:
@@ -106,6 +108,18 @@ def _store(path: Path) -> Any:
     remote = cast(Any, path)
     # Those that are asynchronous too: theirs is bound to the loop of fsspec, and Zarr has its own.
     return FsspecStore(AsyncFileSystemWrapper(remote.fs, asynchronous=True), read_only=True, path=remote.path)
+
+
+def _refuse_pointers(path: Path, name: str) -> None:
+    """Raise DataError if metadata or chunks are pointers; git-lfs has patterns for all alike, so one tells."""
+    if is_remote(path):
+        return
+    for folder, folders, files in os.walk(path):
+        folders.sort()
+        for file in sorted(files):
+            refuse_pointer(Path(folder) / file, name)
+            if not file.startswith((".z", "zarr.json")):
+                return
 
 
 def _check_codecs(path: Path, name: str) -> None:

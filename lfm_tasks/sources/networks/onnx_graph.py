@@ -1,9 +1,9 @@
-"""Finds the layers of an ONNX model, and turns them into outputs."""
+"""Finds the layers of an ONNX model and turns them into outputs; runs models."""
 
-import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -13,199 +13,126 @@ from jaxtyping import Shaped
 
 from lfm_tasks.catalog.names import check_layer_name, did_you_mean, shorten
 from lfm_tasks.errors import DataError
+from lfm_tasks.sources.files.digests import DigestMemory
+from lfm_tasks.sources.networks.onnx_file import MAX_BYTES, OnnxFile, error_text, onnx_digest, read_onnx
+from lfm_tasks.sources.networks.onnx_rows import flowing_from, mixed_tensors
 
-MAX_BYTES = 2**31  # of a file, which is the format's own limit, and of one tensor for one batch
-
-# com.microsoft is built into onnxruntime, but its EPContext opens files of the model's choosing.
-_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml"})
-
-
-@dataclass(frozen=True)
-class OnnxFile:
-    """A model that may be run: name and SHA-256 of its file, ``onnx.ModelProto`` without outputs, and their names."""
-
-    name: str
-    sha256: str
-    model: Any
-    outputs: tuple[str, ...]
-
-
-def read_onnx(path: Path) -> OnnxFile:
-    """Return the model in the file at ``path``; nothing outside that file is opened.
-
-    Raises
-    ------
-    DataError
-        ``missing_source`` if there is no file, or no ONNX in it; ``unsupported_model`` for data in other files,
-        operators or functions outside the ONNX standard, tensors above `MAX_BYTES`, and broken graphs.
-    """
-    content = _content(path)
-    model = _parsed(content, path.name)
-    for message in protobuf_messages(model):
-        kind = message.DESCRIPTOR.name
-        if kind in _REFUSED:
-            _REFUSED[kind](message, path.name)
-    outputs = tuple(entry.name for entry in model.graph.output)
-    del model.graph.output[:]  # what a recording puts out is chosen later
-    _check_rules(model, path.name)
-    return OnnxFile(path.name, hashlib.sha256(content).hexdigest(), model, outputs)
-
-
-def protobuf_messages(message: Any) -> Iterator[Any]:
-    """Yield a protobuf message and all that it holds, at any depth: nodes of subgraphs, tensors of attributes."""
-    yield message
-    for field, value in message.ListFields():
-        if field.message_type is not None:
-            for inner in [value] if hasattr(value, "ListFields") else value:
-                yield from protobuf_messages(inner)
-
-
-def error_text(error: Exception) -> str:
-    """Return the message of an error, printable, on one line of at most 200 characters."""
-    return ascii(" ".join(str(error).split())[:200])[1:-1]
-
-
-def _content(path: Path) -> bytes:
-    try:
-        if path.is_file():
-            if path.stat().st_size > MAX_BYTES:
-                raise DataError("unsupported_model", f"{path.name}: found over {MAX_BYTES:,} bytes: export it smaller")
-            return path.read_bytes()
-        present = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-    except OSError as error:
-        raise DataError("missing_source", f"{path.name}: cannot be read: {error.strerror}") from error
-    raise DataError("missing_source", f"{path.name}: no such file{did_you_mean(path.name, present)}")
-
-
-def _parsed(content: bytes, name: str) -> Any:
-    import onnx
-    from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
-
-    needed = "found no ONNX model in it, needs one: export or copy it again"
-    try:
-        model = onnx.ModelProto.FromString(content)
-    except DecodeError as error:
-        raise DataError("missing_source", f"{name}: {needed}") from error
-    if not (model.ir_version and model.graph.node):
-        raise DataError("missing_source", f"{name}: {needed}")
-    return model
-
-
-def _check_tensor(tensor: Any, name: str) -> None:
-    import onnx
-
-    if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-        problem = f"found the values of {shorten(tensor.name)} in another file, needs all of them inside"
-        advice = "onnx.save_model(onnx.load(...), ..., save_as_external_data=False)"
-        raise DataError("unsupported_model", f"{name}: {problem}: save it with {advice}")
-    _check_dims(tensor, name)
-
-
-def _check_dims(tensor: Any, name: str) -> None:
-    if prod(max(0, length) for length in tensor.dims) > MAX_BYTES:
-        problem = f"found a tensor of shape {shorten(str(tuple(tensor.dims)))}, needs at most {MAX_BYTES:,} values"
-        raise DataError("unsupported_model", f"{name}: {problem}: export a smaller model")
-
-
-def _check_domain(node: Any, name: str) -> None:
-    if node.domain not in _DOMAINS:
-        problem = f"found an operator of the domain {shorten(node.domain)}, needs those of the ONNX standard"
-        raise DataError("unsupported_model", f"{name}: {problem}: export without custom or fused operators")
-
-
-def _refuse_function(_function: Any, name: str) -> None:
-    problem = "found functions of its own, needs plain nodes"
-    raise DataError("unsupported_model", f"{name}: {problem}: inline them with onnx.inliner.inline_local_functions")
-
-
-def _refuse_training(_graphs: Any, name: str) -> None:
-    problem = "found training graphs, needs the network alone"
-    raise DataError("unsupported_model", f"{name}: {problem}: export it for inference")
-
-
-_REFUSED = {
-    "TensorProto": _check_tensor,
-    "SparseTensorProto": _check_dims,
-    "NodeProto": _check_domain,
-    "OperatorSetIdProto": _check_domain,
-    "FunctionProto": _refuse_function,
-    "TrainingInfoProto": _refuse_training,
-}
-
-
-def _check_rules(model: Any, name: str) -> None:
-    import onnx
-
-    try:
-        onnx.checker.check_model(model)
-    except (onnx.checker.ValidationError, ValueError) as error:
-        problem = f"found a graph that breaks the rules of ONNX ({error_text(error)})"
-        raise DataError("unsupported_model", f"{name}: {problem}: export it again") from error
-
-
-# The input's first dimension gets a name of ours, so that shape inference tells where the batch goes.
-_BATCH = "the batch"
+# The first dimension of inputs gets a name of ours, so that shape inference tells where the batch goes; and so does
+# the second one of integers, which are the tokens of a text.
+_BATCH, _TOKENS = "the batch", "the tokens"
 _FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
+# Part of what is remembered. Raise it when the same file has other layers.
+_VERSION = "1"
 
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor with a row a point: its dtype, and the shape of one point; None where only a run can tell."""
+    """A tensor with a row a point: its dtype, and the shape of one point; None where only a run can tell.
+
+    ``tokens``: which of these dimensions are as long as the batch's longest text, counted from 0.
+    """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
+    tokens: tuple[int, ...] = ()
+
+    @property
+    def is_pooled_by_tokens(self) -> bool:
+        """Whether padding can be left out: (points, features), or (points, tokens, features)."""
+        return self.tokens == () if len(self.shape) == 1 else len(self.shape) == 2 and self.tokens in ((), (0,))
 
 
 @dataclass(frozen=True)
 class OnnxGraph:
-    """A model's one input, and its layers in the order of the graph."""
+    """A model's inputs, and its layers in the order of the graph.
 
-    file: OnnxFile
-    input: Tensor
+    ``batch``: how many points the model computes together, where that is fixed in it. ``mixed``: the layers whose rows
+    do not follow from their inputs alone, with what makes them so. ``load`` reads the model.
+    """
+
+    path: Path
+    sha256: str
+    inputs: Mapping[str, Tensor]
     layers: Mapping[str, Tensor]
+    outputs: tuple[str, ...]
+    batch: int | None
+    load: Callable[[], OnnxFile]
+    mixed: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        """How messages call the model."""
+        return self.path.name
 
     def layer(self, name: str) -> Tensor:
         """Return the layer called ``name``; DataError ``unknown_layer`` if there is none."""
         if name in self.layers:
             return self.layers[name]
-        problem = f"{self.file.name}: found no layer {shorten(name)}"
-        if any(name in node.output for node in self.file.model.graph.node):
+        problem = f"{self.name}: found no layer {shorten(name)}"
+        if any(name in node.output for node in self.load().model.graph.node):
             advice = "that tensor is not a float (batch, ...): choose another"
             raise DataError("unknown_layer", f"{problem}, needs a row a point: {advice}")
         raise DataError("unknown_layer", problem + did_you_mean(name, self.layers))
 
-    def with_outputs(self, layers: Sequence[str]) -> bytes:
-        """Return the model's bytes with ``layers`` as its outputs."""
+    def check_rows(self, name: str) -> None:
+        """Raise DataError ``not_a_function`` if the rows of a layer do not follow from their inputs alone."""
+        if name not in self.mixed:
+            return
+        what = self.mixed[name]
+        layers = [layer for layer, cause in self.mixed.items() if cause == what and layer in self.layers]
+        listed = ", ".join(f"'!{layer}'" for layer in layers[:6]) + (", ..." if len(layers) > 6 else "")
+        problem = f"got {what}, expected rows that follow from their own inputs alone"
+        mend = "" if "training" in what else "" if "batch" not in what else " set batch_size: 1,"
+        advice = f"Export it for inference,{mend} or leave out what comes after it: layers: [{listed}]"
+        raise DataError("not_a_function", f"{self.name}: {problem}. {advice}")
+
+    def with_outputs(self, layers: Sequence[str]) -> tuple[bytes, Mapping[str, np.ndarray]]:
+        """Return the model's bytes with ``layers`` as its outputs, and its tensors that lie in other files."""
         import onnx
 
-        edited = onnx.ModelProto()
-        edited.CopyFrom(self.file.model)
+        file, edited = self.load(), onnx.ModelProto()
+        edited.CopyFrom(file.model)
         for layer in layers:
             edited.graph.output.append(onnx.ValueInfoProto(name=self.layer(layer).name))
-        return bytes(edited.SerializeToString())
+        return bytes(edited.SerializeToString()), file.weights
+
+
+def open_graph(path: Path, batch_size: int, memory: DigestMemory | None = None) -> OnnxGraph:
+    """Return the inputs and layers of the model at ``path``: from ``memory``, if it is as it was; see `read_layers`."""
+    if memory is None:
+        return read_layers(read_onnx(path), batch_size)
+    key = f"onnx {_VERSION} {onnx_digest(path, memory)} {batch_size}"
+    known = memory.recall(key)
+    if known is None:
+        graph = read_layers(read_onnx(path, memory), batch_size)
+        memory.remember(key, _as_facts(graph))
+        return graph
+    return _from_facts(known, path, memory)
 
 
 def read_layers(file: OnnxFile, batch_size: int) -> OnnxGraph:
-    """Return the input and the layers of a model.
+    """Return the inputs and the layers of a model.
 
-    A layer is what a node of the main graph puts out and depends on the input; it is float16, float32 or float64, has
+    A layer is what a node of the main graph puts out and depends on the inputs; it is float16, float32 or float64, has
     two dimensions or more, and the first is the batch, or one that only a run can tell (then the run checks it).
 
     Raises
     ------
     DataError
-        ``unsupported_model`` for several inputs, a fixed batch, or a tensor above `MAX_BYTES` for ``batch_size``
-        points; ``unknown_layer`` if there is nothing to record.
+        ``unsupported_model`` for inputs without a batch, or a tensor above `MAX_BYTES` for ``batch_size`` points;
+        ``unknown_layer`` if there is nothing to record.
     """
-    entry = _only_input(file)
-    types = _inferred_types(file, entry.name)
-    _refuse_huge(file, types, batch_size)
+    entries, batch = _inputs(file)
+    n_rows = batch or batch_size
+    types = _inferred_types(file, set(entries))
+    _refuse_huge(file, types, n_rows)
+    reached = [name for _, outputs in flowing_from(set(entries), file.model.graph) for name in outputs]
     layers = {
-        name: Tensor(name, dtype, tuple(map(_length, dims[1:])))
-        for name in _depending_on(entry.name, file.model.graph)
+        name: _tensor(name, dtype, dims)
+        for name in reached
         for dtype, dims in [types.get(name, _UNKNOWN)]
-        if dtype in _FLOATS and len(dims) > 1 and dims[0] in (_BATCH, None)
+        if dtype in _FLOATS and len(dims) > 1 and _is_batch(dims, batch)
     }
     if not layers:
         raise DataError("unknown_layer", f"{file.name}: found no float tensor (batch, ...), needs one to record")
@@ -214,34 +141,39 @@ def read_layers(file: OnnxFile, batch_size: int) -> OnnxGraph:
             check_layer_name(name)
         except ValueError as error:
             raise DataError("unsupported_model", f"{file.name}: {error}") from error
-    dtype, dims = types[entry.name]
-    return OnnxGraph(file, Tensor(entry.name, dtype, tuple(map(_length, dims[1:]))), layers)
+    inputs = {name: _tensor(name, *types[name]) for name in entries}
+    batches = {name: len(dims) for name, (dtype, dims) in types.items() if dtype in _FLOATS and dims[:1] == (_BATCH,)}
+    mixed = mixed_tensors(file.model, batches if n_rows > 1 else {})
+    mixed = {name: cause for name, cause in mixed.items() if name in layers}
+    return OnnxGraph(file.path, file.sha256, inputs, layers, file.outputs, batch, lambda: file, mixed)
 
 
 _Type = tuple[np.dtype[Any], tuple[int | str | None, ...]]
 _UNKNOWN: _Type = (np.dtype(np.void), ())
 
 
-def _only_input(file: OnnxFile) -> Any:
+def _inputs(file: OnnxFile) -> tuple[list[str], int | None]:
+    """Return the names of a model's inputs, and the number of points that it computes together if that is fixed."""
     graph = file.model.graph
     stored = {tensor.name for tensor in graph.initializer}
-    inputs = [entry for entry in graph.input if entry.name not in stored]
-    if len(inputs) != 1:
-        names = ", ".join(shorten(entry.name) for entry in inputs[:6]) or "none"
-        problem = f"found {len(inputs)} inputs ({names}), needs one, for the dataset's inputs"
-        raise DataError("unsupported_model", f"{file.name}: {problem}: export it with the others fixed")
-    entry = inputs[0]
-    dims = entry.type.tensor_type.shape.dim
-    if not dims:
-        problem = f"found an input {shorten(entry.name)} without dimensions, needs (batch, ...)"
-        raise DataError("unsupported_model", f"{file.name}: {problem}: export it with its shape")
-    if dims[0].HasField("dim_value"):
-        problem = f"found a batch fixed at {dims[0].dim_value}, needs a dynamic one"
-        raise DataError("unsupported_model", f"{file.name}: {problem}: export it with a dynamic first axis")
-    return entry
+    entries = [entry for entry in graph.input if entry.name not in stored]
+    if not entries:
+        raise DataError("unsupported_model", f"{file.name}: found 0 inputs, needs one: export it with its input")
+    fixed = {}
+    for entry in entries:
+        dims = entry.type.tensor_type.shape.dim
+        if not dims:
+            problem = f"found an input {shorten(entry.name)} without dimensions, needs (batch, ...)"
+            raise DataError("unsupported_model", f"{file.name}: {problem}: export it with its shape")
+        if dims[0].HasField("dim_value"):
+            fixed[entry.name] = int(dims[0].dim_value)
+    if len(set(fixed.values())) > 1 or min(fixed.values(), default=1) < 1:
+        problem = f"got inputs for batches of {', '.join(map(str, fixed.values()))}, expected one size"
+        raise DataError("unsupported_model", f"{file.name}: {problem}. Export it with a dynamic first axis")
+    return [entry.name for entry in entries], next(iter(fixed.values()), None)
 
 
-def _inferred_types(file: OnnxFile, input_name: str) -> dict[str, _Type]:
+def _inferred_types(file: OnnxFile, inputs: set[str]) -> dict[str, _Type]:
     """Return dtype and dimensions of every tensor of the main graph for which they can be told without a run."""
     import onnx
 
@@ -249,8 +181,12 @@ def _inferred_types(file: OnnxFile, input_name: str) -> dict[str, _Type]:
     model.CopyFrom(file.model)
     del model.graph.value_info[:]  # may call the batch something else, or lie
     for entry in model.graph.input:
-        if entry.name == input_name:
-            entry.type.tensor_type.shape.dim[0].dim_param = _BATCH
+        if entry.name in inputs:
+            tensor_type = entry.type.tensor_type
+            tensor_type.shape.dim[0].dim_param = _BATCH
+            is_text = tensor_type.elem_type in (onnx.TensorProto.INT64, onnx.TensorProto.INT32)
+            if is_text and len(tensor_type.shape.dim) == 2 and not tensor_type.shape.dim[1].HasField("dim_value"):
+                tensor_type.shape.dim[1].dim_param = _TOKENS
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
@@ -266,10 +202,21 @@ def _type(tensor_type: Any) -> _Type | None:
     if not tensor_type.HasField("shape") or tensor_type.elem_type == TensorProto.UNDEFINED:
         return None
     dims = (
-        dim.dim_value if dim.HasField("dim_value") else (_BATCH if dim.dim_param == _BATCH else None)
+        dim.dim_value if dim.HasField("dim_value") else (dim.dim_param if dim.dim_param in (_BATCH, _TOKENS) else None)
         for dim in tensor_type.shape.dim
     )
     return np.dtype(helper.tensor_dtype_to_np_dtype(tensor_type.elem_type)), tuple(dims)
+
+
+def _is_batch(dims: Sequence[int | str | None], batch: int | None) -> bool:
+    """Return whether the first of ``dims`` may be the batch: a fixed one may stand there as a number."""
+    return dims[0] in (_BATCH, None) or (batch is not None and dims[0] == batch and _BATCH not in dims[1:])
+
+
+def _tensor(name: str, dtype: np.dtype[Any], dims: Sequence[int | str | None]) -> Tensor:
+    of_point = dims[1:]
+    tokens = tuple(index for index, dim in enumerate(of_point) if dim == _TOKENS)
+    return Tensor(name, dtype, tuple(map(_length, of_point)), tokens)
 
 
 def _length(dim: int | str | None) -> int | None:
@@ -284,27 +231,39 @@ def _refuse_huge(file: OnnxFile, types: Mapping[str, _Type], batch_size: int) ->
             raise DataError("unsupported_model", f"{file.name}: {problem}: export a smaller model")
 
 
-def _depending_on(name: str, graph: Any) -> Iterator[str]:
-    """Yield the outputs of the nodes that the values of ``name`` flow into, in graph order."""
-    reached = {name}
-    for node in graph.node:
-        if node.op_type in ("Shape", "Size"):
-            continue
-        if tensors_read(node) & reached:
-            outputs = [output for output in node.output if output]
-            reached.update(outputs)
-            yield from outputs
+def _as_facts(graph: OnnxGraph) -> dict[str, Any]:
+    def tensors(found: Mapping[str, Tensor]) -> list[list[Any]]:
+        return [[one.name, one.dtype.str, list(one.shape), list(one.tokens)] for one in found.values()]
 
-
-def tensors_read(node: Any) -> set[str]:
-    """Return the names that a node reads: a subgraph of If, Loop or Scan reads outer tensors without listing them."""
     return {
-        read
-        for inner in protobuf_messages(node)
-        if inner.DESCRIPTOR.name == "NodeProto"
-        for read in inner.input
-        if read
+        "sha256": graph.sha256,
+        "inputs": tensors(graph.inputs),
+        "layers": tensors(graph.layers),
+        "outputs": list(graph.outputs),
+        "batch": graph.batch,
+        "mixed": dict(graph.mixed),
     }
+
+
+def _from_facts(facts: Mapping[str, Any], path: Path, memory: DigestMemory) -> OnnxGraph:
+    def tensors(found: Sequence[Any]) -> dict[str, Tensor]:
+        return {
+            name: Tensor(name, np.dtype(dtype), tuple(shape), tuple(tokens)) for name, dtype, shape, tokens in found
+        }
+
+    return OnnxGraph(
+        path,
+        facts["sha256"],
+        tensors(facts["inputs"]),
+        tensors(facts["layers"]),
+        tuple(facts["outputs"]),
+        facts["batch"],
+        partial(read_onnx, path, memory),
+        facts["mixed"],
+    )
+
+
+# --- running a model
 
 
 def runtime_version() -> str:
@@ -337,8 +296,11 @@ class Session:
         return values
 
 
-def open_session(content: bytes, name: str) -> Session:
-    """Return the model in ``content``, ready to run; DataError ``unsupported_model`` if onnxruntime refuses it."""
+def open_session(content: bytes, weights: Mapping[str, np.ndarray], name: str) -> Session:
+    """Return the model in ``content``, ready to run; DataError ``unsupported_model`` if onnxruntime refuses it.
+
+    ``weights``: the tensors of the model that lie in other files.
+    """
     onnxruntime = _onnxruntime()
     options = onnxruntime.SessionOptions()
     # Fused nodes would swallow the tensors; more threads would change the order of sums.
@@ -348,6 +310,9 @@ def open_session(content: bytes, name: str) -> Session:
     options.use_deterministic_compute = True
     options.log_severity_level = 4  # what goes wrong is raised
     try:
+        if weights:
+            values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in weights.values()]
+            options.add_external_initializers(list(weights), values)
         return Session(name, onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"]))
     except Exception as error:  # onnxruntime's errors have no common class
         raise _stopped(name, "open", error) from error

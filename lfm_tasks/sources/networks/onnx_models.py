@@ -1,49 +1,70 @@
-"""Records activations by running an ONNX model, the same bits every time on one machine type; cuts heads off models."""
+"""Records activations by running an ONNX model, the same bits every time on one machine type."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from math import prod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from lfm_tasks.catalog.models import Model
+from lfm_tasks.catalog.models import OnnxModel
 from lfm_tasks.catalog.names import did_you_mean, fill_pattern, shorten
 from lfm_tasks.catalog.sections import Catalog
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.networks.onnx_graph import (
-    OnnxGraph,
-    Session,
-    Tensor,
-    open_session,
-    read_layers,
-    read_onnx,
-    runtime_version,
-    tensors_read,
+from lfm_tasks.sources.files.digests import DigestMemory
+from lfm_tasks.sources.networks.inputs import (
+    ONLY,
+    ArrayInputs,
+    NamedInputs,
+    NetworkInputs,
+    cast_input,
+    check_dataset,
+    named_inputs,
 )
-from lfm_tasks.sources.networks.recording import Recorder
+from lfm_tasks.sources.networks.onnx_file import find_onnx, onnx_digest
+from lfm_tasks.sources.networks.onnx_graph import OnnxGraph, Tensor, open_graph, open_session, runtime_version
+from lfm_tasks.sources.networks.raw_preparation import TextInputs, image_inputs, text_inputs
+from lfm_tasks.sources.networks.recording import Pooled, Recorder
+from lfm_tasks.sources.raw_inputs import RawInputs, TokenPoints
+
+# Rows that are computed together; texts and images take more memory each.
+_BATCH_ROWS, _RAW_BATCH_ROWS = 256, 32
 
 
 class OnnxSource:
-    """A `Source` of the layers of one ONNX model, run on ``inputs`` by onnxruntime on one CPU thread.
+    """A `Source` of the layers of one ONNX model, run by onnxruntime on one CPU thread.
 
     Opening reads and checks the file; the network runs when batches are asked for.
+
+    Parameters
+    ----------
+    graph
+        The model, as `open_graph` returns it; or its file.
+    inputs
+        What it is fed; an array is its only input.
+    ids
+        Unique sample ids, one for each row of the inputs.
+    pool
+        How tokens or maps become one row a point.
+    batch_size
+        Rows that are computed together, where the model does not fix that.
     """
 
     def __init__(
         self,
-        path: Path,
-        inputs: Shaped[np.ndarray, "points ..."],
+        graph: OnnxGraph | Path,
+        inputs: NetworkInputs | Shaped[np.ndarray, "points ..."],
         ids: Shaped[np.ndarray, " points"],
         *,
         pool: str = "none",
-        batch_size: int = 256,
+        batch_size: int = _BATCH_ROWS,
     ) -> None:
-        self._graph = read_layers(read_onnx(path), batch_size)
-        self._recorder = Recorder(path.name, inputs, ids, pool, batch_size)
-        self._check_inputs(inputs)
+        self._graph = open_graph(graph, batch_size) if isinstance(graph, Path) else graph
+        fed = ArrayInputs({ONLY: inputs}) if isinstance(inputs, np.ndarray) else inputs
+        if isinstance(fed, ArrayInputs):
+            fed = _fitting(fed, self._graph)
+        fixed = self._graph.batch
+        self._recorder = Recorder(self._graph.name, fed, ids, pool, fixed or batch_size, fills=fixed is not None)
 
     @property
     def ids(self) -> Shaped[np.ndarray, " points"]:
@@ -56,19 +77,22 @@ class OnnxSource:
         return self._recorder.batch_rows
 
     def layer_names(self) -> tuple[str, ...]:
-        """Return all layers, as `read_layers` finds them, in the order of the graph."""
-        return tuple(self._graph.layers)
+        """Return all layers, as `read_layers` finds them, in the order of the graph; of padded tokens, those alone."""
+        layers = self._graph.layers.values()
+        return tuple(one.name for one in layers if one.is_pooled_by_tokens or not self._recorder.inputs.has_mask)
 
     def layer_shapes(self) -> dict[str, tuple[int | None, ...]]:
         """Return the shape of one point in each layer, before pooling; None where only a run can tell."""
-        return {name: layer.shape for name, layer in self._graph.layers.items()}
+        return {name: self._graph.layers[name].shape for name in self.layer_names()}
 
     def identity(self, layer: str) -> Mapping[str, str]:
         """Return what decides the values of ``layer``: model, inputs, pooling, batches, and what records it."""
+        name = self._layer(layer).name
+        self._graph.check_rows(name)
         return {
             "kind": "onnx",
-            "model": self._graph.file.sha256,
-            "layer": self._graph.layer(layer).name,
+            "model": self._graph.sha256,
+            "layer": name,
             "onnxruntime": runtime_version(),
             **self._recorder.identity,
         }
@@ -82,172 +106,182 @@ class OnnxSource:
         ------
         DataError
             ``unknown_layer``; ``wrong_shape`` if the pooling does not fit a layer, or a tensor is not a row a point;
-            ``not_finite`` for NaN or infinite inputs or outputs; ``unsupported_model`` if onnxruntime stops.
+            ``not_finite`` for NaN or infinite inputs or outputs; ``not_a_function`` for rows that depend on others or
+            on chance; ``unsupported_model`` if onnxruntime stops.
         """
+        yield from self._recorder.record(rows, self._runner(layers))
+
+    def _runner(self, layers: Sequence[str]) -> Callable[[Int[np.ndarray, " batch"]], Pooled]:
+        """Return a function that runs the model on a batch of rows and returns ``layers``, pooled."""
         names = list(dict.fromkeys(layers))
         for name in names:
-            self._recorder.check_pooling(name, self._graph.layer(name).shape)
-        session = open_session(self._graph.with_outputs(names), self._recorder.name)
-        entry = self._graph.input
-        for batch in self._recorder.batches(rows):
-            values = session.run(names, {entry.name: self._recorder.input_batch(batch, entry.dtype)})
-            yield {name: self._recorder.pooled(name, value, batch) for name, value in zip(names, values, strict=True)}
+            shape = self._layer(name).shape
+            self._graph.check_rows(name)
+            self._recorder.check_pooling(name, shape)
+        session = open_session(*self._graph.with_outputs(names), self._graph.name)
 
-    def _check_inputs(self, inputs: Shaped[np.ndarray, "points ..."]) -> None:
-        name, needed, shape_of_point = self._recorder.name, self._graph.input, inputs.shape[1:]
-        fits = len(shape_of_point) == len(needed.shape) and all(
-            wanted in (None, length) for wanted, length in zip(needed.shape, shape_of_point, strict=True)
-        )
-        if not fits:
-            shape = ", ".join(["points", *("any" if length is None else str(length) for length in needed.shape)])
-            message = f"found inputs of shape {inputs.shape}, needs ({shape})"
-            raise DataError("wrong_shape", f"{name}: {message}: reshape the dataset's inputs")
-        if not np.can_cast(inputs.dtype, needed.dtype, casting="same_kind"):
-            message = f"found inputs of type {inputs.dtype}, needs {needed.dtype}"
-            raise DataError("wrong_dtype", f"{name}: {message}: convert the dataset's inputs")
+        def run(batch: Int[np.ndarray, " batch"]) -> Pooled:
+            inputs = self._recorder.input_batch(batch)
+            row_names = self._recorder.row_names(np.resize(batch, self.batch_rows) if self._recorder.fills else batch)
+            feed = {
+                name: cast_input(self._graph.name, values, self._graph.inputs[name].dtype, row_names)
+                for name, values in inputs.arrays.items()
+            }
+            pairs = zip(names, session.run(names, feed), strict=True)
+            return {name: self._recorder.pooled(name, values, batch, inputs) for name, values in pairs}
+
+        return run
+
+    def _layer(self, name: str) -> Tensor:
+        layer = self._graph.layer(name)
+        if self._recorder.inputs.has_mask and not layer.is_pooled_by_tokens:
+            problem = f"{self._graph.name}: got the layer {shorten(name)}, whose size follows from the longest text"
+            advice = "Choose layers of (points, tokens, features) or (points, features)"
+            raise DataError("unknown_layer", f"{problem}, expected tokens that can be pooled. {advice}")
+        return layer
 
 
-_BATCH_ROWS = 256
-_RESULT = "the output of the head"
+class OnnxTextSource(OnnxSource):
+    """An `OnnxSource` of texts: those of about one length are computed together, so that little is padded."""
 
+    def __init__(
+        self, graph: OnnxGraph, texts: TextInputs, ids: Shaped[np.ndarray, " points"], *, pool: str, batch_size: int
+    ) -> None:
+        super().__init__(graph, texts, ids, pool=pool, batch_size=batch_size)
+        # Batches follow from their rows alone, so the last one is filled up, too.
+        self._recorder = replace(self._recorder, fills=True)
+        self._texts = texts
 
-@dataclass(frozen=True)
-class Head:
-    """From ``layer``, as it was recorded, to ``output``."""
+    def batches(
+        self, layers: Sequence[str], rows: Int[np.ndarray, " selected"]
+    ) -> Iterator[Mapping[str, Float[np.ndarray, "batch features"]]]:
+        """Yield ``rows`` of each layer, pooled, in their order, all at once: for few rows."""
+        gathered: dict[str, Float[np.ndarray, "batch features"]] = {}
+        for positions, values in self.scattered_batches(layers, rows):
+            for layer, batch in values.items():
+                if layer not in gathered:
+                    gathered[layer] = np.empty((len(rows), batch.shape[1]), dtype=batch.dtype)
+                gathered[layer][positions] = batch
+        if gathered:
+            yield gathered
 
-    layer: Tensor
-    output: str
-    session: Session
+    def scattered_batches(
+        self, layers: Sequence[str], rows: Int[np.ndarray, " selected"], start: int = 0
+    ) -> Iterator[tuple[Int[np.ndarray, " batch"], Pooled]]:
+        """Yield batches as they are computed: the positions in ``rows`` that they hold, and each layer's values.
 
-    def apply(self, rows: Float[np.ndarray, "points features"]) -> Float[np.ndarray, "points outputs"]:
-        """Return the output for activations of the layer: recorded ones, or others carried into its space.
+        Rows are ordered by their tokens and ids, and cut into batches; the first ``start`` of these are left out.
 
         Raises
         ------
         DataError
-            ``wrong_shape`` for other features than the layer's, ``not_finite`` for NaN or infinite activations,
-            ``unsupported_model`` if onnxruntime stops.
+            As `OnnxSource.batches`; ``bad_inputs`` for a text without a token.
         """
-        shape = [length for length in self.layer.shape if length is not None]
-        known = len(shape) == len(self.layer.shape)
-        if rows.ndim != 2 or (known and rows.shape[1] != prod(shape)):
-            needed = f"(points, {prod(shape) if known else 'features'})"
-            problem = f"found activations of shape {rows.shape}, needs {needed}, as {self.layer.name} was recorded"
-            raise DataError("wrong_shape", f"{self.session.name}: {problem}: carry them into that space first")
-        if not np.isfinite(rows).all():
-            problem = "found NaN or infinite activations, needs finite numbers: mend what made them"
-            raise DataError("not_finite", f"{self.session.name}: {problem}")
-        shaped = np.ascontiguousarray(rows.reshape(len(rows), *shape) if known else rows, dtype=self.layer.dtype)
-        parts = [
-            self.session.run([_RESULT], {self.layer.name: shaped[start : start + _BATCH_ROWS]})[0]
-            for start in range(0, max(1, len(shaped)), _BATCH_ROWS)
-        ]
-        return np.concatenate([part.reshape(len(part), prod(part.shape[1:])) for part in parts])
+        order = np.lexsort((self.ids[rows], self._texts.lengths(rows)))
+        first = start * self.batch_rows
+        batches = self._recorder.record(rows[order[first:]], self._runner(layers))
+        for place, values in zip(range(first, len(rows), self.batch_rows), batches, strict=True):
+            yield order[place : place + self.batch_rows], values
+
+    def check_unchanged(self) -> None:
+        """Raise DataError ``missing_source`` if the model's files are others than when they were opened."""
+        if onnx_digest(self._graph.path) != self._graph.sha256:
+            problem = "got a file that changed while the network was run, expected it to stay"
+            raise DataError("missing_source", f"{self._graph.name}: {problem}. Run again")
 
 
-def cut_head(graph: OnnxGraph, layer: str, output: str | None, pool: str) -> Head:
-    """Return the head of a model from ``layer``, recorded with ``pool``, to ``output`` (None: the model's only one).
+def open_onnx(
+    model_name: str,
+    model: OnnxModel,
+    catalog: Catalog,
+    inputs: Shaped[np.ndarray, "points ..."] | RawInputs | TokenPoints | None,
+    ids: Shaped[np.ndarray, " points"],
+    memory: DigestMemory | None = None,
+) -> OnnxSource:
+    """Return the source of an ONNX model of a catalog.
+
+    Parameters
+    ----------
+    model_name, model, catalog
+        Which model.
+    inputs
+        The dataset's: numbers, texts or images; None: it has none.
+    ids
+        The dataset's ids.
+    memory
+        What is known of files from earlier runs.
 
     Raises
     ------
     DataError
-        ``unknown_layer`` for a layer or output that is not there; ``unsupported_model`` if pooling lost what the head
-        needs, or the output depends on the input by another way than through the layer.
+        As reading the model, and preparing its inputs, do.
     """
-    start = graph.layer(layer)
-    _check_lossless(graph, start, pool)
-    end = _output(graph, start.name, output)
-    nodes = list(_nodes_between(graph, start.name, end))
-    return Head(start, end, open_session(_cut(graph, start, end, nodes), graph.file.name))
-
-
-def _check_lossless(graph: OnnxGraph, layer: Tensor, pool: str) -> None:
-    if len(layer.shape) < 2 or (pool == "flatten" and None not in layer.shape):
-        return
-    shape = f"({', '.join('any' if length is None else str(length) for length in layer.shape)})"
-    problem = f"found points of shape {shape} in {shorten(layer.name)}, pooled by {pool}"
-    advice = "set pool: flatten" if None not in layer.shape else "export it with these dimensions fixed"
-    message = f"{problem}, needs a layer recorded without loss for a head: {advice}, or start at a later layer"
-    raise DataError("unsupported_model", f"{graph.file.name}: {message}")
-
-
-def _output(graph: OnnxGraph, layer: str, output: str | None) -> str:
-    known = (*graph.file.outputs, *graph.layers)
-    if output is None:
-        if len(graph.file.outputs) != 1:
-            problem = f"found {len(graph.file.outputs)} outputs ({', '.join(map(shorten, graph.file.outputs[:6]))})"
-            advice = f"name it with head: {{layer: {layer}, output: x}}"
-            raise DataError("unknown_layer", f"{graph.file.name}: {problem}, needs one: {advice}")
-        return graph.file.outputs[0]
-    if output not in known:
-        problem = f"found no output {shorten(output)}"
-        raise DataError("unknown_layer", f"{graph.file.name}: {problem}{did_you_mean(output, known)}")
-    return output
-
-
-def _nodes_between(graph: OnnxGraph, start: str, end: str) -> Iterator[Any]:
-    """Yield the nodes that make ``end`` out of ``start``, last first; DataError if they need the input too."""
-    proto = graph.file.model.graph
-    wanted, nodes = {end} - {start}, []
-    for node in reversed(proto.node):
-        if wanted & set(node.output):
-            nodes.append(node)
-            wanted |= tensors_read(node) - {start}
-    of_input, of_layer = {graph.input.name}, {start}  # tensors that depend on the input, on the layer
-    for node in proto.node:
-        read = tensors_read(node)
-        of_input.update(node.output if read & of_input else ())
-        of_layer.update(node.output if read & of_layer else ())
-    if end not in of_layer:
-        problem = f"found {shorten(end)}, which does not depend on {shorten(start)}"
-        raise DataError(
-            "unsupported_model", f"{graph.file.name}: {problem}: choose a layer before it, or another output"
+    check_dataset(model_name, model.dataset, inputs, bool(model.inputs))
+    path = onnx_path(model_name, model, catalog)
+    is_raw = isinstance(inputs, RawInputs)
+    batch_size = model.batch_size or (_RAW_BATCH_ROWS if is_raw else _BATCH_ROWS)
+    graph = open_graph(path, batch_size, memory)
+    if graph.batch is not None and model.batch_size not in (None, graph.batch):
+        problem = f"got batch_size: {model.batch_size} for a model that computes {graph.batch} points together"
+        raise DataError("unsupported_model", f"{graph.name}: {problem}, expected that number. Remove batch_size")
+    shapes = {name: entry.shape for name, entry in graph.inputs.items()}
+    fed: NetworkInputs
+    if isinstance(inputs, RawInputs) and not model.inputs:
+        if inputs.kind == "texts":
+            texts = text_inputs(graph.name, inputs, path, shapes, model.max_tokens, memory)
+            return OnnxTextSource(graph, texts, ids, pool=model.pool, batch_size=batch_size)
+        fed = image_inputs(graph.name, inputs, path, shapes, model.preprocess)
+    else:
+        if model.preprocess is not None or model.max_tokens is not None:
+            key = "preprocess" if model.preprocess is not None else "max_tokens"
+            problem = f"got {key} and inputs of numbers, expected a dataset of raw inputs (texts, images)"
+            raise DataError("bad_inputs", f"model {model_name}: {problem}. Remove {key}")
+        named = NamedInputs(
+            model_name, model.dataset, model.inputs, model.mask, catalog.datasets[model.dataset], catalog.root
         )
-    for node in reversed(nodes):
-        beside = sorted((tensors_read(node) & of_input) - of_layer)
-        if beside and of_layer & set(node.output):
-            problem = f"found that {shorten(end)} depends on {shorten(beside[0])} as well as on {shorten(start)}"
-            message = "a head needs a layer that all ways lead through: start at a later layer, where they have met"
-            raise DataError("unsupported_model", f"{graph.file.name}: {problem}, {message}")
-        yield node
+        fed = named_inputs(named, inputs if isinstance(inputs, np.ndarray) else None, len(ids))
+    return OnnxSource(graph, fed, ids, pool=model.pool, batch_size=batch_size)
 
 
-def _cut(graph: OnnxGraph, start: Tensor, end: str, nodes: list[Any]) -> bytes:
-    """Return the bytes of a model of ``nodes`` alone."""
-    import onnx
-    from onnx import helper
-
-    read = {name for node in nodes for name in tensors_read(node)}
-    cut = onnx.ModelProto()
-    cut.CopyFrom(graph.file.model)
-    for stored in (cut.graph.initializer, cut.graph.sparse_initializer):
-        kept = [tensor for tensor in stored if getattr(tensor, "values", tensor).name in read]
-        del stored[:]
-        stored.extend(kept)
-    del cut.graph.input[:], cut.graph.node[:], cut.graph.value_info[:], cut.graph.quantization_annotation[:]
-    element = helper.np_dtype_to_tensor_dtype(start.dtype)
-    cut.graph.input.append(helper.make_tensor_value_info(start.name, element, ["batch", *start.shape]))
-    # A name of its own: the layer may be the output itself.
-    cut.graph.node.extend([*nodes, helper.make_node("Identity", [end], [_RESULT])])
-    cut.graph.output.append(onnx.ValueInfoProto(name=_RESULT))
-    return bytes(cut.SerializeToString())
+def onnx_path(model_name: str, model: OnnxModel, catalog: Catalog) -> Path:
+    """Return the file of an ONNX model of a catalog; DataError ``missing_source`` if its folder holds none."""
+    name = fill_pattern(model.path, model=model_name, dataset=model.dataset)
+    return find_onnx(catalog.root / name, name)
 
 
-def open_head(model_name: str, model: Model, catalog: Catalog, layer: str | None = None) -> Head:
-    """Return the part of ``model`` from a layer (``layer``, or the catalog's ``head.layer``) to the output.
+def _fitting(inputs: ArrayInputs, graph: OnnxGraph) -> ArrayInputs:
+    """Return arrays by the names of the graph's inputs; DataError if they are not those inputs."""
+    arrays = dict(inputs.arrays)
+    if list(arrays) == [ONLY]:
+        if len(graph.inputs) != 1:
+            names = ", ".join(map(shorten, list(graph.inputs)[:6]))
+            problem = f"got 1 array for {len(graph.inputs)} inputs ({names}), expected one for each"
+            example = ", ".join(f"{name}: {{path: {name}.npy}}" for name in list(graph.inputs)[:2])
+            raise DataError("unsupported_model", f"{graph.name}: {problem}. Write inputs: {{{example}}}")
+        arrays = {next(iter(graph.inputs)): arrays[ONLY]}
+    for name in arrays:
+        if name not in graph.inputs:
+            hint = did_you_mean(name, graph.inputs)
+            raise DataError("unsupported_model", f"{graph.name}: got the input {shorten(name)}, which it lacks{hint}")
+    if missing := [name for name in graph.inputs if name not in arrays]:
+        listed = ", ".join(map(shorten, missing[:6]))
+        problem = f"got nothing for the inputs {listed}, expected an array for each"
+        raise DataError("unsupported_model", f"{graph.name}: {problem}. Name them under inputs")
+    for name, values in arrays.items():
+        _check_input(graph, graph.inputs[name], values)
+    return ArrayInputs(arrays, inputs.mask)
 
-    Raises
-    ------
-    DataError
-        ``missing_source`` if the model has no graph to cut or no layer is named; and as `cut_head` does.
-    """
-    start = layer or (model.head.layer if model.head else None)
-    if model.onnx is None:
-        problem = "found no onnx, needs an ONNX graph to cut: export the network"
-        raise DataError("missing_source", f"model {model_name}: {problem}")
-    if start is None:
-        problem = "found no head, needs the layer that it starts from: add head: {layer: relu1}"
-        raise DataError("missing_source", f"model {model_name}: {problem}")
-    path = catalog.root / fill_pattern(model.onnx.path, model=model_name, dataset=model.onnx.dataset)
-    graph = read_layers(read_onnx(path), 1)
-    return cut_head(graph, start, model.head.output if model.head else None, model.onnx.pool)
+
+def _check_input(graph: OnnxGraph, needed: Tensor, inputs: Shaped[np.ndarray, "points ..."]) -> None:
+    shape_of_point = inputs.shape[1:]
+    fits = len(shape_of_point) == len(needed.shape) and all(
+        wanted in (None, length) for wanted, length in zip(needed.shape, shape_of_point, strict=True)
+    )
+    if not fits:
+        shape = ", ".join(["points", *("any" if length is None else str(length) for length in needed.shape)])
+        message = f"found inputs of shape {inputs.shape}, needs ({shape})"
+        which = f" for {shorten(needed.name)}" if len(graph.inputs) > 1 else ""
+        raise DataError("wrong_shape", f"{graph.name}: {message}{which}: reshape the dataset's inputs")
+    if not np.can_cast(inputs.dtype, needed.dtype, casting="same_kind"):
+        message = f"found inputs of type {inputs.dtype}, needs {needed.dtype}"
+        raise DataError("wrong_dtype", f"{graph.name}: {message}: convert the dataset's inputs")

@@ -1,30 +1,26 @@
-"""What all recorders of networks share: inputs in batches, pooling and checks of what comes out, trusted factories."""
+"""What all recorders of networks share: batches, pooling, and checks of what comes out."""
 
-import hashlib
-import importlib
-import inspect
-import random
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from types import ModuleType
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from lfm_tasks.catalog.names import did_you_mean
-from lfm_tasks.catalog.sections import TRUSTED_MODULES, Catalog
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.pooling import check_finite, pool_rows, pooled_features
+from lfm_tasks.sources.networks.inputs import InputBatch, NetworkInputs
 from lfm_tasks.sources.source import Source
 
 # Part of every identity. Raise it when the same model and inputs give other numbers.
 RECORDER_VERSION = "1"
-_DIGEST_ROWS = 4096
+# A row that is computed again among others may differ by this share of a row's length. Sums in another order make 1e-6,
+# half precision and quantized weights up to 1e-3; dropout, batch statistics and random numbers make more than .05.
+REPEAT_TOLERANCE = 0.01
+_N_REPEATED = 3
+
+Pooled = Mapping[str, Float[np.ndarray, "batch features"]]
 
 
 @runtime_checkable
@@ -41,51 +37,106 @@ class RecordedSource(Source, Protocol):
         ...
 
 
+@runtime_checkable
+class ScatteredSource(RecordedSource, Protocol):
+    """A `RecordedSource` whose batches come in an order of their own, such as texts by their lengths."""
+
+    def scattered_batches(
+        self, layers: Sequence[str], rows: Int[np.ndarray, " selected"], start: int = 0
+    ) -> Iterator[tuple[Int[np.ndarray, " batch"], Pooled]]:
+        """Yield batches as they are computed: the positions in ``rows`` that they hold, and each layer's values.
+
+        ``start``: how many batches to leave out at the start.
+        """
+        ...
+
+    def check_unchanged(self) -> None:
+        """Raise DataError ``missing_source`` if a file is another one than when `identity` was first asked for."""
+        ...
+
+
+# Reasons of errors that are the network's as a whole: no layer of it is tried alone.
+OF_THE_NETWORK = frozenset(
+    {
+        "missing_source",
+        "unsupported_model",
+        "untrusted_code",
+        "bad_factory",
+        "bad_weights",
+        "bad_inputs",
+        "missing_package",
+        "no_tower",
+        "no_processor",
+    }
+)
+
+
 @dataclass(frozen=True)
 class Recorder:
-    """The inputs of a network, and what is recorded of it; ``name`` is how messages call the network."""
+    """The inputs of a network, and what is recorded of it; ``name`` is how messages call the network.
+
+    ``fills``: the network takes ``batch_rows`` rows and no other number, so that the last batch is filled up.
+    """
 
     name: str
-    inputs: Shaped[np.ndarray, "points ..."]
+    inputs: NetworkInputs
     ids: Shaped[np.ndarray, " points"]
     pool: str
     batch_rows: int
+    fills: bool = False
 
     def __post_init__(self) -> None:
-        if len(self.inputs) != len(self.ids):
-            problem = f"found {len(self.inputs)} inputs and {len(self.ids)} ids, needs one id an input"
+        if self.inputs.n_rows != len(self.ids):
+            problem = f"found {self.inputs.n_rows} inputs and {len(self.ids)} ids, needs one id an input"
             raise DataError("bad_ids", f"{self.name}: {problem}: give the ids of these inputs")
 
     @cached_property
     def identity(self) -> Mapping[str, str]:
         """What decides the values beside the network and what runs it."""
         return {
-            "inputs": self._inputs_digest(),
+            **self.inputs.identity,
             "pool": self.pool,
             "batch_size": str(self.batch_rows),
             "recorder": RECORDER_VERSION,
         }
 
-    def batches(self, rows: Int[np.ndarray, " selected"]) -> Iterator[Int[np.ndarray, " batch"]]:
-        """Yield ``rows`` in their order, as many as are computed together; the last batch may be smaller."""
-        return (rows[start : start + self.batch_rows] for start in range(0, len(rows), self.batch_rows))
+    def record(
+        self, rows: Int[np.ndarray, " selected"], run: Callable[[Int[np.ndarray, " batch"]], Pooled]
+    ) -> Iterator[Pooled]:
+        """Yield ``rows`` in their order, as many as are computed together; a few are computed twice.
 
-    def input_batch(self, rows: Int[np.ndarray, " batch"], dtype: np.dtype[Any]) -> Shaped[np.ndarray, "batch ..."]:
-        """Return a copy of these inputs as ``dtype``; DataError if they are not finite, or do not fit it."""
-        values = self.inputs[rows]
-        with np.errstate(over="ignore"):
-            batch = np.ascontiguousarray(values, dtype=dtype)
-        if batch.dtype.kind == "f" and not np.isfinite(batch).all():
-            row = rows[np.flatnonzero(~np.isfinite(batch).reshape(len(batch), -1).all(axis=1))[0]]
-            problem = f"found NaN or infinite inputs as {batch.dtype}, first in row {row} (id {self.ids[row]!s})"
-            raise DataError("not_finite", f"{self.name}: {problem}, needs finite numbers: mend the dataset's inputs")
-        if batch.dtype.kind in "iu" and not np.array_equal(batch, values):
-            problem = f"found inputs of {values.dtype} beyond {batch.dtype}, needs numbers that fit"
-            raise DataError("wrong_dtype", f"{self.name}: {problem}: check the dataset's inputs")
-        return batch
+        Parameters
+        ----------
+        rows
+            Which rows.
+        run
+            Returns the layers of a batch of rows, pooled.
+
+        Raises
+        ------
+        DataError
+            ``not_a_function`` if a row is another one among other rows, or the second time; and as ``run`` does.
+        """
+        for start in range(0, len(rows), self.batch_rows):
+            batch = rows[start : start + self.batch_rows]
+            pooled = run(batch)
+            if not start:
+                self._check_repeats(pooled, batch, run)
+            yield pooled
+
+    def input_batch(self, rows: Int[np.ndarray, " batch"]) -> InputBatch:
+        """Return the inputs of ``rows``, filled up with the first of them where the network takes a fixed number."""
+        return self.inputs.batch(np.resize(rows, self.batch_rows) if self.fills else rows)
+
+    def row_names(self, rows: Int[np.ndarray, " batch"]) -> list[str]:
+        """Return how messages call these rows."""
+        return [f"row {row} (id {self.ids[row]!s})" for row in rows]
 
     def check_pooling(self, layer: str, shape: Sequence[int | None]) -> None:
         """Raise DataError if the pooling does not fit a layer whose points have ``shape``."""
+        if self.inputs.has_mask and len(shape) > 1 and self.pool == "flatten":
+            problem = "got pool: flatten beside a mask, which would keep padded tokens"
+            raise DataError("wrong_shape", f"{self.name}: {problem}. Pool the tokens, or remove the mask")
         if None in shape:
             return  # the first batch tells
         try:
@@ -94,139 +145,49 @@ class Recorder:
             raise DataError(error.reason, f"{self.name}: {layer}: {error}") from error
 
     def pooled(
-        self, layer: str, values: Shaped[np.ndarray, "..."], rows: Int[np.ndarray, " batch"]
+        self, layer: str, values: Shaped[np.ndarray, "..."], rows: Int[np.ndarray, " batch"], inputs: InputBatch
     ) -> Float[np.ndarray, "batch features"]:
         """Return what ``layer`` gave for ``rows``, pooled, in memory of its own; DataError if it cannot be used."""
-        if values.ndim < 2 or len(values) != len(rows):
-            problem = f"found {values.shape} for {len(rows)} points, needs a row a point"
+        n_rows = self.batch_rows if self.fills else len(rows)
+        if values.ndim < 2 or len(values) != n_rows:
+            problem = f"found {values.shape} for {n_rows} points, needs a row a point"
             raise DataError("wrong_shape", f"{self.name}: {layer}: {problem}: leave it out with layers: ['!{layer}']")
+        values = values[: len(rows)]
+        mask = None if inputs.valid is None or values.ndim == 2 else inputs.valid[: len(rows)]
+        if mask is not None and values.shape[:2] != mask.shape:
+            problem = f"got {values.shape} and a mask of {mask.shape}, expected (points, tokens, features)"
+            raise DataError("wrong_shape", f"{self.name}: {layer}: {problem}. Leave it out: layers: ['!{layer}']")
         try:
-            pooled = pool_rows(values, self.pool)
+            pooled = pool_rows(values, self.pool, mask=mask)
         except DataError as error:
             raise DataError(error.reason, f"{self.name}: {layer}: {error}") from error
         check_finite(pooled, rows, self.ids, name=f"{self.name}: {layer}", advice="leave the layer out")
         # A network may go on to overwrite what it gave.
         return pooled.copy() if np.may_share_memory(pooled, values) else pooled
 
-    def _inputs_digest(self) -> str:
-        dtype = self.inputs.dtype.newbyteorder("<")
-        hasher = hashlib.sha256(f"{dtype.str}:{self.inputs.shape}".encode())
-        for start in range(0, len(self.inputs), _DIGEST_ROWS):
-            hasher.update(np.ascontiguousarray(self.inputs[start : start + _DIGEST_ROWS], dtype=dtype).tobytes())
-        return hasher.hexdigest()
+    def _check_repeats(
+        self, first: Pooled, rows: Int[np.ndarray, " batch"], run: Callable[[Int[np.ndarray, " batch"]], Pooled]
+    ) -> None:
+        """Compute a few rows of the first batch again, among fewer others and at other places, and compare."""
+        n_again = min(_N_REPEATED, max(1, len(rows) - 1))
+        places = np.linspace(len(rows) - 1, 0, n_again).astype(int)
+        again = run(rows[places])
+        changed = [layer for layer, values in first.items() if _differ(values, places, again[layer])]
+        if changed:
+            named = ", ".join(f"'!{layer}'" for layer in changed[:6]) + (", ..." if len(changed) > 6 else "")
+            problem = f"got other rows when {len(places)} points were computed again in another batch"
+            causes = "random numbers, dropout or normalization in training mode, or statistics over the batch"
+            advice = f"Look for {causes}, or leave out what comes after them: layers: [{named}]"
+            message = f"{problem} ({len(changed)} of {len(first)} layers), expected the same. {advice}"
+            raise DataError("not_a_function", f"{self.name}: {message}")
 
 
-@dataclass(frozen=True)
-class FactoryResult:
-    """The value that a factory returned, and a digest of the files of code that made it."""
-
-    value: Any
-    code_digest: str
-
-
-def run_factory(model_name: str, factory: str, args: Mapping[str, Any], catalog: Catalog) -> FactoryResult:
-    """Return what ``factory`` (``package.module:callable``) returns for ``args``.
-
-    The catalog's folder can be imported from while the factory runs, after everything that is installed, and only if
-    everything is trusted: the names of single trusted modules mean installed ones. Modules of that folder are
-    forgotten afterwards, so that another run sees them as they are then. Python's and numpy's random generators start
-    from 0 and are put back.
-
-    Raises
-    ------
-    DataError
-        ``untrusted_code``; ``bad_factory`` if it cannot be imported, is no callable, or raises.
-    """
-    check_trust(model_name, factory, catalog)
-    root = catalog.root if catalog.trust.everything else None
-    with _importing_from(root), _fixed_randomness():
-        function = _imported(model_name, factory)
-        try:
-            value = function(**args)
-        except (Exception, SystemExit) as error:
-            problem = f"the factory {factory} raised {_error_text(error)} for args: {dict(args)}"
-            raise DataError("bad_factory", f"model {model_name}: {problem}: call it yourself to see where") from error
-        return FactoryResult(value, _code_digest(function, root))
-
-
-def check_trust(model_name: str, factory: str, catalog: Catalog) -> None:
-    """Raise DataError ``untrusted_code`` unless the user said that ``factory`` may run."""
-    if not catalog.trust.allows(factory):
-        problem = f"found the factory {factory}, which is code and would run here, and nobody said that it may"
-        advice = f"read it, then say --trust-code, or name its module in {TRUSTED_MODULES}"
-        raise DataError("untrusted_code", f"model {model_name}: {problem}: {advice}")
-
-
-def _imported(model_name: str, factory: str) -> Callable[..., Any]:
-    module_name, _, path = factory.partition(":")
-    try:
-        target: Any = importlib.import_module(module_name)
-    except (Exception, SystemExit) as error:
-        message = f"the factory {factory} cannot be imported ({_error_text(error)})"
-        advice = "install its package, or put its module beside the catalog and say --trust-code"
-        raise DataError("bad_factory", f"model {model_name}: {message}: {advice}") from error
-    for name in path.split("."):
-        if not hasattr(target, name):
-            near = did_you_mean(name, [known for known in dir(target) if not known.startswith("_")])
-            raise DataError("bad_factory", f"model {model_name}: found no {name} in {module_name}{near}")
-        target = getattr(target, name)
-    if not callable(target):
-        message = f"found a {type(target).__name__} at {factory}, needs something that can be called"
-        raise DataError("bad_factory", f"model {model_name}: {message}: name a function or a class")
-    function: Callable[..., Any] = target
-    return function
-
-
-def _error_text(error: BaseException) -> str:
-    return ascii(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")[1:-1]
-
-
-@contextmanager
-def _importing_from(root: Path | None) -> Iterator[None]:
-    """Let modules be imported from ``root`` while the block runs, from their source, and forget them afterwards."""
-    if root is None:
-        yield
-        return
-    path, writes_bytecode, known = list(sys.path), sys.dont_write_bytecode, set(sys.modules)
-    sys.path.append(str(root))
-    # Bytecode is told from stale by whole seconds: an edit within one would run as it was before.
-    sys.dont_write_bytecode = True
-    importlib.invalidate_caches()
-    try:
-        yield
-    finally:
-        sys.path[:], sys.dont_write_bytecode = path, writes_bytecode
-        for name in set(sys.modules) - known:
-            if _file_below(sys.modules[name], root):
-                del sys.modules[name]
-
-
-@contextmanager
-def _fixed_randomness() -> Iterator[None]:
-    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - what a factory may draw from
-    random.seed(0)
-    np.random.seed(0)  # noqa: NPY002
-    try:
-        yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)  # noqa: NPY002
-
-
-def _code_digest(function: Callable[..., Any], root: Path | None) -> str:
-    """Return a digest of the file that defines ``function``, and of all modules imported from ``root``."""
-    files = {name: module.__file__ for name, module in list(sys.modules.items()) if root and _file_below(module, root)}
-    try:
-        files["factory"] = inspect.getsourcefile(inspect.unwrap(function))
-    except TypeError:
-        files["factory"] = None  # built in, or a callable object
-    hasher = hashlib.sha256()
-    for name, file in sorted(files.items()):
-        content = Path(file).read_bytes() if file and Path(file).is_file() else b""
-        hasher.update(f"{name}:{hashlib.sha256(content).hexdigest()}\n".encode())
-    return hasher.hexdigest()
-
-
-def _file_below(module: ModuleType, root: Path) -> bool:
-    file = getattr(module, "__file__", None)
-    return isinstance(file, str) and Path(file).is_relative_to(root)
+def _differ(
+    first: Float[np.ndarray, "batch features"], places: Int[np.ndarray, " again"], again: Float[np.ndarray, "..."]
+) -> bool:
+    """Return whether rows differ by more than `REPEAT_TOLERANCE` of the length of a row (root of the mean square)."""
+    if first.shape[1:] != again.shape[1:]:
+        return True
+    rows = first.astype(np.float64)
+    length = np.sqrt(np.mean(np.sum(rows**2, axis=1)))
+    return bool((np.linalg.norm(rows[places] - again, axis=1) > REPEAT_TOLERANCE * length).any())

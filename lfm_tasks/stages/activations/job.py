@@ -9,12 +9,13 @@ from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.networks.recording import RecordedSource
+from lfm_tasks.sources.checkpoints.models import CheckpointSource
+from lfm_tasks.sources.networks.recording import OF_THE_NETWORK, RecordedSource, ScatteredSource
 from lfm_tasks.sources.opening import open_source, read_dataset
 from lfm_tasks.sources.source import Source
-from lfm_tasks.stages.inventory.stage import selected_rows
+from lfm_tasks.stages.inventory.stage import activations_keys, selected_rows
 from lfm_tasks.stores.units.arrays import ArrayReader
-from lfm_tasks.stores.units.recordings import Recording
+from lfm_tasks.stores.units.recordings import Recording, ScatteredRecording
 from lfm_tasks.stores.units.store import UnitStore
 from lfm_tasks.workers.pool import JobFailure
 
@@ -29,17 +30,30 @@ class RecordJob:
     layer_keys: Mapping[str, str]
 
 
-def record_model(job: RecordJob) -> dict[str, JobFailure]:
-    """Record the missing layers of one model in one pass; return the layers that fail."""
+@dataclass(frozen=True)
+class RecordedModel:
+    """The layers of a model that failed, and what people should know of the others, such as texts that were cut."""
+
+    failures: Mapping[str, JobFailure]
+    notes: tuple[str, ...] = ()
+
+
+def record_model(job: RecordJob) -> RecordedModel:
+    """Record the missing layers of one model in one pass."""
     model = job.catalog.models[job.model]
     source = open_source(job.model, model, job.catalog, read_dataset(model.dataset, job.catalog))
     layers = list(job.layer_keys)
+    _check_unchanged(job, source, layers)
     try:
         _record_layers(job, source, layers)
-    except DataError:
+    except DataError as error:
+        if isinstance(source, RecordedSource) and error.reason in OF_THE_NETWORK:
+            raise
         # One bad layer must not take the others with it: each is tried once more, alone.
-        return _record_one_by_one(job, source, layers)
-    return {}
+        failures = _record_one_by_one(job, source, layers)
+    else:
+        failures = {}
+    return RecordedModel(failures, source.notes() if isinstance(source, CheckpointSource) else ())
 
 
 def _record_one_by_one(job: RecordJob, source: Source, layers: Sequence[str]) -> dict[str, JobFailure]:
@@ -56,6 +70,9 @@ def _record_layers(job: RecordJob, source: Source, layers: Sequence[str]) -> Non
     """Write the layers batch by batch, then commit them; a network goes on where a kill stopped it."""
     rows = selected_rows(source.ids, job.catalog)
     ids = source.ids[rows]
+    if isinstance(source, ScatteredSource):
+        _record_scattered(job, source, layers, rows)
+        return
     batch_rows = source.batch_rows if isinstance(source, RecordedSource) else 0
     commit = job.store.resume if batch_rows else job.store.commit
     with ExitStack() as stack:
@@ -72,6 +89,36 @@ def _record_layers(job: RecordJob, source: Source, layers: Sequence[str]) -> Non
                 recordings[layer].add(values)
         for recording in recordings.values():
             recording.finish()
+
+
+def _record_scattered(
+    job: RecordJob, source: ScatteredSource, layers: Sequence[str], rows: Int[np.ndarray, " selected"]
+) -> None:
+    """Write the layers of a network whose batches come in an order of their own, then commit them."""
+    with ExitStack() as stack:
+        units = {layer: stack.enter_context(job.store.resume("activations", job.layer_keys[layer])) for layer in layers}
+        recordings = {layer: ScatteredRecording(unit, source.ids[rows]) for layer, unit in units.items()}
+        start = min(recording.n_batches for recording in recordings.values())
+        for recording in recordings.values():
+            recording.keep(start)
+        if start * source.batch_rows < len(rows):
+            for positions, values in source.scattered_batches(layers, rows, start):
+                for layer, recording in recordings.items():
+                    recording.add(positions, values[layer])
+            source.check_unchanged()
+        for recording in recordings.values():
+            recording.finish()
+
+
+def _check_unchanged(job: RecordJob, source: Source, layers: Sequence[str]) -> None:
+    """Raise DataError if a network or its dataset is another one than when the keys of the layers were made."""
+    if not isinstance(source, ScatteredSource):
+        return  # other sources look at their files themselves
+    key_of = activations_keys(source, job.catalog)
+    changed = [layer for layer in layers if key_of(layer) != job.layer_keys[layer]]
+    if changed:
+        problem = f"model {job.model}: its files or those of its dataset changed while the run was going on"
+        raise DataError("missing_source", f"{problem}: run again, what was finished is kept")
 
 
 def read_activations(unit: ArrayReader) -> Float[np.ndarray, "points features"]:

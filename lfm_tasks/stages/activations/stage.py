@@ -38,8 +38,8 @@ def record_activations(run: Run, zoo: Zoo) -> tuple[RecordedSpace, ...]:
     failures = _record(run, missing)
     n_reused = len(zoo.spaces) - len(left_out) - len(missing)
     run.stage_counts.add("activations", len(missing) - len(failures), n_reused)
-    run.failures.extend(zoo.failures)
-    run.failures.extend(
+    run.add_failures(zoo.failures)
+    run.add_failures(
         Failure.of_space(planned.space, "activations", failures[planned.space])
         for planned in zoo.spaces
         if planned.space in failures
@@ -61,9 +61,14 @@ def _record(run: Run, missing: Sequence[PlannedSpace]) -> dict[Space, JobFailure
     needs = [worker_bytes(record_load([likely(planned.size) for planned in spaces])) for spaces in by_model]
     failures: dict[tuple[str, str], JobFailure] = {}
     run.store.remove_partial("activations", keep=[planned.key for planned in missing])
+    notes: dict[str, tuple[str, ...]] = {}
     for job, result in run.results("activations", record_model, jobs, needs):
-        by_layer = dict.fromkeys(job.layer_keys, result) if isinstance(result, JobFailure) else result
-        failures |= {(job.model, layer): failure for layer, failure in by_layer.items()}
+        if isinstance(result, JobFailure):
+            failures |= {(job.model, layer): result for layer in job.layer_keys}
+        else:
+            failures |= {(job.model, layer): failure for layer, failure in result.failures.items()}
+            notes[job.model] = result.notes
+    run.notes["recorded"] = [f"{model}: {note}" for model in sorted(notes) for note in notes[model]]
     run.store.remove_partial("activations")
     return {
         planned.space: failures[place]

@@ -133,7 +133,7 @@ def test_link_out_of_the_folder__is_refused(tmp_path: Path) -> None:
 
     assert list(catalog.models) == ["a", "same"]
     [refused] = catalog.refused_models
-    assert "found a link that leads out of 'zoo' and out of the catalog's folder: copy the file there" in str(refused)
+    assert "found a link that leads out of its folder and out of the catalog's: copy the file there" in str(refused)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_pattern_that_cannot_name_models__is_refused(tmp_path: Path, discovery: 
 
 
 def test_network_without_weights__cannot_be_discovered(tmp_path: Path) -> None:
-    with pytest.raises(CatalogError, match=r"found no \{model\} in the weights, needs it"):
+    with pytest.raises(CatalogError, match=r"found no \{model\} in the weights or args, needs it"):
         read(tmp_path, '{torch: {factory: "torchvision.models:resnet18", dataset: probe}}')
 
 

@@ -1,5 +1,6 @@
 """What a dataset says about its rows."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from sklearn.datasets import load_digits
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.opening import _pixels_and_labels, digits, open_source, read_dataset
+from lfm_tasks.sources.files.digests import DigestMemory
+from lfm_tasks.sources.opening import _pixels_and_labels, digits, known_digests, open_source, read_dataset
+from lfm_tasks.sources.raw_inputs import RawInputs
 
 MODEL = {"activations": {"path": "{model}.npy", "dataset": "probe"}}
 
@@ -132,3 +135,54 @@ def test_digits__are_those_that_scikit_learn_loads():
     expected = load_digits(return_X_y=True)
     np.testing.assert_array_equal(pixels, expected[0])
     np.testing.assert_array_equal(labels, expected[1])
+
+
+def test_raw_texts__bring_ids_and_labels_and_take_groups(tmp_path: Path) -> None:
+    rows = [{"id": f"t{number}", "text": "words", "topic": number % 2} for number in range(4)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    np.save(tmp_path / "groups.npy", np.array(["a", "a", "b", "b"]))
+    texts = {"path": "texts.jsonl", "id": "id", "label": "topic"}
+
+    read = read_dataset("probe", catalog(tmp_path, {"texts": texts, "groups": {"path": "groups.npy"}}))
+
+    assert read.ids.tolist() == ["t0", "t1", "t2", "t3"]
+    assert read.labels is not None
+    assert read.groups is not None
+    assert (read.labels.tolist(), read.groups.tolist()) == ([0, 1, 0, 1], ["a", "a", "b", "b"])
+    assert isinstance(read.inputs, RawInputs)
+    by_label = read_dataset("probe", catalog(tmp_path, {"texts": texts, "strata": "labels"}))
+    assert by_label.strata is not None
+    assert by_label.strata.tolist() == [0, 1, 0, 1]
+
+
+@pytest.mark.parametrize(("what", "reason"), [("labels", "bad_ids"), ("groups", "bad_groups")])
+def test_files_beside_raw_texts__have_a_row_a_text(what: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("one\ntwo\n")
+    np.save(tmp_path / "x.npy", np.arange(3))
+    with pytest.raises(DataError, match=rf"dataset probe: found 3 {what} and 2 (texts|ids), needs as many") as caught:
+        read_dataset("probe", catalog(tmp_path, {"texts": {"path": "texts.txt"}, what: {"path": "x.npy"}}))
+    assert caught.value.reason == reason
+
+
+def test_activations__may_lie_beside_raw_texts(tmp_path: Path) -> None:
+    (tmp_path / "texts.txt").write_text("one\ntwo\n")
+    np.save(tmp_path / "m0.npy", np.ones((2, 4)))
+    zoo = catalog(tmp_path, {"texts": {"path": "texts.txt"}})
+    source = open_source("m0", zoo.models["m0"], zoo, read_dataset("probe", zoo))
+    assert source.ids.tolist() == ["0", "1"]
+
+
+def test_digests_of_the_last_run__are_read_once_while_they_stay(tmp_path: Path) -> None:
+    zoo = catalog(tmp_path, {"ids": "positional"})
+    assert known_digests(zoo).recall("a") is None
+    memory = DigestMemory()
+    memory.remember("a", 1)
+    (tmp_path / ".lfm-atlas").mkdir()
+    (tmp_path / ".lfm-atlas" / "digests.json").write_bytes(memory.as_json())
+    known = known_digests(zoo)
+    assert known.recall("a") == 1
+    assert known_digests(zoo) is known
+    memory.remember("a", 2)
+    (tmp_path / ".lfm-atlas" / "new.json").write_bytes(memory.as_json())
+    (tmp_path / ".lfm-atlas" / "new.json").replace(tmp_path / ".lfm-atlas" / "digests.json")
+    assert known_digests(zoo).recall("a") == 2

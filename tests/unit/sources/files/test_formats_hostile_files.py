@@ -99,7 +99,7 @@ def arrow_with_wild_offsets(path: Path) -> None:
 
 
 def lines(path: Path) -> None:
-    path.write_text("a\n" * 20_000 + "b" * 100_000)
+    path.write_text("a\n" * 20_000 + "b" * 100_000, encoding="utf-8")
 
 
 def pt(change: Callable[[str, bytes], bytes] = lambda name, content: content, *, packed: bool = False) -> Make:

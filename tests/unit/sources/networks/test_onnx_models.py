@@ -275,27 +275,90 @@ def external(tensor: Any, location: str) -> Any:
     return tensor
 
 
-@pytest.mark.parametrize("location", ["weights.bin", "../../secret", "/etc/passwd", "absent.bin"])
-def test_onnx_source__refuses_external_data_without_looking_at_it(tmp_path: Path, location: str) -> None:
-    (tmp_path / "weights.bin").write_bytes(WEIGHT.tobytes())
+@pytest.mark.parametrize("location", ["../../secret", "/etc/passwd", "", "a/../../secret", "..\\\\secret"])
+def test_onnx_source__refuses_data_outside_its_folder_without_looking_at_it(tmp_path: Path, location: str) -> None:
     built = two_layers()
     external(built.graph.initializer[0], location)
-    refusal(lambda: opened(built, tmp_path), "unsupported_model", "found the values of 'weight' in another file")
+    message = "got the values of 'weight' in .*, expected a file in the same folder"
+    refusal(lambda: opened(built, tmp_path), "unsupported_model", message)
 
 
-def test_onnx_source__refuses_external_data_inside_a_subgraph(tmp_path: Path) -> None:
+def test_onnx_source__refuses_a_link_to_data_outside_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(WEIGHT.tobytes())
+    (tmp_path / "zoo").mkdir()
+    (tmp_path / "zoo/weights.bin").symlink_to(tmp_path / "secret")
+    built = two_layers()
+    external(built.graph.initializer[0], "weights.bin")
+    refusal(lambda: opened(built, tmp_path / "zoo"), "unsupported_model", "expected a file in the same folder")
+
+
+def test_onnx_source__reads_data_where_the_hubs_cache_links_both_files(tmp_path: Path) -> None:
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "snapshot").mkdir()
+    built = two_layers()
+    external(built.graph.initializer[0], "weights.bin")
+    (tmp_path / "blobs/0a").write_bytes(built.SerializeToString())
+    (tmp_path / "blobs/0b").write_bytes(WEIGHT.tobytes())
+    (tmp_path / "snapshot/model.onnx").symlink_to(tmp_path / "blobs/0a")
+    (tmp_path / "snapshot/weights.bin").symlink_to(tmp_path / "blobs/0b")
+    source = OnnxSource(tmp_path / "snapshot/model.onnx", INPUTS, IDS)
+    np.testing.assert_allclose(recorded(source, "linear"), INPUTS @ WEIGHT, rtol=1e-5, atol=1e-6)
+
+
+def test_onnx_source__says_which_data_file_is_missing(tmp_path: Path) -> None:
+    built = two_layers()
+    external(built.graph.initializer[0], "absent.bin")
+    message = "found no 'absent.bin' beside it, which holds the values of 'weight'. Copy both files"
+    refusal(lambda: opened(built, tmp_path), "missing_source", message)
+
+
+@pytest.mark.parametrize(("offset", "length"), [("4", "48"), ("0", "44"), ("-4", "48"), ("x", "48"), ("0", "52")])
+def test_onnx_source__refuses_data_that_do_not_fit(tmp_path: Path, offset: str, length: str) -> None:
+    (tmp_path / "weights.bin").write_bytes(WEIGHT.tobytes())
+    built = two_layers()
+    tensor = external(built.graph.initializer[0], "weights.bin")
+    tensor.external_data.add(key="offset", value=offset)
+    tensor.external_data.add(key="length", value=length)
+    message = r"got values of 'weight' in weights.bin that do not fit \(float32, \(4, 3\)\), expected 48 bytes"
+    refusal(lambda: opened(built, tmp_path), "missing_source", message)
+
+
+@pytest.mark.parametrize("width", [3, 20_000])  # small tensors are put into the model, large ones mapped into memory
+def test_onnx_source__reads_data_beside_the_file_which_are_part_of_its_identity(tmp_path: Path, width: int) -> None:
+    weight = np.random.default_rng(5).standard_normal((4, width)).astype(np.float32)
+    built = model([helper.make_node("MatMul", ["x", "weight"], ["linear"])], {"weight": weight})
+    inside = OnnxSource(saved(built, tmp_path), INPUTS, IDS)
+    expected = recorded(inside, "linear")
+    onnx.save(built, tmp_path / "beside.onnx", save_as_external_data=True, location="beside.data", size_threshold=0)
+    beside = OnnxSource(tmp_path / "beside.onnx", INPUTS, IDS)
+
+    assert recorded(beside, "linear").tobytes() == expected.tobytes()
+
+    before = beside.identity("linear")
+    content = bytearray((tmp_path / "beside.data").read_bytes())
+    content[3] ^= 1
+    (tmp_path / "beside.data").write_bytes(content)
+    changed = OnnxSource(tmp_path / "beside.onnx", INPUTS, IDS).identity("linear")
+    assert {key for key in before if before[key] != changed[key]} == {"model"}
+
+
+def test_onnx_source__reads_data_of_a_subgraph(tmp_path: Path) -> None:
+    (tmp_path / "weights.bin").write_bytes(WEIGHT.tobytes())
     hidden = external(numpy_helper.from_array(WEIGHT, "hidden"), "weights.bin")
     out = helper.make_tensor_value_info("chosen", TensorProto.FLOAT, None)
     branch = helper.make_graph([helper.make_node("Constant", [], ["chosen"], value=hidden)], "branch", [], [out])
-    node = helper.make_node("If", ["condition"], ["relu"], then_branch=branch, else_branch=branch)
-    built = model([node], {"condition": np.array(True)})
-    refusal(lambda: opened(built, tmp_path), "unsupported_model", "found the values of 'hidden' in another file")
+    nodes = [
+        helper.make_node("If", ["condition"], ["values"], then_branch=branch, else_branch=branch),
+        helper.make_node("MatMul", ["x", "values"], ["linear"]),
+    ]
+    source = opened(model(nodes, {"condition": np.array(True)}), tmp_path)
+    np.testing.assert_allclose(recorded(source, "linear"), INPUTS @ WEIGHT, rtol=1e-5, atol=1e-6)
 
 
 def test_onnx_source__refuses_a_reference_to_a_file_without_the_flag(tmp_path: Path) -> None:
     built = two_layers()
     built.graph.initializer[0].external_data.add(key="location", value="weights.bin")
-    refusal(lambda: opened(built, tmp_path), "unsupported_model", "in another file")
+    refusal(lambda: opened(built, tmp_path), "unsupported_model", "with values in another file and its own")
 
 
 @pytest.mark.parametrize("domain", ["com.stranger", "com.microsoft", "ai.onnx.preview.training"])
@@ -345,12 +408,35 @@ def test_onnx_source__refuses_layer_names_that_cannot_be_seen(tmp_path: Path) ->
 def test_onnx_source__refuses_several_inputs(tmp_path: Path) -> None:
     mask = helper.make_tensor_value_info("mask", TensorProto.FLOAT, ["batch", 4])
     built = model([helper.make_node("Mul", ["x", "mask"], ["y"])], extra_inputs=[mask])
-    refusal(lambda: opened(built, tmp_path), "unsupported_model", r"found 2 inputs \('x', 'mask'\), needs one")
+    message = r"got 1 array for 2 inputs \('x', 'mask'\), expected one for each. Write inputs: {x: {path: x.npy}, mask"
+    refusal(lambda: opened(built, tmp_path), "unsupported_model", message)
 
 
-def test_onnx_source__refuses_a_fixed_batch(tmp_path: Path) -> None:
-    built = model([helper.make_node("Relu", ["x"], ["y"])], dims=(1, 4))
-    refusal(lambda: opened(built, tmp_path), "unsupported_model", "found a batch fixed at 1, needs a dynamic one")
+@pytest.mark.parametrize("batch", [1, 2, 4, 16])
+def test_onnx_source__runs_a_fixed_batch_in_its_size(tmp_path: Path, batch: int) -> None:
+    dynamic = OnnxSource(saved(two_layers(), tmp_path), INPUTS, IDS)
+    expected = {layer: recorded(dynamic, layer) for layer in dynamic.layer_names()}
+    built = two_layers()
+    built.graph.input[0].type.tensor_type.shape.dim[0].dim_value = batch
+    source = opened(built, tmp_path)
+
+    assert (source.layer_names(), source.batch_rows) == (dynamic.layer_names(), batch)
+    batches = list(source.batches(["relu"], np.arange(N_POINTS)))
+    assert [len(one["relu"]) for one in batches] == [min(batch, N_POINTS - at) for at in range(0, N_POINTS, batch)]
+    for layer, values in expected.items():
+        np.testing.assert_allclose(recorded(source, layer), values, rtol=1e-5, atol=1e-6)
+
+
+def test_onnx_source__finds_layers_whose_fixed_batch_is_a_number(tmp_path: Path) -> None:
+    built = reshaped([5, 2, 2], dims=(5, 4))
+    source = opened(built, tmp_path, pool="flatten")
+    np.testing.assert_array_equal(recorded(source, "maps"), INPUTS)
+
+
+def test_onnx_source__refuses_two_fixed_batches(tmp_path: Path) -> None:
+    mask = helper.make_tensor_value_info("mask", TensorProto.FLOAT, [3, 4])
+    built = model([helper.make_node("Mul", ["x", "mask"], ["y"])], dims=(2, 4), extra_inputs=[mask])
+    refusal(lambda: opened(built, tmp_path), "unsupported_model", "got inputs for batches of 2, 3, expected one size")
 
 
 def test_onnx_source__refuses_an_input_without_dimensions(tmp_path: Path) -> None:

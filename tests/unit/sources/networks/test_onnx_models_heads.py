@@ -6,13 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from lfm_tasks.catalog import Catalog, CatalogError, Model, read_catalog
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.networks.onnx_models import Head, open_head
+from lfm_tasks.sources.networks.onnx_heads import Head, open_head
 from lfm_tasks.sources.opening import open_source, read_dataset
 from lfm_tasks.stages.inventory.stage import validate_catalog
 from lfm_tasks.zoo import zoo_folder
@@ -72,6 +73,29 @@ models:
     {head}
 """)
     return read_catalog(folder / "data_catalog.yaml")
+
+
+def test_head__of_a_fixed_batch_and_data_beside_the_file_gives_the_networks_own_output(tmp_path: Path) -> None:
+    wide = np.random.default_rng(2).standard_normal((4, 9000)).astype(np.float32)
+    nodes = [
+        helper.make_node("MatMul", ["x", "weight"], ["linear"]),
+        helper.make_node("Relu", ["linear"], ["relu"]),
+        helper.make_node("MatMul", ["relu", "wide"], ["out"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "test",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [7, 4])],
+        [helper.make_tensor_value_info("out", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(WEIGHT, "weight"), numpy_helper.from_array(wide, "wide")],
+    )
+    built = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=7)
+    catalog = zoo(tmp_path, nodes[:1], ["linear"])
+    onnx.save(built, tmp_path / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
+
+    out = opened(catalog, "relu").apply(np.maximum(INPUTS @ WEIGHT, 0))
+
+    np.testing.assert_allclose(out, np.maximum(INPUTS @ WEIGHT, 0) @ wide, rtol=1e-4, atol=1e-4)
 
 
 def opened(catalog: Catalog, layer: str | None = None) -> Head:

@@ -1,6 +1,5 @@
 """Weights of PyTorch networks: the right ones are in the network afterwards, wrong ones are told."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ torch = pytest.importorskip("torch", reason="needs the extra [torch]")
 
 from safetensors.torch import save_file, save_model  # noqa: E402 - comes with torch
 
-from lfm_tasks.sources.networks.torch_models import as_array, load_weights, state_digest  # noqa: E402
+from lfm_tasks.sources.networks.torch_networks import as_array, load_weights, state_digest  # noqa: E402
 
 INPUTS = np.random.default_rng(0).standard_normal((7, 4)).astype(np.float32)
 ZOO = """
@@ -65,7 +64,7 @@ def tensors(change: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
     return state
 
 
-def test_load_weights__puts_in_every_tensor_and_returns_the_files_digest(tmp_path: Path) -> None:
+def test_load_weights__puts_in_every_tensor(tmp_path: Path) -> None:
     path, module, other = tmp_path / "w.safetensors", net(0), net(1)
     other[1].running_mean += 0.5
     save_model(other, path)
@@ -73,7 +72,7 @@ def test_load_weights__puts_in_every_tensor_and_returns_the_files_digest(tmp_pat
     assert state_digest(module) != state_digest(other)
     assert not torch.equal(module(inputs), other(inputs))
 
-    assert load_weights(module, path, "w") == hashlib.sha256(path.read_bytes()).hexdigest()
+    load_weights(module, path, "w")
 
     assert state_digest(module) == state_digest(other)
     assert torch.equal(module(inputs), other(inputs))
@@ -140,7 +139,7 @@ def test_load_weights__refuses_damaged_files(tmp_path: Path, content: Any) -> No
 def test_load_weights__names_the_nearest_file(tmp_path: Path) -> None:
     save_model(net(), tmp_path / "weights.safetensors")
     for name in ("weigths.safetensors", "nowhere/weights.safetensors"):
-        hint = "; did you mean 'weights.safetensors'" if "/" not in name else "$"
+        hint = "; there is no folder 'nowhere' either" if "/" in name else "; did you mean 'weights.safetensors'"
         with pytest.raises(DataError, match=f"{name}: no such file{hint}") as caught:
             load_weights(net(), tmp_path / name, name)
         assert caught.value.reason == "missing_source"

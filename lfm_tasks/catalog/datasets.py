@@ -1,0 +1,191 @@
+"""The section ``datasets``: what models are compared on, as numbers or as raw inputs; the texts that name files.
+
+A new key is a field of its class, with a line in ``docs/catalog.md``.
+"""
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+
+from lfm_tasks.catalog.names import check_fields, check_name, check_visible, has_wildcard
+from lfm_tasks.config import FROM_ENVIRONMENT, Settings
+
+Name = Annotated[str, AfterValidator(check_name)]
+
+
+def _without_secrets(text: str) -> str:
+    """Return ``text``; ValueError for an address with credentials, which would stand in messages and logs."""
+    if re.match(r"[a-z][a-z0-9+.-]*://([^/]*@|[^?]*\?)", text, re.IGNORECASE):
+        problem = "found an address with a user or a query, which may hold a secret"
+        raise ValueError(f"{problem}, needs a plain one: give access by storage:")
+    return text
+
+
+PlainText = Annotated[
+    str, Field(min_length=1, max_length=4096), AfterValidator(check_visible), AfterValidator(_without_secrets)
+]
+
+
+def with_fields(*allowed: str) -> AfterValidator:
+    """Return the check that a pattern names no other fields than ``allowed``."""
+    return AfterValidator(lambda pattern: check_fields(pattern, allowed))
+
+
+# Names an environment variable, LFM_ATLAS_STORAGE_<NAME>, that holds what gives access; never the access itself.
+Storage = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$"), FROM_ENVIRONMENT]
+
+DatasetText = Annotated[PlainText, with_fields("dataset")]
+ModelText = Annotated[PlainText, with_fields("model", "dataset")]
+LayerText = Annotated[PlainText, with_fields("model", "layer", "dataset")]
+
+
+class DatasetFile(Settings):
+    """One array in a file; ``key`` names it where a file holds several."""
+
+    path: Annotated[DatasetText, FROM_ENVIRONMENT]
+    key: DatasetText | None = None
+    storage: Storage | None = None
+
+
+class ModelFile(Settings):
+    """One array in a file that belongs to a model."""
+
+    path: Annotated[ModelText, FROM_ENVIRONMENT]
+    key: ModelText | None = None
+    storage: Storage | None = None
+
+
+def _written_as(value: object) -> str:
+    return "<word>" if isinstance(value, str) else "<file>"
+
+
+Ids = Annotated[
+    Annotated[DatasetFile, Tag("<file>")] | Annotated[Literal["positional"], Tag("<word>")], Discriminator(_written_as)
+]
+Strata = Annotated[
+    Annotated[DatasetFile, Tag("<file>")] | Annotated[Literal["labels"], Tag("<word>")], Discriminator(_written_as)
+]
+# What the words of ``id`` and ``label`` mean, where they are no columns.
+POSITIONAL, FOLDER = "positional", "folder"
+_ARRAYS, _TABLES = (".npy", ".npz"), (".parquet", ".arrow", ".feather")
+_Column = Annotated[PlainText, Field(max_length=256)]
+# A column of the table, or an array in a file of its own.
+ColumnOrFile = Annotated[
+    Annotated[DatasetFile, Tag("<file>")] | Annotated[_Column, Tag("<word>")], Discriminator(_written_as)
+]
+
+
+class Texts(Settings):
+    """A table with a text a row: .jsonl, .csv, .parquet, .arrow, a ``save_to_disk`` folder; or .txt, a text a line.
+
+    ``text``, ``id`` and ``label`` name columns; ``id: positional`` takes the numbers of the rows.
+    """
+
+    path: Annotated[DatasetText, FROM_ENVIRONMENT]
+    text: _Column | None = Field(default=None, description="the column of the texts; by default text")
+    id: _Column | None = Field(default=None, description="the column of the ids, or positional")
+    label: _Column | None = None
+    split: Name | None = Field(default=None, description="of a saved dataset that has several")
+    storage: Storage | None = None
+
+    @model_validator(mode="after")
+    def _named_rows(self) -> "Texts":
+        is_plain = self.path.endswith(".txt")
+        if is_plain and (self.text or self.label or self.id not in (None, POSITIONAL)):
+            raise ValueError("found columns of a .txt file, which has a text a line, needs none: remove them")
+        if not is_plain and self.id is None:
+            raise ValueError("found no id, needs the column of the ids: id: id, or id: positional, on purpose")
+        if has_wildcard(self.path) and (self.storage or self.split):
+            raise ValueError("found a glob with storage or split, needs files of this machine: name one file")
+        return self
+
+
+class Images(Settings):
+    """Image files that a glob matches; or images in a table (.parquet, .arrow, ``save_to_disk``) or array (.npy, .npz).
+
+    The id of a file is its path below the folder above the first wildcard. ``label: folder`` takes the name of the
+    folder that the file lies in.
+    """
+
+    path: Annotated[DatasetText, FROM_ENVIRONMENT]
+    image: _Column | None = Field(default=None, description="the column of a table, by default image; a key of .npz")
+    id: ColumnOrFile | None = Field(default=None, description="the column of the ids, a file of them, or positional")
+    label: ColumnOrFile | None = Field(default=None, description="folder, the column of the labels, or a file of them")
+    split: Name | None = Field(default=None, description="of a saved dataset that has several")
+    storage: Storage | None = None
+
+    @property
+    def kind(self) -> Literal["files", "array", "table"]:
+        """What the images lie in."""
+        if self.path.endswith(_ARRAYS):
+            return "array"
+        return "files" if has_wildcard(self.path) and not self.path.endswith(_TABLES) else "table"
+
+    @model_validator(mode="after")
+    def _named_rows(self) -> "Images":
+        kind = self.kind
+        if kind == "files" and self.id is not None:
+            raise ValueError("found id beside a glob, whose files are named by their paths: remove it")
+        if kind == "table" and self.id is None:
+            raise ValueError("found no id, needs the column of the ids: id: id, or id: positional, on purpose")
+        if kind == "array" and (self.id is None or (isinstance(self.id, str) and self.id != POSITIONAL)):
+            raise ValueError("found no file of ids for an array, needs one: id: {path: ids.npy}, or id: positional")
+        fixed = {"files": FOLDER, "array": None}.get(kind, self.label)
+        if isinstance(self.label, str) and self.label != fixed:
+            ways = "label: folder, or label: {path: labels.npy}" if kind == "files" else "label: {path: labels.npy}"
+            raise ValueError(f"found the column {self.label!r} as label, and images that are in no table: use {ways}")
+        if has_wildcard(self.path) and (self.storage or self.split):
+            raise ValueError("found a glob with storage or split, needs files of this machine: name one file")
+        return self
+
+
+class Dataset(Settings):
+    """What models are compared on: shipped (``builtin``), raw (``texts``, ``images``), or named by ``ids``."""
+
+    builtin: Literal["digits"] | None = None
+    split: Literal["train", "probe"] | None = None
+    texts: Texts | None = None
+    images: Images | None = None
+    ids: Ids | None = None
+    labels: DatasetFile | None = None
+    inputs: DatasetFile | None = None
+    groups: DatasetFile | None = None
+    strata: Strata | None = None
+
+    @property
+    def raw(self) -> Texts | Images | None:
+        """The raw inputs; None where the dataset holds numbers."""
+        return self.texts or self.images
+
+    @property
+    def kind(self) -> Literal["texts", "images", "numbers", "nothing"]:
+        """What a network can be run on."""
+        if self.texts is not None:
+            return "texts"
+        if self.images is not None:
+            return "images"
+        return "nothing" if self.builtin is None and self.inputs is None else "numbers"
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "Dataset":
+        origins = [name for name in ("builtin", "texts", "images", "ids") if getattr(self, name) is not None]
+        if len(origins) != 1:
+            which = "neither" if not origins else "both" if len(origins) == 2 else "all"
+            listed = "builtin, texts, images and ids" if not origins else " and ".join(origins)
+            ways = "texts: {path: texts.jsonl, id: id}, images: {path: 'images/*.png'}, ids: {path: ids.npy}"
+            raise ValueError(f"found {which} of {listed}, needs one: {ways}, or ids: positional")
+        if self.builtin is not None and (self.labels or self.inputs):
+            raise ValueError("found labels or inputs beside builtin, which brings its own: remove them")
+        if self.raw is not None and self.inputs is not None:
+            raise ValueError(f"found inputs beside {origins[0]}, needs one: each model prepares raw inputs by itself")
+        if self.raw is not None and self.labels is not None and self.raw.label is not None:
+            raise ValueError(f"found labels beside {origins[0]}.label, needs one of them: remove the other")
+        if self.groups is not None and self.strata is not None:
+            raise ValueError("found groups and strata, needs one of them: whole groups move, or rows within strata")
+        has_labels = self.builtin is not None or self.labels is not None or (self.raw and self.raw.label is not None)
+        if self.strata == "labels" and not has_labels:
+            raise ValueError("found strata: labels, but no labels: name their file")
+        if self.builtin is None and self.split is not None:
+            raise ValueError("found split without builtin: remove it, or name the files of that split")
+        return self

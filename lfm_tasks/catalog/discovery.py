@@ -1,0 +1,287 @@
+"""The files and folders that the patterns of ``discover`` fit: each becomes a model, or is told with the reason.
+
+A section of checkpoints takes the folders that its library loads and that read what its dataset holds. A folder that no
+section takes is listed: as a refused model if it should have been one, else as a remark.
+"""
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+from lfm_tasks.catalog.checkpoint_folders import FolderKind, NoCheckpoint, folder_kind
+from lfm_tasks.catalog.checkpoints import CheckpointModel, Loader
+from lfm_tasks.catalog.datasets import Dataset
+from lfm_tasks.catalog.models import Discovery, Model
+from lfm_tasks.catalog.names import check_name, fill_pattern, shorten
+
+
+@dataclass(frozen=True)
+class RefusedModel:
+    """A file or folder that a pattern of ``discover`` fits and that cannot be a model; ``name`` is quoted."""
+
+    discovery: str
+    dataset: str
+    name: str
+    message: str
+
+
+@dataclass(frozen=True)
+class DiscoveredModels:
+    """The models that fit the patterns of ``discover``: all by name, and which names fit which pattern.
+
+    ``refused`` cannot be models, although something should be; ``unclaimed`` holds a sentence for each folder that no
+    section is for.
+    """
+
+    models: dict[str, Model]
+    names: dict[str, tuple[str, ...]]
+    refused: tuple[RefusedModel, ...]
+    unclaimed: tuple[str, ...] = ()
+
+
+def discover_models(
+    discoveries: Mapping[str, Discovery],
+    declared: Mapping[str, Model],
+    datasets: Mapping[str, Dataset],
+    root: Path,
+) -> DiscoveredModels:
+    """Return the models in the files that patterns fit, in the order of names; one bad file never stops the others.
+
+    Parameters
+    ----------
+    discoveries
+        The section ``discover``.
+    declared
+        The section ``models``: names that are taken, and folders that need no discovery.
+    datasets
+        The section ``datasets``: a section of checkpoints takes the folders that read what its dataset holds.
+    root
+        The folder of the catalog: patterns are relative to it.
+    """
+    search = _Search(discoveries, _declared_folders(declared, root), datasets, root)
+    candidates = {section: list(search.candidates(section)) for section in discoveries}
+    takers = _takers(candidates)
+    models: dict[str, Model] = {}
+    names: dict[str, tuple[str, ...]] = {}
+    refused: list[RefusedModel] = []
+    taken = {name.casefold(): f"the declared model {name!r}" for name in declared}
+    for section, discovery in discoveries.items():
+        accepted = []
+        for found in candidates[section]:
+            if found.declined or takers[found.path] != section:
+                continue
+            try:
+                _check_discovered(found, taken, root)
+            except (ValueError, OSError) as error:
+                refused.append(RefusedModel(section, discovery.dataset, shorten(found.name), str(error)))
+                continue
+            taken[found.name.casefold()] = f"the model {found.name!r} of discover.{section}"
+            accepted.append(found.name)
+            models[found.name] = _model(discovery, found)
+        names[section] = tuple(accepted)
+    rivals, unclaimed = _told(discoveries, candidates, takers)
+    return DiscoveredModels(models, names, (*refused, *rivals), unclaimed)
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """What ``{model}`` stands for in a path, and why the section leaves it to others, "" if it takes it.
+
+    ``rank`` is 0 for the section whose library the folder was written by. ``is_fault``: it should have been a model.
+    """
+
+    name: str
+    path: Path
+    declined: str = ""
+    is_fault: bool = False
+    rank: int = 0
+    kind: FolderKind | None = None
+
+
+@dataclass(frozen=True)
+class _Search:
+    """The sections and what they share: each folder is listed and looked into once."""
+
+    discoveries: Mapping[str, Discovery]
+    declared_folders: frozenset[str]
+    datasets: Mapping[str, Dataset]
+    root: Path
+    listings: dict[Path, list[str]] = field(default_factory=dict)
+    kinds: dict[tuple[Path, Path | None], FolderKind | NoCheckpoint] = field(default_factory=dict)
+
+    def candidates(self, section: str) -> Iterator[_Candidate]:
+        """Yield what fits the pattern of a section, in the order of names; hidden files are passed over."""
+        discovery = self.discoveries[section]
+        parts = PurePath(discovery.pattern.replace("{dataset}", discovery.dataset)).parts
+        level = next(index for index, part in enumerate(parts) if "{model}" in part)
+        first, *others = [re.escape(text) for text in parts[level].split("{model}")]
+        form = re.compile(first + "(?P<model>.+)" + "(?P=model)".join(others), re.DOTALL)
+        folder = self.root.joinpath(*parts[:level])
+        for entry in self._listing(folder):
+            match = None if entry.startswith(".") else form.fullmatch(entry)
+            if match is None:
+                continue
+            below = [part.replace("{model}", match["model"]) for part in parts[level + 1 :]]
+            if discovery.checkpoint is not None:
+                checkpoint = self._checkpoint(discovery, match["model"], folder / entry, below)
+                if checkpoint is not None:
+                    yield checkpoint
+            elif _exists(folder / entry, below) or (_is_folder_of_model(discovery, (folder / entry).joinpath(*below))):
+                yield _Candidate(match["model"], folder / entry)
+
+    def _listing(self, folder: Path) -> list[str]:
+        if folder not in self.listings:
+            try:
+                self.listings[folder] = sorted(os.listdir(folder))
+            except (OSError, ValueError):
+                self.listings[folder] = []
+        return self.listings[folder]
+
+    def _checkpoint(self, discovery: Discovery, name: str, path: Path, below: list[str]) -> _Candidate | None:
+        """Return a folder with what the section makes of it; None for a file, and for what a declared model names."""
+        folder = path.joinpath(*below)
+        if not path.is_dir():
+            leads_nowhere = path.is_symlink() and not path.exists()
+            return _Candidate(name, path, "it is a link that leads nowhere", is_fault=True) if leads_nowhere else None
+        if str(folder) in self.declared_folders:
+            return None
+        if not folder.is_dir():
+            return _Candidate(name, path, f"it holds no folder {'/'.join(below)}")
+        checkpoint = discovery.checkpoint
+        if checkpoint is None:
+            return None
+        loader, settings = checkpoint
+        kind = self._kind(folder, self._base(settings, name))
+        if isinstance(kind, NoCheckpoint):
+            return _Candidate(name, path, kind.reason, kind.looks_like_model)
+        return self._offered(_Candidate(name, path, kind=kind), kind, loader, settings)
+
+    def _offered(self, found: _Candidate, kind: FolderKind, loader: Loader, settings: CheckpointModel) -> _Candidate:
+        if loader not in kind.loaders:
+            return _Candidate(found.name, found.path, f"it is a checkpoint of {kind.loaders[0]}")
+        held = self.datasets[settings.dataset].kind if settings.dataset in self.datasets else "nothing"
+        # What cannot be told by its files, and what has to be chosen among networks, is told once it is opened.
+        if held in ("texts", "images") and kind.reads and held not in kind.reads and not kind.has_towers:
+            reason = f"it reads {' and '.join(kind.reads)}, and the dataset {settings.dataset} holds {held}"
+            return _Candidate(found.name, found.path, reason)
+        return _Candidate(found.name, found.path, rank=kind.loaders.index(loader), kind=kind)
+
+    def _kind(self, folder: Path, base: Path | None) -> FolderKind | NoCheckpoint:
+        if (folder, base) not in self.kinds:
+            self.kinds[folder, base] = folder_kind(folder, base)
+        return self.kinds[folder, base]
+
+    def _base(self, settings: CheckpointModel, name: str) -> Path | None:
+        if settings.base is None:
+            return None
+        try:
+            return self.root / fill_pattern(settings.base, model=name, dataset=settings.dataset)
+        except ValueError:  # a name that cannot be one: refused below
+            return None
+
+
+def _declared_folders(declared: Mapping[str, Model], root: Path) -> frozenset[str]:
+    """Return the folders of checkpoints that declared models name: they need no discovery."""
+    named = ((name, model.checkpoint[1]) for name, model in declared.items() if model.checkpoint is not None)
+    return frozenset(
+        str(root / fill_pattern(settings.path, model=name, dataset=settings.dataset)) for name, settings in named
+    )
+
+
+def _takers(candidates: Mapping[str, list[_Candidate]]) -> dict[Path, str]:
+    """Return the section that takes each path: the one of its own library, of several the first."""
+    best: dict[Path, tuple[int, str]] = {}
+    for section, of_section in candidates.items():
+        for found in of_section:
+            if not found.declined and (found.path not in best or found.rank < best[found.path][0]):
+                best[found.path] = (found.rank, section)
+    return {path: section for path, (_, section) in best.items()}
+
+
+def _told(
+    discoveries: Mapping[str, Discovery], candidates: Mapping[str, list[_Candidate]], takers: Mapping[Path, str]
+) -> tuple[tuple[RefusedModel, ...], tuple[str, ...]]:
+    """Return the folders that two sections take, or that should be models, and a sentence for each other one."""
+    refused: list[RefusedModel] = []
+    declined: dict[Path, list[tuple[str, _Candidate]]] = {}
+    for section, of_section in candidates.items():
+        for found in of_section:
+            taker = takers.get(found.path)
+            if taker is None:
+                declined.setdefault(found.path, []).append((section, found))
+            elif taker != section and not found.declined and _is_rival(found):
+                problem = f"got the folder {found.path.name!r}, which discover.{taker} takes too, expected one section"
+                advice = "Give the sections different folders, or declare the model under models by another name"
+                dataset = discoveries[section].dataset
+                refused.append(RefusedModel(section, dataset, shorten(found.name), f"{problem}. {advice}"))
+    unclaimed = []
+    for path, of_path in declined.items():
+        section, first = of_path[0]
+        reasons = _reasons([(one, found.declined) for one, found in of_path])
+        if any(found.is_fault for _, found in of_path):
+            message = f"got the folder {path.name!r}, which no section of discover takes: {reasons}"
+            advice = "Mend it, or move it out of the folder"
+            refused.append(
+                RefusedModel(section, discoveries[section].dataset, shorten(first.name), f"{message}. {advice}")
+            )
+        else:
+            unclaimed.append(f"{shorten(first.name)}: no section of discover takes this folder: {reasons}")
+    return tuple(refused), tuple(unclaimed)
+
+
+def _is_rival(found: _Candidate) -> bool:
+    """Return whether two sections that take a folder are a mistake: not where its networks have to be told apart."""
+    return found.kind is None or (found.rank == 0 and not found.kind.has_towers and bool(found.kind.reads))
+
+
+def _reasons(declined: list[tuple[str, str]]) -> str:
+    """Return the reasons of all sections, each once."""
+    by_reason: dict[str, list[str]] = {}
+    for section, reason in declined:
+        by_reason.setdefault(reason, []).append(f"discover.{section}")
+    if len(by_reason) == 1:
+        return next(iter(by_reason))
+    return "; ".join(f"{reason} ({', '.join(sections)})" for reason, sections in by_reason.items())
+
+
+def _model(discovery: Discovery, found: _Candidate) -> Model:
+    settings: dict[str, Any] = {key: getattr(discovery, key) for key in Model.model_fields}
+    if discovery.checkpoint is not None and found.kind is not None and not found.kind.has_towers:
+        # The section says which of two networks; this folder holds one.
+        loader, checkpoint = discovery.checkpoint
+        settings[loader] = checkpoint.model_copy(update={"tower": None})
+    return Model(**settings)
+
+
+def _exists(path: Path, below: list[str]) -> bool:
+    """Return whether the rest of a pattern exists, as far as it does not depend on the layer."""
+    fixed = next((index for index, part in enumerate(below) if "{layer}" in part), len(below))
+    whole = path.joinpath(*below[:fixed])
+    # A dangling link is reported as a refused model, not passed over.
+    return path.is_symlink() or (whole.is_dir() if fixed < len(below) else whole.is_file())
+
+
+def _is_folder_of_model(discovery: Discovery, folder: Path) -> bool:
+    """Return whether a folder holds an ONNX model, as exporters and the hub lay it out, or is a factory's argument."""
+    if discovery.onnx is not None:
+        return any((folder / name).is_file() for name in ("model.onnx", "onnx/model.onnx"))
+    return discovery.torch is not None and discovery.torch.weights is None and folder.is_dir()
+
+
+def _check_discovered(found: _Candidate, taken: Mapping[str, str], root: Path) -> None:
+    path, what = found.path, "folder" if found.kind is not None else "file"
+    try:
+        check_name(found.name)
+    except ValueError as error:
+        raise ValueError(f"{error}: rename the {what}") from error
+    if found.name.casefold() in taken:
+        raise ValueError(f"found the name {found.name!r}, which {taken[found.name.casefold()]} has: rename the {what}")
+    if not path.is_symlink():
+        return
+    real, folder = path.resolve(), path.parent.resolve()
+    if not (real.is_relative_to(folder) or real.is_relative_to(root.resolve())):
+        where = "its folder and out of the catalog's"
+        raise ValueError(f"found a link that leads out of {where}: copy the {what} there")

@@ -1,0 +1,398 @@
+"""What a folder of a checkpoint is, by its JSON files and the headers of its weights; nothing is loaded or imported.
+
+Which file decides, the first that is there:
+
+| file | the folder is |
+|---|---|
+| ``adapter_config.json`` | a LoRA adapter on its base: the base decides the rest |
+| ``modules.json`` | a sentence-transformers model |
+| ``config.json`` with ``architecture`` and no ``model_type`` | a timm model |
+| ``config.json`` with ``model_type`` | a transformers model |
+
+What a transformers model reads: texts if a tokenizer is there, images if an image processor is; of two networks (CLIP,
+T5) the catalog names one by ``tower``. ``model.safetensors`` goes before ``model.safetensors.index.json``.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from lfm_tasks.catalog.checkpoints import Loader
+from lfm_tasks.errors import DataError
+from lfm_tasks.sources.checkpoints.families import StateShape, hidden_states
+from lfm_tasks.sources.checkpoints.requirements import check_architecture, check_quantization, check_tokenizer_code
+from lfm_tasks.sources.checkpoints.weights import (
+    ADAPTER_WEIGHTS,
+    StoredWeights,
+    check_inside,
+    read_json,
+    read_weights,
+    tensors_of,
+)
+from lfm_tasks.sources.files.paths import readable
+
+Reads = Literal["texts", "images"]
+
+# Files from which a tokenizer is built: one of these has to be there. The others are read where they are.
+_VOCABULARIES = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
+    "sentencepiece.model", "spm.model", "vocab.model", "tekken.json",
+)  # fmt: skip
+_TOKENIZER_FILES = (
+    *_VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    "chat_template.jinja", "chat_template.json", "source.spm", "target.spm", "bpe.codes",
+)  # fmt: skip
+_IMAGE_PROCESSOR = "preprocessor_config.json"
+_PROCESSOR_FILES = (_IMAGE_PROCESSOR, "processor_config.json", "video_preprocessor_config.json")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A checkpoint that can be run, as far as its files tell.
+
+    ``config`` is that of the folder that holds the network (of an adapter: its base's). ``shapes`` is the shape of a
+    point in each layer before pooling, None where only a run can tell; ``layers`` and ``shapes`` are empty for timm,
+    which alone knows them. ``multiplied``: how many parameters every token is multiplied with, which the vocabulary's
+    are not, nor those of another tower. ``weight_bytes`` as stored, in ``dtype``.
+    ``files`` are all that loading reads and that decides a number. ``notes`` are sentences for people.
+    """
+
+    folder: Path
+    loader: Loader
+    reads: Reads
+    family: str
+    tower: str | None
+    config: Mapping[str, Any]
+    layers: tuple[str, ...]
+    shapes: tuple[StateShape, ...]
+    default_pool: str
+    causal: bool
+    parameters: int
+    multiplied: int
+    weight_bytes: int
+    dtype: str
+    files: tuple[Path, ...]
+    tokenizer: Path | None = None
+    adapter: Path | None = None
+    base: Path | None = None
+    quantized: str | None = None
+    notes: tuple[str, ...] = ()
+
+
+def inspect_checkpoint(
+    folder: Path,
+    *,
+    name: str | None = None,
+    root: Path | None = None,
+    loader: Loader | None = None,
+    tower: str | None = None,
+    base: Path | None = None,
+    tokenizer: Path | None = None,
+) -> Checkpoint:
+    """Return what the checkpoint in ``folder`` is.
+
+    Parameters
+    ----------
+    folder
+        Holds the checkpoint as ``save_pretrained`` wrote it.
+    name
+        How messages call the folder; by default its name.
+    root
+        The catalog's folder: links may lead into it.
+    loader
+        The library that has to load it; by default the one that the files name. A sentence-transformers folder can be
+        loaded by transformers, too.
+    tower
+        Which network of two, where the checkpoint holds two.
+    base
+        The folder of an adapter's base; by default the folder of that name inside the adapter's or beside it.
+    tokenizer
+        The folder of the tokenizer; by default the checkpoint's own, then its base's.
+
+    Raises
+    ------
+    DataError
+        ``missing_source``, ``bad_weights``, ``untrusted_code``, ``unsupported_model``, ``missing_package``,
+        ``no_tower``, ``no_processor``.
+    """
+    place = _Place(folder, folder.name if name is None else name, root)
+    if not folder.is_dir():
+        raise DataError("missing_source", f"{place.name}: got no such folder, expected a checkpoint. Check the path.")
+    kind = _kind(place)
+    if base is not None and kind != "adapter":
+        problem = f"{place.name}: got base: and no adapter_config.json, expected an adapter"
+        raise DataError("missing_source", f"{problem}. Remove base.")
+    if loader == "transformers" and kind == "sentence_transformers" and place.has("config.json"):
+        kind = "transformers"
+    wanted = "transformers" if kind == "adapter" else kind
+    if loader is not None and loader != wanted:
+        problem = f"{place.name}: got a checkpoint of {wanted}, expected one of {loader}"
+        raise DataError("unsupported_model", f"{problem}. Name the folder in a section {wanted}.")
+    if kind == "adapter":
+        return _adapted(place, tower, base, tokenizer)
+    if tower is not None and kind != "transformers":
+        problem = f"{place.name}: got tower: {tower}, expected no tower, as the checkpoint holds one network"
+        raise DataError("no_tower", f"{problem}. Remove tower.")
+    if kind == "sentence_transformers":
+        return _sentence_transformer(place, tokenizer)
+    config = place.json("config.json")
+    return _timm_model(place, config) if kind == "timm" else _transformers_model(place, config, tower, tokenizer)
+
+
+def _kind(place: "_Place") -> Literal["adapter"] | Loader:
+    if place.has("adapter_config.json"):
+        return "adapter"
+    if place.has("modules.json"):
+        return "sentence_transformers"
+    if not place.has("config.json"):
+        names = sorted(entry.name for entry in place.folder.iterdir() if not entry.name.startswith("."))
+        held = f"It holds {', '.join(names[:5])}{' ...' if len(names) > 5 else ''}" if names else "It is empty"
+        raise DataError("missing_source", f"{place.name}: got no config.json, expected a checkpoint. {held}.")
+    config = place.json("config.json")
+    return "timm" if "architecture" in config and "model_type" not in config else "transformers"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A folder, how messages call it, and where links may lead."""
+
+    folder: Path
+    name: str
+    root: Path | None
+
+    def has(self, file: str) -> bool:
+        return (self.folder / file).exists()
+
+    def json(self, file: str) -> dict[str, Any]:
+        check_inside(self.folder / file, self.folder, self.name, self.root)
+        return read_json(self.folder / file, f"{self.name}/{file}")
+
+    def present(self, names: tuple[str, ...]) -> tuple[Path, ...]:
+        found = [self.folder / one for one in names if self.has(one)]
+        for file in found:
+            check_inside(file, self.folder, self.name, self.root)
+        return tuple(found)
+
+    def weights(self) -> StoredWeights:
+        return read_weights(self.folder, self.name, self.root)
+
+
+def _transformers_model(place: _Place, config: dict[str, Any], tower: str | None, tokenizer: Path | None) -> Checkpoint:
+    family = config.get("model_type")
+    if not isinstance(family, str):
+        problem = "got a config.json without model_type, expected the name of an architecture"
+        advice = "Save the model with save_pretrained of its library"
+        raise DataError("unsupported_model", f"{place.name}: {problem}. {advice}.")
+    notes = tuple(check_architecture(config, place.name))
+    quantized = check_quantization(config, place.name)
+    weights = place.weights()
+    part, reads = _tower(place, config, tower)
+    tokenizer_folder, files = None, place.present(("config.json",))
+    if reads == "texts":
+        tokenizer_folder = place.folder if tokenizer is None else tokenizer
+        files += _tokenizer_files(place, tokenizer_folder)
+    else:
+        files += _processor_files(place)
+    states = hidden_states(config, part, tower, place.name)
+    return Checkpoint(
+        folder=place.folder,
+        loader="transformers",
+        reads=reads,
+        family=family,
+        tower=tower,
+        config=config,
+        layers=layer_names(len(states.shapes)),
+        shapes=states.shapes,
+        default_pool=states.pool,
+        causal=states.causal,
+        parameters=weights.parameters,
+        multiplied=weights.multiplied(part.get("vocab_size"), tower),
+        weight_bytes=weights.n_bytes,
+        dtype=weights.dtype,
+        files=(*files, *weights.files),
+        tokenizer=tokenizer_folder,
+        quantized=quantized,
+        notes=notes,
+    )
+
+
+def _tokenizer_files(place: _Place, folder: Path) -> tuple[Path, ...]:
+    """Return the files of the tokenizer in ``folder``; DataError if there is none, or it is code."""
+    own = folder == place.folder
+    there = place if own else _Place(folder, folder.name, place.root)
+    if not there.present(_VOCABULARIES):
+        problem = f"{there.name}: got no tokenizer.json, expected the tokenizer that the model was trained with"
+        advice = "Name the folder of one: tokenizer: zoo/base" if own else "Name another folder"
+        raise DataError("no_processor", f"{problem}. {advice}.")
+    if there.has("tokenizer_config.json"):
+        check_tokenizer_code(there.json("tokenizer_config.json"), folder, there.name)
+    return there.present(_TOKENIZER_FILES)
+
+
+def _processor_files(place: _Place) -> tuple[Path, ...]:
+    if not _prepares_images(place):
+        problem = f"got a model of images and no {_IMAGE_PROCESSOR}, expected the processor that prepares them"
+        advice = f"Copy the file of the model that it was trained from into {place.name}"
+        raise DataError("no_processor", f"{place.name}: {problem}. {advice}.")
+    return place.present(_PROCESSOR_FILES)
+
+
+def towers(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return the networks that a transformers checkpoint holds, if there are two that can be run apart."""
+    if all(isinstance(config.get(f"{one}_config"), dict) for one in ("text", "vision")):
+        return "text", "vision"
+    return ("encoder", "decoder") if config.get("is_encoder_decoder") is True else ()
+
+
+def _tower(place: _Place, config: dict[str, Any], tower: str | None) -> tuple[dict[str, Any], Reads]:
+    """Return the configuration of the network that runs, and what it reads."""
+    reads: dict[str, Reads] = {"text": "texts", "vision": "images", "decoder": "texts"}
+    hears = _processor_has(place, "sampling_rate")
+    if not hears:
+        reads["encoder"] = "images" if _prepares_images(place) else "texts"
+    choices = tuple(one for one in towers(config) if one in reads)
+    if tower is not None and tower not in choices:
+        expected = " or ".join(choices) or "no tower, as the checkpoint holds one network"
+        raise DataError("no_tower", f"{place.name}: got tower: {tower}, expected {expected}. Change tower.")
+    if tower is not None:
+        nested = next((config[key] for key in (f"{tower}_config", tower) if isinstance(config.get(key), dict)), config)
+        return nested, reads[tower]
+    if choices:
+        problem = f"got a {config['model_type']} model, which holds several networks, expected one to run"
+        listed = " or ".join(f"tower: {one} (reads {reads[one]})" for one in choices)
+        raise DataError("no_tower", f"{place.name}: {problem}. Choose {listed}.")
+    if hears:
+        problem = "got a model that reads sound, expected one of texts or images"
+        raise DataError("unsupported_model", f"{place.name}: {problem}. Record it yourself and name the activations.")
+    has_tokenizer, has_processor = bool(place.present(_VOCABULARIES)), _prepares_images(place)
+    if has_tokenizer != has_processor:
+        return config, "texts" if has_tokenizer else "images"
+    return config, "texts" if "vocab_size" in config else "images"
+
+
+def _prepares_images(place: _Place) -> bool:
+    """Return whether a processor of images is there: they say how to scale or resize, those of sound do not."""
+    return _processor_has(place, "image_mean", "do_resize", "image_processor_type")
+
+
+def _processor_has(place: _Place, *keys: str) -> bool:
+    """Return whether a processor's settings hold one of ``keys``, by themselves or one level below."""
+    for file in _PROCESSOR_FILES[:2]:
+        settings = place.json(file) if place.has(file) else {}
+        parts = [settings, *(value for value in settings.values() if isinstance(value, dict))]
+        if any(key in part for part in parts for key in keys):
+            return True
+    return False
+
+
+def _timm_model(place: _Place, config: dict[str, Any]) -> Checkpoint:
+    """Return what a timm folder tells; only timm itself knows which states an architecture has."""
+    weights = place.weights()
+    return Checkpoint(
+        folder=place.folder,
+        loader="timm",
+        reads="images",
+        family=str(config["architecture"]),
+        tower=None,
+        config=config,
+        layers=(),
+        shapes=(),
+        default_pool="mean",
+        causal=False,
+        parameters=weights.parameters,
+        multiplied=weights.parameters,
+        weight_bytes=weights.n_bytes,
+        dtype=weights.dtype,
+        files=(*place.present(("config.json",)), *weights.files),
+    )
+
+
+def _sentence_transformer(place: _Place, tokenizer: Path | None) -> Checkpoint:
+    label = f"{place.name}/modules.json"
+    with readable(label):
+        modules = json.loads((place.folder / "modules.json").read_text(encoding="utf-8"))
+        paths = [(str(module["type"]), str(module["path"])) for module in modules]
+    for kind, path in paths:
+        if not kind.startswith("sentence_transformers."):
+            problem = f"got the module {kind[:100]!r}, which is code of its own, expected one of sentence_transformers"
+            raise DataError("untrusted_code", f"{label}: {problem}. Record it with a torch factory and --trust-code.")
+        if PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+            problem = f"got the path {path[:100]!r}, which leads out of the folder, expected one inside"
+            raise DataError("missing_source", f"{label}: {problem}. Save the model again.")
+    if not paths or not paths[0][0].endswith(".Transformer"):
+        problem = f"got the first module {paths[0][0] if paths else 'none'!r}, expected a Transformer"
+        raise DataError("unsupported_model", f"{label}: {problem}. Record it with a torch factory.")
+    first = _Place(place.folder / paths[0][1], f"{place.name}/{paths[0][1]}".rstrip("/"), place.root)
+    inner = _transformers_model(first, first.json("config.json"), None, tokenizer)
+    files = list(inner.files)
+    files += place.present(("modules.json", "config_sentence_transformers.json"))
+    files += first.present(("sentence_bert_config.json", "sentence_roberta_config.json"))
+    for _, path in paths[1:]:
+        if path:
+            below = sorted(file for file in (place.folder / path).rglob("*") if file.is_file())
+            files += place.present(tuple(file.relative_to(place.folder).as_posix() for file in below))
+    return replace(
+        inner,
+        folder=place.folder,
+        loader="sentence_transformers",
+        files=tuple(dict.fromkeys(files)),
+    )
+
+
+def _adapted(place: _Place, tower: str | None, base: Path | None, tokenizer: Path | None) -> Checkpoint:
+    settings = place.json("adapter_config.json")
+    if settings.get("peft_type") != "LORA":
+        problem = f"got an adapter of type {settings.get('peft_type')!r}, expected LORA"
+        raise DataError(
+            "unsupported_model", f"{place.name}: {problem}. Merge it into its base with merge_and_unload()."
+        )
+    if not place.has(ADAPTER_WEIGHTS):
+        problem = f"got no {ADAPTER_WEIGHTS}, expected the adapter's weights"
+        raise DataError("bad_weights", f"{place.name}: {problem}. Save it again with save_pretrained.")
+    weights = tensors_of((place.folder / ADAPTER_WEIGHTS,), place.folder, place.name, place.root)
+    folder = _base_folder(place, settings.get("base_model_name_or_path"), base)
+    if (folder / "adapter_config.json").exists():
+        problem = f"got the base {folder.name!r}, which is an adapter itself, expected a whole model"
+        raise DataError("unsupported_model", f"{place.name}: {problem}. Merge the two with merge_and_unload().")
+    if tokenizer is None and place.present(_VOCABULARIES):
+        tokenizer = place.folder
+    config = read_json(folder / "config.json", f"{folder.name}/config.json")
+    on_base = _Place(folder, folder.name, place.root)
+    inner = _transformers_model(on_base, config, tower, tokenizer)
+    return replace(
+        inner,
+        folder=place.folder,
+        parameters=inner.parameters + weights.parameters,
+        multiplied=inner.multiplied + weights.parameters,
+        weight_bytes=inner.weight_bytes + weights.n_bytes,
+        files=tuple(dict.fromkeys((*place.present(("adapter_config.json",)), *weights.files, *inner.files))),
+        adapter=place.folder,
+        base=folder,
+    )
+
+
+def _base_folder(place: _Place, written: Any, base: Path | None) -> Path:
+    """Return the folder of an adapter's base: the catalog's, or that of its name inside the folder or beside it.
+
+    Only the last part of what the adapter says is looked up: an adapter from elsewhere names no path of this machine.
+    """
+    if base is not None:
+        if not (base / "config.json").exists():
+            problem = f"got base: {base} without config.json, expected a whole checkpoint"
+            raise DataError("missing_source", f"{place.name}: {problem}. Name its folder.")
+        return base
+    name = PurePosixPath(str(written).replace("\\", "/")).name
+    if name and name != ".." and isinstance(written, str):
+        for folder in (place.folder / name, place.folder.parent / name):
+            if folder != place.folder and (folder / "config.json").exists():
+                return folder
+    problem = f"got an adapter on {str(written)[:200]!r}, expected its base in a folder {name or 'base'!r} beside it"
+    raise DataError("missing_source", f"{place.name}: {problem}. Put it there, or name its folder: base: ../base.")
+
+
+def layer_names(n_layers: int) -> tuple[str, ...]:
+    """Return ``hidden.00`` and so on, as many as there are states; more digits where two are too few."""
+    digits = max(2, len(str(n_layers - 1)))
+    return tuple(f"hidden.{index:0{digits}}" for index in range(n_layers))

@@ -1,0 +1,147 @@
+"""What a dataset may hold: numbers or raw inputs, each row with a name; and which models run on which."""
+
+from pathlib import Path
+
+import pytest
+
+from lfm_tasks.catalog import Catalog, CatalogError, catalog_yaml, read_catalog
+
+TEXTS = "{path: t.jsonl, text: body, id: key, label: topic}"
+IMAGES = '{path: "images/*/*.png", label: folder}'
+
+
+def read(folder: Path, dataset: str, model: str = "activations: {path: a.npy, dataset: probe}") -> Catalog:
+    path = folder / "data_catalog.yaml"
+    path.write_text(f"version: 1\ndatasets:\n  probe: {dataset}\nmodels:\n  m:\n    {model}\n")
+    return read_catalog(path, {})
+
+
+@pytest.mark.parametrize(
+    ("dataset", "kind"),
+    [
+        (f"{{texts: {TEXTS}}}", "texts"),
+        (f"{{images: {IMAGES}}}", "images"),
+        ("{texts: {path: lines.txt}}", "texts"),
+        ("{texts: {path: lines.txt, id: positional}, labels: {path: l.npy}, strata: labels}", "texts"),
+        ("{texts: {path: saved, id: positional, split: test}, groups: {path: g.npy}}", "texts"),
+        ('{texts: {path: "data/train-*.parquet", id: id}}', "texts"),
+        ("{images: {path: photos.parquet, id: name, label: class}, strata: labels}", "images"),
+        ("{images: {path: photos.npz, image: x, id: {path: photos.npz, key: ids}, label: {path: l.npy}}}", "images"),
+        ("{builtin: digits}", "numbers"),
+        ("{ids: positional, inputs: {path: i.npy}}", "numbers"),
+        ("{ids: positional}", "nothing"),
+    ],
+)
+def test_dataset__is_read_and_reads_the_same_once_written(dataset: str, kind: str, tmp_path: Path) -> None:
+    catalog = read(tmp_path, dataset)
+    assert catalog.datasets["probe"].kind == kind
+    (tmp_path / "data_catalog.yaml").write_text(catalog_yaml(catalog))
+    assert read_catalog(tmp_path / "data_catalog.yaml", {}).datasets == catalog.datasets
+
+
+MISTAKES = {
+    "two origins": (f"{{texts: {TEXTS}, images: {IMAGES}}}", "found both of texts and images, needs one"),
+    "three origins": (
+        f"{{texts: {TEXTS}, images: {IMAGES}, ids: positional}}",
+        "found all of texts and images and ids",
+    ),
+    "ids beside": (f"{{texts: {TEXTS}, ids: {{path: i.npy}}}}", "found both of texts and ids, needs one"),
+    "inputs beside": (
+        f"{{texts: {TEXTS}, inputs: {{path: i.npy}}}}",
+        "found inputs beside texts, needs one: each model",
+    ),
+    "labels twice": (f"{{texts: {TEXTS}, labels: {{path: l.npy}}}}", "found labels beside texts.label, needs one of"),
+    "no labels": ("{texts: {path: t.txt}, strata: labels}", "found strata: labels, but no labels"),
+    "no id": ("{texts: {path: t.jsonl}}", "texts: found no id, needs the column of the ids: id: id, or id: positional"),
+    "columns of lines": (
+        "{texts: {path: t.txt, text: x}}",
+        "texts: found columns of a .txt file, which has a text a line",
+    ),
+    "split of shards": (
+        '{texts: {path: "t/*.csv", id: id, split: a}}',
+        "found a glob with storage or split, needs files",
+    ),
+    "remote shards": ('{images: {path: "s3://b/*.png", storage: lab}}', "found a glob with storage or split, needs"),
+    "id of files": (
+        '{images: {path: "i/*.png", id: name}}',
+        "images: found id beside a glob, whose files are named by",
+    ),
+    "no id of rows": ("{images: {path: i.parquet}}", "images: found no id, needs the column of the ids"),
+    "no id of pixels": ("{images: {path: i.npy}}", "images: found no file of ids for an array, needs one"),
+    "column of pixels": ("{images: {path: i.npy, id: name}}", "images: found no file of ids for an array, needs one"),
+    "label of files": (
+        '{images: {path: "i/*.png", label: x}}',
+        "found the column 'x' as label, and images that are in no",
+    ),
+    "label of pixels": ("{images: {path: i.npy, id: positional, label: folder}}", "found the column 'folder' as label"),
+    "unknown key": ("{texts: {path: t.jsonl, id: id, column: x}}", "texts.column: unknown key"),
+    "not a path": ("{texts: t.jsonl}", "texts: found the text 't.jsonl', needs a mapping such as"),
+    "field": ('{texts: {path: "{model}.jsonl", id: id}}', "found {model}, needs one of {dataset}"),
+    "secret": ("{texts: {path: 'https://me:pass@host/t.jsonl', id: id}}", "found an address with a user or a query"),
+}
+
+
+@pytest.mark.parametrize("case", MISTAKES)
+def test_mistake__is_told_with_its_line(case: str, tmp_path: Path) -> None:
+    dataset, message = MISTAKES[case]
+    with pytest.raises(CatalogError) as caught:
+        read(tmp_path, dataset)
+    assert message in str(caught.value)
+    assert all(problem.line == 3 for problem in caught.value.problems)
+
+
+NETWORKS = {
+    "numbers": (
+        "{builtin: digits}",
+        "transformers: {path: m, dataset: probe}",
+        "the dataset 'probe' holds numbers, needs",
+    ),
+    "nothing": (
+        "{ids: positional}",
+        "timm: {path: m, dataset: probe}",
+        "the dataset 'probe' holds no inputs, needs texts",
+    ),
+    "texts": (
+        f"{{texts: {TEXTS}}}",
+        'torch: {factory: "a.b:c", dataset: probe}',
+        "the dataset 'probe' holds texts, which torch cannot prepare, needs numbers: give it a dataset with inputs",
+    ),
+    "images": (
+        f"{{images: {IMAGES}}}",
+        'torch: {factory: "a.b:c", dataset: probe}',
+        "'probe' holds images, which torch",
+    ),
+    "no inputs": (
+        "{ids: positional}",
+        "onnx: {path: m.onnx, dataset: probe}",
+        "'probe' has no inputs to run the model on",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", NETWORKS)
+def test_network__needs_inputs_that_it_can_prepare(case: str, tmp_path: Path) -> None:
+    dataset, model, message = NETWORKS[case]
+    with pytest.raises(CatalogError) as caught:
+        read(tmp_path, dataset, model)
+    [problem] = caught.value.problems
+    assert (problem.line, message in problem.message) == (6, True), problem
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ("path: s3://b/m", "got a remote path, expected a folder of this machine. Copy the checkpoint"),
+        ("path: m, base: hf://a/b", "got a remote base, expected a folder of this machine"),
+        ("path: m, points: tokens, pool: mean", "got pool: mean beside points: tokens, expected none"),
+        ("path: m, device: gpu", "found the device 'gpu', needs auto, cpu, cuda, cuda:0 or mps"),
+        ("path: m, dtype: int8", "found the text 'int8', needs 'auto', 'float32', 'bfloat16' or 'float16'"),
+        ("path: m, batch_size: 0", "found the number 0, needs >= 1"),
+        ("path: m, max_token: 4", "unknown key; did you mean 'max_tokens'?"),
+    ],
+)
+def test_checkpoint_that_cannot_be_meant__is_refused(settings: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(CatalogError) as caught:
+        read(tmp_path, f"{{texts: {TEXTS}}}", f"transformers: {{{settings}, dataset: probe}}")
+    assert message in str(caught.value)
+    assert caught.value.problems[0].line == 6

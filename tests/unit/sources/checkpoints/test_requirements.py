@@ -1,0 +1,79 @@
+from pathlib import Path
+
+import pytest
+
+from lfm_tasks.errors import DataError
+from lfm_tasks.sources.checkpoints import requirements
+from lfm_tasks.sources.checkpoints.requirements import (
+    check_architecture,
+    check_quantization,
+    check_tokenizer_code,
+    require_packages,
+)
+
+OWN = {"AutoConfig": "mine.Config", "AutoModel": "mine.Model"}
+
+
+@pytest.fixture
+def known(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let transformers, whether it is installed or not, know bert and its tokenizer only."""
+    monkeypatch.setattr(requirements, "_quoted_in_transformers", lambda *files: '("bert", "BertTokenizer")')
+    monkeypatch.setattr(requirements, "version", lambda package: "5.0")
+
+
+@pytest.mark.usefixtures("known")
+def test_check_architecture__refuses_code_of_the_checkpoints_own() -> None:
+    assert list(check_architecture({"model_type": "bert"}, "zoo/x")) == []
+    note = "config.json names code of its own, which is not run: transformers has bert itself"
+    assert list(check_architecture({"model_type": "bert", "auto_map": OWN}, "zoo/x")) == [note]
+    with pytest.raises(DataError, match=r"zoo/x: got model_type 'mine' with code of its own \(auto_map\)") as caught:
+        list(check_architecture({"model_type": "mine", "auto_map": OWN}, "zoo/x"))
+    assert caught.value.reason == "untrusted_code"
+    with pytest.raises(DataError, match=r"'newer', which transformers 5.0 does not know. Install a newer") as caught:
+        list(check_architecture({"model_type": "newer"}, "zoo/x"))
+    assert caught.value.reason == "unsupported_model"
+
+
+@pytest.mark.usefixtures("known")
+def test_check_tokenizer_code__refuses_a_class_of_the_checkpoints_own(tmp_path: Path) -> None:
+    own = {"tokenizer_class": "MineTokenizer", "auto_map": {"AutoTokenizer": ["mine.MineTokenizer", None]}}
+    check_tokenizer_code({"tokenizer_class": "BertTokenizerFast"}, tmp_path, "zoo/x")
+    with pytest.raises(DataError, match=r"got the tokenizer class 'MineTokenizer', which is code.*never run"):
+        check_tokenizer_code({"tokenizer_class": "MineTokenizer"}, tmp_path, "zoo/x")
+
+    (tmp_path / "tokenizer.json").write_text("{}")  # which says all that a tokenizer does
+
+    check_tokenizer_code({"tokenizer_class": "MineTokenizer"}, tmp_path, "zoo/x")
+    for settings in (own, {**own, "auto_map": ["mine.MineTokenizer", None]}):
+        with pytest.raises(DataError, match=r"tokenizer: zoo/tokenizer") as caught:
+            check_tokenizer_code(settings, tmp_path, "zoo/x")
+        assert caught.value.reason == "untrusted_code"
+
+
+def test_check_architecture__knows_what_the_installed_transformers_knows() -> None:
+    pytest.importorskip("transformers")
+    for model_type in ("bert", "gpt2", "llama", "qwen2", "t5", "vit", "clip", "resnet", "whisper", "gpt-sw3"):
+        assert list(check_architecture({"model_type": model_type}, "x")) == []
+    with pytest.raises(DataError, match=r"which transformers \d.* does not know"):
+        list(check_architecture({"model_type": "of tomorrow"}, "x"))
+
+
+def test_require_packages__names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requirements, "_is_installed", lambda module: module != "peft")
+
+    require_packages("transformers", "zoo/x")
+    with pytest.raises(DataError, match=r'zoo/x: got no package peft, .* pip install "lfm-atlas\[hf\]"') as caught:
+        require_packages("transformers", "zoo/x", adapter=True)
+    assert caught.value.reason == "missing_package"
+
+
+def test_check_quantization__says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    monkeypatch.setattr(requirements, "_is_installed", lambda module: False)
+
+    assert check_quantization({}, "x") is None
+    with pytest.raises(DataError, match=r"quantized by gptq, which needs optimum and gptqmodel and a GPU. Pip install"):
+        check_quantization(config, "x")
+
+    monkeypatch.setattr(requirements, "_is_installed", lambda module: True)
+    assert check_quantization(config, "x") == "gptq"
