@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 from lfm_tasks.checks import Finding
 from lfm_tasks.report.page import AuditFacts, render_audit
+from lfm_tasks.stores.outputs import HISTORY, history_lines
 from lfm_tasks.stores.units.durable import atomic_write
 
 Status = Literal["pass", "warn", "fail", "error", "skipped"]
@@ -49,7 +50,7 @@ def write_audit(
     ``report`` renders the page of the atlas with a section of the audit.
     """
     history = [*read_history(folder), history_line(facts)]
-    _write(folder / "history.jsonl", "".join(json.dumps(line, sort_keys=True) + "\n" for line in history))
+    _write(folder / HISTORY, "".join(json.dumps(line, sort_keys=True) + "\n" for line in history))
     _write(folder / "audit.json", json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
     _write(folder / "audit.junit.xml", junit(results))
     shown = AuditFacts(facts, history[-_N_PAST:])
@@ -65,14 +66,9 @@ def history_line(facts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_history(folder: Path) -> list[dict[str, Any]]:
-    """Return all earlier audits, the oldest first."""
-    path = folder / "history.jsonl"
-    if not path.is_file():
-        return []
-    try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    except ValueError as error:
-        raise ValueError(f"{path}: found a line that is no JSON ({error}): mend it, or move the file away") from error
+    """Return all earlier audits, the oldest first; ValueError for a line that no audit wrote."""
+    path = folder / HISTORY
+    return list(history_lines(path)) if path.is_file() else []
 
 
 def junit(results: tuple[CheckResult, ...]) -> str:

@@ -15,11 +15,15 @@ from lfm_tasks.catalog.sections import Checks
 from lfm_tasks.checks import BaselineCheck, Measurement, PublishedAtlas, Skipped, ZooCheck
 from lfm_tasks.errors import DataError, FolderError
 from lfm_tasks.report import render_report
+from lfm_tasks.runtime.folders import BASELINE, why_of_another_catalog
 from lfm_tasks.runtime.run import Run
-from lfm_tasks.stores.atlas.files import age_in_days, promote, published_key, read_atlas, read_groups, read_json
-from lfm_tasks.stores.units.references import add_reference_folder, holds_atlas
+from lfm_tasks.stores.atlas.files import age_in_days, published_key, read_atlas, read_groups, read_json
+from lfm_tasks.stores.atlas.publication import locked_atlas, promote
+from lfm_tasks.stores.atlas.schema import catalog_id
+from lfm_tasks.stores.references import add_reference_folder, holds_atlas
 
 logger = logging.getLogger(__name__)
+AUDIT_PURPOSE = "lfm-atlas audit"
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ def audit_atlas(run: Run, promote_anyway: bool = False) -> Audit:
     FileNotFoundError
         If there is no atlas.
     FolderError
-        If an atlas without spaces is to be promoted over a baseline that has some.
+        If an atlas without spaces is to be promoted over a baseline that has some; and as `promote_atlas`.
     """
     run.report_progress("audit", 0, 1)
     config = run.catalog.audit
@@ -89,19 +93,32 @@ def audit_atlas(run: Run, promote_anyway: bool = False) -> Audit:
         problem = f"{run.atlas_folder}: got an atlas without spaces, expected some to promote over the baseline {place}"
         raise FolderError(f"{problem}. Look whether the zoo is mounted, and run again; or remove the baseline")
     if (passes and not is_emptied) or promote_anyway:
-        audit = Audit(
-            checks,
-            current.key,
-            key,
-            promote(run.atlas_folder, place, was_published=holds_atlas(run.store.root, place)),
-            audit.folder,
-        )
-        add_reference_folder(run.store.root, current.key, place)
+        audit = replace(audit, promoted=promote_atlas(run, current.key))
     groups = read_groups(run.atlas_folder)
     report = partial(render_report, current.atlas, current.summary, groups)
     write_audit(audit.folder, audit_facts(run, current, audit), checks, lambda shown: report(audit=shown))
     run.report_progress("audit", 1, 1)
     return audit
+
+
+def promote_atlas(run: Run, key: str) -> bool:
+    """Make the atlas, whose key is ``key``, the baseline of the catalog; return whether it was not before.
+
+    Raises
+    ------
+    FolderError
+        If the baseline is another catalog's by now, or holds what is not ours.
+    StoreBusyError
+        If another process publishes there.
+    """
+    place, catalog = run.catalog.root / run.catalog.audit.baseline, run.catalog.root / run.catalog.file
+    with locked_atlas(place, AUDIT_PURPOSE):
+        if refusal := why_of_another_catalog(run.catalog, run.store.root, BASELINE):
+            raise FolderError(refusal)
+        identity, was_published = catalog_id(catalog, place), holds_atlas(run.store.root, place)
+        is_new = promote(run.atlas_folder, place, catalog=identity, was_published=was_published)
+        add_reference_folder(run.store.root, key, place, catalog)
+    return is_new
 
 
 def has_spaces(published: PublishedAtlas) -> bool:

@@ -110,7 +110,7 @@ def _checks(atlas: Atlas) -> list[tuple[str, bool, str]]:
     is_present = atlas.scores["n_points"].values > 0
     n_in_pieces = int((atlas.scores["n_components"].values[is_present] > 1).sum())
     n_low_recall = int((atlas.scores["recall"].values[is_present] < GOOD_RECALL).sum())
-    failed = f"{len(failures)} failed" + (f" ({escape_markdown(', '.join(reasons))})" if reasons else "")
+    failed = f"{counts['failures']} failed" + (f" ({escape_markdown(', '.join(reasons))})" if reasons else "")
     n_without_score = counts["directed_pairs_without_score"]
     return [
         (

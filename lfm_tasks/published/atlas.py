@@ -19,8 +19,7 @@ from lfm_tasks.published import queries
 from lfm_tasks.published.queries import Names, require_one_of
 from lfm_tasks.spectral.bases.full_map import full_map, whitened_rows
 from lfm_tasks.stores.atlas.files import checked_manifest, open_group, open_scores, read_json
-from lfm_tasks.stores.atlas.schema import AtlasError, Manifest
-from lfm_tasks.stores.units.references import manifest_key
+from lfm_tasks.stores.atlas.schema import AtlasError, Manifest, manifest_key
 from lfm_tasks.stores.units.store import UnitStore
 
 if TYPE_CHECKING:
@@ -54,7 +53,7 @@ def _facts(summary: Mapping[str, Any], datasets: Sequence[str], measures: Sequen
         "models": ", ".join(entry["name"] for entry in summary["models"]),
     }
     failures = [
-        f"{'/'.join(filter(None, (failure['model'], failure['layer'])))} [{failure['reason']}]"
+        f"{failure.get('names') or '/'.join(filter(None, (failure['model'], failure['layer'])))} [{failure['reason']}]"
         for failure in summary["failures"]
     ]
     if failures:

@@ -8,6 +8,7 @@ from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
+import xarray as xr
 from scipy.spatial import cKDTree
 
 from lfm_tasks.published.atlas import Atlas
@@ -15,6 +16,7 @@ from lfm_tasks.published.queries import refuse_distances, require_one_of
 from lfm_tasks.statistics.model_pairs import classical_scaling, model_distances, symmetrized
 from lfm_tasks.stores.atlas.files import edge_batches, write_columns
 from lfm_tasks.stores.atlas.schema import AtlasError, columns_of
+from lfm_tasks.stores.outputs import replace_files
 from lfm_tasks.stores.units.durable import atomic_write
 
 # A cell that begins so is a formula to some spreadsheet: https://owasp.org/www-community/attacks/CSV_Injection
@@ -73,6 +75,8 @@ def export_graphml(
 ) -> None:
     """Write a directed graph as GraphML: a node for each space, an edge for each pair within the limits.
 
+    Of an atlas without spaces it is a graph without nodes.
+
     Parameters
     ----------
     atlas, output
@@ -89,6 +93,12 @@ def export_graphml(
     AtlasError
         If the atlas does not have the numbers that a limit needs.
     """
+    if _is_empty(atlas, measure, dataset):
+        # Without any name, xarray does not know that names are text.
+        nodes = {name: np.empty(0, float if name == "depth" else object) for name in _of_spaces(atlas.scores)}
+        edges = {column.name: atlas.scores[column.name].values[:0] for column in columns_of("edges") if column.in_graph}
+        _write_document(_document([], nodes, edges, np.zeros((0, 0), bool)), output)
+        return
     similarity = atlas.matrix(measure, reduce=None, dataset=dataset)
     chosen = atlas.scores.sel({name: similarity[name].values for name in ("dataset", "measure", "source", "target")})
     kept = np.isfinite(chosen["score"].values) & ~np.eye(len(similarity), dtype=bool)
@@ -102,13 +112,27 @@ def export_graphml(
                 f"found no {name} in the atlas, needs it to choose edges: set atlas.null.n_permutations and run again"
             )
         kept &= is_within(np.nan_to_num(chosen[name].values, nan=-np.inf if name == "calibrated" else np.inf), limit)
-    nodes: dict[str, Any] = {
+    edges = {column.name: chosen[column.name].values for column in columns_of("edges") if column.in_graph}
+    _write_document(_document(list(chosen["source"].values), _of_spaces(chosen), edges, kept), output)
+
+
+def _is_empty(atlas: Atlas, measure: str | None, dataset: str | None) -> bool:
+    """Return whether there is nothing to export since the atlas has no spaces; `AtlasError` for an unknown measure."""
+    if measure is not None:
+        require_one_of(measure, atlas.measures, "measure")
+    return dataset is None and not atlas.datasets
+
+
+def _of_spaces(scores: xr.Dataset) -> dict[str, np.ndarray]:
+    """Return what is known of each space, such as its model, by name."""
+    return {
         str(name).removeprefix("source_"): values.values
-        for name, values in chosen.coords.items()
+        for name, values in scores.coords.items()
         if str(name).startswith("source_") and values.dims == ("source",)
     }
-    edges = {column.name: chosen[column.name].values for column in columns_of("edges") if column.in_graph}
-    document = _document(list(chosen["source"].values), nodes, edges, kept)
+
+
+def _write_document(document: ElementTree.Element, output: Path) -> None:
     atomic_write(output, ElementTree.tostring(document, encoding="utf-8", xml_declaration=True))
 
 
@@ -158,7 +182,13 @@ class Points:
 
 
 def space_points(atlas: Atlas, n_axes: int, *, measure: str | None = None, dataset: str | None = None) -> Points:
-    """Return the spaces of a dataset by classical scaling of 1 − calibrated similarity, both directions averaged."""
+    """Return the spaces of a dataset by classical scaling of 1 − calibrated similarity, both directions averaged.
+
+    Of an atlas without spaces there are no points.
+    """
+    if _is_empty(atlas, measure, dataset):
+        names = ["space", *_of_spaces(atlas.scores)]
+        return Points(np.empty((0, n_axes)), {name: [] for name in names}, "the atlas has no spaces: no points")
     similarity = atlas.matrix(measure, reduce=None, dataset=dataset)
     refuse_distances(atlas.scores, str(similarity["measure"].item()), str(similarity.name))
     scaling = classical_scaling(model_distances(symmetrized(similarity.values)), n_axes)
@@ -189,6 +219,9 @@ def embedded_points(atlas: Atlas, space: str, *, dataset: str | None = None) -> 
     )
 
 
+PROJECTOR_FILES = ("tensors.tsv", "metadata.tsv")
+
+
 def export_projector(points: Points, output: Path) -> None:
     """Write a folder for TensorBoard's projector: ``tensors.tsv`` without a header, ``metadata.tsv`` with one."""
     rows = ["\t".join(repr(float(value)) for value in row) for row in points.coordinates]
@@ -197,13 +230,25 @@ def export_projector(points: Points, output: Path) -> None:
     if len(metadata) < 2:
         metadata = {"number": [str(row) for row in range(len(rows))], **metadata}
     table = ["\t".join(metadata), *("\t".join(map(_one_cell, row)) for row in zip(*metadata.values(), strict=True))]
-    for name, lines in (("tensors.tsv", rows), ("metadata.tsv", table)):
-        atomic_write(output / name, "".join(f"{line}\n" for line in lines).encode())
+    texts = ("".join(f"{line}\n" for line in lines).encode() for lines in (rows, table))
+    replace_files({output / name: text for name, text in zip(PROJECTOR_FILES, texts, strict=True)})
 
 
 def export_embedding_atlas(points: Points, output: Path) -> None:
     """Write Parquet for Apple's Embedding Atlas: metadata, ``text``, ``x``, ``y``, ``neighbors`` by row number."""
     coordinates = points.coordinates[:, :2]
+    text = points.metadata.get("label", next(iter(points.metadata.values())))
+    # As arrays, columns have their types without any row, too.
+    columns: dict[str, Any] = {name: np.array(values, dtype=str) for name, values in points.metadata.items()}
+    columns |= {"row": np.arange(len(coordinates)), "text": np.array(text, dtype=str)}
+    columns |= {"x": coordinates[:, 0].copy(), "y": coordinates[:, 1].copy(), "neighbors": _neighbors(coordinates)}
+    write_columns(columns, output)
+
+
+def _neighbors(coordinates: np.ndarray) -> list[dict[str, Any]]:
+    """Return the rows and distances of the nearest points of each point."""
+    if not len(coordinates):
+        return []
     n_near = min(_N_NEIGHBORS + 1, len(coordinates))
     distances, rows = cKDTree(coordinates).query(coordinates, n_near)
     neighbors = []
@@ -211,10 +256,7 @@ def export_embedding_atlas(points: Points, output: Path) -> None:
         # Where several points are one, the nearest need not be the point itself.
         others = [(int(row), float(distance)) for row, distance in zip(near, far, strict=True) if row != point]
         neighbors.append({"ids": [row for row, _ in others], "distances": [distance for _, distance in others]})
-    text = points.metadata.get("label", next(iter(points.metadata.values())))
-    columns: dict[str, Sequence[Any]] = {**points.metadata, "row": range(len(coordinates)), "text": text}
-    columns |= {"x": coordinates[:, 0].tolist(), "y": coordinates[:, 1].tolist(), "neighbors": neighbors}
-    write_columns(columns, output)
+    return neighbors
 
 
 def _one_cell(text: str) -> str:

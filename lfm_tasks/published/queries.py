@@ -66,6 +66,11 @@ class Names:
             if name == failed or (not failure["layer"] and str(name).startswith(f"{failed}/")):
                 return AtlasError(f"found {name!r}, which failed: {failure['message']} [{failure['reason']}]")
         known = [*self.models, *self.model_of]
+        for failure in self.failures:
+            if "count" in failure and name not in known:
+                others = f"one of the {failure['count']} that failed like {failure['model']}"
+                found = f"found {describe(name)}, which is no space of the dataset {self.dataset}, or {others}"
+                return AtlasError(f"{found}: {failure['message']} [{failure['reason']}]")
         hint = did_you_mean(str(name), known)
         return AtlasError(f"found {describe(name)}, needs {needed} of the dataset {self.dataset}{hint}")
 

@@ -10,6 +10,7 @@ Only the holder of the lock may write. ``references/<key>.json`` lists the units
 
 import json
 import os
+import re
 import shutil
 import socket
 import threading
@@ -22,13 +23,19 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from lfm_tasks.errors import CorruptUnitError
+from lfm_tasks.errors import CorruptUnitError, FolderError
 from lfm_tasks.stores.atlas.files import atlas_damages
+from lfm_tasks.stores.references import AtlasReference, UnitId, parse_reference, reference_path
 from lfm_tasks.stores.units.durable import StoreBusyError, verify_checksum
 from lfm_tasks.stores.units.integrity import Corruption
-from lfm_tasks.stores.units.references import AtlasReference, UnitId, parse_reference, reference_path
+from lfm_tasks.stores.units.marker import STORE_FILE, marker_bytes, parse_marker, why_unmarked
 from lfm_tasks.stores.units.store import Receipt, UnitStore, UnitWriter, lock_unit
 
+# The objects that lfm-atlas puts below ``units/``, ``atlas/`` and ``references/``: no other is ever removed.
+_UNIT_FILE = re.compile(r"([a-z_]+)/([0-9a-f]{64})/([0-9a-f]{32})/.+")
+_ATLAS_FILE = re.compile(r"([0-9a-f]{64})/.+")
+_REFERENCE = re.compile(r"[0-9a-f]{64}\.json")
+_PLACES = {"units", "receipts", "references", "quarantine", "atlas", "lock"}
 # Answers to a conditional put: the condition does not hold, two puts have met, or what was to be replaced is gone.
 _CONDITION_FAILED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
 
@@ -109,21 +116,19 @@ class RemoteUnitStore(UnitStore):
     def sweep(self) -> None:
         """Remove what killed runs left, locally and remotely. Only for the run that holds the lock."""
         self.local.sweep()
-        files, start = _file_system(), self.remote.partition("://")[2].rstrip("/") + "/"
-        named, unknown = set(), set()
-        for name in files.find(f"{self.remote}/receipts"):
-            kind, key = name.removeprefix(start).removesuffix(".json").split("/")[1:]
+        named, unknown = set[tuple[str, ...]](), set[tuple[str, ...]]()
+        for kind, key in list_remote_units(self):
             try:
                 named.add((kind, key, self._read(kind, key)[0]))
             except CorruptUnitError:  # reported, and put aside, when it is read
                 unknown.add((kind, key))
-        for name in files.find(f"{self.remote}/quarantine"):
-            kind, key, folder = name.removeprefix(start).removesuffix(".json").split("/")[1:]
-            named.add((kind, key, folder))
-        written = {name: tuple(name.removeprefix(start).split("/")[1:4]) for name in files.find(f"{self.remote}/units")}
+        for name in objects_below(f"{self.remote}/quarantine"):
+            named.add(tuple(name.removesuffix(".json").split("/")))
+        matches = (_UNIT_FILE.fullmatch(name) for name in objects_below(f"{self.remote}/units"))
+        written = {own[0]: own.groups() for own in matches if own is not None}
         stale = [name for name, unit in written.items() if unit not in named and unit[:2] not in unknown]
         if stale:
-            files.rm(stale)
+            _file_system().rm([f"{self.remote}/units/{name}" for name in stale])
 
     def remove_partial(self, kind: str, keep: Collection[str] = ()) -> None:
         """Remove the unfinished units of one kind on this machine, except those whose key is in ``keep``."""
@@ -144,8 +149,8 @@ class RemoteUnitStore(UnitStore):
             return
         files.pipe_file(pointer, json.dumps({"version": 1, "key": key}).encode())
         # Who began to read the former one can go on.
-        old = [name for name in files.find(place) if name.split("/atlas/")[-1].split("/")[0] not in (key, former)]
-        if old := [name for name in old if not name.endswith("/current.json")]:
+        matches = (_ATLAS_FILE.fullmatch(name) for name in objects_below(place))
+        if old := [f"{place}/{own[0]}" for own in matches if own is not None and own[1] not in (key, former)]:
             files.rm(old)
 
     def _remove_damaged_copy(self, kind: str, key: str) -> None:
@@ -159,7 +164,7 @@ class RemoteUnitStore(UnitStore):
         folder = uuid4().hex
         with lock_unit(self.root, kind, key):  # nobody changes the copy
             _put_files(self.local.unit_path(kind, key), self._folder(kind, key, folder))
-            receipt = self.local.receipt_path(kind, key).read_text()
+            receipt = self.local.receipt_path(kind, key).read_text(encoding="utf-8")
         content = json.dumps({"folder": folder, "receipt": receipt}).encode()
         while not put_if_absent(self._receipt_name(kind, key), content):
             # Another's unit is the one, unless the answer to our own put was lost and it was sent again.
@@ -276,6 +281,49 @@ def list_remote_units(store: RemoteUnitStore) -> set[UnitId]:
     return {(part[0], part[1].removesuffix(".json")) for part in parts if len(part) == 2}
 
 
+def claim_remote_store(remote: str) -> None:
+    """Make the address a store if there is nothing: its marker is the first object below it.
+
+    Raises
+    ------
+    FolderError
+        If something of somebody else's is there, or the address lies inside another store.
+    RemoteStoreError
+        If the object store cannot be read or written to.
+    """
+    with _unreachable(remote):
+        marker = f"{remote}/{STORE_FILE}"
+        if _remote_store_id(remote) is not None:
+            return
+        bucket, *parts = remote.partition("://")[2].strip("/").split("/")
+        for depth in range(len(parts)):
+            above = "/".join([f"s3://{bucket}", *parts[:depth]])
+            if _remote_store_id(above) is not None:
+                inside = f"{remote}: got an address inside of the store {above}, expected one outside of it"
+                raise FolderError(f"{inside}. Set another atlas.remote")
+        if names := _names_at(remote):
+            raise FolderError(why_unmarked(remote, names, _PLACES, is_ours={"receipts", "units"} <= names))
+        put_if_absent(marker, marker_bytes())
+
+
+def _remote_store_id(remote: str) -> str | None:
+    try:
+        return parse_marker(_file_system().cat_file(f"{remote}/{STORE_FILE}"), remote)
+    except (FileNotFoundError, PermissionError):  # nobody but the owner of a place above may read there
+        return None
+
+
+def _names_at(remote: str) -> set[str]:
+    """Return the first parts of the names of all objects below an address."""
+    start = remote.partition("://")[2].rstrip("/") + "/"
+    try:
+        names = _file_system().ls(remote, detail=False)
+    except FileNotFoundError:
+        return set()
+    # The console of an object store makes an empty object for a folder, under the folder's name.
+    return {name.removeprefix(start).strip("/") for name in names if name.rstrip("/") + "/" != start} - {""}
+
+
 def find_remote_corruption(store: RemoteUnitStore) -> Iterator[Corruption]:
     """Yield the units and files of the remote atlas that are damaged; every byte is fetched and checked."""
     scratch = store.root / "staging" / f"verified-{uuid4().hex}"
@@ -314,7 +362,8 @@ def remove_stale_references(store: RemoteUnitStore) -> None:
     """Remove the references of atlases that are not in the remote store any more."""
     live = {f"{key}.json" for key in read_remote_references(store)}
     for name in objects_below(f"{store.remote}/references").keys() - live:
-        delete(f"{store.remote}/references/{name}")
+        if _REFERENCE.fullmatch(name):
+            delete(f"{store.remote}/references/{name}")
 
 
 def remote_unit_bytes(store: RemoteUnitStore, unit: UnitId) -> int:
@@ -349,20 +398,17 @@ class RemoteStoreError(RuntimeError):
 
 @contextmanager
 def locked_remotely(remote: str, purpose: str) -> Iterator[None]:
-    """Hold the store at ``remote`` for one run; `StoreBusyError` naming the holder if it is taken.
+    """Hold the store at ``remote`` for one run; it is made if there is none. Raises as `claim_remote_store`.
+
+    `StoreBusyError`, naming the holder, if the store is taken.
 
     A lock that nobody renews any more gives way after `LEASE_SECONDS`; clocks of machines must agree to some seconds.
     """
     name = f"{remote}/lock"
     holder = {"token": uuid4().hex, "pid": os.getpid(), "host": socket.gethostname(), "purpose": purpose}
-    try:
+    claim_remote_store(remote)
+    with _unreachable(remote):
         is_ours = put_if_absent(name, _renewed(holder))
-    except Exception as error:  # file systems of fsspec have no common class of errors
-        why = f"{type(error).__name__}: {error}"
-        message = (
-            f"{remote} cannot be written to ({why}): check the address, and the AWS_... variables of the environment"
-        )
-        raise RemoteStoreError(f"{message}; its package is in the extra remote") from error
     if not is_ours:
         content, tag = read_object(name)
         other = json.loads(content)
@@ -382,6 +428,21 @@ def locked_remotely(remote: str, purpose: str) -> Iterator[None]:
         with suppress(FileNotFoundError):  # another took it, and has finished
             if json.loads(read_object(name)[0])["token"] == holder["token"]:
                 delete(name)
+
+
+@contextmanager
+def _unreachable(remote: str) -> Iterator[None]:
+    """Turn what an object store answers that cannot be read or written to into a `RemoteStoreError`."""
+    try:
+        yield
+    except FolderError:
+        raise
+    except Exception as error:  # file systems of fsspec have no common class of errors
+        why = f"{type(error).__name__}: {error}"
+        message = (
+            f"{remote} cannot be written to ({why}): check the address, and the AWS_... variables of the environment"
+        )
+        raise RemoteStoreError(f"{message}; its package is in the extra remote") from error
 
 
 def _renew(name: str, holder: dict[str, object], ended: threading.Event) -> None:

@@ -22,7 +22,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
-from lfm_tasks.stores.units.durable import checksum_of, file_digest
+from lfm_tasks.stores.units.durable import checksum_of, file_digest, is_dropping, read_regular
 
 Table = Literal["edges", "models", "layers"]
 Dtype = Literal["string", "float64", "int32", "list<string>"]
@@ -248,36 +248,61 @@ ZARR = "atlas.zarr"
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an atlas was published with: its key, and of every file by name ``sha256`` and ``bytes``."""
+    """What an atlas was published with: its key, and of every file by name ``sha256`` and ``bytes``.
+
+    ``catalog`` tells whose atlas it is: see `catalog_id`; "" if no catalog published it.
+    """
 
     key: str
     files: Mapping[str, Mapping[str, Any]]
+    catalog: str = ""
 
 
-MANIFEST_VERSION = 2
+MANIFEST_VERSION = 3
 
 
-def read_manifest(folder: Path, again: str) -> tuple[str, Mapping[str, Mapping[str, Any]]]:
-    """Return the key and the files of an atlas; `AtlasError`, ending in ``again``, if its manifest is not ours."""
+def catalog_id(catalog: Path, folder: Path) -> str:
+    """Return what the manifest of an atlas in ``folder`` calls the catalog (its file) that published it.
+
+    It is the SHA-256 of the way from the folder to the file, both where links lead: two catalogs never have the same
+    for one folder, a catalog keeps its own when its store is deleted or the project is moved, and the same project
+    gives the same bytes on every machine. A digest, because an atlas names no places.
+    """
+    way = os.path.relpath(Path(os.path.realpath(catalog.parent), catalog.name), os.path.realpath(folder))
+    return hashlib.sha256(Path(way).as_posix().encode()).hexdigest()
+
+
+def read_manifest(folder: Path, again: str) -> Manifest:
+    """Return the manifest of an atlas; `AtlasError`, ending in ``again``, if it is not one that lfm-atlas wrote."""
     try:
-        content = (folder / "manifest.json").read_bytes()
+        content = read_regular(folder / "manifest.json")
         manifest = json.loads(content)
-        key, files = str(manifest["key"]), manifest["files"]
+        key, files, catalog = str(manifest["key"]), manifest["files"], str(manifest["catalog"])
         expected = {(entry["sha256"], entry["bytes"]) for entry in files.values()}
     except (FileNotFoundError, NotADirectoryError) as error:
         message = f"found no atlas in {folder} (it has no manifest.json), needs the folder that lfm-atlas run published"
         raise AtlasError(f"{message}: give its path, or run lfm-atlas run") from error
     except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
         raise AtlasError(f"{folder}: found the atlas damaged, manifest.json cannot be read: {again}") from error
-    if manifest_bytes(key, files) != content or None in expected or (folder / "manifest.json").is_symlink():
+    found = Manifest(key, files, catalog)
+    if manifest_bytes(found) != content or None in expected or (folder / "manifest.json").is_symlink():
         raise AtlasError(f"{folder}: found the atlas damaged, manifest.json is not as published: {again}")
-    return key, files
+    return found
+
+
+def manifest_key(folder: Path) -> str | None:
+    """Return the key of the atlas in ``folder``, without checking its files; None if there is no manifest of ours."""
+    try:
+        return read_manifest(folder, "").key
+    except AtlasError:
+        return None
 
 
 def damages(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Yield a phrase for each file of an atlas that is not as published."""
+    paths = (Path(current, name) for current, _, names in os.walk(folder) for name in names)
     present = {
-        Path(current, name).relative_to(folder).as_posix() for current, _, names in os.walk(folder) for name in names
+        name for path in paths if (name := path.relative_to(folder).as_posix()) in files or not is_dropping(path)
     }
     for name in sorted(present ^ {*files, "manifest.json"}):
         yield f"{name} is {'not part of it' if name in present else 'missing'}"
@@ -293,9 +318,10 @@ def damages(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> Iterator[st
             yield f"{name} is not as published"
 
 
-def manifest_bytes(key: str, files: Mapping[str, Any]) -> bytes:
+def manifest_bytes(manifest: Manifest) -> bytes:
     """Return the content of ``manifest.json``, with its own checksum."""
-    body = {"version": MANIFEST_VERSION, "key": key, "files": files}
+    contents = {"key": manifest.key, "catalog": manifest.catalog, "files": manifest.files}
+    body = {"version": MANIFEST_VERSION} | contents
     return json.dumps(body | {"sha256": checksum_of(body)}, indent=1, sort_keys=True).encode()
 
 

@@ -4,6 +4,7 @@ Kinds of small arrays are packed into one file: a basis would be thirteen files,
 of a store.
 """
 
+import atexit
 from collections.abc import Iterator
 from dataclasses import dataclass
 from math import prod
@@ -14,9 +15,13 @@ from zipfile import ZIP_STORED, ZipFile, ZipInfo
 import numpy as np
 import zarr
 from zarr.codecs import BytesCodec, Crc32cCodec
+from zarr.core import sync as zarr_sync
 from zarr.storage import MemoryStore, ZipStore
 
 from lfm_tasks.errors import CorruptUnitError
+
+# How long a process waits at its exit for what zarr still does (seconds).
+EXIT_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -249,3 +254,18 @@ def _create(
         attributes={"meaning": layout.meaning},
         config={"write_empty_chunks": True},
     )
+
+
+def _end_zarr_loop() -> None:
+    """Wait for the end of zarr's event loop: on a busy machine zarr closes it while it runs, and prints a traceback."""
+    loop, thread = zarr_sync.loop[0], zarr_sync.iothread[0]
+    if loop is None or thread is None or not thread.is_alive():
+        return
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join(EXIT_SECONDS)
+    if thread.is_alive():
+        zarr_sync.loop[0] = None  # it ends with this process, unclosed
+
+
+# Runs before zarr's own, which was registered earlier.
+atexit.register(_end_zarr_loop)

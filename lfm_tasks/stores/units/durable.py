@@ -41,6 +41,13 @@ def atomic_write(path: Path, content: bytes) -> None:
     sync_folder(path.parent)
 
 
+def read_regular(path: Path) -> bytes:
+    """Return the bytes of a file; OSError if it is none, or a pipe, which would be waited for."""
+    if path.exists() and not path.is_file():
+        raise OSError(errno.EINVAL, "it is no regular file", str(path))
+    return path.read_bytes()
+
+
 def make_folder(folder: Path) -> None:
     """Make ``folder`` and its parents where they are missing, and make their names durable."""
     if folder.is_dir():
@@ -71,17 +78,18 @@ def sync_tree(folder: Path) -> None:
         sync_folder(Path(current))
 
 
-def swap_folders(staged: Path, published: Path) -> Path | None:
+def swap_folders(staged: Path, published: Path, *, exchange: bool = True) -> Path | None:
     """Put ``staged`` at ``published`` in one step; return where the former content is now, if there was any.
 
-    On Linux the two names are exchanged atomically (renameat2). Elsewhere, or on a file system without it, the
-    former folder is renamed first: for a moment there is no folder of this name, and no file is ever lost.
+    On Linux the two names are exchanged atomically (renameat2). Elsewhere, on a file system without it, or without
+    ``exchange``, the former folder is renamed to ``.<name>.<random>.former`` first: for a moment there is no folder of
+    this name, and no file is ever lost.
     """
     if not published.exists():
         staged.rename(published)
         sync_folder(published.parent)
         return None
-    if _exchange(staged, published):
+    if exchange and _exchange(staged, published):
         sync_folder(published.parent)
         return staged
     aside = published.with_name(f".{published.name}.{uuid4().hex}.former")
@@ -95,6 +103,31 @@ def swap_folders(staged: Path, published: Path) -> Path | None:
         raise
     sync_folder(published.parent)
     return aside
+
+
+# Files that file managers and file systems leave in any folder that somebody looks at.
+_DROPPING = re.compile(r"\.DS_Store|\._.+|(eh)?thumbs\.db|desktop\.ini|\.directory|\.nfs[0-9a-f]{8,}", re.IGNORECASE)
+
+
+def is_dropping(path: Path) -> bool:
+    """Return whether ``path`` is a file that a file manager left there, such as ``.DS_Store``; a link is none."""
+    return _DROPPING.fullmatch(path.name) is not None and path.is_file() and not path.is_symlink()
+
+
+def why_not_writable(folder: Path) -> OSError | None:
+    """Return the error that making a file in ``folder`` would end in, None if it may be made; nothing is changed.
+
+    Of a folder that is not there, the one above it counts that is.
+    """
+    there = next(path for path in (folder, *folder.parents) if os.path.exists(path))
+    if not there.is_dir():
+        return NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(there))
+    effective = os.access in os.supports_effective_ids
+    if os.access(there, os.W_OK | os.X_OK, effective_ids=effective):
+        return None
+    is_read_only = bool(os.statvfs(there).f_flag & os.ST_RDONLY)
+    code = errno.EROFS if is_read_only else errno.EACCES
+    return OSError(code, os.strerror(code), str(there))
 
 
 def mount_points() -> frozenset[Path]:
@@ -244,20 +277,21 @@ def locked(folder: Path, purpose: str) -> Iterator[None]:
     path = folder / "lock"
     # A link is not followed: the file that it leads to would be emptied.
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
+    is_ours = True
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise StoreBusyError(
-                f"the store {folder} is in use by {_holder(path)}: wait until it has finished, or stop it; "
-                "runs with another atlas.store do not get in each other's way"
-            ) from None
+            is_ours = False
         except OSError as error:
             raise _refused_lock(error, path) from error
+        if not is_ours:
+            raise StoreBusyError(
+                f"the store {folder} is in use by {holder_of(path) or 'another run'}: wait until it has finished, or "
+                "stop it; runs with another atlas.store do not get in each other's way"
+            )
         os.ftruncate(descriptor, 0)
-        started = datetime.now(UTC).isoformat(" ", "seconds")
-        holder = {"pid": os.getpid(), "host": socket.gethostname(), "purpose": purpose, "started": started}
-        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        os.pwrite(descriptor, holder_bytes(purpose), 0)
         yield
     finally:
         os.close(descriptor)
@@ -269,20 +303,19 @@ def try_lock(path: Path) -> Iterator[bool]:
 
     The holder may remove the file: who waits for the lock of a removed file takes that of the new one.
     """
-    descriptor = -1
+    descriptor, is_ours = -1, True
     try:
-        while descriptor < 0 or not _is_file_at(descriptor, path):
+        while is_ours and (descriptor < 0 or not _is_file_at(descriptor, path)):
             if descriptor >= 0:
                 os.close(descriptor)
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                yield False
-                return
+                is_ours = False
             except OSError as error:
                 raise _refused_lock(error, path) from error
-        yield True
+        yield is_ours
     finally:
         if descriptor >= 0:
             os.close(descriptor)
@@ -300,7 +333,7 @@ def wait_for_lock(path: Path) -> Iterator[bool]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
-            if error.errno not in _NO_LOCKS:
+            if error.errno not in NO_LOCKS:
                 raise
             yield False
         else:
@@ -310,11 +343,11 @@ def wait_for_lock(path: Path) -> Iterator[bool]:
 
 
 # How file systems answer that have no locks, or no room for one more.
-_NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
+NO_LOCKS = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL)
 
 
 def _refused_lock(error: OSError, path: Path) -> OSError:
-    if error.errno not in _NO_LOCKS:
+    if error.errno not in NO_LOCKS:
         return error
     problem = f"got no lock from this file system ({error.strerror}), expected one, so that runs do not get mixed up"
     return OSError(error.errno, f"{problem}. Put atlas.store on a file system with flock", str(path))
@@ -327,9 +360,22 @@ def _is_file_at(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _holder(path: Path) -> str:
+_HOLDER = {"pid", "host", "purpose", "started"}
+
+
+def holder_bytes(purpose: str) -> bytes:
+    """Return what the holder of a lock writes into its file."""
+    started = datetime.now(UTC).isoformat(" ", "seconds")
+    holder = {"pid": os.getpid(), "host": socket.gethostname(), "purpose": purpose, "started": started}
+    return json.dumps(holder).encode()
+
+
+def holder_of(path: Path) -> str | None:
+    """Return in words who wrote a lock file; None if it was no holder of a lock, or it cannot be read."""
     try:
-        holder = json.loads(path.read_text())
-        return f"'{holder['purpose']}' (process {holder['pid']} on {holder['host']}, started {holder['started']})"
-    except (ValueError, KeyError, TypeError):
-        return "another run"
+        holder = json.loads(read_regular(path))
+        if holder.keys() != _HOLDER:
+            return None
+    except (OSError, ValueError, AttributeError, RecursionError):
+        return None
+    return f"'{holder['purpose']}' (process {holder['pid']} on {holder['host']}, started {holder['started']})"

@@ -25,6 +25,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -56,6 +57,9 @@ from lfm_tasks.stores.units.durable import (
 CONVENTION = "4"
 
 _BLOCK_BYTES = 1 << 20
+# The names of folders that are being written or removed, and of files.
+_STAGED = re.compile(r"[a-z_]+-(.{1,12}-)?[0-9a-f]{32}")
+_PARTIAL = re.compile(r"\..+\.[0-9a-f]{32}\.partial")
 
 
 def digest(ingredients: Mapping[str, Any]) -> str:
@@ -222,7 +226,9 @@ class UnitStore:
     def remove_partial(self, kind: str, keep: Collection[str] = ()) -> None:
         """Remove the unfinished units of one kind, except those whose key is in ``keep`` or that are being written."""
         kept = {f"{kind}-{key}" for key in keep}
-        for name in sorted({path.stem for path in (self.root / "partial").glob(f"{kind}-*")} - kept):
+        own = re.compile(rf"({re.escape(kind)}-[0-9a-f]{{64}})(\.lock)?")
+        names = {match[1] for path in _below(self.root, "partial/*") if (match := own.fullmatch(path.name))}
+        for name in sorted(names - kept):
             partial = self.root / "partial" / name
             with try_lock(partial.with_suffix(".lock")) as is_ours:
                 if is_ours:
@@ -285,16 +291,22 @@ class UnitStore:
             return True
 
     def sweep(self) -> None:
-        """Remove what killed runs left half-written. Only for the run that holds the lock, before its workers start."""
+        """Remove what killed runs left half-written. Only for the run that holds the lock, before its workers start.
+
+        Leftovers are recognized by the random part of their names, 32 hexadecimal digits. Links are not followed.
+        """
         staging = self.root / "staging"
-        for folder in staging.glob("*"):
-            # At once: a worker that outlives its run must never publish what is half removed.
-            with suppress(FileNotFoundError):
-                shutil.rmtree(folder.rename(staging / f"swept-{uuid4().hex}"), ignore_errors=True)
-        shutil.rmtree(staging, ignore_errors=True)
-        for depth in ("", "*/", "receipts/*/"):
-            for partial in self.root.glob(f"{depth}.*.partial"):
-                partial.unlink(missing_ok=True)
+        for folder in _below(self.root, "staging/*"):
+            if _STAGED.fullmatch(folder.name) and folder.is_dir():
+                # At once: a worker that outlives its run must never publish what is half removed.
+                with suppress(FileNotFoundError):
+                    shutil.rmtree(folder.rename(staging / f"swept-{uuid4().hex}"), ignore_errors=True)
+        with suppress(OSError):  # not there, or not empty
+            staging.rmdir()
+        for pattern in (".*", "maps/.*", "references/.*", "runs/.*", "receipts/*/.*"):
+            for partial in _below(self.root, pattern):
+                if _PARTIAL.fullmatch(partial.name) and partial.is_file():
+                    partial.unlink(missing_ok=True)
 
     def _publish(self, kind: str, key: str, staged: Path, facts: Mapping[str, Any]) -> None:
         manifest = manifest_of(staged)
@@ -372,6 +384,14 @@ def lock_unit(root: Path, kind: str, key: str) -> AbstractContextManager[bool]:
     """
     shard = hashlib.sha256(f"{kind}/{key}".encode()).hexdigest()[:2]
     return wait_for_lock(root / "locks" / f"{shard}.lock")
+
+
+def _below(root: Path, pattern: str) -> Iterator[Path]:
+    """Yield what lies below ``root`` by a pattern of names, neither links nor what links lead to."""
+    for path in sorted(root.glob(pattern)):
+        parts = path.relative_to(root).parts
+        if not any(root.joinpath(*parts[: depth + 1]).is_symlink() for depth in range(len(parts))):
+            yield path
 
 
 def _holds(unit: Path, manifest: str) -> bool:

@@ -4,55 +4,19 @@ import builtins
 import os
 import shutil
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
-from lfm_atlas.cli.main import app
 from lfm_tasks.errors import FolderError
-from lfm_tasks.stores.atlas.files import publish, published_key, sweep, why_not_replaceable
+from lfm_tasks.stores.atlas.files import published_key
+from lfm_tasks.stores.atlas.publication import publish, sweep, why_not_replaceable
 from lfm_tasks.stores.units import durable
+from tests.robustness.safety.conftest import audit, command, edit, everything, run
 
-SETTINGS = {"graph": {"n_neighbors": 5}, "n_eigenpairs": 4, "null": {"n_permutations": 9}, "measures": ["overlap"]}
-
-
-def command(name: str, folder: Path, *options: str, catalog: str = "data_catalog.yaml") -> int:
-    try:
-        code: int = app([name, str(folder / catalog), *options], result_action="return_value")
-    except SystemExit as left:
-        code = int(left.code or 0)
-    return code
-
-
-def run(folder: Path, **options: Any) -> int:
-    return command("run", folder, "--no-prefect", "--no-dask", **options)
-
-
-def audit(folder: Path) -> int:
-    return command("audit", folder, "--no-prefect", "--no-dask", "--promote")
-
-
-def edit(folder: Path, catalog: str = "data_catalog.yaml", **sections: Any) -> None:
-    """Change keys of the catalog in ``folder``; write it as ``catalog``."""
-    yaml = YAML(typ="safe", pure=True)
-    content = yaml.load(folder / "data_catalog.yaml")
-    for section, keys in sections.items():
-        content[section] = {**content.get(section, {}), **keys}
-    with (folder / catalog).open("w") as file:
-        yaml.dump(content, file)
-
-
-@pytest.fixture
-def zoo(tmp_path: Path, write_zoo: Callable[..., Path], related_spaces: Any) -> Path:
-    return write_zoo(tmp_path / "zoo", related_spaces(2, n_points=40, n_layers=1), **SETTINGS)
-
-
-def everything(folder: Path) -> dict[str, bytes]:
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+pytestmark = pytest.mark.safety
 
 
 @pytest.mark.parametrize("section", ["atlas.path", "audit.baseline", "audit.path", "atlas.store"])
@@ -99,73 +63,6 @@ def test_folder_inside_of_another_atlas__is_refused(zoo: Path, capsys: pytest.Ca
         edit(zoo, "second.yaml", **{first: {key: "other/inside"}})
         assert command("validate", zoo, catalog="second.yaml") == 2
         assert f"got a folder inside of the atlas {zoo / 'other'}" in capsys.readouterr().err
-
-
-def test_second_catalog_with_the_same_atlas_path__is_told(zoo: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(zoo) == 0
-    before = published_key(zoo / "atlas")
-    edit(zoo, "second.yaml", atlas={"n_eigenpairs": 5})
-
-    assert run(zoo, catalog="second.yaml") == 2
-    told = capsys.readouterr().err
-    assert f"got the atlas of the catalog {zoo / 'data_catalog.yaml'}, which has the same atlas.path" in told
-    assert published_key(zoo / "atlas") == before
-    # One that was renamed, or has another atlas.path by now, is in nobody's way.
-    edit(zoo, atlas={"path": "elsewhere"})
-    assert run(zoo, catalog="second.yaml") == 0
-    (zoo / "second.yaml").rename(zoo / "third.yaml")
-    edit(zoo, "third.yaml", atlas={"n_eigenpairs": 6, "path": "atlas"})
-    assert run(zoo, catalog="third.yaml") == 0
-
-
-def test_atlas_of_another_store__is_replaced_only_if_it_is_of_this_catalog(
-    zoo: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(zoo) == 0
-    edit(zoo, "second.yaml", atlas={"store": "second-store", "n_eigenpairs": 5})
-    assert run(zoo, catalog="second.yaml") == 2
-    assert "got an atlas with other n_eigenpairs than this catalog's" in capsys.readouterr().err
-
-    # A store that was deleted makes no run impossible, nor does a project that was moved.
-    shutil.rmtree(zoo / ".lfm-atlas")
-    assert run(zoo) == 0
-    moved = zoo.rename(zoo.with_name("moved"))
-    edit(moved, atlas={"n_eigenpairs": 5})
-    assert run(moved) == 0
-
-
-def test_atlas_of_other_models__is_not_replaced_by_a_store_that_does_not_know_it(
-    zoo: Path, tmp_path: Path, write_zoo: Any, related_spaces: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert run(zoo) == 0
-    models = related_spaces(4, n_points=40, n_layers=1)
-    chosen = {name: models[name] for name in ("model2", "model3")}
-    other = write_zoo(tmp_path / "other", chosen, **{**SETTINGS, "path": "../zoo/atlas"})
-
-    assert run(other) == 2
-    assert "got an atlas with other models than this catalog's" in capsys.readouterr().err
-
-
-@pytest.fixture
-def mounts(tmp_path: Path) -> Iterator[Callable[..., Path]]:
-    """Mount a file system in memory, or a folder once more, at a new folder; skip where that is not allowed."""
-    mounted: list[Path] = []
-
-    def mount(place: Path, source: Path | None = None) -> Path:
-        place.mkdir()
-        how = ["-t", "tmpfs", "tmpfs"] if source is None else ["--bind", str(source)]
-        try:
-            done = subprocess.run(["mount", *how, str(place)], capture_output=True, check=False)
-        except FileNotFoundError:
-            pytest.skip("not run: there is no command mount")
-        if done.returncode:
-            pytest.skip("not run: mounting takes root")
-        mounted.append(place)
-        return place
-
-    yield mount
-    for place in reversed(mounted):
-        subprocess.run(["umount", str(place)], check=True)
 
 
 @pytest.mark.parametrize("is_bind", [False, True], ids=["tmpfs", "bind"])

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from lfm_tasks.stores.units.marker import claim_store
+
 pytestmark = pytest.mark.safety
 
 CATALOG = "../zoo/data_catalog.yaml"
@@ -50,6 +52,8 @@ class Scene:
 
 def done(process: subprocess.CompletedProcess[str]) -> str:
     assert process.returncode == 0, process.stdout + process.stderr
+    # What is read and cannot be understood is told so: settings of strangers are not read.
+    assert "hostile" not in process.stdout + process.stderr
     return process.stdout
 
 
@@ -71,6 +75,8 @@ def scene(tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path], s
     script.parent.mkdir()
     script.write_text(SCRIPT)
     scene = Scene(zoo, tmp_path / "work", script, strangers)
+    # A folder with anything in it and no marker would be refused as a store.
+    claim_store(zoo / ".lfm-atlas")
     strangers.plant(scene.work, zoo, zoo / ".lfm-atlas", zoo / ".lfm-atlas" / "prefect")
     return scene
 
@@ -87,8 +93,13 @@ def test_commands__import_and_obey_nothing_of_strangers(scene: Scene) -> None:
 
 
 def test_commands_without_prefect_and_dask__import_and_obey_nothing_of_strangers(scene: Scene) -> None:
+    scene.lfm_atlas("plan", CATALOG)
     scene.lfm_atlas("run", CATALOG, "--no-prefect")
     scene.lfm_atlas("audit", CATALOG, "--no-dask")
+    scene.lfm_atlas("maps", "--catalog", CATALOG)
+    refused = scene.start(str(scene.script), "reproduce", CATALOG, "--no-dask", "--experiment", "layer_matching")
+    assert refused.returncode in (0, 4), refused.stderr
+    assert "hostile" not in refused.stderr
 
     assert scene.strangers.seen() == {}
 

@@ -1,5 +1,6 @@
 """Every user of a machine reaches its loopback: there nobody but a run gets an answer from the run's processes."""
 
+import asyncio
 import os
 import signal
 import socket
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import psutil
 import pytest
@@ -161,6 +163,38 @@ def test_worker_that_replaces_another__answers_nobody_either(workers: LocalDask)
     for address in addresses_of(workers):
         assert address.startswith("tls://127.0.0.1:")
         assert answers(int(address.rpartition(":")[2])) == []
+
+
+def test_control_channel_of_serve__answers_only_to_the_token_of_a_flow_run() -> None:
+    """`serve` starts Prefect's runner, which listens for the flow runs that it has started."""
+    from prefect.runner._control_channel import ControlChannel
+
+    async def answers_to(port: int, said: bytes) -> bytes:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(said)
+        if said:
+            writer.write_eof()
+        try:
+            return await asyncio.wait_for(reader.read(1000), 30)
+        except ConnectionError:
+            return b""
+        finally:
+            writer.close()
+
+    async def attack() -> tuple[list[bytes], bool]:
+        async with ControlChannel() as channel:
+            assert channel._server is not None
+            assert [bound.getsockname()[0] for bound in channel._server.sockets] == ["127.0.0.1"]
+            flow_run = uuid4()
+            port, token = channel.register(flow_run)
+            guesses = [b"GET / HTTP/1.0\r\n\r\n", b"0" * len(token), b"0" * len(token) + b"\n", b"\x00" * 4096]
+            replies = [await answers_to(port, said) for said in guesses]
+            return replies, channel.get_conclusion(flow_run) is None
+
+    replies, is_untouched = asyncio.run(attack())
+
+    assert replies == [b""] * 4
+    assert is_untouched
 
 
 @pytest.mark.parametrize("options", [["--no-prefect"], pytest.param([], marks=pytest.mark.slow)], ids=" ".join)

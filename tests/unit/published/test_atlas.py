@@ -18,7 +18,8 @@ import xarray as xr
 from lfm_atlas import AtlasError, open_atlas
 from lfm_tasks.published.atlas import Atlas, as_html
 from lfm_tasks.spectral.bases.full_map import overlap
-from lfm_tasks.stores.atlas.files import publish, read_atlas, write_atlas
+from lfm_tasks.stores.atlas.files import read_atlas, write_atlas
+from lfm_tasks.stores.atlas.publication import publish
 
 
 def test_nearest_model__is_the_one_whose_layers_fit_best(small: Atlas) -> None:

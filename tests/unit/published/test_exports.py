@@ -24,7 +24,8 @@ from lfm_tasks.published.exports import (
     export_projector,
     space_points,
 )
-from lfm_tasks.stores.atlas.files import publish, read_atlas, write_atlas, write_edges
+from lfm_tasks.stores.atlas.files import read_atlas, write_atlas, write_edges
+from lfm_tasks.stores.atlas.publication import publish
 
 
 @pytest.mark.parametrize("text", [*(f"{prefix}cmd" for prefix in FORMULA_PREFIXES), "'x", "''", "", "a=b", "layer1"])

@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from lfm_tasks.stores.atlas.files import age_in_days, promote, publish, published_key
+from lfm_tasks.stores.atlas.files import age_in_days, published_key
+from lfm_tasks.stores.atlas.publication import promote, publish
+from lfm_tasks.stores.atlas.schema import read_manifest
 
 
 def write(folder: Path, key: str) -> Path:
@@ -24,6 +26,19 @@ def test_promote__copies_whole_and_once(tmp_path: Path) -> None:
     assert published_key(baseline) == "second"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["atlas", "baseline"]
     assert 0 <= age_in_days(baseline) < 1
+
+
+def test_baseline__says_whose_it_is(tmp_path: Path) -> None:
+    atlas, baseline = write(tmp_path / "atlas", "first"), tmp_path / "baseline"
+    (atlas / ".DS_Store").write_text("window")
+
+    assert promote(atlas, baseline, catalog="ours") is True
+    assert promote(atlas, baseline, catalog="ours") is False
+    assert read_manifest(baseline, "").catalog == "ours"
+    assert not (baseline / ".DS_Store").exists()
+    # The same atlas, of a catalog that was renamed.
+    assert promote(atlas, baseline, catalog="renamed") is True
+    assert read_manifest(baseline, "").catalog == "renamed"
 
 
 def test_promote__refuses_a_damaged_atlas(tmp_path: Path) -> None:

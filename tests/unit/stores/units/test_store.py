@@ -101,9 +101,11 @@ def test_folder_without_receipt__is_not_a_unit_and_makes_room(store: UnitStore) 
 
 def test_sweep__removes_what_killed_runs_left(store: UnitStore) -> None:
     commit(store)
-    (store.root / "staging" / "activations-x").mkdir(parents=True)
+    (store.root / "staging" / f"activations-{KEY[:12]}-{RANDOM}").mkdir(parents=True)
+    (store.root / "staging" / f"swept-{RANDOM}").mkdir()
     (store.root / "runs").mkdir()
-    partials = [store.root / place / ".some.json.0.partial" for place in ("", "runs", "receipts/activations")]
+    names = ("", "runs", "receipts/activations")
+    partials = [store.root / place / f".some.json.{RANDOM}.partial" for place in names]
     for partial in partials:
         partial.write_text("{")
 
@@ -112,6 +114,44 @@ def test_sweep__removes_what_killed_runs_left(store: UnitStore) -> None:
     assert not (store.root / "staging").exists()
     assert not any(partial.exists() for partial in partials)
     store.check("activations", KEY)
+
+
+RANDOM = "0123456789abcdef" * 2
+# Named like ours in part, or somewhere else.
+OF_SOMEBODY = (
+    "staging/thesis.tex", f"staging/{RANDOM}/thesis.tex", "staging/activations-x/thesis.tex", f"staging/file-{RANDOM}",
+    "partial/activations-thesis/thesis.tex", "partial/activations-thesis.lock", ".notes.partial", "runs/.notes.partial",
+    f"prefect/.x.{RANDOM}.partial", f"thesis/.x.{RANDOM}.partial",
+)  # fmt: skip
+
+
+def test_sweep__leaves_what_is_not_named_like_a_leftover(store: UnitStore) -> None:
+    for name in OF_SOMEBODY:
+        (store.root / name).parent.mkdir(parents=True, exist_ok=True)
+        (store.root / name).write_text("mine")
+
+    store.sweep()
+    store.remove_partial("activations")
+
+    assert [name for name in OF_SOMEBODY if not (store.root / name).is_file()] == []
+
+
+@pytest.mark.parametrize(
+    "name", ["staging", f"staging/activations-{RANDOM}", "runs", "receipts/activations", "partial"]
+)
+def test_sweep__follows_no_link(name: str, store: UnitStore, tmp_path: Path) -> None:
+    names = (f"activations-{RANDOM}/thesis.tex", f".x.{RANDOM}.partial", "thesis.tex", f"activations-{'0' * 64}/unit/x")
+    for below in names:
+        (tmp_path / "theirs" / below).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "theirs" / below).write_text("mine")
+    (store.root / name).parent.mkdir(parents=True, exist_ok=True)
+    (store.root / name).symlink_to(tmp_path / "theirs")
+
+    store.sweep()
+    store.remove_partial("activations")
+
+    assert [below for below in names if not (tmp_path / "theirs" / below).is_file()] == []
+    assert (store.root / name).is_symlink()
 
 
 def chunks(unit: Path) -> list[Path]:

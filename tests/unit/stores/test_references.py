@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from lfm_tasks.stores.atlas.files import publish
-from lfm_tasks.stores.units.references import add_reference_folder, is_live, read_reference, write_reference
+from lfm_tasks.stores.atlas.publication import publish
+from lfm_tasks.stores.references import add_reference_folder, is_live, missing_folders, read_reference, write_reference
 
 
 def test_reference__lives_while_one_of_its_folders_holds_the_atlas(tmp_path: Path) -> None:
@@ -25,6 +25,20 @@ def test_reference__lives_while_one_of_its_folders_holds_the_atlas(tmp_path: Pat
     with publish(tmp_path / "baseline", "old"):
         pass
     assert is_live(root, reference)
+
+
+def test_foreign_manifest__is_no_atlas_that_took_the_place_of_another(tmp_path: Path) -> None:
+    root = tmp_path / "store"
+    write_reference(root, "old", {"bases": ["a"]}, [], tmp_path / "atlas")
+    reference = read_reference(root, "old")
+    assert reference is not None
+
+    (tmp_path / "atlas").mkdir()
+    for content in ('{"key": "other"}', '{"key": "old"}', "[]", "{"):
+        (tmp_path / "atlas" / "manifest.json").write_text(content)
+
+        assert not is_live(root, reference)
+        assert missing_folders(root, reference) == ("../atlas",)
 
 
 def test_folder_of_an_atlas_that_was_never_referenced__is_not(tmp_path: Path) -> None:

@@ -4,7 +4,6 @@ A reference lies in ``references/<key of the atlas>.json``. It counts as long as
 units that no reference names may be pruned.
 """
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping
@@ -12,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from uuid import uuid4
 
+from lfm_tasks.stores.atlas.schema import manifest_key
 from lfm_tasks.stores.units.durable import add_checksum, atomic_write, verify_checksum
 from lfm_tasks.stores.units.store import lock_unit
 
@@ -68,15 +68,15 @@ def write_reference(
     _write(root, key, content)
 
 
-def add_reference_folder(root: Path, key: str, folder: Path) -> None:
-    """Add a folder to the reference of an atlas; nothing if the atlas has no reference."""
+def add_reference_folder(root: Path, key: str, folder: Path, catalog: Path | None = None) -> None:
+    """Add a folder, and its catalog, to the reference of an atlas; nothing if the atlas has no reference."""
     former = read_reference(root, key)
     if former is None:
         return
     units: dict[str, list[str]] = {}
     for kind, unit_key in former.units:
         units.setdefault(kind, []).append(unit_key)
-    write_reference(root, key, units, former.section_keys, folder)
+    write_reference(root, key, units, former.section_keys, folder, catalog)
 
 
 def read_reference(root: Path, key: str) -> AtlasReference | None:
@@ -110,9 +110,10 @@ def holds_atlas(root: Path, folder: Path) -> bool:
     return any(_relative(root, folder) in reference.folders for reference in read_references(root))
 
 
-def publisher(root: Path, reference: AtlasReference, folder: Path) -> Path | None:
-    """Return the file of the catalog that published an atlas to ``folder``; None if the store does not note it."""
-    catalog = reference.catalogs.get(_relative(root, folder))
+def publisher(root: Path, key: str, folder: Path) -> Path | None:
+    """Return the file of the catalog that published the atlas of this key to ``folder``; None if no reference says."""
+    reference = read_reference(root, key)
+    catalog = None if reference is None else reference.catalogs.get(_relative(root, folder))
     return None if catalog is None else Path(os.path.normpath(root / catalog))
 
 
@@ -134,14 +135,6 @@ def missing_folders(root: Path, reference: AtlasReference) -> tuple[str, ...]:
 def remove_reference(root: Path, reference: AtlasReference) -> None:
     """Remove a reference."""
     reference_path(root, reference.key).unlink(missing_ok=True)
-
-
-def manifest_key(folder: Path) -> str | None:
-    """Return the key in an atlas's manifest, without checking its files; None if there is no atlas."""
-    try:
-        return str(json.loads((folder / "manifest.json").read_bytes())["key"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _keys(root: Path) -> list[str]:
