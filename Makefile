@@ -3,7 +3,7 @@ PYTHON ?= python
 # Checks and tests read the working tree, and not what happens to be installed.
 export PYTHONPATH := $(CURDIR):$(CURDIR)/flows
 
-.PHONY: help install check lint types imports lock-check test browser safety clusters chaos fuzz slow large audit-dependencies lock
+.PHONY: help install check lint types imports lock-check test browser safety environments clusters chaos fuzz slow large audit-dependencies lock
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -35,6 +35,9 @@ browser:  ## the report in headless Chromium
 
 safety:  ## whole commands among hostile files and other users (Linux; some need root)
 	$(PYTHON) -m pytest --safety -m safety
+
+environments:  ## whole commands under proxies, settings, limits and locales that people have (Linux; some need root)
+	$(PYTHON) -m pytest --environments -m environments
 
 clusters:  ## SLURM, Gateway, TLS, S3, and what deploy/ holds
 	$(PYTHON) -m pytest --cluster tests/robustness/clusters tests/packaging

@@ -7,12 +7,17 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
     SerializerFunctionWrapHandler,
+    ValidatorFunctionWrapHandler,
     model_serializer,
     model_validator,
 )
+from pydantic_core import CoreSchema
+from pydantic_core.core_schema import no_info_wrap_validator_function
 
 from lfm_tasks.spectral.bases.graph_kernels import KERNELS
+from lfm_tasks.variables import ExpandedText
 
 if TYPE_CHECKING:
     KernelName = str
@@ -21,12 +26,26 @@ else:
 
 
 class FromEnvironment:
-    """Marks a key whose value may come from the environment: it is never published and takes part in no result."""
+    """Marks a key whose value may come from the environment: it is never published and takes part in no result.
+
+    Text of such a key stays an `ExpandedText`, which messages show as it was written.
+    """
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return the schema of the key; pydantic by itself makes plain text of any text."""
+        return no_info_wrap_validator_function(_keep_as_written, handler(source))
+
+
+def _keep_as_written(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    checked = validate(value)
+    return value if isinstance(value, ExpandedText) and value == checked else checked
 
 
 FROM_ENVIRONMENT = FromEnvironment()
 # Of a file or a folder, or the address of one.
 PathText = Annotated[str, FROM_ENVIRONMENT]
+# Of what libraries, scripts and manifests get: they make further texts of it, so it is plain text.
+PlainText = Annotated[str, FROM_ENVIRONMENT, AfterValidator(str)]
 
 
 class Settings(BaseModel):
@@ -167,7 +186,7 @@ class AtlasConfig(Settings):
 
     path: PathText = Field(default="atlas", min_length=1)
     store: PathText = Field(default=".lfm-atlas", min_length=1)
-    remote: PathText | None = Field(
+    remote: PlainText | None = Field(
         default=None,
         pattern=r"^s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9][A-Za-z0-9_.=-]*)*$",
         description="S3 address of store and atlas; path and store are then this machine's copies",

@@ -7,8 +7,9 @@ REASONS: dict[str, str] = {
     "wrong_dtype": "the array does not hold real numbers",
     "not_finite": "NaN or infinite values",
     "bad_ids": "ids are missing, repeated, or their number differs from the rows'",
-    "unsupported_model": "the model needs something that is refused: external data, custom operators, dynamic input",
-    "untrusted_code": "a factory is code, and nobody said that it may run",
+    "bad_inputs": "a text or an image is missing, empty, broken or too large, or a dataset holds no such inputs",
+    "unsupported_model": "the model needs what is refused: data outside its folder, custom operators, unnamed inputs",
+    "untrusted_code": "a factory, or a checkpoint that brings its own Python, is code, and nobody said that it may run",
     "bad_factory": "the factory cannot be imported, fails, or gives no network; or PyTorch is not there",
     "bad_weights": "the weights file is no .safetensors file, or does not fit the network",
     "bad_groups": "groups or strata that are not there for every row, or of which none can change places",
@@ -32,7 +33,15 @@ REASONS: dict[str, str] = {
     "not_asked": "no comparison of the catalog asks for the pair by this measure",
     "too_large": "what the catalog asks to keep takes more bytes than an atlas may hold of it",
     "bad_maps": "two comparisons want maps of one pair from different correspondences",
+    "missing_package": "an optional package that the model needs is not installed",
+    "no_tower": "a checkpoint of two networks, and the catalog does not say which one runs",
+    "no_processor": "a checkpoint without the tokenizer or image processor that prepares its inputs",
+    "not_a_function": "a row depends on chance, or on the other rows of its batch: random numbers, dropout, statistics",
 }
+
+
+class Stopped(SystemExit):
+    """The end of a run by a signal. What runs somebody else's code catches `SystemExit`, but never this."""
 
 
 class TooLargeError(RuntimeError):
@@ -40,7 +49,7 @@ class TooLargeError(RuntimeError):
 
 
 class FolderError(RuntimeError):
-    """A folder that a run would write holds what lfm-atlas did not put there; nothing is computed or replaced."""
+    """A folder or file to write holds what lfm-atlas did not put there; nothing is computed or replaced."""
 
 
 class CorruptUnitError(RuntimeError):

@@ -11,7 +11,21 @@ from lfm_tasks.catalog import Catalog
 from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.run import remotely_locked
 from lfm_tasks.stores.atlas.files import atlas_damages
+from lfm_tasks.stores.atlas.schema import manifest_key
 from lfm_tasks.stores.named_maps import map_names, read_named_map
+from lfm_tasks.stores.references import (
+    AtlasReference,
+    UnitId,
+    damaged_references,
+    is_live,
+    missing_folders,
+    read_reference,
+    read_references,
+    remove_reference,
+    remove_unit,
+    stored_units,
+    unit_bytes,
+)
 from lfm_tasks.stores.remote import (
     RemoteUnitStore,
     current_remote_atlas,
@@ -22,22 +36,8 @@ from lfm_tasks.stores.remote import (
     remove_remote_unit,
     remove_stale_references,
 )
-from lfm_tasks.stores.units.durable import locked
 from lfm_tasks.stores.units.integrity import Corruption, find_corruption
-from lfm_tasks.stores.units.references import (
-    AtlasReference,
-    UnitId,
-    damaged_references,
-    is_live,
-    manifest_key,
-    missing_folders,
-    read_reference,
-    read_references,
-    remove_reference,
-    remove_unit,
-    stored_units,
-    unit_bytes,
-)
+from lfm_tasks.stores.units.marker import held_store
 from lfm_tasks.stores.units.store import UnitStore
 
 PRUNE_PURPOSE = "lfm-atlas prune"
@@ -87,6 +87,8 @@ def prune(catalog: Catalog, *, remove: bool, forget_missing: bool = False) -> Pr
     DataError
         If the catalog's atlas is not there, or its units are not listed: then every unit would look unneeded; or if
         units are to be removed while another atlas of the store is not there and ``forget_missing`` is not set.
+    FolderError
+        If the store's folder is somebody else's.
     StoreBusyError
         If a run holds the store.
     """
@@ -99,7 +101,7 @@ def prune(catalog: Catalog, *, remove: bool, forget_missing: bool = False) -> Pr
     if damaged := damaged_references(root):
         problem = f"found {damaged[0]} damaged, so nobody knows which units its atlas was made of"
         raise DataError("missing_source", f"{root}: {problem}, needs it whole: restore it, or remove it with its atlas")
-    with locked(root, PRUNE_PURPOSE), remotely_locked(catalog, PRUNE_PURPOSE):
+    with held_store(root, PRUNE_PURPOSE), remotely_locked(catalog, PRUNE_PURPOSE):
         # The object store, which others share, comes first: it may refuse.
         url = catalog.atlas.remote
         references = read_references(root)
@@ -202,6 +204,8 @@ def verify(catalog: Catalog) -> Verified:
     ------
     DataError
         If there is neither a store nor an atlas.
+    FolderError
+        If the store's folder is somebody else's.
     StoreBusyError
         If a run holds the store.
     """
@@ -211,7 +215,7 @@ def verify(catalog: Catalog) -> Verified:
             neither = f"found neither the store {root} nor the atlas {atlas}"
             raise DataError("missing_source", f"{neither}, needs what a run has made: lfm-atlas run")
         return Verified(0, 1, _corruption_of_atlas(atlas))
-    with locked(root, VERIFY_PURPOSE), remotely_locked(catalog, VERIFY_PURPOSE):
+    with held_store(root, VERIFY_PURPOSE), remotely_locked(catalog, VERIFY_PURPOSE):
         atlases = _atlases(root, atlas)
         corruption = [*find_corruption(UnitStore(root)), *_corruption_of_names(root)]
         if (key := manifest_key(atlas)) and read_reference(root, key) is None:

@@ -1,7 +1,7 @@
 """What a run would do: units that are missing, their time, memory and disk, by the ``cost.py`` of each stage."""
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from statistics import median
@@ -31,27 +31,20 @@ from lfm_tasks.stages.bases.job import basis_method
 from lfm_tasks.stages.bases.stage import basis_job
 from lfm_tasks.stages.collection.cost import collection_load
 from lfm_tasks.stages.embeddings.cost import embeddings_load
-from lfm_tasks.stages.inventory.cost import likely, n_kept_maps
+from lfm_tasks.stages.inventory.cost import likely, n_kept_maps, spaces_by_dataset
 from lfm_tasks.stages.inventory.requests import PairRequest, embedded_spaces, requested_measures, spaces_now
 from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.stages.kept_maps.cost import kept_maps_load
 from lfm_tasks.stages.publish.cost import atlas_load
 from lfm_tasks.stages.scores.block import PART_SIDE
 from lfm_tasks.stages.scores.cost import block_load, has_coefficients, pair_work, part_load, time_measure
-from lfm_tasks.stages.scores.pair_index import (
-    all_settings,
-    correspondence_of_maps,
-    find_stored,
-    pair_indexes,
-    requested_pairs,
-)
-from lfm_tasks.stages.scores.stage import blocks
+from lfm_tasks.stages.scores.planned_blocks import count_pairs
 from lfm_tasks.stages.transfers.cost import transfers_load
 from lfm_tasks.stages.transfers.job import MAX_POINTS, MapSide
 from lfm_tasks.stages.transfers.stage import transfer_jobs, transfer_pairs
 from lfm_tasks.stores.atlas.files import published_key
 from lfm_tasks.stores.units.store import UnitStore
-from lfm_tasks.workers.resources import memory_limit, n_workers
+from lfm_tasks.workers.resources import memory_limit, n_workers, what_limits
 
 
 @dataclass(frozen=True)
@@ -132,28 +125,22 @@ def missing_bases(estimate: WorkEstimate) -> MissingWork:
 
 def _scores(estimate: WorkEstimate) -> MissingWork:
     zoo, atlas = estimate.zoo, estimate.catalog.atlas
-    pairs = requested_pairs(zoo.parts, estimate.keys)
-    exchangeability = {dataset: groups.key for dataset, groups in zoo.exchangeability.items()}
-    labels = {dataset: of_dataset.key for dataset, of_dataset in zoo.labels.items()}
-    settings = all_settings(atlas, pairs, exchangeability, labels)
-    requests = {of_pairs: pairs.requests[index] for (_, index), of_pairs in settings.items()}
-    tables = pair_indexes(pairs, settings, estimate.keys)
-    find_stored(estimate.store, tables.values())
     size_of = {estimate.keys[space]: size for space, size in estimate.sizes.items()}
+    counted = count_pairs(estimate.catalog, zoo, estimate.keys, estimate.store)
     load = total_load(
-        block_load([size_of[key] for key in block.bases], len(block.sides), pair_work(atlas, requests[of_pairs]))
-        for of_pairs, table in tables.items()
-        for block in blocks(table, correspondence_of_maps(requests[of_pairs]), atlas.null)
+        block_load([size_of[key] for key in bases], n_pairs, pair_work(atlas, pairs.request))
+        for pairs in counted
+        for bases, n_pairs in pairs.blocks(atlas.null)
     )
-    n_absent = sum(int(table.missing.sum()) for table in tables.values())
-    n_requested = sum(int(table.requested.sum()) for table in tables.values())
-    return MissingWork("scores", n_absent, n_requested - n_absent, load)
+    return MissingWork(
+        "scores", sum(pairs.n_missing for pairs in counted), sum(len(pairs.stored) for pairs in counted), load
+    )
 
 
 def _collection(estimate: WorkEstimate, is_new: bool) -> MissingWork:
     config, loads, n_there = estimate.catalog.atlas.collection, [], 0
     stored = [] if is_new else [set(receipt.facts["bases"]) for receipt in estimate.store.receipts("collections")]
-    for spaces in _by_dataset(estimate.sizes).values() if config is not None else ():
+    for spaces in spaces_by_dataset(estimate.sizes).values() if config is not None else ():
         if config is None or len(spaces) < 3:
             continue
         if any(bases <= {estimate.keys[space] for space in spaces} for bases in stored):
@@ -168,7 +155,7 @@ def _collection(estimate: WorkEstimate, is_new: bool) -> MissingWork:
 def _kept_maps(estimate: WorkEstimate, is_new: bool) -> MissingWork:
     catalog, loads, n_missing, n_there = estimate.catalog, [], 0, 0
     stored = {tuple(pair[:2]) for receipt in estimate.store.receipts("kept_maps") for pair in receipt.facts["pairs"]}
-    for dataset, spaces in _by_dataset(estimate.sizes).items():
+    for dataset, spaces in spaces_by_dataset(estimate.sizes).items():
         parts = [part for part in estimate.zoo.parts if part.dataset == dataset]
         n_maps, keys = n_kept_maps(catalog, parts, spaces), {estimate.keys[space] for space in spaces}
         # Which pairs are most alike is only known afterwards: those that stay are there already.
@@ -204,13 +191,6 @@ def _embeddings(estimate: WorkEstimate, is_new: bool) -> MissingWork:
     return MissingWork("embeddings", len(chosen) - n_there, n_there, load)
 
 
-def _by_dataset(sizes: Mapping[Space, SpaceSize]) -> dict[str, list[Space]]:
-    by_dataset: dict[str, list[Space]] = {}
-    for space in sorted(sizes):
-        by_dataset.setdefault(space.dataset, []).append(space)
-    return by_dataset
-
-
 # Of one process, whatever there is to do: starting, reading the catalog.
 _IN_THE_RUN = "atlas"
 _WORDS = {
@@ -240,12 +220,13 @@ def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
         lines.append(f"{stage.stage:<12} {counts}{_costs(stage, speed, seconds) if stage.n_missing else ''}")
     workers = n_workers(catalog)
     ceiling, what = worker_ceiling(stages)
-    limit = memory_limit(catalog)
+    limit, (by_cores, by_memory) = memory_limit(catalog), what_limits(catalog)
     written = sum(stage.load.written_bytes for stage in stages)
     needed = _time(predicted_seconds(stages, workers, speed, seconds))
-    lines.append(f"time         about {needed} with {workers} worker{'s' if workers > 1 else ''}")
-    of = f" ({what})" if what else ""
-    lines.append(f"memory       at most {_size(ceiling)} a worker{of}{f', of {_size(limit)}' if limit else ''}")
+    why = f" ({by_cores})" if by_cores else ""
+    lines.append(f"time         about {needed} with {workers} worker{'s' if workers > 1 else ''}{why}")
+    of, why = (f" ({text})" if text else "" for text in (what, by_memory))
+    lines.append(f"memory       at most {_size(ceiling)} a worker{of}{f', of {_size(limit)}{why}' if limit else ''}")
     lines.append(f"written      {_size(written)}")
     if timed:
         lines.append(f"measured     {', '.join(timed)}: timed here on random rows, the cost table does not know them")
@@ -328,6 +309,7 @@ def _size(n_bytes: float) -> str:
 
 _WAYS_OUT = {
     "activations": "store its file uncompressed and in C order, record fewer layers of the model",
+    "checkpoints": "lower its batch_size or max_tokens, set dtype: bfloat16 if its weights are wider, leave it out",
     "bases": "set atlas.graph.landmarks to a number of points, lower atlas.max_points",
     "scores": "lower atlas.max_points, ask for fewer measures or compare fewer spaces",
 }
@@ -347,21 +329,35 @@ def check_memory(run: Run, zoo: Zoo) -> None:
     What is there already takes none. Pairs are not counted out: 32 of the largest spaces that have any new partner.
     """
     now = spaces_now(zoo.parts, run.scope)
-    estimate = WorkEstimate(
-        run.catalog, replace(zoo, spaces=tuple(planned for planned in zoo.spaces if planned.space in now)), run.store
-    )
-    stays = 0
+    asked = replace(zoo, spaces=tuple(planned for planned in zoo.spaces if planned.space in now))
+    estimate = WorkEstimate(run.catalog, asked, run.store)
+    # Asks a cluster that runs already, which a run without news leaves alone.
+    if message := _too_large(estimate, lambda: run.workers.memory_limit):
+        raise TooLargeError(f"{message}; nothing was computed")
+
+
+def plan_refusal(catalog: Catalog, zoo: Zoo) -> str:
+    """Return why a run would be refused for want of memory, and the ways out; empty if it would not."""
+    return _too_large(WorkEstimate(catalog, zoo, unit_store(catalog)), lambda: memory_limit(catalog))
+
+
+def _too_large(estimate: WorkEstimate, memory_limit_of: Callable[[], int | None]) -> str:
+    catalog, stays = estimate.catalog, 0
     for stage, load in _loads(estimate):
         if not load.tasks:
             continue
-        limit = run.workers.memory_limit  # asks a cluster that runs already, which a run without news leaves alone
+        limit = memory_limit_of()
         needed = worker_bytes(load, stays)
         stays = max(stays, load.staying_bytes)
         if limit is not None and needed > limit:
-            found = f"{stage} of {load.peak_of} would take {_mib(USABLE * needed)} of a worker's {_mib(limit)}"
+            by_memory = what_limits(catalog)[1]
+            why = f" ({by_memory})" if by_memory else ""
+            found = f"{stage} of {load.peak_of} would take {_mib(USABLE * needed)} of a worker's {_mib(limit)}{why}"
+            is_checkpoint = any(size.run_bytes and size.name == load.peak_of for size in estimate.sizes.values())
+            ways = _WAYS_OUT["checkpoints" if stage == "activations" and is_checkpoint else stage]
             most = f"needs at most {USABLE:.0%} of it"
-            ways = f"{_WAYS_OUT[stage]}, or {MORE_MEMORY[run.catalog.cluster.type]}"
-            raise TooLargeError(f"{found}, {most}: {ways}; nothing was computed")
+            return f"{found}, {most}: {ways}, or {MORE_MEMORY[catalog.cluster.type]}"
+    return ""
 
 
 def _loads(estimate: WorkEstimate) -> Iterator[tuple[str, Load]]:

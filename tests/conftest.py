@@ -21,6 +21,7 @@ os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "flows")])
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--safety", action="store_true", help="also start whole commands among hostile files and users")
+    parser.addoption("--environments", action="store_true", help="also start whole commands in hostile environments")
     parser.addoption("--slow", action="store_true", help="also run tests marked slow (minutes)")
     parser.addoption("--browser", action="store_true", help="also open the report in headless Chromium")
     parser.addoption("--chaos", action="store_true", help="also kill processes, fill disks, damage stores")
@@ -31,8 +32,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     for item in items:
-        for option in ("safety", "slow", "browser", "chaos", "fuzz", "large", "cluster"):
-            if option in item.keywords and not config.getoption(f"--{option}"):
+        for option in ("safety", "environments", "slow", "browser", "chaos", "fuzz", "large", "cluster"):
+            # The marker: folders bear the names of options, too, and hold tests that always run.
+            if item.get_closest_marker(option) and not config.getoption(f"--{option}"):
                 item.add_marker(pytest.mark.skip(reason=f"{option}: run with --{option}"))
 
 
@@ -107,6 +109,18 @@ def zoo_folder_built(tmp_path_factory: pytest.TempPathFactory, build: Build) -> 
 
 
 @pytest.fixture(scope="session")
+def checkpoint_zoo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder with checkpoints of several libraries, texts and images; see `tests.checkpoint_zoo`."""
+    pytest.importorskip("transformers")
+    from tests.checkpoint_zoo import write_checkpoint_zoo
+    from tests.torchvision_operators import define_missing_operators
+
+    define_missing_operators()
+    pytest.importorskip("peft")
+    return write_checkpoint_zoo(tmp_path_factory.mktemp("checkpoints"))
+
+
+@pytest.fixture(scope="session")
 def related_spaces() -> Callable[..., dict[str, tuple[dict[str, np.ndarray], np.ndarray]]]:
     """Make models whose layers are noisy random images of one set of points; rows in another order each."""
 
@@ -130,7 +144,7 @@ def related_spaces() -> Callable[..., dict[str, tuple[dict[str, np.ndarray], np.
 
 # Names that our programs import. `python -m` imports the last ones before any line of ours runs: only -P helps.
 _LIBRARIES = ["cyclopts", "dask", "distributed", "h5py", "lfm_tasks", "numba", "numpy", "prefect", "pydantic", "rich"]
-_LIBRARIES += ["sitecustomize", "usercustomize", "uvicorn", "zarr"]
+_LIBRARIES += ["conftest", "sitecustomize", "usercustomize", "uvicorn", "zarr"]
 _BEFORE_US = ["contextlib", "lfm_atlas", "multiprocessing", "pickle", "typing"]
 _STRANGER = """
 import os
@@ -146,7 +160,12 @@ _STRANGE_SETTINGS = {
     "setup.cfg": "[prefect]\nmax_retries = hostile\n",
     "profiles.toml": 'active = "hostile"\n[profiles.hostile]\nPREFECT_CLIENT_MAX_RETRIES = "hostile"\n',
     "logging.yml": "version: hostile\n",
-    ".numba_config.yaml": "cache_dir: {folder}/numba\n",
+    ".numba_config.yaml": "cache_dir: {folder}/numba\nnum_threads: hostile\n",
+    "matplotlibrc": "backend: hostile\n",
+    "dask.yaml": "distributed: {worker: {preload: [hostile]}}\n",
+    "distributed.yaml": "distributed: {nanny: {preload: [hostile]}}\n",
+    "hostile.pth": "import os; open('{folder}/pth', 'w').close()\n",
+    "pip.conf": "[global]\nindex-url = http://hostile\n",
 }
 
 

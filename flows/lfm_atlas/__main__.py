@@ -8,5 +8,9 @@ if __name__ == "__main__" and not sys.flags.safe_path:
 
 from lfm_atlas.cli.main import main
 
+# Worker processes import the program of their run before anything else, which keeps them from reading what is not
+# theirs (see ``lfm_atlas.cli``); one that was started by ``-m``, which its specification says, they leave out.
+__spec__ = None
+
 if __name__ == "__main__":
     main()

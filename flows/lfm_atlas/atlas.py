@@ -22,16 +22,18 @@ from lfm_tasks.published.artifact import artifact_page, escape_markdown
 from lfm_tasks.published.atlas import open_atlas
 from lfm_tasks.runtime.run import ProgressCallback, Scope
 from lfm_tasks.runtime.session import open_run
+from lfm_tasks.variables import NOTHING_HIDDEN, HiddenValues, hiding_values
 
 
-def artifact_key(atlas_folder: Path) -> str:
+def artifact_key(atlas_folder: Path, hidden: HiddenValues = NOTHING_HIDDEN) -> str:
     """Return the key of the artifact of an atlas: the names of its folder, and a digest of its path."""
     absolute = atlas_folder.absolute()
-    words = re.sub(r"[^a-z0-9]+", "-", f"{absolute.parent.name}-{absolute.name}".lower()).strip("-")[:40].strip("-")
+    shown = Path(hidden(str(absolute)))
+    words = re.sub(r"[^a-z0-9]+", "-", f"{shown.parent.name}-{shown.name}".lower()).strip("-")[:40].strip("-")
     return f"lfm-atlas-{words}-{hashlib.sha256(str(absolute).encode()).hexdigest()[:8]}"
 
 
-def write_artifact(atlas_folder: Path, outcome: Outcome) -> None:
+def write_artifact(atlas_folder: Path, outcome: Outcome, hidden: HiddenValues = NOTHING_HIDDEN) -> None:
     """Create the artifact of a run; if the server refuses it, print that: the atlas is published all the same."""
     computed = ", ".join(f"{stage} {n} new, {outcome.reused[stage]} kept" for stage, n in outcome.computed.items())
     lines = [f"{computed}."]
@@ -40,10 +42,10 @@ def write_artifact(atlas_folder: Path, outcome: Outcome) -> None:
     else:
         with open_atlas(atlas_folder) as published:
             lines.append(artifact_page(published))
-        lines.append(f"The page to look at: {escape_markdown(str(atlas_folder / 'report.html'))}")
+        lines.append(f"The page to look at: {escape_markdown(hidden(str(atlas_folder / 'report.html')))}")
     try:
         create_markdown_artifact(
-            "\n\n".join(lines), key=artifact_key(atlas_folder), description="What the atlas comes to"
+            "\n\n".join(lines), key=artifact_key(atlas_folder, hidden), description="What the atlas comes to"
         )
     except PrefectHTTPStatusError as error:
         print_err(f"the Prefect server refused the artifact of this run ({error}); the atlas is published all the same")
@@ -69,7 +71,14 @@ def as_task(stage: Callable[..., Any], *, retries: int = 0) -> Callable[..., Any
         )
         # The task has no parameters: Prefect searches each for futures, with all that it holds, which takes minutes
         # for the scores of a thousand spaces.
-        return prefect_task(lambda: stage(*arguments))()
+        run = getattr(arguments[0], "run", arguments[0])
+
+        def call_stage() -> Any:
+            # Prefect records the error of a task.
+            with hiding_values(run.catalog.hidden):
+                return stage(*arguments)
+
+        return prefect_task(call_stage)()
 
     return call
 
@@ -107,7 +116,7 @@ def atlas_flow(report_progress: ProgressCallback = no_progress) -> Callable[...,
             except TooLargeError as error:
                 # A refusal, not a crash: the state carries the message, and there is no traceback.
                 return Failed(name="TooLarge", message=str(error), data=error)
-            write_artifact(run.atlas_folder, outcome)
+            write_artifact(run.atlas_folder, outcome, zoo_catalog.hidden)
             return outcome
 
     return build

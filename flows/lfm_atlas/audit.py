@@ -21,6 +21,7 @@ from lfm_tasks.audit import Audit
 from lfm_tasks.errors import TooLargeError
 from lfm_tasks.runtime.run import ProgressCallback
 from lfm_tasks.runtime.session import open_run
+from lfm_tasks.variables import NOTHING_HIDDEN, HiddenValues
 
 # The events that automations listen for; their resource is the atlas.
 _EVENTS = {result: f"lfm-atlas.audit.{result}" for result in ("pass", "warn", "fail")}
@@ -131,19 +132,19 @@ def audit_flow(
                 return Failed(name="TooLarge", message=str(error), data=error)
         if outcomes is not None:
             outcomes.append(outcome)
-        return report_result(outcome.audit, str(catalog.root))
+        return report_result(outcome.audit, str(catalog.root), catalog.hidden)
 
     return audit
 
 
-def report_result(audit: Audit, zoo: str) -> State[Any]:
+def report_result(audit: Audit, zoo: str, hidden: HiddenValues = NOTHING_HIDDEN) -> State[Any]:
     """Emit the event and create the artifact; return the state, `ThresholdBroken` if an enforced check failed."""
     emit_event(
         _EVENTS[audit.verdict],
         resource={"prefect.resource.id": f"lfm-atlas.atlas.{audit.atlas[:12]}", "prefect.resource.name": zoo},
-        payload={"sentence": audit.sentence, "folder": str(audit.folder), "atlas": audit.atlas},
+        payload={"sentence": audit.sentence, "folder": hidden(str(audit.folder)), "atlas": audit.atlas},
     )
-    create_markdown_artifact(audit_markdown(audit), key="lfm-atlas-audit", description=audit.sentence)
+    create_markdown_artifact(hidden(audit_markdown(audit)), key="lfm-atlas-audit", description=audit.sentence)
     if audit.verdict == "fail":
         return Failed(name="ThresholdBroken", message=audit.sentence)
     return Completed(message=audit.sentence)

@@ -8,14 +8,19 @@ import shutil
 import signal
 import sys
 import threading
+import time
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
+
+from lfm_tasks.errors import Stopped
+from lfm_tasks.variables import NOTHING_HIDDEN, HiddenValues
 
 if TYPE_CHECKING:
     from lfm_tasks.catalog import Catalog
@@ -28,6 +33,7 @@ OK, CRASH, USAGE, LIMIT_BROKEN, SOME_FAILED = 0, 1, 2, 3, 4
 CatalogPath = Annotated[Path, Parameter(name=["--catalog", "-c"], help="The catalog: a YAML file.")]
 TrustCode = Annotated[bool, Parameter(help="Run the factories that the catalog names: they are code.", negative="")]
 Scheduler = Annotated[str, Parameter(help="Work there: tcp://host:port, tls://host:port or a scheduler file.")]
+Force = Annotated[bool, Parameter(help="Replace a file that is there, whoever wrote it.", negative="")]
 DEFAULT_CATALOG = Path("data_catalog.yaml")
 
 
@@ -44,6 +50,7 @@ def load_catalog_or_exit(path: Path, trust_code: bool = False) -> "Catalog":
     if unknown := unknown_measures(catalog):
         print_err(str(CatalogError(problems_at(path, unknown))))
         sys.exit(USAGE)
+    _TERMINAL.hidden = catalog.hidden
     return catalog
 
 
@@ -53,11 +60,19 @@ def check_folders_or_exit(path: Path, catalog: "Catalog", *keys: tuple[str, ...]
     ``keys``: which folders, such as ``("atlas", "path")``; without any, all.
     """
     from lfm_tasks.catalog import CatalogError, problems_at
-    from lfm_tasks.runtime.session import refused_folders
+    from lfm_tasks.runtime.folders import refused_folders
 
     if refused := list(refused_folders(catalog, *keys)):
         print_err(str(CatalogError(problems_at(path, refused))))
         sys.exit(USAGE)
+
+
+def warn_of_read_only_folders(catalog: "Catalog") -> None:
+    """Print which folders of the catalog a run or an audit by this user, on this machine, could not write to."""
+    from lfm_tasks.runtime.folders import read_only_folders
+
+    for error in read_only_folders(catalog):
+        print_err(f"a run could not write here: {format_os_error(error)}")
 
 
 def override_scheduler_or_exit(catalog: "Catalog", scheduler: str) -> "Catalog":
@@ -92,18 +107,22 @@ def work_folder(catalog: "Catalog") -> Path:
 
 
 @contextmanager
-def environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Set variables of this process and of those that it starts, and put them back when the block ends."""
+def environment(values: Mapping[str, str | None]) -> Iterator[None]:
+    """Set variables of this process and of those that it starts (None: unset); put them back when the block ends."""
     before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
+    _set_variables(values)
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+        _set_variables(before)
+
+
+def _set_variables(values: Mapping[str, str | None]) -> None:
+    for name, value in values.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
 
 
 def safe_children() -> dict[str, str]:
@@ -115,12 +134,21 @@ def safe_children() -> dict[str, str]:
     return {"PYTHONSAFEPATH": "1"} | unset
 
 
-def refuse_folder(path: Path) -> bool:
-    """Return whether ``path`` is a folder, which no file can be written to; print an error if it is."""
-    if path.is_dir():
-        print_err(f"{path}: found a folder, needs a file to write: give its name, too")
-        return True
-    return False
+@contextmanager
+def exit_if_refused() -> Iterator[None]:
+    """Print the `FolderError` by which the block ends, if it does, and exit with `USAGE`."""
+    from lfm_tasks.errors import FolderError
+
+    try:
+        yield
+    except FolderError as error:
+        print_err(escape_unprintable(str(error)))
+        sys.exit(USAGE)
+
+
+def announce_start(what: str) -> None:
+    """Print the first line of a command that imports much before it can say more: for long, on a busy machine."""
+    print_err(f"starting {what} ...")
 
 
 def print_out(text: str) -> None:
@@ -128,9 +156,25 @@ def print_out(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
+@dataclass
+class _Terminal:
+    """What this process hides in what it prints: the values in the catalog that it has read."""
+
+    hidden: HiddenValues = NOTHING_HIDDEN
+
+
+# One for the process, as its stdout and stderr are: threads print, too.
+_TERMINAL = _Terminal()
+
+
+def shown(text: object) -> str:
+    """Return the text of a path or a message as people may see it: values of the environment by their names."""
+    return _TERMINAL.hidden(str(text))
+
+
 def print_err(text: str) -> None:
-    """Write a line to stderr: errors and notes, so that programs can read stdout."""
-    sys.stderr.write(f"{text}\n")
+    """Write a line to stderr: errors and notes, so that programs can read stdout; values are hidden."""
+    sys.stderr.write(f"{shown(text)}\n")
 
 
 RESUMES = "what was finished is kept, the next run goes on from there"
@@ -162,7 +206,8 @@ def format_os_error(error: Exception) -> str:
 
 def _free_space(place: str) -> str:
     """Return the free space of the disk that holds ``place``, in parentheses; "" if ``place`` is not known."""
-    for folder in Path(place).absolute().parents if place else ():
+    # Of a place with a hidden value in it nobody can tell the disk.
+    for folder in Path(place).absolute().parents if place and "${" not in place else ():
         if folder.is_dir():
             return f" ({shutil.disk_usage(folder).free / 1e6:.1f} MB free)"
     return ""
@@ -193,7 +238,7 @@ def _on_signal(received: int, frame: FrameType | None) -> None:
     deadline.start()
     if received == signal.SIGINT:
         raise KeyboardInterrupt
-    raise SystemExit(128 + received)
+    raise Stopped(128 + received)
 
 
 def _exit_now(code: int) -> None:
@@ -256,6 +301,10 @@ def as_json(content: Mapping[str, Any]) -> str:
     return json.dumps(content, indent=1, allow_nan=False)
 
 
+# Where stderr is no terminal, a stage that works says so after this long at the latest.
+PROGRESS_SECONDS = 60.0
+
+
 def no_progress(stage: str, done: int, total: int) -> None:
     """Report nothing: a progress callback for programs."""
 
@@ -264,7 +313,7 @@ def no_progress(stage: str, done: int, total: int) -> None:
 def progress() -> Iterator["ProgressCallback"]:
     """Yield a progress callback that shows (stage, done, total) on stderr: bars in a terminal, else lines."""
     if not sys.stderr.isatty():
-        yield _print_progress
+        yield _progress_lines()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -282,7 +331,18 @@ def progress() -> Iterator["ProgressCallback"]:
         yield report_progress
 
 
-def _print_progress(stage: str, done: int, total: int) -> None:
-    if total and done in (0, total):
-        sys.stderr.write(f"{stage}: {done}/{total}\n")
-        sys.stderr.flush()
+def _progress_lines() -> "ProgressCallback":
+    """Return a progress callback that prints a line at each tenth of a stage, and where none came for long."""
+    printed: dict[str, tuple[int, float]] = {}
+
+    def report_progress(stage: str, done: int, total: int) -> None:
+        if not total:
+            return
+        tenth, now = 10 * done // total, time.monotonic()
+        last_tenth, last_time = printed.get(stage, (-1, now))
+        if tenth != last_tenth or now - last_time >= PROGRESS_SECONDS:
+            printed[stage] = (tenth, now)
+            sys.stderr.write(f"{stage}: {done}/{total}\n")
+            sys.stderr.flush()
+
+    return report_progress

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
+from prefect import __version__
+from prefect.client.base import ServerType
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.schedules import CronSchedule
@@ -53,12 +56,21 @@ def register(deployment: Deployment, files: Path) -> None:
     LookupError
         If the server has no notification block of this name.
     ValueError
-        If ``deployment.cron`` is no schedule.
+        If ``deployment.cron`` is no schedule, or the server is too old.
     RuntimeError
-        If ``prefect deploy`` fails.
+        If ``prefect deploy`` fails, or the server refuses something.
     """
     check_cron(deployment.cron)
+    try:
+        _register(deployment, files)
+    except httpx.HTTPError as error:
+        reason = " ".join(str(error).split())[:500] or type(error).__name__
+        raise RuntimeError(f"the Prefect server did not take the registration ({reason}): run deploy again") from error
+
+
+def _register(deployment: Deployment, files: Path) -> None:
     with get_client(sync_client=True) as client:
+        _check_version(client)
         with suppress(ObjectAlreadyExists):  # of whatever type: its owner chose it
             client.create_work_pool(WorkPoolCreate(name=deployment.pool, type="process"))
         block = _block_id(client, deployment.notify) if deployment.notify else None
@@ -69,6 +81,16 @@ def register(deployment: Deployment, files: Path) -> None:
             for former in client.read_automations_by_name(content["name"]):
                 client.delete_automation(former.id)
             client.create_automation(AutomationCore.model_validate(content))
+
+
+def _check_version(client: SyncPrefectClient) -> None:
+    """Raise ValueError if the server is older, by a minor version: its automations know less than this client."""
+    if client.server_type is ServerType.CLOUD:
+        return
+    server, ours = (tuple(int(part) for part in text.split(".")[:2]) for text in (client.api_version(), __version__))
+    if server < ours:
+        needs = f"expected {'.'.join(map(str, ours))} or later: upgrade the server (run and audit work with this one)"
+        raise ValueError(f"got Prefect {client.api_version()} at the server, {needs}")
 
 
 def check_cron(cron: str) -> None:
@@ -88,8 +110,8 @@ def _deploy(deployment: Deployment, file: Path) -> None:
     }
     command = [sys.executable, "-P", "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(file)]
     done = subprocess.run(  # noqa: S603 - our own interpreter
-        command, env=os.environ | safe_children() | variables, cwd=EMPTY_FOLDER, capture_output=True, text=True,
-        check=False,
+        command, env=os.environ | safe_children() | variables, cwd=EMPTY_FOLDER, capture_output=True,
+        encoding="utf-8", errors="replace", check=False,
     )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"prefect deploy failed: {(done.stderr or done.stdout).strip()[-2000:]}")

@@ -6,8 +6,8 @@ from typing import Any
 
 from lfm_tasks.audit import Audit, audit_atlas
 from lfm_tasks.planning import check_memory
+from lfm_tasks.runtime.folders import AUDITS, BASELINE, refuse_folders, refuse_read_only, written_by_audit
 from lfm_tasks.runtime.run import Failure, Run
-from lfm_tasks.runtime.session import refuse_folders
 from lfm_tasks.stages.activations.stage import record_activations
 from lfm_tasks.stages.bases.stage import build_bases
 from lfm_tasks.stages.collection.stage import fit_collections
@@ -44,6 +44,8 @@ class Outcome:
         Whether the published atlas stays because the new one has too few of its spaces (``atlas.keep_if_below``).
     quarantined
         Damaged units of the store; the run computed again those that it needed.
+    recorded
+        What people should know of the models that the run recorded, such as how many texts were cut.
     """
 
     n_spaces: int
@@ -55,6 +57,7 @@ class Outcome:
     unpublished: str = ""
     is_kept: bool = False
     quarantined: tuple[str, ...] = ()
+    recorded: tuple[str, ...] = ()
 
 
 def call_directly(stage: Callable[..., Any]) -> Callable[..., Any]:
@@ -85,6 +88,7 @@ def build_atlas(run: Run, as_stage: StageCaller = call_directly) -> Outcome:
         unpublished=atlas.unpublished or publication.kept,
         is_kept=bool(publication.kept),
         quarantined=tuple(run.notes.get("quarantined", ())),
+        recorded=tuple(run.notes.get("recorded", ())),
     )
 
 
@@ -99,6 +103,7 @@ class AuditOutcome:
 def audit_zoo(run: Run, promote: bool, as_stage: StageCaller = call_directly) -> AuditOutcome:
     """Build the atlas, then check it; ``promote`` makes it the baseline whatever the checks find."""
     # Before anything is computed.
-    refuse_folders(run.catalog, ("audit", "path"), ("audit", "baseline"))
+    refuse_folders(run.catalog, AUDITS, BASELINE)
+    refuse_read_only(run.catalog, *written_by_audit(run.catalog, promote))
     outcome = build_atlas(run, as_stage)
     return AuditOutcome(outcome, as_stage(audit_atlas)(run, promote))

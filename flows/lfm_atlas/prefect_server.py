@@ -5,6 +5,7 @@ as the server needs to start.
 """
 
 import ctypes
+import logging
 import os
 import secrets
 import signal
@@ -16,12 +17,16 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, chdir, contextmanager
 from functools import partial
 from pathlib import Path
 
-from lfm_atlas.console import CRASH, EMPTY_FOLDER, environment, print_err, safe_children
+from lfm_atlas.console import CRASH, EMPTY_FOLDER, environment, print_err
+from lfm_atlas.prefect_settings import PREFECT_DEFAULTS as PREFECT_DEFAULTS
+from lfm_atlas.prefect_settings import set_prefect_defaults, settings_of_run, variables_of_server
+from lfm_atlas.proxies import unusable_proxies
+from lfm_tasks.workers.loopback import check_loopback
 
 START_SECONDS = 120.0
 # In the server's folder: the secret that a served API answers to.
@@ -29,41 +34,28 @@ SECRET_FILE = "api_auth"  # noqa: S105 - the name of a file
 _RETRY_HINT = "run again, what was finished is kept; --no-prefect needs no server"
 _PR_SET_PDEATHSIG = 1
 
-# Settings that the user has not chosen: no telemetry, no messages, no lost records.
-PREFECT_DEFAULTS = {
-    "DO_NOT_TRACK": "1",
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-    # With the defaults, records of fast tasks are lost and tracebacks printed at exit.
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "200",
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_READ_BATCH_SIZE": "200",
-    # Whole seconds: Prefect rounds down, and with 0 the server spins on one core.
-    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
-    "PREFECT_LOGGING_TO_API_WHEN_MISSING_FLOW": "ignore",
-    "PREFECT_LOGGING_LEVEL": "ERROR",
-    "PREFECT_SHOW_STARTUP_MESSAGES": "false",
-}
-
-
-# Prefect's settings that are paths, and those of the libraries that it reaches a server by.
-_PATHS = (
-    "PREFECT_HOME",
-    "PREFECT_PROFILES_PATH",
-    "PREFECT_LOGGING_CONFIG_PATH",
-    "PREFECT_LOGGING_SETTINGS_PATH",
-    "PREFECT_LOCAL_STORAGE_PATH",
-    "PREFECT_API_SSL_CERT_FILE",
-    "SSL_CERT_FILE",
-    "SSL_CERT_DIR",
-    "TMPDIR",
-)
-
 # The server gets its socket from the run: nobody else can take the port between the choice and the start.
+# Beside its API, which wants the secret, Prefect's server tells everybody its settings and its schema: not this one.
 _SERVER = """
 import socket, sys, uvicorn
+
+def create_app():
+    from prefect.server.api.server import create_app
+    served = create_app()
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan" or scope["path"].startswith("/api/"):
+            await served(scope, receive, send)
+        elif scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 404, "headers": []})
+            await send({"type": "http.response.body"})
+        else:
+            await send({"type": "websocket.close"})
+
+    return app
+
 config = uvicorn.Config(
-    "prefect.server.api.server:create_app", factory=True, log_level="error", timeout_keep_alive=120,
-    timeout_graceful_shutdown=3,
+    create_app, factory=True, log_level="error", timeout_keep_alive=120, timeout_graceful_shutdown=3
 )
 server = uvicorn.Server(config)
 server.run(sockets=[socket.socket(fileno=int(sys.argv[1]))])
@@ -72,7 +64,9 @@ sys.exit(0 if server.started else 3)
 
 
 @contextmanager
-def prefect_server(home: Path, *, with_schedules: bool = False) -> Iterator[str]:
+def prefect_server(
+    home: Path, *, with_schedules: bool = False, before_start: Callable[[], object] = lambda: None
+) -> Iterator[str]:
     """Yield the address of a Prefect API: the user's own (``PREFECT_API_URL``), or that of a server started here.
 
     The server keeps its records in ``home``, listens on 127.0.0.1 only, and dies with this process, however that dies.
@@ -90,78 +84,91 @@ def prefect_server(home: Path, *, with_schedules: bool = False) -> Iterator[str]
     with_schedules
         Start the whole server, with scheduler and automations; without it, the lean one that a single run needs. The
         secret lies in `SECRET_FILE` of ``home``, too, for other programs of the same user.
+    before_start
+        Called before a server is started, where Prefect may be imported; what it raises comes through.
+
+    Raises
+    ------
+    RuntimeError
+        If this machine does not reach its own loopback, or ``home`` belongs to another user.
     """
     set_prefect_defaults()
     home = home.absolute()
     with chdir(EMPTY_FOLDER):
         if address := os.environ.get("PREFECT_API_URL"):
-            yield address
+            with environment(dict.fromkeys(unusable_proxies(), "")):
+                before_start()
+                yield address
             return
-        home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if with_schedules:
-            _check_owner(home)
+        _make_private(home, with_schedules=with_schedules)
         secret = f"lfm-atlas:{secrets.token_urlsafe(32)}"
-        with socket.socket() as listener, environment(_settings(home, secret)):
+        check_loopback()
+        with socket.socket() as listener, ExitStack() as settings:
             listener.bind(("127.0.0.1", 0))
+            address = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
+            settings.enter_context(environment({**settings_of_run(home, secret), "PREFECT_API_URL": address}))
+            before_start()
             process = _start(home, listener, secret, with_schedules)
-            port = listener.getsockname()[1]
             listener.close()
             ended = threading.Event()
             threading.Thread(target=_exit_when_server_ends, args=(process, ended, home), daemon=True).start()
-            os.environ["PREFECT_API_URL"] = address = f"http://127.0.0.1:{port}/api"
             if with_schedules:
                 _write_secret(home / SECRET_FILE, secret)
             try:
                 yield address
             finally:
+                _send_logs()
                 ended.set()
-                del os.environ["PREFECT_API_URL"]
                 (home / SECRET_FILE).unlink(missing_ok=True)
                 _stop(process)
 
 
-def _settings(home: Path, secret: str) -> dict[str, str]:
-    """Return Prefect's settings for this process and its server; settings that lie in ``home`` do not count."""
-    settings = {"PREFECT_HOME": str(home), "PREFECT_API_AUTH_STRING": secret}
-    for name, file in (("PREFECT_PROFILES_PATH", "profiles.toml"), ("PREFECT_LOGGING_SETTINGS_PATH", "logging.yml")):
-        settings[name] = os.environ.get(name, str(EMPTY_FOLDER / file))
-    return settings
+def _send_logs() -> None:
+    """Send what Prefect has logged while its server still listens: at exit it would print that nobody does."""
+    for name in ("prefect.flow_runs", "prefect.task_runs"):
+        for handler in logging.getLogger(name).handlers:
+            handler.flush()
 
 
-def _check_owner(home: Path) -> None:
-    """Raise RuntimeError unless ``home`` belongs to this user alone: the records in it say what a schedule runs."""
+def _make_private(home: Path, *, with_schedules: bool) -> None:
+    """Make ``home`` where it is missing, and take the rights of all other users to it and to what is in it.
+
+    RuntimeError if it belongs to another user, or if others could change the records, which say what a schedule runs.
+    """
+    home.mkdir(parents=True, exist_ok=True, mode=0o700)
     status = home.lstat()
-    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o022:
+    is_others = not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid()
+    if is_others or (with_schedules and status.st_mode & 0o022):
         problem = f"got {home}, which another user can change, expected a folder that only you can write to"
-        raise RuntimeError(f"{problem}. Move it away, with the records of earlier audits in it, then start again.")
+        advice = "Move it away, with the records of earlier audits in it, then start again"
+        raise RuntimeError(f"{problem}. {advice}{'' if with_schedules else '; --no-prefect needs none'}.")
+    home.chmod(0o700)
+    for folder, folders, files in os.walk(home):
+        for names, rights in ((folders, 0o700), (files, 0o600)):
+            for path in (Path(folder, name) for name in names):
+                # A link's target may be anybody's; what others put there, before it was private, stays theirs.
+                if not path.is_symlink() and path.lstat().st_uid == os.geteuid():
+                    path.chmod(rights)
 
 
 def _write_secret(path: Path, secret: str) -> None:
     """Write a new file that only this user can read, whatever lies or links there."""
     path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    with open(descriptor, "w", encoding="ascii") as file:
         file.write(secret)
 
 
-def set_prefect_defaults() -> None:
-    """Set `PREFECT_DEFAULTS` in the environment, except for what is set there; call it before Prefect is imported.
-
-    Paths that the user has set become absolute: Prefect works in another folder than the one where the command starts.
-    """
-    for name, value in PREFECT_DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    for name in _PATHS:
-        path = os.environ.get(name, "")
-        if path and not path.startswith("~"):
-            os.environ[name] = os.path.abspath(path)
-
-
 def wait_until_ready(address: str) -> None:
-    """Return when the API at ``address`` answers; RuntimeError if it does not within `START_SECONDS`."""
+    """Return when the server at ``address`` on this machine answers; RuntimeError if not within `START_SECONDS`.
+
+    No proxy is asked, whatever the environment says. For a server of the user there is `find_user_server`.
+    """
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(f"{address}/health", timeout=2):  # noqa: S310 - our own loopback address
+            with opener.open(f"{address}/health", timeout=2):
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
@@ -173,15 +180,13 @@ def _start(home: Path, listener: socket.socket, secret: str, with_schedules: boo
     """Start the server on a socket that is bound already."""
     # The folder is for who looks at the processes.
     command = [sys.executable, "-P", "-c", _SERVER, str(listener.fileno()), str(home)]
-    variables = os.environ | safe_children() | {"PREFECT_UI_ENABLED": "false", "PREFECT_SERVER_API_AUTH_STRING": secret}
-    if not with_schedules:
-        variables["PREFECT__SERVER_EPHEMERAL"] = "1"  # Prefect's lean form: no scheduler, no automations
-    with (home / "server.log").open("ab") as log:
+    variables = variables_of_server(home, secret, with_schedules=with_schedules)
+    with open(os.open(home / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600), "ab") as log:
         # A process group of its own: Ctrl+C reaches the whole group of the terminal, and the run still has to report to
         # the server how it ended.
         return subprocess.Popen(  # noqa: S603 - our own interpreter
             command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=variables, cwd=EMPTY_FOLDER, process_group=0,
-            pass_fds=(listener.fileno(),), preexec_fn=partial(_die_with_parent, os.getpid()),
+            pass_fds=(listener.fileno(),), preexec_fn=partial(_die_with_parent, os.getpid()), umask=0o077,
         )  # fmt: skip
 
 

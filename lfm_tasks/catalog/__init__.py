@@ -1,22 +1,16 @@
 """The catalog: which models, on which data, and how they are compared.
 
-A section of ``data_catalog.yaml`` is a class of settings, a key is one of its fields: ``models.py`` (datasets, models,
-discovery), ``comparisons.py``, ``cluster.py``, `lfm_tasks.config` (atlas), `lfm_tasks.checks` (checks of an audit), all
-together in ``sections.py``. To add a key, add the field with its default and description, a test, and a line in
-``docs/catalog.md``, whose test asks for every key. The reader, messages with lines, the JSON schema and the printed
-catalog follow from the class.
+A section of ``data_catalog.yaml`` is a class of settings, a key is one of its fields: ``datasets.py``, ``models.py``
+(models, discovery), ``checkpoints.py``, ``comparisons.py``, ``cluster.py``, `lfm_tasks.config` (atlas),
+`lfm_tasks.checks` (checks of an audit), all together in ``sections.py``. To add a key, add the field with its default
+and description, a test, and a line in ``docs/catalog.md``, whose test asks for every key. The reader, messages with
+lines, the JSON schema and the printed catalog follow from the class.
 """
 
+from lfm_tasks.catalog.checkpoints import CheckpointModel
 from lfm_tasks.catalog.comparisons import Comparison, ModelFacts
-from lfm_tasks.catalog.models import (
-    ActivationsSource,
-    Dataset,
-    DatasetFile,
-    Model,
-    ModelFile,
-    OnnxModel,
-    TorchModel,
-)
+from lfm_tasks.catalog.datasets import Dataset, DatasetFile, ModelFile
+from lfm_tasks.catalog.models import ActivationsSource, Model, OnnxModel, TorchModel
 from lfm_tasks.catalog.names import CatalogError, Problem, expand_layers, fill_pattern
 from lfm_tasks.catalog.reading import catalog_schema, catalog_yaml, problems_at, read_catalog
 from lfm_tasks.catalog.sections import Catalog, Trust, on_scheduler
@@ -25,6 +19,7 @@ __all__ = [
     "ActivationsSource",
     "Catalog",
     "CatalogError",
+    "CheckpointModel",
     "Comparison",
     "Dataset",
     "DatasetFile",

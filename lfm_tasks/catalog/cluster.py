@@ -13,13 +13,13 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from lfm_tasks.catalog.names import check_visible
-from lfm_tasks.config import FROM_ENVIRONMENT, PathText, Settings
+from lfm_tasks.config import FROM_ENVIRONMENT, PathText, PlainText, Settings
 
 # What stands in a job script or a manifest: no blanks, no quotes, no line ends.
 _Word = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/@+-]{0,255}$")]
 _Path = Annotated[PathText, Field(min_length=1, max_length=4096), AfterValidator(check_visible)]
 # Which one of the places of this kind, on whose machines a run works: it differs from site to site.
-_Place = Annotated[_Word, FROM_ENVIRONMENT]
+_Place = Annotated[_Word, FROM_ENVIRONMENT, AfterValidator(str)]
 _Bytes = Annotated[str, Field(pattern=r"^\d+(\.\d+)? ?[KMGT]?i?B$")]
 _Directive = Annotated[str, Field(pattern=r"^--?[A-Za-z][A-Za-z-]*([ =][A-Za-z0-9_.,:/@%+=\[\]-]+)?$")]
 _SCHEMES = ("tcp", "tls")
@@ -95,7 +95,7 @@ class AddressCluster(Settings):
     """A scheduler that runs somewhere already, with workers of one thread each."""
 
     type: Literal["address"]
-    scheduler: Annotated[PathText, Field(min_length=1, max_length=4096), AfterValidator(check_scheduler)]
+    scheduler: Annotated[PlainText, Field(min_length=1, max_length=4096), AfterValidator(check_scheduler)]
     tls: Tls | None = None
     wait_seconds: int = Field(default=300, ge=1, description="how long a run waits for the first worker")
 
@@ -148,7 +148,7 @@ class KubernetesCluster(_Started):
     namespace: _Place = "default"
     memory: _Bytes = Field(default="4GiB", description="of a worker")
     volume_claim: _Place | None = Field(default=None, description="claim of the volume that store and sources lie on")
-    volume_path: _Place | Annotated[PathText, Field(pattern=r"^/[A-Za-z0-9_./-]*$")] | None = Field(
+    volume_path: _Place | Annotated[PlainText, Field(pattern=r"^/[A-Za-z0-9_./-]*$")] | None = Field(
         default=None, description="where it is mounted: the same path as where the run is"
     )
 
@@ -163,8 +163,8 @@ class GatewayCluster(_Started):
     """Workers of a Dask Gateway (extra ``gateway``); who we are is said by Dask's own settings ``gateway.auth``."""
 
     type: Literal["gateway"]
-    address: Annotated[PathText, Field(min_length=1, max_length=4096), AfterValidator(_check_web_address)]
-    proxy_address: Annotated[PathText, Field(max_length=4096), AfterValidator(check_scheduler)] | None = None
+    address: Annotated[PlainText, Field(min_length=1, max_length=4096), AfterValidator(_check_web_address)]
+    proxy_address: Annotated[PlainText, Field(max_length=4096), AfterValidator(check_scheduler)] | None = None
     options: dict[str, str | int | float | bool] = Field(
         default_factory=dict, description="what the Gateway's owner lets one choose, such as worker_memory"
     )

@@ -8,15 +8,18 @@ is a row of `WRITTEN`; a new file that a catalog names is found by its class, se
 import os
 import unicodedata
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path, PurePath
 from typing import Literal
 
 from pydantic import BaseModel
 
+from lfm_tasks.catalog.checkpoints import CheckpointModel
 from lfm_tasks.catalog.cluster import Tls
-from lfm_tasks.catalog.models import ActivationsSource, DatasetFile, ModelFile, OnnxModel, TorchModel
+from lfm_tasks.catalog.datasets import DatasetFile, Images, ModelFile, Texts
+from lfm_tasks.catalog.models import ActivationsSource, OnnxModel, TorchModel
+from lfm_tasks.catalog.names import fill_pattern, has_wildcard
 from lfm_tasks.catalog.sections import CatalogText
 from lfm_tasks.config import AnchorFile
 
@@ -46,9 +49,9 @@ def folder_problems(catalog: CatalogText, root: Path) -> Iterator[tuple[Location
     real_folders = lru_cache(maxsize=1024)(os.path.realpath)
 
     def place_of(key: Location, text: str) -> _Place:
-        return _Place(key, text, _comparable(root / text, real_folders))
+        return _Place(key, f"{text}", _comparable(root / text, real_folders))
 
-    written = [place_of(key, str(getattr(getattr(catalog, key[0]), key[1]))) for key in WRITTEN]
+    written = [place_of(key, getattr(getattr(catalog, key[0]), key[1])) for key in WRITTEN]
     home = place_of((), "")
     sources = list(_sources(catalog, home, place_of))
     apart: list[_Place] = []
@@ -109,7 +112,7 @@ def _comparable(path: Path, real_folder: Callable[[Path], str]) -> tuple[str, ..
 def _sources(catalog: CatalogText, home: _Place, place_of: Callable[[Location, str], _Place]) -> Iterator[_Place]:
     """Yield all local files that the catalog reads; of a pattern, the folder above its first field."""
     for key, text, is_pattern in _named_files(catalog):
-        place = place_of(key, str(_fixed(text)))
+        place = replace(place_of(key, str(_fixed(text))), text=f"{text}")
         # A pattern such as {model}.npz is at home in the catalog's folder, where the atlas lies, too.
         if not (is_pattern and relation_of(home.parts, place.parts) in ("is", "lies inside")):
             yield place
@@ -135,9 +138,7 @@ def _named_files(catalog: CatalogText) -> Iterator[tuple[Location, str, bool]]:
     ]
     for key, value, names in named:
         for where, text in _files_below(value, key):
-            filled = text
-            for name, replacement in names.items():
-                filled = filled.replace(f"{{{name}}}", replacement)
+            filled = fill_pattern(text, **names)
             if "://" not in text:
                 yield where, filled, "{" in filled
 
@@ -146,14 +147,27 @@ def _files_below(value: object, key: Location) -> Iterator[tuple[Location, str]]
     match value:
         case Tls():
             paths = {"ca": value.ca, "cert": value.cert, "key": value.key}
+        case CheckpointModel():
+            paths = {"path": value.path, "base": value.base, "tokenizer": value.tokenizer}
+        case Texts() | Images():
+            paths = {"path": _without_wildcards(value.path)}
         case DatasetFile() | ModelFile() | ActivationsSource() | OnnxModel() | AnchorFile():
             paths = {"path": value.path}
         case TorchModel():
-            paths = {"weights": value.weights}
+            paths = {"weights": value.weights, **{f"reads.{index}": text for index, text in enumerate(value.reads)}}
         case _:
             paths = {}
     yield from (((*key, name), path) for name, path in paths.items() if path is not None)
     if isinstance(value, BaseModel):
         for name, part in value:
-            if isinstance(part, BaseModel):
-                yield from _files_below(part, (*key, name))
+            parts = part if isinstance(part, dict) else {"": part}
+            for inner, file in parts.items():
+                if isinstance(file, BaseModel):
+                    yield from _files_below(file, (*key, name, *filter(None, [inner])))
+
+
+def _without_wildcards(path: str) -> str:
+    """Return a glob as a pattern of the files below the folder above its first wildcard."""
+    parts = PurePath(path).parts
+    fixed = next((index for index, part in enumerate(parts) if has_wildcard(part)), None)
+    return path if fixed is None else str(PurePath(*parts[:fixed], "{files}"))

@@ -2,12 +2,13 @@
 
 import re
 import unicodedata
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from lfm_tasks.errors import DataError
+from lfm_tasks.variables import ExpandedText
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}\Z")
 # https://learn.microsoft.com/windows/win32/fileio/naming-a-file: with any extension, in any case.
@@ -119,24 +120,18 @@ def describe(value: object) -> str:
             return f"a {type(value).__name__}"
 
 
-# Shorter values are no secrets, and stand in too many words; of these only whole words are hidden.
-_MIN_CHARACTERS, _MAX_WORD = 4, 7
+_WILDCARD = re.compile(r"[*?[]")
 
 
-def hide_values(text: str, variables: Mapping[str, str]) -> str:
-    """Return ``text`` with ``${NAME}`` in the place of every value of a variable that has four characters or more.
+def has_wildcard(path: str) -> bool:
+    """Return whether a path is a glob of several files.
 
     Examples
     --------
-    >>> hide_values("/scratch/zoo/a.npz: not found", {"ZOO": "/scratch/zoo"})
-    '${ZOO}/a.npz: not found'
+    >>> has_wildcard("images/*/*.png"), has_wildcard("images.parquet")
+    (True, False)
     """
-    for name, value in sorted(variables.items(), key=lambda item: -len(item[1])):
-        bounds = (r"(?<!\w)", r"(?!\w)") if len(value) <= _MAX_WORD else ("", "")
-        for form in dict.fromkeys((value, repr(value)[1:-1], ascii(value)[1:-1], value[:60])):
-            if len(value) >= _MIN_CHARACTERS:
-                text = re.sub(re.escape(form).join(bounds), f"${{{name}}}", text)
-    return text
+    return _WILDCARD.search(path) is not None
 
 
 _FIELD = re.compile(r"\{([^{}]*)\}")
@@ -180,7 +175,14 @@ def fill_pattern(pattern: str, **values: str) -> str:
     for name, value in values.items():
         if value in {"", ".", ".."} or re.search(r"[/\\\x00]", value):
             raise ValueError(f"found {value[:60]!r} for {{{name}}}, needs one plain name without folders")
-    return _FIELD.sub(lambda match: values.get(match[1], match[0]), pattern)
+
+    def fill(text: str) -> str:
+        return _FIELD.sub(lambda match: values.get(match[1], match[0]), text)
+
+    if isinstance(pattern, ExpandedText):
+        pieces = ((fill(used), fill(written) if used == written else written) for used, written in pattern.pieces)
+        return ExpandedText(tuple(pieces))
+    return fill(pattern)
 
 
 def expand_layers(patterns: Sequence[str], layer_names: Sequence[str]) -> tuple[str, ...]:

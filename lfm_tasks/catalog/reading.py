@@ -12,14 +12,18 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
+from lfm_tasks.catalog.checkpoints import LOADERS, CheckpointModel
 from lfm_tasks.catalog.cluster import KINDS
 from lfm_tasks.catalog.comparisons import comparison_problems, model_misses
+from lfm_tasks.catalog.discovery import discover_models
+from lfm_tasks.catalog.facts import models_with_facts
 from lfm_tasks.catalog.folders import folder_problems
-from lfm_tasks.catalog.models import SOURCES, Model, discover_models
-from lfm_tasks.catalog.names import CatalogError, Problem, colliding, describe, did_you_mean, hide_values
+from lfm_tasks.catalog.models import SOURCES, Model
+from lfm_tasks.catalog.names import CatalogError, Problem, colliding, describe, did_you_mean
 from lfm_tasks.catalog.sections import Catalog, CatalogText, keys_of, kinds_of, read_trust, refused_variables
-from lfm_tasks.catalog.yaml_tree import Entries, Items, Place, read_tree, to_builtins, variables_in
+from lfm_tasks.catalog.yaml_tree import Entries, Items, Place, expanded_texts, read_tree, to_builtins, variables_in
 from lfm_tasks.config import Settings
+from lfm_tasks.variables import hidden_values
 
 # What pydantic adds to a location: which side of a mapping, which branch of a union.
 _KINDS = {f"<{name}>": kind for name, kind in KINDS.items()}
@@ -62,23 +66,29 @@ def read_catalog(path: Path, environment: Mapping[str, str] | None = None, *, tr
     problems = refused + [problem for problem in problems if (problem.line, problem.where) not in at_refused]
     problems += _inconsistencies(tree, file)
     root = path.absolute().parent
-    discovered = None if catalog is None else discover_models(catalog.discover, catalog.models, root)
+    discovered = None if catalog is None else discover_models(catalog.discover, catalog.models, catalog.datasets, root)
+    origins: dict[str, dict[str, str]] = {}
     if catalog is not None and discovered is not None:
-        catalog = catalog.model_copy(update={"models": {**catalog.models, **discovered.models}})
+        models, origins = models_with_facts({**catalog.models, **discovered.models}, root)
+        catalog = catalog.model_copy(update={"models": models})
         problems += _comparison_problems(catalog, tree, file)
         problems += [_problem_at(tree, file, key, message) for key, message in folder_problems(catalog, root)]
     given = os.environ if environment is None else environment
     variables = {name: given[name] for name in sorted(variables_in(tree)) if given.get(name)}
+    known = {*catalog.models, *catalog.datasets} if catalog is not None else ()
+    hidden = hidden_values(variables, expanded_texts(tree), root, known)
     if problems or catalog is None or discovered is None:
-        raise CatalogError(replace(one, message=hide_values(one.message, variables)) for one in problems)
+        raise CatalogError(replace(one, message=hidden(one.message)) for one in problems)
     trust = read_trust(given, trust_code)
     return Catalog(
         root=root,
         file=path.name,
         discovered=discovered.names,
-        refused_models=discovered.refused,
+        refused_models=tuple(replace(one, message=hidden(one.message)) for one in discovered.refused),
+        unclaimed=discovered.unclaimed,
+        facts_from=origins,
         trust=trust,
-        variables=variables,
+        hidden=hidden,
         **dict(catalog),
     )
 
@@ -271,9 +281,28 @@ def _dataset_problems(model: object, datasets: Entries, file: str) -> Iterator[P
         if name not in datasets:
             message = f"the dataset {name[:100]!r} is not declared under datasets{did_you_mean(name, datasets)}"
             yield Problem(file, place.line, place.where, message)
-        elif kind != "activations" and isinstance(dataset, Entries) and not {"builtin", "inputs"} & dataset.keys():
-            message = f"the dataset {name!r} has no inputs to run the model on: add inputs: {{path: inputs.npy}} to it"
+        elif source.get("inputs") and kind in ("onnx", "torch"):
+            continue  # arrays of its own: whether they fit the dataset's rows is told once they are read
+        elif isinstance(dataset, Entries) and (message := _unfit_inputs(kind, name, dataset)):
             yield Problem(file, place.line, place.where, message)
+
+
+def _unfit_inputs(kind: str, name: str, dataset: Entries) -> str:
+    """Return why a model of this kind cannot run on what a dataset holds; "" if it can."""
+    has_numbers, has_raw = bool({"builtin", "inputs"} & dataset.keys()), bool({"texts", "images"} & dataset.keys())
+    if kind == "activations" or (kind == "onnx" and has_raw):
+        return ""  # which of them an ONNX graph takes is told once it is opened
+    if kind in LOADERS and not has_raw:
+        found = "numbers" if has_numbers else "no inputs"
+        needed = "texts or images, which each model prepares by itself"
+        return f"the dataset {name!r} holds {found}, needs {needed}: add texts: {{path: texts.jsonl}} to one"
+    if kind not in LOADERS and has_raw:
+        raw = "texts" if "texts" in dataset else "images"
+        advice = f"give it a dataset with inputs: {{path: inputs.npy}}, or run a checkpoint by {', '.join(LOADERS)}"
+        return f"the dataset {name!r} holds {raw}, which {kind} cannot prepare, needs numbers: {advice}"
+    if kind not in LOADERS and not has_numbers:
+        return f"the dataset {name!r} has no inputs to run the model on: add inputs: {{path: inputs.npy}} to it"
+    return ""
 
 
 def catalog_yaml(catalog: Catalog) -> str:
@@ -321,7 +350,7 @@ def _escaped(value: Any) -> Any:
 
 
 _SCHEMA_VERSION = "https://json-schema.org/draft/2020-12/schema"
-_PART_OF_A_MODEL = ("Model", "Discovery", "ActivationsSource", "OnnxModel", "TorchModel")
+_PART_OF_A_MODEL = ("Model", "Discovery", "ActivationsSource", "OnnxModel", "TorchModel", CheckpointModel.__name__)
 
 
 def catalog_schema() -> dict[str, Any]:

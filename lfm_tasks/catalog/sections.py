@@ -15,11 +15,14 @@ from pydantic import BaseModel, Field, JsonValue, create_model, model_validator
 
 from lfm_tasks.catalog.cluster import AddressCluster, ClusterConfig, LocalCluster, check_scheduler
 from lfm_tasks.catalog.comparisons import Comparison, ModelFacts
-from lfm_tasks.catalog.models import Dataset, Discovery, Model, Name, RefusedModel
-from lfm_tasks.catalog.names import Problem, hide_values
+from lfm_tasks.catalog.datasets import Dataset, Name
+from lfm_tasks.catalog.discovery import RefusedModel
+from lfm_tasks.catalog.models import Discovery, Model
+from lfm_tasks.catalog.names import Problem
 from lfm_tasks.catalog.yaml_tree import Entries, Items, Place
 from lfm_tasks.checks import check_classes
 from lfm_tasks.config import FROM_ENVIRONMENT, NO_GRAPH, AtlasConfig, PathText, Settings
+from lfm_tasks.variables import NOTHING_HIDDEN, HiddenValues
 
 # A field for each check: its key, and its settings by default.
 _CHECKS = {key: (kind | None, kind()) for key, kind in check_classes().items()}
@@ -45,7 +48,7 @@ class CatalogText(Settings):
     datasets: Annotated[dict[Name, Dataset], Field(min_length=1)]
     models: dict[Name, Model] = Field(default_factory=dict)
     discover: dict[Name, Discovery] = Field(default_factory=dict)
-    defaults: dict[str, JsonValue] = Field(default_factory=dict)
+    defaults: dict[str, JsonValue] = Field(default_factory=dict, repr=False)
     atlas: AtlasConfig = AtlasConfig()
     comparisons: dict[Name, Comparison] = Field(default_factory=dict)
     audit: AuditConfig = AuditConfig()
@@ -95,16 +98,20 @@ class Catalog(CatalogText):
     """A catalog that was read and checked; ``root`` is the folder of its file, ``file`` the name of it.
 
     ``models`` holds discovered models, too; ``discovered`` names those of each pattern of ``discover``,
-    ``refused_models`` the files that fit one and cannot be models. ``trust`` is not written in the file: whoever starts
-    a run says which factories may run. It is part of no key. ``variables`` are those of the environment in its paths.
+    ``refused_models`` the files that fit one and cannot be models, ``unclaimed`` says of each other folder why no
+    section takes it. ``facts_from`` names, for each model, the file of its folder that a key of ``meta`` was read from.
+    ``trust`` is not written in the file: whoever starts a run says which factories may run. It is part of no key.
+    ``hidden`` hides the values of the environment in its paths.
     """
 
     root: Path
     file: str = "data_catalog.yaml"
     discovered: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     refused_models: tuple[RefusedModel, ...] = ()
+    unclaimed: tuple[str, ...] = ()
+    facts_from: dict[str, dict[str, str]] = Field(default_factory=dict)
     trust: Trust = Trust()
-    variables: dict[str, str] = Field(default_factory=dict, exclude=True, repr=False)
+    hidden: HiddenValues = Field(default=NOTHING_HIDDEN, exclude=True, repr=False)
 
     def locate(self, path: str) -> Path:
         """Return a path of the catalog on this machine: relative paths start at ``root``."""
@@ -112,15 +119,18 @@ class Catalog(CatalogText):
 
     def hide_values(self, message: str) -> str:
         """Return a message as it may be published: variables by their names, not by their values."""
-        return hide_values(message, self.variables)
+        return self.hidden(message)
 
     def warnings(self) -> list[str]:
-        """Return a sentence for each pattern of ``discover`` that nothing fits."""
+        """Return a sentence for each pattern of ``discover`` that nothing fits, and for each folder that none takes."""
         refused = {model.discovery for model in self.refused_models}
         return [
-            f"discover.{name}: nothing matches {discovery.pattern!r} yet"
-            for name, discovery in self.discover.items()
-            if not self.discovered.get(name) and name not in refused
+            *self.unclaimed,
+            *(
+                f"discover.{name}: nothing matches {discovery.pattern!r} yet"
+                for name, discovery in self.discover.items()
+                if not self.discovered.get(name) and name not in refused
+            ),
         ]
 
 

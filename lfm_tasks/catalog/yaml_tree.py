@@ -18,6 +18,7 @@ from ruamel.yaml.error import MarkedYAMLError, ReusedAnchorWarning, YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from lfm_tasks.catalog.names import CatalogError, Problem, shorten
+from lfm_tasks.variables import ExpandedText, Pieces
 
 _MAX_BYTES = 2**20
 _MAX_NODES = 100_000  # after aliases are expanded
@@ -109,6 +110,15 @@ def variables_in(tree: object) -> set[str]:
     return {name for value, place in items for name in (*place.variables, *variables_in(value))}
 
 
+def expanded_texts(tree: object) -> Iterator[ExpandedText]:
+    """Yield all texts of ``tree`` that values of variables stand in."""
+    if isinstance(tree, Entries | Items):
+        for value in tree.values() if isinstance(tree, Entries) else tree:
+            yield from expanded_texts(value)
+    elif isinstance(tree, ExpandedText):
+        yield tree
+
+
 def to_builtins(tree: object) -> Any:
     """Return ``tree`` as plain dicts and lists, without places."""
     if isinstance(tree, Entries):
@@ -130,6 +140,8 @@ def _read_text(path: Path) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise refuse(f"cannot be read ({reason}): check the path, or write one with lfm-atlas init") from error
+    if content.startswith(b"version https://git-lfs.github.com/"):
+        raise refuse("got a git-lfs pointer, expected the catalog that it stands for. Fetch it: git lfs pull")
     if len(content) > _MAX_BYTES:
         raise refuse(f"found more than {_MAX_BYTES:,} bytes, needs at most that: is this a catalog?")
     try:
@@ -243,32 +255,43 @@ class _Builder:
     def _scalar(self, node: ScalarNode, place: Place) -> object:
         tag, text = str(node.tag), str(node.value)
         if "${" in text:
-            text = _VARIABLE.sub(lambda match: self._variable(match, place), text)
+            pieces = self._pieces(text, place)
+            is_plain = all(used == written for used, written in pieces)
+            text = "".join(used for used, _ in pieces) if is_plain else ExpandedText(pieces)
             if node.style is None and tag == _TAG + "str":
-                tag = _resolve_tag(text)
+                tag = _resolve_tag(str(text))
         if tag == _TAG + "str" or tag == _TAG + "timestamp":
             return text
         try:
-            return _CONVERT[tag.removeprefix(_TAG)](text)
+            return _CONVERT[tag.removeprefix(_TAG)](str(text))
         except (KeyError, ValueError):
             written = shorten(str(node.value))  # a variable is named; its value may be a secret
             return self._refuse(place, f"found {written} with the tag {_short_tag(node)}: remove the tag")
 
-    def _variable(self, match: re.Match[str], place: Place) -> str:
+    def _pieces(self, text: str, place: Place) -> Pieces:
+        """Return the parts of ``text``, each as it is used and as messages show it."""
+        pieces: list[tuple[str, str]] = []
+        end = 0
+        for match in _VARIABLE.finditer(text):
+            between = text[end : match.start()]
+            pieces += [(between, between), self._variable(match, place)]
+            end = match.end()
+        return (*pieces, (text[end:], text[end:]))
+
+    def _variable(self, match: re.Match[str], place: Place) -> tuple[str, str]:
+        """Return the value of a variable and its name, or a default, which is written for all to read, twice."""
         if match[0] == "$${":
-            return "${"
+            return "${", "${"
         named = _VARIABLE_NAME.match(match[1] or "")
         if named is None:
             self._refuse(place, f"found {shorten(match[0])}, needs ${{NAME}} or ${{NAME:-default}}")
-            return ""
+            return "", ""
         self.variables.append(named[1])
-        value = self.environment.get(named[1]) or named[2]
-        if value is None and named[1] in self.environment:
-            return ""
-        if value is None:
+        if value := self.environment.get(named[1]):
+            return value, f"${{{named[1]}}}"
+        if named[2] is None and named[1] not in self.environment:
             self._refuse(place, f"the variable {named[1]} is not set: set it, or write ${{{named[1]}:-default}}")
-            return ""
-        return value
+        return named[2] or "", named[2] or ""
 
 
 def _resolve_tag(text: str) -> str:

@@ -11,6 +11,7 @@ from lfm_tasks.catalog import Catalog
 from lfm_tasks.report.page import allowed, resource, templates
 from lfm_tasks.runtime.run import versions
 from lfm_tasks.stores.atlas.files import write_columns
+from lfm_tasks.stores.outputs import is_page
 from lfm_tasks.stores.units.durable import atomic_write
 
 # The version of evidence.json: programs that read it compare.
@@ -106,6 +107,21 @@ def write_results(catalog: Catalog, results: Sequence[ExperimentResult | Skipped
     text = json.dumps(facts, indent=1, sort_keys=True, allow_nan=False, ensure_ascii=False)
     atomic_write(output / "evidence.json", f"{text}\n".encode())
     atomic_write(output / "evidence.html", render_evidence(results, facts).encode())
+
+
+# What is written into the folder of the evidence, beside its atlas and store.
+WRITTEN = ("tables", "figures", "zoos", "evidence.json", "evidence.html")
+
+
+def is_evidence_file(path: Path) -> bool:
+    """Return whether a file is the page or the JSON of evidence, by its content."""
+    if path.suffix == ".html":
+        return is_page(path)
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and {"schema_version", "experiments", "refused"} <= content.keys()
 
 
 def standalone(figure: ResultFigure) -> str:

@@ -10,11 +10,20 @@ from pathlib import Path
 from lfm_tasks.catalog import Catalog, read_catalog
 from lfm_tasks.errors import DataError
 from lfm_tasks.experiments import anchors, cost, layer_matching, robustness, sensitivity
-from lfm_tasks.experiments.results import ExperimentResult, SkippedExperiment, write_results
+from lfm_tasks.experiments.results import (
+    WRITTEN,
+    ExperimentResult,
+    SkippedExperiment,
+    is_evidence_file,
+    write_results,
+)
 from lfm_tasks.experiments.source_zoo import SourceZoo
+from lfm_tasks.runtime.folders import refuse_folders
 from lfm_tasks.runtime.run import Run, StageCounts
 from lfm_tasks.stages.activations.stage import RecordedSpace
 from lfm_tasks.stages.inventory.stage import Zoo
+from lfm_tasks.stores.outputs import check_output_folder
+from lfm_tasks.stores.units.marker import store_id
 
 
 @dataclass(frozen=True)
@@ -40,6 +49,17 @@ def experiment_store(catalog: Catalog, output: Path) -> Catalog:
     """Return the catalog with its atlas and store in ``output``: the evidence leaves those of the zoo alone."""
     folders = {"store": str(output.absolute() / "store"), "path": str(output.absolute() / "atlas")}
     return catalog.model_copy(update={"atlas": catalog.atlas.model_copy(update=folders)})
+
+
+def check_evidence_folder(catalog: Catalog, output: Path, *, force: bool = False) -> None:
+    """Raise `FolderError` if the evidence would be written over files of others; earlier evidence gives way."""
+
+    def is_ours(path: Path) -> bool:
+        return (path.is_dir() and is_evidence) or is_evidence_file(path)
+
+    is_evidence = is_evidence_file(output / "evidence.json") or store_id(output / "store") is not None
+    check_output_folder(output, WRITTEN, force=force, is_ours=is_ours)
+    refuse_folders(experiment_store(catalog, output), ("atlas", "path"), ("atlas", "store"))
 
 
 def source_zoo(run: Run, zoo: Zoo, spaces: tuple[RecordedSpace, ...]) -> SourceZoo:

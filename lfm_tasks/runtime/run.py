@@ -1,17 +1,18 @@
 """What one run carries from stage to stage: its catalog, store and workers, its counts and failures."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic
 
 from lfm_tasks import __version__
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.names import did_you_mean, matches
 from lfm_tasks.spaces import Space
 from lfm_tasks.stores.units.store import UnitStore
+from lfm_tasks.variables import HiddenValues, hiding_values
 from lfm_tasks.workers.pool import Job, JobFailure, Result, Workers
 
 
@@ -62,6 +63,32 @@ class Failure:
         return cls(space.dataset, space.model, space.layer, stage, failure.reason, failure.message)
 
 
+def refused_arrivals(catalog: Catalog) -> list[Failure]:
+    """Return the files that fit a pattern of ``discover`` and cannot be models, as failures."""
+    return [
+        Failure(refused.dataset, refused.name, "", "discover", "refused_arrival", refused.message)
+        for refused in catalog.refused_models
+    ]
+
+
+@dataclass(frozen=True)
+class HidingFunction(Generic[Job, Result]):
+    """What a worker does with one job, values of the environment hidden in the error that it ends with, if any."""
+
+    function: Callable[[Job], Result]
+    hidden: HiddenValues
+
+    @property
+    def __name__(self) -> str:
+        """The name that logs call the function by."""
+        return getattr(self.function, "__name__", "job")
+
+    def __call__(self, job: Job) -> Result:
+        """Do the job."""
+        with hiding_values(self.hidden):
+            return self.function(job)
+
+
 @dataclass
 class StageCounts:
     """How many units each stage computed, and how many it reused from the store."""
@@ -88,6 +115,11 @@ class Run:
     notes: dict[str, Any] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
 
+    def add_failures(self, failures: Iterable[Failure]) -> None:
+        """Add spaces that the atlas does without, values of the environment hidden in their messages."""
+        hide = self.catalog.hide_values
+        self.failures.extend(replace(failure, message=hide(failure.message)) for failure in failures)
+
     @property
     def atlas_folder(self) -> Path:
         """Where the finished atlas is published."""
@@ -110,7 +142,9 @@ class Run:
             For each job the memory (bytes) that its worker must have; empty if unknown.
         """
         self.report_progress(stage, 0, len(jobs))
-        for n_done, (index, result) in enumerate(self.workers.run(function, jobs, needs), start=1):
+        hidden = self.catalog.hidden
+        called = HidingFunction(function, hidden) if hidden else function
+        for n_done, (index, result) in enumerate(self.workers.run(called, jobs, needs), start=1):
             yield jobs[index], result
             self.report_progress(stage, n_done, len(jobs))
 

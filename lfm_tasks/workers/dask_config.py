@@ -1,6 +1,18 @@
-"""Dask's settings on every cluster that a run starts; ``deploy/dask.yaml`` has them for clusters started by hand."""
+"""Dask's settings on every cluster that a run starts; ``deploy/dask.yaml`` has them for clusters started by hand.
+
+The user's own settings of Dask (``~/.config/dask``, ``/etc/dask``, ``DASK_...``) are made for other programs: one line
+of them lets workers end after seconds, or demands certificates of a cluster that has others. Local clusters ignore
+them; clusters of the user get what stands in `HONORED`.
+"""
 
 import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +44,117 @@ DASK_SETTINGS: dict[str, Any] = {
 }
 
 
+# What counts of the user's settings where the cluster is not ours alone: how to get in, and how long to wait.
+HONORED = (
+    "distributed.comm.tls",
+    "distributed.comm.require-encryption",
+    "distributed.comm.timeouts",
+    "gateway",
+    "jobqueue.slurm",
+    "temporary-directory",
+)
+
+
+class DaskSettingsError(RuntimeError):
+    """Settings of Dask that the user wrote cannot be read."""
+
+
+def import_dask() -> None:
+    """Import Dask without the user's settings: it reads them when it is imported, and ends if one is no YAML.
+
+    Call it before the first import of ``dask`` or ``distributed`` in a process; later it does nothing.
+    """
+    if "dask" in sys.modules:
+        return
+    before = dict(os.environ)
+    for name in [name for name in os.environ if name.startswith("DASK_")]:
+        del os.environ[name]
+    os.environ |= {"HOME": os.devnull, "DASK_ROOT_CONFIG": os.devnull}
+    try:
+        import dask.config
+    except ValueError as error:  # in the folder of this Python, which no variable hides
+        raise DaskSettingsError(_sentence(error)) from error
+    finally:
+        for name in ("HOME", "DASK_ROOT_CONFIG"):
+            os.environ.pop(name)
+        os.environ |= before
+    dask.config.PATH = os.path.join(os.path.expanduser("~"), ".config", "dask")  # libraries write templates there
+    # Whatever else of Dask reads its files anew, such as a worker that starts, finds none.
+    dask.config.paths.clear()
+    dask.config.refresh(env={})
+
+
+@contextmanager
+def dask_settings(of_the_user: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Have this process follow Dask's defaults, `DASK_SETTINGS` and ``of_the_user``, and nothing else, in the block.
+
+    The lines of a scheduler in this process stay out of its log.
+    """
+    import_dask()
+    import dask
+
+    before = deepcopy(dask.config.config)
+    dask.config.refresh(paths=[], env={})
+    # A copy: where Bokeh is missing, Dask's scheduler adds a route to the very list that it gets.
+    dask.config.set(deepcopy(DASK_SETTINGS))
+    dask.config.set(dict(of_the_user or {}))
+    # Prefect's logging setup would let every line of the scheduler through.
+    logging.getLogger("distributed").setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        # With the defaults of libraries that were imported in the block.
+        dask.config.refresh(paths=[], env={})
+        dask.config.update(dask.config.config, before)
+
+
+def honored_settings() -> dict[str, Any]:
+    """Return what the user's files and variables say of the settings in `HONORED`, by their dotted names.
+
+    Raises
+    ------
+    DaskSettingsError
+        If a file is no YAML, or a time is none.
+    """
+    import_dask()
+    import dask
+    from dask.utils import parse_timedelta
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about old names of other settings
+            collected = dask.config.collect(paths=dask.config._get_paths())
+    except ValueError as error:
+        raise DaskSettingsError(_sentence(error)) from error
+    found = {name: value for name, value in _leaves(collected) if _is_honored(name)}
+    for name, value in found.items():
+        if name.startswith("distributed.comm.timeouts"):
+            try:
+                parse_timedelta(value)
+            except (AttributeError, KeyError, TypeError, ValueError) as error:
+                problem = f"got {value!r} as Dask's setting {name}, expected a time such as 30s"
+                raise DaskSettingsError(f"{problem}. Correct it in ~/.config/dask or its DASK_... variable.") from error
+    return found
+
+
+def _leaves(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        name = f"{above}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{name}.")
+        else:
+            yield name, value
+
+
+def _is_honored(name: str) -> bool:
+    plain = name.replace("_", "-")
+    return any(plain == honored or plain.startswith(f"{honored}.") for honored in HONORED)
+
+
+def _sentence(error: Exception) -> str:
+    return f"got settings that Dask cannot read ({' '.join(str(error).split())}). Correct that file, or move it away."
+
+
 def as_variables(*prefixes: str) -> dict[str, str]:
     """Return the settings whose names start with one of the prefixes, as environment variables.
 
@@ -47,10 +170,10 @@ def as_variables(*prefixes: str) -> dict[str, str]:
     }
 
 
-def write_settings(folder: Path) -> Path:
-    """Write the settings as a file for ``DASK_CONFIG`` and return its path."""
+def write_settings(folder: Path, settings: Mapping[str, Any] = DASK_SETTINGS) -> Path:
+    """Write settings, by their dotted names, as a file for ``DASK_CONFIG`` and return its path."""
     nested: dict[str, Any] = {}
-    for name, value in DASK_SETTINGS.items():
+    for name, value in settings.items():
         *groups, last = name.split(".")
         level = nested
         for group in groups:

@@ -11,15 +11,15 @@ import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
-from copy import deepcopy
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from lfm_tasks.errors import CorruptUnitError, DataError
-from lfm_tasks.workers.dask_config import DASK_SETTINGS
+from lfm_tasks.workers.dask_config import DASK_SETTINGS, dask_settings, import_dask
+from lfm_tasks.workers.loopback import check_loopback
 from lfm_tasks.workers.resources import declare_memory, group_by_memory, peak_bytes
 
 if TYPE_CHECKING:
@@ -118,6 +118,7 @@ class LocalDask:
         self.memory_limit = memory_limit  # bytes; a worker with more is ended at 95 %
         self.peak_bytes = 0
         self._cluster: Any = None
+        self._closing = ExitStack()
 
     def run(
         self, function: Callable[[Job], Result], jobs: Sequence[Job], needs: Sequence[int] = ()
@@ -137,12 +138,14 @@ class LocalDask:
             with suppress(TimeoutError):
                 self._cluster.close(timeout=CLOSE_SECONDS)
             self._cluster = None
+        self._closing.close()
 
     def _connect(self) -> AbstractContextManager[Any]:
         from dask.distributed import Client
 
         if self._cluster is None:
-            apply_dask_settings()
+            check_loopback()
+            self._closing.enter_context(dask_settings())
             self._cluster = self._start_cluster(N_STARTS)
         return Client(self._cluster, set_as_default=False)
 
@@ -181,6 +184,7 @@ def run_jobs(
     ClusterError
         If all workers that may take a job are gone.
     """
+    import_dask()
     from dask.distributed import CancelledError
     from distributed.scheduler import NoValidWorkerError
 
@@ -268,16 +272,6 @@ def _thread_pools(n_modules: int) -> "ThreadpoolController":
     return ThreadpoolController()
 
 
-def apply_dask_settings() -> None:
-    """Give this process Dask's settings, and keep the scheduler's lines out of its log."""
-    import dask
-
-    # A copy: where Bokeh is missing, Dask's scheduler adds a route to the very list that it gets.
-    dask.config.set(deepcopy(DASK_SETTINGS))
-    # Prefect's logging setup would let every line of the scheduler through.
-    logging.getLogger("distributed").setLevel(logging.ERROR)
-
-
 def dask_setup(worker: Any) -> None:
     """Prepare a worker, as Dask calls it by this name when the module is preloaded.
 
@@ -362,7 +356,7 @@ class StoppedWorkers:
 def is_stopped(pid: int) -> bool:
     """Return whether a process was stopped by a signal; False on systems without /proc."""
     try:
-        status = Path(f"/proc/{pid}/stat").read_text()
+        status = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return False
     # After the name, which may hold anything, in parentheses.

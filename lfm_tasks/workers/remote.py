@@ -1,7 +1,7 @@
 """Workers of a cluster that a catalog names: waited for, and checked before they take work."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +10,11 @@ from distributed import Client, WorkerPlugin
 from lfm_tasks import __version__
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.workers.clusters.opening import OpenCluster, opener
-from lfm_tasks.workers.pool import ClusterError, Job, JobFailure, Result, apply_dask_settings, run_jobs
+from lfm_tasks.workers.dask_config import DaskSettingsError, dask_settings, honored_settings
+from lfm_tasks.workers.pool import ClusterError, Job, JobFailure, Result, run_jobs
 from lfm_tasks.workers.resources import memory_limit, worker_sizes
 
-# How long a client waits for an answer of the scheduler (seconds).
+# How long a client waits for an answer of the scheduler, unless the user's Dask settings say so (seconds).
 CONNECT_SECONDS = 60
 
 
@@ -23,6 +24,10 @@ class RemoteDask:
     def __init__(self, catalog: Catalog) -> None:
         self._configured_limit = memory_limit(catalog)
         self.peak_bytes = 0
+        try:
+            self._settings = honored_settings()
+        except DaskSettingsError as error:
+            raise ClusterError(str(error)) from error
         self._open: Callable[[], OpenCluster] = opener(catalog)
         self._store = (catalog.root / catalog.atlas.store).absolute()
         self._remote = catalog.atlas.remote or ""
@@ -35,7 +40,7 @@ class RemoteDask:
         """Bytes that a worker may take, as the catalog says; else what the largest declares, None if one does not."""
         if self._configured_limit is not None:
             return self._configured_limit
-        with connect(self._opened(), self._wait_seconds) as client:
+        with self._client() as client:
             sizes = worker_sizes(client)
         declared = [size for size in sizes if size is not None]
         return max(declared) if len(declared) == len(sizes) else None
@@ -54,25 +59,42 @@ class RemoteDask:
         """Stop what was started."""
         self._closing.close()
 
+    def _client(self) -> AbstractContextManager[Client]:
+        connect_timeout = self._settings.get("distributed.comm.timeouts.connect")
+        return connect(self._opened(), self._wait_seconds, connect_timeout)
+
     @contextmanager
     def _connect(self) -> Iterator[Client]:
-        with connect(self._opened(), self._wait_seconds) as client:
-            register(client, Readiness(str(self._store), self._remote, (self._store / "lock").read_text()))
+        with self._client() as client:
+            lock = (self._store / "lock").read_text(encoding="utf-8")
+            register(client, Readiness(str(self._store), self._remote, lock))
             yield client
 
     def _opened(self) -> Mapping[str, Any]:
         if self._client_arguments is None:
-            apply_dask_settings()
+            self._closing.enter_context(dask_settings(self._settings))
             self._client_arguments = self._closing.enter_context(self._open())
         return self._client_arguments
 
 
 @contextmanager
-def connect(client_arguments: Mapping[str, Any], wait_seconds: int) -> Iterator[Client]:
-    """Give a client of a scheduler that has a worker; `ClusterError` if it cannot be reached or none comes."""
+def connect(
+    client_arguments: Mapping[str, Any], wait_seconds: int, connect_timeout: str | float | None = None
+) -> Iterator[Client]:
+    """Give a client of a scheduler that has a worker; `ClusterError` if it cannot be reached or none comes.
+
+    Parameters
+    ----------
+    client_arguments
+        Where the scheduler is, and the certificates.
+    wait_seconds
+        How long to wait for the first worker.
+    connect_timeout
+        How long to wait for the scheduler, as Dask writes it (seconds, or ``30s``); `CONNECT_SECONDS` without it.
+    """
     # A fresh client for each stage: one that has seen a KilledWorker may hang.
     try:
-        client = Client(**client_arguments, set_as_default=False, timeout=CONNECT_SECONDS)
+        client = Client(**client_arguments, set_as_default=False, timeout=connect_timeout or CONNECT_SECONDS)
     except (OSError, TimeoutError, ValueError, RuntimeError) as error:
         address = client_arguments.get("address")
         where = client_arguments.get("scheduler_file") or getattr(address, "name", address)
@@ -134,7 +156,7 @@ class Readiness(WorkerPlugin):  # type: ignore[misc]
 
     def _check_store(self, worker: str) -> None:
         try:
-            lock = (Path(self.store) / "lock").read_text()
+            lock = (Path(self.store) / "lock").read_text(encoding="utf-8")
         except OSError:
             lock = ""
         if lock != self.lock:

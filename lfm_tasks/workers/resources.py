@@ -7,16 +7,19 @@ while jobs with a request wait at their worker, and are suspects with it if it d
 
 import os
 import re
+import resource
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.cluster import AddressCluster, KubernetesCluster, LocalCluster, SlurmCluster
+from lfm_tasks.workers.cgroups import Limit, cpu_quota, group_memory
 
 MEMORY = "MEMORY"
+# Of a worker of this machine: what it takes before any task, and as much again.
+LEAST_BYTES = 400 << 20
 
 
 def declare_memory(worker: Any) -> None:
@@ -63,7 +66,7 @@ def n_workers(catalog: Catalog) -> int:
     """Return how many workers a run has at most; 1 where only the scheduler at an address knows."""
     cluster = catalog.cluster
     if isinstance(cluster, LocalCluster):
-        return cluster.n_workers or len(os.sched_getaffinity(0))
+        return cluster.n_workers or int(_local_workers().value)
     return 1 if isinstance(cluster, AddressCluster) else cluster.bounds[1]
 
 
@@ -83,20 +86,59 @@ def memory_limit(catalog: Catalog, among: int | None = None) -> int | None:
     if isinstance(cluster, LocalCluster):
         limit = cluster.memory_limit
         if limit is None or limit == "auto":
-            return machine_bytes() // (among or n_workers(catalog))
+            share = machine_bytes() // (among or n_workers(catalog))
+            return min(share, int(process_memory().value))
         return _bytes(limit)
     if isinstance(cluster, SlurmCluster):
         return _bytes(cluster.memory) // cluster.workers_per_job
     return _bytes(cluster.memory) if isinstance(cluster, KubernetesCluster) else None
 
 
+def what_limits(catalog: Catalog) -> tuple[str, str]:
+    """Return, for local workers, what sets their number and their memory below the machine's; "" where nothing does."""
+    cluster = catalog.cluster
+    if not isinstance(cluster, LocalCluster):
+        return "", ""
+    of_workers = _local_workers().said_by if cluster.n_workers is None else ""
+    if cluster.memory_limit not in (None, "auto"):
+        return of_workers, ""
+    alone, shared = process_memory(), memory()
+    return of_workers, alone.said_by if alone.value < shared.value // n_workers(catalog) else shared.said_by
+
+
+def _local_workers() -> Limit:
+    """Return how many workers this machine holds: one a core, but none with less than `LEAST_BYTES`."""
+    by_cores, shared = cores(), memory()
+    most = max(1, shared.value // LEAST_BYTES)
+    if most < by_cores.value:
+        return Limit(most, f"{shared.said_by or 'the memory of this machine'}: {LEAST_BYTES >> 20} MiB a worker")
+    return Limit(max(1, int(by_cores.value)), by_cores.said_by)
+
+
+def cores() -> Limit:
+    """Return how many cores this process may keep busy: those that it may run on, or fewer by a CPU quota."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = cpu_quota()
+    return Limit(allowed, "") if quota is None or quota.value >= allowed else quota
+
+
+def memory() -> Limit:
+    """Return the bytes that all processes of a run may take together: the machine's, or fewer by a control group."""
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    group = group_memory()
+    return Limit(whole, "") if group is None or group.value >= whole else group
+
+
+def process_memory() -> Limit:
+    """Return the bytes that one process may take: infinite, or by ``ulimit -v`` or ``ulimit -d``."""
+    limits = (("-v", resource.RLIMIT_AS), ("-d", resource.RLIMIT_DATA))
+    found = [Limit(soft, f"ulimit {option}") for option, which in limits if (soft := resource.getrlimit(which)[0]) >= 0]
+    return min(found, key=lambda limit: limit.value, default=Limit(sys.maxsize, ""))
+
+
 def machine_bytes() -> int:
-    """Return the memory of this machine, or the limit of its container."""
-    n_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        with suppress(OSError, ValueError):
-            n_bytes = min(n_bytes, int((Path("/sys/fs/cgroup") / name).read_text()))
-    return n_bytes
+    """Return the memory of this machine, or what a control group (a container, a SLURM job) leaves of it."""
+    return int(memory().value)
 
 
 def peak_bytes() -> int:
@@ -105,10 +147,8 @@ def peak_bytes() -> int:
     ``ru_maxrss`` is useless for that on Linux: a new process starts with that of its parent.
     """
     try:
-        lines = Path("/proc/self/status").read_text().splitlines()
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
     except OSError:
-        import resource
-
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak << 10
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) << 10

@@ -1,7 +1,12 @@
 """The zoo that ships with the package: eight small networks in ONNX files, and the script that trained them."""
 
+import os
 import shutil
 from pathlib import Path
+from uuid import uuid4
+
+from lfm_tasks.stores.outputs import check_output_folder
+from lfm_tasks.stores.units.durable import make_folder
 
 
 def zoo_folder() -> Path:
@@ -10,21 +15,27 @@ def zoo_folder() -> Path:
 
 
 def write_start(folder: Path) -> None:
-    """Write ``data_catalog.yaml`` and ``zoo/`` into ``folder``; nothing that is there is overwritten.
+    """Write ``data_catalog.yaml`` and ``zoo/`` into ``folder``: both or, on a full disk, neither.
 
     Raises
     ------
-    FileExistsError
-        If ``folder`` already holds one of the two.
+    FolderError
+        If ``folder`` already holds one of the two, which is never replaced, or lies in an atlas or a store.
     """
-    catalog, zoo = folder / "data_catalog.yaml", folder / "zoo"
-    for path in (catalog, zoo):
-        if path.exists():
-            raise FileExistsError(f"{path} exists and is not overwritten: choose an empty folder")
-    zoo.mkdir(parents=True)
-    for network in sorted(zoo_folder().glob("*.onnx")):
-        shutil.copyfile(network, zoo / network.name)
-    catalog.write_text(_catalog_text().replace("lfm_tasks/zoo/", "zoo/"), encoding="utf-8")
+    check_output_folder(folder, ("data_catalog.yaml", "zoo"), hint="Choose an empty folder")
+    make_folder(folder)
+    staged = folder / f".start.{uuid4().hex}.partial"
+    try:
+        (staged / "zoo").mkdir(parents=True)
+        for network in sorted(zoo_folder().glob("*.onnx")):
+            shutil.copyfile(network, staged / "zoo" / network.name)
+        catalog = staged / "data_catalog.yaml"
+        catalog.write_text(_catalog_text().replace("lfm_tasks/zoo/", "zoo/"), encoding="utf-8")
+        # The catalog last: it says that the zoo is there.
+        for name in ("zoo", "data_catalog.yaml"):
+            os.rename(staged / name, folder / name)
+    finally:
+        shutil.rmtree(staged, ignore_errors=True)
 
 
 def _catalog_text() -> str:

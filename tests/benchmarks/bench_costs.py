@@ -262,7 +262,7 @@ class Measured:
 
         stage = FUNCTIONS[function.__name__]
         for index, job in enumerate(jobs):
-            Path("/proc/self/clear_refs").write_text("5")  # forget the highest so far
+            Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forget the highest so far
             start = time.process_time()
             result, _ = JobFunction(function)(job)
             self.spent[stage] = self.spent.get(stage, 0) + time.process_time() - start

@@ -15,8 +15,8 @@ from typing import Any
 
 from distributed import Client, LocalCluster
 
+from lfm_tasks.workers.dask_config import dask_settings
 from lfm_tasks.workers.local_cluster import start_cluster
-from lfm_tasks.workers.pool import apply_dask_settings
 
 
 def closed(n_workers: int) -> Any:
@@ -46,11 +46,11 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=10)
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
-    apply_dask_settings()
     times: dict[Callable[[int], Any], list[float]] = {closed: [], open_to_all: []}
-    for _ in range(options.repeats + 1):  # the first imports, and is left out
-        for start, taken in times.items():
-            taken.append(seconds(start, options.workers))
+    with dask_settings():
+        for _ in range(options.repeats + 1):  # the first imports, and is left out
+            for start, taken in times.items():
+                taken.append(seconds(start, options.workers))
     with_tls, without = times[closed][1:], times[open_to_all][1:]
     ratios = [ours / theirs for ours, theirs in zip(with_tls, without, strict=True)]
     medians = statistics.median(with_tls), statistics.median(without)

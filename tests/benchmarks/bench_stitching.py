@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.sources.networks.onnx_models import open_head
+from lfm_tasks.sources.networks.onnx_heads import open_head
 from lfm_tasks.sources.opening import open_source, read_dataset
 from lfm_tasks.spectral.bases.space import spectral_space
 from lfm_tasks.spectral.maps.descriptors import Anchors

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from lfm_tasks.catalog import models, read_catalog, sections
+from lfm_tasks.catalog import datasets, models, read_catalog, sections
 from lfm_tasks.catalog.comparisons import chosen_models
 from lfm_tasks.checks import check_classes
 from lfm_tasks.stages.inventory.requests import unknown_measures
@@ -23,7 +23,10 @@ def test_page__shows_a_catalog_that_is_read(tmp_path: Path) -> None:
 
     catalog = read_catalog(path, {})
 
-    assert list(catalog.models) == ["bert", "resnet", "vit", "swin"]
+    assert list(catalog.models) == [
+        *("bert", "resnet", "minilm-onnx", "deit-onnx", "encoder-onnx", "vit"),
+        *("clip-text", "adapter", "minilm", "swin"),
+    ]
     assert unknown_measures(catalog) == []
     assert chosen_models(catalog.comparisons["text-vision"].targets, catalog.model_facts()) == ["resnet", "vit", "swin"]
     assert catalog.models["swin"].activations is not None
@@ -31,7 +34,7 @@ def test_page__shows_a_catalog_that_is_read(tmp_path: Path) -> None:
 
 
 def test_page__names_every_key() -> None:
-    values = [*vars(models).values(), *vars(sections).values(), *check_classes().values()]
+    values = [*vars(datasets).values(), *vars(models).values(), *vars(sections).values(), *check_classes().values()]
     kinds = [kind for kind in values if isinstance(kind, type) and issubclass(kind, BaseModel)]
     # Clusters other than the local one have a page of their own.
     read = [kind for kind in kinds if kind not in (sections.Catalog, sections.Trust, sections.AddressCluster)]

@@ -13,7 +13,8 @@ import pytest
 
 from lfm_atlas import open_atlas
 from lfm_atlas.cli.main import app
-from lfm_tasks.stores.atlas.files import publish, read_atlas, write_atlas
+from lfm_tasks.stores.atlas.files import read_atlas, write_atlas
+from lfm_tasks.stores.atlas.publication import publish
 
 ODD = "[red]</td>|=x"
 
@@ -211,7 +212,7 @@ def test_folder_where_a_file_is_to_be_written__is_told(
     arguments = [tmp_path, *options] if name == "export" else [*options, tmp_path]
 
     assert called(name, folder / "atlas", *arguments) == 2
-    assert "found a folder, needs a file to write: give its name, too" in capsys.readouterr().err
+    assert "got a folder, expected a file to write. Give its name, too" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
 

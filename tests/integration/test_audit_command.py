@@ -249,7 +249,7 @@ def test_torn_history__is_told_before_anything_is_computed(
 
     with pytest.raises(SystemExit, match="2"):
         audit(folder)
-    assert "got a line that is no JSON" in capsys.readouterr().err
+    assert "history.jsonl:1: got a line that no audit wrote" in capsys.readouterr().err
     assert not (folder / "atlas").exists()
 
 

@@ -58,7 +58,7 @@ def test_show__is_a_catalog_that_says_the_same(
     assert app(["catalog", "show", str(path)], result_action="return_value") == 0
 
     shown = capsys.readouterr().out
-    path.write_text(shown)
+    path.write_text(shown, encoding="utf-8")
     after = read_catalog(path)
     assert list(after.models) == ["zebra", "aardvark", "one", "two"]
     for name in ("models", "datasets", "comparisons", "atlas", "cluster"):
@@ -83,12 +83,12 @@ atlas: {maps: {regime: unsupervised, n_samples: 60}, collection: null, null: {n_
 def test_show__keeps_every_setting_of_maps_and_what_is_switched_off(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path.write_text(CATALOG[: CATALOG.index("comparisons:")] + MAPS)
+    path.write_text(CATALOG[: CATALOG.index("comparisons:")] + MAPS, encoding="utf-8")
     before = read_catalog(path)
 
     app(["catalog", "show", str(path)], result_action="return_value")
 
-    path.write_text(capsys.readouterr().out)
+    path.write_text(capsys.readouterr().out, encoding="utf-8")
     after = read_catalog(path)
     assert after.atlas == before.atlas
     assert after.atlas.collection is None
@@ -111,7 +111,7 @@ def test_show__of_the_shipped_catalog_fits_the_schema(tmp_path: Path, capsys: py
 
 
 def test_show__tells_patterns_that_match_nothing(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path.write_text(CATALOG.replace("zoo/{model}", "{model}/late").partition("comparisons:")[0])
+    path.write_text(CATALOG.replace("zoo/{model}", "{model}/late").partition("comparisons:")[0], encoding="utf-8")
 
     assert app(["catalog", "show", str(path)], result_action="return_value") == 0
 
@@ -119,7 +119,7 @@ def test_show__tells_patterns_that_match_nothing(path: Path, capsys: pytest.Capt
 
 
 def test_show__of_a_wrong_catalog_says_what_is_wrong(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path.write_text(CATALOG.replace("models:", "modles:"))
+    path.write_text(CATALOG.replace("models:", "modles:"), encoding="utf-8")
 
     with pytest.raises(SystemExit, match="2"):
         app(["catalog", "show", str(path)], result_action="return_value")
@@ -131,7 +131,7 @@ def test_show__of_a_wrong_catalog_says_what_is_wrong(path: Path, capsys: pytest.
 def test_validate_and_plan__tell_patterns_that_match_nothing(
     path: Path, command: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path.write_text(CATALOG.replace("zoo/{model}", "{model}/late").partition("comparisons:")[0])
+    path.write_text(CATALOG.replace("zoo/{model}", "{model}/late").partition("comparisons:")[0], encoding="utf-8")
 
     app([command[0], str(path), *command[1:]], result_action="return_value")
 

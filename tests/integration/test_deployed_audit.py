@@ -25,6 +25,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from lfm_atlas.prefect_server import PREFECT_DEFAULTS
+from lfm_tasks.stores.units.marker import claim_store
 
 SECONDS = 300
 
@@ -158,6 +159,8 @@ def zoo(tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path], str
     (folder / "flows").mkdir()
     for name in ("__init__", "audit"):
         (folder / "flows" / f"{name}.py").write_text("raise ImportError('the user's own flows were imported')\n")
+    # A folder with anything in it and no marker would be refused as a store.
+    claim_store(folder / ".lfm-atlas")
     strangers.plant(folder, folder / ".lfm-atlas", folder / ".lfm-atlas" / "prefect", with_python_m=True)
     return folder
 
@@ -258,18 +261,18 @@ def served(zoo: Path, log: Path, *options: str) -> Iterator[subprocess.Popen[byt
     finally:
         serving.send_signal(signal.SIGTERM)
         code = serving.wait(120)
-    assert code == 143, log.read_text()
+    assert code == 143, log.read_text(encoding="utf-8")
     assert nobody_left(zoo)
 
 
 def wait_while_serving(serving: subprocess.Popen[bytes], log: Path, what: Callable[[], Any]) -> Any:
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
-        assert serving.poll() is None, log.read_text()
+        assert serving.poll() is None, log.read_text(encoding="utf-8")
         if result := what():
             return result
         time.sleep(1)
-    raise AssertionError(log.read_text())
+    raise AssertionError(log.read_text(encoding="utf-8"))
 
 
 @pytest.mark.slow

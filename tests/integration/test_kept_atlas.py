@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import networkx as nx
+import pandas as pd
 import pytest
 
 from lfm_atlas.cli.main import app
@@ -140,9 +142,9 @@ COMMANDS: list[tuple[int, tuple[str, ...]]] = [
     (0, ("diff", "{atlas}", "{atlas}")),
     (0, ("report", "{atlas}", "--output", "{out}/report.html")),
     (0, ("export", "{atlas}", "{out}/edges.csv", "--format", "csv")),
-    (2, ("export", "{atlas}", "{out}/spaces.graphml", "--format", "graphml")),
-    (2, ("export", "{atlas}", "{out}/projector", "--format", "projector")),
-    (2, ("export", "{atlas}", "{out}/points.parquet", "--format", "embedding-atlas")),
+    (0, ("export", "{atlas}", "{out}/spaces.graphml", "--format", "graphml")),
+    (0, ("export", "{atlas}", "{out}/projector", "--format", "projector")),
+    (0, ("export", "{atlas}", "{out}/points.parquet", "--format", "embedding-atlas")),
 ]
 
 
@@ -163,5 +165,9 @@ def test_atlas_without_spaces__breaks_no_command(
         assert code == expected, (words, told)
         assert ("got an atlas without spaces" in told.err) == (expected == 2), (words, told)
     assert (tmp_path / "edges.csv").read_text().startswith('"source","target","dataset","measure",')
+    # What other programs open without an error.
+    assert len(nx.read_graphml(tmp_path / "spaces.graphml")) == 0
+    assert (tmp_path / "projector" / "metadata.tsv").read_text() == "space\tdepth\tlayer\tmodel\n"
+    assert pd.read_parquet(tmp_path / "points.parquet")[["space", "x", "y", "neighbors"]].shape == (0, 4)
     mount(folder)
     assert run(folder) == 0

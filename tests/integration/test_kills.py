@@ -113,10 +113,10 @@ def test_run_killed_while_another_atlas_is_published__leaves_a_whole_one(
 def test_second_run_at_the_same_time__is_refused_and_harms_nothing(
     tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path]
 ) -> None:
-    from lfm_tasks.stores.units.durable import locked
+    from lfm_tasks.stores.units.marker import held_store
 
     folder = write_zoo(tmp_path, related_spaces(2))
-    with locked(folder / ".lfm-atlas", "lfm-atlas run"):
+    with held_store(folder / ".lfm-atlas", "lfm-atlas run"):
         refused = run_until(0, folder)
 
     assert refused.returncode == 1

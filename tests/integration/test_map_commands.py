@@ -239,10 +239,11 @@ def test_transfer__never_loads_objects(folder: Path, tmp_path: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        ("there.npy", "found the file, which is not overwritten: choose another name, or give --force"),
+        ("there.npy", "got a file that exists, expected a free name. Name another one, or give --force"),
         ("out.txt", "found the output 'out.txt', needs a name that ends in .npy"),
         ("no/out.npy", "found no folder"),
-        ("folder.npy", "found a folder, needs a file"),
+        ("folder.npy", "got a folder, expected a file"),
+        ("link.npy", "got a link that leads nowhere, expected a file or nothing, since no link is followed"),
     ],
 )
 def test_transfer__writes_nothing_where_it_may_not(
@@ -251,9 +252,11 @@ def test_transfer__writes_nothing_where_it_may_not(
     np.save(tmp_path / "new.npy", rows_of(folder))
     (tmp_path / "there.npy").write_text("mine")
     (tmp_path / "folder.npy").mkdir()
+    (tmp_path / "link.npy").symlink_to("nowhere.npy")
     assert lfm_atlas(folder, "transfer", NAME, str(tmp_path / "new.npy"), str(tmp_path / output)) == 2
     assert message in capsys.readouterr().err
     assert (tmp_path / "there.npy").read_text() == "mine"
+    assert not (tmp_path / "nowhere.npy").exists()
 
     assert lfm_atlas(folder, "transfer", NAME, str(tmp_path / "new.npy"), str(tmp_path / "there.npy"), "--force") == 0
     assert np.load(tmp_path / "there.npy").shape == (120, 13)

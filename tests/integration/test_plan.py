@@ -1,10 +1,14 @@
 """The plan: tasks are counted exactly and bytes closely; what is there costs nothing."""
 
+import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lfm_atlas.cli.run import plan
+from lfm_atlas.console import OK, USAGE
 from lfm_tasks.catalog import cluster, read_catalog
 from lfm_tasks.config import GraphConfig
 from lfm_tasks.planning import (
@@ -17,6 +21,7 @@ from lfm_tasks.planning import (
     worker_ceiling,
 )
 from lfm_tasks.runtime.load import SECONDS, WORKER_BYTES, Load, SpaceSize, total_load
+from lfm_tasks.sources.checkpoints import requirements
 from lfm_tasks.stages.bases.cost import basis_load
 from lfm_tasks.stages.bases.job import BasisMethod
 from lfm_tasks.stages.inventory.stage import validate_catalog
@@ -148,3 +153,53 @@ def _graph() -> GraphConfig:
 
 def test_every_kind_of_cluster__has_a_way_to_more_memory() -> None:
     assert MORE_MEMORY.keys() == cluster.KINDS.keys()
+
+
+def sparse_checkpoint(folder: Path, n_layers: int) -> None:
+    """Write a Llama whose weights are a header and a hole of 128 MiB for each layer."""
+    config = {"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": n_layers, "vocab_size": 32000}
+    shape, n_bytes = [4096, 8192], 4096 * 8192 * 4
+    tensors = {
+        f"model.layers.{layer}.weight": {"dtype": "F32", "shape": shape, "data_offsets": [at, at + n_bytes]}
+        for layer in range(n_layers)
+        for at in [layer * n_bytes]
+    }
+    header = json.dumps(tensors).encode()
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "tokenizer.json").write_text("{}")
+    with (folder / "model.safetensors").open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + n_layers * n_bytes)
+
+
+def test_plan__refuses_a_checkpoint_larger_than_a_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(requirements, "_is_installed", lambda module: True)  # nothing of them is run
+    sparse_checkpoint(tmp_path / "zoo" / "llama", n_layers=2)
+    lines = [json.dumps({"id": row, "text": "some words " * 40}) for row in range(60)]
+    (tmp_path / "texts.jsonl").write_text("\n".join(lines))
+    catalog = """
+version: 1
+datasets: {docs: {texts: {path: texts.jsonl, id: id}}}
+discover: {language: {transformers: {path: "zoo/{model}", dataset: docs, max_tokens: 64}}}
+atlas: {graph: {n_neighbors: 5}, n_eigenpairs: 5}
+cluster: {type: local, memory_limit: SIZE}
+"""
+    path = tmp_path / "data_catalog.yaml"
+    path.write_text(catalog.replace("SIZE", "1GiB"))
+
+    assert plan(path) == USAGE
+    printed, refusal = capsys.readouterr()
+    assert re.search(r"memory       at most 1\.\d GiB a worker \(activations: llama/hidden.00\), of 1.0 GiB", printed)
+    assert "activations of llama/hidden.00 would take" in refusal
+    assert "lower its batch_size or max_tokens, set dtype: bfloat16" in refusal
+    assert "raise cluster.memory_limit" in refusal
+
+    path.write_text(catalog.replace("SIZE", "4GiB"))
+
+    assert plan(path) == OK
+    work = missing_work(read_catalog(path), validate_catalog(read_catalog(path), lambda *_: None))[0].load.work
+    # 2 operations for each parameter, of 64 tokens of 60 texts.
+    assert work["record flops"] == 2 * (2 * 4096 * 8192) * 64 * 60

@@ -11,7 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from lfm_atlas.cli.main import app
-from lfm_tasks.experiments.stage import EXPERIMENTS
+from lfm_tasks.catalog import read_catalog
+from lfm_tasks.errors import FolderError
+from lfm_tasks.experiments.stage import EXPERIMENTS, check_evidence_folder
+from lfm_tasks.stores.outputs import GENERATOR
 from lfm_tasks.zoo import write_start
 
 LABELS = np.repeat(np.arange(3), 40)
@@ -130,8 +133,27 @@ def test_reproduce__refuses_a_file_as_its_folder(
 ) -> None:
     (tmp_path / "taken").write_text("")
     words = ["reproduce", str(folder / "data_catalog.yaml"), "--output", str(tmp_path / "taken")]
-    assert app(words, result_action="return_value") == 2
-    assert "found a file, needs a folder to write into" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        app(words, result_action="return_value")
+    assert "got a file or a link that leads nowhere, expected a folder to write into" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["tables", "figures", "zoos", "evidence.json", "evidence.html", "store"])
+def test_reproduce__replaces_nothing_but_earlier_evidence(
+    folder: Path, tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalog, output = read_catalog(folder / "data_catalog.yaml"), tmp_path / "work"
+    mine = output / name if "." in name else output / name / "thesis.tex"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("years of work")
+
+    with pytest.raises(FolderError, match=f"work/{name}: got a"):
+        check_evidence_folder(catalog, output)
+    mine.unlink()
+    if name != "store":
+        (output / "evidence.json").write_text('{"schema_version": 2, "experiments": {}, "refused": {}}')
+        (output / "evidence.html").write_text(GENERATOR)
+        check_evidence_folder(catalog, output)
 
 
 def test_robustness__refuses_one_class(

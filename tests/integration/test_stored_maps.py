@@ -169,8 +169,8 @@ def test_too_many_bytes__are_refused_before_anything_is_computed(
 
     assert (failure.model, failure.stage, failure.reason) == ("atlas.keep_maps", "validate", "too_large")
     assert failure.message == (
-        "found 6 maps of 120 points to keep, 0.0 GiB, needs at most 0 GiB: set atlas.keep_maps to best or none, "
-        "embed fewer spaces, or set atlas.max_points"
+        "got 6 maps of 120 points to keep, 0.0 GiB, expected at most 6.794e-06 GiB. "
+        "Set atlas.keep_maps to best or none, or compare fewer models, or set atlas.max_points to at most 119."
     )
     assert "maps/probe" not in read_groups(tmp_path / "atlas")
 

@@ -11,12 +11,13 @@ from cyclopts import App, Parameter
 from lfm_atlas.console import (
     OK,
     USAGE,
+    Force,
     as_json,
     escape_unprintable,
+    exit_if_refused,
     print_err,
     print_out,
     print_tables,
-    refuse_folder,
 )
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ def export(
     max_q: Annotated[float | None, Parameter(help="graphml: edges of at most this false discovery rate.")] = None,
     min_value: Annotated[float | None, Parameter(help="graphml: edges of at least this calibrated value.")] = None,
     points_of: Annotated[str | None, Parameter(help="projector, embedding-atlas: the points of this space.")] = None,
+    force: Force = False,
 ) -> int:
     """Write the atlas for other programs: the long table, a graph of spaces, or points to look at."""
     if format != "graphml" and (max_q is not None or min_value is not None):
@@ -108,10 +110,14 @@ def export(
     if format in ("csv", "graphml") and points_of is not None:
         print_err(f"found --points-of with --format {format}, needs projector or embedding-atlas")
         return USAGE
-    if format != "projector" and refuse_folder(output):
-        return USAGE
     from lfm_tasks.published import exports
+    from lfm_tasks.stores.outputs import check_output_file, check_output_folder
 
+    with exit_if_refused():
+        if format == "projector":
+            check_output_folder(output, exports.PROJECTOR_FILES, force=force)
+        else:
+            check_output_file(output, force=force)
     with open_atlas_or_exit(atlas_path) as atlas:
         if format == "csv":
             exports.export_csv(atlas, output)
@@ -134,24 +140,29 @@ def report(
     atlas_path: Annotated[Path, Parameter(name="--atlas", help="Folder of a published atlas.")] = Path("atlas"),
     *,
     output: Annotated[Path, Parameter(alias="-o", help="File to write.")] = Path("report.html"),
+    force: Force = False,
 ) -> int:
-    """Draw the report of a published atlas once more."""
+    """Draw the report of a published atlas once more; a page that lfm-atlas drew is replaced."""
     from lfm_tasks.report import render_report
     from lfm_tasks.stores.atlas.files import read_groups
+    from lfm_tasks.stores.outputs import check_output_file, is_page
     from lfm_tasks.stores.units.durable import atomic_write
 
-    if refuse_folder(output):
-        return USAGE
+    with exit_if_refused():
+        replaces = check_output_file(output, force=force, is_ours=is_page)
     with open_atlas_or_exit(atlas_path) as atlas:
         page = render_report(atlas.scores.load(), dict(atlas.summary), read_groups(atlas_path, atlas.manifest))
     atomic_write(output, page.encode())
-    print_out(f"wrote {output}")
+    print_out(f"wrote {output}{', in place of the file that was there' if replaces else ''}")
     return OK
 
 
 @contextmanager
 def open_atlas_or_exit(path: Path) -> Iterator["Atlas"]:
     """Yield the atlas at ``path``; print any `AtlasError` of opening or using it and exit with `USAGE`."""
+    from lfm_tasks.workers.dask_config import import_dask
+
+    import_dask()  # which xarray imports, too
     from lfm_atlas import AtlasError, open_atlas
 
     try:

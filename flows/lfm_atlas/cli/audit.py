@@ -1,9 +1,10 @@
 """The commands that check and keep up an atlas: audit, deploy, serve, verify, prune."""
 
-import os
 import shlex
+import sys
 from contextlib import chdir
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -21,6 +22,7 @@ from lfm_atlas.console import (
     Scheduler,
     TrustCode,
     absolute_scheduler,
+    announce_start,
     as_json,
     check_folders_or_exit,
     environment,
@@ -30,6 +32,7 @@ from lfm_atlas.console import (
     print_err,
     print_out,
     progress,
+    shown,
     work_folder,
 )
 
@@ -61,6 +64,7 @@ def audit(
 ) -> int:
     """Bring the atlas up to date, then hold it against the limits of the catalog and the baseline."""
     catalog = override_scheduler_or_exit(load_catalog_or_exit(catalog_path, trust_code), scheduler)
+    announce_start("Prefect" if prefect and dask else "the audit")
     check_folders_or_exit(catalog_path, catalog)
     with progress() as report_progress:
         if prefect and dask:
@@ -69,21 +73,26 @@ def audit(
             )
         else:
             outcome = _audit_directly(catalog, promote, report_progress, dask)
-    return _print_outcome(outcome)
+    return _print_outcome(outcome, catalog)
 
 
 def _audit_with_prefect(
     path: Path, catalog: "Catalog", report_progress: "ProgressCallback", *, promote: bool, scheduler: str
 ) -> "AuditOutcome":
+    from lfm_atlas.prefect_access import find_user_server, import_prefect
     from lfm_atlas.prefect_server import prefect_server, wait_until_ready
-    from lfm_tasks.runtime.session import refuse_if_busy
+    from lfm_tasks.runtime.folders import prepare_store, refuse_read_only, written_by_audit
 
-    refuse_if_busy(catalog)
+    refuse_read_only(catalog, *written_by_audit(catalog, promote))
+    prepare_store(catalog)
     path = path.absolute()
+    with_user_server = find_user_server()
     with prefect_server(catalog.root / catalog.atlas.store / "prefect") as address:
+        import_prefect(with_user_server=with_user_server)
         from lfm_atlas.audit import AuditParameters, AuditTarget, audit_flow
 
-        wait_until_ready(address)
+        if not with_user_server:
+            wait_until_ready(address)
         outcomes: list[AuditOutcome] = []
         target = AuditTarget(str(path), catalog.trust.everything, scheduler)
         parameters = AuditParameters(**asdict(target), promote=promote)
@@ -104,11 +113,15 @@ def _audit_directly(
         return audit_zoo(opened, promote)
 
 
-def _print_outcome(outcome: "AuditOutcome") -> int:
+def _print_outcome(outcome: "AuditOutcome", catalog: "Catalog") -> int:
     """Print the failures of the run and the result of every check; return the exit code."""
+    from lfm_tasks.runtime.folding import fold_failures
+
     audit, run = outcome.audit, outcome.run
-    for failure in run.failures:
-        print_err(f"{failure.model}/{failure.layer or '*'}: {failure.message} [{failure.reason}]")
+    for sentence in catalog.unclaimed:
+        print_err(sentence)
+    for folded in fold_failures(run.failures):
+        print_err(folded.line())
     for check in audit.checks:
         line = f"{check.status:<8} {check.name}: {check.message}"
         if check.status in ("warn", "fail", "error"):
@@ -117,7 +130,7 @@ def _print_outcome(outcome: "AuditOutcome") -> int:
             print_out(line)
     print_out(f"audit: {audit.verdict}; {audit.sentence}")
     baseline = "this atlas is the baseline now" if audit.promoted else "the baseline stays as it is"
-    print_out(f"{baseline}; page: {audit.folder / 'audit.html'}")
+    print_out(shown(f"{baseline}; page: {audit.folder / 'audit.html'}"))
     if audit.verdict == "fail":
         return LIMIT_BROKEN
     return SOME_FAILED if run.failures or run.unscored else OK
@@ -135,15 +148,18 @@ def deploy(
 ) -> int:
     """Register audits of a catalog with a Prefect server: deployment, schedule, work pool, automations."""
     override_scheduler_or_exit(load_catalog_or_exit(catalog_path, trust_code), scheduler)
-    if not os.environ.get("PREFECT_API_URL"):
+    from lfm_atlas.prefect_access import find_user_server, import_prefect
+    from lfm_atlas.prefect_settings import set_prefect_defaults
+    from lfm_atlas.proxies import unusable_proxies
+
+    if not find_user_server():
         print_err("found no PREFECT_API_URL, needs the address of a server: prefect server start, then export it")
         return USAGE
-    path = catalog_path.absolute()
-    from lfm_atlas.prefect_server import set_prefect_defaults
-
-    scheduler = absolute_scheduler(scheduler)
+    announce_start("Prefect")
+    path, scheduler = catalog_path.absolute(), absolute_scheduler(scheduler)
     set_prefect_defaults()
-    with chdir(EMPTY_FOLDER):
+    with chdir(EMPTY_FOLDER), environment(dict.fromkeys(unusable_proxies(), "")):
+        import_prefect(with_user_server=True)
         from lfm_atlas.audit import AuditTarget
         from lfm_atlas.deployment import Deployment, register
 
@@ -175,31 +191,48 @@ def serve(
 ) -> int:
     """Run audits of a catalog on a schedule, on this machine, until stopped; a server is started if there is none."""
     catalog = override_scheduler_or_exit(load_catalog_or_exit(catalog_path, trust_code), scheduler)
+    announce_start("Prefect")
     check_folders_or_exit(catalog_path, catalog)
     path, scheduler = catalog_path.absolute(), absolute_scheduler(scheduler)
+    from lfm_atlas.prefect_access import find_user_server
     from lfm_atlas.prefect_server import SECRET_FILE, prefect_server, wait_until_ready
+    from lfm_tasks.runtime.folders import prepare_store
 
+    prepare_store(catalog)
     home = catalog.root / catalog.atlas.store / "prefect"
-    starts_server = not os.environ.get("PREFECT_API_URL")
-    with prefect_server(home, with_schedules=True) as address:
-        wait_until_ready(address)
+    with_user_server = find_user_server()
+    check = partial(_import_prefect_and_check, cron, with_user_server)
+    with prefect_server(home, with_schedules=True, before_start=check) as address:
         from lfm_atlas.audit import AuditTarget
-        from lfm_atlas.deployment import check_cron, run_on_schedule
+        from lfm_atlas.deployment import run_on_schedule
 
-        try:
-            check_cron(cron)
-        except ValueError as error:
-            print_err(str(error))
-            return USAGE
+        if not with_user_server:
+            wait_until_ready(address)
         print_out(f"audits of {catalog_path} at {cron!r} (UTC); server: {address}; Ctrl+C stops both")
-        if starts_server:
+        if not with_user_server:
             print_out(
                 f"to use the server: export PREFECT_API_AUTH_STRING=$(cat {shlex.quote(str(home / SECRET_FILE))})"
             )
+        # Whoever reads a log or a pipe waits for these lines for as long as the audits are served.
+        sys.stdout.flush()
         target = AuditTarget(str(path), trust_code, scheduler)
         with environment(target.to_environment()):
             run_on_schedule(name or path.parent.name, cron, {"catalog": str(path)})
     return OK
+
+
+def _import_prefect_and_check(cron: str, with_user_server: bool) -> None:
+    """Import Prefect; exit with `USAGE` if ``cron`` is no schedule."""
+    from lfm_atlas.prefect_access import import_prefect
+
+    import_prefect(with_user_server=with_user_server, prints_errors=True)
+    from lfm_atlas.deployment import check_cron
+
+    try:
+        check_cron(cron)
+    except ValueError as error:
+        print_err(str(error))
+        sys.exit(USAGE)
 
 
 def verify(
@@ -209,6 +242,7 @@ def verify(
 ) -> int:
     """Read every byte of the store and its published atlases; list what is damaged, and leave with 1 if anything is."""
     catalog = load_catalog_or_exit(catalog_path)
+    check_folders_or_exit(catalog_path, catalog, ("atlas", "store"))
     from lfm_tasks.errors import DataError
     from lfm_tasks.maintenance import verify as verify_store
 
@@ -237,6 +271,7 @@ def prune(
 ) -> int:
     """Find what is stored and no published atlas or baseline was made of; --remove removes it, and nothing else."""
     catalog = load_catalog_or_exit(catalog_path)
+    check_folders_or_exit(catalog_path, catalog, ("atlas", "store"))
     from lfm_tasks.errors import DataError
     from lfm_tasks.maintenance import prune as prune_store
 
@@ -252,5 +287,5 @@ def prune(
     for where, part in (("", pruned), (f"{catalog.atlas.remote}: ", pruned.remote)):
         if part is not None:
             counts = ", ".join(f"{kind} {n}" for kind, n in part.counts().items()) or "nothing"
-            print_out(f"{where}{verb}: {counts}; {part.n_bytes / 1e6:.1f} MB; {part.n_kept} units stay")
+            print_out(shown(f"{where}{verb}: {counts}; {part.n_bytes / 1e6:.1f} MB; {part.n_kept} units stay"))
     return OK

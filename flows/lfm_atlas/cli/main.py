@@ -2,6 +2,7 @@
 
 import signal
 import sys
+import traceback
 from typing import NoReturn
 
 from cyclopts import App
@@ -18,6 +19,10 @@ from lfm_atlas.console import (
     safe_children,
     stop_on_signals,
 )
+from lfm_atlas.limits import why_exhausted, why_unfit
+from lfm_atlas.prefect_access import PrefectError
+from lfm_atlas.proxies import no_proxy_on_loopback
+from lfm_atlas.streams import protect_streams
 from lfm_tasks import __version__
 from lfm_tasks.errors import FolderError, TooLargeError
 
@@ -37,22 +42,33 @@ for module in (run, atlas, maps, reproduce, audit):
     module.add_commands(app)
 
 
+# They do nothing but print, and end as others do when nobody reads on: lfm-atlas show | head.
+_ONLY_PRINT = {"catalog", "diff", "layers", "maps", "plan", "show", "--help", "--version"}
+
+
 def main() -> NoReturn:
     """Run the command and exit with its code."""
+    command = next(iter(sys.argv[1:]), "")
+    protect_streams(only_prints=command in _ONLY_PRINT)
+    if refusal := why_unfit(command):
+        print_err(refusal)
+        sys.exit(USAGE)
     stop_on_signals()
     try:
-        with environment(safe_children()):
+        with environment(safe_children() | no_proxy_on_loopback()):
             result = app(result_action="return_value")
         code = result if isinstance(result, int) else OK
+        sys.stdout.flush()
     except KeyboardInterrupt:
         print_err(f"stopped; {RESUMES}")
         code = 128 + signal.SIGINT
-    except (FolderError, TooLargeError) as error:
+    except (FolderError, TooLargeError, PrefectError) as error:
         print_err(str(error))
         code = USAGE
-    except (OSError, RuntimeError) as error:
-        # Full disk, a busy store: the message names the cause, a traceback would hide it.
-        print_err(format_os_error(error))
+    except Exception as error:
+        # A limit, a full disk, a busy store: the message names the cause, a traceback would hide it.
+        named = why_exhausted(error) or (format_os_error(error) if isinstance(error, OSError | RuntimeError) else "")
+        # As Python does, but without values of the environment.
+        print_err(named or traceback.format_exc().rstrip())
         code = CRASH
-    sys.stdout.flush()
     sys.exit(code)

@@ -12,6 +12,7 @@ from lfm_atlas.console import (
     OK,
     USAGE,
     CatalogPath,
+    Force,
     TrustCode,
     load_catalog_or_exit,
     no_progress,
@@ -96,7 +97,7 @@ def transfer(
     output: Annotated[Path, Parameter(help="A .npy to write: the rows in the target's coordinates.")],
     *,
     catalog_path: CatalogPath = DEFAULT_CATALOG,
-    force: Annotated[bool, Parameter(help="Overwrite the output if it exists.", negative="")] = False,
+    force: Force = False,
 ) -> int:
     """Carry the rows of a file through a map, in chunks."""
     catalog = load_catalog_or_exit(catalog_path)

@@ -8,12 +8,14 @@ from cyclopts import App, Parameter
 
 from lfm_atlas.console import (
     DEFAULT_CATALOG,
-    EMPTY_FOLDER,
     OK,
     SOME_FAILED,
     USAGE,
     CatalogPath,
+    Force,
     TrustCode,
+    announce_start,
+    exit_if_refused,
     load_catalog_or_exit,
     print_err,
     print_out,
@@ -39,16 +41,16 @@ def reproduce(
     output: Annotated[Path, Parameter(alias="-o", help="Folder to write into.")] = Path("evidence"),
     prefect: Annotated[bool, Parameter(help="Orchestrate by Prefect; the numbers are the same without.")] = True,
     dask: Annotated[bool, Parameter(help="Work in Dask processes; --no-dask works in this one.")] = True,
+    force: Force = False,
     trust_code: TrustCode = False,
 ) -> int:
     """Do the paper's experiments on the models of a catalog: tables, figures, and a page that says what holds."""
+    announce_start("the experiments")
     from lfm_tasks.experiments.charts import require_matplotlib
-    from lfm_tasks.experiments.stage import EXPERIMENTS
+    from lfm_tasks.experiments.stage import EXPERIMENTS, check_evidence_folder
 
     try:
-        # Matplotlib reads a matplotlibrc of the working directory when it is imported.
-        with chdir(EMPTY_FOLDER):
-            require_matplotlib()
+        require_matplotlib()
     except ModuleNotFoundError as error:
         print_err(str(error))
         return USAGE
@@ -56,10 +58,9 @@ def reproduce(
     if unknown := [name for name in names if name not in EXPERIMENTS]:
         print_err(f"found no experiment {unknown[0][:100]!r}, needs one of {', '.join(EXPERIMENTS)}")
         return USAGE
-    if output.exists() and not output.is_dir():
-        print_err(f"{output}: found a file, needs a folder to write into: give another name")
-        return USAGE
     catalog = load_catalog_or_exit(catalog_path, trust_code)
+    with exit_if_refused():
+        check_evidence_folder(catalog, output, force=force)
     with progress() as report_progress:
         if prefect and dask:
             evidence = _run_with_prefect(catalog_path.absolute(), catalog, output.absolute(), names, report_progress)
@@ -85,21 +86,29 @@ def _run_directly(
 def _run_with_prefect(
     path: Path, catalog: "Catalog", output: Path, names: list[str], report_progress: "ProgressCallback"
 ) -> "Evidence":
+    from lfm_atlas.prefect_access import find_user_server, import_prefect
     from lfm_atlas.prefect_server import prefect_server, wait_until_ready
+    from lfm_tasks.experiments.stage import experiment_store
+    from lfm_tasks.runtime.folders import prepare_store
 
+    prepare_store(experiment_store(catalog, output))
+    with_user_server = find_user_server()
     with prefect_server(output / "store" / "prefect") as address:
+        import_prefect(with_user_server=with_user_server)
         from lfm_atlas.reproduce import reproduce_flow
 
-        wait_until_ready(address)
+        if not with_user_server:
+            wait_until_ready(address)
         return reproduce_flow(report_progress)(str(path), str(output), names, catalog.trust.everything)
 
 
 def _print_evidence(evidence: "Evidence", output: Path) -> int:
     """Print every claim with its result, and what was skipped; return the exit code."""
     from lfm_tasks.experiments.results import ExperimentResult, SkippedExperiment
+    from lfm_tasks.runtime.folding import fold_failures
 
-    for failure in evidence.failures:
-        print_err(f"{failure.model}/{failure.layer or '*'} ({failure.dataset}): {failure.message} [{failure.reason}]")
+    for folded in fold_failures(evidence.failures):
+        print_err(folded.line(with_dataset=True))
     skipped = [result for result in evidence.results if isinstance(result, SkippedExperiment)]
     for experiment in skipped:
         print_err(f"{experiment.name}: {experiment.message} [{experiment.reason}]")

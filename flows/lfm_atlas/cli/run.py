@@ -17,13 +17,17 @@ from lfm_atlas.console import (
     Scheduler,
     TrustCode,
     absolute_scheduler,
+    announce_start,
     check_folders_or_exit,
+    exit_if_refused,
     load_catalog_or_exit,
     no_progress,
     override_scheduler_or_exit,
     print_err,
     print_out,
     progress,
+    shown,
+    warn_of_read_only_folders,
     work_folder,
 )
 
@@ -44,28 +48,67 @@ def add_commands(app: App) -> None:
     app.command(catalog)
 
 
-def init(folder: Annotated[Path, Parameter(help="An empty folder, or one to make.")] = Path()) -> int:
-    """Write a commented catalog and the small zoo that it describes: a running start."""
+def init(
+    folder: Annotated[Path, Parameter(help="Where the catalog goes: a folder without one, or one to make.")] = Path(),
+    *,
+    from_: Annotated[
+        Path | None, Parameter(name="--from", help="A folder of checkpoints: the catalog describes it.")
+    ] = None,
+    data: Annotated[
+        list[Path] | None, Parameter(help="With --from: a file of texts or a folder of images.", negative="")
+    ] = None,
+) -> int:
+    """Write a commented catalog: of the small zoo that comes with it, or of a folder of yours."""
+    if from_ is not None:
+        return _draft(from_, folder, data or [])
+    if data:
+        print_err("got --data without --from, expected both: lfm-atlas init --from zoo --data texts.jsonl")
+        return USAGE
     from lfm_tasks.zoo import write_start
 
-    try:
+    with exit_if_refused():
         write_start(folder)
-    except FileExistsError as error:
-        print_err(str(error))
-        return USAGE
     print_out(f"wrote {folder / 'data_catalog.yaml'} and {folder / 'zoo'}; next: lfm-atlas run")
+    return OK
+
+
+def _draft(zoo: Path, folder: Path, data: "list[Path]") -> int:
+    from lfm_tasks.drafting import CATALOG, draft_catalog
+    from lfm_tasks.errors import DataError
+    from lfm_tasks.stores.outputs import check_output_folder
+    from lfm_tasks.stores.units.durable import atomic_write, make_folder
+
+    with exit_if_refused():
+        check_output_folder(folder, (CATALOG,), hint="Choose another folder")
+        if absent := [path for path in data if not path.exists()]:
+            print_err(f"{absent[0]}: got no such file, expected texts or images. Check the path")
+            return USAGE
+        try:
+            draft = draft_catalog(zoo, folder, data)
+        except DataError as error:
+            print_err(f"{error} [{error.reason}]")
+            return USAGE
+        make_folder(folder)
+        atomic_write(folder / CATALOG, draft.text.encode())
+    for remark in draft.remarks:
+        print_err(remark)
+    print_out(f"wrote {folder / CATALOG}; next: look it through, then lfm-atlas validate")
     return OK
 
 
 def show_catalog(catalog_path: CatalogPath = DEFAULT_CATALOG) -> int:
     """Print the catalog with variables, defaults and discovered models worked in: a catalog itself."""
     from lfm_tasks.catalog.reading import catalog_yaml
+    from lfm_tasks.runtime.folding import fold_failures
+    from lfm_tasks.runtime.run import refused_arrivals
 
     catalog = load_catalog_or_exit(catalog_path)
     for warning in catalog.warnings():
         print_err(warning)
-    for refused in catalog.refused_models:
-        print_err(f"{refused.name}: {refused.message} [refused_arrival]")
+    for folded in fold_failures(refused_arrivals(catalog)):
+        print_err(folded.line())
+    for model, origins in catalog.facts_from.items():
+        print_err(f"{model}: meta from its folder: {', '.join(f'{key} ({file})' for key, file in origins.items())}")
     print_out(catalog_yaml(catalog).rstrip())
     return OK
 
@@ -91,13 +134,16 @@ def validate(
         return USAGE
     catalog = load_catalog_or_exit(catalog_path, trust_code)
     check_folders_or_exit(catalog_path, catalog)
+    warn_of_read_only_folders(catalog)
     for warning in catalog.warnings():
         print_err(warning)
+    from lfm_tasks.runtime.folding import fold_failures
+
     zoo = _open_zoo(catalog)
     if deep:
         return _validate_deeply(catalog, zoo, as_json=format == "json")
-    for failure in zoo.failures:
-        print_err(f"{failure.model}: {failure.message} [{failure.reason}]")
+    for folded in fold_failures(zoo.failures):
+        print_err(folded.line())
     counts = f"{len(catalog.models)} models, {zoo.n_chosen} spaces{_count_in_comparisons(catalog, zoo)}"
     print_out(f"{counts}, {len(zoo.failures)} cannot be used")
     return USAGE if zoo.failures else OK
@@ -152,12 +198,17 @@ def layers(
 
 def plan(catalog_path: CatalogPath = DEFAULT_CATALOG, *, trust_code: TrustCode = False) -> int:
     """Say what a run would compute, and what it would find done."""
-    from lfm_tasks.planning import plan_run
+    from lfm_tasks.planning import plan_refusal, plan_run
 
     catalog = load_catalog_or_exit(catalog_path, trust_code)
     check_folders_or_exit(catalog_path, catalog)
-    for line in plan_run(catalog, _open_zoo(catalog)):
+    warn_of_read_only_folders(catalog)
+    zoo = _open_zoo(catalog)
+    for line in plan_run(catalog, zoo):
         print_out(line)
+    if refusal := plan_refusal(catalog, zoo):
+        print_err(refusal)
+        return USAGE
     return OK
 
 
@@ -173,6 +224,8 @@ def run(
 ) -> int:
     """Compute what is missing and publish the atlas: activations, graphs, bases, maps, scores, report."""
     catalog = override_scheduler_or_exit(load_catalog_or_exit(catalog_path, trust_code), scheduler)
+    announce_start("Prefect" if prefect and dask else "the run")
+    from lfm_tasks.runtime.folders import ATLAS, OF_A_RUN, STORE, refuse_read_only
     from lfm_tasks.runtime.run import Scope
 
     scope = Scope(tuple(only or ()), tuple(comparison or ()))
@@ -180,7 +233,8 @@ def run(
         for problem in problems:
             print_err(problem)
         return USAGE
-    check_folders_or_exit(catalog_path, catalog, ("atlas", "path"), ("atlas", "store"))
+    check_folders_or_exit(catalog_path, catalog, *OF_A_RUN)
+    refuse_read_only(catalog, ATLAS, STORE)
     with progress() as report_progress:
         if prefect and dask:
             outcome = _run_with_prefect(catalog_path, catalog, scope, report_progress, scheduler)
@@ -192,16 +246,20 @@ def run(
 def _run_with_prefect(
     path: Path, catalog: "Catalog", scope: "Scope", report_progress: "ProgressCallback", scheduler: str
 ) -> "Outcome":
+    from lfm_atlas.prefect_access import find_user_server, import_prefect
     from lfm_atlas.prefect_server import prefect_server, wait_until_ready
-    from lfm_tasks.runtime.session import refuse_if_busy
+    from lfm_tasks.runtime.folders import prepare_store
 
-    refuse_if_busy(catalog)
+    prepare_store(catalog)
     path, scheduler = path.absolute(), absolute_scheduler(scheduler)
+    with_user_server = find_user_server()
     with prefect_server(catalog.root / catalog.atlas.store / "prefect") as address:
         # Its import and the server's start take seconds each: side by side.
+        import_prefect(with_user_server=with_user_server)
         from lfm_atlas.atlas import atlas_flow
 
-        wait_until_ready(address)
+        if not with_user_server:
+            wait_until_ready(address)
         flow = atlas_flow(report_progress)
         return flow(str(path), catalog.trust.everything, list(scope.only), list(scope.comparisons), scheduler)
 
@@ -219,11 +277,14 @@ def _run_directly(catalog: "Catalog", scope: "Scope", report_progress: "Progress
 
 def _print_outcome(outcome: "Outcome", catalog: "Catalog") -> int:
     """Print what the run computed and what failed; return the exit code."""
+    from lfm_tasks.runtime.folding import fold_failures
+
     for damage in outcome.quarantined:
         print_err(f"found damage in the store, {damage}; it was put into quarantine, and made again if it was needed")
-    for failure in outcome.failures:
-        name = f"{failure.model}/{failure.layer}" if failure.layer else failure.model
-        print_err(f"{name} ({failure.dataset}): {failure.message} [{failure.reason}]")
+    for sentence in (*catalog.unclaimed, *outcome.recorded):
+        print_err(sentence)
+    for folded in fold_failures(outcome.failures):
+        print_err(folded.line(with_dataset=True))
     for pairs in outcome.unscored:
         first = f"{pairs.source} and {pairs.target} first"
         print_err(f"{pairs.count} directed pairs have no score, {first}: {pairs.message} [{pairs.reason}]")
@@ -234,10 +295,10 @@ def _print_outcome(outcome: "Outcome", catalog: "Catalog") -> int:
     counts = f"{outcome.n_spaces} spaces, {len(outcome.failures)} failed"
     code = SOME_FAILED if outcome.failures or outcome.unscored else OK
     if outcome.unpublished:
-        print_out(f"{counts}; {outcome.unpublished}")
+        print_out(shown(f"{counts}; {outcome.unpublished}"))
         return LIMIT_BROKEN if outcome.is_kept else code
     folder = catalog.root / catalog.atlas.path
     if folder.is_relative_to(Path.cwd()):
         folder = folder.relative_to(Path.cwd())
-    print_out(f"{counts}; atlas: {folder}, page: {folder}/report.html")
+    print_out(shown(f"{counts}; atlas: {folder}, page: {folder}/report.html"))
     return code

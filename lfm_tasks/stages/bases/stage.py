@@ -46,7 +46,7 @@ def build_bases(run: Run, zoo: Zoo, recorded: tuple[RecordedSpace, ...]) -> tupl
     failures = _compute(run, missing, [needs[job.key] for job in missing])
     n_reused = len({job.key for _, job in planned} - left_out) - len(missing)
     run.stage_counts.add("bases", len(missing) - len(failures), n_reused)
-    run.failures.extend(
+    run.add_failures(
         Failure.of_space(space.space, "bases", failures[job.key]) for space, job in planned if job.key in failures
     )
     return tuple(

@@ -96,7 +96,7 @@ def fit_collections(run: Run, spaces: tuple[SpaceBasis, ...], scored: ScoredPair
         if isinstance(result, JobFailure):
             failures[job.key] = result
     run.stage_counts.add("collection", len(jobs) - len(failures), len(planned) - len(jobs))
-    run.failures.extend(
+    run.add_failures(
         Failure(dataset, "collection", "", "collection", failures[job.key].reason, failures[job.key].message)
         for dataset, job, _ in planned
         if job.key in failures

@@ -129,7 +129,7 @@ def embed_spaces(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...], scored: Sco
     for source, target, its_points in to_probe:
         if failure := probe_failures.get(probed_pair(source, target, its_points)):
             failures.setdefault(target.space, failure)
-    run.failures.extend(Failure.of_space(space, "embeddings", failure) for space, failure in failures.items())
+    run.add_failures(Failure.of_space(space, "embeddings", failure) for space, failure in failures.items())
     return Embeddings(
         tuple(chosen),
         tuple("" if key in tsne_failures else key for key in keys),

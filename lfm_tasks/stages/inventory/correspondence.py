@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.catalog.models import DatasetFile
+from lfm_tasks.catalog.datasets import DatasetFile
 from lfm_tasks.config import AtlasConfig, MapsConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.opening import DatasetRows, read_ids

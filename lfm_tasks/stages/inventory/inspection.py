@@ -1,7 +1,7 @@
 """What `validate --deep` and `layers` report: values, ids and layers of every source."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import product
 
@@ -11,8 +11,9 @@ from jaxtyping import Float, Int, Shaped
 from lfm_tasks.catalog import Catalog, Model, expand_layers
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
-from lfm_tasks.runtime.run import ProgressCallback
-from lfm_tasks.sources.networks.recording import RecordedSource
+from lfm_tasks.runtime.folding import fold_failures
+from lfm_tasks.runtime.run import Failure, ProgressCallback
+from lfm_tasks.sources.networks.recording import OF_THE_NETWORK, RecordedSource
 from lfm_tasks.sources.opening import DatasetRows, open_source, read_dataset
 from lfm_tasks.sources.source import FileSource, Source
 from lfm_tasks.spaces import Space
@@ -106,7 +107,7 @@ def read_zoo(catalog: Catalog, zoo: Zoo, report_progress: ProgressCallback) -> D
     Of a model that has to be run (ONNX, PyTorch) one batch is read: all rows would be the recording itself.
     """
     unusable = {(failure.model, failure.layer) for failure in zoo.failures if failure.stage == "validate"}
-    problems = [f"{'/'.join(filter(None, (f.model, f.layer)))}: {f.message} [{f.reason}]" for f in zoo.failures]
+    problems = _problems(zoo.failures)
     spaces: list[ReadSpace] = []
     ids: dict[str, Shaped[np.ndarray, " points"]] = {}
     datasets: dict[str, DatasetRows] = {}
@@ -125,9 +126,17 @@ def read_zoo(catalog: Catalog, zoo: Zoo, report_progress: ProgressCallback) -> D
         usable = [Space(model.dataset, name, layer) for layer in layers if (name, layer) not in unusable]
         spaces += _read_spaces(source, usable, rows)
     report_progress("reading", len(catalog.models), len(catalog.models))
-    problems += [f"{space.model}/{space.layer}: {space.error} [{space.reason}]" for space in spaces if space.reason]
+    problems += _problems(
+        Failure(space.dataset, space.model, space.layer, "validate", space.reason, space.error)
+        for space in spaces
+        if space.reason
+    )
     overlaps, too_little = id_overlaps(zoo, ids, catalog.atlas.min_overlap)
     return DeepReport(tuple(spaces), overlaps, (*problems, *too_little))
+
+
+def _problems(failures: Iterable[Failure]) -> list[str]:
+    return [folded.line() for folded in fold_failures(failures)]
 
 
 def report_as_lines(report: DeepReport) -> list[str]:
@@ -177,7 +186,7 @@ def _read_spaces(source: Source, spaces: Sequence[Space], rows: Int[np.ndarray, 
         return
     first = rows[: source.batch_rows]
     read = list(_read_together(source, spaces, first, len(rows)))
-    if any(space.reason for space in read) and len(spaces) > 1:
+    if any(space.reason not in ("", *OF_THE_NETWORK) for space in read) and len(spaces) > 1:
         read = [alone for space in spaces for alone in _read_together(source, [space], first, len(rows))]
     yield from read
 

@@ -14,6 +14,7 @@ from lfm_tasks.measures.registry import MEASURES, PlugInError
 from lfm_tasks.runtime.run import Scope
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES
+from lfm_tasks.stages.inventory.alike import Sides, first_shared_pair, n_pairs_of_two
 from lfm_tasks.stages.inventory.correspondence import FULL_CORRESPONDENCE, Correspondence
 
 
@@ -135,28 +136,26 @@ def clashes(parts: Sequence[PairSelection]) -> Iterator[tuple[PairSelection, Pai
                 continue
             if not all(MAP_SCORES.keys() & set(one.measures) for one in (earlier, part)):
                 continue
-            names = sorted(space.name for space in part.spaces() & earlier.spaces())
-            first, second = (
-                requested_cells([replace(one, measures=("any",))], [part.dataset], ["any"], names)[0, 0]
-                for one in (earlier, part)
-            )
-            both = np.argwhere(first & second)
-            if len(both):
-                by_name = {space.name: space for space in part.spaces()}
-                yield earlier, part, by_name[names[both[0, 0]]], by_name[names[both[0, 1]]]
+            common = sorted(part.spaces() & earlier.spaces())
+            position = {space: index for index, space in enumerate(common)}
+            shared = first_shared_pair(len(common), *(_sides(one, position) for one in (earlier, part)))
+            if shared is not None:
+                yield earlier, part, common[shared[0]], common[shared[1]]
 
 
 def n_directed_pairs(parts: Iterable[PairSelection], spaces: Collection[Space]) -> int:
     """Return how many directed pairs of two different spaces are requested, among ``spaces``."""
-    total = 0
-    for dataset in _datasets(spaces):
-        names = [space.name for space in spaces if space.dataset == dataset]
-        selections = [
-            PairSelection(p.name, dataset, ("any",), p.sources, p.targets) for p in parts if p.dataset == dataset
-        ]
-        requested = requested_cells(selections, [dataset], ["any"], names)[0, 0]
-        total += int((requested & ~np.eye(len(names), dtype=bool)).sum())
-    return total
+    position = {space: index for index, space in enumerate(spaces)}
+    return 2 * n_pairs_of_two(len(position), [_sides(part, position) for part in parts])
+
+
+def _sides(part: PairSelection, position: Mapping[Space, int]) -> Sides:
+    """Return the positions of both sides of a part, those that have one."""
+    sources, targets = (
+        np.array([position[space] for space in side if space in position], dtype=np.intp)
+        for side in (part.sources, part.targets)
+    )
+    return sources, targets
 
 
 def comparison_facts(parts: Iterable[PairSelection]) -> dict[str, dict[str, Any]]:

@@ -1,7 +1,7 @@
 """Stage validate: open every source, expand the layers, and give each space its key, before anything is computed."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -10,10 +10,12 @@ from lfm_tasks.catalog import Catalog, Model, expand_layers
 from lfm_tasks.catalog.comparisons import comparison_dataset, layer_misses, space_misses, unrequested_globs
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
+from lfm_tasks.runtime.folding import says_the_same
 from lfm_tasks.runtime.load import SpaceSize
-from lfm_tasks.runtime.run import Failure, ProgressCallback, Run
-from lfm_tasks.sources.networks.onnx_models import open_head
-from lfm_tasks.sources.opening import DatasetRows, open_source, read_dataset
+from lfm_tasks.runtime.run import Failure, ProgressCallback, Run, refused_arrivals
+from lfm_tasks.sources.files.digests import DigestMemory
+from lfm_tasks.sources.networks.onnx_heads import open_head
+from lfm_tasks.sources.opening import DIGESTS, DatasetRows, known_digests, open_source, read_dataset
 from lfm_tasks.sources.source import Source
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.inventory.correspondence import (
@@ -26,6 +28,7 @@ from lfm_tasks.stages.inventory.correspondence import (
 )
 from lfm_tasks.stages.inventory.cost import KEEP_MAPS, model_size, oversized_maps, with_layer
 from lfm_tasks.stages.inventory.requests import PairSelection, clashes, pair_selections
+from lfm_tasks.stores.units.durable import atomic_write
 from lfm_tasks.stores.units.store import digest, ids_digest
 
 
@@ -78,32 +81,49 @@ class Zoo:
     n_chosen: int = 0
 
 
+# If none of the first models can be opened, and all of them for one reason, the others are not tried.
+MOST_EQUAL_FAILURES = 300
+
+
 def validate(run: Run) -> Zoo:
     """Open every source of the run's catalog; what cannot be used becomes a failure, the rest goes on."""
-    return validate_catalog(run.catalog, run.report_progress)
+    path = run.store.root / DIGESTS
+    memory = DigestMemory.read(path)
+    zoo = validate_catalog(run.catalog, run.report_progress, memory)
+    if memory.is_changed:
+        atomic_write(path, memory.as_json())
+    if run.catalog.unclaimed:
+        run.notes["unclaimed"] = list(run.catalog.unclaimed)
+    return zoo
 
 
-def validate_catalog(catalog: Catalog, report_progress: ProgressCallback) -> Zoo:
-    """Open every source of a catalog, as `validate` does, without a store: nothing is computed or written."""
+def validate_catalog(catalog: Catalog, report_progress: ProgressCallback, memory: DigestMemory | None = None) -> Zoo:
+    """Open every source of a catalog, as `validate` does, without a store: nothing is computed or written.
+
+    ``memory`` knows digests of files; by default what the last run noted.
+    """
+    memory = memory or known_digests(catalog)
     spaces: list[PlannedSpace] = []
     failures: list[Failure] = []
     datasets: dict[str, DatasetRows | DataError] = {}
     exchangeability: dict[str, ExchangeabilityGroups] = {}
+    n_equal = 0
     for done, (name, model) in enumerate(catalog.models.items()):
         report_progress("validate", done, len(catalog.models))
-        try:
-            rows = _dataset_rows(model.dataset, catalog, datasets, exchangeability)
-            usable, unusable = plan_model(name, model, catalog, rows)
-        except DataError as error:
-            failures.append(Failure(model.dataset, name, "", "validate", error.reason, str(error)))
+        if n_equal >= MOST_EQUAL_FAILURES:
+            failures.append(_not_opened(name, model, failures[0]))
             continue
+        try:
+            rows = _dataset_rows(model.dataset, catalog, datasets, exchangeability, memory)
+            usable, unusable = plan_model(name, model, catalog, rows, memory)
+        except DataError as error:
+            usable, unusable = [], [Failure(model.dataset, name, "", "validate", error.reason, str(error))]
         spaces += usable
         failures += unusable
+        n_equal += n_equal == done and not usable and all(says_the_same(failures[0], one) for one in unusable)
     report_progress("validate", len(catalog.models), len(catalog.models))
     failures += list(_choice_failures(catalog, [planned.space for planned in spaces], failures))
-    failures += [
-        Failure(r.dataset, r.name, "", "discover", "refused_arrival", r.message) for r in catalog.refused_models
-    ]
+    failures += refused_arrivals(catalog)
     spaces.sort(key=lambda planned: planned.space)
     correspondences, unusable = _load_correspondences(catalog, datasets)
     failures += unusable
@@ -120,29 +140,37 @@ def validate_catalog(catalog: Catalog, report_progress: ProgressCallback) -> Zoo
     opened = {
         name: DatasetRows(rows.ids, rows.labels) for name, rows in datasets.items() if isinstance(rows, DatasetRows)
     }
-    return Zoo(wanted, tuple(failures), exchangeability, parts, _labels(parts, datasets), opened, len(spaces))
+    # Libraries may name paths as they are used.
+    told = tuple(replace(failure, message=catalog.hide_values(failure.message)) for failure in failures)
+    return Zoo(wanted, told, exchangeability, parts, _labels(parts, datasets), opened, len(spaces))
 
 
 def plan_model(
-    name: str, model: Model, catalog: Catalog, rows: DatasetRows
+    name: str, model: Model, catalog: Catalog, rows: DatasetRows, memory: DigestMemory | None = None
 ) -> tuple[list[PlannedSpace], list[Failure]]:
     """Return the spaces of one model, first layer first, and the layers that cannot be read."""
-    source = open_source(name, model, catalog, rows)
+    source = open_source(name, model, catalog, rows, memory)
     check_size(len(source.ids), catalog)
     n_points = min(len(source.ids), catalog.atlas.max_points or len(source.ids))
     layers = expand_layers(model.layers, source.layer_names())
     _check_head(name, model, catalog, layers)
     last = max(1, len(layers) - 1)
     whole, pool = model_size(name, model, source, catalog, n_points), model.pool
+    key_of = activations_keys(source, catalog)
     spaces, failures = [], []
     for position, layer in enumerate(layers):
         space = Space(model.dataset, name, layer)
         try:
-            key, size = activations_key(source, layer, catalog), with_layer(whole, space, source, pool)
+            key, size = key_of(layer), with_layer(whole, space, source, pool)
             spaces.append(PlannedSpace(space, key, position / last, size))
         except DataError as error:
             failures.append(Failure(model.dataset, name, layer, "validate", error.reason, str(error)))
     return spaces, failures
+
+
+def _not_opened(name: str, model: Model, first: Failure) -> Failure:
+    message = f"not opened: each of the first {MOST_EQUAL_FAILURES} models failed like {first.model}. Mend that first"
+    return Failure(model.dataset, name, "", "validate", first.reason, message)
 
 
 def _check_head(name: str, model: Model, catalog: Catalog, layers: Sequence[str]) -> None:
@@ -240,13 +268,15 @@ def check_size(n_points: int, catalog: Catalog) -> None:
             raise DataError("too_few_points", f"{found}: lower it in the catalog, or give more points")
 
 
-def activations_key(source: Source, layer: str, catalog: Catalog) -> str:
-    """Return the content address of a space's recorded activations."""
-    chosen = selected_rows(source.ids, catalog)
-    ingredients: Mapping[str, str] = source.identity(layer)
-    return digest(
-        {"kind": "activations", "source": dict(ingredients), "ids": ids_digest(source.ids), "rows": chosen.tolist()}
-    )
+def activations_keys(source: Source, catalog: Catalog) -> Callable[[str], str]:
+    """Return what gives the content address of the recorded activations of each layer of a source."""
+    of_rows = {"ids": ids_digest(source.ids), "rows": selected_rows(source.ids, catalog).tolist()}
+
+    def key_of(layer: str) -> str:
+        ingredients: Mapping[str, str] = source.identity(layer)
+        return digest({"kind": "activations", "source": dict(ingredients), **of_rows})
+
+    return key_of
 
 
 def _dataset_rows(
@@ -254,11 +284,12 @@ def _dataset_rows(
     catalog: Catalog,
     datasets: dict[str, DatasetRows | DataError],
     exchangeability: dict[str, ExchangeabilityGroups],
+    memory: DigestMemory,
 ) -> DatasetRows:
     """Return the rows of a dataset, read once; DataError, the same one each time, if they cannot be used."""
     if name not in datasets:
         try:
-            datasets[name] = rows = read_dataset(name, catalog)
+            datasets[name] = rows = read_dataset(name, catalog, memory)
             if (groups := dataset_exchangeability(rows)) is not None:
                 _check_cap(groups, name, catalog)
                 exchangeability[name] = groups

@@ -144,7 +144,7 @@ def keep_maps(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...], scored: Scored
             places |= dict(_places([run.store.receipt("kept_maps", job.key)]))
     n_computed = sum(len(job.pairs) for job in jobs if job.pairs[0] in places)
     run.stage_counts.add("maps", n_computed, len(places) - n_computed)
-    run.failures.extend(failures)
+    run.add_failures(failures)
     kept = tuple(pair for pair in pairs if pair.key in places)
     datasets = {pair.source.space.dataset for pair in kept}
     return KeptMaps(kept, places, {dataset: zoo.rows[dataset] for dataset in datasets})

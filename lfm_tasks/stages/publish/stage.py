@@ -10,6 +10,9 @@ from uuid import uuid4
 import numpy as np
 import xarray as xr
 
+from lfm_tasks.errors import FolderError
+from lfm_tasks.runtime.folders import ATLAS, RUN_PURPOSE, why_of_another_catalog
+from lfm_tasks.runtime.folding import failures_as_json
 from lfm_tasks.runtime.run import Failure, Run, versions
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.bases.stage import SpaceBasis, not_computed
@@ -20,18 +23,19 @@ from lfm_tasks.stages.publish.tables import edges, layer_rows, model_rows
 from lfm_tasks.stages.scores.stage import ScoredPairs, UnscoredPairs, unscored_pairs
 from lfm_tasks.stages.transfers.stage import Transfers
 from lfm_tasks.stores.atlas.files import (
+    checked_key,
     is_atlas,
     open_scores,
-    publish,
     published_key,
     write_atlas,
     write_edges,
     write_json,
     write_table,
 )
-from lfm_tasks.stores.atlas.schema import SCHEMA_VERSION, AtlasError
-from lfm_tasks.stores.remote import RemoteUnitStore, current_remote_atlas, fetch_below
-from lfm_tasks.stores.units.references import holds_atlas, manifest_key, write_reference
+from lfm_tasks.stores.atlas.publication import locked_atlas, publish
+from lfm_tasks.stores.atlas.schema import SCHEMA_VERSION, AtlasError, catalog_id, manifest_key, read_manifest
+from lfm_tasks.stores.references import holds_atlas, write_reference
+from lfm_tasks.stores.remote import RemoteUnitStore, current_remote_atlas, fetch_below, read_remote_references
 from lfm_tasks.stores.units.store import digest
 
 
@@ -154,7 +158,7 @@ def publish_atlas(run: Run, spec: AtlasSpec) -> Publication:
     run.notes.update(
         key=spec.key,
         spaces=len(spec.spaces),
-        failures=[asdict(failure) for failure in spec.failures],
+        failures=failures_as_json(spec.failures),
         pairs_without_score=[asdict(pairs) for pairs in spec.unscored],
         unpublished=spec.unpublished,
     )
@@ -162,25 +166,38 @@ def publish_atlas(run: Run, spec: AtlasSpec) -> Publication:
         run.stage_counts.add("atlas", 0, 0)
         return Publication(False)
     run.report_progress("atlas", 0, 1)
-    is_new = published_key(run.atlas_folder) != spec.key
+    with locked_atlas(run.atlas_folder, RUN_PURPOSE):
+        publication = _publish(run, spec)
+    run.stage_counts.add("atlas", int(publication.is_new), int(not publication.is_new and not publication.kept))
+    run.report_progress("atlas", 1, 1)
+    return publication
+
+
+def _publish(run: Run, spec: AtlasSpec) -> Publication:
+    """Publish the atlas unless that is there already or the published one stays; for the holder of its place."""
+    # Since the run has started, another catalog may have published there.
+    if refusal := why_of_another_catalog(run.catalog, run.store.root, ATLAS):
+        raise FolderError(refusal)
+    catalog = run.catalog.root / run.catalog.file
+    identity = catalog_id(catalog, run.atlas_folder)
+    is_new = published_key(run.atlas_folder) != spec.key or read_manifest(run.atlas_folder, "").catalog != identity
     was_published = not is_atlas(run.atlas_folder) and holds_atlas(run.store.root, run.atlas_folder)
     remote = current_remote_atlas(run.store) if isinstance(run.store, RemoteUnitStore) else None
     if is_new or remote not in (None, spec.key):
         share = share_kept(run, spec, remote)
         if share is not None:
             run.notes["kept"] = kept = kept_message(run, spec, share)
-            run.stage_counts.add("atlas", 0, 0)
-            run.report_progress("atlas", 1, 1)
+            if isinstance(run.store, RemoteUnitStore) and remote is not None and not is_atlas(run.atlas_folder):
+                _fetch_atlas(run, run.store, remote, identity, was_published=was_published)
             return Publication(False, kept)
-    catalog = run.catalog.root / run.catalog.file
-    # First: an atlas without a note of what it was made of would look like another catalog's to the next run.
+    # First: units that no note names may be pruned.
     write_reference(run.store.root, spec.key, spec.units, spec.section_keys, run.atlas_folder, catalog)
     if is_new:
         groups = section_groups(run, spec.sections)
         scores = assemble(run, spec.spaces, spec.scored, spec.parts, spec.resampling)
         atlas = with_group(scores, groups.pop("", None))
         facts = summary(run, spec)
-        with publish(run.atlas_folder, spec.key, was_published=was_published) as folder:
+        with publish(run.atlas_folder, spec.key, catalog=identity, was_published=was_published) as folder:
             write_atlas(atlas, groups, folder)
             write_edges(edges(atlas), folder)
             write_table("models", model_rows(atlas), folder)
@@ -192,9 +209,25 @@ def publish_atlas(run: Run, spec: AtlasSpec) -> Publication:
             (folder / "report.html").write_text(render_report(atlas, facts, groups), encoding="utf-8")
     if isinstance(run.store, RemoteUnitStore):
         run.store.publish_copy(run.atlas_folder, spec.key)
-    run.stage_counts.add("atlas", int(is_new), int(not is_new))
-    run.report_progress("atlas", 1, 1)
     return Publication(is_new)
+
+
+def _fetch_atlas(run: Run, store: RemoteUnitStore, key: str, catalog: str, *, was_published: bool) -> None:
+    """Publish here the atlas of this key from the object store: an audit looks at the one that stays.
+
+    AtlasError if a file of it is not as it was published.
+    """
+    with publish(run.atlas_folder, key, catalog=catalog, was_published=was_published) as folder:
+        fetch_below(f"{run.catalog.atlas.remote}/atlas/{key}", folder)
+        checked_key(folder)
+        (folder / "manifest.json").unlink()
+    reference = read_remote_references(store).get(key)
+    if reference is not None:
+        units: dict[str, set[str]] = {}
+        for kind, unit_key in reference.units:
+            units.setdefault(kind, set()).add(unit_key)
+        catalog_file = run.catalog.root / run.catalog.file
+        write_reference(run.store.root, key, units, reference.section_keys, run.atlas_folder, catalog_file)
 
 
 def share_kept(run: Run, spec: AtlasSpec, remote: str | None) -> float | None:
@@ -276,7 +309,7 @@ def summary(run: Run, spec: AtlasSpec) -> dict[str, Any]:
             "failures": len(spec.failures),
             "directed_pairs_without_score": sum(pairs.count for pairs in spec.unscored),
         },
-        "failures": [asdict(failure) for failure in spec.failures],
+        "failures": failures_as_json(spec.failures),
         "comparisons": comparison_facts(spec.parts),
         "pairs_without_score": [asdict(pairs) for pairs in spec.unscored],
         "models": [{"name": name, "meta": meta} for name, meta in meta(run).items()],

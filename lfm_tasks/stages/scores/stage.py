@@ -83,7 +83,7 @@ def blocks(table: PairIndex, correspondence: Correspondence, null: NullConfig) -
     if not len(pairs):
         return
     keys, places = np.unique(pairs, return_inverse=True)
-    side = _block_side(len(keys), table.settings, correspondence, null)
+    side = block_side(len(keys), table.settings, correspondence, null)
     groups = places.reshape(-1, 2) // side
     codes = groups @ [len(keys) // side + 1, 1]
     for rows in rows_by_value(codes):
@@ -96,7 +96,8 @@ def _key(block: Block) -> str:
     return digest({"kind": "scores", "settings": block.settings, "bases": block.bases, "pairs": pairs})
 
 
-def _block_side(n_bases: int, settings: ScoreSettings, correspondence: Correspondence, null: NullConfig) -> int:
+def block_side(n_bases: int, settings: ScoreSettings, correspondence: Correspondence, null: NullConfig) -> int:
+    """Return how many of the bases that have missing pairs stand on a side of a block."""
     if correspondence.uses_zoomout:
         return BLOCK_SIDE
     is_closed = correspondence.regime == "unsupervised" or (

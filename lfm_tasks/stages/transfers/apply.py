@@ -8,12 +8,13 @@ from uuid import uuid4
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from lfm_tasks.errors import DataError
+from lfm_tasks.errors import DataError, FolderError
 from lfm_tasks.sources.files.formats import open_array
 from lfm_tasks.sources.files.paths import readable
 from lfm_tasks.sources.files.stored_array import StoredArray
 from lfm_tasks.spectral.transfer.alignment import Alignment, transfer_coordinates
 from lfm_tasks.stores.named_maps import NamedMap
+from lfm_tasks.stores.outputs import check_output_file
 from lfm_tasks.stores.units.durable import sync_folder
 from lfm_tasks.stores.units.store import UnitStore
 
@@ -112,9 +113,10 @@ def check_output(output: Path, force: bool) -> None:
         raise DataError("bad_name", f"{output}: found the output {output.name!r}, needs a name that ends in .npy")
     if not output.absolute().parent.is_dir():
         raise DataError("bad_name", f"{output}: found no folder {str(output.parent)!r}: make it first")
-    if output.is_dir() or (output.exists() and not force):
-        problem = "found a folder, needs a file" if output.is_dir() else "found the file, which is not overwritten"
-        raise DataError("bad_name", f"{output}: {problem}: choose another name, or give --force")
+    try:
+        check_output_file(output, force=force)
+    except FolderError as error:
+        raise DataError("bad_name", str(error)) from error
 
 
 def _open(source: str) -> StoredArray:

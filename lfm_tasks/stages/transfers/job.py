@@ -10,9 +10,11 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.catalog.names import did_you_mean, fill_pattern
+from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.networks.onnx_models import Head, open_head
+from lfm_tasks.sources.networks.onnx_file import onnx_digest
+from lfm_tasks.sources.networks.onnx_heads import Head, open_head
+from lfm_tasks.sources.networks.onnx_models import onnx_path
 from lfm_tasks.sources.opening import DatasetRows, read_dataset
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.bases.space import SpectralSpace, spectral_space
@@ -28,7 +30,6 @@ from lfm_tasks.spectral.transfer.selection import (
 from lfm_tasks.stages.activations.job import read_rows
 from lfm_tasks.stages.inventory.correspondence import common_ids, drawn_ids
 from lfm_tasks.stores.units.arrays import ArrayReader
-from lfm_tasks.stores.units.durable import file_digest
 from lfm_tasks.stores.units.store import UnitStore, digest, ids_digest
 
 Regime = Literal["anchors", "labels", "unsupervised", "full"]
@@ -323,9 +324,9 @@ def stitching_ingredients(space: Space, catalog: Catalog) -> dict[str, Any]:
     model = catalog.models[space.model]
     if model.onnx is None:
         return {}
-    path = catalog.root / fill_pattern(model.onnx.path, model=space.model, dataset=model.onnx.dataset)
+    path = onnx_path(space.model, model.onnx, catalog)
     output = model.head.output if model.head else None
-    return {"head": file_digest(path), "layer": space.layer, "output": output, "pool": model.onnx.pool}
+    return {"head": onnx_digest(path), "layer": space.layer, "output": output, "pool": model.onnx.pool}
 
 
 def open_stitching(space: Space, catalog: Catalog, labels: ClassLabels | None) -> LabeledHead:

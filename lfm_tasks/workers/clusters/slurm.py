@@ -23,6 +23,8 @@ PRIVATE_SCRATCH = (
     'export DASK_TEMPORARY_DIRECTORY="$(mktemp -d)"',
     "trap 'rm -rf \"$DASK_TEMPORARY_DIRECTORY\"' EXIT",
 )
+# Jobs get the variables of the run: those of Dask would win over our settings. In any shell that a job may have.
+NO_SETTINGS = "unset $(env | sed -n 's/^\\(DASK_[A-Za-z0-9_]*\\)=.*/\\1/p')"
 # Jobs start where the run was, and there Python and numba would find modules and settings.
 SAFE_PATH = 'export PYTHONSAFEPATH=1 NUMBA_CACHE_DIR="${NUMBA_CACHE_DIR-}"'
 
@@ -65,10 +67,18 @@ def options(cluster: SlurmCluster, folder: Path) -> dict[str, Any]:
         "log_directory": str(folder),
         "death_timeout": 120,
         "job_extra_directives": list(cluster.directives),
+        # Modules to load, for example, stand in the user's jobqueue.yaml.
         "job_script_prologue": [
-            f"export DASK_CONFIG={shlex.quote(str(write_settings(folder)))}",
+            NO_SETTINGS,
+            *(dask.config.get("jobqueue.slurm.job-script-prologue", None) or []),
+            f"export DASK_CONFIG={shlex.quote(str(write_settings(folder, _settings_of_workers())))}",
             *PRIVATE_SCRATCH,
             SAFE_PATH,
         ],
         "silence_logs": "ERROR",
     }
+
+
+def _settings_of_workers() -> Mapping[str, Any]:
+    """Return all of distributed's settings that hold in this process, so that no file on a node says otherwise."""
+    return {f"distributed.{name}": value for name, value in dask.config.get("distributed").items()}

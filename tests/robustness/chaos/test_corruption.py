@@ -135,7 +135,7 @@ def restore(whole: dict[str, bytes], folder: Path) -> None:
     for part in (".lfm-atlas", "atlas"):
         for path in sorted((folder / part).rglob("*"), reverse=True):
             name = path.relative_to(folder).as_posix()
-            if path.is_symlink() or (path.is_file() and name not in whole):
+            if path.is_symlink() or (path.is_file() and name not in whole and name != ".lfm-atlas/store.json"):
                 path.unlink()
             elif path.is_dir() and (name in whole or not any(path.iterdir())):
                 path.rmdir()

@@ -14,11 +14,11 @@ from ruamel.yaml import YAML
 
 from lfm_atlas.cli.main import app
 from lfm_tasks.catalog import read_catalog
-from lfm_tasks.errors import CorruptUnitError, DataError
+from lfm_tasks.errors import CorruptUnitError, DataError, FolderError
 from lfm_tasks.maintenance import prune, verify
 from lfm_tasks.stores import remote as remote_lock
 from lfm_tasks.stores import remote as remote_units
-from lfm_tasks.stores.remote import RemoteStoreError, RemoteUnitStore, locked_remotely
+from lfm_tasks.stores.remote import RemoteStoreError, RemoteUnitStore, claim_remote_store, locked_remotely
 from lfm_tasks.stores.units.durable import StoreBusyError
 from tests.robustness.clusters.conftest import ENVIRONMENT, PYTHON, contents, wait_for
 
@@ -156,12 +156,12 @@ def test_run_that_is_killed__leaves_whole_units_only_and_the_next_goes_on(
 def test_files_without_a_receipt__are_no_unit_and_are_swept(tmp_path: Path, files: Any) -> None:
     store = RemoteUnitStore(tmp_path / "a", REMOTE)
     key = write_unit(store)
-    files.pipe_file(f"{REMOTE}/units/probes/{'b' * 64}/lost/zarr.json", b"{}")
-    files.pipe_file(f"{REMOTE}/units/probes/{key}/lost/zarr.json", b"{}")
+    files.pipe_file(f"{REMOTE}/units/probes/{'b' * 64}/{'0' * 32}/zarr.json", b"{}")
+    files.pipe_file(f"{REMOTE}/units/probes/{key}/{'0' * 32}/zarr.json", b"{}")
 
     assert not store.has("probes", "b" * 64)
     store.sweep()
-    assert not [name for name in files.find(REMOTE) if "/lost/" in name]
+    assert not [name for name in files.find(REMOTE) if f"/{'0' * 32}/" in name]
     assert read_unit(RemoteUnitStore(tmp_path / "b", REMOTE), key) == [0.25, 0.5]
 
 
@@ -431,4 +431,100 @@ def test_machine_without_the_models__keeps_the_atlas_that_another_one_published(
     assert outcome.is_kept
     assert "expected at least one space" in outcome.unpublished
     assert files.cat_file(f"{REMOTE}/atlas/current.json") == current
-    assert not (second / "atlas").exists()
+    assert contents(second / "atlas") == contents(first / "atlas")
+
+
+def test_audit_on_a_machine_without_the_models_and_without_an_atlas__is_of_the_published_one(
+    tmp_path: Path,
+    files: Any,
+    related_spaces: Callable[..., dict[str, Any]],
+    write_zoo: Callable[..., Path],
+    build: Callable[..., Any],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    first, second = (write_zoo(tmp_path / name, related_spaces(2)) for name in ("first", "second"))
+    put_remote(first)
+    put_remote(second)
+    build(first)
+    for path in second.glob("*.npz"):
+        path.unlink()
+
+    options = ("--no-prefect", "--no-dask")
+    assert app(["audit", str(second / "data_catalog.yaml"), *options], result_action="return_value") == 3
+
+    assert "fail     keep_if_below: got 0 spaces" in capsys.readouterr().err
+    assert contents(second / "atlas") == contents(first / "atlas")
+    audit = json.loads((second / "audits" / "audit.json").read_text())
+    assert audit["atlas"] == json.loads((first / "atlas" / "manifest.json").read_text())["key"]
+    assert {check["name"]: check["status"] for check in audit["checks"]}["control"] == "pass"
+    assert verify(read_catalog(second / "data_catalog.yaml")).damages == ()
+    prune(read_catalog(second / "data_catalog.yaml"), remove=True)
+
+
+OF_SOMEBODY = {
+    "a thesis": (("thesis.tex",), "got a folder with thesis.tex that is no store of lfm-atlas"),
+    "names of ours": (("units/x", "lock", "atlas/x"), "got a folder with atlas, lock, units that is no store"),
+    "a marker": (("store.json",), "got a folder with store.json that is no store"),
+    "an earlier store": (("units/x", "receipts/x"), "got a store without a sound store.json"),
+}
+
+
+@pytest.mark.parametrize(("there", "message"), OF_SOMEBODY.values(), ids=OF_SOMEBODY.keys())
+def test_address_of_somebody__is_refused_before_anything_is_written(
+    there: tuple[str, ...],
+    message: str,
+    tmp_path: Path,
+    files: Any,
+    related_spaces: Callable[..., dict[str, Any]],
+    write_zoo: Callable[..., Path],
+    build: Callable[..., Any],
+) -> None:
+    folder = write_zoo(tmp_path / "zoo", related_spaces(2))
+    put_remote(folder)
+    for name in there:
+        files.pipe_file(f"{REMOTE}/{name}", b"years of work")
+    before = {name: files.cat_file(name) for name in files.find(REMOTE)}
+
+    for use in (build, lambda folder: verify(read_catalog(folder / "data_catalog.yaml"))):
+        with pytest.raises(FolderError, match=message):
+            use(folder)
+
+    assert {name: files.cat_file(name) for name in files.find(REMOTE)} == before
+
+
+def test_address_inside_of_another_store__is_refused(files: Any) -> None:
+    claim_remote_store(REMOTE)
+
+    with pytest.raises(FolderError, match=f"got an address inside of the store {REMOTE}, expected one outside of it"):
+        claim_remote_store(f"{REMOTE}/units/mine")
+
+
+def test_marker__is_put_once(files: Any) -> None:
+    # What the console of an object store makes for a new folder.
+    files.pipe_file(f"{REMOTE}/", b"")
+    claim_remote_store(REMOTE)
+    marker = files.cat_file(f"{REMOTE}/store.json")
+    claim_remote_store(REMOTE)
+
+    assert files.cat_file(f"{REMOTE}/store.json") == marker
+
+
+def test_sweep__removes_no_object_that_is_not_named_like_ours(tmp_path: Path, files: Any) -> None:
+    store = RemoteUnitStore(tmp_path / "a", REMOTE)
+    key = write_unit(store)
+    theirs = [
+        "units/thesis.tex",
+        "units/probes/thesis.tex",
+        f"units/probes/{key}/thesis.tex",
+        "receipts/x",
+        "quarantine/x",
+    ]
+    for name in theirs:
+        files.pipe_file(f"{REMOTE}/{name}", b"mine")
+    files.pipe_file(f"{REMOTE}/units/probes/{key}/{'0' * 32}/arrays.zip", b"left by a killed run")
+
+    store.sweep()
+
+    assert all(files.exists(f"{REMOTE}/{name}") for name in theirs)
+    assert not files.exists(f"{REMOTE}/units/probes/{key}/{'0' * 32}/arrays.zip")
+    assert read_unit(store, key) == [0.25, 0.5]

@@ -20,7 +20,7 @@ SMALL, LARGE = 240 << 20, 2 << 30
 
 def peak_bytes(process: int) -> int:
     """Return the highest memory of a process."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    lines = Path(f"/proc/{process}/status").read_text(encoding="utf-8").splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) << 10
 
 

@@ -93,7 +93,7 @@ def pt(path: Path) -> None:
 
 
 def text(path: Path) -> None:
-    path.write_text("\n".join(TEXT))
+    path.write_text("\n".join(TEXT), encoding="utf-8")
 
 
 def onnx(path: Path) -> None:

@@ -22,7 +22,7 @@ import json, resource, sys
 from pathlib import Path
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.formats import open_array
-from lfm_tasks.sources.networks.onnx_graph import read_onnx
+from lfm_tasks.sources.networks.onnx_file import read_onnx
 import h5py, numpy, onnx, pyarrow.parquet, zarr
 path, key = Path(sys.argv[1]), sys.argv[2] or None
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -76,7 +76,7 @@ def parquet(path: Path) -> None:
 
 
 def lines(path: Path) -> None:
-    path.write_text("a\n" * 100_000 + "b" * 10**6)
+    path.write_text("a\n" * 100_000 + "b" * 10**6, encoding="utf-8")
 
 
 def pt(path: Path) -> None:

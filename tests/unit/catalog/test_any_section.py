@@ -54,8 +54,19 @@ activations = section(path=paths, key=either("{layer}", "x"), dataset=either("pr
 torch = section(factory=factories, args=st.dictionaries(texts, anything, max_size=2), dataset=either("inputs"),
                 weights=either("{model}.safetensors", "a.pt"), pool=either("flatten"), batch_size=st.integers(),
                 device=either("cpu", "cuda"))  # fmt: skip
+device = either("auto", "cuda:1", "gpu")
+checkpoint = section(path=either("arrivals/{model}", "arrivals/{model}/final", "hub/bert"), dataset=either("docs"),
+                     max_tokens=st.integers(), pool=either("auto", "mean"), batch_size=st.integers(), device=device,
+                     dtype=either("float16", "int8"), tower=either("text") | texts, base=paths, tokenizer=paths,
+                     prompt=texts, modules=st.booleans(), points=either("rows", "tokens"))  # fmt: skip
+columns = either("id", "positional", "folder") | texts
+raw_texts = section(path=either("t.jsonl", "t.txt", "data/*.parquet", "s3://b/*.csv"), text=columns, id=columns,
+                    label=columns, split=either("train"), storage=storage)  # fmt: skip
+raw_images = section(path=either("i/*/*.png", "i.parquet", "i.npz"), image=columns, id=columns | file,
+                     label=columns | file, split=either("train"), storage=storage)  # fmt: skip
 onnx = section(path=either("{model}.onnx"), dataset=either("inputs"), pool=either("flatten"))
-model = section(activations=activations, torch=torch, onnx=onnx, head=head, layers=globs, meta=meta)
+model = section(activations=activations, torch=torch, onnx=onnx, transformers=checkpoint, timm=checkpoint, head=head,
+                layers=globs, meta=meta)  # fmt: skip
 
 comparison = section(sources=side, targets=side, dataset=either("probe", "inputs"), measures=measures)
 
@@ -63,6 +74,15 @@ SECTIONS: dict[str, Values] = {
     "comparisons": st.fixed_dictionaries({"comparisons": named(comparison)}),
     "discover": st.fixed_dictionaries({"discover": named(model)}),
     "torch": st.fixed_dictionaries({"models": named(st.fixed_dictionaries({"torch": torch}))}),
+    "checkpoints": st.fixed_dictionaries(
+        {
+            "models": named(st.fixed_dictionaries({"transformers": checkpoint})),
+            "discover": named(st.fixed_dictionaries({"timm": checkpoint})),
+        }
+    ),
+    "raw inputs": st.fixed_dictionaries(
+        {"datasets": named(st.fixed_dictionaries({"texts": raw_texts}) | st.fixed_dictionaries({"images": raw_images}))}
+    ),
     "head": st.fixed_dictionaries({"models": named(st.fixed_dictionaries({"onnx": onnx, "head": head}))}),
     "defaults": st.fixed_dictionaries({"defaults": model}),
     "storage": st.fixed_dictionaries(
@@ -78,7 +98,11 @@ SECTIONS: dict[str, Values] = {
 
 GOOD: dict[str, Any] = {
     "version": 1,
-    "datasets": {"probe": {"ids": "positional"}, "inputs": {"ids": "positional", "inputs": {"path": "i.npy"}}},
+    "datasets": {
+        "docs": {"texts": {"path": "t.txt"}},
+        "probe": {"ids": "positional"},
+        "inputs": {"ids": "positional", "inputs": {"path": "i.npy"}},
+    },
     "models": {
         "first": {"activations": {"path": "first.npz", "dataset": "probe"}, "meta": {"family": "text"}},
         "second": {"onnx": {"path": "second.onnx", "dataset": "inputs"}, "head": {"layer": "relu1"}},
@@ -90,6 +114,9 @@ GOOD: dict[str, Any] = {
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sections")
     (folder / "arrivals" / "deep").mkdir(parents=True)
+    for name, model_type in (("bert", "bert"), ("nul", "bert"), ("broken", None)):
+        (folder / "arrivals" / name).mkdir()
+        (folder / "arrivals" / name / "config.json").write_text(json.dumps({"model_type": model_type, "vocab_size": 1}))
     for name in ("new.npy", "first.npy", "CON.npy", "deep/layer1.npy"):
         np.save(folder / "arrivals" / name, np.zeros(2))
     return folder

@@ -76,6 +76,10 @@ def test_written_folder__is_not_and_does_not_contain_the_catalogs(key: str, path
         ("zoo/bert/new", "models.bert.activations.path"),
         ("arrivals", "discover.new.onnx.path"),
         ("arrivals/new", "discover.new.onnx.path"),
+        ("images/cats", "datasets.photos.images.path"),
+        ("texts.jsonl", "datasets.docs.texts.path"),
+        ("hub/new", "discover.hub.transformers.path"),
+        ("base", "discover.hub.transformers.base"),
         ("anchors", "atlas.maps.anchors.ids.path"),
         ("keys", "cluster.tls.key"),
     ],
@@ -83,8 +87,13 @@ def test_written_folder__is_not_and_does_not_contain_the_catalogs(key: str, path
 def test_written_folder__lies_apart_from_sources(key: str, path: str, source: str, tmp_path: Path) -> None:
     told = problems(
         tmp_path,
-        discover={"new": {"onnx": {"path": "arrivals/{model}.onnx", "dataset": "probe"}}},
+        discover={
+            "new": {"onnx": {"path": "arrivals/{model}.onnx", "dataset": "probe"}},
+            "hub": {"transformers": {"path": "hub/{model}", "dataset": "docs", "base": "base"}},
+        },
         datasets={
+            "docs": {"texts": {"path": "texts.jsonl", "id": "id"}},
+            "photos": {"images": {"path": "images/*/*.png"}},
             "probe": {
                 "ids": {"path": "data/ids.npy"},
                 "labels": {"path": "labels/{dataset}.npy"},

@@ -164,7 +164,7 @@ MISTAKES = {
     "list": ("- 1", ["found a list, needs version, datasets and models"]),
     "no source": (
         GOOD.split("    activations")[0] + "    layers: [a]\n",
-        ["found no source, needs exactly one of activations, onnx, torch: where do the rows come from?"],
+        ["found no source, needs exactly one of activations, onnx, torch, transformers, timm, sentence_transformers"],
     ),
     "two sources": (
         GOOD + "    onnx: {path: a.onnx, dataset: probe}\n",
@@ -172,7 +172,7 @@ MISTAKES = {
     ),
     "no origin": (
         GOOD.replace("{ids: {path: ids.npy}}", "{labels: {path: l.npy}}"),
-        ["found neither of builtin and ids"],
+        ["found neither of builtin, texts, images and ids, needs one: texts: "],
     ),
     "two origins": (GOOD.replace("{ids:", "{builtin: digits, ids:"), ["found both of builtin and ids"]),
     "builtin labels": (

@@ -8,7 +8,7 @@ import pytest
 from pydantic import BaseModel
 
 from lfm_tasks.catalog import Catalog, CatalogError, read_catalog
-from lfm_tasks.catalog.names import hide_values
+from lfm_tasks.variables import hidden_values
 from lfm_tasks.catalog.sections import CatalogText, _allows_variables, _models, kinds_of
 
 SECRET = "hunter2-of-the-zoo"  # noqa: S105 - nobody's
@@ -84,9 +84,9 @@ def test_values_of_the_environment__are_taken_for_paths_storage_and_places(tmp_p
 
     assert catalog.models["small"].activations is not None
     assert catalog.models["small"].activations.path == "/scratch/zoo/{model}.npz"
-    assert catalog.variables == {"DATA": "/scratch/zoo"}
-    assert "/scratch" not in repr(catalog.variables.keys())
-    assert "variables" not in catalog.model_dump()
+    assert catalog.hidden("/scratch/zoo/a.npz") == "${DATA}/a.npz"
+    assert "/scratch" not in repr(catalog)
+    assert "hidden" not in catalog.model_dump()
 
 
 def marked(model: type[BaseModel], where: str = "") -> Iterator[str]:
@@ -104,7 +104,7 @@ def test_keys_that_take_values_of_the_environment__are_those_of_paths_storage_an
     keys = set(marked(CatalogText))
 
     assert {key.rpartition(".")[2] for key in keys} == {
-        "path", "weights", "storage", "store", "remote", "baseline",
+        "path", "weights", "base", "tokenizer", "storage", "store", "remote", "baseline",
         "n_workers", "scheduler", "ca", "cert", "key", "interface", "partition", "account", "image", "namespace",
         "volume_claim", "volume_path", "address", "proxy_address",
     }  # fmt: skip
@@ -140,7 +140,7 @@ def test_value_that_comes_by_an_anchor__is_refused_where_it_ends(tmp_path: Path)
 def test_messages__name_variables_in_the_place_of_their_values() -> None:
     variables = {"ZOO": "/scratch/zoo", "SECRET": SECRET, "SHORT": "zoo"}
 
-    assert hide_values("/scratch/zoo/a.npz: not found", variables) == "${ZOO}/a.npz: not found"
-    assert hide_values(f"found '{SECRET}', zoo", variables) == "found '${SECRET}', zoo"
-    assert hide_values(f"a_{SECRET}_b", variables) == "a_${SECRET}_b"
-    assert hide_values("tools, a_tool", {"WORD": "tool"}) == "tools, a_tool"
+    assert hidden_values(variables)("/scratch/zoo/a.npz: not found") == "${ZOO}/a.npz: not found"
+    assert hidden_values(variables)(f"found '{SECRET}', zoo") == "found '${SECRET}', zoo"
+    assert hidden_values(variables)(f"a_{SECRET}_b") == "a_${SECRET}_b"
+    assert hidden_values({"WORD": "tool"})("tools, a_tool") == "tools, a_tool"

@@ -5,12 +5,13 @@ from typing import Any
 
 from lfm_tasks.runtime.run import Failure, Run, Scope, StageCounts
 from lfm_tasks.spaces import Space
+from lfm_tasks.variables import NOTHING_HIDDEN, hidden_values
 from lfm_tasks.workers.pool import InProcess, JobFailure
 
 
 def test_results__come_with_their_jobs_and_progress() -> None:
     reported: list[tuple[str, int, int]] = []
-    nothing: Any = SimpleNamespace()
+    nothing: Any = SimpleNamespace(hidden=NOTHING_HIDDEN)
     run = Run(nothing, nothing, InProcess(), lambda *progress: reported.append(progress))
 
     results = []
@@ -22,6 +23,22 @@ def test_results__come_with_their_jobs_and_progress() -> None:
     assert reported == [("bases", 0, 2), ("bases", 1, 2), ("bases", 2, 2)]
     assert list(run.results("scores", len, [])) == []
     assert reported[3:] == [("scores", 0, 0)]
+
+
+def refuse(job: str) -> None:
+    raise ValueError(f"cannot open {job}")
+
+
+def test_failures__hide_the_values_of_variables_whoever_tells_them() -> None:
+    hidden = hidden_values({"KEY": "s3cret/zoo"})
+    catalog: Any = SimpleNamespace(hidden=hidden, hide_values=hidden)
+    run = Run(catalog, catalog, InProcess(), lambda *progress: None)
+
+    [(_, failure)] = run.results("bases", refuse, ["/s3cret/zoo/a.npz"])
+    run.add_failures([Failure("probe", "a", "", "validate", "failed", "/s3cret/zoo/b.npz: gone")])
+
+    assert failure == JobFailure("failed", "ValueError: cannot open /${KEY}/a.npz")
+    assert [failure.message for failure in run.failures] == ["/${KEY}/b.npz: gone"]
 
 
 def test_scope__is_everything_or_what_its_globs_match() -> None:

@@ -10,6 +10,7 @@ import pytest
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.runtime.session import open_run
 from lfm_tasks.stores.atlas.files import published_key
+from lfm_tasks.stores.units.marker import STORE_FILE, STORE_FILES, STORE_FOLDERS
 
 
 def logs(folder: Path) -> list[dict[str, Any]]:
@@ -60,3 +61,8 @@ def test_run_that_ends_badly__says_how(error: BaseException, outcome: str, folde
     (log,) = logs(folder)
     assert log["outcome"] == outcome
     assert log["error"] == f"{type(error).__name__}: {error}"
+
+
+def test_store__holds_nothing_that_its_marker_does_not_know(zoo_folder_built: Path) -> None:
+    for path in (zoo_folder_built / ".lfm-atlas").iterdir():
+        assert path.name in (STORE_FOLDERS if path.is_dir() else STORE_FILES | {STORE_FILE})

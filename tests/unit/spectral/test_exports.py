@@ -16,7 +16,7 @@ PACKAGES = ["lfm_tasks.spectral", "lfm_tasks.measures"]
 @pytest.mark.parametrize("name", PACKAGES)
 def test_exports__are_those_that_type_checkers_see(name: str) -> None:
     package = import_module(name)
-    tree = ast.parse(Path(str(package.__file__)).read_text())
+    tree = ast.parse(Path(str(package.__file__)).read_text(encoding="utf-8"))
     [checked] = [node for node in tree.body if isinstance(node, ast.If)]
     seen = {
         alias.asname: node.module for node in checked.body if isinstance(node, ast.ImportFrom) for alias in node.names

@@ -17,7 +17,7 @@ from distributed.scheduler import NoValidWorkerError
 
 from lfm_tasks.errors import DataError
 from lfm_tasks.workers import local_cluster, pool
-from lfm_tasks.workers.dask_config import DASK_SETTINGS
+from lfm_tasks.workers.dask_config import DASK_SETTINGS, dask_settings
 from lfm_tasks.workers.pool import (
     N_STARTS,
     ClusterError,
@@ -26,7 +26,6 @@ from lfm_tasks.workers.pool import (
     LocalDask,
     StoppedWorkers,
     WorkerDied,
-    apply_dask_settings,
     is_relevant_record,
     is_stopped,
     replace_lost_workers,
@@ -188,8 +187,7 @@ def test_missed_heartbeat__is_left_out_of_the_log(message: str, wanted: bool) ->
 
 def test_dask_settings__are_not_changed_by_who_reads_them() -> None:
     before = deepcopy(DASK_SETTINGS)
-    with dask.config.set(deepcopy(DASK_SETTINGS)):
-        apply_dask_settings()
+    with dask_settings():
         dask.config.get("distributed.scheduler.http.routes").append("a.route")
 
     assert before == DASK_SETTINGS

@@ -1,10 +1,26 @@
 """Workers declare their memory, and each job goes to one that can hold it."""
 
+import resource
 from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from lfm_tasks.workers.resources import MEMORY, declare_memory, group_by_memory
+from lfm_tasks.catalog import Catalog
+from lfm_tasks.catalog.cluster import LocalCluster
+from lfm_tasks.workers import resources as machine
+from lfm_tasks.workers.cgroups import Limit
+from lfm_tasks.workers.resources import (
+    LEAST_BYTES,
+    MEMORY,
+    declare_memory,
+    group_by_memory,
+    memory_limit,
+    n_workers,
+    what_limits,
+)
+
+GIB = 1 << 30
 
 
 @pytest.mark.parametrize(("resources", "limit", "declared"), [({}, 7, 7), ({MEMORY: 5}, 7, 5), ({}, None, None)])
@@ -33,3 +49,51 @@ def test_jobs__request_the_smallest_worker_that_holds_them_and_nothing_where_non
 
     assert list(group_by_memory(client, range(3), [3, 6, 16])) == groups
     assert list(group_by_memory(client, range(3), [])) == [(None, [0, 1, 2])]
+
+
+@pytest.fixture
+def set_limits(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Make this a machine of 8 cores and 64 GiB with these limits."""
+
+    def set_all(quota: float | None = None, group: int | None = None, alone: int = -1) -> None:
+        monkeypatch.setattr(machine.os, "sched_getaffinity", lambda _: set(range(8)))
+        monkeypatch.setattr(machine.os, "sysconf", lambda name: {"SC_PAGE_SIZE": 4096}.get(name, 64 * GIB // 4096))
+        monkeypatch.setattr(machine, "cpu_quota", lambda: None if quota is None else Limit(quota, "/cpu.max"))
+        monkeypatch.setattr(machine, "group_memory", lambda: None if group is None else Limit(group, "/memory.max"))
+        limits = {resource.RLIMIT_AS: (alone, -1)}
+        monkeypatch.setattr(machine.resource, "getrlimit", lambda which: limits.get(which, (-1, -1)))
+
+    return set_all
+
+
+def local(**settings: Any) -> Catalog:
+    return cast(Catalog, SimpleNamespace(cluster=LocalCluster(**settings)))
+
+
+@pytest.mark.parametrize(
+    ("limits", "workers", "n_bytes", "said_by"),
+    [
+        ({}, 8, 8 * GIB, ("", "")),
+        ({"quota": 2.5, "group": 64 * GIB}, 2, 32 * GIB, ("/cpu.max", "")),
+        ({"quota": 0.5}, 1, 64 * GIB, ("/cpu.max", "")),
+        ({"quota": 400.0, "group": 16 * GIB}, 8, 2 * GIB, ("", "/memory.max")),
+        ({"group": GIB}, 2, GIB // 2, ("/memory.max: 400 MiB a worker", "/memory.max")),
+        ({"group": GIB // 8}, 1, GIB // 8, ("/memory.max: 400 MiB a worker", "/memory.max")),
+        ({"alone": GIB}, 8, GIB, ("", "ulimit -v")),
+        ({"alone": 20 * GIB}, 8, 8 * GIB, ("", "")),
+    ],
+)
+def test_local_workers__have_what_the_smallest_limit_leaves(
+    set_limits: Any, limits: dict[str, Any], workers: int, n_bytes: int, said_by: tuple[str, str]
+) -> None:
+    set_limits(**limits)
+    assert n_workers(local()) == workers
+    assert memory_limit(local()) == n_bytes
+    assert what_limits(local()) == said_by
+
+
+def test_what_the_catalog_says__is_taken_at_its_word(set_limits: Any) -> None:
+    set_limits(quota=2.0, group=GIB)
+    written = local(n_workers=5, memory_limit="3GiB")
+    assert (n_workers(written), memory_limit(written), what_limits(written)) == (5, 3 * GIB, ("", ""))
+    assert LEAST_BYTES < GIB
