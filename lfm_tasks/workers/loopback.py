@@ -13,7 +13,5 @@ def check_loopback() -> None:
             socket.create_connection(server.getsockname(), CONNECT_SECONDS).close()
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        advice = (
-            "Bring it up (ip link set lo up), open the firewall to it, or run with --no-dask, which needs none"
-        )
+        advice = "Bring it up (ip link set lo up), open the firewall to it, or run with --no-dask, which needs none"
         raise RuntimeError(f"got no connection of this machine to its own 127.0.0.1 ({reason}). {advice}.") from error

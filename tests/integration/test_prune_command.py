@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from lfm_atlas.cli.main import app
-from lfm_tasks.stores.units.durable import StoreBusyError, locked
 from lfm_tasks.stores.references import read_references, stored_units
+from lfm_tasks.stores.units.durable import StoreBusyError, locked
 from lfm_tasks.stores.units.store import UnitStore
 
 

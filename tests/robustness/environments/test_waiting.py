@@ -3,6 +3,7 @@
 import io
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -227,3 +228,27 @@ def test_hundred_runs_on_a_busy_machine__end_without_a_word_of_zarr(zoo: Path) -
         for process in crowds:
             process.kill()
             process.wait()
+
+
+# Makes the folder read-only for the command alone: root may write where rights forbid it, but not to such a disk.
+READ_ONLY = 'mount --bind "$0" "$0" && mount -o remount,bind,ro "$0" && exec "$@"'
+
+
+@pytest.mark.environments
+@pytest.mark.parametrize("options", [[], ["--no-prefect"], ["--no-dask"]], ids=["prefect", "no prefect", "no dask"])
+def test_audit_of_a_catalog_in_a_read_only_folder__is_refused_before_anything_is_computed(
+    options: list[str], zoo: Path, tmp_path: Path
+) -> None:
+    unshare = shutil.which("unshare") or pytest.skip("not run: there is no command unshare")
+    alone = (unshare, "--mount", "sh", "-c", READ_ONLY, str(zoo))
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("not run: mounting takes root")
+    catalog = zoo / "data_catalog.yaml"
+    out = "atlas:\n  path: ../out/atlas\n  store: ../out/store\n"
+    catalog.write_text(catalog.read_text().replace("atlas:\n", out, 1))
+
+    refused = lfm_atlas("audit", str(catalog), *options, folder=tmp_path, before=alone)
+
+    refused.check(1, f"{zoo}", "a disk that can only be read", most_lines=2)
+    assert not (tmp_path / "out" / "atlas").exists()
+    assert not list((tmp_path / "out").rglob("receipts/*/*"))

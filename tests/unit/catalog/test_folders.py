@@ -98,7 +98,7 @@ def test_written_folder__lies_apart_from_sources(key: str, path: str, source: st
                 "ids": {"path": "data/ids.npy"},
                 "labels": {"path": "labels/{dataset}.npy"},
                 "inputs": {"path": "inputs.npy"},
-            }
+            },
         },
         atlas__maps={"regime": "anchors", "anchors": {"ids": {"path": "anchors/ids.txt"}}},
         cluster={"type": "address", "scheduler": "tls://host:1", "tls": {"key": "keys/key.pem"}},

@@ -8,8 +8,8 @@ import pytest
 from pydantic import BaseModel
 
 from lfm_tasks.catalog import Catalog, CatalogError, read_catalog
-from lfm_tasks.variables import hidden_values
 from lfm_tasks.catalog.sections import CatalogText, _allows_variables, _models, kinds_of
+from lfm_tasks.variables import hidden_values
 
 SECRET = "hunter2-of-the-zoo"  # noqa: S105 - nobody's
 ADVICE = "Write it out; variables are for paths, storage and places of the cluster"
