@@ -90,7 +90,7 @@ def test_init__overwrites_nothing(tmp_path: Path) -> None:
     refused = lfm_atlas("init", folder=tmp_path)
 
     assert refused.returncode == 2
-    assert "choose an empty folder" in refused.stderr
+    assert "Choose an empty folder" in refused.stderr
     assert (tmp_path / "data_catalog.yaml").read_text() == "mine"
 
 

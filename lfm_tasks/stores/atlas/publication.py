@@ -21,6 +21,7 @@ from lfm_tasks.stores.units.durable import (
     atomic_write,
     file_digest,
     holder_bytes,
+    holder_in,
     holder_of,
     is_dropping,
     mount_points,
@@ -184,12 +185,19 @@ def locked_atlas(folder: Path, purpose: str) -> Iterator[None]:
 
 
 def _may_be_lock(path: Path) -> bool:
-    """Return whether ``path`` is free, or a lock: one that was just made, or whose holder was killed then, is empty."""
+    """Return whether ``path`` is free, or a lock: one that was just made, or whose holder was killed then, is empty.
+
+    The file is read once: its holder may remove it, and another process make it anew, at any moment.
+    """
     try:
-        status = path.lstat()
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return False
+        content = path.read_bytes()
     except FileNotFoundError:
         return True
-    return stat.S_ISREG(status.st_mode) and (not status.st_size or holder_of(path) is not None or not path.exists())
+    except OSError:
+        return False
+    return not content or holder_in(content) is not None
 
 
 @contextmanager

@@ -373,9 +373,17 @@ def holder_bytes(purpose: str) -> bytes:
 def holder_of(path: Path) -> str | None:
     """Return in words who wrote a lock file; None if it was no holder of a lock, or it cannot be read."""
     try:
-        holder = json.loads(read_regular(path))
+        return holder_in(read_regular(path))
+    except OSError:
+        return None
+
+
+def holder_in(content: bytes) -> str | None:
+    """Return in words who wrote the content of a lock file; None if it was no holder of a lock."""
+    try:
+        holder = json.loads(content)
         if holder.keys() != _HOLDER:
             return None
-    except (OSError, ValueError, AttributeError, RecursionError):
+    except (ValueError, AttributeError, RecursionError):
         return None
     return f"'{holder['purpose']}' (process {holder['pid']} on {holder['host']}, started {holder['started']})"

@@ -248,7 +248,7 @@ def test_variables__are_filled_in_and_typed(tmp_path: Path) -> None:
     assert ids.path == "data/ids.npy"
     assert catalog.cluster == LocalCluster(n_workers=7)
     assert catalog.atlas.path == "a${b}"
-    assert catalog.variables == {"FOLDER": "data", "K": "7"}
+    assert f"{ids.path}" == "${FOLDER}/ids.npy"
 
 
 def test_value_in_quotes__stays_text_and_is_not_shown(tmp_path: Path) -> None:
