@@ -81,8 +81,9 @@ def why_no_store(root: Path) -> str | None:
     if not root.is_dir():
         problem = "got a file or a link that leads nowhere, expected a folder"
         return f"{root}: {problem}. Move it away, or name another store"
+    # Before the marker is read: another process may make the store between the two.
+    names = [name for name in sorted(os.listdir(root)) if not _counts_for_nothing(root / name)]
     if store_id(root) is None:
-        names = [name for name in sorted(os.listdir(root)) if not _counts_for_nothing(root / name)]
         is_ours = holder_of(root / "lock") is not None
         return why_unmarked(str(root), names, STORE_FOLDERS | STORE_FILES, is_ours=is_ours) if names else None
     for name in sorted(STORE_FOLDERS | STORE_FILES):

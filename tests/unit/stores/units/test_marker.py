@@ -163,7 +163,9 @@ def claimed(root: str, barrier: Any, ids: Any) -> None:
 
 
 def test_processes_that_make_a_store_at_once__make_one(tmp_path: Path) -> None:
-    context = multiprocessing.get_context("fork")
+    # Children of a clean process: a fork of this one takes the threads' locks of all tests before it along.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["lfm_tasks.stores.units.store"])
     for number in range(20):
         root, barrier, ids = tmp_path / str(number), context.Barrier(4), context.Queue()
         workers = [context.Process(target=claimed, args=(str(root), barrier, ids)) for _ in range(4)]
