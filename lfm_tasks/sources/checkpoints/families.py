@@ -210,14 +210,18 @@ def hidden_states(config: Mapping[str, Any], part: Mapping[str, Any], tower: str
     family = find_family(model_type, tower)
     causal = family.causal if family is not None else _is_causal(config, part, tower)
     pool = family.pool if family is not None else "last" if causal else "mean"
-    shapes = None if model_type in _OTHER_STATES else _shapes(part, tower)
+    shapes = None if model_type in _OTHER_STATES else _shapes(part, tower, name)
     if shapes is None:
         problem = f"got model_type {model_type!r}, whose hidden states are not known, expected a family of recording.md"
         raise DataError("unsupported_model", f"{name}: {problem}. Record it with a torch factory.")
     return HiddenStates(shapes, pool, causal)
 
 
-def _shapes(part: Mapping[str, Any], tower: str | None) -> tuple[StateShape, ...] | None:
+# Far above any network; a damaged or hostile number would fill the memory with names.
+_MOST_LAYERS = 10_000
+
+
+def _shapes(part: Mapping[str, Any], tower: str | None, name: str) -> tuple[StateShape, ...] | None:
     depths, sizes = _integers(part, "depths"), _integers(part, "hidden_sizes")
     if depths and sizes:
         first = _first_integer(part, "embedding_size") or sizes[0]
@@ -230,7 +234,12 @@ def _shapes(part: Mapping[str, Any], tower: str | None) -> tuple[StateShape, ...
     own = {"encoder": ("encoder_layers", "num_layers"), "decoder": ("num_decoder_layers", "decoder_layers")}
     counts = (*own.get(tower or "", ()), "num_hidden_layers", "n_layer", "n_layers", "num_layers")
     n_layers, width = _first_integer(part, *counts), _first_integer(part, "hidden_size", "n_embd", "d_model", "dim")
-    return None if n_layers is None or width is None else ((None, width),) * (n_layers + 1)
+    if n_layers is None or width is None:
+        return None
+    if not 0 < n_layers <= _MOST_LAYERS:
+        problem = f"got {n_layers} layers in config.json, expected 1 to {_MOST_LAYERS:,}"
+        raise DataError("unsupported_model", f"{name}: {problem}. Copy the config.json of these weights again.")
+    return ((None, width),) * (n_layers + 1)
 
 
 def _is_causal(config: Mapping[str, Any], part: Mapping[str, Any], tower: str | None) -> bool:

@@ -22,7 +22,12 @@ from typing import Any, Literal
 from lfm_tasks.catalog.checkpoints import Loader
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.checkpoints.families import StateShape, hidden_states
-from lfm_tasks.sources.checkpoints.requirements import check_architecture, check_quantization, check_tokenizer_code
+from lfm_tasks.sources.checkpoints.requirements import (
+    check_architecture,
+    check_kernels,
+    check_quantization,
+    check_tokenizer_code,
+)
 from lfm_tasks.sources.checkpoints.weights import (
     ADAPTER_WEIGHTS,
     StoredWeights,
@@ -185,6 +190,7 @@ def _transformers_model(place: _Place, config: dict[str, Any], tower: str | None
         problem = "got a config.json without model_type, expected the name of an architecture"
         advice = "Save the model with save_pretrained of its library"
         raise DataError("unsupported_model", f"{place.name}: {problem}. {advice}.")
+    check_kernels(config, place.name)
     notes = tuple(check_architecture(config, place.name))
     quantized = check_quantization(config, place.name)
     weights = place.weights()

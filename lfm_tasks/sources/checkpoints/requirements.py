@@ -94,6 +94,25 @@ def check_architecture(config: Mapping[str, Any], name: str) -> Iterator[str]:
     raise DataError("unsupported_model", f"{name}: {problem}. Install a newer transformers, or mend config.json.")
 
 
+def check_kernels(config: Mapping[str, Any], name: str) -> None:
+    """Raise DataError ``untrusted_code`` for a configuration that has transformers fetch or import compiled kernels.
+
+    ``attn_implementation`` and its kin take the name of a repository of kernels, which is code, in place of a built-in
+    implementation; ``use_kernels`` takes them for whole layers.
+    https://huggingface.co/docs/transformers/main/attention_interface
+    """
+    for key, value in config.items():
+        if isinstance(value, dict) and not key.endswith("_implementation"):
+            check_kernels(value, name)
+            continue
+        chosen = value.values() if isinstance(value, dict) else (value,)
+        if (key == "use_kernels" and value) or (
+            key.endswith("_implementation") and any("/" in str(one) for one in chosen)
+        ):
+            problem = f"got {key}: {ascii(value)[:100]} in config.json, which is code from elsewhere and is never run"
+            raise DataError("untrusted_code", f"{name}: {problem}. Remove the key: transformers has built-in ones.")
+
+
 def check_tokenizer_code(settings: Mapping[str, Any], folder: Path, name: str) -> None:
     """Raise DataError ``untrusted_code`` for a tokenizer that is a class of the checkpoint's own."""
     known = _quoted_in_transformers("tokenization_auto.py")

@@ -140,3 +140,13 @@ def test_hidden_states__that_nothing_tells_are_refused(config: dict[str, Any]) -
 
 def test_recording_page__has_the_table_of_families() -> None:
     assert families_as_markdown() in (ROOT / "docs" / "recording.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("n_layers", [-1, 0, 1_000_000_000])
+def test_number_of_layers_that_no_network_has__is_refused_before_names_are_made(n_layers: int) -> None:
+    config = {"model_type": "bert", "num_hidden_layers": n_layers, "hidden_size": 32}
+
+    with pytest.raises(DataError, match=f"zoo/m: got {n_layers} layers in config.json, expected 1 to 10,000") as caught:
+        hidden_states(config, config, None, "zoo/m")
+
+    assert caught.value.reason == "unsupported_model"

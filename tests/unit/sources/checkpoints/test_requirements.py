@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -6,6 +7,7 @@ from lfm_tasks.errors import DataError
 from lfm_tasks.sources.checkpoints import requirements
 from lfm_tasks.sources.checkpoints.requirements import (
     check_architecture,
+    check_kernels,
     check_quantization,
     check_tokenizer_code,
     require_packages,
@@ -77,3 +79,26 @@ def test_check_quantization__says_what_is_missing(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(requirements, "_is_installed", lambda module: True)
     assert check_quantization(config, "x") == "gptq"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"attn_implementation": "kernels-community/flash-attn"},
+        {"_attn_implementation": "somebody/kernel@main"},
+        {"text_config": {"_attn_implementation_internal_implementation": "somebody/kernel"}},
+        {"attn_implementation": {"text_config": "somebody/kernel"}},
+        {"use_kernels": True},
+    ],
+)
+def test_kernels_of_a_repository__are_code_that_is_never_run(config: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=r"zoo/x: got .* which is code from elsewhere and is never run") as caught:
+        check_kernels(config, "zoo/x")
+
+    assert caught.value.reason == "untrusted_code"
+
+
+def test_built_in_attention__is_no_code_from_elsewhere() -> None:
+    check_kernels(
+        {"attn_implementation": "sdpa", "use_kernels": False, "use_mamba_kernels": True, "kernel_size": 3}, "zoo/x"
+    )
