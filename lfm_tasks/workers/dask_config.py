@@ -94,18 +94,43 @@ def dask_settings(of_the_user: Mapping[str, Any] | None = None) -> Iterator[None
     import dask
 
     before = deepcopy(dask.config.config)
-    dask.config.refresh(paths=[], env={})
+    settings = _defaults()
     # A copy: where Bokeh is missing, Dask's scheduler adds a route to the very list that it gets.
-    dask.config.set(deepcopy(DASK_SETTINGS))
-    dask.config.set(dict(of_the_user or {}))
+    dask.config.set(deepcopy(DASK_SETTINGS), config=settings)
+    dask.config.set(dict(of_the_user or {}), config=settings)
+    _replace_settings(settings)
     # Prefect's logging setup would let every line of the scheduler through.
     logging.getLogger("distributed").setLevel(logging.ERROR)
     try:
         yield
     finally:
         # With the defaults of libraries that were imported in the block.
-        dask.config.refresh(paths=[], env={})
-        dask.config.update(dask.config.config, before)
+        settings = _defaults()
+        dask.config.update(settings, before)
+        _replace_settings(settings)
+
+
+def _defaults() -> dict[str, Any]:
+    """Return what Dask and its libraries say where nobody says anything."""
+    import dask
+
+    settings: dict[str, Any] = {}
+    dask.config.refresh(config=settings, paths=[], env={})
+    return settings
+
+
+def _replace_settings(settings: Mapping[str, Any]) -> None:
+    """Give this process other settings of Dask, a section at a time.
+
+    ``dask.config.refresh`` empties them first: a scheduler or worker in another thread of this process that looks for
+    one at that moment stops with a KeyError, and its work is waited for without end.
+    """
+    import dask
+
+    current = dask.config.config
+    current.update(settings)
+    for name in current.keys() - settings.keys():
+        del current[name]
 
 
 def honored_settings() -> dict[str, Any]:
