@@ -218,6 +218,7 @@ def test_zarr_that_never_ends__keeps_no_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.environments
+@pytest.mark.slow
 def test_hundred_readers_on_a_busy_machine__end_without_a_word_of_zarr(
     zoo: Path, build: Callable[[Path], object]
 ) -> None:
