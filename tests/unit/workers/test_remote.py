@@ -15,6 +15,7 @@ from lfm_tasks.catalog import Catalog, on_scheduler, read_catalog
 from lfm_tasks.stores import remote as remote_units
 from lfm_tasks.stores.units.durable import locked
 from lfm_tasks.workers import remote
+from lfm_tasks.workers.dask_config import dask_settings
 from lfm_tasks.workers.pool import ClusterError
 from lfm_tasks.workers.remote import Readiness, RemoteDask
 from lfm_tasks.workers.resources import MEMORY
@@ -37,7 +38,8 @@ def doubled(number: int) -> int:
 
 @contextmanager
 def standing(n_threads: int) -> Iterator[str]:
-    with LocalCluster(
+    # As the page of clusters asks for: Dask's own settings pause a worker in a process as large as that of the tests.
+    with dask_settings(), LocalCluster(
         n_workers=1, threads_per_worker=n_threads, processes=False, host="127.0.0.1", dashboard_address="127.0.0.1:0",
         protocol="tcp", memory_limit="1GiB",
     ) as cluster:  # fmt: skip
