@@ -40,6 +40,11 @@ REASONS: dict[str, str] = {
 }
 
 
+def one_line(text: str, most: int = 200) -> str:
+    """Return what a library says as one printable line; ``most``: how many of its characters are kept."""
+    return ascii(" ".join(text.split())[:most])[1:-1]
+
+
 class Stopped(SystemExit):
     """The end of a run by a signal. What runs somebody else's code catches `SystemExit`, but never this."""
 

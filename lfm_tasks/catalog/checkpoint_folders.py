@@ -16,10 +16,13 @@ from lfm_tasks.catalog.checkpoints import Loader
 
 Reads = Literal["texts", "images", "sound"]
 _MAX_BYTES = 1 << 24
-_VOCABULARIES = frozenset({
-    "tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model",
-    "tokenizer.model", "sentencepiece.model", "spm.model", "tekken.json",
-})  # fmt: skip
+# Files from which a tokenizer is built: a checkpoint of texts has one of these.
+VOCABULARIES = (
+    "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
+    "sentencepiece.model", "spm.model", "vocab.model", "tekken.json",
+)  # fmt: skip
+# A folder with one of these reads texts, even if its vocabulary is missing, which is reported when it is opened.
+_OF_TEXTS = frozenset({*VOCABULARIES, "tokenizer_config.json"})
 _PROCESSORS = ("preprocessor_config.json", "processor_config.json")
 # Names of keys that only networks of images have.
 _IMAGE_KEYS = frozenset({"image_size", "patch_size", "num_channels"})
@@ -94,7 +97,7 @@ def _adapter(folder: Path, names: Collection[str], base: Path | None) -> FolderK
 
 
 def _reads(folder: Path, names: Collection[str], config: Mapping[str, Any]) -> tuple[Reads, ...]:
-    reads: list[Reads] = ["texts"] if _VOCABULARIES & set(names) else []
+    reads: list[Reads] = ["texts"] if _OF_TEXTS & set(names) else []
     for file in _PROCESSORS:
         settings = _read(folder / file) if file in names else {}
         nested = [value for value in settings.values() if isinstance(value, dict)]

@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
+from lfm_tasks.catalog.checkpoint_folders import VOCABULARIES
 from lfm_tasks.catalog.checkpoints import Loader
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.checkpoints.families import StateShape, hidden_states
@@ -40,13 +41,9 @@ from lfm_tasks.sources.files.paths import readable
 
 Reads = Literal["texts", "images"]
 
-# Files from which a tokenizer is built: one of these has to be there. The others are read where they are.
-_VOCABULARIES = (
-    "tokenizer.json", "vocab.txt", "vocab.json", "spiece.model", "sentencepiece.bpe.model", "tokenizer.model",
-    "sentencepiece.model", "spm.model", "vocab.model", "tekken.json",
-)  # fmt: skip
+# All files that a tokenizer is built from; those that are there are read.
 _TOKENIZER_FILES = (
-    *_VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
+    *VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
     "chat_template.jinja", "chat_template.json", "source.spm", "target.spm", "bpe.codes",
 )  # fmt: skip
 _IMAGE_PROCESSOR = "preprocessor_config.json"
@@ -228,7 +225,7 @@ def _tokenizer_files(place: _Place, folder: Path) -> tuple[Path, ...]:
     """Return the files of the tokenizer in ``folder``; DataError if there is none, or it is code."""
     own = folder == place.folder
     there = place if own else _Place(folder, folder.name, place.root)
-    if not there.present(_VOCABULARIES):
+    if not there.present(VOCABULARIES):
         problem = f"{there.name}: got no tokenizer.json, expected the tokenizer that the model was trained with"
         advice = "Name the folder of one: tokenizer: zoo/base" if own else "Name another folder"
         raise DataError("no_processor", f"{problem}. {advice}.")
@@ -272,7 +269,7 @@ def _tower(place: _Place, config: dict[str, Any], tower: str | None) -> tuple[di
     if hears:
         problem = "got a model that reads sound, expected one of texts or images"
         raise DataError("unsupported_model", f"{place.name}: {problem}. Record it yourself and name the activations.")
-    has_tokenizer, has_processor = bool(place.present(_VOCABULARIES)), _prepares_images(place)
+    has_tokenizer, has_processor = bool(place.present(VOCABULARIES)), _prepares_images(place)
     if has_tokenizer != has_processor:
         return config, "texts" if has_tokenizer else "images"
     return config, "texts" if "vocab_size" in config else "images"
@@ -362,7 +359,7 @@ def _adapted(place: _Place, tower: str | None, base: Path | None, tokenizer: Pat
     if (folder / "adapter_config.json").exists():
         problem = f"got the base {folder.name!r}, which is an adapter itself, expected a whole model"
         raise DataError("unsupported_model", f"{place.name}: {problem}. Merge the two with merge_and_unload().")
-    if tokenizer is None and place.present(_VOCABULARIES):
+    if tokenizer is None and place.present(VOCABULARIES):
         tokenizer = place.folder
     config = read_json(folder / "config.json", f"{folder.name}/config.json")
     on_base = _Place(folder, folder.name, place.root)

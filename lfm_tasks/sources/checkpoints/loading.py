@@ -8,7 +8,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from lfm_tasks.errors import DataError
+from lfm_tasks.errors import DataError, one_line
 from lfm_tasks.sources.checkpoints.folder import Checkpoint
 from lfm_tasks.sources.offline import offline
 
@@ -70,7 +70,7 @@ def quietly(transformers: Any) -> Iterator[None]:
 
 def error_text(error: BaseException) -> str:
     """Return an error of a library in one printable line."""
-    return ascii(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")[1:-1]
+    return f"{type(error).__name__}: {one_line(str(error), 300)}"
 
 
 @contextmanager

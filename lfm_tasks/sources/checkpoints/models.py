@@ -28,8 +28,10 @@ from lfm_tasks.sources.checkpoints.running import (
     network_layout,
     open_network,
 )
+from lfm_tasks.sources.checkpoints.weights import read_json
 from lfm_tasks.sources.files.digests import DigestMemory, file_digest
 from lfm_tasks.sources.files.pooling import check_finite
+from lfm_tasks.sources.networks.recording import gathered
 from lfm_tasks.sources.networks.torch_networks import as_array, first_tensor, same_bits
 from lfm_tasks.sources.raw_inputs import RawInputs
 
@@ -118,18 +120,11 @@ class CheckpointSource:
         return {"layer": layer, **self._identity}
 
     def batches(self, layers: Sequence[str], rows: Rows) -> Iterator[Values]:
-        """Yield ``rows`` of each layer, pooled, in their order, all at once: for few rows.
+        """Return an iterator of ``rows`` of each layer, pooled, in their order, all at once: for few rows.
 
         `scattered_batches` yields them as they are computed.
         """
-        gathered: dict[str, Float[np.ndarray, "batch features"]] = {}
-        for positions, values in self.scattered_batches(layers, rows):
-            for layer, batch in values.items():
-                if layer not in gathered:
-                    gathered[layer] = np.empty((len(rows), batch.shape[1]), dtype=batch.dtype)
-                gathered[layer][positions] = batch
-        if gathered:
-            yield gathered
+        return gathered(self.scattered_batches(layers, rows), len(rows))
 
     def scattered_batches(
         self, layers: Sequence[str], rows: Rows, start: int = 0
@@ -378,17 +373,15 @@ def _versions(checkpoint: Checkpoint) -> str:
 
 def _sentence_width(checkpoint: Checkpoint) -> int | None:
     """Return how many features a sentence has, by the configurations of the modules behind the transformer."""
-    import json
-
     width: int | None = None
     for path in sorted(checkpoint.files):
         folder = path.parent.name
         if path.name != "config.json" or path.parent == checkpoint.folder or not folder[:1].isdigit():
             continue
-        settings = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(settings, dict) and folder.endswith("_Dense"):
+        settings = read_json(path, f"{checkpoint.folder.name}/{folder}/{path.name}")
+        if folder.endswith("_Dense"):
             width = settings.get("out_features", width)
-        elif isinstance(settings, dict) and folder.endswith("_Pooling"):
+        elif folder.endswith("_Pooling"):
             n_modes = sum(value is True for key, value in settings.items() if key.startswith("pooling_mode_"))
             size = settings.get("word_embedding_dimension", settings.get("embedding_dimension"))
             width = size * max(1, n_modes) if isinstance(size, int) else width

@@ -26,7 +26,7 @@ import numpy as np
 from lfm_tasks.catalog.models import TorchModel
 from lfm_tasks.catalog.names import did_you_mean, fill_pattern, shorten
 from lfm_tasks.catalog.sections import TRUSTED_MODULES, Catalog
-from lfm_tasks.errors import DataError, Stopped
+from lfm_tasks.errors import DataError, Stopped, one_line
 from lfm_tasks.sources.files.digests import DigestMemory, file_digest
 from lfm_tasks.sources.offline import offline
 
@@ -316,7 +316,7 @@ def _imported(model_name: str, factory: str) -> Callable[..., Any]:
 
 
 def _error_text(error: BaseException) -> str:
-    return ascii(f"{type(error).__name__}: {' '.join(str(error).split())[:200]}")[1:-1]
+    return f"{type(error).__name__}: {one_line(str(error))}"
 
 
 @contextmanager

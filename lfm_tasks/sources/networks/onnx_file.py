@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from lfm_tasks.catalog.names import did_you_mean, shorten
-from lfm_tasks.errors import DataError
+from lfm_tasks.errors import DataError, one_line
 from lfm_tasks.sources.files.digests import DigestMemory, file_digest
 from lfm_tasks.sources.files.paths import refuse_pointer
 from lfm_tasks.variables import names_variable
@@ -109,11 +109,6 @@ def protobuf_messages(message: Any) -> Iterator[Any]:
         if field_.message_type is not None:
             for inner in [value] if hasattr(value, "ListFields") else value:
                 yield from protobuf_messages(inner)
-
-
-def error_text(error: Exception) -> str:
-    """Return the message of an error, printable, on one line of at most 200 characters."""
-    return ascii(" ".join(str(error).split())[:200])[1:-1]
 
 
 def _content(path: Path) -> bytes:
@@ -283,5 +278,5 @@ def _check_rules(model: Any, weights: Mapping[str, np.ndarray], name: str) -> No
     try:
         onnx.checker.check_model(checked)
     except (onnx.checker.ValidationError, ValueError) as error:
-        problem = f"found a graph that breaks the rules of ONNX ({error_text(error)})"
+        problem = f"found a graph that breaks the rules of ONNX ({one_line(str(error))})"
         raise DataError("unsupported_model", f"{name}: {problem}: export it again") from error

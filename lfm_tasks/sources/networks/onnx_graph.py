@@ -12,9 +12,9 @@ import numpy as np
 from jaxtyping import Shaped
 
 from lfm_tasks.catalog.names import check_layer_name, did_you_mean, shorten
-from lfm_tasks.errors import DataError
+from lfm_tasks.errors import DataError, one_line
 from lfm_tasks.sources.files.digests import DigestMemory
-from lfm_tasks.sources.networks.onnx_file import MAX_BYTES, OnnxFile, error_text, onnx_digest, read_onnx
+from lfm_tasks.sources.networks.onnx_file import MAX_BYTES, OnnxFile, onnx_digest, read_onnx
 from lfm_tasks.sources.networks.onnx_rows import flowing_from, mixed_tensors
 
 # The first dimension of inputs gets a name of ours, so that shape inference tells where the batch goes; and so does
@@ -190,7 +190,7 @@ def _inferred_types(file: OnnxFile, inputs: set[str]) -> dict[str, _Type]:
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        problem = f"found types or shapes that do not fit ({error_text(error)})"
+        problem = f"found types or shapes that do not fit ({one_line(str(error))})"
         raise DataError("unsupported_model", f"{file.name}: {problem}: export it again") from error
     types = {info.name: _type(info.type.tensor_type) for info in [*inferred.input, *inferred.value_info]}
     return {name: known for name, known in types.items() if known is not None}
@@ -319,5 +319,5 @@ def open_session(content: bytes, weights: Mapping[str, np.ndarray], name: str) -
 
 
 def _stopped(name: str, what: str, error: Exception) -> DataError:
-    problem = f"onnxruntime could not {what} it ({error_text(error)})"
+    problem = f"onnxruntime could not {what} it ({one_line(str(error))})"
     return DataError("unsupported_model", f"{name}: {problem}: check that it runs, or export it again")

@@ -24,7 +24,7 @@ from lfm_tasks.sources.networks.inputs import (
 from lfm_tasks.sources.networks.onnx_file import find_onnx, onnx_digest
 from lfm_tasks.sources.networks.onnx_graph import OnnxGraph, Tensor, open_graph, open_session, runtime_version
 from lfm_tasks.sources.networks.raw_preparation import TextInputs, image_inputs, text_inputs
-from lfm_tasks.sources.networks.recording import Pooled, Recorder
+from lfm_tasks.sources.networks.recording import Pooled, Recorder, gathered
 from lfm_tasks.sources.raw_inputs import RawInputs, TokenPoints
 
 # Rows that are computed together; texts and images take more memory each.
@@ -155,15 +155,8 @@ class OnnxTextSource(OnnxSource):
     def batches(
         self, layers: Sequence[str], rows: Int[np.ndarray, " selected"]
     ) -> Iterator[Mapping[str, Float[np.ndarray, "batch features"]]]:
-        """Yield ``rows`` of each layer, pooled, in their order, all at once: for few rows."""
-        gathered: dict[str, Float[np.ndarray, "batch features"]] = {}
-        for positions, values in self.scattered_batches(layers, rows):
-            for layer, batch in values.items():
-                if layer not in gathered:
-                    gathered[layer] = np.empty((len(rows), batch.shape[1]), dtype=batch.dtype)
-                gathered[layer][positions] = batch
-        if gathered:
-            yield gathered
+        """Return an iterator of ``rows`` of each layer, pooled, in their order, all at once: for few rows."""
+        return gathered(self.scattered_batches(layers, rows), len(rows))
 
     def scattered_batches(
         self, layers: Sequence[str], rows: Int[np.ndarray, " selected"], start: int = 0

@@ -55,6 +55,28 @@ class ScatteredSource(RecordedSource, Protocol):
         ...
 
 
+def gathered(
+    batches: Iterator[tuple[Int[np.ndarray, " batch"], Pooled]], n_rows: int
+) -> Iterator[Mapping[str, Float[np.ndarray, "rows features"]]]:
+    """Yield the values of scattered batches once, all rows in their order; nothing where there are no batches.
+
+    Parameters
+    ----------
+    batches
+        What `ScatteredSource.scattered_batches` yields.
+    n_rows
+        How many rows these batches hold together.
+    """
+    rows: dict[str, Float[np.ndarray, "rows features"]] = {}
+    for positions, values in batches:
+        for layer, batch in values.items():
+            if layer not in rows:
+                rows[layer] = np.empty((n_rows, batch.shape[1]), dtype=batch.dtype)
+            rows[layer][positions] = batch
+    if rows:
+        yield rows
+
+
 # Reasons of errors that are the network's as a whole: no layer of it is tried alone.
 OF_THE_NETWORK = frozenset(
     {

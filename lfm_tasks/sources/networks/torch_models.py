@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, Shaped
 from lfm_tasks.catalog.models import TorchModel
 from lfm_tasks.catalog.names import check_layer_name, did_you_mean
 from lfm_tasks.catalog.sections import Catalog
-from lfm_tasks.errors import DataError
+from lfm_tasks.errors import DataError, one_line
 from lfm_tasks.sources.files.digests import DigestMemory, file_digest
 from lfm_tasks.sources.networks.factories import read_recipe
 from lfm_tasks.sources.networks.inputs import (
@@ -296,7 +296,7 @@ class TorchSource:
         except DataError:
             raise
         except Exception as error:
-            detail = ascii(" ".join(f"{type(error).__name__}: {error}".split())[:200])[1:-1]
+            detail = one_line(f"{type(error).__name__}: {error}")
             shapes = (f"{name + ': ' if name else ''}{tuple(one.shape)}, {one.dtype}" for name, one in fed.items())
             message = f"the network stopped on inputs of shape {'; '.join(shapes)} ({detail})"
             advice = "check factory, args and the dataset's inputs"

@@ -14,7 +14,7 @@ import numpy as np
 
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.catalog.sections import Catalog
-from lfm_tasks.errors import DataError
+from lfm_tasks.errors import DataError, one_line
 from lfm_tasks.sources.files.paths import nearest
 from lfm_tasks.sources.networks.factories import Recipe, run_factory
 
@@ -116,7 +116,7 @@ def load_weights(module: Any, path: Path, name: str) -> None:
     try:
         missing, unexpected = safetensors.torch.load_model(module, path, strict=False)
     except Exception as error:
-        detail = ascii(" ".join(str(error).split())[:200])[1:-1]
+        detail = one_line(str(error))
         problem = f"cannot be put into the network ({detail}), needs one tensor for each of its own"
         raise DataError("bad_weights", f"{name}: {problem}: load them in the factory instead") from error
     if missing or unexpected:
