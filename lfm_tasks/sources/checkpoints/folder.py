@@ -187,7 +187,7 @@ def _transformers_model(place: _Place, config: dict[str, Any], tower: str | None
         problem = "got a config.json without model_type, expected the name of an architecture"
         advice = "Save the model with save_pretrained of its library"
         raise DataError("unsupported_model", f"{place.name}: {problem}. {advice}.")
-    check_kernels(config, place.name)
+    check_kernels(config, f"{place.name}/config.json")
     notes = tuple(check_architecture(config, place.name))
     quantized = check_quantization(config, place.name)
     weights = place.weights()
@@ -331,7 +331,11 @@ def _sentence_transformer(place: _Place, tokenizer: Path | None) -> Checkpoint:
     inner = _transformers_model(first, first.json("config.json"), None, tokenizer)
     files = list(inner.files)
     files += place.present(("modules.json", "config_sentence_transformers.json"))
-    files += first.present(("sentence_bert_config.json", "sentence_roberta_config.json"))
+    own_settings = first.present(("sentence_bert_config.json", "sentence_roberta_config.json"))
+    for file in own_settings:
+        # Their model_args and config_args go to transformers, too.
+        check_kernels(first.json(file.name), f"{first.name}/{file.name}")
+    files += own_settings
     for _, path in paths[1:]:
         if path:
             below = sorted(file for file in (place.folder / path).rglob("*") if file.is_file())

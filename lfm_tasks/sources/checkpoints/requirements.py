@@ -109,7 +109,7 @@ def check_kernels(config: Mapping[str, Any], name: str) -> None:
         if (key == "use_kernels" and value) or (
             key.endswith("_implementation") and any("/" in str(one) for one in chosen)
         ):
-            problem = f"got {key}: {ascii(value)[:100]} in config.json, which is code from elsewhere and is never run"
+            problem = f"got {key}: {ascii(value)[:100]}, which is code from elsewhere and is never run"
             raise DataError("untrusted_code", f"{name}: {problem}. Remove the key: transformers has built-in ones.")
 
 

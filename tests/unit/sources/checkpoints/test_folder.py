@@ -350,6 +350,20 @@ def test_inspect_checkpoint__follows_links_into_the_catalog_and_the_hub_cache_on
     assert inspect_checkpoint(snapshot, root=tmp_path / "catalog").parameters == 104
 
 
+@pytest.mark.parametrize("key", ["model_args", "model_kwargs", "config_args"])
+def test_inspect_checkpoint__refuses_kernels_that_a_sentence_transformer_passes_on(
+    key: str, write: WriteFolder
+) -> None:
+    modules = [{"path": "", "type": "sentence_transformers.models.Transformer"}]
+    settings = {key: {"attn_implementation": "somebody/kernel"}}
+    files = {"config.json": BERT, "tokenizer.json": {}, "modules.json": modules, "sentence_bert_config.json": settings}
+
+    with pytest.raises(DataError, match=r"sentence_bert_config.json: got attn_implementation: .* never run") as caught:
+        inspect_checkpoint(write("sentence", files))
+
+    assert caught.value.reason == "untrusted_code"
+
+
 def test_layer_names__have_as_many_digits_as_they_need() -> None:
     assert layer_names(3) == ("hidden.00", "hidden.01", "hidden.02")
     assert layer_names(101)[-1] == "hidden.100"
