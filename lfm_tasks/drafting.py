@@ -103,11 +103,12 @@ def draft_catalog(zoo: Path, home: Path, data: Sequence[Path] = ()) -> Draft:
         *_dataset_lines(found),
         *_discover_lines(members, found, pattern),
         *_model_lines(members, found, home),
-        *(f"# Left out: {reason}" for reason in left_out),
+        *_unusable_lines(left_out, _relative(zoo, home)),
         *_atlas_lines([one.n_rows for one in found.values() if one is not None]),
         *_license_lines(members),
     ]
-    return Draft("\n".join(lines) + "\n", (*_missing_data(found), *left_out, *others))
+    unusable = [f"got {len(left_out)} unusable folders: the end of {CATALOG} says why"] if left_out else []
+    return Draft("\n".join(lines) + "\n", (*_missing_data(found), *unusable, *others))
 
 
 def _look_into(zoo: Path, home: Path) -> tuple[list[_Member], list[str], list[str]]:
@@ -351,16 +352,30 @@ def _atlas_lines(n_rows: Sequence[int]) -> Iterator[str]:
     yield f"atlas: {_flow({'graph': {'n_neighbors': n_neighbors}, 'n_eigenpairs': n_eigenpairs})}"
 
 
+def _unusable_lines(left_out: Sequence[str], zoo: str) -> Iterator[str]:
+    """Yield why folders are no models; patterns name no exceptions, so validate and run tell of them, too."""
+    if left_out:
+        yield f"# The patterns find these folders, too, and validate refuses them. Mend them or move them out of {zoo}:"
+        yield from (f"#   {reason}" for reason in left_out)
+
+
 def _license_lines(members: Sequence[_Member]) -> Iterator[str]:
+    """Yield what model cards claim, as a check that nobody has agreed to yet."""
     named = {member.folder: folder_facts(member.folder).get("license") for member in members}
-    licenses = sorted({str(fact[0]) for fact in named.values() if fact is not None})
-    if not licenses:
+    claims: dict[str, list[str]] = {}
+    for folder, fact in named.items():
+        if fact is not None:
+            claims.setdefault(str(fact[0]), []).append(folder.name)
+    if not claims:
         yield "# No model card names a license. To audit licenses, name them under meta of each model, and here:"
         yield "# audit: {checks: {license: {allow: [apache-2.0, mit]}}}"
         return
     silent = sum(fact is None for fact in named.values())
-    yield f"# Allow the licenses that you accept. Model cards name these{f'; {silent} name none' if silent else ''}."
-    yield f"audit: {_flow({'checks': {'license': {'allow': licenses}}})}"
+    yield f"# Model cards claim these licenses{f' ({silent} none)' if silent else ''}, which nobody has looked at yet:"
+    for license_name, names in sorted(claims.items()):
+        yield f"#   {license_name}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
+    yield "# Keep those that you accept, and remove the # to have audits refuse all others:"
+    yield f"# audit: {_flow({'checks': {'license': {'allow': sorted(claims)}}})}"
 
 
 def _relative(path: Path, home: Path) -> str:

@@ -1,7 +1,7 @@
 """Errors that all packages share, and the reason codes: why a space or a pair has no value."""
 
 REASONS: dict[str, str] = {
-    "missing_source": "the file or array is not there, or cannot be read",
+    "missing_source": "the file or array is not there, or may not be read",
     "unknown_layer": "no layer matches the pattern",
     "wrong_shape": "the array is not (points, features), and no pooling was given",
     "wrong_dtype": "the array does not hold real numbers",
@@ -14,9 +14,12 @@ REASONS: dict[str, str] = {
     "bad_weights": "the weights file is no .safetensors file, or does not fit the network",
     "bad_groups": "groups or strata that are not there for every row, or of which none can change places",
     "too_few_points": "fewer points than the neighbors or eigenpairs need",
-    "too_many_points": "more points than a measure of all pairs of points can hold",
+    "too_many_points": "more points than a measure that holds all pairs of points can take",
     "degenerate": "no more points than features: any two spaces would get this value",
     "constant": "every point has the same activations",
+    "constant_rows": "rows whose features are all the same do not correlate with others",
+    "undefined": "the measure has no number for the two spaces: 0 divided by 0, or beyond the floating-point range",
+    "not_computed": "the measure stopped with an error for this pair",
     "zero_rows": "all-zero rows have no direction, so angular distances do not exist",
     "disconnected": "the graph could not be joined into one piece",
     "joined": "a graph was in pieces that were joined: the lowest eigenvectors tell the pieces apart",
@@ -37,6 +40,7 @@ REASONS: dict[str, str] = {
     "no_tower": "a checkpoint of two networks, and the catalog does not say which one runs",
     "no_processor": "a checkpoint without the tokenizer or image processor that prepares its inputs",
     "not_a_function": "a row depends on chance, or on the other rows of its batch: random numbers, dropout, statistics",
+    "damaged_source": "a file is damaged, cut off, of another kind, or a placeholder of git-lfs or git-annex",
 }
 
 

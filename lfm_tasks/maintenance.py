@@ -26,16 +26,14 @@ from lfm_tasks.stores.references import (
     stored_units,
     unit_bytes,
 )
-from lfm_tasks.stores.remote import (
-    RemoteUnitStore,
-    current_remote_atlas,
+from lfm_tasks.stores.remote.contents import (
     find_remote_corruption,
-    list_remote_units,
     read_remote_references,
     remote_unit_bytes,
     remove_remote_unit,
     remove_stale_references,
 )
+from lfm_tasks.stores.remote.store import RemoteUnitStore
 from lfm_tasks.stores.units.integrity import Corruption, find_corruption
 from lfm_tasks.stores.units.marker import held_store
 from lfm_tasks.stores.units.store import UnitStore
@@ -101,7 +99,7 @@ def prune(catalog: Catalog, *, remove: bool, forget_missing: bool = False) -> Pr
     if damaged := damaged_references(root):
         problem = f"found {damaged[0]} damaged, so nobody knows which units its atlas was made of"
         raise DataError("missing_source", f"{root}: {problem}, needs it whole: restore it, or remove it with its atlas")
-    with held_store(root, PRUNE_PURPOSE), remotely_locked(catalog, PRUNE_PURPOSE):
+    with held_store(root, PRUNE_PURPOSE), remotely_locked(catalog, PRUNE_PURPOSE) as token:
         # The object store, which others share, comes first: it may refuse.
         url = catalog.atlas.remote
         references = read_references(root)
@@ -118,7 +116,7 @@ def prune(catalog: Catalog, *, remove: bool, forget_missing: bool = False) -> Pr
             for reference in references
             if is_live(root, reference) or (not forget_missing and missing_folders(root, reference))
         ]
-        remote = None if url is None else _prune_remote(RemoteUnitStore(root, url), needed, remove=remove)
+        remote = None if url is None else _prune_remote(RemoteUnitStore(root, url, token), needed, remove=remove)
         unneeded = _unneeded_units(root, needed)
         n_bytes = sum(unit_bytes(root, unit) for unit in unneeded)
         n_kept = len(stored_units(root)) - len(unneeded)
@@ -145,7 +143,7 @@ def _prune_remote(store: RemoteUnitStore, needed: list[AtlasReference], *, remov
         )
     references = [reference for reference in remote_references.values() if reference]
     references += needed
-    stored = list_remote_units(store)
+    stored = store.stored_remotely()
     unlisted = {unit for unit in stored if unit[0] not in LISTED_KINDS or unit[0] == "maps"}
     named = named_units(store.root).union(*(reference.section_keys for reference in references))
     named |= {key for unit in unlisted for key in _KEY.findall(json.dumps(dict(store.receipt(*unit).facts)))}
@@ -228,7 +226,7 @@ def verify(catalog: Catalog) -> Verified:
 
 
 def _with_remote(local: Verified, store: RemoteUnitStore) -> Verified:
-    n_units, n_atlases = len(list_remote_units(store)), int(current_remote_atlas(store) is not None)
+    n_units, n_atlases = len(store.stored_remotely()), int(store.current_atlas() is not None)
     damages = (*local.damages, *find_remote_corruption(store))
     return Verified(local.n_units + n_units, local.n_atlases + n_atlases, damages)
 

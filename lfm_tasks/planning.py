@@ -105,11 +105,15 @@ def missing_work(catalog: Catalog, zoo: Zoo) -> list[MissingWork]:
 
 
 def missing_activations(estimate: WorkEstimate) -> MissingWork:
-    """Return the layers to record, a task a model."""
-    unrecorded = [planned.space for planned in estimate.zoo.spaces if planned.space not in estimate.recorded]
-    by_model = groupby(sorted(unrecorded, key=lambda space: space.model), key=lambda space: space.model)
+    """Return the layers to record, a task a model; of equal weights and inputs, such as a copy's, once."""
+    unrecorded: dict[str, Space] = {}
+    for planned in estimate.zoo.spaces:
+        if planned.space not in estimate.recorded:
+            unrecorded.setdefault(planned.key, planned.space)
+    by_model = groupby(sorted(unrecorded.values(), key=lambda space: space.model), key=lambda space: space.model)
     load = total_load(record_load([estimate.sizes[space] for space in of_model]) for _, of_model in by_model)
-    return MissingWork("activations", len(unrecorded), len(estimate.recorded), load)
+    n_recorded = len({one.key for one in estimate.zoo.spaces if one.space in estimate.recorded})
+    return MissingWork("activations", len(unrecorded), n_recorded, load)
 
 
 def missing_bases(estimate: WorkEstimate) -> MissingWork:

@@ -44,6 +44,24 @@ _OF_T5: Mapping[str, str] = {"pad_token": "<pad>", "eos_token": "</s>", "unk_tok
 _SPREAD = 0.15
 
 
+def promised_weights(config: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return the table of words and a tensor for each layer that a configuration promises, and nothing else."""
+    parts = {f"{one}_model.": config[f"{one}_config"] for one in ("text", "vision") if f"{one}_config" in config}
+    if config.get("is_encoder_decoder"):
+        parts = {"encoder.": config, "decoder.": config}
+    tensors = {}
+    for prefix, part in (parts or {"": config}).items():
+        width = next((part[key] for key in ("hidden_size", "n_embd", "d_model") if key in part), 8)
+        n_layers = next((part[key] for key in ("num_hidden_layers", "n_layer", "num_layers") if key in part), 0)
+        tensors |= {f"{prefix}layers.{layer}.weight": np.zeros((4, width), np.float16) for layer in range(n_layers)}
+        for stage, (depth, size) in enumerate(zip(part.get("depths", ()), part.get("hidden_sizes", ()), strict=True)):
+            names = (f"{prefix}stages.{stage}.layers.{block}.weight" for block in range(depth))
+            tensors |= {name: np.zeros(size, np.float32) for name in names}
+        if "vocab_size" in part:
+            tensors[f"{prefix}embed_tokens.weight"] = np.zeros((part["vocab_size"], width), np.float32)
+    return tensors or {"weight": np.zeros((8, 8), np.float32)}
+
+
 def write_texts(path: Path, n_texts: int = 240, seed: int = 0) -> None:
     """Write sentences of 1 to 40 words as JSON lines with ``id``, ``text`` and ``label``."""
     generator = np.random.default_rng(seed)

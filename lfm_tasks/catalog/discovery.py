@@ -6,7 +6,7 @@ section takes is listed: as a refused model if it should have been one, else as 
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
@@ -70,10 +70,11 @@ def discover_models(
     taken = {name.casefold(): f"the declared model {name!r}" for name in declared}
     for section, discovery in discoveries.items():
         accepted = []
-        for found in candidates[section]:
-            if found.declined or takers[found.path] != section:
-                continue
+        own = [found for found in candidates[section] if not found.declined and takers[found.path] == section]
+        twins = _twins(found.name for found in own)
+        for found in own:
             try:
+                _check_twins(found, twins)
                 _check_discovered(found, taken, root)
             except (ValueError, OSError) as error:
                 refused.append(RefusedModel(section, discovery.dataset, shorten(found.name), str(error)))
@@ -269,6 +270,23 @@ def _is_folder_of_model(discovery: Discovery, folder: Path) -> bool:
     if discovery.onnx is not None:
         return any((folder / name).is_file() for name in ("model.onnx", "onnx/model.onnx"))
     return discovery.torch is not None and discovery.torch.weights is None and folder.is_dir()
+
+
+def _twins(names: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
+    """Return the names of one section that differ by upper and lower case only, by what they have in common."""
+    alike: dict[str, dict[str, None]] = {}
+    for name in names:
+        alike.setdefault(name.casefold(), {})[name] = None
+    return {common: tuple(sorted(of_common)) for common, of_common in alike.items() if len(of_common) > 1}
+
+
+def _check_twins(found: _Candidate, twins: Mapping[str, tuple[str, ...]]) -> None:
+    """Raise ValueError for a name that another file has but for case: nothing tells which of them was there first."""
+    alike = twins.get(found.name.casefold(), ())
+    if alike:
+        listed = " and ".join(map(repr, alike))
+        problem = f"found the names {listed}, which differ by upper and lower case only"
+        raise ValueError(f"{problem}, needs names that differ on every file system: rename one of them")
 
 
 def _check_discovered(found: _Candidate, taken: Mapping[str, str], root: Path) -> None:

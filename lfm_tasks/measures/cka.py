@@ -1,7 +1,7 @@
 """Centered kernel alignment: linear in feature or Gram form, debiased, by radial kernels; of many spaces at once."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 from typing import Protocol, runtime_checkable
 
@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfm_tasks.measures.measure import Invariance, Measure, Rows, centered, gram, squared_distances
+from lfm_tasks.measures.point_matrices import MatrixForm, linear_matrix, radial_matrix
 from lfm_tasks.statistics.permutation_moments import doubly_centered
 
 _CKA = "Kornblith et al. (2019), 'Similarity of neural network representations revisited', section 3"
@@ -101,7 +102,11 @@ def _median(squared: Float[np.ndarray, "points points"]) -> float:
 
 
 def _radial_cka(
-    bandwidth: Callable[[Float[np.ndarray, "points points"]], float], convention: str, *, scales: bool = True
+    bandwidth: Callable[[Float[np.ndarray, "points points"]], float],
+    matrix: MatrixForm,
+    convention: str,
+    *,
+    scales: bool = True,
 ) -> Measure:
     kernel = _radial(bandwidth)
     return Measure(
@@ -111,6 +116,7 @@ def _radial_cka(
         invariances=_ORTHOGONAL if scales else _ORTHOGONAL - {"scaling"},
         is_quadratic=True,
         permute=permuted_gram,
+        matrix=matrix,
         source=_CKA,
     )
 
@@ -123,7 +129,7 @@ MEASURES = {
         invariances=_ORTHOGONAL,
         n_factor=1.0,
         smallest_n=6,
-        as_trace=lambda prepared: (prepared.rows, prepared.self_energy),
+        matrix=linear_matrix("double"),
         source=_CKA,
     ),
     "cka_linear_debiased_song": Measure(
@@ -134,6 +140,7 @@ MEASURES = {
         invariances=_ORTHOGONAL,
         is_quadratic=True,
         permute=permuted_gram,
+        matrix=linear_matrix("unbiased"),
         source=_SONG,
     ),
     "cka_linear_zero_diagonal_lange": Measure(
@@ -144,6 +151,7 @@ MEASURES = {
         invariances=_ORTHOGONAL,
         is_quadratic=True,
         permute=permuted_gram,
+        matrix=linear_matrix("zero_diagonal"),
         source="Lange et al. (2023), 'Deep networks as paths on the manifold of neural representations'",
     ),
     "cka_angular_arccos": Measure(
@@ -151,15 +159,28 @@ MEASURES = {
         lambda source, target: float(np.arccos(np.clip(compare_linear(source, target), -1, 1))),
         "arccos of linear CKA: a metric on centered Gram matrices",
         kind="distance",
+        matrix=replace(linear_matrix("double"), of_cosine=np.arccos, precision=np.float64),
         is_metric=True,
         value_range=(0.0, float(np.pi / 2)),
         invariances=_ORTHOGONAL,
         n_factor=1.0,
         source="Williams et al. (2021), 'Generalized shape metrics on neural representations'",
     ),
-    "cka_rbf_median_all_squared_distances": _radial_cka(_median, "σ² = median of all n² squared distances"),
-    "cka_rbf_half_median": _radial_cka(lambda squared: _median(squared) / 4, "σ² = median/4: σ is half the median"),
-    "cka_rbf_sigma_5": _radial_cka(lambda squared: 25.0, "σ = 5 in the units of the space", scales=False),
+    "cka_rbf_median_all_squared_distances": _radial_cka(
+        _median, radial_matrix(lambda median, unit: median, "double"), "σ² = median of all n² squared distances"
+    ),
+    "cka_rbf_half_median": _radial_cka(
+        lambda squared: _median(squared) / 4,
+        radial_matrix(lambda median, unit: median / 4, "double"),
+        "σ² = median/4: σ is half the median",
+    ),
+    "cka_rbf_sigma_5": _radial_cka(
+        lambda squared: 25.0,
+        # Beyond these, every kernel is 1, or 0 between different points: squares would leave the floating-point range.
+        radial_matrix(lambda median, unit: min(max(5 / unit, 1e-150), 1e150) ** 2, "double", fixed=True),
+        "σ = 5 in the units of the space",
+        scales=False,
+    ),
     "cka_rbf_debiased": Measure(
         lambda rows: unbiased(_radial(_median)(rows)),
         _compare_kernels,
@@ -167,6 +188,7 @@ MEASURES = {
         value_range=(-1.0, 1.0),
         invariances=_ORTHOGONAL,
         is_quadratic=True,
+        matrix=radial_matrix(lambda median, unit: median, "unbiased"),
         permute=permuted_gram,
         source=_SONG,
     ),

@@ -12,6 +12,8 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from lfm_tasks.measures.point_matrices import MatrixForm
+
 Invariance = Literal["rotation", "scaling", "translation", "invertible", "permutation"]
 Rows = Float[np.ndarray, "points features"]
 
@@ -47,11 +49,14 @@ class Measure:
         Whether rows of zeros have no value.
     permute
         Returns a prepared space with its rows in another order, where that is cheaper than to prepare it anew.
-    as_trace
-        Returns, of a prepared space, the F and the norm s for which the value is ‖F_yᵀF_x‖²/(s_x s_y): then its
-        permutation moments are known exactly.
     of_cosine_neighbors
         Prepares a space from a graph that exists: the nearest points by cosine of each, nearest first.
+    matrix
+        The measure as the cosine of two centered n × n matrices: then all pairs are computed together, with chance in
+        closed form, and `prepare` and `compare` say what it is.
+    of_shared_neighbors
+        The measure as a mean over points of this function of how many of the ten nearest by cosine (0, 1, … 10) are
+        shared: computed in the same way.
     source
         The publication that defines it.
     """
@@ -69,9 +74,15 @@ class Measure:
     is_quadratic: bool = False
     needs_directions: bool = False
     permute: Callable[[Any, Int[np.ndarray, " points"]], Any] | None = None
-    as_trace: Callable[[Any], tuple[Rows, float]] | None = None
     of_cosine_neighbors: Callable[[Int[np.ndarray, "points neighbors"]], Any] | None = None
+    matrix: MatrixForm | None = None
+    of_shared_neighbors: Float[np.ndarray, " counts"] | None = None
     source: str = ""
+
+    @property
+    def compares_point_pairs(self) -> bool:
+        """Whether many pairs of spaces are computed together, with chance in closed form."""
+        return self.matrix is not None or self.of_shared_neighbors is not None
 
     def __call__(
         self,
@@ -82,6 +93,15 @@ class Measure:
         if len(source) != len(target):
             raise ValueError(f"found {len(source)} and {len(target)} rows, needs the same points in the same order")
         return self.compare(self.prepare(source), self.prepare(target))
+
+
+def of_order_one(rows: Rows) -> Rows:
+    """Return rows times the power of 2 that brings the largest number into [½, 1): no digit changes.
+
+    Squares of numbers beyond 1e154, or below 1e-154, leave the range of float64, and those of float32 do far earlier.
+    """
+    largest = float(np.abs(rows).max(initial=0.0))
+    return rows if largest == 0 else np.ldexp(rows, -int(np.frexp(largest)[1]))
 
 
 def centered(rows: Rows) -> Float[np.ndarray, "points features"]:

@@ -140,11 +140,14 @@ def _nearest(
     return np.take_along_axis(chosen, order, axis=1)
 
 
+_COUNTS = np.arange(N_NEIGHBORS + 1)
+
 MEASURES = {
     "mutual_knn_10_cosine": Measure(
         nearest_by_cosine,
         mutual_knn,
         "share of the 10 nearest by cosine, the point itself excluded, that are common",
+        of_shared_neighbors=_COUNTS / N_NEIGHBORS,
         invariances=_ROTATIONS,
         permute=permuted_neighborhoods,
         of_cosine_neighbors=of_graph,
@@ -156,6 +159,7 @@ MEASURES = {
         nearest_by_cosine,
         _jaccard,
         "common over united neighbors, 10 nearest by cosine",
+        of_shared_neighbors=_COUNTS / (2 * N_NEIGHBORS - _COUNTS),
         invariances=_ROTATIONS,
         permute=permuted_neighborhoods,
         of_cosine_neighbors=of_graph,

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lfm_tasks.measures.measure import Measure, Rows, squared_distances
+from lfm_tasks.measures.point_matrices import MatrixForm, correlation_matrix, distance_matrix
 from lfm_tasks.statistics.permutation_moments import doubly_centered
 
 _KRIEGESKORTE = "Kriegeskorte et al. (2008), 'Representational similarity analysis', section 'Comparing dissimilarity'"
@@ -37,7 +38,9 @@ def _correlation(source: Dissimilarities, target: Dissimilarities) -> float:
     return float(source.values @ target.values)
 
 
-def _rsa(transform: Callable[[np.ndarray], np.ndarray], convention: str) -> Measure:
+def _rsa(
+    transform: Callable[[np.ndarray], np.ndarray], convention: str, matrix: MatrixForm | None = None
+) -> Measure:
     return Measure(
         _prepare_ranks(transform),
         _correlation,
@@ -46,6 +49,7 @@ def _rsa(transform: Callable[[np.ndarray], np.ndarray], convention: str) -> Meas
         is_quadratic=True,
         # Pearson correlation of rows takes away each row's own mean: features may be reordered, not turned.
         invariances=frozenset({"permutation", "scaling"}),
+        matrix=matrix,
         source=_KRIEGESKORTE,
     )
 
@@ -77,13 +81,16 @@ def _compare(source: Distances, target: Distances) -> float:
 
 MEASURES = {
     "rsa_pearson_rdm_spearman": _rsa(_ranks, "1 − Pearson between rows; Spearman between the upper triangles"),
-    "rsa_pearson_rdm_pearson": _rsa(lambda values: values, "1 − Pearson between rows; Pearson between the triangles"),
+    "rsa_pearson_rdm_pearson": _rsa(
+        lambda values: values, "1 − Pearson between rows; Pearson between the triangles", correlation_matrix()
+    ),
     "distance_correlation": Measure(
         _prepare_distances,
         _compare,
         "square root of the biased V-statistic, euclidean distances",
         invariances=frozenset({"rotation", "permutation", "scaling", "translation"}),
         is_quadratic=True,
+        matrix=distance_matrix(),
         permute=lambda prepared, order: Distances(prepared.matrix[np.ix_(order, order)], prepared.variance),
         source="Székely, Rizzo, Bakirov (2007), 'Measuring and testing dependence by correlation of distances'",
     ),

@@ -149,26 +149,26 @@ class Run:
             self.report_progress(stage, n_done, len(jobs))
 
 
-def unit_store(catalog: Catalog) -> UnitStore:
-    """Return the store that holds the catalog's units."""
+def unit_store(catalog: Catalog, token: str = "") -> UnitStore:
+    """Return the store that holds the catalog's units; ``token``: what `remotely_locked` gives, to write."""
     root = catalog.root / catalog.atlas.store
     if catalog.atlas.remote is None:
         return UnitStore(root)
-    from lfm_tasks.stores.remote import RemoteUnitStore
+    from lfm_tasks.stores.remote.store import RemoteUnitStore
 
-    return RemoteUnitStore(root, catalog.atlas.remote)
+    return RemoteUnitStore(root, catalog.atlas.remote, token)
 
 
 @contextmanager
-def remotely_locked(catalog: Catalog, purpose: str) -> Iterator[None]:
-    """Hold the lock of the catalog's object store, if it has one."""
+def remotely_locked(catalog: Catalog, purpose: str) -> Iterator[str]:
+    """Hold the lock of the catalog's object store, if it has one; yield the token of its holder, "" without one."""
     if catalog.atlas.remote is None:
-        yield
+        yield ""
         return
-    from lfm_tasks.stores.remote import locked_remotely
+    from lfm_tasks.stores.remote.store import locked_remotely
 
-    with locked_remotely(catalog.atlas.remote, purpose):
-        yield
+    with locked_remotely(catalog.atlas.remote, purpose) as token:
+        yield token
 
 
 def versions() -> dict[str, str]:

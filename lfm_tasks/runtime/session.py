@@ -74,8 +74,8 @@ def _open_run(catalog: Catalog, report_progress: ProgressCallback, in_process: b
     import_dask()  # xarray imports it, too
     refuse_folders(catalog, ATLAS, STORE)
     refuse_read_only(catalog, ATLAS, STORE)
-    with held_store(folder_of(catalog, STORE), RUN_PURPOSE), remotely_locked(catalog, RUN_PURPOSE):
-        store = unit_store(catalog)
+    with held_store(folder_of(catalog, STORE), RUN_PURPOSE), remotely_locked(catalog, RUN_PURPOSE) as token:
+        store = unit_store(catalog, token)
         store.sweep()
         with locked_atlas(folder_of(catalog, ATLAS), RUN_PURPOSE):
             sweep(folder_of(catalog, ATLAS))

@@ -13,6 +13,8 @@ OFFLINE: Mapping[str, str] = {
     "HF_DATASETS_OFFLINE": "1",
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    # transformers takes compiled kernels from there where the package kernels is installed.
+    "USE_HUB_KERNELS": "NO",
     "TOKENIZERS_PARALLELISM": "false",
 }
 

@@ -104,7 +104,9 @@ def _read_raw(name: str, dataset: Dataset, root: Path, memory: DigestMemory) -> 
         raise TypeError(f"{name}: a dataset of raw inputs has texts or images")
     from lfm_tasks.sources.raw_images import read_images  # Pillow is an extra, and takes its time to import
 
-    return read_images(name, dataset.images, root, memory)
+    rows = read_images(name, dataset.images, root, memory)
+    rows.inputs.digest()  # a damaged image is the dataset's, and is told before any model is opened
+    return rows
 
 
 def _by_token(name: str, rows: DatasetRows, texts: RawInputs, catalog: Catalog, memory: DigestMemory) -> DatasetRows:

@@ -6,9 +6,6 @@ An image is decoded by Pillow, turned as its EXIF says, and given as RGB. Of an 
 import hashlib
 import io
 import unicodedata
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
@@ -25,9 +22,10 @@ from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.arrow_files import Column as ArrowColumn
 from lfm_tasks.sources.files.arrow_files import find_column
 from lfm_tasks.sources.files.digests import DigestMemory
+from lfm_tasks.sources.files.encoded_images import check_header, decode
 from lfm_tasks.sources.files.formats import open_array
 from lfm_tasks.sources.files.ids import unique_ids
-from lfm_tasks.sources.files.paths import is_remote, locate, readable, refuse_pointer
+from lfm_tasks.sources.files.paths import is_remote, locate, readable, refuse_placeholder
 from lfm_tasks.sources.files.stored_array import StoredArray
 from lfm_tasks.sources.files.tables import TABLES, fixed_folder, matching_files, read_table
 from lfm_tasks.sources.raw_inputs import (
@@ -41,10 +39,6 @@ from lfm_tasks.sources.raw_inputs import (
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Of Pillow's decoders those that run no other program and read one file.
-_FORMATS = ("PNG", "JPEG", "WEBP", "GIF", "BMP", "TIFF", "PPM")
-# Pillow's own limit, beyond which it suspects a bomb.
-MAX_PIXELS = 89_478_485
 # Encoded images of a table that stay in memory: a row group is read at once, and rows are asked for in another order.
 _KEPT_BYTES = 1 << 28
 
@@ -65,11 +59,12 @@ def read_images(name: str, images: Images, root: Path, memory: DigestMemory) -> 
 
 @dataclass(frozen=True)
 class ImageFiles:
-    """Images in files of their own; ``names`` are their paths below ``folder``, which is how messages call them."""
+    """Images in files of their own; ``names`` are their paths below ``folder``, which messages call ``label``."""
 
     folder: Path
     names: tuple[str, ...]
     memory: DigestMemory = field(repr=False)
+    label: str = ""
     kind: Literal["images"] = "images"
     memory_bytes: int = 0
 
@@ -82,9 +77,9 @@ class ImageFiles:
         return [self._read(row) for row in rows.tolist()]
 
     def _read(self, row: int) -> "Image":
-        name = self.names[row]
+        name = self._name(row)
         with readable(name):
-            content = (self.folder / name).read_bytes()
+            content = (self.folder / self.names[row]).read_bytes()
         if "_digests" in self.__dict__ and hashlib.sha256(content).hexdigest() != self._digests[row]:
             problem = "got another image than when the run began, expected it to stay"
             raise DataError("missing_source", f"{name}: {problem}. Run again")
@@ -94,20 +89,23 @@ class ImageFiles:
         """Return the SHA-256 of the content of all files, in their order; of new files the header is checked."""
         return hashlib.sha256(f"images:{len(self)} {' '.join(self._digests)}".encode()).hexdigest()
 
+    def _name(self, row: int) -> str:
+        return PurePath(self.label, self.names[row]).as_posix()
+
     @cached_property
     def _digests(self) -> tuple[str, ...]:
-        digests = []
-        for name in self.names:
-            path = self.folder / name
-            with readable(name):
-                known = self.memory.n_hashed
-                sha256 = self.memory.file_digest(path)
-                if self.memory.n_hashed > known:
-                    refuse_pointer(path, name)
-                    with path.open("rb") as file:
-                        check_header(file, name)
-            digests.append(sha256)
-        return tuple(digests)
+        return tuple(self._digest_of(row) for row in range(len(self)))
+
+    def _digest_of(self, row: int) -> str:
+        path, name = self.folder / self.names[row], self._name(row)
+
+        def check() -> None:
+            refuse_placeholder(path)
+            with path.open("rb") as file:
+                check_header(file, name)
+
+        with readable(name):
+            return self.memory.file_digest(path, check)
 
     def lengths(self) -> Int[np.ndarray, " points"]:
         """Return zeros: all images take as long."""
@@ -184,7 +182,7 @@ class ImageTable:
         batch = int(np.searchsorted(self._ends, row, side="right"))
         which, _ = self._places[batch]
         first = sum(sum(column.batch_rows) for column in self.columns[:which])
-        return f"{self.columns[which].name}: row {row - first}"
+        return f"{self.columns[which].name}: row {row - first} (counted from 0)"
 
     def _encoded(self, row: int) -> bytes:
         batch = int(np.searchsorted(self._ends, row, side="right"))
@@ -266,66 +264,6 @@ def _files_of(path: Path) -> list[Path]:
     return [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
 
 
-def decode(content: bytes, name: str) -> "Image":
-    """Return an encoded image as RGB.
-
-    Raises
-    ------
-    DataError
-        ``bad_inputs``, with ``name``, for what is no image, is cut off, has too many pixels or more than 8 bits.
-    """
-    from PIL import ImageOps
-
-    with _opened(io.BytesIO(content), name) as image:
-        _check_size(image, name)
-        image.load()
-        turned = ImageOps.exif_transpose(image)
-        return turned.convert("RGB")
-
-
-def check_header(file: Any, name: str) -> None:
-    """Raise DataError ``bad_inputs`` unless an open file begins like an image that `decode` takes."""
-    with _opened(file, name) as image:
-        _check_size(image, name)
-
-
-@contextmanager
-def _opened(file: Any, name: str) -> Iterator["Image"]:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with warnings.catch_warnings():
-            # Metadata that Pillow mends, and sizes, which are checked here.
-            warnings.simplefilter("ignore")
-            with Image.open(file, formats=_FORMATS) as image:
-                yield image
-    except UnidentifiedImageError as error:
-        problem = f"got no image, expected one of {', '.join(_FORMATS)}"
-        raise DataError("bad_inputs", f"{name}: {problem}. Convert the file, or leave it out") from error
-    except Image.DecompressionBombError as error:
-        raise _too_large(name, "more") from error
-    except DataError:
-        raise
-    except Exception as error:  # decoders raise what their formats come to
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
-        problem = f"got an image that cannot be decoded ({reason}), expected a whole one"
-        raise DataError("bad_inputs", f"{name}: {problem}. Copy the file again, or leave it out") from error
-
-
-def _check_size(image: "Image", name: str) -> None:
-    width, height = image.size
-    if width * height > MAX_PIXELS:
-        raise _too_large(name, f"{width} × {height}")
-    if image.mode in ("I", "F") or image.mode.startswith("I;"):
-        problem = f"got pixels of more than 8 bits (mode {image.mode}), expected 8 bits a channel"
-        raise DataError("bad_inputs", f"{name}: {problem}. Convert the image: its values would be cut off")
-
-
-def _too_large(name: str, found: str) -> DataError:
-    problem = f"got {found} pixels, expected at most {MAX_PIXELS:,}"
-    return DataError("bad_inputs", f"{name}: {problem}. Shrink the image, or leave it out")
-
-
 def _pillow(name: str) -> None:
     if find_spec("PIL") is None:
         problem = f"dataset {name}: got images and no Pillow, expected it to decode them"
@@ -338,7 +276,8 @@ def _file_rows(name: str, images: Images, root: Path, memory: DigestMemory) -> R
     ids = unique_ids(np.array([unicodedata.normalize("NFC", one) for one in found]), pattern)
     order = np.argsort(ids, kind="stable")
     folder = root / fixed_folder(pattern)
-    files = ImageFiles(folder, tuple(found[index] for index in order), memory)
+    names = tuple(found[index] for index in order)
+    files = ImageFiles(folder, names, memory, fixed_folder(pattern).as_posix())
     ids = ids[order]
     if images.label == FOLDER:
         top = unicodedata.normalize("NFC", folder.name)

@@ -243,6 +243,7 @@ class Column:
 
     def __init__(self) -> None:
         self._values: list[Any] = []
+        self._places: list[str] = []
 
     def add(self, values: Sequence[Any], places: Sequence[str]) -> None:
         """Take the next values; DataError ``bad_inputs`` with the place of one that is neither text nor number."""
@@ -251,16 +252,23 @@ class Column:
                 problem = f"got a {type(value).__name__} as an id or a label, expected text or a number"
                 raise DataError("bad_inputs", f"{place}: {problem}. Name another column")
             self._values.append(value)
+            self._places.append(place)
 
     def as_ids(self, label: str) -> Shaped[np.ndarray, " points"]:
         """Return the values as unique ids."""
-        for row, value in enumerate(self._values):
+        kind: type | None = None
+        for value, place in zip(self._values, self._places, strict=True):
             if value is None or isinstance(value, bool | float):
                 found = "no value" if value is None else f"the {type(value).__name__} {value}"
-                problem = f"got {found} as the id of row {row}, expected text or a whole number"
-                raise DataError("bad_ids", f"{label}: {problem}. Name another column, or id: positional")
+                problem = f"got {found} as an id, expected text or a whole number"
+                raise DataError("bad_ids", f"{place}: {problem}. Name another column, or id: positional")
+            kind = kind or type(value)
+            if type(value) is not kind:
+                found, other = ("text", "numbers") if isinstance(value, str) else ("a number", "texts")
+                problem = f"got {found} as an id, {ascii(value)[:60]}, expected {other} as in {self._places[0]}"
+                raise DataError("bad_ids", f"{place}: {problem}. Write all ids alike")
         texts = [str(value) for value in self._values]
-        return unique_ids(np.array(texts) if texts else np.empty(0, "U1"), label)
+        return unique_ids(np.array(texts) if texts else np.empty(0, "U1"), label, self._places.__getitem__)
 
     def as_labels(self) -> Shaped[np.ndarray, " points"]:
         """Return whole numbers as they are, everything else as text; no value becomes the empty text."""

@@ -8,14 +8,18 @@ computed once and serves every partner.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import permutations
 from math import factorial, prod
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
+from scipy.sparse import csr_array
 
 from lfm_tasks.statistics.resampling import upper_share, value_below
 
 _ORDERS = (1, 2, 3)
+# Six indices of a product of third order must be able to differ.
+FEWEST_POINTS = 6
 _BLOCK_ROWS = 1024
 
 # A set partition as the block of every index, numbered in order of appearance.
@@ -45,14 +49,162 @@ def permutation_profile(rows: Float[np.ndarray, "points features"]) -> Profile:
     Needs at least 6 points, so that six indices can be distinct.
     """
     n_points = len(rows)
-    if n_points < 6:
-        raise ValueError(f"found {n_points} points, exact moments need at least 6")
-    graphs = _graph_sums(rows.astype(np.float64))
-    sums = [
-        _distinct_from_free(order) @ np.array([_free_sum(partition, graphs) for partition in _partitions(2 * order)])
-        for order in _ORDERS
-    ]
-    return Profile(n_points, tuple(sums))
+    if n_points < FEWEST_POINTS:
+        raise ValueError(f"found {n_points} points, exact moments need at least {FEWEST_POINTS}")
+    return Profile(n_points, _distinct_sums(_graph_sums(rows.astype(np.float64))))
+
+
+@dataclass(frozen=True)
+class GraphSums:
+    """What the sums over a symmetric A follow from: diagonal d, row sums r, row sums of squares q; dᵀAd, dᵀAr, rᵀAr,
+    ΣA³ entrywise and tr A³.
+    """
+
+    d: Float[np.ndarray, " points"]
+    r: Float[np.ndarray, " points"]
+    q: Float[np.ndarray, " points"]
+    d_d: float
+    d_r: float
+    r_r: float
+    cubes: float
+    triangles: float
+
+    def by_shape(self) -> dict[tuple[tuple[int, int], ...], float]:
+        """Return the sum of every connected multigraph of up to three edges."""
+        d, r, q = self.d, self.r, self.q
+        sums = {
+            ((1, 0),): d.sum(),
+            ((0, 1), (0, 1)): r.sum(),
+            ((2, 0),): (d**2).sum(),
+            ((0, 1), (1, 1)): d @ r,
+            ((0, 2), (0, 2)): q.sum(),
+            ((0, 1), (0, 1), (0, 2)): r @ r,
+            ((3, 0),): (d**3).sum(),
+            ((0, 1), (2, 1)): d**2 @ r,
+            ((1, 1), (1, 1)): self.d_d,
+            ((0, 2), (1, 2)): d @ q,
+            ((0, 1), (0, 1), (1, 2)): d @ r**2,
+            ((0, 1), (0, 2), (1, 1)): self.d_r,
+            ((0, 3), (0, 3)): self.cubes,
+            ((0, 1), (0, 2), (0, 3)): q @ r,
+            ((0, 2), (0, 2), (0, 2)): self.triangles,
+            ((0, 1), (0, 1), (0, 1), (0, 3)): (r**3).sum(),
+            ((0, 1), (0, 1), (0, 2), (0, 2)): self.r_r,
+        }
+        return {shape: float(value) for shape, value in sums.items()}
+
+
+def moment_sums(graphs: GraphSums) -> Float[np.ndarray, " partitions"]:
+    """Return what one symmetric matrix contributes to the moments of all its pairs, as one array."""
+    return np.concatenate(_distinct_sums(graphs.by_shape()))
+
+
+def directed_moment_sums(matrix: csr_array) -> Float[np.ndarray, " partitions"]:
+    """Return what a matrix that need not be symmetric contributes, as `moment_sums` does of a symmetric one.
+
+    For sparse matrices with an empty diagonal, of which products are cheap.
+    """
+    graphs = _DirectedGraphs(matrix)
+    return np.concatenate(
+        [
+            _distinct_from_free(order) @ np.array([graphs.free_sum(partition) for partition in _partitions(2 * order)])
+            for order in _ORDERS
+        ]
+    )
+
+
+class _DirectedGraphs:
+    """Sums over directed multigraphs of up to three edges: leaves are taken off, one triangle is a product."""
+
+    def __init__(self, matrix: csr_array) -> None:
+        self._matrix, self._transposed = matrix.tocsr(), matrix.T.tocsr()
+        self._known: dict[tuple[tuple[int, int], ...], float] = {}
+
+    def free_sum(self, partition: Partition) -> float:
+        """Return the product over connected pieces."""
+        edges = [partition[2 * e : 2 * e + 2] for e in range(len(partition) // 2)]
+        if any(first == second for first, second in edges):
+            return 0.0
+        total = 1.0
+        while edges:
+            piece, rest = [edges[0]], edges[1:]
+            while joined := [edge for edge in rest if set(edge) & {v for e in piece for v in e}]:
+                piece += joined
+                rest = [edge for edge in rest if edge not in joined]
+            total *= self._connected(piece)
+            edges = rest
+        return total
+
+    def _connected(self, edges: list[tuple[int, ...]]) -> float:
+        vertices = sorted({v for edge in edges for v in edge})
+        # Numbered in every way: the smallest says which graph it is.
+        named = min(
+            tuple(sorted((numbers[vertices.index(a)], numbers[vertices.index(b)]) for a, b in edges))
+            for numbers in permutations(range(len(vertices)))
+        )
+        if named not in self._known:
+            self._known[named] = self._sum(named)
+        return self._known[named]
+
+    def _sum(self, edges: tuple[tuple[int, int], ...]) -> float:
+        weights = {v: np.ones(self._matrix.shape[0]) for edge in edges for v in edge}
+        between: dict[tuple[int, int], list[int]] = {}
+        for a, b in edges:
+            between.setdefault((min(a, b), max(a, b)), [0, 0])[0 if a < b else 1] += 1
+        while leaves := [v for v in weights if sum(v in pair for pair in between) == 1]:
+            leaf = leaves[0]
+            pair = next(pair for pair in between if leaf in pair)
+            matrix = self._power(*between.pop(pair))
+            low, high = pair
+            weights[low if leaf == high else high] *= (matrix if leaf == high else matrix.T) @ weights.pop(leaf)
+        if not between:
+            return float(np.prod([weight.sum() for weight in weights.values()]))
+        first, second, third = (self._power(*between[pair]) for pair in ((0, 1), (1, 2), (0, 2)))
+        return float(((first @ second) * third).sum())
+
+    def _power(self, forward: int, backward: int) -> csr_array:
+        """Return the entrywise product of so many of the matrix and so many of its transpose."""
+        factors = [self._matrix] * forward + [self._transposed] * backward
+        product = factors[0]
+        for factor in factors[1:]:
+            product = product * factor
+        return product.tocsr()
+
+
+@dataclass(frozen=True)
+class MomentArrays:
+    """Mean, standard deviation and skewness over all n! permutations, of many pairs."""
+
+    mean: Float[np.ndarray, "*pairs"]
+    deviation: Float[np.ndarray, "*pairs"]
+    skewness: Float[np.ndarray, "*pairs"]
+
+    def of(self, places: tuple[Int[np.ndarray, " some"], ...]) -> "MomentArrays":
+        """Return the moments of some of the pairs."""
+        return MomentArrays(self.mean[places], self.deviation[places], self.skewness[places])
+
+
+def moments_of_pairs(
+    sources: Float[np.ndarray, "sources partitions"], targets: Float[np.ndarray, "targets partitions"], n_points: int
+) -> MomentArrays:
+    """Return the moments of Σ A_ij B_π(i)π(j) of every source with every target, from their `moment_sums`."""
+    edges = np.cumsum([0, *(len(_partitions(2 * order)) for order in _ORDERS)])
+    raw = []
+    for order, start, stop in zip(_ORDERS, edges, edges[1:], strict=False):
+        arrangements = _arrangements(order, n_points)
+        # Sum by sum, not as a matrix product: its last bits would depend on how many pairs there are.
+        raw.append(np.stack([(one * targets[:, start:stop] / arrangements).sum(axis=1) for one in sources[:, start:stop]]))
+    mean = raw[0]
+    variance = np.maximum(raw[1] - mean**2, 0.0)
+    third = raw[2] - 3 * mean * raw[1] + 2 * mean**3
+    with np.errstate(divide="ignore", invalid="ignore"):
+        skewness = np.where(variance > 1e-10 * mean**2, third / variance**1.5, 0.0)
+    return MomentArrays(mean, np.sqrt(variance), np.nan_to_num(skewness))
+
+
+def _arrangements(order: int, n_points: int) -> Float[np.ndarray, " partitions"]:
+    """Return n (n − 1) … (n − b + 1) for the b blocks of each partition."""
+    return np.array([prod(n_points - k for k in range(max(p) + 1)) for p in _partitions(2 * order)], dtype=float)
 
 
 def permutation_moments(source: Profile, target: Profile) -> Moments:
@@ -70,8 +222,7 @@ def permutation_moments(source: Profile, target: Profile) -> Moments:
         raise ValueError(f"found {source.n_points} and {target.n_points} points, needs the same points")
     raw = []
     for order, source_sums, target_sums in zip(_ORDERS, source.sums, target.sums, strict=True):
-        arrangements = [prod(source.n_points - k for k in range(max(p) + 1)) for p in _partitions(2 * order)]
-        raw.append(float((source_sums * target_sums / np.array(arrangements, dtype=float)).sum()))
+        raw.append(float((source_sums * target_sums / _arrangements(order, source.n_points)).sum()))
     mean = raw[0]
     variance = max(raw[1] - mean**2, 0.0)
     third = raw[2] - 3 * mean * raw[1] + 2 * mean**3
@@ -128,6 +279,14 @@ def _distinct_from_free(order: int) -> Float[np.ndarray, "partitions partitions"
     return matrix
 
 
+def _distinct_sums(graphs: dict[tuple[tuple[int, int], ...], float]) -> tuple[Float[np.ndarray, " _"], ...]:
+    """Return, for each order, the sums over index tuples that coincide by each partition, and in no other way."""
+    return tuple(
+        _distinct_from_free(order) @ np.array([_free_sum(partition, graphs) for partition in _partitions(2 * order)])
+        for order in _ORDERS
+    )
+
+
 def _numbered(blocks: Sequence[int]) -> Partition:
     first: dict[int, int] = {}
     return tuple(first.setdefault(block, len(first)) for block in blocks)
@@ -171,26 +330,9 @@ def _graph_sums(rows: Float[np.ndarray, "points features"]) -> dict[tuple[tuple[
     r = rows @ rows.sum(axis=0)
     q = np.einsum("ij,jk,ik->i", rows, gram, rows, optimize=True)
     d_f, r_f = d @ rows, r @ rows
-    sums = {
-        ((1, 0),): d.sum(),
-        ((0, 1), (0, 1)): r.sum(),
-        ((2, 0),): (d**2).sum(),
-        ((0, 1), (1, 1)): d @ r,
-        ((0, 2), (0, 2)): q.sum(),
-        ((0, 1), (0, 1), (0, 2)): r @ r,
-        ((3, 0),): (d**3).sum(),
-        ((0, 1), (2, 1)): d**2 @ r,
-        ((1, 1), (1, 1)): d_f @ d_f,
-        ((0, 2), (1, 2)): d @ q,
-        ((0, 1), (0, 1), (1, 2)): d @ r**2,
-        ((0, 1), (0, 2), (1, 1)): d_f @ r_f,
-        ((0, 3), (0, 3)): _sum_of_cubes(rows),
-        ((0, 1), (0, 2), (0, 3)): q @ r,
-        ((0, 2), (0, 2), (0, 2)): np.trace(gram @ gram @ gram),
-        ((0, 1), (0, 1), (0, 1), (0, 3)): (r**3).sum(),
-        ((0, 1), (0, 1), (0, 2), (0, 2)): r_f @ r_f,
-    }
-    return {shape: float(value) for shape, value in sums.items()}
+    triangles = float(np.trace(gram @ gram @ gram))
+    sums = GraphSums(d, r, q, float(d_f @ d_f), float(d_f @ r_f), float(r_f @ r_f), _sum_of_cubes(rows), triangles)
+    return sums.by_shape()
 
 
 def _sum_of_cubes(rows: Float[np.ndarray, "points features"]) -> float:

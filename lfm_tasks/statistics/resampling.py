@@ -11,24 +11,35 @@ _SMALLEST_SKEWNESS = 1.6e-5
 
 
 def upper_share(value: float, skewness: float) -> float:
-    """Return P(X > ``value``) for the curve of mean 0, deviation 1 and this skewness.
-
-    With a = 4/s² and x = a + 2z/s it is Q(a, x) for s > 0, and P(a, x) for s < 0: incomplete gamma functions.
-    """
-    if abs(skewness) < _SMALLEST_SKEWNESS:
-        return float(ndtr(-value))
-    shape = 4 / skewness**2
-    place = np.maximum(shape + 2 * value / skewness, 0.0)
-    return float(gammaincc(shape, place) if skewness > 0 else gammainc(shape, place))
+    """Return P(X > ``value``) for the curve of mean 0, deviation 1 and this skewness."""
+    return float(upper_shares(np.array(value), np.array(skewness)))
 
 
 def value_below(share: float, skewness: float) -> float:
     """Return the value that a ``share`` of the curve of mean 0, deviation 1 and this skewness lies below."""
-    if abs(skewness) < _SMALLEST_SKEWNESS:
-        return float(ndtri(share))
-    shape = 4 / skewness**2
-    place = gammaincinv(shape, share) if skewness > 0 else gammainccinv(shape, share)
-    return float((place - shape) * skewness / 2)
+    return float(values_below(share, np.array(skewness)))
+
+
+def upper_shares(values: Float[np.ndarray, "*pairs"], skewness: Float[np.ndarray, "*pairs"]) -> Float[np.ndarray, "*pairs"]:
+    """Return P(X > value) for curves of mean 0, deviation 1 and a skewness each (Pearson type III).
+
+    With a = 4/s² and x = a + 2z/s it is Q(a, x) for s > 0, and P(a, x) for s < 0: incomplete gamma functions.
+    """
+    is_normal = np.abs(skewness) < _SMALLEST_SKEWNESS
+    steep = np.where(is_normal, 1.0, skewness)
+    shape = 4 / steep**2
+    places = np.maximum(shape + 2 * values / steep, 0.0)
+    tails = np.where(steep > 0, gammaincc(shape, places), gammainc(shape, places))
+    return np.asarray(np.where(is_normal, ndtr(-values), tails))
+
+
+def values_below(share: float, skewness: Float[np.ndarray, "*pairs"]) -> Float[np.ndarray, "*pairs"]:
+    """Return the values that a ``share`` of the curves of `upper_shares` lies below."""
+    is_normal = np.abs(skewness) < _SMALLEST_SKEWNESS
+    steep = np.where(is_normal, 1.0, skewness)
+    shape = 4 / steep**2
+    places = np.where(steep > 0, gammaincinv(shape, share), gammainccinv(shape, share))
+    return np.asarray(np.where(is_normal, ndtri(share), (places - shape) * steep / 2))
 
 
 def rows_by_value(values: Shaped[np.ndarray, " rows"]) -> tuple[Int[np.ndarray, " _"], ...]:

@@ -282,13 +282,16 @@ def dask_setup(worker: Any) -> None:
     logging.getLogger("distributed.worker").addFilter(is_relevant_record)
 
 
-def is_relevant_record(record: logging.LogRecord) -> bool:
-    """Return whether a line of a worker's log says more than that a heartbeat was not answered.
+_SAID_ELSEWHERE = ("Failed to communicate with scheduler during heartbeat", "Compute Failed")
 
-    That line comes with a traceback, and means that the run is ending or that the machine is busy: the scheduler
-    reports the workers that are lost for good.
+
+def is_relevant_record(record: logging.LogRecord) -> bool:
+    """Return whether a line of a worker's log says more than that a heartbeat was not answered, or that a job failed.
+
+    Both come with a traceback. The one means that the run is ending or that the machine is busy: the scheduler reports
+    the workers that are lost for good. The other's error ends the run, which says it in a sentence.
     """
-    return not record.getMessage().startswith("Failed to communicate with scheduler during heartbeat")
+    return not record.getMessage().startswith(_SAID_ELSEWHERE)
 
 
 @contextmanager

@@ -167,11 +167,12 @@ class Readiness(WorkerPlugin):  # type: ignore[misc]
 
 
 def _check_object_store(worker: str, remote: str) -> None:
-    from lfm_tasks.stores.remote import read_object
+    from lfm_tasks.stores.remote.lock import LOCK
+    from lfm_tasks.stores.remote.objects import S3Objects
 
     try:
-        read_object(f"{remote}/lock")
-    except Exception as error:  # file systems of fsspec have no common class of errors
+        S3Objects(remote).read(LOCK)
+    except OSError as error:
         raise ClusterError(
             f"worker {worker} cannot read {remote} ({type(error).__name__}: {error}), needs the extra remote and the "
             "same AWS_... variables as the run"

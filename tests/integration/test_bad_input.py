@@ -121,7 +121,7 @@ def test_all_models_bad__gives_an_atlas_that_says_so(tmp_path: Path, related_spa
     assert run(folder) == 4
 
     assert read_json(tmp_path / "atlas" / "summary.json")["counts"]["spaces"] == 0
-    assert "missing_source" in (tmp_path / "atlas" / "report.html").read_text()
+    assert "damaged_source" in (tmp_path / "atlas" / "report.html").read_text()
 
 
 @pytest.mark.parametrize(

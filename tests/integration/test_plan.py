@@ -72,6 +72,22 @@ def test_tasks__are_as_many_as_the_run_has_units(before_and_after: Any) -> None:
     assert n_kept <= before["maps"].n_missing <= n_kept + 1
 
 
+def test_copies__are_planned_and_recorded_once(
+    tmp_path: Path, write_zoo: WriteZoo, build: Build, related_spaces: Any
+) -> None:
+    folder = write_zoo(tmp_path, related_spaces(2, n_points=60))
+    for file in ("{}.npz", "{}_ids.npy"):
+        (folder / file.format("model1")).write_bytes((folder / file.format("model0")).read_bytes())
+
+    before = planned(folder)["activations"]
+    outcome = build(folder)
+
+    assert (before.n_missing, before.load.tasks) == (2, 1)
+    assert outcome.failures == ()
+    assert len(UnitStore(folder / ".lfm-atlas").receipts("activations")) == 2
+    assert planned(folder)["activations"].n_there == 2
+
+
 def test_bytes__are_those_of_the_units(before_and_after: Any) -> None:
     before, _, folder = before_and_after
     for stage, kinds in KINDS.items():
@@ -167,7 +183,7 @@ def sparse_checkpoint(folder: Path, n_layers: int) -> None:
     header = json.dumps(tensors).encode()
     folder.mkdir(parents=True)
     (folder / "config.json").write_text(json.dumps(config))
-    (folder / "tokenizer.json").write_text("{}")
+    (folder / "vocab.txt").write_text("[PAD]\nsome\nwords\n")
     with (folder / "model.safetensors").open("wb") as file:
         file.write(len(header).to_bytes(8, "little") + header)
         file.truncate(8 + len(header) + n_layers * n_bytes)

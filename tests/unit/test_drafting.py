@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
@@ -15,6 +14,7 @@ from lfm_atlas.console import OK, USAGE
 from lfm_tasks.catalog import Catalog, read_catalog
 from lfm_tasks.drafting import Draft, draft_catalog
 from lfm_tasks.errors import DataError
+from tests.checkpoint_zoo import promised_weights
 
 BERT = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 1, "vocab_size": 5}
 IMAGES = {"image_processor_type": "ViTImageProcessor", "do_resize": True}
@@ -28,7 +28,7 @@ def write(folder: Path, files: dict[str, Any]) -> None:
     folder.mkdir(parents=True)
     for file, content in files.items():
         (folder / file).write_text(content if isinstance(content, str) else json.dumps(content))
-    save_file({"weight": np.zeros((8, 8), np.float32)}, folder / "model.safetensors")
+    save_file(promised_weights(files["config.json"]), folder / "model.safetensors")
 
 
 def write_texts(path: Path, n_rows: int = 60, **columns: Any) -> None:
@@ -72,8 +72,10 @@ def test_draft_catalog__has_a_section_for_what_each_library_loads(tmp_path: Path
         "clip-text": ("transformers", "docs", "text"),
         "clip-vision": ("transformers", "photos", "vision"),
     }
-    assert "# Allow the licenses that you accept. Model cards name these; 3 name none." in draft.text
-    assert "license: {allow: [mit]}" in draft.text
+    claims = "# Model cards claim these licenses (3 none), which nobody has looked at yet:\n#   mit: bert\n"
+    assert claims in draft.text
+    assert "\n# audit: {checks: {license: {allow: [mit]}}}\n" in draft.text
+    assert catalog.audit.checks.license is None or catalog.audit.checks.license.allow == ()
 
 
 def test_draft_catalog__says_what_it_does_not_know(tmp_path: Path) -> None:
@@ -91,11 +93,14 @@ def test_draft_catalog__says_what_it_does_not_know(tmp_path: Path) -> None:
     assert draft.remarks[0] == (
         "got models that read images, and no images: name them in data_catalog.yaml, and remove the # there"
     )
-    assert any(remark.startswith("bare: got no tokenizer.json") for remark in draft.remarks)
-    assert any(remark.startswith("no tokenizer: ") for remark in draft.remarks)
+    assert draft.remarks[1] == "got 2 unusable folders: the end of data_catalog.yaml says why"
+    refused = {one.name for one in catalog.refused_models}
+    assert refused == {"'no tokenizer'"}  # bare is opened, and refused then
     assert draft.remarks[-1].startswith("notes: it holds no config.json")
     assert '# vision: {transformers: {path: "zoo/{model}", dataset: photos}}' in draft.text
-    assert "# Left out: bare: got no tokenizer.json" in draft.text
+    assert "# The patterns find these folders, too, and validate refuses them. Mend them or" in draft.text
+    assert "\n#   bare: got no tokenizer.json" in draft.text
+    assert "\n#   no tokenizer: " in draft.text
     assert "# No model card names a license." in draft.text
     assert "# Only 12 rows" in draft.text
     assert (catalog.atlas.graph.n_neighbors, catalog.atlas.n_eigenpairs) == (2, 4)

@@ -5,7 +5,8 @@ its configuration tells: one hidden state for the embeddings and one after each 
 a causal model's if its ``architectures`` name one.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -211,52 +212,95 @@ def hidden_states(config: Mapping[str, Any], part: Mapping[str, Any], tower: str
     causal = family.causal if family is not None else _is_causal(config, part, tower)
     pool = family.pool if family is not None else "last" if causal else "mean"
     shapes = None if model_type in _OTHER_STATES else _shapes(part, tower, name)
+    if shapes is None and family is not None:
+        problem = f"got a config.json without {_missing(family, part, name)}, expected the settings of a {model_type}"
+        raise DataError("unsupported_model", f"{name}: {problem}. Copy the config.json of these weights again.")
     if shapes is None:
         problem = f"got model_type {model_type!r}, whose hidden states are not known, expected a family of recording.md"
         raise DataError("unsupported_model", f"{name}: {problem}. Record it with a torch factory.")
     return HiddenStates(shapes, pool, causal)
 
 
+def _missing(family: Family, part: Mapping[str, Any], name: str) -> str:
+    """Return how the settings are called that tell the states of a family, and that a configuration lacks."""
+    if family.shape == _MAPS:
+        return "depths and hidden_sizes"
+    if family.states == _STAGES:
+        return "depths and embed_dim"
+    if layer_count(part, family.tower, name) is None:
+        return " or ".join((*_TOWER_COUNTS.get(family.tower or "", ()), *_COUNTS))
+    return " or ".join(_WIDTHS)
+
+
 # Far above any network; a damaged or hostile number would fill the memory with names.
 _MOST_LAYERS = 10_000
+# How configurations call the number of blocks, and the width of a state.
+_COUNTS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+_TOWER_COUNTS = {"encoder": ("encoder_layers", "num_layers"), "decoder": ("num_decoder_layers", "decoder_layers")}
+_WIDTHS = ("hidden_size", "n_embd", "d_model", "dim")
+
+
+def layer_count(part: Mapping[str, Any], tower: str | None, name: str) -> tuple[str, int] | None:
+    """Return how many blocks a network without stages has, behind the setting that says so; None if none does.
+
+    Raises
+    ------
+    DataError
+        ``unsupported_model`` for a setting that is no whole number, or far too large.
+    """
+    found = whole_number(part, (*_TOWER_COUNTS.get(tower or "", ()), *_COUNTS), name)
+    if found is not None and not 0 < found[1] <= _MOST_LAYERS:
+        problem = f"got {found[0]}: {found[1]} in config.json, expected 1 to {_MOST_LAYERS:,} layers"
+        raise DataError("unsupported_model", f"{name}: {problem}. Copy the config.json of these weights again.")
+    return found
+
+
+def state_width(part: Mapping[str, Any], name: str) -> tuple[str, int] | None:
+    """Return how many features a state has, behind the setting that says so; DataError if it is no whole number."""
+    return whole_number(part, _WIDTHS, name)
+
+
+def whole_number(part: Mapping[str, Any], keys: Sequence[str], name: str) -> tuple[str, int] | None:
+    """Return the first of some settings that a configuration has, and its value; DataError if it is no whole number."""
+    key = next((key for key in keys if part.get(key) is not None), None)
+    if key is None:
+        return None
+    value = part[key]
+    if type(value) is not int:
+        problem = f"got {key}: {json.dumps(value)[:100]} in config.json, expected a whole number"
+        raise DataError("unsupported_model", f"{name}: {problem}. Mend it, or copy config.json again.")
+    return key, value
 
 
 def _shapes(part: Mapping[str, Any], tower: str | None, name: str) -> tuple[StateShape, ...] | None:
-    depths, sizes = _integers(part, "depths"), _integers(part, "hidden_sizes")
+    depths, sizes = whole_numbers(part, "depths", name), whole_numbers(part, "hidden_sizes", name)
     if depths and sizes:
-        first = _first_integer(part, "embedding_size") or sizes[0]
-        return tuple((width, None, None) for width in (first, *sizes))
-    width = _first_integer(part, "embed_dim") if depths else None
-    if width is not None:
+        first = whole_number(part, ("embedding_size",), name)
+        return tuple((width, None, None) for width in (first[1] if first else sizes[0], *sizes))
+    embedded = whole_number(part, ("embed_dim",), name) if depths else None
+    if embedded is not None:
         # Each stage but the last hands on half as many patches on a side, twice as wide.
-        stages = [width * 2 ** min(index, len(depths) - 1) for index in range(len(depths) + 1)]
+        stages = [embedded[1] * 2 ** min(index, len(depths) - 1) for index in range(len(depths) + 1)]
         return tuple((None, features) for features in stages)
-    own = {"encoder": ("encoder_layers", "num_layers"), "decoder": ("num_decoder_layers", "decoder_layers")}
-    counts = (*own.get(tower or "", ()), "num_hidden_layers", "n_layer", "n_layers", "num_layers")
-    n_layers, width = _first_integer(part, *counts), _first_integer(part, "hidden_size", "n_embd", "d_model", "dim")
-    if n_layers is None or width is None:
-        return None
-    if not 0 < n_layers <= _MOST_LAYERS:
-        problem = f"got {n_layers} layers in config.json, expected 1 to {_MOST_LAYERS:,}"
-        raise DataError("unsupported_model", f"{name}: {problem}. Copy the config.json of these weights again.")
-    return ((None, width),) * (n_layers + 1)
+    count, width = layer_count(part, tower, name), state_width(part, name)
+    return None if count is None or width is None else ((None, width[1]),) * (count[1] + 1)
+
+
+def whole_numbers(part: Mapping[str, Any], key: str, name: str) -> tuple[int, ...]:
+    """Return a setting that is a list of whole numbers, empty if there is none; DataError for anything else."""
+    values = part.get(key)
+    if values is None:
+        return ()
+    if not isinstance(values, list | tuple) or not all(type(value) is int for value in values):
+        problem = f"got {key}: {json.dumps(values)[:100]} in config.json, expected a list of whole numbers"
+        raise DataError("unsupported_model", f"{name}: {problem}. Mend it, or copy config.json again.")
+    return tuple(values)
 
 
 def _is_causal(config: Mapping[str, Any], part: Mapping[str, Any], tower: str | None) -> bool:
     architectures = " ".join(str(one) for one in config.get("architectures") or ())
     has_causal_head = tower is None and any(head in architectures for head in _CAUSAL_HEADS)
     return has_causal_head or tower == "decoder" or part.get("is_decoder") is True
-
-
-def _integers(config: Mapping[str, Any], key: str) -> tuple[int, ...]:
-    values = config.get(key)
-    if isinstance(values, list | tuple) and all(type(value) is int for value in values):
-        return tuple(values)
-    return ()
-
-
-def _first_integer(config: Mapping[str, Any], *keys: str) -> int | None:
-    return next((config[key] for key in keys if type(config.get(key)) is int), None)
 
 
 def families_as_markdown() -> str:

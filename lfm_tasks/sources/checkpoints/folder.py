@@ -13,7 +13,6 @@ What a transformers model reads: texts if a tokenizer is there, images if an ima
 T5) the catalog names one by ``tower``. ``model.safetensors`` goes before ``model.safetensors.index.json``.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -22,9 +21,11 @@ from typing import Any, Literal
 from lfm_tasks.catalog.checkpoint_folders import VOCABULARIES
 from lfm_tasks.catalog.checkpoints import Loader
 from lfm_tasks.errors import DataError
+from lfm_tasks.sources.checkpoints.agreement import check_adapter, check_agreement
 from lfm_tasks.sources.checkpoints.families import StateShape, hidden_states
 from lfm_tasks.sources.checkpoints.requirements import (
     check_architecture,
+    check_dtype,
     check_kernels,
     check_quantization,
     check_tokenizer_code,
@@ -33,11 +34,10 @@ from lfm_tasks.sources.checkpoints.weights import (
     ADAPTER_WEIGHTS,
     StoredWeights,
     check_inside,
-    read_json,
     read_weights,
     tensors_of,
 )
-from lfm_tasks.sources.files.paths import readable
+from lfm_tasks.sources.files.descriptions import parsed_json, read_json
 
 Reads = Literal["texts", "images"]
 
@@ -82,6 +82,11 @@ class Checkpoint:
     quantized: str | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def tokenizer_files(self) -> tuple[Path, ...]:
+        """The files that the tokenizer is built from; none for images."""
+        return tuple(file for file in self.files if file.parent == self.tokenizer and file.name in _TOKENIZER_FILES)
+
 
 def inspect_checkpoint(
     folder: Path,
@@ -116,8 +121,8 @@ def inspect_checkpoint(
     Raises
     ------
     DataError
-        ``missing_source``, ``bad_weights``, ``untrusted_code``, ``unsupported_model``, ``missing_package``,
-        ``no_tower``, ``no_processor``.
+        ``missing_source``, ``damaged_source``, ``bad_weights``, ``untrusted_code``, ``unsupported_model``,
+        ``missing_package``, ``no_tower``, ``no_processor``.
     """
     place = _Place(folder, folder.name if name is None else name, root)
     if not folder.is_dir():
@@ -188,6 +193,7 @@ def _transformers_model(place: _Place, config: dict[str, Any], tower: str | None
         advice = "Save the model with save_pretrained of its library"
         raise DataError("unsupported_model", f"{place.name}: {problem}. {advice}.")
     check_kernels(config, f"{place.name}/config.json")
+    check_dtype(config, place.name)
     notes = tuple(check_architecture(config, place.name))
     quantized = check_quantization(config, place.name)
     weights = place.weights()
@@ -199,6 +205,8 @@ def _transformers_model(place: _Place, config: dict[str, Any], tower: str | None
     else:
         files += _processor_files(place)
     states = hidden_states(config, part, tower, place.name)
+    for one in towers(config) or (None,):
+        check_agreement(config, _part(config, one), one, weights.tensors, place.name)
     return Checkpoint(
         folder=place.folder,
         loader="transformers",
@@ -260,8 +268,7 @@ def _tower(place: _Place, config: dict[str, Any], tower: str | None) -> tuple[di
         expected = " or ".join(choices) or "no tower, as the checkpoint holds one network"
         raise DataError("no_tower", f"{place.name}: got tower: {tower}, expected {expected}. Change tower.")
     if tower is not None:
-        nested = next((config[key] for key in (f"{tower}_config", tower) if isinstance(config.get(key), dict)), config)
-        return nested, reads[tower]
+        return _part(config, tower), reads[tower]
     if choices:
         problem = f"got a {config['model_type']} model, which holds several networks, expected one to run"
         listed = " or ".join(f"tower: {one} (reads {reads[one]})" for one in choices)
@@ -273,6 +280,12 @@ def _tower(place: _Place, config: dict[str, Any], tower: str | None) -> tuple[di
     if has_tokenizer != has_processor:
         return config, "texts" if has_tokenizer else "images"
     return config, "texts" if "vocab_size" in config else "images"
+
+
+def _part(config: dict[str, Any], tower: str | None) -> dict[str, Any]:
+    """Return the part of a configuration that describes one of its networks."""
+    keys = () if tower is None else (f"{tower}_config", tower)
+    return next((config[key] for key in keys if isinstance(config.get(key), dict)), config)
 
 
 def _prepares_images(place: _Place) -> bool:
@@ -314,9 +327,13 @@ def _timm_model(place: _Place, config: dict[str, Any]) -> Checkpoint:
 
 def _sentence_transformer(place: _Place, tokenizer: Path | None) -> Checkpoint:
     label = f"{place.name}/modules.json"
-    with readable(label):
-        modules = json.loads((place.folder / "modules.json").read_text(encoding="utf-8"))
+    check_inside(place.folder / "modules.json", place.folder, place.name, place.root)
+    modules = parsed_json(place.folder / "modules.json", label)
+    try:
         paths = [(str(module["type"]), str(module["path"])) for module in modules]
+    except (KeyError, TypeError) as error:
+        problem = "got no list of modules with type and path, expected what sentence-transformers saves"
+        raise DataError("damaged_source", f"{label}: {problem}. Copy the file again.") from error
     for kind, path in paths:
         if not kind.startswith("sentence_transformers."):
             problem = f"got the module {kind[:100]!r}, which is code of its own, expected one of sentence_transformers"
@@ -360,6 +377,9 @@ def _adapted(place: _Place, tower: str | None, base: Path | None, tokenizer: Pat
         raise DataError("bad_weights", f"{place.name}: {problem}. Save it again with save_pretrained.")
     weights = tensors_of((place.folder / ADAPTER_WEIGHTS,), place.folder, place.name, place.root)
     folder = _base_folder(place, settings.get("base_model_name_or_path"), base)
+    if folder.resolve() == place.folder.resolve():
+        problem = f"got an adapter that names itself ({folder.name!r}) as its base, expected a whole model"
+        raise DataError("missing_source", f"{place.name}: {problem}. Name the folder of its base: base: ../base.")
     if (folder / "adapter_config.json").exists():
         problem = f"got the base {folder.name!r}, which is an adapter itself, expected a whole model"
         raise DataError("unsupported_model", f"{place.name}: {problem}. Merge the two with merge_and_unload().")
@@ -368,6 +388,8 @@ def _adapted(place: _Place, tower: str | None, base: Path | None, tokenizer: Pat
     config = read_json(folder / "config.json", f"{folder.name}/config.json")
     on_base = _Place(folder, folder.name, place.root)
     inner = _transformers_model(on_base, config, tower, tokenizer)
+    if not inner.quantized:
+        check_adapter(settings, weights.tensors, on_base.weights().tensors, (place.name, folder.name))
     return replace(
         inner,
         folder=place.folder,
@@ -390,12 +412,17 @@ def _base_folder(place: _Place, written: Any, base: Path | None) -> Path:
             problem = f"got base: {base} without config.json, expected a whole checkpoint"
             raise DataError("missing_source", f"{place.name}: {problem}. Name its folder.")
         return base
-    name = PurePosixPath(str(written).replace("\\", "/")).name
-    if name and name != ".." and isinstance(written, str):
-        for folder in (place.folder / name, place.folder.parent / name):
-            if folder != place.folder and (folder / "config.json").exists():
-                return folder
-    problem = f"got an adapter on {str(written)[:200]!r}, expected its base in a folder {name or 'base'!r} beside it"
+    if not isinstance(written, str) or not written:
+        problem = "got an adapter_config.json without base_model_name_or_path, expected the name of a base"
+        raise DataError("missing_source", f"{place.name}: {problem}. Name the folder of its base: base: ../base.")
+    name = PurePosixPath(written.replace("\\", "/")).name
+    if name and name != "..":
+        inside, beside = place.folder / name, place.folder.parent / name
+        if (inside / "config.json").exists():
+            return inside
+        if (beside / "config.json").exists() or beside == place.folder:
+            return beside
+    problem = f"got an adapter on {written[:200]!r}, expected its base in a folder {name or 'base'!r} beside it"
     raise DataError("missing_source", f"{place.name}: {problem}. Put it there, or name its folder: base: ../base.")
 
 

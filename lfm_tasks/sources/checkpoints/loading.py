@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -84,6 +84,9 @@ def library_errors(model: str, advice: str) -> Iterator[None]:
         raise DataError("missing_package", f"{model}: {_broken('that this checkpoint needs', error)}") from error
     except Exception as error:
         text = error_text(error)
+        if "ignore_mismatched_sizes" in text:
+            problem = "got weights of other shapes than config.json says, expected those of one model"
+            raise DataError("bad_weights", f"{model}: {problem}. Copy both again, together.") from error
         if "trust_remote_code" in text:
             problem = "got a checkpoint that needs Python code of its own, expected one of its library's architectures"
             factory = "Read the code, then record it with a torch factory and --trust-code"
@@ -92,7 +95,7 @@ def library_errors(model: str, advice: str) -> Iterator[None]:
 
 
 def chosen_device(device: str, model: str) -> Any:
-    """Return the torch device that a catalog's ``device`` means on this machine; DataError if it has none such."""
+    """Return the torch device called ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; DataError if this machine has none."""
     import torch
 
     available = ["cpu"]
@@ -100,15 +103,24 @@ def chosen_device(device: str, model: str) -> Any:
         available[:0] = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
     if torch.backends.mps.is_available():
         available.insert(0, "mps")
-    wanted = {"auto": available[0], "cuda": "cuda:0"}.get(device, device)
+    wanted = "cuda:0" if device == "cuda" else device
     if wanted not in available:
-        problem = f"got device: {device}, expected one of this machine: {', '.join(available)}"
-        raise DataError("unsupported_model", f"{model}: {problem}. Set device: auto, or run where there is one.")
+        problem = f"got device: {device}, expected one that torch finds on this machine: {', '.join(available)}"
+        advice = f"Set device: {available[0]}, or run where there is one, with the torch that its driver needs"
+        raise DataError("unsupported_model", f"{model}: {problem}. {advice}.")
     if wanted.startswith("cuda"):
         # cuBLAS reads it when it starts: without it sums may come in another order each time, and torch refuses.
         # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     return torch.device(wanted)
+
+
+def read_configuration(folder: Path, model: str) -> Any:
+    """Return what transformers makes of a config.json, so that its mistakes are not taken for a tokenizer's."""
+    transformers = import_library("transformers", model)
+    advice = "transformers cannot read config.json: copy it again, or install the version that wrote it"
+    with offline(), quietly(transformers), library_errors(model, advice):
+        return transformers.AutoConfig.from_pretrained(str(folder.absolute()), **SAFELY)
 
 
 def load_transformers(checkpoint: Checkpoint, model: str, dtype: str) -> Any:
@@ -139,15 +151,29 @@ def load_transformers(checkpoint: Checkpoint, model: str, dtype: str) -> Any:
 
 
 def _from_folder(auto_class: Any, folder: Path, dtype: str, model: str) -> Any:
+    # Weights of other shapes are told below: the error of transformers names none of them.
     network, report = auto_class.from_pretrained(
-        str(folder.absolute()), use_safetensors=True, dtype=dtype, output_loading_info=True, **SAFELY
+        str(folder.absolute()),
+        use_safetensors=True,
+        dtype=dtype,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,
+        **SAFELY,
     )
+    if report["mismatched_keys"]:
+        name, stored, built = min(report["mismatched_keys"])
+        problem = f"got the tensor {name!r} of {_shape(stored)}, expected {_shape(built)} by config.json"
+        raise DataError("bad_weights", f"{model}: {problem}. Copy config.json and weights of one model, together.")
     missing = sorted(key for key in report["missing_keys"] if not any(part in key for part in _WITHOUT_EFFECT))
     if missing:
         problem = f"got no weights for {len(missing)} tensors, {missing[0]!r} first, expected one for each"
         advice = "Save the whole model again: its library would fill them with random numbers"
         raise DataError("bad_weights", f"{model}: {problem}. {advice}.")
     return network
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape))
 
 
 def _with_adapter(transformers: Any, checkpoint: Checkpoint, dtype: str, model: str) -> Any:
@@ -181,7 +207,7 @@ def _adapted_class(transformers: Any, base: Path, wanted: set[str], model: str) 
     """
     import torch
 
-    config = transformers.AutoConfig.from_pretrained(str(base.absolute()), **SAFELY)
+    config = read_configuration(base, model)
     for name in _AUTO_CLASSES:
         auto_class = getattr(transformers, name)
         try:

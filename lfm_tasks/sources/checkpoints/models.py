@@ -18,7 +18,7 @@ from lfm_tasks.sources.checkpoints.cost import RunCost, run_cost
 from lfm_tasks.sources.checkpoints.folder import Checkpoint, layer_names
 from lfm_tasks.sources.checkpoints.loading import IMAGE_BACKEND, error_text
 from lfm_tasks.sources.checkpoints.pooled_states import pool_states
-from lfm_tasks.sources.checkpoints.requirements import installed_version, require_packages
+from lfm_tasks.sources.checkpoints.requirements import automatic_device, installed_version, require_packages
 from lfm_tasks.sources.checkpoints.running import (
     Batch,
     Layout,
@@ -28,7 +28,7 @@ from lfm_tasks.sources.checkpoints.running import (
     network_layout,
     open_network,
 )
-from lfm_tasks.sources.checkpoints.weights import read_json
+from lfm_tasks.sources.files.descriptions import check_max_tokens, check_tokenizer, cut_texts, read_json
 from lfm_tasks.sources.files.digests import DigestMemory, file_digest
 from lfm_tasks.sources.files.pooling import check_finite
 from lfm_tasks.sources.networks.recording import gathered
@@ -64,7 +64,8 @@ class CheckpointSource:
     Raises
     ------
     DataError
-        ``missing_package`` without the libraries that run it.
+        ``missing_package`` without the libraries that run it; ``damaged_source`` for a tokenizer that cannot be read;
+        ``bad_inputs`` for ``max_tokens`` that leave no room for words.
     """
 
     def __init__(
@@ -80,7 +81,12 @@ class CheckpointSource:
         require_packages(checkpoint.loader, self.name, adapter=checkpoint.adapter is not None)
         self._settings, self._checkpoint, self._inputs, self._ids = settings, checkpoint, inputs, ids
         self._memory = memory or DigestMemory()
-        self._cut: tuple[int, int] | None = None
+        self._cut = 0, 0
+        self._n_special = None
+        if checkpoint.tokenizer is not None:
+            label = f"{self.name}: {checkpoint.tokenizer.name}"
+            self._n_special = check_tokenizer(checkpoint.tokenizer_files, label, self._memory)
+        check_max_tokens(settings.max_tokens, self._n_special, self.name)
 
     @property
     def ids(self) -> Shaped[np.ndarray, " points"]:
@@ -165,16 +171,18 @@ class CheckpointSource:
         notes = self._checkpoint.notes
         if "_network" in self.__dict__:
             notes += self._network.notes
-        if self._cut is not None and self._cut[0]:
-            n_cut, n_texts = self._cut
-            limit = self._network.max_tokens
-            notes += (f"{n_cut} of {n_texts} texts ({100 * n_cut / n_texts:.1f} %) were cut at {limit} tokens",)
+            notes += cut_texts(*self._cut, self._network.max_tokens, self._n_special)
         return notes
+
+    @property
+    def _device(self) -> str:
+        """The device that runs: what ``auto`` stands for decides the bits, not the word."""
+        return automatic_device() if self._settings.device == "auto" else self._settings.device
 
     @cached_property
     def _network(self) -> Network:
         settings = self._settings
-        options = RunOptions(settings.device, settings.dtype, settings.max_tokens, settings.prompt)
+        options = RunOptions(self._device, settings.dtype, settings.max_tokens, settings.prompt)
         return open_network(self._checkpoint, self.name, options)
 
     @cached_property
@@ -228,7 +236,7 @@ class CheckpointSource:
             "inputs": self._inputs.digest(),
             "pool": self.pool + ("+sentence" if self._gives_sentences else ""),
             "batch_size": str(settings.batch_size),
-            "device": settings.device,
+            "device": self._device.partition(":")[0],
             "dtype": settings.dtype,
             "recorder": _RECORDER_VERSION,
             **{name: str(value) for name, value in chosen.items() if value is not None},

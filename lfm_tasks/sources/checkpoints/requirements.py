@@ -1,11 +1,16 @@
 """What a checkpoint needs beyond its files: code of its own, packages, other types of numbers; nothing is imported."""
 
+import ctypes
+import os
+import platform
+import re
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from lfm_tasks.catalog.checkpoints import Loader
 from lfm_tasks.errors import DataError
@@ -94,12 +99,17 @@ def check_architecture(config: Mapping[str, Any], name: str) -> Iterator[str]:
     raise DataError("unsupported_model", f"{name}: {problem}. Install a newer transformers, or mend config.json.")
 
 
+# Implementations that transformers and torch bring themselves. Others are names of repositories of compiled kernels, or
+# stand for one: where flash_attn is not installed, transformers takes ``flash_attention_2`` from the hub.
+# https://huggingface.co/docs/transformers/main/attention_interface
+_BUILT_IN = ("eager", "sdpa", "flex_attention", "batched_mm", "grouped_mm")
+
+
 def check_kernels(config: Mapping[str, Any], name: str) -> None:
     """Raise DataError ``untrusted_code`` for a configuration that has transformers fetch or import compiled kernels.
 
     ``attn_implementation`` and its kin take the name of a repository of kernels, which is code, in place of a built-in
     implementation; ``use_kernels`` takes them for whole layers.
-    https://huggingface.co/docs/transformers/main/attention_interface
     """
     for key, value in config.items():
         if isinstance(value, dict) and not key.endswith("_implementation"):
@@ -107,10 +117,28 @@ def check_kernels(config: Mapping[str, Any], name: str) -> None:
             continue
         chosen = value.values() if isinstance(value, dict) else (value,)
         if (key == "use_kernels" and value) or (
-            key.endswith("_implementation") and any("/" in str(one) for one in chosen)
+            key.endswith("_implementation") and any(one not in (None, *_BUILT_IN) for one in chosen)
         ):
             problem = f"got {key}: {ascii(value)[:100]}, which is code from elsewhere and is never run"
-            raise DataError("untrusted_code", f"{name}: {problem}. Remove the key: transformers has built-in ones.")
+            advice = "Remove the key, or write sdpa: transformers has built-in ones"
+            raise DataError("untrusted_code", f"{name}: {problem}. {advice}.")
+
+
+# The names of torch's types that weights can have.
+_DTYPES = (
+    *("float64", "float32", "float16", "bfloat16", "double", "float", "half"),
+    *("float8_e4m3fn", "float8_e5m2", "int8", "uint8"),
+)
+
+
+def check_dtype(config: Mapping[str, Any], name: str) -> None:
+    """Raise DataError ``unsupported_model`` for a configuration whose weights would have a type that torch lacks."""
+    for key, value in config.items():
+        if isinstance(value, dict) and key.endswith("_config") and key != "quantization_config":
+            check_dtype(value, name)
+        if key in ("dtype", "torch_dtype") and value is not None and value not in _DTYPES:
+            problem = f"got {key}: {ascii(value)[:100]} in config.json, expected float32, bfloat16, float16 or float64"
+            raise DataError("unsupported_model", f"{name}: {problem}. Write the type of the stored weights.")
 
 
 def check_tokenizer_code(settings: Mapping[str, Any], folder: Path, name: str) -> None:
@@ -127,6 +155,55 @@ def check_tokenizer_code(settings: Mapping[str, Any], folder: Path, name: str) -
     problem = f"got the tokenizer class {kind!r}, which is code of the checkpoint's own and is never run"
     advice = "Name a folder with the same tokenizer as a tokenizer.json: tokenizer: zoo/tokenizer"
     raise DataError("untrusted_code", f"{name}: {problem}. {advice}.")
+
+
+@lru_cache
+def automatic_device() -> Literal["cpu", "cuda", "mps"]:
+    """Return what ``device: auto`` stands for on this machine, as torch would choose; torch is not imported.
+
+    A GPU counts if torch was built for its kind, its driver is there, and the environment does not hide it.
+    """
+    built_for = _torch_was_built_for()
+    if sys.platform == "darwin" and platform.machine() == "arm64" and built_for is not None:
+        return "mps"
+    if built_for == "cuda" and _n_nvidia_gpus() and _is_visible("CUDA_VISIBLE_DEVICES"):
+        return "cuda"
+    if built_for == "hip" and Path("/dev/kfd").exists() and _is_visible("HIP_VISIBLE_DEVICES"):
+        return "cuda"  # torch calls AMD's GPUs so, too
+    return "cpu"
+
+
+def _torch_was_built_for() -> str | None:
+    """Return ``cuda``, ``hip``, or ``cpu``, as torch's own version.py says; None without torch."""
+    package = find_spec("torch")
+    for folder in (package.submodule_search_locations or ()) if package else ():
+        file = Path(folder) / "version.py"
+        text = file.read_text(encoding="utf-8") if file.is_file() else ""
+        built = re.search(r"^(cuda|hip)\b.*= *['\"]", text, re.MULTILINE)
+        return built[1] if built else "cpu"
+    return None
+
+
+def _is_visible(variable: str) -> bool:
+    """Return whether an environment variable leaves a GPU to this process."""
+    first = os.environ.get(variable, "0").partition(",")[0].strip()
+    return bool(first) and first != "-1" and not first.startswith("No")
+
+
+def _n_nvidia_gpus() -> int:
+    """Return how many GPUs NVIDIA's driver knows; unlike CUDA, asking it leaves no trace in the process.
+
+    https://docs.nvidia.com/deploy/nvml-api/
+    """
+    try:
+        library = ctypes.CDLL("libnvidia-ml.so.1")
+        count = ctypes.c_uint()
+        if library.nvmlInit_v2() != 0 or library.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
+            return 0
+        library.nvmlShutdown()
+    except (OSError, AttributeError):  # no driver, or one of long ago
+        return 0
+    return count.value
 
 
 @lru_cache

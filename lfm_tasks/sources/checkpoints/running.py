@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from lfm_tasks.errors import DataError
+from lfm_tasks.sources.checkpoints.agreement import check_built
 from lfm_tasks.sources.checkpoints.folder import Checkpoint
 from lfm_tasks.sources.checkpoints.loading import (
     IMAGE_BACKEND,
@@ -24,7 +25,9 @@ from lfm_tasks.sources.checkpoints.loading import (
     load_transformers,
     on_meta,
     quietly,
+    read_configuration,
 )
+from lfm_tasks.sources.checkpoints.weights import read_weights
 from lfm_tasks.sources.offline import offline
 
 # What tokenizers say of a length that nobody set.
@@ -34,9 +37,9 @@ _N_TEXTS = 256
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a checkpoint is run: ``max_tokens`` None for the model's own, ``dtype`` and ``device`` as in the catalog."""
+    """How a checkpoint is run: ``max_tokens`` None for the model's own, ``dtype`` as in the catalog."""
 
-    device: str = "auto"
+    device: str = "cpu"
     dtype: str = "auto"
     max_tokens: int | None = None
     prompt: str | None = None
@@ -90,6 +93,7 @@ class TextNetwork:
         transformers = import_library("transformers", model)
         self.notes: tuple[str, ...] = ()
         self._device, self._prompt = device, options.prompt or ""
+        read_configuration(checkpoint.base or checkpoint.folder, model)
         self._tokenizer = self._own_tokenizer(transformers, checkpoint, model)
         self.module = load_transformers(checkpoint, model, options.dtype).to(device)
         self._model, self._n_known = model, self.module.get_input_embeddings().num_embeddings
@@ -189,6 +193,7 @@ class ImageNetwork:
         transformers = import_library("transformers", model)
         self.notes: tuple[str, ...] = ()
         self._device = device
+        read_configuration(checkpoint.base or checkpoint.folder, model)
         advice = "The image processor cannot be loaded: copy its preprocessor_config.json again"
         with offline(), quietly(transformers), library_errors(model, advice):
             self._processor = transformers.AutoImageProcessor.from_pretrained(
@@ -345,18 +350,19 @@ class Layout:
 
 
 def network_layout(checkpoint: Checkpoint, model: str) -> Layout:
-    """Return states and modules of a checkpoint, by its configuration: its weights are not read."""
+    """Return states and modules of a checkpoint, by its configuration; of its weights only the headers are read."""
     advice = "The library cannot build this network: save it again, or install the version that wrote it"
     if checkpoint.loader == "timm":
         timm = import_library("timm", model)
         with offline(), library_errors(model, advice):
             module = on_meta(partial(timm.create_model, f"local-dir:{checkpoint.folder.absolute()}"))
             _check_intermediates(module, model)
+            built = {key: tuple(values.shape) for key, values in module.state_dict().items()}
+            check_built(read_weights(checkpoint.folder, model).tensors, built, model)
             return Layout(_timm_shapes(module), _named_modules(module))
     transformers = import_library("transformers", model)
-    folder = (checkpoint.base or checkpoint.folder).absolute()
+    config = read_configuration(checkpoint.base or checkpoint.folder, model)
     with offline(), quietly(transformers), library_errors(model, advice):
-        config = transformers.AutoConfig.from_pretrained(str(folder), **SAFELY)
         module = on_meta(partial(transformers.AutoModel.from_config, config, trust_remote_code=False))
     return Layout(checkpoint.shapes, _named_modules(module))
 

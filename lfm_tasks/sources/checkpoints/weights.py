@@ -1,14 +1,13 @@
 """What the weights of a checkpoint take, by the headers of its .safetensors files: nothing else of them is read."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path, PurePath
-from typing import Any
 
 from lfm_tasks.errors import DataError
+from lfm_tasks.sources.files.descriptions import read_json
 from lfm_tasks.sources.files.paths import readable
 from lfm_tasks.sources.files.safetensors_files import StoredTensor, read_header
 
@@ -79,7 +78,7 @@ def read_weights(folder: Path, name: str, allowed: Path | None = None) -> Stored
     ------
     DataError
         ``bad_weights`` if there is no .safetensors file, or the index names files outside the folder;
-        ``missing_source`` for files that are absent, damaged, or links out of the folder.
+        ``missing_source`` for files that are absent or links out of the folder; ``damaged_source``.
     """
     if (folder / WEIGHTS).exists():
         files: tuple[Path, ...] = (folder / WEIGHTS,)
@@ -100,17 +99,6 @@ def tensors_of(files: tuple[Path, ...], folder: Path, name: str, allowed: Path |
             with readable(label):
                 tensors |= read_header(file, label)
     return StoredWeights(files, tensors)
-
-
-def read_json(path: Path, name: str) -> dict[str, Any]:
-    """Return the object in a JSON file; DataError if there is none."""
-    with readable(name):
-        value = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(value, dict):
-        raise DataError(
-            "missing_source", f"{name}: got a JSON {type(value).__name__}, expected an object. Copy it again."
-        )
-    return value
 
 
 def check_inside(file: Path, folder: Path, name: str, allowed: Path | None = None) -> None:

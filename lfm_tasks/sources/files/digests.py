@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +53,16 @@ class DigestMemory:
         content = {"version": _VERSION, "files": self._files, "facts": self._facts}
         return json.dumps(content, sort_keys=True, indent=0).encode()
 
-    def file_digest(self, path: Path) -> str:
-        """Return the SHA-256 of a local file's content; see the function `file_digest`."""
+    def file_digest(self, path: Path, check: Callable[[], None] = lambda: None) -> str:
+        """Return the SHA-256 of a local file's content; see the function `file_digest`.
+
+        ``check`` is called for a file that is not known, and raises for one that is not to be remembered.
+        """
         place = os.path.abspath(path)
         stamp = _stamp(os.stat(place))
         known = self._files.get(place) or self._known_files.get(place)
         if not isinstance(known, list) or known[:-1] != stamp:
+            check()
             sha256 = _hash(place)
             self.n_hashed += 1
             after = _stamp(os.stat(place))

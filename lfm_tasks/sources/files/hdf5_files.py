@@ -18,7 +18,7 @@ import numpy as np
 
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.files.paths import fingerprint, is_remote, open_bytes, refuse_pointer
+from lfm_tasks.sources.files.paths import fingerprint, is_remote, open_bytes, refuse_placeholder
 from lfm_tasks.sources.files.stored_array import (
     MAX_MEMORY_BYTES,
     ReadRows,
@@ -99,7 +99,7 @@ def _opened(path: Path) -> Iterator[Any]:
     import h5py
 
     if not is_remote(path):
-        refuse_pointer(path, path.name)
+        refuse_placeholder(path)
         # Locks are refused by some network file systems; that nothing changed is checked by the fingerprint.
         with h5py.File(path, "r", locking=False) as file:
             yield file

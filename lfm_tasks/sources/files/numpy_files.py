@@ -25,7 +25,7 @@ from lfm_tasks.sources.files.stored_array import (
 
 
 def open_npy(path: Path, name: str, key: str | None) -> StoredArray:
-    """Return the array in a .npy; DataError ``missing_source`` if it is truncated, ``wrong_dtype`` if pickled."""
+    """Return the array in a .npy; DataError ``damaged_source`` if truncated, ``wrong_dtype`` if pickled."""
     if key is not None:
         raise DataError("missing_source", f"{name}: found key: {key} for a file of one array: remove the key")
     seen = fingerprint(path)
@@ -41,7 +41,7 @@ def open_npy(path: Path, name: str, key: str | None) -> StoredArray:
 
 
 def open_npz(path: Path, name: str, key: str | None) -> StoredArray:
-    """Return one array of a .npz; DataError ``missing_source`` if it is damaged or a bomb."""
+    """Return one array of a .npz; DataError ``damaged_source``, or ``missing_source`` for a bomb."""
     if key is None:
         raise DataError("missing_source", f"{name}: needs key: to say which array{_offer('', npz_keys(path, name))}")
     file_name, name = name, f"{name}#{key}"
@@ -119,7 +119,7 @@ def _check_size(name: str, shape: tuple[int, ...], dtype: np.dtype, n_bytes: int
     declared = prod(shape) * dtype.itemsize
     if declared != n_bytes:
         problem = f"found {n_bytes:,} bytes of values, needs {declared:,} for {shape} {dtype}"
-        raise DataError("missing_source", f"{name}: {problem}: the file is truncated or damaged, copy it again")
+        raise DataError("damaged_source", f"{name}: {problem}: the file is truncated or damaged, copy it again")
 
 
 def _check_member(name: str, member: zipfile.ZipInfo) -> None:

@@ -84,7 +84,7 @@ def is_file(path: Path) -> bool:
 def open_bytes(path: Path, read_ahead: int = _READ_AHEAD) -> BufferedReader:
     """Return the file, open for reading; of a remote one about ``read_ahead`` bytes too many are fetched at a time."""
     if not is_remote(path):
-        refuse_pointer(path, path.name)
+        refuse_placeholder(path)
         return path.open("rb")
     return cast(BufferedReader, cast(Any, path).open("rb", block_size=read_ahead))
 
@@ -94,8 +94,18 @@ _POINTERS = {b"version https://git-lfs.github.com/spec/": "git lfs pull", b"/ann
 _POINTER_BYTES = 1024  # https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md
 
 
+class PlaceholderError(ValueError):
+    """A file whose content is still to be fetched; `readable` says which file."""
+
+
 def refuse_pointer(path: Path, name: str) -> None:
-    """Raise DataError if a local file only says which content git-lfs, or git-annex, would put in its place."""
+    """Raise DataError ``damaged_source``, which calls the file ``name``, for what `refuse_placeholder` refuses."""
+    with readable(name):
+        refuse_placeholder(path)
+
+
+def refuse_placeholder(path: Path) -> None:
+    """Raise `PlaceholderError` if a local file only says which content git-lfs, or git-annex, would put there."""
     try:
         if os.stat(path).st_size >= _POINTER_BYTES:
             return
@@ -107,7 +117,7 @@ def refuse_pointer(path: Path, name: str) -> None:
         if start.startswith(beginning):
             kind = "git-lfs" if "lfs" in remedy else "git-annex"
             problem = f"got a {kind} pointer of {len(start)} bytes, expected the file that it stands for"
-            raise DataError("missing_source", f"{name}: {problem}. Fetch it: {remedy}")
+            raise PlaceholderError(f"{problem}. Fetch it: {remedy}")
 
 
 def fingerprint(path: Path) -> Fingerprint:
@@ -137,8 +147,10 @@ def readable(name: str) -> Iterator[None]:
         yield
     except DataError:
         raise
+    except PlaceholderError as error:
+        raise DataError("damaged_source", f"{name}: {error}") from error
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError("missing_source", f"{name}: cannot be read ({_error_text(error)})") from error
+        raise DataError(_reason(error, name), f"{name}: cannot be read ({_error_text(error)})") from error
     except (
         SyntaxError,
         TokenError,
@@ -151,12 +163,22 @@ def readable(name: str) -> Iterator[None]:
     ) as error:
         # numpy evaluates a header as a Python literal, zipfile knows more kinds of archive than it reads, numcodecs
         # takes a negative size for one.
-        raise DataError("missing_source", f"{name}: cannot be read (damaged, or of an unknown kind)") from error
+        raise DataError(_reason(error, name), f"{name}: cannot be read (damaged, or of an unknown kind)") from error
     except Exception as error:
         if _REMOTE.match(name) is None:
             raise
         # file systems of fsspec have no common class of errors
         raise DataError("missing_source", f"{name}: cannot be read ({_error_text(error)})") from error
+
+
+def _reason(error: Exception, name: str) -> str:
+    """Return whether a file is damaged, or cannot be reached.
+
+    Libraries raise an OSError of their own, without a number, for content that they cannot read; those of remote file
+    systems raise errors of all classes for what they cannot reach.
+    """
+    is_unreachable = isinstance(error, OSError) and error.errno is not None
+    return "missing_source" if is_unreachable or _REMOTE.match(name) else "damaged_source"
 
 
 def nearest(path: Path, name: str) -> str:

@@ -76,7 +76,7 @@ def read_header(path: Path, name: str) -> dict[str, StoredTensor]:
         size = file.seek(0, 2)
         if n_bytes > min(_MAX_HEADER_BYTES, size - 8):
             problem = f"found a header of {n_bytes:,} bytes in a file of {size:,}, needs at most {_MAX_HEADER_BYTES:,}"
-            raise DataError("missing_source", f"{name}: {problem}: the file is truncated or no .safetensors")
+            raise DataError("damaged_source", f"{name}: {problem}: the file is truncated or no .safetensors")
         file.seek(8)
         header = json.loads(file.read(n_bytes))
     try:
@@ -89,14 +89,14 @@ def read_header(path: Path, name: str) -> dict[str, StoredTensor]:
         }
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         problem = "found a header that describes no tensors, needs dtype, shape and data_offsets"
-        raise DataError("missing_source", f"{name}: {problem}: write it again") from error
+        raise DataError("damaged_source", f"{name}: {problem}: write it again") from error
     _check_spans(spans, size - 8 - n_bytes, name)
     for key, entry in entries.items():
         start, stop = _span(entry)
         kind = str(entry["dtype"])
         if kind in _DTYPES and stop - start != prod(entry["shape"]) * np.dtype(_DTYPES[kind]).itemsize:
             problem = f"found {stop - start:,} bytes for {kind} of shape {entry['shape']}"
-            raise DataError("missing_source", f"{name}#{key[:100]}: {problem}: the header is damaged")
+            raise DataError("damaged_source", f"{name}#{key[:100]}: {problem}: the header is damaged")
     return tensors
 
 
@@ -113,8 +113,8 @@ def _check_spans(spans: list[tuple[int, int, str]], n_bytes: int, name: str) -> 
     for start, stop, key in spans:
         if start < end or stop < start:
             problem = f"found the tensor {key[:100]!r} at {start:,} to {stop:,}, over bytes of another"
-            raise DataError("missing_source", f"{name}: {problem}: the header is damaged, write it again")
+            raise DataError("damaged_source", f"{name}: {problem}: the header is damaged, write it again")
         end = stop
     if end > n_bytes:
         problem = f"found {n_bytes:,} bytes of values, needs {end:,}"
-        raise DataError("missing_source", f"{name}: {problem}: the file is truncated, copy it again")
+        raise DataError("damaged_source", f"{name}: {problem}: the file is truncated, copy it again")

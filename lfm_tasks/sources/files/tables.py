@@ -6,7 +6,7 @@ A further kind of table is a row of `TABLES`, or of `_by_folder` where it is a f
 import csv
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from glob import glob
 from io import TextIOWrapper
@@ -127,8 +127,13 @@ def _arrow_rows(path: Path, name: str, columns: Sequence[str]) -> Iterator[Table
                 array.validate(full=True)  # offsets that lead out of the values would crash the process
             for start in range(0, n_rows, _BATCH_ROWS):
                 values = tuple(array[start : start + _BATCH_ROWS].to_pylist() for array in arrays)
-                yield TableRows([f"{name}: row {first + start + row}" for row in range(len(values[0]))], values)
+                yield TableRows([_row_place(name, first + start + row) for row in range(len(values[0]))], values)
             first += n_rows
+
+
+def _row_place(name: str, row: int) -> str:
+    """Return how messages call a row of a table without lines, or whose values may hold line breaks."""
+    return f"{name}: row {row} (counted from 0)"
 
 
 def _json_lines(path: Path, name: str, columns: Sequence[str]) -> Iterator[TableRows]:
@@ -136,10 +141,11 @@ def _json_lines(path: Path, name: str, columns: Sequence[str]) -> Iterator[Table
     values: tuple[list[Any], ...] = tuple([] for _ in columns)
     with open_bytes(path) as file:
         for number, line in enumerate(file, start=1):
-            if not line.strip():
-                continue
             place = f"{name}:{number}"
-            row = _json_object(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, place)
+            text = _decoded(line, place, is_first=number == 1)
+            if not text.strip():
+                continue
+            row = _json_object(text, place)
             for column, of_column in zip(columns, values, strict=True):
                 if column not in row:
                     hint = did_you_mean(column, row)
@@ -153,11 +159,33 @@ def _json_lines(path: Path, name: str, columns: Sequence[str]) -> Iterator[Table
         yield TableRows(places, values)
 
 
-def _json_object(line: bytes, place: str) -> dict[str, Any]:
+# How files begin that are not UTF-8; of the other bytes of their texts every second is 0.
+_BEGINNINGS = {b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+
+
+def _decoded(line: bytes, place: str, *, is_first: bool) -> str:
+    """Return a line as text; DataError ``bad_inputs`` if it is not UTF-8."""
+    found = next((kind for start, kind in _BEGINNINGS.items() if line.startswith(start)), None) if is_first else None
+    if found is None and is_first and b"\0" in line[:4]:
+        found = "UTF-16 or UTF-32"
+    if found is not None:
+        problem = f"got text in {found}, expected UTF-8"
+        raise DataError("bad_inputs", f"{place}: {problem}. Save the file as UTF-8")
+    try:
+        return line.decode("utf-8-sig" if is_first else "utf-8")
+    except UnicodeDecodeError as error:
+        byte = f"0x{line[error.start]:02x} after {error.start} bytes"
+        problem = f"got text that is not UTF-8 ({byte}; Latin-1 and Windows-1252 have such bytes), expected UTF-8"
+        raise DataError("bad_inputs", f"{place}: {problem}. Save the file as UTF-8") from error
+
+
+def _json_object(line: str, place: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
         reason = " ".join(str(error).split())[:120]
+        if isinstance(error, json.JSONDecodeError):
+            reason = f"{error.msg} at {f'column {error.pos + 1}' if line[error.pos :].strip() else 'its end'}"
         problem = f"got a line that is no JSON ({reason}), expected an object a line"
         raise DataError("bad_inputs", f"{place}: {problem}. Mend the line, or write the file again") from error
     if not isinstance(row, dict):
@@ -171,14 +199,18 @@ def _separated(path: Path, name: str, columns: Sequence[str]) -> Iterator[TableR
     import pyarrow.csv
 
     delimiter = "\t" if path.suffix == ".tsv" else ","
-    with open_bytes(path) as content, TextIOWrapper(content, encoding="utf-8-sig", newline="") as lines:
-        header = next(csv.reader(lines, delimiter=delimiter), [])
+    with open_bytes(path) as content:
+        _decoded(content.readline(), f"{name}:1", is_first=True)
+        content.seek(0)
+        with TextIOWrapper(content, encoding="utf-8-sig", errors="replace", newline="") as lines:
+            header = next(csv.reader(lines, delimiter=delimiter), [])
     for column in columns:
         if header.count(column) != 1:
             what = f"no column {column[:100]!r}" if column not in header else f"several columns {column[:100]!r}"
             raise DataError("missing_source", f"{name}: got {what}, expected one{did_you_mean(column, header)}")
     kinds = {column: pa.string() for column in columns}
     with (
+        _naming_lines(path, name),
         open_bytes(path) as content,
         pa.csv.open_csv(
             content,
@@ -193,9 +225,22 @@ def _separated(path: Path, name: str, columns: Sequence[str]) -> Iterator[TableR
         for block in reader:
             for start in range(0, block.num_rows, _BATCH_ROWS):
                 part = block.slice(start, _BATCH_ROWS)
-                places = [f"{name}: row {first + start + row}" for row in range(part.num_rows)]
+                places = [_row_place(name, first + start + row) for row in range(part.num_rows)]
                 yield TableRows(places, tuple(column.to_pylist() for column in part.columns))
             first += block.num_rows
+
+
+@contextmanager
+def _naming_lines(path: Path, name: str) -> Iterator[None]:
+    """Say in which line a table holds text that is not UTF-8, where its reader only says that it does."""
+    try:
+        yield
+    except ValueError as error:
+        if "UTF8" in str(error):
+            with open_bytes(path) as content:
+                for number, line in enumerate(content, start=1):
+                    _decoded(line, f"{name}:{number}", is_first=number == 1)
+        raise
 
 
 def _lines(path: Path, name: str, columns: Sequence[str]) -> Iterator[TableRows]:
@@ -203,13 +248,8 @@ def _lines(path: Path, name: str, columns: Sequence[str]) -> Iterator[TableRows]
     texts: list[str] = []
     with open_bytes(path) as file:
         for number, line in enumerate(file, start=1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
-            except UnicodeDecodeError as error:
-                problem = "got a line that is not UTF-8, expected text"
-                raise DataError("bad_inputs", f"{name}:{number}: {problem}. Save the file as UTF-8") from error
             places.append(f"{name}:{number}")
-            texts.append(text)
+            texts.append(_decoded(line, places[-1], is_first=number == 1).rstrip("\r\n"))
             if len(places) == _BATCH_ROWS:
                 yield TableRows(places, (texts,))
                 places, texts = [], []

@@ -132,9 +132,9 @@ def _parsed(content: bytes, name: str) -> Any:
     try:
         model = onnx.ModelProto.FromString(content)
     except DecodeError as error:
-        raise DataError("missing_source", f"{name}: {needed}") from error
+        raise DataError("damaged_source", f"{name}: {needed}") from error
     if not (model.ir_version and model.graph.node):
-        raise DataError("missing_source", f"{name}: {needed}")
+        raise DataError("damaged_source", f"{name}: {needed}")
     return model
 
 
@@ -205,7 +205,7 @@ def _mapped(tensor: Any, file: Path, name: str) -> np.ndarray:
         fits = False
     if not fits or dtype.kind == "O":
         problem = f"got values of {shorten(tensor.name)} in {file.name} that do not fit ({dtype}, {shape})"
-        raise DataError("missing_source", f"{name}: {problem}, expected {n_bytes:,} bytes. Copy or export both again")
+        raise DataError("damaged_source", f"{name}: {problem}, expected {n_bytes:,} bytes. Copy or export both again")
     if not n_bytes:
         return np.zeros(shape, dtype)
     stored = np.memmap(file, dtype=np.uint8, mode="r", offset=offset, shape=(n_bytes,))

@@ -11,6 +11,7 @@ from lfm_tasks.catalog.models import OnnxModel
 from lfm_tasks.catalog.names import did_you_mean, fill_pattern, shorten
 from lfm_tasks.catalog.sections import Catalog
 from lfm_tasks.errors import DataError
+from lfm_tasks.sources.files.descriptions import cut_texts
 from lfm_tasks.sources.files.digests import DigestMemory
 from lfm_tasks.sources.networks.inputs import (
     ONLY,
@@ -151,6 +152,7 @@ class OnnxTextSource(OnnxSource):
         # Batches follow from their rows alone, so the last one is filled up, too.
         self._recorder = replace(self._recorder, fills=True)
         self._texts = texts
+        self._cut = 0, 0
 
     def batches(
         self, layers: Sequence[str], rows: Int[np.ndarray, " selected"]
@@ -170,11 +172,17 @@ class OnnxTextSource(OnnxSource):
         DataError
             As `OnnxSource.batches`; ``bad_inputs`` for a text without a token.
         """
-        order = np.lexsort((self.ids[rows], self._texts.lengths(rows)))
+        lengths, is_cut = self._texts.lengths(rows)
+        self._cut = int(is_cut.sum()), len(rows)
+        order = np.lexsort((self.ids[rows], lengths))
         first = start * self.batch_rows
         batches = self._recorder.record(rows[order[first:]], self._runner(layers))
         for place, values in zip(range(first, len(rows), self.batch_rows), batches, strict=True):
             yield order[place : place + self.batch_rows], values
+
+    def notes(self) -> tuple[str, ...]:
+        """Return a sentence for people on the texts that were cut, once they were recorded."""
+        return cut_texts(*self._cut, self._texts.max_tokens, self._texts.n_special)
 
     def check_unchanged(self) -> None:
         """Raise DataError ``missing_source`` if the model's files are others than when they were opened."""

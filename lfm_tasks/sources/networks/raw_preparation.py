@@ -11,22 +11,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int, UInt8
+from jaxtyping import Bool, Float32, Int, UInt8
 
 from lfm_tasks.catalog.models import Preprocess
 from lfm_tasks.catalog.names import shorten
 from lfm_tasks.errors import DataError
+from lfm_tasks.sources.files.descriptions import (
+    TOKENIZER,
+    check_max_tokens,
+    check_tokenizer,
+    open_tokenizer,
+    read_json,
+    tokenizers_package,
+)
 from lfm_tasks.sources.files.digests import DigestMemory, file_digest
 from lfm_tasks.sources.networks.inputs import InputBatch
 from lfm_tasks.sources.raw_inputs import RawInputs
 
-TOKENIZER, PROCESSOR = "tokenizer.json", "preprocessor_config.json"
+PROCESSOR = "preprocessor_config.json"
 # Inputs that follow from a text, as exporters call them.
 TEXT_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 # What tokenizers write as model_max_length where they know none.
 _NO_LIMIT = 10**6
 _AT_ONCE = 1024  # texts that are tokenized together to learn their lengths
-_EXTRA = 'pip install "lfm-atlas[hf]"'
 
 
 def sidecar(path: Path, file: str) -> Path | None:
@@ -39,8 +46,8 @@ def sidecar(path: Path, file: str) -> Path | None:
 class TextInputs:
     """Texts as the tokens of one tokenizer, padded on the right to the longest of their batch.
 
-    ``names`` are the inputs that the network takes; ``max_tokens`` cuts longer texts; ``n_tokens``: all texts are
-    padded to that many, where the network takes no other number.
+    ``names`` are the inputs that the network takes; ``max_tokens`` cuts longer texts, ``n_special`` of them are the
+    tokenizer's own; ``n_tokens``: all texts are padded to that many, where the network takes no other number.
     """
 
     name: str
@@ -48,6 +55,7 @@ class TextInputs:
     tokenizer_file: Path
     names: tuple[str, ...]
     max_tokens: int
+    n_special: int | None = None
     n_tokens: int | None = None
     memory: DigestMemory | None = None
 
@@ -70,7 +78,7 @@ class TextInputs:
             "padding_token": str(self._padding),
             "max_tokens": str(self.max_tokens),
             "padded_to": str(self.n_tokens or "longest"),
-            "tokenizers": str(_tokenizers(self.name).__version__),
+            "tokenizers": str(tokenizers_package(self.name).__version__),
         }
 
     def batch(self, rows: Int[np.ndarray, " batch"]) -> InputBatch:
@@ -91,24 +99,20 @@ class TextInputs:
         by_name = dict(zip(TEXT_INPUTS, (tokens, valid.astype(np.int64), types, places), strict=True))
         return InputBatch({name: by_name[name] for name in self.names}, valid)
 
-    def lengths(self, rows: Int[np.ndarray, " selected"]) -> Int[np.ndarray, " selected"]:
-        """Return the tokens of each text, after cutting."""
-        parts = [
-            [
-                len(one.ids)
-                for one in self._tokenizer.encode_batch(list(self.texts.read(rows[start : start + _AT_ONCE])))
-            ]
-            for start in range(0, len(rows), _AT_ONCE)
-        ]
-        return np.array([length for part in parts for length in part], dtype=np.int64)
+    def lengths(
+        self, rows: Int[np.ndarray, " selected"]
+    ) -> tuple[Int[np.ndarray, " selected"], Bool[np.ndarray, " selected"]]:
+        """Return the tokens of each text after cutting, and which texts were cut."""
+        lengths, is_cut = np.zeros(len(rows), np.int64), np.zeros(len(rows), bool)
+        for start in range(0, len(rows), _AT_ONCE):
+            texts = list(self.texts.read(rows[start : start + _AT_ONCE]))
+            for place, one in enumerate(self._tokenizer.encode_batch(texts), start):
+                lengths[place], is_cut[place] = len(one.ids), bool(one.overflowing)
+        return lengths, is_cut
 
     @cached_property
     def _tokenizer(self) -> Any:
-        try:
-            tokenizer = _tokenizers(self.name).Tokenizer.from_file(str(self.tokenizer_file))
-        except Exception as error:  # the Rust library raises plain exceptions
-            problem = f"got a {TOKENIZER} that cannot be read ({ascii(str(error)[:120])[1:-1]})"
-            raise DataError("no_processor", f"{self.name}: {problem}. Save the tokenizer again") from error
+        tokenizer = open_tokenizer(self.tokenizer_file, f"{self.name}: {TOKENIZER}")
         tokenizer.no_padding()
         tokenizer.enable_truncation(max_length=self.max_tokens)
         return tokenizer
@@ -116,7 +120,8 @@ class TextInputs:
     @cached_property
     def _padding(self) -> int:
         """The token that fills up: the tokenizer's own, or 0, which the mask hides."""
-        settings = _json(self.tokenizer_file.with_name("tokenizer_config.json"))
+        file = self.tokenizer_file.with_name("tokenizer_config.json")
+        settings = read_json(file, f"{self.name}: {file.name}") if file.is_file() else {}
         token = settings.get("pad_token")
         token = token.get("content") if isinstance(token, dict) else token
         found = self._tokenizer.token_to_id(token) if isinstance(token, str) else None
@@ -151,8 +156,9 @@ def text_inputs(
     Raises
     ------
     DataError
-        ``no_processor`` without a tokenizer, ``unsupported_model`` for inputs that do not follow from a text,
-        ``missing_package`` without tokenizers.
+        ``no_processor`` without a tokenizer, ``damaged_source`` for one that cannot be read, ``unsupported_model`` for
+        inputs that do not follow from a text, ``missing_package`` without tokenizers, ``bad_inputs`` for ``max_tokens``
+        that leave no room for words.
     """
     file = sidecar(path, TOKENIZER)
     if file is None:
@@ -164,42 +170,28 @@ def text_inputs(
         problem = f"got the inputs {listed}, which no tokenizer makes, expected {', '.join(TEXT_INPUTS)}"
         raise DataError("unsupported_model", f"{name}: {problem}. Export the encoder alone, without a cache")
     fixed = {shape[0] for shape in shapes.values() if shape[0] is not None}
-    limits = [max_tokens] if max_tokens else _limits(path, file)
+    beside = (file, file.with_name("tokenizer_config.json"))
+    n_special = check_tokenizer([one for one in beside if one.is_file()], name, memory or DigestMemory())
+    limits = [max_tokens] if max_tokens else _limits(name, path, file)
     limits += sorted(length for length in fixed if length is not None)
     if not limits:
         problem = "got no longest text, neither in tokenizer_config.json nor in config.json, expected a number"
         raise DataError("no_processor", f"{name}: {problem}. Write max_tokens: 512")
-    _tokenizers(name)
-    return TextInputs(name, texts, file, tuple(shapes), min(limits), min(fixed, default=None), memory)
+    check_max_tokens(min(limits), n_special, name)
+    return TextInputs(name, texts, file, tuple(shapes), min(limits), n_special, min(fixed, default=None), memory)
 
 
-def _limits(path: Path, tokenizer_file: Path) -> list[int]:
+def _limits(name: str, path: Path, tokenizer_file: Path) -> list[int]:
     """Return the longest texts that the files beside a model name, in tokens."""
-    limits = [_json(tokenizer_file.with_name("tokenizer_config.json")).get("model_max_length")]
+    described = tokenizer_file.with_name("tokenizer_config.json")
+    limits = [read_json(described, f"{name}: {described.name}").get("model_max_length")] if described.is_file() else []
     if (config := sidecar(path, "config.json")) is not None:
-        settings = _json(config)
+        settings = read_json(config, f"{name}: {config.name}")
         positions = settings.get("max_position_embeddings", settings.get("n_positions"))
         # RoBERTa counts positions from the padding token on.
         offset = 2 if settings.get("model_type") in ("roberta", "xlm-roberta", "camembert", "mpnet") else 0
         limits.append(positions - offset if isinstance(positions, int) else None)
     return [int(limit) for limit in limits if isinstance(limit, int | float) and 0 < limit < _NO_LIMIT]
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes()) if path.is_file() else {}
-    except (OSError, ValueError):
-        content = {}
-    return content if isinstance(content, dict) else {}
-
-
-def _tokenizers(name: str) -> Any:
-    try:
-        import tokenizers
-    except ImportError as error:
-        problem = "got texts and no package tokenizers, expected it to prepare them"
-        raise DataError("missing_package", f"{name}: {problem}. {_EXTRA}") from error
-    return tokenizers
 
 
 # --- images
@@ -320,7 +312,7 @@ def image_inputs(
     if chosen is not None:
         settings = _chosen_settings(chosen)
     elif file is not None:
-        settings = _stored_settings(name, _json(file))
+        settings = _stored_settings(name, read_json(file, f"{name}: {PROCESSOR}"))
     else:
         problem = f"got images, and neither preprocess: nor a {PROCESSOR} beside the model, expected one of them"
         example = "preprocess: {size: 224, mean: [0.485, 0.456, 0.406], std: [0.229, 0.224, 0.225]}"

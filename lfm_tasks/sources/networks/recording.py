@@ -50,6 +50,10 @@ class ScatteredSource(RecordedSource, Protocol):
         """
         ...
 
+    def notes(self) -> tuple[str, ...]:
+        """Return sentences for people on what was recorded, such as how many texts were cut."""
+        ...
+
     def check_unchanged(self) -> None:
         """Raise DataError ``missing_source`` if a file is another one than when `identity` was first asked for."""
         ...
@@ -81,6 +85,7 @@ def gathered(
 OF_THE_NETWORK = frozenset(
     {
         "missing_source",
+        "damaged_source",
         "unsupported_model",
         "untrusted_code",
         "bad_factory",

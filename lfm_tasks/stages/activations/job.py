@@ -9,7 +9,6 @@ from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.checkpoints.models import CheckpointSource
 from lfm_tasks.sources.networks.recording import OF_THE_NETWORK, RecordedSource, ScatteredSource
 from lfm_tasks.sources.opening import open_source, read_dataset
 from lfm_tasks.sources.source import Source
@@ -53,7 +52,7 @@ def record_model(job: RecordJob) -> RecordedModel:
         failures = _record_one_by_one(job, source, layers)
     else:
         failures = {}
-    return RecordedModel(failures, source.notes() if isinstance(source, CheckpointSource) else ())
+    return RecordedModel(failures, source.notes() if isinstance(source, ScatteredSource) else ())
 
 
 def _record_one_by_one(job: RecordJob, source: Source, layers: Sequence[str]) -> dict[str, JobFailure]:
@@ -118,7 +117,11 @@ def _check_unchanged(job: RecordJob, source: Source, layers: Sequence[str]) -> N
     changed = [layer for layer in layers if key_of(layer) != job.layer_keys[layer]]
     if changed:
         problem = f"model {job.model}: its files or those of its dataset changed while the run was going on"
-        raise DataError("missing_source", f"{problem}: run again, what was finished is kept")
+        advice = "run again, what was finished is kept"
+        chosen = job.catalog.models[job.model].checkpoint
+        if chosen is not None and chosen[1].device == "auto":
+            advice += "; or device: auto stands for another device on this worker than where the run began: set device"
+        raise DataError("missing_source", f"{problem}: {advice}")
 
 
 def read_activations(unit: ArrayReader) -> Float[np.ndarray, "points features"]:

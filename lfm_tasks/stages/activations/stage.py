@@ -36,8 +36,10 @@ def record_activations(run: Run, zoo: Zoo) -> tuple[RecordedSpace, ...]:
     missing = [planned for planned in absent if planned.space in in_scope]
     left_out = {planned.space for planned in absent} - in_scope
     failures = _record(run, missing)
-    n_reused = len(zoo.spaces) - len(left_out) - len(missing)
-    run.stage_counts.add("activations", len(missing) - len(failures), n_reused)
+    n_new = len({planned.key for planned in missing if planned.space not in failures})
+    lacking = {planned.key for planned in absent}
+    n_reused = len({planned.key for planned in zoo.spaces} - lacking)
+    run.stage_counts.add("activations", n_new, n_reused)
     run.add_failures(zoo.failures)
     run.add_failures(
         Failure.of_space(planned.space, "activations", failures[planned.space])
@@ -52,8 +54,12 @@ def record_activations(run: Run, zoo: Zoo) -> tuple[RecordedSpace, ...]:
 
 
 def _record(run: Run, missing: Sequence[PlannedSpace]) -> dict[Space, JobFailure]:
-    """Record spaces, those of a model one after the other; return the ones that fail."""
-    by_model = [list(spaces) for _, spaces in groupby(missing, key=lambda planned: planned.space.model)]
+    """Record spaces, those of a model one after the other, equal ones once; return the ones that fail."""
+    first_of: dict[str, PlannedSpace] = {}
+    for planned in missing:
+        first_of.setdefault(planned.key, planned)
+    firsts = [planned for planned in missing if first_of[planned.key] is planned]
+    by_model = [list(spaces) for _, spaces in groupby(firsts, key=lambda planned: planned.space.model)]
     jobs = [
         RecordJob(run.store, run.catalog, spaces[0].space.model, {one.space.layer: one.key for one in spaces})
         for spaces in by_model
@@ -73,7 +79,7 @@ def _record(run: Run, missing: Sequence[PlannedSpace]) -> dict[Space, JobFailure
     return {
         planned.space: failures[place]
         for planned in missing
-        if (place := (planned.space.model, planned.space.layer)) in failures
+        if (place := (first_of[planned.key].space.model, first_of[planned.key].space.layer)) in failures
     }
 
 

@@ -22,7 +22,7 @@ from lfm_tasks.spectral.neighbors.search import (
 )
 from lfm_tasks.stages.activations.job import as_floats, gather_rows
 from lfm_tasks.stages.inventory.stage import drawn_rows
-from lfm_tasks.statistics.permutation_moments import pack, permutation_profile
+from lfm_tasks.statistics.permutation_moments import FEWEST_POINTS, pack, permutation_profile
 from lfm_tasks.stores.units.store import UnitStore
 
 # Below this recall the graph is another one: overlaps move by more than .2 (measured at .85).
@@ -113,6 +113,9 @@ def compute_basis(chunks: Chunks, ids: Shaped[np.ndarray, " points"], method: Ba
     """
     if method.n_landmarks is not None:
         return _basis_of_landmarks(chunks, ids, method, method.n_landmarks)
+    if len(ids) < FEWEST_POINTS:
+        found = f"got {len(ids)} points, expected at least {FEWEST_POINTS}"
+        raise DataError("too_few_points", f"{found}. Record more: chance has no moments on fewer.")
     activations = gather_rows(chunks(), np.arange(len(ids)))
     neighbors, recall = _neighbors(activations, method)
     metric, kernel = method.graph.metric, method.graph.kernel

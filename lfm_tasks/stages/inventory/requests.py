@@ -207,7 +207,7 @@ def known_measures() -> dict[str, MeasureFacts]:
             score.convention, by_chance + _FITTED if score.has_null else "none", score.is_symmetric, False
         )
     for name, measure in MEASURES.items():
-        by_chance = _EXACT if measure.as_trace is not None else _DRAWN
+        by_chance = _EXACT if measure.compares_point_pairs else _DRAWN
         known[name] = MeasureFacts(measure.convention, by_chance, measure.is_symmetric, measure.kind == "distance")
     return known
 

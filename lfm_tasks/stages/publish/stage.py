@@ -35,7 +35,9 @@ from lfm_tasks.stores.atlas.files import (
 from lfm_tasks.stores.atlas.publication import locked_atlas, publish
 from lfm_tasks.stores.atlas.schema import SCHEMA_VERSION, AtlasError, catalog_id, manifest_key, read_manifest
 from lfm_tasks.stores.references import holds_atlas, write_reference
-from lfm_tasks.stores.remote import RemoteUnitStore, current_remote_atlas, fetch_below, read_remote_references
+from lfm_tasks.stores.remote.contents import read_remote_references
+from lfm_tasks.stores.remote.objects import RemoteStoreError, S3Objects
+from lfm_tasks.stores.remote.store import RemoteUnitStore
 from lfm_tasks.stores.units.store import digest
 
 
@@ -182,7 +184,7 @@ def _publish(run: Run, spec: AtlasSpec) -> Publication:
     identity = catalog_id(catalog, run.atlas_folder)
     is_new = published_key(run.atlas_folder) != spec.key or read_manifest(run.atlas_folder, "").catalog != identity
     was_published = not is_atlas(run.atlas_folder) and holds_atlas(run.store.root, run.atlas_folder)
-    remote = current_remote_atlas(run.store) if isinstance(run.store, RemoteUnitStore) else None
+    remote = run.store.current_atlas() if isinstance(run.store, RemoteUnitStore) else None
     if is_new or remote not in (None, spec.key):
         share = share_kept(run, spec, remote)
         if share is not None:
@@ -218,7 +220,7 @@ def _fetch_atlas(run: Run, store: RemoteUnitStore, key: str, catalog: str, *, wa
     AtlasError if a file of it is not as it was published.
     """
     with publish(run.atlas_folder, key, catalog=catalog, was_published=was_published) as folder:
-        fetch_below(f"{run.catalog.atlas.remote}/atlas/{key}", folder)
+        store.objects.fetch(f"atlas/{key}", folder)
         checked_key(folder)
         (folder / "manifest.json").unlink()
     reference = read_remote_references(store).get(key)
@@ -242,6 +244,8 @@ def share_kept(run: Run, spec: AtlasSpec, remote: str | None) -> float | None:
     is_elsewhere = remote not in (None, manifest_key(run.atlas_folder))
     try:
         published = remote_spaces(run, str(remote)) if is_elsewhere else published_spaces(run.atlas_folder)
+    except RemoteStoreError:  # what the network denies is no damage
+        raise
     except (AtlasError, OSError, ValueError, KeyError, TypeError):
         return None if now or not (is_elsewhere or is_atlas(run.atlas_folder)) else 0.0
     if not published:
@@ -254,7 +258,7 @@ def remote_spaces(run: Run, key: str) -> set[tuple[str, str]]:
     """Return the spaces of an atlas in the object store, which another machine may have published."""
     scratch = run.store.root / "staging" / f"published-{uuid4().hex}"
     try:
-        fetch_below(f"{run.catalog.atlas.remote}/atlas/{key}", scratch)
+        S3Objects(str(run.catalog.atlas.remote)).fetch(f"atlas/{key}", scratch)
         return published_spaces(scratch)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

@@ -17,6 +17,8 @@ from lfm_tasks.stores.units.store import Receipt, UnitStore, ids_digest
 
 # Bases of a side of a part, whose rows are in memory together: so many, or as many as their rows fit into.
 PART_SIDE, _PART_BYTES = 16, 2 << 30
+# Spaces on a side that are compared together by all pairs of points: sums over pairs take 200 bytes a pair.
+_TILE_SIDE = 512
 
 
 class ScoreSettings(NamedTuple):
@@ -44,7 +46,8 @@ class BlockJob:
     """Pairs of ``bases`` (keys, in order) to score together, by their places, lower first; and the activations of each.
 
     ``correspondence``: from what their maps are fitted. ``exchangeability``, ``labels``: the keys of the units that say
-    how their rows are resampled and of which class they are, or "". ``part_side``: see `part_side`.
+    how their rows are resampled and of which class they are, or "". ``part_side``, ``tile_side``: see the functions of
+    these names.
     """
 
     store: UnitStore
@@ -58,6 +61,7 @@ class BlockJob:
     exchangeability: str
     labels: str
     part_side: int
+    tile_side: int
 
     @cached_property
     def pairs(self) -> tuple[tuple[str, str], ...]:
@@ -76,6 +80,16 @@ def part_side(n_points: int, n_eigenpairs: int, n_features: int) -> int:
     ``n_features``: of activations, which are prepared three times over; 0 where they are not read.
     """
     return max(1, min(PART_SIDE, _PART_BYTES // (8 * n_points * (3 * n_eigenpairs + 4 * n_features))))
+
+
+def tile_side(n_points: int, n_features: int, n_groups: int) -> int:
+    """Return how many spaces on a side are compared together by all pairs of points."""
+    return max(1, min(_TILE_SIDE, _PART_BYTES // (2 * bytes_together(n_points, n_features, n_groups))))
+
+
+def bytes_together(n_points: int, n_features: int, n_groups: int) -> int:
+    """Return the bytes of one space there: its rows, sums of rows by part, a tile; twice for radial kernels."""
+    return 12 * n_points * n_features + 16 * n_points * (n_groups + 2) + 2 * 4 * 128 * 512
 
 
 @dataclass(frozen=True)
@@ -98,6 +112,20 @@ class BlockScores:
     def columns(self) -> list[int]:
         """The columns of the measures of maps."""
         return list(self.of_maps.values())
+
+    def some(self, pairs: Sequence[int]) -> "BlockScores":
+        """Return a copy of the scores of some of the pairs, given by their indices."""
+        place = {pair: row for row, pair in enumerate(pairs)}
+        return BlockScores(
+            self.values[pairs],
+            self.diagnostics[pairs],
+            self.n_common[pairs],
+            self.of_maps,
+            {(place[pair], side): found for (pair, side), found in self.maps.items() if pair in place},
+            {place[pair]: error for pair, error in self.refusals.items() if pair in place},
+            {place[pair]: error for pair, error in self.unmapped.items() if pair in place},
+            {(place[pair], column): reason for (pair, column), reason in self.codes.items() if pair in place},
+        )
 
     def take(self, pairs: Sequence[int], part: "BlockScores") -> None:
         """Put the scores of some of the pairs, given by their indices, in their places."""

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from math import ceil
 
@@ -11,12 +11,14 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from lfm_tasks.config import AtlasConfig
+from lfm_tasks.measures.measure import Measure
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.runtime.load import ARRAY_BYTES, MIB, SECONDS, UNIT_BYTES, Load, SpaceSize
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.inventory.requests import PairRequest
-from lfm_tasks.stages.scores.block import PART_SIDE, STATISTICS, part_side
+from lfm_tasks.stages.scores.block import PART_SIDE, STATISTICS, bytes_together, part_side, tile_side
 from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
+from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,12 @@ class _Block:
 
     @cached_property
     def of_rows(self) -> list[str]:
-        return [name for name in self.pair.measures if name in MEASURES]
+        """Measures that are computed pair by pair."""
+        return [name for name in self.pair.measures if name in MEASURES and not MEASURES[name].compares_point_pairs]
+
+    @cached_property
+    def of_point_pairs(self) -> list[str]:
+        return [name for name in self.pair.measures if name in MEASURES and MEASURES[name].compares_point_pairs]
 
     @property
     def is_fitted(self) -> bool:
@@ -100,11 +107,12 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, pair: PairWork) -> Load
     block = _Block(bases, n_pairs, pair)
     work = Counter[str]({"block task": 1.0, "block base": len(bases)})
     work.update(_fitted_maps_work(block) if block.is_fitted else _full_maps_work(block))
-    for name in block.of_rows:
+    for name in [*block.of_rows, *block.of_point_pairs]:
         size, counts = (block.n_points, block.n_features), (len(bases), n_pairs)
         work.update(measure_work(name, size, counts, pair.n_permutations, block.n_parts))
     peak = _fitted_maps_bytes(block) if block.is_fitted else _full_maps_bytes(block)
     peak += _measures_bytes(block) if block.of_rows else 0
+    peak = max(peak, _together_bytes(block))
     peak += 25 * MIB + 20_000 * n_pairs  # modules and Python's own objects
     largest = max(bases, key=lambda size: size.n_points)
     return Load(1, dict(work), int(peak), largest.name, _written_bytes(block))
@@ -168,6 +176,17 @@ def _measures_bytes(block: _Block) -> int:
     return block.rows_bytes + max(quadratic if MEASURES[name].is_quadratic else linear for name in block.of_rows)
 
 
+def _together_bytes(block: _Block) -> int:
+    """Return the bytes of spaces that are compared together by all pairs of points, and of the sums over their pairs."""
+    if not block.of_point_pairs:
+        return 0
+    n_groups = block.pair.n_groups
+    side = tile_side(block.n_points, block.n_features, n_groups)
+    sizes = sorted(block.bases, key=lambda size: size.n_points * size.n_features)[-2 * side :]
+    held = sum(bytes_together(size.n_points, size.n_features, n_groups) for size in sizes)
+    return held + 8 * 4 * (n_groups + 3) * min(side, len(sizes)) ** 2
+
+
 def _written_bytes(block: _Block) -> int:
     pair, n_pairs = block.pair, block.n_pairs
     n_numbers = len(pair.measures) * len(STATISTICS) + len(DIAGNOSTICS)
@@ -178,7 +197,8 @@ def _written_bytes(block: _Block) -> int:
 def part_load(bases: Collection[SpaceSize], n_pairs: int, pair: PairWork) -> Load:
     """Return the cost of the costliest part of a block of these bases: a block is in memory part by part."""
     falling = sorted(bases, key=lambda size: (size.n_points * (size.n_features + 50), size.name), reverse=True)
-    return block_load(falling[: 2 * PART_SIDE], min(n_pairs, PART_SIDE**2), pair)
+    load = block_load(falling[: 2 * PART_SIDE], min(n_pairs, PART_SIDE**2), pair)
+    return replace(load, peak_bytes=max(load.peak_bytes, _together_bytes(_Block(falling, n_pairs, pair))))
 
 
 def measure_work(
@@ -190,9 +210,11 @@ def measure_work(
     """
     (n, d), (n_spaces, n_pairs) = size, counts
     measure = MEASURES[name]
-    if measure.is_quadratic and n > 3000:
+    if measure.compares_point_pairs:
+        return _together_work(measure, size, counts)
+    if measure.is_quadratic and n > MOST_POINTS_SQUARED:
         return {}
-    n_drawn = 0 if measure.as_trace is not None else n_permutations
+    n_drawn = n_permutations
     n_prepared = n_spaces * (1 + n_parts + (0 if measure.permute is not None else n_drawn))
     n_compared = n_pairs * (1 + n_parts + n_drawn) * (1 if measure.is_symmetric else 2)
     if not has_coefficients(name):
@@ -206,9 +228,31 @@ def measure_work(
     }
 
 
+def _together_work(measure: Measure, size: tuple[int, int], counts: tuple[int, int]) -> dict[str, float]:
+    """Return the amounts of a measure of all pairs of points: how often each tile is made, and products of tiles."""
+    (n, d), (n_spaces, n_pairs) = size, counts
+    if measure.matrix is None:
+        return {
+            "neighbors space": n_spaces * n * n,
+            "neighbors features": n_spaces * n * n * d,
+            "neighbors pair": n_pairs * n,
+        }
+    # Bandwidths, row sums and moments of chance, and the pass itself; a derivative makes two terms of each space.
+    n_passes, n_terms = (5, 2) if measure.matrix.has_bandwidth else (3, 1)
+    return {
+        "matrix space": n_spaces,
+        "matrix entries": n_spaces * n_passes * n * n,
+        "matrix features": n_spaces * n_passes * n * n * d,
+        "matrix pair": n_pairs,
+        "matrix products": n_pairs * n_terms**2 * n * n,
+    }
+
+
 def has_coefficients(name: str) -> bool:
     """Return whether the cost table says what a measure of activations costs."""
-    return any(f"{name} {amount}" in SECONDS for amount in ("space", "rows", "pair"))
+    return MEASURES[name].compares_point_pairs or any(
+        f"{name} {amount}" in SECONDS for amount in ("space", "rows", "pair")
+    )
 
 
 # Points and, at most, features that a measure is timed on: milliseconds for most.

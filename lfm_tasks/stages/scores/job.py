@@ -21,9 +21,19 @@ def store_block(job: BlockJob) -> None:
     """Score the pairs of a block, part after part, commit them."""
     resamplings = Resamplings(read_exchangeability(job.store, job.exchangeability), job.atlas)
     measures = sorted(job.atlas.measures)
-    scores = _no_scores(job, len(job.sides))
-    for pairs in _parts(job):
-        scores.take(pairs, score_part(replace(job, sides=job.sides[pairs]), resamplings))
+    scores, ids = _no_scores(job, len(job.sides)), dict[str, np.ndarray]()
+    for pairs in _parts(job, job.part_side):
+        part = replace(job, sides=job.sides[pairs])
+        of_part = _no_scores(part, len(pairs))
+        ids |= score_part(part, of_part, resamplings)
+        scores.take(pairs, of_part)
+    # Spaces are compared by all pairs of points many at once: their matrices are made anew for each part.
+    together = [name for name in measures if name in MEASURES and MEASURES[name].compares_point_pairs]
+    for pairs in _parts(job, job.tile_side) if together else ():
+        part = replace(job, sides=job.sides[pairs])
+        of_part = scores.some(pairs)
+        score_activations(part, together, ids, of_part, resamplings)
+        scores.take(pairs, of_part)
     with job.store.commit("scores", job.key) as unit_writer:
         unit_writer.arrays.write("pairs", job.sides.astype(np.int32))
         unit_writer.arrays.write("values", scores.values)
@@ -41,10 +51,9 @@ def store_block(job: BlockJob) -> None:
         }
 
 
-def score_part(job: BlockJob, resamplings: Resamplings) -> BlockScores:
-    """Read the bases of some pairs once, return the scores of the pairs."""
+def score_part(job: BlockJob, scores: BlockScores, resamplings: Resamplings) -> dict[str, np.ndarray]:
+    """Read the bases of some pairs once, fill in what is computed pair by pair; return the ids of each basis."""
     keys = [job.bases[place] for place in np.unique(job.sides)]
-    scores = _no_scores(job, len(job.sides))
     if job.correspondence.regime == "full" or not scores.of_maps:
         ids = score_full_maps(job, keys, scores, resamplings)
     elif job.correspondence.uses_zoomout:
@@ -54,15 +63,16 @@ def score_part(job: BlockJob, resamplings: Resamplings) -> BlockScores:
         from lfm_tasks.stages.scores.closed_form_maps import score_closed_maps
 
         ids = score_closed_maps(job, keys, scores)
-    if MEASURES.keys() & set(job.atlas.measures):
-        score_activations(job, ids, scores, resamplings)
-    return scores
+    names = [name for name in sorted(job.atlas.measures) if name in MEASURES and not MEASURES[name].compares_point_pairs]
+    if names:
+        score_activations(job, names, ids, scores, resamplings)
+    return ids
 
 
-def _parts(job: BlockJob) -> Iterator[list[int]]:
+def _parts(job: BlockJob, side: int) -> Iterator[list[int]]:
     """Yield the indices of pairs to score together; where no rows are held, all."""
     holds_rows = job.correspondence.regime == "full" or reads_activations(job.correspondence, job.atlas.measures)
-    parts = job.sides // job.part_side if holds_rows else np.zeros_like(job.sides)
+    parts = job.sides // side if holds_rows else np.zeros_like(job.sides)
     codes = parts @ [len(job.bases), 1]
     for pairs in rows_by_value(codes):
         yield pairs.tolist()

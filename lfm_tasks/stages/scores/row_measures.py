@@ -1,6 +1,6 @@
 """Scores of activations: each space prepared once a block, with chance (exact where that is known) and intervals."""
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,20 +9,13 @@ from jaxtyping import Float
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.errors import DataError
-from lfm_tasks.measures.measure import Measure
+from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, neighbors_among
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stages.inventory.correspondence import Resampling, common_ids, same_ids
 from lfm_tasks.stages.scores.block import STATISTICS, BlockJob, BlockScores, Resamplings, against_chance, resampled
-from lfm_tasks.statistics.permutation_moments import (
-    Profile,
-    permutation_moments,
-    permutation_profile,
-    upper_quantile,
-    upper_tail,
-)
-from lfm_tasks.statistics.resampling import calibrated
+from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, in_family, score_family
 from lfm_tasks.stores.units.store import ids_digest
 
 # Measures of all pairs of points hold n² numbers a space: at most this many points, this many bytes at a time.
@@ -34,15 +27,24 @@ _NO_DIRECTION = 1e-12
 
 @dataclass(frozen=True)
 class Activations:
-    """Activations by key, and the neighbors by cosine, nearest first, of spaces whose exact graph says them."""
+    """Activations by key, and the neighbors by cosine, nearest first, of spaces whose exact graph says them.
+
+    ``address``: of spaces on all their points, what these points and their parts are known by; see `SpacesOnPoints`.
+    """
 
     rows: Mapping[str, np.ndarray]
     neighbors: Mapping[str, np.ndarray]
+    address: tuple[Hashable, ...] | None = None
+
+    @property
+    def on_points(self) -> SpacesOnPoints:
+        """The same, for measures of all pairs of points."""
+        return SpacesOnPoints(self.rows, self.neighbors, self.address)
 
     def some(self, keys: Collection[str]) -> "Activations":
         """Return the activations of some spaces."""
         known = {key: self.neighbors[key] for key in keys if key in self.neighbors}
-        return Activations({key: self.rows[key] for key in keys}, known)
+        return Activations({key: self.rows[key] for key in keys}, known, self.address)
 
     def among(self, kept: Mapping[str, np.ndarray]) -> "Activations":
         """Return the activations of the spaces in ``kept``, on these points of each."""
@@ -58,7 +60,7 @@ class Activations:
         spaces = self if kept is None else self.among({key: kept})
         if measure.of_cosine_neighbors is not None and key in spaces.neighbors:
             return measure.of_cosine_neighbors(spaces.neighbors[key])
-        return measure.prepare(spaces.rows[key])
+        return prepare_rows(measure, spaces.rows[key])
 
 
 @dataclass
@@ -69,7 +71,6 @@ class PreparedSpaces:
     spaces: Activations
     kept: np.ndarray | None = None
     _prepared: dict[str, Any] = field(default_factory=dict)
-    _profiles: dict[str, Profile] = field(default_factory=dict)
 
     def prepared(self, key: str) -> Any:
         """Return one space, prepared."""
@@ -81,15 +82,14 @@ class PreparedSpaces:
             self._prepared[key] = self.spaces.prepare(key, self.measure, self.kept)
         return self._prepared[key]
 
-    def profile(self, key: str, as_trace: Callable[[Any], tuple[np.ndarray, float]]) -> Profile:
-        """Return the permutation profile of one space, for exact moments."""
-        if key not in self._profiles:
-            self._profiles[key] = permutation_profile(as_trace(self.prepared(key))[0])
-        return self._profiles[key]
-
     def both_ways(self, source: str, target: str) -> tuple[float, float]:
         """Return the values of both directions."""
         return _both_ways(self.measure, self.prepared(source), self.prepared(target))
+
+
+def prepare_rows(measure: Measure, rows: np.ndarray) -> Any:
+    """Return one space as the measure wants it; numbers near the ends of the floating-point range do not matter."""
+    return measure.prepare(of_order_one(rows) if "scaling" in measure.invariances else rows)
 
 
 class Ranks:
@@ -104,23 +104,33 @@ class Ranks:
             return False
         for key in (source, target):
             if key not in self._deficient:
-                variances = np.linalg.eigvalsh(np.cov(rows[key], rowvar=False).reshape((rows[key].shape[1],) * 2))
+                variances = np.linalg.eigvalsh(np.cov(of_order_one(rows[key]), rowvar=False).reshape((rows[key].shape[1],) * 2))
                 self._deficient[key] = bool(variances[0] <= _NO_DIRECTION * variances[-1])
         return self._deficient[source] or self._deficient[target]
 
 
-def check_rows(name: str, source: np.ndarray, target: np.ndarray) -> str:
+def check_rows(name: str, source: np.ndarray, target: np.ndarray, resampling: Resampling | None = None) -> str:
     """Return ``ok``, or ``degenerate`` for a value that any two spaces have; DataError if there can be none."""
     measure, n_points = MEASURES[name], len(source)
     if n_points < measure.smallest_n:
         found = f"found {n_points} points, {name} needs at least {measure.smallest_n}"
         raise DataError("too_few_points", f"{found}: record more")
-    if measure.is_quadratic and n_points > MOST_POINTS_SQUARED:
-        found = f"found {n_points} points, {name} takes at most {MOST_POINTS_SQUARED}"
+    is_drawn = resampling is not None and bool(resampling.exchange.sets)
+    if measure.is_quadratic and n_points > MOST_POINTS_SQUARED and (measure.matrix is None or is_drawn):
+        where = " where its chance is drawn within strata or by groups" if measure.matrix is not None else ""
+        found = f"found {n_points} points, {name} takes at most {MOST_POINTS_SQUARED}{where}"
         raise DataError("too_many_points", f"{found}: set atlas.max_points, or drop the measure")
     if measure.needs_directions and not (source.any(axis=1).all() and target.any(axis=1).all()):
         raise DataError("zero_rows", f"found all-zero rows, which {name} finds no direction in: drop the measure")
     return "degenerate" if n_points <= measure.n_factor * max(source.shape[1], target.shape[1]) else "ok"
+
+
+@dataclass(frozen=True)
+class RowScores:
+    """Statistics of both directions of pairs; ``refused``: why a pair has none, by its index."""
+
+    values: Float[np.ndarray, "pairs 2 statistics"]
+    refused: Mapping[int, DataError]
 
 
 def score_rows(
@@ -129,26 +139,70 @@ def score_rows(
     pairs: list[tuple[str, str]],
     resampling: Resampling,
     null: NullConfig,
-) -> Float[np.ndarray, "pairs 2 statistics"]:
-    """Return the statistics of both directions of each (source, target), all on the ids that ``resampling`` is of."""
+) -> RowScores:
+    """Return the statistics of each (source, target), all on the ids that ``resampling`` is of.
+
+    What a measure cannot compute of one pair concerns that pair only.
+    """
+    score = _by_family if in_family(MEASURES[name], resampling) else _by_pairs
+    try:
+        # What leaves the floating-point range ends as "undefined": a warning would not say whose it is.
+        with np.errstate(all="ignore"):
+            return score(name, spaces, pairs, resampling, null)
+    except Exception as error:  # numerics of one pair, or another package's code
+        if len(pairs) == 1:
+            reason = DataError("not_computed", f"{name}: {type(error).__name__}: {error}")
+            return RowScores(np.full((1, 2, len(STATISTICS)), np.nan), {0: reason})
+    alone = [score_rows(name, spaces, [pair], resampling, null) for pair in pairs]
+    refused = {index: scores.refused[0] for index, scores in enumerate(alone) if scores.refused}
+    return RowScores(np.concatenate([scores.values for scores in alone]), refused)
+
+
+def _by_family(
+    name: str, spaces: Activations, pairs: list[tuple[str, str]], resampling: Resampling, null: NullConfig
+) -> RowScores:
+    """Return the statistics of pairs by a measure of which many are computed together; it is symmetric."""
     measure = MEASURES[name]
-    values = np.full((len(pairs), 2, len(STATISTICS)), np.nan)
+    family = score_family(name, measure, spaces.on_points, pairs, resampling)
+    values = np.repeat(family.values[:, None], 2, axis=1)
+    refused = {
+        index: family.refused[key]
+        for index, pair in enumerate(pairs)
+        for key in pair
+        if key in family.refused
+    }
+    usable = [index for index in range(len(pairs)) if index not in refused]
+    if usable and not family.has_chance and null.n_permutations:
+        whole = PreparedSpaces(measure, spaces)
+        for target, indices in _by_target([pairs[index] for index in usable]).items():
+            places = [usable[index] for index in indices]
+            drawn = _by_permutations(whole, [pairs[place][0] for place in places], target, resampling, null)
+            values[places, :, 1:5] = drawn[:, :, 1:]
+    return RowScores(values, refused)
+
+
+def _by_target(pairs: list[tuple[str, str]]) -> dict[str, list[int]]:
     by_target: dict[str, list[int]] = {}
     for index, (_, target) in enumerate(pairs):
         by_target.setdefault(target, []).append(index)
+    return by_target
+
+
+def _by_pairs(
+    name: str, spaces: Activations, pairs: list[tuple[str, str]], resampling: Resampling, null: NullConfig
+) -> RowScores:
+    """Return the statistics of pairs by a measure that is computed pair by pair."""
+    measure = MEASURES[name]
+    values = np.full((len(pairs), 2, len(STATISTICS)), np.nan)
     whole = PreparedSpaces(measure, spaces)
-    for target, indices in by_target.items():
+    for target, indices in _by_target(pairs).items():
         sources = [pairs[index][0] for index in indices]
-        if measure.as_trace is not None and null.n_permutations and not resampling.exchange.sets:
-            for index, source in zip(indices, sources, strict=True):
-                values[index, :, :5] = _exactly(whole, source, target, measure.as_trace)
-        else:
-            values[indices, :, :5] = _by_permutations(whole, sources, target, resampling, null)
+        values[indices, :, :5] = _by_permutations(whole, sources, target, resampling, null)
     left = _without_parts(measure, spaces, pairs, resampling.parts, resampling.n_parts)
     halves = _without_parts(measure, spaces, pairs, resampling.halves, 2)
     left, halves = np.moveaxis(left, 0, -1), np.moveaxis(halves, 0, -1)
     values[:, :, 5:9] = resampled(values[:, :, 0], left, halves, measure.value_range)
-    return values
+    return RowScores(values, {})
 
 
 def _without_parts(
@@ -177,18 +231,6 @@ def _both_ways(measure: Measure, source: Any, target: Any) -> tuple[float, float
     return there, there if measure.is_symmetric else measure.compare(target, source)
 
 
-def _exactly(
-    spaces: PreparedSpaces, source: str, target: str, as_trace: Callable[[Any], tuple[np.ndarray, float]]
-) -> tuple[float, float, float, float, float]:
-    """Return score and chance of a trace over its scale: mean, quantile and p-value over all permutations."""
-    scale = as_trace(spaces.prepared(source))[1] * as_trace(spaces.prepared(target))[1]
-    score = spaces.both_ways(source, target)[0]
-    moments = permutation_moments(spaces.profile(source, as_trace), spaces.profile(target, as_trace))
-    mean = moments.mean / scale
-    quantile, p = upper_quantile(moments, 0.95) / scale, upper_tail(moments, score * scale)
-    return score, mean, quantile, calibrated(score, mean), p
-
-
 def _by_permutations(
     spaces: PreparedSpaces, sources: list[str], target: str, resampling: Resampling, null: NullConfig
 ) -> Float[np.ndarray, "sources 2 5"]:
@@ -199,7 +241,7 @@ def _by_permutations(
     for draw in range(null.n_permutations):
         order = resampling.exchange.permutation(draw, seed=null.seed)
         rows = spaces.spaces.rows[target]
-        permuted = measure.prepare(rows[order]) if measure.permute is None else measure.permute(prepared, order)
+        permuted = prepare_rows(measure, rows[order]) if measure.permute is None else measure.permute(prepared, order)
         for place, source in enumerate(sources):
             chance[place, draw] = _both_ways(measure, spaces.prepared(source), permuted)
     is_distance = measure.kind == "distance"
@@ -215,25 +257,23 @@ def _by_permutations(
 
 
 def score_activations(
-    job: BlockJob, ids: Mapping[str, np.ndarray], scores: BlockScores, resamplings: Resamplings
+    job: BlockJob, names: Collection[str], ids: Mapping[str, np.ndarray], scores: BlockScores, resamplings: Resamplings
 ) -> None:
-    """Fill in the measures of activations, and the reason codes of those that are not plainly ok."""
-    names = [name for name in sorted(job.atlas.measures) if name in MEASURES]
-    if not names:
-        return
+    """Fill in some measures of activations, and the reason codes of those that are not plainly ok."""
     columns = {name: sorted(job.atlas.measures).index(name) for name in names}
     apart = set() if job.correspondence.regime == "full" else _with_little_overlap(job, ids, scores)
     scores.codes.update({(index, columns[name]): "little_overlap" for index in apart for name in names})
-    activations = _read_activations(job, ids)
+    activations = _read_activations(job, {key for pair in job.pairs for key in pair})
     for indices, common, spaces in _on_common_ids(job.pairs, ids, activations, scores.refusals.keys() | apart):
         rows = spaces.rows
         ranks = Ranks()
+        resampling = resamplings.of(common)
         for name in names:
             usable = []
             for index in indices:
                 first, second = job.pairs[index]
                 try:
-                    code = check_rows(name, rows[first], rows[second])
+                    code = check_rows(name, rows[first], rows[second], resampling)
                 except DataError as error:
                     scores.codes[index, columns[name]] = error.reason
                     continue
@@ -243,9 +283,13 @@ def score_activations(
                 if code != "ok":
                     scores.codes[index, columns[name]] = code
             if usable:
-                pairs = [job.pairs[index] for index in usable]
-                values = score_rows(name, spaces, pairs, resamplings.of(common), job.atlas.null)
-                scores.values[usable, :, columns[name]] = values
+                found = score_rows(name, spaces, [job.pairs[index] for index in usable], resampling, job.atlas.null)
+                scores.values[usable, :, columns[name]] = found.values
+                undefined = np.flatnonzero(~np.isfinite(found.values[:, :, 0]).all(axis=1)).tolist()
+                reasons = dict.fromkeys(undefined, "undefined") | {
+                    index: error.reason for index, error in found.refused.items()
+                }
+                scores.codes.update({(usable[index], columns[name]): reason for index, reason in reasons.items()})
 
 
 def _with_little_overlap(job: BlockJob, ids: Mapping[str, np.ndarray], scores: BlockScores) -> set[int]:
@@ -263,7 +307,9 @@ def _read_activations(job: BlockJob, keys: Iterable[str]) -> Activations:
         if job.atlas.graph.metric == "angular" and job.store.receipt("bases", key).facts["method"] == "exact":
             with job.store.open("bases", key) as unit:
                 neighbors[key] = unit.read("neighbors")
-    return Activations(rows, {key: nearest for key, nearest in neighbors.items() if nearest.shape[1] >= N_NEIGHBORS})
+    known = {key: nearest for key, nearest in neighbors.items() if nearest.shape[1] >= N_NEIGHBORS}
+    intervals = job.atlas.intervals
+    return Activations(rows, known, (job.store.root, job.exchangeability, intervals.n_groups, intervals.seed))
 
 
 def _on_common_ids(

@@ -18,7 +18,7 @@ from lfm_tasks.stages.bases.stage import SpaceBasis
 from lfm_tasks.stages.inventory.correspondence import Correspondence, store_exchangeability, store_labels
 from lfm_tasks.stages.inventory.requests import PairRequest
 from lfm_tasks.stages.inventory.stage import Zoo
-from lfm_tasks.stages.scores.block import BlockJob, ScoreSettings, part_side, reads_activations
+from lfm_tasks.stages.scores.block import BlockJob, ScoreSettings, part_side, reads_activations, tile_side
 from lfm_tasks.stages.scores.cost import pair_work, part_load
 from lfm_tasks.stages.scores.job import store_block
 from lfm_tasks.stages.scores.pair_index import (
@@ -74,6 +74,7 @@ def block_jobs(
                 run.store, _key(block), table.settings, block.bases, block.sides, atlas,
                 {basis.key: basis.activations for basis in of_block},
                 given.correspondence, given.exchangeability, given.labels, part,
+                tile_side(max(basis.n_points for basis in of_block), n_features, atlas.intervals.n_groups),
             )  # fmt: skip
 
 

@@ -247,7 +247,8 @@ def test_network_that_kills_its_worker_every_time__is_named_and_the_others_finis
     named = [
         line for line in err.splitlines() if "its worker died 4 times, and as often with nothing beside it" in line
     ]
-    assert [line.split("/")[0] for line in named] == ["width7", "width7"]
+    # Both of its layers, on one line.
+    assert [line.split(": ")[0] for line in named] == ["width7/0, 1 (probe)"]
     scores = read_atlas(tmp_path / "atlas")
     assert {name.split("/")[0] for name in scores["source"].values} == {"width6", "width8", "width9"}
     assert nobody_left(tmp_path)

@@ -16,9 +16,10 @@ from lfm_atlas.cli.main import app
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.errors import CorruptUnitError, DataError, FolderError
 from lfm_tasks.maintenance import prune, verify
-from lfm_tasks.stores import remote as remote_lock
-from lfm_tasks.stores import remote as remote_units
-from lfm_tasks.stores.remote import RemoteStoreError, RemoteUnitStore, claim_remote_store, locked_remotely
+from lfm_tasks.stores.remote import lock, objects
+from lfm_tasks.stores.remote import store as remote_store
+from lfm_tasks.stores.remote.objects import RemoteStoreError
+from lfm_tasks.stores.remote.store import RemoteUnitStore, claim_remote_store, locked_remotely
 from lfm_tasks.stores.units.durable import StoreBusyError
 from tests.robustness.clusters.conftest import ENVIRONMENT, PYTHON, contents, wait_for
 
@@ -43,8 +44,8 @@ def files(server: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> Any:
     """Give an empty bucket, seen by this process."""
     for name, value in server.items():
         monkeypatch.setenv(name, value)
-    remote_units._file_system.cache_clear()
-    files = remote_units._file_system()
+    objects._file_system.cache_clear()
+    files = objects._file_system()
     if files.exists("zoo"):
         files.rm("zoo", recursive=True)
     files.mkdir("zoo")
@@ -92,20 +93,20 @@ def test_run__gives_the_atlas_of_a_local_store_and_another_machine_has_nothing_t
     current = json.loads(files.cat_file(f"{REMOTE}/atlas/current.json"))["key"]
     files.get(f"{REMOTE}/atlas/{current}/", str(tmp_path / "got"), recursive=True)
     assert contents(tmp_path / "got") == contents(here / "atlas")
-    assert not files.exists(f"{REMOTE}/lock")
+    assert json.loads(files.cat_file(f"{REMOTE}/lock"))["token"] is None
 
 
 # Kills its own process, hard, before the n-th object is put.
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from lfm_tasks.stores import remote as remote_units
+from lfm_tasks.stores.remote import objects
 from lfm_atlas.pipeline import build_atlas
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.runtime.session import open_run
 
 left = int(sys.argv[2])
-files = remote_units._file_system()
+files = objects._file_system()
 put = files.pipe_file
 
 def pipe_file(*arguments, **options):
@@ -146,14 +147,17 @@ def test_run_that_is_killed__leaves_whole_units_only_and_the_next_goes_on(
         store.check(kind, file.removesuffix(".json"))
     with pytest.raises(StoreBusyError, match="a lock of a dead run falls after 120 s"):
         build(other)
-    monkeypatch.setattr(remote_lock, "LEASE_SECONDS", 0.0)
+    monkeypatch.setattr(lock, "LEASE_SECONDS", 0.0)
     build(other)
 
     assert killed.returncode == -9
     assert contents(other / "atlas") == contents(here / "atlas")
 
 
-def test_files_without_a_receipt__are_no_unit_and_are_swept(tmp_path: Path, files: Any) -> None:
+def test_files_without_a_receipt__are_no_unit_and_are_swept(
+    tmp_path: Path, files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_store, "GRACE_SECONDS", 0.0)
     store = RemoteUnitStore(tmp_path / "a", REMOTE)
     key = write_unit(store)
     files.pipe_file(f"{REMOTE}/units/probes/{'b' * 64}/{'0' * 32}/zarr.json", b"{}")
@@ -181,7 +185,7 @@ COMMITS = """
 import sys
 from pathlib import Path
 import numpy as np
-from lfm_tasks.stores.remote import RemoteUnitStore
+from lfm_tasks.stores.remote.store import RemoteUnitStore
 
 root, remote, seed, n_units = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
 for index in np.random.default_rng(seed).permutation(n_units).tolist():
@@ -193,7 +197,10 @@ for index in np.random.default_rng(seed).permutation(n_units).tolist():
 """
 
 
-def test_processes_that_commit_the_same_units__fail_never(tmp_path: Path, files: Any, server: dict[str, str]) -> None:
+def test_processes_that_commit_the_same_units__fail_never(
+    tmp_path: Path, files: Any, server: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_store, "GRACE_SECONDS", 0.0)
     n_units = 12
     # Two workers of one machine, which share its copies, and one of another; one more is killed on the way.
     places = ["here", "here", "there", "here"]
@@ -393,21 +400,49 @@ def test_server_that_does_not_answer__is_told_without_a_traceback(files: Any, mo
         locked_remotely("s3://none/zoo", "lfm-atlas run").__enter__()
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    remote_units._file_system.cache_clear()
+    objects._file_system.cache_clear()
     with pytest.raises(RemoteStoreError, match="NoCredentials"):
         locked_remotely(REMOTE, "lfm-atlas run").__enter__()
-    remote_units._file_system.cache_clear()
+    objects._file_system.cache_clear()
 
 
 def test_lock__is_held_by_one_and_falls_when_nobody_renews_it(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with locked_remotely(REMOTE, "lfm-atlas run"):
         with pytest.raises(StoreBusyError, match=r"is in use by 'lfm-atlas run' \(process \d+ on .*\): wait"):
             locked_remotely(REMOTE, "another").__enter__()
-        monkeypatch.setattr(remote_lock, "LEASE_SECONDS", 0.0)
+        monkeypatch.setattr(lock, "LEASE_SECONDS", 0.0)
         with locked_remotely(REMOTE, "another"):
             held = json.loads(files.cat_file(f"{REMOTE}/lock"))
     assert held["purpose"] == "another"
+    assert json.loads(files.cat_file(f"{REMOTE}/lock"))["token"] is None
+
+
+@pytest.mark.parametrize("content", [b"", b'{"version": 1, "tok'], ids=["empty", "partial"])
+def test_damaged_lock__is_a_sentence_and_the_command_in_it_removes_the_lock(
+    content: bytes,
+    tmp_path: Path,
+    files: Any,
+    server: dict[str, str],
+    related_spaces: Callable[..., dict[str, Any]],
+    write_zoo: Callable[..., Path],
+) -> None:
+    folder = write_zoo(tmp_path / "zoo", related_spaces(2))
+    put_remote(folder)
+    claim_remote_store(REMOTE)
+    files.pipe_file(f"{REMOTE}/lock", content)
+    run = [PYTHON, "-m", "lfm_atlas", "run", "--no-prefect", "--no-dask"]
+    environment = ENVIRONMENT | server | {"PATH": f"{Path(PYTHON).parent}:{ENVIRONMENT['PATH']}"}
+
+    refused = subprocess.run(run, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+
+    assert refused.returncode == 1, refused.stderr
+    told = refused.stderr.splitlines()[-1]
+    assert f"{REMOTE}: got a lock that names no holder ({len(content)} bytes" in told
+    assert "Traceback" not in refused.stderr
+    command = told.partition("then remove it: ")[2]
+    subprocess.run(["sh", "-c", command], env=environment, check=True)
     assert not files.exists(f"{REMOTE}/lock")
+    subprocess.run(run, cwd=folder, env=environment, check=True)
 
 
 def test_machine_without_the_models__keeps_the_atlas_that_another_one_published(
@@ -509,7 +544,10 @@ def test_marker__is_put_once(files: Any) -> None:
     assert files.cat_file(f"{REMOTE}/store.json") == marker
 
 
-def test_sweep__removes_no_object_that_is_not_named_like_ours(tmp_path: Path, files: Any) -> None:
+def test_sweep__removes_no_object_that_is_not_named_like_ours(
+    tmp_path: Path, files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote_store, "GRACE_SECONDS", 0.0)
     store = RemoteUnitStore(tmp_path / "a", REMOTE)
     key = write_unit(store)
     theirs = [

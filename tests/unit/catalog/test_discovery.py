@@ -175,6 +175,18 @@ def test_two_folders_of_one_name__are_told(tmp_path: Path) -> None:
     assert (refused.discovery, refused.message) == ("more", problem)
 
 
+def test_folders_that_differ_by_case_only__are_both_refused_and_both_named(tmp_path: Path) -> None:
+    for name in ("bert", "Bert", "gpt"):
+        put(tmp_path / "zoo" / name, BERT)
+    catalog = read(tmp_path)
+    problem = (
+        "found the names 'Bert' and 'bert', which differ by upper and lower case only, needs names that differ on "
+        "every file system: rename one of them"
+    )
+    assert {one.name: one.message for one in catalog.refused_models} == {"'Bert'": problem, "'bert'": problem}
+    assert list(catalog.models) == ["gpt"]
+
+
 def test_declared_folder__needs_no_discovery(tmp_path: Path) -> None:
     put(tmp_path / "zoo" / "clip", CLIP)
     towers = {

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import pyarrow.parquet
 import pytest
 from PIL import Image
 
+from lfm_tasks.catalog import read_catalog
 from lfm_tasks.catalog.datasets import Images
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources import raw_images
+from lfm_tasks.sources.files import encoded_images
 from lfm_tasks.sources.files.digests import DigestMemory
+from lfm_tasks.sources.opening import read_dataset
 from lfm_tasks.sources.raw_images import read_images
 from lfm_tasks.sources.raw_inputs import RawInputs, RawRows
 
@@ -172,10 +175,19 @@ def deep(mode: str) -> bytes:
     return file.getvalue()
 
 
+def flipped(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 0x55]) + content[place + 1 :]
+
+
 BROKEN = {
     "cut off": (png(PIXELS[0])[:-40], r"x\.png: got an image that cannot be decoded \(.*\), expected a whole one"),
-    "text": (b"hello", r"x\.png: got no image, expected one of PNG, JPEG, WEBP, GIF, BMP, TIFF, PPM"),
-    "empty": (b"", r"x\.png: got no image"),
+    "text": (b"hello", r"images/x\.png: got no image \(it begins with b'hello'\), expected one of PNG, JPEG"),
+    "empty": (b"", r"x\.png: got an empty file, expected an image\. Copy the file again, or leave it out"),
+    "damaged header": (
+        flipped(png(PIXELS[0]), 18),
+        r"x\.png: got a PNG image whose header is damaged, expected a whole",
+    ),
+    "damaged pixels": (flipped(png(PIXELS[0]), 60), r"x\.png: got an image that cannot be decoded \("),
     "postscript": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n", "got no image"),
     "16 bits": (png(np.zeros((4, 4), np.uint16)), r"x\.png: got pixels of more than 8 bits \(mode I;16\)"),
     "floats": (deep("F"), r"x\.png: got pixels of more than 8 bits \(mode F\)"),
@@ -186,16 +198,30 @@ BROKEN = {
 @pytest.mark.parametrize("case", BROKEN)
 def test_broken_image__is_told_with_its_name(case: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content, message = BROKEN[case]
-    monkeypatch.setattr(raw_images, "MAX_PIXELS", 4000)
+    monkeypatch.setattr(encoded_images, "MAX_PIXELS", 4000)
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "x.png").write_bytes(content)
     inputs = read(tmp_path, "images/*.png").inputs
     with pytest.raises(DataError, match=message) as caught:
         inputs.read(np.array([0]))
     assert caught.value.reason == "bad_inputs"
-    if case != "cut off":  # the header tells, before any model is run
-        with pytest.raises(DataError, match=message):
-            read(tmp_path, "images/*.png").inputs.digest()
+    os.utime(tmp_path / "images" / "x.png", (1, 1))
+    memory = DigestMemory()
+    for _ in range(2):  # it is not taken for a known one the second time
+        with pytest.raises(DataError, match=r"images/x\.png: got "):
+            read_images("x", Images(path="images/*.png"), tmp_path, memory).inputs.digest()
+
+
+def test_damaged_image__is_told_by_its_dataset_before_any_model(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "x.png").write_bytes(flipped(png(PIXELS[0]), 60))
+    catalog = tmp_path / "data_catalog.yaml"
+    catalog.write_text(
+        "version: 1\ndatasets: {photos: {images: {path: 'images/*.png'}}}\n"
+        "models: {net: {timm: {path: net, dataset: photos}}}\n"
+    )
+    with pytest.raises(DataError, match=r"images/x\.png: got an image that cannot be decoded"):
+        read_dataset("photos", read_catalog(catalog))
 
 
 def test_bomb_beyond_pillows_own_limit__is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +261,9 @@ def test_rows_without_bytes__are_told(tmp_path: Path) -> None:
     image = pa.array(values, pa.struct({"bytes": pa.binary(), "path": pa.string()}))
     pyarrow.parquet.write_table(pa.table({"image": image}), tmp_path / "t.parquet")
     inputs = read(tmp_path, "t.parquet", id="positional").inputs
-    with pytest.raises(DataError, match=r"t\.parquet#image: row 1: got the path '/home/x/1.png' without bytes"):
+    with pytest.raises(
+        DataError, match=r"t\.parquet#image: row 1 \(counted from 0\): got the path '/home/x/1.png' with"
+    ):
         inputs.read(np.array([1]))
-    with pytest.raises(DataError, match=r"t\.parquet#image: row 2: got nothing \(null\), expected the bytes"):
+    with pytest.raises(DataError, match=r"t\.parquet#image: row 2 \(counted from 0\): got nothing \(null\), expected"):
         inputs.read(np.array([2]))

@@ -112,6 +112,7 @@ def test_labels__stay_numbers_or_become_text(values: list[Any], expected: Any, t
 
 
 GOOD = '{"id": 1, "text": "one"}\n'
+NAMED = '{"id": "a", "text": "one"}\n'
 BAD = {
     "not JSON": (GOOD + "{oops}\n", "bad_inputs", r"^t\.jsonl:2: got a line that is no JSON \(Expecting"),
     "not an object": (GOOD + "[1]\n", "bad_inputs", r"^t\.jsonl:2: got a JSON list, expected an object"),
@@ -122,11 +123,39 @@ BAD = {
     "surrogate": (GOOD + '{"id": 2, "text": "\\ud800"}', "bad_inputs", r"^t\.jsonl:2: got half of a surrogate pair"),
     "deep": (GOOD + "[" * 100_000, "bad_inputs", r"^t\.jsonl:2: got a line that is no JSON"),
     "no rows": ("\n\n", "bad_inputs", r"^t\.jsonl: got no texts, expected one a row"),
-    "same id": (GOOD + GOOD, "bad_ids", r"^t\.jsonl: found 1 ids more than once among 2, first '1'"),
-    "no id": (GOOD + '{"id": null, "text": "a"}', "bad_ids", r"^t\.jsonl: got no value as the id of row 1"),
-    "fraction": ('{"id": 1.5, "text": "a"}', "bad_ids", r"^t\.jsonl: got the float 1\.5 as the id of row 0"),
+    "same id": (GOOD + GOOD, "bad_ids", r"^t\.jsonl: found 1 ids .* among 2, first '1' \(in t\.jsonl:1 and t"),
+    "no id": (GOOD + '{"id": null, "text": "a"}', "bad_ids", r"^t\.jsonl:2: got no value as an id, expected text"),
+    "fraction": ('{"id": 1.5, "text": "a"}', "bad_ids", r"^t\.jsonl:1: got the float 1\.5 as an id"),
     "list": ('{"id": [1], "text": "a"}', "bad_inputs", r"^t\.jsonl:1: got a list as an id or a label"),
-    "empty id": (GOOD + '{"id": "", "text": "a"}', "bad_ids", r"^t\.jsonl: found 1 empty ids, first in row 1"),
+    "empty id": (
+        NAMED + '{"id": "", "text": "a"}',
+        "bad_ids",
+        r"^t\.jsonl: found 1 empty ids, first in t\.jsonl:2: name",
+    ),
+    "blank id": (NAMED + '\n{"id": " \u3000", "text": "a"}', "bad_ids", r"found 1 empty ids, first in t\.jsonl:3"),
+    "control": (
+        '{"id": "a\\tb", "text": "a"}',
+        "bad_ids",
+        r"control character in the id 'a\\tb', in t\.jsonl:1, needs",
+    ),
+    "line break": ('{"id": "a\u2028b", "text": "a"}', "bad_ids", r"a control character in the id 'a\\u2028b'"),
+    "composed": (
+        '{"id": "caf\u00e9", "text": "a"}\n{"id": "cafe\u0301", "text": "b"}',
+        "bad_ids",
+        r"composed in two ways, 'caf\\xe9' in t\.jsonl:1 and 'cafe\\u0301' in t\.jsonl:2, needs one way \(NFC\)",
+    ),
+    "text after numbers": (
+        GOOD + '{"id": "b", "text": "a"}',
+        "bad_ids",
+        r"^t\.jsonl:2: got text as an id, 'b', expected numbers as in t\.jsonl:1",
+    ),
+    "number after texts": (
+        NAMED + '{"id": 2, "text": "a"}',
+        "bad_ids",
+        r"^t\.jsonl:2: got a number as an id, 2, expected texts as in t\.jsonl:1",
+    ),
+    "cut line": (GOOD + '{"id": 2,\n', "bad_inputs", r"^t\.jsonl:2: got a line that is no JSON \(.* at its end\)"),
+    "in a line": (GOOD + '{"id": 2 oops}\n', "bad_inputs", r"^t\.jsonl:2: got a line that is no JSON \(.*column 10\)"),
 }
 
 
@@ -147,12 +176,12 @@ def test_bad_tables__are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"t\.csv: got several columns 'text', expected one"):
         read(tmp_path, "t.csv", label=None)
     (tmp_path / "t.csv").write_text("id,text\n1,\n")
-    with pytest.raises(DataError, match=r"t\.csv: row 0: got an empty text"):
+    with pytest.raises(DataError, match=r"t\.csv: row 0 \(counted from 0\): got an empty text"):
         read(tmp_path, "t.csv", label=None)
     with pytest.raises(DataError, match=r"t\.csv: got no column 'txt', expected one; did you mean 'text'"):
         read(tmp_path, "t.csv", text="txt", label=None)
     (tmp_path / "t.txt").write_bytes(b"one\n\xff\n")
-    with pytest.raises(DataError, match=r"t\.txt:2: got a line that is not UTF-8"):
+    with pytest.raises(DataError, match=r"t\.txt:2: got text that is not UTF-8 \(0xff after 0 bytes"):
         read(tmp_path, "t.txt", id=None, label=None)
     with pytest.raises(DataError, match=r"x\.jsonl: no such file"):
         read(tmp_path, "x.jsonl")
@@ -165,8 +194,25 @@ def test_bad_tables__are_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"none/\*\.jsonl: got no file that matches, and there is no folder 'none'"):
         read(tmp_path, "none/*.jsonl")
     pyarrow.parquet.write_table(pa.table({"id": [1, 2], "text": ["a", None]}), tmp_path / "t.parquet")
-    with pytest.raises(DataError, match=r"t\.parquet: row 1: got no text \(null\)"):
+    with pytest.raises(DataError, match=r"t\.parquet: row 1 \(counted from 0\): got no text \(null\)"):
         read(tmp_path, "t.parquet", label=None)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv", ".txt"])
+def test_table__in_another_encoding_is_told(suffix: str, encoding: str, tmp_path: Path) -> None:
+    rows = {
+        ".jsonl": '{"id": "a", "text": "one"}\n{"id": "b", "text": "été"}\n',
+        ".csv": "id,text\na,été\n",
+        ".tsv": "id\ttext\na\tété\n",
+        ".txt": "one\nété\n",
+    }
+    (tmp_path / f"t{suffix}").write_bytes(rows[suffix].encode(encoding))
+    line = 2 if encoding == "latin-1" else 1
+    found = r"text that is not UTF-8 \(0xe9 after \d+ bytes; Latin-1" if line == 2 else "text in UTF-16"
+    with pytest.raises(DataError, match=rf"^t\{suffix}:{line}: got {found}.*Save the file as UTF-8") as caught:
+        read(tmp_path, f"t{suffix}", id=None if suffix == ".txt" else "id", label=None)
+    assert caught.value.reason == "bad_inputs"
 
 
 def test_glob__does_not_follow_links_out_of_the_folder(tmp_path: Path) -> None:

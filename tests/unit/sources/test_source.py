@@ -151,12 +151,12 @@ def header_of_code(folder: Path) -> None:
 
 BAD_FILES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "pickle": (pickled, "wrong_dtype", r"a\.npy: found pickled Python objects, which are never loaded: save numbers"),
-    "truncated": (truncated, "missing_source", r"needs 600 for \(30, 5\) float32: the file is truncated or damaged"),
-    "too long": (longer, "missing_source", r"found 604 bytes of values, needs 600"),
+    "truncated": (truncated, "damaged_source", r"needs 600 for \(30, 5\) float32: the file is truncated or damaged"),
+    "too long": (longer, "damaged_source", r"found 604 bytes of values, needs 600"),
     "records": (many_records, "wrong_dtype", r"found records .*needs numbers: save one field"),
-    "text": (lambda folder: (folder / "a.npy").write_text("1, 2"), "missing_source", r"a\.npy: cannot be read"),
-    "empty": (lambda folder: (folder / "a.npy").touch(), "missing_source", r"a\.npy: cannot be read"),
-    "code": (header_of_code, "missing_source", r"a\.npy: cannot be read"),
+    "text": (lambda folder: (folder / "a.npy").write_text("1, 2"), "damaged_source", r"a\.npy: cannot be read"),
+    "empty": (lambda folder: (folder / "a.npy").touch(), "damaged_source", r"a\.npy: cannot be read"),
+    "code": (header_of_code, "damaged_source", r"a\.npy: cannot be read"),
     "complex": (lambda folder: np.save(folder / "a.npy", ROWS * 1j), "wrong_dtype", r"needs real numbers"),
     "dates": (lambda folder: np.save(folder / "a.npy", ROWS.astype("M8[s]")), "wrong_dtype", r"found datetime64"),
     "one-d": (lambda folder: np.save(folder / "a.npy", ROWS[:, 0]), "wrong_shape", r"found a 1-D array"),
@@ -238,7 +238,7 @@ def test_flipped_bit_in_an_archive__is_found_by_its_checksum(tmp_path: Path) -> 
     (tmp_path / "a.npz").write_bytes(content)
     with pytest.raises(DataError, match=r"a\.npz.*cannot be read") as caught:
         values(FileSource(FilePattern(tmp_path, "a.npz"), IDS), "a")
-    assert caught.value.reason == "missing_source"
+    assert caught.value.reason == "damaged_source"
 
 
 def test_archive_that_unpacks_to_far_more__is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,9 +177,13 @@ def test_scheduler_that_is_gone__is_a_sentence(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize(
     ("message", "wanted"),
-    [("Failed to communicate with scheduler during heartbeat.", False), ("Worker is at 81% memory usage", True)],
+    [
+        ("Failed to communicate with scheduler during heartbeat.", False),
+        ("Compute Failed\nKey:       job-0\nTraceback: ...", False),
+        ("Worker is at 81% memory usage", True),
+    ],
 )
-def test_missed_heartbeat__is_left_out_of_the_log(message: str, wanted: bool) -> None:
+def test_missed_heartbeat_and_failed_job__are_left_out_of_the_log(message: str, wanted: bool) -> None:
     record = logging.LogRecord("distributed.worker", logging.ERROR, __file__, 1, message, None, None)
 
     assert is_relevant_record(record) is wanted

@@ -146,7 +146,9 @@ def test_recording_page__has_the_table_of_families() -> None:
 def test_number_of_layers_that_no_network_has__is_refused_before_names_are_made(n_layers: int) -> None:
     config = {"model_type": "bert", "num_hidden_layers": n_layers, "hidden_size": 32}
 
-    with pytest.raises(DataError, match=f"zoo/m: got {n_layers} layers in config.json, expected 1 to 10,000") as caught:
+    with pytest.raises(
+        DataError, match=f"got num_hidden_layers: {n_layers} in config.json, expected 1 to 10,000"
+    ) as caught:
         hidden_states(config, config, None, "zoo/m")
 
     assert caught.value.reason == "unsupported_model"

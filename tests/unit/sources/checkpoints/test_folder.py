@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -12,11 +12,11 @@ from safetensors.numpy import save_file
 
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.checkpoints.folder import Checkpoint, inspect_checkpoint, layer_names, towers
+from tests.checkpoint_zoo import promised_weights
 
 BERT = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 2, "vocab_size": 5, "architectures": ["BertModel"]}
 IMAGES = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "image_mean": [0.5]}
 SOUND = {"feature_extractor_type": "WhisperFeatureExtractor", "sampling_rate": 16000}
-WEIGHTS = {"embeddings": np.zeros((5, 8), np.float32), "layer": np.zeros((8, 8), np.float16)}
 WriteFolder = Callable[..., Path]
 
 
@@ -24,14 +24,14 @@ WriteFolder = Callable[..., Path]
 def write(tmp_path: Path) -> WriteFolder:
     """Write a folder of a checkpoint: JSON files by name, others as text; weights unless told otherwise."""
 
-    def make(name: str, files: dict[str, Any], weights: dict[str, np.ndarray] | None = WEIGHTS) -> Path:
+    def make(name: str, files: dict[str, Any], weights: Literal["promised"] | None = "promised") -> Path:
         folder = tmp_path / name
         folder.mkdir(parents=True)
         for file, content in files.items():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_text(content if isinstance(content, str) else json.dumps(content))
         if weights is not None:
-            save_file(weights, folder / "model.safetensors")
+            save_file(promised_weights(files.get("config.json", {})), folder / "model.safetensors")
         return folder
 
     return make
@@ -72,17 +72,18 @@ def test_inspect_checkpoint__reads_images_with_their_processor(write: WriteFolde
 
 
 def test_inspect_checkpoint__takes_all_shards_that_the_index_names(write: WriteFolder) -> None:
-    weight_map = {"a": "model-00002-of-00002.safetensors", "b": "model-00001-of-00002.safetensors"}
+    tensors = promised_weights(BERT)
+    weight_map = {name: f"model-0000{2 - index % 2}-of-00002.safetensors" for index, name in enumerate(tensors)}
     index = {"metadata": {"total_size": 0}, "weight_map": weight_map}
     files = {"config.json": BERT, "tokenizer.json": {}, "model.safetensors.index.json": index}
     folder = write("sharded", files, weights=None)
-    for tensor, file in weight_map.items():
-        save_file({tensor: np.zeros(3, np.float32)}, folder / file)
+    for shard in set(weight_map.values()):
+        save_file({name: tensors[name] for name, file in weight_map.items() if file == shard}, folder / shard)
     save_file({"stray": np.zeros(9, np.float32)}, folder / "model-00003-of-00003.safetensors")
 
     found = inspect_checkpoint(folder)
 
-    assert (found.parameters, found.weight_bytes) == (6, 24)
+    assert (found.parameters, found.weight_bytes) == (104, 4 * 40 + 2 * 64)
     assert names(found) >= {"model.safetensors.index.json", *weight_map.values()}
     assert "model-00003-of-00003.safetensors" not in names(found)
 
@@ -180,10 +181,11 @@ OWN_MODULES = [{"path": "", "type": "sentence_transformers.models.Transformer"},
 LEADING_OUT = [{"path": "../other", "type": "sentence_transformers.models.Transformer"}]
 STATIC = [{"path": "", "type": "sentence_transformers.models.StaticEmbedding"}]
 INDEX = "model.safetensors.index.json"
+LFS = "version https://git-lfs.github.com/spec/v1"
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "nothing": ({"notes.txt": "x"}, "missing_source", r"got no config.json, expected a checkpoint. It holds notes.txt"),
-    "damaged JSON": ({"config.json": "{"}, "missing_source", r"model/config.json: cannot be read"),
-    "another JSON": ({"config.json": []}, "missing_source", r"config.json: got a JSON list, expected an object"),
+    "damaged JSON": ({"config.json": "{"}, "damaged_source", r"model/config.json: got no JSON \(.*line 1 column 2"),
+    "another JSON": ({"config.json": []}, "damaged_source", r"config.json: got a JSON list, expected an object"),
     "no model_type": ({"config.json": {}}, "unsupported_model", r"got a config.json without model_type"),
     "pickled weights": (
         {**TEXTS, "pytorch_model.bin": "x"},
@@ -197,8 +199,23 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "no weights": (TEXTS, "bad_weights", r"got no weights, expected model.safetensors or model.safetensors.index.json"),
     "damaged weights": (
         {**TEXTS, "model.safetensors": "x" * 20},
-        "missing_source",
-        r"model.safetensors: found a header",
+        "damaged_source",
+        r"model/model.safetensors: found a header",
+    ),
+    "weights of git-lfs": (
+        {**TEXTS, "model.safetensors": f"{LFS}\noid sha256:1\nsize 12\n"},
+        "damaged_source",
+        r"model/model.safetensors: got a git-lfs pointer of \d+ bytes, expected the file .*Fetch it: git lfs pull",
+    ),
+    "description of git-lfs": (
+        {**TEXTS, "config.json": f"{LFS}\noid sha256:1\nsize 12\n"},
+        "damaged_source",
+        r"model/config.json: got a git-lfs pointer",
+    ),
+    "modules that are no list": (
+        {**TEXTS, "modules.json": {"a": 1}},
+        "damaged_source",
+        r"model/modules.json: got no list of modules with type and path",
     ),
     "shard outside": (
         {**TEXTS, INDEX: {"weight_map": {"a": "../other/model.safetensors"}}},
@@ -224,6 +241,22 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         },
         "missing_source",
         r"got an adapter on '../../..', expected its base in a folder",
+    ),
+    "no base": (
+        {
+            "adapter_config.json": {**LORA, "base_model_name_or_path": None},
+            "adapter_model.safetensors": "\x02\0\0\0\0\0\0\0{}",
+        },
+        "missing_source",
+        r"model: got an adapter_config.json without base_model_name_or_path, .*: base: ../base",
+    ),
+    "its own base": (
+        {
+            "adapter_config.json": {**LORA, "base_model_name_or_path": "org/model"},
+            "adapter_model.safetensors": "\x02\0\0\0\0\0\0\0{}",
+        },
+        "missing_source",
+        r"model: got an adapter that names itself \('model'\) as its base, expected a whole model",
     ),
     "adapter without weights": ({"adapter_config.json": LORA}, "bad_weights", r"got no adapter_model.safetensors"),
     "another adapter": (
@@ -329,6 +362,32 @@ def test_inspect_checkpoint__refuses_an_adapter_on_an_adapter(write: WriteFolder
         inspect_checkpoint(adapter)
     with pytest.raises(DataError, match=r"got base: .* without config.json"):
         inspect_checkpoint(adapter, base=base / "nothing")
+    (adapter / "config.json").write_text(json.dumps(BERT))
+    with pytest.raises(DataError, match=r"got an adapter that names itself \('adapter'\) as its base"):
+        inspect_checkpoint(adapter, base=adapter)
+
+
+@pytest.mark.parametrize("value", ["2", 2.0, [2], True])
+def test_inspect_checkpoint__refuses_settings_that_are_no_numbers(write: WriteFolder, value: Any) -> None:
+    folder = write("bert", TEXTS)
+    (folder / "config.json").write_text(json.dumps({**BERT, "num_hidden_layers": value}))
+    with pytest.raises(DataError, match=r"got num_hidden_layers: .* in config.json, expected a whole number"):
+        inspect_checkpoint(folder)
+
+
+def test_inspect_checkpoint__names_the_settings_that_are_missing(write: WriteFolder) -> None:
+    folder = write("bert", TEXTS)
+    for key, config in (
+        ("num_hidden_layers or n_layer or", {"model_type": "bert", "hidden_size": 8}),
+        ("hidden_size or n_embd or", {"model_type": "bert", "num_hidden_layers": 2}),
+        ("depths and hidden_sizes", {"model_type": "resnet", "num_channels": 3}),
+        ("depths and embed_dim", {"model_type": "swin", "num_channels": 3}),
+    ):
+        (folder / "config.json").write_text(json.dumps(config))
+        (folder / "preprocessor_config.json").write_text(json.dumps(IMAGES))
+        with pytest.raises(DataError, match=rf"got a config.json without {key}") as caught:
+            inspect_checkpoint(folder)
+        assert caught.value.reason == "unsupported_model"
 
 
 def test_inspect_checkpoint__follows_links_into_the_catalog_and_the_hub_cache_only(
@@ -340,7 +399,7 @@ def test_inspect_checkpoint__follows_links_into_the_catalog_and_the_hub_cache_on
     shared = write("catalog/shared", TEXTS)
     inside = write("catalog/zoo/inside", TEXTS, weights=None)
     (inside / "model.safetensors").symlink_to(shared / "model.safetensors")
-    blobs = write("hub/models--a--b/blobs", {})
+    blobs = write("hub/models--a--b/blobs", TEXTS)
     snapshot = write("hub/models--a--b/snapshots/1234", TEXTS, weights=None)
     (snapshot / "model.safetensors").symlink_to(blobs / "model.safetensors")
 

@@ -68,10 +68,10 @@ def test_load__refuses_weights_that_the_library_would_draw_at_random(copy: Any, 
 
     folder = copy("minilm")
     tensors = load_file(folder / "model.safetensors")
-    kept = {name: tensor for name, tensor in tensors.items() if "layer.1.attention.self.query" not in name}
+    kept = {name: tensor for name, tensor in tensors.items() if "layer.0.attention.self.query" not in name}
     save_file(kept, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(
-        DataError, match=r"no weights for 2 tensors, 'encoder\.layer\.1\.attention\.self\.query"
+        DataError, match=r"no weights for 2 tensors, 'encoder\.layer\.0\.attention\.self\.query"
     ) as caught:
         run(checkpoint_zoo.source("minilm", path=folder))
     assert caught.value.reason == "bad_weights"
@@ -90,13 +90,63 @@ def test_load__needs_no_weights_of_a_pooler(copy: Any, checkpoint_zoo: Checkpoin
 
 
 def test_load__refuses_an_adapter_of_another_base(copy: Any, checkpoint_zoo: CheckpointZoo) -> None:
+    from safetensors.torch import load_file, save_file
+
     folder = copy("minilm-lora")
-    shutil.copytree(checkpoint_zoo.path("distilbert"), folder.parent / "minilm")
-    with pytest.raises(
-        DataError, match=r"adapter of 'encoder.*', expected modules of its base minilm.*base:"
-    ) as caught:
-        run(checkpoint_zoo.source("minilm-lora", path=folder))
+    other = shutil.copytree(checkpoint_zoo.path("distilbert"), folder.parent / "minilm")
+    with pytest.raises(DataError, match=r"an adapter of 'encoder.layer.2.* base minilm of 2 layers, .*base:") as caught:
+        checkpoint_zoo.source("minilm-lora", path=folder)
     assert caught.value.reason == "bad_weights"
+    shutil.rmtree(other)
+    shutil.copytree(checkpoint_zoo.path("minilm"), other)
+    tensors = load_file(folder / "adapter_model.safetensors")
+    renamed = {name.replace("query", "another"): tensor for name, tensor in tensors.items()}
+    save_file(renamed, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match=r"adapter of '.*another', expected modules of its base minilm.*base:"):
+        run(checkpoint_zoo.source("minilm-lora", path=folder))
+
+
+def test_load__names_the_tensor_whose_shape_is_not_the_configurations(
+    copy: Any, checkpoint_zoo: CheckpointZoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy("minilm")
+    edit(folder / "config.json", intermediate_size=48)
+    with pytest.raises(DataError, match=r"got tensors of .* and intermediate_size: 48 in config.json"):
+        checkpoint_zoo.source("minilm", path=folder)
+    monkeypatch.setattr("lfm_tasks.sources.checkpoints.folder.check_agreement", lambda *_: None)
+    with pytest.raises(
+        DataError, match=r"got the tensor 'encoder.layer.0.intermediate.dense.bias' of 64, expected 48 by config.json"
+    ) as caught:
+        run(checkpoint_zoo.source("minilm", path=folder))
+    assert caught.value.reason == "bad_weights"
+
+
+def test_timm__compares_weights_with_the_architecture_before_a_run(copy: Any, checkpoint_zoo: CheckpointZoo) -> None:
+    folder = copy("timm-vit")
+    edit(folder / "config.json", architecture="test_vit2")
+    with pytest.raises(DataError, match=r"timm-vit: got no tensor .reg_token., expected it by config.json") as caught:
+        checkpoint_zoo.source("timm-vit", path=folder).layer_names()
+    assert caught.value.reason == "bad_weights"
+
+
+@needs_transformers
+def test_load__says_what_a_library_means_by_sizes() -> None:
+    with (
+        pytest.raises(DataError, match=r"m: got weights of other shapes than config.json says") as caught,
+        loading.library_errors("m", "Advice"),
+    ):
+        raise RuntimeError("You set `ignore_mismatched_sizes` to `False`. For details look at the above report!")
+    assert caught.value.reason == "bad_weights"
+
+
+@pytest.mark.parametrize("name", ["minilm", "vit"])
+def test_load__does_not_blame_the_tokenizer_for_a_configuration(
+    name: str, copy: Any, checkpoint_zoo: CheckpointZoo
+) -> None:
+    folder = copy(name)
+    edit(folder / "config.json", id2label="no labels")
+    with pytest.raises(DataError, match=rf"model {name}: transformers cannot read config.json: copy it again"):
+        run(checkpoint_zoo.source(name, path=folder))
 
 
 def test_load__names_the_library_that_cannot_load(copy: Any, checkpoint_zoo: CheckpointZoo) -> None:
@@ -257,13 +307,11 @@ class FakeGpus:
 @pytest.mark.parametrize(
     ("n_gpus", "has_mps", "wanted", "expected"),
     [
-        (2, False, "auto", "cuda:0"),
         (2, False, "cuda", "cuda:0"),
         (2, False, "cuda:1", "cuda:1"),
         (2, False, "cpu", "cpu"),
-        (0, True, "auto", "mps"),
         (0, True, "mps", "mps"),
-        (0, False, "auto", "cpu"),
+        (0, False, "cpu", "cpu"),
     ],
 )
 def test_chosen_device__is_one_of_this_machine(
@@ -280,7 +328,7 @@ def test_chosen_device__is_one_of_this_machine(
 def test_chosen_device__that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, n_gpus: int, wanted: str) -> None:
     FakeGpus(monkeypatch, n_gpus)
     with pytest.raises(
-        DataError, match=rf"got device: {wanted}, expected one of this machine: .*cpu\. Set device: auto"
+        DataError, match=rf"got device: {wanted}, expected one that torch finds on this machine: .*cpu\. Set"
     ):
         chosen_device(wanted, "m")
 

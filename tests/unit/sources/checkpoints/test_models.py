@@ -237,7 +237,16 @@ def test_max_tokens__cuts_texts_and_says_how_many(checkpoint_zoo: CheckpointZoo)
     n_cut = sum(len(text.split()) > 8 for text in checkpoint_zoo.texts)
     (note,) = source.notes()
     assert note.startswith(f"{n_cut} of 30 texts (") or int(note.split()[0]) >= n_cut
-    assert note.endswith("were cut at 10 tokens")
+    assert note.endswith("were cut at 10 tokens, 2 of them special ones")
+
+
+def test_max_tokens__that_leave_no_room_for_words_are_refused(checkpoint_zoo: CheckpointZoo) -> None:
+    checkpoint_zoo.source("minilm", max_tokens=3)
+    with pytest.raises(
+        DataError, match=r"got max_tokens: 2 and a tokenizer that adds 2 special tokens .*Raise"
+    ) as error:
+        checkpoint_zoo.source("minilm", max_tokens=2)
+    assert error.value.reason == "bad_inputs"
 
 
 def test_causal_models_without_a_pad_token__are_filled_up_with_the_end_token(checkpoint_zoo: CheckpointZoo) -> None:
@@ -324,11 +333,23 @@ def test_identity__changes_with_every_file_that_is_read(checkpoint_zoo: Checkpoi
 
 @pytest.mark.parametrize(
     "settings",
-    [{"batch_size": 4}, {"max_tokens": 9}, {"pool": "cls"}, {"device": "cpu"}, {"dtype": "float32"}, {"prompt": "a "}],
+    [{"batch_size": 4}, {"max_tokens": 9}, {"pool": "cls"}, {"device": "mps"}, {"dtype": "float32"}, {"prompt": "a "}],
 )
 def test_identity__changes_with_every_option(checkpoint_zoo: CheckpointZoo, settings: dict[str, Any]) -> None:
     changed = checkpoint_zoo.source("minilm", **settings).identity("hidden.00")
     assert changed != checkpoint_zoo.source("minilm").identity("hidden.00")
+
+
+def test_identity__holds_what_the_device_stands_for(
+    checkpoint_zoo: CheckpointZoo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def identity(device: str) -> Any:
+        return checkpoint_zoo.source("minilm", device=device).identity("hidden.00")
+
+    monkeypatch.setattr("lfm_tasks.sources.checkpoints.models.automatic_device", lambda: "cpu")
+    assert identity("auto") == identity("cpu") != identity("cuda")
+    monkeypatch.setattr("lfm_tasks.sources.checkpoints.models.automatic_device", lambda: "cuda")
+    assert identity("auto") == identity("cuda") == identity("cuda:1")
 
 
 def test_layer_names__of_timm_and_of_modules_are_remembered(

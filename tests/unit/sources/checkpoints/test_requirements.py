@@ -1,4 +1,5 @@
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -6,7 +7,9 @@ import pytest
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.checkpoints import requirements
 from lfm_tasks.sources.checkpoints.requirements import (
+    automatic_device,
     check_architecture,
+    check_dtype,
     check_kernels,
     check_quantization,
     check_tokenizer_code,
@@ -89,6 +92,11 @@ def test_check_quantization__says_what_is_missing(monkeypatch: pytest.MonkeyPatc
         {"text_config": {"_attn_implementation_internal_implementation": "somebody/kernel"}},
         {"attn_implementation": {"text_config": "somebody/kernel"}},
         {"use_kernels": True},
+        {"_attn_implementation": "flash_attention_2"},
+        {"attn_implementation": "paged|flash_attention_3"},
+        {"vision_config": {"_attn_implementation": "msa"}},
+        {"attn_implementation": {"text_config": "sdpa", "vision_config": "flash_attention_4"}},
+        {"experts_implementation": "sonicmoe"},
     ],
 )
 def test_kernels_of_a_repository__are_code_that_is_never_run(config: dict[str, Any]) -> None:
@@ -99,6 +107,92 @@ def test_kernels_of_a_repository__are_code_that_is_never_run(config: dict[str, A
 
 
 def test_built_in_attention__is_no_code_from_elsewhere() -> None:
+    check_kernels({"attn_implementation": {"text_config": "eager"}, "_experts_implementation": "grouped_mm"}, "zoo/x")
+    check_kernels({"_attn_implementation": None, "attn_implementation": "flex_attention"}, "zoo/x")
     check_kernels(
         {"attn_implementation": "sdpa", "use_kernels": False, "use_mamba_kernels": True, "kernel_size": 3}, "zoo/x"
     )
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"dtype": "float17"},
+        {"torch_dtype": "float17"},
+        {"text_config": {"dtype": "float17"}},
+        {"dtype": ["float32"]},
+        {"dtype": "torch.float32"},
+    ],
+)
+def test_check_dtype__refuses_what_torch_does_not_have(config: dict[str, Any]) -> None:
+    with pytest.raises(DataError, match=r"zoo/x: got (torch_)?dtype: .* in config.json, expected float32") as caught:
+        check_dtype(config, "zoo/x")
+
+    assert caught.value.reason == "unsupported_model"
+
+
+def test_check_dtype__takes_the_types_of_weights() -> None:
+    check_dtype({"dtype": "bfloat16", "torch_dtype": None, "text_config": {"dtype": "float16"}}, "zoo/x")
+    check_dtype({"quantization_config": {"dtype": "nf4"}}, "zoo/x")
+
+
+@pytest.mark.parametrize(
+    ("built_for", "n_gpus", "visible", "expected"),
+    [
+        ("cuda", 2, None, "cuda"),
+        ("cuda", 1, "0,1", "cuda"),
+        ("cuda", 1, "GPU-5d21", "cuda"),
+        ("cuda", 1, "", "cpu"),
+        ("cuda", 1, "-1", "cpu"),
+        ("cuda", 1, "NoDevFiles", "cpu"),
+        ("cuda", 0, None, "cpu"),
+        ("cpu", 2, None, "cpu"),
+        (None, 2, None, "cpu"),
+    ],
+)
+def test_automatic_device__is_a_gpu_that_torch_is_built_for_and_may_see(
+    built_for: str | None, n_gpus: int, visible: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requirements, "_torch_was_built_for", lambda: built_for)
+    monkeypatch.setattr(requirements, "_n_nvidia_gpus", lambda: n_gpus)
+    monkeypatch.setattr(requirements.sys, "platform", "linux")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+
+    assert automatic_device.__wrapped__() == expected
+
+
+def test_automatic_device__is_apples_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(requirements, "_torch_was_built_for", lambda: "cpu")
+    monkeypatch.setattr(requirements.sys, "platform", "darwin")
+    monkeypatch.setattr(requirements.platform, "machine", lambda: "arm64")
+
+    assert automatic_device.__wrapped__() == "mps"
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("cuda: Optional[str] = '12.8'", "cuda"),
+        ("hip: Optional[str] = '6.4'", "hip"),
+        ("cuda: Optional[str] = None", "cpu"),
+    ],
+)
+def test_torch_was_built_for__what_its_version_says(
+    line: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").touch()
+    (tmp_path / "torch" / "version.py").write_text(f"__version__ = '2.13.0'\n{line}\n")
+    found = SimpleNamespace(submodule_search_locations=[str(tmp_path / "torch")])
+    monkeypatch.setattr(requirements, "find_spec", lambda _: found)
+
+    assert requirements._torch_was_built_for() == expected
+
+
+def test_automatic_device__agrees_with_torch() -> None:
+    torch = pytest.importorskip("torch")
+    expected = "mps" if torch.backends.mps.is_available() else "cuda" if torch.cuda.is_available() else "cpu"
+
+    assert automatic_device() == expected

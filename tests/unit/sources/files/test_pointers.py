@@ -27,7 +27,7 @@ def test_pointer__is_named_whatever_the_file_should_be(tmp_path: Path, suffix: s
         (path / "zarr.json").write_text("{}", encoding="ascii")
     with pytest.raises(DataError, match=r"got a git-lfs pointer of 130 bytes, .*\. Fetch it: git lfs pull") as error:
         open_array(path, path.name, "layer" if suffix in {".npz", ".h5", ".pt"} else None)
-    assert error.value.reason == "missing_source"
+    assert error.value.reason == "damaged_source"
 
 
 @pytest.mark.parametrize("suffix", TABLES)

@@ -235,13 +235,13 @@ def test_onnx_source__refuses_a_missing_file(tmp_path: Path) -> None:
 def test_onnx_source__refuses_what_is_not_onnx(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
-    refusal(lambda: OnnxSource(path, INPUTS, IDS), "missing_source", "model.onnx: found no ONNX model in it, needs one")
+    refusal(lambda: OnnxSource(path, INPUTS, IDS), "damaged_source", "model.onnx: found no ONNX model in it, needs one")
 
 
 def test_onnx_source__refuses_a_truncated_file(tmp_path: Path) -> None:
     path = saved(two_layers(), tmp_path)
     path.write_bytes(path.read_bytes()[:-20])
-    refusal(lambda: OnnxSource(path, INPUTS, IDS), "missing_source", "found no ONNX model in it")
+    refusal(lambda: OnnxSource(path, INPUTS, IDS), "damaged_source", "found no ONNX model in it")
 
 
 def test_onnx_source__refuses_a_folder(tmp_path: Path) -> None:
@@ -320,7 +320,7 @@ def test_onnx_source__refuses_data_that_do_not_fit(tmp_path: Path, offset: str, 
     tensor.external_data.add(key="offset", value=offset)
     tensor.external_data.add(key="length", value=length)
     message = r"got values of 'weight' in weights.bin that do not fit \(float32, \(4, 3\)\), expected 48 bytes"
-    refusal(lambda: opened(built, tmp_path), "missing_source", message)
+    refusal(lambda: opened(built, tmp_path), "damaged_source", message)
 
 
 @pytest.mark.parametrize("width", [3, 20_000])  # small tensors are put into the model, large ones mapped into memory

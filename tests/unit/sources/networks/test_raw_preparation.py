@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.networks.raw_preparation import image_inputs, text_inputs
+from lfm_tasks.sources.networks.recording import ScatteredSource
 from lfm_tasks.sources.opening import open_source, read_dataset
 from lfm_tasks.sources.source import Source
 from tests.torchvision_operators import define_missing_operators
@@ -119,8 +120,26 @@ def test_texts__have_the_same_bits_after_a_resumption_and_in_any_order_of_the_da
 
 def test_texts__are_cut_where_the_catalog_says(tmp_path: Path) -> None:
     write_model(tmp_path / "zoo/net")
-    (batch,) = opened(tmp_path, ", max_tokens: 4").batches(["embedding"], np.arange(len(TEXTS)))
+    source = opened(tmp_path, ", max_tokens: 4")
+    assert isinstance(source, ScatteredSource)
+    assert source.notes() == ()
+    (batch,) = source.batches(["embedding"], np.arange(len(TEXTS)))
     np.testing.assert_allclose(batch["embedding"], expected_rows(4), rtol=1e-5, atol=1e-6)
+    n_cut = sum(len(text.split()) > 2 for text in TEXTS)
+    share = f"{n_cut} of {len(TEXTS)} texts ({100 * n_cut / len(TEXTS):.1f} %)"
+    assert 0 < n_cut < len(TEXTS)
+    assert source.notes() == (f"{share} were cut at 4 tokens, 2 of them special ones",)
+    with pytest.raises(DataError, match=r"got max_tokens: 2 and a tokenizer that adds 2 special tokens"):
+        opened(tmp_path, ", max_tokens: 2")
+
+
+@pytest.mark.parametrize("file", ["tokenizer.json", "tokenizer_config.json", "config.json"])
+def test_description_that_is_damaged__is_refused_before_a_run(tmp_path: Path, file: str) -> None:
+    write_model(tmp_path / "zoo/net")
+    (tmp_path / "zoo/net" / file).write_text('{"cut off')
+    with pytest.raises(DataError, match=rf"{file}: got no JSON \(.*line 1 column 2.*Copy the file again") as caught:
+        opened(tmp_path)
+    assert caught.value.reason == "damaged_source"
 
 
 def test_texts__are_padded_to_what_a_fixed_input_takes(tmp_path: Path) -> None:

@@ -133,7 +133,7 @@ def test_load_weights__refuses_damaged_files(tmp_path: Path, content: Any) -> No
     path.write_bytes(path.read_bytes()[:-3] if content == "cut" else content)
     with pytest.raises(DataError, match=r"^w: cannot be read \(.+\): save it again") as caught:
         load_weights(net(), path, "w")
-    assert caught.value.reason == "missing_source"
+    assert caught.value.reason == "damaged_source"
 
 
 def test_load_weights__names_the_nearest_file(tmp_path: Path) -> None:

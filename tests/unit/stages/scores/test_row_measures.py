@@ -25,7 +25,7 @@ def test_p_values__of_rows_of_unrelated_spaces_are_uniform(name: str, groups: np
         rows = [np.repeat(generator.standard_normal((100 // n_alike, 5)), n_alike, axis=0) for _ in range(2)]
         spaces, chance = Activations(dict(zip("ab", rows, strict=True)), {}), Resampling(exchange, None, None, 0)
         drawn = NullConfig(n_permutations=99, seed=draw)
-        p_values.append(score_rows(name, spaces, [("a", "b")], chance, drawn)[0, 0, P])
+        p_values.append(score_rows(name, spaces, [("a", "b")], chance, drawn).values[0, 0, P])
     assert kstest(p_values, "uniform").pvalue > 1e-3
     assert np.mean(np.array(p_values) <= 0.05) < 0.11
 
@@ -33,7 +33,7 @@ def test_p_values__of_rows_of_unrelated_spaces_are_uniform(name: str, groups: np
 def test_rows__that_a_measure_cannot_use_are_refused_with_their_reason() -> None:
     rows = np.ones((MOST_POINTS_SQUARED + 1, 1))
     with pytest.raises(DataError, match="takes at most 3000") as error:
-        check_rows("rsa_pearson_rdm_pearson", rows, rows)
+        check_rows("rsa_pearson_rdm_spearman", rows, rows)
     assert error.value.reason == "too_many_points"
     with pytest.raises(DataError, match="cka_linear needs at least 6"):
         check_rows("cka_linear", rows[:4], rows[:4])

@@ -62,7 +62,7 @@ def test_two_columns__are_source_and_target(tmp_path: Path) -> None:
         ("a.npy", np.ones(4), "wrong_dtype", "found float64, needs ids: text or whole numbers"),
         ("a.npy", np.ones((4, 3), int), "wrong_shape", r"found the shape \(4, 3\), needs one column of ids, or two"),
         ("a.dat", "a", "missing_source", "found a .dat file, needs one of .npy"),
-        ("a.npy", "no array", "missing_source", "a.npy: cannot be read"),
+        ("a.npy", "no array", "damaged_source", "a.npy: cannot be read"),
     ],
 )
 def test_files__that_are_no_anchors_are_refused(

@@ -1,0 +1,176 @@
+"""Chance of ⟨K, PLPᵀ⟩ for all pairs of spaces, in closed form: what one space contributes, and the moments of pairs.
+
+The exact moments over all permutations P of the points follow from 220 sums of each centered matrix. One of these, the
+trace of its cube, is extrapolated from 768 points where there are more.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import Float
+
+from lfm_tasks.measures.point_matrices import (
+    Centering,
+    MatrixForm,
+    PointSets,
+    SpaceRows,
+    TiledMatrix,
+    point_sets,
+)
+from lfm_tasks.statistics.permutation_moments import GraphSums, MomentArrays, moment_sums, moments_of_pairs
+
+# Points whose matrix is multiplied with itself: the skewness of more points differs by about 2 %.
+_MOST_CUBED = 768
+
+
+@dataclass(frozen=True)
+class MatrixChance:
+    """What the permutation moments of a pair need of one centered matrix.
+
+    ``off`` and ``on``: the means off and on its diagonal. ``sums``: of the matrix less these, by set partition.
+    ``norm``: ‖K‖.
+    """
+
+    off: float
+    on: float
+    norm: float
+    sums: Float[np.ndarray, " partitions"]
+
+
+@dataclass(frozen=True)
+class _Centered:
+    """How tiles become those of the centered matrix less its means: effects of rows, a constant, the new diagonal."""
+
+    effects: Float[np.ndarray, " points"]
+    constant: float
+    diagonal: Float[np.ndarray, " points"]
+    row_sums: Float[np.ndarray, " points"]
+    off: float
+    on: float
+
+
+def matrix_chance(space: SpaceRows, matrix: TiledMatrix, sets: PointSets, form: MatrixForm) -> MatrixChance:
+    """Return what chance needs of one space, from two passes over the tiles of its matrix.
+
+    Parameters
+    ----------
+    space, sets, form
+        What the matrix was made of.
+    matrix
+        The matrix of the space.
+    """
+    def tile(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
+        return matrix.tile(rows, columns)[0]
+
+    centered = _centered(*_row_sums(tile, sets), form.centering)
+    n_points, d, r = len(sets.order), centered.diagonal, centered.row_sums
+    q, with_d, with_r, cubes = np.zeros(n_points), np.zeros(n_points), np.zeros(n_points), 0.0
+    for rows, columns, values in _moved_tiles(tile, sets, centered):
+        squares = values * values
+        cubes += float(np.vdot(squares, values)) * (1 if rows == columns else 2)
+        q[rows] += squares.sum(axis=1)
+        with_d[rows] += values @ d[columns]
+        with_r[rows] += values @ r[columns]
+        if rows != columns:
+            q[columns] += squares.sum(axis=0)
+            with_d[columns] += d[rows] @ values
+            with_r[columns] += r[rows] @ values
+    graphs = GraphSums(
+        d, r, q, d_d=float(d @ with_d), d_r=float(d @ with_r), r_r=float(r @ with_r), cubes=cubes,
+        triangles=_triangles(space, matrix, form, float(q.sum())),
+    )  # fmt: skip
+    energy = float(q.sum()) + n_points * (n_points - 1) * centered.off**2 + n_points * centered.on**2
+    return MatrixChance(centered.off, centered.on, float(np.sqrt(energy)), moment_sums(graphs))
+
+
+def moments_of_cosines(
+    sources: Sequence[MatrixChance], targets: Sequence[MatrixChance], n_points: int
+) -> MomentArrays:
+    """Return mean, deviation and skewness of the cosine of every source with every target, the points permuted."""
+    of_sums = moments_of_pairs(
+        np.stack([source.sums for source in sources]), np.stack([target.sums for target in targets]), n_points
+    )
+    off, on, norm = (
+        np.multiply.outer([getattr(one, name) for one in sources], [getattr(one, name) for one in targets])
+        for name in ("off", "on", "norm")
+    )
+    constant = n_points * (n_points - 1) * off + n_points * on
+    return MomentArrays((of_sums.mean + constant) / norm, of_sums.deviation / norm, of_sums.skewness)
+
+
+def _row_sums(
+    tile: Callable[[slice, slice], Float[np.ndarray, "rows columns"]], sets: PointSets
+) -> tuple[Float[np.ndarray, " points"], Float[np.ndarray, " points"]]:
+    """Return the row sums and the diagonal."""
+    n_points = len(sets.order)
+    sums, diagonal = np.zeros(n_points), np.zeros(n_points)
+    for place, (_, rows) in enumerate(runs := sets.runs()):
+        for _, columns in runs[place:]:
+            values = tile(rows, columns)
+            sums[rows] += values.sum(axis=1)
+            if rows == columns:
+                diagonal[rows] = np.diagonal(values)
+            else:
+                sums[columns] += values.sum(axis=0)
+    return sums, diagonal
+
+
+def _centered(
+    row_sums: Float[np.ndarray, " points"], diagonal: Float[np.ndarray, " points"], centering: Centering
+) -> _Centered:
+    n, total = len(row_sums), float(row_sums.sum())
+    if centering == "pairs":
+        effects, constant, of_diagonal = np.zeros(n), total / (n * (n - 1)), np.zeros(n)
+    elif centering == "unbiased":
+        effects, constant, of_diagonal = row_sums / (n - 2), -total / ((n - 1) * (n - 2)), np.zeros(n)
+    else:
+        effects, constant = row_sums / n, -total / n**2
+        of_diagonal = diagonal - 2 * effects - constant
+    sums = row_sums - diagonal - (n - 1) * constant - (n - 2) * effects - effects.sum()
+    off, on = float(sums.sum() / (n * (n - 1))), 0.0
+    if centering == "double":
+        on = float(of_diagonal.mean())
+        of_diagonal = of_diagonal - on
+    elif centering == "zero_diagonal":
+        of_diagonal = np.zeros(n)
+    return _Centered(effects, constant + off, of_diagonal, sums - (n - 1) * off + of_diagonal, off, on)
+
+
+def _moved_tiles(
+    tile: Callable[[slice, slice], Float[np.ndarray, "rows columns"]], sets: PointSets, centered: _Centered
+) -> Iterator[tuple[slice, slice, Float[np.ndarray, "rows columns"]]]:
+    """Yield (rows, columns, numbers) of the centered matrix: tiles on and above the diagonal."""
+    runs = sets.runs()
+    for place, (_, rows) in enumerate(runs):
+        for _, columns in runs[place:]:
+            values = tile(rows, columns)
+            values -= (centered.effects[rows] + centered.constant)[:, None]
+            values -= centered.effects[columns]
+            if rows == columns:
+                np.fill_diagonal(values, centered.diagonal[rows])
+            yield rows, columns, values
+
+
+def _triangles(space: SpaceRows, matrix: TiledMatrix, form: MatrixForm, energy: float) -> float:
+    """Return tr A³, from some of the points where there are many: tr A³/(tr A²)^1.5 hardly depends on how many."""
+    n_points = len(space.rows)
+    if n_points > _MOST_CUBED:
+        # Cells are random parts of the points, or the points by id: spread over all of them.
+        some = np.arange(_MOST_CUBED) * n_points // _MOST_CUBED
+        space = replace(space, rows=space.rows[some])
+        sets = point_sets(_MOST_CUBED)
+        matrix = form.of_rows(space, sets, matrix.constants)
+    else:
+        sets = point_sets(n_points)
+    everything = slice(0, len(space.rows))
+    values = matrix.tile(everything, everything)[0]
+    centered = _centered(values.sum(axis=1), np.diagonal(values).copy(), form.centering)
+    values -= (centered.effects + centered.constant)[:, None]
+    values -= centered.effects
+    np.fill_diagonal(values, centered.diagonal)
+    of_some = float(np.square(values).sum())
+    if of_some == 0:
+        return 0.0
+    narrow = (values / np.sqrt(of_some)).astype(np.float32)
+    return float(np.vdot(narrow @ narrow, narrow)) * energy**1.5

@@ -1,0 +1,415 @@
+"""Matrices of all pairs of points of one space, made tile by tile: none is ever held whole.
+
+A `MatrixForm` says how a measure is the cosine of two such matrices after centering. `matrix_pairs` computes all pairs
+of spaces from them.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, UInt
+
+from lfm_tasks.errors import DataError
+
+# Rows of a tile: products over tiles of 16,384 numbers stay exact to 1e-8 in float32, and fit caches.
+_MOST_TILE_ROWS = 128
+# Points whose columns estimate the row means that are taken off before float32: the rest of centering is exact.
+_SAMPLE = 256
+# Squared distances that are kept for a second look, in float32: those of 4,096 points.
+_MOST_KEPT = 1 << 24
+# Spread of a space, relative to its largest number, below which it is rounding.
+_NO_SPREAD = 1e-13
+
+Centering = Literal["double", "unbiased", "zero_diagonal", "pairs"]
+
+
+@dataclass(frozen=True)
+class PointSets:
+    """The sets of points that a score is computed on: all, all but each part, each half; from sums over cells.
+
+    A cell is a run of at most 128 points, in the given ``order``, that lie in one part and in one half.
+    """
+
+    order: Int[np.ndarray, " points"]
+    bounds: Int[np.ndarray, " edges"]
+    part_of_cell: Int[np.ndarray, " cells"]
+    half_of_cell: Int[np.ndarray, " cells"]
+    n_parts: int
+    n_halves: int
+
+    @property
+    def n_sets(self) -> int:
+        """How many sets there are: the whole, one without each part, the halves."""
+        return 1 + self.n_parts + self.n_halves
+
+    @cached_property
+    def cells(self) -> Bool[np.ndarray, "sets cells"]:
+        """Which cells each set has."""
+        return np.concatenate(
+            [
+                np.ones((1, len(self.part_of_cell)), dtype=bool),
+                np.arange(self.n_parts)[:, None] != self.part_of_cell,
+                np.arange(self.n_halves)[:, None] == self.half_of_cell,
+            ]
+        )
+
+    @cached_property
+    def points(self) -> Bool[np.ndarray, "sets points"]:
+        """Which points, in the order of cells, each set has."""
+        return np.repeat(self.cells, np.diff(self.bounds), axis=1)
+
+    def cells_of(self, cells: slice) -> Float[np.ndarray, "run_points run_cells"]:
+        """Return 1 where a point of a run of cells is in a cell of it."""
+        sizes = np.diff(self.bounds)[cells]
+        return np.repeat(np.eye(len(sizes)), sizes, axis=0)
+
+    def runs(self, first: int = 0) -> list[tuple[slice, slice]]:
+        """Return (cells, points) of runs of cells from the ``first`` on, of at most 512 points each: widths of tiles."""
+        runs, start = [], first
+        for cell in range(first + 1, len(self.part_of_cell) + 1):
+            is_last = cell == len(self.part_of_cell)
+            if is_last or self.bounds[cell + 1] - self.bounds[start] > 4 * _MOST_TILE_ROWS:
+                runs.append((slice(start, cell), slice(int(self.bounds[start]), int(self.bounds[cell]))))
+                start = cell
+        return runs
+
+
+def point_sets(
+    n_points: int,
+    parts: Int[np.ndarray, " points"] | None = None,
+    halves: Int[np.ndarray, " points"] | None = None,
+    n_parts: int = 0,
+) -> PointSets:
+    """Return the sets of ``n_points`` that are parted in these ways."""
+    part = np.full(n_points, -1) if parts is None else parts
+    half = np.full(n_points, -1) if halves is None else halves
+    order = np.lexsort((half, part))
+    changes = np.flatnonzero(np.diff(part[order]) | np.diff(half[order])) + 1
+    bounds = [0]
+    for start, end in zip([0, *changes.tolist()], [*changes.tolist(), n_points], strict=True):
+        n_cells = -(-(end - start) // _MOST_TILE_ROWS)
+        bounds += [start + (end - start) * cell // n_cells for cell in range(1, n_cells + 1)]
+    first = order[np.array(bounds[:-1])]
+    return PointSets(
+        order,
+        np.array(bounds),
+        part[first],
+        half[first],
+        0 if parts is None else n_parts,
+        0 if halves is None else 2,
+    )
+
+
+@dataclass(frozen=True)
+class SpaceRows:
+    """Rows of a space in the order of cells, centered and at root mean square length 1.
+
+    ``unit``: what 1 stands for. ``mean``: what centering took off, in that unit.
+    """
+
+    rows: Float[np.ndarray, "points features"]
+    unit: float
+    mean: Float[np.ndarray, " features"]
+
+
+def space_rows(rows: Float[np.ndarray, "points features"], order: Int[np.ndarray, " points"]) -> SpaceRows:
+    """Return rows in a given order, ready to be squared whatever their units are.
+
+    Raises
+    ------
+    DataError
+        ``constant`` if all rows are the same.
+    """
+    wide = rows[order].astype(np.float64)
+    largest = float(np.abs(wide).max())
+    if largest > 0:
+        wide /= largest
+    mean = wide.mean(axis=0)
+    wide -= mean
+    length = float(np.sqrt(np.square(wide).sum(axis=1).mean()))
+    if length <= _NO_SPREAD:
+        found = "got a space whose rows are all the same, expected rows that differ"
+        raise DataError("constant", f"{found}. Remove it, or record another layer.")
+    return SpaceRows((wide / length).astype(np.float32), largest * length, mean / length)
+
+
+# Of two runs of points: one array, or an array and its derivative.
+TileFunction = Callable[[slice, slice], tuple[Float[np.ndarray, "rows columns"], ...]]
+
+
+@dataclass(frozen=True)
+class TiledMatrix:
+    """A symmetric matrix of all pairs of points, roughly centered.
+
+    Parameters
+    ----------
+    tile
+        Returns, of two runs of points, the matrix, and its derivative by log σ² where it has a bandwidth.
+    diagonal
+        The diagonal, where centering asks for it.
+    shifts
+        By how much of the derivative the matrix changes in each set of points; none if it has none.
+    constants
+        What was computed over all pairs of points: given to the form once more, it spares that.
+    """
+
+    tile: TileFunction
+    diagonal: Float[np.ndarray, " points"] | None = None
+    shifts: Float[np.ndarray, " sets"] | None = None
+    constants: Float[np.ndarray, " constants"] | None = None
+
+    @property
+    def n_terms(self) -> int:
+        """How many arrays a tile has."""
+        return 1 if self.shifts is None else 2
+
+
+@dataclass(frozen=True)
+class MatrixForm:
+    """A measure as the cosine ⟨K, L⟩/(‖K‖‖L‖) of two centered n × n matrices, each of one space.
+
+    Parameters
+    ----------
+    of_rows
+        Returns the matrix of a space; constants of an earlier call are taken where they are given.
+    centering
+        *double*: HKH. *unbiased*: diagonal out, centered without it (HSIC₁). *zero_diagonal*: HKH, then the diagonal
+        out. *pairs*: diagonal out, the mean of all pairs taken off.
+    of_cosine
+        The value from the cosine, elementwise and monotone.
+    has_bandwidth
+        Whether it depends on a number that is computed over all pairs of points.
+    precision
+        Of the products inside a tile. Float32 is right to some 1e-8; an angle near 0 needs the square of that.
+    """
+
+    of_rows: Callable[[SpaceRows, PointSets, Float[np.ndarray, " constants"] | None], TiledMatrix]
+    centering: Centering = "double"
+    of_cosine: Callable[[Float[np.ndarray, "*pairs"]], Float[np.ndarray, "*pairs"]] | None = None
+    has_bandwidth: bool = False
+    precision: type[np.floating[Any]] = np.float32
+
+
+def linear_matrix(centering: Centering) -> MatrixForm:
+    """Return the form of inner products of centered rows."""
+
+    def of_rows(space: SpaceRows, sets: PointSets, constants: object = None) -> TiledMatrix:
+        def tile(rows: slice, columns: slice) -> tuple[Float[np.ndarray, "rows columns"]]:
+            return (_without_diagonal(_products(space.rows, rows, columns), rows, columns, centering),)
+
+        return TiledMatrix(tile, _squares(space.rows))
+
+    return MatrixForm(of_rows, centering)
+
+
+def radial_matrix(bandwidth: Callable[[float, float], float], centering: Centering, *, fixed: bool = False) -> MatrixForm:
+    """Return the form of exp(−d²/(2σ²)); ``bandwidth``: σ² from the median of all n² d², and from the unit.
+
+    The median of a set of points is taken to first order from that of all points, unless the bandwidth is ``fixed``.
+    """
+
+    def of_rows(
+        space: SpaceRows, sets: PointSets, constants: Float[np.ndarray, " constants"] | None = None
+    ) -> TiledMatrix:
+        squared = _squared_distances(space)
+        if constants is None:
+            medians = np.zeros(1 + sets.n_sets) if fixed else _medians(squared, sets)
+            constants = np.concatenate([[bandwidth(float(medians[0]), space.unit)], medians[1:]])
+        variance = float(constants[0])
+
+        def radial(rows: slice, columns: slice) -> tuple[Float[np.ndarray, "rows columns"], ...]:
+            exponents = squared(rows, columns)
+            # A bandwidth of 0, of a space most of whose points are equal: every kernel is 1, as its definition says.
+            exponents *= -1 / (2 * variance) if variance > 0 else 0.0
+            kernel = np.exp(exponents)
+            return (kernel,) if fixed else (kernel, np.multiply(kernel, -exponents, out=exponents))
+
+        matrix = _roughly_centered(radial, sets, centering)
+        return TiledMatrix(matrix, None, None if fixed else constants[1:], constants)
+
+    return MatrixForm(of_rows, centering, has_bandwidth=not fixed)
+
+
+def distance_matrix() -> MatrixForm:
+    """Return the form of euclidean distances, centered."""
+
+    def of_rows(space: SpaceRows, sets: PointSets, constants: object = None) -> TiledMatrix:
+        squared = _squared_distances(space)
+
+        def distances(rows: slice, columns: slice) -> tuple[Float[np.ndarray, "rows columns"]]:
+            tile = squared(rows, columns)
+            return (np.sqrt(tile, out=tile),)
+
+        return TiledMatrix(_roughly_centered(distances, sets, "double"))
+
+    return MatrixForm(of_rows, "double", lambda cosines: np.sqrt(np.maximum(cosines, 0)))
+
+
+def correlation_matrix() -> MatrixForm:
+    """Return the form of 1 − Pearson correlations of rows, all but the diagonal.
+
+    The sign of both matrices, and the 1, drop out of the cosine.
+    """
+
+    def of_rows(space: SpaceRows, sets: PointSets, constants: object = None) -> TiledMatrix:
+        units = _standardized(space)
+        n_points = len(units)
+        total = units.sum(axis=0, dtype=np.float64)
+        mean = float((total @ total - n_points) / (n_points * (n_points - 1)))
+
+        def tile(rows: slice, columns: slice) -> tuple[Float[np.ndarray, "rows columns"]]:
+            correlations = _products(units, rows, columns)
+            correlations -= mean
+            return (_fill_diagonal(correlations, rows, columns),)
+
+        return TiledMatrix(tile)
+
+    return MatrixForm(of_rows, "pairs")
+
+
+def _standardized(space: SpaceRows) -> Float[np.ndarray, "points features"]:
+    """Return each row less its own mean over features, at length 1."""
+    wide = space.rows + space.mean
+    wide -= wide.mean(axis=1, keepdims=True)
+    lengths = np.linalg.norm(wide, axis=1, keepdims=True)
+    n_constant = int((lengths <= _NO_SPREAD).sum())
+    if n_constant:
+        found = f"got {n_constant} rows whose features are all the same, expected rows that correlate with others"
+        raise DataError("constant_rows", f"{found}. Drop the measure, or record a layer of several features.")
+    return np.asarray((wide / lengths).astype(np.float32))
+
+
+def _products(
+    of_rows: Float[np.ndarray, "points features"], rows: slice, columns: slice
+) -> Float[np.ndarray, "rows columns"]:
+    """Return inner products of two runs of rows, in float64."""
+    return np.asarray(of_rows[rows].astype(np.float64) @ of_rows[columns].astype(np.float64).T)
+
+
+def _squares(rows: Float[np.ndarray, "points features"]) -> Float[np.ndarray, " points"]:
+    return np.asarray(np.einsum("ij,ij->i", rows, rows, dtype=np.float64))
+
+
+def _fill_diagonal(
+    tile: Float[np.ndarray, "rows columns"], rows: slice, columns: slice
+) -> Float[np.ndarray, "rows columns"]:
+    """Return the tile with 0 where a point meets itself."""
+    same = np.arange(max(rows.start, columns.start), min(rows.stop, columns.stop))
+    tile[same - rows.start, same - columns.start] = 0
+    return tile
+
+
+def _without_diagonal(
+    tile: Float[np.ndarray, "rows columns"], rows: slice, columns: slice, centering: Centering
+) -> Float[np.ndarray, "rows columns"]:
+    return _fill_diagonal(tile, rows, columns) if centering in ("unbiased", "pairs") else tile
+
+
+def _squared_distances(space: SpaceRows) -> Callable[[slice, slice], Float[np.ndarray, "rows columns"]]:
+    """Return a function to tiles of squared distances; in float64, since near points lose digits in the difference."""
+    squares = _squares(space.rows)
+
+    def tile(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
+        products = _products(space.rows, rows, columns)
+        products *= -2
+        products += squares[rows, None]
+        products += squares[columns]
+        return _fill_diagonal(np.maximum(products, 0, out=products), rows, columns)
+
+    return tile
+
+
+def _roughly_centered(tile: TileFunction, sets: PointSets, centering: Centering) -> TileFunction:
+    """Return tiles less row and column effects that some columns estimate.
+
+    Centering takes these effects off exactly. What is left of them before is small, so that float32 loses nothing.
+    """
+    n_points = len(sets.order)
+    step = -(-n_points // _SAMPLE)
+    sampled = [tile(slice(0, n_points), slice(point, point + 1)) for point in range(0, n_points, step)]
+    means = [np.concatenate(columns, axis=1).mean(axis=1) for columns in zip(*sampled, strict=True)]
+    effects = [mean - mean.mean() / 2 for mean in means]
+
+    def centered(rows: slice, columns: slice) -> tuple[Float[np.ndarray, "rows columns"], ...]:
+        terms = tile(rows, columns)
+        for term, effect in zip(terms, effects, strict=True):
+            term -= effect[rows, None]
+            term -= effect[columns]
+            _without_diagonal(term, rows, columns, centering)
+        return terms
+
+    return centered
+
+
+def _medians(
+    squared: Callable[[slice, slice], Float[np.ndarray, "rows columns"]], sets: PointSets
+) -> Float[np.ndarray, " numbers"]:
+    """Return the median of all n² squared distances; and by how much its logarithm changes in each set, first order."""
+    runs = sets.runs()
+    places = [(one, other) for one in range(len(runs)) for other in range(one, len(runs))]
+    is_kept = len(sets.order) ** 2 <= _MOST_KEPT
+    kept = {place: _narrow(squared, runs, place) for place in places} if is_kept else {}
+
+    def tile(place: tuple[int, int]) -> Float[np.ndarray, "rows columns"]:
+        return kept[place] if is_kept else _narrow(squared, runs, place)
+
+    counts = np.zeros(1 << 20, dtype=np.int64)
+    for place in places:
+        # Tiles off the diagonal stand for two.
+        counts += (1 + (place[0] != place[1])) * np.bincount(_bins(tile(place)).ravel(), minlength=len(counts))
+    n_below = counts.cumsum()
+    ranks = [(int(n_below[-1]) - 1) // 2, int(n_below[-1]) // 2]
+    first, last = np.searchsorted(n_below, ranks, side="right")
+    near = []
+    for place in places:
+        values = tile(place)
+        bins = _bins(values)
+        near.append(np.repeat(values[(bins >= first) & (bins <= last)], 1 + (place[0] != place[1])))
+    ordered = np.sort(np.concatenate(near))
+    n_before = int(n_below[first - 1]) if first else 0
+    median = float(ordered[[rank - n_before for rank in ranks]].astype(np.float64).mean())
+    shares = _shares_below(median, tile, places, sets)
+    density = _density(n_below, int(first)) if median > 0 else 0.0
+    # The median of a set is where half of it lies below, and dF/dlog x is the density.
+    shifts = (shares[0] - shares) / density if density > 0 else np.zeros(len(shares))
+    return np.concatenate([[median], shifts])
+
+
+def _narrow(
+    squared: Callable[[slice, slice], Float[np.ndarray, "rows columns"]],
+    runs: list[tuple[slice, slice]],
+    place: tuple[int, int],
+) -> Float[np.ndarray, "rows columns"]:
+    return squared(runs[place[0]][1], runs[place[1]][1]).astype(np.float32)
+
+
+def _bins(values: Float[np.ndarray, "rows columns"]) -> UInt[np.ndarray, "rows columns"]:
+    """Return numbers of at least 0 as their upper bits: these order as the numbers do, 4,096 to a power of two."""
+    return values.view(np.uint32) >> 11
+
+
+def _shares_below(
+    median: float,
+    tile: Callable[[tuple[int, int]], Float[np.ndarray, "rows columns"]],
+    places: list[tuple[int, int]],
+    sets: PointSets,
+) -> Float[np.ndarray, " sets"]:
+    """Return which share of the squared distances of each set is at most the median of all."""
+    runs = sets.runs()
+    below = np.zeros((len(sets.part_of_cell),) * 2)
+    for one, other in places:
+        (cells, _), (others, _) = runs[one], runs[other]
+        is_below = (tile((one, other)) <= np.float32(median)).astype(np.float64)
+        below[cells, others] = sets.cells_of(cells).T @ (is_below @ sets.cells_of(others))
+        below[others, cells] = below[cells, others].T
+    return np.asarray(((sets.cells @ below) * sets.cells).sum(axis=1) / sets.points.sum(axis=1) ** 2)
+
+
+def _density(n_below: Int[np.ndarray, " bins"], place: int) -> float:
+    """Return the density of numbers, by their logarithm, over 3 % to each side of a bin."""
+    first, last = max(place - 128, 1), min(place + 129, len(n_below) - 1)
+    edges = np.array([first << 11, last << 11], dtype=np.uint32).view(np.float32)
+    return float((n_below[last - 1] - n_below[first - 1]) / n_below[-1] / np.log(edges[1] / edges[0]))

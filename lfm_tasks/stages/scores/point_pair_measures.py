@@ -1,0 +1,289 @@
+"""Scores of the measures that compare all pairs of points: many pairs of spaces from a few large products.
+
+Two families: cosines of n × n matrices (CKA, RSA, distance correlation), and shared nearest neighbors. Whole, without
+each part of the points and in halves from the same pass; chance in closed form.
+"""
+
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from math import comb
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import numpy as np
+from cachetools import LRUCache
+from jaxtyping import Bool, Float, Int
+
+from lfm_tasks.errors import DataError
+from lfm_tasks.measures.matrix_moments import MatrixChance, matrix_chance, moments_of_cosines
+from lfm_tasks.measures.matrix_pairs import Sides, matrix_cosines
+from lfm_tasks.measures.measure import Measure, of_order_one
+from lfm_tasks.measures.point_matrices import MatrixForm, PointSets, SpaceRows, point_sets, space_rows
+from lfm_tasks.stages.inventory.correspondence import Resampling
+from lfm_tasks.stages.scores.block import STATISTICS, resampled
+from lfm_tasks.statistics.permutation_moments import FEWEST_POINTS, MomentArrays, moments_of_pairs
+from lfm_tasks.statistics.resampling import upper_shares, values_below
+
+if TYPE_CHECKING:
+    from lfm_tasks.measures.neighbor_pairs import NeighborLists
+
+# Sets of points (the whole, without each part, halves) that neighbors are counted in at once.
+MOST_NEIGHBOR_SETS = 63
+
+
+@dataclass(frozen=True)
+class SpacesOnPoints:
+    """Spaces on one list of points, in one order.
+
+    Parameters
+    ----------
+    rows
+        Activations by key.
+    neighbors
+        The nearest points by cosine, of spaces of which they are known.
+    address
+        What tells these points, and how they are parted, from all others: what is computed of one space is kept under
+        it for later pairs. None: nothing is kept.
+    """
+
+    rows: Mapping[str, Float[np.ndarray, "points features"]]
+    neighbors: Mapping[str, Int[np.ndarray, "points neighbors"]]
+    address: tuple[Hashable, ...] | None = None
+
+    def address_of(self, name: str, key: str, *, has_moments: bool) -> Hashable | None:
+        """Return what is kept of one space for one measure is kept under."""
+        return None if self.address is None else (*self.address, name, key, has_moments)
+
+
+@dataclass(frozen=True)
+class FamilyScores:
+    """Scores of pairs of spaces that are the same both ways; ``refused``: why a space has none, by key.
+
+    ``has_chance``: whether the statistics of chance are filled in, too.
+    """
+
+    values: Float[np.ndarray, "pairs statistics"]
+    refused: Mapping[str, DataError]
+    has_chance: bool
+
+
+def in_family(measure: Measure, resampling: Resampling) -> bool:
+    """Return whether a measure is scored here."""
+    n_sets = 1 + (0 if resampling.parts is None else resampling.n_parts) + 2 * (resampling.halves is not None)
+    is_counted = measure.of_shared_neighbors is not None and n_sets <= MOST_NEIGHBOR_SETS
+    return measure.matrix is not None or is_counted
+
+
+def score_family(
+    name: str, measure: Measure, spaces: SpacesOnPoints, pairs: list[tuple[str, str]], resampling: Resampling
+) -> FamilyScores:
+    """Return the statistics of each pair of spaces by one measure.
+
+    Chance is known in closed form where all points are exchangeable, at least 6 of them; it is NaN elsewhere.
+    """
+    n_points = resampling.exchange.n_points
+    sets = point_sets(n_points, resampling.parts, resampling.halves, resampling.n_parts)
+    points = _Points(sets, not resampling.exchange.sets and n_points >= FEWEST_POINTS)
+    of_value = None
+    if measure.matrix is not None:
+        scored, of_value = _score_matrices(name, measure.matrix, spaces, points, pairs), measure.matrix.of_cosine
+    else:
+        assert measure.of_shared_neighbors is not None
+        scored = _score_neighbors(measure.of_shared_neighbors, spaces, points, pairs)
+    values = np.full((len(pairs), len(STATISTICS)), np.nan)
+    usable = [index for index, pair in enumerate(pairs) if not set(pair) & scored.refused.keys()]
+    values[usable] = _statistics(scored, of_value or np.asarray, measure, sets)
+    return FamilyScores(values, scored.refused, points.has_moments)
+
+
+@dataclass(frozen=True)
+class _PairLayout:
+    """Pairs of spaces as places in a matrix of sources x targets that is as small as it can be.
+
+    ``sides``: the places of sources and targets among ``keys``; ``places``: of each pair in the matrix.
+    """
+
+    keys: list[str]
+    sides: Sides
+    places: tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]
+
+    @property
+    def wanted(self) -> Bool[np.ndarray, "sources targets"]:
+        """Which places of the matrix are pairs."""
+        wanted = np.zeros((len(self.sides[0]), len(self.sides[1])), dtype=bool)
+        wanted[self.places] = True
+        return wanted
+
+
+def _layout(pairs: list[tuple[str, str]]) -> _PairLayout:
+    """Return the layout of pairs: a space of many pairs is a source, so that few new spaces meet many old ones."""
+    counts: dict[str, int] = {}
+    for pair in pairs:
+        for key in set(pair):
+            counts[key] = counts.get(key, 0) + 1
+    keys = sorted(counts, key=lambda key: (-counts[key], key))
+    place = {key: index for index, key in enumerate(keys)}
+    ordered = np.array([sorted((place[first], place[second])) for first, second in pairs])
+    (sources, rows), (targets, columns) = (np.unique(side, return_inverse=True) for side in ordered.T)
+    return _PairLayout(keys, (sources, targets), (rows, columns))
+
+
+@dataclass(frozen=True)
+class _KeptMatrix:
+    """What takes longest to compute of the matrix of one space: its bandwidth, and sums for chance."""
+
+    constants: Float[np.ndarray, " constants"] | None
+    chance: MatrixChance | None
+    nbytes: int = 4096
+
+
+@dataclass(frozen=True)
+class _KeptLists:
+    """The lists of neighbors of one space, and sums for chance."""
+
+    lists: "NeighborLists"
+    sums: Float[np.ndarray, " partitions"] | None
+
+    @property
+    def nbytes(self) -> int:
+        return 4096 + self.lists.indices.nbytes + self.lists.masks.nbytes
+
+
+Kept = TypeVar("Kept")
+# The addresses name contents: no entry is ever out of date.
+_KEPT: LRUCache[Hashable, Any] = LRUCache(256 << 20, getsizeof=lambda kept: kept.nbytes)
+
+
+def _kept(address: Hashable | None, compute: Callable[[], Kept]) -> Kept:
+    kept: Kept | None = None if address is None else _KEPT.get(address)
+    if kept is None:
+        kept = compute()
+        if address is not None:
+            _KEPT[address] = kept
+    return kept
+
+
+def _score_matrices(
+    name: str, form: MatrixForm, spaces: SpacesOnPoints, points: "_Points", pairs: list[tuple[str, str]]
+) -> "_Scored":
+    """Return the scores of pairs by a measure of matrices."""
+    sets = points.sets
+    rows: dict[str, SpaceRows] = {}
+    kept: dict[str, _KeptMatrix] = {}
+    refused: dict[str, DataError] = {}
+    for key in sorted({key for pair in pairs for key in pair}):
+        try:
+            rows[key] = space_rows(spaces.rows[key], sets.order)
+            address = spaces.address_of(name, key, has_moments=points.has_moments)
+            kept[key] = _kept(address, partial(_keep_matrix, form, rows[key], points))
+        except DataError as error:
+            refused[key] = error
+    layout = _layout([pair for pair in pairs if not set(pair) & refused.keys()])
+    if not layout.keys:
+        return _Scored(np.empty((sets.n_sets, 0)), None, refused)
+    matrices = [form.of_rows(rows[key], sets, kept[key].constants) for key in layout.keys]
+    cosines = matrix_cosines(matrices, layout.sides, sets, form, layout.wanted)[:, *layout.places]
+    sources, targets = (
+        [chance for place in side if (chance := kept[layout.keys[place]].chance) is not None] for side in layout.sides
+    )
+    if not points.has_moments:
+        return _Scored(cosines, None, refused)
+    return _Scored(cosines, moments_of_cosines(sources, targets, len(sets.order)).of(layout.places), refused)
+
+
+def _keep_matrix(form: MatrixForm, rows: SpaceRows, points: "_Points") -> _KeptMatrix:
+    matrix = form.of_rows(rows, points.sets, None)
+    chance = matrix_chance(rows, matrix, points.sets, form) if points.has_moments else None
+    return _KeptMatrix(matrix.constants, chance)
+
+
+def _score_neighbors(
+    value_of_count: Float[np.ndarray, " counts"],
+    spaces: SpacesOnPoints,
+    points: "_Points",
+    pairs: list[tuple[str, str]],
+) -> "_Scored":
+    """Return the scores of pairs by shared neighbors."""
+    # Its compiled loops take .3 s to import: only for those who need them.
+    from lfm_tasks.measures.neighbor_pairs import neighbor_lists, neighbor_moment_sums, neighbor_shares
+
+    def keep(key: str) -> _KeptLists:
+        lists = neighbor_lists(of_order_one(spaces.rows[key]), points.sets, spaces.neighbors.get(key))
+        return _KeptLists(lists, neighbor_moment_sums(lists) if points.has_moments else None)
+
+    layout, n_points = _layout(pairs), len(points.sets.order)
+    # The lists are those of all measures of shared neighbors.
+    kept = [
+        _kept(spaces.address_of("neighbors", key, has_moments=points.has_moments), partial(keep, key))
+        for key in layout.keys
+    ]
+    sources, targets = ([kept[place].lists for place in side] for side in layout.sides)
+    shares = neighbor_shares(sources, targets, points.sets, value_of_count, layout.wanted)[:, *layout.places]
+    if not points.has_moments:
+        return _Scored(shares, None, {})
+    of_sources, of_targets = (np.stack([kept[place].sums for place in side]) for side in layout.sides)
+    counts = moments_of_pairs(of_sources, of_targets, n_points).of(layout.places)
+    return _Scored(shares, moments_of_values(counts, value_of_count, n_points), {})
+
+
+def moments_of_values(
+    counts: MomentArrays, value_of_count: Float[np.ndarray, " counts"], n_points: int
+) -> MomentArrays:
+    """Return the moments of the mean over points of g(c), from those of Σ c, c shared neighbors of a point.
+
+    By chance c is hypergeometric: k drawn of n − 1 points, k of them neighbors. Exact where g is linear. Else the mean
+    is exact; the deviation is that of the best line through g, and what is left of g adds as if points were
+    independent.
+    """
+    k = len(value_of_count) - 1
+    drawn = np.array([comb(k, c) * comb(n_points - 1 - k, k - c) / comb(n_points - 1, k) for c in range(k + 1)])
+    steps, mean = np.arange(k + 1) - drawn @ np.arange(k + 1), float(drawn @ value_of_count)
+    spread = float(drawn @ steps**2)
+    slope = float(drawn @ (steps * value_of_count)) / spread
+    left = max(float(drawn @ (value_of_count - mean - slope * steps) ** 2), 0.0)
+    of_line = slope * counts.deviation / n_points
+    deviation = np.sqrt(of_line**2 + left / n_points)
+    return MomentArrays(np.full(deviation.shape, mean), deviation, counts.skewness * (of_line / deviation) ** 3)
+
+
+@dataclass(frozen=True)
+class _Points:
+    """The sets of points, and whether the moments of chance are known for them."""
+
+    sets: PointSets
+    has_moments: bool
+
+
+@dataclass(frozen=True)
+class _Scored:
+    """Values of the pairs that are not refused on every set of points, and the moments of the first by chance."""
+
+    values: Float[np.ndarray, "sets pairs"]
+    moments: MomentArrays | None
+    refused: Mapping[str, DataError]
+
+
+def _statistics(
+    scored: _Scored, of_value: Callable[[Float[np.ndarray, "*any"]], Float[np.ndarray, "*any"]], measure: Measure, sets: PointSets
+) -> Float[np.ndarray, "pairs statistics"]:
+    """Return what is stored of each pair; ``of_value``: what the atlas has in place of a value, monotone."""
+    values = np.array(of_value(scored.values))
+    values[sets.points.sum(axis=1) < measure.smallest_n] = np.nan
+    statistics = np.full((values.shape[1], len(STATISTICS)), np.nan)
+    statistics[:, 0] = values[0]
+    if scored.moments is not None:
+        mean, deviation, skewness = scored.moments.mean, scored.moments.deviation, scored.moments.skewness
+        # Two values with these weights have the same three moments: exact for polynomials of third degree.
+        reach = np.sqrt(skewness**2 + 4)
+        above, below = (skewness + reach) / 2, (skewness - reach) / 2
+        weight = -below / reach
+        statistics[:, 1] = weight * of_value(mean + deviation * above) + (1 - weight) * of_value(mean + deviation * below)
+        statistics[:, 2] = of_value(mean + deviation * values_below(0.95, skewness))
+        best = 0.0 if measure.kind == "distance" else 1.0
+        statistics[:, 3] = (values[0] - statistics[:, 1]) / (best - statistics[:, 1])
+        tails = upper_shares((scored.values[0] - mean) / deviation, skewness)
+        statistics[:, 4] = np.maximum(tails, np.finfo(np.float64).tiny)
+        statistics[np.isnan(values[0]), 1:5] = np.nan
+    parts, halves = values[1 : 1 + sets.n_parts].T, values[1 + sets.n_parts :].T
+    statistics[:, 5:9] = resampled(values[0], parts, halves, measure.value_range)
+    return statistics

@@ -1,0 +1,1 @@
+"""Units and atlases in an object store, and its lock."""

@@ -1,0 +1,301 @@
+"""Measures of all pairs of points, many spaces at once: the numbers of the measures one by one, and of permutations."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from lfm_tasks.errors import DataError
+from lfm_tasks.measures.matrix_moments import matrix_chance, moments_of_cosines
+from lfm_tasks.measures.matrix_pairs import matrix_cosines
+from lfm_tasks.measures.measure import Measure
+from lfm_tasks.measures.neighborhoods import nearest_by_cosine, permuted_neighborhoods
+from lfm_tasks.measures.point_matrices import PointSets, point_sets, space_rows
+from lfm_tasks.measures.registry import MEASURES
+from lfm_tasks.stages.inventory.correspondence import Resampling
+from lfm_tasks.stages.scores.block import STATISTICS
+from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, score_family
+from lfm_tasks.statistics.resampling import Exchange, random_parts
+
+TOGETHER = sorted(name for name, measure in MEASURES.items() if measure.compares_point_pairs)
+OF_MATRICES = [name for name in TOGETHER if MEASURES[name].matrix is not None]
+WITH_BANDWIDTH = [name for name in OF_MATRICES if MEASURES[name].matrix.has_bandwidth]  # type: ignore[union-attr]
+SCORE, MEAN, Q95, P, LOW, HIGH = (
+    STATISTICS.index(name) for name in ("score", "null_mean", "null_q95", "p_value", "ci_low", "ci_high")
+)
+HALVES = slice(STATISTICS.index("half_1"), STATISTICS.index("half_2") + 1)
+
+
+def related(n_points: int, seed: int = 0, widths: tuple[int, ...] = (9, 14, 6)) -> dict[str, np.ndarray]:
+    """Return spaces of different widths that share some directions, far from the origin, in units of their own."""
+    generator = np.random.default_rng(seed)
+    shared = generator.standard_normal((n_points, 5))
+    return {
+        f"space{place}": (
+            scale * (np.tanh(shared @ generator.standard_normal((5, width)) + generator.standard_normal((n_points, width)))
+                     + generator.standard_normal(width))
+        ).astype(np.float32)
+        for place, (width, scale) in enumerate(zip(widths, (1.0, 30.0, 1e-3), strict=False))
+    }  # fmt: skip
+
+
+def parted(n_points: int, n_parts: int, seed: int = 0) -> Resampling:
+    return Resampling(
+        Exchange(n_points),
+        random_parts(n_points, n_parts, seed=seed),
+        random_parts(n_points, 2, seed=seed),
+        n_parts,
+    )
+
+
+def one_by_one(measure: Measure, rows: Mapping[str, np.ndarray], pair: tuple[str, str], kept: np.ndarray) -> float:
+    return measure(*(rows[key][kept].astype(np.float64) for key in pair))
+
+
+@pytest.mark.parametrize("n_parts", [10, 7], ids=["even", "odd"])
+@pytest.mark.parametrize("name", TOGETHER)
+def test_scores__are_those_of_spaces_one_by_one(name: str, n_parts: int) -> None:
+    rows, how, measure = related(150), parted(150, n_parts), MEASURES[name]
+    pairs = [("space0", "space1"), ("space2", "space0"), ("space2", "space1")]
+
+    found = score_family(name, measure, SpacesOnPoints(rows, {}), pairs, how).values
+
+    for pair, values in zip(pairs, found, strict=True):
+        assert values[SCORE] == pytest.approx(one_by_one(measure, rows, pair, np.arange(150)), abs=1e-6)
+        assert how.parts is not None
+        assert how.halves is not None
+        left = np.array([one_by_one(measure, rows, pair, how.parts != part) for part in range(n_parts)])
+        error = np.sqrt((n_parts - 1) / n_parts * np.square(left - left.mean()).sum())
+        reach = {10: 2.262157, 7: 2.446912}[n_parts] * error
+        # A bandwidth follows its set of points to first order.
+        close = 0.02 if name in WITH_BANDWIDTH else 1e-4
+        low, high = measure.value_range
+        assert values[HIGH] == pytest.approx(min(values[SCORE] + reach, high), abs=close * reach)
+        assert values[LOW] == pytest.approx(max(values[SCORE] - reach, low), abs=close * reach)
+        halves = [one_by_one(measure, rows, pair, how.halves == half) for half in range(2)]
+        np.testing.assert_allclose(values[HALVES], halves, atol=5e-3 if name in WITH_BANDWIDTH else 1e-6)
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_chance__is_that_of_permutations(name: str) -> None:
+    rows, measure, n_drawn = related(60, seed=4), MEASURES[name], 4000
+    (values,) = score_family(
+        name, measure, SpacesOnPoints(rows, {}), [("space0", "space1")], Resampling(Exchange(60), None, None, 0)
+    ).values
+    generator = np.random.default_rng(1)
+    source = measure.prepare(rows["space0"].astype(np.float64))
+    target = rows["space1"].astype(np.float64)
+    drawn = np.array([measure.compare(source, measure.prepare(target[generator.permutation(60)])) for _ in range(n_drawn)])
+    is_distance = measure.kind == "distance"
+    edge = np.quantile(drawn, 0.05 if is_distance else 0.95)
+    assert values[MEAN] == pytest.approx(drawn.mean(), abs=0.08 * drawn.std())
+    assert values[Q95] == pytest.approx(edge, abs=0.15 * drawn.std())
+    assert values[P] == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_p_values__of_unrelated_spaces_are_uniform(name: str) -> None:
+    pairs = [(f"space{2 * place}", f"space{2 * place + 1}") for place in range(60)]
+    generator = np.random.default_rng(7)
+    rows = {key: generator.standard_normal((40, 6)).astype(np.float32) for pair in pairs for key in pair}
+    values = score_family(
+        name, MEASURES[name], SpacesOnPoints(rows, {}), pairs, Resampling(Exchange(40), None, None, 0)
+    ).values
+    p_values = np.sort(values[:, P])
+    # Kolmogorov's bound for p = .001.
+    assert np.abs(p_values - (np.arange(60) + 0.5) / 60).max() < 1.95 / np.sqrt(60)
+
+
+@pytest.mark.parametrize("name", ["cka_linear_debiased_song", "cka_rbf_half_median", "mutual_knn_10_cosine"])
+@pytest.mark.parametrize("n_points", [24, 150, 400])
+def test_values__have_the_same_bits_whatever_else_is_scored(name: str, n_points: int) -> None:
+    rows = related(n_points, widths=(9, 14, 6)) | {
+        f"other{place}": one
+        for place, one in enumerate(np.random.default_rng(3).standard_normal((20, n_points, 8)).astype(np.float32))
+    }
+    keys, how = sorted(rows), parted(n_points, 5)
+    every = [(first, second) for place, first in enumerate(keys) for second in keys[place + 1 :]]
+
+    def scored(pairs: list[tuple[str, str]]) -> np.ndarray:
+        return score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), pairs, how).values
+
+    together = dict(zip(every, scored(every), strict=True))
+    for some in (every[:1], every[5:40], [pair for pair in every if "space1" in pair], every[::-7]):
+        for pair, values in zip(some, scored(some), strict=True):
+            np.testing.assert_array_equal(values, together[pair], err_msg=str(pair))
+    turned = scored([(second, first) for first, second in every[:20]])
+    np.testing.assert_array_equal(turned, np.stack([together[pair] for pair in every[:20]]))
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_space__with_itself_and_with_a_copy_is_as_alike_as_can_be(name: str) -> None:
+    rows = related(80)
+    rows["copy"] = rows["space0"].copy()
+    how = parted(80, 5)
+    values = score_family(
+        name, MEASURES[name], SpacesOnPoints(rows, {}), [("space0", "copy"), ("space0", "space0")], how
+    ).values
+    best = 0.0 if MEASURES[name].kind == "distance" else 1.0
+    np.testing.assert_allclose(values[:, SCORE], best, atol=1e-12)
+    np.testing.assert_allclose(values[:, LOW:], best, atol=1e-7)
+
+
+CHANGES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "scaling": lambda rows: rows * 2.0**70,
+    "translation": lambda rows: rows + 3 * rows.std(),
+    "rotation": lambda rows: rows @ np.linalg.qr(np.random.default_rng(0).standard_normal((rows.shape[1],) * 2))[0],
+    "permutation": lambda rows: rows[:, ::-1],
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("name", TOGETHER)
+def test_values__do_not_change_by_what_the_measure_is_invariant_to(name: str, change: str) -> None:
+    measure = MEASURES[name]
+    if change not in measure.invariances:
+        pytest.skip(f"{name} is not invariant to {change}")
+    rows = {key: one.astype(np.float64) for key, one in related(120).items()}
+    how, pairs = parted(120, 6), [("space0", "space1"), ("space0", "space2")]
+    before = score_family(name, measure, SpacesOnPoints(rows, {}), pairs, how).values
+    rows["space0"] = CHANGES[change](rows["space0"])
+    after = score_family(name, measure, SpacesOnPoints(rows, {}), pairs, how).values
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-30, 1e30, 1e200])
+@pytest.mark.parametrize("name", [name for name in TOGETHER if "scaling" in MEASURES[name].invariances])
+def test_numbers_at_the_ends_of_the_range__change_nothing(name: str, scale: float) -> None:
+    rows = {key: one.astype(np.float64) for key, one in related(60).items()}
+    pairs, how = [("space0", "space1"), ("space0", "space2")], parted(60, 5)
+    before = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), pairs, how).values
+    rows["space1"] = rows["space1"] * scale
+    after = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), pairs, how).values
+    np.testing.assert_allclose(after, before, rtol=1e-4, atol=2e-6)
+
+
+@pytest.mark.parametrize("name", OF_MATRICES)
+def test_constant_space__is_refused_by_name_and_the_others_have_their_values(name: str) -> None:
+    rows = related(60)
+    rows["space1"] = np.full((60, 4), 0.1, dtype=np.float32)
+    pairs = [("space0", "space1"), ("space0", "space2")]
+    found = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), pairs, parted(60, 5))
+    assert {key: error.reason for key, error in found.refused.items()} == {"space1": "constant"}
+    assert np.isnan(found.values[0]).all()
+    assert np.isfinite(found.values[1]).all()
+
+
+def test_rows_without_spread__do_not_correlate_and_are_counted() -> None:
+    rows = related(60)
+    rows["space1"][[3, 40]] = 0.25
+    name = "rsa_pearson_rdm_pearson"
+    found = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), [("space0", "space1")], parted(60, 5))
+    assert found.refused["space1"].reason == "constant_rows"
+    assert "got 2 rows whose features are all the same" in str(found.refused["space1"])
+
+
+def test_points_in_tight_groups__keep_their_digits() -> None:
+    # One far point takes the mean with it: distances of the others are then small differences of large numbers.
+    rows = {key: one.astype(np.float64) for key, one in related(90).items()}
+    rows["space0"][0] += 1e4
+    for name in ("cka_rbf_half_median", "distance_correlation"):
+        (values,) = score_family(
+            name, MEASURES[name], SpacesOnPoints(rows, {}), [("space0", "space1")], parted(90, 5)
+        ).values
+        expected = one_by_one(MEASURES[name], rows, ("space0", "space1"), np.arange(90))
+        assert values[SCORE] == pytest.approx(expected, abs=1e-5)
+
+
+def test_known_neighbors__give_what_rows_give() -> None:
+    rows, how = related(200), parted(200, 10)
+    pairs, name = [("space0", "space1"), ("space1", "space2")], "mutual_knn_10_cosine"
+    lists = {key: nearest_by_cosine(one, 50).indices for key, one in rows.items()}
+    expected = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), pairs, how).values
+    short = {key: nearest[:, :12] for key, nearest in lists.items()}  # too few without some parts
+    for known in (lists, short):
+        found = score_family(name, MEASURES[name], SpacesOnPoints(rows, known), pairs, how).values
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_halves_without_enough_points__have_no_score() -> None:
+    rows, name = related(22), "mutual_knn_10_cosine"
+    (values,) = score_family(
+        name, MEASURES[name], SpacesOnPoints(rows, {}), [("space0", "space1")], parted(22, 5)
+    ).values
+    assert np.isfinite(values[: HALVES.start]).all()
+    assert np.isnan(values[HALVES]).all()
+
+
+def sets_of(n_points: int) -> PointSets:
+    generator = np.random.default_rng(0)
+    # Parts of whole groups differ in size.
+    parts = np.repeat(np.arange(5), [3, 40, 7, 21, n_points - 71])[generator.permutation(n_points)]
+    return point_sets(n_points, parts, None, 5)
+
+
+def test_point_sets__hold_every_point_once_in_cells_of_one_part() -> None:
+    sets = sets_of(300)
+    assert sorted(sets.order) == list(range(300))
+    assert np.diff(sets.bounds).min() > 0
+    assert np.diff(sets.bounds).max() <= 128
+    assert sets.points[0].all()
+    assert (~sets.points[1:]).sum(axis=1).tolist() == [3, 40, 7, 21, 229]
+    for start in range(len(sets.bounds) - 1):
+        runs = sets.runs(start)
+        assert [cells.start for cells, _ in runs] == [start, *(cells.stop for cells, _ in runs[:-1])]
+        assert runs[-1][1].stop == 300
+
+
+def test_moments_of_many_points__are_close_to_those_of_few() -> None:
+    form = MEASURES["cka_rbf_half_median"].matrix
+    assert form is not None
+    generator = np.random.default_rng(0)
+    means = generator.standard_normal((8, 12)) * 2
+    rows = (means[generator.integers(8, size=1500)] + generator.standard_normal((1500, 12))).astype(np.float32)
+    skewness = []
+    for n_points in (700, 1500):  # the whole, and 768 of them
+        sets = point_sets(n_points)
+        space = space_rows(rows[:n_points], sets.order)
+        chance = matrix_chance(space, form.of_rows(space, sets, None), sets, form)
+        skewness.append(float(moments_of_cosines([chance], [chance], n_points).skewness[0, 0]))
+    assert skewness[1] == pytest.approx(skewness[0], rel=0.06)
+
+
+def test_wanted_pairs__are_those_of_all_pairs() -> None:
+    form, sets = MEASURES["cka_linear_debiased_song"].matrix, sets_of(100)
+    assert form is not None
+    spaces = [space_rows(rows, sets.order) for rows in np.random.default_rng(1).standard_normal((7, 100, 4))]
+    matrices = [form.of_rows(space, sets, None) for space in spaces]
+    places = np.arange(7)
+    every = matrix_cosines(matrices, (places, places), sets, form)
+    wanted = np.zeros((3, 4), dtype=bool)
+    wanted[[0, 2], [1, 3]] = True
+    some = matrix_cosines(matrices, (places[:3], places[3:]), sets, form, wanted)
+    for row, column in ((0, 1), (2, 3)):
+        np.testing.assert_array_equal(some[:, row, column], every[:, row, 3 + column])
+
+
+def test_precise_products__tell_small_angles() -> None:
+    rows = {key: one.astype(np.float64) for key, one in related(100).items()}
+    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((9, 9)))[0]
+    rows["turned"] = rows["space0"] @ turn
+    name = "cka_angular_arccos"
+    angle = score_family(
+        name, MEASURES[name], SpacesOnPoints(rows, {}), [("space0", "turned")], parted(100, 5)
+    ).values[0, SCORE]
+    assert angle < 1e-6
+    narrow = replace(MEASURES[name], matrix=replace(MEASURES[name].matrix, precision=np.float32))  # type: ignore[type-var]
+    assert score_family(
+        name, narrow, SpacesOnPoints(rows, {}), [("space0", "turned")], parted(100, 5)
+    ).values[0, SCORE] > 1e-5  # fmt: skip
+
+
+def test_permuted_targets__have_permuted_lists() -> None:
+    rows, order = related(50)["space0"], np.random.default_rng(2).permutation(50)
+    expected = np.sort(nearest_by_cosine(rows[order]).indices, axis=1)
+    np.testing.assert_array_equal(np.sort(permuted_neighborhoods(nearest_by_cosine(rows), order).indices, axis=1), expected)
+
+
+def test_space__that_is_refused_says_why() -> None:
+    with pytest.raises(DataError, match="got a space whose rows are all the same, expected rows that differ"):
+        space_rows(np.zeros((10, 3)), np.arange(10))
