@@ -19,7 +19,7 @@ REASONS: dict[str, str] = {
     "constant": "every point has the same activations",
     "constant_rows": "rows whose features are all the same do not correlate with others",
     "undefined": "the measure has no number for the two spaces: 0 divided by 0, or beyond the floating-point range",
-    "not_computed": "the measure stopped with an error for this pair",
+    "measure_failed": "the measure stopped with an error for this pair",
     "zero_rows": "all-zero rows have no direction, so angular distances do not exist",
     "disconnected": "the graph could not be joined into one piece",
     "joined": "a graph was in pieces that were joined: the lowest eigenvectors tell the pieces apart",

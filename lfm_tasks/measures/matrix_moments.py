@@ -60,6 +60,7 @@ def matrix_chance(space: SpaceRows, matrix: TiledMatrix, sets: PointSets, form: 
     matrix
         The matrix of the space.
     """
+
     def tile(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
         return matrix.tile(rows, columns)[0]
 
@@ -84,9 +85,7 @@ def matrix_chance(space: SpaceRows, matrix: TiledMatrix, sets: PointSets, form: 
     return MatrixChance(centered.off, centered.on, float(np.sqrt(energy)), moment_sums(graphs))
 
 
-def moments_of_cosines(
-    sources: Sequence[MatrixChance], targets: Sequence[MatrixChance], n_points: int
-) -> MomentArrays:
+def moments_of_cosines(sources: Sequence[MatrixChance], targets: Sequence[MatrixChance], n_points: int) -> MomentArrays:
     """Return mean, deviation and skewness of the cosine of every source with every target, the points permuted."""
     of_sums = moments_of_pairs(
         np.stack([source.sums for source in sources]), np.stack([target.sums for target in targets]), n_points

@@ -1,4 +1,4 @@
-"""Cosines of centered n × n matrices for all pairs of spaces: one pass over tiles of points, whole, by parts and halves.
+"""Cosines of centered n × n matrices for all pairs of spaces, whole, by parts and halves: one pass over tiles.
 
 ⟨K, L⟩ is a sum over tiles, and what centering takes off follows from sums of rows. So one product of all tiles of all
 spaces gives every pair, and its sums by parts give the same without each part: exactly, but for bandwidths (first
@@ -36,9 +36,7 @@ def pair_products(
     return (padded[0] @ padded[1].T)[: len(sources), : len(targets)].astype(np.float64)
 
 
-def self_products(
-    rows: Float[np.ndarray, "rows numbers"], n_terms: int = 1
-) -> Float[np.ndarray, "spaces terms terms"]:
+def self_products(rows: Float[np.ndarray, "rows numbers"], n_terms: int = 1) -> Float[np.ndarray, "spaces terms terms"]:
     """Return the inner products of each space's rows, ``n_terms`` in a row, of the same bits as `pair_products`."""
     step = n_terms * -(-_least_rows(rows.shape[1]) // n_terms)
     own = []
@@ -141,8 +139,8 @@ class _SetSums:
 class _Sums:
     """Sums over tiles, filled in tile by tile; a row a space and term.
 
-    ``of_pairs`` and ``of_spaces``: whole, tiles that touch each part, tiles inside each half. ``by_part``: row sums over
-    the points of each part; ``inside_half``: over those of the row's own half.
+    ``of_pairs`` and ``of_spaces``: whole, tiles that touch each part, tiles inside each half. ``by_part``: row sums
+    over the points of each part; ``inside_half``: over those of the row's own half.
     """
 
     sets: PointSets
@@ -163,7 +161,10 @@ class _Sums:
         return places
 
     def add_pairs(
-        self, cells: tuple[int, int], block: tuple[slice, slice], products: Float[np.ndarray, "some_sources some_targets"]
+        self,
+        cells: tuple[int, int],
+        block: tuple[slice, slice],
+        products: Float[np.ndarray, "some_sources some_targets"],
     ) -> None:
         """Add the products of tiles of two cells; a tile off the diagonal stands for two."""
         if cells[0] != cells[1]:
@@ -194,7 +195,9 @@ class _Sums:
             if is_inside:
                 self.inside_half[:, rows] += by_cell[:, :, place]
             if other != cell:
-                of_column = by_column[:, columns.start - int(bounds[cells.start]) : columns.stop - int(bounds[cells.start])]
+                of_column = by_column[
+                    :, columns.start - int(bounds[cells.start]) : columns.stop - int(bounds[cells.start])
+                ]
                 self.by_part[:, columns, part[cell]] += of_column
                 if is_inside:
                     self.inside_half[:, columns] += of_column
@@ -271,7 +274,9 @@ def _pass_over_tiles(
                 sums.add_own((cell, other), self_products(of_cell, n_terms))
                 of_targets = of_cell[targets]
                 for block, reach in blocks:
-                    sums.add_pairs((cell, other), (block, reach), pair_products(of_cell[sources[block]], of_targets[reach]))
+                    sums.add_pairs(
+                        (cell, other), (block, reach), pair_products(of_cell[sources[block]], of_targets[reach])
+                    )
     return sums
 
 

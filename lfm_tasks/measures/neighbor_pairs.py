@@ -1,7 +1,8 @@
 """Shared nearest neighbors for all pairs of spaces: whole, without each part of the points, and in each half, exactly.
 
-One list of neighbors serves every set of points. An entry is among the k nearest of a set if fewer than k entries before
-it are in the set: one bit a set, kept with the entry. Two points share a neighbor in the sets whose bits both have.
+One list of neighbors serves every set of points. An entry is among the k nearest of a set if fewer than k entries
+before it are in the set: one bit a set, kept with the entry. Two points share a neighbor in the sets whose bits both
+have.
 """
 
 from dataclasses import dataclass
@@ -11,9 +12,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, UInt
 from scipy.sparse import csr_array
 
+from lfm_tasks.compiling import compiled
 from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, nearest_by_cosine
 from lfm_tasks.measures.point_matrices import PointSets
-from lfm_tasks.spectral.neighbors.compiled import compiled
 from lfm_tasks.statistics.permutation_moments import directed_moment_sums
 
 # Sets of points that fit into the bits of one number.
@@ -51,10 +52,8 @@ def neighbor_lists(
     members[sets.order] = sets.points.T
     length = min(len(rows) - 1, max(4 * N_NEIGHBORS, 0 if known is None else known.shape[1]))
     while True:
-        nearest = known
-        if known is None or known.shape[1] < length:
-            nearest = nearest_by_cosine(rows, length).indices
-        assert nearest is not None
+        is_known = known is not None and known.shape[1] >= length
+        nearest = known if known is not None and is_known else nearest_by_cosine(rows, length).indices
         masks, n_short = _masks(nearest.astype(np.int64), members, N_NEIGHBORS)
         if not n_short or length == len(rows) - 1:
             break

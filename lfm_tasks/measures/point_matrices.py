@@ -67,7 +67,7 @@ class PointSets:
         return np.repeat(np.eye(len(sizes)), sizes, axis=0)
 
     def runs(self, first: int = 0) -> list[tuple[slice, slice]]:
-        """Return (cells, points) of runs of cells from the ``first`` on, of at most 512 points each: widths of tiles."""
+        """Return (cells, points) of runs of cells from the ``first`` on, of at most 512 points: widths of tiles."""
         runs, start = [], first
         for cell in range(first + 1, len(self.part_of_cell) + 1):
             is_last = cell == len(self.part_of_cell)
@@ -205,7 +205,9 @@ def linear_matrix(centering: Centering) -> MatrixForm:
     return MatrixForm(of_rows, centering)
 
 
-def radial_matrix(bandwidth: Callable[[float, float], float], centering: Centering, *, fixed: bool = False) -> MatrixForm:
+def radial_matrix(
+    bandwidth: Callable[[float, float], float], centering: Centering, *, fixed: bool = False
+) -> MatrixForm:
     """Return the form of exp(−d²/(2σ²)); ``bandwidth``: σ² from the median of all n² d², and from the unit.
 
     The median of a set of points is taken to first order from that of all points, unless the bandwidth is ``fixed``.
@@ -275,7 +277,9 @@ def _standardized(space: SpaceRows) -> Float[np.ndarray, "points features"]:
     wide = space.rows + space.mean
     wide -= wide.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    n_constant = int((lengths <= _NO_SPREAD).sum())
+    # Centered rows are held in float32: what of a constant row is left is their rounding.
+    rounding = np.finfo(np.float32).eps * np.linalg.norm(space.rows, axis=1, keepdims=True)
+    n_constant = int((lengths <= 4 * rounding + _NO_SPREAD).sum())
     if n_constant:
         found = f"got {n_constant} rows whose features are all the same, expected rows that correlate with others"
         raise DataError("constant_rows", f"{found}. Drop the measure, or record a layer of several features.")

@@ -38,9 +38,7 @@ def _correlation(source: Dissimilarities, target: Dissimilarities) -> float:
     return float(source.values @ target.values)
 
 
-def _rsa(
-    transform: Callable[[np.ndarray], np.ndarray], convention: str, matrix: MatrixForm | None = None
-) -> Measure:
+def _rsa(transform: Callable[[np.ndarray], np.ndarray], convention: str, matrix: MatrixForm | None = None) -> Measure:
     return Measure(
         _prepare_ranks(transform),
         _correlation,

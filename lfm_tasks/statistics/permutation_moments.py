@@ -56,8 +56,9 @@ def permutation_profile(rows: Float[np.ndarray, "points features"]) -> Profile:
 
 @dataclass(frozen=True)
 class GraphSums:
-    """What the sums over a symmetric A follow from: diagonal d, row sums r, row sums of squares q; dᵀAd, dᵀAr, rᵀAr,
-    ΣA³ entrywise and tr A³.
+    """What the sums over a symmetric A follow from.
+
+    The diagonal d, row sums r, row sums of squares q; dᵀAd, dᵀAr, rᵀAr; ``cubes`` ΣA³ entrywise, ``triangles`` tr A³.
     """
 
     d: Float[np.ndarray, " points"]
@@ -193,7 +194,9 @@ def moments_of_pairs(
     for order, start, stop in zip(_ORDERS, edges, edges[1:], strict=False):
         arrangements = _arrangements(order, n_points)
         # Sum by sum, not as a matrix product: its last bits would depend on how many pairs there are.
-        raw.append(np.stack([(one * targets[:, start:stop] / arrangements).sum(axis=1) for one in sources[:, start:stop]]))
+        raw.append(
+            np.stack([(one * targets[:, start:stop] / arrangements).sum(axis=1) for one in sources[:, start:stop]])
+        )
     mean = raw[0]
     variance = np.maximum(raw[1] - mean**2, 0.0)
     third = raw[2] - 3 * mean * raw[1] + 2 * mean**3

@@ -20,7 +20,9 @@ def value_below(share: float, skewness: float) -> float:
     return float(values_below(share, np.array(skewness)))
 
 
-def upper_shares(values: Float[np.ndarray, "*pairs"], skewness: Float[np.ndarray, "*pairs"]) -> Float[np.ndarray, "*pairs"]:
+def upper_shares(
+    values: Float[np.ndarray, "*pairs"], skewness: Float[np.ndarray, "*pairs"]
+) -> Float[np.ndarray, "*pairs"]:
     """Return P(X > value) for curves of mean 0, deviation 1 and a skewness each (Pearson type III).
 
     With a = 4/s² and x = a + 2z/s it is Q(a, x) for s > 0, and P(a, x) for s < 0: incomplete gamma functions.

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from scipy.sparse import coo_array, csr_array
 from scipy.sparse.csgraph import connected_components
 
+from lfm_tasks.compiling import compiled_reordered
 from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.graph_kernels import Edges, find_kernel, smallest_distance
-from lfm_tasks.spectral.neighbors.compiled import compiled_reordered
 from lfm_tasks.spectral.neighbors.projections import DistanceRows, Metric, blocks, distance_rows, squared_norms
 from lfm_tasks.spectral.neighbors.search import COMPILED_FROM, Neighbors
 

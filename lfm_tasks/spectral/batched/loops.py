@@ -8,6 +8,7 @@ from typing import no_type_check
 
 import numpy as np
 
+from lfm_tasks.compiling import compiled
 from lfm_tasks.spectral.batched.simd import (
     WIDTH,
     broadcast,
@@ -18,7 +19,6 @@ from lfm_tasks.spectral.batched.simd import (
     store_vector,
     transpose,
 )
-from lfm_tasks.spectral.neighbors.compiled import compiled
 
 # Matrices whose eigenvalues are found together: so many that one waits for no other's division.
 LANES = 128

@@ -3,30 +3,11 @@
 Their arguments carry no types: numba takes them from the arrays, and a checked function cannot be compiled.
 """
 
-from collections.abc import Callable
-from typing import Any, no_type_check
+from typing import no_type_check
 
 import numpy as np
-from numba import njit
 
-
-def compiled(function: Callable[..., Any]) -> Any:
-    """Return the function compiled: its sums are in the order they are written in, so their bits are, too."""
-    return _compiled(function, {"contract"})
-
-
-def compiled_reordered(function: Callable[..., Any]) -> Any:
-    """Return the function compiled; sums may be reordered, which makes them vector code, but never by threads."""
-    return _compiled(function, {"reassoc", "contract", "nsz"})
-
-
-def _compiled(function: Callable[..., Any], fastmath: set[str]) -> Any:
-    options = {"nogil": True, "error_model": "numpy", "fastmath": fastmath}
-    try:
-        return njit(cache=True, **options)(function)
-    except RuntimeError:
-        # No folder to keep it in: neither the package's nor the user's cache can be written.
-        return njit(**options)(function)
+from lfm_tasks.compiling import compiled, compiled_reordered
 
 
 @compiled_reordered

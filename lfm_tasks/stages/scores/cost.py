@@ -177,7 +177,7 @@ def _measures_bytes(block: _Block) -> int:
 
 
 def _together_bytes(block: _Block) -> int:
-    """Return the bytes of spaces that are compared together by all pairs of points, and of the sums over their pairs."""
+    """Return the bytes of spaces that are compared together by all pairs of points, and of sums over their pairs."""
     if not block.of_point_pairs:
         return 0
     n_groups = block.pair.n_groups

@@ -63,7 +63,9 @@ def score_part(job: BlockJob, scores: BlockScores, resamplings: Resamplings) -> 
         from lfm_tasks.stages.scores.closed_form_maps import score_closed_maps
 
         ids = score_closed_maps(job, keys, scores)
-    names = [name for name in sorted(job.atlas.measures) if name in MEASURES and not MEASURES[name].compares_point_pairs]
+    names = [
+        name for name in sorted(job.atlas.measures) if name in MEASURES and not MEASURES[name].compares_point_pairs
+    ]
     if names:
         score_activations(job, names, ids, scores, resamplings)
     return ids

@@ -87,9 +87,10 @@ def score_family(
     of_value = None
     if measure.matrix is not None:
         scored, of_value = _score_matrices(name, measure.matrix, spaces, points, pairs), measure.matrix.of_cosine
-    else:
-        assert measure.of_shared_neighbors is not None
+    elif measure.of_shared_neighbors is not None:
         scored = _score_neighbors(measure.of_shared_neighbors, spaces, points, pairs)
+    else:
+        raise ValueError(f"got {name}, expected a measure of matrices or of shared neighbors")
     values = np.full((len(pairs), len(STATISTICS)), np.nan)
     usable = [index for index, pair in enumerate(pairs) if not set(pair) & scored.refused.keys()]
     values[usable] = _statistics(scored, of_value or np.asarray, measure, sets)
@@ -264,7 +265,10 @@ class _Scored:
 
 
 def _statistics(
-    scored: _Scored, of_value: Callable[[Float[np.ndarray, "*any"]], Float[np.ndarray, "*any"]], measure: Measure, sets: PointSets
+    scored: _Scored,
+    of_value: Callable[[Float[np.ndarray, "*any"]], Float[np.ndarray, "*any"]],
+    measure: Measure,
+    sets: PointSets,
 ) -> Float[np.ndarray, "pairs statistics"]:
     """Return what is stored of each pair; ``of_value``: what the atlas has in place of a value, monotone."""
     values = np.array(of_value(scored.values))
@@ -277,7 +281,9 @@ def _statistics(
         reach = np.sqrt(skewness**2 + 4)
         above, below = (skewness + reach) / 2, (skewness - reach) / 2
         weight = -below / reach
-        statistics[:, 1] = weight * of_value(mean + deviation * above) + (1 - weight) * of_value(mean + deviation * below)
+        statistics[:, 1] = weight * of_value(mean + deviation * above) + (1 - weight) * of_value(
+            mean + deviation * below
+        )
         statistics[:, 2] = of_value(mean + deviation * values_below(0.95, skewness))
         best = 0.0 if measure.kind == "distance" else 1.0
         statistics[:, 3] = (values[0] - statistics[:, 1]) / (best - statistics[:, 1])

@@ -104,7 +104,9 @@ class Ranks:
             return False
         for key in (source, target):
             if key not in self._deficient:
-                variances = np.linalg.eigvalsh(np.cov(of_order_one(rows[key]), rowvar=False).reshape((rows[key].shape[1],) * 2))
+                variances = np.linalg.eigvalsh(
+                    np.cov(of_order_one(rows[key]), rowvar=False).reshape((rows[key].shape[1],) * 2)
+                )
                 self._deficient[key] = bool(variances[0] <= _NO_DIRECTION * variances[-1])
         return self._deficient[source] or self._deficient[target]
 
@@ -151,7 +153,7 @@ def score_rows(
             return score(name, spaces, pairs, resampling, null)
     except Exception as error:  # numerics of one pair, or another package's code
         if len(pairs) == 1:
-            reason = DataError("not_computed", f"{name}: {type(error).__name__}: {error}")
+            reason = DataError("measure_failed", f"{name}: {type(error).__name__}: {error}")
             return RowScores(np.full((1, 2, len(STATISTICS)), np.nan), {0: reason})
     alone = [score_rows(name, spaces, [pair], resampling, null) for pair in pairs]
     refused = {index: scores.refused[0] for index, scores in enumerate(alone) if scores.refused}
@@ -165,12 +167,7 @@ def _by_family(
     measure = MEASURES[name]
     family = score_family(name, measure, spaces.on_points, pairs, resampling)
     values = np.repeat(family.values[:, None], 2, axis=1)
-    refused = {
-        index: family.refused[key]
-        for index, pair in enumerate(pairs)
-        for key in pair
-        if key in family.refused
-    }
+    refused = {index: family.refused[key] for index, pair in enumerate(pairs) for key in pair if key in family.refused}
     usable = [index for index in range(len(pairs)) if index not in refused]
     if usable and not family.has_chance and null.n_permutations:
         whole = PreparedSpaces(measure, spaces)

@@ -33,11 +33,14 @@ def related(n_points: int, seed: int = 0, widths: tuple[int, ...] = (9, 14, 6)) 
     shared = generator.standard_normal((n_points, 5))
     return {
         f"space{place}": (
-            scale * (np.tanh(shared @ generator.standard_normal((5, width)) + generator.standard_normal((n_points, width)))
-                     + generator.standard_normal(width))
+            scale
+            * (
+                np.tanh(shared @ generator.standard_normal((5, width)) + generator.standard_normal((n_points, width)))
+                + generator.standard_normal(width)
+            )
         ).astype(np.float32)
         for place, (width, scale) in enumerate(zip(widths, (1.0, 30.0, 1e-3), strict=False))
-    }  # fmt: skip
+    }
 
 
 def parted(n_points: int, n_parts: int, seed: int = 0) -> Resampling:
@@ -86,12 +89,16 @@ def test_chance__is_that_of_permutations(name: str) -> None:
     generator = np.random.default_rng(1)
     source = measure.prepare(rows["space0"].astype(np.float64))
     target = rows["space1"].astype(np.float64)
-    drawn = np.array([measure.compare(source, measure.prepare(target[generator.permutation(60)])) for _ in range(n_drawn)])
+    drawn = np.array(
+        [measure.compare(source, measure.prepare(target[generator.permutation(60)])) for _ in range(n_drawn)]
+    )
     is_distance = measure.kind == "distance"
     edge = np.quantile(drawn, 0.05 if is_distance else 0.95)
     assert values[MEAN] == pytest.approx(drawn.mean(), abs=0.08 * drawn.std())
     assert values[Q95] == pytest.approx(edge, abs=0.15 * drawn.std())
-    assert values[P] == pytest.approx(0, abs=1e-3)
+    # The spaces are related: few permutations, if any, reach the score.
+    reached = (drawn <= values[SCORE] if is_distance else drawn >= values[SCORE]).mean()
+    assert values[P] == pytest.approx(reached, abs=0.02)
 
 
 @pytest.mark.parametrize("name", TOGETHER)
@@ -160,7 +167,9 @@ def test_values__do_not_change_by_what_the_measure_is_invariant_to(name: str, ch
     before = score_family(name, measure, SpacesOnPoints(rows, {}), pairs, how).values
     rows["space0"] = CHANGES[change](rows["space0"])
     after = score_family(name, measure, SpacesOnPoints(rows, {}), pairs, how).values
-    np.testing.assert_allclose(after, before, rtol=1e-4, atol=2e-6)
+    # Where chance hardly varies, an error of 1e-7 moves a p-value by a hundredth of itself.
+    np.testing.assert_allclose(after[:, P], before[:, P], rtol=0.03)
+    np.testing.assert_allclose(np.delete(after, P, axis=1), np.delete(before, P, axis=1), rtol=1e-4, atol=2e-6)
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-30, 1e30, 1e200])
@@ -187,7 +196,7 @@ def test_constant_space__is_refused_by_name_and_the_others_have_their_values(nam
 
 def test_rows_without_spread__do_not_correlate_and_are_counted() -> None:
     rows = related(60)
-    rows["space1"][[3, 40]] = 0.25
+    rows["space1"][[3, 40]] = 0.25 * rows["space1"].std()
     name = "rsa_pearson_rdm_pearson"
     found = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), [("space0", "space1")], parted(60, 5))
     assert found.refused["space1"].reason == "constant_rows"
@@ -280,9 +289,9 @@ def test_precise_products__tell_small_angles() -> None:
     turn = np.linalg.qr(np.random.default_rng(0).standard_normal((9, 9)))[0]
     rows["turned"] = rows["space0"] @ turn
     name = "cka_angular_arccos"
-    angle = score_family(
-        name, MEASURES[name], SpacesOnPoints(rows, {}), [("space0", "turned")], parted(100, 5)
-    ).values[0, SCORE]
+    angle = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), [("space0", "turned")], parted(100, 5)).values[
+        0, SCORE
+    ]
     assert angle < 1e-6
     narrow = replace(MEASURES[name], matrix=replace(MEASURES[name].matrix, precision=np.float32))  # type: ignore[type-var]
     assert score_family(
@@ -293,7 +302,9 @@ def test_precise_products__tell_small_angles() -> None:
 def test_permuted_targets__have_permuted_lists() -> None:
     rows, order = related(50)["space0"], np.random.default_rng(2).permutation(50)
     expected = np.sort(nearest_by_cosine(rows[order]).indices, axis=1)
-    np.testing.assert_array_equal(np.sort(permuted_neighborhoods(nearest_by_cosine(rows), order).indices, axis=1), expected)
+    np.testing.assert_array_equal(
+        np.sort(permuted_neighborhoods(nearest_by_cosine(rows), order).indices, axis=1), expected
+    )
 
 
 def test_space__that_is_refused_says_why() -> None:
