@@ -179,9 +179,10 @@ def _score_matrices(
             kept[key] = _kept(address, partial(_keep_matrix, form, rows[key], points))
         except DataError as error:
             refused[key] = error
-    layout = _layout([pair for pair in pairs if not set(pair) & refused.keys()])
-    if not layout.keys:
+    usable = [pair for pair in pairs if not set(pair) & refused.keys()]
+    if not usable:
         return _Scored(np.empty((sets.n_sets, 0)), None, refused)
+    layout = _layout(usable)
     matrices = [form.of_rows(rows[key], sets, kept[key].constants) for key in layout.keys]
     cosines = matrix_cosines(matrices, layout.sides, sets, form, layout.wanted)[:, *layout.places]
     sources, targets = (

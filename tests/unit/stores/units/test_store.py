@@ -262,8 +262,8 @@ def rows_digest(rows: np.ndarray, cuts: list[int]) -> str:
 
 
 def test_digest__is_the_one_of_the_canonical_json() -> None:
-    # printf '{"convention":"4","k":[1,2.5],"metric":"angular"}' | sha256sum
-    expected = "9dd6a2585133d6909c61c3f88cf45772d1aaa8d379d11136b9d64b9b64442ae5"
+    # printf '{"convention":"5","k":[1,2.5],"metric":"angular"}' | sha256sum
+    expected = "90908fb657b27dcf526be917e721322cee5348c0a5fa9b1ae9fbdd39b7eca038"
     assert digest({"metric": "angular", "k": [1, 2.5]}) == expected
 
 
