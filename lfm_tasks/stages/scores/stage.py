@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int
 
 from lfm_tasks.config import AtlasConfig, NullConfig
+from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.runtime.load import SpaceSize, worker_bytes
 from lfm_tasks.runtime.run import Run, Scope
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES
@@ -42,6 +43,8 @@ from lfm_tasks.workers.pool import JobFailure
 # Where maps are grown a pair takes a second: no more in a block, a task that dies would take half an hour with it.
 BLOCK_SIDE = 16
 _MOST_GROUPS, _MOST_GROUPS_OF_CLOSED_FORMS = 32, 16
+# Four groups make ten blocks, which is enough for workers to share.
+_FEWEST_GROUPS, _LARGEST_SIDE_OF_MATRICES = 4, 256
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,15 @@ def block_side(n_bases: int, settings: ScoreSettings, correspondence: Correspond
     )
     is_quick = is_closed and not reads_activations(correspondence, settings.measures)
     n_groups = _MOST_GROUPS_OF_CLOSED_FORMS if is_quick else _MOST_GROUPS
+    measures = [MEASURES[name] for name in settings.measures if name in MEASURES]
+    is_drawn = null.n_permutations and any(
+        MAP_SCORES[name].has_null and MAP_SCORES[name].trace_scale is None
+        for name in settings.measures
+        if name in MAP_SCORES
+    )
+    if measures and not is_drawn and all(measure.compares_point_pairs for measure in measures):
+        # Matrices of points are made anew for each block, which takes as long as some hundred of its pairs.
+        n_groups = max(_FEWEST_GROUPS, -(-n_bases // _LARGEST_SIDE_OF_MATRICES))
     return BLOCK_SIDE * -(-n_bases // (BLOCK_SIDE * n_groups))
 
 
