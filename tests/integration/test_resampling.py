@@ -42,7 +42,8 @@ def test_near_duplicates_in_groups__are_not_taken_for_likeness(
         build(write_zoo(tmp_path / name, models_of(*spaces), dataset, **settings))
     fooled, honest = (read_atlas(tmp_path / name / "atlas") for name in ("rows", "groups"))
     for measure in ("overlap", "lfm", "cka_linear"):
-        assert pair(fooled, "score", measure) == pair(honest, "score", measure)
+        # Sums by other parts round the eighth digit in another way.
+        assert pair(fooled, "score", measure) == pytest.approx(pair(honest, "score", measure), abs=1e-7)
         assert pair(honest, "p_value", measure) > 0.05
     # lfm asks for a diagonal, which copies of rows alone do not give: over seeds its p lies at .04 to .8 either way.
     for measure in ("overlap", "cka_linear"):
