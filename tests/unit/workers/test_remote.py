@@ -12,7 +12,7 @@ from dask.distributed import LocalCluster, Scheduler, SpecCluster, Worker, get_w
 
 from lfm_tasks import __version__
 from lfm_tasks.catalog import Catalog, on_scheduler, read_catalog
-from lfm_tasks.stores import remote as remote_units
+from lfm_tasks.stores.remote.objects import S3Objects
 from lfm_tasks.stores.units.durable import locked
 from lfm_tasks.workers import remote
 from lfm_tasks.workers.dask_config import dask_settings
@@ -124,10 +124,10 @@ def worker(n_threads: int = 1) -> Any:
 def test_worker_of_another_version_or_without_the_store__is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def unreachable(name: str) -> None:
-        raise PermissionError(name)
+    def unreachable(objects: S3Objects, name: str) -> None:
+        raise PermissionError(f"{objects.place}/{name}")
 
-    monkeypatch.setattr(remote_units, "read_object", unreachable)
+    monkeypatch.setattr(S3Objects, "read", unreachable)
     (tmp_path / "lock").write_text("ours")
     other = Readiness(str(tmp_path), "", "ours")
     other.version = "0.0.1"
