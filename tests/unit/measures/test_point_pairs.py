@@ -19,6 +19,7 @@ from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, score_family
 from lfm_tasks.statistics.resampling import Exchange, random_parts
 
+
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
     """Multiply as workers do: more threads give other bits, and wait for each other in small products."""
