@@ -95,6 +95,7 @@ def moments_of_cosines(sources: Sequence[MatrixChance], targets: Sequence[Matrix
         for name in ("off", "on", "norm")
     )
     constant = n_points * (n_points - 1) * off + n_points * on
+    norm = np.where(norm > 0, norm, np.nan)  # a matrix of zeros has no cosine
     return MomentArrays((of_sums.mean + constant) / norm, of_sums.deviation / norm, of_sums.skewness)
 
 

@@ -1,8 +1,8 @@
 """Cosines of centered n × n matrices for all pairs of spaces, whole, by parts and halves: one pass over tiles.
 
 ⟨K, L⟩ is a sum over tiles, and what centering takes off follows from sums of rows. So one product of all tiles of all
-spaces gives every pair, and its sums by parts give the same without each part: exactly, but for bandwidths (first
-order). No matrix is held.
+spaces gives every pair, and its sums over the tiles of a set give the same on that set: exactly, but for bandwidths
+(by a derivative). No matrix is held.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,8 +20,8 @@ Sides = tuple[Int[np.ndarray, " sources"], Int[np.ndarray, " targets"]]
 # An entry of a product has the same bits whatever else is multiplied with it, but for products of one row or column
 # and for small ones, which OpenBLAS computes in another way: products are made this large, with rows of zeros.
 _FEWEST_ROWS, _FEWEST_PRODUCTS = 16, 2_000_000
-# ‖K‖²/n² below which a matrix is rounding: kernels are of order 1 before they are centered, in float64.
-_NO_ENERGY = 1e-26
+# Share of ‖K‖² that is rounding, once centering has taken off the rest.
+_NO_ENERGY = 1e-14
 
 
 def pair_products(
@@ -100,7 +100,8 @@ def matrix_cosines(
         for factor, effects in _effects(of_set.row_sums, diagonal, centering):
             cross = cross + factor * pair_products(effects[sides[0]], effects[sides[1]])
             own = own + factor * self_products(effects)[:, 0, 0]
-        own[own <= _NO_ENERGY * points.sum() ** 2] = np.nan
+        least = np.maximum(_NO_ENERGY * of_set.own, form.least_energy * points.sum() ** 2)
+        own[~(own > least)] = np.nan
         cosines[place] = np.clip(cross / np.sqrt(own[sides[0], None] * own[sides[1]]), -1, 1)
     return cosines
 
@@ -128,7 +129,7 @@ def _effects(
 
 @dataclass(frozen=True)
 class _SetSums:
-    """On one set of points: ⟨K, L⟩ of the pairs, ‖K‖² and row sums of the spaces, none of them centered."""
+    """On one set of points, before centering: ⟨K, L⟩ of the pairs, ‖K‖² and row sums of the spaces."""
 
     products: Float[np.ndarray, "sources targets"]
     own: Float[np.ndarray, " spaces"]
@@ -139,8 +140,9 @@ class _SetSums:
 class _Sums:
     """Sums over tiles, filled in tile by tile; a row a space and term.
 
-    ``of_pairs`` and ``of_spaces``: whole, tiles that touch each part, tiles inside each half. ``by_part``: row sums
-    over the points of each part; ``inside_half``: over those of the row's own half.
+    ``of_pairs`` and ``of_spaces``: of each set of points, over the tiles inside it: a difference of sums would lose the
+    digits of all points but a far one. ``by_part``: row sums over the points of each part; ``inside_half``: over those
+    of the row's own half.
     """
 
     sets: PointSets
@@ -151,14 +153,8 @@ class _Sums:
     inside_half: Float[np.ndarray, "rows points_or_none"]
 
     def _places(self, cells: tuple[int, int]) -> list[int]:
-        """Return the sums that the tiles of two cells count in."""
-        part, half = self.sets.part_of_cell, self.sets.half_of_cell
-        places = [0]
-        if self.sets.n_parts:
-            places += sorted({1 + int(part[cell]) for cell in cells})
-        if self.sets.n_halves and half[cells[0]] == half[cells[1]]:
-            places.append(1 + self.sets.n_parts + int(half[cells[0]]))
-        return places
+        """Return the sets of points that have both cells."""
+        return [int(place) for place in np.flatnonzero(self.sets.cells[:, cells].all(axis=1))]
 
     def add_pairs(
         self,
@@ -211,14 +207,11 @@ class _Sums:
         """Return the sums of one set of points; matrices are K + shift K', by their terms."""
         n_parts, points, n_terms = self.sets.n_parts, self.sets.points[place], self.n_terms
         of_pairs, of_spaces = self.of_pairs[place], self.of_spaces[place]
-        if 0 < place <= n_parts:
-            of_pairs, of_spaces = self.of_pairs[0] - of_pairs, self.of_spaces[0] - of_spaces
         if place > n_parts:
             row_sums = self.inside_half[:, points]
         else:
-            row_sums = self.by_part[:, points].sum(axis=2)
-            if place:
-                row_sums -= self.by_part[:, points, place - 1]
+            others = np.arange(self.by_part.shape[2]) != place - 1
+            row_sums = self.by_part[:, points][:, :, others].sum(axis=2)
         if n_terms == 1:
             return _SetSums(of_pairs, of_spaces[:, 0, 0].copy(), row_sums)
         # A pair has the same bits whichever of its spaces is the source: both mixed terms are added first.

@@ -17,9 +17,6 @@ from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, nearest_by_cosine
 from lfm_tasks.measures.point_matrices import PointSets
 from lfm_tasks.statistics.permutation_moments import directed_moment_sums
 
-# Sets of points that fit into the bits of one number.
-MOST_SETS = 63
-
 
 @dataclass(frozen=True)
 class NeighborLists:
@@ -92,7 +89,8 @@ def neighbor_shares(
         by_cell, by_set = _against_some(
             (source.indices, source.masks), (indices, masks, chosen), of_points, value_of_count, sets.n_sets
         )
-        sums = [by_cell[:, cells].sum(axis=1) for cells in sets.cells] + by_set.T
+        # Contiguous, or the order of a sum would depend on how many targets there are.
+        sums = [np.ascontiguousarray(by_cell[:, cells]).sum(axis=1) for cells in sets.cells] + by_set.T
         shares[:, place, chosen] = sums / sets.points.sum(axis=1)[:, None]
     return shares
 

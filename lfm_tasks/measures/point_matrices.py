@@ -1,4 +1,4 @@
-"""Matrices of all pairs of points of one space, made tile by tile: none is ever held whole.
+"""Matrices of all pairs of points of one space, made tile by tile: of many points none is held whole.
 
 A `MatrixForm` says how a measure is the cosine of two such matrices after centering. `matrix_pairs` computes all pairs
 of spaces from them.
@@ -16,10 +16,13 @@ from lfm_tasks.errors import DataError
 
 # Rows of a tile: products over tiles of 16,384 numbers stay exact to 1e-8 in float32, and fit caches.
 _MOST_TILE_ROWS = 128
-# Points whose columns estimate the row means that are taken off before float32: the rest of centering is exact.
-_SAMPLE = 256
+# Runs of points, and points of a run, whose columns estimate the effects of rows that are taken off before tiles become
+# float32. The estimate may be rough: centering is completed exactly, from sums of rows.
+_SAMPLE_RUNS, _SAMPLE_RUN = 8, 32
 # Squared distances that are kept for a second look, in float32: those of 4,096 points.
 _MOST_KEPT = 1 << 24
+# By how many bits the bins of sets of points are wider than those of all: .1 % wide, and interpolated.
+_COARSER = 2
 # Spread of a space, relative to its largest number, below which it is rounding.
 _NO_SPREAD = 1e-13
 
@@ -105,14 +108,15 @@ def point_sets(
 
 @dataclass(frozen=True)
 class SpaceRows:
-    """Rows of a space in the order of cells, centered and at root mean square length 1.
+    """Rows of a space in the order of cells, less the median of each feature, at root mean square length 1.
 
-    ``unit``: what 1 stands for. ``mean``: what centering took off, in that unit.
+    The median, since one far point would take the mean with it. ``unit``: what 1 stands for. ``origin``: the medians,
+    in that unit.
     """
 
     rows: Float[np.ndarray, "points features"]
     unit: float
-    mean: Float[np.ndarray, " features"]
+    origin: Float[np.ndarray, " features"]
 
 
 def space_rows(rows: Float[np.ndarray, "points features"], order: Int[np.ndarray, " points"]) -> SpaceRows:
@@ -127,13 +131,14 @@ def space_rows(rows: Float[np.ndarray, "points features"], order: Int[np.ndarray
     largest = float(np.abs(wide).max())
     if largest > 0:
         wide /= largest
-    mean = wide.mean(axis=0)
-    wide -= mean
+    origin = np.median(wide, axis=0)
+    wide -= origin
     length = float(np.sqrt(np.square(wide).sum(axis=1).mean()))
     if length <= _NO_SPREAD:
         found = "got a space whose rows are all the same, expected rows that differ"
         raise DataError("constant", f"{found}. Remove it, or record another layer.")
-    return SpaceRows((wide / length).astype(np.float32), largest * length, mean / length)
+    wide /= length
+    return SpaceRows(wide, largest * length, origin / length)
 
 
 # Of two runs of points: one array, or an array and its derivative.
@@ -151,9 +156,9 @@ class TiledMatrix:
     diagonal
         The diagonal, where centering asks for it.
     shifts
-        By how much of the derivative the matrix changes in each set of points; none if it has none.
+        The change of log σ² in each set of points; None without a bandwidth.
     constants
-        What was computed over all pairs of points: given to the form once more, it spares that.
+        σ², then the shifts: given to the form once more, they spare two passes over all pairs of points.
     """
 
     tile: TileFunction
@@ -183,7 +188,9 @@ class MatrixForm:
     has_bandwidth
         Whether it depends on a number that is computed over all pairs of points.
     precision
-        Of the products inside a tile. Float32 is right to some 1e-8; an angle near 0 needs the square of that.
+        Of the products inside a tile. Float32 is right to some 1e-8, of which an angle near 0 is the root.
+    least_energy
+        ‖K‖²/n² below which K is rounding: kernels are of order 1 before they are centered.
     """
 
     of_rows: Callable[[SpaceRows, PointSets, Float[np.ndarray, " constants"] | None], TiledMatrix]
@@ -191,6 +198,7 @@ class MatrixForm:
     of_cosine: Callable[[Float[np.ndarray, "*pairs"]], Float[np.ndarray, "*pairs"]] | None = None
     has_bandwidth: bool = False
     precision: type[np.floating[Any]] = np.float32
+    least_energy: float = 1e-26
 
 
 def linear_matrix(centering: Centering) -> MatrixForm:
@@ -202,7 +210,7 @@ def linear_matrix(centering: Centering) -> MatrixForm:
 
         return TiledMatrix(tile, _squares(space.rows))
 
-    return MatrixForm(of_rows, centering)
+    return MatrixForm(of_rows, centering, least_energy=0.0)
 
 
 def radial_matrix(
@@ -210,7 +218,7 @@ def radial_matrix(
 ) -> MatrixForm:
     """Return the form of exp(−d²/(2σ²)); ``bandwidth``: σ² from the median of all n² d², and from the unit.
 
-    The median of a set of points is taken to first order from that of all points, unless the bandwidth is ``fixed``.
+    The kernel of a set of points is that of all points plus its derivative by log σ², unless σ² is ``fixed``.
     """
 
     def of_rows(
@@ -274,23 +282,23 @@ def correlation_matrix() -> MatrixForm:
 
 def _standardized(space: SpaceRows) -> Float[np.ndarray, "points features"]:
     """Return each row less its own mean over features, at length 1."""
-    wide = space.rows + space.mean
+    wide = space.rows + space.origin
     wide -= wide.mean(axis=1, keepdims=True)
     lengths = np.linalg.norm(wide, axis=1, keepdims=True)
-    # Centered rows are held in float32: what of a constant row is left is their rounding.
-    rounding = np.finfo(np.float32).eps * np.linalg.norm(space.rows, axis=1, keepdims=True)
+    # What is left of a constant row is rounding.
+    rounding = np.finfo(np.float64).eps * np.linalg.norm(space.rows, axis=1, keepdims=True)
     n_constant = int((lengths <= 4 * rounding + _NO_SPREAD).sum())
     if n_constant:
         found = f"got {n_constant} rows whose features are all the same, expected rows that correlate with others"
         raise DataError("constant_rows", f"{found}. Drop the measure, or record a layer of several features.")
-    return np.asarray((wide / lengths).astype(np.float32))
+    return np.asarray(wide / lengths)
 
 
 def _products(
     of_rows: Float[np.ndarray, "points features"], rows: slice, columns: slice
 ) -> Float[np.ndarray, "rows columns"]:
     """Return inner products of two runs of rows, in float64."""
-    return np.asarray(of_rows[rows].astype(np.float64) @ of_rows[columns].astype(np.float64).T)
+    return np.asarray(of_rows[rows] @ of_rows[columns].T)
 
 
 def _squares(rows: Float[np.ndarray, "points features"]) -> Float[np.ndarray, " points"]:
@@ -332,10 +340,10 @@ def _roughly_centered(tile: TileFunction, sets: PointSets, centering: Centering)
     Centering takes these effects off exactly. What is left of them before is small, so that float32 loses nothing.
     """
     n_points = len(sets.order)
-    step = -(-n_points // _SAMPLE)
-    sampled = [tile(slice(0, n_points), slice(point, point + 1)) for point in range(0, n_points, step)]
-    means = [np.concatenate(columns, axis=1).mean(axis=1) for columns in zip(*sampled, strict=True)]
-    effects = [mean - mean.mean() / 2 for mean in means]
+    starts = np.linspace(0, max(n_points - _SAMPLE_RUN, 0), _SAMPLE_RUNS).astype(int).tolist()
+    sampled = [tile(slice(0, n_points), slice(start, min(start + _SAMPLE_RUN, n_points))) for start in starts]
+    means = [np.median(np.concatenate(columns, axis=1), axis=1) for columns in zip(*sampled, strict=True)]
+    effects = [mean - np.median(mean) / 2 for mean in means]
 
     def centered(rows: slice, columns: slice) -> tuple[Float[np.ndarray, "rows columns"], ...]:
         terms = tile(rows, columns)
@@ -351,7 +359,7 @@ def _roughly_centered(tile: TileFunction, sets: PointSets, centering: Centering)
 def _medians(
     squared: Callable[[slice, slice], Float[np.ndarray, "rows columns"]], sets: PointSets
 ) -> Float[np.ndarray, " numbers"]:
-    """Return the median of all n² squared distances; and by how much its logarithm changes in each set, first order."""
+    """Return the median of all n² squared distances; and by how much its logarithm differs in each set of points."""
     runs = sets.runs()
     places = [(one, other) for one in range(len(runs)) for other in range(one, len(runs))]
     is_kept = len(sets.order) ** 2 <= _MOST_KEPT
@@ -375,10 +383,7 @@ def _medians(
     ordered = np.sort(np.concatenate(near))
     n_before = int(n_below[first - 1]) if first else 0
     median = float(ordered[[rank - n_before for rank in ranks]].astype(np.float64).mean())
-    shares = _shares_below(median, tile, places, sets)
-    density = _density(n_below, int(first)) if median > 0 else 0.0
-    # The median of a set is where half of it lies below, and dF/dlog x is the density.
-    shifts = (shares[0] - shares) / density if density > 0 else np.zeros(len(shares))
+    shifts = _log_changes(median, tile, places, sets) if median > 0 else np.zeros(sets.n_sets)
     return np.concatenate([[median], shifts])
 
 
@@ -395,25 +400,33 @@ def _bins(values: Float[np.ndarray, "rows columns"]) -> UInt[np.ndarray, "rows c
     return values.view(np.uint32) >> 11
 
 
-def _shares_below(
+def _log_changes(
     median: float,
     tile: Callable[[tuple[int, int]], Float[np.ndarray, "rows columns"]],
     places: list[tuple[int, int]],
     sets: PointSets,
 ) -> Float[np.ndarray, " sets"]:
-    """Return which share of the squared distances of each set is at most the median of all."""
-    runs = sets.runs()
-    below = np.zeros((len(sets.part_of_cell),) * 2)
+    """Return log(median of a set/median of all) of squared distances; NaN beyond a factor 4, where no step leads to."""
+    first = int(_bins(np.array([[median / 4]], dtype=np.float32))[0, 0] >> _COARSER)
+    # Four powers of 2, and what lies below and above them.
+    counts = np.zeros((sets.n_sets, 4 * (1 << (12 - _COARSER)) + 2), dtype=np.int64)
+    runs, bounds = sets.runs(), sets.bounds
     for one, other in places:
-        (cells, _), (others, _) = runs[one], runs[other]
-        is_below = (tile((one, other)) <= np.float32(median)).astype(np.float64)
-        below[cells, others] = sets.cells_of(cells).T @ (is_below @ sets.cells_of(others))
-        below[others, cells] = below[cells, others].T
-    return np.asarray(((sets.cells @ below) * sets.cells).sum(axis=1) / sets.points.sum(axis=1) ** 2)
-
-
-def _density(n_below: Int[np.ndarray, " bins"], place: int) -> float:
-    """Return the density of numbers, by their logarithm, over 3 % to each side of a bin."""
-    first, last = max(place - 128, 1), min(place + 129, len(n_below) - 1)
-    edges = np.array([first << 11, last << 11], dtype=np.uint32).view(np.float32)
-    return float((n_below[last - 1] - n_below[first - 1]) / n_below[-1] / np.log(edges[1] / edges[0]))
+        (cells, rows), (others, columns) = runs[one], runs[other]
+        bins = (_bins(tile((one, other))) >> _COARSER).astype(np.int64) - first + 1
+        np.clip(bins, 0, counts.shape[1] - 1, out=bins)
+        for cell in range(cells.start, cells.stop):
+            of_cell = bins[bounds[cell] - rows.start : bounds[cell + 1] - rows.start]
+            for partner in range(max(cell, others.start), others.stop):
+                inside = of_cell[:, bounds[partner] - columns.start : bounds[partner + 1] - columns.start]
+                found = np.bincount(inside.ravel(), minlength=counts.shape[1])
+                counts[sets.cells[:, cell] & sets.cells[:, partner]] += found * (1 if cell == partner else 2)
+    n_below = counts.cumsum(axis=1)
+    middles = np.full(sets.n_sets, np.nan)
+    for place, (of_set, below) in enumerate(zip(counts, n_below, strict=True)):
+        middle = int(np.searchsorted(below, below[-1] / 2))
+        if 0 < middle < counts.shape[1] - 1:
+            edges = np.array([(first - 1 + middle) << (11 + _COARSER), (first + middle) << (11 + _COARSER)])
+            low, high = edges.astype(np.uint32).view(np.float32).astype(np.float64)
+            middles[place] = low + (high - low) * (below[-1] / 2 - below[middle - 1]) / of_set[middle]
+    return np.log(middles / middles[0])

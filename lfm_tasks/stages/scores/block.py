@@ -88,8 +88,11 @@ def tile_side(n_points: int, n_features: int, n_groups: int) -> int:
 
 
 def bytes_together(n_points: int, n_features: int, n_groups: int) -> int:
-    """Return the bytes of one space there: its rows, sums of rows by part, a tile; twice for radial kernels."""
-    return 12 * n_points * n_features + 16 * n_points * (n_groups + 2) + 2 * 4 * 128 * 512
+    """Return the bytes of a space that is compared together with others: its rows twice, sums by part, a tile.
+
+    A radial kernel has two tiles.
+    """
+    return 16 * n_points * n_features + 16 * n_points * (n_groups + 2) + 2 * 4 * 128 * 512
 
 
 @dataclass(frozen=True)

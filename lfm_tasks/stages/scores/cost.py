@@ -184,7 +184,10 @@ def _together_bytes(block: _Block) -> int:
     side = tile_side(block.n_points, block.n_features, n_groups)
     sizes = sorted(block.bases, key=lambda size: size.n_points * size.n_features)[-2 * side :]
     held = sum(bytes_together(size.n_points, size.n_features, n_groups) for size in sizes)
-    return held + 8 * 4 * (n_groups + 3) * min(side, len(sizes)) ** 2
+    held += 8 * 4 * (n_groups + 3) * min(side, len(sizes)) ** 2
+    # One space at a time: columns that estimate row effects, or blocks of products that neighbors are looked for in.
+    finds_neighbors = any(MEASURES[name].of_shared_neighbors is not None for name in block.of_point_pairs)
+    return held + block.n_points * (32 * 1024 if finds_neighbors else 32 * 256)
 
 
 def _written_bytes(block: _Block) -> int:

@@ -42,8 +42,8 @@ class SpacesOnPoints:
     neighbors
         The nearest points by cosine, of spaces of which they are known.
     address
-        What tells these points, and how they are parted, from all others: what is computed of one space is kept under
-        it for later pairs. None: nothing is kept.
+        Identifies the points and their parts: what is computed of one space is kept under it for later pairs. None:
+        nothing is kept.
     """
 
     rows: Mapping[str, Float[np.ndarray, "points features"]]
@@ -51,7 +51,7 @@ class SpacesOnPoints:
     address: tuple[Hashable, ...] | None = None
 
     def address_of(self, name: str, key: str, *, has_moments: bool) -> Hashable | None:
-        """Return what is kept of one space for one measure is kept under."""
+        """Return the key under which the sums of one space for one measure are kept; None: they are not kept."""
         return None if self.address is None else (*self.address, name, key, has_moments)
 
 
@@ -83,7 +83,8 @@ def score_family(
     """
     n_points = resampling.exchange.n_points
     sets = point_sets(n_points, resampling.parts, resampling.halves, resampling.n_parts)
-    points = _Points(sets, not resampling.exchange.sets and n_points >= FEWEST_POINTS)
+    is_free = not resampling.exchange.sets
+    points = _Points(sets, is_free and n_points >= max(FEWEST_POINTS, measure.smallest_n))
     of_value = None
     if measure.matrix is not None:
         scored, of_value = _score_matrices(name, measure.matrix, spaces, points, pairs), measure.matrix.of_cosine
@@ -150,7 +151,7 @@ class _KeptLists:
         return 4096 + self.lists.indices.nbytes + self.lists.masks.nbytes
 
 
-Kept = TypeVar("Kept")
+Kept = TypeVar("Kept", _KeptMatrix, _KeptLists)
 # The addresses name contents: no entry is ever out of date.
 _KEPT: LRUCache[Hashable, Any] = LRUCache(256 << 20, getsizeof=lambda kept: kept.nbytes)
 
@@ -159,7 +160,7 @@ def _kept(address: Hashable | None, compute: Callable[[], Kept]) -> Kept:
     kept: Kept | None = None if address is None else _KEPT.get(address)
     if kept is None:
         kept = compute()
-        if address is not None:
+        if address is not None and kept.nbytes <= _KEPT.maxsize:
             _KEPT[address] = kept
     return kept
 
@@ -234,7 +235,7 @@ def moments_of_values(
     """Return the moments of the mean over points of g(c), from those of Σ c, c shared neighbors of a point.
 
     By chance c is hypergeometric: k drawn of n − 1 points, k of them neighbors. Exact where g is linear. Else the mean
-    is exact; the deviation is that of the best line through g, and what is left of g adds as if points were
+    is exact; the deviation is that of the best line through g, and the residual of g adds variance as if points were
     independent.
     """
     k = len(value_of_count) - 1
@@ -271,7 +272,7 @@ def _statistics(
     measure: Measure,
     sets: PointSets,
 ) -> Float[np.ndarray, "pairs statistics"]:
-    """Return what is stored of each pair; ``of_value``: what the atlas has in place of a value, monotone."""
+    """Return what is stored of each pair; ``of_value``: the stored value of a cosine, monotone."""
     values = np.array(of_value(scored.values))
     values[sets.points.sum(axis=1) < measure.smallest_n] = np.nan
     statistics = np.full((values.shape[1], len(STATISTICS)), np.nan)
@@ -286,9 +287,13 @@ def _statistics(
             mean + deviation * below
         )
         statistics[:, 2] = of_value(mean + deviation * values_below(0.95, skewness))
-        best = 0.0 if measure.kind == "distance" else 1.0
-        statistics[:, 3] = (values[0] - statistics[:, 1]) / (best - statistics[:, 1])
-        tails = upper_shares((scored.values[0] - mean) / deviation, skewness)
+        span = (0.0 if measure.kind == "distance" else 1.0) - statistics[:, 1]
+        is_open = np.abs(span) > 1e-12
+        statistics[:, 3] = np.where(is_open, (values[0] - statistics[:, 1]) / np.where(is_open, span, 1.0), np.nan)
+        # Where all permutations score the same but for rounding, all reach the score.
+        is_fixed = deviation <= 1e-9 * np.maximum(1.0, np.abs(mean))
+        steps = (scored.values[0] - mean) / np.where(is_fixed, 1.0, deviation)
+        tails = np.where(is_fixed, 1.0, upper_shares(steps, skewness))
         statistics[:, 4] = np.maximum(tails, np.finfo(np.float64).tiny)
         statistics[np.isnan(values[0]), 1:5] = np.nan
     parts, halves = values[1 : 1 + sets.n_parts].T, values[1 + sets.n_parts :].T

@@ -111,13 +111,15 @@ class Ranks:
         return self._deficient[source] or self._deficient[target]
 
 
-def check_rows(name: str, source: np.ndarray, target: np.ndarray, resampling: Resampling | None = None) -> str:
-    """Return ``ok``, or ``degenerate`` for a value that any two spaces have; DataError if there can be none."""
+def check_rows(name: str, source: np.ndarray, target: np.ndarray, *, is_drawn: bool = False) -> str:
+    """Return ``ok``, or ``degenerate`` for a value that any two spaces have; DataError if there can be none.
+
+    ``is_drawn``: whether chance is drawn, within strata or by groups, where it has a closed form otherwise.
+    """
     measure, n_points = MEASURES[name], len(source)
     if n_points < measure.smallest_n:
         found = f"found {n_points} points, {name} needs at least {measure.smallest_n}"
         raise DataError("too_few_points", f"{found}: record more")
-    is_drawn = resampling is not None and bool(resampling.exchange.sets)
     if measure.is_quadratic and n_points > MOST_POINTS_SQUARED and (measure.matrix is None or is_drawn):
         where = " where its chance is drawn within strata or by groups" if measure.matrix is not None else ""
         found = f"found {n_points} points, {name} takes at most {MOST_POINTS_SQUARED}{where}"
@@ -265,12 +267,13 @@ def score_activations(
         rows = spaces.rows
         ranks = Ranks()
         resampling = resamplings.of(common)
+        is_drawn = bool(resampling.exchange.sets) and job.atlas.null.n_permutations > 0
         for name in names:
             usable = []
             for index in indices:
                 first, second = job.pairs[index]
                 try:
-                    code = check_rows(name, rows[first], rows[second], resampling)
+                    code = check_rows(name, rows[first], rows[second], is_drawn=is_drawn)
                 except DataError as error:
                     scores.codes[index, columns[name]] = error.reason
                     continue

@@ -1,7 +1,6 @@
 """Measures of all pairs of points, many spaces at once: the numbers of the measures one by one, and of permutations."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -124,13 +123,13 @@ def test_p_values__of_unrelated_spaces_are_uniform(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["cka_linear_debiased_song", "cka_rbf_half_median", "mutual_knn_10_cosine"])
-@pytest.mark.parametrize("n_points", [24, 150, 400])
-def test_values__have_the_same_bits_whatever_else_is_scored(name: str, n_points: int) -> None:
+@pytest.mark.parametrize(("n_points", "n_parts"), [(24, 5), (130, 7), (400, 12)])
+def test_values__have_the_same_bits_whatever_else_is_scored(name: str, n_points: int, n_parts: int) -> None:
     rows = related(n_points, widths=(9, 14, 6)) | {
         f"other{place}": one
         for place, one in enumerate(np.random.default_rng(3).standard_normal((12, n_points, 8)).astype(np.float32))
     }
-    keys, how = sorted(rows), parted(n_points, 5)
+    keys, how = sorted(rows), parted(n_points, n_parts)
     every = [(first, second) for place, first in enumerate(keys) for second in keys[place + 1 :]]
 
     def scored(pairs: list[tuple[str, str]]) -> np.ndarray:
@@ -293,19 +292,61 @@ def test_wanted_pairs__are_those_of_all_pairs() -> None:
         np.testing.assert_array_equal(some[:, row, column], every[:, row, 3 + column])
 
 
-def test_precise_products__tell_small_angles() -> None:
+def test_small_angle__is_right_to_a_millionth() -> None:
     rows = {key: one.astype(np.float64) for key, one in related(100).items()}
-    turn = np.linalg.qr(np.random.default_rng(0).standard_normal((9, 9)))[0]
+    generator = np.random.default_rng(0)
+    turn = np.linalg.qr(generator.standard_normal((9, 9)))[0]
     rows["turned"] = rows["space0"] @ turn
-    name = "cka_angular_arccos"
-    angle = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), [("space0", "turned")], parted(100, 5)).values[
-        0, SCORE
-    ]
-    assert angle < 1e-6
-    narrow = replace(MEASURES[name], matrix=replace(MEASURES[name].matrix, precision=np.float32))  # type: ignore[type-var]
-    assert score_family(
-        name, narrow, SpacesOnPoints(rows, {}), [("space0", "turned")], parted(100, 5)
-    ).values[0, SCORE] > 1e-5  # fmt: skip
+    rows["near"] = rows["turned"] + 1e-4 * generator.standard_normal((100, 9))
+    name, pairs = "cka_angular_arccos", [("space0", "turned"), ("space0", "near")]
+    found = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), pairs, parted(100, 5)).values[:, SCORE]
+    assert found[0] < 1e-6
+    assert found[1] > 1e-5
+    assert found[1] == pytest.approx(one_by_one(MEASURES[name], rows, pairs[1], np.arange(100)), abs=1e-6)
+
+
+def test_far_point__leaves_the_others_their_digits() -> None:
+    # What an outlier of 1e6 makes of intervals and halves, too: massive activations do occur.
+    how, pair = parted(60, 5), ("space0", "space1")
+    assert how.parts is not None
+    assert how.halves is not None
+    for far in (1e4, 1e6):
+        rows = {key: one.astype(np.float64) for key, one in related(60).items()}
+        rows["space0"][0] += far
+        for name in TOGETHER:
+            measure = MEASURES[name]
+            (values,) = score_family(name, measure, SpacesOnPoints(rows, {}), [pair], how).values
+            expected = one_by_one(measure, rows, pair, np.arange(60))
+            assert values[SCORE] == pytest.approx(expected, abs=1e-5), (name, far)
+            if name in WITH_BANDWIDTH:
+                continue
+            left = np.array([one_by_one(measure, rows, pair, how.parts != part) for part in range(5)])
+            reach = 2.776445 * np.sqrt(4 / 5 * np.square(left - left.mean()).sum())
+            low = max(expected - reach, measure.value_range[0])
+            assert values[LOW] == pytest.approx(low, abs=1e-3 * reach + 1e-5), (name, far)
+            halves = [one_by_one(measure, rows, pair, how.halves == half) for half in range(2)]
+            np.testing.assert_allclose(values[HALVES], halves, atol=1e-4, err_msg=f"{name} {far}")
+
+
+@pytest.mark.parametrize("name", [name for name in OF_MATRICES if "rsa" not in name])
+def test_rows_that_are_all_as_far_apart__make_every_permutation_reach_the_score(name: str) -> None:
+    rows = {"space0": np.eye(12), "space1": np.eye(12)}
+    how = Resampling(Exchange(12), None, None, 0)
+    (values,) = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), [("space0", "space1")], how).values
+    # Either there is no value, or it says nothing.
+    assert np.isnan(values[SCORE]) or values[P] == 1
+
+
+def test_clusters__move_the_bandwidth_of_a_half_with_its_points() -> None:
+    generator = np.random.default_rng(5)
+    shared = np.repeat([0.0, 6.0], 100)[:, None] + generator.standard_normal((200, 3))
+    rows = {key: np.tanh(shared @ generator.standard_normal((3, 8)) / 4) for key in ("space0", "space1")}
+    how, pair = parted(200, 10), ("space0", "space1")
+    assert how.halves is not None
+    for name in WITH_BANDWIDTH:
+        (values,) = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), [pair], how).values
+        halves = [one_by_one(MEASURES[name], rows, pair, how.halves == half) for half in range(2)]
+        np.testing.assert_allclose(values[HALVES], halves, atol=0.03, err_msg=name)
 
 
 def test_permuted_targets__have_permuted_lists() -> None:
