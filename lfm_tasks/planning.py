@@ -132,7 +132,7 @@ def _scores(estimate: WorkEstimate) -> MissingWork:
     size_of = {estimate.keys[space]: size for space, size in estimate.sizes.items()}
     counted = count_pairs(estimate.catalog, zoo, estimate.keys, estimate.store)
     load = total_load(
-        block_load([size_of[key] for key in bases], n_pairs, pair_work(atlas, pairs.request))
+        block_load([size_of[key] for key in bases], n_pairs, pair_work(atlas, pairs.request, is_grouped=pairs.is_grouped))
         for pairs in counted
         for bases, n_pairs in pairs.blocks(atlas.null)
     )
@@ -217,6 +217,7 @@ def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
     seconds = {**SECONDS, **{name: spent / speed for amounts in timed.values() for name, spent in amounts.items()}}
     lines = [
         *catalog.warnings(),
+        *zoo.notes,
         f"spaces       {len(zoo.spaces)} ({len(zoo.failures)} models or layers cannot be used: see lfm-atlas validate)",
     ]
     for stage in stages:
@@ -371,7 +372,9 @@ def _loads(estimate: WorkEstimate) -> Iterator[tuple[str, Load]]:
     for part in estimate.zoo.parts if bases.n_missing else ():
         sizes = [estimate.sizes[space] for space in part.spaces() if space in estimate.sizes]
         if sizes:
-            how = pair_work(estimate.catalog.atlas, PairRequest(frozenset(part.measures), part.correspondence))
+            request = PairRequest(frozenset(part.measures), part.correspondence)
+            is_grouped = part.dataset in estimate.zoo.exchangeability
+            how = pair_work(estimate.catalog.atlas, request, is_grouped=is_grouped)
             yield "scores", part_load(sizes, PART_SIDE**2, how)
 
 

@@ -39,19 +39,35 @@ DEFAULT_CATALOG = Path("data_catalog.yaml")
 
 def load_catalog_or_exit(path: Path, trust_code: bool = False) -> "Catalog":
     """Return the catalog at ``path``; print all that is wrong with it and exit with `USAGE` if there is anything."""
-    from lfm_tasks.catalog import CatalogError, problems_at, read_catalog
+    from lfm_tasks.catalog import CatalogError, read_catalog
     from lfm_tasks.stages.inventory.requests import unknown_measures
 
     try:
-        catalog = read_catalog(path, trust_code=trust_code)
+        catalog = read_catalog(path, trust_code=trust_code, more=unknown_measures)
     except CatalogError as error:
         print_err(str(error))
         sys.exit(USAGE)
-    if unknown := unknown_measures(catalog):
-        print_err(str(CatalogError(problems_at(path, unknown))))
-        sys.exit(USAGE)
+    return _hiding_values(catalog)
+
+
+def _hiding_values(catalog: "Catalog") -> "Catalog":
+    """Return the catalog; from now on nothing that is printed shows its values of the environment."""
     _TERMINAL.hidden = catalog.hidden
     return catalog
+
+
+def load_catalog_as_far_as_possible(path: Path, trust_code: bool) -> "tuple[Catalog, bool]":
+    """Return the catalog and whether it is sound; print its mistakes, and exit if nothing can be opened by the rest."""
+    from lfm_tasks.catalog import CatalogError, read_catalog
+    from lfm_tasks.stages.inventory.requests import unknown_measures
+
+    try:
+        return _hiding_values(read_catalog(path, trust_code=trust_code, more=unknown_measures)), True
+    except CatalogError as error:
+        print_err(str(error))
+        if error.usable is None:
+            sys.exit(USAGE)
+        return _hiding_values(error.usable), False
 
 
 def check_folders_or_exit(path: Path, catalog: "Catalog", *keys: tuple[str, ...]) -> None:

@@ -45,7 +45,7 @@ class Outcome:
     quarantined
         Damaged units of the store; the run computed again those that it needed.
     recorded
-        What people should know of the models that the run recorded, such as how many texts were cut.
+        What people should know of the models that the run read or recorded: rows left out, texts that were cut.
     """
 
     n_spaces: int
@@ -88,7 +88,7 @@ def build_atlas(run: Run, as_stage: StageCaller = call_directly) -> Outcome:
         unpublished=atlas.unpublished or publication.kept,
         is_kept=bool(publication.kept),
         quarantined=tuple(run.notes.get("quarantined", ())),
-        recorded=tuple(run.notes.get("recorded", ())),
+        recorded=(*run.notes.get("left_out", ()), *run.notes.get("recorded", ())),
     )
 
 

@@ -4,14 +4,17 @@ A new key is a field of its class, with a line in ``docs/catalog.md``.
 """
 
 import re
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, create_model, model_validator
 
 from lfm_tasks.catalog.names import check_fields, check_name, check_visible, has_wildcard
 from lfm_tasks.config import FROM_ENVIRONMENT, Settings
 
 Name = Annotated[str, AfterValidator(check_name)]
+
+
+_PatternText = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(check_visible)]
 
 
 def _without_secrets(text: str) -> str:
@@ -37,23 +40,72 @@ Storage = Annotated[str, Field(pattern=r"^[A-Za-z][A-Za-z0-9_.-]{0,63}$"), FROM_
 
 DatasetText = Annotated[PlainText, with_fields("dataset")]
 ModelText = Annotated[PlainText, with_fields("model", "dataset")]
-LayerText = Annotated[PlainText, with_fields("model", "layer", "dataset")]
+LayerText = Annotated[PlainText, with_fields("model", "layer", "dataset", "id")]
+
+# How a file is stored, where its suffix does not tell.
+FileFormat = Literal["npy", "npz", "safetensors", "hdf5", "netcdf", "parquet", "arrow", "torch", "text"]
 
 
-class DatasetFile(Settings):
-    """One array in a file; ``key`` names it where a file holds several."""
+class ArrayFile(Settings):
+    """Arrays in a file: what is said of its path, and of how it is read."""
 
-    path: Annotated[DatasetText, FROM_ENVIRONMENT]
+    path: Annotated[Annotated[PlainText, with_fields("model", "layer", "dataset", "shard", "id")], FROM_ENVIRONMENT]
+    key: LayerText | None = None
+    storage: Storage | None = None
+    format: FileFormat | None = Field(default=None, description="of a file whose suffix does not tell")
+    columns: Annotated[tuple[_PatternText, ...], Field(strict=False)] = Field(
+        default=(), description="globs of columns of numbers: each is a feature"
+    )
+    read_as: Literal["bfloat16"] | None = Field(default=None, description="what 16 bits without a type stand for")
+    unpack: bool = Field(default=True, description="scale_factor, add_offset and marks of missing values are applied")
+    missing_chunks: Literal["refuse", "fill"] = Field(
+        default="refuse", description="fill: chunks that were never written hold the fill value"
+    )
+
+    @model_validator(mode="after")
+    def _key_or_columns(self) -> Self:
+        if self.columns and self.key is not None:
+            raise ValueError("found key and columns, needs one: a key names one array, columns are features")
+        return self
+
+
+class DatasetFile(ArrayFile):
+    """One array in a file; ``key`` names it where a file holds several; ``{shard}`` in ``path`` joins files."""
+
+    path: Annotated[Annotated[PlainText, with_fields("dataset", "shard")], FROM_ENVIRONMENT]
     key: DatasetText | None = None
-    storage: Storage | None = None
 
 
-class ModelFile(Settings):
-    """One array in a file that belongs to a model."""
+class ModelFile(ArrayFile):
+    """One array in a file that belongs to a model; ``{shard}`` in ``path`` joins files."""
 
-    path: Annotated[ModelText, FROM_ENVIRONMENT]
+    path: Annotated[Annotated[PlainText, with_fields("model", "dataset", "shard")], FROM_ENVIRONMENT]
     key: ModelText | None = None
-    storage: Storage | None = None
+
+
+# What ids are made of before they are joined: nothing is changed that the catalog does not ask for.
+IdForm = Literal["name", "stem", "number", "nfc", "stripped"]
+_AS: dict[str, Any] = {"as": (IdForm | None, Field(default=None, description="what is compared of each id"))}
+
+
+class DatasetIds(create_model("DatasetIds", __base__=DatasetFile, **_AS)):  # type: ignore[misc]
+    """The ids of a dataset; ``as: stem`` takes the file name without folders and suffix of each."""
+
+    @property
+    def form(self) -> IdForm | None:
+        """What is compared of each id; None: the id as it is."""
+        form: IdForm | None = getattr(self, "as")
+        return form
+
+
+class ModelIds(create_model("ModelIds", __base__=ModelFile, **_AS)):  # type: ignore[misc]
+    """The ids of a model's rows; see `DatasetIds`."""
+
+    @property
+    def form(self) -> IdForm | None:
+        """What is compared of each id; None: the id as it is."""
+        form: IdForm | None = getattr(self, "as")
+        return form
 
 
 def _written_as(value: object) -> str:
@@ -61,14 +113,14 @@ def _written_as(value: object) -> str:
 
 
 Ids = Annotated[
-    Annotated[DatasetFile, Tag("<file>")] | Annotated[Literal["positional"], Tag("<word>")], Discriminator(_written_as)
+    Annotated[DatasetIds, Tag("<file>")] | Annotated[Literal["positional"], Tag("<word>")], Discriminator(_written_as)
 ]
 Strata = Annotated[
     Annotated[DatasetFile, Tag("<file>")] | Annotated[Literal["labels"], Tag("<word>")], Discriminator(_written_as)
 ]
 # What the words of ``id`` and ``label`` mean, where they are no columns.
 POSITIONAL, FOLDER = "positional", "folder"
-_ARRAYS, _TABLES = (".npy", ".npz"), (".parquet", ".arrow", ".feather")
+_ARRAYS, _TABLES = (".npy", ".npz"), (".parquet", ".pq", ".arrow", ".feather")
 _Column = Annotated[PlainText, Field(max_length=256)]
 # A column of the table, or an array in a file of its own.
 ColumnOrFile = Annotated[
@@ -91,7 +143,7 @@ class Texts(Settings):
 
     @model_validator(mode="after")
     def _named_rows(self) -> "Texts":
-        is_plain = self.path.endswith(".txt")
+        is_plain = self.path.lower().endswith(".txt")
         if is_plain and (self.text or self.label or self.id not in (None, POSITIONAL)):
             raise ValueError("found columns of a .txt file, which has a text a line, needs none: remove them")
         if not is_plain and self.id is None:
@@ -118,9 +170,9 @@ class Images(Settings):
     @property
     def kind(self) -> Literal["files", "array", "table"]:
         """What the images lie in."""
-        if self.path.endswith(_ARRAYS):
+        if self.path.lower().endswith(_ARRAYS):
             return "array"
-        return "files" if has_wildcard(self.path) and not self.path.endswith(_TABLES) else "table"
+        return "files" if has_wildcard(self.path) and not self.path.lower().endswith(_TABLES) else "table"
 
     @model_validator(mode="after")
     def _named_rows(self) -> "Images":
@@ -152,6 +204,9 @@ class Dataset(Settings):
     inputs: DatasetFile | None = None
     groups: DatasetFile | None = None
     strata: Strata | None = None
+    points: DatasetIds | None = Field(default=None, description="the ids that are compared; by default all")
+    exclude: DatasetIds | None = Field(default=None, description="ids that are left out")
+    repeats: Literal["mean"] | None = Field(default=None, description="mean: several rows of an id become their mean")
 
     @property
     def raw(self) -> Texts | Images | None:
@@ -181,6 +236,8 @@ class Dataset(Settings):
             raise ValueError(f"found inputs beside {origins[0]}, needs one: each model prepares raw inputs by itself")
         if self.raw is not None and self.labels is not None and self.raw.label is not None:
             raise ValueError(f"found labels beside {origins[0]}.label, needs one of them: remove the other")
+        if self.repeats is not None and (self.inputs is not None or not isinstance(self.ids, DatasetFile)):
+            raise ValueError("found repeats without ids from a file, or beside inputs, needs rows that were recorded")
         if self.groups is not None and self.strata is not None:
             raise ValueError("found groups and strata, needs one of them: whole groups move, or rows within strata")
         has_labels = self.builtin is not None or self.labels is not None or (self.raw and self.raw.label is not None)

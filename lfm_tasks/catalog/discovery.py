@@ -6,16 +6,18 @@ section takes is listed: as a refused model if it should have been one, else as 
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import Any
 
 from lfm_tasks.catalog.checkpoint_folders import FolderKind, NoCheckpoint, folder_kind
 from lfm_tasks.catalog.checkpoints import CheckpointModel, Loader
 from lfm_tasks.catalog.datasets import Dataset
+from lfm_tasks.catalog.mlflow_registry import registered_versions
 from lfm_tasks.catalog.models import Discovery, Model
 from lfm_tasks.catalog.names import check_name, fill_pattern, shorten
+from lfm_tasks.config import Settings
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,17 @@ def discover_models(
         The folder of the catalog: patterns are relative to it.
     """
     search = _Search(discoveries, _declared_folders(declared, root), datasets, root)
-    candidates = {section: list(search.candidates(section)) for section in discoveries}
+    candidates: dict[str, list[_Candidate]] = {}
+    refused: list[RefusedModel] = []
+    for section, discovery in discoveries.items():
+        try:
+            candidates[section] = list(search.candidates(section))
+        except ValueError as error:  # a registry that cannot be read
+            candidates[section] = []
+            refused.append(RefusedModel(section, discovery.dataset, section, str(error)))
     takers = _takers(candidates)
     models: dict[str, Model] = {}
     names: dict[str, tuple[str, ...]] = {}
-    refused: list[RefusedModel] = []
     taken = {name.casefold(): f"the declared model {name!r}" for name in declared}
     for section, discovery in discoveries.items():
         accepted = []
@@ -92,6 +100,7 @@ class _Candidate:
     """What ``{model}`` stands for in a path, and why the section leaves it to others, "" if it takes it.
 
     ``rank`` is 0 for the section whose library the folder was written by. ``is_fault``: it should have been a model.
+    ``version``: its number in an MLflow registry, whose folder ``path`` then is; ``problem``: why it cannot be taken.
     """
 
     name: str
@@ -100,6 +109,8 @@ class _Candidate:
     is_fault: bool = False
     rank: int = 0
     kind: FolderKind | None = None
+    version: int | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -117,6 +128,9 @@ class _Search:
         """Yield what fits the pattern of a section, in the order of names; hidden files are passed over."""
         discovery = self.discoveries[section]
         parts = PurePath(discovery.pattern.replace("{dataset}", discovery.dataset)).parts
+        if discovery.mlflow is not None:
+            yield from self._registered(discovery, parts[1:])
+            return
         level = next(index for index, part in enumerate(parts) if "{model}" in part)
         first, *others = [re.escape(text) for text in parts[level].split("{model}")]
         form = re.compile(first + "(?P<model>.+)" + "(?P=model)".join(others), re.DOTALL)
@@ -126,12 +140,23 @@ class _Search:
             if match is None:
                 continue
             below = [part.replace("{model}", match["model"]) for part in parts[level + 1 :]]
-            if discovery.checkpoint is not None:
-                checkpoint = self._checkpoint(discovery, match["model"], folder / entry, below)
-                if checkpoint is not None:
-                    yield checkpoint
-            elif _exists(folder / entry, below) or (_is_folder_of_model(discovery, (folder / entry).joinpath(*below))):
-                yield _Candidate(match["model"], folder / entry)
+            if (found := self._found(discovery, match["model"], folder / entry, below)) is not None:
+                yield found
+
+    def _registered(self, discovery: Discovery, below: Sequence[str]) -> Iterator[_Candidate]:
+        """Yield the versions of a registry that a section chooses."""
+        for one in registered_versions(discovery.mlflow, self.root) if discovery.mlflow is not None else ():
+            if one.problem:
+                yield _Candidate(one.name, one.folder, version=one.version, problem=one.problem)
+            elif (found := self._found(discovery, one.name, one.folder, list(below))) is not None:
+                yield replace(found, version=one.version)
+
+    def _found(self, discovery: Discovery, name: str, path: Path, below: list[str]) -> _Candidate | None:
+        """Return what a section makes of a file or folder; None if it passes over it."""
+        if discovery.checkpoint is not None:
+            return self._checkpoint(discovery, name, path, below)
+        fits = _exists(path, below) or _is_folder_of_model(discovery, path.joinpath(*below))
+        return _Candidate(name, path) if fits else None
 
     def _listing(self, folder: Path) -> list[str]:
         if folder not in self.listings:
@@ -250,11 +275,25 @@ def _reasons(declined: list[tuple[str, str]]) -> str:
 
 def _model(discovery: Discovery, found: _Candidate) -> Model:
     settings: dict[str, Any] = {key: getattr(discovery, key) for key in Model.model_fields}
+    if found.version is not None:
+        settings = {key: _placed(value, str(found.path)) for key, value in settings.items()}
+        settings["meta"] = {"mlflow_version": found.version, **discovery.meta}
     if discovery.checkpoint is not None and found.kind is not None and not found.kind.has_towers:
         # The section says which of two networks; this folder holds one.
-        loader, checkpoint = discovery.checkpoint
-        settings[loader] = checkpoint.model_copy(update={"tower": None})
+        loader = discovery.checkpoint[0]
+        settings[loader] = settings[loader].model_copy(update={"tower": None})
     return Model(**settings)
+
+
+def _placed(value: Any, folder: str) -> Any:
+    """Return settings in whose texts ``{model}`` is the folder of a registered version."""
+    if isinstance(value, str):
+        return value.replace("{model}", folder)
+    if isinstance(value, Settings):
+        return value.model_copy(update={key: _placed(getattr(value, key), folder) for key in type(value).model_fields})
+    if isinstance(value, dict):
+        return {key: _placed(one, folder) for key, one in value.items()}
+    return type(value)(_placed(one, folder) for one in value) if isinstance(value, list | tuple) else value
 
 
 def _exists(path: Path, below: list[str]) -> bool:
@@ -291,6 +330,8 @@ def _check_twins(found: _Candidate, twins: Mapping[str, tuple[str, ...]]) -> Non
 
 def _check_discovered(found: _Candidate, taken: Mapping[str, str], root: Path) -> None:
     path, what = found.path, "folder" if found.kind is not None else "file"
+    if found.problem:
+        raise ValueError(found.problem)
     try:
         check_name(found.name)
     except ValueError as error:

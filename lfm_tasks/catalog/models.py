@@ -12,9 +12,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
 from lfm_tasks.catalog.checkpoints import LOADERS, CheckpointModel, Loader
-from lfm_tasks.catalog.datasets import LayerText, ModelFile, ModelText, PlainText, Storage
+from lfm_tasks.catalog.datasets import ArrayFile, LayerText, ModelFile, ModelIds, ModelText, PlainText, with_fields
 from lfm_tasks.catalog.names import check_layer_name, describe, did_you_mean, pattern_fields, shorten
-from lfm_tasks.config import FROM_ENVIRONMENT, Settings
+from lfm_tasks.config import FROM_ENVIRONMENT, PathText, Settings
 
 # https://huggingface.co/docs/hub/model-cards#specifying-a-base-model, and copy: the same function in other units.
 RELATIONS = ("finetune", "adapter", "quantized", "merge", "copy")
@@ -53,6 +53,17 @@ Pooling = Literal["none", "flatten", "mean", "max", "cls", "last", "cls+mean"]
 Shape = Literal["nd", "ntd", "nchw", "nhwc"]
 Dtype = Literal["float16", "float32", "float64"]
 
+
+def _shape_form(value: object) -> str:
+    return "<list>" if isinstance(value, list | tuple) else "<word>"
+
+
+Shapes = Annotated[
+    Annotated[Shape, Tag("<word>")]
+    | Annotated[tuple[Shape, ...], Field(strict=False, min_length=1, max_length=4), Tag("<list>")],
+    Discriminator(_shape_form),
+]
+
 # The kinds of source of a model's rows, one for each model, and the key of each that holds its path.
 SOURCES = {
     "activations": "path",
@@ -64,24 +75,35 @@ SOURCES = {
 }
 
 
-class ActivationsSource(Settings):
-    """Activations on disk: ``{layer}`` stands in ``path`` (a file a layer) or in ``key`` (an array a layer)."""
+class ActivationsSource(ArrayFile):
+    """Activations on disk: ``{layer}`` stands in ``path`` (a file a layer) or in ``key`` (an array a layer).
 
-    path: Annotated[LayerText, FROM_ENVIRONMENT]
+    ``{shard}`` in ``path`` stands for files of rows, ``{id}`` in ``path`` or ``key`` for a stimulus each.
+    """
+
+    path: Annotated[Annotated[PlainText, with_fields("model", "layer", "dataset", "shard", "id")], FROM_ENVIRONMENT]
     key: LayerText | None = None
     dataset: str
-    storage: Storage | None = None
-    shape: Shape | None = None
+    shape: Shapes | None = Field(default=None, description="a list where layers have different numbers of dimensions")
     pool: Pooling = "none"
     mask: ModelFile | None = None
     prefix_tokens: int = Field(default=0, ge=0, description="first tokens that mean and max leave out")
     dtype: Dtype | None = None
-    ids: ModelFile | None = None
+    ids: ModelIds | None = None
+    not_finite: Literal["refuse", "drop"] = Field(default="refuse", description="drop: rows with NaN are left out")
+    repeats: Literal["mean"] | None = Field(default=None, description="mean: several rows of an id become their mean")
 
     @model_validator(mode="after")
     def _one_layer_field(self) -> "ActivationsSource":
-        if "layer" in pattern_fields(self.path) and "layer" in pattern_fields(self.key or ""):
-            raise ValueError("found {layer} in path and in key, needs it in one of them")
+        in_path, in_key = pattern_fields(self.path), pattern_fields(self.key or "")
+        for field in ("layer", "id"):
+            if field in in_path and field in in_key:
+                raise ValueError(f"found {{{field}}} in path and in key, needs it in one of them")
+        if "id" in (*in_path, *in_key):
+            if self.ids is not None:
+                raise ValueError("found {id} and ids, needs one of them: the names in place of {id} are the ids")
+            if "shard" in in_path:
+                raise ValueError("found {id} and {shard}, needs one of them: a file a stimulus, or many rows a file")
         return self
 
 
@@ -214,8 +236,26 @@ def _texts_of(value: JsonValue) -> Iterator[str]:
             yield from _texts_of(part)
 
 
+class MlflowRegistry(Settings):
+    """A local MLflow registry, whose models a section takes: ``{model}`` in its paths is the folder of a version."""
+
+    registry: PathText = Field(min_length=1, max_length=4096, description="its SQLite file, such as mlflow.db")
+    versions: Literal["latest", "all"] = Field(default="latest", description="all: models are called name-v1, name-v2")
+    alias: PlainText | None = Field(default=None, description="the versions with this alias, such as champion")
+
+    @model_validator(mode="after")
+    def _one_choice(self) -> "MlflowRegistry":
+        if self.alias is not None and self.versions == "all":
+            raise ValueError("found alias and versions: all, needs one of them")
+        if "://" in self.registry:
+            raise ValueError("found an address, needs the path of a SQLite file: write mlflow.db for sqlite:///mlflow.db")
+        return self
+
+
 class Discovery(Model):
     """A pattern of paths: each file or folder that ``{model}`` fits becomes a model of that name."""
+
+    mlflow: MlflowRegistry | None = Field(default=None, description="take the models of a registry, not of a folder")
 
     @property
     def pattern(self) -> str:
@@ -235,6 +275,8 @@ class Discovery(Model):
         if not with_model:
             key = "weights or args" if self.torch else "path"
             raise ValueError(f"found no {{model}} in the {key}, needs it: what it stands for names the models")
+        if self.mlflow is not None and PurePath(path).parts[0] != "{model}":
+            raise ValueError(f"found {path[:100]!r} beside mlflow, needs {{model}}/...: the folder of a version")
         if "{layer}" in with_model[0]:
             raise ValueError("found {model} and {layer} in one part of the path, needs a folder or file name for each")
         return self

@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
+from typing import Any
 
 from lfm_tasks.errors import DataError
 from lfm_tasks.variables import ExpandedText
@@ -71,9 +72,13 @@ class Problem:
 
 
 class CatalogError(Exception):
-    """A catalog that cannot be used; ``problems`` holds all its mistakes, in the order of their lines."""
+    """A catalog that cannot be used; ``problems`` holds all its mistakes, in the order of their lines.
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    ``usable``: the catalog without them, where that is enough to open its sources and tell of their mistakes as well.
+    """
+
+    def __init__(self, problems: Iterable[Problem], usable: Any = None) -> None:
+        self.usable = usable
         self.problems = tuple(sorted(set(problems)))
         super().__init__("\n".join(str(problem) for problem in self.problems))
 
@@ -91,14 +96,38 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     "; did you mean 'format'?"
     """
     names = sorted(known)
-    lowered = {candidate.casefold(): candidate for candidate in names}
-    near = [lowered[match] for match in get_close_matches(name.casefold()[:200], lowered, n=3, cutoff=0.6)]
+    near = _near(name, names)
     if near:
         return f"; did you mean {' or '.join(repr(candidate) for candidate in near)}?"
     if not names:
         return ""
     shown = ", ".join(names[:12])
     return f"; there is {shown}" + (f" and {len(names) - 12} more" if len(names) > 12 else "")
+
+
+def is_near(name: str, known: Iterable[str]) -> bool:
+    """Return whether any known name is spelled almost like ``name``."""
+    return bool(_near(name, known))
+
+
+def _near(name: str, known: Iterable[str]) -> list[str]:
+    lowered = {candidate.casefold(): candidate for candidate in known}
+    return [lowered[match] for match in get_close_matches(name.casefold()[:200], lowered, n=3, cutoff=0.6)]
+
+
+def alias_of(name: str) -> str | None:
+    """Return what a model called ``openai/clip-vit`` is called here, as in the hub's cache; None for other names.
+
+    Examples
+    --------
+    >>> alias_of("openai/clip-vit"), alias_of("clip"), alias_of("../clip")
+    ('openai--clip-vit', None, None)
+    """
+    parts = name.split("/")
+    try:
+        return check_name("--".join(check_name(part) for part in parts)) if len(parts) > 1 else None
+    except ValueError:
+        return None
 
 
 def describe(value: object) -> str:
@@ -157,8 +186,9 @@ def check_fields(pattern: str, allowed: Collection[str]) -> str:
         if name not in allowed:
             hint = did_you_mean(name, allowed)
             raise ValueError(f"found {{{name[:60]}}}, needs one of {', '.join(f'{{{a}}}' for a in allowed)}{hint}")
-    if names.count("layer") > 1:
-        raise ValueError(f"found {{layer}} {names.count('layer')} times, needs it once: which one names the layer?")
+    for name in ("layer", "id", "shard"):
+        if names.count(name) > 1:
+            raise ValueError(f"found {{{name}}} {names.count(name)} times, needs it once: which one names it?")
     return pattern
 
 

@@ -3,8 +3,8 @@
 import io
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,15 @@ from lfm_tasks.catalog.discovery import discover_models
 from lfm_tasks.catalog.facts import models_with_facts
 from lfm_tasks.catalog.folders import folder_problems
 from lfm_tasks.catalog.models import SOURCES, Model
-from lfm_tasks.catalog.names import CatalogError, Problem, colliding, describe, did_you_mean
+from lfm_tasks.catalog.names import CatalogError, Problem, alias_of, colliding, describe, did_you_mean, is_near
 from lfm_tasks.catalog.sections import Catalog, CatalogText, keys_of, kinds_of, read_trust, refused_variables
 from lfm_tasks.catalog.yaml_tree import Entries, Items, Place, expanded_texts, read_tree, to_builtins, variables_in
 from lfm_tasks.config import Settings
-from lfm_tasks.variables import hidden_values
+from lfm_tasks.variables import ExpandedText, hidden_values
 
 # What pydantic adds to a location: which side of a mapping, which branch of a union.
 _KINDS = {f"<{name}>": kind for name, kind in KINDS.items()}
-_MARKS = ("[key]", "<file>", "<word>", *_KINDS)
+_MARKS = ("[key]", "<file>", "<word>", "<list>", "<number>", *_KINDS)
 
 _NEEDS = {
     "int": "a whole number",
@@ -40,11 +40,29 @@ _NEEDS = {
 }
 
 
-def read_catalog(path: Path, environment: Mapping[str, str] | None = None, *, trust_code: bool = False) -> Catalog:
+# From what a catalog says, which may be wrong everywhere, to the keys that lead to mistakes, and messages.
+MoreChecks = Callable[[Mapping[str, Any]], Iterable[tuple[Sequence[int | str], str]]]
+
+
+def read_catalog(
+    path: Path,
+    environment: Mapping[str, str] | None = None,
+    *,
+    trust_code: bool = False,
+    more: MoreChecks | None = None,
+) -> Catalog:
     """Return the catalog in the YAML file at ``path``.
 
-    Variables come from ``environment``, or from the process's own. ``trust_code`` lets every factory run that the
-    catalog names; without it only those of the environment's `TRUSTED_MODULES` may.
+    Parameters
+    ----------
+    path
+        The file.
+    environment
+        Where variables come from; None: the process's own.
+    trust_code
+        Lets every factory run that the catalog names; without it only those of the environment's `TRUSTED_MODULES` may.
+    more
+        Finds mistakes that only later stages know, such as names of measures, so that all are told together.
 
     Raises
     ------
@@ -56,41 +74,61 @@ def read_catalog(path: Path, environment: Mapping[str, str] | None = None, *, tr
     if not isinstance(tree, Entries):
         message = f"found {describe(to_builtins(tree))}, needs version, datasets and models"
         raise CatalogError([*problems, Problem(file, 1, "", message)])
-    tree = _apply_defaults(_without_private_keys(tree))
-    catalog, invalid = _validate(tree, file)
+    tree, said = _with_aliases(_apply_defaults(_without_private_keys(tree)))
+    reading = _validate(tree, file)
+    unknown = [] if more is None else [_problem_at(tree, file, *one) for one in more(to_builtins(tree))]
     # A key that could not be read is reported once, without the problems that only follow from it.
     reported = [f"{problem.where}." for problem in problems if problem.where]
-    problems += [problem for problem in invalid if not any(where.startswith(f"{problem.where}.") for where in reported)]
+    invalid = [
+        problem for problem in reading.problems if not any(where.startswith(f"{problem.where}.") for where in reported)
+    ]
     refused = refused_variables(tree, file)
     at_refused = {(problem.line, problem.where) for problem in refused}
-    problems = refused + [problem for problem in problems if (problem.line, problem.where) not in at_refused]
-    problems += _inconsistencies(tree, file)
+    problems = refused + [problem for problem in problems + invalid if (problem.line, problem.where) not in at_refused]
+    others = _inconsistencies(tree, file)
     root = path.absolute().parent
-    discovered = None if catalog is None else discover_models(catalog.discover, catalog.models, catalog.datasets, root)
+    sections, discovered = reading.sections, None
     origins: dict[str, dict[str, str]] = {}
-    if catalog is not None and discovered is not None:
-        models, origins = models_with_facts({**catalog.models, **discovered.models}, root)
-        catalog = catalog.model_copy(update={"models": models})
-        problems += _comparison_problems(catalog, tree, file)
-        problems += [_problem_at(tree, file, key, message) for key, message in folder_problems(catalog, root)]
+    if sections is not None:
+        discovered = discover_models(sections.discover, sections.models, sections.datasets, root)
+        models, origins = models_with_facts({**sections.models, **discovered.models}, root)
+        sections = sections.model_copy(update={"models": models})
+        if not reading.removed:
+            others += _comparison_problems(sections, tree, file)
+            others += [_problem_at(tree, file, key, message) for key, message in folder_problems(sections, root)]
     given = os.environ if environment is None else environment
     variables = {name: given[name] for name in sorted(variables_in(tree)) if given.get(name)}
-    known = {*catalog.models, *catalog.datasets} if catalog is not None else ()
+    known = {*sections.models, *sections.datasets} if sections is not None and not problems else ()
     hidden = hidden_values(variables, expanded_texts(tree), root, known)
-    if problems or catalog is None or discovered is None:
-        raise CatalogError(replace(one, message=hidden(one.message)) for one in problems)
-    trust = read_trust(given, trust_code)
-    return Catalog(
+    told = [replace(one, message=hidden(one.message)) for one in (*problems, *unknown, *others)]
+    if sections is None or discovered is None:
+        raise CatalogError(told)
+    catalog = Catalog(
         root=root,
         file=path.name,
         discovered=discovered.names,
         refused_models=tuple(replace(one, message=hidden(one.message)) for one in discovered.refused),
         unclaimed=discovered.unclaimed,
+        aliases=tuple(said),
         facts_from=origins,
-        trust=trust,
+        trust=read_trust(given, trust_code),
         hidden=hidden,
-        **dict(catalog),
+        **dict(sections),
     )
+    if not told:
+        return catalog
+    # What is left tells of the sources, unless they are wrong, or how many points are needed.
+    is_usable = reading.is_usable and not refused and not others and len(problems) == len(invalid)
+    raise CatalogError(told, usable=_without_measures(catalog) if is_usable else None)
+
+
+def _without_measures(catalog: Catalog) -> Catalog:
+    """Return the catalog with the usual measures: those that it names may not exist."""
+    comparisons = {
+        name: comparison.model_copy(update={"measures": None}) for name, comparison in catalog.comparisons.items()
+    }
+    atlas = catalog.atlas.model_copy(update={"measures": type(catalog.atlas).model_fields["measures"].default})
+    return catalog.model_copy(update={"atlas": atlas, "comparisons": comparisons})
 
 
 def problems_at(path: Path, messages: Iterable[tuple[Sequence[int | str], str]]) -> list[Problem]:
@@ -159,11 +197,104 @@ def _fill_up(value: object, default: object) -> object:
     return filled
 
 
-def _validate(tree: Entries, file: str) -> tuple[CatalogText | None, list[Problem]]:
-    try:
-        return CatalogText.model_validate(to_builtins(tree)), []
-    except ValidationError as error:
-        return None, [_explain(details, tree, file) for details in error.errors(include_url=False)]
+def _with_aliases(tree: Entries) -> tuple[Entries, list[str]]:
+    """Return the tree with names such as ``openai/clip-vit`` made names of files, and a sentence on each.
+
+    In the paths of such a model ``{model}`` stands for the name as it was written.
+    """
+    models = tree.get("models")
+    if not isinstance(models, Entries) or not any("/" in name for name in models):
+        return tree, []
+    renamed, said = Entries(), []
+    for name, model in models.items():
+        alias = alias_of(name)
+        place = models.places[name]
+        if alias is None or alias in models or alias in renamed:
+            renamed.put(name, model, place)
+            continue
+        renamed.put(alias, _filled(model, name), place)
+        said.append(f"models.{name}: called {alias} here, because names of models are names of files, too")
+    result = Entries()
+    for key, value in tree.items():
+        result.put(key, renamed if key == "models" else value, tree.places[key])
+    return result, said
+
+
+def _filled(value: Any, model: str) -> Any:
+    """Return a part of the tree with ``{model}`` filled in everywhere."""
+    if isinstance(value, Entries):
+        filled = Entries()
+        for key, part in value.items():
+            filled.put(key, part if key == "meta" else _filled(part, model), value.places[key])
+        return filled
+    if isinstance(value, Items):
+        items = Items()
+        items += [_filled(part, model) for part in value]
+        items.places = value.places
+        return items
+    if isinstance(value, ExpandedText):
+        return ExpandedText(tuple((used.replace("{model}", model), shown) for used, shown in value.pieces))
+    return value.replace("{model}", model) if isinstance(value, str) else value
+
+
+# Each pass tells what the mistakes of the one before had hidden.
+_MOST_PASSES = 4
+_NEEDED = ("version", "datasets", "models", "discover")
+# Without one of these, what is said of the numbers of points would be wrong.
+_SIZES = ("atlas", "atlas.graph", "atlas.graph.n_neighbors", "atlas.n_eigenpairs", "atlas.max_points")
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What the sections of a file say: ``sections`` without the parts that ``problems`` are told of, ``removed``."""
+
+    sections: CatalogText | None
+    problems: list[Problem]
+    removed: frozenset[str] = frozenset()
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether sources may be opened by what is left, to tell of their mistakes as well."""
+        return self.sections is not None and not self.removed & set(_SIZES)
+
+
+def _validate(tree: Entries, file: str) -> _Reading:
+    """Return the sections of the catalog, and their mistakes: also those that the first ones had hidden."""
+    content = to_builtins(tree)
+    problems: list[Problem] = []
+    removed: set[str] = set()
+    for _ in range(_MOST_PASSES):
+        try:
+            return _Reading(CatalogText.model_validate(content), problems, frozenset(removed))
+        except ValidationError as error:
+            found = error.errors(include_url=False)
+        told = [_explain(details, tree, file) for details in found]
+        problems += [problem for problem in told if not _follows(problem, removed)]
+        keys = {key for details in found if (key := _leave_out(content, details)) is not None}
+        if not keys:
+            break
+        removed |= keys
+    return _Reading(None, problems, frozenset(removed))
+
+
+def _follows(problem: Problem, removed: Iterable[str]) -> bool:
+    """Return whether a mistake may only be there because a key that it names was left out."""
+    below = [key for key in removed if key.startswith(f"{problem.where}.")]
+    return any(key.rpartition(".")[2] in problem.message for key in below)
+
+
+def _leave_out(content: Any, details: ErrorDetails) -> str | None:
+    """Take the key of a mistake out of the catalog; return its dotted name, None if that is not possible."""
+    way = [str(part) for part in details["loc"] if part not in _MARKS and not isinstance(part, int)]
+    if details["type"] == "missing":
+        way = way[:-1]
+    value = content
+    for part in way[:-1]:
+        value = value.get(part) if isinstance(value, dict) else None
+    if not way or not isinstance(value, dict) or way[-1] not in value or way[0] in _NEEDED:
+        return None
+    del value[way[-1]]
+    return ".".join(way)
 
 
 def _explain(details: ErrorDetails, tree: Entries, file: str) -> Problem:
@@ -174,7 +305,10 @@ def _explain(details: ErrorDetails, tree: Entries, file: str) -> Problem:
     shape, _, ending = kind.rpartition("_")
     match kind:
         case "extra_forbidden":
-            message = f"unknown key{did_you_mean(key, _known_keys(details['loc'][:-1]))}"
+            known = _known_keys(details["loc"][:-1])
+            elsewhere = None if is_near(key, known) else _elsewhere(key, details["loc"][:-1])
+            hint = f"; did you mean {elsewhere}?" if elsewhere else did_you_mean(key, known)
+            message = f"unknown key{hint}"
         case "union_tag_invalid":
             place, value = _find(tree, [*location, "type"])
             message = f"found {describe(value)}, needs {' or '.join(KINDS)}{did_you_mean(str(value), KINDS)}"
@@ -230,6 +364,31 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
         elif part not in _MARKS:
             kind = next(iter(kinds_of(kind, str(part))), None)
     return keys_of(kind)
+
+
+def _elsewhere(key: str, location: Sequence[int | str]) -> str | None:
+    """Return the place of a known key that was written in another one: below it, else below ``atlas``."""
+    kind: Any = CatalogText
+    for part in location:
+        if part not in _MARKS and str(part) not in _KINDS:
+            kind = next(iter(kinds_of(kind, str(part))), None)
+    written = ".".join(str(part) for part in location if part not in _MARKS)
+    for start, name in ((kind, written), (kinds_of(CatalogText, "atlas")[0], "atlas")):
+        level = [(start, name)]
+        for _ in range(2):
+            below = [
+                (inner, f"{where}.{one}" if where else one)
+                for outer, where in level
+                for one in keys_of(outer)
+                for inner in kinds_of(outer, one)
+            ]
+            level = below
+            for inner, where in below:
+                if key in keys_of(inner):
+                    return f"{where}.{key}"
+        if key in keys_of(start) and name != written:
+            return f"{name}.{key}"
+    return None
 
 
 def _inconsistencies(tree: Entries, file: str) -> list[Problem]:
@@ -312,6 +471,8 @@ def catalog_yaml(catalog: Catalog) -> str:
     name: what gives access is never part of a catalog.
     """
     sections: dict[str, Any] = {"version": catalog.version}
+    if catalog.links:
+        sections["links"] = list(catalog.links)
     for name in ("datasets", "models", "comparisons"):
         if section := getattr(catalog, name):
             sections[name] = {

@@ -53,6 +53,9 @@ class CatalogText(Settings):
     comparisons: dict[Name, Comparison] = Field(default_factory=dict)
     audit: AuditConfig = AuditConfig()
     cluster: ClusterConfig = LocalCluster()
+    links: Annotated[tuple[PathText, ...], Field(strict=False)] = Field(
+        default=(), description="folders that links may lead into, beside the catalog's own"
+    )
 
     @model_validator(mode="after")
     def _graphs_for_maps(self) -> "CatalogText":
@@ -99,7 +102,8 @@ class Catalog(CatalogText):
 
     ``models`` holds discovered models, too; ``discovered`` names those of each pattern of ``discover``,
     ``refused_models`` the files that fit one and cannot be models, ``unclaimed`` says of each other folder why no
-    section takes it. ``facts_from`` names, for each model, the file of its folder that a key of ``meta`` was read from.
+    section takes it, ``aliases`` says which models are called otherwise than in the file. ``facts_from`` names, for
+    each model, the file of its folder that a key of ``meta`` was read from.
     ``trust`` is not written in the file: whoever starts a run says which factories may run. It is part of no key.
     ``hidden`` hides the values of the environment in its paths.
     """
@@ -109,9 +113,15 @@ class Catalog(CatalogText):
     discovered: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     refused_models: tuple[RefusedModel, ...] = ()
     unclaimed: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
     facts_from: dict[str, dict[str, str]] = Field(default_factory=dict)
     trust: Trust = Trust()
     hidden: HiddenValues = Field(default=NOTHING_HIDDEN, exclude=True, repr=False)
+
+    @property
+    def link_homes(self) -> tuple[Path, ...]:
+        """The folders that links may lead into, beside those of the files themselves."""
+        return tuple(self.root / str(path) for path in self.links)
 
     def locate(self, path: str) -> Path:
         """Return a path of the catalog on this machine: relative paths start at ``root``."""
@@ -125,6 +135,7 @@ class Catalog(CatalogText):
         """Return a sentence for each pattern of ``discover`` that nothing fits, and for each folder that none takes."""
         refused = {model.discovery for model in self.refused_models}
         return [
+            *self.aliases,
             *self.unclaimed,
             *(
                 f"discover.{name}: nothing matches {discovery.pattern!r} yet"

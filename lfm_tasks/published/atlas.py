@@ -183,7 +183,7 @@ class Atlas:
         """
         if n < 1:
             raise AtlasError(f"found n={n}, needs at least 1 neighbor to name")
-        names = self.names(dataset)
+        names = self.names(self._dataset_of(dataset, name))
         measure = self._measure(measure)
         is_space = isinstance(names.spaces_of(name), str)
         ranked = queries.nearest_spaces if is_space else queries.nearest_models
@@ -214,7 +214,7 @@ class Atlas:
 
         Two spaces give (measure); of a model all its layers, in the order of their depth.
         """
-        names = self.names(dataset)
+        names = self.names(self._dataset_of(dataset, source, target))
         return queries.pair(self.scores, names, names.spaces_of(source), names.spaces_of(target))
 
     def map(self, source: str, target: str, *, dataset: str | None = None) -> xr.DataArray:
@@ -222,7 +222,7 @@ class Atlas:
 
         The map that the atlas keeps; else one computed from the bases in the store, if every point was known in both.
         """
-        names = self.names(dataset)
+        names = self.names(self._dataset_of(dataset, source, target))
         return functional_map(self, names.dataset, names.space(source), names.space(target))
 
     def section(self, path: str) -> xr.Dataset | None:
@@ -260,6 +260,19 @@ class Atlas:
     def _repr_html_(self) -> str:
         """Return a summary of the atlas for notebooks."""
         return as_html(self.summary, self.datasets, self.measures)
+
+    def _dataset_of(self, dataset: str | None, *names: str) -> str | None:
+        """Return ``dataset``, or the only one that has all of these models or spaces; None where that tells none."""
+        if dataset is not None or len(self.datasets) < 2:
+            return dataset
+        present = {one: self.scores.sel(dataset=one)["n_points"].values > 0 for one in self.datasets}
+        spaces, models = (self.scores[coordinate].values.astype(str) for coordinate in ("source", "source_model"))
+        having = [
+            one
+            for one, is_there in present.items()
+            if all(name in spaces[is_there] or name in models[is_there] for name in names)
+        ]
+        return having[0] if len(having) == 1 else None
 
     def names(self, dataset: str | None = None) -> Names:
         """Return the models and spaces of a dataset, by model and depth."""

@@ -65,8 +65,8 @@ SECONDS: Mapping[str, float] = {
     "neighbors space": 2.6e-8,
     "null": 1.79e-05,
     "null rows": 3.11e-11,
-    "pair": 4.66e-05,
-    "pair parts": 4.9e-10,
+    "pair": 6e-05,
+    "pair parts": 1.6e-10,
     "pair rows": 1.2e-10,
     "procrustes_centered pair": 0.00182,
     "procrustes_centered_unit_norm pair": 0.00182,
@@ -122,7 +122,8 @@ class SpaceSize:
     """Points, features (0: only a run can tell) and bytes of a number; of an id on average; of what else it takes.
 
     ``held_bytes``: of its file, what must be in memory at once. ``weight_bytes``: of the network that is run for it.
-    Of a checkpoint, instead: ``run_flops``, operations a point, and ``run_bytes``, all that running it takes.
+    Of a checkpoint, instead: ``run_flops``, operations a point, ``run_bytes``, all that running it takes, and the
+    ``device`` that it runs on.
     """
 
     name: str
@@ -134,6 +135,7 @@ class SpaceSize:
     weight_bytes: int = 0
     run_flops: float = 0.0
     run_bytes: int = 0
+    device: str = "cpu"
 
     @property
     def n_bytes(self) -> int:

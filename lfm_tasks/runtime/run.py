@@ -126,7 +126,12 @@ class Run:
         return self.catalog.root / self.catalog.atlas.path
 
     def results(
-        self, stage: str, function: Callable[[Job], Result], jobs: Sequence[Job], needs: Sequence[int] = ()
+        self,
+        stage: str,
+        function: Callable[[Job], Result],
+        jobs: Sequence[Job],
+        needs: Sequence[int] = (),
+        devices: Sequence[str] = (),
     ) -> Iterator[tuple[Job, Result | JobFailure]]:
         """Yield each job with its result as the workers finish it, and report the progress of the stage.
 
@@ -140,11 +145,13 @@ class Run:
             What is missing; nothing is started without any.
         needs
             For each job the memory (bytes) that its worker must have; empty if unknown.
+        devices
+            For each job the device that it runs on; empty if all run on CPUs.
         """
         self.report_progress(stage, 0, len(jobs))
         hidden = self.catalog.hidden
         called = HidingFunction(function, hidden) if hidden else function
-        for n_done, (index, result) in enumerate(self.workers.run(called, jobs, needs), start=1):
+        for n_done, (index, result) in enumerate(self.workers.run(called, jobs, needs, devices), start=1):
             yield jobs[index], result
             self.report_progress(stage, n_done, len(jobs))
 

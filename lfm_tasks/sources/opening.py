@@ -11,17 +11,15 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 
-from lfm_tasks.catalog.datasets import Dataset, DatasetFile, ModelFile
-from lfm_tasks.catalog.models import Model
-from lfm_tasks.catalog.names import fill_pattern
+from lfm_tasks.catalog.datasets import Dataset, DatasetFile, DatasetIds, ModelFile
+from lfm_tasks.catalog.models import ActivationsSource, Model
 from lfm_tasks.catalog.sections import Catalog
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.digests import DigestMemory
-from lfm_tasks.sources.files.formats import open_array
-from lfm_tasks.sources.files.ids import as_text, unique_ids
-from lfm_tasks.sources.files.paths import locate
+from lfm_tasks.sources.files.ids import as_text, checked_ids, near_join
 from lfm_tasks.sources.raw_inputs import RawInputs, RawRows, TokenPoints, read_texts
-from lfm_tasks.sources.source import FileSource, Source, file_pattern, read_options
+from lfm_tasks.sources.source import FileSource, ReadOptions, Source, array_pattern, file_pattern, read_options
+from lfm_tasks.sources.trials import trials_of
 
 # In the store: digests of files, by their sizes and times.
 DIGESTS = "digests.json"
@@ -47,6 +45,8 @@ class DatasetRows:
     """The rows of a dataset, in one order: ``ids`` are unique strings, the rest may be absent.
 
     ``groups``: rows of one group go together; ``strata``: rows change places within theirs only; never both.
+    ``points``: the ids that are compared, where the catalog leaves some out. ``row_ids``: the id of each row of the
+    files, where one has several rows.
     """
 
     ids: Shaped[np.ndarray, " points"]
@@ -54,6 +54,8 @@ class DatasetRows:
     groups: Shaped[np.ndarray, " points"] | None = None
     strata: Shaped[np.ndarray, " points"] | None = None
     inputs: Shaped[np.ndarray, "points ..."] | RawInputs | TokenPoints | None = None
+    points: Shaped[np.ndarray, " kept"] | None = None
+    row_ids: Shaped[np.ndarray, " rows"] | None = None
 
 
 def read_dataset(name: str, catalog: Catalog, memory: DigestMemory | None = None) -> DatasetRows:
@@ -69,23 +71,27 @@ def read_dataset(name: str, catalog: Catalog, memory: DigestMemory | None = None
         type, or of another number than labels or inputs; ``missing_source``, ``wrong_shape`` and ``wrong_dtype`` for
         the files.
     """
+    return _with_points(_read_rows(name, catalog, memory), catalog.datasets[name], catalog, name)
+
+
+def _read_rows(name: str, catalog: Catalog, memory: DigestMemory | None) -> DatasetRows:
     dataset = catalog.datasets[name]
     if dataset.builtin is not None:
         built_in = digits(dataset.split or "probe")
         shipped = DatasetRows(built_in.ids, built_in.labels, inputs=built_in.inputs)
-        return _with_sets(shipped, dataset, catalog.root, name)
-    labels = None if dataset.labels is None else _read_column(dataset.labels, catalog.root, name, "labels")
+        return _with_sets(shipped, dataset, catalog, name)
+    labels = None if dataset.labels is None else _read_column(dataset.labels, catalog, name, "labels")
     if dataset.texts is not None or dataset.images is not None:
-        raw = _read_raw(name, dataset, catalog.root, memory or known_digests(catalog))
+        raw = _read_raw(name, dataset, catalog, memory or known_digests(catalog))
         labels = raw.labels if labels is None else labels
         if labels is not None and len(labels) != len(raw.ids):
             problem = f"found {len(labels)} labels and {len(raw.ids)} {raw.inputs.kind}"
             raise DataError("bad_ids", f"dataset {name}: {problem}, needs as many: give the labels of these rows")
-        by_text = _with_sets(DatasetRows(raw.ids, labels, inputs=raw.inputs), dataset, catalog.root, name)
+        by_text = _with_sets(DatasetRows(raw.ids, labels, inputs=raw.inputs), dataset, catalog, name)
         return _by_token(name, by_text, raw.inputs, catalog, memory or known_digests(catalog))
-    inputs = None if dataset.inputs is None else _read_inputs(dataset.inputs, catalog.root, name)
-    if isinstance(dataset.ids, DatasetFile):
-        ids = read_ids(dataset.ids, catalog.root, dataset=name)
+    inputs = None if dataset.inputs is None else _read_inputs(dataset.inputs, catalog, name)
+    if isinstance(dataset.ids, DatasetIds):
+        ids = read_ids(dataset.ids, catalog, may_repeat=dataset.repeats is not None, dataset=name)
     elif (rows := labels if inputs is None else inputs) is not None:
         ids = np.arange(len(rows)).astype(str)
     else:
@@ -94,17 +100,59 @@ def read_dataset(name: str, catalog: Catalog, memory: DigestMemory | None = None
         if values is not None and len(values) != len(ids):
             problem = f"found {len(values)} {what} and {len(ids)} ids"
             raise DataError("bad_ids", f"dataset {name}: {problem}, needs as many: give the {what} of these ids")
-    return _with_sets(DatasetRows(ids, labels, inputs=inputs), dataset, catalog.root, name)
+    read = _with_sets(DatasetRows(ids, labels, inputs=inputs), dataset, catalog, name)
+    return read if dataset.repeats is None else _one_row_an_id(read, name)
 
 
-def _read_raw(name: str, dataset: Dataset, root: Path, memory: DigestMemory) -> RawRows:
+def _one_row_an_id(rows: DatasetRows, name: str) -> DatasetRows:
+    """Return the rows with each id once; DataError if rows of one id differ in labels, groups or strata."""
+    trials = trials_of(rows.ids)
+    first = np.array([np.flatnonzero(trials.owners == point)[0] for point in range(len(trials.ids))], dtype=int)
+    once = {}
+    for what in ("labels", "groups", "strata"):
+        values = getattr(rows, what)
+        if values is None:
+            continue
+        once[what] = values[first]
+        differ = np.flatnonzero(once[what][trials.owners] != values)
+        if len(differ):
+            problem = f"found two {what} for the id {ascii(str(rows.ids[differ[0]]))[:60]}"
+            raise DataError("bad_ids", f"dataset {name}: {problem}, needs one for all rows of an id: mend the {what}")
+    return DatasetRows(trials.ids, **once, row_ids=rows.ids)
+
+
+def _with_points(rows: DatasetRows, dataset: Dataset, catalog: Catalog, name: str) -> DatasetRows:
+    """Return the rows with the ids that are compared: those of ``points``, without those of ``exclude``."""
+    if dataset.points is None and dataset.exclude is None:
+        return rows
+    named = rows.ids if rows.groups is None or not isinstance(rows.inputs, TokenPoints) else rows.inputs.text_ids
+    kept = np.ones(len(named), dtype=bool)
+    for what, file in (("points", dataset.points), ("exclude", dataset.exclude)):
+        if file is None:
+            continue
+        ids = read_ids(file, catalog, dataset=name)
+        unknown = np.setdiff1d(ids, named)
+        if len(unknown):
+            problem = f"found {len(unknown)} ids that the dataset lacks, {near_join(unknown, named, what, 'its ids')}"
+            raise DataError("bad_ids", f"dataset {name}: {what}: {problem}. Name ids of the dataset")
+        kept &= np.isin(named, ids) == (what == "points")
+    if not kept.any():
+        raise DataError("bad_ids", f"dataset {name}: points and exclude leave no id. Name other ones")
+    chosen = named[kept]
+    if named is not rows.ids:
+        chosen = rows.ids[np.isin(rows.inputs.text_of, np.flatnonzero(kept))]  # type: ignore[union-attr]
+    return replace(rows, points=chosen)
+
+
+def _read_raw(name: str, dataset: Dataset, catalog: Catalog, memory: DigestMemory) -> RawRows:
+    root = catalog.root
     if dataset.texts is not None:
-        return read_texts(name, dataset.texts, root)
+        return read_texts(name, dataset.texts, root, homes=catalog.link_homes)
     if dataset.images is None:
         raise TypeError(f"{name}: a dataset of raw inputs has texts or images")
     from lfm_tasks.sources.raw_images import read_images  # Pillow is an extra, and takes its time to import
 
-    rows = read_images(name, dataset.images, root, memory)
+    rows = read_images(name, dataset.images, root, memory, homes=catalog.link_homes)
     rows.inputs.digest()  # a damaged image is the dataset's, and is told before any model is opened
     return rows
 
@@ -126,12 +174,12 @@ def _by_token(name: str, rows: DatasetRows, texts: RawInputs, catalog: Catalog, 
     return DatasetRows(points.ids, labels, groups[points.text_of], inputs=points)
 
 
-def _with_sets(rows: DatasetRows, dataset: Dataset, root: Path, name: str) -> DatasetRows:
+def _with_sets(rows: DatasetRows, dataset: Dataset, catalog: Catalog, name: str) -> DatasetRows:
     """Return the rows with their groups or strata."""
-    groups = None if dataset.groups is None else _read_column(dataset.groups, root, name, "groups")
+    groups = None if dataset.groups is None else _read_column(dataset.groups, catalog, name, "groups")
     strata = rows.labels if dataset.strata == "labels" else None
     if isinstance(dataset.strata, DatasetFile):
-        strata = _read_column(dataset.strata, root, name, "strata")
+        strata = _read_column(dataset.strata, catalog, name, "strata")
     for what, sets in (("groups", groups), ("strata", strata)):
         if sets is not None and len(sets) != len(rows.ids):
             problem = f"found {len(sets)} {what} and {len(rows.ids)} ids"
@@ -139,14 +187,33 @@ def _with_sets(rows: DatasetRows, dataset: Dataset, root: Path, name: str) -> Da
     return replace(rows, groups=groups, strata=strata)
 
 
-def read_ids(file: DatasetFile | ModelFile, root: Path, **fields: str) -> Shaped[np.ndarray, " points"]:
-    """Return the ids in ``file`` as strings; integers become decimal numbers. DataError ``bad_ids`` if unusable."""
-    label, values = _load(file, root, fields)
-    return unique_ids(values, label)
+def read_ids(
+    file: DatasetFile | ModelFile, catalog: Catalog, *, may_repeat: bool = False, **fields: str
+) -> Shaped[np.ndarray, " points"]:
+    """Return the ids in ``file`` as strings; integers become decimal numbers.
+
+    Parameters
+    ----------
+    file
+        Where they lie, and what of each is compared (``as``).
+    catalog
+        Whose file it is.
+    may_repeat
+        Whether an id may name several rows.
+    fields
+        The names of dataset and model, for patterns.
+
+    Raises
+    ------
+    DataError
+        ``bad_ids`` for what cannot name rows, and as files do that cannot be read.
+    """
+    label, values = _load(file, catalog, fields)
+    return checked_ids(values, label, getattr(file, "as", None), may_repeat=may_repeat)
 
 
-def _read_column(file: DatasetFile, root: Path, dataset: str, what: str) -> Shaped[np.ndarray, " points"]:
-    label, values = _load(file, root, {"dataset": dataset})
+def _read_column(file: DatasetFile, catalog: Catalog, dataset: str, what: str) -> Shaped[np.ndarray, " points"]:
+    label, values = _load(file, catalog, {"dataset": dataset})
     if values.ndim != 1:
         raise DataError("wrong_shape", f"{label}: found {what} of shape {values.shape}, needs one a row")
     if values.dtype.kind not in "USiubf":
@@ -154,8 +221,8 @@ def _read_column(file: DatasetFile, root: Path, dataset: str, what: str) -> Shap
     return as_text(values, label) if values.dtype.kind == "S" else values
 
 
-def _read_inputs(file: DatasetFile, root: Path, dataset: str) -> Shaped[np.ndarray, "points ..."]:
-    label, values = _load(file, root, {"dataset": dataset})
+def _read_inputs(file: DatasetFile, catalog: Catalog, dataset: str) -> Shaped[np.ndarray, "points ..."]:
+    label, values = _load(file, catalog, {"dataset": dataset})
     if values.ndim < 2:
         raise DataError("wrong_shape", f"{label}: found inputs of shape {values.shape}, needs (points, ...)")
     if values.dtype.kind not in "iubf":
@@ -163,11 +230,11 @@ def _read_inputs(file: DatasetFile, root: Path, dataset: str) -> Shaped[np.ndarr
     return values
 
 
-def _load(file: DatasetFile | ModelFile, root: Path, fields: dict[str, str]) -> tuple[str, Shaped[np.ndarray, "..."]]:
+def _load(
+    file: DatasetFile | ModelFile, catalog: Catalog, fields: dict[str, str]
+) -> tuple[str, Shaped[np.ndarray, "..."]]:
     """Return how messages call the array, and its values."""
-    path = fill_pattern(file.path, **fields)
-    key = None if file.key is None else fill_pattern(file.key, **fields)
-    array = open_array(locate(root, path, file.storage), path, key)
+    array = array_pattern(file, catalog, **fields).open()
     return array.name, array.load()
 
 
@@ -178,7 +245,8 @@ def _positions_of_activations(name: str, catalog: Catalog) -> Shaped[np.ndarray,
         if source is None or source.dataset != name or source.ids is not None:
             continue
         try:
-            return FileSource(file_pattern(model_name, source, catalog.root), None).ids
+            options = ReadOptions(named=read_options(model_name, source, catalog).named)
+            return FileSource(file_pattern(model_name, source, catalog), None, options).ids
         except DataError as error:
             errors.append(str(error))
     detail = f": {errors[0]}" if errors else ", needs activations without ids of their own, inputs or labels"
@@ -193,12 +261,10 @@ def open_source(
     ``memory`` knows digests of files of earlier runs: what is unchanged is not hashed again.
     """
     if model.activations is not None:
-        source = model.activations
-        ids = rows.ids
-        if source.ids is not None:
-            ids = read_ids(source.ids, catalog.root, model=model_name, dataset=source.dataset)
-        options = read_options(model_name, source, catalog.root)
-        return FileSource(file_pattern(model_name, source, catalog.root), ids, options)
+        return _open_files(model_name, model.activations, catalog, rows)
+    if rows.row_ids is not None:
+        problem = f"model {model_name}: got a dataset with several rows of an id, expected recorded activations"
+        raise DataError("bad_inputs", f"{problem}. Give networks a dataset with each input once")
     memory = memory or known_digests(catalog)
     if model.checkpoint is not None:
         from lfm_tasks.sources.checkpoints.opening import open_checkpoint
@@ -213,6 +279,38 @@ def open_source(
     from lfm_tasks.sources.networks.onnx_models import open_onnx
 
     return open_onnx(model_name, model.onnx, catalog, rows.inputs, rows.ids, memory)
+
+
+def _open_files(model_name: str, source: ActivationsSource, catalog: Catalog, rows: DatasetRows) -> FileSource:
+    options = read_options(model_name, source, catalog)
+    ids = rows.ids if rows.row_ids is None else rows.row_ids
+    if source.ids is not None:
+        may_repeat = source.repeats is not None
+        ids = read_ids(source.ids, catalog, may_repeat=may_repeat, model=model_name, dataset=source.dataset)
+    elif rows.row_ids is not None:
+        options = replace(options, repeats="mean")
+    opened = FileSource(file_pattern(model_name, source, catalog), ids, options)
+    if isinstance(catalog.datasets[source.dataset].ids, DatasetIds):
+        _check_join(model_name, opened, source, rows, catalog.atlas.min_overlap)
+    return opened
+
+
+def _check_join(
+    model_name: str, opened: FileSource, source: ActivationsSource, rows: DatasetRows, min_overlap: float
+) -> None:
+    """Raise DataError if a model shares no id with its dataset, or few where another form of its ids would join."""
+    if opened.ids is rows.ids:
+        return
+    n_common = int(np.isin(opened.ids, rows.ids).sum())
+    n_fewer = min(len(opened.ids), len(rows.ids))
+    if n_common and n_common >= min_overlap * n_fewer:
+        return
+    where = "ids" if source.ids is not None else "the dataset's ids"
+    hint = near_join(opened.ids, rows.ids, where, "the dataset's ids")
+    if n_common and "match" not in hint:
+        return  # which pairs share enough of their ids is told by pair
+    problem = f"model {model_name}: found {n_common} of {n_fewer} ids in common with the dataset {source.dataset}"
+    raise DataError("bad_ids", f"{problem}, {hint}. Nothing is joined that the catalog does not ask for")
 
 
 _N_TRAIN = 1000

@@ -6,6 +6,7 @@ An image is decoded by Pillow, turned as its EXIF says, and given as RGB. Of an 
 import hashlib
 import io
 import unicodedata
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.util import find_spec
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
 _KEPT_BYTES = 1 << 28
 
 
-def read_images(name: str, images: Images, root: Path, memory: DigestMemory) -> RawRows:
+def read_images(name: str, images: Images, root: Path, memory: DigestMemory, *, homes: Sequence[Path] = ()) -> RawRows:
     """Return the images of the dataset called ``name``, of which only headers are read.
 
     Raises
@@ -54,7 +55,7 @@ def read_images(name: str, images: Images, root: Path, memory: DigestMemory) -> 
     """
     _pillow(name)
     rows = {"files": _file_rows, "array": _array_rows, "table": _table_rows}[images.kind]
-    return rows(name, images, root, memory)
+    return rows(name, images, root, memory, homes)
 
 
 @dataclass(frozen=True)
@@ -270,9 +271,9 @@ def _pillow(name: str) -> None:
         raise DataError("missing_package", f'{problem}. Install it: pip install "lfm-atlas[hf]"')
 
 
-def _file_rows(name: str, images: Images, root: Path, memory: DigestMemory) -> RawRows:
+def _file_rows(name: str, images: Images, root: Path, memory: DigestMemory, homes: Sequence[Path]) -> RawRows:
     pattern = fill_pattern(images.path, dataset=name)
-    found = matching_files(root, pattern)
+    found = matching_files(root, pattern, homes)
     ids = unique_ids(np.array([unicodedata.normalize("NFC", one) for one in found]), pattern)
     order = np.argsort(ids, kind="stable")
     folder = root / fixed_folder(pattern)
@@ -286,14 +287,14 @@ def _file_rows(name: str, images: Images, root: Path, memory: DigestMemory) -> R
     return RawRows(files, ids, _file_labels(name, images, root, len(ids)))
 
 
-def _table_rows(name: str, images: Images, root: Path, memory: DigestMemory) -> RawRows:
+def _table_rows(name: str, images: Images, root: Path, memory: DigestMemory, homes: Sequence[Path]) -> RawRows:
     id_column = images.id if isinstance(images.id, str) and images.id != POSITIONAL else None
     label_column = images.label if isinstance(images.label, str) else None
     wanted = list(dict.fromkeys(filter(None, (id_column, label_column))))
     ids, labels = Column(), Column()
     columns: list[ArrowColumn] = []
     paths: list[Path] = []
-    for path, label in table_paths(name, images.path, root, images.storage, images.split):
+    for path, label in table_paths(name, images.path, root, (images.storage, images.split), homes):
         if path.suffix not in TABLES and not path.is_dir():
             problem = f"{label}: got one file that is no table, expected images by a glob, a table or an array"
             raise DataError("missing_source", f"{problem}. Name them like this: images/*.png, or photos.parquet")
@@ -314,7 +315,7 @@ def _table_rows(name: str, images: Images, root: Path, memory: DigestMemory) -> 
     return RawRows(table, named, of_rows)
 
 
-def _array_rows(name: str, images: Images, root: Path, memory: DigestMemory) -> RawRows:
+def _array_rows(name: str, images: Images, root: Path, memory: DigestMemory, _homes: Sequence[Path]) -> RawRows:
     pattern = fill_pattern(images.path, dataset=name)
     array = open_array(locate(root, pattern, images.storage), pattern, images.image)
     if array.dtype != np.uint8 or not (len(array.shape) == 3 or (len(array.shape) == 4 and array.shape[3] in (1, 3))):

@@ -18,11 +18,11 @@ from jaxtyping import Int, Shaped
 from lfm_tasks.catalog.datasets import POSITIONAL, DatasetFile, Texts
 from lfm_tasks.catalog.names import fill_pattern, has_wildcard
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.files.formats import open_array
 from lfm_tasks.sources.files.ids import as_text, unique_ids
 from lfm_tasks.sources.files.paths import locate
 from lfm_tasks.sources.files.stored_array import MAX_MEMORY_BYTES
 from lfm_tasks.sources.files.tables import fixed_folder, matching_files, read_table, table_bytes
+from lfm_tasks.sources.layers import FilePattern, reading_of
 
 
 @runtime_checkable
@@ -195,8 +195,8 @@ class TokenPoints:
 TEXT_COLUMN, IMAGE_COLUMN = "text", "image"
 
 
-def read_texts(name: str, texts: Texts, root: Path) -> RawRows:
-    """Return the texts of the dataset called ``name``.
+def read_texts(name: str, texts: Texts, root: Path, *, homes: Sequence[Path] = ()) -> RawRows:
+    """Return the texts of the dataset called ``name``; ``homes``: folders that links may lead into.
 
     Raises
     ------
@@ -207,7 +207,7 @@ def read_texts(name: str, texts: Texts, root: Path) -> RawRows:
     builder, ids, labels = TextBuilder(texts.path), Column(), Column()
     id_column = None if texts.id in (None, POSITIONAL) else texts.id
     wanted = list(dict.fromkeys(filter(None, (texts.text or TEXT_COLUMN, id_column, texts.label))))
-    for path, label in table_paths(name, texts.path, root, texts.storage, texts.split):
+    for path, label in table_paths(name, texts.path, root, (texts.storage, texts.split), homes):
         if (n_bytes := table_bytes(path)) > 4 * MAX_MEMORY_BYTES:
             limit = f"at most {4 * MAX_MEMORY_BYTES >> 30} GiB"
             raise DataError("bad_inputs", f"{label}: got {n_bytes >> 30} GiB, expected {limit}. Split the dataset")
@@ -225,13 +225,16 @@ def read_texts(name: str, texts: Texts, root: Path) -> RawRows:
 
 
 def table_paths(
-    name: str, pattern: str, root: Path, storage: str | None, split: str | None
+    name: str, pattern: str, root: Path, part: tuple[str | None, str | None], homes: Sequence[Path] = ()
 ) -> Iterator[tuple[Path, str]]:
-    """Yield the tables that a dataset names, one or all that a glob matches, and how messages call each."""
-    text = fill_pattern(pattern, dataset=name)
+    """Yield the tables that a dataset names, one or all that a glob matches, and how messages call each.
+
+    ``part``: the storage and the split. ``homes``: folders that links may lead into.
+    """
+    text, (storage, split) = fill_pattern(pattern, dataset=name), part
     if has_wildcard(text):
         fixed = fixed_folder(text)
-        names = [(fixed / found).as_posix() for found in matching_files(root, text)]
+        names = [(fixed / found).as_posix() for found in matching_files(root, text, homes)]
     else:
         names = [text if split is None else f"{text}/{split}"]
     for one in names:
@@ -283,7 +286,7 @@ def read_file_column(
     """Return how messages call an array in a file of its own, and its values, one for each row of a dataset."""
     path = fill_pattern(file.path, dataset=name)
     key = None if file.key is None else fill_pattern(file.key, dataset=name)
-    stored = open_array(locate(root, path, file.storage), path, key)
+    stored = FilePattern(root, path, key, file.storage, reading_of(file)).open()
     values = stored.load()
     if len(values) != n_rows:
         problem = f"got {len(values)} {what} and {n_rows} rows, expected one for each row"

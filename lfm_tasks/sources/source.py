@@ -1,25 +1,35 @@
 """What every source of activations can do, and the source that reads files: a file a layer, or an array a layer."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
-from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
+from lfm_tasks.catalog.datasets import ArrayFile, DatasetFile
 from lfm_tasks.catalog.models import ActivationsSource
-from lfm_tasks.catalog.names import check_layer_name, did_you_mean, fill_pattern
+from lfm_tasks.catalog.names import did_you_mean, expand_layers, fill_pattern
+from lfm_tasks.catalog.sections import Catalog
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.files.formats import find_format, keeps_order, matching_keys, open_array
-from lfm_tasks.sources.files.paths import is_remote, locate, readable
-from lfm_tasks.sources.files.pooling import TokenMask, check_finite, check_tokens, pool_rows, pooled_features
+from lfm_tasks.sources.files.ids import unique_ids
+from lfm_tasks.sources.files.joined_arrays import without_axis
+from lfm_tasks.sources.files.pooling import (
+    TokenMask,
+    check_finite,
+    check_tokens,
+    pool_rows,
+    pooled_features,
+    wide_dtype,
+)
 from lfm_tasks.sources.files.stored_array import StoredArray
-from lfm_tasks.variables import names_variable
+from lfm_tasks.sources.layers import FilePattern, find_layers, reading_of
+from lfm_tasks.sources.trials import Trials, trials_of
+
+Rows = Int[np.ndarray, " batch"]
 
 
 class Source(Protocol):
@@ -51,48 +61,76 @@ class Source(Protocol):
 # Part of every identity. Raise it when the same file gives other numbers.
 _READER_VERSION = "2"
 _BATCH_BYTES = 16 * 2**20
-
-
-@dataclass(frozen=True)
-class FilePattern:
-    """Where the layers of one model lie: ``{layer}`` in ``path`` or in ``key``; relative to ``root``, or remote."""
-
-    root: Path
-    path: str
-    key: str | None = None
-    storage: str | None = None
-
-    def locate(self, path: str | None = None) -> Path:
-        """Return where ``path``, or the pattern's own, lies."""
-        return locate(self.root, self.path if path is None else path, self.storage)
+_MEAN_POINTS = 1024  # ids whose rows are averaged at a time
 
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How the values of a point become a row, as the catalog says: see `pool_rows`; ``dtype`` None keeps the type."""
+    """How the values of a point become a row, as the catalog says: see `pool_rows`; ``dtype`` None keeps the type.
+
+    ``not_finite``: ``drop`` leaves out rows with NaN or infinite values. ``repeats``: ``mean`` makes one row of all
+    rows of an id. ``named``: paths and keys of the arrays that the catalog names as something else than a layer.
+    Of several shapes that one counts which has as many dimensions as the array.
+    """
 
     pool: str = "none"
-    shape: str | None = None
+    shape: str | tuple[str, ...] | None = None
     mask: FilePattern | None = None
     prefix_tokens: int = 0
     dtype: str | None = None
+    not_finite: str = "refuse"
+    repeats: str | None = None
+    named: frozenset[tuple[str, str | None]] = frozenset()
+
+    def shape_of(self, n_dims: int) -> str | None:
+        """Return the shape that the catalog gives an array of so many dimensions."""
+        if isinstance(self.shape, tuple):
+            return next((shape for shape in self.shape if len(shape) == n_dims), None)
+        return self.shape
 
 
-def file_pattern(model_name: str, source: ActivationsSource, root: Path) -> FilePattern:
+def file_pattern(model_name: str, source: ActivationsSource, catalog: Catalog) -> FilePattern:
     """Return where a model's activations lie, its name and the dataset's filled in."""
-    values = {"model": model_name, "dataset": source.dataset}
-    key = None if source.key is None else fill_pattern(source.key, **values)
-    return FilePattern(root, fill_pattern(source.path, **values), key, source.storage)
+    return array_pattern(source, catalog, model=model_name, dataset=source.dataset)
 
 
-def read_options(model_name: str, source: ActivationsSource, root: Path) -> ReadOptions:
+def array_pattern(file: ArrayFile, catalog: Catalog, **fields: str) -> FilePattern:
+    """Return where an array of a catalog lies, with names filled in."""
+    key = None if file.key is None else fill_pattern(file.key, **fields)
+    return FilePattern(
+        catalog.root, fill_pattern(file.path, **fields), key, file.storage, reading_of(file), catalog.link_homes
+    )
+
+
+def read_options(model_name: str, source: ActivationsSource, catalog: Catalog) -> ReadOptions:
     """Return how a model's activations are read."""
-    mask = None
-    if source.mask is not None:
-        values = {"model": model_name, "dataset": source.dataset}
-        key = None if source.mask.key is None else fill_pattern(source.mask.key, **values)
-        mask = FilePattern(root, fill_pattern(source.mask.path, **values), key, source.mask.storage)
-    return ReadOptions(source.pool, source.shape, mask, source.prefix_tokens, source.dtype)
+    fields = {"model": model_name, "dataset": source.dataset}
+    mask = None if source.mask is None else array_pattern(source.mask, catalog, **fields)
+    others = [file for file in (source.mask, source.ids) if file is not None]
+    dataset = catalog.datasets[source.dataset]
+    named = [(array_pattern(file, catalog, **fields)) for file in others]
+    named += [
+        array_pattern(file, catalog, dataset=source.dataset)
+        for file in (dataset.ids, dataset.labels, dataset.groups, dataset.strata, dataset.inputs)
+        if isinstance(file, DatasetFile)
+    ]
+    return ReadOptions(
+        source.pool,
+        source.shape,
+        mask,
+        source.prefix_tokens,
+        source.dtype,
+        source.not_finite,
+        source.repeats,
+        frozenset((str(file.locate()), file.key) for file in named),
+    )
+
+
+# Arrays of whole numbers that lie beside activations under these names are what a network was fed.
+_USUAL_INPUTS = frozenset(
+    {"attention_mask", "id", "ids", "index", "input_ids", "label", "labels", "mask", "position_ids", "target"}
+    | {"special_tokens_mask", "targets", "token_ids", "token_type_ids"}
+)
 
 
 class FileSource:
@@ -108,21 +146,51 @@ class FileSource:
         self._layers = find_layers(pattern)
         self._options = options or ReadOptions()
         self._opened: dict[str, StoredArray] = {}
-        self._ids = _positions(self._first_length()) if ids is None else ids
+        self._dropped: dict[str, Int[np.ndarray, " dropped"]] = {}
+        stimuli = next(iter(self._layers.values())).ids
+        if stimuli:
+            self._row_ids = unique_ids(np.array(stimuli), pattern.path)
+        else:
+            self._row_ids = _positions(self._first_length()) if ids is None else ids
+        self._trials = trials_of(self._row_ids) if self._options.repeats else None
 
     @property
     def ids(self) -> Shaped[np.ndarray, " points"]:
-        """Sample ids, one for each row; row indices if the source was opened without ids."""
-        return self._ids
+        """Sample ids, one for each point: row indices if the source was opened without ids."""
+        return self._row_ids if self._trials is None else self._trials.ids
 
     def layer_names(self) -> tuple[str, ...]:
         """Return all layers: in the order of the file, or of the names with numbers in numerical order."""
         return tuple(self._layers)
 
+    def passed_over(self, layer: str) -> str:
+        """Return why an array that is found by ``*`` is no layer; "" if it is one, or cannot be read."""
+        location = self._layers[layer]
+        place = location.places[0]
+        if len(location.places) == 1 and (str(place.path), place.key) in self._options.named:
+            return "the catalog names it"
+        try:
+            array = self._open(layer)
+        except DataError as error:
+            return "a single value" if "found a single value" in str(error) else ""
+        if array.dtype.kind in "US":
+            return "text"
+        if len(array.shape) == 1:
+            return "one number a row"
+        is_input = layer.rpartition("/")[2] in _USUAL_INPUTS and array.dtype.kind in "iub"
+        return "what networks are fed" if is_input else ""
+
+    def usable(self, layer: str) -> Int[np.ndarray, " points"]:
+        """Return the indices of the points that ``layer`` has rows for: of all, or those with finite values."""
+        dropped = self._dropped_rows(layer)
+        if self._trials is None:
+            return np.setdiff1d(np.arange(len(self._row_ids)), dropped)
+        return np.flatnonzero(self._trials.without(dropped).counts)
+
     def shape(self, layer: str) -> tuple[int, int]:
         """Return (points, features) of ``layer`` after pooling; reads the header only, and checks it."""
         array = self._checked(layer)
-        return array.shape[0], self._n_features(array)
+        return len(self.ids), self._n_features(array)
 
     def layout(self, layer: str) -> tuple[int, int, int]:
         """Return features after pooling, bytes of a number as it is recorded, and bytes in memory while it is read."""
@@ -135,12 +203,16 @@ class FileSource:
         array, options = self._checked(layer), self._options
         chosen = {
             "pool": options.pool,
-            "shape": options.shape,
+            "shape": options.shape_of(len(array.shape)),
             "dtype": options.dtype,
             "prefix_tokens": options.prefix_tokens or None,
         }
         if self._mask is not None:
             chosen["mask"] = self._mask.array.sha256()
+        if self._trials is not None:
+            chosen["repeats"] = f"{options.repeats} {self._trials.digest}"
+        if len(self._dropped_rows(layer)):
+            chosen["not_finite"] = options.not_finite
         texts = {name: str(value) for name, value in chosen.items() if value is not None}
         return {"kind": "file", "sha256": array.sha256(), "reader": _READER_VERSION, **texts}
 
@@ -148,18 +220,100 @@ class FileSource:
         self, layers: Sequence[str], rows: Int[np.ndarray, " selected"]
     ) -> Iterator[Mapping[str, Float[np.ndarray, "batch features"]]]:
         """Yield ``rows`` of each layer, pooled, as floats; DataError at the first value not finite."""
+        if self._trials is not None:
+            yield from self._means(layers, rows)
+            return
+        for _, values in self._row_batches(layers, rows):
+            for layer, pooled in values.items():
+                self._check_finite(layer, pooled[0], pooled[1])
+            yield {layer: self._cast(layer, *pooled) for layer, pooled in values.items()}
+
+    def _row_batches(
+        self, layers: Sequence[str], rows: Int[np.ndarray, " selected"]
+    ) -> Iterator[tuple[Int[np.ndarray, " batch"], dict[str, tuple[Float[np.ndarray, "batch features"], Rows]]]]:
+        """Yield rows of the files, pooled; values may be NaN."""
         arrays = {layer: self._checked(layer) for layer in layers}
         row_bytes = sum(prod(array.shape[1:]) * max(array.dtype.itemsize, 4) for array in arrays.values())
         n_rows = max(1, _BATCH_BYTES // max(row_bytes, 1))
         with ExitStack() as stack:
             readers = {layer: stack.enter_context(array.rows()) for layer, array in arrays.items()}
-            valid = None if self._mask is None else stack.enter_context(self._mask.rows(self._ids))
+            valid = None if self._mask is None else stack.enter_context(self._mask.rows(self._row_ids))
             for start in range(0, len(rows), n_rows):
                 batch = rows[start : start + n_rows]
                 mask = None if valid is None else valid(batch)
-                yield {layer: self._pooled(arrays[layer], read(batch), batch, mask) for layer, read in readers.items()}
+                yield (
+                    batch,
+                    {
+                        layer: (self._pooled(arrays[layer], read(batch), batch, mask), batch)
+                        for layer, read in readers.items()
+                    },
+                )
         for array in arrays.values():
             array.check_unchanged()
+
+    def _means(
+        self, layers: Sequence[str], points: Int[np.ndarray, " selected"]
+    ) -> Iterator[Mapping[str, Float[np.ndarray, "batch features"]]]:
+        """Yield the means of the rows of each point, layer by layer the rows that are finite."""
+        trials = {layer: self._known_trials.without(self._dropped_rows(layer)) for layer in layers}
+        for start in range(0, len(points), _MEAN_POINTS):
+            batch = points[start : start + _MEAN_POINTS]
+            yield {layer: self._mean_rows(layer, trials[layer], batch) for layer in layers}
+
+    def _mean_rows(
+        self, layer: str, trials: Trials, points: Int[np.ndarray, " batch"]
+    ) -> Float[np.ndarray, "batch features"]:
+        rows, owners = trials.rows_of(points)
+        total: Float[np.ndarray, "batch features"] | None = None
+        dtype = np.dtype(np.float32)
+        done = 0
+        for batch, values in self._row_batches([layer], rows):
+            pooled = values[layer][0]
+            self._check_finite(layer, pooled, batch)
+            if total is None:
+                total, dtype = np.zeros((len(points), pooled.shape[1])), wide_dtype(pooled.dtype)
+            np.add.at(total, owners[done : done + len(batch)], pooled.astype(np.float64))
+            done += len(batch)
+        if total is None:
+            raise TypeError("a mean needs points")
+        mean = (total / trials.counts[points][:, None]).astype(dtype)
+        return self._cast(layer, mean, points)
+
+    @property
+    def _known_trials(self) -> Trials:
+        if self._trials is None:
+            raise TypeError("only repeated ids have trials")
+        return self._trials
+
+    def _dropped_rows(self, layer: str) -> Int[np.ndarray, " dropped"]:
+        """Return the rows of the file that are left out because they are not finite; DataError if all are."""
+        if self._options.not_finite != "drop":
+            return np.arange(0)
+        if layer not in self._dropped:
+            n_rows = self._checked(layer).shape[0]
+            broken = [
+                batch[~np.isfinite(values[layer][0]).all(axis=1)]
+                for batch, values in self._row_batches([layer], np.arange(n_rows))
+            ]
+            dropped = np.concatenate([*broken, np.arange(0)])
+            if len(dropped) == n_rows:
+                problem = f"found NaN or infinite values in each of {n_rows} rows"
+                raise DataError("not_finite", f"{self._open(layer).name}: {problem}: no row is left, drop the layer")
+            self._dropped[layer] = dropped
+        return self._dropped[layer]
+
+    def notes(self, layers: Sequence[str]) -> list[str]:
+        """Return sentences for people on rows that were left out of layers, and on rows that were averaged."""
+        said = []
+        if self._trials is not None and len(self._row_ids) > len(self.ids):
+            said.append(f"{len(self._row_ids)} rows of {len(self.ids)} ids: the mean of each id's rows")
+        counts = {layer: len(self._dropped.get(layer, ())) for layer in layers}
+        for layer in (layer for layer in layers if counts[layer]):
+            first = ", ".join(str(self._row_ids[row]) for row in self._dropped[layer][:3])
+            more = " ..." if counts[layer] > 3 else ""
+            left_out = f"{counts[layer]} of {len(self._row_ids)} rows are not finite and left out"
+            said.append(f"{layer}: {left_out}: {first}{more}")
+        return said
 
     def _pooled(
         self,
@@ -170,30 +324,42 @@ class FileSource:
     ) -> Float[np.ndarray, "batch features"]:
         options = self._options
         if mask is not None and values.ndim == 3:
-            check_tokens(array.name, mask, options.prefix_tokens, self._ids[rows])
-        pooled = pool_rows(values, options.pool, shape=options.shape, mask=mask, prefix_tokens=options.prefix_tokens)
-        check_finite(pooled, rows, self._ids, name=array.name, advice="record it again, or drop the layer")
+            check_tokens(array.name, mask, options.prefix_tokens, self._row_ids[rows])
+        return pool_rows(
+            values, options.pool, shape=options.shape_of(values.ndim), mask=mask, prefix_tokens=options.prefix_tokens
+        )
+
+    def _check_finite(self, layer: str, pooled: Float[np.ndarray, "batch features"], rows: Rows) -> None:
+        advice = "record it again, say not_finite: drop to leave such rows out, or drop the layer"
+        check_finite(pooled, rows, self._row_ids, name=self._opened[layer].name, advice=advice)
+
+    def _cast(
+        self, layer: str, pooled: Float[np.ndarray, "batch features"], rows: Rows
+    ) -> Float[np.ndarray, "batch features"]:
+        """Return rows in the type that the catalog asks for; ``rows`` are those of `ids`."""
+        options = self._options
         if options.dtype is None:
             return pooled
         with np.errstate(over="ignore"):
             cast = pooled.astype(options.dtype)
         if not np.isfinite(cast).all():
             row = rows[np.flatnonzero(~np.isfinite(cast).all(axis=1))[0]]
-            where = f"first in row {row} (id {self._ids[row]!s})"
+            where = f"first in row {row} (id {self.ids[row]!s})"
             problem = f"found values beyond {options.dtype} (largest {np.abs(pooled).max():.3g}), {where}"
-            raise DataError("not_finite", f"{array.name}: {problem}: leave out dtype, or ask for a wider one")
+            name = self._opened[layer].name
+            raise DataError("not_finite", f"{name}: {problem}: leave out dtype, or ask for a wider one")
         return cast
 
     @cached_property
     def _mask(self) -> TokenMask | None:
         if self._options.mask is None:
             return None
-        mask = self._options.mask
-        return TokenMask(open_array(mask.locate(), mask.path, mask.key), len(self._ids))
+        return TokenMask(self._options.mask.open(), len(self._row_ids))
 
     def _n_features(self, array: StoredArray) -> int:
         try:
-            return pooled_features(array.shape[1:], self._options.pool, shape=self._options.shape)
+            shape = self._options.shape_of(len(array.shape))
+            return pooled_features(array.shape[1:], self._options.pool, shape=shape)
         except DataError as error:
             raise DataError(error.reason, f"{array.name}: {error}") from error
 
@@ -204,9 +370,12 @@ class FileSource:
             raise DataError("wrong_dtype", f"{array.name}: {problem}: convert it")
         if self._n_features(array) < 1:
             raise DataError("wrong_shape", f"{array.name}: found no features in {array.shape}, needs at least one")
-        if array.shape[0] != len(self._ids):
-            problem = f"found {array.shape[0]} rows and {len(self._ids)} ids"
-            raise DataError("bad_ids", f"{array.name}: {problem}, needs one id a row: give the ids of these rows")
+        if array.shape[0] != len(self._row_ids):
+            problem = f"found {array.shape[0]} rows and {len(self._row_ids)} ids"
+            advice = "give the ids of these rows"
+            if array.name.endswith("]") and ",:]" not in array.name:
+                advice += ', or key: "...[{layer},:]" where the layers come first'
+            raise DataError("bad_ids", f"{array.name}: {problem}, needs one id a row: {advice}")
         if len(array.shape) == 3 and self._options.pool != "flatten":
             n_tokens, n_prefix = array.shape[1], self._options.prefix_tokens
             if n_tokens <= n_prefix:
@@ -220,9 +389,15 @@ class FileSource:
         if layer not in self._layers:
             raise DataError("unknown_layer", f"no layer {layer[:100]!r}{did_you_mean(layer, self._layers)}")
         if layer not in self._opened:
-            location = self._layers[layer]
-            self._opened[layer] = open_array(location.path, location.name, location.key)
+            array = self._layers[layer].open()
+            self._opened[layer] = self._without_axis(array)
         return self._opened[layer]
+
+    def _without_axis(self, array: StoredArray) -> StoredArray:
+        """Return tokens that lie behind an axis of length 1 without it, where the catalog says that they are tokens."""
+        shapes = self._options.shape
+        is_tokens = "ntd" in (shapes if isinstance(shapes, tuple) else (shapes,))
+        return without_axis(array) if is_tokens else array
 
     def _first_length(self) -> int:
         errors = []
@@ -238,98 +413,31 @@ def _positions(n_points: int) -> Shaped[np.ndarray, " points"]:
     return np.arange(n_points).astype(str)
 
 
-@dataclass(frozen=True)
-class LayerLocation:
-    """Where one layer lies; ``name`` is how messages call the file."""
+def choose_layers(patterns: Sequence[str], source: Source) -> tuple[tuple[str, ...], list[str]]:
+    """Return the layers that globs choose, and a sentence on what they find that is no layer.
 
-    path: Path
-    name: str
-    key: str | None
+    Parameters
+    ----------
+    patterns
+        Names and globs, as `expand_layers` takes them. What a name asks for is taken whatever it holds; globs pass
+        over arrays with one number a row or fewer, text, and what the catalog names as ids, labels, masks or inputs.
+    source
+        Whose layers.
 
-
-def find_layers(pattern: FilePattern) -> dict[str, LayerLocation]:
-    """Return where each layer lies: in the order of the file, or of the names with numbers in numerical order."""
-    if "{layer}" in pattern.path:
-        names = {layer: fill_pattern(pattern.path, layer=layer) for layer in _matching_files(pattern)}
-        layers = {layer: LayerLocation(pattern.locate(name), name, pattern.key) for layer, name in names.items()}
-    else:
-        path = pattern.locate()
-        layers = {layer: LayerLocation(path, pattern.path, key) for layer, key in _matching_keys(path, pattern).items()}
-    for layer, location in layers.items():
-        try:
-            check_layer_name(layer)
-        except ValueError as error:
-            raise DataError("unknown_layer", f"{location.name}: {error}") from error
-    return layers
-
-
-def _matching_files(pattern: FilePattern) -> list[str]:
-    """Return what ``{layer}`` stands for in the names of the files that are there, layer2 before layer10."""
-    head, _, rest = pattern.path.partition("{layer}")
-    parent, _, before = head.rpartition("/")
-    after, _, below = rest.partition("/")
-    name_form = re.compile(f"{re.escape(before)}(.+){re.escape(after)}", re.DOTALL)
-    folder = pattern.locate(parent + "/" if parent.endswith(":/") else parent or ".")
-    with readable(pattern.path):
-        if not folder.is_dir():
-            raise DataError("missing_source", f"{pattern.path}: no such folder{_nearest_folder(folder, pattern)}")
-        present = sorted(entry.name for entry in folder.iterdir())
-        matching = [match[1] for entry in present if (match := name_form.fullmatch(entry))]
-        # A trailing slash would make another address on the web.
-        paths = {layer: folder.joinpath(f"{before}{layer}{after}", *filter(None, [below])) for layer in matching}
-        layers = [layer for layer in matching if paths[layer].exists()]
-    if not layers:
-        written = f"{pattern.path}".partition("{layer}")
-        is_told = not names_variable(written[0].rpartition("/")[2] + written[2].partition("/")[0])
-        hint = did_you_mean(f"{before}{{layer}}{after}", present) if is_told else ""
-        raise DataError("missing_source", f"{pattern.path}: no file matches{hint}")
-    for layer in layers:
-        _check_inside(paths[layer], folder, pattern)
-    find_format(paths[layers[0]], pattern.path)
-    return sorted(layers, key=_natural_order)
-
-
-def _check_inside(path: Path, folder: Path, pattern: FilePattern) -> None:
-    """Raise DataError for a link that leads elsewhere: no catalog names the files that ``{layer}`` matches."""
-    if is_remote(path):
-        return
-    real = path.resolve()
-    if not any(real.is_relative_to(home.resolve()) for home in (pattern.root, folder)):
-        problem = f"found the link {path.name!r}, which leads out of the folder"
-        needed = "needs files inside: name it in the catalog without {layer}, or copy it"
-        raise DataError("missing_source", f"{pattern.path}: {problem}, {needed}")
-
-
-def _nearest_folder(folder: Path, pattern: FilePattern) -> str:
-    written = f"{pattern.path}".partition("{layer}")[0].rpartition("/")[0]
-    if not folder.parent.is_dir() or names_variable(written.rpartition("/")[2]):
-        return ""
-    return did_you_mean(
-        folder.name,
-        [entry.name for entry in folder.parent.iterdir() if entry.is_dir() and not entry.name.startswith(".")],
-    )
-
-
-def _natural_order(name: str) -> tuple[tuple[int, str], ...]:
-    """Return a sort key that puts layer2 before layer10."""
-    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]{1,18})", name))
-
-
-def _matching_keys(path: Path, pattern: FilePattern) -> dict[str, str | None]:
-    """Return the key of each layer in a file; without ``key``, every array is a layer."""
-    wanted = pattern.key or "{layer}"
-    if "{layer}" not in wanted:
-        find_format(path, pattern.path)
-        return {wanted: wanted}
-    names = matching_keys(path, pattern.path, wanted)
-    if names is None and pattern.key is None:
-        return {path.stem: None}
-    before, _, after = wanted.partition("{layer}")
-    key_form = re.compile(f"{re.escape(before)}(.+){re.escape(after)}", re.DOTALL)
-    layers = {match[1]: name for name in names or () if (match := key_form.fullmatch(name))}
-    if not layers:
-        offer = did_you_mean(wanted, names) if names else "; the file holds no arrays"
-        raise DataError("missing_source", f"{pattern.path}: no array matches the key {wanted!r}{offer}")
-    if not keeps_order(path, pattern.path):
-        layers = {layer: layers[layer] for layer in sorted(layers, key=_natural_order)}
-    return dict(layers)
+    Raises
+    ------
+    DataError
+        ``unknown_layer`` if nothing is left.
+    """
+    chosen = expand_layers(patterns, source.layer_names())
+    if not isinstance(source, FileSource):
+        return chosen, []
+    named = set(patterns)
+    reasons = {layer: "" if layer in named else source.passed_over(layer) for layer in chosen}
+    kept = tuple(layer for layer in chosen if not reasons[layer])
+    others = [f"{layer} ({reason})" for layer, reason in reasons.items() if reason]
+    told = ", ".join(others[:6]) + (f" and {len(others) - 6} more" if len(others) > 6 else "")
+    if not kept:
+        advice = "name what is one under layers; numbers in a column each are one layer by columns: [f*]"
+        raise DataError("unknown_layer", f"found no layer, but {told}, needs (points, features): {advice}")
+    return kept, [f"no layers: {told}"] if others else []

@@ -31,7 +31,7 @@ class Profile:
     """One side of the moments: for every order and partition, the sums of ∏ A over index tuples that coincide by it."""
 
     n_points: int
-    sums: tuple[Float[np.ndarray, " _"], ...]
+    sums: Float[np.ndarray, " partitions"]
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ def permutation_profile(rows: Float[np.ndarray, "points features"]) -> Profile:
     n_points = len(rows)
     if n_points < FEWEST_POINTS:
         raise ValueError(f"found {n_points} points, exact moments need at least {FEWEST_POINTS}")
-    return Profile(n_points, _distinct_sums(_graph_sums(rows.astype(np.float64))))
+    return Profile(n_points, np.concatenate(_distinct_sums(_graph_sums(rows.astype(np.float64)))))
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,8 @@ def directed_moment_sums(matrix: csr_array) -> Float[np.ndarray, " partitions"]:
     graphs = _DirectedGraphs(matrix)
     return np.concatenate(
         [
-            _distinct_from_free(order) @ np.array([graphs.free_sum(partition) for partition in _partitions(2 * order)])
+            distinct_from_free(order)
+            @ np.array([graphs.free_sum(partition) for partition in set_partitions(2 * order)])
             for order in _ORDERS
         ]
     )
@@ -184,19 +185,29 @@ class MomentArrays:
         """Return the moments of some of the pairs."""
         return MomentArrays(self.mean[places], self.deviation[places], self.skewness[places])
 
+    def scaled(self, factor: float) -> "MomentArrays":
+        """Return the moments of ``factor`` > 0 times the statistic."""
+        return MomentArrays(factor * self.mean, factor * self.deviation, self.skewness)
+
 
 def moments_of_pairs(
     sources: Float[np.ndarray, "sources partitions"], targets: Float[np.ndarray, "targets partitions"], n_points: int
 ) -> MomentArrays:
     """Return the moments of Σ A_ij B_π(i)π(j) of every source with every target, from their `moment_sums`."""
-    edges = np.cumsum([0, *(len(_partitions(2 * order)) for order in _ORDERS)])
+    rows = [moments_of_aligned(one[None], targets, n_points) for one in sources]
+    return MomentArrays(*(np.stack([getattr(row, name) for row in rows]) for name in ("mean", "deviation", "skewness")))
+
+
+def moments_of_aligned(
+    sources: Float[np.ndarray, "#pairs partitions"], targets: Float[np.ndarray, "#pairs partitions"], n_points: int
+) -> MomentArrays:
+    """Return the moments of `moments_of_pairs` of each source with the target beside it."""
+    edges = np.cumsum([0, *(len(set_partitions(2 * order)) for order in _ORDERS)])
     raw = []
     for order, start, stop in zip(_ORDERS, edges, edges[1:], strict=False):
-        arrangements = _arrangements(order, n_points)
         # Sum by sum, not as a matrix product: its last bits would depend on how many pairs there are.
-        raw.append(
-            np.stack([(one * targets[:, start:stop] / arrangements).sum(axis=1) for one in sources[:, start:stop]])
-        )
+        products = sources[:, start:stop] * targets[:, start:stop]
+        raw.append((products / arrangements(order, n_points)).sum(axis=1))
     mean = raw[0]
     variance = np.maximum(raw[1] - mean**2, 0.0)
     third = raw[2] - 3 * mean * raw[1] + 2 * mean**3
@@ -205,9 +216,9 @@ def moments_of_pairs(
     return MomentArrays(mean, np.sqrt(variance), np.nan_to_num(skewness))
 
 
-def _arrangements(order: int, n_points: int) -> Float[np.ndarray, " partitions"]:
+def arrangements(order: int, n_points: int) -> Float[np.ndarray, " partitions"]:
     """Return n (n − 1) … (n − b + 1) for the b blocks of each partition."""
-    return np.array([prod(n_points - k for k in range(max(p) + 1)) for p in _partitions(2 * order)], dtype=float)
+    return np.array([prod(n_points - k for k in range(max(p) + 1)) for p in set_partitions(2 * order)], dtype=float)
 
 
 def permutation_moments(source: Profile, target: Profile) -> Moments:
@@ -223,15 +234,8 @@ def permutation_moments(source: Profile, target: Profile) -> Moments:
     """
     if source.n_points != target.n_points:
         raise ValueError(f"found {source.n_points} and {target.n_points} points, needs the same points")
-    raw = []
-    for order, source_sums, target_sums in zip(_ORDERS, source.sums, target.sums, strict=True):
-        raw.append(float((source_sums * target_sums / _arrangements(order, source.n_points)).sum()))
-    mean = raw[0]
-    variance = max(raw[1] - mean**2, 0.0)
-    third = raw[2] - 3 * mean * raw[1] + 2 * mean**3
-    # Below this the third moment is what rounding left of the difference of large numbers.
-    skewness = third / variance**1.5 if variance > 1e-10 * mean**2 else 0.0
-    return Moments(mean, float(np.sqrt(variance)), float(skewness))
+    moments = moments_of_pairs(source.sums[None], target.sums[None], source.n_points)
+    return Moments(float(moments.mean[0, 0]), float(moments.deviation[0, 0]), float(moments.skewness[0, 0]))
 
 
 def upper_tail(moments: Moments, value: float) -> float:
@@ -252,7 +256,7 @@ def upper_quantile(moments: Moments, probability: float) -> float:
 
 
 @cache
-def _partitions(n_indices: int) -> tuple[Partition, ...]:
+def set_partitions(n_indices: int) -> tuple[Partition, ...]:
     """Return all set partitions of indices: 2, 15 and 203 of 2, 4 and 6."""
 
     def grow(partial: list[int]) -> Iterator[Partition]:
@@ -266,17 +270,17 @@ def _partitions(n_indices: int) -> tuple[Partition, ...]:
 
 
 @cache
-def _distinct_from_free(order: int) -> Float[np.ndarray, "partitions partitions"]:
+def distinct_from_free(order: int) -> Float[np.ndarray, "partitions partitions"]:
     """Return the matrix that takes sums over free values of the blocks to sums over distinct values.
 
     Blocks that may coincide are merged in every way, with the Möbius coefficient ∏ (−1)^(m − 1) (m − 1)!, m blocks made
     one.
     """
-    partitions = _partitions(2 * order)
+    partitions = set_partitions(2 * order)
     place = {partition: index for index, partition in enumerate(partitions)}
     matrix = np.zeros((len(partitions),) * 2)
     for row, partition in enumerate(partitions):
-        for merge in _partitions(max(partition) + 1):
+        for merge in set_partitions(max(partition) + 1):
             sign = prod((-1) ** (int(m) - 1) * factorial(int(m) - 1) for m in np.bincount(merge))
             matrix[row, place[_numbered([merge[block] for block in partition])]] += sign
     return matrix
@@ -285,7 +289,7 @@ def _distinct_from_free(order: int) -> Float[np.ndarray, "partitions partitions"
 def _distinct_sums(graphs: dict[tuple[tuple[int, int], ...], float]) -> tuple[Float[np.ndarray, " _"], ...]:
     """Return, for each order, the sums over index tuples that coincide by each partition, and in no other way."""
     return tuple(
-        _distinct_from_free(order) @ np.array([_free_sum(partition, graphs) for partition in _partitions(2 * order)])
+        distinct_from_free(order) @ np.array([_free_sum(partition, graphs) for partition in set_partitions(2 * order)])
         for order in _ORDERS
     )
 
@@ -359,17 +363,6 @@ def _sum_of_cubes(rows: Float[np.ndarray, "points features"]) -> float:
         squares = np.square(slab)
         total += float(3 * (squares[1:, 1:].sum() + squares[0, 1:].sum()) + squares[0, 0])
     return total
-
-
-def pack(profile: Profile) -> Float[np.ndarray, " numbers"]:
-    """Return a profile as one array, to be stored."""
-    return np.concatenate(profile.sums)
-
-
-def unpack(numbers: Float[np.ndarray, " numbers"], n_points: int) -> Profile:
-    """Return the profile that `pack` made an array of."""
-    edges = np.cumsum([len(_partitions(2 * order)) for order in _ORDERS])[:-1]
-    return Profile(n_points, tuple(np.split(numbers, edges)))
 
 
 def doubly_centered(matrix: Float[np.ndarray, "points points"]) -> Float[np.ndarray, "points points"]:

@@ -18,9 +18,12 @@ import distributed
 from distributed import Security, SpecCluster
 from distributed.node import ServerNode
 
+from lfm_tasks.sources.checkpoints.devices import OWN_GPU, n_gpus
+from lfm_tasks.workers.resources import offered_gpus
+
 
 def start_cluster(n_workers: int, memory_limit: int | None) -> SpecCluster:
-    """Start a scheduler in this process, and worker processes of one thread each, on loopback.
+    """Start a scheduler in this process, and worker processes of one thread each, on loopback; each GPU has a worker.
 
     The certificate and its key are made anew for each cluster. A worker gets them through the pipe that starts it: they
     stand in no argument, no environment variable, and in no file that lasts.
@@ -44,20 +47,24 @@ def start_cluster(n_workers: int, memory_limit: int | None) -> SpecCluster:
         "local_directory": str(scratch_folder()),
         "dashboard": False,
     }
-    worker = {
-        "cls": ClosedNanny,
-        "options": common
-        | {
-            "worker_class": ClosedWorker,
-            "nthreads": 1,
-            "memory_limit": memory_limit,
-            "silence_logs": logging.ERROR,
-        },
+    options = common | {
+        "worker_class": ClosedWorker,
+        "nthreads": 1,
+        "memory_limit": memory_limit,
+        "silence_logs": logging.ERROR,
+    }
+    offers = {number: offered_gpus(number, n_workers, n_gpus()) for number in range(n_workers)}
+    # A worker that is lost for good comes back under its number, with its GPU.
+    workers = {
+        number: {
+            "cls": ClosedNanny,
+            "options": options | ({"resources": offer, "env": {OWN_GPU: str(number)}} if offer else {}),
+        }
+        for number, offer in offers.items()
     }
     return SpecCluster(
         scheduler={"cls": ClosedScheduler, "options": common},
-        workers=dict.fromkeys(range(n_workers), worker),
-        worker=worker,  # what `scale` starts
+        workers=workers,
         security=common["security"],
         silence_logs=logging.ERROR,
     )

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from lfm_tasks.errors import CorruptUnitError, DataError
 from lfm_tasks.workers.dask_config import DASK_SETTINGS, dask_settings, import_dask
 from lfm_tasks.workers.loopback import check_loopback
-from lfm_tasks.workers.resources import declare_memory, group_by_memory, peak_bytes
+from lfm_tasks.workers.resources import declare_memory, group_by_request, peak_bytes
 
 if TYPE_CHECKING:
     from threadpoolctl import ThreadpoolController
@@ -70,7 +70,11 @@ class Workers(Protocol):
         """Bytes that one worker (the largest, where they differ) may take; None: unknown."""
 
     def run(
-        self, function: Callable[[Job], Result], jobs: Sequence[Job], needs: Sequence[int] = ()
+        self,
+        function: Callable[[Job], Result],
+        jobs: Sequence[Job],
+        needs: Sequence[int] = (),
+        devices: Sequence[str] = (),
     ) -> Iterator[tuple[int, Result | JobFailure]]:
         """Yield (index of the job, its result or failure) as the jobs finish.
 
@@ -82,6 +86,14 @@ class Workers(Protocol):
             The jobs; nothing is started without any.
         needs
             For each job the memory (bytes) that its worker must have; empty if unknown.
+        devices
+            For each job the device that it runs on, such as ``cpu`` or ``cuda``; empty if all run on CPUs. A GPU has
+            one job at a time.
+
+        Raises
+        ------
+        ClusterError
+            If no worker offers a GPU that a job runs on; before the first job starts.
         """
         ...
 
@@ -98,7 +110,11 @@ class InProcess:
         self.peak_bytes = 0
 
     def run(
-        self, function: Callable[[Job], Result], jobs: Sequence[Job], needs: Sequence[int] = ()
+        self,
+        function: Callable[[Job], Result],
+        jobs: Sequence[Job],
+        needs: Sequence[int] = (),
+        devices: Sequence[str] = (),
     ) -> Iterator[tuple[int, Result | JobFailure]]:
         """Yield results in the order of the jobs."""
         job_function = JobFunction(function)
@@ -121,13 +137,17 @@ class LocalDask:
         self._closing = ExitStack()
 
     def run(
-        self, function: Callable[[Job], Result], jobs: Sequence[Job], needs: Sequence[int] = ()
+        self,
+        function: Callable[[Job], Result],
+        jobs: Sequence[Job],
+        needs: Sequence[int] = (),
+        devices: Sequence[str] = (),
     ) -> Iterator[tuple[int, Result | JobFailure]]:
         """Yield results as they finish. A job that keeps killing its worker comes back as `JobFailure`."""
         if not jobs:
             return
         with watch_workers(lambda: self._cluster, self._n_workers):
-            for index, (result, peak) in run_jobs(self._connect, function, jobs, needs):
+            for index, (result, peak) in run_jobs(self._connect, function, jobs, needs, devices):
                 self.peak_bytes = max(self.peak_bytes, peak)
                 yield index, result
 
@@ -167,6 +187,7 @@ def run_jobs(
     function: Callable[[Job], Result],
     jobs: Sequence[Job],
     needs: Sequence[int] = (),
+    devices: Sequence[str] = (),
 ) -> Iterator[tuple[int, tuple[Result | JobFailure, int]]]:
     """Yield (index of the job, (its result or failure, peak bytes of its worker)) as a cluster's workers finish.
 
@@ -174,7 +195,7 @@ def run_jobs(
     ----------
     connect
         Returns a client of the cluster; called once for the jobs, and once more for each job whose worker died.
-    function, jobs, needs
+    function, jobs, needs, devices
         As in `Workers.run`.
 
     Raises
@@ -182,7 +203,7 @@ def run_jobs(
     RuntimeError
         If the scheduler is gone.
     ClusterError
-        If all workers that may take a job are gone.
+        If all workers that may take a job are gone, or none was there that has its GPU.
     """
     import_dask()
     from dask.distributed import CancelledError
@@ -190,14 +211,14 @@ def run_jobs(
 
     suspects: list[int] = []
     try:
-        for index, result in _results_as_completed(connect, function, dict(enumerate(jobs)), needs):
+        for index, result in _results_as_completed(connect, function, dict(enumerate(jobs)), needs, devices):
             if isinstance(result[0], WorkerDied):
                 suspects.append(index)
             else:
                 yield index, result
         # Every job that was on a worker when it died is a suspect: each runs once more, with no other beside it.
         for index in suspects:
-            yield from _results_as_completed(connect, function, {index: jobs[index]}, needs)
+            yield from _results_as_completed(connect, function, {index: jobs[index]}, needs, devices)
     except CancelledError as error:
         lost = "found Dask's scheduler gone, needs it: run again, what was finished is kept"
         raise RuntimeError(f"{lost} ({error})") from error
@@ -211,6 +232,7 @@ def _results_as_completed(
     function: Callable[[Job], Result],
     jobs: Mapping[int, Job],
     needs: Sequence[int],
+    devices: Sequence[str],
 ) -> Iterator[tuple[int, tuple[Any, int]]]:
     """Yield index, result and peak bytes of each job as they finish; `WorkerDied` for one whose workers died."""
     from dask.distributed import KilledWorker, as_completed
@@ -218,7 +240,11 @@ def _results_as_completed(
     # A fresh client each time: one that has seen a KilledWorker may hang.
     with connect() as client, client.as_current():
         index_of: dict[Any, int] = {}
-        for resources, indices in group_by_memory(client, list(jobs), needs):
+        try:
+            groups = list(group_by_request(client, list(jobs), needs, devices))
+        except LookupError as error:
+            raise ClusterError(str(error)) from error
+        for resources, indices in groups:
             batch = [jobs[index] for index in indices]
             futures = client.map(JobFunction(function), batch, pure=False, resources=resources)
             index_of |= dict(zip(futures, indices, strict=True))

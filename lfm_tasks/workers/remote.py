@@ -46,12 +46,16 @@ class RemoteDask:
         return max(declared) if len(declared) == len(sizes) else None
 
     def run(
-        self, function: Callable[[Job], Result], jobs: Sequence[Job], needs: Sequence[int] = ()
+        self,
+        function: Callable[[Job], Result],
+        jobs: Sequence[Job],
+        needs: Sequence[int] = (),
+        devices: Sequence[str] = (),
     ) -> Iterator[tuple[int, Result | JobFailure]]:
         """Yield results as they finish. A job that keeps killing its worker comes back as `JobFailure`."""
         if not jobs:
             return
-        for index, (result, peak) in run_jobs(self._connect, function, jobs, needs):
+        for index, (result, peak) in run_jobs(self._connect, function, jobs, needs, devices):
             self.peak_bytes = max(self.peak_bytes, peak)
             yield index, result
 

@@ -2,14 +2,15 @@
 
 Where workers differ in size, each declares its memory as Dask's resource ``MEMORY``, in bytes. A worker has one job at
 a time, which gets all of it. A job that every worker can hold requests none: Dask hands out such jobs one by one,
-while jobs with a request wait at their worker, and are suspects with it if it dies.
+while jobs with a request wait at their worker, and are suspects with it if it dies. A worker that has a GPU to itself
+offers ``GPU``, and on a local cluster also its name, such as ``cuda:1``: a job on a GPU requests them.
 """
 
 import os
 import re
 import resource
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.cluster import AddressCluster, KubernetesCluster, LocalCluster, SlurmCluster
 from lfm_tasks.workers.cgroups import Limit, cpu_quota, group_memory
 
-MEMORY = "MEMORY"
+MEMORY, GPU = "MEMORY", "GPU"
 # Of a worker of this machine: what it takes before any task, and as much again.
 LEAST_BYTES = 400 << 20
 
@@ -29,13 +30,34 @@ def declare_memory(worker: Any) -> None:
             resources.setdefault(MEMORY, limit)
 
 
-def group_by_memory(
-    client: Any, indices: Sequence[int], needs: Sequence[int]
+def offered_gpus(worker: int, n_workers: int, n_gpus: int) -> dict[str, int]:
+    """Return the resources of one worker of a local cluster: the GPUs are dealt to the workers in turn.
+
+    Parameters
+    ----------
+    worker
+        Its number, from 0.
+    n_workers, n_gpus
+        How many of each the machine has.
+
+    Examples
+    --------
+    >>> offered_gpus(1, n_workers=2, n_gpus=4)
+    {'GPU': 1, 'cuda:1': 1, 'cuda:3': 1}
+    >>> offered_gpus(1, n_workers=2, n_gpus=1)
+    {}
+    """
+    own = [f"cuda:{gpu}" for gpu in range(worker, n_gpus, n_workers)]
+    return dict.fromkeys((GPU, *own), 1) if own else {}
+
+
+def group_by_request(
+    client: Any, indices: Sequence[int], needs: Sequence[int], devices: Sequence[str] = ()
 ) -> Iterator[tuple[dict[str, int] | None, list[int]]]:
     """Yield the resources that jobs request, and the indices of these jobs.
 
-    A job requests the smallest declared size that holds it. It requests nothing (None) where every worker is large
-    enough, and where none is: a job whose request nobody meets would wait for ever.
+    A job requests its GPU, and the smallest declared memory that holds it. It requests no memory where every worker
+    that has its GPU is large enough, and where none is: a job whose request nobody meets would wait for ever.
 
     Parameters
     ----------
@@ -45,21 +67,45 @@ def group_by_memory(
         The jobs.
     needs
         The memory (bytes) that each job needs, by index; empty if unknown.
+    devices
+        The device of each job, by index; empty if all run on CPUs.
+
+    Raises
+    ------
+    LookupError
+        If a job runs on a GPU and no worker offers one.
     """
-    sizes = sorted({size for size in worker_sizes(client) if size is not None} if needs else ())
-    groups: dict[int, list[int]] = {}
+    offers = _offers(client)
+    groups: dict[tuple[int, tuple[str, ...]], list[int]] = {}
     for index in indices:
+        gpus = _requested_gpus(devices[index], offers) if devices else ()
+        fit = [offer for offer in offers if all(offer.get(gpu) for gpu in gpus)]
+        sizes = sorted({int(offer[MEMORY]) for offer in fit if MEMORY in offer} if needs else ())
         fitting = [size for size in sizes if size >= needs[index]]
-        groups.setdefault(fitting[0] if 0 < len(fitting) < len(sizes) else 0, []).append(index)
-    for size, members in sorted(groups.items(), reverse=True):
-        yield {MEMORY: size} if size else None, members
+        size = fitting[0] if 0 < len(fitting) < len(sizes) else 0
+        groups.setdefault((size, gpus), []).append(index)
+    for (size, gpus), members in sorted(groups.items(), reverse=True):
+        yield dict.fromkeys(gpus, 1) | ({MEMORY: size} if size else {}) or None, members
+
+
+def _requested_gpus(device: str, offers: Sequence[Mapping[str, float]]) -> tuple[str, ...]:
+    """Return the resources that a job on ``device`` requests; ``cuda:1`` by its name only where workers offer names."""
+    if device == "cpu":
+        return ()
+    named = {name for offer in offers for name in offer}
+    if GPU not in named:
+        problem = f"got recordings on device: {device} and no worker that offers a GPU, expected at least one"
+        raise LookupError(f"{problem}. Start the workers that have one with --resources GPU=1, or set device: cpu")
+    return (GPU, device) if device in named else (GPU,)
 
 
 def worker_sizes(client: Any) -> list[int | None]:
     """Return the memory (bytes) that each worker has declared, None for one that has not."""
-    workers = client.scheduler_info(n_workers=-1)["workers"].values()
-    declared = [worker["resources"].get(MEMORY) for worker in workers]
-    return [None if size is None else int(size) for size in declared]
+    return [int(offer[MEMORY]) if MEMORY in offer else None for offer in _offers(client)]
+
+
+def _offers(client: Any) -> list[Mapping[str, float]]:
+    return [worker["resources"] for worker in client.scheduler_info(n_workers=-1)["workers"].values()]
 
 
 def n_workers(catalog: Catalog) -> int:

@@ -61,6 +61,9 @@ def fit_map(
     if regime != "anchors" and (n_anchors is not None or anchors is not None):
         print_err(f"found anchors beside --regime {regime}, which uses none: leave them out, or --regime anchors")
         return USAGE
+    if anchors is not None and anchors.name.isdigit() and not anchors.exists():
+        print_err(f"found --anchors {anchors}, needs a file of ids; did you mean --n-anchors {anchors}?")
+        return USAGE
     if n_anchors is not None and anchors is not None:
         print_err("found --n-anchors beside --anchors, needs one of them: the file says how many there are")
         return USAGE

@@ -20,6 +20,7 @@ from lfm_atlas.console import (
     announce_start,
     check_folders_or_exit,
     exit_if_refused,
+    load_catalog_as_far_as_possible,
     load_catalog_or_exit,
     no_progress,
     override_scheduler_or_exit,
@@ -132,7 +133,7 @@ def validate(
     if format == "json" and not deep:
         print_err("found --format json without --deep, needs both: lfm-atlas validate --deep --format json")
         return USAGE
-    catalog = load_catalog_or_exit(catalog_path, trust_code)
+    catalog, is_sound = load_catalog_as_far_as_possible(catalog_path, trust_code)
     check_folders_or_exit(catalog_path, catalog)
     warn_of_read_only_folders(catalog)
     for warning in catalog.warnings():
@@ -140,13 +141,16 @@ def validate(
     from lfm_tasks.runtime.folding import fold_failures
 
     zoo = _open_zoo(catalog)
-    if deep:
+    for note in zoo.notes:
+        print_err(note)
+    if deep and is_sound:
         return _validate_deeply(catalog, zoo, as_json=format == "json")
     for folded in fold_failures(zoo.failures):
         print_err(folded.line())
     counts = f"{len(catalog.models)} models, {zoo.n_chosen} spaces{_count_in_comparisons(catalog, zoo)}"
-    print_out(f"{counts}, {len(zoo.failures)} cannot be used")
-    return USAGE if zoo.failures else OK
+    rest = "" if is_sound else "; mistakes in the catalog"
+    print_out(f"{counts}, {len(zoo.failures)} cannot be used{rest}")
+    return OK if is_sound and not zoo.failures else USAGE
 
 
 def _open_zoo(catalog: "Catalog") -> "Zoo":
@@ -281,7 +285,7 @@ def _print_outcome(outcome: "Outcome", catalog: "Catalog") -> int:
 
     for damage in outcome.quarantined:
         print_err(f"found damage in the store, {damage}; it was put into quarantine, and made again if it was needed")
-    for sentence in (*catalog.unclaimed, *outcome.recorded):
+    for sentence in (*catalog.aliases, *catalog.unclaimed, *outcome.recorded):
         print_err(sentence)
     for folded in fold_failures(outcome.failures):
         print_err(folded.line(with_dataset=True))

@@ -1,6 +1,5 @@
 """Loads checkpoints with the classes of their own libraries: installed code only, files of the folder only."""
 
-import os
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -92,27 +91,6 @@ def library_errors(model: str, advice: str) -> Iterator[None]:
             factory = "Read the code, then record it with a torch factory and --trust-code"
             raise DataError("untrusted_code", f"{model}: {problem}. {factory}.") from error
         raise DataError("unsupported_model", f"{model}: {advice[0].lower() + advice[1:]} ({text}).") from error
-
-
-def chosen_device(device: str, model: str) -> Any:
-    """Return the torch device called ``cpu``, ``cuda``, ``cuda:N`` or ``mps``; DataError if this machine has none."""
-    import torch
-
-    available = ["cpu"]
-    if torch.cuda.is_available():
-        available[:0] = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    if torch.backends.mps.is_available():
-        available.insert(0, "mps")
-    wanted = "cuda:0" if device == "cuda" else device
-    if wanted not in available:
-        problem = f"got device: {device}, expected one that torch finds on this machine: {', '.join(available)}"
-        advice = f"Set device: {available[0]}, or run where there is one, with the torch that its driver needs"
-        raise DataError("unsupported_model", f"{model}: {problem}. {advice}.")
-    if wanted.startswith("cuda"):
-        # cuBLAS reads it when it starts: without it sums may come in another order each time, and torch refuses.
-        # https://docs.nvidia.com/cuda/cublas/#results-reproducibility
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    return torch.device(wanted)
 
 
 def read_configuration(folder: Path, model: str) -> Any:

@@ -15,10 +15,11 @@ from lfm_tasks.catalog.checkpoints import CheckpointModel
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.checkpoints.cost import RunCost, run_cost
+from lfm_tasks.sources.checkpoints.devices import automatic_device
 from lfm_tasks.sources.checkpoints.folder import Checkpoint, layer_names
 from lfm_tasks.sources.checkpoints.loading import IMAGE_BACKEND, error_text
 from lfm_tasks.sources.checkpoints.pooled_states import pool_states
-from lfm_tasks.sources.checkpoints.requirements import automatic_device, installed_version, require_packages
+from lfm_tasks.sources.checkpoints.requirements import installed_version, require_packages
 from lfm_tasks.sources.checkpoints.running import (
     Batch,
     Layout,
@@ -175,14 +176,14 @@ class CheckpointSource:
         return notes
 
     @property
-    def _device(self) -> str:
+    def device(self) -> str:
         """The device that runs: what ``auto`` stands for decides the bits, not the word."""
         return automatic_device() if self._settings.device == "auto" else self._settings.device
 
     @cached_property
     def _network(self) -> Network:
         settings = self._settings
-        options = RunOptions(self._device, settings.dtype, settings.max_tokens, settings.prompt)
+        options = RunOptions(self.device, settings.dtype, settings.max_tokens, settings.prompt)
         return open_network(self._checkpoint, self.name, options)
 
     @cached_property
@@ -236,7 +237,7 @@ class CheckpointSource:
             "inputs": self._inputs.digest(),
             "pool": self.pool + ("+sentence" if self._gives_sentences else ""),
             "batch_size": str(settings.batch_size),
-            "device": self._device.partition(":")[0],
+            "device": self.device.partition(":")[0],
             "dtype": settings.dtype,
             "recorder": _RECORDER_VERSION,
             **{name: str(value) for name, value in chosen.items() if value is not None},

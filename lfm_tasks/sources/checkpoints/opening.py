@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from lfm_tasks.catalog.cluster import LocalCluster
 from lfm_tasks.catalog.models import Model
 from lfm_tasks.catalog.names import fill_pattern
 from lfm_tasks.catalog.sections import Catalog
 from lfm_tasks.errors import DataError
+from lfm_tasks.sources.checkpoints.devices import check_device
 from lfm_tasks.sources.checkpoints.folder import Checkpoint, inspect_checkpoint
 from lfm_tasks.sources.checkpoints.models import CheckpointSource
 from lfm_tasks.sources.checkpoints.tokens import TokenSource, token_points
@@ -30,10 +32,13 @@ def open_checkpoint(
     Raises
     ------
     DataError
-        ``bad_inputs`` if the dataset holds something else than the model reads; and as `inspect_checkpoint` does.
+        ``bad_inputs`` if the dataset holds something else than the model reads; ``unsupported_model`` if the run works
+        on this machine, which lacks the device; and as `inspect_checkpoint` does.
     """
     checkpoint = find_checkpoint(model_name, model, catalog)
     settings = _settings(model)
+    if isinstance(catalog.cluster, LocalCluster):
+        check_device(settings.device, f"model {model_name}")
     if isinstance(inputs, TokenPoints):
         return TokenSource(model_name, settings, checkpoint, inputs, memory)
     if not isinstance(inputs, RawInputs):

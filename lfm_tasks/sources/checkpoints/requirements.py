@@ -1,16 +1,11 @@
 """What a checkpoint needs beyond its files: code of its own, packages, other types of numbers; nothing is imported."""
 
-import ctypes
-import os
-import platform
-import re
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from lfm_tasks.catalog.checkpoints import Loader
 from lfm_tasks.errors import DataError
@@ -155,55 +150,6 @@ def check_tokenizer_code(settings: Mapping[str, Any], folder: Path, name: str) -
     problem = f"got the tokenizer class {kind!r}, which is code of the checkpoint's own and is never run"
     advice = "Name a folder with the same tokenizer as a tokenizer.json: tokenizer: zoo/tokenizer"
     raise DataError("untrusted_code", f"{name}: {problem}. {advice}.")
-
-
-@lru_cache
-def automatic_device() -> Literal["cpu", "cuda", "mps"]:
-    """Return what ``device: auto`` stands for on this machine, as torch would choose; torch is not imported.
-
-    A GPU counts if torch was built for its kind, its driver is there, and the environment does not hide it.
-    """
-    built_for = _torch_was_built_for()
-    if sys.platform == "darwin" and platform.machine() == "arm64" and built_for is not None:
-        return "mps"
-    if built_for == "cuda" and _n_nvidia_gpus() and _is_visible("CUDA_VISIBLE_DEVICES"):
-        return "cuda"
-    if built_for == "hip" and Path("/dev/kfd").exists() and _is_visible("HIP_VISIBLE_DEVICES"):
-        return "cuda"  # torch calls AMD's GPUs so, too
-    return "cpu"
-
-
-def _torch_was_built_for() -> str | None:
-    """Return ``cuda``, ``hip``, or ``cpu``, as torch's own version.py says; None without torch."""
-    package = find_spec("torch")
-    for folder in (package.submodule_search_locations or ()) if package else ():
-        file = Path(folder) / "version.py"
-        text = file.read_text(encoding="utf-8") if file.is_file() else ""
-        built = re.search(r"^(cuda|hip)\b.*= *['\"]", text, re.MULTILINE)
-        return built[1] if built else "cpu"
-    return None
-
-
-def _is_visible(variable: str) -> bool:
-    """Return whether an environment variable leaves a GPU to this process."""
-    first = os.environ.get(variable, "0").partition(",")[0].strip()
-    return bool(first) and first != "-1" and not first.startswith("No")
-
-
-def _n_nvidia_gpus() -> int:
-    """Return how many GPUs NVIDIA's driver knows; unlike CUDA, asking it leaves no trace in the process.
-
-    https://docs.nvidia.com/deploy/nvml-api/
-    """
-    try:
-        library = ctypes.CDLL("libnvidia-ml.so.1")
-        count = ctypes.c_uint()
-        if library.nvmlInit_v2() != 0 or library.nvmlDeviceGetCount_v2(ctypes.byref(count)) != 0:
-            return 0
-        library.nvmlShutdown()
-    except (OSError, AttributeError):  # no driver, or one of long ago
-        return 0
-    return count.value
 
 
 @lru_cache

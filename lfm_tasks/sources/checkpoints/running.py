@@ -15,11 +15,11 @@ from jaxtyping import Int
 
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.checkpoints.agreement import check_built
+from lfm_tasks.sources.checkpoints.devices import chosen_device
 from lfm_tasks.sources.checkpoints.folder import Checkpoint
 from lfm_tasks.sources.checkpoints.loading import (
     IMAGE_BACKEND,
     SAFELY,
-    chosen_device,
     import_library,
     library_errors,
     load_transformers,

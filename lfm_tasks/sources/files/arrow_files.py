@@ -15,8 +15,9 @@ from jaxtyping import Shaped
 
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.files.arrow_messages import ipc_messages
-from lfm_tasks.sources.files.paths import fingerprint, is_remote, open_bytes
+from lfm_tasks.sources.files.arrow_messages import FILE_MAGIC, file_messages, stream_messages
+from lfm_tasks.sources.files.joined_arrays import concatenated
+from lfm_tasks.sources.files.paths import fingerprint, is_remote, natural_order, open_bytes
 from lfm_tasks.sources.files.stored_array import (
     ReadRows,
     StoredArray,
@@ -146,17 +147,22 @@ def _decoded(array: Any, name: str) -> Any:
     return array.dictionary_decode()
 
 
-def _numbers(array: Any, name: str) -> Shaped[np.ndarray, " values"]:
+def _numbers(array: Any, name: str, *, may_be_null: bool = False) -> Shaped[np.ndarray, " values"]:
     import pyarrow as pa
 
+    if may_be_null:
+        array = array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
+        array.validate(full=True)  # as in `to_numpy`
     kind = array.type
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        raise DataError("wrong_dtype", f"{name}: found values of type {kind}, needs real numbers or text: convert it")
+        advice = "save ids and labels as text" if pa.types.is_temporal(kind) else "convert it"
+        raise DataError("wrong_dtype", f"{name}: found values of type {kind}, needs real numbers or text: {advice}")
+    if array.null_count and may_be_null:
+        array = array.cast(pa.float64()).fill_null(float("nan"))
     return array.to_numpy(zero_copy_only=False)
 
 
 DATASET_MARKERS = ("state.json", "dataset_dict.json")
-_FILE_MAGIC = b"ARROW1"
 _HEADER_BYTES = 4096  # of a record batch: a few hundred a column
 
 
@@ -169,9 +175,9 @@ def open_parquet(path: Path, name: str, key: str | None) -> StoredArray:
 
 def find_column(path: Path, name: str, key: str) -> Column:
     """Return a column of any type in a Parquet, Arrow IPC or Feather file or a ``save_to_disk`` folder."""
-    if path.suffix == ".parquet":
+    if path.suffix.lower() in (".parquet", ".pq"):
         return _parquet_column(path, name, key)[0]
-    is_file = path.suffix in (".arrow", ".feather")
+    is_file = path.suffix.lower() in (".arrow", ".feather")
     return _ipc_column([path] if is_file else _data_files(path, name), name, key)
 
 
@@ -200,6 +206,82 @@ def _parquet_column(path: Path, name: str, key: str | None) -> tuple[Column, lis
     texts = tuple(paths[index] for index in leaves if file.schema.column(index).physical_type == "BYTE_ARRAY")
     row_groups = partial(_row_groups, path, str(key), texts)
     return Column(f"{name}#{key}", tuple(group.num_rows for group in groups), row_groups), first
+
+
+def open_parquet_columns(path: Path, name: str, columns: Sequence[str]) -> StoredArray:
+    """Return columns of numbers of a Parquet file side by side, a feature each; NaN for null."""
+    seen = fingerprint(path)
+    for key in columns:
+        _parquet_column(path, name, key)  # which checks it
+
+    @contextmanager
+    def groups() -> Iterator[ReadBatch]:
+        with _parquet(path) as file:
+            yield lambda index: _side_by_side(
+                file.read_row_group(index, columns=list(columns), use_threads=False), columns, name
+            )
+
+    with _parquet(path) as file:
+        n_rows = tuple(file.metadata.row_group(index).num_rows for index in range(file.num_row_groups))
+    return _stored(Column(name, n_rows, groups), path, seen)
+
+
+def open_parquet_folder(path: Path, name: str, key: str | None) -> StoredArray:
+    """Return the column ``key`` of the Parquet files of a folder, in the order of the numbers in their names."""
+    found = [open_parquet(file, f"{name}/{file.name}", key) for file in parquet_files(path)]
+    return concatenated(found, f"{name}#{key}")
+
+
+def open_parquet_folder_columns(path: Path, name: str, columns: Sequence[str]) -> StoredArray:
+    """Return columns of numbers of the Parquet files of a folder side by side."""
+    found = [open_parquet_columns(file, f"{name}/{file.name}", columns) for file in parquet_files(path)]
+    return concatenated(found, name)
+
+
+def parquet_folder_keys(path: Path, name: str) -> tuple[str, ...]:
+    """Return the names of the columns."""
+    return parquet_keys(parquet_files(path)[0], name)
+
+
+def parquet_files(path: Path) -> list[Path]:
+    """Return the Parquet files of a folder in the order of the numbers in their names; none if it holds none."""
+    if not path.is_dir():
+        return []
+    found = [file for file in path.iterdir() if file.name.lower().endswith((".parquet", ".pq"))]
+    return sorted((file for file in found if file.name[0] not in "._"), key=lambda file: natural_order(file.name))
+
+
+def open_arrow_columns(path: Path, name: str, columns: Sequence[str]) -> StoredArray:
+    """Return columns of numbers of an Arrow IPC or Feather file side by side, a feature each; NaN for null."""
+    return _stored(_ipc_columns([path], name, columns), path, fingerprint(path))
+
+
+def open_saved_dataset_columns(path: Path, name: str, columns: Sequence[str]) -> StoredArray:
+    """Return columns of numbers of a folder that ``save_to_disk`` wrote side by side."""
+    return _stored(_ipc_columns(_data_files(path, name), name, columns), path, fingerprint(path))
+
+
+def _ipc_columns(paths: Sequence[Path], name: str, columns: Sequence[str]) -> Column:
+    indices = [_index(path) for path in paths]
+    for index in indices:
+        for key in columns:
+            _check_column(index.schema, key, name)
+
+    @contextmanager
+    def batches() -> Iterator[ReadBatch]:
+        with _record_batches(indices, columns) as read:
+            yield lambda index: _side_by_side(read(index), columns, name)
+
+    return Column(name, tuple(n_rows for index in indices for n_rows in index.batch_rows), batches)
+
+
+def _side_by_side(table: Any, columns: Sequence[str], name: str) -> Any:
+    """Return columns of numbers as one column of lists of one length; NaN for null."""
+    import pyarrow as pa
+
+    found = [_numbers(table.column(key), f"{name}#{key}", may_be_null=True) for key in columns]
+    values = np.stack(found, axis=1)
+    return pa.FixedSizeListArray.from_arrays(pa.array(np.ascontiguousarray(values).reshape(-1)), len(columns))
 
 
 def open_arrow(path: Path, name: str, key: str | None) -> StoredArray:
@@ -286,7 +368,13 @@ def _ipc_column(paths: Sequence[Path], name: str, key: str | None) -> Column:
     for index in indices:
         _check_column(index.schema, key, name)
     batch_rows = tuple(n_rows for index in indices for n_rows in index.batch_rows)
-    return Column(f"{name}#{key}", batch_rows, partial(_record_batches, indices, str(key)))
+
+    @contextmanager
+    def batches() -> Iterator[ReadBatch]:
+        with _record_batches(indices, [str(key)]) as read:
+            yield lambda index: read(index).column(key)
+
+    return Column(f"{name}#{key}", batch_rows, batches)
 
 
 @contextmanager
@@ -306,8 +394,8 @@ def _index(path: Path) -> _Index:
     import pyarrow as pa
 
     with open_bytes(path, _HEADER_BYTES) as file:
-        is_file = file.read(len(_FILE_MAGIC)) == _FILE_MAGIC
-        messages = list(ipc_messages(file, len(_FILE_MAGIC) + 2 if is_file else 0))
+        is_file = file.read(len(FILE_MAGIC)) == FILE_MAGIC
+        messages = file_messages(file) if is_file else list(stream_messages(file))
         batches = [message for message in messages if message.kind == "record batch"]
         for message in messages:
             check_memory_size(path.name, message.unpacked_bytes)
@@ -328,20 +416,22 @@ def _index(path: Path) -> _Index:
 
 
 @contextmanager
-def _record_batches(indices: Sequence[_Index], key: str) -> Iterator[ReadBatch]:
+def _record_batches(indices: Sequence[_Index], keys: Sequence[str]) -> Iterator[ReadBatch]:
+    """Yield a reader of record batches, of files with these columns only."""
     with ExitStack() as stack:
         batches: list[Callable[[], Any]] = []
         for index in indices:
             file = stack.enter_context(_source(index.path))
-            batches += _batch_readers(index, file, key)
-        yield lambda index: batches[index]().column(key)
+            batches += _batch_readers(index, file, keys)
+        yield lambda index: batches[index]()
 
 
-def _batch_readers(index: _Index, file: Any, key: str) -> list[Callable[[], Any]]:
+def _batch_readers(index: _Index, file: Any, keys: Sequence[str]) -> list[Callable[[], Any]]:
     import pyarrow as pa
 
     if index.offsets is None:
-        alone = pa.ipc.IpcReadOptions(included_fields=[index.schema.get_field_index(key)], use_threads=False)
+        fields = [index.schema.get_field_index(key) for key in keys]
+        alone = pa.ipc.IpcReadOptions(included_fields=fields, use_threads=False)
         reader = pa.ipc.open_file(file, options=alone)
         return [partial(reader.get_batch, batch) for batch in range(reader.num_record_batches)]
 

@@ -8,7 +8,12 @@ first number leads back to a list of where its fields are: https://flatbuffers.d
 from collections.abc import Iterator
 from dataclasses import dataclass
 from io import SEEK_END
+from itertools import pairwise
 from typing import Any
+
+FILE_MAGIC = b"ARROW1"
+_MOST_PADDING = 128  # bytes between messages; polars aligns them to 64
+_TRAILER_BYTES = 4 + len(FILE_MAGIC)
 
 _KINDS = {1: "schema", 2: "dictionary", 3: "record batch"}
 _MOST_METADATA = 2**28  # bytes: lists a few hundred bytes of every column
@@ -25,30 +30,69 @@ class Message:
     unpacked_bytes: int
 
 
-def ipc_messages(file: Any, start: int) -> Iterator[Message]:
-    """Yield the messages from byte ``start`` on, up to the end mark or the end of the file; ValueError if damaged."""
-    size, offset = file.seek(0, SEEK_END), start
+def stream_messages(file: Any) -> Iterator[Message]:
+    """Yield the messages of a stream, up to the end mark or the end of the file; ValueError if damaged."""
+    size, offset = file.seek(0, SEEK_END), 0
     while offset + 8 <= size:
-        file.seek(offset)
-        head = file.read(8)
-        n_mark = 4 if head[:4] == b"\xff\xff\xff\xff" else 0
-        n_metadata = int.from_bytes(head[n_mark : n_mark + 4], "little")
-        if not n_metadata:
+        read = _message_at(file, offset, size)
+        if read is None:
             return
-        first = offset + n_mark + 4
-        if n_metadata > min(_MOST_METADATA, size - first):
-            raise ValueError(f"a message of {n_metadata:,} bytes at byte {offset:,} of {size:,}")
-        file.seek(first)
-        metadata = _Table(file.read(n_metadata))
-        kind, value_bytes = _KINDS.get(metadata.integer(1, 1), "unknown message"), metadata.integer(3, 8)
-        if first + n_metadata + value_bytes > size:
-            raise ValueError(f"the values of the message at byte {offset:,} end after byte {size:,}")
-        header = metadata.table(2) if kind in ("record batch", "dictionary") else None
-        batch = header.table(1) if header is not None and kind == "dictionary" else header
-        n_rows = 0 if batch is None or kind == "dictionary" else batch.integer(0, 8)
-        unpacked_bytes = 0 if batch is None else _unpacked_bytes(file, batch, first + n_metadata, size)
-        yield Message(offset, kind, n_rows, value_bytes, unpacked_bytes)
-        offset = first + n_metadata + value_bytes
+        message, offset = read
+        yield message
+
+
+def file_messages(file: Any) -> list[Message]:
+    """Return the messages that the footer of a file lists, dictionaries first; ValueError if damaged.
+
+    Between them may lie what no footer lists, such as the padding of polars:
+    https://arrow.apache.org/docs/format/Columnar.html#ipc-file-format.
+    """
+    size = file.seek(0, SEEK_END)
+    file.seek(max(0, size - _TRAILER_BYTES))
+    trailer = file.read(_TRAILER_BYTES)
+    n_footer = int.from_bytes(trailer[:4], "little")
+    if len(trailer) < _TRAILER_BYTES or trailer[4:] != FILE_MAGIC or not 0 < n_footer <= min(_MOST_METADATA, size):
+        raise ValueError("a file without a footer: it is cut off")
+    file.seek(size - _TRAILER_BYTES - n_footer)
+    footer = _Table(file.read(n_footer))
+    found, ends = [], []
+    for field, kind in ((2, "dictionary"), (3, "record batch")):
+        for offset, _, _ in footer.blocks(field):
+            read = _message_at(file, offset, size) if 0 <= offset <= size - 8 else None
+            if read is None or read[0].kind != kind:
+                raise ValueError(f"a footer that lists no {kind} at byte {offset:,}")
+            found.append(read[0])
+            ends.append((offset, read[1]))
+    ends.sort()
+    for (_, end), (start, _) in pairwise([*ends, (size - _TRAILER_BYTES - n_footer, 0)]):
+        if not 0 <= start - end <= _MOST_PADDING:
+            problem = "messages which overlap" if start < end else f"no message in {start - end:,} bytes"
+            raise ValueError(f"a footer that lists {problem}")
+    return found
+
+
+def _message_at(file: Any, offset: int, size: int) -> tuple[Message, int] | None:
+    """Return the message at a byte, and the first byte behind its values; None for the end mark."""
+    file.seek(offset)
+    head = file.read(8)
+    n_mark = 4 if head[:4] == b"\xff\xff\xff\xff" else 0
+    n_metadata = int.from_bytes(head[n_mark : n_mark + 4], "little")
+    if not n_metadata:
+        return None
+    first = offset + n_mark + 4
+    if n_metadata > min(_MOST_METADATA, size - first):
+        raise ValueError(f"a message of {n_metadata:,} bytes at byte {offset:,} of {size:,}")
+    file.seek(first)
+    metadata = _Table(file.read(n_metadata))
+    kind, value_bytes = _KINDS.get(metadata.integer(1, 1), "unknown message"), metadata.integer(3, 8)
+    if first + n_metadata + value_bytes > size:
+        raise ValueError(f"the values of the message at byte {offset:,} end after byte {size:,}")
+    header = metadata.table(2) if kind in ("record batch", "dictionary") else None
+    batch = header.table(1) if header is not None and kind == "dictionary" else header
+    n_rows = 0 if batch is None or kind == "dictionary" else batch.integer(0, 8)
+    unpacked_bytes = 0 if batch is None else _unpacked_bytes(file, batch, first + n_metadata, size)
+    message = Message(offset, kind, n_rows, value_bytes, unpacked_bytes)
+    return message, first + n_metadata + value_bytes
 
 
 def _unpacked_bytes(file: Any, batch: "_Table", first_value: int, size: int) -> int:
@@ -94,6 +138,15 @@ class _Table:
             vector = at + self._read(at, 4)
             for index in range(self._read(vector, 4)):
                 yield self._read(vector + 4 + 16 * index, 8), self._read(vector + 12 + 16 * index, 8)
+
+    def blocks(self, field: int) -> Iterator[tuple[int, int, int]]:
+        """Yield first byte, bytes of metadata and bytes of values of each message that a field of a footer lists."""
+        at = self._find(field)
+        if at is not None:
+            vector = at + self._read(at, 4)
+            for index in range(self._read(vector, 4)):
+                place = vector + 4 + 24 * index
+                yield self._read(place, 8), self._read(place + 8, 4), self._read(place + 16, 8)
 
     def _find(self, field: int) -> int | None:
         place = self._read(0, 4) if self.place is None else self.place

@@ -38,33 +38,45 @@ is the suffix without the dot and whose value is a `Format`. ``tests/packaging/e
 """
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
+from lfm_tasks.catalog.names import expand_layers
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.arrow_files import (
     DATASET_MARKERS,
     arrow_keys,
     open_arrow,
+    open_arrow_columns,
     open_parquet,
+    open_parquet_columns,
+    open_parquet_folder,
+    open_parquet_folder_columns,
     open_saved_dataset,
+    open_saved_dataset_columns,
+    parquet_files,
+    parquet_folder_keys,
     parquet_keys,
     saved_dataset_keys,
 )
 from lfm_tasks.sources.files.hdf5_files import hdf5_keys, open_hdf5
+from lfm_tasks.sources.files.joined_arrays import along_axis, as_bfloat16
+from lfm_tasks.sources.files.netcdf_files import netcdf_keys, open_netcdf
 from lfm_tasks.sources.files.numpy_files import npz_keys, open_npy, open_npz, open_text
-from lfm_tasks.sources.files.paths import is_file, nearest, readable
+from lfm_tasks.sources.files.paths import is_file, nearest, open_bytes, readable
 from lfm_tasks.sources.files.safetensors_files import open_safetensors, safetensors_keys
-from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray
+from lfm_tasks.sources.files.stored_array import StoredArray
+from lfm_tasks.sources.files.table_files import open_table, open_table_columns, table_keys
 from lfm_tasks.sources.files.torch_files import open_torch, torch_keys
 from lfm_tasks.sources.files.zarr_folders import ZARR_MARKERS, open_zarr, zarr_keys
 
 ENTRY_POINTS = "lfm_atlas.readers"
-_INDEXED = re.compile(r"(.*)\[([0-9]{1,9})\]", re.DOTALL)
-_INDEXED_LAYER = re.compile(r"([^{}]*)\[\{layer\}\]", re.DOTALL)
+# A layer of a stack: feats[3] and feats[:,3] of (points, layers, ...), feats[3,:] of (layers, points, ...).
+_INDEXED = re.compile(r"(.*)\[(:, ?)?([0-9]{1,9})(, ?:)?\]", re.DOTALL)
+_INDEXED_LAYER = re.compile(r"([^{}]*)\[(:, ?)?\{layer\}(, ?:)?\]", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -80,43 +92,112 @@ class Format:
         Takes path and name; returns the keys of the arrays in the file, or None if the file is a single array.
     keeps_order
         Whether ``keys`` come in the order in which they were written; else layers are sorted by name.
+    open_columns
+        Takes path, name and several keys of columns; returns them side by side. None: the file has no columns.
+    options
+        Which of ``unpack`` and ``missing_chunks`` the function ``open`` takes by keyword.
     """
 
-    open: Callable[[Path, str, str | None], StoredArray]
+    open: Callable[..., StoredArray]
     keys: Callable[[Path, str], tuple[str, ...] | None] = lambda path, name: None
     keeps_order: bool = False
+    open_columns: Callable[[Path, str, Sequence[str]], StoredArray] | None = None
+    options: tuple[str, ...] = ()
 
 
-_ZARR = Format(open_zarr, zarr_keys)
-_ARROW = Format(open_arrow, arrow_keys, keeps_order=True)
-_HDF5 = Format(open_hdf5, hdf5_keys)
+_OPTIONS = ("unpack", "missing_chunks")
+_NPY = Format(open_npy)
+_NPZ = Format(open_npz, npz_keys, keeps_order=True)
+_SAFETENSORS = Format(open_safetensors, safetensors_keys)
+_ZARR = Format(open_zarr, zarr_keys, options=_OPTIONS)
+_PARQUET = Format(open_parquet, parquet_keys, keeps_order=True, open_columns=open_parquet_columns)
+_ARROW = Format(open_arrow, arrow_keys, keeps_order=True, open_columns=open_arrow_columns)
+_HDF5 = Format(open_hdf5, hdf5_keys, options=_OPTIONS)
+_NETCDF = Format(open_netcdf, netcdf_keys, options=_OPTIONS)
 _TORCH = Format(open_torch, torch_keys, keeps_order=True)
+_TABLE = Format(open_table, table_keys, keeps_order=True, open_columns=open_table_columns)
+_TEXT = Format(open_text)
 
-# By suffix.
+# By suffix, in lower case.
 FORMATS: dict[str, Format] = {
-    ".npy": Format(open_npy),
-    ".npz": Format(open_npz, npz_keys, keeps_order=True),
-    ".safetensors": Format(open_safetensors, safetensors_keys),
+    ".npy": _NPY,
+    ".npz": _NPZ,
+    ".safetensors": _SAFETENSORS,
     ".h5": _HDF5,
     ".hdf5": _HDF5,
-    ".parquet": Format(open_parquet, parquet_keys, keeps_order=True),
+    ".h5ad": _HDF5,
+    ".nc": _NETCDF,
+    ".nc4": _NETCDF,
+    ".parquet": _PARQUET,
+    ".pq": _PARQUET,
     ".arrow": _ARROW,
     ".feather": _ARROW,
     ".zarr": _ZARR,
     ".pt": _TORCH,
     ".pth": _TORCH,
-    ".txt": Format(open_text),
+    ".csv": _TABLE,
+    ".tsv": _TABLE,
+    ".jsonl": _TABLE,
+    ".ndjson": _TABLE,
+    ".txt": _TEXT,
+}
+# By the word that a catalog says for files whose suffix does not tell, with the bytes that such a file begins with.
+NAMED_FORMATS: dict[str, tuple[Format, bytes]] = {
+    "npy": (_NPY, b"\x93NUMPY"),
+    "npz": (_NPZ, b"PK"),
+    "safetensors": (_SAFETENSORS, b""),
+    "hdf5": (_HDF5, b"\x89HDF"),
+    "netcdf": (_NETCDF, b"CDF"),
+    "parquet": (_PARQUET, b"PAR1"),
+    "arrow": (_ARROW, b"ARROW1"),
+    "torch": (_TORCH, b""),
+    "text": (_TEXT, b""),
 }
 # By a file that lies in the folder, whatever the folder's suffix; the first that is there counts.
 FOLDER_FORMATS: dict[str, Format] = {
-    **dict.fromkeys(DATASET_MARKERS, Format(open_saved_dataset, saved_dataset_keys, keeps_order=True)),
+    **dict.fromkeys(
+        DATASET_MARKERS,
+        Format(open_saved_dataset, saved_dataset_keys, keeps_order=True, open_columns=open_saved_dataset_columns),
+    ),
     **dict.fromkeys(ZARR_MARKERS, _ZARR),
 }
+_PARQUET_FOLDER = Format(
+    open_parquet_folder, parquet_folder_keys, keeps_order=True, open_columns=open_parquet_folder_columns
+)
 
 
-def find_format(path: Path, name: str) -> Format:
+@dataclass(frozen=True)
+class Reading:
+    """What a catalog says of how a file is read, beside its path and key.
+
+    Parameters
+    ----------
+    format
+        One of `NAMED_FORMATS`; None: as the suffix says.
+    columns
+        Globs of columns, each of them a feature; ``!`` takes away.
+    read_as
+        ``bfloat16``: the values are 16 bits that no type of numpy stands for.
+    unpack
+        Whether an array that is packed by the CF conventions is unpacked.
+    missing_chunks
+        ``fill``: chunks that were never written hold the fill value; ``refuse``: they are an error.
+    """
+
+    format: str | None = None
+    columns: tuple[str, ...] = ()
+    read_as: str | None = None
+    unpack: bool = True
+    missing_chunks: str = "refuse"
+
+
+AS_IT_SAYS = Reading()
+
+
+def find_format(path: Path, name: str, reading: Reading = AS_IT_SAYS) -> Format:
     """Return how ``path`` is read; DataError ``missing_source`` if it is not there, or of an unknown kind."""
-    by_suffix = FORMATS.get(path.suffix) or _installed_format(path.suffix, name)
+    by_name = None if reading.format is None else NAMED_FORMATS[reading.format][0]
+    by_suffix = by_name or FORMATS.get(path.suffix.lower()) or _installed_format(path.suffix, name)
     with readable(name):
         is_there = is_file(path)
         if is_there and by_suffix is not None:
@@ -127,66 +208,104 @@ def find_format(path: Path, name: str) -> Format:
                     return folder_format
             # Last: a web server answers with a page, or the whole file.
             if path.is_dir():
-                problem = "no such file: found a folder that is neither Zarr nor a saved dataset"
+                if parquet_files(path):
+                    return _PARQUET_FOLDER
+                problem = "no such file: found a folder that is neither Zarr nor a saved dataset nor of Parquet files"
                 raise DataError("missing_source", f"{name}: {problem}: name the file")
-        if by_suffix is None:
+        if is_there:
             problem = f"found a {path.suffix or 'nameless'} file"
-            raise DataError("missing_source", f"{name}: {problem}, needs one of {', '.join(FORMATS)}")
+            raise DataError("missing_source", f"{name}: {problem}, needs one of {', '.join(FORMATS)}{_guess(path)}")
         raise DataError("missing_source", f"{name}: no such file{nearest(path, name)}")
 
 
-def open_array(path: Path, name: str, key: str | None = None) -> StoredArray:
-    """Return the array ``key`` in ``path``, its header read and checked; ``key[3]`` is the fourth of its second axis.
+def _guess(path: Path) -> str:
+    """Return how a message goes on after the kinds of files: what a file of another suffix begins like."""
+    with open_bytes(path, 16) as file:
+        start = file.read(8)
+    alike = [word for word, (_, beginning) in NAMED_FORMATS.items() if beginning and start.startswith(beginning)]
+    word = alike[0] if alike else None
+    if word == "npz":
+        return "; or say format: npz, or format: torch, if it is one"
+    return f"; it begins like one of them: say format: {word}" if word else "; or say format: if it is one of them"
+
+
+def open_array(path: Path, name: str, key: str | None = None, reading: Reading = AS_IT_SAYS) -> StoredArray:
+    """Return the array ``key`` in ``path``, its header read and checked.
+
+    ``key[3]`` and ``key[:,3]`` are the fourth of its second axis, ``key[3,:]`` of its first.
 
     Raises
     ------
     DataError
         ``missing_source``, ``wrong_dtype`` or ``wrong_shape``, each with what was found.
     """
-    file_format = find_format(path, name)
-    indexed = _INDEXED.fullmatch(key or "")
+    file_format = find_format(path, name, reading)
     with readable(name):
+        if reading.columns:
+            return _checked(_open_columns(file_format, path, name, key, reading.columns), reading)
+        options = _options(file_format, name, reading)
+        indexed = _INDEXED.fullmatch(key or "")
         if indexed is not None and key not in (file_format.keys(path, name) or ()):
-            return _check(_along_second_axis(file_format.open(path, name, indexed[1] or None), int(indexed[2])))
-        return _check(file_format.open(path, name, key))
+            stack = file_format.open(path, name, indexed[1] or None, **options)
+            return _checked(along_axis(stack, 0 if indexed[4] else 1, int(indexed[3])), reading)
+        return _checked(file_format.open(path, name, key, **options), reading)
 
 
-def matching_keys(path: Path, name: str, pattern: str) -> tuple[str, ...] | None:
+def _options(file_format: Format, name: str, reading: Reading) -> dict[str, Any]:
+    """Return the options that differ from the usual ones; DataError for those that mean nothing for this kind."""
+    given = {
+        option: getattr(reading, option)
+        for option in _OPTIONS
+        if getattr(reading, option) != getattr(AS_IT_SAYS, option)
+    }
+    if unfit := sorted(given.keys() - set(file_format.options)):
+        problem = f"got {' and '.join(unfit)} for a kind of file that has no chunks and no attributes"
+        raise DataError("missing_source", f"{name}: {problem}, expected Zarr, HDF5 or NetCDF. Remove it")
+    return given
+
+
+def _open_columns(file_format: Format, path: Path, name: str, key: str | None, columns: Sequence[str]) -> StoredArray:
+    """Return the columns that globs choose, side by side."""
+    if file_format.open_columns is None or key is not None:
+        problem = "found key and columns" if key is not None else "found columns for a kind of file that has none"
+        needed = "needs one of them" if key is not None else "needs Parquet, Arrow, CSV or JSON lines"
+        raise DataError("missing_source", f"{name}: {problem}, {needed}: remove columns")
+    try:
+        chosen = expand_layers(columns, file_format.keys(path, name) or ())
+    except DataError as error:
+        message = str(error).replace("no layer matches", "found no column that matches").replace("layers", "columns")
+        raise DataError("missing_source", f"{name}: {message}") from error
+    return file_format.open_columns(path, name, chosen)
+
+
+def matching_keys(path: Path, name: str, pattern: str, reading: Reading = AS_IT_SAYS) -> tuple[str, ...] | None:
     """Return the keys to choose from, None for a file of one array; ``feats[{layer}]`` means the second axis."""
-    file_format = find_format(path, name)
+    file_format = find_format(path, name, reading)
     indexed = _INDEXED_LAYER.fullmatch(pattern)
     with readable(name):
         if indexed is not None:
-            array = file_format.open(path, name, indexed[1] or None)
-            length = array.shape[1] if len(array.shape) > 2 else 0
-            return tuple(f"{indexed[1]}[{index}]" for index in range(length))
+            array = file_format.open(path, name, indexed[1] or None, **_options(file_format, name, reading))
+            length = array.shape[0 if indexed[3] else 1] if len(array.shape) > 2 else 0
+            before, after = indexed[2] or "", indexed[3] or ""
+            return tuple(f"{indexed[1]}[{before}{index}{after}]" for index in range(length))
         return file_format.keys(path, name)
 
 
-def keeps_order(path: Path, name: str) -> bool:
+def keeps_order(path: Path, name: str, reading: Reading = AS_IT_SAYS) -> bool:
     """Return whether the keys of a file come in the order they were written."""
-    return find_format(path, name).keeps_order
+    return find_format(path, name, reading).keeps_order
 
 
-def _check(array: StoredArray) -> StoredArray:
+def _checked(array: StoredArray, reading: Reading) -> StoredArray:
     if not array.shape:
         problem = f"found a single value of type {array.dtype}"
         raise DataError("wrong_shape", f"{array.name}: {problem}, needs an array with a row a point")
+    if reading.read_as is not None:
+        return as_bfloat16(array)
+    if array.dtype.kind == "V":
+        advice = "if these are bfloat16, say read_as: bfloat16" if array.dtype.itemsize == 2 else "convert it"
+        raise DataError("wrong_dtype", f"{array.name}: found {array.dtype}, needs numbers or text: {advice}")
     return array
-
-
-def _along_second_axis(array: StoredArray, index: int) -> StoredArray:
-    if len(array.shape) < 3 or index >= array.shape[1]:
-        problem = f"found the shape {array.shape} and the index {index}"
-        raise DataError("wrong_shape", f"{array.name}: {problem}, needs (points, layers, ...): name another one")
-
-    @contextmanager
-    def opened() -> Iterator[ReadRows]:
-        with array.open() as read:
-            yield lambda start, stop: read(start, stop)[:, index]
-
-    shape = (array.shape[0], *array.shape[2:])
-    return replace(array, name=f"{array.name}[{index}]", shape=shape, open=opened)
 
 
 def _installed_format(suffix: str, name: str) -> Format | None:

@@ -18,6 +18,7 @@ import numpy as np
 
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
+from lfm_tasks.sources.files.packed_values import CONVENTIONS, NETCDF_DEFAULT_FILL, find_packing, unpacked
 from lfm_tasks.sources.files.paths import fingerprint, is_remote, open_bytes, refuse_placeholder
 from lfm_tasks.sources.files.stored_array import (
     MAX_MEMORY_BYTES,
@@ -46,9 +47,24 @@ sys.stdout.write(json.dumps(texts))
 """
 
 
+_READ_ATTRIBUTE = """
+import json, signal, sys, h5py
+path, key, attribute, seconds = sys.argv[1:]
+signal.alarm(int(seconds))
+with h5py.File(path, "r", locking=False) as file:
+    sys.stdout.write(json.dumps(str(file[key].attrs[attribute])[:1000]))
+"""
+
+
 def read_texts(path: Path, key: str, most_bytes: int) -> list[str]:
     """Return the texts of a dataset that lies in a local file; ValueError if it is damaged."""
-    command = [sys.executable, "-P", "-c", _READ, str(path.absolute()), key, str(most_bytes), str(ceil(_SECONDS) + 1)]
+    texts: list[str] = _read_apart(_READ, path, key, str(most_bytes))
+    return texts
+
+
+def _read_apart(program: str, path: Path, key: str, last: str) -> Any:
+    """Return what ``program`` reads of a local file, in a process of its own; ValueError if the file is damaged."""
+    command = [sys.executable, "-P", "-c", program, str(path.absolute()), key, last, str(ceil(_SECONDS) + 1)]
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and program
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, encoding="utf-8", timeout=_SECONDS,
@@ -59,16 +75,27 @@ def read_texts(path: Path, key: str, most_bytes: int) -> list[str]:
     if done.returncode:
         lines = done.stderr.strip().splitlines()
         raise ValueError(lines[-1] if lines else f"the HDF5 library ended with {done.returncode}")
-    texts: list[str] = json.loads(done.stdout)
-    return texts
+    return json.loads(done.stdout)
 
 
 # Built into the library. Any other one would be looked for among shared libraries, whose code would run.
 _FILTERS = {1: "gzip", 2: "shuffle", 3: "fletcher32", 4: "szip", 5: "nbit", 6: "scaleoffset", 32000: "lzf"}
 
 
-def open_hdf5(path: Path, name: str, key: str | None) -> StoredArray:
-    """Return the dataset at the path ``key`` inside the file."""
+def open_hdf5(
+    path: Path, name: str, key: str | None, *, unpack: bool = True, missing_chunks: str = "refuse"
+) -> StoredArray:
+    """Return the dataset at the path ``key`` inside the file.
+
+    Parameters
+    ----------
+    path, name, key
+        Which dataset, and how messages call the file.
+    unpack
+        Whether a dataset that is packed by the CF conventions, as NetCDF 4 has them, is unpacked.
+    missing_chunks
+        ``fill``: chunks that were never written hold the fill value; ``refuse``: they are an error.
+    """
     if key is None:
         offer = did_you_mean("", hdf5_keys(path, name)) or "; the file holds none"
         raise DataError("missing_source", f"{name}: needs key: to say which dataset{offer}")
@@ -77,11 +104,33 @@ def open_hdf5(path: Path, name: str, key: str | None) -> StoredArray:
         dataset = _find(file, key, name, path)
         name = f"{name}#{key}"
         _check_storage(dataset, name)
-        _check_size(dataset, name)
         dtype, is_text = _dtype(dataset, name), dataset.dtype.kind == "O"
+        _check_size(dataset, name, may_miss_chunks=missing_chunks == "fill")
         block_rows = dataset.chunks[0] if dataset.chunks else 1
         shape = tuple(dataset.shape or ())
-    return StoredArray(name, path, seen, shape, dtype, partial(_rows, path, key, name, is_text), block_rows)
+        packing = find_packing(_conventions(file, dataset, path), dtype, name) if unpack else None
+    stored = StoredArray(name, path, seen, shape, dtype, partial(_rows, path, key, name, is_text), block_rows)
+    return unpacked(stored, packing)
+
+
+def _conventions(file: Any, dataset: Any, path: Path) -> dict[str, Any]:
+    """Return the attributes that say how values are packed, and the mark of NetCDF for values that nobody wrote."""
+    import h5py
+
+    found: dict[str, Any] = {}
+    for key in CONVENTIONS:
+        if key not in dataset.attrs:
+            continue
+        kind = dataset.attrs.get_id(key).dtype
+        text = h5py.check_string_dtype(kind)
+        if text is not None and text.length is None and not is_remote(path):
+            found[key] = _read_apart(_READ_ATTRIBUTE, path, dataset.name, key)
+        else:
+            value = dataset.attrs[key]
+            found[key] = None if isinstance(value, h5py.Empty) else value
+    if "_FillValue" not in found and dataset.dtype.kind == "f" and "_NCProperties" in file.attrs:
+        found["_FillValue"] = NETCDF_DEFAULT_FILL
+    return found
 
 
 def hdf5_keys(path: Path, name: str) -> tuple[str, ...]:
@@ -160,7 +209,7 @@ def _check_storage(dataset: Any, name: str) -> None:
             raise DataError("missing_source", f"{name}: {problem}, {needed}: write it with compression='gzip'")
 
 
-def _check_size(dataset: Any, name: str) -> None:
+def _check_size(dataset: Any, name: str, *, may_miss_chunks: bool) -> None:
     """Raise DataError if values are missing, which would be read as zeros, or are far more than the file holds."""
     if not dataset.size:
         return
@@ -171,9 +220,14 @@ def _check_size(dataset: Any, name: str) -> None:
         check_memory_size(name, prod(dataset.chunks) * dataset.dtype.itemsize)
     else:
         needed, present = 1, int(stored > 0)
+    if may_miss_chunks:
+        return
     if present < needed:
         problem = f"found {present:,} of {needed:,} chunks, the others would be read as {dataset.fillvalue!s:.20}"
-        raise DataError("missing_source", f"{name}: {problem}: write all of the dataset, or copy the file again")
+        advice = (
+            "write all of the dataset, copy the file again, or say missing_chunks: fill where these values are meant"
+        )
+        raise DataError("missing_source", f"{name}: {problem}: {advice}")
     check_compression_ratio(name, dataset.nbytes, stored)
 
 
@@ -182,6 +236,8 @@ def _dtype(dataset: Any, name: str) -> np.dtype:
 
     if h5py.check_string_dtype(dataset.dtype) is not None:
         return np.dtype("U") if dataset.dtype.kind == "O" else dataset.dtype
+    if str(dataset.dtype) == "|V2":
+        return dataset.dtype  # bfloat16, where the catalog says so
     if dataset.dtype.kind not in "fiub" or h5py.check_enum_dtype(dataset.dtype) not in (None, _BOOLEAN):
         problem = f"found values of type {str(dataset.dtype)[:80]}, needs real numbers or text"
         raise DataError("wrong_dtype", f"{name}: {problem}: convert it")

@@ -107,7 +107,8 @@ def _read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.
         warnings.simplefilter("ignore", UserWarning)  # headers written by Python 2
         shape, fortran_order, dtype = readers[version](file)
     if dtype.hasobject:
-        raise DataError("wrong_dtype", f"{name}: found pickled Python objects, which are never loaded: save numbers")
+        advice = "save numbers; ids and labels as text: numpy.save(path, array.astype(str))"
+        raise DataError("wrong_dtype", f"{name}: found pickled Python objects, which are never loaded: {advice}")
     if dtype.names or dtype.subdtype:
         raise DataError("wrong_dtype", f"{name}: found records {str(dtype)[:80]}, needs numbers: save one field")
     if any(length < 0 for length in shape):

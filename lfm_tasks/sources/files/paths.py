@@ -66,6 +66,17 @@ def locate(root: Path, text: str, storage: str | None = None) -> Path:
     return cast(Path, path)
 
 
+def natural_order(name: str) -> tuple[tuple[int, str], ...]:
+    """Return a sort key that puts layer2 before layer10.
+
+    Examples
+    --------
+    >>> sorted(["rows_10.npy", "rows_2.npy"], key=natural_order)
+    ['rows_2.npy', 'rows_10.npy']
+    """
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"([0-9]{1,18})", name))
+
+
 def is_remote(path: Path) -> bool:
     """Return whether ``path`` lies on another file system than this machine's."""
     return not isinstance(path, Path)

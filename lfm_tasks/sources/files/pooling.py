@@ -25,9 +25,9 @@ def pool_rows(
 ) -> Float[np.ndarray, "batch features"]:
     """Return ``rows`` as (batch, features) in float16, float32 or float64: the stored type, unless something is summed.
 
-    Rows are points; what follows is features (2-D, left as it is), tokens × features (3-D) or channels × height ×
-    width (4-D; ``shape="nhwc"``: height × width × channels). ``mean`` and ``max`` run over the tokens or the pixels,
-    ``cls`` and ``last`` take the first and the last token, ``cls+mean`` both side by side, ``flatten`` keeps
+    Rows are points; what follows is features (2-D, left as it is), tokens × features (3-D) or maps (4-D), of which
+    ``shape`` says where the channels are: ``nchw`` or ``nhwc``. ``mean`` and ``max`` run over the tokens or the
+    pixels, ``cls`` and ``last`` take the first and the last token, ``cls+mean`` both side by side, ``flatten`` keeps
     everything. Of tokens, only those count whose ``mask`` is true; ``mean`` and ``max`` leave out the first
     ``prefix_tokens`` of these. Half precision is cast up before anything is summed.
 
@@ -42,7 +42,8 @@ def pool_rows(
     if pooling == "flatten":
         return np.ascontiguousarray(rows.reshape(len(rows), -1), dtype=stored_dtype(rows.dtype))
     if rows.ndim == 4:
-        flat = rows if shape == "nhwc" else np.moveaxis(rows, 1, 3)
+        is_last = (shape or _only_shape(rows.shape[1:])) == "nhwc"
+        flat = rows if is_last else np.moveaxis(rows, 1, 3)
         rows, mask, prefix_tokens = flat.reshape(len(rows), -1, flat.shape[3]), None, 0
     valid = np.ones(rows.shape[:2], bool) if mask is None else mask
     pooled = _POOL[pooling](rows, valid, valid & (np.cumsum(valid, axis=1) > prefix_tokens))
@@ -63,8 +64,27 @@ def pooled_features(shape_of_point: Sequence[int], pooling: str, *, shape: str |
     if n_dims == 2 or pooling == "flatten":
         return prod(shape_of_point)
     if n_dims == 4:
-        return shape_of_point[2] if shape == "nhwc" else shape_of_point[0]
+        known = shape or _only_shape(shape_of_point)
+        if known is None:
+            raise DataError("wrong_shape", _ask_for_shape(shape_of_point))
+        return shape_of_point[2] if known == "nhwc" else shape_of_point[0]
     return shape_of_point[-1] * (2 if pooling == "cls+mean" else 1)
+
+
+def _only_shape(shape_of_point: Sequence[int]) -> str | None:
+    """Return where the channels of a map are, if only one way makes sense: beside a single pixel."""
+    first, second, third = shape_of_point
+    if second == third == 1:
+        return "nchw"
+    return "nhwc" if first == second == 1 else None
+
+
+def _ask_for_shape(shape_of_point: Sequence[int]) -> str:
+    first, second, third = shape_of_point
+    found = f"found a 4-D array, each point {tuple(shape_of_point)}, without shape, which may be channels first or last"
+    ways = f"shape: nchw for {first} channels of {second} × {third}, shape: nhwc for {third} of {first} × {second}"
+    tokens = f", shape: ntd for {second} tokens of {third} features" if first == 1 else ""
+    return f"{found}: write {ways}{tokens}"
 
 
 def stored_dtype(dtype: np.dtype) -> np.dtype:

@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,8 @@ import numpy as np
 
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.files.paths import fingerprint, open_bytes
+from lfm_tasks.sources.files.joined_arrays import widened
+from lfm_tasks.sources.files.paths import Fingerprint, fingerprint, open_bytes
 from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray, raw_rows
 
 _MAX_HEADER_BYTES = 100_000_000  # the library's own limit
@@ -41,7 +42,7 @@ class StoredTensor:
 def open_safetensors(path: Path, name: str, key: str | None) -> StoredArray:
     """Return the tensor ``key``; bfloat16 comes as float32, which holds each of its values."""
     seen = fingerprint(path)
-    tensors = read_header(path, name)
+    tensors = _known_header(path, name, seen)
     if key is None or key not in tensors:
         problem = "needs key: to say which tensor" if key is None else f"found no tensor {key[:100]!r}"
         raise DataError("missing_source", f"{name}: {problem}{did_you_mean(key or '', tensors)}")
@@ -57,6 +58,12 @@ def open_safetensors(path: Path, name: str, key: str | None) -> StoredArray:
     return StoredArray(name, path, seen, tensor.shape, dtype, opened)
 
 
+@lru_cache(maxsize=8)
+def _known_header(path: Path, name: str, seen: Fingerprint) -> Mapping[str, StoredTensor]:
+    """Return the header of a file, kept while it stays as it was seen: each of its tensors is opened by itself."""
+    return read_header(path, name)
+
+
 def safetensors_keys(path: Path, name: str) -> tuple[str, ...]:
     """Return the names of all tensors."""
     return tuple(read_header(path, name))
@@ -64,9 +71,9 @@ def safetensors_keys(path: Path, name: str) -> tuple[str, ...]:
 
 @contextmanager
 def _widened(opened: Any) -> Iterator[ReadRows]:
-    """Yield a reader that puts the 16 bits of a bfloat16 in front of 16 zeros: the float32 of the same value."""
+    """Yield a reader of bfloat16 values as float32."""
     with opened() as read:
-        yield lambda start, stop: (read(start, stop).astype(np.uint32) << 16).view(np.float32)
+        yield lambda start, stop: widened(read(start, stop))
 
 
 def read_header(path: Path, name: str) -> dict[str, StoredTensor]:

@@ -46,6 +46,8 @@ class StoredArray:
         Rows that are decoded together, from multiples of this number on.
     is_read_whole
         Whether all rows are read at once, whichever are needed.
+    parts
+        The arrays that this one was put together from, if it was.
     """
 
     name: str
@@ -56,6 +58,7 @@ class StoredArray:
     open: Callable[[], AbstractContextManager[ReadRows]]
     block_rows: int = 1
     is_read_whole: bool = False
+    parts: tuple["StoredArray", ...] = ()
 
     @property
     def memory_bytes(self) -> int:
@@ -94,9 +97,10 @@ class StoredArray:
 
     def check_unchanged(self) -> None:
         """Raise DataError if the file is another one than when its header was read."""
+        seen = {part.path: part.fingerprint for part in self.parts} or {self.path: self.fingerprint}
         with readable(self.name):
-            now = fingerprint(self.path)
-        if now != self.fingerprint:
+            is_changed = any(fingerprint(path) != before for path, before in seen.items())
+        if is_changed:
             raise DataError("missing_source", f"{self.name}: the file changed while it was read: start again")
 
     def _gather(self, read: ReadRows, rows: Int[np.ndarray, " selected"]) -> Shaped[np.ndarray, "selected ..."]:

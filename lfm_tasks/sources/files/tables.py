@@ -45,10 +45,10 @@ def fixed_folder(path: str) -> PurePath:
     return PurePath(*parts[: next(index for index, part in enumerate(parts) if has_wildcard(part))])
 
 
-def matching_files(root: Path, pattern: str) -> list[str]:
+def matching_files(root: Path, pattern: str, homes: Sequence[Path] = ()) -> list[str]:
     """Return the files that a glob matches, relative to `fixed_folder`, in the order of their names.
 
-    Hidden ones are passed over; ``**`` stands for any folders.
+    Hidden ones are passed over; ``**`` stands for any folders. ``homes``: folders that links may lead into.
 
     Raises
     ------
@@ -63,25 +63,26 @@ def matching_files(root: Path, pattern: str) -> list[str]:
     if not found:
         where = "" if folder.is_dir() else f", and there is no folder {fixed.as_posix()!r}"
         raise DataError("missing_source", f"{pattern}: got no file that matches{where}, expected one. Check the path")
-    homes = [folder.resolve(), root.resolve()]
+    real_homes = [home.resolve() for home in (folder, root, *homes)]
     real_folders: dict[Path, Path] = {}
     for name in found:
         path = folder / name
         if path.parent not in real_folders:
             real_folders[path.parent] = path.parent.resolve()
         real = path.resolve() if path.is_symlink() else real_folders[path.parent]
-        if not any(real.is_relative_to(home) for home in homes):
+        if not any(real.is_relative_to(home) for home in real_homes):
             problem = f"got the link {name!r}, which leads out of the folder, expected files inside"
-            raise DataError("missing_source", f"{pattern}: {problem}. Copy the file there")
+            advice = "Copy the file there, or allow the folder that it leads to by links: [...] in the catalog"
+            raise DataError("missing_source", f"{pattern}: {problem}. {advice}")
     return found
 
 
 def find_table(path: Path, name: str) -> ReadTable:
     """Return how the table at ``path`` is read; DataError ``missing_source`` if it is not there or of no known kind."""
     with readable(name):
-        if path.suffix in TABLES:
+        if path.suffix.lower() in TABLES:
             if is_file(path):
-                return TABLES[path.suffix]
+                return TABLES[path.suffix.lower()]
             if not path.is_dir():
                 raise DataError("missing_source", f"{name}: no such file{nearest(path, name)}")
         if any(is_file(path / marker) for marker in DATASET_MARKERS):
@@ -198,12 +199,7 @@ def _separated(path: Path, name: str, columns: Sequence[str]) -> Iterator[TableR
     import pyarrow as pa
     import pyarrow.csv
 
-    delimiter = "\t" if path.suffix == ".tsv" else ","
-    with open_bytes(path) as content:
-        _decoded(content.readline(), f"{name}:1", is_first=True)
-        content.seek(0)
-        with TextIOWrapper(content, encoding="utf-8-sig", errors="replace", newline="") as lines:
-            header = next(csv.reader(lines, delimiter=delimiter), [])
+    delimiter, header = _delimiter(path), _header(path, name)
     for column in columns:
         if header.count(column) != 1:
             what = f"no column {column[:100]!r}" if column not in header else f"several columns {column[:100]!r}"
@@ -228,6 +224,31 @@ def _separated(path: Path, name: str, columns: Sequence[str]) -> Iterator[TableR
                 places = [_row_place(name, first + start + row) for row in range(part.num_rows)]
                 yield TableRows(places, tuple(column.to_pylist() for column in part.columns))
             first += block.num_rows
+
+
+def _delimiter(path: Path) -> str:
+    return "\t" if path.suffix.lower() == ".tsv" else ","
+
+
+def _header(path: Path, name: str) -> list[str]:
+    """Return the names of the columns that the first line of a CSV file gives."""
+    with open_bytes(path) as content:
+        _decoded(content.readline(), f"{name}:1", is_first=True)
+        content.seek(0)
+        with TextIOWrapper(content, encoding="utf-8-sig", errors="replace", newline="") as lines:
+            return next(csv.reader(lines, delimiter=_delimiter(path)), [])
+
+
+def table_columns(path: Path, name: str) -> tuple[str, ...]:
+    """Return the names of the columns of a CSV file, or the keys of the first row of JSON lines."""
+    if path.suffix.lower() in (".csv", ".tsv"):
+        return tuple(_header(path, name))
+    with open_bytes(path) as file:
+        for number, line in enumerate(file, start=1):
+            text = _decoded(line, f"{name}:{number}", is_first=number == 1)
+            if text.strip():
+                return tuple(_json_object(text, f"{name}:{number}"))
+    return ()
 
 
 @contextmanager
@@ -264,6 +285,7 @@ TABLES: dict[str, ReadTable] = {
     ".csv": _separated,
     ".tsv": _separated,
     ".parquet": _arrow_rows,
+    ".pq": _arrow_rows,
     ".arrow": _arrow_rows,
     ".feather": _arrow_rows,
     ".txt": _lines,

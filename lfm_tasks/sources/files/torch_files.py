@@ -1,23 +1,29 @@
-"""Reads tensors from .pt files, weights only: nothing in them is run. Needs the extra ``torch``."""
+"""Reads tensors from .pt files, weights only: nothing in them is run. Needs the extra ``torch``.
+
+A tensor inside of dicts, lists and tuples is named by the way to it: ``hidden/3`` is the fourth of the list ``hidden``.
+"""
 
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from lfm_tasks.catalog.names import did_you_mean
+from lfm_tasks.catalog.names import did_you_mean, shorten
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.files.paths import fingerprint, is_remote, open_bytes
+from lfm_tasks.sources.files.paths import Fingerprint, fingerprint, is_remote, open_bytes
 from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray
+
+_MAX_DEPTH, _MAX_TENSORS = 16, 1_000_000
 
 
 def open_torch(path: Path, name: str, key: str | None) -> StoredArray:
     """Return the tensor in the file, or the one called ``key``; bfloat16 comes as float32."""
     seen = fingerprint(path)
-    tensors = _load(path, name)
+    tensors = _tensors(path, name, seen)
     if key not in tensors:
         problem = "needs key: to say which tensor" if key is None else f"found no tensor {key[:100]!r}"
         offer = did_you_mean(key or "", [known for known in tensors if known]) or ": it is a single one, remove the key"
@@ -40,8 +46,18 @@ def open_torch(path: Path, name: str, key: str | None) -> StoredArray:
 
 def torch_keys(path: Path, name: str) -> tuple[str, ...] | None:
     """Return the names of the tensors; None for a single one."""
-    tensors = _load(path, name)
+    tensors = _tensors(path, name, fingerprint(path))
     return None if None in tensors else tuple(str(key) for key in tensors)
+
+
+def _tensors(path: Path, name: str, seen: Fingerprint) -> dict[str | None, Any]:
+    """Return the tensors of a file by name; those of a local one are mapped, and kept while it stays as it was."""
+    return _load(path, name) if is_remote(path) else _mapped(path, name, seen)
+
+
+@lru_cache(maxsize=4)
+def _mapped(path: Path, name: str, seen: Fingerprint) -> dict[str | None, Any]:
+    return _load(path, name)
 
 
 def _load(path: Path, name: str) -> dict[str | None, Any]:
@@ -64,10 +80,41 @@ def _load(path: Path, name: str) -> dict[str | None, Any]:
         raise DataError("missing_source", f"{name}: {problem}, needs torch.save of tensors: save them again") from error
     if isinstance(content, torch.Tensor):
         return {None: content}
+    found: dict[str | None, Any] = {}
+    _collect(content, "", found, torch.Tensor, 0)
+    if not found:
+        problem = f"found {_described(content)} and no tensor in it"
+        raise DataError("wrong_dtype", f"{name}: {problem}, needs tensors, in dicts or lists: save them by torch.save")
+    return found
+
+
+def _collect(content: Any, way: str, found: dict[str | None, Any], tensor: type, depth: int) -> None:
+    """Gather all tensors inside of dicts, lists and tuples, by the way to each."""
+    if isinstance(content, tensor):
+        found[way] = content
+        return
+    if depth > _MAX_DEPTH or len(found) > _MAX_TENSORS:
+        return
     if isinstance(content, dict):
-        return {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
-    problem = f"found a {type(content).__name__}"
-    raise DataError("wrong_dtype", f"{name}: {problem}, needs a tensor or a dict of tensors: save that")
+        parts = [(str(key), part) for key, part in content.items()]
+    elif isinstance(content, list | tuple):
+        parts = [(str(index), part) for index, part in enumerate(content)]
+    else:
+        return
+    for key, part in parts:
+        _collect(part, f"{way}/{key}" if way else key, found, tensor, depth + 1)
+
+
+def _described(content: Any) -> str:
+    """Return what a file holds, in a few words."""
+    kind = f"a {type(content).__name__}"
+    if isinstance(content, dict):
+        entries = [f"{shorten(str(key))} ({type(part).__name__})" for key, part in list(content.items())[:6]]
+        return f"{kind} of {', '.join(entries) or 'nothing'}{' ...' if len(content) > 6 else ''}"
+    if isinstance(content, list | tuple):
+        kinds = sorted({type(part).__name__ for part in content})
+        return f"{kind} of {len(content)} ({', '.join(kinds[:6]) or 'nothing'})"
+    return kind
 
 
 def _check_archive(path: Path, name: str) -> None:

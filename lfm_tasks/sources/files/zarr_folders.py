@@ -14,6 +14,7 @@ import numpy as np
 
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
+from lfm_tasks.sources.files.packed_values import CONVENTIONS, find_packing, unpacked
 from lfm_tasks.sources.files.paths import fingerprint, is_file, is_remote, refuse_pointer
 from lfm_tasks.sources.files.stored_array import (
     ReadRows,
@@ -22,6 +23,7 @@ from lfm_tasks.sources.files.stored_array import (
     check_memory_size,
     text_array,
 )
+from lfm_tasks.sources.files.zarr_shards import is_sharded, n_inner_chunks
 
 ZARR_MARKERS = ("zarr.json", ".zarray", ".zgroup")
 
@@ -34,8 +36,20 @@ _CODECS = frozenset(
 )
 
 
-def open_zarr(path: Path, name: str, key: str | None) -> StoredArray:
-    """Return the array at the path ``key`` of a group, or the array that the folder is."""
+def open_zarr(
+    path: Path, name: str, key: str | None, *, unpack: bool = True, missing_chunks: str = "refuse"
+) -> StoredArray:
+    """Return the array at the path ``key`` of a group, or the array that the folder is.
+
+    Parameters
+    ----------
+    path, name, key
+        Which array, and how messages call the file.
+    unpack
+        Whether an array that is packed by the CF conventions is unpacked.
+    missing_chunks
+        ``fill``: chunks that were never written hold the fill value; ``refuse``: they are an error.
+    """
     name, group_name = (name, name) if key is None else (f"{name}#{key}", name)
     seen = fingerprint(path)
     _refuse_pointers(path, name)
@@ -50,9 +64,27 @@ def open_zarr(path: Path, name: str, key: str | None) -> StoredArray:
         text = str(array.dtype)[:80]
         raise DataError("wrong_dtype", f"{name}: found values of type {text}, needs real numbers or text: convert it")
     check_memory_size(name, prod(array.shards or array.chunks) * max(1, array.dtype.itemsize))
-    _check_complete(array, name, len(seen))
+    if missing_chunks == "refuse":
+        _check_complete(array, path if key is None else path / key, name, len(seen))
+    check_compression_ratio(name, array.nbytes, array.nbytes_stored() if missing_chunks == "refuse" else array.nbytes)
     block = (array.shards or array.chunks)[0] if array.shape else 1
-    return StoredArray(name, path, seen, tuple(array.shape), dtype, partial(_rows, path, key), block)
+    stored = StoredArray(name, path, seen, tuple(array.shape), dtype, partial(_rows, path, key), block)
+    return unpacked(stored, find_packing(_conventions(array), dtype, name)) if unpack else stored
+
+
+def _conventions(array: Any) -> dict[str, Any]:
+    """Return the attributes that say how values are packed.
+
+    In version 2, xarray writes ``_FillValue`` as the fill value of the array. Other programs mean by that what chunks
+    hold that were never written.
+    """
+    attributes = dict(array.attrs)
+    found = {key: attributes[key] for key in CONVENTIONS if key in attributes}
+    if array.metadata.zarr_format == 2 and (found or "_ARRAY_DIMENSIONS" in attributes):
+        fill = array.fill_value
+        if fill is not None:
+            found["_FillValue"] = np.asarray(fill)
+    return found
 
 
 def zarr_keys(path: Path, name: str) -> tuple[str, ...] | None:
@@ -145,16 +177,18 @@ def _codecs(metadata: Any) -> Iterator[str]:
             yield from _codecs(metadata.get(key))
 
 
-def _check_complete(array: Any, name: str, n_files: int) -> None:
+def _check_complete(array: Any, folder: Path, name: str, n_files: int) -> None:
     """Raise DataError if chunks are missing: Zarr would give its fill value for them, without a word."""
     stored = array.shards or array.chunks
     needed = prod(-(-length // chunk) for length, chunk in zip(array.shape, stored, strict=True))
     present = n_files
     if needed <= n_files:  # else Zarr would look for each of them, however many there should be
         with _quiet():
-            present, needed = array.nchunks_initialized, array.nchunks
+            if is_sharded(array):
+                present, needed = n_inner_chunks(array, folder, name)
+            else:
+                present, needed = array.nchunks_initialized, array.nchunks
     if present < needed:
         problem = f"found {present:,} of {needed:,} chunks, the others would be read as {array.fill_value!s:.20}"
-        advice = "copy it again, or write it with config={'write_empty_chunks': True}"
+        advice = "copy it again, or say missing_chunks: fill where these values are meant"
         raise DataError("missing_source", f"{name}: {problem}: {advice}")
-    check_compression_ratio(name, array.nbytes, array.nbytes_stored())

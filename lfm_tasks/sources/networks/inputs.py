@@ -13,8 +13,7 @@ from jaxtyping import Bool, Int, Shaped
 from lfm_tasks.catalog.datasets import Dataset, DatasetFile, ModelFile
 from lfm_tasks.catalog.names import did_you_mean, fill_pattern, shorten
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.files.formats import open_array
-from lfm_tasks.sources.files.paths import locate
+from lfm_tasks.sources.layers import FilePattern, reading_of
 from lfm_tasks.sources.raw_inputs import TokenPoints
 
 # The name of the input of a network that has one.
@@ -228,7 +227,7 @@ def _input_array(named: NamedInputs, name: str, place: str | ModelFile) -> Shape
         where = _other_key(named.dataset.inputs, place)
     path = fill_pattern(where.path, **fields)
     key = None if where.key is None else fill_pattern(where.key, **fields)
-    array = open_array(locate(named.root, path, where.storage), path, key)
+    array = FilePattern(named.root, path, key, where.storage, reading_of(where)).open()
     values: Shaped[np.ndarray, "points ..."] = array.load()
     if values.ndim < 1 or values.dtype.kind not in "iubf":
         problem = f"{array.name}: got {values.dtype} of shape {values.shape} as {name}, expected numbers, a row a point"
@@ -238,7 +237,7 @@ def _input_array(named: NamedInputs, name: str, place: str | ModelFile) -> Shape
 
 def _other_key(file: DatasetFile, key: str) -> DatasetFile:
     """Return another array of the same file."""
-    return file.model_copy(update={"key": key})
+    return file.model_copy(update={"key": key, "columns": ()})
 
 
 def _check_mask(model: str, mask: Shaped[np.ndarray, "points ..."]) -> None:

@@ -167,7 +167,7 @@ class Recorder:
         if None in shape:
             return  # the first batch tells
         try:
-            pooled_features([length or 0 for length in shape], self.pool)
+            pooled_features([length or 0 for length in shape], self.pool, shape=maps_shape(len(shape) + 1))
         except DataError as error:
             raise DataError(error.reason, f"{self.name}: {layer}: {error}") from error
 
@@ -185,7 +185,7 @@ class Recorder:
             problem = f"got {values.shape} and a mask of {mask.shape}, expected (points, tokens, features)"
             raise DataError("wrong_shape", f"{self.name}: {layer}: {problem}. Leave it out: layers: ['!{layer}']")
         try:
-            pooled = pool_rows(values, self.pool, mask=mask)
+            pooled = pool_rows(values, self.pool, shape=maps_shape(values.ndim), mask=mask)
         except DataError as error:
             raise DataError(error.reason, f"{self.name}: {layer}: {error}") from error
         check_finite(pooled, rows, self.ids, name=f"{self.name}: {layer}", advice="leave the layer out")
@@ -207,6 +207,11 @@ class Recorder:
             advice = f"Look for {causes}, or leave out what comes after them: layers: [{named}]"
             message = f"{problem} ({len(changed)} of {len(first)} layers), expected the same. {advice}"
             raise DataError("not_a_function", f"{self.name}: {message}")
+
+
+def maps_shape(n_dims: int) -> str | None:
+    """Return how maps that a network computes are laid out: channels first, as convolutions give them."""
+    return "nchw" if n_dims == 4 else None
 
 
 def _differ(

@@ -5,6 +5,8 @@ To add a measure of maps, write its functions here and give it a row in `MAP_SCO
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -26,26 +28,45 @@ def full_map(
 
 
 def full_maps(
-    sources: Sequence[Float[np.ndarray, "points source"]], targets: Sequence[Float[np.ndarray, "points target"]]
+    sources: Float[np.ndarray, "points all_sources"], targets: Float[np.ndarray, "points all_targets"], n_spaces: int
 ) -> Float[np.ndarray, "targets sources target source"]:
-    """Return the maps from each source to each target, all on the same points: one product for a tile of 4 × 4.
+    """Return the maps from each source to each target, which stand `side_by_side` for ``n_spaces``: one product.
 
-    Half the time of one by one, which 50 columns are too few for. A tile that is not full is filled up with zeros: the
-    last bits of a product depend on its shape, and those of a pair must not depend on what stands beside it.
+    Half the time of one by one, which 50 columns are too few for.
     """
-    if not 0 < len(sources) <= TILE_SIDE or not 0 < len(targets) <= TILE_SIDE:
-        raise ValueError(f"found {len(sources)} sources and {len(targets)} targets, needs 1 to {TILE_SIDE} of each")
-    product = _side_by_side(targets).T @ _side_by_side(sources)
-    tile = product.reshape(TILE_SIDE, targets[0].shape[1], TILE_SIDE, sources[0].shape[1])
-    return np.ascontiguousarray(tile.transpose(0, 2, 1, 3)[: len(targets), : len(sources)])
+    return _by_pair(targets.T @ _apart(sources, targets), n_spaces)
 
 
-def _side_by_side(rows: Sequence[Float[np.ndarray, "points eigenpairs"]]) -> Float[np.ndarray, "points columns"]:
+def _apart(
+    sources: Float[np.ndarray, "points all_sources"], targets: Float[np.ndarray, "points all_targets"]
+) -> Float[np.ndarray, "points all_sources"]:
+    """Return the sources in an array of their own: a product of one with itself takes another routine, other bits."""
+    return sources.copy() if sources is targets else sources
+
+
+def side_by_side(
+    rows: Sequence[Float[np.ndarray, "points eigenpairs"]], n_spaces: int = TILE_SIDE
+) -> Float[np.ndarray, "points columns"]:
+    """Return the functions of up to ``n_spaces`` spaces on the same points as columns of one array, then zeros.
+
+    The last bits of a product depend on its shape, and those of a pair must not depend on what stands beside it.
+    """
+    if not 0 < len(rows) <= n_spaces:
+        raise ValueError(f"got {len(rows)} spaces, expected 1 to {n_spaces}")
     n_points, n_columns = rows[0].shape
-    wide = np.zeros((n_points, TILE_SIDE * n_columns))
+    wide = np.zeros((n_points, n_spaces * n_columns), dtype=rows[0].dtype)
     for place, vectors in enumerate(rows):
         wide[:, place * n_columns : (place + 1) * n_columns] = vectors
     return wide
+
+
+def _by_pair(
+    products: Float[np.ndarray, "*parts all_targets all_sources"], n_spaces: int
+) -> Float[np.ndarray, "targets sources *parts target source"]:
+    """Return products of spaces side by side as one map after another."""
+    *parts, n_rows, n_columns = products.shape
+    apart = products.reshape(*parts, n_spaces, n_rows // n_spaces, n_spaces, n_columns // n_spaces)
+    return np.ascontiguousarray(np.moveaxis(apart, (-4, -2), (0, 1)))
 
 
 def whitened_rows(rows: Float[np.ndarray, "points eigenpairs"]) -> Float[np.ndarray, "points eigenpairs"]:
@@ -129,13 +150,32 @@ def commutativity_error(
     return _ratio(_energy(error), _energy(maps))
 
 
+def lfm_both_ways(
+    maps: Float[np.ndarray, "*stack target source"],
+) -> tuple[Float[np.ndarray, "*stack"], Float[np.ndarray, "*stack"]]:
+    """Return `lfm` of maps and of their transposes, for the price of one: ‖CᵀC‖ = ‖CCᵀ‖."""
+    inner = np.ascontiguousarray(maps[..., 1:, 1:])
+    squares = inner * inner
+    of_source, of_target = (_energy_of(squares.sum(axis=axis)) for axis in (-2, -1))
+    total = _gram_energy(inner)
+    return _ratio(of_source, total), _ratio(of_target, total)
+
+
 def _gram_energies(
     maps: Float[np.ndarray, "*stack target source"],
 ) -> tuple[Float[np.ndarray, "*stack"], Float[np.ndarray, "*stack"]]:
     """Return ‖diag(CᵀC)‖² and ‖CᵀC‖²."""
-    gram = np.swapaxes(maps, -1, -2) @ maps
-    diagonal = np.diagonal(gram, axis1=-2, axis2=-1)
-    return np.asarray(np.einsum("...i,...i->...", diagonal, diagonal)), _energy(gram)
+    return _energy_of(np.einsum("...ij,...ij->...j", maps, maps)), _gram_energy(maps)
+
+
+def _gram_energy(maps: Float[np.ndarray, "*stack target source"]) -> Float[np.ndarray, "*stack"]:
+    """Return ‖CᵀC‖²; of a copy, since of one array with itself half is computed, which takes longer."""
+    gram = np.swapaxes(maps, -1, -2) @ maps.copy()
+    return _energy_of(gram.reshape(*gram.shape[:-2], -1))
+
+
+def _energy_of(values: Float[np.ndarray, "*stack numbers"]) -> Float[np.ndarray, "*stack"]:
+    return np.asarray(np.vecdot(values, values))
 
 
 def _energy(maps: Float[np.ndarray, "*stack target source"]) -> Float[np.ndarray, "*stack"]:
@@ -187,6 +227,8 @@ class MapScore:
     ----------
     function
         The score of maps between bases of which every point is known in both spaces.
+    both_ways
+        The score of maps and of their transposes, if that is less work than ``function`` twice.
     of_sums
         The score of fitted maps, from the sums that `lfm_tasks.spectral.batched.tiles.tile_sums` returns.
     convention
@@ -200,6 +242,8 @@ class MapScore:
     trace_scale
         The s, a function of the numbers of source and target eigenpairs, for which the score is ‖C[1:, 1:]‖²/s: then
         the moments of its chance level are known exactly. None for all other scores.
+    is_energy_ratio
+        Whether the score is ‖diag CᵀC‖²/‖CᵀC‖² without trivial modes: then its chance level is known in closed form.
     """
 
     function: ScoreFunction
@@ -209,6 +253,17 @@ class MapScore:
     has_null: bool = False
     is_symmetric: bool = False
     trace_scale: Callable[[int, int], int] | None = None
+    is_energy_ratio: bool = False
+    both_ways: Callable[[Any], tuple[Any, Any]] | None = None
+
+    def of_both_ways(
+        self, maps: Float[np.ndarray, "*stack target source"]
+    ) -> tuple[Float[np.ndarray, "*stack"], Float[np.ndarray, "*stack"]]:
+        """Return the score of maps and of their transposes, which are the maps back."""
+        if self.both_ways is not None:
+            return self.both_ways(maps)
+        there = self.function(maps)
+        return there, there if self.is_symmetric else self.function(np.swapaxes(maps, -1, -2))
 
 
 MAP_SCORES: dict[str, MapScore] = {
@@ -218,6 +273,8 @@ MAP_SCORES: dict[str, MapScore] = {
         "1 - |off(C'C)|^2/|C'C|^2, trivial mode dropped; asymmetric, in [0, 1]",
         of_fitted=lfm,
         has_null=True,
+        is_energy_ratio=True,
+        both_ways=lfm_both_ways,
     ),
     "lfm_raw": MapScore(
         lfm_raw,
@@ -279,9 +336,13 @@ def permuted_maps(
 
 @dataclass(frozen=True)
 class PartedRows:
-    """Rows of a basis by part, and G_j^(-1/2) of the rows outside part j; NaN where those do not determine it."""
+    """Rows of a basis, part after part, and G_j^(-1/2) of the rows outside part j; NaN where those do not determine it.
 
-    rows: tuple[Float[np.ndarray, "_ eigenpairs"], ...]
+    In single precision: they serve what a score deviates by. ``edges``: where parts start, and the last one ends.
+    """
+
+    rows: Float[np.ndarray, "points eigenpairs"]
+    edges: tuple[int, ...]
     whiteners: Float[np.ndarray, "parts eigenpairs eigenpairs"]
 
 
@@ -289,20 +350,47 @@ def parted_rows(
     rows: Float[np.ndarray, "points eigenpairs"], parts: Int[np.ndarray, " points"], n_parts: int
 ) -> PartedRows:
     """Return the rows of one space by part, as `maps_without_each_part` takes them; ``parts`` in [0, n_parts)."""
-    inside = tuple(rows[parts == part] for part in range(n_parts))
-    grams = rows.T @ rows - np.stack([part.T @ part for part in inside])
-    values, vectors = np.linalg.eigh(grams)
+    order = np.argsort(parts, kind="stable")
+    edges = np.searchsorted(parts[order], np.arange(n_parts + 1))
+    parted = rows[order]
+    inside = np.stack([parted[start:stop].T @ parted[start:stop] for start, stop in pairwise(edges)])
+    values, vectors = np.linalg.eigh(rows.T @ rows - inside)
     determined = values[:, 0] > 1e-10 * values[:, -1]
-    n_left = np.array([len(rows) - len(part) for part in inside])
-    values[~determined | (n_left < rows.shape[1])] = np.nan
-    return PartedRows(inside, (vectors / np.sqrt(values)[:, None, :]) @ np.swapaxes(vectors, 1, 2))
+    values[~determined | (len(rows) - np.diff(edges) < rows.shape[1])] = np.nan
+    whiteners = (vectors / np.sqrt(values)[:, None, :]) @ np.swapaxes(vectors, 1, 2)
+    return PartedRows(parted.astype(np.float32), tuple(edges.tolist()), whiteners.astype(np.float32))
 
 
-def maps_without_each_part(source: PartedRows, target: PartedRows) -> Float[np.ndarray, "parts target source"]:
-    """Return the map of the points outside part j, for every j, from bases whitened there (see `whitened_rows`).
+@dataclass(frozen=True)
+class PartedSide:
+    """Parted rows of spaces on the same points in the same parts, side by side for ``n_spaces`` of them."""
+
+    rows: Float[np.ndarray, "points columns"]
+    edges: tuple[int, ...]
+    whiteners: Float[np.ndarray, "spaces parts eigenpairs eigenpairs"]
+    n_spaces: int
+
+
+def parted_side(spaces: Sequence[PartedRows], n_spaces: int = TILE_SIDE) -> PartedSide:
+    """Return parted rows side by side (see `side_by_side`)."""
+    rows = side_by_side([space.rows for space in spaces], n_spaces)
+    return PartedSide(rows, spaces[0].edges, np.stack([space.whiteners for space in spaces]), n_spaces)
+
+
+def maps_without_each_part(
+    sources: PartedSide, targets: PartedSide
+) -> Float[np.ndarray, "targets sources parts target source"]:
+    """Return the maps of the points outside part j, for every j, from bases whitened there (see `whitened_rows`).
 
     The graphs are not built again: an interval from these maps concerns the points that two fixed bases are compared
-    on. All of them cost little more than the map of all points.
+    on. All of them cost two to three times the map of all points.
     """
-    inside = np.stack([y.T @ x for x, y in zip(source.rows, target.rows, strict=True)])
-    return target.whiteners @ (inside.sum(axis=0) - inside) @ source.whiteners
+    if sources.edges != targets.edges:
+        raise ValueError("got spaces in different parts, expected the same points in the same parts")
+    rows = _apart(sources.rows, targets.rows)
+    inside = np.empty((len(sources.edges) - 1, targets.rows.shape[1], rows.shape[1]), dtype=np.float32)
+    for part, (start, stop) in enumerate(pairwise(sources.edges)):
+        np.matmul(targets.rows[start:stop].T, rows[start:stop], out=inside[part])
+    outside = _by_pair(inside.sum(axis=0) - inside, sources.n_spaces)
+    there = outside[: len(targets.whiteners), : len(sources.whiteners)]
+    return targets.whiteners[:, None] @ there @ sources.whiteners

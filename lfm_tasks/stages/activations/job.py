@@ -12,7 +12,7 @@ from lfm_tasks.errors import DataError
 from lfm_tasks.sources.networks.recording import OF_THE_NETWORK, RecordedSource, ScatteredSource
 from lfm_tasks.sources.opening import open_source, read_dataset
 from lfm_tasks.sources.source import Source
-from lfm_tasks.stages.inventory.stage import activations_keys, selected_rows
+from lfm_tasks.stages.inventory.stage import activations_keys, layer_rows
 from lfm_tasks.stores.units.arrays import ArrayReader
 from lfm_tasks.stores.units.recordings import Recording, ScatteredRecording
 from lfm_tasks.stores.units.store import UnitStore
@@ -40,34 +40,54 @@ class RecordedModel:
 def record_model(job: RecordJob) -> RecordedModel:
     """Record the missing layers of one model in one pass."""
     model = job.catalog.models[job.model]
-    source = open_source(job.model, model, job.catalog, read_dataset(model.dataset, job.catalog))
+    dataset = read_dataset(model.dataset, job.catalog)
+    source = open_source(job.model, model, job.catalog, dataset)
     layers = list(job.layer_keys)
-    _check_unchanged(job, source, layers)
+    _check_unchanged(job, source, layers, dataset.points)
     try:
-        _record_layers(job, source, layers)
+        for together in _of_the_same_rows(job, source, layers, dataset.points):
+            _record_layers(job, source, together, dataset.points)
     except DataError as error:
         if isinstance(source, RecordedSource) and error.reason in OF_THE_NETWORK:
             raise
         # One bad layer must not take the others with it: each is tried once more, alone.
-        failures = _record_one_by_one(job, source, layers)
+        failures = _record_one_by_one(job, source, layers, dataset.points)
     else:
         failures = {}
     return RecordedModel(failures, source.notes() if isinstance(source, ScatteredSource) else ())
 
 
-def _record_one_by_one(job: RecordJob, source: Source, layers: Sequence[str]) -> dict[str, JobFailure]:
+def _of_the_same_rows(
+    job: RecordJob, source: Source, layers: Sequence[str], points: Shaped[np.ndarray, " kept"] | None
+) -> list[list[str]]:
+    """Return the layers that are recorded together: those of files may have rows left out, each others."""
+    if isinstance(source, RecordedSource):
+        return [list(layers)]
+    together: dict[bytes, list[str]] = {}
+    for layer in layers:
+        together.setdefault(layer_rows(source, layer, job.catalog, points).tobytes(), []).append(layer)
+    return list(together.values())
+
+
+def _record_one_by_one(
+    job: RecordJob, source: Source, layers: Sequence[str], points: Shaped[np.ndarray, " kept"] | None
+) -> dict[str, JobFailure]:
     failures = {}
     for layer in layers:
+        if job.store.find("activations", job.layer_keys[layer]) is not None:
+            continue
         try:
-            _record_layers(job, source, [layer])
+            _record_layers(job, source, [layer], points)
         except DataError as error:
             failures[layer] = JobFailure(error.reason, str(error))
     return failures
 
 
-def _record_layers(job: RecordJob, source: Source, layers: Sequence[str]) -> None:
+def _record_layers(
+    job: RecordJob, source: Source, layers: Sequence[str], points: Shaped[np.ndarray, " kept"] | None
+) -> None:
     """Write the layers batch by batch, then commit them; a network goes on where a kill stopped it."""
-    rows = selected_rows(source.ids, job.catalog)
+    rows = layer_rows(source, layers[0], job.catalog, points)
     ids = source.ids[rows]
     if isinstance(source, ScatteredSource):
         _record_scattered(job, source, layers, rows)
@@ -109,11 +129,13 @@ def _record_scattered(
             recording.finish()
 
 
-def _check_unchanged(job: RecordJob, source: Source, layers: Sequence[str]) -> None:
+def _check_unchanged(
+    job: RecordJob, source: Source, layers: Sequence[str], points: Shaped[np.ndarray, " kept"] | None
+) -> None:
     """Raise DataError if a network or its dataset is another one than when the keys of the layers were made."""
     if not isinstance(source, ScatteredSource):
         return  # other sources look at their files themselves
-    key_of = activations_keys(source, job.catalog)
+    key_of = activations_keys(source, job.catalog, points)
     changed = [layer for layer in layers if key_of(layer) != job.layer_keys[layer]]
     if changed:
         problem = f"model {job.model}: its files or those of its dataset changed while the run was going on"

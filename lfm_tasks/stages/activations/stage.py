@@ -65,10 +65,11 @@ def _record(run: Run, missing: Sequence[PlannedSpace]) -> dict[Space, JobFailure
         for spaces in by_model
     ]
     needs = [worker_bytes(record_load([likely(planned.size) for planned in spaces])) for spaces in by_model]
+    devices = [spaces[0].size.device for spaces in by_model]
     failures: dict[tuple[str, str], JobFailure] = {}
     run.store.remove_partial("activations", keep=[planned.key for planned in missing])
     notes: dict[str, tuple[str, ...]] = {}
-    for job, result in run.results("activations", record_model, jobs, needs):
+    for job, result in run.results("activations", record_model, jobs, needs, devices):
         if isinstance(result, JobFailure):
             failures |= {(job.model, layer): result for layer in job.layer_keys}
         else:

@@ -22,7 +22,8 @@ from lfm_tasks.spectral.neighbors.search import (
 )
 from lfm_tasks.stages.activations.job import as_floats, gather_rows
 from lfm_tasks.stages.inventory.stage import drawn_rows
-from lfm_tasks.statistics.permutation_moments import FEWEST_POINTS, pack, permutation_profile
+from lfm_tasks.statistics.map_chance import localization, map_sums
+from lfm_tasks.statistics.permutation_moments import FEWEST_POINTS, permutation_profile
 from lfm_tasks.stores.units.store import UnitStore
 
 # Below this recall the graph is another one: overlaps move by more than .2 (measured at .85).
@@ -82,9 +83,11 @@ def store_basis(job: BasisJob) -> None:
             arrays.write("landmarks", basis.landmarks.astype(np.int32))
         arrays.write("eigenvalues", basis.eigenvalues)
         arrays.write("eigenvectors", basis.eigenvectors)
-        arrays.write("overlap_profile", pack(permutation_profile(basis.eigenvectors[:, 1:])))
+        functions = basis.eigenvectors[:, 1:]
+        arrays.write("overlap_sums", permutation_profile(functions).sums)
+        arrays.write("lfm_sums", map_sums(functions))
         arrays.write("ids", ids)
-        unit_writer.facts |= basis.facts
+        unit_writer.facts |= basis.facts | {"localization": localization(functions)}
 
 
 @dataclass(frozen=True)

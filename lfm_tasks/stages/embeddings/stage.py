@@ -147,7 +147,7 @@ def store_points(run: Run, settings: EmbeddingsConfig, rows: DatasetRows) -> Emb
 
     They are drawn from the ids of the dataset, not of its spaces: a new model changes nothing for the others.
     """
-    ids = rows.ids[selected_rows(rows.ids, run.catalog)]
+    ids = rows.ids[selected_rows(rows.ids, run.catalog, rows.points)]
     if len(ids) > settings.max_points:
         ids = ids[drawn_rows(ids, settings.max_points, kind="embeddings", seed=settings.seed)]
     labels = labels_of(ids, text_labels(rows)).astype(str)

@@ -12,6 +12,7 @@ from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.datasets import DatasetFile
 from lfm_tasks.config import AtlasConfig, MapsConfig
 from lfm_tasks.errors import DataError
+from lfm_tasks.sources.files.ids import near_join
 from lfm_tasks.sources.opening import DatasetRows, read_ids
 from lfm_tasks.spectral.maps.closed_form import Mask
 from lfm_tasks.spectral.maps.descriptors import Anchors
@@ -95,13 +96,14 @@ def load_correspondence(maps: MapsConfig, dataset: str, rows: DatasetRows, catal
     if maps.anchors.ids is None:
         return _correspondence(maps, n_anchors=maps.anchors.count or 0, seed=maps.anchors.seed)
     file = DatasetFile(path=maps.anchors.ids.path, key=maps.anchors.ids.key)
-    ids = read_ids(file, catalog.root, dataset=dataset)
+    ids = read_ids(file, catalog, dataset=dataset)
     if len(ids) < 2:
         raise DataError("few_anchors", f"{file.path}: found {len(ids)} anchors, needs at least 2: give more ids")
     unknown = np.setdiff1d(ids, rows.ids)
     if len(unknown):
-        found = f"found {len(unknown)} anchors that the dataset {dataset} lacks, first {ascii(str(unknown[0]))[:60]}"
-        raise DataError("bad_anchors", f"{file.path}: {found}: give ids of the dataset")
+        found = f"found {len(unknown)} anchors that the dataset {dataset} lacks"
+        hint = near_join(unknown, rows.ids, "its ids", "the dataset's ids")
+        raise DataError("bad_anchors", f"{file.path}: {found}, {hint}. Give ids of the dataset")
     return _correspondence(maps, anchor_ids=tuple(sorted(map(str, ids))))
 
 

@@ -14,7 +14,7 @@ from lfm_tasks.runtime.load import SpaceSize
 from lfm_tasks.sources.checkpoints.models import CheckpointSource
 from lfm_tasks.sources.files.pooling import pooled_features
 from lfm_tasks.sources.networks.onnx_file import find_onnx
-from lfm_tasks.sources.networks.recording import RecordedSource
+from lfm_tasks.sources.networks.recording import RecordedSource, maps_shape
 from lfm_tasks.sources.source import FileSource, Source
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.inventory.alike import n_pairs_of_two
@@ -35,7 +35,8 @@ def model_size(name: str, model: Model, source: Source, catalog: Catalog, n_poin
     id_bytes = round(float(np.mean([len(str(one).encode()) for one in ids]))) if len(ids) else 0
     size = SpaceSize(name, n_points, 0, 4, id_bytes, 0, _weight_bytes(name, model, catalog))
     if isinstance(source, CheckpointSource):
-        size = replace(size, run_flops=source.run_cost.flops, run_bytes=source.run_cost.peak_bytes)
+        cost = source.run_cost
+        size = replace(size, run_flops=cost.flops, run_bytes=cost.peak_bytes, device=source.device)
     return size
 
 
@@ -52,7 +53,8 @@ def with_layer(whole: SpaceSize, space: Space, source: Source, pool: str) -> Spa
             # How many tokens or pixels there are does not matter once they are pooled.
             pool, is_known = source.pool, shape != (None,) and (is_known or source.pool != "flatten")
         try:
-            n_features = pooled_features([length or 0 for length in shape], pool) if is_known else 0
+            of_point = [length or 0 for length in shape]
+            n_features = pooled_features(of_point, pool, shape=maps_shape(len(shape) + 1)) if is_known else 0
         except DataError:
             n_features = 0  # reported when it is recorded
     return replace(whole, name=space.name, n_features=n_features)

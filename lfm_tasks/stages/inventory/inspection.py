@@ -8,16 +8,16 @@ from itertools import product
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from lfm_tasks.catalog import Catalog, Model, expand_layers
+from lfm_tasks.catalog import Catalog, Model
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.folding import fold_failures
 from lfm_tasks.runtime.run import Failure, ProgressCallback
 from lfm_tasks.sources.networks.recording import OF_THE_NETWORK, RecordedSource
 from lfm_tasks.sources.opening import DatasetRows, open_source, read_dataset
-from lfm_tasks.sources.source import FileSource, Source
+from lfm_tasks.sources.source import FileSource, Source, choose_layers
 from lfm_tasks.spaces import Space
-from lfm_tasks.stages.inventory.stage import Zoo, selected_rows
+from lfm_tasks.stages.inventory.stage import Zoo, layer_rows, selected_rows
 from lfm_tasks.stores.units.store import ids_digest
 
 Ids = Shaped[np.ndarray, " points"]
@@ -117,14 +117,15 @@ def read_zoo(catalog: Catalog, zoo: Zoo, report_progress: ProgressCallback) -> D
             continue
         try:
             source = _open(name, model, catalog, datasets)
-            layers = expand_layers(model.layers, source.layer_names())
+            layers, _ = choose_layers(model.layers, source)
         except DataError as error:  # it could be opened a moment ago
             problems.append(f"{name}: {error} [{error.reason}]")
             continue
-        rows = np.sort(selected_rows(source.ids, catalog))
+        points = datasets[model.dataset].points
+        rows = np.sort(selected_rows(source.ids, catalog, points))
         ids[name] = source.ids[rows]
         usable = [Space(model.dataset, name, layer) for layer in layers if (name, layer) not in unusable]
-        spaces += _read_spaces(source, usable, rows)
+        spaces += _read_spaces(source, usable, rows, catalog, points)
     report_progress("reading", len(catalog.models), len(catalog.models))
     problems += _problems(
         Failure(space.dataset, space.model, space.layer, "validate", space.reason, space.error)
@@ -176,11 +177,14 @@ def _open(name: str, model: Model, catalog: Catalog, datasets: dict[str, Dataset
     return open_source(name, model, catalog, datasets[model.dataset])
 
 
-def _read_spaces(source: Source, spaces: Sequence[Space], rows: Int[np.ndarray, " selected"]) -> Iterator[ReadSpace]:
+def _read_spaces(
+    source: Source, spaces: Sequence[Space], rows: Int[np.ndarray, " selected"], catalog: Catalog, points: Ids | None
+) -> Iterator[ReadSpace]:
     """Yield a report of each space; layers of a network are run together, and alone if one of them has an error."""
     if not isinstance(source, RecordedSource):
         for space in spaces:
-            yield from _read_together(source, [space], rows, len(rows))
+            of_layer = np.sort(layer_rows(source, space.layer, catalog, points))
+            yield from _read_together(source, [space], of_layer, len(of_layer))
         return
     if not spaces:
         return
@@ -261,12 +265,15 @@ def list_layers(catalog: Catalog, model_name: str) -> tuple[ListedLayer, ...]:
         raise DataError("missing_source", f"found no model {model_name[:100]!r} in the catalog{hint}")
     model = catalog.models[model_name]
     source = open_source(model_name, model, catalog, read_dataset(model.dataset, catalog))
-    chosen = set(expand_layers(model.layers, source.layer_names()))
+    chosen = set(choose_layers(model.layers, source)[0])
     shapes = source.layer_shapes() if isinstance(source, RecordedSource) else {}
     listed = []
     for name in source.layer_names():
         shape: tuple[int | None, ...] = shapes.get(name, ())
         try:
+            if isinstance(source, FileSource) and name not in chosen and (reason := source.passed_over(name)):
+                listed.append(ListedLayer(name, (), False, f"no layer: {reason}"))
+                continue
             # The header of a file says what it holds, already pooled.
             shape = source.shape(name)[1:] if isinstance(source, FileSource) else shape
             source.identity(name)

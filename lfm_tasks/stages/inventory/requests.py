@@ -212,28 +212,49 @@ def known_measures() -> dict[str, MeasureFacts]:
     return known
 
 
-def unknown_measures(catalog: Catalog) -> list[tuple[tuple[str | int, ...], str]]:
+def unknown_measures(catalog: Catalog | Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
     """Return, for each measure of the catalog that does not exist, where it stands and a sentence.
 
     If an installed package brings measures that cannot be used, the only sentence says so.
+
+    Parameters
+    ----------
+    catalog
+        The catalog, or what its file says, which may be wrong everywhere.
     """
-    named: list[tuple[tuple[str, ...], tuple[str, ...]]] = [(("atlas", "measures"), catalog.atlas.measures)]
-    named += [
-        (("comparisons", name, "measures"), comparison.measures or ())
-        for name, comparison in catalog.comparisons.items()
-    ]
+    named = list(_named_measures(catalog))
     try:
         known = known_measures()
     except PlugInError as error:
-        return [(named[0][0], str(error))]
+        return [(named[0][0] if named else ("atlas", "measures"), str(error))]
     return [
         ((*where, index), f"unknown measure {name!r}{_hint(name, known)}")
         for where, names in named
         for index, name in enumerate(names)
-        if name not in known
+        if isinstance(name, str) and name not in known
     ]
 
 
+def _named_measures(catalog: Catalog | Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Sequence[Any]]]:
+    """Yield each list of measures in a catalog, with its place."""
+    if isinstance(catalog, Catalog):
+        yield ("atlas", "measures"), catalog.atlas.measures
+        for name, comparison in catalog.comparisons.items():
+            yield ("comparisons", name, "measures"), comparison.measures or ()
+        return
+    comparisons = catalog.get("comparisons")
+    entries = comparisons.items() if isinstance(comparisons, Mapping) else ()
+    sections = [(("atlas",), catalog.get("atlas")), *((("comparisons", name), section) for name, section in entries)]
+    for where, section in sections:
+        measures = section.get("measures") if isinstance(section, Mapping) else None
+        if isinstance(measures, list):
+            yield (*where, "measures"), measures
+
+
 def _hint(name: str, known: Collection[str]) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; there are {', '.join(known)}"
+    """Return what a misspelled measure may mean: what begins like it, else what is spelled almost like it."""
+    plain = name.casefold()
+    alike = [one for one in known if one.casefold().startswith((f"{plain}_", plain))]
+    near = alike[:1] or get_close_matches(plain, known, n=1) or [one for one in known if plain in one.split("_")][:1]
+    others = f" (there are {', '.join(alike[1:4])}, too)" if len(alike) > 1 else ""
+    return f"; did you mean {near[0]!r}?{others}" if near else f"; there are {', '.join(known)}"

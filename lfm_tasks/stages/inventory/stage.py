@@ -6,17 +6,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from lfm_tasks.catalog import Catalog, Model, expand_layers
+from lfm_tasks.catalog import Catalog, Model
 from lfm_tasks.catalog.comparisons import comparison_dataset, layer_misses, space_misses, unrequested_globs
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
-from lfm_tasks.runtime.folding import says_the_same
+from lfm_tasks.runtime.folding import N_NAMED, says_the_same
 from lfm_tasks.runtime.load import SpaceSize
 from lfm_tasks.runtime.run import Failure, ProgressCallback, Run, refused_arrivals
 from lfm_tasks.sources.files.digests import DigestMemory
 from lfm_tasks.sources.networks.onnx_heads import open_head
 from lfm_tasks.sources.opening import DIGESTS, DatasetRows, known_digests, open_source, read_dataset
-from lfm_tasks.sources.source import Source
+from lfm_tasks.sources.source import FileSource, Source, choose_layers
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.inventory.correspondence import (
     Correspondence,
@@ -32,15 +32,19 @@ from lfm_tasks.stores.units.durable import atomic_write
 from lfm_tasks.stores.units.store import digest, ids_digest
 
 
-def selected_rows(ids: Shaped[np.ndarray, " points"], catalog: Catalog) -> Int[np.ndarray, " selected"]:
+def selected_rows(
+    ids: Shaped[np.ndarray, " points"], catalog: Catalog, points: Shaped[np.ndarray, " kept"] | None = None
+) -> Int[np.ndarray, " selected"]:
     """Return the indices of the rows to record, in the order of their ids.
 
     With a cap (``atlas.max_points``), the ids with the smallest seeded digests stay: every source keeps the same ones,
-    whatever else it holds.
+    whatever else it holds. ``points``: the only ids that are compared; None: all.
     """
     order = np.argsort(ids, kind="stable")
+    if points is not None:
+        order = order[np.isin(ids[order], points)]
     cap = catalog.atlas.max_points
-    if cap is None or len(ids) <= cap:
+    if cap is None or len(order) <= cap:
         return order
     return order[drawn_rows(ids[order], cap, kind="cap", seed=catalog.atlas.seed)]
 
@@ -52,6 +56,16 @@ def drawn_rows(
     digests = (digest({"kind": kind, "seed": seed, "id": str(name)}).encode() for name in ids)
     ranks = np.fromiter(digests, dtype="S64", count=len(ids))
     return np.sort(np.argsort(ranks, kind="stable")[:n_drawn])
+
+
+def layer_rows(
+    source: Source, layer: str, catalog: Catalog, points: Shaped[np.ndarray, " kept"] | None
+) -> Int[np.ndarray, " selected"]:
+    """Return the indices of the rows of one layer to record: `selected_rows` of those that it has values for."""
+    if not isinstance(source, FileSource):
+        return selected_rows(source.ids, catalog, points)
+    usable = source.usable(layer)
+    return usable[selected_rows(source.ids[usable], catalog, points)]
 
 
 @dataclass(frozen=True)
@@ -69,7 +83,8 @@ class Zoo:
     """All spaces that the catalog requests, and those that cannot be used.
 
     By dataset: ``exchangeability`` says how rows are resampled, where the dataset does; ``rows`` holds ids and labels.
-    ``n_chosen``: how many spaces can be used, whether a comparison requests them or not.
+    ``n_chosen``: how many spaces can be used, whether a comparison requests them or not. ``notes``: sentences for
+    people on what was left out.
     """
 
     spaces: tuple[PlannedSpace, ...]
@@ -79,6 +94,7 @@ class Zoo:
     labels: Mapping[str, Labels] = field(default_factory=dict)
     rows: Mapping[str, DatasetRows] = field(default_factory=dict)
     n_chosen: int = 0
+    notes: tuple[str, ...] = ()
 
 
 # If none of the first models can be opened, and all of them for one reason, the others are not tried.
@@ -94,6 +110,8 @@ def validate(run: Run) -> Zoo:
         atomic_write(path, memory.as_json())
     if run.catalog.unclaimed:
         run.notes["unclaimed"] = list(run.catalog.unclaimed)
+    if zoo.notes:
+        run.notes["left_out"] = list(zoo.notes)
     return zoo
 
 
@@ -107,6 +125,7 @@ def validate_catalog(catalog: Catalog, report_progress: ProgressCallback, memory
     failures: list[Failure] = []
     datasets: dict[str, DatasetRows | DataError] = {}
     exchangeability: dict[str, ExchangeabilityGroups] = {}
+    notes: dict[str, list[str]] = {}
     n_equal = 0
     for done, (name, model) in enumerate(catalog.models.items()):
         report_progress("validate", done, len(catalog.models))
@@ -115,7 +134,9 @@ def validate_catalog(catalog: Catalog, report_progress: ProgressCallback, memory
             continue
         try:
             rows = _dataset_rows(model.dataset, catalog, datasets, exchangeability, memory)
-            usable, unusable = plan_model(name, model, catalog, rows, memory)
+            usable, unusable, said = plan_model(name, model, catalog, rows, memory)
+            for sentence in said:
+                notes.setdefault(sentence, []).append(name)
         except DataError as error:
             usable, unusable = [], [Failure(model.dataset, name, "", "validate", error.reason, str(error))]
         spaces += usable
@@ -138,34 +159,72 @@ def validate_catalog(catalog: Catalog, report_progress: ProgressCallback, memory
     for dataset, message in oversized_maps(catalog, parts, sizes).items():
         failures.append(Failure(dataset, KEEP_MAPS, "", "validate", "too_large", message))
     opened = {
-        name: DatasetRows(rows.ids, rows.labels) for name, rows in datasets.items() if isinstance(rows, DatasetRows)
+        name: DatasetRows(rows.ids, rows.labels, points=rows.points)
+        for name, rows in datasets.items()
+        if isinstance(rows, DatasetRows)
     }
     # Libraries may name paths as they are used.
     told = tuple(replace(failure, message=catalog.hide_values(failure.message)) for failure in failures)
-    return Zoo(wanted, told, exchangeability, parts, _labels(parts, datasets), opened, len(spaces))
+    said = tuple(catalog.hide_values(note) for note in (*_dataset_notes(datasets), *_as_sentences(notes)))
+    return Zoo(wanted, told, exchangeability, parts, _labels(parts, datasets), opened, len(spaces), said)
+
+
+def _dataset_notes(datasets: Mapping[str, DatasetRows | DataError]) -> Iterator[str]:
+    """Yield a sentence for each dataset of which ids are left out, or have several rows."""
+    for name, rows in datasets.items():
+        if not isinstance(rows, DatasetRows):
+            continue
+        if rows.points is not None:
+            yield f"dataset {name}: {len(rows.points)} of {len(rows.ids)} points are compared, as the catalog says"
+
+
+def _as_sentences(notes: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Yield each sentence once, with the models that it is said of."""
+    for sentence, models in notes.items():
+        more = f" and {len(models) - N_NAMED} more models" if len(models) > N_NAMED else ""
+        yield f"{', '.join(models[:N_NAMED])}{more}: {sentence}"
 
 
 def plan_model(
     name: str, model: Model, catalog: Catalog, rows: DatasetRows, memory: DigestMemory | None = None
-) -> tuple[list[PlannedSpace], list[Failure]]:
-    """Return the spaces of one model, first layer first, and the layers that cannot be read."""
+) -> tuple[list[PlannedSpace], list[Failure], list[str]]:
+    """Return the spaces of one model, first layer first, the layers that cannot be read, and what was left out."""
     source = open_source(name, model, catalog, rows, memory)
-    check_size(len(source.ids), catalog)
-    n_points = min(len(source.ids), catalog.atlas.max_points or len(source.ids))
-    layers = expand_layers(model.layers, source.layer_names())
+    n_points = len(selected_rows(source.ids, catalog, rows.points))
+    check_size(n_points, catalog)
+    layers, notes = choose_layers(model.layers, source)
     _check_head(name, model, catalog, layers)
     last = max(1, len(layers) - 1)
     whole, pool = model_size(name, model, source, catalog, n_points), model.pool
-    key_of = activations_keys(source, catalog)
+    key_of = activations_keys(source, catalog, rows.points)
     spaces, failures = [], []
     for position, layer in enumerate(layers):
         space = Space(model.dataset, name, layer)
         try:
-            key, size = key_of(layer), with_layer(whole, space, source, pool)
+            n_left = len(layer_rows(source, layer, catalog, rows.points))
+            check_size(n_left, catalog)
+            size = replace(with_layer(whole, space, source, pool), n_points=n_left)
+            key = key_of(layer)
             spaces.append(PlannedSpace(space, key, position / last, size))
         except DataError as error:
             failures.append(Failure(model.dataset, name, layer, "validate", error.reason, str(error)))
-    return spaces, failures
+    if isinstance(source, FileSource):
+        notes += source.notes(layers)
+    if lacking := _lacking(source, rows):
+        notes.append(lacking)
+    return spaces, failures, notes
+
+
+def _lacking(source: Source, rows: DatasetRows) -> str:
+    """Return a sentence on the points of the dataset that a source has no rows for; "" if it has all."""
+    wanted = rows.ids if rows.points is None else rows.points
+    if source.ids is rows.ids:
+        return ""
+    lacking = np.setdiff1d(wanted, source.ids)
+    if not len(lacking):
+        return ""
+    first = ", ".join(str(name) for name in lacking[:N_NAMED]) + (" ..." if len(lacking) > N_NAMED else "")
+    return f"{len(lacking)} of {len(wanted)} points of the dataset are not there: {first}"
 
 
 def _not_opened(name: str, model: Model, first: Failure) -> Failure:
@@ -268,12 +327,17 @@ def check_size(n_points: int, catalog: Catalog) -> None:
             raise DataError("too_few_points", f"{found}: lower it in the catalog, or give more points")
 
 
-def activations_keys(source: Source, catalog: Catalog) -> Callable[[str], str]:
+def activations_keys(
+    source: Source, catalog: Catalog, points: Shaped[np.ndarray, " kept"] | None = None
+) -> Callable[[str], str]:
     """Return what gives the content address of the recorded activations of each layer of a source."""
-    of_rows = {"ids": ids_digest(source.ids), "rows": selected_rows(source.ids, catalog).tolist()}
+    whole = selected_rows(source.ids, catalog, points)
+    ids = ids_digest(source.ids)
 
     def key_of(layer: str) -> str:
         ingredients: Mapping[str, str] = source.identity(layer)
+        rows = layer_rows(source, layer, catalog, points) if "not_finite" in ingredients else whole
+        of_rows = {"ids": ids, "rows": rows.tolist()}
         return digest({"kind": "activations", "source": dict(ingredients), **of_rows})
 
     return key_of

@@ -185,7 +185,6 @@ def _most_alike(run: Run, zoo: Zoo, bases: Mapping[Space, SpaceBasis], scored: S
     """
     preference = list(dict.fromkeys(["overlap", *run.catalog.atlas.measures, *MAP_SCORES]))
     of_maps = [name for name in preference if name in MAP_SCORES]
-    has_chance = run.catalog.atlas.null.n_permutations > 0
     blocks: dict[str, np.ndarray] = {}
     best: dict[tuple[str, str, str], tuple[int, float, Space, Space]] = {}
     for source, target, place in _mapped_pairs(zoo, bases, scored):
@@ -197,10 +196,9 @@ def _most_alike(run: Run, zoo: Zoo, bases: Mapping[Space, SpaceBasis], scored: S
         if place.block not in blocks:
             with run.store.open("scores", place.block) as unit:
                 blocks[place.block] = unit.read("values")
-        statistic = _CALIBRATED if has_chance and MAP_SCORES[name].has_null else _SCORE
         values = blocks[place.block][place.row, int(source.key > target.key), place.measures.index(name)]
-        # Refined maps have a chance level only where it was requested: they rank behind those that have one.
-        value = values[statistic] if isfinite(values[statistic]) else values[_SCORE] - 1
+        # Those without a chance level rank behind those that have one.
+        value = values[_CALIBRATED] if isfinite(values[_CALIBRATED]) else values[_SCORE] - 1
         candidate = of_maps.index(name), -round(float(value), _DIGITS), first, second
         models = first.dataset, first.model, second.model
         if isfinite(value) and (models not in best or candidate < best[models]):

@@ -22,6 +22,7 @@ from lfm_tasks.stages.inventory.requests import (
 from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.pair_index import PairIndex, StoredBlock
 from lfm_tasks.stages.scores.stage import ScoredPairKey, ScoredPairs
+from lfm_tasks.statistics.map_chance import are_localized
 from lfm_tasks.statistics.model_pairs import FEWEST_UNRELATED, false_discovery_rates, families
 from lfm_tasks.statistics.resampling import rows_by_value, split_half_reliability
 from lfm_tasks.stores.atlas.schema import SCHEMA_VERSION, long_name, meta_coordinates, with_derived_columns
@@ -62,17 +63,26 @@ class StoredRows:
     diagnostics: Float[np.ndarray, "pairs 2 diagnostics"]
 
 
-def pair_entries(run: Run, spaces: tuple[SpaceBasis, ...], scored: ScoredPairs) -> Iterator[PairEntries]:
-    """Yield all pairs that have scores, or a reason why not, in both directions; indices are of ``spaces``."""
+def pair_entries(
+    run: Run, spaces: tuple[SpaceBasis, ...], scored: ScoredPairs, grouped: Collection[str]
+) -> Iterator[PairEntries]:
+    """Yield all pairs that have scores, or a reason why not, in both directions; indices are of ``spaces``.
+
+    ``grouped``: the datasets whose points are in groups or strata.
+    """
     position = {basis.space: index for index, basis in enumerate(spaces)}
     position_of = np.array([position[space] for space in scored.pairs.spaces], dtype=np.intp)
     n_points = np.array([basis.n_points for basis in spaces])
     # Pieces that were joined are what the lowest eigenvectors then tell apart, in every space.
     in_pieces = np.array([basis.facts["n_components"] > 1 for basis in spaces])
+    localizations = np.array([basis.facts["localization"] for basis in spaces])
     for dataset, request, cells in scored.pairs.by_dataset():
         table = scored.tables[scored.settings_of[dataset, request]]
         measures = tuple(sorted(scored.pairs.requests[request].measures))
         of_maps = np.array([name in MAP_SCORES for name in measures])
+        # Only where chance is in closed form, which does not hold there, it is drawn.
+        is_closed = scored.pairs.requests[request].correspondence.regime == "full" and dataset not in grouped
+        by_rotations = np.array([name in MAP_SCORES and MAP_SCORES[name].is_energy_ratio for name in measures])
         key_of = np.array([table.positions.get(basis.key, _NONE) for basis in spaces])
         sides = np.stack([position_of[side] for side in cells], axis=1)
         low, high = np.sort(key_of[sides], axis=1).T
@@ -88,7 +98,10 @@ def pair_entries(run: Run, spaces: tuple[SpaceBasis, ...], scored: ScoredPairs) 
                 share = rows.n_common / n_points[pairs].min(axis=1)
             refusal = np.where(failed[chosen] >= 0, failed[chosen], rows.refusal)[:, None]
             is_joined = in_pieces[pairs].any(axis=1)[:, None] & of_maps
-            usual = np.where(is_joined, STATUS.index("joined"), STATUS.index("ok"))
+            of_sources, of_targets = localizations[pairs].T
+            is_drawn = are_localized(of_sources, of_targets, rows.n_common)[:, None] & by_rotations & is_closed
+            usual = np.where(is_drawn, STATUS.index("localized"), STATUS.index("ok"))
+            usual = np.where(is_joined, STATUS.index("joined"), usual)
             status = np.where(refusal >= 0, refusal, np.where(rows.status >= 0, rows.status, usual))
             rows.values[refusal[:, 0] >= 0] = np.nan
             # Where only activations are compared, no map is requested that could have diagnostics.
@@ -230,7 +243,8 @@ def assemble(
     # Without comparisons everything is requested; what a dataset does not have is then not computed.
     otherwise = STATUS.index("not_asked" if run.catalog.comparisons else "not_computed")
     status = np.where(is_requested, STATUS.index("not_computed"), otherwise).astype(np.int8)
-    statistics, of_pairs = _pair_variables(run, spaces, scored, axes, status)
+    grouped = [dataset for dataset, kind in resampling.items() if kind != "rows"]
+    statistics, of_pairs = _pair_variables(run, spaces, scored, axes, status, grouped)
     # Fitted maps differ between the two directions, and so do their scores.
     is_fitted = any(part.correspondence.regime != "full" for part in parts)
     facts = known_measures()
@@ -256,16 +270,24 @@ def assemble(
 
 
 def _pair_variables(
-    run: Run, spaces: tuple[SpaceBasis, ...], scored: ScoredPairs, axes: Axes, status: Int[np.ndarray, "..."]
+    run: Run,
+    spaces: tuple[SpaceBasis, ...],
+    scored: ScoredPairs,
+    axes: Axes,
+    status: Int[np.ndarray, "..."],
+    grouped: Collection[str],
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """Return the arrays of `STATISTICS` and the variables by pair; ``status`` is filled in."""
+    """Return the arrays of `STATISTICS` and the variables by pair; ``status`` is filled in.
+
+    ``grouped``: see `pair_entries`.
+    """
     cells = np.full((len(STATISTICS), *axes.shape), np.nan)
     n_common = np.zeros((axes.shape[0], *axes.shape[2:]), dtype=np.int32)
     overlap_share = np.full(n_common.shape, np.nan)
     diagnostics = np.full((len(DIAGNOSTICS), *n_common.shape), np.nan)
     row = {name: index for index, name in enumerate(axes.names)}
     row_of = np.array([row[basis.space.name] for basis in spaces], dtype=np.intp)
-    for entries in pair_entries(run, spaces, scored):
+    for entries in pair_entries(run, spaces, scored, grouped):
         place = (axes.datasets.index(entries.dataset), row_of[entries.sources], row_of[entries.targets])
         n_common[place], overlap_share[place] = entries.n_common, entries.overlap_share
         diagnostics[:, *place] = entries.diagnostics.T

@@ -12,11 +12,19 @@ from lfm_tasks.config import AtlasConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Correspondence, ExchangeabilityGroups, Resampling, resampling
-from lfm_tasks.statistics.resampling import calibrated, interval_reach, jackknife_error, tail_p_value
+from lfm_tasks.statistics.permutation_moments import MomentArrays
+from lfm_tasks.statistics.resampling import (
+    calibrated,
+    interval_reach,
+    jackknife_error,
+    tail_p_value,
+    upper_shares,
+    values_below,
+)
 from lfm_tasks.stores.units.store import Receipt, UnitStore, ids_digest
 
 # Bases of a side of a part, whose rows are in memory together: so many, or as many as their rows fit into.
-PART_SIDE, _PART_BYTES = 16, 2 << 30
+PART_SIDE, _PART_BYTES = 32, 2 << 30
 # Spaces on a side that are compared together by all pairs of points: sums over pairs take 200 bytes a pair.
 _TILE_SIDE = 512
 
@@ -75,11 +83,11 @@ def reads_activations(correspondence: Correspondence, measures: Collection[str])
 
 
 def part_side(n_points: int, n_eigenpairs: int, n_features: int) -> int:
-    """Return how many bases on a side are read together: their functions whole, by parts and by halves.
+    """Return how many bases on a side are read together: their functions whole, by parts and by halves, twice.
 
     ``n_features``: of activations, which are prepared three times over; 0 where they are not read.
     """
-    return max(1, min(PART_SIDE, _PART_BYTES // (8 * n_points * (3 * n_eigenpairs + 4 * n_features))))
+    return max(1, min(PART_SIDE, _PART_BYTES // (8 * n_points * (4 * n_eigenpairs + 4 * n_features))))
 
 
 def tile_side(n_points: int, n_features: int, n_groups: int) -> int:
@@ -171,6 +179,25 @@ def against_chance(
     edge = float(np.quantile(chance, 0.05 if is_distance else 0.95))
     p = tail_p_value(score, chance, is_distance=is_distance)
     return mean, edge, calibrated(score, mean, best=0.0 if is_distance else 1.0), p
+
+
+def against_moments(scores: Float[np.ndarray, " pairs"], moments: MomentArrays) -> Float[np.ndarray, "pairs 4"]:
+    """Return what `against_chance` does for similarities whose chance level has these moments; NaN without a score.
+
+    Where all permutations score the same but for rounding, all reach the score.
+    """
+    mean, deviation, skewness = moments.mean, moments.deviation, moments.skewness
+    is_fixed = deviation <= 1e-9 * np.maximum(1.0, np.abs(mean))
+    tails = upper_shares((scores - mean) / np.where(is_fixed, 1.0, deviation), skewness)
+    statistics = np.empty((len(scores), 4))
+    statistics[:, 0] = mean
+    statistics[:, 1] = mean + deviation * values_below(0.95, skewness)
+    span = 1 - mean
+    is_open = np.abs(span) > 1e-12
+    statistics[:, 2] = np.where(is_open, (scores - mean) / np.where(is_open, span, 1.0), np.nan)
+    statistics[:, 3] = np.maximum(np.where(is_fixed, 1.0, tails), np.finfo(np.float64).tiny)
+    statistics[~np.isfinite(scores)] = np.nan
+    return statistics
 
 
 def resampled(

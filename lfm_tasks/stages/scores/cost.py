@@ -34,14 +34,16 @@ class PairWork:
     refine: str = "none"
     n_samples: int = 1000
     n_refined: int = 0
+    is_grouped: bool = False
 
 
-def pair_work(atlas: AtlasConfig, request: PairRequest) -> PairWork:
-    """Return how requested pairs are scored."""
+def pair_work(atlas: AtlasConfig, request: PairRequest, *, is_grouped: bool) -> PairWork:
+    """Return how requested pairs are scored; ``is_grouped``: of points in groups or strata."""
     maps = request.correspondence
     return PairWork(
         sorted(request.measures), atlas.null.n_permutations, atlas.intervals.n_groups, atlas.n_eigenpairs,
         atlas.graph.n_neighbors, maps.regime, maps.refine, maps.n_samples, atlas.null.n_refined,
+        is_grouped,
     )  # fmt: skip
 
 
@@ -86,7 +88,7 @@ class _Block:
     @property
     def n_drawn(self) -> int:
         """Maps of permuted rows, of all pairs."""
-        is_drawn = any(MAP_SCORES[name].has_null and MAP_SCORES[name].trace_scale is None for name in self.of_maps)
+        is_drawn = self.pair.is_grouped and any(MAP_SCORES[name].has_null for name in self.of_maps)
         return self.n_pairs * self.pair.n_permutations if is_drawn else 0
 
     @cached_property
@@ -158,12 +160,15 @@ def _full_maps_work(block: _Block) -> dict[str, float]:
 def _full_maps_bytes(block: _Block) -> int:
     """Return the bytes of bases, their rows by part and by half, and chance: permuted rows, float32, and indices."""
     n, n_modes, n_bases = block.n_points, block.pair.n_eigenpairs, len(block.bases)
-    copies = 3 if block.n_parts else 1
+    # By part and by half in single precision; all of it once more where bases stand side by side.
+    copies = 2 if block.n_parts else 1
     # Small bases of earlier blocks are kept; a full block has a sixteenth of all, or more.
-    kept = n * (n_modes * 8 * copies + 64) + 8 * block.n_parts * n_modes**2
+    kept = n * (n_modes * 8 * copies + 64) + 4 * block.n_parts * n_modes**2
     n_kept = n_bases * (16 if n_bases >= PART_SIDE else 1)
     peak = min(MOST_BASES, n_kept * kept) if kept <= LARGEST_BASE else 0
-    peak += sum(size.n_points * (n_modes * 8 * copies + 16) for size in block.held) + n * (n_modes * 16 + 200)
+    peak += sum(size.n_points * (n_modes * 16 * copies + 16) for size in block.held) + n * (n_modes * 16 + 200)
+    # Maps of a tile without each part, while they are made.
+    peak += 4 * 4 * 16 * (block.n_parts + 2) * n_modes**2
     peak += 3 * max(32 * MIB, 4 * n * n_modes) // 2 if block.n_drawn else 0
     return peak + 4 * block.n_drawn * n_modes**2 // max(1, ceil(block.n_pairs / 16))
 

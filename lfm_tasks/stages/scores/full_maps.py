@@ -1,11 +1,11 @@
 """Scores of maps between points that are all known by their ids: a product for a tile of pairs, chance, intervals."""
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from cachetools import LRUCache
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.errors import DataError
@@ -15,15 +15,17 @@ from lfm_tasks.spectral.bases.full_map import (
     TILE_SIDE,
     MapScore,
     PartedRows,
+    PartedSide,
     commutativity_error,
-    full_map,
     full_maps,
     maps_without_each_part,
     orthogonality_error,
     parted_rows,
+    parted_side,
     permutations_per_product,
     permuted_maps,
     permuted_rows,
+    side_by_side,
     whitened_rows,
 )
 from lfm_tasks.stages.inventory.correspondence import Resampling, common_ids
@@ -33,33 +35,40 @@ from lfm_tasks.stages.scores.block import (
     BlockScores,
     Resamplings,
     against_chance,
+    against_moments,
     resampled,
 )
-from lfm_tasks.statistics.permutation_moments import (
-    Profile,
-    permutation_moments,
-    permutation_profile,
-    unpack,
-    upper_quantile,
-    upper_tail,
-)
-from lfm_tasks.statistics.resampling import Exchange, calibrated
+from lfm_tasks.statistics.map_chance import are_localized, chance_of_lfm, localization, map_sums
+from lfm_tasks.statistics.permutation_moments import MomentArrays, moments_of_aligned, permutation_profile
+from lfm_tasks.statistics.resampling import Exchange
 
-_NO_MAPS = np.empty((0, 1, 1), dtype=np.float32)
-# Maps without parts of the points that are scored at once.
-_MOST_BYTES = 32 << 20
+# A pair whose bases are both localized is compared with at least so many permutations.
+_FEWEST_PERMUTATIONS = 1000
 
 
-FullMap = Float[np.ndarray, "target source"]
+@dataclass(frozen=True)
+class BasisChance:
+    """What a basis contributes to chance levels: to `moments_of_pairs`, to `chance_of_lfm`; its `localization`."""
+
+    overlap: Float[np.ndarray, " numbers"]
+    lfm: Float[np.ndarray, " numbers"]
+    localization: float
+
+
+def basis_chance(rows: Float[np.ndarray, "points eigenpairs"], localization_of_all: float | None = None) -> BasisChance:
+    """Return the sums of a basis; ``localization_of_all``: of the basis on more points than ``rows``."""
+    functions = rows[:, 1:]
+    known = localization(functions) if localization_of_all is None else localization_of_all
+    return BasisChance(permutation_profile(functions).sums, map_sums(functions), known)
 
 
 @dataclass(frozen=True)
 class BasisRows:
-    """A basis on a list of points, in parts and halves (where there are such), and its overlap by chance."""
+    """A basis on a list of points, in parts and halves (where there are such), and what its chance levels need."""
 
     eigenvalues: Float[np.ndarray, " eigenpairs"]
     rows: Float[np.ndarray, "points eigenpairs"]
-    profile: Profile
+    chance: BasisChance
     parts: PartedRows | None
     halves: PartedRows | None
 
@@ -67,88 +76,115 @@ class BasisRows:
 def basis_rows(
     eigenvalues: Float[np.ndarray, " eigenpairs"],
     rows: Float[np.ndarray, "points eigenpairs"],
-    profile: Profile,
+    chance: BasisChance,
     resampling: Resampling,
 ) -> BasisRows:
     """Return a basis with what its resampled scores need."""
     parts = None if resampling.parts is None else parted_rows(rows, resampling.parts, resampling.n_parts)
     halves = None if resampling.halves is None else parted_rows(rows, resampling.halves, 2)
-    return BasisRows(eigenvalues, rows, profile, parts, halves)
+    return BasisRows(eigenvalues, rows, chance, parts, halves)
 
 
-def score_both_ways(
-    sources: list[tuple[BasisRows, FullMap]],
-    target: BasisRows,
-    measures: list[str],
+@dataclass(frozen=True)
+class TileSide:
+    """Bases on the same points, side by side: one side of a tile of pairs."""
+
+    bases: tuple[BasisRows, ...]
+    rows: Float[np.ndarray, "points columns"]
+    parts: PartedSide | None
+    halves: PartedSide | None
+    n_spaces: int
+
+
+def tile_side_of(bases: Sequence[BasisRows], n_spaces: int = TILE_SIDE) -> TileSide:
+    """Return the side of a tile for ``n_spaces`` bases, some of which may be missing."""
+    parts = [basis.parts for basis in bases if basis.parts is not None]
+    halves = [basis.halves for basis in bases if basis.halves is not None]
+    return TileSide(
+        tuple(bases),
+        side_by_side([basis.rows for basis in bases], n_spaces),
+        parted_side(parts, n_spaces) if parts else None,
+        parted_side(halves, n_spaces) if halves else None,
+        n_spaces,
+    )
+
+
+@dataclass(frozen=True)
+class TileScores:
+    """Statistics and diagnostics of pairs of bases, in both directions; the map back is the transpose."""
+
+    values: Float[np.ndarray, "pairs 2 measures statistics"]
+    diagnostics: Float[np.ndarray, "pairs 2 diagnostics"]
+
+
+def score_tile(
+    sources: TileSide,
+    targets: TileSide,
+    pairs: Sequence[tuple[int, int]],
+    measures: Sequence[str],
     null: NullConfig,
     exchange: Exchange,
-) -> tuple[Float[np.ndarray, "sources 2 measures statistics"], Float[np.ndarray, "sources 2 diagnostics"]]:
-    """Return, for each source and its map, statistics and diagnostics of both directions; all have equally many rows.
+) -> TileScores:
+    """Return the scores of some ``pairs`` (places of source and target) of a tile; all have equally many points.
 
-    The map back is the transpose.
+    Where all points are exchangeable, chance is known in closed form, whatever the number of permutations, except for
+    the chance of ``lfm`` between two localized bases: it is drawn, as all chance is in groups or strata.
     """
-    values = np.full((len(sources), 2, len(measures), len(STATISTICS)), np.nan)
-    diagnostics = np.full((len(sources), 2, len(DIAGNOSTICS)), np.nan)
-    n_parts = sum(len(parted.rows) for parted in (target.parts, target.halves) if parted is not None)
-    step = max(1, _MOST_BYTES // (8 * (n_parts + 1) * target.rows.shape[1] ** 2))
-    for start in range(0, len(sources), step):
-        some = slice(start, start + step)
-        _score_maps(sources[some], target, measures, values[some], diagnostics[some])
-    # The chance level of a trace is known where all rows are exchangeable: then only others need permutations.
-    drawn_for = [name for name in measures if exchange.sets or MAP_SCORES[name].trace_scale is None]
-    if any(MAP_SCORES[name].has_null for name in drawn_for):
-        drawn = _null_maps([source.rows for source, _ in sources], target.rows, null, exchange)
-    else:
-        drawn = [_NO_MAPS] * len(sources)
-    for (source, _), null_maps, both in zip(sources, drawn, values, strict=True):
-        for direction, chance in enumerate((null_maps, np.swapaxes(null_maps, 1, 2))):
-            for column, name in enumerate(measures):
-                measure, row = MAP_SCORES[name], both[direction, column]
-                if null.n_permutations and measure.trace_scale is not None and not exchange.sets:
-                    scale = measure.trace_scale(source.rows.shape[1], target.rows.shape[1])
-                    row[1:5] = _against_exact_chance(float(row[0]), source, target, scale)
-                elif len(chance) and measure.has_null:
-                    row[1:5] = against_chance(float(row[0]), measure.function(chance).astype(np.float64))
-    return values, diagnostics
-
-
-def _score_maps(
-    sources: list[tuple[BasisRows, FullMap]],
-    target: BasisRows,
-    measures: list[str],
-    values: Float[np.ndarray, "sources 2 measures statistics"],
-    diagnostics: Float[np.ndarray, "sources 2 diagnostics"],
-) -> None:
-    """Fill in scores, intervals, halves and diagnostics, of all sources at once: calls cost more than their sums."""
-    maps = np.stack([of_parts for _, of_parts in sources])
-    left = [
-        _without_parts([source.parts for source, _ in sources], target.parts),
-        _without_parts([source.halves for source, _ in sources], target.halves),
-    ]
-    spectra = np.stack([source.eigenvalues for source, _ in sources]), target.eigenvalues
-    for direction in range(2):
-        if direction:
-            maps, left, spectra = (
-                np.swapaxes(maps, -1, -2),
-                [np.swapaxes(of_parts, -1, -2) for of_parts in left],
-                spectra[::-1],
-            )
-        diagnostics[:, direction, 0], diagnostics[:, direction, 1] = map_errors(maps, *spectra)
-        for column, name in enumerate(measures):
-            measure = MAP_SCORES[name]
-            scores = measure.function(maps)
+    from_source, to_target = (np.array(side) for side in zip(*pairs, strict=True))
+    maps = full_maps(sources.rows, targets.rows, sources.n_spaces)[to_target, from_source]
+    without_parts = _without_parts(sources.parts, targets.parts, from_source, to_target)
+    of_halves = _without_parts(sources.halves, targets.halves, from_source, to_target)
+    values = np.full((len(pairs), 2, len(measures), len(STATISTICS)), np.nan)
+    for column, name in enumerate(measures):
+        measure = MAP_SCORES[name]
+        by_direction = zip(
+            measure.of_both_ways(maps), _scores(measure, without_parts), _scores(measure, of_halves), strict=True
+        )
+        for direction, (scores, parts, halves) in enumerate(by_direction):
             values[:, direction, column, 0] = scores
-            parts, halves = (_scores(measure, of_parts) for of_parts in left)
             values[:, direction, column, 5:9] = resampled(scores, parts, halves)
+    bases = [(sources.bases[source], targets.bases[target]) for source, target in pairs]
+    _fill_chance(values, bases, measures, null, exchange)
+    return TileScores(values, _diagnostics(maps, bases))
 
 
 def _without_parts(
-    sources: Sequence[PartedRows | None], target: PartedRows | None
-) -> Float[np.ndarray, "sources parts target source"]:
+    sources: PartedSide | None,
+    targets: PartedSide | None,
+    from_source: Int[np.ndarray, " pairs"],
+    to_target: Int[np.ndarray, " pairs"],
+) -> Float[np.ndarray, "pairs parts target source"]:
     """Return the maps without each part of the points; empty where points are not parted."""
-    if target is None:
-        return np.empty((len(sources), 0, 1, 1))
-    return np.stack([maps_without_each_part(source, target) for source in sources if source is not None])
+    if sources is None or targets is None:
+        return np.empty((len(from_source), 0, 1, 1))
+    return maps_without_each_part(sources, targets)[to_target, from_source]
+
+
+def _scores(
+    measure: MapScore, maps: Float[np.ndarray, "pairs parts target source"]
+) -> tuple[Float[np.ndarray, "pairs parts"], Float[np.ndarray, "pairs parts"]]:
+    """Return the scores, both ways, of maps of which some may be NaN: bases that too few points were left to tell."""
+    if not maps.size:
+        return np.empty(maps.shape[:2]), np.empty(maps.shape[:2])
+    usable = np.isfinite(maps[..., -1, -1])
+    if usable.all():
+        there, back = measure.of_both_ways(maps)
+        return there.astype(np.float64), back.astype(np.float64)
+    both = np.full((2, *usable.shape), np.nan)
+    both[:, usable] = measure.of_both_ways(maps[usable])
+    return both[0], both[1]
+
+
+def _diagnostics(
+    maps: Float[np.ndarray, "pairs target source"], bases: Sequence[tuple[BasisRows, BasisRows]]
+) -> Float[np.ndarray, "pairs 2 diagnostics"]:
+    diagnostics = np.full((len(maps), 2, len(DIAGNOSTICS)), np.nan)
+    sources, targets = (np.stack([basis.eigenvalues for basis in side]) for side in zip(*bases, strict=True))
+    for direction, (directed, spectra) in enumerate(
+        ((maps, (sources, targets)), (np.swapaxes(maps, 1, 2), (targets, sources)))
+    ):
+        diagnostics[:, direction, 0], diagnostics[:, direction, 1] = map_errors(directed, *spectra)
+    return diagnostics
 
 
 def map_errors(
@@ -161,49 +197,84 @@ def map_errors(
     return orthogonality_error(maps), commutes
 
 
-def _scores(
-    measure: MapScore, maps: Float[np.ndarray, "pairs parts target source"]
-) -> Float[np.ndarray, "pairs parts"]:
-    """Return the scores of maps of which some may be NaN: bases that too few points were left to tell."""
-    if not maps.size:
-        return np.empty(maps.shape[:2])
-    usable = np.isfinite(maps).all(axis=(-2, -1))
-    if usable.all():
-        return measure.function(maps)
-    scores = np.full(usable.shape, np.nan)
-    scores[usable] = measure.function(maps[usable])
-    return scores
+def _fill_chance(
+    values: Float[np.ndarray, "pairs 2 measures statistics"],
+    bases: Sequence[tuple[BasisRows, BasisRows]],
+    measures: Sequence[str],
+    null: NullConfig,
+    exchange: Exchange,
+) -> None:
+    """Fill in what scores are by chance: in closed form, or from permutations where there is none."""
+    n_points, n_permutations = exchange.n_points, null.n_permutations
+    if exchange.sets:
+        drawn = {(pair, name) for pair in range(len(bases)) for name in measures if MAP_SCORES[name].has_null}
+    else:
+        for column, name in enumerate(measures):
+            for direction in range(2):
+                directed = [(target, source) if direction else (source, target) for source, target in bases]
+                moments = _moments(MAP_SCORES[name], directed, n_points)
+                if moments is not None:
+                    scores = values[:, direction, column, 0]
+                    values[:, direction, column, 1:5] = against_moments(scores, moments)
+        of_ratios = [name for name in measures if MAP_SCORES[name].is_energy_ratio]
+        drawn = {(int(pair), name) for pair in np.flatnonzero(_are_localized(bases, n_points)) for name in of_ratios}
+        n_permutations = max(n_permutations, _FEWEST_PERMUTATIONS)
+    for pair, maps in _null_maps(bases, sorted({pair for pair, _ in drawn}), null.seed, n_permutations, exchange):
+        for name in (name for name in measures if (pair, name) in drawn):
+            for direction, chance in enumerate(MAP_SCORES[name].of_both_ways(maps)):
+                statistics = values[pair, direction, measures.index(name)]
+                statistics[1:5] = against_chance(float(statistics[0]), chance.astype(np.float64))
 
 
-def _null_maps(sources: list[np.ndarray], target: np.ndarray, null: NullConfig, exchange: Exchange) -> list[np.ndarray]:
-    """Return, for each source, the maps (permutations, target, source) of permuted rows.
+def _moments(measure: MapScore, bases: Sequence[tuple[BasisRows, BasisRows]], n_points: int) -> MomentArrays | None:
+    """Return the moments over all permutations of the score from each source to its target, where they are known."""
+    n_source, n_target = (basis.rows.shape[1] for basis in bases[0])
+    sources, targets = ([basis.chance for basis in side] for side in zip(*bases, strict=True))
+    if measure.trace_scale is not None:
+        of_sources, of_targets = (np.stack([one.overlap for one in side]) for side in (sources, targets))
+        traces = moments_of_aligned(of_sources, of_targets, n_points)
+        return traces.scaled(1 / measure.trace_scale(n_source, n_target))
+    if measure.is_energy_ratio:
+        of_sources, of_targets = (np.stack([one.lfm for one in side]) for side in (sources, targets))
+        return chance_of_lfm(of_sources, of_targets, n_points, (n_source - 1, n_target - 1))
+    return None
+
+
+def _are_localized(bases: Sequence[tuple[BasisRows, BasisRows]], n_points: int) -> Bool[np.ndarray, " pairs"]:
+    sources, targets = (np.array([basis.chance.localization for basis in side]) for side in zip(*bases, strict=True))
+    return are_localized(sources, targets, np.array(n_points))
+
+
+def _null_maps(
+    bases: Sequence[tuple[BasisRows, BasisRows]],
+    pairs: Sequence[int],
+    seed: int,
+    n_permutations: int,
+    exchange: Exchange,
+) -> Iterator[tuple[int, Float[np.ndarray, "permutations target source"]]]:
+    """Yield pairs with the maps of permuted rows of their targets, which are laid out once for all its sources.
 
     Permutation r of n points is the same for every pair: its generator counts (seed, r), whoever asks.
     """
-    n_points, n_permutations = len(target), null.n_permutations
-    maps = [np.empty((n_permutations, target.shape[1], source.shape[1]), dtype=np.float32) for source in sources]
-    step = permutations_per_product(n_points, target.shape[1])
-    for start in range(0, n_permutations if sources else 0, step):
-        draws = range(start, min(start + step, n_permutations))
-        wide = permuted_rows(target, np.stack([exchange.permutation(r, seed=null.seed) for r in draws]))
-        for source, filled in zip(sources, maps, strict=True):
-            filled[start : start + len(draws)] = permuted_maps(source, wide, len(draws))
-    return maps
+    by_target: dict[int, list[int]] = {}
+    for pair in pairs if n_permutations else ():
+        by_target.setdefault(id(bases[pair][1]), []).append(pair)
+    for alike in by_target.values():
+        target = bases[alike[0]][1].rows
+        sources = [bases[pair][0].rows for pair in alike]
+        maps = [np.empty((n_permutations, target.shape[1], rows.shape[1]), dtype=np.float32) for rows in sources]
+        step = permutations_per_product(len(target), target.shape[1])
+        for start in range(0, n_permutations, step):
+            draws = range(start, min(start + step, n_permutations))
+            wide = permuted_rows(target, np.stack([exchange.permutation(r, seed=seed) for r in draws]))
+            for rows, filled in zip(sources, maps, strict=True):
+                filled[start : start + len(draws)] = permuted_maps(rows, wide, len(draws))
+        yield from zip(alike, maps, strict=True)
 
 
-def _against_exact_chance(
-    score: float, source: BasisRows, target: BasisRows, scale: int
-) -> tuple[float, float, float, float]:
-    """Return what `against_chance` would over all permutations, from their moments, for a trace over its ``scale``."""
-    moments = permutation_moments(source.profile, target.profile)
-    mean = moments.mean / scale
-    quantile, p = upper_quantile(moments, 0.95) / scale, upper_tail(moments, score * scale)
-    return mean, quantile, calibrated(score, mean), p
-
-
-# A basis is read by every block that it is part of, 33 times among 1,000 spaces. To read and part one of 300 points
-# takes as long as to score eight pairs; of 10,000 points it is little beside their products.
-LARGEST_BASE, MOST_BASES = 2 << 20, 128 << 20
+# A basis is read by every block that it is part of, 17 times among 1,000 spaces, which takes as long as to score ten
+# pairs, for 300 points and for 2,000: a block of 64 bases on a side finds all of them here.
+LARGEST_BASE, MOST_BASES = 4 << 20, 320 << 20
 
 
 @dataclass(frozen=True)
@@ -220,13 +291,8 @@ class CachedBasis:
         of_ids = 64 * len(self.ids)
         if isinstance(self.rows, DataError):
             return of_ids
-        parted = [rows_by_part for rows_by_part in (self.rows.parts, self.rows.halves) if rows_by_part is not None]
-        arrays = [
-            self.rows.rows,
-            *(rows_by_part.whiteners for rows_by_part in parted),
-            *(rows for rows_by_part in parted for rows in rows_by_part.rows),
-        ]
-        return of_ids + sum(array.nbytes for array in arrays)
+        parted = [of_parts for of_parts in (self.rows.parts, self.rows.halves) if of_parts is not None]
+        return of_ids + self.rows.rows.nbytes + sum(one.rows.nbytes + one.whiteners.nbytes for one in parted)
 
 
 # Content addresses are part of the keys: no entry is ever out of date.
@@ -249,9 +315,10 @@ def _read_basis(job: BlockJob, key: str, resamplings: Resamplings) -> CachedBasi
     ids_key = str(job.store.receipt("activations", job.activations[key]).facts["ids"])
     with job.store.open("bases", key) as unit:
         eigenvalues, eigenvectors, ids = unit.read("eigenvalues"), unit.read("eigenvectors"), unit.read("ids")
-        profile = unpack(unit.read("overlap_profile"), len(eigenvectors))
+        localized = float(job.store.receipt("bases", key).facts["localization"])
+        chance = BasisChance(unit.read("overlap_sums"), unit.read("lfm_sums"), localized)
     try:
-        rows = basis_rows(eigenvalues, eigenvectors, profile, resamplings.of(ids, ids_key))
+        rows = basis_rows(eigenvalues, eigenvectors, chance, resamplings.of(ids, ids_key))
     except DataError as error:
         return CachedBasis(error, ids, ids_key)
     return CachedBasis(rows, ids, ids_key)
@@ -262,80 +329,82 @@ def score_full_maps(
 ) -> dict[str, np.ndarray]:
     """Fill in the measures of maps between points that are all known by their ids; return the ids of each basis."""
     cached = {key: read_cached_basis(job, key, resamplings) for key in keys}
-    ids, lists = (
-        {key: basis.ids for key, basis in cached.items()},
-        {key: basis.ids_key for key, basis in cached.items()},
-    )
     bases = {key: basis.rows for key, basis in cached.items() if isinstance(basis.rows, BasisRows)}
-    refused_spaces = {key: basis.rows for key, basis in cached.items() if isinstance(basis.rows, DataError)}
-    scores.refusals.update(
-        {index: refused_spaces[key] for index, pair in enumerate(job.pairs) for key in pair if key in refused_spaces}
-    )
-    names = list(scores.of_maps)
-    maps = _known_maps(
-        {index: pair for index, pair in enumerate(job.pairs) if index not in scores.refusals}, bases, lists
-    )
-    for second, indices in _by_target(job.pairs, scores.refusals).items():
-        alike = [index for index in indices if index in maps]
-        # Chance is sampled by permuting the target's rows: laid out once for all sources on the same points.
-        sources = [(bases[job.pairs[index][0]], maps[index]) for index in alike]
-        exchange = resamplings.of(ids[second], lists[second]).exchange
-        if alike:
-            values, diagnostics = score_both_ways(sources, bases[second], names, job.atlas.null, exchange)
-            scores.n_common[alike], scores.diagnostics[alike] = len(ids[second]), diagnostics
-            scores.values[np.ix_(alike, range(2), scores.columns)] = values
-        for index in sorted(set(indices) - set(alike)):
-            first = job.pairs[index][0]
-            try:
-                rows, common = common_rows(
-                    (bases[first].rows, ids[first]), (bases[second].rows, ids[second]), job.atlas.min_overlap
-                )
-                chance = resamplings.of(common)
-                source, target = (
-                    basis_rows(bases[key].eigenvalues, basis, permutation_profile(basis[:, 1:]), chance)
-                    for key, basis in zip((first, second), rows, strict=True)
-                )
-            except DataError as error:
-                scores.refusals[index] = error
-                continue
-            scores.n_common[index] = len(common)
-            (values,), (scores.diagnostics[index],) = score_both_ways(
-                [(source, full_map(source.rows, target.rows))], target, names, job.atlas.null, chance.exchange
-            )
-            scores.values[index][:, scores.columns] = values
+    for index, pair in enumerate(job.pairs):
+        for basis in (cached[key].rows for key in pair):
+            if isinstance(basis, DataError):
+                scores.refusals[index] = basis
+    measures = list(scores.of_maps)
+    usable = [(index, *pair) for index, pair in enumerate(job.pairs) if index not in scores.refusals]
+    alike = [one for one in usable if cached[one[1]].ids_key == cached[one[2]].ids_key]
+    for sources, targets, members in _tiles(alike, bases, {key: cached[key].ids_key for key in bases}):
+        first = cached[job.pairs[members[0][0]][0]]
+        exchange = resamplings.of(first.ids, first.ids_key).exchange
+        places = [(source, target) for _, source, target in members]
+        _take(
+            scores,
+            [index for index, *_ in members],
+            exchange.n_points,
+            score_tile(sources, targets, places, measures, job.atlas.null, exchange),
+        )
+    for index, first_key, second_key in sorted(set(usable) - set(alike)):
+        ends = [(bases[key], cached[key].ids) for key in (first_key, second_key)]
+        try:
+            source, target, resampling = _on_common_points(ends, job.atlas.min_overlap, resamplings)
+        except DataError as error:
+            scores.refusals[index] = error
+            continue
+        exchange = resampling.exchange
+        sides = [tile_side_of([basis], n_spaces=1) for basis in (source, target)]
+        of_pair = score_tile(sides[0], sides[1], [(0, 0)], measures, job.atlas.null, exchange)
+        _take(scores, [index], exchange.n_points, of_pair)
     for index in scores.refusals:
-        first, second = job.pairs[index]
-        scores.n_common[index] = len(common_ids(ids[first], ids[second])[0])
-    return ids
+        first_key, second_key = job.pairs[index]
+        scores.n_common[index] = len(common_ids(cached[first_key].ids, cached[second_key].ids)[0])
+    return {key: basis.ids for key, basis in cached.items()}
 
 
-def _by_target(pairs: tuple[tuple[str, str], ...], refused: Collection[int]) -> dict[str, list[int]]:
-    """Return the numbers of the pairs that are not refused by their second basis."""
-    indices: dict[str, list[int]] = {}
-    for index, (_, second) in enumerate(pairs):
-        if index not in refused:
-            indices.setdefault(second, []).append(index)
-    return indices
+def _take(scores: BlockScores, indices: list[int], n_common: int, of_pairs: TileScores) -> None:
+    scores.n_common[indices], scores.diagnostics[indices] = n_common, of_pairs.diagnostics
+    scores.values[np.ix_(indices, range(2), scores.columns)] = of_pairs.values
 
 
-def _known_maps(
-    pairs: Mapping[int, tuple[str, str]], bases: Mapping[str, BasisRows], lists: Mapping[str, str]
-) -> dict[int, np.ndarray]:
-    """Return the maps of pairs on the same points, a tile of them at a time; ``lists``: digests of the ids of bases."""
-    alike = {index: pair for index, pair in pairs.items() if lists[pair[0]] == lists[pair[1]]}
-    keys = sorted({key for pair in alike.values() for key in pair}, key=lambda key: (lists[key], key))
-    tiles: dict[tuple[str, int, int], list[int]] = {}
-    place = {key: index // TILE_SIDE for index, key in enumerate(keys)}
-    for index, (first, second) in alike.items():
-        tiles.setdefault((lists[first], place[first], place[second]), []).append(index)
-    known = {}
-    for indices in tiles.values():
-        sources, targets = (list(dict.fromkeys(alike[index][side] for index in indices)) for side in range(2))
-        maps = full_maps([bases[key].rows for key in sources], [bases[key].rows for key in targets])
-        for index in indices:
-            first, second = alike[index]
-            known[index] = maps[targets.index(second), sources.index(first)]
-    return known
+def _tiles(
+    pairs: Iterable[tuple[int, str, str]], bases: Mapping[str, BasisRows], lists: Mapping[str, str]
+) -> Iterator[tuple[TileSide, TileSide, list[tuple[int, int, int]]]]:
+    """Yield the sides of each tile, and its pairs as (number, place of source, place of target).
+
+    ``pairs``: (number, key of source, key of target), both on the same points; ``lists``: digests of the ids of bases.
+    """
+    keys: dict[str, list[str]] = {}
+    for key in sorted({key for _, *pair in pairs for key in pair}):
+        keys.setdefault(lists[key], []).append(key)
+    place = {key: divmod(index, TILE_SIDE) for of_list in keys.values() for index, key in enumerate(of_list)}
+    tiles: dict[tuple[str, int, int], list[tuple[int, int, int]]] = {}
+    for number, source, target in pairs:
+        (row, of_source), (column, of_target) = place[source], place[target]
+        tiles.setdefault((lists[source], row, column), []).append((number, of_source, of_target))
+    sides = {
+        (of_list, start // TILE_SIDE): tile_side_of([bases[key] for key in members[start : start + TILE_SIDE]])
+        for of_list, members in keys.items()
+        for start in range(0, len(members), TILE_SIDE)
+    }
+    for (of_list, row, column), members in tiles.items():
+        yield sides[of_list, row], sides[of_list, column], members
+
+
+def _on_common_points(
+    ends: list[tuple[BasisRows, np.ndarray]], min_overlap: float, resamplings: Resamplings
+) -> tuple[BasisRows, BasisRows, Resampling]:
+    """Return two bases, given with their ids, on the points that they share, and how these are resampled."""
+    (source, source_ids), (target, target_ids) = ends
+    rows, common = common_rows((source.rows, source_ids), (target.rows, target_ids), min_overlap)
+    resampling = resamplings.of(common)
+    first, second = (
+        basis_rows(basis.eigenvalues, shared, basis_chance(shared, basis.chance.localization), resampling)
+        for basis, shared in zip((source, target), rows, strict=True)
+    )
+    return first, second, resampling
 
 
 def common_rows(

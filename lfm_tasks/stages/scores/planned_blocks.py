@@ -6,7 +6,7 @@ memory grows with the number of spaces and of stored pairs only.
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -38,6 +38,8 @@ class PairCounts:
         Of which classes pairs are requested, in either direction.
     stored
         The positions of both bases of each requested pair that is scored, the lower one first.
+    is_grouped
+        Whether their points are in groups or strata.
     """
 
     settings: ScoreSettings
@@ -46,6 +48,7 @@ class PairCounts:
     groups: Alike
     requested: Bool[np.ndarray, "classes classes"]
     stored: _Pairs
+    is_grouped: bool = False
 
     @cached_property
     def n_missing(self) -> int:
@@ -59,7 +62,8 @@ class PairCounts:
         bases = np.flatnonzero(n_partners - _n_by_base(self.stored, len(self.keys)))
         if not len(bases):
             return
-        side = block_side(len(bases), self.settings, correspondence_of_maps(self.request), null)
+        maps = correspondence_of_maps(self.request)
+        side = block_side(len(bases), self.settings, maps, null, is_grouped=self.is_grouped)
         n_groups = -(-len(bases) // side)
         group = np.full(len(self.keys), -1, dtype=np.intp)
         group[bases] = np.arange(len(bases)) // side
@@ -112,8 +116,12 @@ def count_pairs(catalog: Catalog, zoo: Zoo, keys: Mapping[Space, str], store: Un
         cells = requested[settings[dataset, index]]
         cells[rows, columns] = cells[columns, rows] = True
     receipts = store.receipts("scores") if requested else []
+    grouped = {of_pairs for (dataset, _), of_pairs in settings.items() if dataset in zoo.exchangeability}
     return [
-        _of_bases(of_pairs, requests[of_pairs], cells, [keys[space] for space in spaces], classes, receipts)
+        replace(
+            _of_bases(of_pairs, requests[of_pairs], cells, [keys[space] for space in spaces], classes, receipts),
+            is_grouped=of_pairs in grouped,
+        )
         for of_pairs, cells in requested.items()
     ]
 

@@ -44,7 +44,7 @@ from lfm_tasks.workers.pool import JobFailure
 BLOCK_SIDE = 16
 _MOST_GROUPS, _MOST_GROUPS_OF_CLOSED_FORMS = 32, 16
 # Four groups make ten blocks, which is enough for workers to share.
-_FEWEST_GROUPS, _LARGEST_SIDE_OF_MATRICES = 4, 256
+_FEWEST_GROUPS, _LARGEST_SIDE = 4, 256
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def block_jobs(
     """Yield the missing pairs in blocks, one setting (exchangeability and measures) each."""
     for table in tables:
         given, atlas = inputs[table.settings], with_measures(run.catalog.atlas, table.settings.measures)
-        for block in blocks(table, given.correspondence, atlas.null):
+        for block in blocks(table, given, atlas.null):
             of_block = [bases[key] for key in block.bases]
             n_features = max(basis.n_features for basis in of_block)
             part = part_side(
@@ -81,13 +81,13 @@ def block_jobs(
             )  # fmt: skip
 
 
-def blocks(table: PairIndex, correspondence: Correspondence, null: NullConfig) -> Iterator[Block]:
-    """Yield the missing pairs of bases block by block; ``correspondence``: what their maps are fitted from."""
+def blocks(table: PairIndex, given: ScoringInputs, null: NullConfig) -> Iterator[Block]:
+    """Yield the missing pairs of bases block by block; ``given``: what they are scored with."""
     pairs = np.argwhere(table.missing)
     if not len(pairs):
         return
     keys, places = np.unique(pairs, return_inverse=True)
-    side = block_side(len(keys), table.settings, correspondence, null)
+    side = block_side(len(keys), table.settings, given.correspondence, null, is_grouped=bool(given.exchangeability))
     groups = places.reshape(-1, 2) // side
     codes = groups @ [len(keys) // side + 1, 1]
     for rows in rows_by_value(codes):
@@ -100,24 +100,23 @@ def _key(block: Block) -> str:
     return digest({"kind": "scores", "settings": block.settings, "bases": block.bases, "pairs": pairs})
 
 
-def block_side(n_bases: int, settings: ScoreSettings, correspondence: Correspondence, null: NullConfig) -> int:
-    """Return how many of the bases that have missing pairs stand on a side of a block."""
+def block_side(
+    n_bases: int, settings: ScoreSettings, correspondence: Correspondence, null: NullConfig, *, is_grouped: bool
+) -> int:
+    """Return how many of the bases that have missing pairs stand on a side of a block.
+
+    ``is_grouped``: whether points are in groups or strata, where chance is drawn.
+    """
     if correspondence.uses_zoomout:
         return BLOCK_SIDE
-    is_closed = correspondence.regime == "unsupervised" or (
-        correspondence.regime == "anchors" and not null.n_permutations
-    )
-    is_quick = is_closed and not reads_activations(correspondence, settings.measures)
+    is_drawn = null.n_permutations > 0 and (is_grouped or correspondence.regime in ("anchors", "labels"))
+    is_quick = not is_drawn and not reads_activations(correspondence, settings.measures)
     n_groups = _MOST_GROUPS_OF_CLOSED_FORMS if is_quick else _MOST_GROUPS
     measures = [MEASURES[name] for name in settings.measures if name in MEASURES]
-    is_drawn = null.n_permutations and any(
-        MAP_SCORES[name].has_null and MAP_SCORES[name].trace_scale is None
-        for name in settings.measures
-        if name in MAP_SCORES
-    )
     if measures and not is_drawn and all(measure.compares_point_pairs for measure in measures):
         # Matrices of points are made anew for each block, which takes as long as some hundred of its pairs.
-        n_groups = max(_FEWEST_GROUPS, -(-n_bases // _LARGEST_SIDE_OF_MATRICES))
+        n_groups = _FEWEST_GROUPS
+    n_groups = max(n_groups, -(-n_bases // _LARGEST_SIDE))
     return BLOCK_SIDE * -(-n_bases // (BLOCK_SIDE * n_groups))
 
 
@@ -244,7 +243,11 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...]) -> ScoredPai
 
 
 def _worker_bytes(job: BlockJob, size_of: Mapping[str, SpaceSize]) -> int:
-    work = pair_work(job.atlas, PairRequest(frozenset(job.settings.measures), job.correspondence))
+    work = pair_work(
+        job.atlas,
+        PairRequest(frozenset(job.settings.measures), job.correspondence),
+        is_grouped=bool(job.exchangeability),
+    )
     return worker_bytes(part_load([size_of[key] for key in job.bases], len(job.sides), work))
 
 

@@ -113,7 +113,7 @@ def find_space(catalog: Catalog, name: str) -> PlannedSpace:
         hint = did_you_mean(model_name, catalog.models)
         raise DataError("missing_source", f"found no model {model_name[:100]!r} in the catalog{hint}")
     model = catalog.models[model_name]
-    spaces, failures = plan_model(model_name, model, catalog, read_dataset(model.dataset, catalog))
+    spaces, failures, _ = plan_model(model_name, model, catalog, read_dataset(model.dataset, catalog))
     by_name = {planned.space.name: planned for planned in spaces}
     if name in by_name:
         return by_name[name]

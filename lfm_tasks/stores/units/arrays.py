@@ -70,7 +70,8 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
         ),
         "eigenvalues": ArrayLayout(("eigenpair",), "float64", "of the normalized Laplacian, ascending, in [0, 2]"),
         "eigenvectors": ArrayLayout(("point", "eigenpair"), "float64", "unit length, largest entry positive"),
-        "overlap_profile": ArrayLayout(("number",), "float64", "sums that give the permutation moments of overlap"),
+        "overlap_sums": ArrayLayout(("number",), "float64", "sums that give the permutation moments of overlap"),
+        "lfm_sums": ArrayLayout(("number",), "float64", "sums that give the permutation moments of lfm"),
         "ids": _IDS,
     },
     "collections": {

@@ -23,7 +23,7 @@ def add_to_catalog(zoo: Path, section: str) -> None:
     path.write_text(path.read_text(encoding="utf-8") + section + "\n", encoding="utf-8")
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_tiny_zoo(write_zoo: Callable[..., Path], related_spaces: Any) -> Callable[[Path], Path]:
     """Write a zoo of two models of one layer each, which one worker works on: a second to build."""
 
@@ -41,10 +41,12 @@ def zoo(tmp_path: Path, write_tiny_zoo: Callable[[Path], Path]) -> Path:
     return write_tiny_zoo(tmp_path / "zoo")
 
 
-@pytest.fixture
-def expected(tmp_path: Path, write_tiny_zoo: Callable[[Path], Path], build: Any) -> dict[str, bytes]:
+@pytest.fixture(scope="session")
+def expected(
+    tmp_path_factory: pytest.TempPathFactory, write_tiny_zoo: Callable[[Path], Path], build: Any
+) -> dict[str, bytes]:
     """Give the atlas of the tiny zoo, made in this process."""
-    folder = write_tiny_zoo(tmp_path / "expected")
+    folder = write_tiny_zoo(tmp_path_factory.mktemp("expected") / "zoo")
     build(folder)
     return files(folder / "atlas")
 

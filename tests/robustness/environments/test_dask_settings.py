@@ -42,12 +42,29 @@ def write(home: Path, text: str) -> Path:
 
 
 @pytest.mark.environments
-@pytest.mark.parametrize("text", [HOSTILE, BROKEN], ids=["hostile", "broken"])
-@pytest.mark.parametrize("options", [[], ["--no-prefect"], ["--no-dask"]], ids=" ".join)
+@pytest.mark.parametrize(
+    ("options", "of_home", "of_variable"),
+    [
+        ([], HOSTILE, BROKEN),
+        (["--no-prefect"], HOSTILE, HOSTILE),
+        (["--no-prefect"], BROKEN, BROKEN),
+        (["--no-dask"], HOSTILE, HOSTILE),
+        (["--no-dask"], BROKEN, BROKEN),
+    ],
+    ids=["both", "no prefect, hostile", "no prefect, broken", "no dask, hostile", "no dask, broken"],
+)
 def test_local_run__ignores_the_users_settings(
-    options: list[str], text: str, zoo: Path, home: Path, expected: dict[str, bytes]
+    options: list[str],
+    of_home: str,
+    of_variable: str,
+    zoo: Path,
+    home: Path,
+    tmp_path: Path,
+    expected: dict[str, bytes],
 ) -> None:
-    path = write(home, text)
+    write(home, of_home)
+    path = tmp_path / "named.yaml"
+    path.write_text(of_variable)
     variables = {"HOME": str(home), "DASK_CONFIG": str(path), "DASK_DISTRIBUTED__WORKER__LIFETIME": "1s"}
     variables |= {"DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True", "DASK_DISTRIBUTED__COMM__OFFLOAD": "no size"}
 
@@ -97,7 +114,7 @@ def test_run_at_an_address__honors_encryption_and_times_and_ignores_the_rest(
         ({"DASK_DISTRIBUTED__COMM__REQUIRE_ENCRYPTION": "True"}, "encryption"),
         ({"DASK_DISTRIBUTED__COMM__TIMEOUTS__CONNECT": "soon"}, "got 'soon' as Dask's setting"),
     ):
-        lfm_atlas(*at, folder=zoo, variables={"HOME": str(home)} | more).check(1, told, most_lines=8)
+        lfm_atlas(*at, "--no-prefect", folder=zoo, variables={"HOME": str(home)} | more).check(1, told, most_lines=8)
     lfm_atlas(*at, folder=zoo, variables={"HOME": str(home)}).check(0, "2 spaces, 0 failed")
 
     assert files(zoo / "atlas") == expected
@@ -112,8 +129,7 @@ KINDS = {
 
 
 @pytest.mark.environments
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("options", [[], ["--no-prefect"]], ids=["prefect", "no prefect"])
+@pytest.mark.parametrize(("options", "kind"), [([], "address"), *((["--no-prefect"], kind) for kind in KINDS)], ids=str)
 def test_file_that_is_no_yaml__is_told_in_a_sentence_by_every_cluster_of_the_user(
     options: list[str], kind: str, zoo: Path, home: Path
 ) -> None:

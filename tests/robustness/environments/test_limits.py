@@ -71,8 +71,15 @@ def test_no_proc__is_said(zoo: Path) -> None:
 
 
 @pytest.mark.environments
-@pytest.mark.parametrize("prefect", [(), ("--no-prefect",)])
-@pytest.mark.parametrize("options", ["size=16k", "size=64m,noexec", "size=64m,nr_inodes=1"])
+@pytest.mark.parametrize(
+    ("options", "prefect"),
+    [
+        ("size=16k,noexec", ()),
+        ("size=64m,nr_inodes=1", ()),
+        ("size=16k", ("--no-prefect",)),
+        ("size=64m,noexec", ("--no-prefect",)),
+    ],
+)
 def test_folder_for_temporary_files_that_is_full_or_noexec__changes_nothing(
     options: str, prefect: tuple[str, ...], zoo: Path, expected: dict[str, bytes], tmp_path: Path
 ) -> None:

@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -35,19 +36,25 @@ def with_meta(zoo: Path) -> Path:
     return zoo
 
 
+@pytest.fixture(scope="session")
+def made_under_utf_8(
+    tmp_path_factory: pytest.TempPathFactory, write_tiny_zoo: Callable[[Path], Path]
+) -> dict[str, bytes]:
+    """Give the atlas of the zoo with that meta."""
+    zoo = with_meta(write_tiny_zoo(tmp_path_factory.mktemp("utf-8") / "zoo"))
+    lfm_atlas("run", "--no-prefect", folder=zoo, variables={"PYTHONUTF8": "1"}).check(0)
+    return files(zoo / "atlas")
+
+
 @pytest.mark.environments
 @pytest.mark.parametrize("locale", ["latin-1", "ascii", "strict"])
 def test_atlas_that_was_made_under_another_locale__is_the_same_bytes_and_read_everywhere(
-    locale: str, zoo: Path, request: pytest.FixtureRequest
+    locale: str, zoo: Path, made_under_utf_8: dict[str, bytes], request: pytest.FixtureRequest
 ) -> None:
     there = {"ascii": ASCII, "strict": STRICT}.get(locale) or request.getfixturevalue("latin_1")
     lfm_atlas("run", "--no-prefect", folder=with_meta(zoo), variables=there).check(0, "2 spaces, 0 failed")
-    made_there = files(zoo / "atlas")
-    shutil.rmtree(zoo / "atlas")
-    shutil.rmtree(zoo / ".lfm-atlas")
-    lfm_atlas("run", "--no-prefect", folder=zoo, variables={"PYTHONUTF8": "1"}).check(0)
-    assert files(zoo / "atlas") == made_there
 
+    assert files(zoo / "atlas") == made_under_utf_8
     lfm_atlas("show", "atlas", "summary", folder=zoo, variables={"PYTHONUTF8": "1"}).check(0, "modèle 語")
     lfm_atlas("show", "atlas", "summary", folder=zoo, variables=there).check(0, r"\u8a9e")
 

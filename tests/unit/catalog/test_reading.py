@@ -144,7 +144,7 @@ atlas:
         ":4: datasets.probe: found the key twice, first in line 3: keep one",
         ":7: models.small.activations.dataset: the dataset 'prob' is not declared under datasets; "
         "did you mean 'probe'?",
-        ":7: models.small.activations.path: found {modle}, needs one of {model}, {layer}, {dataset}; "
+        ":7: models.small.activations.path: found {modle}, needs one of {model}, {layer}, {dataset}, {shard}, {id}; "
         "did you mean 'model'?",
         ":8: models.con: found the name 'con', which Windows reserves for a device: rename it",
         ":9: models.con.onnx.dataset: the dataset 'probe' has no inputs to run the model on: "

@@ -193,8 +193,9 @@ def test_values_that_are_not_finite__are_told_with_their_place(tmp_path: Path) -
 PATTERNS = {
     "missing": ("b.npy", None, r"b\.npy: no such file; (did you mean|there is) '?a\.npy"),
     "folder": ("zoo/a.npy", None, r"zoo/a\.npy: no such file; there is no folder 'zoo' either"),
-    "suffix": ("a.csv", None, r"a\.csv: found a \.csv file, needs one of \.npy, \.npz, "),
-    "no suffix": ("a", None, r"a: found a nameless file"),
+    "suffix": ("a.bin", None, r"a\.bin: found a \.bin file, needs one of \.npy, .*like one of them: say format: npy"),
+    "no suffix": ("c", None, r"c: found a nameless file, .* say format: if it is one of them"),
+    "nothing": ("a", None, r"a: no such file; there is a.bin, a.npy, a.npz, c"),
     "no file": ("b_{layer}.npy", None, r"b_\{layer\}\.npy: no file matches"),
     "no folder": ("zoo/{layer}.npy", None, r"zoo/\{layer\}\.npy: no such folder"),
     "key": ("a.npz", "y", r"a\.npz#y: no such array; there is x"),
@@ -207,6 +208,8 @@ PATTERNS = {
 def test_pattern_that_finds_nothing__names_what_is_there(case: str, tmp_path: Path) -> None:
     path, key, message = PATTERNS[case]
     np.save(tmp_path / "a.npy", ROWS)
+    (tmp_path / "a.bin").write_bytes((tmp_path / "a.npy").read_bytes())
+    (tmp_path / "c").write_bytes(b"something else")
     np.savez(tmp_path / "a.npz", x=ROWS)
 
     with pytest.raises(DataError, match=message) as caught:

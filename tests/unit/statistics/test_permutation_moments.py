@@ -9,10 +9,10 @@ from scipy.stats import pearson3, skew
 from lfm_tasks.measures.measure import centered
 from lfm_tasks.statistics.permutation_moments import (
     Moments,
-    pack,
+    moments_of_aligned,
+    moments_of_pairs,
     permutation_moments,
     permutation_profile,
-    unpack,
     upper_quantile,
     upper_tail,
 )
@@ -105,10 +105,18 @@ def test_cubes__are_summed_alike_over_points_and_through_features() -> None:
         np.testing.assert_allclose(padded, narrow, rtol=1e-9)
 
 
-def test_profile__comes_back_from_one_array() -> None:
-    profile = permutation_profile(np.random.default_rng(7).standard_normal((30, 3)))
-    for before, after in zip(profile.sums, unpack(pack(profile), 30).sums, strict=True):
-        np.testing.assert_array_equal(after, before)
+def test_moments_of_pairs__are_those_of_each_pair() -> None:
+    generator = np.random.default_rng(7)
+    profiles = [permutation_profile(generator.standard_normal((30, 3)) + 1) for _ in range(3)]
+    sums = np.stack([profile.sums for profile in profiles])
+    table = moments_of_pairs(sums, sums[:2], 30)
+    aligned = moments_of_aligned(sums[1:], sums[:2], 30)
+    for row, column in np.ndindex(3, 2):
+        one = permutation_moments(profiles[row], profiles[column])
+        assert (one.mean, one.deviation) == (table.mean[row, column], table.deviation[row, column])
+        assert one.skewness == table.skewness[row, column]
+    np.testing.assert_array_equal(aligned.mean, [table.mean[1, 0], table.mean[2, 1]])
+    np.testing.assert_array_equal(aligned.deviation, [table.deviation[1, 0], table.deviation[2, 1]])
 
 
 @pytest.mark.parametrize("skewness", [-2.0, -0.3, -1e-6, 0.0, 0.01, 0.5, 3.0])

@@ -2,13 +2,18 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import dask
 import pytest
 
+from lfm_tasks.sources.checkpoints.devices import OWN_GPU
+from lfm_tasks.workers import local_cluster
 from lfm_tasks.workers.local_cluster import scratch_folder, start_cluster
+from lfm_tasks.workers.pool import LocalDask
 
 
 @pytest.fixture
@@ -72,3 +77,24 @@ def test_cluster__leaves_the_path_of_imports_alone(parent: Path) -> None:
         assert sys.path == before
         assert not [path for path in client.submit(import_path).result() if path.startswith(str(parent))]
         assert cluster.scheduler.services == {}
+
+
+def on_own_gpu(number: int) -> tuple[str | None, float, float]:
+    start = time.monotonic()
+    time.sleep(0.1)
+    return os.environ.get(OWN_GPU), start, time.monotonic()
+
+
+def test_gpus__have_one_job_at_a_time_each_on_a_worker_of_its_own(
+    parent: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local_cluster, "n_gpus", lambda: 1)
+    workers = LocalDask(2)
+
+    found = dict(workers.run(on_own_gpu, range(12), [], ["cuda", "cuda:0", "cpu"] * 4))
+    workers.close()
+
+    on_gpu = sorted(found[number][1:] for number in range(12) if number % 3 < 2)
+    assert {found[number][0] for number in range(12) if number % 3 < 2} == {"0"}
+    assert all(end <= start for (_, end), (start, _) in pairwise(on_gpu))
+    assert None in {found[number][0] for number in range(2, 12, 3)}

@@ -130,9 +130,10 @@ def test_neighbor_of_a_deadly_job__is_not_blamed(
 ) -> None:
     tried: list[list[int]] = []
 
-    def finished(_: object, function: Any, jobs: dict[int, int], needs: list[int]) -> Any:
+    def finished(_: object, function: Any, jobs: dict[int, int], needs: list[int], devices: list[str]) -> Any:
         """Jobs 2 and 3 die with company; alone, only the deadly ones do."""
         assert list(needs) == [10, 11, 12, 13, 14]
+        assert devices == ["cpu", "cuda", "cpu", "cpu", "cpu"]
         tried.append(list(jobs))
         for index, job in jobs.items():
             dies = index in (2, 3) if len(jobs) > 1 else index in deadly
@@ -140,7 +141,7 @@ def test_neighbor_of_a_deadly_job__is_not_blamed(
 
     monkeypatch.setattr(pool, "_results_as_completed", finished)
 
-    results = dict(LocalDask(2).run(str, range(5), range(10, 15)))
+    results = dict(LocalDask(2).run(str, range(5), range(10, 15), ["cpu", "cuda", "cpu", "cpu", "cpu"]))
 
     assert tried == [[0, 1, 2, 3, 4], [2], [3]]
     assert [index for index, result in results.items() if isinstance(result, JobFailure)] == blamed

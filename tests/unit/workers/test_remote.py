@@ -18,7 +18,7 @@ from lfm_tasks.workers import remote
 from lfm_tasks.workers.dask_config import dask_settings
 from lfm_tasks.workers.pool import ClusterError
 from lfm_tasks.workers.remote import Readiness, RemoteDask
-from lfm_tasks.workers.resources import MEMORY
+from lfm_tasks.workers.resources import GPU, MEMORY
 
 CATALOG = """
 version: 1
@@ -63,14 +63,17 @@ def test_worker_with_two_threads__is_refused(tmp_path: Path) -> None:
 
 
 @contextmanager
-def unequal(*sizes: int | None) -> Iterator[str]:
-    """Give a scheduler with a worker of each size (bytes), named by it; None: one that declares none."""
+def unequal(*sizes: int | None, gpus: int = 0) -> Iterator[str]:
+    """Give a scheduler with a worker of each size (bytes), named by it; None: one that declares none.
+
+    The first ``gpus`` of them offer a GPU.
+    """
+    offers = [
+        ({MEMORY: size} if size else {}) | ({GPU: 1} if number < gpus else {}) for number, size in enumerate(sizes)
+    ]
     workers = {
-        str(size): {
-            "cls": Worker,
-            "options": {"nthreads": 1, "preload": [], "resources": {MEMORY: size} if size else None},
-        }
-        for size in sizes
+        str(size): {"cls": Worker, "options": {"nthreads": 1, "preload": [], "resources": offer or None}}
+        for size, offer in zip(sizes, offers, strict=True)
     }
     scheduler = {"cls": Scheduler, "options": {"host": "127.0.0.1", "dashboard_address": "127.0.0.1:0"}}
     with SpecCluster(workers=workers, scheduler=scheduler) as cluster:
@@ -115,6 +118,28 @@ def test_worker_that_declares_nothing__takes_whatever_no_worker_is_too_small_for
         workers = RemoteDask(on_scheduler(catalog_with(tmp_path), address))
         assert set(dict(workers.run(where, range(6), [LARGE] * 6)).values()) == {str(LARGE)}
         workers.close()
+
+
+def test_jobs_on_a_gpu__go_to_the_worker_that_offers_one(tmp_path: Path) -> None:
+    devices = ["cpu", "cuda"] * 6
+    with unequal(SMALL, LARGE, gpus=1) as address, locked(tmp_path / ".lfm-atlas", "test"):
+        workers = RemoteDask(on_scheduler(catalog_with(tmp_path), address))
+        # More than its worker declares: that is no reason to wait for ever.
+        found = dict(workers.run(where, range(12), [2 * SMALL] * 12, devices))
+        workers.close()
+
+    assert {found[number] for number in range(1, 12, 2)} == {str(SMALL)}
+    assert {found[number] for number in range(0, 12, 2)} == {str(LARGE)}
+
+
+def test_jobs_on_a_gpu_that_no_worker_offers__are_refused_before_the_first_job(tmp_path: Path) -> None:
+    with unequal(SMALL, LARGE) as address, locked(tmp_path / ".lfm-atlas", "test"):
+        workers = RemoteDask(on_scheduler(catalog_with(tmp_path), address))
+        with pytest.raises(ClusterError, match=r"device: cuda and no worker that offers a GPU, .*--resources GPU=1"):
+            list(workers.run(Path.touch, [tmp_path / "started"] * 2, [], ["cpu", "cuda"]))
+        workers.close()
+
+    assert not (tmp_path / "started").exists()
 
 
 def worker(n_threads: int = 1) -> Any:

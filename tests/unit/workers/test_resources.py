@@ -11,16 +11,24 @@ from lfm_tasks.catalog.cluster import LocalCluster
 from lfm_tasks.workers import resources as machine
 from lfm_tasks.workers.cgroups import Limit
 from lfm_tasks.workers.resources import (
+    GPU,
     LEAST_BYTES,
     MEMORY,
     declare_memory,
-    group_by_memory,
+    group_by_request,
     memory_limit,
     n_workers,
+    offered_gpus,
     what_limits,
 )
 
 GIB = 1 << 30
+
+
+def client_of(*offers: dict[str, int]) -> Any:
+    """Return a client of a scheduler whose workers offer these resources."""
+    workers = {f"tcp://10.0.0.{number}:1": {"resources": offer} for number, offer in enumerate(offers)}
+    return SimpleNamespace(scheduler_info=lambda n_workers: {"workers": workers})
 
 
 @pytest.mark.parametrize(("resources", "limit", "declared"), [({}, 7, 7), ({MEMORY: 5}, 7, 5), ({}, None, None)])
@@ -44,11 +52,51 @@ def test_worker__declares_its_limit_unless_it_was_told_another(
 def test_jobs__request_the_smallest_worker_that_holds_them_and_nothing_where_none_does(
     sizes: tuple[int | None, ...], groups: list[tuple[dict[str, int] | None, list[int]]]
 ) -> None:
-    workers = {size: {"resources": {} if size is None else {MEMORY: size}} for size in sizes}
-    client = SimpleNamespace(scheduler_info=lambda n_workers: {"workers": workers})
+    client = client_of(*({} if size is None else {MEMORY: size} for size in sizes))
 
-    assert list(group_by_memory(client, range(3), [3, 6, 16])) == groups
-    assert list(group_by_memory(client, range(3), [])) == [(None, [0, 1, 2])]
+    assert list(group_by_request(client, range(3), [3, 6, 16])) == groups
+    assert list(group_by_request(client, range(3), [])) == [(None, [0, 1, 2])]
+    assert list(group_by_request(client, range(3), [3, 6, 16], ["cpu"] * 3)) == groups
+
+
+@pytest.mark.parametrize(
+    ("offers", "groups"),
+    [
+        # A worker with a GPU, and a larger one without: the memory of that one is no help.
+        (({MEMORY: 4, GPU: 1}, {MEMORY: 8}), [({MEMORY: 8}, [1]), ({GPU: 1}, [2, 3]), (None, [0])]),
+        (
+            ({MEMORY: 4, GPU: 1}, {MEMORY: 8, GPU: 1}),
+            [({GPU: 1, MEMORY: 8}, [3]), ({MEMORY: 8}, [1]), ({GPU: 1}, [2]), (None, [0])],
+        ),
+        (({GPU: 1},), [({GPU: 1}, [2, 3]), (None, [0, 1])]),
+        # GPUs with names, of a local cluster.
+        (
+            ({GPU: 1, "cuda:0": 1}, {GPU: 1, "cuda:1": 1}, {}),
+            [({GPU: 1, "cuda:1": 1}, [3]), ({GPU: 1}, [2]), (None, [0, 1])],
+        ),
+    ],
+)
+def test_jobs_on_a_gpu__request_it_and_the_memory_of_workers_that_have_one(
+    offers: tuple[dict[str, int], ...], groups: list[tuple[dict[str, int] | None, list[int]]]
+) -> None:
+    needs, devices = [3, 6, 3, 6], ["cpu", "cpu", "cuda", "cuda:1"]
+
+    assert list(group_by_request(client_of(*offers), range(4), needs, devices)) == groups
+
+
+@pytest.mark.parametrize("device", ["cuda", "cuda:1", "mps"])
+def test_jobs_on_a_gpu_that_no_worker_offers__are_refused(device: str) -> None:
+    with pytest.raises(LookupError, match=rf"device: {device} and no worker that offers a GPU.*--resources GPU=1"):
+        list(group_by_request(client_of({MEMORY: 8}, {}), range(2), [1, 1], ["cpu", device]))
+
+
+@pytest.mark.parametrize(("workers", "gpus"), [(1, 0), (1, 1), (1, 4), (3, 2), (2, 3)])
+def test_gpus_of_a_machine__are_dealt_to_its_workers_each_once(workers: int, gpus: int) -> None:
+    offers = [offered_gpus(number, workers, gpus) for number in range(workers)]
+
+    assert sorted(name for offer in offers for name in offer if name != GPU) == [f"cuda:{gpu}" for gpu in range(gpus)]
+    assert [bool(offer) for offer in offers] == [number < gpus for number in range(workers)]
+    assert all(offer[GPU] == 1 and f"cuda:{number}" in offer for number, offer in enumerate(offers) if offer)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
-"""What is said where a checkpoint cannot be loaded or run, and which device it is put on."""
+"""What is said where a checkpoint cannot be loaded or run, and how it runs on a GPU."""
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +12,7 @@ import pytest
 
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.checkpoints import loading, running
-from lfm_tasks.sources.checkpoints.loading import chosen_device, import_library
+from lfm_tasks.sources.checkpoints.loading import import_library
 from tests.unit.sources.checkpoints.conftest import CheckpointZoo
 
 torch = pytest.importorskip("torch", reason="needs the extra [hf]")
@@ -293,44 +292,6 @@ def test_run__refuses_layers_and_poolings_that_do_not_fit(checkpoint_zoo: Checkp
 
 
 # --- devices
-
-
-class FakeGpus:
-    """A machine with two GPUs, as torch tells it."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, n_gpus: int, has_mps: bool = False) -> None:
-        monkeypatch.setattr(torch.cuda, "is_available", lambda: n_gpus > 0)
-        monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
-        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: has_mps)
-
-
-@pytest.mark.parametrize(
-    ("n_gpus", "has_mps", "wanted", "expected"),
-    [
-        (2, False, "cuda", "cuda:0"),
-        (2, False, "cuda:1", "cuda:1"),
-        (2, False, "cpu", "cpu"),
-        (0, True, "mps", "mps"),
-        (0, False, "cpu", "cpu"),
-    ],
-)
-def test_chosen_device__is_one_of_this_machine(
-    monkeypatch: pytest.MonkeyPatch, n_gpus: int, has_mps: bool, wanted: str, expected: str
-) -> None:
-    FakeGpus(monkeypatch, n_gpus, has_mps)
-    monkeypatch.setitem(os.environ, "CUBLAS_WORKSPACE_CONFIG", "")  # put back afterwards
-    del os.environ["CUBLAS_WORKSPACE_CONFIG"]
-    assert str(chosen_device(wanted, "m")) == expected
-    assert ("CUBLAS_WORKSPACE_CONFIG" in os.environ) is expected.startswith("cuda")
-
-
-@pytest.mark.parametrize(("n_gpus", "wanted"), [(2, "cuda:2"), (0, "cuda"), (0, "mps")])
-def test_chosen_device__that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, n_gpus: int, wanted: str) -> None:
-    FakeGpus(monkeypatch, n_gpus)
-    with pytest.raises(
-        DataError, match=rf"got device: {wanted}, expected one that torch finds on this machine: .*cpu\. Set"
-    ):
-        chosen_device(wanted, "m")
 
 
 def test_exact__keeps_a_gpu_from_fewer_digits_and_puts_all_back() -> None:

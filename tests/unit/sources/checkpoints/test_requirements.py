@@ -1,5 +1,4 @@
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -7,7 +6,6 @@ import pytest
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.checkpoints import requirements
 from lfm_tasks.sources.checkpoints.requirements import (
-    automatic_device,
     check_architecture,
     check_dtype,
     check_kernels,
@@ -134,65 +132,3 @@ def test_check_dtype__refuses_what_torch_does_not_have(config: dict[str, Any]) -
 def test_check_dtype__takes_the_types_of_weights() -> None:
     check_dtype({"dtype": "bfloat16", "torch_dtype": None, "text_config": {"dtype": "float16"}}, "zoo/x")
     check_dtype({"quantization_config": {"dtype": "nf4"}}, "zoo/x")
-
-
-@pytest.mark.parametrize(
-    ("built_for", "n_gpus", "visible", "expected"),
-    [
-        ("cuda", 2, None, "cuda"),
-        ("cuda", 1, "0,1", "cuda"),
-        ("cuda", 1, "GPU-5d21", "cuda"),
-        ("cuda", 1, "", "cpu"),
-        ("cuda", 1, "-1", "cpu"),
-        ("cuda", 1, "NoDevFiles", "cpu"),
-        ("cuda", 0, None, "cpu"),
-        ("cpu", 2, None, "cpu"),
-        (None, 2, None, "cpu"),
-    ],
-)
-def test_automatic_device__is_a_gpu_that_torch_is_built_for_and_may_see(
-    built_for: str | None, n_gpus: int, visible: str | None, expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(requirements, "_torch_was_built_for", lambda: built_for)
-    monkeypatch.setattr(requirements, "_n_nvidia_gpus", lambda: n_gpus)
-    monkeypatch.setattr(requirements.sys, "platform", "linux")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if visible is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-
-    assert automatic_device.__wrapped__() == expected
-
-
-def test_automatic_device__is_apples_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(requirements, "_torch_was_built_for", lambda: "cpu")
-    monkeypatch.setattr(requirements.sys, "platform", "darwin")
-    monkeypatch.setattr(requirements.platform, "machine", lambda: "arm64")
-
-    assert automatic_device.__wrapped__() == "mps"
-
-
-@pytest.mark.parametrize(
-    ("line", "expected"),
-    [
-        ("cuda: Optional[str] = '12.8'", "cuda"),
-        ("hip: Optional[str] = '6.4'", "hip"),
-        ("cuda: Optional[str] = None", "cpu"),
-    ],
-)
-def test_torch_was_built_for__what_its_version_says(
-    line: str, expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "torch").mkdir()
-    (tmp_path / "torch" / "__init__.py").touch()
-    (tmp_path / "torch" / "version.py").write_text(f"__version__ = '2.13.0'\n{line}\n")
-    found = SimpleNamespace(submodule_search_locations=[str(tmp_path / "torch")])
-    monkeypatch.setattr(requirements, "find_spec", lambda _: found)
-
-    assert requirements._torch_was_built_for() == expected
-
-
-def test_automatic_device__agrees_with_torch() -> None:
-    torch = pytest.importorskip("torch")
-    expected = "mps" if torch.backends.mps.is_available() else "cuda" if torch.cuda.is_available() else "cpu"
-
-    assert automatic_device() == expected

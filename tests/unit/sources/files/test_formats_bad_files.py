@@ -299,7 +299,8 @@ def test_arrow_headers_with_any_damage__are_read_or_refused(stream: bool, tmp_pa
     for message in [*damaged, "a message whose metadata lead out of it", "a message without a header"]:
         assert message in told
     if not stream:
-        assert "n record batches listed and n there" in told
+        for message in ("which overlap", "no message in n bytes", "no record batch at byte n", "without a footer"):
+            assert f"{message}" in told
 
 
 def test_pt_without_torch__says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,9 +27,10 @@ IMAGES = np.arange(2 * 3 * 2 * 5, dtype=np.float32).reshape(2, 3, 2, 5)
     ],
 )
 def test_pooling__gives_the_closed_form(rows: np.ndarray, pooling: str, first: list[float]) -> None:
-    pooled = pool_rows(rows, pooling)
+    shape = "nchw" if rows.ndim == 4 else None
+    pooled = pool_rows(rows, pooling, shape=shape)
     assert pooled[0].tolist() == first
-    assert pooled.shape == (2, pooled_features(rows.shape[1:], pooling))
+    assert pooled.shape == (2, pooled_features(rows.shape[1:], pooling, shape=shape))
     assert pooled.dtype == np.float32
     assert pooled.flags.c_contiguous
 
@@ -37,8 +38,31 @@ def test_pooling__gives_the_closed_form(rows: np.ndarray, pooling: str, first: l
 def test_channels_last__pools_over_pixels() -> None:
     last = np.moveaxis(IMAGES, 1, 3)
     for pooling in ("mean", "max"):
-        np.testing.assert_array_equal(pool_rows(last, pooling, shape="nhwc"), pool_rows(IMAGES, pooling))
+        first = pool_rows(IMAGES, pooling, shape="nchw")
+        np.testing.assert_array_equal(pool_rows(last, pooling, shape="nhwc"), first)
     assert pooled_features(last.shape[1:], "mean", shape="nhwc") == 3
+
+
+@pytest.mark.parametrize("of_point", [(3, 2, 5), (8, 8, 16), (16, 8, 8), (8, 8, 8), (1, 7, 12), (7, 12, 1)])
+def test_maps__without_a_shape_are_never_guessed(of_point: tuple[int, ...]) -> None:
+    ways = f"nchw for {of_point[0]} channels of .*nhwc for {of_point[2]} of"
+    for pooling in ("mean", "max"):
+        with pytest.raises(DataError, match=rf"which may be channels first or last: write shape: {ways}"):
+            pool_rows(np.zeros((2, *of_point)), pooling)
+    assert pool_rows(np.zeros((2, *of_point)), "flatten").shape == (2, np.prod(of_point))
+
+
+def test_maps_of_one_pixel__have_their_channels_where_the_features_are() -> None:
+    channels = np.arange(10.0).reshape(2, 5)
+    for rows in (channels[:, :, None, None], channels[:, None, None, :]):
+        np.testing.assert_array_equal(pool_rows(rows, "mean"), channels)
+
+
+def test_hidden_states__behind_an_axis_of_length_1_become_no_feature() -> None:
+    with pytest.raises(DataError, match=r"shape: ntd for 3 tokens of 4 features"):
+        pool_rows(TOKENS[:, None], "mean")
+    with pytest.raises(DataError, match=r"found a 4-D array, .* with shape: ntd, needs 3 dimensions"):
+        pool_rows(IMAGES, "mean", shape="ntd")
 
 
 def test_cls_and_mean__stand_side_by_side() -> None:

@@ -10,15 +10,18 @@ from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases import full_map as scores
 from lfm_tasks.spectral.bases.eigenbasis import spectral_basis
 from lfm_tasks.spectral.bases.full_map import (
+    MAP_SCORES,
     full_map,
     full_maps,
     lfm,
     maps_without_each_part,
     overlap,
     parted_rows,
+    parted_side,
     permutations_per_product,
     permuted_maps,
     permuted_rows,
+    side_by_side,
     whitened_rows,
 )
 from lfm_tasks.spectral.bases.graph import affinity_graph
@@ -125,38 +128,69 @@ def test_permutations_per_product__stays_between_one_and_25():
 def test_full_maps__of_a_tile_are_those_of_its_pairs_and_the_maps_back_their_transposes() -> None:
     spaces = [random_basis(seed, n_eigenpairs=13) for seed in range(4)]
     others = [random_basis(seed, n_eigenpairs=9) for seed in range(4, 7)]
-    maps = full_maps(spaces, others)
+    sources, targets = side_by_side(spaces), side_by_side(others)
+    maps = full_maps(sources, targets, 4)
 
-    assert maps.shape == (3, 4, 9, 13)
+    assert maps.shape == (4, 4, 9, 13)
     for place in np.ndindex(3, 4):
         np.testing.assert_allclose(maps[place], full_map(spaces[place[1]], others[place[0]]), atol=1e-14)
-    np.testing.assert_allclose(full_maps(others, spaces), maps.transpose(1, 0, 3, 2), atol=1e-14)
-    np.testing.assert_array_equal(full_maps(spaces[2:], others[1:2])[0, 0], maps[1, 2])
-    np.testing.assert_array_equal(full_maps(spaces[::-1], others[::-1]), maps[::-1, ::-1])
-    with pytest.raises(ValueError, match="found 5 sources and 1 targets, needs 1 to 4 of each"):
-        full_maps([*spaces, spaces[0]], others[:1])
+    assert not maps[3].any()
+    np.testing.assert_allclose(full_maps(targets, sources, 4), maps.transpose(1, 0, 3, 2), atol=1e-14)
+    np.testing.assert_array_equal(full_maps(side_by_side(spaces[2:]), side_by_side(others[1:2]), 4)[0, 0], maps[1, 2])
+    turned = full_maps(side_by_side(spaces[::-1]), side_by_side(others[::-1]), 4)
+    np.testing.assert_array_equal(turned[:3], maps[:3][::-1, ::-1])
+    with pytest.raises(ValueError, match="got 5 spaces, expected 1 to 4"):
+        side_by_side([*spaces, spaces[0]])
+
+
+def test_full_maps__of_a_side_with_itself_have_the_bits_of_those_with_a_copy() -> None:
+    side = side_by_side([random_basis(seed, n_eigenpairs=50) for seed in range(4)])
+    np.testing.assert_array_equal(full_maps(side, side, 4), full_maps(side, side.copy(), 4))
+
+
+def test_scores__of_both_ways_are_those_of_maps_and_their_transposes() -> None:
+    maps = np.random.default_rng(8).standard_normal((3, 2, 9, 8))
+    for score in MAP_SCORES.values():
+        there, back = score.of_both_ways(maps)
+        np.testing.assert_allclose(there, score.function(maps), rtol=1e-12)
+        np.testing.assert_allclose(back, score.function(np.swapaxes(maps, -1, -2)), rtol=1e-12)
 
 
 def with_constant(rows: np.ndarray) -> np.ndarray:
     return np.linalg.qr(np.column_stack([np.ones(len(rows)), rows]))[0]
 
 
+def left_out(source: np.ndarray, target: np.ndarray, parts: np.ndarray, n_parts: int) -> np.ndarray:
+    sides = [parted_side([parted_rows(rows, parts, n_parts)], 1) for rows in (source, target)]
+    return maps_without_each_part(sides[0], sides[1])[0, 0]
+
+
 def test_maps__are_those_of_whitened_rests() -> None:
     generator = np.random.default_rng(0)
     source, target = (with_constant(generator.standard_normal((90, width))) for width in (5, 7))
     parts = random_parts(90, 6)
-    maps = maps_without_each_part(parted_rows(source, parts, 6), parted_rows(target, parts, 6))
+    maps = left_out(source, target, parts, 6)
     for part in range(6):
         rest = parts != part
         np.testing.assert_allclose(
-            maps[part], full_map(whitened_rows(source[rest]), whitened_rows(target[rest])), atol=1e-12
+            maps[part], full_map(whitened_rows(source[rest]), whitened_rows(target[rest])), atol=1e-6
         )
+
+
+def test_maps_without_parts__have_the_same_bits_whatever_stands_beside_them() -> None:
+    parts = random_parts(200, 20)
+    spaces = [parted_rows(random_basis(seed, n_eigenpairs=20), parts, 20) for seed in range(7)]
+    whole = maps_without_each_part(parted_side(spaces[:4]), parted_side(spaces[4:]))
+    np.testing.assert_array_equal(
+        maps_without_each_part(parted_side(spaces[1:3]), parted_side(spaces[5:6]))[0], whole[1, 1:3]
+    )
+    with pytest.raises(ValueError, match="different parts"):
+        maps_without_each_part(parted_side(spaces[:1]), parted_side([parted_rows(random_basis(0), parts % 7, 7)]))
 
 
 def test_maps__of_too_few_points_are_nan() -> None:
     rows = with_constant(np.random.default_rng(1).standard_normal((12, 7)))
-    parts = random_parts(12, 2)
-    assert np.isnan(maps_without_each_part(parted_rows(rows, parts, 2), parted_rows(rows, parts, 2))).all()
+    assert np.isnan(left_out(rows, rows, random_parts(12, 2), 2)).all()
 
 
 def test_intervals__cover_the_mean_over_draws() -> None:
@@ -172,7 +206,7 @@ def test_intervals__cover_the_mean_over_draws() -> None:
         for seed in range(200):
             source, target = draw(seed)
             parts = random_parts(300, 20)
-            left = score(maps_without_each_part(parted_rows(source, parts, 20), parted_rows(target, parts, 20)))
+            left = score(left_out(source, target, parts, 20)).astype(np.float64)
             scores.append(float(score(full_map(source, target))))
             reaches.append(interval_reach(20) * float(jackknife_error(left)))
         covered = np.abs(np.array(scores) - np.mean(scores)) <= reaches

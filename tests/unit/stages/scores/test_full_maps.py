@@ -5,11 +5,9 @@ import pytest
 from scipy.stats import kstest
 
 from lfm_tasks.config import NullConfig
-from lfm_tasks.spectral.bases.full_map import full_map
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
-from lfm_tasks.stages.scores.full_maps import basis_rows, score_both_ways
-from lfm_tasks.statistics.permutation_moments import permutation_profile
+from lfm_tasks.stages.scores.full_maps import basis_chance, basis_rows, score_tile, tile_side_of
 from lfm_tasks.statistics.resampling import Exchange
 
 P = STATISTICS.index("p_value")
@@ -28,16 +26,12 @@ def test_p_values__of_maps_of_unrelated_spaces_are_uniform(groups: np.ndarray | 
         bases = []
         for side in rows:
             basis = np.linalg.qr(np.column_stack([np.ones(100), side, side**2]))[0]
-            bases.append(basis_rows(np.linspace(0, 1, 11), basis, permutation_profile(basis[:, 1:]), chance))
-        (maps,), _ = score_both_ways(
-            [(bases[0], full_map(bases[0].rows, bases[1].rows))],
-            bases[1],
-            MEASURES,
-            NullConfig(n_permutations=99, seed=draw),
-            exchange,
-        )
+            bases.append(basis_rows(np.linspace(0, 1, 11), basis, basis_chance(basis), chance))
+        sides = [tile_side_of([basis], n_spaces=1) for basis in bases]
+        null = NullConfig(n_permutations=99, seed=draw)
+        (values,) = score_tile(sides[0], sides[1], [(0, 0)], MEASURES, null, exchange).values
         for column, name in enumerate(MEASURES):
-            found[name].append(maps[0, column, P])
+            found[name].append(values[0, column, P])
     for name, p_values in found.items():
         assert kstest(p_values, "uniform").pvalue > 1e-3, name
         assert np.mean(np.array(p_values) <= 0.05) < 0.11, name

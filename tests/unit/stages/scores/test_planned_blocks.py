@@ -14,6 +14,7 @@ from lfm_tasks.stages.inventory.correspondence import Correspondence
 from lfm_tasks.stages.inventory.requests import PairSelection
 from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.stages.scores.pair_index import (
+    ScoringInputs,
     all_settings,
     correspondence_of_maps,
     find_stored,
@@ -66,7 +67,7 @@ def listed(zoo: Zoo, keys: dict[Space, str], store: Any) -> tuple[int, int, list
     found = [
         (of_pairs.measures, block.bases, len(block.sides))
         for of_pairs, table in tables.items()
-        for block in blocks(table, correspondence_of_maps(requests[of_pairs]), ATLAS.null)
+        for block in blocks(table, ScoringInputs(correspondence_of_maps(requests[of_pairs]), "", ""), ATLAS.null)
     ]
     n_missing = sum(int(table.missing.sum()) for table in tables.values())
     return n_missing, sum(int(table.requested.sum()) for table in tables.values()) - n_missing, found
@@ -96,7 +97,7 @@ def test_blocks__are_those_of_a_run_whatever_is_stored(seed: int) -> None:
         tables = pair_indexes(pairs_of_zoo, all_settings(ATLAS, pairs_of_zoo, {}, {}), keys)
         find_stored(cast(UnitStore, store), tables.values())
         for of_pairs, table in tables.items():
-            for number, block in enumerate(blocks(table, FEW, ATLAS.null)):
+            for number, block in enumerate(blocks(table, ScoringInputs(FEW, "", ""), ATLAS.null)):
                 if rng.random() < 0.5:
                     sides = block.sides[: rng.integers(1, len(block.sides) + 1)].tolist()
                     facts = {"scored_by": list(of_pairs), "bases": [*block.bases, "of-another-zoo"], "codes": []}
@@ -114,7 +115,7 @@ def test_zoo_of_one_comparison__is_counted_by_arithmetic(tmp_path: Path) -> None
 
     assert (len(table.groups.sizes), table.n_missing) == (1, 20_000 * 20_001 // 2)
     found = list(table.blocks(ATLAS.null))
-    assert len(found) == 32 * 33 // 2
+    assert len(found) == 79 * 80 // 2
     assert sum(n_pairs for _, n_pairs in found) == table.n_missing
 
 

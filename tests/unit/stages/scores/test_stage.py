@@ -5,6 +5,7 @@ import pytest
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.stages.inventory.correspondence import FULL_CORRESPONDENCE, Correspondence
+from lfm_tasks.stages.scores.pair_index import ScoringInputs
 from lfm_tasks.stages.scores.stage import blocks
 from tests.unit.stages.scores.test_pair_index import FEW, a_table
 
@@ -12,19 +13,21 @@ ONE_BY_ONE = Correspondence(regime="anchors", refine="zoomout", n_anchors=5)
 
 
 @pytest.mark.parametrize(
-    ("n_bases", "correspondence", "measures", "n_permutations", "n_blocks", "side"),
+    ("n_bases", "correspondence", "measures", "n_permutations", "groups", "n_blocks", "side"),
     [
-        (40, FULL_CORRESPONDENCE, ("lfm",), 100, 6, 16),
-        (1000, FULL_CORRESPONDENCE, ("lfm",), 0, 528, 32),
-        (1000, FEW, ("lfm", "overlap"), 0, 136, 64),
-        (1000, FEW, ("lfm", "overlap"), 100, 528, 32),
-        (1000, FEW, ("lfm", "cka_linear"), 0, 10, 256),
-        (1000, FULL_CORRESPONDENCE, ("cka_linear", "overlap"), 100, 10, 256),
-        (1000, FULL_CORRESPONDENCE, ("cka_linear", "lfm"), 100, 528, 32),
-        (1000, FULL_CORRESPONDENCE, ("cka_linear", "cca_mean"), 0, 528, 32),
-        (60, FULL_CORRESPONDENCE, ("cka_linear",), 0, 10, 16),
-        (100, ONE_BY_ONE, ("lfm",), 0, 28, 16),
-        (1000, ONE_BY_ONE, ("lfm",), 0, 2016, 16),
+        (40, FULL_CORRESPONDENCE, ("lfm",), 100, "", 6, 16),
+        (1000, FULL_CORRESPONDENCE, ("lfm",), 100, "", 136, 64),
+        (1000, FULL_CORRESPONDENCE, ("lfm",), 100, "groups", 528, 32),
+        (1000, FEW, ("lfm", "overlap"), 0, "", 136, 64),
+        (1000, FEW, ("lfm", "overlap"), 100, "", 528, 32),
+        (1000, FEW, ("lfm", "cka_linear"), 0, "", 10, 256),
+        (1000, FULL_CORRESPONDENCE, ("cka_linear", "overlap"), 100, "", 10, 256),
+        (1000, FULL_CORRESPONDENCE, ("cka_linear", "lfm"), 100, "", 10, 256),
+        (1000, FULL_CORRESPONDENCE, ("cka_linear", "lfm"), 100, "groups", 528, 32),
+        (1000, FULL_CORRESPONDENCE, ("cka_linear", "cca_mean"), 0, "", 528, 32),
+        (60, FULL_CORRESPONDENCE, ("cka_linear",), 0, "", 10, 16),
+        (100, ONE_BY_ONE, ("lfm",), 0, "", 28, 16),
+        (1000, ONE_BY_ONE, ("lfm",), 0, "", 2016, 16),
     ],
 )
 def test_blocks__hold_every_missing_pair_once(
@@ -32,13 +35,14 @@ def test_blocks__hold_every_missing_pair_once(
     correspondence: Correspondence,
     measures: tuple[str, ...],
     n_permutations: int,
+    groups: str,
     n_blocks: int,
     side: int,
 ) -> None:
     table = a_table(n_bases, measures=measures)
     table.in_scope[:] &= np.random.default_rng(0).random(table.in_scope.shape) < 0.9
     table.block[3, :] = 0
-    found = list(blocks(table, correspondence, NullConfig(n_permutations=n_permutations)))
+    found = list(blocks(table, ScoringInputs(correspondence, groups, ""), NullConfig(n_permutations=n_permutations)))
 
     assert len(found) == n_blocks
     seen = np.zeros_like(table.requested, dtype=int)
@@ -54,4 +58,4 @@ def test_blocks__hold_every_missing_pair_once(
 def test_blocks__of_nothing_are_none() -> None:
     table = a_table(3)
     table.block[:] = 0
-    assert list(blocks(table, FULL_CORRESPONDENCE, NullConfig())) == []
+    assert list(blocks(table, ScoringInputs(FULL_CORRESPONDENCE, "", ""), NullConfig())) == []

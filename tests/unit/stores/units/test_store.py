@@ -262,8 +262,8 @@ def rows_digest(rows: np.ndarray, cuts: list[int]) -> str:
 
 
 def test_digest__is_the_one_of_the_canonical_json() -> None:
-    # printf '{"convention":"5","k":[1,2.5],"metric":"angular"}' | sha256sum
-    expected = "90908fb657b27dcf526be917e721322cee5348c0a5fa9b1ae9fbdd39b7eca038"
+    # printf '{"convention":"6","k":[1,2.5],"metric":"angular"}' | sha256sum
+    expected = "e5f0318401588e7e8eed7e043777bc7d67b8c1055015f2e01114cc34fda7cb8b"
     assert digest({"metric": "angular", "k": [1, 2.5]}) == expected
 
 

@@ -1,8 +1,4 @@
-"""A first catalog for a folder of checkpoints: ``lfm-atlas init --from zoo/`` looks at files and writes what they tell.
-
-What files cannot tell is said in comments. Another kind of source, such as arrays of activations, is a function beside
-`draft_catalog` that returns a `Draft`.
-"""
+"""A first catalog for a folder of checkpoints."""
 
 import json
 import os
@@ -17,14 +13,13 @@ from lfm_tasks.catalog.checkpoint_folders import NoCheckpoint, folder_kind
 from lfm_tasks.catalog.datasets import Images, Texts
 from lfm_tasks.catalog.facts import folder_facts
 from lfm_tasks.catalog.names import check_name
-from lfm_tasks.config import AtlasConfig
+from lfm_tasks.drafting.draft import CATALOG, Draft, as_flow, atlas_lines, relative
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.checkpoints.folder import Checkpoint, inspect_checkpoint, towers
 from lfm_tasks.sources.files.arrow_files import arrow_keys, parquet_keys, saved_dataset_keys
 from lfm_tasks.sources.files.tables import TABLES, read_table
 from lfm_tasks.sources.raw_inputs import read_texts
 
-CATALOG = "data_catalog.yaml"
 _IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm")
 # Names that columns usually have, the likeliest first.
 _TEXT_COLUMNS = ("text", "sentence", "content", "document", "body", "review", "question", "title")
@@ -40,14 +35,6 @@ _SECTIONS = {
     ("timm", "images"): "timm",
 }
 _DATASETS = {"texts": "docs", "images": "photos"}
-
-
-@dataclass(frozen=True)
-class Draft:
-    """A catalog as text, and sentences on what it does not know or leaves out."""
-
-    text: str
-    remarks: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -69,7 +56,7 @@ class _Member:
     checkpoint: Checkpoint
 
 
-def draft_catalog(zoo: Path, home: Path, data: Sequence[Path] = ()) -> Draft:
+def draft_checkpoints(zoo: Path, home: Path, data: Sequence[Path] = ()) -> Draft:
     """Return a catalog of the checkpoints in ``zoo``.
 
     Parameters
@@ -86,7 +73,7 @@ def draft_catalog(zoo: Path, home: Path, data: Sequence[Path] = ()) -> Draft:
     DataError
         ``missing_source`` if ``zoo`` holds no checkpoint; ``bad_name`` if a catalog cannot name it.
     """
-    if "{" in _relative(zoo, home) or "}" in _relative(zoo, home):
+    if "{" in relative(zoo, home) or "}" in relative(zoo, home):
         problem = f"{zoo}: got a path with braces, which stand for names in a catalog, expected one without"
         raise DataError("bad_name", f"{problem}. Rename the folder.")
     members, left_out, others = _look_into(zoo, home)
@@ -95,16 +82,16 @@ def draft_catalog(zoo: Path, home: Path, data: Sequence[Path] = ()) -> Draft:
     found: dict[str, _Data | None] = {
         reads: _find_data(reads, places, home) for reads in ("texts", "images") if reads in needed
     }
-    pattern = f"{_relative(zoo, home)}/{{model}}"
+    pattern = f"{relative(zoo, home)}/{{model}}"
     lines = [
-        f"# Written by lfm-atlas init --from {_relative(zoo, home)}. Look it through; then lfm-atlas validate.",
+        f"# Written by lfm-atlas init --from {relative(zoo, home)}. Look it through; then lfm-atlas validate.",
         "version: 1",
         "datasets:",
         *_dataset_lines(found),
         *_discover_lines(members, found, pattern),
         *_model_lines(members, found, home),
-        *_unusable_lines(left_out, _relative(zoo, home)),
-        *_atlas_lines([one.n_rows for one in found.values() if one is not None]),
+        *_unusable_lines(left_out, relative(zoo, home)),
+        *atlas_lines([one.n_rows for one in found.values() if one is not None]),
         *_license_lines(members),
     ]
     unusable = [f"got {len(left_out)} unusable folders: the end of {CATALOG} says why"] if left_out else []
@@ -184,7 +171,7 @@ def _find_data(reads: str, places: Sequence[Path], home: Path) -> _Data | None:
     """Return the first texts or images among some files and folders, with a remark on others."""
     look = _texts if reads == "texts" else _images
     found = [data for place in places if (data := look(place, home)) is not None]
-    others = [_relative(one.path, home) for one in found[1:] if not one.path.is_relative_to(found[0].path)]
+    others = [relative(one.path, home) for one in found[1:] if not one.path.is_relative_to(found[0].path)]
     if not others:
         return found[0] if found else None
     remarks = [found[0].remark, f"others are there: {', '.join(others[:3])}{' ...' if len(others) > 3 else ''}"]
@@ -203,7 +190,7 @@ def _texts(path: Path, home: Path) -> _Data | None:
         if text is None and not is_lines:
             return None
         chosen = {"text": text, "id": _pick(_ID_COLUMNS, columns), "label": _pick(_LABEL_COLUMNS, columns)}
-        settings = {"path": _relative(path, home), **_given(chosen)}
+        settings = {"path": relative(path, home), **_given(chosen)}
         remarks = [] if usual or is_lines else [f"the columns are {', '.join(columns)}: which is the text?"]
         n_rows = _count(settings, home) if is_lines or "id" in settings else None
         if n_rows is None:
@@ -212,7 +199,7 @@ def _texts(path: Path, home: Path) -> _Data | None:
             n_rows = _count(settings, home)
     except (DataError, OSError, ValueError):
         return None
-    return None if n_rows is None else _Data(path, _flow({"texts": settings}), n_rows, "; ".join(remarks))
+    return None if n_rows is None else _Data(path, as_flow({"texts": settings}), n_rows, "; ".join(remarks))
 
 
 def _count(settings: Mapping[str, Any], home: Path) -> int | None:
@@ -266,10 +253,10 @@ def _images(path: Path, home: Path) -> _Data | None:
         if not suffixes:
             continue
         suffix, n_files = suffixes.most_common(1)[0]
-        settings = {"path": f"{_relative(path, home)}/{depth}{suffix}", "label": label}
+        settings = {"path": f"{relative(path, home)}/{depth}{suffix}", "label": label}
         Images(**_given(settings))
         others = ", ".join(f"{count} {other}" for other, count in sorted(suffixes.items()) if other != suffix)
-        return _Data(path, _flow({"images": _given(settings)}), n_files, f"left out: {others}" if others else "")
+        return _Data(path, as_flow({"images": _given(settings)}), n_files, f"left out: {others}" if others else "")
     return None
 
 
@@ -320,7 +307,7 @@ def _discover_lines(members: Sequence[_Member], found: Mapping[str, _Data | None
         listed = ", ".join(names[:8]) + (" ..." if len(names) > 8 else "")
         cut = "; longer texts are cut at max_tokens" if reads == "texts" else ""
         yield f"  # {len(names)}: {listed}{cut}"
-        yield f"  {'' if active[loader, reads] else '# '}{section}: {_flow({loader: settings})}"
+        yield f"  {'' if active[loader, reads] else '# '}{section}: {as_flow({loader: settings})}"
 
 
 def _model_lines(members: Sequence[_Member], found: Mapping[str, _Data | None], home: Path) -> Iterator[str]:
@@ -332,24 +319,12 @@ def _model_lines(members: Sequence[_Member], found: Mapping[str, _Data | None], 
     yield "models:" if any(is_active.values()) else "# models:"
     for member in parts:
         dataset = _DATASETS[member.checkpoint.reads]
-        path, tower = _relative(member.folder, home), member.checkpoint.tower
+        path, tower = relative(member.folder, home), member.checkpoint.tower
         settings: dict[str, Any] = {"path": path, "dataset": dataset, "tower": tower}
         if member.checkpoint.reads == "texts":
             settings["max_tokens"] = _MAX_TOKENS
-        line = f"{member.name}: {_flow({'transformers': settings})}"
+        line = f"{member.name}: {as_flow({'transformers': settings})}"
         yield f"  {'' if is_active[member.name] else '# '}{line}"
-
-
-def _atlas_lines(n_rows: Sequence[int]) -> Iterator[str]:
-    """Yield smaller settings where there are fewer points than the usual ones need."""
-    usual = AtlasConfig()
-    fewest = min(n_rows, default=usual.n_eigenpairs + usual.graph.n_neighbors)
-    if fewest > max(usual.n_eigenpairs, usual.graph.n_neighbors):
-        return
-    n_neighbors, n_eigenpairs = max(1, fewest // 5), max(2, fewest // 3)
-    needed = f"{usual.graph.n_neighbors} neighbors and {usual.n_eigenpairs} eigenpairs"
-    yield f"# Only {fewest} rows: the usual {needed} need more."
-    yield f"atlas: {_flow({'graph': {'n_neighbors': n_neighbors}, 'n_eigenpairs': n_eigenpairs})}"
 
 
 def _unusable_lines(left_out: Sequence[str], zoo: str) -> Iterator[str]:
@@ -375,26 +350,4 @@ def _license_lines(members: Sequence[_Member]) -> Iterator[str]:
     for license_name, names in sorted(claims.items()):
         yield f"#   {license_name}: {', '.join(names[:8])}{' ...' if len(names) > 8 else ''}"
     yield "# Keep those that you accept, and remove the # to have audits refuse all others:"
-    yield f"# audit: {_flow({'checks': {'license': {'allow': sorted(claims)}}})}"
-
-
-def _relative(path: Path, home: Path) -> str:
-    """Return a path as the catalog says it: relative to its folder, with slashes."""
-    return Path(os.path.relpath(path.absolute(), home.absolute())).as_posix()
-
-
-def _flow(value: Any) -> str:
-    """Return a value as YAML in one line, as a person would write it."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(_flow(item) for item in value) + "]"
-    if isinstance(value, int):
-        return str(value)
-    text = str(value).replace("${", "$${")
-    is_plain = re.fullmatch(r"[A-Za-z_./][A-Za-z0-9_./-]*", text) and text.lower() not in _WORDS
-    return text if is_plain else json.dumps(text, ensure_ascii=False)
-
-
-# What YAML reads as something else than text.
-_WORDS = ("true", "false", "yes", "no", "on", "off", "null", "y", "n", "~", ".", ".inf", ".nan")
+    yield f"# audit: {as_flow({'checks': {'license': {'allow': sorted(claims)}}})}"
