@@ -16,6 +16,7 @@ from pydantic import (
 from pydantic_core import CoreSchema
 from pydantic_core.core_schema import no_info_wrap_validator_function
 
+from lfm_tasks.spectral.bases.automatic import BasisNumbers, basis_numbers, n_landmarks_of
 from lfm_tasks.spectral.bases.graph_kernels import KERNELS
 from lfm_tasks.variables import ExpandedText
 
@@ -63,13 +64,27 @@ def all_different(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class GraphConfig(Settings):
-    """How the neighbors of a point are found and weighted; with ``landmarks``, of so many points of a space only."""
+    """How the neighbors of a point are found and weighted; with ``landmarks``, of so many points of a space only.
+
+    ``center``: angles are seen from the middle of a space's points, so that translation changes no score.
+    """
 
     metric: Literal["angular", "euclidean"] = "angular"
+    center: bool = Field(default=True, description="of angular neighbors: seen from the spatial median of the points")
     kernel: KernelName = "binary"
-    n_neighbors: int = Field(default=50, ge=1)
+    n_neighbors: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     method: Literal["auto", "exact", "projection", "pynndescent"] = "auto"
     landmarks: Annotated[int, Field(ge=4)] | Literal["auto"] | None = None
+
+    @property
+    def is_centered(self) -> bool:
+        """Whether points are seen from their center; it changes no distance of ``euclidean``."""
+        return self.center and self.metric == "angular"
+
+    @property
+    def has_cosine_neighbors(self) -> bool:
+        """Whether neighbors are those by cosine, angles seen from the origin."""
+        return not self.center and self.metric == "angular"
 
     @model_serializer(mode="wrap")
     def _without_landmarks(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -198,7 +213,7 @@ class AtlasConfig(Settings):
         description="share of the published atlas's spaces, in [0, 1], that a new one must have to replace it",
     )
     graph: GraphConfig = GraphConfig()
-    n_eigenpairs: int = Field(default=50, ge=2)
+    n_eigenpairs: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
     maps: MapsConfig = MapsConfig()
     # strict=False lets YAML's lists become tuples; the names themselves stay strict.
     measures: Annotated[tuple[str, ...], Field(strict=False, min_length=1), AfterValidator(all_different)] = (
@@ -216,15 +231,27 @@ class AtlasConfig(Settings):
 
     @model_validator(mode="after")
     def _enough_landmarks(self) -> "AtlasConfig":
-        n_landmarks, needed = self.graph.landmarks, 2 * max(self.graph.n_neighbors, self.n_eigenpairs) + 4
-        if isinstance(n_landmarks, int) and n_landmarks < needed:
-            most = f"n_neighbors {self.graph.n_neighbors} and n_eigenpairs {self.n_eigenpairs}"
-            raise ValueError(
-                f"found {n_landmarks} landmarks with {most}, needs at least {needed}: raise graph.landmarks"
-            )
+        n_landmarks = self.graph.landmarks
+        if isinstance(n_landmarks, int):
+            numbers = basis_numbers(n_landmarks, self.graph.n_neighbors, self.n_eigenpairs)
+            needed = 2 * max(numbers) + 4
+            if n_landmarks < needed:
+                most = f"n_neighbors {numbers.n_neighbors} and n_eigenpairs {numbers.n_eigenpairs}"
+                raise ValueError(
+                    f"found {n_landmarks} landmarks with {most}, needs at least {needed}: raise graph.landmarks"
+                )
         if n_landmarks is not None and self.maps.regime != "full":
             raise ValueError(NO_GRAPH.format(self.maps.regime))
         return self
+
+    def numbers(self, n_points: int) -> BasisNumbers:
+        """Return how many neighbors and eigenpairs the spaces of a dataset of ``n_points`` have.
+
+        ``n_points``: those that are compared, before ``max_points``. With landmarks their number decides.
+        """
+        n_used = n_points if self.max_points is None else min(n_points, self.max_points)
+        in_graph = n_landmarks_of(n_used, self.graph.landmarks) or n_used
+        return basis_numbers(in_graph, self.graph.n_neighbors, self.n_eigenpairs)
 
     def deciding(self) -> dict[str, Any]:
         """Return the settings that decide the numbers, as JSON values: not where things lie, nor what is published."""

@@ -24,6 +24,7 @@ from lfm_tasks.runtime.load import (
 )
 from lfm_tasks.runtime.run import Run, unit_store
 from lfm_tasks.spaces import Space
+from lfm_tasks.spectral.bases.automatic import BasisNumbers
 from lfm_tasks.stages.activations.cost import record_load
 from lfm_tasks.stages.activations.stage import RecordedSpace, recorded_space
 from lfm_tasks.stages.bases.cost import basis_load
@@ -72,7 +73,14 @@ class WorkEstimate:
         }
         # What is not recorded yet has no basis: it goes by the key of its activations.
         self.keys: dict[Space, str] = {planned.space: planned.key for planned in zoo.spaces}
-        self.keys |= {space: basis_job(store, catalog.atlas, recorded).key for space, recorded in self.recorded.items()}
+        self.keys |= {space: self._basis_key(recorded) for space, recorded in self.recorded.items()}
+
+    def numbers(self, space: Space) -> BasisNumbers:
+        """Return how many neighbors and eigenpairs a space has."""
+        return self.zoo.numbers(space.dataset, self.catalog.atlas)
+
+    def _basis_key(self, recorded: RecordedSpace) -> str:
+        return basis_job(self.store, self.catalog.atlas, recorded, self.numbers(recorded.space)).key
 
     def _size(self, space: Space, size: SpaceSize) -> SpaceSize:
         if recorded := self.recorded.get(space):
@@ -98,7 +106,8 @@ def missing_work(catalog: Catalog, zoo: Zoo) -> list[MissingWork]:
     is_new |= any(stage.n_missing for stage in stages) or published_key(catalog.root / catalog.atlas.path) is None
     n_kept = stages[4].n_missing + stages[4].n_there
     n_points = max((size.n_points for size in estimate.sizes.values()), default=0)
-    kept_bytes = n_kept * (4 * catalog.atlas.n_eigenpairs**2 + 8 * n_points)
+    n_eigenpairs = max((estimate.numbers(space).n_eigenpairs for space in estimate.sizes), default=0)
+    kept_bytes = n_kept * (4 * n_eigenpairs**2 + 8 * n_points)
     n_models = len({space.model for space in estimate.sizes})
     load = atlas_load(len(estimate.sizes), n_models, len(requested_measures(catalog)), kept_bytes)
     return [*stages, MissingWork("atlas", int(is_new), int(not is_new), load if is_new else Load())]
@@ -118,13 +127,15 @@ def missing_activations(estimate: WorkEstimate) -> MissingWork:
 
 def missing_bases(estimate: WorkEstimate) -> MissingWork:
     """Return the bases to compute; spaces of the same content share one."""
-    size_of = {estimate.keys[space]: estimate.sizes[space] for space in estimate.sizes}
-    absent = {key: size for key, size in size_of.items() if not estimate.store.has("bases", key)}
-    atlas = estimate.catalog.atlas
-    load = total_load(
-        basis_load(size, basis_method(atlas, size.n_points, size.n_features)) for _, size in sorted(absent.items())
-    )
-    return MissingWork("bases", len(absent), len(size_of) - len(absent), load)
+    space_of = {estimate.keys[space]: space for space in estimate.sizes}
+    absent = {key: space for key, space in space_of.items() if not estimate.store.has("bases", key)}
+    load = total_load(_basis_load(estimate, space) for _, space in sorted(absent.items()))
+    return MissingWork("bases", len(absent), len(space_of) - len(absent), load)
+
+
+def _basis_load(estimate: WorkEstimate, space: Space) -> Load:
+    size, atlas = estimate.sizes[space], estimate.catalog.atlas
+    return basis_load(size, basis_method(atlas, estimate.numbers(space), size.n_points, size.n_features))
 
 
 def _scores(estimate: WorkEstimate) -> MissingWork:
@@ -132,7 +143,9 @@ def _scores(estimate: WorkEstimate) -> MissingWork:
     size_of = {estimate.keys[space]: size for space, size in estimate.sizes.items()}
     counted = count_pairs(estimate.catalog, zoo, estimate.keys, estimate.store)
     load = total_load(
-        block_load([size_of[key] for key in bases], n_pairs, pair_work(atlas, pairs.request, is_grouped=pairs.is_grouped))
+        block_load(
+            [size_of[key] for key in bases], n_pairs, pair_work(atlas, pairs.request, is_grouped=pairs.is_grouped)
+        )
         for pairs in counted
         for bases, n_pairs in pairs.blocks(atlas.null)
     )
@@ -151,7 +164,7 @@ def _collection(estimate: WorkEstimate, is_new: bool) -> MissingWork:
             n_there += 1
             continue
         sizes = [estimate.sizes[space] for space in spaces]
-        n_eigenpairs = min(config.n_eigenpairs, estimate.catalog.atlas.n_eigenpairs)
+        n_eigenpairs = min(config.n_eigenpairs, estimate.numbers(spaces[0]).n_eigenpairs)
         loads.append(collection_load(sizes, config.n_modes, n_eigenpairs, config.max_spaces))
     return MissingWork("collection", len(loads), n_there, total_load(loads))
 
@@ -166,7 +179,8 @@ def _kept_maps(estimate: WorkEstimate, is_new: bool) -> MissingWork:
         n_stored = sum(keys.issuperset(pair) for pair in stored)
         n_new = max(0, n_maps - n_stored) if is_new else 0
         n_missing, n_there = n_missing + n_new, n_there + n_maps - n_new
-        loads.append(kept_maps_load(n_new, [estimate.sizes[space] for space in spaces], catalog.atlas.n_eigenpairs))
+        n_eigenpairs = estimate.numbers(spaces[0]).n_eigenpairs
+        loads.append(kept_maps_load(n_new, [estimate.sizes[space] for space in spaces], n_eigenpairs))
     return MissingWork("maps", n_missing, n_there, total_load(loads))
 
 

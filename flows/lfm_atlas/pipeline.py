@@ -88,7 +88,7 @@ def build_atlas(run: Run, as_stage: StageCaller = call_directly) -> Outcome:
         unpublished=atlas.unpublished or publication.kept,
         is_kept=bool(publication.kept),
         quarantined=tuple(run.notes.get("quarantined", ())),
-        recorded=(*run.notes.get("left_out", ()), *run.notes.get("recorded", ())),
+        recorded=tuple(note for kind in ("convention", "left_out", "recorded") for note in run.notes.get(kind, ())),
     )
 
 

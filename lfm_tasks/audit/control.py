@@ -11,6 +11,7 @@ import numpy as np
 from lfm_tasks.checks import Measurement, PublishedAtlas, Skipped
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.spaces import Space
+from lfm_tasks.spectral.bases.automatic import BasisNumbers
 from lfm_tasks.spectral.bases.full_map import full_map, overlap
 from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stages.activations.stage import RecordedSpace
@@ -32,8 +33,8 @@ def control(run: Run, current: PublishedAtlas) -> Measurement | Skipped:
     """
     if not (current.atlas["n_points"].values > 0).any():
         return Skipped("the atlas has no spaces")
-    recorded = _smallest_space(run, current)
-    job = basis_job(run.store, run.catalog.atlas, recorded)
+    recorded, numbers = _smallest_space(run, current)
+    job = basis_job(run.store, run.catalog.atlas, recorded, numbers)
     with run.store.open("activations", recorded.key) as unit:
         activations, ids = read_activations(unit), unit.read("ids")
     with run.store.open("bases", job.key) as unit:
@@ -63,12 +64,13 @@ def control(run: Run, current: PublishedAtlas) -> Measurement | Skipped:
     return Measurement(is_broken, round(itself, 6), _SAME, message, findings, null)
 
 
-def _smallest_space(run: Run, current: PublishedAtlas) -> RecordedSpace:
-    """Return the space of the atlas with the fewest numbers in it."""
+def _smallest_space(run: Run, current: PublishedAtlas) -> tuple[RecordedSpace, BasisNumbers]:
+    """Return the space of the atlas with the fewest numbers in it, and those of its basis."""
     sizes = (current.atlas["n_points"] * current.atlas["n_features"]).values
     dataset, row = np.unravel_index(int(np.where(sizes > 0, sizes, np.inf).argmin()), sizes.shape)
     content = str(current.atlas["content"].values[dataset, row])
     receipt = next(r for r in run.store.receipts("activations") if r.facts["content"] == content)
     cell = current.atlas.isel(dataset=dataset, source=row)
     space = Space(str(cell["dataset"].item()), str(cell["source_model"].item()), str(cell["source_layer"].item()))
-    return RecordedSpace(space, receipt.key, float(cell["source_depth"]), **receipt.facts)
+    numbers = BasisNumbers(*(int(cell[name]) for name in BasisNumbers._fields))
+    return RecordedSpace(space, receipt.key, float(cell["source_depth"]), **receipt.facts), numbers

@@ -12,7 +12,7 @@ from lfm_tasks import __version__
 from lfm_tasks.audit.control import control
 from lfm_tasks.audit.files import AUDIT_VERSION, CheckResult, Status, write_audit
 from lfm_tasks.catalog.sections import Checks
-from lfm_tasks.checks import BaselineCheck, Measurement, PublishedAtlas, Skipped, ZooCheck
+from lfm_tasks.checks import BaselineCheck, Measurement, PublishedAtlas, Skipped, Unjudged, ZooCheck
 from lfm_tasks.errors import DataError, FolderError
 from lfm_tasks.report import render_report
 from lfm_tasks.runtime.folders import BASELINE, why_of_another_catalog
@@ -158,6 +158,9 @@ def evaluate_check(
         return CheckResult(name, "error", check.enforced, message=str(baseline))
     if baseline is None:
         return CheckResult(name, "skipped", check.enforced, message="there is no baseline yet")
+    if check.compares_numbers and current.convention != baseline.convention:
+        found = f"baseline: convention {baseline.convention}, atlas: {current.convention}"
+        return CheckResult(name, "error", check.enforced, message=f"{found}. Promote a new baseline.")
     return guarded(name, check.enforced, check.evaluate, current, baseline)
 
 
@@ -173,8 +176,10 @@ def guarded(name: str, enforced: bool, measure: Callable[..., object], *argument
         return CheckResult(name, "error", enforced, message=f"could not be told: {type(error).__name__}: {error}")
     if isinstance(measured, Skipped):
         return CheckResult(name, "skipped", enforced, message=measured.message)
+    if isinstance(measured, Unjudged):
+        return CheckResult(name, "error" if enforced else "skipped", enforced, message=measured.message)
     if not isinstance(measured, Measurement):
-        message = f"could not be told: found {measured!r} as result, needs a Measurement or Skipped"
+        message = f"could not be told: found {measured!r} as result, needs a Measurement, Skipped or Unjudged"
         return CheckResult(name, "error", enforced, message=message)
     status: Status = "pass" if not measured.is_broken else "fail" if enforced else "warn"
     return CheckResult(

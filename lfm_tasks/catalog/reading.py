@@ -277,10 +277,10 @@ def _validate(tree: Entries, file: str) -> _Reading:
     return _Reading(None, problems, frozenset(removed))
 
 
-def _follows(problem: Problem, removed: Iterable[str]) -> bool:
+def _follows(problem: Problem, removed: set[str]) -> bool:
     """Return whether a mistake may only be there because a key that it names was left out."""
     below = [key for key in removed if key.startswith(f"{problem.where}.")]
-    return any(key.rpartition(".")[2] in problem.message for key in below)
+    return problem.where in removed or any(key.rpartition(".")[2] in problem.message for key in below)
 
 
 def _leave_out(content: Any, details: ErrorDetails) -> str | None:

@@ -3,7 +3,7 @@
 To add a check, write a class into a file of this folder, a new one or that of its topic, and a test beside those of
 ``tests/unit/checks``::
 
-    from lfm_tasks.checks import Measurement, PublishedAtlas, Skipped, ZooCheck
+    from lfm_tasks.checks import Measurement, PublishedAtlas, Skipped, Unjudged, ZooCheck
 
     class TooManyLayers(ZooCheck):
         \"\"\"Models with more layers than anybody looks at.\"\"\"
@@ -11,9 +11,10 @@ To add a check, write a class into a file of this folder, a new one or that of i
         at_most: int = Field(default=100, ge=1, description="layers of a model")
         enforced: bool = False
 
-        def evaluate(self, current: PublishedAtlas) -> Measurement | Skipped: ...
+        def evaluate(self, current: PublishedAtlas) -> Measurement | Skipped | Unjudged: ...
 
-A `ZooCheck` sees the atlas that is audited, a `BaselineCheck` the baseline, too. The name of the class gives the key in
+A `ZooCheck` sees the atlas that is audited, a `BaselineCheck` the baseline, too. ``Skipped`` says that there is nothing
+to measure, ``Unjudged`` that what is there cannot be judged: an enforced check is then an error. The name of the class gives the key in
 the catalog (``too_many_layers``); every setting needs a default. The section ``audit.checks`` of the catalog, its JSON
 schema and messages, the order (of files, then of classes in a file), the evaluation and the files of an audit follow
 from the class. A row of the table in ``docs/audit.md`` and a line of the example in ``docs/catalog.md`` describe it;
@@ -29,7 +30,7 @@ from functools import cached_property
 from importlib import import_module
 from itertools import combinations
 from pkgutil import iter_modules
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -64,6 +65,13 @@ class Skipped:
     message: str
 
 
+@dataclass(frozen=True)
+class Unjudged:
+    """Why a check cannot judge what is there: an enforced one then fails the audit, which must not promote it."""
+
+    message: str
+
+
 class Check(Settings):
     """The settings that every check has; a check derives from `ZooCheck` or `BaselineCheck`."""
 
@@ -85,16 +93,21 @@ class Check(Settings):
 class ZooCheck(Check):
     """A check of one atlas."""
 
-    def evaluate(self, current: "PublishedAtlas") -> Measurement | Skipped:
-        """Return what is measured of the atlas, or why there is nothing to measure."""
+    def evaluate(self, current: "PublishedAtlas") -> Measurement | Skipped | Unjudged:
+        """Return what is measured of the atlas, why there is nothing to measure, or why it cannot be told."""
         raise NotImplementedError(_without_method(type(self), "evaluate(self, current)"))
 
 
 class BaselineCheck(Check):
-    """A check of an atlas against the baseline; it is skipped as long as there is none."""
+    """A check of an atlas against the baseline; it is skipped as long as there is none.
 
-    def evaluate(self, current: "PublishedAtlas", baseline: "PublishedAtlas") -> Measurement | Skipped:
-        """Return what is measured between the atlas and the baseline, or why there is nothing to measure."""
+    ``compares_numbers``: it is an error where the baseline's numbers follow another convention.
+    """
+
+    compares_numbers: ClassVar[bool] = True
+
+    def evaluate(self, current: "PublishedAtlas", baseline: "PublishedAtlas") -> Measurement | Skipped | Unjudged:
+        """Return what is measured between both, why there is nothing to measure, or why it cannot be told."""
         raise NotImplementedError(_without_method(type(self), "evaluate(self, current, baseline)"))
 
 
@@ -167,6 +180,18 @@ class PublishedAtlas:
         """All pairs of models that have a calibrated similarity, the most alike first."""
         return tuple(sorted(self._pairs(), key=lambda pair: (-round(pair.similarity, 6), pair.source, pair.target)))
 
+    @property
+    def convention(self) -> str:
+        """The convention that all numbers of the atlas follow."""
+        return str(self.atlas.attrs["convention"])
+
+    @property
+    def has_pairs_of_models(self) -> bool:
+        """Whether two models have spaces of one dataset."""
+        of_space = self.atlas["source_model"].values
+        present = self.atlas["n_points"].values > 0
+        return any(len(set(of_space[row])) > 1 for row in present)
+
     def spaces(self, dataset: str) -> list[str]:
         """Return the names of the spaces of a dataset."""
         present = self.atlas["n_points"].sel(dataset=dataset).values > 0
@@ -177,8 +202,7 @@ class PublishedAtlas:
         ours, theirs = self.summary["settings"], other.summary["settings"]
         names = sorted((ours.keys() & theirs.keys()).difference(_NOT_IN_SCORES))
         differing = [name for name in names if ours[name] != theirs[name]]
-        same_convention = self.atlas.attrs["convention"] == other.atlas.attrs["convention"]
-        return differing if same_convention else ["convention", *differing]
+        return differing if self.convention == other.convention else ["convention", *differing]
 
     def _pairs(self) -> Iterator[ModelPair]:
         from lfm_tasks.statistics.model_pairs import best_match, families, pairs_of_models, symmetrized

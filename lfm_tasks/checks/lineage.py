@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from lfm_tasks.checks import Finding, Measurement, ModelPair, PublishedAtlas, Skipped, ZooCheck
+from lfm_tasks.checks import Finding, Measurement, ModelPair, PublishedAtlas, Skipped, Unjudged, ZooCheck
 
 # Unrelated models spread by .055 to .23 (60 zoos of digits); less than this is a layer that all have in common.
 _LEAST_SPREAD = 0.05
@@ -21,10 +21,15 @@ class NearDuplicate(ZooCheck):
 
     at_least: float = Field(default=0.97, gt=0, le=1, description="calibrated similarity of two models, in (0, 1]")
 
-    def evaluate(self, current: PublishedAtlas) -> Measurement | Skipped:
+    def evaluate(self, current: PublishedAtlas) -> Measurement | Skipped | Unjudged:
         """Return the pairs of models without a declared relation that are at least as similar as the limit."""
         if not current.pairs:
-            return Skipped("no two models have a calibrated similarity: nothing to compare")
+            if not current.has_pairs_of_models:
+                return Skipped("no two models share a dataset: nothing to compare")
+            return Unjudged(
+                f"no two models have a calibrated similarity by {current.measure}, so copies cannot be told. "
+                "Add overlap to atlas.measures, or set atlas.null.n_permutations to 100."
+            )
         unrelated = [pair for pair in current.pairs if not pair.related]
         close = [pair for pair in current.pairs if pair.similarity >= self.at_least]
         findings = [pair.finding(declared=pair.related) for pair in sorted(close, key=lambda pair: pair.related)]
@@ -44,7 +49,7 @@ class UndeclaredLineage(ZooCheck):
     z_above: float = Field(default=4.5, gt=0, description="robust standard deviations above unrelated pairs")
     enforced: bool = False
 
-    def evaluate(self, current: PublishedAtlas) -> Measurement | Skipped:
+    def evaluate(self, current: PublishedAtlas) -> Measurement | Skipped | Unjudged:
         """Return the pairs of models without a declared relation that are far more alike than unrelated pairs.
 
         z is robust (median and MAD) on the scale of −log(1 − similarity), within each dataset; a few undeclared
@@ -63,7 +68,7 @@ class UndeclaredLineage(ZooCheck):
                 scored += zip(pairs, _z(pairs, unrelated), strict=True)
         if not scored:
             fewest = f"{max(n_unrelated.values(), default=0)} pairs of models without a declared relation"
-            return Skipped(f"found {fewest}, needs {FEWEST_UNRELATED} to know what is usual")
+            return Unjudged(f"found {fewest}, needs {FEWEST_UNRELATED} to know what is usual")
         scored.sort(key=lambda item: (item[0].related, -item[1]))
         high = [(pair, z) for pair, z in scored if z > self.z_above]
         undeclared = [(pair, z) for pair, z in high if not pair.related]
@@ -83,7 +88,7 @@ class DeclaredParentFar(ZooCheck):
     below: float = Field(default=0.6, gt=0, le=1, description="calibrated similarity of a model and its base")
     enforced: bool = False
 
-    def evaluate(self, current: PublishedAtlas) -> Measurement | Skipped:
+    def evaluate(self, current: PublishedAtlas) -> Measurement | Skipped | Unjudged:
         """Return the similarity of each model and the base that it names."""
         pairs = {frozenset((pair.source, pair.target)): pair for pair in current.pairs}
         declared = [
@@ -92,6 +97,10 @@ class DeclaredParentFar(ZooCheck):
             if frozenset((child, base)) in pairs
         ]
         if not declared:
+            present = [child for child, base in _declared_bases(current) if base in current.models]
+            if present:
+                named = ", ".join(present[:5])
+                return Unjudged(f"no calibrated similarity by {current.measure} of {named} to the base that each names")
             return Skipped("no model of this zoo names another of it as its base_model")
         declared.sort(key=lambda item: item[2].similarity)
         far = [(child, base, pair) for child, base, pair in declared if pair.similarity < self.below]

@@ -1,12 +1,12 @@
 """Checks of the numbers: whether they repeat on half of the points, and are still those of the baseline."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from pydantic import Field
 
-from lfm_tasks.checks import BaselineCheck, Finding, Measurement, PublishedAtlas, Skipped, ZooCheck
+from lfm_tasks.checks import BaselineCheck, Finding, Measurement, PublishedAtlas, Skipped, Unjudged, ZooCheck
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -19,18 +19,21 @@ class Drift(BaselineCheck):
 
     max_change: float = Field(default=0.02, ge=0, description="change of a score that counts, in the measure's unit")
 
-    def evaluate(self, current: PublishedAtlas, baseline: PublishedAtlas) -> Measurement | Skipped:
+    def evaluate(self, current: PublishedAtlas, baseline: PublishedAtlas) -> Measurement | Skipped | Unjudged:
         """Return the scores that left the interval that the baseline has for them.
 
         Models with another ``meta.version`` are meant to differ and are left out. Where the activations of both spaces
         are those of the baseline, byte for byte, the pipeline drifted.
         """
         if differing := current.differing_settings(baseline):
-            return Skipped(f"the baseline was made with other settings ({', '.join(differing)})")
+            names = ", ".join(differing)
+            return Unjudged(f"the baseline was made with other settings ({names}). Promote a new baseline.")
         compared = list(self._compare(current, baseline))
         n_pairs = sum(n for n, _, _ in compared)
         if not n_pairs:
-            return Skipped("no pair of spaces has a score now and in the baseline")
+            if any(len(names) > 1 for _, names in _common_spaces(current, baseline)):
+                return Unjudged("no pair of spaces has a score both now and in the baseline. Promote a new baseline.")
+            return Skipped("no two spaces are in this atlas and in the baseline")
         largest = max(change for _, change, _ in compared)
         drifted = [row for _, _, rows in compared for row in rows]
         drifted.sort(key=lambda row: (-abs(row["change"]), row["source"], row["target"]))
@@ -77,10 +80,10 @@ class Drift(BaselineCheck):
 class ChangedWeightsSameVersion(BaselineCheck):
     """Models whose activations changed while ``meta.version`` did not."""
 
-    def evaluate(self, current: PublishedAtlas, baseline: PublishedAtlas) -> Measurement | Skipped:
+    def evaluate(self, current: PublishedAtlas, baseline: PublishedAtlas) -> Measurement | Skipped | Unjudged:
         """Return the models whose activations on the same points changed under the same version."""
         if "content" not in baseline.atlas:
-            return Skipped("the baseline is of a program that kept no digests")
+            return Unjudged("the baseline is of a program that kept no digests. Promote a new baseline.")
         changed: dict[str, list[str]] = {}
         n_spaces = 0
         for dataset, names in _common_spaces(current, baseline):
@@ -107,6 +110,8 @@ class ChangedWeightsSameVersion(BaselineCheck):
 
 class Missing(BaselineCheck):
     """Models of the baseline that are gone."""
+
+    compares_numbers: ClassVar[bool] = False
 
     def evaluate(self, current: PublishedAtlas, baseline: PublishedAtlas) -> Measurement | Skipped:
         """Return the models of the baseline that are gone; layers that are gone are listed, and break no limit."""
@@ -163,6 +168,7 @@ class StaleBaseline(BaselineCheck):
 
     max_days: float = Field(default=90, gt=0, description="days since it was promoted, if the atlas has changed since")
     enforced: bool = False
+    compares_numbers: ClassVar[bool] = False
 
     def evaluate(self, current: PublishedAtlas, baseline: PublishedAtlas) -> Measurement | Skipped:
         """Return the age of the baseline in days, and the settings that differ from those of the atlas."""

@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from lfm_tasks.catalog.names import check_name, has_wildcard
-from lfm_tasks.drafting.draft import CATALOG, Draft, as_flow, atlas_lines, relative
+from lfm_tasks.drafting.draft import CATALOG, Draft, as_flow, relative
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.formats import FOLDER_FORMATS, FORMATS, Reading, find_format, open_array
 from lfm_tasks.sources.files.ids import unique_ids
@@ -140,7 +140,6 @@ class _Drafting:
             *self._model_lines(settings, first, layers, columns),
             *self._other_rows(n_rows, has_own_ids=own_ids is not None),
             *self._broken_lines(),
-            *atlas_lines([n_rows]),
         ]
         return Draft("\n".join(lines) + "\n", tuple(self.remarks))
 

@@ -13,7 +13,7 @@ from lfm_tasks.catalog.checkpoint_folders import NoCheckpoint, folder_kind
 from lfm_tasks.catalog.datasets import Images, Texts
 from lfm_tasks.catalog.facts import folder_facts
 from lfm_tasks.catalog.names import check_name
-from lfm_tasks.drafting.draft import CATALOG, Draft, as_flow, atlas_lines, relative
+from lfm_tasks.drafting.draft import CATALOG, Draft, as_flow, relative
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.checkpoints.folder import Checkpoint, inspect_checkpoint, towers
 from lfm_tasks.sources.files.arrow_files import arrow_keys, parquet_keys, saved_dataset_keys
@@ -91,7 +91,6 @@ def draft_checkpoints(zoo: Path, home: Path, data: Sequence[Path] = ()) -> Draft
         *_discover_lines(members, found, pattern),
         *_model_lines(members, found, home),
         *_unusable_lines(left_out, relative(zoo, home)),
-        *atlas_lines([one.n_rows for one in found.values() if one is not None]),
         *_license_lines(members),
     ]
     unusable = [f"got {len(left_out)} unusable folders: the end of {CATALOG} says why"] if left_out else []

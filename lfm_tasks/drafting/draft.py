@@ -3,12 +3,10 @@
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from lfm_tasks.config import AtlasConfig
 
 CATALOG = "data_catalog.yaml"
 
@@ -19,18 +17,6 @@ class Draft:
 
     text: str
     remarks: tuple[str, ...]
-
-
-def atlas_lines(n_rows: Sequence[int]) -> Iterator[str]:
-    """Yield smaller settings where there are fewer points than the usual ones need."""
-    usual = AtlasConfig()
-    fewest = min(n_rows, default=usual.n_eigenpairs + usual.graph.n_neighbors)
-    if fewest > max(usual.n_eigenpairs, usual.graph.n_neighbors):
-        return
-    n_neighbors, n_eigenpairs = max(1, fewest // 5), max(2, fewest // 3)
-    needed = f"{usual.graph.n_neighbors} neighbors and {usual.n_eigenpairs} eigenpairs"
-    yield f"# Only {fewest} rows: the usual {needed} need more."
-    yield f"atlas: {as_flow({'graph': {'n_neighbors': n_neighbors}, 'n_eigenpairs': n_eigenpairs})}"
 
 
 def relative(path: Path, home: Path) -> str:

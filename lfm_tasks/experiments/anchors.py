@@ -45,6 +45,7 @@ from lfm_tasks.stages.transfers.job import (
     LabeledHead,
     class_labels,
     common_points,
+    few_anchor_settings,
     open_stitching,
 )
 from lfm_tasks.statistics.resampling import mean_interval
@@ -131,8 +132,7 @@ def analyze(source: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
         "anchors": list(COUNTS),
         "draws a direction": N_DRAWS,
         "points not seen by graphs and maps": f"1 in {UNSEEN}",
-        "n_eigenpairs": source.catalog.atlas.n_eigenpairs,
-        "metric": source.catalog.atlas.graph.metric,
+        **few_anchor_settings(source.catalog.atlas),
         "seed": SEED,
     }
     return _result(settings, [row for index in sorted(by_job) for row in by_job[index]], _missing_readers(jobs[0]))
@@ -175,7 +175,7 @@ def _pair(job: AnchorJob) -> _Pair:
     order, drawn = random.permutation(len(seen)), random.permutation(len(seen))
     atlas = job.catalog.atlas
     spaces = [
-        spectral_space(rows, n_eigenpairs=atlas.n_eigenpairs, metric=atlas.graph.metric)
+        spectral_space(rows, **few_anchor_settings(atlas))
         for rows in (x[seen], y[seen[order]])
     ]
     sides = [SpaceRows(ids[unseen], rows[unseen]) for rows in (x, y)]

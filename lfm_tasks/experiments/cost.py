@@ -15,6 +15,7 @@ from lfm_tasks.experiments.charts import dot_rows
 from lfm_tasks.experiments.results import Estimate, ExperimentResult, ResultFigure, ResultTable
 from lfm_tasks.experiments.source_zoo import SourceZoo, read_space_rows
 from lfm_tasks.measures.registry import MEASURES
+from lfm_tasks.spectral.bases.automatic import BasisNumbers
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES, MapScore, full_map
 from lfm_tasks.spectral.bases.space import spectral_space
 from lfm_tasks.stages.scores.row_measures import check_rows
@@ -38,7 +39,7 @@ class CostJob:
     store: UnitStore
     pairs: tuple[tuple[str, str], ...]
     graph: GraphConfig
-    n_eigenpairs: int
+    numbers: BasisNumbers
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def analyze(source: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
     """Time all measures in one worker; return what each costs."""
     pairs = _pairs(source)
     keys = tuple((source.space(*one).key, source.space(*other).key) for one, other in pairs)
-    job = CostJob(source.run.store, keys, source.catalog.atlas.graph, source.catalog.atlas.n_eigenpairs)
+    numbers = source.numbers(source.networks().dataset)
+    job = CostJob(source.run.store, keys, source.catalog.atlas.graph, numbers)
     source.run.report_progress("cost", 0, 1)
     ((_, result),) = source.run.workers.run(time_measures, [job])
     source.run.report_progress("cost", 1, 1)
@@ -71,7 +73,7 @@ def analyze(source: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
         "rounds": N_ROUNDS,
         "threads": 1,
         "graph": source.catalog.atlas.graph.model_dump(),
-        "n_eigenpairs": source.catalog.atlas.n_eigenpairs,
+        **numbers._asdict(),
     }
     notes = [
         f"Processor seconds on one thread, the median of {N_ROUNDS} rounds in which every measure has its turn, after "
@@ -151,7 +153,7 @@ def _measures(job: CostJob) -> Mapping[str, _Steps]:
 
     def basis(rows: np.ndarray) -> np.ndarray:
         space = spectral_space(
-            rows, n_eigenpairs=job.n_eigenpairs, n_neighbors=graph.n_neighbors, metric=graph.metric, kernel=graph.kernel
+            rows, **job.numbers._asdict(), metric=graph.metric, kernel=graph.kernel, center=graph.center
         )
         return space.basis.eigenvectors
 

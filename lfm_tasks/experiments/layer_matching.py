@@ -20,7 +20,7 @@ from lfm_tasks.experiments.source_zoo import (
     write_zoo,
 )
 from lfm_tasks.stages.inventory.requests import known_measures
-from lfm_tasks.statistics.model_pairs import same_layer_share
+from lfm_tasks.statistics.model_pairs import locally_scaled, same_layer_share
 from lfm_tasks.statistics.resampling import N_DRAWS, pair_interval
 from lfm_tasks.stores.atlas.files import read_atlas
 
@@ -49,17 +49,17 @@ def prepare(source: SourceZoo, folder: Path) -> tuple[Path, ...]:
 
 
 def analyze(source: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
-    """Return the share of layers that each measure finds, raw and double-centered, with intervals over networks."""
+    """Return the share of layers that each measure finds, raw and locally scaled, with intervals over networks."""
     seeds = source.seeds()
     atlas = read_atlas(catalogs[0].parent / "atlas")
     shares = {
-        (measure, is_centered): layer_shares(atlas, seeds, measure, is_centered)
+        (measure, is_scaled): layer_shares(atlas, seeds, measure, is_scaled)
         for measure in map(str, atlas["measure"].values)
-        for is_centered in (False, True)
+        for is_scaled in (False, True)
     }
     rows = [_row(measure, shares) for measure in map(str, atlas["measure"].values)]
     applied = [row for row in rows if row["raw"] is not None]
-    applied.sort(key=lambda row: (-row["centered"], -row["raw"], row["measure"]))
+    applied.sort(key=lambda row: (-row["scaled"], -row["raw"], row["measure"]))
     without = [row["measure"] for row in rows if row["raw"] is None]
     notes = [
         "Double centering: of the layers × layers matrix the means of rows and of columns are subtracted before the "
@@ -71,12 +71,12 @@ def analyze(source: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
     figure = ResultFigure(
         "layers",
         f"Share of the {len(seeds.layers)} layers that are found, mean over {_n_pairs(seeds)} directed pairs of "
-        f"{len(seeds.models)} networks. Filled: double-centered; open: raw. Bars: 95 % over networks.",
+        f"{len(seeds.models)} networks. Filled: locally scaled; open: raw. Bars: 95 % over networks.",
         dot_rows(
             [
                 (
                     str(row["measure"]),
-                    (Estimate(row["centered"], *row["centered_interval"]), Estimate(row["raw"], *row["raw_interval"])),
+                    (Estimate(row["scaled"], *row["scaled_interval"]), Estimate(row["raw"], *row["raw_interval"])),
                 )
                 for row in applied
             ],
@@ -88,16 +88,16 @@ def analyze(source: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
         "networks": list(seeds.models),
         "layers": list(seeds.layers),
         "graph": source.catalog.atlas.graph.model_dump(),
-        "n_eigenpairs": source.catalog.atlas.n_eigenpairs,
+        **source.numbers(seeds.dataset)._asdict(),
         "bootstrap": {"draws": N_DRAWS, "over": "networks", "seed": SEED},
     }
     tables = [
         ResultTable("measures", "Layers found by each measure, best first", [_flat(row) for row in applied]),
         ResultTable(
-            "against", f"Double-centered {OURS} against each other measure, pair by pair", _against(shares, seeds)
+            "against", f"Locally scaled {OURS} against each other measure, pair by pair", _against(shares, seeds)
         ),
         ResultTable(
-            "confusions", "Which layers are taken for which, double-centered", _confusions(atlas, seeds), False
+            "confusions", "Which layers are taken for which, locally scaled", _confusions(atlas, seeds), False
         ),
         ResultTable("pairs", "Every directed pair of networks", _pairs(shares, seeds), False),
     ]
@@ -118,14 +118,14 @@ def _layers(atlas: xr.Dataset, seeds: Architecture, measure: str, source: str, t
     return -values if measure in atlas.attrs["distances"] else values
 
 
-def layer_shares(atlas: xr.Dataset, seeds: Architecture, measure: str, is_centered: bool) -> np.ndarray:
+def layer_shares(atlas: xr.Dataset, seeds: Architecture, measure: str, is_scaled: bool) -> np.ndarray:
     """Return networks × networks: the share of layers whose best match is the same layer; NaN on the diagonal."""
     shares = np.full((len(seeds.models),) * 2, np.nan)
     for s, source in enumerate(seeds.models):
         for t, target in enumerate(seeds.models):
             if s != t:
                 values = _layers(atlas, seeds, measure, source, target)
-                shares[s, t] = same_layer_share(values, is_centered=is_centered)
+                shares[s, t] = same_layer_share(values, is_scaled=is_scaled)
     return shares
 
 
@@ -137,15 +137,15 @@ def mean_share(shares: np.ndarray) -> float | None:
 
 def _row(measure: str, shares: Shares) -> dict[str, Any]:
     row: dict[str, Any] = {"measure": measure}
-    for name, is_centered in (("centered", True), ("raw", False)):
-        row[name] = mean_share(shares[measure, is_centered])
-        row[f"{name}_interval"] = pair_interval(shares[measure, is_centered], seed=SEED)
+    for name, is_scaled in (("scaled", True), ("raw", False)):
+        row[name] = mean_share(shares[measure, is_scaled])
+        row[f"{name}_interval"] = pair_interval(shares[measure, is_scaled], seed=SEED)
     return row
 
 
 def _flat(row: Mapping[str, Any]) -> dict[str, Any]:
     flat: dict[str, Any] = {"measure": row["measure"]}
-    for name in ("centered", "raw"):
+    for name in ("scaled", "raw"):
         low, high = row[f"{name}_interval"]
         flat |= {name: row[name], f"{name} low": low, f"{name} high": high}
     return flat
@@ -155,14 +155,14 @@ def _against(shares: Shares, seeds: Architecture) -> list[dict[str, Any]]:
     """Return, for every other measure, in how many directed pairs `OURS` finds more, as many and fewer layers."""
     between = ~np.eye(len(seeds.models), dtype=bool)
     ours, rows = shares[OURS, True], []
-    for (measure, is_centered), theirs in shares.items():
-        if (measure, is_centered) == (OURS, True) or mean_share(theirs) is None:
+    for (measure, is_scaled), theirs in shares.items():
+        if (measure, is_scaled) == (OURS, True) or mean_share(theirs) is None:
             continue
         ahead = np.round(ours - theirs, 9)
         low, high = pair_interval(ahead, seed=SEED)
         rows.append(
             {
-                "measure": f"{measure}, {'double-centered' if is_centered else 'raw'}",
+                "measure": f"{measure}, {'locally scaled' if is_scaled else 'raw'}",
                 "wins": int((ahead[between] > 0).sum()),
                 "ties": int((ahead[between] == 0).sum()),
                 "losses": int((ahead[between] < 0).sum()),
@@ -182,8 +182,7 @@ def _confusions(atlas: xr.Dataset, seeds: Architecture) -> list[dict[str, Any]]:
             for target in seeds.models:
                 values = _layers(atlas, seeds, measure, source, target)
                 if source != target and np.isfinite(values).all():
-                    centered = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True)
-                    counts[np.arange(len(counts)), centered.argmax(axis=1)] += 1
+                    counts[np.arange(len(counts)), locally_scaled(values).argmax(axis=1)] += 1
         rows += [
             {"measure": measure, "layer": seeds.layers[s], "taken for": seeds.layers[t], "pairs": int(counts[s, t])}
             for s, t in zip(*np.nonzero(counts), strict=True)
@@ -196,12 +195,12 @@ def _pairs(shares: Shares, seeds: Architecture) -> list[dict[str, Any]]:
     return [
         {
             "measure": measure,
-            "centered": is_centered,
+            "scaled": is_scaled,
             "source": source,
             "target": target,
             "share": float(values[s, t]),
         }
-        for (measure, is_centered), values in shares.items()
+        for (measure, is_scaled), values in shares.items()
         for s, source in enumerate(seeds.models)
         for t, target in enumerate(seeds.models)
         if s != t
@@ -218,7 +217,7 @@ def _claims(shares: Shares, rows: list[dict[str, Any]]) -> list[Claim]:
     elif mean_share(lead) is not None:
         status = "partly" if (mean_share(lead) or 0) >= 0 else "not supported"
     paper, rival, ours = (by_name[name] for name in (PAPER, RIVAL, OURS))
-    better = [str(row["measure"]) for row in rows if (row["centered"] or 0) > (ours["centered"] or 0)]
+    better = [str(row["measure"]) for row in rows if (row["scaled"] or 0) > (ours["scaled"] or 0)]
     return [
         Claim(
             "LFM finds 99.8 % of the layers of ten CIFAR-10 networks, CKA 99.6 %: LFM matches layers at least as well",
@@ -227,9 +226,9 @@ def _claims(shares: Shares, rows: list[dict[str, Any]]) -> list[Claim]:
             status,
         ),
         Claim(
-            f"(ours, docs/scores.md) {OURS} with double centering matches layers best",
-            f"{OURS}, double-centered: {_percent(ours['centered'])}; "
-            + (f"more by {', '.join(better)}" if better else "no measure finds more, double-centered"),
+            f"(ours, docs/scores.md) {OURS} with local scaling matches layers best",
+            f"{OURS}, locally scaled: {_percent(ours['scaled'])}; "
+            + (f"more by {', '.join(better)}" if better else "no measure finds more, locally scaled"),
             "partly" if better else "supported",
         ),
     ]

@@ -111,7 +111,7 @@ def analyze(source: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
         "outliers, in mean radii": list(RADII),
         "outliers a network": N_OUTLIERS,
         "graph": source.catalog.atlas.graph.model_dump(),
-        "n_eigenpairs": source.catalog.atlas.n_eigenpairs,
+        **source.numbers(source.networks().dataset)._asdict(),
         "paper's graph": f"kernel distance, {PAPER_NEIGHBORS} neighbors (at most half of the points), and as large a "
         f"share of the points as these are of {PAPER_POINTS:,}, which was added after the first had been seen",
         "permutations for distances": N_PERMUTATIONS,

@@ -80,9 +80,9 @@ def analyze(source: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
     for variant, path in zip(_variants(source), catalogs, strict=True):
         atlas = read_atlas(path.with_name(f"atlas-{variant.stem}"))
         for measure in MEASURES:
-            for is_centered in (True, False):
-                key = (variant.factor, variant.level, measure, is_centered)
-                shares[key] = layer_shares(atlas, seeds, measure, is_centered)
+            for is_scaled in (True, False):
+                key = (variant.factor, variant.level, measure, is_scaled)
+                shares[key] = layer_shares(atlas, seeds, measure, is_scaled)
         if variant.factor == "anchors":
             points[variant.level] = _points_found(atlas, seeds)
         if reasons := missing_pairs(atlas, seeds):
@@ -92,19 +92,20 @@ def analyze(source: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
     for row in rows:
         if row["factor"] == "anchors":
             row["points found"] = points[str(row["level"])]
+    numbers = source.numbers(seeds.dataset)
     settings = {
         "networks": list(seeds.models),
         "layers": list(seeds.layers),
         "the catalog's own": {
             "graph": source.catalog.atlas.graph.model_dump(),
-            "n_eigenpairs": source.catalog.atlas.n_eigenpairs,
+            **numbers._asdict(),
         },
         "seed": SEED,
     }
     graph = source.catalog.atlas.graph
     defaults = {
-        "eigenpairs": str(source.catalog.atlas.n_eigenpairs),
-        "neighbors": str(graph.n_neighbors),
+        "eigenpairs": str(numbers.n_eigenpairs),
+        "neighbors": str(numbers.n_neighbors),
         "kernel": graph.kernel,
         "metric": graph.metric,
         "noise": "0",
@@ -113,7 +114,7 @@ def analyze(source: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
     factors = list(dict.fromkeys(variant.factor for variant in _variants(source)))
     figure = ResultFigure(
         "factors",
-        "Share of layers found, double-centered (raw: dashed), one factor changed at a time; the catalog’s level in "
+        "Share of layers found, locally scaled (raw: dashed), one factor changed at a time; the catalog’s level in "
         "brackets. Bands: 95 %, bootstrap over networks.",
         line_chart(
             [_panel(factor, shares, defaults.get(factor, "")) for factor in factors], n_columns=2, width=360, height=240
@@ -136,12 +137,12 @@ def analyze(source: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
 def _variants(source: SourceZoo) -> Iterator[Variant]:
     """Yield all variants but the levels that the points do not suffice for."""
     atlas, n_points = source.catalog.atlas, min(one.n_points for one in source.spaces)
-    graph = atlas.graph
+    graph, numbers = atlas.graph, source.numbers(source.seeds().dataset)
     most = n_points // 2
-    for n in sorted({*EIGENPAIRS, atlas.n_eigenpairs}):
+    for n in sorted({*EIGENPAIRS, numbers.n_eigenpairs}):
         if n < most:
             yield Variant("eigenpairs", str(n), {"n_eigenpairs": n})
-    for n in sorted({*NEIGHBORS, graph.n_neighbors}):
+    for n in sorted({*NEIGHBORS, numbers.n_neighbors}):
         if n < most:
             yield Variant("neighbors", str(n), {"graph": graph.model_copy(update={"n_neighbors": n})})
     for kernel in KERNELS:
@@ -150,7 +151,7 @@ def _variants(source: SourceZoo) -> Iterator[Variant]:
         yield Variant("metric", metric, {"graph": graph.model_copy(update={"metric": metric})})
     for noise in (0.0, *NOISE):
         yield Variant("noise", f"{noise:g}", noise=noise)
-    least = max(graph.n_neighbors, atlas.n_eigenpairs) + 1
+    least = max(numbers) + 1
     for missing in (0.0, *MISSING):
         if (1 - missing) ** 2 * n_points > 2 * least or not missing:
             yield Variant("missing", f"{missing:g}", missing=missing)
@@ -207,9 +208,9 @@ def _points_found(atlas: xr.Dataset, seeds: Architecture) -> float:
 
 
 def _row(key: tuple[str, str, str, bool], values: np.ndarray) -> dict[str, Any]:
-    factor, level, measure, is_centered = key
+    factor, level, measure, is_scaled = key
     low, high = pair_interval(values, seed=SEED)
-    variant = {"factor": factor, "level": level, "measure": measure, "centered": "yes" if is_centered else "no"}
+    variant = {"factor": factor, "level": level, "measure": measure, "scaled": "yes" if is_scaled else "no"}
     return {**variant, "layers found": mean_share(values), "low": low, "high": high, "points found": None}
 
 
@@ -220,10 +221,10 @@ def _panel(factor: str, shares: Shares, default: str) -> LinePanel:
     levels = list(dict.fromkeys(level for name, level, *_ in shares if name == factor))
     lines = []
     for color, measure in zip((COLORS[2], COLORS[1]), MEASURES, strict=True):
-        for is_centered in (True, False):
-            values = [_estimate(shares[factor, level, measure, is_centered]) for level in levels]
-            name = measure if is_centered else f"{measure}, raw"
-            lines.append(Line(name, list(range(len(levels))), values, color, not is_centered))
+        for is_scaled in (True, False):
+            values = [_estimate(shares[factor, level, measure, is_scaled]) for level in levels]
+            name = measure if is_scaled else f"{measure}, raw"
+            lines.append(Line(name, list(range(len(levels))), values, color, not is_scaled))
     ticks = {float(n): f"[{level}]" if level == default else level for n, level in enumerate(levels)}
     return LinePanel(lines, "", "layers found", ticks=ticks, title=factor)
 
@@ -234,16 +235,16 @@ def _estimate(values: np.ndarray) -> Estimate:
 
 
 def _claims(shares: Shares) -> list[Claim]:
-    eigenpairs = [_estimate(values).value for (factor, _, name, centered), values in shares.items()
-                  if (factor, name, centered) == ("eigenpairs", "lfm", False)]  # fmt: skip
+    eigenpairs = [_estimate(values).value for (factor, _, name, is_scaled), values in shares.items()
+                  if (factor, name, is_scaled) == ("eigenpairs", "lfm", False)]  # fmt: skip
     spread = max(eigenpairs) - min(eigenpairs)
     plain = shares["noise", "0", "overlap", True]
     better = []
-    for (factor, level, measure, is_centered), values in shares.items():
+    for (factor, level, measure, is_scaled), values in shares.items():
         low, _ = pair_interval(values - plain, seed=SEED)
         if (
             measure == "overlap"
-            and is_centered
+            and is_scaled
             and factor in ("eigenpairs", "neighbors", "kernel", "metric")
             and low > 0
         ):
@@ -257,14 +258,14 @@ def _claims(shares: Shares) -> list[Claim]:
             "supported" if spread > 0.05 else "not supported",
         ),
         Claim(
-            "(ours) the settings of the catalog are not beaten by another level, double-centered overlap",
+            "(ours) the settings of the catalog are not beaten by another level, locally scaled overlap",
             f"the catalog’s: {_estimate(plain)}; "
             + (f"better beyond its interval: {', '.join(better)}" if better else "none is better beyond its interval"),
             "partly" if better else "supported" if np.isfinite(_estimate(plain).low) else "not tested",
         ),
         Claim(
             "(ours) scores bear noise and missing points",
-            f"double-centered overlap: {_estimate(plain)} as it is, {noisy} with noise of {NOISE[1]:g} "
+            f"locally scaled overlap: {_estimate(plain)} as it is, {noisy} with noise of {NOISE[1]:g} "
             "standard deviations",
             claim_status(kept, 0.95, 0.8),
         ),

@@ -13,6 +13,7 @@ from lfm_tasks.catalog.reading import catalog_yaml
 from lfm_tasks.config import AtlasConfig, IntervalsConfig, NullConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.run import Run
+from lfm_tasks.spectral.bases.automatic import BasisNumbers
 from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stages.activations.stage import RecordedSpace
 from lfm_tasks.stages.inventory.stage import Zoo
@@ -93,6 +94,10 @@ class SourceZoo:
             f"found {n_models} models, none of them trained from scratch and readable, needs one: leave base_model and "
             "untrained out of the meta of one that is",
         )
+
+    def numbers(self, dataset: str) -> BasisNumbers:
+        """Return how many neighbors and eigenpairs the bases of a dataset have."""
+        return self.zoo.numbers(dataset, self.catalog.atlas)
 
     def seeds(self) -> Architecture:
         """Return the largest group of at least two networks that differ by their seed alone.

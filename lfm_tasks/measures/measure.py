@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from lfm_tasks.measures.cross_covariances import CrossForm
 from lfm_tasks.measures.point_matrices import MatrixForm
 
 Invariance = Literal["rotation", "scaling", "translation", "invertible", "permutation"]
@@ -77,6 +78,7 @@ class Measure:
     of_cosine_neighbors: Callable[[Int[np.ndarray, "points neighbors"]], Any] | None = None
     matrix: MatrixForm | None = None
     of_shared_neighbors: Float[np.ndarray, " counts"] | None = None
+    cross: CrossForm | None = None
     source: str = ""
 
     @property

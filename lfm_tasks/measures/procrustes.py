@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import linear_sum_assignment
 
+from lfm_tasks.measures.cross_covariances import CrossForm, Values
 from lfm_tasks.measures.measure import Invariance, Measure, Rows, centered
 
 _RIGID: frozenset[Invariance] = frozenset({"rotation", "permutation", "translation"})
@@ -70,6 +71,23 @@ def _partly_whitened(alpha: float) -> Callable[[Rows], NormalizedRows]:
     return prepare
 
 
+def _distance_of(nuclear: Values, source: Values, target: Values, n_directions: Values) -> Values:
+    return np.sqrt(np.maximum(source**2 + target**2 - 2 * nuclear, 0))
+
+
+def _unit_distance_of(nuclear: Values, source: Values, target: Values, n_directions: Values) -> Values:
+    return np.sqrt(np.maximum(2 - 2 * nuclear / (source * target), 0))
+
+
+def _angle_of(nuclear: Values, source: Values, target: Values, n_directions: Values) -> Values:
+    return np.arccos(np.clip(nuclear / (source * target), -1, 1))
+
+
+def _cross_form(alpha: float) -> CrossForm:
+    lengths = None if alpha == 0 else lambda values: alpha * values + (1 - alpha)
+    return CrossForm(lengths, len, _angle_of, is_linear=alpha == 1)
+
+
 def _angular(alpha: float, convention: str, n_factor: float = 0.0) -> Measure:
     return Measure(
         _partly_whitened(alpha),
@@ -81,6 +99,7 @@ def _angular(alpha: float, convention: str, n_factor: float = 0.0) -> Measure:
         invariances=_RIGID | _BY_ALPHA.get(alpha, frozenset()),
         n_factor=n_factor,
         permute=permuted_rows,
+        cross=_cross_form(alpha),
         source=_SHAPES,
     )
 
@@ -124,6 +143,7 @@ MEASURES = {
         value_range=(0.0, float("inf")),
         invariances=_RIGID,
         permute=permuted_rows,
+        cross=CrossForm(lambda values: values, len, _distance_of, is_linear=True),
         source="Schönemann (1966), 'A generalized solution of the orthogonal Procrustes problem'",
     ),
     "procrustes_centered_unit_norm": Measure(
@@ -135,6 +155,7 @@ MEASURES = {
         value_range=(0.0, float(np.sqrt(2))),
         invariances=_RIGID | _SCALED,
         permute=permuted_rows,
+        cross=CrossForm(lambda values: values, len, _unit_distance_of, is_linear=True),
         source=_SHAPES,
     ),
     "shape_angular_alpha_1": _angular(1.0, "arccos of the nuclear-norm cosine, centered"),

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from lfm_tasks.measures.cross_covariances import CrossForm, Values
 from lfm_tasks.measures.measure import Invariance, Measure, Rows, centered
 
 _ROTATIONS: frozenset[Invariance] = frozenset({"rotation", "permutation", "scaling", "translation"})
@@ -127,7 +128,19 @@ def _share(power: int) -> Callable[[Float[np.ndarray, " values"]], int]:
 
 
 def _svcca(keep: Callable[[Float[np.ndarray, " values"]], int], convention: str) -> Measure:
-    return Measure(_prepare(keep), _mean, convention, invariances=_ORTHOGONAL, permute=permuted_basis, source=_SVCCA)
+    return Measure(
+        _prepare(keep),
+        _mean,
+        convention,
+        invariances=_ORTHOGONAL,
+        permute=permuted_basis,
+        cross=CrossForm(np.ones_like, keep, _mean_of),
+        source=_SVCCA,
+    )
+
+
+def _mean_of(nuclear: Values, source: Values, target: Values, n_directions: Values) -> Values:
+    return nuclear / n_directions
 
 
 MEASURES = {
@@ -150,6 +163,7 @@ MEASURES = {
         invariances=_INVERTIBLE,
         n_factor=1.0,
         permute=permuted_basis,
+        cross=CrossForm(None, len, _mean_of),
         source="Hotelling (1936), 'Relations between two sets of variates'",
     ),
     "svcca_10_dims": _svcca(lambda values: 10, "the 10 largest singular directions of each"),

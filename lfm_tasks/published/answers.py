@@ -111,7 +111,15 @@ def differences(base: Atlas, candidate: Atlas, *, n: int = 10) -> dict[str, Any]
     """Return the differences in plain values, ready for JSON; of pairs the ``n`` largest changes by measure.
 
     A pair left its interval where the candidate's score lies outside the base's 95 % interval. Rows name the dataset.
+
+    Raises
+    ------
+    AtlasError
+        If their numbers follow two conventions: every score would differ.
     """
+    before, after = (str(atlas.scores.attrs["convention"]) for atlas in (base, candidate))
+    if before != after:
+        raise AtlasError(f"base: convention {before}, candidate: {after}. Run the older one again with this version.")
     spaces = _changed_spaces(base, candidate)
     pairs = _PairChanges(base, candidate)
     return {

@@ -6,7 +6,7 @@ Users import `open_atlas` from ``lfm_atlas``.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from itertools import islice
+from itertools import compress, islice
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
@@ -266,12 +266,9 @@ class Atlas:
         if dataset is not None or len(self.datasets) < 2:
             return dataset
         present = {one: self.scores.sel(dataset=one)["n_points"].values > 0 for one in self.datasets}
-        spaces, models = (self.scores[coordinate].values.astype(str) for coordinate in ("source", "source_model"))
-        having = [
-            one
-            for one, is_there in present.items()
-            if all(name in spaces[is_there] or name in models[is_there] for name in names)
-        ]
+        spaces, models = ([str(one) for one in self.scores[side].values] for side in ("source", "source_model"))
+        known = {one: {*compress(spaces, there), *compress(models, there)} for one, there in present.items()}
+        having = [one for one, of_dataset in known.items() if of_dataset.issuperset(names)]
         return having[0] if len(having) == 1 else None
 
     def names(self, dataset: str | None = None) -> Names:

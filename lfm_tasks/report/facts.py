@@ -210,13 +210,14 @@ def _findings(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, A
     score, calibrated, q_values = (
         statistic_matrix(atlas, rows, name, measure) for name in ("score", "calibrated", "q_value")
     )
+    alike = score
     if measure in atlas.attrs["distances"]:
-        score = calibrated  # high is alike, 1 is the same
+        score, alike = calibrated, -score  # high is alike, 1 is the same
     similarity = model_similarity(calibrated if np.isfinite(calibrated).any() else score, groups)
     low, high = (at_best_match(end, calibrated, groups) for end in calibrated_ends(atlas, rows, measure))
     np.fill_diagonal(similarity, np.nan)
     usual = float(np.nanmedian(similarity)) if np.isfinite(similarity).any() else np.nan
-    matches = best_matches(score, groups)
+    matches = best_matches(alike, groups)
     findings = []
     for model, name in enumerate(models):
         if not np.isfinite(similarity[model]).any():

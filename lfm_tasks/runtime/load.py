@@ -54,6 +54,12 @@ SECONDS: Mapping[str, float] = {
     "hard_match pair": 0.00182,
     "linear_regression_r2 pair": 0.000848,
     "linear_regression_r2 rows": 3.54e-10,
+    # Measured apart: 12 spaces of 2,000 x 64.
+    "cross features": 1e-9,
+    "cross pair": 5e-4,
+    "cross products": 1e-10,
+    "cross space": 0.003,
+    "cross values": 5e-10,
     # Measured apart, by bench_point_pairs.py: 200 spaces of 2,000 x 64. Tiles cost half to twice as much by measure.
     "matrix entries": 5e-9,
     "matrix features": 2.7e-11,

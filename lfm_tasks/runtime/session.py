@@ -24,10 +24,11 @@ from lfm_tasks.runtime.folders import (
     refuse_read_only,
 )
 from lfm_tasks.runtime.run import ProgressCallback, Run, Scope, remotely_locked, unit_store, versions
-from lfm_tasks.stores.atlas.publication import locked_atlas, sweep
+from lfm_tasks.stores.atlas.publication import locked_atlas, published_convention, sweep
 from lfm_tasks.stores.units.durable import atomic_write
 from lfm_tasks.stores.units.integrity import quarantine_corrupt, quarantine_unfinished
 from lfm_tasks.stores.units.marker import held_store
+from lfm_tasks.stores.units.store import CONVENTION
 from lfm_tasks.variables import HiddenValues, hiding_logs, hiding_values
 from lfm_tasks.workers.dask_config import import_dask
 from lfm_tasks.workers.pool import InProcess, LocalDask, Workers
@@ -85,6 +86,11 @@ def _open_run(catalog: Catalog, report_progress: ProgressCallback, in_process: b
                 # Copies of remote units are checked, and fetched again, when they are read.
                 quarantined = () if catalog.atlas.remote else quarantine_corrupt(store)
                 run.notes["quarantined"] = [f"{one.place}: {one.description}" for one in quarantined]
+                before = published_convention(folder_of(catalog, ATLAS))
+                if before not in (None, CONVENTION):
+                    run.notes["convention"] = [
+                        f"published atlas: convention {before}, this version: {CONVENTION}. Everything is computed anew."
+                    ]
                 yield run
                 if not catalog.atlas.remote:
                     quarantine_unfinished(store)

@@ -191,11 +191,17 @@ def sampled_spread(n_points: int, n_source: int, n_target: int) -> RotationSprea
 
 
 def _wishart(generator: np.random.Generator, n_degrees: int, size: int) -> Float[np.ndarray, "draws size size"]:
-    """Return matrices AᵀA of normal A (degrees, size), by Bartlett's triangles where there are enough degrees."""
+    factors = wishart_factors(generator, n_degrees, size, _ROTATIONS_AT_ONCE)
+    return factors @ np.swapaxes(factors, 1, 2)
+
+
+def wishart_factors(
+    generator: np.random.Generator, n_degrees: int, size: int, n_draws: int
+) -> Float[np.ndarray, "draws size columns"]:
+    """Return F with F Fᵀ = AᵀA for normal A (degrees, size): Bartlett's triangles where there are enough degrees."""
     if n_degrees < size:
-        normal = generator.standard_normal((_ROTATIONS_AT_ONCE, n_degrees, size))
-        return np.swapaxes(normal, 1, 2) @ normal
-    triangles = np.tril(generator.standard_normal((_ROTATIONS_AT_ONCE, size, size)), -1)
+        return np.swapaxes(generator.standard_normal((n_draws, n_degrees, size)), 1, 2)
+    triangles = np.tril(generator.standard_normal((n_draws, size, size)), -1)
     places = np.arange(size)
-    triangles[:, places, places] = np.sqrt(generator.chisquare(n_degrees - places, (_ROTATIONS_AT_ONCE, size)))
-    return triangles @ np.swapaxes(triangles, 1, 2)
+    triangles[:, places, places] = np.sqrt(generator.chisquare(n_degrees - places, (n_draws, size)))
+    return triangles

@@ -11,7 +11,6 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import pdist, squareform
 
-from lfm_tasks.statistics.permutation_moments import doubly_centered
 
 
 def best_of(p_values: Float[np.ndarray, "... layers"]) -> Float[np.ndarray, "..."]:
@@ -82,7 +81,7 @@ def pairs_of_models(groups: Sequence[Sequence[int] | Int[np.ndarray, " _"]]) -> 
 class LayerMatching:
     """For each layer of the source its layer in the target, counted from 0, and by how much it beats the second best.
 
-    Both are of the double-centered matrix; -1 and NaN where a value of the pair is missing, NaN also where the target
+    Both are of the `locally_scaled` matrix; -1 and NaN where a value of the pair is missing, NaN also where the target
     has one layer only.
     """
 
@@ -120,38 +119,58 @@ def depth_aligned(
 
 
 def match_layers(values: Layers) -> LayerMatching:
-    """Return which layer is whose counterpart; none where a value is missing.
+    """Return which layer is whose counterpart, of the `locally_scaled` values; none where a value is missing.
 
-    Row and column means are subtracted first (double centering): a layer that is like everything would else be
-    everybody's match. On Fashion and CIFAR networks this lifts `overlap` from .83-.97 to .99-1.00 of the layers.
+    ``values``: the higher, the more alike; distances with their sign changed.
     """
     is_whole = np.isfinite(values).all(axis=(-2, -1), keepdims=True)
-    known = np.where(is_whole, values, 0.0)
-    centered = known - known.mean(axis=-2, keepdims=True) - known.mean(axis=-1, keepdims=True)
-    matched = np.where(is_whole[..., 0], centered.argmax(axis=-1), -1)
+    scaled = locally_scaled(np.where(is_whole, values, 0.0))
+    matched = np.where(is_whole[..., 0], scaled.argmax(axis=-1), -1)
     if values.shape[-1] < 2:
         return LayerMatching(matched, np.full(matched.shape, np.nan))
-    falling = -np.sort(-centered, axis=-1)
+    falling = -np.sort(-scaled, axis=-1)
     return LayerMatching(matched, np.where(is_whole[..., 0], falling[..., 0] - falling[..., 1], np.nan))
 
 
-def same_layer_share(values: Float[np.ndarray, "layers layers"], *, is_centered: bool) -> float:
-    """Return the share of source layers whose best match is the target layer of the same number, in [0, 1].
+def locally_scaled(values: Layers) -> Layers:
+    """Return s_ij − (max_j s_ij + max_i s_ij)/2: how alike two layers are, measured by the best match of each.
 
-    Layer s counts 1/m if it is one of m equal best matches, so that a constant matrix gets what guessing would.
-    ``is_centered``: row and column means are subtracted first (double centering). NaN where a value is missing.
+    A layer that is like everything would else be everybody's match; here it has to be nearer than it is to others. It
+    needs the two models only, any layers of them, and no two of equal number; what other models are in the zoo changes
+    nothing. In all comparisons of docs/evidence.md it found more layers than the values themselves, and where two
+    models do not have the same layers more than double centering, which forces an order on them.
 
     Examples
     --------
-    The second layer is like everything; what is left without the means tells the first two apart:
+    The second layer is like everything, and nearest to itself all the same:
+
+    >>> locally_scaled(np.array([[0.5, 0.6], [0.2, 0.9]])).round(2).tolist()
+    [[-0.05, -0.15], [-0.5, 0.0]]
+
+    References
+    ----------
+    Conneau et al. (2018), "Word translation without parallel data", section 2.3: with one neighbor, halved.
+    """
+    return values - (values.max(axis=-1, keepdims=True) + values.max(axis=-2, keepdims=True)) / 2
+
+
+def same_layer_share(values: Float[np.ndarray, "layers layers"], *, is_scaled: bool) -> float:
+    """Return the share of source layers whose best match is the target layer of the same number, in [0, 1].
+
+    Layer s counts 1/m if it is one of m equal best matches, so that a constant matrix gets what guessing would.
+    ``is_scaled``: of the `locally_scaled` values. NaN where a value is missing.
+
+    Examples
+    --------
+    The second layer is like everything; measured by its best match it is not:
 
     >>> values = np.array([[0.6, 0.7, 0.1], [0.5, 0.9, 0.4], [0.1, 0.7, 0.6]])
-    >>> float(round(same_layer_share(values, is_centered=False), 3)), same_layer_share(values, is_centered=True)
+    >>> float(round(same_layer_share(values, is_scaled=False), 3)), same_layer_share(values, is_scaled=True)
     (0.333, 1.0)
     """
     if not np.isfinite(values).all():
         return float("nan")
-    compared = doubly_centered(values) if is_centered else values
+    compared = locally_scaled(values) if is_scaled else values
     best = compared >= compared.max(axis=1, keepdims=True) - _TIED
     return float((np.diag(best) / best.sum(axis=1)).mean())
 

@@ -1,10 +1,12 @@
 """All pairs of many spaces: fit, lfm and overlap within 3 times of what the two products of a fit alone take.
 
-``python tests/benchmarks/bench_pairs.py kernel|stage|files``; set OPENBLAS_NUM_THREADS=1 and OMP_NUM_THREADS=1.
+``python tests/benchmarks/bench_pairs.py kernel|known|stage|files``; set OPENBLAS_NUM_THREADS=1 and OMP_NUM_THREADS=1.
 
 ``kernel``: described spaces in memory, tiles of ``--side`` sources × ``--side`` targets; the sides alternate in one
 process. The two products of a pair are counted as real ones: (K−1) × q × 2(K−1) and (K−1) × 2(K−1) × (K−1), two
 operations each, at the rate that a float32 product of 1,500 × 1,500 has in the same rounds.
+``known``: lfm and overlap of spaces whose points are all known, with chance, intervals from ``--groups`` parts, halves;
+beside them their products at the float32 rate, and one pair after another with 100 permutations.
 ``stage``: a zoo of ``--spaces`` is recorded and gets its bases, then the stage scores is run as a run does it: compiled
 loops are called once before, its time is split, and the rate of products is measured right before and after.
 ``files``: counts the files of a store. Times are CPU seconds.
@@ -24,18 +26,32 @@ import numpy as np
 from ruamel.yaml import YAML
 
 from lfm_tasks.catalog import read_catalog
+from lfm_tasks.config import NullConfig
 from lfm_tasks.runtime.session import open_run
-from lfm_tasks.spectral.bases.full_map import capped_overlap, lfm
+from lfm_tasks.spectral.bases.full_map import (
+    TILE_SIDE,
+    capped_overlap,
+    full_map,
+    lfm,
+    overlap,
+    permutations_per_product,
+    permuted_maps,
+    permuted_rows,
+    whitened_rows,
+)
 from lfm_tasks.spectral.batched.tiles import TILE_SCORES, tile_source, tile_sums, tile_targets
 from lfm_tasks.spectral.maps.closed_form import DescriptorCoefficients, fit_closed_form
 from lfm_tasks.stages.activations.stage import record_activations
 from lfm_tasks.stages.bases.stage import build_bases
+from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.inventory.stage import validate
 from lfm_tasks.stages.scores import closed_form_maps as closed_scores
 from lfm_tasks.stages.scores import closed_form_maps as described
 from lfm_tasks.stages.scores import stage as scores
+from lfm_tasks.stages.scores.full_maps import basis_chance, basis_rows, score_tile, tile_side_of
 from lfm_tasks.stages.scores.pair_index import PairIndex
 from lfm_tasks.stages.scores.stage import score_pairs
+from lfm_tasks.statistics.resampling import Exchange, random_parts
 from lfm_tasks.stores.units.arrays import ArrayReader
 from lfm_tasks.stores.units.store import UnitStore
 
@@ -44,16 +60,19 @@ N_ANCHORS, N_LAYERS = 21, 50  # three times of heat an anchor: 63 descriptors
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("claim", choices=["kernel", "stage", "files"])
+    parser.add_argument("claim", choices=["kernel", "known", "stage", "files"])
     parser.add_argument("--spaces", type=int, nargs="+", default=[1000])
     parser.add_argument("--points", type=int, default=400)
     parser.add_argument("--eigenpairs", type=int, default=50)
     parser.add_argument("--descriptors", type=int, default=64)
     parser.add_argument("--side", type=int, default=32)
+    parser.add_argument("--groups", type=int, default=20)
     chosen = parser.parse_args()
     for n_spaces in chosen.spaces:
         if chosen.claim == "kernel":
             kernel(n_spaces, chosen.eigenpairs, chosen.descriptors, chosen.side)
+        elif chosen.claim == "known":
+            known(chosen.points, chosen.eigenpairs, chosen.groups)
         else:
             with tempfile.TemporaryDirectory() as name:
                 stage(Path(name), n_spaces, chosen.points, chosen.eigenpairs, split=chosen.claim == "stage")
@@ -91,6 +110,57 @@ def kernel(n_spaces: int, n_eigenpairs: int, n_descriptors: int, side: int, n_ro
         f"{1e6 * median['solve + scores']:.0f}: {median['solve + scores'] / whole:.0f} times ours; largest difference "
         f"of a score {worst:.0e}"
     )
+
+
+def known(n_points: int, n_eigenpairs: int, n_groups: int, n_rounds: int = 5) -> None:
+    """Time the pairs of two sides of 16 bases, and what they do one after another, in turns."""
+    exchange = Exchange(n_points)
+    parts, halves = random_parts(n_points, n_groups), random_parts(n_points, 2, seed=1)
+    bases = [known_basis(seed, n_points, n_eigenpairs) for seed in range(16)]
+    parted = Resampling(exchange, parts, halves, n_groups)
+    of_parts = [basis_rows(np.linspace(0, 1, n_eigenpairs), one, basis_chance(one), parted) for one in bases]
+    sides = [tile_side_of(of_parts[start : start + TILE_SIDE]) for start in range(0, 16, TILE_SIDE)]
+    pairs = [(source, target) for source in range(TILE_SIDE) for target in range(TILE_SIDE)]
+    square = np.random.default_rng(0).standard_normal((1500, 1500)).astype(np.float32)
+
+    def tiles() -> None:
+        for source in sides:
+            for target in sides:
+                score_tile(source, target, pairs, ["lfm", "overlap"], NullConfig(), exchange)
+
+    def one_by_one() -> None:
+        source, target = bases[:2]
+        sets = [np.ones(n_points, dtype=bool), *(parts != part for part in range(n_groups)), halves == 0, halves == 1]
+        maps = np.stack([full_map(whitened_rows(source[some]), whitened_rows(target[some])) for some in sets])
+        orders = np.stack([exchange.permutation(draw) for draw in range(100)])
+        steps = np.array_split(orders, 100 // permutations_per_product(n_points, n_eigenpairs))
+        drawn = [permuted_maps(source, permuted_rows(target, some), len(some)) for some in steps]
+        for directed in (maps, np.swapaxes(maps, 1, 2), *drawn, *(np.swapaxes(one, 1, 2) for one in drawn)):
+            lfm(directed), overlap(directed)
+
+    tiles()
+    seconds: dict[str, list[float]] = {name: [] for name in ("product", "tiles", "one by one")}
+    for _ in range(n_rounds):
+        seconds["product"].append(spent(lambda: square @ square) / (2 * 1500**3))
+        seconds["tiles"].append(spent(tiles) / 256)
+        seconds["one by one"].append(spent(one_by_one))
+    median = {name: statistics.median(values) for name, values in seconds.items()}
+    # Of all points, by part, by half; whitened twice without each part and half; CᵀC of all these and the whole.
+    count = 3 * n_points * n_eigenpairs**2 + (3 * (n_groups + 2) + 1) * n_eigenpairs**3
+    products = 2 * count * median["product"]
+    say(
+        f"{n_points} points, K = {n_eigenpairs}, {n_groups} groups: lfm and overlap with all statistics "
+        f"{1e3 * median['tiles']:.2f} ms a pair, {median['tiles'] / products:.1f} times the products at "
+        f"{1e-9 / median['product']:.0f} GFLOP/s; one by one with 100 permutations "
+        f"{1e3 * median['one by one']:.0f} ms, {median['one by one'] / median['tiles']:.0f} times as long"
+    )
+
+
+def known_basis(seed: int, n_points: int, n_eigenpairs: int) -> np.ndarray:
+    """Return orthonormal functions, the first one constant, that share half of their directions with all others."""
+    shared = np.random.default_rng(0).standard_normal((n_points, n_eigenpairs - 1))
+    rest = np.random.default_rng([1, seed]).standard_normal(shared.shape)
+    return np.linalg.qr(np.column_stack([np.ones(n_points), shared + rest]))[0]
 
 
 def one_tile(sources: list[Any], targets: list[DescriptorCoefficients]) -> None:

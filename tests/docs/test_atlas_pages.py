@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from lfm_atlas.cli.main import app
+from lfm_tasks.catalog import read_catalog
 from lfm_tasks.errors import REASONS
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -67,9 +68,12 @@ def test_start_page__leads_from_files_to_an_answer(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     make, ask = re.findall(r"```python\n(.*?)```", page("start.md"), re.DOTALL)
-    (catalog,) = re.findall(r"```yaml\n(.*?)```", page("start.md"), re.DOTALL)
+    catalog, short = re.findall(r"```yaml\n(.*?)```", page("start.md"), re.DOTALL)
     (commands,) = re.findall(r"```sh\n(.*?)```", page("start.md"), re.DOTALL)
     exec(compile(make, "start.md", "exec"), {})  # noqa: S102 - our own page
+    (tmp_path / "data_catalog.yaml").write_text(short)
+    assert list(read_catalog(tmp_path / "data_catalog.yaml").models) == ["a", "b", "c"]
+    assert len(short.splitlines()) == 4
     (tmp_path / "data_catalog.yaml").write_text(catalog)
     for line in commands.splitlines():
         # In this process: the orchestration has its own tests.

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import ml_dtypes
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
+from safetensors.numpy import save_file
 from upath import UPath
 
 from lfm_tasks.catalog import read_catalog
@@ -40,6 +42,7 @@ def write_files(folder: Path) -> None:
     with h5py.File(folder / "bert.h5", "w") as file:
         file["hidden/layer1"], file["mask"] = TOKENS, np.ones((N, 4), bool)
     np.savez(folder / "conv.npz", layer1=IMAGES)
+    write_pieces(folder)
     with h5py.File(folder / "thingsvision/features.hdf5", "w") as file:
         file.create_dataset("features", data=ROWS)
     (folder / "thingsvision/file_names.txt").write_text("\n".join(IDS))
@@ -48,6 +51,27 @@ def write_files(folder: Path) -> None:
     feats = {"feats": torch.from_numpy(TOKENS), "num_params": 7, "mask": torch.ones(N, 4), "loss": torch.zeros(N)}
     torch.save(feats, folder / "platonic.pt")
     np.savez(folder / "resi/standard__ResNet18__ImageNet100__0__ImageNet100__3.npz", representation=IMAGES)
+
+
+def write_pieces(folder: Path) -> None:
+    """Write the files whose rows lie in pieces, or under names of their own."""
+    np.save(folder / "stack.npy", np.stack([ROWS, ROWS * 2, ROWS * 3]))
+    with (folder / "hidden.bin").open("wb") as file:
+        np.save(file, ROWS.astype(ml_dtypes.bfloat16))
+    for name in ("shards", "stimuli/conv"):
+        (folder / name).mkdir(parents=True)
+    with h5py.File(folder / "stimuli.h5", "w") as stimuli:
+        for row, name in enumerate(IDS):
+            save_file({"conv": ROWS[row : row + 1]}, folder / f"shards/rows_{row}.safetensors")
+            np.save(folder / f"stimuli/conv/{name}.npy", ROWS[row])
+            stimuli[f"conv/{name}"] = ROWS[row]
+    lines = [",".join(["f_id", *(f"f{column}" for column in range(5))])]
+    lines += [",".join([name, *map(repr, row.tolist())]) for name, row in zip(IDS, ROWS.astype(float), strict=True)]
+    (folder / "wide.csv").write_text("\n".join(lines))
+    np.save(folder / "named.npy", ROWS)
+    (folder / "named.txt").write_text("\n".join(f"images/{name}.png" for name in IDS))
+    np.save(folder / "trials.npy", np.concatenate([ROWS - 1, ROWS + 1]))
+    (folder / "trials.txt").write_text("\n".join([*IDS, *IDS]))
 
 
 def write_saelens(folder: Path) -> None:
@@ -66,6 +90,14 @@ def write_saelens(folder: Path) -> None:
 EXPECTED: dict[str, tuple[str, np.ndarray]] = {
     "resnet": ("layer1", ROWS),
     "vit": ("layer1", ROWS),
+    "stack": ("1", ROWS * 2),
+    "hidden": ("hidden", ROWS.astype(ml_dtypes.bfloat16).astype(np.float32)),
+    "shards": ("conv", ROWS),
+    "stimuli": ("conv", ROWS),
+    "files": ("conv", ROWS),
+    "wide": ("wide", ROWS.astype(np.float64)),
+    "named": ("named", ROWS),
+    "trials": ("trials", ROWS),
     "far": ("layer1", ROWS),
     "bert": ("layer1", TOKENS[:, 1:].mean(1)),
     "conv": ("layer1", IMAGES.mean((1, 2)).astype(np.float16)),

@@ -11,9 +11,12 @@ import pytest
 from ruamel.yaml import YAML
 
 from lfm_atlas.cli.main import app
+from lfm_tasks.runtime import session
 from lfm_tasks.spectral.bases.eigenbasis import spectral_basis
 from lfm_tasks.stages.bases import job as space_bases
+from lfm_tasks.stages.publish import assemble
 from lfm_tasks.stores.atlas.files import published_key
+from lfm_tasks.stores.units import store
 
 # Small zoos break limits that are made for real ones.
 SMALL_ZOO = {"quality": {"min_points": 100, "min_reliability": -1}, "near_duplicate": None}
@@ -270,3 +273,35 @@ def test_control__sees_a_pipeline_that_changed(
     [control] = [check for check in facts(folder)["checks"] if check["name"] == "control"]
     assert control["status"] == "fail"
     assert "the pipeline has changed" in control["message"]
+
+
+def test_baseline_of_another_convention__is_refused_and_all_is_computed_anew(
+    tmp_path: Path,
+    related_spaces: Any,
+    write: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = write(tmp_path, related_spaces(3))
+    with monkeypatch.context() as patched:
+        for module in (store, assemble, session):
+            patched.setattr(module, "CONVENTION", "5")
+        assert audit(folder) == 0
+    before = published_key(folder / "baseline")
+    capsys.readouterr()
+
+    assert audit(folder) == 3
+
+    told = capsys.readouterr()
+    assert "published atlas: convention 5, this version: 6. Everything is computed anew." in told.err
+    audited = facts(folder)
+    assert audited["reused"]["bases"] == 0
+    refused = {check["name"]: check["message"] for check in audited["checks"] if check["status"] == "error"}
+    assert set(refused) == {"drift", "changed_weights_same_version"}
+    assert set(refused.values()) == {"baseline: convention 5, atlas: 6. Promote a new baseline."}
+    assert published_key(folder / "baseline") == before
+    compared = app(["diff", str(folder / "baseline"), str(folder / "atlas")], result_action="return_value")
+    assert compared == 2
+    assert "base: convention 5, candidate: 6. Run the older one again with this version." in capsys.readouterr().err
+    assert audit(folder, "--promote") == 3
+    assert audit(folder) == 0

@@ -221,6 +221,27 @@ def test_graph_in_pieces__is_joined_and_counted(tmp_path: Path, related_spaces: 
     assert "its graph was in 3 pieces before it was joined" in (tmp_path / "atlas" / "report.html").read_text()
 
 
+def test_bases_that_live_on_few_points__are_marked_and_have_drawn_chance(tmp_path: Path, write_zoo: Any) -> None:
+    ids, models = np.array([f"p{number:03}" for number in range(120)]), {}
+    for seed in (3, 6):
+        generator = np.random.default_rng(seed)
+        layer = generator.standard_normal((120, 4))
+        for piece in generator.permutation(120)[:72].reshape(12, 6):
+            layer[piece] = 0.01 * generator.standard_normal((6, 4)) + generator.standard_normal(4)
+        models[f"model{seed}"] = ({"layer": layer.astype(np.float32)}, ids)
+    graph = {"n_neighbors": 6, "metric": "euclidean"}
+    folder = write_zoo(tmp_path, models, graph=graph, n_eigenpairs=20, null={"n_permutations": 0})
+
+    assert run(folder) == 0
+
+    atlas = read_atlas(tmp_path / "atlas").sel(dataset="probe", source="model3/layer", target="model6/layer")
+    reasons = atlas["status"].attrs["flag_meanings"].split()
+    found = [reasons[int(atlas["status"].sel(measure=name))] for name in ("lfm", "overlap")]
+    assert found == ["localized", "ok"]
+    assert np.isfinite(atlas["calibrated"]).all()
+    assert (atlas["p_value"] > 1e-3).all()
+
+
 def test_layers_that_match_nothing__name_the_nearest(
     tmp_path: Path, related_spaces: Any, write_zoo: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:

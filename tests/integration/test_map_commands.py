@@ -115,6 +115,7 @@ def test_maps__lists_names(folder: Path, tmp_path: Path, capsys: pytest.CaptureF
         ((SOURCE, TARGET, "--seed", "-1"), "found --seed -1, needs a whole number from 0 on"),
         ((SOURCE, TARGET, "--n-anchors", "121"), "found 120 common ids, and 121 anchors were asked for: ask for fewer"),
         ((SOURCE, TARGET, "--anchors", "no.txt"), "no.txt: no such file"),
+        ((SOURCE, TARGET, "--anchors", "10"), "found --anchors 10, needs a file of ids; did you mean --n-anchors 10?"),
         ((SOURCE, TARGET, "--anchors", "a.txt", "--n-anchors", "5"), "found --n-anchors beside --anchors, needs one"),
         ((SOURCE, TARGET, "--regime", "full", "--n-anchors", "5"), "found anchors beside --regime full, which uses"),
         ((SOURCE, TARGET, "--name", "a/b"), "found the name 'a/b', needs 1 to 128"),

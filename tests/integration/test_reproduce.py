@@ -61,10 +61,10 @@ def test_reproduce__writes_tables_figures_json_and_a_page(folder: Path) -> None:
     assert facts["schema_version"] == 2
     assert result["settings"]["networks"] == ["model0", "model1", "model2"]
     assert {row["measure"] for row in result["tables"]["measures"]} >= {"overlap", "lfm_raw", "cka_linear"}
-    assert all(0 <= row["centered"] <= 1 for row in result["tables"]["measures"])
+    assert all(0 <= row["scaled"] <= 1 for row in result["tables"]["measures"])
     pairs = pq.read_table(evidence / "tables" / "layer_matching-pairs.parquet").to_pandas()
-    mean = pairs[(pairs["measure"] == "overlap") & pairs["centered"]]["share"].mean()
-    assert mean == pytest.approx(next(r["centered"] for r in result["tables"]["measures"] if r["measure"] == "overlap"))
+    mean = pairs[(pairs["measure"] == "overlap") & pairs["scaled"]]["share"].mean()
+    assert mean == pytest.approx(next(r["scaled"] for r in result["tables"]["measures"] if r["measure"] == "overlap"))
     assert (evidence / "figures" / "layer_matching-layers.svg").read_text().startswith("<svg ")
     page = (evidence / "evidence.html").read_text()
     assert "Layer matching" in page

@@ -61,6 +61,15 @@ RULES: tuple[Rule, ...] = (
     ),
     Rule(re.compile(r"(^|\.)(embeddings_project|embedding_hidden_mapping_in)\.weight$"), (_WIDTH, ("embedding_size",))),
 )
+# All layers of an ALBERT share the weights of few groups, of one mostly: no other group shows that a tensor is cut.
+_ALBERT_RULES: tuple[Rule, ...] = (
+    Rule(re.compile(r"\.attention\.(query|key|value|dense)\.weight$"), (_WIDTH, _WIDTH)),
+    Rule(re.compile(r"\.ffn\.weight$"), (("intermediate_size",), _WIDTH)),
+    Rule(re.compile(r"\.ffn_output\.weight$"), (_WIDTH, ("intermediate_size",))),
+    Rule(re.compile(r"\.albert_layers\.\d+\..*norm\.(weight|bias)$", re.IGNORECASE), (_WIDTH,)),
+    Rule(re.compile(r"\.albert_layers\.\d+\.(attention\.\w+|ffn_output)\.bias$"), (_WIDTH,)),
+    Rule(re.compile(r"albert_layers\.\d+\.ffn\.bias$"), (("intermediate_size",),)),
+)
 # These number positions from 2: their tables are two rows longer than the configuration says.
 _FROM_TWO = ("bart", "mbart", "opt")
 # The width inside a block, which some tensor of the block has as a length.
@@ -117,10 +126,16 @@ def check_agreement(
         return
     for rule in RULES:
         _check_rule(rule, others, part, name, first=2 if config.get("model_type") in _FROM_TWO else 0)
+    if config.get("model_type") == "albert":
+        for rule in _ALBERT_RULES:
+            _check_rule(rule, tensors, part, name, first=0)
     if depths:
         _check_stages(blocks, depths, part, name)
     else:
-        _check_names(blocks, name)
+        for where, of_list in blocks.items():
+            _check_names({f"{where}.{number}": block for number, block in of_list.items() if number}, name)
+            if not part.get("pruned_heads"):
+                _check_shapes({f"{where}.{number}": block for number, block in of_list.items()}, name)
         _check_widths(blocks, part, tower, name)
 
 
@@ -239,7 +254,8 @@ def _check_count(blocks: Blocks, setting: str, count: int, part: Mapping[str, An
     # Some causal models bring further layers that predict later tokens, and are not run.
     further = part.get("num_nextn_predict_layers")
     allowed = {count, count + further} if type(further) is int else {count}
-    if any(len(of_list) in allowed and max(of_list) < len(of_list) for of_list in blocks.values()):
+    whole = [of_list for of_list in blocks.values() if max(of_list) < len(of_list)]
+    if any(len(of_list) in allowed for of_list in whole) or sum(map(len, whole)) in allowed:
         return
     if not blocks:
         problem = f"got weights without layers and {setting}: {count} in config.json"
@@ -282,15 +298,28 @@ def _differs(tensor: str, shape: str, setting: str, value: int) -> str:
     return f"{problem}, expected them to agree. {_ADVICE}."
 
 
-def _check_names(blocks: Blocks, name: str) -> None:
-    """Raise DataError for a layer that lacks a tensor of the others; the first one of some networks is unlike them."""
-    for where, of_list in blocks.items():
-        later = {number: block for number, block in of_list.items() if number}
-        wanted = dict.fromkeys(key for block in later.values() for key in block)
-        for number, block in later.items():
-            if absent := [key for key in wanted if key not in block]:
-                problem = f"got no tensor {f'{where}.{number}.{absent[0]}'!r}, expected it, as other layers have it"
-                raise DataError("bad_weights", f"{name}: {problem}. Copy or save the weights again.")
+def _check_names(later: Mapping[str, Tensors], name: str) -> None:
+    """Raise DataError for a block that lacks a tensor of the others; ``later`` are all but the first, by their places.
+
+    The first block of some networks is unlike the others.
+    """
+    wanted = dict.fromkeys(key for block in later.values() for key in block)
+    for where, block in later.items():
+        if absent := [key for key in wanted if key not in block]:
+            problem = f"got no tensor {f'{where}.{absent[0]}'!r}, expected it, as other layers have it"
+            raise DataError("bad_weights", f"{name}: {problem}. Copy or save the weights again.")
+
+
+def _check_shapes(blocks: Mapping[str, Tensors], name: str) -> None:
+    """Raise DataError for a tensor that has another shape than the same one of another block."""
+    shown: dict[str, str] = {}
+    for where, block in blocks.items():
+        for key, tensor in block.items():
+            other = shown.setdefault(key, where)
+            if tensor.shape != blocks[other][key].shape:
+                problem = f"got the tensor {f'{where}.{key}'[:100]!r} of {_shape(tensor)}"
+                expected = f"expected {_shape(blocks[other][key])}, as in {other[:100]}"
+                raise DataError("bad_weights", f"{name}: {problem}, {expected}. Copy or save the weights again.")
 
 
 def _check_widths(
@@ -328,6 +357,10 @@ def _check_stages(
     """Raise DataError unless each stage has as many blocks, and is as wide, as the configuration says."""
     widths = list(_stage_widths(part, depths, name))
     for where, stages in blocks.items():
+        later = {stage: _later_blocks(f"{where}.{stage}", tensors) for stage, tensors in stages.items()}
+        _check_names({place: block for of_stage in later.values() for place, block in of_stage.items()}, name)
+        for of_stage in later.values():
+            _check_shapes(of_stage, name)
         for stage, (depth, (setting, width)) in enumerate(zip(depths, widths, strict=False)):
             tensors = stages.get(stage, {})
             inside = {int(match["number"]) for key in tensors if (match := _INNER_BLOCK.match(key))}
@@ -338,6 +371,16 @@ def _check_stages(
                 shown = ", ".join(map(str, sorted(_lengths(tensors.values()))[-4:]))
                 problem = f"got tensors of {shown} in {where}.{stage} and {width} by {setting} in config.json"
                 raise DataError("bad_weights", f"{name}: {problem}, expected them to agree. {_ADVICE}.")
+
+
+def _later_blocks(stage: str, tensors: Tensors) -> Mapping[str, Tensors]:
+    """Return the tensors of the blocks inside a stage, without the first, by their places."""
+    later: dict[str, dict[str, StoredTensor]] = {}
+    for key, tensor in tensors.items():
+        match = _INNER_BLOCK.match(key)
+        if match and int(match["number"]):
+            later.setdefault(f"{stage}.{match[0][:-1]}", {})[key[match.end() :]] = tensor
+    return later
 
 
 def _stage_widths(part: Mapping[str, Any], depths: Sequence[int], name: str) -> Iterator[tuple[str, int]]:

@@ -228,13 +228,13 @@ def open_parquet_columns(path: Path, name: str, columns: Sequence[str]) -> Store
 
 def open_parquet_folder(path: Path, name: str, key: str | None) -> StoredArray:
     """Return the column ``key`` of the Parquet files of a folder, in the order of the numbers in their names."""
-    found = [open_parquet(file, f"{name}/{file.name}", key) for file in parquet_files(path)]
+    found = [open_parquet(file, f"{name}/{file.name}", key) for file in _filled_files(path)]
     return concatenated(found, f"{name}#{key}")
 
 
 def open_parquet_folder_columns(path: Path, name: str, columns: Sequence[str]) -> StoredArray:
     """Return columns of numbers of the Parquet files of a folder side by side."""
-    found = [open_parquet_columns(file, f"{name}/{file.name}", columns) for file in parquet_files(path)]
+    found = [open_parquet_columns(file, f"{name}/{file.name}", columns) for file in _filled_files(path)]
     return concatenated(found, name)
 
 
@@ -249,6 +249,16 @@ def parquet_files(path: Path) -> list[Path]:
         return []
     found = [file for file in path.iterdir() if file.name.lower().endswith((".parquet", ".pq"))]
     return sorted((file for file in found if file.name[0] not in "._"), key=lambda file: natural_order(file.name))
+
+
+def _filled_files(path: Path) -> list[Path]:
+    """Return the Parquet files of a folder that hold rows; all if none does."""
+    files = parquet_files(path)
+    filled = []
+    for file in files:
+        with _parquet(file) as content:
+            filled += [file] if content.metadata.num_rows else []
+    return filled or files
 
 
 def open_arrow_columns(path: Path, name: str, columns: Sequence[str]) -> StoredArray:

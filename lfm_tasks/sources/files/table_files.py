@@ -58,12 +58,11 @@ def table_keys(path: Path, name: str) -> tuple[str, ...]:
 def _check_values(values: Sequence[Any], places: Sequence[str], first: Any) -> None:
     """Raise DataError for values of several kinds, or of another kind than text, numbers and lists of numbers."""
     kind = _kind(first)
+    needed = kind or "text, a number or a list of numbers"
     for value, place in zip(values, places, strict=True):
-        if _kind(value) != kind or kind == "nothing":
-            problem = (
-                f"got {shorten(str(value))} of kind {_kind(value)}, expected {kind if kind != 'nothing' else 'text'}"
-            )
-            raise DataError("wrong_dtype", f"{place}: {problem} in each row. Leave the row out, or write all alike")
+        if not kind or _kind(value) != kind:
+            problem = f"got {shorten(str(value))}, expected {needed} in each row"
+            raise DataError("wrong_dtype", f"{place}: {problem}. Leave the row out, or write all alike")
 
 
 def _kind(value: Any) -> str:
@@ -71,7 +70,7 @@ def _kind(value: Any) -> str:
         return "text"
     if isinstance(value, bool | int | float):
         return "numbers"
-    return "lists" if isinstance(value, list) and value else "nothing"
+    return "lists" if isinstance(value, list) and value else ""
 
 
 def _numbers(values: Sequence[Any], places: Sequence[str], column: str) -> np.ndarray:

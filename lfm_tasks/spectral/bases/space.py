@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -14,18 +14,23 @@ from lfm_tasks.spectral.bases.eigenbasis import Basis, fix_signs, spectral_basis
 from lfm_tasks.spectral.bases.full_map import full_map, overlap
 from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
 from lfm_tasks.spectral.bases.graph_kernels import Edges, find_kernel, smallest_distance
+from lfm_tasks.spectral.neighbors.centering import center_of, from_center
 from lfm_tasks.spectral.neighbors.projections import DistanceRows, Metric, blocks, distance_rows, squared_norms
 from lfm_tasks.spectral.neighbors.search import Neighbors, exact_neighbors
 
 
 @dataclass(frozen=True)
 class SpectralSpace:
-    """Activations with the neighbors, the graph in one piece and the basis that were made of them."""
+    """Activations with the neighbors, the graph in one piece and the basis that were made of them.
+
+    ``center``: where their angles are seen from; None: from the origin.
+    """
 
     activations: Float[np.ndarray, "points features"]
     neighbors: Neighbors
     graph: csr_array[Any]
     basis: Basis
+    center: Float[np.ndarray, " features"] | None = None
 
     def __len__(self) -> int:
         """Return the number of points."""
@@ -35,14 +40,16 @@ class SpectralSpace:
 def spectral_space(
     activations: Float[np.ndarray, "points features"],
     *,
-    n_eigenpairs: int = 50,
+    n_eigenpairs: int | None = None,
     n_neighbors: int | None = None,
     metric: Metric = "angular",
     kernel: str = "inverse",
+    center: bool = True,
 ) -> SpectralSpace:
     """Return the space of ``activations``, its graph joined into one piece.
 
-    The defaults are those for few anchors: a dense graph (`dense_neighbors`) with edges of weight 1/d.
+    The defaults are those for few anchors: a dense graph (`dense_neighbors`) with edges of weight 1/d, and 50
+    eigenpairs, or as many as a third of the points. ``center``: angles are seen from the `spatial_median` of the rows, so that translation changes nothing; ``euclidean`` has none.
 
     Raises
     ------
@@ -56,9 +63,16 @@ def spectral_space(
     >>> len(space), space.basis.eigenvalues.round(3).tolist()
     (12, [0.0, 0.134, 0.134])
     """
-    neighbors = exact_neighbors(activations, n_neighbors or dense_neighbors(len(activations)), metric=metric)
-    graph, _ = join_components(affinity_graph(neighbors, kernel=kernel), activations, metric=metric)
-    return SpectralSpace(activations, neighbors, graph, spectral_basis(graph, n_eigenpairs))
+    from_where = center_of(activations) if center and metric == "angular" else None
+    rows = from_center(activations, from_where)
+    n_eigenpairs = n_eigenpairs or max(2, min(_EIGENPAIRS, len(rows) // 3))
+    neighbors = exact_neighbors(rows, n_neighbors or dense_neighbors(len(rows)), metric=metric)
+    graph, _ = join_components(affinity_graph(neighbors, kernel=kernel), rows, metric=metric)
+    return SpectralSpace(activations, neighbors, graph, spectral_basis(graph, n_eigenpairs), from_where)
+
+
+# Of maps from few anchors: more make them no better, and each fit takes longer.
+_EIGENPAIRS = 50
 
 
 def dense_neighbors(n_points: int) -> int:
@@ -218,18 +232,6 @@ def _weights(
         return np.asarray((chosen * there + is_nearer * back) / 2)
     # An edge that only rounding keeps leads back, too: every edge has a weight.
     return np.asarray(np.maximum(chosen * there, (is_nearer | ~chosen) * back))
-
-
-# Part of the convention: ``auto`` keeps every point up to here, and takes so many landmarks beyond (docs/speed.md).
-# Never by the memory of a machine, which must not change a number.
-AUTO_ABOVE, AUTO_LANDMARKS = 200_000, 20_000
-
-
-def n_landmarks_of(n_points: int, requested: int | Literal["auto"] | None) -> int | None:
-    """Return how many landmarks a space of ``n_points`` gets, or None where every point is in its graph."""
-    if requested == "auto":
-        return AUTO_LANDMARKS if n_points > AUTO_ABOVE else None
-    return requested if requested is not None and requested < n_points else None
 
 
 @dataclass(frozen=True)

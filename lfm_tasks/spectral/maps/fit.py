@@ -15,6 +15,7 @@ from lfm_tasks.spectral.maps.descriptors import (
     wave_signatures,
 )
 from lfm_tasks.spectral.maps.refinement import FULL_EFFORT, Descriptor, Effort, Functions, MapFit, Start, refine_best
+from lfm_tasks.spectral.neighbors.centering import from_center
 
 _KINDS: tuple[Descriptor, ...] = ("heat", "geodesic", "cosine")
 # No single start is right for all spaces: from 5 anchors each of them finds the true map in some, none in all.
@@ -62,7 +63,7 @@ def _describe(space: SpectralSpace, rows: Int[np.ndarray, " anchors"], descripto
     if descriptor == "geodesic":
         return geodesic_descriptors(space.neighbors, rows)
     if descriptor == "cosine":
-        return cosine_descriptors(space.activations, rows)
+        return cosine_descriptors(from_center(space.activations, space.center), rows)
     raise ValueError(f"found the descriptor {descriptor!r}, needs one of {', '.join(_KINDS)}")
 
 

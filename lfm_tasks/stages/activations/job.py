@@ -84,7 +84,7 @@ def _record_one_by_one(
 
 
 def _record_layers(
-    job: RecordJob, source: Source, layers: Sequence[str], points: Shaped[np.ndarray, " kept"] | None
+    job: RecordJob, source: Source, layers: Sequence[str], points: Shaped[np.ndarray, " kept"] | None = None
 ) -> None:
     """Write the layers batch by batch, then commit them; a network goes on where a kill stopped it."""
     rows = layer_rows(source, layers[0], job.catalog, points)

@@ -10,7 +10,7 @@ from lfm_tasks.stages.bases.job import BasisMethod
 
 def basis_load(size: SpaceSize, method: BasisMethod) -> Load:
     """Return the cost of one basis."""
-    n, d, k, n_pairs = size.n_points, size.n_features, method.graph.n_neighbors, method.n_eigenpairs
+    n, d, k, n_pairs = size.n_points, size.n_features, method.n_neighbors, method.n_eigenpairs
     m = method.n_landmarks or n
     width = max(size.itemsize, 4)
     work = {"basis task": 1.0, **_graph_work(m, d, k, n_pairs, method.search)}

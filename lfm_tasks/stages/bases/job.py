@@ -9,9 +9,11 @@ from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.config import AtlasConfig, GraphConfig
 from lfm_tasks.errors import DataError
+from lfm_tasks.spectral.bases.automatic import BasisNumbers, n_landmarks_of
 from lfm_tasks.spectral.bases.eigenbasis import Basis, BasisQuality, basis_quality, spectral_basis
 from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
-from lfm_tasks.spectral.bases.space import agreement_with_half, extended, landmark_space, n_landmarks_of, orthonormal
+from lfm_tasks.spectral.bases.space import agreement_with_half, extended, landmark_space, orthonormal
+from lfm_tasks.spectral.neighbors.centering import center_of, from_center
 from lfm_tasks.spectral.neighbors.search import (
     TABLE_VERSION,
     Neighbors,
@@ -39,24 +41,26 @@ Chunks = Callable[[], Iterator[Shaped[np.ndarray, "rows features"]]]
 class BasisMethod:
     """How to compute a basis: the graph, the search for neighbors, the landmarks.
 
-    ``n_landmarks`` are drawn by ``seed``; None: the basis is solved on all points.
+    ``n_landmarks`` are drawn by ``seed``; None: the basis is solved on all points. ``graph`` may still say ``auto``:
+    ``n_neighbors`` and ``n_eigenpairs`` are what counts.
     """
 
     graph: GraphConfig
     search: SearchMethod
+    n_neighbors: int
     n_eigenpairs: int
     n_landmarks: int | None = None
     seed: int = 0
 
 
-def basis_method(atlas: AtlasConfig, n_points: int, n_features: int) -> BasisMethod:
-    """Return how to compute the basis of a space of this size."""
+def basis_method(atlas: AtlasConfig, numbers: BasisNumbers, n_points: int, n_features: int) -> BasisMethod:
+    """Return how to compute the basis of a space of this size; ``numbers``: those of its dataset."""
     graph = atlas.graph
     n_landmarks = n_landmarks_of(n_points, graph.landmarks)
     search = graph.method
     if search == "auto":
-        search = choose_method(n_landmarks or n_points, n_features, graph.n_neighbors)
-    return BasisMethod(graph, search, atlas.n_eigenpairs, n_landmarks, atlas.seed)
+        search = choose_method(n_landmarks or n_points, n_features, numbers.n_neighbors)
+    return BasisMethod(graph, search, numbers.n_neighbors, numbers.n_eigenpairs, n_landmarks, atlas.seed)
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,8 @@ def store_basis(job: BasisJob) -> None:
         arrays.write("distances", basis.neighbors.distances.astype(np.float32))
         if basis.landmarks is not None:
             arrays.write("landmarks", basis.landmarks.astype(np.int32))
+        if basis.center is not None:
+            arrays.write("center", basis.center)
         arrays.write("eigenvalues", basis.eigenvalues)
         arrays.write("eigenvectors", basis.eigenvectors)
         functions = basis.eigenvectors[:, 1:]
@@ -92,12 +98,16 @@ def store_basis(job: BasisJob) -> None:
 
 @dataclass(frozen=True)
 class ComputedBasis:
-    """A basis on all points; ``neighbors`` of all points, or of the landmarks among themselves where there are some."""
+    """A basis on all points; ``neighbors`` of all points, or of the landmarks among themselves where there are some.
+
+    ``center``: where angles are seen from; None: from the origin, or none at all.
+    """
 
     neighbors: Neighbors
     eigenvalues: Float[np.ndarray, " eigenpairs"]
     eigenvectors: Float[np.ndarray, "points eigenpairs"]
     facts: dict[str, Any]
+    center: Float[np.ndarray, " features"] | None
     landmarks: Int[np.ndarray, " landmarks"] | None = None
 
 
@@ -120,25 +130,30 @@ def compute_basis(chunks: Chunks, ids: Shaped[np.ndarray, " points"], method: Ba
         found = f"got {len(ids)} points, expected at least {FEWEST_POINTS}"
         raise DataError("too_few_points", f"{found}. Record more: chance has no moments on fewer.")
     activations = gather_rows(chunks(), np.arange(len(ids)))
+    center = center_of(activations) if method.graph.is_centered else None
+    activations = from_center(activations, center)
     neighbors, recall = _neighbors(activations, method)
     metric, kernel = method.graph.metric, method.graph.kernel
     graph, n_components = join_components(affinity_graph(neighbors, kernel=kernel), activations, metric=metric)
     del activations  # the largest array of all
     basis = spectral_basis(graph, method.n_eigenpairs)
-    facts = _facts(basis, basis_quality(graph, basis)) | {"n_components": n_components, "recall": recall}
-    return ComputedBasis(neighbors, basis.eigenvalues, basis.eigenvectors, facts | {"method": method.search})
+    facts = _facts(basis, basis_quality(graph, basis), method) | {"n_components": n_components, "recall": recall}
+    return ComputedBasis(neighbors, basis.eigenvalues, basis.eigenvectors, facts | {"method": method.search}, center)
 
 
 def _basis_of_landmarks(
     chunks: Chunks, ids: Shaped[np.ndarray, " points"], method: BasisMethod, n_landmarks: int
 ) -> ComputedBasis:
     landmarks = drawn_rows(ids, n_landmarks, kind="landmarks", seed=method.seed)
-    _refuse_zero_rows(chunks, method)
     activations = gather_rows(chunks(), landmarks)
+    center = center_of(activations) if method.graph.is_centered else None
+    if center is None:
+        _refuse_zero_rows(chunks, method)
+    activations = from_center(activations, center)
     neighbors, recall = _neighbors(activations, method)
     metric, kernel = method.graph.metric, method.graph.kernel
     space = landmark_space(activations, neighbors, method.n_eigenpairs, metric=metric, kernel=kernel)
-    of_half = find_neighbors(activations[::2], method.graph.n_neighbors, metric=metric, method=method.search)
+    of_half = find_neighbors(activations[::2], method.n_neighbors, metric=metric, method=method.search)
     agreement = agreement_with_half(space, activations, of_half)
     del activations
     vectors = np.empty((len(ids), method.n_eigenpairs))
@@ -147,15 +162,15 @@ def _basis_of_landmarks(
     for chunk in chunks():
         others = np.setdiff1d(np.arange(start, start + len(chunk)), landmarks, assume_unique=True)
         if len(others):
-            vectors[others] = extended(space, as_floats(chunk)[others - start])
+            vectors[others] = extended(space, from_center(as_floats(chunk)[others - start], center))
         start += len(chunk)
     vectors = orthonormal(vectors)
     quality = basis_quality(space.graph, space.basis)
     deviation = float(np.abs(vectors.T @ vectors - np.eye(vectors.shape[1])).max())
-    facts = _facts(space.basis, replace(quality, orthonormality=max(deviation, quality.orthonormality)))
+    facts = _facts(space.basis, replace(quality, orthonormality=max(deviation, quality.orthonormality)), method)
     facts |= {"n_components": space.n_components, "recall": recall, "n_landmarks": n_landmarks}
     facts |= {"method": f"{method.search} on {n_landmarks} landmarks", "landmark_agreement": agreement}
-    return ComputedBasis(neighbors, space.basis.eigenvalues, vectors, facts, landmarks)
+    return ComputedBasis(neighbors, space.basis.eigenvalues, vectors, facts, center, landmarks)
 
 
 def _refuse_zero_rows(chunks: Chunks, method: BasisMethod) -> None:
@@ -169,14 +184,15 @@ def _refuse_zero_rows(chunks: Chunks, method: BasisMethod) -> None:
 def _neighbors(activations: Float[np.ndarray, "points features"], method: BasisMethod) -> tuple[Neighbors, float]:
     """Return the neighbors of each row, and their recall on a sample."""
     metric = method.graph.metric
-    neighbors = find_neighbors(activations, method.graph.n_neighbors, metric=metric, method=method.search)
+    neighbors = find_neighbors(activations, method.n_neighbors, metric=metric, method=method.search)
     return neighbors, 1.0 if method.search == "exact" else neighbor_recall(neighbors, activations, metric=metric)
 
 
-def _facts(basis: Basis, quality: BasisQuality) -> dict[str, Any]:
+def _facts(basis: Basis, quality: BasisQuality, method: BasisMethod) -> dict[str, Any]:
     return {
         "table_version": TABLE_VERSION,
-        "n_eigenpairs": len(basis.eigenvalues),
+        "n_neighbors": method.n_neighbors,
+        "n_eigenpairs": method.n_eigenpairs,
         "solver": basis.solver,
         "residual": float(quality.residual),
         "orthonormality": float(quality.orthonormality),

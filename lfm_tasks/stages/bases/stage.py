@@ -9,6 +9,7 @@ from lfm_tasks.config import AtlasConfig
 from lfm_tasks.runtime.load import SpaceSize, worker_bytes
 from lfm_tasks.runtime.run import Failure, Run
 from lfm_tasks.spaces import Space
+from lfm_tasks.spectral.bases.automatic import BasisNumbers
 from lfm_tasks.stages.activations.stage import RecordedSpace
 from lfm_tasks.stages.bases.cost import basis_load
 from lfm_tasks.stages.bases.job import BasisJob, BasisMethod, basis_method, store_basis
@@ -35,7 +36,9 @@ class SpaceBasis:
 
 def build_bases(run: Run, zoo: Zoo, recorded: tuple[RecordedSpace, ...]) -> tuple[SpaceBasis, ...]:
     """Compute the bases that are missing; spaces of the same content share one."""
-    planned = [(space, basis_job(run.store, run.catalog.atlas, space)) for space in recorded]
+    atlas = run.catalog.atlas
+    numbers = {dataset: zoo.numbers(dataset, atlas) for dataset in {space.space.dataset for space in recorded}}
+    planned = [(space, basis_job(run.store, atlas, space, numbers[space.space.dataset])) for space in recorded]
     in_scope = spaces_now(zoo.parts, run.scope)
     wanted = {job.key for space, job in planned if space.space in in_scope}
     absent = {job.key: job for _, job in planned if run.store.find("bases", job.key) is None}
@@ -56,14 +59,20 @@ def build_bases(run: Run, zoo: Zoo, recorded: tuple[RecordedSpace, ...]) -> tupl
     )
 
 
-def basis_job(store: UnitStore, atlas: AtlasConfig, recorded: RecordedSpace) -> BasisJob:
-    """Return the job that computes a space's basis; its key digests everything that can change the result."""
-    method = basis_method(atlas, recorded.n_points, recorded.n_features)
+def basis_job(store: UnitStore, atlas: AtlasConfig, recorded: RecordedSpace, numbers: BasisNumbers) -> BasisJob:
+    """Return the job that computes a space's basis; its key digests everything that can change the result.
+
+    ``numbers``: of neighbors and eigenpairs, the same for all spaces of a dataset.
+    """
+    method = basis_method(atlas, numbers, recorded.n_points, recorded.n_features)
+    graph = atlas.graph.model_dump(exclude={"landmarks"})
+    if atlas.graph.metric == "euclidean":  # which no center changes
+        del graph["center"]
     ingredients: dict[str, Any] = {
         "kind": "bases",
         "content": recorded.content,
-        "graph": atlas.graph.model_dump(exclude={"landmarks"}) | {"method": method.search},
-        "n_eigenpairs": atlas.n_eigenpairs,
+        "graph": graph | {"method": method.search, "n_neighbors": method.n_neighbors},
+        "n_eigenpairs": method.n_eigenpairs,
     }
     if method.n_landmarks is not None:
         ingredients["landmarks"] = [method.n_landmarks, method.seed]

@@ -84,7 +84,7 @@ def load_correspondence(maps: MapsConfig, dataset: str, rows: DatasetRows, catal
         what is no list of ids; ``few_anchors`` and ``bad_anchors`` for too few, or ids that the dataset lacks;
         ``too_few_points`` for samples that do not determine a map.
     """
-    n_eigenpairs = catalog.atlas.n_eigenpairs
+    n_eigenpairs = catalog.atlas.numbers(len(rows.ids if rows.points is None else rows.points)).n_eigenpairs
     if maps.regime != "full" and maps.refine == "zoomout" and maps.n_samples < n_eigenpairs:
         found = f"found n_samples {maps.n_samples} and n_eigenpairs {n_eigenpairs}, needs as many samples"
         raise DataError("too_few_points", f"{found}: raise n_samples, or lower n_eigenpairs")

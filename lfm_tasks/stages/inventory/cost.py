@@ -86,11 +86,12 @@ def oversized_maps(catalog: Catalog, parts: Iterable[PairSelection], sizes: Mapp
     A map takes 4 K² bytes, its distortions 8 bytes a point.
     """
     parts, messages = list(parts), {}
-    keep, n_eigenpairs = catalog.atlas.keep_maps, catalog.atlas.n_eigenpairs
+    keep = catalog.atlas.keep_maps
     for dataset, spaces in spaces_by_dataset(sizes).items():
         of_dataset = [part for part in parts if part.dataset == dataset]
         n_maps = n_kept_maps(catalog, of_dataset, spaces)
         n_points = max(sizes[space] for space in spaces)
+        n_eigenpairs = catalog.atlas.numbers(n_points).n_eigenpairs
         map_bytes = 4 * n_eigenpairs**2 + 8 * n_points
         if n_maps * map_bytes <= MOST_BYTES:
             continue

@@ -177,6 +177,14 @@ def _datasets(spaces: Iterable[Space]) -> list[str]:
 
 
 _EXACT = "exact moments of all permutations, Pearson III curve (permutations where groups or strata are given)"
+_ROTATED = (
+    "exact energies over all permutations, spread of random rotations, Pearson III curve (permutations where groups or "
+    "strata are given, or both bases are localized)"
+)
+_CORNERS = (
+    "random rotations of the lengths of both spaces' directions, 10 or 400, Pearson III curve (permutations where groups "
+    "or strata are given, or a space has more than 256 directions)"
+)
 _FITTED = "; of fitted maps, random pairings of what is known instead"
 _DRAWN = "permutations, (1 + reached)/(1 + drawn); where fewer than 10 reach the score, Pearson III with their moments"
 
@@ -202,12 +210,12 @@ def known_measures() -> dict[str, MeasureFacts]:
     MEASURES.check_names(MAP_SCORES)
     known = {}
     for name, score in MAP_SCORES.items():
-        by_chance = _EXACT if score.trace_scale is not None else _DRAWN
+        by_chance = _EXACT if score.trace_scale is not None else _ROTATED if score.is_energy_ratio else _DRAWN
         known[name] = MeasureFacts(
             score.convention, by_chance + _FITTED if score.has_null else "none", score.is_symmetric, False
         )
     for name, measure in MEASURES.items():
-        by_chance = _EXACT if measure.compares_point_pairs else _DRAWN
+        by_chance = _EXACT if measure.compares_point_pairs else _CORNERS if measure.cross is not None else _DRAWN
         known[name] = MeasureFacts(measure.convention, by_chance, measure.is_symmetric, measure.kind == "distance")
     return known
 

@@ -9,6 +9,7 @@ from jaxtyping import Int, Shaped
 from lfm_tasks.catalog import Catalog, Model
 from lfm_tasks.catalog.comparisons import comparison_dataset, layer_misses, space_misses, unrequested_globs
 from lfm_tasks.catalog.names import did_you_mean
+from lfm_tasks.config import AtlasConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.folding import N_NAMED, says_the_same
 from lfm_tasks.runtime.load import SpaceSize
@@ -18,6 +19,7 @@ from lfm_tasks.sources.networks.onnx_heads import open_head
 from lfm_tasks.sources.opening import DIGESTS, DatasetRows, known_digests, open_source, read_dataset
 from lfm_tasks.sources.source import FileSource, Source, choose_layers
 from lfm_tasks.spaces import Space
+from lfm_tasks.spectral.bases.automatic import BasisNumbers
 from lfm_tasks.stages.inventory.correspondence import (
     Correspondence,
     ExchangeabilityGroups,
@@ -95,6 +97,19 @@ class Zoo:
     rows: Mapping[str, DatasetRows] = field(default_factory=dict)
     n_chosen: int = 0
     notes: tuple[str, ...] = ()
+
+    def numbers(self, dataset: str, atlas: AtlasConfig) -> BasisNumbers:
+        """Return how many neighbors and eigenpairs the spaces of a dataset have: as many in each of them."""
+        return atlas.numbers(n_compared(self.rows[dataset]))
+
+    def n_eigenpairs(self, atlas: AtlasConfig) -> dict[str, int]:
+        """Return how many eigenpairs the spaces of each dataset have."""
+        return {dataset: self.numbers(dataset, atlas).n_eigenpairs for dataset in self.rows}
+
+
+def n_compared(rows: DatasetRows) -> int:
+    """Return how many points of a dataset are compared, before a cap."""
+    return len(rows.ids if rows.points is None else rows.points)
 
 
 # If none of the first models can be opened, and all of them for one reason, the others are not tried.
@@ -191,7 +206,8 @@ def plan_model(
     """Return the spaces of one model, first layer first, the layers that cannot be read, and what was left out."""
     source = open_source(name, model, catalog, rows, memory)
     n_points = len(selected_rows(source.ids, catalog, rows.points))
-    check_size(n_points, catalog)
+    numbers = catalog.atlas.numbers(n_compared(rows))
+    check_size(n_points, catalog, numbers)
     layers, notes = choose_layers(model.layers, source)
     _check_head(name, model, catalog, layers)
     last = max(1, len(layers) - 1)
@@ -202,7 +218,7 @@ def plan_model(
         space = Space(model.dataset, name, layer)
         try:
             n_left = len(layer_rows(source, layer, catalog, rows.points))
-            check_size(n_left, catalog)
+            check_size(n_left, catalog, numbers)
             size = replace(with_layer(whole, space, source, pool), n_points=n_left)
             key = key_of(layer)
             spaces.append(PlannedSpace(space, key, position / last, size))
@@ -317,11 +333,11 @@ def _check_cap(groups: ExchangeabilityGroups, dataset: str, catalog: Catalog) ->
         raise DataError("bad_groups", f"{found}: remove the cap, or give fewer whole groups")
 
 
-def check_size(n_points: int, catalog: Catalog) -> None:
-    """Raise DataError if spaces of ``n_points`` are too small for the catalog's graph or basis."""
+def check_size(n_points: int, catalog: Catalog, numbers: BasisNumbers) -> None:
+    """Raise DataError if spaces of ``n_points`` are too small for so many neighbors or eigenpairs."""
     atlas = catalog.atlas
     n_used = n_points if atlas.max_points is None else min(n_points, atlas.max_points)
-    for setting, needed in (("n_neighbors", atlas.graph.n_neighbors), ("n_eigenpairs", atlas.n_eigenpairs)):
+    for setting, needed in zip(numbers._fields, numbers, strict=True):
         if n_used <= needed:
             found = f"found {n_used} points, {setting} {needed} needs at least {needed + 1}"
             raise DataError("too_few_points", f"{found}: lower it in the catalog, or give more points")

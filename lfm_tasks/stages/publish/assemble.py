@@ -201,7 +201,10 @@ _SPACE_KEYS = {
     "basis": "key of the basis in the store that the atlas was made in",
     "ids": "SHA-256 of the ids in order: the same ids are the same points",
 }
-_SPACE_FACTS = ("n_components", "n_zero_eigenvalues", "recall", "residual", "orthonormality", "eigengap")
+_SPACE_FACTS = (
+    "n_neighbors", "n_eigenpairs", "n_components", "n_zero_eigenvalues", "recall", "residual", "orthonormality",
+    "eigengap",
+)  # fmt: skip
 # Where a basis was made of landmarks; in no atlas without them.
 _LANDMARK_FACTS = {
     "n_landmarks": "points of the graph, from which the basis was extended to the others; NaN: all points",

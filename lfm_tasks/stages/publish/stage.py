@@ -64,6 +64,7 @@ class AtlasSpec:
     """Everything an atlas is made of, under one key: two atlases are the same exactly when their keys are.
 
     ``resampling``: the kind of units that each dataset exchanges; ``exchangeability``: the keys of the stored groups.
+    ``left_out``: sentences on points and rows that spaces lack.
     """
 
     spaces: tuple[SpaceBasis, ...]
@@ -75,6 +76,7 @@ class AtlasSpec:
     not_computed: tuple[Space, ...] = ()
     sections: tuple[Section, ...] = ()
     exchangeability: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
 
     @property
     def unpublished(self) -> str:
@@ -138,13 +140,15 @@ def atlas_spec(
             "settings": settings(run),
             "meta": meta(run),
             "versions": versions(),
+            **({"left_out": list(zoo.notes)} if zoo.notes else {}),
         }
     )
     kinds = {dataset: groups.kind for dataset, groups in zoo.exchangeability.items()}
     exchangeability = tuple(sorted(groups.key for groups in zoo.exchangeability.values()))
     datasets = {basis.space.dataset for basis in spaces}
     resampling = {name: kinds.get(name, "rows") for name in datasets}
-    return AtlasSpec(spaces, scored, failures, resampling, key, zoo.parts, missing, sections, exchangeability)
+    of_run = (zoo.parts, missing, sections, exchangeability, zoo.notes)
+    return AtlasSpec(spaces, scored, failures, resampling, key, *of_run)
 
 
 @dataclass(frozen=True)
@@ -316,6 +320,7 @@ def summary(run: Run, spec: AtlasSpec) -> dict[str, Any]:
         "failures": failures_as_json(spec.failures),
         "comparisons": comparison_facts(spec.parts),
         "pairs_without_score": [asdict(pairs) for pairs in spec.unscored],
+        **({"left_out": list(spec.left_out)} if spec.left_out else {}),
         "models": [{"name": name, "meta": meta} for name, meta in meta(run).items()],
         "settings": settings(run),
         "versions": versions(),

@@ -109,7 +109,7 @@ def layer_rows(atlas: xr.Dataset) -> dict[str, np.ndarray]:
         target = np.full((len(zoo.values), len(zoo.models)), -1)
         margin, p_best = np.full(target.shape, np.nan), np.full(target.shape, np.nan)
         for pairs in pairs_of_models(zoo.rows):
-            place, matching = np.ix_(pairs.source_rows, pairs.targets), match_layers(pairs.of(zoo.values))
+            place, matching = np.ix_(pairs.source_rows, pairs.targets), match_layers(pairs.of(zoo.alike))
             rows = np.take_along_axis(pairs.target_rows, np.maximum(matching.matched, 0), axis=1)
             target[place] = np.where(matching.matched < 0, -1, rows).T
             margin[place] = matching.margin.T
@@ -127,7 +127,10 @@ def layer_rows(atlas: xr.Dataset) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class _Models:
-    """The spaces of one dataset by one measure, by model and depth: their values, and which rows each model has."""
+    """The spaces of one dataset by one measure, by model and depth: their values, and which rows each model has.
+
+    ``alike``: scores, of distances with their sign changed; unlike calibrated values they need no chance level.
+    """
 
     dataset: str
     measure: str
@@ -136,6 +139,7 @@ class _Models:
     rows: list[np.ndarray]
     depths: np.ndarray
     values: np.ndarray
+    alike: np.ndarray
     p_values: np.ndarray
 
     def labels(self, rows: np.ndarray) -> dict[str, np.ndarray]:
@@ -152,10 +156,14 @@ def _models(atlas: xr.Dataset) -> Iterator[_Models]:
         models, starts = np.unique(of_space[order], return_index=True)
         rows = np.split(np.arange(len(order)), starts[1:])
         for m, measure in enumerate(map(str, atlas["measure"].values)):
-            name = "calibrated" if measure in atlas.attrs["distances"] else "score"
-            values, p_values = (atlas[array].values[d, m][np.ix_(order, order)] for array in (name, "p_value"))
+            is_distance = measure in atlas.attrs["distances"]
+            summarized = "calibrated" if is_distance else "score"
+            values, score, p_values = (
+                atlas[array].values[d, m][np.ix_(order, order)] for array in (summarized, "score", "p_value")
+            )
             layers = names[order].astype(object), models.astype(object), rows, depths[order]
-            yield _Models(str(dataset), measure, *layers, values, p_values)
+            alike = -score if is_distance else score
+            yield _Models(str(dataset), measure, *layers, values, alike, p_values)
 
 
 def _joined(parts: list[dict[str, np.ndarray]], names: tuple[str, ...]) -> dict[str, np.ndarray]:

@@ -91,6 +91,7 @@ class DescriptorCache:
             job.labels,
             job.atlas.graph.kernel,
             job.atlas.graph.metric,
+            job.atlas.graph.center,
             given.tobytes(),
         )
         source: TileSource | None = _SOURCES.get(address)

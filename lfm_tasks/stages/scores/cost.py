@@ -14,9 +14,11 @@ from lfm_tasks.config import AtlasConfig
 from lfm_tasks.measures.measure import Measure
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.runtime.load import ARRAY_BYTES, MIB, SECONDS, UNIT_BYTES, Load, SpaceSize
+from lfm_tasks.spectral.bases.automatic import BasisNumbers, Count, basis_numbers
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.inventory.requests import PairRequest
 from lfm_tasks.stages.scores.block import PART_SIDE, STATISTICS, bytes_together, part_side, tile_side
+from lfm_tasks.stages.scores.cross_covariance_measures import WIDEST
 from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
 
@@ -28,8 +30,8 @@ class PairWork:
     measures: Sequence[str]
     n_permutations: int
     n_groups: int
-    n_eigenpairs: int
-    n_neighbors: int = 50
+    n_eigenpairs: Count
+    n_neighbors: Count = 50
     regime: str = "full"
     refine: str = "none"
     n_samples: int = 1000
@@ -58,6 +60,10 @@ class _Block:
     @cached_property
     def n_points(self) -> int:
         return max(size.n_points for size in self.bases)
+
+    @cached_property
+    def numbers(self) -> BasisNumbers:
+        return basis_numbers(self.n_points, self.pair.n_neighbors, self.pair.n_eigenpairs)
 
     @cached_property
     def n_features(self) -> int:
@@ -94,7 +100,7 @@ class _Block:
     @cached_property
     def held(self) -> list[SpaceSize]:
         """The bases that are in memory together, at most."""
-        n_modes, reads_rows = self.pair.n_eigenpairs, self.is_fitted or bool(self.of_rows)
+        n_modes, reads_rows = self.numbers.n_eigenpairs, self.is_fitted or bool(self.of_rows)
         side = part_side(self.n_points, n_modes, self.n_features if reads_rows else 0)
         return sorted(self.bases, key=lambda size: size.n_points * (size.n_features + n_modes))[-2 * side :]
 
@@ -122,14 +128,14 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, pair: PairWork) -> Load
 
 def _fitted_maps_work(block: _Block) -> dict[str, float]:
     """Return the amounts of maps that are fitted from anchors, labels or nothing."""
-    pair, n_bases, n, n_modes = block.pair, len(block.bases), block.n_points, block.pair.n_eigenpairs
+    pair, n_bases, n, n_modes = block.pair, len(block.bases), block.n_points, block.numbers.n_eigenpairs
     n_fits = 2 * block.n_pairs * (1 + pair.n_refined)
     starts = 3 if pair.regime == "anchors" else 1
     if pair.refine == "zoomout":
         return {
             "grown fit": n_fits,
             "grown rows": n_fits * starts * min(n, pair.n_samples) ** 2 * n_modes,
-            "grown base": n_bases * n * (pair.n_neighbors + block.n_features),
+            "grown base": n_bases * n * (block.numbers.n_neighbors + block.n_features),
         }
     return {
         "solved fit": n_fits,
@@ -140,13 +146,13 @@ def _fitted_maps_work(block: _Block) -> dict[str, float]:
 
 
 def _fitted_maps_bytes(block: _Block) -> int:
-    n_neighbors, n_modes = block.pair.n_neighbors, block.pair.n_eigenpairs
+    n_neighbors, n_modes = block.numbers
     return block.rows_bytes + sum(size.n_points * (80 * n_neighbors + 24 * n_modes) for size in block.held)
 
 
 def _full_maps_work(block: _Block) -> dict[str, float]:
     """Return the amounts of maps between points that are all known by their ids, and of their chance."""
-    n_pairs, n, n_modes = block.n_pairs, block.n_points, block.pair.n_eigenpairs
+    n_pairs, n, n_modes = block.n_pairs, block.n_points, block.numbers.n_eigenpairs
     return {
         "pair": n_pairs,
         "pair rows": n_pairs * n * n_modes**2,
@@ -159,7 +165,7 @@ def _full_maps_work(block: _Block) -> dict[str, float]:
 
 def _full_maps_bytes(block: _Block) -> int:
     """Return the bytes of bases, their rows by part and by half, and chance: permuted rows, float32, and indices."""
-    n, n_modes, n_bases = block.n_points, block.pair.n_eigenpairs, len(block.bases)
+    n, n_modes, n_bases = block.n_points, block.numbers.n_eigenpairs, len(block.bases)
     # By part and by half in single precision; all of it once more where bases stand side by side.
     copies = 2 if block.n_parts else 1
     # Small bases of earlier blocks are kept; a full block has a sixteenth of all, or more.
@@ -198,7 +204,7 @@ def _together_bytes(block: _Block) -> int:
 def _written_bytes(block: _Block) -> int:
     pair, n_pairs = block.pair, block.n_pairs
     n_numbers = len(pair.measures) * len(STATISTICS) + len(DIAGNOSTICS)
-    maps = 8 * n_pairs * pair.n_eigenpairs**2 if block.is_fitted and pair.refine != "none" else 0
+    maps = 8 * n_pairs * block.numbers.n_eigenpairs**2 if block.is_fitted and pair.refine != "none" else 0
     return n_pairs * (8 + 4 + 16 * n_numbers + 170) + 5 * ARRAY_BYTES + UNIT_BYTES + maps
 
 
@@ -220,6 +226,8 @@ def measure_work(
     measure = MEASURES[name]
     if measure.compares_point_pairs:
         return _together_work(measure, size, counts)
+    if measure.cross is not None and min(n, d) <= WIDEST:
+        return _crossed_work(measure, size, counts, n_parts)
     if measure.is_quadratic and n > MOST_POINTS_SQUARED:
         return {}
     n_drawn = n_permutations
@@ -256,10 +264,28 @@ def _together_work(measure: Measure, size: tuple[int, int], counts: tuple[int, i
     }
 
 
+def _crossed_work(measure: Measure, size: tuple[int, int], counts: tuple[int, int], n_parts: int) -> dict[str, float]:
+    """Return the amounts of a measure of cross-covariances: singular vectors of spaces, products, values of pairs."""
+    (n, d), (n_spaces, n_pairs) = size, counts
+    rank = min(n, d)
+    is_linear = measure.cross is not None and measure.cross.is_linear
+    # Ten rotations, all points and halves; without each part anew, or to second order from what all points gave.
+    n_values = 13 + (n_parts // 3 if is_linear else n_parts)
+    return {
+        "cross space": n_spaces,
+        "cross features": n_spaces * (n * d * rank + (0 if is_linear else n_parts * 10 * rank**3)),
+        "cross pair": n_pairs,
+        "cross products": n_pairs * n * rank**2,
+        "cross values": n_pairs * n_values * rank**3,
+    }
+
+
 def has_coefficients(name: str) -> bool:
     """Return whether the cost table says what a measure of activations costs."""
-    return MEASURES[name].compares_point_pairs or any(
-        f"{name} {amount}" in SECONDS for amount in ("space", "rows", "pair")
+    return (
+        MEASURES[name].compares_point_pairs
+        or MEASURES[name].cross is not None
+        or any(f"{name} {amount}" in SECONDS for amount in ("space", "rows", "pair"))
     )
 
 

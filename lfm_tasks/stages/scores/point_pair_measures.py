@@ -94,7 +94,8 @@ def score_family(
         raise ValueError(f"got {name}, expected a measure of matrices or of shared neighbors")
     values = np.full((len(pairs), len(STATISTICS)), np.nan)
     usable = [index for index, pair in enumerate(pairs) if not set(pair) & scored.refused.keys()]
-    values[usable] = _statistics(scored, of_value or np.asarray, measure, sets)
+    of_value = of_value or np.asarray
+    values[usable] = pair_statistics(of_value(scored.values), scored.values[0], scored.moments, of_value, measure, sets)
     return FamilyScores(values, scored.refused, points.has_moments)
 
 
@@ -266,19 +267,31 @@ class _Scored:
     refused: Mapping[str, DataError]
 
 
-def _statistics(
-    scored: _Scored,
-    of_value: Callable[[Float[np.ndarray, "*any"]], Float[np.ndarray, "*any"]],
+def pair_statistics(
+    values: Float[np.ndarray, "sets pairs"],
+    whole: Float[np.ndarray, " pairs"],
+    moments: MomentArrays | None,
+    of_value: Callable[[Float[np.ndarray, " pairs"]], Float[np.ndarray, " pairs"]],
     measure: Measure,
     sets: PointSets,
 ) -> Float[np.ndarray, "pairs statistics"]:
-    """Return what is stored of each pair; ``of_value``: the stored value of a cosine, monotone."""
-    values = np.array(of_value(scored.values))
+    """Return what is stored of each pair.
+
+    Parameters
+    ----------
+    values
+        The stored value on each set of points.
+    whole, moments
+        The statistic that chance is known of (a cosine, a sum of singular values) on all points; its moments.
+    of_value
+        The stored value on all points of such a statistic, monotone.
+    """
+    values = np.array(values)
     values[sets.points.sum(axis=1) < measure.smallest_n] = np.nan
     statistics = np.full((values.shape[1], len(STATISTICS)), np.nan)
     statistics[:, 0] = values[0]
-    if scored.moments is not None:
-        mean, deviation, skewness = scored.moments.mean, scored.moments.deviation, scored.moments.skewness
+    if moments is not None:
+        mean, deviation, skewness = moments.mean, moments.deviation, moments.skewness
         # Two values with these weights have the same three moments: exact for polynomials of third degree.
         reach = np.sqrt(skewness**2 + 4)
         above, below = (skewness + reach) / 2, (skewness - reach) / 2
@@ -292,7 +305,7 @@ def _statistics(
         statistics[:, 3] = np.where(is_open, (values[0] - statistics[:, 1]) / np.where(is_open, span, 1.0), np.nan)
         # Where all permutations score the same but for rounding, all reach the score.
         is_fixed = deviation <= 1e-9 * np.maximum(1.0, np.abs(mean))
-        steps = (scored.values[0] - mean) / np.where(is_fixed, 1.0, deviation)
+        steps = (whole - mean) / np.where(is_fixed, 1.0, deviation)
         tails = np.where(is_fixed, 1.0, upper_shares(steps, skewness))
         statistics[:, 4] = np.maximum(tails, np.finfo(np.float64).tiny)
         statistics[np.isnan(values[0]), 1:5] = np.nan

@@ -15,6 +15,7 @@ from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stages.inventory.correspondence import Resampling, common_ids, same_ids
 from lfm_tasks.stages.scores.block import STATISTICS, BlockJob, BlockScores, Resamplings, against_chance, resampled
+from lfm_tasks.stages.scores.cross_covariance_measures import WIDEST, score_cross_covariances
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, in_family, score_family
 from lfm_tasks.stores.units.store import ids_digest
 
@@ -148,7 +149,18 @@ def score_rows(
 
     What a measure cannot compute of one pair concerns that pair only.
     """
-    score = _by_family if in_family(MEASURES[name], resampling) else _by_pairs
+    measure = MEASURES[name]
+    is_wide = [max(min(spaces.rows[key].shape) for key in pair) > WIDEST for pair in pairs]
+    if measure.cross is not None and 0 < sum(is_wide) < len(pairs):
+        values = np.empty((len(pairs), 2, len(STATISTICS)))
+        refused: dict[int, DataError] = {}
+        for places in (np.flatnonzero(is_wide), np.flatnonzero(np.logical_not(is_wide))):
+            some = score_rows(name, spaces, [pairs[place] for place in places], resampling, null)
+            values[places] = some.values
+            refused |= {int(places[index]): error for index, error in some.refused.items()}
+        return RowScores(values, refused)
+    is_together = in_family(measure, resampling) or (measure.cross is not None and not any(is_wide))
+    score = _by_family if is_together else _by_pairs
     try:
         # What leaves the floating-point range ends as "undefined": a warning would not say whose it is.
         with np.errstate(all="ignore"):
@@ -167,7 +179,10 @@ def _by_family(
 ) -> RowScores:
     """Return the statistics of pairs by a measure of which many are computed together; it is symmetric."""
     measure = MEASURES[name]
-    family = score_family(name, measure, spaces.on_points, pairs, resampling)
+    if measure.cross is not None:
+        family = score_cross_covariances(measure, measure.cross, spaces.on_points, pairs, resampling)
+    else:
+        family = score_family(name, measure, spaces.on_points, pairs, resampling)
     values = np.repeat(family.values[:, None], 2, axis=1)
     refused = {index: family.refused[key] for index, pair in enumerate(pairs) for key in pair if key in family.refused}
     usable = [index for index in range(len(pairs)) if index not in refused]
@@ -304,7 +319,7 @@ def _read_activations(job: BlockJob, keys: Iterable[str]) -> Activations:
     for key in keys:
         with job.store.open("activations", job.activations[key]) as unit:
             rows[key] = read_activations(unit)
-        if job.atlas.graph.metric == "angular" and job.store.receipt("bases", key).facts["method"] == "exact":
+        if job.atlas.graph.has_cosine_neighbors and job.store.receipt("bases", key).facts["method"] == "exact":
             with job.store.open("bases", key) as unit:
                 neighbors[key] = unit.read("neighbors")
     known = {key: nearest for key, nearest in neighbors.items() if nearest.shape[1] >= N_NEIGHBORS}

@@ -39,7 +39,8 @@ from lfm_tasks.stores.units.store import digest
 from lfm_tasks.workers.pool import JobFailure
 
 # Bases on a side of a block, and groups of them at most: among many spaces sides grow, so that blocks, and their files,
-# are 528 at most. Closed forms without chance take 20 µs a pair: few and large blocks, else storing them takes longer.
+# are 528 at most among 8,000 spaces. Maps between known points take 1 ms a pair, closed forms without chance 20 µs: few
+# and large blocks, else storing them takes longer.
 # Where maps are grown a pair takes a second: no more in a block, a task that dies would take half an hour with it.
 BLOCK_SIDE = 16
 _MOST_GROUPS, _MOST_GROUPS_OF_CLOSED_FORMS = 32, 16
@@ -70,7 +71,7 @@ def block_jobs(
             n_features = max(basis.n_features for basis in of_block)
             part = part_side(
                 max(basis.n_points for basis in of_block),
-                atlas.n_eigenpairs,
+                max(basis.facts["n_eigenpairs"] for basis in of_block),
                 n_features if reads_activations(given.correspondence, table.settings.measures) else 0,
             )
             yield BlockJob(
@@ -211,7 +212,7 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...]) -> ScoredPai
     labels = store_labels(run.store, zoo.labels)
     keys = {basis.space: basis.key for basis in spaces}
     pairs = requested_pairs(zoo.parts, keys)
-    settings = all_settings(run.catalog.atlas, pairs, exchangeability, labels)
+    settings = all_settings(run.catalog.atlas, pairs, exchangeability, labels, zoo.n_eigenpairs(run.catalog.atlas))
     in_scope = None if run.scope == Scope() else pairs_in_scope(zoo.parts, keys, run.scope)
     tables = pair_indexes(pairs, settings, keys, in_scope)
     find_stored(run.store, tables.values())

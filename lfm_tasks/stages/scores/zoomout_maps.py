@@ -16,6 +16,7 @@ from lfm_tasks.spectral.bases.space import SpectralSpace
 from lfm_tasks.spectral.maps.descriptors import Anchors
 from lfm_tasks.spectral.maps.fit import fit_from_anchors, fit_from_labels, fit_unsupervised
 from lfm_tasks.spectral.maps.refinement import Effort, MapFit, Start
+from lfm_tasks.spectral.neighbors.centering import from_center
 from lfm_tasks.spectral.neighbors.search import Neighbors
 from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stages.inventory.correspondence import Correspondence, Labels, anchors_of_pair, common_ids, read_labels
@@ -152,5 +153,7 @@ def load_space(store: UnitStore, key: str, activations: str, atlas: AtlasConfig,
         neighbors = Neighbors(unit.read("neighbors"), unit.read("distances"))
         basis = Basis(unit.read("eigenvalues"), unit.read("eigenvectors"), np.nan)
         ids = unit.read("ids")
-    graph, _ = join_components(affinity_graph(neighbors, kernel=atlas.graph.kernel), rows, metric=atlas.graph.metric)
-    return LoadedSpace(SpectralSpace(rows, neighbors, graph, basis), ids, labels)
+        center = unit.read("center") if atlas.graph.is_centered else None
+    graph = affinity_graph(neighbors, kernel=atlas.graph.kernel)
+    graph, _ = join_components(graph, from_center(rows, center), metric=atlas.graph.metric)
+    return LoadedSpace(SpectralSpace(rows, neighbors, graph, basis, center), ids, labels)

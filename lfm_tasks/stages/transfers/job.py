@@ -11,6 +11,7 @@ from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.names import did_you_mean
+from lfm_tasks.config import AtlasConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.networks.onnx_file import onnx_digest
 from lfm_tasks.sources.networks.onnx_heads import Head, open_head
@@ -124,8 +125,7 @@ def map_job(
         "source": source.content,
         "target": target.content,
         "known": anchor_spec.ingredients(),
-        "metric": catalog.atlas.graph.metric,
-        "n_eigenpairs": catalog.atlas.n_eigenpairs,
+        **few_anchor_settings(catalog.atlas),
         "labels": "" if labels is None else labels.key,
         "head": stitching_ingredients(target.space, catalog),
         "versions": {name: version(name) for name in ("numpy", "scipy", "onnxruntime")},
@@ -244,11 +244,16 @@ def _choose(job: MapJob, source: _Rows, target: _Rows, anchors: Anchors, labels:
 
 
 def _space(rows: _Rows, side: MapSide, job: MapJob) -> SpectralSpace:
-    atlas = job.catalog.atlas
     try:
-        return spectral_space(rows.activations, n_eigenpairs=atlas.n_eigenpairs, metric=atlas.graph.metric)
+        return spectral_space(rows.activations, **few_anchor_settings(job.catalog.atlas))
     except DataError as error:
         raise DataError(error.reason, f"{side.space.name}: {error}") from error
+
+
+def few_anchor_settings(atlas: AtlasConfig) -> dict[str, Any]:
+    """Return the settings of `spectral_space` for maps from few anchors; ``auto`` is its own number of eigenpairs."""
+    n_eigenpairs = None if atlas.n_eigenpairs == "auto" else atlas.n_eigenpairs
+    return {"n_eigenpairs": n_eigenpairs, "metric": atlas.graph.metric, "center": atlas.graph.center}
 
 
 def _evaluate(

@@ -135,11 +135,20 @@ def _contents(folder: Path) -> tuple[set[str], set[str]]:
 
 def _is_zarr(folder: Path) -> bool:
     """Return whether the arrays in ``folder`` are those of an atlas, by the attributes of their group."""
+    return {"schema_version", "convention", "measures"} <= _attributes(folder).keys()
+
+
+def published_convention(folder: Path) -> str | None:
+    """Return the convention that the numbers of the atlas in ``folder`` follow; None where no atlas can be read."""
+    return str(_attributes(folder)["convention"]) if _is_zarr(folder) else None
+
+
+def _attributes(folder: Path) -> dict[str, Any]:
     try:
         attributes = json.loads((folder / ZARR / "zarr.json").read_bytes())["attributes"]
-        return {"schema_version", "convention", "measures"} <= attributes.keys()
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return False
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return {}
+    return attributes if isinstance(attributes, dict) else {}
 
 
 def refuse_unless_replaceable(folder: Path, *, was_published: bool = False) -> None:

@@ -68,6 +68,7 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
         "landmarks": ArrayLayout(
             ("landmark",), "int32", "rows whose graph it is; neighbors are numbered among these; absent: all rows"
         ),
+        "center": ArrayLayout(("feature",), "float64", "where angles are seen from; absent: the origin"),
         "eigenvalues": ArrayLayout(("eigenpair",), "float64", "of the normalized Laplacian, ascending, in [0, 2]"),
         "eigenvectors": ArrayLayout(("point", "eigenpair"), "float64", "unit length, largest entry positive"),
         "overlap_sums": ArrayLayout(("number",), "float64", "sums that give the permutation moments of overlap"),

@@ -85,10 +85,58 @@ def zarr(path: Path) -> None:
     group.create_array("x", data=ROWS, chunks=(10, 5), shards=shards)
 
 
+def packed(path: Path) -> None:
+    """Write an array that is packed by the CF conventions, in shards whose index comes first."""
+    import zarr
+    from zarr.codecs import ShardingCodec
+
+    codecs = [ShardingCodec(chunk_shape=(5, 5), index_location="start" if path.stem.endswith("1") else "end")]
+    array = zarr.create(
+        store=path, shape=ROWS.shape, chunks=(15, 5), dtype="i2", zarr_format=3, codecs=codecs, fill_value=0
+    )
+    array[:] = (ROWS * 100).astype(np.int16)
+    array.attrs.update({"scale_factor": 0.01, "add_offset": 1.0, "_FillValue": -9, "missing_value": [-99]})
+
+
+def packed_hdf5(path: Path) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file["x"] = (ROWS * 20).astype(np.int8)
+        marks = {"_Unsigned": np.bytes_(b"true"), "scale_factor": np.float32(0.1), "_FillValue": np.int8(-1)}
+        file["x"].attrs.update(marks)
+
+
+def netcdf(path: Path) -> None:
+    import xarray as xr
+
+    data = xr.Dataset({"x": (("point", "feature"), ROWS)}, coords={"point": TEXT.tolist()}, attrs={"title": "zoo"})
+    grows = {"unlimited_dims": ["point"]} if path.stem.endswith("1") else {}
+    data.to_netcdf(path, engine="scipy", encoding={"x": {"dtype": "int16", "scale_factor": 0.001}}, **grows)
+
+
+def csv(path: Path) -> None:
+    rows = [",".join([name, *map(str, row.tolist())]) for name, row in zip(TEXT, ROWS, strict=True)]
+    path.write_text("\n".join(["ids,f0,f1,f2,f3,f4", *rows]), encoding="utf-8")
+
+
+def jsonl(path: Path) -> None:
+    rows = ({"ids": name, "x": row.tolist(), "f0": 1.5} for name, row in zip(TEXT.tolist(), ROWS, strict=True))
+    path.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+
+
+def wide(path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"ids": TEXT.tolist(), **{f"f{n}": ROWS[:, n] for n in range(5)}}), path, row_group_size=10)
+
+
 def pt(path: Path) -> None:
     import torch
 
-    content = {"x": torch.from_numpy(ROWS), "half": torch.from_numpy(ROWS).bfloat16()}
+    nested = [torch.from_numpy(ROWS), {"y": torch.from_numpy(ROWS)}]
+    content = {"x": torch.from_numpy(ROWS), "half": torch.from_numpy(ROWS).bfloat16(), "nested": nested}
     torch.save(content, path)
 
 
@@ -104,6 +152,7 @@ def onnx(path: Path) -> None:
     shutil.copy(Path(zoo.__file__).parent / ("cnn_s0.onnx" if path.stem.endswith("1") else "mlp_s0.onnx"), path)
 
 
+COLUMNS = "f*"  # in the place of a key: all these columns side by side
 KINDS: dict[str, tuple[str, Callable[[Path], None], tuple[str | None, ...]]] = {
     "npy": (".npy", npy, (None,)),
     "npz": (".npz", npz, ("x", "ids")),
@@ -113,7 +162,13 @@ KINDS: dict[str, tuple[str, Callable[[Path], None], tuple[str | None, ...]]] = {
     "arrow": (".arrow", arrow, ("x", "ids")),
     "saved dataset": ("", saved, ("x", "ids")),
     "zarr": (".zarr", zarr, ("x",)),
-    "pt": (".pt", pt, ("x", "half")),
+    "packed": (".zarr", packed, (None,)),
+    "packed hdf5": (".h5", packed_hdf5, ("x",)),
+    "netcdf": (".nc", netcdf, ("x", "point")),
+    "csv": (".csv", csv, ("ids", COLUMNS)),
+    "jsonl": (".jsonl", jsonl, ("ids", "x", COLUMNS)),
+    "columns": (".parquet", wide, ("ids", COLUMNS)),
+    "pt": (".pt", pt, ("x", "half", "nested/1/y")),
     "text": (".txt", text, (None,)),
     "onnx": (".onnx", onnx, (None,)),
 }
@@ -152,7 +207,13 @@ def damaged(content: bytes, generator: np.random.Generator) -> bytes:
 def read(path: Path, keys: tuple[str | None, ...]) -> bool:
     """Read all that is to be read of a file as a run does; return whether any of it was."""
     from lfm_tasks.errors import DataError
-    from lfm_tasks.sources.files.formats import matching_keys, open_array
+    from lfm_tasks.sources.files.formats import Reading, matching_keys
+    from lfm_tasks.sources.files.formats import open_array as open_file
+
+    def open_array(path: Path, name: str, key: str | None) -> Any:
+        return (
+            open_file(path, name, None, Reading(columns=(COLUMNS,))) if key == COLUMNS else open_file(path, name, key)
+        )
 
     if path.suffix == ".onnx":
         return _read_onnx(path)

@@ -16,6 +16,7 @@ SEED = int(os.environ.get("LFM_ATLAS_FUZZ_SEED", "0"))
 BATCH = 250
 ENVIRONMENT = os.environ | {"OPENBLAS_NUM_THREADS": "1"}
 KINDS = ["npy", "npz", "safetensors", "hdf5", "parquet", "arrow", "saved dataset", "zarr", "pt", "text", "onnx"]
+KINDS += ["packed", "packed hdf5", "netcdf", "csv", "jsonl", "columns"]
 
 pytestmark = pytest.mark.fuzz
 

@@ -63,7 +63,7 @@ class Forgetful(ZooCheck):
     [
         (HalfAdded(), r"found no method evaluate(self, current) in HalfAdded of"),
         (HalfAddedToo(), r"found no method evaluate(self, current, baseline) in HalfAddedToo of"),
-        (Forgetful(), r"found None as result, needs a Measurement or Skipped"),
+        (Forgetful(), r"found None as result, needs a Measurement, Skipped or Unjudged"),
     ],
 )
 def test_half_added_check__is_an_error_that_names_what_is_missing(
@@ -95,8 +95,14 @@ def test_full_disk__ends_the_audit() -> None:
         guarded("drift", True, full)
 
 
-def test_zoo_without_calibrated_values__is_skipped_not_passed(publish_atlas: Any, similarities: Any) -> None:
+def test_zoo_without_calibrated_values__does_not_pass(publish_atlas: Any, similarities: Any) -> None:
     atlas = publish_atlas(np.full((8, 8), np.nan))
     results = {result.name: result for result in evaluate(Checks(), atlas, None)}
 
-    assert results["near_duplicate"].status == results["undeclared_lineage"].status == "skipped"
+    duplicate, lineage = results["near_duplicate"], results["undeclared_lineage"]
+    assert (duplicate.status, duplicate.breaks) == ("error", True)
+    assert duplicate.message == (
+        "no two models have a calibrated similarity by overlap, so copies cannot be told. Add overlap to "
+        "atlas.measures, or set atlas.null.n_permutations to 100."
+    )
+    assert (lineage.status, lineage.breaks) == ("skipped", False)

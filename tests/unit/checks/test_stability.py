@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lfm_tasks.audit.stage import evaluate_check
@@ -42,14 +43,19 @@ def test_drift_of_a_new_version__is_meant(publish_atlas: Any, similarities: Any)
     assert evaluate_check(Drift(), now, publish_atlas(similarities(), {"m0": {"version": "1"}})).status == "pass"
 
 
-def test_drift__is_skipped_where_nothing_can_be_compared(publish_atlas: Any, similarities: Any) -> None:
+def test_drift__is_skipped_where_nothing_can_be_compared_and_an_error_where_it_cannot_be_told(
+    publish_atlas: Any, similarities: Any
+) -> None:
     now = publish_atlas(similarities())
 
     assert evaluate_check(Drift(), now, None).message == "there is no baseline yet"
-    assert (
-        "other settings (n_eigenpairs)"
-        in evaluate_check(Drift(), now, publish_atlas(similarities(), settings={"n_eigenpairs": 9})).message
-    )
+    other = publish_atlas(similarities(), settings={"n_eigenpairs": 9})
+    check = evaluate_check(Drift(), now, other)
+    assert (check.status, check.breaks) == ("error", True)
+    assert check.message == "the baseline was made with other settings (n_eigenpairs). Promote a new baseline."
+    assert evaluate_check(Drift(enforced=False), now, other).status == "skipped"
+    without_scores = publish_atlas(similarities() * np.nan)
+    assert evaluate_check(Drift(), now, without_scores).message.startswith("no pair of spaces has a score both")
     strangers = publish_atlas(similarities(2), names=["a", "b"])
     assert evaluate_check(Drift(), now, strangers).status == "skipped"
 
@@ -85,13 +91,13 @@ def test_changed_weights__are_not_told_from_other_points(publish_atlas: Any, sim
     assert (check.status, check.message) == ("skipped", "no space has the same points as in the baseline")
 
 
-def test_changed_weights__are_skipped_without_digests(publish_atlas: Any, similarities: Any) -> None:
+def test_changed_weights__cannot_be_told_without_digests(publish_atlas: Any, similarities: Any) -> None:
     baseline = publish_atlas(similarities(2))
     without = type(baseline)(baseline.atlas.drop_vars(["content", "ids"]), baseline.summary)
 
     check = evaluate_check(ChangedWeightsSameVersion(), publish_atlas(similarities(2)), without)
 
-    assert (check.status, "kept no digests" in check.message) == ("skipped", True)
+    assert (check.status, "kept no digests" in check.message) == ("error", True)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +155,14 @@ def test_other_convention__is_another_setting(publish_atlas: Any, similarities: 
     baseline = publish_atlas(similarities(2))
     baseline.atlas.attrs["convention"] = "1"
 
-    assert publish_atlas(similarities(2)).differing_settings(baseline) == ["convention"]
+    now = publish_atlas(similarities(2))
+    now.atlas.attrs["convention"] = "2"
+    assert now.differing_settings(baseline) == ["convention"]
+    for check in (Drift(), ChangedWeightsSameVersion()):
+        result = evaluate_check(check, now, baseline)
+        assert (result.status, result.breaks) == ("error", True)
+        assert result.message == "baseline: convention 1, atlas: 2. Promote a new baseline."
+    assert evaluate_check(Missing(), now, baseline).status == "pass"
 
 
 @pytest.mark.parametrize(

@@ -102,8 +102,6 @@ def test_draft_catalog__says_what_it_does_not_know(tmp_path: Path) -> None:
     assert "\n#   bare: got no tokenizer.json" in draft.text
     assert "\n#   no tokenizer: " in draft.text
     assert "# No model card names a license." in draft.text
-    assert "# Only 12 rows" in draft.text
-    assert (catalog.atlas.graph.n_neighbors, catalog.atlas.n_eigenpairs) == (2, 4)
 
 
 def test_draft_catalog__picks_columns_and_says_so(tmp_path: Path) -> None:

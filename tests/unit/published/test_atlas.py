@@ -213,6 +213,19 @@ def test_atlas_of_two_datasets__asks_which(small: Atlas) -> None:
     assert both.nearest("model0", dataset="late") == small.nearest("model0")
 
 
+def test_atlas_of_several_datasets__knows_the_only_one_of_a_model(small: Atlas) -> None:
+    two = small.scores.isel(dataset=[0, 0]).assign_coords(dataset=["probe", "late"]).copy(deep=True)
+    of_model = two["source_model"].values == "model0"
+    two["n_points"].loc[{"dataset": "late"}] = np.where(of_model, 0, two["n_points"].sel(dataset="late"))
+    both = Atlas(small.folder, small.key, {**small.summary, "failures": []}, two, small.store, small.manifest)
+
+    assert both.nearest("model0") == small.nearest("model0")
+    assert both.pair("model0/layer0", "model1/layer0")["score"].equals(small.pair("model0/layer0", "model1/layer0")["score"])
+    for name in ("model1", "nothing"):
+        with pytest.raises(AtlasError, match=r"found 2 datasets \(probe, late\), needs one: give dataset="):
+            both.nearest(name)
+
+
 def test_overview__is_short_and_escaped(small: Atlas) -> None:
     text, html = repr(small), small._repr_html_()
 

@@ -32,7 +32,7 @@ def test_layers__are_matched_in_spite_of_a_hub() -> None:
     assert list(values.argmax(axis=1)) == [1, 1, 1]
     matching = match_layers(values)
     assert list(matching.matched) == [2, 0, 1]
-    np.testing.assert_allclose(matching.margin, 0.3)
+    np.testing.assert_allclose(matching.margin, [0.125, 0.125, 0.475])
 
 
 def test_layers_without_all_values__are_not_matched_and_one_layer_has_no_margin() -> None:
@@ -107,35 +107,46 @@ def hub_matrix(n_layers: int = 6) -> np.ndarray:
     return values
 
 
-def test_same_layer_share__is_misled_by_a_hub_unless_means_are_taken_off() -> None:
-    assert same_layer_share(hub_matrix(), is_centered=False) == pytest.approx(1 / 6)
-    assert same_layer_share(hub_matrix(), is_centered=True) == 1
+def test_same_layer_share__is_misled_by_a_hub_unless_values_are_scaled() -> None:
+    assert same_layer_share(hub_matrix(), is_scaled=False) == pytest.approx(1 / 6)
+    assert same_layer_share(hub_matrix(), is_scaled=True) == 1
+
+
+def test_layers_that_two_models_do_not_share__mislead_no_match() -> None:
+    # Layers 2 and 3 of one model, 3 and 4 of the other: of all, only layer 3 has a counterpart.
+    alike = np.array([[1.0, 0.95, 0.6], [0.95, 1.0, 0.95], [0.6, 0.95, 1.0]])
+    values = alike[np.ix_([0, 1], [1, 2])]
+    assert match_layers(values).matched[1] == 0
+    double_centered = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True)
+    assert double_centered.argmax(axis=1)[1] == 1
+
+
+def test_matches_of_distances__need_no_chance_level() -> None:
+    distances = np.array([[0.1, 2.0], [1.5, 0.3]])
+    assert match_layers(-distances).matched.tolist() == [0, 1]
 
 
 def test_same_layer_share__of_permuted_layers_is_the_share_of_fixed_points() -> None:
     order = np.array([0, 1, 3, 4, 5, 2])  # two stay where they are
 
-    for is_centered in (False, True):
-        assert same_layer_share(np.eye(6)[order], is_centered=is_centered) == pytest.approx(2 / 6)
+    for is_scaled in (False, True):
+        assert same_layer_share(np.eye(6)[order], is_scaled=is_scaled) == pytest.approx(2 / 6)
 
 
-def test_same_layer_share__does_not_care_about_row_and_column_offsets_once_centered() -> None:
-    generator = np.random.default_rng(0)
-    values = generator.random((7, 7))
-    moved = values + generator.random((7, 1)) + generator.random(7)
-
-    assert same_layer_share(moved, is_centered=True) == same_layer_share(values, is_centered=True)
+def test_same_layer_share__does_not_care_about_scale_and_offset() -> None:
+    values = np.random.default_rng(0).random((7, 7))
+    assert same_layer_share(3 * values - 1, is_scaled=True) == same_layer_share(values, is_scaled=True)
 
 
 def test_same_layer_share__of_equal_values_is_what_guessing_gets() -> None:
-    assert same_layer_share(np.full((5, 5), 0.3), is_centered=False) == pytest.approx(0.2)
-    assert same_layer_share(np.full((5, 5), 0.3), is_centered=True) == pytest.approx(0.2)
+    assert same_layer_share(np.full((5, 5), 0.3), is_scaled=False) == pytest.approx(0.2)
+    assert same_layer_share(np.full((5, 5), 0.3), is_scaled=True) == pytest.approx(0.2)
 
 
 def test_same_layer_share__has_none_where_a_value_is_missing() -> None:
     values = np.eye(3)
     values[0, 1] = np.nan
-    assert np.isnan(same_layer_share(values, is_centered=True))
+    assert np.isnan(same_layer_share(values, is_scaled=True))
 
 
 def test_area_under_curve__is_what_counting_all_pairs_gives() -> None:

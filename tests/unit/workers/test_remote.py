@@ -4,11 +4,13 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from traceback import walk_tb
 from types import SimpleNamespace
 from typing import Any
 
+import dask
 import pytest
-from dask.distributed import LocalCluster, Scheduler, SpecCluster, Worker, get_worker
+from dask.distributed import Client, LocalCluster, Scheduler, SpecCluster, Worker, get_worker
 
 from lfm_tasks import __version__
 from lfm_tasks.catalog import Catalog, on_scheduler, read_catalog
@@ -182,6 +184,22 @@ def test_scheduler_that_does_not_answer__is_told(tmp_path: Path, monkeypatch: py
         ),
     ):
         list(workers.run(doubled, [1]))
+
+
+def test_client_that_cannot_start__is_closed_at_once_and_not_at_the_end_of_python() -> None:
+    with (
+        standing(1) as address,
+        dask.config.set({"distributed.comm.require-encryption": True}),
+        pytest.raises(ClusterError, match="encryption required") as caught,
+        remote.connect({"address": address}, 1),
+    ):
+        pass
+
+    clients = set()
+    assert caught.value.__cause__ is not None
+    for frame, _ in walk_tb(caught.value.__cause__.__traceback__):
+        clients |= {one for one in frame.f_locals.values() if isinstance(one, Client)}
+    assert [client.status for client in clients] == ["closed"]
 
 
 def test_scheduler_without_workers__is_waited_for_and_told(tmp_path: Path) -> None:

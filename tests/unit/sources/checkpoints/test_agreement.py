@@ -1,5 +1,6 @@
 """A configuration and weights that are not of one model are refused by the headers, for each family of the table."""
 
+import re
 from collections.abc import Iterator, Mapping
 from functools import cache
 from typing import Any
@@ -105,6 +106,37 @@ def test_check_agreement__refuses_a_layer_that_lacks_a_tensor_of_the_others() ->
         check_agreement(config, config, None, tensors, "zoo/m")
 
 
+def test_check_agreement__refuses_a_layer_with_a_tensor_of_another_shape_than_the_others() -> None:
+    tensors = {**bert(), **headers({"encoder.layer.1.intermediate.dense.weight": (32, 8)})}
+    check_agreement({**BERT, "pruned_heads": {"0": [1]}}, {**BERT, "pruned_heads": {"0": [1]}}, None, bert(), "zoo/m")
+
+    with pytest.raises(
+        DataError,
+        match=r"zoo/m: got the tensor 'encoder.layer.1.intermediate.dense.weight' of 32 × 8, expected 16 × 8, as in "
+        r"encoder.layer.0. Copy or save the weights again",
+    ):
+        check_agreement(BERT, BERT, None, tensors, "zoo/m")
+
+
+@pytest.mark.parametrize("cut", ["layers.1.layer.0.bias", "layers.2.layer.0.convolution.weight"])
+def test_check_agreement__refuses_a_block_of_a_stage_that_lacks_a_tensor_or_has_another_shape(cut: str) -> None:
+    stages = [(0, 1, (6, 6, 3, 3)), (0, 2, (6, 6, 3, 3)), (1, 1, (8, 8, 3, 3)), (1, 2, (8, 8, 3, 3))]
+    shapes = {f"encoder.stages.{stage}.layers.{block}.layer.0.convolution.weight": one for stage, block, one in stages}
+    shapes |= {f"encoder.stages.{stage}.layers.{block}.layer.0.bias": one[:1] for stage, block, one in stages}
+    config = {**RESNET, "depths": [3, 3]}
+    whole = {**STAGES, **headers(shapes)}
+    whole |= headers({"encoder.stages.1.layers.0.layer.0.convolution.weight": (8, 6, 3, 3)})
+    check_agreement(config, config, None, whole, "zoo/m")
+
+    name = f"encoder.stages.1.{cut}"
+    if cut.endswith("bias"):
+        del whole[name]
+    else:
+        whole |= headers({name: (8, 4, 3, 3)})
+    with pytest.raises(DataError, match=rf"got (no tensor|the tensor) '{name}'( of 8 × 4 × 3 × 3)?, expected"):
+        check_agreement(config, config, None, whole, "zoo/m")
+
+
 def test_check_agreement__refuses_norms_of_another_width() -> None:
     config = {**BERT, "hidden_size": 16, "embedding_size": 8}
     tensors = {name: tensor for name, tensor in bert().items() if "position" not in name}
@@ -120,6 +152,17 @@ def test_check_agreement__compares_the_number_of_layers_of_types_that_it_does_no
 
     with pytest.raises(DataError, match=r"got weights of 3 layers .* and num_hidden_layers: 2"):
         check_agreement(config, config, None, bert(n_layers=3), "zoo/m")
+
+
+def test_check_agreement__takes_layers_that_stand_in_two_lists() -> None:
+    config = {"model_type": "strange", "num_hidden_layers": 5}
+    two = [
+        f"{module}.layers.{layer}.mlp.weight" for module, count in (("high", 2), ("low", 3)) for layer in range(count)
+    ]
+    check_agreement(config, config, None, headers(dict.fromkeys(two, (8, 8))), "zoo/m")
+
+    with pytest.raises(DataError, match=r"got weights of 3 layers \(low.layers.0 to low.layers.2\)"):
+        check_agreement(config, config, None, headers(dict.fromkeys(two[1:], (8, 8))), "zoo/m")
 
 
 def test_check_agreement__compares_only_the_layers_of_packed_weights() -> None:
@@ -233,6 +276,23 @@ def test_each_family__agrees_with_what_its_library_builds_and_with_nothing_else(
             with pytest.raises(DataError, match=r"in config\.json"):
                 check_agreement({**config, **(other if part is config else {})}, other, family.tower, tensors, "m")
         assert len(changed) >= 4, model_type
+        for name in cut_tensors(tensors, family, part):
+            halved = {**tensors, **headers({name: (tensors[name].shape[0] // 2, *tensors[name].shape[1:])})}
+            with pytest.raises(DataError, match=r"expected (them to agree|\d)"):
+                check_agreement(config, part, family.tower, halved, model_type)
+
+
+def cut_tensors(tensors: Headers, family: Family, part: Mapping[str, Any]) -> list[str]:
+    """Return the weights of a block behind the first, of each stage if there are; ALBERT's layers share one group."""
+    number = "0" if part.get("num_hidden_groups") else "1"
+    block = re.compile(rf".*?\b(layers?|h|blocks?|albert_layer_groups)\.{number}\.")
+    if part.get("depths"):
+        block = re.compile(r".*\.(stages|layers)\.\d+\.(layers|blocks)\.2\.")
+    others = {"encoder": "decoder", "decoder": "encoder", "text": "vision_model", "vision": "text_model"}
+    of_tower = (name for name in tensors if name.partition(".")[0] != others.get(family.tower or ""))
+    cut = [name for name in of_tower if block.match(name) and len(tensors[name].shape) > 1]
+    assert cut or max(part.get("depths") or [3]) < 3
+    return cut
 
 
 LORA = {"peft_type": "LORA", "r": 4}

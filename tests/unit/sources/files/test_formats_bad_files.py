@@ -253,7 +253,10 @@ CASES: dict[str, tuple[str, Make, str | None, str]] = {
     "pt code": ("a.pt", evil_pickle, None, "found no tensors that can be read without running code"),
     "pt object": ("a.pt", torch_save(lambda torch: {"x": Evil()}), X, "found no tensors that can be read without"),
     "pt cut": ("a.pt", cut(torch_save(lambda torch: torch.zeros(99)), 0.5), None, "found no tensors that can be read"),
-    "pt list": ("a.pt", torch_save(lambda torch: [torch.zeros(2)]), None, "found a list, needs a tensor or a dict"),
+    "pt list": ("a.pt", torch_save(lambda torch: [torch.zeros(2)]), None, "needs key: to say which tensor; there is 0"),
+    "pt nested": ("a.pt", torch_save(lambda torch: {"h": (torch.zeros(2),)}), X, "no tensor 'x'; there is h/0"),
+    "pt numbers": ("a.pt", torch_save(lambda torch: [1, 2.0]), None, r"found a list of 2 \(float, int\) and no tensor"),
+    "pt texts": ("a.pt", torch_save(lambda torch: {"a": "b"}), None, r"found a dict of 'a' \(str\) and no tensor"),
     "pt sparse": ("a.pt", torch_save(lambda torch: torch.eye(3).to_sparse()), None, "found a sparse or quantized tensor"),  # noqa: E501
     "pt without key": ("a.pt", torch_save(lambda torch: {"x": torch.zeros(2)}), None, "needs key: to say which tensor"),
     "pt key of one": ("a.pt", torch_save(lambda torch: torch.zeros(2)), X, "found no tensor 'x': it is a single one"),
@@ -288,7 +291,7 @@ def test_arrow_headers_with_any_damage__are_read_or_refused(stream: bool, tmp_pa
     content = path.read_bytes()
     found = set()
     for place in range(len(content)):
-        for byte in (0, content[place] ^ 0x80):
+        for byte in (0, content[place] ^ 0x80, content[place] ^ 3):
             path.write_bytes(content[:place] + bytes([byte]) + content[place + 1 :])
             try:
                 open_array(path, "a.arrow", "x").load()

@@ -10,15 +10,12 @@ from lfm_tasks.spectral.bases.full_map import full_map, overlap
 from lfm_tasks.spectral.bases.graph import affinity_graph, join_components
 from lfm_tasks.spectral.bases.graph_kernels import KERNELS
 from lfm_tasks.spectral.bases.space import (
-    AUTO_ABOVE,
-    AUTO_LANDMARKS,
     LandmarkSpace,
     agreement_with_half,
     as_sample,
     extend_basis,
     extended,
     landmark_space,
-    n_landmarks_of,
     new_weights,
     orthonormal,
 )
@@ -135,11 +132,3 @@ def test_orthonormal__keeps_the_span_of_the_first_columns() -> None:
 def test_orthonormal__refuses_columns_that_hardly_differ() -> None:
     with pytest.raises(DataError, match="extended eigenvectors hardly differ: raise"):
         orthonormal(np.ones((10, 2)))
-
-
-def test_n_landmarks__by_a_rule_of_sizes_only() -> None:
-    assert n_landmarks_of(AUTO_ABOVE, "auto") is None
-    assert n_landmarks_of(AUTO_ABOVE + 1, "auto") == AUTO_LANDMARKS
-    assert n_landmarks_of(1000, 100) == 100
-    assert n_landmarks_of(100, 100) is None
-    assert n_landmarks_of(10**9, None) is None

@@ -1,5 +1,6 @@
 """A basis is computed by the method for its size, and refused where its neighbors or eigenpairs are inaccurate."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from lfm_tasks.stages.bases.job import BasisMethod, ComputedBasis, basis_method,
 
 ROWS = np.random.default_rng(0).standard_normal((120, 8))
 IDS = np.array([f"{index:03}" for index in range(120)])
-GRAPH = GraphConfig(n_neighbors=10, metric="euclidean")
+GRAPH = GraphConfig(metric="euclidean")
 
 
 def computed(method: BasisMethod, n_rows: int = 120) -> ComputedBasis:
@@ -20,13 +21,15 @@ def computed(method: BasisMethod, n_rows: int = 120) -> ComputedBasis:
 
 
 def test_method__follows_the_size_and_the_settings() -> None:
-    method = basis_method(AtlasConfig(n_eigenpairs=7, seed=3), 500, 20)
-    assert (method.search, method.n_eigenpairs, method.n_landmarks, method.seed) == ("exact", 7, None, 3)
-    assert basis_method(AtlasConfig(), 5_000_000, 20).search != "exact"
+    atlas = AtlasConfig(n_eigenpairs=7, seed=3)
+    method = basis_method(atlas, atlas.numbers(500), 500, 20)
+    assert (method.search, method.n_neighbors, method.n_eigenpairs) == ("exact", 19, 7)
+    assert (method.n_landmarks, method.seed) == (None, 3)
+    assert basis_method(AtlasConfig(), atlas.numbers(5_000_000), 5_000_000, 20).search != "exact"
 
 
 def test_basis__does_not_depend_on_the_chunks() -> None:
-    whole, chunked = (computed(BasisMethod(GRAPH, "exact", 6), n_rows) for n_rows in (120, 50))
+    whole, chunked = (computed(BasisMethod(GRAPH, "exact", 10, 6), n_rows) for n_rows in (120, 50))
     np.testing.assert_array_equal(whole.eigenvectors, chunked.eigenvectors)
     np.testing.assert_array_equal(whole.eigenvalues, chunked.eigenvalues)
     assert whole.landmarks is None
@@ -34,7 +37,7 @@ def test_basis__does_not_depend_on_the_chunks() -> None:
 
 
 def test_basis_of_landmarks__is_orthonormal_on_all_points_and_near_the_whole_one() -> None:
-    whole, extended = (computed(BasisMethod(GRAPH, "exact", 6, n_landmarks), 50) for n_landmarks in (None, 100))
+    whole, extended = (computed(BasisMethod(GRAPH, "exact", 10, 6, n_landmarks), 50) for n_landmarks in (None, 100))
     assert extended.landmarks is not None
     assert len(extended.landmarks) == 100
     np.testing.assert_allclose(extended.eigenvectors.T @ extended.eigenvectors, np.eye(6), atol=1e-10)
@@ -44,10 +47,24 @@ def test_basis_of_landmarks__is_orthonormal_on_all_points_and_near_the_whole_one
 def test_zero_rows__are_refused_where_they_have_no_direction() -> None:
     rows = ROWS.copy()
     rows[::7] = 0
-    method = BasisMethod(GraphConfig(n_neighbors=10), "exact", 6, 60)
+    method = BasisMethod(GraphConfig(center=False), "exact", 10, 6, 60)
     with pytest.raises(DataError, match=r"found 18 all-zero rows, which have no direction: set graph.metric") as caught:
         compute_basis(lambda: iter([rows]), IDS, method)
     assert caught.value.reason == "zero_rows"
+
+
+@pytest.mark.parametrize("n_landmarks", [None, 60])
+def test_translation__changes_no_basis_where_angles_are_seen_from_the_center(n_landmarks: int | None) -> None:
+    turned = 3 * ROWS @ np.linalg.qr(np.random.default_rng(1).standard_normal((8, 8)))[0] + 5
+
+    def overlap_with_turned(*, center: bool) -> float:
+        method = BasisMethod(GraphConfig(center=center), "exact", 10, 6, n_landmarks)
+        bases = [compute_basis(lambda rows=rows: iter([rows]), IDS, method) for rows in (ROWS, turned)]  # type: ignore[misc]
+        assert [basis.center is None for basis in bases] == [not center] * 2
+        return float(overlap(full_map(bases[0].eigenvectors, bases[1].eigenvectors)))
+
+    assert overlap_with_turned(center=True) == pytest.approx(1, abs=1e-9)
+    assert overlap_with_turned(center=False) < 0.9
 
 
 @pytest.mark.parametrize(
@@ -60,7 +77,7 @@ def test_zero_rows__are_refused_where_they_have_no_direction() -> None:
     ],
 )
 def test_inaccurate_basis__is_refused(facts: dict[str, Any], message: str) -> None:
-    basis = computed(BasisMethod(GRAPH, "exact", 6))
+    basis = computed(BasisMethod(GRAPH, "exact", 10, 6))
     with pytest.raises(DataError, match=message) as caught:
-        check_accuracy(ComputedBasis(basis.neighbors, basis.eigenvalues, basis.eigenvectors, basis.facts | facts))
+        check_accuracy(replace(basis, facts=basis.facts | facts))
     assert caught.value.reason == "inaccurate"

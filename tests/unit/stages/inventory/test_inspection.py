@@ -10,7 +10,7 @@ import pytest
 
 from lfm_atlas.cli.main import app
 from lfm_atlas.console import no_progress
-from lfm_tasks.catalog import read_catalog
+from lfm_tasks.catalog import Catalog, read_catalog
 from lfm_tasks.errors import DataError
 from lfm_tasks.spaces import Space
 from lfm_tasks.stages.inventory.inspection import DeepReport, _read_spaces, read_zoo
@@ -192,7 +192,9 @@ class Network:
 def test_bad_layer_of_a_network__does_not_take_the_others_with_it() -> None:
     spaces = [Space("probe", "net", layer) for layer in ("flat", "bad")]
 
-    flat, bad = _read_spaces(Network(), spaces, np.arange(10))
+    catalog = Catalog(version=1, datasets={"probe": {"ids": "positional"}}, root=Path())  # type: ignore[arg-type]
+
+    flat, bad = _read_spaces(Network(), spaces, np.arange(10), catalog, None)
 
     assert (flat.points, flat.read, flat.features, flat.dead, flat.reason) == (10, 4, 3, 3, "")
     assert (bad.read, bad.features, bad.reason, bad.error) == (0, None, "not_finite", "found NaN")

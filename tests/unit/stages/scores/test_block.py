@@ -20,10 +20,10 @@ def test_settings__hold_the_same_rest_with_fewer_measures() -> None:
     assert not stored.hold(ScoreSettings("other", ("overlap",)))
 
 
-def test_part__has_one_base_on_a_side_at_least_and_16_at_most() -> None:
-    assert part_side(100, 50, 0) == PART_SIDE == 16
+def test_part__has_one_base_on_a_side_at_least_and_32_at_most() -> None:
+    assert part_side(100, 50, 0) == PART_SIDE == 32
     assert part_side(10**9, 50, 768) == 1
-    assert 16 > part_side(200_000, 50, 0) > part_side(200_000, 50, 100) > 1
+    assert 32 > part_side(200_000, 50, 0) > part_side(200_000, 50, 100) > 1
 
 
 @pytest.mark.parametrize(("is_distance", "calibrated"), [(False, 0.5), (True, -0.5)])

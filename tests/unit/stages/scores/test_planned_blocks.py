@@ -41,6 +41,11 @@ class Stored:
         return self._receipts
 
 
+def eigenpairs(atlas: AtlasConfig) -> dict[str, int]:
+    """Return the numbers of eigenpairs of the datasets, of which the second is larger."""
+    return {"d": 25, "d0": 25, "d1": 33}
+
+
 def a_zoo(rng: np.random.Generator, n_spaces: int, n_parts: int) -> tuple[Zoo, dict[Space, str]]:
     """Return parts of spaces drawn at random, some of one content, and the basis of each space."""
     spaces = [Space(f"d{rng.integers(2)}", f"model{index:03}", "layer") for index in range(n_spaces)]
@@ -54,13 +59,13 @@ def a_zoo(rng: np.random.Generator, n_spaces: int, n_parts: int) -> tuple[Zoo, d
     # What no comparison requests is in no zoo.
     requested = sorted({space for part in parts for space in part.spaces()})
     keys = {space: f"{space.dataset}-key{rng.integers(n_spaces):03}" for space in requested}
-    return cast(Zoo, SimpleNamespace(parts=tuple(parts), exchangeability={}, labels={})), keys
+    return cast(Zoo, SimpleNamespace(parts=tuple(parts), exchangeability={}, labels={}, n_eigenpairs=eigenpairs)), keys
 
 
 def listed(zoo: Zoo, keys: dict[Space, str], store: Any) -> tuple[int, int, list[tuple[Any, ...]]]:
     """Return how many pairs are missing and stored, and the blocks, as a run lists them."""
     pairs = requested_pairs(zoo.parts, keys)
-    settings = all_settings(ATLAS, pairs, {}, {})
+    settings = all_settings(ATLAS, pairs, {}, {}, zoo.n_eigenpairs(ATLAS))
     tables = pair_indexes(pairs, settings, keys)
     find_stored(store, tables.values())
     requests = {of_pairs: pairs.requests[index] for (_, index), of_pairs in settings.items()}
@@ -94,7 +99,7 @@ def test_blocks__are_those_of_a_run_whatever_is_stored(seed: int) -> None:
         assert counted(zoo, keys, store) == expected
         # Score some of the missing blocks, or part of one.
         pairs_of_zoo = requested_pairs(zoo.parts, keys)
-        tables = pair_indexes(pairs_of_zoo, all_settings(ATLAS, pairs_of_zoo, {}, {}), keys)
+        tables = pair_indexes(pairs_of_zoo, all_settings(ATLAS, pairs_of_zoo, {}, {}, zoo.n_eigenpairs(ATLAS)), keys)
         find_stored(cast(UnitStore, store), tables.values())
         for of_pairs, table in tables.items():
             for number, block in enumerate(blocks(table, ScoringInputs(FEW, "", ""), ATLAS.null)):
@@ -109,7 +114,7 @@ def test_blocks__are_those_of_a_run_whatever_is_stored(seed: int) -> None:
 def test_zoo_of_one_comparison__is_counted_by_arithmetic(tmp_path: Path) -> None:
     spaces = tuple(Space("d", f"model{index:05}", "layer") for index in range(20_000))
     part = PairSelection("", "d", ("lfm",), spaces, spaces)
-    zoo = cast(Zoo, SimpleNamespace(parts=(part,), exchangeability={}, labels={}))
+    zoo = cast(Zoo, SimpleNamespace(parts=(part,), exchangeability={}, labels={}, n_eigenpairs=eigenpairs))
 
     [table] = count_pairs(CATALOG, zoo, {space: space.model for space in spaces}, UnitStore(tmp_path))
 
@@ -120,5 +125,5 @@ def test_zoo_of_one_comparison__is_counted_by_arithmetic(tmp_path: Path) -> None
 
 
 def test_nothing_requested__is_nothing_to_count(tmp_path: Path) -> None:
-    zoo = cast(Zoo, SimpleNamespace(parts=(), exchangeability={}, labels={}))
+    zoo = cast(Zoo, SimpleNamespace(parts=(), exchangeability={}, labels={}, n_eigenpairs=eigenpairs))
     assert count_pairs(CATALOG, zoo, {}, UnitStore(tmp_path)) == []

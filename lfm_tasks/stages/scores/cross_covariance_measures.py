@@ -1,0 +1,75 @@
+"""Scores of the measures of cross-covariances: a space's singular vectors once, all sets of points from one product."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+
+from lfm_tasks.measures.cross_covariances import (
+    CrossForm,
+    SetTransforms,
+    Span,
+    cross_products,
+    moments_of_nuclear_norm,
+    nuclear_norms,
+    set_transforms,
+    span,
+)
+from lfm_tasks.measures.measure import Measure, of_order_one
+from lfm_tasks.measures.point_matrices import PointSets, point_sets
+from lfm_tasks.stages.inventory.correspondence import Resampling
+from lfm_tasks.stages.scores.block import STATISTICS
+from lfm_tasks.stages.scores.point_pair_measures import FamilyScores, SpacesOnPoints, pair_statistics
+
+# Of wider spaces the sets of points are prepared one after another, which takes less memory: 16 MB a space and more.
+WIDEST = 256
+# Prepared spaces that are held at a time.
+_MOST_BYTES = 512 << 20
+
+
+def score_cross_covariances(
+    measure: Measure, form: CrossForm, spaces: SpacesOnPoints, pairs: list[tuple[str, str]], resampling: Resampling
+) -> FamilyScores:
+    """Return the statistics of each pair of spaces by one measure; chance only where all points are exchangeable."""
+    n_points = resampling.exchange.n_points
+    sets = point_sets(n_points, resampling.parts, resampling.halves, resampling.n_parts)
+    has_chance = not resampling.exchange.sets
+    values = np.full((len(pairs), len(STATISTICS)), np.nan)
+    prepared: dict[str, tuple[Span, SetTransforms]] = {}
+    # One order of both, so that a pair has the same bits whichever is the source.
+    ordered = [(min(pair), max(pair)) for pair in pairs]
+    for indices in _tiles(ordered, spaces, sets):
+        needed = {key for index in indices for key in ordered[index]}
+        prepared = {key: kept for key, kept in prepared.items() if key in needed}
+        for index in indices:
+            for key in ordered[index]:
+                if key not in prepared:
+                    rows = spaces.rows[key]
+                    space = span(of_order_one(rows) if "scaling" in measure.invariances else rows, sets)
+                    prepared[key] = space, set_transforms(space, form, sets)
+            (source, of_source), (target, of_target) = (prepared[key] for key in ordered[index])
+            nuclear = nuclear_norms(cross_products(source, target, sets), of_source, of_target, form, sets)
+            n_directions = np.minimum(of_source.n_directions, of_target.n_directions)
+            by_set = form.value(nuclear, of_source.norms, of_target.norms, n_directions)
+            found = float(nuclear[0])
+            moments = (
+                moments_of_nuclear_norm(of_source.lengths, of_target.lengths, n_points, found) if has_chance else None
+            )
+            whole = partial(
+                form.value, source=of_source.norms[:1], target=of_target.norms[:1], n_directions=n_directions[:1]
+            )
+            values[index] = pair_statistics(by_set[:, None], nuclear[:1], moments, whole, measure, sets)[0]
+    return FamilyScores(values, {}, has_chance)
+
+
+def _tiles(pairs: list[tuple[str, str]], spaces: SpacesOnPoints, sets: PointSets) -> Iterator[list[int]]:
+    """Yield the numbers of pairs whose spaces fit into memory together when they are prepared."""
+    keys = sorted({key for pair in pairs for key in pair})
+    rank = max(min(spaces.rows[key].shape) for key in keys)
+    bytes_of_one = 8 * rank * (len(sets.order) + (sets.n_sets + len(sets.part_of_cell)) * rank)
+    side = max(1, _MOST_BYTES // (2 * bytes_of_one))
+    place = {key: index // side for index, key in enumerate(keys)}
+    tiles: dict[tuple[int, int], list[int]] = {}
+    for index, (first, second) in enumerate(pairs):
+        tiles.setdefault((place[first], place[second]), []).append(index)
+    yield from (tiles[of_tile] for of_tile in sorted(tiles))

@@ -1,0 +1,112 @@
+"""Measures of cross-covariances on many sets of points: the values of their definitions, and their chance."""
+
+import numpy as np
+import pytest
+
+from lfm_tasks.config import NullConfig
+from lfm_tasks.measures.cross_covariances import moments_of_nuclear_norm, random_corners
+from lfm_tasks.measures.registry import MEASURES
+from lfm_tasks.stages.inventory.correspondence import Resampling
+from lfm_tasks.stages.scores.block import STATISTICS
+from lfm_tasks.stages.scores.row_measures import Activations, score_rows
+from lfm_tasks.statistics.resampling import Exchange, jackknife_error, random_parts
+
+CROSSED = sorted(name for name, measure in MEASURES.items() if measure.cross is not None)
+N_POINTS, N_PARTS = 300, 10
+
+
+def related(n_features: int, seed: int, *, n_points: int = N_POINTS) -> np.ndarray:
+    generator = np.random.default_rng([4, seed])
+    latent = np.random.default_rng(4).standard_normal((n_points, 6))
+    rows = np.tanh(latent @ generator.standard_normal((6, n_features)))
+    return rows + 0.3 * generator.standard_normal(rows.shape) + 2
+
+
+def scored(name: str, spaces: dict[str, np.ndarray], pairs: list[tuple[str, str]], **null: int) -> np.ndarray:
+    n_points = len(next(iter(spaces.values())))
+    parts, halves = random_parts(n_points, N_PARTS), random_parts(n_points, 2, seed=1)
+    resampling = Resampling(Exchange(n_points), parts, halves, N_PARTS)
+    return score_rows(name, Activations(spaces, {}), pairs, resampling, NullConfig(**null)).values
+
+
+@pytest.mark.parametrize("name", CROSSED)
+def test_values__are_those_of_the_definition_and_their_spread(name: str) -> None:
+    spaces, measure = {"a": related(12, 0), "b": related(20, 1)}, MEASURES[name]
+    found = dict(zip(STATISTICS, scored(name, spaces, [("a", "b")], n_permutations=0)[0, 0], strict=True))
+    parts, halves = random_parts(N_POINTS, N_PARTS), random_parts(N_POINTS, 2, seed=1)
+    left = np.array([measure(*(rows[parts != part] for rows in spaces.values())) for part in range(N_PARTS)])
+
+    assert found["score"] == pytest.approx(measure(*spaces.values()), rel=1e-10)
+    for half in range(2):
+        assert found[f"half_{half + 1}"] == pytest.approx(
+            measure(*(rows[halves == half] for rows in spaces.values())), rel=1e-10
+        )
+    reach = found["ci_high"] - found["score"]
+    expected = reach / float(jackknife_error(left))
+    tolerance = 0.01 if measure.cross is not None and measure.cross.is_linear else 1e-8
+    assert found["score"] - found["ci_low"] == pytest.approx(reach, rel=1e-9)
+    # Student's t of nine degrees of freedom.
+    assert expected == pytest.approx(2.2622, rel=tolerance + 1e-4)
+
+
+@pytest.mark.parametrize("name", CROSSED)
+def test_chance__is_that_of_permutations(name: str) -> None:
+    # Unrelated: 400 rotations.
+    generator, measure = np.random.default_rng(5), MEASURES[name]
+    spaces = {
+        "a": generator.standard_normal((N_POINTS, 12)) * np.linspace(1, 5, 12),
+        "b": generator.exponential(size=(N_POINTS, 15)),
+    }
+    found = dict(zip(STATISTICS, scored(name, spaces, [("a", "b")], n_permutations=0)[0, 0], strict=True))
+    source, target = (measure.prepare(rows) for rows in spaces.values())
+    assert measure.permute is not None
+    drawn = np.array(
+        [measure.compare(source, measure.permute(target, generator.permutation(N_POINTS))) for _ in range(600)]
+    )
+    error = 4 * drawn.std() * np.sqrt(1 / 600 + 1 / 400)
+    assert found["null_mean"] == pytest.approx(drawn.mean(), abs=error)
+    edge = np.quantile(drawn, 0.05 if measure.kind == "distance" else 0.95)
+    assert found["null_q95"] == pytest.approx(edge, abs=0.5 * drawn.std())
+    reached = drawn <= found["score"] if measure.kind == "distance" else drawn >= found["score"]
+    assert found["p_value"] == pytest.approx(reached.mean(), abs=0.12)
+
+
+@pytest.mark.parametrize("name", ["cca_mean", "procrustes_centered_unit_norm"])
+def test_related_spaces__are_far_from_chance_and_copies_are_the_best_there_is(name: str) -> None:
+    rows = related(12, 0)
+    turned = 3 * rows @ np.linalg.qr(np.random.default_rng(6).standard_normal((12, 12)))[0]
+    values = scored(name, {"a": rows, "b": related(20, 1), "c": turned}, [("a", "b"), ("a", "c")])[:, 0]
+    p, level = STATISTICS.index("p_value"), STATISTICS.index("calibrated")
+    assert (values[:, p] < 1e-20).all()
+    assert 0 < values[0, level] < 1
+    assert values[1, level] == pytest.approx(1, abs=1e-6)
+
+
+def test_pairs__have_the_same_bits_alone_and_beside_others_either_way() -> None:
+    spaces = {key: related(width, seed) for seed, (key, width) in enumerate({"a": 12, "b": 20, "c": 16}.items())}
+    for name in CROSSED:
+        together = scored(name, spaces, [("a", "b"), ("b", "c"), ("a", "c")])
+        np.testing.assert_array_equal(scored(name, spaces, [("c", "b")])[0, ::-1], together[1])
+
+
+def test_wide_spaces__have_the_same_value_pair_by_pair() -> None:
+    spaces = {"a": related(12, 0, n_points=400), "b": related(300, 1, n_points=400), "c": related(14, 2, n_points=400)}
+    values = scored("svcca_10_dims", spaces, [("a", "b"), ("a", "c")], n_permutations=20)
+    for row, other in enumerate("bc"):
+        assert values[row, 0, 0] == pytest.approx(MEASURES["svcca_10_dims"](spaces["a"], spaces[other]), rel=1e-10)
+    assert np.isfinite(values).all()
+
+
+def test_corners__are_those_of_rotations() -> None:
+    corners = random_corners(40, 5, 7, 300)
+    assert corners.shape == (300, 7, 5)
+    np.testing.assert_array_equal(random_corners(40, 5, 7, 10), corners[:10])
+    assert (np.linalg.svd(corners, compute_uv=False) <= 1 + 1e-9).all()
+    assert float((corners**2).mean()) == pytest.approx(1 / 39, rel=0.1)
+    assert float(abs(corners.mean(axis=0)).max()) < 4 / np.sqrt(39 * 300)
+
+
+def test_no_room_to_turn__is_no_spread() -> None:
+    moments = moments_of_nuclear_norm(np.ones(9), np.ones(4), 10, 4.0)
+    assert moments.mean[0] == pytest.approx(4)
+    assert moments.deviation[0] == pytest.approx(0, abs=1e-9)
