@@ -30,7 +30,7 @@ lock-check:  ## requirements.lock names no index
 		{ echo "requirements.lock names an index" >&2; exit 1; }
 
 test:  ## the default tests, about twelve minutes on two cores
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 browser:  ## the report in headless Chromium
 	$(PYTHON) -m pytest --browser -m browser

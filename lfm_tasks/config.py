@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     GetCoreSchemaHandler,
@@ -63,6 +64,20 @@ def all_different(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _number_or_auto(least: int) -> BeforeValidator:
+    """Return a check of both kinds at once: of the parts of a union pydantic says one mistake each."""
+
+    def check(value: Any) -> Any:
+        if value == "auto" or (type(value) is int and value >= least):
+            return value
+        shown = f"the text {value!r}" if isinstance(value, str) else f"the number {value}"
+        if not isinstance(value, str | int | float) or isinstance(value, bool):
+            shown = repr(value)
+        raise ValueError(f"found {shown}, needs auto or a whole number >= {least}")
+
+    return BeforeValidator(check)
+
+
 class GraphConfig(Settings):
     """How the neighbors of a point are found and weighted; with ``landmarks``, of so many points of a space only.
 
@@ -72,9 +87,9 @@ class GraphConfig(Settings):
     metric: Literal["angular", "euclidean"] = "angular"
     center: bool = Field(default=True, description="of angular neighbors: seen from the spatial median of the points")
     kernel: KernelName = "binary"
-    n_neighbors: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    n_neighbors: Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], _number_or_auto(1)] = "auto"
     method: Literal["auto", "exact", "projection", "pynndescent"] = "auto"
-    landmarks: Annotated[int, Field(ge=4)] | Literal["auto"] | None = None
+    landmarks: Annotated[Annotated[int, Field(ge=4)] | Literal["auto"], _number_or_auto(4)] | None = None
 
     @property
     def is_centered(self) -> bool:
@@ -213,7 +228,7 @@ class AtlasConfig(Settings):
         description="share of the published atlas's spaces, in [0, 1], that a new one must have to replace it",
     )
     graph: GraphConfig = GraphConfig()
-    n_eigenpairs: Annotated[int, Field(ge=2)] | Literal["auto"] = "auto"
+    n_eigenpairs: Annotated[Annotated[int, Field(ge=2)] | Literal["auto"], _number_or_auto(2)] = "auto"
     maps: MapsConfig = MapsConfig()
     # strict=False lets YAML's lists become tuples; the names themselves stay strict.
     measures: Annotated[tuple[str, ...], Field(strict=False, min_length=1), AfterValidator(all_different)] = (

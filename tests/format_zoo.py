@@ -219,15 +219,11 @@ def _torch(content: Callable[[Any], Any], suffix: str = ".pt", **settings: Any) 
     return write
 
 
-def _separated(suffix: str, mark: str) -> Write:
-    def write(folder: Path, name: str) -> dict[str, Any]:
-        lines = [mark.join(["id", *(f"f{column}" for column in range(N_FEATURES))])]
-        lines += [mark.join([one, *map(str, row.tolist())]) for one, row in zip(IDS, ROWS.astype(float), strict=True)]
-        (folder / f"{name}{suffix}").write_text("\n".join(lines))
-        ids = {"path": f"{name}{suffix}", "key": "id"}
-        return {"path": f"{name}{suffix}", "columns": ["f*"], "ids": ids}
-
-    return write
+def _separated(folder: Path, name: str) -> dict[str, Any]:
+    lines = [",".join(["id", *(f"f{column}" for column in range(N_FEATURES))])]
+    lines += [",".join([one, *map(str, row.tolist())]) for one, row in zip(IDS, ROWS.astype(float), strict=True)]
+    (folder / f"{name}.csv").write_text("\n".join(lines))
+    return {"path": f"{name}.csv", "columns": ["f*"], "ids": {"path": f"{name}.csv", "key": "id"}}
 
 
 def _json_lines(folder: Path, name: str) -> dict[str, Any]:
@@ -314,8 +310,7 @@ WRITERS: dict[str, Write] = {
     "save-to-disk": _saved_dataset,
     "torch": _torch(lambda rows: rows),
     "torch-nested": _torch(lambda rows: {"epoch": 3, "hidden": (rows, rows * 1)}, ".pth", key="hidden/{layer}"),
-    "csv": _separated(".csv", ","),
-    "tsv": _separated(".tsv", "\t"),
+    "csv": _separated,
     "jsonl": _json_lines,
     "onnx": _onnx("N"),
     "onnx-fixed-batch": _onnx(7),

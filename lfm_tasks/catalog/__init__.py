@@ -9,7 +9,7 @@ lines, the JSON schema and the printed catalog follow from the class.
 
 from lfm_tasks.catalog.checkpoints import CheckpointModel
 from lfm_tasks.catalog.comparisons import Comparison, ModelFacts
-from lfm_tasks.catalog.datasets import Dataset, DatasetFile, ModelFile
+from lfm_tasks.catalog.datasets import Dataset, DatasetFile, DatasetIds, ModelFile, ModelIds
 from lfm_tasks.catalog.models import ActivationsSource, Model, OnnxModel, TorchModel
 from lfm_tasks.catalog.names import CatalogError, Problem, expand_layers, fill_pattern
 from lfm_tasks.catalog.reading import catalog_schema, catalog_yaml, problems_at, read_catalog
@@ -23,9 +23,11 @@ __all__ = [
     "Comparison",
     "Dataset",
     "DatasetFile",
+    "DatasetIds",
     "Model",
     "ModelFacts",
     "ModelFile",
+    "ModelIds",
     "OnnxModel",
     "Problem",
     "TorchModel",

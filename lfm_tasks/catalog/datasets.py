@@ -214,6 +214,13 @@ class Dataset(Settings):
         return self.texts or self.images
 
     @property
+    def has_names(self) -> bool:
+        """Whether ids are more than the numbers of rows."""
+        of_texts = self.texts is None or not (self.texts.id == POSITIONAL or self.texts.path.lower().endswith(".txt"))
+        of_images = self.images is None or self.images.id != POSITIONAL
+        return self.ids != POSITIONAL and of_texts and of_images
+
+    @property
     def kind(self) -> Literal["texts", "images", "numbers", "nothing"]:
         """What a network can be run on."""
         if self.texts is not None:

@@ -49,6 +49,7 @@ def discover_models(
     declared: Mapping[str, Model],
     datasets: Mapping[str, Dataset],
     root: Path,
+    homes: Sequence[Path] = (),
 ) -> DiscoveredModels:
     """Return the models in the files that patterns fit, in the order of names; one bad file never stops the others.
 
@@ -62,8 +63,10 @@ def discover_models(
         The section ``datasets``: a section of checkpoints takes the folders that read what its dataset holds.
     root
         The folder of the catalog: patterns are relative to it.
+    homes
+        Further folders that links may lead into.
     """
-    search = _Search(discoveries, _declared_folders(declared, root), datasets, root)
+    search = _Search(discoveries, _declared_folders(declared, root), datasets, root, homes)
     candidates: dict[str, list[_Candidate]] = {}
     refused: list[RefusedModel] = []
     for section, discovery in discoveries.items():
@@ -83,7 +86,7 @@ def discover_models(
         for found in own:
             try:
                 _check_twins(found, twins)
-                _check_discovered(found, taken, root)
+                _check_discovered(found, taken, (root, *homes))
             except (ValueError, OSError) as error:
                 refused.append(RefusedModel(section, discovery.dataset, shorten(found.name), str(error)))
                 continue
@@ -121,6 +124,7 @@ class _Search:
     declared_folders: frozenset[str]
     datasets: Mapping[str, Dataset]
     root: Path
+    homes: Sequence[Path] = ()
     listings: dict[Path, list[str]] = field(default_factory=dict)
     kinds: dict[tuple[Path, Path | None], FolderKind | NoCheckpoint] = field(default_factory=dict)
 
@@ -145,7 +149,7 @@ class _Search:
 
     def _registered(self, discovery: Discovery, below: Sequence[str]) -> Iterator[_Candidate]:
         """Yield the versions of a registry that a section chooses."""
-        for one in registered_versions(discovery.mlflow, self.root) if discovery.mlflow is not None else ():
+        for one in registered_versions(discovery.mlflow, self.root, self.homes) if discovery.mlflow is not None else ():
             if one.problem:
                 yield _Candidate(one.name, one.folder, version=one.version, problem=one.problem)
             elif (found := self._found(discovery, one.name, one.folder, list(below))) is not None:
@@ -328,7 +332,7 @@ def _check_twins(found: _Candidate, twins: Mapping[str, tuple[str, ...]]) -> Non
         raise ValueError(f"{problem}, needs names that differ on every file system: rename one of them")
 
 
-def _check_discovered(found: _Candidate, taken: Mapping[str, str], root: Path) -> None:
+def _check_discovered(found: _Candidate, taken: Mapping[str, str], homes: Sequence[Path]) -> None:
     path, what = found.path, "folder" if found.kind is not None else "file"
     if found.problem:
         raise ValueError(found.problem)
@@ -341,6 +345,7 @@ def _check_discovered(found: _Candidate, taken: Mapping[str, str], root: Path) -
     if not path.is_symlink():
         return
     real, folder = path.resolve(), path.parent.resolve()
-    if not (real.is_relative_to(folder) or real.is_relative_to(root.resolve())):
+    if not any(real.is_relative_to(home) for home in (folder, *(one.resolve() for one in homes))):
         where = "its folder and out of the catalog's"
-        raise ValueError(f"found a link that leads out of {where}: copy the {what} there")
+        advice = f"copy the {what} there, or allow the folder that it leads to by links: [...]"
+        raise ValueError(f"found a link that leads out of {where}: {advice}")

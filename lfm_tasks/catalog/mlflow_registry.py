@@ -5,7 +5,7 @@ MLflow's own client reads the SQLite file, which is opened such that nothing can
 
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +25,7 @@ class RegisteredVersion:
     problem: str = ""
 
 
-def registered_versions(settings: MlflowRegistry, root: Path) -> list[RegisteredVersion]:
+def registered_versions(settings: MlflowRegistry, root: Path, homes: Sequence[Path] = ()) -> list[RegisteredVersion]:
     """Return the versions that a section of ``discover`` chooses, in the order of their names and numbers.
 
     Parameters
@@ -34,6 +34,8 @@ def registered_versions(settings: MlflowRegistry, root: Path) -> list[Registered
         The registry, and which of its versions.
     root
         The folder of the catalog: the registry's path is relative to it, and folders may lie in it.
+    homes
+        Further folders that theirs may lie in.
 
     Raises
     ------
@@ -58,7 +60,8 @@ def registered_versions(settings: MlflowRegistry, root: Path) -> list[Registered
             continue
         called = f"{name}-v{version}" if settings.alias is None and settings.versions == "all" else name
         folder = _local(place, file.parent)
-        chosen.append(RegisteredVersion(called, version, folder or Path(place), _problem(place, folder, file, root)))
+        problem = _problem(place, folder, (file.parent, root, *homes))
+        chosen.append(RegisteredVersion(called, version, folder or Path(place), problem))
     return chosen
 
 
@@ -70,13 +73,12 @@ def _local(place: str, folder: Path) -> Path | None:
     return None if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:", place) else folder / place
 
 
-def _problem(place: str, folder: Path | None, registry: Path, root: Path) -> str:
+def _problem(place: str, folder: Path | None, homes: Sequence[Path]) -> str:
     if folder is None:
         return f"got its files at {place[:200]}, expected a folder of this machine. Download them, and name the folder"
-    homes = (registry.parent.resolve(), root.resolve())
-    if not any(folder.resolve().is_relative_to(home) for home in homes):
+    if not any(folder.resolve().is_relative_to(home.resolve()) for home in homes):
         problem = f"got its files in {place[:200]}, expected a folder beside the registry or in the catalog's"
-        return f"{problem}. Name it by path in a section of its own"
+        return f"{problem}. Allow the folder that they lie in by links: [...]"
     if not folder.is_dir():
         return f"got no folder {place[:200]}, where the registry says that its files are. Copy it there"
     return f"got braces in {place[:200]}, expected a path without. Rename the folder" if set("{}") & set(place) else ""

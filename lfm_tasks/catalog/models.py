@@ -248,7 +248,7 @@ class MlflowRegistry(Settings):
         if self.alias is not None and self.versions == "all":
             raise ValueError("found alias and versions: all, needs one of them")
         if "://" in self.registry:
-            raise ValueError("found an address, needs the path of a SQLite file: write mlflow.db for sqlite:///mlflow.db")
+            raise ValueError("found an address, needs the path of a SQLite file: mlflow.db for sqlite:///mlflow.db")
         return self
 
 

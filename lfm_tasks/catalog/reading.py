@@ -2,43 +2,25 @@
 
 import io
 import os
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 
 from lfm_tasks.catalog.checkpoints import LOADERS, CheckpointModel
-from lfm_tasks.catalog.cluster import KINDS
 from lfm_tasks.catalog.comparisons import comparison_problems, model_misses
 from lfm_tasks.catalog.discovery import discover_models
 from lfm_tasks.catalog.facts import models_with_facts
 from lfm_tasks.catalog.folders import folder_problems
+from lfm_tasks.catalog.mistakes import check_sections, find_place
 from lfm_tasks.catalog.models import SOURCES, Model
-from lfm_tasks.catalog.names import CatalogError, Problem, alias_of, colliding, describe, did_you_mean, is_near
-from lfm_tasks.catalog.sections import Catalog, CatalogText, keys_of, kinds_of, read_trust, refused_variables
+from lfm_tasks.catalog.names import CatalogError, Problem, alias_of, colliding, describe, did_you_mean
+from lfm_tasks.catalog.sections import Catalog, CatalogText, read_trust, refused_variables
 from lfm_tasks.catalog.yaml_tree import Entries, Items, Place, expanded_texts, read_tree, to_builtins, variables_in
 from lfm_tasks.config import Settings
 from lfm_tasks.variables import ExpandedText, hidden_values
-
-# What pydantic adds to a location: which side of a mapping, which branch of a union.
-_KINDS = {f"<{name}>": kind for name, kind in KINDS.items()}
-_MARKS = ("[key]", "<file>", "<word>", "<list>", "<number>", *_KINDS)
-
-_NEEDS = {
-    "int": "a whole number",
-    "float": "a number",
-    "string": "text: put it in quotes",
-    "bool": "true or false",
-    "model": "a mapping such as {path: ids.npy}",
-    "dict": "a mapping",
-    "tuple": "a list",
-}
-
 
 # From what a catalog says, which may be wrong everywhere, to the keys that lead to mistakes, and messages.
 MoreChecks = Callable[[Mapping[str, Any]], Iterable[tuple[Sequence[int | str], str]]]
@@ -75,7 +57,7 @@ def read_catalog(
         message = f"found {describe(to_builtins(tree))}, needs version, datasets and models"
         raise CatalogError([*problems, Problem(file, 1, "", message)])
     tree, said = _with_aliases(_apply_defaults(_without_private_keys(tree)))
-    reading = _validate(tree, file)
+    reading = check_sections(tree, file)
     unknown = [] if more is None else [_problem_at(tree, file, *one) for one in more(to_builtins(tree))]
     # A key that could not be read is reported once, without the problems that only follow from it.
     reported = [f"{problem.where}." for problem in problems if problem.where]
@@ -90,7 +72,8 @@ def read_catalog(
     sections, discovered = reading.sections, None
     origins: dict[str, dict[str, str]] = {}
     if sections is not None:
-        discovered = discover_models(sections.discover, sections.models, sections.datasets, root)
+        homes = [root / str(path) for path in sections.links]
+        discovered = discover_models(sections.discover, sections.models, sections.datasets, root, homes)
         models, origins = models_with_facts({**sections.models, **discovered.models}, root)
         sections = sections.model_copy(update={"models": models})
         if not reading.removed:
@@ -147,7 +130,7 @@ def problems_at(path: Path, messages: Iterable[tuple[Sequence[int | str], str]])
 
 
 def _problem_at(tree: Entries, file: str, location: Sequence[int | str], message: str) -> Problem:
-    place, _ = _find(tree, location)
+    place, _ = find_place(tree, location)
     return Problem(file, place.line, place.where, message)
 
 
@@ -237,160 +220,6 @@ def _filled(value: Any, model: str) -> Any:
     return value.replace("{model}", model) if isinstance(value, str) else value
 
 
-# Each pass tells what the mistakes of the one before had hidden.
-_MOST_PASSES = 4
-_NEEDED = ("version", "datasets", "models", "discover")
-# Without one of these, what is said of the numbers of points would be wrong.
-_SIZES = ("atlas", "atlas.graph", "atlas.graph.n_neighbors", "atlas.n_eigenpairs", "atlas.max_points")
-
-
-@dataclass(frozen=True)
-class _Reading:
-    """What the sections of a file say: ``sections`` without the parts that ``problems`` are told of, ``removed``."""
-
-    sections: CatalogText | None
-    problems: list[Problem]
-    removed: frozenset[str] = frozenset()
-
-    @property
-    def is_usable(self) -> bool:
-        """Whether sources may be opened by what is left, to tell of their mistakes as well."""
-        return self.sections is not None and not self.removed & set(_SIZES)
-
-
-def _validate(tree: Entries, file: str) -> _Reading:
-    """Return the sections of the catalog, and their mistakes: also those that the first ones had hidden."""
-    content = to_builtins(tree)
-    problems: list[Problem] = []
-    removed: set[str] = set()
-    for _ in range(_MOST_PASSES):
-        try:
-            return _Reading(CatalogText.model_validate(content), problems, frozenset(removed))
-        except ValidationError as error:
-            found = error.errors(include_url=False)
-        told = [_explain(details, tree, file) for details in found]
-        problems += [problem for problem in told if not _follows(problem, removed)]
-        keys = {key for details in found if (key := _leave_out(content, details)) is not None}
-        if not keys:
-            break
-        removed |= keys
-    return _Reading(None, problems, frozenset(removed))
-
-
-def _follows(problem: Problem, removed: set[str]) -> bool:
-    """Return whether a mistake may only be there because a key that it names was left out."""
-    below = [key for key in removed if key.startswith(f"{problem.where}.")]
-    return problem.where in removed or any(key.rpartition(".")[2] in problem.message for key in below)
-
-
-def _leave_out(content: Any, details: ErrorDetails) -> str | None:
-    """Take the key of a mistake out of the catalog; return its dotted name, None if that is not possible."""
-    way = [str(part) for part in details["loc"] if part not in _MARKS and not isinstance(part, int)]
-    if details["type"] == "missing":
-        way = way[:-1]
-    value = content
-    for part in way[:-1]:
-        value = value.get(part) if isinstance(value, dict) else None
-    if not way or not isinstance(value, dict) or way[-1] not in value or way[0] in _NEEDED:
-        return None
-    del value[way[-1]]
-    return ".".join(way)
-
-
-def _explain(details: ErrorDetails, tree: Entries, file: str) -> Problem:
-    location = [part for part in details["loc"] if part not in _MARKS]
-    place, value = _find(tree, location)
-    key = str(details["loc"][-1]) if details["loc"] else ""
-    kind, context = details["type"], details.get("ctx", {})
-    shape, _, ending = kind.rpartition("_")
-    match kind:
-        case "extra_forbidden":
-            known = _known_keys(details["loc"][:-1])
-            elsewhere = None if is_near(key, known) else _elsewhere(key, details["loc"][:-1])
-            hint = f"; did you mean {elsewhere}?" if elsewhere else did_you_mean(key, known)
-            message = f"unknown key{hint}"
-        case "union_tag_invalid":
-            place, value = _find(tree, [*location, "type"])
-            message = f"found {describe(value)}, needs {' or '.join(KINDS)}{did_you_mean(str(value), KINDS)}"
-        case "missing":
-            message = f"{key} is missing: add it"
-        case "literal_error":
-            known = re.findall(r"'([^']*)'", str(context["expected"]))
-            hint = did_you_mean(str(value), known) if isinstance(value, str) and len(known) > 1 else ""
-            message = f"found {describe(value)}, needs {context['expected']}{hint}"
-        case "value_error":
-            message = str(context["error"])
-        case "too_short":
-            message = f"found {describe(value)}, needs at least one"
-        case _ if ending == "type" and shape in _NEEDS:
-            message = f"found {describe(value)}, needs {_NEEDS[shape]}"
-        case _:
-            message = f"found {describe(value)}, needs {_needed(details['msg'])}"
-    if place.variables:  # whose values may be secrets
-        needs = message.partition(", needs ")[2]
-        names = " and ".join(place.variables)
-        message = f"got a value of {names} that does not fit" + (f", expected {needs}" if needs else "")
-    return Problem(file, place.line, place.where, message)
-
-
-def _needed(message: str) -> str:
-    """Return pydantic's ``message`` as the end of "found x, needs ..."."""
-    needed = message.removeprefix("Input should be ").removeprefix("Input should ")
-    for words, sign in (("greater than", ">"), ("less than", "<"), ("> or equal to", ">="), ("< or equal to", "<=")):
-        needed = needed.replace(words, sign)
-    return needed[0].lower() + needed[1:]
-
-
-def _find(tree: Entries, location: Sequence[int | str]) -> tuple[Place, object]:
-    """Return the place and value of ``location``, or of the nearest part of it that was written."""
-    place = Place(1, "")
-    value: Any = tree
-    for part in location:
-        if isinstance(value, Entries) and part in value:
-            place, value = value.places[str(part)], value[str(part)]
-        elif isinstance(value, Items) and isinstance(part, int) and part < len(value):
-            place, value = value.places[part], value[part]
-        else:
-            break
-    return place, to_builtins(value)
-
-
-def _known_keys(location: Sequence[int | str]) -> list[str]:
-    """Return the keys that the types allow at ``location``."""
-    kind: Any = CatalogText
-    for part in location:
-        if str(part) in _KINDS:
-            kind = _KINDS[str(part)]
-        elif part not in _MARKS:
-            kind = next(iter(kinds_of(kind, str(part))), None)
-    return keys_of(kind)
-
-
-def _elsewhere(key: str, location: Sequence[int | str]) -> str | None:
-    """Return the place of a known key that was written in another one: below it, else below ``atlas``."""
-    kind: Any = CatalogText
-    for part in location:
-        if part not in _MARKS and str(part) not in _KINDS:
-            kind = next(iter(kinds_of(kind, str(part))), None)
-    written = ".".join(str(part) for part in location if part not in _MARKS)
-    for start, name in ((kind, written), (kinds_of(CatalogText, "atlas")[0], "atlas")):
-        level = [(start, name)]
-        for _ in range(2):
-            below = [
-                (inner, f"{where}.{one}" if where else one)
-                for outer, where in level
-                for one in keys_of(outer)
-                for inner in kinds_of(outer, one)
-            ]
-            level = below
-            for inner, where in below:
-                if key in keys_of(inner):
-                    return f"{where}.{key}"
-        if key in keys_of(start) and name != written:
-            return f"{name}.{key}"
-    return None
-
-
 def _inconsistencies(tree: Entries, file: str) -> list[Problem]:
     """Return the problems between parts of the catalog: names that collide, datasets that are not declared."""
     problems = []
@@ -421,11 +250,11 @@ def _comparison_problems(catalog: CatalogText, tree: Entries, file: str) -> Iter
     models = catalog.model_facts()
     for name, comparison in catalog.comparisons.items():
         for key, message in comparison_problems(comparison, models):
-            place, _ = _find(tree, ["comparisons", name, *([key] if key else [])])
+            place, _ = find_place(tree, ["comparisons", name, *([key] if key else [])])
             yield Problem(file, place.line, place.where, message)
     if catalog.atlas.embeddings is not None:
         for message in model_misses(catalog.atlas.embeddings.spaces, models):
-            place, _ = _find(tree, ["atlas", "embeddings", "spaces"])
+            place, _ = find_place(tree, ["atlas", "embeddings", "spaces"])
             yield Problem(file, place.line, place.where, message)
 
 

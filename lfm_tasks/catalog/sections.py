@@ -192,10 +192,11 @@ def _allows_variables(kind: Any) -> bool:
 
 def _refused_places(value: object, kinds: Sequence[Any]) -> Iterator[Place]:
     if isinstance(value, Items):
+        below = [part for kind in kinds for part in _kinds_of_items(kind)]
         for item, place in zip(value, value.places, strict=True):
-            if place.variables:
+            if place.variables and not (below and all(_allows_variables(kind) for kind in below)):
                 yield place
-            yield from _refused_places(item, [])
+            yield from _refused_places(item, below)
     elif isinstance(value, Entries):
         for key, item in value.items():
             place = value.places[key]
@@ -205,6 +206,16 @@ def _refused_places(value: object, kinds: Sequence[Any]) -> Iterator[Place]:
             if place.variables and not (below and all(_allows_variables(kind) for kind in below)):
                 yield place
             yield from _refused_places(item, below)
+
+
+def _kinds_of_items(kind: Any) -> list[Any]:
+    """Return the types that a list allows for its items."""
+    if get_origin(kind) in (tuple, list):
+        return [part for part in get_args(kind) if part is not ...]
+    if get_origin(kind) in (Union, types.UnionType) or hasattr(kind, "__metadata__"):
+        parts = [kind.__origin__] if hasattr(kind, "__metadata__") else get_args(kind)
+        return [item for part in parts for item in _kinds_of_items(part)]
+    return []
 
 
 def _models(kind: Any) -> list[type[BaseModel]]:

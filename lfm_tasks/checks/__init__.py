@@ -14,11 +14,11 @@ To add a check, write a class into a file of this folder, a new one or that of i
         def evaluate(self, current: PublishedAtlas) -> Measurement | Skipped | Unjudged: ...
 
 A `ZooCheck` sees the atlas that is audited, a `BaselineCheck` the baseline, too. ``Skipped`` says that there is nothing
-to measure, ``Unjudged`` that what is there cannot be judged: an enforced check is then an error. The name of the class gives the key in
-the catalog (``too_many_layers``); every setting needs a default. The section ``audit.checks`` of the catalog, its JSON
-schema and messages, the order (of files, then of classes in a file), the evaluation and the files of an audit follow
-from the class. A row of the table in ``docs/audit.md`` and a line of the example in ``docs/catalog.md`` describe it;
-the tests of these pages ask for both.
+to measure, ``Unjudged`` that what is there cannot be judged: an enforced check is then an error. The name of the class
+gives the key in the catalog (``too_many_layers``); every setting needs a default. The section ``audit.checks`` of the
+catalog, its JSON schema and messages, the order (of files, then of classes in a file), the evaluation and the files of
+an audit follow from the class. A row of the table in ``docs/audit.md`` and a line of the example in
+``docs/catalog.md`` describe it; the tests of these pages ask for both.
 
 The catalog takes the settings of checks from here: this package knows nothing of catalogs, runs and stages.
 """

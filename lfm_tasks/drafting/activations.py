@@ -37,10 +37,21 @@ class _Found:
 
 
 def looks_like_activations(zoo: Path) -> bool:
-    """Return whether ``zoo`` is a glob, a file, or a folder with files of arrays, and not a folder of folders."""
+    """Return whether ``zoo`` is a glob, a file, or a folder with files of arrays, be it one folder below."""
     if has_wildcard(str(zoo)) or zoo.is_file() or _is_array_folder(zoo):
         return True
-    return zoo.is_dir() and any(_is_array(entry) for entry in zoo.iterdir())
+    if not zoo.is_dir():
+        return False
+    if any(_is_array(entry) and not _is_beside(entry) for entry in zoo.iterdir()):
+        return True
+    # Checkpoints hold arrays, too.
+    below = [entry for entry in zoo.iterdir() if entry.is_dir()]
+    is_checkpoints = any((entry / name).is_file() for entry in below for name in ("config.json", "modules.json"))
+    return not is_checkpoints and any(_has_arrays(entry) for entry in below)
+
+
+def _has_arrays(folder: Path) -> bool:
+    return any(_is_array(entry) and entry.suffix.lower() not in (".txt", ".csv", ".tsv") for entry in folder.iterdir())
 
 
 def draft_activations(zoo: Path, home: Path, data: Sequence[Path] = ()) -> Draft:
@@ -74,9 +85,11 @@ def _usual_pattern(zoo: Path) -> str:
     """Return the glob that a file or folder stands for."""
     if has_wildcard(str(zoo)) or zoo.is_file() or _is_array_folder(zoo):
         return zoo.as_posix()
-    suffixes = Counter(entry.suffix for entry in zoo.iterdir() if _is_array(entry) and not _is_beside(entry))
-    (suffix, _), *_ = suffixes.most_common(1) or [("", 0)]
-    return f"{zoo.as_posix()}/*{suffix}"
+    for depth in ("*", "*/*"):
+        suffixes = Counter(entry.suffix for entry in zoo.glob(depth) if _is_array(entry) and not _is_beside(entry))
+        if suffixes:
+            return f"{zoo.as_posix()}/{depth}{suffixes.most_common(1)[0][0]}"
+    return f"{zoo.as_posix()}/*"
 
 
 def _is_array_folder(path: Path) -> bool:

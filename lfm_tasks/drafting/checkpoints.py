@@ -15,7 +15,8 @@ from lfm_tasks.catalog.facts import folder_facts
 from lfm_tasks.catalog.names import check_name
 from lfm_tasks.drafting.draft import CATALOG, Draft, as_flow, relative
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.checkpoints.folder import Checkpoint, inspect_checkpoint, towers
+from lfm_tasks.sources.checkpoints.folder import Checkpoint, inspect_checkpoint
+from lfm_tasks.sources.checkpoints.prepared_inputs import towers
 from lfm_tasks.sources.files.arrow_files import arrow_keys, parquet_keys, saved_dataset_keys
 from lfm_tasks.sources.files.tables import TABLES, read_table
 from lfm_tasks.sources.raw_inputs import read_texts

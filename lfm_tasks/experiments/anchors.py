@@ -174,10 +174,7 @@ def _pair(job: AnchorJob) -> _Pair:
     random = np.random.default_rng((SEED, job.draw))
     order, drawn = random.permutation(len(seen)), random.permutation(len(seen))
     atlas = job.catalog.atlas
-    spaces = [
-        spectral_space(rows, **few_anchor_settings(atlas))
-        for rows in (x[seen], y[seen[order]])
-    ]
+    spaces = [spectral_space(rows, **few_anchor_settings(atlas)) for rows in (x[seen], y[seen[order]])]
     sides = [SpaceRows(ids[unseen], rows[unseen]) for rows in (x, y)]
     return _Pair(spaces[0], spaces[1], Anchors(order[drawn], drawn), ids[seen[order]], *sides)
 

@@ -96,9 +96,7 @@ def analyze(source: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
         ResultTable(
             "against", f"Locally scaled {OURS} against each other measure, pair by pair", _against(shares, seeds)
         ),
-        ResultTable(
-            "confusions", "Which layers are taken for which, locally scaled", _confusions(atlas, seeds), False
-        ),
+        ResultTable("confusions", "Which layers are taken for which, locally scaled", _confusions(atlas, seeds), False),
         ResultTable("pairs", "Every directed pair of networks", _pairs(shares, seeds), False),
     ]
     return ExperimentResult(NAME, TITLE, QUESTION, settings, _claims(shares, rows), [figure], tables, notes)

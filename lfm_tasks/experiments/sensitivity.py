@@ -242,12 +242,7 @@ def _claims(shares: Shares) -> list[Claim]:
     better = []
     for (factor, level, measure, is_scaled), values in shares.items():
         low, _ = pair_interval(values - plain, seed=SEED)
-        if (
-            measure == "overlap"
-            and is_scaled
-            and factor in ("eigenpairs", "neighbors", "kernel", "metric")
-            and low > 0
-        ):
+        if measure == "overlap" and is_scaled and factor in ("eigenpairs", "neighbors", "kernel", "metric") and low > 0:
             better.append(f"{factor} {level} ({mean_share(values):.3f})")
     noisy = _estimate(shares["noise", f"{NOISE[1]:g}", "overlap", True])
     kept = noisy.value / max(_estimate(plain).value, 1e-9)

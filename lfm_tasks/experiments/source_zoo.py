@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from lfm_tasks.catalog import ActivationsSource, Catalog, Comparison, Dataset, DatasetFile, Model, ModelFile
+from lfm_tasks.catalog import ActivationsSource, Catalog, Comparison, Dataset, DatasetFile, DatasetIds, Model, ModelIds
 from lfm_tasks.catalog.reading import catalog_yaml
 from lfm_tasks.config import AtlasConfig, IntervalsConfig, NullConfig
 from lfm_tasks.errors import DataError
@@ -214,7 +214,7 @@ def write_zoo(zoo: DerivedZoo, folder: Path) -> dict[str, Model]:
         arrays: dict[str, Any] = {layer: rows.activations for layer, rows in model.layers.items()}
         np.savez(folder / f"{name}.npz", allow_pickle=False, ids=ids, **arrays)
         source = ActivationsSource(
-            path="{model}.npz", key="{layer}", dataset="points", ids=ModelFile(path="{model}.npz", key="ids")
+            path="{model}.npz", key="{layer}", dataset="points", ids=ModelIds(path="{model}.npz", key="ids")
         )
         models[name] = Model(activations=source, layers=tuple(model.layers), meta=dict(model.meta))
     return models
@@ -225,7 +225,7 @@ def write_catalog(zoo: DerivedZoo, models: Mapping[str, Model], atlas: AtlasConf
     labels = None if zoo.labels is None else DatasetFile(path="labels.npy")
     catalog = Catalog(
         version=1,
-        datasets={"points": Dataset(ids=DatasetFile(path="ids.npy"), labels=labels)},
+        datasets={"points": Dataset(ids=DatasetIds(path="ids.npy"), labels=labels)},
         models=dict(models),
         comparisons=dict(zoo.comparisons),
         atlas=atlas,

@@ -25,6 +25,7 @@ SECONDS: Mapping[str, float] = {
     "search pynndescent": 2.3e-09,
     "search pynndescent pairs": 6.4e-07,
     "basis bytes": 4.7e-09,
+    "basis center": 1.8e-07,
     "basis extension": 3.5e-11,
     "basis extension rows": 1.45e-08,
     "basis task": 0.02,

@@ -88,9 +88,8 @@ def _open_run(catalog: Catalog, report_progress: ProgressCallback, in_process: b
                 run.notes["quarantined"] = [f"{one.place}: {one.description}" for one in quarantined]
                 before = published_convention(folder_of(catalog, ATLAS))
                 if before not in (None, CONVENTION):
-                    run.notes["convention"] = [
-                        f"published atlas: convention {before}, this version: {CONVENTION}. Everything is computed anew."
-                    ]
+                    conventions = f"published atlas: convention {before}, this version: {CONVENTION}"
+                    run.notes["convention"] = [f"{conventions}. Everything is computed anew."]
                 yield run
                 if not catalog.atlas.remote:
                     quarantine_unfinished(store)

@@ -5,7 +5,7 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lfm_tasks.catalog.datasets import ArrayFile
@@ -69,6 +69,10 @@ class ArrayPlace:
     def open(self) -> StoredArray:
         """Return the array, its header read."""
         return open_array(self.path, self.name, self.key, self.reading)
+
+    def of_any_chunks(self) -> "ArrayPlace":
+        """Return the same place, where chunks that were never written are no mistake."""
+        return replace(self, reading=replace(self.reading, missing_chunks="fill"))
 
 
 @dataclass(frozen=True)

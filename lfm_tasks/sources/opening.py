@@ -18,7 +18,8 @@ from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.digests import DigestMemory
 from lfm_tasks.sources.files.ids import as_text, checked_ids, near_join
 from lfm_tasks.sources.raw_inputs import RawInputs, RawRows, TokenPoints, read_texts
-from lfm_tasks.sources.source import FileSource, ReadOptions, Source, array_pattern, file_pattern, read_options
+from lfm_tasks.sources.read_options import ReadOptions, array_pattern, file_pattern, read_options
+from lfm_tasks.sources.source import FileSource, Source
 from lfm_tasks.sources.trials import trials_of
 
 # In the store: digests of files, by their sizes and times.
@@ -290,7 +291,7 @@ def _open_files(model_name: str, source: ActivationsSource, catalog: Catalog, ro
     elif rows.row_ids is not None:
         options = replace(options, repeats="mean")
     opened = FileSource(file_pattern(model_name, source, catalog), ids, options)
-    if isinstance(catalog.datasets[source.dataset].ids, DatasetIds):
+    if catalog.datasets[source.dataset].has_names:
         _check_join(model_name, opened, source, rows, catalog.atlas.min_overlap)
     return opened
 
@@ -307,7 +308,7 @@ def _check_join(
         return
     where = "ids" if source.ids is not None else "the dataset's ids"
     hint = near_join(opened.ids, rows.ids, where, "the dataset's ids")
-    if n_common and "match" not in hint:
+    if n_common and "; all " not in hint:
         return  # which pairs share enough of their ids is told by pair
     problem = f"model {model_name}: found {n_common} of {n_fewer} ids in common with the dataset {source.dataset}"
     raise DataError("bad_ids", f"{problem}, {hint}. Nothing is joined that the catalog does not ask for")

@@ -20,8 +20,8 @@ from jaxtyping import Int, Shaped
 from lfm_tasks.catalog.datasets import FOLDER, POSITIONAL, DatasetFile, Images
 from lfm_tasks.catalog.names import fill_pattern
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.files.arrow_files import Column as ArrowColumn
 from lfm_tasks.sources.files.arrow_files import find_column
+from lfm_tasks.sources.files.arrow_values import Column as ArrowColumn
 from lfm_tasks.sources.files.digests import DigestMemory
 from lfm_tasks.sources.files.encoded_images import check_header, decode
 from lfm_tasks.sources.files.formats import open_array

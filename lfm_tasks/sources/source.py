@@ -2,18 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from lfm_tasks.catalog.datasets import ArrayFile, DatasetFile
-from lfm_tasks.catalog.models import ActivationsSource
-from lfm_tasks.catalog.names import did_you_mean, expand_layers, fill_pattern
-from lfm_tasks.catalog.sections import Catalog
+from lfm_tasks.catalog.names import did_you_mean, expand_layers
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.ids import unique_ids
 from lfm_tasks.sources.files.joined_arrays import without_axis
@@ -26,7 +22,9 @@ from lfm_tasks.sources.files.pooling import (
     wide_dtype,
 )
 from lfm_tasks.sources.files.stored_array import StoredArray
-from lfm_tasks.sources.layers import FilePattern, find_layers, reading_of
+from lfm_tasks.sources.layers import FilePattern, find_layers
+from lfm_tasks.sources.no_layers import why_no_layer
+from lfm_tasks.sources.read_options import ReadOptions
 from lfm_tasks.sources.trials import Trials, trials_of
 
 Rows = Int[np.ndarray, " batch"]
@@ -64,73 +62,7 @@ _BATCH_BYTES = 16 * 2**20
 _MEAN_POINTS = 1024  # ids whose rows are averaged at a time
 
 
-@dataclass(frozen=True)
-class ReadOptions:
-    """How the values of a point become a row, as the catalog says: see `pool_rows`; ``dtype`` None keeps the type.
-
-    ``not_finite``: ``drop`` leaves out rows with NaN or infinite values. ``repeats``: ``mean`` makes one row of all
-    rows of an id. ``named``: paths and keys of the arrays that the catalog names as something else than a layer.
-    Of several shapes that one counts which has as many dimensions as the array.
-    """
-
-    pool: str = "none"
-    shape: str | tuple[str, ...] | None = None
-    mask: FilePattern | None = None
-    prefix_tokens: int = 0
-    dtype: str | None = None
-    not_finite: str = "refuse"
-    repeats: str | None = None
-    named: frozenset[tuple[str, str | None]] = frozenset()
-
-    def shape_of(self, n_dims: int) -> str | None:
-        """Return the shape that the catalog gives an array of so many dimensions."""
-        if isinstance(self.shape, tuple):
-            return next((shape for shape in self.shape if len(shape) == n_dims), None)
-        return self.shape
-
-
-def file_pattern(model_name: str, source: ActivationsSource, catalog: Catalog) -> FilePattern:
-    """Return where a model's activations lie, its name and the dataset's filled in."""
-    return array_pattern(source, catalog, model=model_name, dataset=source.dataset)
-
-
-def array_pattern(file: ArrayFile, catalog: Catalog, **fields: str) -> FilePattern:
-    """Return where an array of a catalog lies, with names filled in."""
-    key = None if file.key is None else fill_pattern(file.key, **fields)
-    return FilePattern(
-        catalog.root, fill_pattern(file.path, **fields), key, file.storage, reading_of(file), catalog.link_homes
-    )
-
-
-def read_options(model_name: str, source: ActivationsSource, catalog: Catalog) -> ReadOptions:
-    """Return how a model's activations are read."""
-    fields = {"model": model_name, "dataset": source.dataset}
-    mask = None if source.mask is None else array_pattern(source.mask, catalog, **fields)
-    others = [file for file in (source.mask, source.ids) if file is not None]
-    dataset = catalog.datasets[source.dataset]
-    named = [(array_pattern(file, catalog, **fields)) for file in others]
-    named += [
-        array_pattern(file, catalog, dataset=source.dataset)
-        for file in (dataset.ids, dataset.labels, dataset.groups, dataset.strata, dataset.inputs)
-        if isinstance(file, DatasetFile)
-    ]
-    return ReadOptions(
-        source.pool,
-        source.shape,
-        mask,
-        source.prefix_tokens,
-        source.dtype,
-        source.not_finite,
-        source.repeats,
-        frozenset((str(file.locate()), file.key) for file in named),
-    )
-
-
-# Arrays of whole numbers that lie beside activations under these names are what a network was fed.
-_USUAL_INPUTS = frozenset(
-    {"attention_mask", "id", "ids", "index", "input_ids", "label", "labels", "mask", "position_ids", "target"}
-    | {"special_tokens_mask", "targets", "token_ids", "token_type_ids"}
-)
+_N_NAMED = 12  # ids that a sentence names
 
 
 class FileSource:
@@ -165,20 +97,11 @@ class FileSource:
 
     def passed_over(self, layer: str) -> str:
         """Return why an array that is found by ``*`` is no layer; "" if it is one, or cannot be read."""
-        location = self._layers[layer]
-        place = location.places[0]
-        if len(location.places) == 1 and (str(place.path), place.key) in self._options.named:
-            return "the catalog names it"
-        try:
-            array = self._open(layer)
-        except DataError as error:
-            return "a single value" if "found a single value" in str(error) else ""
-        if array.dtype.kind in "US":
-            return "text"
-        if len(array.shape) == 1:
-            return "one number a row"
-        is_input = layer.rpartition("/")[2] in _USUAL_INPUTS and array.dtype.kind in "iub"
-        return "what networks are fed" if is_input else ""
+        return why_no_layer(layer, self._layers[layer], partial(self._open, layer), self._options.named)
+
+    def lacks_rows(self, layer: str) -> bool:
+        """Return whether rows of ``layer`` are left out because they are not finite."""
+        return len(self._dropped_rows(layer)) > 0
 
     def usable(self, layer: str) -> Int[np.ndarray, " points"]:
         """Return the indices of the points that ``layer`` has rows for: of all, or those with finite values."""
@@ -309,8 +232,8 @@ class FileSource:
             said.append(f"{len(self._row_ids)} rows of {len(self.ids)} ids: the mean of each id's rows")
         counts = {layer: len(self._dropped.get(layer, ())) for layer in layers}
         for layer in (layer for layer in layers if counts[layer]):
-            first = ", ".join(str(self._row_ids[row]) for row in self._dropped[layer][:3])
-            more = " ..." if counts[layer] > 3 else ""
+            first = ", ".join(str(self._row_ids[row]) for row in self._dropped[layer][:_N_NAMED])
+            more = " ..." if counts[layer] > _N_NAMED else ""
             left_out = f"{counts[layer]} of {len(self._row_ids)} rows are not finite and left out"
             said.append(f"{layer}: {left_out}: {first}{more}")
         return said
@@ -438,6 +361,6 @@ def choose_layers(patterns: Sequence[str], source: Source) -> tuple[tuple[str, .
     others = [f"{layer} ({reason})" for layer, reason in reasons.items() if reason]
     told = ", ".join(others[:6]) + (f" and {len(others) - 6} more" if len(others) > 6 else "")
     if not kept:
-        advice = "name what is one under layers; numbers in a column each are one layer by columns: [f*]"
+        advice = "name what is one under layers; columns: [f*] reads a column a feature, {id} an array a stimulus"
         raise DataError("unknown_layer", f"found no layer, but {told}, needs (points, features): {advice}")
     return kept, [f"no layers: {told}"] if others else []

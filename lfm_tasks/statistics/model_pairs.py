@@ -12,7 +12,6 @@ from scipy.sparse.csgraph import connected_components
 from scipy.spatial.distance import pdist, squareform
 
 
-
 def best_of(p_values: Float[np.ndarray, "... layers"]) -> Float[np.ndarray, "..."]:
     """Return 1 − (1 − min p)^m over the last axis: what the smallest of m p-values is worth (Šidák 1967).
 

@@ -147,7 +147,7 @@ def measure_graphs() -> Iterator[tuple[dict[str, float], float]]:
     from lfm_tasks.statistics.permutation_moments import permutation_profile
 
     compute_basis(
-        lambda: iter([mixture(6000, 100, 9)]), np.arange(6000).astype(str), BasisMethod(GraphConfig(), "exact", 5)
+        lambda: iter([mixture(6000, 100, 9)]), np.arange(6000).astype(str), BasisMethod(GraphConfig(), "exact", 50, 5)
     )
     sizes = [
         (300, 20, 10, 10, "exact"), (1000, 100, 30, 20, "exact"), (1000, 800, 50, 50, "exact"),
@@ -164,7 +164,7 @@ def measure_graphs() -> Iterator[tuple[dict[str, float], float]]:
     ways += [(n, 768, 50, 50, "exact", None, activations) for n in (5000, 10_000, 20_000, 40_000)]
     for n, d, k, n_eigenpairs, method, n_landmarks, data in ways:
         rows = activations(n, n) if data is activations else mixture(n, d, n)
-        way = BasisMethod(GraphConfig(n_neighbors=k), method, n_eigenpairs, n_landmarks)  # type: ignore[arg-type]
+        way = BasisMethod(GraphConfig(), method, k, n_eigenpairs, n_landmarks)  # type: ignore[arg-type]
         start = time.process_time()
         basis = compute_basis(lambda: iter([rows]), np.arange(n).astype(str), way).eigenvectors  # noqa: B023
         permutation_profile(basis[:, 1:])

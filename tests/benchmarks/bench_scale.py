@@ -50,7 +50,7 @@ def accuracy(n_points: int, n_spaces: int) -> None:
             write_activations(path, n_points, seed=space)
         bases: dict[int | None, list[np.ndarray]] = {}
         for n_landmarks in (None, n_points // 2, n_points // 4, n_points // 10):
-            way, start, agreements = BasisMethod(GraphConfig(), "exact", 50, n_landmarks), time.process_time(), []
+            way, start, agreements = BasisMethod(GraphConfig(), "exact", 50, 50, n_landmarks), time.process_time(), []
             bases[n_landmarks] = []
             for path in files:
                 computed = compute_basis(lambda: iter([np.load(path)]), ids, way)  # noqa: B023

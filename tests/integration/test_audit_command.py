@@ -300,8 +300,8 @@ def test_baseline_of_another_convention__is_refused_and_all_is_computed_anew(
     assert set(refused) == {"drift", "changed_weights_same_version"}
     assert set(refused.values()) == {"baseline: convention 5, atlas: 6. Promote a new baseline."}
     assert published_key(folder / "baseline") == before
-    compared = app(["diff", str(folder / "baseline"), str(folder / "atlas")], result_action="return_value")
-    assert compared == 2
+    with pytest.raises(SystemExit, match="2"):
+        app(["diff", str(folder / "baseline"), str(folder / "atlas")], result_action="return_value")
     assert "base: convention 5, candidate: 6. Run the older one again with this version." in capsys.readouterr().err
     assert audit(folder, "--promote") == 3
     assert audit(folder) == 0

@@ -115,7 +115,7 @@ def test_plan__names_every_stage_and_the_ceiling(before_and_after: Any) -> None:
 
 
 def test_seconds__grow_with_the_work_and_fall_with_workers() -> None:
-    size, way = SpaceSize("net/layer", 5000, 300), BasisMethod(_graph(), "exact", 50)
+    size, way = SpaceSize("net/layer", 5000, 300), BasisMethod(_graph(), "exact", 50, 50)
     one = basis_load(size, way)
     stages = [MissingWork("bases", 4, 0, total_load([one] * 4))]
     assert stages[0].load.tasks == 4
@@ -142,8 +142,8 @@ def test_table__has_a_coefficient_for_what_takes_most_of_the_time() -> None:
 def test_landmarks__take_no_memory_for_the_other_points_but_their_basis() -> None:
     size = SpaceSize("net/layer", 1_000_000, 4096)
     assert size.n_bytes > 15 << 30
-    assert basis_load(size, BasisMethod(_graph(), "exact", 10, n_landmarks=1000)).peak_bytes < 1 << 30
-    assert basis_load(size, BasisMethod(_graph(), "exact", 10)).peak_bytes > 15 << 30
+    assert basis_load(size, BasisMethod(_graph(), "exact", 50, 10, n_landmarks=1000)).peak_bytes < 1 << 30
+    assert basis_load(size, BasisMethod(_graph(), "exact", 50, 10)).peak_bytes > 15 << 30
 
 
 @pytest.mark.parametrize(

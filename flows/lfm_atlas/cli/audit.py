@@ -118,7 +118,7 @@ def _print_outcome(outcome: "AuditOutcome", catalog: "Catalog") -> int:
     from lfm_tasks.runtime.folding import fold_failures
 
     audit, run = outcome.audit, outcome.run
-    for sentence in catalog.unclaimed:
+    for sentence in (*catalog.unclaimed, *run.recorded):
         print_err(sentence)
     for folded in fold_failures(run.failures):
         print_err(folded.line())

@@ -23,31 +23,24 @@ from lfm_tasks.catalog.checkpoints import Loader
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.checkpoints.agreement import check_adapter, check_agreement
 from lfm_tasks.sources.checkpoints.families import StateShape, hidden_states
+from lfm_tasks.sources.checkpoints.prepared_inputs import (
+    TOKENIZER_FILES,
+    Place,
+    Reads,
+    processor_files,
+    running_tower,
+    tokenizer_files,
+    tower_part,
+    towers,
+)
 from lfm_tasks.sources.checkpoints.requirements import (
     check_architecture,
     check_dtype,
     check_kernels,
     check_quantization,
-    check_tokenizer_code,
 )
-from lfm_tasks.sources.checkpoints.weights import (
-    ADAPTER_WEIGHTS,
-    StoredWeights,
-    check_inside,
-    read_weights,
-    tensors_of,
-)
+from lfm_tasks.sources.checkpoints.weights import ADAPTER_WEIGHTS, check_inside, tensors_of
 from lfm_tasks.sources.files.descriptions import parsed_json, read_json
-
-Reads = Literal["texts", "images"]
-
-# All files that a tokenizer is built from; those that are there are read.
-_TOKENIZER_FILES = (
-    *VOCABULARIES, "merges.txt", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json",
-    "chat_template.jinja", "chat_template.json", "source.spm", "target.spm", "bpe.codes",
-)  # fmt: skip
-_IMAGE_PROCESSOR = "preprocessor_config.json"
-_PROCESSOR_FILES = (_IMAGE_PROCESSOR, "processor_config.json", "video_preprocessor_config.json")
 
 
 @dataclass(frozen=True)
@@ -85,7 +78,7 @@ class Checkpoint:
     @property
     def tokenizer_files(self) -> tuple[Path, ...]:
         """The files that the tokenizer is built from; none for images."""
-        return tuple(file for file in self.files if file.parent == self.tokenizer and file.name in _TOKENIZER_FILES)
+        return tuple(file for file in self.files if file.parent == self.tokenizer and file.name in TOKENIZER_FILES)
 
 
 def inspect_checkpoint(
@@ -124,7 +117,7 @@ def inspect_checkpoint(
         ``missing_source``, ``damaged_source``, ``bad_weights``, ``untrusted_code``, ``unsupported_model``,
         ``missing_package``, ``no_tower``, ``no_processor``.
     """
-    place = _Place(folder, folder.name if name is None else name, root)
+    place = Place(folder, folder.name if name is None else name, root)
     if not folder.is_dir():
         raise DataError("missing_source", f"{place.name}: got no such folder, expected a checkpoint. Check the path.")
     kind = _kind(place)
@@ -148,7 +141,7 @@ def inspect_checkpoint(
     return _timm_model(place, config) if kind == "timm" else _transformers_model(place, config, tower, tokenizer)
 
 
-def _kind(place: "_Place") -> Literal["adapter"] | Loader:
+def _kind(place: Place) -> Literal["adapter"] | Loader:
     if place.has("adapter_config.json"):
         return "adapter"
     if place.has("modules.json"):
@@ -161,32 +154,7 @@ def _kind(place: "_Place") -> Literal["adapter"] | Loader:
     return "timm" if "architecture" in config and "model_type" not in config else "transformers"
 
 
-@dataclass(frozen=True)
-class _Place:
-    """A folder, how messages call it, and where links may lead."""
-
-    folder: Path
-    name: str
-    root: Path | None
-
-    def has(self, file: str) -> bool:
-        return (self.folder / file).exists()
-
-    def json(self, file: str) -> dict[str, Any]:
-        check_inside(self.folder / file, self.folder, self.name, self.root)
-        return read_json(self.folder / file, f"{self.name}/{file}")
-
-    def present(self, names: tuple[str, ...]) -> tuple[Path, ...]:
-        found = [self.folder / one for one in names if self.has(one)]
-        for file in found:
-            check_inside(file, self.folder, self.name, self.root)
-        return tuple(found)
-
-    def weights(self) -> StoredWeights:
-        return read_weights(self.folder, self.name, self.root)
-
-
-def _transformers_model(place: _Place, config: dict[str, Any], tower: str | None, tokenizer: Path | None) -> Checkpoint:
+def _transformers_model(place: Place, config: dict[str, Any], tower: str | None, tokenizer: Path | None) -> Checkpoint:
     family = config.get("model_type")
     if not isinstance(family, str):
         problem = "got a config.json without model_type, expected the name of an architecture"
@@ -197,16 +165,16 @@ def _transformers_model(place: _Place, config: dict[str, Any], tower: str | None
     notes = tuple(check_architecture(config, place.name))
     quantized = check_quantization(config, place.name)
     weights = place.weights()
-    part, reads = _tower(place, config, tower)
+    part, reads = running_tower(place, config, tower)
     tokenizer_folder, files = None, place.present(("config.json",))
     if reads == "texts":
         tokenizer_folder = place.folder if tokenizer is None else tokenizer
-        files += _tokenizer_files(place, tokenizer_folder)
+        files += tokenizer_files(place, tokenizer_folder)
     else:
-        files += _processor_files(place)
+        files += processor_files(place)
     states = hidden_states(config, part, tower, place.name)
     for one in towers(config) or (None,):
-        check_agreement(config, _part(config, one), one, weights.tensors, place.name)
+        check_agreement(config, tower_part(config, one), one, weights.tensors, place.name)
     return Checkpoint(
         folder=place.folder,
         loader="transformers",
@@ -229,81 +197,7 @@ def _transformers_model(place: _Place, config: dict[str, Any], tower: str | None
     )
 
 
-def _tokenizer_files(place: _Place, folder: Path) -> tuple[Path, ...]:
-    """Return the files of the tokenizer in ``folder``; DataError if there is none, or it is code."""
-    own = folder == place.folder
-    there = place if own else _Place(folder, folder.name, place.root)
-    if not there.present(VOCABULARIES):
-        problem = f"{there.name}: got no tokenizer.json, expected the tokenizer that the model was trained with"
-        advice = "Name the folder of one: tokenizer: zoo/base" if own else "Name another folder"
-        raise DataError("no_processor", f"{problem}. {advice}.")
-    if there.has("tokenizer_config.json"):
-        check_tokenizer_code(there.json("tokenizer_config.json"), folder, there.name)
-    return there.present(_TOKENIZER_FILES)
-
-
-def _processor_files(place: _Place) -> tuple[Path, ...]:
-    if not _prepares_images(place):
-        problem = f"got a model of images and no {_IMAGE_PROCESSOR}, expected the processor that prepares them"
-        advice = f"Copy the file of the model that it was trained from into {place.name}"
-        raise DataError("no_processor", f"{place.name}: {problem}. {advice}.")
-    return place.present(_PROCESSOR_FILES)
-
-
-def towers(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return the networks that a transformers checkpoint holds, if there are two that can be run apart."""
-    if all(isinstance(config.get(f"{one}_config"), dict) for one in ("text", "vision")):
-        return "text", "vision"
-    return ("encoder", "decoder") if config.get("is_encoder_decoder") is True else ()
-
-
-def _tower(place: _Place, config: dict[str, Any], tower: str | None) -> tuple[dict[str, Any], Reads]:
-    """Return the configuration of the network that runs, and what it reads."""
-    reads: dict[str, Reads] = {"text": "texts", "vision": "images", "decoder": "texts"}
-    hears = _processor_has(place, "sampling_rate")
-    if not hears:
-        reads["encoder"] = "images" if _prepares_images(place) else "texts"
-    choices = tuple(one for one in towers(config) if one in reads)
-    if tower is not None and tower not in choices:
-        expected = " or ".join(choices) or "no tower, as the checkpoint holds one network"
-        raise DataError("no_tower", f"{place.name}: got tower: {tower}, expected {expected}. Change tower.")
-    if tower is not None:
-        return _part(config, tower), reads[tower]
-    if choices:
-        problem = f"got a {config['model_type']} model, which holds several networks, expected one to run"
-        listed = " or ".join(f"tower: {one} (reads {reads[one]})" for one in choices)
-        raise DataError("no_tower", f"{place.name}: {problem}. Choose {listed}.")
-    if hears:
-        problem = "got a model that reads sound, expected one of texts or images"
-        raise DataError("unsupported_model", f"{place.name}: {problem}. Record it yourself and name the activations.")
-    has_tokenizer, has_processor = bool(place.present(VOCABULARIES)), _prepares_images(place)
-    if has_tokenizer != has_processor:
-        return config, "texts" if has_tokenizer else "images"
-    return config, "texts" if "vocab_size" in config else "images"
-
-
-def _part(config: dict[str, Any], tower: str | None) -> dict[str, Any]:
-    """Return the part of a configuration that describes one of its networks."""
-    keys = () if tower is None else (f"{tower}_config", tower)
-    return next((config[key] for key in keys if isinstance(config.get(key), dict)), config)
-
-
-def _prepares_images(place: _Place) -> bool:
-    """Return whether a processor of images is there: they say how to scale or resize, those of sound do not."""
-    return _processor_has(place, "image_mean", "do_resize", "image_processor_type")
-
-
-def _processor_has(place: _Place, *keys: str) -> bool:
-    """Return whether a processor's settings hold one of ``keys``, by themselves or one level below."""
-    for file in _PROCESSOR_FILES[:2]:
-        settings = place.json(file) if place.has(file) else {}
-        parts = [settings, *(value for value in settings.values() if isinstance(value, dict))]
-        if any(key in part for part in parts for key in keys):
-            return True
-    return False
-
-
-def _timm_model(place: _Place, config: dict[str, Any]) -> Checkpoint:
+def _timm_model(place: Place, config: dict[str, Any]) -> Checkpoint:
     """Return what a timm folder tells; only timm itself knows which states an architecture has."""
     weights = place.weights()
     return Checkpoint(
@@ -325,7 +219,7 @@ def _timm_model(place: _Place, config: dict[str, Any]) -> Checkpoint:
     )
 
 
-def _sentence_transformer(place: _Place, tokenizer: Path | None) -> Checkpoint:
+def _sentence_transformer(place: Place, tokenizer: Path | None) -> Checkpoint:
     label = f"{place.name}/modules.json"
     check_inside(place.folder / "modules.json", place.folder, place.name, place.root)
     modules = parsed_json(place.folder / "modules.json", label)
@@ -344,7 +238,7 @@ def _sentence_transformer(place: _Place, tokenizer: Path | None) -> Checkpoint:
     if not paths or not paths[0][0].endswith(".Transformer"):
         problem = f"got the first module {paths[0][0] if paths else 'none'!r}, expected a Transformer"
         raise DataError("unsupported_model", f"{label}: {problem}. Record it with a torch factory.")
-    first = _Place(place.folder / paths[0][1], f"{place.name}/{paths[0][1]}".rstrip("/"), place.root)
+    first = Place(place.folder / paths[0][1], f"{place.name}/{paths[0][1]}".rstrip("/"), place.root)
     inner = _transformers_model(first, first.json("config.json"), None, tokenizer)
     files = list(inner.files)
     files += place.present(("modules.json", "config_sentence_transformers.json"))
@@ -365,7 +259,7 @@ def _sentence_transformer(place: _Place, tokenizer: Path | None) -> Checkpoint:
     )
 
 
-def _adapted(place: _Place, tower: str | None, base: Path | None, tokenizer: Path | None) -> Checkpoint:
+def _adapted(place: Place, tower: str | None, base: Path | None, tokenizer: Path | None) -> Checkpoint:
     settings = place.json("adapter_config.json")
     if settings.get("peft_type") != "LORA":
         problem = f"got an adapter of type {settings.get('peft_type')!r}, expected LORA"
@@ -386,7 +280,7 @@ def _adapted(place: _Place, tower: str | None, base: Path | None, tokenizer: Pat
     if tokenizer is None and place.present(VOCABULARIES):
         tokenizer = place.folder
     config = read_json(folder / "config.json", f"{folder.name}/config.json")
-    on_base = _Place(folder, folder.name, place.root)
+    on_base = Place(folder, folder.name, place.root)
     inner = _transformers_model(on_base, config, tower, tokenizer)
     if not inner.quantized:
         check_adapter(settings, weights.tensors, on_base.weights().tensors, (place.name, folder.name))
@@ -402,7 +296,7 @@ def _adapted(place: _Place, tower: str | None, base: Path | None, tokenizer: Pat
     )
 
 
-def _base_folder(place: _Place, written: Any, base: Path | None) -> Path:
+def _base_folder(place: Place, written: Any, base: Path | None) -> Path:
     """Return the folder of an adapter's base: the catalog's, or that of its name inside the folder or beside it.
 
     Only the last part of what the adapter says is looked up: an adapter from elsewhere names no path of this machine.

@@ -18,7 +18,7 @@ import numpy as np
 
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.files.packed_values import CONVENTIONS, NETCDF_DEFAULT_FILL, find_packing, unpacked
+from lfm_tasks.sources.files.packed_values import CONVENTIONS, find_packing, netcdf_default_fill, unpacked
 from lfm_tasks.sources.files.paths import fingerprint, is_remote, open_bytes, refuse_placeholder
 from lfm_tasks.sources.files.stored_array import (
     MAX_MEMORY_BYTES,
@@ -128,19 +128,31 @@ def _conventions(file: Any, dataset: Any, path: Path) -> dict[str, Any]:
         else:
             value = dataset.attrs[key]
             found[key] = None if isinstance(value, h5py.Empty) else value
-    if "_FillValue" not in found and dataset.dtype.kind == "f" and "_NCProperties" in file.attrs:
-        found["_FillValue"] = NETCDF_DEFAULT_FILL
+    if "_FillValue" not in found and "_NCProperties" in file.attrs:
+        found["_FillValue"] = netcdf_default_fill(dataset.dtype)
     return found
 
 
 def hdf5_keys(path: Path, name: str) -> tuple[str, ...]:
-    """Return the paths of all datasets that lie in the file itself."""
+    """Return the paths of all datasets that lie in the file itself, without the lengths of dimensions in NetCDF."""
     import h5py
 
     keys: list[str] = []
+
+    def visit(key: str, item: Any) -> None:
+        if isinstance(item, h5py.Dataset) and not _is_length(item):
+            keys.append(key)
+
     with _opened(path) as file:  # visititems follows hard links only
-        file.visititems(lambda key, item: keys.append(key) if isinstance(item, h5py.Dataset) else None)
+        file.visititems(visit)
     return tuple(keys)
+
+
+def _is_length(dataset: Any) -> bool:
+    """Return whether a dataset only tells how long a dimension of NetCDF is, and holds no values."""
+    if "CLASS" not in dataset.attrs or "NAME" not in dataset.attrs or dataset.attrs.get_id("NAME").dtype.kind != "S":
+        return False
+    return bytes(dataset.attrs["NAME"]).startswith(b"This is a netCDF dimension but not a netCDF variable")
 
 
 @contextmanager

@@ -151,7 +151,7 @@ def _check_visible(ids: Shaped[np.ndarray, " points"], label: str, place: Callab
     if _UNSEEN.search(whole):
         row = next(row for row, text in enumerate(texts) if _UNSEEN.search(text))
         problem = f"found a control character in the id {ascii(texts[row])[:60]}, in {place(row)}"
-        raise DataError("bad_ids", f"{label}: {problem}, needs visible text: remove it")
+        raise DataError("bad_ids", f"{label}: {problem}, needs visible text: remove it, or say as: stripped")
     if whole.isascii():
         return
     first: dict[str, int] = {}

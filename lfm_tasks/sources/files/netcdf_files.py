@@ -17,7 +17,7 @@ import numpy as np
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.hdf5_files import hdf5_keys, open_hdf5
-from lfm_tasks.sources.files.packed_values import NETCDF_DEFAULT_FILL, find_packing, unpacked
+from lfm_tasks.sources.files.packed_values import find_packing, netcdf_default_fill, unpacked
 from lfm_tasks.sources.files.paths import fingerprint, open_bytes
 from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray, check_memory_size, raw_rows, text_array
 
@@ -57,8 +57,7 @@ def open_netcdf(
     if not unpack:
         return stored
     marks = dict(variable.attributes)
-    if variable.dtype.kind == "f":
-        marks.setdefault("_FillValue", NETCDF_DEFAULT_FILL)
+    marks.setdefault("_FillValue", netcdf_default_fill(variable.dtype))
     return unpacked(stored, find_packing(marks, variable.dtype, name))
 
 

@@ -22,7 +22,12 @@ _MISSING = ("_FillValue", "missing_value")
 # What says that an array was written by the conventions; of others a fill value says nothing about its values.
 CONVENTIONS = ("scale_factor", "add_offset", "_Unsigned", *_MISSING)
 # What NetCDF stands for values that nobody wrote: https://docs.unidata.ucar.edu/netcdf-c/current/netcdf_8h_source.html
-NETCDF_DEFAULT_FILL = 9.9692099683868690e36
+_NETCDF_FILLS = {"f4": 9.9692099683868690e36, "f8": 9.9692099683868690e36, "i2": -32767, "i4": -2147483647}
+
+
+def netcdf_default_fill(dtype: np.dtype[Any]) -> float | None:
+    """Return the mark that NetCDF writes where nobody wrote a value; None for types whose mark is a usual number."""
+    return _NETCDF_FILLS.get(f"{dtype.kind}{dtype.itemsize}")
 
 
 @dataclass(frozen=True)

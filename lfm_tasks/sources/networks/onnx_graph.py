@@ -15,6 +15,7 @@ from lfm_tasks.catalog.names import check_layer_name, did_you_mean, shorten
 from lfm_tasks.errors import DataError, one_line
 from lfm_tasks.sources.files.digests import DigestMemory
 from lfm_tasks.sources.networks.onnx_file import MAX_BYTES, OnnxFile, onnx_digest, read_onnx
+from lfm_tasks.sources.networks.onnx_layouts import channels_last
 from lfm_tasks.sources.networks.onnx_rows import flowing_from, mixed_tensors
 
 # The first dimension of inputs gets a name of ours, so that shape inference tells where the batch goes; and so does
@@ -22,20 +23,22 @@ from lfm_tasks.sources.networks.onnx_rows import flowing_from, mixed_tensors
 _BATCH, _TOKENS = "the batch", "the tokens"
 _FLOATS = (np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64))
 # Part of what is remembered. Raise it when the same file has other layers.
-_VERSION = "1"
+_VERSION = "2"
 
 
 @dataclass(frozen=True)
 class Tensor:
     """A tensor with a row a point: its dtype, and the shape of one point; None where only a run can tell.
 
-    ``tokens``: which of these dimensions are as long as the batch's longest text, counted from 0.
+    ``tokens``: which of these dimensions are as long as the batch's longest text, counted from 0. ``channels_last``: of
+    a map, whether its channels are its last dimension.
     """
 
     name: str
     dtype: np.dtype[Any]
     shape: tuple[int | None, ...]
     tokens: tuple[int, ...] = ()
+    channels_last: bool = False
 
     @property
     def is_pooled_by_tokens(self) -> bool:
@@ -128,8 +131,9 @@ def read_layers(file: OnnxFile, batch_size: int) -> OnnxGraph:
     types = _inferred_types(file, set(entries))
     _refuse_huge(file, types, n_rows)
     reached = [name for _, outputs in flowing_from(set(entries), file.model.graph) for name in outputs]
+    last = channels_last(file.model.graph, {name: len(dims) for name, (_, dims) in types.items()})
     layers = {
-        name: _tensor(name, dtype, dims)
+        name: _tensor(name, dtype, dims, name in last)
         for name in reached
         for dtype, dims in [types.get(name, _UNKNOWN)]
         if dtype in _FLOATS and len(dims) > 1 and _is_batch(dims, batch)
@@ -213,10 +217,10 @@ def _is_batch(dims: Sequence[int | str | None], batch: int | None) -> bool:
     return dims[0] in (_BATCH, None) or (batch is not None and dims[0] == batch and _BATCH not in dims[1:])
 
 
-def _tensor(name: str, dtype: np.dtype[Any], dims: Sequence[int | str | None]) -> Tensor:
+def _tensor(name: str, dtype: np.dtype[Any], dims: Sequence[int | str | None], is_last: bool = False) -> Tensor:
     of_point = dims[1:]
     tokens = tuple(index for index, dim in enumerate(of_point) if dim == _TOKENS)
-    return Tensor(name, dtype, tuple(map(_length, of_point)), tokens)
+    return Tensor(name, dtype, tuple(map(_length, of_point)), tokens, is_last)
 
 
 def _length(dim: int | str | None) -> int | None:
@@ -233,7 +237,9 @@ def _refuse_huge(file: OnnxFile, types: Mapping[str, _Type], batch_size: int) ->
 
 def _as_facts(graph: OnnxGraph) -> dict[str, Any]:
     def tensors(found: Mapping[str, Tensor]) -> list[list[Any]]:
-        return [[one.name, one.dtype.str, list(one.shape), list(one.tokens)] for one in found.values()]
+        return [
+            [one.name, one.dtype.str, list(one.shape), list(one.tokens), one.channels_last] for one in found.values()
+        ]
 
     return {
         "sha256": graph.sha256,
@@ -248,7 +254,8 @@ def _as_facts(graph: OnnxGraph) -> dict[str, Any]:
 def _from_facts(facts: Mapping[str, Any], path: Path, memory: DigestMemory) -> OnnxGraph:
     def tensors(found: Sequence[Any]) -> dict[str, Tensor]:
         return {
-            name: Tensor(name, np.dtype(dtype), tuple(shape), tuple(tokens)) for name, dtype, shape, tokens in found
+            name: Tensor(name, np.dtype(dtype), tuple(shape), tuple(tokens), is_last)
+            for name, dtype, shape, tokens, is_last in found
         }
 
     return OnnxGraph(

@@ -88,13 +88,16 @@ class OnnxSource:
 
     def identity(self, layer: str) -> Mapping[str, str]:
         """Return what decides the values of ``layer``: model, inputs, pooling, batches, and what records it."""
-        name = self._layer(layer).name
+        tensor = self._layer(layer)
+        name = tensor.name
         self._graph.check_rows(name)
+        layout = {"shape": "nhwc"} if tensor.channels_last and self._recorder.pool != "flatten" else {}
         return {
             "kind": "onnx",
             "model": self._graph.sha256,
             "layer": name,
             "onnxruntime": runtime_version(),
+            **layout,
             **self._recorder.identity,
         }
 
@@ -116,9 +119,9 @@ class OnnxSource:
         """Return a function that runs the model on a batch of rows and returns ``layers``, pooled."""
         names = list(dict.fromkeys(layers))
         for name in names:
-            shape = self._layer(name).shape
+            layer = self._layer(name)
             self._graph.check_rows(name)
-            self._recorder.check_pooling(name, shape)
+            self._recorder.check_pooling(name, layer.shape, is_last=layer.channels_last)
         session = open_session(*self._graph.with_outputs(names), self._graph.name)
 
         def run(batch: Int[np.ndarray, " batch"]) -> Pooled:
@@ -128,8 +131,10 @@ class OnnxSource:
                 name: cast_input(self._graph.name, values, self._graph.inputs[name].dtype, row_names)
                 for name, values in inputs.arrays.items()
             }
-            pairs = zip(names, session.run(names, feed), strict=True)
-            return {name: self._recorder.pooled(name, values, batch, inputs) for name, values in pairs}
+            return {
+                name: self._recorder.pooled(name, values, batch, inputs, is_last=self._layer(name).channels_last)
+                for name, values in zip(names, session.run(names, feed), strict=True)
+            }
 
         return run
 

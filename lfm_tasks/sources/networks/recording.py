@@ -159,22 +159,31 @@ class Recorder:
         """Return how messages call these rows."""
         return [f"row {row} (id {self.ids[row]!s})" for row in rows]
 
-    def check_pooling(self, layer: str, shape: Sequence[int | None]) -> None:
-        """Raise DataError if the pooling does not fit a layer whose points have ``shape``."""
+    def check_pooling(self, layer: str, shape: Sequence[int | None], *, is_last: bool = False) -> None:
+        """Raise DataError if the pooling does not fit a layer whose points have ``shape``; see `maps_shape`."""
         if self.inputs.has_mask and len(shape) > 1 and self.pool == "flatten":
             problem = "got pool: flatten beside a mask, which would keep padded tokens"
             raise DataError("wrong_shape", f"{self.name}: {problem}. Pool the tokens, or remove the mask")
         if None in shape:
             return  # the first batch tells
         try:
-            pooled_features([length or 0 for length in shape], self.pool, shape=maps_shape(len(shape) + 1))
+            pooled_features([length or 0 for length in shape], self.pool, shape=maps_shape(len(shape) + 1, is_last))
         except DataError as error:
             raise DataError(error.reason, f"{self.name}: {layer}: {error}") from error
 
     def pooled(
-        self, layer: str, values: Shaped[np.ndarray, "..."], rows: Int[np.ndarray, " batch"], inputs: InputBatch
+        self,
+        layer: str,
+        values: Shaped[np.ndarray, "..."],
+        rows: Int[np.ndarray, " batch"],
+        inputs: InputBatch,
+        *,
+        is_last: bool = False,
     ) -> Float[np.ndarray, "batch features"]:
-        """Return what ``layer`` gave for ``rows``, pooled, in memory of its own; DataError if it cannot be used."""
+        """Return what ``layer`` gave for ``rows``, pooled, in memory of its own; DataError if it cannot be used.
+
+        ``is_last``: of maps, whether their channels come last.
+        """
         n_rows = self.batch_rows if self.fills else len(rows)
         if values.ndim < 2 or len(values) != n_rows:
             problem = f"found {values.shape} for {n_rows} points, needs a row a point"
@@ -185,7 +194,7 @@ class Recorder:
             problem = f"got {values.shape} and a mask of {mask.shape}, expected (points, tokens, features)"
             raise DataError("wrong_shape", f"{self.name}: {layer}: {problem}. Leave it out: layers: ['!{layer}']")
         try:
-            pooled = pool_rows(values, self.pool, shape=maps_shape(values.ndim), mask=mask)
+            pooled = pool_rows(values, self.pool, shape=maps_shape(values.ndim, is_last), mask=mask)
         except DataError as error:
             raise DataError(error.reason, f"{self.name}: {layer}: {error}") from error
         check_finite(pooled, rows, self.ids, name=f"{self.name}: {layer}", advice="leave the layer out")
@@ -209,9 +218,9 @@ class Recorder:
             raise DataError("not_a_function", f"{self.name}: {message}")
 
 
-def maps_shape(n_dims: int) -> str | None:
-    """Return how maps that a network computes are laid out: channels first, as convolutions give them."""
-    return "nchw" if n_dims == 4 else None
+def maps_shape(n_dims: int, is_last: bool = False) -> str | None:
+    """Return how maps that a network computes are laid out: channels first, as convolutions give them, or last."""
+    return ("nhwc" if is_last else "nchw") if n_dims == 4 else None
 
 
 def _differ(

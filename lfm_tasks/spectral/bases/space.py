@@ -49,7 +49,8 @@ def spectral_space(
     """Return the space of ``activations``, its graph joined into one piece.
 
     The defaults are those for few anchors: a dense graph (`dense_neighbors`) with edges of weight 1/d, and 50
-    eigenpairs, or as many as a third of the points. ``center``: angles are seen from the `spatial_median` of the rows, so that translation changes nothing; ``euclidean`` has none.
+    eigenpairs, or as many as a third of the points. ``center``: angles are seen from the `spatial_median` of the rows,
+    so that translation changes nothing (`invariances`).
 
     Raises
     ------
@@ -69,6 +70,16 @@ def spectral_space(
     neighbors = exact_neighbors(rows, n_neighbors or dense_neighbors(len(rows)), metric=metric)
     graph, _ = join_components(affinity_graph(neighbors, kernel=kernel), rows, metric=metric)
     return SpectralSpace(activations, neighbors, graph, spectral_basis(graph, n_eigenpairs), from_where)
+
+
+def invariances(metric: Metric, *, center: bool) -> frozenset[str]:
+    """Return what a space may undergo without any change of its graph, its basis and the scores of its maps.
+
+    *rotation* of features by any orthogonal matrix, their *permutation*, isotropic *scaling*, *translation*: the words
+    of `lfm_tasks.measures.Measure`. Angles that are not seen from the center change with translation.
+    """
+    of_all = frozenset({"rotation", "permutation", "scaling"})
+    return of_all | {"translation"} if center or metric == "euclidean" else of_all
 
 
 # Of maps from few anchors: more make them no better, and each fit takes longer.

@@ -12,7 +12,7 @@ from lfm_tasks.errors import DataError
 from lfm_tasks.sources.networks.recording import OF_THE_NETWORK, RecordedSource, ScatteredSource
 from lfm_tasks.sources.opening import open_source, read_dataset
 from lfm_tasks.sources.source import Source
-from lfm_tasks.stages.inventory.stage import activations_keys, layer_rows
+from lfm_tasks.stages.inventory.stage import activations_keys, lacks_rows, layer_rows
 from lfm_tasks.stores.units.arrays import ArrayReader
 from lfm_tasks.stores.units.recordings import Recording, ScatteredRecording
 from lfm_tasks.stores.units.store import UnitStore
@@ -65,7 +65,8 @@ def _of_the_same_rows(
         return [list(layers)]
     together: dict[bytes, list[str]] = {}
     for layer in layers:
-        together.setdefault(layer_rows(source, layer, job.catalog, points).tobytes(), []).append(layer)
+        rows = layer_rows(source, layer, job.catalog, points).tobytes() if lacks_rows(source, layer) else b""
+        together.setdefault(rows, []).append(layer)
     return list(together.values())
 
 

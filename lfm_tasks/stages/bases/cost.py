@@ -14,6 +14,8 @@ def basis_load(size: SpaceSize, method: BasisMethod) -> Load:
     m = method.n_landmarks or n
     width = max(size.itemsize, 4)
     work = {"basis task": 1.0, **_graph_work(m, d, k, n_pairs, method.search)}
+    if method.graph.is_centered:
+        work["basis center"] = float(m * d)
     by_points = 3 * n < 2 * n_pairs**2
     work["basis profile"] = n * n * (n_pairs / 2 + 20) if by_points else n * n_pairs**3 / 3
     work["basis bytes"] = float(n * (d * size.itemsize + 8 * n_pairs))

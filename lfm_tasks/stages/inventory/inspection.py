@@ -17,7 +17,7 @@ from lfm_tasks.sources.networks.recording import OF_THE_NETWORK, RecordedSource
 from lfm_tasks.sources.opening import DatasetRows, open_source, read_dataset
 from lfm_tasks.sources.source import FileSource, Source, choose_layers
 from lfm_tasks.spaces import Space
-from lfm_tasks.stages.inventory.stage import Zoo, layer_rows, selected_rows
+from lfm_tasks.stages.inventory.stage import Zoo, lacks_rows, layer_rows, selected_rows
 from lfm_tasks.stores.units.store import ids_digest
 
 Ids = Shaped[np.ndarray, " points"]
@@ -183,7 +183,9 @@ def _read_spaces(
     """Yield a report of each space; layers of a network are run together, and alone if one of them has an error."""
     if not isinstance(source, RecordedSource):
         for space in spaces:
-            of_layer = np.sort(layer_rows(source, space.layer, catalog, points))
+            of_layer = rows
+            if lacks_rows(source, space.layer):
+                of_layer = np.sort(layer_rows(source, space.layer, catalog, points))
             yield from _read_together(source, [space], of_layer, len(of_layer))
         return
     if not spaces:

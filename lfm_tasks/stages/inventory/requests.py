@@ -261,8 +261,10 @@ def _named_measures(catalog: Catalog | Mapping[str, Any]) -> Iterator[tuple[tupl
 
 def _hint(name: str, known: Collection[str]) -> str:
     """Return what a misspelled measure may mean: what begins like it, else what is spelled almost like it."""
-    plain = name.casefold()
-    alike = [one for one in known if one.casefold().startswith((f"{plain}_", plain))]
-    near = alike[:1] or get_close_matches(plain, known, n=1) or [one for one in known if plain in one.split("_")][:1]
+    plain = name.casefold().replace("-", "_").replace(" ", "_")
+    alike = [one for one in known if one.casefold().startswith(plain)]
+    # linear_cka for cka_linear: the same words in another order.
+    same_words = [one for one in known if set(plain.split("_")) <= set(one.casefold().split("_"))]
+    near = (alike or same_words)[:1] or get_close_matches(plain, known, n=1)
     others = f" (there are {', '.join(alike[1:4])}, too)" if len(alike) > 1 else ""
     return f"; did you mean {near[0]!r}?{others}" if near else f"; there are {', '.join(known)}"

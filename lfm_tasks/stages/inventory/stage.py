@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TypeGuard
 
 import numpy as np
 from jaxtyping import Int, Shaped
@@ -60,11 +61,16 @@ def drawn_rows(
     return np.sort(np.argsort(ranks, kind="stable")[:n_drawn])
 
 
+def lacks_rows(source: Source, layer: str) -> TypeGuard[FileSource]:
+    """Return whether a source has no values for some of its points in one layer."""
+    return isinstance(source, FileSource) and source.lacks_rows(layer)
+
+
 def layer_rows(
     source: Source, layer: str, catalog: Catalog, points: Shaped[np.ndarray, " kept"] | None
 ) -> Int[np.ndarray, " selected"]:
     """Return the indices of the rows of one layer to record: `selected_rows` of those that it has values for."""
-    if not isinstance(source, FileSource):
+    if not lacks_rows(source, layer):
         return selected_rows(source.ids, catalog, points)
     usable = source.usable(layer)
     return usable[selected_rows(source.ids[usable], catalog, points)]
@@ -180,8 +186,8 @@ def validate_catalog(catalog: Catalog, report_progress: ProgressCallback, memory
     }
     # Libraries may name paths as they are used.
     told = tuple(replace(failure, message=catalog.hide_values(failure.message)) for failure in failures)
-    said = tuple(catalog.hide_values(note) for note in (*_dataset_notes(datasets), *_as_sentences(notes)))
-    return Zoo(wanted, told, exchangeability, parts, _labels(parts, datasets), opened, len(spaces), said)
+    left_out = tuple(catalog.hide_values(note) for note in (*_dataset_notes(datasets), *_as_sentences(notes)))
+    return Zoo(wanted, told, exchangeability, parts, _labels(parts, datasets), opened, len(spaces), left_out)
 
 
 def _dataset_notes(datasets: Mapping[str, DatasetRows | DataError]) -> Iterator[str]:
@@ -217,7 +223,9 @@ def plan_model(
     for position, layer in enumerate(layers):
         space = Space(model.dataset, name, layer)
         try:
-            n_left = len(layer_rows(source, layer, catalog, rows.points))
+            n_left = n_points
+            if lacks_rows(source, layer):
+                n_left = len(layer_rows(source, layer, catalog, rows.points))
             check_size(n_left, catalog, numbers)
             size = replace(with_layer(whole, space, source, pool), n_points=n_left)
             key = key_of(layer)
@@ -231,6 +239,9 @@ def plan_model(
     return spaces, failures, notes
 
 
+_N_IDS = 12  # that a sentence names
+
+
 def _lacking(source: Source, rows: DatasetRows) -> str:
     """Return a sentence on the points of the dataset that a source has no rows for; "" if it has all."""
     wanted = rows.ids if rows.points is None else rows.points
@@ -239,7 +250,7 @@ def _lacking(source: Source, rows: DatasetRows) -> str:
     lacking = np.setdiff1d(wanted, source.ids)
     if not len(lacking):
         return ""
-    first = ", ".join(str(name) for name in lacking[:N_NAMED]) + (" ..." if len(lacking) > N_NAMED else "")
+    first = ", ".join(str(name) for name in lacking[:_N_IDS]) + (" ..." if len(lacking) > _N_IDS else "")
     return f"{len(lacking)} of {len(wanted)} points of the dataset are not there: {first}"
 
 
@@ -352,7 +363,7 @@ def activations_keys(
 
     def key_of(layer: str) -> str:
         ingredients: Mapping[str, str] = source.identity(layer)
-        rows = layer_rows(source, layer, catalog, points) if "not_finite" in ingredients else whole
+        rows = layer_rows(source, layer, catalog, points) if lacks_rows(source, layer) else whole
         of_rows = {"ids": ids, "rows": rows.tolist()}
         return digest({"kind": "activations", "source": dict(ingredients), **of_rows})
 

@@ -16,6 +16,7 @@ import pytest
 SECONDS_A_KIND = int(os.environ.get("LFM_ATLAS_FUZZ_SECONDS", "20"))
 # Folders of many files (Zarr, saved datasets) are damaged in test_readers.
 KINDS = ["catalog", "npy", "npz", "safetensors", "hdf5", "parquet", "arrow", "pt", "text", "onnx"]
+KINDS += ["packed hdf5", "netcdf", "csv", "jsonl", "columns"]
 ROOT = Path(__file__).parents[3]
 
 pytestmark = pytest.mark.fuzz

@@ -224,7 +224,7 @@ def test_bad_names_and_links_of_folders__are_refused(tmp_path: Path) -> None:
     assert catalog.models == {}
     messages = {refused.name: refused.message for refused in catalog.refused_models}
     assert messages["'b b'"].endswith("rename the folder")
-    assert messages["'link'"].endswith("leads out of its folder and out of the catalog's: copy the folder there")
+    assert "leads out of its folder and out of the catalog's: copy the folder there, or allow" in messages["'link'"]
     assert "no section of discover takes: it is a link that leads nowhere" in messages["'dangling'"]
     assert set(messages) == {"'b b'", "'link'", "'dangling'"}
 
@@ -239,3 +239,21 @@ def test_many_folders__are_each_looked_into_once(tmp_path: Path, monkeypatch: py
     )
     catalog = read(tmp_path)
     assert (len(catalog.models), len(looked), len(set(looked))) == (300, 300, 300)
+
+
+def test_links__may_lead_into_the_folders_that_the_catalog_allows(tmp_path: Path) -> None:
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "home" / "acts").mkdir(parents=True)
+    for number in range(3):
+        (tmp_path / "hub" / f"blob{number}").write_bytes(b"")
+        (tmp_path / "home" / "acts" / f"m{number}.npz").symlink_to(tmp_path / "hub" / f"blob{number}")
+    text = """\
+version: 1
+datasets: {probe: {ids: positional}}
+discover: {all: {activations: {path: "acts/{model}.npz", dataset: probe}}}
+"""
+    path = tmp_path / "home" / "data_catalog.yaml"
+    path.write_text(text)
+    assert [refused.name for refused in read_catalog(path).refused_models] == ["'m0'", "'m1'", "'m2'"]
+    path.write_text(f"{text}links: [../hub]\n")
+    assert list(read_catalog(path).models) == ["m0", "m1", "m2"]

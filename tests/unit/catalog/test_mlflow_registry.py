@@ -70,6 +70,17 @@ def test_latest_versions__become_models_with_their_folders_tokenizers_and_facts(
     assert "where the registry says that its files are" in told["'gone'"]
 
 
+def test_folder_elsewhere__is_taken_if_the_catalog_allows_it_by_links(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = write_version(tmp_path_factory.mktemp("elsewhere") / "m-1")
+    monkeypatch.setattr(registry, "_entries", lambda *_: (("reader", 1, str(elsewhere), ()),))
+    assert not read(folder).models
+
+    (folder / "data_catalog.yaml").write_text(f"links: [{elsewhere.parent}]\n" + CATALOG % "")
+    assert list(read_catalog(folder / "data_catalog.yaml", {}).models) == ["reader"]
+
+
 @pytest.mark.parametrize(
     ("options", "expected"),
     [

@@ -150,9 +150,9 @@ atlas:
         ":8: models.con: found the name 'con', which Windows reserves for a device: rename it",
         ":9: models.con.onnx.dataset: the dataset 'probe' has no inputs to run the model on: "
         "add inputs: {path: inputs.npy} to it",
-        ":11: atlas.n_eigenpairs: found the text 'many', needs a whole number",
+        ":11: atlas.n_eigenpairs: found the text 'many', needs auto or a whole number >= 2",
         ":12: atlas.graph.metric: found the text 'cosine', needs 'angular' or 'euclidean'; there is angular, euclidean",
-        ":12: atlas.graph.n_neighbors: found the number 0, needs >= 1",
+        ":12: atlas.graph.n_neighbors: found the number 0, needs auto or a whole number >= 1",
     ]
 
 

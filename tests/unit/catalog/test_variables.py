@@ -104,11 +104,29 @@ def test_keys_that_take_values_of_the_environment__are_those_of_paths_storage_an
     keys = set(marked(CatalogText))
 
     assert {key.rpartition(".")[2] for key in keys} == {
-        "path", "weights", "base", "tokenizer", "storage", "store", "remote", "baseline",
+        "path", "weights", "base", "tokenizer", "registry", "storage", "store", "remote", "baseline",
         "n_workers", "scheduler", "ca", "cert", "key", "interface", "partition", "account", "image", "namespace",
         "volume_claim", "volume_path", "address", "proxy_address",
     }  # fmt: skip
     assert {key for key in keys if key.endswith(".key")} == {"cluster.tls.key"}
+
+
+def test_lists_of_paths__take_values_of_the_environment(tmp_path: Path) -> None:
+    text = """\
+version: 1
+datasets: {probe: {ids: positional, inputs: {path: inputs.npy}}}
+models:
+  net: {torch: {factory: "x:y", dataset: probe, reads: ["${HUB}/a.json"]}, layers: ["*"]}
+links: ["${HUB}"]
+"""
+    (tmp_path / "data_catalog.yaml").write_text(text)
+    catalog = read_catalog(tmp_path / "data_catalog.yaml", {"HUB": "/data/hub"})
+    assert catalog.link_homes == (Path("/data/hub"),)
+    assert catalog.models["net"].torch is not None
+    assert catalog.models["net"].torch.reads == ("/data/hub/a.json",)
+    (tmp_path / "data_catalog.yaml").write_text(text.replace('["*"]', '["${HUB}"]'))
+    with pytest.raises(CatalogError, match=r"models\.net\.layers\[0\]: got the variable HUB, expected plain text"):
+        read_catalog(tmp_path / "data_catalog.yaml", {"HUB": "/data/hub"})
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,10 @@ def test_a_file_a_layer_and_ids_beside_them(tmp_path: Path) -> None:
     (tmp_path / "zoo/ids.txt").write_text("\n".join(IDS))
     save(tmp_path / "labels.npy", np.arange(N))
 
+    assert (
+        draft_catalog(tmp_path / "zoo", tmp_path).text.splitlines()[1:]
+        == (draft_catalog(tmp_path / "zoo/*/*.npy", tmp_path).text.splitlines()[1:])
+    )
     _, catalog, zoo = drafted(tmp_path, "zoo/*/*.npy")
 
     assert layers(zoo) == {"m1": ["l10", "l2"], "m2": ["l10", "l2"]}

@@ -220,7 +220,9 @@ def test_atlas_of_several_datasets__knows_the_only_one_of_a_model(small: Atlas) 
     both = Atlas(small.folder, small.key, {**small.summary, "failures": []}, two, small.store, small.manifest)
 
     assert both.nearest("model0") == small.nearest("model0")
-    assert both.pair("model0/layer0", "model1/layer0")["score"].equals(small.pair("model0/layer0", "model1/layer0")["score"])
+    assert both.pair("model0/layer0", "model1/layer0")["score"].equals(
+        small.pair("model0/layer0", "model1/layer0")["score"]
+    )
     for name in ("model1", "nothing"):
         with pytest.raises(AtlasError, match=r"found 2 datasets \(probe, late\), needs one: give dataset="):
             both.nearest(name)

@@ -194,6 +194,27 @@ def test_columns__are_features(tmp_path: Path) -> None:
         open_array(tmp_path / "a.npy", "a.npy", None, Reading(columns=("f*",)))
 
 
+def test_columns_of_shards__are_joined_row_after_row(tmp_path: Path) -> None:
+    for number in range(3):
+        part = ROWS[number * 10 : number * 10 + 10]
+        columns = {f"f{index}": part[:, index] for index in range(5)}
+        pq.write_table(pa.table({"id": IDS[number * 10 : number * 10 + 10], **columns}), tmp_path / f"rows_{number}.pq")
+    source = FileSource(FilePattern(tmp_path, "rows_{shard}.pq", reading=Reading(columns=("f*",))), IDS)
+    assert source.layer_names() == ("rows",)
+    np.testing.assert_array_equal(values(source, "rows"), ROWS)
+    assert FilePattern(tmp_path, "rows_{shard}.pq", "id").open().load().tolist() == IDS.tolist()
+
+
+def test_tables_beside_embeddings__hold_no_layers(tmp_path: Path) -> None:
+    emb = pa.FixedSizeListArray.from_arrays(pa.array(ROWS.reshape(-1)), 5)
+    when = pa.array(np.arange(N), pa.timestamp("s"))
+    beside = {"id": IDS, "n": np.arange(N), "when": when, "facts": pa.array([{"a": 1}] * N), "none": pa.nulls(N)}
+    pq.write_table(pa.table({**beside, "emb": emb}), tmp_path / "a.parquet")
+    layers, (note,) = choose_layers(["*"], FileSource(FilePattern(tmp_path, "a.parquet"), IDS))
+    assert layers == ("emb",)
+    assert "id (text), n (one number a row), when (no numbers), facts (no numbers)" in note
+
+
 def test_empty_cells_of_columns__are_no_numbers(tmp_path: Path) -> None:
     holes = pa.array([1.0, None, 3.0])
     pq.write_table(pa.table({"f0": holes, "f1": [1, 2, 3]}), tmp_path / "a.parquet")
@@ -276,6 +297,7 @@ def test_what_lies_beside_activations__is_no_layer(tmp_path: Path) -> None:
         ids=IDS,
         labels=np.arange(N),
         lr=np.float32(0.1),
+        config=np.array({"depth": 3}, dtype=object),
         tokens=np.ones((N, 4), int),
         input_ids=np.ones((N, 4), int),
         mask=np.ones((N, 4)),
@@ -288,8 +310,15 @@ def test_what_lies_beside_activations__is_no_layer(tmp_path: Path) -> None:
     assert layers == ("conv", "tokens")
     assert notes == [
         "no layers: ids (the catalog names it), labels (one number a row), lr (a single value), "
-        "input_ids (what networks are fed), mask (the catalog names it)"
+        "config (pickled objects), input_ids (what networks are fed), mask (the catalog names it)"
     ]
+    np.savez(tmp_path / "text.npz", words=np.array([["a", "b"]] * N), numbers=ROWS.astype(str), conv=ROWS)
+    text = FileSource(FilePattern(tmp_path, "text.npz"), IDS)
+    # Numbers that were saved as text are a layer, which is refused.
+    assert choose_layers(["*"], text) == (("numbers", "conv"), ["no layers: words (text)"])
+    beside = {"in.attention_mask": np.ones((N, 4), np.float32), "y/targets": np.ones((N, 3), bool), "targets": ROWS}
+    np.savez(tmp_path / "beside.npz", **beside)
+    assert choose_layers(["*"], FileSource(FilePattern(tmp_path, "beside.npz"), IDS))[0] == ("targets",)
     assert choose_layers(["conv", "labels"], source) == (("conv", "labels"), [])
     with pytest.raises(DataError, match=r"found no layer, but ids \(.*\), needs \(points, features\)"):
         choose_layers(["i*", "l*"], source)

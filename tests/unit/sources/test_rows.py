@@ -236,7 +236,7 @@ def test_ids_that_are_no_text__are_to_be_saved_as_text(values: np.ndarray, tmp_p
 def test_points_that_a_model_lacks__are_said(tmp_path: Path) -> None:
     model = "m: {activations: {path: m.npy, dataset: p, ids: {path: fewer.npy}}}"
     path = write(tmp_path, "ids: {path: ids.npy}", model, fewer=IDS[:20], m=ROWS[:20])
-    assert opened(path).notes == ("m: 4 of 24 points of the dataset are not there: img020, img021, img022 ...",)
+    assert opened(path).notes == ("m: 4 of 24 points of the dataset are not there: img020, img021, img022, img023",)
 
 
 def test_links__may_lead_into_the_folders_that_the_catalog_allows(tmp_path: Path) -> None:
@@ -256,3 +256,12 @@ def test_links__may_lead_into_the_folders_that_the_catalog_allows(tmp_path: Path
     path.write_text(path.read_text() + "links: [../hub]\n")
     zoo: Any = opened(path)
     assert ([planned.space.layer for planned in zoo.spaces], zoo.failures) == (["l1", "l2"], ())
+
+
+def test_padded_ids__are_read_without_their_padding_where_the_catalog_says_so(tmp_path: Path) -> None:
+    padded = np.array([f"{name}\0 " for name in IDS])
+    path = write(tmp_path, "ids: {path: ids.npy}", MODEL, ids=padded)
+    with pytest.raises(DataError, match=r"found a control character in the id 'img000\\x00 '.*or say as: stripped"):
+        read_dataset("p", read_catalog(path))
+    path = write(tmp_path, "ids: {path: ids.npy, as: stripped}", MODEL, ids=padded)
+    assert read_dataset("p", read_catalog(path)).ids.tolist() == IDS.tolist()

@@ -11,7 +11,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.checkpoints.folder import Checkpoint, inspect_checkpoint, layer_names, towers
+from lfm_tasks.sources.checkpoints.folder import Checkpoint, inspect_checkpoint, layer_names
+from lfm_tasks.sources.checkpoints.prepared_inputs import towers
 from tests.checkpoint_zoo import promised_weights
 
 BERT = {"model_type": "bert", "hidden_size": 8, "num_hidden_layers": 2, "vocab_size": 5, "architectures": ["BertModel"]}

@@ -107,6 +107,13 @@ def test_values_that_nobody_wrote__are_no_numbers_in_netcdf(tmp_path: Path) -> N
     xr.Dataset({"x": (("point", "feature"), rows)}).to_netcdf(
         tmp_path / "b.nc", engine="scipy", encoding={"x": {"_FillValue": None}}
     )
+    with h5py.File(tmp_path / "c.nc", "w") as file:
+        file.attrs["_NCProperties"] = "version=2,netcdf=4.9.2,hdf5=1.14.2"
+        file["x"] = np.where(rows == never, -32767, ROWS * 1024).astype(np.int16)
+        file["x"].attrs["scale_factor"] = np.float32(1 / 1024)
+    packed = open_array(tmp_path / "c.nc", "c.nc", "x").load()
+    assert np.isnan(packed[12:]).all()
+    np.testing.assert_allclose(packed[:12], ROWS[:12], atol=1e-3)
     for name in ("a.nc", "b.nc"):
         read = open_array(tmp_path / name, name, "x").load()
         assert np.isnan(read[12:]).all(), name

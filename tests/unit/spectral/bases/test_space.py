@@ -15,9 +15,11 @@ from lfm_tasks.spectral.bases.space import (
     as_sample,
     extend_basis,
     extended,
+    invariances,
     landmark_space,
     new_weights,
     orthonormal,
+    spectral_space,
 )
 from lfm_tasks.spectral.neighbors.search import exact_neighbors
 
@@ -132,3 +134,26 @@ def test_orthonormal__keeps_the_span_of_the_first_columns() -> None:
 def test_orthonormal__refuses_columns_that_hardly_differ() -> None:
     with pytest.raises(DataError, match="extended eigenvectors hardly differ: raise"):
         orthonormal(np.ones((10, 2)))
+
+
+CHANGES = {
+    "rotation": lambda rows: rows @ np.linalg.qr(np.random.default_rng(5).standard_normal((8, 8)))[0],
+    "permutation": lambda rows: rows[:, ::-1],
+    "scaling": lambda rows: 3.7 * rows,
+    "translation": lambda rows: rows + np.arange(8),
+    "invertible": lambda rows: rows @ (np.eye(8) + 0.3 * np.random.default_rng(6).standard_normal((8, 8))),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize(("metric", "center"), [("angular", True), ("angular", False), ("euclidean", True)])
+def test_space__is_invariant_to_what_it_claims_and_to_nothing_else(cloud, change, metric, center):
+    whole, changed = (
+        spectral_space(rows, n_eigenpairs=20, n_neighbors=12, kernel="binary", metric=metric, center=center)
+        for rows in (cloud, CHANGES[change](cloud))
+    )
+    same = overlap(full_map(whole.basis.eigenvectors, changed.basis.eigenvectors))
+    if change in invariances(metric, center=center):
+        assert same == pytest.approx(1, abs=1e-9)
+    else:
+        assert same < 0.95

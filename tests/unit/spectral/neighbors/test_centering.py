@@ -53,7 +53,9 @@ def test_rows_without_neighbors__have_no_center() -> None:
     assert from_center(ROWS, None) is ROWS
 
 
-@pytest.mark.parametrize(("kind", "seen"), [(np.float16, np.float32), (np.float32, np.float32), (np.float64, np.float64)])
+@pytest.mark.parametrize(
+    ("kind", "seen"), [(np.float16, np.float32), (np.float32, np.float32), (np.float64, np.float64)]
+)
 def test_rows_seen_from_the_center__are_floats_of_their_width(kind: type, seen: type) -> None:
     rows = ROWS.astype(kind)
     assert from_center(rows, center_of(rows)).dtype == seen

@@ -14,6 +14,7 @@ from lfm_tasks.stages.inventory.requests import (
     comparison_facts,
     n_directed_pairs,
     requested_cells,
+    unknown_measures,
 )
 
 SPACES = tuple(Space("d", f"model{index}", "layer") for index in range(3))
@@ -53,3 +54,22 @@ def test_comparisons__clash_where_one_pair_needs_two_maps() -> None:
 def test_facts__name_the_spaces_of_comparisons_and_of_no_whole_dataset() -> None:
     facts = comparison_facts([PART, replace(PART, name="")])
     assert facts == {"first": {"dataset": "d", "measures": ["lfm"], "sources": NAMES[:1], "targets": NAMES[1:]}}
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("cka", "cka_linear"),
+        ("CKA", "cka_linear"),
+        ("linear-cka", "cka_linear"),
+        ("rsa", "rsa_pearson_rdm_spearman"),
+        ("knn", "mutual_knn_10_cosine"),
+        ("overlop", "overlap"),
+    ],
+)
+def test_unknown_measures__are_told_with_what_is_likely_meant(name: str, meant: str) -> None:
+    content = {"atlas": {"measures": ["lfm", name, 3]}, "comparisons": {"one": {"measures": [name]}, "two": 3}}
+    (first, message), (second, _) = unknown_measures(content)
+    assert f"unknown measure '{name}'; did you mean '{meant}'?" in message
+    assert (first, second) == (("atlas", "measures", 1), ("comparisons", "one", "measures", 0))
+    assert unknown_measures({"atlas": None, "comparisons": []}) == []
