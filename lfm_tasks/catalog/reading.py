@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from pydantic import JsonValue
 from ruamel.yaml import YAML
 
 from lfm_tasks.catalog.checkpoints import LOADERS, CheckpointModel
@@ -56,7 +57,7 @@ def read_catalog(
     if not isinstance(tree, Entries):
         message = f"found {describe(to_builtins(tree))}, needs version, datasets and models"
         raise CatalogError([*problems, Problem(file, 1, "", message)])
-    tree, said = _with_aliases(_apply_defaults(_without_private_keys(tree)))
+    tree, aliases = _with_aliases(_apply_defaults(_without_private_keys(tree)))
     reading = check_sections(tree, file)
     unknown = [] if more is None else [_problem_at(tree, file, *one) for one in more(to_builtins(tree))]
     # A key that could not be read is reported once, without the problems that only follow from it.
@@ -75,6 +76,7 @@ def read_catalog(
         homes = [root / str(path) for path in sections.links]
         discovered = discover_models(sections.discover, sections.models, sections.datasets, root, homes)
         models, origins = models_with_facts({**sections.models, **discovered.models}, root)
+        models = {name: _with_base_aliases(model, aliases) for name, model in models.items()}
         sections = sections.model_copy(update={"models": models})
         if not reading.removed:
             others += _comparison_problems(sections, tree, file)
@@ -92,7 +94,10 @@ def read_catalog(
         discovered=discovered.names,
         refused_models=tuple(replace(one, message=hidden(one.message)) for one in discovered.refused),
         unclaimed=discovered.unclaimed,
-        aliases=tuple(said),
+        aliases=tuple(
+            f"models.{name}: called {alias} here, because names of models are names of files, too"
+            for name, alias in aliases.items()
+        ),
         facts_from=origins,
         trust=read_trust(given, trust_code),
         hidden=hidden,
@@ -180,15 +185,15 @@ def _fill_up(value: object, default: object) -> object:
     return filled
 
 
-def _with_aliases(tree: Entries) -> tuple[Entries, list[str]]:
-    """Return the tree with names such as ``openai/clip-vit`` made names of files, and a sentence on each.
+def _with_aliases(tree: Entries) -> tuple[Entries, dict[str, str]]:
+    """Return the tree with names such as ``openai/clip-vit`` made names of files, and what each is called now.
 
     In the paths of such a model ``{model}`` stands for the name as it was written.
     """
     models = tree.get("models")
     if not isinstance(models, Entries) or not any("/" in name for name in models):
-        return tree, []
-    renamed, said = Entries(), []
+        return tree, {}
+    renamed, aliases = Entries(), dict[str, str]()
     for name, model in models.items():
         alias = alias_of(name)
         place = models.places[name]
@@ -196,11 +201,23 @@ def _with_aliases(tree: Entries) -> tuple[Entries, list[str]]:
             renamed.put(name, model, place)
             continue
         renamed.put(alias, _filled(model, name), place)
-        said.append(f"models.{name}: called {alias} here, because names of models are names of files, too")
+        aliases[name] = alias
     result = Entries()
     for key, value in tree.items():
         result.put(key, renamed if key == "models" else value, tree.places[key])
-    return result, said
+    return result, aliases
+
+
+def _with_base_aliases(model: Model, aliases: Mapping[str, str]) -> Model:
+    """Return a model whose ``base_model`` calls the models of the catalog as they are called here."""
+    base = model.meta.get("base_model")
+    named = [base] if isinstance(base, str) else base if isinstance(base, list) else []
+    if not any(name in aliases for name in named if isinstance(name, str)):
+        return model
+    bases: list[JsonValue] = [aliases.get(name, name) if isinstance(name, str) else name for name in named]
+    return model.model_copy(
+        update={"meta": {**model.meta, "base_model": bases if isinstance(base, list) else bases[0]}}
+    )
 
 
 def _filled(value: Any, model: str) -> Any:

@@ -296,6 +296,8 @@ class FileSource:
         if array.shape[0] != len(self._row_ids):
             problem = f"found {array.shape[0]} rows and {len(self._row_ids)} ids"
             advice = "give the ids of these rows"
+            if len(array.shape) == 2 and array.shape[1] == len(self._row_ids):
+                advice = "the points stand in its columns, save its transpose"
             if array.name.endswith("]") and ",:]" not in array.name:
                 advice += ', or key: "...[{layer},:]" where the layers come first'
             raise DataError("bad_ids", f"{array.name}: {problem}, needs one id a row: {advice}")

@@ -32,7 +32,7 @@ def test_atlas_page__has_python_that_runs(beside_the_atlas: Path) -> None:
     for code in (tables, python):
         exec(compile(code, "atlas.md", "exec"), names)  # noqa: S102 - our own page
 
-    assert getattr(names["functional_map"], "shape", None) == (50, 50)
+    assert getattr(names["functional_map"], "shape", None) == (33, 33)
     assert getattr(names["overlap"], "dims", None) == ("source", "target")
     assert len(names["frame"]) == 2 * 40 * 39  # type: ignore[arg-type]
 

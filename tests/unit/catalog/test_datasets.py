@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from lfm_tasks.catalog import Catalog, CatalogError, catalog_yaml, read_catalog
+from lfm_tasks.catalog import Catalog, CatalogError, Dataset, DatasetFile, catalog_yaml, read_catalog
 
 TEXTS = "{path: t.jsonl, text: body, id: key, label: topic}"
 IMAGES = '{path: "images/*/*.png", label: folder}'
@@ -145,3 +145,26 @@ def test_checkpoint_that_cannot_be_meant__is_refused(settings: str, message: str
         read(tmp_path, f"{{texts: {TEXTS}}}", f"transformers: {{{settings}, dataset: probe}}")
     assert message in str(caught.value)
     assert caught.value.problems[0].line == 6
+
+
+def test_names_of_rows__are_more_than_their_numbers() -> None:
+    named = [
+        {"ids": {"path": "ids.npy"}},
+        {"builtin": "digits"},
+        {"texts": {"path": "a.jsonl", "id": "id"}},
+        {"images": {"path": "images/*.png"}},
+    ]
+    numbered = [
+        {"ids": "positional"},
+        {"texts": {"path": "a.TXT"}},
+        {"texts": {"path": "a.csv", "id": "positional"}},
+        {"images": {"path": "a.npy", "id": "positional"}},
+    ]
+    assert all(Dataset.model_validate(content).has_names for content in named)
+    assert not any(Dataset.model_validate(content).has_names for content in numbered)
+
+
+def test_a_key_and_columns__name_two_things() -> None:
+    with pytest.raises(ValueError, match="found key and columns, needs one"):
+        DatasetFile.model_validate({"path": "a.csv", "key": "x", "columns": ["f*"]})
+    assert DatasetFile.model_validate({"path": "rows_{shard}.csv", "columns": ["f*"]}).columns == ("f*",)

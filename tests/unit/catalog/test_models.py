@@ -1,11 +1,12 @@
 """What ``meta`` may say; models that are discovered in a folder, in the order of names, a bad one without harm."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lfm_tasks.catalog import Catalog, CatalogError, read_catalog
+from lfm_tasks.catalog import ActivationsSource, Catalog, CatalogError, read_catalog
 from lfm_tasks.catalog.models import RELATIONS, check_meta
 
 
@@ -158,3 +159,19 @@ def test_network_without_weights__cannot_be_discovered(tmp_path: Path) -> None:
 def test_discovery_without_source__is_refused(tmp_path: Path) -> None:
     with pytest.raises(CatalogError, match="found no source, needs exactly one of activations, onnx, torch"):
         read(tmp_path, "{layers: [fc]}")
+
+
+@pytest.mark.parametrize(
+    ("activations", "message"),
+    [
+        ({"path": "{layer}/{id}.npy", "ids": {"path": "ids.npy"}}, "found {id} and ids, needs one of them"),
+        ({"path": "{shard}.h5", "key": "{layer}/{id}"}, "found {id} and {shard}, needs one of them"),
+        ({"path": "{layer}.h5", "key": "{layer}"}, "found {layer} in path and in key"),
+        ({"path": "{id}.h5", "key": "{id}"}, "found {id} in path and in key"),
+        ({"path": "{shard}{shard}.npy"}, "found {shard} 2 times, needs it once"),
+        ({"path": "a.npy", "ids": {"path": "{id}.npy"}}, "found {id}, needs one of {model}, {dataset}, {shard}"),
+    ],
+)
+def test_fields_of_patterns__that_contradict_each_other_are_refused(activations: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(message)):
+        ActivationsSource.model_validate({"dataset": "probe", **activations})

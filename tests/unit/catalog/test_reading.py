@@ -368,6 +368,9 @@ models:
     ]
     (tmp_path / "data_catalog.yaml").write_text(catalog_yaml(catalog))
     assert read_catalog(tmp_path / "data_catalog.yaml").models == catalog.models
+    finetuned = '  mine: {activations: {path: "b.npz", dataset: probe}, meta: {base_model: openai/clip-vit}}\n'
+    (tmp_path / "data_catalog.yaml").write_text(text + finetuned)
+    assert read_catalog(tmp_path / "data_catalog.yaml").models["mine"].meta == {"base_model": "openai--clip-vit"}
     both = text + '  openai--clip-vit: {activations: {path: "b.npz", dataset: probe}}\n'
     assert any("openai/clip-vit" in problem for problem in mistakes(tmp_path, both))
     assert mistakes(tmp_path, text.replace("openai/clip-vit:", "../clip-vit:"))

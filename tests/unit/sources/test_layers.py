@@ -171,6 +171,12 @@ def test_stacks__may_have_their_layers_first_or_second(tmp_path: Path) -> None:
         wrong.identity("2")
 
 
+def test_points_that_stand_in_columns__are_told(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", ROWS.T)
+    with pytest.raises(DataError, match=r"found 5 rows and 30 ids.*: the points stand in its columns"):
+        FileSource(FilePattern(tmp_path, "a.npy"), IDS).identity("a")
+
+
 def test_columns__are_features(tmp_path: Path) -> None:
     columns: dict[str, Any] = {f"f{index}": ROWS[:, index] for index in range(5)}
     table = pa.table({"id": IDS, **columns, "label": np.arange(N)})

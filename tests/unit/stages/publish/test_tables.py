@@ -20,7 +20,7 @@ def test_tables__tell_the_permuted_copy_layer_by_layer(zoo_folder_built: Path) -
     for row in copy:
         assert row["best_match"] == pytest.approx(1, abs=1e-6)
         assert row["depth_aligned"] == pytest.approx(1, abs=1e-6)
-        assert row["mean"] < 0.95
+        assert row["mean"] < 0.97
     layers = read(zoo_folder_built / "atlas" / "layers.parquet").to_pylist()
     own = [r for r in layers if r["source"].startswith("mlp_s0/") and r["target_model"] == "mlp_s0_permuted"]
     for row in own:

@@ -73,7 +73,7 @@ def test_space__that_cannot_be_used_is_named(
 ) -> None:
     models = related_spaces(2)
     models["model1"][0]["layer0"][3] = 0
-    write_zoo(tmp_path, models)
+    write_zoo(tmp_path, models, graph={"n_neighbors": 10, "center": False})
     with pytest.raises(DataError, match="model1/layer0: found 1 all-zero row"):
         fitted(tmp_path, "model0/layer0", "model1/layer0", AnchorSpec())
 
