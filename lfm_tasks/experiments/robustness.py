@@ -79,8 +79,10 @@ def prepare(source: SourceZoo, folder: Path) -> tuple[Path, ...]:
     written = write_zoo(zoo, folder)
     pictured = (first.network, _name(first.network, _classes(source)[0], PICTURED))
     n_points = len(first.rows.ids)
-    as_many = GraphConfig(kernel="distance", n_neighbors=min(PAPER_NEIGHBORS, n_points // 2))
-    same_share = GraphConfig(kernel="distance", n_neighbors=max(5, round(n_points * PAPER_NEIGHBORS / PAPER_POINTS)))
+    paper = GraphConfig(kernel="distance", center=False)
+    as_many = paper.model_copy(update={"n_neighbors": min(PAPER_NEIGHBORS, n_points // 2)})
+    share = round(n_points * PAPER_NEIGHBORS / PAPER_POINTS)
+    same_share = paper.model_copy(update={"n_neighbors": max(5, share)})
     settings = {
         "similarities": {
             "measures": tuple(name for name, facts in known_measures().items() if not facts.is_distance),
@@ -112,8 +114,9 @@ def analyze(source: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
         "outliers a network": N_OUTLIERS,
         "graph": source.catalog.atlas.graph.model_dump(),
         **source.numbers(source.networks().dataset)._asdict(),
-        "paper's graph": f"kernel distance, {PAPER_NEIGHBORS} neighbors (at most half of the points), and as large a "
-        f"share of the points as these are of {PAPER_POINTS:,}, which was added after the first had been seen",
+        "paper's graph": f"kernel distance, angles from the origin, {PAPER_NEIGHBORS} neighbors (at most half of the "
+        f"points), and as large a share of the points as these are of {PAPER_POINTS:,}, which was added after the "
+        "first had been seen",
         "permutations for distances": N_PERMUTATIONS,
         "seed": SEED,
     }
