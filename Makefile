@@ -1,7 +1,5 @@
 # The tasks of a contributor, and what .ci/run calls. `make help` lists them.
 PYTHON ?= python
-# For `make environments`, with pytest-xdist: PARALLEL="-n 2".
-PARALLEL ?=
 # Checks and tests read the working tree, and not what happens to be installed.
 export PYTHONPATH := $(CURDIR):$(CURDIR)/flows
 
@@ -39,7 +37,7 @@ safety:  ## whole commands among hostile files and other users (Linux; some need
 	$(PYTHON) -m pytest --safety -m safety
 
 environments:  ## whole commands under proxies, settings, limits and locales that people have (Linux; some need root)
-	$(PYTHON) -m pytest --environments -m environments $(PARALLEL) tests/robustness/environments
+	$(PYTHON) -m pytest --environments -m environments -n 2 tests/robustness/environments
 
 clusters:  ## SLURM, Gateway, TLS, S3, and what deploy/ holds
 	$(PYTHON) -m pytest --cluster tests/robustness/clusters tests/packaging
