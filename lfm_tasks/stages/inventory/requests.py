@@ -182,8 +182,8 @@ _ROTATED = (
     "strata are given, or both bases are localized)"
 )
 _CORNERS = (
-    "random rotations of the lengths of both spaces' directions, 10 or 400, Pearson III curve (permutations where groups "
-    "or strata are given, or a space has more than 256 directions)"
+    "random rotations of the lengths of both spaces' directions, 10 or 400, Pearson III curve (permutations where "
+    "groups or strata are given, or a space has more than 256 directions)"
 )
 _FITTED = "; of fitted maps, random pairings of what is known instead"
 _DRAWN = "permutations, (1 + reached)/(1 + drawn); where fewer than 10 reach the score, Pearson III with their moments"
