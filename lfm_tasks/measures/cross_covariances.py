@@ -4,13 +4,13 @@ Every set of points (all, all but one part, a half) needs only sums over cells o
 coordinates of their own singular vectors.
 """
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from cachetools import LRUCache
+from cachetools import LRUCache, cached
 from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.measures.point_matrices import PointSets
@@ -50,7 +50,7 @@ class CrossForm:
 
     lengths: Callable[[Float[np.ndarray, " values"]], Float[np.ndarray, " values"]] | None
     n_kept: Callable[[Float[np.ndarray, " values"]], int]
-    value: "CrossValue"
+    value: CrossValue
     is_linear: bool = False
 
 
@@ -81,8 +81,8 @@ def span(rows: Float[np.ndarray, "points features"], sets: PointSets) -> Span:
 class SetTransforms:
     """What a form makes of a span on each set of points: U times ``transforms`` are Z, up to a rotation of its columns.
 
-    ``lengths``: of the directions of Z on all points. ``norms``: ‖Z‖. ``n_directions``: how many there are. None for
-    forms that are linear: their transforms are the singular values.
+    Linear forms have no ``transforms``: they scale U by the singular values. ``lengths``: of the directions of Z on all
+    points. ``norms``: ‖Z‖. ``n_directions``: how many there are.
     """
 
     transforms: Float[np.ndarray, "sets rank rank"] | None
@@ -217,10 +217,10 @@ def moments_of_nuclear_norm(
     for n_rotations in (_FEW_ROTATIONS, _MANY_ROTATIONS):
         sizes = n_points, len(ours), len(theirs), n_rotations
         if is_whitened:
-            norms = _kept(("norms", *sizes), partial(_norms_of_corners, *sizes))
+            norms = _norms_of_corners(*sizes)
         else:
-            corners = _kept(("corners", *sizes), partial(random_corners, *sizes))
-            norms = np.linalg.svd(theirs[:, None] * corners * ours, compute_uv=False).sum(axis=-1)
+            weighted = theirs[:, None] * random_corners(*sizes) * ours
+            norms = np.linalg.svd(weighted, compute_uv=False).sum(axis=-1)
         if abs(found - norms.mean()) > _FAR * norms.std():
             break
     steps = norms - norms.mean()
@@ -230,24 +230,13 @@ def moments_of_nuclear_norm(
     return MomentArrays(np.array([norms.mean()]), np.array([deviation]), np.array([skewness]))
 
 
-# By what they are computed from: no entry is ever out of date.
-_KEPT: LRUCache[Hashable, np.ndarray] = LRUCache(64 << 20, getsizeof=lambda kept: kept.nbytes)
-
-
-def _kept(key: Hashable, compute: Callable[[], np.ndarray]) -> np.ndarray:
-    kept: np.ndarray | None = _KEPT.get(key)
-    if kept is None:
-        kept = compute()
-        if kept.nbytes <= _KEPT.maxsize:
-            _KEPT[key] = kept
-    return kept
-
-
+@lru_cache(maxsize=1024)
 def _norms_of_corners(n_points: int, n_source: int, n_target: int, n_rotations: int) -> Float[np.ndarray, " rotations"]:
     corners = random_corners(n_points, n_source, n_target, n_rotations)
     return np.linalg.svd(corners, compute_uv=False).sum(axis=-1)
 
 
+@cached(LRUCache(64 << 20, getsizeof=lambda corners: corners.nbytes))
 def random_corners(
     n_points: int, n_source: int, n_target: int, n_rotations: int
 ) -> Float[np.ndarray, "rotations target source"]:

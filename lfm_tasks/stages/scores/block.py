@@ -1,6 +1,6 @@
 """One block of pairs: what to score it by, what it comes to, and what its parts share."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import NamedTuple
@@ -181,22 +181,46 @@ def against_chance(
     return mean, edge, calibrated(score, mean, best=0.0 if is_distance else 1.0), p
 
 
-def against_moments(scores: Float[np.ndarray, " pairs"], moments: MomentArrays) -> Float[np.ndarray, "pairs 4"]:
-    """Return what `against_chance` does for similarities whose chance level has these moments; NaN without a score.
+def against_moments(
+    scores: Float[np.ndarray, " pairs"],
+    moments: MomentArrays,
+    *,
+    statistic: Float[np.ndarray, " pairs"] | None = None,
+    of_statistic: Callable[[Float[np.ndarray, " pairs"]], Float[np.ndarray, " pairs"]] | None = None,
+    best: float = 1.0,
+) -> Float[np.ndarray, "pairs 4"]:
+    """Return what `against_chance` does for scores whose chance level has known moments; NaN without a score.
 
     Where all permutations score the same but for rounding, all reach the score.
+
+    Parameters
+    ----------
+    moments
+        Of the score, or of the ``statistic`` that it is computed from by ``of_statistic``, monotone.
+    best
+        The score of two spaces that are alike: 0 for a distance.
     """
     mean, deviation, skewness = moments.mean, moments.deviation, moments.skewness
-    is_fixed = deviation <= 1e-9 * np.maximum(1.0, np.abs(mean))
-    tails = upper_shares((scores - mean) / np.where(is_fixed, 1.0, deviation), skewness)
+    known = scores if statistic is None else statistic
+    edge = mean + deviation * values_below(0.95, skewness)
     statistics = np.empty((len(scores), 4))
-    statistics[:, 0] = mean
-    statistics[:, 1] = mean + deviation * values_below(0.95, skewness)
-    span = 1 - mean
+    if of_statistic is None:
+        statistics[:, 0], statistics[:, 1] = mean, edge
+    else:
+        # Two values with these weights have the same three moments: exact for polynomials of third degree.
+        reach = np.sqrt(skewness**2 + 4)
+        above, below = (skewness + reach) / 2, (skewness - reach) / 2
+        weight = -below / reach
+        statistics[:, 0] = weight * of_statistic(mean + deviation * above)
+        statistics[:, 0] += (1 - weight) * of_statistic(mean + deviation * below)
+        statistics[:, 1] = of_statistic(edge)
+    span = best - statistics[:, 0]
     is_open = np.abs(span) > 1e-12
-    statistics[:, 2] = np.where(is_open, (scores - mean) / np.where(is_open, span, 1.0), np.nan)
+    statistics[:, 2] = np.where(is_open, (scores - statistics[:, 0]) / np.where(is_open, span, 1.0), np.nan)
+    is_fixed = deviation <= 1e-9 * np.maximum(1.0, np.abs(mean))
+    tails = upper_shares((known - mean) / np.where(is_fixed, 1.0, deviation), skewness)
     statistics[:, 3] = np.maximum(np.where(is_fixed, 1.0, tails), np.finfo(np.float64).tiny)
-    statistics[~np.isfinite(scores)] = np.nan
+    statistics[np.isnan(scores)] = np.nan
     return statistics
 
 

@@ -6,7 +6,7 @@ memory grows with the number of spaces and of stored pairs only.
 """
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -48,7 +48,7 @@ class PairCounts:
     groups: Alike
     requested: Bool[np.ndarray, "classes classes"]
     stored: _Pairs
-    is_grouped: bool = False
+    is_grouped: bool
 
     @cached_property
     def n_missing(self) -> int:
@@ -119,8 +119,13 @@ def count_pairs(catalog: Catalog, zoo: Zoo, keys: Mapping[Space, str], store: Un
     receipts = store.receipts("scores") if requested else []
     grouped = {of_pairs for (dataset, _), of_pairs in settings.items() if dataset in zoo.exchangeability}
     return [
-        replace(
-            _of_bases(of_pairs, requests[of_pairs], cells, [keys[space] for space in spaces], classes, receipts),
+        _of_bases(
+            of_pairs,
+            requests[of_pairs],
+            cells,
+            [keys[space] for space in spaces],
+            classes,
+            receipts,
             is_grouped=of_pairs in grouped,
         )
         for of_pairs, cells in requested.items()
@@ -142,6 +147,8 @@ def _of_bases(
     key_of: list[str],
     classes: Int[np.ndarray, " spaces"],
     receipts: Collection[Receipt],
+    *,
+    is_grouped: bool,
 ) -> PairCounts:
     """Return the pairs of spaces that are requested by their classes as pairs of their bases."""
     used = np.flatnonzero(np.asarray(cells.any(axis=1))[classes])
@@ -159,7 +166,7 @@ def _of_bases(
     stored = [_stored(receipt, position) for receipt in receipts if ScoreSettings.of(receipt).hold(settings)]
     pairs = np.unique(np.concatenate([np.empty((0, 2), dtype=np.intp), *stored]), axis=0)
     first, second = groups.classes[pairs].T
-    return PairCounts(settings, request, keys, groups, requested, pairs[requested[first, second]])
+    return PairCounts(settings, request, keys, groups, requested, pairs[requested[first, second]], is_grouped)
 
 
 def _stored(receipt: Receipt, position: Mapping[str, int]) -> _Pairs:

@@ -20,9 +20,8 @@ from lfm_tasks.measures.matrix_pairs import Sides, matrix_cosines
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import MatrixForm, PointSets, SpaceRows, point_sets, space_rows
 from lfm_tasks.stages.inventory.correspondence import Resampling
-from lfm_tasks.stages.scores.block import STATISTICS, resampled
+from lfm_tasks.stages.scores.block import STATISTICS, against_moments, resampled
 from lfm_tasks.statistics.permutation_moments import FEWEST_POINTS, MomentArrays, moments_of_pairs
-from lfm_tasks.statistics.resampling import upper_shares, values_below
 
 if TYPE_CHECKING:
     from lfm_tasks.measures.neighbor_pairs import NeighborLists
@@ -291,24 +290,8 @@ def pair_statistics(
     statistics = np.full((values.shape[1], len(STATISTICS)), np.nan)
     statistics[:, 0] = values[0]
     if moments is not None:
-        mean, deviation, skewness = moments.mean, moments.deviation, moments.skewness
-        # Two values with these weights have the same three moments: exact for polynomials of third degree.
-        reach = np.sqrt(skewness**2 + 4)
-        above, below = (skewness + reach) / 2, (skewness - reach) / 2
-        weight = -below / reach
-        statistics[:, 1] = weight * of_value(mean + deviation * above) + (1 - weight) * of_value(
-            mean + deviation * below
-        )
-        statistics[:, 2] = of_value(mean + deviation * values_below(0.95, skewness))
-        span = (0.0 if measure.kind == "distance" else 1.0) - statistics[:, 1]
-        is_open = np.abs(span) > 1e-12
-        statistics[:, 3] = np.where(is_open, (values[0] - statistics[:, 1]) / np.where(is_open, span, 1.0), np.nan)
-        # Where all permutations score the same but for rounding, all reach the score.
-        is_fixed = deviation <= 1e-9 * np.maximum(1.0, np.abs(mean))
-        steps = (whole - mean) / np.where(is_fixed, 1.0, deviation)
-        tails = np.where(is_fixed, 1.0, upper_shares(steps, skewness))
-        statistics[:, 4] = np.maximum(tails, np.finfo(np.float64).tiny)
-        statistics[np.isnan(values[0]), 1:5] = np.nan
+        best = 0.0 if measure.kind == "distance" else 1.0
+        statistics[:, 1:5] = against_moments(values[0], moments, statistic=whole, of_statistic=of_value, best=best)
     parts, halves = values[1 : 1 + sets.n_parts].T, values[1 + sets.n_parts :].T
     statistics[:, 5:9] = resampled(values[0], parts, halves, measure.value_range)
     return statistics
