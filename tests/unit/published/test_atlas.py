@@ -250,6 +250,7 @@ def _published_as(version: int, small_folder: Path, target: Path) -> None:
 
 # An atlas that is published again while it is read: every read is one whole version, or says that it is not.
 N_READS = 200
+N_COMMITS = 6
 
 
 @pytest.fixture
@@ -297,7 +298,8 @@ def test_reads_during_commits__see_whole_versions_only(
     place, seen, messages = tmp_path / "atlas", list[str](), list[str]()
     put(versions, "b", place)
     with published_again_and_again(versions, place) as commits:
-        while len(seen) < N_READS:
+        # Until both sides have done enough, whatever the share of the machine that each gets.
+        while len(seen) < N_READS or len(commits) < N_COMMITS:
             try:
                 with open_atlas(place) as atlas:
                     values = atlas.scores["score"].values
@@ -307,7 +309,6 @@ def test_reads_during_commits__see_whole_versions_only(
             np.testing.assert_array_equal(values, versions[atlas.key][1])
             seen.append(atlas.key)
     assert set(seen) == {"a", "b"}
-    assert len(commits) > 5
     assert all("open it" in message for message in messages)
 
 
