@@ -19,6 +19,7 @@ from pydantic_core.core_schema import no_info_wrap_validator_function
 
 from lfm_tasks.spectral.bases.automatic import BasisNumbers, basis_numbers, n_landmarks_of
 from lfm_tasks.spectral.bases.graph_kernels import KERNELS
+from lfm_tasks.statistics.resampling import N_SPLITS
 from lfm_tasks.variables import ExpandedText
 
 if TYPE_CHECKING:
@@ -167,16 +168,16 @@ class NullConfig(Settings):
 
 
 class IntervalsConfig(Settings):
-    """Intervals by leaving out one of ``n_groups`` parts of the points at a time; 0: none, and no halves."""
+    """Intervals from halves of the points, on which graphs and bases are built anew; ``n_splits`` 0: no intervals."""
 
-    n_groups: int = Field(default=20, ge=0)
-    seed: int = Field(default=0, ge=0)
+    n_splits: int = N_SPLITS
+    seed: int = Field(default=0, ge=0, lt=2**63)
 
     @model_validator(mode="after")
-    def _not_one(self) -> "IntervalsConfig":
-        if 0 < self.n_groups < 5:
+    def _two_or_none(self) -> "IntervalsConfig":
+        if self.n_splits not in (0, N_SPLITS):
             raise ValueError(
-                f"found n_groups {self.n_groups}, needs at least 5 to tell an error, or 0 for no intervals"
+                f"found n_splits {self.n_splits}, needs {N_SPLITS}, which intervals were measured with, or 0 for none"
             )
         return self
 

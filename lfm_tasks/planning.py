@@ -27,9 +27,9 @@ from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.bases.automatic import BasisNumbers
 from lfm_tasks.stages.activations.cost import record_load
 from lfm_tasks.stages.activations.stage import RecordedSpace, recorded_space
-from lfm_tasks.stages.bases.cost import basis_load
-from lfm_tasks.stages.bases.job import basis_method
-from lfm_tasks.stages.bases.stage import basis_job
+from lfm_tasks.stages.bases.cost import basis_load, halves_load
+from lfm_tasks.stages.bases.job import basis_method, halves_key
+from lfm_tasks.stages.bases.stage import basis_job, spaces_with_halves
 from lfm_tasks.stages.collection.cost import collection_load
 from lfm_tasks.stages.embeddings.cost import embeddings_load
 from lfm_tasks.stages.inventory.cost import likely, n_kept_maps, spaces_by_dataset
@@ -114,12 +114,12 @@ def missing_work(catalog: Catalog, zoo: Zoo) -> list[MissingWork]:
 
 
 def missing_activations(estimate: WorkEstimate) -> MissingWork:
-    """Return the layers to record, a task a model; of equal weights and inputs, such as a copy's, once."""
+    """Return the layers to record, a task a model and dataset; of equal weights and inputs, such as a copy's, once."""
     unrecorded: dict[str, Space] = {}
     for planned in estimate.zoo.spaces:
         if planned.space not in estimate.recorded:
             unrecorded.setdefault(planned.key, planned.space)
-    by_model = groupby(sorted(unrecorded.values(), key=lambda space: space.model), key=lambda space: space.model)
+    by_model = groupby(sorted(unrecorded.values()), key=lambda space: (space.dataset, space.model))
     load = total_load(record_load([estimate.sizes[space] for space in of_model]) for _, of_model in by_model)
     n_recorded = len({one.key for one in estimate.zoo.spaces if one.space in estimate.recorded})
     return MissingWork("activations", len(unrecorded), n_recorded, load)
@@ -128,14 +128,26 @@ def missing_activations(estimate: WorkEstimate) -> MissingWork:
 def missing_bases(estimate: WorkEstimate) -> MissingWork:
     """Return the bases to compute; spaces of the same content share one."""
     space_of = {estimate.keys[space]: space for space in estimate.sizes}
-    absent = {key: space for key, space in space_of.items() if not estimate.store.has("bases", key)}
-    load = total_load(_basis_load(estimate, space) for _, space in sorted(absent.items()))
-    return MissingWork("bases", len(absent), len(space_of) - len(absent), load)
+    with_halves = spaces_with_halves(estimate.zoo.parts, estimate.catalog.atlas)
+    loads = {
+        key: load
+        for key, space in sorted(space_of.items())
+        if (load := _basis_load(estimate, space, has_halves=space in with_halves)).work
+    }
+    n_missing = sum(not estimate.store.has("bases", key) for key in space_of)
+    return MissingWork("bases", n_missing, len(space_of) - n_missing, total_load(loads.values()))
 
 
-def _basis_load(estimate: WorkEstimate, space: Space) -> Load:
-    size, atlas = estimate.sizes[space], estimate.catalog.atlas
-    return basis_load(size, basis_method(atlas, estimate.numbers(space), size.n_points, size.n_features))
+def _basis_load(estimate: WorkEstimate, space: Space, *, has_halves: bool) -> Load:
+    """Return the cost of what is missing of a basis and of those of its halves; of nothing: no work."""
+    size, atlas, key = estimate.sizes[space], estimate.catalog.atlas, estimate.keys[space]
+    method = basis_method(atlas, estimate.numbers(space), size.n_points, size.n_features)
+    loads = [] if estimate.store.has("bases", key) else [basis_load(size, method)]
+    groups = estimate.zoo.exchangeability.get(space.dataset)
+    of_halves = halves_key(key, atlas.intervals, "" if groups is None else groups.key)
+    if has_halves and of_halves is not None and not estimate.store.has("halves", of_halves):
+        loads.append(halves_load(size, method))
+    return replace(total_load(loads), tasks=min(len(loads), 1))
 
 
 def _scores(estimate: WorkEstimate) -> MissingWork:
@@ -347,7 +359,7 @@ def check_memory(run: Run, zoo: Zoo) -> None:
 
     What is there already takes none. Pairs are not counted out: 32 of the largest spaces that have any new partner.
     """
-    now = spaces_now(zoo.parts, run.scope)
+    now = spaces_now(zoo.all_parts, run.scope)
     asked = replace(zoo, spaces=tuple(planned for planned in zoo.spaces if planned.space in now))
     estimate = WorkEstimate(run.catalog, asked, run.store)
     # Asks a cluster that runs already, which a run without news leaves alone.

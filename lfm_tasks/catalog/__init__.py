@@ -10,7 +10,7 @@ lines, the JSON schema and the printed catalog follow from the class.
 from lfm_tasks.catalog.checkpoints import CheckpointModel
 from lfm_tasks.catalog.comparisons import Comparison, ModelFacts
 from lfm_tasks.catalog.datasets import Dataset, DatasetFile, DatasetIds, ModelFile, ModelIds
-from lfm_tasks.catalog.models import ActivationsSource, Model, OnnxModel, TorchModel
+from lfm_tasks.catalog.models import ActivationsSource, Model, ModelOnDataset, OnnxModel, TorchModel
 from lfm_tasks.catalog.names import CatalogError, Problem, expand_layers, fill_pattern
 from lfm_tasks.catalog.reading import catalog_schema, catalog_yaml, problems_at, read_catalog
 from lfm_tasks.catalog.sections import Catalog, Trust, on_scheduler
@@ -28,6 +28,7 @@ __all__ = [
     "ModelFacts",
     "ModelFile",
     "ModelIds",
+    "ModelOnDataset",
     "OnnxModel",
     "Problem",
     "TorchModel",

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, JsonValue, Tag
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
 from lfm_tasks.catalog.names import check_layer_name, describe, did_you_mean, included_and_excluded, matches
 from lfm_tasks.config import MapsConfig, Settings, all_different
@@ -68,51 +68,89 @@ Transfer = Annotated[
 
 
 class Comparison(Settings):
-    """Sources against targets on one dataset. A glob is of models, or with ``/`` of spaces (model/layer)."""
+    """Sources against targets on one dataset. A glob is of models, or with ``/`` of spaces (model/layer).
+
+    With ``target_dataset`` the targets are on another dataset: no point is in both, so maps are fitted from ``labels``
+    or ``unsupervised``.
+    """
 
     sources: Side
     targets: Side
     dataset: str | None = None
+    target_dataset: str | None = Field(default=None, description="the dataset of the targets, where it is another one")
     measures: Annotated[tuple[str, ...], Field(strict=False, min_length=1), AfterValidator(all_different)] | None = None
     maps: MapsConfig | None = None
     transfer: Transfer = None
+
+    @model_validator(mode="after")
+    def _across_datasets(self) -> "Comparison":
+        if self.target_dataset is None:
+            return self
+        if self.dataset is None:
+            raise ValueError("found target_dataset without dataset, needs both: say on which dataset the sources are")
+        if self.target_dataset == self.dataset:
+            raise ValueError(f"found {self.dataset[:100]!r} as dataset and as target_dataset: leave target_dataset out")
+        if self.transfer is not None:
+            raise ValueError("found transfer beside target_dataset: anchors are points of both, and two datasets share none")
+        return self
+
+    @property
+    def is_across(self) -> bool:
+        """Whether its targets are on another dataset than its sources."""
+        return self.target_dataset is not None
+
+
+# What maps between two datasets may be fitted from: no point is known in both.
+WITHOUT_IDS = ("labels", "unsupervised")
 
 
 @dataclass(frozen=True)
 class ModelFacts:
     """What comparisons choose a model by, beside its name."""
 
-    dataset: str | None
+    datasets: tuple[str, ...]
     meta: Mapping[str, Any]
 
 
-def comparison_problems(comparison: Comparison, models: Mapping[str, ModelFacts]) -> Iterator[tuple[str, str]]:
-    """Yield (key, message) of each problem with the models of the catalog: a side without any, no single dataset."""
-    candidates = models
-    if comparison.dataset is not None:
-        candidates = {name: model for name, model in models.items() if model.dataset == comparison.dataset}
-        if not candidates:
-            hint = did_you_mean(comparison.dataset, {model.dataset for model in models.values() if model.dataset})
-            yield "dataset", f"no model is on the dataset {comparison.dataset[:100]!r}{hint}"
-            return
-    missed = [(key, m) for key in ("sources", "targets") for m in model_misses(getattr(comparison, key), candidates)]
+def comparison_problems(
+    comparison: Comparison, models: Mapping[str, ModelFacts], maps: MapsConfig | None = None
+) -> Iterator[tuple[str, str]]:
+    """Yield (key, message) of each problem with the models of the catalog: a side without any, no single dataset.
+
+    ``maps``: how the catalog fits maps where a comparison does not say.
+    """
+    regime = (comparison.maps or maps or MapsConfig()).regime
+    if comparison.is_across and regime not in WITHOUT_IDS:
+        found = f"found maps of the regime {regime}, which needs points of both sides, and two datasets share none"
+        yield "maps" if comparison.maps else "", f"{found}: set maps: {{regime: {' or '.join(WITHOUT_IDS)}}}"
+    sides = []
+    for key, where in (("dataset", "sources"), ("target_dataset" if comparison.is_across else "dataset", "targets")):
+        dataset = getattr(comparison, key)
+        candidates = models if dataset is None else _models_on(dataset, models)
+        if not candidates and (key, where) != ("dataset", "targets"):
+            hint = did_you_mean(dataset, {name for model in models.values() for name in model.datasets})
+            yield key, f"no model is on the dataset {dataset[:100]!r}{hint}"
+        if candidates:
+            sides.append((where, candidates))
+    missed = [(key, message) for key, among in sides for message in model_misses(getattr(comparison, key), among)]
     yield from missed
-    if missed or comparison.dataset is not None:
+    if missed or comparison.dataset is not None or len(sides) < 2:
         return
-    datasets = {
-        candidates[name].dataset
-        for name in (*chosen_models(comparison.sources, candidates), *chosen_models(comparison.targets, candidates))
-    }
+    chosen = (name for key, candidates in sides for name in chosen_models(getattr(comparison, key), candidates))
+    datasets = sorted({dataset for name in chosen for dataset in models[name].datasets})
     if len(datasets) > 1:
-        names = ", ".join(sorted(str(name) for name in datasets))
-        yield "", f"found models on {names}, needs one dataset: say which, dataset: {min(map(str, datasets))}"
+        yield "", f"found models on {', '.join(datasets)}, needs one dataset: say which, dataset: {datasets[0]}"
+
+
+def _models_on(dataset: str, models: Mapping[str, ModelFacts]) -> dict[str, ModelFacts]:
+    return {name: model for name, model in models.items() if dataset in model.datasets}
 
 
 def comparison_dataset(comparison: Comparison, models: Mapping[str, ModelFacts]) -> str | None:
-    """Return the dataset of a comparison without problems: named by it, or that of its models."""
+    """Return the dataset of the sources of a comparison without problems: named by it, or that of its models."""
     if comparison.dataset is not None:
         return comparison.dataset
-    return next((models[name].dataset for name in chosen_models(comparison.sources, models)), None)
+    return next((models[name].datasets[0] for name in chosen_models(comparison.sources, models)), None)
 
 
 def chosen_models(side: tuple[str, ...] | Facets, models: Mapping[str, ModelFacts]) -> list[str]:
@@ -147,16 +185,17 @@ def chosen_spaces(
 
 
 def layer_misses(
-    comparison: Comparison, spaces: Collection[Space], unopened: Collection[str], models: Mapping[str, ModelFacts]
-) -> Iterator[tuple[str, str]]:
-    """Yield (key, message) for globs of model/layer that match none of the spaces of the comparison's dataset.
+    side: tuple[str, ...] | Facets,
+    spaces: Collection[Space],
+    unopened: Collection[str],
+    models: Mapping[str, ModelFacts],
+) -> Iterator[str]:
+    """Yield a sentence for globs of model/layer of a side that match none of the spaces of its dataset.
 
     The layers of ``unopened`` models are not known; the failures of these are reported where they are opened.
     """
-    for key in ("sources", "targets"):
-        side = getattr(comparison, key)
-        if not isinstance(side, Facets):
-            yield from ((key, message) for message in space_misses(side, spaces, unopened, models))
+    if not isinstance(side, Facets):
+        yield from space_misses(side, spaces, unopened, models)
 
 
 def space_misses(

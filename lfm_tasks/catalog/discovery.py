@@ -12,10 +12,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from lfm_tasks.catalog.checkpoint_folders import FolderKind, NoCheckpoint, folder_kind
-from lfm_tasks.catalog.checkpoints import CheckpointModel, Loader
+from lfm_tasks.catalog.checkpoints import LOADERS, CheckpointModel
 from lfm_tasks.catalog.datasets import Dataset
 from lfm_tasks.catalog.mlflow_registry import registered_versions
-from lfm_tasks.catalog.models import Discovery, Model
+from lfm_tasks.catalog.models import Discovery, Model, OnnxModel, RowSource, TorchModel, model_pattern
 from lfm_tasks.catalog.names import check_name, fill_pattern, shorten
 from lfm_tasks.config import Settings
 
@@ -69,12 +69,13 @@ def discover_models(
     search = _Search(discoveries, _declared_folders(declared, root), datasets, root, homes)
     candidates: dict[str, list[_Candidate]] = {}
     refused: list[RefusedModel] = []
+    absent: list[str] = []
     for section, discovery in discoveries.items():
         try:
             candidates[section] = list(search.candidates(section))
         except ValueError as error:  # a registry that cannot be read
             candidates[section] = []
-            refused.append(RefusedModel(section, discovery.dataset, section, str(error)))
+            refused.append(RefusedModel(section, discovery.datasets[0], section, str(error)))
     takers = _takers(candidates)
     models: dict[str, Model] = {}
     names: dict[str, tuple[str, ...]] = {}
@@ -88,14 +89,15 @@ def discover_models(
                 _check_twins(found, twins)
                 _check_discovered(found, taken, (root, *homes))
             except (ValueError, OSError) as error:
-                refused.append(RefusedModel(section, discovery.dataset, shorten(found.name), str(error)))
+                refused.append(RefusedModel(section, discovery.datasets[0], shorten(found.name), str(error)))
                 continue
             taken[found.name.casefold()] = f"the model {found.name!r} of discover.{section}"
             accepted.append(found.name)
             models[found.name] = _model(discovery, found)
+            absent += [f"discover.{section}: {found.name} is not on the dataset {one}" for one in found.absent]
         names[section] = tuple(accepted)
     rivals, unclaimed = _told(discoveries, candidates, takers)
-    return DiscoveredModels(models, names, (*refused, *rivals), unclaimed)
+    return DiscoveredModels(models, names, (*refused, *rivals), (*unclaimed, *absent))
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,8 @@ class _Candidate:
 
     ``rank`` is 0 for the section whose library the folder was written by. ``is_fault``: it should have been a model.
     ``version``: its number in an MLflow registry, whose folder ``path`` then is; ``problem``: why it cannot be taken.
+    ``sources``: the indices of the section's sources that it fits, ``paths`` what lies there; ``absent`` says on which
+    datasets it is not, and why.
     """
 
     name: str
@@ -114,6 +118,9 @@ class _Candidate:
     kind: FolderKind | None = None
     version: int | None = None
     problem: str = ""
+    sources: tuple[int, ...] = (0,)
+    paths: tuple[Path, ...] = ()
+    absent: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -129,11 +136,20 @@ class _Search:
     kinds: dict[tuple[Path, Path | None], FolderKind | NoCheckpoint] = field(default_factory=dict)
 
     def candidates(self, section: str) -> Iterator[_Candidate]:
-        """Yield what fits the pattern of a section, in the order of names; hidden files are passed over."""
+        """Yield what fits the patterns of a section, in the order of names; hidden files are passed over."""
         discovery = self.discoveries[section]
-        parts = PurePath(discovery.pattern.replace("{dataset}", discovery.dataset)).parts
+        by_name: dict[str, list[_Candidate]] = {}
+        for index, source in enumerate(discovery.sources):
+            for found in self._of_source(discovery, source):
+                by_name.setdefault(found.name, []).append(replace(found, sources=(index,)))
+        for _, parts in by_name.items() if len(discovery.sources) == 1 else sorted(by_name.items()):
+            yield _joined(discovery, parts)
+
+    def _of_source(self, discovery: Discovery, source: RowSource) -> Iterator[_Candidate]:
+        """Yield what fits the pattern of one source of a section, in the order of names."""
+        parts = PurePath(model_pattern(source).replace("{dataset}", source.dataset)).parts
         if discovery.mlflow is not None:
-            yield from self._registered(discovery, parts[1:])
+            yield from self._registered(discovery, source, parts[1:])
             return
         level = next(index for index, part in enumerate(parts) if "{model}" in part)
         first, *others = [re.escape(text) for text in parts[level].split("{model}")]
@@ -144,22 +160,24 @@ class _Search:
             if match is None:
                 continue
             below = [part.replace("{model}", match["model"]) for part in parts[level + 1 :]]
-            if (found := self._found(discovery, match["model"], folder / entry, below)) is not None:
+            if (found := self._found(discovery, source, match["model"], folder / entry, below)) is not None:
                 yield found
 
-    def _registered(self, discovery: Discovery, below: Sequence[str]) -> Iterator[_Candidate]:
+    def _registered(self, discovery: Discovery, source: RowSource, below: Sequence[str]) -> Iterator[_Candidate]:
         """Yield the versions of a registry that a section chooses."""
         for one in registered_versions(discovery.mlflow, self.root, self.homes) if discovery.mlflow is not None else ():
             if one.problem:
                 yield _Candidate(one.name, one.folder, version=one.version, problem=one.problem)
-            elif (found := self._found(discovery, one.name, one.folder, list(below))) is not None:
+            elif (found := self._found(discovery, source, one.name, one.folder, list(below))) is not None:
                 yield replace(found, version=one.version)
 
-    def _found(self, discovery: Discovery, name: str, path: Path, below: list[str]) -> _Candidate | None:
+    def _found(
+        self, discovery: Discovery, source: RowSource, name: str, path: Path, below: list[str]
+    ) -> _Candidate | None:
         """Return what a section makes of a file or folder; None if it passes over it."""
-        if discovery.checkpoint is not None:
-            return self._checkpoint(discovery, name, path, below)
-        fits = _exists(path, below) or _is_folder_of_model(discovery, path.joinpath(*below))
+        if isinstance(source, CheckpointModel):
+            return self._checkpoint(discovery.kind, source, name, path, below)
+        fits = _exists(path, below) or _is_folder_of_model(source, path.joinpath(*below))
         return _Candidate(name, path) if fits else None
 
     def _listing(self, folder: Path) -> list[str]:
@@ -170,7 +188,9 @@ class _Search:
                 self.listings[folder] = []
         return self.listings[folder]
 
-    def _checkpoint(self, discovery: Discovery, name: str, path: Path, below: list[str]) -> _Candidate | None:
+    def _checkpoint(
+        self, loader: str, settings: CheckpointModel, name: str, path: Path, below: list[str]
+    ) -> _Candidate | None:
         """Return a folder with what the section makes of it; None for a file, and for what a declared model names."""
         folder = path.joinpath(*below)
         if not path.is_dir():
@@ -180,16 +200,12 @@ class _Search:
             return None
         if not folder.is_dir():
             return _Candidate(name, path, f"it holds no folder {'/'.join(below)}")
-        checkpoint = discovery.checkpoint
-        if checkpoint is None:
-            return None
-        loader, settings = checkpoint
         kind = self._kind(folder, self._base(settings, name))
         if isinstance(kind, NoCheckpoint):
             return _Candidate(name, path, kind.reason, kind.looks_like_model)
         return self._offered(_Candidate(name, path, kind=kind), kind, loader, settings)
 
-    def _offered(self, found: _Candidate, kind: FolderKind, loader: Loader, settings: CheckpointModel) -> _Candidate:
+    def _offered(self, found: _Candidate, kind: FolderKind, loader: str, settings: CheckpointModel) -> _Candidate:
         if loader not in kind.loaders:
             return _Candidate(found.name, found.path, f"it is a checkpoint of {kind.loaders[0]}")
         held = self.datasets[settings.dataset].kind if settings.dataset in self.datasets else "nothing"
@@ -215,10 +231,23 @@ class _Search:
 
 def _declared_folders(declared: Mapping[str, Model], root: Path) -> frozenset[str]:
     """Return the folders of checkpoints that declared models name: they need no discovery."""
-    named = ((name, model.checkpoint[1]) for name, model in declared.items() if model.checkpoint is not None)
+    named = ((name, source) for name, model in declared.items() for source in model.sources)
     return frozenset(
-        str(root / fill_pattern(settings.path, model=name, dataset=settings.dataset)) for name, settings in named
+        str(root / fill_pattern(source.path, model=name, dataset=source.dataset))
+        for name, source in named
+        if isinstance(source, CheckpointModel)
     )
+
+
+def _joined(discovery: Discovery, parts: Sequence[_Candidate]) -> _Candidate:
+    """Return what the sources of a section make of one name: a model on all datasets whose source takes it."""
+    taken = [found for found in parts if not found.declined and not found.problem] or list(parts[:1])
+    sources = [index for found in taken for index in found.sources]
+    declined = {found.sources[0]: f": {found.declined}" for found in parts if found.declined}
+    absent = tuple(
+        f"{dataset}{declined.get(index, '')}" for index, dataset in enumerate(discovery.datasets) if index not in sources
+    )
+    return replace(taken[0], sources=tuple(sources), paths=tuple(found.path for found in taken), absent=absent)
 
 
 def _takers(candidates: Mapping[str, list[_Candidate]]) -> dict[Path, str]:
@@ -245,7 +274,7 @@ def _told(
             elif taker != section and not found.declined and _is_rival(found):
                 problem = f"got the folder {found.path.name!r}, which discover.{taker} takes too, expected one section"
                 advice = "Give the sections different folders, or declare the model under models by another name"
-                dataset = discoveries[section].dataset
+                dataset = discoveries[section].datasets[0]
                 refused.append(RefusedModel(section, dataset, shorten(found.name), f"{problem}. {advice}"))
     unclaimed = []
     for path, of_path in declined.items():
@@ -255,7 +284,7 @@ def _told(
             message = f"got the folder {path.name!r}, which no section of discover takes: {reasons}"
             advice = "Mend it, or move it out of the folder"
             refused.append(
-                RefusedModel(section, discoveries[section].dataset, shorten(first.name), f"{message}. {advice}")
+                RefusedModel(section, discoveries[section].datasets[0], shorten(first.name), f"{message}. {advice}")
             )
         else:
             unclaimed.append(f"{shorten(first.name)}: no section of discover takes this folder: {reasons}")
@@ -282,11 +311,12 @@ def _model(discovery: Discovery, found: _Candidate) -> Model:
     if found.version is not None:
         settings = {key: _placed(value, str(found.path)) for key, value in settings.items()}
         settings["meta"] = {"mlflow_version": found.version, **discovery.meta}
-    if discovery.checkpoint is not None and found.kind is not None and not found.kind.has_towers:
+    model = Model(**settings)
+    sources = tuple(model.sources[index] for index in found.sources)
+    if discovery.kind in LOADERS and found.kind is not None and not found.kind.has_towers:
         # The section says which of two networks; this folder holds one.
-        loader = discovery.checkpoint[0]
-        settings[loader] = settings[loader].model_copy(update={"tower": None})
-    return Model(**settings)
+        sources = tuple(source.model_copy(update={"tower": None}) for source in sources)
+    return model.with_sources(sources)
 
 
 def _placed(value: Any, folder: str) -> Any:
@@ -308,11 +338,11 @@ def _exists(path: Path, below: list[str]) -> bool:
     return path.is_symlink() or (whole.is_dir() if fixed < len(below) else whole.is_file())
 
 
-def _is_folder_of_model(discovery: Discovery, folder: Path) -> bool:
+def _is_folder_of_model(source: RowSource, folder: Path) -> bool:
     """Return whether a folder holds an ONNX model, as exporters and the hub lay it out, or is a factory's argument."""
-    if discovery.onnx is not None:
+    if isinstance(source, OnnxModel):
         return any((folder / name).is_file() for name in ("model.onnx", "onnx/model.onnx"))
-    return discovery.torch is not None and discovery.torch.weights is None and folder.is_dir()
+    return isinstance(source, TorchModel) and source.weights is None and folder.is_dir()
 
 
 def _twins(names: Iterable[str]) -> Mapping[str, tuple[str, ...]]:
@@ -333,7 +363,7 @@ def _check_twins(found: _Candidate, twins: Mapping[str, tuple[str, ...]]) -> Non
 
 
 def _check_discovered(found: _Candidate, taken: Mapping[str, str], homes: Sequence[Path]) -> None:
-    path, what = found.path, "folder" if found.kind is not None else "file"
+    what = "folder" if found.kind is not None else "file"
     if found.problem:
         raise ValueError(found.problem)
     try:
@@ -342,10 +372,11 @@ def _check_discovered(found: _Candidate, taken: Mapping[str, str], homes: Sequen
         raise ValueError(f"{error}: rename the {what}") from error
     if found.name.casefold() in taken:
         raise ValueError(f"found the name {found.name!r}, which {taken[found.name.casefold()]} has: rename the {what}")
-    if not path.is_symlink():
-        return
-    real, folder = path.resolve(), path.parent.resolve()
-    if not any(real.is_relative_to(home) for home in (folder, *(one.resolve() for one in homes))):
-        where = "its folder and out of the catalog's"
-        advice = f"copy the {what} there, or allow the folder that it leads to by links: [...]"
-        raise ValueError(f"found a link that leads out of {where}: {advice}")
+    for path in found.paths or (found.path,):
+        if not path.is_symlink():
+            continue
+        real, folder = path.resolve(), path.parent.resolve()
+        if not any(real.is_relative_to(home) for home in (folder, *(one.resolve() for one in homes))):
+            where = "its folder and out of the catalog's"
+            advice = f"copy the {what} there, or allow the folder that it leads to by links: [...]"
+            raise ValueError(f"found a link that leads out of {where}: {advice}")

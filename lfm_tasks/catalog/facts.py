@@ -14,6 +14,7 @@ from pydantic import JsonValue
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from lfm_tasks.catalog.checkpoints import CheckpointModel
 from lfm_tasks.catalog.models import Model, check_meta
 from lfm_tasks.catalog.names import fill_pattern
 
@@ -55,10 +56,11 @@ def models_with_facts(models: Mapping[str, Model], root: Path) -> tuple[dict[str
     """
     known, origins = dict(models), dict[str, dict[str, str]]()
     for name, model in models.items():
-        if model.checkpoint is None:
+        # On each dataset the same checkpoint is run, from wherever its copy lies.
+        source = model.sources[0]
+        if not isinstance(source, CheckpointModel):
             continue
-        settings = model.checkpoint[1]
-        facts = folder_facts(root / fill_pattern(settings.path, model=name, dataset=settings.dataset))
+        facts = folder_facts(root / fill_pattern(source.path, model=name, dataset=source.dataset))
         if "base_model" in model.meta:
             facts.pop("base_model_relation", None)
         new = {key: fact for key, fact in facts.items() if key not in model.meta}

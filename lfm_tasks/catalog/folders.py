@@ -18,7 +18,7 @@ from pydantic import BaseModel
 from lfm_tasks.catalog.checkpoints import CheckpointModel
 from lfm_tasks.catalog.cluster import Tls
 from lfm_tasks.catalog.datasets import DatasetFile, Images, ModelFile, Texts
-from lfm_tasks.catalog.models import ActivationsSource, OnnxModel, TorchModel
+from lfm_tasks.catalog.models import ActivationsSource, Model, OnnxModel, RowSource, TorchModel
 from lfm_tasks.catalog.names import fill_pattern, has_wildcard
 from lfm_tasks.catalog.sections import CatalogText
 from lfm_tasks.config import AnchorFile
@@ -131,16 +131,27 @@ def _named_files(catalog: CatalogText) -> Iterator[tuple[Location, str, bool]]:
         *((("comparisons", name), comparison, {}) for name, comparison in catalog.comparisons.items()),
         *((("datasets", name), dataset, {"dataset": name}) for name, dataset in catalog.datasets.items()),
         *(
-            (("models", name), model, {"model": name, "dataset": model.dataset})
+            (("models", name, *key), source, {"model": name, "dataset": source.dataset})
             for name, model in catalog.models.items()
+            for key, source in _placed_sources(model)
         ),
-        *((("discover", name), model, {"dataset": model.dataset}) for name, model in catalog.discover.items()),
+        *(
+            (("discover", name, *key), source, {"dataset": source.dataset})
+            for name, model in catalog.discover.items()
+            for key, source in _placed_sources(model)
+        ),
     ]
     for key, value, names in named:
         for where, text in _files_below(value, key):
             filled = fill_pattern(text, **names)
             if "://" not in text:
                 yield where, filled, "{" in filled
+
+
+def _placed_sources(model: Model) -> Iterator[tuple[Location, RowSource]]:
+    """Yield the keys that lead to each source of a model, and the source."""
+    for index, source in enumerate(model.sources):
+        yield (model.kind, *([str(index)] if len(model.sources) > 1 else [])), source
 
 
 def _files_below(value: object, key: Location) -> Iterator[tuple[Location, str]]:

@@ -74,16 +74,21 @@ def _follows(problem: Problem, removed: set[str]) -> bool:
 
 def _leave_out(content: Any, details: ErrorDetails) -> str | None:
     """Take the key of a mistake out of the catalog; return its dotted name, None if that is not possible."""
-    way = [str(part) for part in details["loc"] if part not in _MARKS and not isinstance(part, int)]
+    way = [part for part in details["loc"] if part not in _MARKS]
     if details["type"] == "missing":
+        way = way[:-1]
+    while way and isinstance(way[-1], int):
         way = way[:-1]
     value = content
     for part in way[:-1]:
-        value = value.get(part) if isinstance(value, dict) else None
+        is_there = (isinstance(value, dict) and part in value) or (
+            isinstance(value, list) and isinstance(part, int) and part < len(value)
+        )
+        value = value[part] if is_there else None
     if not way or not isinstance(value, dict) or way[-1] not in value or way[0] in _NEEDED:
         return None
     del value[way[-1]]
-    return ".".join(way)
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in way).removeprefix(".")
 
 
 def _explain(details: ErrorDetails, tree: Entries, file: str) -> Problem:
@@ -150,7 +155,7 @@ def _known_keys(location: Sequence[int | str]) -> list[str]:
     for part in location:
         if str(part) in _KINDS:
             kind = _KINDS[str(part)]
-        elif part not in _MARKS:
+        elif part not in _MARKS and not isinstance(part, int):
             kind = next(iter(kinds_of(kind, str(part))), None)
     return keys_of(kind)
 
@@ -159,7 +164,7 @@ def _elsewhere(key: str, location: Sequence[int | str]) -> str | None:
     """Return the place of a known key that was written in another one: below it, else below ``atlas``."""
     kind: Any = CatalogText
     for part in location:
-        if part not in _MARKS and str(part) not in _KINDS:
+        if part not in _MARKS and str(part) not in _KINDS and not isinstance(part, int):
             kind = next(iter(kinds_of(kind, str(part))), None)
     written = ".".join(str(part) for part in location if part not in _MARKS)
     for start, name in ((kind, written), (kinds_of(CatalogText, "atlas")[0], "atlas")):

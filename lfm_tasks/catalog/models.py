@@ -2,12 +2,15 @@
 
 A new kind of source of rows is a class beside `OnnxModel`, a field of `Model` and a row of `SOURCES`; a new key of any
 section is a field of its class. Reader, messages, JSON schema and printed catalog follow from the classes.
+
+A `Model` is what the catalog names; a `ModelOnDataset` is that model on one of its datasets, which is what is opened.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
@@ -64,15 +67,8 @@ Shapes = Annotated[
     Discriminator(_shape_form),
 ]
 
-# The kinds of source of a model's rows, one for each model, and the key of each that holds its path.
-SOURCES = {
-    "activations": "path",
-    "onnx": "path",
-    "torch": "weights",
-    "transformers": "path",
-    "timm": "path",
-    "sentence_transformers": "path",
-}
+# The kinds of source of a model's rows, one for each model.
+SOURCES = ("activations", "onnx", "torch", "transformers", "timm", "sentence_transformers")
 
 
 class ActivationsSource(ArrayFile):
@@ -186,15 +182,74 @@ class HeadCut(Settings):
     output: Annotated[str, AfterValidator(check_layer_name)] | None = None
 
 
-class Model(Settings):
-    """One model of the zoo, the layers that are compared, and facts about it."""
+RowSource = ActivationsSource | OnnxModel | TorchModel | CheckpointModel
 
-    activations: ActivationsSource | None = None
-    onnx: OnnxModel | None = None
-    torch: TorchModel | None = None
-    transformers: CheckpointModel | None = None
-    timm: CheckpointModel | None = None
-    sentence_transformers: CheckpointModel | None = None
+
+@dataclass(frozen=True)
+class ModelOnDataset:
+    """A model on one of its datasets: the ``kind`` and place of its rows, the layers that are compared, its facts."""
+
+    kind: str
+    source: RowSource
+    layers: tuple[str, ...] = ("*",)
+    head: HeadCut | None = None
+    meta: Mapping[str, JsonValue] = field(default_factory=dict)
+
+    @property
+    def dataset(self) -> str:
+        """The name of the dataset whose inputs the model's rows belong to."""
+        return self.source.dataset
+
+    @property
+    def pool(self) -> str:
+        """How the model's activations become rows."""
+        return self.source.pool
+
+    @property
+    def activations(self) -> ActivationsSource | None:
+        """The files of recorded activations; None for a model that is run."""
+        return self.source if isinstance(self.source, ActivationsSource) else None
+
+    @property
+    def onnx(self) -> OnnxModel | None:
+        """The ONNX graph; None for a model of another kind."""
+        return self.source if isinstance(self.source, OnnxModel) else None
+
+    @property
+    def torch(self) -> TorchModel | None:
+        """The PyTorch network; None for a model of another kind."""
+        return self.source if isinstance(self.source, TorchModel) else None
+
+    @property
+    def checkpoint(self) -> tuple[Loader, CheckpointModel] | None:
+        """The library that loads the model's checkpoint, and how; None for a model of another kind."""
+        if not isinstance(self.source, CheckpointModel):
+            return None
+        return next((loader, self.source) for loader in LOADERS if loader == self.kind)
+
+
+def _source_form(value: object) -> str:
+    return "<list>" if isinstance(value, list | tuple) else "<file>"
+
+
+_Kind = TypeVar("_Kind")
+# A model has a source of rows for each of its datasets: one, or a list of them.
+OneOrSeveral = Annotated[
+    Annotated[_Kind, Tag("<file>")]
+    | Annotated[tuple[_Kind, ...], Field(strict=False, min_length=1), Tag("<list>")],
+    Discriminator(_source_form),
+]
+
+
+class Model(Settings):
+    """One model of the zoo, the layers that are compared, and facts about it; a list has a source for each dataset."""
+
+    activations: OneOrSeveral[ActivationsSource] | None = None
+    onnx: OneOrSeveral[OnnxModel] | None = None
+    torch: OneOrSeveral[TorchModel] | None = None
+    transformers: OneOrSeveral[CheckpointModel] | None = None
+    timm: OneOrSeveral[CheckpointModel] | None = None
+    sentence_transformers: OneOrSeveral[CheckpointModel] | None = None
     head: HeadCut | None = None
     layers: Annotated[
         tuple[Annotated[str, AfterValidator(check_layer_name)], ...], Field(strict=False, min_length=1)
@@ -209,23 +264,45 @@ class Model(Settings):
             raise ValueError(f"found {' and '.join(kinds) or 'no source'}, {needed}")
         if self.head is not None and self.onnx is None:
             raise ValueError(f"found head beside {kinds[0]}, needs onnx: only an ONNX graph can be cut")
+        for dataset in self.datasets:
+            if self.datasets.count(dataset) > 1:
+                needed = f"needs each dataset once: a model has one source of rows on a dataset, remove one of {kinds[0]}"
+                raise ValueError(f"found the dataset {dataset[:100]!r} {self.datasets.count(dataset)} times, {needed}")
         return self
 
     @property
-    def checkpoint(self) -> tuple[Loader, CheckpointModel] | None:
-        """The library that loads the model's checkpoint, and how; None for a model of another kind."""
-        settings = ((loader, getattr(self, loader)) for loader in LOADERS)
-        return next(((loader, chosen) for loader, chosen in settings if chosen is not None), None)
+    def kind(self) -> str:
+        """The kind of its sources, a key of `SOURCES`."""
+        return next(kind for kind in SOURCES if getattr(self, kind) is not None)
 
     @property
-    def dataset(self) -> str:
-        """The name of the dataset whose inputs the model's rows belong to."""
-        return next(str(source.dataset) for kind in SOURCES if (source := getattr(self, kind)) is not None)
+    def sources(self) -> tuple[RowSource, ...]:
+        """Where its rows come from, a source for each dataset."""
+        found = getattr(self, self.kind)
+        return found if isinstance(found, tuple) else (found,)
 
     @property
-    def pool(self) -> str:
-        """How the model's activations become rows."""
-        return next(str(source.pool) for kind in SOURCES if (source := getattr(self, kind)) is not None)
+    def datasets(self) -> tuple[str, ...]:
+        """The names of its datasets, in the order of the catalog."""
+        return tuple(source.dataset for source in self.sources)
+
+    @property
+    def on_datasets(self) -> tuple[ModelOnDataset, ...]:
+        """The model on each of its datasets."""
+        return tuple(
+            ModelOnDataset(self.kind, source, self.layers, self.head, dict(self.meta)) for source in self.sources
+        )
+
+    def on(self, dataset: str) -> ModelOnDataset:
+        """Return the model on one of its datasets; KeyError if it is not on that."""
+        for model in self.on_datasets:
+            if model.dataset == dataset:
+                return model
+        raise KeyError(dataset)
+
+    def with_sources(self, sources: tuple[RowSource, ...]) -> "Model":
+        """Return the model with these sources of the same kind: one, or a list of several."""
+        return self.model_copy(update={self.kind: sources[0] if len(sources) == 1 else sources})
 
 
 def _texts_of(value: JsonValue) -> Iterator[str]:
@@ -257,26 +334,29 @@ class Discovery(Model):
 
     mlflow: MlflowRegistry | None = Field(default=None, description="take the models of a registry, not of a folder")
 
-    @property
-    def pattern(self) -> str:
-        """The path in which ``{model}`` stands: of a factory without weights, the first such text in its args."""
-        sources = ((getattr(self, kind), key) for kind, key in SOURCES.items())
-        path = next(getattr(source, key) or "" for source, key in sources if source is not None)
-        if path or self.torch is None:
-            return path
-        return next((text for text in _texts_of(self.torch.args) if "{model}" in text), "")
-
     @model_validator(mode="after")
     def _names_models(self) -> "Discovery":
-        path = self.pattern
-        if "://" in path:
-            raise ValueError("found a remote path in discover, needs a folder of this machine: declare these models")
-        with_model = [part for part in PurePath(path).parts if "{model}" in part]
-        if not with_model:
-            key = "weights or args" if self.torch else "path"
-            raise ValueError(f"found no {{model}} in the {key}, needs it: what it stands for names the models")
-        if self.mlflow is not None and PurePath(path).parts[0] != "{model}":
-            raise ValueError(f"found {path[:100]!r} beside mlflow, needs {{model}}/...: the folder of a version")
-        if "{layer}" in with_model[0]:
-            raise ValueError("found {model} and {layer} in one part of the path, needs a folder or file name for each")
+        for source in self.sources:
+            _check_names_models(model_pattern(source), source, self.mlflow)
         return self
+
+
+def model_pattern(source: RowSource) -> str:
+    """Return the path in which ``{model}`` stands: of a factory without weights, the first such text in its args."""
+    if not isinstance(source, TorchModel):
+        return source.path
+    return source.weights or next((text for text in _texts_of(source.args) if "{model}" in text), "")
+
+
+def _check_names_models(path: str, source: RowSource, mlflow: MlflowRegistry | None) -> None:
+    """Raise ValueError for a pattern that cannot name models."""
+    if "://" in path:
+        raise ValueError("found a remote path in discover, needs a folder of this machine: declare these models")
+    with_model = [part for part in PurePath(path).parts if "{model}" in part]
+    if not with_model:
+        key = "weights or args" if isinstance(source, TorchModel) else "path"
+        raise ValueError(f"found no {{model}} in the {key}, needs it: what it stands for names the models")
+    if mlflow is not None and PurePath(path).parts[0] != "{model}":
+        raise ValueError(f"found {path[:100]!r} beside mlflow, needs {{model}}/...: the folder of a version")
+    if "{layer}" in with_model[0]:
+        raise ValueError("found {model} and {layer} in one part of the path, needs a folder or file name for each")

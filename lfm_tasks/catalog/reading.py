@@ -174,6 +174,12 @@ def _fitting(defaults: Entries, model: object) -> Entries:
 
 
 def _fill_up(value: object, default: object) -> object:
+    if isinstance(value, Items) and isinstance(default, Entries):
+        # A list of sources, one for each dataset: each of them is filled up.
+        filled_items = Items()
+        filled_items += [_fill_up(item, default) for item in value]
+        filled_items.places = value.places
+        return filled_items
     if not isinstance(value, Entries) or not isinstance(default, Entries):
         return default if value is None and isinstance(default, Entries) else value
     filled = Entries()
@@ -266,7 +272,7 @@ def _comparison_problems(catalog: CatalogText, tree: Entries, file: str) -> Iter
     """Yield the problems of comparisons and embeddings whose globs or ``meta`` fit no model."""
     models = catalog.model_facts()
     for name, comparison in catalog.comparisons.items():
-        for key, message in comparison_problems(comparison, models):
+        for key, message in comparison_problems(comparison, models, catalog.atlas.maps):
             place, _ = find_place(tree, ["comparisons", name, *([key] if key else [])])
             yield Problem(file, place.line, place.where, message)
     if catalog.atlas.embeddings is not None:
@@ -277,10 +283,9 @@ def _comparison_problems(catalog: CatalogText, tree: Entries, file: str) -> Iter
 
 def _dataset_problems(model: object, datasets: Entries, file: str) -> Iterator[Problem]:
     """Yield the problems of a model whose dataset is not declared, or has no inputs to run the model on."""
-    for kind in SOURCES:
-        source = model.get(kind) if isinstance(model, Entries) else None
-        name = source.get("dataset") if isinstance(source, Entries) else None
-        if not isinstance(source, Entries) or not isinstance(name, str):
+    for kind, source in _sources_of(model):
+        name = source.get("dataset")
+        if not isinstance(name, str):
             continue
         place, dataset = source.places["dataset"], datasets.get(name)
         if name not in datasets:
@@ -290,6 +295,15 @@ def _dataset_problems(model: object, datasets: Entries, file: str) -> Iterator[P
             continue  # arrays of its own: whether they fit the dataset's rows is told once they are read
         elif isinstance(dataset, Entries) and (message := _unfit_inputs(kind, name, dataset)):
             yield Problem(file, place.line, place.where, message)
+
+
+def _sources_of(model: object) -> Iterator[tuple[str, Entries]]:
+    """Yield the kind of each source of a model of the file, and the source."""
+    for kind in SOURCES:
+        written = model.get(kind) if isinstance(model, Entries) else None
+        for source in written if isinstance(written, Items) else (written,):
+            if isinstance(source, Entries):
+                yield kind, source
 
 
 def _unfit_inputs(kind: str, name: str, dataset: Entries) -> str:

@@ -17,8 +17,8 @@ from lfm_tasks.catalog.cluster import AddressCluster, ClusterConfig, LocalCluste
 from lfm_tasks.catalog.comparisons import Comparison, ModelFacts
 from lfm_tasks.catalog.datasets import Dataset, Name
 from lfm_tasks.catalog.discovery import RefusedModel
-from lfm_tasks.catalog.models import Discovery, Model
-from lfm_tasks.catalog.names import Problem
+from lfm_tasks.catalog.models import Discovery, Model, ModelOnDataset, model_pattern
+from lfm_tasks.catalog.names import Problem, did_you_mean
 from lfm_tasks.catalog.yaml_tree import Entries, Items, Place
 from lfm_tasks.checks import check_classes
 from lfm_tasks.config import FROM_ENVIRONMENT, NO_GRAPH, AtlasConfig, PathText, Settings
@@ -65,8 +65,8 @@ class CatalogText(Settings):
         return self
 
     def model_facts(self) -> dict[str, ModelFacts]:
-        """Return what comparisons choose models by: the dataset and ``meta`` of each."""
-        return {name: ModelFacts(model.dataset, model.meta) for name, model in self.models.items()}
+        """Return what comparisons choose models by: the datasets and ``meta`` of each."""
+        return {name: ModelFacts(model.datasets, model.meta) for name, model in self.models.items()}
 
 
 # Comma-separated prefixes of modules whose factories may run without --trust-code.
@@ -123,6 +123,31 @@ class Catalog(CatalogText):
         """The folders that links may lead into, beside those of the files themselves."""
         return tuple(self.root / str(path) for path in self.links)
 
+    def model_on(self, name: str, dataset: str | None = None) -> ModelOnDataset:
+        """Return a model on one of its datasets, which may be left out where it has only one.
+
+        Raises
+        ------
+        LookupError
+            For a model that is not there, a dataset that it is not on, or none said where it has several; the message
+            names what there is.
+        """
+        if name not in self.models:
+            raise LookupError(f"found no model {name[:100]!r} in the catalog{did_you_mean(name, self.models)}")
+        datasets = self.models[name].datasets
+        if dataset is None and len(datasets) > 1:
+            raise LookupError(f"model {name} has the datasets {_listed(datasets)}: say which, --dataset {datasets[0]}")
+        if dataset is not None and dataset not in datasets:
+            found = f"model {name} is not on the dataset {dataset[:100]!r}, it is on {_listed(datasets)}"
+            raise LookupError(f"{found}{did_you_mean(dataset, datasets)}")
+        return self.models[name].on(dataset or datasets[0])
+
+    def models_on_datasets(self) -> Iterator[tuple[str, ModelOnDataset]]:
+        """Yield each model on each of its datasets, with its name."""
+        for name, model in self.models.items():
+            for on_dataset in model.on_datasets:
+                yield name, on_dataset
+
     def locate(self, path: str) -> Path:
         """Return a path of the catalog on this machine: relative paths start at ``root``."""
         return self.root / path
@@ -138,11 +163,19 @@ class Catalog(CatalogText):
             *self.aliases,
             *self.unclaimed,
             *(
-                f"discover.{name}: nothing matches {discovery.pattern!r} yet"
+                f"discover.{name}: nothing matches {' or '.join(map(repr, _patterns(discovery)))} yet"
                 for name, discovery in self.discover.items()
                 if not self.discovered.get(name) and name not in refused
             ),
         ]
+
+
+def _patterns(discovery: Discovery) -> list[str]:
+    return list(dict.fromkeys(model_pattern(source) for source in discovery.sources))
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else names[0]
 
 
 def on_scheduler(catalog: Catalog, scheduler: str) -> Catalog:
@@ -219,10 +252,12 @@ def _kinds_of_items(kind: Any) -> list[Any]:
 
 
 def _models(kind: Any) -> list[type[BaseModel]]:
-    """Return the pydantic classes that a type allows, also those inside unions and annotations."""
+    """Return the pydantic classes that a type allows, also those inside unions, annotations and lists, each once."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return [kind]
+    if get_origin(kind) is tuple:
+        return [model for part in get_args(kind) if part is not ... for model in _models(part)]
     if get_origin(kind) in (Union, types.UnionType) or hasattr(kind, "__metadata__"):
         parts = [kind.__origin__] if hasattr(kind, "__metadata__") else get_args(kind)
-        return [model for part in parts if part is not Literal for model in _models(part)]
+        return list(dict.fromkeys(model for part in parts if part is not Literal for model in _models(part)))
     return []

@@ -13,6 +13,7 @@ from lfm_tasks.catalog.reading import catalog_yaml
 from lfm_tasks.config import AtlasConfig, IntervalsConfig, NullConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.run import Run
+from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.bases.automatic import BasisNumbers
 from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stages.activations.stage import RecordedSpace
@@ -54,8 +55,9 @@ class SourceZoo:
         return self.run.catalog
 
     def space(self, model: str, layer: str) -> RecordedSpace:
-        """Return a recorded space by its names."""
-        return next(one for one in self.spaces if (one.space.model, one.space.layer) == (model, layer))
+        """Return a recorded space by its names, on the dataset of `networks`."""
+        named = Space(self.networks().dataset, model, layer)
+        return next(one for one in self.spaces if one.space == named)
 
     def read(self, model: str, layer: str) -> SpaceRows:
         """Return the rows of a space, float64."""
@@ -67,11 +69,11 @@ class SourceZoo:
         Networks that were made of others (``base_model``) or never trained (``untrained``) are in none.
         """
         groups: dict[tuple[str, tuple[tuple[str, int], ...]], list[str]] = {}
-        for model, layers in self._layers().items():
+        for (dataset, model), layers in self._layers().items():
             meta = self.catalog.models[model].meta
             if not meta.get("base_model") and not meta.get("untrained"):
                 shape = tuple((one.space.layer, one.n_features) for one in layers)
-                groups.setdefault((layers[0].space.dataset, shape), []).append(model)
+                groups.setdefault((dataset, shape), []).append(model)
         architectures = [
             Architecture(dataset, tuple(sorted(models)), *(tuple(side) for side in zip(*shape, strict=True)))
             for (dataset, shape), models in groups.items()
@@ -110,7 +112,7 @@ class SourceZoo:
         group = self.networks()
         if len(group.models) > 1:
             return group
-        n_networks = len(self._layers())
+        n_networks = len({model for _, model in self._layers()})
         raise DataError(
             "missing_source",
             f"found {n_networks} networks, no two with the same layers of the same widths, needs two that differ by "
@@ -146,10 +148,11 @@ class SourceZoo:
             raise DataError("one_class", f"{message}: give other labels")
         return labels
 
-    def _layers(self) -> Mapping[str, list[RecordedSpace]]:
-        by_model: dict[str, list[RecordedSpace]] = {}
+    def _layers(self) -> Mapping[tuple[str, str], list[RecordedSpace]]:
+        """Return the layers of each model, first layer first, by dataset and model."""
+        by_model: dict[tuple[str, str], list[RecordedSpace]] = {}
         for one in sorted(self.spaces, key=lambda one: (one.space.model, one.depth, one.space.layer)):
-            by_model.setdefault(one.space.model, []).append(one)
+            by_model.setdefault((one.space.dataset, one.space.model), []).append(one)
         return by_model
 
 
@@ -193,7 +196,7 @@ def scores_only(source: SourceZoo, **changes: Any) -> AtlasConfig:
         "path": "atlas",
         "store": "store",
         "null": NullConfig(n_permutations=0),
-        "intervals": IntervalsConfig(n_groups=0),
+        "intervals": IntervalsConfig(n_splits=0),
         "keep_maps": "none",
         "collection": None,
         "embeddings": None,

@@ -1,6 +1,6 @@
 """Measures of the singular values of ZᵧᵀZₓ, Z the centered rows, perhaps whitened: on many sets of points, with chance.
 
-Every set of points (all, all but one part, a half) needs only sums over cells of one product of two spaces, in the
+Every set of points (all, a half) needs only sums over cells of one product of two spaces, in the
 coordinates of their own singular vectors.
 """
 
@@ -19,7 +19,7 @@ from lfm_tasks.statistics.permutation_moments import MomentArrays
 
 Values = Shaped[np.ndarray, "..."]
 
-# A direction of what is left without a part of the points; below this share of the whole it went with the part.
+# A direction of a half of the points; below this share of the longest it lies in the other half.
 _NO_DIRECTION = 1e-10
 
 
@@ -45,7 +45,7 @@ class CrossForm:
     value
         The measure: of ‖ZᵧᵀZₓ‖_*, ‖Zₓ‖, ‖Zᵧ‖ and the smaller number of directions.
     is_linear
-        Whether lengths are the singular values themselves: what a part takes with it is then linear in its sums.
+        Whether lengths are the singular values themselves: they are then those of all points in every half, too.
     """
 
     lengths: Callable[[Float[np.ndarray, " values"]], Float[np.ndarray, " values"]] | None
@@ -151,52 +151,15 @@ def nuclear_norms(
     source: SetTransforms,
     target: SetTransforms,
     form: CrossForm,
-    sets: PointSets,
 ) -> Float[np.ndarray, " sets"]:
-    """Return ‖ZᵧᵀZₓ‖_* on each set of points.
-
-    Where lengths are the singular values themselves, to second order in what a part takes with it: see `_norms_near`.
-    """
-    if source.transforms is not None and target.transforms is not None:
-        crossed = np.swapaxes(target.transforms, 1, 2) @ products @ source.transforms
-        values = np.linalg.svd(crossed, compute_uv=False)
-        # Cosines of principal angles, but for rounding.
-        return (np.minimum(values, 1) if form.lengths is None else values).sum(axis=-1)
-    norms = np.empty(len(products))
-    # The larger space first, whose directions need not all be met by those of the smaller one.
-    if len(target.lengths) >= len(source.lengths):
+    """Return ‖ZᵧᵀZₓ‖_* on each set of points."""
+    if source.transforms is None or target.transforms is None:
         crossed = target.lengths[:, None] * products * source.lengths
     else:
-        crossed = np.swapaxes(target.lengths[:, None] * products * source.lengths, 1, 2)
-    left, values, right = np.linalg.svd(crossed[0], full_matrices=False)
-    norms[0] = values.sum()
-    parts = slice(1, 1 + sets.n_parts)
-    norms[parts] = _norms_near(crossed[parts], left, values, right)
-    norms[parts.stop :] = np.linalg.svd(crossed[parts.stop :], compute_uv=False).sum(axis=-1)
-    return norms
-
-
-def _norms_near(
-    matrices: Float[np.ndarray, "matrices larger smaller"],
-    left: Float[np.ndarray, "larger smaller"],
-    values: Float[np.ndarray, " smaller"],
-    right: Float[np.ndarray, "smaller smaller"],
-) -> Float[np.ndarray, " matrices"]:
-    """Return the sums of singular values of matrices near U Σ Vᵀ, whose factors these are, to second order.
-
-    With D = UᵀMV and s its diagonal: tr D, what each two directions turn by, √((s_i + s_j)² + (d_ij − d_ji)²) − s_i −
-    s_j, and what turns out of the span of U, √(s_j² + e_j²) − s_j. Never more than what turns, however small s is.
-    """
-    turned = matrices @ right.T
-    within = left.T @ turned
-    diagonal = np.einsum("mii->mi", within)
-    lengths = np.maximum(diagonal, 0)
-    outside = np.maximum((turned**2).sum(axis=1) - (within**2).sum(axis=1), 0)
-    norms = diagonal.sum(axis=1) + (np.sqrt(lengths**2 + outside) - lengths).sum(axis=1)
-    sums = lengths[:, :, None] + lengths[:, None, :]
-    turns = within - np.swapaxes(within, 1, 2)
-    # Each two directions are there twice, and the diagonal does not turn.
-    return norms + (np.sqrt(sums**2 + turns**2) - sums).sum(axis=(1, 2)) / 2
+        crossed = np.swapaxes(target.transforms, 1, 2) @ products @ source.transforms
+    values = np.linalg.svd(crossed, compute_uv=False)
+    # Cosines of principal angles, but for rounding.
+    return (np.minimum(values, 1) if form.lengths is None else values).sum(axis=-1)
 
 
 # Rotations that every pair of these sizes is compared with: so many, or all where the score is near what they give.

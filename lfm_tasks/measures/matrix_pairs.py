@@ -1,4 +1,4 @@
-"""Cosines of centered n × n matrices for all pairs of spaces, whole, by parts and halves: one pass over tiles.
+"""Cosines of centered n × n matrices for all pairs of spaces, whole and in halves: one pass over tiles.
 
 ⟨K, L⟩ is a sum over tiles, and what centering takes off follows from sums of rows. So one product of all tiles of all
 spaces gives every pair, and its sums over the tiles of a set give the same on that set: exactly, but for bandwidths
@@ -75,7 +75,7 @@ def matrix_cosines(
     sides
         The places of the sources and of the targets among them.
     sets
-        The sets of points: all, all but each part, halves.
+        The sets of points: all, halves.
     form
         How the matrices are centered, and in which precision their products are summed inside a tile.
     wanted
@@ -141,16 +141,14 @@ class _Sums:
     """Sums over tiles, filled in tile by tile; a row a space and term.
 
     ``of_pairs`` and ``of_spaces``: of each set of points, over the tiles inside it: a difference of sums would lose the
-    digits of all points but a far one. ``by_part``: row sums over the points of each part; ``inside_half``: over those
-    of the row's own half.
+    digits of all points but a far one. ``by_class``: row sums over the points of each class of cells.
     """
 
     sets: PointSets
     n_terms: int
     of_pairs: Float[np.ndarray, "sums source_rows target_rows"]
     of_spaces: Float[np.ndarray, "sums spaces terms terms"]
-    by_part: Float[np.ndarray, "rows points parts"]
-    inside_half: Float[np.ndarray, "rows points_or_none"]
+    by_class: Float[np.ndarray, "rows points classes"]
 
     def _places(self, cells: tuple[int, int]) -> list[int]:
         """Return the sets of points that have both cells."""
@@ -181,22 +179,15 @@ class _Sums:
         by_column: Float[np.ndarray, "rows tile_columns"],
     ) -> None:
         """Add the sums of the tiles of one cell and a run of cells to those of their rows, and of their columns."""
-        bounds, half = self.sets.bounds, self.sets.half_of_cell
-        part = np.maximum(self.sets.part_of_cell, 0)
+        bounds, classes = self.sets.bounds, self.sets.classes
         rows = slice(int(bounds[cell]), int(bounds[cell + 1]))
         for place, other in enumerate(range(cells.start, cells.stop)):
             columns = slice(int(bounds[other]), int(bounds[other + 1]))
-            is_inside = bool(self.sets.n_halves) and bool(half[other] == half[cell])
-            self.by_part[:, rows, part[other]] += by_cell[:, :, place]
-            if is_inside:
-                self.inside_half[:, rows] += by_cell[:, :, place]
+            self.by_class[:, rows, classes[other]] += by_cell[:, :, place]
             if other != cell:
-                of_column = by_column[
-                    :, columns.start - int(bounds[cells.start]) : columns.stop - int(bounds[cells.start])
-                ]
-                self.by_part[:, columns, part[cell]] += of_column
-                if is_inside:
-                    self.inside_half[:, columns] += of_column
+                start = int(bounds[cells.start])
+                of_columns = by_column[:, columns.start - start : columns.stop - start]
+                self.by_class[:, columns, classes[cell]] += of_columns
 
     def of_set(
         self,
@@ -205,13 +196,10 @@ class _Sums:
         sides: Sides,
     ) -> _SetSums:
         """Return the sums of one set of points; matrices are K + shift K', by their terms."""
-        n_parts, points, n_terms = self.sets.n_parts, self.sets.points[place], self.n_terms
+        points, n_terms = self.sets.points[place], self.n_terms
         of_pairs, of_spaces = self.of_pairs[place], self.of_spaces[place]
-        if place > n_parts:
-            row_sums = self.inside_half[:, points]
-        else:
-            others = np.arange(self.by_part.shape[2]) != place - 1
-            row_sums = self.by_part[:, points][:, :, others].sum(axis=2)
+        inside = np.unique(self.sets.classes[self.sets.cells[place]])
+        row_sums = self.by_class[:, points][:, :, inside].sum(axis=2)
         if n_terms == 1:
             return _SetSums(of_pairs, of_spaces[:, 0, 0].copy(), row_sums)
         # A pair has the same bits whichever of its spaces is the source: both mixed terms are added first.
@@ -230,8 +218,7 @@ def _no_sums(n_spaces: int, n_terms: int, sides: Sides, sets: PointSets) -> _Sum
         n_terms,
         np.zeros((n_sums, len(sides[0]) * n_terms, len(sides[1]) * n_terms)),
         np.zeros((n_sums, n_spaces, n_terms, n_terms)),
-        np.zeros((n_spaces * n_terms, n_points, max(1, sets.n_parts))),
-        np.zeros((n_spaces * n_terms, n_points if sets.n_halves else 0)),
+        np.zeros((n_spaces * n_terms, n_points, int(sets.classes.max()) + 1)),
     )
 
 

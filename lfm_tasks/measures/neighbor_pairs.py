@@ -1,4 +1,4 @@
-"""Shared nearest neighbors for all pairs of spaces: whole, without each part of the points, and in each half, exactly.
+"""Shared nearest neighbors for all pairs of spaces: whole, and in each half of the points, exactly.
 
 One list of neighbors serves every set of points. An entry is among the k nearest of a set if fewer than k entries
 before it are in the set: one bit a set, kept with the entry. Two points share a neighbor in the sets whose bits both

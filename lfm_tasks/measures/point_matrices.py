@@ -31,33 +31,36 @@ Centering = Literal["double", "unbiased", "zero_diagonal", "pairs"]
 
 @dataclass(frozen=True)
 class PointSets:
-    """The sets of points that a score is computed on: all, all but each part, each half; from sums over cells.
+    """The sets of points that a score is computed on: all, and both halves of each split; from sums over cells.
 
-    A cell is a run of at most 128 points, in the given ``order``, that lie in one part and in one half.
+    A cell is a run of at most 128 points, in the given ``order``, that lie in one half of each split. ``halves``: which
+    cells are in the second one.
     """
 
     order: Int[np.ndarray, " points"]
     bounds: Int[np.ndarray, " edges"]
-    part_of_cell: Int[np.ndarray, " cells"]
-    half_of_cell: Int[np.ndarray, " cells"]
-    n_parts: int
-    n_halves: int
+    halves: Bool[np.ndarray, "splits cells"]
 
     @property
     def n_sets(self) -> int:
-        """How many sets there are: the whole, one without each part, the halves."""
-        return 1 + self.n_parts + self.n_halves
+        """How many sets there are: the whole, and the halves."""
+        return 1 + 2 * len(self.halves)
+
+    @property
+    def n_cells(self) -> int:
+        """How many cells there are."""
+        return self.halves.shape[1]
 
     @cached_property
     def cells(self) -> Bool[np.ndarray, "sets cells"]:
-        """Which cells each set has."""
-        return np.concatenate(
-            [
-                np.ones((1, len(self.part_of_cell)), dtype=bool),
-                np.arange(self.n_parts)[:, None] != self.part_of_cell,
-                np.arange(self.n_halves)[:, None] == self.half_of_cell,
-            ]
-        )
+        """Which cells each set has; of each split the first half first."""
+        by_split = [half for second in self.halves for half in (~second, second)]
+        return np.stack([np.ones(self.n_cells, dtype=bool), *by_split])
+
+    @cached_property
+    def classes(self) -> Int[np.ndarray, " cells"]:
+        """The class of each cell: cells of one are in the same sets."""
+        return np.unique(self.cells.T, axis=0, return_inverse=True)[1].ravel()
 
     @cached_property
     def points(self) -> Bool[np.ndarray, "sets points"]:
@@ -72,38 +75,24 @@ class PointSets:
     def runs(self, first: int = 0) -> list[tuple[slice, slice]]:
         """Return (cells, points) of runs of cells from the ``first`` on, of at most 512 points: widths of tiles."""
         runs, start = [], first
-        for cell in range(first + 1, len(self.part_of_cell) + 1):
-            is_last = cell == len(self.part_of_cell)
+        for cell in range(first + 1, self.n_cells + 1):
+            is_last = cell == self.n_cells
             if is_last or self.bounds[cell + 1] - self.bounds[start] > 4 * _MOST_TILE_ROWS:
                 runs.append((slice(start, cell), slice(int(self.bounds[start]), int(self.bounds[cell]))))
                 start = cell
         return runs
 
 
-def point_sets(
-    n_points: int,
-    parts: Int[np.ndarray, " points"] | None = None,
-    halves: Int[np.ndarray, " points"] | None = None,
-    n_parts: int = 0,
-) -> PointSets:
-    """Return the sets of ``n_points`` that are parted in these ways."""
-    part = np.full(n_points, -1) if parts is None else parts
-    half = np.full(n_points, -1) if halves is None else halves
-    order = np.lexsort((half, part))
-    changes = np.flatnonzero(np.diff(part[order]) | np.diff(half[order])) + 1
+def point_sets(n_points: int, halves: Bool[np.ndarray, "splits points"] | None = None) -> PointSets:
+    """Return the sets of ``n_points``; ``halves``: by split, which are in the second half."""
+    second = np.zeros((0, n_points), dtype=bool) if halves is None else halves
+    order = np.lexsort(second) if len(second) else np.arange(n_points)
+    changes = np.flatnonzero(np.diff(second[:, order], axis=1).any(axis=0)) + 1
     bounds = [0]
     for start, end in zip([0, *changes.tolist()], [*changes.tolist(), n_points], strict=True):
         n_cells = -(-(end - start) // _MOST_TILE_ROWS)
         bounds += [start + (end - start) * cell // n_cells for cell in range(1, n_cells + 1)]
-    first = order[np.array(bounds[:-1])]
-    return PointSets(
-        order,
-        np.array(bounds),
-        part[first],
-        half[first],
-        0 if parts is None else n_parts,
-        0 if halves is None else 2,
-    )
+    return PointSets(order, np.array(bounds), second[:, order[np.array(bounds[:-1])]])
 
 
 @dataclass(frozen=True)

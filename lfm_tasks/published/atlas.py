@@ -287,7 +287,7 @@ class Atlas:
         dataset = require_one_of(dataset, self.datasets, "dataset")
         place = self.scores.sel(dataset=dataset)
         present = np.flatnonzero(place["n_points"].values > 0)
-        depths = place["source_depth"].values
+        depths = place["depth"].values
         models = [str(name) for name in place["source_model"].values]
         order = sorted(present, key=lambda row: (models[row], float(depths[row])))
         layers = {str(place["source"].values[row]): models[row] for row in order}

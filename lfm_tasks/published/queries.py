@@ -93,7 +93,7 @@ def matrix(
     if reduce is None:
         return chosen[name].load()
     refuse_distances(scores, measure, name)
-    values, depths = chosen[name].values, chosen["source_depth"].values
+    values, depths = chosen[name].values, chosen["depth"].values
     of_space = np.array(list(names.model_of.values()))
     rows = [np.flatnonzero(of_space == model) for model in names.models]
     cells = np.empty((len(rows), len(rows)))

@@ -97,7 +97,7 @@ def dataset_rows(atlas: xr.Dataset, dataset: str) -> Rows:
     """Return the spaces of ``dataset`` in the order of the page."""
     present = np.flatnonzero(atlas["n_points"].sel(dataset=dataset).values > 0)
     models = [str(name) for name in atlas["source_model"].values]
-    depths = atlas["source_depth"].values
+    depths = atlas["depth"].sel(dataset=dataset).values
     order = sorted(present, key=lambda row: (models[row], float(depths[row])))
     names = [str(atlas["source"].values[row]) for row in order]
     layers = [str(atlas["source_layer"].values[row]) for row in order]

@@ -73,7 +73,7 @@ SECONDS: Mapping[str, float] = {
     "null": 1.79e-05,
     "null rows": 3.11e-11,
     "pair": 6e-05,
-    "pair parts": 1.6e-10,
+    "pair maps": 1.6e-10,
     "pair rows": 1.2e-10,
     "procrustes_centered pair": 0.00182,
     "procrustes_centered_unit_norm pair": 0.00182,

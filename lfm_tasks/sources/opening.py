@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 
 from lfm_tasks.catalog.datasets import Dataset, DatasetFile, DatasetIds, ModelFile
-from lfm_tasks.catalog.models import ActivationsSource, Model
+from lfm_tasks.catalog.models import ActivationsSource, ModelOnDataset
 from lfm_tasks.catalog.sections import Catalog
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.digests import DigestMemory
@@ -160,11 +160,12 @@ def _read_raw(name: str, dataset: Dataset, catalog: Catalog, memory: DigestMemor
 
 def _by_token(name: str, rows: DatasetRows, texts: RawInputs, catalog: Catalog, memory: DigestMemory) -> DatasetRows:
     """Return the rows with a row a token, texts as groups, if the models of the dataset want that."""
-    if not any(model.checkpoint and model.checkpoint[1].points == "tokens" for model in catalog.models.values()):
+    on_dataset = {one: model for one, model in catalog.models_on_datasets() if model.dataset == name}
+    if not any(model.checkpoint and model.checkpoint[1].points == "tokens" for model in on_dataset.values()):
         return rows
     from lfm_tasks.sources.checkpoints.opening import dataset_tokens
 
-    points = dataset_tokens(name, catalog.models, catalog, texts, rows.ids, memory)
+    points = dataset_tokens(name, on_dataset, catalog, texts, rows.ids, memory)
     if points is None:
         return rows
     if rows.strata is not None:
@@ -241,7 +242,7 @@ def _load(
 
 def _positions_of_activations(name: str, catalog: Catalog) -> Shaped[np.ndarray, " points"]:
     errors = []
-    for model_name, model in catalog.models.items():
+    for model_name, model in catalog.models_on_datasets():
         source = model.activations
         if source is None or source.dataset != name or source.ids is not None:
             continue
@@ -255,7 +256,7 @@ def _positions_of_activations(name: str, catalog: Catalog) -> Shaped[np.ndarray,
 
 
 def open_source(
-    model_name: str, model: Model, catalog: Catalog, rows: DatasetRows, memory: DigestMemory | None = None
+    model_name: str, model: ModelOnDataset, catalog: Catalog, rows: DatasetRows, memory: DigestMemory | None = None
 ) -> Source:
     """Return the source of ``model``, whose dataset has ``rows``; DataError if it cannot be opened.
 

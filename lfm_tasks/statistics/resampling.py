@@ -1,9 +1,11 @@
-"""Chance and uncertainty of a score by resampling points: permutation nulls, p-values, jackknife intervals."""
+"""Chance and uncertainty of a score by resampling points: permutation nulls, p-values, intervals from halves."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from hashlib import blake2b
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from scipy.special import gammainc, gammaincc, gammainccinv, gammaincinv, ndtr, ndtri, stdtrit
 
 # Below this skewness the curve is a normal one to all digits that matter; scipy.stats draws the line here as well.
@@ -160,48 +162,44 @@ def calibrated(score: float, null_mean: float, *, best: float = 1.0) -> float:
     return (score - null_mean) / span if abs(span) > 1e-12 else float("nan")
 
 
-def random_parts(
-    n_points: int, n_parts: int, *, seed: int = 0, groups: Shaped[np.ndarray, " points"] | None = None
-) -> Int[np.ndarray, " points"]:
-    """Return for each row which of ``n_parts`` random parts of equal size it is in; two parts are two halves.
+# Points are split into two halves so many times.
+N_SPLITS = 2
+N_HALVES = 2 * N_SPLITS
+# Below so many points (or groups of points) a half says little of how a score varies.
+FEWEST_IN_HALF = 10
 
-    ``groups``: rows that belong together (frames of one film) are in one part.
 
-    Raises
-    ------
-    ValueError
-        If there are fewer than two rows, or groups, a part.
+def halves_of(names: Iterable[str], n_splits: int = N_SPLITS, *, seed: int = 0) -> Bool[np.ndarray, "splits names"]:
+    """Return for each split of the points which of them are in its second half; by name, whatever others there are.
+
+    ``names``: of the points, or of groups of points that belong together (frames of one film). Two spaces that share
+    some of their points have these in the same halves.
     """
-    if groups is None:
-        n_units, unit = n_points, np.arange(n_points)
-    else:
-        names, unit = np.unique(groups, return_inverse=True)
-        n_units = len(names)
-    if n_units < 2 * n_parts:
-        what = "points" if groups is None else "groups of points"
-        raise ValueError(f"found {n_units} {what}, {n_parts} parts need at least {2 * n_parts}")
-    part_of_unit = np.empty(n_units, dtype=np.int64)
-    part_of_unit[np.random.default_rng(seed).permutation(n_units)] = np.arange(n_units) * n_parts // n_units
-    return part_of_unit[unit]
+    salt = seed.to_bytes(8, "big")
+    digests = (blake2b(name.encode(), digest_size=8, salt=salt).digest() for name in names)
+    bits = np.fromiter((int.from_bytes(one, "big") for one in digests), dtype=np.uint64)
+    return (bits >> np.arange(n_splits, dtype=np.uint64)[:, None] & np.uint64(1)).astype(bool)
 
 
-def jackknife_error(left: Float[np.ndarray, "groups *scores"]) -> Float[np.ndarray, "*scores"]:
-    """Return the standard error √((g − 1)/g Σ (s_(−j) − mean)²) of scores without one of g groups each.
+def interval_reach(
+    halves: Float[np.ndarray, "*scores halves"], confidence: float = 0.95
+) -> Float[np.ndarray, "*scores"]:
+    """Return how far an interval reaches to each side of a score: t s, from the scores of the halves, split by split.
 
-    Rows are never repeated: a bootstrap's repeated rows become each other's nearest neighbors, and its interval can
-    miss its own estimate. What the score keeps fixed (a basis, say) is part of what the interval means.
+    s is the root of their mean squared deviation, t Student's with a degree of freedom a split: of the two halves of a
+    split, a mean deviates to either side by what the mean of all points does among samples. What the score is computed
+    from is built anew on each half: what is kept varies less. No row is repeated, for repeated rows become each other's
+    nearest neighbors. For the difference of two scores, give the differences of the scores of the halves.
 
     References
     ----------
-    Efron, Tibshirani (1993), "An introduction to the bootstrap", section 11.5.
+    McCarthy (1969), "Pseudo-replication: half samples"; Politis, Romano, Wolf (1999), "Subsampling", section 2.
     """
-    n_groups = len(left)
-    return np.asarray(np.sqrt((n_groups - 1) / n_groups * np.square(left - left.mean(axis=0)).sum(axis=0)))
-
-
-def interval_reach(n_groups: int, confidence: float = 0.95) -> float:
-    """Return how many standard errors an interval reaches to each side: Student's t of g − 1."""
-    return float(stdtrit(n_groups - 1, (1 + confidence) / 2))
+    n_halves = halves.shape[-1]
+    # Halves of a score lie together, or the order of a sum would depend on how many scores there are.
+    apart = np.moveaxis(np.ascontiguousarray(halves), -1, 0)
+    deviation = np.sqrt(np.square(apart - apart.sum(axis=0) / n_halves).sum(axis=0) / n_halves)
+    return np.asarray(stdtrit(n_halves // 2, (1 + confidence) / 2) * deviation)
 
 
 def split_half_reliability(first: Float[np.ndarray, " pairs"], second: Float[np.ndarray, " pairs"]) -> float:

@@ -27,7 +27,7 @@ atlas:
   n_eigenpairs: 10
   keep_maps: none
   null: {n_permutations: 0}
-  intervals: {n_groups: 0}
+  intervals: {n_splits: 0}
   collection: null
 """
 

@@ -186,7 +186,7 @@ def measure_measures() -> Iterator[tuple[dict[str, float], float]]:
     from lfm_tasks.stages.scores.row_measures import Activations, score_rows
 
     null = NullConfig(n_permutations=3)
-    atlas = AtlasConfig(null=null, intervals=IntervalsConfig(n_groups=5))
+    atlas = AtlasConfig(null=null, intervals=IntervalsConfig())
     for n, d in ((300, 12), (800, 20), (400, 150)):
         ids = np.array([f"{index:05}" for index in range(n)])
         spaces = Activations({str(key): mixture(n, d, key) for key in range(2)}, {})

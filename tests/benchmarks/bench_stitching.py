@@ -52,7 +52,7 @@ class Zoo:
         rows = read_dataset("digits", catalog)
         self.labels = rows.labels
         self.spaces, self.heads = {}, {}
-        for name, model in catalog.models.items():
+        for name, model in catalog.models_on_datasets():
             if model.meta.get("untrained"):
                 continue
             layer = "tanh4" if name == "tanh_s0" else "relu4"

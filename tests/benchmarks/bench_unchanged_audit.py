@@ -105,7 +105,7 @@ def copy_activations(recorded: Path, folder: Path) -> None:
     for model, of_model in layers.items():
         np.savez(folder / f"{model}.npz", **of_model)
         np.save(folder / f"{model}_ids.npy", ids[model])
-        source = f'path: "{{model}}.npz", key: "{{layer}}", dataset: {catalog.models[model].dataset}'
+        source = f'path: "{{model}}.npz", key: "{{layer}}", dataset: {catalog.model_on(model).dataset}'
         # What their folders say of the checkpoints, so that both sides have the same to check.
         meta = json.dumps(dict(catalog.models[model].meta))
         lines.append(f'  {model}: {{activations: {{{source}, ids: {{path: "{{model}}_ids.npy"}}}}, meta: {meta}}}')

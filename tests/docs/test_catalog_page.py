@@ -29,8 +29,8 @@ def test_page__shows_a_catalog_that_is_read(tmp_path: Path) -> None:
     ]
     assert unknown_measures(catalog) == []
     assert chosen_models(catalog.comparisons["text-vision"].targets, catalog.model_facts()) == ["resnet", "vit", "swin"]
-    assert catalog.models["swin"].activations is not None
-    assert catalog.models["swin"].activations.pool == "mean"
+    assert catalog.model_on("swin").activations is not None
+    assert catalog.model_on("swin").activations.pool == "mean"
 
 
 def test_page__names_every_key() -> None:

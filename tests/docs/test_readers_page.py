@@ -130,7 +130,7 @@ def test_line_of_the_page__reads_its_layout(line: str, tmp_path: Path, monkeypat
     with (tmp_path / "data_catalog.yaml").open("w") as file:
         YAML().dump(catalog, file)
     zoo = read_catalog(tmp_path / "data_catalog.yaml")
-    ((name, model),) = zoo.models.items()
+    ((name, model),) = zoo.models_on_datasets()
     layer, expected = EXPECTED[name]
 
     source = open_source(name, model, zoo, read_dataset("probe", zoo))

@@ -65,7 +65,7 @@ models:
   {line}
 """)
     catalog = read_catalog(tmp_path / "data_catalog.yaml", {})
-    model = catalog.models[name]
+    model = catalog.model_on(name)
 
     source = open_source(name, model, catalog, read_dataset(model.dataset, catalog))
     chosen = expand_layers(model.layers, source.layer_names())
@@ -87,7 +87,7 @@ def test_line_of_the_page__records_its_network(line: str, tmp_path: Path) -> Non
         f"version: 1\ndatasets: {{probe: {{ids: positional, inputs: {{path: inputs.npy}}}}}}\nmodels:\n  {line}\n"
     )
     catalog = read_catalog(tmp_path / "data_catalog.yaml", {}, trust_code=True)
-    model = catalog.models[name]
+    model = catalog.model_on(name)
 
     source = open_source(name, model, catalog, read_dataset("probe", catalog))
     chosen = expand_layers(model.layers, source.layer_names())

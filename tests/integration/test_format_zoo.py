@@ -28,7 +28,7 @@ def test_files_as_people_have_them__are_read_and_give_the_same_rows(
     assert "0 problems" in told.out
     catalog = read_catalog(tmp_path / "data_catalog.yaml")
     rows = read_dataset("probe", catalog)
-    for name, model in catalog.models.items():
+    for name, model in catalog.models_on_datasets():
         source = open_source(name, model, catalog, rows)
         order = np.argsort(source.ids)
         for layer in choose_layers(model.layers, source)[0]:

@@ -180,7 +180,7 @@ def by_token(zoo: Path, tmp_path_factory: pytest.TempPathFactory, build: Build) 
     """Give the folder of an atlas whose points are tokens, recorded by Dask workers."""
     folder = tmp_path_factory.mktemp("tokens") / "hub"
     shutil.copytree(zoo, folder, ignore=shutil.ignore_patterns(".lfm-atlas", "atlas"))
-    settings = SMALL.replace("n_permutations: 19}", "n_permutations: 0}, intervals: {n_groups: 0}, collection: null")
+    settings = SMALL.replace("n_permutations: 19}", "n_permutations: 0}, intervals: {n_splits: 0}, collection: null")
     (folder / "data_catalog.yaml").write_text(TOKENS + settings)
     build(folder, in_process=False)
     return folder

@@ -76,7 +76,7 @@ def audit(folder: Path, models: dict[str, dict[str, np.ndarray]]) -> dict[str, A
     for name, recorded in models.items():
         np.savez(folder / f"{name}.npz", **recorded)
     source = {"activations": {"path": "{model}.npz", "key": "{layer}", "dataset": "probe"}}
-    atlas = {"measures": ["overlap"], "intervals": {"n_groups": 0}}
+    atlas = {"measures": ["overlap"], "intervals": {"n_splits": 0}}
     catalog = {
         "version": 1,
         "datasets": {"probe": {"ids": {"path": "ids.npy"}}},

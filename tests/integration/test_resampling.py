@@ -1,4 +1,4 @@
-"""Groups, strata and intervals: what a dataset says of its rows decides what chance is and what is left out."""
+"""Groups, strata and intervals: what a dataset says of its rows decides what chance is and what halves are."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -37,7 +37,7 @@ def test_near_duplicates_in_groups__are_not_taken_for_likeness(
         np.repeat(generator.standard_normal((30, 3)), 4, axis=0) + 0.02 * generator.standard_normal((120, 3))
         for _ in range(2)
     ]
-    settings = {"measures": MEASURES, "null": {"n_permutations": 99}, "intervals": {"n_groups": 10}}
+    settings = {"measures": MEASURES, "null": {"n_permutations": 99}}
     for name, dataset in (("rows", {}), ("groups", {"groups": groups})):
         build(write_zoo(tmp_path / name, models_of(*spaces), dataset, **settings))
     fooled, honest = (read_atlas(tmp_path / name / "atlas") for name in ("rows", "groups"))
@@ -48,10 +48,6 @@ def test_near_duplicates_in_groups__are_not_taken_for_likeness(
     # lfm asks for a diagonal, which copies of rows alone do not give: over seeds its p lies at .04 to .8 either way.
     for measure in ("overlap", "cka_linear"):
         assert pair(fooled, "p_value", measure) < 0.05
-    # Rows that say the same thing make a score look firmer than it is.
-    for measure in ("cka_linear", "procrustes_centered_unit_norm"):
-        width, wider = (pair(a, "ci_high", measure) - pair(a, "ci_low", measure) for a in (fooled, honest))
-        assert wider > 1.3 * width
     assert fooled.attrs["resampling"] == {"probe": "rows"}
     assert honest.attrs["resampling"] == {"probe": "groups"}
 
@@ -116,7 +112,7 @@ def test_groups_and_strata_that_contradict__are_refused_with_their_line(
 
 
 def test_intervals__can_be_left_out(tmp_path: Path, related_spaces: Any, write_zoo: WriteZoo, build: Build) -> None:
-    build(write_zoo(tmp_path, related_spaces(2), measures=MEASURES, intervals={"n_groups": 0}))
+    build(write_zoo(tmp_path, related_spaces(2), measures=MEASURES, intervals={"n_splits": 0}))
     atlas = read_atlas(tmp_path / "atlas")
     assert np.isnan(atlas["ci_low"]).all()
     assert np.isnan(atlas["split_half_reliability"]).all()

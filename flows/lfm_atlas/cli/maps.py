@@ -44,6 +44,7 @@ def fit_map(
         Path | None, Parameter(help="File of known ids: .txt, .npy or .csv, one or two columns.")
     ] = None,
     name: Annotated[str | None, Parameter(help="What to call the map; source--target without it.")] = None,
+    dataset: Annotated[str | None, Parameter(help="The dataset of both; needed if both models are on several.")] = None,
     format: Annotated[Literal["text", "json"], Parameter(help="text for people, json for programs.")] = "text",
     trust_code: TrustCode = False,
 ) -> int:
@@ -77,7 +78,7 @@ def fit_map(
         pairs = () if anchors is None else read_pairs(anchors)
         known = AnchorSpec(regime, 10 if n_anchors is None else n_anchors, seed, pairs)
         with open_run(catalog, report_progress if format == "text" else no_progress, in_process=True) as run:
-            fitted = fit_named_map(run, source, target, known, name)
+            fitted = fit_named_map(run, source, target, known, name, dataset=dataset)
         print_out(fitted_map_as_lines(fitted) if format == "text" else fitted_map_as_json(fitted))
     return USAGE if errors else OK
 

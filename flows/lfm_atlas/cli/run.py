@@ -184,6 +184,7 @@ def layers(
     model: Annotated[str, Parameter(help="A model of the catalog.")],
     catalog_path: CatalogPath = DEFAULT_CATALOG,
     *,
+    dataset: Annotated[str | None, Parameter(help="A dataset of the model; needed if it has several.")] = None,
     format: Annotated[Literal["text", "json"], Parameter(help="json: for programs, a list of objects.")] = "text",
     trust_code: TrustCode = False,
 ) -> int:
@@ -192,7 +193,7 @@ def layers(
     from lfm_tasks.stages.inventory.inspection import layers_as_json, layers_as_lines, list_layers
 
     try:
-        listed = list_layers(load_catalog_or_exit(catalog_path, trust_code), model)
+        listed = list_layers(load_catalog_or_exit(catalog_path, trust_code), model, dataset)
     except DataError as error:
         print_err(f"{error} [{error.reason}]")
         return USAGE

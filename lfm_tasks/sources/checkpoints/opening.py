@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from lfm_tasks.catalog.cluster import LocalCluster
-from lfm_tasks.catalog.models import Model
+from lfm_tasks.catalog.models import ModelOnDataset
 from lfm_tasks.catalog.names import fill_pattern
 from lfm_tasks.catalog.sections import Catalog
 from lfm_tasks.errors import DataError
@@ -21,7 +21,7 @@ from lfm_tasks.sources.raw_inputs import RawInputs, TokenPoints
 
 def open_checkpoint(
     model_name: str,
-    model: Model,
+    model: ModelOnDataset,
     catalog: Catalog,
     inputs: Any,
     ids: Shaped[np.ndarray, " points"],
@@ -51,7 +51,7 @@ def open_checkpoint(
     return CheckpointSource(model_name, settings, checkpoint, inputs, ids, memory)
 
 
-def find_checkpoint(model_name: str, model: Model, catalog: Catalog) -> Checkpoint:
+def find_checkpoint(model_name: str, model: ModelOnDataset, catalog: Catalog) -> Checkpoint:
     """Return what the folder of a model's checkpoint holds; DataError as `inspect_checkpoint` raises it."""
     settings = _settings(model)
     written = {"path": settings.path, "base": settings.base, "tokenizer": settings.tokenizer}
@@ -74,7 +74,7 @@ def find_checkpoint(model_name: str, model: Model, catalog: Catalog) -> Checkpoi
 
 def dataset_tokens(
     dataset: str,
-    models: Mapping[str, Model],
+    models: Mapping[str, ModelOnDataset],
     catalog: Catalog,
     texts: RawInputs,
     ids: Shaped[np.ndarray, " texts"],
@@ -82,12 +82,14 @@ def dataset_tokens(
 ) -> TokenPoints | None:
     """Return the tokens that the points of a dataset are, by the first of its models that tells; None: they are texts.
 
+    ``models``: those that are on the dataset.
+
     Raises
     ------
     DataError
         ``bad_inputs`` if some models of the dataset ask for tokens and others are run on texts.
     """
-    run = {name: model for name, model in models.items() if model.dataset == dataset and model.activations is None}
+    run = {name: model for name, model in models.items() if model.activations is None}
     by_token = [name for name, model in run.items() if model.checkpoint and model.checkpoint[1].points == "tokens"]
     if not by_token:
         return None
@@ -104,7 +106,7 @@ def dataset_tokens(
     raise errors[0]
 
 
-def _settings(model: Model) -> Any:
+def _settings(model: ModelOnDataset) -> Any:
     if model.checkpoint is None:
         raise TypeError("a model without a checkpoint has none to open")
     return model.checkpoint[1]

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from lfm_tasks.catalog.models import Model
+from lfm_tasks.catalog.models import ModelOnDataset
 from lfm_tasks.catalog.names import did_you_mean, shorten
 from lfm_tasks.catalog.sections import Catalog
 from lfm_tasks.errors import DataError
@@ -150,7 +150,7 @@ def _cut(model: Any, start: Tensor, end: str, nodes: list[Any]) -> Any:
 
 
 def open_head(
-    model_name: str, model: Model, catalog: Catalog, layer: str | None = None, memory: DigestMemory | None = None
+    model_name: str, model: ModelOnDataset, catalog: Catalog, layer: str | None = None, memory: DigestMemory | None = None
 ) -> Head:
     """Return the part of ``model`` from a layer (``layer``, or the catalog's ``head.layer``) to the output.
 

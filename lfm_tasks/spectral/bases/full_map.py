@@ -5,7 +5,6 @@ To add a measure of maps, write its functions here and give it a row in `MAP_SCO
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -61,12 +60,12 @@ def side_by_side(
 
 
 def _by_pair(
-    products: Float[np.ndarray, "*parts all_targets all_sources"], n_spaces: int
-) -> Float[np.ndarray, "targets sources *parts target source"]:
+    products: Float[np.ndarray, "all_targets all_sources"], n_spaces: int
+) -> Float[np.ndarray, "targets sources target source"]:
     """Return products of spaces side by side as one map after another."""
-    *parts, n_rows, n_columns = products.shape
-    apart = products.reshape(*parts, n_spaces, n_rows // n_spaces, n_spaces, n_columns // n_spaces)
-    return np.ascontiguousarray(np.moveaxis(apart, (-4, -2), (0, 1)))
+    n_rows, n_columns = products.shape
+    apart = products.reshape(n_spaces, n_rows // n_spaces, n_spaces, n_columns // n_spaces)
+    return np.ascontiguousarray(np.swapaxes(apart, 1, 2))
 
 
 def whitened_rows(rows: Float[np.ndarray, "points eigenpairs"]) -> Float[np.ndarray, "points eigenpairs"]:
@@ -332,65 +331,3 @@ def permuted_maps(
     # The narrow factor first: a sixth faster than the other way round.
     product = source_rows.astype(np.float32).T @ wide_target
     return np.ascontiguousarray(product.reshape(source_rows.shape[1], n_maps, -1).transpose(1, 2, 0))
-
-
-@dataclass(frozen=True)
-class PartedRows:
-    """Rows of a basis, part after part, and G_j^(-1/2) of the rows outside part j; NaN where those do not determine it.
-
-    In single precision: they serve what a score deviates by. ``edges``: where parts start, and the last one ends.
-    """
-
-    rows: Float[np.ndarray, "points eigenpairs"]
-    edges: tuple[int, ...]
-    whiteners: Float[np.ndarray, "parts eigenpairs eigenpairs"]
-
-
-def parted_rows(
-    rows: Float[np.ndarray, "points eigenpairs"], parts: Int[np.ndarray, " points"], n_parts: int
-) -> PartedRows:
-    """Return the rows of one space by part, as `maps_without_each_part` takes them; ``parts`` in [0, n_parts)."""
-    order = np.argsort(parts, kind="stable")
-    edges = np.searchsorted(parts[order], np.arange(n_parts + 1))
-    parted = rows[order]
-    inside = np.stack([parted[start:stop].T @ parted[start:stop] for start, stop in pairwise(edges)])
-    values, vectors = np.linalg.eigh(rows.T @ rows - inside)
-    determined = values[:, 0] > 1e-10 * values[:, -1]
-    values[~determined | (len(rows) - np.diff(edges) < rows.shape[1])] = np.nan
-    whiteners = (vectors / np.sqrt(values)[:, None, :]) @ np.swapaxes(vectors, 1, 2)
-    return PartedRows(parted.astype(np.float32), tuple(edges.tolist()), whiteners.astype(np.float32))
-
-
-@dataclass(frozen=True)
-class PartedSide:
-    """Parted rows of spaces on the same points in the same parts, side by side for ``n_spaces`` of them."""
-
-    rows: Float[np.ndarray, "points columns"]
-    edges: tuple[int, ...]
-    whiteners: Float[np.ndarray, "spaces parts eigenpairs eigenpairs"]
-    n_spaces: int
-
-
-def parted_side(spaces: Sequence[PartedRows], n_spaces: int = TILE_SIDE) -> PartedSide:
-    """Return parted rows side by side (see `side_by_side`)."""
-    rows = side_by_side([space.rows for space in spaces], n_spaces)
-    return PartedSide(rows, spaces[0].edges, np.stack([space.whiteners for space in spaces]), n_spaces)
-
-
-def maps_without_each_part(
-    sources: PartedSide, targets: PartedSide
-) -> Float[np.ndarray, "targets sources parts target source"]:
-    """Return the maps of the points outside part j, for every j, from bases whitened there (see `whitened_rows`).
-
-    The graphs are not built again: an interval from these maps concerns the points that two fixed bases are compared
-    on. All of them cost two to three times the map of all points.
-    """
-    if sources.edges != targets.edges:
-        raise ValueError("got spaces in different parts, expected the same points in the same parts")
-    rows = _apart(sources.rows, targets.rows)
-    inside = np.empty((len(sources.edges) - 1, targets.rows.shape[1], rows.shape[1]), dtype=np.float32)
-    for part, (start, stop) in enumerate(pairwise(sources.edges)):
-        np.matmul(targets.rows[start:stop].T, rows[start:stop], out=inside[part])
-    outside = _by_pair(inside.sum(axis=0) - inside, sources.n_spaces)
-    there = outside[: len(targets.whiteners), : len(sources.whiteners)]
-    return targets.whiteners[:, None] @ there @ sources.whiteners

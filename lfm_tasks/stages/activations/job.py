@@ -21,12 +21,13 @@ from lfm_tasks.workers.pool import JobFailure
 
 @dataclass(frozen=True)
 class RecordJob:
-    """One model to run or read; ``layer_keys`` are the units of the missing layers."""
+    """One model to run or read on a dataset; ``layer_keys`` are the units of the missing layers."""
 
     store: UnitStore
     catalog: Catalog
     model: str
     layer_keys: Mapping[str, str]
+    dataset: str | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class RecordedModel:
 
 def record_model(job: RecordJob) -> RecordedModel:
     """Record the missing layers of one model in one pass."""
-    model = job.catalog.models[job.model]
+    model = job.catalog.model_on(job.model, job.dataset)
     dataset = read_dataset(model.dataset, job.catalog)
     source = open_source(job.model, model, job.catalog, dataset)
     layers = list(job.layer_keys)
@@ -141,7 +142,7 @@ def _check_unchanged(
     if changed:
         problem = f"model {job.model}: its files or those of its dataset changed while the run was going on"
         advice = "run again, what was finished is kept"
-        chosen = job.catalog.models[job.model].checkpoint
+        chosen = job.catalog.model_on(job.model, job.dataset).checkpoint
         if chosen is not None and chosen[1].device == "auto":
             advice += "; or device: auto stands for another device on this worker than where the run began: set device"
         raise DataError("missing_source", f"{problem}: {advice}")

@@ -30,8 +30,8 @@ class RecordedSpace:
 
 
 def record_activations(run: Run, zoo: Zoo) -> tuple[RecordedSpace, ...]:
-    """Record what is missing, a job for each model; return the recorded spaces."""
-    in_scope = spaces_now(zoo.parts, run.scope)
+    """Record what is missing, a job for each model on each dataset; return the recorded spaces."""
+    in_scope = spaces_now(zoo.all_parts, run.scope)
     absent = [planned for planned in zoo.spaces if run.store.find("activations", planned.key) is None]
     missing = [planned for planned in absent if planned.space in in_scope]
     left_out = {planned.space for planned in absent} - in_scope
@@ -59,29 +59,31 @@ def _record(run: Run, missing: Sequence[PlannedSpace]) -> dict[Space, JobFailure
     for planned in missing:
         first_of.setdefault(planned.key, planned)
     firsts = [planned for planned in missing if first_of[planned.key] is planned]
-    by_model = [list(spaces) for _, spaces in groupby(firsts, key=lambda planned: planned.space.model)]
+    by_model = [list(spaces) for _, spaces in groupby(firsts, key=lambda planned: planned.space[:2])]
     jobs = [
-        RecordJob(run.store, run.catalog, spaces[0].space.model, {one.space.layer: one.key for one in spaces})
+        RecordJob(
+            run.store,
+            run.catalog,
+            spaces[0].space.model,
+            {one.space.layer: one.key for one in spaces},
+            spaces[0].space.dataset,
+        )
         for spaces in by_model
     ]
     needs = [worker_bytes(record_load([likely(planned.size) for planned in spaces])) for spaces in by_model]
     devices = [spaces[0].size.device for spaces in by_model]
-    failures: dict[tuple[str, str], JobFailure] = {}
+    failures: dict[str, JobFailure] = {}
     run.store.remove_partial("activations", keep=[planned.key for planned in missing])
     notes: dict[str, tuple[str, ...]] = {}
     for job, result in run.results("activations", record_model, jobs, needs, devices):
         if isinstance(result, JobFailure):
-            failures |= {(job.model, layer): result for layer in job.layer_keys}
+            failures |= dict.fromkeys(job.layer_keys.values(), result)
         else:
-            failures |= {(job.model, layer): failure for layer, failure in result.failures.items()}
-            notes[job.model] = result.notes
+            failures |= {job.layer_keys[layer]: failure for layer, failure in result.failures.items()}
+            notes[job.model] = (*notes.get(job.model, ()), *result.notes)
     run.notes["recorded"] = [f"{model}: {note}" for model in sorted(notes) for note in notes[model]]
     run.store.remove_partial("activations")
-    return {
-        planned.space: failures[place]
-        for planned in missing
-        if (place := (first_of[planned.key].space.model, first_of[planned.key].space.layer)) in failures
-    }
+    return {planned.space: failures[planned.key] for planned in missing if planned.key in failures}
 
 
 def recorded_space(store: UnitStore, planned: PlannedSpace) -> RecordedSpace:

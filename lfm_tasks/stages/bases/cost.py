@@ -1,11 +1,13 @@
 """The cost of a basis: amounts of work, memory, bytes written."""
 
 from collections import Counter
+from dataclasses import replace
 
 from lfm_tasks.runtime.load import MIB, Load, SpaceSize, chunk_bytes, id_array, unit_bytes
 from lfm_tasks.spectral.bases.eigenbasis import choose_solver
 from lfm_tasks.spectral.neighbors.search import COMPILED_FROM, goes_by_tiles
 from lfm_tasks.stages.bases.job import BasisMethod
+from lfm_tasks.statistics.resampling import N_HALVES, N_SPLITS
 
 
 def basis_load(size: SpaceSize, method: BasisMethod) -> Load:
@@ -41,6 +43,19 @@ def basis_load(size: SpaceSize, method: BasisMethod) -> Load:
     )  # fmt: skip
     staying = _compiled_bytes(m, d, method.search)
     return Load(1, work, int(peak) + staying, size.name, unit_bytes(*arrays, id_array(size)), staying)
+
+
+def halves_load(size: SpaceSize, method: BasisMethod) -> Load:
+    """Return the cost of the bases of the halves of a space's points: four of half as many points each."""
+    n_points = max(size.n_points // 2, 2)
+    of_half = replace(method, n_landmarks=None if method.n_landmarks is None else method.n_landmarks // 2)
+    half = basis_load(replace(size, n_points=n_points), of_half)
+    # They have no sums of chance, and no tasks of their own.
+    left_out = ("basis profile", "basis task")
+    work = {name: N_HALVES * amount for name, amount in half.work.items() if name not in left_out}
+    n_bytes = unit_bytes((N_SPLITS * size.n_points * method.n_eigenpairs * 4, N_SPLITS, 1))
+    kept = N_SPLITS * size.n_points * method.n_eigenpairs * 4 * 2
+    return Load(0, work, half.peak_bytes + kept, size.name, n_bytes, half.staying_bytes)
 
 
 def _graph_work(n: int, d: int, k: int, n_pairs: int, search_method: str) -> dict[str, float]:

@@ -1,13 +1,14 @@
-"""One basis on a worker: the neighbor graph of a space, the low eigenpairs of its Laplacian, their checks."""
+"""A space on a worker: its neighbor graph, the low eigenpairs of its Laplacian, their checks; and so of its halves."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
-from lfm_tasks.config import AtlasConfig, GraphConfig
+from lfm_tasks.config import AtlasConfig, GraphConfig, IntervalsConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.automatic import BasisNumbers, n_landmarks_of
 from lfm_tasks.spectral.bases.eigenbasis import Basis, BasisQuality, basis_quality, spectral_basis
@@ -23,10 +24,11 @@ from lfm_tasks.spectral.neighbors.search import (
     neighbor_recall,
 )
 from lfm_tasks.stages.activations.job import as_floats, gather_rows
+from lfm_tasks.stages.inventory.correspondence import halves_of_space, read_exchangeability
 from lfm_tasks.stages.inventory.stage import drawn_rows
 from lfm_tasks.statistics.map_chance import localization, map_sums
 from lfm_tasks.statistics.permutation_moments import FEWEST_POINTS, permutation_profile
-from lfm_tasks.stores.units.store import UnitStore
+from lfm_tasks.stores.units.store import UnitStore, digest
 
 # Below this recall the graph is another one: overlaps move by more than .2 (measured at .85).
 LOWEST_RECALL = 0.90
@@ -65,19 +67,32 @@ def basis_method(atlas: AtlasConfig, numbers: BasisNumbers, n_points: int, n_fea
 
 @dataclass(frozen=True)
 class BasisJob:
-    """One basis to compute; ``activations`` is the unit to read."""
+    """One basis to compute; ``activations`` is the unit to read.
+
+    ``is_missing``: whether the basis itself is to be computed. ``exchangeabilities``: the keys of the units that say
+    which points belong together ("": none do), for each of which the bases of halves are to be computed.
+    """
 
     store: UnitStore
     activations: str
     key: str
     method: BasisMethod
+    intervals: IntervalsConfig
+    is_missing: bool = True
+    exchangeabilities: tuple[str, ...] = ()
 
 
 def store_basis(job: BasisJob) -> None:
-    """Read a space's activations, compute its graph and basis, check them, commit them."""
+    """Read a space's activations, compute its graph and basis, check them, commit them; then those of its halves."""
     with job.store.open("activations", job.activations) as unit:
         ids = unit.read("ids")
-        basis = compute_basis(lambda: unit.batches("activations"), ids, job.method)
+        if job.is_missing:
+            _store_whole(job, ids, compute_basis(lambda: unit.batches("activations"), ids, job.method))
+        for exchangeability in job.exchangeabilities:
+            _store_halves(job, exchangeability, ids, lambda: unit.batches("activations"))
+
+
+def _store_whole(job: BasisJob, ids: Shaped[np.ndarray, " points"], basis: "ComputedBasis") -> None:
     check_accuracy(basis)
     with job.store.commit("bases", job.key) as unit_writer:
         arrays = unit_writer.arrays
@@ -96,6 +111,87 @@ def store_basis(job: BasisJob) -> None:
         unit_writer.facts |= basis.facts | {"localization": localization(functions)}
 
 
+def halves_key(basis: str, intervals: IntervalsConfig, exchangeability: str) -> str | None:
+    """Return the key of the bases of halves of a space's points; None where scores have no intervals."""
+    if not intervals.n_splits:
+        return None
+    return digest(
+        {"kind": "halves", "basis": basis, "intervals": intervals.model_dump(), "exchangeability": exchangeability}
+    )
+
+
+def read_halves(store: UnitStore, key: str) -> Float[np.ndarray, "splits points eigenpairs"] | None:
+    """Return by split the rows of bases of halves, each from that of its point; None where halves have no basis."""
+    if "refused" in store.receipt("halves", key).facts:
+        return None
+    with store.open("halves", key) as unit:
+        return unit.read("eigenvectors")
+
+
+def _store_halves(job: BasisJob, exchangeability: str, ids: Shaped[np.ndarray, " points"], chunks: Chunks) -> None:
+    """Commit the bases of halves, or why there are none: a score then lacks an interval, and nothing else."""
+    key = halves_key(job.key, job.intervals, exchangeability)
+    if key is None:
+        raise ValueError("got no splits, expected some")
+    groups = read_exchangeability(job.store, exchangeability)
+    with job.store.commit("halves", key) as unit_writer:
+        try:
+            halves = halves_of_space(ids, groups, job.intervals)
+            unit_writer.arrays.write("eigenvectors", bases_of_halves(chunks, ids, job.method, halves))
+        except DataError as error:
+            unit_writer.facts |= {"refused": [error.reason, str(error)]}
+
+
+def bases_of_halves(
+    chunks: Chunks,
+    ids: Shaped[np.ndarray, " points"],
+    method: BasisMethod,
+    halves: Bool[np.ndarray, "splits points"] | None,
+) -> Float[np.ndarray, "splits points eigenpairs"]:
+    """Return by split the rows of the bases of both halves of the points, each from that of its point, in float32.
+
+    Parameters
+    ----------
+    chunks, ids, method
+        As `compute_basis` takes them; half as many landmarks, all other numbers are the same.
+    halves
+        By split, which points are in the second half.
+
+    Raises
+    ------
+    DataError
+        ``too_few_points`` where there are no halves, or one has no more points than neighbors or eigenpairs; what
+        `compute_basis` and `check_accuracy` raise.
+    """
+    needed = max(method.n_neighbors, method.n_eigenpairs) + 1
+    n_smallest = 0 if halves is None else int(min(halves.sum(axis=1).min(), (~halves).sum(axis=1).min()))
+    if method.n_landmarks is not None:
+        n_smallest = min(n_smallest, method.n_landmarks // 2)
+    if halves is None or n_smallest <= needed:
+        found = f"got {len(ids)} points, expected halves of more than {needed}"
+        raise DataError("too_few_points", f"{found}. Record more: scores have no intervals.")
+    vectors = np.empty((len(halves), len(ids), method.n_eigenpairs), dtype=np.float32)
+    for split, second in enumerate(halves):
+        for half in (~second, second):
+            of_half = _method_of_half(method, int(half.sum()))
+            basis = compute_basis(partial(_rows_in, chunks, half), ids[half], of_half, is_half=True)
+            check_accuracy(basis)
+            vectors[split, half] = basis.eigenvectors
+    return vectors
+
+
+def _rows_in(chunks: Chunks, inside: Bool[np.ndarray, " points"]) -> Iterator[Shaped[np.ndarray, "rows features"]]:
+    start = 0
+    for chunk in chunks():
+        yield chunk[inside[start : start + len(chunk)]]
+        start += len(chunk)
+
+
+def _method_of_half(method: BasisMethod, n_points: int) -> BasisMethod:
+    n_landmarks = None if method.n_landmarks is None else min(method.n_landmarks // 2, n_points - 1)
+    return replace(method, n_landmarks=n_landmarks)
+
+
 @dataclass(frozen=True)
 class ComputedBasis:
     """A basis on all points; ``neighbors`` of all points, or of the landmarks among themselves where there are some.
@@ -111,7 +207,9 @@ class ComputedBasis:
     landmarks: Int[np.ndarray, " landmarks"] | None = None
 
 
-def compute_basis(chunks: Chunks, ids: Shaped[np.ndarray, " points"], method: BasisMethod) -> ComputedBasis:
+def compute_basis(
+    chunks: Chunks, ids: Shaped[np.ndarray, " points"], method: BasisMethod, *, is_half: bool = False
+) -> ComputedBasis:
     """Return the basis of a space; `check_accuracy` checks it.
 
     Parameters
@@ -123,9 +221,11 @@ def compute_basis(chunks: Chunks, ids: Shaped[np.ndarray, " points"], method: Ba
         The ids of the rows, in ascending order.
     method
         The graph, the search for neighbors, the landmarks.
+    is_half
+        Whether the space is half of another one: how well half of its landmarks agree with it is not looked at.
     """
     if method.n_landmarks is not None:
-        return _basis_of_landmarks(chunks, ids, method, method.n_landmarks)
+        return _basis_of_landmarks(chunks, ids, method, method.n_landmarks, is_half=is_half)
     if len(ids) < FEWEST_POINTS:
         found = f"got {len(ids)} points, expected at least {FEWEST_POINTS}"
         raise DataError("too_few_points", f"{found}. Record more: chance has no moments on fewer.")
@@ -142,7 +242,7 @@ def compute_basis(chunks: Chunks, ids: Shaped[np.ndarray, " points"], method: Ba
 
 
 def _basis_of_landmarks(
-    chunks: Chunks, ids: Shaped[np.ndarray, " points"], method: BasisMethod, n_landmarks: int
+    chunks: Chunks, ids: Shaped[np.ndarray, " points"], method: BasisMethod, n_landmarks: int, *, is_half: bool
 ) -> ComputedBasis:
     landmarks = drawn_rows(ids, n_landmarks, kind="landmarks", seed=method.seed)
     activations = gather_rows(chunks(), landmarks)
@@ -153,8 +253,10 @@ def _basis_of_landmarks(
     neighbors, recall = _neighbors(activations, method)
     metric, kernel = method.graph.metric, method.graph.kernel
     space = landmark_space(activations, neighbors, method.n_eigenpairs, metric=metric, kernel=kernel)
-    of_half = find_neighbors(activations[::2], method.n_neighbors, metric=metric, method=method.search)
-    agreement = agreement_with_half(space, activations, of_half)
+    agreement = np.nan
+    if not is_half:
+        of_half = find_neighbors(activations[::2], method.n_neighbors, metric=metric, method=method.search)
+        agreement = agreement_with_half(space, activations, of_half)
     del activations
     vectors = np.empty((len(ids), method.n_eigenpairs))
     vectors[landmarks] = space.basis.eigenvectors

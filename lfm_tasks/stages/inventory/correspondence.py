@@ -6,17 +6,17 @@ from hashlib import blake2b
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Bool, Int, Shaped
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.datasets import DatasetFile
-from lfm_tasks.config import AtlasConfig, MapsConfig
+from lfm_tasks.config import AtlasConfig, IntervalsConfig, MapsConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.ids import near_join
 from lfm_tasks.sources.opening import DatasetRows, read_ids
 from lfm_tasks.spectral.maps.closed_form import Mask
 from lfm_tasks.spectral.maps.descriptors import Anchors
-from lfm_tasks.statistics.resampling import Exchange, of_groups, random_parts, within_strata
+from lfm_tasks.statistics.resampling import FEWEST_IN_HALF, Exchange, halves_of, of_groups, within_strata
 from lfm_tasks.stores.units.store import UnitStore, digest, ids_digest
 
 
@@ -189,6 +189,22 @@ def _correspondence(
     return Correspondence(maps.regime, maps.mask, maps.refine, maps.n_samples, anchor_ids, n_anchors, seed)
 
 
+def joint_labels(source: DatasetRows, target: DatasetRows) -> tuple[Labels, Labels]:
+    """Return the classes of the ids of two datasets: the same label, as text, is the same class in both.
+
+    Ids without a label are left out.
+    """
+    texts = [text_labels(rows) for rows in (source, target)]
+    names = np.unique([label for of_side in texts for label in of_side.values()])
+
+    def numbered(of_side: Mapping[str, str]) -> Labels:
+        ids = sorted(of_side)
+        classes = np.searchsorted(names, [of_side[name] for name in ids])
+        return Labels(np.array(ids, dtype=str), classes.astype(np.int32))
+
+    return numbered(texts[0]), numbered(texts[1])
+
+
 @dataclass(frozen=True)
 class ExchangeabilityGroups:
     """The set that each id is in: rows of a group stay together, rows of a stratum change places among themselves."""
@@ -210,12 +226,10 @@ class ExchangeabilityGroups:
 
 @dataclass(frozen=True)
 class Resampling:
-    """For one list of ids: the exchange under chance; the part of each row that is left out, and its half, if any."""
+    """For one list of ids: the exchange under chance; by split, which rows are in the second half; None: no halves."""
 
     exchange: Exchange
-    parts: Int[np.ndarray, " points"] | None
-    halves: Int[np.ndarray, " points"] | None
-    n_parts: int
+    halves: Bool[np.ndarray, "splits points"] | None
 
 
 def dataset_exchangeability(rows: DatasetRows) -> ExchangeabilityGroups | None:
@@ -237,20 +251,31 @@ def resampling(
 ) -> Resampling:
     """Return how rows with these ids are resampled.
 
-    There are no parts where ``atlas.intervals.n_groups`` is 0 or there are too few rows (or groups of rows) for them.
+    There are no halves where the settings want none, or one would have fewer than 10 rows (or groups of rows).
     """
     sets = None if groups is None else groups.of(ids)
     exchange = Exchange(len(ids)) if groups is None or sets is None else _exchange(groups, sets)
-    together = sets if groups is not None and groups.kind == "groups" else None
-    wanted = atlas.intervals.n_groups
+    return Resampling(exchange, halves_of_space(ids, groups, atlas.intervals))
 
-    def parts(n_parts: int) -> Int[np.ndarray, " points"] | None:
-        n_units = len(ids) if together is None else len(np.unique(together))
-        if not wanted or n_units < 2 * wanted:
-            return None
-        return random_parts(len(ids), n_parts, seed=atlas.intervals.seed, groups=together)
 
-    return Resampling(exchange, parts(wanted), parts(2), wanted)
+def halves_of_space(
+    ids: Shaped[np.ndarray, " points"], groups: ExchangeabilityGroups | None, intervals: IntervalsConfig
+) -> Bool[np.ndarray, "splits points"] | None:
+    """Return by split which rows are in the second half, where there are halves; see `resampling`.
+
+    It depends on ids, not on rows: two spaces have the points that they share in the same halves. Rows of one group are
+    in one half.
+    """
+    if not intervals.n_splits:
+        return None
+    if groups is not None and groups.kind == "groups":
+        names, units = np.unique(groups.of(ids), return_inverse=True)
+    else:
+        names, units = ids, np.arange(len(ids))
+    halves = halves_of(map(str, names), seed=intervals.seed)
+    n_second = halves.sum(axis=1)
+    is_enough = min(n_second.min(), len(names) - n_second.max()) >= FEWEST_IN_HALF
+    return halves[:, units] if is_enough else None
 
 
 def store_exchangeability(store: UnitStore, exchangeability: Mapping[str, ExchangeabilityGroups]) -> dict[str, str]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Int
 
-from lfm_tasks.catalog import Catalog, Model
+from lfm_tasks.catalog import Catalog, ModelOnDataset
 from lfm_tasks.catalog.names import fill_pattern
 from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.load import SpaceSize
@@ -29,7 +29,7 @@ def likely(size: SpaceSize) -> SpaceSize:
     return size if size.n_features else replace(size, n_features=_UNKNOWN_FEATURES)
 
 
-def model_size(name: str, model: Model, source: Source, catalog: Catalog, n_points: int) -> SpaceSize:
+def model_size(name: str, model: ModelOnDataset, source: Source, catalog: Catalog, n_points: int) -> SpaceSize:
     """Return the size that all layers of a model have in common; `with_layer` adds the features of one."""
     ids = source.ids[:1000]
     id_bytes = round(float(np.mean([len(str(one).encode()) for one in ids]))) if len(ids) else 0
@@ -60,7 +60,7 @@ def with_layer(whole: SpaceSize, space: Space, source: Source, pool: str) -> Spa
     return replace(whole, name=space.name, n_features=n_features)
 
 
-def _weight_bytes(name: str, model: Model, catalog: Catalog) -> int:
+def _weight_bytes(name: str, model: ModelOnDataset, catalog: Catalog) -> int:
     recorded = model.onnx.path if model.onnx else model.torch.weights if model.torch else None
     if recorded is None or "://" in recorded:
         return 0

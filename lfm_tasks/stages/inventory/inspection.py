@@ -8,8 +8,7 @@ from itertools import product
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from lfm_tasks.catalog import Catalog, Model
-from lfm_tasks.catalog.names import did_you_mean
+from lfm_tasks.catalog import Catalog, ModelOnDataset
 from lfm_tasks.errors import DataError
 from lfm_tasks.runtime.folding import fold_failures
 from lfm_tasks.runtime.run import Failure, ProgressCallback
@@ -39,12 +38,17 @@ class Overlap:
         return f"{self.dataset}: {self.pairs} pairs of models share {least}"
 
 
-def id_overlaps(zoo: Zoo, ids: Mapping[str, Ids], least: float) -> tuple[tuple[Overlap, ...], list[str]]:
-    """Return the overlaps on each dataset, and a sentence where pairs share too few ids to be scored."""
+def id_overlaps(
+    zoo: Zoo, ids: Mapping[tuple[str, str], Ids], least: float
+) -> tuple[tuple[Overlap, ...], list[str]]:
+    """Return the overlaps on each dataset, and a sentence where pairs share too few ids to be scored.
+
+    ``ids``: by dataset and model.
+    """
     requested: dict[str, set[tuple[str, str]]] = {}
     for part in zoo.parts:
-        sides = ({space.model for space in side if space.model in ids} for side in (part.sources, part.targets))
-        pairs = {(min(pair), max(pair)) for pair in product(*sides) if pair[0] != pair[1]}
+        of_part = [{space.model for space in side if space[:2] in ids} for side in (part.sources, part.targets)]
+        pairs = {(min(pair), max(pair)) for pair in product(*of_part) if pair[0] != pair[1]}
         requested.setdefault(part.dataset, set()).update(pairs)
     digests = {name: ids_digest(np.sort(of_model)) for name, of_model in ids.items()}  # most models have the same ids
     known: dict[frozenset[str], float] = {}
@@ -52,9 +56,10 @@ def id_overlaps(zoo: Zoo, ids: Mapping[str, Ids], least: float) -> tuple[tuple[O
     for dataset, pairs in requested.items():
         shares = {}
         for first, second in sorted(pairs):
-            both = frozenset((digests[first], digests[second]))
+            places = (dataset, first), (dataset, second)
+            both = frozenset(digests[place] for place in places)
             if both not in known:
-                known[both] = _share(ids[first], ids[second]) if len(both) > 1 else 1.0
+                known[both] = _share(*(ids[place] for place in places)) if len(both) > 1 else 1.0
             shares[first, second] = known[both]
         if not shares:
             continue
@@ -106,14 +111,15 @@ def read_zoo(catalog: Catalog, zoo: Zoo, report_progress: ProgressCallback) -> D
 
     Of a model that has to be run (ONNX, PyTorch) one batch is read: all rows would be the recording itself.
     """
-    unusable = {(failure.model, failure.layer) for failure in zoo.failures if failure.stage == "validate"}
+    unusable = {(one.dataset, one.model, one.layer) for one in zoo.failures if one.stage == "validate"}
     problems = _problems(zoo.failures)
     spaces: list[ReadSpace] = []
-    ids: dict[str, Shaped[np.ndarray, " points"]] = {}
+    ids: dict[tuple[str, str], Shaped[np.ndarray, " points"]] = {}
     datasets: dict[str, DatasetRows] = {}
-    for done, (name, model) in enumerate(catalog.models.items()):
-        report_progress("reading", done, len(catalog.models))
-        if (name, "") in unusable:
+    models = list(catalog.models_on_datasets())
+    for done, (name, model) in enumerate(models):
+        report_progress("reading", done, len(models))
+        if (model.dataset, name, "") in unusable:
             continue
         try:
             source = _open(name, model, catalog, datasets)
@@ -123,10 +129,10 @@ def read_zoo(catalog: Catalog, zoo: Zoo, report_progress: ProgressCallback) -> D
             continue
         points = datasets[model.dataset].points
         rows = np.sort(selected_rows(source.ids, catalog, points))
-        ids[name] = source.ids[rows]
-        usable = [Space(model.dataset, name, layer) for layer in layers if (name, layer) not in unusable]
+        ids[model.dataset, name] = source.ids[rows]
+        usable = [space for layer in layers if (space := Space(model.dataset, name, layer)) not in unusable]
         spaces += _read_spaces(source, usable, rows, catalog, points)
-    report_progress("reading", len(catalog.models), len(catalog.models))
+    report_progress("reading", len(models), len(models))
     problems += _problems(
         Failure(space.dataset, space.model, space.layer, "validate", space.reason, space.error)
         for space in spaces
@@ -171,7 +177,7 @@ def report_as_json(report: DeepReport) -> str:
     return json.dumps(asdict(report), indent=1, ensure_ascii=False, allow_nan=False)
 
 
-def _open(name: str, model: Model, catalog: Catalog, datasets: dict[str, DatasetRows]) -> Source:
+def _open(name: str, model: ModelOnDataset, catalog: Catalog, datasets: dict[str, DatasetRows]) -> Source:
     if model.dataset not in datasets:
         datasets[model.dataset] = read_dataset(model.dataset, catalog)
     return open_source(name, model, catalog, datasets[model.dataset])
@@ -253,19 +259,19 @@ class ListedLayer:
     problem: str = ""
 
 
-def list_layers(catalog: Catalog, model_name: str) -> tuple[ListedLayer, ...]:
+def list_layers(catalog: Catalog, model_name: str, dataset: str | None = None) -> tuple[ListedLayer, ...]:
     """Return all layers of a model, in its order; a network is run on a few rows if nothing else tells.
 
     Raises
     ------
     DataError
-        ``missing_source`` for a model that the catalog does not have; ``unknown_layer`` if its ``layers`` choose
-        nothing; and as opening it does.
+        ``missing_source`` for a model that the catalog does not have, or a dataset that the model is not on (None: its
+        only one); ``unknown_layer`` if its ``layers`` choose nothing; and as opening it does.
     """
-    if model_name not in catalog.models:
-        hint = did_you_mean(model_name, catalog.models)
-        raise DataError("missing_source", f"found no model {model_name[:100]!r} in the catalog{hint}")
-    model = catalog.models[model_name]
+    try:
+        model = catalog.model_on(model_name, dataset)
+    except LookupError as error:
+        raise DataError("missing_source", str(error)) from error
     source = open_source(model_name, model, catalog, read_dataset(model.dataset, catalog))
     chosen = set(choose_layers(model.layers, source)[0])
     shapes = source.layer_shapes() if isinstance(source, RecordedSource) else {}

@@ -10,6 +10,7 @@ import numpy as np
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.comparisons import chosen_spaces, comparison_dataset
+from lfm_tasks.config import AtlasConfig
 from lfm_tasks.measures.registry import MEASURES, PlugInError
 from lfm_tasks.runtime.run import Scope
 from lfm_tasks.spaces import Space
@@ -37,7 +38,10 @@ class PairRequest:
 
 @dataclass(frozen=True)
 class PairSelection:
-    """Sources against targets on one dataset by some measures; a comparison, or (without a name) a whole dataset."""
+    """Sources against targets on one dataset by some measures; a comparison, or (without a name) a whole dataset.
+
+    ``target_dataset``: that of the targets, where it is another one; else "".
+    """
 
     name: str
     dataset: str
@@ -45,6 +49,7 @@ class PairSelection:
     sources: tuple[Space, ...]
     targets: tuple[Space, ...]
     correspondence: Correspondence = FULL_CORRESPONDENCE
+    target_dataset: str = ""
 
     def spaces(self) -> set[Space]:
         """Return the spaces of both sides."""
@@ -84,10 +89,50 @@ def pair_selections(
 def _comparison_parts(catalog: Catalog, spaces: Collection[Space]) -> Iterator[PairSelection]:
     members = catalog.model_facts()
     for name, comparison in catalog.comparisons.items():
+        if comparison.is_across:
+            continue
         dataset = str(comparison_dataset(comparison, members))
         of_dataset = [space for space in spaces if space.dataset == dataset]
         sides = [tuple(chosen_spaces(side, of_dataset, members)) for side in (comparison.sources, comparison.targets)]
         yield PairSelection(name, dataset, comparison.measures or catalog.atlas.measures, sides[0], sides[1])
+
+
+def across_selections(
+    catalog: Catalog, spaces: Collection[Space], correspondences: Mapping[tuple[str, str], Correspondence]
+) -> tuple[PairSelection, ...]:
+    """Return the comparisons across datasets, in the order of the catalog.
+
+    ``correspondences``: by comparison and dataset; a comparison without one of them is left out.
+    """
+    members, selections = catalog.model_facts(), []
+    for name, comparison in catalog.comparisons.items():
+        datasets = comparison.dataset, comparison.target_dataset
+        if not comparison.is_across or not all((name, str(dataset)) in correspondences for dataset in datasets):
+            continue
+        sides = [
+            tuple(chosen_spaces(side, [space for space in spaces if space.dataset == dataset], members))
+            for side, dataset in zip((comparison.sources, comparison.targets), datasets, strict=True)
+        ]
+        measures = map_measures(comparison.measures or catalog.atlas.measures)
+        correspondence = correspondences[name, str(datasets[0])]
+        selections.append(PairSelection(name, str(datasets[0]), measures, *sides, correspondence, str(datasets[1])))
+    return tuple(selections)
+
+
+def map_measures(names: Iterable[str]) -> tuple[str, ...]:
+    """Return the measures of maps among measures, in order: all others compare the same points."""
+    return tuple(sorted(name for name in names if name in MAP_SCORES))
+
+
+def across_facts(part: PairSelection) -> dict[str, Any]:
+    """Return what the atlas says of a comparison across datasets."""
+    return {
+        "comparison": part.name,
+        "source_dataset": part.dataset,
+        "target_dataset": part.target_dataset,
+        "regime": part.correspondence.regime,
+        "refine": part.correspondence.refine,
+    }
 
 
 def embedded_spaces(catalog: Catalog, spaces: Iterable[Space]) -> list[Space]:
@@ -97,8 +142,12 @@ def embedded_spaces(catalog: Catalog, spaces: Iterable[Space]) -> list[Space]:
 
 
 def requested_measures(catalog: Catalog) -> tuple[str, ...]:
-    """Return every requested measure, each once."""
-    of_comparisons = [comparison.measures or catalog.atlas.measures for comparison in catalog.comparisons.values()]
+    """Return every measure that is requested within a dataset, each once."""
+    of_comparisons = [
+        comparison.measures or catalog.atlas.measures
+        for comparison in catalog.comparisons.values()
+        if not comparison.is_across
+    ]
     return tuple(dict.fromkeys(name for names in of_comparisons or [catalog.atlas.measures] for name in names))
 
 
@@ -221,7 +270,7 @@ def known_measures() -> dict[str, MeasureFacts]:
 
 
 def unknown_measures(catalog: Catalog | Mapping[str, Any]) -> list[tuple[tuple[str | int, ...], str]]:
-    """Return, for each measure of the catalog that does not exist, where it stands and a sentence.
+    """Return, for each measure of the catalog that does not exist, or not where it stands, its place and a sentence.
 
     If an installed package brings measures that cannot be used, the only sentence says so.
 
@@ -235,12 +284,38 @@ def unknown_measures(catalog: Catalog | Mapping[str, Any]) -> list[tuple[tuple[s
         known = known_measures()
     except PlugInError as error:
         return [(named[0][0] if named else ("atlas", "measures"), str(error))]
-    return [
+    unknown: list[tuple[tuple[str | int, ...], str]] = [
         ((*where, index), f"unknown measure {name!r}{_hint(name, known)}")
         for where, names in named
         for index, name in enumerate(names)
         if isinstance(name, str) and name not in known
     ]
+    return [*unknown, *_measures_across(catalog, known)]
+
+
+def _measures_across(
+    catalog: Catalog | Mapping[str, Any], known: Collection[str]
+) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Yield the measures of comparisons across datasets that compare the same points, which two datasets lack."""
+    sections: Any = catalog.model_dump() if isinstance(catalog, Catalog) else catalog
+    comparisons, atlas = sections.get("comparisons"), sections.get("atlas")
+    of_atlas = atlas.get("measures") if isinstance(atlas, Mapping) else None
+    usual = of_atlas if isinstance(of_atlas, list | tuple) else AtlasConfig.model_fields["measures"].default
+    for name, comparison in comparisons.items() if isinstance(comparisons, Mapping) else ():
+        if not isinstance(comparison, Mapping) or comparison.get("target_dataset") is None:
+            continue
+        own = comparison.get("measures")
+        of_points = [one for one in own if one in known and one not in MAP_SCORES] if isinstance(own, list | tuple) else []
+        needs = f"needs measures of maps, such as {', '.join(usual_maps(known))}: two datasets have no point in common"
+        for measure in of_points:
+            yield ("comparisons", name, "measures", list(own).index(measure)), f"found {measure!r}, {needs}"
+        if own is None and not any(one in MAP_SCORES for one in usual):
+            yield ("comparisons", name), f"found no measure of maps in atlas.measures, {needs}; name them in measures"
+
+
+def usual_maps(known: Collection[str]) -> list[str]:
+    """Return the first measures of maps, as examples."""
+    return [name for name in MAP_SCORES if name in known][:3]
 
 
 def _named_measures(catalog: Catalog | Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Sequence[Any]]]:

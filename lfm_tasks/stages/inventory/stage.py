@@ -7,7 +7,7 @@ from typing import TypeGuard
 import numpy as np
 from jaxtyping import Int, Shaped
 
-from lfm_tasks.catalog import Catalog, Model
+from lfm_tasks.catalog import Catalog, ModelOnDataset
 from lfm_tasks.catalog.comparisons import comparison_dataset, layer_misses, space_misses, unrequested_globs
 from lfm_tasks.catalog.names import did_you_mean
 from lfm_tasks.config import AtlasConfig
@@ -28,9 +28,10 @@ from lfm_tasks.stages.inventory.correspondence import (
     dataset_exchangeability,
     dataset_labels,
     load_correspondence,
+    text_labels,
 )
 from lfm_tasks.stages.inventory.cost import KEEP_MAPS, model_size, oversized_maps, with_layer
-from lfm_tasks.stages.inventory.requests import PairSelection, clashes, pair_selections
+from lfm_tasks.stages.inventory.requests import PairSelection, across_selections, clashes, pair_selections
 from lfm_tasks.stores.units.durable import atomic_write
 from lfm_tasks.stores.units.store import digest, ids_digest
 
@@ -90,6 +91,7 @@ class PlannedSpace:
 class Zoo:
     """All spaces that the catalog requests, and those that cannot be used.
 
+    ``parts`` are comparisons within a dataset, ``across`` those of two datasets.
     By dataset: ``exchangeability`` says how rows are resampled, where the dataset does; ``rows`` holds ids and labels.
     ``n_chosen``: how many spaces can be used, whether a comparison requests them or not. ``notes``: sentences for
     people on what was left out.
@@ -103,6 +105,12 @@ class Zoo:
     rows: Mapping[str, DatasetRows] = field(default_factory=dict)
     n_chosen: int = 0
     notes: tuple[str, ...] = ()
+    across: tuple[PairSelection, ...] = ()
+
+    @property
+    def all_parts(self) -> tuple[PairSelection, ...]:
+        """The comparisons within a dataset, and those across."""
+        return *self.parts, *self.across
 
     def numbers(self, dataset: str, atlas: AtlasConfig) -> BasisNumbers:
         """Return how many neighbors and eigenpairs the spaces of a dataset have: as many in each of them."""
@@ -148,8 +156,9 @@ def validate_catalog(catalog: Catalog, report_progress: ProgressCallback, memory
     exchangeability: dict[str, ExchangeabilityGroups] = {}
     notes: dict[str, list[str]] = {}
     n_equal = 0
-    for done, (name, model) in enumerate(catalog.models.items()):
-        report_progress("validate", done, len(catalog.models))
+    models = list(catalog.models_on_datasets())
+    for done, (name, model) in enumerate(models):
+        report_progress("validate", done, len(models))
         if n_equal >= MOST_EQUAL_FAILURES:
             failures.append(_not_opened(name, model, failures[0]))
             continue
@@ -157,13 +166,15 @@ def validate_catalog(catalog: Catalog, report_progress: ProgressCallback, memory
             rows = _dataset_rows(model.dataset, catalog, datasets, exchangeability, memory)
             usable, unusable, said = plan_model(name, model, catalog, rows, memory)
             for sentence in said:
-                notes.setdefault(sentence, []).append(name)
+                notes.setdefault(sentence, []).append(_as_said(name, model.dataset, catalog))
         except DataError as error:
             usable, unusable = [], [Failure(model.dataset, name, "", "validate", error.reason, str(error))]
+        if len(catalog.models[name].datasets) > 1:
+            unusable = [replace(one, message=f"on {model.dataset}: {one.message}") for one in unusable]
         spaces += usable
         failures += unusable
         n_equal += n_equal == done and not usable and all(says_the_same(failures[0], one) for one in unusable)
-    report_progress("validate", len(catalog.models), len(catalog.models))
+    report_progress("validate", len(models), len(models))
     failures += list(_choice_failures(catalog, [planned.space for planned in spaces], failures))
     failures += refused_arrivals(catalog)
     spaces.sort(key=lambda planned: planned.space)
@@ -173,7 +184,8 @@ def validate_catalog(catalog: Catalog, report_progress: ProgressCallback, memory
     clashing = {failure.model: failure for failure in _clashes(parts)}
     failures += clashing.values()
     parts = tuple(part for part in parts if f"comparisons.{part.name}.maps" not in clashing)
-    requested = {space for part in parts for space in part.spaces()}
+    across = across_selections(catalog, [planned.space for planned in spaces], correspondences)
+    requested = {space for part in (*parts, *across) for space in part.spaces()}
     failures += _unrequested_embeddings(catalog, [planned.space for planned in spaces], requested)
     wanted = tuple(planned for planned in spaces if planned.space in requested)
     sizes = {space.space: space.size.n_points for space in wanted}
@@ -187,7 +199,8 @@ def validate_catalog(catalog: Catalog, report_progress: ProgressCallback, memory
     # Libraries may name paths as they are used.
     told = tuple(replace(failure, message=catalog.hide_values(failure.message)) for failure in failures)
     left_out = tuple(catalog.hide_values(note) for note in (*_dataset_notes(datasets), *_as_sentences(notes)))
-    return Zoo(wanted, told, exchangeability, parts, _labels(parts, datasets), opened, len(spaces), left_out)
+    labels = _labels(parts, datasets)
+    return Zoo(wanted, told, exchangeability, parts, labels, opened, len(spaces), left_out, across)
 
 
 def _dataset_notes(datasets: Mapping[str, DatasetRows | DataError]) -> Iterator[str]:
@@ -199,6 +212,11 @@ def _dataset_notes(datasets: Mapping[str, DatasetRows | DataError]) -> Iterator[
             yield f"dataset {name}: {len(rows.points)} of {len(rows.ids)} points are compared, as the catalog says"
 
 
+def _as_said(name: str, dataset: str, catalog: Catalog) -> str:
+    """Return how people call a model on a dataset: by its name, where that tells."""
+    return name if len(catalog.models[name].datasets) == 1 else f"{name} on {dataset}"
+
+
 def _as_sentences(notes: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """Yield each sentence once, with the models that it is said of."""
     for sentence, models in notes.items():
@@ -207,7 +225,7 @@ def _as_sentences(notes: Mapping[str, Sequence[str]]) -> Iterator[str]:
 
 
 def plan_model(
-    name: str, model: Model, catalog: Catalog, rows: DatasetRows, memory: DigestMemory | None = None
+    name: str, model: ModelOnDataset, catalog: Catalog, rows: DatasetRows, memory: DigestMemory | None = None
 ) -> tuple[list[PlannedSpace], list[Failure], list[str]]:
     """Return the spaces of one model, first layer first, the layers that cannot be read, and what was left out."""
     source = open_source(name, model, catalog, rows, memory)
@@ -254,12 +272,12 @@ def _lacking(source: Source, rows: DatasetRows) -> str:
     return f"{len(lacking)} of {len(wanted)} points of the dataset are not there: {first}"
 
 
-def _not_opened(name: str, model: Model, first: Failure) -> Failure:
+def _not_opened(name: str, model: ModelOnDataset, first: Failure) -> Failure:
     message = f"not opened: each of the first {MOST_EQUAL_FAILURES} models failed like {first.model}. Mend that first"
     return Failure(model.dataset, name, "", "validate", first.reason, message)
 
 
-def _check_head(name: str, model: Model, catalog: Catalog, layers: Sequence[str]) -> None:
+def _check_head(name: str, model: ModelOnDataset, catalog: Catalog, layers: Sequence[str]) -> None:
     """Raise DataError if the model's head cannot be cut out, or starts from a layer that is not recorded."""
     if model.head is None:
         return
@@ -279,9 +297,11 @@ def _choice_failures(catalog: Catalog, spaces: Sequence[Space], failures: Sequen
     unopened = [failure.model for failure in failures if not failure.layer]
     for name, comparison in catalog.comparisons.items():
         dataset = str(comparison_dataset(comparison, members))
-        of_dataset = [space for space in known if space.dataset == dataset]
-        for key, message in layer_misses(comparison, of_dataset, unopened, members):
-            yield Failure(dataset, f"comparisons.{name}.{key}", "", "validate", "unknown_layer", message)
+        for key, of_side in (("sources", dataset), ("targets", comparison.target_dataset or dataset)):
+            of_dataset = [space for space in known if space.dataset == of_side]
+            closed = [failure.model for failure in failures if not failure.layer and failure.dataset == of_side]
+            for message in layer_misses(getattr(comparison, key), of_dataset, closed, members):
+                yield Failure(of_side, f"comparisons.{name}.{key}", "", "validate", "unknown_layer", message)
     if catalog.atlas.embeddings is not None:
         datasets = ", ".join(sorted({space.dataset for space in known}))
         for message in space_misses(catalog.atlas.embeddings.spaces, known, unopened, members):
@@ -305,8 +325,10 @@ def _load_correspondences(
     if catalog.comparisons:
         members = catalog.model_facts()
         wanted = [
-            (name, str(comparison_dataset(comparison, members)), comparison.maps or catalog.atlas.maps)
+            (name, str(dataset), comparison.maps or catalog.atlas.maps)
             for name, comparison in catalog.comparisons.items()
+            for dataset in (comparison_dataset(comparison, members), comparison.target_dataset)
+            if dataset is not None
         ]
     known, failures = {}, []
     for name, dataset, maps in wanted:
@@ -318,7 +340,34 @@ def _load_correspondences(
         except DataError as error:
             where = f"comparisons.{name}.maps" if name else "atlas.maps"
             failures.append(Failure(dataset, where, "", "validate", error.reason, str(error)))
+    for name, message in _without_common_classes(catalog, datasets, known):
+        dataset = str(catalog.comparisons[name].dataset)
+        failures.append(Failure(dataset, f"comparisons.{name}.maps", "", "validate", "one_class", message))
+        known.pop((name, dataset), None)
     return known, failures
+
+
+def _without_common_classes(
+    catalog: Catalog,
+    datasets: Mapping[str, DatasetRows | DataError],
+    known: Mapping[tuple[str, str], Correspondence],
+) -> Iterator[tuple[str, str]]:
+    """Yield each comparison from labels of two datasets that have fewer than two of them in common, and a sentence."""
+    for name, comparison in catalog.comparisons.items():
+        sides = [(str(dataset), datasets.get(str(dataset))) for dataset in (comparison.dataset, comparison.target_dataset)]
+        is_fitted = comparison.is_across and all((name, dataset) in known for dataset, _ in sides)
+        if not is_fitted or known[name, sides[0][0]].regime != "labels":
+            continue
+        labels = [sorted(set(text_labels(rows).values())) for _, rows in sides if isinstance(rows, DatasetRows)]
+        n_common = len(set(labels[0]) & set(labels[1]))
+        if n_common < 2:
+            first = " and ".join(
+                f"{ascii(of_side[0])[:40]} first in {dataset}"
+                for (dataset, _), of_side in zip(sides, labels, strict=True)
+                if of_side
+            )
+            found = f"found {n_common} labels that both datasets have ({first}), needs at least 2"
+            yield name, f"{found}: call the same classes the same in both, or set regime: unsupervised"
 
 
 def _clashes(parts: Sequence[PairSelection]) -> list[Failure]:

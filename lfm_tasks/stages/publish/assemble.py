@@ -1,5 +1,6 @@
 """Stage atlas: put the scores of all pairs together as labeled arrays."""
 
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -19,13 +20,13 @@ from lfm_tasks.stages.inventory.requests import (
     requested_cells,
     requested_measures,
 )
-from lfm_tasks.stages.scores.block import STATISTICS
+from lfm_tasks.stages.scores.block import HALVES, STATISTICS
 from lfm_tasks.stages.scores.pair_index import PairIndex, StoredBlock
 from lfm_tasks.stages.scores.stage import ScoredPairKey, ScoredPairs
 from lfm_tasks.statistics.map_chance import are_localized
 from lfm_tasks.statistics.model_pairs import FEWEST_UNRELATED, false_discovery_rates, families
-from lfm_tasks.statistics.resampling import rows_by_value, split_half_reliability
-from lfm_tasks.stores.atlas.schema import SCHEMA_VERSION, long_name, meta_coordinates, with_derived_columns
+from lfm_tasks.statistics.resampling import N_HALVES, rows_by_value, split_half_reliability
+from lfm_tasks.stores.atlas.schema import DEPTH, SCHEMA_VERSION, long_name, meta_coordinates, with_derived_columns
 from lfm_tasks.stores.units.store import CONVENTION
 from lfm_tasks.workers.pool import JobFailure
 
@@ -194,8 +195,6 @@ def split_half_reliabilities(halves: Float[np.ndarray, "2 source target"]) -> fl
     return split_half_reliability(halves[0][apart], halves[1][apart])
 
 
-# The halves of the points serve the noise ceiling only.
-_HALVES = ("half_1", "half_2")
 _SPACE_KEYS = {
     "content": "SHA-256 of the activations and their ids: the same content is the same space",
     "basis": "key of the basis in the store that the atlas was made in",
@@ -321,12 +320,16 @@ def _score_variables(
     for place in np.ndindex(reliability.shape):
         q_value[place] = q_values(statistics["p_value"][place], axes.measures[place[1]] in symmetric)
         unrelated_rank[place] = unrelated_ranks(statistics["calibrated"][place], unrelated)
-        reliability[place] = split_half_reliabilities(np.stack([statistics[name][place] for name in _HALVES]))
-    published = {name: values for name, values in statistics.items() if name not in _HALVES}
+        reliability[place] = split_half_reliabilities(np.stack([statistics[name][place] for name in HALVES[:2]]))
+    published = {name: values for name, values in statistics.items() if name not in HALVES}
     published |= {"q_value": q_value, "unrelated_rank": unrelated_rank}
     ceiling = "agreement of scores from either half of the points, for all points (Spearman-Brown): the noise ceiling"
     variables: dict[str, Any] = {name: (_SCORE_DIMS, values, long_name(name)) for name, values in published.items()}
     variables["split_half_reliability"] = (("dataset", "measure"), reliability, {"long_name": ceiling})
+    halves = np.stack([statistics[name] for name in HALVES], axis=-1).astype(np.float32)
+    if np.isfinite(halves).any():
+        meaning = "the score on each half of the points, split by split: for intervals of differences"
+        variables["half_scores"] = ((*_SCORE_DIMS, "half"), halves, {"long_name": meaning})
     return variables
 
 
@@ -340,10 +343,9 @@ def _unrelated(run: Run, spaces: tuple[SpaceBasis, ...], names: list[str]) -> np
 
 
 def _intervals(run: Run) -> str:
-    n_groups = run.catalog.atlas.intervals.n_groups
-    if not n_groups:
+    if not run.catalog.atlas.intervals.n_splits:
         return "not_computed"
-    return f"95 %, jackknife over {n_groups} groups of points; graphs and bases are kept, other measures made anew"
+    return f"95 %, from {N_HALVES} halves of the points; graphs, bases and all else are built anew on each"
 
 
 def _texts(values: list[str]) -> np.ndarray:
@@ -352,30 +354,40 @@ def _texts(values: list[str]) -> np.ndarray:
 
 def _coordinates(run: Run, spaces: tuple[SpaceBasis, ...], axes: Axes) -> dict[str, Any]:
     by_name, names = {basis.space.name: basis for basis in spaces}, axes.names
+    depth_of = _depths(spaces)
     models = [by_name[name].space.model for name in names]
     coordinates: dict[str, Any] = {"dataset": _texts(axes.datasets), "measure": _texts(axes.measures)}
     for side in ("source", "target"):
         coordinates[side] = _texts(names)
         coordinates[f"{side}_model"] = (side, _texts(models))
         coordinates[f"{side}_layer"] = (side, _texts([by_name[name].space.layer for name in names]))
-        coordinates[f"{side}_depth"] = (side, np.array([by_name[name].depth for name in names], dtype=float))
+        coordinates[f"{side}_depth"] = (side, np.array([depth_of[name] for name in names], dtype=float))
         coordinates |= meta_coordinates(side, models, meta(run))
     return coordinates
+
+
+def _depths(spaces: tuple[SpaceBasis, ...]) -> dict[str, float]:
+    """Return the depth of each space by name: where a model is on several datasets, that on which it has most layers."""
+    n_layers = Counter(basis.space[:2] for basis in spaces)
+    # The last one counts: of equally many, that of the first dataset.
+    by_layers = sorted(reversed(spaces), key=lambda basis: n_layers[basis.space[:2]])
+    return {basis.space.name: basis.depth for basis in by_layers}
 
 
 def _space_variables(spaces: tuple[SpaceBasis, ...], datasets: list[str], names: list[str]) -> dict[str, Any]:
     shape = (len(datasets), len(names))
     counts = {name: np.zeros(shape, dtype=np.int32) for name in ("n_points", "n_features")}
-    facts = {name: np.full(shape, np.nan) for name in (*_SPACE_FACTS, *_LANDMARK_FACTS)}
+    facts = {name: np.full(shape, np.nan) for name in ("depth", *_SPACE_FACTS, *_LANDMARK_FACTS)}
     texts = {name: np.full(shape, "", dtype=object) for name in ("method", *_SPACE_KEYS)}
     for basis in spaces:
         place = (datasets.index(basis.space.dataset), names.index(basis.space.name))
+        facts["depth"][place] = basis.depth
         counts["n_points"][place], counts["n_features"][place] = basis.n_points, basis.n_features
         texts["method"][place] = basis.facts["method"]
         texts["content"][place], texts["basis"][place], texts["ids"][place] = basis.content, basis.key, basis.ids
-        for name in facts:
+        for name in (*_SPACE_FACTS, *_LANDMARK_FACTS):
             facts[name][place] = basis.facts.get(name, np.nan)
-    meanings = _SPACE_KEYS | _LANDMARK_FACTS
+    meanings = _SPACE_KEYS | _LANDMARK_FACTS | {"depth": DEPTH}
     return {
         name: (("dataset", "source"), values, {"long_name": meanings[name]} if name in meanings else {})
         for name, values in {**counts, **facts, **texts}.items()

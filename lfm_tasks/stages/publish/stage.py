@@ -96,6 +96,7 @@ class AtlasSpec:
         units: dict[str, set[str]] = {
             "activations": {basis.activations for basis in self.spaces},
             "bases": {basis.key for basis in self.spaces},
+            "halves": {basis.halves for basis in self.spaces if basis.halves is not None},
             "scores": self.scored.blocks,
             "designs": set(self.exchangeability),
         }
@@ -321,7 +322,10 @@ def summary(run: Run, spec: AtlasSpec) -> dict[str, Any]:
         "comparisons": comparison_facts(spec.parts),
         "pairs_without_score": [asdict(pairs) for pairs in spec.unscored],
         **({"left_out": list(spec.left_out)} if spec.left_out else {}),
-        "models": [{"name": name, "meta": meta} for name, meta in meta(run).items()],
+        "models": [
+            {"name": name, "datasets": list(model.datasets), "meta": dict(model.meta)}
+            for name, model in run.catalog.models.items()
+        ],
         "settings": settings(run),
         "versions": versions(),
     }

@@ -149,9 +149,8 @@ class _Models:
 
 def _models(atlas: xr.Dataset) -> Iterator[_Models]:
     of_space, names = (np.array([str(name) for name in atlas[of].values]) for of in ("source_model", "source"))
-    depths = atlas["source_depth"].values
     for d, dataset in enumerate(atlas["dataset"].values):
-        present = np.flatnonzero(atlas["n_points"].values[d] > 0)
+        present, depths = np.flatnonzero(atlas["n_points"].values[d] > 0), atlas["depth"].values[d]
         order = present[np.lexsort((depths[present], of_space[present]))]
         models, starts = np.unique(of_space[order], return_index=True)
         rows = np.split(np.arange(len(order)), starts[1:])

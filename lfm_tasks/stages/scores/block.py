@@ -14,9 +14,9 @@ from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Correspondence, ExchangeabilityGroups, Resampling, resampling
 from lfm_tasks.statistics.permutation_moments import MomentArrays
 from lfm_tasks.statistics.resampling import (
+    N_HALVES,
     calibrated,
     interval_reach,
-    jackknife_error,
     tail_p_value,
     upper_shares,
     values_below,
@@ -83,24 +83,24 @@ def reads_activations(correspondence: Correspondence, measures: Collection[str])
 
 
 def part_side(n_points: int, n_eigenpairs: int, n_features: int) -> int:
-    """Return how many bases on a side are read together: their functions whole, by parts and by halves, twice.
+    """Return how many bases on a side are read together: their functions whole and by halves, twice.
 
     ``n_features``: of activations, which are prepared three times over; 0 where they are not read.
     """
     return max(1, min(PART_SIDE, _PART_BYTES // (8 * n_points * (4 * n_eigenpairs + 4 * n_features))))
 
 
-def tile_side(n_points: int, n_features: int, n_groups: int) -> int:
+def tile_side(n_points: int, n_features: int) -> int:
     """Return how many spaces on a side are compared together by all pairs of points."""
-    return max(1, min(_TILE_SIDE, _PART_BYTES // (2 * bytes_together(n_points, n_features, n_groups))))
+    return max(1, min(_TILE_SIDE, _PART_BYTES // (2 * bytes_together(n_points, n_features))))
 
 
-def bytes_together(n_points: int, n_features: int, n_groups: int) -> int:
-    """Return the bytes of a space that is compared together with others: its rows twice, sums by part, a tile.
+def bytes_together(n_points: int, n_features: int) -> int:
+    """Return the bytes of a space that is compared together with others: its rows twice, sums by class, a tile.
 
     A radial kernel has two tiles.
     """
-    return 16 * n_points * n_features + 16 * n_points * (n_groups + 2) + 2 * 4 * 128 * 512
+    return 16 * n_points * n_features + 16 * n_points * (N_HALVES + 2) + 2 * 4 * 128 * 512
 
 
 @dataclass(frozen=True)
@@ -165,8 +165,12 @@ class Resamplings:
         return self._known[key]
 
 
-# What a block stores of each score. half_1 and half_2: the score from each half of the points alone.
-STATISTICS = ("score", "null_mean", "null_q95", "calibrated", "p_value", "ci_low", "ci_high", "half_1", "half_2")
+# The score from each half of the points alone, split by split.
+HALVES = tuple(f"half_{number}" for number in range(1, N_HALVES + 1))
+# What a block stores of each score.
+STATISTICS = ("score", "null_mean", "null_q95", "calibrated", "p_value", "ci_low", "ci_high", *HALVES)
+# The places of chance, and of what halves tell, among them.
+OF_CHANCE, OF_HALVES = slice(1, 5), slice(5, 7 + N_HALVES)
 
 
 def against_chance(
@@ -226,21 +230,17 @@ def against_moments(
 
 def resampled(
     scores: Float[np.ndarray, "*pairs"],
-    without_parts: Float[np.ndarray, "*pairs parts"],
     halves: Float[np.ndarray, "*pairs halves"],
     value_range: tuple[float, float] = (0.0, 1.0),
-) -> Float[np.ndarray, "*pairs 4"]:
-    """Return the 95 % jackknife interval, inside the measure's range, and the score of each half; NaN without them."""
-    statistics = np.full((*scores.shape, 4), np.nan)
-    n_parts = without_parts.shape[-1]
-    if n_parts:
-        # Parts of a pair lie together, or the order of a sum would depend on how many pairs there are.
-        left = np.moveaxis(np.ascontiguousarray(without_parts), -1, 0)
-        reach = interval_reach(n_parts) * jackknife_error(left)
-        # A score may leave its range by rounding: the interval holds it all the same.
-        statistics[..., 0] = np.minimum(np.maximum(scores - reach, value_range[0]), scores)
-        statistics[..., 1] = np.maximum(np.minimum(scores + reach, value_range[1]), scores)
-        statistics[~(np.isfinite(scores) & np.isfinite(left).all(axis=0)), :2] = np.nan
-    if halves.shape[-1]:
-        statistics[..., 2:] = halves
+) -> Float[np.ndarray, "*pairs 6"]:
+    """Return the 95 % interval, inside the measure's range, and the score of each half; NaN without them."""
+    statistics = np.full((*scores.shape, 2 + N_HALVES), np.nan)
+    if not halves.shape[-1]:
+        return statistics
+    reach = interval_reach(halves)
+    # A score may leave its range by rounding: the interval holds it all the same.
+    statistics[..., 0] = np.minimum(np.maximum(scores - reach, value_range[0]), scores)
+    statistics[..., 1] = np.maximum(np.minimum(scores + reach, value_range[1]), scores)
+    statistics[~(np.isfinite(scores) & np.isfinite(reach)), :2] = np.nan
+    statistics[..., 2:] = halves
     return statistics

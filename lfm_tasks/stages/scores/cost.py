@@ -25,11 +25,11 @@ from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
 
 @dataclass(frozen=True)
 class PairWork:
-    """How pairs are scored, as far as it costs time: measures, permutations, groups; what fitted maps are fitted by."""
+    """How pairs are scored, as far as it costs time: measures, permutations, splits; what fitted maps are fitted by."""
 
     measures: Sequence[str]
     n_permutations: int
-    n_groups: int
+    n_splits: int
     n_eigenpairs: Count
     n_neighbors: Count = 50
     regime: str = "full"
@@ -43,7 +43,7 @@ def pair_work(atlas: AtlasConfig, request: PairRequest, *, is_grouped: bool) -> 
     """Return how requested pairs are scored; ``is_grouped``: of points in groups or strata."""
     maps = request.correspondence
     return PairWork(
-        sorted(request.measures), atlas.null.n_permutations, atlas.intervals.n_groups, atlas.n_eigenpairs,
+        sorted(request.measures), atlas.null.n_permutations, atlas.intervals.n_splits, atlas.n_eigenpairs,
         atlas.graph.n_neighbors, maps.regime, maps.refine, maps.n_samples, atlas.null.n_refined,
         is_grouped,
     )  # fmt: skip
@@ -70,9 +70,9 @@ class _Block:
         return max(size.n_features for size in self.bases)
 
     @cached_property
-    def n_parts(self) -> int:
-        """Parts and halves of the points; 0 without intervals."""
-        return self.pair.n_groups + 2 if self.pair.n_groups else 0
+    def n_halves(self) -> int:
+        """Halves of the points; 0 without intervals."""
+        return 2 * self.pair.n_splits
 
     @cached_property
     def of_maps(self) -> list[str]:
@@ -117,7 +117,7 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, pair: PairWork) -> Load
     work.update(_fitted_maps_work(block) if block.is_fitted else _full_maps_work(block))
     for name in [*block.of_rows, *block.of_point_pairs]:
         size, counts = (block.n_points, block.n_features), (len(bases), n_pairs)
-        work.update(measure_work(name, size, counts, pair.n_permutations, block.n_parts))
+        work.update(measure_work(name, size, counts, pair.n_permutations, block.n_halves))
     peak = _fitted_maps_bytes(block) if block.is_fitted else _full_maps_bytes(block)
     peak += _measures_bytes(block) if block.of_rows else 0
     peak = max(peak, _together_bytes(block))
@@ -153,28 +153,30 @@ def _fitted_maps_bytes(block: _Block) -> int:
 def _full_maps_work(block: _Block) -> dict[str, float]:
     """Return the amounts of maps between points that are all known by their ids, and of their chance."""
     n_pairs, n, n_modes = block.n_pairs, block.n_points, block.numbers.n_eigenpairs
+    n_maps = 1 + block.n_halves
     return {
         "pair": n_pairs,
-        "pair rows": n_pairs * n * n_modes**2,
-        "base rows": len(block.bases) * n * n_modes,
-        "pair parts": n_pairs * block.n_parts * n_modes**3,
+        # In single precision, which takes half as long, of half the points each.
+        "pair rows": n_pairs * n * n_modes**2 * (1 + block.n_halves / 4),
+        "base rows": len(block.bases) * n * n_modes * (1 + block.pair.n_splits / 2),
+        "pair maps": n_pairs * n_maps * n_modes**3,
         "null": block.n_drawn,
         "null rows": block.n_drawn * n * n_modes**2,
     }
 
 
 def _full_maps_bytes(block: _Block) -> int:
-    """Return the bytes of bases, their rows by part and by half, and chance: permuted rows, float32, and indices."""
+    """Return the bytes of bases, those of halves, and chance: permuted rows, float32, and indices."""
     n, n_modes, n_bases = block.n_points, block.numbers.n_eigenpairs, len(block.bases)
-    # By part and by half in single precision; all of it once more where bases stand side by side.
-    copies = 2 if block.n_parts else 1
+    # Two splits in single precision; all of it once more where bases stand side by side.
+    copies = 2 if block.n_halves else 1
     # Small bases of earlier blocks are kept; a full block has a sixteenth of all, or more.
-    kept = n * (n_modes * 8 * copies + 64) + 4 * block.n_parts * n_modes**2
+    kept = n * (n_modes * 8 * copies + 64)
     n_kept = n_bases * (16 if n_bases >= PART_SIDE else 1)
     peak = min(MOST_BASES, n_kept * kept) if kept <= LARGEST_BASE else 0
     peak += sum(size.n_points * (n_modes * 16 * copies + 16) for size in block.held) + n * (n_modes * 16 + 200)
-    # Maps of a tile without each part, while they are made.
-    peak += 4 * 4 * 16 * (block.n_parts + 2) * n_modes**2
+    # Maps of a tile on each half, while they are made.
+    peak += 4 * 4 * 16 * (block.n_halves + 2) * n_modes**2
     peak += 3 * max(32 * MIB, 4 * n * n_modes) // 2 if block.n_drawn else 0
     return peak + 4 * block.n_drawn * n_modes**2 // max(1, ceil(block.n_pairs / 16))
 
@@ -191,11 +193,10 @@ def _together_bytes(block: _Block) -> int:
     """Return the bytes of spaces that are compared together by all pairs of points, and of sums over their pairs."""
     if not block.of_point_pairs:
         return 0
-    n_groups = block.pair.n_groups
-    side = tile_side(block.n_points, block.n_features, n_groups)
+    side = tile_side(block.n_points, block.n_features)
     sizes = sorted(block.bases, key=lambda size: size.n_points * size.n_features)[-2 * side :]
-    held = sum(bytes_together(size.n_points, size.n_features, n_groups) for size in sizes)
-    held += 8 * 4 * (n_groups + 3) * min(side, len(sizes)) ** 2
+    held = sum(bytes_together(size.n_points, size.n_features) for size in sizes)
+    held += 8 * 4 * (block.n_halves + 3) * min(side, len(sizes)) ** 2
     # One space at a time: columns that estimate row effects, or blocks of products that neighbors are looked for in.
     finds_neighbors = any(MEASURES[name].of_shared_neighbors is not None for name in block.of_point_pairs)
     return held + block.n_points * (32 * 1024 if finds_neighbors else 32 * 256)
@@ -216,7 +217,7 @@ def part_load(bases: Collection[SpaceSize], n_pairs: int, pair: PairWork) -> Loa
 
 
 def measure_work(
-    name: str, size: tuple[int, int], counts: tuple[int, int], n_permutations: int, n_parts: int
+    name: str, size: tuple[int, int], counts: tuple[int, int], n_permutations: int, n_halves: int
 ) -> dict[str, float]:
     """Return the amounts of one measure: (points, features) of spaces, (spaces, pairs) of a block.
 
@@ -227,12 +228,12 @@ def measure_work(
     if measure.compares_point_pairs:
         return _together_work(measure, size, counts)
     if measure.cross is not None and min(n, d) <= WIDEST:
-        return _crossed_work(measure, size, counts, n_parts)
+        return _crossed_work(size, counts, n_halves)
     if measure.is_quadratic and n > MOST_POINTS_SQUARED:
         return {}
     n_drawn = n_permutations
-    n_prepared = n_spaces * (1 + n_parts + (0 if measure.permute is not None else n_drawn))
-    n_compared = n_pairs * (1 + n_parts + n_drawn) * (1 if measure.is_symmetric else 2)
+    n_prepared = n_spaces * (1 + n_halves + (0 if measure.permute is not None else n_drawn))
+    n_compared = n_pairs * (1 + n_halves + n_drawn) * (1 if measure.is_symmetric else 2)
     if not has_coefficients(name):
         one = n * n if measure.is_quadratic else n
         return {f"{name} prepare": n_prepared * one, f"{name} compare": n_compared * one}
@@ -264,19 +265,17 @@ def _together_work(measure: Measure, size: tuple[int, int], counts: tuple[int, i
     }
 
 
-def _crossed_work(measure: Measure, size: tuple[int, int], counts: tuple[int, int], n_parts: int) -> dict[str, float]:
+def _crossed_work(size: tuple[int, int], counts: tuple[int, int], n_halves: int) -> dict[str, float]:
     """Return the amounts of a measure of cross-covariances: singular vectors of spaces, products, values of pairs."""
     (n, d), (n_spaces, n_pairs) = size, counts
     rank = min(n, d)
-    is_linear = measure.cross is not None and measure.cross.is_linear
-    # Ten rotations, all points and halves; without each part anew, or to second order from what all points gave.
-    n_values = 13 + (n_parts // 3 if is_linear else n_parts)
     return {
         "cross space": n_spaces,
-        "cross features": n_spaces * (n * d * rank + (0 if is_linear else n_parts * 10 * rank**3)),
+        "cross features": n_spaces * (n * d * rank + n_halves * 10 * rank**3),
         "cross pair": n_pairs,
         "cross products": n_pairs * n * rank**2,
-        "cross values": n_pairs * n_values * rank**3,
+        # Ten rotations, all points, halves.
+        "cross values": n_pairs * (11 + n_halves) * rank**3,
     }
 
 

@@ -32,7 +32,7 @@ def score_cross_covariances(
 ) -> FamilyScores:
     """Return the statistics of each pair of spaces by one measure; chance only where all points are exchangeable."""
     n_points = resampling.exchange.n_points
-    sets = point_sets(n_points, resampling.parts, resampling.halves, resampling.n_parts)
+    sets = point_sets(n_points, resampling.halves)
     has_chance = not resampling.exchange.sets
     values = np.full((len(pairs), len(STATISTICS)), np.nan)
     prepared: dict[str, tuple[Span, SetTransforms]] = {}
@@ -48,7 +48,7 @@ def score_cross_covariances(
                     space = span(of_order_one(rows) if "scaling" in measure.invariances else rows, sets)
                     prepared[key] = space, set_transforms(space, form, sets)
             (source, of_source), (target, of_target) = (prepared[key] for key in ordered[index])
-            nuclear = nuclear_norms(cross_products(source, target, sets), of_source, of_target, form, sets)
+            nuclear = nuclear_norms(cross_products(source, target, sets), of_source, of_target, form)
             n_directions = np.minimum(of_source.n_directions, of_target.n_directions)
             by_set = form.value(nuclear, of_source.norms, of_target.norms, n_directions)
             found = float(nuclear[0])
@@ -66,7 +66,7 @@ def _tiles(pairs: list[tuple[str, str]], spaces: SpacesOnPoints, sets: PointSets
     """Yield the numbers of pairs whose spaces fit into memory together when they are prepared."""
     keys = sorted({key for pair in pairs for key in pair})
     rank = max(min(spaces.rows[key].shape) for key in keys)
-    bytes_of_one = 8 * rank * (len(sets.order) + (sets.n_sets + len(sets.part_of_cell)) * rank)
+    bytes_of_one = 8 * rank * (len(sets.order) + (sets.n_sets + sets.n_cells) * rank)
     side = max(1, _MOST_BYTES // (2 * bytes_of_one))
     place = {key: index // side for index, key in enumerate(keys)}
     tiles: dict[tuple[int, int], list[int]] = {}

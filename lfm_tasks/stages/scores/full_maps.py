@@ -14,22 +14,20 @@ from lfm_tasks.spectral.bases.full_map import (
     MAP_SCORES,
     TILE_SIDE,
     MapScore,
-    PartedRows,
-    PartedSide,
     commutativity_error,
     full_maps,
-    maps_without_each_part,
     orthogonality_error,
-    parted_rows,
-    parted_side,
     permutations_per_product,
     permuted_maps,
     permuted_rows,
     side_by_side,
     whitened_rows,
 )
+from lfm_tasks.stages.bases.job import halves_key, read_halves
 from lfm_tasks.stages.inventory.correspondence import Resampling, common_ids
 from lfm_tasks.stages.scores.block import (
+    OF_CHANCE,
+    OF_HALVES,
     STATISTICS,
     BlockJob,
     BlockScores,
@@ -64,49 +62,51 @@ def basis_chance(rows: Float[np.ndarray, "points eigenpairs"], localization_of_a
 
 @dataclass(frozen=True)
 class BasisRows:
-    """A basis on a list of points, in parts and halves (where there are such), and what its chance levels need."""
+    """A basis on a list of points, what its chance levels need, and the bases of the halves of the points.
+
+    ``of_halves``: by split, each row from the basis of the half that its point is in, in single precision: they serve
+    what a score deviates by. NaN where half of the points have no basis; None without intervals.
+    """
 
     eigenvalues: Float[np.ndarray, " eigenpairs"]
     rows: Float[np.ndarray, "points eigenpairs"]
     chance: BasisChance
-    parts: PartedRows | None
-    halves: PartedRows | None
-
-
-def basis_rows(
-    eigenvalues: Float[np.ndarray, " eigenpairs"],
-    rows: Float[np.ndarray, "points eigenpairs"],
-    chance: BasisChance,
-    resampling: Resampling,
-) -> BasisRows:
-    """Return a basis with what its resampled scores need."""
-    parts = None if resampling.parts is None else parted_rows(rows, resampling.parts, resampling.n_parts)
-    halves = None if resampling.halves is None else parted_rows(rows, resampling.halves, 2)
-    return BasisRows(eigenvalues, rows, chance, parts, halves)
+    of_halves: Float[np.ndarray, "splits points eigenpairs"] | None = None
 
 
 @dataclass(frozen=True)
 class TileSide:
-    """Bases on the same points, side by side: one side of a tile of pairs."""
+    """Bases on the same points, side by side: one side of a tile of pairs; and those of each half of the points."""
 
     bases: tuple[BasisRows, ...]
     rows: Float[np.ndarray, "points columns"]
-    parts: PartedSide | None
-    halves: PartedSide | None
+    halves: tuple[Float[np.ndarray, "points_of_half columns"], ...]
     n_spaces: int
 
 
-def tile_side_of(bases: Sequence[BasisRows], n_spaces: int = TILE_SIDE) -> TileSide:
-    """Return the side of a tile for ``n_spaces`` bases, some of which may be missing."""
-    parts = [basis.parts for basis in bases if basis.parts is not None]
-    halves = [basis.halves for basis in bases if basis.halves is not None]
-    return TileSide(
-        tuple(bases),
-        side_by_side([basis.rows for basis in bases], n_spaces),
-        parted_side(parts, n_spaces) if parts else None,
-        parted_side(halves, n_spaces) if halves else None,
-        n_spaces,
-    )
+def tile_side_of(
+    bases: Sequence[BasisRows], halves: Bool[np.ndarray, "splits points"] | None, n_spaces: int = TILE_SIDE
+) -> TileSide:
+    """Return the side of a tile for ``n_spaces`` bases, some of which may be missing.
+
+    ``halves``: by split, which points are in the second half; None: scores have no intervals.
+    """
+    by_half = list[Float[np.ndarray, "points_of_half columns"]]()
+    if halves is not None and any(basis.of_halves is not None for basis in bases):
+        for split, second in enumerate(halves):
+            for inside in (np.flatnonzero(~second), np.flatnonzero(second)):
+                by_half.append(side_by_side([_half(basis, split, inside) for basis in bases], n_spaces))
+    rows = side_by_side([basis.rows for basis in bases], n_spaces)
+    return TileSide(tuple(bases), rows, tuple(by_half), n_spaces)
+
+
+def _half(
+    basis: BasisRows, split: int, inside: Int[np.ndarray, " points_of_half"]
+) -> Float[np.ndarray, "points_of_half eigenpairs"]:
+    """Return the basis of half of the points, on these."""
+    if basis.of_halves is None:
+        return np.full((len(inside), basis.rows.shape[1]), np.nan, dtype=np.float32)
+    return np.asarray(basis.of_halves[split][inside])
 
 
 @dataclass(frozen=True)
@@ -132,38 +132,37 @@ def score_tile(
     """
     from_source, to_target = (np.array(side) for side in zip(*pairs, strict=True))
     maps = full_maps(sources.rows, targets.rows, sources.n_spaces)[to_target, from_source]
-    without_parts = _without_parts(sources.parts, targets.parts, from_source, to_target)
-    of_halves = _without_parts(sources.halves, targets.halves, from_source, to_target)
+    of_halves = _maps_of_halves(sources, targets, from_source, to_target)
     values = np.full((len(pairs), 2, len(measures), len(STATISTICS)), np.nan)
     for column, name in enumerate(measures):
         measure = MAP_SCORES[name]
-        by_direction = zip(
-            measure.of_both_ways(maps), _scores(measure, without_parts), _scores(measure, of_halves), strict=True
-        )
-        for direction, (scores, parts, halves) in enumerate(by_direction):
+        for direction, (scores, halves) in enumerate(
+            zip(measure.of_both_ways(maps), _scores(measure, of_halves), strict=True)
+        ):
             values[:, direction, column, 0] = scores
-            values[:, direction, column, 5:9] = resampled(scores, parts, halves)
+            values[:, direction, column, OF_HALVES] = resampled(scores, halves)
     bases = [(sources.bases[source], targets.bases[target]) for source, target in pairs]
     _fill_chance(values, bases, measures, null, exchange)
     return TileScores(values, _diagnostics(maps, bases))
 
 
-def _without_parts(
-    sources: PartedSide | None,
-    targets: PartedSide | None,
-    from_source: Int[np.ndarray, " pairs"],
-    to_target: Int[np.ndarray, " pairs"],
-) -> Float[np.ndarray, "pairs parts target source"]:
-    """Return the maps without each part of the points; empty where points are not parted."""
-    if sources is None or targets is None:
+def _maps_of_halves(
+    sources: TileSide, targets: TileSide, from_source: Int[np.ndarray, " pairs"], to_target: Int[np.ndarray, " pairs"]
+) -> Float[np.ndarray, "pairs halves target source"]:
+    """Return the maps between the bases of each half of the points; none where either side has no halves."""
+    if not sources.halves or not targets.halves:
         return np.empty((len(from_source), 0, 1, 1))
-    return maps_without_each_part(sources, targets)[to_target, from_source]
+    by_half = [
+        full_maps(source, target, sources.n_spaces)[to_target, from_source]
+        for source, target in zip(sources.halves, targets.halves, strict=True)
+    ]
+    return np.stack(by_half, axis=1)
 
 
 def _scores(
-    measure: MapScore, maps: Float[np.ndarray, "pairs parts target source"]
-) -> tuple[Float[np.ndarray, "pairs parts"], Float[np.ndarray, "pairs parts"]]:
-    """Return the scores, both ways, of maps of which some may be NaN: bases that too few points were left to tell."""
+    measure: MapScore, maps: Float[np.ndarray, "pairs halves target source"]
+) -> tuple[Float[np.ndarray, "pairs halves"], Float[np.ndarray, "pairs halves"]]:
+    """Return the scores, both ways, of maps of which some may be NaN: of halves of points that have no basis."""
     if not maps.size:
         return np.empty(maps.shape[:2]), np.empty(maps.shape[:2])
     usable = np.isfinite(maps[..., -1, -1])
@@ -215,7 +214,7 @@ def _fill_chance(
                 moments = _moments(MAP_SCORES[name], directed, n_points)
                 if moments is not None:
                     scores = values[:, direction, column, 0]
-                    values[:, direction, column, 1:5] = against_moments(scores, moments)
+                    values[:, direction, column, OF_CHANCE] = against_moments(scores, moments)
         of_ratios = [name for name in measures if MAP_SCORES[name].is_energy_ratio]
         drawn = {(int(pair), name) for pair in np.flatnonzero(_are_localized(bases, n_points)) for name in of_ratios}
         n_permutations = max(n_permutations, _FEWEST_PERMUTATIONS)
@@ -223,7 +222,7 @@ def _fill_chance(
         for name in (name for name in measures if (pair, name) in drawn):
             for direction, chance in enumerate(MAP_SCORES[name].of_both_ways(maps)):
                 statistics = values[pair, direction, measures.index(name)]
-                statistics[1:5] = against_chance(float(statistics[0]), chance.astype(np.float64))
+                statistics[OF_CHANCE] = against_chance(float(statistics[0]), chance.astype(np.float64))
 
 
 def _moments(measure: MapScore, bases: Sequence[tuple[BasisRows, BasisRows]], n_points: int) -> MomentArrays | None:
@@ -279,65 +278,64 @@ LARGEST_BASE, MOST_BASES = 4 << 20, 320 << 20
 
 @dataclass(frozen=True)
 class CachedBasis:
-    """A basis on its points, or why it cannot be parted; their ids, and the digest of these."""
+    """A basis on its points, their ids, and the digest of these."""
 
-    rows: BasisRows | DataError
+    rows: BasisRows
     ids: Shaped[np.ndarray, " points"]
     ids_key: str
 
     @property
     def nbytes(self) -> int:
-        """How much memory it takes: rows once more for each way they are parted, whiteners, ids."""
-        of_ids = 64 * len(self.ids)
-        if isinstance(self.rows, DataError):
-            return of_ids
-        parted = [of_parts for of_parts in (self.rows.parts, self.rows.halves) if of_parts is not None]
-        return of_ids + self.rows.rows.nbytes + sum(one.rows.nbytes + one.whiteners.nbytes for one in parted)
+        """How much memory it takes: rows, those of halves, ids."""
+        of_halves = 0 if self.rows.of_halves is None else self.rows.of_halves.nbytes
+        return 64 * len(self.ids) + self.rows.rows.nbytes + of_halves
 
 
 # Content addresses are part of the keys: no entry is ever out of date.
 _BASES: LRUCache[Hashable, CachedBasis] = LRUCache(MOST_BASES, getsizeof=lambda basis: basis.nbytes)
 
 
-def read_cached_basis(job: BlockJob, key: str, resamplings: Resamplings) -> CachedBasis:
-    """Return a basis with its rows in the parts that its resampled scores need; a large one is not kept."""
-    intervals = job.atlas.intervals
-    address = job.store.root, key, job.exchangeability, intervals.n_groups, intervals.seed
+def read_cached_basis(job: BlockJob, key: str, *, with_halves: bool = True) -> CachedBasis:
+    """Return a basis, with those of halves of its points where scores have intervals; a large one is not kept."""
+    of_halves = halves_key(key, job.atlas.intervals, job.exchangeability) if with_halves else None
+    address = job.store.root, key, of_halves
     basis: CachedBasis | None = _BASES.get(address)
     if basis is None:
-        basis = _read_basis(job, key, resamplings)
+        basis = _read_basis(job, key, of_halves)
         if basis.nbytes <= LARGEST_BASE:
             _BASES[address] = basis
     return basis
 
 
-def _read_basis(job: BlockJob, key: str, resamplings: Resamplings) -> CachedBasis:
+def _read_basis(job: BlockJob, key: str, of_halves: str | None) -> CachedBasis:
     ids_key = str(job.store.receipt("activations", job.activations[key]).facts["ids"])
     with job.store.open("bases", key) as unit:
         eigenvalues, eigenvectors, ids = unit.read("eigenvalues"), unit.read("eigenvectors"), unit.read("ids")
         localized = float(job.store.receipt("bases", key).facts["localization"])
         chance = BasisChance(unit.read("overlap_sums"), unit.read("lfm_sums"), localized)
-    try:
-        rows = basis_rows(eigenvalues, eigenvectors, chance, resamplings.of(ids, ids_key))
-    except DataError as error:
-        return CachedBasis(error, ids, ids_key)
-    return CachedBasis(rows, ids, ids_key)
+    halves = None if of_halves is None else read_halves(job.store, of_halves)
+    return CachedBasis(BasisRows(eigenvalues, eigenvectors, chance, halves), ids, ids_key)
 
 
 def score_full_maps(
     job: BlockJob, keys: list[str], scores: BlockScores, resamplings: Resamplings
 ) -> dict[str, np.ndarray]:
     """Fill in the measures of maps between points that are all known by their ids; return the ids of each basis."""
-    cached = {key: read_cached_basis(job, key, resamplings) for key in keys}
-    bases = {key: basis.rows for key, basis in cached.items() if isinstance(basis.rows, BasisRows)}
-    for index, pair in enumerate(job.pairs):
-        for basis in (cached[key].rows for key in pair):
-            if isinstance(basis, DataError):
-                scores.refusals[index] = basis
     measures = list(scores.of_maps)
+    cached = {key: read_cached_basis(job, key, with_halves=bool(measures)) for key in keys}
+    unusable = dict[str, DataError]()
+    for key, basis in cached.items():
+        try:
+            resamplings.of(basis.ids, basis.ids_key)
+        except DataError as error:
+            unusable[key] = error
+    for index, pair in enumerate(job.pairs):
+        for key in pair:
+            if key in unusable:
+                scores.refusals[index] = unusable[key]
     usable = [(index, *pair) for index, pair in enumerate(job.pairs) if index not in scores.refusals]
     alike = [one for one in usable if cached[one[1]].ids_key == cached[one[2]].ids_key]
-    for sources, targets, members in _tiles(alike, bases, {key: cached[key].ids_key for key in bases}):
+    for sources, targets, members in _tiles(alike, cached, resamplings):
         first = cached[job.pairs[members[0][0]][0]]
         exchange = resamplings.of(first.ids, first.ids_key).exchange
         places = [(source, target) for _, source, target in members]
@@ -348,14 +346,14 @@ def score_full_maps(
             score_tile(sources, targets, places, measures, job.atlas.null, exchange),
         )
     for index, first_key, second_key in sorted(set(usable) - set(alike)):
-        ends = [(bases[key], cached[key].ids) for key in (first_key, second_key)]
+        ends = [(cached[key].rows, cached[key].ids) for key in (first_key, second_key)]
         try:
             source, target, resampling = _on_common_points(ends, job.atlas.min_overlap, resamplings)
         except DataError as error:
             scores.refusals[index] = error
             continue
         exchange = resampling.exchange
-        sides = [tile_side_of([basis], n_spaces=1) for basis in (source, target)]
+        sides = [tile_side_of([basis], resampling.halves, n_spaces=1) for basis in (source, target)]
         of_pair = score_tile(sides[0], sides[1], [(0, 0)], measures, job.atlas.null, exchange)
         _take(scores, [index], exchange.n_points, of_pair)
     for index in scores.refusals:
@@ -370,27 +368,28 @@ def _take(scores: BlockScores, indices: list[int], n_common: int, of_pairs: Tile
 
 
 def _tiles(
-    pairs: Iterable[tuple[int, str, str]], bases: Mapping[str, BasisRows], lists: Mapping[str, str]
+    pairs: Iterable[tuple[int, str, str]], bases: Mapping[str, CachedBasis], resamplings: Resamplings
 ) -> Iterator[tuple[TileSide, TileSide, list[tuple[int, int, int]]]]:
     """Yield the sides of each tile, and its pairs as (number, place of source, place of target).
 
-    ``pairs``: (number, key of source, key of target), both on the same points; ``lists``: digests of the ids of bases.
+    ``pairs``: (number, key of source, key of target), both on the same points.
     """
     keys: dict[str, list[str]] = {}
     for key in sorted({key for _, *pair in pairs for key in pair}):
-        keys.setdefault(lists[key], []).append(key)
+        keys.setdefault(bases[key].ids_key, []).append(key)
     place = {key: divmod(index, TILE_SIDE) for of_list in keys.values() for index, key in enumerate(of_list)}
     tiles: dict[tuple[str, int, int], list[tuple[int, int, int]]] = {}
     for number, source, target in pairs:
         (row, of_source), (column, of_target) = place[source], place[target]
-        tiles.setdefault((lists[source], row, column), []).append((number, of_source, of_target))
-    sides = {
-        (of_list, start // TILE_SIDE): tile_side_of([bases[key] for key in members[start : start + TILE_SIDE]])
-        for of_list, members in keys.items()
-        for start in range(0, len(members), TILE_SIDE)
-    }
-    for (of_list, row, column), members in tiles.items():
-        yield sides[of_list, row], sides[of_list, column], members
+        tiles.setdefault((bases[source].ids_key, row, column), []).append((number, of_source, of_target))
+    sides = {}
+    for of_list, members in keys.items():
+        halves = resamplings.of(bases[members[0]].ids, of_list).halves
+        for start in range(0, len(members), TILE_SIDE):
+            of_tile = [bases[key].rows for key in members[start : start + TILE_SIDE]]
+            sides[of_list, start // TILE_SIDE] = tile_side_of(of_tile, halves)
+    for (of_list, row, column), in_tile in tiles.items():
+        yield sides[of_list, row], sides[of_list, column], in_tile
 
 
 def _on_common_points(
@@ -401,10 +400,31 @@ def _on_common_points(
     rows, common = common_rows((source.rows, source_ids), (target.rows, target_ids), min_overlap)
     resampling = resamplings.of(common)
     first, second = (
-        basis_rows(basis.eigenvalues, shared, basis_chance(shared, basis.chance.localization), resampling)
-        for basis, shared in zip((source, target), rows, strict=True)
+        BasisRows(
+            basis.eigenvalues,
+            shared,
+            basis_chance(shared, basis.chance.localization),
+            _halves_on(basis, np.searchsorted(ids, common), resampling),
+        )
+        for (basis, ids), shared in zip(ends, rows, strict=True)
     )
     return first, second, resampling
+
+
+def _halves_on(
+    basis: BasisRows, kept: Int[np.ndarray, " points"], resampling: Resampling
+) -> Float[np.ndarray, "splits points eigenpairs"] | None:
+    """Return the bases of halves on the ``kept`` points, orthonormal there; NaN where these do not determine one."""
+    if basis.of_halves is None or resampling.halves is None:
+        return None
+    rows = basis.of_halves[:, kept]
+    for split, second in enumerate(resampling.halves):
+        for inside in (~second, second):
+            try:
+                rows[split, inside] = whitened_rows(rows[split, inside].astype(np.float64))
+            except (DataError, np.linalg.LinAlgError):  # an interval is missing then, and the score is not
+                rows[split, inside] = np.nan
+    return rows
 
 
 def common_rows(

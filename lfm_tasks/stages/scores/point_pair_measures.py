@@ -1,7 +1,7 @@
 """Scores of the measures that compare all pairs of points: many pairs of spaces from a few large products.
 
-Two families: cosines of n × n matrices (CKA, RSA, distance correlation), and shared nearest neighbors. Whole, without
-each part of the points and in halves from the same pass; chance in closed form.
+Two families: cosines of n × n matrices (CKA, RSA, distance correlation), and shared nearest neighbors. Whole and in
+halves from the same pass; chance in closed form.
 """
 
 from collections.abc import Callable, Hashable, Mapping
@@ -20,14 +20,11 @@ from lfm_tasks.measures.matrix_pairs import Sides, matrix_cosines
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import MatrixForm, PointSets, SpaceRows, point_sets, space_rows
 from lfm_tasks.stages.inventory.correspondence import Resampling
-from lfm_tasks.stages.scores.block import STATISTICS, against_moments, resampled
+from lfm_tasks.stages.scores.block import OF_CHANCE, OF_HALVES, STATISTICS, against_moments, resampled
 from lfm_tasks.statistics.permutation_moments import FEWEST_POINTS, MomentArrays, moments_of_pairs
 
 if TYPE_CHECKING:
     from lfm_tasks.measures.neighbor_pairs import NeighborLists
-
-# Sets of points (the whole, without each part, halves) that neighbors are counted in at once.
-MOST_NEIGHBOR_SETS = 63
 
 
 @dataclass(frozen=True)
@@ -66,13 +63,6 @@ class FamilyScores:
     has_chance: bool
 
 
-def in_family(measure: Measure, resampling: Resampling) -> bool:
-    """Return whether a measure is scored here."""
-    n_sets = 1 + (0 if resampling.parts is None else resampling.n_parts) + 2 * (resampling.halves is not None)
-    is_counted = measure.of_shared_neighbors is not None and n_sets <= MOST_NEIGHBOR_SETS
-    return measure.matrix is not None or is_counted
-
-
 def score_family(
     name: str, measure: Measure, spaces: SpacesOnPoints, pairs: list[tuple[str, str]], resampling: Resampling
 ) -> FamilyScores:
@@ -81,7 +71,7 @@ def score_family(
     Chance is known in closed form where all points are exchangeable, at least 6 of them; it is NaN elsewhere.
     """
     n_points = resampling.exchange.n_points
-    sets = point_sets(n_points, resampling.parts, resampling.halves, resampling.n_parts)
+    sets = point_sets(n_points, resampling.halves)
     is_free = not resampling.exchange.sets
     points = _Points(sets, is_free and n_points >= max(FEWEST_POINTS, measure.smallest_n))
     of_value = None
@@ -291,7 +281,7 @@ def pair_statistics(
     statistics[:, 0] = values[0]
     if moments is not None:
         best = 0.0 if measure.kind == "distance" else 1.0
-        statistics[:, 1:5] = against_moments(values[0], moments, statistic=whole, of_statistic=of_value, best=best)
-    parts, halves = values[1 : 1 + sets.n_parts].T, values[1 + sets.n_parts :].T
-    statistics[:, 5:9] = resampled(values[0], parts, halves, measure.value_range)
+        chance = against_moments(values[0], moments, statistic=whole, of_statistic=of_value, best=best)
+        statistics[:, OF_CHANCE] = chance
+    statistics[:, OF_HALVES] = resampled(values[0], values[1:].T, measure.value_range)
     return statistics

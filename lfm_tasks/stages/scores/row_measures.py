@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.errors import DataError
@@ -14,9 +14,19 @@ from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, neighbors_among
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stages.inventory.correspondence import Resampling, common_ids, same_ids
-from lfm_tasks.stages.scores.block import STATISTICS, BlockJob, BlockScores, Resamplings, against_chance, resampled
+from lfm_tasks.stages.scores.block import (
+    OF_CHANCE,
+    OF_HALVES,
+    STATISTICS,
+    BlockJob,
+    BlockScores,
+    Resamplings,
+    against_chance,
+    resampled,
+)
 from lfm_tasks.stages.scores.cross_covariance_measures import WIDEST, score_cross_covariances
-from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, in_family, score_family
+from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, score_family
+from lfm_tasks.statistics.resampling import N_HALVES
 from lfm_tasks.stores.units.store import ids_digest
 
 # Measures of all pairs of points hold n² numbers a space: at most this many points, this many bytes at a time.
@@ -159,7 +169,7 @@ def score_rows(
             values[places] = some.values
             refused |= {int(places[index]): error for index, error in some.refused.items()}
         return RowScores(values, refused)
-    is_together = in_family(measure, resampling) or (measure.cross is not None and not any(is_wide))
+    is_together = measure.compares_point_pairs or (measure.cross is not None and not any(is_wide))
     score = _by_family if is_together else _by_pairs
     try:
         # What leaves the floating-point range ends as "undefined": a warning would not say whose it is.
@@ -191,7 +201,7 @@ def _by_family(
         for target, indices in _by_target([pairs[index] for index in usable]).items():
             places = [usable[index] for index in indices]
             drawn = _by_permutations(whole, [pairs[place][0] for place in places], target, resampling, null)
-            values[places, :, 1:5] = drawn[:, :, 1:]
+            values[places, :, OF_CHANCE] = drawn[:, :, 1:]
     return RowScores(values, refused)
 
 
@@ -212,31 +222,28 @@ def _by_pairs(
     for target, indices in _by_target(pairs).items():
         sources = [pairs[index][0] for index in indices]
         values[indices, :, :5] = _by_permutations(whole, sources, target, resampling, null)
-    left = _without_parts(measure, spaces, pairs, resampling.parts, resampling.n_parts)
-    halves = _without_parts(measure, spaces, pairs, resampling.halves, 2)
-    left, halves = np.moveaxis(left, 0, -1), np.moveaxis(halves, 0, -1)
-    values[:, :, 5:9] = resampled(values[:, :, 0], left, halves, measure.value_range)
+    halves = _of_halves(measure, spaces, pairs, resampling.halves)
+    values[:, :, OF_HALVES] = resampled(values[:, :, 0], halves, measure.value_range)
     return RowScores(values, {})
 
 
-def _without_parts(
+def _of_halves(
     measure: Measure,
     spaces: Activations,
     pairs: list[tuple[str, str]],
-    parts: np.ndarray | None,
-    n_parts: int,
-) -> Float[np.ndarray, "parts pairs 2"]:
-    """Return the values without one part of the points each; NaN where too few are left, empty where none are taken."""
-    if parts is None:
-        return np.empty((0, len(pairs), 2))
-    values = np.full((n_parts, len(pairs), 2), np.nan)
-    for part in range(n_parts):
-        kept = np.flatnonzero(parts != part)
+    halves: Bool[np.ndarray, "splits points"] | None,
+) -> Float[np.ndarray, "pairs 2 halves"]:
+    """Return the values on each half of the points; NaN where too few are in it, empty without halves."""
+    if halves is None:
+        return np.empty((len(pairs), 2, 0))
+    values = np.full((len(pairs), 2, N_HALVES), np.nan)
+    for place, inside in enumerate(half for second in halves for half in (~second, second)):
+        kept = np.flatnonzero(inside)
         if len(kept) < measure.smallest_n:
             continue
-        # One part at a time: of measures that hold n² numbers a space, all parts at once would not fit.
+        # One half at a time: of measures that hold n² numbers a space, all at once would not fit.
         prepared = PreparedSpaces(measure, spaces, kept)
-        values[part] = [prepared.both_ways(*pair) for pair in pairs]
+        values[:, :, place] = [prepared.both_ways(*pair) for pair in pairs]
     return values
 
 
@@ -324,7 +331,7 @@ def _read_activations(job: BlockJob, keys: Iterable[str]) -> Activations:
                 neighbors[key] = unit.read("neighbors")
     known = {key: nearest for key, nearest in neighbors.items() if nearest.shape[1] >= N_NEIGHBORS}
     intervals = job.atlas.intervals
-    return Activations(rows, known, (job.store.root, job.exchangeability, intervals.n_groups, intervals.seed))
+    return Activations(rows, known, (job.store.root, job.exchangeability, intervals.n_splits, intervals.seed))
 
 
 def _on_common_ids(

@@ -78,7 +78,7 @@ def block_jobs(
                 run.store, _key(block), table.settings, block.bases, block.sides, atlas,
                 {basis.key: basis.activations for basis in of_block},
                 given.correspondence, given.exchangeability, given.labels, part,
-                tile_side(max(basis.n_points for basis in of_block), n_features, atlas.intervals.n_groups),
+                tile_side(max(basis.n_points for basis in of_block), n_features),
             )  # fmt: skip
 
 

@@ -43,7 +43,13 @@ class FittedNamedMap:
 
 
 def fit_named_map(
-    run: Run, source: str, target: str, anchor_spec: AnchorSpec, name: str | None = None
+    run: Run,
+    source: str,
+    target: str,
+    anchor_spec: AnchorSpec,
+    name: str | None = None,
+    *,
+    dataset: str | None = None,
 ) -> FittedNamedMap:
     """Record two spaces where they are missing, fit their map if the store lacks it, and name it.
 
@@ -57,21 +63,22 @@ def fit_named_map(
         Which of their points are known to correspond.
     name
         The name of the map; None: `default_name`.
+    dataset
+        The dataset of both; None: the only one that both models are on.
 
     Raises
     ------
     DataError
         For a space that is not there or cannot be used, for anchors that do not fit it, for a name that is taken.
     """
-    planned = [find_space(run.catalog, side) for side in (source, target)]
-    datasets = [side.space.dataset for side in planned]
-    if datasets[0] != datasets[1]:
-        problem = f"found {source} on the dataset {datasets[0]} and {target} on {datasets[1]}"
-        raise DataError("no_overlap", f"{problem}, needs one dataset: record both on the same inputs")
-    named = NamedMap(name or default_name(source, target), datasets[0], source, target, anchor_spec.regime, 0, "")
+    dataset = common_dataset(run.catalog, source, target, dataset)
+    planned = [find_space(run.catalog, side, dataset) for side in (source, target)]
+    several = [side for side in (source, target) if len(run.catalog.models[side.partition("/")[0]].datasets) > 1]
+    usual = default_name(source, target, dataset if several else "")
+    named = NamedMap(name or usual, dataset, source, target, anchor_spec.regime, 0, "")
     check_map_name(run.store.root, named)
     sides = _record(run, planned)
-    labels = class_labels(read_dataset(datasets[0], run.catalog))
+    labels = class_labels(read_dataset(dataset, run.catalog))
     job = map_job(run.store, sides[0], sides[1], anchor_spec, run.catalog, labels)
     receipt = run.store.find("maps", job.key)
     is_new = receipt is None
@@ -83,36 +90,70 @@ def fit_named_map(
                 raise DataError(result.reason, result.message)
         receipt = run.store.receipt("maps", job.key)
     run.stage_counts.add("maps", int(is_new), int(not is_new))
-    named = NamedMap(named.name, datasets[0], source, target, anchor_spec.regime, receipt.facts["n_anchors"], job.key)
+    named = NamedMap(named.name, dataset, source, target, anchor_spec.regime, receipt.facts["n_anchors"], job.key)
     write_named_map(run.store.root, named)
     return FittedNamedMap(named, receipt.facts, is_new)
 
 
-def default_name(source: str, target: str) -> str:
-    """Return the name of a map for which the user chooses none.
+def default_name(source: str, target: str, dataset: str = "") -> str:
+    """Return the name of a map for which the user chooses none; ``dataset``: where a model is on several.
 
     Examples
     --------
     >>> default_name("mlp_s0/relu4", "mlp_s1/relu4")
     'mlp_s0.relu4--mlp_s1.relu4'
+    >>> default_name("mlp_s0/relu4", "mlp_s1/relu4", "digits")
+    'mlp_s0.relu4--mlp_s1.relu4--digits'
     """
-    return "--".join(_NOT_IN_NAMES.sub("-", side.replace("/", ".", 1)) for side in (source, target))
+    sides = [side.replace("/", ".", 1) for side in (source, target)]
+    return "--".join(_NOT_IN_NAMES.sub("-", part) for part in (*sides, dataset) if part)
 
 
-def find_space(catalog: Catalog, name: str) -> PlannedSpace:
-    """Return the space ``model/layer`` of the catalog; only its model is opened.
+def common_dataset(catalog: Catalog, source: str, target: str, dataset: str | None) -> str:
+    """Return the dataset of two spaces: the one that is named, or the only one that both models are on.
 
     Raises
     ------
     DataError
-        ``missing_source`` for a name without a layer, or a model that is not there; ``unknown_layer`` for a layer that
-        the catalog does not choose; and as opening the model does.
+        ``missing_source`` for a model that is not there, or is not on the dataset, or if there are several to choose
+        from; ``no_overlap`` if the two have none in common.
+    """
+    datasets = []
+    for name in (source, target):
+        model = name.partition("/")[0]
+        if dataset is not None or model not in catalog.models:
+            try:
+                catalog.model_on(model, dataset)
+            except LookupError as error:
+                raise DataError("missing_source", str(error)) from error
+        datasets.append(catalog.models[model].datasets)
+    if dataset is not None:
+        return dataset
+    common = [one for one in datasets[0] if one in datasets[1]]
+    if len(common) > 1:
+        found = f"found {source} and {target} on the datasets {', '.join(common)}"
+        raise DataError("missing_source", f"{found}, needs one of them: say which, --dataset {common[0]}")
+    if not common:
+        ours, theirs = (" and ".join(of_model) for of_model in datasets)
+        problem = f"found {source} on the dataset {ours} and {target} on {theirs}"
+        raise DataError("no_overlap", f"{problem}, needs one dataset: record both on the same inputs")
+    return common[0]
+
+
+def find_space(catalog: Catalog, name: str, dataset: str | None = None) -> PlannedSpace:
+    """Return the space ``model/layer`` of the catalog on a dataset (None: its only one); only its model is opened.
+
+    Raises
+    ------
+    DataError
+        ``missing_source`` for a name without a layer, or a model that is not there, or not on the dataset;
+        ``unknown_layer`` for a layer that the catalog does not choose; and as opening the model does.
     """
     model_name, _, layer = name.partition("/")
-    if model_name not in catalog.models:
-        hint = did_you_mean(model_name, catalog.models)
-        raise DataError("missing_source", f"found no model {model_name[:100]!r} in the catalog{hint}")
-    model = catalog.models[model_name]
+    try:
+        model = catalog.model_on(model_name, dataset)
+    except LookupError as error:
+        raise DataError("missing_source", str(error)) from error
     spaces, failures, _ = plan_model(model_name, model, catalog, read_dataset(model.dataset, catalog))
     by_name = {planned.space.name: planned for planned in spaces}
     if name in by_name:

@@ -167,9 +167,11 @@ def columns_as_markdown(table: Table) -> str:
     return "\n".join([f"| column of `{table}.parquet` | type | meaning |", "|---|---|---|", *rows])
 
 
-# 3: meta as coordinates, `content` and `basis` of every space. Raise it when something is added; what is there stays.
-SCHEMA_VERSION = 3
+# 3: meta as coordinates, `content` and `basis` of every space. 4: models on several datasets, so `depth` of every space,
+# `datasets` of every model, groups `across/<comparison>`. Raise it when something is added; what is there stays.
+SCHEMA_VERSION = 4
 OLDEST_READ = 2
+DEPTH = "relative depth of the layer among those of its model on the dataset: 0 first, 1 last"
 _LONGEST_NAME = 64  # of a coordinate, which is a file name
 # Report and artifact point out spaces whose approximate neighbors have a lower recall; far lower ones fail.
 GOOD_RECALL = 0.95
@@ -204,6 +206,9 @@ def filled(atlas: xr.Dataset, summary: Mapping[str, Any]) -> xr.Dataset:
         meta = {entry["name"]: entry["meta"] for entry in summary["models"]}
         for side in ("source", "target"):
             atlas = atlas.assign_coords(meta_coordinates(side, list(atlas[f"{side}_model"].values), meta))
+    if atlas.attrs["schema_version"] < 4:  # a model was on one dataset
+        depth = np.where(atlas["n_points"].values > 0, atlas["source_depth"].values, np.nan)
+        atlas = atlas.assign(depth=(("dataset", "source"), depth, {"long_name": DEPTH}))
     return with_derived_columns(atlas).assign_attrs(schema_version=SCHEMA_VERSION)
 
 

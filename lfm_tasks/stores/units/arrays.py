@@ -75,6 +75,13 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
         "lfm_sums": ArrayLayout(("number",), "float64", "sums that give the permutation moments of lfm"),
         "ids": _IDS,
     },
+    "halves": {
+        "eigenvectors": ArrayLayout(
+            ("split", "point", "eigenpair"),
+            "float32",
+            "of a basis of the half of the points that a point is in; absent: halves have none, the receipt says why",
+        ),
+    },
     "collections": {
         "coefficients": ArrayLayout(
             ("space", "eigenpair", "mode"), "float64", "Y of each space, orthonormal: its basis times Y is shared"
@@ -104,6 +111,14 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
         "maps": ArrayLayout(
             ("pair", "direction", "target_eigenpair", "source_eigenpair"), "float32", "maps grown by ZoomOut, else none"
         ),
+    },
+    "across_datasets": {
+        "values": ArrayLayout(
+            ("pair", "direction", "measure", "statistic"),
+            "float64",
+            "direction 0 is source -> target, 1 back; NaN where the receipt says why",
+        ),
+        "diagnostics": ArrayLayout(("pair", "direction", "diagnostic"), "float64", "of each map; NaN where it has none"),
     },
     "kept_maps": {
         "functional_maps": ArrayLayout(

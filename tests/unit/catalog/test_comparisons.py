@@ -23,9 +23,9 @@ models:
 comparisons:
   one: """
 MEMBERS = {
-    "bert": ModelFacts("probe", {"family": "text", "tasks": ["mlm", "nsp"], "size": 1}),
-    "gpt": ModelFacts("probe", {"family": "text", "causal": True}),
-    "vit": ModelFacts("probe", {"family": "vision"}),
+    "bert": ModelFacts(("probe",), {"family": "text", "tasks": ["mlm", "nsp"], "size": 1}),
+    "gpt": ModelFacts(("probe",), {"family": "text", "causal": True}),
+    "vit": ModelFacts(("probe",), {"family": "vision"}),
 }
 SPACES = [Space("probe", model, layer) for model in ("bert", "gpt", "vit") for layer in ("in", "enc/0", "enc/1")]
 
@@ -145,7 +145,7 @@ def test_spaces__are_chosen_in_their_order(side: object, spaces: list[str]) -> N
     ],
 )
 def test_layers__that_no_model_has_are_missed(side: object, unopened: list[str], messages: list[str]) -> None:
-    members = MEMBERS | dict.fromkeys(unopened, ModelFacts("probe", {}))
+    members = MEMBERS | dict.fromkeys(unopened, ModelFacts(("probe",), {}))
 
     problems = list(layer_misses(comparison(side), SPACES, unopened, members))
 

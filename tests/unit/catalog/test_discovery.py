@@ -203,7 +203,7 @@ def test_tower_of_a_section__is_for_folders_of_several_networks(tmp_path: Path) 
     put(tmp_path / "zoo" / "t5", T5)
     language = {"transformers": {"path": "zoo/{model}", "dataset": "docs", "tower": "encoder"}}
     catalog = read(tmp_path, {"language": language})
-    towers = {name: model.checkpoint[1].tower for name, model in catalog.models.items() if model.checkpoint}
+    towers = {name: model.checkpoint[1].tower for name, model in catalog.models_on_datasets() if model.checkpoint}
     assert towers == {"bert": None, "t5": "encoder"}
 
 

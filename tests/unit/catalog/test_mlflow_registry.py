@@ -59,7 +59,7 @@ def test_latest_versions__become_models_with_their_folders_tokenizers_and_facts(
     catalog = read(folder)
 
     assert list(catalog.models) == ["reader"]
-    settings = catalog.models["reader"].transformers
+    settings = catalog.model_on("reader").source
     assert settings.path == f"{folder}/mlruns/m-10/model"
     assert settings.tokenizer == f"{folder}/mlruns/m-10/components/tokenizer"
     assert catalog.models["reader"].meta == {"mlflow_version": 10, "task": "fill-mask", "base_model": "org/base"}
@@ -99,11 +99,11 @@ def test_versions__are_chosen_by_alias_or_taken_all(folder: Path, options: str, 
 
 
 def test_new_version__is_another_folder_under_the_same_name(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    before = read(folder).models["reader"].transformers.path
+    before = read(folder).model_on("reader").source.path
     newer = write_version(folder / "mlruns" / "m-11")
     monkeypatch.setattr(registry, "_entries", lambda *_: (("reader", 10, before, ()), ("reader", 11, str(newer), ())))
 
-    assert read(folder).models["reader"].transformers.path == f"{newer}/model"
+    assert read(folder).model_on("reader").source.path == f"{newer}/model"
 
 
 @pytest.mark.parametrize("make", [Path.unlink, lambda path: (path.unlink(), path.mkdir())])

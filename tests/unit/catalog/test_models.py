@@ -76,7 +76,7 @@ def test_discover__finds_models_of_every_source_in_the_order_of_names(tmp_path: 
 
     assert list(catalog.models) == ["a", "b", "c"]
     assert catalog.discovered == {"zoo": ("a", "b", "c")}
-    assert catalog.models["a"].dataset == "probe"
+    assert catalog.model_on("a").dataset == "probe"
     assert catalog.models["a"].layers == ("fc",)
     assert catalog.models["a"].meta == {"family": "new"}
     assert catalog.warnings() == []

@@ -110,7 +110,7 @@ def mistakes(folder: Path, text: str, **environment: str) -> list[str]:
 def test_good_catalog__is_read(tmp_path: Path) -> None:
     catalog = read(tmp_path, GOOD)
 
-    model = catalog.models["small"]
+    model = catalog.model_on("small")
     assert model.activations is not None
     assert model.activations.path == "zoo/{model}.npz"
     assert model.layers == ("conv*", "!*.norm")
@@ -232,7 +232,7 @@ def test_anchors_merges_and_private_keys__serve_the_catalog(tmp_path: Path) -> N
     text = GOOD.replace("models:", "x-common: &common {layers: [fc], meta: {license: mit}}\nmodels:").replace(
         '    layers: ["conv*", "!*.norm"]', "    <<: *common\n    layers: [conv1]"
     )
-    model = read(tmp_path, text).models["small"]
+    model = read(tmp_path, text).model_on("small")
 
     assert model.layers == ("conv1",)
     assert model.meta == {"license": "mit"}
@@ -358,7 +358,7 @@ models:
 
     catalog = read_catalog(tmp_path / "data_catalog.yaml")
 
-    (name, model), *_ = catalog.models.items()
+    (name, model), *_ = catalog.models_on_datasets()
     assert name == "openai--clip-vit"
     assert model.activations is not None
     assert model.activations.path == "acts/openai/clip-vit/{layer}.npy"

@@ -82,8 +82,8 @@ def test_values_of_the_environment__are_taken_for_paths_storage_and_places(tmp_p
         "cluster: {type: address, scheduler: 'tls://${HOST:-here}:8786', tls: {key: '${DATA}/key.pem'}}\n",
     )
 
-    assert catalog.models["small"].activations is not None
-    assert catalog.models["small"].activations.path == "/scratch/zoo/{model}.npz"
+    assert catalog.model_on("small").activations is not None
+    assert catalog.model_on("small").activations.path == "/scratch/zoo/{model}.npz"
     assert catalog.hidden("/scratch/zoo/a.npz") == "${DATA}/a.npz"
     assert "/scratch" not in repr(catalog)
     assert "hidden" not in catalog.model_dump()
@@ -122,8 +122,8 @@ links: ["${HUB}"]
     (tmp_path / "data_catalog.yaml").write_text(text)
     catalog = read_catalog(tmp_path / "data_catalog.yaml", {"HUB": "/data/hub"})
     assert catalog.link_homes == (Path("/data/hub"),)
-    assert catalog.models["net"].torch is not None
-    assert catalog.models["net"].torch.reads == ("/data/hub/a.json",)
+    assert catalog.model_on("net").torch is not None
+    assert catalog.model_on("net").torch.reads == ("/data/hub/a.json",)
     (tmp_path / "data_catalog.yaml").write_text(text.replace('["*"]', '["${HUB}"]'))
     with pytest.raises(CatalogError, match=r"models\.net\.layers\[0\]: got the variable HUB, expected plain text"):
         read_catalog(tmp_path / "data_catalog.yaml", {"HUB": "/data/hub"})

@@ -51,7 +51,7 @@ def test_archives__with_all_that_lies_beside_activations(tmp_path: Path) -> None
     assert layers(zoo) == {"a": ["h", "rows"], "b": ["h", "rows"]}
     assert draft.remarks == ("got layers of (points, tokens, features): pool: mean; or cls, last, max, flatten",)
     assert catalog.datasets["probe"].labels is not None
-    model = catalog.models["a"].activations
+    model = catalog.model_on("a").activations
     assert model is not None
     assert model.mask is not None
     assert (model.mask.key, model.ids.key if model.ids else None) == ("attention_mask", "ids")
@@ -88,8 +88,8 @@ def test_a_folder_of_tables__whose_columns_are_features(tmp_path: Path) -> None:
     _, catalog, zoo = drafted(tmp_path, "acts")
 
     assert layers(zoo) == {"a": ["a"], "b": ["b"]}
-    assert catalog.models["a"].activations is not None
-    assert catalog.models["a"].activations.columns == ("f[0-9]*",)
+    assert catalog.model_on("a").activations is not None
+    assert catalog.model_on("a").activations.columns == ("f[0-9]*",)
     assert zoo.spaces[0].size.n_features == 6
 
 
@@ -110,8 +110,8 @@ def test_maps__get_a_shape_that_is_called_a_guess_where_it_is_one(
 ) -> None:
     save(tmp_path / "net.npy", generator.standard_normal((N, *of_point)))
     draft, catalog, zoo = drafted(tmp_path, "net.npy")
-    assert catalog.models["net"].activations is not None
-    assert catalog.models["net"].activations.shape == shape
+    assert catalog.model_on("net").activations is not None
+    assert catalog.model_on("net").activations.shape == shape
     assert any("is a guess, check it" in one for one in draft.remarks) != is_sure
     assert layers(zoo) == {"net": ["net"]}
 

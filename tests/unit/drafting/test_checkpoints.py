@@ -63,7 +63,7 @@ def test_draft_catalog__has_a_section_for_what_each_library_loads(tmp_path: Path
     assert photos is not None
     assert (docs.path, docs.text, docs.id, docs.label) == ("texts.jsonl", "text", "id", "label")
     assert (photos.path, photos.label) == ("images/*/*.png", "folder")
-    models = {name: model.checkpoint for name, model in catalog.models.items()}
+    models = {name: model.checkpoint for name, model in catalog.models_on_datasets()}
     loaded = {name: (loader, settings.dataset, settings.tower) for name, (loader, settings) in models.items()}  # type: ignore[misc]
     assert loaded == {
         "bert": ("transformers", "docs", None),

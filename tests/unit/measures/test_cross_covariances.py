@@ -7,12 +7,12 @@ from lfm_tasks.config import NullConfig
 from lfm_tasks.measures.cross_covariances import moments_of_nuclear_norm, random_corners
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Resampling
-from lfm_tasks.stages.scores.block import STATISTICS
+from lfm_tasks.stages.scores.block import HALVES, STATISTICS
 from lfm_tasks.stages.scores.row_measures import Activations, score_rows
-from lfm_tasks.statistics.resampling import Exchange, jackknife_error, random_parts
+from lfm_tasks.statistics.resampling import Exchange, halves_of, interval_reach
 
 CROSSED = sorted(name for name, measure in MEASURES.items() if measure.cross is not None)
-N_POINTS, N_PARTS = 300, 10
+N_POINTS = 300
 
 
 def related(n_features: int, seed: int, *, n_points: int = N_POINTS) -> np.ndarray:
@@ -24,8 +24,7 @@ def related(n_features: int, seed: int, *, n_points: int = N_POINTS) -> np.ndarr
 
 def scored(name: str, spaces: dict[str, np.ndarray], pairs: list[tuple[str, str]], **null: int) -> np.ndarray:
     n_points = len(next(iter(spaces.values())))
-    parts, halves = random_parts(n_points, N_PARTS), random_parts(n_points, 2, seed=1)
-    resampling = Resampling(Exchange(n_points), parts, halves, N_PARTS)
+    resampling = Resampling(Exchange(n_points), halves_of(map(str, range(n_points))))
     return score_rows(name, Activations(spaces, {}), pairs, resampling, NullConfig(**null)).values
 
 
@@ -33,20 +32,14 @@ def scored(name: str, spaces: dict[str, np.ndarray], pairs: list[tuple[str, str]
 def test_values__are_those_of_the_definition_and_their_spread(name: str) -> None:
     spaces, measure = {"a": related(12, 0), "b": related(20, 1)}, MEASURES[name]
     found = dict(zip(STATISTICS, scored(name, spaces, [("a", "b")], n_permutations=0)[0, 0], strict=True))
-    parts, halves = random_parts(N_POINTS, N_PARTS), random_parts(N_POINTS, 2, seed=1)
-    left = np.array([measure(*(rows[parts != part] for rows in spaces.values())) for part in range(N_PARTS)])
+    sets = [half for second in halves_of(map(str, range(N_POINTS))) for half in (~second, second)]
+    expected = np.array([measure(*(rows[half] for rows in spaces.values())) for half in sets])
 
     assert found["score"] == pytest.approx(measure(*spaces.values()), rel=1e-10)
-    for half in range(2):
-        assert found[f"half_{half + 1}"] == pytest.approx(
-            measure(*(rows[halves == half] for rows in spaces.values())), rel=1e-10
-        )
-    reach = found["ci_high"] - found["score"]
-    expected = reach / float(jackknife_error(left))
-    tolerance = 0.01 if measure.cross is not None and measure.cross.is_linear else 1e-8
-    assert found["score"] - found["ci_low"] == pytest.approx(reach, rel=1e-9)
-    # Student's t of nine degrees of freedom.
-    assert expected == pytest.approx(2.2622, rel=tolerance + 1e-4)
+    np.testing.assert_allclose([found[name] for name in HALVES], expected, rtol=1e-10)
+    reach = float(interval_reach(expected))
+    assert found["ci_high"] - found["score"] == pytest.approx(reach, rel=1e-7)
+    assert found["score"] - found["ci_low"] == pytest.approx(reach, rel=1e-7)
 
 
 @pytest.mark.parametrize("name", CROSSED)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import pytest
+from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 
 from lfm_tasks.errors import DataError
@@ -16,7 +17,7 @@ from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, score_family
-from lfm_tasks.statistics.resampling import Exchange, random_parts
+from lfm_tasks.statistics.resampling import Exchange, halves_of, interval_reach
 
 
 @pytest.fixture(autouse=True)
@@ -32,7 +33,7 @@ WITH_BANDWIDTH = [name for name in OF_MATRICES if MEASURES[name].matrix.has_band
 SCORE, MEAN, Q95, P, LOW, HIGH = (
     STATISTICS.index(name) for name in ("score", "null_mean", "null_q95", "p_value", "ci_low", "ci_high")
 )
-HALVES = slice(STATISTICS.index("half_1"), STATISTICS.index("half_2") + 1)
+HALVES = slice(STATISTICS.index("half_1"), STATISTICS.index("half_4") + 1)
 
 
 def related(n_points: int, seed: int = 0, widths: tuple[int, ...] = (9, 14, 6)) -> dict[str, np.ndarray]:
@@ -51,48 +52,44 @@ def related(n_points: int, seed: int = 0, widths: tuple[int, ...] = (9, 14, 6)) 
     }
 
 
-def parted(n_points: int, n_parts: int, seed: int = 0) -> Resampling:
-    return Resampling(
-        Exchange(n_points),
-        random_parts(n_points, n_parts, seed=seed),
-        random_parts(n_points, 2, seed=seed),
-        n_parts,
-    )
+def halved(n_points: int, seed: int = 0) -> Resampling:
+    return Resampling(Exchange(n_points), halves_of(map(str, range(n_points)), seed=seed))
+
+
+def of_halves(
+    measure: Measure, rows: Mapping[str, np.ndarray], pair: tuple[str, str], how: Resampling
+) -> Float[np.ndarray, " halves"]:
+    assert how.halves is not None
+    sets = [half for second in how.halves for half in (~second, second)]
+    return np.array([one_by_one(measure, rows, pair, half) for half in sets])
 
 
 def one_by_one(measure: Measure, rows: Mapping[str, np.ndarray], pair: tuple[str, str], kept: np.ndarray) -> float:
     return measure(*(rows[key][kept].astype(np.float64) for key in pair))
 
 
-@pytest.mark.parametrize("n_parts", [10, 7], ids=["even", "odd"])
 @pytest.mark.parametrize("name", TOGETHER)
-def test_scores__are_those_of_spaces_one_by_one(name: str, n_parts: int) -> None:
-    rows, how, measure = related(150), parted(150, n_parts), MEASURES[name]
+def test_scores__are_those_of_spaces_one_by_one(name: str) -> None:
+    rows, how, measure = related(150), halved(150), MEASURES[name]
     pairs = [("space0", "space1"), ("space2", "space0"), ("space2", "space1")]
 
     found = score_family(name, measure, SpacesOnPoints(rows, {}), pairs, how).values
 
     for pair, values in zip(pairs, found, strict=True):
         assert values[SCORE] == pytest.approx(one_by_one(measure, rows, pair, np.arange(150)), abs=1e-6)
-        assert how.parts is not None
-        assert how.halves is not None
-        left = np.array([one_by_one(measure, rows, pair, how.parts != part) for part in range(n_parts)])
-        error = np.sqrt((n_parts - 1) / n_parts * np.square(left - left.mean()).sum())
-        reach = {10: 2.262157, 7: 2.446912}[n_parts] * error
+        halves = of_halves(measure, rows, pair, how)
         # A bandwidth follows its set of points to first order.
-        close = 0.02 if name in WITH_BANDWIDTH else 1e-4
-        low, high = measure.value_range
-        assert values[HIGH] == pytest.approx(min(values[SCORE] + reach, high), abs=close * reach)
-        assert values[LOW] == pytest.approx(max(values[SCORE] - reach, low), abs=close * reach)
-        halves = [one_by_one(measure, rows, pair, how.halves == half) for half in range(2)]
         np.testing.assert_allclose(values[HALVES], halves, atol=5e-3 if name in WITH_BANDWIDTH else 1e-6)
+        reach, (low, high) = float(interval_reach(values[HALVES])), measure.value_range
+        assert values[HIGH] == pytest.approx(min(values[SCORE] + reach, high), abs=1e-9)
+        assert values[LOW] == pytest.approx(max(values[SCORE] - reach, low), abs=1e-9)
 
 
 @pytest.mark.parametrize("name", TOGETHER)
 def test_chance__is_that_of_permutations(name: str) -> None:
     rows, measure, n_drawn = related(60, seed=4), MEASURES[name], 4000
     (values,) = score_family(
-        name, measure, SpacesOnPoints(rows, {}), [("space0", "space1")], Resampling(Exchange(60), None, None, 0)
+        name, measure, SpacesOnPoints(rows, {}), [("space0", "space1")], Resampling(Exchange(60), None)
     ).values
     generator = np.random.default_rng(1)
     source = measure.prepare(rows["space0"].astype(np.float64))
@@ -114,22 +111,20 @@ def test_p_values__of_unrelated_spaces_are_uniform(name: str) -> None:
     pairs = [(f"space{2 * place}", f"space{2 * place + 1}") for place in range(60)]
     generator = np.random.default_rng(7)
     rows = {key: generator.standard_normal((40, 6)).astype(np.float32) for pair in pairs for key in pair}
-    values = score_family(
-        name, MEASURES[name], SpacesOnPoints(rows, {}), pairs, Resampling(Exchange(40), None, None, 0)
-    ).values
+    values = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), pairs, Resampling(Exchange(40), None)).values
     p_values = np.sort(values[:, P])
     # Kolmogorov's bound for p = .001.
     assert np.abs(p_values - (np.arange(60) + 0.5) / 60).max() < 1.95 / np.sqrt(60)
 
 
 @pytest.mark.parametrize("name", ["cka_linear_debiased_song", "cka_rbf_half_median", "mutual_knn_10_cosine"])
-@pytest.mark.parametrize(("n_points", "n_parts"), [(24, 5), (130, 7), (400, 12)])
-def test_values__have_the_same_bits_whatever_else_is_scored(name: str, n_points: int, n_parts: int) -> None:
+@pytest.mark.parametrize("n_points", [24, 130, 400])
+def test_values__have_the_same_bits_whatever_else_is_scored(name: str, n_points: int) -> None:
     rows = related(n_points, widths=(9, 14, 6)) | {
         f"other{place}": one
         for place, one in enumerate(np.random.default_rng(3).standard_normal((12, n_points, 8)).astype(np.float32))
     }
-    keys, how = sorted(rows), parted(n_points, n_parts)
+    keys, how = sorted(rows), halved(n_points)
     every = [(first, second) for place, first in enumerate(keys) for second in keys[place + 1 :]]
 
     def scored(pairs: list[tuple[str, str]]) -> np.ndarray:
@@ -147,7 +142,7 @@ def test_values__have_the_same_bits_whatever_else_is_scored(name: str, n_points:
 def test_space__with_itself_and_with_a_copy_is_as_alike_as_can_be(name: str) -> None:
     rows = related(80)
     rows["copy"] = rows["space0"].copy()
-    how = parted(80, 5)
+    how = halved(80)
     values = score_family(
         name, MEASURES[name], SpacesOnPoints(rows, {}), [("space0", "copy"), ("space0", "space0")], how
     ).values
@@ -171,7 +166,7 @@ def test_values__do_not_change_by_what_the_measure_is_invariant_to(name: str, ch
     if change not in measure.invariances:
         pytest.skip(f"{name} is not invariant to {change}")
     rows = {key: one.astype(np.float64) for key, one in related(120).items()}
-    how, pairs = parted(120, 6), [("space0", "space1"), ("space0", "space2")]
+    how, pairs = halved(120), [("space0", "space1"), ("space0", "space2")]
     before = score_family(name, measure, SpacesOnPoints(rows, {}), pairs, how).values
     rows["space0"] = CHANGES[change](rows["space0"])
     after = score_family(name, measure, SpacesOnPoints(rows, {}), pairs, how).values
@@ -184,7 +179,7 @@ def test_values__do_not_change_by_what_the_measure_is_invariant_to(name: str, ch
 @pytest.mark.parametrize("name", [name for name in TOGETHER if "scaling" in MEASURES[name].invariances])
 def test_numbers_at_the_ends_of_the_range__change_nothing(name: str, scale: float) -> None:
     rows = {key: one.astype(np.float64) for key, one in related(60).items()}
-    pairs, how = [("space0", "space1"), ("space0", "space2")], parted(60, 5)
+    pairs, how = [("space0", "space1"), ("space0", "space2")], halved(60)
     before = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), pairs, how).values
     rows["space1"] = rows["space1"] * scale
     after = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), pairs, how).values
@@ -196,7 +191,7 @@ def test_constant_space__is_refused_by_name_and_the_others_have_their_values(nam
     rows = related(60)
     rows["space1"] = np.full((60, 4), 0.1, dtype=np.float32)
     pairs = [("space0", "space1"), ("space0", "space2")]
-    found = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), pairs, parted(60, 5))
+    found = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), pairs, halved(60))
     assert {key: error.reason for key, error in found.refused.items()} == {"space1": "constant"}
     assert np.isnan(found.values[0]).all()
     assert np.isfinite(found.values[1]).all()
@@ -206,7 +201,7 @@ def test_rows_without_spread__do_not_correlate_and_are_counted() -> None:
     rows = related(60)
     rows["space1"][[3, 40]] = 0.25 * rows["space1"].std()
     name = "rsa_pearson_rdm_pearson"
-    found = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), [("space0", "space1")], parted(60, 5))
+    found = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), [("space0", "space1")], halved(60))
     assert found.refused["space1"].reason == "constant_rows"
     assert "got 2 rows whose features are all the same" in str(found.refused["space1"])
 
@@ -217,14 +212,14 @@ def test_points_in_tight_groups__keep_their_digits() -> None:
     rows["space0"][0] += 1e4
     for name in ("cka_rbf_half_median", "distance_correlation"):
         (values,) = score_family(
-            name, MEASURES[name], SpacesOnPoints(rows, {}), [("space0", "space1")], parted(90, 5)
+            name, MEASURES[name], SpacesOnPoints(rows, {}), [("space0", "space1")], halved(90)
         ).values
         expected = one_by_one(MEASURES[name], rows, ("space0", "space1"), np.arange(90))
         assert values[SCORE] == pytest.approx(expected, abs=1e-5)
 
 
 def test_known_neighbors__give_what_rows_give() -> None:
-    rows, how = related(200), parted(200, 10)
+    rows, how = related(200), halved(200)
     pairs, name = [("space0", "space1"), ("space1", "space2")], "mutual_knn_10_cosine"
     lists = {key: nearest_by_cosine(one, 50).indices for key, one in rows.items()}
     expected = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), pairs, how).values
@@ -236,27 +231,27 @@ def test_known_neighbors__give_what_rows_give() -> None:
 
 def test_halves_without_enough_points__have_no_score() -> None:
     rows, name = related(22), "mutual_knn_10_cosine"
-    (values,) = score_family(
-        name, MEASURES[name], SpacesOnPoints(rows, {}), [("space0", "space1")], parted(22, 5)
-    ).values
-    assert np.isfinite(values[: HALVES.start]).all()
-    assert np.isnan(values[HALVES]).all()
+    (values,) = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), [("space0", "space1")], halved(22)).values
+    assert np.isfinite(values[: P + 1]).all()
+    assert np.isnan(values[[LOW, HIGH]]).all()
+    # Ten neighbors need eleven points.
+    assert np.isnan(values[HALVES]).any()
 
 
 def sets_of(n_points: int) -> PointSets:
-    generator = np.random.default_rng(0)
-    # Parts of whole groups differ in size.
-    parts = np.repeat(np.arange(5), [3, 40, 7, 21, n_points - 71])[generator.permutation(n_points)]
-    return point_sets(n_points, parts, None, 5)
+    # Halves of whole groups differ in size.
+    return point_sets(n_points, np.random.default_rng(0).random((2, n_points)) < [[0.1], [0.6]])
 
 
-def test_point_sets__hold_every_point_once_in_cells_of_one_part() -> None:
-    sets = sets_of(300)
+def test_point_sets__hold_every_point_once_in_cells_of_one_half() -> None:
+    halves = np.random.default_rng(0).random((2, 300)) < [[0.1], [0.6]]
+    sets = point_sets(300, halves)
     assert sorted(sets.order) == list(range(300))
     assert np.diff(sets.bounds).min() > 0
     assert np.diff(sets.bounds).max() <= 128
     assert sets.points[0].all()
-    assert (~sets.points[1:]).sum(axis=1).tolist() == [3, 40, 7, 21, 229]
+    expected = np.stack([half for second in halves for half in (~second, second)])[:, sets.order]
+    np.testing.assert_array_equal(sets.points[1:], expected)
     for start in range(len(sets.bounds) - 1):
         runs = sets.runs(start)
         assert [cells.start for cells, _ in runs] == [start, *(cells.stop for cells, _ in runs[:-1])]
@@ -299,17 +294,15 @@ def test_small_angle__is_right_to_a_millionth() -> None:
     rows["turned"] = rows["space0"] @ turn
     rows["near"] = rows["turned"] + 1e-4 * generator.standard_normal((100, 9))
     name, pairs = "cka_angular_arccos", [("space0", "turned"), ("space0", "near")]
-    found = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), pairs, parted(100, 5)).values[:, SCORE]
+    found = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), pairs, halved(100)).values[:, SCORE]
     assert found[0] < 1e-6
     assert found[1] > 1e-5
     assert found[1] == pytest.approx(one_by_one(MEASURES[name], rows, pairs[1], np.arange(100)), abs=1e-6)
 
 
 def test_far_point__leaves_the_others_their_digits() -> None:
-    # What an outlier of 1e6 makes of intervals and halves, too: massive activations do occur.
-    how, pair = parted(60, 5), ("space0", "space1")
-    assert how.parts is not None
-    assert how.halves is not None
+    # What an outlier of 1e6 makes of halves, too: massive activations do occur.
+    how, pair = halved(60), ("space0", "space1")
     for far in (1e4, 1e6):
         rows = {key: one.astype(np.float64) for key, one in related(60).items()}
         rows["space0"][0] += far
@@ -320,18 +313,14 @@ def test_far_point__leaves_the_others_their_digits() -> None:
             assert values[SCORE] == pytest.approx(expected, abs=1e-5), (name, far)
             if name in WITH_BANDWIDTH:
                 continue
-            left = np.array([one_by_one(measure, rows, pair, how.parts != part) for part in range(5)])
-            reach = 2.776445 * np.sqrt(4 / 5 * np.square(left - left.mean()).sum())
-            low = max(expected - reach, measure.value_range[0])
-            assert values[LOW] == pytest.approx(low, abs=1e-3 * reach + 1e-5), (name, far)
-            halves = [one_by_one(measure, rows, pair, how.halves == half) for half in range(2)]
+            halves = of_halves(measure, rows, pair, how)
             np.testing.assert_allclose(values[HALVES], halves, atol=1e-4, err_msg=f"{name} {far}")
 
 
 @pytest.mark.parametrize("name", [name for name in OF_MATRICES if "rsa" not in name])
 def test_rows_that_are_all_as_far_apart__make_every_permutation_reach_the_score(name: str) -> None:
     rows = {"space0": np.eye(12), "space1": np.eye(12)}
-    how = Resampling(Exchange(12), None, None, 0)
+    how = Resampling(Exchange(12), None)
     (values,) = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), [("space0", "space1")], how).values
     # Either there is no value, or it says nothing.
     assert np.isnan(values[SCORE]) or values[P] == 1
@@ -341,11 +330,10 @@ def test_clusters__move_the_bandwidth_of_a_half_with_its_points() -> None:
     generator = np.random.default_rng(5)
     shared = np.repeat([0.0, 6.0], 100)[:, None] + generator.standard_normal((200, 3))
     rows = {key: np.tanh(shared @ generator.standard_normal((3, 8)) / 4) for key in ("space0", "space1")}
-    how, pair = parted(200, 10), ("space0", "space1")
-    assert how.halves is not None
+    how, pair = halved(200), ("space0", "space1")
     for name in WITH_BANDWIDTH:
         (values,) = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), [pair], how).values
-        halves = [one_by_one(MEASURES[name], rows, pair, how.halves == half) for half in range(2)]
+        halves = of_halves(MEASURES[name], rows, pair, how)
         np.testing.assert_allclose(values[HALVES], halves, atol=0.03, err_msg=name)
 
 

@@ -121,7 +121,7 @@ def test_models_own_ids__replace_those_of_the_dataset(tmp_path: Path) -> None:
     own = {"activations": {**MODEL["activations"], "ids": {"path": "{model}_ids.npy"}}}
     zoo = catalog(tmp_path, {"ids": {"path": "ids.npy"}}, own)
 
-    source = open_source("m0", zoo.models["m0"], zoo, read_dataset("probe", zoo))
+    source = open_source("m0", zoo.model_on("m0"), zoo, read_dataset("probe", zoo))
 
     assert source.ids.tolist() == ["c", "a"]
 
@@ -130,7 +130,7 @@ def test_network__needs_inputs(tmp_path: Path) -> None:
     np.save(tmp_path / "ids.npy", np.array(["a", "b"]))
     zoo = catalog(tmp_path, {"ids": {"path": "ids.npy"}}, {"onnx": {"path": "m.onnx", "dataset": "probe"}})
     with pytest.raises(DataError, match="found no inputs in the dataset probe, needs them to run the network"):
-        open_source("m0", zoo.models["m0"], zoo, read_dataset("probe", zoo))
+        open_source("m0", zoo.model_on("m0"), zoo, read_dataset("probe", zoo))
 
 
 def test_digits__are_those_that_scikit_learn_loads():
@@ -171,7 +171,7 @@ def test_activations__may_lie_beside_raw_texts(tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("one\ntwo\n")
     np.save(tmp_path / "m0.npy", np.ones((2, 4)))
     zoo = catalog(tmp_path, {"texts": {"path": "texts.txt"}})
-    source = open_source("m0", zoo.models["m0"], zoo, read_dataset("probe", zoo))
+    source = open_source("m0", zoo.model_on("m0"), zoo, read_dataset("probe", zoo))
     assert source.ids.tolist() == ["0", "1"]
 
 

@@ -37,7 +37,7 @@ def recorded(path: Path, model: str = "m", layer: str | None = None) -> tuple[li
     """Return the ids and the rows of a layer as a run records them."""
     catalog = read_catalog(path)
     rows = read_dataset("p", catalog)
-    source = open_source(model, catalog.models[model], catalog, rows)
+    source = open_source(model, catalog.model_on(model), catalog, rows)
     name = layer or source.layer_names()[0]
     chosen = layer_rows(source, name, catalog, rows.points)
     batches = [batch[name] for batch in source.batches([name], chosen)]

@@ -1,4 +1,4 @@
-"""Intervals and parts of points: what they cover, and how wide they are."""
+"""Intervals and halves of points: what they cover, and how wide they are."""
 
 from collections.abc import Callable
 
@@ -8,21 +8,24 @@ from jaxtyping import Float
 
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.statistics.resampling import (
+    halves_of,
     interval_reach,
-    jackknife_error,
     mean_interval,
     pair_interval,
-    random_parts,
     split_half_reliability,
 )
 
 
-def without_each_part(
-    score_of_rows: Callable[[np.ndarray], float], n_points: int, n_parts: int
-) -> Float[np.ndarray, " parts"]:
-    """Return the score of the rows outside each of ``n_parts`` random parts."""
-    parts = random_parts(n_points, n_parts)
-    return np.array([score_of_rows(np.flatnonzero(parts != part)) for part in range(n_parts)])
+def names(n_points: int) -> list[str]:
+    return [f"point-{number}" for number in range(n_points)]
+
+
+def on_halves(
+    score_of_rows: Callable[[np.ndarray], float], n_points: int, *, seed: int = 0
+) -> Float[np.ndarray, " halves"]:
+    """Return the score of the rows of each half."""
+    halves = halves_of(names(n_points), seed=seed)
+    return np.array([score_of_rows(np.flatnonzero(half)) for second in halves for half in (~second, second)])
 
 
 @pytest.mark.parametrize("name", ["cka_linear_debiased_song", "procrustes_centered_unit_norm", "mean"])
@@ -39,27 +42,40 @@ def test_intervals__cover_the_true_value(name: str) -> None:
     covered = 0
     for seed in range(200):
         source, target = draw(seed, 120)
-        left = without_each_part(lambda rows, s=source, t=target: score(s[rows], t[rows]), 120, 20)
-        covered += abs(score(source, target) - truth) <= interval_reach(20) * float(jackknife_error(left))
+        halves = on_halves(lambda rows, s=source, t=target: score(s[rows], t[rows]), 120, seed=seed)
+        covered += abs(score(source, target) - truth) <= float(interval_reach(halves))
     assert 0.90 <= covered / 200 <= 0.99
 
 
-def test_intervals__of_a_mean_have_its_standard_error() -> None:
+def test_intervals__of_a_mean_follow_its_standard_error() -> None:
     values = np.random.default_rng(2).standard_normal(400)
-    left = without_each_part(lambda rows: float(values[rows].mean()), 400, 200)
-    assert float(jackknife_error(left)) == pytest.approx(values.std(ddof=1) / 20, rel=0.15)
+    halves = [on_halves(lambda rows: float(values[rows].mean()), 400, seed=seed) for seed in range(300)]
+    # Given the sample, the mean of a half varies as that of the sample does. Student's t of two degrees of freedom.
+    squares = np.square(interval_reach(np.array(halves)) / 4.302653)
+    assert np.sqrt(squares.mean()) == pytest.approx(values.std(ddof=1) / 20, rel=0.1)
 
 
-def test_parts__are_of_equal_size_and_keep_groups_whole() -> None:
-    parts = random_parts(103, 20)
-    assert set(np.bincount(parts)) == {5, 6}
-    with pytest.raises(ValueError, match="found 30 points, 20 parts need at least 40"):
-        random_parts(30, 20)
-    groups = np.random.default_rng(7).permutation(np.repeat(np.arange(41), 3))
-    parts = random_parts(123, 20, groups=groups)
-    assert all(len(set(parts[groups == group])) == 1 for group in range(41))
-    with pytest.raises(ValueError, match="found 20 groups of points, 20 parts need at least 40"):
-        random_parts(40, 20, groups=np.repeat(np.arange(20), 2))
+def test_halves__depend_on_names_alone_and_are_drawn_evenly() -> None:
+    halves = halves_of(names(2000))
+    assert halves.shape == (2, 2000)
+    np.testing.assert_array_equal(halves_of(names(2000)[::-3]), halves[:, ::-3])
+    # 2,000 fair coins, and as many for agreement.
+    assert np.abs(halves.sum(axis=1) - 1000).max() < 90
+    assert abs(int((halves[0] == halves[1]).sum()) - 1000) < 90
+    assert not np.array_equal(halves_of(names(2000), seed=1), halves)
+
+
+def test_rows_that_say_the_same_thing__make_a_score_look_firmer_than_it_is_unless_groups_tell() -> None:
+    values = np.repeat(np.random.default_rng(0).standard_normal(30), 4)
+    groups = np.repeat(np.arange(30), 4)
+
+    def mean_reach(of_row: list[str]) -> float:
+        splits = [halves_of(of_row, seed=seed) for seed in range(100)]
+        means = [[values[half].mean() for second in halves for half in (~second, second)] for halves in splits]
+        return float(interval_reach(np.array(means)).mean())
+
+    # Four copies of a row: the deviation is twice what 120 rows of their own would have.
+    assert mean_reach([f"group-{group}" for group in groups]) > 1.7 * mean_reach(names(120))
 
 
 def test_split_halves__give_the_reliability_that_noise_allows() -> None:

@@ -68,7 +68,7 @@ models: {{{name}: {{torch: {{{options}, dataset: probe}}}}}}
 
 
 def recipe(catalog: Catalog, name: str = "net") -> Any:
-    model = catalog.models[name].torch
+    model = catalog.model_on(name).torch
     assert model is not None
     return read_recipe(name, model, catalog)
 
@@ -273,7 +273,7 @@ def test_factory__of_an_optional_library_names_the_extra(tmp_path: Path, monkeyp
 def opened(folder: Path, memory: DigestMemory, options: str) -> Source:
     pytest.importorskip("torch", reason="needs the extra [torch]")
     catalog = written(folder, options)
-    return open_source("net", catalog.models["net"], catalog, read_dataset("probe", catalog), memory)
+    return open_source("net", catalog.model_on("net"), catalog, read_dataset("probe", catalog), memory)
 
 
 def n_calls(folder: Path) -> int:

@@ -73,7 +73,7 @@ def opened(folder: Path, kind: str, options: str, monkeypatch: pytest.MonkeyPatc
         pytest.importorskip("torch", reason="needs the extra [torch]")
     monkeypatch.chdir(folder)
     catalog = read_catalog(write(folder, kind, options), {}, trust_code=True)
-    return open_source("net", catalog.models["net"], catalog, read_dataset("probe", catalog))
+    return open_source("net", catalog.model_on("net"), catalog, read_dataset("probe", catalog))
 
 
 def recorded(source: Source, layer: str) -> Any:
@@ -111,7 +111,7 @@ def test_named_inputs__and_masks_are_part_of_the_identity(
     first = before.identity("embedding")
     catalog = read_catalog(tmp_path / "data_catalog.yaml", {}, trust_code=True)
     np.save(tmp_path / "masks.npy", np.ones_like(MASK))
-    after = open_source("net", catalog.models["net"], catalog, read_dataset("probe", catalog)).identity("embedding")
+    after = open_source("net", catalog.model_on("net"), catalog, read_dataset("probe", catalog)).identity("embedding")
     assert {key for key in first if first[key] != after[key]} == {"inputs", "mask"}
 
 
@@ -196,5 +196,5 @@ def test_named_inputs__need_no_inputs_of_the_dataset(
     )
     monkeypatch.chdir(tmp_path)
     catalog = read_catalog(path, {}, trust_code=True)
-    source = open_source("net", catalog.models["net"], catalog, read_dataset("probe", catalog))
+    source = open_source("net", catalog.model_on("net"), catalog, read_dataset("probe", catalog))
     np.testing.assert_allclose(recorded(source, "embedding"), masked_mean(), rtol=1e-5, atol=1e-6)

@@ -31,7 +31,7 @@ def refusal(act: Callable[[], object], reason: str, message: str) -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_head__of_every_layer_of_the_shipped_zoo_gives_the_networks_own_output(name: str) -> None:
     catalog = read_catalog(SHIPPED)
-    model = catalog.models[name]
+    model = catalog.model_on(name)
     rows = read_dataset("digits", catalog)
     source = open_source(name, model, catalog, rows)
     assert rows.inputs is not None
@@ -99,7 +99,7 @@ def test_head__of_a_fixed_batch_and_data_beside_the_file_gives_the_networks_own_
 
 
 def opened(catalog: Catalog, layer: str | None = None) -> Head:
-    return open_head("net", catalog.models["net"], catalog, layer)
+    return open_head("net", catalog.model_on("net"), catalog, layer)
 
 
 def with_a_skip() -> list[Any]:
@@ -195,7 +195,7 @@ def test_head__refuses_rows_of_another_space(tmp_path: Path) -> None:
 
 def test_head__of_activations_on_disk_is_refused(tmp_path: Path) -> None:
     zoo(tmp_path, with_a_skip(), ["out"])
-    files = Model.model_validate({"activations": {"path": "a.npy", "dataset": "probe"}})
+    files = Model.model_validate({"activations": {"path": "a.npy", "dataset": "probe"}}).on("probe")
     catalog = read_catalog(tmp_path / "data_catalog.yaml")
     refusal(
         lambda: open_head("net", files, catalog, "sum"), "missing_source", "model net: found no onnx, needs an ONNX"

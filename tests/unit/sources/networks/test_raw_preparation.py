@@ -85,7 +85,7 @@ discover: {{folders: {{onnx: {{path: "zoo/{{model}}", dataset: docs, pool: mean{
 """)
     catalog = read_catalog(folder / "data_catalog.yaml", {})
     assert list(catalog.models) == [name]
-    return open_source(name, catalog.models[name], catalog, read_dataset("docs", catalog))
+    return open_source(name, catalog.model_on(name), catalog, read_dataset("docs", catalog))
 
 
 def expected_rows(limit: int = 10) -> np.ndarray:

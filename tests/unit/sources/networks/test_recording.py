@@ -84,7 +84,7 @@ def test_layers__are_recorded_alike_from_onnx_and_pytorch(name: str, tmp_path: P
     layers = [step.name for step in network]
     recorded = {}
     for model in ("exported", "built"):
-        source = open_source(model, catalog.models[model], catalog, rows)
+        source = open_source(model, catalog.model_on(model), catalog, rows)
         assert list(source.layer_names()) == layers
         batches = list(source.batches(layers, np.arange(len(rows.ids))))
         recorded[model] = {layer: np.concatenate([batch[layer] for batch in batches]) for layer in layers}

@@ -46,7 +46,7 @@ models: {net: {torch: {factory: "own_zoo:Net", args: {width: 6}, dataset: probe,
 
 
 def opened(catalog: Catalog) -> Source:
-    return open_source("net", catalog.models["net"], catalog, read_dataset("probe", catalog))
+    return open_source("net", catalog.model_on("net"), catalog, read_dataset("probe", catalog))
 
 
 def test_torch_source__records_before_the_next_module_overwrites(tmp_path: Path) -> None:

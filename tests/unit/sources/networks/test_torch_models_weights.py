@@ -171,7 +171,7 @@ datasets: {{probe: {{ids: positional, inputs: {{path: inputs.npy}}}}}}
 models: {{net: {{torch: {{factory: "weights_zoo:net", {weights} dataset: probe}}}}}}
 """)
     catalog = read_catalog(folder / "data_catalog.yaml", {}, trust_code=True)
-    return open_source("net", catalog.models["net"], catalog, read_dataset("probe", catalog))
+    return open_source("net", catalog.model_on("net"), catalog, read_dataset("probe", catalog))
 
 
 def test_torch_source__records_with_the_weights_of_the_catalog(tmp_path: Path) -> None:

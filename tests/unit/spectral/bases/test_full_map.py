@@ -13,11 +13,6 @@ from lfm_tasks.spectral.bases.full_map import (
     MAP_SCORES,
     full_map,
     full_maps,
-    lfm,
-    maps_without_each_part,
-    overlap,
-    parted_rows,
-    parted_side,
     permutations_per_product,
     permuted_maps,
     permuted_rows,
@@ -26,7 +21,6 @@ from lfm_tasks.spectral.bases.full_map import (
 )
 from lfm_tasks.spectral.bases.graph import affinity_graph
 from lfm_tasks.spectral.neighbors.search import exact_neighbors
-from lfm_tasks.statistics.resampling import interval_reach, jackknife_error, random_parts
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 
@@ -158,56 +152,3 @@ def test_scores__of_both_ways_are_those_of_maps_and_their_transposes() -> None:
 
 def with_constant(rows: np.ndarray) -> np.ndarray:
     return np.linalg.qr(np.column_stack([np.ones(len(rows)), rows]))[0]
-
-
-def left_out(source: np.ndarray, target: np.ndarray, parts: np.ndarray, n_parts: int) -> np.ndarray:
-    sides = [parted_side([parted_rows(rows, parts, n_parts)], 1) for rows in (source, target)]
-    return maps_without_each_part(sides[0], sides[1])[0, 0]
-
-
-def test_maps__are_those_of_whitened_rests() -> None:
-    generator = np.random.default_rng(0)
-    source, target = (with_constant(generator.standard_normal((90, width))) for width in (5, 7))
-    parts = random_parts(90, 6)
-    maps = left_out(source, target, parts, 6)
-    for part in range(6):
-        rest = parts != part
-        np.testing.assert_allclose(
-            maps[part], full_map(whitened_rows(source[rest]), whitened_rows(target[rest])), atol=1e-6
-        )
-
-
-def test_maps_without_parts__have_the_same_bits_whatever_stands_beside_them() -> None:
-    parts = random_parts(200, 20)
-    spaces = [parted_rows(random_basis(seed, n_eigenpairs=20), parts, 20) for seed in range(7)]
-    whole = maps_without_each_part(parted_side(spaces[:4]), parted_side(spaces[4:]))
-    np.testing.assert_array_equal(
-        maps_without_each_part(parted_side(spaces[1:3]), parted_side(spaces[5:6]))[0], whole[1, 1:3]
-    )
-    with pytest.raises(ValueError, match="different parts"):
-        maps_without_each_part(parted_side(spaces[:1]), parted_side([parted_rows(random_basis(0), parts % 7, 7)]))
-
-
-def test_maps__of_too_few_points_are_nan() -> None:
-    rows = with_constant(np.random.default_rng(1).standard_normal((12, 7)))
-    assert np.isnan(left_out(rows, rows, random_parts(12, 2), 2)).all()
-
-
-def test_intervals__cover_the_mean_over_draws() -> None:
-    # What an interval is about: how the score moves with other points from the same source.
-    def draw(seed: int) -> list[np.ndarray]:
-        generator = np.random.default_rng([2, seed])
-        latent = generator.standard_normal((300, 4))
-        noisy = latent * [1, 0.9, 0.8, 0.7] + 0.6 * generator.standard_normal((300, 4))
-        return [with_constant(np.column_stack([rows, rows**2 - 1])) for rows in (latent, noisy)]
-
-    for score in (overlap, lfm):
-        scores, reaches = [], []
-        for seed in range(200):
-            source, target = draw(seed)
-            parts = random_parts(300, 20)
-            left = score(left_out(source, target, parts, 20)).astype(np.float64)
-            scores.append(float(score(full_map(source, target))))
-            reaches.append(interval_reach(20) * float(jackknife_error(left)))
-        covered = np.abs(np.array(scores) - np.mean(scores)) <= reaches
-        assert 0.90 <= covered.mean() <= 0.99, score.__name__

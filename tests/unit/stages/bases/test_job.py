@@ -9,7 +9,15 @@ import pytest
 from lfm_tasks.config import AtlasConfig, GraphConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.full_map import full_map, overlap
-from lfm_tasks.stages.bases.job import BasisMethod, ComputedBasis, basis_method, check_accuracy, compute_basis
+from lfm_tasks.stages.bases.job import (
+    BasisMethod,
+    ComputedBasis,
+    bases_of_halves,
+    basis_method,
+    check_accuracy,
+    compute_basis,
+)
+from lfm_tasks.statistics.resampling import halves_of
 
 ROWS = np.random.default_rng(0).standard_normal((120, 8))
 IDS = np.array([f"{index:03}" for index in range(120)])
@@ -81,3 +89,30 @@ def test_inaccurate_basis__is_refused(facts: dict[str, Any], message: str) -> No
     with pytest.raises(DataError, match=message) as caught:
         check_accuracy(replace(basis, facts=basis.facts | facts))
     assert caught.value.reason == "inaccurate"
+
+
+@pytest.mark.parametrize("n_landmarks", [None, 40])
+def test_bases_of_halves__are_those_of_the_halves_alone(n_landmarks: int | None) -> None:
+    halves, method = halves_of(IDS), BasisMethod(GRAPH, "exact", 10, 6, n_landmarks)
+    of_halves = bases_of_halves(lambda: iter([ROWS[:50], ROWS[50:]]), IDS, method, halves)
+    assert (of_halves.shape, of_halves.dtype) == ((2, 120, 6), np.float32)
+    for split, second in enumerate(halves):
+        for half in (~second, second):
+            rows = ROWS[half]
+            alone = compute_basis(
+                lambda rows=rows: iter([rows]),
+                IDS[half],
+                replace(method, n_landmarks=None if n_landmarks is None else 20),
+                is_half=True,
+            )
+            np.testing.assert_array_equal(of_halves[split, half], alone.eigenvectors.astype(np.float32))
+
+
+def test_bases_of_halves__need_more_points_than_neighbors_and_eigenpairs() -> None:
+    halves = halves_of(IDS)
+    for method in (BasisMethod(GRAPH, "exact", 60, 6), BasisMethod(GRAPH, "exact", 10, 60)):
+        with pytest.raises(DataError, match="got 120 points, expected halves of more than 61") as caught:
+            bases_of_halves(lambda: iter([ROWS]), IDS, method, halves)
+        assert caught.value.reason == "too_few_points"
+    with pytest.raises(DataError, match="scores have no intervals"):
+        bases_of_halves(lambda: iter([ROWS]), IDS, BasisMethod(GRAPH, "exact", 10, 6), None)

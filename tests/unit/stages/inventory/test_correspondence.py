@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lfm_tasks.config import AtlasConfig
+from lfm_tasks.config import AtlasConfig, IntervalsConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.opening import DatasetRows
 from lfm_tasks.stages.inventory.correspondence import (
@@ -71,16 +71,21 @@ def test_groups__are_read_by_id_and_refused_where_none_can_change_places() -> No
         dataset_exchangeability(DatasetRows(ids(4), None, groups=np.zeros(4, dtype=int)))
 
 
-def test_resampling__keeps_groups_together_and_needs_two_units_a_part() -> None:
+def test_halves__keep_groups_together_and_need_ten_units_each() -> None:
     groups = ExchangeabilityGroups("groups", ids(80), np.repeat(np.arange(40), 2))
     atlas = AtlasConfig()
-    parted = resampling(ids(80), groups, atlas)
-    assert parted.n_parts == atlas.intervals.n_groups == 20
-    assert parted.parts is not None
-    np.testing.assert_array_equal(parted.parts[::2], parted.parts[1::2])
-    assert resampling(ids(80)[:78], groups, atlas).parts is None
-    assert resampling(ids(39), None, atlas).parts is None
-    assert resampling(ids(40), None, atlas).parts is not None
+    halves = resampling(ids(80), groups, atlas).halves
+    assert halves is not None
+    np.testing.assert_array_equal(halves[:, ::2], halves[:, 1::2])
+    alone = resampling(ids(80), None, atlas).halves
+    assert alone is not None
+    assert (alone[:, ::2] != alone[:, 1::2]).any()
+    # Two spaces that share some points have these in the same halves.
+    some = resampling(ids(80)[::2], groups, atlas).halves
+    np.testing.assert_array_equal(some, halves[:, ::2])
+    assert resampling(ids(24), groups, atlas).halves is None
+    assert resampling(ids(18), None, atlas).halves is None
+    assert resampling(ids(80), None, AtlasConfig(intervals=IntervalsConfig(n_splits=0))).halves is None
 
 
 def test_labels_and_groups__come_back_from_the_store_as_they_were(tmp_path: object) -> None:

@@ -72,8 +72,9 @@ def small_atlas() -> xr.Dataset:
     n_points = np.array([[0 if model == "absent" else 5 for model in models]])
     dims = ("dataset", "measure", "source", "target")
     return xr.Dataset(
-        {"score": (dims, values), "p_value": (dims, p_values), "n_points": (("dataset", "source"), n_points)},
+        {"score": (dims, values), "p_value": (dims, p_values), "n_points": (("dataset", "source"), n_points)}
+        | {"depth": (("dataset", "source"), DEPTHS[None])},
         {"dataset": ["d"], "measure": ["overlap"], "source": names, "target": names}
-        | {"source_model": ("source", models), "source_depth": ("source", DEPTHS)},
+        | {"source_model": ("source", models)},
         {"distances": []},
     )

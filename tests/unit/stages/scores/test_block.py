@@ -41,8 +41,9 @@ def test_chance__without_permutations_or_of_no_score_is_nan() -> None:
 
 def test_interval__stays_inside_the_range_and_holds_the_score() -> None:
     scores = np.array([0.99, np.nan])
-    parts = np.tile([0.9, 1.0, 0.8, 1.0], (2, 1))
-    low, high, first, second = resampled(scores, parts, np.full((2, 2), 0.7)).T
+    halves = np.tile([0.9, 1.0, 0.8, 1.0], (2, 1))
+    low, high, *of_halves = resampled(scores, halves).T
     assert 0 <= low[0] < 0.99 < high[0] == 1
     assert np.isnan([low[1], high[1]]).all()
-    np.testing.assert_array_equal([first, second], 0.7)
+    np.testing.assert_array_equal(np.transpose(of_halves), halves)
+    assert np.isnan(resampled(scores, np.empty((2, 0)))).all()

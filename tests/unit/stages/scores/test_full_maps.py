@@ -5,9 +5,8 @@ import pytest
 from scipy.stats import kstest
 
 from lfm_tasks.config import NullConfig
-from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
-from lfm_tasks.stages.scores.full_maps import basis_chance, basis_rows, score_tile, tile_side_of
+from lfm_tasks.stages.scores.full_maps import BasisRows, basis_chance, score_tile, tile_side_of
 from lfm_tasks.statistics.resampling import Exchange
 
 P = STATISTICS.index("p_value")
@@ -22,12 +21,11 @@ def test_p_values__of_maps_of_unrelated_spaces_are_uniform(groups: np.ndarray | 
     for draw in range(200):
         generator = np.random.default_rng([3, draw])
         rows = [np.repeat(generator.standard_normal((100 // n_alike, 5)), n_alike, axis=0) for _ in range(2)]
-        chance = Resampling(exchange, None, None, 0)
         bases = []
         for side in rows:
             basis = np.linalg.qr(np.column_stack([np.ones(100), side, side**2]))[0]
-            bases.append(basis_rows(np.linspace(0, 1, 11), basis, basis_chance(basis), chance))
-        sides = [tile_side_of([basis], n_spaces=1) for basis in bases]
+            bases.append(BasisRows(np.linspace(0, 1, 11), basis, basis_chance(basis)))
+        sides = [tile_side_of([basis], None, n_spaces=1) for basis in bases]
         null = NullConfig(n_permutations=99, seed=draw)
         (values,) = score_tile(sides[0], sides[1], [(0, 0)], MEASURES, null, exchange).values
         for column, name in enumerate(MEASURES):

@@ -23,7 +23,7 @@ def test_p_values__of_rows_of_unrelated_spaces_are_uniform(name: str, groups: np
     for draw in range(200):
         generator = np.random.default_rng([3, draw])
         rows = [np.repeat(generator.standard_normal((100 // n_alike, 5)), n_alike, axis=0) for _ in range(2)]
-        spaces, chance = Activations(dict(zip("ab", rows, strict=True)), {}), Resampling(exchange, None, None, 0)
+        spaces, chance = Activations(dict(zip("ab", rows, strict=True)), {}), Resampling(exchange, None)
         drawn = NullConfig(n_permutations=99, seed=draw)
         p_values.append(score_rows(name, spaces, [("a", "b")], chance, drawn).values[0, 0, P])
     assert kstest(p_values, "uniform").pvalue > 1e-3

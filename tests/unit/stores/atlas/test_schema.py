@@ -61,7 +61,8 @@ def test_atlas_of_version_2__gets_what_it_lacks() -> None:
     old = xr.Dataset(
         {"n_points": (("dataset", "source"), [[3, 0]])},
         {side: [f"{m}/x" for m in "ab"] for side in ("source", "target")}
-        | {f"{side}_model": (side, ["a", "b"]) for side in ("source", "target")},
+        | {f"{side}_model": (side, ["a", "b"]) for side in ("source", "target")}
+        | {"source_depth": ("source", [0.5, 1.0])},
         {"schema_version": 2},
     )
 
@@ -70,6 +71,20 @@ def test_atlas_of_version_2__gets_what_it_lacks() -> None:
     assert new.attrs["schema_version"] == SCHEMA_VERSION
     assert new["source_meta_family"].values.tolist() == new["target_meta_family"].values.tolist() == ["mlp", ""]
     assert new["content"].values.tolist() == new["basis"].values.tolist() == [["", ""]]
+    np.testing.assert_array_equal(new["depth"].values, [[0.5, np.nan]])
+
+
+def test_atlas_of_version_3__has_the_depth_of_each_space_on_the_only_dataset_of_its_model() -> None:
+    old = xr.Dataset(
+        {"n_points": (("dataset", "source"), [[3, 3, 0], [0, 0, 5]])},
+        {"source_depth": ("source", [0.0, 1.0, 0.25])},
+        {"schema_version": 3},
+    )
+
+    new = filled(old, {"models": []})
+
+    assert new.attrs["schema_version"] == SCHEMA_VERSION
+    np.testing.assert_array_equal(new["depth"].values, [[0.0, 1.0, np.nan], [np.nan, np.nan, 0.25]])
 
 
 def test_atlas_of_a_later_version_than_2__keeps_what_it_has_and_gets_new_columns(
