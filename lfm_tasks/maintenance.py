@@ -44,6 +44,7 @@ VERIFY_PURPOSE = "lfm-atlas verify"
 # an atlas that is gone names them.
 LISTED_KINDS = (
     "activations", "bases", "halves", "designs", "scores", "collections", "kept_maps", "embeddings", "embedded_points", "maps",
+    "across_datasets",
 )  # fmt: skip
 _KEY = re.compile(r"\b[0-9a-f]{64}\b")
 

@@ -25,6 +25,8 @@ from lfm_tasks.runtime.load import (
 from lfm_tasks.runtime.run import Run, unit_store
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.bases.automatic import BasisNumbers
+from lfm_tasks.stages.across_datasets.cost import part_load_across
+from lfm_tasks.stages.across_datasets.stage import across_settings, part_labels, stored_pairs
 from lfm_tasks.stages.activations.cost import record_load
 from lfm_tasks.stages.activations.stage import RecordedSpace, recorded_space
 from lfm_tasks.stages.bases.cost import basis_load, halves_load
@@ -100,6 +102,7 @@ def missing_work(catalog: Catalog, zoo: Zoo) -> list[MissingWork]:
     stages += [
         _collection(estimate, is_new),
         _kept_maps(estimate, is_new),
+        _across_datasets(estimate),
         _transfers(estimate),
         _embeddings(estimate, is_new),
     ]
@@ -196,6 +199,21 @@ def _kept_maps(estimate: WorkEstimate, is_new: bool) -> MissingWork:
     return MissingWork("maps", n_missing, n_there, total_load(loads))
 
 
+def _across_datasets(estimate: WorkEstimate) -> MissingWork:
+    """Return the pairs of spaces of two datasets that are still to be mapped."""
+    atlas, loads, n_missing, n_there = estimate.catalog.atlas, [], 0, 0
+    for part in estimate.zoo.across:
+        labels = {side: of_side.key for side, of_side in part_labels(estimate.zoo, part).items()}
+        settings = across_settings(atlas, part, (labels.get("source", ""), labels.get("target", "")))
+        sides = [[space for space in side if space in estimate.sizes] for side in (part.sources, part.targets)]
+        pairs = {(estimate.keys[source], estimate.keys[target]) for source in sides[0] for target in sides[1]}
+        n_stored = len(pairs & dict(stored_pairs(estimate.store, settings)).keys())
+        n_missing, n_there = n_missing + len(pairs) - n_stored, n_there + n_stored
+        sizes = [[estimate.sizes[space] for space in side] for side in sides]
+        loads.append(part_load_across(sizes[0], sizes[1], len(pairs) - n_stored, atlas, part))
+    return MissingWork("across", n_missing, n_there, total_load(loads))
+
+
 def _transfers(estimate: WorkEstimate) -> MissingWork:
     catalog, store = estimate.catalog, estimate.store
     requested = transfer_pairs(catalog, estimate.zoo.parts)
@@ -229,6 +247,7 @@ _WORDS = {
     "scores": "{missing} pairs to compute, {there} kept, each in both directions",
     "collection": "{missing} to fit, {there} kept",
     "maps": "{missing} to keep of the most alike, {there} kept",
+    "across": "{missing} pairs of two datasets to compute, {there} kept, each in both directions",
     "transfers": "{missing} maps to fit, {there} kept",
     "embeddings": "{missing} pictures to draw, {there} kept",
     "atlas": "{missing} to publish, {there} as it is",

@@ -8,6 +8,7 @@ from lfm_tasks.audit import Audit, audit_atlas
 from lfm_tasks.planning import check_memory
 from lfm_tasks.runtime.folders import AUDITS, BASELINE, refuse_folders, refuse_read_only, written_by_audit
 from lfm_tasks.runtime.run import Failure, Run
+from lfm_tasks.stages.across_datasets.stage import compare_across_datasets
 from lfm_tasks.stages.activations.stage import record_activations
 from lfm_tasks.stages.bases.stage import build_bases
 from lfm_tasks.stages.collection.stage import fit_collections
@@ -74,9 +75,10 @@ def build_atlas(run: Run, as_stage: StageCaller = call_directly) -> Outcome:
     scored = as_stage(score_pairs)(run, zoo, spaces)
     collections = as_stage(fit_collections)(run, spaces, scored)
     kept = as_stage(keep_maps)(run, zoo, spaces, scored)
+    across = as_stage(compare_across_datasets)(run, zoo, spaces)
     transfers = as_stage(fit_transfers)(run, zoo, spaces)
     embedded = as_stage(embed_spaces)(run, zoo, spaces, scored)
-    atlas = atlas_spec(run, zoo, spaces, scored, collections, kept, transfers, embedded)
+    atlas = atlas_spec(run, zoo, spaces, scored, collections, kept, across, transfers, embedded)
     publication = as_stage(publish_atlas)(run, atlas)
     return Outcome(
         n_spaces=len(spaces),

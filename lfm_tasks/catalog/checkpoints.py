@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from lfm_tasks.catalog.datasets import ModelText, PlainText
+from lfm_tasks.catalog.datasets import ModelText, PlainText, SourceDataset
 from lfm_tasks.catalog.names import pattern_fields, shorten
 from lfm_tasks.config import FROM_ENVIRONMENT, Settings
 
@@ -27,7 +27,7 @@ class CheckpointModel(Settings):
     """A folder with a checkpoint, run on the raw inputs of a dataset; the model prepares them as it was trained to."""
 
     path: Annotated[ModelText, FROM_ENVIRONMENT]
-    dataset: str
+    dataset: SourceDataset
     max_tokens: int | None = Field(default=None, ge=1, description="longer texts are cut; by default the model's own")
     pool: CheckpointPooling = Field(default="auto", description="auto: what the family is used with, see recording.md")
     batch_size: int = Field(default=32, ge=1, description="rows that are computed together; part of the identity")

@@ -6,9 +6,9 @@ A new key is a field of its class, with a line in ``docs/catalog.md``.
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, create_model, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, create_model, model_validator
 
-from lfm_tasks.catalog.names import check_fields, check_name, check_visible, has_wildcard
+from lfm_tasks.catalog.names import check_fields, check_name, check_visible, describe, has_wildcard
 from lfm_tasks.config import FROM_ENVIRONMENT, Settings
 
 Name = Annotated[str, AfterValidator(check_name)]
@@ -44,6 +44,17 @@ LayerText = Annotated[PlainText, with_fields("model", "layer", "dataset", "id")]
 
 # How a file is stored, where its suffix does not tell.
 FileFormat = Literal["npy", "npz", "safetensors", "hdf5", "netcdf", "parquet", "arrow", "torch", "text"]
+
+
+def _one_dataset(value: object) -> object:
+    if isinstance(value, list | tuple):
+        example = ", ".join(f"{{dataset: {name}}}" for name in value[:2]) if value else "{dataset: a}, {dataset: b}"
+        raise ValueError(f"found {describe(value)}, needs one dataset: list a source for each, [{example}], with its keys")
+    return value
+
+
+# The dataset of one source of rows.
+SourceDataset = Annotated[str, BeforeValidator(_one_dataset, json_schema_input_type=str)]
 
 
 class ArrayFile(Settings):

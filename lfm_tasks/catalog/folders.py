@@ -151,7 +151,7 @@ def _named_files(catalog: CatalogText) -> Iterator[tuple[Location, str, bool]]:
 def _placed_sources(model: Model) -> Iterator[tuple[Location, RowSource]]:
     """Yield the keys that lead to each source of a model, and the source."""
     for index, source in enumerate(model.sources):
-        yield (model.kind, *([str(index)] if len(model.sources) > 1 else [])), source
+        yield (f"{model.kind}[{index}]" if len(model.sources) > 1 else model.kind,), source
 
 
 def _files_below(value: object, key: Location) -> Iterator[tuple[Location, str]]:

@@ -56,7 +56,7 @@ def check_sections(tree: Entries, file: str) -> CheckedSections:
         try:
             return CheckedSections(CatalogText.model_validate(content), problems, frozenset(removed))
         except ValidationError as error:
-            found = error.errors(include_url=False)
+            found = [details for details in error.errors(include_url=False) if not _only_follows(details)]
         told = [_explain(details, tree, file) for details in found]
         problems += [problem for problem in told if not _follows(problem, removed)]
         keys = {key for details in found if (key := _leave_out(content, details)) is not None}
@@ -64,6 +64,11 @@ def check_sections(tree: Entries, file: str) -> CheckedSections:
             break
         removed |= keys
     return CheckedSections(None, problems, frozenset(removed))
+
+
+def _only_follows(details: ErrorDetails) -> bool:
+    """Return whether a list is called too short because its items are wrong, which is told of each of them."""
+    return details["type"] == "too_short" and len(details["input"]) > details["ctx"]["actual_length"]
 
 
 def _follows(problem: Problem, removed: set[str]) -> bool:

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
 from lfm_tasks.catalog.checkpoints import LOADERS, CheckpointModel, Loader
-from lfm_tasks.catalog.datasets import ArrayFile, LayerText, ModelFile, ModelIds, ModelText, PlainText, with_fields
+from lfm_tasks.catalog.datasets import ArrayFile, LayerText, ModelFile, ModelIds, ModelText, PlainText, SourceDataset, with_fields
 from lfm_tasks.catalog.names import check_layer_name, describe, did_you_mean, pattern_fields, shorten
 from lfm_tasks.config import FROM_ENVIRONMENT, PathText, Settings
 
@@ -79,7 +79,7 @@ class ActivationsSource(ArrayFile):
 
     path: Annotated[Annotated[PlainText, with_fields("model", "layer", "dataset", "shard", "id")], FROM_ENVIRONMENT]
     key: LayerText | None = None
-    dataset: str
+    dataset: SourceDataset
     shape: Shapes | None = Field(default=None, description="a list where layers have different numbers of dimensions")
     pool: Pooling = "none"
     mask: ModelFile | None = None
@@ -151,7 +151,7 @@ class OnnxModel(Settings):
     """A network in an ONNX file, or in a folder with ``model.onnx``, run on the dataset's inputs."""
 
     path: Annotated[ModelText, FROM_ENVIRONMENT]
-    dataset: str
+    dataset: SourceDataset
     pool: Pooling = "none"
     inputs: NamedArrays = Field(default_factory=dict, description="arrays by the names of the model's inputs")
     mask: InputArray | None = Field(default=None, description="1 for a token, 0 for padding; or the name of an input")
@@ -167,7 +167,7 @@ class TorchModel(Settings):
     args: dict[str, JsonValue] = Field(default_factory=dict)
     reads: Annotated[tuple[Annotated[ModelText, FROM_ENVIRONMENT], ...], Field(strict=False)] = ()
     weights: Annotated[ModelText, FROM_ENVIRONMENT] | None = None
-    dataset: str
+    dataset: SourceDataset
     pool: Pooling = "none"
     inputs: NamedArrays = Field(default_factory=dict, description="arrays by the names of the network's arguments")
     mask: InputArray | None = Field(default=None, description="1 for a token, 0 for padding; or the name of an input")

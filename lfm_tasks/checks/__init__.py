@@ -24,20 +24,19 @@ The catalog takes the settings of checks from here: this package knows nothing o
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import import_module
-from itertools import combinations
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any, ClassVar
-
-import numpy as np
 
 from lfm_tasks.config import Settings
 
 if TYPE_CHECKING:
     import xarray as xr
+
+    from lfm_tasks.lineage.relations import Relation
 
 Finding = Mapping[str, Any]
 
@@ -120,27 +119,6 @@ _NOT_IN_SCORES = ("measures", "null")
 
 
 @dataclass(frozen=True)
-class ModelPair:
-    """Two models of one dataset: how alike they are, and whether ``base_model`` links them.
-
-    ``similarity`` is calibrated: each layer with its best match, averaged over layers and both directions; ``closest``
-    is the similarity of the two layers that are most alike.
-    """
-
-    dataset: str
-    source: str
-    target: str
-    similarity: float
-    closest: float
-    related: bool
-
-    def finding(self, **more: Any) -> dict[str, Any]:
-        """Return the pair as evidence."""
-        place = {"dataset": self.dataset, "source": self.source, "target": self.target}
-        return place | {"similarity": round(self.similarity, 4), "closest_layers": round(self.closest, 4)} | more
-
-
-@dataclass(frozen=True)
 class PublishedAtlas:
     """A published atlas as checks see it: its arrays, its summary, and the days since it was written."""
 
@@ -162,8 +140,9 @@ class PublishedAtlas:
     @property
     def measure(self) -> str:
         """The measure that models are compared by: overlap, or the first where the atlas has no overlap."""
-        names = [str(name) for name in self.atlas["measure"].values]
-        return "overlap" if "overlap" in names else names[0]
+        from lfm_tasks.lineage.relations import default_measure
+
+        return default_measure([str(name) for name in self.atlas["measure"].values])
 
     @property
     def datasets(self) -> list[str]:
@@ -176,21 +155,16 @@ class PublishedAtlas:
         return {str(name) for name in self.atlas["source_model"].values}
 
     @cached_property
-    def pairs(self) -> tuple[ModelPair, ...]:
-        """All pairs of models that have a calibrated similarity, the most alike first."""
-        return tuple(sorted(self._pairs(), key=lambda pair: (-round(pair.similarity, 6), pair.source, pair.target)))
+    def relations(self) -> tuple["Relation", ...]:
+        """How each pair of models of a dataset is related, the most alike first."""
+        from lfm_tasks.lineage.relations import relations_of_atlas
+
+        return relations_of_atlas(self.atlas, self.meta)
 
     @property
     def convention(self) -> str:
         """The convention that all numbers of the atlas follow."""
         return str(self.atlas.attrs["convention"])
-
-    @property
-    def has_pairs_of_models(self) -> bool:
-        """Whether two models have spaces of one dataset."""
-        of_space = self.atlas["source_model"].values
-        present = self.atlas["n_points"].values > 0
-        return any(len(set(of_space[row])) > 1 for row in present)
 
     def spaces(self, dataset: str) -> list[str]:
         """Return the names of the spaces of a dataset."""
@@ -203,28 +177,6 @@ class PublishedAtlas:
         names = sorted((ours.keys() & theirs.keys()).difference(_NOT_IN_SCORES))
         differing = [name for name in names if ours[name] != theirs[name]]
         return differing if self.convention == other.convention else ["convention", *differing]
-
-    def _pairs(self) -> Iterator[ModelPair]:
-        from lfm_tasks.statistics.model_pairs import best_match, families, pairs_of_models, symmetrized
-
-        family = families(self.meta)
-        for dataset in self.datasets:
-            names = self.spaces(dataset)
-            cells = self.atlas.sel(dataset=dataset, measure=self.measure, source=names, target=names)
-            of_space = cells["source_model"].values
-            values = cells["calibrated"].values
-            models = sorted(set(map(str, of_space)))
-            directed, closest = np.empty((2, len(models), len(models)))
-            for group in pairs_of_models([np.flatnonzero(of_space == model) for model in models]):
-                block = group.of(values)
-                directed[group.source, group.targets] = best_match(block)
-                closest[group.source, group.targets] = np.nan_to_num(block, nan=-np.inf).max(axis=(1, 2))
-            similarities = symmetrized(directed)
-            for first, second in combinations(range(len(models)), 2):
-                source, target, similarity = models[first], models[second], float(similarities[first, second])
-                if np.isfinite(similarity):
-                    related = family[source] == family[target]
-                    yield ModelPair(dataset, source, target, similarity, float(closest[first, second]), related)
 
 
 def check_classes() -> dict[str, type[Check]]:

@@ -3,117 +3,125 @@
 Similarity is evidence of lineage, not proof: two models may be alike because they learned the same thing.
 """
 
-from collections.abc import Iterator
-from itertools import groupby
-from typing import Annotated, Any
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 from pydantic import Field
 
-from lfm_tasks.checks import Finding, Measurement, ModelPair, PublishedAtlas, Skipped, Unjudged, ZooCheck
+from lfm_tasks.checks import Finding, Measurement, PublishedAtlas, Skipped, Unjudged, ZooCheck
+from lfm_tasks.lineage.levels import COPY_AT_LEAST, RELATED_AT_LEAST, Level
 
-# Unrelated models spread by .055 to .23 (60 zoos of digits); less than this is a layer that all have in common.
-_LEAST_SPREAD = 0.05
+if TYPE_CHECKING:
+    from lfm_tasks.lineage.relations import Relation
+
+# Pairs that a message names; findings hold them all.
+_N_NAMED = 5
 
 
 class NearDuplicate(ZooCheck):
     """Models of different families that are almost the same model."""
 
-    at_least: float = Field(default=0.97, gt=0, le=1, description="calibrated similarity of two models, in (0, 1]")
+    at_least: float = Field(
+        default=COPY_AT_LEAST, gt=0, le=1, description="calibrated similarity of two models, in (0, 1]"
+    )
 
     def evaluate(self, current: PublishedAtlas) -> Measurement | Skipped | Unjudged:
         """Return the pairs of models without a declared relation that are at least as similar as the limit."""
-        if not current.pairs:
-            if not current.has_pairs_of_models:
-                return Skipped("no two models share a dataset: nothing to compare")
+        if not current.relations:
+            return _NOTHING_TO_COMPARE
+        known = [pair for pair in current.relations if np.isfinite(pair.similarity)]
+        if not known:
             return Unjudged(
                 f"no two models have a calibrated similarity by {current.measure}, so copies cannot be told. "
                 "Add overlap to atlas.measures, or set atlas.null.n_permutations to 100."
             )
-        unrelated = [pair for pair in current.pairs if not pair.related]
-        close = [pair for pair in current.pairs if pair.similarity >= self.at_least]
-        findings = [pair.finding(declared=pair.related) for pair in sorted(close, key=lambda pair: pair.related)]
-        undeclared = [pair for pair in close if not pair.related]
+        close = [pair for pair in known if pair.similarity >= self.at_least]
+        findings = [pair.finding() for pair in sorted(close, key=lambda pair: pair.declared)]
+        undeclared = [pair for pair in close if not pair.declared]
         message = "no two models without a declared relation are near duplicates"
         if undeclared:
-            names = "; ".join(f"{pair.source} and {pair.target} ({pair.similarity:.3f})" for pair in undeclared[:5])
+            names = _named(undeclared, lambda pair: f"{pair.similarity:.3f}")
             message = f"almost the same model: {names}: declare base_model in meta, or remove one"
-        observed = max((pair.similarity for pair in unrelated), default=None)
-        null = _unrelated_similarities(current.measure, unrelated)
+        message += _not_judged(current, lambda pair: not np.isfinite(pair.similarity))
+        observed = max((pair.similarity for pair in known if not pair.declared), default=None)
+        null = _unrelated_similarities(current)
         return Measurement(bool(undeclared), observed, self.at_least, message, findings, null)
 
 
 class UndeclaredLineage(ZooCheck):
-    """Models of different families that are far more alike than unrelated ones."""
+    """Models of different families that have a common origin."""
 
-    z_above: float = Field(default=4.5, gt=0, description="robust standard deviations above unrelated pairs")
+    at_least: float = Field(
+        default=RELATED_AT_LEAST, gt=0, le=1, description="probability of a common origin, in (0, 1]"
+    )
     enforced: bool = False
 
     def evaluate(self, current: PublishedAtlas) -> Measurement | Skipped | Unjudged:
-        """Return the pairs of models without a declared relation that are far more alike than unrelated pairs.
+        """Return the pairs of models that are copies or related; every one, those that declare nothing first.
 
-        z is robust (median and MAD) on the scale of −log(1 − similarity), within each dataset; a few undeclared
-        relatives among the unrelated pairs do not move it. It is the larger one of all layers together and of the
-        closest layers: further training leaves some layers almost as they were.
+        The probability is that of `lfm_tasks.lineage.evidence`: each pair is judged by a background of its own.
         """
-        from lfm_tasks.statistics.model_pairs import FEWEST_UNRELATED
-
-        scored: list[tuple[ModelPair, float]] = []
-        n_unrelated = {}
-        for dataset, group in _by_dataset(current):
-            pairs = list(group)
-            unrelated = [pair for pair in pairs if not pair.related]
-            n_unrelated[dataset] = len(unrelated)
-            if len(unrelated) >= FEWEST_UNRELATED:
-                scored += zip(pairs, _z(pairs, unrelated), strict=True)
-        if not scored:
-            fewest = f"{max(n_unrelated.values(), default=0)} pairs of models without a declared relation"
-            return Unjudged(f"found {fewest}, needs {FEWEST_UNRELATED} to know what is usual")
-        scored.sort(key=lambda item: (item[0].related, -item[1]))
-        high = [(pair, z) for pair, z in scored if z > self.z_above]
-        undeclared = [(pair, z) for pair, z in high if not pair.related]
-        message = "no pair of models without a declared relation stands out"
+        if not current.relations:
+            return _NOTHING_TO_COMPARE
+        judged = [pair for pair in current.relations if pair.level != Level.CANNOT_TELL]
+        if not judged:
+            return Unjudged(
+                f"none of {len(current.relations)} pairs of models can be judged by {current.measure}: give two layers or "
+                "more of each model, or three models, and a measure whose chance is known, such as overlap"
+            )
+        high = [pair for pair in judged if pair.level == Level.COPY or pair.probability >= self.at_least]
+        high.sort(key=lambda pair: pair.declared)
+        undeclared = [pair for pair in high if not pair.declared]
+        message = "no two models without a declared relation have a common origin, as far as activations say"
         if undeclared:
-            names = "; ".join(f"{pair.source} and {pair.target} (z {z:.1f})" for pair, z in undeclared[:5])
-            message = f"more alike than unrelated models are: {names}; evidence of a common origin, not proof"
-        observed = max((z for pair, z in scored if not pair.related), default=None)
-        findings = [pair.finding(z=round(z, 2), declared=pair.related) for pair, z in high]
-        null = _unrelated_similarities(current.measure, [pair for pair, _ in scored if not pair.related])
-        return Measurement(bool(undeclared), observed, self.z_above, message, findings, null)
+            names = _named(undeclared, _probability)
+            message = f"probably of a common origin: {names}; evidence, not proof: declare base_model in meta"
+        message += _not_judged(current, lambda pair: pair.level == Level.CANNOT_TELL)
+        observed = max((pair.probability for pair in judged if not pair.declared), default=None)
+        findings = [pair.finding(family=name) for pair, name in _with_family(current, high)]
+        null = _unrelated_similarities(current)
+        return Measurement(bool(undeclared), _finite(observed), self.at_least, message, findings, null)
 
 
 class DeclaredParentFar(ZooCheck):
     """Models that are not like the base that they say they came from."""
 
-    below: float = Field(default=0.6, gt=0, le=1, description="calibrated similarity of a model and its base")
+    below: float = Field(default=0.5, gt=0, le=1, description="probability that a model and its base are related")
     enforced: bool = False
 
     def evaluate(self, current: PublishedAtlas) -> Measurement | Skipped | Unjudged:
-        """Return the similarity of each model and the base that it names."""
-        pairs = {frozenset((pair.source, pair.target)): pair for pair in current.pairs}
+        """Return how each model is related to the base that it names, the least probable first.
+
+        One layer that further training left as it was is enough: the mean over all layers says little.
+        """
+        pairs: dict[frozenset[str], list[Relation]] = {}
+        for pair in current.relations:
+            pairs.setdefault(frozenset((pair.source, pair.target)), []).append(pair)
         declared = [
-            (child, base, pairs[frozenset((child, base))])
+            (child, base, pair)
             for child, base in _declared_bases(current)
-            if frozenset((child, base)) in pairs
+            for pair in pairs.get(frozenset((child, base)), ())
         ]
         if not declared:
-            present = [child for child, base in _declared_bases(current) if base in current.models]
-            if present:
-                named = ", ".join(present[:5])
-                return Unjudged(f"no calibrated similarity by {current.measure} of {named} to the base that each names")
             return Skipped("no model of this zoo names another of it as its base_model")
-        declared.sort(key=lambda item: item[2].similarity)
-        far = [(child, base, pair) for child, base, pair in declared if pair.similarity < self.below]
+        judged = [item for item in declared if item[2].level != Level.CANNOT_TELL]
+        if not judged:
+            named = ", ".join(dict.fromkeys(child for child, _, _ in declared[:_N_NAMED]))
+            return Unjudged(f"no calibrated similarity by {current.measure} of {named} to the base that each names")
+        judged.sort(key=lambda item: (_likeness(item[2]), item[:2]))
+        far = [(child, base, pair) for child, base, pair in judged if _likeness(pair) < self.below]
         message = "every model is like the base that it names"
         if far:
-            names = "; ".join(f"{child} from {base} ({pair.similarity:.3f})" for child, base, pair in far[:5])
+            names = "; ".join(f"{child} from {base} ({_probability(pair)})" for child, base, pair in far[:_N_NAMED])
             message = f"not like the declared base: {names}: check base_model and which files were recorded"
-        findings = [
-            {"dataset": pair.dataset, "model": child, "base": base, "similarity": round(pair.similarity, 4)}
-            for child, base, pair in declared
-        ]
-        null = _unrelated_similarities(current.measure, [pair for pair in current.pairs if not pair.related])
-        return Measurement(bool(far), declared[0][2].similarity, self.below, message, findings, null)
+        n_left = len(declared) - len(judged)
+        if n_left:
+            message += f"; not judged: {n_left} of {len(declared)} declared relations"
+        findings = [pair.finding(model=child, base=base) for child, base, pair in judged]
+        null = _unrelated_similarities(current)
+        return Measurement(bool(far), round(_likeness(judged[0][2]), 4), self.below, message, findings, null)
 
 
 class License(ZooCheck):
@@ -132,7 +140,7 @@ class License(ZooCheck):
             if licenses.get(base) is not None and licenses[child] is not None
         ]
         if not self.allow and not (self.same_as_base and bases):
-            return Skipped("no license is asked for (allow), and no model and its base both name one")
+            return Skipped("no list of allowed licenses is set (allow), and no model and its base both name a license")
         findings: list[Finding] = [
             {"model": model, "license": name, "problem": "not allowed" if name else "says none"}
             for model, name in sorted(licenses.items())
@@ -144,7 +152,9 @@ class License(ZooCheck):
                 for child, base in bases
                 if licenses[child] != licenses[base]
             ]
-        message = "every license is one that is allowed, and that of the base"
+        message = "every license is one of the list" if self.allow else "no list of allowed licenses is set (allow)"
+        if self.same_as_base and bases:
+            message += "; every model that names its base has its license"
         if findings:
             names = "; ".join(
                 f"{row['model']}: {row['license'] or 'no license'}, {row['problem']}" for row in findings[:5]
@@ -163,25 +173,60 @@ def _declared_bases(current: PublishedAtlas) -> Iterator[tuple[str, str]]:
             yield model, base
 
 
-def _by_dataset(current: PublishedAtlas) -> Iterator[tuple[str, Iterator[ModelPair]]]:
-    return groupby(sorted(current.pairs, key=lambda pair: pair.dataset), key=lambda pair: pair.dataset)
+_NOTHING_TO_COMPARE = Skipped("no two models share a dataset: nothing to compare")
 
 
-def _z(pairs: list[ModelPair], unrelated: list[ModelPair]) -> list[float]:
-    from lfm_tasks.statistics.model_pairs import closeness, robust_scale
-
-    usual, values = (
-        closeness(np.array([(pair.similarity, pair.closest) for pair in chosen]).T) for chosen in (unrelated, pairs)
-    )
-    scales = [robust_scale(row, least=_LEAST_SPREAD) for row in usual]
-    return [float(z) for z in np.max([scale.z(row) for scale, row in zip(scales, values, strict=True)], axis=0)]
+def _likeness(pair: "Relation") -> float:
+    return 1.0 if pair.level == Level.COPY else pair.probability
 
 
-def _unrelated_similarities(measure: str, unrelated: list[ModelPair]) -> dict[str, Any]:
-    """Return how similar unrelated models are: the null that the zoo itself gives."""
-    null: dict[str, Any] = {"of": f"calibrated {measure} of models without a declared relation", "n": len(unrelated)}
-    if unrelated:
-        values = np.array([pair.similarity for pair in unrelated])
+def _probability(pair: "Relation") -> str:
+    return "a copy" if pair.level == Level.COPY else f"p {pair.probability:.3f}"
+
+
+def _finite(value: float | None) -> float | None:
+    return None if value is None or not np.isfinite(value) else round(value, 4)
+
+
+def _named(pairs: list["Relation"], number: Callable[["Relation"], str]) -> str:
+    """Return the first pairs with a number each, and how many more there are."""
+    first = {(pair.source, pair.target): number(pair) for pair in reversed(pairs)}
+    names = [f"{source} and {target} ({text})" for (source, target), text in reversed(first.items())]
+    more = f" and {len(names) - _N_NAMED} more" if len(names) > _N_NAMED else ""
+    return "; ".join(names[:_N_NAMED]) + more
+
+
+def _not_judged(current: PublishedAtlas, cannot: Callable[["Relation"], bool]) -> str:
+    """Return which pairs of which dataset, or which dataset as a whole, were not judged; empty if all were."""
+    counts = Counter(pair.dataset for pair in current.relations if cannot(pair))
+    total = Counter(pair.dataset for pair in current.relations)
+    parts = [f"{counts[name]} of {total[name]} pairs of {name}" for name in sorted(counts)]
+    parts += [f"{name}, which has one model" for name in current.datasets if name not in total]
+    return f"; not judged: {', '.join(parts)}" if parts else ""
+
+
+def _with_family(current: PublishedAtlas, pairs: Iterable["Relation"]) -> Iterator[tuple["Relation", str]]:
+    """Yield pairs with what their family is called, by family: the model that it comes from, or its members."""
+    from lfm_tasks.lineage.families import families_of, family_of
+
+    families = families_of(current.relations, current.meta)
+    named = []
+    for pair in pairs:
+        family = family_of(families, pair.source)
+        place = families.index(family) if family else len(families)
+        name = "" if family is None else f"from {family.oldest}" if family.oldest else " / ".join(family.members[:3])
+        named.append((pair, name, place))
+    named.sort(key=lambda item: (item[0].declared, item[2]))
+    yield from ((pair, name) for pair, name, _ in named)
+
+
+def _unrelated_similarities(current: PublishedAtlas) -> dict[str, Any]:
+    """Return how similar models are that declare no relation: what this zoo is like."""
+    values = np.array([p.similarity for p in current.relations if not p.declared and np.isfinite(p.similarity)])
+    null: dict[str, Any] = {
+        "of": f"calibrated {current.measure} of models without a declared relation", "n": len(values)
+    }  # fmt: skip
+    if len(values):
         quartiles = np.quantile(values, [0, 0.25, 0.5, 0.75, 0.95, 1]).round(4).tolist()
         null |= dict(zip(("min", "q25", "median", "q75", "q95", "max"), quartiles, strict=True))
         counts, edges = np.histogram(np.clip(values, 0, 1), bins=20, range=(0, 1))

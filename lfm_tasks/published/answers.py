@@ -12,7 +12,20 @@ from lfm_tasks.published.atlas import Atlas
 from lfm_tasks.stores.atlas.schema import AtlasError
 
 _PAIR = ("score", "calibrated", "p_value", "q_value", "ci_low", "ci_high", "null_mean", "unrelated_rank")
-_NEAREST = ("name", "value", "margin", "source", "target", "score", "ci_low", "ci_high", "q_value", "status")
+_NEAREST = (
+    "name",
+    "value",
+    "margin",
+    "margin_low",
+    "margin_high",
+    "source",
+    "target",
+    "score",
+    "ci_low",
+    "ci_high",
+    "q_value",
+    "status",
+)
 
 
 _Row = dict[str, Any]

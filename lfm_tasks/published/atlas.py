@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
+from lfm_tasks.catalog.names import describe, did_you_mean
 from lfm_tasks.published import queries
 from lfm_tasks.published.queries import Names, require_one_of
 from lfm_tasks.spectral.bases.full_map import full_map, whitened_rows
 from lfm_tasks.stores.atlas.files import checked_manifest, open_group, open_scores, read_json
-from lfm_tasks.stores.atlas.schema import AtlasError, Manifest, manifest_key
+from lfm_tasks.stores.atlas.schema import ZARR, AtlasError, Manifest, manifest_key
 from lfm_tasks.stores.units.store import UnitStore
 
 if TYPE_CHECKING:
@@ -172,14 +173,23 @@ class Atlas:
         """Return the names of all spaces, ``model/layer``."""
         return [str(name) for name in self.scores["source"].values]
 
+    @property
+    def comparisons_across(self) -> list[str]:
+        """Return the names of the comparisons of spaces of two datasets."""
+        start = f"{ZARR}/across/"
+        parts = [name.removeprefix(start).split("/") for name in self.manifest.files if name.startswith(start)]
+        return sorted({part[0] for part in parts if len(part) > 1})
+
     def nearest(
         self, name: str, *, n: int = 5, measure: str | None = None, dataset: str | None = None
     ) -> list[dict[str, Any]]:
         """Return the ``n`` models nearest to a model, or spaces to a space, a row each, nearest first.
 
         ``value`` is calibrated (0 chance, 1 best; the score itself where chance was not sampled), of models the mean
-        of both directions' `best_match`; ``margin`` how far the next one is behind. Of models the other columns tell
-        the pair of layers that is most alike. `pandas.DataFrame` takes the rows as they are.
+        of both directions' `best_match`; ``margin`` how far the next one is behind, with its interval and p-value
+        (``margin_low``, ``margin_high``, ``margin_p``): where the interval holds 0, the points do not tell which is
+        nearer. Of models the other columns tell the pair of layers that is most alike. `pandas.DataFrame` takes the
+        rows as they are.
         """
         if n < 1:
             raise AtlasError(f"found n={n}, needs at least 1 neighbor to name")
@@ -262,14 +272,37 @@ class Atlas:
         return as_html(self.summary, self.datasets, self.measures)
 
     def _dataset_of(self, dataset: str | None, *names: str) -> str | None:
-        """Return ``dataset``, or the only one that has all of these models or spaces; None where that tells none."""
+        """Return ``dataset``, or the only one that has all of these models or spaces; `AtlasError` if that tells none."""
         if dataset is not None or len(self.datasets) < 2:
             return dataset
         present = {one: self.scores.sel(dataset=one)["n_points"].values > 0 for one in self.datasets}
         spaces, models = ([str(one) for one in self.scores[side].values] for side in ("source", "source_model"))
         known = {one: {*compress(spaces, there), *compress(models, there)} for one, there in present.items()}
         having = [one for one, of_dataset in known.items() if of_dataset.issuperset(names)]
-        return having[0] if len(having) == 1 else None
+        if len(having) == 1:
+            return having[0]
+        places = {name: having or [one for one, of_dataset in known.items() if name in of_dataset] for name in names}
+        for name in names:
+            if not places[name]:
+                raise self._unknown(name)
+        if not having:
+            found = " and ".join(f"{name!r} on {', '.join(on)}" for name, on in places.items())
+            raise AtlasError(f"found {found}, needs a dataset that both are on: compare others")
+        said = f"found {' and '.join(map(repr, names))} on the datasets {', '.join(having)}"
+        raise AtlasError(f"{said}, needs one of them: say which, dataset={having[0]!r} (--dataset {having[0]})")
+
+    def _unknown(self, name: str) -> AtlasError:
+        """Return what to say of a name that no dataset has a model or a space of."""
+        errors = []
+        for dataset in self.datasets:
+            try:
+                self.names(dataset).spaces_of(name)
+            except AtlasError as error:
+                errors.append(error)
+        # Where it failed is told first; else what is spelled alike.
+        known = [*self.models, *self.spaces]
+        needed = f"found {describe(name)}, needs a model or a space of the atlas{did_you_mean(str(name), known)}"
+        return next((error for error in errors if "failed" in str(error)), AtlasError(needed))
 
     def names(self, dataset: str | None = None) -> Names:
         """Return the models and spaces of a dataset, by model and depth."""

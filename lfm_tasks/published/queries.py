@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
 from lfm_tasks.catalog.names import describe, did_you_mean
 from lfm_tasks.errors import REASONS
 from lfm_tasks.statistics.model_pairs import best_match, depth_aligned, mean_match, pairs_of_models, symmetrized
+from lfm_tasks.statistics.resampling import margin
 from lfm_tasks.stores.atlas.schema import AtlasError
 
 
@@ -144,7 +146,15 @@ def nearest_models(
         similarity = symmetrized(matrix(scores, names, measure, "best_match").values)
     to_model = dict(zip(names.models, similarity[names.models.index(model)], strict=True))
     sources = names.layers(model)
-    for row in _ranked([other for other in names.models if other != model], to_model):
+
+    def halves_to(other: str) -> Float[np.ndarray, " halves"]:
+        targets = names.layers(other)
+        there = scores.sel(dataset=names.dataset, measure=measure, source=sources, target=targets)
+        back = scores.sel(dataset=names.dataset, measure=measure, source=targets, target=sources)
+        both = [np.moveaxis(_halves(cells, measure), -1, 0) for cells in (there, back)]
+        return np.asarray((best_match(both[0]) + best_match(both[1])) / 2)
+
+    for row in _ranked([other for other in names.models if other != model], to_model, halves_to):
         targets = names.layers(row["name"])
         block = scores.sel(dataset=names.dataset, measure=measure, source=sources, target=targets)
         values = _similarities(block, measure)
@@ -163,7 +173,8 @@ def nearest_spaces(scores: xr.Dataset, names: Names, space: str, measure: str) -
     values = dict(zip(spaces, _similarities(row, measure), strict=True))
     statuses = row["status"].attrs["flag_meanings"].split()
     loaded = row[[*_STATISTICS, "status"]].load()
-    for ranked in _ranked(spaces, values):
+    halves = dict(zip(spaces, _halves(row, measure), strict=True))
+    for ranked in _ranked(spaces, values, lambda other: halves[other]):
         cell = loaded.sel(target=ranked["name"])
         yield ranked | _statistics(cell) | {"status": statuses[int(cell["status"])]}
 
@@ -176,16 +187,33 @@ def _similarities(cells: xr.Dataset, measure: str) -> np.ndarray:
     return values
 
 
-def _ranked(names: list[str], values: dict[str, float]) -> list[dict[str, Any]]:
-    """Return name, value and margin of each name that has a value, the highest first."""
+def _halves(cells: xr.Dataset, measure: str) -> Float[np.ndarray, "*cells halves"]:
+    """Return the scores on each half of the points, on the scale of `_similarities`; no halves where there are none."""
+    if "half_scores" not in cells:
+        return np.empty((*cells["score"].shape, 0))
+    halves = cells["half_scores"].values.astype(np.float64)
+    if default_statistic(cells) == "score":
+        return halves
+    chance = cells["null_mean"].values[..., None]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray((halves - chance) / ((0.0 if measure in cells.attrs["distances"] else 1.0) - chance))
+
+
+def _ranked(
+    names: list[str], values: dict[str, float], halves_of: Callable[[str], Float[np.ndarray, " halves"]]
+) -> Iterator[dict[str, Any]]:
+    """Yield name and value of each name that has a value, the highest first, and the margin over the next one."""
     # Rounded, so that equals stand in the order of their names and not of their last bits.
     known = [name for name in names if np.isfinite(values[name])]
     known.sort(key=lambda name: (-round(float(values[name]), 6), name))
-    rows = []
     for name, following in zip_longest(known, known[1:]):
-        margin = None if following is None else max(0.0, float(values[name] - values[following]))
-        rows.append({"name": name, "value": float(values[name]), "margin": margin})
-    return rows
+        row: dict[str, Any] = {"name": name, "value": float(values[name])}
+        if following is None:
+            yield row | dict.fromkeys(("margin", "margin_low", "margin_high", "margin_p"))
+            continue
+        lead = margin(max(0.0, float(values[name] - values[following])), halves_of(name) - halves_of(following))
+        ends = {"margin_low": lead.low, "margin_high": lead.high, "margin_p": lead.p_value}
+        yield row | {"margin": lead.value} | {name: end if np.isfinite(end) else None for name, end in ends.items()}
 
 
 def _statistics(cell: xr.Dataset) -> dict[str, float | None]:

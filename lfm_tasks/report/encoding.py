@@ -7,11 +7,13 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 from scipy.cluster.hierarchy import dendrogram as draw_tree
 from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 
 from lfm_tasks.statistics.model_pairs import match_layers, model_distances, pairs_of_models, symmetrized
+from lfm_tasks.statistics.resampling import interval_reach
 
 
 def model_similarity(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
@@ -21,14 +23,6 @@ def model_similarity(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
     in order and without a gap.
     """
     return symmetrized(_means(np.fmax.reduceat(values, [rows[0] for rows in groups], axis=1), groups))
-
-
-def at_best_match(others: np.ndarray, values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
-    """Return (model, model): ``others`` where ``values`` have their best match, averaged as `model_similarity` does."""
-    known = np.nan_to_num(values, nan=-np.inf)
-    every = np.arange(len(values))
-    at_best = np.stack([others[every, rows[0] + known[:, rows].argmax(axis=1)] for rows in groups], axis=1)
-    return symmetrized(_means(at_best, groups))
 
 
 def _means(of_spaces: np.ndarray, groups: list[list[int]]) -> np.ndarray:
@@ -113,14 +107,31 @@ def statistic_matrix(atlas: xr.Dataset, rows: Rows, statistic: str, measure: str
     return np.asarray(chosen.values, dtype=np.float64)
 
 
-def calibrated_ends(atlas: xr.Dataset, rows: Rows, measure: str) -> tuple[np.ndarray, np.ndarray]:
-    """Return the intervals on the scale of the calibrated values; the lower end of a distance is its better one."""
-    chance = statistic_matrix(atlas, rows, "null_mean", measure)
-    is_distance = measure in atlas.attrs["distances"]
-    room = (0.0 if is_distance else 1.0) - chance
-    with np.errstate(divide="ignore", invalid="ignore"):
-        low, high = ((statistic_matrix(atlas, rows, end, measure) - chance) / room for end in ("ci_low", "ci_high"))
-    return (high, low) if is_distance else (low, high)
+def similarity_of_halves(
+    atlas: xr.Dataset, rows: Rows, measure: str, statistic: str
+) -> Float[np.ndarray, "models models halves"]:
+    """Return `model_similarity` on each half of the points, best matches found anew; no halves where there are none.
+
+    ``statistic``: ``score``, or ``calibrated`` by the chance level of all points.
+    """
+    if "half_scores" not in atlas:
+        return np.empty((len(rows.groups), len(rows.groups), 0))
+    halves = statistic_matrix(atlas, rows, "half_scores", measure)
+    if statistic == "calibrated":
+        chance = statistic_matrix(atlas, rows, "null_mean", measure)[..., None]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            halves = (halves - chance) / ((0.0 if measure in atlas.attrs["distances"] else 1.0) - chance)
+    return np.stack([model_similarity(half, rows.groups) for half in np.moveaxis(halves, -1, 0)], axis=-1)
+
+
+def interval_ends(
+    similarity: Float[np.ndarray, "models models"], halves: Float[np.ndarray, "models models halves"]
+) -> tuple[Float[np.ndarray, "models models"], Float[np.ndarray, "models models"]]:
+    """Return the ends of the 95 % intervals of `model_similarity`, at most 1; NaN without halves."""
+    if not halves.shape[-1]:
+        return np.full(similarity.shape, np.nan), np.full(similarity.shape, np.nan)
+    reach = interval_reach(halves)
+    return similarity - reach, np.maximum(np.minimum(similarity + reach, 1.0), similarity)
 
 
 # int16; the smallest number stands for NaN.

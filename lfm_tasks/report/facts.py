@@ -5,21 +5,24 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float
 
+from lfm_tasks.report.across import across_view
 from lfm_tasks.report.encoding import (
     Rows,
-    at_best_match,
     best_matches,
-    calibrated_ends,
     dataset_rows,
     dendrogram,
+    interval_ends,
     model_similarity,
     pack_matrix,
     pack_matrix_if_any,
+    similarity_of_halves,
     statistic_matrix,
 )
 from lfm_tasks.report.sections import embedding_facts, map_facts
 from lfm_tasks.statistics.model_pairs import Scaling, classical_scaling, model_distances
+from lfm_tasks.statistics.resampling import margin
 from lfm_tasks.stores.atlas.schema import GOOD_RECALL
 
 # Which number of a pair the charts show; the default first.
@@ -119,12 +122,8 @@ def _measure_facts(atlas: xr.Dataset, rows: Rows, measure: str) -> dict[str, Any
     for statistic in ["calibrated"] if is_distance else STATISTICS:
         values = statistic_matrix(atlas, rows, statistic, measure)
         if np.isfinite(values).any():
-            ends = (
-                calibrated_ends(atlas, rows, measure)
-                if statistic == "calibrated"
-                else tuple(statistic_matrix(atlas, rows, end, measure) for end in ("ci_low", "ci_high"))
-            )
-            views[statistic] = _models(values, ends, rows.groups)
+            halves = similarity_of_halves(atlas, rows, measure, statistic)
+            views[statistic] = _models(values, halves, rows.groups)
     ceiling = "split_half_reliability" in atlas and float(
         atlas["split_half_reliability"].sel(dataset=rows.dataset, measure=measure)
     )
@@ -154,10 +153,14 @@ def _pair_numbers(atlas: xr.Dataset, rows: Rows, measure: str) -> dict[str, Any]
     return matrices
 
 
-def _models(values: np.ndarray, ends: tuple[np.ndarray, ...], groups: list[list[int]]) -> dict[str, Any]:
+def _models(
+    values: Float[np.ndarray, "spaces spaces"],
+    halves: Float[np.ndarray, "models models halves"],
+    groups: list[list[int]],
+) -> dict[str, Any]:
     similarity = model_similarity(values, groups)
     order, xs, ys = dendrogram(similarity)
-    low, high = (pack_matrix_if_any(at_best_match(end, values, groups)) for end in ends)
+    low, high = (pack_matrix_if_any(end) for end in interval_ends(similarity, halves))
     return {
         "models": pack_matrix(similarity),
         "low": low,
@@ -188,17 +191,38 @@ _SMALL_GAP = 1e-7
 def page_tables(atlas: xr.Dataset, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tables of the page by name."""
     measure = default_measure([measure["name"] for measure in facts["measures"]])
-    findings = [row for dataset in facts["datasets"] for row in _findings(atlas, dataset["name"], measure)]
+    findings = _by_model([row for dataset in facts["datasets"] for row in _findings(atlas, dataset["name"], measure)])
     spaces = [row for dataset in facts["datasets"] for row in _space_rows(atlas, dataset["name"])]
     return {
         "measure": measure,
         "findings": findings,
-        "same": sorted(
-            {tuple(sorted((row["model"], row["nearest"]))) for row in findings if row["relation"] == "same"}
-        ),
+        "across": across_view(atlas, findings, measure),
+        "same": _same_models(findings, len(facts["datasets"]) > 1),
         "spaces": spaces,
-        "doubtful": [f"{row['model']}/{row['layer']}: {doubt}" for row in spaces if (doubt := _doubt(row))],
+        "doubtful": [
+            f"{row['model']}/{row['layer']}{' on ' + row['dataset'] if len(facts['datasets']) > 1 else ''}: {doubt}"
+            for row in spaces
+            if (doubt := _doubt(row))
+        ],
     }
+
+
+def _same_models(findings: list[dict[str, Any]], are_several: bool) -> list[tuple[str, str, str]]:
+    """Return each two models that are the same, and on which datasets, "" where there is only one."""
+    on: dict[tuple[str, str], set[str]] = {}
+    for row in findings:
+        if row["relation"] == "same":
+            first, second = sorted((row["model"], row["nearest"]))
+            on.setdefault((first, second), set()).add(row["dataset"])
+    return [(*pair, f" on {' and '.join(sorted(datasets))}" if are_several else "") for pair, datasets in sorted(on.items())]
+
+
+def _by_model(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return findings with those of a model together; ``n_rows``: how many there are at the first of them, else 0."""
+    by_model: dict[str, list[dict[str, Any]]] = {}
+    for row in findings:
+        by_model.setdefault(row["model"], []).append(row)
+    return [row | {"n_rows": 0 if at else len(rows)} for rows in by_model.values() for at, row in enumerate(rows)]
 
 
 def _findings(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, Any]]:
@@ -213,8 +237,10 @@ def _findings(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, A
     alike = score
     if measure in atlas.attrs["distances"]:
         score, alike = calibrated, -score  # high is alike, 1 is the same
-    similarity = model_similarity(calibrated if np.isfinite(calibrated).any() else score, groups)
-    low, high = (at_best_match(end, calibrated, groups) for end in calibrated_ends(atlas, rows, measure))
+    statistic, values = ("calibrated", calibrated) if np.isfinite(calibrated).any() else ("score", score)
+    similarity = model_similarity(values, groups)
+    halves = similarity_of_halves(atlas, rows, measure, statistic)
+    low, high = interval_ends(similarity, halves)
     np.fill_diagonal(similarity, np.nan)
     usual = float(np.nanmedian(similarity)) if np.isfinite(similarity).any() else np.nan
     matches = best_matches(alike, groups)
@@ -227,7 +253,7 @@ def _findings(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, A
         nearest, *others = [int(other) for other in falling][:2]
         block = np.ix_(groups[model], groups[nearest])
         chance = q_values[block]
-        value, second = float(similarity[model, nearest]), float(similarity[model, others[0]])
+        value = float(similarity[model, nearest])
         is_same = min(score[block].max(axis=1).min(), score[block].max(axis=0).min()) >= IDENTICAL
         findings.append(
             {
@@ -236,7 +262,7 @@ def _findings(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, A
                 "nearest": models[nearest],
                 "value": value,
                 "interval": _interval(low[model, nearest], high[model, nearest]),
-                "margin": max(0.0, value - second) if len(models) > 2 and np.isfinite(second) else None,
+                "margin": _margin(similarity[model], halves[model], [nearest, *others]),
                 "same_layers": int((matches[groups[model], nearest] == np.arange(len(groups[model]))).sum()),
                 "n_layers": len(groups[model]),
                 "above_chance": int((chance <= _ABOVE_CHANCE).sum()) if np.isfinite(chance).any() else None,
@@ -247,8 +273,20 @@ def _findings(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, A
     return findings
 
 
+def _margin(
+    similarity: Float[np.ndarray, " models"], halves: Float[np.ndarray, "models halves"], nearest: list[int]
+) -> str | None:
+    """Return by how much the nearest of two models is ahead, with its interval if it has one; None: there is no second."""
+    if len(nearest) < 2 or not np.isfinite(similarity[nearest]).all():
+        return None
+    first, second = nearest
+    lead = margin(max(0.0, float(similarity[first] - similarity[second])), halves[first] - halves[second])
+    interval = f" ({_interval(lead.low, lead.high)})" if np.isfinite(lead.low) else ""
+    return f"{lead.value:z.3f}{interval}"
+
+
 def _interval(low: float, high: float) -> str:
-    return f"{low:.3f} to {high:.3f}" if np.isfinite(low) and np.isfinite(high) else "–"
+    return f"{low:z.3f} to {high:z.3f}" if np.isfinite(low) and np.isfinite(high) else "–"
 
 
 def _relation(is_same: bool, value: float, usual: float, q_values: np.ndarray) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import xarray as xr
 from jinja2 import Environment, FunctionLoader, StrictUndefined
 
+from lfm_tasks.report.across import across_tables
 from lfm_tasks.report.facts import comparison_tables, page_facts, page_tables
 from lfm_tasks.report.sections import transfer_tables
 
@@ -93,6 +94,7 @@ def render_report(
             facts=facts,
             has=_has(facts),
             comparisons=comparison_tables(atlas),
+            across_comparisons=across_tables(groups),
             transfers=transfer_tables(groups),
             **page_tables(atlas, facts),
         )

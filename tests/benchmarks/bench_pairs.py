@@ -5,8 +5,8 @@
 ``kernel``: described spaces in memory, tiles of ``--side`` sources × ``--side`` targets; the sides alternate in one
 process. The two products of a pair are counted as real ones: (K−1) × q × 2(K−1) and (K−1) × 2(K−1) × (K−1), two
 operations each, at the rate that a float32 product of 1,500 × 1,500 has in the same rounds.
-``known``: lfm and overlap of spaces whose points are all known, with chance, intervals from ``--groups`` parts, halves;
-beside them their products at the float32 rate, and one pair after another with 100 permutations.
+``known``: lfm and overlap of spaces whose points are all known, with chance, and intervals from halves; beside them
+their products at the float32 rate, and one pair after another with 100 permutations.
 ``stage``: a zoo of ``--spaces`` is recorded and gets its bases, then the stage scores is run as a run does it: compiled
 loops are called once before, its time is split, and the rate of products is measured right before and after.
 ``files``: counts the files of a store. Times are CPU seconds.
@@ -37,21 +37,19 @@ from lfm_tasks.spectral.bases.full_map import (
     permutations_per_product,
     permuted_maps,
     permuted_rows,
-    whitened_rows,
 )
 from lfm_tasks.spectral.batched.tiles import TILE_SCORES, tile_source, tile_sums, tile_targets
 from lfm_tasks.spectral.maps.closed_form import DescriptorCoefficients, fit_closed_form
 from lfm_tasks.stages.activations.stage import record_activations
 from lfm_tasks.stages.bases.stage import build_bases
-from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.inventory.stage import validate
 from lfm_tasks.stages.scores import closed_form_maps as closed_scores
 from lfm_tasks.stages.scores import closed_form_maps as described
 from lfm_tasks.stages.scores import stage as scores
-from lfm_tasks.stages.scores.full_maps import basis_chance, basis_rows, score_tile, tile_side_of
+from lfm_tasks.stages.scores.full_maps import BasisRows, basis_chance, score_tile, tile_side_of
 from lfm_tasks.stages.scores.pair_index import PairIndex
 from lfm_tasks.stages.scores.stage import score_pairs
-from lfm_tasks.statistics.resampling import Exchange, random_parts
+from lfm_tasks.statistics.resampling import Exchange, halves_of
 from lfm_tasks.stores.units.arrays import ArrayReader
 from lfm_tasks.stores.units.store import UnitStore
 
@@ -66,13 +64,12 @@ def main() -> None:
     parser.add_argument("--eigenpairs", type=int, default=50)
     parser.add_argument("--descriptors", type=int, default=64)
     parser.add_argument("--side", type=int, default=32)
-    parser.add_argument("--groups", type=int, default=20)
     chosen = parser.parse_args()
     for n_spaces in chosen.spaces:
         if chosen.claim == "kernel":
             kernel(n_spaces, chosen.eigenpairs, chosen.descriptors, chosen.side)
         elif chosen.claim == "known":
-            known(chosen.points, chosen.eigenpairs, chosen.groups)
+            known(chosen.points, chosen.eigenpairs)
         else:
             with tempfile.TemporaryDirectory() as name:
                 stage(Path(name), n_spaces, chosen.points, chosen.eigenpairs, split=chosen.claim == "stage")
@@ -112,14 +109,17 @@ def kernel(n_spaces: int, n_eigenpairs: int, n_descriptors: int, side: int, n_ro
     )
 
 
-def known(n_points: int, n_eigenpairs: int, n_groups: int, n_rounds: int = 5) -> None:
+def known(n_points: int, n_eigenpairs: int, n_rounds: int = 5) -> None:
     """Time the pairs of two sides of 16 bases, and what they do one after another, in turns."""
-    exchange = Exchange(n_points)
-    parts, halves = random_parts(n_points, n_groups), random_parts(n_points, 2, seed=1)
+    exchange, halves = Exchange(n_points), halves_of(map(str, range(n_points)))
     bases = [known_basis(seed, n_points, n_eigenpairs) for seed in range(16)]
-    parted = Resampling(exchange, parts, halves, n_groups)
-    of_parts = [basis_rows(np.linspace(0, 1, n_eigenpairs), one, basis_chance(one), parted) for one in bases]
-    sides = [tile_side_of(of_parts[start : start + TILE_SIDE]) for start in range(0, 16, TILE_SIDE)]
+    # Of other values than bases of halves have, which takes as long.
+    of_halves = [np.stack([basis.astype(np.float32)] * len(halves)) for basis in bases]
+    rows = [
+        BasisRows(np.linspace(0, 1, n_eigenpairs), basis, basis_chance(basis), of_half)
+        for basis, of_half in zip(bases, of_halves, strict=True)
+    ]
+    sides = [tile_side_of(rows[start : start + TILE_SIDE], halves) for start in range(0, 16, TILE_SIDE)]
     pairs = [(source, target) for source in range(TILE_SIDE) for target in range(TILE_SIDE)]
     square = np.random.default_rng(0).standard_normal((1500, 1500)).astype(np.float32)
 
@@ -130,8 +130,8 @@ def known(n_points: int, n_eigenpairs: int, n_groups: int, n_rounds: int = 5) ->
 
     def one_by_one() -> None:
         source, target = bases[:2]
-        sets = [np.ones(n_points, dtype=bool), *(parts != part for part in range(n_groups)), halves == 0, halves == 1]
-        maps = np.stack([full_map(whitened_rows(source[some]), whitened_rows(target[some])) for some in sets])
+        sets = [np.ones(n_points, dtype=bool), *(half for second in halves for half in (~second, second))]
+        maps = np.stack([full_map(source[some], target[some]) for some in sets])
         orders = np.stack([exchange.permutation(draw) for draw in range(100)])
         steps = np.array_split(orders, 100 // permutations_per_product(n_points, n_eigenpairs))
         drawn = [permuted_maps(source, permuted_rows(target, some), len(some)) for some in steps]
@@ -145,11 +145,11 @@ def known(n_points: int, n_eigenpairs: int, n_groups: int, n_rounds: int = 5) ->
         seconds["tiles"].append(spent(tiles) / 256)
         seconds["one by one"].append(spent(one_by_one))
     median = {name: statistics.median(values) for name, values in seconds.items()}
-    # Of all points, by part, by half; whitened twice without each part and half; CᵀC of all these and the whole.
-    count = 3 * n_points * n_eigenpairs**2 + (3 * (n_groups + 2) + 1) * n_eigenpairs**3
+    # Of all points and of the halves of each split; CᵀC of all these.
+    count = (1 + len(halves)) * n_points * n_eigenpairs**2 + (1 + 2 * len(halves)) * n_eigenpairs**3
     products = 2 * count * median["product"]
     say(
-        f"{n_points} points, K = {n_eigenpairs}, {n_groups} groups: lfm and overlap with all statistics "
+        f"{n_points} points, K = {n_eigenpairs}: lfm and overlap with all statistics "
         f"{1e3 * median['tiles']:.2f} ms a pair, {median['tiles'] / products:.1f} times the products at "
         f"{1e-9 / median['product']:.0f} GFLOP/s; one by one with 100 permutations "
         f"{1e3 * median['one by one']:.0f} ms, {median['one by one'] / median['tiles']:.0f} times as long"

@@ -47,7 +47,7 @@ def passes(spaces: Spaces, repeats: int) -> None:
     n_spaces, n_points = len(spaces), len(spaces[0])
     ids = np.array([f"{index:06}" for index in range(n_points)])
     how = resampling(ids, None, AtlasConfig())
-    sets = point_sets(n_points, how.parts, how.halves, how.n_parts)
+    sets = point_sets(n_points, how.halves)
     every = np.arange(n_spaces)
     wanted = np.triu(np.ones((n_spaces, n_spaces), dtype=bool))
     for name in NAMES:

@@ -213,7 +213,10 @@ def fashion(folder: Path, n_train: int = 12_000) -> Data:
     pixels = train["images"][:n_train].astype(np.float64)
     other = KMeans(10, n_init=1, random_state=0).fit_predict(pixels[:, ::2, ::2].reshape(n_train, -1)[:, ::-3])
     return Data(
-        images(train["images"][:n_train]), labels, torch.from_numpy(other.astype(np.int64)), images(test["images"][:N_PROBE])
+        images(train["images"][:n_train]),
+        labels,
+        torch.from_numpy(other.astype(np.int64)),
+        images(test["images"][:N_PROBE]),
     )
 
 
@@ -326,7 +329,9 @@ def pruned(weights: Weights, share: float) -> Weights:
 def noisy(weights: Weights, share: float, seed: int) -> Weights:
     generator = torch.Generator().manual_seed(seed)
     return {
-        name: values + share * values.std() * torch.randn(values.shape, generator=generator) if values.ndim > 1 else values
+        name: values + share * values.std() * torch.randn(values.shape, generator=generator)
+        if values.ndim > 1
+        else values
         for name, values in weights.items()
     }
 
@@ -429,7 +434,9 @@ def build(universe: Universe, kinds: Mapping[str, Kind]) -> None:
         for number in range(2):
             recipe = Recipe(4, other_task=True, seed=code + 50 + number)
             learn = partial(train, data=second, recipe=recipe)
-            universe.network(f"{architecture}_task{number}", kind, code + 50 + number, learn, **alone, data="other task")
+            universe.network(
+                f"{architecture}_task{number}", kind, code + 50 + number, learn, **alone, data="other task"
+            )
             name = f"{architecture}_untrained{number}"
             universe.network(name, kind, code + 60 + number, lambda network: network, **alone, data="none")
         print(architecture, len(universe.facts), flush=True)  # noqa: T201

@@ -23,6 +23,7 @@ def publish_atlas() -> Callable[..., PublishedAtlas]:
         days: float = 0.0,
         content: Sequence[str] = (),
         n_points: int = 500,
+        q_value: float = 1e-4,
         reliability: float = 0.95,
         failures: int = 0,
         settings: Mapping[str, Any] | None = None,
@@ -36,6 +37,7 @@ def publish_atlas() -> Callable[..., PublishedAtlas]:
             {
                 "score": (dims, cells),
                 "calibrated": (dims, cells),
+                "q_value": (dims, np.where(np.isfinite(cells), q_value, np.nan)),
                 "ci_low": (dims, cells - 0.01),
                 "ci_high": (dims, cells + 0.01),
                 "split_half_reliability": (("dataset", "measure"), np.array([[reliability]])),

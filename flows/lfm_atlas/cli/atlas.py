@@ -27,7 +27,7 @@ AtlasPath = Annotated[Path, Parameter(name="--atlas", help="Folder of a publishe
 Format = Annotated[Literal["table", "json"], Parameter(help="json: for programs, one object on stdout.")]
 Measure = Annotated[str | None, Parameter(help="A measure of the atlas; overlap if it has it.")]
 Dataset = Annotated[str | None, Parameter(help="A dataset of the atlas; needed if it has several.")]
-_NAMES_NEEDED = {"nearest": 1, "pair": 2, "summary": 0}
+_NAMES_NEEDED = {"nearest": 1, "pair": 2, "summary": 0, "datasets": 0}
 
 
 def add_commands(app: App) -> None:
@@ -38,14 +38,17 @@ def add_commands(app: App) -> None:
 
 def show(
     atlas_path: AtlasPath,
-    view: Annotated[Literal["nearest", "pair", "summary"], Parameter(help="nearest NAME, pair SOURCE TARGET, summary")],
+    view: Annotated[
+        Literal["nearest", "pair", "summary", "datasets"],
+        Parameter(help="nearest NAME, pair SOURCE TARGET, summary, or datasets: models on each dataset side by side"),
+    ],
     *names: Annotated[str, Parameter(help="Models, or spaces as model/layer.")],
     measure: Measure = None,
     dataset: Dataset = None,
     n: Annotated[int, Parameter(name=["--n", "-n"], help="How many neighbors.")] = 5,
     format: Format = "table",
 ) -> int:
-    """Show what is nearest to a model or space, all numbers of a pair, or what the atlas holds."""
+    """Show what is nearest to a model or space, all numbers of a pair, what the atlas holds, or datasets side by side."""
     if len(names) != _NAMES_NEEDED[view]:
         print_err(
             f"found {len(names)} names, show {view} needs {_NAMES_NEEDED[view]}: models, or spaces as model/layer"
@@ -58,6 +61,10 @@ def show(
             tables = answers.nearest_tables(atlas, names[0], n, measure, dataset)
         elif view == "pair":
             tables = answers.pair_tables(atlas, names[0], names[1], dataset)
+        elif view == "datasets":
+            from lfm_tasks.published.across import datasets_tables
+
+            tables = datasets_tables(atlas, measure, n=n)
         else:
             tables = answers.summary_tables(atlas)
     if format == "json":

@@ -113,13 +113,13 @@ def compare_across_datasets(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...]) 
         for part, job in jobs
     ]
     failed: dict[tuple[AcrossSettings, BasisPair], JobFailure] = {}
-    for job, result in run.results("across_datasets", store_across, [job for _, job in jobs], needs):
+    for job, result in run.results("across", store_across, [job for _, job in jobs], needs):
         if isinstance(result, JobFailure):
             failed |= dict.fromkeys(((job.settings, pair) for pair in job.pairs), result)
     n_tried = sum(len(job.pairs) for _, job in jobs)
     parts = tuple(_finished(run.store, part, failed) for part in planned)
     n_wanted = sum(len(part.pairs) - part.n_not_computed for part in parts)
-    run.stage_counts.add("across_datasets", n_tried - len(failed), n_wanted - n_tried)
+    run.stage_counts.add("across", n_tried - len(failed), n_wanted - n_tried)
     return AcrossDatasets(parts)
 
 

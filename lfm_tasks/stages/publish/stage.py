@@ -15,11 +15,12 @@ from lfm_tasks.runtime.folders import ATLAS, RUN_PURPOSE, why_of_another_catalog
 from lfm_tasks.runtime.folding import failures_as_json
 from lfm_tasks.runtime.run import Failure, Run, versions
 from lfm_tasks.spaces import Space
+from lfm_tasks.stages.across_datasets.stage import AcrossDatasets
 from lfm_tasks.stages.bases.stage import SpaceBasis, not_computed
 from lfm_tasks.stages.inventory.requests import PairSelection, comparison_facts, n_directed_pairs
 from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.stages.publish.assemble import assemble, meta
-from lfm_tasks.stages.publish.tables import edges, layer_rows, model_rows
+from lfm_tasks.stages.publish.tables import across_rows, edges, layer_rows, model_rows
 from lfm_tasks.stages.scores.stage import ScoredPairs, UnscoredPairs, unscored_pairs
 from lfm_tasks.stages.transfers.stage import Transfers
 from lfm_tasks.stores.atlas.files import (
@@ -83,12 +84,18 @@ class AtlasSpec:
         """What the catalog asks for and no run has computed yet, so that this is no whole atlas; empty: it is one."""
         n_spaces, n_pairs = len(self.not_computed), self.scored.n_not_computed
         n_transfers = sum(section.n_not_computed for section in self.sections if isinstance(section, Transfers))
+        n_pairs += sum(section.n_not_computed for section in self.sections if isinstance(section, AcrossDatasets))
         if not n_spaces and not n_pairs and not n_transfers:
             return ""
         missing = f"{n_spaces} spaces and {n_pairs} pairs of the others are not computed yet"
         if not n_spaces and not n_pairs:
             missing = f"{n_transfers} transfers are not computed yet"
         return f"{missing}, so the published atlas stays as it is: run all of the catalog"
+
+    @property
+    def has_across(self) -> bool:
+        """Whether the catalog compares spaces of two datasets."""
+        return any(section.parts for section in self.sections if isinstance(section, AcrossDatasets))
 
     @property
     def units(self) -> dict[str, set[str]]:
@@ -137,7 +144,7 @@ def atlas_spec(
             "troubles": sorted([*pair, *asdict(failure).values()] for pair, failure in scored.failures.items()),
             "score_settings": scored.settings,
             "sections": [section.keys for section in sections],
-            "parts": [asdict(part) for part in zoo.parts],
+            "parts": [asdict(part) for part in zoo.all_parts],
             "settings": settings(run),
             "meta": meta(run),
             "versions": versions(),
@@ -209,6 +216,8 @@ def _publish(run: Run, spec: AtlasSpec) -> Publication:
             write_edges(edges(atlas), folder)
             write_table("models", model_rows(atlas), folder)
             write_table("layers", layer_rows(atlas), folder)
+            if spec.has_across:
+                write_table("across", across_rows(groups), folder)
             write_json(facts, folder / "summary.json")
             # Only here: a run without news draws no page.
             from lfm_tasks.report import render_report

@@ -1,4 +1,4 @@
-"""The tables of an atlas: edges, models, layers."""
+"""The tables of an atlas: edges, models, layers, and across where spaces of two datasets are compared."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -123,6 +123,36 @@ def layer_rows(atlas: xr.Dataset) -> dict[str, np.ndarray]:
         }
         parts.append(names | {"margin": margin[place], "p_best": p_best[place]} | zoo.labels(place[0]))
     return _joined(parts, column_names("layers"))
+
+
+def across_rows(groups: Mapping[str, xr.Dataset]) -> dict[str, np.ndarray]:
+    """Return a long table: a row for each directed pair of spaces of two datasets, and measure."""
+    parts = []
+    for path, group in sorted(groups.items()):
+        if not path.startswith("across/"):
+            continue
+        shape = tuple(group.sizes[dim] for dim in ("direction", "measure", "source", "target"))
+        is_back, measure, first, second = (index.ravel() for index in np.indices(shape))
+        ends = [group[side].values.astype(object)[at] for side, at in (("source", first), ("target", second))]
+        datasets = [np.full(len(first), group.attrs[f"{side}_dataset"], dtype=object) for side in ("source", "target")]
+        (source, target), (of_source, of_target) = (
+            (np.where(is_back, two[1], two[0]), np.where(is_back, two[0], two[1])) for two in (ends, datasets)
+        )
+        columns = {
+            "comparison": np.full(len(first), group.attrs["comparison"], dtype=object),
+            "source": source,
+            "source_dataset": of_source,
+            "target": target,
+            "target_dataset": of_target,
+            "measure": group["measure"].values.astype(object)[measure],
+            "map_residual": np.full(len(first), np.nan),
+            "status": group["status"].values.astype(object)[first, second],
+        }
+        columns |= {name: group[name].values.ravel() for name in column_names("across") if name not in columns}
+        if "map_residual" in group:
+            columns["map_residual"] = group["map_residual"].values[is_back, first, second]
+        parts.append(columns)
+    return _joined(parts, column_names("across"))
 
 
 @dataclass(frozen=True)

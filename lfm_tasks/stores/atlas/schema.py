@@ -24,7 +24,7 @@ from zarr.storage import LocalStore
 
 from lfm_tasks.stores.units.durable import checksum_of, file_digest, is_dropping, read_regular
 
-Table = Literal["edges", "models", "layers"]
+Table = Literal["edges", "models", "layers", "across"]
 Dtype = Literal["string", "float64", "int32", "list<string>"]
 
 _SCORE = ("dataset", "measure", "source", "target")
@@ -134,6 +134,19 @@ COLUMNS: tuple[Column, ...] = (
         "p-value of the best match, corrected for choosing among the target model's layers",
         ("layers",),
     ),
+    Column("comparison", "string", "comparison of the catalog that asks for the pair", ("across",)),
+    Column("source", "string", "space that is mapped from, model/layer", ("across",)),
+    Column("source_dataset", "string", "dataset through which the source is seen", ("across",)),
+    Column("target", "string", "space that is mapped to, model/layer", ("across",)),
+    Column("target_dataset", "string", "dataset through which the target is seen", ("across",)),
+    Column("measure", "string", "measure of the map", ("across",)),
+    Column("score", "float64", "the measure itself", ("across",)),
+    Column("null_mean", "float64", "mean over random pairings of the classes", ("across",)),
+    Column("null_q95", "float64", "95 % quantile over random pairings of the classes", ("across",)),
+    Column("calibrated", "float64", "(score - null_mean) / (1 - null_mean)", ("across",)),
+    Column("p_value", "float64", "how often chance reaches the score", ("across",)),
+    Column("map_residual", "float64", "how far rows of the target are from their images: 0 for an isometry", ("across",)),
+    Column("status", "string", "ok, or why there is no number", ("across",)),
 )
 
 

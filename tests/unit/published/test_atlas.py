@@ -194,11 +194,17 @@ def test_atlas_of_another_schema__is_refused(version: int, message: str, small_f
         open_atlas(tmp_path / "atlas")
 
 
-def test_atlas_of_the_last_schema__is_read(small_folder: Path, small: Atlas, tmp_path: Path) -> None:
-    _published_as(2, small_folder, tmp_path / "atlas")
+@pytest.mark.parametrize("version", [2, 3])
+def test_atlas_of_a_former_schema__is_read(
+    version: int, small_folder: Path, small: Atlas, tmp_path: Path
+) -> None:
+    _published_as(version, small_folder, tmp_path / "atlas")
 
     with open_atlas(tmp_path / "atlas", store=small_folder / ".lfm-atlas") as old:
         assert old.nearest("model0") == small.nearest("model0")
+        assert old.matrix(reduce="depth_aligned").equals(small.matrix(reduce="depth_aligned"))
+        if version > 2:
+            return
         with pytest.raises(AtlasError, match="found no basis of model0/layer0"):
             old.map("model0/layer0", "model1/layer0")
 
@@ -207,8 +213,10 @@ def test_atlas_of_two_datasets__asks_which(small: Atlas) -> None:
     two = small.scores.isel(dataset=[0, 0]).assign_coords(dataset=["probe", "late"])
     both = Atlas(small.folder, small.key, small.summary, two, small.store, small.manifest)
 
-    with pytest.raises(AtlasError, match=r"found 2 datasets \(probe, late\), needs one: give dataset="):
+    with pytest.raises(AtlasError, match=r"found 'model0' on the datasets probe, late, needs one of .* --dataset probe"):
         both.nearest("model0")
+    with pytest.raises(AtlasError, match=r"found 2 datasets \(probe, late\), needs one: give dataset="):
+        both.matrix()
     both = Atlas(small.folder, small.key, {**small.summary, "failures": []}, two, small.store, small.manifest)
     assert both.nearest("model0", dataset="late") == small.nearest("model0")
 
@@ -223,9 +231,21 @@ def test_atlas_of_several_datasets__knows_the_only_one_of_a_model(small: Atlas) 
     assert both.pair("model0/layer0", "model1/layer0")["score"].equals(
         small.pair("model0/layer0", "model1/layer0")["score"]
     )
-    for name in ("model1", "nothing"):
-        with pytest.raises(AtlasError, match=r"found 2 datasets \(probe, late\), needs one: give dataset="):
-            both.nearest(name)
+    with pytest.raises(AtlasError, match="found 'model1' on the datasets probe, late, needs one of them: say which"):
+        both.nearest("model1")
+    with pytest.raises(AtlasError, match="found the text 'modell0', needs a model or a space of the atlas; did you mean"):
+        both.nearest("modell0")
+
+
+def test_pair_that_no_dataset_has__says_where_each_is(small: Atlas) -> None:
+    two = small.scores.isel(dataset=[0, 0]).assign_coords(dataset=["probe", "late"]).copy(deep=True)
+    of_model = two["source_model"].values == "model0"
+    for dataset, absent in (("late", of_model), ("probe", ~of_model)):
+        two["n_points"].loc[{"dataset": dataset}] = np.where(absent, 0, two["n_points"].sel(dataset=dataset))
+    both = Atlas(small.folder, small.key, {**small.summary, "failures": []}, two, small.store, small.manifest)
+
+    with pytest.raises(AtlasError, match="found 'model0' on probe and 'model1' on late, needs a dataset that both are"):
+        both.pair("model0", "model1")
 
 
 def test_overview__is_short_and_escaped(small: Atlas) -> None:
@@ -244,7 +264,7 @@ def _published_as(version: int, small_folder: Path, target: Path) -> None:
     atlas = read_atlas(small_folder / "atlas").assign_attrs(schema_version=version)
     summary = json.loads((small_folder / "atlas" / "summary.json").read_text()) | {"schema_version": version}
     with publish(target, "key") as folder:
-        write_atlas(atlas.drop_vars(["content", "basis"]), {}, folder)
+        write_atlas(atlas.drop_vars(["depth", *(["content", "basis"] if version < 3 else [])]), {}, folder)
         (folder / "summary.json").write_text(json.dumps(summary))
 
 

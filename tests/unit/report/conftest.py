@@ -58,6 +58,8 @@ def made_atlas() -> Callable[..., MadeAtlas]:
         variables |= {name: (("dataset", "source"), np.full(shape, 100)) for name in ("n_points", "n_features")}
         variables["method"] = (("dataset", "source"), np.full(shape, "exact", dtype=object))
         variables["depth"] = (("dataset", "source"), np.tile(depth, (len(datasets), 1)))
+        halves = scores[..., None] + reach[..., None] / 4 * np.array([1, -1, 1, -1])
+        variables["half_scores"] = ((*dims, "half"), halves.astype(np.float32))
         variables["split_half_reliability"] = (("dataset", "measure"), np.full((len(datasets), 2), 0.93))
         coordinates: dict[str, Any] = {"dataset": texts(list(datasets)), "measure": texts(["lfm", "overlap"])}
         for side in ("source", "target"):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from lfm_tasks.report.encoding import (
-    at_best_match,
     best_matches,
     dendrogram,
     model_similarity,
@@ -101,11 +100,3 @@ def test_model_similarity__is_that_of_the_kernel_also_where_values_are_missing()
     found = model_similarity(values, groups)
     np.testing.assert_allclose(found[:2, :2], (directed + directed.T) / 2)
     assert np.isnan(found[:, 2]).all()
-
-
-def test_at_best_match__takes_the_others_from_the_cell_of_the_best_value() -> None:
-    values = np.array([[1, 0.2, 0.9], [0.2, 1, 0.4], [0.3, 0.8, 1]])
-    others = np.arange(9.0).reshape(3, 3)
-
-    # From the first model: cells 0-2 and 1-2; from the second: 2-1.
-    np.testing.assert_allclose(at_best_match(others, values, [[0, 1], [2]])[0, 1], ((2 + 5) / 2 + 7) / 2)

@@ -26,13 +26,15 @@ def test_findings__of_a_distance_are_those_of_the_similarity_that_it_mirrors(mad
     similar = atlas.isel(measure=[1])
     mirrored = {name: 1 - similar[name] for name in ("score", "null_mean", "null_q95")}
     mirrored |= {"ci_low": 1 - similar["ci_high"], "ci_high": 1 - similar["ci_low"]}
+    mirrored["half_scores"] = 1 - similar["half_scores"]
     distant = similar.assign(mirrored).assign_attrs(atlas.attrs | {"distances": ["overlap"]})
 
     pages = [render_report(each, summary) for each in (similar, distant)]
 
     findings = [re.findall(r"<tbody>(.*?)</tbody>", page, flags=re.DOTALL)[0] for page in pages]
     assert findings[0] == findings[1]
-    assert len(re.findall(r"\d\.\d{3} to \d\.\d{3}", findings[0])) == 4
+    # Of the similarity and of the margin of each model.
+    assert len(re.findall(r"-?\d\.\d{3} to -?\d\.\d{3}", findings[0])) == 8
 
 
 @pytest.mark.parametrize(

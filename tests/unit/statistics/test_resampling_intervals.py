@@ -10,6 +10,7 @@ from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.statistics.resampling import (
     halves_of,
     interval_reach,
+    margin,
     mean_interval,
     pair_interval,
     split_half_reliability,
@@ -119,3 +120,25 @@ def test_pair_interval__leaves_a_network_with_itself_out_and_needs_three() -> No
 
     assert pair_interval(pairs) == pytest.approx((0.5, 0.5))
     assert np.isnan(pair_interval(pairs[:2, :2])).all()
+
+
+def test_margins__hold_the_true_difference_of_scores_of_the_same_points() -> None:
+    held, found = 0, 0
+    for seed in range(300):
+        generator = np.random.default_rng([6, seed])
+        noise = generator.standard_normal(200)
+        # Both err together: intervals of each alone would be far wider.
+        first, second = 3 * noise + 0.2 + generator.standard_normal(200), 3 * noise + generator.standard_normal(200)
+        halves = on_halves(lambda rows, a=first, b=second: float(a[rows].mean() - b[rows].mean()), 200, seed=seed)
+        lead = margin(float(first.mean() - second.mean()), halves)
+        held += lead.low <= 0.2 <= lead.high
+        found += lead.low > 0
+        assert (lead.p_value < 0.05) == (lead.low > 0 or lead.high < 0)
+    assert 0.91 <= held / 300 <= 0.98
+    assert 0 < found / 300
+
+
+def test_margins__without_halves_have_a_value_only_and_of_copies_are_sure() -> None:
+    assert np.isnan([margin(0.1, np.empty(0)).low, margin(0.1, np.full(4, np.nan)).p_value]).all()
+    assert margin(0.1, np.full(4, 0.1)).p_value == 0
+    assert margin(0.0, np.zeros(4)).p_value == 1

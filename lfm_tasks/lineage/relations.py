@@ -1,0 +1,159 @@
+"""How the models of an atlas are related: a level of `lfm_tasks.lineage.levels` for every pair, with what it rests on."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from lfm_tasks.lineage.evidence import pair_evidence, probability
+from lfm_tasks.lineage.levels import CHANCE_AT_MOST, COPY_AT_LEAST, FAMILY_AT_LEAST, RELATED_AT_LEAST, Level
+from lfm_tasks.statistics.model_pairs import best_match, families, pairs_of_models, symmetrized
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Two models of one dataset and how they are related.
+
+    Attributes
+    ----------
+    level
+        The word, by what activations say.
+    probability
+        Of a common origin, in [0, 1]; NaN where it cannot be told. A pair that declares one starts from even odds.
+    similarity
+        Calibrated: each layer with its best match, averaged over layers and both directions; ``closest`` that of the two
+        layers that are most alike. NaN where there is none.
+    layers_kept
+        Layers of the model with fewer layers that the other one has, too: best match .97 or more; of ``n_layers``.
+    declared
+        Whether ``base_model`` leads from one to the other.
+    """
+
+    dataset: str
+    source: str
+    target: str
+    level: Level
+    probability: float
+    similarity: float
+    closest: float
+    layers_kept: int
+    n_layers: int
+    declared: bool
+
+    def finding(self, **more: Any) -> dict[str, Any]:
+        """Return the pair as evidence: plain values, None where there is no number."""
+        return {
+            "dataset": self.dataset,
+            "source": self.source,
+            "target": self.target,
+            "level": str(self.level),
+            "probability": _rounded(self.probability),
+            "similarity": _rounded(self.similarity),
+            "closest_layers": _rounded(self.closest),
+            "layers_kept": f"{self.layers_kept} of {self.n_layers}",
+            "declared": self.declared,
+        } | more
+
+
+def _rounded(value: float) -> float | None:
+    return round(value, 4) if np.isfinite(value) else None
+
+
+def default_measure(measures: list[str]) -> str:
+    """Return the measure that models are compared by: ``overlap``, on which all limits were measured, or the first."""
+    return "overlap" if "overlap" in measures else measures[0]
+
+
+def relations_of_atlas(atlas: "xr.Dataset", meta: Mapping[str, Mapping[str, Any]]) -> tuple[Relation, ...]:
+    """Return every pair of models that share a dataset, the most alike first, those that cannot be told last.
+
+    Parameters
+    ----------
+    atlas
+        The arrays of an atlas, dims (dataset, measure, source, target).
+    meta
+        What the catalog says of each model; ``base_model`` declares a relation.
+    """
+    family = families(meta)
+    found = [relation for dataset in atlas["dataset"].values for relation in _of_dataset(atlas, str(dataset), family)]
+    return tuple(sorted(found, key=_order))
+
+
+def _order(relation: Relation) -> tuple[Any, ...]:
+    # Rounded, so that equals stand in the order of their names and not of their last bits.
+    similarity = round(relation.similarity, 6) if np.isfinite(relation.similarity) else -np.inf
+    return (-similarity, relation.source, relation.target, relation.dataset)
+
+
+def _of_dataset(atlas: "xr.Dataset", dataset: str, family: Mapping[str, int]) -> Iterator[Relation]:
+    present = np.flatnonzero(atlas["n_points"].sel(dataset=dataset).values > 0)
+    of_space = np.array([str(name) for name in atlas["source_model"].values], dtype=object)
+    order = present[np.argsort(of_space[present], kind="stable")]
+    models, n_layers = np.unique(of_space[order], return_counts=True)
+    if len(models) < 2:
+        return
+    measure = default_measure([str(name) for name in atlas["measure"].values])
+    cells = atlas.sel(dataset=dataset, measure=measure).isel(source=order, target=order)
+    values, q_values = cells["calibrated"].values, cells["q_value"].values
+    ends = np.cumsum(n_layers)
+    groups = [np.arange(end - n, end) for end, n in zip(ends, n_layers, strict=True)]
+    of_family = np.array([family[model] for model in models])
+    declared = (of_family[:, None] == of_family) & ~np.eye(len(models), dtype=bool)
+    numbers = _PairNumbers(values, q_values, groups)
+    evidence = pair_evidence(values, groups, declared)
+    probabilities = probability(evidence.log_odds, len(models), declared)
+    for first, second in combinations(range(len(models)), 2):
+        pair = first, second
+        similarity, odds = float(numbers.similarity[pair]), float(probabilities[pair])
+        smaller = pair if n_layers[first] <= n_layers[second] else pair[::-1]
+        yield Relation(
+            dataset,
+            str(models[first]),
+            str(models[second]),
+            _level(similarity, odds, float(evidence.family[pair]), float(numbers.least_q[pair])),
+            odds,
+            similarity,
+            float(numbers.closest[pair]),
+            int(numbers.n_kept[smaller]),
+            int(n_layers[smaller[0]]),
+            bool(declared[pair]),
+        )
+
+
+def _level(similarity: float, odds: float, deviations: float, least_q: float) -> Level:
+    if not np.isfinite(similarity):
+        return Level.CANNOT_TELL
+    if similarity >= COPY_AT_LEAST:
+        return Level.COPY
+    if odds >= RELATED_AT_LEAST:
+        return Level.RELATED
+    if not np.isfinite(odds):
+        return Level.CANNOT_TELL
+    is_above_chance = least_q <= CHANCE_AT_MOST
+    if deviations >= FAMILY_AT_LEAST and is_above_chance:
+        return Level.SAME_FAMILY
+    if not np.isfinite(least_q):
+        return Level.CANNOT_TELL
+    return Level.BEYOND_CHANCE if is_above_chance else Level.UNRELATED
+
+
+class _PairNumbers:
+    """Summaries of all layers of every pair of models: (model, model)."""
+
+    def __init__(self, values: np.ndarray, q_values: np.ndarray, groups: list[np.ndarray]) -> None:
+        shape = len(groups), len(groups)
+        directed, self.closest, self.least_q = np.full((3, *shape), np.nan)
+        self.n_kept = np.zeros(shape, dtype=int)
+        for group in pairs_of_models(groups):
+            place = group.source, group.targets
+            block, chance = group.of(values), group.of(q_values)
+            directed[place] = best_match(block)
+            self.closest[place] = np.fmax.reduce(block, axis=(1, 2))
+            self.least_q[place] = np.fmin.reduce(chance, axis=(1, 2))
+            self.n_kept[place] = (np.fmax.reduce(block, axis=2) >= COPY_AT_LEAST).sum(axis=1)
+        self.similarity = symmetrized(directed)
