@@ -43,8 +43,8 @@ VERIFY_PURPOSE = "lfm-atlas verify"
 # The kinds of units that every atlas lists in its reference. Units of other kinds are unneeded only if the reference of
 # an atlas that is gone names them.
 LISTED_KINDS = (
-    "activations", "bases", "halves", "designs", "scores", "collections", "kept_maps", "embeddings", "embedded_points", "maps",
-    "across_datasets",
+    "activations", "bases", "halves", "designs", "scores", "collections", "kept_maps", "embeddings", "embedded_points",
+    "maps", "across_datasets",
 )  # fmt: skip
 _KEY = re.compile(r"\b[0-9a-f]{64}\b")
 

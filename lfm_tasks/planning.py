@@ -79,7 +79,7 @@ class WorkEstimate:
 
     def numbers(self, space: Space) -> BasisNumbers:
         """Return how many neighbors and eigenpairs a space has."""
-        return self.zoo.numbers(space.dataset, self.catalog.atlas)
+        return self.catalog.atlas.numbers(self.sizes[space].n_points)
 
     def _basis_key(self, recorded: RecordedSpace) -> str:
         return basis_job(self.store, self.catalog.atlas, recorded, self.numbers(recorded.space)).key
@@ -179,7 +179,7 @@ def _collection(estimate: WorkEstimate, is_new: bool) -> MissingWork:
             n_there += 1
             continue
         sizes = [estimate.sizes[space] for space in spaces]
-        n_eigenpairs = min(config.n_eigenpairs, estimate.numbers(spaces[0]).n_eigenpairs)
+        n_eigenpairs = min(config.n_eigenpairs, min(estimate.numbers(space).n_eigenpairs for space in spaces))
         loads.append(collection_load(sizes, config.n_modes, n_eigenpairs, config.max_spaces))
     return MissingWork("collection", len(loads), n_there, total_load(loads))
 
@@ -194,7 +194,7 @@ def _kept_maps(estimate: WorkEstimate, is_new: bool) -> MissingWork:
         n_stored = sum(keys.issuperset(pair) for pair in stored)
         n_new = max(0, n_maps - n_stored) if is_new else 0
         n_missing, n_there = n_missing + n_new, n_there + n_maps - n_new
-        n_eigenpairs = estimate.numbers(spaces[0]).n_eigenpairs
+        n_eigenpairs = max(estimate.numbers(space).n_eigenpairs for space in spaces)
         loads.append(kept_maps_load(n_new, [estimate.sizes[space] for space in spaces], n_eigenpairs))
     return MissingWork("maps", n_missing, n_there, total_load(loads))
 

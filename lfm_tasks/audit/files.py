@@ -1,6 +1,7 @@
 """What an audit leaves: ``audit.json`` for programs, JUnit for CI, a page for people, a line of history."""
 
 import json
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from lfm_tasks.report.page import AuditFacts, render_audit
 from lfm_tasks.stores.outputs import HISTORY, history_lines
 from lfm_tasks.stores.units.durable import atomic_write
 
-Status = Literal["pass", "warn", "fail", "error", "skipped"]
+Status = Literal["pass", "warn", "fail", "error", "unjudged", "skipped"]
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class CheckResult:
     """The result of a check, as ``audit.json`` holds it: its status, and the `Measurement` that this comes from.
 
     pass: within the limit. fail: beyond it. warn: beyond it, not enforced. error: the check could not be evaluated.
-    skipped: there is nothing to measure.
+    unjudged: what is there cannot be judged, and that is not enforced. skipped: there is nothing to measure.
     """
 
     name: str
@@ -73,12 +74,14 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
 
 def junit(results: tuple[CheckResult, ...]) -> str:
     """Return the checks as a JUnit suite: a test case each."""
-    counted = {status: sum(result.status == status for result in results) for status in ("fail", "error", "skipped")}
+    elements = {
+        "fail": "failure", "error": "error", "unjudged": "skipped", "skipped": "skipped", "warn": "system-out"
+    }  # fmt: skip
+    counted = Counter(elements.get(result.status) for result in results)
     suite = ElementTree.Element(
-        "testsuite", name="lfm-atlas audit", tests=str(len(results)), failures=str(counted["fail"]),
+        "testsuite", name="lfm-atlas audit", tests=str(len(results)), failures=str(counted["failure"]),
         errors=str(counted["error"]), skipped=str(counted["skipped"]),
     )  # fmt: skip
-    elements = {"fail": "failure", "error": "error", "skipped": "skipped", "warn": "system-out"}
     for result in results:
         case = ElementTree.SubElement(suite, "testcase", classname="audit", name=result.name)
         if result.status in elements:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 from lfm_tasks import __version__
 from lfm_tasks.audit.control import control
 from lfm_tasks.audit.files import AUDIT_VERSION, CheckResult, Status, write_audit
+from lfm_tasks.audit.weights import weight_agreements
 from lfm_tasks.catalog.sections import Checks
 from lfm_tasks.checks import BaselineCheck, Measurement, PublishedAtlas, Skipped, Unjudged, ZooCheck
 from lfm_tasks.errors import DataError, FolderError
@@ -23,6 +24,14 @@ from lfm_tasks.stores.atlas.schema import catalog_id
 from lfm_tasks.stores.references import add_reference_folder, holds_atlas
 
 logger = logging.getLogger(__name__)
+_STATUS_WORDS: dict[Status, str] = {
+    "fail": "failed",
+    "error": "could not be evaluated",
+    "warn": "warned",
+    "pass": "passed",
+    "unjudged": "could not be judged",
+    "skipped": "skipped",
+}
 AUDIT_PURPOSE = "lfm-atlas audit"
 
 
@@ -45,12 +54,14 @@ class Audit:
 
     @property
     def sentence(self) -> str:
-        """The verdict in a line."""
-        broken = [check.name for check in self.checks if check.breaks]
-        if broken:
-            return f"{len(broken)} of {len(self.checks)} checks broke their limit: {', '.join(broken)}"
-        warned = [check.name for check in self.checks if check.status in ("warn", "error")]
-        return f"{len(self.checks)} checks, {len(warned)} warnings" + (f": {', '.join(warned)}" if warned else "")
+        """How many checks have each status, the worst first, those by name that are to be looked at."""
+        parts = []
+        for status, word in _STATUS_WORDS.items():
+            names = [check.name for check in self.checks if check.status == status]
+            if names:
+                named = f" ({', '.join(names)})" if status not in ("pass", "skipped") else ""
+                parts.append(f"{len(names)} {word}{named}")
+        return ", ".join(parts)
 
 
 def audit_atlas(run: Run, promote_anyway: bool = False) -> Audit:
@@ -70,6 +81,7 @@ def audit_atlas(run: Run, promote_anyway: bool = False) -> Audit:
     current = read_published(run.atlas_folder)
     if current is None:
         raise FileNotFoundError(f"{run.atlas_folder}: found no atlas to audit: run lfm-atlas run")
+    current = replace(current, weights=weight_agreements(run.catalog, current.relations))
     place = run.catalog.root / config.baseline
     baseline: PublishedAtlas | DataError | None
     try:
@@ -177,7 +189,7 @@ def guarded(name: str, enforced: bool, measure: Callable[..., object], *argument
     if isinstance(measured, Skipped):
         return CheckResult(name, "skipped", enforced, message=measured.message)
     if isinstance(measured, Unjudged):
-        return CheckResult(name, "error" if enforced else "skipped", enforced, message=measured.message)
+        return CheckResult(name, "error" if enforced else "unjudged", enforced, message=measured.message)
     if not isinstance(measured, Measurement):
         message = f"could not be told: found {measured!r} as result, needs a Measurement, Skipped or Unjudged"
         return CheckResult(name, "error", enforced, message=message)

@@ -91,7 +91,9 @@ class Comparison(Settings):
         if self.target_dataset == self.dataset:
             raise ValueError(f"found {self.dataset[:100]!r} as dataset and as target_dataset: leave target_dataset out")
         if self.transfer is not None:
-            raise ValueError("found transfer beside target_dataset: anchors are points of both, and two datasets share none")
+            raise ValueError(
+                "found transfer beside target_dataset: anchors are points of both, and two datasets share none"
+            )
         return self
 
     @property

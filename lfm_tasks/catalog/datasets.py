@@ -49,7 +49,9 @@ FileFormat = Literal["npy", "npz", "safetensors", "hdf5", "netcdf", "parquet", "
 def _one_dataset(value: object) -> object:
     if isinstance(value, list | tuple):
         example = ", ".join(f"{{dataset: {name}}}" for name in value[:2]) if value else "{dataset: a}, {dataset: b}"
-        raise ValueError(f"found {describe(value)}, needs one dataset: list a source for each, [{example}], with its keys")
+        raise ValueError(
+            f"found {describe(value)}, needs one dataset: list a source for each, [{example}], with its keys"
+        )
     return value
 
 

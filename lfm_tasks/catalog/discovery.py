@@ -245,7 +245,9 @@ def _joined(discovery: Discovery, parts: Sequence[_Candidate]) -> _Candidate:
     sources = [index for found in taken for index in found.sources]
     declined = {found.sources[0]: f": {found.declined}" for found in parts if found.declined}
     absent = tuple(
-        f"{dataset}{declined.get(index, '')}" for index, dataset in enumerate(discovery.datasets) if index not in sources
+        f"{dataset}{declined.get(index, '')}"
+        for index, dataset in enumerate(discovery.datasets)
+        if index not in sources
     )
     return replace(taken[0], sources=tuple(sources), paths=tuple(found.path for found in taken), absent=absent)
 

@@ -10,12 +10,21 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePath
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, Discriminator, Field, JsonValue, Tag, model_validator
 
 from lfm_tasks.catalog.checkpoints import LOADERS, CheckpointModel, Loader
-from lfm_tasks.catalog.datasets import ArrayFile, LayerText, ModelFile, ModelIds, ModelText, PlainText, SourceDataset, with_fields
+from lfm_tasks.catalog.datasets import (
+    ArrayFile,
+    LayerText,
+    ModelFile,
+    ModelIds,
+    ModelText,
+    PlainText,
+    SourceDataset,
+    with_fields,
+)
 from lfm_tasks.catalog.names import check_layer_name, describe, did_you_mean, pattern_fields, shorten
 from lfm_tasks.config import FROM_ENVIRONMENT, PathText, Settings
 
@@ -92,9 +101,9 @@ class ActivationsSource(ArrayFile):
     @model_validator(mode="after")
     def _one_layer_field(self) -> "ActivationsSource":
         in_path, in_key = pattern_fields(self.path), pattern_fields(self.key or "")
-        for field in ("layer", "id"):
-            if field in in_path and field in in_key:
-                raise ValueError(f"found {{{field}}} in path and in key, needs it in one of them")
+        for name in ("layer", "id"):
+            if name in in_path and name in in_key:
+                raise ValueError(f"found {{{name}}} in path and in key, needs it in one of them")
         if "id" in (*in_path, *in_key):
             if self.ids is not None:
                 raise ValueError("found {id} and ids, needs one of them: the names in place of {id} are the ids")
@@ -235,8 +244,7 @@ def _source_form(value: object) -> str:
 _Kind = TypeVar("_Kind")
 # A model has a source of rows for each of its datasets: one, or a list of them.
 OneOrSeveral = Annotated[
-    Annotated[_Kind, Tag("<file>")]
-    | Annotated[tuple[_Kind, ...], Field(strict=False, min_length=1), Tag("<list>")],
+    Annotated[_Kind, Tag("<file>")] | Annotated[tuple[_Kind, ...], Field(strict=False, min_length=1), Tag("<list>")],
     Discriminator(_source_form),
 ]
 
@@ -266,7 +274,9 @@ class Model(Settings):
             raise ValueError(f"found head beside {kinds[0]}, needs onnx: only an ONNX graph can be cut")
         for dataset in self.datasets:
             if self.datasets.count(dataset) > 1:
-                needed = f"needs each dataset once: a model has one source of rows on a dataset, remove one of {kinds[0]}"
+                needed = (
+                    f"needs each dataset once: a model has one source of rows on a dataset, remove one of {kinds[0]}"
+                )
                 raise ValueError(f"found the dataset {dataset[:100]!r} {self.datasets.count(dataset)} times, {needed}")
         return self
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from lfm_tasks.lineage.relations import Relation
+    from lfm_tasks.lineage.weights import WeightAgreement
 
 Finding = Mapping[str, Any]
 
@@ -120,12 +121,14 @@ _NOT_IN_SCORES = ("measures", "null")
 
 @dataclass(frozen=True)
 class PublishedAtlas:
-    """A published atlas as checks see it: its arrays, its summary, and the days since it was written."""
+    """A published atlas as checks see it: arrays, summary, the days since it was written, how weights agree."""
 
     # Every reader of a catalog imports this file: xarray and SciPy, half a second each, are imported where they work.
     atlas: "xr.Dataset"
     summary: Mapping[str, Any]
     days: float = 0.0
+    # Of pairs of models whose weights are at hand; an audit adds them.
+    weights: Mapping[frozenset[str], "WeightAgreement"] = field(default_factory=dict)
 
     @property
     def key(self) -> str:

@@ -5,6 +5,7 @@ Similarity is evidence of lineage, not proof: two models may be alike because th
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
@@ -68,19 +69,27 @@ class UndeclaredLineage(ZooCheck):
         judged = [pair for pair in current.relations if pair.level != Level.CANNOT_TELL]
         if not judged:
             return Unjudged(
-                f"none of {len(current.relations)} pairs of models can be judged by {current.measure}: give two layers or "
-                "more of each model, or three models, and a measure whose chance is known, such as overlap"
+                f"none of {len(current.relations)} pairs of models can be judged by {current.measure}: give two "
+                "layers or more of each model, or three models, and a measure whose chance is known, such as overlap"
             )
-        high = [pair for pair in judged if pair.level == Level.COPY or pair.probability >= self.at_least]
+        high = [
+            pair
+            for pair in current.relations
+            if pair.level == Level.COPY or pair.probability >= self.at_least or _shares_weights(current, pair)
+        ]
         high.sort(key=lambda pair: pair.declared)
         undeclared = [pair for pair in high if not pair.declared]
         message = "no two models without a declared relation have a common origin, as far as activations say"
         if undeclared:
-            names = _named(undeclared, _probability)
-            message = f"probably of a common origin: {names}; evidence, not proof: declare base_model in meta"
+            names = _named(undeclared, partial(_evidence, current))
+            message = (
+                f"probably of one origin: {names}; evidence of a common origin, not proof: declare base_model in meta"
+            )
         message += _not_judged(current, lambda pair: pair.level == Level.CANNOT_TELL)
         observed = max((pair.probability for pair in judged if not pair.declared), default=None)
-        findings = [pair.finding(family=name) for pair, name in _with_family(current, high)]
+        findings = [
+            pair.finding(family=name, weights=_weights(current, pair)) for pair, name in _with_family(current, high)
+        ]
         null = _unrelated_similarities(current)
         return Measurement(bool(undeclared), _finite(observed), self.at_least, message, findings, null)
 
@@ -106,22 +115,26 @@ class DeclaredParentFar(ZooCheck):
         ]
         if not declared:
             return Skipped("no model of this zoo names another of it as its base_model")
-        judged = [item for item in declared if item[2].level != Level.CANNOT_TELL]
+        judged = [item for item in declared if item[2].level != Level.CANNOT_TELL or _shares_weights(current, item[2])]
         if not judged:
             named = ", ".join(dict.fromkeys(child for child, _, _ in declared[:_N_NAMED]))
             return Unjudged(f"no calibrated similarity by {current.measure} of {named} to the base that each names")
-        judged.sort(key=lambda item: (_likeness(item[2]), item[:2]))
-        far = [(child, base, pair) for child, base, pair in judged if _likeness(pair) < self.below]
+        judged.sort(key=lambda item: (_likeness(current, item[2]), item[:2]))
+        far = [(child, base, pair) for child, base, pair in judged if _likeness(current, pair) < self.below]
         message = "every model is like the base that it names"
         if far:
-            names = "; ".join(f"{child} from {base} ({_probability(pair)})" for child, base, pair in far[:_N_NAMED])
+            names = "; ".join(
+                f"{child} from {base} ({_evidence(current, pair)})" for child, base, pair in far[:_N_NAMED]
+            )
             message = f"not like the declared base: {names}: check base_model and which files were recorded"
         n_left = len(declared) - len(judged)
         if n_left:
             message += f"; not judged: {n_left} of {len(declared)} declared relations"
-        findings = [pair.finding(model=child, base=base) for child, base, pair in judged]
+        findings = [
+            pair.finding(model=child, base=base, weights=_weights(current, pair)) for child, base, pair in judged
+        ]
         null = _unrelated_similarities(current)
-        return Measurement(bool(far), round(_likeness(judged[0][2]), 4), self.below, message, findings, null)
+        return Measurement(bool(far), round(_likeness(current, judged[0][2]), 4), self.below, message, findings, null)
 
 
 class License(ZooCheck):
@@ -176,12 +189,32 @@ def _declared_bases(current: PublishedAtlas) -> Iterator[tuple[str, str]]:
 _NOTHING_TO_COMPARE = Skipped("no two models share a dataset: nothing to compare")
 
 
-def _likeness(pair: "Relation") -> float:
-    return 1.0 if pair.level == Level.COPY else pair.probability
+def _likeness(current: PublishedAtlas, pair: "Relation") -> float:
+    """Return the probability that a pair is related; shared weights leave no doubt."""
+    return 1.0 if pair.level == Level.COPY or _shares_weights(current, pair) else pair.probability
 
 
-def _probability(pair: "Relation") -> str:
-    return "a copy" if pair.level == Level.COPY else f"p {pair.probability:.3f}"
+def _shares_weights(current: PublishedAtlas, pair: "Relation") -> bool:
+    agreement = current.weights.get(frozenset((pair.source, pair.target)))
+    return agreement is not None and agreement.are_shared
+
+
+def _weights(current: PublishedAtlas, pair: "Relation") -> str:
+    """Return what the weights of two models say, in words; empty where they are not at hand."""
+    agreement = current.weights.get(frozenset((pair.source, pair.target)))
+    if agreement is None:
+        return ""
+    if not agreement.says_something:
+        return "other shapes"
+    if agreement.are_apart:
+        return f"unlike, cosine {agreement.cosine:.2f}: trained apart, or units in another order"
+    return f"{'shared' if agreement.are_shared else 'unclear'}, cosine {agreement.cosine:.2f}"
+
+
+def _evidence(current: PublishedAtlas, pair: "Relation") -> str:
+    activations = "a copy" if pair.level == Level.COPY else f"p {pair.probability:.3f}"
+    weights = _weights(current, pair)
+    return f"{activations}; weights {weights}" if weights else activations
 
 
 def _finite(value: float | None) -> float | None:

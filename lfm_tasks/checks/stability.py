@@ -109,7 +109,7 @@ class ChangedWeightsSameVersion(BaselineCheck):
 
 
 class Missing(BaselineCheck):
-    """Models of the baseline that are gone."""
+    """Models of the baseline that are gone, or are gone from one of their datasets."""
 
     compares_numbers: ClassVar[bool] = False
 
@@ -123,14 +123,28 @@ class Missing(BaselineCheck):
             for name in baseline.spaces(dataset)
             if name not in present and name.split("/", 1)[0] not in gone
         )
+        # Of a model on several datasets one may be gone; a dataset that is gone as a whole is no model's fault.
+        absent = [
+            (model, dataset)
+            for dataset in baseline.datasets
+            if dataset in current.datasets
+            for model in sorted(_models_on(dataset, baseline) - _models_on(dataset, current) - {*gone})
+        ]
         message = "every model of the baseline is there"
-        if gone:
-            message = f"gone since the baseline: {', '.join(gone[:5])}: bring them back, or promote this audit"
-        findings = [{"gone": "model", "name": name} for name in gone] + [
-            {"gone": "layer", "name": name} for name in layers[:_N_SHOWN]
+        if gone or absent:
+            told = [*gone, *(f"{model} on {dataset}" for model, dataset in absent)]
+            message = f"gone since the baseline: {', '.join(told[:5])}: bring them back, or promote this audit"
+        findings = [
+            *({"gone": "model", "name": name} for name in gone),
+            *({"gone": "model", "name": name, "dataset": dataset} for name, dataset in absent),
+            *({"gone": "layer", "name": name} for name in layers[:_N_SHOWN]),
         ]
         null = {"of": "models of the baseline", "n": len(baseline.models)}
-        return Measurement(bool(gone), len(gone), 0, message, findings, null)
+        return Measurement(bool(gone or absent), len(gone) + len(absent), 0, message, findings, null)
+
+
+def _models_on(dataset: str, atlas: PublishedAtlas) -> set[str]:
+    return {name.split("/", 1)[0] for name in atlas.spaces(dataset)}
 
 
 class Quality(ZooCheck):

@@ -16,14 +16,14 @@ from jaxtyping import Bool, Float, Int
 from lfm_tasks.statistics.model_pairs import closeness, robust_scale
 
 # Log-odds: intercept, and the weight of each witness.
-_INTERCEPT, _OWN_LAYERS, _OTHERS_BEST, _OTHERS_MEAN = -2.3, 4.3, 4.0, 3.1
-# Own layers: neighbors in a network are at least this close, and independent networks less than so much closer than they.
+_INTERCEPT, _OWN_LAYERS, _OTHERS_BEST, _OTHERS_MEAN = -2.3, 4.3, 3.4, 2.6
+# Own layers: neighbors in a network are at least this close, and independent networks not so much closer than they.
 _LEAST_OWN, _USUAL_OWN = 0.7, 0.6
-# Other models: how far the nearest model of each stands out (this quantile over models, after so many models of a zoo
-# not yet seen whose nearest stand out by `_PRIOR`), the most that this is, since most models may have a relative, and the
-# least unit. Of the best layer, and of the mean over layers.
+# Other models: how far the nearest model of each stands out. This quantile over models, of which so many are made up,
+# whose nearest stand out by `_PRIOR`; within `_USUAL`, since most models may have a relative, or none another of its
+# kind; and what is added to it. Of the best layer, and of the mean over layers.
 _QUANTILE, _N_PRIOR = 0.33, 3
-_PRIOR, _MOST_USUAL, _LEAST = (1.0, 0.5), (0.85, 0.5), (0.1, 0.05)
+_PRIOR, _USUAL, _ADDED = (1.0, 0.5), ((0.3, 0.85), (0.17, 0.5)), (0.1, 0.05)
 _MOST = 8.0
 # Layers that were not recorded cannot contradict: of one layer, other models count half.
 _ONE_LAYER = 0.5
@@ -87,7 +87,7 @@ def probability(
 ) -> Float[np.ndarray, "*pairs"]:
     """Return the probability of a common origin.
 
-    Beforehand a pair that declares it is as likely as not related; else a model has about one relative among the others.
+    Beforehand a pair that declares it is as likely as not related; else each model has about one relative.
 
     Examples
     --------
@@ -151,7 +151,7 @@ def _stands_out(
     """Return by how many units a pair stands out, above 1, at most 8."""
     nearest = np.fmax.reduce(np.where(is_excluded, np.nan, values), axis=1)
     known = np.concatenate([nearest[np.isfinite(nearest)], np.full(_N_PRIOR, _PRIOR[which])])
-    unit = _LEAST[which] + float(np.clip(np.quantile(known, _QUANTILE), 0.0, _MOST_USUAL[which]))
+    unit = _ADDED[which] + float(np.clip(np.quantile(known, _QUANTILE), *_USUAL[which]))
     return _above(np.minimum(np.maximum(values, 0.0) / unit, _MOST), 1.0)
 
 

@@ -39,12 +39,12 @@ CHANCE_AT_MOST = 0.05
 
 MEANINGS = {
     Level.COPY: (
-        f"almost the same model: similarity {COPY_AT_LEAST} or more, so the two differ by rotation, scale, order of units, "
-        "rounding or a little training at most"
+        f"almost the same model: similarity {COPY_AT_LEAST} or more, so the two differ by rotation, scale, order of "
+        "units, rounding or a little training at most"
     ),
     Level.RELATED: (
-        f"one comes from the other, or both from a third: probability {RELATED_AT_LEAST} or more, judged by how alike each "
-        "of the two is to all other models and by how alike its own layers are"
+        f"one comes from the other, or both from a third: probability {RELATED_AT_LEAST} or more, judged by how alike "
+        "each of the two is to all other models and by how alike its own layers are"
     ),
     Level.SAME_FAMILY: (
         "more alike than either is to others, as networks of one architecture and data are; so is a distant relative: "

@@ -1,6 +1,6 @@
-"""How the models of an atlas are related: a level of `lfm_tasks.lineage.levels` for every pair, with what it rests on."""
+"""How the models of an atlas are related: a level for every pair, with what it rests on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,7 @@ import numpy as np
 
 from lfm_tasks.lineage.evidence import pair_evidence, probability
 from lfm_tasks.lineage.levels import CHANCE_AT_MOST, COPY_AT_LEAST, FAMILY_AT_LEAST, RELATED_AT_LEAST, Level
-from lfm_tasks.statistics.model_pairs import best_match, families, pairs_of_models, symmetrized
+from lfm_tasks.statistics.model_pairs import best_match, families, pairs_of_models, robust_scale, symmetrized
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -26,8 +26,8 @@ class Relation:
     probability
         Of a common origin, in [0, 1]; NaN where it cannot be told. A pair that declares one starts from even odds.
     similarity
-        Calibrated: each layer with its best match, averaged over layers and both directions; ``closest`` that of the two
-        layers that are most alike. NaN where there is none.
+        Calibrated: each layer with its best match, averaged over layers and both directions; NaN where there is none.
+        ``closest``: that of the two layers that are most alike.
     layers_kept
         Layers of the model with fewer layers that the other one has, too: best match .97 or more; of ``n_layers``.
     declared
@@ -79,9 +79,55 @@ def relations_of_atlas(atlas: "xr.Dataset", meta: Mapping[str, Mapping[str, Any]
     meta
         What the catalog says of each model; ``base_model`` declares a relation.
     """
-    family = families(meta)
+    # Also models of which meta says nothing.
+    family = families({str(name): {} for name in atlas["source_model"].values} | dict(meta))
     found = [relation for dataset in atlas["dataset"].values for relation in _of_dataset(atlas, str(dataset), family)]
     return tuple(sorted(found, key=_order))
+
+
+@dataclass(frozen=True)
+class Outlier:
+    """A model that is less like all others of its dataset than they are like each other; medians of similarities."""
+
+    dataset: str
+    model: str
+    similarity: float
+    usual: float
+
+    def sentence(self) -> str:
+        """Return the finding in a line."""
+        numbers = f"{self.similarity:.2f} in the median, that of the others {self.usual:.2f}"
+        return f"stands apart: its similarity to other models is {numbers}"
+
+
+# Robust deviations below the other models' from which on a model stands apart, and the least such deviation.
+_FAR_BELOW, _LEAST_DEVIATION = 4.5, 0.02
+# With fewer models none of them can be called usual.
+_FEWEST_MODELS = 5
+
+
+def outliers(relations: Sequence[Relation]) -> tuple[Outlier, ...]:
+    """Return the models that stand apart, by dataset and name.
+
+    A model's number is the median of its similarities to models that are no relatives of it.
+    """
+    of_model: dict[tuple[str, str], list[float]] = {}
+    for one in relations:
+        if np.isfinite(one.similarity) and not (one.declared or one.level.is_at_least(Level.RELATED)):
+            for model in (one.source, one.target):
+                of_model.setdefault((one.dataset, model), []).append(one.similarity)
+    found = []
+    for dataset in sorted({dataset for dataset, _ in of_model}):
+        medians = {model: float(np.median(v)) for (where, model), v in sorted(of_model.items()) if where == dataset}
+        if len(medians) < _FEWEST_MODELS:
+            continue
+        scale = robust_scale(np.array(list(medians.values())), least=_LEAST_DEVIATION)
+        found += [
+            Outlier(dataset, model, value, scale.median)
+            for model, value in medians.items()
+            if value < scale.median - _FAR_BELOW * scale.deviation
+        ]
+    return tuple(found)
 
 
 def _order(relation: Relation) -> tuple[Any, ...]:

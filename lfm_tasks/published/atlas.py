@@ -85,7 +85,9 @@ def _stored_map(maps: xr.Dataset | None, source: str, target: str) -> np.ndarray
     if not len(rows):
         return None
     values: np.ndarray = maps["functional_map"].isel(pair=int(rows[0])).transpose(*_DIMS).values
-    return values
+    # Maps of smaller bases end with NaN.
+    known = np.isfinite(values)
+    return values[known.any(axis=1)][:, known.any(axis=0)]
 
 
 def _recomputed_map(atlas: "Atlas", dataset: str, source: str, target: str) -> np.ndarray:
@@ -101,7 +103,9 @@ def _recomputed_map(atlas: "Atlas", dataset: str, source: str, target: str) -> n
     _, rows_of_first, rows_of_second = np.intersect1d(first[1], second[1], assume_unique=True, return_indices=True)
     if not len(rows_of_first):
         raise AtlasError(f"found no common ids of {source} and {target}, needs the same samples: record both on them")
-    return full_map(whitened_rows(first[0][rows_of_first]), whitened_rows(second[0][rows_of_second]))
+    n_eigenpairs = min(first[0].shape[1], second[0].shape[1])
+    rows = first[0][rows_of_first, :n_eigenpairs], second[0][rows_of_second, :n_eigenpairs]
+    return full_map(*map(whitened_rows, rows))
 
 
 def _basis(atlas: "Atlas", dataset: str, space: str) -> tuple[np.ndarray, np.ndarray]:
@@ -272,7 +276,7 @@ class Atlas:
         return as_html(self.summary, self.datasets, self.measures)
 
     def _dataset_of(self, dataset: str | None, *names: str) -> str | None:
-        """Return ``dataset``, or the only one that has all of these models or spaces; `AtlasError` if that tells none."""
+        """Return ``dataset``, or the only one that has all of these models or spaces; `AtlasError` if none is."""
         if dataset is not None or len(self.datasets) < 2:
             return dataset
         present = {one: self.scores.sel(dataset=one)["n_points"].values > 0 for one in self.datasets}

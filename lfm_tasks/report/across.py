@@ -37,7 +37,12 @@ def across_view(atlas: xr.Dataset, findings: list[dict[str, Any]], measure: str)
             for model in sorted(counts)
         ],
         "pairs": [
-            {"first": one.first, "second": one.second, "values": [_or_none(v) for v in one.values], "spread": one.spread}
+            {
+                "first": one.first,
+                "second": one.second,
+                "values": [_or_none(v) for v in one.values],
+                "spread": one.spread,
+            }
             for one in pairs[:MOST_PAIRS]
         ],
         "n_pairs": len(pairs),
@@ -49,7 +54,9 @@ def _similarities(atlas: xr.Dataset, dataset: str, measure: str) -> Similarities
     rows = dataset_rows(atlas, dataset)
     calibrated = statistic_matrix(atlas, rows, "calibrated", measure)
     is_distance = measure in atlas.attrs["distances"]
-    values = calibrated if np.isfinite(calibrated).any() or is_distance else statistic_matrix(atlas, rows, "score", measure)
+    values = (
+        calibrated if np.isfinite(calibrated).any() or is_distance else statistic_matrix(atlas, rows, "score", measure)
+    )
     if not rows.names:
         return Similarities([], np.empty((0, 0)))
     return Similarities(list(dict.fromkeys(rows.models)), model_similarity(values, rows.groups))

@@ -7,6 +7,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from lfm_tasks.lineage.families import families_of
+from lfm_tasks.lineage.levels import MEANINGS, Level
+from lfm_tasks.lineage.relations import outliers, relations_of_atlas
 from lfm_tasks.report.across import across_view
 from lfm_tasks.report.encoding import (
     Rows,
@@ -188,14 +191,22 @@ _ABOVE_CHANCE = 0.05
 _SMALL_GAP = 1e-7
 
 
-def page_tables(atlas: xr.Dataset, facts: Mapping[str, Any]) -> dict[str, Any]:
+def page_tables(atlas: xr.Dataset, summary: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """Return the tables of the page by name."""
     measure = default_measure([measure["name"] for measure in facts["measures"]])
-    findings = _by_model([row for dataset in facts["datasets"] for row in _findings(atlas, dataset["name"], measure)])
+    meta = {model["name"]: model["meta"] for model in summary["models"]}
+    relations = relations_of_atlas(atlas, meta)
+    levels = {(one.dataset, frozenset((one.source, one.target))): one.level for one in relations}
+    findings = _by_model(
+        [row for dataset in facts["datasets"] for row in _findings(atlas, dataset["name"], measure, levels)]
+    )
     spaces = [row for dataset in facts["datasets"] for row in _space_rows(atlas, dataset["name"])]
     return {
         "measure": measure,
         "findings": findings,
+        "levels": MEANINGS,
+        "families": families_of(relations, meta),
+        "outliers": outliers(relations),
         "across": across_view(atlas, findings, measure),
         "same": _same_models(findings, len(facts["datasets"]) > 1),
         "spaces": spaces,
@@ -211,10 +222,12 @@ def _same_models(findings: list[dict[str, Any]], are_several: bool) -> list[tupl
     """Return each two models that are the same, and on which datasets, "" where there is only one."""
     on: dict[tuple[str, str], set[str]] = {}
     for row in findings:
-        if row["relation"] == "same":
+        if row["is_same"]:
             first, second = sorted((row["model"], row["nearest"]))
             on.setdefault((first, second), set()).add(row["dataset"])
-    return [(*pair, f" on {' and '.join(sorted(datasets))}" if are_several else "") for pair, datasets in sorted(on.items())]
+    return [
+        (*pair, f" on {' and '.join(sorted(datasets))}" if are_several else "") for pair, datasets in sorted(on.items())
+    ]
 
 
 def _by_model(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -225,7 +238,9 @@ def _by_model(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [row | {"n_rows": 0 if at else len(rows)} for rows in by_model.values() for at, row in enumerate(rows)]
 
 
-def _findings(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, Any]]:
+def _findings(
+    atlas: xr.Dataset, dataset: str, measure: str, levels: Mapping[tuple[str, frozenset[str]], Level]
+) -> list[dict[str, Any]]:
     """Return a row for each model: its nearest, how far that is from chance and from the others, and their relation."""
     rows = dataset_rows(atlas, dataset)
     models, groups = list(dict.fromkeys(rows.models)), rows.groups
@@ -242,7 +257,6 @@ def _findings(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, A
     halves = similarity_of_halves(atlas, rows, measure, statistic)
     low, high = interval_ends(similarity, halves)
     np.fill_diagonal(similarity, np.nan)
-    usual = float(np.nanmedian(similarity)) if np.isfinite(similarity).any() else np.nan
     matches = best_matches(alike, groups)
     findings = []
     for model, name in enumerate(models):
@@ -267,7 +281,8 @@ def _findings(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, A
                 "n_layers": len(groups[model]),
                 "above_chance": int((chance <= _ABOVE_CHANCE).sum()) if np.isfinite(chance).any() else None,
                 "n_pairs": chance.size,
-                "relation": _relation(bool(is_same), value, usual, chance),
+                "is_same": bool(is_same),
+                "relation": str(levels[dataset, frozenset((name, models[nearest]))]),
             }
         )
     return findings
@@ -276,7 +291,7 @@ def _findings(atlas: xr.Dataset, dataset: str, measure: str) -> list[dict[str, A
 def _margin(
     similarity: Float[np.ndarray, " models"], halves: Float[np.ndarray, "models halves"], nearest: list[int]
 ) -> str | None:
-    """Return by how much the nearest of two models is ahead, with its interval if it has one; None: there is no second."""
+    """Return by how much the nearest of two models is ahead, with its interval if there is one; None: no second."""
     if len(nearest) < 2 or not np.isfinite(similarity[nearest]).all():
         return None
     first, second = nearest
@@ -287,15 +302,6 @@ def _margin(
 
 def _interval(low: float, high: float) -> str:
     return f"{low:z.3f} to {high:z.3f}" if np.isfinite(low) and np.isfinite(high) else "–"
-
-
-def _relation(is_same: bool, value: float, usual: float, q_values: np.ndarray) -> str:
-    """Return the relation of two models in a word; findings.html.jinja explains the words."""
-    if is_same:
-        return "same"
-    if np.isfinite(q_values).any() and not (q_values <= _ABOVE_CHANCE).any():
-        return "not above chance"
-    return "close" if value > usual else "apart"
 
 
 def _space_rows(atlas: xr.Dataset, dataset: str) -> list[dict[str, Any]]:

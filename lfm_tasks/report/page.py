@@ -96,7 +96,7 @@ def render_report(
             comparisons=comparison_tables(atlas),
             across_comparisons=across_tables(groups),
             transfers=transfer_tables(groups),
-            **page_tables(atlas, facts),
+            **page_tables(atlas, summary, facts),
         )
     )
 

@@ -1,12 +1,12 @@
 """Networks whose relations are known, for `bench_lineage.py`: two universes, of which zoos are drawn.
 
-``python tests/benchmarks/lineage_zoos.py IMAGES SENTENCES FOLDER`` trains, on one thread in some ten minutes, networks of
-five architectures on Fashion-MNIST and of four on short sentences, and makes variants of some of them: `VARIANTS`. FOLDER
-gets for each universe ``<model>.npz`` (activations by layer), ``<model>.safetensors`` (weights) and ``models.json``:
-architecture, data, base and relation of each model. What is there already stays.
+``python tests/benchmarks/lineage_zoos.py IMAGES SENTENCES FOLDER`` trains, on one thread in some four minutes, networks
+of five architectures on Fashion-MNIST and of four on short sentences, and makes variants of some of them, `VARIANTS`.
+FOLDER gets for each universe ``<model>.npz`` (activations by layer), ``<model>.safetensors`` (weights) and
+``models.json``: architecture, data, base and relation of each model. What is there already stays.
 
-IMAGES holds ``train.npz`` and ``test.npz`` (``images``, ``labels``); SENTENCES ``sentences.jsonl`` (``id``, ``eng``) and
-``embeddings.npz`` (two encoders' vectors of the same sentences, whose clusters are the labels).
+IMAGES holds ``train.npz`` and ``test.npz`` (``images``, ``labels``); SENTENCES ``sentences.jsonl`` (``id``, ``eng``)
+and ``embeddings.npz`` (two encoders' vectors of the same sentences, whose clusters are the labels).
 """
 
 import argparse

@@ -19,7 +19,7 @@ def test_example__is_a_section_of_a_catalog() -> None:
 
     assert audit.checks.stale_baseline is None
     assert audit.checks.undeclared_lineage is not None
-    assert audit.checks.undeclared_lineage.z_above == 6
+    assert audit.checks.undeclared_lineage.at_least == 0.999
 
 
 @pytest.mark.parametrize("name", list(Checks.model_fields))
@@ -27,7 +27,7 @@ def test_table__has_every_check_and_says_whether_it_is_enforced(name: str) -> No
     [row] = re.findall(rf"^\| `{name}` \|.*$", PAGE, re.MULTILINE)
 
     assert row.endswith("| enforced |" if getattr(Checks(), name).enforced else "| warning |")
-    for number in re.findall(r"`(?:at_least|z_above|below)` ([\d.]+)", row):
+    for number in re.findall(r"`(?:at_least|below)` ([\d.]+)", row):
         assert float(number) in getattr(Checks(), name).model_dump().values()
 
 

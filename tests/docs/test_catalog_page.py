@@ -25,7 +25,7 @@ def test_page__shows_a_catalog_that_is_read(tmp_path: Path) -> None:
 
     assert list(catalog.models) == [
         *("bert", "resnet", "minilm-onnx", "deit-onnx", "encoder-onnx", "vit"),
-        *("clip-text", "adapter", "minilm", "wide", "half-done", "swin"),
+        *("clip-text", "adapter", "minilm", "wide", "half-done", "two-eyed", "swin"),
     ]
     assert unknown_measures(catalog) == []
     assert chosen_models(catalog.comparisons["text-vision"].targets, catalog.model_facts()) == ["resnet", "vit", "swin"]

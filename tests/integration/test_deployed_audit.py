@@ -215,7 +215,7 @@ def test_schedule__fires_completes_breaks_by_name_and_an_automation_answers(
     )
 
     assert broken["state_type"] == "FAILED"
-    assert "checks broke their limit" in broken["state"]["message"]
+    assert " failed (" in broken["state"]["message"]
     [event, *_] = server.wait_for("event", lambda: server.events("lfm-atlas.audit.fail"))
     assert "changed_weights_same_version" in event["payload"]["sentence"]
     fired = server.wait_for("automation", lambda: server.events("prefect.automation.triggered"))

@@ -31,7 +31,7 @@ from tests.conftest import Build, WriteZoo
 
 SHIPPED = Path(__file__).parents[2] / "data_catalog.yaml"
 KINDS = {
-    "activations": ["activations"], "bases": ["bases"], "scores": ["scores"], "collection": ["collections"],
+    "activations": ["activations"], "bases": ["bases", "halves"], "scores": ["scores"], "collection": ["collections"],
     "maps": ["kept_maps"], "embeddings": ["embeddings", "embedded_points", "probes"],
 }  # fmt: skip
 MORE = {"embeddings": {"spaces": ["model0"], "perplexity": 5}, "measures": ["lfm", "overlap", "cka_linear"]}

@@ -48,7 +48,7 @@ def show(
     n: Annotated[int, Parameter(name=["--n", "-n"], help="How many neighbors.")] = 5,
     format: Format = "table",
 ) -> int:
-    """Show what is nearest to a model or space, all numbers of a pair, what the atlas holds, or datasets side by side."""
+    """Show what is nearest to a model or space, all numbers of a pair, what the atlas holds, datasets side by side."""
     if len(names) != _NAMES_NEEDED[view]:
         print_err(
             f"found {len(names)} names, show {view} needs {_NAMES_NEEDED[view]}: models, or spaces as model/layer"

@@ -128,9 +128,10 @@ def _print_outcome(outcome: "AuditOutcome", catalog: "Catalog") -> int:
             print_err(line)
         else:
             print_out(line)
-    print_out(f"audit: {audit.verdict}; {audit.sentence}")
-    baseline = "this atlas is the baseline now" if audit.promoted else "the baseline stays as it is"
-    print_out(shown(f"{baseline}; page: {audit.folder / 'audit.html'}"))
+    kept = "the baseline stays as it is" if audit.baseline else "there is no baseline yet"
+    baseline = "this atlas is the baseline now" if audit.promoted else kept
+    print_out(f"audit: {audit.verdict}; {audit.sentence}: {baseline}")
+    print_out(shown(f"page: {audit.folder / 'audit.html'}"))
     if audit.verdict == "fail":
         return LIMIT_BROKEN
     return SOME_FAILED if run.failures or run.unscored else OK

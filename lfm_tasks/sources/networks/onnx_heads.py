@@ -150,7 +150,11 @@ def _cut(model: Any, start: Tensor, end: str, nodes: list[Any]) -> Any:
 
 
 def open_head(
-    model_name: str, model: ModelOnDataset, catalog: Catalog, layer: str | None = None, memory: DigestMemory | None = None
+    model_name: str,
+    model: ModelOnDataset,
+    catalog: Catalog,
+    layer: str | None = None,
+    memory: DigestMemory | None = None,
 ) -> Head:
     """Return the part of ``model`` from a layer (``layer``, or the catalog's ``head.layer``) to the output.
 

@@ -252,4 +252,3 @@ def _group(store: UnitStore, part: AcrossPart) -> xr.Dataset:
 
 def _texts(values: Sequence[str]) -> Any:
     return np.array(list(values), dtype=object)
-

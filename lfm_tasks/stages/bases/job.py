@@ -56,7 +56,7 @@ class BasisMethod:
 
 
 def basis_method(atlas: AtlasConfig, numbers: BasisNumbers, n_points: int, n_features: int) -> BasisMethod:
-    """Return how to compute the basis of a space of this size; ``numbers``: those of its dataset."""
+    """Return how to compute the basis of a space of this size; ``numbers``: of neighbors and eigenpairs."""
     graph = atlas.graph
     n_landmarks = n_landmarks_of(n_points, graph.landmarks)
     search = graph.method

@@ -40,8 +40,7 @@ class SpaceBasis:
 def build_bases(run: Run, zoo: Zoo, recorded: tuple[RecordedSpace, ...]) -> tuple[SpaceBasis, ...]:
     """Compute the bases that are missing; spaces of the same content share one."""
     atlas = run.catalog.atlas
-    numbers = {dataset: zoo.numbers(dataset, atlas) for dataset in {space.space.dataset for space in recorded}}
-    planned = [(space, basis_job(run.store, atlas, space, numbers[space.space.dataset])) for space in recorded]
+    planned = [(space, basis_job(run.store, atlas, space, atlas.numbers(space.n_points))) for space in recorded]
     in_scope = spaces_now(zoo.all_parts, run.scope)
     wanted = {job.key for space, job in planned if space.space in in_scope}
     exchangeability = store_exchangeability(run.store, zoo.exchangeability)
@@ -100,7 +99,7 @@ def _incomplete(job: BasisJob, exchangeabilities: Sequence[str]) -> BasisJob | N
 def basis_job(store: UnitStore, atlas: AtlasConfig, recorded: RecordedSpace, numbers: BasisNumbers) -> BasisJob:
     """Return the job that computes a space's basis; its key digests everything that can change the result.
 
-    ``numbers``: of neighbors and eigenpairs, the same for all spaces of a dataset.
+    ``numbers``: of neighbors and eigenpairs, by the points of the space.
     """
     method = basis_method(atlas, numbers, recorded.n_points, recorded.n_features)
     graph = atlas.graph.model_dump(exclude={"landmarks"})

@@ -150,7 +150,7 @@ def _shared_basis(job: CollectionJob, maps: _Maps) -> SharedBasis:
                 edges.append((source, target))
                 edge_maps.append(functional_map)
     collection = Collection(job.n_core, np.array(edges), np.stack(edge_maps))
-    n_modes = min(job.config.n_modes, collection.maps.shape[1])
+    n_modes = job.config.n_modes
     core = fit_shared_basis(collection, n_modes, n_rounds=_N_ROUNDS if job.refined else 0)
     coefficients = [*core.coefficients]
     for space in range(job.n_core, len(job.bases)):

@@ -121,6 +121,9 @@ def collection_job(
     if len(members) < 3:
         return None
     members = _core_first(members, maps, config.max_spaces)
+    # As many of all: spaces of few points have fewer.
+    n_eigenpairs = min(config.n_eigenpairs, *(int(bases[member].facts["n_eigenpairs"]) for member in members))
+    config = config.model_copy(update={"n_eigenpairs": n_eigenpairs, "n_modes": min(config.n_modes, n_eigenpairs)})
     position = {member: index for index, member in enumerate(members)}
     inside = {(position[a], position[b]): place for (a, b), place in maps.items() if a in position}
     keys = tuple(bases[member].key for member in members)

@@ -38,9 +38,7 @@ class Overlap:
         return f"{self.dataset}: {self.pairs} pairs of models share {least}"
 
 
-def id_overlaps(
-    zoo: Zoo, ids: Mapping[tuple[str, str], Ids], least: float
-) -> tuple[tuple[Overlap, ...], list[str]]:
+def id_overlaps(zoo: Zoo, ids: Mapping[tuple[str, str], Ids], least: float) -> tuple[tuple[Overlap, ...], list[str]]:
     """Return the overlaps on each dataset, and a sentence where pairs share too few ids to be scored.
 
     ``ids``: by dataset and model.

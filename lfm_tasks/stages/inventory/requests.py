@@ -109,13 +109,13 @@ def across_selections(
         datasets = comparison.dataset, comparison.target_dataset
         if not comparison.is_across or not all((name, str(dataset)) in correspondences for dataset in datasets):
             continue
-        sides = [
+        sources, targets = (
             tuple(chosen_spaces(side, [space for space in spaces if space.dataset == dataset], members))
             for side, dataset in zip((comparison.sources, comparison.targets), datasets, strict=True)
-        ]
+        )
         measures = map_measures(comparison.measures or catalog.atlas.measures)
-        correspondence = correspondences[name, str(datasets[0])]
-        selections.append(PairSelection(name, str(datasets[0]), measures, *sides, correspondence, str(datasets[1])))
+        correspondence, (dataset, target_dataset) = correspondences[name, str(datasets[0])], map(str, datasets)
+        selections.append(PairSelection(name, dataset, measures, sources, targets, correspondence, target_dataset))
     return tuple(selections)
 
 
@@ -305,17 +305,14 @@ def _measures_across(
         if not isinstance(comparison, Mapping) or comparison.get("target_dataset") is None:
             continue
         own = comparison.get("measures")
-        of_points = [one for one in own if one in known and one not in MAP_SCORES] if isinstance(own, list | tuple) else []
-        needs = f"needs measures of maps, such as {', '.join(usual_maps(known))}: two datasets have no point in common"
-        for measure in of_points:
-            yield ("comparisons", name, "measures", list(own).index(measure)), f"found {measure!r}, {needs}"
+        needs = (
+            f"needs measures of maps, such as {', '.join(list(MAP_SCORES)[:3])}: two datasets have no point in common"
+        )
+        for index, measure in enumerate(own if isinstance(own, list | tuple) else ()):
+            if isinstance(measure, str) and measure in known and measure not in MAP_SCORES:
+                yield ("comparisons", name, "measures", index), f"found {measure!r}, {needs}"
         if own is None and not any(one in MAP_SCORES for one in usual):
             yield ("comparisons", name), f"found no measure of maps in atlas.measures, {needs}; name them in measures"
-
-
-def usual_maps(known: Collection[str]) -> list[str]:
-    """Return the first measures of maps, as examples."""
-    return [name for name in MAP_SCORES if name in known][:3]
 
 
 def _named_measures(catalog: Catalog | Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Sequence[Any]]]:

@@ -113,12 +113,8 @@ class Zoo:
         return *self.parts, *self.across
 
     def numbers(self, dataset: str, atlas: AtlasConfig) -> BasisNumbers:
-        """Return how many neighbors and eigenpairs the spaces of a dataset have: as many in each of them."""
+        """Return how many neighbors and eigenpairs the spaces on all points of a dataset have."""
         return atlas.numbers(n_compared(self.rows[dataset]))
-
-    def n_eigenpairs(self, atlas: AtlasConfig) -> dict[str, int]:
-        """Return how many eigenpairs the spaces of each dataset have."""
-        return {dataset: self.numbers(dataset, atlas).n_eigenpairs for dataset in self.rows}
 
 
 def n_compared(rows: DatasetRows) -> int:
@@ -230,8 +226,7 @@ def plan_model(
     """Return the spaces of one model, first layer first, the layers that cannot be read, and what was left out."""
     source = open_source(name, model, catalog, rows, memory)
     n_points = len(selected_rows(source.ids, catalog, rows.points))
-    numbers = catalog.atlas.numbers(n_compared(rows))
-    check_size(n_points, catalog, numbers)
+    check_size(n_points, catalog)
     layers, notes = choose_layers(model.layers, source)
     _check_head(name, model, catalog, layers)
     last = max(1, len(layers) - 1)
@@ -244,7 +239,7 @@ def plan_model(
             n_left = n_points
             if lacks_rows(source, layer):
                 n_left = len(layer_rows(source, layer, catalog, rows.points))
-            check_size(n_left, catalog, numbers)
+            check_size(n_left, catalog)
             size = replace(with_layer(whole, space, source, pool), n_points=n_left)
             key = key_of(layer)
             spaces.append(PlannedSpace(space, key, position / last, size))
@@ -354,7 +349,9 @@ def _without_common_classes(
 ) -> Iterator[tuple[str, str]]:
     """Yield each comparison from labels of two datasets that have fewer than two of them in common, and a sentence."""
     for name, comparison in catalog.comparisons.items():
-        sides = [(str(dataset), datasets.get(str(dataset))) for dataset in (comparison.dataset, comparison.target_dataset)]
+        sides = [
+            (str(dataset), datasets.get(str(dataset))) for dataset in (comparison.dataset, comparison.target_dataset)
+        ]
         is_fitted = comparison.is_across and all((name, dataset) in known for dataset, _ in sides)
         if not is_fitted or known[name, sides[0][0]].regime != "labels":
             continue
@@ -393,10 +390,11 @@ def _check_cap(groups: ExchangeabilityGroups, dataset: str, catalog: Catalog) ->
         raise DataError("bad_groups", f"{found}: remove the cap, or give fewer whole groups")
 
 
-def check_size(n_points: int, catalog: Catalog, numbers: BasisNumbers) -> None:
-    """Raise DataError if spaces of ``n_points`` are too small for so many neighbors or eigenpairs."""
+def check_size(n_points: int, catalog: Catalog) -> None:
+    """Raise DataError if spaces of ``n_points`` are too small for their numbers of neighbors and eigenpairs."""
     atlas = catalog.atlas
     n_used = n_points if atlas.max_points is None else min(n_points, atlas.max_points)
+    numbers = atlas.numbers(n_points)
     for setting, needed in zip(numbers._fields, numbers, strict=True):
         if n_used <= needed:
             found = f"found {n_used} points, {setting} {needed} needs at least {needed + 1}"

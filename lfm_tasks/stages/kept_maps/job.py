@@ -40,7 +40,7 @@ def store_maps(job: KeepJob) -> None:
     for key in sorted({key for *pair, _ in job.pairs for key in pair}):
         with job.store.open("bases", key) as unit:
             bases[key] = Basis(unit.read("eigenvalues"), unit.read("eigenvectors"), np.nan), unit.read("ids")
-    refined = _refined_maps(job)
+    refined = _refined_maps(job, {key: len(basis.eigenvalues) for key, (basis, _) in bases.items()})
     maps, distortions, common = [], [], np.empty(0, dtype=str)
     for pair in job.pairs:
         source, target = bases[pair[0]], bases[pair[1]]
@@ -55,14 +55,17 @@ def store_maps(job: KeepJob) -> None:
         unit_writer.facts |= {"pairs": [list(pair) for pair in job.pairs]}
 
 
-def _refined_maps(job: KeepJob) -> dict[KeptKey, np.ndarray]:
+def _refined_maps(job: KeepJob, n_eigenpairs: Mapping[str, int]) -> dict[KeptKey, np.ndarray]:
     """Return the refined maps of a job, from their blocks of scores; each block is read once."""
     refined: dict[KeptKey, np.ndarray] = {}
     for block in sorted({block for block, _ in job.refined.values()}):
         with job.store.open("scores", block) as unit:
             maps = unit.read("maps")
         in_block = {pair: row for pair, (its_block, row) in job.refined.items() if its_block == block}
-        refined |= {pair: maps[row, 0].astype(np.float64) for pair, row in in_block.items()}
+        refined |= {
+            pair: maps[row, 0, : n_eigenpairs[pair[1]], : n_eigenpairs[pair[0]]].astype(np.float64)
+            for pair, row in in_block.items()
+        }
     return refined
 
 
@@ -82,6 +85,11 @@ def _full_on_points(source: BasisOnIds, target: BasisOnIds) -> MapOnPoints:
         # Without a smallest overlap: the pair has scores, so it has enough common ids.
         (rows, target_rows), common = common_rows((rows, source_ids), (target_rows, target_ids), 0.0)
     functional_map = full_map(rows, target_rows)
-    lost = source_distortion(functional_map, Basis(source_basis.eigenvalues, rows, np.nan))
-    missed = target_distortion(functional_map, Basis(target_basis.eigenvalues, target_rows, np.nan))
+    lost, missed = (
+        distortion(functional_map, Basis(basis.eigenvalues[: of_points.shape[1]], of_points, np.nan))
+        for distortion, basis, of_points in (
+            (source_distortion, source_basis, rows),
+            (target_distortion, target_basis, target_rows),
+        )
+    )
     return functional_map, lost, missed, common

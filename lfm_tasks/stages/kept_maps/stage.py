@@ -104,9 +104,14 @@ class KeptMaps:
             maps.append(functional_map.T if pair.is_reversed else functional_map)
             columns = np.searchsorted(points, stored["ids"])
             distortions[:, index, columns] = stored["distortions"][row, :: -1 if pair.is_reversed else 1]
-        dims, chunks = ("pair", "target_eigenpair", "source_eigenpair"), (min(len(maps), _CHUNK), *maps[0].shape)
+        # NaN beyond the maps of smaller bases.
+        shape = np.max([functional_map.shape for functional_map in maps], axis=0)
+        stacked = np.full((len(maps), *shape), np.nan, dtype=np.float32)
+        for filled, functional_map in zip(stacked, maps, strict=True):
+            filled[: functional_map.shape[0], : functional_map.shape[1]] = functional_map
+        dims, chunks = ("pair", "target_eigenpair", "source_eigenpair"), (min(len(maps), _CHUNK), *shape.tolist())
         variables = {
-            "functional_map": xr.Variable(dims, np.stack(maps), {"long_name": _MAP}, {"chunks": chunks}),
+            "functional_map": xr.Variable(dims, stacked, {"long_name": _MAP}, {"chunks": chunks}),
             **{
                 name: xr.Variable(("pair", "point"), _rounded(values), {"long_name": _DISTORTION[name]})
                 for name, values in zip(("source_distortion", "target_distortion"), distortions, strict=True)

@@ -367,11 +367,14 @@ def _coordinates(run: Run, spaces: tuple[SpaceBasis, ...], axes: Axes) -> dict[s
 
 
 def _depths(spaces: tuple[SpaceBasis, ...]) -> dict[str, float]:
-    """Return the depth of each space by name: where a model is on several datasets, that on which it has most layers."""
+    """Return the depth of each space by name: of several datasets, on that on which its model has most layers."""
     n_layers = Counter(basis.space[:2] for basis in spaces)
-    # The last one counts: of equally many, that of the first dataset.
-    by_layers = sorted(reversed(spaces), key=lambda basis: n_layers[basis.space[:2]])
-    return {basis.space.name: basis.depth for basis in by_layers}
+    depths: dict[str, tuple[int, float]] = {}
+    for basis in spaces:
+        layers = n_layers[basis.space[:2]]
+        if layers > depths.get(basis.space.name, (0, 0.0))[0]:
+            depths[basis.space.name] = layers, basis.depth
+    return {name: depth for name, (_, depth) in depths.items()}
 
 
 def _space_variables(spaces: tuple[SpaceBasis, ...], datasets: list[str], names: list[str]) -> dict[str, Any]:

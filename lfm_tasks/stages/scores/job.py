@@ -98,8 +98,10 @@ def _as_facts(errors: Mapping[int, DataError]) -> list[list[int | str]]:
 def stacked_maps(
     maps: Mapping[tuple[int, int], Float[np.ndarray, "target source"]], n_pairs: int
 ) -> Float[np.ndarray, "pairs 2 target source"]:
-    """Return maps by (pair, direction) as one array, NaN where there is none."""
-    stacked = np.full((n_pairs, 2, *next(iter(maps.values())).shape), np.nan, dtype=np.float32)
+    """Return maps by (pair, direction) as one array, NaN where there is none, and beyond those of smaller bases."""
+    shape = np.max([functional_map.shape for functional_map in maps.values()], axis=0)
+    stacked = np.full((n_pairs, 2, *shape), np.nan, dtype=np.float32)
     for place, functional_map in maps.items():
-        stacked[place] = functional_map
+        n_target, n_source = functional_map.shape
+        stacked[*place, :n_target, :n_source] = functional_map
     return stacked

@@ -251,19 +251,14 @@ def all_settings(
     pairs: RequestedPairs,
     exchangeability: Mapping[str, str],
     labels: Mapping[str, str],
-    n_eigenpairs: Mapping[str, int],
 ) -> dict[tuple[str, int], ScoreSettings]:
-    """Return the settings by dataset and index of a request; the other arguments are by dataset.
-
-    ``n_eigenpairs`` is part of them, so that all maps of a block have one shape.
-    """
+    """Return the settings by dataset and index of a request; the other arguments are by dataset."""
     return {
         (dataset, index): score_settings(
             atlas,
             pairs.requests[index],
             exchangeability.get(dataset, ""),
             labels.get(dataset, ""),
-            n_eigenpairs[dataset],
         )
         for dataset, index, _ in pairs.by_dataset()
     }
@@ -275,7 +270,7 @@ def correspondence_of_maps(request: PairRequest) -> Correspondence:
 
 
 def score_settings(
-    atlas: AtlasConfig, request: PairRequest, exchangeability: str, labels: str, n_eigenpairs: int
+    atlas: AtlasConfig, request: PairRequest, exchangeability: str, labels: str
 ) -> ScoreSettings:
     """Return everything but the two bases that can change a score."""
     maps = correspondence_of_maps(request)
@@ -285,7 +280,6 @@ def score_settings(
             "maps": maps.ingredients(),
             "labels": labels if maps.regime == "labels" else "",
             "graph": [] if maps.regime == "full" else [atlas.graph.metric, atlas.graph.kernel, atlas.graph.center],
-            "n_eigenpairs": n_eigenpairs,
             "null": _null(atlas.null, maps),
             "intervals": atlas.intervals.model_dump(),
             "min_overlap": atlas.min_overlap,

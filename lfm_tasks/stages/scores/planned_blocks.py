@@ -109,7 +109,6 @@ def count_pairs(catalog: Catalog, zoo: Zoo, keys: Mapping[Space, str], store: Un
         pairs,
         {dataset: of_dataset.key for dataset, of_dataset in zoo.exchangeability.items()},
         {dataset: of_dataset.key for dataset, of_dataset in zoo.labels.items()},
-        zoo.n_eigenpairs(catalog.atlas),
     )
     requested = {of_pairs: np.zeros(pairs.request_indices.shape, dtype=bool) for of_pairs in sorted(settings.values())}
     requests = {of_pairs: pairs.requests[index] for (_, index), of_pairs in settings.items()}

@@ -212,7 +212,7 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...]) -> ScoredPai
     labels = store_labels(run.store, zoo.labels)
     keys = {basis.space: basis.key for basis in spaces}
     pairs = requested_pairs(zoo.parts, keys)
-    settings = all_settings(run.catalog.atlas, pairs, exchangeability, labels, zoo.n_eigenpairs(run.catalog.atlas))
+    settings = all_settings(run.catalog.atlas, pairs, exchangeability, labels)
     in_scope = None if run.scope == Scope() else pairs_in_scope(zoo.parts, keys, run.scope)
     tables = pair_indexes(pairs, settings, keys, in_scope)
     find_stored(run.store, tables.values())

@@ -347,7 +347,9 @@ def open_stitching(space: Space, catalog: Catalog, labels: ClassLabels | None) -
     if labels.names.dtype.kind not in "iu" or labels.names.min() < 0:
         problem = f"found labels of type {labels.names.dtype}, needs class numbers from 0, as the head's outputs are"
         raise DataError("wrong_dtype", f"dataset {space.dataset}: {problem}: number them")
-    return LabeledHead(open_head(space.model, catalog.model_on(space.model, space.dataset), catalog, space.layer), labels)
+    return LabeledHead(
+        open_head(space.model, catalog.model_on(space.model, space.dataset), catalog, space.layer), labels
+    )
 
 
 def space_labels(space: Space, catalog: Catalog) -> ClassLabels | None:

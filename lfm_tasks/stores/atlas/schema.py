@@ -145,7 +145,7 @@ COLUMNS: tuple[Column, ...] = (
     Column("null_q95", "float64", "95 % quantile over random pairings of the classes", ("across",)),
     Column("calibrated", "float64", "(score - null_mean) / (1 - null_mean)", ("across",)),
     Column("p_value", "float64", "how often chance reaches the score", ("across",)),
-    Column("map_residual", "float64", "how far rows of the target are from their images: 0 for an isometry", ("across",)),
+    Column("map_residual", "float64", "how far target rows are from their images: 0 for an isometry", ("across",)),
     Column("status", "string", "ok, or why there is no number", ("across",)),
 )
 
@@ -180,8 +180,8 @@ def columns_as_markdown(table: Table) -> str:
     return "\n".join([f"| column of `{table}.parquet` | type | meaning |", "|---|---|---|", *rows])
 
 
-# 3: meta as coordinates, `content` and `basis` of every space. 4: models on several datasets, so `depth` of every space,
-# `datasets` of every model, groups `across/<comparison>`. Raise it when something is added; what is there stays.
+# 3: meta as coordinates, `content` and `basis` of every space. 4: models on several datasets, so `depth` of every
+# space, `datasets` of every model, groups `across/<comparison>`. Raise it when something is added; what is there stays.
 SCHEMA_VERSION = 4
 OLDEST_READ = 2
 DEPTH = "relative depth of the layer among those of its model on the dataset: 0 first, 1 last"

@@ -118,7 +118,9 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
             "float64",
             "direction 0 is source -> target, 1 back; NaN where the receipt says why",
         ),
-        "diagnostics": ArrayLayout(("pair", "direction", "diagnostic"), "float64", "of each map; NaN where it has none"),
+        "diagnostics": ArrayLayout(
+            ("pair", "direction", "diagnostic"), "float64", "of each map; NaN where it has none"
+        ),
     },
     "kept_maps": {
         "functional_maps": ArrayLayout(

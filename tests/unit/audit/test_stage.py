@@ -1,12 +1,15 @@
 """All checks together: what is off is skipped, what stops is an error of its own."""
 
 import logging
+from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 
-from lfm_tasks.audit.stage import evaluate, evaluate_check, guarded
+from lfm_tasks.audit.files import CheckResult, junit
+from lfm_tasks.audit.stage import Audit, evaluate, evaluate_check, guarded
 from lfm_tasks.catalog.sections import Checks
 from lfm_tasks.checks import BaselineCheck, ZooCheck, check_classes
 from lfm_tasks.errors import DataError
@@ -105,4 +108,20 @@ def test_zoo_without_calibrated_values__does_not_pass(publish_atlas: Any, simila
         "no two models have a calibrated similarity by overlap, so copies cannot be told. Add overlap to "
         "atlas.measures, or set atlas.null.n_permutations to 100."
     )
-    assert (lineage.status, lineage.breaks) == ("skipped", False)
+    assert (lineage.status, lineage.breaks) == ("unjudged", False)
+
+
+def test_sentence__counts_every_status_and_names_what_is_to_be_looked_at() -> None:
+    statuses: list[Any] = ["pass", "warn", "skipped", "pass", "fail", "unjudged", "skipped"]
+    checks = tuple(CheckResult(f"c{number}", status, status == "fail") for number, status in enumerate(statuses))
+    audit = Audit(checks, "key", None, False, Path())
+
+    assert audit.sentence == "1 failed (c4), 1 warned (c1), 2 passed, 1 could not be judged (c5), 2 skipped"
+    assert Audit(checks[2:4], "key", None, True, Path()).sentence == "1 passed, 1 skipped"
+
+
+def test_junit__counts_what_was_not_judged_as_skipped() -> None:
+    suite = ElementTree.fromstring(junit((CheckResult("c", "unjudged", False, message="too few"),)))  # noqa: S314
+
+    assert suite.get("skipped") == "1"
+    assert [(case.get("name"), case[0].tag, case[0].get("message")) for case in suite] == [("c", "skipped", "too few")]

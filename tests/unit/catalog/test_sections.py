@@ -47,7 +47,7 @@ def test_null__switches_a_check_off_and_leaves_the_others(tmp_path: Path) -> Non
         ({"checks": {"drift": {"max_chnge": 0.1}}}, "unknown key; did you mean 'max_change'"),
         ({"promote": "always"}, "found the text 'always', needs 'on_pass' or 'never'"),
         ({"checks": {"near_duplicate": {"at_least": 1.5}}}, "found the number 1.5, needs <= 1"),
-        ({"checks": {"undeclared_lineage": {"z_above": "high"}}}, "found the text 'high', needs a number"),
+        ({"checks": {"undeclared_lineage": {"at_least": "high"}}}, "found the text 'high', needs a number"),
         ({"checks": {"drift": "yes"}}, "found the text 'yes', needs a mapping"),
     ],
 )

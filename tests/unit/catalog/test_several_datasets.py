@@ -216,5 +216,5 @@ def test_comparison__of_targets_that_are_on_the_other_dataset_only(tmp_path: Pat
     models = {"m": {"activations": {"dataset": "a"}}, "n": {"activations": {"dataset": "b"}}}
 
     read(tmp_path, {}, models=models, comparisons={"c": ACROSS | {"targets": "n"}})
-    with pytest.raises(CatalogError, match="comparisons.c.targets: no model matches 'm'; there is n"):
+    with pytest.raises(CatalogError, match=r"comparisons\.c\.targets: no model matches 'm'; there is n"):
         read(tmp_path, {}, models=models, comparisons={"c": ACROSS})

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from lfm_tasks.audit.stage import evaluate_check
-from lfm_tasks.checks import BaselineCheck
+from lfm_tasks.checks import BaselineCheck, PublishedAtlas
 from lfm_tasks.checks.stability import ChangedWeightsSameVersion, Drift, Missing, Quality, StaleBaseline
 
 
@@ -53,7 +53,7 @@ def test_drift__is_skipped_where_nothing_can_be_compared_and_an_error_where_it_c
     check = evaluate_check(Drift(), now, other)
     assert (check.status, check.breaks) == ("error", True)
     assert check.message == "the baseline was made with other settings (n_eigenpairs). Promote a new baseline."
-    assert evaluate_check(Drift(enforced=False), now, other).status == "skipped"
+    assert evaluate_check(Drift(enforced=False), now, other).status == "unjudged"
     without_scores = publish_atlas(similarities() * np.nan)
     assert evaluate_check(Drift(), now, without_scores).message.startswith("no pair of spaces has a score both")
     strangers = publish_atlas(similarities(2), names=["a", "b"])
@@ -114,6 +114,22 @@ def test_missing__names_models_that_are_gone(
 
     assert check.status == status
     assert ("gone since the baseline: b" in check.message) == (status != "pass")
+
+
+def test_model__that_is_gone_from_one_of_its_datasets_is_missed(publish_atlas: Any, similarities: Any) -> None:
+    one = publish_atlas(similarities(3), names="abc")
+    both = one.atlas.isel(dataset=[0, 0]).assign_coords(dataset=["probe", "film"]).copy(deep=True)
+    fewer = both.copy(deep=True)
+    fewer["n_points"].loc[{"dataset": "film", "source": "b/layer"}] = 0
+    now = PublishedAtlas(fewer, one.summary)
+
+    check = evaluate_check(Missing(), now, PublishedAtlas(both, one.summary))
+    of_one = evaluate_check(Missing(), one, PublishedAtlas(both, one.summary))
+
+    assert (check.status, check.observed) == ("fail", 1)
+    assert "gone since the baseline: b on film: bring them back" in check.message
+    assert check.findings == ({"gone": "model", "name": "b", "dataset": "film"},)
+    assert of_one.status == "pass"  # the dataset is gone, and no model of it
 
 
 @pytest.mark.parametrize(

@@ -106,17 +106,6 @@ def test_chance__is_that_of_permutations(name: str) -> None:
     assert values[P] == pytest.approx(reached, abs=0.02)
 
 
-@pytest.mark.parametrize("name", TOGETHER)
-def test_p_values__of_unrelated_spaces_are_uniform(name: str) -> None:
-    pairs = [(f"space{2 * place}", f"space{2 * place + 1}") for place in range(60)]
-    generator = np.random.default_rng(7)
-    rows = {key: generator.standard_normal((40, 6)).astype(np.float32) for pair in pairs for key in pair}
-    values = score_family(name, MEASURES[name], SpacesOnPoints(rows, {}), pairs, Resampling(Exchange(40), None)).values
-    p_values = np.sort(values[:, P])
-    # Kolmogorov's bound for p = .001.
-    assert np.abs(p_values - (np.arange(60) + 0.5) / 60).max() < 1.95 / np.sqrt(60)
-
-
 @pytest.mark.parametrize("name", ["cka_linear_debiased_song", "cka_rbf_half_median", "mutual_knn_10_cosine"])
 @pytest.mark.parametrize("n_points", [24, 130, 400])
 def test_values__have_the_same_bits_whatever_else_is_scored(name: str, n_points: int) -> None:

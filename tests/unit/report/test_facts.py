@@ -53,7 +53,7 @@ def test_space__that_needs_a_look_is_named_with_the_reason(
     values[0, 0] = value
 
     changed = atlas.assign({column: values})
-    doubtful = page_tables(changed, page_facts(changed, summary, {}))["doubtful"]
+    doubtful = page_tables(changed, summary, page_facts(changed, summary, {}))["doubtful"]
 
     assert doubtful == [f"{atlas['source_model'].values[0]}/{atlas['source_layer'].values[0]}: {doubt}"]
     assert doubt in render_report(changed, summary)

@@ -55,7 +55,10 @@ def test_page__has_a_finding_for_every_model(page: str) -> None:
     for model in ("mlp_s0", "mlp_untrained", "cnn_s0", "tanh_s0"):
         assert f'<th scope="row">{model}</th>' in page
     assert "<strong>mlp_s0</strong> and <strong>mlp_s0_permuted</strong> are the same at every layer" in page
-    assert re.search(r'mlp_untrained</th>.*?class="badge apart"', page)
+    assert "mlp_s0_finetuned, mlp_s0_permuted: from mlp_s0" in page
+    assert re.search(r"<strong>mlp_untrained</strong> stands apart: its similarity to other models is 0\.5", page)
+    assert re.search(r'mlp_s0_finetuned</th>.*?class="badge related"', page)
+    assert re.search(r'mlp_untrained</th>.*?class="badge beyond-chance"', page)
 
 
 def test_margins__of_equals_are_not_below_zero(page: str) -> None:

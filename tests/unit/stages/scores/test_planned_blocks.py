@@ -65,7 +65,7 @@ def a_zoo(rng: np.random.Generator, n_spaces: int, n_parts: int) -> tuple[Zoo, d
 def listed(zoo: Zoo, keys: dict[Space, str], store: Any) -> tuple[int, int, list[tuple[Any, ...]]]:
     """Return how many pairs are missing and stored, and the blocks, as a run lists them."""
     pairs = requested_pairs(zoo.parts, keys)
-    settings = all_settings(ATLAS, pairs, {}, {}, zoo.n_eigenpairs(ATLAS))
+    settings = all_settings(ATLAS, pairs, {}, {})
     tables = pair_indexes(pairs, settings, keys)
     find_stored(store, tables.values())
     requests = {of_pairs: pairs.requests[index] for (_, index), of_pairs in settings.items()}
@@ -99,7 +99,7 @@ def test_blocks__are_those_of_a_run_whatever_is_stored(seed: int) -> None:
         assert counted(zoo, keys, store) == expected
         # Score some of the missing blocks, or part of one.
         pairs_of_zoo = requested_pairs(zoo.parts, keys)
-        tables = pair_indexes(pairs_of_zoo, all_settings(ATLAS, pairs_of_zoo, {}, {}, zoo.n_eigenpairs(ATLAS)), keys)
+        tables = pair_indexes(pairs_of_zoo, all_settings(ATLAS, pairs_of_zoo, {}, {}), keys)
         find_stored(cast(UnitStore, store), tables.values())
         for of_pairs, table in tables.items():
             for number, block in enumerate(blocks(table, ScoringInputs(FEW, "", ""), ATLAS.null)):

@@ -1,0 +1,136 @@
+"""Weight matrices of ONNX files and of .safetensors, without torch; of a model without any there are none."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from lfm_tasks.audit.weights import weight_agreements
+from lfm_tasks.catalog import read_catalog
+from lfm_tasks.lineage.levels import Level
+from lfm_tasks.lineage.relations import Relation
+from lfm_tasks.sources.weight_matrices import weight_matrices
+from lfm_tasks.zoo import write_start
+
+CATALOG = """\
+version: 1
+datasets: {{probe: {{texts: {{path: texts.txt}}}}, numbers: {{ids: positional, inputs: {{path: inputs.npy}}}}}}
+models:
+  a: {source}
+  b: {source}
+"""
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Callable[[str], Any]:
+    def read(source: str) -> Any:
+        (tmp_path / "data_catalog.yaml").write_text(CATALOG.format(source=source))
+        return read_catalog(tmp_path / "data_catalog.yaml", {})
+
+    return read
+
+
+def write_checkpoint(folder: Path, weights: dict[str, np.ndarray]) -> None:
+    folder.mkdir()
+    save_file(weights, folder / "model.safetensors")
+
+
+def weights(seed: int, n_layers: int = 3) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    matrices = {f"layer{n:02}.weight": generator.normal(size=(300, 400)).astype(np.float32) for n in range(n_layers)}
+    return matrices | {f"layer{n:02}.bias": np.ones(300, dtype=np.float32) for n in range(n_layers)}
+
+
+CHECKPOINT = '{transformers: {path: "{model}", dataset: probe}}'
+
+
+def test_checkpoint__gives_the_first_values_of_its_matrices(catalog: Any, tmp_path: Path) -> None:
+    for name in "ab":
+        write_checkpoint(tmp_path / name, weights(0))
+    read = catalog(CHECKPOINT)
+
+    found = weight_matrices("a", read.models["a"].on_datasets[0], read)
+
+    assert found is not None
+    assert list(found) == ["layer00.weight", "layer01.weight", "layer02.weight"]
+    assert found["layer01.weight"].shape == (300, 400)
+    expected = weights(0)["layer01.weight"].ravel()[: 65_536 // 400 * 400]
+    np.testing.assert_array_equal(found["layer01.weight"].read(), expected)
+
+
+def test_large_checkpoint__gives_32_matrices_over_its_depth(catalog: Any, tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "a", weights(0, 70))
+    read = catalog(CHECKPOINT)
+
+    found = list(weight_matrices("a", read.models["a"].on_datasets[0], read) or {})
+
+    assert (len(found), found[0], found[-1]) == (32, "layer00.weight", "layer69.weight")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        '{activations: {path: "{model}.npy", dataset: numbers}}',
+        CHECKPOINT,
+        '{torch: {factory: "a:b", dataset: numbers}}',
+    ],
+)
+def test_model_without_readable_weights__has_none(catalog: Any, source: str) -> None:
+    read = catalog(source)
+
+    assert weight_matrices("a", read.models["a"].on_datasets[0], read) is None
+
+
+def pair(level: Level) -> Relation:
+    return Relation("probe", "a", "b", level, 0.5, 0.8, 0.9, 0, 3, False)
+
+
+@pytest.mark.parametrize(("seed", "are_shared"), [(0, True), (1, False)])
+def test_audit__compares_the_weights_of_pairs_that_may_be_related(
+    catalog: Any, tmp_path: Path, seed: int, are_shared: bool
+) -> None:
+    write_checkpoint(tmp_path / "a", weights(0))
+    write_checkpoint(tmp_path / "b", weights(seed))
+    read = catalog(CHECKPOINT)
+
+    [(names, agreement)] = weight_agreements(read, [pair(Level.SAME_FAMILY)]).items()
+
+    assert names == {"a", "b"}
+    assert (agreement.are_shared, agreement.are_apart) == (are_shared, not are_shared)
+    assert weight_agreements(read, [pair(Level.BEYOND_CHANCE)]) == {}
+
+
+def test_damaged_weights__are_told_and_are_no_evidence(
+    catalog: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    write_checkpoint(tmp_path / "a", weights(0))
+    write_checkpoint(tmp_path / "b", weights(0))
+    (tmp_path / "b" / "model.safetensors").write_bytes(b"\xff" * 40)
+
+    assert weight_agreements(catalog(CHECKPOINT), [pair(Level.RELATED)]) == {}
+    assert "weights of b could not be read" in caplog.text
+
+
+def test_shipped_zoo__has_shared_weights_where_one_was_trained_further(tmp_path: Path) -> None:
+    write_start(tmp_path)
+    read = read_catalog(tmp_path / "data_catalog.yaml", {})
+    pairs = [
+        Relation("digits", "mlp_s0", other, Level.RELATED, 1.0, 0.9, 0.9, 0, 5, False)
+        for other in ("mlp_s0_finetuned", "mlp_s0_permuted", "mlp_s1", "cnn_s0")
+    ]
+
+    found = weight_agreements(read, pairs)
+
+    words = {
+        next(iter(names - {"mlp_s0"})): (one.says_something, one.are_shared, one.are_apart)
+        for names, one in found.items()
+    }
+    assert words == {
+        "mlp_s0_finetuned": (True, True, False),
+        "mlp_s0_permuted": (True, False, True),
+        "mlp_s1": (True, False, True),
+        "cnn_s0": (False, False, False),
+    }
