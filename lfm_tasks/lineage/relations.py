@@ -45,6 +45,14 @@ class Relation:
     n_layers: int
     declared: bool
 
+    def is_of(self, model: str, dataset: str | None = None) -> bool:
+        """Return whether the model is one of the two, on this dataset or on any."""
+        return model in (self.source, self.target) and dataset in (None, self.dataset)
+
+    def other(self, model: str) -> str:
+        """Return the one of the two that is not ``model``."""
+        return self.target if model == self.source else self.source
+
     def finding(self, **more: Any) -> dict[str, Any]:
         """Return the pair as evidence: plain values, None where there is no number."""
         return {

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.sparse import csr_array
 
 from lfm_tasks.measures.measure import Invariance, Measure, Rows
 
@@ -21,10 +22,10 @@ class Neighborhoods:
 
 @dataclass(frozen=True)
 class WeightedNeighborhoods:
-    """The nearest rows of every row, nearest first, and the inner products of unit rows that make them so."""
+    """Inner products of unit rows, each with its nearest ones; and which pairs these are: 1 where there is one."""
 
-    indices: Int[np.ndarray, "points neighbors"]
-    products: Float[np.ndarray, "points points"]
+    products: csr_array
+    mask: csr_array
 
 
 def nearest_by_cosine(rows: Rows, n_neighbors: int = N_NEIGHBORS) -> Neighborhoods:
@@ -84,45 +85,43 @@ def _jaccard(source: Neighborhoods, target: Neighborhoods) -> float:
 
 def _rank_similarity(source: Neighborhoods, target: Neighborhoods) -> float:
     """Return Σ 2/((1 + |r − r'|)(r + r')) over shared neighbors, ranks r from 1, over its largest value; mean."""
-    total = 0.0
-    for source_ranked, target_ranked in zip(source.indices, target.indices, strict=True):
-        shared, r, s = np.intersect1d(source_ranked, target_ranked, assume_unique=True, return_indices=True)
-        if len(shared):
-            most = (1 / np.arange(1, len(shared) + 1)).sum()
-            total += float((2 / ((1 + np.abs(r - s)) * (r + s + 2))).sum() / most)
-    return total / len(source.indices)
+    is_same = source.indices[:, :, None] == target.indices[:, None, :]
+    r, s = np.arange(source.indices.shape[1])[:, None], np.arange(target.indices.shape[1])
+    agreement = (is_same * (2 / ((1 + np.abs(r - s)) * (r + s + 2)))).sum(axis=(1, 2))
+    most = np.concatenate([[1.0], np.cumsum(1 / np.arange(1, source.indices.shape[1] + 1))])
+    return float((agreement / most[is_same.sum(axis=(1, 2))]).mean())
 
 
 def _weighted(rows: Rows) -> WeightedNeighborhoods:
-    units = _unit_rows(rows)
-    products = units @ units.T
-    return WeightedNeighborhoods(_nearest(products.copy(), np.arange(len(units)), N_NEIGHBORS), products)
+    units, indices = _unit_rows(rows), nearest_by_cosine(rows).indices
+    n_points, n_neighbors = indices.shape
+    values = np.einsum("if,ikf->ik", units, units[indices]).ravel()
+    places = indices.ravel(), n_neighbors * np.arange(n_points + 1)
+    # Pairs whose product is 0 are neighbors, too.
+    products, mask = (csr_array((of, *places), shape=(n_points, n_points)) for of in (values, np.ones_like(values)))
+    return WeightedNeighborhoods(products, mask)
 
 
 def _cknna(source: WeightedNeighborhoods, target: WeightedNeighborhoods) -> float:
     """Return CKA by HSIC₁ on the pairs that are neighbors in both spaces, over what each has with itself."""
-    masks = [_mask(side) for side in (source, target)]
-    cross = _masked_hsic(source.products, target.products, masks[0] * masks[1])
-    with_itself = [
-        _masked_hsic(side.products, side.products, mask) for side, mask in zip((source, target), masks, strict=True)
-    ]
+    cross = _hsic(source.products.multiply(target.mask), target.products.multiply(source.mask))
+    with_itself = [_hsic(side.products, side.products) for side in (source, target)]
     return cross / (float(np.sqrt(with_itself[0] * with_itself[1])) + 1e-6)
 
 
-def _mask(side: WeightedNeighborhoods) -> Float[np.ndarray, "points points"]:
-    mask = np.zeros(side.products.shape)
-    np.put_along_axis(mask, side.indices, 1.0, axis=1)
-    return mask
+def _hsic(first: csr_array, second: csr_array) -> float:
+    """Return HSIC₁ of two kernels without a diagonal that need not be symmetric (Song et al. 2012, equation 5)."""
+    n = first.shape[0]
+    product = float(first.multiply(second.T).sum()) + float(first.sum() * second.sum()) / ((n - 1) * (n - 2))
+    # The sum of all entries of their matrix product.
+    both = float(first.sum(axis=0) @ second.sum(axis=1))
+    return (product - 2 * both / (n - 2)) / (n * (n - 3))
 
 
-def _masked_hsic(first: np.ndarray, second: np.ndarray, mask: np.ndarray) -> float:
-    """Return HSIC₁ of two masked kernels that need not be symmetric (Song et al. 2012, equation 5)."""
-    n = len(mask)
-    k, l = first * mask, second * mask  # noqa: E741 - the formula's letters
-    np.fill_diagonal(k, 0)
-    np.fill_diagonal(l, 0)
-    product = float((k * l.T).sum()) + float(k.sum() * l.sum()) / ((n - 1) * (n - 2))
-    return (product - 2 * float((k @ l).sum()) / (n - 2)) / (n * (n - 3))
+def _permuted_weighted(prepared: WeightedNeighborhoods, order: Int[np.ndarray, " points"]) -> WeightedNeighborhoods:
+    """Return the same rows in another order: row i is what row order[i] was."""
+    products, mask = (of[order][:, order] for of in (prepared.products, prepared.mask))
+    return WeightedNeighborhoods(products, mask)
 
 
 def _unit_rows(rows: Rows) -> Float[np.ndarray, "points features"]:
@@ -172,9 +171,9 @@ MEASURES = {
         _cknna,
         "CKA (HSIC₁) of unit rows on pairs among the 10 nearest in both, denominator + 1e-6; not quite symmetric",
         is_symmetric=False,
-        is_quadratic=True,
         value_range=(-1.0, 1.0),
         invariances=_ROTATIONS,
+        permute=_permuted_weighted,
         smallest_n=N_NEIGHBORS + 2,
         needs_directions=True,
         source="Huh et al. (2024), 'The Platonic representation hypothesis', appendix A",

@@ -269,6 +269,81 @@ def correlation_matrix() -> MatrixForm:
     return MatrixForm(of_rows, "pairs")
 
 
+def rank_matrix() -> MatrixForm:
+    """Return the form of the ranks of 1 − Pearson correlations of rows, as shares of all pairs of rows.
+
+    Ranks are counted, not sorted: see `_RankTable`. In halves they are those among all points.
+    """
+
+    def of_rows(space: SpaceRows, sets: PointSets, constants: object = None) -> TiledMatrix:
+        units = _standardized(space)
+
+        def dissimilarities(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
+            correlations = _products(units, rows, columns)
+            np.subtract(1, correlations, out=correlations)
+            correlations[correlations < _NO_DISSIMILARITY] = 0
+            return _fill_diagonal(correlations, rows, columns).astype(np.float32)
+
+        table = _rank_table(dissimilarities, sets)
+
+        def tile(rows: slice, columns: slice) -> tuple[Float[np.ndarray, "rows columns"]]:
+            return (_fill_diagonal(table.shares_below(dissimilarities(rows, columns)) - 0.5, rows, columns),)
+
+        return TiledMatrix(tile)
+
+    return MatrixForm(of_rows, "pairs")
+
+
+# 1 − r of two equal rows, but for rounding.
+_NO_DISSIMILARITY = 1e-12
+
+
+@dataclass(frozen=True)
+class _RankTable:
+    """The distribution of numbers of at least 0, in bins of `_bins`, each as a uniform one of its mean and deviation.
+
+    Ties have their mean rank: alone in a bin, they have no deviation.
+    """
+
+    below: Float[np.ndarray, " bins"]
+    shares: Float[np.ndarray, " bins"]
+    middles: Float[np.ndarray, " bins"]
+    widths: Float[np.ndarray, " bins"]
+
+    def shares_below(self, values: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+        """Return the share of numbers below each value, half of its equals counted."""
+        bins = _bins(values)
+        inside = (_places_in_bins(values) - self.middles[bins]) / self.widths[bins] + 0.5
+        return np.asarray(self.below[bins] + self.shares[bins] * np.clip(inside, 0, 1))
+
+
+def _places_in_bins(values: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+    """Return the lower bits of numbers, which `_bins` leaves out."""
+    return (values.view(np.uint32) & np.uint32(2047)).astype(np.float64)
+
+
+def _rank_table(values: Callable[[slice, slice], Float[np.ndarray, "rows columns"]], sets: PointSets) -> _RankTable:
+    runs = sets.runs()
+    counts, sums, squares = (np.zeros(1 << 20) for _ in range(3))
+    for place, (_, rows) in enumerate(runs):
+        for _, columns in runs[place:]:
+            tile = values(rows, columns)
+            # Tiles off the diagonal stand for two.
+            weight = 1 if rows == columns else 2
+            bins, places = _bins(tile).ravel(), _places_in_bins(tile).ravel()
+            for total, weights in ((counts, None), (sums, places), (squares, places * places)):
+                total += weight * np.bincount(bins, weights, minlength=len(total))
+    # A point is no pair with itself.
+    counts[0] -= len(sets.order)
+    present = np.maximum(counts, 1)
+    middles = sums / present
+    deviations = np.sqrt(np.maximum(squares / present - middles**2, 0))
+    total = counts.sum()
+    # Places are whole numbers: within rounding of one there is only one.
+    widths = np.where(deviations > 1e-3, np.sqrt(12) * deviations, np.inf)
+    return _RankTable((counts.cumsum() - counts) / total, counts / total, middles, widths)
+
+
 def _standardized(space: SpaceRows) -> Float[np.ndarray, "points features"]:
     """Return each row less its own mean over features, at length 1."""
     wide = space.rows + space.origin

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lfm_tasks.measures.measure import Measure, Rows, squared_distances
-from lfm_tasks.measures.point_matrices import MatrixForm, correlation_matrix, distance_matrix
+from lfm_tasks.measures.point_matrices import MatrixForm, correlation_matrix, distance_matrix, rank_matrix
 from lfm_tasks.statistics.permutation_moments import doubly_centered
 
 _KRIEGESKORTE = "Kriegeskorte et al. (2008), 'Representational similarity analysis', section 'Comparing dissimilarity'"
@@ -55,7 +55,8 @@ def _rsa(transform: Callable[[np.ndarray], np.ndarray], convention: str, matrix:
 def _ranks(values: Float[np.ndarray, " pairs"]) -> Float[np.ndarray, " pairs"]:
     from scipy.stats import rankdata  # half a second to import
 
-    return rankdata(values)
+    # Equal dissimilarities differ by rounding, which is no order.
+    return rankdata(values.round(12))
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,9 @@ def _compare(source: Distances, target: Distances) -> float:
 
 
 MEASURES = {
-    "rsa_pearson_rdm_spearman": _rsa(_ranks, "1 − Pearson between rows; Spearman between the upper triangles"),
+    "rsa_pearson_rdm_spearman": _rsa(
+        _ranks, "1 − Pearson between rows; Spearman between the upper triangles", rank_matrix()
+    ),
     "rsa_pearson_rdm_pearson": _rsa(
         lambda values: values, "1 − Pearson between rows; Pearson between the triangles", correlation_matrix()
     ),

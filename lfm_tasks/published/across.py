@@ -31,7 +31,7 @@ def datasets_tables(atlas: Atlas, measure: str | None = None, *, n: int | None =
         For a measure that the atlas lacks, or a distance without chance.
     """
     measure = atlas.default_measure if measure is None else measure
-    of_models = model_datasets(atlas)
+    of_models = atlas.model_datasets
     tables = [Table("models", "models", [{"model": name, "datasets": ", ".join(on)} for name, on in of_models.items()])]
     several = [dataset for dataset in atlas.datasets if any(dataset in on and len(on) > 1 for on in of_models.values())]
     pairs = side_by_side({dataset: _similarities(atlas, measure, dataset) for dataset in several})
@@ -50,16 +50,6 @@ def datasets_tables(atlas: Atlas, measure: str | None = None, *, n: int | None =
         rows = across_rows(atlas, name, measure)
         tables.append(Table(f"across_{name}", f"{name}: spaces of two datasets, the most alike first", rows[:n]))
     return tables
-
-
-def model_datasets(atlas: Atlas) -> dict[str, list[str]]:
-    """Return the datasets of each model that has a space."""
-    models = np.array([str(name) for name in atlas.scores["source_model"].values], dtype=object)
-    present = atlas.scores["n_points"].values > 0
-    return {
-        model: [dataset for row, dataset in enumerate(atlas.datasets) if present[row, models == model].any()]
-        for model in atlas.models
-    }
 
 
 def _similarities(atlas: Atlas, measure: str, dataset: str) -> Similarities:

@@ -1,5 +1,6 @@
 """The tables that ``lfm-atlas show`` and ``lfm-atlas diff`` print, and the differences of two atlases."""
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lfm_tasks.lineage.levels import MEANINGS, Level
 from lfm_tasks.published import queries
 from lfm_tasks.published.atlas import Atlas
 from lfm_tasks.stores.atlas.schema import AtlasError
@@ -14,6 +16,7 @@ from lfm_tasks.stores.atlas.schema import AtlasError
 _PAIR = ("score", "calibrated", "p_value", "q_value", "ci_low", "ci_high", "null_mean", "unrelated_rank")
 _NEAREST = (
     "name",
+    "relation",
     "value",
     "margin",
     "margin_low",
@@ -42,8 +45,11 @@ class Table:
 
 
 def nearest_tables(atlas: Atlas, name: str, n: int, measure: str | None, dataset: str | None) -> list[Table]:
-    """Return the ``n`` nearest neighbors of a model or space."""
+    """Return the ``n`` nearest neighbors of a model or space; of a model with how each is related to it."""
     rows = atlas.nearest(name, n=n, measure=measure, dataset=dataset)
+    if name in atlas.models:
+        level = {one.other(name): str(one.level) for one in reversed(atlas.relations()) if one.is_of(name, dataset)}
+        rows = [row | {"relation": level.get(row["name"])} for row in rows]
     return [Table("nearest", f"nearest to {name} by {measure or atlas.default_measure}", rows, _NEAREST)]
 
 
@@ -51,7 +57,10 @@ def pair_tables(atlas: Atlas, source: str, target: str, dataset: str | None) -> 
     """Return the numbers of a pair of spaces, a row a measure; of two models their summaries."""
     pair = atlas.pair(source, target, dataset=dataset)
     if "source" in pair["status"].dims and "target" in pair["status"].dims:
-        return [Table("models", f"{source} -> {target}", _model_rows(atlas, source, target, pair))]
+        of_both = [one for one in atlas.relations() if one.is_of(source, dataset) and one.is_of(target, dataset)]
+        found = [one.finding() for one in of_both]
+        relation = [Table("relation", "how they are related", found)] if found else []
+        return [*relation, Table("models", f"{source} -> {target}", _model_rows(atlas, source, target, pair))]
     rows = []
     stacked = pair.stack(cell=list(pair["status"].dims), create_index=False)
     for index in range(stacked.sizes["cell"]):
@@ -62,10 +71,29 @@ def pair_tables(atlas: Atlas, source: str, target: str, dataset: str | None) -> 
     return [Table("pair", f"{source} -> {target}", rows)]
 
 
+def relation_tables(atlas: Atlas) -> list[Table]:
+    """Return the families, the pairs that are of one family or more, and how many pairs have each level."""
+    relations = atlas.relations()
+    families = [
+        {"oldest": one.oldest, "told_by": one.told_by, "members": ", ".join(one.members)} for one in atlas.families()
+    ]
+    shown = [one.finding() for one in relations if one.level.is_at_least(Level.SAME_FAMILY) or one.declared]
+    counts = Counter(one.level for one in relations)
+    levels = [{"level": str(level), "pairs": counts[level], "meaning": meaning} for level, meaning in MEANINGS.items()]
+    return [
+        Table("families", f"families: {len(families)}", families),
+        Table("relations", f"pairs of one family or more, or declared: {len(shown)}", shown),
+        Table("levels", "all pairs of models; likeness is evidence of a common origin, not proof", levels),
+    ]
+
+
 def summary_tables(atlas: Atlas) -> list[Table]:
     """Return the counts, the models, what failed, and the pairs without a score."""
+    on = atlas.model_datasets if len(atlas.datasets) > 1 else {}
     models = [
-        {"model": entry["name"], **{key: value for key, value in entry["meta"].items() if np.isscalar(value)}}
+        {"model": entry["name"]}
+        | ({"datasets": ", ".join(on.get(entry["name"], []))} if on else {})
+        | {key: value for key, value in entry["meta"].items() if np.isscalar(value)}
         for entry in atlas.summary["models"]
     ]
     counts = [{"datasets": ", ".join(atlas.datasets), "measures": ", ".join(atlas.measures), **atlas.summary["counts"]}]

@@ -4,6 +4,7 @@ import base64
 import re
 import struct
 import zlib
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -13,6 +14,8 @@ from jaxtyping import Float
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
+from lfm_tasks.lineage.levels import Level
+from lfm_tasks.lineage.relations import Relation
 from lfm_tasks.published.atlas import Atlas
 from lfm_tasks.published.queries import nearest_models
 from lfm_tasks.statistics.model_pairs import model_distances, symmetrized
@@ -72,9 +75,11 @@ _MORE_TEXT = "There is more in the report."
 
 def artifact_page(atlas: Atlas) -> str:
     """Return Markdown of less than `MAX_BYTES`: checks, and for each dataset a picture and the nearest models."""
+    relations = atlas.relations()
     lines = ["| check | verdict | found |", "|---|---|---|"]
     lines += [
-        f"| {name} | {'look' if is_concern else 'ok'} | {result} |" for name, is_concern, result in _checks(atlas)
+        f"| {name} | {'look' if is_concern else 'ok'} | {result} |"
+        for name, is_concern, result in _checks(atlas, relations)
     ]
     for dataset in atlas.datasets:
         try:
@@ -83,7 +88,8 @@ def artifact_page(atlas: Atlas) -> str:
             lines += ["", f"**{escape_markdown(dataset)}**: {escape_markdown(str(error))}"]
             continue
         similarity = symmetrized(matrix.values)
-        lines += ["", *_picture(matrix, similarity), "", *_nearest(atlas, dataset, similarity)]
+        levels = {frozenset((one.source, one.target)): one.level for one in relations if one.dataset == dataset}
+        lines += ["", *_picture(matrix, similarity), "", *_nearest(atlas, dataset, similarity, levels)]
         if sum(map(len, lines)) > _MAX_TABLES:
             lines += ["", _MORE_TEXT]
             break
@@ -102,7 +108,7 @@ def escape_markdown(text: str) -> str:
     return re.sub(unsafe, lambda match: f"&#{ord(match.group())};", text)
 
 
-def _checks(atlas: Atlas) -> list[tuple[str, bool, str]]:
+def _checks(atlas: Atlas, relations: Sequence[Relation]) -> list[tuple[str, bool, str]]:
     """Return (name, whether a person should look, result) of each check."""
     counts = atlas.summary["counts"]
     failures = atlas.summary["failures"]
@@ -111,8 +117,14 @@ def _checks(atlas: Atlas) -> list[tuple[str, bool, str]]:
     n_in_pieces = int((atlas.scores["n_components"].values[is_present] > 1).sum())
     n_low_recall = int((atlas.scores["recall"].values[is_present] < GOOD_RECALL).sum())
     failed = f"{counts['failures']} failed" + (f" ({escape_markdown(', '.join(reasons))})" if reasons else "")
+    related = [one for one in relations if one.level.is_at_least(Level.RELATED)]
     n_without_score = counts["directed_pairs_without_score"]
     return [
+        (
+            "relations",
+            any(not one.declared for one in related),
+            f"{len(related)} pairs of models are copies or related, {sum(one.declared for one in related)} say so",
+        ),
         (
             "spaces",
             bool(failures),
@@ -141,9 +153,13 @@ def _picture(matrix: xr.DataArray, similarity: np.ndarray) -> list[str]:
     ]
 
 
-def _nearest(atlas: Atlas, dataset: str, similarity: np.ndarray) -> list[str]:
+def _nearest(
+    atlas: Atlas, dataset: str, similarity: np.ndarray, levels: Mapping[frozenset[str], Level]
+) -> list[str]:
     names, measure = atlas.names(dataset), atlas.default_measure
-    columns = ("model", "nearest", "value", "ahead of the next by", "most alike layers", "their 95 % interval")
+    columns = (
+        "model", "nearest", "relation", "value", "ahead of the next by", "most alike layers", "their 95 % interval"
+    )  # fmt: skip
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for model in names.models:
         if sum(map(len, lines)) > _MAX_TABLES:
@@ -154,6 +170,7 @@ def _nearest(atlas: Atlas, dataset: str, similarity: np.ndarray) -> list[str]:
             cells = (
                 escape_markdown(model),
                 escape_markdown(row["name"]),
+                str(levels.get(frozenset((model, row["name"])), "-")),
                 _number(row["value"]),
                 _number(row["margin"]),
                 between,

@@ -16,6 +16,8 @@ import numpy as np
 import xarray as xr
 
 from lfm_tasks.catalog.names import describe, did_you_mean
+from lfm_tasks.lineage.families import Family, families_of
+from lfm_tasks.lineage.relations import Relation, relations_of_atlas
 from lfm_tasks.published import queries
 from lfm_tasks.published.queries import Names, require_one_of
 from lfm_tasks.spectral.bases.full_map import full_map, whitened_rows
@@ -178,6 +180,16 @@ class Atlas:
         return [str(name) for name in self.scores["source"].values]
 
     @property
+    def model_datasets(self) -> dict[str, list[str]]:
+        """Return the datasets of each model that has a space."""
+        models = np.array([str(name) for name in self.scores["source_model"].values], dtype=object)
+        present = self.scores["n_points"].values > 0
+        return {
+            model: [dataset for row, dataset in enumerate(self.datasets) if present[row, models == model].any()]
+            for model in self.models
+        }
+
+    @property
     def comparisons_across(self) -> list[str]:
         """Return the names of the comparisons of spaces of two datasets."""
         start = f"{ZARR}/across/"
@@ -230,6 +242,22 @@ class Atlas:
         """
         names = self.names(self._dataset_of(dataset, source, target))
         return queries.pair(self.scores, names, names.spaces_of(source), names.spaces_of(target))
+
+    def relations(self) -> tuple[Relation, ...]:
+        """Return how each pair of models that share a dataset is related, the most alike first.
+
+        A `Relation` has the level (copy, related, same family, beyond chance, unrelated, cannot tell), the probability
+        of a common origin, and what they rest on. Likeness is evidence of a common origin, not proof.
+        """
+        return relations_of_atlas(self.scores, self._meta)
+
+    def families(self) -> tuple[Family, ...]:
+        """Return the groups of models that are related or declare it, each with its tree and, if known, its oldest."""
+        return families_of(self.relations(), self._meta)
+
+    @property
+    def _meta(self) -> dict[str, Mapping[str, Any]]:
+        return {entry["name"]: entry["meta"] for entry in self.summary["models"]}
 
     def map(self, source: str, target: str, *, dataset: str | None = None) -> xr.DataArray:
         """Return the functional map (target_eigenpair, source_eigenpair) from one space to another.

@@ -14,11 +14,12 @@ import pytest
 import xarray as xr
 from scipy.stats import ortho_group
 
+from lfm_atlas.cli.main import app
 from lfm_atlas.pipeline import Outcome, build_atlas
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.errors import DataError
 from lfm_tasks.planning import missing_work, plan_run
-from lfm_tasks.published.across import across_rows, datasets_tables, model_datasets
+from lfm_tasks.published.across import across_rows, datasets_tables
 from lfm_tasks.published.atlas import Atlas, open_atlas
 from lfm_tasks.report import render_report
 from lfm_tasks.runtime.run import Scope
@@ -27,7 +28,8 @@ from lfm_tasks.stages.inventory.inspection import list_layers, read_zoo
 from lfm_tasks.stages.inventory.stage import validate_catalog
 from lfm_tasks.stages.transfers.job import AnchorSpec
 from lfm_tasks.stages.transfers.named import fit_named_map
-from lfm_tasks.stores.atlas.files import read_atlas, read_groups, read_json
+from lfm_tasks.stores.atlas.files import read_atlas, read_groups, read_json, write_atlas
+from lfm_tasks.stores.atlas.publication import publish
 
 Build = Callable[[Path], Outcome]
 N_POINTS = 160
@@ -132,7 +134,7 @@ def test_model__is_one_row_with_its_datasets(folder: Path, atlas: Atlas) -> None
     assert summary["counts"]["models"] == 3
     assert summary["counts"]["spaces"] == 10
     assert atlas.models == ["a", "b", "c"]
-    assert model_datasets(atlas) == {"a": ["first", "second"], "b": ["first", "second"], "c": ["first"]}
+    assert atlas.model_datasets == {"a": ["first", "second"], "b": ["first", "second"], "c": ["first"]}
 
 
 def test_same_points_by_other_names__have_the_same_scores(atlas: Atlas) -> None:
@@ -234,6 +236,50 @@ def test_commands__ask_which_dataset(folder: Path, atlas: Atlas) -> None:
             fit_named_map(run, "a/deep", "c/deep", AnchorSpec("anchors", 20), dataset="second")
         fitted = fit_named_map(run, "a/deep", "c/deep", AnchorSpec("anchors", 20))
     assert (fitted.named.dataset, fitted.named.name) == ("first", "a.deep--c.deep--first")
+
+
+def called(*arguments: object) -> int:
+    try:
+        return int(app([str(argument) for argument in arguments], result_action="return_value") or 0)
+    except SystemExit as error:
+        return int(error.code or 0)
+
+
+def test_show__puts_datasets_side_by_side(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert called("show", folder / "atlas", "datasets", "--format", "json") == 0
+    tables = json.loads(capsys.readouterr().out)
+
+    assert tables["models"][2] == {"model": "c", "datasets": "first"}
+    assert tables["pairs"][0].keys() == {"model", "other", "first", "second", "spread"}
+    assert "agreement" not in tables  # one pair has no order
+    assert tables["across_by-shape"][0]["source"] == tables["across_by-shape"][0]["target"]
+    assert len(tables["across_by-shape"]) == 5
+    assert called("show", folder / "atlas", "summary", "--format", "json") == 0
+    assert json.loads(capsys.readouterr().out)["models"][0] == {"model": "a", "datasets": "first, second"}
+    assert called("show", folder / "atlas", "nearest", "c") == 0
+    assert called("show", folder / "atlas", "nearest", "a") == 2
+    message = "found 'a' on the datasets first, second, needs one of them: say which, dataset='first' (--dataset first)"
+    assert message in capsys.readouterr().err
+    assert called("show", folder / "atlas", "datasets", "--measure", "lfmm") == 2
+    assert "did you mean 'lfm'" in capsys.readouterr().err
+
+
+def test_atlas_of_the_former_schema__is_compared_with_this_one(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    former = read_json(folder / "atlas" / "summary.json") | {"schema_version": 3}
+    former["models"] = [{"name": model["name"], "meta": model["meta"]} for model in former["models"]]
+    with publish(tmp_path / "former", "key") as there:
+        scores = read_atlas(folder / "atlas").assign_attrs(schema_version=3)
+        write_atlas(scores.drop_vars("depth"), {}, there)
+        (there / "summary.json").write_text(json.dumps(former))
+
+    assert called("diff", tmp_path / "former", folder / "atlas", "--format", "json") == 0
+    changes = json.loads(capsys.readouterr().out)
+    assert changes["spaces"] == {"added": [], "removed": [], "changed": [], "unknown": []}
+    assert changes["pairs"]["changed"] == 0
+    assert called("report", "--atlas", tmp_path / "former", "--output", tmp_path / "report.html") == 0
+    assert "Nearest on second" in (tmp_path / "report.html").read_text()
 
 
 def test_deep_validation__reads_every_dataset(folder: Path) -> None:

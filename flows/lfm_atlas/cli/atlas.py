@@ -27,7 +27,7 @@ AtlasPath = Annotated[Path, Parameter(name="--atlas", help="Folder of a publishe
 Format = Annotated[Literal["table", "json"], Parameter(help="json: for programs, one object on stdout.")]
 Measure = Annotated[str | None, Parameter(help="A measure of the atlas; overlap if it has it.")]
 Dataset = Annotated[str | None, Parameter(help="A dataset of the atlas; needed if it has several.")]
-_NAMES_NEEDED = {"nearest": 1, "pair": 2, "summary": 0, "datasets": 0}
+_NAMES_NEEDED = {"nearest": 1, "pair": 2, "relations": 0, "summary": 0, "datasets": 0}
 
 
 def add_commands(app: App) -> None:
@@ -39,8 +39,11 @@ def add_commands(app: App) -> None:
 def show(
     atlas_path: AtlasPath,
     view: Annotated[
-        Literal["nearest", "pair", "summary", "datasets"],
-        Parameter(help="nearest NAME, pair SOURCE TARGET, summary, or datasets: models on each dataset side by side"),
+        Literal["nearest", "pair", "relations", "summary", "datasets"],
+        Parameter(
+            help="nearest NAME, pair SOURCE TARGET, relations: families and who is related, summary, or datasets: "
+            "models on each dataset side by side"
+        ),
     ],
     *names: Annotated[str, Parameter(help="Models, or spaces as model/layer.")],
     measure: Measure = None,
@@ -65,6 +68,8 @@ def show(
             from lfm_tasks.published.across import datasets_tables
 
             tables = datasets_tables(atlas, measure, n=n)
+        elif view == "relations":
+            tables = answers.relation_tables(atlas)
         else:
             tables = answers.summary_tables(atlas)
     if format == "json":

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import pytest
 from jaxtyping import Float
+from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 
 from lfm_tasks.errors import DataError
@@ -30,6 +31,7 @@ def _one_thread() -> Iterator[None]:
 TOGETHER = sorted(name for name, measure in MEASURES.items() if measure.compares_point_pairs)
 OF_MATRICES = [name for name in TOGETHER if MEASURES[name].matrix is not None]
 WITH_BANDWIDTH = [name for name in OF_MATRICES if MEASURES[name].matrix.has_bandwidth]  # type: ignore[union-attr]
+RANKED = "rsa_pearson_rdm_spearman"
 SCORE, MEAN, Q95, P, LOW, HIGH = (
     STATISTICS.index(name) for name in ("score", "null_mean", "null_q95", "p_value", "ci_low", "ci_high")
 )
@@ -78,8 +80,9 @@ def test_scores__are_those_of_spaces_one_by_one(name: str) -> None:
     for pair, values in zip(pairs, found, strict=True):
         assert values[SCORE] == pytest.approx(one_by_one(measure, rows, pair, np.arange(150)), abs=1e-6)
         halves = of_halves(measure, rows, pair, how)
-        # A bandwidth follows its set of points to first order.
-        np.testing.assert_allclose(values[HALVES], halves, atol=5e-3 if name in WITH_BANDWIDTH else 1e-6)
+        # A bandwidth follows its set of points to first order; ranks are those among all points.
+        tolerance = 5e-3 if name in WITH_BANDWIDTH or name == RANKED else 1e-6
+        np.testing.assert_allclose(values[HALVES], halves, atol=tolerance)
         reach, (low, high) = float(interval_reach(values[HALVES])), measure.value_range
         assert values[HIGH] == pytest.approx(min(values[SCORE] + reach, high), abs=1e-9)
         assert values[LOW] == pytest.approx(max(values[SCORE] - reach, low), abs=1e-9)
@@ -300,7 +303,7 @@ def test_far_point__leaves_the_others_their_digits() -> None:
             (values,) = score_family(name, measure, SpacesOnPoints(rows, {}), [pair], how).values
             expected = one_by_one(measure, rows, pair, np.arange(60))
             assert values[SCORE] == pytest.approx(expected, abs=1e-5), (name, far)
-            if name in WITH_BANDWIDTH:
+            if name in WITH_BANDWIDTH or name == RANKED:
                 continue
             halves = of_halves(measure, rows, pair, how)
             np.testing.assert_allclose(values[HALVES], halves, atol=1e-4, err_msg=f"{name} {far}")
@@ -337,3 +340,16 @@ def test_permuted_targets__have_permuted_lists() -> None:
 def test_space__that_is_refused_says_why() -> None:
     with pytest.raises(DataError, match="got a space whose rows are all the same, expected rows that differ"):
         space_rows(np.zeros((10, 3)), np.arange(10))
+
+
+def test_ranks__of_ties_are_their_mean_rank() -> None:
+    # Features of 0 and 1: a few dissimilarities, each many times, that differ by rounding.
+    generator = np.random.default_rng(9)
+    rows = {key: (generator.random((90, 6)) < 0.5).astype(float) + np.arange(6) for key in ("space0", "space1")}
+    (values,) = score_family(
+        RANKED, MEASURES[RANKED], SpacesOnPoints(rows, {}), [("space0", "space1")], Resampling(Exchange(90), None)
+    ).values
+    dissimilarities = [(1 - np.corrcoef(one))[np.triu_indices(90, k=1)].round(9) for one in rows.values()]
+    assert len(np.unique(dissimilarities[0])) < 1000
+    # Two values that lie .0002 apart or less may share a bin, and are ranked as if spread in it.
+    assert values[SCORE] == pytest.approx(spearmanr(*dissimilarities).statistic, abs=3e-5)

@@ -211,7 +211,7 @@ def test_atlas_of_two_datasets__asks_which(small: Atlas) -> None:
     two = small.scores.isel(dataset=[0, 0]).assign_coords(dataset=["probe", "late"])
     both = Atlas(small.folder, small.key, small.summary, two, small.store, small.manifest)
 
-    with pytest.raises(AtlasError, match=r"found 'model0' on the datasets probe, late, needs one of them: say which, dataset=.probe"):
+    with pytest.raises(AtlasError, match="found 'model0' on the datasets probe, late, needs one of them: say which"):
         both.nearest("model0")
     with pytest.raises(AtlasError, match=r"found 2 datasets \(probe, late\), needs one: give dataset="):
         both.matrix()

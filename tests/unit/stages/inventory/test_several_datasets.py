@@ -83,7 +83,7 @@ def test_comparison_across__has_the_spaces_of_both_datasets_and_maps_alone(tmp_p
         (
             {"a": np.arange(40) % 3, "b": np.full(40, "x")},
             "one_class",
-            r"found 0 labels that both datasets have ('0' first in a and 'x' first in b), needs at least 2: call the same",
+            r"found 0 labels that both datasets have ('0' first in a and 'x' first in b), needs at least 2: call",
         ),
         (
             {"a": np.arange(40) % 3, "b": np.full(40, 2)},
