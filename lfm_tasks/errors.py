@@ -23,6 +23,7 @@ REASONS: dict[str, str] = {
     "zero_rows": "all-zero rows have no direction, so angular distances do not exist",
     "disconnected": "the graph could not be joined into one piece",
     "localized": "both bases live on few points: chance is from permutations, which its closed form does not hold for",
+    "tied": "points whose last neighbor and the next point are equally far: which is one is settled by their ids",
     "joined": "a graph was in pieces that were joined: the lowest eigenvectors tell the pieces apart",
     "rank_deficient": "features depend on each other, and the value on where directions count as none",
     "inaccurate": "a self-check failed: residual, orthonormality, or recall of the neighbors",

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jaxtyping import Float
 
 from lfm_tasks.lineage.evidence import pair_evidence, probability
 from lfm_tasks.lineage.levels import CHANCE_AT_MOST, COPY_AT_LEAST, FAMILY_AT_LEAST, RELATED_AT_LEAST, Level
@@ -161,39 +161,42 @@ def _of_dataset(atlas: "xr.Dataset", dataset: str, family: Mapping[str, int]) ->
     numbers = _PairNumbers(values, q_values, groups)
     evidence = pair_evidence(values, groups, declared)
     probabilities = probability(evidence.log_odds, len(models), declared)
-    for first, second in combinations(range(len(models)), 2):
-        pair = first, second
-        similarity, odds = float(numbers.similarity[pair]), float(probabilities[pair])
-        smaller = pair if n_layers[first] <= n_layers[second] else pair[::-1]
-        yield Relation(
-            dataset,
-            str(models[first]),
-            str(models[second]),
-            _level(similarity, odds, float(evidence.family[pair]), float(numbers.least_q[pair])),
-            odds,
-            similarity,
-            float(numbers.closest[pair]),
-            int(numbers.n_kept[smaller]),
-            int(n_layers[smaller[0]]),
-            bool(declared[pair]),
-        )
+    first, second = np.triu_indices(len(models), 1)
+    is_smaller = n_layers[first] <= n_layers[second]
+    smaller = np.where(is_smaller, first, second), np.where(is_smaller, second, first)
+    columns = (
+        models[first],
+        models[second],
+        _levels(numbers, probabilities, evidence.family)[first, second],
+        probabilities[first, second],
+        numbers.similarity[first, second],
+        numbers.closest[first, second],
+        numbers.n_kept[smaller],
+        n_layers[smaller[0]],
+        declared[first, second],
+    )
+    for row in zip(*(column.tolist() for column in columns), strict=True):
+        yield Relation(dataset, *row)
 
 
-def _level(similarity: float, odds: float, deviations: float, least_q: float) -> Level:
-    if not np.isfinite(similarity):
-        return Level.CANNOT_TELL
-    if similarity >= COPY_AT_LEAST:
-        return Level.COPY
-    if odds >= RELATED_AT_LEAST:
-        return Level.RELATED
-    if not np.isfinite(odds):
-        return Level.CANNOT_TELL
-    is_above_chance = least_q <= CHANCE_AT_MOST
-    if deviations >= FAMILY_AT_LEAST and is_above_chance:
-        return Level.SAME_FAMILY
-    if not np.isfinite(least_q):
-        return Level.CANNOT_TELL
-    return Level.BEYOND_CHANCE if is_above_chance else Level.UNRELATED
+def _levels(
+    numbers: "_PairNumbers", probabilities: Float[np.ndarray, "models models"], deviations: np.ndarray
+) -> np.ndarray:
+    """Return the level of each pair, (model, model)."""
+    is_judged, has_chance = np.isfinite(probabilities), np.isfinite(numbers.least_q)
+    is_above_chance = numbers.least_q <= CHANCE_AT_MOST
+    conditions = {
+        Level.COPY: numbers.similarity >= COPY_AT_LEAST,
+        Level.RELATED: probabilities >= RELATED_AT_LEAST,
+        Level.SAME_FAMILY: is_judged & (deviations >= FAMILY_AT_LEAST) & is_above_chance,
+        Level.BEYOND_CHANCE: is_judged & is_above_chance,
+        Level.UNRELATED: is_judged & has_chance,
+    }
+    found = np.full(probabilities.shape, Level.CANNOT_TELL, dtype=object)
+    for level, holds in reversed(conditions.items()):
+        found[holds] = level
+    found[~np.isfinite(numbers.similarity)] = Level.CANNOT_TELL
+    return found
 
 
 class _PairNumbers:

@@ -5,8 +5,8 @@ strong relations found (`lineage_zoos.STRONG`, fixed before any result), and eac
 
 ``python tests/benchmarks/bench_lineage.py FOLDER [--zoos 60] [--others] [--seed 0]``. FOLDER is what `lineage_zoos`
 wrote; each universe becomes an atlas, once (vision 6 minutes, text 3). Zoos are drawn from it: what two models have in
-common does not depend on the others, so a zoo is a part of the atlas. ``--others`` computes the other measures of half
-of the models (15 minutes), once, and compares.
+common does not depend on the others, so a zoo is a part of the atlas. ``--others`` compares other measures and weights on
+half of the models (2 minutes).
 """
 
 import argparse
@@ -26,6 +26,7 @@ import numpy as np
 import xarray as xr
 from ruamel.yaml import YAML
 from safetensors.numpy import load_file
+from scipy.sparse import csr_array, vstack
 
 from lfm_tasks.lineage.families import families_of
 from lfm_tasks.lineage.levels import Level
@@ -37,7 +38,6 @@ from lfm_tasks.statistics.model_pairs import area_under_curve, best_match, symme
 STRONG = ("permuted", "rotated", "half", "int8", "int4", "pruned30", "noise05", "tuned_weak", "tuned", "lora", "merged")
 WEAK = ("pruned70", "noise30", "tuned_strong")
 NAMES = ("vision", "text", "digits")
-OTHERS = ("cka_linear_debiased_song", "mutual_knn_10_cosine", "procrustes_centered_unit_norm")
 SIZES = (5, 20, 100)
 # Share of a zoo's models that are variants of others, drawn for each zoo; of five models, up to two are.
 _SHARES = (0.0, 0.1, 0.2, 0.4)
@@ -82,12 +82,10 @@ class Universe:
         return self.atlas.isel(source=rows, target=rows)
 
 
-def open_universe(folder: Path, name: str, measures: tuple[str, ...], part: str = "") -> Universe:
-    """Return a universe; its atlas is computed if it is not there. ``part``: of the models that it names, only half."""
+def open_universe(folder: Path, name: str) -> Universe:
+    """Return a universe; its atlas is computed if it is not there."""
     facts = json.loads((folder / name / "models.json").read_text())
-    if part:
-        facts = {model: of for model, of in facts.items() if _number(of["base"] or model) % 2}
-    place = folder / name / f"run{part}"
+    place = folder / name / "run"
     if not (place / "atlas" / "manifest.json").exists():
         place.mkdir(exist_ok=True)
         source = {"activations": {"path": "../{model}.npz", "key": "{layer}", "dataset": "probe"}}
@@ -96,7 +94,7 @@ def open_universe(folder: Path, name: str, measures: tuple[str, ...], part: str 
             "datasets": {"probe": {"ids": {"path": "../ids.npy"}}},
             "models": dict.fromkeys(facts, source),
             "atlas": {
-                "measures": list(measures), "intervals": {"n_splits": 0}, "collection": None, "keep_maps": "none",
+                "measures": ["overlap"], "intervals": {"n_splits": 0}, "collection": None, "keep_maps": "none",
                 "null": {"n_permutations": 0},
             },
         }  # fmt: skip
@@ -288,11 +286,13 @@ def beside_others(folder: Path, options: argparse.Namespace) -> Iterator[str]:
     yield "| AUC; universe, relation | pairs | " + " | ".join(statistics) + " |"
     yield "|---|---|" + "---|" * len(statistics)
     for name in NAMES:
-        ours, theirs = open_universe(folder, name, ("overlap",)), open_universe(folder, name, OTHERS, "_others")
-        ours = replace(ours, facts=theirs.facts)
-        tables = {"overlap": _best_matches(ours, "overlap")} | {
-            measure: _best_matches(theirs, measure) for measure in OTHERS
-        }
+        whole = open_universe(folder, name)
+        half = {model: facts for model, facts in whole.facts.items() if _number(facts["base"] or model) % 2}
+        ours = replace(whole, facts=half)
+        overlap = ours.atlas["score"].sel(dataset="probe", measure="overlap").values
+        spaces = _activations(ours)
+        values = {"overlap": overlap} | {measure: compared(spaces) for measure, compared in OTHERS.items()}
+        tables = {measure: _best_matches(ours, of_measure) for measure, of_measure in values.items()}
         cosines = _cosines(ours)
         rows: dict[str, list[dict[str, float]]] = defaultdict(list)
         for zoo in draw(ours, 20, True, options):
@@ -321,10 +321,78 @@ def _area(related: list[dict[str, float]], apart: list[dict[str, float]], statis
     return f"{area_under_curve(values[known], inside[known]):.4f}"
 
 
-def _best_matches(universe: Universe, measure: str) -> dict[tuple[str, str], float]:
-    """Return the best match of every pair of models, both directions' mean; of distances with the sign changed."""
-    scores = universe.atlas["score"].sel(dataset="probe", measure=measure).values
-    values = -scores if measure.startswith("procrustes") else scores
+def _activations(universe: Universe) -> list[np.ndarray | None]:
+    """Return the centered activations of every space of the atlas; None where the model is left out."""
+    found: list[np.ndarray | None] = []
+    for model, layer in zip(universe.atlas["source_model"].values, universe.atlas["source_layer"].values, strict=True):
+        if str(model) not in universe.facts:
+            found.append(None)
+            continue
+        with np.load(universe.folder / f"{model}.npz") as file:
+            rows = file[str(layer)].astype(np.float64)
+        found.append(rows - rows.mean(axis=0))
+    return found
+
+
+def _filled(spaces: list[np.ndarray | None], products: np.ndarray, present: np.ndarray) -> np.ndarray:
+    values = np.full((len(spaces), len(spaces)), np.nan)
+    values[np.ix_(present, present)] = products
+    return values
+
+
+def debiased_cka(spaces: list[np.ndarray | None]) -> np.ndarray:
+    """Return linear CKA by HSIC_1 of Song et al. (2012) of all spaces: kernels centered without their diagonal."""
+    present = [row for row, space in enumerate(spaces) if space is not None]
+    kernels = []
+    for row in present:
+        kernel = spaces[row] @ spaces[row].T
+        n = len(kernel)
+        np.fill_diagonal(kernel, 0)
+        sums = kernel.sum(axis=0) / (n - 2)
+        kernel += sums.sum() / (n - 1) - sums - sums[:, None]
+        np.fill_diagonal(kernel, 0)
+        kernels.append((kernel / np.linalg.norm(kernel)).astype(np.float32).ravel())
+    stacked = np.stack(kernels)
+    return _filled(spaces, stacked @ stacked.T, np.array(present))
+
+
+def mutual_neighbors(spaces: list[np.ndarray | None], n_neighbors: int = 10) -> np.ndarray:
+    """Return the share of the ten nearest by cosine that two spaces have in common, of all spaces."""
+    present = [row for row, space in enumerate(spaces) if space is not None]
+    graphs = []
+    for row in present:
+        lengths = np.linalg.norm(spaces[row], axis=1, keepdims=True)
+        alike = spaces[row] @ spaces[row].T / np.maximum(lengths * lengths.T, 1e-12)
+        np.fill_diagonal(alike, -np.inf)
+        nearest = np.argpartition(-alike, n_neighbors, axis=1)[:, :n_neighbors]
+        graph = np.zeros(alike.shape, dtype=np.float32)
+        np.put_along_axis(graph, nearest, 1, axis=1)
+        graphs.append(csr_array(graph.reshape(1, -1)))
+    stacked = vstack(graphs)
+    n_edges = n_neighbors * len(spaces[present[0]])
+    return _filled(spaces, (stacked @ stacked.T).toarray() / n_edges, np.array(present))
+
+
+def procrustes(spaces: list[np.ndarray | None]) -> np.ndarray:
+    """Return the nuclear norm of ZᵧᵀZₓ of unit norm: 1 less half the squared Procrustes distance, of all spaces."""
+    present = [row for row, space in enumerate(spaces) if space is not None]
+    unit = [spaces[row] / np.linalg.norm(spaces[row]) for row in present]
+    values = np.eye(len(unit))
+    for first, second in combinations(range(len(unit)), 2):
+        norm = np.linalg.svd(unit[first].T @ unit[second], compute_uv=False).sum()
+        values[first, second] = values[second, first] = norm
+    return _filled(spaces, values, np.array(present))
+
+
+OTHERS: dict[str, Callable[[list[np.ndarray | None]], np.ndarray]] = {
+    "debiased CKA": debiased_cka,
+    "mutual neighbors": mutual_neighbors,
+    "Procrustes": procrustes,
+}
+
+
+def _best_matches(universe: Universe, values: np.ndarray) -> dict[tuple[str, str], float]:
+    """Return the best match of every pair of models, the mean of both directions."""
     models = [model for model in universe.rows if model in universe.facts]
     directed = np.array(
         [[best_match(values[np.ix_(universe.rows[a], universe.rows[b])]) for b in models] for a in models]
@@ -357,7 +425,7 @@ def main() -> None:
     parser.add_argument("--others", action="store_true")
     options = parser.parse_args()
     folder = options.folder.absolute()
-    universes = [open_universe(folder, name, ("overlap",)) for name in NAMES]
+    universes = [open_universe(folder, name) for name in NAMES]
     for table in (false_alarms, found, calibration, levels):
         print("\n".join(table(universes, options)), "\n", flush=True)  # noqa: T201
     print("\n".join(directions(universes)), "\n", flush=True)  # noqa: T201

@@ -77,6 +77,18 @@ def test_show_pair__has_all_numbers_of_spaces_and_summaries_of_models(
     }
 
 
+def test_show_relations__has_families_pairs_and_what_the_levels_mean(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called("show", folder / "atlas", "relations", "--format", "json") == 0
+
+    shown = json.loads(capsys.readouterr().out)
+    assert set(shown) == {"families", "relations", "levels"}
+    n_models = len(open_atlas(folder / "atlas").models)
+    assert sum(row["pairs"] for row in shown["levels"]) == n_models * (n_models - 1) / 2
+    assert [row["level"] for row in shown["levels"]][:2] == ["copy", "related"]
+
+
 def test_show_summary__tells_what_failed(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert called("show", folder / "atlas", "summary") == 0
     printed = capsys.readouterr().out

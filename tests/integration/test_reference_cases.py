@@ -9,6 +9,7 @@ from scipy.stats import kstest
 from lfm_tasks.config import AtlasConfig, GraphConfig, NullConfig
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.spectral.bases.full_map import full_map, overlap
+from lfm_tasks.spectral.neighbors.search import tied_share
 from lfm_tasks.stages.bases.job import basis_method, compute_basis
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
@@ -121,3 +122,21 @@ def test_complete_null__has_uniform_p_values_and_no_discoveries(name: str, kind:
             p_values[place] = score_tile(*sides, [(0, 0)], [name], null, exchange).values[0, 0, 0, P]
     assert kstest(p_values, "uniform").pvalue > 1e-3
     assert (false_discovery_rates(p_values) <= 0.05).sum() <= 2
+
+
+def tied(rows: np.ndarray, n_neighbors: int = 10) -> float:
+    return tied_share(rows, n_neighbors, metric="euclidean")
+
+
+def test_ties__are_counted_where_rounding_settles_them_and_nowhere_else() -> None:
+    rows = clusters()
+    turn = np.linalg.qr(np.random.default_rng(4).standard_normal((12, 12)))[0]
+    assert tied(rows) == tied(rows.astype(np.float32)) == 0
+    grid = np.stack(np.meshgrid(np.arange(20.0), np.arange(20.0)), axis=-1).reshape(-1, 2)
+    assert tied(grid) > 0.5
+    assert tied(np.eye(60)) == 1
+    copies = np.repeat(rows[:30], 12, axis=0)
+    for changed in (copies, 3 * copies, copies @ turn):
+        assert tied(changed) == 1
+    # Ten neighbors of eleven points: all.
+    assert tied(rows[:11]) == 0

@@ -136,6 +136,7 @@ FORMATS: dict[str, Format] = {
     ".pt": _TORCH,
     ".pth": _TORCH,
     ".csv": _TABLE,
+    ".tsv": _TABLE,
     ".jsonl": _TABLE,
     ".ndjson": _TABLE,
     ".txt": _TEXT,

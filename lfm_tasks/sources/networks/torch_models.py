@@ -29,6 +29,7 @@ from lfm_tasks.sources.networks.inputs import (
 )
 from lfm_tasks.sources.networks.inputs import named_inputs as read_named_inputs
 from lfm_tasks.sources.networks.recording import Pooled, Recorder
+from lfm_tasks.sources.networks.torch_layouts import channel_places
 from lfm_tasks.sources.networks.torch_networks import (
     TorchNetwork,
     all_tensors,
@@ -49,7 +50,7 @@ _Hook = Callable[[str, Any], None]
 
 
 # Of the facts that are remembered of a network. Raise it when they mean something else.
-_FACTS = "1"
+_FACTS = "2"
 
 
 @dataclass(frozen=True)
@@ -58,12 +59,18 @@ class NetworkFacts:
 
     ``layers``: the shape of a point in each module, or why it cannot be recorded. ``state`` is a digest of parameters
     and buffers, ``code`` one of the files of code, ``packages`` the versions of the packages that it is made of.
+    ``channels``: of modules that give maps, whether channels come ``first`` or ``last``, or ``unknown``.
     """
 
     layers: Mapping[str, tuple[int, ...] | str]
     state: str
     code: str
     packages: Mapping[str, str]
+    channels: Mapping[str, str]
+
+    def is_last(self, layer: str) -> bool:
+        """Return whether the channels of a map come last."""
+        return self.channels.get(layer) == "last"
 
 
 class TorchSource:
@@ -121,9 +128,11 @@ class TorchSource:
     def identity(self, layer: str) -> Mapping[str, str]:
         """Return what decides the values of ``layer``: code, weights, inputs, pooling, batches, and what records it."""
         self._check_layer(layer)
+        is_last = self._facts.is_last(layer) and self._recorder.pool != "flatten"
         return {
             "kind": "torch",
             "layer": layer,
+            **({"shape": "nhwc"} if is_last else {}),
             "state": self._facts.state,
             "code": self._facts.code,
             "packages": json.dumps(dict(self._facts.packages), sort_keys=True),
@@ -170,15 +179,17 @@ class TorchSource:
         noted = None if self._memory is None else self._memory.recall(self._facts_key)
         if noted is not None and _still_holds(noted, self._memory):
             layers = {name: shape if isinstance(shape, str) else tuple(shape) for name, shape in noted["layers"]}
-            return NetworkFacts(layers, noted["state"], noted["code"], noted["packages"])
+            return NetworkFacts(layers, noted["state"], noted["code"], noted["packages"], noted["channels"])
         network = self._network
         code = _code_digest(network.code, self._memory)
-        facts = NetworkFacts(self._probed, network.state, code, module_packages(network.module))
+        layers = self._probed
+        channels = channel_places(network.layers, layers)
+        facts = NetworkFacts(layers, network.state, code, module_packages(network.module), channels)
         if self._memory is not None:
             files = {name: [str(path), file_digest(path, self._memory)] for name, path in network.code.items()}
             shapes = [[name, shape if isinstance(shape, str) else list(shape)] for name, shape in facts.layers.items()]
             noted = {"layers": shapes, "state": facts.state, "code": facts.code, "packages": dict(facts.packages)}
-            self._memory.remember(self._facts_key, noted | {"files": files})
+            self._memory.remember(self._facts_key, noted | {"channels": dict(channels), "files": files})
         return facts
 
     @cached_property
@@ -247,7 +258,13 @@ class TorchSource:
         if n_tokens is not None and len(shape) > 1 and (len(shape) != 2 or shape[0] != n_tokens):
             problem = f"gives {shape} a point, where {n_tokens} tokens are needed that the mask fits"
             raise self._refused(name, problem)
-        self._recorder.check_pooling(name, shape)
+        if self._facts.channels.get(name) == "unknown" and self._recorder.pool not in ("none", "flatten"):
+            problem = (
+                f"gives maps {shape} a point in a network with channels first and last: nothing tells which these are"
+            )
+            advice = f"Leave it out with layers: ['!{name}'], or set pool: flatten"
+            raise DataError("wrong_shape", f"{self._recorder.name}: {name} {problem}. {advice}")
+        self._recorder.check_pooling(name, shape, is_last=self._facts.is_last(name))
 
     def _refused(self, name: str, why: str) -> DataError:
         return DataError("wrong_shape", f"{self._recorder.name}: {name} {why}: leave it out with layers: ['!{name}']")
@@ -266,7 +283,8 @@ class TorchSource:
         shape = self._shape(tensor, len(rows))
         if isinstance(shape, str):
             raise self._refused(name, shape)
-        pooled[name] = self._recorder.pooled(name, as_array(tensor), rows, inputs)
+        is_last = self._facts.is_last(name)
+        pooled[name] = self._recorder.pooled(name, as_array(tensor), rows, inputs, is_last=is_last)
 
     @contextmanager
     def _hooked(self, names: Sequence[str] | Mapping[str, Any], hook: _Hook) -> Iterator[None]:

@@ -149,6 +149,28 @@ def neighbor_recall(
     return float(np.sum(hits) / truth.size)
 
 
+def tied_share(
+    activations: Float[np.ndarray, "points features"],
+    n_neighbors: int,
+    *,
+    metric: Metric,
+    n_sample: int = 200,
+    seed: int = 0,
+) -> float:
+    """Return the share of points whose last neighbor and the next point are equally far but for rounding, in [0, 1].
+
+    Which of them is the neighbor is then settled by the lower row; the same space rotated or scaled may have the other.
+    Rounding: that of the type of ``activations``. Over a seeded sample of points; 0 where all points are neighbors.
+    """
+    if n_neighbors + 1 >= len(activations):
+        return 0.0
+    rows = distance_rows(check_activations(activations, n_neighbors + 1, metric=metric), metric)
+    sample = np.sort(np.random.default_rng(seed).permutation(len(activations))[:n_sample])
+    squared = np.square(nearest_of(rows, sample, n_neighbors + 1).distances)
+    rounding = 16 * float(np.finfo(activations.dtype).eps) * squared_norms(rows.centered(sample)) / rows.unit**2
+    return float(np.mean(squared[:, -1] - squared[:, -2] <= rounding))
+
+
 def nearest_of(rows: DistanceRows, points: Int[np.ndarray, " some"], n_neighbors: int) -> Neighbors:
     """Return the exact neighbors of some of the points, without compiled code: products in float64, then differences.
 

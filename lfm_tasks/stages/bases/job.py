@@ -22,6 +22,7 @@ from lfm_tasks.spectral.neighbors.search import (
     choose_method,
     find_neighbors,
     neighbor_recall,
+    tied_share,
 )
 from lfm_tasks.stages.activations.job import as_floats, gather_rows
 from lfm_tasks.stages.inventory.correspondence import halves_of_space, read_exchangeability
@@ -222,7 +223,8 @@ def compute_basis(
     method
         The graph, the search for neighbors, the landmarks.
     is_half
-        Whether the space is half of another one: how well half of its landmarks agree with it is not looked at.
+        Whether the space is half of another one: how well half of its landmarks agree with it is not looked at, nor
+        are ties.
     """
     if method.n_landmarks is not None:
         return _basis_of_landmarks(chunks, ids, method, method.n_landmarks, is_half=is_half)
@@ -234,10 +236,12 @@ def compute_basis(
     activations = from_center(activations, center)
     neighbors, recall = _neighbors(activations, method)
     metric, kernel = method.graph.metric, method.graph.kernel
+    tied = 0.0 if is_half else tied_share(activations, method.n_neighbors, metric=metric)
     graph, n_components = join_components(affinity_graph(neighbors, kernel=kernel), activations, metric=metric)
     del activations  # the largest array of all
     basis = spectral_basis(graph, method.n_eigenpairs)
-    facts = _facts(basis, basis_quality(graph, basis), method) | {"n_components": n_components, "recall": recall}
+    facts = _facts(basis, basis_quality(graph, basis), method)
+    facts |= {"n_components": n_components, "recall": recall, "tied": tied}
     return ComputedBasis(neighbors, basis.eigenvalues, basis.eigenvectors, facts | {"method": method.search}, center)
 
 
@@ -253,8 +257,9 @@ def _basis_of_landmarks(
     neighbors, recall = _neighbors(activations, method)
     metric, kernel = method.graph.metric, method.graph.kernel
     space = landmark_space(activations, neighbors, method.n_eigenpairs, metric=metric, kernel=kernel)
-    agreement = np.nan
+    agreement, tied = np.nan, 0.0
     if not is_half:
+        tied = tied_share(activations, method.n_neighbors, metric=metric)
         of_half = find_neighbors(activations[::2], method.n_neighbors, metric=metric, method=method.search)
         agreement = agreement_with_half(space, activations, of_half)
     del activations
@@ -270,7 +275,7 @@ def _basis_of_landmarks(
     quality = basis_quality(space.graph, space.basis)
     deviation = float(np.abs(vectors.T @ vectors - np.eye(vectors.shape[1])).max())
     facts = _facts(space.basis, replace(quality, orthonormality=max(deviation, quality.orthonormality)), method)
-    facts |= {"n_components": space.n_components, "recall": recall, "n_landmarks": n_landmarks}
+    facts |= {"n_components": space.n_components, "recall": recall, "tied": tied, "n_landmarks": n_landmarks}
     facts |= {"method": f"{method.search} on {n_landmarks} landmarks", "landmark_agreement": agreement}
     return ComputedBasis(neighbors, space.basis.eigenvalues, vectors, facts, center, landmarks)
 

@@ -76,6 +76,7 @@ def pair_entries(
     n_points = np.array([basis.n_points for basis in spaces])
     # Pieces that were joined are what the lowest eigenvectors then tell apart, in every space.
     in_pieces = np.array([basis.facts["n_components"] > 1 for basis in spaces])
+    is_tied = np.array([basis.facts["tied"] > MOST_TIED for basis in spaces])
     localizations = np.array([basis.facts["localization"] for basis in spaces])
     for dataset, request, cells in scored.pairs.by_dataset():
         table = scored.tables[scored.settings_of[dataset, request]]
@@ -101,7 +102,8 @@ def pair_entries(
             is_joined = in_pieces[pairs].any(axis=1)[:, None] & of_maps
             of_sources, of_targets = localizations[pairs].T
             is_drawn = are_localized(of_sources, of_targets, rows.n_common)[:, None] & by_rotations & is_closed
-            usual = np.where(is_drawn, STATUS.index("localized"), STATUS.index("ok"))
+            usual = np.where(is_tied[pairs].any(axis=1)[:, None] & of_maps, STATUS.index("tied"), STATUS.index("ok"))
+            usual = np.where(is_drawn, STATUS.index("localized"), usual)
             usual = np.where(is_joined, STATUS.index("joined"), usual)
             status = np.where(refusal >= 0, refusal, np.where(rows.status >= 0, rows.status, usual))
             rows.values[refusal[:, 0] >= 0] = np.nan
@@ -195,14 +197,16 @@ def split_half_reliabilities(halves: Float[np.ndarray, "2 source target"]) -> fl
     return split_half_reliability(halves[0][apart], halves[1][apart])
 
 
+# Share of points with tied neighbors above which the scores of maps have the status ``tied``.
+MOST_TIED = 0.05
 _SPACE_KEYS = {
     "content": "SHA-256 of the activations and their ids: the same content is the same space",
     "basis": "key of the basis in the store that the atlas was made in",
     "ids": "SHA-256 of the ids in order: the same ids are the same points",
 }
 _SPACE_FACTS = (
-    "n_neighbors", "n_eigenpairs", "n_components", "n_zero_eigenvalues", "recall", "residual", "orthonormality",
-    "eigengap",
+    "n_neighbors", "n_eigenpairs", "n_components", "n_zero_eigenvalues", "recall", "tied", "residual",
+    "orthonormality", "eigengap",
 )  # fmt: skip
 # Where a basis was made of landmarks; in no atlas without them.
 _LANDMARK_FACTS = {

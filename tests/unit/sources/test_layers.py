@@ -232,8 +232,10 @@ def test_empty_cells_of_columns__are_no_numbers(tmp_path: Path) -> None:
 
 def test_csv_and_json_lines__hold_ids_labels_and_embeddings(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("\ufeffid,label\n007,cat\n008,dog\n")
+    (tmp_path / "a.tsv").write_text("id\tlabel\n0,7\tcat\n008\tdog\n")
     (tmp_path / "a.jsonl").write_text('{"id": "a", "n": 3, "emb": [1.5, 2]}\n\n{"id": "b", "n": 4, "emb": [3, 4]}\n')
     assert open_array(tmp_path / "a.csv", "a.csv", "id").load().tolist() == ["007", "008"]
+    assert open_array(tmp_path / "a.tsv", "a.tsv", "id").load().tolist() == ["0,7", "008"]
     assert open_array(tmp_path / "a.jsonl", "a.jsonl", "id").load().tolist() == ["a", "b"]
     assert open_array(tmp_path / "a.jsonl", "a.jsonl", "n").load().tolist() == [3, 4]
     assert open_array(tmp_path / "a.jsonl", "a.jsonl", "emb").load().tolist() == [[1.5, 2], [3, 4]]
