@@ -414,7 +414,7 @@ def _loads(estimate: WorkEstimate) -> Iterator[tuple[str, Load]]:
     yield "activations", missing_activations(estimate).load
     bases = missing_bases(estimate)
     yield "bases", bases.load
-    for part in estimate.zoo.parts if bases.n_missing else ():
+    for part in estimate.zoo.all_parts if bases.n_missing else ():
         sizes = [estimate.sizes[space] for space in part.spaces() if space in estimate.sizes]
         if sizes:
             request = PairRequest(frozenset(part.measures), part.correspondence)

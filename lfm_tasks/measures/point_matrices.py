@@ -7,6 +7,7 @@ of spaces from them.
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, Literal
 
 import numpy as np
@@ -66,6 +67,17 @@ class PointSets:
     def points(self) -> Bool[np.ndarray, "sets points"]:
         """Which points, in the order of cells, each set has."""
         return np.repeat(self.cells, np.diff(self.bounds), axis=1)
+
+    @cached_property
+    def runs_of_classes(self) -> list[slice]:
+        """The points of each class of cells, which lie together."""
+        starts = [0, *(np.flatnonzero(np.diff(self.classes)) + 1).tolist(), self.n_cells]
+        return [slice(int(self.bounds[start]), int(self.bounds[stop])) for start, stop in pairwise(starts)]
+
+    @cached_property
+    def sets_of_classes(self) -> Bool[np.ndarray, "sets runs"]:
+        """Which of `runs_of_classes` each set has."""
+        return self.points[:, [run.start for run in self.runs_of_classes]]
 
     def cells_of(self, cells: slice) -> Float[np.ndarray, "run_points run_cells"]:
         """Return 1 where a point of a run of cells is in a cell of it."""

@@ -18,7 +18,6 @@ from lfm_tasks.spectral.bases.automatic import BasisNumbers, Count, basis_number
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.inventory.requests import PairRequest
 from lfm_tasks.stages.scores.block import PART_SIDE, STATISTICS, bytes_together, part_side, tile_side
-from lfm_tasks.stages.scores.cross_covariance_measures import WIDEST
 from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
 
@@ -227,7 +226,7 @@ def measure_work(
     measure = MEASURES[name]
     if measure.compares_point_pairs:
         return _together_work(measure, size, counts)
-    if measure.cross is not None and min(n, d) <= WIDEST:
+    if measure.cross is not None:
         return _crossed_work(size, counts, n_halves)
     if measure.is_quadratic and n > MOST_POINTS_SQUARED:
         return {}

@@ -21,8 +21,6 @@ from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.point_pair_measures import FamilyScores, SpacesOnPoints, pair_statistics
 
-# Of wider spaces the sets of points are prepared one after another, which takes less memory: 16 MB a space and more.
-WIDEST = 256
 # Prepared spaces that are held at a time.
 _MOST_BYTES = 512 << 20
 
@@ -66,7 +64,7 @@ def _tiles(pairs: list[tuple[str, str]], spaces: SpacesOnPoints, sets: PointSets
     """Yield the numbers of pairs whose spaces fit into memory together when they are prepared."""
     keys = sorted({key for pair in pairs for key in pair})
     rank = max(min(spaces.rows[key].shape) for key in keys)
-    bytes_of_one = 8 * rank * (len(sets.order) + (sets.n_sets + sets.n_cells) * rank)
+    bytes_of_one = 8 * rank * (len(sets.order) + (sets.n_sets + len(sets.runs_of_classes)) * rank)
     side = max(1, _MOST_BYTES // (2 * bytes_of_one))
     place = {key: index // side for index, key in enumerate(keys)}
     tiles: dict[tuple[int, int], list[int]] = {}

@@ -269,9 +269,7 @@ def correspondence_of_maps(request: PairRequest) -> Correspondence:
     return request.correspondence if request.measures & MAP_SCORES.keys() else FULL_CORRESPONDENCE
 
 
-def score_settings(
-    atlas: AtlasConfig, request: PairRequest, exchangeability: str, labels: str
-) -> ScoreSettings:
+def score_settings(atlas: AtlasConfig, request: PairRequest, exchangeability: str, labels: str) -> ScoreSettings:
     """Return everything but the two bases that can change a score."""
     maps = correspondence_of_maps(request)
     rest = digest(

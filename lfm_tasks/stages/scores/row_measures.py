@@ -24,7 +24,7 @@ from lfm_tasks.stages.scores.block import (
     against_chance,
     resampled,
 )
-from lfm_tasks.stages.scores.cross_covariance_measures import WIDEST, score_cross_covariances
+from lfm_tasks.stages.scores.cross_covariance_measures import score_cross_covariances
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, score_family
 from lfm_tasks.statistics.resampling import N_HALVES
 from lfm_tasks.stores.units.store import ids_digest
@@ -160,16 +160,7 @@ def score_rows(
     What a measure cannot compute of one pair concerns that pair only.
     """
     measure = MEASURES[name]
-    is_wide = [max(min(spaces.rows[key].shape) for key in pair) > WIDEST for pair in pairs]
-    if measure.cross is not None and 0 < sum(is_wide) < len(pairs):
-        values = np.empty((len(pairs), 2, len(STATISTICS)))
-        refused: dict[int, DataError] = {}
-        for places in (np.flatnonzero(is_wide), np.flatnonzero(np.logical_not(is_wide))):
-            some = score_rows(name, spaces, [pairs[place] for place in places], resampling, null)
-            values[places] = some.values
-            refused |= {int(places[index]): error for index, error in some.refused.items()}
-        return RowScores(values, refused)
-    is_together = measure.compares_point_pairs or (measure.cross is not None and not any(is_wide))
+    is_together = measure.compares_point_pairs or measure.cross is not None
     score = _by_family if is_together else _by_pairs
     try:
         # What leaves the floating-point range ends as "undefined": a warning would not say whose it is.

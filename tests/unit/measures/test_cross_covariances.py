@@ -28,9 +28,11 @@ def scored(name: str, spaces: dict[str, np.ndarray], pairs: list[tuple[str, str]
     return score_rows(name, Activations(spaces, {}), pairs, resampling, NullConfig(**null)).values
 
 
+# The second ones are wider than half of the points.
+@pytest.mark.parametrize("widths", [(12, 20), (180, 220)], ids=["narrow", "wide"])
 @pytest.mark.parametrize("name", CROSSED)
-def test_values__are_those_of_the_definition_and_their_spread(name: str) -> None:
-    spaces, measure = {"a": related(12, 0), "b": related(20, 1)}, MEASURES[name]
+def test_values__are_those_of_the_definition_and_their_spread(name: str, widths: tuple[int, int]) -> None:
+    spaces, measure = {"a": related(widths[0], 0), "b": related(widths[1], 1)}, MEASURES[name]
     found = dict(zip(STATISTICS, scored(name, spaces, [("a", "b")], n_permutations=0)[0, 0], strict=True))
     sets = [half for second in halves_of(map(str, range(N_POINTS))) for half in (~second, second)]
     expected = np.array([measure(*(rows[half] for rows in spaces.values())) for half in sets])

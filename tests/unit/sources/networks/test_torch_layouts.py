@@ -94,7 +94,7 @@ def test_maps_with_channels_last__are_pooled_over_their_pixels(tmp_path: Path) -
 def test_map_that_nothing_tells_of__is_refused_unless_it_is_flattened(tmp_path: Path) -> None:
     source = opened(tmp_path, "mean")
 
-    with pytest.raises(DataError, match=r"act gives maps \(6, 6, 6\) a point in a network with channels first") as caught:
+    with pytest.raises(DataError, match=r"act gives maps \(6, 6, 6\) a point in a network with") as caught:
         source.identity("act")
     assert caught.value.reason == "wrong_shape"
     opened(tmp_path, "flatten").identity("act")
