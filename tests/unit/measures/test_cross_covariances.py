@@ -38,10 +38,11 @@ def test_values__are_those_of_the_definition_and_their_spread(name: str, widths:
     expected = np.array([measure(*(rows[half] for rows in spaces.values())) for half in sets])
 
     assert found["score"] == pytest.approx(measure(*spaces.values()), rel=1e-10)
-    np.testing.assert_allclose([found[name] for name in HALVES], expected, rtol=1e-10)
+    # An angle of 0 is the root of what rounding leaves of its cosine.
+    np.testing.assert_allclose([found[name] for name in HALVES], expected, rtol=1e-10, atol=1e-7)
     reach = float(interval_reach(expected))
-    assert found["ci_high"] - found["score"] == pytest.approx(reach, rel=1e-7)
-    assert found["score"] - found["ci_low"] == pytest.approx(reach, rel=1e-7)
+    assert found["ci_high"] - found["score"] == pytest.approx(reach, rel=1e-6, abs=1e-6)
+    assert found["score"] - found["ci_low"] == pytest.approx(reach, rel=1e-6, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", CROSSED)
