@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from lfm_tasks.lineage.evidence import pair_evidence, probability
 from lfm_tasks.lineage.levels import CHANCE_AT_MOST, COPY_AT_LEAST, FAMILY_AT_LEAST, RELATED_AT_LEAST, Level
@@ -175,16 +175,18 @@ def _of_dataset(atlas: "xr.Dataset", dataset: str, family: Mapping[str, int]) ->
         n_layers[smaller[0]],
         declared[first, second],
     )
-    for row in zip(*(column.tolist() for column in columns), strict=True):
-        yield Relation(dataset, *row)
+    levels = list(Level)
+    for source, target, level, *rest in zip(*(column.tolist() for column in columns), strict=True):
+        yield Relation(dataset, source, target, levels[level], *rest)
 
 
 def _levels(
     numbers: "_PairNumbers", probabilities: Float[np.ndarray, "models models"], deviations: np.ndarray
-) -> np.ndarray:
-    """Return the level of each pair, (model, model)."""
+) -> Int[np.ndarray, "models models"]:
+    """Return the level of each pair, (model, model), as its place in `Level`."""
     is_judged, has_chance = np.isfinite(probabilities), np.isfinite(numbers.least_q)
     is_above_chance = numbers.least_q <= CHANCE_AT_MOST
+    order = list(Level)
     conditions = {
         Level.COPY: numbers.similarity >= COPY_AT_LEAST,
         Level.RELATED: probabilities >= RELATED_AT_LEAST,
@@ -192,10 +194,11 @@ def _levels(
         Level.BEYOND_CHANCE: is_judged & is_above_chance,
         Level.UNRELATED: is_judged & has_chance,
     }
-    found = np.full(probabilities.shape, Level.CANNOT_TELL, dtype=object)
+    cannot_tell = order.index(Level.CANNOT_TELL)
+    found = np.full(probabilities.shape, cannot_tell)
     for level, holds in reversed(conditions.items()):
-        found[holds] = level
-    found[~np.isfinite(numbers.similarity)] = Level.CANNOT_TELL
+        found[holds] = order.index(level)
+    found[~np.isfinite(numbers.similarity)] = cannot_tell
     return found
 
 
