@@ -20,6 +20,7 @@ from lfm_tasks.lineage.families import Family, families_of
 from lfm_tasks.lineage.relations import Relation, relations_of_atlas
 from lfm_tasks.published import queries
 from lfm_tasks.published.queries import Names, require_one_of
+from lfm_tasks.published.temporary import TemporaryFolder
 from lfm_tasks.spectral.bases.full_map import full_map, whitened_rows
 from lfm_tasks.stores.atlas.files import checked_manifest, open_group, open_scores, read_json
 from lfm_tasks.stores.atlas.schema import ZARR, AtlasError, Manifest, manifest_key
@@ -145,6 +146,8 @@ class Atlas:
         The store of the run that made the atlas; `map` reads bases from it.
     manifest
         Size and SHA-256 of every file of the atlas.
+    temporary
+        The folder of an atlas of arrays in memory, which `close` removes; None for a published atlas.
     """
 
     folder: Path
@@ -153,6 +156,7 @@ class Atlas:
     scores: xr.Dataset
     store: Path
     manifest: Manifest
+    temporary: TemporaryFolder | None = None
 
     @property
     def datasets(self) -> list[str]:
@@ -282,8 +286,10 @@ class Atlas:
         return pd.read_parquet(self.folder / "edges.parquet")
 
     def close(self) -> None:
-        """Close the files."""
+        """Close the files, and remove those of an atlas of arrays in memory."""
         self.scores.close()
+        if self.temporary is not None:
+            self.temporary.remove()
 
     def __enter__(self) -> "Atlas":
         """Return the atlas; the end of the block closes it."""

@@ -53,7 +53,7 @@ def test_everything_needed__stays(two_models: Path, capsys: pytest.CaptureFixtur
     assert prune(two_models, "--remove") == 0
 
     assert stored_units(store(two_models)) == before
-    assert "removed: nothing; 0.0 MB; 11 units stay" in capsys.readouterr().out
+    assert "removed: nothing; 0.0 MB; 15 units stay" in capsys.readouterr().out
 
 
 def test_former_model__is_only_told_without_remove_and_gone_with_it(
@@ -68,7 +68,7 @@ def test_former_model__is_only_told_without_remove_and_gone_with_it(
 
     assert prune(two_models, "--remove") == 0
     kept = stored_units(store(two_models))
-    assert {kind for kind, _ in before - kept} == {"activations", "bases", "collections", "kept_maps"}
+    assert {kind for kind, _ in before - kept} == {"activations", "bases", "halves", "collections", "kept_maps"}
     assert len(before - kept) == 6
     # Nothing that the atlas was made of is gone: a run computes nothing, and every unit is whole.
     assert not any(build(two_models).computed.values())
@@ -164,7 +164,7 @@ def test_folder_moved_elsewhere__is_pruned_as_before(
     there = two_models.rename(tmp_path_factory.mktemp("moved") / "zoo")
 
     assert prune(there, "--remove") == 0
-    assert len(stored_units(store(there))) == 11
+    assert len(stored_units(store(there))) == 15
 
 
 def test_maps_and_collections_of_gone_atlases__go_but_a_named_map_stays(

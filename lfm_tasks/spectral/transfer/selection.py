@@ -371,13 +371,14 @@ def fit_map(
     target: Float[np.ndarray, "target_points target_features"],
     anchors: np.ndarray,
     *,
-    n_eigenpairs: int = 50,
+    n_eigenpairs: int | None = 50,
     seed: int = 0,
 ) -> FittedMap:
     """Return the map from ``source`` to ``target`` that carries held-out anchors best.
 
     ``anchors``: row numbers that mean the same point in both, or (pairs, 2) of source and target rows; three at least.
-    Everything else may be in any order and of any number.
+    Everything else may be in any order and of any number. ``n_eigenpairs``: None for 50, or a third of the points
+    where they are fewer.
 
     Raises
     ------

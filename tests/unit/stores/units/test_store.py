@@ -262,8 +262,8 @@ def rows_digest(rows: np.ndarray, cuts: list[int]) -> str:
 
 
 def test_digest__is_the_one_of_the_canonical_json() -> None:
-    # printf '{"convention":"6","k":[1,2.5],"metric":"angular"}' | sha256sum
-    expected = "e5f0318401588e7e8eed7e043777bc7d67b8c1055015f2e01114cc34fda7cb8b"
+    # printf '{"convention":"7","k":[1,2.5],"metric":"angular"}' | sha256sum
+    expected = "86c29c59897fbd74d0eacf1e599f3cc5025ed04dac3a220f2f6fc82d5f7237ca"
     assert digest({"metric": "angular", "k": [1, 2.5]}) == expected
 
 
