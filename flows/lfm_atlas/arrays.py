@@ -36,7 +36,9 @@ def rows_of(value: Any, name: str) -> np.ndarray:
             "wrong_dtype", f"{name}: got {_culprit(value)}, expected real numbers. Select the columns of numbers."
         )
     if rows.dtype.kind not in "fiu":
-        raise DataError("wrong_dtype", f"{name}: got numbers of type {rows.dtype}, expected real numbers. Convert them.")
+        raise DataError(
+            "wrong_dtype", f"{name}: got numbers of type {rows.dtype}, expected real numbers. Convert them."
+        )
     if rows.ndim != 2 or 0 in rows.shape:
         advice = (
             "Pool or flatten all dims but the first" if rows.ndim > 2 else "A row is a point, a column is a feature"
@@ -117,7 +119,9 @@ def ids_of(values: Any, n_rows: int, name: str) -> np.ndarray:
         ids = ids.astype(str)
     if ids.dtype.kind not in "iuU" or ids.ndim != 1:
         found = f"{name}: got ids of type {ids.dtype} and shape {ids.shape}"
-        raise DataError("bad_ids", f"{found}, expected a list of whole numbers or texts. Convert them with map(str, ids).")
+        raise DataError(
+            "bad_ids", f"{found}, expected a list of whole numbers or texts. Convert them with map(str, ids)."
+        )
     if len(ids) != n_rows:
         raise DataError("bad_ids", f"{name}: got {len(ids):,} ids for {n_rows:,} rows, expected one for each row.")
     distinct, counts = np.unique(ids, return_counts=True)

@@ -286,7 +286,9 @@ def _checked_models(models: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 @contextmanager
-def _opened(folder: Path, models: Mapping[str, Mapping[str, Any]], atlas: AtlasConfig, inputs: "_Inputs") -> Iterator[Run]:
+def _opened(
+    folder: Path, models: Mapping[str, Mapping[str, Any]], atlas: AtlasConfig, inputs: "_Inputs"
+) -> Iterator[Run]:
     """Give a run in this process over arrays, which are written into ``folder`` first."""
     dataset: dict[str, Any] = {"ids": "positional"}
     sources: dict[str, Model] = {}
@@ -354,9 +356,7 @@ def _name(model: str, layer: str) -> str:
     return model if layer == _LAYER else f"{model}/{layer}"
 
 
-def _ids(
-    models: Mapping[str, Mapping[str, Any]], n_rows: Mapping[str, int], ids: Any
-) -> dict[str, np.ndarray] | None:
+def _ids(models: Mapping[str, Mapping[str, Any]], n_rows: Mapping[str, int], ids: Any) -> dict[str, np.ndarray] | None:
     """Return the ids of each model's rows: given, or the labels of the arrays themselves; None: rows correspond."""
     if isinstance(ids, Mapping):
         if unlike := set(ids) ^ set(models):

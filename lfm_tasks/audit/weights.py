@@ -15,31 +15,35 @@ from lfm_tasks.sources.weight_matrices import WeightMatrix, weight_matrices
 
 logger = logging.getLogger(__name__)
 
-# Models whose weights are in memory at a time, at most 8 MB each.
-_N_KEPT = 16
+# Of so many models with weights all pairs are compared, and the values of as many are in memory, at most 4 MB each.
+N_COMPARED_ALL = 64
 
 
 def weight_agreements(catalog: Catalog, relations: Sequence[Relation]) -> Mapping[frozenset[str], WeightAgreement]:
-    """Return how weights agree of each pair that is declared, or at least of the same family by its activations.
+    """Return how the weights of each pair of models agree, where they are at hand.
 
-    Pairs of which a model's weights are not at hand, or cannot be read, have none: weights are never required.
+    In a large zoo only pairs that are declared, or at least of the same family by their activations. Pairs of which a
+    model's weights are not at hand, or cannot be read, have none: weights are never required.
     """
-    asked = {
-        (one.source, one.target): None for one in relations if one.declared or one.level.is_at_least(Level.SAME_FAMILY)
+    models = sorted({name for one in relations for name in (one.source, one.target)})
+    matrices = {model: of_model for model in models if (of_model := _matrices(catalog, model))}
+    pairs = {
+        (one.source, one.target)
+        for one in relations
+        if one.source in matrices and one.target in matrices
+        if len(matrices) <= N_COMPARED_ALL or one.declared or one.level.is_at_least(Level.SAME_FAMILY)
     }
-    matrices = {model: _matrices(catalog, model) for model in dict.fromkeys(name for pair in asked for name in pair)}
 
-    @lru_cache(maxsize=_N_KEPT)
+    @lru_cache(maxsize=N_COMPARED_ALL)
     def values(model: str) -> Mapping[str, np.ndarray]:
         return {name: matrix.read() for name, matrix in matrices[model].items()}
 
     found = {}
-    for first, second in sorted(asked):
-        if matrices[first] and matrices[second]:
-            try:
-                found[frozenset((first, second))] = _agreement(matrices, values, first, second)
-            except (DataError, OSError) as error:
-                logger.warning("weights of %s and %s could not be compared: %s", first, second, error)
+    for first, second in sorted(pairs):
+        try:
+            found[frozenset((first, second))] = _agreement(matrices, values, first, second)
+        except (DataError, OSError) as error:
+            logger.warning("weights of %s and %s could not be compared: %s", first, second, error)
     return found
 
 

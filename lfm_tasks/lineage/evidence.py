@@ -18,7 +18,7 @@ from lfm_tasks.statistics.model_pairs import closeness, robust_scale
 # Log-odds: intercept, and the weight of each witness.
 _INTERCEPT, _OWN_LAYERS, _OTHERS_BEST, _OTHERS_MEAN = -2.3, 4.3, 3.4, 2.6
 # Own layers: neighbors in a network are at least this close, and independent networks not so much closer than they.
-_LEAST_OWN, _USUAL_OWN = 0.7, 0.6
+_LEAST_OWN, _USUAL_OWN = 1.0, 0.8
 # Other models: how far the nearest model of each stands out. This quantile over models, of which so many are made up,
 # whose nearest stand out by `_PRIOR`; within `_USUAL`, since most models may have a relative, or none another of its
 # kind; and what is added to it. Of the best layer, and of the mean over layers.

@@ -1,8 +1,8 @@
-"""Families: models that are related, directly or through others, with a tree and, where it can be told, the oldest."""
+"""Families: models that are related, directly or through others, with a tree and, if a model says so, the oldest."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -12,9 +12,6 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components, mini
 from lfm_tasks.lineage.levels import Level
 from lfm_tasks.lineage.relations import Relation
 from lfm_tasks.statistics.model_pairs import base_models, closeness
-
-# The most central model of a family is called its oldest if its mean closeness to the others is ahead by so much.
-_CLEARLY_CENTRAL = 0.2
 
 
 @dataclass(frozen=True)
@@ -26,17 +23,14 @@ class Family:
     members
         Their names, in order.
     oldest
-        The model that the others come from, which need not be in the zoo; None where it cannot be told.
-    told_by
-        ``meta``: `base_model` leads there. ``activations``: of three or more it is clearly the most central, as a model
-        is that the others were made from. ``nothing``: which one is older cannot be told from likeness alone.
+        The model that `base_model` leads to, which need not be in the zoo; None where it leads to none, or several:
+        likeness is the same both ways, and the most central model is the base in four of five families at best.
     links
         The tree: pairs (older, younger) where ``oldest`` is known, else pairs in the order of names; the closest first.
     """
 
     members: tuple[str, ...]
     oldest: str | None
-    told_by: Literal["meta", "activations", "nothing"]
     links: tuple[tuple[str, str], ...]
 
     def sentence(self) -> str:
@@ -44,7 +38,7 @@ class Family:
         names = ", ".join(name for name in self.members if name != self.oldest)
         if self.oldest is None:
             return f"{names}: one family; which of them is older cannot be told"
-        return f"{names}: from {self.oldest}" + (" (the most central)" if self.told_by == "activations" else "")
+        return f"{names}: from {self.oldest}"
 
 
 def families_of(relations: Sequence[Relation], meta: Mapping[str, Mapping[str, Any]]) -> tuple[Family, ...]:
@@ -77,15 +71,8 @@ def family_of(families: Iterable[Family], model: str) -> Family | None:
 
 
 def _family(members: list[str], near: Float[np.ndarray, "models models"], meta: Mapping[str, Any]) -> Family:
-    declared, told_by = _declared_oldest(members, meta), "meta"
-    oldest = declared
-    if oldest is None and len(members) > 2:
-        central = near.sum(axis=1) / (len(members) - 1)
-        first, second = np.argsort(-central.round(9), kind="stable")[:2]
-        if central[first] - central[second] >= _CLEARLY_CENTRAL:
-            oldest, told_by = members[int(first)], "activations"
-    links = _tree(members, near, oldest)
-    return Family(tuple(members), oldest, told_by if oldest else "nothing", links)  # type: ignore[arg-type]
+    oldest = _declared_oldest(members, meta)
+    return Family(tuple(members), oldest, _tree(members, near, oldest))
 
 
 def _declared_oldest(members: list[str], meta: Mapping[str, Any]) -> str | None:

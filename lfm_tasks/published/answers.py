@@ -74,9 +74,7 @@ def pair_tables(atlas: Atlas, source: str, target: str, dataset: str | None) -> 
 def relation_tables(atlas: Atlas) -> list[Table]:
     """Return the families, the pairs that are of one family or more, and how many pairs have each level."""
     relations = atlas.relations()
-    families = [
-        {"oldest": one.oldest, "told_by": one.told_by, "members": ", ".join(one.members)} for one in atlas.families()
-    ]
+    families = [{"oldest": one.oldest, "members": ", ".join(one.members)} for one in atlas.families()]
     shown = [one.finding() for one in relations if one.level.is_at_least(Level.SAME_FAMILY) or one.declared]
     counts = Counter(one.level for one in relations)
     levels = [{"level": str(level), "pairs": counts[level], "meaning": meaning} for level, meaning in MEANINGS.items()]

@@ -17,7 +17,7 @@ from lfm_tasks.sources.files.paths import readable
 from lfm_tasks.sources.files.safetensors_files import StoredTensor, open_safetensors, read_header
 
 # A direction in so many dimensions is told from another without doubt; more need not be read.
-_MOST_VALUES, _MOST_TENSORS = 65_536, 32
+_MOST_VALUES, _MOST_TENSORS = 65_536, 16
 # Smaller tensors are biases, scales and norms, which are alike in all networks.
 _FEWEST_VALUES = 64
 
@@ -34,7 +34,7 @@ def weight_matrices(name: str, model: ModelOnDataset, catalog: Catalog) -> Mappi
     """Return the weight matrices of a model, in the order of their file; None if no weights are at hand.
 
     At hand are the weights of ONNX files, of checkpoints with .safetensors, and of PyTorch networks whose ``weights``
-    are such a file. Where a network has many tensors, 32 of them, spread evenly.
+    are such a file. Where a network has many tensors, 16 of them, spread evenly.
 
     Raises
     ------

@@ -5,8 +5,8 @@ strong relations found (`lineage_zoos.STRONG`, fixed before any result), and eac
 
 ``python tests/benchmarks/bench_lineage.py FOLDER [--zoos 60] [--others] [--seed 0]``. FOLDER is what `lineage_zoos`
 wrote; each universe becomes an atlas, once (vision 6 minutes, text 3). Zoos are drawn from it: what two models have in
-common does not depend on the others, so a zoo is a part of the atlas. ``--others`` compares other measures and weights on
-half of the models (2 minutes).
+common does not depend on the others, so a zoo is a part of the atlas. ``--others`` compares other measures and weights
+on half of the models (2 minutes).
 """
 
 import argparse
@@ -28,16 +28,16 @@ from ruamel.yaml import YAML
 from safetensors.numpy import load_file
 from scipy.sparse import csr_array, vstack
 
-from lfm_tasks.lineage.families import families_of
 from lfm_tasks.lineage.levels import Level
 from lfm_tasks.lineage.relations import Relation, relations_of_atlas
 from lfm_tasks.lineage.weights import matched_tensors, weight_agreement
 from lfm_tasks.published.atlas import open_atlas
-from lfm_tasks.statistics.model_pairs import area_under_curve, best_match, symmetrized
+from lfm_tasks.statistics.model_pairs import area_under_curve, best_match, closeness, symmetrized
 
 STRONG = ("permuted", "rotated", "half", "int8", "int4", "pruned30", "noise05", "tuned_weak", "tuned", "lora", "merged")
 WEAK = ("pruned70", "noise30", "tuned_strong")
 NAMES = ("vision", "text", "digits")
+_CHANGED = (*STRONG[4:], *WEAK)
 SIZES = (5, 20, 100)
 # Share of a zoo's models that are variants of others, drawn for each zoo; of five models, up to two are.
 _SHARES = (0.0, 0.1, 0.2, 0.4)
@@ -256,28 +256,26 @@ def levels(universes: list[Universe], options: argparse.Namespace) -> Iterator[s
 
 
 def directions(universes: list[Universe]) -> Iterator[str]:
-    """Yield how often the base of a family is named its oldest, from activations alone."""
-    yield "| families of a base and some of its variants | right | wrong | not told |"
+    """Yield how often the base of a family is its most central member: what likeness could say of who is older."""
+    yield "| families of a base and some changed variants; the most central is | the base | another | tied |"
     yield "|---|---|---|---|"
     generator = np.random.default_rng(0)
     for universe in universes:
         told = []
         for base in sorted({universe.base(model) for model in universe.facts}):
-            variants = [model for model in universe.facts if universe.facts[model]["base"] == base]
-            for size in (2, 4, 8):
-                if len(variants) < size:
-                    continue
-                chosen = [base, *map(str, generator.choice(variants, size, replace=False))]
-                others = [model for model in universe.facts if universe.facts[model]["base"] is None and model != base]
-                models = sorted({*chosen, *map(str, generator.choice(others, 8, replace=False))})
-                for family in families_of(relations_of_atlas(universe.zoo(models), {}), {}):
-                    if base in family.members:
-                        told.append(family.oldest)
-                        told[-1] = (
-                            "not told" if family.oldest is None else "right" if family.oldest == base else "wrong"
-                        )
-        cells = [share(one == word for one in told) for word in ("right", "wrong", "not told")]
-        yield f"| {universe.name}, {len(told)} | {' | '.join(cells)} |"
+            changed = [model for model in universe.facts if universe.kind(base, model) in _CHANGED]
+            for size in [size for size in (2, 3, 4, 6) if size <= len(changed)]:
+                models = sorted({base, *map(str, generator.choice(changed, size, replace=False))})
+                mean: dict[str, list[float]] = defaultdict(list)
+                for one in relations_of_atlas(universe.zoo(models), {}):
+                    for model in (one.source, one.target):
+                        mean[model].append(float(closeness(np.array(one.similarity))))
+                falling = sorted(((float(np.mean(values)), model) for model, values in mean.items()), reverse=True)
+                is_tied = falling[0][0] - falling[1][0] < 0.02
+                told.append("tied" if is_tied else "right" if falling[0][1] == base else "wrong")
+        if told:
+            cells = [share(one == word for one in told) for word in ("right", "wrong", "tied")]
+            yield f"| {universe.name}, {len(told)} | {' | '.join(cells)} |"
 
 
 def beside_others(folder: Path, options: argparse.Namespace) -> Iterator[str]:
@@ -285,6 +283,8 @@ def beside_others(folder: Path, options: argparse.Namespace) -> Iterator[str]:
     statistics = ("probability", "overlap", *OTHERS, "weights")
     yield "| AUC; universe, relation | pairs | " + " | ".join(statistics) + " |"
     yield "|---|---|" + "---|" * len(statistics)
+    highest: dict[str, list[float]] = defaultdict(list)
+    of_strong: dict[tuple[str, str], list[float]] = defaultdict(list)
     for name in NAMES:
         whole = open_universe(folder, name)
         half = {model: facts for model, facts in whole.facts.items() if _number(facts["base"] or model) % 2}
@@ -296,11 +296,18 @@ def beside_others(folder: Path, options: argparse.Namespace) -> Iterator[str]:
         cosines = _cosines(ours)
         rows: dict[str, list[dict[str, float]]] = defaultdict(list)
         for zoo in draw(ours, 20, True, options):
+            of_zoo: dict[str, list[dict[str, float]]] = defaultdict(list)
             for one, kind in zoo.pairs:
                 pair = one.source, one.target
                 values = {measure: table[pair] for measure, table in tables.items()}
                 values |= {"probability": one.probability, "weights": cosines.get(pair, np.nan)}
-                rows[kind].append(values)
+                of_zoo[kind].append(values)
+            for kind, found_pairs in of_zoo.items():
+                rows[kind] += found_pairs
+            for statistic in statistics:
+                strangers = [row[statistic] for kind in ("same kind", "unrelated") for row in of_zoo[kind]]
+                highest[statistic].append(float(np.nanmax([*strangers, -1.0])))
+                of_strong[statistic, name] += [row[statistic] for kind in STRONG for row in of_zoo[kind]]
         apart = rows["same kind"] + rows["unrelated"]
         groups = {"strong": STRONG, "weak": WEAK, "siblings": ("siblings",), "distilled": ("distilled",)}
         groups |= {kind: (kind,) for kind in ("half", "lora", "merged", "pruned70", "tuned_strong")}
@@ -309,6 +316,17 @@ def beside_others(folder: Path, options: argparse.Namespace) -> Iterator[str]:
             if related:
                 cells = [_area(related, apart, statistic) for statistic in statistics]
                 yield f"| {name}, {group} | {len(related)} | {' | '.join(cells)} |"
+    yield ""
+    yield (
+        "| strong relations found by one limit for all, false alarms in 5 % of audits | "
+        + " | ".join(statistics)
+        + " |"
+    )
+    yield "|---|" + "---|" * len(statistics)
+    limits = {statistic: float(np.quantile(values, 0.95)) for statistic, values in highest.items()}
+    for name in NAMES:
+        cells = [share(value > limits[one] for value in of_strong[one, name]) for one in statistics]
+        yield f"| {name} | {' | '.join(cells)} |"
 
 
 def _area(related: list[dict[str, float]], apart: list[dict[str, float]], statistic: str) -> str:
@@ -422,10 +440,14 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--zoos", type=int, default=60, help="of each kind")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--others", action="store_true")
+    parser.add_argument("--others", action="store_true", help="compare other measures and weights, too")
+    parser.add_argument("--only-others", action="store_true", help="nothing but that")
     options = parser.parse_args()
     folder = options.folder.absolute()
     universes = [open_universe(folder, name) for name in NAMES]
+    if options.only_others:
+        print("\n".join(beside_others(folder, options)))  # noqa: T201
+        return
     for table in (false_alarms, found, calibration, levels):
         print("\n".join(table(universes, options)), "\n", flush=True)  # noqa: T201
     print("\n".join(directions(universes)), "\n", flush=True)  # noqa: T201

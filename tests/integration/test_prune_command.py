@@ -69,7 +69,7 @@ def test_former_model__is_only_told_without_remove_and_gone_with_it(
     assert prune(two_models, "--remove") == 0
     kept = stored_units(store(two_models))
     assert {kind for kind, _ in before - kept} == {"activations", "bases", "halves", "collections", "kept_maps"}
-    assert len(before - kept) == 6
+    assert len(before - kept) == 8
     # Nothing that the atlas was made of is gone: a run computes nothing, and every unit is whole.
     assert not any(build(two_models).computed.values())
     for kind, key in kept:

@@ -19,7 +19,10 @@ def modules_after(code: str) -> set[str]:
 
 
 def test_public_names__are_listed_and_are_those_of_the_library() -> None:
-    assert dir(lfm_atlas) == ["AtlasError", "__version__", "fit_map", "open_atlas"]
+    assert dir(lfm_atlas) == [
+        "AtlasError", "Comparison", "LatentFunctionalMap", "__version__", "compare", "fit_map", "measures", "open_atlas"
+    ]  # fmt: skip
+    assert all(getattr(lfm_atlas, name) is not None for name in lfm_atlas.__all__)
     assert (lfm_atlas.AtlasError, lfm_atlas.fit_map, lfm_atlas.open_atlas) == (AtlasError, fit_map, open_atlas)
 
 

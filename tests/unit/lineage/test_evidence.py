@@ -50,7 +50,8 @@ def test_fine_tune__is_found_in_zoos_of_one_and_of_several_kinds_and_no_stranger
 
 
 def test_relatives__do_not_hide_each_other() -> None:
-    relatives = {(a, b): TUNED for a in range(6) for b in range(a)} | {(8, 9): TUNED}
+    little = [0.995, 0.98, 0.96, 0.93]
+    relatives = {(a, b): little for a in range(6) for b in range(a)} | {(8, 9): little}
 
     odds = probability(pair_evidence(mixed_zoo([0] * 10, relatives), groups(10)).log_odds, 10, np.array(False))
 

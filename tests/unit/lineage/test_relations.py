@@ -72,18 +72,18 @@ def test_family__has_a_tree_from_the_model_that_meta_names() -> None:
 
     [family] = families_of(relations, {"a": {}, "b": {"base_model": "c"}, "c": {}})
 
-    assert family == Family(("a", "b", "c"), "c", "meta", (("b", "a"), ("c", "b")))
+    assert family == Family(("a", "b", "c"), "c", (("b", "a"), ("c", "b")))
     assert family.sentence() == "a, b: from c"
     assert family_of([family], "b") is family
     assert family_of([family], "z") is None
 
 
-def test_family_of_three__comes_from_the_clearly_central_one() -> None:
+def test_family_of_three__is_a_tree_of_the_closest_pairs() -> None:
     pairs = [("a", "b", 0.95), ("b", "c", 0.95), ("a", "c", 0.8)]
 
     [family] = families_of([relation(a, b, Level.RELATED, value) for a, b, value in pairs], {})
 
-    assert (family.oldest, family.told_by) == ("b", "activations")
+    assert family.oldest is None
     assert set(family.links) == {("b", "a"), ("b", "c")}
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from lfm_tasks.audit import weights as audit_weights
 from lfm_tasks.audit.weights import weight_agreements
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.lineage.levels import Level
@@ -61,13 +62,13 @@ def test_checkpoint__gives_the_first_values_of_its_matrices(catalog: Any, tmp_pa
     np.testing.assert_array_equal(found["layer01.weight"].read(), expected)
 
 
-def test_large_checkpoint__gives_32_matrices_over_its_depth(catalog: Any, tmp_path: Path) -> None:
+def test_large_checkpoint__gives_16_matrices_over_its_depth(catalog: Any, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "a", weights(0, 70))
     read = catalog(CHECKPOINT)
 
     found = list(weight_matrices("a", read.models["a"].on_datasets[0], read) or {})
 
-    assert (len(found), found[0], found[-1]) == (32, "layer00.weight", "layer69.weight")
+    assert (len(found), found[0], found[-1]) == (16, "layer00.weight", "layer69.weight")
 
 
 @pytest.mark.parametrize(
@@ -89,18 +90,28 @@ def pair(level: Level) -> Relation:
 
 
 @pytest.mark.parametrize(("seed", "are_shared"), [(0, True), (1, False)])
-def test_audit__compares_the_weights_of_pairs_that_may_be_related(
+def test_audit__compares_the_weights_of_all_pairs_of_few_models(
     catalog: Any, tmp_path: Path, seed: int, are_shared: bool
 ) -> None:
     write_checkpoint(tmp_path / "a", weights(0))
     write_checkpoint(tmp_path / "b", weights(seed))
     read = catalog(CHECKPOINT)
 
-    [(names, agreement)] = weight_agreements(read, [pair(Level.SAME_FAMILY)]).items()
+    [(names, agreement)] = weight_agreements(read, [pair(Level.BEYOND_CHANCE)]).items()
 
     assert names == {"a", "b"}
     assert (agreement.are_shared, agreement.are_apart) == (are_shared, not are_shared)
-    assert weight_agreements(read, [pair(Level.BEYOND_CHANCE)]) == {}
+
+
+@pytest.mark.parametrize(("level", "n_compared"), [(Level.SAME_FAMILY, 1), (Level.BEYOND_CHANCE, 0)])
+def test_audit__of_many_models_compares_the_weights_of_pairs_that_may_be_related(
+    catalog: Any, tmp_path: Path, level: Level, n_compared: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_checkpoint(tmp_path / "a", weights(0))
+    write_checkpoint(tmp_path / "b", weights(1))
+    monkeypatch.setattr(audit_weights, "N_COMPARED_ALL", 1)
+
+    assert len(weight_agreements(catalog(CHECKPOINT), [pair(level)])) == n_compared
 
 
 def test_damaged_weights__are_told_and_are_no_evidence(
