@@ -261,13 +261,14 @@ class AtlasConfig(Settings):
         return self
 
     def numbers(self, n_points: int) -> BasisNumbers:
-        """Return how many neighbors and eigenpairs the spaces of a dataset of ``n_points`` have.
+        """Return how many neighbors and eigenpairs a space of ``n_points`` has, more where ``maps`` are fitted.
 
-        ``n_points``: those that are compared, before ``max_points``. With landmarks their number decides.
+        ``n_points``: before ``max_points``. With landmarks their number decides.
         """
         n_used = n_points if self.max_points is None else min(n_points, self.max_points)
         in_graph = n_landmarks_of(n_used, self.graph.landmarks) or n_used
-        return basis_numbers(in_graph, self.graph.n_neighbors, self.n_eigenpairs)
+        is_fitted = self.maps.regime != "full"
+        return basis_numbers(in_graph, self.graph.n_neighbors, self.n_eigenpairs, is_fitted=is_fitted)
 
     def deciding(self) -> dict[str, Any]:
         """Return the settings that decide the numbers, as JSON values: not where things lie, nor what is published."""

@@ -36,9 +36,7 @@ def rows_of(value: Any, name: str) -> np.ndarray:
             "wrong_dtype", f"{name}: got {_culprit(value)}, expected real numbers. Select the columns of numbers."
         )
     if rows.dtype.kind not in "fiu":
-        raise DataError(
-            "wrong_dtype", f"{name}: got numbers of type {rows.dtype}, expected real numbers. Convert them."
-        )
+        raise DataError("wrong_dtype", f"{name}: got values of type {rows.dtype}, expected real numbers. Convert them.")
     if rows.ndim != 2 or 0 in rows.shape:
         advice = (
             "Pool or flatten all dims but the first" if rows.ndim > 2 else "A row is a point, a column is a feature"
@@ -113,15 +111,11 @@ def ids_of(values: Any, n_rows: int, name: str) -> np.ndarray:
         ``bad_ids`` if there are not as many as rows, one is there twice, or they are neither numbers nor text.
     """
     ids = np.asarray(values)
-    if ids.dtype.kind == "O" and all(isinstance(one, str) for one in ids.flat):
-        ids = ids.astype(str)
-    elif ids.dtype.kind == "T":
+    if ids.dtype.kind == "T" or (ids.dtype.kind == "O" and all(isinstance(one, str) for one in ids.flat)):
         ids = ids.astype(str)
     if ids.dtype.kind not in "iuU" or ids.ndim != 1:
         found = f"{name}: got ids of type {ids.dtype} and shape {ids.shape}"
-        raise DataError(
-            "bad_ids", f"{found}, expected a list of whole numbers or texts. Convert them with map(str, ids)."
-        )
+        raise DataError("bad_ids", f"{found}, expected a list of whole numbers or texts. Convert each with str.")
     if len(ids) != n_rows:
         raise DataError("bad_ids", f"{name}: got {len(ids):,} ids for {n_rows:,} rows, expected one for each row.")
     distinct, counts = np.unique(ids, return_counts=True)

@@ -1,6 +1,6 @@
 """A functional map in the conventions of scikit-learn: fitted on two arrays, it carries rows of one into the other."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, ClassNamePrefixFeaturesOutMixin, TransformerMixin
@@ -8,9 +8,6 @@ from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from lfm_tasks.spectral.transfer.selection import FittedMap, fit_map
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 
 class LatentFunctionalMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
@@ -47,7 +44,7 @@ class LatentFunctionalMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         self.n_eigenpairs = n_eigenpairs
         self.random_state = random_state
 
-    def fit(self, x: Any, y: Any, anchors: Any = None) -> "Self":
+    def fit(self, x: Any, y: Any, anchors: Any = None) -> Self:
         """Fit the map from ``x`` to ``y``.
 
         Parameters
@@ -55,7 +52,8 @@ class LatentFunctionalMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         x
             The source (points, features).
         y
-            The target (points, features), or (points) of one feature; without ``anchors`` its rows are the same points in the same order.
+            The target (points, features), or (points) of one feature; without ``anchors`` its rows are the same points
+            in the same order.
         anchors
             Row numbers that mean the same point in both, or (pairs, 2) of rows of ``x`` and of ``y``; three at least.
             All other rows may be in any order and of any number.

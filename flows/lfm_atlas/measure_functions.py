@@ -83,7 +83,8 @@ class Measures(Mapping[str, MeasureFunction]):
 
     @cached_property
     def _functions(self) -> dict[str, MeasureFunction]:
-        conventions = {name: measure.convention for name, measure in (*MAP_SCORES.items(), *MEASURES.items())}
+        conventions = {name: measure.convention for name, measure in MAP_SCORES.items()}
+        conventions |= {name: measure.convention for name, measure in MEASURES.items()}
         return {name: MeasureFunction(name, convention) for name, convention in conventions.items()}
 
     def __getitem__(self, name: str) -> MeasureFunction:

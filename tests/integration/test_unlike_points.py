@@ -61,10 +61,11 @@ def test_fitted_maps__of_unlike_bases_are_kept(
     build: Callable[..., Any],
     maps: dict[str, Any],
 ) -> None:
-    zoo = some_points(related_spaces(3, n_points=240, n_layers=1), "model1", 150)
+    zoo = some_points(related_spaces(3, n_points=240, n_layers=1), "model1", 120)
     outcome = build(write_zoo(tmp_path, zoo, **AUTO, maps=maps, keep_maps="all"))
     assert outcome.failures == ()
     with open_atlas(tmp_path / "atlas") as atlas:
         assert np.isfinite(atlas.scores["score"]).all()
         if maps["regime"] == "anchors":
-            assert atlas.map("model0/layer0", "model1/layer0").shape in ((24, 26), (26, 24))
+            # At least 50 eigenpairs where maps are fitted, but no more than a third of the points.
+            assert atlas.map("model0/layer0", "model1/layer0").shape in ((40, 50), (50, 40))

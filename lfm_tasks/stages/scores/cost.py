@@ -62,7 +62,8 @@ class _Block:
 
     @cached_property
     def numbers(self) -> BasisNumbers:
-        return basis_numbers(self.n_points, self.pair.n_neighbors, self.pair.n_eigenpairs)
+        is_fitted = self.pair.regime != "full"
+        return basis_numbers(self.n_points, self.pair.n_neighbors, self.pair.n_eigenpairs, is_fitted=is_fitted)
 
     @cached_property
     def n_features(self) -> int:

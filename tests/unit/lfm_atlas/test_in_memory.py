@@ -1,7 +1,6 @@
 """`compare`: the numbers of a run over files, arrays of several libraries, and a clear error for each wrong input."""
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -155,7 +154,7 @@ WRONG = [
     ((X, Y[:, None]), {}, DataError, "Pool or flatten all dims but the first"),
     ((X[:0], Y[:0]), {}, DataError, r"x: got an array of shape \(0, 5\)"),
     ((WITH_NAN, Y), {}, DataError, "x: got [0-9]+ rows? with NaN or infinite values, the first is row"),
-    ((X.astype(complex), Y), {}, DataError, "x: got numbers of type complex128"),
+    ((X.astype(complex), Y), {}, DataError, "x: got values of type complex128"),
     ((X[:5], Y[:5]), {}, DataError, "x: got 5 points, expected at least 6"),
     ((X, 0 * Y), {}, DataError, "y: found the same activations for every point"),
     ((X, Y), {"measures": "overlp"}, ValueError, "unknown measure 'overlp'; did you mean 'overlap'"),
