@@ -6,10 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are imported when they are first used
 from jaxtyping import Bool, Float, Int, Shaped
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
-from scipy.spatial.distance import pdist, squareform
 
 
 def best_of(p_values: Float[np.ndarray, "... layers"]) -> Float[np.ndarray, "..."]:
@@ -301,7 +299,7 @@ def classical_scaling(distances: Float[np.ndarray, "points points"], n_axes: int
     signs = np.where(vectors[largest, np.arange(vectors.shape[1])] < 0, -1.0, 1.0)
     points = np.zeros((len(distances), n_axes))
     points[:, : len(values)] = vectors * signs * np.sqrt(values)
-    drawn, given = pdist(points), squareform(distances, checks=False)
+    drawn, given = scipy.spatial.distance.pdist(points), scipy.spatial.distance.squareform(distances, checks=False)
     size = float((drawn**2).sum())
     return Scaling(points, float(np.sqrt(((drawn - given) ** 2).sum() / size)) if size else 0.0)
 
@@ -327,6 +325,6 @@ def families(meta: Mapping[str, Mapping[str, Any]]) -> dict[str, int]:
     names = sorted({*meta, *(base for _, base in links)})
     place = {name: index for index, name in enumerate(names)}
     ends = np.array([[place[a], place[b]] for a, b in links]).reshape(-1, 2)
-    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(names), len(names)))
-    _, family = connected_components(graph, directed=False)
+    graph = scipy.sparse.coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(len(names), len(names)))
+    _, family = scipy.sparse.csgraph.connected_components(graph, directed=False)
     return {model: int(family[place[model]]) for model in meta}

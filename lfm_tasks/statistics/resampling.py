@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
+import scipy  # its parts are imported when they are first used
 from jaxtyping import Bool, Float, Int, Shaped
-from scipy.special import gammainc, gammaincc, gammainccinv, gammaincinv, ndtr, ndtri, stdtr, stdtrit
 
 # Below this skewness the curve is a normal one to all digits that matter; scipy.stats draws the line here as well.
 _SMALLEST_SKEWNESS = 1.6e-5
@@ -33,8 +33,8 @@ def upper_shares(
     steep = np.where(is_normal, 1.0, skewness)
     shape = 4 / steep**2
     places = np.maximum(shape + 2 * values / steep, 0.0)
-    tails = np.where(steep > 0, gammaincc(shape, places), gammainc(shape, places))
-    return np.asarray(np.where(is_normal, ndtr(-values), tails))
+    tails = np.where(steep > 0, scipy.special.gammaincc(shape, places), scipy.special.gammainc(shape, places))
+    return np.asarray(np.where(is_normal, scipy.special.ndtr(-values), tails))
 
 
 def values_below(share: float, skewness: Float[np.ndarray, "*pairs"]) -> Float[np.ndarray, "*pairs"]:
@@ -42,8 +42,8 @@ def values_below(share: float, skewness: Float[np.ndarray, "*pairs"]) -> Float[n
     is_normal = np.abs(skewness) < _SMALLEST_SKEWNESS
     steep = np.where(is_normal, 1.0, skewness)
     shape = 4 / steep**2
-    places = np.where(steep > 0, gammaincinv(shape, share), gammainccinv(shape, share))
-    return np.asarray(np.where(is_normal, ndtri(share), (places - shape) * steep / 2))
+    places = np.where(steep > 0, scipy.special.gammaincinv(shape, share), scipy.special.gammainccinv(shape, share))
+    return np.asarray(np.where(is_normal, scipy.special.ndtri(share), (places - shape) * steep / 2))
 
 
 def rows_by_value(values: Shaped[np.ndarray, " rows"]) -> tuple[Int[np.ndarray, " _"], ...]:
@@ -195,7 +195,7 @@ def interval_reach(
     ----------
     McCarthy (1969), "Pseudo-replication: half samples"; Politis, Romano, Wolf (1999), "Subsampling", section 2.
     """
-    return np.asarray(stdtrit(halves.shape[-1] // 2, (1 + confidence) / 2) * _deviation(halves))
+    return np.asarray(scipy.special.stdtrit(halves.shape[-1] // 2, (1 + confidence) / 2) * _deviation(halves))
 
 
 def _deviation(halves: Float[np.ndarray, "*scores halves"]) -> Float[np.ndarray, "*scores"]:
@@ -235,7 +235,7 @@ def margin(value: float, halves: Float[np.ndarray, " halves"]) -> Margin:
     deviation, reach = float(_deviation(halves)), float(interval_reach(halves))
     # No half differs from the others: a copy beside a copy.
     ratio = abs(value) / deviation if deviation > 0 else (np.inf if value else 0.0)
-    return Margin(value, value - reach, value + reach, float(2 * stdtr(len(halves) // 2, -ratio)))
+    return Margin(value, value - reach, value + reach, float(2 * scipy.special.stdtr(len(halves) // 2, -ratio)))
 
 
 def split_half_reliability(first: Float[np.ndarray, " pairs"], second: Float[np.ndarray, " pairs"]) -> float:
