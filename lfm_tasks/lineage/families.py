@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy  # its parts are imported when they are first used
 from jaxtyping import Float
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components, minimum_spanning_tree
 
 from lfm_tasks.lineage.levels import Level
 from lfm_tasks.lineage.relations import Relation
@@ -59,7 +58,7 @@ def families_of(relations: Sequence[Relation], meta: Mapping[str, Mapping[str, A
     near = np.zeros((len(names), len(names)))
     for (source, target), value in closest.items():
         near[place[source], place[target]] = near[place[target], place[source]] = max(value, 1e-6)
-    _, group_of = connected_components(coo_array(near), directed=False)
+    _, group_of = scipy.sparse.csgraph.connected_components(scipy.sparse.coo_array(near), directed=False)
     groups = [np.flatnonzero(group_of == group) for group in range(group_of.max() + 1)]
     found = [_family([names[row] for row in rows], near[np.ix_(rows, rows)], meta) for rows in groups]
     return tuple(sorted(found, key=lambda family: (-len(family.members), family.members)))
@@ -93,9 +92,9 @@ def _tree(
 ) -> tuple[tuple[str, str], ...]:
     """Return the links of the tree of closest pairs, away from the oldest member."""
     farness = np.where(near > 0, 1 / np.where(near > 0, near, 1), 0)
-    tree = minimum_spanning_tree(coo_array(farness))
+    tree = scipy.sparse.csgraph.minimum_spanning_tree(scipy.sparse.coo_array(farness))
     start = members.index(oldest) if oldest in members else int(near.sum(axis=1).argmax())
-    order, before = breadth_first_order(tree, start, directed=False)
+    order, before = scipy.sparse.csgraph.breadth_first_order(tree, start, directed=False)
     pairs = [(int(before[row]), int(row)) for row in order[1:]]
     pairs.sort(key=lambda pair: -near[pair])
     return tuple((members[a], members[b]) for a, b in pairs)

@@ -18,8 +18,8 @@ CATALOG = """
 version: 1
 datasets: {probe: {ids: positional}}
 models:
-  small: {activations: {path: "small/{layer}.tsv", dataset: probe}}
-  large: {activations: {path: "large/{layer}.tsv", dataset: probe}}
+  small: {activations: {path: "small/{layer}.tab", dataset: probe}}
+  large: {activations: {path: "large/{layer}.tab", dataset: probe}}
 atlas: {graph: {n_neighbors: 10}, n_eigenpairs: 8, null: {n_permutations: 19}}
 """
 
@@ -33,14 +33,14 @@ def installed(tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def zoo(tmp_path: Path) -> Path:
-    """Write two models of two layers as .tsv."""
+    """Write two models of two layers as .tab."""
     folder, generator = tmp_path / "zoo", np.random.default_rng(0)
     latent = generator.standard_normal((N_POINTS, 4))
     for model, width in (("small", 6), ("large", 12)):
         (folder / model).mkdir(parents=True)
         for layer in LAYERS:
             rows = np.tanh(latent @ generator.standard_normal((4, width)))
-            np.savetxt(folder / model / f"{layer}.tsv", rows, delimiter="\t", fmt="%.17g")
+            np.savetxt(folder / model / f"{layer}.tab", rows, delimiter="\t", fmt="%.17g")
     (folder / "data_catalog.yaml").write_text(CATALOG)
     return folder
 
@@ -50,9 +50,9 @@ def test_reader_of_another_package__reads_what_was_saved(
 ) -> None:
     for entry in reversed(installed["PYTHONPATH"].split(os.pathsep)[:2]):
         monkeypatch.syspath_prepend(entry)
-    expected = np.loadtxt(zoo / "small" / "layer2.tsv")
+    expected = np.loadtxt(zoo / "small" / "layer2.tab")
 
-    array = open_array(zoo / "small" / "layer2.tsv", "layer2.tsv")
+    array = open_array(zoo / "small" / "layer2.tab", "layer2.tab")
 
     assert array.shape == (N_POINTS, 6)
     assert array.memory_bytes == N_POINTS * 6 * 8
@@ -78,4 +78,4 @@ def test_the_same_catalog_without_the_package__says_that_nothing_reads_it(zoo: P
     validated = command(zoo, dict(os.environ), "validate")
 
     assert validated.returncode != 0
-    assert "found a .tsv file, needs one of .npy" in validated.stdout + validated.stderr
+    assert "found a .tab file, needs one of .npy" in validated.stdout + validated.stderr

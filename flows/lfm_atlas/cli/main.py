@@ -1,5 +1,6 @@
 """The command line ``lfm-atlas``: its commands, its exit codes, and what ends a command in order."""
 
+import gc
 import signal
 import sys
 import traceback
@@ -44,6 +45,9 @@ for module in (run, atlas, maps, reproduce, audit):
 
 # They do nothing but print, and end as others do when nobody reads on: lfm-atlas show | head.
 _ONLY_PRINT = {"catalog", "diff", "layers", "maps", "plan", "show", "--help", "--version"}
+# They read arrays and print. xarray and pandas import the unused wherever they find them, which takes as long as the
+# rest.
+_READ_ARRAYS, _UNUSED = {"diff", "show"}, ("dask", "pyarrow")
 
 
 def main() -> NoReturn:
@@ -53,6 +57,10 @@ def main() -> NoReturn:
     if refusal := why_unfit(command):
         print_err(refusal)
         sys.exit(USAGE)
+    if command in _READ_ARRAYS:
+        gc.disable()  # they end before there is anything to collect
+        for name in _UNUSED:
+            sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # how Python says that there is none
     stop_on_signals()
     try:
         with environment(safe_children() | no_proxy_on_loopback()):

@@ -6,10 +6,8 @@ import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pyarrow as pa
-import pyarrow.parquet
 import xarray as xr
 
 from lfm_tasks.stores.atlas.schema import (
@@ -26,12 +24,8 @@ from lfm_tasks.stores.atlas.schema import (
 )
 from lfm_tasks.stores.units.durable import atomic_write
 
-_ARROW_TYPES = {
-    "string": pa.string(),
-    "float64": pa.float64(),
-    "int32": pa.int32(),
-    "list<string>": pa.list_(pa.string()),
-}
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 def published_key(folder: Path) -> str | None:
@@ -127,12 +121,14 @@ def _zarr(folder: Path, manifest: Manifest | None) -> "Path | AtlasStore":
 
 def write_edges(parts: Iterable[Mapping[str, Any]], folder: Path) -> None:
     """Write ``edges.parquet`` from its parts: null where a number is NaN; without any, a table without rows."""
+    from pyarrow import parquet
+
     writer = None
     try:
         for columns in parts:
             table = _arrow_table("edges", columns)
             if writer is None:
-                writer = pa.parquet.ParquetWriter(folder / "edges.parquet", table.schema, compression="zstd")
+                writer = parquet.ParquetWriter(folder / "edges.parquet", table.schema, compression="zstd")
             writer.write_table(table)
     finally:
         if writer is not None:
@@ -141,15 +137,25 @@ def write_edges(parts: Iterable[Mapping[str, Any]], folder: Path) -> None:
         write_table("edges", {column.name: [] for column in columns_of("edges")}, folder)
 
 
-def _arrow_table(table: Table, columns: Mapping[str, Any]) -> pa.Table:
+def _arrow_table(table: Table, columns: Mapping[str, Any]) -> "pa.Table":
     """Return columns of a published table as Arrow types them."""
-    types = {column.name: _ARROW_TYPES[column.dtype] for column in columns_of(table)}
+    import pyarrow as pa  # whoever only reads arrays does not wait for it
+
+    arrow_types = {
+        "string": pa.string(),
+        "float64": pa.float64(),
+        "int32": pa.int32(),
+        "list<string>": pa.list_(pa.string()),
+    }
+    types = {column.name: arrow_types[column.dtype] for column in columns_of(table)}
     return pa.table({name: pa.array(values, types[name], from_pandas=True) for name, values in columns.items()})
 
 
 def edge_batches(folder: Path) -> Iterator[dict[str, list[Any]]]:
     """Yield ``edges.parquet`` in parts, at least one: columns by name, None where there is no number."""
-    with pa.parquet.ParquetFile(folder / "edges.parquet") as file:
+    from pyarrow import parquet
+
+    with parquet.ParquetFile(folder / "edges.parquet") as file:
         if not file.metadata.num_rows:
             yield file.schema_arrow.empty_table().to_pydict()
         for batch in file.iter_batches():
@@ -158,14 +164,19 @@ def edge_batches(folder: Path) -> Iterator[dict[str, list[Any]]]:
 
 def write_columns(columns: Mapping[str, Sequence[Any]], path: Path) -> None:
     """Write a Parquet table of any columns; their types are those of the values."""
+    import pyarrow as pa
+    from pyarrow import parquet
+
     partial = io.BytesIO()
-    pa.parquet.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), partial)
+    parquet.write_table(pa.table({name: pa.array(values) for name, values in columns.items()}), partial)
     atomic_write(path, partial.getvalue())
 
 
 def write_table(table: Table, columns: Mapping[str, Any], folder: Path) -> None:
     """Write a table whole: ``models.parquet`` or ``layers.parquet``; null where a number is NaN."""
-    pa.parquet.write_table(_arrow_table(table, columns), folder / f"{table}.parquet", compression="zstd")
+    from pyarrow import parquet
+
+    parquet.write_table(_arrow_table(table, columns), folder / f"{table}.parquet", compression="zstd")
 
 
 def write_json(content: Mapping[str, Any], path: Path) -> None:

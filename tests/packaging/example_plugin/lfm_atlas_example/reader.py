@@ -1,4 +1,4 @@
-"""A reader of ``.tsv`` files: a row of numbers a point, separated by tabs, without a line of names."""
+"""A reader of ``.tab`` files: a row of numbers a point, separated by tabs, without a line of names."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,8 +10,8 @@ from lfm_tasks.errors import DataError
 from lfm_tasks.sources import Format, ReadRows, StoredArray, check_memory_size, fingerprint, open_bytes
 
 
-def open_tsv(path: Path, name: str, key: str | None) -> StoredArray:
-    """Return the table in a ``.tsv`` as (points, columns).
+def open_tab(path: Path, name: str, key: str | None) -> StoredArray:
+    """Return the table in a ``.tab`` as (points, columns).
 
     Raises
     ------
@@ -47,4 +47,4 @@ def _shape(path: Path, name: str) -> tuple[int, int]:
     return n_rows, first.count(b"\t") + 1
 
 
-FORMAT = Format(open_tsv)
+FORMAT = Format(open_tab)
