@@ -45,7 +45,6 @@ from lfm_tasks.stages.scores.planned_blocks import count_pairs
 from lfm_tasks.stages.transfers.cost import transfers_load
 from lfm_tasks.stages.transfers.job import MAX_POINTS, MapSide
 from lfm_tasks.stages.transfers.stage import transfer_jobs, transfer_pairs
-from lfm_tasks.stores.atlas.files import published_key
 from lfm_tasks.stores.units.store import UnitStore
 from lfm_tasks.workers.resources import memory_limit, n_workers, what_limits
 
@@ -106,7 +105,7 @@ def missing_work(catalog: Catalog, zoo: Zoo) -> list[MissingWork]:
         _transfers(estimate),
         _embeddings(estimate, is_new),
     ]
-    is_new |= any(stage.n_missing for stage in stages) or published_key(catalog.root / catalog.atlas.path) is None
+    is_new |= any(stage.n_missing for stage in stages) or not _is_published(catalog)
     n_kept = stages[4].n_missing + stages[4].n_there
     n_points = max((size.n_points for size in estimate.sizes.values()), default=0)
     n_eigenpairs = max((estimate.numbers(space).n_eigenpairs for space in estimate.sizes), default=0)
@@ -114,6 +113,12 @@ def missing_work(catalog: Catalog, zoo: Zoo) -> list[MissingWork]:
     n_models = len({space.model for space in estimate.sizes})
     load = atlas_load(len(estimate.sizes), n_models, len(requested_measures(catalog)), kept_bytes)
     return [*stages, MissingWork("atlas", int(is_new), int(not is_new), load if is_new else Load())]
+
+
+def _is_published(catalog: Catalog) -> bool:
+    from lfm_tasks.stores.atlas.files import published_key  # xarray, which half of a plan's time would go to
+
+    return published_key(catalog.root / catalog.atlas.path) is not None
 
 
 def missing_activations(estimate: WorkEstimate) -> MissingWork:

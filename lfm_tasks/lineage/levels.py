@@ -28,7 +28,7 @@ class Level(StrEnum):
 
 
 # Calibrated similarity of two models, each layer with its best match, from which on they are almost the same model. Of
-# the independent networks of docs/audit.md no two are above .89.
+# the networks of docs/lineage.md that were trained apart no two are above .89.
 COPY_AT_LEAST = 0.97
 # Probability of a common origin from which on two models are called related.
 RELATED_AT_LEAST = 0.98

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy  # its parts are imported when they are first used
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
 
 from lfm_tasks.measures.cross_covariances import CrossForm, Values
 from lfm_tasks.measures.measure import Invariance, Measure, Rows, centered
@@ -127,7 +127,7 @@ def _soft(source: UnitFeatures, target: UnitFeatures) -> float:
 
 def _hard(source: UnitFeatures, target: UnitFeatures) -> float:
     correlations = source.columns.T @ target.columns
-    rows, columns = linear_sum_assignment(correlations, maximize=True)
+    rows, columns = scipy.optimize.linear_sum_assignment(correlations, maximize=True)
     return float(correlations[rows, columns].mean())
 
 

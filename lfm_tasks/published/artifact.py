@@ -153,9 +153,7 @@ def _picture(matrix: xr.DataArray, similarity: np.ndarray) -> list[str]:
     ]
 
 
-def _nearest(
-    atlas: Atlas, dataset: str, similarity: np.ndarray, levels: Mapping[frozenset[str], Level]
-) -> list[str]:
+def _nearest(atlas: Atlas, dataset: str, similarity: np.ndarray, levels: Mapping[frozenset[str], Level]) -> list[str]:
     names, measure = atlas.names(dataset), atlas.default_measure
     columns = (
         "model", "nearest", "relation", "value", "ahead of the next by", "most alike layers", "their 95 % interval"

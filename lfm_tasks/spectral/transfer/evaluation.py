@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import scipy  # its parts are imported when they are first used
 from jaxtyping import Bool, Float, Float32, Int, Shaped
-from scipy.optimize import linprog
 
 from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.neighbors.projections import Metric
@@ -188,7 +188,7 @@ def is_separable(
     scaled = (rows - rows.mean(axis=0)) / max(mean_radius(rows), np.finfo(float).tiny)
     signs = np.where(inside, 1.0, -1.0)
     sides = -signs[:, None] * np.column_stack([scaled, np.ones(len(rows))])
-    solution = linprog(
+    solution = scipy.optimize.linprog(
         np.zeros(sides.shape[1]), A_ub=sides, b_ub=-np.ones(len(rows)), bounds=(None, None), method="highs"
     )
     return bool(solution.status == 0)

@@ -6,10 +6,9 @@ A pair is known by its two bases. What a block holds is listed in its receipt, s
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from lfm_tasks.config import AtlasConfig
 from lfm_tasks.runtime.load import worker_bytes
@@ -24,6 +23,9 @@ from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.stages.scores.stage import BLOCK_SIDE
 from lfm_tasks.stores.units.store import Receipt, UnitStore, digest
 from lfm_tasks.workers.pool import JobFailure
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 # Keys of the bases of source and target.
 BasisPair = tuple[str, str]
@@ -91,7 +93,7 @@ class AcrossDatasets:
         """How many pairs no run has tried yet."""
         return sum(one.n_not_computed for one in self.parts)
 
-    def groups(self, run: Run) -> dict[str, xr.Dataset]:
+    def groups(self, run: Run) -> dict[str, "xr.Dataset"]:
         """Return ``across/<comparison>``: (direction, measure, source, target)."""
         return {f"across/{one.part.name}": _group(run.store, one) for one in self.parts}
 
@@ -209,8 +211,10 @@ def _finished(
     return AcrossPart(part.part, part.sources, part.targets, part.settings, part.labels, places, failures, n_left)
 
 
-def _group(store: UnitStore, part: AcrossPart) -> xr.Dataset:
+def _group(store: UnitStore, part: AcrossPart) -> "xr.Dataset":
     """Return the scores of a comparison as labeled arrays."""
+    import xarray as xr  # a plan does without it
+
     blocks: dict[str, dict[str, Any]] = {}
     for key in sorted({block for block, _ in part.places.values()}):
         with store.open("across_datasets", key) as unit:

@@ -1,19 +1,28 @@
 """The cost of kept maps: amounts of work, memory, bytes written."""
 
 from collections.abc import Sequence
-from math import ceil
+from math import ceil, sqrt
 
 from lfm_tasks.runtime.load import ARRAY_BYTES, Load, SpaceSize
 
+# A task reads its bases, which takes as long as twenty maps: few maps of many spaces are a task together.
+_MAPS_A_TASK, _FEWEST_ON_A_SIDE = 64, 16
+
+
+def group_side(n_spaces: int, n_maps: int) -> int:
+    """Return how many spaces a group has, each two of which are a task: 16, or more where few pairs are kept."""
+    return max(_FEWEST_ON_A_SIDE, ceil(n_spaces / ceil(sqrt(2 * n_maps / _MAPS_A_TASK)))) if n_maps else n_spaces
+
 
 def kept_maps_load(n_maps: int, sizes: Sequence[SpaceSize], n_eigenpairs: int) -> Load:
-    """Return the cost of the maps that a dataset keeps, 16 x 16 spaces a task."""
+    """Return the cost of the maps that a dataset keeps."""
     if not n_maps:
         return Load()
     n = max(size.n_points for size in sizes)
-    groups = ceil(len(sizes) / 16)
+    side = group_side(len(sizes), n_maps)
+    groups = ceil(len(sizes) / side)
     n_tasks = min(n_maps, groups * (groups + 1) // 2)
-    n_bases = min(32, len(sizes))
+    n_bases = min(2 * side, 2 * ceil(n_maps / n_tasks), len(sizes))
     work = {
         "kept task": float(n_tasks),
         "kept map": float(n_maps),

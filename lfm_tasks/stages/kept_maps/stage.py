@@ -18,10 +18,11 @@ from lfm_tasks.stages.inventory.correspondence import labels_of, text_labels
 from lfm_tasks.stages.inventory.cost import KEEP_MAPS
 from lfm_tasks.stages.inventory.requests import embedded_spaces
 from lfm_tasks.stages.inventory.stage import Zoo
+from lfm_tasks.stages.kept_maps.cost import group_side
 from lfm_tasks.stages.kept_maps.job import KeepJob, KeptKey, ScorePlace, store_maps
 from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.pair_index import PairScores
-from lfm_tasks.stages.scores.stage import BLOCK_SIDE, ScoredPairs
+from lfm_tasks.stages.scores.stage import ScoredPairs
 from lfm_tasks.stores.units.store import Receipt, UnitStore, digest
 from lfm_tasks.workers.pool import JobFailure
 
@@ -245,14 +246,15 @@ def _oriented(pair: SpacePair, scored: ScoredPairs) -> KeptPair:
 
 
 def _jobs(store: UnitStore, missing: list[KeptPair], scored: ScoredPairs) -> Iterator[KeepJob]:
-    """Yield pairs in blocks of up to 16 × 16 bases: in each, all first bases have the same ids, and all second ones."""
+    """Yield pairs in blocks of groups of bases: in each, all first bases have the same ids, and all second ones."""
     ids = {basis.key: basis.ids for pair in missing for basis in (pair.source, pair.target)}
     refined = {
         pair.key: (place.block, place.row)
         for pair in missing
         if pair.refined_by and (place := scored.place(pair.source, pair.target))
     }
-    group = {key: position // BLOCK_SIDE for position, key in enumerate(sorted(ids))}
+    side = group_side(len(ids), len(missing))
+    group = {key: position // side for position, key in enumerate(sorted(ids))}
 
     def block_of(key: KeptKey) -> tuple[str, str, int, int]:
         first, second, _ = key

@@ -3,10 +3,9 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.errors import DataError
@@ -28,6 +27,9 @@ from lfm_tasks.stages.transfers.job import (
 )
 from lfm_tasks.stores.units.store import UnitStore
 from lfm_tasks.workers.pool import JobFailure
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 _OF_CANDIDATES = {
     "held_out": "mean reciprocal rank of held-out anchors",
@@ -81,7 +83,7 @@ class Transfers:
         """The maps."""
         return {"maps": {key for _, key in self.fitted}}
 
-    def groups(self, run: Run) -> Mapping[str, xr.Dataset]:
+    def groups(self, run: Run) -> Mapping[str, "xr.Dataset"]:
         """Return the table of every dataset: (pair, candidate)."""
         rows: list[tuple[TransferPair, Mapping[str, Any], JobFailure | None]] = [
             *((pair, run.store.receipt("maps", key).facts, None) for pair, key in self.fitted),
@@ -156,7 +158,9 @@ def _is_in_scope(run: Run, pair: TransferPair) -> bool:
     return is_named and (run.scope.has(pair.source.model) or run.scope.has(pair.target.model))
 
 
-def _table(rows: Sequence[tuple[TransferPair, Mapping[str, Any], JobFailure | None]]) -> xr.Dataset:
+def _table(rows: Sequence[tuple[TransferPair, Mapping[str, Any], JobFailure | None]]) -> "xr.Dataset":
+    import xarray as xr  # a plan does without it
+
     of_candidates = {name: np.full((len(rows), len(CANDIDATES)), np.nan) for name in _OF_CANDIDATES}
     of_pairs = {name: np.full(len(rows), np.nan) for name in _OF_PAIRS}
     for index, (_, facts, _) in enumerate(rows):
