@@ -19,7 +19,7 @@ from lfm_tasks.spectral.maps.collection import (
     fit_shared_basis,
     residual_through,
 )
-from lfm_tasks.stages.inventory.correspondence import common_ids
+from lfm_tasks.stages.inventory.correspondence import common_ids, same_ids
 from lfm_tasks.stores.units.store import UnitStore
 
 # The third spaces in the cycles of a pair: with more of them the decile moves little. Among very many spaces there are
@@ -83,6 +83,7 @@ class _Maps:
     _rows: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     _blocks: dict[str, np.ndarray] = field(default_factory=dict)
     _full: dict[tuple[int, int], np.ndarray | None] = field(default_factory=dict)
+    _lists: list[np.ndarray] = field(default_factory=list)
 
     @cached_property
     def thirds(self) -> list[int]:
@@ -108,12 +109,20 @@ class _Maps:
         if space not in self._rows:
             with self.job.store.open("bases", self.job.bases[space]) as unit:
                 vectors = unit.read("eigenvectors")[:, : self.job.config.n_eigenpairs]
-                self._rows[space] = np.ascontiguousarray(vectors), unit.read("ids")
+                self._rows[space] = np.ascontiguousarray(vectors), self._as_known(unit.read("ids"))
             while len(self._rows) > 2 * _BLOCK_SIDE and (
                 sum(rows.nbytes for rows, _ in self._rows.values()) > _MOST_BASIS_BYTES
             ):
                 del self._rows[next(iter(self._rows))]
         return self._rows[space]
+
+    def _as_known(self, ids: Shaped[np.ndarray, " points"]) -> Shaped[np.ndarray, " points"]:
+        """Return a list of ids as the one array that all equal ones are: to compare two takes as long as their map."""
+        for known in self._lists:
+            if same_ids(known, ids):
+                return known
+        self._lists.append(ids)
+        return ids
 
     def _refined_map(self, source: int, target: int) -> Float[np.ndarray, "target source"] | None:
         _, block, row, direction = self.job.refined[source, target]
@@ -128,7 +137,7 @@ class _Maps:
 
     def _full_map(self, source: int, target: int) -> Float[np.ndarray, "target source"] | None:
         (source_vectors, source_ids), (target_vectors, target_ids) = self.rows(source), self.rows(target)
-        if len(source_ids) == len(target_ids) and (source_ids == target_ids).all():
+        if source_ids is target_ids:
             return full_map(source_vectors, target_vectors)
         common, source_rows, target_rows = common_ids(source_ids, target_ids)
         if len(common) < self.job.min_overlap * min(len(source_ids), len(target_ids)):
