@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-# Median cosine of matched tensors: of 5,178 pairs that were trained apart at most .08, of 1,386 related ones at least .78
-# (the networks of docs/lineage.md).
+# Median cosine of matched tensors, on the networks of docs/lineage.md: of 5,178 pairs that were trained apart at most
+# .08, of 1,386 related ones at least .78.
 SHARED_AT_LEAST, APART_AT_MOST = 0.3, 0.15
 # Fewer matched tensors, or a smaller share of the tensors of the network with fewer, say nothing.
 _FEWEST_MATCHED, _LEAST_SHARE = 2, 0.5

@@ -46,7 +46,7 @@ class Table:
 
 def nearest_tables(atlas: Atlas, name: str, n: int, measure: str | None, dataset: str | None) -> list[Table]:
     """Return the ``n`` nearest neighbors of a model or space; of a model with how each is related to it."""
-    rows = atlas.nearest(name, n=n, measure=measure, dataset=dataset)
+    rows: list[dict[str, Any]] = atlas.nearest(name, n=n, measure=measure, dataset=dataset)
     if name in atlas.models:
         level = {one.other(name): str(one.level) for one in reversed(atlas.relations()) if one.is_of(name, dataset)}
         rows = [row | {"relation": level.get(row["name"])} for row in rows]

@@ -3,9 +3,8 @@
 Users import `open_atlas` from ``lfm_atlas``.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from html import escape
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import compress, islice
 from os import PathLike
 from pathlib import Path
@@ -15,55 +14,23 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import xarray as xr
 
-from lfm_tasks.catalog.names import describe, did_you_mean
+from lfm_tasks.catalog.names import describe, did_you_mean, matches
 from lfm_tasks.lineage.families import Family, families_of
 from lfm_tasks.lineage.relations import Relation, relations_of_atlas
 from lfm_tasks.published import queries
+from lfm_tasks.published.descriptions import MOST_IN_NOTEBOOK, as_html, as_text, counted, matrix_as_html
+from lfm_tasks.published.plots import AtlasPlots
 from lfm_tasks.published.queries import Names, require_one_of
+from lfm_tasks.published.rows import Rows
 from lfm_tasks.published.temporary import TemporaryFolder
 from lfm_tasks.spectral.bases.full_map import full_map, whitened_rows
+from lfm_tasks.statistics.model_pairs import symmetrized
 from lfm_tasks.stores.atlas.files import checked_manifest, open_group, open_scores, read_json
 from lfm_tasks.stores.atlas.schema import ZARR, AtlasError, Manifest, manifest_key
 from lfm_tasks.stores.units.store import UnitStore
 
 if TYPE_CHECKING:
     import pandas as pd
-
-
-_MAX_FAILURES = 10  # that a summary names
-
-
-def as_text(summary: Mapping[str, Any], datasets: Sequence[str], measures: Sequence[str]) -> str:
-    """Return a summary of an atlas in a few lines."""
-    lines = [f"{name:<10} {value}" for name, value in _facts(summary, datasets, measures).items()]
-    return "\n".join([f"<lfm-atlas: {summary['title']}>", *lines])
-
-
-def as_html(summary: Mapping[str, Any], datasets: Sequence[str], measures: Sequence[str]) -> str:
-    """Return a summary of an atlas as an HTML table for notebooks; every name is escaped."""
-    facts = _facts(summary, datasets, measures)
-    cells = [(escape(name), escape(value)) for name, value in facts.items()]
-    rows = "".join(f'<tr><th scope="row">{name}</th><td>{value}</td></tr>' for name, value in cells)
-    return f"<table><caption>{escape(summary['title'])}</caption><tbody>{rows}</tbody></table>"
-
-
-def _facts(summary: Mapping[str, Any], datasets: Sequence[str], measures: Sequence[str]) -> dict[str, str]:
-    counts = summary["counts"]
-    facts = {
-        "spaces": f"{counts['spaces']} of {counts['models']} models",
-        "pairs": f"{counts['directed_pairs']} directed, {counts['directed_pairs_without_score']} without a score",
-        "datasets": ", ".join(datasets),
-        "measures": ", ".join(measures),
-        "models": ", ".join(entry["name"] for entry in summary["models"]),
-    }
-    failures = [
-        f"{failure.get('names') or '/'.join(filter(None, (failure['model'], failure['layer'])))} [{failure['reason']}]"
-        for failure in summary["failures"]
-    ]
-    if failures:
-        more = f" and {len(failures) - _MAX_FAILURES} more" if len(failures) > _MAX_FAILURES else ""
-        facts["failed"] = ", ".join(failures[:_MAX_FAILURES]) + more
-    return facts
 
 
 _DIMS = ("target_eigenpair", "source_eigenpair")
@@ -200,24 +167,87 @@ class Atlas:
         parts = [name.removeprefix(start).split("/") for name in self.manifest.files if name.startswith(start)]
         return sorted({part[0] for part in parts if len(part) > 1})
 
-    def nearest(
-        self, name: str, *, n: int = 5, measure: str | None = None, dataset: str | None = None
-    ) -> list[dict[str, Any]]:
+    def __len__(self) -> int:
+        """Return the number of spaces."""
+        return self.scores.sizes["source"]
+
+    def __bool__(self) -> bool:
+        """Return True: an atlas without spaces is one, too."""
+        return True
+
+    def __iter__(self) -> Iterator[str]:
+        """Return the names of all spaces, one by one."""
+        return iter(self.spaces)
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether a model or a space of this name is in the atlas."""
+        return name in self.spaces or name in self.models
+
+    def __getitem__(self, key: str | tuple[str, str]) -> "Rows | xr.Dataset":
+        """Return ``atlas[source, target]``, their `pair`, or ``atlas[name]``, what is `nearest` to a model or space."""
+        return self.nearest(key) if isinstance(key, str) else self.pair(*key)
+
+    @property
+    def plot(self) -> AtlasPlots:
+        """Return the pictures: ``plot.matrix()``, ``tree()``, ``layers(a, b)``, ``map(a, b)``, ``nearest(name)``."""
+        return AtlasPlots(self)
+
+    def sel(
+        self, models: str | Sequence[str] = "*", *, layers: str = "*", meta: Mapping[str, Any] | None = None
+    ) -> "Atlas":
+        """Return the atlas of some of the spaces; their numbers, false discovery rates included, stay as they are.
+
+        Parameters
+        ----------
+        models, layers
+            Globs of names of models, one or several, and of layers.
+        meta
+            What ``meta`` of a model has to say: ``{"family": "resnet"}``.
+
+        Raises
+        ------
+        AtlasError
+            If no space is left.
+        """
+        globs = (models,) if isinstance(models, str) else tuple(models)
+        wanted = {
+            name
+            for name, facts in self._meta.items()
+            if any(matches(name, glob) for glob in globs)
+            and all(key in facts and facts[key] == value for key, value in (meta or {}).items())
+        }
+        of_model, of_layer = (self.scores[f"source_{one}"].values for one in ("model", "layer"))
+        rows = [
+            row
+            for row, (model, layer) in enumerate(zip(of_model, of_layer, strict=True))
+            if str(model) in wanted and matches(str(layer), layers)
+        ]
+        if not rows:
+            chosen = f"models {', '.join(globs)}, layers {layers}" + (f", meta {dict(meta)}" if meta else "")
+            raise AtlasError(f"got no space of {chosen}, expected at least one of {', '.join(self.models)}")
+        left = {str(of_model[row]) for row in rows}
+        entries = [entry for entry in self.summary["models"] if entry["name"] in left]
+        failures = [failure for failure in self.summary["failures"] if failure["model"] in wanted]
+        scores = self.scores.isel(source=rows, target=rows)
+        return replace(self, scores=scores, summary={**self.summary, **counted(scores, entries, failures)})
+
+    def nearest(self, name: str, *, n: int = 5, measure: str | None = None, dataset: str | None = None) -> Rows:
         """Return the ``n`` models nearest to a model, or spaces to a space, a row each, nearest first.
+
+        The rows are a list, which prints as a table; ``to_frame`` makes a data frame of them.
 
         ``value`` is calibrated (0 chance, 1 best; the score itself where chance was not sampled), of models the mean
         of both directions' `best_match`; ``margin`` how far the next one is behind, with its interval and p-value
         (``margin_low``, ``margin_high``, ``margin_p``): where the interval holds 0, the points do not tell which is
-        nearer. Of models the other columns tell the pair of layers that is most alike. `pandas.DataFrame` takes the
-        rows as they are.
+        nearer. Of models the other columns tell the pair of layers that is most alike.
         """
         if n < 1:
             raise AtlasError(f"found n={n}, needs at least 1 neighbor to name")
-        names = self.names(self._dataset_of(dataset, name))
+        names = self.names(self.dataset_of(dataset, name))
         measure = self._measure(measure)
         is_space = isinstance(names.spaces_of(name), str)
         ranked = queries.nearest_spaces if is_space else queries.nearest_models
-        return list(islice(ranked(self.scores, names, name, measure), n))
+        return Rows(islice(ranked(self.scores, names, name, measure), n))
 
     def matrix(
         self,
@@ -226,8 +256,12 @@ class Atlas:
         *,
         statistic: str | None = None,
         dataset: str | None = None,
+        symmetric: bool = False,
     ) -> xr.DataArray:
         """Return models × models (source, target), or with ``reduce=None`` spaces × spaces by model and depth.
+
+        Each source is matched to the target's layers, so the two directions differ. ``symmetric``: their mean, which
+        the page of the atlas shows. The attribute ``direction`` says which it is.
 
         ``best_match``: each source layer's best, averaged; ``depth_aligned``: at the target layer of nearest relative
         depth; ``mean``: over all pairs of layers. ``statistic``: any of `scores`; ``calibrated`` if left out, ``score``
@@ -237,14 +271,17 @@ class Atlas:
         known = [str(name) for name, values in self.scores.data_vars.items() if "measure" in values.dims]
         statistic = statistic and require_one_of(statistic, known, "statistic")
         reduction = reduce and require_one_of(reduce, queries.REDUCTIONS, "reduction")
-        return queries.matrix(self.scores, names, measure, reduction, statistic)
+        directed = queries.matrix(self.scores, names, measure, reduction, statistic)
+        if not symmetric:
+            return directed.assign_attrs(direction="from source to target")
+        return directed.copy(data=symmetrized(directed.values)).assign_attrs(direction="mean of both directions")
 
     def pair(self, source: str, target: str, *, dataset: str | None = None) -> xr.Dataset:
         """Return all numbers of a pair by measure, with ``status`` and, where that is not ``ok``, ``reason`` in words.
 
         Two spaces give (measure); of a model all its layers, in the order of their depth.
         """
-        names = self.names(self._dataset_of(dataset, source, target))
+        names = self.names(self.dataset_of(dataset, source, target))
         return queries.pair(self.scores, names, names.spaces_of(source), names.spaces_of(target))
 
     def relations(self) -> tuple[Relation, ...]:
@@ -268,7 +305,7 @@ class Atlas:
 
         The map that the atlas keeps; else one computed from the bases in the store, if every point was known in both.
         """
-        names = self.names(self._dataset_of(dataset, source, target))
+        names = self.names(self.dataset_of(dataset, source, target))
         return functional_map(self, names.dataset, names.space(source), names.space(target))
 
     def section(self, path: str) -> xr.Dataset | None:
@@ -283,7 +320,33 @@ class Atlas:
             raise AtlasError(
                 "found no pandas, which to_frame needs: pip install pandas, or read edges.parquet by what you have"
             ) from error
-        return pd.read_parquet(self.folder / "edges.parquet")
+        rows = pd.read_parquet(self.folder / "edges.parquet")
+        chosen = rows["source"].isin(self.spaces) & rows["target"].isin(self.spaces)
+        return rows if chosen.all() else rows[chosen].reset_index(drop=True)
+
+    def to_networkx(self, measure: str | None = None, *, dataset: str | None = None, max_q: float = 0.05) -> Any:
+        """Return a `networkx.DiGraph`: a node for each space, an edge for each pair beyond chance.
+
+        Nodes have ``model``, ``layer`` and ``depth``, edges ``score``, ``calibrated``, ``p_value`` and ``q_value``.
+        ``max_q`` is the highest false discovery rate of an edge; 1 for all pairs that have one.
+        """
+        try:
+            import networkx
+        except ImportError as error:
+            raise AtlasError("got no networkx, expected it for to_networkx. Do: pip install networkx") from error
+        names, chosen = self.names(dataset), self._measure(measure)
+        spaces = list(names.model_of)
+        cells = self.scores.sel(dataset=names.dataset, measure=chosen, source=spaces, target=spaces).load()
+        graph = networkx.DiGraph(dataset=names.dataset, measure=chosen)
+        for row, space in enumerate(spaces):
+            facts = {name: cells[f"source_{name}"].values[row] for name in ("model", "layer", "depth")}
+            graph.add_node(space, **{name: float(one) if name == "depth" else str(one) for name, one in facts.items()})
+        columns = {name: cells[name].values for name in ("score", "calibrated", "p_value", "q_value")}
+        kept = (columns["q_value"] <= max_q) & ~np.eye(len(spaces), dtype=bool)
+        for source, target in np.argwhere(kept):
+            values = {name: float(column[source, target]) for name, column in columns.items()}
+            graph.add_edge(spaces[source], spaces[target], **values)
+        return graph
 
     def close(self) -> None:
         """Close the files, and remove those of an atlas of arrays in memory."""
@@ -307,9 +370,15 @@ class Atlas:
 
     def _repr_html_(self) -> str:
         """Return a summary of the atlas for notebooks."""
-        return as_html(self.summary, self.datasets, self.measures)
+        summary = as_html(self.summary, self.datasets, self.measures)
+        if len(self.datasets) != 1 or not 2 <= len(self.models) <= MOST_IN_NOTEBOOK:
+            return summary
+        try:
+            return summary + matrix_as_html(self.matrix(symmetric=True))
+        except AtlasError:  # a distance without chance has no order that colors could show
+            return summary
 
-    def _dataset_of(self, dataset: str | None, *names: str) -> str | None:
+    def dataset_of(self, dataset: str | None, *names: str) -> str | None:
         """Return ``dataset``, or the only one that has all of these models or spaces; `AtlasError` if none is."""
         if dataset is not None or len(self.datasets) < 2:
             return dataset

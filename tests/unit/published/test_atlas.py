@@ -16,7 +16,8 @@ import pytest
 import xarray as xr
 
 from lfm_atlas import AtlasError, open_atlas
-from lfm_tasks.published.atlas import Atlas, as_html
+from lfm_tasks.published.atlas import Atlas
+from lfm_tasks.published.descriptions import as_html
 from lfm_tasks.spectral.bases.full_map import overlap
 from lfm_tasks.stores.atlas.files import read_atlas, write_atlas
 from lfm_tasks.stores.atlas.publication import publish
@@ -62,7 +63,13 @@ def test_matrix__is_labelled_and_says_what_it_is(small: Atlas) -> None:
 
     assert models.dims == spaces.dims == ("source", "target")
     assert list(models["source"].values) == ["model0", "model1", "model2", "model3"]
-    assert models.attrs == {"dataset": "probe", "measure": "overlap", "statistic": "calibrated", "reduce": "mean"}
+    assert models.attrs == {
+        "dataset": "probe",
+        "measure": "overlap",
+        "statistic": "calibrated",
+        "reduce": "mean",
+        "direction": "from source to target",
+    }
     own = small.scores["calibrated"].sel(dataset="probe", measure="overlap", target="model1/layer0")
     expected = np.mean([float(own.sel(source=name)) for name in ("model2/layer0", "model2/layer1")])
     assert float(models.sel(source="model2", target="model1")) == pytest.approx(expected)
