@@ -51,6 +51,17 @@ def one_line(text: str, most: int = 200) -> str:
     return ascii(" ".join(text.split())[:most])[1:-1]
 
 
+def number_of(count: int, noun: str) -> str:
+    """Return a count with its noun, in the singular for one.
+
+    Examples
+    --------
+    >>> number_of(1, "model"), number_of(0, "space")
+    ('1 model', '0 spaces')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 class Stopped(SystemExit):
     """The end of a run by a signal. What runs somebody else's code catches `SystemExit`, but never this."""
 

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from statistics import median
+from typing import Any
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.errors import TooLargeError
+from lfm_tasks.errors import TooLargeError, number_of
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.runtime.load import (
     PRODUCT_SECONDS,
@@ -244,48 +245,116 @@ def _embeddings(estimate: WorkEstimate, is_new: bool) -> MissingWork:
     return MissingWork("embeddings", len(chosen) - n_there, n_there, load)
 
 
+class _Count(int):
+    """A number whose format is the noun of what it counts: ``f"{_Count(1):pair}"`` is ``1 pair``."""
+
+    def __format__(self, noun: str) -> str:
+        return number_of(int(self), noun) if noun else str(int(self))
+
+
 # Of one process, whatever there is to do: starting, reading the catalog.
 _IN_THE_RUN = "atlas"
 _WORDS = {
     "activations": "{missing} to record, {there} kept",
     "bases": "{missing} to compute, {there} kept",
-    "scores": "{missing} pairs to compute, {there} kept, each in both directions",
+    "scores": "{missing:pair} to compute, {there} kept, each in both directions",
     "collection": "{missing} to fit, {there} kept",
     "maps": "{missing} to keep of the most alike, {there} kept",
-    "across": "{missing} pairs of two datasets to compute, {there} kept, each in both directions",
-    "transfers": "{missing} maps to fit, {there} kept",
-    "embeddings": "{missing} pictures to draw, {there} kept",
+    "across": "{missing:pair} of two datasets to compute, {there} kept, each in both directions",
+    "transfers": "{missing:map} to fit, {there} kept",
+    "embeddings": "{missing:picture} to draw, {there} kept",
     "atlas": "{missing} to publish, {there} as it is",
 }
 
 
 def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
     """Return the plan in lines; nothing is written. One short product, and measures without a known cost, are timed."""
+    plan = _plan_of(catalog, zoo)
+    lines = [
+        *catalog.warnings(),
+        *zoo.notes,
+        f"spaces       {len(zoo.spaces)} ({_unusable(len(zoo.failures))} cannot be used: see lfm-atlas validate)",
+    ]
+    for stage in plan.stages:
+        counts = _WORDS[stage.stage].format(missing=_Count(stage.n_missing), there=stage.n_there)
+        lines.append(f"{stage.stage:<12} {counts}{_costs(stage, plan) if stage.n_missing else ''}")
+    ceiling, what = worker_ceiling(plan.stages)
+    limit, (by_cores, by_memory) = memory_limit(catalog), what_limits(catalog)
+    why = f" ({by_cores})" if by_cores else ""
+    lines.append(f"time         about {_time(plan.total_seconds)} with {number_of(plan.n_workers, 'worker')}{why}")
+    of, why = (f" ({text})" if text else "" for text in (what, by_memory))
+    lines.append(f"memory       at most {_size(ceiling)} a worker{of}{f', of {_size(limit)}{why}' if limit else ''}")
+    lines.append(f"written      {_size(plan.written_bytes)}")
+    if plan.timed:
+        timed = ", ".join(plan.timed)
+        lines.append(f"measured     {timed}: timed here on random rows, the cost table does not know them")
+    return lines
+
+
+def plan_as_json(catalog: Catalog, zoo: Zoo) -> dict[str, Any]:
+    """Return the plan for programs: of each stage what is missing, there, and its cost; time (s), memory (bytes)."""
+    plan = _plan_of(catalog, zoo)
+    return {
+        "spaces": len(zoo.spaces),
+        "unusable": len(zoo.failures),
+        "stages": [
+            {
+                "stage": stage.stage,
+                "missing": stage.n_missing,
+                "there": stage.n_there,
+                "tasks": stage.load.tasks,
+                "seconds": plan.seconds_of(stage),
+                "written_bytes": stage.load.written_bytes,
+            }
+            for stage in plan.stages
+        ],
+        "workers": plan.n_workers,
+        "seconds": plan.total_seconds,
+        "worker_bytes": worker_ceiling(plan.stages)[0],
+        "worker_limit_bytes": memory_limit(catalog),
+        "written_bytes": plan.written_bytes,
+        "notes": [*catalog.warnings(), *zoo.notes],
+    }
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """The stages of a run that have anything to do with it, and how fast this machine does their work.
+
+    ``timed``: see `timed_measures`. ``seconds``: coefficients of amounts of work on the machine of the table.
+    """
+
+    stages: list[MissingWork]
+    n_workers: int
+    speed: float
+    seconds: Mapping[str, float]
+    timed: Mapping[str, Mapping[str, float]]
+
+    def seconds_of(self, stage: MissingWork) -> float:
+        """Return the seconds of all tasks of a stage together."""
+        return self.speed * load_seconds(stage.load, self.seconds)
+
+    @property
+    def total_seconds(self) -> float:
+        """How long the run takes."""
+        return predicted_seconds(self.stages, self.n_workers, self.speed, self.seconds)
+
+    @property
+    def written_bytes(self) -> int:
+        """How many bytes the run writes."""
+        return sum(stage.load.written_bytes for stage in self.stages)
+
+
+def _plan_of(catalog: Catalog, zoo: Zoo) -> _Plan:
     stages = [stage for stage in missing_work(catalog, zoo) if stage.n_missing or stage.n_there]
     speed = machine_speed()
     timed = timed_measures(catalog, zoo)
     seconds = {**SECONDS, **{name: spent / speed for amounts in timed.values() for name, spent in amounts.items()}}
-    lines = [
-        *catalog.warnings(),
-        *zoo.notes,
-        f"spaces       {len(zoo.spaces)} ({len(zoo.failures)} models or layers cannot be used: see lfm-atlas validate)",
-    ]
-    for stage in stages:
-        counts = _WORDS[stage.stage].format(missing=stage.n_missing, there=stage.n_there)
-        lines.append(f"{stage.stage:<12} {counts}{_costs(stage, speed, seconds) if stage.n_missing else ''}")
-    workers = n_workers(catalog)
-    ceiling, what = worker_ceiling(stages)
-    limit, (by_cores, by_memory) = memory_limit(catalog), what_limits(catalog)
-    written = sum(stage.load.written_bytes for stage in stages)
-    needed = _time(predicted_seconds(stages, workers, speed, seconds))
-    why = f" ({by_cores})" if by_cores else ""
-    lines.append(f"time         about {needed} with {workers} worker{'s' if workers > 1 else ''}{why}")
-    of, why = (f" ({text})" if text else "" for text in (what, by_memory))
-    lines.append(f"memory       at most {_size(ceiling)} a worker{of}{f', of {_size(limit)}{why}' if limit else ''}")
-    lines.append(f"written      {_size(written)}")
-    if timed:
-        lines.append(f"measured     {', '.join(timed)}: timed here on random rows, the cost table does not know them")
-    return lines
+    return _Plan(stages, n_workers(catalog), speed, seconds, timed)
+
+
+def _unusable(count: int) -> str:
+    return "1 model or layer" if count == 1 else f"{count} models or layers"
 
 
 def timed_measures(catalog: Catalog, zoo: Zoo) -> dict[str, dict[str, float]]:
@@ -342,10 +411,9 @@ def product_seconds() -> float:
     return min(spent)
 
 
-def _costs(stage: MissingWork, speed: float, seconds: Mapping[str, float]) -> str:
-    load = stage.load
-    tasks = f"{load.tasks} task{'s' if load.tasks != 1 else ''}"
-    return f": {tasks}, {_time(speed * load_seconds(load, seconds))}, {_size(load.written_bytes)}"
+def _costs(stage: MissingWork, plan: _Plan) -> str:
+    tasks, needed = number_of(stage.load.tasks, "task"), _time(plan.seconds_of(stage))
+    return f": {tasks}, {needed}, {_size(stage.load.written_bytes)}"
 
 
 def _time(seconds: float) -> str:

@@ -10,12 +10,12 @@ import sys
 import threading
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from cyclopts import Parameter
 
@@ -282,15 +282,36 @@ def print_tables(tables: Iterable["Table"]) -> None:
         console.print(Text(escape_unprintable(table.title), style="bold"))
         if not table.rows:
             continue
-        drawn = RichTable(box=None, pad_edge=False, header_style="dim")
         names = list(table.columns) or list(dict.fromkeys(name for row in table.rows for name in row))
         names = [name for name in names if any(row.get(name) not in (None, "") for row in table.rows)]
-        for name in names:
-            is_numeric = all(isinstance(row.get(name), int | float | None) for row in table.rows)
-            drawn.add_column(Text(escape_unprintable(name)), justify="right" if is_numeric else "left", overflow="fold")
-        for row in table.rows:
-            drawn.add_row(*(Text(escape_unprintable(format_cell(row.get(name)))) for name in names))
-        console.print(drawn)
+        for chosen in _fitting(names, table.rows, console.width) if names else ():
+            drawn = RichTable(box=None, pad_edge=False, header_style="dim")
+            for name in chosen:
+                is_numeric = all(isinstance(row.get(name), int | float | None) for row in table.rows)
+                side: Literal["left", "right"] = "right" if is_numeric else "left"
+                drawn.add_column(Text(escape_unprintable(name)), justify=side, overflow="fold")
+            for row in table.rows:
+                drawn.add_row(*(Text(escape_unprintable(format_cell(row.get(name)))) for name in chosen))
+            console.print(drawn)
+
+
+def _fitting(names: Sequence[str], rows: Sequence[Mapping[str, Any]], width: int) -> Iterator[list[str]]:
+    """Yield the columns that fit side by side: all, or groups of them, each after the first column."""
+    from rich.cells import cell_len
+
+    first, *others = names
+    widths = {
+        name: max(cell_len(escape_unprintable(text)) for text in (name, *(format_cell(row.get(name)) for row in rows)))
+        for name in names
+    }
+    group, used = [first], widths[first]
+    for name in others:
+        if len(group) > 1 and used + 2 + widths[name] > width:
+            yield group
+            group, used = [first], widths[first]
+        group.append(name)
+        used += 2 + widths[name]
+    yield group
 
 
 def format_cell(value: Any) -> str:

@@ -4,7 +4,7 @@ Every set of points (all, a half) needs only sums over classes of points of one 
 coordinates of their own singular vectors.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, runtime_checkable
@@ -164,6 +164,8 @@ def nuclear_norms(
 
 # Rotations that every pair of these sizes is compared with: so many, or all where the score is near what they give.
 _FEW_ROTATIONS, _MANY_ROTATIONS, _FAR = 10, 400, 10.0
+# Directions from which on the many are fewer, and how many they are at least.
+_NARROW, _FEWEST_OF_MANY = 96, 40
 
 
 def moments_of_nuclear_norm(
@@ -177,13 +179,15 @@ def moments_of_nuclear_norm(
     """
     ours, theirs = source[source > 0], target[target > 0]
     is_whitened = bool((ours == 1).all() and (theirs == 1).all())
-    for n_rotations in (_FEW_ROTATIONS, _MANY_ROTATIONS):
-        sizes = n_points, len(ours), len(theirs), n_rotations
+    sizes = n_points, len(ours), len(theirs)
+    n_many = most_rotations(*sizes)
+    norms = np.empty(0)
+    for n_rotations in (_FEW_ROTATIONS, n_many):
         if is_whitened:
-            norms = _norms_of_corners(*sizes)
+            norms = _norms_of_corners(*sizes, n_rotations)
         else:
-            weighted = theirs[:, None] * random_corners(*sizes) * ours
-            norms = _rough_nuclear_norms(weighted)
+            more = (theirs[:, None] * corner * ours for corner in corners_from(*sizes, len(norms), n_rotations))
+            norms = np.concatenate([norms, [_rough_nuclear_norm(corner) for corner in more]])
         if abs(found - norms.mean()) > _FAR * norms.std():
             break
     steps = norms - norms.mean()
@@ -193,32 +197,44 @@ def moments_of_nuclear_norm(
     return MomentArrays(np.array([norms.mean()]), np.array([deviation]), np.array([skewness]))
 
 
+def most_rotations(n_points: int, n_source: int, n_target: int) -> int:
+    """Return with how many rotations a score near chance is compared: 400, and fewer, at least 40, of wide spaces.
+
+    A rotation of 768 directions takes a second. The deviation of a sum of many singular values is small beside it.
+    """
+    rank = max(1, min(n_source, n_target))
+    return max(_FEWEST_OF_MANY, min(_MANY_ROTATIONS, round(_MANY_ROTATIONS * (_NARROW / rank) ** 2)))
+
+
 @lru_cache(maxsize=1024)
 def _norms_of_corners(n_points: int, n_source: int, n_target: int, n_rotations: int) -> Float[np.ndarray, " rotations"]:
-    return _rough_nuclear_norms(random_corners(n_points, n_source, n_target, n_rotations))
+    corners = corners_from(n_points, n_source, n_target, 0, n_rotations)
+    return np.array([_rough_nuclear_norm(corner) for corner in corners])
 
 
-def _rough_nuclear_norms(matrices: Float[np.ndarray, "matrices target source"]) -> Float[np.ndarray, " matrices"]:
-    """Return sums of singular values by those of CCᵀ or CᵀC, to some seven digits: a third of the time."""
-    wide = matrices if matrices.shape[1] <= matrices.shape[2] else np.swapaxes(matrices, 1, 2)
-    squares = np.linalg.eigvalsh(wide @ np.swapaxes(wide, 1, 2))
-    return np.asarray(np.sqrt(np.maximum(squares, 0)).sum(axis=-1))
+def _rough_nuclear_norm(matrix: Float[np.ndarray, "target source"]) -> float:
+    """Return the sum of singular values by those of CCᵀ or CᵀC, to some seven digits: a third of the time."""
+    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    squares = np.linalg.eigvalsh(wide @ wide.T.copy())
+    return float(np.sqrt(np.maximum(squares, 0)).sum())
 
 
-@cached(LRUCache(64 << 20, getsizeof=lambda corners: corners.nbytes))
-def random_corners(
-    n_points: int, n_source: int, n_target: int, n_rotations: int
-) -> Float[np.ndarray, "rotations target source"]:
-    """Return corners (target, source) of random rotations in n − 1 dimensions, always the same ones.
+def corners_from(
+    n_points: int, n_source: int, n_target: int, first: int, n_rotations: int
+) -> Iterator[Float[np.ndarray, "target source"]]:
+    """Yield corners (target, source) of random rotations in n − 1 dimensions from one of them on, always the same ones.
 
-    The upper block of Q in [A; B] = Q R with normal A and B: A R⁻¹, RᵀR = AᵀA + BᵀB. The first ones are the same
-    however many there are.
+    One at a time: those of wide spaces take megabytes each.
     """
-    corners = []
-    for index in range(n_rotations):
-        generator = np.random.Generator(np.random.Philox(key=[n_points, index]))
-        normal = generator.standard_normal((n_target, n_source))
-        rest = wishart_factors(generator, max(n_points - 1 - n_target, 0), n_source, 1)[0]
-        factor = np.linalg.cholesky(normal.T @ normal.copy() + rest @ rest.T)
-        corners.append(np.linalg.solve(factor, normal.T).T)
-    return np.stack(corners)
+    for index in range(first, n_rotations):
+        yield _random_corner(n_points, n_source, n_target, index)
+
+
+@cached(LRUCache(64 << 20, getsizeof=lambda corner: corner.nbytes))
+def _random_corner(n_points: int, n_source: int, n_target: int, index: int) -> Float[np.ndarray, "target source"]:
+    """Return the upper block of Q in [A; B] = Q R with normal A and B: A R⁻¹, RᵀR = AᵀA + BᵀB."""
+    generator = np.random.Generator(np.random.Philox(key=[n_points, index]))
+    normal = generator.standard_normal((n_target, n_source))
+    rest = wishart_factors(generator, max(n_points - 1 - n_target, 0), n_source, 1)[0]
+    factor = np.linalg.cholesky(normal.T @ normal.copy() + rest @ rest.T)
+    return np.asarray(np.linalg.solve(factor, normal.T).T)

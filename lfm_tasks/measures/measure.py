@@ -81,6 +81,10 @@ class Measure:
     cross: CrossForm | None = None
     source: str = ""
 
+    def least_points(self, n_features: int) -> int:
+        """Return how many points spaces of so many features need for a value that not any two spaces would have."""
+        return max(self.smallest_n, int(self.n_factor * n_features) + 1 if self.n_factor else 0)
+
     @property
     def compares_point_pairs(self) -> bool:
         """Whether many pairs of spaces are computed together, with chance in closed form."""

@@ -95,7 +95,12 @@ def _rank_similarity(source: Neighborhoods, target: Neighborhoods) -> float:
 def _weighted(rows: Rows) -> WeightedNeighborhoods:
     units, indices = _unit_rows(rows), nearest_by_cosine(rows).indices
     n_points, n_neighbors = indices.shape
-    values = np.einsum("if,ikf->ik", units, units[indices]).ravel()
+    values = np.concatenate(
+        [
+            np.einsum("if,ikf->ik", units[start : start + _BLOCK_ROWS], units[indices[start : start + _BLOCK_ROWS]])
+            for start in range(0, n_points, _BLOCK_ROWS)
+        ]
+    ).ravel()
     places = indices.ravel(), n_neighbors * np.arange(n_points + 1)
     # Pairs whose product is 0 are neighbors, too.
     products, mask = (csr_array((of, *places), shape=(n_points, n_points)) for of in (values, np.ones_like(values)))

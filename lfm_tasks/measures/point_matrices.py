@@ -294,7 +294,7 @@ def rank_matrix() -> MatrixForm:
             correlations = _products(units, rows, columns)
             np.subtract(1, correlations, out=correlations)
             correlations[correlations < _NO_DISSIMILARITY] = 0
-            return _fill_diagonal(correlations, rows, columns).astype(np.float32)
+            return _fill_diagonal(correlations, rows, columns)
 
         table = _rank_table(dissimilarities, sets)
 
@@ -312,48 +312,64 @@ _NO_DISSIMILARITY = 1e-12
 
 @dataclass(frozen=True)
 class _RankTable:
-    """The distribution of numbers of at least 0, in bins of `_bins`, each as a uniform one of its mean and deviation.
+    """The distribution of numbers in bins, each bin as a uniform distribution of its mean and deviation.
 
-    Ties have their mean rank: alone in a bin, they have no deviation.
+    A bin: a power of two, in 2,048 steps, of the distance from ``center``, which most numbers are near. Ties have their
+    mean rank: alone in a bin, they have no deviation. ``index``: of the bins from ``first`` on, which row of the others
+    they are.
     """
 
-    below: Float[np.ndarray, " bins"]
-    shares: Float[np.ndarray, " bins"]
-    middles: Float[np.ndarray, " bins"]
-    widths: Float[np.ndarray, " bins"]
+    center: float
+    first: int
+    index: Int[np.ndarray, " bins"]
+    below: Float[np.ndarray, " present"]
+    shares: Float[np.ndarray, " present"]
+    middles: Float[np.ndarray, " present"]
+    widths: Float[np.ndarray, " present"]
 
     def shares_below(self, values: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
-        """Return the share of numbers below each value, half of its equals counted."""
-        bins = _bins(values)
-        inside = (_places_in_bins(values) - self.middles[bins]) / self.widths[bins] + 0.5
-        return np.asarray(self.below[bins] + self.shares[bins] * np.clip(inside, 0, 1))
+        """Return the share of numbers below each of them, half of its equals counted."""
+        keys = _rising_keys(values, self.center)
+        rows = self.index[np.clip((keys >> 12).astype(np.int64) - self.first, 0, len(self.index) - 1)]
+        inside = ((keys & np.uint32(4095)) - self.middles[rows]) / self.widths[rows] + 0.5
+        return np.asarray(self.below[rows] + self.shares[rows] * np.clip(inside, 0, 1))
 
 
-def _places_in_bins(values: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
-    """Return the lower bits of numbers, which `_bins` leaves out."""
-    return (values.view(np.uint32) & np.uint32(2047)).astype(np.float64)
+def _rising_keys(values: Float[np.ndarray, "rows columns"], center: float) -> UInt[np.ndarray, "rows columns"]:
+    """Return whole numbers that rise with the numbers: the bits of their difference to the center in float32."""
+    bits = (values - center).astype(np.float32).view(np.uint32)
+    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
 
 
 def _rank_table(values: Callable[[slice, slice], Float[np.ndarray, "rows columns"]], sets: PointSets) -> _RankTable:
     runs = sets.runs()
+    n_points = len(sets.order)
+    sample = values(runs[0][1], runs[-1][1])
+    center = float(np.median(sample))
     counts, sums, squares = (np.zeros(1 << 20) for _ in range(3))
     for place, (_, rows) in enumerate(runs):
         for _, columns in runs[place:]:
-            tile = values(rows, columns)
-            # Tiles off the diagonal stand for two.
+            keys = _rising_keys(values(rows, columns), center)
+            # Tiles off the diagonal stand for two; a point is no pair with itself.
             weight = 1 if rows == columns else 2
-            bins, places = _bins(tile).ravel(), _places_in_bins(tile).ravel()
+            if rows == columns:
+                keys = keys[~np.eye(len(keys), dtype=bool)]
+            bins, places = (keys >> 12).ravel(), (keys & np.uint32(4095)).ravel().astype(np.float64)
             for total, weights in ((counts, None), (sums, places), (squares, places * places)):
                 total += weight * np.bincount(bins, weights, minlength=len(total))
-    # A point is no pair with itself.
-    counts[0] -= len(sets.order)
-    present = np.maximum(counts, 1)
-    middles = sums / present
-    deviations = np.sqrt(np.maximum(squares / present - middles**2, 0))
-    total = counts.sum()
+    # The diagonal is asked for, too, and then left out.
+    counts[int(_rising_keys(np.zeros((1, 1)), center)[0, 0] >> 12)] += 1e-300
+    present = np.flatnonzero(counts)
+    # A product of another shape may differ in its last bit, and lie in a bin where there was none: in the next one then.
+    first = int(present[0])
+    index = np.searchsorted(present, np.arange(first, int(present[-1]) + 1)).astype(np.int32)
+    counts, sums, squares = counts[present], sums[present], squares[present]
+    middles = sums / counts
+    deviations = np.sqrt(np.maximum(squares / counts - middles**2, 0))
     # Places are whole numbers: within rounding of one there is only one.
     widths = np.where(deviations > 1e-3, np.sqrt(12) * deviations, np.inf)
-    return _RankTable((counts.cumsum() - counts) / total, counts / total, middles, widths)
+    n_pairs = n_points * (n_points - 1)
+    return _RankTable(center, first, index, (counts.cumsum() - counts) / n_pairs, counts / n_pairs, middles, widths)
 
 
 def _standardized(space: SpaceRows) -> Float[np.ndarray, "points features"]:

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from lfm_tasks.errors import number_of
+
 _MAX_FAILURES = 10  # that a summary names
 
 
@@ -27,7 +29,7 @@ def as_html(summary: Mapping[str, Any], datasets: Sequence[str], measures: Seque
 def _facts(summary: Mapping[str, Any], datasets: Sequence[str], measures: Sequence[str]) -> dict[str, str]:
     counts = summary["counts"]
     facts = {
-        "spaces": f"{counts['spaces']} of {counts['models']} models",
+        "spaces": f"{counts['spaces']} of {number_of(counts['models'], 'model')}",
         "pairs": f"{counts['directed_pairs']} directed, {counts['directed_pairs_without_score']} without a score",
         "datasets": ", ".join(datasets),
         "measures": ", ".join(measures),

@@ -192,6 +192,10 @@ def _halves(cells: xr.Dataset, measure: str) -> Float[np.ndarray, "*cells halves
     if "half_scores" not in cells:
         return np.empty((*cells["score"].shape, 0))
     halves = cells["half_scores"].values.astype(np.float64)
+    # A half of some of the layers only would be compared with the score of all: it is none, then.
+    is_partial = np.isfinite(cells["score"].values) & ~np.isfinite(halves).all(axis=-1)
+    if is_partial.any() and cells["score"].ndim > 1:
+        return np.full(halves.shape, np.nan)
     if default_statistic(cells) == "score":
         return halves
     chance = cells["null_mean"].values[..., None]

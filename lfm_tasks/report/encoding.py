@@ -117,11 +117,16 @@ def similarity_of_halves(
     if "half_scores" not in atlas:
         return np.empty((len(rows.groups), len(rows.groups), 0))
     halves = statistic_matrix(atlas, rows, "half_scores", measure)
+    score = statistic_matrix(atlas, rows, "score", measure)
     if statistic == "calibrated":
         chance = statistic_matrix(atlas, rows, "null_mean", measure)[..., None]
         with np.errstate(divide="ignore", invalid="ignore"):
             halves = (halves - chance) / ((0.0 if measure in atlas.attrs["distances"] else 1.0) - chance)
-    return np.stack([model_similarity(half, rows.groups) for half in np.moveaxis(halves, -1, 0)], axis=-1)
+    by_half = np.stack([model_similarity(half, rows.groups) for half in np.moveaxis(halves, -1, 0)], axis=-1)
+    # A half of some of the layers only would be compared with the score of all: it is none, then.
+    is_partial = (np.isfinite(score) & ~np.isfinite(halves).all(axis=-1)).astype(float)
+    by_half[model_similarity(is_partial, rows.groups) > 0] = np.nan
+    return by_half
 
 
 def interval_ends(

@@ -230,9 +230,12 @@ def margin(value: float, halves: Float[np.ndarray, " halves"]) -> Margin:
     The p-value is two-sided: how often Student's t with a degree of freedom a split lies as far from 0. With two splits
     it is below .05 for margins beyond 4.3 deviations.
     """
-    if not len(halves) or not np.isfinite(halves).all():
+    if not len(halves) or not np.isfinite(halves).all() or not np.isfinite(value):
         return Margin(value, np.nan, np.nan, np.nan)
     deviation, reach = float(_deviation(halves)), float(interval_reach(halves))
+    if deviation == 0 and abs(float(halves[0]) - value) > 1e-6:
+        # Halves have one value whatever the points, and tell nothing.
+        return Margin(value, np.nan, np.nan, np.nan)
     # No half differs from the others: a copy beside a copy.
     ratio = abs(value) / deviation if deviation > 0 else (np.inf if value else 0.0)
     return Margin(value, value - reach, value + reach, float(2 * scipy.special.stdtr(len(halves) // 2, -ratio)))

@@ -1,5 +1,6 @@
 """The command line as a person meets it."""
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -142,3 +143,38 @@ def test_report_of_no_atlas__says_what_to_do(tmp_path: Path) -> None:
 
     assert refused.returncode == 2
     assert "lfm-atlas run" in refused.stderr
+
+
+@pytest.mark.parametrize("command", ["show", "diff", "layers", "map", "maps", "plan", "validate", "verify"])
+def test_command_that_tells_facts__has_the_option_format(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    app([command, "--help"], result_action="return_value")
+
+    assert re.search(r"--format .*json", capsys.readouterr().out, re.DOTALL)
+
+
+def test_completion__is_installed_by_a_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("SHELL", "/bin/bash")
+    (tmp_path / ".bashrc").write_text("mine=1\n", encoding="utf-8")
+
+    app(["--install-completion"], result_action="return_value")
+
+    (script,) = tmp_path.rglob("completions/lfm-atlas")
+    assert "nearest" in script.read_text(encoding="utf-8") or "show" in script.read_text(encoding="utf-8")
+    assert (tmp_path / ".bashrc").read_text(encoding="utf-8").startswith("mine=1\n")
+
+
+def test_commands_that_read_an_atlas__import_neither_dask_nor_pyarrow(tmp_path: Path) -> None:
+    code = (
+        "import sys; from lfm_atlas.cli import main; sys.argv = ['lfm-atlas', 'show', 'none', 'summary']\n"
+        "try: main.main()\n"
+        "except SystemExit: print(*(name for name in sys.modules if sys.modules[name]))"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+
+    loaded = set(done.stdout.split())
+    assert "lfm_tasks.published.atlas" in loaded
+    assert not {"dask", "pyarrow", "pydantic", "scipy.special", "scipy.sparse", "numba"} & loaded

@@ -96,6 +96,13 @@ def test_map__from_a_file_of_anchors_is_that_of_the_same_anchors_in_another_kind
     assert read_named_map(folder / ".lfm-atlas", "txt").n_anchors == 15
 
 
+def test_maps__are_listed_for_programs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert lfm_atlas(folder, "maps", "--format", "json") == 0
+
+    listed = json.loads(capsys.readouterr().out)["maps"]
+    assert {"name", "dataset", "source", "target", "regime", "n_anchors", "key"} == set(listed[0])
+
+
 def test_maps__lists_names(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert lfm_atlas(folder, "maps") == 0
     assert f"{NAME}" in (listed := capsys.readouterr().out)

@@ -12,10 +12,13 @@ from lfm_atlas.console import OK, USAGE
 from lfm_tasks.catalog import cluster, read_catalog
 from lfm_tasks.config import GraphConfig
 from lfm_tasks.planning import (
+    _WORDS,
     MORE_MEMORY,
     MissingWork,
+    _Count,
     load_seconds,
     missing_work,
+    plan_as_json,
     plan_run,
     predicted_seconds,
     worker_ceiling,
@@ -112,6 +115,27 @@ def test_plan__names_every_stage_and_the_ceiling(before_and_after: Any) -> None:
     lines = plan_run(catalog, validate_catalog(catalog, lambda *_: None))
     for stage in (*KINDS, "atlas", "time", "memory", "written"):
         assert any(line.startswith(stage) for line in lines), stage
+
+
+def test_plan_for_programs__has_the_numbers_of_the_plan(before_and_after: Any) -> None:
+    before, _, folder = before_and_after
+    catalog = read_catalog(folder / "data_catalog.yaml")
+    elsewhere = catalog.atlas.model_copy(update={"store": "elsewhere", "path": "new"})
+    catalog = catalog.model_copy(update={"atlas": elsewhere})
+
+    told = plan_as_json(catalog, validate_catalog(catalog, lambda *_: None))
+
+    assert {stage["stage"]: stage["missing"] for stage in told["stages"]} == {
+        name: stage.n_missing for name, stage in before.items() if stage.n_missing or stage.n_there
+    }
+    assert told["written_bytes"] == sum(stage["written_bytes"] for stage in told["stages"])
+    assert told["seconds"] > 0
+
+
+def test_counts__are_in_the_singular_for_one() -> None:
+    assert _WORDS["scores"].format(missing=_Count(1), there=0).startswith("1 pair to compute, 0 kept")
+    assert _WORDS["scores"].format(missing=_Count(2), there=0).startswith("2 pairs to compute")
+    assert _WORDS["bases"].format(missing=_Count(1), there=3) == "1 to compute, 3 kept"
 
 
 def test_seconds__grow_with_the_work_and_fall_with_workers() -> None:

@@ -41,6 +41,7 @@ app = App(
 # A new command is a function in one of these modules, named in its ``add_commands``.
 for module in (run, atlas, maps, reproduce, audit):
     module.add_commands(app)
+app.register_install_completion_command(help="Complete commands and options by Tab in this shell, from its next start.")
 
 
 # They do nothing but print, and end as others do when nobody reads on: lfm-atlas show | head.

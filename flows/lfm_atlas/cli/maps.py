@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,6 +15,7 @@ from lfm_atlas.console import (
     CatalogPath,
     Force,
     TrustCode,
+    as_json,
     load_catalog_or_exit,
     no_progress,
     print_err,
@@ -83,15 +85,22 @@ def fit_map(
     return USAGE if errors else OK
 
 
-def list_maps(*, catalog_path: CatalogPath = DEFAULT_CATALOG) -> int:
+def list_maps(
+    *,
+    catalog_path: CatalogPath = DEFAULT_CATALOG,
+    format: Annotated[Literal["text", "json"], Parameter(help="json: for programs, one object on stdout.")] = "text",
+) -> int:
     """List the maps that have names."""
     catalog = load_catalog_or_exit(catalog_path)
     from lfm_tasks.stages.transfers.named import named_maps_as_lines
     from lfm_tasks.stores.named_maps import named_maps
 
     with _print_data_errors() as errors:
-        lines = named_maps_as_lines(named_maps(catalog.root / catalog.atlas.store))
-        print_out(lines or "no maps yet: lfm-atlas map SOURCE TARGET fits one")
+        named = list(named_maps(catalog.root / catalog.atlas.store))
+        if format == "json":
+            print_out(as_json({"maps": [asdict(one) for one in named]}))
+        else:
+            print_out(named_maps_as_lines(named) or "no maps yet: lfm-atlas map SOURCE TARGET fits one")
     return USAGE if errors else OK
 
 

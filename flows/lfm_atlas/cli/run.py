@@ -18,6 +18,7 @@ from lfm_atlas.console import (
     TrustCode,
     absolute_scheduler,
     announce_start,
+    as_json,
     check_folders_or_exit,
     exit_if_refused,
     load_catalog_as_far_as_possible,
@@ -31,6 +32,7 @@ from lfm_atlas.console import (
     warn_of_read_only_folders,
     work_folder,
 )
+from lfm_tasks.errors import number_of
 
 if TYPE_CHECKING:
     from lfm_atlas.pipeline import Outcome
@@ -144,10 +146,11 @@ def validate(
     for note in zoo.notes:
         print_err(note)
     if deep and is_sound:
-        return _validate_deeply(catalog, zoo, as_json=format == "json")
+        return _validate_deeply(catalog, zoo, for_programs=format == "json")
     for folded in fold_failures(zoo.failures):
         print_err(folded.line())
-    counts = f"{len(catalog.models)} models, {zoo.n_chosen} spaces{_count_in_comparisons(catalog, zoo)}"
+    found = f"{number_of(len(catalog.models), 'model')}, {number_of(zoo.n_chosen, 'space')}"
+    counts = f"{found}{_count_in_comparisons(catalog, zoo)}"
     rest = "" if is_sound else "; mistakes in the catalog"
     print_out(f"{counts}, {len(zoo.failures)} cannot be used{rest}")
     return OK if is_sound and not zoo.failures else USAGE
@@ -159,20 +162,21 @@ def _open_zoo(catalog: "Catalog") -> "Zoo":
     return validate_catalog(catalog, no_progress)
 
 
-def _validate_deeply(catalog: "Catalog", zoo: "Zoo", *, as_json: bool) -> int:
+def _validate_deeply(catalog: "Catalog", zoo: "Zoo", *, for_programs: bool) -> int:
     from lfm_tasks.stages.inventory.inspection import read_zoo, report_as_json, report_as_lines
 
     with progress() as report_progress:
         report = read_zoo(catalog, zoo, report_progress)
-    if as_json:
+    if for_programs:
         print_out(report_as_json(report))
         return USAGE if report.problems else OK
     for line in report_as_lines(report):
         print_out(line)
     for problem in report.problems:
         print_err(problem)
-    counts = f"{len(catalog.models)} models, {len(report.spaces)} spaces read{_count_in_comparisons(catalog, zoo)}"
-    print_out(f"{counts}, {len(report.problems)} problems")
+    found = f"{number_of(len(catalog.models), 'model')}, {number_of(len(report.spaces), 'space')} read"
+    counts = f"{found}{_count_in_comparisons(catalog, zoo)}"
+    print_out(f"{counts}, {number_of(len(report.problems), 'problem')}")
     return USAGE if report.problems else OK
 
 
@@ -201,16 +205,24 @@ def layers(
     return OK
 
 
-def plan(catalog_path: CatalogPath = DEFAULT_CATALOG, *, trust_code: TrustCode = False) -> int:
+def plan(
+    catalog_path: CatalogPath = DEFAULT_CATALOG,
+    *,
+    format: Annotated[Literal["text", "json"], Parameter(help="json: for programs, one object on stdout.")] = "text",
+    trust_code: TrustCode = False,
+) -> int:
     """Say what a run would compute, and what it would find done."""
-    from lfm_tasks.planning import plan_refusal, plan_run
+    from lfm_tasks.planning import plan_as_json, plan_refusal, plan_run
 
     catalog = load_catalog_or_exit(catalog_path, trust_code)
     check_folders_or_exit(catalog_path, catalog)
     warn_of_read_only_folders(catalog)
     zoo = _open_zoo(catalog)
-    for line in plan_run(catalog, zoo):
-        print_out(line)
+    if format == "json":
+        print_out(as_json(plan_as_json(catalog, zoo)))
+    else:
+        for line in plan_run(catalog, zoo):
+            print_out(line)
     if refusal := plan_refusal(catalog, zoo):
         print_err(refusal)
         return USAGE
@@ -292,12 +304,13 @@ def _print_outcome(outcome: "Outcome", catalog: "Catalog") -> int:
         print_err(folded.line(with_dataset=True))
     for pairs in outcome.unscored:
         first = f"{pairs.source} and {pairs.target} first"
-        print_err(f"{pairs.count} directed pairs have no score, {first}: {pairs.message} [{pairs.reason}]")
+        have = f"{number_of(pairs.count, 'directed pair')} {'has' if pairs.count == 1 else 'have'} no score"
+        print_err(f"{have}, {first}: {pairs.message} [{pairs.reason}]")
     if any(outcome.computed.values()):
         print_out(", ".join(f"{stage} {n} new, {outcome.reused[stage]} kept" for stage, n in outcome.computed.items()))
     else:
         print_out(f"nothing to compute{'' if outcome.unpublished else ': the atlas is up to date'}")
-    counts = f"{outcome.n_spaces} spaces, {len(outcome.failures)} failed"
+    counts = f"{number_of(outcome.n_spaces, 'space')}, {len(outcome.failures)} failed"
     code = SOME_FAILED if outcome.failures or outcome.unscored else OK
     if outcome.unpublished:
         print_out(shown(f"{counts}; {outcome.unpublished}"))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
+from scipy.sparse.linalg import ArpackError
 
 from lfm_tasks.config import AtlasConfig, GraphConfig, IntervalsConfig
 from lfm_tasks.errors import DataError
@@ -141,6 +142,8 @@ def _store_halves(job: BasisJob, exchangeability: str, ids: Shaped[np.ndarray, "
             unit_writer.arrays.write("eigenvectors", bases_of_halves(chunks, ids, job.method, halves))
         except DataError as error:
             unit_writer.facts |= {"refused": [error.reason, str(error)]}
+        except (ArpackError, np.linalg.LinAlgError, ValueError) as error:  # numerics of a half, not of the space
+            unit_writer.facts |= {"refused": ["failed", f"{type(error).__name__}: {error}"]}
 
 
 def bases_of_halves(

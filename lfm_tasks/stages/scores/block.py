@@ -98,9 +98,9 @@ def tile_side(n_points: int, n_features: int) -> int:
 def bytes_together(n_points: int, n_features: int) -> int:
     """Return the bytes of a space that is compared together with others: its rows twice, sums by class, a tile.
 
-    A radial kernel has two tiles.
+    A radial kernel has two tiles; ranks have a table.
     """
-    return 16 * n_points * n_features + 16 * n_points * (N_HALVES + 2) + 2 * 4 * 128 * 512
+    return 16 * n_points * n_features + 16 * n_points * (N_HALVES + 2) + 2 * 4 * 128 * 512 + (2 << 20)
 
 
 @dataclass(frozen=True)
@@ -228,6 +228,10 @@ def against_moments(
     return statistics
 
 
+# Values that differ by rounding only; halves are in single precision.
+_SAME = 1e-6
+
+
 def resampled(
     scores: Float[np.ndarray, "*pairs"],
     halves: Float[np.ndarray, "*pairs halves"],
@@ -241,6 +245,8 @@ def resampled(
     # A score may leave its range by rounding: the interval holds it all the same.
     statistics[..., 0] = np.minimum(np.maximum(scores - reach, value_range[0]), scores)
     statistics[..., 1] = np.maximum(np.minimum(scores + reach, value_range[1]), scores)
-    statistics[~(np.isfinite(scores) & np.isfinite(reach)), :2] = np.nan
+    # Halves that all have one value, which is not that of all points, have nothing to say of how it varies.
+    is_stuck = (reach == 0) & (np.abs(halves[..., 0] - scores) > _SAME)
+    statistics[~(np.isfinite(scores) & np.isfinite(reach)) | is_stuck, :2] = np.nan
     statistics[..., 2:] = halves
     return statistics

@@ -56,7 +56,8 @@ def score_cross_covariances(
             whole = partial(
                 form.value, source=of_source.norms[:1], target=of_target.norms[:1], n_directions=n_directions[:1]
             )
-            values[index] = pair_statistics(by_set[:, None], nuclear[:1], moments, whole, measure, sets)[0]
+            least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in ordered[index]))])
+            values[index] = pair_statistics(by_set[:, None], nuclear[:1], moments, whole, measure, sets, least)[0]
     return FamilyScores(values, {}, has_chance)
 
 

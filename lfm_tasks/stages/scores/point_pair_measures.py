@@ -84,7 +84,12 @@ def score_family(
     values = np.full((len(pairs), len(STATISTICS)), np.nan)
     usable = [index for index, pair in enumerate(pairs) if not set(pair) & scored.refused.keys()]
     of_value = of_value or np.asarray
-    values[usable] = pair_statistics(of_value(scored.values), scored.values[0], scored.moments, of_value, measure, sets)
+    least = np.array(
+        [measure.least_points(max(spaces.rows[key].shape[1] for key in pairs[index])) for index in usable], dtype=int
+    )
+    values[usable] = pair_statistics(
+        of_value(scored.values), scored.values[0], scored.moments, of_value, measure, sets, least
+    )
     return FamilyScores(values, scored.refused, points.has_moments)
 
 
@@ -263,6 +268,7 @@ def pair_statistics(
     of_value: Callable[[Float[np.ndarray, " pairs"]], Float[np.ndarray, " pairs"]],
     measure: Measure,
     sets: PointSets,
+    least_points: Int[np.ndarray, " pairs"],
 ) -> Float[np.ndarray, "pairs statistics"]:
     """Return what is stored of each pair.
 
@@ -274,9 +280,14 @@ def pair_statistics(
         The statistic that chance is known of (a cosine, a sum of singular values) on all points; its moments.
     of_value
         The stored value on all points of such a statistic, monotone.
+    least_points
+        Points that a half needs for each pair; see `Measure.least_points`.
     """
     values = np.array(values)
-    values[sets.points.sum(axis=1) < measure.smallest_n] = np.nan
+    counts = sets.points.sum(axis=1)
+    # What any two spaces would have on a half tells nothing of how the score varies; of all points a status says so.
+    values[1:][counts[1:, None] < least_points] = np.nan
+    values[0, counts[0] < measure.smallest_n] = np.nan
     statistics = np.full((values.shape[1], len(STATISTICS)), np.nan)
     statistics[:, 0] = values[0]
     if moments is not None:

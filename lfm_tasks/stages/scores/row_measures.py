@@ -230,11 +230,15 @@ def _of_halves(
     values = np.full((len(pairs), 2, N_HALVES), np.nan)
     for place, inside in enumerate(half for second in halves for half in (~second, second)):
         kept = np.flatnonzero(inside)
-        if len(kept) < measure.smallest_n:
-            continue
+        usable = [
+            index
+            for index, pair in enumerate(pairs)
+            if len(kept) >= measure.least_points(max(spaces.rows[key].shape[1] for key in pair))
+        ]
         # One half at a time: of measures that hold n² numbers a space, all at once would not fit.
         prepared = PreparedSpaces(measure, spaces, kept)
-        values[:, :, place] = [prepared.both_ways(*pair) for pair in pairs]
+        for index in usable:
+            values[index, :, place] = prepared.both_ways(*pairs[index])
     return values
 
 

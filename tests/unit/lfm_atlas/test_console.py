@@ -45,6 +45,23 @@ def test_error_of_the_disk__is_a_sentence(code: int, sentence: str, tmp_path: Pa
         raise OSError(format_os_error(OSError(code, "what the system says", str(tmp_path / "x"))))
 
 
+def test_table__that_is_too_wide_is_printed_in_parts(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lfm_atlas.console._DEFAULT_WIDTH", 60)
+    row = {"name": "mlp_s0_finetuned", "relation": "beyond chance"} | {f"number_{index}": 0.5 for index in range(6)}
+
+    print_tables([Table("t", "nearest", [row])])
+
+    title, *lines = capsys.readouterr().out.splitlines()
+    assert title == "nearest"
+    assert max(map(len, lines)) <= 60
+    heads, rows = lines[::2], lines[1::2]
+    assert [name for head in heads for name in head.split()[1:]] == list(row)[1:]
+    assert all(line.startswith("mlp_s0_finetuned") for line in rows)
+    assert len(rows) == 2
+
+
 STOPPED = """
 import multiprocessing, os, signal, sys, time
 import lfm_atlas.console

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 
+from lfm_tasks.config import NullConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.measures.matrix_moments import matrix_chance, moments_of_cosines
 from lfm_tasks.measures.matrix_pairs import matrix_cosines
@@ -18,6 +19,7 @@ from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, score_family
+from lfm_tasks.stages.scores.row_measures import Activations, score_rows
 from lfm_tasks.statistics.resampling import Exchange, halves_of, interval_reach
 
 
@@ -353,3 +355,26 @@ def test_ranks__of_ties_are_their_mean_rank() -> None:
     assert len(np.unique(dissimilarities[0])) < 1000
     # Two values that lie .0002 apart or less may share a bin, and are ranked as if spread in it.
     assert values[SCORE] == pytest.approx(spearmanr(*dissimilarities).statistic, abs=3e-5)
+
+
+def test_ranks__are_right_where_all_dissimilarities_are_almost_one() -> None:
+    generator = np.random.default_rng(10)
+    for size in (1e-3, 1e-5):
+        rows = {key: np.eye(60) + size * generator.standard_t(3, (60, 60)) for key in ("space0", "space1")}
+        rows["space1"] += rows["space0"]
+        (values,) = score_family(
+            RANKED, MEASURES[RANKED], SpacesOnPoints(rows, {}), [("space0", "space1")], Resampling(Exchange(60), None)
+        ).values
+        expected = one_by_one(MEASURES[RANKED], rows, ("space0", "space1"), np.arange(60))
+        assert values[SCORE] == pytest.approx(expected, abs=1e-4), size
+
+
+def test_halves_that_any_two_spaces_would_score_alike__give_no_interval() -> None:
+    rows = {key: np.random.default_rng(seed).standard_normal((150, 100)) for seed, key in enumerate(("a", "b"))}
+    how = halved(150)
+    for name in ("cca_mean", "shape_angular_alpha_0", "linear_regression_r2", "cka_linear"):
+        (values,) = score_rows(name, Activations(rows, {}), [("a", "b")], how, NullConfig(n_permutations=0)).values[
+            :, 0
+        ]
+        assert np.isfinite(values[SCORE]), name
+        assert np.isnan(values[[LOW, HIGH]]).all(), name
