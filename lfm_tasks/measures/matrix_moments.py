@@ -156,7 +156,7 @@ def _triangles(space: SpaceRows, matrix: TiledMatrix, form: MatrixForm, energy: 
     """Return tr A³, from some of the points where there are many: tr A³/(tr A²)^1.5 hardly depends on how many."""
     n_points = len(space.rows)
     if n_points > _MOST_CUBED:
-        # Cells are random parts of the points, or the points by id: spread over all of them.
+        # Cells are random halves of the points, or the points by id: spread over all of them.
         some = np.arange(_MOST_CUBED) * n_points // _MOST_CUBED
         space = replace(space, rows=space.rows[some])
         sets = point_sets(_MOST_CUBED)

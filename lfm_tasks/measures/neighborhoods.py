@@ -89,7 +89,7 @@ def _rank_similarity(source: Neighborhoods, target: Neighborhoods) -> float:
     r, s = np.arange(source.indices.shape[1])[:, None], np.arange(target.indices.shape[1])
     agreement = (is_same * (2 / ((1 + np.abs(r - s)) * (r + s + 2)))).sum(axis=(1, 2))
     most = np.concatenate([[1.0], np.cumsum(1 / np.arange(1, source.indices.shape[1] + 1))])
-    return float((agreement / most[is_same.sum(axis=(1, 2))]).mean())
+    return min(float((agreement / most[is_same.sum(axis=(1, 2))]).mean()), 1.0)
 
 
 def _weighted(rows: Rows) -> WeightedNeighborhoods:

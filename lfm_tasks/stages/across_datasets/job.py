@@ -17,7 +17,7 @@ from lfm_tasks.stages.scores.block import STATISTICS, against_chance
 from lfm_tasks.stages.scores.zoomout_maps import LoadedSpace, ScoredMap, ZoomOutScores, load_space
 from lfm_tasks.stores.units.store import Receipt, UnitStore
 
-# Of `STATISTICS`: intervals and halves leave points out by their ids.
+# Of `STATISTICS`: intervals come from halves by ids, which do not correspond here.
 ACROSS_STATISTICS = ("score", "null_mean", "null_q95", "calibrated", "p_value")
 
 

@@ -349,7 +349,7 @@ def _unrelated(run: Run, spaces: tuple[SpaceBasis, ...], names: list[str]) -> np
 def _intervals(run: Run) -> str:
     if not run.catalog.atlas.intervals.n_splits:
         return "not_computed"
-    return f"95 %, from {N_HALVES} halves of the points; graphs, bases and all else are built anew on each"
+    return f"95 %, from {N_HALVES} halves of the points; graphs and bases are built anew on each, measures made anew"
 
 
 def _texts(values: list[str]) -> np.ndarray:

@@ -38,7 +38,7 @@ class SpacesOnPoints:
     neighbors
         The nearest points by cosine, of spaces of which they are known.
     address
-        Identifies the points and their parts: what is computed of one space is kept under it for later pairs. None:
+        Identifies the points and their halves: what is computed of one space is kept under it for later pairs. None:
         nothing is kept.
     """
 

@@ -40,7 +40,7 @@ _NO_DIRECTION = 1e-12
 class Activations:
     """Activations by key, and the neighbors by cosine, nearest first, of spaces whose exact graph says them.
 
-    ``address``: of spaces on all their points, what these points and their parts are known by; see `SpacesOnPoints`.
+    ``address``: of spaces on all their points, what these points and their halves are known by; see `SpacesOnPoints`.
     """
 
     rows: Mapping[str, np.ndarray]
