@@ -58,7 +58,7 @@ def test_plan__tells_them_as_well(folder: Path, capsys: pytest.CaptureFixture[st
     app(["plan", str(folder / "data_catalog.yaml")], result_action="return_value")
     told = capsys.readouterr().out
     assert REMARK in told
-    assert "1 models or layers cannot be used" in told
+    assert "1 model or layer cannot be used" in told
 
 
 def test_log_of_a_run__names_them(folder: Path) -> None:

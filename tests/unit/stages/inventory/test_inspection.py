@@ -207,4 +207,4 @@ def test_zoo_without_a_space__has_lines_too(
     (folder / "model0.npz").unlink()
 
     assert validate_deeply(folder) == 2
-    assert capsys.readouterr().out == "1 models, 0 spaces read, 1 problems\n"
+    assert capsys.readouterr().out == "1 model, 0 spaces read, 1 problem\n"
