@@ -1,7 +1,7 @@
 """How calibrated overlap depends on the number of points: by the catalog's rule, by fixed numbers, of unlike ones.
 
-``python tests/benchmarks/bench_points.py FOLDER --points 200 500 1000 2000``; FOLDER has a .npy file a space, with a row
-for each of many inputs, in one order. Set OPENBLAS_NUM_THREADS=1.
+``python tests/benchmarks/bench_points.py FOLDER --points 200 500 1000 2000``; FOLDER has a .npy file a space, with a
+row for each of many inputs, in one order. Set OPENBLAS_NUM_THREADS=1.
 
 *auto* and *50 and 50*: the range of the mean score over the numbers of points, of each pair of files. *unlike*: the
 first space on the most points, the second on a half, a quarter, a tenth of them, less the score of both on as few.
@@ -55,17 +55,14 @@ def main() -> None:
     for rule in ("auto", "50 and 50"):
         by_pair = np.array([scores[rule, n] for n in chosen.points])
         for pair, values in zip(pairs, by_pair.T, strict=True):
-            say(
-                f"{rule}, {' - '.join(pair)}: {', '.join(f'{value:.3f}' for value in values)}; range {np.ptp(values):.3f}"
-            )
+            shown = ", ".join(f"{value:.3f}" for value in values)
+            say(f"{rule}, {' - '.join(pair)}: {shown}; range {np.ptp(values):.3f}")
         ranges = np.ptp(by_pair, axis=0)
-        say(
-            f"{rule}, {chosen.points}: range {ranges.mean():.3f}, median {np.median(ranges):.3f}, most {ranges.max():.3f}"
-        )
-    for share, by_pair in off.items():
-        say(
-            f"unlike, {share:g} of {max(chosen.points)}: off by {np.abs(by_pair).mean():.3f}, most {np.abs(by_pair).max():.3f}"
-        )
+        middle, most = np.median(ranges), ranges.max()
+        say(f"{rule}, {chosen.points}: range {ranges.mean():.3f}, median {middle:.3f}, most {most:.3f}")
+    for share, errors in off.items():
+        mean, most = np.abs(errors).mean(), np.abs(errors).max()
+        say(f"unlike, {share:g} of {max(chosen.points)}: off by {mean:.3f}, most {most:.3f}")
 
 
 def score(first: np.ndarray, second: np.ndarray) -> float:

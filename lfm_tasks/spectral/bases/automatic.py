@@ -10,7 +10,7 @@ _EIGENPAIRS, _EIGENPAIRS_POWER = 40, 0.2
 _AT, _GROWING_TO = 2_000, 20_000
 # With fewer neighbors graphs fall into pieces; with more eigenpairs than a third of the points a basis spans too much.
 _FEWEST_NEIGHBORS, _LARGEST_SHARE = 5, 3
-# Maps that are fitted, to a few anchors, want denser graphs and more functions: on 797 points maps grown from 20 of them
+# Maps that are fitted to a few anchors want denser graphs and more functions: on 797 points maps grown from 20 anchors
 # found .70 of the layers and .22 of the points with these, .40 and .14 with the numbers above (docs/evidence.md).
 _FEWEST_TO_FIT, _LARGEST_SHARE_OF_NEIGHBORS = 50, 8
 
