@@ -360,7 +360,7 @@ def _rank_table(values: Callable[[slice, slice], Float[np.ndarray, "rows columns
     # The diagonal is asked for, too, and then left out.
     counts[int(_rising_keys(np.zeros((1, 1)), center)[0, 0] >> 12)] += 1e-300
     present = np.flatnonzero(counts)
-    # A product of another shape may differ in its last bit, and lie in a bin that was empty: it is in the next one then.
+    # A product of another shape may differ in its last bit and lie in a bin that was empty: it is in the next one then.
     first = int(present[0])
     index = np.searchsorted(present, np.arange(first, int(present[-1]) + 1)).astype(np.int32)
     counts, sums, squares = counts[present], sums[present], squares[present]

@@ -67,7 +67,7 @@ def test_fitted_maps__of_unlike_bases_are_kept(
     with open_atlas(tmp_path / "atlas") as atlas:
         assert np.isfinite(atlas.scores["score"]).all()
         if maps["regime"] == "anchors":
-            # At least 50 eigenpairs where maps are fitted, but no more than a third of the points. One direction is kept.
+            # At least 50 eigenpairs where maps are fitted, at most a third of the points. One direction is kept.
             kept = atlas.section("maps/probe")
             assert kept is not None
             pairs = zip(kept["source"].values.tolist(), kept["target"].values.tolist(), strict=True)
