@@ -354,7 +354,7 @@ def test_prune__removes_what_no_atlas_there_was_made_of(
     assert told == done
     assert done is not None
     left = set(files.find(f"{REMOTE}/units"))
-    assert {kind for kind, _ in done.units} == {"bases", "scores", "collections", "kept_maps"}
+    assert {kind for kind, _ in done.units} == {"bases", "halves", "scores", "collections", "kept_maps"}
     assert {name.split("/")[3] for name in first & left} == {"activations"}
     assert left < there
     assert store.has("probes", unnoted)
