@@ -12,7 +12,7 @@ from jaxtyping import Float
 from lfm_tasks.catalog.names import describe, did_you_mean
 from lfm_tasks.errors import REASONS
 from lfm_tasks.statistics.model_pairs import best_match, depth_aligned, mean_match, pairs_of_models, symmetrized
-from lfm_tasks.statistics.resampling import margin
+from lfm_tasks.statistics.resampling import calibrated_halves, margin
 from lfm_tasks.stores.atlas.schema import AtlasError
 
 
@@ -198,9 +198,7 @@ def _halves(cells: xr.Dataset, measure: str) -> Float[np.ndarray, "*cells halves
         return np.full(halves.shape, np.nan)
     if default_statistic(cells) == "score":
         return halves
-    chance = cells["null_mean"].values[..., None]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray((halves - chance) / ((0.0 if measure in cells.attrs["distances"] else 1.0) - chance))
+    return calibrated_halves(halves, cells["null_mean"].values, is_distance=measure in cells.attrs["distances"])
 
 
 def _ranked(
@@ -210,12 +208,16 @@ def _ranked(
     # Rounded, so that equals stand in the order of their names and not of their last bits.
     known = [name for name in names if np.isfinite(values[name])]
     known.sort(key=lambda name: (-round(float(values[name]), 6), name))
+    # Those of each name are read once: it is behind one and ahead of the next.
+    ahead = halves_of(known[0]) if len(known) > 1 else np.empty(0)
     for name, following in zip_longest(known, known[1:]):
         row: dict[str, Any] = {"name": name, "value": float(values[name])}
         if following is None:
             yield row | dict.fromkeys(("margin", "margin_low", "margin_high", "margin_p"))
             continue
-        lead = margin(max(0.0, float(values[name] - values[following])), halves_of(name) - halves_of(following))
+        behind = halves_of(following)
+        lead = margin(max(0.0, float(values[name] - values[following])), ahead - behind)
+        ahead = behind
         ends = {"margin_low": lead.low, "margin_high": lead.high, "margin_p": lead.p_value}
         yield row | {"margin": lead.value} | {name: end if np.isfinite(end) else None for name, end in ends.items()}
 

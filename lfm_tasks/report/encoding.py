@@ -13,7 +13,7 @@ from scipy.cluster.hierarchy import linkage
 from scipy.spatial.distance import squareform
 
 from lfm_tasks.statistics.model_pairs import match_layers, model_distances, pairs_of_models, symmetrized
-from lfm_tasks.statistics.resampling import interval_reach
+from lfm_tasks.statistics.resampling import calibrated_halves, interval_reach
 
 
 def model_similarity(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
@@ -119,9 +119,8 @@ def similarity_of_halves(
     halves = statistic_matrix(atlas, rows, "half_scores", measure)
     score = statistic_matrix(atlas, rows, "score", measure)
     if statistic == "calibrated":
-        chance = statistic_matrix(atlas, rows, "null_mean", measure)[..., None]
-        with np.errstate(divide="ignore", invalid="ignore"):
-            halves = (halves - chance) / ((0.0 if measure in atlas.attrs["distances"] else 1.0) - chance)
+        chance = statistic_matrix(atlas, rows, "null_mean", measure)
+        halves = calibrated_halves(halves, chance, is_distance=measure in atlas.attrs["distances"])
     by_half = np.stack([model_similarity(half, rows.groups) for half in np.moveaxis(halves, -1, 0)], axis=-1)
     # A half of some of the layers only would be compared with the score of all: it is none, then.
     is_partial = (np.isfinite(score) & ~np.isfinite(halves).all(axis=-1)).astype(float)

@@ -162,6 +162,16 @@ def calibrated(score: float, null_mean: float, *, best: float = 1.0) -> float:
     return (score - null_mean) / span if abs(span) > 1e-12 else float("nan")
 
 
+def calibrated_halves(
+    halves: Float[np.ndarray, "*scores halves"], null_mean: Float[np.ndarray, "*scores"], *, is_distance: bool
+) -> Float[np.ndarray, "*scores halves"]:
+    """Return the scores of halves as `calibrated`, by the chance level of all points."""
+    chance = null_mean[..., None]
+    span = (0.0 if is_distance else 1.0) - chance
+    is_open = np.abs(span) > 1e-12
+    return np.asarray(np.where(is_open, (halves - chance) / np.where(is_open, span, 1.0), np.nan))
+
+
 # Points are split into two halves so many times.
 N_SPLITS = 2
 N_HALVES = 2 * N_SPLITS
