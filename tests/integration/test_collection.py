@@ -10,7 +10,7 @@ import xarray as xr
 from scipy.stats import rankdata
 
 from lfm_tasks.config import CollectionConfig
-from lfm_tasks.spectral.maps.collection import Collection, cycle_residuals, residual_through
+from lfm_tasks.spectral.maps.collection import Collection, cycle_residuals, residuals_through
 from lfm_tasks.stores.atlas.files import read_atlas, read_groups
 from tests.integration.test_comparisons import changed
 from tests.integration.test_fitted_maps import ANCHORS, SMALL, cloud, ids, rotated
@@ -106,16 +106,23 @@ def test_collections__are_left_out_on_request(tmp_path: Path, write_zoo: Any, bu
     assert "collection/probe" not in read_groups(tmp_path / "atlas")
 
 
-def test_residual_through__is_what_all_triples_say_of_one_map() -> None:
+def test_residuals_through__are_what_all_triples_say_of_one_map() -> None:
     random = np.random.default_rng(0)
-    edges = np.array([(a, b) for a in range(5) for b in range(5) if a != b])
+    edges = np.array([(a, b) for a in range(6) for b in range(6) if a != b])
     maps = np.linalg.qr(random.standard_normal((len(edges), 4, 4)))[0]
     of = {(int(a), int(b)): own for (a, b), own in zip(edges, maps, strict=True)}
-    whole = cycle_residuals(Collection(5, edges, maps))
+    whole = cycle_residuals(Collection(6, edges, maps))
 
-    onward, back = np.stack([of[1, k] for k in (2, 3, 4)]), np.stack([of[k, 0] for k in (2, 3, 4)])
-    assert residual_through(of[0, 1], onward, back) == pytest.approx(whole[0])
-    assert np.isnan(residual_through(of[0, 1], onward[:0], back[:0]))
+    # From space 0 to 1 and 2, through 2 to 5: no cycle goes through its own end, which has no map.
+    none = np.full((4, 4), np.nan)
+    direct = np.stack([of[0, 1], of[0, 2]])
+    onward = np.stack([[of.get((j, k), none) for k in (2, 3, 4, 5)] for j in (1, 2)])
+    back = np.stack([of[k, 0] for k in (2, 3, 4, 5)])
+    np.testing.assert_allclose(residuals_through(direct, onward, back)[0], whole[0])
+    assert residuals_through(direct, onward, back)[1] == pytest.approx(
+        residuals_through(direct[1:], onward[1:, 1:], back[1:])[0]
+    )
+    assert np.isnan(residuals_through(direct, np.full_like(onward, np.nan), back)).all()
 
 
 def test_more_modes_than_eigenpairs__are_refused() -> None:

@@ -4,8 +4,6 @@ A graph kernel turns distances into weights. To add one, write a function of the
 lfm_tasks/spectral/bases/graph_kernels.py and give it a row in `KERNELS` there; nothing else changes.
 """
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any, no_type_check
 
 import numpy as np
@@ -16,8 +14,9 @@ from scipy.sparse.csgraph import connected_components
 from lfm_tasks.compiling import compiled_reordered
 from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.bases.graph_kernels import Edges, find_kernel, smallest_distance
-from lfm_tasks.spectral.neighbors.projections import DistanceRows, Metric, blocks, distance_rows, squared_norms
-from lfm_tasks.spectral.neighbors.search import COMPILED_FROM, Neighbors
+from lfm_tasks.spectral.neighbors.exact import shortest_exits
+from lfm_tasks.spectral.neighbors.projections import Metric, distance_rows, exit_sketch
+from lfm_tasks.spectral.neighbors.search import Neighbors
 
 
 def affinity_graph(neighbors: Neighbors, *, kernel: str) -> csr_array[Any]:
@@ -60,10 +59,11 @@ def join_components(
     n_before = int(n_components)
     if n_components == 1:
         return graph, n_before
-    shortest_exits = _exit_search(distance_rows(activations, metric))
+    rows = distance_rows(activations, metric)
+    sketch = exit_sketch(rows)
     weight = float(np.median(graph.data)) if graph.nnz else 1.0
     while n_components > 1:
-        edges = sorted({tuple(sorted(edge)) for edge in shortest_exits(labels)})
+        edges = sorted({tuple(sorted(edge)) for edge in shortest_exits(rows, sketch, labels)})
         first, second = np.array(edges).T
         bridge = coo_array((np.full(len(first), weight), (first, second)), shape=graph.shape).tocsr()
         graph = csr_array(graph.maximum(bridge + bridge.T))
@@ -73,33 +73,6 @@ def join_components(
         n_components = fewer
     graph.sort_indices()
     return graph, n_before
-
-
-def _exit_search(rows: DistanceRows) -> Callable[[np.ndarray], list[tuple[int, int]]]:
-    """Return the search for the shortest edge out of each piece, given the piece of every point; ties by the rows."""
-    if len(rows.values) * rows.values.size < COMPILED_FROM:
-        return partial(_shortest_exits, rows)
-    from lfm_tasks.spectral.neighbors.exact import shortest_exits
-    from lfm_tasks.spectral.neighbors.projections import exit_sketch
-
-    return partial(shortest_exits, rows, exit_sketch(rows))
-
-
-def _shortest_exits(rows: DistanceRows, labels: np.ndarray) -> list[tuple[int, int]]:
-    best = np.full(int(labels.max()) + 1, np.inf)
-    exits = [(0, 0)] * len(best)
-    points = rows.centered(slice(None))
-    squares = squared_norms(points)
-    for block in blocks(points):
-        squared = squares[block, None] + squares - 2 * (points[block] @ points.T)
-        squared[labels[block, None] == labels] = np.inf
-        nearest = squared.argmin(axis=1)
-        for offset, target in enumerate(nearest):
-            piece = labels[block.start + offset]
-            if squared[offset, target] < best[piece]:
-                best[piece] = squared[offset, target]
-                exits[piece] = (block.start + offset, int(target))
-    return exits
 
 
 # Columns of a block: one cache line of float64.

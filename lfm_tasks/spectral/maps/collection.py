@@ -86,20 +86,26 @@ def cycle_residuals(collection: Collection, *, n_triples: int = 2000, seed: int 
     return np.array([np.quantile(values, _LOW, method="lower") if values else np.nan for values in residuals_of])
 
 
-def residual_through(
-    direct: Float[np.ndarray, "target source"],
-    onward: Float[np.ndarray, "thirds third target"],
+def residuals_through(
+    direct: Float[np.ndarray, "targets target source"],
+    onward: Float[np.ndarray, "targets thirds third target"],
     back: Float[np.ndarray, "thirds source third"],
-) -> float:
-    """Return the residual of one map C_ij as `cycle_residuals`, through third spaces: ``onward`` C_jk, ``back`` C_ki.
+) -> Float[np.ndarray, " targets"]:
+    """Return the residuals of the maps C_ij of one space as `cycle_residuals`, through third spaces.
 
-    NaN without a third space.
+    Parameters
+    ----------
+    direct
+        C_ij from space i to each space j.
+    onward, back
+        C_jk and C_ki for each third space k. NaN: there is no such map, and no cycle through k. A map through no third
+        space has the residual NaN.
     """
-    if not len(onward):
-        return float("nan")
-    rising = np.sort(_distances_from_identity(back @ (onward @ direct)))
-    # Its lower quantile, for which numpy takes longer than for the cycles.
-    return float(rising[int(_LOW * (len(rising) - 1))])
+    rising = np.sort(_distances_from_identity(back @ (onward @ direct[:, None])), axis=1)  # NaN last
+    n_cycles = np.isfinite(rising).sum(axis=1)
+    # The lower quantile, for which numpy takes longer than for the cycles.
+    lower = (_LOW * np.maximum(n_cycles - 1, 0)).astype(int)
+    return np.asarray(rising[np.arange(len(rising)), lower])
 
 
 def _distances_from_identity(around: Float[np.ndarray, "*cycles K K"]) -> Float[np.ndarray, "*cycles"]:

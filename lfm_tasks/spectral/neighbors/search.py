@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 
 SearchMethod = Literal["exact", "projection", "pynndescent"]
 
-# Multiplications (points² × features) from which on the compiled search pays for its start: half a second a process.
-COMPILED_FROM = 2_000_000_000
 # Entries of a block of float64 products where neither symmetry nor sketches help: 128 MiB.
 _PLAIN_ENTRIES = 1 << 24
 # Tiles pay from so many points on, and up to so many neighbors: a tile has to hold them.
@@ -63,7 +61,7 @@ def exact_neighbors(
     row. Products only exclude pairs, with a margin for their rounding.
 
     Memory beside the activations, never points²: 8 bytes × points × (features + 256), about 30 bytes × points ×
-    neighbors, and 30 MiB; below 2e9 = points² × features a block of 16 Mi products in float64.
+    neighbors, and 30 MiB. The compiled code takes a quarter of a second to load, once in a process.
 
     Raises
     ------
@@ -71,8 +69,6 @@ def exact_neighbors(
         ``not_finite``, ``constant``, ``zero_rows`` or ``too_few_points``, with what was found and what to do.
     """
     rows = distance_rows(check_activations(activations, n_neighbors, metric=metric), metric)
-    if len(activations) * activations.size < COMPILED_FROM:
-        return nearest_of(rows, np.arange(len(activations)), n_neighbors)
     result = _search(rows, n_neighbors)
     return Neighbors(result.nearest, np.sqrt(result.squared) / rows.unit)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from lfm_tasks.runtime.load import MIB, Load, SpaceSize, chunk_bytes, id_array, unit_bytes
 from lfm_tasks.spectral.bases.eigenbasis import choose_solver
-from lfm_tasks.spectral.neighbors.search import COMPILED_FROM, goes_by_tiles
+from lfm_tasks.spectral.neighbors.search import goes_by_tiles
 from lfm_tasks.stages.bases.job import BasisMethod
 from lfm_tasks.statistics.resampling import N_HALVES, N_SPLITS
 
@@ -41,7 +41,7 @@ def basis_load(size: SpaceSize, method: BasisMethod) -> Load:
         (m * k * 4, m, 1 << 16), (m * k * 4, m, 1 << 16), (8 * n_pairs, 1, 1), (n * n_pairs * 8, n, 1 << 16),
         (8 * 220, 1, 1), *(((4 * m, m, 1 << 16),) if method.n_landmarks else ()),
     )  # fmt: skip
-    staying = _compiled_bytes(m, d, method.search)
+    staying = 300 * MIB if method.search == "pynndescent" else 50 * MIB  # compiled code, which stays in the process
     return Load(1, work, int(peak) + staying, size.name, unit_bytes(*arrays, id_array(size)), staying)
 
 
@@ -64,8 +64,6 @@ def _graph_work(n: int, d: int, k: int, n_pairs: int, search_method: str) -> dic
         search = {"search pynndescent": n**1.1 * k * d, "search pynndescent pairs": n**1.1 * k, "compile": 1}
     elif search_method == "projection":
         search = {"search projection": n * n * min(d, 128), "search projection rows": n * d * 128}
-    elif n * n * d < COMPILED_FROM:
-        search = {"search small": n * n * d, "search small rows": n * n}
     elif goes_by_tiles(n, d, k):
         search = {"search tiles": n * n, "search tiles rows": n * d * 128, "search tiles pairs": n * k * d}
     else:
@@ -80,10 +78,7 @@ def _graph_work(n: int, d: int, k: int, n_pairs: int, search_method: str) -> dic
 def _graph_peak(n: int, d: int, k: int, n_pairs: int, width: int, search_method: str) -> float:
     """Return the peak bytes, beside the worker's own, of a graph on ``n`` points and its eigenpairs."""
     values = n * d * width
-    if search_method == "exact" and n * n * d < COMPILED_FROM:
-        block = 8 * min(1024 * n, n * n, 1 << 24)
-        search = 4 * block + 3 * min(n, 1024) * d * 8 + 16 * n * k
-    elif search_method == "pynndescent":
+    if search_method == "pynndescent":
         search = values + 60 * n * k  # points once more, heaps of candidates
     elif search_method == "exact" and goes_by_tiles(n, d, k):
         search = values + 4 * n * (d + 512) + 30 * n * k + 30 * MIB  # points once more, in the order of their tiles
@@ -94,10 +89,3 @@ def _graph_peak(n: int, d: int, k: int, n_pairs: int, width: int, search_method:
     columns = 6 * n_pairs + 60 if choose_solver(n, n_pairs) == "filtered" else 5 * n_pairs + 10
     eigenpairs = 80 * n * k + 8 * n * columns
     return max(values + max(search, n * d), values + graph, eigenpairs)
-
-
-def _compiled_bytes(n: int, d: int, search_method: str) -> int:
-    """Return the bytes of compiled searches, which stay in the process."""
-    if search_method == "pynndescent":
-        return 300 * MIB
-    return 110 * MIB if n * n * d >= COMPILED_FROM else 0

@@ -1,9 +1,8 @@
 """One collection of spaces on a worker: the basis that they share, and how far the cycles of their maps close."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import product
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from lfm_tasks.spectral.maps.collection import (
     SharedBasis,
     fit_new_space,
     fit_shared_basis,
-    residual_through,
+    residuals_through,
 )
 from lfm_tasks.stages.inventory.correspondence import common_ids, same_ids
 from lfm_tasks.stores.units.store import UnitStore
@@ -77,12 +76,11 @@ def store_collection(job: CollectionJob) -> None:
 
 @dataclass
 class _Maps:
-    """The maps of a job, computed or read on request; refined ones are float32 in the store."""
+    """The low modes of the maps of a job, computed or read on request; refined ones are float32 in the store."""
 
     job: CollectionJob
     _rows: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     _blocks: dict[str, np.ndarray] = field(default_factory=dict)
-    _full: dict[tuple[int, int], np.ndarray | None] = field(default_factory=dict)
     _lists: list[np.ndarray] = field(default_factory=list)
 
     @cached_property
@@ -92,17 +90,31 @@ class _Maps:
         n_thirds = min(core, max(_FEWEST_THIRDS, min(_MOST_THIRDS, wanted)) + 2)
         return np.unique(np.linspace(0, core - 1, n_thirds).astype(int)).tolist()
 
-    def of(self, source: int, target: int) -> Float[np.ndarray, "target source"] | None:
-        """Return the low modes of the map between two of the job's spaces; None where there is none."""
-        if (source, target) in self.job.refined:
-            return self._refined_map(source, target)
-        lower, higher = min(source, target), max(source, target)
-        if (lower, higher) not in self.job.full:
-            return None
-        functional_map = self._full[lower, higher] if (lower, higher) in self._full else self._full_map(lower, higher)
-        if lower in self.thirds or higher in self.thirds:  # met again and again
-            self._full[lower, higher] = functional_map
-        return functional_map if functional_map is None or source == lower else functional_map.T
+    def between(
+        self, sources: Sequence[int], targets: Sequence[int]
+    ) -> Float[np.ndarray, "sources targets target source"]:
+        """Return the map from each of the job's ``sources`` to each of its ``targets``; NaN where there is none."""
+        n_modes = self.job.config.n_eigenpairs
+        maps = np.full((len(sources), len(targets), n_modes, n_modes), np.nan)
+        of_list = {space: id(self.rows(space)[1]) for space in {*sources, *targets}}
+        for ids in {of_list[space] for space in sources} if self.job.full else ():
+            rows, columns = (np.flatnonzero([of_list[space] == ids for space in side]) for side in (sources, targets))
+            if len(columns):
+                wide, others = (
+                    np.hstack([self.rows(side[place])[0] for place in places])
+                    for side, places in ((sources, rows), (targets, columns))
+                )
+                products = (others.T @ wide).reshape(len(columns), n_modes, len(rows), n_modes)
+                maps[np.ix_(rows, columns)] = products.transpose(2, 0, 1, 3)
+        for row, source in enumerate(sources):
+            for column, target in enumerate(targets):
+                if (source, target) in self.job.refined:
+                    maps[row, column] = self._refined_map(source, target)
+                elif (min(source, target), max(source, target)) not in self.job.full:
+                    maps[row, column] = np.nan
+                elif of_list[source] != of_list[target]:
+                    maps[row, column] = self._map_on_common_points(source, target)
+        return maps
 
     def rows(self, space: int) -> tuple[Float[np.ndarray, "points eigenpairs"], Shaped[np.ndarray, " points"]]:
         """Return the low eigenvectors of a space, and its ids."""
@@ -124,7 +136,8 @@ class _Maps:
         self._lists.append(ids)
         return ids
 
-    def _refined_map(self, source: int, target: int) -> Float[np.ndarray, "target source"] | None:
+    def _refined_map(self, source: int, target: int) -> Float[np.ndarray, "target source"]:
+        """Return the map as it is stored: NaN where it could not be fitted."""
         _, block, row, direction = self.job.refined[source, target]
         if block not in self._blocks:
             n_modes = self.job.config.n_eigenpairs
@@ -133,72 +146,70 @@ class _Maps:
             while len(self._blocks) > 1 and sum(maps.nbytes for maps in self._blocks.values()) > _MOST_REFINED_BYTES:
                 del self._blocks[next(iter(self._blocks))]
         functional_map = self._blocks[block][row, direction].astype(np.float64)
-        return functional_map if np.isfinite(functional_map).all() else None
+        return np.asarray(functional_map if np.isfinite(functional_map).all() else np.nan * functional_map)
 
-    def _full_map(self, source: int, target: int) -> Float[np.ndarray, "target source"] | None:
+    def _map_on_common_points(self, source: int, target: int) -> Float[np.ndarray, "target source"]:
+        """Return the map of spaces on unlike points: NaN where they share too few; their scores say so."""
         (source_vectors, source_ids), (target_vectors, target_ids) = self.rows(source), self.rows(target)
-        if source_ids is target_ids:
-            return full_map(source_vectors, target_vectors)
+        none = np.full((target_vectors.shape[1], source_vectors.shape[1]), np.nan)
         common, source_rows, target_rows = common_ids(source_ids, target_ids)
         if len(common) < self.job.min_overlap * min(len(source_ids), len(target_ids)):
-            return None
+            return none
         try:
             return full_map(whitened_rows(source_vectors[source_rows]), whitened_rows(target_vectors[target_rows]))
-        except DataError:  # too few common points to tell the eigenvectors apart: the pair's scores say so
-            return None
+        except DataError:  # the common points do not tell the eigenvectors apart
+            return none
 
 
 def _shared_basis(job: CollectionJob, maps: _Maps) -> SharedBasis:
     """Return the basis shared by the core, and Y of every other space from its maps out of the core."""
+    core = range(job.n_core)
     edges, edge_maps = [], []
-    for source in range(job.n_core):
-        for target in range(job.n_core):
-            # Of full maps one direction: the map back is the transpose.
-            is_wanted = (source, target) in job.refined or source < target
-            if source != target and is_wanted and (functional_map := maps.of(source, target)) is not None:
-                edges.append((source, target))
-                edge_maps.append(functional_map)
+    for some in _in_parts(job.n_core):
+        for source, of_source in zip(some, maps.between(some, core), strict=True):
+            for target in core:
+                # Of full maps one direction: the map back is the transpose.
+                is_wanted = source != target and ((source, target) in job.refined or source < target)
+                if is_wanted and np.isfinite(of_source[target, 0, 0]):
+                    edges.append((source, target))
+                    edge_maps.append(of_source[target])
     collection = Collection(job.n_core, np.array(edges), np.stack(edge_maps))
-    n_modes = job.config.n_modes
-    core = fit_shared_basis(collection, n_modes, n_rounds=_N_ROUNDS if job.refined else 0)
-    coefficients = [*core.coefficients]
-    for space in range(job.n_core, len(job.bases)):
-        arriving = [
-            (source, its_map) for source in range(job.n_core) if (its_map := maps.of(source, space)) is not None
-        ]
-        if not arriving:
-            coefficients.append(np.full_like(coefficients[0], np.nan))
-            continue
-        sources, arriving_maps = zip(*arriving, strict=True)
-        coefficients.append(fit_new_space(core, np.stack(arriving_maps), np.array(sources)))
-    return SharedBasis(np.stack(coefficients), core.weights)
+    shared = fit_shared_basis(collection, job.config.n_modes, n_rounds=_N_ROUNDS if job.refined else 0)
+    coefficients = [*shared.coefficients]
+    for some in _in_parts(len(job.bases), job.n_core):
+        for arriving in np.concatenate([maps.between(part, some) for part in _in_parts(job.n_core)]).swapaxes(0, 1):
+            known = np.flatnonzero(np.isfinite(arriving[:, 0, 0]))
+            lacking = np.full_like(coefficients[0], np.nan)
+            coefficients.append(fit_new_space(shared, arriving[known], known) if len(known) else lacking)
+    return SharedBasis(np.stack(coefficients), shared.weights)
 
 
 def _cycle_residuals(job: CollectionJob, maps: _Maps) -> Float[np.ndarray, "source target"]:
     """Return how far cycles through each pair of spaces close; NaN for pairs without a map."""
-    residuals = np.full((len(job.bases), len(job.bases)), np.nan)
-    for source, target in _in_blocks(len(job.bases)):
-        # Of full maps one direction: the cycle backwards is the transpose, and as long.
-        if source == target or (source > target and (source, target) not in job.refined):
-            continue
-        if (direct := maps.of(source, target)) is None:
-            continue
-        thirds = [third for third in maps.thirds if third not in (source, target)]
-        legs = [(maps.of(target, third), maps.of(third, source)) for third in thirds]
-        complete = [(onward, back) for onward, back in legs if onward is not None and back is not None]
-        onward, back = (np.array([leg[side] for leg in complete]).reshape(-1, *direct.shape) for side in (0, 1))
-        residuals[source, target] = residual_through(direct, onward, back)
+    spaces, thirds = range(len(job.bases)), maps.thirds
+    onward = np.concatenate([maps.between(some, thirds) for some in _in_parts(len(spaces))])
+    # Of full maps the map back is the transpose.
+    back = np.swapaxes(onward, -1, -2)
+    if job.refined:
+        back = np.concatenate([maps.between(thirds, some).swapaxes(0, 1) for some in _in_parts(len(spaces))])
+    # No space is a third one beside itself.
+    onward[thirds, np.arange(len(thirds))] = back[thirds, np.arange(len(thirds))] = np.nan
+    residuals = np.full((len(spaces), len(spaces)), np.nan)
+    for some in _in_parts(len(spaces)):
+        for others in _in_parts(len(spaces)):
+            if not job.refined and others[-1] < some[0]:  # the cycle backwards is the transpose, and as long
+                continue
+            for source, direct in zip(some, maps.between(some, others), strict=True):
+                residuals[source, others] = residuals_through(direct, onward[others], back[source])
+    np.fill_diagonal(residuals, np.nan)
     for source, target in job.full:
         residuals[target, source] = residuals[source, target]
     return residuals
 
 
-def _in_blocks(n_spaces: int) -> Iterator[tuple[int, int]]:
-    """Yield all pairs block by block, so that the bases of a block are read once."""
-    starts = range(0, n_spaces, _BLOCK_SIDE)
-    for first, second in product(starts, starts):
-        sides = (range(start, min(start + _BLOCK_SIDE, n_spaces)) for start in (first, second))
-        yield from product(*sides)
+def _in_parts(stop: int, start: int = 0) -> list[range]:
+    """Return the spaces from ``start`` in parts, so that the bases of a part are read once for a row of products."""
+    return [range(first, min(first + _BLOCK_SIDE, stop)) for first in range(start, stop, _BLOCK_SIDE)]
 
 
 def _shared_distances(maps: _Maps, shared: SharedBasis) -> Float[np.ndarray, "source target"]:

@@ -19,6 +19,7 @@ from lfm_tasks.spectral.neighbors.search import (
     approximate_neighbors,
     choose_method,
     exact_neighbors,
+    nearest_of,
     neighbor_recall,
     projected_neighbors,
 )
@@ -128,12 +129,11 @@ def cases():
 
 @pytest.mark.parametrize("metric", ["angular", "euclidean"])
 @pytest.mark.parametrize("name", cases())
-def test_exact_neighbors__are_the_naive_ones_on_hard_data_with_and_without_compiled_code(name, metric, monkeypatch):
+def test_exact_neighbors__are_the_naive_ones_on_hard_data_as_are_those_of_some_points(name, metric):
     rows = cases()[name]
     truth = naive_neighbors(rows, 12, metric)
-    for compiled_from in (10**9, 0):
-        monkeypatch.setattr(neighbors, "COMPILED_FROM", compiled_from)
-        found = exact_neighbors(rows, 12, metric=metric)
+    of_some = nearest_of(distance_rows(rows, metric), np.arange(len(rows)), 12)
+    for found in (exact_neighbors(rows, 12, metric=metric), of_some):
         # Unit rows are rounded before they are compared: either order is right where distances agree to the last bits.
         rounding = 1e-12 * truth.distances + (1e-15 if metric == "angular" else 0)
         assert (np.abs(found.distances - truth.distances) <= rounding).all()
@@ -166,8 +166,7 @@ def test_search__finds_the_same_bytes_with_any_blocks_and_any_sketch(block_rows,
         np.testing.assert_array_equal(found.squared, expected.squared)
 
 
-def test_search__is_that_of_scikit_learn(monkeypatch):
-    monkeypatch.setattr(neighbors, "COMPILED_FROM", 0)
+def test_search__is_that_of_scikit_learn():
     data = np.random.default_rng(10).standard_normal((5000, 20)).astype(np.float32)
     brute = NearestNeighbors(n_neighbors=16, algorithm="brute").fit(data.astype(np.float64))
     distances, indices = brute.kneighbors()
@@ -176,8 +175,7 @@ def test_search__is_that_of_scikit_learn(monkeypatch):
     np.testing.assert_allclose(found.distances, distances, rtol=1e-6)
 
 
-def test_exact_neighbors__of_a_large_cloud_follow_a_permutation_and_a_rotation(monkeypatch):
-    monkeypatch.setattr(neighbors, "COMPILED_FROM", 0)
+def test_exact_neighbors__of_a_large_cloud_follow_a_permutation_and_a_rotation():
     generator = np.random.default_rng(12)
     data = generator.standard_normal((4200, 12))
     order, rotation = generator.permutation(4200), np.linalg.qr(generator.standard_normal((12, 12)))[0]
@@ -277,8 +275,7 @@ def test_short_sketch__never_says_more_than_the_true_distance_though_rows_lie_wi
 
 
 def test_exact_neighbors__by_tiles_follow_a_permutation_and_a_rotation(monkeypatch):
-    for name in ("COMPILED_FROM", "_TILES_FROM"):
-        monkeypatch.setattr(neighbors, name, 0)
+    monkeypatch.setattr(neighbors, "_TILES_FROM", 0)
     generator = np.random.default_rng(24)
     data = np.maximum(generator.standard_normal((1500, 8)) @ generator.standard_normal((8, 260)), 0)
     order, rotation = generator.permutation(1500), np.linalg.qr(generator.standard_normal((260, 260)))[0]
@@ -288,7 +285,6 @@ def test_exact_neighbors__by_tiles_follow_a_permutation_and_a_rotation(monkeypat
 
 
 def test_exact_neighbors__load_no_pynndescent(monkeypatch):
-    monkeypatch.setattr(neighbors, "COMPILED_FROM", 0)
     monkeypatch.setitem(sys.modules, "pynndescent", None)
     data = np.random.default_rng(25).standard_normal((600, 20))
     assert exact_neighbors(data, 5, metric="euclidean").indices.shape == (600, 5)
