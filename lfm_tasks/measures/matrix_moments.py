@@ -1,14 +1,15 @@
 """Chance of ⟨K, PLPᵀ⟩ for all pairs of spaces, in closed form: what one space contributes, and the moments of pairs.
 
 The exact moments over all permutations P of the points follow from 220 sums of each centered matrix. One of these, the
-trace of its cube, is extrapolated from 768 points where there are more.
+trace of its cube, is extrapolated from 768 points where there are more. Mean and variance over permutations within
+strata follow from sums of its blocks.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from lfm_tasks.measures.point_matrices import (
     Centering,
@@ -19,6 +20,7 @@ from lfm_tasks.measures.point_matrices import (
     point_sets,
 )
 from lfm_tasks.statistics.permutation_moments import GraphSums, MomentArrays, moment_sums, moments_of_pairs
+from lfm_tasks.statistics.strata_moments import BlockSums, StrataSums, moments_of_strata, strata_sums
 
 # Points whose matrix is multiplied with itself: the skewness of more points differs by about 2 %.
 _MOST_CUBED = 768
@@ -97,6 +99,51 @@ def moments_of_cosines(sources: Sequence[MatrixChance], targets: Sequence[Matrix
     constant = n_points * (n_points - 1) * off + n_points * on
     norm = np.where(norm > 0, norm, np.nan)  # a matrix of zeros has no cosine
     return MomentArrays((of_sums.mean + constant) / norm, of_sums.deviation / norm, of_sums.skewness)
+
+
+@dataclass(frozen=True)
+class MatrixStrata:
+    """What the moments of a pair within strata need of one centered matrix: its norm ‖K‖, and sums of its blocks."""
+
+    norm: float
+    sums: StrataSums
+
+
+def matrix_in_strata(
+    matrix: TiledMatrix, sets: PointSets, form: MatrixForm, strata: Int[np.ndarray, " points"]
+) -> MatrixStrata:
+    """Return what chance within strata needs of one space, from two passes over the tiles of its matrix.
+
+    ``strata``: of each point in the order of ``sets``, numbered from 0 without gaps.
+    """
+
+    def tile(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
+        return matrix.tile(rows, columns)[0]
+
+    centered = _centered(*_row_sums(tile, sets), form.centering)
+    members = np.eye(int(strata.max()) + 1)[strata]
+    rows_of, squares_of = np.zeros(members.shape), np.zeros((members.shape[1],) * 2)
+    for rows, columns, values in _moved_tiles(tile, sets, centered):
+        values += centered.off
+        if rows == columns:
+            np.fill_diagonal(values, 0)
+        squared = members[rows].T @ (values * values) @ members[columns]
+        squares_of += squared
+        rows_of[rows] += values @ members[columns]
+        if rows != columns:
+            squares_of += squared.T
+            rows_of[columns] += values.T @ members[rows]
+    diagonal = centered.diagonal + centered.on
+    norm = float(np.sqrt(squares_of.sum() + diagonal @ diagonal))
+    return MatrixStrata(norm, strata_sums(BlockSums(rows_of, rows_of, squares_of, squares_of, diagonal), strata))
+
+
+def cosines_in_strata(sources: Sequence[MatrixStrata], targets: Sequence[MatrixStrata]) -> MomentArrays:
+    """Return mean and deviation of the cosine of every source with every target, points permuted within strata."""
+    moments = moments_of_strata([source.sums for source in sources], [target.sums for target in targets])
+    norm = np.multiply.outer([source.norm for source in sources], [target.norm for target in targets])
+    norm = np.where(norm > 0, norm, np.nan)  # a matrix of zeros has no cosine
+    return MomentArrays(moments.mean / norm, moments.deviation / norm, moments.skewness)
 
 
 def _row_sums(

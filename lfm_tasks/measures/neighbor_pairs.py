@@ -15,7 +15,6 @@ from scipy.sparse import csr_array
 from lfm_tasks.compiling import compiled
 from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, nearest_by_cosine
 from lfm_tasks.measures.point_matrices import PointSets
-from lfm_tasks.statistics.permutation_moments import directed_moment_sums
 
 
 @dataclass(frozen=True)
@@ -104,14 +103,13 @@ def _sets_of_points(sets: PointSets) -> tuple[UInt[np.ndarray, " points"], Int[n
     return bits, cells
 
 
-def neighbor_moment_sums(lists: NeighborLists) -> Float[np.ndarray, " partitions"]:
-    """Return what the exact moments of the shared neighbors of a pair need of one space."""
+def neighbor_graph(lists: NeighborLists) -> csr_array:
+    """Return which points are among the neighbors of each, as ones in a directed graph."""
     rows, entries = np.nonzero(lists.masks & np.uint64(1))
     n_points = len(lists.indices)
-    graph = csr_array(
+    return csr_array(
         (np.ones(len(rows)), (rows, lists.indices[rows, entries])), shape=(n_points, n_points), dtype=np.float64
     )
-    return directed_moment_sums(graph)
 
 
 def _trimmed(nearest: Int[np.ndarray, "points entries"], masks: UInt[np.ndarray, "points entries"]) -> NeighborLists:

@@ -69,6 +69,16 @@ class Exchange:
     sets: tuple[Int[np.ndarray, " _"], ...] = ()
     moves: str = "rows"
 
+    @property
+    def strata(self) -> Int[np.ndarray, " points"] | None:
+        """The stratum of each row, numbered from 0; None where rows do not move within strata."""
+        if not self.sets or self.moves != "rows":
+            return None
+        numbers = np.empty(self.n_points, dtype=np.int64)
+        for number, rows in enumerate(self.sets):
+            numbers[rows] = number
+        return numbers
+
     def permutation(self, index: int, *, seed: int = 0) -> Int[np.ndarray, " points"]:
         """Return permutation ``index``: the same for every pair, worker and order of work."""
         generator = np.random.Generator(np.random.Philox(key=[seed, index]))

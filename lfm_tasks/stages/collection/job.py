@@ -101,7 +101,7 @@ class _Maps:
             rows, columns = (np.flatnonzero([of_list[space] == ids for space in side]) for side in (sources, targets))
             if len(columns):
                 wide, others = (
-                    np.hstack([self.rows(side[place])[0] for place in places])
+                    np.hstack([self.rows(side[place])[0] for place in places.tolist()])
                     for side, places in ((sources, rows), (targets, columns))
                 )
                 products = (others.T @ wide).reshape(len(columns), n_modes, len(rows), n_modes)
@@ -120,8 +120,9 @@ class _Maps:
         """Return the low eigenvectors of a space, and its ids."""
         if space not in self._rows:
             with self.job.store.open("bases", self.job.bases[space]) as unit:
-                vectors = unit.read("eigenvectors")[:, : self.job.config.n_eigenpairs]
-                self._rows[space] = np.ascontiguousarray(vectors), self._as_known(unit.read("ids"))
+                vectors, ids = unit.read_all("eigenvectors", "ids")
+            low = np.ascontiguousarray(vectors[:, : self.job.config.n_eigenpairs])
+            self._rows[space] = low, self._as_known(ids)
             while len(self._rows) > 2 * _BLOCK_SIDE and (
                 sum(rows.nbytes for rows, _ in self._rows.values()) > _MOST_BASIS_BYTES
             ):

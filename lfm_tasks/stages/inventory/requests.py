@@ -225,7 +225,10 @@ def _datasets(spaces: Iterable[Space]) -> list[str]:
     return sorted({space.dataset for space in spaces})
 
 
-_EXACT = "exact moments of all permutations, Pearson III curve (permutations where groups or strata are given)"
+_EXACT = (
+    "exact moments of all permutations, Pearson III curve; within up to 32 strata exact mean and variance, normal curve "
+    "(permutations by groups, or within more strata)"
+)
 _ROTATED = (
     "exact energies over all permutations, spread of random rotations, Pearson III curve (permutations where groups or "
     "strata are given, or both bases are localized)"

@@ -39,6 +39,7 @@ from lfm_tasks.stages.scores.block import (
 from lfm_tasks.statistics.map_chance import are_localized, chance_of_lfm, localization, map_sums
 from lfm_tasks.statistics.permutation_moments import MomentArrays, moments_of_aligned, permutation_profile
 from lfm_tasks.statistics.resampling import Exchange
+from lfm_tasks.statistics.strata_moments import MOST_STRATA, gram_sums, strata_sums
 
 # A pair whose bases are both localized is compared with at least so many permutations.
 _FEWEST_PERMUTATIONS = 1000
@@ -206,7 +207,13 @@ def _fill_chance(
     """Fill in what scores are by chance: in closed form, or from permutations where there is none."""
     n_points, n_permutations = exchange.n_points, null.n_permutations
     if exchange.sets:
-        drawn = {(pair, name) for pair in range(len(bases)) for name in measures if MAP_SCORES[name].has_null}
+        known = _fill_chance_in_strata(values, bases, measures, exchange)
+        drawn = {
+            (pair, name)
+            for pair in range(len(bases))
+            for name in measures
+            if MAP_SCORES[name].has_null and name not in known
+        }
     else:
         for column, name in enumerate(measures):
             for direction in range(2):
@@ -223,6 +230,34 @@ def _fill_chance(
             for direction, chance in enumerate(MAP_SCORES[name].of_both_ways(maps)):
                 statistics = values[pair, direction, measures.index(name)]
                 statistics[OF_CHANCE] = against_chance(float(statistics[0]), chance.astype(np.float64))
+
+
+def _fill_chance_in_strata(
+    values: Float[np.ndarray, "pairs 2 measures statistics"],
+    bases: Sequence[tuple[BasisRows, BasisRows]],
+    measures: Sequence[str],
+    exchange: Exchange,
+) -> set[str]:
+    """Fill in what scores are by chance where rows move within few strata; return the measures that have it."""
+    strata = exchange.strata
+    of_trace = {name: scale for name in measures if (scale := MAP_SCORES[name].trace_scale) is not None}
+    if strata is None or len(exchange.sets) > MOST_STRATA or not of_trace:
+        return set()
+    members = np.eye(len(exchange.sets))[strata]
+    different = {id(basis): basis for pair in bases for basis in pair}
+    in_strata = {key: strata_sums(gram_sums(basis.rows[:, 1:], members), strata) for key, basis in different.items()}
+    means, variances = (
+        np.array([getattr(in_strata[id(one)], part) @ getattr(in_strata[id(other)], part) for one, other in bases])
+        for part in ("mean", "variance")
+    )
+    traces = MomentArrays(means, np.sqrt(variances), np.zeros(len(bases)))
+    n_source, n_target = (basis.rows.shape[1] for basis in bases[0])
+    for name, scale in of_trace.items():
+        for direction, sizes in enumerate([(n_source, n_target), (n_target, n_source)]):
+            scores = values[:, direction, measures.index(name), 0]
+            chance = against_moments(scores, traces.scaled(1 / scale(*sizes)))
+            values[:, direction, measures.index(name), OF_CHANCE] = chance
+    return set(of_trace)
 
 
 def _moments(measure: MapScore, bases: Sequence[tuple[BasisRows, BasisRows]], n_points: int) -> MomentArrays | None:
@@ -310,9 +345,11 @@ def read_cached_basis(job: BlockJob, key: str, *, with_halves: bool = True) -> C
 def _read_basis(job: BlockJob, key: str, of_halves: str | None) -> CachedBasis:
     ids_key = str(job.store.receipt("activations", job.activations[key]).facts["ids"])
     with job.store.open("bases", key) as unit:
-        eigenvalues, eigenvectors, ids = unit.read("eigenvalues"), unit.read("eigenvectors"), unit.read("ids")
+        eigenvalues, eigenvectors, ids, *of_chance = unit.read_all(
+            "eigenvalues", "eigenvectors", "ids", "overlap_sums", "lfm_sums"
+        )
         localized = float(job.store.receipt("bases", key).facts["localization"])
-        chance = BasisChance(unit.read("overlap_sums"), unit.read("lfm_sums"), localized)
+        chance = BasisChance(of_chance[0], of_chance[1], localized)
     halves = None if of_halves is None else read_halves(job.store, of_halves)
     return CachedBasis(BasisRows(eigenvalues, eigenvectors, chance, halves), ids, ids_key)
 

@@ -4,7 +4,7 @@ Two families: cosines of n × n matrices (CKA, RSA, distance correlation), and s
 halves from the same pass; chance in closed form.
 """
 
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import comb
@@ -15,13 +15,27 @@ from cachetools import LRUCache
 from jaxtyping import Bool, Float, Int
 
 from lfm_tasks.errors import DataError
-from lfm_tasks.measures.matrix_moments import MatrixChance, matrix_chance, moments_of_cosines
+from lfm_tasks.measures.matrix_moments import (
+    MatrixChance,
+    MatrixStrata,
+    cosines_in_strata,
+    matrix_chance,
+    matrix_in_strata,
+    moments_of_cosines,
+)
 from lfm_tasks.measures.matrix_pairs import Sides, matrix_cosines
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import MatrixForm, PointSets, SpaceRows, point_sets, space_rows
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, OF_HALVES, STATISTICS, against_moments, resampled
-from lfm_tasks.statistics.permutation_moments import FEWEST_POINTS, MomentArrays, moments_of_pairs
+from lfm_tasks.statistics.permutation_moments import (
+    FEWEST_POINTS,
+    MomentArrays,
+    directed_moment_sums,
+    moments_of_pairs,
+)
+from lfm_tasks.statistics.resampling import Exchange
+from lfm_tasks.statistics.strata_moments import MOST_STRATA, StrataSums, block_sums, moments_of_strata, strata_sums
 
 if TYPE_CHECKING:
     from lfm_tasks.measures.neighbor_pairs import NeighborLists
@@ -68,12 +82,10 @@ def score_family(
 ) -> FamilyScores:
     """Return the statistics of each pair of spaces by one measure.
 
-    Chance is known in closed form where all points are exchangeable, at least 6 of them; it is NaN elsewhere.
+    Chance is in closed form where `knows_chance` says so; it is NaN elsewhere.
     """
-    n_points = resampling.exchange.n_points
-    sets = point_sets(n_points, resampling.halves)
-    is_free = not resampling.exchange.sets
-    points = _Points(sets, is_free and n_points >= max(FEWEST_POINTS, measure.smallest_n))
+    sets = point_sets(resampling.exchange.n_points, resampling.halves)
+    points = _Points(sets, resampling.exchange.strata, knows_chance(measure, resampling.exchange))
     of_value = None
     if measure.matrix is not None:
         scored, of_value = _score_matrices(name, measure.matrix, spaces, points, pairs), measure.matrix.of_cosine
@@ -91,6 +103,21 @@ def score_family(
         of_value(scored.values), scored.values[0], scored.moments, of_value, measure, sets, least
     )
     return FamilyScores(values, scored.refused, points.has_moments)
+
+
+def knows_chance(measure: Measure, exchange: Exchange) -> bool:
+    """Return whether the chance of a measure of all pairs of points is known: for free points, and within strata.
+
+    At least 6 points, and at most 32 strata: what a space contributes grows with the third power of their number.
+    Within strata, numbers of shared neighbors follow no known law: then only their mean has known moments.
+    """
+    if not measure.compares_point_pairs or exchange.n_points < max(FEWEST_POINTS, measure.smallest_n):
+        return False
+    if not exchange.sets:
+        return True
+    of_count = measure.of_shared_neighbors
+    is_linear = of_count is None or bool(np.allclose(np.diff(of_count), of_count[1] - of_count[0]))
+    return is_linear and exchange.strata is not None and len(exchange.sets) <= MOST_STRATA
 
 
 @dataclass(frozen=True)
@@ -130,8 +157,11 @@ class _KeptMatrix:
     """What takes longest to compute of the matrix of one space: its bandwidth, and sums for chance."""
 
     constants: Float[np.ndarray, " constants"] | None
-    chance: MatrixChance | None
-    nbytes: int = 4096
+    chance: MatrixChance | MatrixStrata | None
+
+    @property
+    def nbytes(self) -> int:
+        return 4096 + (self.chance.sums.variance.nbytes if isinstance(self.chance, MatrixStrata) else 0)
 
 
 @dataclass(frozen=True)
@@ -139,7 +169,7 @@ class _KeptLists:
     """The lists of neighbors of one space, and sums for chance."""
 
     lists: "NeighborLists"
-    sums: Float[np.ndarray, " partitions"] | None
+    sums: Float[np.ndarray, " partitions"] | StrataSums | None
 
     @property
     def nbytes(self) -> int:
@@ -181,18 +211,35 @@ def _score_matrices(
     layout = _layout(usable)
     matrices = [form.of_rows(rows[key], sets, kept[key].constants) for key in layout.keys]
     cosines = matrix_cosines(matrices, layout.sides, sets, form, layout.wanted)[:, *layout.places]
-    sources, targets = (
-        [chance for place in side if (chance := kept[layout.keys[place]].chance) is not None] for side in layout.sides
-    )
     if not points.has_moments:
         return _Scored(cosines, None, refused)
-    return _Scored(cosines, moments_of_cosines(sources, targets, len(sets.order)).of(layout.places), refused)
+    of_sources, of_targets = ([kept[layout.keys[place]].chance for place in side] for side in layout.sides)
+    if points.strata is None:
+        free = _of_kind(MatrixChance, of_sources), _of_kind(MatrixChance, of_targets)
+        moments = moments_of_cosines(free[0], free[1], len(sets.order))
+    else:
+        moments = cosines_in_strata(_of_kind(MatrixStrata, of_sources), _of_kind(MatrixStrata, of_targets))
+    return _Scored(cosines, moments.of(layout.places), refused)
+
+
+Kind = TypeVar("Kind")
+
+
+def _of_kind(kind: type[Kind], sums: Sequence[object]) -> list[Kind]:
+    """Return what spaces contribute to chance, all in the form that the exchange of their points asks for."""
+    alike = [one for one in sums if isinstance(one, kind)]
+    if len(alike) < len(sums):
+        raise TypeError(f"got {len(sums) - len(alike)} of {len(sums)} spaces without {kind.__name__}, expected none")
+    return alike
 
 
 def _keep_matrix(form: MatrixForm, rows: SpaceRows, points: "_Points") -> _KeptMatrix:
     matrix = form.of_rows(rows, points.sets, None)
-    chance = matrix_chance(rows, matrix, points.sets, form) if points.has_moments else None
-    return _KeptMatrix(matrix.constants, chance)
+    if not points.has_moments:
+        return _KeptMatrix(matrix.constants, None)
+    if points.strata is None:
+        return _KeptMatrix(matrix.constants, matrix_chance(rows, matrix, points.sets, form))
+    return _KeptMatrix(matrix.constants, matrix_in_strata(matrix, points.sets, form, points.strata[points.sets.order]))
 
 
 def _score_neighbors(
@@ -203,11 +250,17 @@ def _score_neighbors(
 ) -> "_Scored":
     """Return the scores of pairs by shared neighbors."""
     # Its compiled loops take .3 s to import: only for those who need them.
-    from lfm_tasks.measures.neighbor_pairs import neighbor_lists, neighbor_moment_sums, neighbor_shares
+    from lfm_tasks.measures.neighbor_pairs import neighbor_graph, neighbor_lists, neighbor_shares
 
     def keep(key: str) -> _KeptLists:
         lists = neighbor_lists(of_order_one(spaces.rows[key]), points.sets, spaces.neighbors.get(key))
-        return _KeptLists(lists, neighbor_moment_sums(lists) if points.has_moments else None)
+        if not points.has_moments:
+            return _KeptLists(lists, None)
+        graph = neighbor_graph(lists)
+        if points.strata is None:
+            return _KeptLists(lists, directed_moment_sums(graph))
+        members = np.eye(int(points.strata.max()) + 1)[points.strata]
+        return _KeptLists(lists, strata_sums(block_sums(graph, members), points.strata))
 
     layout, n_points = _layout(pairs), len(points.sets.order)
     # The lists are those of all measures of shared neighbors.
@@ -219,8 +272,13 @@ def _score_neighbors(
     shares = neighbor_shares(sources, targets, points.sets, value_of_count, layout.wanted)[:, *layout.places]
     if not points.has_moments:
         return _Scored(shares, None, {})
-    of_sources, of_targets = (np.stack([kept[place].sums for place in side]) for side in layout.sides)
-    counts = moments_of_pairs(of_sources, of_targets, n_points).of(layout.places)
+    of_sources, of_targets = ([kept[place].sums for place in side] for side in layout.sides)
+    if points.strata is not None:
+        in_strata = moments_of_strata(_of_kind(StrataSums, of_sources), _of_kind(StrataSums, of_targets))
+        line = value_of_count[1] - value_of_count[0]
+        return _Scored(shares, in_strata.of(layout.places).scaled(line / n_points), {})
+    free = np.stack(_of_kind(np.ndarray, of_sources)), np.stack(_of_kind(np.ndarray, of_targets))
+    counts = moments_of_pairs(free[0], free[1], n_points).of(layout.places)
     return _Scored(shares, moments_of_values(counts, value_of_count, n_points), {})
 
 
@@ -246,9 +304,10 @@ def moments_of_values(
 
 @dataclass(frozen=True)
 class _Points:
-    """The sets of points, and whether the moments of chance are known for them."""
+    """The sets of points, the stratum of each in the given order, and whether the moments of chance are known."""
 
     sets: PointSets
+    strata: Int[np.ndarray, " points"] | None
     has_moments: bool
 
 

@@ -25,7 +25,7 @@ from lfm_tasks.stages.scores.block import (
     resampled,
 )
 from lfm_tasks.stages.scores.cross_covariance_measures import score_cross_covariances
-from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, score_family
+from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, knows_chance, score_family
 from lfm_tasks.statistics.resampling import N_HALVES
 from lfm_tasks.stores.units.store import ids_digest
 
@@ -125,14 +125,14 @@ class Ranks:
 def check_rows(name: str, source: np.ndarray, target: np.ndarray, *, is_drawn: bool = False) -> str:
     """Return ``ok``, or ``degenerate`` for a value that any two spaces have; DataError if there can be none.
 
-    ``is_drawn``: whether chance is drawn, within strata or by groups, where it has a closed form otherwise.
+    ``is_drawn``: whether chance is drawn, by groups or within many strata, where it has a closed form otherwise.
     """
     measure, n_points = MEASURES[name], len(source)
     if n_points < measure.smallest_n:
         found = f"found {n_points} points, {name} needs at least {measure.smallest_n}"
         raise DataError("too_few_points", f"{found}: record more")
     if measure.is_quadratic and n_points > MOST_POINTS_SQUARED and (measure.matrix is None or is_drawn):
-        where = " where its chance is drawn within strata or by groups" if measure.matrix is not None else ""
+        where = " where its chance is drawn by groups or within many strata" if measure.matrix is not None else ""
         found = f"found {n_points} points, {name} takes at most {MOST_POINTS_SQUARED}{where}"
         raise DataError("too_many_points", f"{found}: set atlas.max_points, or drop the measure")
     if measure.needs_directions and not (source.any(axis=1).all() and target.any(axis=1).all()):
@@ -284,8 +284,8 @@ def score_activations(
         rows = spaces.rows
         ranks = Ranks()
         resampling = resamplings.of(common)
-        is_drawn = bool(resampling.exchange.sets) and job.atlas.null.n_permutations > 0
         for name in names:
+            is_drawn = job.atlas.null.n_permutations > 0 and not knows_chance(MEASURES[name], resampling.exchange)
             usable = []
             for index in indices:
                 first, second = job.pairs[index]

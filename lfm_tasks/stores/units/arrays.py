@@ -4,21 +4,25 @@ Kinds of small arrays are packed into one file: a basis would be thirteen files,
 of a store.
 """
 
+import asyncio
 import atexit
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass
+from functools import cache
 from math import prod
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeVar
 from zipfile import ZIP_STORED, ZipFile, ZipInfo
 
 import numpy as np
-import zarr
-from zarr.codecs import BytesCodec, Crc32cCodec
-from zarr.core import sync as zarr_sync
-from zarr.storage import MemoryStore, ZipStore
 
 from lfm_tasks.errors import CorruptUnitError
+
+if TYPE_CHECKING:
+    import zarr
+
+Result = TypeVar("Result")
 
 # How long a process waits at its exit for what zarr still does (seconds).
 EXIT_SECONDS = 30.0
@@ -159,13 +163,23 @@ _NO_TIME = (1980, 1, 1, 0, 0, 0)
 _GROUP_METADATA = "zarr.json"
 
 
+@cache
+def _zarr() -> ModuleType:
+    """Return Zarr, imported when the first array is written or read: whoever only looks for units does without it."""
+    import zarr
+
+    # Runs before zarr's own, which was registered earlier.
+    atexit.register(_end_zarr_loop)
+    return zarr
+
+
 class PackedGroup:
     """A Zarr group that is written into an archive in parts: what is not moved there yet is in memory."""
 
     def __init__(self, folder: Path) -> None:
         self._archive = ZipFile(folder / PACKED, "x", ZIP_STORED)
         self._entries: dict[str, Any] = {}
-        self.group = zarr.create_group(MemoryStore(self._entries), zarr_format=3)
+        self.group = _zarr().create_group(_zarr().storage.MemoryStore(self._entries), zarr_format=3)
 
     def move(self) -> None:
         """Move what was written to ``group`` into the archive."""
@@ -189,7 +203,7 @@ class ArrayWriter:
 
     def __init__(self, folder: Path, kind: str) -> None:
         self._packed = PackedGroup(folder) if kind in PACKED_KINDS else None
-        self._group = zarr.create_group(folder, zarr_format=3) if self._packed is None else self._packed.group
+        self._group = _zarr().create_group(folder, zarr_format=3) if self._packed is None else self._packed.group
         self._layouts = LAYOUTS[kind]
 
     def write(self, name: str, values: np.ndarray) -> None:
@@ -218,9 +232,9 @@ class ArrayReader:
 
     def __init__(self, folder: Path, kind: str) -> None:
         packed = folder / PACKED
-        self._archive = ZipStore(packed, mode="r") if packed.is_file() else None
-        self._group = zarr.open_group(self._archive or folder, mode="r", zarr_format=3)
+        self._archive = _zarr().storage.ZipStore(packed, mode="r") if packed.is_file() else None
         self._folder, self._kind = folder, kind
+        self._group = _wait(_zarr().api.asynchronous.open_group(self._archive or folder, mode="r", zarr_format=3))
 
     def close(self) -> None:
         """Close the file that the arrays are packed in; what was read stays."""
@@ -229,21 +243,32 @@ class ArrayReader:
 
     def read(self, name: str) -> np.ndarray:
         """Return a whole array; strings come as numpy's variable-width strings."""
-        return np.asarray(self._array(name)[...])
+        return self.read_all(name)[0]
+
+    def read_all(self, *names: str) -> list[np.ndarray]:
+        """Return whole arrays, read at once: zarr takes longer to start than to read a small one."""
+
+        async def read() -> list[np.ndarray]:
+            return await asyncio.gather(*(self._read(name) for name in names))
+
+        return _wait(read())
 
     def batches(self, name: str) -> Iterator[np.ndarray]:
         """Yield an array in its own chunks of rows."""
-        array = self._array(name)
+        array = _zarr().Array(_wait(self._array(name)))
         for start in range(0, array.shape[0], array.chunks[0]):
             yield np.asarray(array[start : start + array.chunks[0]])
 
-    def _array(self, name: str) -> "zarr.Array[Any]":
+    async def _read(self, name: str) -> np.ndarray:
+        return np.asarray(await (await self._array(name)).getitem(...))
+
+    async def _array(self, name: str) -> "zarr.AsyncArray[Any]":
         if name not in LAYOUTS[self._kind]:
             raise KeyError(name)
-        array = self._group.get(name)
-        if not isinstance(array, zarr.Array):
+        array = await self._group.get(name)
+        if not isinstance(array, _zarr().AsyncArray):
             # Every file is as committed, so this is no damage: kinds had other arrays when the unit was written.
-            present = ", ".join(sorted(self._group.array_keys())) or "none"
+            present = ", ".join(sorted([key async for key in self._group.array_keys()])) or "none"
             raise CorruptUnitError(
                 f"got a unit without the array {name} ({self._kind}/{self._folder.name} has {present}): it was written "
                 f"by another version of lfm-atlas; remove the store {self._folder.parents[2]} and run again"
@@ -251,9 +276,18 @@ class ArrayReader:
         return array
 
 
+def _wait(coroutine: Coroutine[Any, Any, Result]) -> Result:
+    """Return what the coroutine returns: zarr runs it in the thread that all its work is done in."""
+    from zarr.core.sync import sync
+
+    return sync(coroutine)
+
+
 def _create(
-    group: zarr.Group, name: str, layout: ArrayLayout, shape: tuple[int, ...], dtype: np.dtype[Any]
+    group: "zarr.Group", name: str, layout: ArrayLayout, shape: tuple[int, ...], dtype: np.dtype[Any]
 ) -> "zarr.Array[Any]":
+    from zarr.codecs import BytesCodec, Crc32cCodec
+
     text = layout.dtype == "str"
     stored: Any = str if text else dtype if layout.dtype == "source" else np.dtype(layout.dtype)
     row_bytes = 0 if text else prod(shape[1:]) * stored.itemsize
@@ -277,6 +311,8 @@ def _create(
 
 def _end_zarr_loop() -> None:
     """Wait for the end of zarr's event loop: on a busy machine zarr closes it while it runs, and prints a traceback."""
+    from zarr.core import sync as zarr_sync
+
     loop, thread = zarr_sync.loop[0], zarr_sync.iothread[0]
     if loop is None or thread is None or not thread.is_alive():
         return
@@ -284,7 +320,3 @@ def _end_zarr_loop() -> None:
     thread.join(EXIT_SECONDS)
     if thread.is_alive():
         zarr_sync.loop[0] = None  # it ends with this process, unclosed
-
-
-# Runs before zarr's own, which was registered earlier.
-atexit.register(_end_zarr_loop)

@@ -18,9 +18,9 @@ from lfm_tasks.measures.point_matrices import PointSets, point_sets, space_rows
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
-from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, score_family
+from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, knows_chance, score_family
 from lfm_tasks.stages.scores.row_measures import Activations, score_rows
-from lfm_tasks.statistics.resampling import Exchange, halves_of, interval_reach
+from lfm_tasks.statistics.resampling import Exchange, halves_of, interval_reach, within_strata
 
 
 @pytest.fixture(autouse=True)
@@ -88,6 +88,32 @@ def test_scores__are_those_of_spaces_one_by_one(name: str) -> None:
         reach, (low, high) = float(interval_reach(values[HALVES])), measure.value_range
         assert values[HIGH] == pytest.approx(min(values[SCORE] + reach, high), abs=1e-9)
         assert values[LOW] == pytest.approx(max(values[SCORE] - reach, low), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_chance_within_strata__is_that_of_permutations(name: str) -> None:
+    rows, measure, n_drawn = related(60, seed=4), MEASURES[name], 2000
+    generator = np.random.default_rng(2)
+    # Classes tell much of both spaces, and are of unlike sizes; their points lie in no order.
+    exchange = within_strata(generator.permutation(np.repeat(["a", "b", "c", "d"], [30, 20, 9, 1])))
+    assert exchange.strata is not None
+    rows = {
+        key: values + 2 * generator.standard_normal((4, values.shape[1]))[exchange.strata]
+        for key, values in rows.items()
+    }
+    pair = [("space0", "space1")]
+    (values,) = score_family(name, measure, SpacesOnPoints(rows, {}), pair, Resampling(exchange, None)).values
+    if not knows_chance(measure, exchange):
+        assert np.isnan(values[MEAN])
+        return
+    source, target = (rows[key].astype(np.float64) for key in pair[0])
+    prepared = measure.prepare(source)
+    drawn = np.array(
+        [measure.compare(prepared, measure.prepare(target[exchange.permutation(draw)])) for draw in range(n_drawn)]
+    )
+    edge = np.quantile(drawn, 0.05 if measure.kind == "distance" else 0.95)
+    assert values[MEAN] == pytest.approx(drawn.mean(), abs=0.1 * drawn.std())
+    assert values[Q95] == pytest.approx(edge, abs=0.25 * drawn.std())
 
 
 @pytest.mark.parametrize("name", TOGETHER)
