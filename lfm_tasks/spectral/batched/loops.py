@@ -1,28 +1,18 @@
 """Compiled loops over tiles of maps: the weights of a fit, and sums over the spectra of small Gram matrices.
 
-Eigenvalues of 128 matrices at a time, a matrix a lane: LAPACK takes 65 µs for one of 49 × 49, this 4. No lane takes a
+Eigenvalues of 128 matrices at a time, a matrix a lane: LAPACK takes 65 µs for one of 49 × 49, this 10. No lane takes a
 number from another, so the bits of a matrix do not depend on its neighbors.
 """
 
 from typing import no_type_check
 
 import numpy as np
+from jaxtyping import Float32
 
 from lfm_tasks.compiling import compiled
-from lfm_tasks.spectral.batched.simd import (
-    WIDTH,
-    broadcast,
-    load_vector,
-    multiply_columns,
-    root,
-    select_positive,
-    store_vector,
-    transpose,
-)
 
 # Matrices whose eigenvalues are found together: so many that one waits for no other's division.
 LANES = 128
-GROUPS = LANES // WIDTH
 # Sweeps that one eigenvalue may take; usually two.
 _MOST_SWEEPS = 60
 # Off-diagonal squares below this share of the diagonals' product, or of the largest one's square, count as zero.
@@ -71,195 +61,116 @@ def cross_sums(maps, rows, columns, crossed):
         crossed[one] = total
 
 
-@compiled
-@no_type_check
-def gram_sums(maps, sums):
+def gram_sums(maps: Float32[np.ndarray, "maps target source"], sums: Float32[np.ndarray, "5 maps"]) -> None:
     """Fill in, of G = CᵀC of each map: ‖off G‖², ‖diag G‖², ‖diag G − 1‖², trace G, and Σ min(s, 1), s its eigenvalues.
 
     Eigenvalues below 0 count as 0.
     """
-    n_maps, n_rows, size = maps.shape
-    entries, packed = (
-        np.empty((n_rows * size, WIDTH), dtype=np.float32),
-        np.empty((size * size, WIDTH), dtype=np.float32),
-    )
-    rows = np.empty((4 * size, WIDTH), dtype=np.float32)
-    bands, lane_sums = np.zeros((size, 2, LANES), dtype=np.float32), np.zeros((5, LANES), dtype=np.float32)
-    band_rows, lane_sum_rows = bands.reshape(-1, WIDTH), lane_sums.reshape(-1, WIDTH)
-    for start in range(0, n_maps, LANES):
-        n_lanes = min(LANES, n_maps - start)
-        for few in range(0, n_lanes, WIDTH):
-            lay_out(maps, start + few, entries)
-            multiply_by_itself(entries, packed)
-            sum_packed(packed, lane_sum_rows, few // WIDTH)
-            tridiagonalize(packed, rows, band_rows, few // WIDTH)
-        settle(bands, lane_sums)
-        sums[:, start : start + n_lanes] = lane_sums[:, :n_lanes]
+    for start in range(0, len(maps), LANES):
+        some = maps[start : start + LANES]
+        # Of one array with itself numpy takes half the product, at less than half the speed.
+        _sums_of(np.matmul(some.swapaxes(1, 2), some.copy()), sums[:, start : start + LANES])
 
 
 @compiled
 @no_type_check
-def lay_out(maps, start, entries):
-    """Lay 16 maps side by side, (row and column, lane); the last one fills what is left."""
-    n_maps, n_rows, n_columns = maps.shape
-    n_entries = n_rows * n_columns
-    starts = np.empty(WIDTH, dtype=np.intp)
-    for lane in range(WIDTH):
-        starts[lane] = min(start + lane, n_maps - 1) * n_entries
-    numbers = maps.reshape(-1)
-    if n_entries < WIDTH:
-        for entry in range(n_entries):
-            for lane in range(WIDTH):
-                entries[entry, lane] = numbers[starts[lane] + entry]
-    else:
-        for entry in range(0, n_entries, WIDTH):
-            # The last ones overlap those before.
-            place = min(entry, n_entries - WIDTH)
-            transpose(numbers, starts, place, entries, place)
+def _sums_of(grams, sums):
+    """Fill in the sums of up to 128 Gram matrices, of which only the upper triangles are read."""
+    n_maps, size, _ = grams.shape
+    packed = np.zeros((size, size, LANES), dtype=np.float32)
+    bands, of_lanes = np.empty((size, 2, LANES), dtype=np.float32), np.empty((5, LANES), dtype=np.float32)
+    pack(grams, packed, of_lanes)
+    tridiagonalize(packed, bands)
+    settle(bands, of_lanes)
+    sums[:] = of_lanes[:, :n_maps]
 
 
 @compiled
 @no_type_check
-def multiply_by_itself(entries, packed):
-    """Fill in the upper triangles of G = CᵀC of 16 maps that are laid side by side."""
-    size = int(np.sqrt(len(packed)))
-    if size < 4:
-        for i in range(size):
-            for j in range(i, size):
-                total = broadcast(np.float32(0))
-                for row in range(0, len(entries), size):
-                    total = total + load_vector(entries, row + i) * load_vector(entries, row + j)
-                store_vector(packed, i * size + j, total)
-        return
-    block = np.empty((16, WIDTH), dtype=np.float32)
-    for i in range(0, size, 4):
-        # The last four overlap those before.
-        first = min(i, size - 4)
-        for j in range(i, size, 4):
-            second = min(j, size - 4)
-            multiply_columns(entries, size, first, second, block)
-            for a in range(4):
-                for b in range(4):
-                    store_vector(packed, (first + a) * size + second + b, load_vector(block, 4 * a + b))
-
-
-@compiled
-@no_type_check
-def sum_packed(packed, sums, group):
-    """Fill in the first four of `gram_sums` for 16 packed triangles."""
-    size = int(np.sqrt(len(packed)))
-    one, two, none = broadcast(np.float32(1)), broadcast(np.float32(2)), broadcast(np.float32(0))
-    off = diagonal = apart = trace = none
+def pack(grams, packed, sums):
+    """Lay up to 128 upper triangles side by side, (row, column, lane), and fill in the first four of `gram_sums`."""
+    n_lanes, size, _ = grams.shape
+    totals = np.zeros((5, LANES), dtype=np.float32)
+    one, two = np.float32(1), np.float32(2)
     for i in range(size):
-        value = load_vector(packed, i * size + i)
-        diagonal = diagonal + value * value
-        apart = apart + (value - one) * (value - one)
-        trace = trace + value
-        # Row by row: a thousand squares one after the other would lose two digits.
-        squares = none
+        # Few matrices at a time: rows of all of them would lie on more pages than a core keeps track of.
+        for few in range(0, n_lanes, 16):
+            for j in range(i, size):
+                for lane in range(few, min(few + 16, n_lanes)):
+                    packed[i, j, lane] = grams[lane, i, j]
+        for lane in range(LANES):
+            value = packed[i, i, lane]
+            totals[1, lane] += value * value
+            totals[2, lane] += (value - one) * (value - one)
+            totals[3, lane] += value
+            totals[4, lane] = 0
         for j in range(i + 1, size):
-            value = load_vector(packed, i * size + j)
-            squares = squares + value * value
-        off = off + two * squares
-    store_vector(sums, group, off)
-    store_vector(sums, GROUPS + group, diagonal)
-    store_vector(sums, 2 * GROUPS + group, apart)
-    store_vector(sums, 3 * GROUPS + group, trace)
+            for lane in range(LANES):
+                totals[4, lane] += packed[i, j, lane] * packed[i, j, lane]
+        # Row by row: a thousand squares one after the other would lose two digits.
+        for lane in range(LANES):
+            totals[0, lane] += two * totals[4, lane]
+    sums[:4] = totals[:4]
 
 
 @compiled
 @no_type_check
-def tridiagonalize(packed, rows, bands, group):
-    """Reduce 16 packed triangles to tridiagonal form by reflections: diagonals, and squares of row − 1 and row.
+def tridiagonalize(packed, bands):
+    """Reduce upper triangles to tridiagonal form by reflections: diagonals, and squares of row − 1 and row.
 
     A ← A − v wᵀ − w vᵀ is put off to the next step, which multiplies A by a vector anyway: one pass instead of two.
-    ``rows`` is room for v and w of the step before (first two quarters), v and A v of this one (last two).
     """
-    size = len(rows) // 4
-    w, v, image = size, 2 * size, 3 * size
-    none, two = broadcast(np.float32(0)), broadcast(np.float32(2))
-    one, half, tiny = broadcast(np.float32(1)), broadcast(np.float32(0.5)), broadcast(np.float32(_TINY * _TINY))
-    for row in range(4 * size):
-        store_vector(rows, row, none)
-    store_vector(bands, GROUPS + group, none)
+    size = len(packed)
+    # Laid out here, in one array: the compiler then sees that rows do not overlap, and makes vector code.
+    rows, state = np.zeros((size, 4, LANES), dtype=np.float32), np.empty((3, LANES), dtype=np.float32)
+    two = np.float32(2)
     for k in range(size):
-        own_v, own_w = load_vector(rows, k), load_vector(rows, w + k)
-        store_vector(bands, 2 * k * GROUPS + group, load_vector(packed, k * size + k) - two * own_v * own_w)
+        # rows: v and w of the step before, v and A v of this one
+        for lane in range(LANES):
+            bands[k, 0, lane] = packed[k, k, lane] - two * rows[k, 0, lane] * rows[k, 1, lane]
+            state[0, lane] = 0
         if k == size - 1:
             break
-        length = none
         for i in range(k + 1, size):
-            value = load_vector(packed, k * size + i) - (
-                load_vector(rows, i) * own_w + load_vector(rows, w + i) * own_v
-            )
-            store_vector(rows, v + i, value)
-            store_vector(rows, image + i, none)
-            length = length + value * value
-        first = load_vector(rows, v + k + 1)
-        end = select_positive(first, none - root(length), root(length))
-        store_vector(bands, (2 * k + 3) * GROUPS + group, length)
-        store_vector(rows, v + k + 1, first - end)
-        norm = length - first * end
-        scale = select_positive(norm - tiny, one / norm, none)
-        multiply(packed, rows, k + 1)
-        overlap = none
+            for lane in range(LANES):
+                turned = rows[i, 0, lane] * rows[k, 1, lane] + rows[i, 1, lane] * rows[k, 0, lane]
+                value = packed[k, i, lane] - turned
+                rows[i, 2, lane], rows[i, 3, lane] = value, 0
+                state[0, lane] += value * value
+        for lane in range(LANES):
+            length, first = state[0, lane], rows[k + 1, 2, lane]
+            root = np.sqrt(length)
+            image = -root if first > 0 else root
+            bands[k + 1, 1, lane] = length
+            rows[k + 1, 2, lane] = first - image
+            half = length - first * image
+            state[1, lane] = np.float32(1) / half if half > np.float32(_TINY) * np.float32(_TINY) else np.float32(0)
+        for j in range(k + 1, size):
+            for lane in range(LANES):
+                value = packed[j, j, lane] - two * rows[j, 0, lane] * rows[j, 1, lane]
+                packed[j, j, lane] = value
+                state[2, lane] = value * rows[j, 2, lane]
+            for i in range(j + 1, size):
+                for lane in range(LANES):
+                    turned = rows[i, 0, lane] * rows[j, 1, lane] + rows[i, 1, lane] * rows[j, 0, lane]
+                    value = packed[j, i, lane] - turned
+                    packed[j, i, lane] = value
+                    rows[i, 3, lane] += value * rows[j, 2, lane]
+                    state[2, lane] += value * rows[i, 2, lane]
+            for lane in range(LANES):
+                rows[j, 3, lane] += state[2, lane]
+        for lane in range(LANES):
+            state[2, lane] = 0
         for i in range(k + 1, size):
-            value = load_vector(rows, image + i) * scale
-            store_vector(rows, image + i, value)
-            overlap = overlap + value * load_vector(rows, v + i)
-        overlap = overlap * (half * scale)
+            for lane in range(LANES):
+                rows[i, 3, lane] *= state[1, lane]
+                state[2, lane] += rows[i, 3, lane] * rows[i, 2, lane]
+        for lane in range(LANES):
+            state[2, lane] *= np.float32(0.5) * state[1, lane]
         for i in range(k + 1, size):
-            store_vector(rows, i, load_vector(rows, v + i))
-            store_vector(rows, w + i, load_vector(rows, image + i) - overlap * load_vector(rows, v + i))
-
-
-@compiled
-@no_type_check
-def multiply(packed, rows, start):
-    """Do the step that was put off for all rows from ``start`` on, and multiply what comes out by v.
-
-    Two rows at a time: what they are multiplied by is read once for both.
-    """
-    size = len(rows) // 4
-    w, v, image = size, 2 * size, 3 * size
-    two = broadcast(np.float32(2))
-    j = start
-    if (size - j) % 2:
-        j_v, j_w, j_new = load_vector(rows, j), load_vector(rows, w + j), load_vector(rows, v + j)
-        value = load_vector(packed, j * size + j) - two * j_v * j_w
-        store_vector(packed, j * size + j, value)
-        j_sum = value * j_new
-        for i in range(j + 1, size):
-            value = load_vector(packed, j * size + i) - (load_vector(rows, i) * j_w + load_vector(rows, w + i) * j_v)
-            store_vector(packed, j * size + i, value)
-            store_vector(rows, image + i, load_vector(rows, image + i) + value * j_new)
-            j_sum = j_sum + value * load_vector(rows, v + i)
-        store_vector(rows, image + j, load_vector(rows, image + j) + j_sum)
-        j += 1
-    while j < size:
-        k = j + 1
-        j_v, j_w, j_new = load_vector(rows, j), load_vector(rows, w + j), load_vector(rows, v + j)
-        k_v, k_w, k_new = load_vector(rows, k), load_vector(rows, w + k), load_vector(rows, v + k)
-        j_value = load_vector(packed, j * size + j) - two * j_v * j_w
-        both = load_vector(packed, j * size + k) - (k_v * j_w + k_w * j_v)
-        k_value = load_vector(packed, k * size + k) - two * k_v * k_w
-        store_vector(packed, j * size + j, j_value)
-        store_vector(packed, j * size + k, both)
-        store_vector(packed, k * size + k, k_value)
-        j_sum, k_sum = j_value * j_new + both * k_new, k_value * k_new
-        store_vector(rows, image + k, load_vector(rows, image + k) + both * j_new)
-        for i in range(k + 1, size):
-            i_v, i_w, i_new = load_vector(rows, i), load_vector(rows, w + i), load_vector(rows, v + i)
-            j_value = load_vector(packed, j * size + i) - (i_v * j_w + i_w * j_v)
-            k_value = load_vector(packed, k * size + i) - (i_v * k_w + i_w * k_v)
-            store_vector(packed, j * size + i, j_value)
-            store_vector(packed, k * size + i, k_value)
-            store_vector(rows, image + i, load_vector(rows, image + i) + j_value * j_new + k_value * k_new)
-            j_sum = j_sum + j_value * i_new
-            k_sum = k_sum + k_value * i_new
-        store_vector(rows, image + j, load_vector(rows, image + j) + j_sum)
-        store_vector(rows, image + k, load_vector(rows, image + k) + k_sum)
-        j += 2
+            for lane in range(LANES):
+                rows[i, 0, lane] = rows[i, 2, lane]
+                rows[i, 1, lane] = rows[i, 3, lane] - state[2, lane] * rows[i, 2, lane]
 
 
 @compiled
