@@ -68,8 +68,10 @@ def gram_sums(maps: Float32[np.ndarray, "maps target source"], sums: Float32[np.
     """
     for start in range(0, len(maps), LANES):
         some = maps[start : start + LANES]
-        # Of one array with itself numpy takes half the product, at less than half the speed.
-        _sums_of(np.matmul(some.swapaxes(1, 2), some.copy()), sums[:, start : start + LANES])
+        with np.errstate(invalid="ignore", over="ignore"):  # sums that are not finite say which map it is
+            # Of one array with itself numpy takes half the product, at less than half the speed.
+            grams = np.matmul(some.swapaxes(1, 2), some.copy())
+        _sums_of(grams, sums[:, start : start + LANES])
 
 
 @compiled
