@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import numpy as np
@@ -10,7 +11,13 @@ from lfm_tasks.catalog import Catalog
 from lfm_tasks.errors import DataError
 from lfm_tasks.lineage.levels import Level
 from lfm_tasks.lineage.relations import Relation
-from lfm_tasks.lineage.weights import WeightAgreement, matched_tensors, weight_agreement
+from lfm_tasks.lineage.weights import (
+    WeightAgreement,
+    embedding_agreement,
+    embedding_table,
+    matched_tensors,
+    weight_agreement,
+)
 from lfm_tasks.sources.weight_matrices import WeightMatrix, weight_matrices
 
 logger = logging.getLogger(__name__)
@@ -56,7 +63,12 @@ def _agreement(
     shapes = [{name: matrix.shape for name, matrix in matrices[model].items()} for model in (first, second)]
     pairs = matched_tensors(*shapes)
     tensors = ((values(first)[left], values(second)[right]) for left, right in pairs)
-    return weight_agreement(tensors, min(map(len, shapes)))
+    found = weight_agreement(tensors, min(map(len, shapes)))
+    tables = [embedding_table(of_model) for of_model in shapes]
+    if tables[0] is None or tables[1] is None or shapes[0][tables[0]][0] != shapes[1][tables[1]][0]:
+        return found
+    rows = matrices[first][tables[0]].read_rows(), matrices[second][tables[1]].read_rows()
+    return replace(found, embeddings=embedding_agreement(*rows))
 
 
 def _matrices(catalog: Catalog, model: str) -> Mapping[str, WeightMatrix]:

@@ -47,7 +47,7 @@ class NearDuplicate(ZooCheck):
             message = f"almost the same model: {names}: declare base_model in meta, or remove one"
         message += _not_judged(current, lambda pair: not np.isfinite(pair.similarity))
         observed = max((pair.similarity for pair in known if not pair.declared), default=None)
-        null = _unrelated_similarities(current)
+        null = _unrelated_similarities(current) | {"limit": self.at_least}
         return Measurement(bool(undeclared), observed, self.at_least, message, findings, null)
 
 
@@ -206,9 +206,11 @@ def _weights(current: PublishedAtlas, pair: "Relation") -> str:
         return ""
     if not agreement.says_something:
         return "other shapes"
-    if agreement.are_apart:
-        return f"unlike, cosine {agreement.cosine:.2f}: trained apart, or units in another order"
-    return f"{'shared' if agreement.are_shared else 'unclear'}, cosine {agreement.cosine:.2f}"
+    numbers = [f"cosine {agreement.cosine:.2f}, lengths {agreement.norm_ratio:.2f}"] if agreement.n_matched else []
+    numbers += [f"embeddings {agreement.embeddings:.2f}"] if np.isfinite(agreement.embeddings) else []
+    word = "unlike" if agreement.are_apart else "shared" if agreement.are_shared else "unclear"
+    reason = ": trained apart, or units in another order" if agreement.are_apart else ""
+    return f"{word}, {', '.join(numbers)}{reason}"
 
 
 def _evidence(current: PublishedAtlas, pair: "Relation") -> str:

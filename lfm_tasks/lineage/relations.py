@@ -32,6 +32,9 @@ class Relation:
         Layers of the model with fewer layers that the other one has, too: best match .97 or more; of ``n_layers``.
     declared
         Whether ``base_model`` leads from one to the other.
+    first_changed
+        Of these layers, by depth, the first that the other one has not: where further training set in, if one model
+        comes from the other. Empty where all are kept.
     """
 
     dataset: str
@@ -44,6 +47,7 @@ class Relation:
     layers_kept: int
     n_layers: int
     declared: bool
+    first_changed: str = ""
 
     def is_of(self, model: str, dataset: str | None = None) -> bool:
         """Return whether the model is one of the two, on this dataset or on any."""
@@ -64,6 +68,7 @@ class Relation:
             "similarity": _rounded(self.similarity),
             "closest_layers": _rounded(self.closest),
             "layers_kept": f"{self.layers_kept} of {self.n_layers}",
+            "first_changed": self.first_changed,
             "declared": self.declared,
         } | more
 
@@ -158,12 +163,14 @@ def _of_dataset(atlas: "xr.Dataset", dataset: str, family: Mapping[str, int]) ->
     groups = [np.arange(end - n, end) for end, n in zip(ends, n_layers, strict=True)]
     of_family = np.array([family[model] for model in models])
     declared = (of_family[:, None] == of_family) & ~np.eye(len(models), dtype=bool)
-    numbers = _PairNumbers(values, q_values, groups)
+    numbers = _PairNumbers(values, q_values, groups, atlas["depth"].sel(dataset=dataset).values[order])
     evidence = pair_evidence(values, groups, declared)
     probabilities = probability(evidence.log_odds, len(models), declared)
     first, second = np.triu_indices(len(models), 1)
     is_smaller = n_layers[first] <= n_layers[second]
     smaller = np.where(is_smaller, first, second), np.where(is_smaller, second, first)
+    layers = np.array([str(name) for name in atlas["source_layer"].values], dtype=object)[order]
+    changed = numbers.first_changed[smaller]
     columns = (
         models[first],
         models[second],
@@ -174,6 +181,7 @@ def _of_dataset(atlas: "xr.Dataset", dataset: str, family: Mapping[str, int]) ->
         numbers.n_kept[smaller],
         n_layers[smaller[0]],
         declared[first, second],
+        np.where(changed < 0, "", layers[changed]),
     )
     levels = list(Level)
     for source, target, level, *rest in zip(*(column.tolist() for column in columns), strict=True):
@@ -203,17 +211,26 @@ def _levels(
 
 
 class _PairNumbers:
-    """Summaries of all layers of every pair of models: (model, model)."""
+    """Summaries of all layers of every pair of models: (model, model).
 
-    def __init__(self, values: np.ndarray, q_values: np.ndarray, groups: list[np.ndarray]) -> None:
+    ``first_changed``: the row of the first layer, by depth, of the first model that the second has not; -1: none.
+    """
+
+    def __init__(
+        self, values: np.ndarray, q_values: np.ndarray, groups: list[np.ndarray], depths: Float[np.ndarray, " spaces"]
+    ) -> None:
         shape = len(groups), len(groups)
         directed, self.closest, self.least_q = np.full((3, *shape), np.nan)
-        self.n_kept = np.zeros(shape, dtype=int)
+        self.n_kept, self.first_changed = np.zeros(shape, dtype=int), np.full(shape, -1)
         for group in pairs_of_models(groups):
             place = group.source, group.targets
             block, chance = group.of(values), group.of(q_values)
             directed[place] = best_match(block)
             self.closest[place] = np.fmax.reduce(block, axis=(1, 2))
             self.least_q[place] = np.fmin.reduce(chance, axis=(1, 2))
-            self.n_kept[place] = (np.fmax.reduce(block, axis=2) >= COPY_AT_LEAST).sum(axis=1)
+            is_kept = np.fmax.reduce(block, axis=2) >= COPY_AT_LEAST
+            self.n_kept[place] = is_kept.sum(axis=1)
+            by_depth = np.argsort(depths[group.source_rows], kind="stable")
+            first = group.source_rows[by_depth[is_kept[:, by_depth].argmin(axis=1)]]
+            self.first_changed[place] = np.where(is_kept.all(axis=1), -1, first)
         self.similarity = symmetrized(directed)

@@ -1,7 +1,8 @@
-"""Weights as a second witness: the cosine of tensors that two networks have in common.
+"""Weights as a second witness: cosines and lengths of tensors of two networks, and the geometry of their embeddings.
 
-Networks that were trained apart have nothing in common here, whatever they learned; a network that comes from another
-keeps its weights' direction, also after long training, pruning and quantization. Units in another order hide it.
+Networks that were trained apart have no direction of weights in common, whatever they learned; a network that comes from
+another keeps it, also after long training, pruning and quantization. Units in another order, or a rotation, hide it; but
+not how alike the tokens of an embedding table are to each other.
 """
 
 from collections.abc import Iterable, Mapping
@@ -13,6 +14,10 @@ from jaxtyping import Float
 # Median cosine of matched tensors, on the networks of docs/lineage.md: of 5,178 pairs that were trained apart at most
 # .08, of 1,386 related ones at least .78.
 SHARED_AT_LEAST, APART_AT_MOST = 0.3, 0.15
+# Correlation of the similarities of tokens, on the networks for text of docs/lineage.md: of 10,473 pairs that were trained
+# apart at most .02, of related ones at least .70. Tables that learned one language from very much text may have more in
+# common than these: that alone decides nothing below the upper limit.
+SHARED_TABLES_AT_LEAST, OTHER_TABLES_AT_MOST = 0.7, 0.3
 # Fewer matched tensors, or a smaller share of the tensors of the network with fewer, say nothing.
 _FEWEST_MATCHED, _LEAST_SHARE = 2, 0.5
 
@@ -30,26 +35,33 @@ class WeightAgreement:
     n_matched
         Tensors that have the same name, or else the same place among those of their shape; of ``n_tensors``, those of
         the network that has fewer.
+    embeddings
+        `embedding_agreement` of their embedding tables, in [-1, 1]; NaN unless both have one of as many tokens.
     """
 
     cosine: float
     norm_ratio: float
     n_matched: int
     n_tensors: int
+    embeddings: float = float("nan")
 
     @property
     def are_shared(self) -> bool:
         """Whether one network's weights come from the other's, or both from a third's."""
-        return self.says_something and self.cosine >= SHARED_AT_LEAST
+        return (self._is_matched and self.cosine >= SHARED_AT_LEAST) or self.embeddings >= SHARED_TABLES_AT_LEAST
 
     @property
     def are_apart(self) -> bool:
         """Whether the weights have nothing in common: trained apart, or units in another order."""
-        return self.says_something and self.cosine <= APART_AT_MOST
+        return self._is_matched and self.cosine <= APART_AT_MOST and not self.embeddings > OTHER_TABLES_AT_MOST
 
     @property
     def says_something(self) -> bool:
-        """Whether enough of the two networks has the same shape."""
+        """Whether enough of the two networks has the same shape, or both have an embedding table of the same tokens."""
+        return self._is_matched or bool(np.isfinite(self.embeddings))
+
+    @property
+    def _is_matched(self) -> bool:
         return self.n_matched >= max(_FEWEST_MATCHED, _LEAST_SHARE * self.n_tensors)
 
 
@@ -87,7 +99,7 @@ def weight_agreement(
     Examples
     --------
     >>> weight_agreement([(np.ones((2, 2)), 2 * np.ones((2, 2)))] * 3, 3)
-    WeightAgreement(cosine=1.0, norm_ratio=0.5, n_matched=3, n_tensors=3)
+    WeightAgreement(cosine=1.0, norm_ratio=0.5, n_matched=3, n_tensors=3, embeddings=nan)
     """
     cosines, ratios = [], []
     for first, second in pairs:
@@ -98,3 +110,49 @@ def weight_agreement(
     if not cosines:
         return WeightAgreement(float("nan"), float("nan"), 0, n_tensors)
     return WeightAgreement(float(np.median(cosines)), float(np.median(ratios)), len(cosines), n_tensors)
+
+
+# An embedding table has at least so many tokens, and so many times more tokens than features.
+_FEWEST_TOKENS, _TOKENS_A_FEATURE = 1000, 4
+
+
+def embedding_table(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Return the name of a network's embedding table: its matrix of most rows, if it is long and narrow.
+
+    Examples
+    --------
+    >>> embedding_table({"embeddings.word": (30522, 384), "dense": (1536, 384)}), embedding_table({"dense": (10, 784)})
+    ('embeddings.word', None)
+    """
+    tables = {
+        name: shape[0]
+        for name, shape in shapes.items()
+        if len(shape) == 2 and shape[0] >= max(_FEWEST_TOKENS, _TOKENS_A_FEATURE * shape[1])
+    }
+    return max(tables, key=lambda name: tables[name]) if tables else None
+
+
+def embedding_agreement(
+    first: Float[np.ndarray, "tokens first_features"], second: Float[np.ndarray, "tokens second_features"]
+) -> float:
+    """Return the correlation, over pairs of tokens, of the cosines between their vectors in two tables.
+
+    The same for rotated features, other orders and other scales of them; the tables may differ in width. Tokens with the
+    same vector as one before, as unused ones have, count once. NaN for tables whose tokens are all alike.
+
+    Examples
+    --------
+    >>> rows = np.random.default_rng(0).standard_normal((50, 8))
+    >>> round(embedding_agreement(rows, 3 * rows[:, ::-1]), 6)
+    1.0
+    """
+    different = [np.unique(rows, axis=0, return_index=True)[1] for rows in (first, second)]
+    kept = np.intersect1d(different[0], different[1])
+    sides = []
+    for rows in (first[kept], second[kept]):
+        centered = rows.astype(np.float64) - rows.mean(axis=0)
+        unit = centered / np.maximum(np.linalg.norm(centered, axis=1, keepdims=True), np.finfo(np.float64).tiny)
+        cosines = (unit @ unit.T)[np.triu_indices(len(unit), 1)]
+        sides.append(cosines - cosines.mean())
+    lengths = float(np.linalg.norm(sides[0]) * np.linalg.norm(sides[1]))
+    return float(np.vdot(*sides)) / lengths if lengths > 0 else float("nan")

@@ -17,24 +17,28 @@ from lfm_tasks.sources.files.paths import readable
 from lfm_tasks.sources.files.safetensors_files import StoredTensor, open_safetensors, read_header
 
 # A direction in so many dimensions is told from another without doubt; more need not be read.
-_MOST_VALUES, _MOST_TENSORS = 65_536, 16
+_MOST_VALUES, _MOST_TENSORS, _MOST_ROWS = 65_536, 16, 256
 # Smaller tensors are biases, scales and norms, which are alike in all networks.
 _FEWEST_VALUES = 64
 
 
 @dataclass(frozen=True)
 class WeightMatrix:
-    """A tensor of two dimensions or more: its shape, and its first values, some 65,000 at most."""
+    """A tensor of two dimensions or more: its shape, its first values, some 65,000 at most, and some of its rows.
+
+    ``read_rows``: 256 rows spread evenly, or all.
+    """
 
     shape: tuple[int, ...]
     read: Callable[[], Float32[np.ndarray, " values"]]
+    read_rows: Callable[[], Float32[np.ndarray, "rows values"]]
 
 
 def weight_matrices(name: str, model: ModelOnDataset, catalog: Catalog) -> Mapping[str, WeightMatrix] | None:
     """Return the weight matrices of a model, in the order of their file; None if no weights are at hand.
 
     At hand are the weights of ONNX files, of checkpoints with .safetensors, and of PyTorch networks whose ``weights``
-    are such a file. Where a network has many tensors, 16 of them, spread evenly.
+    are such a file. Where a network has many tensors, 16 of them, spread evenly, and the one of most rows.
 
     Raises
     ------
@@ -72,7 +76,14 @@ def _safetensors_matrices(files: list[Path]) -> Iterator[tuple[str, WeightMatrix
             tensors = read_header(file, file.name)
         for key, tensor in tensors.items():
             if _is_matrix(tensor.shape) and tensor.kind in ("F64", "F32", "F16", "BF16"):
-                yield key, WeightMatrix(tensor.shape, partial(_read_safetensors, file, key, tensor))
+                yield (
+                    key,
+                    WeightMatrix(
+                        tensor.shape,
+                        partial(_read_safetensors, file, key, tensor),
+                        partial(_read_safetensors_rows, file, key, tensor),
+                    ),
+                )
 
 
 def _read_safetensors(file: Path, key: str, tensor: StoredTensor) -> Float32[np.ndarray, " values"]:
@@ -80,6 +91,17 @@ def _read_safetensors(file: Path, key: str, tensor: StoredTensor) -> Float32[np.
     n_rows = max(1, min(tensor.shape[0], _MOST_VALUES // prod(tensor.shape[1:])))
     with array.open() as read:
         return _first_values(read(0, n_rows))
+
+
+def _read_safetensors_rows(file: Path, key: str, tensor: StoredTensor) -> Float32[np.ndarray, "rows values"]:
+    array = open_safetensors(file, file.name, key)
+    with array.open() as read:
+        rows = [read(row, row + 1).reshape(-1) for row in _spread_rows(tensor.shape[0])]
+    return np.stack(rows).astype(np.float32)
+
+
+def _spread_rows(n_rows: int) -> list[int]:
+    return np.unique(np.linspace(0, n_rows - 1, min(n_rows, _MOST_ROWS)).astype(int)).tolist()
 
 
 def _onnx_matrices(path: Path) -> Iterator[tuple[str, WeightMatrix]]:
@@ -96,7 +118,8 @@ def _onnx_matrices(path: Path) -> Iterator[tuple[str, WeightMatrix]]:
             if np.issubdtype(values.dtype, np.floating):
                 # The model itself, which is large, is not kept.
                 first = _first_values(values).copy()
-                yield tensor.name, WeightMatrix(shape, partial(np.asarray, first))
+                rows = values[_spread_rows(shape[0])].reshape(-1, prod(shape[1:])).astype(np.float32)
+                yield tensor.name, WeightMatrix(shape, partial(np.asarray, first), partial(np.asarray, rows))
 
 
 def _first_values(values: np.ndarray) -> Float32[np.ndarray, " values"]:
@@ -110,5 +133,7 @@ def _is_matrix(shape: tuple[int, ...]) -> bool:
 def _spread(matrices: Iterator[tuple[str, WeightMatrix]]) -> Mapping[str, WeightMatrix]:
     found = list(matrices)
     if len(found) > _MOST_TENSORS:
-        found = [found[place] for place in np.linspace(0, len(found) - 1, _MOST_TENSORS).astype(int)]
+        longest = max(range(len(found)), key=lambda place: (found[place][1].shape[0], -place))
+        places = {*np.linspace(0, len(found) - 1, _MOST_TENSORS).astype(int).tolist(), longest}
+        found = [found[place] for place in sorted(places)]
     return dict(found)

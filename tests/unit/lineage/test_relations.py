@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from lfm_tasks.lineage.families import Family, families_of, family_of
 from lfm_tasks.lineage.levels import MEANINGS, Level
-from lfm_tasks.lineage.relations import Relation, outliers
+from lfm_tasks.lineage.relations import Relation, outliers, relations_of_atlas
 
 
 def relation(source: str, target: str, level: Level, similarity: float = 0.9, declared: bool = False) -> Relation:
@@ -109,3 +110,28 @@ def test_model_that_is_unlike_all_others__stands_apart(publish_atlas: Any, simil
     assert (outlier.model, round(outlier.similarity, 3)) == ("m3", 0.2)
     assert "stands apart: its similarity to other models is 0.20 in the median" in outlier.sentence()
     assert outliers(publish_atlas(similarities()).relations) == ()
+
+
+def test_first_changed__is_the_first_layer_by_depth_that_the_other_model_has_not() -> None:
+    # Layers are in the order of their names, which is not that of their depth: out, l1, l2 of a and of b.
+    depths, names = [1.0, 0.0, 0.5], ["out", "l1", "l2"]
+    values = np.full((6, 6), 0.5)
+    for layer, same in enumerate((0.99, 0.98, 0.9)):
+        values[layer, 3 + layer] = values[3 + layer, layer] = same
+    np.fill_diagonal(values, 1)
+    dims, of_layers = ("dataset", "measure", "source", "target"), ("dataset", "source")
+    atlas = xr.Dataset(
+        {"calibrated": (dims, values[None, None]), "q_value": (dims, np.zeros((1, 1, 6, 6)))},
+        {
+            "dataset": ["probe"], "measure": ["overlap"],
+            "n_points": (of_layers, np.full((1, 6), 50)), "depth": (of_layers, np.array([depths * 2])),
+            "source_model": ("source", ["a"] * 3 + ["b"] * 3), "source_layer": ("source", names * 2),
+        },
+    )  # fmt: skip
+
+    [one] = relations_of_atlas(atlas, {})
+    assert (one.layers_kept, one.n_layers, one.first_changed) == (2, 3, "l2")
+
+    values[2, 5] = values[5, 2] = 0.98
+    [one] = relations_of_atlas(atlas.assign(calibrated=(dims, values[None, None])), {})
+    assert (one.layers_kept, one.first_changed) == (3, "")

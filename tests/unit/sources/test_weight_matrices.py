@@ -145,3 +145,27 @@ def test_shipped_zoo__has_shared_weights_where_one_was_trained_further(tmp_path:
         "mlp_s1": (True, False, True),
         "cnn_s0": (False, False, False),
     }
+
+
+@pytest.mark.parametrize(("seed", "are_shared"), [(0, True), (1, False)])
+def test_units_in_another_order__are_told_by_the_embedding_table(
+    catalog: Any, tmp_path: Path, seed: int, are_shared: bool
+) -> None:
+    # The table lies between other tensors, of which 16 are read, and its first tokens are unused, as BERT's are.
+    def with_table(seed: int) -> dict[str, np.ndarray]:
+        table = np.random.default_rng(9 + seed).normal(size=(1500, 30)).astype(np.float32)
+        table[:100] = table[0]
+        return weights(seed, 40) | {"layer07.words": table}
+
+    order = np.random.default_rng(5).permutation(30)
+    other = with_table(seed)
+    other |= {name: values[..., ::-1].copy() for name, values in other.items() if name.endswith(".weight")}
+    other["layer07.words"] = np.ascontiguousarray(other["layer07.words"][:, order])
+    write_checkpoint(tmp_path / "a", with_table(0))
+    write_checkpoint(tmp_path / "b", other)
+
+    [agreement] = weight_agreements(catalog(CHECKPOINT), [pair(Level.BEYOND_CHANCE)]).values()
+
+    assert abs(agreement.cosine) < 0.1
+    assert (agreement.are_shared, agreement.are_apart) == (are_shared, not are_shared)
+    assert agreement.embeddings == pytest.approx(1 if are_shared else 0, abs=0.1)
