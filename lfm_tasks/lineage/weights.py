@@ -1,8 +1,8 @@
 """Weights as a second witness: cosines and lengths of tensors of two networks, and the geometry of their embeddings.
 
-Networks that were trained apart have no direction of weights in common, whatever they learned; a network that comes from
-another keeps it, also after long training, pruning and quantization. Units in another order, or a rotation, hide it; but
-not how alike the tokens of an embedding table are to each other.
+Networks that were trained apart have no direction of weights in common, whatever they learned; a network that comes
+from another keeps it, also after long training, pruning and quantization. Units in another order, or a rotation, hide
+it; but not how alike the tokens of an embedding table are to each other.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,9 +14,9 @@ from jaxtyping import Float
 # Median cosine of matched tensors, on the networks of docs/lineage.md: of 5,178 pairs that were trained apart at most
 # .08, of 1,386 related ones at least .78.
 SHARED_AT_LEAST, APART_AT_MOST = 0.3, 0.15
-# Correlation of the similarities of tokens, on the networks for text of docs/lineage.md: of 10,473 pairs that were trained
-# apart at most .02, of related ones at least .70. Tables that learned one language from very much text may have more in
-# common than these: that alone decides nothing below the upper limit.
+# Correlation of the similarities of tokens, on the networks for text of docs/lineage.md: of 10,473 pairs that were
+# trained apart at most .02, of related ones at least .70. Tables that learned one language from very much text may have
+# more in common than these: that alone decides nothing below the upper limit.
 SHARED_TABLES_AT_LEAST, OTHER_TABLES_AT_MOST = 0.7, 0.3
 # Fewer matched tensors, or a smaller share of the tensors of the network with fewer, say nothing.
 _FEWEST_MATCHED, _LEAST_SHARE = 2, 0.5
@@ -137,8 +137,8 @@ def embedding_agreement(
 ) -> float:
     """Return the correlation, over pairs of tokens, of the cosines between their vectors in two tables.
 
-    The same for rotated features, other orders and other scales of them; the tables may differ in width. Tokens with the
-    same vector as one before, as unused ones have, count once. NaN for tables whose tokens are all alike.
+    The same for rotated features, other orders and other scales of them; the tables may differ in width. Tokens with
+    the same vector as one before, as unused ones have, count once. NaN for tables whose tokens are all alike.
 
     Examples
     --------

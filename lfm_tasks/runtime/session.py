@@ -5,10 +5,11 @@ import os
 import platform
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,12 @@ _ORCHESTRATION = ("dask", "distributed", "prefect", "pyarrow", "xarray", "zarr")
 
 @contextmanager
 def open_run(
-    catalog: Catalog, report_progress: ProgressCallback, *, in_process: bool = False, scope: Scope | None = None
+    catalog: Catalog,
+    report_progress: ProgressCallback,
+    *,
+    in_process: bool = False,
+    scope: Scope | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Iterator[Run]:
     """Give a run that alone writes to the catalog's store, and stop its workers at the end.
 
@@ -54,6 +60,8 @@ def open_run(
         Whether jobs run in this process, without Dask: for tests and debugging.
     scope
         The part of the catalog to compute; None: all of it.
+    announce
+        Called with the address of Dask's dashboard when the workers start; None: there is no dashboard.
 
     Raises
     ------
@@ -65,13 +73,15 @@ def open_run(
         If a folder cannot be written to; see `read_only_folders`.
     """
     hidden = catalog.hidden
-    opened = _open_run(catalog, report_progress, in_process, scope or Scope())
+    opened = _open_run(catalog, report_progress, partial(_workers, catalog, in_process, announce), scope or Scope())
     with hiding_logs(hidden), hiding_values(hidden), opened as run:
         yield run
 
 
 @contextmanager
-def _open_run(catalog: Catalog, report_progress: ProgressCallback, in_process: bool, scope: Scope) -> Iterator[Run]:
+def _open_run(
+    catalog: Catalog, report_progress: ProgressCallback, start_workers: Callable[[], Workers], scope: Scope
+) -> Iterator[Run]:
     import_dask()  # xarray imports it, too
     refuse_folders(catalog, ATLAS, STORE)
     refuse_read_only(catalog, ATLAS, STORE)
@@ -80,7 +90,7 @@ def _open_run(catalog: Catalog, report_progress: ProgressCallback, in_process: b
         store.sweep()
         with locked_atlas(folder_of(catalog, ATLAS), RUN_PURPOSE):
             sweep(folder_of(catalog, ATLAS))
-        workers: Workers = _workers(catalog, in_process)
+        workers = start_workers()
         try:
             with logged(Run(catalog, store, workers, report_progress, scope=scope)) as run:
                 # Copies of remote units are checked, and fetched again, when they are read.
@@ -97,15 +107,15 @@ def _open_run(catalog: Catalog, report_progress: ProgressCallback, in_process: b
             workers.close()
 
 
-def _workers(catalog: Catalog, in_process: bool) -> Workers:
+def _workers(catalog: Catalog, in_process: bool, announce: Callable[[str], None] | None) -> Workers:
     if in_process:
         return InProcess(memory_limit(catalog, among=1))
     if isinstance(catalog.cluster, LocalCluster):
-        return LocalDask(n_workers(catalog), memory_limit(catalog))
+        return LocalDask(n_workers(catalog), memory_limit(catalog), announce)
     # Its client takes a second to import: with nothing to do no run needs it.
     from lfm_tasks.workers.remote import RemoteDask
 
-    return RemoteDask(catalog)
+    return RemoteDask(catalog, announce)
 
 
 @contextmanager

@@ -67,7 +67,7 @@ def _graph_work(n: int, d: int, k: int, n_pairs: int, search_method: str) -> dic
     elif goes_by_tiles(n, d, k):
         search = {"search tiles": n * n, "search tiles rows": n * d * 128, "search tiles pairs": n * k * d}
     else:
-        search = {"search exact": n * n * d, "search exact rows": n * n}
+        search = {"search exact": n * n * d, "search exact neighbors": n * k}
     solver = choose_solver(n, n_pairs)
     eigen = {"edges": n * k, "dense": n**3 if solver == "dense" else 0}
     if solver != "dense":

@@ -13,13 +13,15 @@ def collection_load(sizes: Sequence[SpaceSize], n_modes: int, n_eigenpairs: int,
     thirds = min(core, max(4, 24 * max_spaces // s))
     work = {
         "collection": 1.0,
-        "collection maps": float(s * s / 2 * n * n_eigenpairs**2),
+        "collection maps": float((s * s / 2 + s * core) * n * n_eigenpairs**2),
         "collection cycles": float(s * s / 2 * thirds * n_eigenpairs**3),
         "collection core": float((core * n_eigenpairs) ** 2 * n_modes),
         "collection rows": float(s * n * n_eigenpairs),
     }
     basis = n * n_eigenpairs * 8
     peak = min(s * basis, max(1 << 30, 65 * basis)) + 2 * n * 8 * 64 + s * n * (8 + sizes[0].id_bytes * 4)
+    # Bases side by side, the maps to third spaces and back, the core's maps and their matrix, distances of all pairs.
+    peak += 64 * basis + 3 * 8 * s * thirds * n_eigenpairs**2
     peak += 8 * (core * n_eigenpairs) ** 2 + 8 * core * core * n_eigenpairs**2 + 6 * 8 * s * s
     written = 8 * (s * n_eigenpairs * n_modes + 2 * s * s) + 3 * ARRAY_BYTES + UNIT_BYTES + 80 * s
     return Load(1, work, int(peak), "a collection", written)

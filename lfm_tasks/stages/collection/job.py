@@ -19,6 +19,7 @@ from lfm_tasks.spectral.maps.collection import (
     residuals_through,
 )
 from lfm_tasks.stages.inventory.correspondence import common_ids, same_ids
+from lfm_tasks.stages.scores.full_maps import forget_bases
 from lfm_tasks.stores.units.store import UnitStore
 
 # The third spaces in the cycles of a pair: with more of them the decile moves little. Among very many spaces there are
@@ -64,6 +65,7 @@ class CollectionJob:
 
 def store_collection(job: CollectionJob) -> None:
     """Fit the shared basis, close the cycles, compare the spaces in their shared coordinates; commit the results."""
+    forget_bases()
     maps = _Maps(job)
     shared = _shared_basis(job, maps)
     residuals = _cycle_residuals(job, maps)

@@ -41,6 +41,9 @@ from lfm_tasks.stores.remote.objects import RemoteStoreError, S3Objects
 from lfm_tasks.stores.remote.store import RemoteUnitStore
 from lfm_tasks.stores.units.store import digest
 
+# Heading of the page where the catalog says none.
+DEFAULT_TITLE = "Similarity atlas"
+
 
 class Section(Protocol):
     """One section: a stage made its units, the atlas publishes them as groups of ``atlas.zarr``."""
@@ -149,6 +152,7 @@ def atlas_spec(
             "meta": meta(run),
             "versions": versions(),
             **({"left_out": list(zoo.notes)} if zoo.notes else {}),
+            **({"title": run.catalog.atlas.title} if run.catalog.atlas.title else {}),
         }
     )
     kinds = {dataset: groups.kind for dataset, groups in zoo.exchangeability.items()}
@@ -318,7 +322,7 @@ def summary(run: Run, spec: AtlasSpec) -> dict[str, Any]:
     """Return the content of ``summary.json``: counts, failures, comparisons, models, settings, versions."""
     return {
         "schema_version": SCHEMA_VERSION,
-        "title": "Similarity atlas",
+        "title": run.catalog.atlas.title or DEFAULT_TITLE,
         "key": spec.key,
         "counts": {
             "models": len({basis.space.model for basis in spec.spaces}),

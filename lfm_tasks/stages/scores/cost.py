@@ -158,7 +158,7 @@ def _full_maps_work(block: _Block) -> dict[str, float]:
         "pair": n_pairs,
         # In single precision, which takes half as long, of half the points each.
         "pair rows": n_pairs * n * n_modes**2 * (1 + block.n_halves / 4),
-        "base rows": len(block.bases) * n * n_modes * (1 + block.pair.n_splits / 2),
+        "base rows": _read_share(block) * len(block.bases) * n * n_modes * (1 + block.pair.n_splits / 2),
         "pair maps": n_pairs * n_maps * n_modes**3,
         "null": block.n_drawn,
         "null rows": block.n_drawn * n * n_modes**2,
@@ -170,15 +170,33 @@ def _full_maps_bytes(block: _Block) -> int:
     n, n_modes, n_bases = block.n_points, block.numbers.n_eigenpairs, len(block.bases)
     # Two splits in single precision; all of it once more where bases stand side by side.
     copies = 2 if block.n_halves else 1
-    # Small bases of earlier blocks are kept; a full block has a sixteenth of all, or more.
-    kept = n * (n_modes * 8 * copies + 64)
-    n_kept = n_bases * (16 if n_bases >= PART_SIDE else 1)
-    peak = min(MOST_BASES, n_kept * kept) if kept <= LARGEST_BASE else 0
+    # Small bases of earlier blocks are kept.
+    kept = _kept_bytes(block)
+    peak = min(MOST_BASES, _n_bases_of_all(n_bases) * kept) if kept <= LARGEST_BASE else 0
     peak += sum(size.n_points * (n_modes * 16 * copies + 16) for size in block.held) + n * (n_modes * 16 + 200)
     # Maps of a tile on each half, while they are made.
     peak += 4 * 4 * 16 * (block.n_halves + 2) * n_modes**2
     peak += 3 * max(32 * MIB, 4 * n * n_modes) // 2 if block.n_drawn else 0
     return peak + 4 * block.n_drawn * n_modes**2 // max(1, ceil(block.n_pairs / 16))
+
+
+def _kept_bytes(block: _Block) -> int:
+    """Return the bytes of a basis that is kept for later blocks: its rows and those of halves, and ids."""
+    return block.n_points * (block.numbers.n_eigenpairs * 8 * (2 if block.n_halves else 1) + 64)
+
+
+def _n_bases_of_all(n_bases: int) -> int:
+    """Return how many bases there are in all, at most, if a block of quick pairs has so many on both sides."""
+    return 8 * n_bases if n_bases >= PART_SIDE else n_bases
+
+
+def _read_share(block: _Block) -> float:
+    """Return the share of a block's bases that a process has not kept from blocks before."""
+    kept, n_all = _kept_bytes(block), _n_bases_of_all(len(block.bases))
+    if kept > LARGEST_BASE or n_all == len(block.bases):
+        return 1.0
+    # Of 136 blocks each has an eighth of all bases, which two workers read once, or one of its sides anew.
+    return 0.12 if n_all * kept <= MOST_BASES else 0.5
 
 
 def _measures_bytes(block: _Block) -> int:

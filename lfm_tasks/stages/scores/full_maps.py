@@ -330,6 +330,11 @@ class CachedBasis:
 _BASES: LRUCache[Hashable, CachedBasis] = LRUCache(MOST_BASES, getsizeof=lambda basis: basis.nbytes)
 
 
+def forget_bases() -> None:
+    """Free the bases that are kept: later stages of a worker read other parts of them."""
+    _BASES.clear()
+
+
 def read_cached_basis(job: BlockJob, key: str, *, with_halves: bool = True) -> CachedBasis:
     """Return a basis, with those of halves of its points where scores have intervals; a large one is not kept."""
     of_halves = halves_key(key, job.atlas.intervals, job.exchangeability) if with_halves else None

@@ -15,11 +15,13 @@ from lfm_tasks.runtime.run import Run
 from lfm_tasks.sources.files.formats import open_array
 from lfm_tasks.sources.files.stored_array import check_memory_size
 from lfm_tasks.sources.opening import read_dataset
+from lfm_tasks.spectral.transfer.alignment import Alignment
 from lfm_tasks.stages.activations.stage import record_activations
 from lfm_tasks.stages.inventory.requests import PairSelection
 from lfm_tasks.stages.inventory.stage import PlannedSpace, Zoo, plan_model
 from lfm_tasks.stages.transfers.job import LEAST_ANCHORS, AnchorSpec, MapSide, class_labels, map_job, store_map
 from lfm_tasks.stores.named_maps import NamedMap, check_map_name, write_named_map
+from lfm_tasks.stores.units.store import UnitStore
 from lfm_tasks.workers.pool import JobFailure
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]")
@@ -93,6 +95,23 @@ def fit_named_map(
     named = NamedMap(named.name, dataset, source, target, anchor_spec.regime, receipt.facts["n_anchors"], job.key)
     write_named_map(run.store.root, named)
     return FittedNamedMap(named, receipt.facts, is_new)
+
+
+def read_map(store: UnitStore, named: NamedMap) -> Alignment:
+    """Return the stored map.
+
+    Raises
+    ------
+    DataError
+        ``missing_source`` if its unit is not in the store any more.
+    CorruptUnitError
+        If it is damaged.
+    """
+    if not store.has("maps", named.key):
+        problem = f"found the name {named.name!r} and not its map, which was removed from the store"
+        raise DataError("missing_source", f"{problem}: lfm-atlas map {named.source} {named.target} fits it again")
+    with store.open("maps", named.key) as unit:
+        return Alignment(unit.read("source_mean"), unit.read("target_mean"), unit.read("matrix"))
 
 
 def default_name(source: str, target: str, dataset: str = "") -> str:
