@@ -14,6 +14,7 @@ from jaxtyping import Float, Int
 
 from lfm_tasks.measures.cross_covariances import CrossForm
 from lfm_tasks.measures.point_matrices import MatrixForm
+from lfm_tasks.measures.traces import TraceForm
 
 Invariance = Literal["rotation", "scaling", "translation", "invertible", "permutation"]
 Rows = Float[np.ndarray, "points features"]
@@ -58,6 +59,10 @@ class Measure:
     of_shared_neighbors
         The measure as a mean over points of this function of how many of the ten nearest by cosine (0, 1, … 10) are
         shared: computed in the same way.
+    cross
+        The measure of the singular values of ZᵧᵀZₓ, Z the centered rows: all sets of points from one product.
+    trace
+        The measure of ‖F_yᵀF_x‖², F a factor of each space: chance in closed form.
     source
         The publication that defines it.
     """
@@ -79,6 +84,7 @@ class Measure:
     matrix: MatrixForm | None = None
     of_shared_neighbors: Float[np.ndarray, " counts"] | None = None
     cross: CrossForm | None = None
+    trace: TraceForm | None = None
     source: str = ""
 
     def least_points(self, n_features: int) -> int:
@@ -89,6 +95,11 @@ class Measure:
     def compares_point_pairs(self) -> bool:
         """Whether many pairs of spaces are computed together, with chance in closed form."""
         return self.matrix is not None or self.of_shared_neighbors is not None
+
+    @property
+    def has_family(self) -> bool:
+        """Whether many pairs of spaces are computed from what is prepared once a space, halves of points included."""
+        return self.compares_point_pairs or self.cross is not None or self.trace is not None
 
     def __call__(
         self,

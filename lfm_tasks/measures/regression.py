@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from lfm_tasks.measures.cross_covariances import CrossForm, Values
 from lfm_tasks.measures.measure import Invariance, Measure, Rows, centered
+from lfm_tasks.measures.traces import TraceForm
 
 _ROTATIONS: frozenset[Invariance] = frozenset({"rotation", "permutation", "scaling", "translation"})
 _UNPENALISED: frozenset[Invariance] = _ROTATIONS | {"invertible"}
@@ -41,6 +42,10 @@ def _explained(source: Predictor, target: Predictor) -> float:
     return float(np.square(target.basis.T @ source.rows).sum() / np.square(source.rows).sum())
 
 
+# Of the largest eigenvalue: `np.linalg.pinv` drops what is smaller.
+_DROPPED = 1e-15
+
+
 def _ridged(penalty: float) -> Callable[[Rows], RidgePredictor]:
     def prepare(rows: Rows) -> RidgePredictor:
         moved = centered(rows)
@@ -50,6 +55,35 @@ def _ridged(penalty: float) -> Callable[[Rows], RidgePredictor]:
         return RidgePredictor(moved, covariance, inverse)
 
     return prepare
+
+
+def _spanned(rows: Rows) -> Float[np.ndarray, "points rank"]:
+    return _predictor(rows).basis
+
+
+def _of_unit_norm(rows: Rows) -> Float[np.ndarray, "points features"]:
+    moved = centered(rows)
+    return np.asarray(moved / np.linalg.norm(moved))
+
+
+def _shrunk(penalty: float) -> Callable[[Rows], Float[np.ndarray, "points rank"]]:
+    """Return the function that gives X (Σ + λ)^(-1/2)/√n, directions that `pinv` drops left out."""
+
+    def factor(rows: Rows) -> Float[np.ndarray, "points rank"]:
+        moved = _of_unit_norm(rows)  # at norm √n it would be X, and this X/√n: Σ is the same
+        variances, directions = np.linalg.eigh(moved.T @ moved + penalty * np.eye(moved.shape[1]))
+        kept = variances > _DROPPED * variances[-1]
+        return np.asarray(moved @ (directions[:, kept] / np.sqrt(variances[kept])))
+
+    return factor
+
+
+def _explained_share(trace: Values, source: Values, target: Values) -> Values:
+    return trace
+
+
+def _squared_distance(trace: Values, source: Values, target: Values) -> Values:
+    return source + target - 2 * trace
 
 
 def _gulp(source: RidgePredictor, target: RidgePredictor) -> float:
@@ -69,6 +103,7 @@ def _gulp_measure(penalty: float) -> Measure:
         value_range=(0.0, float("inf")),
         invariances=_UNPENALISED if penalty == 0 else _ROTATIONS,
         n_factor=1.0,
+        trace=TraceForm(_shrunk(penalty), _shrunk(penalty), _squared_distance),
         source="Boix-Adserà et al. (2022), 'GULP: a prediction-based metric between representations', section 2",
     )
 
@@ -154,6 +189,7 @@ MEASURES = {
         is_symmetric=False,
         invariances=_ROTATIONS,
         n_factor=1.0,
+        trace=TraceForm(_of_unit_norm, _spanned, _explained_share),
         source="Kornblith et al. (2019), 'Similarity of neural network representations revisited', section 3",
     ),
     "cca_mean": Measure(

@@ -226,8 +226,8 @@ def _datasets(spaces: Iterable[Space]) -> list[str]:
 
 
 _EXACT = (
-    "exact moments of all permutations, Pearson III curve; within 32 strata or fewer exact mean and variance, normal "
-    "curve (permutations by groups, or within more strata)"
+    "exact moments of all permutations, Pearson III curve; within 32 strata or fewer exact mean and variance, skewness "
+    "to leading order (permutations by groups, or within more strata)"
 )
 _ROTATED = (
     "exact energies over all permutations, spread of random rotations, Pearson III curve (permutations where groups or "
@@ -267,7 +267,8 @@ def known_measures() -> dict[str, MeasureFacts]:
             score.convention, by_chance + _FITTED if score.has_null else "none", score.is_symmetric, False
         )
     for name, measure in MEASURES.items():
-        by_chance = _EXACT if measure.compares_point_pairs else _CORNERS if measure.cross is not None else _DRAWN
+        is_exact = measure.compares_point_pairs or measure.trace is not None
+        by_chance = _EXACT if is_exact else _CORNERS if measure.cross is not None else _DRAWN
         known[name] = MeasureFacts(measure.convention, by_chance, measure.is_symmetric, measure.kind == "distance")
     return known
 

@@ -247,6 +247,8 @@ def measure_work(
         return _together_work(measure, size, counts)
     if measure.cross is not None:
         return _crossed_work(size, counts, n_halves)
+    if measure.trace is not None:
+        return _trace_work(size, counts, n_halves, n_ways=1 if measure.is_symmetric else 2)
     if measure.is_quadratic and n > MOST_POINTS_SQUARED:
         return {}
     n_drawn = n_permutations
@@ -297,11 +299,25 @@ def _crossed_work(size: tuple[int, int], counts: tuple[int, int], n_halves: int)
     }
 
 
+def _trace_work(size: tuple[int, int], counts: tuple[int, int], n_halves: int, *, n_ways: int) -> dict[str, float]:
+    """Return the amounts of a measure of traces: factors of spaces, their sums for chance, products of pairs."""
+    (n, d), (n_spaces, n_pairs) = size, counts
+    rank, of_sets = min(n, d), 1 + n_halves / 2
+    return {
+        "trace space": 2 * n_spaces,
+        "trace features": n_ways * n_spaces * n * d * rank * of_sets,
+        "trace sums": 2 * n_spaces * min(n * n * rank / 2, n * rank**3 / 3),
+        "trace pair": n_ways * n_pairs,
+        "trace products": n_ways * n_pairs * n * rank**2 * of_sets,
+    }
+
+
 def has_coefficients(name: str) -> bool:
     """Return whether the cost table says what a measure of activations costs."""
     return (
         MEASURES[name].compares_point_pairs
         or MEASURES[name].cross is not None
+        or MEASURES[name].trace is not None
         or any(f"{name} {amount}" in SECONDS for amount in ("space", "rows", "pair"))
     )
 

@@ -39,7 +39,14 @@ from lfm_tasks.stages.scores.block import (
 from lfm_tasks.statistics.map_chance import are_localized, chance_of_lfm, localization, map_sums
 from lfm_tasks.statistics.permutation_moments import MomentArrays, moments_of_aligned, permutation_profile
 from lfm_tasks.statistics.resampling import Exchange
-from lfm_tasks.statistics.strata_moments import MOST_STRATA, gram_sums, strata_sums
+from lfm_tasks.statistics.strata_moments import (
+    MOST_STRATA,
+    StrataSums,
+    aligned_moments,
+    gram_sums,
+    gram_triangles,
+    strata_sums,
+)
 
 # A pair whose bases are both localized is compared with at least so many permutations.
 _FEWEST_PERMUTATIONS = 1000
@@ -245,12 +252,12 @@ def _fill_chance_in_strata(
         return set()
     members = np.eye(len(exchange.sets))[strata]
     different = {id(basis): basis for pair in bases for basis in pair}
-    in_strata = {key: strata_sums(gram_sums(basis.rows[:, 1:], members), strata) for key, basis in different.items()}
-    means, variances = (
-        np.array([getattr(in_strata[id(one)], part) @ getattr(in_strata[id(other)], part) for one, other in bases])
-        for part in ("mean", "variance")
-    )
-    traces = MomentArrays(means, np.sqrt(variances), np.zeros(len(bases)))
+    in_strata = dict[int, StrataSums]()
+    for key, basis in different.items():
+        functions = np.ascontiguousarray(basis.rows[:, 1:])
+        in_strata[key] = strata_sums(gram_sums(functions, members), strata, gram_triangles(functions, strata))
+    sources, targets = ([in_strata[id(pair[side])] for pair in bases] for side in range(2))
+    traces = aligned_moments(sources, targets)
     n_source, n_target = (basis.rows.shape[1] for basis in bases[0])
     for name, scale in of_trace.items():
         for direction, sizes in enumerate([(n_source, n_target), (n_target, n_source)]):

@@ -239,7 +239,9 @@ def _keep_matrix(form: MatrixForm, rows: SpaceRows, points: "_Points") -> _KeptM
         return _KeptMatrix(matrix.constants, None)
     if points.strata is None:
         return _KeptMatrix(matrix.constants, matrix_chance(rows, matrix, points.sets, form))
-    return _KeptMatrix(matrix.constants, matrix_in_strata(matrix, points.sets, form, points.strata[points.sets.order]))
+    return _KeptMatrix(
+        matrix.constants, matrix_in_strata(rows, matrix, points.sets, form, points.strata[points.sets.order])
+    )
 
 
 def _score_neighbors(

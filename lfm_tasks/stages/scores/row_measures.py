@@ -26,6 +26,7 @@ from lfm_tasks.stages.scores.block import (
 )
 from lfm_tasks.stages.scores.cross_covariance_measures import score_cross_covariances
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, knows_chance, score_family
+from lfm_tasks.stages.scores.trace_measures import knows_trace_chance, score_traces
 from lfm_tasks.statistics.resampling import N_HALVES
 from lfm_tasks.stores.units.store import ids_digest
 
@@ -160,8 +161,7 @@ def score_rows(
     What a measure cannot compute of one pair concerns that pair only.
     """
     measure = MEASURES[name]
-    is_together = measure.compares_point_pairs or measure.cross is not None
-    score = _by_family if is_together else _by_pairs
+    score = _by_family if measure.has_family else _by_pairs
     try:
         # What leaves the floating-point range ends as "undefined": a warning would not say whose it is.
         with np.errstate(all="ignore"):
@@ -178,16 +178,21 @@ def score_rows(
 def _by_family(
     name: str, spaces: Activations, pairs: list[tuple[str, str]], resampling: Resampling, null: NullConfig
 ) -> RowScores:
-    """Return the statistics of pairs by a measure of which many are computed together; it is symmetric."""
+    """Return the statistics of pairs by a measure of which many are computed together."""
     measure = MEASURES[name]
-    if measure.cross is not None:
-        family = score_cross_covariances(measure, measure.cross, spaces.on_points, pairs, resampling)
+    if measure.trace is not None:
+        values = score_traces(measure, measure.trace, spaces.on_points, pairs, resampling)
+        refusals, has_chance = dict[str, DataError](), knows_trace_chance(resampling.exchange)
     else:
-        family = score_family(name, measure, spaces.on_points, pairs, resampling)
-    values = np.repeat(family.values[:, None], 2, axis=1)
-    refused = {index: family.refused[key] for index, pair in enumerate(pairs) for key in pair if key in family.refused}
+        if measure.cross is not None:
+            family = score_cross_covariances(measure, measure.cross, spaces.on_points, pairs, resampling)
+        else:
+            family = score_family(name, measure, spaces.on_points, pairs, resampling)
+        values = np.repeat(family.values[:, None], 2, axis=1)
+        refusals, has_chance = dict(family.refused), family.has_chance
+    refused = {index: refusals[key] for index, pair in enumerate(pairs) for key in pair if key in refusals}
     usable = [index for index in range(len(pairs)) if index not in refused]
-    if usable and not family.has_chance and null.n_permutations:
+    if usable and not has_chance and null.n_permutations:
         whole = PreparedSpaces(measure, spaces)
         for target, indices in _by_target([pairs[index] for index in usable]).items():
             places = [usable[index] for index in indices]

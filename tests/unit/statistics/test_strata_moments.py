@@ -5,8 +5,18 @@ from itertools import permutations, product
 import numpy as np
 import pytest
 from scipy.sparse import csr_array
+from scipy.stats import skew
 
-from lfm_tasks.statistics.strata_moments import BlockSums, block_sums, gram_sums, moments_of_strata, strata_sums
+from lfm_tasks.statistics.resampling import within_strata
+from lfm_tasks.statistics.strata_moments import (
+    BlockSums,
+    block_sums,
+    gram_sums,
+    gram_triangles,
+    moments_of_strata,
+    strata_sums,
+    triangles,
+)
 
 
 def all_within(strata):
@@ -71,3 +81,32 @@ def test_moments__of_products_of_features_are_those_of_their_matrix():
     of_matrix = strata_sums(dense_sums(rows @ rows.T, strata), strata)
     np.testing.assert_allclose(of_rows.mean, of_matrix.mean, atol=1e-12)
     np.testing.assert_allclose(of_rows.variance, of_matrix.variance, atol=1e-12)
+
+
+@pytest.mark.parametrize("offset", [0.0, 3.0])
+@pytest.mark.parametrize("n_features", [2, 70])
+def test_skewness__is_that_of_permutations_whether_strata_tell_something_or_not(offset, n_features):
+    generator = np.random.default_rng(7)
+    strata = generator.permutation(np.repeat([0, 1, 2], [70, 50, 30]))
+    spectrum = np.r_[4.0, 2.0, np.full(n_features - 2, 0.2)]
+    first, second = (
+        spectrum * generator.standard_normal((150, n_features))
+        + offset * generator.standard_normal((3, n_features))[strata]
+        for _ in range(2)
+    )
+    members = np.eye(3)[strata]
+    sums = [strata_sums(gram_sums(rows, members), strata, gram_triangles(rows, strata)) for rows in (first, second)]
+    moments = moments_of_strata(sums[:1], sums[1:])
+    exchange = within_strata(strata)
+    drawn = np.array([np.square(second[exchange.permutation(draw)].T @ first).sum() for draw in range(6000)])
+    assert moments.mean[0, 0] == pytest.approx(drawn.mean(), abs=0.05 * drawn.std())
+    assert moments.deviation[0, 0] == pytest.approx(drawn.std(), rel=0.04)
+    assert moments.skewness[0, 0] == pytest.approx(skew(drawn), abs=0.2)
+
+
+def test_triangles__of_features_are_those_of_points():
+    generator = np.random.default_rng(8)
+    strata, rows = generator.permutation(np.repeat([0, 1], [300, 200])), generator.standard_normal((500, 3))
+    by_points = triangles(rows @ rows.T, strata, np.bincount(strata))
+    # The diagonal, a share of features/points of each, is in one of them only.
+    np.testing.assert_allclose(gram_triangles(rows, strata), by_points, rtol=0.1)

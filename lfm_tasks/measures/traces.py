@@ -1,0 +1,102 @@
+"""Measures that follow from ‖F_yᵀF_x‖², F a factor of each space: on halves of the points too, chance in closed form.
+
+‖F_yᵀF_x‖² is the trace of F_xF_xᵀ F_yF_yᵀ, whose moments over all permutations of the points are exact.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from lfm_tasks.measures.point_matrices import PointSets
+from lfm_tasks.statistics.permutation_moments import FEWEST_POINTS, permutation_profile
+from lfm_tasks.statistics.strata_moments import StrataSums, gram_sums, gram_triangles, strata_sums
+
+Values = Shaped[np.ndarray, "..."]
+Rows = Float[np.ndarray, "points features"]
+Factor = Callable[[Rows], Float[np.ndarray, "points rank"]]
+
+
+@runtime_checkable
+class TraceValue(Protocol):
+    """What a `TraceForm` makes of ‖F_yᵀF_x‖², ‖F_xᵀF_x‖², ‖F_yᵀF_y‖²."""
+
+    def __call__(self, trace: Values, source: Values, target: Values) -> Values:
+        """Return the measure, monotone in the first."""
+        ...
+
+
+@dataclass(frozen=True)
+class TraceForm:
+    """How a measure follows from the factors of two spaces.
+
+    Parameters
+    ----------
+    source, target
+        The factor of the rows of a space as source, and as target; the same function for a symmetric measure.
+    value
+        The measure.
+    """
+
+    source: Factor
+    target: Factor
+    value: TraceValue
+
+
+@dataclass(frozen=True)
+class SpaceFactor:
+    """A factor of one space on each set of points, ‖FᵀF‖² there, and what chance needs of it on all points.
+
+    Parameters
+    ----------
+    by_set
+        One factor for each set of `PointSets`, its rows in their order; None where the rows have none.
+    energies
+        ‖FᵀF‖² on each set; NaN where there is no factor.
+    chance
+        `permutation_profile` of all points, or their sums by strata; None where chance is drawn.
+    """
+
+    by_set: tuple[Float[np.ndarray, "_ _"] | None, ...]
+    energies: Float[np.ndarray, " sets"]
+    chance: Float[np.ndarray, " partitions"] | StrataSums | None
+
+
+def space_factor(
+    rows: Rows, factor: Factor, sets: PointSets, strata: Int[np.ndarray, " points"] | None, *, has_chance: bool
+) -> SpaceFactor:
+    """Return the factor of one space; ``strata``: of each point, None where all may change places."""
+    wide = rows.astype(np.float64)
+    by_set, energies = list[Float[np.ndarray, "_ _"] | None](), np.full(sets.n_sets, np.nan)
+    for place, points in enumerate(sets.points):
+        inside = np.sort(sets.order[points])
+        try:
+            made = np.ascontiguousarray(factor(wide[inside]))
+        except np.linalg.LinAlgError:
+            by_set.append(None)
+            continue
+        gram = made.T @ made.copy()
+        energies[place] = float(np.vdot(gram, gram))
+        by_set.append(made)
+    whole = by_set[0]
+    chance: Float[np.ndarray, " partitions"] | StrataSums | None = None
+    if has_chance and whole is not None and len(whole) >= FEWEST_POINTS:
+        if strata is None:
+            chance = permutation_profile(whole).sums
+        else:
+            members = np.eye(int(strata.max()) + 1)[strata]
+            chance = strata_sums(gram_sums(whole, members), strata, gram_triangles(whole, strata))
+    return SpaceFactor(tuple(by_set), energies, chance)
+
+
+def traces(source: SpaceFactor, target: SpaceFactor) -> Float[np.ndarray, " sets"]:
+    """Return ‖F_yᵀF_x‖² on each set of points; NaN where one of both has no factor."""
+    found = np.full(len(source.by_set), np.nan)
+    for place, (first, second) in enumerate(zip(source.by_set, target.by_set, strict=True)):
+        if first is not None and second is not None:
+            # Of one array with itself NumPy takes another routine, which gives other bits.
+            product = second.T @ (first.copy() if first is second else first)
+            found[place] = float(np.vdot(product, product))
+    return found

@@ -1,0 +1,93 @@
+"""Scores of the measures of traces: the factors of a space once, a product of two for each set of points."""
+
+from collections.abc import Iterator
+from functools import partial
+
+import numpy as np
+from jaxtyping import Float
+
+from lfm_tasks.measures.measure import Measure, of_order_one
+from lfm_tasks.measures.point_matrices import PointSets, point_sets
+from lfm_tasks.measures.traces import SpaceFactor, TraceForm, space_factor, traces
+from lfm_tasks.stages.inventory.correspondence import Resampling
+from lfm_tasks.stages.scores.block import STATISTICS
+from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics
+from lfm_tasks.statistics.permutation_moments import FEWEST_POINTS, MomentArrays, moments_of_pairs
+from lfm_tasks.statistics.resampling import Exchange
+from lfm_tasks.statistics.strata_moments import MOST_STRATA, StrataSums, moments_of_strata
+
+# Factors that are held at a time.
+_MOST_BYTES = 512 << 20
+
+
+def knows_trace_chance(exchange: Exchange) -> bool:
+    """Return whether chance is known: for at least 6 free points, and within at most 32 strata."""
+    if exchange.n_points < FEWEST_POINTS:
+        return False
+    return not exchange.sets or (exchange.strata is not None and len(exchange.sets) <= MOST_STRATA)
+
+
+def score_traces(
+    measure: Measure, form: TraceForm, spaces: SpacesOnPoints, pairs: list[tuple[str, str]], resampling: Resampling
+) -> Float[np.ndarray, "pairs 2 statistics"]:
+    """Return the statistics of each (source, target), and back; chance only where `knows_trace_chance` says so."""
+    if measure.is_symmetric:
+        # One order of both, so that a pair has the same bits whichever is the source.
+        ordered = [(min(pair), max(pair)) for pair in pairs]
+        return np.repeat(_one_way(measure, form, spaces, ordered, resampling)[:, None], 2, axis=1)
+    back = [(target, source) for source, target in pairs]
+    return np.stack([_one_way(measure, form, spaces, way, resampling) for way in (pairs, back)], axis=1)
+
+
+def _one_way(
+    measure: Measure, form: TraceForm, spaces: SpacesOnPoints, pairs: list[tuple[str, str]], resampling: Resampling
+) -> Float[np.ndarray, "pairs statistics"]:
+    sets = point_sets(resampling.exchange.n_points, resampling.halves)
+    values = np.full((len(pairs), len(STATISTICS)), np.nan)
+    sources: dict[str, SpaceFactor] = {}
+    targets: dict[str, SpaceFactor] = {}
+    make = partial(
+        space_factor, sets=sets, strata=resampling.exchange.strata, has_chance=knows_trace_chance(resampling.exchange)
+    )
+    for indices in _tiles(pairs, spaces, sets):
+        for side, place, factor in ((sources, 0, form.source), (targets, 1, form.target)):
+            needed = {pairs[index][place] for index in indices}
+            for key in set(side) - needed:
+                del side[key]
+            for key in sorted(needed - set(side)):
+                rows = spaces.rows[key]
+                side[key] = make(of_order_one(rows) if "scaling" in measure.invariances else rows, factor)
+        for index in indices:
+            source, target = sources[pairs[index][0]], targets[pairs[index][1]]
+            trace = traces(source, target)
+            by_set = form.value(trace, source.energies, target.energies)
+            whole = partial(form.value, source=source.energies[:1], target=target.energies[:1])
+            least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in pairs[index]))])
+            moments = _moments(source, target, len(sets.order))
+            values[index] = pair_statistics(by_set[:, None], trace[:1], moments, whole, measure, sets, least)[0]
+    return values
+
+
+def _moments(source: SpaceFactor, target: SpaceFactor, n_points: int) -> MomentArrays | None:
+    """Return the moments of ‖F_yᵀF_x‖² by chance; None where they are not known."""
+    first, second = source.chance, target.chance
+    if isinstance(first, StrataSums) and isinstance(second, StrataSums):
+        moments = moments_of_strata([first], [second])
+    elif isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
+        moments = moments_of_pairs(first[None], second[None], n_points)
+    else:
+        return None
+    return moments.of((np.zeros(1, dtype=int), np.zeros(1, dtype=int)))
+
+
+def _tiles(pairs: list[tuple[str, str]], spaces: SpacesOnPoints, sets: PointSets) -> Iterator[list[int]]:
+    """Yield the numbers of pairs whose factors, as sources and as targets, fit into memory together."""
+    keys = sorted({key for pair in pairs for key in pair})
+    rank = max(min(spaces.rows[key].shape) for key in keys)
+    bytes_of_one = 8 * rank * len(sets.order) * (1 + (sets.n_sets - 1) / 2)
+    side = max(1, int(_MOST_BYTES // (2 * bytes_of_one)))
+    place = {key: index // side for index, key in enumerate(keys)}
+    tiles: dict[tuple[int, int], list[int]] = {}
+    for index, (first, second) in enumerate(pairs):
+        tiles.setdefault((place[first], place[second]), []).append(index)
+    yield from (tiles[of_tile] for of_tile in sorted(tiles))

@@ -1,0 +1,90 @@
+"""Measures of traces: many pairs together against pairs one by one, chance against permutations."""
+
+import numpy as np
+import pytest
+
+from lfm_tasks.config import NullConfig
+from lfm_tasks.measures.registry import MEASURES
+from lfm_tasks.stages.inventory.correspondence import Resampling
+from lfm_tasks.stages.scores.block import STATISTICS
+from lfm_tasks.stages.scores.row_measures import Activations, score_rows
+from lfm_tasks.statistics.resampling import Exchange, halves_of, within_strata
+
+OF_TRACES = sorted(name for name, measure in MEASURES.items() if measure.trace is not None)
+SCORE, MEAN, Q95, _, P = (STATISTICS.index(name) for name in STATISTICS[:5])
+HALVES = slice(7, None)
+
+
+def related(n_points: int = 90, *, seed: int = 0) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(seed)
+    common = generator.standard_normal((n_points, 3))
+    return {
+        name: np.hstack([common, generator.standard_normal((n_points, n_more))])
+        @ generator.standard_normal((3 + n_more,) * 2)
+        for name, n_more in (("a", 2), ("b", 4), ("c", 1))
+    }
+
+
+def test_measures_of_traces__are_regression_and_gulp() -> None:
+    assert OF_TRACES == ["gulp_lambda_0", "gulp_lambda_0.01", "gulp_lambda_1", "linear_regression_r2"]
+
+
+@pytest.mark.parametrize("name", OF_TRACES)
+def test_scores__are_those_of_spaces_one_by_one_both_ways(name: str) -> None:
+    rows, measure = related(), MEASURES[name]
+    halves = halves_of(map(str, range(90)), seed=1)
+    pairs = [("b", "a"), ("a", "c")]
+
+    found = score_rows(name, Activations(rows, {}), pairs, Resampling(Exchange(90), halves), NullConfig()).values
+
+    sets = [half for second in halves for half in (~second, second)]
+    for pair, both in zip(pairs, found, strict=True):
+        for (source, target), values in zip((pair, pair[::-1]), both, strict=True):
+            assert values[SCORE] == pytest.approx(measure(rows[source], rows[target]), rel=1e-9)
+            one_by_one = [measure(rows[source][half], rows[target][half]) for half in sets]
+            np.testing.assert_allclose(values[HALVES], one_by_one, rtol=1e-8)
+
+
+@pytest.mark.parametrize("name", OF_TRACES)
+@pytest.mark.parametrize("is_stratified", [False, True])
+def test_chance__is_that_of_permutations(name: str, is_stratified: bool) -> None:
+    rows, measure, n_drawn = related(60, seed=4), MEASURES[name], 2000
+    classes = np.random.default_rng(5).permutation(np.repeat(["a", "b", "c"], [30, 20, 10]))
+    exchange = within_strata(classes) if is_stratified else Exchange(60)
+    [[values, _]] = score_rows(
+        name, Activations(rows, {}), [("a", "b")], Resampling(exchange, None), NullConfig()
+    ).values
+
+    source = measure.prepare(rows["a"])
+    drawn = np.array(
+        [measure.compare(source, measure.prepare(rows["b"][exchange.permutation(draw)])) for draw in range(n_drawn)]
+    )
+    edge = np.quantile(drawn, 0.05 if measure.kind == "distance" else 0.95)
+    assert values[MEAN] == pytest.approx(drawn.mean(), abs=0.08 * drawn.std())
+    assert values[Q95] == pytest.approx(edge, abs=0.25 * drawn.std())
+    assert values[P] < 1e-4
+
+
+@pytest.mark.parametrize("name", OF_TRACES)
+def test_groups__have_drawn_chance(name: str) -> None:
+    rows = related(60)
+    exchange = Exchange(60, tuple(np.arange(60).reshape(20, 3)), "sets")
+    null = NullConfig(n_permutations=60)
+
+    [[values, _]] = score_rows(name, Activations(rows, {}), [("a", "b")], Resampling(exchange, None), null).values
+
+    measure = MEASURES[name]
+    drawn = [measure(rows["a"], rows["b"][exchange.permutation(draw)]) for draw in range(60)]
+    assert values[MEAN] == pytest.approx(np.mean(drawn), rel=1e-9)
+
+
+@pytest.mark.parametrize("name", OF_TRACES)
+def test_scale_and_companions__change_nothing(name: str) -> None:
+    rows, how = related(), Resampling(Exchange(90), halves_of(map(str, range(90)), seed=1))
+
+    def of_pair(spaces: dict[str, np.ndarray], pairs: list[tuple[str, str]]) -> np.ndarray:
+        return score_rows(name, Activations(spaces, {}), pairs, how, NullConfig()).values[0]
+
+    alone = of_pair(rows, [("a", "b")])
+    np.testing.assert_array_equal(of_pair(rows, [("a", "b"), ("c", "a"), ("b", "c")]), alone)
+    np.testing.assert_allclose(of_pair(rows | {"a": 2.0**-99 * rows["a"]}, [("a", "b")]), alone, rtol=1e-7)
