@@ -19,6 +19,7 @@ from lfm_tasks.measures.point_matrices import (
     TiledMatrix,
     point_sets,
 )
+from lfm_tasks.statistics.far_tails import N_EIGENVALUES, Spectra, largest_eigenvalues
 from lfm_tasks.statistics.permutation_moments import GraphSums, MomentArrays, moment_sums, moments_of_pairs
 from lfm_tasks.statistics.strata_moments import (
     MOST_CUBED,
@@ -36,13 +37,14 @@ class MatrixChance:
     """What the permutation moments of a pair need of one centered matrix.
 
     ``off`` and ``on``: the means off and on its diagonal. ``sums``: of the matrix less these, by set partition.
-    ``norm``: ‖K‖.
+    ``norm``: ‖K‖. ``spectrum``: the largest eigenvalues of the matrix less its means.
     """
 
     off: float
     on: float
     norm: float
     sums: Float[np.ndarray, " partitions"]
+    spectrum: Float[np.ndarray, " eigenvalues"]
 
 
 @dataclass(frozen=True)
@@ -84,12 +86,12 @@ def matrix_chance(space: SpaceRows, matrix: TiledMatrix, sets: PointSets, form: 
             q[columns] += squares.sum(axis=0)
             with_d[columns] += d[rows] @ values
             with_r[columns] += r[rows] @ values
+    triangles, spectrum = _spectrum(space, matrix, form, float(q.sum()))
     graphs = GraphSums(
-        d, r, q, d_d=float(d @ with_d), d_r=float(d @ with_r), r_r=float(r @ with_r), cubes=cubes,
-        triangles=_triangles(space, matrix, form, float(q.sum())),
-    )  # fmt: skip
+        d, r, q, d_d=float(d @ with_d), d_r=float(d @ with_r), r_r=float(r @ with_r), cubes=cubes, triangles=triangles
+    )
     energy = float(q.sum()) + n_points * (n_points - 1) * centered.off**2 + n_points * centered.on**2
-    return MatrixChance(centered.off, centered.on, float(np.sqrt(energy)), moment_sums(graphs))
+    return MatrixChance(centered.off, centered.on, float(np.sqrt(energy)), moment_sums(graphs), spectrum)
 
 
 def moments_of_cosines(sources: Sequence[MatrixChance], targets: Sequence[MatrixChance], n_points: int) -> MomentArrays:
@@ -103,7 +105,13 @@ def moments_of_cosines(sources: Sequence[MatrixChance], targets: Sequence[Matrix
     )
     constant = n_points * (n_points - 1) * off + n_points * on
     norm = np.where(norm > 0, norm, np.nan)  # a matrix of zeros has no cosine
-    return MomentArrays((of_sums.mean + constant) / norm, of_sums.deviation / norm, of_sums.skewness)
+    of_sources, of_targets = (
+        np.stack([one.spectrum / one.norm if one.norm > 0 else 0 * one.spectrum for one in side])
+        for side in (sources, targets)
+    )
+    shape = (len(sources), len(targets), of_sources.shape[1])
+    spectra = Spectra(np.broadcast_to(of_sources[:, None], shape), np.broadcast_to(of_targets[None], shape), n_points)
+    return MomentArrays((of_sums.mean + constant) / norm, of_sums.deviation / norm, of_sums.skewness, spectra)
 
 
 @dataclass(frozen=True)
@@ -217,8 +225,13 @@ def _moved_tiles(
             yield rows, columns, values
 
 
-def _triangles(space: SpaceRows, matrix: TiledMatrix, form: MatrixForm, energy: float) -> float:
-    """Return tr A³, from some of the points where there are many: tr A³/(tr A²)^1.5 hardly depends on how many."""
+def _spectrum(
+    space: SpaceRows, matrix: TiledMatrix, form: MatrixForm, energy: float
+) -> tuple[float, Float[np.ndarray, " eigenvalues"]]:
+    """Return tr A³ and the largest eigenvalues, from some of the points where there are many.
+
+    Eigenvalues over √(tr A²), and so tr A³/(tr A²)^1.5, hardly depend on how many.
+    """
     n_points = len(space.rows)
     if n_points > MOST_CUBED:
         # Cells are random halves of the points, or the points by id. The skewness of more differs by about 2 %.
@@ -235,6 +248,7 @@ def _triangles(space: SpaceRows, matrix: TiledMatrix, form: MatrixForm, energy: 
     np.fill_diagonal(values, centered.diagonal)
     of_some = float(np.square(values).sum())
     if of_some == 0:
-        return 0.0
+        return 0.0, np.zeros(N_EIGENVALUES)
     narrow = (values / np.sqrt(of_some)).astype(np.float32)
-    return float(np.vdot(narrow @ narrow, narrow)) * energy**1.5
+    triangles = float(np.vdot(narrow @ narrow, narrow)) * energy**1.5
+    return triangles, largest_eigenvalues(narrow) * np.sqrt(energy)

@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
+from lfm_tasks.statistics.far_tails import Spectra
 from lfm_tasks.statistics.resampling import upper_share, value_below
 
 _ORDERS = (1, 2, 3)
@@ -175,19 +176,25 @@ class _DirectedGraphs:
 
 @dataclass(frozen=True)
 class MomentArrays:
-    """Mean, standard deviation and skewness over all n! permutations, of many pairs."""
+    """Mean, standard deviation and skewness over all n! permutations, of many pairs.
+
+    ``spectra``: what far tails follow from; None where the three moments have to do.
+    """
 
     mean: Float[np.ndarray, "*pairs"]
     deviation: Float[np.ndarray, "*pairs"]
     skewness: Float[np.ndarray, "*pairs"]
+    spectra: Spectra | None = None
 
     def of(self, places: tuple[Int[np.ndarray, " some"], ...]) -> "MomentArrays":
         """Return the moments of some of the pairs."""
-        return MomentArrays(self.mean[places], self.deviation[places], self.skewness[places])
+        spectra = None if self.spectra is None else self.spectra.of(places)
+        return MomentArrays(self.mean[places], self.deviation[places], self.skewness[places], spectra)
 
     def scaled(self, factor: float) -> "MomentArrays":
         """Return the moments of ``factor`` > 0 times the statistic."""
-        return MomentArrays(factor * self.mean, factor * self.deviation, self.skewness)
+        spectra = None if self.spectra is None else self.spectra.scaled(factor)
+        return MomentArrays(factor * self.mean, factor * self.deviation, self.skewness, spectra)
 
 
 def moments_of_pairs(
@@ -195,7 +202,10 @@ def moments_of_pairs(
 ) -> MomentArrays:
     """Return the moments of Σ A_ij B_π(i)π(j) of every source with every target, from their `moment_sums`."""
     rows = [moments_of_aligned(one[None], targets, n_points) for one in sources]
-    return MomentArrays(*(np.stack([getattr(row, name) for row in rows]) for name in ("mean", "deviation", "skewness")))
+    mean, deviation, skewness = (
+        np.stack([getattr(row, name) for row in rows]) for name in ("mean", "deviation", "skewness")
+    )
+    return MomentArrays(mean, deviation, skewness)
 
 
 def moments_of_aligned(

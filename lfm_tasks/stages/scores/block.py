@@ -12,6 +12,7 @@ from lfm_tasks.config import AtlasConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Correspondence, ExchangeabilityGroups, Resampling, resampling
+from lfm_tasks.statistics.far_tails import far_shares
 from lfm_tasks.statistics.permutation_moments import MomentArrays
 from lfm_tasks.statistics.resampling import (
     N_HALVES,
@@ -222,7 +223,10 @@ def against_moments(
     is_open = np.abs(span) > 1e-12
     statistics[:, 2] = np.where(is_open, (scores - statistics[:, 0]) / np.where(is_open, span, 1.0), np.nan)
     is_fixed = deviation <= 1e-9 * np.maximum(1.0, np.abs(mean))
-    tails = upper_shares((known - mean) / np.where(is_fixed, 1.0, deviation), skewness)
+    above = (known - mean) / np.where(is_fixed, 1.0, deviation)
+    tails = upper_shares(above, skewness)
+    if moments.spectra is not None:
+        tails = far_shares(above, np.where(is_fixed, 0.0, deviation), tails, moments.spectra)
     statistics[:, 3] = np.maximum(np.where(is_fixed, 1.0, tails), np.finfo(np.float64).tiny)
     statistics[np.isnan(scores)] = np.nan
     return statistics

@@ -121,7 +121,10 @@ def test_sentence__counts_every_status_and_names_what_is_to_be_looked_at() -> No
 
 
 def test_junit__counts_what_was_not_judged_as_skipped() -> None:
-    suite = ElementTree.fromstring(junit((CheckResult("c", "unjudged", False, message="too few"),)))  # noqa: S314
+    result = CheckResult("c", "unjudged", False, message="too few", seconds=1.25)
+    suite = ElementTree.fromstring(junit((result,), "2026-11-29T09:00:00+00:00"))  # noqa: S314
 
     assert suite.get("skipped") == "1"
+    assert (suite.get("timestamp"), suite.get("time")) == ("2026-11-29T09:00:00", "1.250")
+    assert suite[0].get("time") == "1.250"
     assert [(case.get("name"), case[0].tag, case[0].get("message")) for case in suite] == [("c", "skipped", "too few")]

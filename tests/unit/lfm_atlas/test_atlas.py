@@ -13,8 +13,9 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.exceptions import PrefectHTTPStatusError
 from prefect.testing.utilities import prefect_test_harness
 
-from lfm_atlas import atlas
-from lfm_atlas.atlas import artifact_key, atlas_flow, write_artifact
+from lfm_atlas import artifacts
+from lfm_atlas.artifacts import StageProgress, artifact_key, write_artifacts
+from lfm_atlas.atlas import atlas_flow
 from lfm_atlas.pipeline import Outcome
 
 
@@ -67,9 +68,37 @@ def test_refusal_of_the_server__is_said_and_costs_nothing(
         pages.append(page)
         raise PrefectHTTPStatusError("413 too large", request=request, response=httpx.Response(413, request=request))
 
-    monkeypatch.setattr(atlas, "create_markdown_artifact", refuse)
+    monkeypatch.setattr(artifacts, "create_markdown_artifact", refuse)
 
-    write_artifact(Path("nowhere"), Outcome(0, (), (), False, {"bases": 1}, {"bases": 2}, "1 spaces are not computed"))
+    write_artifacts(Path("nowhere"), Outcome(0, (), (), False, {"bases": 1}, {"bases": 2}, "1 spaces are not computed"))
 
     assert pages == ["bases 1 new, 2 kept.\n\n1 spaces are not computed."]
     assert "refused the artifact of this run (413 too large" in capsys.readouterr().err
+
+
+def test_bars__are_of_stages_that_take_time_and_end_with_the_first_refusal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    request = httpx.Request("POST", "http://127.0.0.1/api/artifacts")
+    reported: list[tuple[str, int, int]] = []
+    bars: list[tuple[float, str]] = []
+
+    def refuse(*_: object, **__: object) -> None:
+        raise PrefectHTTPStatusError("413 too large", request=request, response=httpx.Response(413, request=request))
+
+    monkeypatch.setattr(
+        artifacts, "create_progress_artifact", lambda percent, description: bars.append((percent, description)) or "id"
+    )
+    monkeypatch.setattr(
+        artifacts, "update_progress_artifact", lambda _, percent, description: bars.append((percent, description))
+    )
+    progress = StageProgress(lambda *report: reported.append(report))
+    for report in [("bases", 0, 4), ("bases", 1, 4), ("bases", 4, 4), ("scores", 0, 0), ("maps", 3, 3)]:
+        progress(*report)
+    assert len(reported) == 5
+    assert bars == [(0.0, "bases: 0 of 4"), (100.0, "bases: 4 of 4")]
+
+    monkeypatch.setattr(artifacts, "create_progress_artifact", refuse)
+    for report in [("late", 1, 2), ("later", 1, 2)]:
+        progress(*report)
+    assert capsys.readouterr().err.count("refused a bar of this run (413 too large") == 1

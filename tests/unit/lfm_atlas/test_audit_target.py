@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from prefect.utilities.callables import parameter_schema
 
 from lfm_atlas.audit import AuditParameters, AuditTarget, audit_flow
 
@@ -66,7 +67,14 @@ def test_parameters_that_say_otherwise__fail_with_the_reason_before_anything_is_
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("lfm_atlas.audit.read_catalog_for_flow", lambda *_, **__: pytest.fail("it read the catalog"))
 
-    state = audit_flow().fn(AuditParameters(**changed))  # type: ignore[attr-defined]
+    state = audit_flow().fn(**changed)  # type: ignore[attr-defined]
 
     assert (state.name, state.is_failed()) == ("Refused", True)
     assert message in state.message
+
+
+def test_parameters_of_the_flow__are_flat_and_described() -> None:
+    fields = parameter_schema(audit_flow().fn).properties  # type: ignore[attr-defined]
+
+    assert list(fields) == ["catalog", "promote", "trust_code", "scheduler"]
+    assert all(field["description"] for field in fields.values())

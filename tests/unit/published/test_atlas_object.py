@@ -114,15 +114,18 @@ def test_html__has_a_small_matrix_with_escaped_names(small: Atlas) -> None:
 
 
 @pytest.mark.parametrize(
-    ("module", "call"),
-    [("networkx", lambda atlas: atlas.to_networkx()), ("matplotlib", lambda atlas: atlas.plot.matrix())],
+    ("module", "advice", "call"),
+    [
+        ("networkx", "networkx", lambda atlas: atlas.to_networkx()),
+        ("matplotlib", r"'lfm-atlas\[plot\]'", lambda atlas: atlas.plot.matrix()),
+    ],
 )
 def test_missing_package__is_a_sentence(
-    module: str, call: object, small: Atlas, monkeypatch: pytest.MonkeyPatch
+    module: str, advice: str, call: object, small: Atlas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
 
-    with pytest.raises(AtlasError, match=f"got no {module}, .* Do: pip install {module}"):
+    with pytest.raises(AtlasError, match=f"got no {module}, .* Do: pip install {advice}"):
         call(small)  # type: ignore[operator]
 
 

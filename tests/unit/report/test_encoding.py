@@ -9,7 +9,8 @@ import pytest
 
 from lfm_tasks.report.encoding import (
     best_matches,
-    dendrogram,
+    leads,
+    matches_on_page,
     model_similarity,
     pack_bytes,
     pack_matrix,
@@ -80,16 +81,6 @@ def test_best_matches__are_not_misled_by_a_layer_that_is_like_everything() -> No
     assert matches[:3, 1].tolist() == [0, 1, 2]
 
 
-def test_dendrogram__puts_alike_models_together() -> None:
-    similarity = np.array([[1, 0.1, 0.9, 0.2], [0.1, 1, 0.2, 0.8], [0.9, 0.2, 1, 0.1], [0.2, 0.8, 0.1, 1]])
-
-    order, across, along = dendrogram(similarity)
-
-    assert {frozenset(order[:2]), frozenset(order[2:])} == {frozenset((0, 2)), frozenset((1, 3))}
-    assert len(across) == len(along) == 3
-    assert max(max(line) for line in across) == 1
-
-
 def test_model_similarity__is_that_of_the_kernel_also_where_values_are_missing() -> None:
     values = np.random.default_rng(0).random((6, 6))
     values[1, 2:4] = values[:, 5] = np.nan
@@ -100,3 +91,30 @@ def test_model_similarity__is_that_of_the_kernel_also_where_values_are_missing()
     found = model_similarity(values, groups)
     np.testing.assert_allclose(found[:2, :2], (directed + directed.T) / 2)
     assert np.isnan(found[:, 2]).all()
+
+
+def test_matches__that_a_half_of_the_points_does_not_repeat_are_marked() -> None:
+    block = np.array([[0.9, 0.1, 0.2], [0.1, 0.8, 0.3], [0.2, 0.3, 0.7]])
+    values = np.block([[np.eye(3), block], [block.T, np.eye(3)]])
+    other = values.copy()
+    other[:3, 3:] = other[:3, 3:][[0, 2, 1]]
+
+    matches = matches_on_page(values, np.stack([values, other], axis=-1), [[0, 1, 2], [3, 4, 5]])
+
+    assert matches[:3, 1].tolist() == [0, -3, -4]
+    assert matches_on_page(values, values[..., None][..., :0], [[0, 1, 2], [3, 4, 5]])[:3, 1].tolist() == [0, 1, 2]
+
+
+def test_lead__is_clear_where_its_interval_is_above_zero_and_unknown_without_halves() -> None:
+    similarity = np.array([[1, 0.9, 0.5], [0.9, 1, 0.6], [0.5, 0.6, 1]])
+    noise = np.array([0.2, -0.2, 0.2, -0.2])
+    halves = np.repeat(similarity[..., None], 4, axis=-1)
+    halves[2, 0], halves[0, 2] = 0.5 + noise, 0.5 + noise
+
+    found = list(leads(similarity, halves))
+
+    assert [(one.nearest, one.second) for one in found if one] == [(1, 2), (0, 2), (1, 0)]
+    assert [one.is_clear for one in found if one][2] is False
+    assert [one.is_clear for one in leads(similarity, halves[..., :0]) if one] == [None, None, None]
+    alone = leads(np.array([[1.0, np.nan], [np.nan, 1.0]]), np.empty((2, 2, 0)))
+    assert list(alone) == [None, None]

@@ -1,8 +1,11 @@
 """Dask's files lie in a folder that only the run's user can enter, and nothing is imported from there."""
 
 import os
+import re
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -98,3 +101,33 @@ def test_gpus__have_one_job_at_a_time_each_on_a_worker_of_its_own(
     assert {found[number][0] for number in range(12) if number % 3 < 2} == {"0"}
     assert all(end <= start for (_, end), (start, _) in pairwise(on_gpu))
     assert None in {found[number][0] for number in range(2, 12, 3)}
+
+
+def status_of(address: str) -> int:
+    try:
+        with urllib.request.urlopen(address, timeout=60) as answer:  # noqa: S310 - our own loopback address
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def test_dashboard__answers_to_who_knows_its_address_and_changes_nothing(parent: Path) -> None:
+    pytest.importorskip("bokeh")
+    announced: list[str] = []
+    workers = LocalDask(1, announce=announced.append)
+
+    assert dict(workers.run(abs, [-1])) == {0: 1}
+    assert dict(workers.run(abs, [-2])) == {0: 2}
+    (address,) = announced
+    server, secret = re.fullmatch(r"(http://127\.0\.0\.1:\d+)/([\w-]{32})/status", address).groups()  # type: ignore[union-attr]
+    known = {path: status_of(f"{server}/{secret}/{path}") for path in ("status", "tasks", "health", "json/counts.json")}
+    prefixes = set(workers._cluster.scheduler.task_prefixes)
+    unknown = {
+        status_of(f"{server}/{path}") for path in ("", "status", "health", "sitemap.json", f"{secret[:-1]}/status")
+    }
+    changing = {status_of(f"{server}/{secret}/{path}") for path in ("api/v1/retire_workers", "proxy/1/127.0.0.1")}
+    workers.close()
+
+    assert known == {"status": 200, "tasks": 200, "health": 200, "json/counts.json": 404}
+    assert (unknown, changing) == ({404}, {404})
+    assert prefixes == {"abs"}

@@ -1,0 +1,322 @@
+"""Carrying stores of every kind: columns kept, bits that do not depend on chunks, resumed, nothing half-written."""
+
+import errno
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from lfm_atlas.cli.main import app
+from lfm_tasks.errors import DataError
+from lfm_tasks.sources import open_array
+from lfm_tasks.spectral.maps.descriptors import Anchors
+from lfm_tasks.upgrades import bulk
+from lfm_tasks.upgrades.adapters import Adapter, KnownPairs, ResidualLayer, orthogonal, residual_network
+from lfm_tasks.upgrades.bulk import CarryOptions, KnownRows, carry, plan_carry
+from lfm_tasks.upgrades.export import as_onnx, read_saved_map, save_map
+from lfm_tasks.upgrades.stores import open_store
+from lfm_tasks.upgrades.writers import WRITERS
+
+N, D, E = 5000, 8, 6
+GENERATOR = np.random.default_rng(0)
+ROWS = GENERATOR.standard_normal((N, D)).astype(np.float32)
+IDS = np.array([f"doc-{number}" for number in range(N)])
+LINEAR = Adapter(GENERATOR.standard_normal((D, E)), GENERATOR.standard_normal(E))
+EXPECTED = LINEAR.carry(ROWS)
+
+
+def carried(store: Any, output: Path, adapter: Adapter = LINEAR, **options: Any) -> Path:
+    carry(plan_carry(adapter, store, output, CarryOptions(**options)), adapter)
+    assert sorted(path.name for path in output.parent.glob(".*")) == []
+    return output
+
+
+def write(folder: Path, kind: str, rows: np.ndarray = ROWS) -> Path:
+    path = folder / f"store{kind}"
+    numbers = np.arange(len(rows)) % 7
+    if kind == ".npy":
+        np.save(path, rows)
+    elif kind == ".npz":
+        np.savez(path, ids=IDS[: len(rows)], vectors=rows, number=numbers)
+    elif kind in (".parquet", ".arrow"):
+        column = pa.FixedSizeListArray.from_arrays(pa.array(rows.reshape(-1)), rows.shape[1])
+        words = pa.array([["a", None], None] * (len(rows) // 2))
+        table = pa.table({"id": IDS[: len(rows)], "words": words, "vectors": column, "number": numbers})
+        if kind == ".parquet":
+            pq.write_table(table, path, row_group_size=1700)
+        else:
+            with pa.OSFile(str(path), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
+                writer.write_table(table, max_chunksize=1700)
+    return path
+
+
+@pytest.mark.parametrize("suffix", list(WRITERS))
+@pytest.mark.parametrize("kind", [".npz", ".parquet", ".arrow"])
+def test_every_kind__comes_back_with_its_columns(tmp_path: Path, kind: str, suffix: str) -> None:
+    output = carried(open_store(str(write(tmp_path, kind))), tmp_path / f"out{suffix}")
+    key = None if suffix == ".npy" else "vectors"
+    read = open_array(output, "out", key).load()
+    np.testing.assert_allclose(read, EXPECTED, rtol=1e-5, atol=1e-5)
+    if suffix == ".npy":
+        return
+    np.testing.assert_array_equal(open_array(output, "out", "number").load(), np.arange(N) % 7)
+    if suffix != ".safetensors":  # which holds no text
+        ids = "ids" if kind == ".npz" else "id"
+        np.testing.assert_array_equal(open_array(output, "out", ids).load(), IDS)
+
+
+def test_a_table__keeps_columns_of_any_type_in_their_places(tmp_path: Path) -> None:
+    source = write(tmp_path, ".parquet")
+    output = carried(open_store(str(source)), tmp_path / "out.parquet")
+    before, after = pq.read_table(source), pq.read_table(output)
+    assert after.column_names == before.column_names
+    for name in ("id", "words", "number"):
+        assert after.column(name).combine_chunks() == before.column(name).combine_chunks()
+
+
+@pytest.mark.parametrize("chunk_bytes", [1, 300_000])
+def test_bits__do_not_depend_on_chunks(tmp_path: Path, chunk_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(str(write(tmp_path, ".npy")))
+    whole = np.load(carried(store, tmp_path / "whole.npy"))
+    monkeypatch.setattr(bulk, "_CHUNK_BYTES", chunk_bytes)
+    np.testing.assert_array_equal(np.load(carried(store, tmp_path / "parts.npy")), whole)
+
+
+def test_types__float16_and_int8_are_near_and_float64_stays(tmp_path: Path) -> None:
+    store = open_store(str(write(tmp_path, ".npz", ROWS.astype(np.float16))))
+    half = open_array(carried(store, tmp_path / "a.parquet", dtype="float16"), "a", "vectors").load()
+    assert half.dtype == np.float16
+    np.testing.assert_allclose(half, EXPECTED, atol=0.02)
+    small = carried(store, tmp_path / "b.safetensors", dtype="int8")
+    vectors, scale = (open_array(small, "b", key).load() for key in ("vectors", "scale"))
+    assert vectors.dtype == np.int8
+    np.testing.assert_allclose(vectors * scale[:, None], EXPECTED, atol=0.06)
+    double = open_store(str(write(tmp_path, ".npy", ROWS.astype(np.float64))))
+    assert np.load(carried(double, tmp_path / "c.npy")).dtype == np.float64
+
+
+def test_int8__is_read_back_by_its_scale(tmp_path: Path) -> None:
+    small = carried(open_store(str(write(tmp_path, ".npz"))), tmp_path / "small.parquet", dtype="int8")
+    square = Adapter(GENERATOR.standard_normal((E, E)), np.zeros(E))
+    again = carried(open_store(str(small)), tmp_path / "again.parquet", square)
+    assert pq.read_schema(again).names == ["ids", "vectors", "number"]
+    read = open_array(again, "again", "vectors").load()
+    assert read.dtype == np.float32
+    np.testing.assert_allclose(read, square.carry(EXPECTED), atol=0.3)
+
+
+def stop_in_the_middle(stage: str, done: int, total: int) -> None:
+    if 2 * done > total:
+        raise KeyboardInterrupt
+
+
+def test_an_interruption__is_resumed_and_gives_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(str(write(tmp_path, ".npz")))
+    whole = carried(store, tmp_path / "whole.h5", dtype="float16").read_bytes()
+    monkeypatch.setattr(bulk, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(bulk, "_JOURNAL_BYTES", 1)
+    output = tmp_path / "out.h5"
+    plan = plan_carry(LINEAR, store, output, CarryOptions("float16"))
+    with pytest.raises(KeyboardInterrupt):
+        carry(plan, LINEAR, stop_in_the_middle)
+    assert not output.exists()
+    again = plan_carry(LINEAR, store, output, CarryOptions("float16"))
+    assert 0 < again.n_done < N
+    assert any("rows are carried already" in line for line in again.lines())
+    seen: list[int] = []
+    carry(again, LINEAR, lambda stage, done, total: seen.append(done))
+    assert min(seen) > again.n_done
+    assert len(output.read_bytes()) == len(whole)
+    np.testing.assert_array_equal(
+        open_array(output, "o", "vectors").load(), open_array(tmp_path / "whole.h5", "w", "vectors").load()
+    )
+
+
+def test_an_interruption__of_another_map_is_not_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(str(write(tmp_path, ".npy")))
+    monkeypatch.setattr(bulk, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(bulk, "_JOURNAL_BYTES", 1)
+    with pytest.raises(KeyboardInterrupt):
+        carry(plan_carry(LINEAR, store, tmp_path / "out.npy"), LINEAR, stop_in_the_middle)
+    assert plan_carry(LINEAR, store, tmp_path / "out.npy").n_done > 0
+    other = Adapter(2 * LINEAR.matrix, LINEAR.shift)
+    assert plan_carry(other, store, tmp_path / "out.npy").n_done == 0
+    assert np.load(carried(store, tmp_path / "out.npy", other)).shape == (N, E)
+
+
+def test_a_folder_of_somebody_else__stays(tmp_path: Path) -> None:
+    store = open_store(str(write(tmp_path, ".npy")))
+    mine = tmp_path / ".out.npy.partial"
+    mine.mkdir()
+    (mine / "precious").write_text("mine")
+    with pytest.raises(DataError, match="which lfm-atlas did not make"):
+        carry(plan_carry(LINEAR, store, tmp_path / "out.npy"), LINEAR)
+    assert (mine / "precious").read_text() == "mine"
+
+
+def test_another_process_that_writes_the_output__is_told(tmp_path: Path) -> None:
+    store = open_store(str(write(tmp_path, ".npy")))
+    plan = plan_carry(LINEAR, store, tmp_path / "out.npy")
+
+    def a_second_one(stage: str, done: int, total: int) -> None:
+        with pytest.raises(DataError, match="got another process that writes it"):
+            carry(plan, LINEAR)
+
+    carry(plan, LINEAR, a_second_one)
+    assert np.load(tmp_path / "out.npy").shape == (N, E)
+
+
+def test_nan__is_named_by_row_and_id_and_leaves_nothing(tmp_path: Path) -> None:
+    rows = ROWS.copy()
+    rows[4321, 2] = np.nan
+    store = open_store(str(write(tmp_path, ".npz", rows)))
+    with pytest.raises(DataError, match=r"the first is row 4,321 \(id 'doc-4321'\)"):
+        carry(plan_carry(LINEAR, store, tmp_path / "out.parquet"), LINEAR)
+    assert [path.name for path in tmp_path.iterdir()] == ["store.npz"]
+
+
+@pytest.mark.parametrize("when", ["rows", "file"])
+def test_a_full_disk__leaves_nothing(tmp_path: Path, when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(str(write(tmp_path, ".npz")))
+    plan = plan_carry(LINEAR, store, tmp_path / "out.parquet")
+
+    def full(*arguments: Any, **options: Any) -> Any:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    if when == "rows":
+        monkeypatch.setattr(bulk, "_write", full)
+    else:
+        monkeypatch.setitem(WRITERS, ".parquet", full)
+    with pytest.raises(OSError, match="No space left"):
+        carry(plan, LINEAR)
+    assert [path.name for path in tmp_path.iterdir()] == ["store.npz"]
+
+
+def test_too_small_a_disk__is_told_before_it_starts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(str(write(tmp_path, ".npy")))
+    monkeypatch.setattr(bulk.shutil, "disk_usage", lambda path: SimpleNamespace(free=10))
+    with pytest.raises(DataError, match="GB of free disk, expected") as raised:
+        plan_carry(LINEAR, store, tmp_path / "out.npy")
+    assert raised.value.reason == "too_large"
+
+
+def test_a_store_that_changes_while_it_is_read__is_an_error(tmp_path: Path) -> None:
+    path = write(tmp_path, ".npy")
+    store = open_store(str(path))
+    plan = plan_carry(LINEAR, store, tmp_path / "out.npy")
+    np.save(path, 2 * ROWS)
+    os.utime(path, (1, 1))
+    with pytest.raises(DataError, match="the file changed while it was read"):
+        carry(plan, LINEAR)
+    assert [path.name for path in tmp_path.iterdir()] == ["store.npy"]
+
+
+def test_float16__that_overflows_is_told(tmp_path: Path) -> None:
+    store = open_store(str(write(tmp_path, ".npy")))
+    large = Adapter(1e5 * LINEAR.matrix, LINEAR.shift)
+    with pytest.raises(DataError, match="float16 ends at 65,504"):
+        carry(plan_carry(large, store, tmp_path / "out.npy", CarryOptions("float16")), large)
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "message"),
+    [
+        ("out.npy", {"dtype": "int8"}, "which has no room for a scale for each row"),
+        ("out.csv", {}, "expected a name that ends in .parquet"),
+        ("no/out.npy", {}, "got no folder"),
+        ("store.npz", {}, "expected a name that ends in"),
+    ],
+)
+def test_outputs_that_cannot_be__say_why(tmp_path: Path, output: str, options: dict[str, Any], message: str) -> None:
+    store = open_store(str(write(tmp_path, ".npz")))
+    with pytest.raises(DataError, match=message):
+        plan_carry(LINEAR, store, tmp_path / output, CarryOptions(**options))
+
+
+def known_rows() -> tuple[Adapter, KnownRows]:
+    rows = ROWS[:300].astype(np.float64)
+    turn = np.linalg.qr(np.random.default_rng(1).standard_normal((D, D)))[0]
+    pairs = Anchors(np.arange(300), np.arange(300))
+    there = orthogonal(KnownPairs(rows, rows @ turn, pairs))
+    back = orthogonal(KnownPairs(rows @ turn, rows, pairs))
+
+    def unit(values: np.ndarray) -> np.ndarray:
+        return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+
+    return there, KnownRows(back, unit(rows), unit(rows @ turn))
+
+
+def test_confidence__is_added_as_columns(tmp_path: Path) -> None:
+    adapter, known = known_rows()
+    store = open_store(str(write(tmp_path, ".npz")))
+    output = carried(store, tmp_path / "out.parquet", adapter, known=known)
+    table = pq.read_table(output)
+    assert table.column_names == ["ids", "vectors", "number", "confidence", "round_trip", "local", "known"]
+    values = np.array(table["confidence"])
+    assert values[:300].min() > 0.95
+    assert 0 <= values.min() <= values.max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["linear", "network"])
+def test_saved_maps__are_the_same_in_onnx_and_safetensors(tmp_path: Path, kind: str) -> None:
+    import onnxruntime
+
+    adapter, known = known_rows()
+    if kind == "network":
+        rows = ROWS[:200].astype(np.float64)
+        pairs = KnownPairs(rows, np.tanh(rows), Anchors(np.arange(200), np.arange(200)))
+        trained = residual_network(pairs)
+        assert trained is not None
+        adapter = trained
+    save_map(tmp_path / "map", "stored", adapter, known, {"recall": 0.9})
+    facts = json.loads((tmp_path / "map" / "stored.json").read_text())
+    assert (facts["source_features"], facts["recall"], facts["is_linear"]) == (D, 0.9, kind == "linear")
+    session = onnxruntime.InferenceSession(tmp_path / "map" / "stored.onnx", providers=["CPUExecutionProvider"])
+    expected = adapter.carry(ROWS)
+    np.testing.assert_allclose(session.run(None, {"rows": ROWS})[0], expected, atol=1e-4)
+    again, told = read_saved_map(tmp_path / "map" / "stored.safetensors")
+    np.testing.assert_allclose(again.carry(ROWS), expected, atol=1e-5)
+    assert told is not None
+    np.testing.assert_array_equal(told.source, known.source)
+
+
+def test_onnx__of_a_network_has_all_its_layers() -> None:
+    import onnx
+
+    part = ResidualLayer(np.ones((E, 3)), np.zeros(3), np.ones((3, E)), np.zeros(E))
+    graph = onnx.load_from_string(as_onnx(Adapter(LINEAR.matrix, LINEAR.shift, part))).graph
+    assert [node.op_type for node in graph.node] == ["Gemm", "Gemm", "Relu", "Gemm", "Add"]
+
+
+def test_command__plans_then_carries(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapter, known = known_rows()
+    save_map(tmp_path / "map", "stored", adapter, known, {})
+    command = ["transfer", str(tmp_path / "map" / "stored.safetensors"), str(write(tmp_path, ".parquet"))]
+    output = tmp_path / "new.parquet"
+    run: Callable[..., Any] = lambda *more: app([*command, str(output), *more], result_action="return_value")  # noqa: E731
+    assert run("--plan", "--confidence") == 0
+    planned = capsys.readouterr().out
+    assert "5,000 vectors, 8 -> 8 features, float32" in planned
+    assert "columns beside the vectors: id, words, number, confidence" in planned
+    assert not output.exists()
+    assert run("--confidence", "--dtype", "int8") == 0
+    assert "wrote" in capsys.readouterr().out
+    assert pq.read_table(output).column_names[-1] == "known"
+    assert run() == 2
+    assert "got a file that exists" in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_map__is_told(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_saved_map(tmp_path / "none.safetensors")
+    store = open_store(str(write(tmp_path, ".npz")))
+    path = carried(store, tmp_path / "store.safetensors")
+    with pytest.raises(DataError, match="expected a map that lfm-atlas upgrade --save wrote"):
+        read_saved_map(path)
