@@ -3,7 +3,7 @@ PYTHON ?= python
 # Checks and tests read the working tree, and not what happens to be installed.
 export PYTHONPATH := $(CURDIR):$(CURDIR)/flows
 
-.PHONY: help install check lint types imports lock-check test browser safety environments clusters chaos fuzz slow large audit-dependencies lock
+.PHONY: help install check lint types imports lock-check docs test browser safety environments clusters chaos fuzz slow large audit-dependencies lock
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -26,6 +26,9 @@ imports:  ## imports go down only (import-linter)
 lock-check:  ## requirements.lock names no index
 	@! grep -nE '://|--(extra-)?index-url|--find-links' requirements.lock || \
 		{ echo "requirements.lock names an index" >&2; exit 1; }
+
+docs:  ## the documentation site, into build/docs; every warning is an error (pip install ".[docs]")
+	$(PYTHON) -m sphinx -W -n -q -b html docs build/docs
 
 test:  ## the default tests, about twelve minutes on two cores
 	$(PYTHON) -m pytest -n 2 --dist loadfile

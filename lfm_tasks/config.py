@@ -1,5 +1,6 @@
 """The settings of a run: small frozen values, checked once, where the catalog is read."""
 
+import unicodedata
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import (
@@ -212,9 +213,18 @@ NO_GRAPH = (
 )
 
 
+def _visible(text: str) -> str:
+    if any(unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp") for character in text) or not text.strip():
+        raise ValueError(f"found invisible or control characters in {text[:60]!a}, needs visible text: remove them")
+    return text
+
+
 class AtlasConfig(Settings):
     """What is computed, and where it is written; paths are relative to the catalog."""
 
+    title: Annotated[Annotated[str, Field(max_length=120)], AfterValidator(_visible)] | None = Field(
+        default=None, description="heading of the page"
+    )
     path: PathText = Field(default="atlas", min_length=1)
     store: PathText = Field(default=".lfm-atlas", min_length=1)
     remote: PlainText | None = Field(
@@ -237,6 +247,7 @@ class AtlasConfig(Settings):
         "overlap",
     )
     keep_maps: Literal["best", "all", "none"] = "best"
+    previews: bool = Field(default=True, description="whether inputs of the points that differ most are shown")
     embeddings: EmbeddingsConfig | None = None
     null: NullConfig = NullConfig()
     intervals: IntervalsConfig = IntervalsConfig()
@@ -272,4 +283,4 @@ class AtlasConfig(Settings):
 
     def deciding(self) -> dict[str, Any]:
         """Return the settings that decide the numbers, as JSON values: not where things lie, nor what is published."""
-        return self.model_dump(mode="json", exclude={"path", "store", "remote", "keep_if_below"})
+        return self.model_dump(mode="json", exclude={"title", "path", "store", "remote", "keep_if_below", "previews"})

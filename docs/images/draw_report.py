@@ -11,7 +11,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-SIZE = {"width": 1000, "height": 1240}
+SIZE = {"width": 1200, "height": 1240}
 
 
 def draw(page_file: Path, picture: Path) -> None:

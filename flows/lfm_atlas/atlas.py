@@ -1,55 +1,24 @@
-"""The Prefect flow of a run: the pipeline with a Prefect task for each stage, and the artifact that it leaves."""
+"""The Prefect flow of a run: the pipeline with a Prefect task for each stage, and the artifacts that it leaves."""
 
-import hashlib
-import re
 from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 from typing import Any
 
 from prefect import flow, task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.exceptions import PrefectHTTPStatusError
+from prefect.runtime import flow_run
 from prefect.states import Failed
 
-from lfm_atlas.console import no_progress, print_err, work_folder
+from lfm_atlas.artifacts import StageProgress, run_name, write_artifacts
+from lfm_atlas.console import no_progress, work_folder
 from lfm_atlas.pipeline import Outcome, build_atlas
 from lfm_tasks.catalog import Catalog, on_scheduler, read_catalog
 from lfm_tasks.errors import TooLargeError
-from lfm_tasks.published.artifact import artifact_page, escape_markdown
-from lfm_tasks.published.atlas import open_atlas
 from lfm_tasks.runtime.run import ProgressCallback, Scope
 from lfm_tasks.runtime.session import open_run
-from lfm_tasks.variables import NOTHING_HIDDEN, HiddenValues, hiding_values
-
-
-def artifact_key(atlas_folder: Path, hidden: HiddenValues = NOTHING_HIDDEN) -> str:
-    """Return the key of the artifact of an atlas: the names of its folder, and a digest of its path."""
-    absolute = atlas_folder.absolute()
-    shown = Path(hidden(str(absolute)))
-    words = re.sub(r"[^a-z0-9]+", "-", f"{shown.parent.name}-{shown.name}".lower()).strip("-")[:40].strip("-")
-    return f"lfm-atlas-{words}-{hashlib.sha256(str(absolute).encode()).hexdigest()[:8]}"
-
-
-def write_artifact(atlas_folder: Path, outcome: Outcome, hidden: HiddenValues = NOTHING_HIDDEN) -> None:
-    """Create the artifact of a run; if the server refuses it, print that: the atlas is published all the same."""
-    computed = ", ".join(f"{stage} {n} new, {outcome.reused[stage]} kept" for stage, n in outcome.computed.items())
-    lines = [f"{computed}."]
-    if outcome.unpublished:
-        lines.append(f"{escape_markdown(outcome.unpublished)}.")
-    else:
-        with open_atlas(atlas_folder) as published:
-            lines.append(artifact_page(published))
-        lines.append(f"The page to look at: {escape_markdown(hidden(str(atlas_folder / 'report.html')))}")
-    try:
-        create_markdown_artifact(
-            "\n\n".join(lines), key=artifact_key(atlas_folder, hidden), description="What the atlas comes to"
-        )
-    except PrefectHTTPStatusError as error:
-        print_err(f"the Prefect server refused the artifact of this run ({error}); the atlas is published all the same")
-
+from lfm_tasks.variables import hiding_values
 
 # Seconds; a stage has a limit so that a hanging file system does not hold a nightly run for ever.
 STAGE_TIMEOUT = 24 * 3600
@@ -59,8 +28,10 @@ def as_task(stage: Callable[..., Any], *, retries: int = 0) -> Callable[..., Any
     """Return a stage as a Prefect task. The store knows what is done: Prefect caches and persists nothing."""
 
     def call(*arguments: Any) -> Any:
+        name = stage.__name__.replace("_", "-")
         prefect_task = task(
-            name=stage.__name__.replace("_", "-"),
+            name=name,
+            task_run_name=name,  # Prefect's own has a digest after it
             description=stage.__doc__,
             retries=retries,
             retry_delay_seconds=10,
@@ -83,13 +54,18 @@ def as_task(stage: Callable[..., Any], *, retries: int = 0) -> Callable[..., Any
     return call
 
 
-def atlas_flow(report_progress: ProgressCallback = no_progress) -> Callable[..., Any]:
+def atlas_flow(
+    report_progress: ProgressCallback = no_progress, announce: Callable[[str], None] | None = None
+) -> Callable[..., Any]:
     """Return the flow of a run.
 
-    ``report_progress`` is no parameter of the flow: Prefect stores those as JSON.
+    ``report_progress`` and ``announce`` (see `open_run`) are no parameters of the flow: Prefect stores those as JSON.
     """
 
-    @flow(name="atlas", flow_run_name="atlas of {catalog}", validate_parameters=True, persist_result=False)
+    def name() -> str:
+        return run_name("atlas", str(flow_run.parameters["catalog"]))
+
+    @flow(name="atlas", flow_run_name=name, validate_parameters=True, persist_result=False)
     def build(
         catalog: str,
         trust_code: bool = False,
@@ -110,13 +86,14 @@ def atlas_flow(report_progress: ProgressCallback = no_progress) -> Callable[...,
         scope = Scope(tuple(only or ()), tuple(comparisons or ()))
         if problems := scope.problems(zoo_catalog):
             raise ValueError("; ".join(problems))
-        with chdir(work_folder(zoo_catalog)), open_run(zoo_catalog, report_progress, scope=scope) as run:
+        progress = StageProgress(report_progress)
+        with chdir(work_folder(zoo_catalog)), open_run(zoo_catalog, progress, scope=scope, announce=announce) as run:
             try:
                 outcome = build_atlas(run, as_stage=as_task)
             except TooLargeError as error:
                 # A refusal, not a crash: the state carries the message, and there is no traceback.
                 return Failed(name="TooLarge", message=str(error), data=error)
-            write_artifact(run.atlas_folder, outcome, zoo_catalog.hidden)
+            write_artifacts(run.atlas_folder, outcome, zoo_catalog.hidden)
             return outcome
 
     return build

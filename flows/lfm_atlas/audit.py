@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from contextlib import chdir
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
@@ -11,9 +11,10 @@ from prefect import flow
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
-from pydantic import BaseModel, Field
 
+from lfm_atlas.artifacts import StageProgress, run_name, write_artifacts, write_checks, write_link
 from lfm_atlas.atlas import as_task, read_catalog_for_flow
 from lfm_atlas.console import no_progress, work_folder
 from lfm_atlas.pipeline import AuditOutcome, audit_zoo
@@ -32,26 +33,17 @@ CATALOG, TRUST_CODE, SCHEDULER = "LFM_ATLAS_CATALOG", "LFM_ATLAS_TRUST_CODE", "L
 _TRUTH = {"": False, "0": False, "false": False, "1": True, "true": True}
 
 
-class AuditParameters(BaseModel, extra="forbid"):
-    """Parameters of the flow; Prefect's interface shows them as a form to whoever starts an audit by hand.
+@dataclass(frozen=True)
+class AuditParameters:
+    """Parameters of a flow run, as its flow describes them.
 
     Whoever may call Prefect's API chooses them: they decide nothing about which code runs, and where.
     """
 
-    catalog: str = Field(
-        default="", description="Path of the catalog, as served or deployed; another one is refused. Empty: that one."
-    )
-    promote: bool = Field(
-        default=False,
-        description="Make this atlas the baseline, whatever the checks say. Passing ones become it anyway.",
-    )
-    trust_code: bool = Field(
-        default=False,
-        description="Run the factories that the catalog names: they are code. Refused unless served or deployed so.",
-    )
-    scheduler: str = Field(
-        default="", description="Where the work is done, as served or deployed; another scheduler is refused."
-    )
+    catalog: str = ""
+    promote: bool = False
+    trust_code: bool = False
+    scheduler: str = ""
 
 
 @dataclass(frozen=True)
@@ -85,7 +77,7 @@ class AuditTarget:
         """Raise ValueError if ``parameters`` name another catalog or scheduler, or trust code that is not trusted."""
         problems = [
             f"got {name} {getattr(parameters, name)!r}, expected {getattr(self, name)!r}"
-            for name in ("catalog", "trust_code", "scheduler")
+            for name in asdict(self)
             if getattr(parameters, name) and getattr(parameters, name) != getattr(self, name)
         ]
         if problems:
@@ -97,54 +89,75 @@ def audit_flow(
     report_progress: ProgressCallback = no_progress,
     outcomes: list[AuditOutcome] | None = None,
     target: AuditTarget | None = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Callable[..., State[Any]]:
     """Return the flow of an audit.
 
     The flow appends its outcome to ``outcomes`` and does not return it: Prefect would store a result. Without a
     ``target``, each flow run takes it from the environment; a run whose parameters say otherwise fails as ``Refused``.
+    ``announce``: see `open_run`.
     """
+
+    def name() -> str:
+        chosen = target.catalog if target else os.environ.get(CATALOG, "")
+        return run_name("audit", chosen or str(flow_run.parameters["catalog"]))
 
     @flow(
         name="audit",
-        flow_run_name="audit of {parameters.catalog}",
+        flow_run_name=name,
         validate_parameters=True,
         persist_result=False,
         retries=0,
         timeout_seconds=24 * 3600,
     )
-    def audit(parameters: AuditParameters = AuditParameters()) -> State[Any]:  # noqa: B008 - a frozen default
+    def audit(catalog: str = "", promote: bool = False, trust_code: bool = False, scheduler: str = "") -> State[Any]:
         """Bring the atlas of a catalog up to date and hold it against its limits and baseline.
 
         Args:
-            parameters: What may be done.
+            catalog: Path of the catalog, as served or deployed; another one is refused. Empty: that one.
+            promote: Make this atlas the baseline, whatever the checks say. Passing ones become it anyway.
+            trust_code: Run the factories that the catalog names: they are code. Refused unless served or deployed so.
+            scheduler: Where the work is done, as served or deployed; another scheduler is refused.
         """
+        parameters = AuditParameters(catalog, promote, trust_code, scheduler)
         try:
             chosen = target or AuditTarget.from_environment()
             chosen.check(parameters)
         except ValueError as error:
             return Failed(name="Refused", message=f"this flow run was refused, nothing ran: {error}")
-        catalog = read_catalog_for_flow(chosen.catalog, trust_code=chosen.trust_code, scheduler=chosen.scheduler)
-        with chdir(work_folder(catalog)), open_run(catalog, report_progress) as run:
+        zoo = read_catalog_for_flow(chosen.catalog, trust_code=chosen.trust_code, scheduler=chosen.scheduler)
+        progress = StageProgress(report_progress)
+        with chdir(work_folder(zoo)), open_run(zoo, progress, announce=announce) as run:
             # A stage is tried again and goes on where it stopped; the flow is not, since a limit stays broken.
             try:
                 outcome = audit_zoo(run, parameters.promote, partial(as_task, retries=1))
             except TooLargeError as error:
                 return Failed(name="TooLarge", message=str(error), data=error)
+            write_artifacts(run.atlas_folder, outcome.run, zoo.hidden)
         if outcomes is not None:
             outcomes.append(outcome)
-        return report_result(outcome.audit, str(catalog.root), catalog.hidden)
+        return report_result(outcome.audit, str(zoo.root), zoo.hidden)
 
     return audit
 
 
 def report_result(audit: Audit, zoo: str, hidden: HiddenValues = NOTHING_HIDDEN) -> State[Any]:
-    """Emit the event and create the artifact; return the state, `ThresholdBroken` if an enforced check failed."""
+    """Emit the event and create the artifacts; return the state, `ThresholdBroken` if an enforced check failed."""
     emit_event(
         _EVENTS[audit.verdict],
         resource={"prefect.resource.id": f"lfm-atlas.atlas.{audit.atlas[:12]}", "prefect.resource.name": zoo},
         payload={"sentence": audit.sentence, "folder": hidden(str(audit.folder)), "atlas": audit.atlas},
     )
     create_markdown_artifact(hidden(audit_markdown(audit)), key="lfm-atlas-audit", description=audit.sentence)
+    write_checks(
+        [
+            {"check": one.name, "status": one.status, "enforced": one.enforced, "found": hidden(one.message)}
+            for one in audit.checks
+        ],
+        "lfm-atlas-audit-checks",
+        audit.sentence,
+    )
+    write_link(audit.folder / "audit.html", "lfm-atlas-audit-page", "The audit, on the machine of the run", hidden)
     if audit.verdict == "fail":
         return Failed(name="ThresholdBroken", message=audit.sentence)
     return Completed(message=audit.sentence)

@@ -167,6 +167,11 @@ def announce_start(what: str) -> None:
     print_err(f"starting {what} ...")
 
 
+def announce_dashboard(address: str) -> None:
+    """Print where Dask's dashboard is: whoever has this address sees what runs."""
+    print_err(f"Dask's dashboard, until the run ends: {address}")
+
+
 def print_out(text: str) -> None:
     """Write a line to stdout: the result of the command."""
     sys.stdout.write(f"{text}\n")

@@ -19,10 +19,11 @@ from prefect.events.schemas.automations import AutomationCore
 from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
 from prefect.runner import Runner
 from prefect.types.entrypoint import EntrypointType
+from prefect.utilities.urls import url_for
 from ruamel.yaml import YAML
 
 from lfm_atlas.audit import AuditTarget, audit
-from lfm_atlas.console import EMPTY_FOLDER, safe_children
+from lfm_atlas.console import EMPTY_FOLDER, print_out, safe_children
 
 _SUBJECT = "lfm-atlas: {{ automation.name }}"
 _BODY = (
@@ -41,8 +42,10 @@ class Deployment:
     notify: str = ""
 
 
-def register(deployment: Deployment, files: Path) -> None:
+def register(deployment: Deployment, files: Path) -> str:
     """Register work pool, deployment and automations, in place of earlier ones of these names.
+
+    Return where Prefect's interface shows the deployment; "" where the settings do not tell.
 
     Parameters
     ----------
@@ -62,13 +65,13 @@ def register(deployment: Deployment, files: Path) -> None:
     """
     check_cron(deployment.cron)
     try:
-        _register(deployment, files)
+        return _register(deployment, files)
     except httpx.HTTPError as error:
         reason = " ".join(str(error).split())[:500] or type(error).__name__
         raise RuntimeError(f"the Prefect server did not take the registration ({reason}): run deploy again") from error
 
 
-def _register(deployment: Deployment, files: Path) -> None:
+def _register(deployment: Deployment, files: Path) -> str:
     with get_client(sync_client=True) as client:
         _check_version(client)
         with suppress(ObjectAlreadyExists):  # of whatever type: its owner chose it
@@ -81,6 +84,8 @@ def _register(deployment: Deployment, files: Path) -> None:
             for former in client.read_automations_by_name(content["name"]):
                 client.delete_automation(former.id)
             client.create_automation(AutomationCore.model_validate(content))
+        registered = client.read_deployment_by_name(f"audit/{deployment.name}")
+        return url_for("deployment", obj_id=registered.id) or ""
 
 
 def _check_version(client: SyncPrefectClient) -> None:
@@ -149,15 +154,18 @@ def run_on_schedule(name: str, cron: str, parameters: dict[str, Any]) -> None:
 
         runner = Runner(name=name, limit=1, pause_on_shutdown=True)
         runner.handle_sigterm = stop  # type: ignore[method-assign]
-        await runner.aadd_flow(
+        registered = await runner.aadd_flow(
             audit,  # type: ignore[arg-type]
             name=name,
             cron=cron,
-            parameters={"parameters": parameters},
+            parameters=parameters,
             tags=["lfm-atlas", "audit"],
             concurrency_limit=1,
             entrypoint_type=EntrypointType.MODULE_PATH,
         )
+        if page := url_for("deployment", obj_id=registered):
+            print_out(f"in Prefect's interface: {page}")
+            sys.stdout.flush()  # whoever reads a log waits for this line
         await runner.start()
 
     try:

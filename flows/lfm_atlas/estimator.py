@@ -62,6 +62,17 @@ class LatentFunctionalMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         ------
         DataError
             If the arrays or anchors cannot be used, as `lfm_atlas.fit_map`; it is a ValueError.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> generator = np.random.default_rng(0)
+        >>> x = generator.normal(size=(120, 6))
+        >>> order = generator.permutation(120)
+        >>> y = (x @ np.linalg.qr(generator.normal(size=(6, 6)))[0])[order]  # the same points in another order
+        >>> rows = np.column_stack([order, np.arange(120)])[:40]  # of 40 it is known which they are
+        >>> LatentFunctionalMap().fit(x, y, anchors=rows).transform(x).shape
+        (120, 6)
         """
         if y is None:
             raise ValueError("got no y, expected the target: requires y to be passed, but the target y is None.")
@@ -78,7 +89,15 @@ class LatentFunctionalMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         return self
 
     def transform(self, z: Any) -> np.ndarray:
-        """Return rows of the source, seen before or not, in the coordinates of the target (points, target features)."""
+        """Return rows of the source, seen before or not, in the coordinates of the target (points, target features).
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> x = np.random.default_rng(0).normal(size=(120, 6))
+        >>> LatentFunctionalMap().fit(x, 2 * x).transform(x[:3]).shape
+        (3, 6)
+        """
         check_is_fitted(self)
         return self.fitted_map_.transfer(validate_data(self, z, dtype=np.float64, reset=False))
 

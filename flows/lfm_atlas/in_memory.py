@@ -41,7 +41,7 @@ DEFAULT_MEASURES = ("overlap", "lfm")
 # What the layer of a model is called that is given as one array, and the dataset of all.
 _LAYER, _DATASET = "rows", "points"
 # What a person may set: not where things lie, nor what has a parameter of its own.
-_SETTINGS = frozenset(AtlasConfig.model_fields) - {"path", "store", "remote", "keep_if_below", "measures"}
+_SETTINGS = frozenset(AtlasConfig.model_fields) - {"title", "path", "store", "remote", "keep_if_below", "previews", "measures"}
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,15 @@ class Score:
         The score where chance is 0 and the best value 1.
     status, reason
         ``ok``, or why the score is none, or is to be read with care: a code of docs/scores.md, and a sentence.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lfm_atlas import compare
+    >>> x = np.random.default_rng(0).normal(size=(200, 8))
+    >>> score = compare(x, 2 * x, measures="overlap")["overlap"]
+    >>> round(score.score, 3), score.status, score.p_value < 1e-6
+    (1.0, 'ok', True)
     """
 
     measure: str
@@ -88,6 +97,15 @@ class Comparison(Mapping[str, Score]):
         How many points both arrays have.
     n_features
         How many features the first and the second array have.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lfm_atlas import compare
+    >>> x = np.random.default_rng(0).normal(size=(200, 8))
+    >>> found = compare(x, x[:, ::-1], measures=["overlap", "cka_linear_debiased_song"])
+    >>> list(found), found.n_points, found.n_features
+    (['overlap', 'cka_linear_debiased_song'], 200, (8, 8))
     """
 
     scores: tuple[Score, ...]
@@ -107,7 +125,16 @@ class Comparison(Mapping[str, Score]):
         return len(self.scores)
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return a pandas data frame, a row for each measure."""
+        """Return a pandas data frame, a row for each measure.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from lfm_atlas import compare
+        >>> x = np.random.default_rng(0).normal(size=(200, 8))
+        >>> list(compare(x, x, measures="overlap").to_frame().index)
+        ['overlap']
+        """
         import pandas as pd
 
         rows = [vars(score) | {"low": score.interval[0], "high": score.interval[1]} for score in self.scores]

@@ -24,6 +24,14 @@ class MeasureFunction:
     ----------
     name, convention
         What catalogs call it, and what it computes.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from lfm_atlas import measures
+    >>> x = np.random.default_rng(0).normal(size=(50, 4))
+    >>> round(measures["gulp_lambda_0.01"](x, x), 6)
+    0.0
     """
 
     name: str

@@ -15,6 +15,7 @@ from lfm_tasks.stages.collection.stage import fit_collections
 from lfm_tasks.stages.embeddings.stage import embed_spaces
 from lfm_tasks.stages.inventory.stage import validate
 from lfm_tasks.stages.kept_maps.stage import keep_maps
+from lfm_tasks.stages.previews.stage import choose_previews
 from lfm_tasks.stages.publish.stage import atlas_spec, publish_atlas
 from lfm_tasks.stages.scores.stage import UnscoredPairs, score_pairs
 from lfm_tasks.stages.transfers.stage import fit_transfers
@@ -78,7 +79,8 @@ def build_atlas(run: Run, as_stage: StageCaller = call_directly) -> Outcome:
     across = as_stage(compare_across_datasets)(run, zoo, spaces)
     transfers = as_stage(fit_transfers)(run, zoo, spaces)
     embedded = as_stage(embed_spaces)(run, zoo, spaces, scored)
-    atlas = atlas_spec(run, zoo, spaces, scored, collections, kept, across, transfers, embedded)
+    previews = choose_previews(run, kept)
+    atlas = atlas_spec(run, zoo, spaces, scored, collections, kept, across, transfers, embedded, previews)
     publication = as_stage(publish_atlas)(run, atlas)
     return Outcome(
         n_spaces=len(spaces),

@@ -8,6 +8,7 @@ import ctypes
 import logging
 import os
 import secrets
+import shlex
 import signal
 import socket
 import stat
@@ -35,16 +36,21 @@ _RETRY_HINT = "run again, what was finished is kept; --no-prefect needs no serve
 _PR_SET_PDEATHSIG = 1
 
 # The server gets its socket from the run: nobody else can take the port between the choice and the start.
-# Beside its API, which wants the secret, Prefect's server tells everybody its settings and its schema: not this one.
+# Beside its API, which wants the secret, Prefect's server tells everybody its settings and its schema. This one serves
+# nothing but the API and, where a person wants it, the pages of the interface, which ask for the secret.
 _SERVER = """
 import socket, sys, uvicorn
+
+HAS_PAGES, SCHEMAS = sys.argv[3:] == ["pages"], ("/docs", "/redoc", "/openapi.json")
 
 def create_app():
     from prefect.server.api.server import create_app
     served = create_app()
 
     async def app(scope, receive, send):
-        if scope["type"] == "lifespan" or scope["path"].startswith("/api/"):
+        path = scope.get("path", "")
+        is_page = HAS_PAGES and scope["type"] == "http" and not path.startswith(SCHEMAS)
+        if scope["type"] == "lifespan" or path.startswith("/api/") or is_page:
             await served(scope, receive, send)
         elif scope["type"] == "http":
             await send({"type": "http.response.start", "status": 404, "headers": []})
@@ -65,7 +71,11 @@ sys.exit(0 if server.started else 3)
 
 @contextmanager
 def prefect_server(
-    home: Path, *, with_schedules: bool = False, before_start: Callable[[], object] = lambda: None
+    home: Path,
+    *,
+    with_schedules: bool = False,
+    with_pages: bool = False,
+    before_start: Callable[[], object] = lambda: None,
 ) -> Iterator[str]:
     """Yield the address of a Prefect API: the user's own (``PREFECT_API_URL``), or that of a server started here.
 
@@ -84,6 +94,8 @@ def prefect_server(
     with_schedules
         Start the whole server, with scheduler and automations; without it, the lean one that a single run needs. The
         secret lies in `SECRET_FILE` of ``home``, too, for other programs of the same user.
+    with_pages
+        Start the whole server with its interface, see `pages_of`; whoever opens it logs in by that secret.
     before_start
         Called before a server is started, where Prefect may be imported; what it raises comes through.
 
@@ -108,11 +120,13 @@ def prefect_server(
             address = f"http://127.0.0.1:{listener.getsockname()[1]}/api"
             settings.enter_context(environment({**settings_of_run(home, secret), "PREFECT_API_URL": address}))
             before_start()
-            process = _start(home, listener, secret, with_schedules)
+            is_whole = with_schedules or with_pages
+            variables = variables_of_server(home, secret, with_schedules=is_whole, pages_of=address * with_pages)
+            process = _start(home, listener, variables, with_pages=with_pages)
             listener.close()
             ended = threading.Event()
             threading.Thread(target=_exit_when_server_ends, args=(process, ended, home), daemon=True).start()
-            if with_schedules:
+            if is_whole:
                 _write_secret(home / SECRET_FILE, secret)
             try:
                 yield address
@@ -121,6 +135,19 @@ def prefect_server(
                 ended.set()
                 (home / SECRET_FILE).unlink(missing_ok=True)
                 _stop(process)
+
+
+def pages_of(address: str) -> str:
+    """Return where the interface of the server is whose API has this address."""
+    return address.removesuffix("/api") + "/"
+
+
+def pages_sentence(address: str, secret_file: Path | None) -> str:
+    """Return where the interface is, and how to log in; ``secret_file`` is None at a server of the user."""
+    if secret_file is None:
+        return f"Prefect's interface: {os.environ.get('PREFECT_UI_URL') or pages_of(address)}"
+    password = f"its password is what this prints: cat {shlex.quote(str(secret_file.absolute()))}"
+    return f"Prefect's interface, until this command ends: {pages_of(address)}; {password}"
 
 
 def _send_logs() -> None:
@@ -176,11 +203,12 @@ def wait_until_ready(address: str) -> None:
     raise RuntimeError(f"{message}: {_RETRY_HINT}")
 
 
-def _start(home: Path, listener: socket.socket, secret: str, with_schedules: bool) -> subprocess.Popen[bytes]:
+def _start(
+    home: Path, listener: socket.socket, variables: dict[str, str], *, with_pages: bool
+) -> subprocess.Popen[bytes]:
     """Start the server on a socket that is bound already."""
     # The folder is for who looks at the processes.
-    command = [sys.executable, "-P", "-c", _SERVER, str(listener.fileno()), str(home)]
-    variables = variables_of_server(home, secret, with_schedules=with_schedules)
+    command = [sys.executable, "-P", "-c", _SERVER, str(listener.fileno()), str(home), *["pages"] * with_pages]
     with open(os.open(home / "server.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600), "ab") as log:
         # A process group of its own: Ctrl+C reaches the whole group of the terminal, and the run still has to report to
         # the server how it ended.

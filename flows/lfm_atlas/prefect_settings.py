@@ -90,7 +90,7 @@ def settings_of_run(home: Path, secret: str) -> dict[str, str | None]:
     }
 
 
-def variables_of_server(home: Path, secret: str, *, with_schedules: bool) -> dict[str, str]:
+def variables_of_server(home: Path, secret: str, *, with_schedules: bool, pages_of: str = "") -> dict[str, str]:
     """Return the whole environment of a server that a run starts.
 
     Parameters
@@ -101,6 +101,8 @@ def variables_of_server(home: Path, secret: str, *, with_schedules: bool) -> dic
         What the server answers to.
     with_schedules
         The whole server, with scheduler and automations; False: Prefect's lean form.
+    pages_of
+        The address of the API whose interface the server has, from files in ``home``; empty: it has none.
     """
     inherited = {
         name: value
@@ -112,8 +114,19 @@ def variables_of_server(home: Path, secret: str, *, with_schedules: bool) -> dic
         # Else SQLite needs room in TMPDIR, too.
         "SQLITE_TMPDIR": str(home),
         **{name: value for name, value in settings_of_run(home, secret).items() if value is not None},
-        "PREFECT_UI_ENABLED": "false",
+        **_pages(home, pages_of),
         "PREFECT_SERVER_API_AUTH_STRING": secret,
         "PYTHONSAFEPATH": "1",
         **({} if with_schedules else {"PREFECT__SERVER_EPHEMERAL": "1"}),
+    }
+
+
+def _pages(home: Path, address: str) -> dict[str, str]:
+    if not address:
+        return {"PREFECT_UI_ENABLED": "false"}
+    # Prefect writes them where it is installed, else: other users' folder, or one that cannot be written.
+    return {
+        "PREFECT_UI_ENABLED": "true",
+        "PREFECT_UI_STATIC_DIRECTORY": str(home / "ui"),
+        "PREFECT_UI_API_URL": address,
     }

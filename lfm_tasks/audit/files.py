@@ -9,7 +9,7 @@ from typing import Any, Literal
 from xml.etree import ElementTree
 
 from lfm_tasks.checks import Finding
-from lfm_tasks.report.page import AuditFacts, render_audit
+from lfm_tasks.report.audit_page import AuditFacts, render_audit
 from lfm_tasks.stores.outputs import HISTORY, history_lines
 from lfm_tasks.stores.units.durable import atomic_write
 
@@ -22,6 +22,7 @@ class CheckResult:
 
     pass: within the limit. fail: beyond it. warn: beyond it, not enforced. error: the check could not be evaluated.
     unjudged: what is there cannot be judged, and that is not enforced. skipped: there is nothing to measure.
+    ``seconds``: how long its evaluation took.
     """
 
     name: str
@@ -32,6 +33,7 @@ class CheckResult:
     message: str = ""
     findings: tuple[Finding, ...] = ()
     null: Mapping[str, Any] = field(default_factory=dict)
+    seconds: float = 0.0
 
     @property
     def breaks(self) -> bool:
@@ -53,7 +55,7 @@ def write_audit(
     history = [*read_history(folder), history_line(facts)]
     _write(folder / HISTORY, "".join(json.dumps(line, sort_keys=True) + "\n" for line in history))
     _write(folder / "audit.json", json.dumps(facts, indent=1, allow_nan=False, ensure_ascii=False) + "\n")
-    _write(folder / "audit.junit.xml", junit(results))
+    _write(folder / "audit.junit.xml", junit(results, str(facts["time"])))
     shown = AuditFacts(facts, history[-_N_PAST:])
     _write(folder / "audit.html", render_audit(shown))
     _write(folder / "report.html", report(shown))
@@ -72,8 +74,8 @@ def read_history(folder: Path) -> list[dict[str, Any]]:
     return list(history_lines(path)) if path.is_file() else []
 
 
-def junit(results: tuple[CheckResult, ...]) -> str:
-    """Return the checks as a JUnit suite: a test case each."""
+def junit(results: tuple[CheckResult, ...], time: str) -> str:
+    """Return the checks as a JUnit suite: a test case each, with its seconds; ``time``: of the audit, UTC."""
     elements = {
         "fail": "failure", "error": "error", "unjudged": "skipped", "skipped": "skipped", "warn": "system-out"
     }  # fmt: skip
@@ -81,9 +83,11 @@ def junit(results: tuple[CheckResult, ...]) -> str:
     suite = ElementTree.Element(
         "testsuite", name="lfm-atlas audit", tests=str(len(results)), failures=str(counted["failure"]),
         errors=str(counted["error"]), skipped=str(counted["skipped"]),
+        time=f"{sum(result.seconds for result in results):.3f}", timestamp=time[:19],
     )  # fmt: skip
     for result in results:
-        case = ElementTree.SubElement(suite, "testcase", classname="audit", name=result.name)
+        names = {"classname": "audit", "name": result.name, "time": f"{result.seconds:.3f}"}
+        case = ElementTree.SubElement(suite, "testcase", names)
         if result.status in elements:
             element = ElementTree.SubElement(case, elements[result.status])
             # XML cannot hold control characters; messages quote what errors say.

@@ -6,9 +6,11 @@ from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Literal
 
 from lfm_tasks import __version__
+from lfm_tasks.audit.canary import evaluate_canary_of
 from lfm_tasks.audit.control import control
 from lfm_tasks.audit.files import AUDIT_VERSION, CheckResult, Status, write_audit
 from lfm_tasks.audit.weights import weight_agreements
@@ -88,7 +90,11 @@ def audit_atlas(run: Run, promote_anyway: bool = False) -> Audit:
         baseline = read_published(place)
     except DataError as error:
         baseline = error
-    results = (*evaluate(config.checks, current, baseline), guarded("control", True, control, run, current))
+    results = (
+        *evaluate(config.checks, current, baseline),
+        *evaluate_canary(run, current, baseline),
+        guarded("control", True, control, run, current),
+    )
     # Messages may name the baseline, whose path may hold a value of the environment.
     checks = tuple(replace(result, message=run.catalog.hide_values(result.message)) for result in results)
     if kept := run.notes.get("kept"):
@@ -159,6 +165,21 @@ def evaluate(
             yield evaluate_check(check, current, baseline)
 
 
+def evaluate_canary(
+    run: Run, current: PublishedAtlas, baseline: PublishedAtlas | DataError | None
+) -> Iterator[CheckResult]:
+    """Yield the result of the canary, if the catalog has one."""
+    canary = run.catalog.audit.canary
+    if canary is None:
+        return
+    if isinstance(baseline, DataError):
+        yield CheckResult("canary", "error", canary.enforced, message=str(baseline))
+    elif baseline is None:
+        yield CheckResult("canary", "skipped", canary.enforced, message="there is no baseline yet")
+    else:
+        yield guarded("canary", canary.enforced, evaluate_canary_of, canary, run.store, current, baseline)
+
+
 def evaluate_check(
     check: ZooCheck | BaselineCheck, current: PublishedAtlas, baseline: PublishedAtlas | DataError | None = None
 ) -> CheckResult:
@@ -178,6 +199,12 @@ def evaluate_check(
 
 def guarded(name: str, enforced: bool, measure: Callable[..., object], *arguments: Any) -> CheckResult:
     """Return the result of a check; one that stops with an unexpected error must not take the others with it."""
+    start = perf_counter()
+    result = _measured(name, enforced, measure, *arguments)
+    return replace(result, seconds=round(perf_counter() - start, 4))
+
+
+def _measured(name: str, enforced: bool, measure: Callable[..., object], *arguments: Any) -> CheckResult:
     try:
         measured = measure(*arguments)
     except OSError:

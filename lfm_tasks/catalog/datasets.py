@@ -215,6 +215,7 @@ class Dataset(Settings):
     ids: Ids | None = None
     labels: DatasetFile | None = None
     inputs: DatasetFile | None = None
+    previews: DatasetFile | None = Field(default=None, description="pictures or texts of the rows, to be shown only")
     groups: DatasetFile | None = None
     strata: Strata | None = None
     points: DatasetIds | None = Field(default=None, description="the ids that are compared; by default all")

@@ -32,6 +32,14 @@ class Checks(create_model("Checks", __base__=Settings, **_CHECKS)):  # type: ign
     """The checks of an audit; ``null`` switches one off, ``enforced: false`` makes a broken limit a warning."""
 
 
+class Canary(Settings):
+    """A few fixed inputs whose vectors have to stay as they are in the baseline, row by row."""
+
+    dataset: Name = Field(description="the dataset of these inputs")
+    at_least: float = Field(default=0.999, ge=-1, le=1, description="cosine of each row with that of the baseline")
+    enforced: bool = True
+
+
 class AuditConfig(Settings):
     """What ``lfm-atlas audit`` checks, and where it writes; paths are relative to the catalog."""
 
@@ -39,6 +47,16 @@ class AuditConfig(Settings):
     baseline: PathText = Field(default="baseline", min_length=1, description="folder of the atlas to compare with")
     promote: Literal["on_pass", "never"] = "on_pass"
     checks: Checks = Checks()
+    canary: Canary | None = None
+
+
+class Port(Settings):
+    """Two models that should compute the same, for ``lfm-atlas parity``: which layers stand beside each other."""
+
+    reference: str = Field(min_length=1, description="the model that is right")
+    candidate: str = Field(min_length=1, description="the port or conversion of it")
+    layers: dict[str, str] = Field(default_factory=dict, description="layers of the reference: those of the candidate")
+    tolerance: float | None = Field(default=None, ge=0, description="of a row, relative to its largest number")
 
 
 class CatalogText(Settings):
@@ -52,6 +70,7 @@ class CatalogText(Settings):
     atlas: AtlasConfig = AtlasConfig()
     comparisons: dict[Name, Comparison] = Field(default_factory=dict)
     audit: AuditConfig = AuditConfig()
+    parity: dict[Name, Port] = Field(default_factory=dict)
     cluster: ClusterConfig = LocalCluster()
     links: Annotated[tuple[PathText, ...], Field(strict=False)] = Field(
         default=(), description="folders that links may lead into, beside the catalog's own"
@@ -63,6 +82,19 @@ class CatalogText(Settings):
             if self.atlas.graph.landmarks is not None and comparison.maps and comparison.maps.regime != "full":
                 raise ValueError(f"comparisons.{name}: {NO_GRAPH.format(comparison.maps.regime)}")
         return self
+
+    @model_validator(mode="after")
+    def _canary_of_a_dataset(self) -> "CatalogText":
+        canary = self.audit.canary
+        if canary is not None and canary.dataset not in self.datasets:
+            hint = did_you_mean(canary.dataset, self.datasets)
+            raise ValueError(f"audit.canary: got the dataset {canary.dataset!r}, expected one of the catalog{hint}")
+        return self
+
+    def port_of(self, reference: str, candidate: str) -> Port | None:
+        """Return what the section ``parity`` says of two models; None if it does not name them."""
+        ports = self.parity.values()
+        return next((one for one in ports if (one.reference, one.candidate) == (reference, candidate)), None)
 
     def model_facts(self) -> dict[str, ModelFacts]:
         """Return what comparisons choose models by: the datasets and ``meta`` of each."""

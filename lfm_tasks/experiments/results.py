@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lfm_tasks.catalog import Catalog
-from lfm_tasks.report.page import allowed, resource, templates
+from lfm_tasks.report.templates import allowed, resource, templates
 from lfm_tasks.runtime.run import versions
 from lfm_tasks.stores.atlas.files import write_columns
 from lfm_tasks.stores.outputs import is_page

@@ -6,6 +6,7 @@ import numpy as np
 
 from lfm_tasks.published.answers import Table
 from lfm_tasks.published.atlas import Atlas
+from lfm_tasks.published.queries import model_values, require_one_of
 from lfm_tasks.statistics.across_datasets import Similarities, agreements, side_by_side
 from lfm_tasks.statistics.model_pairs import symmetrized
 from lfm_tasks.stores.atlas.schema import AtlasError
@@ -53,8 +54,9 @@ def datasets_tables(atlas: Atlas, measure: str | None = None, *, n: int | None =
 
 
 def _similarities(atlas: Atlas, measure: str, dataset: str) -> Similarities:
-    matrix = atlas.matrix(measure, dataset=dataset)
-    return Similarities([str(name) for name in matrix["source"].values], symmetrized(matrix.values))
+    names = atlas.names(dataset)
+    known = require_one_of(measure, atlas.measures, "measure")
+    return Similarities(names.models, symmetrized(model_values(atlas.scores, names, known, "best_match")))
 
 
 def across_rows(atlas: Atlas, comparison: str, measure: str | None = None) -> list[dict[str, Any]]:

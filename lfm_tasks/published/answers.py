@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import xarray as xr
 
 from lfm_tasks.lineage.levels import MEANINGS, Level
 from lfm_tasks.published import queries
@@ -55,19 +54,27 @@ def nearest_tables(atlas: Atlas, name: str, n: int, measure: str | None, dataset
 
 def pair_tables(atlas: Atlas, source: str, target: str, dataset: str | None) -> list[Table]:
     """Return the numbers of a pair of spaces, a row a measure; of two models their summaries."""
-    pair = atlas.pair(source, target, dataset=dataset)
-    if "source" in pair["status"].dims and "target" in pair["status"].dims:
+    names = atlas.names(atlas.dataset_of(dataset, source, target))
+    sides = {"source": names.spaces_of(source), "target": names.spaces_of(target)}
+    cells = atlas.scores.sel({"dataset": names.dataset, **sides})
+    statuses, dims = queries.status_names(cells), cells["status"].dims
+    if "source" in dims and "target" in dims:
         of_both = [one for one in atlas.relations() if one.is_of(source, dataset) and one.is_of(target, dataset)]
         found = [one.finding() for one in of_both]
         relation = [Table("relation", "how they are related", found)] if found else []
-        return [*relation, Table("models", f"{source} -> {target}", _model_rows(atlas, source, target, pair))]
+        of_measure = dict(zip(atlas.measures, statuses, strict=True))
+        rows = _model_rows(atlas, names, source, target, of_measure)
+        return [*relation, Table("models", f"{source} -> {target}", rows)]
     rows = []
-    stacked = pair.stack(cell=list(pair["status"].dims), create_index=False)
-    for index in range(stacked.sizes["cell"]):
-        cell = stacked.isel(cell=index)
-        names = {label: str(cell[label].values) for label in ("measure", "source", "target")}
-        texts = {label: str(cell[label].values) for label in ("status", "reason")}
-        rows.append(names | _pair_numbers(cell) | texts)
+    columns = {name: cells[name].values for name in _PAIR}
+    labels = {"measure": cells["measure"].values, **{side: cells[side].values for side in sides}}
+    n_common = np.broadcast_to(cells["n_common"].values, statuses.shape)
+    for place in np.ndindex(statuses.shape):
+        at = dict(zip(dims, place, strict=True))
+        row: _Row = {name: str(known[at[name]] if name in at else known) for name, known in labels.items()}
+        row |= {name: _finite_or_none(column[place]) for name, column in columns.items()}
+        status = str(statuses[place])
+        rows.append(row | {"n_common": int(n_common[place]), "status": status, "reason": queries.reason_of(status)})
     return [Table("pair", f"{source} -> {target}", rows)]
 
 
@@ -121,29 +128,26 @@ def difference_tables(changes: Mapping[str, Any]) -> list[Table]:
     return tables
 
 
-def _model_rows(atlas: Atlas, source: str, target: str, pair: xr.Dataset) -> list[dict[str, Any]]:
+def _model_rows(
+    atlas: Atlas, names: queries.Names, source: str, target: str, statuses: Mapping[str, np.ndarray]
+) -> list[_Row]:
     rows = []
-    dataset = str(pair["dataset"].values)
+    first, second = names.models.index(source), names.models.index(target)
     for measure in atlas.measures:
-        row: dict[str, Any] = {"measure": measure}
+        row: _Row = {"measure": measure}
         for reduce in queries.REDUCTIONS:
             try:
-                matrix = atlas.matrix(measure, reduce, dataset=dataset)  # type: ignore[arg-type]
+                values = queries.model_values(atlas.scores, names, measure, reduce)
             except AtlasError:  # a distance whose chance nobody sampled
                 continue
-            row |= {reduce: _finite_or_none(matrix.sel(source=source, target=target))}
-            row |= {f"{reduce}_back": _finite_or_none(matrix.sel(source=target, target=source))}
-        statuses = [str(status) for status in np.unique(pair["status"].sel(measure=measure).values.astype(str))]
-        rows.append(row | {"status": ", ".join(statuses)})
+            row |= {reduce: _finite_or_none(values[first, second])}
+            row |= {f"{reduce}_back": _finite_or_none(values[second, first])}
+        rows.append(row | {"status": ", ".join(np.unique(statuses[measure].astype(str)))})
     return rows
 
 
-def _pair_numbers(cell: xr.Dataset) -> dict[str, Any]:
-    return {name: _finite_or_none(cell[name]) for name in _PAIR} | {"n_common": int(cell["n_common"])}
-
-
-def _finite_or_none(value: xr.DataArray) -> float | None:
-    return float(value) if np.isfinite(float(value)) else None
+def _finite_or_none(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def differences(base: Atlas, candidate: Atlas, *, n: int = 10) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from scipy.cluster.hierarchy import leaves_list, linkage
 from scipy.spatial.distance import squareform
 
+from lfm_tasks.errors import number_of
 from lfm_tasks.lineage.levels import Level
 from lfm_tasks.lineage.relations import Relation
 from lfm_tasks.published.atlas import Atlas
@@ -96,6 +97,27 @@ def artifact_page(atlas: Atlas) -> str:
     return "\n".join(_shortened(lines)) + "\n"
 
 
+def nearest_rows(atlas: Atlas, most: int = 500) -> list[dict[str, Any]]:
+    """Return a row for each model and dataset: the nearest model, how it is related, and how alike they are.
+
+    ``most``: how many rows at most. Datasets whose measure is a distance without chance have none.
+    """
+    levels = {(one.dataset, frozenset((one.source, one.target))): str(one.level) for one in atlas.relations()}
+    rows: list[dict[str, Any]] = []
+    for dataset in atlas.datasets:
+        names, measure = atlas.names(dataset), atlas.default_measure
+        try:
+            similarity = symmetrized(atlas.matrix(dataset=dataset).values)
+        except AtlasError:
+            continue
+        for model in names.models[: most - len(rows)]:
+            for row in islice(nearest_models(atlas.scores, names, model, measure, similarity), 1):
+                found = {"model": model, "nearest": row["name"], "value": round(row["value"], 3)}
+                level = levels.get((dataset, frozenset((model, row["name"]))), "")
+                rows.append(found | {"relation": level, "dataset": dataset})
+    return rows
+
+
 def escape_markdown(text: str) -> str:
     """Return ``text`` escaped: Markdown and HTML show it as it is, without link, emphasis, cell border or element.
 
@@ -118,21 +140,22 @@ def _checks(atlas: Atlas, relations: Sequence[Relation]) -> list[tuple[str, bool
     n_low_recall = int((atlas.scores["recall"].values[is_present] < GOOD_RECALL).sum())
     failed = f"{counts['failures']} failed" + (f" ({escape_markdown(', '.join(reasons))})" if reasons else "")
     related = [one for one in relations if one.level.is_at_least(Level.RELATED)]
+    n_declared = sum(one.declared for one in related)
     n_without_score = counts["directed_pairs_without_score"]
     return [
         (
             "relations",
             any(not one.declared for one in related),
-            f"{len(related)} pairs of models are copies or related, {sum(one.declared for one in related)} say so",
+            f"{number_of(len(related), 'pair')} of copies or related models, {n_declared} declared",
         ),
         (
             "spaces",
             bool(failures),
-            f"{counts['spaces']} of {counts['models']} models; {failed}",
+            f"{counts['spaces']} of {number_of(counts['models'], 'model')}; {failed}",
         ),
         ("pairs", bool(n_without_score), f"{counts['directed_pairs']} directed, {n_without_score} without a score"),
         ("graphs", bool(n_in_pieces), f"{n_in_pieces} were in pieces before they were joined"),
-        ("neighbors", bool(n_low_recall), f"{n_low_recall} spaces with a recall below {GOOD_RECALL}"),
+        ("neighbors", bool(n_low_recall), f"{number_of(n_low_recall, 'space')} with a recall below {GOOD_RECALL}"),
     ]
 
 

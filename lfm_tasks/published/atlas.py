@@ -3,16 +3,15 @@
 Users import `open_atlas` from ``lfm_atlas``.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import compress, islice
 from os import PathLike
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
-import xarray as xr
 
 from lfm_tasks.catalog.names import describe, did_you_mean, matches
 from lfm_tasks.lineage.families import Family, families_of
@@ -23,21 +22,23 @@ from lfm_tasks.published.plots import AtlasPlots
 from lfm_tasks.published.queries import Names, require_one_of
 from lfm_tasks.published.rows import Rows
 from lfm_tasks.published.temporary import TemporaryFolder
-from lfm_tasks.spectral.bases.full_map import full_map, whitened_rows
 from lfm_tasks.statistics.model_pairs import symmetrized
 from lfm_tasks.stores.atlas.files import checked_manifest, open_group, open_scores, read_json
 from lfm_tasks.stores.atlas.schema import ZARR, AtlasError, Manifest, manifest_key
-from lfm_tasks.stores.units.store import UnitStore
+from lfm_tasks.stores.atlas.score_arrays import read_score_arrays
 
 if TYPE_CHECKING:
     import pandas as pd
+    import xarray as xr
 
 
 _DIMS = ("target_eigenpair", "source_eigenpair")
 
 
-def functional_map(atlas: "Atlas", dataset: str, source: str, target: str) -> xr.DataArray:
+def functional_map(atlas: "Atlas", dataset: str, source: str, target: str) -> "xr.DataArray":
     """Return the map (target_eigenpair, source_eigenpair) of two spaces of one dataset."""
+    import xarray as xr
+
     stored = _stored_map(atlas.section(f"maps/{dataset}"), source, target)
     values = _recomputed_map(atlas, dataset, source, target) if stored is None else stored
     labels = {"source": source, "target": target, "dataset": dataset}
@@ -48,7 +49,7 @@ def functional_map(atlas: "Atlas", dataset: str, source: str, target: str) -> xr
     return xr.DataArray(values, labels, _DIMS, "functional_map", attributes)
 
 
-def _stored_map(maps: xr.Dataset | None, source: str, target: str) -> np.ndarray | None:
+def _stored_map(maps: "xr.Dataset | None", source: str, target: str) -> np.ndarray | None:
     if maps is None:
         return None
     rows = np.flatnonzero((maps["source"].values == source) & (maps["target"].values == target))
@@ -61,6 +62,8 @@ def _stored_map(maps: xr.Dataset | None, source: str, target: str) -> np.ndarray
 
 
 def _recomputed_map(atlas: "Atlas", dataset: str, source: str, target: str) -> np.ndarray:
+    from lfm_tasks.spectral.bases.full_map import full_map, whitened_rows
+
     regime = atlas.summary["settings"]["maps"]["regime"]
     if regime != "full":
         raise AtlasError(
@@ -80,6 +83,8 @@ def _recomputed_map(atlas: "Atlas", dataset: str, source: str, target: str) -> n
 
 def _basis(atlas: "Atlas", dataset: str, space: str) -> tuple[np.ndarray, np.ndarray]:
     """Return eigenvectors and ids of a space from the store; raise `AtlasError` if the store does not have them."""
+    from lfm_tasks.stores.units.store import UnitStore
+
     key = str(atlas.scores["basis"].sel(dataset=dataset, source=space).values)
     store = UnitStore(atlas.store)
     if not key or not store.has("bases", key):
@@ -115,44 +120,87 @@ class Atlas:
         Size and SHA-256 of every file of the atlas.
     temporary
         The folder of an atlas of arrays in memory, which `close` removes; None for a published atlas.
+
+    Examples
+    --------
+    >>> from lfm_atlas import open_atlas
+    >>> atlas = open_atlas("atlas")  # of the zoo that comes with the package; the examples below use it, too
+    >>> len(atlas), "mlp_s0" in atlas, atlas["mlp_s0"][0]["name"]
+    (40, True, 'mlp_s0_permuted')
     """
 
     folder: Path
     key: str
     summary: Mapping[str, Any]
-    scores: xr.Dataset
+    scores: "xr.Dataset"
     store: Path
     manifest: Manifest
     temporary: TemporaryFolder | None = None
 
     @property
     def datasets(self) -> list[str]:
-        """Return the names of the datasets."""
+        """Return the names of the datasets.
+
+        Examples
+        --------
+        >>> atlas.datasets
+        ['digits']
+        """
         return [str(name) for name in self.scores["dataset"].values]
 
     @property
     def measures(self) -> list[str]:
-        """Return the names of the measures."""
+        """Return the names of the measures.
+
+        Examples
+        --------
+        >>> atlas.measures
+        ['lfm', 'overlap']
+        """
         return [str(name) for name in self.scores["measure"].values]
 
     @property
     def default_measure(self) -> str:
-        """Return ``overlap``, which matches layers best, or the first measure of an atlas without it."""
+        """Return ``overlap``, which matches layers best, or the first measure of an atlas without it.
+
+        Examples
+        --------
+        >>> atlas.default_measure
+        'overlap'
+        """
         return "overlap" if "overlap" in self.measures else self.measures[0]
 
     @property
     def models(self) -> list[str]:
-        """Return the names of the models that have a space."""
+        """Return the names of the models that have a space.
+
+        Examples
+        --------
+        >>> atlas.models[:3]
+        ['cnn_s0', 'mlp_s0', 'mlp_s0_finetuned']
+        """
         return sorted({str(name) for name in self.scores["source_model"].values})
 
     @property
     def spaces(self) -> list[str]:
-        """Return the names of all spaces, ``model/layer``."""
+        """Return the names of all spaces, ``model/layer``.
+
+        Examples
+        --------
+        >>> atlas.spaces[:2]
+        ['cnn_s0/logits', 'cnn_s0/relu1']
+        """
         return [str(name) for name in self.scores["source"].values]
 
     @property
     def model_datasets(self) -> dict[str, list[str]]:
-        """Return the datasets of each model that has a space."""
+        """Return the datasets of each model that has a space.
+
+        Examples
+        --------
+        >>> atlas.model_datasets["mlp_s0"]
+        ['digits']
+        """
         models = np.array([str(name) for name in self.scores["source_model"].values], dtype=object)
         present = self.scores["n_points"].values > 0
         return {
@@ -162,7 +210,13 @@ class Atlas:
 
     @property
     def comparisons_across(self) -> list[str]:
-        """Return the names of the comparisons of spaces of two datasets."""
+        """Return the names of the comparisons of spaces of two datasets.
+
+        Examples
+        --------
+        >>> atlas.comparisons_across  # the models of the shipped zoo are on one dataset
+        []
+        """
         start = f"{ZARR}/across/"
         parts = [name.removeprefix(start).split("/") for name in self.manifest.files if name.startswith(start)]
         return sorted({part[0] for part in parts if len(part) > 1})
@@ -189,7 +243,12 @@ class Atlas:
 
     @property
     def plot(self) -> AtlasPlots:
-        """Return the pictures: ``plot.matrix()``, ``tree()``, ``layers(a, b)``, ``map(a, b)``, ``nearest(name)``."""
+        """Return the pictures: ``plot.matrix()``, ``tree()``, ``layers(a, b)``, ``map(a, b)``, ``nearest(name)``.
+
+        Examples
+        --------
+        >>> axes = atlas.plot.matrix()
+        """
         return AtlasPlots(self)
 
     def sel(
@@ -208,6 +267,12 @@ class Atlas:
         ------
         AtlasError
             If no space is left.
+
+        Examples
+        --------
+        >>> relatives = atlas.sel("mlp_*", layers="relu1", meta={"family": "mlp"})
+        >>> len(relatives), relatives.models[:2]
+        (6, ['mlp_s0', 'mlp_s0_finetuned'])
         """
         globs = (models,) if isinstance(models, str) else tuple(models)
         wanted = {
@@ -240,6 +305,11 @@ class Atlas:
         of both directions' `best_match`; ``margin`` how far the next one is behind, with its interval and p-value
         (``margin_low``, ``margin_high``, ``margin_p``): where the interval holds 0, the points do not tell which is
         nearer. Of models the other columns tell the pair of layers that is most alike.
+
+        Examples
+        --------
+        >>> atlas.nearest("mlp_s0/relu1", n=2)[0]["name"]
+        'mlp_s0_permuted/relu1'
         """
         if n < 1:
             raise AtlasError(f"found n={n}, needs at least 1 neighbor to name")
@@ -257,7 +327,7 @@ class Atlas:
         statistic: str | None = None,
         dataset: str | None = None,
         symmetric: bool = False,
-    ) -> xr.DataArray:
+    ) -> "xr.DataArray":
         """Return models × models (source, target), or with ``reduce=None`` spaces × spaces by model and depth.
 
         Each source is matched to the target's layers, so the two directions differ. ``symmetric``: their mean, which
@@ -266,20 +336,36 @@ class Atlas:
         ``best_match``: each source layer's best, averaged; ``depth_aligned``: at the target layer of nearest relative
         depth; ``mean``: over all pairs of layers. ``statistic``: any of `scores`; ``calibrated`` if left out, ``score``
         where chance was not sampled.
+
+        Examples
+        --------
+        >>> directed, both = atlas.matrix(), atlas.matrix(symmetric=True)
+        >>> both.attrs["direction"], both.shape
+        ('mean of both directions', (8, 8))
+        >>> mean = (directed.sel(source="mlp_s0", target="mlp_s1") + directed.sel(source="mlp_s1", target="mlp_s0")) / 2
+        >>> abs(float(mean - both.sel(source="mlp_s0", target="mlp_s1"))) < 1e-12
+        True
         """
         measure, names = self._measure(measure), self.names(dataset)
-        known = [str(name) for name, values in self.scores.data_vars.items() if "measure" in values.dims]
-        statistic = statistic and require_one_of(statistic, known, "statistic")
+        if statistic is not None:
+            known = [str(name) for name, values in self.scores.data_vars.items() if "measure" in values.dims]
+            require_one_of(statistic, known, "statistic")
         reduction = reduce and require_one_of(reduce, queries.REDUCTIONS, "reduction")
         directed = queries.matrix(self.scores, names, measure, reduction, statistic)
         if not symmetric:
             return directed.assign_attrs(direction="from source to target")
         return directed.copy(data=symmetrized(directed.values)).assign_attrs(direction="mean of both directions")
 
-    def pair(self, source: str, target: str, *, dataset: str | None = None) -> xr.Dataset:
+    def pair(self, source: str, target: str, *, dataset: str | None = None) -> "xr.Dataset":
         """Return all numbers of a pair by measure, with ``status`` and, where that is not ``ok``, ``reason`` in words.
 
         Two spaces give (measure); of a model all its layers, in the order of their depth.
+
+        Examples
+        --------
+        >>> pair = atlas.pair("mlp_s0/relu1", "mlp_s1/relu1").sel(measure="overlap")
+        >>> round(float(pair["score"]), 2), str(pair["status"].values)
+        (0.86, 'ok')
         """
         names = self.names(self.dataset_of(dataset, source, target))
         return queries.pair(self.scores, names, names.spaces_of(source), names.spaces_of(target))
@@ -289,31 +375,61 @@ class Atlas:
 
         A `Relation` has the level (copy, related, same family, beyond chance, unrelated, cannot tell), the probability
         of a common origin, and what they rest on. Likeness is evidence of a common origin, not proof.
+
+        Examples
+        --------
+        >>> closest = atlas.relations()[0]
+        >>> closest.source, closest.target, str(closest.level)
+        ('mlp_s0', 'mlp_s0_permuted', 'copy')
         """
         return relations_of_atlas(self.scores, self._meta)
 
     def families(self) -> tuple[Family, ...]:
-        """Return the groups of models that are related or declare it, each with its tree and, if known, its oldest."""
+        """Return the groups of models that are related or declare it, each with its tree and, if known, its oldest.
+
+        Examples
+        --------
+        >>> atlas.families()[0].sentence()
+        'mlp_s0_finetuned, mlp_s0_permuted: from mlp_s0'
+        """
         return families_of(self.relations(), self._meta)
 
     @property
     def _meta(self) -> dict[str, Mapping[str, Any]]:
         return {entry["name"]: entry["meta"] for entry in self.summary["models"]}
 
-    def map(self, source: str, target: str, *, dataset: str | None = None) -> xr.DataArray:
+    def map(self, source: str, target: str, *, dataset: str | None = None) -> "xr.DataArray":
         """Return the functional map (target_eigenpair, source_eigenpair) from one space to another.
 
         The map that the atlas keeps; else one computed from the bases in the store, if every point was known in both.
+
+        Examples
+        --------
+        >>> functional_map = atlas.map("mlp_s0/relu1", "mlp_s1/relu1")
+        >>> functional_map.dims
+        ('target_eigenpair', 'source_eigenpair')
         """
         names = self.names(self.dataset_of(dataset, source, target))
         return functional_map(self, names.dataset, names.space(source), names.space(target))
 
-    def section(self, path: str) -> xr.Dataset | None:
-        """Return a group beside the scores, such as ``maps/digits``, unread; None if the atlas does not have it."""
+    def section(self, path: str) -> "xr.Dataset | None":
+        """Return a group beside the scores, such as ``maps/digits``, unread; None if the atlas does not have it.
+
+        Examples
+        --------
+        >>> atlas.section("maps/digits").sizes["point"]
+        797
+        """
         return open_group(self.folder, path, self.manifest)
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return the long table, ``edges.parquet``, as a pandas data frame."""
+        """Return the long table, ``edges.parquet``, as a pandas data frame.
+
+        Examples
+        --------
+        >>> bool((atlas.to_frame()["q_value"] <= 1).all())
+        True
+        """
         try:
             import pandas as pd
         except ImportError as error:
@@ -329,6 +445,12 @@ class Atlas:
 
         Nodes have ``model``, ``layer`` and ``depth``, edges ``score``, ``calibrated``, ``p_value`` and ``q_value``.
         ``max_q`` is the highest false discovery rate of an edge; 1 for all pairs that have one.
+
+        Examples
+        --------
+        >>> graph = atlas.to_networkx(max_q=0.01)
+        >>> graph.number_of_nodes(), graph.has_edge("mlp_s0/relu1", "mlp_s1/relu1")
+        (40, True)
         """
         try:
             import networkx
@@ -349,7 +471,14 @@ class Atlas:
         return graph
 
     def close(self) -> None:
-        """Close the files, and remove those of an atlas of arrays in memory."""
+        """Close the files, and remove those of an atlas of arrays in memory.
+
+        Examples
+        --------
+        >>> with open_atlas("atlas") as opened:  # the end of the block closes it
+        ...     len(opened)
+        40
+        """
         self.scores.close()
         if self.temporary is not None:
             self.temporary.remove()
@@ -379,7 +508,13 @@ class Atlas:
             return summary
 
     def dataset_of(self, dataset: str | None, *names: str) -> str | None:
-        """Return ``dataset``, or the only one that has all of these models or spaces; `AtlasError` if none is."""
+        """Return ``dataset``, or the only one that has all of these models or spaces; `AtlasError` if none is.
+
+        Examples
+        --------
+        >>> atlas.sel("cnn_s0").dataset_of("digits", "cnn_s0")
+        'digits'
+        """
         if dataset is not None or len(self.datasets) < 2:
             return dataset
         present = {one: self.scores.sel(dataset=one)["n_points"].values > 0 for one in self.datasets}
@@ -412,7 +547,13 @@ class Atlas:
         return next((error for error in errors if "failed" in str(error)), AtlasError(needed))
 
     def names(self, dataset: str | None = None) -> Names:
-        """Return the models and spaces of a dataset, by model and depth."""
+        """Return the models and spaces of a dataset, by model and depth.
+
+        Examples
+        --------
+        >>> atlas.names("digits").layers("mlp_s0")[:2]
+        ['mlp_s0/relu1', 'mlp_s0/relu2']
+        """
         if dataset is None:
             if not self.datasets:
                 raise AtlasError(
@@ -462,15 +603,49 @@ def open_atlas(path: str | PathLike[str], *, store: str | PathLike[str] | None =
     ------
     AtlasError
         If there is no atlas, a file is not as published, or its schema version cannot be read.
+
+    Examples
+    --------
+    >>> from lfm_atlas import open_atlas
+    >>> with open_atlas("atlas") as atlas:  # what ``lfm-atlas run`` has published in this folder
+    ...     print(atlas)
+    <lfm-atlas: Similarity atlas>
+    spaces     40 of 8 models
+    pairs      1560 directed, 0 without a score
+    datasets   digits
+    measures   lfm, overlap
+    models     mlp_s0, mlp_s1, mlp_s2, mlp_s0_finetuned, mlp_s0_permuted, mlp_untrained, cnn_s0, tanh_s0
     """
     folder = Path(path)
-    store_folder = Path(store) if store is not None else folder.absolute().parent / _STORE
+    return _open(folder, Path(store) if store is not None else folder.absolute().parent / _STORE, open_scores)
+
+
+def open_for_tables(folder: Path) -> Atlas:
+    """Return the atlas in ``folder`` for the tables of `lfm_tasks.published.answers`, without waiting for xarray.
+
+    Its scores are `ScoreArrays`, which have what these tables need of an `xarray.Dataset`; large ones are as
+    `open_atlas` has them.
+
+    Raises
+    ------
+    AtlasError
+        As `open_atlas`.
+    """
+
+    def scores(folder: Path, manifest: Manifest) -> "xr.Dataset":
+        arrays = read_score_arrays(folder, manifest)
+        return open_scores(folder, manifest) if arrays is None else cast("xr.Dataset", arrays)
+
+    return _open(folder, folder.absolute().parent / _STORE, scores)
+
+
+def _open(folder: Path, store: Path, scores: "Callable[[Path, Manifest], xr.Dataset]") -> Atlas:
     for _ in range(_ATTEMPTS):
         before = manifest_key(folder)
         try:
             manifest = checked_manifest(folder)
             summary = read_json(folder / "summary.json")
-            atlas = Atlas(folder, manifest.key, summary, open_scores(folder, manifest), store_folder, manifest)
+            atlas = Atlas(folder, manifest.key, summary, scores(folder, manifest), store, manifest)
         except (AtlasError, OSError):
             if manifest_key(folder) == before:
                 raise

@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 
 from lfm_tasks.errors import number_of
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 _MAX_FAILURES = 10  # that a summary names
 
@@ -49,7 +51,7 @@ def _facts(summary: Mapping[str, Any], datasets: Sequence[str], measures: Sequen
 MOST_IN_NOTEBOOK = 12
 
 
-def matrix_as_html(values: xr.DataArray) -> str:
+def matrix_as_html(values: "xr.DataArray") -> str:
     """Return models × models as an HTML table for notebooks: the higher a value, the deeper its color."""
     names = [escape(str(name)) for name in values["source"].values]
     head = "".join(f'<th scope="col">{name}</th>' for name in names)
@@ -72,7 +74,7 @@ def _cell(value: float) -> str:
 
 
 def counted(
-    scores: xr.Dataset, models: Sequence[Mapping[str, Any]], failures: Sequence[Mapping[str, Any]]
+    scores: "xr.Dataset", models: Sequence[Mapping[str, Any]], failures: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
     """Return what the summary of an atlas says of some of its spaces."""
     is_pair = ~np.eye(scores.sizes["source"], dtype=bool) & (scores["n_points"].values > 0)[:, :, None]

@@ -3,10 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import xarray as xr
 from jaxtyping import Float
 
 from lfm_tasks.catalog.names import describe, did_you_mean
@@ -14,6 +13,9 @@ from lfm_tasks.errors import REASONS
 from lfm_tasks.statistics.model_pairs import best_match, depth_aligned, mean_match, pairs_of_models, symmetrized
 from lfm_tasks.statistics.resampling import calibrated_halves, margin
 from lfm_tasks.stores.atlas.schema import AtlasError
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 
 def require_one_of(name: str, known: Iterable[str], what: str) -> str:
@@ -86,14 +88,29 @@ REDUCTIONS: Mapping[str, Reduction] = {
 
 
 def matrix(
-    scores: xr.Dataset, names: Names, measure: str, reduce: str | None, statistic: str | None = None
-) -> xr.DataArray:
+    scores: "xr.Dataset", names: Names, measure: str, reduce: str | None, statistic: str | None = None
+) -> "xr.DataArray":
     """Return a statistic of one measure as (source, target): of models, or of spaces if ``reduce`` is None."""
+    import xarray as xr  # tables of ``show`` do without it
+
     spaces = list(names.model_of)
     chosen = scores.sel(dataset=names.dataset, measure=measure, source=spaces, target=spaces)
     name = statistic or default_statistic(chosen)
     if reduce is None:
         return chosen[name].load()
+    cells = model_values(scores, names, measure, reduce, name)
+    labels: dict[str, Any] = {"source": names.models, "target": names.models}
+    attributes = {"dataset": names.dataset, "measure": measure, "statistic": name, "reduce": reduce}
+    return xr.DataArray(cells, labels, ("source", "target"), reduce, attributes)
+
+
+def model_values(
+    scores: "xr.Dataset", names: Names, measure: str, reduce: str, statistic: str | None = None
+) -> Float[np.ndarray, "models models"]:
+    """Return a statistic of one measure, reduced to (source model, target model) in the order of ``names.models``."""
+    spaces = list(names.model_of)
+    chosen = scores.sel(dataset=names.dataset, measure=measure, source=spaces, target=spaces)
+    name = statistic or default_statistic(chosen)
     refuse_distances(scores, measure, name)
     values, depths = chosen[name].values, chosen["depth"].values
     of_space = np.array(list(names.model_of.values()))
@@ -102,12 +119,10 @@ def matrix(
     for pairs in pairs_of_models(rows):
         reduced = REDUCTIONS[reduce](pairs.of(values), depths[pairs.source_rows], depths[pairs.target_rows])
         cells[pairs.source, pairs.targets] = reduced
-    labels: dict[str, Any] = {"source": names.models, "target": names.models}
-    attributes = {"dataset": names.dataset, "measure": measure, "statistic": name, "reduce": reduce}
-    return xr.DataArray(cells, labels, ("source", "target"), reduce, attributes)
+    return cells
 
 
-def refuse_distances(scores: xr.Dataset, measure: str, statistic: str) -> None:
+def refuse_distances(scores: "xr.Dataset", measure: str, statistic: str) -> None:
     """Raise `AtlasError` if a higher value of this statistic means less alike: distances, unless calibrated."""
     if statistic != "calibrated" and measure in scores.attrs["distances"]:
         raise AtlasError(
@@ -116,7 +131,7 @@ def refuse_distances(scores: xr.Dataset, measure: str, statistic: str) -> None:
         )
 
 
-def default_statistic(chosen: xr.Dataset) -> str:
+def default_statistic(chosen: "xr.Dataset") -> str:
     """Return ``calibrated``, or ``score`` where chance was not sampled."""
     return "calibrated" if bool(np.isfinite(chosen["calibrated"].values).any()) else "score"
 
@@ -125,7 +140,7 @@ _STATISTICS = ("score", "ci_low", "ci_high", "p_value", "q_value", "unrelated_ra
 
 
 def nearest_models(
-    scores: xr.Dataset, names: Names, model: str, measure: str, similarity: np.ndarray | None = None
+    scores: "xr.Dataset", names: Names, model: str, measure: str, similarity: np.ndarray | None = None
 ) -> Iterator[dict[str, Any]]:
     """Yield a row for each other model, nearest first, with the pair of layers that is most alike.
 
@@ -143,7 +158,7 @@ def nearest_models(
         Similarity of all models, (model, model), if the caller has it already; computed from ``scores`` if not.
     """
     if similarity is None:
-        similarity = symmetrized(matrix(scores, names, measure, "best_match").values)
+        similarity = symmetrized(model_values(scores, names, measure, "best_match"))
     to_model = dict(zip(names.models, similarity[names.models.index(model)], strict=True))
     sources = names.layers(model)
 
@@ -162,24 +177,24 @@ def nearest_models(
         if np.isfinite(values).any():
             source, target = np.unravel_index(np.nanargmax(values), values.shape)
             best = {"source": sources[source], "target": targets[target]}
-            best |= _statistics(block.isel(source=source, target=target))
+            best |= _statistics({name: block[name].values[source, target] for name in _STATISTICS})
         yield row | best
 
 
-def nearest_spaces(scores: xr.Dataset, names: Names, space: str, measure: str) -> Iterator[dict[str, Any]]:
+def nearest_spaces(scores: "xr.Dataset", names: Names, space: str, measure: str) -> Iterator[dict[str, Any]]:
     """Yield a row for each other space, nearest first."""
     spaces = [name for name in names.model_of if name != space]
     row = scores.sel(dataset=names.dataset, measure=measure, source=space, target=spaces)
     values = dict(zip(spaces, _similarities(row, measure), strict=True))
-    statuses = row["status"].attrs["flag_meanings"].split()
-    loaded = row[[*_STATISTICS, "status"]].load()
+    statuses, columns = status_names(row), {name: row[name].values for name in _STATISTICS}
     halves = dict(zip(spaces, _halves(row, measure), strict=True))
     for ranked in _ranked(spaces, values, lambda other: halves[other]):
-        cell = loaded.sel(target=ranked["name"])
-        yield ranked | _statistics(cell) | {"status": statuses[int(cell["status"])]}
+        place = spaces.index(ranked["name"])
+        numbers = _statistics({name: column[place] for name, column in columns.items()})
+        yield ranked | numbers | {"status": statuses[place]}
 
 
-def _similarities(cells: xr.Dataset, measure: str) -> np.ndarray:
+def _similarities(cells: "xr.Dataset", measure: str) -> np.ndarray:
     """Return the default statistic of ``cells``; raise `AtlasError` if a higher value means less alike."""
     statistic = default_statistic(cells)
     refuse_distances(cells, measure, statistic)
@@ -187,7 +202,7 @@ def _similarities(cells: xr.Dataset, measure: str) -> np.ndarray:
     return values
 
 
-def _halves(cells: xr.Dataset, measure: str) -> Float[np.ndarray, "*cells halves"]:
+def _halves(cells: "xr.Dataset", measure: str) -> Float[np.ndarray, "*cells halves"]:
     """Return the scores on each half of the points, on the scale of `_similarities`; no halves where there are none."""
     if "half_scores" not in cells:
         return np.empty((*cells["score"].shape, 0))
@@ -222,15 +237,22 @@ def _ranked(
         yield row | {"margin": lead.value} | {name: end if np.isfinite(end) else None for name, end in ends.items()}
 
 
-def _statistics(cell: xr.Dataset) -> dict[str, float | None]:
-    values = {name: float(cell[name]) for name in _STATISTICS}
-    return {name: value if np.isfinite(value) else None for name, value in values.items()}
+def _statistics(cell: Mapping[str, float]) -> dict[str, float | None]:
+    return {name: float(value) if np.isfinite(value) else None for name, value in cell.items()}
 
 
-_NO_REASONS = {"ok": "", "not_computed": "no run has computed it"}
+def status_names(cells: "xr.Dataset") -> np.ndarray:
+    """Return the status of each of ``cells`` as text."""
+    statuses = np.array(cells["status"].attrs["flag_meanings"].split(), dtype=object)
+    return np.asarray(statuses[cells["status"].values.astype(int)])
 
 
-def pair(scores: xr.Dataset, names: Names, source: str | list[str], target: str | list[str]) -> xr.Dataset:
+def reason_of(status: str) -> str:
+    """Return what a status means, in words; "" for ``ok``."""
+    return {"ok": "", "not_computed": "no run has computed it", **REASONS}.get(status, "")
+
+
+def pair(scores: "xr.Dataset", names: Names, source: str | list[str], target: str | list[str]) -> "xr.Dataset":
     """Return all arrays of a pair of spaces, or of lists of spaces, by measure; status and reason are text.
 
     A single name loses its dim, a list keeps it.
@@ -239,9 +261,7 @@ def pair(scores: xr.Dataset, names: Names, source: str | list[str], target: str 
     # Facts of single spaces have no target, and facts of the whole no source.
     of_pairs = [name for name, values in scores.data_vars.items() if {"source", "target"} <= set(values.dims)]
     loaded = chosen[of_pairs].load()
-    statuses = np.array(chosen["status"].attrs["flag_meanings"].split(), dtype=object)
-    status = statuses[loaded["status"].values.astype(int)]
-    texts = _NO_REASONS | REASONS
-    reason = np.vectorize(lambda name: texts.get(name, ""), otypes=[object])(status)
+    status = status_names(loaded)
+    reason = np.vectorize(reason_of, otypes=[object])(status)
     dims = loaded["status"].dims
     return loaded.assign(status=(dims, status), reason=(dims, reason))

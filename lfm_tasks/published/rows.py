@@ -23,12 +23,24 @@ class Rows(list[dict[str, Any]]):
 
     @property
     def columns(self) -> list[str]:
-        """The columns that any row has a value of, in order."""
+        """The columns that any row has a value of, in order.
+
+        Examples
+        --------
+        >>> Rows([{"name": "resnet", "value": None}]).columns
+        ['name']
+        """
         names = dict.fromkeys(name for row in self for name in row)
         return [name for name in names if any(row.get(name) not in (None, "") for row in self)]
 
     def to_frame(self) -> "pd.DataFrame":
-        """Return the rows as a pandas data frame; `AtlasError` without pandas."""
+        """Return the rows as a pandas data frame; `AtlasError` without pandas.
+
+        Examples
+        --------
+        >>> Rows([{"name": "resnet", "value": 0.8}]).to_frame().shape
+        (1, 2)
+        """
         try:
             import pandas as pd
         except ImportError as error:

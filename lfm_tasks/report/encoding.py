@@ -2,18 +2,16 @@
 
 import base64
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from jaxtyping import Float
-from scipy.cluster.hierarchy import dendrogram as draw_tree
-from scipy.cluster.hierarchy import linkage
-from scipy.spatial.distance import squareform
 
-from lfm_tasks.statistics.model_pairs import match_layers, model_distances, pairs_of_models, symmetrized
-from lfm_tasks.statistics.resampling import calibrated_halves, interval_reach
+from lfm_tasks.statistics.model_pairs import match_layers, pairs_of_models, symmetrized
+from lfm_tasks.statistics.resampling import Margin, calibrated_halves, interval_reach, margin
 
 
 def model_similarity(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
@@ -34,28 +32,27 @@ def _means(of_spaces: np.ndarray, groups: list[list[int]]) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
+def matches_on_page(
+    values: np.ndarray, halves: Float[np.ndarray, "spaces spaces halves"], groups: list[list[int]]
+) -> np.ndarray:
+    """Return `best_matches`, as −2 − layer where a half of the points has another one: not clearly ahead.
+
+    ``halves``: the values on each half; where a pair has none, its matches stay as they are.
+    """
+    matches = best_matches(values, groups)
+    found = matches.copy()
+    for half in np.moveaxis(halves, -1, 0):
+        on_half = best_matches(half, groups)
+        found = np.where((on_half >= 0) & (matches >= 0) & (on_half != matches), -2 - matches, found)
+    return found
+
+
 def best_matches(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
     """Return (space, model): which layer of the model, counted from 0, matches the space; −1: none."""
     matches = np.full((len(values), len(groups)), -1)
     for pairs in pairs_of_models(groups):
         matches[np.ix_(pairs.source_rows, pairs.targets)] = match_layers(pairs.of(values)).matched.T
     return matches
-
-
-def dendrogram(similarity: np.ndarray) -> tuple[list[int], list[list[float]], list[list[float]]]:
-    """Return the order of the leaves and the lines of the tree: average linkage of 1 − similarity.
-
-    Along the leaves one unit a model, the first at 0.5; across from 0 (alike) to 1 (the last join).
-    """
-    n_models = len(similarity)
-    if n_models < 3:
-        return list(range(n_models)), [], []
-    joined = linkage(squareform(model_distances(similarity), checks=False), method="average", optimal_ordering=True)
-    tree = draw_tree(joined, no_plot=True)
-    highest = max(max(line) for line in tree["dcoord"]) or 1.0
-    along = [[position / 10 for position in line] for line in tree["icoord"]]
-    across = [[height / highest for height in line] for line in tree["dcoord"]]
-    return [int(leaf) for leaf in tree["leaves"]], across, along
 
 
 @dataclass(frozen=True)
@@ -136,6 +133,41 @@ def interval_ends(
         return np.full(similarity.shape, np.nan), np.full(similarity.shape, np.nan)
     reach = interval_reach(halves)
     return similarity - reach, np.maximum(np.minimum(similarity + reach, 1.0), similarity)
+
+
+@dataclass(frozen=True)
+class Lead:
+    """The model that is nearest to another one, and by how much it is ahead of the second; None without a second."""
+
+    nearest: int
+    second: int | None
+    margin: Margin | None
+
+    @property
+    def is_clear(self) -> bool | None:
+        """Whether the interval of the margin is above 0; None where there is no second or no interval."""
+        if self.margin is None or not np.isfinite(self.margin.low):
+            return None
+        return bool(self.margin.low > 0)
+
+
+def leads(
+    similarity: Float[np.ndarray, "models models"], halves: Float[np.ndarray, "models models halves"]
+) -> Iterator[Lead | None]:
+    """Yield the lead of the nearest of each model; None where it has no similarity to any."""
+    for model, row in enumerate(similarity):
+        others = np.where(np.arange(len(row)) == model, np.nan, row)
+        if not np.isfinite(others).any():
+            yield None
+            continue
+        # Rounded, so that equals stand in the order of their names and not of their last bits.
+        falling = np.argsort(-np.nan_to_num(others, nan=-np.inf).round(6), kind="stable")
+        first, second = int(falling[0]), int(falling[1])
+        if not np.isfinite(others[second]):
+            yield Lead(first, None, None)
+            continue
+        value = max(0.0, float(others[first] - others[second]))
+        yield Lead(first, second, margin(value, halves[model, first] - halves[model, second]))
 
 
 # int16; the smallest number stands for NaN.

@@ -1,70 +1,34 @@
 """The page: HTML with its styles, scripts and numbers inside; nothing is fetched, nothing is executed but our own."""
 
-import base64
-import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib.resources import files
+from collections.abc import Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
 import xarray as xr
-from jinja2 import Environment, FunctionLoader, StrictUndefined
 
-from lfm_tasks.report.across import across_tables
-from lfm_tasks.report.facts import comparison_tables, page_facts, page_tables
+from lfm_tasks.lineage.levels import MEANINGS
+from lfm_tasks.report.across import across_tables, across_view
+from lfm_tasks.report.answer import answer, pair_address, points_sentence
+from lfm_tasks.report.audit_page import AuditFacts, audit_helpers
+from lfm_tasks.report.facts import page_facts
 from lfm_tasks.report.sections import transfer_tables
-
-
-def templates() -> Environment:
-    """Return the templates: what they are given is text, never markup."""
-    return Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        loader=FunctionLoader(resource),
-    )
-
-
-def resource(name: str) -> str:
-    """Return a template, a style or a script."""
-    return files(__package__).joinpath("web", name).read_text(encoding="utf-8")
-
-
-def allowed(content: str) -> str:
-    """Return the source expression of a content security policy that allows this script or style alone."""
-    return f"'sha256-{base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()}'"
-
-
-@dataclass(frozen=True)
-class AuditFacts:
-    """What ``audit.json`` says, and the lines of history, the oldest first."""
-
-    facts: Mapping[str, Any]
-    past: Sequence[Mapping[str, Any]]
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the checks."""
-        return [check["name"] for check in self.facts["checks"]]
-
-    @property
-    def history(self) -> list[Mapping[str, Any]]:
-        """The audits, the latest first."""
-        return list(reversed(self.past))
-
-
-def render_audit(audit: AuditFacts) -> str:
-    """Return the page as HTML: no script, nothing fetched."""
-    style = resource("page.css")
-    page = templates().get_template("audit.html.jinja")
-    return page.render(audit=audit, style=style, style_hash=allowed(style))
-
+from lfm_tasks.report.tables import (
+    ZooView,
+    comparison_tables,
+    pair_intervals,
+    pair_rows,
+    similarity_scale,
+    zoo_view,
+)
+from lfm_tasks.report.templates import allowed, resource, templates
 
 # In the order in which one uses the other; together one script.
-_SCRIPTS = ("unpack", "elements", "heat_map", "marks", "choice", "model_views", "space_views", "page")
+_SCRIPTS = (
+    "unpack", "elements", "take_away", "heat_map", "marks", "choice", "model_views", "space_views", "previews",
+    "tables", "page",
+)  # fmt: skip
 
 
 def render_report(
@@ -77,7 +41,8 @@ def render_report(
 
     ``audit`` adds a section: what was checked of this atlas, and the audits before.
     """
-    facts = page_facts(atlas, summary, groups)
+    view = zoo_view(atlas, summary)
+    facts = page_facts(atlas, groups, view)
     parts = "\n".join(resource(f"{name}.js") for name in _SCRIPTS)
     script, style = f'"use strict";\n(() => {{\n{parts}}})();\n', resource("page.css")
     return (
@@ -92,11 +57,19 @@ def render_report(
             script_hash=allowed(script),
             data=_inside_html(facts),
             facts=facts,
-            has=_has(facts),
+            has=_has(facts) | _computed(view, facts),
+            view=view,
+            sentences=answer(view, summary, _group_names(facts), None if audit is None else audit.facts),
+            scale=similarity_scale(view),
+            pairs=pair_rows(view, pair_intervals(atlas, view.measure) if view.related else {}),
+            pair_address=partial(pair_address, view),
+            points=points_sentence(atlas["n_points"].values),
+            levels=MEANINGS,
+            across=across_view(atlas, view.findings, view.measure),
             comparisons=comparison_tables(atlas),
             across_comparisons=across_tables(groups),
             transfers=transfer_tables(groups),
-            **page_tables(atlas, summary, facts),
+            **audit_helpers(""),
         )
     )
 
@@ -106,9 +79,34 @@ def _has(facts: Mapping[str, Any]) -> dict[str, bool]:
     datasets = facts["datasets"]
     return {
         "maps": any(dataset["maps"] for dataset in datasets),
+        "previews": any(dataset["previews"] for dataset in datasets),
         "embeddings": any(dataset["embeddings"] for dataset in datasets),
         "cycle_residual": any("cycle_residual" in dataset["diagnostics"] for dataset in datasets),
     }
+
+
+def _computed(view: ZooView, facts: Mapping[str, Any]) -> dict[str, bool]:
+    """Return what was computed by the measure that models are compared by: the page names nothing else."""
+    place = [measure["name"] for measure in facts["measures"]].index(view.measure)
+    known = {name for of_dataset in facts["views"] for name in of_dataset[place]["known"]}
+    return {
+        "calibrated": any("calibrated" in of_dataset[place]["views"] for of_dataset in facts["views"]),
+        "intervals": any(row["interval"] != "–" for row in view.findings),
+        "chance": "null_mean" in known,
+        "q_values": any(row["above_chance"] is not None for row in view.findings),
+    }
+
+
+def _group_names(facts: Mapping[str, Any]) -> list[list[str]]:
+    """Return the models of each group of the tree that the page opens with."""
+    if not facts["datasets"]:
+        return []
+    place = [measure["name"] for measure in facts["measures"]].index(facts["default_measure"])
+    first = next(iter(facts["views"][0][place]["views"].values()), None)
+    if first is None:
+        return []
+    names = [model["name"] for model in facts["datasets"][0]["models"]]
+    return [[names[model] for model in first["order"][start:end]] for start, end in first["groups"]]
 
 
 def _inside_html(content: Mapping[str, Any]) -> str:

@@ -1,6 +1,6 @@
 """The parts of the page that show what lies beside the scores: functional maps, transfers, embeddings."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -17,10 +17,17 @@ MAX_PAIRS = 2_000
 _N_WORST = 5
 
 
-def map_facts(group: xr.Dataset, rows: Rows) -> dict[str, Any] | None:
-    """Return the kept maps of one dataset as the page draws them; None if there are none between its spaces."""
+def map_facts(group: xr.Dataset, rows: Rows, first: Collection[frozenset[str]] = ()) -> dict[str, Any] | None:
+    """Return the kept maps of one dataset as the page draws them; None if there are none between its spaces.
+
+    ``first``: pairs of models whose maps are on the page even where not all are.
+    """
     kept, pairs = rows.pairs_of(group)
-    n_pairs, kept, pairs = len(kept), kept[:MAX_PAIRS], pairs[:MAX_PAIRS]
+    n_pairs = len(kept)
+    if n_pairs > MAX_PAIRS:
+        is_later = [frozenset((rows.models[s], rows.models[t])) not in first for s, t in pairs.tolist()]
+        on_page = np.sort(np.argsort(is_later, kind="stable")[:MAX_PAIRS])
+        kept, pairs = kept[on_page], pairs[on_page]
     if not n_pairs:
         return None
     maps = np.asarray(group["functional_map"].values[kept], dtype=np.float32)
@@ -84,6 +91,26 @@ def point_labels(group: xr.Dataset) -> list[str]:
     if "label" not in group.variables:
         return [""] * group.sizes["point"]
     return [str(label) for label in group["label"].values]
+
+
+def preview_facts(group: xr.Dataset, rows: Rows, maps: xr.Dataset | None) -> dict[str, Any] | None:
+    """Return what points are, for the pairs of a dataset that are between spaces of the page; None without any."""
+    kept, pairs = rows.pairs_of(group)
+    if not len(kept):
+        return None
+    points = [str(point) for point in group["point"].values]
+    labels: dict[str, str] = {}
+    if maps is not None:
+        labels = dict(zip((str(point) for point in maps["point"].values), point_labels(maps), strict=True))
+    return {
+        "kind": str(group.attrs["kind"]),
+        "points": points,
+        "labels": [labels.get(point, "") for point in points],
+        "previews": [str(text) for text in group["preview"].values],
+        "pairs": pairs.tolist(),
+        "worst": group["worst"].values[kept].tolist(),
+        "neighbors": group["neighbors"].values[kept].tolist(),
+    }
 
 
 CANDIDATE_COLUMNS = {

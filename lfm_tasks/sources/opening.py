@@ -46,8 +46,8 @@ class DatasetRows:
     """The rows of a dataset, in one order: ``ids`` are unique strings, the rest may be absent.
 
     ``groups``: rows of one group go together; ``strata``: rows change places within theirs only; never both.
-    ``points``: the ids that are compared, where the catalog leaves some out. ``row_ids``: the id of each row of the
-    files, where one has several rows.
+    ``points``: the ids that are compared, where the catalog leaves some out. ``previews``: pictures or texts of the
+    rows, only to be shown. ``row_ids``: the id of each row of the files, where one has several rows.
     """
 
     ids: Shaped[np.ndarray, " points"]
@@ -56,6 +56,7 @@ class DatasetRows:
     strata: Shaped[np.ndarray, " points"] | None = None
     inputs: Shaped[np.ndarray, "points ..."] | RawInputs | TokenPoints | None = None
     points: Shaped[np.ndarray, " kept"] | None = None
+    previews: Shaped[np.ndarray, "points ..."] | None = None
     row_ids: Shaped[np.ndarray, " rows"] | None = None
 
 
@@ -72,14 +73,16 @@ def read_dataset(name: str, catalog: Catalog, memory: DigestMemory | None = None
         type, or of another number than labels or inputs; ``missing_source``, ``wrong_shape`` and ``wrong_dtype`` for
         the files.
     """
-    return _with_points(_read_rows(name, catalog, memory), catalog.datasets[name], catalog, name)
+    rows = _with_previews(_read_rows(name, catalog, memory), catalog.datasets[name], catalog, name)
+    return _with_points(rows, catalog.datasets[name], catalog, name)
 
 
 def _read_rows(name: str, catalog: Catalog, memory: DigestMemory | None) -> DatasetRows:
     dataset = catalog.datasets[name]
     if dataset.builtin is not None:
         built_in = digits(dataset.split or "probe")
-        shipped = DatasetRows(built_in.ids, built_in.labels, inputs=built_in.inputs)
+        pictures = built_in.inputs.reshape(-1, 8, 8)
+        shipped = DatasetRows(built_in.ids, built_in.labels, inputs=built_in.inputs, previews=pictures)
         return _with_sets(shipped, dataset, catalog, name)
     labels = None if dataset.labels is None else _read_column(dataset.labels, catalog, name, "labels")
     if dataset.texts is not None or dataset.images is not None:
@@ -120,6 +123,25 @@ def _one_row_an_id(rows: DatasetRows, name: str) -> DatasetRows:
             problem = f"found two {what} for the id {ascii(str(rows.ids[differ[0]]))[:60]}"
             raise DataError("bad_ids", f"dataset {name}: {problem}, needs one for all rows of an id: mend the {what}")
     return DatasetRows(trials.ids, **once, row_ids=rows.ids)
+
+
+def _with_previews(rows: DatasetRows, dataset: Dataset, catalog: Catalog, name: str) -> DatasetRows:
+    """Return the rows with what they look like; DataError if that is no picture and no text for each."""
+    if dataset.previews is None:
+        return rows
+    label, values = _load(dataset.previews, catalog, {"dataset": name})
+    if values.dtype.kind == "S":
+        values = as_text(values, label)
+    if len(values) != len(rows.ids):
+        problem = f"got {len(values)} previews and {len(rows.ids)} ids, expected as many"
+        raise DataError("bad_inputs", f"dataset {name}: {problem}. Give the previews of these ids")
+    is_text = values.dtype.kind in "UO" and values.ndim == 1
+    is_picture = values.dtype.kind in "iubf" and values.ndim in (3, 4)
+    if not is_text and not is_picture:
+        found = f"got previews of shape {values.shape} and type {values.dtype}"
+        needed = "expected pictures, (points, height, width) with or without channels, or a text a point"
+        raise DataError("wrong_shape", f"{label}: {found}, {needed}. Give such an array, or none")
+    return replace(rows, previews=values)
 
 
 def _with_points(rows: DatasetRows, dataset: Dataset, catalog: Catalog, name: str) -> DatasetRows:

@@ -58,6 +58,16 @@ HONORED = (
 )
 
 
+# What the scheduler of a run with a dashboard serves: pages to look at, nothing that changes or forwards anything.
+DASHBOARD_SETTINGS: Mapping[str, Any] = {
+    "distributed.scheduler.http.routes": [
+        "distributed.http.scheduler.info",
+        "distributed.http.health",
+        "distributed.http.statics",
+    ]
+}
+
+
 class DaskSettingsError(RuntimeError):
     """Settings of Dask that the user wrote cannot be read."""
 

@@ -1,11 +1,15 @@
 """Dask's processes on this machine, closed to its other users.
 
 Who reaches a Dask server runs code as its owner, and every user of a machine reaches loopback. So all servers of a run
-speak TLS and demand the run's own certificate, none of them serves pages, and their files lie in a private folder.
+speak TLS and demand the run's own certificate, and their files lie in a private folder. None of them serves pages but
+the scheduler of a run that wants a dashboard, whose address holds a secret: whoever has it sees what runs, and changes
+nothing.
 """
 
+import hmac
 import logging
 import os
+import secrets
 import stat
 import sys
 import tempfile
@@ -17,12 +21,13 @@ import dask
 import distributed
 from distributed import Security, SpecCluster
 from distributed.node import ServerNode
+from tornado.web import ErrorHandler
 
 from lfm_tasks.sources.checkpoints.devices import OWN_GPU, n_gpus
 from lfm_tasks.workers.resources import offered_gpus
 
 
-def start_cluster(n_workers: int, memory_limit: int | None) -> SpecCluster:
+def start_cluster(n_workers: int, memory_limit: int | None, *, with_dashboard: bool = False) -> SpecCluster:
     """Start a scheduler in this process, and worker processes of one thread each, on loopback; each GPU has a worker.
 
     The certificate and its key are made anew for each cluster. A worker gets them through the pipe that starts it: they
@@ -34,6 +39,8 @@ def start_cluster(n_workers: int, memory_limit: int | None) -> SpecCluster:
         How many workers to start.
     memory_limit
         Bytes that a worker may take; None: unlimited.
+    with_dashboard
+        Whether the scheduler serves its pages, at `dashboard_address`; needs Bokeh.
 
     Raises
     ------
@@ -62,12 +69,22 @@ def start_cluster(n_workers: int, memory_limit: int | None) -> SpecCluster:
         }
         for number, offer in offers.items()
     }
+    pages = {"dashboard": True, "dashboard_address": "127.0.0.1:0", "http_prefix": f"/{secrets.token_urlsafe(24)}"}
     return SpecCluster(
-        scheduler={"cls": ClosedScheduler, "options": common},
+        scheduler={"cls": WatchedScheduler, "options": common | pages}
+        if with_dashboard
+        else {"cls": ClosedScheduler, "options": common},
         workers=workers,
         security=common["security"],
         silence_logs=logging.ERROR,
     )
+
+
+def dashboard_address(cluster: SpecCluster) -> str:
+    """Return the address of the dashboard of a cluster that was started with one."""
+    scheduler = cluster.scheduler
+    prefix = str(scheduler.http_prefix).strip("/")
+    return f"http://127.0.0.1:{scheduler.http_server.port}/{prefix}/status"
 
 
 def scratch_folder() -> Path:
@@ -101,6 +118,30 @@ class ClosedServer(ServerNode):  # type: ignore[misc]
 
 class ClosedScheduler(ClosedServer, distributed.Scheduler):  # type: ignore[misc]
     """The scheduler of a run, in the run's process."""
+
+
+class WatchedScheduler(ClosedScheduler):
+    """The scheduler of a run that wants a dashboard: its pages lie below a secret path."""
+
+    def __init__(self, *arguments: Any, http_prefix: str, **options: Any) -> None:
+        self.http_prefix = http_prefix
+        super().__init__(*arguments, http_prefix=http_prefix, **options)
+
+    def start_http_server(self, *arguments: Any, **options: Any) -> None:
+        """Start the server of the pages; outside the secret path there is nothing.
+
+        Dask has a list of all pages and a redirect to the first one there, which would tell the path.
+        """
+        ServerNode.start_http_server(self, *arguments, **options)
+        application, secret = self.http_application, self.http_prefix.strip("/").encode()
+        find_handler = application.find_handler
+
+        def find_below_secret(request: Any, **more: Any) -> Any:
+            if hmac.compare_digest(request.path.split("/")[1].encode(), secret):
+                return find_handler(request, **more)
+            return application.get_handler_delegate(request, ErrorHandler, {"status_code": 404})
+
+        application.find_handler = find_below_secret
 
 
 class ClosedNanny(ClosedServer, distributed.Nanny):  # type: ignore[misc]

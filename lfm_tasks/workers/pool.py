@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from lfm_tasks.errors import CorruptUnitError, DataError
-from lfm_tasks.workers.dask_config import DASK_SETTINGS, dask_settings, import_dask
+from lfm_tasks.workers.dask_config import DASHBOARD_SETTINGS, DASK_SETTINGS, dask_settings, import_dask
 from lfm_tasks.workers.loopback import check_loopback
 from lfm_tasks.workers.resources import declare_memory, group_by_request, peak_bytes
 
@@ -127,10 +127,15 @@ class InProcess:
 
 
 class LocalDask:
-    """A Dask cluster of processes on this machine, closed to its other users, started with the first job."""
+    """A Dask cluster of processes on this machine, closed to its other users, started with the first job.
 
-    def __init__(self, n_workers: int, memory_limit: int | None = None) -> None:
-        self._n_workers = n_workers
+    With ``announce`` the scheduler serves its dashboard, whose address ``announce`` gets when the cluster has started.
+    """
+
+    def __init__(
+        self, n_workers: int, memory_limit: int | None = None, announce: Callable[[str], None] | None = None
+    ) -> None:
+        self._n_workers, self._announce = n_workers, announce
         self.memory_limit = memory_limit  # bytes; a worker with more is ended at 95 %
         self.peak_bytes = 0
         self._cluster: Any = None
@@ -165,8 +170,12 @@ class LocalDask:
 
         if self._cluster is None:
             check_loopback()
-            self._closing.enter_context(dask_settings())
+            self._closing.enter_context(dask_settings(None if self._announce is None else DASHBOARD_SETTINGS))
             self._cluster = self._start_cluster(N_STARTS)
+            if self._announce is not None:
+                from lfm_tasks.workers.local_cluster import dashboard_address
+
+                self._announce(dashboard_address(self._cluster))
         return Client(self._cluster, set_as_default=False)
 
     def _start_cluster(self, n_tries: int) -> Any:
@@ -174,7 +183,7 @@ class LocalDask:
         from lfm_tasks.workers.local_cluster import start_cluster
 
         try:
-            return start_cluster(self._n_workers, self.memory_limit)
+            return start_cluster(self._n_workers, self.memory_limit, with_dashboard=self._announce is not None)
         except RuntimeError as error:
             if n_tries > 1:
                 return self._start_cluster(n_tries - 1)
@@ -246,7 +255,7 @@ def _results_as_completed(
             raise ClusterError(str(error)) from error
         for resources, indices in groups:
             batch = [jobs[index] for index in indices]
-            futures = client.map(JobFunction(function), batch, pure=False, resources=resources)
+            futures = client.map(JobFunction(function), batch, pure=False, resources=resources, key=_name_of(function))
             index_of |= dict(zip(futures, indices, strict=True))
         for future in as_completed(list(index_of), timeout=STALL_SECONDS * len(jobs)):
             try:
@@ -254,6 +263,12 @@ def _results_as_completed(
             except KilledWorker as error:
                 yield index_of[future], (_worker_died(error), 0)
             future.release()
+
+
+def _name_of(function: Callable[..., Any]) -> str:
+    """Return what tasks of this function are called on a dashboard."""
+    name = getattr(getattr(function, "func", function), "__name__", type(function).__name__)
+    return str(name).strip("_").replace("_", " ").strip()
 
 
 def _worker_died(error: Exception) -> WorkerDied:

@@ -19,9 +19,13 @@ CONNECT_SECONDS = 60
 
 
 class RemoteDask:
-    """A cluster that a catalog names, opened with the first job, or to learn how large its workers are."""
+    """A cluster that a catalog names, opened with the first job, or to learn how large its workers are.
 
-    def __init__(self, catalog: Catalog) -> None:
+    ``announce`` gets the address of its dashboard, once, where the cluster has one.
+    """
+
+    def __init__(self, catalog: Catalog, announce: Callable[[str], None] | None = None) -> None:
+        self._announce = announce
         self._configured_limit = memory_limit(catalog)
         self.peak_bytes = 0
         try:
@@ -72,6 +76,9 @@ class RemoteDask:
         with self._client() as client:
             lock = (self._store / "lock").read_text(encoding="utf-8")
             register(client, Readiness(str(self._store), self._remote, lock))
+            if self._announce is not None and client.dashboard_link:
+                self._announce(str(client.dashboard_link))
+                self._announce = None
             yield client
 
     def _opened(self) -> Mapping[str, Any]:

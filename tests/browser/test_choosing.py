@@ -9,6 +9,8 @@ import pytest
 pytestmark = pytest.mark.browser
 
 CHOICES = ("dataset", "measure", "statistic", "source", "target", "source_layer", "target_layer", "facet", "distance")
+# What stands beside them in the bar.
+BESIDE = ("find", "collapse", "copy-link")
 # Two models whose layers have embeddings.
 EMBEDDED = "#source=model000&target=model001"
 Watch = Callable[..., Any]
@@ -103,11 +105,11 @@ def test_every_control__is_reached_by_the_tab_key(whole_page: str, watch: Watch)
     watched = watch(whole_page)
     page = watched.open(EMBEDDED)
     reached = set()
-    for _ in range(120):
+    for _ in range(200):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.id"))
 
-    assert {*CHOICES, *(f"chart-{name}" for name in watched.charts)} <= reached
+    assert {*CHOICES, *BESIDE, *(f"chart-{name}" for name in watched.charts)} <= reached
 
 
 def test_controls_and_charts__have_names_for_those_who_listen(whole_page: str, watch: Watch) -> None:

@@ -1,6 +1,7 @@
 """An audit as it is by default, orchestrated by Prefect: the verdict is a state of its own, and an artifact."""
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from typing import Any
 
 from dask.distributed import LocalCluster
 from ruamel.yaml import YAML
+
+from lfm_atlas.artifacts import artifact_key
 
 
 def audit(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
@@ -39,8 +42,19 @@ def test_broken_limit__is_3_and_a_state_by_name(
         runs = records.execute("select name, state_type, state_name from flow_run").fetchall()
         tasks = records.execute("select name from task_run").fetchall()
         [(artifact,)] = records.execute("select data from artifact where key = 'lfm-atlas-audit'").fetchall()
-    assert runs == [(f"audit of {path}", "FAILED", "ThresholdBroken")]
-    assert "audit-atlas" in {name.rsplit("-", 1)[0] for (name,) in tasks}
+        found = records.execute("select key, type, data, description from artifact").fetchall()
+    [(name, *state)] = runs
+    assert re.fullmatch(rf"audit of {folder.name}, \d{{4}}-\d\d-\d\d \d\d:\d\d UTC", name)
+    assert state == ["FAILED", "ThresholdBroken"]
+    assert {"audit-atlas", "validate", "build-bases"} <= {name for (name,) in tasks}
+    kinds = {(key or "bar", kind): (data, words) for key, kind, data, words in found}
+    page = artifact_key(folder / "atlas")
+    assert '<img alt=\\"models by models' in kinds[page, "markdown"][0]
+    assert '\\"nearest\\"' in kinds[f"{page}-nearest", "table"][0]
+    assert (folder / "atlas/report.html").as_uri() in kinds[f"{page}-report", "link"][0]
+    assert (folder / "audits").as_uri() in kinds["lfm-atlas-audit-page", "link"][0]
+    assert "quality" in kinds["lfm-atlas-audit-checks", "table"][0]
+    assert re.fullmatch(r"\w+: (\d+) of \1", kinds["bar", "progress"][1])
     assert "| quality | fail | yes |" in artifact
     assert "evidence of lineage, not proof" in artifact
 

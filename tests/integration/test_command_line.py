@@ -152,6 +152,29 @@ def test_command_that_tells_facts__has_the_option_format(command: str, capsys: p
     assert re.search(r"--format .*json", capsys.readouterr().out, re.DOTALL)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--dashboard", "--no-dask"], "got --dashboard with --no-dask, expected workers to look at"),
+        (["--prefect-ui", "--no-prefect"], "got --prefect-ui in a run without Prefect, expected one with it"),
+        (["--dashboard"], "got no Bokeh, expected it for --dashboard. Do: pip install 'lfm-atlas[dashboard]'"),
+    ],
+)
+def test_pages_that_a_run_cannot_serve__are_refused_before_it_starts(
+    options: list[str],
+    message: str,
+    zoo_folder_built: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("lfm_atlas.cli.run.find_spec", lambda name: None)
+
+    code = app(["run", "-c", str(zoo_folder_built / "data_catalog.yaml"), *options], result_action="return_value")
+
+    assert code == 2
+    assert capsys.readouterr().err.startswith(message)
+
+
 def test_completion__is_installed_by_a_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,15 +189,33 @@ def test_completion__is_installed_by_a_command(
     assert (tmp_path / ".bashrc").read_text(encoding="utf-8").startswith("mine=1\n")
 
 
-def test_commands_that_read_an_atlas__import_neither_dask_nor_pyarrow(tmp_path: Path) -> None:
+# What takes long to import, and these commands do without.
+HEAVY = {"dask", "numba", "pandas", "prefect", "pyarrow", "scipy.stats", "sklearn", "sqlite3", "xarray", "zarr"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "also_without"),
+    [
+        ("show atlas nearest mlp_s0", {"onnx", "pydantic"}),
+        ("show atlas pair mlp_s0 mlp_s1", {"onnx", "pydantic", "scipy.special"}),
+        ("show atlas summary", {"onnx", "pydantic", "scipy.special", "scipy.sparse"}),
+        ("diff atlas atlas", {"onnx", "pydantic", "scipy.special", "scipy.sparse"}),
+        ("plan", {"rich", "scipy.special"}),
+    ],
+)
+def test_command_that_answers_at_once__imports_nothing_heavy(
+    arguments: str, also_without: set[str], zoo_folder_built: Path
+) -> None:
     code = (
-        "import sys; from lfm_atlas.cli import main; sys.argv = ['lfm-atlas', 'show', 'none', 'summary']\n"
+        f"import sys; from lfm_atlas.cli import main; sys.argv = ['lfm-atlas', *{arguments!r}.split()]\n"
         "try: main.main()\n"
-        "except SystemExit: print(*(name for name in sys.modules if sys.modules[name]))"
+        "except SystemExit as end: print(end.code, *sys.modules)"
     )
 
-    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=zoo_folder_built, capture_output=True, text=True, check=True
+    )
 
-    loaded = set(done.stdout.split())
-    assert "lfm_tasks.published.atlas" in loaded
-    assert not {"dask", "pyarrow", "pydantic", "scipy.special", "scipy.sparse", "numba"} & loaded
+    code, *loaded = done.stdout.splitlines()[-1].split()
+    assert code == "0", done.stderr
+    assert not (HEAVY | also_without) & set(loaded)

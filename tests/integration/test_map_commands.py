@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from lfm_atlas.cli.main import app
-from lfm_tasks.stages.transfers import apply as carrying
 from lfm_tasks.stores.named_maps import read_named_map
 from lfm_tasks.stores.units.store import UnitStore
+from lfm_tasks.upgrades import bulk as carrying
 from lfm_tasks.zoo import write_start
 
 SOURCE, TARGET, NAME = "model0/layer0", "model1/layer0", "model0.layer0--model1.layer0"
@@ -221,12 +221,12 @@ def with_nan(rows: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda rows: rows[:, :5], r"found the shape (120, 5), needs (points, 12), as model0/layer0 was recorded"),
-        (lambda rows: rows[0], r"found the shape (12,), needs (points, 12)"),
-        (lambda rows: rows * 1j, "found complex128, needs real numbers: convert them to float32"),
-        (lambda rows: rows.astype(str), "needs real numbers"),
-        (lambda rows: rows > 0, "found bool, needs real numbers"),
-        (with_nan, "found NaN or infinite values, first in row 7, needs finite numbers: mend these rows"),
+        (lambda rows: rows[:, :5], "got the shape (120, 5), expected (points, 12), as the map's source was recorded"),
+        (lambda rows: rows[0], "of shape (12,), expected numbers, (points, features)"),
+        (lambda rows: rows * 1j, "got complex128 of shape (120, 12), expected numbers"),
+        (lambda rows: rows.astype(str), "expected numbers, (points, features)"),
+        (lambda rows: rows > 0, "got bool of shape (120, 12), expected numbers"),
+        (with_nan, "got NaN or infinite values in 1 of 120 rows, the first is row 7, expected finite numbers"),
     ],
 )
 def test_transfer__refuses_rows_that_are_not_the_sources(
@@ -248,8 +248,8 @@ def test_transfer__never_loads_objects(folder: Path, tmp_path: Path, capsys: pyt
     ("output", "message"),
     [
         ("there.npy", "got a file that exists, expected a free name. Name another one, or give --force"),
-        ("out.txt", "found the output 'out.txt', needs a name that ends in .npy"),
-        ("no/out.npy", "found no folder"),
+        ("out.txt", "got the output 'out.txt', expected a name that ends in .parquet"),
+        ("no/out.npy", "got no folder"),
         ("folder.npy", "got a folder, expected a file"),
         ("link.npy", "got a link that leads nowhere, expected a file or nothing, since no link is followed"),
     ],

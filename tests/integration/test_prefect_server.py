@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lfm_atlas.prefect_server import SECRET_FILE, prefect_server, wait_until_ready
+from lfm_atlas.prefect_server import SECRET_FILE, pages_of, pages_sentence, prefect_server, wait_until_ready
 
 
 @pytest.fixture(autouse=True)
@@ -79,10 +79,23 @@ def test_server__answers_to_its_secret_alone_which_no_other_user_sees(
     assert "PREFECT_API_URL" not in os.environ
 
 
+def test_server_with_pages__shows_its_interface_to_all_and_what_it_knows_to_who_logs_in(tmp_path: Path) -> None:
+    with prefect_server(tmp_path / "prefect", with_pages=True) as address:
+        wait_until_ready(address)
+        pages, secret = pages_of(address), (tmp_path / "prefect" / SECRET_FILE).read_text()
+
+        answers = {path: answer_of(pages + path) for path in ("", "ui-settings", "docs", "openapi.json")}
+        assert answers == {"": 200, "ui-settings": 200, "docs": 404, "openapi.json": 404}
+        assert [status(address, tried) for tried in ("", secret)] == [401, 200]
+        assert pages_sentence(address, tmp_path / "prefect" / SECRET_FILE).startswith(
+            f"Prefect's interface, until this command ends: {pages}; its password is what this prints: cat "
+        )
+
+
 def test_server_of_the_user__keeps_its_address_and_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://prefect.example/api")
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "user:password")
-    monkeypatch.setattr("lfm_atlas.prefect_server._start", lambda *_: pytest.fail("it started a server"))
+    monkeypatch.setattr("lfm_atlas.prefect_server._start", lambda *_, **__: pytest.fail("it started a server"))
 
     with prefect_server(tmp_path / "prefect") as address:
         assert address == os.environ["PREFECT_API_URL"] == "http://prefect.example/api"
@@ -100,7 +113,7 @@ def test_folder_of_the_server__is_taken_from_all_others(tmp_path: Path, monkeypa
     (home / "link").symlink_to(outside)
     for folder in (home, home / "storage"):
         folder.chmod(0o755)
-    monkeypatch.setattr("lfm_atlas.prefect_server._start", lambda *_: pytest.fail("it is enough"))
+    monkeypatch.setattr("lfm_atlas.prefect_server._start", lambda *_, **__: pytest.fail("it is enough"))
 
     with pytest.raises(pytest.fail.Exception, match="it is enough"), prefect_server(home):
         pass
@@ -114,7 +127,7 @@ def test_folder_of_the_server__is_taken_from_all_others(tmp_path: Path, monkeypa
 def test_folder_of_another_user__is_refused(
     with_schedules: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lfm_atlas.prefect_server._start", lambda *_: pytest.fail("it started a server"))
+    monkeypatch.setattr("lfm_atlas.prefect_server._start", lambda *_, **__: pytest.fail("it started a server"))
     home = tmp_path / "prefect"
     home.mkdir(mode=0o700)
     os.chown(home, 65534, 65534)
@@ -130,7 +143,7 @@ def test_folder_of_another_user__is_refused(
 def test_schedules_in_a_folder_that_others_can_change__are_refused(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lfm_atlas.prefect_server._start", lambda *_: pytest.fail("it started a server"))
+    monkeypatch.setattr("lfm_atlas.prefect_server._start", lambda *_, **__: pytest.fail("it started a server"))
     home = tmp_path / "prefect"
     if kind == "link":
         (tmp_path / "elsewhere").mkdir()

@@ -53,7 +53,7 @@ def test_everything_needed__stays(two_models: Path, capsys: pytest.CaptureFixtur
     assert prune(two_models, "--remove") == 0
 
     assert stored_units(store(two_models)) == before
-    assert "removed: nothing; 0.0 MB; 15 units stay" in capsys.readouterr().out
+    assert "removed: nothing; 0.0 MB; 15 units left" in capsys.readouterr().out
 
 
 def test_former_model__is_only_told_without_remove_and_gone_with_it(

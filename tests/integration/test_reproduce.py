@@ -104,7 +104,7 @@ def test_reproduce__refuses_what_the_catalog_has_not_got_and_does_the_rest(
         "sensitivity: found 1 networks",
     ):
         assert words in printed.err
-    assert "1 experiments, 4 refused" in printed.out
+    assert "1 experiment, 4 refused" in printed.out
     facts = json.loads((tmp_path / "evidence" / "evidence.json").read_text())
     assert list(facts["experiments"]) == ["cost"]
     assert facts["refused"]["robustness"]["reason"] == "missing_source"

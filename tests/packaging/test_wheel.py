@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
+from lfm_tasks import __version__
+
 ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 WHEEL = PROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]
@@ -63,10 +65,22 @@ def test_built_wheel__holds_nothing_else(tmp_path: Path) -> None:
         files = set(archive.namelist())
     assert {file.split("/")[0] for file in files} == {
         *TOP_LEVEL,
-        f"lfm_atlas-{PROJECT['project']['version']}.dist-info",
+        f"lfm_atlas-{__version__}.dist-info",
     }
     assert set(WHEEL["force-include"].values()) < files
     assert {"lfm_atlas/py.typed", "lfm_tasks/py.typed", "lfm_tasks/report/web/page.html.jinja"} < files
+
+
+def test_version__is_the_same_in_every_file_that_names_it() -> None:
+    naming = {
+        "CITATION.cff": r"(?m)^version: (\S+)$",
+        "deploy/k8s/kustomization.yaml": r'newTag: "([^"]+)"',
+        "docs/clusters.md": r"image: \S+/lfm-atlas:(\S+)",
+    }
+    assert "version" in PROJECT["project"]["dynamic"]
+    assert {file: re.findall(pattern, (ROOT / file).read_text()) for file, pattern in naming.items()} == {
+        file: [__version__] for file in naming
+    }
 
 
 def test_command__is_a_function() -> None:

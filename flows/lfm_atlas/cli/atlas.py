@@ -27,8 +27,6 @@ AtlasPath = Annotated[Path, Parameter(name="--atlas", help="Folder of a publishe
 Format = Annotated[Literal["table", "json"], Parameter(help="json: for programs, one object on stdout.")]
 Measure = Annotated[str | None, Parameter(help="A measure of the atlas; overlap if it has it.")]
 Dataset = Annotated[str | None, Parameter(help="A dataset of the atlas; needed if it has several.")]
-# Scores of up to so many bytes are read as a whole, which takes less time than cell by cell.
-_READ_AT_ONCE = 64 << 20
 _NAMES_NEEDED = {"nearest": 1, "pair": 2, "relations": 0, "summary": 0, "datasets": 0}
 
 
@@ -61,7 +59,7 @@ def show(
         return USAGE
     from lfm_tasks.published import answers
 
-    with open_atlas_or_exit(atlas_path) as atlas:
+    with open_atlas_or_exit(atlas_path, for_tables=True) as atlas:
         if view == "nearest":
             tables = answers.nearest_tables(atlas, names[0], n, measure, dataset)
         elif view == "pair":
@@ -94,7 +92,7 @@ def diff(
         return USAGE
     from lfm_tasks.published.answers import difference_tables, differences
 
-    with open_atlas_or_exit(base) as before, open_atlas_or_exit(candidate) as after:
+    with open_atlas_or_exit(base, for_tables=True) as before, open_atlas_or_exit(candidate, for_tables=True) as after:
         changes = differences(before, after, n=n)
     if format == "json":
         print_out(as_json(changes))
@@ -172,17 +170,19 @@ def report(
 
 
 @contextmanager
-def open_atlas_or_exit(path: Path) -> Iterator["Atlas"]:
-    """Yield the atlas at ``path``; print any `AtlasError` of opening or using it and exit with `USAGE`."""
+def open_atlas_or_exit(path: Path, *, for_tables: bool = False) -> Iterator["Atlas"]:
+    """Yield the atlas at ``path``; print any `AtlasError` of opening or using it and exit with `USAGE`.
+
+    ``for_tables``: for the tables of `lfm_tasks.published.answers` and nothing else, without waiting for xarray.
+    """
+    from lfm_tasks.published.atlas import open_atlas, open_for_tables
+    from lfm_tasks.stores.atlas.schema import AtlasError
     from lfm_tasks.workers.dask_config import import_dask
 
-    import_dask()  # which xarray imports, too
-    from lfm_atlas import AtlasError, open_atlas
-
+    if not for_tables:
+        import_dask()  # which xarray imports, too
     try:
-        with open_atlas(path) as atlas:
-            if atlas.scores.nbytes <= _READ_AT_ONCE:
-                atlas.scores.load()
+        with open_for_tables(path) if for_tables else open_atlas(path) as atlas:
             yield atlas
     except AtlasError as error:
         print_err(escape_unprintable(str(error)))

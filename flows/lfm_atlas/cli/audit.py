@@ -35,6 +35,7 @@ from lfm_atlas.console import (
     shown,
     work_folder,
 )
+from lfm_tasks.errors import number_of
 
 if TYPE_CHECKING:
     from lfm_atlas.pipeline import AuditOutcome
@@ -89,14 +90,13 @@ def _audit_with_prefect(
     with_user_server = find_user_server()
     with prefect_server(catalog.root / catalog.atlas.store / "prefect") as address:
         import_prefect(with_user_server=with_user_server)
-        from lfm_atlas.audit import AuditParameters, AuditTarget, audit_flow
+        from lfm_atlas.audit import AuditTarget, audit_flow
 
         if not with_user_server:
             wait_until_ready(address)
         outcomes: list[AuditOutcome] = []
         target = AuditTarget(str(path), catalog.trust.everything, scheduler)
-        parameters = AuditParameters(**asdict(target), promote=promote)
-        state = audit_flow(report_progress, outcomes, target)(parameters, return_state=True)
+        state = audit_flow(report_progress, outcomes, target)(**asdict(target), promote=promote, return_state=True)
         if not outcomes:
             # The flow failed before the checks: its error is raised here.
             state.result()
@@ -167,11 +167,13 @@ def deploy(
         target = AuditTarget(str(path), trust_code, scheduler)
         deployment = Deployment(name or path.parent.name, target, pool, cron, notify)
         try:
-            register(deployment, _deploy_folder())
+            page = register(deployment, _deploy_folder())
         except (LookupError, ValueError) as error:
             print_err(str(error))
             return USAGE
     print_out(f"audit/{deployment.name} runs at {cron!r} (UTC) where a worker is: prefect worker start --pool {pool}")
+    if page:
+        print_out(f"in Prefect's interface: {page}")
     return OK
 
 
@@ -196,20 +198,21 @@ def serve(
     check_folders_or_exit(catalog_path, catalog)
     path, scheduler = catalog_path.absolute(), absolute_scheduler(scheduler)
     from lfm_atlas.prefect_access import find_user_server
-    from lfm_atlas.prefect_server import SECRET_FILE, prefect_server, wait_until_ready
+    from lfm_atlas.prefect_server import SECRET_FILE, pages_sentence, prefect_server, wait_until_ready
     from lfm_tasks.runtime.folders import prepare_store
 
     prepare_store(catalog)
     home = catalog.root / catalog.atlas.store / "prefect"
     with_user_server = find_user_server()
     check = partial(_import_prefect_and_check, cron, with_user_server)
-    with prefect_server(home, with_schedules=True, before_start=check) as address:
+    with prefect_server(home, with_schedules=True, with_pages=True, before_start=check) as address:
         from lfm_atlas.audit import AuditTarget
         from lfm_atlas.deployment import run_on_schedule
 
         if not with_user_server:
             wait_until_ready(address)
         print_out(f"audits of {catalog_path} at {cron!r} (UTC); server: {address}; Ctrl+C stops both")
+        print_out(pages_sentence(address, None if with_user_server else home / SECRET_FILE))
         if not with_user_server:
             print_out(
                 f"to use the server: export PREFECT_API_AUTH_STRING=$(cat {shlex.quote(str(home / SECRET_FILE))})"
@@ -257,7 +260,8 @@ def verify(
         return CRASH if verified.damages else OK
     for damage in verified.damages:
         print_err(f"{escape_unprintable(damage.place)}: {escape_unprintable(damage.description)}")
-    counts = f"{verified.n_units} units and {verified.n_atlases} atlases read, {len(verified.damages)} damaged"
+    atlases = "1 atlas" if verified.n_atlases == 1 else f"{verified.n_atlases} atlases"
+    counts = f"{number_of(verified.n_units, 'unit')} and {atlases} read, {len(verified.damages)} damaged"
     print_out(f"{counts}{'; lfm-atlas run makes again what its atlas needs' if verified.damages else ''}")
     return CRASH if verified.damages else OK
 
@@ -288,5 +292,6 @@ def prune(
     for where, part in (("", pruned), (f"{catalog.atlas.remote}: ", pruned.remote)):
         if part is not None:
             counts = ", ".join(f"{kind} {n}" for kind, n in part.counts().items()) or "nothing"
-            print_out(shown(f"{where}{verb}: {counts}; {part.n_bytes / 1e6:.1f} MB; {part.n_kept} units stay"))
+            kept = number_of(part.n_kept, "unit")
+            print_out(shown(f"{where}{verb}: {counts}; {part.n_bytes / 1e6:.1f} MB; {kept} left"))
     return OK

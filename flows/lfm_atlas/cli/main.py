@@ -8,7 +8,7 @@ from typing import NoReturn
 
 from cyclopts import App
 
-from lfm_atlas.cli import atlas, audit, maps, reproduce, run
+from lfm_atlas.cli import atlas, audit, maps, parity, reproduce, run, upgrade
 from lfm_atlas.console import (
     CRASH,
     OK,
@@ -34,21 +34,21 @@ app = App(
 
     Start with `lfm-atlas init` in an empty folder, then `lfm-atlas run`, then open atlas/report.html.
 
-    Exit codes: 0 done, 1 crash, 2 usage or bad catalog, 3 a limit is broken (audit, keep_if_below),
+    Exit codes: 0 done, 1 crash, 2 usage or bad catalog, 3 a limit is broken (audit, keep_if_below, parity),
     4 done but some spaces failed, 130 or 143 stopped by SIGINT or SIGTERM.""",
     suppress_keyboard_interrupt=False,  # main prints what a person has to know
 )
 # A new command is a function in one of these modules, named in its ``add_commands``.
-for module in (run, atlas, maps, reproduce, audit):
+for module in (run, atlas, maps, parity, upgrade, reproduce, audit):
     module.add_commands(app)
 app.register_install_completion_command(help="Complete commands and options by Tab in this shell, from its next start.")
 
 
 # They do nothing but print, and end as others do when nobody reads on: lfm-atlas show | head.
 _ONLY_PRINT = {"catalog", "diff", "layers", "maps", "plan", "show", "--help", "--version"}
-# They read arrays and print. xarray and pandas import the unused wherever they find them, which takes as long as the
-# rest.
-_READ_ARRAYS, _UNUSED = {"diff", "show"}, ("dask", "pyarrow")
+# How many objects these make before Python looks for cycles among them: by default a tenth of their time goes there,
+# as what they import stays.
+_OBJECTS = 500_000
 
 
 def main() -> NoReturn:
@@ -58,10 +58,8 @@ def main() -> NoReturn:
     if refusal := why_unfit(command):
         print_err(refusal)
         sys.exit(USAGE)
-    if command in _READ_ARRAYS:
-        gc.disable()  # they end before there is anything to collect
-        for name in _UNUSED:
-            sys.modules.setdefault(name, None)  # type: ignore[arg-type]  # how Python says that there is none
+    if command in _ONLY_PRINT:
+        gc.set_threshold(_OBJECTS)
     stop_on_signals()
     try:
         with environment(safe_children() | no_proxy_on_loopback()):

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from cyclopts import App, Parameter
 
@@ -16,12 +16,17 @@ from lfm_atlas.console import (
     Force,
     TrustCode,
     as_json,
+    escape_unprintable,
     load_catalog_or_exit,
     no_progress,
     print_err,
     print_out,
     progress,
 )
+
+if TYPE_CHECKING:
+    from lfm_tasks.upgrades.adapters import Adapter
+    from lfm_tasks.upgrades.bulk import KnownRows
 
 
 def add_commands(app: App) -> None:
@@ -105,25 +110,61 @@ def list_maps(
 
 
 def transfer(
-    map: Annotated[str, Parameter(help="Name of a map: see lfm-atlas maps.")],
-    input: Annotated[str, Parameter(help="Rows in the source's coordinates: .npy, .safetensors#key, .npz#key.")],
-    output: Annotated[Path, Parameter(help="A .npy to write: the rows in the target's coordinates.")],
+    map: Annotated[
+        str, Parameter(help="Name of a map (lfm-atlas maps), or a .safetensors of lfm-atlas upgrade --save.")
+    ],
+    input: Annotated[str, Parameter(help="Vectors in the source's coordinates: .npy, .parquet, .h5, ...; file#key.")],
+    output: Annotated[Path, Parameter(help="The file to write: .npy, .parquet, .arrow, .safetensors, .h5, .zarr.")],
     *,
     catalog_path: CatalogPath = DEFAULT_CATALOG,
+    ids: Annotated[str | None, Parameter(help="File of the vectors' ids, if they are elsewhere.")] = None,
+    dtype: Annotated[
+        Literal["float32", "float64", "float16", "int8"] | None, Parameter(help="Of the output; float32 mostly.")
+    ] = None,
+    confidence: Annotated[
+        bool, Parameter(help="Add columns that say how far each vector can be trusted.", negative="")
+    ] = False,
+    plan: Annotated[bool, Parameter(help="Say what it takes, and write nothing.", negative="")] = False,
     force: Force = False,
 ) -> int:
-    """Carry the rows of a file through a map, in chunks."""
+    """Carry the vectors of a store through a map: in chunks, resumed after an interruption, other columns kept."""
+    from lfm_tasks.upgrades.bulk import CarryOptions, carry, plan_carry
+    from lfm_tasks.upgrades.stores import open_store
+
+    with _print_data_errors() as errors:
+        adapter, known, into = _map_to_carry_by(map, catalog_path)
+        if confidence and known is None:
+            print_err(f"got --confidence and the map {map}, which knows no pairs, expected one of upgrade --save")
+            return USAGE
+        options = CarryOptions(dtype, known if confidence else None, force)
+        planned = plan_carry(adapter, open_store(input, ids), output, options)
+        if plan:
+            for line in planned.lines():
+                print_out(escape_unprintable(line))
+            return OK
+        for note in planned.notes:
+            print_err(escape_unprintable(note))
+        with progress() as report_progress:
+            carry(planned, adapter, report_progress)
+        print_out(f"wrote {output}: {planned.n_rows} points in the {planned.n_results} coordinates of {into}")
+    return USAGE if errors else OK
+
+
+def _map_to_carry_by(map: str, catalog_path: Path) -> "tuple[Adapter, KnownRows | None, str]":
+    """Return a map by its name or file, what confidence is told by, and how messages call its target."""
+    from lfm_tasks.upgrades.adapters import from_alignment
+    from lfm_tasks.upgrades.export import is_saved_map, read_saved_map
+
+    if is_saved_map(map):
+        return *read_saved_map(Path(map)), "the new model"
     catalog = load_catalog_or_exit(catalog_path)
     from lfm_tasks.runtime.run import unit_store
-    from lfm_tasks.stages.transfers.apply import apply_map_to_file
+    from lfm_tasks.stages.transfers.named import read_map
     from lfm_tasks.stores.named_maps import read_named_map
 
     store = unit_store(catalog)
-    with _print_data_errors() as errors:
-        named = read_named_map(store.root, map)
-        n_points, n_features = apply_map_to_file(store, named, input, output, force=force)
-        print_out(f"wrote {output}: {n_points} points in the {n_features} coordinates of {named.target}")
-    return USAGE if errors else OK
+    named = read_named_map(store.root, map)
+    return from_alignment(read_map(store, named)), None, named.target
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from lfm_atlas.console import (
     progress,
     work_folder,
 )
+from lfm_tasks.errors import number_of
 
 if TYPE_CHECKING:
     from lfm_atlas.reproduce import Evidence
@@ -116,5 +117,5 @@ def _print_evidence(evidence: "Evidence", output: Path) -> int:
     for result in results:
         for claim in result.claims:
             print_out(f"{claim.status:<14} {result.name}: {claim.published}\n{'':<15}found: {claim.measured}")
-    print_out(f"{len(results)} experiments, {len(skipped)} refused; page: {output / 'evidence.html'}")
+    print_out(f"{number_of(len(results), 'experiment')}, {len(skipped)} refused; page: {output / 'evidence.html'}")
     return SOME_FAILED if skipped or evidence.failures else OK

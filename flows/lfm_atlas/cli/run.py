@@ -1,7 +1,10 @@
 """The commands that work on a catalog: init, catalog, validate, layers, plan, run."""
 
 import json
+from collections.abc import Callable
 from contextlib import chdir
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -17,6 +20,7 @@ from lfm_atlas.console import (
     Scheduler,
     TrustCode,
     absolute_scheduler,
+    announce_dashboard,
     announce_start,
     as_json,
     check_folders_or_exit,
@@ -237,10 +241,16 @@ def run(
     only: Annotated[list[str] | None, Parameter(help="Compute what touches models of this glob.", negative="")] = None,
     comparison: Annotated[list[str] | None, Parameter(help="Compute this comparison.", negative="")] = None,
     scheduler: Scheduler = "",
+    dashboard: Annotated[bool, Parameter(help="Serve Dask's dashboard while workers work.", negative="")] = False,
+    prefect_ui: Annotated[bool, Parameter(help="Serve Prefect's interface while the run lasts.", negative="")] = False,
     trust_code: TrustCode = False,
 ) -> int:
     """Compute what is missing and publish the atlas: activations, graphs, bases, maps, scores, report."""
     catalog = override_scheduler_or_exit(load_catalog_or_exit(catalog_path, trust_code), scheduler)
+    if refusal := _why_no_pages(catalog, dashboard and not dask, dashboard, prefect_ui and not (prefect and dask)):
+        print_err(refusal)
+        return USAGE
+    announce = announce_dashboard if dashboard else None
     announce_start("Prefect" if prefect and dask else "the run")
     from lfm_tasks.runtime.folders import ATLAS, OF_A_RUN, STORE, refuse_read_only
     from lfm_tasks.runtime.run import Scope
@@ -254,40 +264,72 @@ def run(
     refuse_read_only(catalog, ATLAS, STORE)
     with progress() as report_progress:
         if prefect and dask:
-            outcome = _run_with_prefect(catalog_path, catalog, scope, report_progress, scheduler)
+            options = PrefectOptions(absolute_scheduler(scheduler), announce, prefect_ui)
+            outcome = _run_with_prefect(catalog_path, catalog, scope, report_progress, options)
         else:
-            outcome = _run_directly(catalog, scope, report_progress, dask)
+            outcome = _run_directly(catalog, scope, report_progress, dask, announce)
     return _print_outcome(outcome, catalog)
 
 
+def _why_no_pages(catalog: "Catalog", is_without_dask: bool, dashboard: bool, is_without_prefect: bool) -> str:
+    """Return why the pages that a run is to serve cannot be, "" if they can."""
+    from lfm_tasks.catalog.cluster import LocalCluster
+
+    if is_without_dask:
+        return "got --dashboard with --no-dask, expected workers to look at. Leave one of them out."
+    if is_without_prefect:
+        return "got --prefect-ui in a run without Prefect, expected one with it. Leave out --no-prefect and --no-dask."
+    # The schedulers of other clusters serve their own pages.
+    if dashboard and isinstance(catalog.cluster, LocalCluster) and find_spec("bokeh") is None:
+        return "got no Bokeh, expected it for --dashboard. Do: pip install 'lfm-atlas[dashboard]'"
+    return ""
+
+
+@dataclass(frozen=True)
+class PrefectOptions:
+    """Of a run with Prefect: where it works, what gets the address of Dask's dashboard, whether it serves pages."""
+
+    scheduler: str
+    announce: Callable[[str], None] | None
+    with_pages: bool
+
+
 def _run_with_prefect(
-    path: Path, catalog: "Catalog", scope: "Scope", report_progress: "ProgressCallback", scheduler: str
+    path: Path, catalog: "Catalog", scope: "Scope", report_progress: "ProgressCallback", options: PrefectOptions
 ) -> "Outcome":
     from lfm_atlas.prefect_access import find_user_server, import_prefect
-    from lfm_atlas.prefect_server import prefect_server, wait_until_ready
+    from lfm_atlas.prefect_server import SECRET_FILE, pages_sentence, prefect_server, wait_until_ready
     from lfm_tasks.runtime.folders import prepare_store
 
     prepare_store(catalog)
-    path, scheduler = path.absolute(), absolute_scheduler(scheduler)
+    path, home = path.absolute(), catalog.root / catalog.atlas.store / "prefect"
     with_user_server = find_user_server()
-    with prefect_server(catalog.root / catalog.atlas.store / "prefect") as address:
+    with prefect_server(home, with_pages=options.with_pages) as address:
         # Its import and the server's start take seconds each: side by side.
         import_prefect(with_user_server=with_user_server)
         from lfm_atlas.atlas import atlas_flow
 
         if not with_user_server:
             wait_until_ready(address)
-        flow = atlas_flow(report_progress)
-        return flow(str(path), catalog.trust.everything, list(scope.only), list(scope.comparisons), scheduler)
+        if options.with_pages:
+            print_err(pages_sentence(address, None if with_user_server else home / SECRET_FILE))
+        flow = atlas_flow(report_progress, options.announce)
+        return flow(str(path), catalog.trust.everything, list(scope.only), list(scope.comparisons), options.scheduler)
 
 
-def _run_directly(catalog: "Catalog", scope: "Scope", report_progress: "ProgressCallback", dask: bool) -> "Outcome":
+def _run_directly(
+    catalog: "Catalog",
+    scope: "Scope",
+    report_progress: "ProgressCallback",
+    dask: bool,
+    announce: Callable[[str], None] | None,
+) -> "Outcome":
     from lfm_atlas.pipeline import build_atlas
     from lfm_tasks.runtime.session import open_run
 
     with (
         chdir(work_folder(catalog)),
-        open_run(catalog, report_progress, in_process=not dask, scope=scope) as opened,
+        open_run(catalog, report_progress, in_process=not dask, scope=scope, announce=announce) as opened,
     ):
         return build_atlas(opened)
 

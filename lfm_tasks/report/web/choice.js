@@ -18,9 +18,17 @@ const pairIn = (kept, source, target) => {
   return turned >= 0 ? { pair: turned, isTurned: true, side: (side) => OTHER[side] } : null;
 };
 
-// A page that is opened without a choice shows the first model beside the one nearest to it.
+// The match of a space in a model, and whether each half of the points has the same.
+const matchOf = (row, model) => {
+  const stored = measured().matches[row][model];
+  return stored <= -2 ? { layer: -2 - stored, isClear: false } : { layer: stored, isClear: true };
+};
+
+// A page that is opened without a choice shows two related models; a model by itself stands beside its nearest.
 const nearest = async () => {
   const others = names(dataset().models).filter((name) => name !== choice.source);
+  const [first, second] = dataset().opens_with;
+  if (choice.source === first) return second;
   if (!view()) return others[0] ?? choice.source;
   const value = await matrix(view().models), source = numberOf(choice.source);
   const likeness = (name) => { const v = value(source, numberOf(name)); return Number.isNaN(v) ? -Infinity : v; };
@@ -29,7 +37,7 @@ const nearest = async () => {
 // Of two models the first layers that match and have a kept map, else any that have one, else the first that match.
 const firstLayers = () => {
   const [sources, targets] = [rowsOf(choice.source), rowsOf(choice.target)], target = numberOf(choice.target);
-  const matched = sources.map((row) => [row, targets[Math.max(0, measured().matches[row][target])]]);
+  const matched = sources.map((row) => [row, targets[Math.max(0, matchOf(row, target).layer)]]);
   const { maps } = dataset();
   return matched.find(([s, t]) => s !== t && pairIn(maps, s, t))
     ?? sources.flatMap((s) => targets.map((t) => [s, t])).find(([s, t]) => pairIn(maps, s, t)) ?? matched[0];
@@ -46,11 +54,12 @@ const controls = {
   dataset: { offered: () => names(facts.datasets), first: () => facts.datasets[0].name },
   measure: { offered: () => names(facts.measures), first: () => facts.default_measure },
   statistic: { offered: () => names(facts.statistics).filter((name) => Object.hasOwn(measured().views, name)), first: () => names(facts.statistics).find((name) => measured().views[name]) },
-  source: { offered: () => names(dataset().models), first: () => dataset().models[0].name },
+  source: { offered: () => names(dataset().models), first: () => dataset().opens_with[0] ?? dataset().models[0].name },
   target: { offered: () => names(dataset().models), first: nearest },
   source_layer: { offered: () => layersOf(choice.source), first: () => dataset().layers[firstLayers()[0]] },
   target_layer: { offered: () => layersOf(choice.target), first: () => dataset().layers[firstLayers()[1]] },
   facet: { offered: () => ["", ...facts.facets], first: firstFacet },
+  collapse: { offered: () => ["", ...(choice.facet ? ["yes"] : [])], first: () => "" },
   distance: { offered: () => ["similarity", ...(dataset().shared_map ? ["shared"] : [])], first: () => "similarity" },
 };
 const WORDS = {
@@ -67,15 +76,28 @@ const settle = async () => {
 };
 const fillControls = () => {
   for (const [control, { offered }] of Object.entries(controls)) {
-    const select = byId(control), word = WORDS[control] ?? ((name) => name);
-    if (!select) continue;
-    select.replaceChildren(...offered().map((name) => Object.assign(html("option", {}, word(name)), { value: name })));
-    select.value = choice[control];
-    select.closest("label").hidden = offered().length < 2 && ["dataset", "distance"].includes(control);
+    const element = byId(control), word = WORDS[control] ?? ((name) => name);
+    if (!element) continue;
+    const label = element.closest("label");
+    if (element.type === "checkbox") {
+      element.checked = Boolean(choice[control]);
+      label.hidden = offered().length < 2;
+      continue;
+    }
+    const options = () => offered().map((name) => Object.assign(html("option", {}, word(name)), { value: name }));
+    if (element.tagName === "SELECT") element.replaceChildren(...options());
+    else if (element.list.offered !== choice.dataset) {
+      element.list.replaceChildren(...options());
+      element.list.offered = choice.dataset;
+    }
+    element.value = choice[control];
+    label.hidden = offered().length < 2 && ["dataset", "distance", "measure", "statistic", "facet"].includes(control);
   }
+  byId("find").value = choice.find ?? "";
 };
 const remember = () => {
-  const state = new URLSearchParams(Object.entries(choice).filter(([, name]) => name !== undefined));
+  const state = new URLSearchParams(Object.entries(choice).filter(([, name]) => name !== undefined && name !== ""));
+  if (choice.facet === "") state.set("facet", "");  // no color is a choice, too
   history.replaceState(null, "", `#${state}`);
 };
 const recall = () => {
@@ -84,4 +106,6 @@ const recall = () => {
     delete choice[control];
     if (state.has(control)) choice[control] = state.get(control);
   }
+  choice.find = state.get("find") ?? "";
+  return state.get("part");
 };

@@ -10,7 +10,26 @@ const filled = (element, attributes, children) => {
   return element;
 };
 
-const shortened = (name) => (name.length > 28 ? `${name.slice(0, 13)}…${name.slice(-13)}` : name);
+const shortened = (name, most = 28) => {
+  const half = Math.floor((most - 1) / 2);
+  return name.length > most ? `${name.slice(0, half)}…${name.slice(-half)}` : name;
+};
+
+// Names without what all begin and end with, as far as that ends at a point, slash, bar or dash.
+const trimmed = (all) => {
+  if (all.length < 2) return { short: all, before: "", after: "" };
+  const shared = (names) => {
+    let n = 0;
+    while (n < names[0].length && names.every((name) => name[n] === names[0][n])) n++;
+    while (n > 0 && !"./_:-".includes(names[0][n - 1])) n--;
+    return n;
+  };
+  const reversed = (name) => [...name].reverse().join("");
+  const start = shared(all), rest = all.map((name) => name.slice(start)), end = shared(rest.map(reversed));
+  if (start + end < 3) return { short: all, before: "", after: "" };
+  return { short: rest.map((name) => name.slice(0, name.length - end)), before: all[0].slice(0, start), after: end ? all[0].slice(-end) : "" };
+};
+const leftOut = ({ before, after }) => (before || after ? `${before}*${after}` : "");
 
 // Columns of numbers stand right; the first column names the row.
 const table = (columns, rows, nTexts = 1) => {
@@ -21,6 +40,8 @@ const table = (columns, rows, nTexts = 1) => {
   return html("table", {}, html("thead", {}, head), html("tbody", {}, ...body));
 };
 const show = (id, made) => byId(id).replaceChildren(made);
+// The room that a chart has; the parent scrolls where a chart needs more.
+const roomOf = (host) => Math.max(240, (host.parentElement.clientWidth || 640) - 6);
 
 // A table behind a summary is made when it is opened, or printed.
 const waiting = new Map();
@@ -43,23 +64,42 @@ addEventListener("beforeprint", () => {
 });
 addEventListener("afterprint", () => { for (const details of opened) details.open = false; });
 
+// Words beside the mouse, or beside what the arrow keys stand on.
+const tip = (lines, x, y) => {
+  const box = byId("tip");
+  box.hidden = !lines;
+  if (!lines) return;
+  box.replaceChildren(...lines.map((line) => html("div", {}, line)));
+  const { width, height } = box.getBoundingClientRect(), { clientWidth, clientHeight } = document.documentElement;
+  box.style.left = `${Math.max(4, Math.min(x + 14, clientWidth - width - 4))}px`;
+  box.style.top = `${y + 18 + height < clientHeight ? y + 18 : Math.max(4, y - height - 12)}px`;
+};
+
 // What a chart shows can be pointed at, walked with the arrow keys, heard, and chosen with Enter.
-const explore = (host, { nSpots, spotAt, said, step, ringAround, choose = null }) => {
+const explore = (host, { nSpots, spotAt, said, lines = (spot) => [said(spot)], step, ringAround, choose = null }) => {
   const drawing = host.querySelector("svg"), readout = byId(`${host.id}-readout`);
   const ring = svg("rect", { class: "ring", visibility: "hidden" });
   drawing.append(ring);
-  const stand = (spot) => {
+  const stand = (spot, x = null, y = null) => {
     host.spot = spot;
     const around = spot === null ? null : ringAround(spot);
     ring.setAttribute("visibility", around ? "visible" : "hidden");
     for (const [name, value] of Object.entries(around ?? {})) ring.setAttribute(name, value);
     readout.textContent = spot === null ? "" : said(spot);
+    tip(spot === null || x === null ? null : lines(spot), x, y);
   };
   const pointed = (event) => {
     const box = drawing.getBoundingClientRect(), { width, height } = drawing.viewBox.baseVal;
     return spotAt(((event.clientX - box.left) / box.width) * width, ((event.clientY - box.top) / box.height) * height);
   };
-  host.onpointermove = (event) => stand(pointed(event));
+  const walk = (spot) => {
+    stand(spot);
+    const box = ring.getBoundingClientRect();
+    tip(lines(spot), box.right - 10, box.bottom - 10);
+  };
+  host.onpointermove = (event) => stand(pointed(event), event.clientX, event.clientY);
+  host.onpointerleave = () => tip(null);
+  host.onblur = () => tip(null);
   host.onclick = (event) => { const spot = pointed(event); if (spot !== null && choose) choose(spot); };
   host.onfocus = () => { if ((host.spot ?? null) === null && nSpots) stand(0); };
   host.onkeydown = (event) => {
@@ -67,9 +107,9 @@ const explore = (host, { nSpots, spotAt, said, step, ringAround, choose = null }
     if (!nSpots || event.altKey || event.ctrlKey || event.metaKey) return;
     if (event.key === "Escape") stand(null);
     else if ((event.key === "Enter" || event.key === " ") && choose) choose(spot);
-    else if (event.key === "Home") stand(0);
-    else if (event.key === "End") stand(nSpots - 1);
-    else if (event.key.startsWith("Arrow")) stand(step(spot, event.key.slice(5)));
+    else if (event.key === "Home") walk(0);
+    else if (event.key === "End") walk(nSpots - 1);
+    else if (event.key.startsWith("Arrow")) walk(step(spot, event.key.slice(5)));
     else return;
     event.preventDefault();
   };

@@ -21,71 +21,109 @@ const picture = (columns, rows, colorAt) => {
   return canvas.toDataURL();
 };
 
+// Rows and columns are names; bars are colors beside them, in the order of facets; groups are ranges of places.
+const SMALLEST = 2, LARGEST = 46, READABLE = 9;
 const heatMap = (host, drawn) => {
-  const { rows, columns, value, palette = VIRIDIS, low = 0, path = [], tree, said, choose } = drawn;
+  host.redraw = () => heatMap(host, drawn);
+  host.parentElement.classList.toggle("enlarged", (host.zoom ?? 1) > 1);
+  const { rows, columns, value, palette = VIRIDIS, low = 0, path = [], unclear = [], tree = null, groups = [], bars: colorOf = null, said, lines, choose } = drawn;
   const nRows = rows.length, nColumns = columns.length;
   let high = drawn.high ?? 1;
-  rows.forEach((_, r) => columns.forEach((__, c) => { if (value(r, c) > high) high = value(r, c); }));
-  const size = Math.max(8, Math.min(46, Math.floor(640 / Math.max(nRows, nColumns))));
-  const font = Math.min(13, size + 1), wide = (names) => Math.max(0, ...names.map((name) => shortened(name).length)) * font * 0.6;
-  const left = Math.ceil(wide(rows)) + 12, turned = size < 16 ? 90 : 45;
-  const top = Math.ceil(wide(columns) * Math.sin((turned * Math.PI) / 180)) + 16;
-  const [width, height] = [size * nColumns, size * nRows];
-  const room = tree?.xs.length ? Math.max(70, width * 0.25) : 0;
-  const x = (c) => left + size * c, y = (r) => top + size * r;
+  for (let r = 0; r < nRows; r++) for (let c = 0; c < nColumns; c++) if (value(r, c) > high) high = value(r, c);
+  const room = roomOf(host), isNarrow = room < 560, most = isNarrow ? 14 : 28;
+  const names = (all) => all.map((name) => shortened(name, most));
+  const wide = (all, font) => Math.max(0, ...all.map((name) => name.length)) * font * 0.6;
+  const [rowNames, columnNames] = [names(rows), names(columns)], bar = colorOf ? 9 : 0;
+  const treeRoom = tree?.xs.length ? Math.max(60, Math.min(220, room * 0.2)) : 0;
+  // The largest cells that leave room for names and tree; without names where these could not be read.
+  const layout = (isNamed) => {
+    const left = isNamed ? Math.ceil(wide(rowNames, 13)) + 12 : 4;
+    const free = room - left - bar - (treeRoom || (isNamed ? Math.min(60, wide(columnNames, 12) * 0.71) : 0));
+    return { left, size: Math.max(SMALLEST, Math.min(LARGEST, Math.floor((free / Math.max(1, nColumns)) * 10) / 10)) };
+  };
+  const zoom = host.zoom ?? 1, fits = layout(true);
+  // Layers in order may have every second or fifth name: a depth axis. Of models a name stands for itself alone.
+  const every = drawn.isOrdered ? Math.ceil(READABLE / (fits.size * zoom)) : 1, isNamed = fits.size * zoom * every >= READABLE;
+  const { left, size: unzoomed } = isNamed ? fits : layout(false), size = unzoomed * zoom;
+  const font = Math.max(READABLE, Math.min(13, size * every)), turned = size < 22 || every > 1 ? 90 : 45;
+  const top = (isNamed ? Math.ceil(wide(columnNames, font) * Math.sin((turned * Math.PI) / 180)) + 18 : 6) + bar + (treeRoom ? 14 : 0);
+  const [width, height] = [size * nColumns, size * nRows], x = (c) => left + bar + size * c, y = (r) => top + size * r;
   const share = (r, c) => (value(r, c) - low) / (high - low);
-  const made = svg("svg", {
-    viewBox: `0 0 ${left + width + Math.max(room, wide(columns) * 0.71, 60)} ${top + height + 34}`,
-    "font-size": font, "aria-hidden": "true",
-  });
+  const total = left + bar + width + (treeRoom || (isNamed && turned === 45 ? Math.min(60, wide(columnNames, font) * 0.71) : 0)) + 4;
+  const made = svg("svg", { viewBox: `0 0 ${Math.ceil(Math.max(total, 180))} ${Math.ceil(top + height + 36)}`, "font-size": font, "aria-hidden": "true" });
   made.setAttribute("width", made.viewBox.baseVal.width);
   made.append(svg("image", {
-    x: left, y: top, width, height, preserveAspectRatio: "none",
+    x: x(0), y: top, width, height, preserveAspectRatio: "none",
     href: picture(nColumns, nRows, (r, c) => (Number.isNaN(value(r, c)) ? null : color(palette, share(r, c)))),
   }));
-  const lines = [];
   if (size >= 12) {
-    for (let r = 1; r < nRows; r++) lines.push(`M${left} ${y(r)}h${width}`);
-    for (let c = 1; c < nColumns; c++) lines.push(`M${x(c)} ${top}v${height}`);
+    const grid = [];
+    for (let r = 1; r < nRows; r++) grid.push(`M${x(0)} ${y(r)}h${width}`);
+    for (let c = 1; c < nColumns; c++) grid.push(`M${x(c)} ${top}v${height}`);
+    made.append(svg("path", { class: "grid", d: grid.join("") }));
   }
-  made.append(svg("path", { class: "grid", d: lines.join("") }));
   const missing = [];
-  rows.forEach((_, r) => columns.forEach((__, c) => { if (Number.isNaN(value(r, c))) missing.push(`M${x(c)} ${y(r)}l${size} ${size}`); }));
+  for (let r = 0; r < nRows; r++) for (let c = 0; c < nColumns; c++) if (Number.isNaN(value(r, c))) missing.push(`M${x(c)} ${y(r)}l${size} ${size}`);
   made.append(svg("path", { class: "missing", d: missing.join("") }));
-  rows.forEach((name, r) => made.append(svg("text", { x: left - 6, y: y(r + 0.5) + font / 3, "text-anchor": "end" }, shortened(name))));
-  columns.forEach((name, c) => made.append(svg("text", { transform: `translate(${x(c + 0.5) + 3} ${top - 6}) rotate(-${turned})` }, shortened(name))));
+  if (isNamed) {
+    rowNames.forEach((name, r) => { if (r % every === 0) made.append(svg("text", { x: left - 5, y: y(r + 0.5) + font / 3, "text-anchor": "end" }, name)); });
+    columnNames.forEach((name, c) => {
+      const across = turned === 90 ? x(c + 0.5) + font / 3 : x(c + 0.5) + 3;
+      if (c % every === 0) made.append(svg("text", { transform: `translate(${across} ${top - bar - 5}) rotate(-${turned})` }, name));
+    });
+  }
+  if (colorOf) {
+    for (let r = 0; r < nRows; r++) made.append(svg("rect", { class: "facet", fill: colorOf(r), x: left, y: y(r), width: bar - 2, height: size + 0.3 }));
+    for (let c = 0; c < nColumns; c++) made.append(svg("rect", { class: "facet", fill: colorOf(c), x: x(c), y: top - bar, width: size + 0.3, height: bar - 2 }));
+  }
+  for (const kind of ["halo", "group"]) for (const [from, to] of groups) {
+    made.append(svg("rect", { class: kind, x: x(from), y: y(from), width: size * (to - from), height: size * (to - from) }));
+  }
   // Along the edges of the cells, so that the line crosses no number; with a light edge, seen on every color.
-  const steps = path.slice(1).map(([r, c], i) => `M${x(path[i][1] + 0.5)} ${y(path[i][0] + 1) - 2}L${x(c + 0.5)} ${y(r) + 2}`);
+  const inset = size > 12 ? 2 : 0.5;
+  const steps = path.slice(1).map(([r, c], i) => (path[i][0] === r - 1 ? `M${x(path[i][1] + 0.5)} ${y(path[i][0] + 1) - inset}L${x(c + 0.5)} ${y(r) + inset}` : ""));
   for (const kind of ["halo", "path"]) {
     made.append(svg("path", { class: kind, d: steps.join("") }));
-    for (const [r, c] of path) made.append(svg("rect", { class: kind, x: x(c) + 2, y: y(r) + 2, width: size - 4, height: size - 4 }));
+    for (const [r, c] of path) made.append(svg("rect", { class: kind, x: x(c) + inset, y: y(r) + inset, width: size - 2 * inset, height: size - 2 * inset }));
   }
-  if (size >= 28) rows.forEach((_, r) => columns.forEach((__, c) => {
+  for (const [r, c] of unclear) made.append(svg("circle", { class: "unsure", cx: x(c + 0.5), cy: y(r + 0.5), r: Math.max(1, Math.min(3, size / 5)), transform: size >= 28 ? `translate(0 ${size / 2 - 5})` : "" }));
+  if (size >= 28) for (let r = 0; r < nRows; r++) for (let c = 0; c < nColumns; c++) {
     const fill = Number.isNaN(value(r, c)) ? "currentColor" : inkOn(color(palette, share(r, c)));
-    made.append(svg("text", { x: x(c + 0.5), y: y(r + 0.5) + 4, fill, "text-anchor": "middle", "font-size": 12 }, text(value(r, c))));
-  }));
-  if (room) tree.xs.forEach((across, i) => made.append(svg("polyline", {
-    class: "tree", points: across.map((join, k) => `${left + width + 6 + join * (room - 10)},${y(tree.ys[i][k])}`).join(" "),
-  })));
+    made.append(svg("text", { x: x(c + 0.5), y: y(r + 0.5) + 4, fill, "text-anchor": "middle", "font-size": Math.min(12, size / 2.6) }, text(value(r, c))));
+  }
+  if (treeRoom) drawTree(made, tree, { from: x(0) + width + 6, width: treeRoom - 24, top, bottom: y(nRows), y, groups });
   const key = Math.max(60, Math.min(160, width));
   made.append(
-    svg("image", { x: left, y: top + height + 10, width: key, height: 8, preserveAspectRatio: "none", href: picture(64, 1, (_, c) => color(palette, c / 63)) }),
-    svg("text", { x: left, y: top + height + 30, "font-size": 11 }, text(low)),
-    svg("text", { x: left + key, y: top + height + 30, "font-size": 11, "text-anchor": "end" }, text(high)),
+    svg("image", { x: x(0), y: top + height + 10, width: key, height: 8, preserveAspectRatio: "none", href: picture(64, 1, (_, c) => color(palette, c / 63)) }),
+    svg("text", { x: x(0), y: top + height + 31, "font-size": 11 }, text(low)),
+    svg("text", { x: x(0) + key, y: top + height + 31, "font-size": 11, "text-anchor": "end" }, text(high)),
   );
   host.replaceChildren(made);
+  const at = (spot) => [Math.floor(spot / nColumns), spot % nColumns];
   explore(host, {
-    nSpots: nRows * nColumns, choose: choose && ((spot) => choose(Math.floor(spot / nColumns), spot % nColumns)),
-    said: (spot) => said(Math.floor(spot / nColumns), spot % nColumns),
-    ringAround: (spot) => ({ x: x(spot % nColumns), y: y(Math.floor(spot / nColumns)), width: size, height: size }),
+    nSpots: nRows * nColumns, choose: choose && ((spot) => choose(...at(spot))), said: (spot) => said(...at(spot)),
+    lines: lines ? (spot) => lines(...at(spot)) : undefined,
+    ringAround: (spot) => ({ x: x(at(spot)[1]), y: y(at(spot)[0]), width: size, height: size }),
     spotAt: (px, py) => {
-      const [c, r] = [Math.floor((px - left) / size), Math.floor((py - top) / size)];
+      const [c, r] = [Math.floor((px - x(0)) / size), Math.floor((py - top) / size)];
       return c >= 0 && r >= 0 && c < nColumns && r < nRows ? r * nColumns + c : null;
     },
     step: (spot, way) => {
-      const [r, c] = [Math.floor(spot / nColumns), spot % nColumns];
-      const to = { Up: [r - 1, c], Down: [r + 1, c], Left: [r, c - 1], Right: [r, c + 1] }[way];
+      const [r, c] = at(spot), to = { Up: [r - 1, c], Down: [r + 1, c], Left: [r, c - 1], Right: [r, c + 1] }[way];
       return Math.max(0, Math.min(nRows - 1, to[0])) * nColumns + Math.max(0, Math.min(nColumns - 1, to[1]));
     },
   });
+};
+
+// The tree of average linkage at the right, the whole of it, with an axis of similarity; a thick bar marks each group.
+const drawTree = (made, { xs, ys, height }, { from, width, top, bottom, y, groups }) => {
+  const x = (join) => from + 6 + join * (width - 6);
+  xs.forEach((across, i) => made.append(svg("polyline", { class: "tree", points: across.map((join, k) => `${x(join).toFixed(1)},${y(ys[i][k]).toFixed(1)}`).join(" ") })));
+  for (const [first, last] of groups) made.append(svg("path", { class: "mark-group", d: `M${from + 1} ${y(first) + 1}V${y(last) - 1}` }));
+  const step = height > 0.5 ? 0.25 : height > 0.2 ? 0.1 : 0.05;
+  for (let apart = 0; apart <= height * 1.001; apart += step) {
+    const across = x(apart / (height || 1));
+    made.append(svg("path", { class: "line", d: `M${across} ${top - 4}V${bottom}` }));
+    made.append(svg("text", { x: across, y: top - 7, "font-size": READABLE, "text-anchor": "middle" }, text(1 - apart)));
+  }
 };

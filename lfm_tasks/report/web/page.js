@@ -5,7 +5,7 @@ const load = async () => {
   const sides = (pack) => together({ source: pack("source"), target: pack("target") });
   const known = await loadKnown(measured().known);
   return together({
-    known, cells: known[choice.statistic], models: matrix(models), low: matrix(low), high: matrix(high),
+    known, cells: known[choice.statistic], leastQ: matrix(measured().least_q), models: matrix(models), low: matrix(low), high: matrix(high),
     diagnostics: together(mapped(diagnostics, matrix)),
     maps: entries(maps?.maps), ofClass: sides((side) => matrix(maps?.distortion[side].by_class)),
     means: sides((side) => matrix(maps?.distortion[side].mean)), worst: sides((side) => matrix(maps?.distortion[side].worst_values)),
@@ -34,10 +34,11 @@ const redraw = async () => {
   fillControls();
   byId("charts").hidden = !loaded;
   byId("no-numbers").hidden = Boolean(loaded);
+  filterTables();
   byId("convention").textContent = named(facts.measures, choice.measure).convention;
   if (loaded) {
     byId("shown-models").textContent = shownNow();
-    for (const draw of [drawModels, drawNearest, drawZooMap, drawLayers, drawMatched, drawFunctionalMap, drawDistortion, drawEmbeddings]) draw(loaded);
+    for (const draw of [drawModels, drawNearest, drawZooMap, drawLayers, drawMatched, drawFunctionalMap, drawDistortion, drawPreviews, drawEmbeddings]) draw(loaded);
   }
   remember();
   document.documentElement.dataset.drawn = String(own);
@@ -53,18 +54,52 @@ const choose = (more) => {
   return redraw();
 };
 
+// A link of the page leads to a part of it, once that is drawn.
+const goTo = (part) => {
+  const found = part && byId(part);
+  if (found) found.scrollIntoView();
+};
+// Words of the search box are looked for a moment after the last key.
+let waitingFor = 0;
+const search = () => {
+  clearTimeout(waitingFor);
+  waitingFor = setTimeout(() => choose({ find: byId("find").value }), 120);
+};
+let widthBefore = 0;
+const resized = () => {
+  if (innerWidth === widthBefore) return;
+  widthBefore = innerWidth;
+  for (const host of document.querySelectorAll(".plot[id]")) if (host.checkVisibility?.() !== false) host.redraw?.();
+};
+
 const begin = async () => {
-  if (!facts.datasets.length) return;
-  for (const control of Object.keys(controls)) {
-    byId(control)?.addEventListener("change", ({ target }) => choose({ [control]: target.value }));
-  }
+  byId("bar").hidden = false;
+  byId("to-charts")?.removeAttribute("hidden");
   for (const form of document.forms) form.addEventListener("submit", (event) => event.preventDefault());
-  addEventListener("hashchange", () => {
+  byId("find").addEventListener("input", search);
+  byId("copy-link").onclick = copyLink;
+  addEventListener("hashchange", async () => {
     // A link to a part of the page is no choice.
-    if (location.hash.includes("=")) { recall(); redraw(); } else remember();
+    if (!location.hash.includes("=")) { remember(); return; }
+    const part = recall();
+    await redraw();
+    goTo(part);
   });
-  recall();
+  const part = recall();
+  if (!facts.datasets.length) return;
+  beginTables();
+  for (const control of Object.keys(controls)) {
+    byId(control)?.addEventListener("change", ({ target }) => {
+      const value = target.type === "checkbox" ? (target.checked ? "yes" : "") : target.value;
+      if (target.tagName !== "INPUT" || target.type === "checkbox" || controls[control].offered().includes(value)) choose({ [control]: value });
+      else target.value = choice[control];
+    });
+  }
+  widthBefore = innerWidth;
+  addEventListener("resize", resized);
   await redraw();
+  addTools();
+  goTo(part);
 };
 begin().then(
   () => { performance.mark("ready"); document.documentElement.dataset.ready = "true"; },

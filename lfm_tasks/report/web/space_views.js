@@ -3,19 +3,20 @@ const modelOf = (row) => dataset().models.find(({ rows }) => rows.includes(row))
 const spaceName = (row) => `${modelOf(row)}/${dataset().layers[row]}`;
 const toggled = (id, isThere) => { if (byId(id)) byId(id).hidden = !isThere; return Boolean(byId(id)) && isThere; };
 
-// Pairs to jump to, offered once a dataset.
-const offerPairs = (id, kept, pairs) => {
-  const select = byId(id);
-  if (select.offered !== kept) {
-    const option = ([source, target], i) => Object.assign(html("option", {}, `${spaceName(source)} → ${spaceName(target)}`), { value: i });
-    select.replaceChildren(Object.assign(html("option", {}, "choose a pair"), { value: "" }), ...pairs.map(option));
-    select.offered = kept;
-  }
-  const now = pairs.findIndex(([s, t]) => s === rowOf("source") && t === rowOf("target"));
+// Pairs to jump to: those of the source's model, any where it has none; where these are too many, of both models.
+const MOST_OFFERED = 100;
+const offerPairs = (id, pairs) => {
+  const select = byId(id), of = (side) => new Set(rowsOf(choice[side]));
+  let near = pairs.filter(([source]) => of("source").has(source));
+  if (near.length > MOST_OFFERED) near = near.filter(([, target]) => of("target").has(target));
+  if (!near.length) near = pairs;
+  const option = ([source, target], i) => Object.assign(html("option", {}, `${spaceName(source)} → ${spaceName(target)}`), { value: i });
+  select.replaceChildren(Object.assign(html("option", {}, "choose a pair"), { value: "" }), ...near.slice(0, MOST_OFFERED).map(option));
+  const now = near.findIndex(([s, t]) => s === rowOf("source") && t === rowOf("target"));
   select.value = now < 0 ? "" : String(now);
   select.onchange = () => {
     if (!select.value) return;
-    const [[source, source_layer], [target, target_layer]] = pairs[Number(select.value)].map((row) => [modelOf(row), dataset().layers[row]]);
+    const [[source, source_layer], [target, target_layer]] = near[Number(select.value)].map((row) => [modelOf(row), dataset().layers[row]]);
     chooseSpaces({ source, target, source_layer, target_layer });
   };
 };
@@ -24,7 +25,7 @@ const drawFunctionalMap = ({ maps, diagnostics, cells, known }) => {
   const kept = dataset().maps;
   if (!toggled("functional", Boolean(kept))) return;
   const [source, target] = [rowOf("source"), rowOf("target")], found = pairIn(kept, source, target);
-  offerPairs("kept_pair", kept, kept.pairs);
+  offerPairs("kept_pair", kept.pairs);
   const shown = `${spaceName(source)} → ${spaceName(target)}`;
   byId("shown-functional").textContent = shown;
   byId("functional-missing").hidden = Boolean(found);
@@ -33,18 +34,17 @@ const drawFunctionalMap = ({ maps, diagnostics, cells, known }) => {
   const { pair, isTurned } = found, [n, m] = isTurned ? [...kept.drawn].reverse() : kept.drawn;
   const at = (r, c) => maps(pair, isTurned ? c * n + r : r * m + c);
   const numbers = (count) => Array.from({ length: count }, (_, i) => String(i));
-  const sparse = (count) => numbers(count).map((name, i) => (count <= 20 || i % 5 === 0 ? name : ""));
   let most = 0;
   for (let i = 0; i < n * m; i++) most = Math.max(most, Math.abs(maps(pair, i)));
   heatMap(byId("chart-functional"), {
-    rows: sparse(n), columns: sparse(m), value: at, palette: BLUE_WHITE_RED, low: -most || -1, high: most || 1,
+    rows: numbers(n), columns: numbers(m), isOrdered: true, value: at, palette: BLUE_WHITE_RED, low: -most || -1, high: most || 1,
     said: (r, c) => `target eigenvector ${r}, source eigenvector ${c}: ${text(at(r, c), 3)}`,
   });
   const lines = [
     ["On the diagonal, of |C|²", text(kept.on_diagonal[pair], 3)],
     ...Object.entries(facts.diagnostics).filter(([name]) => diagnostics[name]).map(([name, word]) => [word, text(diagnostics[name](source, target), name === "points_found" ? 0 : 4)]),
-    [`${choice.measure}, ${choice.statistic}`, text(cells(source, target), 3)],
-    ...(known.score ? [[`${choice.measure}, as measured`, text(known.score(source, target), 3)]] : []),
+    [`${choice.measure}, ${choice.statistic === "calibrated" ? "calibrated" : "as measured"}`, text(cells(source, target), 3)],
+    ...(known.score && choice.statistic !== "score" ? [[`${choice.measure}, as measured`, text(known.score(source, target), 3)]] : []),
   ];
   show("table-functional", table(["Diagnostic", "Value"], lines));
   showWhenOpen("table-entries", () => table(["Target eigenvector", ...numbers(m)], numbers(n).map((name, r) => [name, ...numbers(m).map((_, c) => text(at(r, Number(c)), 2))])));
@@ -83,7 +83,7 @@ const drawEmbeddings = ({ x, y, onPoints, after }) => {
   if (!toggled("embeddings", Boolean(kept))) return;
   const ends = { source: rowOf("source"), target: rowOf("target") };
   const found = pairIn(kept.distortion, ends.source, ends.target);
-  offerPairs("embedded_pair", kept, kept.distortion?.pairs ?? kept.spaces.flatMap((s) => kept.spaces.filter((t) => t !== s).map((t) => [s, t])));
+  offerPairs("embedded_pair", kept.distortion?.pairs ?? kept.spaces.flatMap((s) => kept.spaces.filter((t) => t !== s).map((t) => [s, t])));
   const classes = kept.labels.map((name, g) => ({ name, ...look(g) })), unlabeled = { name: "no class", ...look(classes.length) };
   for (const side of ["source", "target"]) {
     const place = kept.spaces.indexOf(ends[side]), isThere = place >= 0;

@@ -325,23 +325,54 @@ def _most_round_trips(
 
 @dataclass(frozen=True)
 class FittedMap:
-    """A map that was chosen among spectral ones and baselines; it prints as the table of all of them."""
+    """A map that was chosen among spectral ones and baselines; it prints as the table of all of them.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(120, 6))
+    >>> fitted = fit_map(x, x[::-1] * 2, np.column_stack([np.arange(40), 119 - np.arange(40)]))
+    >>> fitted.name in fitted.table, fitted.transfer(x[:2]).shape
+    (True, (2, 6))
+    """
 
     choice: Choice
 
     @property
     def name(self) -> str:
-        """Which candidate was chosen."""
+        """Which candidate was chosen.
+
+        Examples
+        --------
+        >>> x = np.random.default_rng(0).normal(size=(120, 6))
+        >>> fitted = fit_map(x, 2 * x, np.arange(40))
+        >>> fitted.name in fitted.table
+        True
+        """
         return self.choice.name
 
     @property
     def why(self) -> str:
-        """Why it was chosen."""
+        """Why it was chosen.
+
+        Examples
+        --------
+        >>> x = np.random.default_rng(0).normal(size=(120, 6))
+        >>> bool(fit_map(x, 2 * x, np.arange(40)).why)
+        True
+        """
         return self.choice.why
 
     @property
     def table(self) -> Mapping[str, Mapping[str, float]]:
-        """How the candidates do on anchors that are held out, and the share of points that come back."""
+        """How the candidates do on anchors that are held out, and the share of points that come back.
+
+        Examples
+        --------
+        >>> x = np.random.default_rng(0).normal(size=(120, 6))
+        >>> fitted = fit_map(x, 2 * x, np.arange(40))
+        >>> sorted(fitted.table[fitted.name])
+        ['held_out', 'round_trip', 'typical_rank']
+        """
         return {
             one.name: {"held_out": one.held_out, "typical_rank": one.typical_rank, "round_trip": one.round_trip}
             for one in self.choice.candidate_scores
@@ -350,7 +381,14 @@ class FittedMap:
     def transfer(
         self, rows: Float[np.ndarray, "points source_features"]
     ) -> Float[np.ndarray, "points target_features"]:
-        """Return rows of the source, seen before or not, in the target's coordinates."""
+        """Return rows of the source, seen before or not, in the target's coordinates.
+
+        Examples
+        --------
+        >>> x = np.random.default_rng(0).normal(size=(120, 6))
+        >>> bool(np.abs(fit_map(x, 2 * x, np.arange(40)).transfer(x) - 2 * x).max() < 1e-6)
+        True
+        """
         width = len(self.choice.alignment.source_mean)
         if rows.shape[1] != width:
             raise DataError("wrong_shape", f"found {rows.shape[1]} features, the map needs {width}: rows of its source")
@@ -385,6 +423,13 @@ def fit_map(
     DataError
         ``not_finite`` for NaN or infinite values, ``bad_anchors`` and ``few_anchors`` for the pairs, and as
         `spectral_space`.
+
+    Examples
+    --------
+    >>> x = np.random.default_rng(0).normal(size=(120, 6))
+    >>> fitted = fit_map(x, 2 * x, np.arange(40))  # of 40 rows it is known which they are
+    >>> bool(np.abs(fitted.transfer(x[40:]) - 2 * x[40:]).max() < 1e-6)
+    True
     """
     pairs = np.asarray(anchors)
     if pairs.dtype.kind not in "iu" or pairs.ndim not in (1, 2) or (pairs.ndim == 2 and pairs.shape[1] != 2):

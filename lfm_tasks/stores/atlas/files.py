@@ -8,12 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import xarray as xr
-
 from lfm_tasks.stores.atlas.schema import (
     ZARR,
     AtlasError,
-    AtlasStore,
     Manifest,
     Table,
     check_version,
@@ -26,6 +23,9 @@ from lfm_tasks.stores.units.durable import atomic_write
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    import xarray as xr
+
+    from lfm_tasks.stores.atlas.zarr_store import AtlasStore
 
 
 def published_key(folder: Path) -> str | None:
@@ -68,7 +68,7 @@ def atlas_damages(folder: Path) -> list[str]:
     return list(damages(folder, manifest.files))
 
 
-def write_atlas(atlas: xr.Dataset, groups: Mapping[str, xr.Dataset], folder: Path) -> None:
+def write_atlas(atlas: "xr.Dataset", groups: "Mapping[str, xr.Dataset]", folder: Path) -> None:
     """Write ``atlas.zarr``, which xarray reads as it is; ``groups`` lie in it by their paths."""
     with warnings.catch_warnings():
         # Consolidated metadata is an extension of Zarr 3, and what xarray looks for first.
@@ -78,26 +78,30 @@ def write_atlas(atlas: xr.Dataset, groups: Mapping[str, xr.Dataset], folder: Pat
             group.to_zarr(folder / "atlas.zarr", group=path, zarr_format=3, consolidated=True, mode="w")
 
 
-def read_atlas(folder: Path) -> xr.Dataset:
+def read_atlas(folder: Path) -> "xr.Dataset":
     """Return the scores of the atlas in ``folder``, loaded; of an older schema, filled up to the present one."""
     with open_scores(folder) as atlas:
         loaded: xr.Dataset = atlas.load()
         return loaded
 
 
-def open_scores(folder: Path, manifest: Manifest | None = None) -> xr.Dataset:
+def open_scores(folder: Path, manifest: Manifest | None = None) -> "xr.Dataset":
     """Return the scores of the atlas in ``folder``, unread: arrays come from the files when they are used.
 
     With ``manifest`` they are that atlas's: AtlasError where another was published since.
     """
+    import xarray as xr  # a plan does without it
+
     summary = read_json(folder / "summary.json")
     check_version(summary.get("schema_version"))
     # chunks=None: xarray's own lazy arrays, no Dask graph.
     return filled(xr.open_zarr(_zarr(folder, manifest), chunks=None, consolidated=True), summary)
 
 
-def read_groups(folder: Path, manifest: Manifest | None = None) -> dict[str, xr.Dataset]:
+def read_groups(folder: Path, manifest: Manifest | None = None) -> "dict[str, xr.Dataset]":
     """Return the groups beside the scores by path (``maps/digits``), loaded."""
+    import xarray as xr
+
     root = folder / ZARR
     paths = sorted(path.parent.relative_to(root).as_posix() for path in root.glob("*/*/zarr.json"))
     groups = {}
@@ -108,14 +112,18 @@ def read_groups(folder: Path, manifest: Manifest | None = None) -> dict[str, xr.
     return groups
 
 
-def open_group(folder: Path, path: str, manifest: Manifest) -> xr.Dataset | None:
+def open_group(folder: Path, path: str, manifest: Manifest) -> "xr.Dataset | None":
     """Return the group at ``path`` beside the scores (``maps/digits``), unread; None if there is none."""
     if f"{ZARR}/{path}/zarr.json" not in manifest.files or path.count("/") != 1:
         return None
+    import xarray as xr
+
     return xr.open_zarr(_zarr(folder, manifest), group=path, chunks=None, consolidated=True)
 
 
 def _zarr(folder: Path, manifest: Manifest | None) -> "Path | AtlasStore":
+    from lfm_tasks.stores.atlas.zarr_store import AtlasStore
+
     return folder / ZARR if manifest is None else AtlasStore(folder, manifest)
 
 

@@ -14,15 +14,14 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
-import xarray as xr
-from zarr.abc.store import ByteRequest
-from zarr.core.buffer import Buffer, BufferPrototype
-from zarr.storage import LocalStore
 
 from lfm_tasks.stores.units.durable import checksum_of, file_digest, is_dropping, read_regular
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 Table = Literal["edges", "models", "layers", "across"]
 Dtype = Literal["string", "float64", "int32", "list<string>"]
@@ -59,7 +58,7 @@ class Column:
     tables: tuple[Table, ...]
     dims: tuple[str, ...] = ()
     in_graph: bool = False
-    derive: Callable[[xr.Dataset], xr.DataArray] | None = None
+    derive: "Callable[[xr.Dataset], xr.DataArray] | None" = None
 
 
 _RANK = "share of pairs of unrelated models (by base_model) whose calibrated value is at least as high"
@@ -165,7 +164,7 @@ def long_name(array: str) -> dict[str, str]:
     return {"long_name": next(column.meaning for column in COLUMNS if column.name == array and column.dims)}
 
 
-def with_derived_columns(atlas: xr.Dataset) -> xr.Dataset:
+def with_derived_columns(atlas: "xr.Dataset") -> "xr.Dataset":
     """Return the atlas with the array of each column that is derived from others."""
     for column in COLUMNS:
         if column.derive is not None:
@@ -191,7 +190,17 @@ GOOD_RECALL = 0.95
 
 
 class AtlasError(ValueError):
-    """An atlas that cannot be used, or lacks what is requested; the message says why and what to do."""
+    """An atlas that cannot be used, or lacks what is requested; the message says why and what to do.
+
+    Examples
+    --------
+    >>> from lfm_atlas import AtlasError, open_atlas
+    >>> try:
+    ...     open_atlas("nowhere")
+    ... except AtlasError as error:
+    ...     print(str(error)[:31])
+    found no atlas in nowhere (it h
+    """
 
 
 def check_version(version: object) -> None:
@@ -208,7 +217,7 @@ def check_version(version: object) -> None:
         )
 
 
-def filled(atlas: xr.Dataset, summary: Mapping[str, Any]) -> xr.Dataset:
+def filled(atlas: "xr.Dataset", summary: Mapping[str, Any]) -> "xr.Dataset":
     """Return the scores of an atlas of any version that is read, as the present version lays them out."""
     check_version(atlas.attrs.get("schema_version"))
     if atlas.attrs["schema_version"] == SCHEMA_VERSION:
@@ -341,29 +350,3 @@ def manifest_bytes(manifest: Manifest) -> bytes:
     contents = {"key": manifest.key, "catalog": manifest.catalog, "files": manifest.files}
     body = {"version": MANIFEST_VERSION} | contents
     return json.dumps(body | {"sha256": checksum_of(body)}, indent=1, sort_keys=True).encode()
-
-
-class AtlasStore(LocalStore):
-    """The files of one published atlas and no others: one that was published since is not read in its place.
-
-    An atlas is replaced while people have it open. Without this, what they read later would be arrays of the next one,
-    or, where that has no such chunk, Zarr's fill value.
-    """
-
-    def __init__(self, folder: Path, manifest: Manifest) -> None:
-        super().__init__(folder / ZARR, read_only=True)
-        self._files = manifest.files
-
-    async def get(
-        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
-    ) -> Buffer | None:
-        """Return a file's bytes, None where the atlas has no such file; `AtlasError` if it is not as published."""
-        expected = self._files.get(f"{ZARR}/{key}")
-        if expected is None:
-            return None
-        # Whole, whatever part is asked for: only the whole can be checked.
-        buffer = await super().get(key, prototype)
-        if buffer is None or hashlib.sha256(buffer.to_bytes()).hexdigest() != expected["sha256"]:
-            changed = f"{self.root.parent}: found another file {ZARR}/{key} than when the atlas was opened"
-            raise AtlasError(f"{changed}, it was published again or damaged since: open it again")
-        return buffer if byte_range is None else await super().get(key, prototype, byte_range)

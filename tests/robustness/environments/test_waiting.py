@@ -212,6 +212,8 @@ def test_serve_at_a_time_that_is_none__is_refused_before_its_server_starts(zoo: 
 BUSY_EXIT = """
 import time
 from lfm_tasks.stores.units import arrays
+
+arrays._zarr()  # as the first array that is written or read
 from zarr.core import sync
 
 sync._get_loop().call_soon_threadsafe(time.sleep, {seconds})

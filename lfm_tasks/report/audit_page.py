@@ -1,0 +1,131 @@
+"""The page of an audit, and what the page of an atlas says of it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+from lfm_tasks.report.templates import allowed, resource, templates
+
+# What each status means for the reader: the word of `lfm_tasks.report.answer.Sentence`.
+_URGENCY = {"fail": "act", "error": "act", "warn": "look", "unjudged": "look"}
+_GLYPHS = {"pass": "✓", "warn": "!", "unjudged": "?", "fail": "✗", "error": "✗", "skipped": "–"}
+# Findings of a check, and audits of the history, that the page shows.
+MOST_FINDINGS = 500
+
+
+@dataclass(frozen=True)
+class AuditFacts:
+    """What ``audit.json`` says, and the lines of history, the oldest first."""
+
+    facts: Mapping[str, Any]
+    past: Sequence[Mapping[str, Any]]
+
+    @property
+    def first(self) -> list[Mapping[str, Any]]:
+        """What to do first: the checks that are broken, those that fail the audit before the others."""
+        broken = [check for check in self.facts["checks"] if check["status"] in _URGENCY]
+        return sorted(broken, key=lambda check: (not check["enforced"], _URGENCY[check["status"]]))
+
+    @property
+    def passed(self) -> list[str]:
+        """The names of the checks that passed."""
+        return [check["name"] for check in self.facts["checks"] if check["status"] == "pass"]
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the checks."""
+        return [check["name"] for check in self.facts["checks"]]
+
+    def strip(self, name: str) -> list[tuple[str, str, str]]:
+        """Return (status, sign, words) of a check in each audit of the history, the oldest first."""
+        return [_cell(past["time"], past["checks"].get(name, {})) for past in self.past]
+
+    @property
+    def verdicts(self) -> list[tuple[str, str, str]]:
+        """The verdict of each audit of the history, as `strip` has those of a check."""
+        return [_cell(past["time"], {"status": past["verdict"]}) for past in self.past]
+
+
+def _cell(time: str, check: Mapping[str, Any]) -> tuple[str, str, str]:
+    status = check.get("status", "")
+    observed = f", observed {check['observed']:.4g}" if check.get("observed") is not None else ""
+    return status, _GLYPHS.get(status, " "), f"{time}: {status or 'not there'}{observed}"
+
+
+def urgency(check: Mapping[str, Any]) -> str:
+    """Return the word for how urgent a check is: act, look or fine."""
+    return _URGENCY.get(check["status"], "fine")
+
+
+def finding_address(finding: Mapping[str, Any], page: str) -> str | None:
+    """Return the address of the pair that a finding is about, on the page of the atlas; None if it is about no pair.
+
+    ``page``: the file of that page; "" on the page itself.
+
+    Examples
+    --------
+    >>> finding_address({"dataset": "digits", "source": "a/relu", "target": "b"}, "report.html")
+    'report.html#dataset=digits&source=a&source_layer=relu&target=b&part=layers'
+    """
+    if not finding.get("source") or not finding.get("target"):
+        return None
+    state = {name: finding[name] for name in ("dataset", "measure") if finding.get(name)}
+    for side in ("source", "target"):
+        model, _, layer = str(finding[side]).partition("/")
+        state |= {side: model} | ({f"{side}_layer": layer} if layer else {})
+    return f"{page}#{urlencode(state | {'part': 'layers'})}"
+
+
+def histogram(check: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Return bars and marks of what the pairs of a zoo are like, on an axis from 0 to 1; None where there is nothing.
+
+    ``limit``: where the check's own limit is a similarity. ``found``: the similarities of its findings.
+    """
+    counts = check["null"].get("counts")
+    if not counts or not sum(counts):
+        return None
+    most = max(counts)
+    bars = [
+        {"x": place / len(counts), "width": 0.9 / len(counts), "height": max(count / most, 0.03) if count else 0.0}
+        for place, count in enumerate(counts)
+    ]
+    found = sorted({round(row["similarity"], 3) for row in check["findings"] if row.get("similarity") is not None})
+    return {"bars": bars, "limit": check["null"].get("limit"), "found": [value for value in found if 0 <= value <= 1]}
+
+
+def audit_helpers(page: str) -> dict[str, Any]:
+    """Return what the template of an audit calls; ``page``: the file of the atlas's page, "" on that page itself."""
+    return {
+        "urgency": urgency,
+        "histogram": histogram,
+        "most_findings": MOST_FINDINGS,
+        "finding_address": lambda finding: finding_address(finding, page),
+        "finding_columns": finding_columns,
+        "shown": shown,
+        "is_alone": bool(page),
+    }
+
+
+def finding_columns(check: Mapping[str, Any]) -> list[str]:
+    """Return the columns of the findings of a check in which any finding has a value."""
+    columns = dict.fromkeys(column for finding in check["findings"] for column in finding)
+    return [name for name in columns if any(row.get(name) not in (None, "") for row in check["findings"])]
+
+
+def shown(value: Any) -> str:
+    """Return a value of a finding as text."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(shown, value))
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def render_audit(audit: AuditFacts) -> str:
+    """Return the page as HTML: no script, nothing fetched."""
+    style = resource("page.css")
+    page = templates().get_template("audit.html.jinja")
+    return page.render(audit=audit, style=style, style_hash=allowed(style), **audit_helpers("report.html"))

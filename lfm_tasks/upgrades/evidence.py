@@ -1,0 +1,344 @@
+"""The curve: what search keeps when vectors are carried by maps of 10 to all pairs, on queries that no map has seen."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import scipy  # its parts are imported when they are first used
+from jaxtyping import Float, Int, Shaped
+
+from lfm_tasks.errors import DataError
+from lfm_tasks.spectral.maps.descriptors import Anchors
+from lfm_tasks.upgrades.adapters import BASELINES, Adapter, FunctionalMaps, KnownPairs, fit_adapters, unit_rows
+from lfm_tasks.upgrades.confidence import confidence_of
+from lfm_tasks.upgrades.ranking import Searched, nearest, searched
+
+SIZES = (10, 20, 50, 100, 200, 500, 1000, 2500)
+QUERIES, STORED = "queries", "stored"
+DIRECTIONS = (QUERIES, STORED)
+CHOSEN = "chosen"
+# Fewer held-out queries say nothing, and a map needs pairs beside them.
+_FEWEST_ROWS = 40
+_MOST_QUERIES = 500
+_SHARE_OF_QUERIES = 5
+# A map that is not a baseline is taken only if it leads by more than this many standard errors.
+_LEAD = 1.0
+# Share of the stored inputs that pairs are drawn from; the others are what is carried, which no map has seen.
+_SHARE_OF_PAIRS = 0.6
+# Shares of the stored vectors that are re-embedded in place of carried ones, the doubtful first.
+REEMBEDDED = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
+
+
+@dataclass(frozen=True)
+class CurveOptions:
+    """How the curve is drawn.
+
+    Parameters
+    ----------
+    sizes
+        Numbers of pairs; the number of all pairs is added.
+    k
+        Of recall@k.
+    n_draws
+        How often the pairs are drawn; intervals are over draws and queries.
+    n_rows
+        Rows of each space that functional maps see.
+    unpaired
+        Which rows show the shape of the spaces beside the pairs: those of ``other`` inputs on either side, or of the
+        ``same`` inputs, whose pairing no map is given.
+    seed
+        Draws queries and pairs.
+    """
+
+    sizes: Sequence[int] = SIZES
+    k: int = 10
+    n_draws: int = 3
+    n_rows: int = 1000
+    unpaired: str = "other"
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What one map keeps with one number of pairs in one direction: recall@k and MRR, with the reach of 95 %."""
+
+    direction: str
+    n_pairs: int
+    adapter: str
+    recall: float
+    recall_reach: float
+    mrr: float
+    mrr_reach: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """All of a comparison of an old and a new model.
+
+    ``ceiling``: which share of the new model's first k the old model finds by itself. ``chosen``: how often each map
+    was taken, by direction and number of pairs. ``groups``: recall of the chosen map of all pairs by label, the worst
+    first. ``reembedded``: recall of the new queries when a share of the stored vectors, those of least confidence
+    first, is embedded anew; ``at_random``: the same share at random.
+    """
+
+    n_common: int
+    n_queries: int
+    k: int
+    ceiling: float
+    ceiling_reach: float
+    cells: tuple[Cell, ...]
+    chosen: Mapping[tuple[str, int], tuple[str, ...]]
+    groups: tuple[tuple[str, str, int, float, float], ...]
+    reembedded: tuple[tuple[float, float, float], ...]
+    at_random: tuple[float, ...]
+
+    def cell(self, direction: str, n_pairs: int, adapter: str) -> Cell | None:
+        """Return one cell; None where the map could not be fitted."""
+        wanted = (direction, n_pairs, adapter)
+        return next((one for one in self.cells if (one.direction, one.n_pairs, one.adapter) == wanted), None)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The numbers of pairs."""
+        return tuple(dict.fromkeys(cell.n_pairs for cell in self.cells))
+
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class _Split:
+    """Unit rows of both models, old and new, for queries and stored inputs, and what search by each model finds.
+
+    Pairs are drawn from the first ``n_pool`` stored inputs. New queries search all stored inputs in the old index, and
+    the carried ones of the others in the new space.
+    """
+
+    queries: tuple[np.ndarray, np.ndarray]
+    stored: tuple[np.ndarray, np.ndarray]
+    n_pool: int
+    truth: tuple[np.ndarray, np.ndarray]
+    ceiling: np.ndarray
+
+    def known(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows that pairs are drawn from."""
+        return self.stored[0][: self.n_pool], self.stored[1][: self.n_pool]
+
+    def carried(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows that no pair is of."""
+        return self.stored[0][self.n_pool :], self.stored[1][self.n_pool :]
+
+
+def upgrade_evidence(
+    old: Float[np.ndarray, "points old_features"],
+    new: Float[np.ndarray, "points new_features"],
+    options: CurveOptions,
+    labels: Shaped[np.ndarray, " points"] | None = None,
+    report_progress: Progress = lambda stage, done, total: None,
+) -> Evidence:
+    """Return what is kept when new queries search the old index, and when stored vectors go into the new space.
+
+    Rows are compared by their angle. Queries and stored inputs are drawn once, and pairs among a part of the stored
+    inputs: no map has seen a query, nor a vector that is carried. The truth of ``queries`` is what the old model's own
+    query finds in the old index, that of ``stored`` what the new model's query finds among re-embedded vectors.
+
+    Raises
+    ------
+    DataError
+        ``too_few_points`` below 40 common inputs; ``zero_rows`` and ``constant`` for rows without directions.
+    """
+    _check(old, "old")
+    _check(new, "new")
+    if len(old) < _FEWEST_ROWS:
+        problem = f"got {len(old)} common inputs, expected at least {_FEWEST_ROWS}"
+        raise DataError("too_few_points", f"{problem}: some are held out as queries. Give more pairs.")
+    order = np.random.default_rng(options.seed).permutation(len(old))
+    n_queries = min(_MOST_QUERIES, len(old) // _SHARE_OF_QUERIES)
+    k = min(options.k, (len(old) - n_queries) // 4)
+    split = _split(unit_rows(old.astype(np.float64)), unit_rows(new.astype(np.float64)), order, n_queries, k)
+    sizes = sizes_up_to(options.sizes, split.n_pool)
+    scores: dict[tuple[str, int, str], list[Searched]] = {}
+    chosen: dict[tuple[str, int], list[str]] = {}
+    last: dict[str, list[Adapter]] = {}
+    n_done, n_all = 0, len(DIRECTIONS) * sum(_n_draws(size, sizes, options) for size in sizes)
+    for direction in DIRECTIONS:
+        for size in sizes:
+            for draw in range(_n_draws(size, sizes, options)):
+                known = _drawn(split, direction, size, draw, options)
+                adapters, name = fit_and_choose(known, k, options.n_rows, seed=options.seed + draw)
+                for one, adapter in (*adapters.items(), (CHOSEN, adapters[name])):
+                    scores.setdefault((direction, size, one), []).append(_search(adapter, split, direction))
+                chosen.setdefault((direction, size), []).append(name)
+                if size == sizes[-1]:
+                    last.setdefault(direction, []).append(adapters[name])
+                n_done += 1
+                report_progress("pairs", n_done, n_all)
+    cells = tuple(_cell(*key, found) for key, found in scores.items())
+    rows_of_queries = order[:n_queries]
+    by_label = () if labels is None else tuple(_by_label(labels[rows_of_queries], scores, sizes[-1]))
+    reembedded, at_random = _reembedded(split, {name: found[0] for name, found in last.items()}, options.seed)
+    return Evidence(
+        len(old), n_queries, k, float(split.ceiling.mean()), _reach([split.ceiling]), cells,
+        {key: tuple(names) for key, names in chosen.items()}, by_label, reembedded, at_random,
+    )  # fmt: skip
+
+
+def sizes_up_to(sizes: Sequence[int], n_pairs: int) -> tuple[int, ...]:
+    """Return the numbers of pairs that there are, and the number of all of them."""
+    return tuple(sorted({size for size in sizes if size < n_pairs} | {n_pairs}))
+
+
+def _check(rows: np.ndarray, which: str) -> None:
+    finite = np.isfinite(rows).all(axis=1)
+    if not finite.all():
+        raise DataError("not_finite", f"{which}: got NaN or infinite values in row {int(np.argmin(finite))}.")
+    if not (rows != rows[0]).any():
+        raise DataError("constant", f"{which}: got one vector for every input, expected different ones. Look at it.")
+    zeros = np.flatnonzero(~rows.any(axis=1))
+    if len(zeros):
+        problem = f"got {len(zeros):,} rows of zeros, first row {zeros[0]}, expected vectors with a direction"
+        raise DataError("zero_rows", f"{which}: {problem}. Leave these inputs out.")
+
+
+def _split(old: np.ndarray, new: np.ndarray, order: np.ndarray, n_queries: int, k: int) -> _Split:
+    rows = [(side[order[:n_queries]], side[order[n_queries:]]) for side in (old, new)]
+    n_pool = int(_SHARE_OF_PAIRS * (len(order) - n_queries))
+    own = [nearest(of_queries, of_stored, k) for of_queries, of_stored in rows]
+    among_carried = nearest(rows[1][0], rows[1][1][n_pool:], k)
+    ceiling = _agreement(own[0], own[1])
+    return _Split((rows[0][0], rows[1][0]), (rows[0][1], rows[1][1]), n_pool, (own[0], among_carried), ceiling)
+
+
+def _n_draws(size: int, sizes: Sequence[int], options: CurveOptions) -> int:
+    return 1 if size == sizes[-1] else options.n_draws  # all pairs can be drawn in one way only
+
+
+def _drawn(split: _Split, direction: str, size: int, draw: int, options: CurveOptions) -> KnownPairs:
+    """Return ``size`` pairs, and other rows of either side that functional maps may see."""
+    seed = [options.seed, draw, size]
+    order = np.random.default_rng(seed).permutation(split.n_pool)
+    paired = order[:size]
+    rest = np.random.default_rng([*seed, 2]).permutation(np.setdiff1d(np.arange(len(split.stored[0])), paired))
+    n_more = max(0, options.n_rows - size)
+    first, second = (rest, rest) if options.unpaired == "same" else (rest[0::2], rest[1::2])
+    source, target = (1, 0) if direction == QUERIES else (0, 1)
+    rows = np.arange(size)
+    # In another order on the other side: nothing but the pairs says what belongs together.
+    second = np.random.default_rng([*seed, 1]).permutation(second[:n_more])
+    return KnownPairs(
+        split.stored[source][np.concatenate([paired, first[:n_more]])],
+        split.stored[target][np.concatenate([paired, second])],
+        Anchors(rows, rows),
+    )
+
+
+def fit_and_choose(known: KnownPairs, k: int, n_rows: int, *, seed: int = 0) -> tuple[dict[str, Adapter], str]:
+    """Return every map of the pairs, and the name of the one that serves held-out pairs best.
+
+    Each map is fitted again without some of the pairs, whose source rows it does not see at all; carried, these then
+    have to find the true neighbors of their partners among all target rows. A map that is no baseline (`BASELINES`) is
+    taken only if it is ahead of the best of these by more than a standard error of the difference.
+    """
+    maps = FunctionalMaps(known, n_rows)
+    adapters = fit_adapters(known, maps)
+    scores = [
+        _held_out(known, FunctionalMaps(known.without(held_out), n_rows, maps), held_out, k)
+        for held_out in _folds(len(known.pairs), seed)
+    ]
+    names = [name for name in adapters if all(name in fold for fold in scores)]
+    if not names:
+        return adapters, next(iter(adapters))
+    by_name = {name: np.concatenate([fold[name] for fold in scores]) for name in names}
+    means = {name: float(values.mean()) for name, values in by_name.items()}
+    best = max((name for name in names if name in BASELINES), key=lambda name: means[name])
+    others = [name for name in names if name not in BASELINES]
+    if others:
+        leader = max(others, key=lambda name: means[name])
+        lead = by_name[leader] - by_name[best]
+        error = float(lead.std(ddof=1)) / np.sqrt(len(lead)) if len(lead) > 1 else np.inf
+        if lead.mean() > _LEAD * error:
+            best = leader
+    return adapters, best
+
+
+def _folds(n_pairs: int, seed: int) -> Iterator[Int[np.ndarray, " held_out"]]:
+    """Yield places of pairs to hold out: all of them in turn where there are few, one fifth where there are many."""
+    order = np.random.default_rng(seed).permutation(n_pairs)
+    folds = np.array_split(order, 4 if n_pairs < 50 else 5)
+    yield from folds if n_pairs < 50 else folds[: 2 if n_pairs < 500 else 1]
+
+
+def _held_out(known: KnownPairs, maps: FunctionalMaps, held_out: np.ndarray, k: int) -> dict[str, np.ndarray]:
+    """Return for each map the recall of held-out pairs: their partners' neighbors among the target rows."""
+    part = known.without(held_out)
+    targets = unit_rows(known.target)
+    rows, partners = known.source[known.pairs.source[held_out]], targets[known.pairs.target[held_out]]
+    truth = nearest(partners, targets, min(k, len(targets) // 2))
+    return {
+        name: searched(unit_rows(adapter.carry(rows)), targets, truth).recall
+        for name, adapter in fit_adapters(part, maps).items()
+    }
+
+
+def _search(adapter: Adapter, split: _Split, direction: str) -> Searched:
+    if direction == QUERIES:
+        return searched(unit_rows(adapter.carry(split.queries[1])), split.stored[0], split.truth[0])
+    return searched(split.queries[1], unit_rows(adapter.carry(split.carried()[0])), split.truth[1])
+
+
+def _cell(direction: str, size: int, adapter: str, found: Sequence[Searched]) -> Cell:
+    recalls, ranks = [one.recall for one in found], [one.reciprocal_rank for one in found]
+    return Cell(
+        direction, size, adapter, float(np.mean(recalls)), _reach(recalls), float(np.mean(ranks)), _reach(ranks)
+    )
+
+
+def _reach(draws: Sequence[Float[np.ndarray, " queries"]]) -> float:
+    """Return how far the 95 % interval of a mean over draws of pairs and over queries reaches to either side."""
+    values = np.array(draws)
+    over_queries = 1.96**2 * values.mean(axis=0).var(ddof=1) / values.shape[1]
+    n_draws = len(values)
+    if n_draws == 1:
+        return float(np.sqrt(over_queries))
+    student = scipy.special.stdtrit(n_draws - 1, 0.975)
+    return float(np.sqrt(over_queries + student**2 * values.mean(axis=1).var(ddof=1) / n_draws))
+
+
+def _agreement(first: Int[np.ndarray, "queries k"], second: Int[np.ndarray, "queries k"]) -> np.ndarray:
+    return np.array([len(np.intersect1d(a, b)) / len(a) for a, b in zip(first, second, strict=True)])
+
+
+def _by_label(
+    labels: Shaped[np.ndarray, " queries"], scores: Mapping[tuple[str, int, str], Sequence[Searched]], size: int
+) -> Iterator[tuple[str, str, int, float, float]]:
+    """Yield direction, label, number of queries, recall of the chosen map and its reach; the worst label first."""
+    for direction in DIRECTIONS:
+        recall = np.mean([one.recall for one in scores[direction, size, CHOSEN]], axis=0)
+        rows = []
+        for label in np.unique(labels):
+            of_label = recall[labels == label]
+            if len(of_label) > 1:
+                rows.append((direction, str(label), len(of_label), float(of_label.mean()), _reach([of_label])))
+        yield from sorted(rows, key=lambda row: row[3])
+
+
+def _reembedded(
+    split: _Split, adapters: Mapping[str, Adapter], seed: int
+) -> tuple[tuple[tuple[float, float, float], ...], tuple[float, ...]]:
+    """Return the recall when shares of the stored vectors are embedded anew, the doubtful first, and at random."""
+    old, new = split.carried()
+    carried = unit_rows(adapters[STORED].carry(old))
+    returned = unit_rows(adapters[QUERIES].carry(carried))
+    confidence = confidence_of(old, carried, returned, split.known())
+    orders = np.argsort(confidence.value, kind="stable"), np.random.default_rng(seed).permutation(len(old))
+    rows, at_random = [], []
+    for share in REEMBEDDED:
+        found = []
+        for order in orders:
+            mixed = carried.copy()
+            again = order[: round(share * len(order))]
+            mixed[again] = new[again]
+            found.append(searched(split.queries[1], mixed, split.truth[1]).recall)
+        rows.append((share, float(found[0].mean()), _reach([found[0]])))
+        at_random.append(float(found[1].mean()))
+    return tuple(rows), tuple(at_random)
