@@ -347,7 +347,8 @@ class _Plan:
 
 def _plan_of(catalog: Catalog, zoo: Zoo) -> _Plan:
     stages = [stage for stage in missing_work(catalog, zoo) if stage.n_missing or stage.n_there]
-    speed = machine_speed()
+    # Measuring takes a tenth of a second: not where there is nothing to say of time.
+    speed = machine_speed() if any(stage.load.tasks for stage in stages) else 1.0
     timed = timed_measures(catalog, zoo)
     seconds = {**SECONDS, **{name: spent / speed for amounts in timed.values() for name, spent in amounts.items()}}
     return _Plan(stages, n_workers(catalog), speed, seconds, timed)

@@ -188,8 +188,8 @@ def _groups(view: ZooView, groups: Sequence[Sequence[str]]) -> Sentence | None:
         found, verb = f"{_counted(len(groups), 'group')} of like models", "holds" if len(groups) == 1 else "hold"
         parts += [Link(found, "#models"), f" {verb} {n_grouped} of {len(view.models)}"]
         facet = _best_facet(view)
-        if facet:
-            n_alike = sum(_most_common([view.meta[name].get(facet, "") for name in members]) for members in groups)
+        if facet and all(view.meta[name].get(facet) for members in groups for name in members):
+            n_alike = sum(_most_common([view.meta[name][facet] for name in members]) for members in groups)
             how_many = "all" if n_alike == n_grouped else f"{n_alike}"
             parts.append(f", {how_many} of them beside models of their own {facet}")
     else:

@@ -9,8 +9,8 @@ from math import erfc, exp, log1p, pi, sqrt
 from typing import no_type_check
 
 import numpy as np
+import scipy  # its parts are imported when they are first used
 from jaxtyping import Float, Int
-from scipy.sparse.linalg import ArpackNoConvergence, eigsh
 
 from lfm_tasks.compiling import compiled
 
@@ -46,8 +46,10 @@ def largest_eigenvalues(matrix: Float[np.ndarray, "points points"]) -> Float[np.
     if n_points >= _DENSE_BELOW:
         start = np.random.default_rng(0).standard_normal(n_points).astype(matrix.dtype)
         try:
-            values = eigsh(matrix, N_EIGENVALUES, which="LM", v0=start, tol=1e-3, return_eigenvectors=False)
-        except ArpackNoConvergence:  # many of one size
+            values = scipy.sparse.linalg.eigsh(
+                matrix, N_EIGENVALUES, which="LM", v0=start, tol=1e-3, return_eigenvectors=False
+            )
+        except scipy.sparse.linalg.ArpackNoConvergence:  # many of one size
             values = None
     if values is None:
         values = np.linalg.eigvalsh(matrix)

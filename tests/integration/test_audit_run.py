@@ -51,8 +51,8 @@ def test_broken_limit__is_3_and_a_state_by_name(
     page = artifact_key(folder / "atlas")
     assert '<img alt=\\"models by models' in kinds[page, "markdown"][0]
     assert '\\"nearest\\"' in kinds[f"{page}-nearest", "table"][0]
-    assert (folder / "atlas/report.html").as_uri() in kinds[f"{page}-report", "link"][0]
-    assert (folder / "audits").as_uri() in kinds["lfm-atlas-audit-page", "link"][0]
+    assert (folder / "atlas/report.html").as_uri() in kinds[f"{page}-report", "markdown"][0]
+    assert (folder / "audits").as_uri() in kinds["lfm-atlas-audit-page", "markdown"][0]
     assert "quality" in kinds["lfm-atlas-audit-checks", "table"][0]
     assert re.fullmatch(r"\w+: (\d+) of \1", kinds["bar", "progress"][1])
     assert "| quality | fail | yes |" in artifact

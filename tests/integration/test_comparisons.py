@@ -13,7 +13,7 @@ from lfm_atlas.pipeline import Outcome, build_atlas
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.planning import plan_run
 from lfm_tasks.report import render_report
-from lfm_tasks.report.facts import comparison_tables
+from lfm_tasks.report.tables import comparison_tables
 from lfm_tasks.runtime.run import Scope
 from lfm_tasks.runtime.session import open_run
 from lfm_tasks.stages.inventory.stage import validate_catalog

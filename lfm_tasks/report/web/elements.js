@@ -37,7 +37,8 @@ const table = (columns, rows, nTexts = 1) => {
   const head = html("tr", {}, ...columns.map((name, c) => html("th", { scope: "col", ...place(c) }, name)));
   const body = rows.map((cells) =>
     html("tr", {}, ...cells.map((cell, c) => (c ? html("td", place(c), cell) : html("th", { scope: "row" }, cell)))));
-  return html("table", {}, html("thead", {}, head), html("tbody", {}, ...body));
+  // More columns than a sheet of paper holds; the chart above shows the same.
+  return html("table", columns.length > 24 ? { class: "vast" } : {}, html("thead", {}, head), html("tbody", {}, ...body));
 };
 const show = (id, made) => byId(id).replaceChildren(made);
 // The room that a chart has; the parent scrolls where a chart needs more.

@@ -120,7 +120,8 @@ const drawTree = (made, { xs, ys, height }, { from, width, top, bottom, y, group
   const x = (join) => from + 6 + join * (width - 6);
   xs.forEach((across, i) => made.append(svg("polyline", { class: "tree", points: across.map((join, k) => `${x(join).toFixed(1)},${y(ys[i][k]).toFixed(1)}`).join(" ") })));
   for (const [first, last] of groups) made.append(svg("path", { class: "mark-group", d: `M${from + 1} ${y(first) + 1}V${y(last) - 1}` }));
-  const step = height > 0.5 ? 0.25 : height > 0.2 ? 0.1 : 0.05;
+  // The finest step whose numbers stand apart.
+  const step = [0.05, 0.1, 0.25, 0.5].find((one) => (one / (height || 1)) * (width - 6) >= 28) ?? 1;
   for (let apart = 0; apart <= height * 1.001; apart += step) {
     const across = x(apart / (height || 1));
     made.append(svg("path", { class: "line", d: `M${across} ${top - 4}V${bottom}` }));
