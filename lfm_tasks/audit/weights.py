@@ -14,7 +14,7 @@ from lfm_tasks.lineage.relations import Relation
 from lfm_tasks.lineage.weights import (
     WeightAgreement,
     embedding_agreement,
-    embedding_table,
+    embedding_tables,
     matched_tensors,
     weight_agreement,
 )
@@ -64,8 +64,8 @@ def _agreement(
     pairs = matched_tensors(*shapes)
     tensors = ((values(first)[left], values(second)[right]) for left, right in pairs)
     found = weight_agreement(tensors, min(map(len, shapes)))
-    tables = [embedding_table(of_model) for of_model in shapes]
-    if tables[0] is None or tables[1] is None or shapes[0][tables[0]][0] != shapes[1][tables[1]][0]:
+    tables = embedding_tables(*shapes)
+    if tables is None:
         return found
     rows = matrices[first][tables[0]].read_rows(), matrices[second][tables[1]].read_rows()
     return replace(found, embeddings=embedding_agreement(*rows))

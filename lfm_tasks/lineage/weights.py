@@ -14,10 +14,11 @@ from jaxtyping import Float
 # Median cosine of matched tensors, on the networks of docs/lineage.md: of 5,178 pairs that were trained apart at most
 # .08, of 1,386 related ones at least .78.
 SHARED_AT_LEAST, APART_AT_MOST = 0.3, 0.15
-# Correlation of the similarities of tokens, on the networks for text of docs/lineage.md: of 10,473 pairs that were
-# trained apart at most .02, of related ones at least .70. Tables that learned one language from very much text may have
-# more in common than these: that alone decides nothing below the upper limit.
-SHARED_TABLES_AT_LEAST, OTHER_TABLES_AT_MOST = 0.7, 0.3
+# Correlation of the similarities of tokens above which two embedding tables have something in common: on the networks
+# for text of docs/lineage.md it is at most .011 for 10,473 pairs that were trained apart, at least .70 for related
+# ones. Tables that learned one language from very much text have common directions, and positions are smooth in every
+# network: so it raises a doubt, and decides nothing.
+OTHER_TABLES_AT_MOST = 0.3
 # Fewer matched tensors, or a smaller share of the tensors of the network with fewer, say nothing.
 _FEWEST_MATCHED, _LEAST_SHARE = 2, 0.5
 
@@ -48,7 +49,7 @@ class WeightAgreement:
     @property
     def are_shared(self) -> bool:
         """Whether one network's weights come from the other's, or both from a third's."""
-        return (self._is_matched and self.cosine >= SHARED_AT_LEAST) or self.embeddings >= SHARED_TABLES_AT_LEAST
+        return self._is_matched and self.cosine >= SHARED_AT_LEAST
 
     @property
     def are_apart(self) -> bool:
@@ -114,22 +115,40 @@ def weight_agreement(
 
 # An embedding table has at least so many tokens, and so many times more tokens than features.
 _FEWEST_TOKENS, _TOKENS_A_FEATURE = 1000, 4
+# Fewer different rows say nothing: three rows correlate by themselves.
+_FEWEST_DIFFERENT = 32
 
 
-def embedding_table(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Return the name of a network's embedding table: its matrix of most rows, if it is long and narrow.
+def embedding_tables(
+    first: Mapping[str, tuple[int, ...]], second: Mapping[str, tuple[int, ...]]
+) -> tuple[str, str] | None:
+    """Return the names of the embedding tables of two networks, of as many tokens; None where they have none.
+
+    A table of one name in both; else the one of most rows in each. Tables of positions are none.
 
     Examples
     --------
-    >>> embedding_table({"embeddings.word": (30522, 384), "dense": (1536, 384)}), embedding_table({"dense": (10, 784)})
-    ('embeddings.word', None)
+    >>> bert = {"embeddings.word": (30522, 384), "embeddings.position": (512, 384), "dense": (1536, 384)}
+    >>> embedding_tables(bert, bert), embedding_tables(bert, {"dense": (10, 784)})
+    (('embeddings.word', 'embeddings.word'), None)
     """
-    tables = {
-        name: shape[0]
-        for name, shape in shapes.items()
-        if len(shape) == 2 and shape[0] >= max(_FEWEST_TOKENS, _TOKENS_A_FEATURE * shape[1])
-    }
-    return max(tables, key=lambda name: tables[name]) if tables else None
+    sides = [
+        {
+            name: shape[0]
+            for name, shape in of_network.items()
+            if len(shape) == 2 and shape[0] >= max(_FEWEST_TOKENS, _TOKENS_A_FEATURE * shape[1])
+            if not any(word in name.lower() for word in ("pos", "wpe", ".pe"))
+        }
+        for of_network in (first, second)
+    ]
+    same = [name for name, n_rows in sides[0].items() if sides[1].get(name) == n_rows]
+    if same:
+        longest = max(same, key=lambda name: sides[0][name])
+        return longest, longest
+    if not sides[0] or not sides[1]:
+        return None
+    one, other = (max(side, key=lambda name: side[name]) for side in sides)
+    return (one, other) if sides[0][one] == sides[1][other] else None
 
 
 def embedding_agreement(
@@ -138,7 +157,7 @@ def embedding_agreement(
     """Return the correlation, over pairs of tokens, of the cosines between their vectors in two tables.
 
     The same for rotated features, other orders and other scales of them; the tables may differ in width. Tokens with
-    the same vector as one before, as unused ones have, count once. NaN for tables whose tokens are all alike.
+    the same vector as one before, as unused ones have, count once. NaN for fewer than 32 different tokens.
 
     Examples
     --------
@@ -148,6 +167,8 @@ def embedding_agreement(
     """
     different = [np.unique(rows, axis=0, return_index=True)[1] for rows in (first, second)]
     kept = np.intersect1d(different[0], different[1])
+    if len(kept) < _FEWEST_DIFFERENT:
+        return float("nan")
     sides = []
     for rows in (first[kept], second[kept]):
         centered = rows.astype(np.float64) - rows.mean(axis=0)

@@ -20,7 +20,13 @@ from lfm_tasks.measures.point_matrices import (
     point_sets,
 )
 from lfm_tasks.statistics.far_tails import N_EIGENVALUES, Spectra, largest_eigenvalues
-from lfm_tasks.statistics.permutation_moments import GraphSums, MomentArrays, moment_sums, moments_of_pairs
+from lfm_tasks.statistics.permutation_moments import (
+    GraphSums,
+    MomentArrays,
+    concentration,
+    moment_sums,
+    moments_of_pairs,
+)
 from lfm_tasks.statistics.strata_moments import (
     MOST_CUBED,
     BlockSums,
@@ -37,7 +43,7 @@ class MatrixChance:
     """What the permutation moments of a pair need of one centered matrix.
 
     ``off`` and ``on``: the means off and on its diagonal. ``sums``: of the matrix less these, by set partition.
-    ``norm``: ‖K‖. ``spectrum``: the largest eigenvalues of the matrix less its means.
+    ``norm``: ‖K‖. ``spectrum``: the largest eigenvalues of the matrix less its means. ``concentration``: of its rows.
     """
 
     off: float
@@ -45,6 +51,7 @@ class MatrixChance:
     norm: float
     sums: Float[np.ndarray, " partitions"]
     spectrum: Float[np.ndarray, " eigenvalues"]
+    concentration: float
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,8 @@ def matrix_chance(space: SpaceRows, matrix: TiledMatrix, sets: PointSets, form: 
         d, r, q, d_d=float(d @ with_d), d_r=float(d @ with_r), r_r=float(r @ with_r), cubes=cubes, triangles=triangles
     )
     energy = float(q.sum()) + n_points * (n_points - 1) * centered.off**2 + n_points * centered.on**2
-    return MatrixChance(centered.off, centered.on, float(np.sqrt(energy)), moment_sums(graphs), spectrum)
+    norm = float(np.sqrt(energy))
+    return MatrixChance(centered.off, centered.on, norm, moment_sums(graphs), spectrum, concentration(q + d * d))
 
 
 def moments_of_cosines(sources: Sequence[MatrixChance], targets: Sequence[MatrixChance], n_points: int) -> MomentArrays:
@@ -116,10 +124,14 @@ def moments_of_cosines(sources: Sequence[MatrixChance], targets: Sequence[Matrix
 
 @dataclass(frozen=True)
 class MatrixStrata:
-    """What the moments of a pair within strata need of one centered matrix: its norm ‖K‖, and sums of its blocks."""
+    """What the moments of a pair within strata need of one centered matrix: its norm ‖K‖, and sums of its blocks.
+
+    ``concentration``: of its rows.
+    """
 
     norm: float
     sums: StrataSums
+    concentration: float
 
 
 def matrix_in_strata(
@@ -143,15 +155,19 @@ def matrix_in_strata(
     centered = _centered(*_row_sums(tile, sets), form.centering)
     members = np.eye(int(strata.max()) + 1)[strata]
     rows_of, squares_of = np.zeros(members.shape), np.zeros((members.shape[1],) * 2)
+    energies = np.zeros(len(members))
     for rows, columns, values in _moved_tiles(tile, sets, centered):
         values += centered.off
         if rows == columns:
             np.fill_diagonal(values, 0)
-        squared = members[rows].T @ (values * values) @ members[columns]
+        squares = values * values
+        squared = members[rows].T @ squares @ members[columns]
         squares_of += squared
+        energies[rows] += squares.sum(axis=1)
         rows_of[rows] += values @ members[columns]
         if rows != columns:
             squares_of += squared.T
+            energies[columns] += squares.sum(axis=0)
             rows_of[columns] += values.T @ members[rows]
     diagonal = centered.diagonal + centered.on
     norm = float(np.sqrt(squares_of.sum() + diagonal @ diagonal))
@@ -161,7 +177,7 @@ def matrix_in_strata(
     values = form.of_rows(of_some, point_sets(len(some)), matrix.constants).tile(everything, everything)[0]
     third = triangles(values.astype(np.float64), strata[some], np.bincount(strata))
     blocks = BlockSums(rows_of, rows_of, squares_of, squares_of, diagonal)
-    return MatrixStrata(norm, strata_sums(blocks, strata, third))
+    return MatrixStrata(norm, strata_sums(blocks, strata, third), concentration(energies + diagonal**2))
 
 
 def cosines_in_strata(sources: Sequence[MatrixStrata], targets: Sequence[MatrixStrata]) -> MomentArrays:

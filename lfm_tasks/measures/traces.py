@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.measures.point_matrices import PointSets
-from lfm_tasks.statistics.permutation_moments import FEWEST_POINTS, permutation_profile
+from lfm_tasks.statistics.permutation_moments import FEWEST_POINTS, concentration, permutation_profile
 from lfm_tasks.statistics.strata_moments import StrataSums, gram_sums, gram_triangles, strata_sums
 
 Values = Shaped[np.ndarray, "..."]
@@ -57,11 +57,14 @@ class SpaceFactor:
         ‖FᵀF‖² on each set; NaN where there is no factor.
     chance
         `permutation_profile` of all points, or their sums by strata; None where chance is drawn.
+    concentration
+        Of the rows of F Fᵀ, all points.
     """
 
     by_set: tuple[Float[np.ndarray, "_ _"] | None, ...]
     energies: Float[np.ndarray, " sets"]
     chance: Float[np.ndarray, " partitions"] | StrataSums | None
+    concentration: float
 
 
 def space_factor(
@@ -88,7 +91,8 @@ def space_factor(
         else:
             members = np.eye(int(strata.max()) + 1)[strata]
             chance = strata_sums(gram_sums(whole, members), strata, gram_triangles(whole, strata))
-    return SpaceFactor(tuple(by_set), energies, chance)
+    spread = 1.0 if whole is None else concentration(np.vecdot(whole @ (whole.T @ whole.copy()), whole))
+    return SpaceFactor(tuple(by_set), energies, chance, spread)
 
 
 def traces(source: SpaceFactor, target: SpaceFactor) -> Float[np.ndarray, " sets"]:

@@ -115,11 +115,26 @@ def _onnx_matrices(path: Path) -> Iterator[tuple[str, WeightMatrix]]:
         if _is_matrix(shape):
             stored = file.weights.get(tensor.name)
             values: Any = numpy_helper.to_array(tensor) if stored is None else stored
-            if np.issubdtype(values.dtype, np.floating):
+            if np.issubdtype(values.dtype, np.floating) or values.dtype.name == "bfloat16":
                 # The model itself, which is large, is not kept.
                 first = _first_values(values).copy()
-                rows = values[_spread_rows(shape[0])].reshape(-1, prod(shape[1:])).astype(np.float32)
-                yield tensor.name, WeightMatrix(shape, partial(np.asarray, first), partial(np.asarray, rows))
+                yield (
+                    tensor.name,
+                    WeightMatrix(shape, partial(np.asarray, first), partial(_onnx_rows, path, tensor.name)),
+                )
+
+
+def _onnx_rows(path: Path, name: str) -> Float32[np.ndarray, "rows values"]:
+    """Return some rows of a tensor; reads the file once more, which few tensors need."""
+    from onnx import numpy_helper
+
+    from lfm_tasks.sources.networks.onnx_file import read_onnx
+
+    file = read_onnx(path)
+    [tensor] = [one for one in file.model.graph.initializer if one.name == name]
+    values: Any = file.weights.get(name)
+    values = numpy_helper.to_array(tensor) if values is None else values
+    return np.asarray(values[_spread_rows(len(values))].reshape(-1, prod(values.shape[1:])), dtype=np.float32)
 
 
 def _first_values(values: np.ndarray) -> Float32[np.ndarray, " values"]:

@@ -12,7 +12,7 @@ from itertools import permutations
 from math import factorial, prod
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
 from lfm_tasks.statistics.far_tails import Spectra
@@ -195,6 +195,28 @@ class MomentArrays:
         """Return the moments of ``factor`` > 0 times the statistic."""
         spectra = None if self.spectra is None else self.spectra.scaled(factor)
         return MomentArrays(factor * self.mean, factor * self.deviation, self.skewness, spectra)
+
+
+# Product of the concentrations of two matrices, over the points, above which moments say too little of the tail; within
+# strata, of which the third moment is not exact, sooner.
+_MOST_CONCENTRATED, _MOST_CONCENTRATED_IN_STRATA = 0.3, 0.1
+
+
+def concentration(row_energies: Float[np.ndarray, " points"]) -> float:
+    """Return n Σq²/(Σq)² of the sums of squares q of a matrix's rows: 1 for all alike, n for one point alone."""
+    total = float(row_energies.sum())
+    return len(row_energies) * float(row_energies @ row_energies) / total**2 if total > 0 else 1.0
+
+
+def are_concentrated(
+    sources: Float[np.ndarray, "*pairs"], targets: Float[np.ndarray, "*pairs"], n_points: int, *, in_strata: bool
+) -> Bool[np.ndarray, "*pairs"]:
+    """Return whether both matrices of a pair, by their `concentration`, have most of their energy in few points.
+
+    What a permutation scores then depends on whether these few meet: no curve of moments holds for it.
+    """
+    most = _MOST_CONCENTRATED_IN_STRATA if in_strata else _MOST_CONCENTRATED
+    return np.asarray(sources * targets > most * n_points)
 
 
 def moments_of_pairs(

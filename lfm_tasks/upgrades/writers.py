@@ -115,7 +115,9 @@ def _write_parquet(carried: Carried, folder: Path) -> Path:
     writer: Any = None
     try:
         for table in _tables(carried):
-            writer = writer or pq.ParquetWriter(path, table.schema)
+            # Numbers of vectors hardly repeat: a dictionary of them costs time and room.
+            repeated = [name for name in table.column_names if name not in (carried.key, *carried.names)]
+            writer = writer or pq.ParquetWriter(path, table.schema, use_dictionary=repeated)
             writer.write_table(table)
     finally:
         if writer is not None:

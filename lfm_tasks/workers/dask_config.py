@@ -20,8 +20,8 @@ from lfm_tasks.stores.units.durable import atomic_write
 
 # One thread a worker: sums in another order would change the last bits.
 THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
-# Dask's own 64 KiB give every array back to the system as soon as it is freed: the page faults of the next one cost more
-# than a third of the CPU time of a basis. These are the values that glibc reaches by itself where none are set.
+# Dask's own 64 KiB give every array back to the system as soon as it is freed: the page faults of the next one cost
+# more than a third of the CPU time of a basis. These are the values that glibc reaches by itself where none are set.
 MALLOC = {"MALLOC_TRIM_THRESHOLD_": str(64 << 20), "MALLOC_MMAP_THRESHOLD_": str(32 << 20)}
 
 DASK_SETTINGS: dict[str, Any] = {

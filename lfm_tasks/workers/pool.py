@@ -4,6 +4,7 @@ The error of a job never stops the other jobs: it comes back as a `JobFailure`. 
 a run with nothing to do starts none.
 """
 
+import ctypes
 import logging
 import os
 import signal
@@ -13,9 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from lfm_tasks.errors import CorruptUnitError, DataError
 from lfm_tasks.workers.dask_config import DASHBOARD_SETTINGS, DASK_SETTINGS, dask_settings, import_dask
@@ -288,7 +289,10 @@ class JobFunction(Generic[Job, Result]):
 
     def __call__(self, job: Job) -> tuple[Result | JobFailure, int]:
         """Run the job; return its result, and the highest memory of this process until now, in bytes."""
-        return self._result(job), peak_bytes()
+        try:
+            return self._result(job), peak_bytes()
+        finally:
+            _return_memory()
 
     def _result(self, job: Job) -> Result | JobFailure:
         try:
@@ -303,6 +307,21 @@ class JobFunction(Generic[Job, Result]):
         except Exception as error:
             logger.exception("%s failed", getattr(self.function, "__name__", "job"))
             return JobFailure("failed", f"{type(error).__name__}: {error}")
+
+
+def _return_memory() -> None:
+    """Give freed memory back to the system, which glibc keeps within a job: two jobs may need it in other sizes."""
+    if trim := _malloc_trim():
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    """Return glibc's function; None where the system has another C library."""
+    try:
+        return cast("Callable[[int], int]", ctypes.CDLL(None).malloc_trim)
+    except (AttributeError, OSError, TypeError):
+        return None
 
 
 @lru_cache(maxsize=1)

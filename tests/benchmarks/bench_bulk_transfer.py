@@ -31,12 +31,13 @@ def main() -> None:
     adapter = Adapter(generator.standard_normal((_WIDTH, _WIDTH)).astype(np.float32) / 20, np.zeros(_WIDTH, np.float32))
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)
-        rows = np.lib.format.open_memmap(folder / "store.npy", "w+", np.float32, (arguments.rows, _WIDTH))
         block = generator.standard_normal((_CHUNK, _WIDTH)).astype(np.float32)
-        for start in range(0, arguments.rows, _CHUNK):
-            rows[start : start + _CHUNK] = block[: len(rows[start : start + _CHUNK])]
-        rows.flush()
-        del rows
+        with (folder / "store.npy").open("wb") as file:
+            header = {"descr": "<f4", "fortran_order": False, "shape": (arguments.rows, _WIDTH)}
+            np.lib.format.write_array_header_1_0(file, header)
+            for start in range(0, arguments.rows, _CHUNK):
+                file.write(block[: arguments.rows - start].data)
+            os.fsync(file.fileno())
         bare = _bare(folder, adapter, arguments.rows)
         started = time.perf_counter()
         store = open_store(str(folder / "store.npy"))

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import xarray as xr
 
 from lfm_tasks.report import render_report
 from lfm_tasks.report.audit_page import AuditFacts, render_audit
@@ -327,3 +328,45 @@ def test_numbers__that_were_not_computed_are_not_spoken_of(made_atlas: Callable[
     assert page.inner_text("#chance-heading") == "Matched layers"
     assert [head for head in page.locator("#findings ~ div th").all_inner_texts() if "Interval" in head] == []
     assert watched.complaints == []
+
+
+def test_paper__cuts_no_table(large_page: str, whole_page: str, watch: Watch) -> None:
+    for html in (whole_page, large_page):
+        page = watch(html, viewport={"width": 1030, "height": 700}).open()
+        page.emulate_media(media="print")
+        page.evaluate("dispatchEvent(new Event('beforeprint'))")
+
+        assert page.evaluate("document.documentElement.scrollWidth") == 1030
+
+
+def test_inputs__are_shown_as_pictures_or_as_text_that_stays_text(
+    made_atlas: Callable[..., Any], with_sections: Callable[..., Any], watch: Watch
+) -> None:
+    atlas, summary = made_atlas(3, 2)
+    atlas, groups = with_sections(atlas, n_pairs=6)
+    maps = groups["maps/probe"]
+    points = maps["point"].values[:4]
+    worst, neighbors = np.array([[0, 1] + [-1] * 8]), np.full((1, 2, 10, 3), -1)
+    neighbors[0, 0, 0], neighbors[0, 1, 0] = [1, 2, 3], [3, 2, -1]
+    black = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAAAAAA6fptVAAAACklEQVR42mNgAAAAAgAB4iG8MwAAAABJRU5ErkJggg=="
+    for kind, shown in (("text", [f"<img src=x onerror=alert({n})>" for n in range(4)]), ("image", [black] * 4)):
+        group = xr.Dataset(
+            {
+                "preview": ("point", np.array(shown, dtype=object)), "worst": (("pair", "rank"), worst),
+                "neighbors": (("pair", "space", "rank", "neighbor"), neighbors),
+            },
+            {"point": points} | {side: ("pair", maps[side].values[:1]) for side in ("source", "target")},
+            {"kind": kind},
+        )  # fmt: skip
+        watched = watch(render_report(atlas, summary, groups | {"previews/probe": group}))
+        ends = [str(maps[side].values[0]).split("/") for side in ("source", "target")]
+        page = watched.open(
+            f"#source={ends[0][0]}&source_layer={ends[0][1]}&target={ends[1][0]}&target_layer={ends[1][1]}"
+        )
+
+        assert page.locator("#table-previews tbody tr").count() == 2
+        found = page.locator("#table-previews tbody tr").first.locator("td, th")
+        assert [found.nth(cell).locator("q, img").count() for cell in (0, 3, 4)] == [1, 3, 2]
+        assert page.locator("#table-previews img").count() == (0 if kind == "text" else 7)
+        assert page.evaluate("[...document.images].every((one) => one.naturalWidth > 0)")
+        assert watched.complaints == []

@@ -44,6 +44,23 @@ class Inputs:
         return cls(ids, labels, centers[labels] + generator.standard_normal((n_points, N_LATENT)))
 
 
+def as_images(inputs: Inputs) -> np.ndarray:
+    """Return a color picture of 24 × 24 pixels for each point: stripes by class, tinted by what networks see of it."""
+    stripes = (
+        np.arange(24)[:, None] * (1 + inputs.labels[:, None, None] % 4)
+        + np.arange(24) * (inputs.labels // 4)[:, None, None]
+    )
+    tint = 1 / (1 + np.exp(-inputs.latent[:, :3]))
+    return (255 * (stripes % 8 < 4)[..., None] * tint[:, None, None]).astype(np.uint8)
+
+
+def as_texts(inputs: Inputs) -> np.ndarray:
+    """Return a prompt for each point."""
+    asked = ("translate", "summarize", "explain", "rhyme", "count", "sort", "name", "draw")
+    seen = inputs.latent[:, 0].round(2)
+    return np.array([f"Please {asked[n]} this, <b>{x}</b>" for n, x in zip(inputs.labels, seen, strict=True)])
+
+
 def network(inputs: Inputs, names: list[str], seed: int, family: int = 0, likeness: float = 0.7) -> Layers:
     """Return the layers of a random network; the lower ``likeness``, the less it has in common with its family."""
     shared, own = np.random.default_rng([family, 1]), np.random.default_rng([seed, 2])
@@ -109,7 +126,7 @@ def deep(folder: Path) -> dict[str, Any]:
     meta = {"acme/decoder-7b-instruct-preview-2026-10": {"family": "decoder", "base_model": "acme/decoder-7b-base"}}
     renamed = {name.replace("/", "--"): layers for name, layers in zoo.items()}
     facts = {name.replace("/", "--"): {k: v.replace("/", "--") for k, v in of.items()} for name, of in meta.items()}
-    return _catalog(folder, {"prompts": inputs}, {"prompts": renamed}, facts, texts=True)
+    return _catalog(folder, {"prompts": inputs}, {"prompts": renamed}, facts, as_texts)
 
 
 def datasets(folder: Path) -> dict[str, Any]:
@@ -119,7 +136,7 @@ def datasets(folder: Path) -> dict[str, Any]:
     zoo = {dataset: {f"model-{n}": network(inputs, names, n) for n in range(5)} for dataset, inputs in on.items()}
     zoo["photos"]["model-3"]["late"][7, 3] = np.nan
     meta = {f"model-{number}": {"family": "even" if number % 2 == 0 else "odd"} for number in range(5)}
-    catalog = _catalog(folder, on, zoo, meta, images=True)
+    catalog = _catalog(folder, on, zoo, meta, as_images)
     (folder / "sketches" / "model-4.npz").unlink()
     return catalog
 
@@ -162,16 +179,16 @@ def _catalog(
     on: Mapping[str, Inputs],
     zoo: Mapping[str, Mapping[str, Layers]],
     meta: Mapping[str, Mapping[str, Any]],
-    *,
-    images: bool = False,
-    texts: bool = False,
+    look: Callable[["Inputs"], np.ndarray] | None = None,
     **atlas: Any,
 ) -> dict[str, Any]:
-    """Write the files of a zoo, and return its catalog."""
+    """Write the files of a zoo, and return its catalog; ``look``: what the points are on the page."""
     for dataset, inputs in on.items():
         (folder / dataset).mkdir(parents=True, exist_ok=True)
         np.save(folder / dataset / "ids.npy", inputs.ids)
         np.save(folder / dataset / "labels.npy", np.array([f"class {label}" for label in inputs.labels]))
+        if look is not None:
+            np.save(folder / dataset / "previews.npy", look(inputs))
         for model, layers in zoo[dataset].items():
             np.savez(folder / dataset / f"{model}.npz", **layers)
     models = {}
@@ -182,7 +199,8 @@ def _catalog(
             if model in zoo[dataset]
         ]
         models[model] = {"activations": sources if len(sources) > 1 else sources[0], "meta": dict(meta.get(model, {}))}
-    files = {name: {part: {"path": f"{name}/{part}.npy"} for part in ("ids", "labels")} for name in on}
+    parts = ("ids", "labels") + (("previews",) if look is not None else ())
+    files = {name: {part: {"path": f"{name}/{part}.npy"} for part in parts} for name in on}
     settings = {"graph": {"n_neighbors": 15}, "n_eigenpairs": 16, "measures": ["overlap"], "collection": None, **atlas}
     return {"version": 1, "datasets": files, "models": models, "atlas": settings}
 

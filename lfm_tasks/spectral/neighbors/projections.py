@@ -37,7 +37,8 @@ def distance_rows(activations: Shaped[np.ndarray, "points features"], metric: Me
         values = values.astype(np.float32)
     largest = np.concatenate([np.abs(values[block]).max(axis=1) for block in blocks(values)]).astype(np.float64)
     if metric == "euclidean":
-        scales = np.full(len(values), 2.0 ** -np.frexp(largest.max())[1])
+        # Beyond 2^1000 the power itself would be infinite.
+        scales = np.full(len(values), 2.0 ** np.clip(-np.frexp(largest.max())[1], -1000, 1000))
     else:
         if largest.min() < 1e-100 or largest.max() > 1e100:
             # Their squares are zero, or infinite.

@@ -200,7 +200,7 @@ def _cycle_residuals(job: CollectionJob, maps: _Maps) -> Float[np.ndarray, "sour
     residuals = np.full((len(spaces), len(spaces)), np.nan)
     for some in _in_parts(len(spaces)):
         for others in _in_parts(len(spaces)):
-            if not job.refined and others[-1] < some[0]:  # the cycle backwards is the transpose, and as long
+            if not job.refined and others[-1] < some[0]:  # the cycle backwards is the transpose, and nearly as long
                 continue
             for source, direct in zip(some, maps.between(some, others), strict=True):
                 residuals[source, others] = residuals_through(direct, onward[others], back[source])

@@ -172,6 +172,7 @@ HALVES = tuple(f"half_{number}" for number in range(1, N_HALVES + 1))
 STATISTICS = ("score", "null_mean", "null_q95", "calibrated", "p_value", "ci_low", "ci_high", *HALVES)
 # The places of chance, and of what halves tell, among them.
 OF_CHANCE, OF_HALVES = slice(1, 5), slice(5, 7 + N_HALVES)
+P_VALUE = STATISTICS.index("p_value")
 
 
 def against_chance(

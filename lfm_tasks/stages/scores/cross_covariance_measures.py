@@ -58,7 +58,7 @@ def score_cross_covariances(
             )
             least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in ordered[index]))])
             values[index] = pair_statistics(by_set[:, None], nuclear[:1], moments, whole, measure, sets, least)[0]
-    return FamilyScores(values, {}, has_chance)
+    return FamilyScores(values, {}, has_chance, np.zeros(len(pairs), dtype=bool))
 
 
 def _tiles(pairs: list[tuple[str, str]], spaces: SpacesOnPoints, sets: PointSets) -> Iterator[list[int]]:

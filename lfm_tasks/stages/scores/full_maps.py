@@ -40,11 +40,11 @@ from lfm_tasks.statistics.map_chance import are_localized, chance_of_lfm, locali
 from lfm_tasks.statistics.permutation_moments import MomentArrays, moments_of_aligned, permutation_profile
 from lfm_tasks.statistics.resampling import Exchange
 from lfm_tasks.statistics.strata_moments import (
-    MOST_STRATA,
     StrataSums,
     aligned_moments,
     gram_sums,
     gram_triangles,
+    has_moments,
     strata_sums,
 )
 
@@ -219,7 +219,7 @@ def _fill_chance(
             (pair, name)
             for pair in range(len(bases))
             for name in measures
-            if MAP_SCORES[name].has_null and name not in known
+            if MAP_SCORES[name].has_null and (pair, name) not in known
         }
     else:
         for column, name in enumerate(measures):
@@ -244,11 +244,11 @@ def _fill_chance_in_strata(
     bases: Sequence[tuple[BasisRows, BasisRows]],
     measures: Sequence[str],
     exchange: Exchange,
-) -> set[str]:
-    """Fill in what scores are by chance where rows move within few strata; return the measures that have it."""
+) -> set[tuple[int, str]]:
+    """Fill in what scores are by chance where rows move within few strata; return of which pairs and measures."""
     strata = exchange.strata
     of_trace = {name: scale for name in measures if (scale := MAP_SCORES[name].trace_scale) is not None}
-    if strata is None or len(exchange.sets) > MOST_STRATA or not of_trace:
+    if strata is None or not has_moments(exchange) or not of_trace:
         return set()
     members = np.eye(len(exchange.sets))[strata]
     different = {id(basis): basis for pair in bases for basis in pair}
@@ -264,7 +264,8 @@ def _fill_chance_in_strata(
             scores = values[:, direction, measures.index(name), 0]
             chance = against_moments(scores, traces.scaled(1 / scale(*sizes)))
             values[:, direction, measures.index(name), OF_CHANCE] = chance
-    return set(of_trace)
+    is_localized = _are_localized(bases, exchange.n_points)
+    return {(int(pair), name) for pair in np.flatnonzero(~is_localized) for name in of_trace}
 
 
 def _moments(measure: MapScore, bases: Sequence[tuple[BasisRows, BasisRows]], n_points: int) -> MomentArrays | None:

@@ -29,13 +29,13 @@ from lfm_tasks.measures.point_matrices import MatrixForm, PointSets, SpaceRows, 
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, OF_HALVES, STATISTICS, against_moments, resampled
 from lfm_tasks.statistics.permutation_moments import (
-    FEWEST_POINTS,
     MomentArrays,
+    are_concentrated,
     directed_moment_sums,
     moments_of_pairs,
 )
 from lfm_tasks.statistics.resampling import Exchange
-from lfm_tasks.statistics.strata_moments import MOST_STRATA, StrataSums, block_sums, moments_of_strata, strata_sums
+from lfm_tasks.statistics.strata_moments import StrataSums, block_sums, has_moments, moments_of_strata, strata_sums
 
 if TYPE_CHECKING:
     from lfm_tasks.measures.neighbor_pairs import NeighborLists
@@ -69,12 +69,14 @@ class SpacesOnPoints:
 class FamilyScores:
     """Scores of pairs of spaces that are the same both ways; ``refused``: why a space has none, by key.
 
-    ``has_chance``: whether the statistics of chance are filled in, too.
+    ``has_chance``: whether the statistics of chance are filled in, too; ``concentrated``: of which pairs the tail is
+    not known for all that, see `are_concentrated`.
     """
 
     values: Float[np.ndarray, "pairs statistics"]
     refused: Mapping[str, DataError]
     has_chance: bool
+    concentrated: Bool[np.ndarray, " pairs"]
 
 
 def score_family(
@@ -102,22 +104,32 @@ def score_family(
     values[usable] = pair_statistics(
         of_value(scored.values), scored.values[0], scored.moments, of_value, measure, sets, least
     )
-    return FamilyScores(values, scored.refused, points.has_moments)
+    concentrated = np.zeros(len(pairs), dtype=bool)
+    if scored.concentrated is not None:
+        concentrated[usable] = scored.concentrated
+    values[concentrated] = without_tail(values[concentrated])
+    return FamilyScores(values, scored.refused, points.has_moments, concentrated)
+
+
+def without_tail(statistics: Float[np.ndarray, "pairs statistics"]) -> Float[np.ndarray, "pairs statistics"]:
+    """Return statistics without the quantile of chance and the p-value; its mean, which is exact, stays."""
+    return np.where(np.isin(np.arange(len(STATISTICS)), _OF_TAIL), np.nan, statistics)
+
+
+_OF_TAIL = [STATISTICS.index(name) for name in ("null_q95", "p_value")]
 
 
 def knows_chance(measure: Measure, exchange: Exchange) -> bool:
     """Return whether the chance of a measure of all pairs of points is known: for free points, and within strata.
 
-    At least 6 points, and at most 32 strata: what a space contributes grows with the third power of their number.
-    Within strata, numbers of shared neighbors follow no known law: then only their mean has known moments.
+    Where `has_moments` says so. Within strata, numbers of shared neighbors follow no known law: then only their mean
+    has known moments.
     """
-    if not measure.compares_point_pairs or exchange.n_points < max(FEWEST_POINTS, measure.smallest_n):
+    if not measure.compares_point_pairs or exchange.n_points < measure.smallest_n or not has_moments(exchange):
         return False
-    if not exchange.sets:
-        return True
     of_count = measure.of_shared_neighbors
     is_linear = of_count is None or bool(np.allclose(np.diff(of_count), of_count[1] - of_count[0]))
-    return is_linear and exchange.strata is not None and len(exchange.sets) <= MOST_STRATA
+    return is_linear or not exchange.sets
 
 
 @dataclass(frozen=True)
@@ -161,7 +173,7 @@ class _KeptMatrix:
 
     @property
     def nbytes(self) -> int:
-        return 4096 + (self.chance.sums.variance.nbytes if isinstance(self.chance, MatrixStrata) else 0)
+        return 4096 + (_sums_bytes(self.chance.sums) if self.chance is not None else 0)
 
 
 @dataclass(frozen=True)
@@ -173,7 +185,12 @@ class _KeptLists:
 
     @property
     def nbytes(self) -> int:
-        return 4096 + self.lists.indices.nbytes + self.lists.masks.nbytes
+        return 4096 + self.lists.indices.nbytes + self.lists.masks.nbytes + _sums_bytes(self.sums)
+
+
+def _sums_bytes(sums: Float[np.ndarray, " partitions"] | StrataSums | None) -> int:
+    arrays = (sums.mean, sums.variance, sums.third) if isinstance(sums, StrataSums) else (sums,)
+    return sum(0 if array is None else array.nbytes for array in arrays)
 
 
 Kept = TypeVar("Kept", _KeptMatrix, _KeptLists)
@@ -219,7 +236,12 @@ def _score_matrices(
         moments = moments_of_cosines(free[0], free[1], len(sets.order))
     else:
         moments = cosines_in_strata(_of_kind(MatrixStrata, of_sources), _of_kind(MatrixStrata, of_targets))
-    return _Scored(cosines, moments.of(layout.places), refused)
+    first, second = (
+        np.array([1.0 if one is None else one.concentration for one in side])[places]
+        for side, places in zip((of_sources, of_targets), layout.places, strict=True)
+    )
+    concentrated = are_concentrated(first, second, len(sets.order), in_strata=points.strata is not None)
+    return _Scored(cosines, moments.of(layout.places), refused, concentrated)
 
 
 Kind = TypeVar("Kind")
@@ -320,6 +342,7 @@ class _Scored:
     values: Float[np.ndarray, "sets pairs"]
     moments: MomentArrays | None
     refused: Mapping[str, DataError]
+    concentrated: Bool[np.ndarray, " pairs"] | None = None
 
 
 def pair_statistics(

@@ -17,6 +17,7 @@ from lfm_tasks.stages.inventory.correspondence import Resampling, common_ids, sa
 from lfm_tasks.stages.scores.block import (
     OF_CHANCE,
     OF_HALVES,
+    P_VALUE,
     STATISTICS,
     BlockJob,
     BlockScores,
@@ -26,8 +27,9 @@ from lfm_tasks.stages.scores.block import (
 )
 from lfm_tasks.stages.scores.cross_covariance_measures import score_cross_covariances
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, knows_chance, score_family
-from lfm_tasks.stages.scores.trace_measures import knows_trace_chance, score_traces
+from lfm_tasks.stages.scores.trace_measures import score_traces
 from lfm_tasks.statistics.resampling import N_HALVES
+from lfm_tasks.statistics.strata_moments import has_moments
 from lfm_tasks.stores.units.store import ids_digest
 
 # Measures of all pairs of points hold n² numbers a space: at most this many points, this many bytes at a time.
@@ -143,10 +145,14 @@ def check_rows(name: str, source: np.ndarray, target: np.ndarray, *, is_drawn: b
 
 @dataclass(frozen=True)
 class RowScores:
-    """Statistics of both directions of pairs; ``refused``: why a pair has none, by its index."""
+    """Statistics of both directions of pairs; ``refused``: why a pair has none, by its index.
+
+    ``localized``: of which pairs both spaces live on few points, so that chance is drawn.
+    """
 
     values: Float[np.ndarray, "pairs 2 statistics"]
     refused: Mapping[int, DataError]
+    localized: frozenset[int] = frozenset()
 
 
 def score_rows(
@@ -172,7 +178,8 @@ def score_rows(
             return RowScores(np.full((1, 2, len(STATISTICS)), np.nan), {0: reason})
     alone = [score_rows(name, spaces, [pair], resampling, null) for pair in pairs]
     refused = {index: scores.refused[0] for index, scores in enumerate(alone) if scores.refused}
-    return RowScores(np.concatenate([scores.values for scores in alone]), refused)
+    localized = frozenset(index for index, scores in enumerate(alone) if scores.localized)
+    return RowScores(np.concatenate([scores.values for scores in alone]), refused, localized)
 
 
 def _by_family(
@@ -182,7 +189,7 @@ def _by_family(
     measure = MEASURES[name]
     if measure.trace is not None:
         values = score_traces(measure, measure.trace, spaces.on_points, pairs, resampling)
-        refusals, has_chance = dict[str, DataError](), knows_trace_chance(resampling.exchange)
+        refusals, has_chance = dict[str, DataError](), has_moments(resampling.exchange)
     else:
         if measure.cross is not None:
             family = score_cross_covariances(measure, measure.cross, spaces.on_points, pairs, resampling)
@@ -192,13 +199,19 @@ def _by_family(
         refusals, has_chance = dict(family.refused), family.has_chance
     refused = {index: refusals[key] for index, pair in enumerate(pairs) for key in pair if key in refusals}
     usable = [index for index in range(len(pairs)) if index not in refused]
-    if usable and not has_chance and null.n_permutations:
+    concentrated = np.zeros(len(pairs), dtype=bool)
+    if has_chance:
+        concentrated[usable] = (np.isfinite(values[usable, :, 0]) & np.isnan(values[usable, :, P_VALUE])).any(axis=1)
+    n_points = resampling.exchange.n_points
+    can_draw = null.n_permutations > 0 and not (measure.is_quadratic and n_points > MOST_POINTS_SQUARED)
+    drawn_for = [index for index in usable if not has_chance or concentrated[index]] if can_draw else []
+    if drawn_for:
         whole = PreparedSpaces(measure, spaces)
-        for target, indices in _by_target([pairs[index] for index in usable]).items():
-            places = [usable[index] for index in indices]
+        for target, indices in _by_target([pairs[index] for index in drawn_for]).items():
+            places = [drawn_for[index] for index in indices]
             drawn = _by_permutations(whole, [pairs[place][0] for place in places], target, resampling, null)
             values[places, :, OF_CHANCE] = drawn[:, :, 1:]
-    return RowScores(values, refused)
+    return RowScores(values, refused, frozenset(np.flatnonzero(concentrated).tolist()))
 
 
 def _by_target(pairs: list[tuple[str, str]]) -> dict[str, list[int]]:
@@ -307,6 +320,8 @@ def score_activations(
             if usable:
                 found = score_rows(name, spaces, [job.pairs[index] for index in usable], resampling, job.atlas.null)
                 scores.values[usable, :, columns[name]] = found.values
+                for index in found.localized:
+                    scores.codes.setdefault((usable[index], columns[name]), "localized")
                 undefined = np.flatnonzero(~np.isfinite(found.values[:, :, 0]).all(axis=1)).tolist()
                 reasons = dict.fromkeys(undefined, "undefined") | {
                     index: error.reason for index, error in found.refused.items()

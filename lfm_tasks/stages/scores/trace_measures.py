@@ -11,26 +11,18 @@ from lfm_tasks.measures.point_matrices import PointSets, point_sets
 from lfm_tasks.measures.traces import SpaceFactor, TraceForm, space_factor, traces
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
-from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics
-from lfm_tasks.statistics.permutation_moments import FEWEST_POINTS, MomentArrays, moments_of_pairs
-from lfm_tasks.statistics.resampling import Exchange
-from lfm_tasks.statistics.strata_moments import MOST_STRATA, StrataSums, moments_of_strata
+from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics, without_tail
+from lfm_tasks.statistics.permutation_moments import MomentArrays, are_concentrated, moments_of_pairs
+from lfm_tasks.statistics.strata_moments import StrataSums, has_moments, moments_of_strata
 
 # Factors that are held at a time.
 _MOST_BYTES = 512 << 20
 
 
-def knows_trace_chance(exchange: Exchange) -> bool:
-    """Return whether chance is known: for at least 6 free points, and within at most 32 strata."""
-    if exchange.n_points < FEWEST_POINTS:
-        return False
-    return not exchange.sets or (exchange.strata is not None and len(exchange.sets) <= MOST_STRATA)
-
-
 def score_traces(
     measure: Measure, form: TraceForm, spaces: SpacesOnPoints, pairs: list[tuple[str, str]], resampling: Resampling
 ) -> Float[np.ndarray, "pairs 2 statistics"]:
-    """Return the statistics of each (source, target), and back; chance only where `knows_trace_chance` says so."""
+    """Return the statistics of each (source, target), and back; chance only where `has_moments` says so."""
     if measure.is_symmetric:
         # One order of both, so that a pair has the same bits whichever is the source.
         ordered = [(min(pair), max(pair)) for pair in pairs]
@@ -47,7 +39,7 @@ def _one_way(
     sources: dict[str, SpaceFactor] = {}
     targets: dict[str, SpaceFactor] = {}
     make = partial(
-        space_factor, sets=sets, strata=resampling.exchange.strata, has_chance=knows_trace_chance(resampling.exchange)
+        space_factor, sets=sets, strata=resampling.exchange.strata, has_chance=has_moments(resampling.exchange)
     )
     for indices in _tiles(pairs, spaces, sets):
         for side, place, factor in ((sources, 0, form.source), (targets, 1, form.target)):
@@ -65,6 +57,9 @@ def _one_way(
             least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in pairs[index]))])
             moments = _moments(source, target, len(sets.order))
             values[index] = pair_statistics(by_set[:, None], trace[:1], moments, whole, measure, sets, least)[0]
+            spreads = np.array(source.concentration), np.array(target.concentration)
+            if are_concentrated(*spreads, len(sets.order), in_strata=isinstance(source.chance, StrataSums)):
+                values[index] = without_tail(values[index][None])[0]
     return values
 
 

@@ -5,10 +5,12 @@ from typing import Any
 
 import jsonschema
 import pytest
+from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from lfm_tasks.catalog import Catalog, CatalogError, catalog_schema, read_catalog
 from lfm_tasks.catalog.sections import Checks
+from lfm_tasks.config import AtlasConfig
 
 
 def content(audit: Any) -> dict[str, Any]:
@@ -68,3 +70,11 @@ def test_folders__are_different_ones(tmp_path: Path, audit: Any) -> None:
         CatalogError, match=r", which is (atlas|audit)\.path .*, expected folders apart from each other\. Rename one"
     ):
         read(tmp_path, audit)
+
+
+@pytest.mark.parametrize("title", ["", "two\nlines", "\u202eturned", " "])
+def test_title_of_the_page__is_visible_text(title: str) -> None:
+    with pytest.raises(ValidationError, match="needs visible text: remove them"):
+        AtlasConfig(title=title)
+
+    assert "title" not in AtlasConfig(title="Encoders of Ada").deciding()

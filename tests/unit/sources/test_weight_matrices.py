@@ -13,6 +13,7 @@ from lfm_tasks.audit.weights import weight_agreements
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.lineage.levels import Level
 from lfm_tasks.lineage.relations import Relation
+from lfm_tasks.lineage.weights import embedding_agreement
 from lfm_tasks.sources.weight_matrices import weight_matrices
 from lfm_tasks.zoo import write_start
 
@@ -147,9 +148,9 @@ def test_shipped_zoo__has_shared_weights_where_one_was_trained_further(tmp_path:
     }
 
 
-@pytest.mark.parametrize(("seed", "are_shared"), [(0, True), (1, False)])
-def test_units_in_another_order__are_told_by_the_embedding_table(
-    catalog: Any, tmp_path: Path, seed: int, are_shared: bool
+@pytest.mark.parametrize(("seed", "is_related"), [(0, True), (1, False)])
+def test_units_in_another_order__leave_a_doubt_where_the_embedding_tables_agree(
+    catalog: Any, tmp_path: Path, seed: int, is_related: bool
 ) -> None:
     # The table lies between other tensors, of which 16 are read, and its first tokens are unused, as BERT's are.
     def with_table(seed: int) -> dict[str, np.ndarray]:
@@ -167,5 +168,34 @@ def test_units_in_another_order__are_told_by_the_embedding_table(
     [agreement] = weight_agreements(catalog(CHECKPOINT), [pair(Level.BEYOND_CHANCE)]).values()
 
     assert abs(agreement.cosine) < 0.1
-    assert (agreement.are_shared, agreement.are_apart) == (are_shared, not are_shared)
-    assert agreement.embeddings == pytest.approx(1 if are_shared else 0, abs=0.1)
+    assert (agreement.are_shared, agreement.are_apart) == (False, not is_related)
+    assert agreement.embeddings == pytest.approx(1 if is_related else 0, abs=0.1)
+
+
+def test_tables_of_positions__are_no_embeddings(catalog: Any, tmp_path: Path) -> None:
+    angles = np.arange(5000)[:, None] / 10_000 ** (np.arange(64) / 64)
+    for seed, name in enumerate("ab"):
+        table = {"encoder.pos_table": np.hstack([np.sin(angles), np.cos(angles)]).astype(np.float32)}
+        write_checkpoint(tmp_path / name, weights(seed) | table)
+
+    [agreement] = weight_agreements(catalog(CHECKPOINT), [pair(Level.BEYOND_CHANCE)]).values()
+
+    assert np.isnan(agreement.embeddings)
+    assert agreement.are_apart
+
+
+def test_rows_of_onnx_files__are_read_when_they_are_asked_for(tmp_path: Path) -> None:
+    write_start(tmp_path)
+    read = read_catalog(tmp_path / "data_catalog.yaml", {})
+    found = weight_matrices("mlp_s0", read.models["mlp_s0"].on_datasets[0], read) or {}
+    matrix = next(iter(found.values()))
+
+    assert matrix.read_rows().shape == (min(matrix.shape[0], 256), int(np.prod(matrix.shape[1:])))
+    np.testing.assert_array_equal(matrix.read_rows()[0], matrix.read()[: matrix.read_rows().shape[1]])
+
+
+def test_few_different_rows__say_nothing() -> None:
+    table = np.zeros((1500, 8))
+    table[:3] = np.random.default_rng(0).standard_normal((3, 8))
+    assert np.isnan(embedding_agreement(table, table))
+    assert np.isnan(embedding_agreement(np.ones((1500, 8)), np.ones((1500, 8))))

@@ -104,7 +104,8 @@ def test_process_that_is_gone_or_busy__is_not_stopped() -> None:
 def test_start_of_workers__is_tried_again_and_then_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     tried = []
 
-    def fails(n_workers: int, memory_limit: int | None) -> None:
+    def fails(n_workers: int, memory_limit: int | None, *, with_dashboard: bool) -> None:
+        assert not with_dashboard
         tried.append(n_workers)
         raise RuntimeError("Nanny failed to start.")
 

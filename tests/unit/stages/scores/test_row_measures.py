@@ -1,5 +1,7 @@
 """Scores of activations: without anything in common, their p-values are uniform."""
 
+from math import factorial
+
 import numpy as np
 import pytest
 from scipy.stats import kstest
@@ -9,9 +11,10 @@ from lfm_tasks.errors import DataError
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED, Activations, check_rows, score_rows
-from lfm_tasks.statistics.resampling import Exchange
+from lfm_tasks.statistics.resampling import Exchange, within_strata
+from lfm_tasks.statistics.strata_moments import has_moments
 
-P = STATISTICS.index("p_value")
+P, MEAN = STATISTICS.index("p_value"), STATISTICS.index("null_mean")
 
 
 @pytest.mark.parametrize("groups", [None, np.repeat(np.arange(50), 2)], ids=["rows", "groups"])
@@ -39,3 +42,46 @@ def test_rows__that_a_measure_cannot_use_are_refused_with_their_reason() -> None
         check_rows("cka_linear", rows[:4], rows[:4])
     assert check_rows("pwcca_textbook_x_to_y", np.ones((10, 10)), np.ones((10, 10))) == "degenerate"
     assert check_rows("cka_linear", np.ones((10, 3)), np.ones((10, 3))) == "ok"
+
+
+CONCENTRATED = ["cka_linear", "cka_linear_debiased_song", "distance_correlation", "gulp_lambda_0.01"]
+
+
+@pytest.mark.parametrize("name", CONCENTRATED)
+@pytest.mark.parametrize("is_stratified", [False, True])
+def test_spaces_that_live_on_few_points__have_drawn_chance(name: str, is_stratified: bool) -> None:
+    # One massive point in each of two unrelated spaces: in closed form one of ten such pairs has p < 1e-6.
+    exchange = within_strata(np.arange(200) % 2) if is_stratified else Exchange(200)
+    smallest = []
+    for seed in range(6):
+        generator = np.random.default_rng(seed)
+        rows = {key: generator.standard_normal((200, 8)) for key in "ab"}
+        for values in rows.values():
+            values[generator.integers(200)] *= 100
+        null = NullConfig(n_permutations=99)
+        found = score_rows(name, Activations(rows, {}), [("a", "b")], Resampling(exchange, None), null)
+        assert found.localized == {0}
+        smallest.append(found.values[0, 0, P])
+        without = NullConfig(n_permutations=0)
+        [[undrawn, _]] = score_rows(
+            name, Activations(rows, {}), [("a", "b")], Resampling(exchange, None), without
+        ).values
+        # Its mean is exact all the same, its tail is not known.
+        assert np.isfinite(undrawn[MEAN])
+        assert np.isnan(undrawn[P])
+    assert min(smallest) > 1e-4
+
+
+@pytest.mark.parametrize("sizes", [[2] + [1] * 18, [2, 2] + [1] * 16, [3] + [1] * 17, [2, 2, 2]])
+def test_few_permutations__are_drawn_and_p_is_not_below_the_share_of_one(sizes: list[int]) -> None:
+    strata = np.repeat(np.arange(len(sizes)), sizes)
+    exchange, n_ways = within_strata(strata), np.prod([factorial(size) for size in sizes])
+    rows = np.random.default_rng(0).standard_normal((len(strata), 4))
+
+    found = score_rows(
+        "cka_linear", Activations({"a": rows, "b": rows}, {}), [("a", "b")], Resampling(exchange, None), NullConfig()
+    )
+
+    assert not has_moments(exchange)
+    assert found.values[0, 0, P] > 0.5 / n_ways
+    assert found.values[0, 0, MEAN + 1] <= 1 + 1e-12
