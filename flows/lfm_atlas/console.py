@@ -33,7 +33,7 @@ OK, CRASH, USAGE, LIMIT_BROKEN, SOME_FAILED = 0, 1, 2, 3, 4
 CatalogPath = Annotated[Path, Parameter(name=["--catalog", "-c"], help="The catalog: a YAML file.")]
 TrustCode = Annotated[bool, Parameter(help="Run the factories that the catalog names: they are code.", negative="")]
 Scheduler = Annotated[str, Parameter(help="Work there: tcp://host:port, tls://host:port or a scheduler file.")]
-Force = Annotated[bool, Parameter(help="Replace a file that is there, whoever wrote it.", negative="")]
+Force = Annotated[bool, Parameter(help="Replace an existing file, also one that lfm-atlas did not write.", negative="")]
 DEFAULT_CATALOG = Path("data_catalog.yaml")
 
 

@@ -19,7 +19,6 @@ LOCAL_WORDS = {
     "mend": "fix",
     "mends": "fixes",
     "mended": "fixed",
-    "whose it is": "who owns it",
     "neighbour": "neighbor",
     "colour": "color",
     "behaviour": "behavior",
@@ -28,8 +27,6 @@ LOCAL_WORDS = {
 PATTERN = re.compile(rf"\b({'|'.join(LOCAL_WORDS)})\b", re.IGNORECASE)
 # Pages that still have such words, and how many: lower the number with every rewrite, never raise it.
 ALLOWED = {
-    "SECURITY.md": 7,
-    "docs/catalog.md": 1,
     "docs/dashboards.md": 1,
     "docs/design/evidence.md": 1,
     "docs/design/speed.md": 3,
@@ -37,7 +34,6 @@ ALLOWED = {
     "docs/measures.md": 3,
     "docs/page.md": 2,
     "docs/parity.md": 2,
-    "docs/reliability.md": 1,
     "docs/scores.md": 2,
     "docs/speed.md": 3,
     "docs/upgrade.md": 4,

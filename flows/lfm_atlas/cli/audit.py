@@ -143,7 +143,7 @@ def deploy(
     cron: Cron = NIGHTLY,
     name: Name = None,
     pool: Annotated[str, Parameter(help="Work pool whose workers run the audits.")] = "lfm-atlas",
-    notify: Annotated[str, Parameter(help="Notification block that is told, such as slack-webhook/zoo.")] = "",
+    notify: Annotated[str, Parameter(help="Prefect block to notify, such as slack-webhook/zoo.")] = "",
     scheduler: Scheduler = "",
     trust_code: TrustCode = False,
 ) -> int:
@@ -269,7 +269,7 @@ def verify(
 def prune(
     catalog_path: CatalogPath = DEFAULT_CATALOG,
     *,
-    remove: Annotated[bool, Parameter(help="Remove them; without it they are only told.", negative="")] = False,
+    remove: Annotated[bool, Parameter(help="Remove them; without it, only list them.", negative="")] = False,
     forget_missing: Annotated[
         bool, Parameter(help="Count atlases that are not there (not mounted?) as gone.", negative="")
     ] = False,
