@@ -7,7 +7,8 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from lfm_tasks.parity.stage import LayerParity, Parity
+from lfm_tasks.parity.stage import OF_AN_UPDATE, LayerParity, Parity
+from lfm_tasks.parity.transformations import SAME_SPACE
 from lfm_tasks.report.parity import render_parity
 
 _STATUS = {"equal": "equal", "within": "within", "beyond": "BEYOND", "failed": "FAILED"}
@@ -63,20 +64,20 @@ def _verdict(parity: Parity) -> Iterator[str]:
         if layer.geometry is None:
             continue
         geometry = layer.geometry
-        word = "other numbers, same space" if layer.kind in SAME_SPACE else _geometry_word(layer)
         named = f" ({layer.words})" if layer.words and layer is not first else ""
         yield (
-            f"{_name(layer)}: {word}{named}; overlap {geometry.overlap:.3f} ± {geometry.overlap_reach:.3f}, "
+            f"{_name(layer)}: {space_in_words(layer)}{named}; overlap {geometry.overlap:.3f} ± {geometry.overlap_reach:.3f}, "
             f"CKA {geometry.cka:.3f} ± {geometry.cka_reach:.3f}"
         )
 
 
-# Kinds of transformations after which neighbors and angles are the same.
-SAME_SPACE = ("scale", "translation", "permutation", "rotation")
-
-
-def _geometry_word(layer: LayerParity) -> str:
-    return "the same geometry" if layer.geometry is not None and layer.geometry.is_same else "another geometry"
+def space_in_words(layer: LayerParity) -> str | None:
+    """Return whether a layer beyond tolerance is the same space all the same; None where that was not compared."""
+    if layer.geometry is None:
+        return None
+    if layer.kind in SAME_SPACE and not layer.words.startswith(OF_AN_UPDATE):
+        return "other numbers, same space"
+    return "the same geometry" if layer.geometry.is_same else "another geometry"
 
 
 def parity_as_dict(parity: Parity) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def parity_as_dict(parity: Parity) -> dict[str, Any]:
         "is_same": first is None,
         "first_beyond": None if first is None else first.reference,
         "first_jump": None if jump is None else jump.reference,
-        "layers": [_plain(asdict(layer)) for layer in parity.layers],
+        "layers": [_plain(asdict(layer)) | {"space": space_in_words(layer)} for layer in parity.layers],
     }
 
 

@@ -1,6 +1,6 @@
 """Compares two models layer by layer along the depth: where they part, for which inputs, and into what."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -38,6 +38,8 @@ _SAME_GEOMETRY = 0.9
 # A difference that grows by this factor from one layer to the next did not come by rounding alone.
 _JUMP = 20.0
 
+# Begins the words of what happened to a layer's update and not to its output.
+OF_AN_UPDATE = "what the layer adds to its input"
 # Kinds of faults beside those of `KINDS`, which one layer's numbers tell by themselves.
 FAULTS = ("width", "overflow", "not_finite", "clipped", "rows", "inputs", "swapped")
 
@@ -162,7 +164,7 @@ def compare_sides(reference: Side, candidate: Side, options: ParityOptions | Non
     row_bytes = 16 * sum(reference.n_features(first) + candidate.n_features(second) for first, second in pairs)
     most = min(_MOST_ROWS, max(_FEWEST_ROWS, _SAMPLE_BYTES // max(1, row_bytes)))
     sampled = np.unique(np.linspace(0, len(joined.ids) - 1, min(len(joined.ids), most)).astype(np.int64))
-    depth = _Depth(joined.ids[sampled], tuple(reference.layers))
+    depth = _Depth(joined.ids[sampled])
     layers = []
     for first, second in pairs:
         try:
@@ -246,9 +248,8 @@ def _summarized(layer: LayerParity, apart: RowDifferences, ids: Shaped[np.ndarra
 class _Depth:
     """The sampled rows of the layers so far: what a layer took in is what the layer before gave out."""
 
-    def __init__(self, ids: Shaped[np.ndarray, " points"], names: Sequence[str]) -> None:
+    def __init__(self, ids: Shaped[np.ndarray, " points"]) -> None:
         self.ids = ids
-        self.names = tuple(names)
         self.samples: dict[str, tuple[np.ndarray, np.ndarray]] = {}
         self.broken: list[str] = []
 
@@ -328,7 +329,7 @@ def _fault_of_update(
     update, own = b - before[1][differ], a - before[0][differ]
     found = name_transformation(own, update)
     if found is not None and found.kind != "linear":
-        return found.kind, f"what the layer adds to its input: {found.words}"
+        return found.kind, f"{OF_AN_UPDATE}: {found.words}"
     updates = {}
     for one in depth.samples:
         earlier = depth.before(one)

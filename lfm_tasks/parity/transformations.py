@@ -26,15 +26,11 @@ _SAME_FACTOR = 1e-3
 
 @dataclass(frozen=True)
 class Transformation:
-    """What carries the reference's rows to the candidate's, in words, and the share of the difference it explains.
-
-    ``kind``: one of `KINDS`. ``keeps_geometry``: whether neighbors and angles are the same after it.
-    """
+    """What carries the reference's rows to the candidate's: one of `KINDS`, words, the share that it explains."""
 
     kind: str
     words: str
     explained: float
-    keeps_geometry: bool
 
 
 def name_transformation(
@@ -62,7 +58,7 @@ def name_transformation(
             start = reference if same_width else np.zeros_like(candidate)
             explained = _explained(candidate - start, candidate - predicted, judge, is_moved=kind in _FIT_A_SHIFT)
             if explained >= _EXPLAINED:
-                return Transformation(kind, words, explained, kind in _KEEP_GEOMETRY)
+                return Transformation(kind, words, explained)
     return None
 
 
@@ -197,7 +193,8 @@ KINDS: dict[str, Callable[[np.ndarray, np.ndarray, slice], Explanations]] = {
 }
 _ANY_WIDTH = {"rotation", "linear"}
 _FIT_A_SHIFT = {"unit_scale", "rotation", "linear"}
-_KEEP_GEOMETRY = {"scale", "translation", "permutation", "rotation"}
+# After these, neighbors and angles are the same: other numbers, same space.
+SAME_SPACE = ("scale", "translation", "permutation", "rotation")
 
 
 def layer_that_it_is(

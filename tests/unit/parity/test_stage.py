@@ -267,6 +267,8 @@ def test_models_of_a_catalog__are_run_and_a_reordered_copy_is_the_same_space(
     assert layers["relu1"]["kind"] == "permutation"
     assert "units are in another order" in layers["relu1"]["words"]
     assert layers["relu1"]["geometry"]["overlap"] > 0.99
+    assert layers["relu1"]["space"] == "other numbers, same space"
+    assert layers["logits"]["status"] == "within"
 
 
 def test_models_of_a_catalog__take_layers_and_tolerance_from_its_section(
