@@ -63,12 +63,12 @@ def _verdict(parity: Parity) -> Iterator[str]:
     for layer in parity.layers:
         if layer.geometry is None:
             continue
-        geometry = layer.geometry
+        alike = layer.geometry
         named = f" ({layer.words})" if layer.words and layer is not first else ""
-        yield (
-            f"{_name(layer)}: {space_in_words(layer)}{named}; overlap {geometry.overlap:.3f} ± {geometry.overlap_reach:.3f}, "
-            f"CKA {geometry.cka:.3f} ± {geometry.cka_reach:.3f}"
+        numbers = (
+            f"overlap {alike.overlap:.3f} ± {alike.overlap_reach:.3f}, CKA {alike.cka:.3f} ± {alike.cka_reach:.3f}"
         )
+        yield f"{_name(layer)}: {space_in_words(layer)}{named}; {numbers}"
 
 
 def space_in_words(layer: LayerParity) -> str | None:

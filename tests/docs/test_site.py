@@ -55,6 +55,7 @@ def test_columns_and_measures__are_all_there() -> None:
     columns, measures = GENERATED["columns"](), GENERATED["measures"]()
     assert all(f"| `{column.name}` |" in columns for table in get_args(Table) for column in columns_of(table))
     assert all(f"| `{name}` |" in measures for name in shipped_measures())
+    assert f"{len(shipped_measures())} other measures" in (DOCS / "index.md").read_text(encoding="utf-8")
 
 
 def test_every_page__is_in_the_contents_once() -> None:
