@@ -41,7 +41,8 @@ DEFAULT_MEASURES = ("overlap", "lfm")
 # What the layer of a model is called that is given as one array, and the dataset of all.
 _LAYER, _DATASET = "rows", "points"
 # What a person may set: not where things lie, nor what has a parameter of its own.
-_SETTINGS = frozenset(AtlasConfig.model_fields) - {"title", "path", "store", "remote", "keep_if_below", "previews", "measures"}
+_NOT_OF_NUMBERS = {"title", "path", "store", "remote", "keep_if_below", "previews", "measures"}
+_SETTINGS = frozenset(AtlasConfig.model_fields) - _NOT_OF_NUMBERS
 
 
 @dataclass(frozen=True)

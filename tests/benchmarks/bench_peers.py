@@ -9,6 +9,7 @@ process, in turns; what is prepared of one space counts.
 import argparse
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -50,8 +51,11 @@ def of_dcor(spaces: Spaces, pairs: Pairs) -> np.ndarray:
 
 
 PEERS: dict[str, tuple[str, Callable[[Spaces, Pairs], np.ndarray]]] = {
-    "rsa_pearson_rdm_pearson": ("rsatoolbox, corr", lambda spaces, pairs: of_rsatoolbox(spaces, pairs, "corr")),
-    "rsa_pearson_rdm_spearman": ("rsatoolbox, spearman", lambda spaces, pairs: of_rsatoolbox(spaces, pairs, "spearman")),
+    "rsa_pearson_rdm_pearson": ("rsatoolbox, corr", partial(of_rsatoolbox, method="corr")),
+    "rsa_pearson_rdm_spearman": (
+        "rsatoolbox, spearman",
+        partial(of_rsatoolbox, method="spearman"),
+    ),
     "distance_correlation": ("dcor", of_dcor),
 }
 
