@@ -40,7 +40,7 @@ test:  ## the default tests, about twelve minutes on two cores
 	$(PYTHON) -m pytest -n 2 --dist loadfile
 
 browser:  ## the report in headless Chromium
-	$(PYTHON) -m pytest --browser -m browser
+	$(PYTHON) -m pytest --browser -m browser -n 2 --dist loadfile
 
 safety:  ## whole commands among hostile files and other users (Linux; some need root)
 	$(PYTHON) -m pytest --safety -m safety

@@ -87,7 +87,7 @@ def test_run__by_prefect_and_dask_gives_the_same_bytes_and_leaves_nobody_behind(
     # What is a parameter of a task, Prefect looks through: the scores of a large zoo for minutes.
     assert inputs == [("{}",)]
     assert states == [("COMPLETED",)]
-    assert {name.rsplit("-", 1)[0] for (name,) in tasks} == {
+    assert {name for (name,) in tasks} == {
         "validate", "record-activations", "build-bases", "score-pairs", "fit-collections", "keep-maps",
         "compare-across-datasets",
         "fit-transfers", "embed-spaces", "publish-atlas",
