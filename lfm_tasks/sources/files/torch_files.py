@@ -14,7 +14,7 @@ import numpy as np
 
 from lfm_tasks.catalog.names import did_you_mean, shorten
 from lfm_tasks.errors import DataError
-from lfm_tasks.sources.files.paths import Fingerprint, fingerprint, is_remote, open_bytes
+from lfm_tasks.sources.files.paths import Fingerprint, fingerprint, is_remote, open_bytes, refuse_pointer
 from lfm_tasks.sources.files.stored_array import ReadRows, StoredArray
 
 _MAX_DEPTH, _MAX_TENSORS = 16, 1_000_000
@@ -61,6 +61,8 @@ def _mapped(path: Path, name: str, seen: Fingerprint) -> dict[str | None, Any]:
 
 
 def _load(path: Path, name: str) -> dict[str | None, Any]:
+    if not is_remote(path):
+        refuse_pointer(path, name)  # also where PyTorch is missing
     try:
         import torch
     except ImportError as error:
