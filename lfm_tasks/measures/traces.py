@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.measures.point_matrices import PointSets
-from lfm_tasks.statistics.permutation_moments import FEWEST_POINTS, concentration, permutation_profile
+from lfm_tasks.statistics.permutation_moments import concentration, permutation_profile
 from lfm_tasks.statistics.strata_moments import StrataSums, gram_sums, gram_triangles, strata_sums
 
 Values = Shaped[np.ndarray, "..."]
@@ -85,7 +85,7 @@ def space_factor(
         by_set.append(made)
     whole = by_set[0]
     chance: Float[np.ndarray, " partitions"] | StrataSums | None = None
-    if has_chance and whole is not None and len(whole) >= FEWEST_POINTS:
+    if has_chance and whole is not None:
         if strata is None:
             chance = permutation_profile(whole).sums
         else:

@@ -1,6 +1,5 @@
 """Scores of the measures of cross-covariances: a space's singular vectors once, all sets of points from one product."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -16,13 +15,15 @@ from lfm_tasks.measures.cross_covariances import (
     span,
 )
 from lfm_tasks.measures.measure import Measure, of_order_one
-from lfm_tasks.measures.point_matrices import PointSets, point_sets
+from lfm_tasks.measures.point_matrices import point_sets
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
-from lfm_tasks.stages.scores.point_pair_measures import FamilyScores, SpacesOnPoints, pair_statistics
-
-# Prepared spaces that are held at a time.
-_MOST_BYTES = 512 << 20
+from lfm_tasks.stages.scores.point_pair_measures import (
+    FamilyScores,
+    SpacesOnPoints,
+    pair_statistics,
+    tiles_of_pairs,
+)
 
 
 def score_cross_covariances(
@@ -36,7 +37,9 @@ def score_cross_covariances(
     prepared: dict[str, tuple[Span, SetTransforms]] = {}
     # One order of both, so that a pair has the same bits whichever is the source.
     ordered = [(min(pair), max(pair)) for pair in pairs]
-    for indices in _tiles(ordered, spaces, sets):
+    rank = max(min(rows.shape) for rows in (spaces.rows[key] for pair in pairs for key in pair))
+    bytes_of_one = 8 * rank * (n_points + (sets.n_sets + len(sets.runs_of_classes)) * rank)
+    for indices in tiles_of_pairs(ordered, bytes_of_one):
         needed = {key for index in indices for key in ordered[index]}
         prepared = {key: kept for key, kept in prepared.items() if key in needed}
         for index in indices:
@@ -59,16 +62,3 @@ def score_cross_covariances(
             least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in ordered[index]))])
             values[index] = pair_statistics(by_set[:, None], nuclear[:1], moments, whole, measure, sets, least)[0]
     return FamilyScores(values, {}, has_chance, np.zeros(len(pairs), dtype=bool))
-
-
-def _tiles(pairs: list[tuple[str, str]], spaces: SpacesOnPoints, sets: PointSets) -> Iterator[list[int]]:
-    """Yield the numbers of pairs whose spaces fit into memory together when they are prepared."""
-    keys = sorted({key for pair in pairs for key in pair})
-    rank = max(min(spaces.rows[key].shape) for key in keys)
-    bytes_of_one = 8 * rank * (len(sets.order) + (sets.n_sets + len(sets.runs_of_classes)) * rank)
-    side = max(1, _MOST_BYTES // (2 * bytes_of_one))
-    place = {key: index // side for index, key in enumerate(keys)}
-    tiles: dict[tuple[int, int], list[int]] = {}
-    for index, (first, second) in enumerate(pairs):
-        tiles.setdefault((place[first], place[second]), []).append(index)
-    yield from (tiles[of_tile] for of_tile in sorted(tiles))

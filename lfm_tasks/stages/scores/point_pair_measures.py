@@ -4,7 +4,7 @@ Two families: cosines of n × n matrices (CKA, RSA, distance correlation), and s
 halves from the same pass; chance in closed form.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import comb
@@ -109,6 +109,21 @@ def score_family(
         concentrated[usable] = scored.concentrated
     values[concentrated] = without_tail(values[concentrated])
     return FamilyScores(values, scored.refused, points.has_moments, concentrated)
+
+
+# Prepared spaces that are held at a time.
+_MOST_BYTES = 512 << 20
+
+
+def tiles_of_pairs(pairs: list[tuple[str, str]], bytes_of_one: int) -> Iterator[list[int]]:
+    """Yield the numbers of pairs whose spaces, of so many bytes each once prepared, fit into memory together."""
+    keys = sorted({key for pair in pairs for key in pair})
+    side = max(1, _MOST_BYTES // (2 * bytes_of_one))
+    place = {key: index // side for index, key in enumerate(keys)}
+    tiles: dict[tuple[int, int], list[int]] = {}
+    for index, (first, second) in enumerate(pairs):
+        tiles.setdefault((place[first], place[second]), []).append(index)
+    yield from (tiles[of_tile] for of_tile in sorted(tiles))
 
 
 def without_tail(statistics: Float[np.ndarray, "pairs statistics"]) -> Float[np.ndarray, "pairs statistics"]:

@@ -1,22 +1,18 @@
 """Scores of the measures of traces: the factors of a space once, a product of two for each set of points."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
 from jaxtyping import Float
 
 from lfm_tasks.measures.measure import Measure, of_order_one
-from lfm_tasks.measures.point_matrices import PointSets, point_sets
+from lfm_tasks.measures.point_matrices import point_sets
 from lfm_tasks.measures.traces import SpaceFactor, TraceForm, space_factor, traces
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
-from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics, without_tail
+from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics, tiles_of_pairs, without_tail
 from lfm_tasks.statistics.permutation_moments import MomentArrays, are_concentrated, moments_of_pairs
 from lfm_tasks.statistics.strata_moments import StrataSums, has_moments, moments_of_strata
-
-# Factors that are held at a time.
-_MOST_BYTES = 512 << 20
 
 
 def score_traces(
@@ -41,7 +37,10 @@ def _one_way(
     make = partial(
         space_factor, sets=sets, strata=resampling.exchange.strata, has_chance=has_moments(resampling.exchange)
     )
-    for indices in _tiles(pairs, spaces, sets):
+    rank = max(min(rows.shape) for rows in (spaces.rows[key] for pair in pairs for key in pair))
+    # Factors of all points, and of the halves of each split.
+    bytes_of_one = 8 * rank * len(sets.order) * (1 + (sets.n_sets - 1) // 2)
+    for indices in tiles_of_pairs(pairs, bytes_of_one):
         for side, place, factor in ((sources, 0, form.source), (targets, 1, form.target)):
             needed = {pairs[index][place] for index in indices}
             for key in set(side) - needed:
@@ -73,16 +72,3 @@ def _moments(source: SpaceFactor, target: SpaceFactor, n_points: int) -> MomentA
     else:
         return None
     return moments.of((np.zeros(1, dtype=int), np.zeros(1, dtype=int)))
-
-
-def _tiles(pairs: list[tuple[str, str]], spaces: SpacesOnPoints, sets: PointSets) -> Iterator[list[int]]:
-    """Yield the numbers of pairs whose factors, as sources and as targets, fit into memory together."""
-    keys = sorted({key for pair in pairs for key in pair})
-    rank = max(min(spaces.rows[key].shape) for key in keys)
-    bytes_of_one = 8 * rank * len(sets.order) * (1 + (sets.n_sets - 1) / 2)
-    side = max(1, int(_MOST_BYTES // (2 * bytes_of_one)))
-    place = {key: index // side for index, key in enumerate(keys)}
-    tiles: dict[tuple[int, int], list[int]] = {}
-    for index, (first, second) in enumerate(pairs):
-        tiles.setdefault((place[first], place[second]), []).append(index)
-    yield from (tiles[of_tile] for of_tile in sorted(tiles))
