@@ -2,11 +2,14 @@
 
 import asyncio
 import os
+import signal
 import subprocess
 import sys
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import httpx
@@ -139,19 +142,24 @@ def _with_notification(action: dict[str, Any], block: str) -> dict[str, Any]:
 
 
 def run_on_schedule(name: str, cron: str, parameters: dict[str, Any]) -> None:
-    """Run the audit at the times of ``cron`` (UTC), one at a time, until SIGINT or SIGTERM."""
+    """Run the audit at the times of ``cron`` (UTC), one at a time, until a signal.
+
+    SIGTERM exits with 143, SIGINT raises KeyboardInterrupt.
+    """
     stopped_by: list[int] = []
+    serving: list[asyncio.Task[None] | None] = []
+
+    def stop(received: int, frame: FrameType | None = None) -> None:
+        # An exception raised in here, while asyncio makes or ends its loop, would leave half a loop. The runner's
+        # own handler waits for the loop that it interrupts, and so for ever.
+        stopped_by.append(received)
+        for task in filter(None, serving):
+            task.get_loop().call_soon_threadsafe(task.cancel)
 
     async def serve() -> None:
-        loop, serving = asyncio.get_running_loop(), asyncio.current_task()
-
-        def stop(received: int, frame: object = None) -> None:
-            # The runner's own handler waits for the loop that it interrupts, and so for ever. A SIGINT raised here
-            # would be lost where a shell has it ignored, as for all that it starts in the background.
-            stopped_by.append(received)
-            if serving is not None:
-                loop.call_soon_threadsafe(serving.cancel)
-
+        serving.append(asyncio.current_task())
+        if stopped_by:  # between the handler and this line
+            return
         runner = Runner(name=name, limit=1, pause_on_shutdown=True)
         runner.handle_sigterm = stop  # type: ignore[method-assign]
         registered = await runner.aadd_flow(
@@ -168,9 +176,28 @@ def run_on_schedule(name: str, cron: str, parameters: dict[str, Any]) -> None:
             sys.stdout.flush()  # whoever reads a log waits for this line
         await runner.start()
 
+    with _signals_handled_by(stop):
+        try:
+            asyncio.run(serve())
+        except asyncio.CancelledError:
+            if not stopped_by:
+                raise
+    if stopped_by[:1] == [signal.SIGINT]:
+        raise KeyboardInterrupt
+    if stopped_by:
+        sys.exit(128 + stopped_by[0])
+
+
+@contextmanager
+def _signals_handled_by(handler: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Let ``handler`` take SIGTERM and SIGINT inside the block; a SIGINT that is ignored stays so."""
+    # A shell has SIGINT ignored in all that it starts in the background.
+    numbers = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        numbers.append(signal.SIGINT)
+    before = {number: signal.signal(number, handler) for number in numbers}
     try:
-        asyncio.run(serve())
-    except asyncio.CancelledError:
-        if stopped_by:
-            sys.exit(128 + stopped_by[0])
-        raise
+        yield
+    finally:
+        for number, earlier in before.items():
+            signal.signal(number, earlier)
