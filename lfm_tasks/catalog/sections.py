@@ -37,6 +37,11 @@ class Canary(Settings):
 
     dataset: Name = Field(description="the dataset of these inputs")
     at_least: float = Field(default=0.999, ge=-1, le=1, description="cosine of each row with that of the baseline")
+    norm_within: float | None = Field(
+        default=None,
+        ge=0,
+        description="share by which the length of a row may change; null: how far a row moves at the cosine at_least",
+    )
     enforced: bool = True
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, Shaped
 
 from lfm_tasks.measures.point_matrices import PointSets
 from lfm_tasks.statistics.map_chance import wishart_factors
-from lfm_tasks.statistics.permutation_moments import MomentArrays
+from lfm_tasks.statistics.permutation_moments import MomentArrays, concentration
 
 Values = Shaped[np.ndarray, "..."]
 
@@ -52,6 +52,17 @@ class CrossForm:
     n_kept: Callable[[Float[np.ndarray, " values"]], int]
     value: CrossValue
     is_linear: bool = False
+
+
+@runtime_checkable
+class Columns(Protocol):
+    """Columns of a space, points in the order of cells, and their sums by class of points."""
+
+    @property
+    def rows(self) -> Float[np.ndarray, "points columns"]: ...  # noqa: D102
+
+    @property
+    def sums(self) -> Float[np.ndarray, "classes columns"]: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -124,6 +135,11 @@ def set_transforms(space: Span, form: CrossForm, sets: PointSets) -> SetTransfor
     return SetTransforms(transforms[:, :, : n_directions.max()], lengths, norms, n_directions)
 
 
+def concentration_of(space: Span, lengths: Float[np.ndarray, " rank"]) -> float:
+    """Return the `concentration` of Z Zᵀ, Z the rows with directions of these lengths."""
+    return concentration(np.square(space.rows) @ lengths**4)
+
+
 def _grams(space: Span, sets: PointSets) -> Float[np.ndarray, "sets rank rank"]:
     """Return UᵀU on each set of points, its mean taken off there."""
     counts = sets.points.sum(axis=1)
@@ -132,8 +148,8 @@ def _grams(space: Span, sets: PointSets) -> Float[np.ndarray, "sets rank rank"]:
     return grams - sums[:, :, None] * sums[:, None, :] / np.maximum(counts, 1)[:, None, None]
 
 
-def cross_products(source: Span, target: Span, sets: PointSets) -> Float[np.ndarray, "sets target source"]:
-    """Return U_yᵀU_x on each set of points, means taken off there."""
+def cross_products(source: Columns, target: Columns, sets: PointSets) -> Float[np.ndarray, "sets target source"]:
+    """Return the products of the columns of two spaces on each set of points, means taken off there."""
     runs, members = sets.runs_of_classes, sets.sets_of_classes
     by_run = np.empty((len(runs), target.rows.shape[1], source.rows.shape[1]))
     ours = source.rows.copy() if source.rows is target.rows else source.rows
@@ -163,7 +179,7 @@ def nuclear_norms(
 
 
 # Rotations that every pair of these sizes is compared with: so many, or all where the score is near what they give.
-_FEW_ROTATIONS, _MANY_ROTATIONS, _FAR = 10, 400, 10.0
+FEW_ROTATIONS, _MANY_ROTATIONS, FAR = 10, 400, 10.0
 # Directions from which on the many are fewer, and how many they are at least.
 _NARROW, _FEWEST_OF_MANY = 96, 40
 
@@ -182,13 +198,13 @@ def moments_of_nuclear_norm(
     sizes = n_points, len(ours), len(theirs)
     n_many = most_rotations(*sizes)
     norms = np.empty(0)
-    for n_rotations in (_FEW_ROTATIONS, n_many):
+    for n_rotations in (FEW_ROTATIONS, n_many):
         if is_whitened:
             norms = _norms_of_corners(*sizes, n_rotations)
         else:
             more = (theirs[:, None] * corner * ours for corner in corners_from(*sizes, len(norms), n_rotations))
             norms = np.concatenate([norms, [_rough_nuclear_norm(corner) for corner in more]])
-        if abs(found - norms.mean()) > _FAR * norms.std():
+        if abs(found - norms.mean()) > FAR * norms.std():
             break
     steps = norms - norms.mean()
     deviation = float(np.sqrt((steps**2).mean()))

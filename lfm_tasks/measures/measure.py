@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float, Int
 
+from lfm_tasks.measures.alignments import AlignmentForm
 from lfm_tasks.measures.cross_covariances import CrossForm
 from lfm_tasks.measures.point_matrices import MatrixForm
 from lfm_tasks.measures.traces import TraceForm
@@ -63,6 +64,8 @@ class Measure:
         The measure of the singular values of ZᵧᵀZₓ, Z the centered rows: all sets of points from one product.
     trace
         The measure of ‖F_yᵀF_x‖², F a factor of each space: chance in closed form.
+    alignment
+        The measure of singular vectors of that product, or of the correlations of all features.
     source
         The publication that defines it.
     """
@@ -85,6 +88,7 @@ class Measure:
     of_shared_neighbors: Float[np.ndarray, " counts"] | None = None
     cross: CrossForm | None = None
     trace: TraceForm | None = None
+    alignment: AlignmentForm | None = None
     source: str = ""
 
     def least_points(self, n_features: int) -> int:
@@ -99,7 +103,8 @@ class Measure:
     @property
     def has_family(self) -> bool:
         """Whether many pairs of spaces are computed from what is prepared once a space, halves of points included."""
-        return self.compares_point_pairs or self.cross is not None or self.trace is not None
+        forms = (self.cross, self.trace, self.alignment)
+        return self.compares_point_pairs or any(form is not None for form in forms)
 
     def __call__(
         self,

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy  # its parts are imported when they are first used
 from jaxtyping import Float, Int
 
+from lfm_tasks.measures.alignments import matching, mean_of_best, mean_of_matched, unit_features
 from lfm_tasks.measures.cross_covariances import CrossForm, Values
 from lfm_tasks.measures.measure import Invariance, Measure, Rows, centered
 
@@ -115,20 +115,11 @@ class UnitFeatures:
 
 
 def _prepare(rows: Rows) -> UnitFeatures:
-    moved = centered(rows)
-    lengths = np.linalg.norm(moved, axis=0)
-    return UnitFeatures(np.divide(moved, lengths, out=np.zeros_like(moved), where=lengths > 0))
+    return UnitFeatures(unit_features(rows))
 
 
-def _soft(source: UnitFeatures, target: UnitFeatures) -> float:
-    correlations = source.columns.T @ target.columns
-    return float((correlations.max(axis=1).mean() + correlations.max(axis=0).mean()) / 2)
-
-
-def _hard(source: UnitFeatures, target: UnitFeatures) -> float:
-    correlations = source.columns.T @ target.columns
-    rows, columns = scipy.optimize.linear_sum_assignment(correlations, maximize=True)
-    return float(correlations[rows, columns].mean())
+def _of_correlations(value: Callable[[np.ndarray], float]) -> Callable[[UnitFeatures, UnitFeatures], float]:
+    return lambda source, target: value(target.columns.T @ source.columns)
 
 
 _FEATURES: frozenset[Invariance] = frozenset({"permutation", "scaling", "translation"})
@@ -163,20 +154,22 @@ MEASURES = {
     "shape_angular_alpha_0": _angular(0.0, "whitened: 0 for n ≤ d, whatever the spaces", n_factor=1.0),
     "soft_match": Measure(
         _prepare,
-        _soft,
+        _of_correlations(mean_of_best),
         "largest signed correlation of every feature, mean of both sides' means",
         value_range=(-1.0, 1.0),
         invariances=_FEATURES,
         permute=lambda prepared, order: UnitFeatures(prepared.columns[order]),
+        alignment=matching(mean_of_best),
         source=_LI,
     ),
     "hard_match": Measure(
         _prepare,
-        _hard,
+        _of_correlations(mean_of_matched),
         "one-to-one matching of largest signed correlation, mean over min(d)",
         value_range=(-1.0, 1.0),
         invariances=_FEATURES,
         permute=lambda prepared, order: UnitFeatures(prepared.columns[order]),
+        alignment=matching(mean_of_matched),
         source=_LI,
     ),
 }

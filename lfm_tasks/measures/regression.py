@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
+from lfm_tasks.measures.alignments import PROJECTION_WEIGHTED
 from lfm_tasks.measures.cross_covariances import CrossForm, Values
 from lfm_tasks.measures.measure import Invariance, Measure, Rows, centered
 from lfm_tasks.measures.traces import TraceForm
@@ -213,6 +214,7 @@ MEASURES = {
         invariances=frozenset({"scaling", "translation", "permutation"}),
         n_factor=1.0,
         permute=permuted_basis,
+        alignment=PROJECTION_WEIGHTED,
         source="Morcos et al. (2018), 'Insights on representational similarity with canonical correlation', section 3",
     ),
 }

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 
 from lfm_tasks.lineage.levels import Level
 from lfm_tasks.lineage.relations import default_measure
@@ -29,17 +29,18 @@ from lfm_tasks.statistics.model_pairs import model_distances, pairs_of_models
 # Which number of a pair the charts show; the default first.
 STATISTICS = {"calibrated": "calibrated (0 chance, 1 best)", "score": "as measured"}
 # The numbers of a pair with their decimals; some are stored as a difference from another: small numbers pack better.
+# Intervals lie around the score, so "mirrored" is where ci_high is if ci_low is as far below.
 _PAIR_NUMBERS = {
     "score": (3, None),
     "null_mean": (3, None),
     "null_q95": (3, "null_mean"),
     "ci_low": (3, "score"),
-    "ci_high": (3, "score"),
+    "ci_high": (3, "mirrored"),
     "p_value": (4, None),
     "q_value": (4, "p_value"),
     "calibrated": (3, "calibration"),
 }
-# Numbers of pairs of spaces that do not depend on the measure.
+# Numbers of pairs of spaces that do not depend on the measure; the page has those of matched layers and of kept maps.
 DIAGNOSTICS = {
     "cycle_residual": "Cycle residual",
     "map_residual": "Map residual",
@@ -79,22 +80,37 @@ def _dataset_facts(atlas: xr.Dataset, rows: Rows, view: ZooView, groups: Mapping
         {"name": rows.models[group[0]], "rows": group, "meta": view.meta.get(rows.models[group[0]], {})}
         for group in rows.groups
     ]
-    diagnostics = {name: pack_matrix_if_any(statistic_matrix(atlas, rows, name), 4) for name in DIAGNOSTICS}
     first = {frozenset((one.source, one.target)) for one in view.related}
     maps, embeddings, previews = (
         groups.get(f"{section}/{rows.dataset}") for section in ("maps", "embeddings", "previews")
     )
+    kept = None if maps is None else map_facts(maps, rows, first)
+    if kept is not None:
+        ends = np.array(kept["pairs"])
+        kept["diagnostics"] = _packed_diagnostics(atlas, rows, np.stack([ends, ends[:, ::-1]], axis=1), 4)
     return {
         "name": rows.dataset,
         "opens_with": _opening_pair(rows, view),
         "models": models,
         "layers": rows.layers,
-        "diagnostics": {name: values for name, values in diagnostics.items() if values},
         "shared_map": _shared_map(statistic_matrix(atlas, rows, "shared_distance"), rows.groups),
-        "maps": None if maps is None else map_facts(maps, rows, first),
+        "maps": kept,
         "previews": None if previews is None else preview_facts(previews, rows, maps),
         "embeddings": None if embeddings is None else embedding_facts(embeddings, rows, maps),
     }
+
+
+def _packed_diagnostics(
+    atlas: xr.Dataset, rows: Rows, pairs: Int[np.ndarray, "rows columns ends"], digits: int
+) -> dict[str, Any]:
+    """Return each diagnostic of pairs of spaces as a packed matrix; none that has no number. A row −1: no space."""
+    source, target = pairs[..., 0], pairs[..., 1]
+    found = {}
+    for name in DIAGNOSTICS:
+        if name in atlas:
+            values = np.where((source >= 0) & (target >= 0), statistic_matrix(atlas, rows, name)[source, target], np.nan)
+            found[name] = pack_matrix_if_any(values, digits)
+    return {name: packed for name, packed in found.items() if packed}
 
 
 def _opening_pair(rows: Rows, view: ZooView) -> list[str]:
@@ -131,12 +147,17 @@ def _measure_facts(atlas: xr.Dataset, rows: Rows, measure: str, view: ZooView) -
     sign = -1.0 if is_distance else 1.0
     halves = sign * statistic_matrix(atlas, rows, "half_scores", measure) if "half_scores" in atlas else score[..., :0]
     matches = matches_on_page(sign * score, halves.reshape(*score.shape, -1), rows.groups)
+    layers = np.where(matches <= -2, -2 - matches, matches)
+    starts = np.array([group[0] for group in rows.groups], dtype=int)
+    targets = np.where(layers >= 0, layers + starts, -1)
+    ends = np.stack([np.broadcast_to(np.arange(len(targets))[:, None], targets.shape), targets], axis=-1)
     return {
         "views": views,
         "known": _pair_numbers(atlas, rows, measure),
         "least_q": pack_matrix_if_any(_least_q(statistic_matrix(atlas, rows, "q_value", measure), rows.groups), 4),
         "ceiling": float(ceiling) if ceiling is not False and np.isfinite(ceiling) else None,
-        "matches": [[int(match) for match in row] for row in matches],
+        "matches": pack_matrix(matches, 0),
+        "diagnostics": _packed_diagnostics(atlas, rows, ends, 3),
         "has_halves": bool(np.isfinite(halves).any()),
     }
 
@@ -171,6 +192,8 @@ def _pair_numbers(atlas: xr.Dataset, rows: Rows, measure: str) -> dict[str, Any]
             with np.errstate(divide="ignore", invalid="ignore"):
                 rounded[origin] = (rounded["score"] - rounded["null_mean"]) / (best - rounded["null_mean"])
             rounded[origin][~np.isfinite(rounded[origin])] = 0
+        if origin == "mirrored":
+            rounded[origin] = 2 * rounded["score"] - rounded["ci_low"]
         values = pack_matrix_if_any(rounded[name] - rounded[origin] if origin else rounded[name], digits)
         if values:
             matrices[name] = values | {"from": origin}

@@ -13,6 +13,7 @@ from lfm_tasks.report.across import across_tables, across_view
 from lfm_tasks.report.answer import answer, pair_address, points_sentence
 from lfm_tasks.report.audit_page import AuditFacts, audit_helpers
 from lfm_tasks.report.facts import page_facts
+from lfm_tasks.report.run_dates import RunDates
 from lfm_tasks.report.sections import transfer_tables
 from lfm_tasks.report.tables import (
     ZooView,
@@ -26,8 +27,8 @@ from lfm_tasks.report.templates import allowed, resource, templates
 
 # In the order in which one uses the other; together one script.
 _SCRIPTS = (
-    "unpack", "elements", "take_away", "heat_map", "marks", "choice", "model_views", "space_views", "previews",
-    "tables", "page",
+    "unpack", "elements", "zoom", "take_away", "heat_map", "marks", "choice", "model_views", "space_views", "previews",
+    "tables", "search", "page",
 )  # fmt: skip
 
 
@@ -36,10 +37,11 @@ def render_report(
     summary: Mapping[str, Any],
     groups: Mapping[str, xr.Dataset] = MappingProxyType({}),
     audit: AuditFacts | None = None,
+    dates: RunDates | None = None,
 ) -> str:
     """Return the page as HTML. The same atlas gives the same bytes; ``groups``: what lies beside its scores.
 
-    ``audit`` adds a section: what was checked of this atlas, and the audits before.
+    ``audit`` adds a section: what was checked of this atlas, and the audits before. ``dates``: when it was computed.
     """
     view = zoo_view(atlas, summary)
     facts = page_facts(atlas, groups, view)
@@ -51,6 +53,7 @@ def render_report(
         .render(
             summary=summary,
             audit=audit,
+            dates=dates,
             style=style,
             script=script,
             style_hash=allowed(style),
@@ -81,7 +84,7 @@ def _has(facts: Mapping[str, Any]) -> dict[str, bool]:
         "maps": any(dataset["maps"] for dataset in datasets),
         "previews": any(dataset["previews"] for dataset in datasets),
         "embeddings": any(dataset["embeddings"] for dataset in datasets),
-        "cycle_residual": any("cycle_residual" in dataset["diagnostics"] for dataset in datasets),
+        "cycle_residual": any("cycle_residual" in of["diagnostics"] for of_dataset in facts["views"] for of in of_dataset),
     }
 
 

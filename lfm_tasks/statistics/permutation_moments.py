@@ -197,9 +197,9 @@ class MomentArrays:
         return MomentArrays(factor * self.mean, factor * self.deviation, self.skewness, spectra)
 
 
-# Product of the concentrations of two matrices, over the points, above which moments say too little of the tail; within
-# strata, of which the third moment is not exact, sooner.
-_MOST_CONCENTRATED, _MOST_CONCENTRATED_IN_STRATA = 0.3, 0.1
+# Product of the concentrations of two matrices, over the points, above which moments say too little of the tail; sooner
+# where they are not those of all permutations: the third one within strata, those of rotations.
+_MOST_CONCENTRATED, _MOST_CONCENTRATED_ROUGHLY = 0.3, 0.1
 
 
 def concentration(row_energies: Float[np.ndarray, " points"]) -> float:
@@ -209,13 +209,14 @@ def concentration(row_energies: Float[np.ndarray, " points"]) -> float:
 
 
 def are_concentrated(
-    sources: Float[np.ndarray, "*pairs"], targets: Float[np.ndarray, "*pairs"], n_points: int, *, in_strata: bool
+    sources: Float[np.ndarray, "*pairs"], targets: Float[np.ndarray, "*pairs"], n_points: int, *, is_exact: bool
 ) -> Bool[np.ndarray, "*pairs"]:
     """Return whether both matrices of a pair, by their `concentration`, have most of their energy in few points.
 
-    What a permutation scores then depends on whether these few meet: no curve of moments holds for it.
+    What a permutation scores then depends on whether these few meet: no curve of moments holds for it. ``is_exact``:
+    whether moments are those of all permutations.
     """
-    most = _MOST_CONCENTRATED_IN_STRATA if in_strata else _MOST_CONCENTRATED
+    most = _MOST_CONCENTRATED if is_exact else _MOST_CONCENTRATED_ROUGHLY
     return np.asarray(sources * targets > most * n_points)
 
 

@@ -148,13 +148,20 @@ def tail_p_value(score: float, chance: Float[np.ndarray, " permutations"], *, is
     if len(chance) < FEWEST_FOR_TAIL or n_reached >= _ENOUGH_REACHED:
         return plain
     signed = -chance if is_distance else chance
-    deviation = float(signed.std(ddof=1))
+    mean, deviation, raised = raised_moments(signed)
     # All permutations alike but for rounding (of two equal spaces, say): no curve goes through a point.
     if deviation <= 1e-9 * max(1.0, float(np.abs(signed).max())):
         return plain
-    raised = _skewness(signed) + float(np.sqrt(6 / len(chance)))
-    standardized = ((-score if is_distance else score) - float(signed.mean())) / deviation
+    standardized = ((-score if is_distance else score) - mean) / deviation
     return max(upper_share(standardized, raised), float(np.finfo(np.float64).tiny))
+
+
+def raised_moments(chance: Float[np.ndarray, " permutations"]) -> tuple[float, float, float]:
+    """Return mean, deviation, and skewness plus its standard error √(6/permutations); 0 where there is no deviation."""
+    mean, deviation = float(chance.mean()), float(chance.std(ddof=1))
+    if deviation <= 1e-9 * max(1.0, float(np.abs(chance).max())):
+        return mean, deviation, 0.0
+    return mean, deviation, _skewness(chance) + float(np.sqrt(6 / len(chance)))
 
 
 def _skewness(values: Float[np.ndarray, " values"]) -> float:

@@ -160,10 +160,10 @@ def test_search__filters_every_section_and_stands_in_the_address(large_page: str
     assert "model012" in page.locator("#chart-models text").all_text_contents()
     assert watched.choice["find"] == "seed:7 , model012"
     watched.do(lambda: page.fill("#find", "nobody has this name"))
-    assert page.is_visible("#models-none")
-    assert page.is_hidden("#part-models")
+    assert page.inner_text("#models ~ .left-out") == "No model matches the search."
+    assert page.is_hidden("#chart-models")
     watched.do(lambda: page.fill("#find", ""))
-    assert page.is_visible("#part-models")
+    assert page.is_visible("#chart-models")
     assert watched.complaints == []
 
 

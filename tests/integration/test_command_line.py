@@ -135,7 +135,19 @@ def test_report__draws_the_published_atlas_once_more(zoo_folder_built: Path, tmp
     drawn = lfm_atlas("report", str(zoo_folder_built / "atlas"), "--output", "again.html", folder=tmp_path)
 
     assert drawn.returncode == 0, drawn.stderr
-    assert (tmp_path / "again.html").read_bytes() == (zoo_folder_built / "atlas" / "report.html").read_bytes()
+    published = (zoo_folder_built / "atlas" / "report.html").read_text()
+    again = (tmp_path / "again.html").read_text()
+    assert "computed on" not in published.split("<main>")[0]
+    assert re.sub(r"; computed on \d{4}-\d\d-\d\d", "", again, count=1) == published != again
+
+
+def test_report_of_a_store_without_run_logs__says_so(zoo_folder_built: Path, tmp_path: Path) -> None:
+    asked = ("report", str(zoo_folder_built / "atlas"), "--output", str(tmp_path / "r.html"), "--store", str(tmp_path))
+
+    refused = app(asked, result_action="return_value")
+
+    assert refused == 2
+    assert not (tmp_path / "r.html").exists()
 
 
 def test_report_of_no_atlas__says_what_to_do(tmp_path: Path) -> None:

@@ -152,18 +152,31 @@ def report(
     atlas_path: Annotated[Path, Parameter(name="--atlas", help="Folder of a published atlas.")] = Path("atlas"),
     *,
     output: Annotated[Path, Parameter(alias="-o", help="File to write.")] = Path("report.html"),
+    store: Annotated[
+        Path | None,
+        Parameter(help="Store whose run logs say when the atlas was computed. Default: .lfm-atlas beside the atlas."),
+    ] = None,
     force: Force = False,
 ) -> int:
-    """Draw the report of a published atlas once more; a page that lfm-atlas drew is replaced."""
+    """Draw the report of a published atlas once more; a page that lfm-atlas drew is replaced.
+
+    The page says when the atlas was computed where a log of its runs is in the store.
+    """
     from lfm_tasks.report import render_report
+    from lfm_tasks.report.run_dates import run_dates
     from lfm_tasks.stores.atlas.files import read_groups
     from lfm_tasks.stores.outputs import check_output_file, is_page
     from lfm_tasks.stores.units.durable import atomic_write
 
     with exit_if_refused():
         replaces = check_output_file(output, force=force, is_ours=is_page)
+    if store is not None and not (store / "runs").is_dir():
+        print_err(escape_unprintable(f"{store}: got no folder of run logs in it, expected a store. Name another one"))
+        return USAGE
     with open_atlas_or_exit(atlas_path) as atlas:
-        page = render_report(atlas.scores.load(), dict(atlas.summary), read_groups(atlas_path, atlas.manifest))
+        summary = dict(atlas.summary)
+        dates = run_dates(store or atlas_path.absolute().parent / ".lfm-atlas", summary["key"])
+        page = render_report(atlas.scores.load(), summary, read_groups(atlas_path, atlas.manifest), dates=dates)
     atomic_write(output, page.encode())
     print_out(f"wrote {output}{', in place of the file that was there' if replaces else ''}")
     return OK

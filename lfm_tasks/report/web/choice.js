@@ -19,8 +19,9 @@ const pairIn = (kept, source, target) => {
 };
 
 // The match of a space in a model, and whether each half of the points has the same.
-const matchOf = (row, model) => {
-  const stored = measured().matches[row][model];
+let matchesShown = () => -1;
+const matchOf = (row, model, of = matchesShown) => {
+  const stored = of(row, model);
   return stored <= -2 ? { layer: -2 - stored, isClear: false } : { layer: stored, isClear: true };
 };
 
@@ -35,9 +36,9 @@ const nearest = async () => {
   return others.sort((a, b) => likeness(b) - likeness(a))[0] ?? choice.source;
 };
 // Of two models the first layers that match and have a kept map, else any that have one, else the first that match.
-const firstLayers = () => {
-  const [sources, targets] = [rowsOf(choice.source), rowsOf(choice.target)], target = numberOf(choice.target);
-  const matched = sources.map((row) => [row, targets[Math.max(0, matchOf(row, target).layer)]]);
+const firstLayers = async () => {
+  const match = await matrix(measured().matches), [sources, targets] = [rowsOf(choice.source), rowsOf(choice.target)], target = numberOf(choice.target);
+  const matched = sources.map((row) => [row, targets[Math.max(0, matchOf(row, target, match).layer)]]);
   const { maps } = dataset();
   return matched.find(([s, t]) => s !== t && pairIn(maps, s, t))
     ?? sources.flatMap((s) => targets.map((t) => [s, t])).find(([s, t]) => pairIn(maps, s, t)) ?? matched[0];
@@ -56,8 +57,8 @@ const controls = {
   statistic: { offered: () => names(facts.statistics).filter((name) => Object.hasOwn(measured().views, name)), first: () => names(facts.statistics).find((name) => measured().views[name]) },
   source: { offered: () => names(dataset().models), first: () => dataset().opens_with[0] ?? dataset().models[0].name },
   target: { offered: () => names(dataset().models), first: nearest },
-  source_layer: { offered: () => layersOf(choice.source), first: () => dataset().layers[firstLayers()[0]] },
-  target_layer: { offered: () => layersOf(choice.target), first: () => dataset().layers[firstLayers()[1]] },
+  source_layer: { offered: () => layersOf(choice.source), first: async () => dataset().layers[(await firstLayers())[0]] },
+  target_layer: { offered: () => layersOf(choice.target), first: async () => dataset().layers[(await firstLayers())[1]] },
   facet: { offered: () => ["", ...facts.facets], first: firstFacet },
   collapse: { offered: () => ["", ...(choice.facet ? ["yes"] : [])], first: () => "" },
   distance: { offered: () => ["similarity", ...(dataset().shared_map ? ["shared"] : [])], first: () => "similarity" },

@@ -42,7 +42,7 @@ const table = (columns, rows, nTexts = 1) => {
 };
 const show = (id, made) => byId(id).replaceChildren(made);
 // The room that a chart has; the parent scrolls where a chart needs more.
-const roomOf = (host) => Math.max(240, (host.parentElement.clientWidth || 640) - 6);
+const roomOf = (host) => Math.max(240, (host.parentElement.parentElement.clientWidth || 640) - 6);
 
 // A table behind a summary is made when it is opened, or printed.
 const waiting = new Map();
@@ -95,13 +95,14 @@ const explore = (host, { nSpots, spotAt, said, lines = (spot) => [said(spot)], s
   };
   const walk = (spot) => {
     stand(spot);
+    ring.scrollIntoView({ block: "nearest", inline: "nearest" });
     const box = ring.getBoundingClientRect();
     tip(lines(spot), box.right - 10, box.bottom - 10);
   };
-  host.onpointermove = (event) => stand(pointed(event), event.clientX, event.clientY);
+  host.onpointermove = (event) => { if (!host.classList.contains("dragged")) stand(pointed(event), event.clientX, event.clientY); };
   host.onpointerleave = () => tip(null);
   host.onblur = () => tip(null);
-  host.onclick = (event) => { const spot = pointed(event); if (spot !== null && choose) choose(spot); };
+  host.onclick = (event) => { const spot = host.wasDragged ? null : pointed(event); if (spot !== null && choose) choose(spot); };
   host.onfocus = () => { if ((host.spot ?? null) === null && nSpots) stand(0); };
   host.onkeydown = (event) => {
     const spot = Math.min(host.spot ?? 0, nSpots - 1);
@@ -111,7 +112,10 @@ const explore = (host, { nSpots, spotAt, said, lines = (spot) => [said(spot)], s
     else if (event.key === "Home") walk(0);
     else if (event.key === "End") walk(nSpots - 1);
     else if (event.key.startsWith("Arrow")) walk(step(spot, event.key.slice(5)));
-    else return;
+    else if (host.dataset.zooms && Object.hasOwn(ZOOM_KEYS, event.key)) {
+      zoomBy(host, ZOOM_KEYS[event.key]);
+      if ((host.spot ?? null) !== null) host.querySelector(".ring").scrollIntoView({ block: "nearest", inline: "nearest" });
+    } else return;
     event.preventDefault();
   };
   stand((host.spot ?? null) === null || host.spot >= nSpots ? null : host.spot);

@@ -25,7 +25,7 @@ const picture = (columns, rows, colorAt) => {
 const SMALLEST = 2, LARGEST = 46, READABLE = 9;
 const heatMap = (host, drawn) => {
   host.redraw = () => heatMap(host, drawn);
-  host.parentElement.classList.toggle("enlarged", (host.zoom ?? 1) > 1);
+  keepFrame(host);
   const { rows, columns, value, palette = VIRIDIS, low = 0, path = [], unclear = [], tree = null, groups = [], bars: colorOf = null, said, lines, choose } = drawn;
   const nRows = rows.length, nColumns = columns.length;
   let high = drawn.high ?? 1;
@@ -41,7 +41,7 @@ const heatMap = (host, drawn) => {
     const free = room - left - bar - (treeRoom || (isNamed ? Math.min(60, wide(columnNames, 12) * 0.71) : 0));
     return { left, size: Math.max(SMALLEST, Math.min(LARGEST, Math.floor((free / Math.max(1, nColumns)) * 10) / 10)) };
   };
-  const zoom = host.zoom ?? 1, fits = layout(true);
+  const zoom = zoomOf(host), fits = layout(true);
   // Layers in order may have every second or fifth name: a depth axis. Of models a name stands for itself alone.
   const every = drawn.isOrdered ? Math.ceil(READABLE / (fits.size * zoom)) : 1, isNamed = fits.size * zoom * every >= READABLE;
   const { left, size: unzoomed } = isNamed ? fits : layout(false), size = unzoomed * zoom;
@@ -53,7 +53,7 @@ const heatMap = (host, drawn) => {
   const made = svg("svg", { viewBox: `0 0 ${Math.ceil(Math.max(total, 180))} ${Math.ceil(top + height + 36)}`, "font-size": font, "aria-hidden": "true" });
   made.setAttribute("width", made.viewBox.baseVal.width);
   made.append(svg("image", {
-    x: x(0), y: top, width, height, preserveAspectRatio: "none",
+    class: "area", x: x(0), y: top, width, height, preserveAspectRatio: "none",
     href: picture(nColumns, nRows, (r, c) => (Number.isNaN(value(r, c)) ? null : color(palette, share(r, c)))),
   }));
   if (size >= 12) {

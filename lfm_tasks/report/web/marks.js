@@ -19,9 +19,10 @@ const legend = (groups) => html("ul", { class: "legend" }, ...groups.map(({ name
   svg("svg", { width: 16, height: 16, viewBox: "-8 -8 16 16", "aria-hidden": "true" }, svg("path", { class: "mark", fill, d: sized(shape, size, 0, 0) })), name)));
 
 const scatter = (host, drawn) => {
-  const { points, groups, height, size = 5, isNamed = false, isLegend = true, said, lines, choose } = drawn;
+  const { points, groups, size = 5, mostNamed = 0, said, lines, choose } = drawn;
   host.redraw = () => scatter(host, drawn);
-  const width = Math.min(drawn.width, roomOf(host)), pad = isNamed ? Math.min(90, width / 6) : 12;
+  keepFrame(host);
+  const zoom = zoomOf(host), width = zoom * Math.min(drawn.width, roomOf(host)), height = zoom * drawn.height, isNamed = points.length <= mostNamed * zoom ** 2, pad = isNamed ? Math.min(90, width / 6) : 12;
   const [xs, ys] = ["x", "y"].map((axis) => points.map((point) => point[axis]));
   const [left, low] = [Math.min(...xs), Math.min(...ys)];
   // One scale for both axes: distances are what is read.
@@ -29,13 +30,14 @@ const scatter = (host, drawn) => {
   const [free, over] = [(width - scale * (Math.max(...xs) - left)) / 2, (height - scale * (Math.max(...ys) - low)) / 2];
   const at = points.map(({ x, y }) => [free + scale * (x - left), height - over - scale * (y - low)]);
   const made = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, "font-size": 12, "aria-hidden": "true" });
-  made.append(svg("rect", { class: "frame", x: 0.5, y: 0.5, width: width - 1, height: height - 1 }));
+  made.append(svg("rect", { class: "frame area", x: 0.5, y: 0.5, width: width - 1, height: height - 1 }));
   groups.forEach(({ fill, shape, size: own = size, class: kind = "" }, g) => {
     const d = points.map((point, i) => (point.group === g ? sized(shape, own, ...at[i]) : "")).join("");
     if (d) made.append(svg("path", { class: `${own < 4 ? "mark small" : "mark"} ${kind}`, fill, d }));
   });
   if (isNamed) placeNames(made, points, at, size);
-  host.replaceChildren(made, ...(isLegend ? [legend(groups.filter((_, g) => points.some(({ group }) => group === g)))] : []));
+  const named = drawn.legend ?? groups.filter((_, g) => points.some(({ group }) => group === g));
+  host.replaceChildren(made, ...(named.length ? [legend(named)] : []));
   explore(host, {
     nSpots: points.length, said, lines, choose, step: inLine(points.length),
     ringAround: (spot) => ({ x: at[spot][0] - size - 4, y: at[spot][1] - size - 4, width: 2 * size + 8, height: 2 * size + 8, rx: size + 4 }),

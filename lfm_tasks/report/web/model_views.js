@@ -15,14 +15,12 @@ const kindsOf = (models) => [...new Set(models.map(kindOf))].sort(collator.compa
 
 const drawModels = ({ models: value, low, high, leastQ }) => {
   const { order, tree, groups } = view(), all = dataset().models;
-  const kept = order.filter((m) => matches(all[m].name, all[m].meta)), isWhole = kept.length === order.length;
+  const kept = order.filter((m) => isModelFound(all[m])), isWhole = kept.length === order.length;
   const kinds = kindsOf(all), fillOf = (m) => kinds.find((kind) => kind.value === kindOf(all[m])).fill;
-  byId("models-none").hidden = kept.length > 0;
-  byId("part-models").hidden = !kept.length;
   byId("models-filtered").hidden = isWhole;
   byId("models-filtered").textContent = `${kept.length} of ${order.length} models match the search; the tree needs all of them.`;
   byId("models-legend").replaceChildren(...(choice.facet ? [legend(kinds.map((kind) => ({ ...kind, shape: 1 })))] : []));
-  if (!kept.length) return;
+  if (leaveOut("models", !kept.length, NO_MODEL)) return;
   if (choice.collapse) { drawKinds(kept, kinds, value); return; }
   const at = (r, c) => value(kept[r], kept[c]), name = (r) => all[kept[r]].name, ordered = kept.map((m) => all[m].name);
   const about = (r) => (choice.facet ? ` (${kindOf(all[kept[r]]) || "–"})` : "");
@@ -61,11 +59,11 @@ const drawNearest = ({ models: value, low, high, leastQ }) => {
   const { models } = dataset(), source = numberOf(choice.source), number = (of, m) => (of ? of(source, m) : NaN);
   const others = models.map((_, m) => m).filter((m) => m !== source && !Number.isNaN(value(source, m)));
   others.sort((a, b) => value(source, b) - value(source, a) || a - b);
-  const found = others.filter((m) => matches(models[m].name, models[m].meta));
+  const matching = others.filter((m) => isModelFound(models[m])), found = matching.length || !isModelFound(models[source]) ? matching : others;
   const rows = found.slice(0, N_NEAREST).map((m) => ({ name: models[m].name, value: value(source, m), low: number(low, m), high: number(high, m), q: number(leastQ, m) }));
-  byId("nearest").hidden = !rows.length;
-  if (!rows.length) return;
+  byId("nearest").hidden = !others.length;
   byId("nearest-to").textContent = choice.source;
+  if (!others.length || leaveOut("nearest", !found.length, NO_MODEL)) return;
   only("view", { low });
   byId("nearest-unclear").hidden = view().is_clear[source] !== false || found.length < others.length;
   ranges(byId("chart-nearest"), {
@@ -85,21 +83,21 @@ const drawZooMap = () => {
   byId("zoo-none").hidden = Boolean(at);
   byId("part-zoo").hidden = !at;
   byId("stress").textContent = text(stress, 3);
-  if (!at) return;
-  const kinds = kindsOf(models.map((m) => all[m])), isFound = (m) => matches(all[m].name, all[m].meta);
+  const isFound = (m) => isModelFound(all[m]);
+  if (leaveOut("zoo", Boolean(at) && !models.some(isFound), NO_MODEL) || !at) return;
+  const kinds = kindsOf(models.map((m) => all[m]));
   const groups = [...kinds, ...kinds.map((kind) => ({ ...kind, class: "faded" }))];
   const points = models.map((m, i) => ({
     name: all[m].name, x: at[i][0], y: at[i][1], kind: kinds.findIndex((kind) => kind.value === kindOf(all[m])), isFound: isFound(m),
   })).map((point) => ({ ...point, group: point.kind + (point.isFound ? 0 : kinds.length) }));
   scatter(byId("chart-zoo"), {
-    points, groups, width: 640, height: 420, size: 6, isNamed: points.length <= 15, isLegend: false,
+    points, groups, width: 640, height: 420, size: 6, mostNamed: 15, legend: choice.facet ? kinds : [],
     said: (i) => `${points[i].name}${choice.facet ? `: ${kinds[points[i].kind].name}` : ""}`,
     lines: (i) => [points[i].name, ...(choice.facet ? [`${choice.facet}: ${kinds[points[i].kind].name}`] : [])],
     choose: (i) => choosePair(choice.source, points[i].name),
   });
-  byId("chart-zoo").append(...(choice.facet ? [legend(kinds)] : []));
   showWhenOpen("table-zoo", () => table(
-    ["Model", "Right", "Up", choice.facet || "Facet"], points.map(({ name, x, y, kind }) => [name, text(x, 3), text(y, 3), kinds[kind].name])));
+    ["Model", "Right", "Up", choice.facet || "Facet"], points.filter((point) => point.isFound).map(({ name, x, y, kind }) => [name, text(x, 3), text(y, 3), kinds[kind].name])));
 };
 
 // The best match of each source layer, in the order of the layers.
@@ -108,13 +106,19 @@ const matchedLayers = () => {
   return rowsOf(choice.source).map((row, r) => ({ r, ...matchOf(row, target) })).filter(({ layer }) => layer >= 0);
 };
 const drawLayers = ({ cells, known }) => {
-  const [sources, targets] = [rowsOf(choice.source), rowsOf(choice.target)];
-  const [rows, columns] = [layersOf(choice.source), layersOf(choice.target)], [short, shortColumns] = [trimmed(rows), trimmed(columns)];
-  const found = matchedLayers(), at = (r, c) => cells(sources[r], targets[c]), number = (name, r, c) => (known[name] ? known[name](sources[r], targets[c]) : NaN);
+  const [all, allOthers] = [rowsOf(choice.source), rowsOf(choice.target)];
+  if (leaveOut("layers", ![...all, ...allOthers].some(isSpaceFound), noneOf(choice.source, choice.target))) return;
+  const [places, otherPlaces] = [foundPlaces(all), foundPlaces(allOthers)], [sources, targets] = [places.map((r) => all[r]), otherPlaces.map((c) => allOthers[c])];
+  const [rows, columns] = [sources, targets].map((of) => of.map((row) => dataset().layers[row])), [short, shortColumns] = [trimmed(rows), trimmed(columns)];
+  const found = matchedLayers().map((cell) => ({ ...cell, r: places.indexOf(cell.r), layer: otherPlaces.indexOf(cell.layer) })).filter(({ r, layer }) => r >= 0 && layer >= 0);
+  const at = (r, c) => cells(sources[r], targets[c]), number = (name, r, c) => (known[name] ? known[name](sources[r], targets[c]) : NaN);
   const path = found.filter(({ isClear }) => isClear).map(({ r, layer }) => [r, layer]);
   const unclear = found.filter(({ isClear }) => !isClear).map(({ r, layer }) => [r, layer]);
   only("halves", { has: measured().has_halves, none: !measured().has_halves });
   byId("shown-layers").textContent = `${choice.source} → ${choice.target}: ${shownNow()}`;
+  const nLeft = all.length * allOthers.length - rows.length * columns.length;
+  byId("layers-filtered").hidden = !nLeft;
+  byId("layers-filtered").textContent = `${rows.length} of ${all.length} × ${columns.length} of ${allOthers.length} layers match the search.`;
   const left = [leftOut(short), leftOut(shortColumns)];
   byId("layers-left-out").hidden = !left.some(Boolean);
   byId("layers-left-out").textContent = left[0] === left[1] ? `Layers: ${left[0]}` : `Rows: ${left[0] || "whole names"}; columns: ${left[1] || "whole names"}`;
@@ -136,10 +140,11 @@ const drawLayers = ({ cells, known }) => {
 
 const BESIDE = { score: "Score", null_mean: "Chance", null_q95: "1 in 20 by chance", p_value: "p", q_value: "q" };
 const drawMatched = ({ known, diagnostics }) => {
-  const found = matchedLayers(), [sources, targets] = [rowsOf(choice.source), rowsOf(choice.target)];
+  const matched = matchedLayers(), target = numberOf(choice.target), [sources, targets] = [rowsOf(choice.source), rowsOf(choice.target)];
+  const found = matched.filter(({ r, layer }) => isSpaceFound(sources[r]) || isSpaceFound(targets[layer]));
   const [rows, columns] = [layersOf(choice.source), layersOf(choice.target)], [short, shortColumns] = [trimmed(rows).short, trimmed(columns).short];
-  byId("chance").hidden = !found.length || !known.score;
-  if (byId("chance").hidden) return;
+  byId("chance").hidden = !matched.length || !known.score;
+  if (byId("chance").hidden || leaveOut("chance", !found.length, noneOf(choice.source, choice.target))) return;
   const number = (name, { r, layer }) => (known[name] ? known[name](sources[r], targets[layer]) : NaN);
   const drawn = found.map((cell) => ({
     name: `${short[cell.r]} → ${shortColumns[cell.layer]}`, whole: `${rows[cell.r]} → ${columns[cell.layer]}`, value: number("score", cell),
@@ -167,7 +172,7 @@ const drawMatched = ({ known, diagnostics }) => {
   show("table-chance", table(columnNames, found.map((cell, i) => [
     rows[cell.r], columns[cell.layer], ...(has.calibrated ? [text(number("calibrated", cell), 3)] : []), ...(has.ci_low ? [interval(drawn[i].low, drawn[i].high)] : []),
     ...beside.map((name) => text(number(name, cell), name === "p_value" || name === "q_value" ? 4 : 3)),
-    ...more.map((name) => text(diagnostics[name](sources[cell.r], targets[cell.layer]), name === "points_found" ? 0 : 3)),
+    ...more.map((name) => text(diagnostics[name](sources[cell.r], target), name === "points_found" ? 0 : 3)),
     ...(measured().has_halves ? [cell.isClear ? "yes" : "no"] : []),
   ]), 2));
 };

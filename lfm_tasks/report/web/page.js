@@ -1,26 +1,28 @@
 // The page: what is chosen is loaded, then drawn; only the last choice counts.
 const load = async () => {
   const { models, low, high } = view();
-  const { maps, embeddings, diagnostics } = dataset();
+  const { maps, embeddings } = dataset();
   const sides = (pack) => together({ source: pack("source"), target: pack("target") });
   const known = await loadKnown(measured().known);
   return together({
     known, cells: known[choice.statistic], leastQ: matrix(measured().least_q), models: matrix(models), low: matrix(low), high: matrix(high),
-    diagnostics: together(mapped(diagnostics, matrix)),
+    matches: matrix(measured().matches), diagnostics: together(mapped(measured().diagnostics, matrix)), ofMaps: together(mapped(maps?.diagnostics ?? {}, matrix)),
     maps: entries(maps?.maps), ofClass: sides((side) => matrix(maps?.distortion[side].by_class)),
     means: sides((side) => matrix(maps?.distortion[side].mean)), worst: sides((side) => matrix(maps?.distortion[side].worst_values)),
     x: matrix(embeddings?.x), y: matrix(embeddings?.y), after: matrix(embeddings?.after),
     onPoints: sides((side) => entries(embeddings?.distortion?.[side])),
   });
 };
-// Some matrices are stored as what they are above another one, or above the calibration of the rounded score.
+// Some matrices are stored as what they are above another one: also above the calibration of the rounded score, and
+// above the place that is as far above the score as the lower end of the interval is below.
 const loadKnown = async (known) => {
   const loaded = await together(mapped(known, matrix)), best = named(facts.measures, choice.measure).is_distance ? 0 : 1;
   const calibration = (r, c) => {
     const chance = loaded.null_mean?.(r, c), found = (loaded.score(r, c) - chance) / (best - chance);
     return Number.isFinite(found) ? found : 0;
   };
-  const above = { calibration, ...loaded };
+  const mirrored = (r, c) => loaded.score(r, c) - loaded.ci_low(r, c);  // which is stored as what it is above the score
+  const above = { calibration, mirrored, ...loaded };
   return mapped(known, ({ from }, name) => (from ? (r, c) => above[from](r, c) + loaded[name](r, c) : loaded[name]));
 };
 const mapped = (object, change) => Object.fromEntries(Object.entries(object).map(([name, value]) => [name, change(value, name)]));
@@ -37,6 +39,7 @@ const redraw = async () => {
   filterTables();
   byId("convention").textContent = named(facts.measures, choice.measure).convention;
   if (loaded) {
+    matchesShown = loaded.matches;
     byId("shown-models").textContent = shownNow();
     for (const draw of [drawModels, drawNearest, drawZooMap, drawLayers, drawMatched, drawFunctionalMap, drawDistortion, drawPreviews, drawEmbeddings]) draw(loaded);
   }
@@ -88,6 +91,7 @@ const begin = async () => {
   const part = recall();
   if (!facts.datasets.length) return;
   beginTables();
+  beginSearch();
   for (const control of Object.keys(controls)) {
     byId(control)?.addEventListener("change", ({ target }) => {
       const value = target.type === "checkbox" ? (target.checked ? "yes" : "") : target.value;

@@ -1,12 +1,15 @@
 // Views of two spaces: the functional map between them, where they differ, both as pictures in the plane.
-const modelOf = (row) => dataset().models.find(({ rows }) => rows.includes(row)).name;
+const modelAt = (row) => dataset().models.find(({ rows }) => rows[0] <= row && row <= rows.at(-1));
+const modelOf = (row) => modelAt(row).name;
 const spaceName = (row) => `${modelOf(row)}/${dataset().layers[row]}`;
+const shownSpaces = () => [spaceName(rowOf("source")), spaceName(rowOf("target"))];
 const toggled = (id, isThere) => { if (byId(id)) byId(id).hidden = !isThere; return Boolean(byId(id)) && isThere; };
 
 // Pairs to jump to: those of the source's model, any where it has none; where these are too many, of both models.
 const MOST_OFFERED = 100;
-const offerPairs = (id, pairs) => {
-  const select = byId(id), of = (side) => new Set(rowsOf(choice[side]));
+const offerPairs = (id, all) => {
+  const select = byId(id), of = (side) => new Set(rowsOf(choice[side])), isFound = new Map(dataset().layers.map((_, row) => [row, isSpaceFound(row)]));
+  const pairs = all.filter(([source, target]) => isFound.get(source) || isFound.get(target));
   let near = pairs.filter(([source]) => of("source").has(source));
   if (near.length > MOST_OFFERED) near = near.filter(([, target]) => of("target").has(target));
   if (!near.length) near = pairs;
@@ -21,9 +24,9 @@ const offerPairs = (id, pairs) => {
   };
 };
 
-const drawFunctionalMap = ({ maps, diagnostics, cells, known }) => {
+const drawFunctionalMap = ({ maps, ofMaps, cells, known }) => {
   const kept = dataset().maps;
-  if (!toggled("functional", Boolean(kept))) return;
+  if (!toggled("functional", Boolean(kept)) || leaveOut("functional", !isPairFound(), noneOf(...shownSpaces()))) return;
   const [source, target] = [rowOf("source"), rowOf("target")], found = pairIn(kept, source, target);
   offerPairs("kept_pair", kept.pairs);
   const shown = `${spaceName(source)} → ${spaceName(target)}`;
@@ -42,7 +45,7 @@ const drawFunctionalMap = ({ maps, diagnostics, cells, known }) => {
   });
   const lines = [
     ["On the diagonal, of |C|²", text(kept.on_diagonal[pair], 3)],
-    ...Object.entries(facts.diagnostics).filter(([name]) => diagnostics[name]).map(([name, word]) => [word, text(diagnostics[name](source, target), name === "points_found" ? 0 : 4)]),
+    ...Object.entries(facts.diagnostics).filter(([name]) => ofMaps[name]).map(([name, word]) => [word, text(ofMaps[name](pair, Number(isTurned)), name === "points_found" ? 0 : 4)]),
     [`${choice.measure}, ${choice.statistic === "calibrated" ? "calibrated" : "as measured"}`, text(cells(source, target), 3)],
     ...(known.score && choice.statistic !== "score" ? [[`${choice.measure}, as measured`, text(known.score(source, target), 3)]] : []),
   ];
@@ -52,7 +55,7 @@ const drawFunctionalMap = ({ maps, diagnostics, cells, known }) => {
 
 const drawDistortion = ({ ofClass, means, worst }) => {
   const kept = dataset().maps;
-  if (!toggled("distortion", Boolean(kept))) return;
+  if (!toggled("distortion", Boolean(kept)) || leaveOut("distortion", !isPairFound(), noneOf(...shownSpaces()))) return;
   const [source, target] = [rowOf("source"), rowOf("target")], found = pairIn(kept, source, target);
   byId("shown-distortion").textContent = `${spaceName(source)} → ${spaceName(target)}`;
   byId("distortion-missing").hidden = Boolean(found);
@@ -80,7 +83,7 @@ const drawDistortion = ({ ofClass, means, worst }) => {
 const N_LEVELS = 6;
 const drawEmbeddings = ({ x, y, onPoints, after }) => {
   const kept = dataset().embeddings;
-  if (!toggled("embeddings", Boolean(kept))) return;
+  if (!toggled("embeddings", Boolean(kept)) || leaveOut("embeddings", !isPairFound(), noneOf(...shownSpaces()))) return;
   const ends = { source: rowOf("source"), target: rowOf("target") };
   const found = pairIn(kept.distortion, ends.source, ends.target);
   offerPairs("embedded_pair", kept.distortion?.pairs ?? kept.spaces.flatMap((s) => kept.spaces.filter((t) => t !== s).map((t) => [s, t])));

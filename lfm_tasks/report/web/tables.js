@@ -1,4 +1,4 @@
-// Tables of the page itself: sorted by a click on a head, filtered by the search box.
+// Tables of the page itself: sorted by a click on a head.
 const numberIn = (text) => { const found = parseFloat(text.replaceAll(",", "")); return Number.isNaN(found) ? null : found; };
 const collator = new Intl.Collator("en", { numeric: true });
 const compared = (a, b) => {
@@ -30,33 +30,6 @@ const makeSortable = (shown) => {
   });
 };
 
-// "vit mit, mixer": models that match vit and mit, or mixer; "owner:ads" looks at one key of meta only.
-const wanted = () => (choice.find ?? "").toLowerCase().split(",").map((part) => part.split(/\s+/).filter(Boolean)).filter((terms) => terms.length);
-const matches = (name, meta) => {
-  const any = wanted(), lower = (text) => String(text).toLowerCase();
-  const has = (term) => {
-    const [key, value] = term.split(":");
-    if (value !== undefined && Object.keys(meta).some((known) => lower(known) === key)) {
-      return Object.entries(meta).some(([known, text]) => lower(known) === key && lower(text).includes(value));
-    }
-    return lower(name).includes(term) || Object.values(meta).some((text) => lower(text).includes(term));
-  };
-  return !any.length || any.some((terms) => terms.every(has));
-};
-const metaOf = (name) => { for (const { models } of facts.datasets) { const model = named(models, name); if (model) return model.meta; } return {}; };
-const filterTables = () => {
-  for (const shown of document.querySelectorAll("table.searched")) {
-    let n = 0;
-    for (const row of shown.tBodies[0].rows) {
-      const texts = [...row.cells].map((cell) => cell.textContent);
-      // Of a pair one of both is enough.
-      row.hidden = !texts.slice(0, 2).some((text) => matches(texts.join(" "), metaOf(text)));
-      n += !row.hidden;
-    }
-    shown.dataset.shown = String(n);
-  }
-};
 const beginTables = () => {
   for (const shown of document.querySelectorAll("table.sortable")) makeSortable(shown);
-  filterTables();
 };

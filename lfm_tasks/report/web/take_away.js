@@ -19,7 +19,7 @@ const quoted = (text) => {
 };
 // Of a picture its name.
 const wordOf = (cell) => (cell.dataset.word ?? (cell.textContent || [...cell.querySelectorAll("img")].map(({ alt }) => alt).join("; "))).trim();
-const csvOf = (shown) => [...shown.rows].filter((row) => !row.hidden)
+const csvOf = (shown) => [...shown.rows].filter((row) => !row.hidden && !row.parentElement.hidden)
   .map((row) => [...row.cells].map((cell) => quoted(wordOf(cell))).join(",")).join("\r\n");
 
 const LOOKS = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-opacity", "stroke-dasharray", "opacity", "font-family", "font-size", "font-weight", "visibility"];
@@ -49,19 +49,15 @@ const savePng = (host) => {
   image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(made)}`;
 };
 
-const ZOOMS = [1, 1.5, 2, 3, 4, 6];
-const zoomBy = (host, steps) => {
-  const at = Math.max(0, Math.min(ZOOMS.length - 1, ZOOMS.indexOf(host.zoom ?? 1) + steps));
-  host.zoom = ZOOMS[at];
-  host.redraw?.();
-};
 const addTools = () => {
   for (const host of document.querySelectorAll(".plot[id]")) {
     const said = host.getAttribute("aria-label").split(";")[0], tools = html("div", { class: "tools" });
     if (host.dataset.zooms) {
       tools.append(
-        button("−", `Make smaller: ${said}`, () => zoomBy(host, -1)), button("+", `Make larger: ${said}`, () => zoomBy(host, 1)),
+        button("−", `Make smaller: ${said}`, () => zoomBy(host, 1 / ZOOM_STEP)), button("+", `Make larger: ${said}`, () => zoomBy(host, ZOOM_STEP)),
+        button("Whole", `Show whole: ${said}`, () => zoomTo(host, 1)), html("span", { class: "how" }, "Ctrl and wheel or two fingers zoom, dragging moves; keys + − 0"),
       );
+      beginZoom(host);
     }
     tools.append(button("SVG", `SVG of: ${said}`, () => saveSvg(host)), button("PNG", `PNG of: ${said}`, () => savePng(host)));
     host.parentElement.before(tools);

@@ -73,8 +73,8 @@ def choose_alignment(source: SpectralSpace, target: SpectralSpace, anchors: Anch
 
     Candidates: Procrustes and ridge on the anchors; relative representations; Procrustes refined by ICP, or by pairs
     that choose each other; the functional map's pairs fitted orthogonally, and refined by mutual pairs with an
-    orthogonal or a ridge map. Each is fitted again without some anchors (one at a time below 20, a fifth from 20 on)
-    and has to find their partners among up to two thousand rows. The logarithm of their rank counts: a few lucky hits
+    orthogonal or a ridge map. Each is fitted again without the rows of some anchors (one at a time below 20, a fifth
+    from 20 on) and has to find their partners among up to two thousand rows. The logarithm of their rank counts: a few lucky hits
     rule the mean of reciprocal ranks, not this one. Of those that are not worse than the best by more than one standard
     error of the difference (two below 20 anchors), the one with the highest round-trip rate is taken; but where not
     even a quarter of the rows come back, as between networks that have little in common, round trips say nothing, and
@@ -164,12 +164,15 @@ def _held_out_ranks(
     x, y = source.activations[source_rows], target.activations[target_rows]
     for held_out in np.array_split(order, n_folds):
         known = np.setdiff1d(order, held_out)
+        # The anchors are the first rows of both. A refined map pairs rows by itself, so what is held out must be gone:
+        # among unpaired rows of other points it would be the only one that has a partner.
+        left_x, left_y = (np.delete(np.arange(len(rows)), held_out) for rows in (x, y))
         partners = None
         if start is not None:
             fit = fit_from_anchors(source, target, anchors.take(known), starts=(start,))
-            partners = source.activations[fit.matches[target_rows]]
-        # The anchors are the first rows of both.
-        pairs = Pairs(x, y, Anchors(known, known), partners)
+            partners = source.activations[fit.matches[target_rows[left_y]]]
+        places = np.arange(len(known))
+        pairs = Pairs(x[left_x], y[left_y], Anchors(places, places), partners)
         candidates = _alignments(pairs, _SCORING_ROUNDS)
         yield np.column_stack([_ranks(alignment, x, y, held_out) for _, alignment in candidates])
 

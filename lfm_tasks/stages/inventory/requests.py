@@ -235,7 +235,7 @@ _ROTATED = (
 )
 _CORNERS = (
     "random rotations of the lengths of both spaces' directions, 10 or 400, Pearson III curve (permutations where "
-    "groups or strata are given, or a space has more than 256 directions)"
+    "groups or strata are given, or both spaces live on few points)"
 )
 _FITTED = "; of fitted maps, random pairings of what is known instead"
 _DRAWN = "permutations, (1 + reached)/(1 + drawn); where fewer than 10 reach the score, Pearson III with their moments"
@@ -268,7 +268,8 @@ def known_measures() -> dict[str, MeasureFacts]:
         )
     for name, measure in MEASURES.items():
         is_exact = measure.compares_point_pairs or measure.trace is not None
-        by_chance = _EXACT if is_exact else _CORNERS if measure.cross is not None else _DRAWN
+        is_rotated = measure.cross is not None or measure.alignment is not None
+        by_chance = _EXACT if is_exact else _CORNERS if is_rotated else _DRAWN
         known[name] = MeasureFacts(measure.convention, by_chance, measure.is_symmetric, measure.kind == "distance")
     return known
 

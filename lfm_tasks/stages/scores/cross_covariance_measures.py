@@ -8,6 +8,7 @@ from lfm_tasks.measures.cross_covariances import (
     CrossForm,
     SetTransforms,
     Span,
+    concentration_of,
     cross_products,
     moments_of_nuclear_norm,
     nuclear_norms,
@@ -17,13 +18,14 @@ from lfm_tasks.measures.cross_covariances import (
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import point_sets
 from lfm_tasks.stages.inventory.correspondence import Resampling
-from lfm_tasks.stages.scores.block import STATISTICS
+from lfm_tasks.stages.scores.block import OF_CHANCE, STATISTICS
 from lfm_tasks.stages.scores.point_pair_measures import (
     FamilyScores,
     SpacesOnPoints,
     pair_statistics,
     tiles_of_pairs,
 )
+from lfm_tasks.statistics.permutation_moments import are_concentrated
 
 
 def score_cross_covariances(
@@ -34,7 +36,8 @@ def score_cross_covariances(
     sets = point_sets(n_points, resampling.halves)
     has_chance = not resampling.exchange.sets
     values = np.full((len(pairs), len(STATISTICS)), np.nan)
-    prepared: dict[str, tuple[Span, SetTransforms]] = {}
+    prepared: dict[str, tuple[Span, SetTransforms, float]] = {}
+    concentrated = np.zeros(len(pairs), dtype=bool)
     # One order of both, so that a pair has the same bits whichever is the source.
     ordered = [(min(pair), max(pair)) for pair in pairs]
     rank = max(min(rows.shape) for rows in (spaces.rows[key] for pair in pairs for key in pair))
@@ -47,8 +50,11 @@ def score_cross_covariances(
                 if key not in prepared:
                     rows = spaces.rows[key]
                     space = span(of_order_one(rows) if "scaling" in measure.invariances else rows, sets)
-                    prepared[key] = space, set_transforms(space, form, sets)
-            (source, of_source), (target, of_target) = (prepared[key] for key in ordered[index])
+                    made = set_transforms(space, form, sets)
+                    prepared[key] = space, made, concentration_of(space, made.lengths)
+            (source, of_source, source_spread), (target, of_target, target_spread) = (
+                prepared[key] for key in ordered[index]
+            )
             nuclear = nuclear_norms(cross_products(source, target, sets), of_source, of_target, form)
             n_directions = np.minimum(of_source.n_directions, of_target.n_directions)
             by_set = form.value(nuclear, of_source.norms, of_target.norms, n_directions)
@@ -61,4 +67,7 @@ def score_cross_covariances(
             )
             least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in ordered[index]))])
             values[index] = pair_statistics(by_set[:, None], nuclear[:1], moments, whole, measure, sets, least)[0]
-    return FamilyScores(values, {}, has_chance, np.zeros(len(pairs), dtype=bool))
+            spreads = np.array(source_spread), np.array(target_spread)
+            concentrated[index] = are_concentrated(*spreads, n_points, is_exact=False)
+    values[np.ix_(concentrated, np.arange(len(STATISTICS))[OF_CHANCE])] = np.nan
+    return FamilyScores(values, {}, has_chance, concentrated)

@@ -255,7 +255,7 @@ def _score_matrices(
         np.array([1.0 if one is None else one.concentration for one in side])[places]
         for side, places in zip((of_sources, of_targets), layout.places, strict=True)
     )
-    concentrated = are_concentrated(first, second, len(sets.order), in_strata=points.strata is not None)
+    concentrated = are_concentrated(first, second, len(sets.order), is_exact=points.strata is None)
     return _Scored(cosines, moments.of(layout.places), refused, concentrated)
 
 

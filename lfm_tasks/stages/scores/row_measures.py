@@ -14,6 +14,7 @@ from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, neighbors_among
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stages.inventory.correspondence import Resampling, common_ids, same_ids
+from lfm_tasks.stages.scores.alignment_measures import score_alignments
 from lfm_tasks.stages.scores.block import (
     OF_CHANCE,
     OF_HALVES,
@@ -190,6 +191,10 @@ def _by_family(
     if measure.trace is not None:
         values = score_traces(measure, measure.trace, spaces.on_points, pairs, resampling)
         refusals, has_chance = dict[str, DataError](), has_moments(resampling.exchange)
+    elif measure.alignment is not None:
+        values = score_alignments(measure, measure.alignment, spaces.on_points, pairs, resampling, null)
+        is_rotated = measure.alignment.by_rotation is not None
+        refusals, has_chance = {}, not resampling.exchange.sets if is_rotated else null.n_permutations > 0
     else:
         if measure.cross is not None:
             family = score_cross_covariances(measure, measure.cross, spaces.on_points, pairs, resampling)

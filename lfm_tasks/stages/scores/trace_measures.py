@@ -57,7 +57,7 @@ def _one_way(
             moments = _moments(source, target, len(sets.order))
             values[index] = pair_statistics(by_set[:, None], trace[:1], moments, whole, measure, sets, least)[0]
             spreads = np.array(source.concentration), np.array(target.concentration)
-            if are_concentrated(*spreads, len(sets.order), in_strata=isinstance(source.chance, StrataSums)):
+            if are_concentrated(*spreads, len(sets.order), is_exact=not isinstance(source.chance, StrataSums)):
                 values[index] = without_tail(values[index][None])[0]
     return values
 

@@ -189,3 +189,30 @@ def test_choice__between_copies_carries_coordinates_that_the_anchors_do_not_span
     np.testing.assert_allclose(transfer_coordinates(choice.alignment, rows), copy, atol=1e-3)
     lost = transfer_coordinates(choice.candidates["relative"], rows) - copy
     assert np.abs(lost).max() > 0.1
+
+
+def test_held_out_anchors__are_judged_as_new_pairs_are_where_other_rows_have_no_partner():
+    """Of 150 unpaired rows of other points none has a partner, so a refined map would pair the held-out rows."""
+    generator = np.random.default_rng(2)
+    width, n_anchors, n_new = 100, 25, 200
+    centers, images = generator.standard_normal((8, width)), np.linalg.qr(generator.standard_normal((width, width)))[0]
+
+    def points(n):
+        return centers[generator.integers(0, 8, n)] + generator.standard_normal((n, width))
+
+    def views(rows):
+        noise = 0.3 * generator.standard_normal((2, *rows.shape))
+        return rows + noise[0], np.tanh(rows) @ images + noise[1]
+
+    known, new = views(points(n_anchors)), views(points(n_new))
+    source, target = (np.vstack([known[side], views(points(150))[side]]) for side in (0, 1))
+    anchors = Anchors(np.arange(n_anchors), np.arange(n_anchors))
+    choice = choose_alignment(spectral_space(source), spectral_space(target), anchors)
+
+    for score in choice.candidate_scores:
+        if score.name in ("ridge", "relative", "lfm, mutual", "lfm, mutual ridge"):
+            alignment = choice.candidates[score.name]
+            others = similarities(alignment, source, new[1])
+            own = np.diagonal(similarities(alignment, new[0], new[1]))
+            found = (1 / (1 + (others >= own[:, None]).sum(axis=1))).mean()
+            assert score.held_out < found + 0.1, score.name

@@ -1,0 +1,113 @@
+"""Scores of the measures that align directions or features: a space prepared once, all sets from one product."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import numpy as np
+from jaxtyping import Float
+
+from lfm_tasks.config import NullConfig
+from lfm_tasks.measures.alignments import AlignedSpace, AlignmentForm, moments_by_rotations, permuted_product
+from lfm_tasks.measures.cross_covariances import FAR, cross_products, most_rotations
+from lfm_tasks.measures.measure import Measure, of_order_one
+from lfm_tasks.measures.point_matrices import PointSets, point_sets
+from lfm_tasks.stages.inventory.correspondence import Resampling
+from lfm_tasks.stages.scores.block import OF_CHANCE, STATISTICS, against_chance, against_moments
+from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics, tiles_of_pairs
+from lfm_tasks.statistics.permutation_moments import MomentArrays, are_concentrated
+from lfm_tasks.statistics.resampling import Exchange, raised_moments
+
+# Permutations of a score that lies 10 deviations beyond them: p is tiny, whatever it is.
+_FEW_PERMUTATIONS = 20
+
+
+def score_alignments(
+    measure: Measure,
+    form: AlignmentForm,
+    spaces: SpacesOnPoints,
+    pairs: list[tuple[str, str]],
+    resampling: Resampling,
+    null: NullConfig,
+) -> Float[np.ndarray, "pairs 2 statistics"]:
+    """Return the statistics of each (source, target), and back.
+
+    Without chance where it would come from rotations, but points are in groups or strata, or both spaces live on few
+    of them.
+    """
+    sets = point_sets(resampling.exchange.n_points, resampling.halves)
+    values = np.full((len(pairs), 2, len(STATISTICS)), np.nan)
+    # One order of both, so that a pair has the same bits whichever is the source.
+    ordered = [(min(pair), max(pair)) for pair in pairs]
+    for index, source, target in _prepared_pairs(measure, form, spaces, ordered, sets):
+        products = cross_products(source, target, sets)
+        by_set = np.array([form.compare(product, source, target, place) for place, product in enumerate(products)])
+        found = float(by_set[0, 0]), float(by_set[0, 1])
+        moments: tuple[MomentArrays, MomentArrays] | tuple[None, None] = (None, None)
+        if form.by_rotation is not None:
+            spreads = np.array(source.concentration), np.array(target.concentration)
+            if not resampling.exchange.sets and not are_concentrated(*spreads, len(sets.order), is_exact=False):
+                draw = partial(_rotated, form.by_rotation, len(sets.order), source, target)
+                moments = moments_by_rotations(draw, most_rotations(len(sets.order), source.rank, target.rank), found)
+        least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in ordered[index]))])
+        for way in range(2):
+            values[index, way] = pair_statistics(
+                by_set[:, way, None], by_set[:1, way], moments[way], np.asarray, measure, sets, least
+            )[0]
+        if form.by_rotation is None and null.n_permutations:
+            values[index, :, OF_CHANCE] = _by_permutations(
+                form, source, target, found[0], sets, resampling.exchange, null
+            )
+        if ordered[index] != pairs[index]:
+            values[index] = values[index, ::-1].copy()
+    return values
+
+
+def _prepared_pairs(
+    measure: Measure, form: AlignmentForm, spaces: SpacesOnPoints, pairs: list[tuple[str, str]], sets: PointSets
+) -> Iterator[tuple[int, AlignedSpace, AlignedSpace]]:
+    """Yield the number of each pair with both spaces; as many are in memory at a time as fit."""
+    prepared: dict[str, AlignedSpace] = {}
+    width = max(spaces.rows[key].shape[1] for pair in pairs for key in pair)
+    for indices in tiles_of_pairs(pairs, 8 * width * (len(sets.order) + 2 * sets.n_sets * width)):
+        needed = {key for index in indices for key in pairs[index]}
+        prepared = {key: kept for key, kept in prepared.items() if key in needed}
+        for index in indices:
+            for key in pairs[index]:
+                if key not in prepared:
+                    rows = spaces.rows[key]
+                    prepared[key] = form.prepare(of_order_one(rows) if "scaling" in measure.invariances else rows, sets)
+            yield index, prepared[pairs[index][0]], prepared[pairs[index][1]]
+
+
+def _rotated(
+    by_rotation: Callable[[int, AlignedSpace, AlignedSpace, int], tuple[float, float]],
+    n_points: int,
+    source: AlignedSpace,
+    target: AlignedSpace,
+    index: int,
+) -> tuple[float, float]:
+    return by_rotation(n_points, source, target, index)
+
+
+def _by_permutations(
+    form: AlignmentForm,
+    source: AlignedSpace,
+    target: AlignedSpace,
+    found: float,
+    sets: PointSets,
+    exchange: Exchange,
+    null: NullConfig,
+) -> Float[np.ndarray, " 4"]:
+    """Return what a symmetric score is by chance; of one that is far beyond 20 permutations these are all."""
+    rows = source.rows.astype(np.float32), target.rows.astype(np.float32)
+    place_of = np.argsort(sets.order)
+    drawn = list[float]()
+    for n_permutations in sorted({min(_FEW_PERMUTATIONS, null.n_permutations), null.n_permutations}):
+        for draw in range(len(drawn), n_permutations):
+            order = place_of[exchange.permutation(draw, seed=null.seed)[sets.order]]
+            drawn.append(form.compare(permuted_product(*rows, order), source, target, 0)[0])
+        chance = np.array(drawn)
+        if found - chance.mean() > FAR * chance.std() > 0 and len(drawn) >= _FEW_PERMUTATIONS:
+            moments = raised_moments(chance)
+            return against_moments(np.array([found]), MomentArrays(*(np.array([one]) for one in moments)))[0]
+    return np.array(against_chance(found, np.array(drawn)))

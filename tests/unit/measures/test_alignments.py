@@ -1,0 +1,105 @@
+"""PWCCA and matching on many sets of points: the values of their definitions, and their chance."""
+
+import numpy as np
+import pytest
+
+from lfm_tasks.config import NullConfig
+from lfm_tasks.measures.alignments import unit_features
+from lfm_tasks.measures.registry import MEASURES
+from lfm_tasks.stages.inventory.correspondence import Resampling
+from lfm_tasks.stages.scores.block import HALVES, STATISTICS
+from lfm_tasks.stages.scores.row_measures import Activations, score_rows
+from lfm_tasks.statistics.resampling import Exchange, halves_of
+from tests.unit.measures.test_cross_covariances import N_POINTS, related, scored
+
+ALIGNED = sorted(name for name, measure in MEASURES.items() if measure.alignment is not None)
+MATCHED = ["hard_match", "soft_match"]
+
+
+def of(values: np.ndarray) -> dict[str, float]:
+    return dict(zip(STATISTICS, values.tolist(), strict=True))
+
+
+# More features than points of a half: PWCCA has no interval. As many as directions of both: 1 is a canonical
+# correlation of many directions, whose weights no definition tells.
+@pytest.mark.parametrize("widths", [(12, 20), (60, 70), (180, 220)], ids=["narrow", "wider", "wide"])
+@pytest.mark.parametrize("name", ALIGNED)
+def test_values__are_those_of_the_definition_both_ways(name: str, widths: tuple[int, int]) -> None:
+    spaces, measure = {"a": related(widths[0], 0), "b": related(widths[1], 1)}, MEASURES[name]
+    values = scored(name, spaces, [("a", "b")], n_permutations=0)[0]
+    sets = [half for second in halves_of(map(str, range(N_POINTS))) for half in (~second, second)]
+    for way, (source, target) in zip(values, [("a", "b"), ("b", "a")], strict=True):
+        found, rows = of(way), (spaces[source], spaces[target])
+        if sum(widths) < N_POINTS or name in MATCHED:
+            assert found["score"] == pytest.approx(measure(*rows), rel=1e-10)
+        halves = [found[half] for half in HALVES]
+        if min(map(np.count_nonzero, sets)) < measure.least_points(max(widths)):
+            assert np.isnan(halves).all()
+        else:
+            np.testing.assert_allclose(halves, [measure(*(one[half] for one in rows)) for half in sets], rtol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["free", "few points"])
+@pytest.mark.parametrize("name", ALIGNED)
+def test_chance__is_that_of_permutations(name: str, kind: str) -> None:
+    generator, measure = np.random.default_rng(5), MEASURES[name]
+    spaces = {
+        "a": generator.standard_normal((N_POINTS, 12)) * np.linspace(1, 5, 12),
+        "b": generator.exponential(size=(N_POINTS, 15)),
+    }
+    if kind == "few points":  # rectified far out: most rows are zeros, and chance is drawn
+        spaces = {
+            key: np.maximum(generator.standard_normal((N_POINTS, 8)) @ generator.standard_normal((8, 25)) - 6, 0)
+            for key in "ab"
+        }
+    resampling = Resampling(Exchange(N_POINTS), None)
+    scores = score_rows(name, Activations(spaces, {}), [("a", "b")], resampling, NullConfig(n_permutations=400))
+    found = of(scores.values[0, 0])
+    assert bool(scores.localized) == (kind == "few points" and name not in MATCHED)
+    source, target = (measure.prepare(rows) for rows in spaces.values())
+    assert measure.permute is not None
+    drawn = np.array(
+        [measure.compare(source, measure.permute(target, generator.permutation(N_POINTS))) for _ in range(600)]
+    )
+    error = 4 * drawn.std() * np.sqrt(1 / 600 + 1 / 400)
+    assert found["null_mean"] == pytest.approx(drawn.mean(), abs=error)
+    assert found["null_q95"] == pytest.approx(np.quantile(drawn, 0.95), abs=0.5 * drawn.std())
+    assert found["p_value"] == pytest.approx((drawn >= found["score"]).mean(), abs=0.12)
+
+
+@pytest.mark.parametrize("name", ALIGNED)
+def test_related_spaces__are_far_from_chance(name: str) -> None:
+    values = of(scored(name, {"a": related(12, 0), "b": related(20, 1)}, [("a", "b")])[0, 0])
+    assert values["p_value"] < 1e-8
+    assert 0 < values["null_mean"] < values["score"] < 1
+
+
+@pytest.mark.parametrize("name", MATCHED)
+def test_chance__of_points_in_groups_moves_groups(name: str) -> None:
+    # All points of a group are alike, so that free permutations would find every pair related.
+    generator = np.random.default_rng(8)
+    groups = np.repeat(np.arange(20), N_POINTS // 20)
+    spaces = {key: generator.standard_normal((20, 6))[groups] for key in "ab"}
+    def p_of(exchange: Exchange) -> float:
+        activations, null = Activations(spaces, {}), NullConfig(n_permutations=200)
+        return of(score_rows(name, activations, [("a", "b")], Resampling(exchange, None), null).values[0, 0])["p_value"]
+
+    sets = tuple(np.flatnonzero(groups == one) for one in range(20))
+    assert p_of(Exchange(N_POINTS, sets, "sets")) > 0.01
+    assert p_of(Exchange(N_POINTS)) < 1e-3
+
+
+def test_pairs__have_the_same_bits_alone_and_beside_others_either_way() -> None:
+    spaces = {key: related(width, seed) for seed, (key, width) in enumerate({"a": 12, "b": 20, "c": 16}.items())}
+    for name in ALIGNED:
+        together = scored(name, spaces, [("a", "b"), ("b", "c"), ("a", "c")])
+        np.testing.assert_array_equal(scored(name, spaces, [("c", "b")])[0, ::-1], together[1])
+
+
+def test_constant_features__are_zero_whatever_their_value_rounds_to() -> None:
+    rows = np.random.default_rng(7).standard_normal((7, 4))
+    rows[:, 1], rows[:, 3] = 0.1, 1e9 + 1 / 3
+    columns = unit_features(rows)
+    assert not columns[:, [1, 3]].any()
+    np.testing.assert_allclose(np.linalg.norm(columns[:, [0, 2]], axis=0), 1)
+    assert MEASURES["soft_match"](rows, rows) == pytest.approx(0.5)

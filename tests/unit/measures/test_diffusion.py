@@ -1,0 +1,104 @@
+"""Multi-scale CKA and distance correlation, fused layers and manifold kernels against their definitions."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from lfm_tasks.measures.diffusion import centered_distances, centered_products, fused_operator
+from lfm_tasks.measures.manifold_kernels import manifold_kernel
+from lfm_tasks.measures.registry import MEASURES
+
+
+def spaces(n_points: int = 40, widths: tuple[int, ...] = (6, 9, 5, 7)) -> list[np.ndarray]:
+    generator = np.random.default_rng(0)
+    latent = generator.standard_normal((n_points, 3))
+    return [np.tanh(latent @ generator.standard_normal((3, width))) + 0.2 for width in widths]
+
+
+def inner_products(rows: np.ndarray) -> np.ndarray:
+    return rows @ rows.T
+
+
+def distances(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(np.linalg.norm(rows[:, None] - rows, axis=2))
+
+
+def markov(matrix: np.ndarray) -> np.ndarray:
+    """Return the Markov matrix of a doubly centered matrix, as it is defined: shifted, rows divided by their sums."""
+    center = np.eye(len(matrix)) - 1 / len(matrix)
+    moved = center @ matrix @ center
+    moved = moved - moved.min()
+    return np.asarray(moved / moved.sum(axis=1, keepdims=True))
+
+
+def cosine(first: np.ndarray, second: np.ndarray) -> float:
+    center = np.eye(len(first)) - 1 / len(first)
+    sides = [center @ side @ center for side in (first, second)]
+    return float(np.vdot(*sides) / np.linalg.norm(sides[0]) / np.linalg.norm(sides[1]))
+
+
+@pytest.mark.parametrize("power", [2, 4])
+def test_multiscale_measures__are_those_of_powers_of_markov_matrices(power: int) -> None:
+    source, target, *_ = spaces()
+    for name, matrix_of, of_cosine in (
+        ("multiscale_cka", inner_products, float),
+        ("multiscale_distance_correlation", distances, np.sqrt),
+    ):
+        walks = [np.linalg.matrix_power(markov(matrix_of(rows)), power) for rows in (source, target)]
+        assert min(walk.min() for walk in walks) >= 0
+        assert MEASURES[f"{name}_t_{power}"](source, target) == pytest.approx(of_cosine(cosine(*walks)), abs=1e-10)
+
+
+@pytest.mark.parametrize("power", [1, 2])
+@pytest.mark.parametrize(("matrix_of", "plain"), [(centered_products, inner_products), (centered_distances, distances)])
+def test_fused_operator__is_the_product_of_the_markov_matrices(
+    matrix_of: Callable[[np.ndarray], np.ndarray], plain: Callable[[np.ndarray], np.ndarray], power: int
+) -> None:
+    first, second = spaces()[:2], spaces()[1:]
+    walks = []
+    for layers in (first, second):
+        walk = np.eye(len(layers[0]))
+        for rows in layers:
+            walk = markov(plain(rows)) @ walk
+        walks.append(np.linalg.matrix_power(walk, power))
+    fused = [fused_operator(layers, matrix_of, power=power) for layers in (first, second)]
+
+    assert float(np.vdot(*fused)) == pytest.approx(cosine(*walks), abs=1e-9)
+    assert float(np.vdot(fused[0], fused[0])) == pytest.approx(1, abs=1e-12)
+
+
+def test_fused_operator__does_not_depend_on_units_origins_and_axes_but_on_the_order_of_layers() -> None:
+    layers = spaces()
+    turned = [-3e9 * rows[:, ::-1] + 1e9 for rows in layers]
+    fused = fused_operator(layers, centered_distances)
+    assert float(np.vdot(fused, fused_operator(turned, centered_distances))) == pytest.approx(1, abs=1e-6)
+    assert float(np.vdot(fused, fused_operator(layers[::-1], centered_distances))) < 0.999
+
+
+def test_fused_operator__of_a_constant_layer_has_no_value() -> None:
+    assert np.isnan(fused_operator([spaces()[0], np.ones((40, 3))], centered_products)).all()
+
+
+def test_manifold_kernel__has_rows_that_sum_to_the_logarithm_of_the_neighbors() -> None:
+    kernel = manifold_kernel(spaces()[0])
+    assert kernel.sums == pytest.approx(1 + np.log2(15), abs=1e-9)
+    assert (kernel.matrix.diagonal() == 1).all()
+    # The nearest point weighs 1, whatever the scale.
+    nearest = distances(spaces()[0]) + np.diag(np.full(40, np.inf))
+    assert kernel.matrix.toarray()[np.arange(40), nearest.argmin(axis=1)] == pytest.approx(1, abs=1e-9)
+
+
+def test_manifold_kernel__of_points_that_lie_together_keeps_the_nearest_only() -> None:
+    rows = np.repeat(spaces(10)[0], 6, axis=0)  # five copies of each point: more than the logarithm of 15
+    weights = manifold_kernel(rows).matrix.toarray()
+    same = np.equal.outer(np.repeat(np.arange(10), 6), np.repeat(np.arange(10), 6))
+    assert weights[same] == pytest.approx(1)
+    assert weights[~same].max() < 1e-12
+    assert np.isfinite(MEASURES["mka_15"](rows, rows[:, ::-1]))
+
+
+def test_constant_spaces__have_no_value() -> None:
+    rows, constant = spaces()[0], np.ones((40, 3))
+    for name in ("multiscale_cka_t_2", "multiscale_distance_correlation_t_2"):
+        assert np.isnan(MEASURES[name](rows, constant)), name
