@@ -168,7 +168,8 @@ def _singular_vectors(
     n_points: int, n_source: int, n_target: int, index: int
 ) -> tuple[Float[np.ndarray, "target pairs"], Float[np.ndarray, " pairs"], Float[np.ndarray, "pairs source"]]:
     (corner,) = corners_from(n_points, n_source, n_target, index, index + 1)
-    return tuple(np.linalg.svd(corner, full_matrices=False))
+    theirs, correlations, ours = np.linalg.svd(corner, full_matrices=False)
+    return theirs, correlations, ours
 
 
 def _projection_weighted_by_rotation(

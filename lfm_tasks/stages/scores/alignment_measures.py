@@ -8,7 +8,7 @@ from jaxtyping import Float
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.measures.alignments import AlignedSpace, AlignmentForm, moments_by_rotations, permuted_product
-from lfm_tasks.measures.cross_covariances import FAR, cross_products, most_rotations
+from lfm_tasks.measures.cross_covariances import FAR, FEW_ROTATIONS, cross_products, most_rotations
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import PointSets, point_sets
 from lfm_tasks.stages.inventory.correspondence import Resampling
@@ -16,9 +16,6 @@ from lfm_tasks.stages.scores.block import OF_CHANCE, STATISTICS, against_chance,
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics, tiles_of_pairs
 from lfm_tasks.statistics.permutation_moments import MomentArrays, are_concentrated
 from lfm_tasks.statistics.resampling import Exchange, raised_moments
-
-# Permutations of a score that lies 10 deviations beyond them: p is tiny, whatever it is.
-_FEW_PERMUTATIONS = 20
 
 
 def score_alignments(
@@ -98,16 +95,16 @@ def _by_permutations(
     exchange: Exchange,
     null: NullConfig,
 ) -> Float[np.ndarray, " 4"]:
-    """Return what a symmetric score is by chance; of one that is far beyond 20 permutations these are all."""
+    """Return what a symmetric score is by chance; of one that is 10 deviations beyond 10 permutations these are all."""
     rows = source.rows.astype(np.float32), target.rows.astype(np.float32)
     place_of = np.argsort(sets.order)
     drawn = list[float]()
-    for n_permutations in sorted({min(_FEW_PERMUTATIONS, null.n_permutations), null.n_permutations}):
+    for n_permutations in sorted({min(FEW_ROTATIONS, null.n_permutations), null.n_permutations}):
         for draw in range(len(drawn), n_permutations):
             order = place_of[exchange.permutation(draw, seed=null.seed)[sets.order]]
             drawn.append(form.compare(permuted_product(*rows, order), source, target, 0)[0])
         chance = np.array(drawn)
-        if found - chance.mean() > FAR * chance.std() > 0 and len(drawn) >= _FEW_PERMUTATIONS:
-            moments = raised_moments(chance)
-            return against_moments(np.array([found]), MomentArrays(*(np.array([one]) for one in moments)))[0]
+        if found - chance.mean() > FAR * chance.std() > 0 and len(drawn) >= FEW_ROTATIONS:
+            mean, deviation, skewness = (np.array([one]) for one in raised_moments(chance))
+            return against_moments(np.array([found]), MomentArrays(mean, deviation, skewness))[0]
     return np.array(against_chance(found, np.array(drawn)))

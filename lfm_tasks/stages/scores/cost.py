@@ -11,6 +11,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from lfm_tasks.config import AtlasConfig
+from lfm_tasks.measures.cross_covariances import FEW_ROTATIONS
 from lfm_tasks.measures.measure import Measure
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.runtime.load import ARRAY_BYTES, MIB, SECONDS, UNIT_BYTES, Load, SpaceSize
@@ -249,6 +250,9 @@ def measure_work(
         return _crossed_work(size, counts, n_halves)
     if measure.trace is not None:
         return _trace_work(size, counts, n_halves, n_ways=1 if measure.is_symmetric else 2)
+    if measure.alignment is not None:
+        by_rotation = measure.alignment.by_rotation is not None
+        return (_aligned_work if by_rotation else _matched_work)(size, counts, n_permutations, n_halves)
     if measure.is_quadratic and n > MOST_POINTS_SQUARED:
         return {}
     n_drawn = n_permutations
@@ -312,12 +316,44 @@ def _trace_work(size: tuple[int, int], counts: tuple[int, int], n_halves: int, *
     }
 
 
+def _aligned_work(
+    size: tuple[int, int], counts: tuple[int, int], n_permutations: int, n_halves: int
+) -> dict[str, float]:
+    """Return the amounts of a measure of singular vectors: products, vectors of pairs, rotations of a block."""
+    (n, d), (n_spaces, n_pairs) = size, counts
+    rank = min(n, d)
+    return {
+        "cross space": n_spaces,
+        "cross features": n_spaces * (n * d * rank + n_halves * 10 * rank**3),
+        "cross products": n_pairs * n * rank**2,
+        "aligned pair": n_pairs,
+        # All points, halves; the weights of ten rotations.
+        "aligned vectors": n_pairs * (3 + n_halves) * rank**3,
+        "aligned rotations": 10 * rank**3,
+    }
+
+
+def _matched_work(
+    size: tuple[int, int], counts: tuple[int, int], n_permutations: int, n_halves: int
+) -> dict[str, float]:
+    """Return the amounts of a measure of matched features: products in double and single precision, assignments."""
+    (n, d), (n_spaces, n_pairs) = size, counts
+    n_drawn = min(n_permutations, FEW_ROTATIONS)
+    return {
+        "matched space": n_spaces * n * d,
+        "matched pair": n_pairs,
+        "matched products": n_pairs * n * d**2 * (4 + n_drawn),
+        "matched features": n_pairs * (1 + n_halves + n_drawn) * d**2,
+    }
+
+
 def has_coefficients(name: str) -> bool:
     """Return whether the cost table says what a measure of activations costs."""
     return (
         MEASURES[name].compares_point_pairs
         or MEASURES[name].cross is not None
         or MEASURES[name].trace is not None
+        or MEASURES[name].alignment is not None
         or any(f"{name} {amount}" in SECONDS for amount in ("space", "rows", "pair"))
     )
 
