@@ -3,7 +3,7 @@ PYTHON ?= python
 # Checks and tests read the working tree, and not what happens to be installed.
 export PYTHONPATH := $(CURDIR):$(CURDIR)/flows
 
-.PHONY: help install check lint types imports lock-check docs package test browser safety environments clusters chaos fuzz slow large audit-dependencies lock
+.PHONY: help install check lint types imports lock-check docs notebooks package test browser safety environments clusters chaos fuzz slow large audit-dependencies lock
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -29,6 +29,9 @@ lock-check:  ## requirements.lock names no index
 
 docs:  ## the documentation site, into build/docs; every warning is an error (pip install ".[docs]")
 	$(PYTHON) -m sphinx -W -n -q -b html docs build/docs
+
+notebooks:  ## run the notebooks of the documentation; each prints and draws what it holds (pip install ".[hf,plot]" for all)
+	$(PYTHON) -m pytest --slow tests/docs/test_notebooks.py
 
 package:  ## wheel and source distribution, built into dist/ and checked (needs build, twine, check-wheel-contents)
 	rm -rf dist

@@ -12,6 +12,7 @@ import numpy as np
 from pydantic import Field
 
 from lfm_tasks.checks import Finding, Measurement, PublishedAtlas, Skipped, Unjudged, ZooCheck
+from lfm_tasks.checks.histograms import histogram
 from lfm_tasks.lineage.levels import COPY_AT_LEAST, RELATED_AT_LEAST, Level
 
 if TYPE_CHECKING:
@@ -47,7 +48,10 @@ class NearDuplicate(ZooCheck):
             message = f"almost the same model: {names}: declare base_model in meta, or remove one"
         message += _not_judged(current, lambda pair: not np.isfinite(pair.similarity))
         observed = max((pair.similarity for pair in known if not pair.declared), default=None)
-        null = _unrelated_similarities(current) | {"limit": self.at_least}
+        null = _unrelated_similarities(current)
+        values = [pair.similarity for pair in known if not pair.declared]
+        found = [pair.similarity for pair in close]
+        null["histograms"] = histogram(values, str(null["of"]), limit=self.at_least, found=found)
         return Measurement(bool(undeclared), observed, self.at_least, message, findings, null)
 
 
@@ -91,6 +95,10 @@ class UndeclaredLineage(ZooCheck):
             pair.finding(family=name, weights=_weights(current, pair)) for pair, name in _with_family(current, high)
         ]
         null = _unrelated_similarities(current)
+        values = [pair.probability for pair in judged if not pair.declared]
+        of = "probability of a common origin of models without a declared relation"
+        found = [_likeness(current, pair) for pair in high]
+        null["histograms"] = histogram(values, of, limit=self.at_least, found=found)
         return Measurement(bool(undeclared), _finite(observed), self.at_least, message, findings, null)
 
 
@@ -134,6 +142,10 @@ class DeclaredParentFar(ZooCheck):
             pair.finding(model=child, base=base, weights=_weights(current, pair)) for child, base, pair in judged
         ]
         null = _unrelated_similarities(current)
+        values = [_likeness(current, pair) for _, _, pair in judged]
+        of = "probability that a model and the base that it names are related"
+        found = [_likeness(current, pair) for _, _, pair in far]
+        null["histograms"] = histogram(values, of, limit=self.below, found=found)
         return Measurement(bool(far), round(_likeness(current, judged[0][2]), 4), self.below, message, findings, null)
 
 
@@ -264,6 +276,4 @@ def _unrelated_similarities(current: PublishedAtlas) -> dict[str, Any]:
     if len(values):
         quartiles = np.quantile(values, [0, 0.25, 0.5, 0.75, 0.95, 1]).round(4).tolist()
         null |= dict(zip(("min", "q25", "median", "q75", "q95", "max"), quartiles, strict=True))
-        counts, edges = np.histogram(np.clip(values, 0, 1), bins=20, range=(0, 1))
-        null |= {"counts": counts.tolist(), "edges": edges.round(2).tolist()}
     return null

@@ -7,6 +7,7 @@ import numpy as np
 from pydantic import Field
 
 from lfm_tasks.checks import BaselineCheck, Finding, Measurement, PublishedAtlas, Skipped, Unjudged, ZooCheck
+from lfm_tasks.checks.histograms import histogram
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -29,13 +30,14 @@ class Drift(BaselineCheck):
             names = ", ".join(differing)
             return Unjudged(f"the baseline was made with other settings ({names}). Promote a new baseline.")
         compared = list(self._compare(current, baseline))
-        n_pairs = sum(n for n, _, _ in compared)
+        n_pairs = sum(len(changes) for changes, _ in compared)
         if not n_pairs:
             if any(len(names) > 1 for _, names in _common_spaces(current, baseline)):
                 return Unjudged("no pair of spaces has a score both now and in the baseline. Promote a new baseline.")
             return Skipped("no two spaces are in this atlas and in the baseline")
-        largest = max(change for _, change, _ in compared)
-        drifted = [row for _, _, rows in compared for row in rows]
+        changes = np.concatenate([changes for changes, _ in compared])
+        largest = float(changes.max())
+        drifted = [row for _, rows in compared for row in rows]
         drifted.sort(key=lambda row: (-abs(row["change"]), row["source"], row["target"]))
         message = f"all {n_pairs} scores are where the baseline's intervals say"
         if drifted:
@@ -44,13 +46,22 @@ class Drift(BaselineCheck):
                 f"{same} of them between unchanged activations: the pipeline drifted" if same else "activations changed"
             )
             message = f"{len(drifted)} of {n_pairs} scores left the baseline's interval, {reason}"
-        null = {"of": "95 % interval of each score in the baseline", "n": n_pairs, "expected_outside": 0.05}
+        null: dict[str, Any] = {
+            "of": "95 % interval of each score in the baseline", "n": n_pairs, "expected_outside": 0.05
+        }  # fmt: skip
+        null["histograms"] = histogram(
+            changes,
+            "change of each score since the baseline, whether it left its interval or not",
+            limit=self.max_change,
+            found=[abs(row["change"]) for row in drifted],
+            ends=(0.0, _end(largest, self.max_change)),
+        )
         return Measurement(bool(drifted), largest, self.max_change, message, drifted[:_N_SHOWN], null)
 
     def _compare(
         self, current: PublishedAtlas, baseline: PublishedAtlas
-    ) -> Iterator[tuple[int, float, list[dict[str, Any]]]]:
-        """Yield the number of compared scores, the largest change, and the drifted scores of a dataset and measure."""
+    ) -> Iterator[tuple[np.ndarray, list[dict[str, Any]]]]:
+        """Yield how far each compared score moved, and the drifted scores, of a dataset and measure."""
         measures = [str(name) for name in current.atlas["measure"].values if name in baseline.atlas["measure"].values]
         for dataset, names in _common_spaces(current, baseline):
             kept = [name for name in names if not _is_new_version(name.split("/", 1)[0], current, baseline)]
@@ -73,8 +84,7 @@ class Drift(BaselineCheck):
                     }
                     for s, t in np.argwhere(moved)
                 ]  # fmt: skip
-                n_compared = int(np.isfinite(change).sum())
-                yield n_compared, float(np.nanmax(np.abs(change))) if n_compared else 0.0, rows
+                yield np.abs(change[np.isfinite(change)]), rows
 
 
 class ChangedWeightsSameVersion(BaselineCheck):
@@ -173,7 +183,19 @@ class Quality(ZooCheck):
         message = f"{fewest} points at least, {n_failed} failures"
         if findings:
             message = "; ".join(_quality_sentence(row) for row in findings)
-        null = {"of": "agreement of scores from halves of the points (noise floor), lowest", "reliability": lowest}
+        of = "agreement of scores from halves of the points (noise floor)"
+        null: dict[str, Any] = {"of": f"{of}, lowest", "reliability": lowest}
+        sizes = n_points[n_points > 0]
+        agreeing = histogram(
+            known, f"{of}, of each measure on each dataset", limit=self.min_reliability,
+            found=[value for value in known.tolist() if value < self.min_reliability], ends=(min(0.0, lowest or 0.0), 1.0),
+        )  # fmt: skip
+        of_points = histogram(
+            sizes, "points of each space", limit=self.min_points,
+            found=[int(size) for size in np.unique(sizes) if size < self.min_points],
+            ends=(0.0, _end(float(sizes.max(initial=0)), self.min_points)),
+        )  # fmt: skip
+        null["histograms"] = [*of_points, *agreeing]
         return Measurement(bool(findings), len(findings), 0, message, findings, null)
 
 
@@ -195,6 +217,11 @@ class StaleBaseline(BaselineCheck):
             message = f"the baseline is {baseline.days:.0f} days old: promote an audit that you trust"
         findings = [{"setting": name} for name in differing]
         return Measurement(bool(differing) or is_old, round(baseline.days, 2), self.max_days, message, findings)
+
+
+def _end(largest: float, limit: float) -> float:
+    """Return the end of an axis from 0 on which both the largest value and the limit stand apart from the end."""
+    return float(f"{max(1.05 * largest, 1.5 * limit) or 1.0:.2g}")
 
 
 def _quality_sentence(row: Finding) -> str:

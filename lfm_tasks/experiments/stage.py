@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lfm_tasks.catalog import Catalog, read_catalog
 from lfm_tasks.errors import DataError
-from lfm_tasks.experiments import anchors, cost, layer_matching, robustness, sensitivity
+from lfm_tasks.experiments import anchors, cost, groundings, layer_matching, robustness, sensitivity
 from lfm_tasks.experiments.results import (
     WRITTEN,
     ExperimentResult,
@@ -28,7 +28,7 @@ from lfm_tasks.stores.units.marker import store_id
 
 @dataclass(frozen=True)
 class Experiment:
-    """One of the paper's experiments.
+    """One experiment.
 
     ``prepare`` writes zoos into a folder and returns their catalogs, which the pipeline runs; ``analyze`` reads the
     atlases of these catalogs.
@@ -41,8 +41,10 @@ class Experiment:
 
 EXPERIMENTS: Mapping[str, Experiment] = {
     module.NAME: Experiment(module.TITLE, module.prepare, module.analyze)
-    for module in (layer_matching, robustness, anchors, sensitivity, cost)
+    for module in (layer_matching, robustness, anchors, sensitivity, cost, groundings)
 }
+# What needs no truth about the networks: done where no experiment is named.
+PAPER_EXPERIMENTS = tuple(name for name in EXPERIMENTS if name != groundings.NAME)
 
 
 def experiment_store(catalog: Catalog, output: Path) -> Catalog:

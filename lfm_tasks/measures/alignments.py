@@ -15,8 +15,6 @@ from cachetools import LRUCache, cached
 from jaxtyping import Float, Int
 
 from lfm_tasks.measures.cross_covariances import (
-    FAR,
-    FEW_ROTATIONS,
     CrossForm,
     concentration_of,
     corners_from,
@@ -25,6 +23,7 @@ from lfm_tasks.measures.cross_covariances import (
 )
 from lfm_tasks.measures.point_matrices import PointSets
 from lfm_tasks.statistics.permutation_moments import MomentArrays
+from lfm_tasks.statistics.resampling import FAR, FEW_DRAWS
 
 Rows = Float[np.ndarray, "points features"]
 Corner = Float[np.ndarray, "target source"]
@@ -94,12 +93,12 @@ def moments_by_rotations(
     are all, as in `cross_covariances.moments_of_nuclear_norm`.
     """
     drawn = np.empty((0, 2))
-    for n_rotations in (FEW_ROTATIONS, n_many):
+    for n_rotations in (FEW_DRAWS, n_many):
         drawn = np.concatenate([drawn, [draw(index) for index in range(len(drawn), n_rotations)]])
         if (np.abs(np.array(found) - drawn.mean(axis=0)) > FAR * drawn.std(axis=0)).all():
             break
     mean, deviation = drawn.mean(axis=0), drawn.std(axis=0)
-    is_spread = (deviation > 1e-9 * np.abs(mean)) & (len(drawn) > FEW_ROTATIONS)
+    is_spread = (deviation > 1e-9 * np.abs(mean)) & (len(drawn) > FEW_DRAWS)
     skewness = ((drawn - mean) ** 3).mean(axis=0) / np.where(is_spread, deviation, 1) ** 3 * is_spread
     there, back = (MomentArrays(mean[[way]], deviation[[way]], skewness[[way]]) for way in range(2))
     return there, back
@@ -163,7 +162,11 @@ def _weighted(
     return float(weights @ np.clip(correlations, 0, 1) / weights.sum())
 
 
-@cached(LRUCache(64 << 20, getsizeof=lambda parts: sum(part.nbytes for part in parts)))
+def _nbytes(parts: tuple[np.ndarray, ...]) -> int:
+    return sum(part.nbytes for part in parts)
+
+
+@cached(LRUCache(64 << 20, getsizeof=_nbytes))
 def _singular_vectors(
     n_points: int, n_source: int, n_target: int, index: int
 ) -> tuple[Float[np.ndarray, "target pairs"], Float[np.ndarray, " pairs"], Float[np.ndarray, "pairs source"]]:

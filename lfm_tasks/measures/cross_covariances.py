@@ -16,6 +16,7 @@ from jaxtyping import Float, Int, Shaped
 from lfm_tasks.measures.point_matrices import PointSets
 from lfm_tasks.statistics.map_chance import wishart_factors
 from lfm_tasks.statistics.permutation_moments import MomentArrays, concentration
+from lfm_tasks.statistics.resampling import FAR, FEW_DRAWS
 
 Values = Shaped[np.ndarray, "..."]
 
@@ -179,7 +180,7 @@ def nuclear_norms(
 
 
 # Rotations that every pair of these sizes is compared with: so many, or all where the score is near what they give.
-FEW_ROTATIONS, _MANY_ROTATIONS, FAR = 10, 400, 10.0
+_MANY_ROTATIONS = 400
 # Directions from which on the many are fewer, and how many they are at least.
 _NARROW, _FEWEST_OF_MANY = 96, 40
 
@@ -198,7 +199,7 @@ def moments_of_nuclear_norm(
     sizes = n_points, len(ours), len(theirs)
     n_many = most_rotations(*sizes)
     norms = np.empty(0)
-    for n_rotations in (FEW_ROTATIONS, n_many):
+    for n_rotations in (FEW_DRAWS, n_many):
         if is_whitened:
             norms = _norms_of_corners(*sizes, n_rotations)
         else:

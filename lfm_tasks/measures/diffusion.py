@@ -66,8 +66,9 @@ def _multiscale_cka(power: int) -> Measure:
         return PowerFactor(made, float(np.square(made.T @ made).sum()))
 
     def compare(source: PowerFactor, target: PowerFactor) -> float:
-        trace = np.square(target.factor.T @ source.factor).sum()
-        return float(_cosine(trace, np.float64(source.energy), np.float64(target.energy)))
+        energies = source.energy * target.energy
+        trace = float(np.square(target.factor.T @ source.factor).sum())
+        return trace / float(np.sqrt(energies)) if energies > 0 else float("nan")
 
     def permute(prepared: PowerFactor, order: Int[np.ndarray, " points"]) -> PowerFactor:
         return PowerFactor(prepared.factor[order], prepared.energy)

@@ -21,7 +21,7 @@ from lfm_tasks.report.encoding import (
     similarity_of_halves,
     statistic_matrix,
 )
-from lfm_tasks.report.layout import MOST_STRESS, dendrogram, groups_in, planar_map
+from lfm_tasks.report.layout import MOST_STRESS, dendrogram, groups_in, nearest_kept, planar_map, quality
 from lfm_tasks.report.sections import embedding_facts, map_facts, preview_facts
 from lfm_tasks.report.tables import ZooView
 from lfm_tasks.statistics.model_pairs import model_distances, pairs_of_models
@@ -224,8 +224,13 @@ def _models(
 def _placed(distances: Float[np.ndarray, "models models"], models: np.ndarray) -> dict[str, Any]:
     """Return a map; its points are left out where they would show other distances than those given."""
     scaling = planar_map(distances)
-    at = _rounded(scaling.points) if scaling.stress <= MOST_STRESS else None
-    return {"models": models.tolist(), "at": at, "stress": round(scaling.stress, 3)}
+    # What the page says decides: not the digits after.
+    stress = round(scaling.stress, 3)
+    word = quality(stress)
+    if word == "none":
+        return {"models": models.tolist(), "at": None, "stress": stress}
+    at, kept = _rounded(scaling.points), nearest_kept(scaling.points, distances)
+    return {"models": models.tolist(), "at": at, "stress": stress, "quality": word, "n_nearest": sum(kept)}
 
 
 def _rounded(values: np.ndarray) -> list[Any]:

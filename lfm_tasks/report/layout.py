@@ -77,30 +77,75 @@ def groups_in(tree: Tree, is_family: Bool[np.ndarray, "models models"]) -> list[
 # Kruskal's stress-1 above which a map shows other distances than those that it was given.
 MOST_STRESS = 0.2
 _N_STEPS, _SETTLED = 500, 1e-7
+# Starts beside the classical scaling, and entries of all their distances, at most; a start counts as better by so much.
+_N_STARTS, _MOST_ENTRIES, _BETTER = 16, 10_000, 1e-4
+# What Kruskal (1964) calls a stress-1 up to this; above the last one no map is drawn.
+_WORDS = {0.025: "excellent", 0.05: "good", 0.1: "fair", MOST_STRESS: "poor"}
 
 
 def planar_map(distances: Float[np.ndarray, "points points"]) -> Scaling:
-    """Return the points of a plane whose distances are nearest to the given ones, by SMACOF from the classical scaling.
+    """Return the points of a plane whose distances are nearest to the given ones: SMACOF from several starts.
 
-    Stress-1 is `Scaling.stress`. The same distances give the same points: no random start is tried.
+    Stress-1 is `Scaling.stress`. The first start is the classical scaling, the others are drawn from a fixed seed, so
+    that the same distances give the same points; axes lie along the most spread, largest coordinates are positive.
 
     References
     ----------
     de Leeuw & Mair (2009), "Multidimensional scaling using majorization: SMACOF in R".
     """
-    points, n_points = classical_scaling(distances, 2).points, len(distances)
-    stress = _stress(points, distances)
+    n_points = len(distances)
+    if not n_points:
+        return Scaling(np.empty((0, 2)), 0.0)
+    n_drawn = min(_N_STARTS, _MOST_ENTRIES // n_points**2)
+    size = distances.mean() * np.random.default_rng(0).standard_normal((n_drawn, n_points, 2))
+    points = np.concatenate([classical_scaling(distances, 2).points[None], size])
+    drawn = _apart(points)
+    stress = _stress(drawn, distances)
     for _ in range(_N_STEPS):
-        drawn = np.linalg.norm(points[:, None] - points, axis=2)
         ratio = np.divide(distances, drawn, out=np.zeros_like(drawn), where=drawn > 0)
-        points = (ratio.sum(axis=1)[:, None] * points - ratio @ points) / n_points
-        before, stress = stress, _stress(points, distances)
-        if before - stress < _SETTLED:
+        points = (ratio.sum(axis=2)[..., None] * points - ratio @ points) / n_points
+        drawn = _apart(points)
+        before, stress = stress, _stress(drawn, distances)
+        if (before - stress < _SETTLED).all():
             break
-    return Scaling(points - points.mean(axis=0) if n_points else points, stress)
+    best = int(np.flatnonzero(stress <= stress.min() + _BETTER)[0])
+    return Scaling(_turned(points[best]), float(stress[best]))
 
 
-def _stress(points: Float[np.ndarray, "points axes"], distances: Float[np.ndarray, "points points"]) -> float:
-    drawn = np.linalg.norm(points[:, None] - points, axis=2)
-    size = float((drawn**2).sum())
-    return float(np.sqrt(((drawn - distances) ** 2).sum() / size)) if size else 0.0
+def quality(stress: float) -> str:
+    """Return Kruskal's word for a stress-1; "none" above `MOST_STRESS`.
+
+    Examples
+    --------
+    >>> quality(0.08), quality(0.3)
+    ('fair', 'none')
+    """
+    return next((word for most, word in _WORDS.items() if stress <= most), "none")
+
+
+def nearest_kept(points: Float[np.ndarray, "points axes"], distances: Float[np.ndarray, "points points"]) -> list[bool]:
+    """Return for each point whether the one drawn nearest to it is a nearest one by the given distances."""
+    drawn, given = (np.where(np.eye(len(distances)) > 0, np.inf, one) for one in (_apart(points), distances))
+    nearest = given[np.arange(len(given)), drawn.argmin(axis=1)]
+    return [bool(near) for near in nearest <= given.min(axis=1) + 1e-6]
+
+
+def _turned(points: Float[np.ndarray, "points axes"]) -> Float[np.ndarray, "points axes"]:
+    centered = points - points.mean(axis=0)
+    _, _, axes = np.linalg.svd(centered, full_matrices=False)
+    turned = centered @ axes.T
+    largest = np.abs(turned).round(6).argmax(axis=0)
+    return np.asarray(turned * np.where(turned[largest, np.arange(turned.shape[1])] < 0, -1.0, 1.0))
+
+
+def _apart(points: Float[np.ndarray, "*starts points axes"]) -> Float[np.ndarray, "*starts points points"]:
+    across, along = (points[..., :, None, axis] - points[..., None, :, axis] for axis in (0, 1))
+    return np.sqrt(across * across + along * along)
+
+
+def _stress(
+    drawn: Float[np.ndarray, "*starts points points"], distances: Float[np.ndarray, "points points"]
+) -> Float[np.ndarray, "*starts"]:
+    size = (drawn**2).sum(axis=(-2, -1))
+    off = ((drawn - distances) ** 2).sum(axis=(-2, -1))
+    return np.sqrt(np.divide(off, size, out=np.zeros_like(size), where=size > 0))

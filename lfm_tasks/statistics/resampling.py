@@ -1,8 +1,10 @@
 """Chance and uncertainty of a score by resampling points: permutation nulls, p-values, intervals from halves."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
+from math import exp, lgamma
 
 import numpy as np
 import scipy  # its parts are imported when they are first used
@@ -79,6 +81,17 @@ class Exchange:
             numbers[rows] = number
         return numbers
 
+    @property
+    def least_p(self) -> float:
+        """One over the number of permutations, one of which is the identity: no p-value is smaller."""
+        if not self.sets:
+            counts = [self.n_points]
+        elif self.moves == "rows":
+            counts = [len(rows) for rows in self.sets]
+        else:
+            counts = [*Counter(len(rows) for rows in self.sets).values()]
+        return exp(-sum(lgamma(count + 1) for count in counts))
+
     def permutation(self, index: int, *, seed: int = 0) -> Int[np.ndarray, " points"]:
         """Return permutation ``index``: the same for every pair, worker and order of work."""
         generator = np.random.Generator(np.random.Philox(key=[seed, index]))
@@ -133,11 +146,14 @@ def p_value(score: float, chance: Float[np.ndarray, " permutations"], *, is_dist
     return float((1 + np.count_nonzero(reached)) / (1 + len(chance)))
 
 
-def tail_p_value(score: float, chance: Float[np.ndarray, " permutations"], *, is_distance: bool = False) -> float:
+def tail_p_value(
+    score: float, chance: Float[np.ndarray, " permutations"], *, is_distance: bool = False, has_stopped: bool = False
+) -> float:
     """Return `p_value`, and beyond what few permutations resolve, that of a Pearson III curve with their moments.
 
     The curve takes over where fewer than 10 of at least 50 permutations reach the score. Its skewness is the
     permutations' plus one standard error √(6/permutations): the estimate is rough, this is its safe side.
+    ``has_stopped``: the permutations are the first of at least 50, and `are_far` ended them.
 
     References
     ----------
@@ -145,7 +161,7 @@ def tail_p_value(score: float, chance: Float[np.ndarray, " permutations"], *, is
     """
     plain = p_value(score, chance, is_distance=is_distance)
     n_reached = round(plain * (1 + len(chance))) - 1
-    if len(chance) < FEWEST_FOR_TAIL or n_reached >= _ENOUGH_REACHED:
+    if n_reached >= _ENOUGH_REACHED or (len(chance) < FEWEST_FOR_TAIL and not has_stopped):
         return plain
     signed = -chance if is_distance else chance
     mean, deviation, raised = raised_moments(signed)
@@ -154,6 +170,25 @@ def tail_p_value(score: float, chance: Float[np.ndarray, " permutations"], *, is
         return plain
     standardized = ((-score if is_distance else score) - mean) / deviation
     return max(upper_share(standardized, raised), float(np.finfo(np.float64).tiny))
+
+
+# Of fewer permutations a curve may give a p-value below that of the only one that is the identity.
+FEWEST_PERMUTATIONS = 1000
+# A score that lies so many deviations beyond so few draws needs no more: p is tiny, and no more is known of it.
+FEW_DRAWS, FAR = 10, 10.0
+
+
+def can_stop(exchange: Exchange, n_permutations: int) -> bool:
+    """Return whether few of so many permutations may speak for all: of at least 50, and 1,000 different ones."""
+    return n_permutations >= FEWEST_FOR_TAIL and exchange.least_p <= 1 / FEWEST_PERMUTATIONS
+
+
+def are_far(
+    scores: Float[np.ndarray, "*sides"], chance: Float[np.ndarray, "draws *sides"], *, is_distance: bool = False
+) -> Bool[np.ndarray, "*sides"]:
+    """Return which scores are better than the mean of some draws by more than ten of their deviations."""
+    beyond = (chance.mean(axis=0) - scores) if is_distance else scores - chance.mean(axis=0)
+    return np.asarray(beyond > FAR * np.maximum(chance.std(axis=0), 1e-9 * np.abs(chance).max(axis=0)))
 
 
 def raised_moments(chance: Float[np.ndarray, " permutations"]) -> tuple[float, float, float]:

@@ -8,21 +8,16 @@ computed once, as three vectors; a pair takes their inner products.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import lgamma, log
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
 from lfm_tasks.statistics.permutation_moments import FEWEST_POINTS, MomentArrays
-from lfm_tasks.statistics.resampling import Exchange
+from lfm_tasks.statistics.resampling import FEWEST_PERMUTATIONS, Exchange
 
 # Strata beyond which the numbers of a space, about their third power, cost more than permutations.
 MOST_STRATA = 32
-
-
-# Of fewer permutations a curve may give a p-value below that of the only one that is the identity.
-_FEWEST_PERMUTATIONS = 1000
 
 
 def has_moments(exchange: Exchange) -> bool:
@@ -35,8 +30,7 @@ def has_moments(exchange: Exchange) -> bool:
         return False
     if not exchange.sets:
         return True
-    n_ways = sum(lgamma(len(rows) + 1) for rows in exchange.sets)
-    return exchange.strata is not None and n_ways >= log(_FEWEST_PERMUTATIONS)
+    return exchange.strata is not None and exchange.least_p <= 1 / FEWEST_PERMUTATIONS
 
 
 @dataclass(frozen=True)

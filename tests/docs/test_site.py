@@ -77,6 +77,15 @@ def test_internal_links__lead_somewhere(page: Path) -> None:
     assert broken == []
 
 
+def test_pictures__are_there_and_used() -> None:
+    used = {
+        (page.parent / target).resolve()
+        for page in PAGES
+        for target in re.findall(r"!\[[^]]*\]\(([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    }
+    assert sorted(used) == sorted(path for path in DOCS.glob("images/*") if path.suffix in {".png", ".svg"})
+
+
 @pytest.mark.parametrize("page", ["README.md", "docs/index.md"])
 def test_first_example__prints_what_stands_there(page: str, capsys: pytest.CaptureFixture[str]) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")

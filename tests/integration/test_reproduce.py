@@ -13,7 +13,7 @@ import pytest
 from lfm_atlas.cli.main import app
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.errors import FolderError
-from lfm_tasks.experiments.stage import EXPERIMENTS, check_evidence_folder
+from lfm_tasks.experiments.stage import EXPERIMENTS, PAPER_EXPERIMENTS, check_evidence_folder
 from lfm_tasks.stores.outputs import GENERATOR
 from lfm_tasks.zoo import write_start
 
@@ -102,9 +102,10 @@ def test_reproduce__refuses_what_the_catalog_has_not_got_and_does_the_rest(
         "robustness: found no labels in the dataset probe, needs the class of each point: add labels",
         "anchors: found 1 networks",
         "sensitivity: found 1 networks",
+        "groundings: found 1 models and too little known of them that a score could agree with, needs two groups of",
     ):
         assert words in printed.err
-    assert "1 experiment, 4 refused" in printed.out
+    assert "1 experiment, 5 refused" in printed.out
     facts = json.loads((tmp_path / "evidence" / "evidence.json").read_text())
     assert list(facts["experiments"]) == ["cost"]
     assert facts["refused"]["robustness"]["reason"] == "missing_source"
@@ -192,7 +193,7 @@ def test_reproduce__does_all_experiments_of_a_tiny_zoo(
     assert app(words, result_action="return_value") == 0
     facts = json.loads((tmp_path / "evidence" / "evidence.json").read_text())
 
-    assert list(facts["experiments"]) == sorted(EXPERIMENTS)
+    assert list(facts["experiments"]) == sorted(PAPER_EXPERIMENTS)
     claims = [claim for result in facts["experiments"].values() for claim in result["claims"]]
     assert {claim["status"] for claim in claims} <= {"supported", "partly", "not supported", "not tested"}
     assert "No stitching: model model1: found no onnx" in " ".join(facts["experiments"]["anchors"]["notes"])

@@ -38,7 +38,7 @@ def add_commands(app: App) -> None:
 def reproduce(
     catalog_path: CatalogPath = DEFAULT_CATALOG,
     *,
-    experiment: Annotated[list[str] | None, Parameter(help="Do this experiment; all without it.", negative="")] = None,
+    experiment: Annotated[list[str] | None, Parameter(help="Do this experiment; without it, all of the paper.", negative="")] = None,
     output: Annotated[Path, Parameter(alias="-o", help="Folder to write into.")] = Path("evidence"),
     prefect: Annotated[bool, Parameter(help="Orchestrate by Prefect; the numbers are the same without.")] = True,
     dask: Annotated[bool, Parameter(help="Work in Dask processes; --no-dask works in this one.")] = True,
@@ -48,14 +48,14 @@ def reproduce(
     """Do the paper's experiments on the models of a catalog: tables, figures, and a page that says what holds."""
     announce_start("the experiments")
     from lfm_tasks.experiments.charts import require_matplotlib
-    from lfm_tasks.experiments.stage import EXPERIMENTS, check_evidence_folder
+    from lfm_tasks.experiments.stage import EXPERIMENTS, PAPER_EXPERIMENTS, check_evidence_folder
 
     try:
         require_matplotlib()
     except ModuleNotFoundError as error:
         print_err(str(error))
         return USAGE
-    names = list(dict.fromkeys(experiment or EXPERIMENTS))
+    names = list(dict.fromkeys(experiment or PAPER_EXPERIMENTS))
     if unknown := [name for name in names if name not in EXPERIMENTS]:
         print_err(f"found no experiment {unknown[0][:100]!r}, needs one of {', '.join(EXPERIMENTS)}")
         return USAGE

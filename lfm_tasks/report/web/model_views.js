@@ -77,12 +77,18 @@ const drawNearest = ({ models: value, low, high, leastQ }) => {
     rows.map((row, r) => [row.name, text(row.value, 3), ...(low ? [interval(row.low, row.high)] : []), text(ahead[r], 3)])));
 };
 
-const drawZooMap = () => {
-  const all = dataset().models, { models, at, stress } = choice.distance === "shared" ? dataset().shared_map : view().map;
+const mostAlike = (m, value) => {
+  const all = dataset().models, others = all.map((_, o) => o).filter((o) => o !== m && !Number.isNaN(value(m, o)));
+  const best = others.reduce((a, b) => (value(m, b) > value(m, a) ? b : a), others[0]);
+  return best === undefined ? [] : [`most alike: ${all[best].name}, ${text(value(m, best), 3)}`];
+};
+const drawZooMap = ({ models: value }) => {
+  const all = dataset().models, { models, at, stress, quality: fit, n_nearest: nNearest } = choice.distance === "shared" ? dataset().shared_map : view().map;
   byId("zoo-stress").textContent = text(stress);
   byId("zoo-none").hidden = Boolean(at);
   byId("part-zoo").hidden = !at;
-  byId("stress").textContent = text(stress, 3);
+  byId("stress").textContent = `${text(stress, 3)}, in his words ${fit}`;
+  byId("map-nearest").textContent = `for ${nNearest} of ${models.length} models`;
   const isFound = (m) => isModelFound(all[m]);
   if (leaveOut("zoo", Boolean(at) && !models.some(isFound), NO_MODEL) || !at) return;
   const kinds = kindsOf(models.map((m) => all[m]));
@@ -93,7 +99,7 @@ const drawZooMap = () => {
   scatter(byId("chart-zoo"), {
     points, groups, width: 640, height: 420, size: 6, mostNamed: 15, legend: choice.facet ? kinds : [],
     said: (i) => `${points[i].name}${choice.facet ? `: ${kinds[points[i].kind].name}` : ""}`,
-    lines: (i) => [points[i].name, ...(choice.facet ? [`${choice.facet}: ${kinds[points[i].kind].name}`] : [])],
+    lines: (i) => [points[i].name, ...(choice.facet ? [`${choice.facet}: ${kinds[points[i].kind].name}`] : []), ...mostAlike(models[i], value)],
     choose: (i) => choosePair(choice.source, points[i].name),
   });
   showWhenOpen("table-zoo", () => table(

@@ -8,14 +8,14 @@ from jaxtyping import Float
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.measures.alignments import AlignedSpace, AlignmentForm, moments_by_rotations, permuted_product
-from lfm_tasks.measures.cross_covariances import FAR, FEW_ROTATIONS, cross_products, most_rotations
+from lfm_tasks.measures.cross_covariances import cross_products, most_rotations
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import PointSets, point_sets
 from lfm_tasks.stages.inventory.correspondence import Resampling
-from lfm_tasks.stages.scores.block import OF_CHANCE, STATISTICS, against_chance, against_moments
+from lfm_tasks.stages.scores.block import OF_CHANCE, STATISTICS, against_chance
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics, tiles_of_pairs
 from lfm_tasks.statistics.permutation_moments import MomentArrays, are_concentrated
-from lfm_tasks.statistics.resampling import Exchange, raised_moments
+from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, can_stop
 
 
 def score_alignments(
@@ -95,16 +95,15 @@ def _by_permutations(
     exchange: Exchange,
     null: NullConfig,
 ) -> Float[np.ndarray, " 4"]:
-    """Return what a symmetric score is by chance; of one that is 10 deviations beyond 10 permutations these are all."""
+    """Return what a symmetric score is by chance; of one that `are_far` from the first permutations these are all."""
     rows = source.rows.astype(np.float32), target.rows.astype(np.float32)
     place_of = np.argsort(sets.order)
     drawn = list[float]()
-    for n_permutations in sorted({min(FEW_ROTATIONS, null.n_permutations), null.n_permutations}):
-        for draw in range(len(drawn), n_permutations):
-            order = place_of[exchange.permutation(draw, seed=null.seed)[sets.order]]
-            drawn.append(form.compare(permuted_product(*rows, order), source, target, 0)[0])
-        chance = np.array(drawn)
-        if found - chance.mean() > FAR * chance.std() > 0 and len(drawn) >= FEW_ROTATIONS:
-            mean, deviation, skewness = (np.array([one]) for one in raised_moments(chance))
-            return against_moments(np.array([found]), MomentArrays(mean, deviation, skewness))[0]
-    return np.array(against_chance(found, np.array(drawn)))
+    for draw in range(null.n_permutations):
+        order = place_of[exchange.permutation(draw, seed=null.seed)[sets.order]]
+        drawn.append(form.compare(permuted_product(*rows, order), source, target, 0)[0])
+        is_few = draw + 1 == FEW_DRAWS and can_stop(exchange, null.n_permutations)
+        if is_few and are_far(np.array(found), np.array(drawn)):
+            break
+    has_stopped = len(drawn) < null.n_permutations
+    return np.array(against_chance(found, np.array(drawn), has_stopped=has_stopped))

@@ -176,14 +176,17 @@ P_VALUE = STATISTICS.index("p_value")
 
 
 def against_chance(
-    score: float, chance: Float[np.ndarray, " permutations"], *, is_distance: bool = False
+    score: float, chance: Float[np.ndarray, " permutations"], *, is_distance: bool = False, has_stopped: bool = False
 ) -> tuple[float, float, float, float]:
-    """Return null mean, the quantile that 1 in 20 permutations beats, calibrated score, p-value; NaN without chance."""
+    """Return null mean, the quantile that 1 in 20 permutations beats, calibrated score, p-value; NaN without chance.
+
+    ``has_stopped``: see `tail_p_value`.
+    """
     if not len(chance) or not np.isfinite(score) or not np.isfinite(chance).all():
         return (np.nan,) * 4
     mean = float(chance.mean())
     edge = float(np.quantile(chance, 0.05 if is_distance else 0.95))
-    p = tail_p_value(score, chance, is_distance=is_distance)
+    p = tail_p_value(score, chance, is_distance=is_distance, has_stopped=has_stopped)
     return mean, edge, calibrated(score, mean, best=0.0 if is_distance else 1.0), p
 
 

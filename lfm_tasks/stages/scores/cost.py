@@ -11,7 +11,6 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from lfm_tasks.config import AtlasConfig
-from lfm_tasks.measures.cross_covariances import FEW_ROTATIONS
 from lfm_tasks.measures.measure import Measure
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.runtime.load import ARRAY_BYTES, MIB, SECONDS, UNIT_BYTES, Load, SpaceSize
@@ -21,6 +20,7 @@ from lfm_tasks.stages.inventory.requests import PairRequest
 from lfm_tasks.stages.scores.block import PART_SIDE, STATISTICS, bytes_together, part_side, tile_side
 from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
+from lfm_tasks.statistics.resampling import FEW_DRAWS
 
 
 @dataclass(frozen=True)
@@ -255,7 +255,8 @@ def measure_work(
         return (_aligned_work if by_rotation else _matched_work)(size, counts, n_permutations, n_halves)
     if measure.is_quadratic and n > MOST_POINTS_SQUARED:
         return {}
-    n_drawn = n_permutations
+    # Of spaces that have to do with each other; of others all are drawn.
+    n_drawn = min(n_permutations, FEW_DRAWS)
     n_prepared = n_spaces * (1 + n_halves + (0 if measure.permute is not None else n_drawn))
     n_compared = n_pairs * (1 + n_halves + n_drawn) * (1 if measure.is_symmetric else 2)
     if not has_coefficients(name):
@@ -338,7 +339,7 @@ def _matched_work(
 ) -> dict[str, float]:
     """Return the amounts of a measure of matched features: products in double and single precision, assignments."""
     (n, d), (n_spaces, n_pairs) = size, counts
-    n_drawn = min(n_permutations, FEW_ROTATIONS)
+    n_drawn = min(n_permutations, FEW_DRAWS)
     return {
         "matched space": n_spaces * n * d,
         "matched pair": n_pairs,

@@ -28,6 +28,7 @@ from lfm_tasks.stages.inventory.correspondence import Resampling, common_ids
 from lfm_tasks.stages.scores.block import (
     OF_CHANCE,
     OF_HALVES,
+    P_VALUE,
     STATISTICS,
     BlockJob,
     BlockScores,
@@ -151,6 +152,7 @@ def score_tile(
             values[:, direction, column, OF_HALVES] = resampled(scores, halves)
     bases = [(sources.bases[source], targets.bases[target]) for source, target in pairs]
     _fill_chance(values, bases, measures, null, exchange)
+    np.maximum(values[..., P_VALUE], exchange.least_p, out=values[..., P_VALUE])
     return TileScores(values, _diagnostics(maps, bases))
 
 

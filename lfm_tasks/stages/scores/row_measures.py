@@ -29,7 +29,7 @@ from lfm_tasks.stages.scores.block import (
 from lfm_tasks.stages.scores.cross_covariance_measures import score_cross_covariances
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, knows_chance, score_family
 from lfm_tasks.stages.scores.trace_measures import score_traces
-from lfm_tasks.statistics.resampling import N_HALVES
+from lfm_tasks.statistics.resampling import FEW_DRAWS, N_HALVES, are_far, can_stop
 from lfm_tasks.statistics.strata_moments import has_moments
 from lfm_tasks.stores.units.store import ids_digest
 
@@ -172,7 +172,10 @@ def score_rows(
     try:
         # What leaves the floating-point range ends as "undefined": a warning would not say whose it is.
         with np.errstate(all="ignore"):
-            return score(name, spaces, pairs, resampling, null)
+            scores = score(name, spaces, pairs, resampling, null)
+        p_values = scores.values[:, :, P_VALUE]
+        np.maximum(p_values, resampling.exchange.least_p, out=p_values)
+        return scores
     except Exception as error:  # numerics of one pair, or another package's code
         if len(pairs) == 1:
             reason = DataError("measure_failed", f"{name}: {type(error).__name__}: {error}")
@@ -273,26 +276,39 @@ def _both_ways(measure: Measure, source: Any, target: Any) -> tuple[float, float
 def _by_permutations(
     spaces: PreparedSpaces, sources: list[str], target: str, resampling: Resampling, null: NullConfig
 ) -> Float[np.ndarray, "sources 2 5"]:
-    """Return score and chance for every source; permutations of the target are shared by all."""
+    """Return score and chance for every source; permutations of the target are shared by all.
+
+    Sources whose scores are far beyond the first few permutations take no part in the others.
+    """
     measure, prepared = spaces.measure, spaces.prepared(target)
-    scores = [_both_ways(measure, spaces.prepared(source), prepared) for source in sources]
-    chance = np.empty((len(sources), null.n_permutations, 2))
+    scores = np.array([_both_ways(measure, spaces.prepared(source), prepared) for source in sources])
+    chance = np.full((len(sources), null.n_permutations, 2), np.nan)
+    is_distance = measure.kind == "distance"
+    left = list(range(len(sources)))
     for draw in range(null.n_permutations):
         order = resampling.exchange.permutation(draw, seed=null.seed)
         rows = spaces.spaces.rows[target]
         permuted = prepare_rows(measure, rows[order]) if measure.permute is None else measure.permute(prepared, order)
-        for place, source in enumerate(sources):
-            chance[place, draw] = _both_ways(measure, spaces.prepared(source), permuted)
-    is_distance = measure.kind == "distance"
-    return np.array(
-        [
-            [
-                (score, *against_chance(score, drawn[:, side], is_distance=is_distance))
-                for side, score in enumerate(both)
+        for place in left:
+            chance[place, draw] = _both_ways(measure, spaces.prepared(sources[place]), permuted)
+        if draw + 1 == FEW_DRAWS and can_stop(resampling.exchange, null.n_permutations):
+            left = [
+                place
+                for place in left
+                if not are_far(scores[place], chance[place, :FEW_DRAWS], is_distance=is_distance).all()
             ]
-            for both, drawn in zip(scores, chance, strict=True)
-        ]
-    )
+            if not left:
+                break
+    found = np.empty((len(sources), 2, 5))
+    found[:, :, 0] = scores
+    for place, drawn in enumerate(chance):
+        has_stopped = place not in left
+        made = drawn[:FEW_DRAWS] if has_stopped else drawn
+        for side, score in enumerate(scores[place].tolist()):
+            found[place, side, 1:] = against_chance(
+                score, made[:, side], is_distance=is_distance, has_stopped=has_stopped
+            )
+    return found
 
 
 def score_activations(

@@ -80,6 +80,7 @@ def test_chance__of_points_in_groups_moves_groups(name: str) -> None:
     generator = np.random.default_rng(8)
     groups = np.repeat(np.arange(20), N_POINTS // 20)
     spaces = {key: generator.standard_normal((20, 6))[groups] for key in "ab"}
+
     def p_of(exchange: Exchange) -> float:
         activations, null = Activations(spaces, {}), NullConfig(n_permutations=200)
         return of(score_rows(name, activations, [("a", "b")], Resampling(exchange, None), null).values[0, 0])["p_value"]
@@ -103,3 +104,31 @@ def test_constant_features__are_zero_whatever_their_value_rounds_to() -> None:
     assert not columns[:, [1, 3]].any()
     np.testing.assert_allclose(np.linalg.norm(columns[:, [0, 2]], axis=0), 1)
     assert MEASURES["soft_match"](rows, rows) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("name", ["hard_match", "rank_similarity_10"])
+def test_few_permutations__end_only_what_lies_far_beyond_them(name: str) -> None:
+    rows = related(12, 0)
+    # "c" is a little of "a" in much noise: near enough to chance that all permutations are drawn.
+    generator = np.random.default_rng(3)
+    spaces = {"a": rows, "b": related(20, 1), "c": 0.15 * rows + generator.standard_normal(rows.shape)}
+    measure = MEASURES[name]
+
+    def chance(n_permutations: int, exchange: Exchange) -> np.ndarray:
+        null, resampling = NullConfig(n_permutations=n_permutations), Resampling(exchange, None)
+        return score_rows(name, Activations(spaces, {}), [("a", "b"), ("a", "c")], resampling, null).values[:, 0]
+
+    free = Exchange(N_POINTS)
+    prepared = {key: measure.prepare(space) for key, space in spaces.items()}
+    assert measure.permute is not None
+    for values, other, n_drawn in zip(chance(60, free), "bc", (10, 60), strict=True):
+        drawn = [
+            measure.compare(prepared["a"], measure.permute(prepared[other], free.permutation(draw)))
+            for draw in range(n_drawn)
+        ]
+        assert of(values)["null_mean"] == pytest.approx(np.mean(drawn), rel=1e-5)
+    assert of(chance(60, free)[0])["p_value"] < 1e-6
+    # Fewer than 50 may not speak for more than they are; and of six different ones none is below 1/6.
+    assert of(chance(20, free)[0])["p_value"] == pytest.approx(1 / 21)
+    few = Exchange(N_POINTS, tuple(np.arange(N_POINTS).reshape(3, -1)), "sets")
+    assert of(chance(60, few)[0])["p_value"] >= 1 / 6 - 1e-12
