@@ -220,7 +220,7 @@ def _visible(text: str) -> str:
 
 
 class AtlasConfig(Settings):
-    """What is computed, and where it is written; paths are relative to the catalog."""
+    """Settings of the computation, and the folders it writes to; paths are relative to the catalog."""
 
     title: Annotated[Annotated[str, Field(max_length=120)], AfterValidator(_visible)] | None = Field(
         default=None, description="heading of the page"

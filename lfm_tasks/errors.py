@@ -47,7 +47,7 @@ REASONS: dict[str, str] = {
 
 
 def one_line(text: str, most: int = 200) -> str:
-    """Return what a library says as one printable line; ``most``: how many of its characters are kept."""
+    """Return the message of a library as one printable line of at most ``most`` characters."""
     return ascii(" ".join(text.split())[:most])[1:-1]
 
 

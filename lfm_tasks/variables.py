@@ -119,7 +119,7 @@ def _compiled(rules: tuple[tuple[str, str], ...]) -> re.Pattern[str]:
 def hidden_values(
     variables: Mapping[str, str], texts: Iterable[ExpandedText] = (), root: Path = Path("/"), known: Iterable[str] = ()
 ) -> HiddenValues:
-    """Return what hides the values of ``variables``, and the paths that they are in.
+    """Return the function that hides the values of ``variables`` and the paths that contain them.
 
     Parameters
     ----------

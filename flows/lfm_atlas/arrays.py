@@ -78,7 +78,7 @@ def _as_numpy(value: Any, name: str) -> np.ndarray:
 
 
 def _culprit(value: Any) -> str:
-    """Return what is no number: of a data frame its columns by name."""
+    """Return the part of an input that is not numeric, in words; of a data frame its columns by name."""
     if hasattr(value, "iloc"):
         columns = [str(name) for name, dtype in value.dtypes.items() if getattr(dtype, "kind", "O") not in "fiub"]
         if columns:

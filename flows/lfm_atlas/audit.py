@@ -48,7 +48,7 @@ class AuditParameters:
 
 @dataclass(frozen=True)
 class AuditTarget:
-    """What is audited, and what may be done for it: the choice of whoever starts the process, not of a flow run."""
+    """The target of an audit and what code may run for it: set by the process that serves audits, never by a flow run."""
 
     catalog: str
     trust_code: bool = False

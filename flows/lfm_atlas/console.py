@@ -179,7 +179,7 @@ def print_out(text: str) -> None:
 
 @dataclass
 class _Terminal:
-    """What this process hides in what it prints: the values in the catalog that it has read."""
+    """The text that this process hides in its output: values of environment variables in the catalog that it has read."""
 
     hidden: HiddenValues = NOTHING_HIDDEN
 

@@ -102,7 +102,7 @@ class LatentFunctionalMap(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Bas
         return self.fitted_map_.transfer(validate_data(self, z, dtype=np.float64, reset=False))
 
     def __sklearn_tags__(self) -> Any:
-        """Return what scikit-learn may assume: a target is needed, of several columns."""
+        """Return the assumptions that scikit-learn may make: the target is required and has several columns."""
         tags = super().__sklearn_tags__()
         tags.target_tags.required = True
         tags.target_tags.multi_output = True

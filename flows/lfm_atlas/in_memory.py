@@ -47,7 +47,7 @@ _SETTINGS = frozenset(AtlasConfig.model_fields) - _NOT_OF_NUMBERS
 
 @dataclass(frozen=True)
 class Score:
-    """What one measure says of two arrays, from the first to the second.
+    """The value of one measure of two arrays, from the first to the second, with its context.
 
     Attributes
     ----------

@@ -152,7 +152,7 @@ def _silence(address: str, proxy: str) -> str:
 
 
 def _without_access(address: str) -> str:
-    """Return what a message may show of an address: no user and no password."""
+    """Return an address without user and password, as messages may show it."""
     scheme, separator, rest = address.partition("://")
     authority, slash, path = rest.partition("/")
     return f"{scheme}{separator}{authority.rpartition('@')[2]}{slash}{path}"[:200] if separator else address[:200]

@@ -68,7 +68,7 @@ def set_prefect_defaults() -> None:
 
 
 def settings_of_run(home: Path, secret: str) -> dict[str, str | None]:
-    """Return what to set in this process (None: to unset) for a server of its own, of which it is the client.
+    """Return the environment variables (None: unset) of a process that is the client of its own server.
 
     Parameters
     ----------

@@ -7,12 +7,14 @@ It is no plug-in: it reads vectors, which the store has and an atlas has not.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
 from lfm_tasks.catalog.sections import Canary
 from lfm_tasks.checks import Finding, Measurement, PublishedAtlas, Skipped, Unjudged
+from lfm_tasks.checks.histograms import histogram
 from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stores.units.store import UnitStore
 
@@ -38,6 +40,7 @@ def evaluate_canary_of(
         return Skipped("no model of the canary is in the baseline under its version")
     units = {str(receipt.facts["content"]): receipt.key for receipt in store.receipts("activations")}
     findings: list[Finding] = []
+    cosines: list[float] = []
     least, n_rows = 1.0, 0
     for name in kept:
         content = [_content(side, canary.dataset, name) for side in (current, baseline)]
@@ -58,6 +61,7 @@ def evaluate_canary_of(
         moved = _moved(rows[0][0][now], rows[1][0][before])
         n_rows += len(ids)
         least = min(least, float(moved.cosine.min(initial=1.0)))
+        cosines += moved.cosine.tolist()
         findings += _beyond(name, ids, moved, canary)
     findings.sort(key=lambda row: -np.inf if row["distance"] is None else -row["distance"])
     message = f"the vectors of {len(kept)} spaces are those of the baseline, the least cosine is {least:.6f}"
@@ -67,7 +71,15 @@ def evaluate_canary_of(
         moved_rows = f"{len(findings)} vectors moved, the farthest {first['space']} {first['id']}"
         what = "another model answers" if least < canary.at_least else "vectors of other lengths come"
         message = f"{moved_rows} ({by}): {what} under the same name and version"
-    null = {"of": "rows whose vectors are not the same bytes as in the baseline", "n": n_rows}
+    null: dict[str, Any] = {"of": "rows whose vectors are not the same bytes as in the baseline", "n": n_rows}
+    null["histograms"] = histogram(
+        cosines,
+        "cosine of each of these rows with what it was",
+        limit=canary.at_least,
+        found=[cosine for cosine in cosines if cosine < canary.at_least],
+        # As far below the limit as it is below 1, or as far as rows moved.
+        ends=(min(2 * canary.at_least - 1, least, 0.999), 1.0),
+    )
     return Measurement(bool(findings), least, canary.at_least, message, findings[:_N_SHOWN], null)
 
 

@@ -62,7 +62,7 @@ def write_audit(
 
 
 def history_line(facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what the history keeps of an audit."""
+    """Return the line of ``history.jsonl`` for an audit."""
     kept = ("time", "verdict", "atlas", "baseline", "promoted", "computed")
     checks = {check["name"]: {"status": check["status"], "observed": check["observed"]} for check in facts["checks"]}
     return {name: facts[name] for name in kept} | {"checks": checks}

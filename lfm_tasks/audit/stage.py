@@ -234,7 +234,7 @@ _NOTE = (
 
 
 def audit_facts(run: Run, current: PublishedAtlas, audit: Audit) -> dict[str, Any]:
-    """Return what ``audit.json`` holds of an audit."""
+    """Return the content of ``audit.json`` for an audit."""
     return {
         "schema_version": AUDIT_VERSION,
         "program": f"lfm-atlas {__version__}",

@@ -32,7 +32,7 @@ _MODEL_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".h5", ".msgpack
 
 @dataclass(frozen=True)
 class FolderKind:
-    """What a folder of a checkpoint is: the sections that can take it, the fitting one first, and what it reads.
+    """The kind of a checkpoint's folder: the sections that can take it, the best first, and the inputs that it reads.
 
     ``reads`` is empty where no file tells. ``has_towers``: it holds several networks, of which one has to be chosen.
     """
@@ -51,7 +51,7 @@ class NoCheckpoint:
 
 
 def folder_kind(folder: Path, base: Path | None = None) -> FolderKind | NoCheckpoint:
-    """Return what ``folder`` is; never raises for what lies in it.
+    """Return the kind of ``folder``; its content never raises.
 
     Parameters
     ----------

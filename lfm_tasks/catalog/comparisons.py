@@ -108,7 +108,7 @@ WITHOUT_IDS = ("labels", "unsupervised")
 
 @dataclass(frozen=True)
 class ModelFacts:
-    """What comparisons choose a model by, beside its name."""
+    """The facts by which comparisons choose models, beside their names."""
 
     datasets: tuple[str, ...]
     meta: Mapping[str, Any]

@@ -106,7 +106,7 @@ class DatasetIds(create_model("DatasetIds", __base__=DatasetFile, **_AS)):  # ty
 
     @property
     def form(self) -> IdForm | None:
-        """What is compared of each id; None: the id as it is."""
+        """The part of each id that is compared; None: the whole id."""
         form: IdForm | None = getattr(self, "as")
         return form
 
@@ -116,7 +116,7 @@ class ModelIds(create_model("ModelIds", __base__=ModelFile, **_AS)):  # type: ig
 
     @property
     def form(self) -> IdForm | None:
-        """What is compared of each id; None: the id as it is."""
+        """The part of each id that is compared; None: the whole id."""
         form: IdForm | None = getattr(self, "as")
         return form
 
@@ -182,7 +182,7 @@ class Images(Settings):
 
     @property
     def kind(self) -> Literal["files", "array", "table"]:
-        """What the images lie in."""
+        """The kind of source that the images lie in."""
         if self.path.lower().endswith(_ARRAYS):
             return "array"
         return "files" if has_wildcard(self.path) and not self.path.lower().endswith(_TABLES) else "table"
@@ -206,7 +206,7 @@ class Images(Settings):
 
 
 class Dataset(Settings):
-    """What models are compared on: shipped (``builtin``), raw (``texts``, ``images``), or named by ``ids``."""
+    """The inputs that models are compared on: shipped (``builtin``), raw (``texts``, ``images``), or named by ``ids``."""
 
     builtin: Literal["digits"] | None = None
     split: Literal["train", "probe"] | None = None
@@ -236,7 +236,7 @@ class Dataset(Settings):
 
     @property
     def kind(self) -> Literal["texts", "images", "numbers", "nothing"]:
-        """What a network can be run on."""
+        """The kinds of inputs that a network can run on."""
         if self.texts is not None:
             return "texts"
         if self.images is not None:

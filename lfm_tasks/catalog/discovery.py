@@ -102,7 +102,7 @@ def discover_models(
 
 @dataclass(frozen=True)
 class _Candidate:
-    """What ``{model}`` stands for in a path, and why the section leaves it to others, "" if it takes it.
+    """The value of ``{model}`` in a path, and why the section leaves it to others; "" if it takes it.
 
     ``rank`` is 0 for the section whose library the folder was written by. ``is_fault``: it should have been a model.
     ``version``: its number in an MLflow registry, whose folder ``path`` then is; ``problem``: why it cannot be taken.
@@ -136,7 +136,7 @@ class _Search:
     kinds: dict[tuple[Path, Path | None], FolderKind | NoCheckpoint] = field(default_factory=dict)
 
     def candidates(self, section: str) -> Iterator[_Candidate]:
-        """Yield what fits the patterns of a section, in the order of names; hidden files are passed over."""
+        """Yield the files that fit the patterns of a section, in the order of names; hidden files are skipped."""
         discovery = self.discoveries[section]
         by_name: dict[str, list[_Candidate]] = {}
         for index, source in enumerate(discovery.sources):
@@ -146,7 +146,7 @@ class _Search:
             yield _joined(discovery, parts)
 
     def _of_source(self, discovery: Discovery, source: RowSource) -> Iterator[_Candidate]:
-        """Yield what fits the pattern of one source of a section, in the order of names."""
+        """Yield the files that fit the pattern of one source of a section, in the order of names."""
         parts = PurePath(model_pattern(source).replace("{dataset}", source.dataset)).parts
         if discovery.mlflow is not None:
             yield from self._registered(discovery, source, parts[1:])
@@ -174,7 +174,7 @@ class _Search:
     def _found(
         self, discovery: Discovery, source: RowSource, name: str, path: Path, below: list[str]
     ) -> _Candidate | None:
-        """Return what a section makes of a file or folder; None if it passes over it."""
+        """Return the candidate model of a file or folder in a section; None if the section skips it."""
         if isinstance(source, CheckpointModel):
             return self._checkpoint(discovery.kind, source, name, path, below)
         fits = _exists(path, below) or _is_folder_of_model(source, path.joinpath(*below))
@@ -240,7 +240,7 @@ def _declared_folders(declared: Mapping[str, Model], root: Path) -> frozenset[st
 
 
 def _joined(discovery: Discovery, parts: Sequence[_Candidate]) -> _Candidate:
-    """Return what the sources of a section make of one name: a model on all datasets whose source takes it."""
+    """Return the model of one name in a section, on all datasets whose source takes it."""
     taken = [found for found in parts if not found.declined and not found.problem] or list(parts[:1])
     sources = [index for found in taken for index in found.sources]
     declined = {found.sources[0]: f": {found.declined}" for found in parts if found.declined}

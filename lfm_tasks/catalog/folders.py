@@ -88,7 +88,7 @@ def _forbidden(place: _Place, other: _Place, kind: str) -> Relation | None:
 
 
 def relation_of(first: tuple[str, ...], second: tuple[str, ...]) -> Relation | None:
-    """Return what the path of the first parts is to that of the second; None if they lie apart.
+    """Return how the first path relates to the second (equal, inside, around); None if they are apart.
 
     Examples
     --------

@@ -35,7 +35,7 @@ _SIZES = ("atlas", "atlas.graph", "atlas.graph.n_neighbors", "atlas.n_eigenpairs
 
 @dataclass(frozen=True)
 class CheckedSections:
-    """What the sections of a file say: ``sections`` without the parts that ``problems`` are told of, ``removed``."""
+    """The sections of a file without the parts that ``problems`` reports, which are in ``removed``."""
 
     sections: CatalogText | None
     problems: list[Problem]

@@ -116,7 +116,7 @@ def _near(name: str, known: Iterable[str]) -> list[str]:
 
 
 def alias_of(name: str) -> str | None:
-    """Return what a model called ``openai/clip-vit`` is called here, as in the hub's cache; None for other names.
+    """Return the name here of a model such as ``openai/clip-vit``, as in the hub's cache; None for other names.
 
     Examples
     --------
@@ -197,6 +197,18 @@ def fill_pattern(pattern: str, **values: str) -> str:
 
     A value never adds a folder to a path: ValueError if it holds ``/``, ``\``, NUL or is ``..``.
 
+    Parameters
+    ----------
+    pattern
+        Text with fields such as ``{model}``.
+    values
+        Value of each field by name.
+
+    Raises
+    ------
+    ValueError
+        If a value holds ``/``, ``\``, NUL or is ``..``.
+
     Examples
     --------
     >>> fill_pattern("zoo/{model}/{layer}.npy", model="resnet18")
@@ -220,6 +232,13 @@ def expand_layers(patterns: Sequence[str], layer_names: Sequence[str]) -> tuple[
 
     A pattern is a glob (``*``, ``?``, ``[ab]``) or a full name; with ``!`` in front it excludes layers. Where every
     pattern excludes, it excludes from all layers.
+
+    Parameters
+    ----------
+    patterns
+        Globs and names, ``!`` in front excludes.
+    layer_names
+        Layers of the model, in its order.
 
     Raises
     ------

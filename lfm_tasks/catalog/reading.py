@@ -329,6 +329,11 @@ def catalog_yaml(catalog: Catalog) -> str:
 
     Settings of the run are written out; of a dataset or a model, what differs from the defaults. ``storage`` stays a
     name: what gives access is never part of a catalog.
+
+    Parameters
+    ----------
+    catalog
+        A catalog that was read and checked.
     """
     sections: dict[str, Any] = {"version": catalog.version}
     if catalog.links:

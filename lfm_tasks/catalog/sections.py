@@ -46,7 +46,7 @@ class Canary(Settings):
 
 
 class AuditConfig(Settings):
-    """What ``lfm-atlas audit`` checks, and where it writes; paths are relative to the catalog."""
+    """The checks of ``lfm-atlas audit`` and the folders it writes to; paths are relative to the catalog."""
 
     path: PathText = Field(default="audits", min_length=1, description="folder of audit.json, the page and the history")
     baseline: PathText = Field(default="baseline", min_length=1, description="folder of the atlas to compare with")
@@ -97,12 +97,12 @@ class CatalogText(Settings):
         return self
 
     def port_of(self, reference: str, candidate: str) -> Port | None:
-        """Return what the section ``parity`` says of two models; None if it does not name them."""
+        """Return the entry of two models in the section ``parity``; None if it does not name them."""
         ports = self.parity.values()
         return next((one for one in ports if (one.reference, one.candidate) == (reference, candidate)), None)
 
     def model_facts(self) -> dict[str, ModelFacts]:
-        """Return what comparisons choose models by: the datasets and ``meta`` of each."""
+        """Return the facts by which comparisons choose models: the datasets and ``meta`` of each."""
         return {name: ModelFacts(model.datasets, model.meta) for name, model in self.models.items()}
 
 
@@ -219,6 +219,18 @@ def on_scheduler(catalog: Catalog, scheduler: str) -> Catalog:
     """Return the catalog with another scheduler: an address, or a scheduler file relative to the working directory.
 
     ValueError if it is neither.
+
+    Parameters
+    ----------
+    catalog
+        The catalog.
+    scheduler
+        ``tcp://`` or ``tls://`` with host and port, or the path of a scheduler file.
+
+    Raises
+    ------
+    ValueError
+        If ``scheduler`` is neither.
     """
     where = scheduler if "://" in scheduler else str(Path(scheduler).absolute())
     former = catalog.cluster if isinstance(catalog.cluster, AddressCluster) else None

@@ -44,7 +44,7 @@ Finding = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Measurement:
-    """What a check measured, and whether that breaks its limit.
+    """The result of a check: the measured value, and whether it breaks the limit.
 
     ``observed`` is the number that the limit ``threshold`` is about. ``findings`` is the evidence, the worst first;
     ``null`` what chance or habit looks like.
@@ -94,7 +94,7 @@ class ZooCheck(Check):
     """A check of one atlas."""
 
     def evaluate(self, current: "PublishedAtlas") -> Measurement | Skipped | Unjudged:
-        """Return what is measured of the atlas, why there is nothing to measure, or why it cannot be told."""
+        """Return the measurement of the atlas, or why there is nothing to measure or no way to judge it."""
         raise NotImplementedError(_without_method(type(self), "evaluate(self, current)"))
 
 
@@ -107,7 +107,7 @@ class BaselineCheck(Check):
     compares_numbers: ClassVar[bool] = True
 
     def evaluate(self, current: "PublishedAtlas", baseline: "PublishedAtlas") -> Measurement | Skipped | Unjudged:
-        """Return what is measured between both, why there is nothing to measure, or why it cannot be told."""
+        """Return the measurement between both atlases, or why there is nothing to measure or no way to judge it."""
         raise NotImplementedError(_without_method(type(self), "evaluate(self, current, baseline)"))
 
 

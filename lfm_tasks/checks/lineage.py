@@ -212,7 +212,7 @@ def _shares_weights(current: PublishedAtlas, pair: "Relation") -> bool:
 
 
 def _weights(current: PublishedAtlas, pair: "Relation") -> str:
-    """Return what the weights of two models say, in words; empty where they are not at hand."""
+    """Return the evidence of the weights of two models, in words; empty without weights."""
     agreement = current.weights.get(frozenset((pair.source, pair.target)))
     if agreement is None:
         return ""

@@ -118,7 +118,7 @@ def _files(pattern: str) -> list[Path]:
 
 
 class _Drafting:
-    """What is known of the files so far."""
+    """The facts about the files that are known so far."""
 
     def __init__(self, pattern: str, home: Path, files: list[Path], data: list[Path]) -> None:
         self.pattern, self.home, self.remarks = pattern, home, list[str]()
@@ -299,7 +299,7 @@ class _Drafting:
                 self.remarks.append(f"{error}; the catalog passes it over")
 
     def _name(self, path: Path) -> str:
-        """Return what ``{model}`` stands for in the path of a file."""
+        """Return the value of ``{model}`` in the path of a file."""
         parts = PurePath(self.pattern).parts
         level = next((index for index, part in enumerate(parts) if has_wildcard(part)), len(parts) - 1)
         entry = path.parts[level]

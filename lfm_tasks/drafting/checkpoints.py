@@ -146,7 +146,7 @@ def _networks(folder: Path, home: Path, *, has_towers: bool) -> list[_Member]:
 
 
 def _usual_places(zoo: Path, home: Path) -> list[Path]:
-    """Return what lies in the catalog's folder and beside the zoo, and one folder below, the zoo itself left out."""
+    """Return the files in the catalog's folder, beside the zoo, and one folder below, without the zoo itself."""
     places: list[Path] = []
     for folder in dict.fromkeys((home.resolve(), zoo.resolve().parent)):
         for entry in sorted(_entries(folder)):
@@ -335,7 +335,7 @@ def _unusable_lines(left_out: Sequence[str], zoo: str) -> Iterator[str]:
 
 
 def _license_lines(members: Sequence[_Member]) -> Iterator[str]:
-    """Yield what model cards claim, as a check that nobody has agreed to yet."""
+    """Yield the lines of a license check that model cards suggest, as a comment to be confirmed."""
     named = {member.folder: folder_facts(member.folder).get("license") for member in members}
     claims: dict[str, list[str]] = {}
     for folder, fact in named.items():

@@ -44,7 +44,7 @@ class CostJob:
 
 @dataclass(frozen=True)
 class _Steps:
-    """What a measure does: ``prepare`` once for a space, ``compare`` once for a pair."""
+    """The two steps of a measure: ``prepare`` once for a space, ``compare`` once for a pair."""
 
     prepare: Callable[[np.ndarray], Any]
     compare: Callable[[Any, Any], Any]
@@ -129,7 +129,7 @@ def time_measures(job: CostJob) -> list[dict[str, Any]]:
 
 
 def _pairs(source: SourceZoo) -> list[tuple[tuple[str, str], tuple[str, str]]]:
-    """Return the same layers of two networks of one architecture; of a single network, neighboring layers."""
+    """Return pairs of equal layers of two networks of one architecture; of a single network, neighboring layers."""
     networks = source.networks()
     if len(networks.models) > 1:
         first, second = networks.models[:2]

@@ -36,7 +36,7 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Claim:
-    """What was published, what was measured here, and whether that supports it."""
+    """A published statement, the measurement here, and whether it supports the statement."""
 
     published: str
     measured: str
@@ -69,7 +69,7 @@ class ResultFigure:
 
 @dataclass(frozen=True)
 class ExperimentResult:
-    """What one experiment measured; its ``settings`` were fixed before anybody looked at its numbers."""
+    """The result of one experiment; its ``settings`` were fixed before its numbers were known."""
 
     name: str
     title: str
@@ -158,7 +158,7 @@ def _shown(value: Any) -> str:
 
 
 def _facts(catalog: Catalog, results: Sequence[ExperimentResult | SkippedExperiment]) -> dict[str, Any]:
-    """Return what programs read: settings, seeds, claims and the rows of all tables that the page shows."""
+    """Return the machine-readable result: settings, seeds, claims and the rows of all tables on the page."""
     return {
         "schema_version": EVIDENCE_VERSION,
         "versions": versions(),

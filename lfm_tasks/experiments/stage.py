@@ -70,7 +70,7 @@ def source_zoo(run: Run, zoo: Zoo, spaces: tuple[RecordedSpace, ...]) -> SourceZ
 
 
 def prepare_spaces(source: SourceZoo, name: str, folder: Path) -> tuple[Path, ...] | SkippedExperiment:
-    """Write what an experiment compares; return its catalogs, or what the source zoo lacks for it."""
+    """Write the spaces that an experiment compares; return its catalogs, or the parts that the source zoo lacks."""
     try:
         return EXPERIMENTS[name].prepare(source, folder)
     except DataError as error:

@@ -34,7 +34,7 @@ _LEAST_SPREAD = 0.02
 
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks for a common origin of each pair of models; NaN where nothing can be said.
+    """Evidence for a common origin of each pair of models; NaN where there is none.
 
     ``log_odds`` of a common origin if it were as likely as not beforehand; ``own_layers`` and ``others`` the two
     witnesses' parts; ``family``: deviations above what is usual for the two models.

@@ -214,6 +214,13 @@ def linear_cka_matrix(spaces: Sequence[RowsOnDisk], *, block_rows: int = 256) ->
     n²(Σd + S²/2) multiplications for S spaces, where pair by pair through features takes n(Σd)². Whichever is less is
     taken. Beside the spaces it holds S × block_rows² numbers, or through features block_rows × Σd and d².
 
+    Parameters
+    ----------
+    spaces
+        Spaces on disk, with the same points in the same order.
+    block_rows
+        Rows of a tile, ≥ 1.
+
     Raises
     ------
     ValueError

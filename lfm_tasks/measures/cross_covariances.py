@@ -26,7 +26,7 @@ _NO_DIRECTION = 1e-7
 
 @runtime_checkable
 class CrossValue(Protocol):
-    """What a `CrossForm` makes of sums of singular values."""
+    """The value that a `CrossForm` computes from sums of singular values."""
 
     def __call__(self, nuclear: Values, source: Values, target: Values, n_directions: Values) -> Values:
         """Return values from sums of singular values, the norms of both, and the smaller number of directions."""
@@ -90,7 +90,7 @@ def span(rows: Float[np.ndarray, "points features"], sets: PointSets) -> Span:
 
 @dataclass(frozen=True)
 class SetTransforms:
-    """What a form makes of a span on each set of points: U times ``transforms`` are Z, up to a rotation of its columns.
+    """Transforms of a span on each set of points: U times ``transforms`` are Z, up to a rotation of its columns.
 
     Linear forms have no ``transforms``: they scale U by the singular values. ``lengths``: of the directions of Z on all
     points. ``norms``: ‖Z‖. ``n_directions``: how many there are, in the set that has most of them ``directions``.

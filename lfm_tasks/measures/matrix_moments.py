@@ -39,7 +39,7 @@ from lfm_tasks.statistics.strata_moments import (
 
 @dataclass(frozen=True)
 class MatrixChance:
-    """What the permutation moments of a pair need of one centered matrix.
+    """Sums over one centered matrix from which the permutation moments of its pairs follow.
 
     ``off`` and ``on``: the means off and on its diagonal. ``sums``: of the matrix less these, by set partition.
     ``norm``: ‖K‖. ``spectrum``: the largest eigenvalues of the matrix less its means. ``concentration``: of its rows.
@@ -66,7 +66,7 @@ class _Centered:
 
 
 def matrix_chance(space: SpaceRows, matrix: TiledMatrix, sets: PointSets, form: MatrixForm) -> MatrixChance:
-    """Return what chance needs of one space, from two passes over the tiles of its matrix.
+    """Return the sums for the chance level of one space, from two passes over the tiles of its matrix.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def moments_of_cosines(sources: Sequence[MatrixChance], targets: Sequence[Matrix
 
 @dataclass(frozen=True)
 class MatrixStrata:
-    """What the moments of a pair within strata need of one centered matrix: its norm ‖K‖, and sums of its blocks.
+    """Sums over one centered matrix for moments within strata: its norm ‖K‖, and sums of its blocks.
 
     ``concentration``: of its rows.
     """
@@ -136,7 +136,7 @@ class MatrixStrata:
 def matrix_in_strata(
     space: SpaceRows, matrix: TiledMatrix, sets: PointSets, form: MatrixForm, strata: Int[np.ndarray, " points"]
 ) -> MatrixStrata:
-    """Return what chance within strata needs of one space, from two passes over the tiles of its matrix.
+    """Return the sums for chance within strata of one space, from two passes over the tiles of its matrix.
 
     Parameters
     ----------

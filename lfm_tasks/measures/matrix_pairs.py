@@ -115,7 +115,7 @@ def _effects(
     diagonals: Float[np.ndarray, "spaces points"] | None,
     centering: Centering,
 ) -> list[tuple[float, Float[np.ndarray, "spaces numbers"]]]:
-    """Return what centering adds to ⟨K, L⟩: factors, and vectors of each space whose inner products they multiply."""
+    """Return the terms that centering adds to ⟨K, L⟩: factors, and the vectors whose inner products they multiply."""
     n, totals = row_sums.shape[1], row_sums.sum(axis=1, keepdims=True)
     if centering == "pairs":
         return [(-1 / (n * (n - 1)), totals)]

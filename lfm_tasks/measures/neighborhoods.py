@@ -124,7 +124,7 @@ def _hsic(first: csr_array, second: csr_array) -> float:
 
 
 def _permuted_weighted(prepared: WeightedNeighborhoods, order: Int[np.ndarray, " points"]) -> WeightedNeighborhoods:
-    """Return the same rows in another order: row i is what row order[i] was."""
+    """Return the rows in another order: row i is row order[i] of the input."""
     products, mask = (of[order][:, order] for of in (prepared.products, prepared.mask))
     return WeightedNeighborhoods(products, mask)
 

@@ -21,7 +21,7 @@ Factor = Callable[[Rows], Float[np.ndarray, "points rank"]]
 
 @runtime_checkable
 class TraceValue(Protocol):
-    """What a `TraceForm` makes of ‖F_yᵀF_x‖², ‖F_xᵀF_x‖², ‖F_yᵀF_y‖²."""
+    """The value that a `TraceForm` computes from ‖F_yᵀF_x‖², ‖F_xᵀF_x‖², ‖F_yᵀF_y‖²."""
 
     def __call__(self, trace: Values, source: Values, target: Values) -> Values:
         """Return the measure, monotone in the first."""

@@ -26,7 +26,7 @@ _SAME_FACTOR = 1e-3
 
 @dataclass(frozen=True)
 class Transformation:
-    """What carries the reference's rows to the candidate's: one of `KINDS`, words, the share that it explains."""
+    """The transformation from the reference's rows to the candidate's: one of `KINDS`, words, the share it explains."""
 
     kind: str
     words: str

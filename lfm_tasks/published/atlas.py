@@ -534,7 +534,7 @@ class Atlas:
         raise AtlasError(f"{said}, needs one of them: say which, dataset={having[0]!r} (--dataset {having[0]})")
 
     def _unknown(self, name: str) -> AtlasError:
-        """Return what to say of a name that no dataset has a model or a space of."""
+        """Return the message for a name that is no model and no space of any dataset."""
         errors = []
         for dataset in self.datasets:
             try:

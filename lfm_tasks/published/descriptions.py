@@ -76,7 +76,7 @@ def _cell(value: float) -> str:
 def counted(
     scores: "xr.Dataset", models: Sequence[Mapping[str, Any]], failures: Sequence[Mapping[str, Any]]
 ) -> dict[str, Any]:
-    """Return what the summary of an atlas says of some of its spaces."""
+    """Return the counts in the summary of an atlas for some of its spaces."""
     is_pair = ~np.eye(scores.sizes["source"], dtype=bool) & (scores["n_points"].values > 0)[:, :, None]
     is_pair &= (scores["n_points"].values > 0)[:, None, :]
     without = is_pair & ~np.isfinite(scores["score"].values).any(axis=scores["score"].get_axis_num("measure"))

@@ -124,7 +124,7 @@ def _is_empty(atlas: Atlas, measure: str | None, dataset: str | None) -> bool:
 
 
 def _of_spaces(scores: xr.Dataset) -> dict[str, np.ndarray]:
-    """Return what is known of each space, such as its model, by name."""
+    """Return the facts about each space, such as its model, by name."""
     return {
         str(name).removeprefix("source_"): values.values
         for name, values in scores.coords.items()

@@ -248,7 +248,7 @@ def status_names(cells: "xr.Dataset") -> np.ndarray:
 
 
 def reason_of(status: str) -> str:
-    """Return what a status means, in words; "" for ``ok``."""
+    """Return the meaning of a status in words; "" for ``ok``."""
     return {"ok": "", "not_computed": "no run has computed it", **REASONS}.get(status, "")
 
 

@@ -121,7 +121,7 @@ def model_address(view: ZooView, model: str) -> str:
 
 
 def _descent(view: ZooView) -> Sentence | None:
-    """Return what models declare of their origin, and whether activations say so."""
+    """Return the sentences on declared origins, and whether activations agree with them."""
     if len(view.models) < 2:
         return None
     pair_of = {frozenset((one.source, one.target)): one for one in view.related}
@@ -218,7 +218,7 @@ def _best_facet(view: ZooView) -> str:
 
 
 def _certainty(view: ZooView, summary: Mapping[str, Any]) -> Sentence:
-    """Return what failed and what is not certain."""
+    """Return the sentences on failures and on results that are not certain."""
     parts: list[str | Link] = []
     counts = summary["counts"]
     n_failed, n_pairs = counts["failures"], counts.get("directed_pairs_without_score", 0)
@@ -248,7 +248,7 @@ _CHANGES = ("missing", "changed_weights_same_version", "drift")
 
 
 def _change(audit: Mapping[str, Any] | None) -> Sentence:
-    """Return what an audit found against the baseline."""
+    """Return the sentences on changes against the baseline of an audit."""
     if audit is None:
         text = "What changed is not on this page: lfm-atlas audit compares the atlas with a baseline"
         return Sentence("Change", "fine", (text, "."))

@@ -16,14 +16,14 @@ MOST_FINDINGS = 500
 
 @dataclass(frozen=True)
 class AuditFacts:
-    """What ``audit.json`` says, and the lines of history, the oldest first."""
+    """The content of ``audit.json``, and the lines of the history, the oldest first."""
 
     facts: Mapping[str, Any]
     past: Sequence[Mapping[str, Any]]
 
     @property
     def first(self) -> list[Mapping[str, Any]]:
-        """What to do first: the checks that are broken, those that fail the audit before the others."""
+        """The broken checks, those that fail the audit first."""
         broken = [check for check in self.facts["checks"] if check["status"] in _URGENCY]
         return sorted(broken, key=lambda check: (not check["enforced"], _URGENCY[check["status"]]))
 
@@ -77,28 +77,30 @@ def finding_address(finding: Mapping[str, Any], page: str) -> str | None:
     return f"{page}#{urlencode(state | {'part': 'layers'})}"
 
 
-def histogram(check: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Return bars and marks of what the pairs of a zoo are like, on an axis from 0 to 1; None where there is nothing.
+def histograms(check: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the histograms of a check as they are drawn: places from 0 to 1 along the axis, heights from 0 to 1.
 
-    ``limit``: where the check's own limit is a similarity. ``found``: the similarities of its findings.
+    `lfm_tasks.checks.histograms.histogram` makes them: ``limit`` and ``found`` are in the unit of the values.
     """
-    counts = check["null"].get("counts")
-    if not counts or not sum(counts):
-        return None
-    most = max(counts)
+    return [_drawn(one) for one in check["null"].get("histograms", ())]
+
+
+def _drawn(one: Mapping[str, Any]) -> dict[str, Any]:
+    most, low, long = max(one["counts"]), one["low"], one["high"] - one["low"]
     bars = [
-        {"x": place / len(counts), "width": 0.9 / len(counts), "height": max(count / most, 0.03) if count else 0.0}
-        for place, count in enumerate(counts)
+        {"x": place / len(one["counts"]), "width": 0.9 / len(one["counts"]), "height": max(count / most, 0.03)}
+        for place, count in enumerate(one["counts"])
+        if count
     ]
-    found = sorted({round(row["similarity"], 3) for row in check["findings"] if row.get("similarity") is not None})
-    return {"bars": bars, "limit": check["null"].get("limit"), "found": [value for value in found if 0 <= value <= 1]}
+    found = [(value - low) / long for value in one["found"]]
+    return {**one, "bars": bars, "found_at": found, "limit_at": min(max((one["limit"] - low) / long, 0.0), 1.0)}
 
 
 def audit_helpers(page: str) -> dict[str, Any]:
-    """Return what the template of an audit calls; ``page``: the file of the atlas's page, "" on that page itself."""
+    """Return the functions of the audit's template; ``page``: the file of the atlas's page, "" on that page itself."""
     return {
         "urgency": urgency,
-        "histogram": histogram,
+        "histograms": histograms,
         "most_findings": MOST_FINDINGS,
         "finding_address": lambda finding: finding_address(finding, page),
         "finding_columns": finding_columns,

@@ -89,7 +89,7 @@ def _has(facts: Mapping[str, Any]) -> dict[str, bool]:
 
 
 def _computed(view: ZooView, facts: Mapping[str, Any]) -> dict[str, bool]:
-    """Return what was computed by the measure that models are compared by: the page names nothing else."""
+    """Return the results of the measure that models are compared by; the page names no others."""
     place = [measure["name"] for measure in facts["measures"]].index(view.measure)
     known = {name for of_dataset in facts["views"] for name in of_dataset[place]["known"]}
     return {

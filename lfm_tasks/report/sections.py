@@ -94,7 +94,7 @@ def point_labels(group: xr.Dataset) -> list[str]:
 
 
 def preview_facts(group: xr.Dataset, rows: Rows, maps: xr.Dataset | None) -> dict[str, Any] | None:
-    """Return what points are, for the pairs of a dataset that are between spaces of the page; None without any."""
+    """Return the previews of points, for the pairs of a dataset between spaces of the page; None without any."""
     kept, pairs = rows.pairs_of(group)
     if not len(kept):
         return None

@@ -26,7 +26,7 @@ from lfm_tasks.stores.atlas.schema import GOOD_RECALL
 
 @dataclass(frozen=True)
 class ZooView:
-    """What the words and tables of the page are made of.
+    """The data behind the words and tables of the page.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class ZooView:
 
     @property
     def doubtful(self) -> list[str]:
-        """What a person should look at of spaces that passed their checks, a sentence each."""
+        """Sentences on spaces that passed their checks and still deserve a look."""
         are_several = len(self.datasets) > 1
         return [
             f"{row['model']}/{row['layer']}{' on ' + row['dataset'] if are_several else ''}: {doubt}"
@@ -88,7 +88,7 @@ _MOST_KEYS = 8
 
 
 def zoo_view(atlas: xr.Dataset, summary: Mapping[str, Any]) -> ZooView:
-    """Return what the words and tables of the page are made of."""
+    """Return the data behind the words and tables of the page."""
     declared = {model["name"]: model["meta"] for model in summary["models"]}
     names = sorted({str(name) for name in atlas["source_model"].values})
     measure = default_measure([str(name) for name in atlas["measure"].values])
@@ -261,7 +261,7 @@ _N_BARS = 40
 
 
 def similarity_scale(view: ZooView) -> dict[str, Any] | None:
-    """Return what similarities of this zoo are like, to judge a number by; None without calibrated ones."""
+    """Return the distribution of similarities in this zoo, to judge a number by; None without calibrated ones."""
     known = [one for one in view.relations if np.isfinite(one.similarity)]
     if not known:
         return None

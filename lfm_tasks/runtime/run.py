@@ -73,7 +73,7 @@ def refused_arrivals(catalog: Catalog) -> list[Failure]:
 
 @dataclass(frozen=True)
 class HidingFunction(Generic[Job, Result]):
-    """What a worker does with one job, values of the environment hidden in the error that it ends with, if any."""
+    """A function that runs one job on a worker and hides values of the environment in the error that it raises."""
 
     function: Callable[[Job], Result]
     hidden: HiddenValues

@@ -71,7 +71,7 @@ class ArrayPlace:
         return open_array(self.path, self.name, self.key, self.reading)
 
     def of_any_chunks(self) -> "ArrayPlace":
-        """Return the same place, where chunks that were never written are no mistake."""
+        """Return this place as one where chunks that were never written are no mistake."""
         return replace(self, reading=replace(self.reading, missing_chunks="fill"))
 
 
@@ -257,7 +257,7 @@ def _arrays(files: list[_File], pattern: FilePattern) -> Iterator[tuple[_Fields,
 
 
 def _matching_keys(file: _File, pattern: FilePattern) -> Iterator[tuple[_Fields, str | None]]:
-    """Yield what the fields stand for in the keys of a file; without ``key``, every array is a layer."""
+    """Yield the values of the fields in the keys of a file; without ``key``, every array is a layer."""
     wanted = pattern.key or "{layer}"
     alone = {"layer": _name_alone(file, pattern)}
     if pattern.reading.columns:
@@ -282,7 +282,7 @@ def _matching_keys(file: _File, pattern: FilePattern) -> Iterator[tuple[_Fields,
 
 
 def _name_alone(file: _File, pattern: FilePattern) -> str:
-    """Return what the layer of a file that holds one is called: the file's name without its suffix and its pieces."""
+    """Return the name of the layer of a file that holds one: the file's name without suffix and pieces."""
     if "layer" in file.fields or not file.fields:
         return file.fields.get("layer", file.path.stem)
     stem = str(pattern.path).rpartition("/")[2].rpartition(".")[0] or str(pattern.path).rpartition("/")[2]

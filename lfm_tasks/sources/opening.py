@@ -27,7 +27,7 @@ DIGESTS = "digests.json"
 
 
 def known_digests(catalog: Catalog) -> DigestMemory:
-    """Return what the last run noted of the files that the catalog reads; read once by each process."""
+    """Return the last run's facts about the files of the catalog; each process reads them once."""
     path = catalog.root / catalog.atlas.store / DIGESTS
     try:
         status = os.stat(path)
@@ -65,6 +65,15 @@ def read_dataset(name: str, catalog: Catalog, memory: DigestMemory | None = None
 
     With ``ids: positional`` the ids are row numbers; how many there are is told by the inputs, the labels, or the
     first model on this dataset whose activations can be read. ``memory`` knows digests of files of earlier runs.
+
+    Parameters
+    ----------
+    name
+        Name of the dataset in the catalog.
+    catalog
+        The catalog.
+    memory
+        Digests of files from earlier runs: unchanged files are not hashed again.
 
     Raises
     ------
@@ -283,6 +292,19 @@ def open_source(
     """Return the source of ``model``, whose dataset has ``rows``; DataError if it cannot be opened.
 
     ``memory`` knows digests of files of earlier runs: what is unchanged is not hashed again.
+
+    Parameters
+    ----------
+    model_name
+        Name of the model in the catalog.
+    model
+        The model on one dataset.
+    catalog
+        The catalog of the model.
+    rows
+        Rows of the dataset, as `read_dataset` returns them.
+    memory
+        Digests of files from earlier runs: unchanged files are not hashed again.
     """
     if model.activations is not None:
         return _open_files(model_name, model.activations, catalog, rows)

@@ -31,7 +31,7 @@ class RawInputs(Protocol):
 
     @property
     def kind(self) -> Literal["texts", "images"]:
-        """What the rows are."""
+        """The kind of the rows."""
         ...
 
     @property

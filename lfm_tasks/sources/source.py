@@ -46,7 +46,7 @@ class Source(Protocol):
         ...
 
     def identity(self, layer: str) -> Mapping[str, str]:
-        """Return what decides the values of ``layer``: digests of files, pooling, versions. Never a path or a time."""
+        """Return the inputs of the key of ``layer``: digests of files, pooling, versions. Never a path or a time."""
         ...
 
     def batches(
@@ -122,7 +122,7 @@ class FileSource:
         return self._n_features(array), dtype.itemsize, array.memory_bytes
 
     def identity(self, layer: str) -> Mapping[str, str]:
-        """Return what decides the values of ``layer``: its content, how it is read, and this reader."""
+        """Return the inputs of the key of ``layer``: its content, how it is read, and this reader."""
         array, options = self._checked(layer), self._options
         chosen = {
             "pool": options.pool,

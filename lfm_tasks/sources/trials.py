@@ -21,7 +21,7 @@ class Trials:
 
     @property
     def digest(self) -> str:
-        """What decides which rows are averaged."""
+        """Digest of the choice of rows that are averaged."""
         return hashlib.sha256(np.ascontiguousarray(self.owners, dtype="<i8").tobytes()).hexdigest()
 
     def without(self, rows: Int[np.ndarray, " dropped"]) -> "Trials":

@@ -31,11 +31,11 @@ class Spectra:
     n_points: int
 
     def of(self, places: tuple[Int[np.ndarray, " some"], ...]) -> "Spectra":
-        """Return those of some of the pairs."""
+        """Return the statistics of some of the pairs."""
         return Spectra(self.first[places], self.second[places], self.n_points)
 
     def scaled(self, factor: float) -> "Spectra":
-        """Return those of ``factor`` times the statistic."""
+        """Return the moments of ``factor`` times the statistic."""
         return Spectra(factor * self.first, self.second, self.n_points)
 
 

@@ -39,7 +39,7 @@ def are_localized(
 
 
 def map_sums(functions: Float[np.ndarray, "points functions"]) -> Float[np.ndarray, " numbers"]:
-    """Return what a basis without its trivial mode contributes to the chance of ``lfm``; O(points × functions²).
+    """Return the sums over a basis without its trivial mode for the chance of ``lfm``; O(points × functions²).
 
     Sums over distinct indices by their 15 partitions: as a source, of the diagonal and of the whole; as a target.
     """

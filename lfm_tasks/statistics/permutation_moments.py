@@ -57,7 +57,7 @@ def permutation_profile(rows: Float[np.ndarray, "points features"]) -> Profile:
 
 @dataclass(frozen=True)
 class GraphSums:
-    """What the sums over a symmetric A follow from.
+    """Sums over a symmetric A, from which the moments of its pairs follow.
 
     The diagonal d, row sums r, row sums of squares q; dᵀAd, dᵀAr, rᵀAr; ``cubes`` ΣA³ entrywise, ``triangles`` tr A³.
     """
@@ -97,12 +97,12 @@ class GraphSums:
 
 
 def moment_sums(graphs: GraphSums) -> Float[np.ndarray, " partitions"]:
-    """Return what one symmetric matrix contributes to the moments of all its pairs, as one array."""
+    """Return the contribution of one symmetric matrix to the moments of all its pairs, as one array."""
     return np.concatenate(_distinct_sums(graphs.by_shape()))
 
 
 def directed_moment_sums(matrix: csr_array) -> Float[np.ndarray, " partitions"]:
-    """Return what a matrix that need not be symmetric contributes, as `moment_sums` does of a symmetric one.
+    """Return `moment_sums` of a matrix that need not be symmetric.
 
     For sparse matrices with an empty diagonal, of which products are cheap.
     """

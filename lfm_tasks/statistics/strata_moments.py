@@ -35,7 +35,7 @@ def has_moments(exchange: Exchange) -> bool:
 
 @dataclass(frozen=True)
 class StrataSums:
-    """What one matrix contributes: inner products of two spaces' vectors are mean, variance, third central moment."""
+    """Vectors of one matrix: inner products of two spaces' vectors are mean, variance, third central moment."""
 
     mean: Float[np.ndarray, " means"]
     variance: Float[np.ndarray, " variances"]
@@ -98,7 +98,7 @@ MOST_CUBED = 768
 def gram_triangles(
     rows: Float[np.ndarray, "points features"], strata: Int[np.ndarray, " points"]
 ) -> Float[np.ndarray, " triples"]:
-    """Return what the rest of A = F Fᵀ contributes to the third moment; from 768 of the points where F is wide."""
+    """Return the contribution of the rest of A = F Fᵀ to the third moment; from 768 of the points where F is wide."""
     sizes = np.bincount(strata)
     members = np.eye(len(sizes))[strata]
     if rows.shape[1] > _MOST_FEATURES:
@@ -113,7 +113,7 @@ def gram_triangles(
 def triangles(
     matrix: Float[np.ndarray, "some some"], strata: Int[np.ndarray, " some"], sizes: Int[np.ndarray, " strata"]
 ) -> Float[np.ndarray, " triples"]:
-    """Return what the rest of a symmetric matrix contributes to the third moment.
+    """Return the contribution of the rest of a symmetric matrix to the third moment.
 
     Parameters
     ----------
@@ -151,7 +151,7 @@ def _as_third(
 def strata_sums(
     blocks: BlockSums, strata: Int[np.ndarray, " points"], third: Float[np.ndarray, " triples"] | None = None
 ) -> StrataSums:
-    """Return what a matrix contributes.
+    """Return the vectors of a matrix whose inner products are the moments within strata.
 
     Parameters
     ----------
@@ -251,7 +251,7 @@ class _Effects:
         return features
 
     def rest_inside(self, s: int) -> Float[np.ndarray, " 2"]:
-        """Return what is left inside a stratum: its symmetric and its antisymmetric part."""
+        """Return the rest inside a stratum: its symmetric and its antisymmetric part."""
         n, blocks = self._sizes[s], self._blocks
         both, apart = self._within(s)
         total, mean = n * (n - 1), self.mean[s, s]
@@ -266,7 +266,7 @@ class _Effects:
         )
 
     def rest_between(self, s: int, t: int) -> Float[np.ndarray, " 3"]:
-        """Return what is left of the blocks of s and t, and of t and s, and their inner product."""
+        """Return the rest of the blocks of s and t, and of t and s, and their inner product."""
         (rows, columns), (columns_back, rows_back) = self._between(s, t), self._between(t, s)
         n, m, mean, mean_back = self._sizes[s], self._sizes[t], self.mean[s, t], self.mean[t, s]
         there = self._blocks.squares[s, t] - n * m * mean**2 - m * rows @ rows - n * columns @ columns

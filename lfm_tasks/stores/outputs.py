@@ -124,7 +124,7 @@ def _kept_from(named: Path, real_folder: str) -> str | None:
 
 
 def _ours(folder: Path) -> str | None:
-    """Return what of ours a folder is, None if nothing."""
+    """Return the kind of a folder that lfm-atlas wrote; None for other folders."""
     if (folder / "manifest.json").is_file() and is_atlas(folder):
         return "the atlas"
     if store_id(folder) is not None:

@@ -51,7 +51,7 @@ def write_reference(
     folder: Path,
     catalog: Path | None = None,
 ) -> None:
-    """Write what the atlas in ``folder`` is made of, into the store at ``root``; keep its other folders.
+    """Write the units of the atlas in ``folder`` into the store at ``root`` as a reference; keep its other folders.
 
     ``catalog``: the file of the catalog that the atlas is published by.
     """

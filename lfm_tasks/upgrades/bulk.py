@@ -41,7 +41,7 @@ _CONFIDENCE = ("confidence", "round_trip", "local", "known")
 
 @dataclass(frozen=True)
 class KnownRows:
-    """What confidence is told by: the map back, and rows of length 1 of both models for some inputs."""
+    """The inputs of confidence: the map back, and rows of length 1 of both models for some inputs."""
 
     back: Adapter
     source: Float[np.ndarray, "known source_features"]
@@ -70,7 +70,7 @@ class CarryOptions:
 
 @dataclass(frozen=True)
 class CarryPlan:
-    """What carrying will read, write and hold in memory."""
+    """The plan of carrying: bytes to read, to write and to hold in memory."""
 
     store: VectorStore
     output: Path
@@ -95,7 +95,7 @@ class CarryPlan:
         return self.output.with_name(f".{self.output.name}.partial")
 
     def lines(self) -> Iterator[str]:
-        """Yield what a person wants to know before it starts."""
+        """Yield the lines that describe the plan before it starts."""
         shape = f"{self.n_rows:,} vectors, {self.n_features:,} -> {self.n_results:,} features"
         yield f"{self.store.name} -> {self.output}: {shape}, {self.dtype}"
         yield f"columns beside the vectors: {', '.join(self.columns) or 'none'}"
@@ -109,7 +109,7 @@ class CarryPlan:
 
 
 def plan_carry(adapter: Adapter, store: VectorStore, output: Path, options: CarryOptions | None = None) -> CarryPlan:
-    """Return what carrying a store into ``output`` takes.
+    """Return the plan of carrying a store into ``output``.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def _check_output(output: Path, options: CarryOptions) -> None:
 
 
 def _key(adapter: Adapter, store: VectorStore, dtype: str, added: tuple[str, ...]) -> str:
-    """Return what decides the carried bytes: the map, the file as it is now, the options."""
+    """Return the key of the carried bytes: of the map, the file as it is now, and the options."""
     hasher = hashlib.sha256(f"{dtype} {added} {TILE_ROWS} {store.shape}".encode())
     arrays = [adapter.matrix, adapter.shift]
     if adapter.residual is not None:

@@ -60,7 +60,7 @@ class CurveOptions:
 
 @dataclass(frozen=True)
 class Cell:
-    """What one map keeps with one number of pairs in one direction: recall@k and MRR, with the reach of 95 %."""
+    """The quality of one map with one number of pairs in one direction: recall@k and MRR, with 95 % margins."""
 
     direction: str
     n_pairs: int
@@ -108,25 +108,43 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class _Split:
-    """Unit rows of both models, old and new, for queries and stored inputs, and what search by each model finds.
+    """Unit rows of both models, old and new, for queries and stored inputs, and what the old model's search finds.
 
-    Pairs are drawn from the first ``n_pool`` stored inputs. New queries search all stored inputs in the old index, and
-    the carried ones of the others in the new space.
+    ``ceiling``: which share of each query's first k the two models have in common.
     """
 
     queries: tuple[np.ndarray, np.ndarray]
     stored: tuple[np.ndarray, np.ndarray]
-    n_pool: int
-    truth: tuple[np.ndarray, np.ndarray]
+    truth: np.ndarray
     ceiling: np.ndarray
+
+    def draw(self, order: Int[np.ndarray, " stored"]) -> "_Draw":
+        """Return the draw whose pairs are of the first part of the stored inputs in this order."""
+        n_pool = int(_SHARE_OF_PAIRS * len(order))
+        pool, carried = order[:n_pool], order[n_pool:]
+        truth = nearest(self.queries[1], self.stored[1][carried], self.truth.shape[1])
+        return _Draw(self, pool, carried, truth)
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """Which stored inputs pairs are drawn from and which are carried, and what new queries find among the latter.
+
+    New queries search all stored inputs in the old index, and the carried ones in the new space.
+    """
+
+    split: _Split
+    pool: np.ndarray
+    carried_inputs: np.ndarray
+    truth: np.ndarray
 
     def known(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows that pairs are drawn from."""
-        return self.stored[0][: self.n_pool], self.stored[1][: self.n_pool]
+        return self.split.stored[0][self.pool], self.split.stored[1][self.pool]
 
     def carried(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows that no pair is of."""
-        return self.stored[0][self.n_pool :], self.stored[1][self.n_pool :]
+        return self.split.stored[0][self.carried_inputs], self.split.stored[1][self.carried_inputs]
 
 
 def upgrade_evidence(
@@ -136,11 +154,12 @@ def upgrade_evidence(
     labels: Shaped[np.ndarray, " points"] | None = None,
     report_progress: Progress = lambda stage, done, total: None,
 ) -> Evidence:
-    """Return what is kept when new queries search the old index, and when stored vectors go into the new space.
+    """Return the quality of new queries on the old index, and of stored vectors carried into the new space.
 
-    Rows are compared by their angle. Queries and stored inputs are drawn once, and pairs among a part of the stored
-    inputs: no map has seen a query, nor a vector that is carried. The truth of ``queries`` is what the old model's own
-    query finds in the old index, that of ``stored`` what the new model's query finds among re-embedded vectors.
+    Rows are compared by their angle. Queries and stored inputs are drawn once; each draw takes pairs from another part
+    of the stored inputs: no map has seen a query, nor a vector that is carried. The truth of ``queries`` is what the old
+    model's own query finds in the old index, that of ``stored`` what the new model's query finds among re-embedded
+    vectors.
 
     Raises
     ------
@@ -156,27 +175,31 @@ def upgrade_evidence(
     n_queries = min(_MOST_QUERIES, len(old) // _SHARE_OF_QUERIES)
     k = min(options.k, (len(old) - n_queries) // 4)
     split = _split(unit_rows(old.astype(np.float64)), unit_rows(new.astype(np.float64)), order, n_queries, k)
-    sizes = sizes_up_to(options.sizes, split.n_pool)
+    n_stored = len(old) - n_queries
+    draws = [
+        split.draw(np.random.default_rng([options.seed, draw]).permutation(n_stored)) for draw in range(options.n_draws)
+    ]
+    sizes = sizes_up_to(options.sizes, len(draws[0].pool))
     scores: dict[tuple[str, int, str], list[Searched]] = {}
     chosen: dict[tuple[str, int], list[str]] = {}
-    last: dict[str, list[Adapter]] = {}
-    n_done, n_all = 0, len(DIRECTIONS) * sum(_n_draws(size, sizes, options) for size in sizes)
+    last: dict[str, list[Adapter]] = {direction: [] for direction in DIRECTIONS}
+    n_done, n_all = 0, len(DIRECTIONS) * len(sizes) * len(draws)
     for direction in DIRECTIONS:
         for size in sizes:
-            for draw in range(_n_draws(size, sizes, options)):
-                known = _drawn(split, direction, size, draw, options)
-                adapters, name = fit_and_choose(known, k, options.n_rows, seed=options.seed + draw)
+            for number, draw in enumerate(draws):
+                known = _drawn(draw, direction, size, number, options)
+                adapters, name = fit_and_choose(known, k, options.n_rows, seed=options.seed + number)
                 for one, adapter in (*adapters.items(), (CHOSEN, adapters[name])):
-                    scores.setdefault((direction, size, one), []).append(_search(adapter, split, direction))
+                    scores.setdefault((direction, size, one), []).append(_search(adapter, draw, direction))
                 chosen.setdefault((direction, size), []).append(name)
                 if size == sizes[-1]:
-                    last.setdefault(direction, []).append(adapters[name])
+                    last[direction].append(adapters[name])
                 n_done += 1
                 report_progress("pairs", n_done, n_all)
-    cells = tuple(_cell(*key, found) for key, found in scores.items())
-    rows_of_queries = order[:n_queries]
-    by_label = () if labels is None else tuple(_by_label(labels[rows_of_queries], scores, sizes[-1]))
-    reembedded, at_random = _reembedded(split, {name: found[0] for name, found in last.items()}, options.seed)
+    # A map that some draw of the pairs cannot fit has no interval over draws.
+    cells = tuple(_cell(*key, found) for key, found in scores.items() if len(found) == len(draws))
+    by_label = () if labels is None else tuple(_by_label(labels[order[:n_queries]], scores, sizes[-1]))
+    reembedded, at_random = _reembedded(draws, last, options.seed)
     return Evidence(
         len(old), n_queries, k, float(split.ceiling.mean()), _reach([split.ceiling]), cells,
         {key: tuple(names) for key, names in chosen.items()}, by_label, reembedded, at_random,
@@ -201,24 +224,18 @@ def _check(rows: np.ndarray, which: str) -> None:
 
 
 def _split(old: np.ndarray, new: np.ndarray, order: np.ndarray, n_queries: int, k: int) -> _Split:
-    rows = [(side[order[:n_queries]], side[order[n_queries:]]) for side in (old, new)]
-    n_pool = int(_SHARE_OF_PAIRS * (len(order) - n_queries))
-    own = [nearest(of_queries, of_stored, k) for of_queries, of_stored in rows]
-    among_carried = nearest(rows[1][0], rows[1][1][n_pool:], k)
-    ceiling = _agreement(own[0], own[1])
-    return _Split((rows[0][0], rows[1][0]), (rows[0][1], rows[1][1]), n_pool, (own[0], among_carried), ceiling)
+    queries = old[order[:n_queries]], new[order[:n_queries]]
+    stored = old[order[n_queries:]], new[order[n_queries:]]
+    own = [nearest(of_queries, of_stored, k) for of_queries, of_stored in zip(queries, stored, strict=True)]
+    return _Split(queries, stored, own[0], _agreement(own[0], own[1]))
 
 
-def _n_draws(size: int, sizes: Sequence[int], options: CurveOptions) -> int:
-    return 1 if size == sizes[-1] else options.n_draws  # all pairs can be drawn in one way only
-
-
-def _drawn(split: _Split, direction: str, size: int, draw: int, options: CurveOptions) -> KnownPairs:
+def _drawn(draw: _Draw, direction: str, size: int, number: int, options: CurveOptions) -> KnownPairs:
     """Return ``size`` pairs, and other rows of either side that functional maps may see."""
-    seed = [options.seed, draw, size]
-    order = np.random.default_rng(seed).permutation(split.n_pool)
-    paired = order[:size]
-    rest = np.random.default_rng([*seed, 2]).permutation(np.setdiff1d(np.arange(len(split.stored[0])), paired))
+    seed = [options.seed, number, size]
+    paired = np.random.default_rng(seed).permutation(draw.pool)[:size]
+    stored = draw.split.stored
+    rest = np.random.default_rng([*seed, 2]).permutation(np.setdiff1d(np.arange(len(stored[0])), paired))
     n_more = max(0, options.n_rows - size)
     first, second = (rest, rest) if options.unpaired == "same" else (rest[0::2], rest[1::2])
     source, target = (1, 0) if direction == QUERIES else (0, 1)
@@ -226,8 +243,8 @@ def _drawn(split: _Split, direction: str, size: int, draw: int, options: CurveOp
     # In another order on the other side: nothing but the pairs says what belongs together.
     second = np.random.default_rng([*seed, 1]).permutation(second[:n_more])
     return KnownPairs(
-        split.stored[source][np.concatenate([paired, first[:n_more]])],
-        split.stored[target][np.concatenate([paired, second])],
+        stored[source][np.concatenate([paired, first[:n_more]])],
+        stored[target][np.concatenate([paired, second])],
         Anchors(rows, rows),
     )
 
@@ -280,10 +297,11 @@ def _held_out(known: KnownPairs, maps: FunctionalMaps, held_out: np.ndarray, k: 
     }
 
 
-def _search(adapter: Adapter, split: _Split, direction: str) -> Searched:
+def _search(adapter: Adapter, draw: _Draw, direction: str) -> Searched:
+    queries, stored = draw.split.queries, draw.split.stored
     if direction == QUERIES:
-        return searched(unit_rows(adapter.carry(split.queries[1])), split.stored[0], split.truth[0])
-    return searched(split.queries[1], unit_rows(adapter.carry(split.carried()[0])), split.truth[1])
+        return searched(unit_rows(adapter.carry(queries[1])), stored[0], draw.split.truth)
+    return searched(queries[1], unit_rows(adapter.carry(draw.carried()[0])), draw.truth)
 
 
 def _cell(direction: str, size: int, adapter: str, found: Sequence[Searched]) -> Cell:
@@ -313,32 +331,37 @@ def _by_label(
 ) -> Iterator[tuple[str, str, int, float, float]]:
     """Yield direction, label, number of queries, recall of the chosen map and its reach; the worst label first."""
     for direction in DIRECTIONS:
-        recall = np.mean([one.recall for one in scores[direction, size, CHOSEN]], axis=0)
+        found = [one.recall for one in scores[direction, size, CHOSEN]]
         rows = []
         for label in np.unique(labels):
-            of_label = recall[labels == label]
-            if len(of_label) > 1:
-                rows.append((direction, str(label), len(of_label), float(of_label.mean()), _reach([of_label])))
+            of_label = [recall[labels == label] for recall in found]
+            if len(of_label[0]) > 1:
+                rows.append(
+                    (direction, str(label), len(of_label[0]), float(np.mean(of_label)), _reach(of_label))
+                )
         yield from sorted(rows, key=lambda row: row[3])
 
 
 def _reembedded(
-    split: _Split, adapters: Mapping[str, Adapter], seed: int
+    draws: Sequence[_Draw], adapters: Mapping[str, Sequence[Adapter]], seed: int
 ) -> tuple[tuple[tuple[float, float, float], ...], tuple[float, ...]]:
     """Return the recall when shares of the stored vectors are embedded anew, the doubtful first, and at random."""
-    old, new = split.carried()
-    carried = unit_rows(adapters[STORED].carry(old))
-    returned = unit_rows(adapters[QUERIES].carry(carried))
-    confidence = confidence_of(old, carried, returned, split.known())
-    orders = np.argsort(confidence.value, kind="stable"), np.random.default_rng(seed).permutation(len(old))
-    rows, at_random = [], []
-    for share in REEMBEDDED:
-        found = []
-        for order in orders:
+    doubtful: list[list[np.ndarray]] = [[] for _ in REEMBEDDED]
+    at_random: list[list[np.ndarray]] = [[] for _ in REEMBEDDED]
+    for number, draw in enumerate(draws):
+        old, new = draw.carried()
+        carried = unit_rows(adapters[STORED][number].carry(old))
+        returned = unit_rows(adapters[QUERIES][number].carry(carried))
+        confidence = confidence_of(old, carried, returned, draw.known())
+        by_confidence = np.argsort(confidence.value, kind="stable")
+        drawn = np.random.default_rng([seed, number]).permutation(len(old))
+        for order, found in ((by_confidence, doubtful), (drawn, at_random)):
             mixed = carried.copy()
-            again = order[: round(share * len(order))]
-            mixed[again] = new[again]
-            found.append(searched(split.queries[1], mixed, split.truth[1]).recall)
-        rows.append((share, float(found[0].mean()), _reach([found[0]])))
-        at_random.append(float(found[1].mean()))
-    return tuple(rows), tuple(at_random)
+            for place, share in enumerate(REEMBEDDED):
+                again = order[: round(share * len(order))]
+                mixed[again] = new[again]
+                found[place].append(searched(draw.split.queries[1], mixed, draw.truth).recall)
+    rows = tuple(
+        (share, float(np.mean(found)), _reach(found)) for share, found in zip(REEMBEDDED, doubtful, strict=True)
+    )
+    return rows, tuple(float(np.mean(found)) for found in at_random)

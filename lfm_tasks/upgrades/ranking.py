@@ -10,7 +10,7 @@ _BLOCK_ROWS = 512
 
 @dataclass(frozen=True)
 class Searched:
-    """What each query finds: the share of its true neighbors among its first, and 1/rank of the nearest true one."""
+    """Search results of each query: the share of its true neighbors among its first, and 1/rank of the nearest true one."""
 
     recall: Float[np.ndarray, " queries"]
     reciprocal_rank: Float[np.ndarray, " queries"]

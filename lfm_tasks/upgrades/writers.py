@@ -25,7 +25,7 @@ VECTORS = "vectors"
 
 @dataclass(frozen=True)
 class Carried:
-    """What goes into the output: carried vectors, columns that were added, and those that the store had beside them."""
+    """The output: carried vectors, added columns, and the columns that the store had beside them."""
 
     path: Path
     store: VectorStore

@@ -124,7 +124,7 @@ def dask_settings(of_the_user: Mapping[str, Any] | None = None) -> Iterator[None
 
 
 def _defaults() -> dict[str, Any]:
-    """Return what Dask and its libraries say where nobody says anything."""
+    """Return the default settings of Dask and its libraries."""
     import dask
 
     settings: dict[str, Any] = {}
@@ -147,7 +147,7 @@ def _replace_settings(settings: Mapping[str, Any]) -> None:
 
 
 def honored_settings() -> dict[str, Any]:
-    """Return what the user's files and variables say of the settings in `HONORED`, by their dotted names.
+    """Return the settings in `HONORED` that the user's files and variables set, by their dotted names.
 
     Raises
     ------

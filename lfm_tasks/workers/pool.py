@@ -267,7 +267,7 @@ def _results_as_completed(
 
 
 def _name_of(function: Callable[..., Any]) -> str:
-    """Return what tasks of this function are called on a dashboard."""
+    """Return the name of this function's tasks on a dashboard."""
     name = getattr(getattr(function, "func", function), "__name__", type(function).__name__)
     return str(name).strip("_").replace("_", " ").strip()
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from lfm_tasks.checks.histograms import histogram
 from lfm_tasks.report import render_report
 from lfm_tasks.report.audit_page import AuditFacts, render_audit
 
@@ -31,11 +32,12 @@ def audit_facts() -> AuditFacts:
         "findings": [],
         "null": {},
     }
-    null = {"of": "similarities", "n": 6, "median": 0.4, "max": 0.99, "counts": [0, 2, 3, 1], "limit": 0.97}
+    null: dict[str, Any] = {"of": "similarities", "n": 6, "median": 0.4, "max": 0.99}
+    null["histograms"] = histogram([0.3, 0.4, 0.5, 0.99], "similarities", limit=0.97, found=[0.99])
     checks = [
         of | {"name": "near_duplicate", "status": "fail", "findings": [finding], "null": null},
         of | {"name": "license", "status": "warn"}, of | {"name": "drift", "status": "skipped", "observed": None},
-        of | {"name": "quality", "status": "pass"}, of | {"name": "missing", "status": "unjudged"},
+        of | {"name": "quality", "status": "pass", "null": null}, of | {"name": "missing", "status": "unjudged"},
     ]  # fmt: skip
     past = {"time": "2026-11-28T09:00:00+00:00", "verdict": "pass", "promoted": True, "checks": {}}
     facts = {

@@ -86,7 +86,7 @@ def diff(
     n: Annotated[int, Parameter(name=["--n", "-n"], help="How many pairs of each measure.")] = 10,
     format: Format = "table",
 ) -> int:
-    """Tell what changed: spaces by content, settings, and the pairs whose score left its interval."""
+    """Print the changes between two atlases: spaces by content, settings, and pairs whose score left its interval."""
     if n < 0:
         print_err(f"found -n {n}, needs 0 or more pairs of each measure")
         return USAGE

@@ -215,7 +215,7 @@ def plan(
     format: Annotated[Literal["text", "json"], Parameter(help="json: for programs, one object on stdout.")] = "text",
     trust_code: TrustCode = False,
 ) -> int:
-    """Say what a run would compute, and what it would find done."""
+    """Print the work of a run: how much is stored already, and the time, memory and disk space of the rest."""
     from lfm_tasks.planning import plan_as_json, plan_refusal, plan_run
 
     catalog = load_catalog_or_exit(catalog_path, trust_code)
@@ -335,7 +335,7 @@ def _run_directly(
 
 
 def _print_outcome(outcome: "Outcome", catalog: "Catalog") -> int:
-    """Print what the run computed and what failed; return the exit code."""
+    """Print the results and failures of a run; return the exit code."""
     from lfm_tasks.runtime.folding import fold_failures
 
     for damage in outcome.quarantined:

@@ -58,7 +58,7 @@ def upgrade(
     format: Annotated[Literal["text", "json"], Parameter(help="json: for programs, one object on stdout.")] = "text",
     trust_code: TrustCode = False,
 ) -> int:
-    """Say what search keeps when stored vectors are carried into a new model's space, from few pairs to all."""
+    """Measure how much search quality stored vectors keep when they are carried into a new model's space."""
     from lfm_tasks.errors import DataError
     from lfm_tasks.upgrades.evidence import CurveOptions, upgrade_evidence
     from lfm_tasks.upgrades.export import save_upgrade

@@ -36,7 +36,7 @@ class RunCost:
 
 
 def run_cost(checkpoint: Checkpoint, settings: CheckpointModel, lengths: Int[np.ndarray, " points"]) -> RunCost:
-    """Return what one pass over the points takes.
+    """Return the cost of one pass over the points.
 
     Every token or patch is multiplied with every parameter but the vocabulary's: 2 × parameters × tokens operations.
     Memory: the weights in the type that they are computed in, the stored ones beside them where that is another, the

@@ -18,7 +18,7 @@ OWN_GPU = "LFM_ATLAS_GPU"
 
 @lru_cache
 def automatic_device() -> Literal["cpu", "cuda", "mps"]:
-    """Return what ``device: auto`` stands for on this machine, as torch would choose.
+    """Return the device of ``device: auto`` on this machine, as torch would choose.
 
     A GPU counts if torch was built for its kind, its driver is there, and the environment does not hide it.
     """

@@ -189,7 +189,7 @@ def find_family(model_type: str, tower: str | None = None) -> Family | None:
 
 
 def hidden_states(config: Mapping[str, Any], part: Mapping[str, Any], tower: str | None, name: str) -> HiddenStates:
-    """Return what the hidden states of a transformers model are, by its configuration alone.
+    """Return the hidden states of a transformers model, by its configuration alone.
 
     Parameters
     ----------

@@ -91,7 +91,7 @@ def inspect_checkpoint(
     base: Path | None = None,
     tokenizer: Path | None = None,
 ) -> Checkpoint:
-    """Return what the checkpoint in ``folder`` is.
+    """Return the facts about the checkpoint in ``folder``, without loading it.
 
     Parameters
     ----------
@@ -198,7 +198,7 @@ def _transformers_model(place: Place, config: dict[str, Any], tower: str | None,
 
 
 def _timm_model(place: Place, config: dict[str, Any]) -> Checkpoint:
-    """Return what a timm folder tells; only timm itself knows which states an architecture has."""
+    """Return the facts in a timm folder; only timm itself knows which states an architecture has."""
     weights = place.weights()
     return Checkpoint(
         folder=place.folder,

@@ -94,7 +94,7 @@ def library_errors(model: str, advice: str) -> Iterator[None]:
 
 
 def read_configuration(folder: Path, model: str) -> Any:
-    """Return what transformers makes of a config.json, so that its mistakes are not taken for a tokenizer's."""
+    """Return the configuration as transformers reads it, so that its mistakes are not taken for a tokenizer's."""
     transformers = import_library("transformers", model)
     advice = "transformers cannot read config.json: copy it again, or install the version that wrote it"
     with offline(), quietly(transformers), library_errors(model, advice):

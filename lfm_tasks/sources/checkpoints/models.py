@@ -96,7 +96,7 @@ class CheckpointSource:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """What the folder holds."""
+        """The facts about the checkpoint's folder."""
         return self._checkpoint
 
     @property
@@ -106,7 +106,7 @@ class CheckpointSource:
 
     @cached_property
     def run_cost(self) -> RunCost:
-        """What one pass over the points takes, by the headers of the weights and the lengths of the texts."""
+        """The cost of one pass over the points, by the headers of the weights and the lengths of the texts."""
         cost = run_cost(self._checkpoint, self._settings, self._inputs.lengths())
         return replace(cost, peak_bytes=cost.peak_bytes + self._inputs.memory_bytes)
 
@@ -122,7 +122,7 @@ class CheckpointSource:
         return shapes | dict.fromkeys(self._layout.modules if self._settings.modules else (), (None,))
 
     def identity(self, layer: str) -> Mapping[str, str]:
-        """Return what decides the values of ``layer``: files, inputs, options, and the versions of what runs."""
+        """Return the inputs of the key of ``layer``: files, inputs, options, and versions of the libraries that run."""
         self._check_layer(layer)
         return {"layer": layer, **self._identity}
 

@@ -52,7 +52,7 @@ def open_checkpoint(
 
 
 def find_checkpoint(model_name: str, model: ModelOnDataset, catalog: Catalog) -> Checkpoint:
-    """Return what the folder of a model's checkpoint holds; DataError as `inspect_checkpoint` raises it."""
+    """Return the facts about the folder of a model's checkpoint; DataError as `inspect_checkpoint` raises it."""
     settings = _settings(model)
     written = {"path": settings.path, "base": settings.base, "tokenizer": settings.tokenizer}
     names = {

@@ -73,7 +73,7 @@ def _is_bitsandbytes(settings: Mapping[str, Any]) -> bool:
 
 
 def check_architecture(config: Mapping[str, Any], name: str) -> Iterator[str]:
-    """Yield what a person should know of the code that runs; DataError if transformers has none for ``model_type``.
+    """Yield notes on the code that runs; DataError if transformers has none for ``model_type``.
 
     A checkpoint with ``auto_map`` brings code of its own. It is never run: transformers has a class for many such
     types by now, and takes it.

@@ -47,7 +47,7 @@ class RunOptions:
 
 @dataclass(frozen=True)
 class Batch:
-    """What a network gives for a batch of inputs.
+    """The output of a network for a batch of inputs.
 
     ``states``: tensors (batch, tokens, features) or (batch, channels, height, width), first to last. ``valid``: which
     tokens are no padding, None for images. ``n_prefix``: leading tokens that are no patches, for each state.
@@ -176,7 +176,7 @@ def _n_positions(network: Any) -> int | None:
 
 
 def _one_token_late(config: Any, ids: Any) -> Any:
-    """Return what a decoder reads: the text behind its start token and without its last token, as in training."""
+    """Return the input of a decoder: the text after its start token and without its last token, as in training."""
     import torch
 
     candidates = (getattr(config, f"{name}_token_id", None) for name in ("decoder_start", "bos", "pad"))
@@ -343,7 +343,7 @@ def exact(device: Any) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Layout:
-    """What a network without weights tells: the shape of a point in each state, and the names of its modules."""
+    """The layout of a network without weights: the shape of a point in each state, and the names of its modules."""
 
     shapes: tuple[tuple[int | None, ...], ...]
     modules: tuple[str, ...]

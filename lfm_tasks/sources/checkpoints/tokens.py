@@ -128,7 +128,7 @@ class TokenSource(CheckpointSource):
 
     @cached_property
     def run_cost(self) -> RunCost:
-        """What one pass over the points takes: the operations of a text are shared by its tokens."""
+        """The cost of one pass over the points: the operations of a text are shared by its tokens."""
         cost = super().run_cost
         return replace(cost, flops=cost.flops / max(1.0, float(self._points.n_tokens.mean())))
 
@@ -137,7 +137,7 @@ class TokenSource(CheckpointSource):
         return {layer: shape[1:] or shape for layer, shape in super().layer_shapes().items()}
 
     def identity(self, layer: str) -> Mapping[str, str]:
-        """Return what decides the values of ``layer``."""
+        """Return the inputs of the key of ``layer``."""
         return {**super().identity(layer), "points": "tokens"}
 
     def scattered_batches(

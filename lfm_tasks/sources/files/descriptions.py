@@ -24,7 +24,7 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
 
 
 def parsed_json(path: Path, name: str) -> Any:
-    """Return what a JSON file holds; DataError ``damaged_source`` or ``missing_source`` if it cannot be read."""
+    """Return the content of a JSON file; DataError ``damaged_source`` or ``missing_source`` if it cannot be read."""
     with readable(name):
         refuse_placeholder(path)
         content = path.read_bytes()

@@ -20,7 +20,7 @@ _VERSION = 1
 
 
 class DigestMemory:
-    """What is known of files from earlier runs: digests by file, and facts by the digest that they follow from.
+    """Facts about files from earlier runs: digests by file, and facts by the digest that they follow from.
 
     Reading is free of locks. Whoever holds the store's lock writes `as_json` back where `is_changed` says so.
     """
@@ -35,7 +35,7 @@ class DigestMemory:
 
     @classmethod
     def read(cls, path: Path) -> "DigestMemory":
-        """Return what the file at ``path`` remembers: nothing if it is not there or damaged."""
+        """Return the memory in the file at ``path``; an empty one if it is absent or damaged."""
         try:
             content = json.loads(path.read_bytes())
             files, facts = content["files"], content["facts"]
@@ -49,7 +49,7 @@ class DigestMemory:
         return self._files != self._known_files or self._facts != self._known_facts
 
     def as_json(self) -> bytes:
-        """Return what was used since this memory was read, as the content of its file: what is gone is forgotten."""
+        """Return the entries that were used since this memory was read, as the content of its file; others are dropped."""
         content = {"version": _VERSION, "files": self._files, "facts": self._facts}
         return json.dumps(content, sort_keys=True, indent=0).encode()
 

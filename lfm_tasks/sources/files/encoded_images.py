@@ -71,7 +71,7 @@ _BEGINNINGS = {b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"GIF8": "GIF", b"II*
 
 
 def _no_image(file: Any) -> str:
-    """Return what a file is that Pillow takes for no image, and the first half of an advice."""
+    """Return the kind of a file that Pillow does not read as an image, and the first half of an advice."""
     file.seek(0)
     start = file.read(16)
     kind = next((kind for beginning, kind in _BEGINNINGS.items() if start.startswith(beginning)), None)

@@ -168,7 +168,7 @@ _PARQUET_FOLDER = Format(
 
 @dataclass(frozen=True)
 class Reading:
-    """What a catalog says of how a file is read, beside its path and key.
+    """Settings of the catalog for reading a file, beside its path and key.
 
     Parameters
     ----------
@@ -233,6 +233,17 @@ def open_array(path: Path, name: str, key: str | None = None, reading: Reading =
     """Return the array ``key`` in ``path``, its header read and checked.
 
     ``key[3]`` and ``key[:,3]`` are the fourth of its second axis, ``key[3,:]`` of its first.
+
+    Parameters
+    ----------
+    path
+        A file or folder of a format in `FORMATS`.
+    name
+        Name of the file in messages.
+    key
+        Array in the file; None where it holds one.
+    reading
+        How the catalog says that the file is read: format, columns, type.
 
     Raises
     ------

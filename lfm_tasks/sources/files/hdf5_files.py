@@ -63,7 +63,7 @@ def read_texts(path: Path, key: str, most_bytes: int) -> list[str]:
 
 
 def _read_apart(program: str, path: Path, key: str, last: str) -> Any:
-    """Return what ``program`` reads of a local file, in a process of its own; ValueError if the file is damaged."""
+    """Return the output of ``program`` for a local file, in a separate process; ValueError if the file is damaged."""
     command = [sys.executable, "-P", "-c", program, str(path.absolute()), key, last, str(ceil(_SECONDS) + 1)]
     try:
         done = subprocess.run(  # noqa: S603 - our own interpreter and program

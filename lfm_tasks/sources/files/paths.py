@@ -93,7 +93,15 @@ def is_file(path: Path) -> bool:
 
 
 def open_bytes(path: Path, read_ahead: int = _READ_AHEAD) -> BufferedReader:
-    """Return the file, open for reading; of a remote one about ``read_ahead`` bytes too many are fetched at a time."""
+    """Return the file, open for reading; of a remote one about ``read_ahead`` bytes too many are fetched at a time.
+
+    Parameters
+    ----------
+    path
+        A file, local or remote.
+    read_ahead
+        Bytes that a remote file is fetched by beyond the request, ≥ 0.
+    """
     if not is_remote(path):
         refuse_placeholder(path)
         return path.open("rb")
@@ -132,7 +140,13 @@ def refuse_placeholder(path: Path) -> None:
 
 
 def fingerprint(path: Path) -> Fingerprint:
-    """Return what differs between two versions of a file or folder: sizes, times, inodes or tags of all its files."""
+    """Return a value that changes with a file or folder: sizes, times, inodes or tags of all its files.
+
+    Parameters
+    ----------
+    path
+        A file or folder, local or remote.
+    """
     if is_remote(path):
         files, place = cast(Any, path).fs, cast(Any, path).path
         files.invalidate_cache(place)  # listings that were kept would hide a change

@@ -31,7 +31,7 @@ _DTYPES = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """What the header says of a tensor: type as the format calls it (``BF16``), shape, where its bytes begin."""
+    """A tensor of the header: its type as the format calls it (``BF16``), its shape, and where its bytes begin."""
 
     kind: str
     shape: tuple[int, ...]
@@ -77,7 +77,7 @@ def _widened(opened: Any) -> Iterator[ReadRows]:
 
 
 def read_header(path: Path, name: str) -> dict[str, StoredTensor]:
-    """Return what the header says of each tensor, in its order; DataError if it is damaged."""
+    """Return the tensors of the header, in its order; DataError if it is damaged."""
     with open_bytes(path) as file:
         n_bytes = int.from_bytes(file.read(8), "little")
         size = file.seek(0, 2)

@@ -125,14 +125,42 @@ class StoredArray:
 
 
 def check_memory_size(name: str, n_bytes: int) -> None:
-    """Raise DataError if ``n_bytes`` that must be in memory at once are too many."""
+    """Raise DataError if ``n_bytes`` that must be in memory at once are too many.
+
+    Parameters
+    ----------
+    name
+        Name of the file in the message.
+    n_bytes
+        Memory that is needed at once (bytes).
+
+    Raises
+    ------
+    DataError
+        ``missing_source`` above the limit.
+    """
     if n_bytes > MAX_MEMORY_BYTES:
         limit = f"at most {MAX_MEMORY_BYTES:,}: store it uncompressed, in C order"
         raise DataError("missing_source", f"{name}: found more bytes than fit into memory, needs {limit}")
 
 
 def check_compression_ratio(name: str, n_bytes: int, n_packed: int) -> None:
-    """Raise DataError if ``n_bytes`` from ``n_packed`` of a file are more than activations ever pack to."""
+    """Raise DataError if ``n_bytes`` from ``n_packed`` of a file are more than activations ever pack to.
+
+    Parameters
+    ----------
+    name
+        Name of the file in the message.
+    n_bytes
+        Size once unpacked (bytes).
+    n_packed
+        Size in the file (bytes).
+
+    Raises
+    ------
+    DataError
+        ``missing_source`` for a ratio that only a decompression bomb has.
+    """
     ratio = n_bytes / max(n_packed, 1)
     if n_bytes > _MAX_BYTES_AT_ANY_RATIO and ratio > _MAX_RATIO:
         problem = f"found {n_bytes:,} bytes packed {ratio:.0f} : 1"
@@ -143,6 +171,15 @@ def text_array(name: str, n_texts: int, part: Callable[[int, int], Sequence[str]
     """Return all texts of ``part(start, stop)`` as one array; DataError if they are too large.
 
     A text that repeats may be stored once in the file; in the array each takes as much room as the longest.
+
+    Parameters
+    ----------
+    name
+        Name of the file in the message.
+    n_texts
+        Number of texts.
+    part
+        Returns the texts from ``start`` to ``stop``.
     """
     texts: list[str] = []
     longest = n_characters = 0

@@ -108,7 +108,7 @@ def _collect(content: Any, way: str, found: dict[str | None, Any], tensor: type,
 
 
 def _described(content: Any) -> str:
-    """Return what a file holds, in a few words."""
+    """Return the content of a file in a few words."""
     kind = f"a {type(content).__name__}"
     if isinstance(content, dict):
         entries = [f"{shorten(str(key))} ({type(part).__name__})" for key, part in list(content.items())[:6]]

@@ -64,7 +64,7 @@ class Recipe:
 
 
 def read_recipe(model_name: str, model: TorchModel, catalog: Catalog, memory: DigestMemory | None = None) -> Recipe:
-    """Return what a model's factory is called with and what decides its network; nothing of it is imported or run.
+    """Return the arguments of a model's factory and the inputs of its key; nothing is imported or run.
 
     Parameters
     ----------
@@ -251,7 +251,7 @@ class FactoryResult:
 
 
 def run_factory(recipe: Recipe, catalog: Catalog) -> FactoryResult:
-    """Return what the factory (``package.module:callable``) returns for its arguments.
+    """Return the result of the factory (``package.module:callable``) for its arguments.
 
     The catalog's folder can be imported from while the factory runs, after everything that is installed, and only if
     everything is trusted: the names of single trusted modules mean installed ones. Modules of that folder are

@@ -54,7 +54,7 @@ class NetworkInputs(Protocol):
 
     @property
     def identity(self) -> Mapping[str, str]:
-        """What decides the inputs: digests of the dataset and of what prepares it."""
+        """Ingredients of the inputs' key: digests of the dataset and of its preparation."""
         ...
 
     def batch(self, rows: Int[np.ndarray, " batch"]) -> InputBatch:
@@ -86,7 +86,7 @@ class ArrayInputs:
 
     @cached_property
     def identity(self) -> Mapping[str, str]:
-        """What decides the inputs: a digest of each array, the names included."""
+        """Ingredients of the inputs' key: a digest of each array, the names included."""
         digests = {name: array_digest(array) for name, array in self.arrays.items()}
         mask = {} if self.mask is None else {"mask": array_digest(self.mask)}
         if len(digests) == 1:
@@ -147,7 +147,7 @@ def cast_input(
 
 @dataclass(frozen=True)
 class NamedInputs:
-    """What the catalog says of a network's inputs: ``inputs`` and ``mask`` of a model, and the model's names."""
+    """Settings of the catalog for a network's inputs: ``inputs`` and ``mask`` of a model, and its names."""
 
     model: str
     dataset_name: str

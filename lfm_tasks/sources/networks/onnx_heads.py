@@ -158,6 +158,19 @@ def open_head(
 ) -> Head:
     """Return the part of ``model`` from a layer (``layer``, or the catalog's ``head.layer``) to the output.
 
+    Parameters
+    ----------
+    model_name
+        Name of the model in the catalog.
+    model
+        The model on one dataset.
+    catalog
+        The catalog of the model.
+    layer
+        Layer whose activations the head reads; None: ``head.layer`` of the catalog.
+    memory
+        Digests of files from earlier runs: unchanged files are not hashed again.
+
     Raises
     ------
     DataError

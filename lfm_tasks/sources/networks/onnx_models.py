@@ -87,7 +87,7 @@ class OnnxSource:
         return {name: self._graph.layers[name].shape for name in self.layer_names()}
 
     def identity(self, layer: str) -> Mapping[str, str]:
-        """Return what decides the values of ``layer``: model, inputs, pooling, batches, and what records it."""
+        """Return the inputs of the key of ``layer``: model, inputs, pooling, batches, and the recorder."""
         tensor = self._layer(layer)
         name = tensor.name
         self._graph.check_rows(name)

@@ -65,7 +65,7 @@ def mixed_tensors(model: Any, batches: Mapping[str, int]) -> dict[str, str]:
 
 
 def _why_mixed(node: Any, opset: int, constants: Mapping[str, np.ndarray], batches: Mapping[str, int]) -> str:
-    """Return what makes the rows of a node's outputs depend on more than their inputs; "" if nothing does."""
+    """Return why the rows of a node's outputs depend on more than their inputs; "" if they do not."""
     for inner in protobuf_messages(node):
         if inner.DESCRIPTOR.name != "NodeProto":
             continue

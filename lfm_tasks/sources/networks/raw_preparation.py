@@ -71,7 +71,7 @@ class TextInputs:
 
     @cached_property
     def identity(self) -> Mapping[str, str]:
-        """What decides the inputs: texts, tokenizer, where texts are cut, and what tokenizes."""
+        """Ingredients of the inputs' key: texts, tokenizer, where texts are cut, and the tokenizing library."""
         return {
             "inputs": self.texts.digest(),
             "tokenizer": file_digest(self.tokenizer_file, self.memory),
@@ -240,7 +240,7 @@ class ImageInputs:
 
     @cached_property
     def identity(self) -> Mapping[str, str]:
-        """What decides the inputs: images, settings, and what resizes."""
+        """Ingredients of the inputs' key: images, settings, and the resizing library."""
         from PIL import __version__ as pillow_version
 
         settings = json.dumps({**asdict(self.settings), "channels last": self.is_last}, sort_keys=True)
@@ -358,7 +358,7 @@ _IGNORED = (
 
 
 def _stored_settings(name: str, stored: Mapping[str, Any]) -> ImageSettings:
-    """Return what a ``preprocessor_config.json`` says; DataError ``no_processor`` for steps that are not done here."""
+    """Return the settings in a ``preprocessor_config.json``; DataError ``no_processor`` for steps that are not supported."""
     strange = sorted(key for key, value in stored.items() if key not in _IGNORED and value not in (None, False))
     try:
         crop = _sides(stored["crop_size"]) if stored.get("do_center_crop", False) else None

@@ -119,7 +119,7 @@ class Recorder:
 
     @cached_property
     def identity(self) -> Mapping[str, str]:
-        """What decides the values beside the network and what runs it."""
+        """Ingredients of the values' key beside the network and the library that runs it."""
         return {
             **self.inputs.identity,
             "pool": self.pool,
@@ -180,7 +180,7 @@ class Recorder:
         *,
         is_last: bool = False,
     ) -> Float[np.ndarray, "batch features"]:
-        """Return what ``layer`` gave for ``rows``, pooled, in memory of its own; DataError if it cannot be used.
+        """Return the pooled output of ``layer`` for ``rows``, as a copy; DataError if it cannot be used.
 
         ``is_last``: of maps, whether their channels come last.
         """

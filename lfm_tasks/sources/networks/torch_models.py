@@ -55,7 +55,7 @@ _FACTS = "2"
 
 @dataclass(frozen=True)
 class NetworkFacts:
-    """What is known of a network once it was built and run on a few rows; it follows from its recipe.
+    """Facts about a network that was built and run on a few rows; they follow from its recipe.
 
     ``layers``: the shape of a point in each module, or why it cannot be recorded. ``state`` is a digest of parameters
     and buffers, ``code`` one of the files of code, ``packages`` the versions of the packages that it is made of.
@@ -126,7 +126,7 @@ class TorchSource:
         return {name: shape for name, shape in self._facts.layers.items() if not isinstance(shape, str)}
 
     def identity(self, layer: str) -> Mapping[str, str]:
-        """Return what decides the values of ``layer``: code, weights, inputs, pooling, batches, and what records it."""
+        """Return the inputs of the key of ``layer``: code, weights, inputs, pooling, batches, and the recorder."""
         self._check_layer(layer)
         is_last = self._facts.is_last(layer) and self._recorder.pool != "flatten"
         return {
@@ -175,7 +175,7 @@ class TorchSource:
 
     @cached_property
     def _facts(self) -> NetworkFacts:
-        """What an earlier run noted, if all that it depends on is as it was; else by building the network."""
+        """The facts that an earlier run noted, if their inputs are unchanged; else from building the network."""
         noted = None if self._memory is None else self._memory.recall(self._facts_key)
         if noted is not None and _still_holds(noted, self._memory):
             layers = {name: shape if isinstance(shape, str) else tuple(shape) for name, shape in noted["layers"]}

@@ -30,7 +30,7 @@ class TorchNetwork:
 
 
 def build_network(recipe: Recipe, catalog: Catalog) -> TorchNetwork:
-    """Return what the factory builds, with its weights."""
+    """Return the network that the factory builds, with its weights."""
     torch = _torch(recipe.model)
     with _seeded_generator(torch):
         built = run_factory(recipe, catalog)

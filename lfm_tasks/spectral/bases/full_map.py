@@ -22,6 +22,19 @@ def full_map(
     """Return C = Φ_yᵀ Φ_x: it carries coefficients of functions from the source basis to the target basis.
 
     Both take the same points in the same order, and their columns are orthonormal. The map back is the transpose.
+
+    Parameters
+    ----------
+    source_rows
+        Φ_x: eigenvectors of the source, a row for each point, orthonormal columns.
+    target_rows
+        Φ_y: eigenvectors of the target on the same points in the same order.
+
+    Examples
+    --------
+    >>> basis = np.eye(3)[:, :2]
+    >>> full_map(basis, -basis).tolist()
+    [[-1.0, -0.0], [-0.0, -1.0]]
     """
     return target_rows.T @ source_rows
 
@@ -93,6 +106,11 @@ def lfm(maps: Float[np.ndarray, "*stack target source"]) -> Float[np.ndarray, "*
 
     Two unrelated spaces get about .5, whatever their size; any orthogonal C gets 1. Asymmetric.
 
+    Parameters
+    ----------
+    maps
+        One C, or a stack of them; the first row and column belong to the trivial mode.
+
     References
     ----------
     Fumero et al. (2024), "Latent Functional Maps", section 3.3; with the trivial mode: `lfm_raw`.
@@ -116,6 +134,18 @@ def overlap(maps: Float[np.ndarray, "*stack target source"]) -> Float[np.ndarray
     """Return ‖C[1:, 1:]‖²/(min(K_x, K_y) − 1), in [0, 1]: the mean squared cosine of the principal angles.
 
     1: both bases span the same functions; about K/n by chance. Symmetric.
+
+    Parameters
+    ----------
+    maps
+        One C, or a stack of them; the first row and column belong to the trivial mode.
+
+    Examples
+    --------
+    Of two functions above the trivial one, the target's basis has one:
+
+    >>> float(overlap(np.diag([1.0, 1.0, 0.0])))
+    0.5
     """
     inner = maps[..., 1:, 1:]
     return np.asarray(_energy(inner) / min(inner.shape[-2:]))

@@ -54,6 +54,20 @@ def join_components(
 
     Pieces are joined as in Borůvka's algorithm: every piece gets the shortest edge that leaves it, until one is left.
     A joining edge weighs as much as the median edge of the graph, whatever the kernel.
+
+    Parameters
+    ----------
+    graph
+        Symmetric edge weights W ≥ 0, in any number of pieces.
+    activations
+        The rows that the graph was built from; distances between them decide which edges join pieces.
+    metric
+        ``angular`` or ``euclidean``, as the graph was built.
+
+    Raises
+    ------
+    DataError
+        ``disconnected`` if no edge joins what is left.
     """
     n_components, labels = connected_components(graph, directed=False)
     n_before = int(n_components)

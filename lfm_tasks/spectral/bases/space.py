@@ -52,6 +52,21 @@ def spectral_space(
     eigenpairs, or as many as a third of the points. ``center``: angles are seen from the `spatial_median` of the rows,
     so that translation changes nothing (`invariances`).
 
+    Parameters
+    ----------
+    activations
+        A row for each point, finite; at least three points that differ.
+    n_eigenpairs
+        K, the trivial eigenpair included; 2 ≤ K < points. None: 50, or a third of the points.
+    n_neighbors
+        Neighbors of each point, itself excluded. None: a quarter of the points, at most 300.
+    metric
+        ``angular``: the chord between directions, in [0, 2]; ``euclidean``: the usual distance.
+    kernel
+        Weights of edges: a name in `KERNELS`, see `affinity_graph`.
+    center
+        Whether angles are seen from the `spatial_median`; no effect on ``euclidean``.
+
     Raises
     ------
     DataError
@@ -73,7 +88,7 @@ def spectral_space(
 
 
 def invariances(metric: Metric, *, center: bool) -> frozenset[str]:
-    """Return what a space may undergo without any change of its graph, its basis and the scores of its maps.
+    """Return the transformations of a space that leave its graph, its basis and the scores of its maps unchanged.
 
     *rotation* of features by any orthogonal matrix, their *permutation*, isotropic *scaling*, *translation*: the words
     of `lfm_tasks.measures.Measure`. Angles that are not seen from the center change with translation.

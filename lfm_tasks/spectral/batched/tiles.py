@@ -44,6 +44,20 @@ def factor_source(source: DescriptorCoefficients, *, mask: Mask = "resolvent", w
     The linearisation [[0, I], [−P⁻¹S, −P⁻¹Q]] = XΛX⁻¹ gives L (top rows of X) and N (right half of X⁻¹, times P⁻¹).
     Its eigenvalues come in conjugate pairs, so half of them are kept.
 
+    Parameters
+    ----------
+    source
+        Eigenvalues and descriptor coefficients of the source, as `project_descriptors` returns them.
+    mask
+        The penalty of mixed frequencies: ``commutativity`` or ``resolvent``, as in `fit_closed_form`.
+    weight
+        α in units of the mean diagonal of AAᵀ, > 0.
+
+    Raises
+    ------
+    ValueError
+        If ``weight`` is not positive.
+
     References
     ----------
     Tisseur, Meerbergen (2001), "The quadratic eigenvalue problem", section 3.
@@ -65,6 +79,15 @@ def fit_map_from_factor(
     """Return the map C of `fit_closed_form` as ((f B (NA)ᵀ)_i / (μ_i − Λ)) Lᵀ, twice its real part.
 
     ``single_precision`` computes in float32 (relative error about 1e-6): half the time.
+
+    Parameters
+    ----------
+    factor
+        The source, factored by `factor_source`.
+    target
+        Eigenvalues and coefficients of the target; as many descriptors, in the same order, as the source has.
+    single_precision
+        Whether to compute in float32.
     """
     complex_type, real_type = (np.complex64, np.float32) if single_precision else (np.complex128, np.float64)
     numbers, factors = row_numbers(target.eigenvalues[1:], factor.mask)
@@ -145,7 +168,7 @@ class TileTargets:
 
 
 def tile_source(described: DescriptorCoefficients, *, mask: Mask = "resolvent") -> TileSource:
-    """Return what all maps from a space share; where float32 fails on the map to itself, ``right`` is None."""
+    """Return the factors that all maps from a space share; ``right`` is None if float32 fails on the map to itself."""
     narrow = _narrow(described, factor_source(described, mask=mask))
     n_inner = len(described.eigenvalues) - 1
     if narrow.left.shape[0] == 2 * n_inner:

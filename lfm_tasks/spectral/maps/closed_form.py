@@ -28,7 +28,15 @@ class DescriptorCoefficients:
 
 
 def project_descriptors(basis: Basis, descriptors: Float[np.ndarray, "points descriptors"]) -> DescriptorCoefficients:
-    """Return the coefficients Φᵀ F of descriptors of unit length (so that n cancels), with the eigenvalues."""
+    """Return the coefficients Φᵀ F of descriptors of unit length (so that n cancels), with the eigenvalues.
+
+    Parameters
+    ----------
+    basis
+        Basis of the space; unit-length eigenvectors.
+    descriptors
+        Functions on the points, a column each, of unit length.
+    """
     return DescriptorCoefficients(basis.eigenvalues, basis.eigenvectors.T @ descriptors)
 
 
@@ -39,6 +47,17 @@ def fit_closed_form(
 
     C_00 = 1 and the rest of row and column 0 is 0. α = ``weight`` × trace(AAᵀ)/K: it grows with the descriptors, so
     that as many of them as eigenpairs, or more, never leave the fit undetermined.
+
+    Parameters
+    ----------
+    source
+        A and the source's eigenvalues, as `project_descriptors` returns them.
+    target
+        B and the target's eigenvalues; as many descriptors, in the same order, as the source has.
+    mask
+        M: ``commutativity`` (λ_x − λ_y)², or ``resolvent``, its bounded form.
+    weight
+        α in units of the mean diagonal of AAᵀ, > 0.
 
     Raises
     ------

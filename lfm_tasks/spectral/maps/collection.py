@@ -63,6 +63,15 @@ def cycle_residuals(collection: Collection, *, n_triples: int = 2000, seed: int 
     round a triple count; triples whose three maps are not all there do not. Of more than ``n_triples`` triples that
     many are drawn. NaN for a map that is part of no triple.
 
+    Parameters
+    ----------
+    collection
+        Maps between spaces.
+    n_triples
+        The most triples of spaces to go around, ≥ 1.
+    seed
+        Draws the triples where there are more.
+
     References
     ----------
     Huang, Guibas (2013), "Consistent shape maps via semidefinite programming", section 3.
@@ -109,7 +118,8 @@ def residuals_through(
 
 
 def _distances_from_identity(around: Float[np.ndarray, "*cycles K K"]) -> Float[np.ndarray, "*cycles"]:
-    return np.asarray(np.square(around - np.eye(around.shape[-1])).sum(axis=(-2, -1)) / (2 * around.shape[-1]))
+    apart = around - np.eye(around.shape[-1], dtype=around.dtype)
+    return np.asarray(np.square(apart).sum(axis=(-2, -1)) / (2 * around.shape[-1]))
 
 
 @dataclass(frozen=True)
@@ -127,6 +137,15 @@ def fit_shared_basis(collection: Collection, n_modes: int, *, n_rounds: int = 30
     W_ij −= w C_ijᵀ, W_ji −= w C_ij; each Y_i is made orthonormal. The weights start at 1 and become
     1/(residual² + ε²), ε the median residual (iteratively reweighted least squares): wrong maps agree with nobody and
     lose their say. Y is fixed up to one rotation for all spaces.
+
+    Parameters
+    ----------
+    collection
+        Maps between spaces; the graph of their edges is connected.
+    n_modes
+        Functions of the shared basis; 1 ≤ n_modes ≤ eigenpairs.
+    n_rounds
+        Rounds of reweighting; 0 counts all maps alike.
 
     Raises
     ------
@@ -155,7 +174,17 @@ def fit_shared_basis(collection: Collection, n_modes: int, *, n_rounds: int = 30
 
 
 def synchronized_map(shared: SharedBasis, source: int, target: int) -> Float[np.ndarray, "eigenpairs eigenpairs"]:
-    """Return Y_target Y_sourceᵀ: the map that goes through the shared basis; such maps agree round every cycle."""
+    """Return Y_target Y_sourceᵀ: the map that goes through the shared basis; such maps agree round every cycle.
+
+    Parameters
+    ----------
+    shared
+        The shared basis of a collection.
+    source
+        Number of the source space in the collection.
+    target
+        Number of the target space.
+    """
     return shared.coefficients[target] @ shared.coefficients[source].T
 
 

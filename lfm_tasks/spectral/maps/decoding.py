@@ -25,6 +25,22 @@ def embed(
     """Return √n_x Φ_x Cᵀ beside √n_y Φ_y; with ``adjoint`` √n_x Φ_x beside √n_y Φ_y C.
 
     C may be smaller than the bases: the low modes are taken. The √n make spaces of different size comparable.
+
+    Parameters
+    ----------
+    functional_map
+        C (target eigenpairs, source eigenpairs).
+    source
+        Basis of the source; at least as many eigenpairs as C has columns.
+    target
+        Basis of the target; at least as many eigenpairs as C has rows.
+    adjoint
+        Whether to carry the target's rows to the source instead.
+
+    Raises
+    ------
+    DataError
+        ``too_few_points`` if a basis has fewer eigenpairs than C.
     """
     n_target, n_source = functional_map.shape
     source_rows = scaled_rows(source, n_source)
@@ -49,6 +65,11 @@ def nearest_points(embedding: Embedding) -> Int[np.ndarray, " target_points"]:
 
     Pairs for a coordinate map are (source[T], target), not (source, target[T]).
 
+    Parameters
+    ----------
+    embedding
+        Rows of both spaces in common coordinates, as `embed` returns them.
+
     Examples
     --------
     >>> nearest_points(Embedding(np.array([[0.0], [5.0], [9.0]]), np.array([[8.0], [1.0]]))).tolist()
@@ -72,6 +93,17 @@ def sinkhorn_plan(
     Scales exp(−``sharpness`` d/d_max), d the distances, so that target rows sum to 1 and source columns to at most
     ``1 + slack``: a source point without a partner may stay empty (unbalanced), which is needed where the sets
     differ. With more target than source rows the columns may hold n_y/n_x each.
+
+    Parameters
+    ----------
+    embedding
+        Rows of both spaces in common coordinates, as `embed` returns them.
+    sharpness
+        Inverse temperature in units of 1/(largest distance), > 0: higher is closer to nearest neighbors.
+    n_rounds
+        Rounds of normalization, ≥ 1.
+    slack
+        Share by which a source row may hold more than its part, ≥ 0.
 
     References
     ----------

@@ -37,6 +37,19 @@ def fit_from_anchors(
     the true map from the others by a wide margin. ZoomOut needs many samples here: with 600 of 2,000 points nearly all
     starts fail from 5 anchors, with all of them one succeeds.
 
+    Parameters
+    ----------
+    source
+        Source space.
+    target
+        Target space; its points may be others, in any order and number.
+    anchors
+        Rows of both that are one point; two or more.
+    starts
+        Descriptors and numbers of low modes to start from; the best fit of all is returned.
+    effort
+        Samples and steps of ZoomOut.
+
     Raises
     ------
     DataError
@@ -85,6 +98,21 @@ def fit_from_labels(
     Classes say where a point belongs, not which one it is: expect the class of most points to be right, the point
     itself only as far as the shapes of the spaces determine it.
 
+    Parameters
+    ----------
+    source
+        Source space.
+    target
+        Target space.
+    source_labels
+        Class of each source point.
+    target_labels
+        Class of each target point, by the same numbers.
+    starts
+        Descriptors and numbers of low modes to start from; the best fit of all is returned.
+    effort
+        Samples and steps of ZoomOut.
+
     Raises
     ------
     DataError
@@ -112,6 +140,17 @@ def fit_unsupervised(
 
     Signatures cannot tell apart what a symmetry of a space exchanges. They find the points between copies, and between
     two seeds of one architecture nearly as many as five anchors do; between layers or networks that differ, nothing.
+
+    Parameters
+    ----------
+    source
+        Source space.
+    target
+        Target space.
+    starts
+        Signatures and numbers of low modes to start from; the best fit of all is returned.
+    effort
+        Samples and steps of ZoomOut.
 
     Raises
     ------

@@ -34,6 +34,25 @@ def zoomout(
     farthest-point samples stand for each space. ``adjoint`` searches among Φ_x with Φ_y C instead. ``target_weights``
     (the points' areas, on a mesh) weigh the least squares.
 
+    Parameters
+    ----------
+    start
+        The map between low modes to grow from.
+    source
+        Basis of the source.
+    target
+        Basis of the target.
+    step
+        Modes added a round, ≥ 1.
+    n_samples
+        Farthest-point samples of each space.
+    adjoint
+        Whether to search among Φ_x with Φ_y C.
+    n_final
+        More rounds with all modes.
+    target_weights
+        Areas of the target's points on a mesh, > 0; None: all alike.
+
     Raises
     ------
     DataError
@@ -123,7 +142,7 @@ Functions = Float[np.ndarray, "_ descriptors"]
 
 @dataclass(frozen=True)
 class Start:
-    """What a first map is fitted from: which descriptors, and how many low modes they determine."""
+    """The start of a fit: which descriptors, and how many low modes they determine."""
 
     descriptor: Descriptor
     n_eigenpairs: int

@@ -63,10 +63,25 @@ def exact_neighbors(
     Memory beside the activations, never points²: 8 bytes × points × (features + 256), about 30 bytes × points ×
     neighbors, and 30 MiB. The compiled code takes a quarter of a second to load, once in a process.
 
+    Parameters
+    ----------
+    activations
+        A row for each point, finite.
+    n_neighbors
+        Neighbors of each point, itself excluded; 1 ≤ n_neighbors < points.
+    metric
+        ``angular`` or ``euclidean``.
+
     Raises
     ------
     DataError
         ``not_finite``, ``constant``, ``zero_rows`` or ``too_few_points``, with what was found and what to do.
+
+    Examples
+    --------
+    >>> line = np.array([[0.0, 0.0], [1.0, 0.0], [3.0, 0.0]])
+    >>> exact_neighbors(line, 1, metric="euclidean").indices.ravel().tolist()
+    [1, 0, 1]
     """
     rows = distance_rows(check_activations(activations, n_neighbors, metric=metric), metric)
     result = _search(rows, n_neighbors)

@@ -68,7 +68,15 @@ def fit_coordinates(
 def transfer_coordinates(
     alignment: Alignment, rows: Float[np.ndarray, "points source_features"]
 ) -> Float[np.ndarray, "points target_features"]:
-    """Return the rows in the target's coordinates, (x − mean_x) W_x W_y⁺ + mean_y: in the sample or out of it."""
+    """Return the rows in the target's coordinates, (x − mean_x) W_x W_y⁺ + mean_y: in the sample or out of it.
+
+    Parameters
+    ----------
+    alignment
+        Linear maps of both spaces into common coordinates, as `choose_alignment` finds them.
+    rows
+        Activations of the source, in the sample or not.
+    """
     direct = direct_map(alignment)
     return (rows - direct.source_mean) @ direct.source_matrix + direct.target_mean
 
@@ -259,6 +267,17 @@ def partner_ranks(
     """Return, for each target row, the rank from 1 of its ``partners`` row among all source rows; ties count as ahead.
 
     1/rank, averaged, is the mean reciprocal rank; the share of ranks 1 is the accuracy.
+
+    Parameters
+    ----------
+    alignment
+        Linear maps of both spaces into common coordinates.
+    source_rows
+        Rows to be found.
+    target_rows
+        Rows that search.
+    partners
+        Row of ``source_rows`` that is the partner of each target row.
 
     Examples
     --------

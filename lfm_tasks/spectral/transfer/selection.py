@@ -74,13 +74,24 @@ def choose_alignment(source: SpectralSpace, target: SpectralSpace, anchors: Anch
     Candidates: Procrustes and ridge on the anchors; relative representations; Procrustes refined by ICP, or by pairs
     that choose each other; the functional map's pairs fitted orthogonally, and refined by mutual pairs with an
     orthogonal or a ridge map. Each is fitted again without the rows of some anchors (one at a time below 20, a fifth
-    from 20 on) and has to find their partners among up to two thousand rows. The logarithm of their rank counts: a few lucky hits
-    rule the mean of reciprocal ranks, not this one. Of those that are not worse than the best by more than one standard
-    error of the difference (two below 20 anchors), the one with the highest round-trip rate is taken; but where not
-    even a quarter of the rows come back, as between networks that have little in common, round trips say nothing, and
-    the best one is taken.
+    from 20 on) and has to find their partners among up to two thousand rows. The logarithm of their rank counts: a few
+    lucky hits rule the mean of reciprocal ranks, not this one. Of those that are not worse than the best by more than
+    one standard error of the difference (two below 20 anchors), the one with the highest round-trip rate is taken; but
+    where not even a quarter of the rows come back, as between networks that have little in common, round trips say
+    nothing, and the best one is taken.
 
     Needs three anchors, of which two remain when one is held out.
+
+    Parameters
+    ----------
+    source
+        Source space.
+    target
+        Target space; its points may be others, in any order and number.
+    anchors
+        Rows of both that are one point; three or more.
+    seed
+        Draws which anchors are held out together.
 
     Raises
     ------
@@ -417,9 +428,18 @@ def fit_map(
 ) -> FittedMap:
     """Return the map from ``source`` to ``target`` that carries held-out anchors best.
 
-    ``anchors``: row numbers that mean the same point in both, or (pairs, 2) of source and target rows; three at least.
-    Everything else may be in any order and of any number. ``n_eigenpairs``: None for 50, or a third of the points
-    where they are fewer.
+    Parameters
+    ----------
+    source
+        Activations of the source, a row for each point.
+    target
+        Activations of the target; other points, in any order and number, are no problem.
+    anchors
+        Row numbers that mean the same point in both, or (pairs, 2) of source and target rows; three or more.
+    n_eigenpairs
+        K of both bases; None: 50, or a third of the points where they are fewer.
+    seed
+        Draws which anchors are held out together.
 
     Raises
     ------

@@ -87,5 +87,5 @@ def _record(run: Run, missing: Sequence[PlannedSpace]) -> dict[Space, JobFailure
 
 
 def recorded_space(store: UnitStore, planned: PlannedSpace) -> RecordedSpace:
-    """Return what the receipt of a recorded space says."""
+    """Return the content of the receipt of a recorded space."""
     return RecordedSpace(planned.space, planned.key, planned.depth, **store.receipt("activations", planned.key).facts)

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 
 from lfm_tasks.config import CollectionConfig
 from lfm_tasks.errors import DataError
@@ -49,15 +49,15 @@ class MapPlace(NamedTuple):
 class CollectionJob:
     """Bases of one dataset that maps connect, and where these maps lie.
 
-    The bases determine the map of a pair in ``full`` (lower, higher); ``refined`` says where that of (source, target)
-    lies. The first ``n_core`` of ``bases`` are fitted together.
+    The bases determine the map of a pair in ``full``, the lower place as the row; ``refined`` says where that of
+    (source, target) lies. The first ``n_core`` of ``bases`` are fitted together.
     """
 
     store: UnitStore
     key: str
     bases: tuple[str, ...]
     n_core: int
-    full: frozenset[tuple[int, int]]
+    full: Bool[np.ndarray, "spaces spaces"]
     refined: Mapping[tuple[int, int], MapPlace]
     config: CollectionConfig
     min_overlap: float
@@ -78,12 +78,19 @@ def store_collection(job: CollectionJob) -> None:
 
 @dataclass
 class _Maps:
-    """The low modes of the maps of a job, computed or read on request; refined ones are float32 in the store."""
+    """The low modes of the maps of a job, computed or read on request, in single precision.
+
+    Products of all pairs are most of the work. What is made of them is right to 1e-6.
+    """
 
     job: CollectionJob
     _rows: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
     _blocks: dict[str, np.ndarray] = field(default_factory=dict)
     _lists: list[np.ndarray] = field(default_factory=list)
+
+    @cached_property
+    def _full(self) -> Bool[np.ndarray, "spaces spaces"]:
+        return np.asarray(self.job.full | self.job.full.T)
 
     @cached_property
     def thirds(self) -> list[int]:
@@ -97,9 +104,10 @@ class _Maps:
     ) -> Float[np.ndarray, "sources targets target source"]:
         """Return the map from each of the job's ``sources`` to each of its ``targets``; NaN where there is none."""
         n_modes = self.job.config.n_eigenpairs
-        maps = np.full((len(sources), len(targets), n_modes, n_modes), np.nan)
+        maps = np.full((len(sources), len(targets), n_modes, n_modes), np.nan, dtype=np.float32)
         of_list = {space: id(self.rows(space)[1]) for space in {*sources, *targets}}
-        for ids in {of_list[space] for space in sources} if self.job.full else ():
+        full = self._full[np.ix_(sources, targets)]
+        for ids in {of_list[space] for space in sources} if full.any() else ():
             rows, columns = (np.flatnonzero([of_list[space] == ids for space in side]) for side in (sources, targets))
             if len(columns):
                 wide, others = (
@@ -108,14 +116,14 @@ class _Maps:
                 )
                 products = (others.T @ wide).reshape(len(columns), n_modes, len(rows), n_modes)
                 maps[np.ix_(rows, columns)] = products.transpose(2, 0, 1, 3)
-        for row, source in enumerate(sources):
+        maps[~full] = np.nan
+        lists = [np.array([of_list[space] for space in side]) for side in (sources, targets)]
+        for row, column in np.argwhere(full & (lists[0][:, None] != lists[1])).tolist():
+            maps[row, column] = self._map_on_common_points(sources[row], targets[column])
+        for row, source in enumerate(sources if self.job.refined else ()):
             for column, target in enumerate(targets):
                 if (source, target) in self.job.refined:
                     maps[row, column] = self._refined_map(source, target)
-                elif (min(source, target), max(source, target)) not in self.job.full:
-                    maps[row, column] = np.nan
-                elif of_list[source] != of_list[target]:
-                    maps[row, column] = self._map_on_common_points(source, target)
         return maps
 
     def rows(self, space: int) -> tuple[Float[np.ndarray, "points eigenpairs"], Shaped[np.ndarray, " points"]]:
@@ -123,7 +131,7 @@ class _Maps:
         if space not in self._rows:
             with self.job.store.open("bases", self.job.bases[space]) as unit:
                 vectors, ids = unit.read_all("eigenvectors", "ids")
-            low = np.ascontiguousarray(vectors[:, : self.job.config.n_eigenpairs])
+            low = np.ascontiguousarray(vectors[:, : self.job.config.n_eigenpairs], dtype=np.float32)
             self._rows[space] = low, self._as_known(ids)
             while len(self._rows) > 2 * _BLOCK_SIDE and (
                 sum(rows.nbytes for rows, _ in self._rows.values()) > _MOST_BASIS_BYTES
@@ -148,7 +156,7 @@ class _Maps:
                 self._blocks[block] = unit.read("maps")[:, :, :n_modes, :n_modes].copy()
             while len(self._blocks) > 1 and sum(maps.nbytes for maps in self._blocks.values()) > _MOST_REFINED_BYTES:
                 del self._blocks[next(iter(self._blocks))]
-        functional_map = self._blocks[block][row, direction].astype(np.float64)
+        functional_map = self._blocks[block][row, direction]
         return np.asarray(functional_map if np.isfinite(functional_map).all() else np.nan * functional_map)
 
     def _map_on_common_points(self, source: int, target: int) -> Float[np.ndarray, "target source"]:
@@ -205,8 +213,8 @@ def _cycle_residuals(job: CollectionJob, maps: _Maps) -> Float[np.ndarray, "sour
             for source, direct in zip(some, maps.between(some, others), strict=True):
                 residuals[source, others] = residuals_through(direct, onward[others], back[source])
     np.fill_diagonal(residuals, np.nan)
-    for source, target in job.full:
-        residuals[target, source] = residuals[source, target]
+    lower, higher = np.nonzero(job.full)
+    residuals[higher, lower] = residuals[lower, higher]
     return residuals
 
 

@@ -1,13 +1,14 @@
 """Stage collection: one basis for all spaces of a dataset, and how far the cycles of their maps close, a job each."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from heapq import heappop, heappush
-from itertools import combinations
 
 import numpy as np
 import xarray as xr
-from scipy.sparse import coo_array
+from jaxtyping import Bool
+from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
 from lfm_tasks.runtime.run import Failure, Run
@@ -116,23 +117,25 @@ def collection_job(
     config = run.catalog.atlas.collection
     if config is None:
         return None
-    maps = _maps(bases, scored)
-    members = _largest_component(len(bases), maps)
+    full, grown = _maps(bases, scored)
+    known = full | full.T
+    for a, b in grown:
+        known[a, b] = known[b, a] = True
+    members = _largest_component(known)
     if len(members) < 3:
         return None
-    members = _core_first(members, maps, config.max_spaces)
+    members = _core_first(members, known, config.max_spaces)
     # As many of all: spaces of few points have fewer.
     n_eigenpairs = min(config.n_eigenpairs, *(int(bases[member].facts["n_eigenpairs"]) for member in members))
     config = config.model_copy(update={"n_eigenpairs": n_eigenpairs, "n_modes": min(config.n_modes, n_eigenpairs)})
     position = {member: index for index, member in enumerate(members)}
-    inside = {(position[a], position[b]): place for (a, b), place in maps.items() if a in position}
     keys = tuple(bases[member].key for member in members)
-    refined = {pair: place for pair, place in inside.items() if place is not None}
-    full = frozenset((min(pair), max(pair)) for pair, place in inside.items() if place is None)
+    refined = {(position[a], position[b]): place for (a, b), place in grown.items() if a in position}
+    full = np.triu((full | full.T)[np.ix_(members, members)])
     ingredients = {
         "kind": "collections",
         "bases": keys,
-        "known": sorted(full),
+        "known": blake2b(np.packbits(full).tobytes(), digest_size=16).hexdigest(),
         # Not where they lie: that depends on the order in which the zoo was computed, and says nothing of the maps.
         "grown": sorted([*pair, place.refined_by] for pair, place in refined.items()),
         "config": config.model_dump(),
@@ -144,45 +147,49 @@ def collection_job(
     return job, tuple(bases[member].space.name for member in members)
 
 
-def _maps(bases: list[SpaceBasis], scored: ScoredPairs) -> dict[tuple[int, int], MapPlace | None]:
-    """Return the pairs that have a map: where it lies if it was refined, None if the bases determine it."""
-    maps: dict[tuple[int, int], MapPlace | None] = {}
-    for first, second in combinations(range(len(bases)), 2):
-        both = bases[first], bases[second]
-        request, place = scored.request_of(*both), scored.place(*both)
-        if request is None or place is None or place.refusal or not request.measures & MAP_SCORES.keys():
+def _maps(
+    bases: list[SpaceBasis], scored: ScoredPairs
+) -> tuple[Bool[np.ndarray, "bases bases"], dict[tuple[int, int], MapPlace]]:
+    """Return the pairs whose map the bases determine, the lower place as the row; and where refined maps lie."""
+    full, grown = np.zeros((len(bases), len(bases)), dtype=bool), dict[tuple[int, int], MapPlace]()
+    for cells in scored.with_scores(bases):
+        if not cells.request.measures & MAP_SCORES.keys():
             continue
-        if request.correspondence.regime == "full":
-            maps[first, second] = None
-        elif (refined_by := scored.grown_by(*both)) and not any(name in MAP_SCORES for name, _ in place.codes):
-            for pair in ((first, second), (second, first)):
+        if cells.request.correspondence.regime == "full":
+            full[cells.first, cells.others] = True
+            continue
+        for other in cells.others.tolist():
+            both = bases[cells.first], bases[other]
+            place, refined_by = scored.place(*both), scored.grown_by(*both)
+            if place is None or not refined_by or any(name in MAP_SCORES for name, _ in place.codes):
+                continue
+            for pair in ((cells.first, other), (other, cells.first)):
                 direction = int(bases[pair[0]].key > bases[pair[1]].key)
-                maps[pair] = MapPlace(refined_by, place.block, place.row, direction)
-    return maps
+                grown[pair] = MapPlace(refined_by, place.block, place.row, direction)
+    return full, grown
 
 
-def _largest_component(n_spaces: int, maps: Collection[tuple[int, int]]) -> list[int]:
+def _largest_component(known: Bool[np.ndarray, "spaces spaces"]) -> list[int]:
     """Return the spaces of the largest component that maps connect; of several as large, the first."""
-    ends = np.array(sorted(maps)).reshape(-1, 2)
-    graph = coo_array((np.ones(len(ends)), (ends[:, 0], ends[:, 1])), shape=(n_spaces, n_spaces))
-    _, component = connected_components(graph, directed=False)
-    return np.flatnonzero(component == np.bincount(component).argmax()).tolist() if n_spaces else []
+    if not len(known):
+        return []
+    _, component = connected_components(csr_array(known), directed=False)
+    return np.flatnonzero(component == np.bincount(component).argmax()).tolist()
 
 
-def _core_first(members: list[int], maps: Collection[tuple[int, int]], n_core: int) -> list[int]:
-    """Return the members, a connected core of ``n_core`` first: the first member, then always the first neighbor."""
+def _core_first(members: list[int], known: Bool[np.ndarray, "spaces spaces"], n_core: int) -> list[int]:
+    """Return the members, a connected core of ``n_core`` first: the first member, then always the first neighbor.
+
+    ``known``: which spaces a map connects, in both directions.
+    """
     if len(members) <= n_core:
         return members
-    neighbors: dict[int, set[int]] = {member: set() for member in members}
-    for a, b in maps:
-        if a in neighbors:
-            neighbors[a].add(b)
-            neighbors[b].add(a)
     core: list[int] = []
     reached, queue = {members[0]}, [members[0]]
     while len(core) < n_core:
         core.append(heappop(queue))
-        for member in neighbors[core[-1]] - reached:
-            reached.add(member)
-            heappush(queue, member)
+        for member in np.flatnonzero(known[core[-1]]).tolist():
+            if member not in reached:
+                reached.add(member)
+                heappush(queue, member)
     return [*sorted(core), *sorted(set(members) - set(core))]

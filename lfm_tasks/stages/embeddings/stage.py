@@ -236,7 +236,7 @@ def probe_pairs(
 
 
 def probed_pair(source: SpaceBasis, target: SpaceBasis, points: EmbeddedPoints) -> ProbedPair:
-    """Return what stored units call a pair."""
+    """Return the name of a pair in stored units."""
     return points.key, source.content, target.content
 
 

@@ -78,7 +78,7 @@ def _share(first: Ids, second: Ids) -> float:
 
 @dataclass(frozen=True)
 class ReadSpace:
-    """What the values of a space are like: ``read`` of its points were read, in which ``dead`` features never change.
+    """Facts about the values of a space: ``read`` of its points were read, in which ``dead`` features never change.
 
     ``reason`` and ``error`` are empty if every value is finite and can be used.
     """

@@ -21,7 +21,7 @@ from lfm_tasks.stages.inventory.correspondence import FULL_CORRESPONDENCE, Corre
 
 @dataclass(frozen=True)
 class PairRequest:
-    """What is requested of a pair: the measures, and the correspondence that its maps are fitted from."""
+    """The request for a pair: its measures, and the correspondence that its maps are fitted from."""
 
     measures: frozenset[str]
     correspondence: Correspondence = FULL_CORRESPONDENCE
@@ -125,7 +125,7 @@ def map_measures(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def across_facts(part: PairSelection) -> dict[str, Any]:
-    """Return what the atlas says of a comparison across datasets."""
+    """Return the facts that the atlas stores about a comparison across datasets."""
     return {
         "comparison": part.name,
         "source_dataset": part.dataset,
@@ -243,7 +243,7 @@ _DRAWN = "permutations, (1 + reached)/(1 + drawn); where fewer than 10 reach the
 
 @dataclass(frozen=True)
 class MeasureFacts:
-    """What the atlas says of a measure; ``p_values``: by which method they are made."""
+    """The facts that the atlas stores about a measure; ``p_values``: their method."""
 
     convention: str
     p_values: str
@@ -337,7 +337,7 @@ def _named_measures(catalog: Catalog | Mapping[str, Any]) -> Iterator[tuple[tupl
 
 
 def _hint(name: str, known: Collection[str]) -> str:
-    """Return what a misspelled measure may mean: what begins like it, else what is spelled almost like it."""
+    """Return the measures that a misspelled name may mean: those that begin like it, else those spelled almost like it."""
     plain = name.casefold().replace("-", "_").replace(" ", "_")
     alike = [one for one in known if one.casefold().startswith(plain)]
     # linear_cka for cka_linear: the same words in another order.

@@ -404,7 +404,7 @@ def check_size(n_points: int, catalog: Catalog) -> None:
 def activations_keys(
     source: Source, catalog: Catalog, points: Shaped[np.ndarray, " kept"] | None = None
 ) -> Callable[[str], str]:
-    """Return what gives the content address of the recorded activations of each layer of a source."""
+    """Return the function that gives the content address of the recorded activations of each layer of a source."""
     whole = selected_rows(source.ids, catalog, points)
     ids = ids_digest(source.ids)
 

@@ -1,9 +1,8 @@
 """Stage kept maps: functional maps that stay in the atlas, and where on the points two spaces differ."""
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import groupby
-from math import isfinite
 
 import numpy as np
 import xarray as xr
@@ -15,14 +14,14 @@ from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES
 from lfm_tasks.stages.bases.stage import SpaceBasis, not_computed
 from lfm_tasks.stages.inventory.correspondence import labels_of, text_labels
-from lfm_tasks.stages.inventory.cost import KEEP_MAPS
+from lfm_tasks.stages.inventory.cost import KEEP_MAPS, spaces_by_dataset
 from lfm_tasks.stages.inventory.requests import embedded_spaces
 from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.stages.kept_maps.cost import group_side
 from lfm_tasks.stages.kept_maps.job import KeepJob, KeptKey, ScorePlace, store_maps
 from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.pair_index import PairScores
-from lfm_tasks.stages.scores.stage import ScoredPairs
+from lfm_tasks.stages.scores.stage import ScoredCells, ScoredPairs
 from lfm_tasks.stores.units.store import Receipt, UnitStore, digest
 from lfm_tasks.workers.pool import JobFailure
 
@@ -52,7 +51,7 @@ class KeptPair:
 
     @property
     def key(self) -> KeptKey:
-        """What stored units call the pair."""
+        """The name of the pair in stored units."""
         first, second = sorted((self.source.key, self.target.key))
         return first, second, self.refined_by
 
@@ -163,9 +162,11 @@ def kept_pairs(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...], scored: Score
     keep = run.catalog.atlas.keep_maps
     kept = set(embedded_pairs(run.catalog, zoo, bases, scored))
     if keep == "all":
-        kept |= {(source.space, target.space) for source, target, _ in _mapped_pairs(zoo, bases, scored)}
+        for names in spaces_by_dataset(bases).values():
+            for cells in _mapped_cells([bases[space] for space in names], scored):
+                kept |= {(names[cells.first], names[other]) for other in cells.others.tolist()}
     elif keep == "best":
-        kept |= _most_alike(run, zoo, bases, scored)
+        kept |= _most_alike(run, bases, scored)
     return tuple((bases[source], bases[target]) for source, target in sorted(kept))
 
 
@@ -184,45 +185,63 @@ def embedded_pairs(
     return {pair for pair in requested if _scores_of_mapped(scored, bases[pair[0]], bases[pair[1]])}
 
 
-def _most_alike(run: Run, zoo: Zoo, bases: Mapping[Space, SpaceBasis], scored: ScoredPairs) -> set[tuple[Space, Space]]:
+def _most_alike(run: Run, bases: Mapping[Space, SpaceBasis], scored: ScoredPairs) -> set[tuple[Space, Space]]:
     """Return the most alike layers of each two models: by overlap, or by the first other requested score of maps.
 
     Pairs of layers are ranked by the measure first, then by how alike they are, then by their names.
     """
     preference = list(dict.fromkeys(["overlap", *run.catalog.atlas.measures, *MAP_SCORES]))
     of_maps = [name for name in preference if name in MAP_SCORES]
-    blocks: dict[str, np.ndarray] = {}
-    best: dict[tuple[str, str, str], tuple[int, float, Space, Space]] = {}
-    for source, target, place in _mapped_pairs(zoo, bases, scored):
-        first, second = source.space, target.space
-        measures = scored.measures(source, target)
-        name = next((name for name in of_maps if name in measures), None)
-        if first.model == second.model or name is None:
-            continue
-        if place.block not in blocks:
-            with run.store.open("scores", place.block) as unit:
-                blocks[place.block] = unit.read("values")
-        values = blocks[place.block][place.row, int(source.key > target.key), place.measures.index(name)]
-        # Those without a chance level rank behind those that have one.
-        value = values[_CALIBRATED] if isfinite(values[_CALIBRATED]) else values[_SCORE] - 1
-        candidate = of_maps.index(name), -round(float(value), _DIGITS), first, second
-        models = first.dataset, first.model, second.model
-        if isfinite(value) and (models not in best or candidate < best[models]):
-            best[models] = candidate
-    return {(source, target) for _, _, source, target in best.values()}
-
-
-def _mapped_pairs(
-    zoo: Zoo, bases: Mapping[Space, SpaceBasis], scored: ScoredPairs
-) -> Iterator[tuple[SpaceBasis, SpaceBasis, PairScores]]:
-    """Yield all requested pairs of different spaces that have a map, source first in the order of names."""
-    for part in zoo.parts:
-        for one, other in part.pairs():
-            if one == other or one not in bases or other not in bases:
+    kept = set[tuple[Space, Space]]()
+    for spaces in spaces_by_dataset(bases).values():
+        in_order = [bases[space] for space in spaces]
+        models = np.unique([space.model for space in spaces], return_inverse=True)[1]
+        keys = np.unique([basis.key for basis in in_order], return_inverse=True)[1]
+        found = list[np.ndarray]()
+        blocks: dict[str, np.ndarray] = {}
+        for cells in _mapped_cells(in_order, scored):
+            name = next((name for name in of_maps if name in cells.request.measures), None)
+            if name is None:
                 continue
-            source, target = (bases[one], bases[other]) if one < other else (bases[other], bases[one])
-            if place := _scores_of_mapped(scored, source, target):
-                yield source, target, place
+            values = np.full(len(cells.others), np.nan)
+            for block in np.unique(cells.blocks).tolist():
+                stored = cells.table.blocks[block]
+                if stored.key not in blocks:
+                    with run.store.open("scores", stored.key) as unit:
+                        blocks[stored.key] = unit.read("values")[..., [_SCORE, _CALIBRATED]].astype(np.float64)
+                chosen = cells.blocks == block
+                ways = (keys[cells.first] > keys[cells.others[chosen]]).astype(np.intp)
+                score, level = blocks[stored.key][cells.rows[chosen], ways, stored.measures.index(name)].T
+                # Those without a chance level rank behind those that have one.
+                values[chosen] = np.where(np.isfinite(level), level, score - 1)
+            is_other = np.isfinite(values) & (models[cells.others] != models[cells.first])
+            columns = (
+                np.full(len(values), cells.first),
+                cells.others,
+                np.full(len(values), of_maps.index(name)),
+                values,
+            )
+            found.append(np.stack(columns)[:, is_other])
+        if not found:
+            continue
+        first, other, rank, value = np.concatenate(found, axis=1)
+        ends = first.astype(np.intp), other.astype(np.intp)
+        both = np.stack([models[end] for end in ends])
+        order = np.lexsort((other, first, -np.round(value, _DIGITS), rank, both[1], both[0]))
+        is_best = np.append(True, (np.diff(both[:, order]) != 0).any(axis=0))
+        kept |= {(spaces[ends[0][pair]], spaces[ends[1][pair]]) for pair in order[is_best].tolist()}
+    return kept
+
+
+def _mapped_cells(bases: Sequence[SpaceBasis], scored: ScoredPairs) -> Iterator[ScoredCells]:
+    """Yield all pairs of a dataset's spaces that are requested and have a map."""
+    for cells in scored.with_scores(bases):
+        if cells.request.correspondence.regime == "full" or not cells.request.measures & MAP_SCORES.keys():
+            yield cells
+            continue
+        kept = [bool(_scores_of_mapped(scored, bases[cells.first], bases[other])) for other in cells.others.tolist()]
+        some = np.array(kept, dtype=bool)
+        yield replace(cells, others=cells.others[some], blocks=cells.blocks[some], rows=cells.rows[some])
 
 
 def _scores_of_mapped(scored: ScoredPairs, source: SpaceBasis, target: SpaceBasis) -> PairScores | None:

@@ -129,7 +129,7 @@ def choose_previews(run: Run, kept: KeptMaps) -> Previews:
 
 
 def _kind(rows: DatasetRows) -> str:
-    """Return what the inputs of a dataset are shown as: image or text; "" if they are only numbers, or not there."""
+    """Return how the inputs of a dataset are shown: image or text; "" for numbers, or without inputs."""
     shown = rows.previews if rows.previews is not None else rows.inputs
     if isinstance(shown, np.ndarray):
         if shown.dtype.kind in "USO":
@@ -152,7 +152,7 @@ def _content(rows: DatasetRows) -> str:
 
 
 def _shown(rows: DatasetRows, chosen: Int[np.ndarray, " chosen"]) -> Iterator[str]:
-    """Yield what chosen rows are: the base64 of a PNG file each, or the beginning of a text."""
+    """Yield a preview of each chosen row: the base64 of a PNG file, or the beginning of a text."""
     shown = rows.previews if rows.previews is not None else rows.inputs
     if isinstance(shown, TokenPoints):
         yield from map(first_words, shown.texts.read(shown.text_of[chosen]))
@@ -174,7 +174,7 @@ def _base64(picture: np.ndarray) -> str:
 
 
 def _within(shown: Iterator[str]) -> list[str]:
-    """Return what fits into the characters that a dataset has."""
+    """Return the previews that fit into the characters that a dataset may use."""
     kept, n_characters = [], 0
     for one in shown:
         n_characters += len(one)

@@ -84,7 +84,7 @@ class AtlasSpec:
 
     @property
     def unpublished(self) -> str:
-        """What the catalog asks for and no run has computed yet, so that this is no whole atlas; empty: it is one."""
+        """The results that the catalog requests and no run has computed yet; empty for a whole atlas."""
         n_spaces, n_pairs = len(self.not_computed), self.scored.n_not_computed
         n_transfers = sum(section.n_not_computed for section in self.sections if isinstance(section, Transfers))
         n_pairs += sum(section.n_not_computed for section in self.sections if isinstance(section, AcrossDatasets))
@@ -117,7 +117,7 @@ class AtlasSpec:
 
     @property
     def section_keys(self) -> list[str]:
-        """What its sections are made of: keys of their units, among other things."""
+        """The ingredients of its sections: keys of their units, among other things."""
         return [key for section in self.sections for key in section.keys]
 
     @property

@@ -198,7 +198,7 @@ def against_moments(
     of_statistic: Callable[[Float[np.ndarray, " pairs"]], Float[np.ndarray, " pairs"]] | None = None,
     best: float = 1.0,
 ) -> Float[np.ndarray, "pairs 4"]:
-    """Return what `against_chance` does for scores whose chance level has known moments; NaN without a score.
+    """Return `against_chance` of scores whose chance level has known moments; NaN without a score.
 
     Where all permutations score the same but for rounding, all reach the score.
 

@@ -55,7 +55,7 @@ _FEWEST_PERMUTATIONS = 1000
 
 @dataclass(frozen=True)
 class BasisChance:
-    """What a basis contributes to chance levels: to `moments_of_pairs`, to `chance_of_lfm`; its `localization`."""
+    """The contribution of a basis to chance levels: to `moments_of_pairs`, to `chance_of_lfm`; its `localization`."""
 
     overlap: Float[np.ndarray, " numbers"]
     lfm: Float[np.ndarray, " numbers"]

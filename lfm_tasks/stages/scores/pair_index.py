@@ -22,7 +22,7 @@ from lfm_tasks.workers.pool import JobFailure
 
 @dataclass(frozen=True)
 class RequestedPairs:
-    """What is requested of pairs of ``spaces``, which are in order: the index of a request by pair, −1 for none.
+    """The requests for pairs of ``spaces``, which are in order: the index of a request by pair, −1 for none.
 
     Of a pair, the lower space is the row. Of spaces and not of their bases: two names of one content may be in
     comparisons with different maps.
@@ -116,7 +116,7 @@ class PairScores(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredBlock:
-    """What the receipt of a block of scores says, by row."""
+    """The content of the receipt of a block of scores, by row."""
 
     key: str
     measures: tuple[str, ...]
@@ -184,6 +184,16 @@ class PairIndex:
         self.block[first, second], self.row[first, second] = len(self.blocks), rows
         self.blocks.append(StoredBlock.of(receipt))
 
+    def are_refused(
+        self, blocks: Int[np.ndarray, " pairs"], rows: Int[np.ndarray, " pairs"]
+    ) -> Bool[np.ndarray, " pairs"]:
+        """Return which rows of blocks hold a reason in place of scores."""
+        refused = np.zeros(len(blocks), dtype=bool)
+        for index in np.unique(blocks[blocks >= 0]).tolist():
+            if refusals := self.blocks[index].refusals:
+                refused |= (blocks == index) & np.isin(rows, list(refusals))
+        return refused
+
     def place(self, first: str, second: str) -> PairScores | None:
         """Return where the scores of two bases lie, in any order; None: nowhere."""
         row, column = self.positions[min(first, second)], self.positions[max(first, second)]
@@ -239,7 +249,7 @@ def find_stored(store: UnitStore, tables: Iterable[PairIndex]) -> None:
 
 @dataclass(frozen=True)
 class ScoringInputs:
-    """What pairs of one setting are scored with: correspondence; keys of stored exchangeability and labels, or ""."""
+    """Inputs of scores of one setting: correspondence; keys of stored exchangeability and labels, or ""."""
 
     correspondence: Correspondence
     exchangeability: str

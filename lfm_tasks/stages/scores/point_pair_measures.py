@@ -181,7 +181,7 @@ def _layout(pairs: list[tuple[str, str]]) -> _PairLayout:
 
 @dataclass(frozen=True)
 class _KeptMatrix:
-    """What takes longest to compute of the matrix of one space: its bandwidth, and sums for chance."""
+    """The costly parts of the matrix of one space: its bandwidth, and sums for chance."""
 
     constants: Float[np.ndarray, " constants"] | None
     chance: MatrixChance | MatrixStrata | None
@@ -263,7 +263,7 @@ Kind = TypeVar("Kind")
 
 
 def _of_kind(kind: type[Kind], sums: Sequence[object]) -> list[Kind]:
-    """Return what spaces contribute to chance, all in the form that the exchange of their points asks for."""
+    """Return the contributions of spaces to chance, in the form that the exchange of their points requires."""
     alike = [one for one in sums if isinstance(one, kind)]
     if len(alike) < len(sums):
         raise TypeError(f"got {len(sums) - len(alike)} of {len(sums)} spaces without {kind.__name__}, expected none")
@@ -369,7 +369,7 @@ def pair_statistics(
     sets: PointSets,
     least_points: Int[np.ndarray, " pairs"],
 ) -> Float[np.ndarray, "pairs statistics"]:
-    """Return what is stored of each pair.
+    """Return the stored statistics of each pair.
 
     Parameters
     ----------

@@ -53,7 +53,7 @@ class Activations:
 
     @property
     def on_points(self) -> SpacesOnPoints:
-        """The same, for measures of all pairs of points."""
+        """Return the function on chosen points, for measures of all pairs of points."""
         return SpacesOnPoints(self.rows, self.neighbors, self.address)
 
     def some(self, keys: Collection[str]) -> "Activations":

@@ -4,7 +4,7 @@ A stored block lists its pairs, so any blocks that cover all pairs do: a new mod
 Every pair is multiplied in shapes that depend on its two spaces only, so its numbers do not depend on its block.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -131,6 +131,21 @@ ScoredPairKey = tuple[ScoreSettings, str, str]
 
 
 @dataclass(frozen=True)
+class ScoredCells:
+    """Pairs of one space with later ones of a list, by their places in it, and where their scores lie in a table.
+
+    ``blocks``: places among the blocks of the table; ``rows``: rows of these.
+    """
+
+    request: PairRequest
+    table: PairIndex
+    first: int
+    others: Int[np.ndarray, " pairs"]
+    blocks: Int[np.ndarray, " pairs"]
+    rows: Int[np.ndarray, " pairs"]
+
+
+@dataclass(frozen=True)
 class ScoredPairs:
     """Scores of all pairs of spaces: what is requested of them, where it lies, or why it could not be computed.
 
@@ -178,6 +193,31 @@ class ScoredPairs:
         """Return where the scores of two spaces lie, in any order; None for a pair that is not computed."""
         settings = self._settings(first, second)
         return None if settings is None else self.tables[settings].place(first.key, second.key)
+
+    def with_scores(self, bases: Sequence[SpaceBasis]) -> Iterator[ScoredCells]:
+        """Yield the pairs of one dataset's spaces that have scores, space after space: there may be millions."""
+        positions = np.array([self.pairs.positions.get(basis.space, -1) for basis in bases], dtype=np.intp)
+        keys = [basis.key for basis in bases]
+        in_tables = {
+            settings: np.array([table.positions.get(key, -1) for key in keys], dtype=np.intp)
+            for settings, table in self.tables.items()
+        }
+        for first in range(len(bases) - 1):
+            others = first + 1 + np.flatnonzero((positions[first + 1 :] >= 0) & (positions[first] >= 0))
+            low, high = np.minimum(positions[first], positions[others]), np.maximum(positions[first], positions[others])
+            requested = self.pairs.request_indices[low, high]
+            for index in np.unique(requested[requested >= 0]).tolist():
+                settings = self.settings_of[bases[first].space.dataset, index]
+                table, of_bases = self.tables[settings], in_tables[settings]
+                chosen = others[requested == index]
+                # Keys are in order: the lower position has the lower key.
+                ends = np.sort(np.stack([np.full(len(chosen), of_bases[first]), of_bases[chosen]]), axis=0)
+                blocks, rows = table.block[*ends], table.row[*ends]
+                usable = (blocks >= 0) & ~table.are_refused(blocks, rows)
+                if usable.any():
+                    yield ScoredCells(
+                        self.pairs.requests[index], table, first, chosen[usable], blocks[usable], rows[usable]
+                    )
 
     def refusal(self, first: SpaceBasis, second: SpaceBasis) -> JobFailure | None:
         """Return why two spaces that were requested have no scores; None if they have, or are not computed."""

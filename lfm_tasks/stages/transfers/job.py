@@ -54,7 +54,7 @@ class AnchorSpec:
     pairs: tuple[tuple[str, str], ...] = ()
 
     def ingredients(self) -> dict[str, Any]:
-        """Return what can change a map, for its digest."""
+        """Return the ingredients of a map, for its digest."""
         if self.regime != "anchors":
             return {"regime": self.regime, "seed": self.seed}
         return asdict(self) | ({"n_anchors": len(self.pairs)} if self.pairs else {})
@@ -325,7 +325,7 @@ class LabeledHead:
 
 
 def stitching_ingredients(space: Space, catalog: Catalog) -> dict[str, Any]:
-    """Return what, beside the activations, can change a stitched accuracy, for a digest: the network's file."""
+    """Return the ingredients of a stitched accuracy beside the activations, for a digest: the network's file."""
     model = catalog.model_on(space.model, space.dataset)
     if model.onnx is None:
         return {}

@@ -81,7 +81,7 @@ def _blocked_by_file(target: Path) -> str | None:
 
 
 def _foreign(target: Path, folder: Path, *, was_published: bool) -> str | None:
-    """Return what in the folder ``target``, called ``folder`` in the message, is no part of an atlas; None: nothing."""
+    """Return a message on files in ``target`` (``folder`` in the message) that are no part of an atlas; None without any."""
     try:
         files, empty_folders = _contents(target)
     except OSError as error:
@@ -310,7 +310,7 @@ def _remove_leftover(folder: Path) -> None:
 
 
 def _changed(folder: Path) -> str | None:
-    """Return what of a former atlas would be lost with it, in words; None if every file of it is as published."""
+    """Return the changes in a former atlas that would be lost, in words; None if all its files are as published."""
     if (refusal := _foreign(folder, folder, was_published=False)) is not None:
         return refusal
     try:

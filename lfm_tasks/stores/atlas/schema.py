@@ -275,7 +275,7 @@ ZARR = "atlas.zarr"
 
 @dataclass(frozen=True)
 class Manifest:
-    """What an atlas was published with: its key, and of every file by name ``sha256`` and ``bytes``.
+    """The manifest of an atlas: its key, and ``sha256`` and ``bytes`` of every file by name.
 
     ``catalog`` tells whose atlas it is: see `catalog_id`; "" if no catalog published it.
     """
@@ -289,7 +289,7 @@ MANIFEST_VERSION = 3
 
 
 def catalog_id(catalog: Path, folder: Path) -> str:
-    """Return what the manifest of an atlas in ``folder`` calls the catalog (its file) that published it.
+    """Return the id of the catalog (its file) that published an atlas in ``folder``, as the manifest has it.
 
     It is the SHA-256 of the way from the folder to the file, both where links lead: two catalogs never have the same
     for one folder, a catalog keeps its own when its store is deleted or the project is moved, and the same project

@@ -27,7 +27,7 @@ class RemoteStoreError(OSError):
 
 @dataclass(frozen=True)
 class ObjectFacts:
-    """What a listing says of an object: its size (bytes), and by the store's clock when it was put."""
+    """An object in a listing: its size (bytes), and when it was put, by the store's clock."""
 
     size: int
     modified: datetime
@@ -46,7 +46,7 @@ class StoredObject:
 
 
 class Objects(Protocol):
-    """What the lock needs of an object store; names are those below ``place``."""
+    """The operations of an object store that the lock needs; names are relative to ``place``."""
 
     @property
     def place(self) -> str:

@@ -49,7 +49,7 @@ class RemoteUnitStore(UnitStore):
 
     @property
     def objects(self) -> S3Objects:
-        """What lies at the address."""
+        """The objects at the address."""
         return S3Objects(self.remote)
 
     @property
@@ -259,7 +259,7 @@ class RemoteUnitStore(UnitStore):
 
 @dataclass(frozen=True)
 class _Pointer:
-    """What ``atlas/current.json`` says: a key, None without an atlas; its tag, "" if it is not there."""
+    """The content of ``atlas/current.json``: a key, None without an atlas; its tag, "" if it is absent."""
 
     key: str | None
     tag: str

@@ -277,7 +277,7 @@ class ArrayReader:
 
 
 def _wait(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """Return what the coroutine returns: zarr runs it in the thread that all its work is done in."""
+    """Return the result of the coroutine: zarr runs it in the thread that does all its work."""
     from zarr.core.sync import sync
 
     return sync(coroutine)

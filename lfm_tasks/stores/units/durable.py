@@ -364,7 +364,7 @@ _HOLDER = {"pid", "host", "purpose", "started"}
 
 
 def holder_bytes(purpose: str) -> bytes:
-    """Return what the holder of a lock writes into its file."""
+    """Return the bytes that the holder of a lock writes into its file."""
     started = datetime.now(UTC).isoformat(" ", "seconds")
     holder = {"pid": os.getpid(), "host": socket.gethostname(), "purpose": purpose, "started": started}
     return json.dumps(holder).encode()

@@ -87,7 +87,7 @@ def _damage(store: UnitStore, kind: str, key: str) -> Corruption | None:
 
 
 def _strays(root: Path) -> Iterator[Corruption]:
-    """Yield what cannot be a unit, a receipt, or a folder of these."""
+    """Yield the files that cannot be a unit, a receipt, or a folder of these."""
     for part, holds_units in (("units", True), ("receipts", False)):
         for kind in sorted((root / part).glob("*")):
             if not _is_folder(kind):

@@ -54,7 +54,7 @@ from lfm_tasks.stores.units.durable import (
 )
 
 # Part of every key. Raise it when the meaning of a stored number changes.
-CONVENTION = "7"
+CONVENTION = "8"
 
 _BLOCK_BYTES = 1 << 20
 # The names of folders that are being written or removed, and of files.
@@ -387,7 +387,7 @@ def lock_unit(root: Path, kind: str, key: str) -> AbstractContextManager[bool]:
 
 
 def _below(root: Path, pattern: str) -> Iterator[Path]:
-    """Yield what lies below ``root`` by a pattern of names, neither links nor what links lead to."""
+    """Yield the files below ``root`` that match a pattern of names, without links and their targets."""
     for path in sorted(root.glob(pattern)):
         parts = path.relative_to(root).parts
         if not any(root.joinpath(*parts[: depth + 1]).is_symlink() for depth in range(len(parts))):

@@ -3,7 +3,10 @@
 import re
 from typing import Any
 
-from lfm_tasks.report.audit_page import AuditFacts, finding_address, finding_columns, histogram, render_audit, shown
+import numpy as np
+
+from lfm_tasks.checks.histograms import histogram
+from lfm_tasks.report.audit_page import AuditFacts, finding_address, finding_columns, histograms, render_audit, shown
 
 
 def check(name: str, status: str, **more: Any) -> dict[str, Any]:
@@ -43,16 +46,31 @@ def test_finding__leads_to_its_pair_on_the_page_of_the_atlas() -> None:
     assert 'href="report.html#dataset=d&amp;measure=lfm' in page
 
 
-def test_histogram__has_the_limit_where_it_is_a_similarity_and_marks_findings() -> None:
-    null = {"counts": [1, 4, 0, 0], "limit": 0.97}
+def test_histogram__has_the_limit_where_its_value_lies_and_marks_findings() -> None:
+    (made,) = histogram([0.1, 0.1, 0.1, 0.1, 0.9, np.nan], "likeness", limit=0.97, found=[0.99, None, 1.2])
+    null = {"histograms": [made | {"counts": [1, 4, 0, 0]}]}
 
-    bars = histogram(check("c", "fail", null=null, findings=[{"similarity": 0.99}, {"similarity": None}]))
+    (drawn,) = histograms(check("c", "fail", null=null))
 
-    assert bars is not None
-    assert [bar["height"] for bar in bars["bars"]] == [0.25, 1, 0, 0]
-    assert (bars["limit"], bars["found"]) == (0.97, [0.99])
-    assert histogram(check("c", "pass", null={"counts": [0, 0]})) is None
-    assert histogram(check("c", "pass", null={"counts": [1]}))["limit"] is None  # type: ignore[index]
+    assert [(bar["x"], bar["height"]) for bar in drawn["bars"]] == [(0, 0.25), (0.25, 1)]
+    assert (drawn["limit_at"], drawn["found_at"]) == (0.97, [0.99, 1])
+    assert histograms(check("c", "pass", null={"of": "models", "n": 3})) == []
+    page = render_audit(audit(check("c", "pass", null=null)))
+    assert 'd="M446.8 14V68"' in page  # 20 + 440 * 0.97
+    assert ">limit 0.97</text>" in page
+    assert 'href="#audit-c"' in page
+
+
+def test_histogram__of_a_check_that_passes_is_shown_with_its_limit() -> None:
+    null = {"histograms": histogram([0.001, 0.03], "change", limit=0.02, found=[0.03], ends=(0, 0.04))}
+
+    page = render_audit(audit(check("drift", "pass", null=null)))
+
+    section = page.split('id="audit-drift"')[1].split("</section>")[0]
+    assert 'd="M240.0 14V68"' in section
+    assert section.count('class="found"') == 1
+    assert "2 values, lowest 0.001, median 0.0155, highest 0.03" in section
+    assert "<table" not in section
 
 
 def test_history__is_a_strip_with_a_sign_and_a_word_each() -> None:

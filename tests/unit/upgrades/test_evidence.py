@@ -120,13 +120,14 @@ def test_labels__say_where_it_fails(of_kin: Evidence) -> None:
 
 
 def test_reembedding__the_doubtful_brings_more_than_at_random() -> None:
-    """A quarter of the inputs went into another place of the new space: no linear map carries them."""
-    new = KIN.copy()
-    new[::4] = UNLIKE[::4]
-    evidence = upgrade_evidence(OLD, new, CurveOptions(sizes=(100,), n_draws=1, n_rows=100))
+    """The new model sees a quarter of the old space, one side of it, in another way: no linear map carries that."""
+    side = OLD[:, 0] > np.quantile(OLD[:, 0], 0.75)
+    evidence = upgrade_evidence(
+        OLD, np.where(side[:, None], UNLIKE, KIN), CurveOptions(sizes=(), n_draws=2, n_rows=60)
+    )
     recalls = [row[1] for row in evidence.reembedded]
     assert recalls[-1] > recalls[0]
-    assert recalls[3] > evidence.at_random[3] - 0.02
+    assert recalls[-2] > evidence.at_random[-2] + 0.02
 
 
 def test_all_pairs__end_the_curve() -> None:
@@ -159,8 +160,7 @@ def test_choice__takes_a_functional_map_only_if_it_leads() -> None:
 def test_spaces_without_a_graph__leave_the_other_maps() -> None:
     known = known_pairs(20)
     assert "functional map" in fit_adapters(known, FunctionalMaps(known, 100))
-    few = dict(FunctionalMaps(known, 30).fit())  # so few rows have no basis
-    assert list(few) == ["orthogonal, mutual ridge"]
+    assert not dict(FunctionalMaps(known, 30).fit())  # so few rows have no basis
 
 
 def test_held_out_pairs__leave_no_twin_among_the_source_rows() -> None:

@@ -262,8 +262,8 @@ def rows_digest(rows: np.ndarray, cuts: list[int]) -> str:
 
 
 def test_digest__is_the_one_of_the_canonical_json() -> None:
-    # printf '{"convention":"7","k":[1,2.5],"metric":"angular"}' | sha256sum
-    expected = "86c29c59897fbd74d0eacf1e599f3cc5025ed04dac3a220f2f6fc82d5f7237ca"
+    # printf '{"convention":"8","k":[1,2.5],"metric":"angular"}' | sha256sum
+    expected = "b9631c20acdb12ad90b776dd4305331cf02cdf80b95c5fb128163c52b8216d9c"
     assert digest({"metric": "angular", "k": [1, 2.5]}) == expected
 
 
