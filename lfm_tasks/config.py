@@ -62,7 +62,7 @@ def all_different(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return ``names``; ValueError if one stands there twice."""
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
-        raise ValueError(f"found {', '.join(repeated)} more than once, needs each once: remove the repetition")
+        raise ValueError(f"got {', '.join(repeated)} more than once, expected each once. Remove the repetition")
     return names
 
 
@@ -75,7 +75,7 @@ def _number_or_auto(least: int) -> BeforeValidator:
         shown = f"the text {value!r}" if isinstance(value, str) else f"the number {value}"
         if not isinstance(value, str | int | float) or isinstance(value, bool):
             shown = repr(value)
-        raise ValueError(f"found {shown}, needs auto or a whole number >= {least}")
+        raise ValueError(f"got {shown}, expected auto or a whole number >= {least}")
 
     return BeforeValidator(check)
 
@@ -128,9 +128,9 @@ class AnchorsConfig(Settings):
     def _one_choice(self) -> "AnchorsConfig":
         if (self.ids is None) == (self.count is None):
             given = "neither" if self.ids is None else "both"
-            raise ValueError(f"found {given} of ids and count, needs one: ids: {{path: anchors.txt}}, or count: 10")
+            raise ValueError(f"got {given} of ids and count, expected one: ids: {{path: anchors.txt}}, or count: 10")
         if self.ids is not None and self.seed:
-            raise ValueError("found seed beside ids, which draws nothing: remove it")
+            raise ValueError("got seed beside ids, which draws nothing. Remove it")
         return self
 
 
@@ -147,16 +147,16 @@ class MapsConfig(Settings):
     def _fits_regime(self) -> "MapsConfig":
         if (self.regime == "anchors") != (self.anchors is not None):
             if self.anchors is None:
-                raise ValueError("found regime anchors and no anchors, needs them: anchors: {count: 10, seed: 0}")
-            raise ValueError(f"found anchors beside regime {self.regime}, needs regime: anchors, or none of them")
+                raise ValueError("got regime anchors and no anchors, expected them: anchors: {count: 10, seed: 0}")
+            raise ValueError(f"got anchors beside regime {self.regime}, expected regime: anchors, or none of them")
         usual = {"mask": "resolvent", "refine": "zoomout", "n_samples": 1000}
         beside = [name for name, value in usual.items() if getattr(self, name) != value]
         if self.regime == "full" and beside:
-            raise ValueError(f"found {', '.join(beside)} beside regime full, which fits nothing: remove it")
+            raise ValueError(f"got {', '.join(beside)} beside regime full, which fits nothing. Remove it")
         if self.regime != "full" and self.refine == "zoomout" and "mask" in beside:
-            raise ValueError("found mask beside refine zoomout, which has none: remove it, or refine: none")
+            raise ValueError("got mask beside refine zoomout, which has none. Remove it, or refine: none")
         if self.refine == "none" and "n_samples" in beside:
-            raise ValueError("found n_samples beside refine none, which samples nothing: remove it")
+            raise ValueError("got n_samples beside refine none, which samples nothing. Remove it")
         return self
 
 
@@ -178,7 +178,7 @@ class IntervalsConfig(Settings):
     def _two_or_none(self) -> "IntervalsConfig":
         if self.n_splits not in (0, N_SPLITS):
             raise ValueError(
-                f"found n_splits {self.n_splits}, needs {N_SPLITS}, which intervals were measured with, or 0 for none"
+                f"got n_splits {self.n_splits}, expected {N_SPLITS}, which intervals were measured with, or 0 for none"
             )
         return self
 
@@ -193,8 +193,8 @@ class CollectionConfig(Settings):
     @model_validator(mode="after")
     def _enough_eigenpairs(self) -> "CollectionConfig":
         if self.n_modes > self.n_eigenpairs:
-            message = f"found {self.n_modes} modes and {self.n_eigenpairs} eigenpairs"
-            raise ValueError(f"{message}, needs as many eigenpairs: raise n_eigenpairs")
+            message = f"got {self.n_modes} modes and {self.n_eigenpairs} eigenpairs"
+            raise ValueError(f"{message}, expected as many eigenpairs. Raise n_eigenpairs")
         return self
 
 
@@ -208,14 +208,14 @@ class EmbeddingsConfig(Settings):
 
 
 NO_GRAPH = (
-    "found maps.regime {} beside graph.landmarks, which leave no graph of all points to fit maps on: use regime full, "
+    "got maps.regime {} beside graph.landmarks, which leave no graph of all points to fit maps on. Use regime full, "
     "or atlas.max_points instead of landmarks"
 )
 
 
 def _visible(text: str) -> str:
     if any(unicodedata.category(character) in ("Cc", "Cf", "Zl", "Zp") for character in text) or not text.strip():
-        raise ValueError(f"found invisible or control characters in {text[:60]!a}, needs visible text: remove them")
+        raise ValueError(f"got invisible or control characters in {text[:60]!a}, expected visible text. Remove them")
     return text
 
 
@@ -265,7 +265,7 @@ class AtlasConfig(Settings):
             if n_landmarks < needed:
                 most = f"n_neighbors {numbers.n_neighbors} and n_eigenpairs {numbers.n_eigenpairs}"
                 raise ValueError(
-                    f"found {n_landmarks} landmarks with {most}, needs at least {needed}: raise graph.landmarks"
+                    f"got {n_landmarks} landmarks with {most}, expected at least {needed}. Raise graph.landmarks"
                 )
         if n_landmarks is not None and self.maps.regime != "full":
             raise ValueError(NO_GRAPH.format(self.maps.regime))

@@ -96,10 +96,10 @@ def prune(catalog: Catalog, *, remove: bool, forget_missing: bool = False) -> Pr
     key = manifest_key(atlas)
     if key is None or read_reference(root, key) is None:
         problem = "no atlas" if key is None else "an atlas that does not say what it was made of"
-        raise DataError("missing_source", f"{atlas}: found {problem}, needs one to know what to keep: lfm-atlas run")
+        raise DataError("missing_source", f"{atlas}: got {problem}, expected one to know what to keep: lfm-atlas run")
     if damaged := damaged_references(root):
-        problem = f"found {damaged[0]} damaged, so nobody knows which units its atlas was made of"
-        raise DataError("missing_source", f"{root}: {problem}, needs it whole: restore it, or remove it with its atlas")
+        problem = f"got {damaged[0]} damaged, so nobody knows which units its atlas was made of"
+        raise DataError("missing_source", f"{root}: {problem}, expected it whole. Restore it, or remove its atlas too")
     with held_store(root, PRUNE_PURPOSE), remotely_locked(catalog, PRUNE_PURPOSE) as token:
         # The object store, which others share, comes first: it may refuse.
         url = catalog.atlas.remote
@@ -140,7 +140,7 @@ def _prune_remote(store: RemoteUnitStore, needed: list[AtlasReference], *, remov
     if not remote_references or None in remote_references.values():
         problem = "no atlas" if not remote_references else "an atlas that does not say what it was made of"
         raise DataError(
-            "missing_source", f"{store.remote}: found {problem}, needs one to know what to keep: lfm-atlas run"
+            "missing_source", f"{store.remote}: got {problem}, expected one to know what to keep: lfm-atlas run"
         )
     references = [reference for reference in remote_references.values() if reference]
     references += needed
@@ -211,14 +211,14 @@ def verify(catalog: Catalog) -> Verified:
     root, atlas = catalog.root / catalog.atlas.store, catalog.root / catalog.atlas.path
     if not root.is_dir() and catalog.atlas.remote is None:
         if not atlas.is_dir():
-            neither = f"found neither the store {root} nor the atlas {atlas}"
-            raise DataError("missing_source", f"{neither}, needs what a run has made: lfm-atlas run")
+            neither = f"got neither the store {root} nor the atlas {atlas}"
+            raise DataError("missing_source", f"{neither}, expected what a run has made: lfm-atlas run")
         return Verified(0, 1, _corruption_of_atlas(atlas))
     with held_store(root, VERIFY_PURPOSE), remotely_locked(catalog, VERIFY_PURPOSE):
         atlases = _atlases(root, atlas)
         corruption = [*find_corruption(UnitStore(root)), *_corruption_of_names(root)]
         if (key := manifest_key(atlas)) and read_reference(root, key) is None:
-            place, description = f"references/{key}.json", f"found no note of what the atlas {atlas} was made of"
+            place, description = f"references/{key}.json", f"got no note of what the atlas {atlas} was made of"
             corruption.append(Corruption(place, description))
         corruption += [damage for folder in atlases for damage in _corruption_of_atlas(folder)]
         local = Verified(len(stored_units(root)), len(atlases), tuple(corruption))

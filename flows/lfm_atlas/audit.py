@@ -48,7 +48,7 @@ class AuditParameters:
 
 @dataclass(frozen=True)
 class AuditTarget:
-    """The target of an audit and what code may run for it: set by the process that serves audits, never by a flow run."""
+    """The target of an audit and the code it may run: set by the process that serves audits, never by a flow run."""
 
     catalog: str
     trust_code: bool = False

@@ -34,6 +34,8 @@ CatalogPath = Annotated[Path, Parameter(name=["--catalog", "-c"], help="The cata
 TrustCode = Annotated[bool, Parameter(help="Run the factories that the catalog names: they are code.", negative="")]
 Scheduler = Annotated[str, Parameter(help="Work there: tcp://host:port, tls://host:port or a scheduler file.")]
 Force = Annotated[bool, Parameter(help="Replace an existing file, also one that lfm-atlas did not write.", negative="")]
+TextOrJson = Annotated[Literal["text", "json"], Parameter(help="json: for programs, one object on stdout.")]
+DatasetOfBoth = Annotated[str | None, Parameter(help="The dataset of both; needed if a model is on several.")]
 DEFAULT_CATALOG = Path("data_catalog.yaml")
 
 
@@ -162,6 +164,19 @@ def exit_if_refused() -> Iterator[None]:
         sys.exit(USAGE)
 
 
+@contextmanager
+def exit_if_data_refused() -> Iterator[None]:
+    """Print the error of the data by which the block ends, if it does, with its reason, and exit with `USAGE`."""
+    from lfm_tasks.errors import CorruptUnitError, DataError
+
+    try:
+        yield
+    except (DataError, CorruptUnitError) as error:
+        reason = error.reason if isinstance(error, DataError) else "failed"
+        print_err(escape_unprintable(f"{error} [{reason}]"))
+        sys.exit(USAGE)
+
+
 def announce_start(what: str) -> None:
     """Print the first line of a command that imports much before it can say more: for long, on a busy machine."""
     print_err(f"starting {what} ...")
@@ -179,7 +194,7 @@ def print_out(text: str) -> None:
 
 @dataclass
 class _Terminal:
-    """The text that this process hides in its output: values of environment variables in the catalog that it has read."""
+    """The text that this process hides in its output: values of environment variables in the catalog."""
 
     hidden: HiddenValues = NOTHING_HIDDEN
 
@@ -209,19 +224,17 @@ def format_os_error(error: Exception) -> str:
     where = f"{place}: " if place else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = _free_space(place)
-        return f"{where}found no space left on the disk{free}, needs more: free some, then run again; {RESUMES}"
+        return f"{where}got no space left on the disk{free}, expected more. Free some, then run again; {RESUMES}"
     if error.errno == errno.EFBIG:
-        return (
-            f"{where}found a limit on the size of files, needs a higher one: see ulimit -f, then run again; {RESUMES}"
-        )
+        problem = "got a file beyond the size limit (ulimit -f), expected a higher limit"
+        return f"{where}{problem}. Raise it, then run again; {RESUMES}"
     if error.errno == errno.EROFS:
-        return f"{where}found a disk that can only be read, needs one to write to: choose another place, or remount it"
+        return f"{where}got a read-only disk, expected one to write to. Choose another place, or remount it"
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"{where}permission denied: choose a place that you may write to, or change its rights"
     if error.errno == errno.EIO:
-        return (
-            f"{where}found a disk that fails ({error.strerror}), needs a sound one: check it, then run again; {RESUMES}"
-        )
+        problem = f"got a disk that fails ({error.strerror}), expected a sound one"
+        return f"{where}{problem}. Check it, then run again; {RESUMES}"
     return f"{type(error).__name__}: {error}"
 
 

@@ -97,7 +97,7 @@ def _check_version(client: SyncPrefectClient) -> None:
         return
     server, ours = (tuple(int(part) for part in text.split(".")[:2]) for text in (client.api_version(), __version__))
     if server < ours:
-        needs = f"expected {'.'.join(map(str, ours))} or later: upgrade the server (run and audit work with this one)"
+        needs = f"expected {'.'.join(map(str, ours))} or later. Upgrade the server (run and audit work with this one)"
         raise ValueError(f"got Prefect {client.api_version()} at the server, {needs}")
 
 
@@ -107,7 +107,7 @@ def check_cron(cron: str) -> None:
         CronSchedule(cron=cron)
     except ValueError as error:
         needs = "minute, hour, day, month and weekday, such as '17 2 * * *'"
-        raise ValueError(f"found --cron {cron!r}, needs {needs}") from error
+        raise ValueError(f"got --cron {cron!r}, expected {needs}") from error
 
 
 def _deploy(deployment: Deployment, file: Path) -> None:
@@ -131,7 +131,7 @@ def _block_id(client: SyncPrefectClient, slug: str) -> str:
         for document in client.read_block_documents_by_type(kind):
             if document.name == name:
                 return str(document.id)
-    raise LookupError(f"found no block {slug!r} on the server, needs a notification block: prefect block ls shows them")
+    raise LookupError(f"got no block {slug!r} on the server, expected one that notifies. List them: prefect block ls")
 
 
 def _with_notification(action: dict[str, Any], block: str) -> dict[str, Any]:

@@ -390,7 +390,7 @@ def _ids(models: Mapping[str, Mapping[str, Any]], n_rows: Mapping[str, int], ids
         if unlike := set(ids) ^ set(models):
             raise DataError(
                 "bad_ids", f"got ids of {', '.join(map(str, ids))}, expected those of {', '.join(models)}. "
-                f"Mend {', '.join(sorted(map(str, unlike)))}."
+                f"Fix {', '.join(sorted(map(str, unlike)))}."
             )  # fmt: skip
         return {model: ids_of(ids[model], n, model) for model, n in n_rows.items()}
     if ids is not None:

@@ -199,8 +199,8 @@ def wait_until_ready(address: str) -> None:
                 return
         except (urllib.error.URLError, OSError):
             time.sleep(0.1)
-    message = f"found no answer from the Prefect server at {address} within {START_SECONDS:.0f} s, needs one"
-    raise RuntimeError(f"{message}: {_RETRY_HINT}")
+    message = f"got no answer from the Prefect server at {address} within {START_SECONDS:.0f} s, expected one"
+    raise RuntimeError(f"{message}. {_RETRY_HINT[0].upper()}{_RETRY_HINT[1:]}")
 
 
 def _start(
@@ -229,8 +229,8 @@ def _exit_when_server_ends(process: "subprocess.Popen[bytes]", ended: threading.
     """Wait until the server ends; unless the run ``ended`` before, print an error and exit: the next run goes on."""
     code = process.wait()
     if not ended.is_set():
-        message = f"found the Prefect server of this run ended (exit {code}), needs it"
-        print_err(f"{message}: see {home / 'server.log'}; {_RETRY_HINT}")
+        message = f"got the end of this run's Prefect server (exit code {code}), expected it to run"
+        print_err(f"{message}. See {home / 'server.log'}; {_RETRY_HINT}")
         sys.stderr.flush()
         os._exit(CRASH)
 

@@ -19,6 +19,7 @@ from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stores.units.store import UnitStore
 
 _N_SHOWN = 20
+_GONE = "no vector now"
 _TINY = np.finfo(np.float64).tiny
 
 
@@ -56,7 +57,7 @@ def evaluate_canary_of(
             least = -1.0
             continue
         for gone in np.setdiff1d(rows[1][1], ids, assume_unique=True):
-            findings.append(_finding(name, gone, limit="no vector now"))
+            findings.append(_finding(name, gone, limit=_GONE))
             least = -1.0
         moved = _moved(rows[0][0][now], rows[1][0][before])
         n_rows += len(ids)
@@ -69,7 +70,9 @@ def evaluate_canary_of(
         first = findings[0]
         by = f"cosine {_shown(first['cosine'])}, length {_shown(first['norm'])} of what it was"
         moved_rows = f"{len(findings)} vectors moved, the farthest {first['space']} {first['id']}"
+        are_gone = all(finding["limit"] == _GONE for finding in findings)
         what = "another model answers" if least < canary.at_least else "vectors of other lengths come"
+        what = "inputs of the baseline have no vector" if are_gone else what
         message = f"{moved_rows} ({by}): {what} under the same name and version"
     null: dict[str, Any] = {"of": "rows whose vectors are not the same bytes as in the baseline", "n": n_rows}
     null["histograms"] = histogram(
@@ -78,7 +81,7 @@ def evaluate_canary_of(
         limit=canary.at_least,
         found=[cosine for cosine in cosines if cosine < canary.at_least],
         # As far below the limit as it is below 1, or as far as rows moved.
-        ends=(min(2 * canary.at_least - 1, least, 0.999), 1.0),
+        ends=(max(-1.0, min(2 * canary.at_least - 1, least, 0.999)), 1.0),
     )
     return Measurement(bool(findings), least, canary.at_least, message, findings[:_N_SHOWN], null)
 
@@ -127,7 +130,7 @@ def _moved(now: Float[np.ndarray, "points features"], before: Float[np.ndarray, 
     cosine = np.einsum("ij,ij->i", now, before) / np.maximum(lengths[0] * lengths[1], _TINY)
     norm, distance = lengths[0] / unit, np.linalg.norm(now - before, axis=1) / unit
     return _Moved(
-        np.where(stays, 1.0, cosine),
+        np.where(stays, 1.0, np.clip(cosine, -1.0, 1.0)),
         np.where(stays, 1.0, np.where(had_none, np.inf, norm)),
         np.where(stays, 0.0, np.where(had_none, np.inf, distance)),
     )

@@ -82,7 +82,7 @@ def audit_atlas(run: Run, promote_anyway: bool = False) -> Audit:
     config = run.catalog.audit
     current = read_published(run.atlas_folder)
     if current is None:
-        raise FileNotFoundError(f"{run.atlas_folder}: found no atlas to audit: run lfm-atlas run")
+        raise FileNotFoundError(f"{run.atlas_folder}: got no atlas to audit. Run lfm-atlas run")
     current = replace(current, weights=weight_agreements(run.catalog, current.relations))
     place = run.catalog.root / config.baseline
     baseline: PublishedAtlas | DataError | None
@@ -149,8 +149,8 @@ def read_published(folder: Path) -> PublishedAtlas | None:
     if not (folder / "manifest.json").is_file():
         return None
     if published_key(folder) is None:
-        problem = f"{folder}: found an atlas whose files are not as they were published"
-        raise DataError("missing_source", f"{problem}, needs a whole one: restore it, or audit with --promote")
+        problem = f"{folder}: got an atlas whose files are not as they were published"
+        raise DataError("missing_source", f"{problem}, expected a whole one. Restore it, or audit with --promote")
     return PublishedAtlas(read_atlas(folder), read_json(folder / "summary.json"), age_in_days(folder))
 
 
@@ -212,13 +212,13 @@ def _measured(name: str, enforced: bool, measure: Callable[..., object], *argume
         raise
     except Exception as error:
         logger.exception("check %s failed", name)
-        return CheckResult(name, "error", enforced, message=f"could not be told: {type(error).__name__}: {error}")
+        return CheckResult(name, "error", enforced, message=f"could not be judged: {type(error).__name__}: {error}")
     if isinstance(measured, Skipped):
         return CheckResult(name, "skipped", enforced, message=measured.message)
     if isinstance(measured, Unjudged):
         return CheckResult(name, "error" if enforced else "unjudged", enforced, message=measured.message)
     if not isinstance(measured, Measurement):
-        message = f"could not be told: found {measured!r} as result, needs a Measurement, Skipped or Unjudged"
+        message = f"could not be judged: got {measured!r} as result, expected a Measurement, Skipped or Unjudged"
         return CheckResult(name, "error", enforced, message=message)
     status: Status = "pass" if not measured.is_broken else "fail" if enforced else "warn"
     return CheckResult(

@@ -19,7 +19,7 @@ _Folder = Annotated[ModelText, FROM_ENVIRONMENT]
 
 def _check_device(device: str) -> str:
     if re.fullmatch(r"auto|cpu|mps|cuda(:\d{1,2})?", device) is None:
-        raise ValueError(f"found the device {shorten(device)}, needs auto, cpu, cuda, cuda:0 or mps")
+        raise ValueError(f"got the device {shorten(device)}, expected auto, cpu, cuda, cuda:0 or mps")
     return device
 
 

@@ -31,21 +31,21 @@ def check_scheduler(text: str) -> str:
         return check_visible(text)
     scheme, port = urlsplit(text).scheme, _port(text)
     if scheme not in _SCHEMES or port is None:
-        raise ValueError(f"found {_without_access(text)!r}, needs tcp://host:port, tls://host:port or a scheduler file")
+        raise ValueError(f"got {_without_access(text)!r}, expected tcp:// or tls://host:port, or a scheduler file")
     return _no_access(text)
 
 
 def _no_access(text: str) -> str:
     if "@" in urlsplit(text).netloc:
         raise ValueError(
-            f"found a user or password in {_without_access(text)!r}, needs none: leave it to the environment"
+            f"got a user or password in {_without_access(text)!r}, expected none. Leave it to the environment"
         )
     return check_visible(text)
 
 
 def _check_web_address(text: str) -> str:
     if not text.startswith(("http://", "https://")):
-        raise ValueError(f"found {_without_access(text)!r}, needs an address such as https://gateway.example.org")
+        raise ValueError(f"got {_without_access(text)!r}, expected an address such as https://gateway.example.org")
     return _no_access(text)
 
 
@@ -87,7 +87,7 @@ class Adapt(Settings):
     @model_validator(mode="after")
     def _in_order(self) -> "Adapt":
         if self.minimum > self.maximum:
-            raise ValueError(f"found minimum {self.minimum} and maximum {self.maximum}, needs them in order")
+            raise ValueError(f"got minimum {self.minimum} and maximum {self.maximum}, expected them in order")
         return self
 
 
@@ -112,7 +112,7 @@ class _Started(Settings):
         if (self.n_workers is None) == (self.adapt is None):
             which = "neither" if self.adapt is None else "both"
             raise ValueError(
-                f"found {which} of n_workers and adapt, needs one: n_workers: 8, or adapt: {{maximum: 40}}"
+                f"got {which} of n_workers and adapt, expected one: n_workers: 8, or adapt: {{maximum: 40}}"
             )
         return self
 
@@ -155,7 +155,7 @@ class KubernetesCluster(_Started):
     @model_validator(mode="after")
     def _whole_volume(self) -> "KubernetesCluster":
         if (self.volume_claim is None) != (self.volume_path is None):
-            raise ValueError("found one of volume_claim and volume_path, needs both or neither")
+            raise ValueError("got one of volume_claim and volume_path, expected both or neither")
         return self
 
 

@@ -26,7 +26,7 @@ def _as_globs(value: object) -> object:
         return (value,)
     if not isinstance(value, list | tuple):
         needs = 'a glob such as "resnet*", a list of globs, or {meta: {family: text}}'
-        raise ValueError(f"found {describe(value)}, needs {needs}")
+        raise ValueError(f"got {describe(value)}, expected {needs}")
     return value
 
 
@@ -58,7 +58,7 @@ def _as_transfer(value: object) -> object:
     if isinstance(value, bool):
         return TransferConfig() if value else None
     if value is not None and not isinstance(value, dict | TransferConfig):
-        raise ValueError(f"found {describe(value)}, needs true, false, or {{anchors: {{count: 10, seed: 0}}}}")
+        raise ValueError(f"got {describe(value)}, expected true, false, or {{anchors: {{count: 10, seed: 0}}}}")
     return value
 
 
@@ -87,12 +87,12 @@ class Comparison(Settings):
         if self.target_dataset is None:
             return self
         if self.dataset is None:
-            raise ValueError("found target_dataset without dataset, needs both: say on which dataset the sources are")
+            raise ValueError("got target_dataset without dataset, expected both. Say on which dataset the sources are")
         if self.target_dataset == self.dataset:
-            raise ValueError(f"found {self.dataset[:100]!r} as dataset and as target_dataset: leave target_dataset out")
+            raise ValueError(f"got {self.dataset[:100]!r} as dataset and as target_dataset. Leave target_dataset out")
         if self.transfer is not None:
             raise ValueError(
-                "found transfer beside target_dataset: anchors are points of both, and two datasets share none"
+                "got transfer beside target_dataset: anchors are points of both, and two datasets share none"
             )
         return self
 
@@ -123,8 +123,8 @@ def comparison_problems(
     """
     regime = (comparison.maps or maps or MapsConfig()).regime
     if comparison.is_across and regime not in WITHOUT_IDS:
-        found = f"found maps of the regime {regime}, which needs points of both sides, and two datasets share none"
-        yield "maps" if comparison.maps else "", f"{found}: set maps: {{regime: {' or '.join(WITHOUT_IDS)}}}"
+        found = f"got maps of the regime {regime}, which needs points of both sides, and two datasets share none"
+        yield "maps" if comparison.maps else "", f"{found}. Set maps: {{regime: {' or '.join(WITHOUT_IDS)}}}"
     sides = []
     for key, where in (("dataset", "sources"), ("target_dataset" if comparison.is_across else "dataset", "targets")):
         dataset = getattr(comparison, key)
@@ -141,7 +141,7 @@ def comparison_problems(
     chosen = (name for key, candidates in sides for name in chosen_models(getattr(comparison, key), candidates))
     datasets = sorted({dataset for name in chosen for dataset in models[name].datasets})
     if len(datasets) > 1:
-        yield "", f"found models on {', '.join(datasets)}, needs one dataset: say which, dataset: {datasets[0]}"
+        yield "", f"got models on {', '.join(datasets)}, expected one dataset. Say which, dataset: {datasets[0]}"
 
 
 def _models_on(dataset: str, models: Mapping[str, ModelFacts]) -> dict[str, ModelFacts]:
@@ -225,7 +225,7 @@ def unrequested_globs(
         matching = chosen_spaces((pattern,), spaces, models)
         if matching and not any(space in requested for space in matching):
             problem = f"{pattern[:100]!r} matches {len(matching)} spaces, and no comparison asks for any of them"
-            yield f"{problem}: name them in a comparison, or remove it"
+            yield f"{problem}. Name them in a comparison, or remove it"
 
 
 def model_misses(side: tuple[str, ...] | Facets, models: Mapping[str, ModelFacts]) -> Iterator[str]:

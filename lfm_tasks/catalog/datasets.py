@@ -20,8 +20,8 @@ _PatternText = Annotated[str, Field(min_length=1, max_length=256), AfterValidato
 def _without_secrets(text: str) -> str:
     """Return ``text``; ValueError for an address with credentials, which would stand in messages and logs."""
     if re.match(r"[a-z][a-z0-9+.-]*://([^/]*@|[^?]*\?)", text, re.IGNORECASE):
-        problem = "found an address with a user or a query, which may hold a secret"
-        raise ValueError(f"{problem}, needs a plain one: give access by storage:")
+        problem = "got an address with a user or a query, which may hold a secret"
+        raise ValueError(f"{problem}, expected a plain one. Give access by storage:")
     return text
 
 
@@ -50,7 +50,7 @@ def _one_dataset(value: object) -> object:
     if isinstance(value, list | tuple):
         example = ", ".join(f"{{dataset: {name}}}" for name in value[:2]) if value else "{dataset: a}, {dataset: b}"
         raise ValueError(
-            f"found {describe(value)}, needs one dataset: list a source for each, [{example}], with its keys"
+            f"got {describe(value)}, expected one dataset. List a source for each, [{example}], with its keys"
         )
     return value
 
@@ -78,7 +78,7 @@ class ArrayFile(Settings):
     @model_validator(mode="after")
     def _key_or_columns(self) -> Self:
         if self.columns and self.key is not None:
-            raise ValueError("found key and columns, needs one: a key names one array, columns are features")
+            raise ValueError("got key and columns, expected one: a key names one array, columns are features")
         return self
 
 
@@ -158,11 +158,11 @@ class Texts(Settings):
     def _named_rows(self) -> "Texts":
         is_plain = self.path.lower().endswith(".txt")
         if is_plain and (self.text or self.label or self.id not in (None, POSITIONAL)):
-            raise ValueError("found columns of a .txt file, which has a text a line, needs none: remove them")
+            raise ValueError("got columns of a .txt file, which has a text a line, expected none. Remove them")
         if not is_plain and self.id is None:
-            raise ValueError("found no id, needs the column of the ids: id: id, or id: positional, on purpose")
+            raise ValueError("got no id, expected the column of the ids: id: id, or id: positional, on purpose")
         if has_wildcard(self.path) and (self.storage or self.split):
-            raise ValueError("found a glob with storage or split, needs files of this machine: name one file")
+            raise ValueError("got a glob with storage or split, expected files of this machine. Name one file")
         return self
 
 
@@ -191,22 +191,22 @@ class Images(Settings):
     def _named_rows(self) -> "Images":
         kind = self.kind
         if kind == "files" and self.id is not None:
-            raise ValueError("found id beside a glob, whose files are named by their paths: remove it")
+            raise ValueError("got id beside a glob, whose files are named by their paths. Remove it")
         if kind == "table" and self.id is None:
-            raise ValueError("found no id, needs the column of the ids: id: id, or id: positional, on purpose")
+            raise ValueError("got no id, expected the column of the ids: id: id, or id: positional, on purpose")
         if kind == "array" and (self.id is None or (isinstance(self.id, str) and self.id != POSITIONAL)):
-            raise ValueError("found no file of ids for an array, needs one: id: {path: ids.npy}, or id: positional")
+            raise ValueError("got no file of ids for an array, expected one: id: {path: ids.npy}, or id: positional")
         fixed = {"files": FOLDER, "array": None}.get(kind, self.label)
         if isinstance(self.label, str) and self.label != fixed:
             ways = "label: folder, or label: {path: labels.npy}" if kind == "files" else "label: {path: labels.npy}"
-            raise ValueError(f"found the column {self.label!r} as label, and images that are in no table: use {ways}")
+            raise ValueError(f"got the column {self.label!r} as label, and images that are in no table. Use {ways}")
         if has_wildcard(self.path) and (self.storage or self.split):
-            raise ValueError("found a glob with storage or split, needs files of this machine: name one file")
+            raise ValueError("got a glob with storage or split, expected files of this machine. Name one file")
         return self
 
 
 class Dataset(Settings):
-    """The inputs that models are compared on: shipped (``builtin``), raw (``texts``, ``images``), or named by ``ids``."""
+    """Inputs that models are compared on: shipped (``builtin``), raw (``texts``, ``images``), or named by ``ids``."""
 
     builtin: Literal["digits"] | None = None
     split: Literal["train", "probe"] | None = None
@@ -215,7 +215,7 @@ class Dataset(Settings):
     ids: Ids | None = None
     labels: DatasetFile | None = None
     inputs: DatasetFile | None = None
-    previews: DatasetFile | None = Field(default=None, description="pictures or texts of the rows, to be shown only")
+    previews: DatasetFile | None = Field(default=None, description="what rows look like: pictures, texts, or image files")
     groups: DatasetFile | None = None
     strata: Strata | None = None
     points: DatasetIds | None = Field(default=None, description="the ids that are compared; by default all")
@@ -250,20 +250,20 @@ class Dataset(Settings):
             which = "neither" if not origins else "both" if len(origins) == 2 else "all"
             listed = "builtin, texts, images and ids" if not origins else " and ".join(origins)
             ways = "texts: {path: texts.jsonl, id: id}, images: {path: 'images/*.png'}, ids: {path: ids.npy}"
-            raise ValueError(f"found {which} of {listed}, needs one: {ways}, or ids: positional")
+            raise ValueError(f"got {which} of {listed}, expected one: {ways}, or ids: positional")
         if self.builtin is not None and (self.labels or self.inputs):
-            raise ValueError("found labels or inputs beside builtin, which brings its own: remove them")
+            raise ValueError("got labels or inputs beside builtin, which brings its own. Remove them")
         if self.raw is not None and self.inputs is not None:
-            raise ValueError(f"found inputs beside {origins[0]}, needs one: each model prepares raw inputs by itself")
+            raise ValueError(f"got inputs beside {origins[0]}, expected one: each model prepares raw inputs by itself")
         if self.raw is not None and self.labels is not None and self.raw.label is not None:
-            raise ValueError(f"found labels beside {origins[0]}.label, needs one of them: remove the other")
+            raise ValueError(f"got labels beside {origins[0]}.label, expected one of them. Remove the other")
         if self.repeats is not None and (self.inputs is not None or not isinstance(self.ids, DatasetFile)):
-            raise ValueError("found repeats without ids from a file, or beside inputs, needs rows that were recorded")
+            raise ValueError("got repeats without ids from a file, or beside inputs, expected rows that were recorded")
         if self.groups is not None and self.strata is not None:
-            raise ValueError("found groups and strata, needs one of them: whole groups move, or rows within strata")
+            raise ValueError("got groups and strata, expected one of them: whole groups move, or rows within strata")
         has_labels = self.builtin is not None or self.labels is not None or (self.raw and self.raw.label is not None)
         if self.strata == "labels" and not has_labels:
-            raise ValueError("found strata: labels, but no labels: name their file")
+            raise ValueError("got strata: labels, but no labels. Name their file")
         if self.builtin is None and self.split is not None:
-            raise ValueError("found split without builtin: remove it, or name the files of that split")
+            raise ValueError("got split without builtin. Remove it, or name the files of that split")
         return self

@@ -284,7 +284,7 @@ def _told(
         reasons = _reasons([(one, found.declined) for one, found in of_path])
         if any(found.is_fault for _, found in of_path):
             message = f"got the folder {path.name!r}, which no section of discover takes: {reasons}"
-            advice = "Mend it, or move it out of the folder"
+            advice = "Fix it, or move it out of the folder"
             refused.append(
                 RefusedModel(section, discoveries[section].datasets[0], shorten(first.name), f"{message}. {advice}")
             )
@@ -360,8 +360,8 @@ def _check_twins(found: _Candidate, twins: Mapping[str, tuple[str, ...]]) -> Non
     alike = twins.get(found.name.casefold(), ())
     if alike:
         listed = " and ".join(map(repr, alike))
-        problem = f"found the names {listed}, which differ by upper and lower case only"
-        raise ValueError(f"{problem}, needs names that differ on every file system: rename one of them")
+        problem = f"got the names {listed}, which differ by upper and lower case only"
+        raise ValueError(f"{problem}, expected names that differ on every file system. Rename one of them")
 
 
 def _check_discovered(found: _Candidate, taken: Mapping[str, str], homes: Sequence[Path]) -> None:
@@ -371,9 +371,9 @@ def _check_discovered(found: _Candidate, taken: Mapping[str, str], homes: Sequen
     try:
         check_name(found.name)
     except ValueError as error:
-        raise ValueError(f"{error}: rename the {what}") from error
+        raise ValueError(f"{error}. Rename the {what}") from error
     if found.name.casefold() in taken:
-        raise ValueError(f"found the name {found.name!r}, which {taken[found.name.casefold()]} has: rename the {what}")
+        raise ValueError(f"got the name {found.name!r}, which {taken[found.name.casefold()]} has. Rename the {what}")
     for path in found.paths or (found.path,):
         if not path.is_symlink():
             continue
@@ -381,4 +381,4 @@ def _check_discovered(found: _Candidate, taken: Mapping[str, str], homes: Sequen
         if not any(real.is_relative_to(home) for home in (folder, *(one.resolve() for one in homes))):
             where = "its folder and out of the catalog's"
             advice = f"copy the {what} there, or allow the folder that it leads to by links: [...]"
-            raise ValueError(f"found a link that leads out of {where}: {advice}")
+            raise ValueError(f"got a link that leads out of {where}: {advice}")

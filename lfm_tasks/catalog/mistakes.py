@@ -110,21 +110,21 @@ def _explain(details: ErrorDetails, tree: Entries, file: str) -> Problem:
             message = f"unknown key{hint}"
         case "union_tag_invalid":
             place, value = find_place(tree, [*location, "type"])
-            message = f"found {describe(value)}, needs {' or '.join(KINDS)}{did_you_mean(str(value), KINDS)}"
+            message = f"got {describe(value)}, expected {' or '.join(KINDS)}{did_you_mean(str(value), KINDS)}"
         case "missing":
             message = f"{key} is missing: add it"
         case "literal_error":
             known = re.findall(r"'([^']*)'", str(context["expected"]))
             hint = did_you_mean(str(value), known) if isinstance(value, str) and len(known) > 1 else ""
-            message = f"found {describe(value)}, needs {context['expected']}{hint}"
+            message = f"got {describe(value)}, expected {context['expected']}{hint}"
         case "value_error":
             message = str(context["error"])
         case "too_short":
-            message = f"found {describe(value)}, needs at least one"
+            message = f"got {describe(value)}, expected at least one"
         case _ if ending == "type" and shape in _NEEDS:
-            message = f"found {describe(value)}, needs {_NEEDS[shape]}"
+            message = f"got {describe(value)}, expected {_NEEDS[shape]}"
         case _:
-            message = f"found {describe(value)}, needs {_needed(details['msg'])}"
+            message = f"got {describe(value)}, expected {_needed(details['msg'])}"
     if place.variables:  # whose values may be secrets
         needs = message.partition(", needs ")[2]
         names = " and ".join(place.variables)

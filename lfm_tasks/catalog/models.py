@@ -37,15 +37,15 @@ def check_meta(meta: dict[str, JsonValue]) -> dict[str, JsonValue]:
     base, relation = meta.get("base_model"), meta.get("base_model_relation")
     names = base if isinstance(base, list) else [base]
     if base is not None and (not names or not all(isinstance(name, str) and name for name in names)):
-        raise ValueError(f"found {describe(base)} as base_model, needs the name of a model or a list of names")
+        raise ValueError(f"got {describe(base)} as base_model, expected the name of a model or a list of names")
     if relation is None:
         return meta
     if relation not in RELATIONS:
         known = ", ".join(RELATIONS)
         hint = did_you_mean(relation, RELATIONS) if isinstance(relation, str) else ""
-        raise ValueError(f"found {describe(relation)} as base_model_relation, needs one of {known}{hint}")
+        raise ValueError(f"got {describe(relation)} as base_model_relation, expected one of {known}{hint}")
     if base is None:
-        raise ValueError(f"found base_model_relation {relation!r} without base_model: name the model it came from")
+        raise ValueError(f"got base_model_relation {relation!r} without base_model. Name the model it came from")
     return meta
 
 
@@ -56,7 +56,7 @@ def check_factory(name: str) -> str:
     """Return ``name``; ValueError if it does not have the form ``package.module:callable``."""
     if not _FACTORY.match(name):
         raise ValueError(
-            f"found the factory {shorten(name)}, needs package.module:callable, as in my_zoo.models:resnet"
+            f"got the factory {shorten(name)}, expected package.module:callable, as in my_zoo.models:resnet"
         )
     return name
 
@@ -103,12 +103,12 @@ class ActivationsSource(ArrayFile):
         in_path, in_key = pattern_fields(self.path), pattern_fields(self.key or "")
         for name in ("layer", "id"):
             if name in in_path and name in in_key:
-                raise ValueError(f"found {{{name}}} in path and in key, needs it in one of them")
+                raise ValueError(f"got {{{name}}} in path and in key, expected it in one of them")
         if "id" in (*in_path, *in_key):
             if self.ids is not None:
-                raise ValueError("found {id} and ids, needs one of them: the names in place of {id} are the ids")
+                raise ValueError("got {id} and ids, expected one of them: the names in place of {id} are the ids")
             if "shard" in in_path:
-                raise ValueError("found {id} and {shard}, needs one of them: a file a stimulus, or many rows a file")
+                raise ValueError("got {id} and {shard}, expected one of them: a file a stimulus, or many rows a file")
         return self
 
 
@@ -268,16 +268,16 @@ class Model(Settings):
     def _one_source(self) -> "Model":
         kinds = [kind for kind in SOURCES if getattr(self, kind) is not None]
         if len(kinds) != 1:
-            needed = f"needs exactly one of {', '.join(SOURCES)}: where do the rows come from?"
-            raise ValueError(f"found {' and '.join(kinds) or 'no source'}, {needed}")
+            needed = f"expected exactly one of {', '.join(SOURCES)}: where do the rows come from?"
+            raise ValueError(f"got {' and '.join(kinds) or 'no source'}, {needed}")
         if self.head is not None and self.onnx is None:
-            raise ValueError(f"found head beside {kinds[0]}, needs onnx: only an ONNX graph can be cut")
+            raise ValueError(f"got head beside {kinds[0]}, expected onnx: only an ONNX graph can be cut")
         for dataset in self.datasets:
             if self.datasets.count(dataset) > 1:
                 needed = (
-                    f"needs each dataset once: a model has one source of rows on a dataset, remove one of {kinds[0]}"
+                    f"expected each dataset once: a model has one source of rows on a dataset, remove one of {kinds[0]}"
                 )
-                raise ValueError(f"found the dataset {dataset[:100]!r} {self.datasets.count(dataset)} times, {needed}")
+                raise ValueError(f"got the dataset {dataset[:100]!r} {self.datasets.count(dataset)} times, {needed}")
         return self
 
     @property
@@ -333,9 +333,9 @@ class MlflowRegistry(Settings):
     @model_validator(mode="after")
     def _one_choice(self) -> "MlflowRegistry":
         if self.alias is not None and self.versions == "all":
-            raise ValueError("found alias and versions: all, needs one of them")
+            raise ValueError("got alias and versions: all, expected one of them")
         if "://" in self.registry:
-            raise ValueError("found an address, needs the path of a SQLite file: mlflow.db for sqlite:///mlflow.db")
+            raise ValueError("got an address, expected the path of a SQLite file: mlflow.db for sqlite:///mlflow.db")
         return self
 
 
@@ -361,12 +361,12 @@ def model_pattern(source: RowSource) -> str:
 def _check_names_models(path: str, source: RowSource, mlflow: MlflowRegistry | None) -> None:
     """Raise ValueError for a pattern that cannot name models."""
     if "://" in path:
-        raise ValueError("found a remote path in discover, needs a folder of this machine: declare these models")
+        raise ValueError("got a remote path in discover, expected a folder of this machine. Declare these models")
     with_model = [part for part in PurePath(path).parts if "{model}" in part]
     if not with_model:
         key = "weights or args" if isinstance(source, TorchModel) else "path"
-        raise ValueError(f"found no {{model}} in the {key}, needs it: what it stands for names the models")
+        raise ValueError(f"got no {{model}} in the {key}, expected it: what it stands for names the models")
     if mlflow is not None and PurePath(path).parts[0] != "{model}":
-        raise ValueError(f"found {path[:100]!r} beside mlflow, needs {{model}}/...: the folder of a version")
+        raise ValueError(f"got {path[:100]!r} beside mlflow, expected {{model}}/...: the folder of a version")
     if "{layer}" in with_model[0]:
-        raise ValueError("found {model} and {layer} in one part of the path, needs a folder or file name for each")
+        raise ValueError("got {model} and {layer} in one part of the path, expected a folder or file name for each")

@@ -22,26 +22,27 @@ def check_name(name: str) -> str:
     """Return the ``name`` of a model or dataset; ValueError if it could not be a file name everywhere."""
     if not _NAME.match(name):
         raise ValueError(
-            f"found the name {shorten(name)}, needs 1 to 128 of A-Z a-z 0-9 . _ -, a letter or digit first"
+            f"got the name {shorten(name)}, expected 1 to 128 of A-Z a-z 0-9 . _ -, a letter or digit first"
         )
     if name.split(".")[0].lower() in _RESERVED:
-        raise ValueError(f"found the name {name!r}, which Windows reserves for a device: rename it")
+        raise ValueError(f"got the name {name!r}, which Windows reserves for a device. Rename it")
     if name.endswith("."):
-        raise ValueError(f"found the name {name!r}, which ends in a dot that Windows drops: rename it")
+        raise ValueError(f"got the name {name!r}, which ends in a dot that Windows drops. Rename it")
     return name
 
 
 def check_layer_name(name: str) -> str:
     """Return the ``name`` (or pattern) of a layer, any visible text; ValueError if it is not."""
     if not 1 <= len(name) <= _MAX_LAYER_NAME:
-        raise ValueError(f"found a layer name of {len(name)} characters, needs 1 to {_MAX_LAYER_NAME}: {shorten(name)}")
+        problem = f"got a layer name of {len(name)} characters, expected 1 to {_MAX_LAYER_NAME}"
+        raise ValueError(f"{problem}: {shorten(name)}")
     return check_visible(name)
 
 
 def check_visible(text: str) -> str:
     """Return ``text``; ValueError if it holds control characters, which would break logs and paths."""
     if any(unicodedata.category(character) in _UNSEEN for character in text):
-        raise ValueError(f"found invisible or control characters in {shorten(text)}, needs visible text: remove them")
+        raise ValueError(f"got invisible or control characters in {shorten(text)}, expected visible text. Remove them")
     return text
 
 
@@ -175,7 +176,7 @@ def pattern_fields(pattern: str) -> list[str]:
     ['model', 'layer']
     """
     if re.search(r"[{}]", _FIELD.sub("", pattern)):
-        raise ValueError(f"found a single brace in {pattern[:100]!r}, needs {{model}}, {{layer}} or {{dataset}}")
+        raise ValueError(f"got a single brace in {pattern[:100]!r}, expected {{model}}, {{layer}} or {{dataset}}")
     return _FIELD.findall(pattern)
 
 
@@ -185,10 +186,10 @@ def check_fields(pattern: str, allowed: Collection[str]) -> str:
     for name in names:
         if name not in allowed:
             hint = did_you_mean(name, allowed)
-            raise ValueError(f"found {{{name[:60]}}}, needs one of {', '.join(f'{{{a}}}' for a in allowed)}{hint}")
+            raise ValueError(f"got {{{name[:60]}}}, expected one of {', '.join(f'{{{a}}}' for a in allowed)}{hint}")
     for name in ("layer", "id", "shard"):
         if names.count(name) > 1:
-            raise ValueError(f"found {{{name}}} {names.count(name)} times, needs it once: which one names it?")
+            raise ValueError(f"got {{{name}}} {names.count(name)} times, expected it once: which one names it?")
     return pattern
 
 
@@ -216,7 +217,7 @@ def fill_pattern(pattern: str, **values: str) -> str:
     """
     for name, value in values.items():
         if value in {"", ".", ".."} or re.search(r"[/\\\x00]", value):
-            raise ValueError(f"found {value[:60]!r} for {{{name}}}, needs one plain name without folders")
+            raise ValueError(f"got {value[:60]!r} for {{{name}}}, expected one plain name without folders")
 
     def fill(text: str) -> str:
         return _FIELD.sub(lambda match: values.get(match[1], match[0]), text)

@@ -55,7 +55,7 @@ def read_catalog(
     tree, problems = read_tree(path, environment)
     file = str(path)
     if not isinstance(tree, Entries):
-        message = f"found {describe(to_builtins(tree))}, needs version, datasets and models"
+        message = f"got {describe(to_builtins(tree))}, expected version, datasets and models"
         raise CatalogError([*problems, Problem(file, 1, "", message)])
     tree, aliases = _with_aliases(_apply_defaults(_without_private_keys(tree)))
     reading = check_sections(tree, file)
@@ -248,7 +248,7 @@ def _inconsistencies(tree: Entries, file: str) -> list[Problem]:
     problems = []
     if not tree.get("models") and not tree.get("discover"):
         place = tree.places.get("models", Place(1, ""))
-        needs = f"found {describe(to_builtins(tree['models']))}, needs at least one" if "models" in tree else ""
+        needs = f"got {describe(to_builtins(tree['models']))}, expected at least one" if "models" in tree else ""
         if "models" not in tree or isinstance(tree["models"], Entries):
             problems.append(Problem(file, place.line, place.where, needs or "models is missing: add it"))
     for section in ("datasets", "models", "discover", "comparisons"):
@@ -257,7 +257,7 @@ def _inconsistencies(tree: Entries, file: str) -> list[Problem]:
             continue
         for name, earlier in colliding(names).items():
             place = names.places[name]
-            message = f"differs from {earlier!r} only by upper and lower case, needs another name: rename it"
+            message = f"differs from {earlier!r} only by upper and lower case, expected another name. Rename it"
             problems.append(Problem(file, place.line, place.where, message))
     datasets = tree.get("datasets")
     for section in ("models", "discover"):
@@ -314,11 +314,11 @@ def _unfit_inputs(kind: str, name: str, dataset: Entries) -> str:
     if kind in LOADERS and not has_raw:
         found = "numbers" if has_numbers else "no inputs"
         needed = "texts or images, which each model prepares by itself"
-        return f"the dataset {name!r} holds {found}, needs {needed}: add texts: {{path: texts.jsonl}} to one"
+        return f"the dataset {name!r} holds {found}, expected {needed}. Add texts: {{path: texts.jsonl}} to one"
     if kind not in LOADERS and has_raw:
         raw = "texts" if "texts" in dataset else "images"
         advice = f"give it a dataset with inputs: {{path: inputs.npy}}, or run a checkpoint by {', '.join(LOADERS)}"
-        return f"the dataset {name!r} holds {raw}, which {kind} cannot prepare, needs numbers: {advice}"
+        return f"the dataset {name!r} holds {raw}, which {kind} cannot prepare, expected numbers: {advice}"
     if kind not in LOADERS and not has_numbers:
         return f"the dataset {name!r} has no inputs to run the model on: add inputs: {{path: inputs.npy}} to it"
     return ""

@@ -170,7 +170,7 @@ class Catalog(CatalogText):
             names what there is.
         """
         if name not in self.models:
-            raise LookupError(f"found no model {name[:100]!r} in the catalog{did_you_mean(name, self.models)}")
+            raise LookupError(f"got no model {name[:100]!r} in the catalog{did_you_mean(name, self.models)}")
         datasets = self.models[name].datasets
         if dataset is None and len(datasets) > 1:
             raise LookupError(f"model {name} has the datasets {_listed(datasets)}: say which, --dataset {datasets[0]}")

@@ -71,7 +71,7 @@ def read_tree(path: Path, environment: Mapping[str, str] | None = None) -> tuple
     """
     text = _read_text(path)
     if _depth(text) > _MAX_DEPTH:  # the parser takes minutes to give up
-        raise CatalogError([Problem(str(path), 0, "", "found hundreds of nested levels, needs a few")])
+        raise CatalogError([Problem(str(path), 0, "", "got hundreds of nested levels, expected a few")])
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ReusedAnchorWarning)  # YAML allows it, the last one counts
@@ -82,7 +82,7 @@ def read_tree(path: Path, environment: Mapping[str, str] | None = None) -> tuple
         message = "not YAML: " + ", ".join(_one_line(part) for part in (error.context, error.problem) if part)
         raise CatalogError([Problem(str(path), line, "", message + _quote_hint(text, line))]) from error
     except RecursionError as error:
-        raise CatalogError([Problem(str(path), 0, "", "found hundreds of nested levels, needs a few")]) from error
+        raise CatalogError([Problem(str(path), 0, "", "got hundreds of nested levels, expected a few")]) from error
     except (
         YAMLError,
         ValueError,
@@ -96,7 +96,7 @@ def read_tree(path: Path, environment: Mapping[str, str] | None = None) -> tuple
         message = f"not YAML: {_one_line(str(error))}"
         raise CatalogError([Problem(str(path), _error_line(text, error), "", message)]) from error
     if node is None:
-        raise CatalogError([Problem(str(path), 1, "", "the file is empty, needs version, datasets and models")])
+        raise CatalogError([Problem(str(path), 1, "", "the file is empty, expected version, datasets and models")])
     builder = _Builder(str(path), os.environ if environment is None else environment)
     return builder.build(node, Place(1, "")), builder.problems
 
@@ -134,7 +134,7 @@ def _read_text(path: Path) -> str:
 
     try:
         if path.exists() and not path.is_file():
-            raise refuse("found a folder or a device, needs a file: add /data_catalog.yaml")
+            raise refuse("got a folder or a device, expected a file. Add /data_catalog.yaml")
         with path.open("rb") as file:
             content = file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:
@@ -143,12 +143,12 @@ def _read_text(path: Path) -> str:
     if content.startswith(b"version https://git-lfs.github.com/"):
         raise refuse("got a git-lfs pointer, expected the catalog that it stands for. Fetch it: git lfs pull")
     if len(content) > _MAX_BYTES:
-        raise refuse(f"found more than {_MAX_BYTES:,} bytes, needs at most that: is this a catalog?")
+        raise refuse(f"got more than {_MAX_BYTES:,} bytes, expected at most that: is this a catalog?")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        raise refuse("found bytes that are not UTF-8: save the file as UTF-8", line) from error
+        raise refuse("got bytes that are not UTF-8. Save the file as UTF-8", line) from error
 
 
 def _depth(text: str) -> int:
@@ -187,15 +187,15 @@ class _Builder:
         """Return the value of ``node``; None and a problem where it is not one of a catalog."""
         self.n_nodes += 1
         if self.n_nodes > _MAX_NODES:
-            message = f"found more than {_MAX_NODES:,} values once aliases are expanded, needs fewer"
+            message = f"got more than {_MAX_NODES:,} values once aliases are expanded, expected fewer"
             raise CatalogError([*self.problems, Problem(self.file, place.line, place.where, message)])
         if isinstance(node, ScalarNode):
             return self._scalar(node, place)
         kind = "map" if isinstance(node, MappingNode) else "seq"
         if str(node.tag) != _TAG + kind:
-            return self._refuse(place, f"found the tag {_short_tag(node)}, needs plain YAML: remove the tag")
+            return self._refuse(place, f"got the tag {_short_tag(node)}, expected plain YAML. Remove the tag")
         if id(node) in self.open_nodes:
-            return self._refuse(place, "found an alias inside its own anchor, needs an end: remove the alias")
+            return self._refuse(place, "got an alias inside its own anchor, expected an end. Remove the alias")
         self.open_nodes.add(id(node))
         value = self._mapping(node, place) if isinstance(node, MappingNode) else self._sequence(node.value, place)
         self.open_nodes.discard(id(node))
@@ -215,12 +215,12 @@ class _Builder:
                         merged.put(key, value, origin)
                 continue
             if not isinstance(key_node, ScalarNode):
-                self._refuse(Place(line, place.where), "found a list or mapping as a key, needs text")
+                self._refuse(Place(line, place.where), "got a list or mapping as a key, expected text")
                 continue
             key = str(key_node.value)
             here = Place(line, f"{place.where}.{_key_text(key)}" if place.where else _key_text(key))
             if key in entries:
-                self._refuse(here, f"found the key twice, first in line {entries.places[key].line}: keep one")
+                self._refuse(here, f"got the key twice, first in line {entries.places[key].line}. Keep one")
                 continue
             entries.put(key, *self._build_at(value_node, here))
         for key, value in merged.items():
@@ -234,7 +234,7 @@ class _Builder:
             if isinstance(value, Entries):
                 yield from ((key, value[key], value.places[key]) for key in value)
             elif value is not None:
-                self._refuse(place, "found << with something else than a mapping, needs an alias such as *name")
+                self._refuse(place, "got << with something else than a mapping, expected an alias such as *name")
 
     def _sequence(self, parts: Sequence[Node], place: Place) -> Items:
         items = Items()
@@ -266,7 +266,7 @@ class _Builder:
             return _CONVERT[tag.removeprefix(_TAG)](str(text))
         except (KeyError, ValueError):
             written = shorten(str(node.value))  # a variable is named; its value may be a secret
-            return self._refuse(place, f"found {written} with the tag {_short_tag(node)}: remove the tag")
+            return self._refuse(place, f"got {written} with the tag {_short_tag(node)}. Remove the tag")
 
     def _pieces(self, text: str, place: Place) -> Pieces:
         """Return the parts of ``text``, each as it is used and as messages show it."""
@@ -284,7 +284,7 @@ class _Builder:
             return "${", "${"
         named = _VARIABLE_NAME.match(match[1] or "")
         if named is None:
-            self._refuse(place, f"found {shorten(match[0])}, needs ${{NAME}} or ${{NAME:-default}}")
+            self._refuse(place, f"got {shorten(match[0])}, expected ${{NAME}} or ${{NAME:-default}}")
             return "", ""
         self.variables.append(named[1])
         if value := self.environment.get(named[1]):

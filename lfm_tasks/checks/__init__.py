@@ -112,7 +112,7 @@ class BaselineCheck(Check):
 
 
 def _without_method(kind: type[Check], method: str) -> str:
-    return f"found no method {method} in {kind.__name__} of {kind.__module__}: add it"
+    return f"got no method {method} in {kind.__name__} of {kind.__module__}. Add it"
 
 
 # What may differ between two atlases whose scores are still the same numbers.
@@ -200,11 +200,11 @@ def classes_by_key(classes: Iterable[type[Check]]) -> dict[str, type[Check]]:
     for kind in classes:
         name = f"{kind.__module__}.{kind.__name__}"
         if kind.key() in checks:
-            raise TypeError(f"{name}: found two checks of the key {kind.key()}, needs one: rename the class")
+            raise TypeError(f"{name}: got two checks of the key {kind.key()}, expected one. Rename the class")
         if not issubclass(kind, ZooCheck | BaselineCheck):
-            raise TypeError(f"{name}: found a Check, needs a class derived from ZooCheck or BaselineCheck")
+            raise TypeError(f"{name}: got a Check, expected a class derived from ZooCheck or BaselineCheck")
         if required := [key for key, field in kind.model_fields.items() if field.is_required()]:
-            raise TypeError(f"{name}: found no default of {', '.join(required)}, needs one: catalogs need not name it")
+            raise TypeError(f"{name}: got no default of {', '.join(required)}, expected one: catalogs need not name it")
         checks[kind.key()] = kind
     return checks
 

@@ -272,7 +272,7 @@ def _given(settings: Mapping[str, Any]) -> dict[str, Any]:
 def _missing_data(found: Mapping[str, _Data | None]) -> Iterator[str]:
     for reads, data in found.items():
         if data is None:
-            yield f"got models that read {reads}, and no {reads}: name them in {CATALOG}, and remove the # there"
+            yield f"got models that read {reads}, and no {reads}. Name them in {CATALOG}, and remove the # there"
 
 
 def _dataset_lines(found: Mapping[str, _Data | None]) -> Iterator[str]:
@@ -330,7 +330,7 @@ def _model_lines(members: Sequence[_Member], found: Mapping[str, _Data | None], 
 def _unusable_lines(left_out: Sequence[str], zoo: str) -> Iterator[str]:
     """Yield why folders are no models; patterns name no exceptions, so validate and run tell of them, too."""
     if left_out:
-        yield f"# The patterns find these folders, too, and validate refuses them. Mend them or move them out of {zoo}:"
+        yield f"# The patterns find these folders, too, and validate refuses them. Fix them or move them out of {zoo}:"
         yield from (f"#   {reason}" for reason in left_out)
 
 

@@ -58,7 +58,7 @@ def require_matplotlib() -> None:
         import matplotlib  # noqa: F401
     except ImportError as error:
         needs = 'python -m pip install "lfm-atlas[reproduce]"'
-        raise ModuleNotFoundError(f"found no matplotlib, needs it to draw the figures: {needs}") from error
+        raise ModuleNotFoundError(f"got no matplotlib, expected it to draw the figures: {needs}") from error
 
 
 @dataclass(frozen=True)

@@ -137,7 +137,7 @@ def _pairs(source: SourceZoo) -> list[tuple[tuple[str, str], tuple[str, str]]]:
     (model,) = networks.models
     if len(networks.layers) < 2:
         raise DataError(
-            "missing_source", f"found one space, {model}/{networks.layers[0]}, needs two to compare: add one"
+            "missing_source", f"got one space, {model}/{networks.layers[0]}, expected two to compare. Add one"
         )
     return [((model, one), (model, other)) for one, other in zip(networks.layers, networks.layers[1:], strict=False)]
 

@@ -116,7 +116,7 @@ def _model(place: int) -> str:
 
 
 def _comparisons(part: KnownDataset) -> Iterator[tuple[str, Comparison]]:
-    """Yield what has to be compared: layers of the same number within each grounding; all layers where layers count."""
+    """Yield the pairs to compare: layers of the same number within each grounding; all layers where layers count."""
     for grounding in groundings_of([part]):
         members = part.with_grounding(grounding)
         if not members:

@@ -48,7 +48,7 @@ class KnownNetwork:
 
     @property
     def facts(self) -> str:
-        """What is known, in words that two networks share of which the same is known."""
+        """The known facts, in words that two networks share if the same facts are known of both."""
         known = [name for name in ("accuracy", "outputs") if getattr(self, name) is not None]
         return f"{sorted(self.groups.items())} {known} {len(self.spaces)}"
 

@@ -37,8 +37,8 @@ def prepare(source: SourceZoo, folder: Path) -> tuple[Path, ...]:
     """Write one zoo of all networks of the largest architecture, to be compared by every measure."""
     seeds = source.seeds()
     if len(seeds.layers) < 2:
-        message = f"found {len(seeds.layers)} layer in {', '.join(seeds.models)}, needs at least 2 to tell apart"
-        raise DataError("unknown_layer", f"{message}: name more layers in the catalog")
+        message = f"got {len(seeds.layers)} layer in {', '.join(seeds.models)}, expected at least 2 to tell apart"
+        raise DataError("unknown_layer", f"{message}. Name more layers in the catalog")
     models = {
         model: DerivedModel({layer: source.read(model, layer) for layer in seeds.layers}) for model in seeds.models
     }

@@ -93,8 +93,8 @@ class SourceZoo:
         n_models = len(self.catalog.models)
         raise DataError(
             "missing_source",
-            f"found {n_models} models, none of them trained from scratch and readable, needs one: leave base_model and "
-            "untrained out of the meta of one that is",
+            f"got {n_models} models, none of them trained from scratch and readable, expected one. Leave base_model "
+            "and untrained out of the meta of one that is",
         )
 
     def numbers(self, dataset: str) -> BasisNumbers:
@@ -115,8 +115,8 @@ class SourceZoo:
         n_networks = len({model for _, model in self._layers()})
         raise DataError(
             "missing_source",
-            f"found {n_networks} networks, no two with the same layers of the same widths, needs two that differ by "
-            "their seed alone: add them, or leave base_model and untrained out of the meta of those that do",
+            f"got {n_networks} networks, no two with the same layers of the same widths, expected two that differ by "
+            "their seed alone. Add them, or leave base_model and untrained out of the meta of those that do",
         )
 
     def last_hidden(self, architecture: Architecture) -> str:
@@ -141,11 +141,11 @@ class SourceZoo:
         """
         labels = class_labels(self.zoo.rows[dataset])
         if labels is None:
-            message = f"found no labels in the dataset {dataset}, needs the class of each point"
-            raise DataError("missing_source", f"{message}: add labels: {{path: labels.npy}}")
+            message = f"got no labels in the dataset {dataset}, expected the class of each point"
+            raise DataError("missing_source", f"{message}. Add labels: {{path: labels.npy}}")
         if len(labels.names) < 2:
-            message = f"found {len(labels.names)} classes in the labels of the dataset {dataset}, needs at least 2"
-            raise DataError("one_class", f"{message}: give other labels")
+            message = f"got {len(labels.names)} classes in the labels of the dataset {dataset}, expected at least 2"
+            raise DataError("one_class", f"{message}. Give other labels")
         return labels
 
     def _layers(self) -> Mapping[tuple[str, str], list[RecordedSpace]]:

@@ -34,7 +34,7 @@ _NO_FEATURE = 1e-7
 
 @dataclass(frozen=True)
 class AlignedSpace:
-    """What one space contributes to its pairs.
+    """The contribution of one space to its pairs.
 
     Parameters
     ----------

@@ -228,7 +228,7 @@ def linear_cka_matrix(spaces: Sequence[RowsOnDisk], *, block_rows: int = 256) ->
     """
     n_points = {space.shape[0] for space in spaces}
     if len(n_points) != 1:
-        raise ValueError(f"found spaces of {sorted(n_points)} points, needs the same points in each")
+        raise ValueError(f"got spaces of {sorted(n_points)} points, expected the same points in each")
     n, widths = n_points.pop(), [space.shape[1] for space in spaces]
     means = [_mean(space, n, block_rows) for space in spaces]
     by_points = n * (sum(widths) + len(spaces) ** 2 / 2) < sum(widths) ** 2

@@ -124,7 +124,10 @@ def centered_distances(rows: Rows) -> Float[np.ndarray, "points points"]:
 
 
 def fused_operator(
-    layers: Sequence[Rows], matrix_of: Callable[[Rows], Float[np.ndarray, "points points"]], *, power: int = 1
+    layers: Sequence[Float[np.ndarray, "points _"]],
+    matrix_of: Callable[[Rows], Float[np.ndarray, "points points"]],
+    *,
+    power: int = 1,
 ) -> Float[np.ndarray, "points points"]:
     """Return (A_L ⋯ A_2 A_1)ᵗ of unit norm: all layers of a network, first layer first, by alternating diffusion.
 

@@ -113,7 +113,7 @@ class Measure:
     ) -> float:
         """Return the value for two spaces whose rows are the same points."""
         if len(source) != len(target):
-            raise ValueError(f"found {len(source)} and {len(target)} rows, needs the same points in the same order")
+            raise ValueError(f"got {len(source)} and {len(target)} rows, expected the same points in the same order")
         return self.compare(self.prepare(source), self.prepare(target))
 
 

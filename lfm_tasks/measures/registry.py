@@ -44,7 +44,7 @@ class MeasureRegistry(Mapping[str, Measure]):
             for name, measure in _installed_measures(point).items():
                 self._origins.setdefault(name, _origin(point))
                 if name in measures:
-                    raise PlugInError(f"{_origin(point)}: found the measure {name}, a name that is taken: rename it")
+                    raise PlugInError(f"{_origin(point)}: got the measure {name}, a name that is taken. Rename it")
                 measures[name] = measure
         return measures
 
@@ -53,7 +53,7 @@ class MeasureRegistry(Mapping[str, Measure]):
         for name in self.by_name:
             if name in taken:
                 origin = self._origins.get(name, __name__)
-                raise PlugInError(f"{origin}: found the measure {name}, a name that is taken: rename it")
+                raise PlugInError(f"{origin}: got the measure {name}, a name that is taken. Rename it")
 
     def __getitem__(self, name: str) -> Measure:
         if name not in self.by_name:
@@ -83,7 +83,7 @@ def shipped_measures() -> dict[str, Measure]:
         if isinstance(family, MeasureRegistry):
             continue
         if repeated := measures.keys() & family.keys():
-            raise RuntimeError(f"{contents.__name__}: found {', '.join(sorted(repeated))}, which another module has")
+            raise RuntimeError(f"{contents.__name__}: got {', '.join(sorted(repeated))}, which another module has")
         measures |= family
     return measures
 
@@ -94,15 +94,15 @@ def _installed_measures(point: EntryPoint) -> dict[str, Measure]:
         value = point.load()
     except Exception as error:  # another package's code
         message = f"{_origin(point)} cannot be loaded ({type(error).__name__}: {error})"
-        raise PlugInError(f"{message}: mend or remove its package") from error
+        raise PlugInError(f"{message}. Fix or remove its package") from error
     measures = dict(value) if isinstance(value, Mapping) else {point.name: value}
     for name, measure in measures.items():
         if not isinstance(measure, Measure):
-            message = f"{_origin(point)}: found {type(measure).__name__} as {name!r}"
-            raise PlugInError(f"{message}, needs a lfm_tasks.measures.Measure")
+            message = f"{_origin(point)}: got {type(measure).__name__} as {name!r}"
+            raise PlugInError(f"{message}, expected a lfm_tasks.measures.Measure")
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            message = f"{_origin(point)}: found the name {name!r}"
-            raise PlugInError(f"{message}, needs letters, digits, _, . and -, at most 100")
+            message = f"{_origin(point)}: got the name {name!r}"
+            raise PlugInError(f"{message}, expected letters, digits, _, . and -, at most 100")
     return measures
 
 

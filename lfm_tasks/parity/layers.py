@@ -68,11 +68,11 @@ def read_table_of_layers(path: Path) -> dict[str, str]:
     if any(len(row) != 2 for row in rows) or not rows:
         widths = sorted({len(row) for row in rows})
         problem = f"got rows of {', '.join(map(str, widths)) or 'no'} columns"
-        raise DataError("wrong_shape", f"{path}: {problem}, expected two: a layer of each side. Mend the file.")
+        raise DataError("wrong_shape", f"{path}: {problem}, expected two: a layer of each side. Fix the file.")
     for column in (0, 1):
         names = [row[column] for row in rows]
         if repeated := next((name for name in names if names.count(name) > 1), None):
-            raise DataError("bad_name", f"{path}: got the layer {repeated[:100]!r} twice, expected each once. Mend it.")
+            raise DataError("bad_name", f"{path}: got the layer {repeated[:100]!r} twice, expected each once. Fix it.")
     return {row[0]: row[1] for row in rows}
 
 

@@ -78,7 +78,7 @@ def across_rows(atlas: Atlas, comparison: str, measure: str | None = None) -> li
     """
     group = atlas.section(f"across/{comparison}")
     if group is None:
-        raise AtlasError(f"found no comparison across datasets {comparison!r:.80} in the atlas")
+        raise AtlasError(f"got no comparison across datasets {comparison!r:.80} in the atlas")
     known = [str(name) for name in group["measure"].values]
     chosen = group.sel(measure=measure if measure in known else known[0], direction="forward").load()
     columns = [name for name in ("score", "calibrated", "p_value", "map_residual") if name in chosen]

@@ -67,15 +67,15 @@ def _recomputed_map(atlas: "Atlas", dataset: str, source: str, target: str) -> n
     regime = atlas.summary["settings"]["maps"]["regime"]
     if regime != "full":
         raise AtlasError(
-            f"found no map {source} -> {target} in the atlas, and maps of the regime {regime!r} cannot be made of the "
-            "bases alone: keep it by the catalog's atlas.maps, and run again"
+            f"got no map {source} -> {target} in the atlas, and maps of the regime {regime!r} cannot be made of the "
+            "bases alone. Keep it by the catalog's atlas.maps, and run again"
         )
     first, second = (_basis(atlas, dataset, name) for name in (source, target))
     if np.array_equal(first[1], second[1]):
         return full_map(first[0], second[0])
     _, rows_of_first, rows_of_second = np.intersect1d(first[1], second[1], assume_unique=True, return_indices=True)
     if not len(rows_of_first):
-        raise AtlasError(f"found no common ids of {source} and {target}, needs the same samples: record both on them")
+        raise AtlasError(f"got no common ids of {source} and {target}, expected the same samples. Record both on them")
     n_eigenpairs = min(first[0].shape[1], second[0].shape[1])
     rows = first[0][rows_of_first, :n_eigenpairs], second[0][rows_of_second, :n_eigenpairs]
     return full_map(*map(whitened_rows, rows))
@@ -89,7 +89,7 @@ def _basis(atlas: "Atlas", dataset: str, space: str) -> tuple[np.ndarray, np.nda
     store = UnitStore(atlas.store)
     if not key or not store.has("bases", key):
         raise AtlasError(
-            f"found no basis of {space} in the store {atlas.store}, and the atlas does not keep this map: give the "
+            f"got no basis of {space} in the store {atlas.store}, and the atlas does not keep this map. Give the "
             "store that the atlas was made in, open_atlas(path, store=...), or run lfm-atlas run again"
         )
     with store.open("bases", key) as unit:
@@ -312,7 +312,7 @@ class Atlas:
         'mlp_s0_permuted/relu1'
         """
         if n < 1:
-            raise AtlasError(f"found n={n}, needs at least 1 neighbor to name")
+            raise AtlasError(f"got n={n}, expected at least 1 neighbor to name")
         names = self.names(self.dataset_of(dataset, name))
         measure = self._measure(measure)
         is_space = isinstance(names.spaces_of(name), str)
@@ -434,7 +434,7 @@ class Atlas:
             import pandas as pd
         except ImportError as error:
             raise AtlasError(
-                "found no pandas, which to_frame needs: pip install pandas, or read edges.parquet by what you have"
+                "got no pandas, which to_frame needs: pip install pandas, or read edges.parquet by what you have"
             ) from error
         rows = pd.read_parquet(self.folder / "edges.parquet")
         chosen = rows["source"].isin(self.spaces) & rows["target"].isin(self.spaces)
@@ -529,9 +529,9 @@ class Atlas:
                 raise self._unknown(name)
         if not having:
             found = " and ".join(f"{name!r} on {', '.join(on)}" for name, on in places.items())
-            raise AtlasError(f"found {found}, needs a dataset that both are on: compare others")
-        said = f"found {' and '.join(map(repr, names))} on the datasets {', '.join(having)}"
-        raise AtlasError(f"{said}, needs one of them: say which, dataset={having[0]!r} (--dataset {having[0]})")
+            raise AtlasError(f"got {found}, expected a dataset that both are on: compare others")
+        said = f"got {' and '.join(map(repr, names))} on the datasets {', '.join(having)}"
+        raise AtlasError(f"{said}, expected one of them. Say which, dataset={having[0]!r} (--dataset {having[0]})")
 
     def _unknown(self, name: str) -> AtlasError:
         """Return the message for a name that is no model and no space of any dataset."""
@@ -543,7 +543,7 @@ class Atlas:
                 errors.append(error)
         # Where it failed is told first; else what is spelled alike.
         known = [*self.models, *self.spaces]
-        needed = f"found {describe(name)}, needs a model or a space of the atlas{did_you_mean(str(name), known)}"
+        needed = f"got {describe(name)}, expected a model or a space of the atlas{did_you_mean(str(name), known)}"
         return next((error for error in errors if "failed" in str(error)), AtlasError(needed))
 
     def names(self, dataset: str | None = None) -> Names:
@@ -558,11 +558,11 @@ class Atlas:
             if not self.datasets:
                 raise AtlasError(
                     "got an atlas without spaces, expected at least one. See its failures with lfm-atlas show summary, "
-                    "mend them and run lfm-atlas run"
+                    "fix them and run lfm-atlas run"
                 )
             if len(self.datasets) != 1:
                 raise AtlasError(
-                    f"found {len(self.datasets)} datasets ({', '.join(self.datasets)}), needs one: give dataset=..."
+                    f"got {len(self.datasets)} datasets ({', '.join(self.datasets)}), expected one. Give dataset=..."
                 )
             (dataset,) = self.datasets
         dataset = require_one_of(dataset, self.datasets, "dataset")
@@ -652,4 +652,4 @@ def _open(folder: Path, store: Path, scores: "Callable[[Path, Manifest], xr.Data
             continue
         if manifest_key(folder) == manifest.key:
             return atlas
-    raise AtlasError(f"{folder}: found it published {_ATTEMPTS} times while it was opened: open it when that has ended")
+    raise AtlasError(f"{folder}: got it published {_ATTEMPTS} times while it was opened. Open it when that has ended")

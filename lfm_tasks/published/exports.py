@@ -109,7 +109,7 @@ def export_graphml(
             continue
         if not np.isfinite(chosen[name].values[kept]).any():
             raise AtlasError(
-                f"found no {name} in the atlas, needs it to choose edges: set atlas.null.n_permutations and run again"
+                f"got no {name} in the atlas, expected it to choose edges. Set atlas.null.n_permutations and run again"
             )
         kept &= is_within(np.nan_to_num(chosen[name].values, nan=-np.inf if name == "calibrated" else np.inf), limit)
     edges = {column.name: chosen[column.name].values for column in columns_of("edges") if column.in_graph}
@@ -214,7 +214,7 @@ def embedded_points(atlas: Atlas, space: str, *, dataset: str | None = None) -> 
             columns = {column: [str(value) for value in values] for column, values in metadata.items()}
             return Points(chosen["tsne"].transpose("point", "axis").values[has_place], columns, f"t-SNE of {space}")
     raise AtlasError(
-        f"found no embedding of {space!r:.80} in the atlas, needs one to export its points: leave --points-of out for "
+        f"got no embedding of {space!r:.80} in the atlas, expected one to export its points. Leave --points-of out for "
         "the spaces themselves, or have lfm-atlas run embed them"
     )
 

@@ -22,7 +22,7 @@ def require_one_of(name: str, known: Iterable[str], what: str) -> str:
     """Return ``name`` if it is among ``known``; raise `AtlasError` with the closest matches if it is not."""
     names = list(known)
     if name not in names:
-        raise AtlasError(f"found {describe(name)}, needs a {what} of the atlas{did_you_mean(str(name), names)}")
+        raise AtlasError(f"got {describe(name)}, expected a {what} of the atlas{did_you_mean(str(name), names)}")
     return name
 
 
@@ -49,7 +49,7 @@ class Names:
             return name
         if self.is_model(name):
             layers = ", ".join(self.layers(name)[:12])
-            raise AtlasError(f"found the model {name!r}, needs a space, which is one of its layers: {layers}")
+            raise AtlasError(f"got the model {name!r}, expected a space, which is one of its layers: {layers}")
         raise self._unknown(name, "a space")
 
     def layers(self, model: str) -> list[str]:
@@ -68,15 +68,15 @@ class Names:
         for failure in self.failures:
             failed = f"{failure['model']}/{failure['layer']}" if failure["layer"] else failure["model"]
             if name == failed or (not failure["layer"] and str(name).startswith(f"{failed}/")):
-                return AtlasError(f"found {name!r}, which failed: {failure['message']} [{failure['reason']}]")
+                return AtlasError(f"got {name!r}, which failed: {failure['message']} [{failure['reason']}]")
         known = [*self.models, *self.model_of]
         for failure in self.failures:
             if "count" in failure and name not in known:
                 others = f"one of the {failure['count']} that failed like {failure['model']}"
-                found = f"found {describe(name)}, which is no space of the dataset {self.dataset}, or {others}"
+                found = f"got {describe(name)}, which is no space of the dataset {self.dataset}, or {others}"
                 return AtlasError(f"{found}: {failure['message']} [{failure['reason']}]")
         hint = did_you_mean(str(name), known)
-        return AtlasError(f"found {describe(name)}, needs {needed} of the dataset {self.dataset}{hint}")
+        return AtlasError(f"got {describe(name)}, expected {needed} of the dataset {self.dataset}{hint}")
 
 
 Reduction = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
@@ -126,7 +126,7 @@ def refuse_distances(scores: "xr.Dataset", measure: str, statistic: str) -> None
     """Raise `AtlasError` if a higher value of this statistic means less alike: distances, unless calibrated."""
     if statistic != "calibrated" and measure in scores.attrs["distances"]:
         raise AtlasError(
-            f"found the {statistic} of {measure}, a distance, where the higher value has to be the more alike: use the "
+            f"got the {statistic} of {measure}, a distance, where the higher value has to be the more alike. Use the "
             "calibrated value (it needs atlas.null.n_permutations above 0), or another measure"
         )
 

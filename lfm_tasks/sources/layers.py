@@ -153,7 +153,7 @@ def _check_same_ids(layers: Mapping[str, LayerLocation], pattern: FilePattern) -
     for layer, location in layers.items():
         lacking = set(most.ids) - set(location.ids)
         if lacking or len(set(location.ids)) < len(location.ids):
-            problem = f"found {len(location.ids)} stimuli in the layer {layer[:100]!r} and {len(most.ids)} in another"
+            problem = f"got {len(location.ids)} stimuli in the layer {layer[:100]!r} and {len(most.ids)} in another"
             first = min(lacking or location.ids)
             raise DataError("bad_ids", f"{pattern.path}: {problem}, first {first[:60]!r}: record all layers of each")
 
@@ -214,8 +214,8 @@ def _check_inside(path: Path, folder: Path, pattern: FilePattern) -> None:
         return
     real = path.resolve()
     if not any(real.is_relative_to(home.resolve()) for home in (pattern.root, folder, *pattern.homes)):
-        problem = f"found the link {path.name!r}, which leads out of the folder"
-        needed = "needs files inside: copy it, or allow the folder that it leads to by links: [...] in the catalog"
+        problem = f"got the link {path.name!r}, which leads out of the folder"
+        needed = "expected files inside. Copy it, or allow the folder that it leads to by links: [...] in the catalog"
         raise DataError("missing_source", f"{pattern.path}: {problem}, {needed}")
 
 
@@ -229,8 +229,8 @@ def _check_counted(files: list[_File], pattern: FilePattern) -> None:
             counted.setdefault((others, int(match[2])), set()).add(int(match[1]))
     for (_, n_shards), numbers in counted.items():
         if len(numbers) < n_shards:
-            problem = f"found {len(numbers)} shards of {n_shards}"
-            raise DataError("missing_source", f"{pattern.path}: {problem}, needs all of them: copy the others, too")
+            problem = f"got {len(numbers)} shards of {n_shards}"
+            raise DataError("missing_source", f"{pattern.path}: {problem}, expected all of them. Copy the others, too")
 
 
 def _nearest_folder(folder: Path, pattern: FilePattern) -> str:

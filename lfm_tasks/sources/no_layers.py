@@ -16,9 +16,9 @@ _USUAL_INPUTS = frozenset(
 )
 # What messages say of arrays that no reader opens, and that are no activations.
 _NEVER_LAYERS = {
-    "found a single value": "a single value",
-    "found pickled Python objects": "pickled objects",
-    "found values of type (timestamp|date|time|duration|decimal|binary|large_binary|null|struct|map)": "no numbers",
+    "got a single value": "a single value",
+    "got pickled Python objects": "pickled objects",
+    "got values of type (timestamp|date|time|duration|decimal|binary|large_binary|null|struct|map)": "no numbers",
 }
 
 

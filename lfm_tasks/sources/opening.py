@@ -5,7 +5,7 @@ import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Literal
 
 import numpy as np
@@ -13,6 +13,7 @@ from jaxtyping import Float32, Int64, Shaped
 
 from lfm_tasks.catalog.datasets import Dataset, DatasetFile, DatasetIds, ModelFile
 from lfm_tasks.catalog.models import ActivationsSource, ModelOnDataset
+from lfm_tasks.catalog.names import has_wildcard
 from lfm_tasks.catalog.sections import Catalog
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources.files.digests import DigestMemory
@@ -56,7 +57,7 @@ class DatasetRows:
     strata: Shaped[np.ndarray, " points"] | None = None
     inputs: Shaped[np.ndarray, "points ..."] | RawInputs | TokenPoints | None = None
     points: Shaped[np.ndarray, " kept"] | None = None
-    previews: Shaped[np.ndarray, "points ..."] | None = None
+    previews: Shaped[np.ndarray, "points ..."] | RawInputs | None = None
     row_ids: Shaped[np.ndarray, " rows"] | None = None
 
 
@@ -82,7 +83,7 @@ def read_dataset(name: str, catalog: Catalog, memory: DigestMemory | None = None
         type, or of another number than labels or inputs; ``missing_source``, ``wrong_shape`` and ``wrong_dtype`` for
         the files.
     """
-    rows = _with_previews(_read_rows(name, catalog, memory), catalog.datasets[name], catalog, name)
+    rows = _with_previews(_read_rows(name, catalog, memory), catalog.datasets[name], catalog, name, memory)
     return _with_points(rows, catalog.datasets[name], catalog, name)
 
 
@@ -98,8 +99,8 @@ def _read_rows(name: str, catalog: Catalog, memory: DigestMemory | None) -> Data
         raw = _read_raw(name, dataset, catalog, memory or known_digests(catalog))
         labels = raw.labels if labels is None else labels
         if labels is not None and len(labels) != len(raw.ids):
-            problem = f"found {len(labels)} labels and {len(raw.ids)} {raw.inputs.kind}"
-            raise DataError("bad_ids", f"dataset {name}: {problem}, needs as many: give the labels of these rows")
+            problem = f"got {len(labels)} labels and {len(raw.ids)} {raw.inputs.kind}"
+            raise DataError("bad_ids", f"dataset {name}: {problem}, expected as many. Give the labels of these rows")
         by_text = _with_sets(DatasetRows(raw.ids, labels, inputs=raw.inputs), dataset, catalog, name)
         return _by_token(name, by_text, raw.inputs, catalog, memory or known_digests(catalog))
     inputs = None if dataset.inputs is None else _read_inputs(dataset.inputs, catalog, name)
@@ -111,8 +112,8 @@ def _read_rows(name: str, catalog: Catalog, memory: DigestMemory | None) -> Data
         ids = _positions_of_activations(name, catalog)
     for what, values in (("labels", labels), ("inputs", inputs)):
         if values is not None and len(values) != len(ids):
-            problem = f"found {len(values)} {what} and {len(ids)} ids"
-            raise DataError("bad_ids", f"dataset {name}: {problem}, needs as many: give the {what} of these ids")
+            problem = f"got {len(values)} {what} and {len(ids)} ids"
+            raise DataError("bad_ids", f"dataset {name}: {problem}, expected as many. Give the {what} of these ids")
     read = _with_sets(DatasetRows(ids, labels, inputs=inputs), dataset, catalog, name)
     return read if dataset.repeats is None else _one_row_an_id(read, name)
 
@@ -129,15 +130,33 @@ def _one_row_an_id(rows: DatasetRows, name: str) -> DatasetRows:
         once[what] = values[first]
         differ = np.flatnonzero(once[what][trials.owners] != values)
         if len(differ):
-            problem = f"found two {what} for the id {ascii(str(rows.ids[differ[0]]))[:60]}"
-            raise DataError("bad_ids", f"dataset {name}: {problem}, needs one for all rows of an id: mend the {what}")
+            problem = f"got two {what} for the id {ascii(str(rows.ids[differ[0]]))[:60]}"
+            raise DataError("bad_ids", f"dataset {name}: {problem}, expected one for each id. Correct the {what}")
     return DatasetRows(trials.ids, **once, row_ids=rows.ids)
 
 
-def _with_previews(rows: DatasetRows, dataset: Dataset, catalog: Catalog, name: str) -> DatasetRows:
+_IMAGE_SUFFIXES = {"", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+
+
+def _are_image_files(path: str) -> bool:
+    """Return whether a path is a glob of image files; one with brackets in its name may be an array's, too."""
+    suffix = PurePath(path).suffix.lower()
+    return has_wildcard(path) and (suffix in _IMAGE_SUFFIXES or has_wildcard(suffix))
+
+
+def _with_previews(
+    rows: DatasetRows, dataset: Dataset, catalog: Catalog, name: str, memory: DigestMemory | None
+) -> DatasetRows:
     """Return the rows with what they look like; DataError if that is no picture and no text for each."""
     if dataset.previews is None:
         return rows
+    if _are_image_files(dataset.previews.path):
+        from lfm_tasks.sources.raw_images import image_files_of  # Pillow takes its time to import
+
+        path, known = dataset.previews.path, memory or known_digests(catalog)
+        files = image_files_of(name, path, rows.ids, catalog.root, known, homes=catalog.link_homes)
+        files.digest()  # a file that is no picture is told before any work
+        return replace(rows, previews=files)
     label, values = _load(dataset.previews, catalog, {"dataset": name})
     if values.dtype.kind == "S":
         values = as_text(values, label)
@@ -165,7 +184,7 @@ def _with_points(rows: DatasetRows, dataset: Dataset, catalog: Catalog, name: st
         ids = read_ids(file, catalog, dataset=name)
         unknown = np.setdiff1d(ids, named)
         if len(unknown):
-            problem = f"found {len(unknown)} ids that the dataset lacks, {near_join(unknown, named, what, 'its ids')}"
+            problem = f"got {len(unknown)} ids that the dataset lacks, {near_join(unknown, named, what, 'its ids')}"
             raise DataError("bad_ids", f"dataset {name}: {what}: {problem}. Name ids of the dataset")
         kept &= np.isin(named, ids) == (what == "points")
     if not kept.any():
@@ -215,8 +234,8 @@ def _with_sets(rows: DatasetRows, dataset: Dataset, catalog: Catalog, name: str)
         strata = _read_column(dataset.strata, catalog, name, "strata")
     for what, sets in (("groups", groups), ("strata", strata)):
         if sets is not None and len(sets) != len(rows.ids):
-            problem = f"found {len(sets)} {what} and {len(rows.ids)} ids"
-            raise DataError("bad_groups", f"dataset {name}: {problem}, needs as many: give the {what} of these ids")
+            problem = f"got {len(sets)} {what} and {len(rows.ids)} ids"
+            raise DataError("bad_groups", f"dataset {name}: {problem}, expected as many. Give the {what} of these ids")
     return replace(rows, groups=groups, strata=strata)
 
 
@@ -248,18 +267,18 @@ def read_ids(
 def _read_column(file: DatasetFile, catalog: Catalog, dataset: str, what: str) -> Shaped[np.ndarray, " points"]:
     label, values = _load(file, catalog, {"dataset": dataset})
     if values.ndim != 1:
-        raise DataError("wrong_shape", f"{label}: found {what} of shape {values.shape}, needs one a row")
+        raise DataError("wrong_shape", f"{label}: got {what} of shape {values.shape}, expected one a row")
     if values.dtype.kind not in "USiubf":
-        raise DataError("wrong_dtype", f"{label}: found {what} of type {values.dtype}, needs text or numbers")
+        raise DataError("wrong_dtype", f"{label}: got {what} of type {values.dtype}, expected text or numbers")
     return as_text(values, label) if values.dtype.kind == "S" else values
 
 
 def _read_inputs(file: DatasetFile, catalog: Catalog, dataset: str) -> Shaped[np.ndarray, "points ..."]:
     label, values = _load(file, catalog, {"dataset": dataset})
     if values.ndim < 2:
-        raise DataError("wrong_shape", f"{label}: found inputs of shape {values.shape}, needs (points, ...)")
+        raise DataError("wrong_shape", f"{label}: got inputs of shape {values.shape}, expected (points, ...)")
     if values.dtype.kind not in "iubf":
-        raise DataError("wrong_dtype", f"{label}: found inputs of type {values.dtype}, needs numbers")
+        raise DataError("wrong_dtype", f"{label}: got inputs of type {values.dtype}, expected numbers")
     return values
 
 
@@ -282,7 +301,7 @@ def _positions_of_activations(name: str, catalog: Catalog) -> Shaped[np.ndarray,
             return FileSource(file_pattern(model_name, source, catalog), None, options).ids
         except DataError as error:
             errors.append(str(error))
-    detail = f": {errors[0]}" if errors else ", needs activations without ids of their own, inputs or labels"
+    detail = f": {errors[0]}" if errors else ", expected activations without ids of their own, inputs or labels"
     raise DataError("bad_ids", f"dataset {name}: nothing tells how many rows there are{detail}")
 
 
@@ -355,7 +374,7 @@ def _check_join(
     hint = near_join(opened.ids, rows.ids, where, "the dataset's ids")
     if n_common and "; all " not in hint:
         return  # which pairs share enough of their ids is told by pair
-    problem = f"model {model_name}: found {n_common} of {n_fewer} ids in common with the dataset {source.dataset}"
+    problem = f"model {model_name}: got {n_common} of {n_fewer} ids in common with the dataset {source.dataset}"
     raise DataError("bad_ids", f"{problem}, {hint}. Nothing is joined that the catalog does not ask for")
 
 

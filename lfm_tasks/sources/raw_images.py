@@ -7,7 +7,7 @@ import hashlib
 import io
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import accumulate
@@ -56,6 +56,38 @@ def read_images(name: str, images: Images, root: Path, memory: DigestMemory, *, 
     _pillow(name)
     rows = {"files": _file_rows, "array": _array_rows, "table": _table_rows}[images.kind]
     return rows(name, images, root, memory, homes)
+
+
+def image_files_of(
+    name: str, path: str, ids: Shaped[np.ndarray, " points"], root: Path, memory: DigestMemory, *, homes: Sequence[Path]
+) -> "ImageFiles":
+    """Return for each id of the dataset called ``name`` the image file that a glob matches and that is called so.
+
+    A file is called by its path below the folder above the first wildcard, with or without its suffix.
+
+    Raises
+    ------
+    DataError
+        ``missing_source`` for a glob that matches nothing; ``bad_inputs`` for ids that no file is called, or several;
+        ``missing_package`` without Pillow.
+    """
+    _pillow(name)
+    found = _file_rows(name, Images(path=path), root, memory, homes)
+    files, place_of = found.inputs, {str(one): place for place, one in enumerate(found.ids)}
+    without_suffix: dict[str, list[int]] = {}
+    for one, place in place_of.items():
+        without_suffix.setdefault(PurePath(one).with_suffix("").as_posix(), []).append(place)
+    wanted = [unicodedata.normalize("NFC", str(one)) for one in ids]
+    places = [[place_of[one]] if one in place_of else without_suffix.get(one, []) for one in wanted]
+    odd = [(one, len(of)) for one, of in zip(wanted, places, strict=True) if len(of) != 1]
+    if odd:
+        (first, n_files), example = odd[0], str(found.ids[0])
+        problem = f"got {n_files} files called {ascii(first)[:80]} ({len(odd)} of {len(wanted)} ids are so)"
+        needed = f"expected one of each id, as {ascii(example)[:80]} is called, with or without its suffix"
+        raise DataError("bad_inputs", f"{path}: {problem}, {needed}. Name the files by the ids of {name}")
+    if not isinstance(files, ImageFiles):
+        raise TypeError(f"{path}: a glob matches files")
+    return replace(files, names=tuple(files.names[of[0]] for of in places))
 
 
 @dataclass(frozen=True)

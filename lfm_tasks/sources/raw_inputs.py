@@ -125,9 +125,9 @@ class TextBuilder:
         """Take one text; DataError ``bad_inputs`` with its place if it is none, or empty."""
         if not isinstance(text, str):
             found = "no text (null)" if text is None else f"a {type(text).__name__}"
-            raise DataError("bad_inputs", f"{place}: got {found}, expected text. Leave the row out, or mend it")
+            raise DataError("bad_inputs", f"{place}: got {found}, expected text. Leave the row out, or fix it")
         if not text.strip():
-            raise DataError("bad_inputs", f"{place}: got an empty text, expected words. Leave the row out, or mend it")
+            raise DataError("bad_inputs", f"{place}: got an empty text, expected words. Leave the row out, or fix it")
         try:
             self._content += text.encode()
         except UnicodeEncodeError as error:

@@ -220,7 +220,7 @@ class FileSource:
             ]
             dropped = np.concatenate([*broken, np.arange(0)])
             if len(dropped) == n_rows:
-                problem = f"found NaN or infinite values in each of {n_rows} rows"
+                problem = f"got NaN or infinite values in each of {n_rows} rows"
                 raise DataError("not_finite", f"{self._open(layer).name}: {problem}: no row is left, drop the layer")
             self._dropped[layer] = dropped
         return self._dropped[layer]
@@ -268,9 +268,9 @@ class FileSource:
         if not np.isfinite(cast).all():
             row = rows[np.flatnonzero(~np.isfinite(cast).all(axis=1))[0]]
             where = f"first in row {row} (id {self.ids[row]!s})"
-            problem = f"found values beyond {options.dtype} (largest {np.abs(pooled).max():.3g}), {where}"
+            problem = f"got values beyond {options.dtype} (largest {np.abs(pooled).max():.3g}), {where}"
             name = self._opened[layer].name
-            raise DataError("not_finite", f"{name}: {problem}: leave out dtype, or ask for a wider one")
+            raise DataError("not_finite", f"{name}: {problem}. Leave out dtype, or ask for a wider one")
         return cast
 
     @cached_property
@@ -289,23 +289,23 @@ class FileSource:
     def _checked(self, layer: str) -> StoredArray:
         array = self._open(layer)
         if array.dtype.kind not in "fiub":
-            problem = f"found {array.dtype}, needs real numbers (float, integer or bool)"
-            raise DataError("wrong_dtype", f"{array.name}: {problem}: convert it")
+            problem = f"got {array.dtype}, expected real numbers (float, integer or bool)"
+            raise DataError("wrong_dtype", f"{array.name}: {problem}. Convert it")
         if self._n_features(array) < 1:
-            raise DataError("wrong_shape", f"{array.name}: found no features in {array.shape}, needs at least one")
+            raise DataError("wrong_shape", f"{array.name}: got no features in {array.shape}, expected at least one")
         if array.shape[0] != len(self._row_ids):
-            problem = f"found {array.shape[0]} rows and {len(self._row_ids)} ids"
+            problem = f"got {array.shape[0]} rows and {len(self._row_ids)} ids"
             advice = "give the ids of these rows"
             if len(array.shape) == 2 and array.shape[1] == len(self._row_ids):
                 advice = "the points stand in its columns, save its transpose"
             if array.name.endswith("]") and ",:]" not in array.name:
                 advice += ', or key: "...[{layer},:]" where the layers come first'
-            raise DataError("bad_ids", f"{array.name}: {problem}, needs one id a row: {advice}")
+            raise DataError("bad_ids", f"{array.name}: {problem}, expected one id a row: {advice}")
         if len(array.shape) == 3 and self._options.pool != "flatten":
             n_tokens, n_prefix = array.shape[1], self._options.prefix_tokens
             if n_tokens <= n_prefix:
-                problem = f"found {n_tokens} tokens and prefix_tokens: {n_prefix}"
-                raise DataError("wrong_shape", f"{array.name}: {problem}, needs more tokens than prefix: lower it")
+                problem = f"got {n_tokens} tokens and prefix_tokens: {n_prefix}"
+                raise DataError("wrong_shape", f"{array.name}: {problem}, expected more tokens than prefix. Lower it")
         if self._mask is not None and len(array.shape) == 3:
             self._mask.check_fits(array, self._options.pool)
         return array
@@ -364,5 +364,5 @@ def choose_layers(patterns: Sequence[str], source: Source) -> tuple[tuple[str, .
     told = ", ".join(others[:6]) + (f" and {len(others) - 6} more" if len(others) > 6 else "")
     if not kept:
         advice = "name what is one under layers; columns: [f*] reads a column a feature, {id} an array a stimulus"
-        raise DataError("unknown_layer", f"found no layer, but {told}, needs (points, features): {advice}")
+        raise DataError("unknown_layer", f"got no layer, but {told}, expected (points, features): {advice}")
     return kept, [f"no layers: {told}"] if others else []

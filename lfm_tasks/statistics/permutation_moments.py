@@ -51,7 +51,7 @@ def permutation_profile(rows: Float[np.ndarray, "points features"]) -> Profile:
     """
     n_points = len(rows)
     if n_points < FEWEST_POINTS:
-        raise ValueError(f"found {n_points} points, exact moments need at least {FEWEST_POINTS}")
+        raise ValueError(f"got {n_points} points, expected at least {FEWEST_POINTS} for exact moments")
     return Profile(n_points, np.concatenate(_distinct_sums(_graph_sums(rows.astype(np.float64)))))
 
 
@@ -266,7 +266,7 @@ def permutation_moments(source: Profile, target: Profile) -> Moments:
     case; the sums over partitions by Möbius inversion hold for any A.
     """
     if source.n_points != target.n_points:
-        raise ValueError(f"found {source.n_points} and {target.n_points} points, needs the same points")
+        raise ValueError(f"got {source.n_points} and {target.n_points} points, expected the same points")
     moments = moments_of_pairs(source.sums[None], target.sums[None], source.n_points)
     return Moments(float(moments.mean[0, 0]), float(moments.deviation[0, 0]), float(moments.skewness[0, 0]))
 

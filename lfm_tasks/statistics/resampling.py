@@ -120,7 +120,7 @@ def within_strata(strata: Shaped[np.ndarray, " points"]) -> Exchange:
     """
     sets = rows_by_value(strata)
     if all(len(rows) == 1 for rows in sets):
-        raise ValueError(f"found {len(sets)} strata of one row each, needs some with more to change places")
+        raise ValueError(f"got {len(sets)} strata of one row each, expected some with more to change places")
     return Exchange(len(strata), sets)
 
 
@@ -136,7 +136,7 @@ def of_groups(groups: Shaped[np.ndarray, " points"]) -> Exchange:
     """
     sets = rows_by_value(groups)
     if len({len(rows) for rows in sets}) == len(sets):
-        raise ValueError(f"found {len(sets)} groups that all differ in size, needs some of equal size to change places")
+        raise ValueError(f"got {len(sets)} groups that all differ in size, expected some of equal size to change places")
     return Exchange(len(groups), sets, "sets")
 
 

@@ -34,11 +34,11 @@ def check_map_name(root: Path, named: NamedMap) -> None:
     if named.name in names:
         before = read_named_map(root, named.name)
         if (before.dataset, before.source, before.target) != (named.dataset, named.source, named.target):
-            problem = f"found {named.name!r} as the name of the map {before.source} -> {before.target}"
-            raise DataError("bad_name", f"{problem}, needs another one: give it with --name")
+            problem = f"got {named.name!r} as the name of the map {before.source} -> {before.target}"
+            raise DataError("bad_name", f"{problem}, expected another one. Give it with --name")
     elif clash := colliding([*names, named.name]).get(named.name):
-        problem = f"found the map {clash!r}, whose name differs only by upper and lower case"
-        raise DataError("bad_name", f"{problem}, needs another name: give it with --name")
+        problem = f"got the map {clash!r}, whose name differs only by upper and lower case"
+        raise DataError("bad_name", f"{problem}, expected another name. Give it with --name")
 
 
 def write_named_map(root: Path, named: NamedMap) -> None:
@@ -52,7 +52,7 @@ def read_named_map(root: Path, name: str) -> NamedMap:
     names = map_names(root)
     if name not in names:
         hint = did_you_mean(name, names) or "; there are none yet: fit one with lfm-atlas map"
-        raise DataError("missing_source", f"found no map {name[:100]!r} in the store{hint}")
+        raise DataError("missing_source", f"got no map {name[:100]!r} in the store{hint}")
     path = _path(root, name)
     try:
         content = verify_checksum(path.read_bytes())
@@ -63,8 +63,8 @@ def read_named_map(root: Path, name: str) -> NamedMap:
             if type(content[field.name]) is not (int if field.name == "n_anchors" else str):
                 raise TypeError(f"{field.name} is of another type")
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        problem = f"found a damaged file {path.name} ({type(error).__name__}), needs the one that lfm-atlas map wrote"
-        raise DataError("missing_source", f"{problem}: remove it and fit the map again") from error
+        problem = f"got a damaged file {path.name} ({type(error).__name__}), expected the one that lfm-atlas map wrote"
+        raise DataError("missing_source", f"{problem}. Remove it and fit the map again") from error
     return named
 
 

@@ -164,7 +164,7 @@ def history_lines(path: Path) -> Iterator[dict[str, Any]]:
             line = None
         if not _is_history_line(line):
             problem = f"{path}:{number}: got a line that no audit wrote, expected the record of an audit"
-            raise ValueError(f"{problem}. Mend or remove the line, or move the file away")
+            raise ValueError(f"{problem}. Fix or remove the line, or move the file away")
         yield line
 
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -87,7 +87,17 @@ class CarryPlan:
     needed_bytes: int
     memory_bytes: int
     key: str
-    n_done: int
+    done: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def n_done(self) -> int:
+        """How many rows an interrupted run has carried, from the first on without a gap."""
+        return self.done[0][1] if self.done and self.done[0][0] == 0 else 0
+
+    @property
+    def n_carried(self) -> int:
+        """How many rows an interrupted run has carried, wherever they are."""
+        return sum(stop - start for start, stop in self.done)
 
     @property
     def partial(self) -> Path:
@@ -104,8 +114,8 @@ class CarryPlan:
             f"{self.output_bytes / 1e9:,.2f} GB to write, {self.needed_bytes / 1e9:,.2f} GB of disk while it works, "
             f"{self.memory_bytes / 1e6:,.0f} MB of memory, chunks of {self.chunk_rows:,} rows"
         )
-        if self.n_done:
-            yield f"{self.n_done:,} rows are carried already: it goes on from there"
+        if self.done:
+            yield f"{self.n_carried:,} rows are carried already: it goes on from there"
 
 
 def plan_carry(adapter: Adapter, store: VectorStore, output: Path, options: CarryOptions | None = None) -> CarryPlan:
@@ -137,11 +147,11 @@ def plan_carry(adapter: Adapter, store: VectorStore, output: Path, options: Carr
     key = _key(adapter, store, dtype, added)
     plan = CarryPlan(
         store, output, options, dtype, n_rows, n_features, n_results, chunk_rows, columns, added, notes,
-        n_rows * row_bytes, needed, 3 * chunk_rows * read_bytes, key, 0,
+        n_rows * row_bytes, needed, 3 * chunk_rows * read_bytes, key,
     )  # fmt: skip
-    plan = replace(plan, n_done=_rows_done(plan))
+    plan = replace(plan, done=_rows_done(plan))
     free = shutil.disk_usage(output.absolute().parent).free
-    missing = needed - plan.n_done * row_bytes - free
+    missing = needed - plan.n_carried * row_bytes - free
     if missing > 0:
         problem = f"got {free / 1e9:,.2f} GB of free disk, expected {missing / 1e9:,.2f} GB more"
         raise DataError("too_large", f"{output}: {problem}. Free some, or choose another disk or --dtype float16.")
@@ -182,23 +192,49 @@ def _key(adapter: Adapter, store: VectorStore, dtype: str, added: tuple[str, ...
     return hasher.hexdigest()
 
 
-_MARKER, _JOURNAL, _VECTORS, _ADDED = "lfm-atlas.lock", "journal.json", "vectors.npy", "added.bin"
+_MARKER, _JOURNAL, VECTORS_FILE, ADDED_FILE = "lfm-atlas.lock", "journal.json", "vectors.npy", "added.bin"
 
 
-def _rows_done(plan: CarryPlan) -> int:
-    """Return how many rows an interrupted run has carried; 0 if what lies there is of something else."""
+def _rows_done(plan: CarryPlan) -> tuple[tuple[int, int], ...]:
+    """Return which rows an interrupted run has carried, from, to; () if what lies there is of something else."""
     try:
         journal = json.loads((plan.partial / _JOURNAL).read_bytes())
-        return int(journal["n_done"]) if journal["key"] == plan.key else 0
+        return tuple((int(start), int(stop)) for start, stop in journal["done"]) if journal["key"] == plan.key else ()
     except (OSError, ValueError, KeyError, TypeError):
-        return 0
+        return ()
+
+
+def note_done(plan: CarryPlan, done: Sequence[tuple[int, int]]) -> None:
+    """Note in the journal which rows, from, to, are carried and on the disk."""
+    merged: list[tuple[int, int]] = []
+    for start, stop in sorted(done):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(stop, merged[-1][1]))
+        elif stop > start:
+            merged.append((start, stop))
+    atomic_write(plan.partial / _JOURNAL, json.dumps({"key": plan.key, "done": merged}).encode())
 
 
 Progress = Callable[[str, int, int], None]
+CarryRows = Callable[[CarryPlan, Adapter, Progress], None]
 
 
-def carry(plan: CarryPlan, adapter: Adapter, report_progress: Progress = lambda stage, done, total: None) -> None:
+def carry(
+    plan: CarryPlan,
+    adapter: Adapter,
+    report_progress: Progress = lambda stage, done, total: None,
+    carry_rows: CarryRows | None = None,
+) -> None:
     """Carry the vectors of a plan and write the output.
+
+    Parameters
+    ----------
+    plan, adapter
+        What is carried, and by which map.
+    report_progress
+        Called with how many rows are carried.
+    carry_rows
+        Carries the rows into the hidden folder; None: in this process. `parts` does it on workers.
 
     Raises
     ------
@@ -207,14 +243,15 @@ def carry(plan: CarryPlan, adapter: Adapter, report_progress: Progress = lambda 
         does not hold; ``missing_source`` if the store changed while it was read.
     """
     with _own_folder(plan) as folder:
-        if not plan.n_done:
+        if not plan.done:
             _empty(folder)
-        _carry_rows(plan, adapter, report_progress)
+        (carry_rows or _carry_rows)(plan, adapter, report_progress)
         if isinstance(plan.store.vectors, StoredArray):
             plan.store.vectors.check_unchanged()
         n_added = len(plan.added)
-        added = np.fromfile(folder / _ADDED, "<f4").reshape(-1, n_added) if n_added else None
-        carried = Carried(folder / _VECTORS, plan.store, plan.added, added, plan.columns)
+        is_any = n_added and plan.n_rows
+        added = np.memmap(folder / ADDED_FILE, "<f4", "r", shape=(plan.n_rows, n_added)) if is_any else None
+        carried = Carried(folder / VECTORS_FILE, plan.store, plan.added, added, plan.columns)
         finished = WRITERS[plan.output.suffix.lower()](carried, folder)
         _check_output(plan.output, plan.options)
         finished.replace(plan.output)
@@ -258,17 +295,17 @@ def _empty(folder: Path) -> None:
 
 def _carry_rows(plan: CarryPlan, adapter: Adapter, report_progress: Progress) -> None:
     """Carry the rows that are missing: one thread reads ahead, one writes behind."""
-    dtype = np.dtype(plan.dtype).newbyteorder("<")
-    header_bytes = write_npy_header(plan.partial / _VECTORS, (plan.n_rows, plan.n_results), dtype, keep=plan.n_done > 0)
-    n_added = len(plan.added)
+    header_bytes = make_files(plan)
+    if plan.done:
+        note_done(plan, [(0, plan.n_done)])  # rows beyond a gap are carried again
     with ExitStack() as stack:
-        read = _reader(plan.store, stack)
-        vectors = stack.enter_context((plan.partial / _VECTORS).open("r+b"))
-        vectors.truncate(header_bytes + plan.n_done * plan.n_results * dtype.itemsize)
-        vectors.seek(0, os.SEEK_END)
-        added = stack.enter_context((plan.partial / _ADDED).open("r+b" if plan.n_done else "w+b"))
-        added.truncate(plan.n_done * 4 * n_added)
-        added.seek(0, os.SEEK_END)
+        read = open_rows(plan.store, stack)
+        vectors, added = (
+            stack.enter_context((plan.partial / name).open("r+b")) for name in (VECTORS_FILE, ADDED_FILE)
+        )
+        for file, place in zip((vectors, added), places_of(plan, plan.n_done, header_bytes), strict=True):
+            file.truncate(place)
+            file.seek(place)
         reading = stack.enter_context(ThreadPoolExecutor(1, "read"))
         writing = stack.enter_context(ThreadPoolExecutor(1, "write"))
         starts = list(range(plan.n_done, plan.n_rows, plan.chunk_rows))
@@ -280,9 +317,7 @@ def _carry_rows(plan: CarryPlan, adapter: Adapter, report_progress: Progress) ->
             rows = read(start, stop) if ahead is None else ahead.result()
             if following is not None:
                 ahead = reading.submit(read, following, min(following + plan.chunk_rows, plan.n_rows))
-            carried = _carried(plan, adapter, rows, start)
-            stored, scale = _in_type(carried, plan, start)
-            more = _added(plan, rows, carried, scale)
+            stored, more = carry_chunk(plan, adapter, rows, start)
             if behind is not None:
                 behind.result()
             since += stored.nbytes
@@ -294,18 +329,44 @@ def _carry_rows(plan: CarryPlan, adapter: Adapter, report_progress: Progress) ->
             behind.result()
 
 
-def _reader(store: VectorStore, stack: ExitStack) -> ReadRows:
+def make_files(plan: CarryPlan) -> int:
+    """Make the files of carried rows where there are none; return how many bytes the first row begins at."""
+    is_new = not plan.done
+    if is_new:
+        (plan.partial / ADDED_FILE).write_bytes(b"")
+    dtype = np.dtype(plan.dtype).newbyteorder("<")
+    return write_npy_header(plan.partial / VECTORS_FILE, (plan.n_rows, plan.n_results), dtype, keep=not is_new)
+
+
+def places_of(plan: CarryPlan, row: int, header_bytes: int) -> tuple[int, int]:
+    """Return where a row begins in the file of vectors and in that of added columns, in bytes."""
+    row_bytes = plan.n_results * np.dtype(plan.dtype).itemsize
+    return header_bytes + row * row_bytes, row * 4 * len(plan.added)
+
+
+def open_rows(store: VectorStore, stack: ExitStack) -> ReadRows:
+    """Return a function that reads rows of a store, scaled; its files stay open as long as ``stack`` does."""
     vectors = store.vectors
     if isinstance(vectors, np.ndarray):
         return lambda start, stop: vectors[start:stop]
-    opened, scale = stack.enter_context(vectors.open()), store.scale
+    opened = stack.enter_context(vectors.open())
+    scale = None if store.scale is None else stack.enter_context(store.scale.open())
 
     def read(start: int, stop: int) -> Shaped[np.ndarray, "rows features"]:
         with readable(vectors.name):
             rows = opened(start, stop)
-        return rows if scale is None else rows * scale[start:stop, None]
+            return rows if scale is None else rows * scale(start, stop).astype(np.float32)[:, None]
 
     return read
+
+
+def carry_chunk(
+    plan: CarryPlan, adapter: Adapter, rows: Shaped[np.ndarray, "rows features"], start: int
+) -> tuple[Shaped[np.ndarray, "rows results"], Float[np.ndarray, "rows added"] | None]:
+    """Return rows carried, in the output's type, and the columns that are added; ``start``: the first one's number."""
+    carried = _carried(plan, adapter, rows, start)
+    stored, scale = _in_type(carried, plan, start)
+    return stored, _added(plan, rows, carried, scale)
 
 
 def _carried(plan: CarryPlan, adapter: Adapter, rows: np.ndarray, start: int) -> np.ndarray:
@@ -321,8 +382,8 @@ def _carried(plan: CarryPlan, adapter: Adapter, rows: np.ndarray, start: int) ->
     if not is_finite:
         numbers = np.arange(start, start + len(rows))
         name = _name(plan.store)
-        check_finite_rows(rows, name, numbers, plan.store.ids)
-        check_finite_rows(carried, f"{name}, carried", numbers, plan.store.ids)
+        check_finite_rows(rows, name, numbers, plan.store)
+        check_finite_rows(carried, f"{name}, carried", numbers, plan.store)
     return carried
 
 
@@ -366,4 +427,4 @@ def _write(
     for file in (vectors, added):
         file.flush()
         os.fsync(file.fileno())
-    atomic_write(plan.partial / _JOURNAL, json.dumps({"key": plan.key, "n_done": n_done}).encode())
+    note_done(plan, [(0, n_done)])

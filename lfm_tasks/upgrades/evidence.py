@@ -157,8 +157,8 @@ def upgrade_evidence(
     """Return the quality of new queries on the old index, and of stored vectors carried into the new space.
 
     Rows are compared by their angle. Queries and stored inputs are drawn once; each draw takes pairs from another part
-    of the stored inputs: no map has seen a query, nor a vector that is carried. The truth of ``queries`` is what the old
-    model's own query finds in the old index, that of ``stored`` what the new model's query finds among re-embedded
+    of the stored inputs: no map has seen a query, nor a vector that is carried. The truth of ``queries`` is what the
+    old model's own query finds in the old index, that of ``stored`` what the new model's query finds among re-embedded
     vectors.
 
     Raises
@@ -336,9 +336,7 @@ def _by_label(
         for label in np.unique(labels):
             of_label = [recall[labels == label] for recall in found]
             if len(of_label[0]) > 1:
-                rows.append(
-                    (direction, str(label), len(of_label[0]), float(np.mean(of_label)), _reach(of_label))
-                )
+                rows.append((direction, str(label), len(of_label[0]), float(np.mean(of_label)), _reach(of_label)))
         yield from sorted(rows, key=lambda row: row[3])
 
 

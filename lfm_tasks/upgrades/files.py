@@ -47,7 +47,7 @@ def evidence_as_lines(evidence: Evidence, verdict: Verdict, notes: Sequence[str]
         if rows:
             shown = ", ".join(f"{label} {recall:.3f} ± {reach:.3f} ({n:,} queries)"
                               for _, label, n, recall, reach in rows[:_WORST_LABELS])  # fmt: skip
-            yield f"{direction}, worst labels of {len(rows)}: {shown}"
+            yield f"{direction}, worst groups of {len(rows)}: {shown}"
 
 
 def _cell(evidence: Evidence, direction: str, size: int, name: str) -> str:

@@ -1,4 +1,4 @@
-"""Groups of inputs where no label says what they are: clusters of their vectors, named by what lies in their middles."""
+"""Groups of inputs without labels: clusters of their vectors, each named by the inputs that are nearest its center."""
 
 import warnings
 

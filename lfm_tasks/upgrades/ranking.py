@@ -10,7 +10,7 @@ _BLOCK_ROWS = 512
 
 @dataclass(frozen=True)
 class Searched:
-    """Search results of each query: the share of its true neighbors among its first, and 1/rank of the nearest true one."""
+    """Results of each query: the share of its true neighbors among its first, 1/rank of the nearest true one."""
 
     recall: Float[np.ndarray, " queries"]
     reciprocal_rank: Float[np.ndarray, " queries"]

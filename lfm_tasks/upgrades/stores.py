@@ -1,7 +1,7 @@
 """Stores of vectors as people have them: a file with vectors, ids and what else stands beside them, or a space."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from lfm_tasks.sources.opening import open_source, read_dataset
 # The column of an int8 store that holds the factor of each row.
 SCALE = "scale"
 _IDS, _LABELS = ("ids", "id"), ("labels", "label", "language", "class")
-_ADVICE_ON_ROWS = "Mend these rows, or leave them out"
+_ADVICE_ON_ROWS = "Fix these rows, or leave them out"
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,9 @@ class VectorStore:
     """Vectors with the ids of their inputs, and labels where the store has some.
 
     ``vectors`` is an array in a file or in memory; ``key`` its name there; ``keys`` all names of the file, in order.
-    ``scale``: the factor of each row of whole numbers that stand for others, as int8 stores have it.
+    ``scale``: the factor of each row of whole numbers that stand for others, as int8 stores have it. ``id_column``: ids
+    that are on the disk only, read where a row has to be named; ``ids_file``: the file that they are in, if it is
+    another one.
     """
 
     name: str
@@ -37,7 +39,9 @@ class VectorStore:
     path: Path | None = None
     key: str | None = None
     keys: Sequence[str] = field(default=())
-    scale: Float[np.ndarray, " points"] | None = None
+    scale: StoredArray | None = None
+    id_column: StoredArray | None = None
+    ids_file: str | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -59,16 +63,26 @@ class VectorStore:
                 found = read(chosen)
             self.vectors.check_unchanged()
         if self.scale is not None:
-            found = found * self.scale[chosen][:, None]
-        check_finite_rows(found, self.name, chosen, self.ids)
+            with self.scale.rows() as read:
+                found = found * read(chosen).astype(np.float32)[:, None]
+        check_finite_rows(found, self.name, chosen, self)
         return found if found.dtype == np.float64 else found.astype(np.float32)
+
+    def id_of(self, row: int) -> str | None:
+        """Return the id of a row; None if the store has none."""
+        if self.ids is not None:
+            return str(self.ids[row])
+        if self.id_column is None:
+            return None
+        with self.id_column.rows() as read:
+            return str(read(np.array([row]))[0])
 
 
 def check_finite_rows(
     rows: Shaped[np.ndarray, "rows features"],
     name: str,
     numbers: Int[np.ndarray, " rows"],
-    ids: Shaped[np.ndarray, " points"] | None,
+    store: VectorStore,
 ) -> None:
     """Raise DataError ``not_finite`` for NaN and infinite values; the message names the first row and its id."""
     if rows.dtype.kind != "f":
@@ -81,7 +95,8 @@ def check_finite_rows(
     if not len(wrong):
         return
     row = int(numbers[wrong[0]])
-    named = "" if ids is None else f" (id {ascii(str(ids[row]))[:60]})"
+    name_of_row = store.id_of(row)
+    named = "" if name_of_row is None else f" (id {ascii(name_of_row)[:60]})"
     problem = f"got NaN or infinite values in {len(wrong):,} of {len(rows):,} rows, the first is row {row:,}{named}"
     raise DataError("not_finite", f"{name}: {problem}, expected finite numbers. {_ADVICE_ON_ROWS}.")
 
@@ -101,6 +116,21 @@ def open_store(text: str, ids: str | None = None, labels: str | None = None) -> 
     DataError
         ``missing_source``, ``wrong_shape``, ``wrong_dtype`` or ``bad_ids`` for what is no store of vectors.
     """
+    store = open_large_store(text, ids, most_ids=None)
+    of_labels = _column(store.path, text, store.keys, labels, _LABELS, store.shape[0])
+    in_text = None if of_labels is None else of_labels.load().astype(str)
+    return replace(store, labels=in_text)
+
+
+# Ids of so many rows are read and checked for repeats; those of more stay on the disk.
+MOST_IDS = 10_000_000
+
+
+def open_large_store(text: str, ids: str | None = None, *, most_ids: int | None = MOST_IDS) -> VectorStore:
+    """Return the store in a file, of which no more than the ids is read; those of more rows than ``most_ids`` neither.
+
+    Labels are left out; other parameters and errors as `open_store`.
+    """
     path, key = _split(text)
     reader = find_format(path, text)
     with readable(text):
@@ -110,17 +140,15 @@ def open_store(text: str, ids: str | None = None, labels: str | None = None) -> 
     if len(vectors.shape) != 2 or vectors.dtype.kind not in "fiu":
         problem = f"got {vectors.dtype} of shape {vectors.shape}, expected numbers, (points, features)"
         raise DataError("wrong_shape", f"{vectors.name}: {problem}. Name the array of the vectors: {path.name}#key.")
-    found = [
-        _column(path, text, keys, given, names, vectors.shape[0], what)
-        for given, names, what in ((ids, _IDS, "ids"), (labels, _LABELS, "labels"))
-    ]
-    checked = None if found[0] is None else unique_ids(found[0], f"{path}: ids")
-    scale = None
-    if SCALE in keys and vectors.dtype.kind in "iu":
-        factors = _column(path, text, keys, None, (SCALE,), vectors.shape[0], SCALE)
-        scale = None if factors is None else factors.astype(np.float32)
-    in_text = None if found[1] is None else found[1].astype(str)
-    return VectorStore(text, vectors, checked, in_text, path, chosen, keys, scale)
+    n_rows = vectors.shape[0]
+    id_column = _column(path, text, keys, ids, _IDS, n_rows)
+    is_read = id_column is not None and (most_ids is None or n_rows <= most_ids)
+    checked = unique_ids(id_column.load(), f"{path}: ids") if id_column is not None and is_read else None
+    is_whole = vectors.dtype.kind in "iu"
+    scale = _column(path, text, keys, None, (SCALE,), n_rows) if is_whole and SCALE in keys else None
+    return VectorStore(
+        text, vectors, checked, None, path, chosen, keys, scale, None if is_read else id_column, ids
+    )
 
 
 def _split(text: str) -> tuple[Path, str | None]:
@@ -146,20 +174,21 @@ def _only_vectors(path: Path, name: str, keys: Sequence[str]) -> str:
 
 
 def _column(
-    path: Path, name: str, keys: Sequence[str], given: str | None, names: Sequence[str], n_rows: int, what: str
-) -> Shaped[np.ndarray, " points"] | None:
+    path: Path | None, name: str, keys: Sequence[str], given: str | None, names: Sequence[str], n_rows: int
+) -> StoredArray | None:
+    """Return a column with a value for each row: the file that is given, or that of a usual name; None if none is."""
     if given is not None:
         place, key = _split(given)
-        values = open_array(place, given, key).load()
+        array = open_array(place, given, key)
     else:
         key = next((one for one in names if one in keys), None)
-        if key is None:
+        if key is None or path is None:
             return None
-        values = open_array(path, name, key).load()
-    if values.ndim != 1 or len(values) != n_rows:
-        problem = f"got {what} of shape {values.shape} for {n_rows:,} vectors, expected one for each"
+        array = open_array(path, name, key)
+    if len(array.shape) != 1 or array.shape[0] != n_rows:
+        problem = f"got {names[0]} of shape {array.shape} for {n_rows:,} vectors, expected one for each"
         raise DataError("bad_ids", f"{given or name}: {problem}. Give those of these vectors.")
-    return values
+    return array
 
 
 def is_file_name(text: str) -> bool:

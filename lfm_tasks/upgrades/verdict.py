@@ -22,7 +22,7 @@ class Verdict:
 
 
 def judge(evidence: Evidence, at_least: float = AT_LEAST) -> Verdict:
-    """Return the plan by which search keeps ``at_least`` of the quality of re-embedding, at the lower end of its interval.
+    """Return the plan by which search keeps ``at_least`` of the quality of re-embedding (lower end of interval).
 
     Carried stored vectors count: they are searched by the new model's queries, whose recall among re-embedded vectors
     is 1. How well new queries search the old index is said beside it.

@@ -51,8 +51,8 @@ class Carried:
                 continue
             if name in self.store.keys and self.store.path is not None:
                 yield name, open_array(self.store.path, self.store.name, name)
-            elif self.store.ids is not None:
-                yield name, self.store.ids
+            elif (ids := self.store.ids if self.store.ids is not None else self.store.id_column) is not None:
+                yield name, ids
 
 
 def columns_beside(store: VectorStore, output: Path, added: Sequence[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -60,7 +60,8 @@ def columns_beside(store: VectorStore, output: Path, added: Sequence[str]) -> tu
     suffix = output.suffix.lower()
     # What a scale was of is carried, and the scale with it.
     others = [key for key in store.keys if key != store.key and (store.scale is None or key != SCALE)]
-    if store.ids is not None and not {"ids", "id"} & set(others):
+    has_ids = store.ids is not None or store.id_column is not None
+    if has_ids and not {"ids", "id"} & set(others):
         others = ["ids", *others]
     clash = sorted({*others, store.key or VECTORS} & set(added))
     if clash:
@@ -74,6 +75,8 @@ def columns_beside(store: VectorStore, output: Path, added: Sequence[str]) -> tu
     for name in others:
         (kept if _fits(store, name, suffix) else left_out).append(name)
     notes = (f"{suffix} cannot hold these columns, left out: {', '.join(left_out)}",) if left_out else ()
+    if store.id_column is not None:
+        notes = (*notes, f"ids of {store.shape[0]:,} rows are carried along, and not checked for repeats")
     return (*kept, *added), notes
 
 
@@ -169,7 +172,7 @@ def _kept_parts(carried: Carried, n_rows: int) -> Iterator[tuple[dict[str, Any],
         for batch in _batches(path, kept):
             part = {name: batch.column(name) for name in kept}
             if "ids" in carried.columns and "ids" not in kept:
-                part["ids"] = pa.array(carried.store.ids[start : start + len(batch)].tolist())  # type: ignore[index]
+                part["ids"] = _as_arrow(_rows(dict(carried.kept())["ids"], start, start + len(batch)))
             start += len(batch)
             yield part, len(batch)
         return

@@ -188,8 +188,8 @@ class LocalDask:
         except RuntimeError as error:
             if n_tries > 1:
                 return self._start_cluster(n_tries - 1)
-            problem = f"found {self._n_workers} workers that could not be started ({error})"
-            raise RuntimeError(f"{problem}, needs them: lower cluster.n_workers, or run with --no-dask") from error
+            problem = f"got {self._n_workers} workers that could not be started ({error})"
+            raise RuntimeError(f"{problem}, expected them. Lower cluster.n_workers, or run with --no-dask") from error
 
 
 def run_jobs(
@@ -230,7 +230,7 @@ def run_jobs(
         for index in suspects:
             yield from _results_as_completed(connect, function, {index: jobs[index]}, needs, devices)
     except CancelledError as error:
-        lost = "found Dask's scheduler gone, needs it: run again, what was finished is kept"
+        lost = "got no Dask scheduler any more, expected it to run. Run again; finished work is kept"
         raise RuntimeError(f"{lost} ({error})") from error
     except NoValidWorkerError as error:
         problem = "all workers that may take a task are gone, and none came back"

@@ -111,7 +111,7 @@ def connect(
         where = client_arguments.get("scheduler_file") or getattr(address, "name", address)
         why = " ".join(str(error.__cause__ or error).split())[:300]
         message = f"the scheduler {where} cannot be reached ({type(error).__name__}: {why})"
-        raise ClusterError(f"{message}: check its address, that it runs, and the certificates") from error
+        raise ClusterError(f"{message}. Check its address, that it runs, and the certificates") from error
     with client:
         try:
             client.wait_for_workers(1, timeout=wait_seconds)
@@ -166,13 +166,13 @@ class Readiness(WorkerPlugin):  # type: ignore[misc]
 
         if self.version != __version__:
             raise ClusterError(
-                f"worker {worker.address} has lfm-atlas {__version__}, needs {self.version} as the run has: "
-                "install the same packages on all machines"
+                f"worker {worker.address} has lfm-atlas {__version__}, expected {self.version} as the run has. "
+                "Install the same packages on all machines"
             )
         if worker.state.nthreads != 1:
             raise ClusterError(
-                f"worker {worker.address} has {worker.state.nthreads} threads, needs 1 for the same bits on every "
-                "machine: start dask worker --nthreads 1 --nworkers N"
+                f"worker {worker.address} has {worker.state.nthreads} threads, expected 1 for the same bits on every "
+                "machine. Start dask worker --nthreads 1 --nworkers N"
             )
         if self.remote:
             _check_object_store(worker.address, self.remote)
@@ -187,7 +187,7 @@ class Readiness(WorkerPlugin):  # type: ignore[misc]
             lock = ""
         if lock != self.lock:
             raise ClusterError(
-                f"worker {worker} does not see the store {self.store}, needs it at this path: put the "
+                f"worker {worker} does not see the store {self.store}, expected it at this path. Put the "
                 "catalog's folder on a file system that all machines share"
             )
 
@@ -200,6 +200,6 @@ def _check_object_store(worker: str, remote: str) -> None:
         S3Objects(remote).read(LOCK)
     except OSError as error:
         raise ClusterError(
-            f"worker {worker} cannot read {remote} ({type(error).__name__}: {error}), needs the extra remote and the "
-            "same AWS_... variables as the run"
+            f"worker {worker} cannot read {remote} ({type(error).__name__}: {error}), expected it to. Install the "
+            "extra remote there, and set the AWS_... variables of the run"
         ) from error

@@ -53,9 +53,7 @@ def main() -> None:
             wanted = embed(teacher, some)
         return (1 - (embed(student, some) * wanted).sum(1)).mean()
 
-    translated = [
-        (line["eng"], other) for line in lines for code, other in line.items() if code not in ("id", "eng")
-    ]
+    translated = [(line["eng"], other) for line in lines for code, other in line.items() if code not in ("id", "eng")]
     _train(tuned, translation_loss, _batches(translated, arguments.steps), 5e-5)
     _train(student, distillation_loss, _batches(texts, arguments.steps), 3e-4)
     rows = {}

@@ -51,10 +51,10 @@ def show(
     n: Annotated[int, Parameter(name=["--n", "-n"], help="How many neighbors.")] = 5,
     format: Format = "table",
 ) -> int:
-    """Show what is nearest to a model or space, all numbers of a pair, what the atlas holds, datasets side by side."""
+    """Show the nearest models or spaces, all numbers of a pair, the content of the atlas, or datasets side by side."""
     if len(names) != _NAMES_NEEDED[view]:
         print_err(
-            f"found {len(names)} names, show {view} needs {_NAMES_NEEDED[view]}: models, or spaces as model/layer"
+            f"got {len(names)} names, show {view} needs {_NAMES_NEEDED[view]}: models, or spaces as model/layer"
         )
         return USAGE
     from lfm_tasks.published import answers
@@ -88,7 +88,7 @@ def diff(
 ) -> int:
     """Print the changes between two atlases: spaces by content, settings, and pairs whose score left its interval."""
     if n < 0:
-        print_err(f"found -n {n}, needs 0 or more pairs of each measure")
+        print_err(f"got -n {n}, expected 0 or more pairs of each measure")
         return USAGE
     from lfm_tasks.published.answers import difference_tables, differences
 
@@ -116,11 +116,11 @@ def export(
     """Write the atlas for other programs: the long table, a graph of spaces, or points to look at."""
     if format != "graphml" and (max_q is not None or min_value is not None):
         print_err(
-            f"found --max-q or --min-value with --format {format}, needs --format graphml: only a graph has edges"
+            f"got --max-q or --min-value with --format {format}, expected --format graphml: only a graph has edges"
         )
         return USAGE
     if format in ("csv", "graphml") and points_of is not None:
-        print_err(f"found --points-of with --format {format}, needs projector or embedding-atlas")
+        print_err(f"got --points-of with --format {format}, expected projector or embedding-atlas")
         return USAGE
     from lfm_tasks.published import exports
     from lfm_tasks.stores.outputs import check_output_file, check_output_folder

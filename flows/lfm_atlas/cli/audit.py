@@ -154,7 +154,7 @@ def deploy(
     from lfm_atlas.proxies import unusable_proxies
 
     if not find_user_server():
-        print_err("found no PREFECT_API_URL, needs the address of a server: prefect server start, then export it")
+        print_err("got no PREFECT_API_URL, expected the address of a server: prefect server start, then export it")
         return USAGE
     announce_start("Prefect")
     path, scheduler = catalog_path.absolute(), absolute_scheduler(scheduler)
@@ -274,7 +274,7 @@ def prune(
         bool, Parameter(help="Count atlases that are not there (not mounted?) as gone.", negative="")
     ] = False,
 ) -> int:
-    """Find what is stored and no published atlas or baseline was made of; --remove removes it, and nothing else."""
+    """List stored units that no published atlas and no baseline uses; --remove deletes them and nothing else."""
     catalog = load_catalog_or_exit(catalog_path)
     check_folders_or_exit(catalog_path, catalog, ("atlas", "store"))
     from lfm_tasks.errors import DataError

@@ -1,7 +1,5 @@
 """The commands for one map between two spaces: map fits it, maps lists it, transfer applies it."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,10 +11,13 @@ from lfm_atlas.console import (
     OK,
     USAGE,
     CatalogPath,
+    DatasetOfBoth,
     Force,
+    TextOrJson,
     TrustCode,
     as_json,
     escape_unprintable,
+    exit_if_data_refused,
     load_catalog_or_exit,
     no_progress,
     print_err,
@@ -51,8 +52,8 @@ def fit_map(
         Path | None, Parameter(help="File of known ids: .txt, .npy or .csv, one or two columns.")
     ] = None,
     name: Annotated[str | None, Parameter(help="What to call the map; source--target without it.")] = None,
-    dataset: Annotated[str | None, Parameter(help="The dataset of both; needed if both models are on several.")] = None,
-    format: Annotated[Literal["text", "json"], Parameter(help="text for people, json for programs.")] = "text",
+    dataset: DatasetOfBoth = None,
+    format: TextOrJson = "text",
     trust_code: TrustCode = False,
 ) -> int:
     """Fit a map from one space to another, say how good it is beside the baselines, and keep it under a name."""
@@ -67,46 +68,46 @@ def fit_map(
     )
 
     if regime != "anchors" and (n_anchors is not None or anchors is not None):
-        print_err(f"found anchors beside --regime {regime}, which uses none: leave them out, or --regime anchors")
+        print_err(f"got anchors beside --regime {regime}, which uses none. Leave them out, or --regime anchors")
         return USAGE
     if anchors is not None and anchors.name.isdigit() and not anchors.exists():
-        print_err(f"found --anchors {anchors}, needs a file of ids; did you mean --n-anchors {anchors}?")
+        print_err(f"got --anchors {anchors}, expected a file of ids; did you mean --n-anchors {anchors}?")
         return USAGE
     if n_anchors is not None and anchors is not None:
-        print_err("found --n-anchors beside --anchors, needs one of them: the file says how many there are")
+        print_err("got --n-anchors beside --anchors, expected one of them: the file says how many there are")
         return USAGE
     if n_anchors is not None and n_anchors < 3:
-        print_err(f"found --n-anchors {n_anchors}, needs at least 3: one is held out, and two remain [few_anchors]")
+        print_err(f"got --n-anchors {n_anchors}, expected at least 3: one is held out, and two remain [few_anchors]")
         return USAGE
     if seed < 0:
-        print_err(f"found --seed {seed}, needs a whole number from 0 on")
+        print_err(f"got --seed {seed}, expected a whole number from 0 on")
         return USAGE
-    with _print_data_errors() as errors, progress() as report_progress:
+    with exit_if_data_refused(), progress() as report_progress:
         pairs = () if anchors is None else read_pairs(anchors)
         known = AnchorSpec(regime, 10 if n_anchors is None else n_anchors, seed, pairs)
         with open_run(catalog, report_progress if format == "text" else no_progress, in_process=True) as run:
             fitted = fit_named_map(run, source, target, known, name, dataset=dataset)
         print_out(fitted_map_as_lines(fitted) if format == "text" else fitted_map_as_json(fitted))
-    return USAGE if errors else OK
+    return OK
 
 
 def list_maps(
     *,
     catalog_path: CatalogPath = DEFAULT_CATALOG,
-    format: Annotated[Literal["text", "json"], Parameter(help="json: for programs, one object on stdout.")] = "text",
+    format: TextOrJson = "text",
 ) -> int:
     """List the maps that have names."""
     catalog = load_catalog_or_exit(catalog_path)
     from lfm_tasks.stages.transfers.named import named_maps_as_lines
     from lfm_tasks.stores.named_maps import named_maps
 
-    with _print_data_errors() as errors:
+    with exit_if_data_refused():
         named = list(named_maps(catalog.root / catalog.atlas.store))
         if format == "json":
             print_out(as_json({"maps": [asdict(one) for one in named]}))
         else:
             print_out(named_maps_as_lines(named) or "no maps yet: lfm-atlas map SOURCE TARGET fits one")
-    return USAGE if errors else OK
+    return OK
 
 
 def transfer(
@@ -131,7 +132,7 @@ def transfer(
     from lfm_tasks.upgrades.bulk import CarryOptions, carry, plan_carry
     from lfm_tasks.upgrades.stores import open_store
 
-    with _print_data_errors() as errors:
+    with exit_if_data_refused():
         adapter, known, into = _map_to_carry_by(map, catalog_path)
         if confidence and known is None:
             print_err(f"got --confidence and the map {map}, which knows no pairs, expected one of upgrade --save")
@@ -147,7 +148,7 @@ def transfer(
         with progress() as report_progress:
             carry(planned, adapter, report_progress)
         print_out(f"wrote {output}: {planned.n_rows} points in the {planned.n_results} coordinates of {into}")
-    return USAGE if errors else OK
+    return OK
 
 
 def _map_to_carry_by(map: str, catalog_path: Path) -> "tuple[Adapter, KnownRows | None, str]":
@@ -165,19 +166,3 @@ def _map_to_carry_by(map: str, catalog_path: Path) -> "tuple[Adapter, KnownRows 
     store = unit_store(catalog)
     named = read_named_map(store.root, map)
     return from_alignment(read_map(store, named)), None, named.target
-
-
-@contextmanager
-def _print_data_errors() -> Iterator[list[str]]:
-    """Print the errors by which the data end the block; yield the list that holds them afterwards."""
-    from lfm_tasks.errors import CorruptUnitError, DataError
-
-    errors: list[str] = []
-    try:
-        yield errors
-    except DataError as error:
-        errors.append(f"{error} [{error.reason}]")
-    except CorruptUnitError as error:
-        errors.append(f"{error} [failed]")
-    for line in errors:
-        print_err(line)

@@ -11,10 +11,13 @@ from lfm_atlas.console import (
     OK,
     USAGE,
     CatalogPath,
+    DatasetOfBoth,
     Force,
+    TextOrJson,
     TrustCode,
     as_json,
     escape_unprintable,
+    exit_if_data_refused,
     exit_if_refused,
     load_catalog_or_exit,
     print_err,
@@ -36,7 +39,7 @@ def parity(
     candidate: Annotated[str, Parameter(help="The port or conversion of it, recorded on the same inputs.")],
     *,
     catalog_path: CatalogPath = DEFAULT_CATALOG,
-    dataset: Annotated[str | None, Parameter(help="The dataset of both; needed if a model is on several.")] = None,
+    dataset: DatasetOfBoth = None,
     match: Annotated[
         Literal["name", "likeness"], Parameter(help="Pair layers by their names, or by the spaces most alike.")
     ] = "name",
@@ -44,14 +47,13 @@ def parity(
     tolerance: Annotated[
         float | None, Parameter(help="How far a row may be off, relative to its largest number; by type without it.")
     ] = None,
-    format: Annotated[Literal["text", "json"], Parameter(help="json: for programs, one object on stdout.")] = "text",
+    format: TextOrJson = "text",
     junit: Annotated[Path | None, Parameter(help="Write the layers as a JUnit suite.")] = None,
     page: Annotated[Path | None, Parameter(help="Write a page of HTML with the profile along the depth.")] = None,
     force: Force = False,
     trust_code: TrustCode = False,
 ) -> int:
     """Compare two networks that should compute the same, layer by layer, row by row; exit code 3 beyond tolerance."""
-    from lfm_tasks.errors import DataError
     from lfm_tasks.parity.files import parity_as_dict, parity_as_lines
     from lfm_tasks.parity.layers import read_table_of_layers
     from lfm_tasks.parity.sides import names_files, open_side
@@ -66,7 +68,7 @@ def parity(
     _check_outputs(junit, page, force=force)
     is_of_files = names_files(reference) and names_files(candidate)
     catalog = None if is_of_files else load_catalog_or_exit(catalog_path, trust_code)
-    try:
+    with exit_if_data_refused():
         table = None if layers is None else read_table_of_layers(layers)
         options = ParityOptions("name" if table is None else "table", table, tolerance)
         if match == "likeness":
@@ -74,9 +76,6 @@ def parity(
         options = _with_port(options, catalog, reference, candidate)
         sides = [open_side(name, catalog, dataset) for name in (reference, candidate)]
         found = compare_sides(sides[0], sides[1], options)
-    except DataError as error:
-        print_err(escape_unprintable(f"{error} [{error.reason}]"))
-        return USAGE
     if format == "json":
         print_out(as_json(parity_as_dict(found)))
     else:

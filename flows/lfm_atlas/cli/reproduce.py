@@ -57,7 +57,7 @@ def reproduce(
         return USAGE
     names = list(dict.fromkeys(experiment or PAPER_EXPERIMENTS))
     if unknown := [name for name in names if name not in EXPERIMENTS]:
-        print_err(f"found no experiment {unknown[0][:100]!r}, needs one of {', '.join(EXPERIMENTS)}")
+        print_err(f"got no experiment {unknown[0][:100]!r}, expected one of {', '.join(EXPERIMENTS)}")
         return USAGE
     catalog = load_catalog_or_exit(catalog_path, trust_code)
     with exit_if_refused():

@@ -137,7 +137,7 @@ def validate(
 ) -> int:
     """Check the catalog and open every source; nothing is computed or written."""
     if format == "json" and not deep:
-        print_err("found --format json without --deep, needs both: lfm-atlas validate --deep --format json")
+        print_err("got --format json without --deep, expected both: lfm-atlas validate --deep --format json")
         return USAGE
     catalog, is_sound = load_catalog_as_far_as_possible(catalog_path, trust_code)
     check_folders_or_exit(catalog_path, catalog)
@@ -339,7 +339,7 @@ def _print_outcome(outcome: "Outcome", catalog: "Catalog") -> int:
     from lfm_tasks.runtime.folding import fold_failures
 
     for damage in outcome.quarantined:
-        print_err(f"found damage in the store, {damage}; it was put into quarantine, and made again if it was needed")
+        print_err(f"got damage in the store, {damage}; it was put into quarantine, and made again if it was needed")
     for sentence in (*catalog.aliases, *catalog.unclaimed, *outcome.recorded):
         print_err(sentence)
     for folded in fold_failures(outcome.failures):

@@ -11,10 +11,13 @@ from lfm_atlas.console import (
     OK,
     USAGE,
     CatalogPath,
+    DatasetOfBoth,
     Force,
+    TextOrJson,
     TrustCode,
     as_json,
     escape_unprintable,
+    exit_if_data_refused,
     exit_if_refused,
     load_catalog_or_exit,
     no_progress,
@@ -37,9 +40,7 @@ def upgrade(
     new: Annotated[str, Parameter(help="Vectors of the new model for some of the same inputs.")],
     *,
     catalog_path: CatalogPath = DEFAULT_CATALOG,
-    dataset: Annotated[
-        str | None, Parameter(help="The dataset of spaces of the catalog, if there are several.")
-    ] = None,
+    dataset: DatasetOfBoth = None,
     old_ids: Annotated[str | None, Parameter(help="File of the old vectors' ids, if they are elsewhere.")] = None,
     new_ids: Annotated[str | None, Parameter(help="File of the new vectors' ids, if they are elsewhere.")] = None,
     labels: Annotated[str | None, Parameter(help="File of the new vectors' labels: classes, languages.")] = None,
@@ -55,14 +56,14 @@ def upgrade(
         Path | None, Parameter(help="Folder to write the maps of all pairs to: stored.* and queries.*.")
     ] = None,
     force: Force = False,
-    format: Annotated[Literal["text", "json"], Parameter(help="json: for programs, one object on stdout.")] = "text",
+    format: TextOrJson = "text",
     trust_code: TrustCode = False,
 ) -> int:
     """Measure how much search quality stored vectors keep when they are carried into a new model's space."""
-    from lfm_tasks.errors import DataError
     from lfm_tasks.upgrades.evidence import CurveOptions, upgrade_evidence
     from lfm_tasks.upgrades.export import save_upgrade
     from lfm_tasks.upgrades.files import evidence_as_dict, evidence_as_lines
+    from lfm_tasks.upgrades.groups import clusters_by_name
     from lfm_tasks.upgrades.stores import common_rows, is_file_name, open_space, open_store
     from lfm_tasks.upgrades.verdict import judge
 
@@ -83,7 +84,7 @@ def upgrade(
     catalog = None
     if not (is_file_name(old) and is_file_name(new)):
         catalog = load_catalog_or_exit(catalog_path, trust_code)
-    try:
+    with exit_if_data_refused():
         stores = [
             open_store(name, ids, of_labels)
             if is_file_name(name) or catalog is None
@@ -91,15 +92,13 @@ def upgrade(
             for name, ids, of_labels in ((old, old_ids, None), (new, new_ids, labels))
         ]
         common = common_rows(stores[0], stores[1], _MOST_INPUTS, seed=seed)
+        groups = clusters_by_name(common.new, common.ids, seed=seed) if common.labels is None else common.labels
         options = CurveOptions(tuple(map(int, sizes.split(","))), k, draws, unpaired=unpaired, seed=seed)
         with progress() as report_progress:
             evidence = upgrade_evidence(
-                common.old, common.new, options, common.labels,
+                common.old, common.new, options, groups,
                 report_progress if format == "text" else no_progress,
             )  # fmt: skip
-    except DataError as error:
-        print_err(escape_unprintable(f"{error} [{error.reason}]"))
-        return USAGE
     verdict = judge(evidence, at_least)
     if format == "json":
         print_out(as_json(evidence_as_dict(evidence, verdict, common.notes)))

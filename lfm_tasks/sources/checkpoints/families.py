@@ -268,7 +268,7 @@ def whole_number(part: Mapping[str, Any], keys: Sequence[str], name: str) -> tup
     value = part[key]
     if type(value) is not int:
         problem = f"got {key}: {json.dumps(value)[:100]} in config.json, expected a whole number"
-        raise DataError("unsupported_model", f"{name}: {problem}. Mend it, or copy config.json again.")
+        raise DataError("unsupported_model", f"{name}: {problem}. Fix it, or copy config.json again.")
     return key, value
 
 
@@ -293,7 +293,7 @@ def whole_numbers(part: Mapping[str, Any], key: str, name: str) -> tuple[int, ..
         return ()
     if not isinstance(values, list | tuple) or not all(type(value) is int for value in values):
         problem = f"got {key}: {json.dumps(values)[:100]} in config.json, expected a list of whole numbers"
-        raise DataError("unsupported_model", f"{name}: {problem}. Mend it, or copy config.json again.")
+        raise DataError("unsupported_model", f"{name}: {problem}. Fix it, or copy config.json again.")
     return tuple(values)
 
 

@@ -42,12 +42,12 @@ def open_checkpoint(
     if isinstance(inputs, TokenPoints):
         return TokenSource(model_name, settings, checkpoint, inputs, memory)
     if not isinstance(inputs, RawInputs):
-        problem = f"found numbers in the dataset {model.dataset}" if inputs is not None else "found no raw inputs"
+        problem = f"got numbers in the dataset {model.dataset}" if inputs is not None else "got no raw inputs"
         advice = f"give it a dataset of {checkpoint.reads}, such as {{{checkpoint.reads}: {{path: ...}}}}"
-        raise DataError("bad_inputs", f"model {model_name}: {problem}, needs {checkpoint.reads}: {advice}")
+        raise DataError("bad_inputs", f"model {model_name}: {problem}, expected {checkpoint.reads}: {advice}")
     if inputs.kind != checkpoint.reads:
         problem = f"reads {checkpoint.reads}, and the dataset {model.dataset} holds {inputs.kind}"
-        raise DataError("bad_inputs", f"model {model_name}: {problem}: give it a dataset of {checkpoint.reads}")
+        raise DataError("bad_inputs", f"model {model_name}: {problem}. Give it a dataset of {checkpoint.reads}")
     return CheckpointSource(model_name, settings, checkpoint, inputs, ids, memory)
 
 

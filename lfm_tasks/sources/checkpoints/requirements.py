@@ -91,7 +91,7 @@ def check_architecture(config: Mapping[str, Any], name: str) -> Iterator[str]:
         advice = "Read the code, call it in a factory of a section torch, and say --trust-code"
         raise DataError("untrusted_code", f"{name}: {problem}. {advice}.")
     problem = f"got model_type {model_type!r}, which transformers {version('transformers')} does not know"
-    raise DataError("unsupported_model", f"{name}: {problem}. Install a newer transformers, or mend config.json.")
+    raise DataError("unsupported_model", f"{name}: {problem}. Install a newer transformers, or fix config.json.")
 
 
 # Implementations that transformers and torch bring themselves. Others are names of repositories of compiled kernels, or

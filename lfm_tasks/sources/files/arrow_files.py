@@ -46,7 +46,7 @@ def _parquet_column(path: Path, name: str, key: str | None) -> tuple[Column, lis
         _check_column(file.schema_arrow, key, name)
         n_rows = sum(file.metadata.row_group(index).num_rows for index in range(file.num_row_groups))
         if n_rows != file.metadata.num_rows:
-            problem = f"found row groups of {n_rows:,} rows in a file of {file.metadata.num_rows:,}"
+            problem = f"got row groups of {n_rows:,} rows in a file of {file.metadata.num_rows:,}"
             raise DataError("damaged_source", f"{name}: cannot be read ({problem}): save it again")
         # Where the column is encrypted that is an error here; to ask for its size first would abort the process.
         filled_first = sorted(range(file.num_row_groups), key=lambda n: file.metadata.row_group(n).num_rows == 0)
@@ -58,7 +58,7 @@ def _parquet_column(path: Path, name: str, key: str | None) -> tuple[Column, lis
     for group, column in ((group, group.column(index)) for group in groups for index in leaves):
         if group.num_rows > column.num_values:
             # Every row has a value, be it that there is none.
-            problem = f"found {group.num_rows:,} rows of {column.num_values:,} values"
+            problem = f"got {group.num_rows:,} rows of {column.num_values:,} values"
             raise DataError("damaged_source", f"{name}#{key}: cannot be read ({problem}): save it again")
         # A value that repeats is stored once, and 8 bytes are what one takes.
         check_memory_size(f"{name}#{key}", max(column.total_uncompressed_size, 8 * column.num_values))
@@ -178,10 +178,10 @@ def _stored(column: Column, path: Path, seen: Any, first: Any = None) -> StoredA
 def _check_column(schema: Any, key: str | None, name: str) -> None:
     n_columns = schema.names.count(key)
     if key is None or not n_columns:
-        what = "needs key: to say which column" if key is None else f"found no column {key[:100]!r}"
+        what = "expected key: to say which column" if key is None else f"got no column {key[:100]!r}"
         raise DataError("missing_source", f"{name}: {what}{did_you_mean(key or '', schema.names)}")
     if n_columns > 1:
-        raise DataError("missing_source", f"{name}: found {n_columns} columns {key[:100]!r}, needs one: rename them")
+        raise DataError("missing_source", f"{name}: got {n_columns} columns {key[:100]!r}, expected one. Rename them")
 
 
 @contextmanager
@@ -202,8 +202,8 @@ def _plain(path: Path, name: str) -> Iterator[Any]:
     except OSError as error:
         if "crypt" not in str(error):
             raise
-        problem = f"{name}: found encrypted values, needs plain ones"
-        raise DataError("missing_source", f"{problem}: write it without encryption") from error
+        problem = f"{name}: got encrypted values, expected plain ones"
+        raise DataError("missing_source", f"{problem}. Write it without encryption") from error
 
 
 @contextmanager
@@ -263,8 +263,8 @@ def _index(path: Path) -> _Index:
         # Files may hold dictionaries: their reader knows what belongs to what.
         beside = {message.kind for message in messages if not is_file} - {"schema", "record batch"}
         for kind in sorted(beside):
-            advice = "needs plain columns: write text without dictionaries"
-            raise DataError("wrong_dtype", f"{path.name}: found a {kind} in a stream of record batches, {advice}")
+            advice = "expected plain columns. Write text without dictionaries"
+            raise DataError("wrong_dtype", f"{path.name}: got a {kind} in a stream of record batches, {advice}")
     n_rows = tuple(message.n_rows for message in batches)
     with _source(path) as source:
         if not is_file:
@@ -305,19 +305,19 @@ def _batch_readers(index: _Index, file: Any, keys: Sequence[str]) -> list[Callab
 def _data_files(path: Path, name: str) -> list[Path]:
     if (path / "dataset_dict.json").is_file():
         splits = _read_description(path / "dataset_dict.json", name).get("splits", [])
-        problem = f"found a dataset of the splits {', '.join(map(str, splits))[:200]}, needs one of them"
-        raise DataError("missing_source", f"{name}: {problem}: add its name to the path")
+        problem = f"got a dataset of the splits {', '.join(map(str, splits))[:200]}, expected one of them"
+        raise DataError("missing_source", f"{name}: {problem}. Add its name to the path")
     state = _read_description(path / "state.json", name)
     if state.get("_indices_data_files") or state.get("_indices_files"):
-        problem = "found rows that are chosen by an index, needs the rows themselves"
-        raise DataError("missing_source", f"{name}: {problem}: call flatten_indices() before save_to_disk()")
+        problem = "got rows that are chosen by an index, expected the rows themselves"
+        raise DataError("missing_source", f"{name}: {problem}. Call flatten_indices() before save_to_disk()")
     names = [entry["filename"] for entry in state["_data_files"]]
     for file_name in names:
         if file_name in {"", ".", ".."} or set(file_name) & set("/\\\x00"):
-            problem = f"found the data file {file_name[:100]!r}, needs names inside the folder"
-            raise DataError("missing_source", f"{name}: {problem}: save the dataset again")
+            problem = f"got the data file {file_name[:100]!r}, expected names inside the folder"
+            raise DataError("missing_source", f"{name}: {problem}. Save the dataset again")
     if not names:
-        raise DataError("wrong_shape", f"{name}: found a dataset without data files, needs rows: save it again")
+        raise DataError("wrong_shape", f"{name}: got a dataset without data files, expected rows. Save it again")
     return [path / file_name for file_name in names]
 
 
@@ -326,6 +326,6 @@ def _read_description(path: Path, name: str) -> dict[str, Any]:
     if not isinstance(description, dict):
         kind = type(description).__name__
         raise DataError(
-            "missing_source", f"{name}: found {kind} in {path.name}, needs an object: save the dataset again"
+            "missing_source", f"{name}: got {kind} in {path.name}, expected an object. Save the dataset again"
         )
     return description

@@ -51,7 +51,7 @@ class Column:
         """Return shape and dtype, taken from the first row: ``first``, a pyarrow.Array, or else that of the batches."""
         filled = [index for index, n_rows in enumerate(self.batch_rows) if n_rows]
         if not filled:
-            raise DataError("wrong_shape", f"{self.name}: found no rows, needs at least one: write it again")
+            raise DataError("wrong_shape", f"{self.name}: got no rows, expected at least one. Write it again")
         if first is None:
             with self.open() as read_batch:
                 first = read_batch(filled[0])[:1]
@@ -78,7 +78,7 @@ def to_numpy(array: Any, name: str) -> Shaped[np.ndarray, "rows ..."]:
             _refuse_nulls(array, name)
         if isinstance(array, pa.ExtensionArray):
             if isinstance(kind, pa.FixedShapeTensorType) and kind.permutation not in (None, [*range(len(kind.shape))]):
-                raise DataError("wrong_dtype", f"{name}: found tensors with permuted dimensions: store them in order")
+                raise DataError("wrong_dtype", f"{name}: got tensors with permuted dimensions. Store them in order")
             if isinstance(kind, pa.FixedShapeTensorType):
                 lengths += kind.shape[:-1]
                 array, shape = array.storage, kind.shape
@@ -103,8 +103,8 @@ def to_numpy(array: Any, name: str) -> Shaped[np.ndarray, "rows ..."]:
 
 def _refuse_nulls(array: Any, name: str) -> None:
     if array.null_count:
-        problem = f"found {array.null_count:,} null values among {len(array):,}, needs none"
-        raise DataError("not_finite", f"{name}: {problem}: leave these rows out, or fill them")
+        problem = f"got {array.null_count:,} null values among {len(array):,}, expected none"
+        raise DataError("not_finite", f"{name}: {problem}. Leave these rows out, or fill them")
 
 
 def _one_length(array: Any, name: str) -> int:
@@ -115,7 +115,7 @@ def _one_length(array: Any, name: str) -> int:
 
 
 def _ragged(name: str, content: str = "lists of several lengths") -> DataError:
-    return DataError("wrong_shape", f"{name}: found {content}, needs all of one length: pad them, and give a mask")
+    return DataError("wrong_shape", f"{name}: got {content}, expected all of one length. Pad them, and give a mask")
 
 
 def _is_text(kind: Any) -> bool:
@@ -149,7 +149,7 @@ def _numbers(array: Any, name: str, *, may_be_null: bool = False) -> Shaped[np.n
     kind = array.type
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
         advice = "save ids and labels as text" if pa.types.is_temporal(kind) else "convert it"
-        raise DataError("wrong_dtype", f"{name}: found values of type {kind}, needs real numbers or text: {advice}")
+        raise DataError("wrong_dtype", f"{name}: got values of type {kind}, expected real numbers or text: {advice}")
     if array.null_count and may_be_null:
         array = array.cast(pa.float64()).fill_null(float("nan"))
     return array.to_numpy(zero_copy_only=False)

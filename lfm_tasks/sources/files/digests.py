@@ -49,7 +49,7 @@ class DigestMemory:
         return self._files != self._known_files or self._facts != self._known_facts
 
     def as_json(self) -> bytes:
-        """Return the entries that were used since this memory was read, as the content of its file; others are dropped."""
+        """Return the entries that were used since this memory was read, as the content of its file."""
         content = {"version": _VERSION, "files": self._files, "facts": self._facts}
         return json.dumps(content, sort_keys=True, indent=0).encode()
 

@@ -210,11 +210,11 @@ def find_format(path: Path, name: str, reading: Reading = AS_IT_SAYS) -> Format:
             if path.is_dir():
                 if parquet_files(path):
                     return _PARQUET_FOLDER
-                problem = "no such file: found a folder that is neither Zarr nor a saved dataset nor of Parquet files"
-                raise DataError("missing_source", f"{name}: {problem}: name the file")
+                problem = "no such file: got a folder that is neither Zarr nor a saved dataset nor of Parquet files"
+                raise DataError("missing_source", f"{name}: {problem}. Name the file")
         if is_there:
-            problem = f"found a {path.suffix or 'nameless'} file"
-            raise DataError("missing_source", f"{name}: {problem}, needs one of {', '.join(FORMATS)}{_guess(path)}")
+            problem = f"got a {path.suffix or 'nameless'} file"
+            raise DataError("missing_source", f"{name}: {problem}, expected one of {', '.join(FORMATS)}{_guess(path)}")
         raise DataError("missing_source", f"{name}: no such file{nearest(path, name)}")
 
 
@@ -278,13 +278,13 @@ def _options(file_format: Format, name: str, reading: Reading) -> dict[str, Any]
 def _open_columns(file_format: Format, path: Path, name: str, key: str | None, columns: Sequence[str]) -> StoredArray:
     """Return the columns that globs choose, side by side."""
     if file_format.open_columns is None or key is not None:
-        problem = "found key and columns" if key is not None else "found columns for a kind of file that has none"
-        needed = "needs one of them" if key is not None else "needs Parquet, Arrow, CSV or JSON lines"
+        problem = "got key and columns" if key is not None else "got columns for a kind of file that has none"
+        needed = "expected one of them" if key is not None else "expected Parquet, Arrow, CSV or JSON lines"
         raise DataError("missing_source", f"{name}: {problem}, {needed}: remove columns")
     try:
         chosen = expand_layers(columns, file_format.keys(path, name) or ())
     except DataError as error:
-        message = str(error).replace("no layer matches", "found no column that matches").replace("layers", "columns")
+        message = str(error).replace("no layer matches", "got no column that matches").replace("layers", "columns")
         raise DataError("missing_source", f"{name}: {message}") from error
     return file_format.open_columns(path, name, chosen)
 
@@ -309,13 +309,13 @@ def keeps_order(path: Path, name: str, reading: Reading = AS_IT_SAYS) -> bool:
 
 def _checked(array: StoredArray, reading: Reading) -> StoredArray:
     if not array.shape:
-        problem = f"found a single value of type {array.dtype}"
-        raise DataError("wrong_shape", f"{array.name}: {problem}, needs an array with a row a point")
+        problem = f"got a single value of type {array.dtype}"
+        raise DataError("wrong_shape", f"{array.name}: {problem}, expected an array with a row a point")
     if reading.read_as is not None:
         return as_bfloat16(array)
     if array.dtype.kind == "V":
         advice = "if these are bfloat16, say read_as: bfloat16" if array.dtype.itemsize == 2 else "convert it"
-        raise DataError("wrong_dtype", f"{array.name}: found {array.dtype}, needs numbers or text: {advice}")
+        raise DataError("wrong_dtype", f"{array.name}: got {array.dtype}, expected numbers or text: {advice}")
     return array
 
 
@@ -326,14 +326,14 @@ def _installed_format(suffix: str, name: str) -> Format | None:
         return None
     if len(points) > 1:
         packages = ", ".join(sorted(point.value for point in points))
-        raise DataError("missing_source", f"{name}: found {len(points)} readers ({packages}): keep one installed")
+        raise DataError("missing_source", f"{name}: got {len(points)} readers ({packages}). Keep one installed")
     (point,) = points
     try:
         reader = point.load()
     except Exception as error:  # another package's code
         message = f"the reader {point.value} for {suffix} cannot be loaded ({type(error).__name__})"
-        raise DataError("missing_source", f"{name}: {message}: mend or remove its package") from error
+        raise DataError("missing_source", f"{name}: {message}. Fix or remove its package") from error
     if not isinstance(reader, Format):
-        message = f"found {type(reader).__name__} as the reader {point.value}"
-        raise DataError("missing_source", f"{name}: {message}, needs a lfm_tasks.sources.Format")
+        message = f"got {type(reader).__name__} as the reader {point.value}"
+        raise DataError("missing_source", f"{name}: {message}, expected a lfm_tasks.sources.Format")
     return reader

@@ -196,11 +196,11 @@ def _find(file: Any, key: str, name: str, path: Path) -> Any:
         if link is None:
             raise DataError("missing_source", f"{name}#{key[:100]}: no such dataset{_offer(key, path, name)}")
         if not isinstance(link, h5py.HardLink):
-            problem = f"found a link at {part[:100]!r}, which may lead to another file, needs the dataset itself"
-            raise DataError("missing_source", f"{name}#{key}: {problem}: copy it into this file")
+            problem = f"got a link at {part[:100]!r}, which may lead to another file, expected the dataset itself"
+            raise DataError("missing_source", f"{name}#{key}: {problem}. Copy it into this file")
         item = item[part]
     if not isinstance(item, h5py.Dataset):
-        raise DataError("missing_source", f"{name}#{key}: found a group, needs a dataset{_offer(key, path, name)}")
+        raise DataError("missing_source", f"{name}#{key}: got a group, expected a dataset{_offer(key, path, name)}")
     return item
 
 
@@ -210,14 +210,14 @@ def _offer(key: str, path: Path, name: str) -> str:
 
 def _check_storage(dataset: Any, name: str) -> None:
     if dataset.external or dataset.is_virtual:
-        problem = "found values that lie in other files, needs them inside"
-        raise DataError("missing_source", f"{name}: {problem}: copy the dataset into this file")
+        problem = "got values that lie in other files, expected them inside"
+        raise DataError("missing_source", f"{name}: {problem}. Copy the dataset into this file")
     plist = dataset.id.get_create_plist()
     for position in range(plist.get_nfilters()):
         filter_id, _, _, label = plist.get_filter(position)
         if filter_id not in _FILTERS:
-            problem = f"found the filter {ascii(label.decode(errors='replace'))[:60]} ({filter_id})"
-            needed = f"needs one of {', '.join(_FILTERS.values())}"
+            problem = f"got the filter {ascii(label.decode(errors='replace'))[:60]} ({filter_id})"
+            needed = f"expected one of {', '.join(_FILTERS.values())}"
             raise DataError("missing_source", f"{name}: {problem}, {needed}: write it with compression='gzip'")
 
 
@@ -235,7 +235,7 @@ def _check_size(dataset: Any, name: str, *, may_miss_chunks: bool) -> None:
     if may_miss_chunks:
         return
     if present < needed:
-        problem = f"found {present:,} of {needed:,} chunks, the others would be read as {dataset.fillvalue!s:.20}"
+        problem = f"got {present:,} of {needed:,} chunks, the others would be read as {dataset.fillvalue!s:.20}"
         advice = (
             "write all of the dataset, copy the file again, or say missing_chunks: fill where these values are meant"
         )
@@ -251,8 +251,8 @@ def _dtype(dataset: Any, name: str) -> np.dtype:
     if str(dataset.dtype) == "|V2":
         return dataset.dtype  # bfloat16, where the catalog says so
     if dataset.dtype.kind not in "fiub" or h5py.check_enum_dtype(dataset.dtype) not in (None, _BOOLEAN):
-        problem = f"found values of type {str(dataset.dtype)[:80]}, needs real numbers or text"
-        raise DataError("wrong_dtype", f"{name}: {problem}: convert it")
+        problem = f"got values of type {str(dataset.dtype)[:80]}, expected real numbers or text"
+        raise DataError("wrong_dtype", f"{name}: {problem}. Convert it")
     return dataset.dtype
 
 

@@ -125,33 +125,33 @@ def unique_ids(
         shown = ", ".join(ascii(str(name))[:60] for name in repeated[:3])
         rows = np.flatnonzero(ids == repeated[0])
         where = f"in {place(rows[0])} and {place(rows[1])}"
-        problem = f"found {len(repeated)} ids more than once among {len(ids)}, first {shown} ({where})"
+        problem = f"got {len(repeated)} ids more than once among {len(ids)}, first {shown} ({where})"
         advice = "remove the repeated rows, or say repeats: mean where they are trials of one stimulus"
-        raise DataError("bad_ids", f"{label}: {problem}, needs each once: {advice}")
+        raise DataError("bad_ids", f"{label}: {problem}, expected each once: {advice}")
     return ids
 
 
 def _column_of_ids(values: Shaped[np.ndarray, "..."], label: str) -> Shaped[np.ndarray, " rows"]:
     if values.ndim != 1 or values.dtype.kind not in "USiu":
-        problem = f"found {values.dtype} of shape {values.shape}"
+        problem = f"got {values.dtype} of shape {values.shape}"
         advice = "save ids like that"
         if values.ndim == 1 and values.dtype.kind in "fMmOb":
             advice = "save them as text: numpy.save(path, ids.astype(str))"
-        raise DataError("bad_ids", f"{label}: {problem}, needs one column of text or integers: {advice}")
+        raise DataError("bad_ids", f"{label}: {problem}, expected one column of text or integers: {advice}")
     return as_text(values, label)
 
 
 def _check_visible(ids: Shaped[np.ndarray, " points"], label: str, place: Callable[[int], str]) -> None:
     blank = np.flatnonzero(np.char.str_len(np.char.strip(ids)) == 0)
     if len(blank):
-        problem = f"found {len(blank)} empty ids, first in {place(blank[0])}"
-        raise DataError("bad_ids", f"{label}: {problem}: name each row")
+        problem = f"got {len(blank)} empty ids, first in {place(blank[0])}"
+        raise DataError("bad_ids", f"{label}: {problem}. Name each row")
     texts = ids.tolist()
     whole = "".join(texts)
     if _UNSEEN.search(whole):
         row = next(row for row, text in enumerate(texts) if _UNSEEN.search(text))
-        problem = f"found a control character in the id {ascii(texts[row])[:60]}, in {place(row)}"
-        raise DataError("bad_ids", f"{label}: {problem}, needs visible text: remove it, or say as: stripped")
+        problem = f"got a control character in the id {ascii(texts[row])[:60]}, in {place(row)}"
+        raise DataError("bad_ids", f"{label}: {problem}, expected visible text. Remove it, or say as: stripped")
     if whole.isascii():
         return
     first: dict[str, int] = {}
@@ -159,8 +159,8 @@ def _check_visible(ids: Shaped[np.ndarray, " points"], label: str, place: Callab
         earlier = first.setdefault(unicodedata.normalize("NFC", text), row)
         if texts[earlier] != text:
             ways = f"{ascii(texts[earlier])[:60]} in {place(earlier)} and {ascii(text)[:60]} in {place(row)}"
-            problem = f"found one id composed in two ways, {ways}"
-            raise DataError("bad_ids", f"{label}: {problem}, needs one way (NFC): rename or remove one of them")
+            problem = f"got one id composed in two ways, {ways}"
+            raise DataError("bad_ids", f"{label}: {problem}, expected one way (NFC). Rename or remove one of them")
 
 
 def as_text(values: Shaped[np.ndarray, " points"], label: str) -> Shaped[np.ndarray, " points"]:
@@ -169,5 +169,5 @@ def as_text(values: Shaped[np.ndarray, " points"], label: str) -> Shaped[np.ndar
         text = np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values.astype(str)
         "".join(text.tolist()).encode()  # half a surrogate pair cannot be written anywhere
     except UnicodeError as error:
-        raise DataError("bad_ids", f"{label}: found text that is not Unicode: save it as UTF-8") from error
+        raise DataError("bad_ids", f"{label}: got text that is not Unicode. Save it as UTF-8") from error
     return text

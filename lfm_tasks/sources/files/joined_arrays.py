@@ -90,9 +90,9 @@ def stacked(parts: Sequence[StoredArray], name: str) -> StoredArray:
 def along_axis(array: StoredArray, axis: int, index: int) -> StoredArray:
     """Return one layer of a stack: (layers, points, ...) with ``axis`` 0, or (points, layers, ...) with ``axis`` 1."""
     if len(array.shape) < 3 or index >= array.shape[axis]:
-        problem = f"found the shape {array.shape} and the index {index}"
+        problem = f"got the shape {array.shape} and the index {index}"
         needed = "(layers, points, ...)" if axis == 0 else "(points, layers, ...)"
-        raise DataError("wrong_shape", f"{array.name}: {problem}, needs {needed}: name another one")
+        raise DataError("wrong_shape", f"{array.name}: {problem}, expected {needed}. Name another one")
     shape = (array.shape[1 - axis], *array.shape[2:])
     if axis == 0:
         check_memory_size(array.name, prod(shape) * array.dtype.itemsize)
@@ -132,8 +132,8 @@ def as_bfloat16(array: StoredArray) -> StoredArray:
         ``wrong_dtype`` for values of another size.
     """
     if array.dtype.itemsize != 2 or array.dtype.kind not in "Vui":
-        problem = f"found {array.dtype} and read_as: bfloat16"
-        raise DataError("wrong_dtype", f"{array.name}: {problem}, needs values of 16 bits: remove read_as")
+        problem = f"got {array.dtype} and read_as: bfloat16"
+        raise DataError("wrong_dtype", f"{array.name}: {problem}, expected values of 16 bits. Remove read_as")
     order = array.dtype.byteorder
 
     @contextmanager
@@ -155,7 +155,7 @@ def _common_dtype(parts: Sequence[StoredArray], name: str) -> np.dtype:
     if {kind.kind for kind in kinds} & set("US"):
         if all(kind.kind in "US" for kind in kinds):
             return np.dtype("U")
-        raise DataError("wrong_dtype", f"{name}: found text in some files and numbers in others, needs one kind")
+        raise DataError("wrong_dtype", f"{name}: got text in some files and numbers in others, expected one kind")
     return np.result_type(*kinds) if len(kinds) > 1 else next(iter(kinds))
 
 

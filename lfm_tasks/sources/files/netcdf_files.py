@@ -37,14 +37,14 @@ def open_netcdf(
     seen = fingerprint(path)
     variables = _variables(path)
     if key is None or key not in variables:
-        problem = "needs key: to say which variable" if key is None else f"found no variable {key[:100]!r}"
+        problem = "expected key: to say which variable" if key is None else f"got no variable {key[:100]!r}"
         raise DataError("missing_source", f"{name}: {problem}{did_you_mean(key or '', variables)}")
     variable, name = variables[key], f"{name}#{key}"
     end = variable.end
     with open_bytes(path) as file:
         size = file.seek(0, 2)
     if end > size:
-        problem = f"found {size:,} bytes, needs {end:,}"
+        problem = f"got {size:,} bytes, expected {end:,}"
         raise DataError("damaged_source", f"{name}: {problem}: the file is cut off, copy it again")
     rows: Callable[[], Any] = partial(raw_rows, path, variable.shape, variable.dtype, variable.first_byte)
     if variable.record_bytes:

@@ -27,7 +27,7 @@ from lfm_tasks.sources.files.stored_array import (
 def open_npy(path: Path, name: str, key: str | None) -> StoredArray:
     """Return the array in a .npy; DataError ``damaged_source`` if truncated, ``wrong_dtype`` if pickled."""
     if key is not None:
-        raise DataError("missing_source", f"{name}: found key: {key} for a file of one array: remove the key")
+        raise DataError("missing_source", f"{name}: got key: {key} for a file of one array. Remove the key")
     seen = fingerprint(path)
     with open_bytes(path) as file:
         shape, fortran_order, dtype = _read_header(file, name)
@@ -80,7 +80,7 @@ def npz_keys(path: Path, name: str) -> tuple[str, ...]:
     with open_bytes(path) as file, zipfile.ZipFile(file) as archive:
         members = archive.namelist()
     if len(set(members)) < len(members):
-        raise DataError("missing_source", f"{name}: found two arrays of one name: write the file again")
+        raise DataError("missing_source", f"{name}: got two arrays of one name. Write the file again")
     return tuple(member.removesuffix(".npy") for member in members if member.endswith(".npy"))
 
 
@@ -102,15 +102,15 @@ def _read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.
     version = np.lib.format.read_magic(file)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
-        raise DataError("wrong_dtype", f"{name}: found .npy version {version}, for records, needs numbers: save them")
+        raise DataError("wrong_dtype", f"{name}: got .npy version {version}, for records, expected numbers. Save them")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # headers written by Python 2
         shape, fortran_order, dtype = readers[version](file)
     if dtype.hasobject:
         advice = "save numbers; ids and labels as text: numpy.save(path, array.astype(str))"
-        raise DataError("wrong_dtype", f"{name}: found pickled Python objects, which are never loaded: {advice}")
+        raise DataError("wrong_dtype", f"{name}: got pickled Python objects, which are never loaded: {advice}")
     if dtype.names or dtype.subdtype:
-        raise DataError("wrong_dtype", f"{name}: found records {str(dtype)[:80]}, needs numbers: save one field")
+        raise DataError("wrong_dtype", f"{name}: got records {str(dtype)[:80]}, expected numbers. Save one field")
     if any(length < 0 for length in shape):
         raise ValueError(f"negative shape {shape}")
     return shape, fortran_order and len(shape) > 1, dtype
@@ -119,13 +119,13 @@ def _read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.
 def _check_size(name: str, shape: tuple[int, ...], dtype: np.dtype, n_bytes: int) -> None:
     declared = prod(shape) * dtype.itemsize
     if declared != n_bytes:
-        problem = f"found {n_bytes:,} bytes of values, needs {declared:,} for {shape} {dtype}"
+        problem = f"got {n_bytes:,} bytes of values, expected {declared:,} for {shape} {dtype}"
         raise DataError("damaged_source", f"{name}: {problem}: the file is truncated or damaged, copy it again")
 
 
 def _check_member(name: str, member: zipfile.ZipInfo) -> None:
     if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        raise DataError("missing_source", f"{name}: found an encrypted or unusual archive, needs one of numpy.savez")
+        raise DataError("missing_source", f"{name}: got an encrypted or unusual archive, expected one of numpy.savez")
     check_compression_ratio(name, member.file_size, member.compress_size)
 
 
@@ -148,7 +148,7 @@ def _offer(key: str, names: tuple[str, ...]) -> str:
 def open_text(path: Path, name: str, key: str | None) -> StoredArray:
     """Return the lines of a UTF-8 text file."""
     if key is not None:
-        raise DataError("missing_source", f"{name}: found key: {key} for a file of lines: remove the key")
+        raise DataError("missing_source", f"{name}: got key: {key} for a file of lines. Remove the key")
     seen = fingerprint(path)
     if not is_remote(path):
         refuse_pointer(path, name)
@@ -156,8 +156,8 @@ def open_text(path: Path, name: str, key: str | None) -> StoredArray:
     try:
         lines = path.read_bytes().decode("utf-8-sig").splitlines()
     except UnicodeDecodeError as error:
-        problem = f"found bytes that are not UTF-8, first at {error.start:,}"
-        raise DataError("wrong_dtype", f"{name}: {problem}: save it as UTF-8, one a line") from error
+        problem = f"got bytes that are not UTF-8, first at {error.start:,}"
+        raise DataError("wrong_dtype", f"{name}: {problem}. Save it as UTF-8, one a line") from error
 
     texts = text_array(name, len(lines), lambda start, stop: lines[start:stop])
 

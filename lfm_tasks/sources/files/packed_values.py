@@ -106,7 +106,7 @@ def _factor(value: Any, key: str, name: str) -> np.floating[Any] | None:
     number = np.asarray(value)
     if number.size != 1 or number.dtype.kind not in "iuf" or not np.isfinite(number).all():
         problem = f"got {key} {shorten(str(value))}, expected one finite number"
-        raise DataError("wrong_dtype", f"{name}: {problem}. Mend the attribute, or say unpack: false")
+        raise DataError("wrong_dtype", f"{name}: {problem}. Fix the attribute, or say unpack: false")
     only = number.reshape(-1)[0]
     return only if number.dtype.kind == "f" else np.float64(only)
 
@@ -126,7 +126,7 @@ def _marks(value: Any, key: str, dtype: np.dtype[Any], stored: np.dtype[Any], na
     marks = np.asarray(value).reshape(-1)
     if marks.dtype.kind not in "iufb":
         problem = f"got {key} {shorten(str(value))}, expected numbers"
-        raise DataError("wrong_dtype", f"{name}: {problem}. Mend the attribute, or say unpack: false")
+        raise DataError("wrong_dtype", f"{name}: {problem}. Fix the attribute, or say unpack: false")
     for mark in marks.tolist():
         if mark != mark:
             continue
@@ -151,7 +151,7 @@ def _from_text(value: str | bytes, key: str, name: str) -> float:
         return float(struct.unpack("<d", base64.standard_b64decode(text))[0])
     except (ValueError, struct.error) as error:
         problem = f"got {key} {shorten(text)}, expected a number"
-        raise DataError("wrong_dtype", f"{name}: {problem}. Mend the attribute, or say unpack: false") from error
+        raise DataError("wrong_dtype", f"{name}: {problem}. Fix the attribute, or say unpack: false") from error
 
 
 def _unpacked_dtype(stored: np.dtype[Any], scale: Any, offset: Any) -> np.dtype[Any]:

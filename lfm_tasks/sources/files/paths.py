@@ -48,8 +48,8 @@ def locate(root: Path, text: str, storage: str | None = None) -> Path:
     remote = _REMOTE.match(text)
     if remote is None:
         if storage is not None:
-            problem = f"{text}: found storage: {storage} for a local path"
-            raise DataError("missing_source", f"{problem}, needs a remote one such as s3://bucket/...: remove storage")
+            problem = f"{text}: got storage: {storage} for a local path"
+            raise DataError("missing_source", f"{problem}, expected a remote one (s3://bucket/...). Remove storage")
         return root / str(text)
     from upath import UPath
 
@@ -62,7 +62,7 @@ def locate(root: Path, text: str, storage: str | None = None) -> Path:
         raise DataError("missing_source", f"{message}, install it beside lfm-atlas") from error
     except Exception as error:  # file systems of fsspec have no common class of errors
         message = f"{text}: {remote[1]}:// cannot be opened ({_error_text(error)})"
-        raise DataError("missing_source", f"{message}: check the path and its storage") from error
+        raise DataError("missing_source", f"{message}. Check the path and its storage") from error
     return cast(Path, path)
 
 
@@ -226,7 +226,7 @@ def _storage_options(storage: str) -> Mapping[str, Any]:
     text = os.environ.get(variable)
     if not text:
         problem = f"storage: {storage} needs the environment variable {variable}, which is not set"
-        raise DataError("missing_source", f'{problem}: export {variable}=\'{{"key": "...", "secret": "..."}}\'')
+        raise DataError("missing_source", f'{problem}. Export {variable}=\'{{"key": "...", "secret": "..."}}\'')
     try:
         options = json.loads(text)
     except ValueError:

@@ -54,13 +54,13 @@ def pooled_features(shape_of_point: Sequence[int], pooling: str, *, shape: str |
     """Return how many features a point of this shape has after ``pooling``; DataError if the two do not fit."""
     n_dims = len(shape_of_point) + 1
     if shape is not None and n_dims not in (2, len(shape)):
-        problem = f"found a {n_dims}-D array, each point {tuple(shape_of_point)}, with shape: {shape}"
-        raise DataError("wrong_shape", f"{problem}, needs {len(shape)} dimensions: correct shape, or leave it out")
+        problem = f"got a {n_dims}-D array, each point {tuple(shape_of_point)}, with shape: {shape}"
+        raise DataError("wrong_shape", f"{problem}, expected {len(shape)} dimensions. Correct shape, or leave it out")
     fitting = _FITTING.get(n_dims, ("flatten",) if n_dims > 4 else ())
     if pooling not in fitting:
         advice = f"write pool: {' or '.join(fitting)}" if fitting else "store one row a point"
-        problem = f"found a {n_dims}-D array, each point {tuple(shape_of_point)}, with pool: {pooling}"
-        raise DataError("wrong_shape", f"{problem}, needs (points, features): {advice}")
+        problem = f"got a {n_dims}-D array, each point {tuple(shape_of_point)}, with pool: {pooling}"
+        raise DataError("wrong_shape", f"{problem}, expected (points, features): {advice}")
     if n_dims == 2 or pooling == "flatten":
         return prod(shape_of_point)
     if n_dims == 4:
@@ -81,10 +81,10 @@ def _only_shape(shape_of_point: Sequence[int]) -> str | None:
 
 def _ask_for_shape(shape_of_point: Sequence[int]) -> str:
     first, second, third = shape_of_point
-    found = f"found a 4-D array, each point {tuple(shape_of_point)}, without shape, which may be channels first or last"
+    found = f"got a 4-D array, each point {tuple(shape_of_point)}, without shape, which may be channels first or last"
     ways = f"shape: nchw for {first} channels of {second} × {third}, shape: nhwc for {third} of {first} × {second}"
     tokens = f", shape: ntd for {second} tokens of {third} features" if first == 1 else ""
-    return f"{found}: write {ways}{tokens}"
+    return f"{found}. Write {ways}{tokens}"
 
 
 def stored_dtype(dtype: np.dtype) -> np.dtype:
@@ -105,8 +105,8 @@ def check_finite(
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
         where = f"first in row {rows[row]} (id {ids[rows[row]]!s}), column {column}"
-        problem = f"found {np.count_nonzero(~finite)} NaN or infinite values among {len(rows)} rows, {where}"
-        raise DataError("not_finite", f"{name}: {problem}, needs finite numbers: {advice}")
+        problem = f"got {np.count_nonzero(~finite)} NaN or infinite values among {len(rows)} rows, {where}"
+        raise DataError("not_finite", f"{name}: {problem}, expected finite numbers: {advice}")
 
 
 def wide_dtype(dtype: np.dtype) -> np.dtype:
@@ -162,20 +162,20 @@ class TokenMask:
 
     def __post_init__(self) -> None:
         if len(self.array.shape) != 2 or self.array.dtype.kind not in "fiub":
-            problem = f"found a mask of {self.array.dtype} and shape {self.array.shape}"
-            raise DataError("wrong_shape", f"{self.array.name}: {problem}, needs (points, tokens) of 0 and 1")
+            problem = f"got a mask of {self.array.dtype} and shape {self.array.shape}"
+            raise DataError("wrong_shape", f"{self.array.name}: {problem}, expected (points, tokens) of 0 and 1")
         if self.array.shape[0] != self.n_points:
-            problem = f"found a mask of {self.array.shape[0]} rows and {self.n_points} ids"
-            raise DataError("bad_ids", f"{self.array.name}: {problem}, needs one row an id: give that mask")
+            problem = f"got a mask of {self.array.shape[0]} rows and {self.n_points} ids"
+            raise DataError("bad_ids", f"{self.array.name}: {problem}, expected one row an id. Give that mask")
 
     def check_fits(self, array: StoredArray, pool: str) -> None:
         """Raise DataError if the mask cannot be that of ``array``, or the pooling has no use for one."""
         if pool == "flatten":
-            problem = "found a mask and pool: flatten, which keeps padded tokens"
-            raise DataError("wrong_shape", f"{array.name}: {problem}: remove the mask, or pool the tokens")
+            problem = "got a mask and pool: flatten, which keeps padded tokens"
+            raise DataError("wrong_shape", f"{array.name}: {problem}. Remove the mask, or pool the tokens")
         if array.shape[1] != self.array.shape[1]:
-            problem = f"found {array.shape[1]} tokens and a mask of {self.array.shape[1]}"
-            raise DataError("wrong_shape", f"{array.name}: {problem}, needs as many: give the mask of these tokens")
+            problem = f"got {array.shape[1]} tokens and a mask of {self.array.shape[1]}"
+            raise DataError("wrong_shape", f"{array.name}: {problem}, expected as many. Give the mask of these tokens")
 
     @contextmanager
     def rows(self, ids: Shaped[np.ndarray, " points"]) -> Iterator[MaskReader]:
@@ -187,9 +187,9 @@ class TokenMask:
                 strange = ((values != 0) & (values != 1)).any(axis=1)
                 if strange.any():
                     problem = (
-                        f"found other values than 0 and 1 in the mask, first in id {ids[rows[strange.argmax()]]!s}"
+                        f"got other values than 0 and 1 in the mask, first in id {ids[rows[strange.argmax()]]!s}"
                     )
-                    raise DataError("wrong_dtype", f"{self.array.name}: {problem}: give 1 for a token, 0 for padding")
+                    raise DataError("wrong_dtype", f"{self.array.name}: {problem}. Give 1 for a token, 0 for padding")
                 return values.astype(bool)
 
             yield valid
@@ -207,5 +207,5 @@ def check_tokens(
     short = n_tokens <= prefix_tokens
     if short.any():
         row = short.argmax()
-        problem = f"found {n_tokens[row]} valid tokens in id {ids[row]!s}, needs more than {prefix_tokens} of prefix"
-        raise DataError("wrong_shape", f"{name}: {problem}: leave out such rows, or mend the mask")
+        problem = f"got {n_tokens[row]} valid tokens in id {ids[row]!s}, expected more than {prefix_tokens} of prefix"
+        raise DataError("wrong_shape", f"{name}: {problem}. Leave out such rows, or fix the mask")

@@ -44,13 +44,13 @@ def open_safetensors(path: Path, name: str, key: str | None) -> StoredArray:
     seen = fingerprint(path)
     tensors = _known_header(path, name, seen)
     if key is None or key not in tensors:
-        problem = "needs key: to say which tensor" if key is None else f"found no tensor {key[:100]!r}"
+        problem = "expected key: to say which tensor" if key is None else f"got no tensor {key[:100]!r}"
         raise DataError("missing_source", f"{name}: {problem}{did_you_mean(key or '', tensors)}")
     tensor = tensors[key]
     name = f"{name}#{key}"
     if tensor.kind not in _DTYPES:
-        problem = f"found values of type {tensor.kind[:20]!r}, needs one of {', '.join(_DTYPES)}"
-        raise DataError("wrong_dtype", f"{name}: {problem}: save it as F32")
+        problem = f"got values of type {tensor.kind[:20]!r}, expected one of {', '.join(_DTYPES)}"
+        raise DataError("wrong_dtype", f"{name}: {problem}. Save it as F32")
     dtype = np.dtype(_DTYPES[tensor.kind])
     opened = partial(raw_rows, path, tensor.shape, dtype, tensor.first_byte)
     if tensor.kind == _BFLOAT16:
@@ -82,7 +82,7 @@ def read_header(path: Path, name: str) -> dict[str, StoredTensor]:
         n_bytes = int.from_bytes(file.read(8), "little")
         size = file.seek(0, 2)
         if n_bytes > min(_MAX_HEADER_BYTES, size - 8):
-            problem = f"found a header of {n_bytes:,} bytes in a file of {size:,}, needs at most {_MAX_HEADER_BYTES:,}"
+            problem = f"got a header of {n_bytes:,} bytes in a file of {size:,}, expected at most {_MAX_HEADER_BYTES:,}"
             raise DataError("damaged_source", f"{name}: {problem}: the file is truncated or no .safetensors")
         file.seek(8)
         header = json.loads(file.read(n_bytes))
@@ -95,14 +95,14 @@ def read_header(path: Path, name: str) -> dict[str, StoredTensor]:
             for start, stop in [_span(entry)]
         }
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        problem = "found a header that describes no tensors, needs dtype, shape and data_offsets"
-        raise DataError("damaged_source", f"{name}: {problem}: write it again") from error
+        problem = "got a header that describes no tensors, expected dtype, shape and data_offsets"
+        raise DataError("damaged_source", f"{name}: {problem}. Write it again") from error
     _check_spans(spans, size - 8 - n_bytes, name)
     for key, entry in entries.items():
         start, stop = _span(entry)
         kind = str(entry["dtype"])
         if kind in _DTYPES and stop - start != prod(entry["shape"]) * np.dtype(_DTYPES[kind]).itemsize:
-            problem = f"found {stop - start:,} bytes for {kind} of shape {entry['shape']}"
+            problem = f"got {stop - start:,} bytes for {kind} of shape {entry['shape']}"
             raise DataError("damaged_source", f"{name}#{key[:100]}: {problem}: the header is damaged")
     return tensors
 
@@ -119,9 +119,9 @@ def _check_spans(spans: list[tuple[int, int, str]], n_bytes: int, name: str) -> 
     end = 0
     for start, stop, key in spans:
         if start < end or stop < start:
-            problem = f"found the tensor {key[:100]!r} at {start:,} to {stop:,}, over bytes of another"
+            problem = f"got the tensor {key[:100]!r} at {start:,} to {stop:,}, over bytes of another"
             raise DataError("damaged_source", f"{name}: {problem}: the header is damaged, write it again")
         end = stop
     if end > n_bytes:
-        problem = f"found {n_bytes:,} bytes of values, needs {end:,}"
+        problem = f"got {n_bytes:,} bytes of values, expected {end:,}"
         raise DataError("damaged_source", f"{name}: {problem}: the file is truncated, copy it again")

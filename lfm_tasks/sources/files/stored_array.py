@@ -141,7 +141,7 @@ def check_memory_size(name: str, n_bytes: int) -> None:
     """
     if n_bytes > MAX_MEMORY_BYTES:
         limit = f"at most {MAX_MEMORY_BYTES:,}: store it uncompressed, in C order"
-        raise DataError("missing_source", f"{name}: found more bytes than fit into memory, needs {limit}")
+        raise DataError("missing_source", f"{name}: got more bytes than fit into memory, expected {limit}")
 
 
 def check_compression_ratio(name: str, n_bytes: int, n_packed: int) -> None:
@@ -163,8 +163,8 @@ def check_compression_ratio(name: str, n_bytes: int, n_packed: int) -> None:
     """
     ratio = n_bytes / max(n_packed, 1)
     if n_bytes > _MAX_BYTES_AT_ANY_RATIO and ratio > _MAX_RATIO:
-        problem = f"found {n_bytes:,} bytes packed {ratio:.0f} : 1"
-        raise DataError("missing_source", f"{name}: {problem}, needs at most {_MAX_RATIO} : 1: store it uncompressed")
+        problem = f"got {n_bytes:,} bytes packed {ratio:.0f} : 1"
+        raise DataError("missing_source", f"{name}: {problem}, expected {_MAX_RATIO} : 1 at most. Store it unpacked")
 
 
 def text_array(name: str, n_texts: int, part: Callable[[int, int], Sequence[str]]) -> Shaped[np.ndarray, " texts"]:
@@ -188,14 +188,26 @@ def text_array(name: str, n_texts: int, part: Callable[[int, int], Sequence[str]
         lengths = [len(text) for text in texts[start:]]
         longest, n_characters = max(longest, *lengths), n_characters + sum(lengths)
         if max(longest * len(texts), n_characters) * _CHARACTER_BYTES > MAX_MEMORY_BYTES:
-            problem = f"found {n_texts:,} texts, one of {longest:,} characters"
-            raise DataError("missing_source", f"{name}: {problem}, needs short ones: are these ids or labels?")
+            problem = f"got {n_texts:,} texts, one of {longest:,} characters"
+            raise DataError("missing_source", f"{name}: {problem}, expected short ones: are these ids or labels?")
     return np.array(texts, dtype=str)
 
 
 @contextmanager
 def raw_rows(path: Path, shape: tuple[int, ...], dtype: np.dtype, first_byte: int) -> Iterator[ReadRows]:
-    """Yield a reader of rows that lie one after another from ``first_byte`` on, as they are in memory."""
+    """Yield a reader of rows that lie one after another from ``first_byte`` on, as they are in memory.
+
+    Parameters
+    ----------
+    path
+        A file, local or remote.
+    shape
+        Shape of the whole array, rows first.
+    dtype
+        Type of its numbers, byte order included.
+    first_byte
+        Offset of the first row (bytes).
+    """
     row_bytes = prod(shape[1:]) * dtype.itemsize
     with open_bytes(path) as file:
 

@@ -33,8 +33,8 @@ def open_table(path: Path, name: str, key: str | None) -> StoredArray:
     try:
         return _whole(np.array(values), path, f"{name}#{key}", seen)
     except ValueError as error:
-        problem = "found lists of several lengths, needs all of one length"
-        raise DataError("wrong_shape", f"{name}#{key}: {problem}: pad them, and give a mask") from error
+        problem = "got lists of several lengths, expected all of one length"
+        raise DataError("wrong_shape", f"{name}#{key}: {problem}. Pad them, and give a mask") from error
 
 
 def open_table_columns(path: Path, name: str, columns: Sequence[str]) -> StoredArray:
@@ -90,7 +90,7 @@ def _numbers(values: Sequence[Any], places: Sequence[str], column: str) -> np.nd
 def _whole(values: np.ndarray, path: Path, name: str, seen: Any) -> StoredArray:
     if values.dtype.kind not in "iufbU":
         raise DataError(
-            "wrong_dtype", f"{name}: found values of type {values.dtype}, needs numbers or text: convert it"
+            "wrong_dtype", f"{name}: got values of type {values.dtype}, expected numbers or text. Convert it"
         )
 
     @contextmanager

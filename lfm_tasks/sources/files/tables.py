@@ -188,7 +188,7 @@ def _json_object(line: str, place: str) -> dict[str, Any]:
         if isinstance(error, json.JSONDecodeError):
             reason = f"{error.msg} at {f'column {error.pos + 1}' if line[error.pos :].strip() else 'its end'}"
         problem = f"got a line that is no JSON ({reason}), expected an object a line"
-        raise DataError("bad_inputs", f"{place}: {problem}. Mend the line, or write the file again") from error
+        raise DataError("bad_inputs", f"{place}: {problem}. Fix the line, or write the file again") from error
     if not isinstance(row, dict):
         problem = f"got a JSON {type(row).__name__}, expected an object with the columns as keys"
         raise DataError("bad_inputs", f"{place}: {problem}. Write one object a line")

@@ -25,16 +25,16 @@ def open_torch(path: Path, name: str, key: str | None) -> StoredArray:
     seen = fingerprint(path)
     tensors = _tensors(path, name, seen)
     if key not in tensors:
-        problem = "needs key: to say which tensor" if key is None else f"found no tensor {key[:100]!r}"
+        problem = "expected key: to say which tensor" if key is None else f"got no tensor {key[:100]!r}"
         offer = did_you_mean(key or "", [known for known in tensors if known]) or ": it is a single one, remove the key"
         raise DataError("missing_source", f"{name}: {problem}{offer}")
     tensor = tensors[key]
     name = name if key is None else f"{name}#{key}"
     if str(tensor.layout) != "torch.strided" or tensor.is_quantized:
-        raise DataError("wrong_dtype", f"{name}: found a sparse or quantized tensor, needs a dense one: convert it")
+        raise DataError("wrong_dtype", f"{name}: got a sparse or quantized tensor, expected a dense one. Convert it")
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        problem = f"found {tuple(tensor.shape)} values, of which the file holds a part that repeats"
-        raise DataError("wrong_shape", f"{name}: {problem}, needs all of them: save tensor.contiguous()")
+        problem = f"got {tuple(tensor.shape)} values, of which the file holds a part that repeats"
+        raise DataError("wrong_shape", f"{name}: {problem}, expected all of them. Save tensor.contiguous()")
     first = _to_numpy(tensor[:1] if tensor.ndim else tensor, name)
 
     @contextmanager
@@ -78,15 +78,15 @@ def _load(path: Path, name: str) -> dict[str | None, Any]:
     except OSError:
         raise
     except Exception as error:  # torch's errors have no common class
-        problem = "found no tensors that can be read without running code, or a damaged file"
-        raise DataError("missing_source", f"{name}: {problem}, needs torch.save of tensors: save them again") from error
+        problem = "got no tensors that can be read without running code, or a damaged file"
+        raise DataError("missing_source", f"{name}: {problem}, expected saved tensors. Save them again") from error
     if isinstance(content, torch.Tensor):
         return {None: content}
     found: dict[str | None, Any] = {}
     _collect(content, "", found, torch.Tensor, 0)
     if not found:
-        problem = f"found {_described(content)} and no tensor in it"
-        raise DataError("wrong_dtype", f"{name}: {problem}, needs tensors, in dicts or lists: save them by torch.save")
+        problem = f"got {_described(content)} and no tensor in it"
+        raise DataError("wrong_dtype", f"{name}: {problem}, expected tensors, dicts or lists. Save them by torch.save")
     return found
 
 
@@ -124,18 +124,18 @@ def _check_archive(path: Path, name: str) -> None:
 
     ``weights_only`` makes byte arrays as long as the file says. The names of what is made stand in it as plain text.
     """
-    advice = "needs what torch.save writes today: save the tensors again"
+    advice = "expected what torch.save writes today. Save the tensors again"
     with open_bytes(path) as file:
         if not zipfile.is_zipfile(file):
-            problem = "found no tensors that can be read without running code, or a file of before PyTorch 1.6"
+            problem = "got no tensors that can be read without running code, or a file of before PyTorch 1.6"
             raise DataError("missing_source", f"{name}: {problem}, {advice}")
         with zipfile.ZipFile(file) as archive:
             members = archive.infolist()
             if any(member.compress_type != zipfile.ZIP_STORED for member in members):
-                raise DataError("missing_source", f"{name}: found a packed archive, {advice}")
+                raise DataError("missing_source", f"{name}: got a packed archive, {advice}")
             pickles = [member for member in members if member.filename.endswith(".pkl")]
             if any(b"bytearray" in archive.read(member) for member in pickles):
-                raise DataError("missing_source", f"{name}: found byte arrays, {advice}")
+                raise DataError("missing_source", f"{name}: got byte arrays, {advice}")
 
 
 def _to_numpy(tensor: Any, name: str) -> np.ndarray:
@@ -146,4 +146,4 @@ def _to_numpy(tensor: Any, name: str) -> np.ndarray:
     try:
         return tensor.detach().numpy()
     except TypeError as error:
-        raise DataError("wrong_dtype", f"{name}: found {tensor.dtype}, needs real numbers: convert it") from error
+        raise DataError("wrong_dtype", f"{name}: got {tensor.dtype}, expected real numbers. Convert it") from error

@@ -56,13 +56,13 @@ def open_zarr(
     _check_codecs(path if key is None else path / key, name)
     array = _array(path, key)
     if array is None:
-        problem = "found a group, needs key: to say which array" if key is None else "no such array"
+        problem = "got a group, expected key: to say which array" if key is None else "no such array"
         offer = did_you_mean(key or "", zarr_keys(path, group_name) or ()) or "; the group holds none"
         raise DataError("missing_source", f"{name}: {problem}{offer}")
     dtype = np.dtype("U") if array.dtype.kind == "T" else np.dtype(array.dtype)
     if array.dtype.kind not in "fiubTUS":
         text = str(array.dtype)[:80]
-        raise DataError("wrong_dtype", f"{name}: found values of type {text}, needs real numbers or text: convert it")
+        raise DataError("wrong_dtype", f"{name}: got values of type {text}, expected real numbers or text. Convert it")
     check_memory_size(name, prod(array.shards or array.chunks) * max(1, array.dtype.itemsize))
     if missing_chunks == "refuse":
         _check_complete(array, path if key is None else path / key, name, len(seen))
@@ -159,8 +159,8 @@ def _check_codecs(path: Path, name: str) -> None:
         if is_file(path / marker):
             for codec in _codecs(json.loads((path / marker).read_bytes())):
                 if codec not in _CODECS:
-                    problem = f"found the codec {codec[:60]!r}, needs one of {', '.join(_PACKERS)}"
-                    raise DataError("missing_source", f"{name}: {problem}: write it with one of these")
+                    problem = f"got the codec {codec[:60]!r}, expected one of {', '.join(_PACKERS)}"
+                    raise DataError("missing_source", f"{name}: {problem}. Write it with one of these")
 
 
 def _codecs(metadata: Any) -> Iterator[str]:
@@ -189,6 +189,6 @@ def _check_complete(array: Any, folder: Path, name: str, n_files: int) -> None:
             else:
                 present, needed = array.nchunks_initialized, array.nchunks
     if present < needed:
-        problem = f"found {present:,} of {needed:,} chunks, the others would be read as {array.fill_value!s:.20}"
+        problem = f"got {present:,} of {needed:,} chunks, the others would be read as {array.fill_value!s:.20}"
         advice = "copy it again, or say missing_chunks: fill where these values are meant"
         raise DataError("missing_source", f"{name}: {problem}: {advice}")

@@ -75,8 +75,8 @@ def _layout(array: Any, name: str) -> tuple[list[int], dict[str, Any]]:
         else:
             is_odd = True
     if sharding is None or is_odd:
-        problem = "found shards that are packed, or hold other shards, so that their chunks cannot be counted"
-        raise DataError("missing_source", f"{name}: {problem}: write it with one kind of shard, and pack the chunks")
+        problem = "got shards that are packed, or hold other shards, so that their chunks cannot be counted"
+        raise DataError("missing_source", f"{name}: {problem}. Write it with one kind of shard, and pack the chunks")
     return order, sharding
 
 
@@ -103,12 +103,12 @@ def _written(file: Path, per_shard: list[int], sharding: dict[str, Any], name: s
         elif codec["name"] in _CHECKSUM_BYTES:
             n_bytes += _CHECKSUM_BYTES[codec["name"]]
         else:
-            problem = f"found a shard's index by the codec {codec['name'][:60]!r}, needs bytes and crc32c"
-            raise DataError("missing_source", f"{name}: {problem}: write it with these")
+            problem = f"got a shard's index by the codec {codec['name'][:60]!r}, expected bytes and crc32c"
+            raise DataError("missing_source", f"{name}: {problem}. Write it with these")
     with open_bytes(file, n_bytes) as content:
         size = content.seek(0, 2)
         if size < n_bytes:
-            problem = f"found a shard of {size:,} bytes, needs an index of {n_bytes:,}"
+            problem = f"got a shard of {size:,} bytes, expected an index of {n_bytes:,}"
             raise DataError("damaged_source", f"{name}: {problem}: it is cut off, copy it again")
         content.seek(0 if sharding.get("index_location", "end") == "start" else size - n_bytes)
         index = np.frombuffer(content.read(16 * prod(per_shard)), dtype=f"{order}u8")

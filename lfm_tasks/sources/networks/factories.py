@@ -98,7 +98,7 @@ def read_recipe(model_name: str, model: TorchModel, catalog: Catalog, memory: Di
 def check_trust(model_name: str, factory: str, args: Mapping[str, Any], catalog: Catalog) -> None:
     """Raise DataError ``untrusted_code`` unless the user said that ``factory``, and what ``args`` load, may run."""
     if not catalog.trust.allows(factory):
-        problem = f"found the factory {factory}, which is code and would run here, and nobody said that it may"
+        problem = f"got the factory {factory}, which is code and would run here, and nobody said that it may"
         advice = f"read it, then say --trust-code, or name its module in {TRUSTED_MODULES}"
         raise DataError("untrusted_code", f"model {model_name}: {problem}: {advice}")
     if catalog.trust.everything:
@@ -303,14 +303,14 @@ def _imported(model_name: str, factory: str) -> Callable[..., Any]:
             found = hasattr(target, name)
         except Exception as error:  # packages that import their parts when they are asked for
             message = f"the factory {factory} cannot be imported ({_error_text(error)})"
-            raise DataError("bad_factory", f"model {model_name}: {message}: install what it needs") from error
+            raise DataError("bad_factory", f"model {model_name}: {message}. Install what it needs") from error
         if not found:
             near = did_you_mean(name, [known for known in dir(target) if not known.startswith("_")])
-            raise DataError("bad_factory", f"model {model_name}: found no {name} in {module_name}{near}")
+            raise DataError("bad_factory", f"model {model_name}: got no {name} in {module_name}{near}")
         target = getattr(target, name)
     if not callable(target):
-        message = f"found a {type(target).__name__} at {factory}, needs something that can be called"
-        raise DataError("bad_factory", f"model {model_name}: {message}: name a function or a class")
+        message = f"got a {type(target).__name__} at {factory}, expected something that can be called"
+        raise DataError("bad_factory", f"model {model_name}: {message}. Name a function or a class")
     function: Callable[..., Any] = target
     return function
 

@@ -134,11 +134,11 @@ def cast_input(
         batch = np.array(values, dtype=dtype, order="C")
     if batch.dtype.kind == "f" and not np.isfinite(batch).all():
         row = np.flatnonzero(~np.isfinite(batch).reshape(len(batch), -1).all(axis=1))[0]
-        problem = f"found NaN or infinite inputs as {batch.dtype}, first in {row_names[row]}"
-        raise DataError("not_finite", f"{name}: {problem}, needs finite numbers: mend the dataset's inputs")
+        problem = f"got NaN or infinite inputs as {batch.dtype}, first in {row_names[row]}"
+        raise DataError("not_finite", f"{name}: {problem}, expected finite numbers. Correct the dataset's inputs")
     if batch.dtype.kind in "iu" and not np.array_equal(batch, values):
-        problem = f"found inputs of {values.dtype} beyond {batch.dtype}, needs numbers that fit"
-        raise DataError("wrong_dtype", f"{name}: {problem}: check the dataset's inputs")
+        problem = f"got inputs of {values.dtype} beyond {batch.dtype}, expected numbers that fit"
+        raise DataError("wrong_dtype", f"{name}: {problem}. Check the dataset's inputs")
     return batch
 
 
@@ -204,7 +204,7 @@ def check_dataset(model: str, dataset: str, inputs: object, has_own: bool) -> No
         ``missing_source`` for a dataset without inputs; ``bad_inputs`` for one whose points are tokens.
     """
     if inputs is None and not has_own:
-        problem = f"model {model}: found no inputs in the dataset {dataset}, needs them to run the network"
+        problem = f"model {model}: got no inputs in the dataset {dataset}, expected them to run the network"
         advice = "add inputs: {path: inputs.npy} to the dataset, or inputs: {name: {path: array.npy}} to the model"
         raise DataError("missing_source", f"{problem}: {advice}")
     if isinstance(inputs, TokenPoints):

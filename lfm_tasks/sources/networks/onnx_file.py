@@ -116,7 +116,7 @@ def _content(path: Path) -> bytes:
         if path.is_file():
             refuse_pointer(path, path.name)
             if path.stat().st_size > MAX_BYTES:
-                raise DataError("unsupported_model", f"{path.name}: found over {MAX_BYTES:,} bytes: export it smaller")
+                raise DataError("unsupported_model", f"{path.name}: got over {MAX_BYTES:,} bytes. Export it smaller")
             return path.read_bytes()
         present = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
     except OSError as error:
@@ -128,7 +128,7 @@ def _parsed(content: bytes, name: str) -> Any:
     import onnx
     from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 
-    needed = "found no ONNX model in it, needs one: export or copy it again"
+    needed = "got no ONNX model in it, expected one. Export or copy it again"
     try:
         model = onnx.ModelProto.FromString(content)
     except DecodeError as error:
@@ -182,7 +182,7 @@ def _data_file(tensor: Any, path: Path) -> Path:
         problem = f"got the values of {shorten(tensor.name)} in {shorten(location)}, expected a file in the same folder"
         raise DataError("unsupported_model", f"{path.name}: {problem}. Export it again, or copy the file there")
     if not file.is_file():
-        problem = f"found no {shorten(location)} beside it, which holds the values of {shorten(tensor.name)}"
+        problem = f"got no {shorten(location)} beside it, which holds the values of {shorten(tensor.name)}"
         raise DataError("missing_source", f"{path.name}: {problem}. Copy both files")
     return file
 
@@ -226,24 +226,24 @@ def _check_tensor(tensor: Any, name: str) -> None:
 
 def _check_dims(tensor: Any, name: str) -> None:
     if prod(max(0, length) for length in tensor.dims) > MAX_BYTES:
-        problem = f"found a tensor of shape {shorten(str(tuple(tensor.dims)))}, needs at most {MAX_BYTES:,} values"
-        raise DataError("unsupported_model", f"{name}: {problem}: export a smaller model")
+        problem = f"got a tensor of shape {shorten(str(tuple(tensor.dims)))}, expected at most {MAX_BYTES:,} values"
+        raise DataError("unsupported_model", f"{name}: {problem}. Export a smaller model")
 
 
 def _check_domain(node: Any, name: str) -> None:
     if node.domain not in _DOMAINS:
-        problem = f"found an operator of the domain {shorten(node.domain)}, needs those of the ONNX standard"
-        raise DataError("unsupported_model", f"{name}: {problem}: export without custom or fused operators")
+        problem = f"got an operator of the domain {shorten(node.domain)}, expected those of the ONNX standard"
+        raise DataError("unsupported_model", f"{name}: {problem}. Export without custom or fused operators")
 
 
 def _refuse_function(_function: Any, name: str) -> None:
-    problem = "found functions of its own, needs plain nodes"
+    problem = "got functions of its own, expected plain nodes"
     raise DataError("unsupported_model", f"{name}: {problem}: inline them with onnx.inliner.inline_local_functions")
 
 
 def _refuse_training(_graphs: Any, name: str) -> None:
-    problem = "found training graphs, needs the network alone"
-    raise DataError("unsupported_model", f"{name}: {problem}: export it for inference")
+    problem = "got training graphs, expected the network alone"
+    raise DataError("unsupported_model", f"{name}: {problem}. Export it for inference")
 
 
 _REFUSED = {
@@ -278,5 +278,5 @@ def _check_rules(model: Any, weights: Mapping[str, np.ndarray], name: str) -> No
     try:
         onnx.checker.check_model(checked)
     except (onnx.checker.ValidationError, ValueError) as error:
-        problem = f"found a graph that breaks the rules of ONNX ({one_line(str(error))})"
-        raise DataError("unsupported_model", f"{name}: {problem}: export it again") from error
+        problem = f"got a graph that breaks the rules of ONNX ({one_line(str(error))})"
+        raise DataError("unsupported_model", f"{name}: {problem}. Export it again") from error

@@ -72,10 +72,10 @@ class OnnxGraph:
         """Return the layer called ``name``; DataError ``unknown_layer`` if there is none."""
         if name in self.layers:
             return self.layers[name]
-        problem = f"{self.name}: found no layer {shorten(name)}"
+        problem = f"{self.name}: got no layer {shorten(name)}"
         if any(name in node.output for node in self.load().model.graph.node):
             advice = "that tensor is not a float (batch, ...): choose another"
-            raise DataError("unknown_layer", f"{problem}, needs a row a point: {advice}")
+            raise DataError("unknown_layer", f"{problem}, expected a row a point: {advice}")
         raise DataError("unknown_layer", problem + did_you_mean(name, self.layers))
 
     def check_rows(self, name: str) -> None:
@@ -139,7 +139,7 @@ def read_layers(file: OnnxFile, batch_size: int) -> OnnxGraph:
         if dtype in _FLOATS and len(dims) > 1 and _is_batch(dims, batch)
     }
     if not layers:
-        raise DataError("unknown_layer", f"{file.name}: found no float tensor (batch, ...), needs one to record")
+        raise DataError("unknown_layer", f"{file.name}: got no float tensor (batch, ...), expected one to record")
     for name in layers:
         try:
             check_layer_name(name)
@@ -162,13 +162,13 @@ def _inputs(file: OnnxFile) -> tuple[list[str], int | None]:
     stored = {tensor.name for tensor in graph.initializer}
     entries = [entry for entry in graph.input if entry.name not in stored]
     if not entries:
-        raise DataError("unsupported_model", f"{file.name}: found 0 inputs, needs one: export it with its input")
+        raise DataError("unsupported_model", f"{file.name}: got 0 inputs, expected one. Export it with its input")
     fixed = {}
     for entry in entries:
         dims = entry.type.tensor_type.shape.dim
         if not dims:
-            problem = f"found an input {shorten(entry.name)} without dimensions, needs (batch, ...)"
-            raise DataError("unsupported_model", f"{file.name}: {problem}: export it with its shape")
+            problem = f"got an input {shorten(entry.name)} without dimensions, expected (batch, ...)"
+            raise DataError("unsupported_model", f"{file.name}: {problem}. Export it with its shape")
         if dims[0].HasField("dim_value"):
             fixed[entry.name] = int(dims[0].dim_value)
     if len(set(fixed.values())) > 1 or min(fixed.values(), default=1) < 1:
@@ -194,8 +194,8 @@ def _inferred_types(file: OnnxFile, inputs: set[str]) -> dict[str, _Type]:
     try:
         inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     except (onnx.shape_inference.InferenceError, ValueError, RuntimeError) as error:
-        problem = f"found types or shapes that do not fit ({one_line(str(error))})"
-        raise DataError("unsupported_model", f"{file.name}: {problem}: export it again") from error
+        problem = f"got types or shapes that do not fit ({one_line(str(error))})"
+        raise DataError("unsupported_model", f"{file.name}: {problem}. Export it again") from error
     types = {info.name: _type(info.type.tensor_type) for info in [*inferred.input, *inferred.value_info]}
     return {name: known for name, known in types.items() if known is not None}
 
@@ -231,8 +231,8 @@ def _refuse_huge(file: OnnxFile, types: Mapping[str, _Type], batch_size: int) ->
     for name, (dtype, dims) in types.items():
         n_bytes = dtype.itemsize * prod(batch_size if dim == _BATCH else _length(dim) or 1 for dim in dims)
         if n_bytes > MAX_BYTES:
-            problem = f"found {n_bytes:,} bytes in {shorten(name)} for {batch_size} points, needs at most {MAX_BYTES:,}"
-            raise DataError("unsupported_model", f"{file.name}: {problem}: export a smaller model")
+            problem = f"got {n_bytes:,} bytes in {shorten(name)} for {batch_size} points, expected {MAX_BYTES:,}"
+            raise DataError("unsupported_model", f"{file.name}: {problem}. Export a smaller model")
 
 
 def _as_facts(graph: OnnxGraph) -> dict[str, Any]:
@@ -327,4 +327,4 @@ def open_session(content: bytes, weights: Mapping[str, np.ndarray], name: str) -
 
 def _stopped(name: str, what: str, error: Exception) -> DataError:
     problem = f"onnxruntime could not {what} it ({one_line(str(error))})"
-    return DataError("unsupported_model", f"{name}: {problem}: check that it runs, or export it again")
+    return DataError("unsupported_model", f"{name}: {problem}. Check that it runs, or export it again")

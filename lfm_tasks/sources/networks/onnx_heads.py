@@ -43,10 +43,10 @@ class Head:
         known = len(shape) == len(self.layer.shape)
         if rows.ndim != 2 or (known and rows.shape[1] != prod(shape)):
             needed = f"(points, {prod(shape) if known else 'features'})"
-            problem = f"found activations of shape {rows.shape}, needs {needed}, as {self.layer.name} was recorded"
+            problem = f"got activations of shape {rows.shape}, expected {needed}, as {self.layer.name} was recorded"
             raise DataError("wrong_shape", f"{self.session.name}: {problem}: carry them into that space first")
         if not np.isfinite(rows).all():
-            problem = "found NaN or infinite activations, needs finite numbers: mend what made them"
+            problem = "got NaN or infinite activations, expected finite numbers. Correct their source"
             raise DataError("not_finite", f"{self.session.name}: {problem}")
         shaped = np.ascontiguousarray(rows.reshape(len(rows), *shape) if known else rows, dtype=self.layer.dtype)
         n_rows = self.batch or _BATCH_ROWS
@@ -84,9 +84,9 @@ def _check_lossless(graph: OnnxGraph, layer: Tensor, pool: str) -> None:
     if len(layer.shape) < 2 or (pool == "flatten" and None not in layer.shape):
         return
     shape = f"({', '.join('any' if length is None else str(length) for length in layer.shape)})"
-    problem = f"found points of shape {shape} in {shorten(layer.name)}, pooled by {pool}"
+    problem = f"got points of shape {shape} in {shorten(layer.name)}, pooled by {pool}"
     advice = "set pool: flatten" if None not in layer.shape else "export it with these dimensions fixed"
-    message = f"{problem}, needs a layer recorded without loss for a head: {advice}, or start at a later layer"
+    message = f"{problem}, expected a layer recorded without loss for a head: {advice}, or start at a later layer"
     raise DataError("unsupported_model", f"{graph.name}: {message}")
 
 
@@ -94,12 +94,12 @@ def _output(graph: OnnxGraph, layer: str, output: str | None) -> str:
     known = (*graph.outputs, *graph.layers)
     if output is None:
         if len(graph.outputs) != 1:
-            problem = f"found {len(graph.outputs)} outputs ({', '.join(map(shorten, graph.outputs[:6]))})"
+            problem = f"got {len(graph.outputs)} outputs ({', '.join(map(shorten, graph.outputs[:6]))})"
             advice = f"name it with head: {{layer: {layer}, output: x}}"
-            raise DataError("unknown_layer", f"{graph.name}: {problem}, needs one: {advice}")
+            raise DataError("unknown_layer", f"{graph.name}: {problem}, expected one: {advice}")
         return graph.outputs[0]
     if output not in known:
-        problem = f"found no output {shorten(output)}"
+        problem = f"got no output {shorten(output)}"
         raise DataError("unknown_layer", f"{graph.name}: {problem}{did_you_mean(output, known)}")
     return output
 
@@ -117,12 +117,12 @@ def _nodes_between(graph: OnnxGraph, proto: Any, start: str, end: str) -> Iterat
         of_input.update(node.output if read & of_input else ())
         of_layer.update(node.output if read & of_layer else ())
     if end not in of_layer:
-        problem = f"found {shorten(end)}, which does not depend on {shorten(start)}"
-        raise DataError("unsupported_model", f"{graph.name}: {problem}: choose a layer before it, or another output")
+        problem = f"got {shorten(end)}, which does not depend on {shorten(start)}"
+        raise DataError("unsupported_model", f"{graph.name}: {problem}. Choose a layer before it, or another output")
     for node in reversed(nodes):
         beside = sorted((tensors_read(node) & of_input) - of_layer)
         if beside and of_layer & set(node.output):
-            problem = f"found that {shorten(end)} depends on {shorten(beside[0])} as well as on {shorten(start)}"
+            problem = f"got that {shorten(end)} depends on {shorten(beside[0])} as well as on {shorten(start)}"
             message = "a head needs a layer that all ways lead through: start at a later layer, where they have met"
             raise DataError("unsupported_model", f"{graph.name}: {problem}, {message}")
         yield node
@@ -178,10 +178,10 @@ def open_head(
     """
     start = layer or (model.head.layer if model.head else None)
     if model.onnx is None:
-        problem = "found no onnx, needs an ONNX graph to cut: export the network"
+        problem = "got no onnx, expected an ONNX graph to cut. Export the network"
         raise DataError("missing_source", f"model {model_name}: {problem}")
     if start is None:
-        problem = "found no head, needs the layer that it starts from: add head: {layer: relu1}"
+        problem = "got no head, expected the layer that it starts from. Add head: {layer: relu1}"
         raise DataError("missing_source", f"model {model_name}: {problem}")
     graph = open_graph(onnx_path(model_name, model.onnx, catalog), 1, memory)
     return cut_head(graph, start, model.head.output if model.head else None, model.onnx.pool)

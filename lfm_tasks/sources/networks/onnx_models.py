@@ -285,9 +285,9 @@ def _check_input(graph: OnnxGraph, needed: Tensor, inputs: Shaped[np.ndarray, "p
     )
     if not fits:
         shape = ", ".join(["points", *("any" if length is None else str(length) for length in needed.shape)])
-        message = f"found inputs of shape {inputs.shape}, needs ({shape})"
+        message = f"got inputs of shape {inputs.shape}, expected ({shape})"
         which = f" for {shorten(needed.name)}" if len(graph.inputs) > 1 else ""
         raise DataError("wrong_shape", f"{graph.name}: {message}{which}: reshape the dataset's inputs")
     if not np.can_cast(inputs.dtype, needed.dtype, casting="same_kind"):
-        message = f"found inputs of type {inputs.dtype}, needs {needed.dtype}"
-        raise DataError("wrong_dtype", f"{graph.name}: {message}: convert the dataset's inputs")
+        message = f"got inputs of type {inputs.dtype}, expected {needed.dtype}"
+        raise DataError("wrong_dtype", f"{graph.name}: {message}. Convert the dataset's inputs")

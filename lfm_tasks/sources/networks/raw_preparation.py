@@ -358,7 +358,7 @@ _IGNORED = (
 
 
 def _stored_settings(name: str, stored: Mapping[str, Any]) -> ImageSettings:
-    """Return the settings in a ``preprocessor_config.json``; DataError ``no_processor`` for steps that are not supported."""
+    """Return the settings in a ``preprocessor_config.json``; DataError ``no_processor`` for unsupported steps."""
     strange = sorted(key for key, value in stored.items() if key not in _IGNORED and value not in (None, False))
     try:
         crop = _sides(stored["crop_size"]) if stored.get("do_center_crop", False) else None

@@ -114,8 +114,8 @@ class Recorder:
 
     def __post_init__(self) -> None:
         if self.inputs.n_rows != len(self.ids):
-            problem = f"found {self.inputs.n_rows} inputs and {len(self.ids)} ids, needs one id an input"
-            raise DataError("bad_ids", f"{self.name}: {problem}: give the ids of these inputs")
+            problem = f"got {self.inputs.n_rows} inputs and {len(self.ids)} ids, expected one id an input"
+            raise DataError("bad_ids", f"{self.name}: {problem}. Give the ids of these inputs")
 
     @cached_property
     def identity(self) -> Mapping[str, str]:
@@ -186,8 +186,8 @@ class Recorder:
         """
         n_rows = self.batch_rows if self.fills else len(rows)
         if values.ndim < 2 or len(values) != n_rows:
-            problem = f"found {values.shape} for {n_rows} points, needs a row a point"
-            raise DataError("wrong_shape", f"{self.name}: {layer}: {problem}: leave it out with layers: ['!{layer}']")
+            problem = f"got {values.shape} for {n_rows} points, expected a row a point"
+            raise DataError("wrong_shape", f"{self.name}: {layer}: {problem}. Leave it out with layers: ['!{layer}']")
         values = values[: len(rows)]
         mask = None if inputs.valid is None or values.ndim == 2 else inputs.valid[: len(rows)]
         if mask is not None and values.shape[:2] != mask.shape:

@@ -171,7 +171,7 @@ class TorchSource:
         yield from self._recorder.record(rows, run)
         if rows.size and state_digest(module) != self._facts.state:
             problem = "the forward pass changes the network's own buffers, so that rows depend on those before them"
-            raise DataError("unsupported_model", f"{self._recorder.name}: {problem}: make eval() stop that")
+            raise DataError("unsupported_model", f"{self._recorder.name}: {problem}. Make eval() stop that")
 
     @cached_property
     def _facts(self) -> NetworkFacts:
@@ -249,7 +249,7 @@ class TorchSource:
     def _check_layer(self, name: str) -> None:
         layers = self._facts.layers
         if name not in layers:
-            problem = f"{self._recorder.name}: found no module {name[:100]!r}"
+            problem = f"{self._recorder.name}: got no module {name[:100]!r}"
             raise DataError("unknown_layer", problem + did_you_mean(name, layers))
         shape = layers[name]
         if isinstance(shape, str):

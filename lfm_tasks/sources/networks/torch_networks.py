@@ -35,7 +35,7 @@ def build_network(recipe: Recipe, catalog: Catalog) -> TorchNetwork:
     with _seeded_generator(torch):
         built = run_factory(recipe, catalog)
     if not isinstance(built.value, torch.nn.Module):
-        problem = f"found a {type(built.value).__name__} from the factory {recipe.factory}, needs a torch.nn.Module"
+        problem = f"got a {type(built.value).__name__} from the factory {recipe.factory}, expected a torch.nn.Module"
         raise DataError("bad_factory", f"model {recipe.model}: {problem}: return the network")
     module = built.value
     if recipe.weights is not None:
@@ -117,8 +117,8 @@ def load_weights(module: Any, path: Path, name: str) -> None:
         missing, unexpected = safetensors.torch.load_model(module, path, strict=False)
     except Exception as error:
         detail = one_line(str(error))
-        problem = f"cannot be put into the network ({detail}), needs one tensor for each of its own"
-        raise DataError("bad_weights", f"{name}: {problem}: load them in the factory instead") from error
+        problem = f"cannot be put into the network ({detail}), expected one tensor for each of its own"
+        raise DataError("bad_weights", f"{name}: {problem}. Load them in the factory instead") from error
     if missing or unexpected:
         raise DataError("bad_weights", f"{name}: {_mismatch(sorted(missing), sorted(unexpected))}")
 
@@ -143,7 +143,7 @@ def _bytes() -> Any:
 
 def _check_file(path: Path, name: str) -> None:
     if path.suffix != ".safetensors":
-        problem = f"found a {path.suffix or 'nameless'} file, needs .safetensors, which cannot hold code"
+        problem = f"got a {path.suffix or 'nameless'} file, expected .safetensors, which cannot hold code"
         advice = "safetensors.torch.save_model(model, 'model.safetensors') writes one"
         raise DataError("bad_weights", f"{name}: {problem}: {advice}")
     if not path.is_file():
@@ -152,12 +152,12 @@ def _check_file(path: Path, name: str) -> None:
 
 def _check_tensor(name: str, stored: Any, wanted: Any) -> None:
     if stored.shape != wanted.shape:
-        shapes = f"found the shape {tuple(stored.shape)}, needs {tuple(wanted.shape)}"
+        shapes = f"got the shape {tuple(stored.shape)}, expected {tuple(wanted.shape)}"
         raise DataError("bad_weights", f"{name}: {shapes}: check the factory's args")
     # Integers in place of floats are quantized: numbers of another scale.
     same_kind = stored.dtype.is_floating_point == wanted.dtype.is_floating_point
     if not same_kind or _promoted(stored.dtype, wanted.dtype) != wanted.dtype:
-        types = f"found {stored.dtype}, needs {wanted.dtype} or what it holds without loss"
+        types = f"got {stored.dtype}, expected {wanted.dtype} or what it holds without loss"
         raise DataError("bad_weights", f"{name}: {types}: save it so, or let the factory build in {stored.dtype}")
 
 
@@ -170,10 +170,10 @@ def _promoted(stored: Any, wanted: Any) -> Any:
 def _mismatch(missing: list[str], unexpected: list[str]) -> str:
     parts = []
     if missing:
-        parts.append(f"found nothing for {len(missing)} tensors, {missing[0]!r} first")
+        parts.append(f"got nothing for {len(missing)} tensors, {missing[0]!r} first")
     if unexpected:
         hint = did_you_mean(unexpected[0], missing) if missing else ""
-        parts.append(f"found {len(unexpected)} tensors that the network has not, {unexpected[0]!r} first{hint}")
+        parts.append(f"got {len(unexpected)} tensors that the network has not, {unexpected[0]!r} first{hint}")
     return f"{'; '.join(parts)}; needs exactly the network's own: check factory, args and weights"
 
 
@@ -213,7 +213,7 @@ def torch_version(model_name: str) -> str:
 
 
 def _no_torch(model_name: str, found: str) -> DataError:
-    problem = f"found no PyTorch ({found}), needs it to run this network"
+    problem = f"got no PyTorch ({found}), expected it to run this network"
     return DataError("missing_package", f'model {model_name}: {problem}: pip install "lfm-atlas[torch]"')
 
 

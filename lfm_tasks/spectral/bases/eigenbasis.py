@@ -264,18 +264,18 @@ def spectral_basis(graph: csr_array[Any], n_eigenpairs: int) -> Basis:
     """
     n_points = graph.shape[0]
     if n_eigenpairs < 1:
-        raise ValueError(f"n_eigenpairs is {n_eigenpairs}, needs at least 1")
+        raise ValueError(f"got n_eigenpairs {n_eigenpairs}, expected at least 1")
     if n_points <= n_eigenpairs:
         raise DataError(
             "too_few_points",
-            f"found {n_points} points, {n_eigenpairs} eigenpairs need at least {n_eigenpairs + 1}: "
-            "lower n_eigenpairs, or give more points",
+            f"got {n_points} points, expected at least {n_eigenpairs + 1} for {n_eigenpairs} eigenpairs. "
+            "Lower n_eigenpairs, or give more points",
         )
     n_components = int(connected_components(graph, directed=False)[0])
     if n_components != 1:
         raise DataError(
             "disconnected",
-            f"graph has {n_components} components, needs 1: raise n_neighbors, or join the components first",
+            f"got a graph of {n_components} components, expected 1. Raise n_neighbors, or join the components first",
         )
     affinities, vectors, solver = _largest(graph, n_eigenpairs + 1)
     eigenvalues = np.clip(1 - affinities, 0, 2)

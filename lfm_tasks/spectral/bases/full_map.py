@@ -33,8 +33,8 @@ def full_map(
     Examples
     --------
     >>> basis = np.eye(3)[:, :2]
-    >>> full_map(basis, -basis).tolist()
-    [[-1.0, -0.0], [-0.0, -1.0]]
+    >>> full_map(basis, basis[:, ::-1]).tolist()
+    [[0.0, 1.0], [1.0, 0.0]]
     """
     return target_rows.T @ source_rows
 
@@ -96,7 +96,7 @@ def whitened_rows(rows: Float[np.ndarray, "points eigenpairs"]) -> Float[np.ndar
     if len(rows) < rows.shape[1] or values[0] <= 1e-10 * values[-1]:
         raise DataError(
             "little_overlap",
-            f"found {len(rows)} common points, too few to tell {rows.shape[1]} eigenvectors apart: lower n_eigenpairs",
+            f"got {len(rows)} common points, too few to tell {rows.shape[1]} eigenvectors apart. Lower n_eigenpairs",
         )
     return rows @ (vectors / np.sqrt(values)) @ vectors.T
 
@@ -215,7 +215,7 @@ def _energy(maps: Float[np.ndarray, "*stack target source"]) -> Float[np.ndarray
 def _ratio(part: Float[np.ndarray, "*stack"], whole: Float[np.ndarray, "*stack"]) -> Float[np.ndarray, "*stack"]:
     """Return part/whole; a map that is all zero has no score."""
     if np.any(whole == 0):
-        raise ValueError("found a map of zeros only, which has no score")
+        raise ValueError("got a map of zeros only, which has no score")
     return np.asarray(part / whole)
 
 

@@ -83,7 +83,7 @@ def join_components(
         graph = csr_array(graph.maximum(bridge + bridge.T))
         fewer, labels = connected_components(graph, directed=False)
         if fewer >= n_components:
-            raise DataError("disconnected", f"the graph has {n_before} components, needs 1: raise n_neighbors")
+            raise DataError("disconnected", f"got a graph of {n_before} components, expected 1. Raise n_neighbors")
         n_components = fewer
     graph.sort_indices()
     return graph, n_before

@@ -42,7 +42,7 @@ class GraphKernel:
 def find_kernel(name: str) -> GraphKernel:
     """Return the kernel called ``name``; ValueError if there is none."""
     if name not in KERNELS:
-        raise ValueError(f"found the graph kernel {name!r}, needs one of {', '.join(KERNELS)}")
+        raise ValueError(f"got the graph kernel {name!r}, expected one of {', '.join(KERNELS)}")
     return KERNELS[name]
 
 

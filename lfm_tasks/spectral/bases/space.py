@@ -185,12 +185,12 @@ def extend_basis(basis: Basis, graph: csr_array[Any], weights: csr_array[Any]) -
     affinities = 1 - basis.eigenvalues
     if np.abs(affinities).min() < _SMALLEST_AFFINITY:
         worst = float(basis.eigenvalues[np.abs(affinities).argmin()])
-        raise DataError("inaccurate", f"found the eigenvalue {worst:.4f}, too near to 1 to extend: lower n_eigenpairs")
+        raise DataError("inaccurate", f"got the eigenvalue {worst:.4f}, too near to 1 to extend. Lower n_eigenpairs")
     degrees = np.asarray(graph.sum(axis=1)).ravel()
     new_degrees = np.asarray(weights.sum(axis=1)).ravel()
     if not new_degrees.all():
         raise DataError(
-            "disconnected", f"found {int((new_degrees == 0).sum())} new points without a neighbor: raise n_neighbors"
+            "disconnected", f"got {int((new_degrees == 0).sum())} new points without a neighbor. Raise n_neighbors"
         )
     spread = np.asarray(weights @ (basis.eigenvectors / np.sqrt(degrees)[:, None]))
     return spread / np.sqrt(new_degrees)[:, None] / affinities
@@ -305,7 +305,7 @@ def orthonormal(vectors: Float[np.ndarray, "points eigenpairs"]) -> Float[np.nda
             factor = np.linalg.cholesky(vectors.T @ vectors)
         except np.linalg.LinAlgError as error:
             message = "the extended eigenvectors hardly differ"
-            raise DataError("inaccurate", f"{message}: raise graph.landmarks, or lower n_eigenpairs") from error
+            raise DataError("inaccurate", f"{message}. Raise graph.landmarks, or lower n_eigenpairs") from error
         vectors = vectors @ solve_triangular(factor, np.eye(len(factor)), lower=True).T
     return fix_signs(vectors)
 

@@ -271,8 +271,8 @@ def tile_sums(tiles: Sequence[tuple[TileSource, TileTargets]]) -> MapSums:
             reached = end
     map_loops.gram_sums(waiting[: reached - summed], sums[:5, summed:reached])
     if (sums[3] == 0).any():
-        raise ValueError("found a map of zeros only, which has no score: its descriptors say nothing of the target")
+        raise ValueError("got a map of zeros only, which has no score: its descriptors say nothing of the target")
     if not np.isfinite(sums).all():
-        raise ValueError("found a map with entries that are not finite: check the descriptors")
+        raise ValueError("got a map with entries that are not finite. Check the descriptors")
     off, diagonal, apart, squares, capped, crossed = sums.astype(np.float64)
     return MapSums(off, diagonal, apart, squares, capped, crossed, (n_target, n_source))

@@ -133,11 +133,11 @@ def check_fit(source: DescriptorCoefficients, target: DescriptorCoefficients, we
     """Raise ValueError unless both sides have the same descriptors and the penalty determines what they leave."""
     if source.coefficients.shape[1] != target.coefficients.shape[1]:
         raise ValueError(
-            f"found {source.coefficients.shape[1]} source and {target.coefficients.shape[1]} target descriptors: "
+            f"got {source.coefficients.shape[1]} source and {target.coefficients.shape[1]} target descriptors: "
             "both sides need the same ones, in the same order"
         )
     if weight <= 0:
-        raise ValueError(f"weight is {weight}, needs to be positive")
+        raise ValueError(f"got the weight {weight}, expected a positive one")
 
 
 def descriptor_operators(
@@ -240,5 +240,5 @@ def _conjugate_gradients(apply, side, diagonal, *, tolerance: float = 1e-10):  #
         direction = scaled + (energy / before) * direction
     raise DataError(
         "inaccurate",
-        f"found a residual of {np.linalg.norm(residual):.1e}, needs {goal:.1e}: raise the mask's weight",
+        f"got a residual of {np.linalg.norm(residual):.1e}, expected {goal:.1e}. Raise the mask's weight",
     )

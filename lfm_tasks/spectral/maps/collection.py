@@ -39,18 +39,18 @@ def check_collection(collection: Collection) -> Collection:
     """
     edges = collection.edges
     if len(edges) != len(collection.maps) or not len(edges):
-        raise ValueError(f"found {len(edges)} edges and {len(collection.maps)} maps, needs one map an edge, at least 1")
+        raise ValueError(f"got {len(edges)} edges and {len(collection.maps)} maps, expected one map an edge, at least 1")
     if edges.min() < 0 or edges.max() >= collection.n_spaces or (edges[:, 0] == edges[:, 1]).any():
-        raise ValueError(f"found an edge outside {collection.n_spaces} spaces, or from a space to itself")
+        raise ValueError(f"got an edge outside {collection.n_spaces} spaces, or from a space to itself")
     if len(np.unique(edges, axis=0)) < len(edges):
-        raise ValueError("found an ordered pair twice, needs each once")
+        raise ValueError("got an ordered pair twice, expected each once")
     reached = {0}
     for _ in range(collection.n_spaces):
         reached |= {int(b) for a, b in edges if a in reached} | {int(a) for a, b in edges if b in reached}
     if len(reached) < collection.n_spaces:
         n_apart = collection.n_spaces - len(reached)
-        message = f"found {n_apart} of {collection.n_spaces} spaces that no map leads to"
-        raise DataError("disconnected", f"{message}, needs one collection: add maps")
+        message = f"got {n_apart} of {collection.n_spaces} spaces that no map leads to"
+        raise DataError("disconnected", f"{message}, expected one collection. Add maps")
     return collection
 
 
@@ -160,7 +160,7 @@ def fit_shared_basis(collection: Collection, n_modes: int, *, n_rounds: int = 30
     check_collection(collection)
     n_eigenpairs = collection.maps.shape[1]
     if not 1 <= n_modes <= n_eigenpairs:
-        raise DataError("too_few_points", f"found {n_eigenpairs} eigenpairs, {n_modes} shared modes need as many")
+        raise DataError("too_few_points", f"got {n_eigenpairs} eigenpairs, expected at least {n_modes} for as many shared modes")
     weights = np.ones(len(collection.edges))
     coefficients = _smallest_modes(collection, weights, n_modes)
     for _ in range(n_rounds):
@@ -195,7 +195,7 @@ def fit_new_space(
 ) -> Float[np.ndarray, "eigenpairs modes"]:
     """Return Y of a space that arrives later, the orthonormal mean of C_{i→new} Y_i; one map is enough."""
     if len(maps) != len(spaces) or not len(maps):
-        raise ValueError(f"found {len(maps)} maps for {len(spaces)} spaces, needs one a space, at least 1")
+        raise ValueError(f"got {len(maps)} maps for {len(spaces)} spaces, expected one a space, at least 1")
     return _orthonormal(np.einsum("nij,njm->im", maps, shared.coefficients[spaces]))
 
 

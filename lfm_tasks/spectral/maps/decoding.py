@@ -55,7 +55,7 @@ def scaled_rows(basis: Basis, n_eigenpairs: int) -> Float[np.ndarray, "points mo
     n_points, n_held = basis.eigenvectors.shape
     if n_eigenpairs > n_held:
         raise DataError(
-            "too_few_points", f"found {n_held} eigenpairs, the map needs {n_eigenpairs}: raise n_eigenpairs"
+            "too_few_points", f"got {n_held} eigenpairs, expected {n_eigenpairs} for the map. Raise n_eigenpairs"
         )
     return np.sqrt(n_points) * basis.eigenvectors[:, :n_eigenpairs]
 

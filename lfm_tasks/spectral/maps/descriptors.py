@@ -47,7 +47,7 @@ def check_anchors(anchors: Anchors, n_source: int, n_target: int) -> Anchors:
     2
     """
     if len(anchors.source) != len(anchors.target):
-        raise ValueError(f"found {len(anchors.source)} source and {len(anchors.target)} target rows, needs pairs")
+        raise ValueError(f"got {len(anchors.source)} source and {len(anchors.target)} target rows, expected pairs")
     check_anchor_rows(anchors.source, n_source)
     check_anchor_rows(anchors.target, n_target)
     return anchors
@@ -56,17 +56,17 @@ def check_anchors(anchors: Anchors, n_source: int, n_target: int) -> Anchors:
 def check_anchor_rows(rows: Int[np.ndarray, " anchors"], n_points: int) -> None:
     """Raise `DataError` unless ``rows`` are at least two distinct rows of a space of ``n_points``."""
     if len(rows) < 2:
-        raise DataError("few_anchors", f"found {len(rows)} anchors, needs at least 2: give more known pairs")
+        raise DataError("few_anchors", f"got {len(rows)} anchors, expected at least 2. Give more known pairs")
     outside = rows[(rows < 0) | (rows >= n_points)]
     if len(outside):
         raise DataError(
             "bad_anchors",
-            f"found anchor row {outside[0]} in a space of {n_points} points: rows count from 0 to {n_points - 1}",
+            f"got anchor row {outside[0]} in a space of {n_points} points: rows count from 0 to {n_points - 1}",
         )
     values, counts = np.unique(rows, return_counts=True)
     if (counts > 1).any():
         raise DataError(
-            "bad_anchors", f"found anchor row {values[counts > 1][0]} more than once: give each row one partner"
+            "bad_anchors", f"got anchor row {values[counts > 1][0]} more than once. Give each row one partner"
         )
 
 
@@ -83,7 +83,7 @@ def cosine_descriptors(
     """
     check_anchor_rows(anchors, len(activations))
     if not activations.any(axis=1).all():
-        raise DataError("zero_rows", "found all-zero rows, which have no direction: use geodesic descriptors")
+        raise DataError("zero_rows", "got all-zero rows, which have no direction. Use geodesic descriptors")
     rows = comparable_rows(activations, "angular")
     return np.asarray(np.clip(1 - rows @ rows[anchors].T, 0, 2))
 
@@ -115,7 +115,7 @@ def geodesic_descriptors(
     distances = dijkstra(graph, directed=False, indices=anchors).T
     if np.isinf(distances).any():
         n_apart = int(np.isinf(distances).any(axis=1).sum())
-        raise DataError("disconnected", f"found {n_apart} points without a path to some anchor: raise n_neighbors")
+        raise DataError("disconnected", f"got {n_apart} points without a path to some anchor. Raise n_neighbors")
     return np.exp(-(distances**2))
 
 
@@ -167,8 +167,8 @@ def label_descriptors(
     if len(np.unique(classes)) < 2 or len(absent):
         raise DataError(
             "one_class",
-            f"found {len(np.unique(classes))} classes, {len(absent)} of them without a point; needs 2 or more, each "
-            "with points: take the classes that both spaces have, or use anchors",
+            f"got {len(np.unique(classes))} classes, {len(absent)} of them without a point; needs 2 or more, each "
+            "with points. Take the classes that both spaces have, or use anchors",
         )
     indicators = (labels[:, None] == classes).astype(np.float64)
     return np.asarray(normalized_adjacency(graph) @ indicators)
@@ -228,7 +228,7 @@ def _moving_lengths(
     if flat.any():
         raise DataError(
             "constant",
-            f"found {int(flat.sum())} descriptors that are constant over the space: drop them, or choose other anchors",
+            f"got {int(flat.sum())} descriptors that are constant over the space. Drop them, or choose other anchors",
         )
     return moving
 
@@ -236,6 +236,6 @@ def _moving_lengths(
 def _moving_modes(basis: Basis) -> tuple[Float[np.ndarray, " modes"], Float[np.ndarray, "points modes"]]:
     """Return the eigenvalues and squared eigenvectors without the trivial mode, scaled to mean 1."""
     if len(basis.eigenvalues) < 3:
-        message = f"found {len(basis.eigenvalues)} eigenpairs"
+        message = f"got {len(basis.eigenvalues)} eigenpairs"
         raise DataError("too_few_points", f"{message}, signatures need at least 3: raise n_eigenpairs")
     return basis.eigenvalues[1:], len(basis.eigenvectors) * basis.eigenvectors[:, 1:] ** 2

@@ -77,7 +77,7 @@ def _describe(space: SpectralSpace, rows: Int[np.ndarray, " anchors"], descripto
         return geodesic_descriptors(space.neighbors, rows)
     if descriptor == "cosine":
         return cosine_descriptors(from_center(space.activations, space.center), rows)
-    raise ValueError(f"found the descriptor {descriptor!r}, needs one of {', '.join(_KINDS)}")
+    raise ValueError(f"got the descriptor {descriptor!r}, expected one of {', '.join(_KINDS)}")
 
 
 LABEL_STARTS = tuple(Start("labels", n) for n in (10, 20, 30))
@@ -120,7 +120,7 @@ def fit_from_labels(
     """
     for space, labels, side in ((source, source_labels, "source"), (target, target_labels, "target")):
         if len(labels) != len(space):
-            raise ValueError(f"found {len(labels)} labels for {len(space)} {side} points, needs one each")
+            raise ValueError(f"got {len(labels)} labels for {len(space)} {side} points, expected one each")
     classes = np.intersect1d(source_labels, target_labels)
     functions = (
         label_descriptors(source.graph, source_labels, classes=classes),

@@ -71,8 +71,8 @@ def zoomout(
     if len(target_rows) < n_target or start.shape[0] > n_target or start.shape[1] > n_source:
         raise DataError(
             "too_few_points",
-            f"found {len(target_rows)} samples and a start of {start.shape} for {n_target} × {n_source} modes: "
-            "raise n_samples, or start smaller",
+            f"got {len(target_rows)} samples and a start of {start.shape} for {n_target} × {n_source} modes. "
+            "Raise n_samples, or start smaller",
         )
     current = start
     for low_target, low_source in _sizes(start.shape, (n_target, n_source), step, n_final):

@@ -233,27 +233,27 @@ def check_activations(
 ) -> Float[np.ndarray, "points features"]:
     """Return ``activations`` if a graph can be built on them, else raise `DataError`."""
     if n_neighbors < 1:
-        raise ValueError(f"n_neighbors is {n_neighbors}, needs at least 1")
+        raise ValueError(f"got n_neighbors {n_neighbors}, expected at least 1")
     if len(activations) <= n_neighbors:
         raise DataError(
             "too_few_points",
-            f"found {len(activations)} points, {n_neighbors} neighbors need at least {n_neighbors + 1}: "
-            "lower n_neighbors, or give more points",
+            f"got {len(activations)} points, expected at least {n_neighbors + 1} for {n_neighbors} neighbors. "
+            "Lower n_neighbors, or give more points",
         )
     finite = np.isfinite(activations)
     if not finite.all():
         row, column = np.argwhere(~finite)[0]
         raise DataError(
             "not_finite",
-            f"found {np.count_nonzero(~finite)} NaN or infinite values, first in row {row}, column {column}: "
+            f"got {np.count_nonzero(~finite)} NaN or infinite values, first in row {row}, column {column}: "
             "all must be finite; record the activations again, or drop the layer",
         )
     if (activations == activations[0]).all():
-        raise DataError("constant", "found the same activations for every point: drop the layer, it says nothing")
+        raise DataError("constant", "got the same activations for every point. Drop the layer, it says nothing")
     if metric == "angular" and (zero := int(np.count_nonzero(~activations.any(axis=1)))):
         raise DataError(
             "zero_rows",
-            f"found {zero} all-zero rows, which have no direction: set graph.metric to euclidean, or drop the layer",
+            f"got {zero} all-zero rows, which have no direction. Set graph.metric to euclidean, or drop the layer",
         )
     return activations
 

@@ -56,11 +56,11 @@ def fit_coordinates(
     [[0.0, 3.0]]
     """
     if len(source_rows) < 2:
-        raise DataError("few_anchors", f"found {len(source_rows)} pairs, needs at least 2: give more known pairs")
+        raise DataError("few_anchors", f"got {len(source_rows)} pairs, expected at least 2. Give more known pairs")
     source_mean, target_mean = source_rows.mean(axis=0), target_rows.mean(axis=0)
     centered, images = source_rows - source_mean, target_rows - target_mean
     if not (centered.any() and images.any()):
-        raise DataError("constant", "found pairs that are all one point: give distinct ones")
+        raise DataError("constant", "got pairs that are all one point. Give distinct ones")
     matrix = _FITS[method](centered, images, ridge)
     return Alignment(source_mean, target_mean, matrix)
 

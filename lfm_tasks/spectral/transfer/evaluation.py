@@ -27,9 +27,9 @@ def stratified_folds(labels: Shaped[np.ndarray, " points"], *, seed: int = 0) ->
 
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) < 2:
-        raise DataError("one_class", f"found {len(classes)} classes, a probe needs at least 2: give other labels")
+        raise DataError("one_class", f"got {len(classes)} classes, expected at least 2 for a probe. Give other labels")
     if counts.min() < N_FOLDS:
-        rare = f"found {counts.min()} points of class {str(classes[counts.argmin()])[:60]!r}"
+        rare = f"got {counts.min()} points of class {str(classes[counts.argmin()])[:60]!r}"
         raise DataError("one_class", f"{rare}, a probe needs {N_FOLDS} of each: give more points, or fewer classes")
     folds = np.empty(len(labels), dtype=np.int32)
     splitter = StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed)
@@ -127,7 +127,7 @@ def class_normal(
     """
     if inside.all() or not inside.any():
         raise DataError(
-            "one_class", f"found {int(inside.sum())} of {len(inside)} points in a class, needs some of both"
+            "one_class", f"got {int(inside.sum())} of {len(inside)} points in a class, expected some of both"
         )
     from sklearn.svm import LinearSVC  # takes a second to import
 
@@ -214,8 +214,8 @@ def tsne(
     from sklearn.manifold import TSNE  # takes a second to import
 
     if len(rows) <= perplexity:
-        message = f"found {len(rows)} points, t-SNE with perplexity {perplexity:g} needs more of them"
-        raise DataError("too_few_points", f"{message}: lower atlas.embeddings.perplexity, or give more points")
+        message = f"got {len(rows)} points, expected more for t-SNE with perplexity {perplexity:g}"
+        raise DataError("too_few_points", f"{message}. Lower atlas.embeddings.perplexity, or give more points")
     wide = np.pad(rows.astype(np.float64), [(0, 0), (0, max(0, 2 - rows.shape[1]))])
     if metric == "angular":
         wide /= np.maximum(np.linalg.norm(wide, axis=1, keepdims=True), np.finfo(float).tiny)

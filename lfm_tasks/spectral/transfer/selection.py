@@ -100,7 +100,7 @@ def choose_alignment(source: SpectralSpace, target: SpectralSpace, anchors: Anch
     """
     check_anchors(anchors, len(source), len(target))
     if len(anchors) < 3:
-        raise DataError("few_anchors", f"found {len(anchors)} anchors, choosing needs at least 3: give more pairs")
+        raise DataError("few_anchors", f"got {len(anchors)} anchors, expected at least 3 to choose a map by. Give more pairs")
     fit = _fit_or_none(source, target, anchors)
     partners = None if fit is None else source.activations[fit.matches]
     pairs = Pairs(source.activations, target.activations, anchors, partners)
@@ -256,8 +256,8 @@ def choose_from_all_pairs(
         ``few_anchors`` for fewer than ten pairs: fifths of them would be single ones.
     """
     if len(source_rows) < 2 * _N_LABEL_FOLDS:
-        message = f"found {len(source_rows)} pairs, a map of all of them needs at least {2 * _N_LABEL_FOLDS}"
-        raise DataError("few_anchors", f"{message}: give more points that both spaces have")
+        message = f"got {len(source_rows)} pairs, expected at least {2 * _N_LABEL_FOLDS} for a map of all of them"
+        raise DataError("few_anchors", f"{message}. Give more points that both spaces have")
     final: dict[str, Alignment] = {name: fit_coordinates(source_rows, target_rows, method=name) for name in _METHODS}
     ranks = np.empty((len(source_rows), len(_METHODS)))
     order = np.random.default_rng(seed).permutation(len(source_rows))
@@ -405,7 +405,7 @@ class FittedMap:
         """
         width = len(self.choice.alignment.source_mean)
         if rows.shape[1] != width:
-            raise DataError("wrong_shape", f"found {rows.shape[1]} features, the map needs {width}: rows of its source")
+            raise DataError("wrong_shape", f"got {rows.shape[1]} features, expected {width}: rows of the map's source")
         return transfer_coordinates(self.choice.alignment, np.asarray(rows, dtype=np.float64))
 
     def __str__(self) -> str:
@@ -456,12 +456,12 @@ def fit_map(
     """
     pairs = np.asarray(anchors)
     if pairs.dtype.kind not in "iu" or pairs.ndim not in (1, 2) or (pairs.ndim == 2 and pairs.shape[1] != 2):
-        message = f"found anchors of type {pairs.dtype} and shape {pairs.shape}"
-        raise DataError("bad_anchors", f"{message}, needs row numbers, (anchors,) or (anchors, 2)")
+        message = f"got anchors of type {pairs.dtype} and shape {pairs.shape}"
+        raise DataError("bad_anchors", f"{message}, expected row numbers, (anchors,) or (anchors, 2)")
     columns = (pairs, pairs) if pairs.ndim == 1 else (pairs[:, 0], pairs[:, 1])
     known = Anchors(*(column.astype(np.int64) for column in columns))
     for side, rows in (("source", source), ("target", target)):
         if not np.isfinite(rows).all():
-            raise DataError("not_finite", f"found NaN or infinite values in the {side}, needs finite numbers")
+            raise DataError("not_finite", f"got NaN or infinite values in the {side}, expected finite numbers")
     spaces = [spectral_space(np.asarray(rows, np.float64), n_eigenpairs=n_eigenpairs) for rows in (source, target)]
     return FittedMap(choose_alignment(spaces[0], spaces[1], known, seed=seed))

@@ -287,8 +287,8 @@ def _refuse_zero_rows(chunks: Chunks, method: BasisMethod) -> None:
     """Raise what `check_activations` would raise for the rows that are no landmarks: it never sees them."""
     n_zero = sum(int(np.count_nonzero(~chunk.any(axis=1))) for chunk in chunks())
     if n_zero and method.graph.metric == "angular":
-        problem = f"found {n_zero} all-zero rows, which have no direction"
-        raise DataError("zero_rows", f"{problem}: set graph.metric to euclidean, or drop the layer")
+        problem = f"got {n_zero} all-zero rows, which have no direction"
+        raise DataError("zero_rows", f"{problem}. Set graph.metric to euclidean, or drop the layer")
 
 
 def _neighbors(activations: Float[np.ndarray, "points features"], method: BasisMethod) -> tuple[Neighbors, float]:

@@ -172,7 +172,7 @@ def _folds(labels: Shaped[np.ndarray, " points"], seed: int) -> tuple[Int[np.nda
     """Return the fold that tests each point, -1 for points without a label, and why there are none at all."""
     folds, is_labeled = np.full(len(labels), -1, dtype=np.int32), labels != ""
     if not is_labeled.any():
-        return folds, "found no labels in the dataset, a probe needs classes: give it labels"
+        return folds, "got no labels in the dataset, expected classes for a probe. Give it labels"
     try:
         folds[is_labeled] = stratified_folds(labels[is_labeled], seed=seed)
     except DataError as error:

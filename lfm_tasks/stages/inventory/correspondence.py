@@ -22,7 +22,7 @@ from lfm_tasks.stores.units.store import UnitStore, digest, ids_digest
 
 @dataclass(frozen=True)
 class Correspondence:
-    """From what maps are fitted, and how; ``anchor_ids`` are known pairs, or ``n_anchors`` common ids are drawn."""
+    """The data and method of map fits; ``anchor_ids`` are known pairs, or ``n_anchors`` common ids are drawn."""
 
     regime: Literal["full", "anchors", "labels", "unsupervised"] = "full"
     mask: Mask = "resolvent"
@@ -69,7 +69,7 @@ def _rows_of(
     rows = np.minimum(np.searchsorted(known, ids), len(known) - 1)
     unknown = known[rows] != ids
     if unknown.any():
-        problem = f"found {int(unknown.sum())} ids without {missing}, first {ascii(str(ids[unknown][0]))[:60]}"
+        problem = f"got {int(unknown.sum())} ids without {missing}, first {ascii(str(ids[unknown][0]))[:60]}"
         raise DataError(reason, f"{problem}: {remedy}")
     return rows
 
@@ -86,11 +86,11 @@ def load_correspondence(maps: MapsConfig, dataset: str, rows: DatasetRows, catal
     """
     n_eigenpairs = catalog.atlas.numbers(len(rows.ids if rows.points is None else rows.points)).n_eigenpairs
     if maps.regime != "full" and maps.refine == "zoomout" and maps.n_samples < n_eigenpairs:
-        found = f"found n_samples {maps.n_samples} and n_eigenpairs {n_eigenpairs}, needs as many samples"
-        raise DataError("too_few_points", f"{found}: raise n_samples, or lower n_eigenpairs")
+        found = f"got n_samples {maps.n_samples} and n_eigenpairs {n_eigenpairs}, expected as many samples"
+        raise DataError("too_few_points", f"{found}. Raise n_samples, or lower n_eigenpairs")
     if maps.regime == "labels" and rows.labels is None:
-        found = f"found regime labels, and no labels in the dataset {dataset}"
-        raise DataError("missing_source", f"{found}: add labels: {{path: labels.npy}} to it, or choose another regime")
+        found = f"got regime labels, and no labels in the dataset {dataset}"
+        raise DataError("missing_source", f"{found}. Add labels: {{path: labels.npy}} to it, or choose another regime")
     if maps.anchors is None:
         return FULL_CORRESPONDENCE if maps.regime == "full" else _correspondence(maps)
     if maps.anchors.ids is None:
@@ -98,10 +98,10 @@ def load_correspondence(maps: MapsConfig, dataset: str, rows: DatasetRows, catal
     file = DatasetFile(path=maps.anchors.ids.path, key=maps.anchors.ids.key)
     ids = read_ids(file, catalog, dataset=dataset)
     if len(ids) < 2:
-        raise DataError("few_anchors", f"{file.path}: found {len(ids)} anchors, needs at least 2: give more ids")
+        raise DataError("few_anchors", f"{file.path}: got {len(ids)} anchors, expected at least 2. Give more ids")
     unknown = np.setdiff1d(ids, rows.ids)
     if len(unknown):
-        found = f"found {len(unknown)} anchors that the dataset {dataset} lacks"
+        found = f"got {len(unknown)} anchors that the dataset {dataset} lacks"
         hint = near_join(unknown, rows.ids, "its ids", "the dataset's ids")
         raise DataError("bad_anchors", f"{file.path}: {found}, {hint}. Give ids of the dataset")
     return _correspondence(maps, anchor_ids=tuple(sorted(map(str, ids))))
@@ -129,8 +129,8 @@ def anchors_of_pair(
         drawn = drawn_ids(common, correspondence.n_anchors, correspondence.seed)
         common, of_source, of_target = common[drawn], of_source[drawn], of_target[drawn]
     if len(common) < 2:
-        needs = "needs at least 2: name ids that both spaces have"
-        raise DataError("few_anchors", f"found {len(common)} anchors that are in both spaces, {needs}")
+        needs = "expected at least 2. Name ids that both spaces have"
+        raise DataError("few_anchors", f"got {len(common)} anchors that are in both spaces, {needs}")
     return Anchors(of_source, of_target)
 
 
@@ -303,7 +303,7 @@ def _exchange(groups: ExchangeabilityGroups, sets: Int[np.ndarray, " points"]) -
     try:
         return of_groups(sets) if groups.kind == "groups" else within_strata(sets)
     except ValueError as error:
-        raise DataError("bad_groups", f"{error}: give other {groups.kind}, or none") from error
+        raise DataError("bad_groups", f"{error}. Give other {groups.kind}, or none") from error
 
 
 def text_labels(rows: DatasetRows) -> dict[str, str]:

@@ -65,7 +65,7 @@ def id_overlaps(zoo: Zoo, ids: Mapping[tuple[str, str], Ids], least: float) -> t
         median = float(np.median(list(shares.values())))
         overlaps.append(Overlap(dataset, len(shares), 100 * shares[worst], worst, 100 * median))
         if too_few := sum(share < least or share == 0 for share in shares.values()):
-            found = f"found {too_few} pairs of models with fewer common ids than atlas.min_overlap ({least}), worst "
+            found = f"got {too_few} pairs of models with fewer common ids than atlas.min_overlap ({least}), worst "
             advice = "record both on the same samples, or lower it [little_overlap]"
             problems.append(f"dataset {dataset}: {found}{worst[0]} and {worst[1]}: {advice}")
     return tuple(overlaps), problems
@@ -220,7 +220,7 @@ def _read_together(
         facts = (n_points, len(rows), features, str(seen.first.dtype), dead)
         # One batch cannot tell that all points are alike.
         constant = dead == features and len(rows) == n_points
-        failure = ("constant", "found the same activations for every point: drop the layer, it says nothing")
+        failure = ("constant", "got the same activations for every point. Drop the layer, it says nothing")
         yield ReadSpace(space.dataset, space.model, space.layer, *facts, *(failure if constant else ()))
 
 

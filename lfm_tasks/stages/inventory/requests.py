@@ -32,7 +32,7 @@ class PairRequest:
             return self
         ours, theirs = (bool(request.measures & MAP_SCORES.keys()) for request in (self, other))
         if ours and theirs and self.correspondence != other.correspondence:
-            raise RuntimeError("found one pair of spaces in comparisons with different maps: give both the same")
+            raise RuntimeError("got one pair of spaces in comparisons with different maps. Give both the same")
         return PairRequest(self.measures | other.measures, self.correspondence if ours else other.correspondence)
 
 
@@ -311,13 +311,13 @@ def _measures_across(
             continue
         own = comparison.get("measures")
         needs = (
-            f"needs measures of maps, such as {', '.join(list(MAP_SCORES)[:3])}: two datasets have no point in common"
+            f"expected measures of maps, such as {', '.join(list(MAP_SCORES)[:3])}: two datasets have no point in common"
         )
         for index, measure in enumerate(own if isinstance(own, list | tuple) else ()):
             if isinstance(measure, str) and measure in known and measure not in MAP_SCORES:
-                yield ("comparisons", name, "measures", index), f"found {measure!r}, {needs}"
+                yield ("comparisons", name, "measures", index), f"got {measure!r}, {needs}"
         if own is None and not any(one in MAP_SCORES for one in usual):
-            yield ("comparisons", name), f"found no measure of maps in atlas.measures, {needs}; name them in measures"
+            yield ("comparisons", name), f"got no measure of maps in atlas.measures, {needs}; name them in measures"
 
 
 def _named_measures(catalog: Catalog | Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Sequence[Any]]]:
@@ -337,7 +337,7 @@ def _named_measures(catalog: Catalog | Mapping[str, Any]) -> Iterator[tuple[tupl
 
 
 def _hint(name: str, known: Collection[str]) -> str:
-    """Return the measures that a misspelled name may mean: those that begin like it, else those spelled almost like it."""
+    """Return the measures that a misspelled name may mean: by its first letters, else by similar spelling."""
     plain = name.casefold().replace("-", "_").replace(" ", "_")
     alike = [one for one in known if one.casefold().startswith(plain)]
     # linear_cka for cka_linear: the same words in another order.

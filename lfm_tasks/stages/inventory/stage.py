@@ -268,7 +268,7 @@ def _lacking(source: Source, rows: DatasetRows) -> str:
 
 
 def _not_opened(name: str, model: ModelOnDataset, first: Failure) -> Failure:
-    message = f"not opened: each of the first {MOST_EQUAL_FAILURES} models failed like {first.model}. Mend that first"
+    message = f"not opened: each of the first {MOST_EQUAL_FAILURES} models failed like {first.model}. Fix that first"
     return Failure(model.dataset, name, "", "validate", first.reason, message)
 
 
@@ -281,8 +281,8 @@ def _check_head(name: str, model: ModelOnDataset, catalog: Catalog, layers: Sequ
     except DataError as error:
         raise DataError(error.reason, f"head: {error}") from error
     if model.head.layer not in layers:
-        found = f"head: found {model.head.layer!r}, which layers leaves out, needs a layer that is recorded"
-        raise DataError("unknown_layer", f"{found}: add it to layers{did_you_mean(model.head.layer, layers)}")
+        found = f"head: got {model.head.layer!r}, which layers leaves out, expected a layer that is recorded"
+        raise DataError("unknown_layer", f"{found}. Add it to layers{did_you_mean(model.head.layer, layers)}")
 
 
 def _choice_failures(catalog: Catalog, spaces: Sequence[Space], failures: Sequence[Failure]) -> Iterator[Failure]:
@@ -363,15 +363,15 @@ def _without_common_classes(
                 for (dataset, _), of_side in zip(sides, labels, strict=True)
                 if of_side
             )
-            found = f"found {n_common} labels that both datasets have ({first}), needs at least 2"
-            yield name, f"{found}: call the same classes the same in both, or set regime: unsupervised"
+            found = f"got {n_common} labels that both datasets have ({first}), expected at least 2"
+            yield name, f"{found}. Call the same classes the same in both, or set regime: unsupervised"
 
 
 def _clashes(parts: Sequence[PairSelection]) -> list[Failure]:
     """Return the comparisons that want maps of one pair from different correspondences: a cell holds one of them."""
     failures = []
     for earlier, part, source, target in clashes(parts):
-        found = f"found {source.name} and {target.name} in comparisons.{earlier.name} too, with other maps"
+        found = f"got {source.name} and {target.name} in comparisons.{earlier.name} too, with other maps"
         message = f"{found}: a pair has one map; give the two comparisons different spaces, or the same maps"
         failures.append(Failure(part.dataset, f"comparisons.{part.name}.maps", "", "validate", "bad_maps", message))
     return failures
@@ -386,8 +386,8 @@ def _labels(parts: Sequence[PairSelection], datasets: Mapping[str, DatasetRows |
 
 def _check_cap(groups: ExchangeabilityGroups, dataset: str, catalog: Catalog) -> None:
     if groups.kind == "groups" and catalog.atlas.max_points is not None:
-        found = f"dataset {dataset}: found groups and atlas.max_points, which draws single rows and tears groups apart"
-        raise DataError("bad_groups", f"{found}: remove the cap, or give fewer whole groups")
+        found = f"dataset {dataset}: got groups and atlas.max_points, which draws single rows and tears groups apart"
+        raise DataError("bad_groups", f"{found}. Remove the cap, or give fewer whole groups")
 
 
 def check_size(n_points: int, catalog: Catalog) -> None:
@@ -397,8 +397,8 @@ def check_size(n_points: int, catalog: Catalog) -> None:
     numbers = atlas.numbers(n_points)
     for setting, needed in zip(numbers._fields, numbers, strict=True):
         if n_used <= needed:
-            found = f"found {n_used} points, {setting} {needed} needs at least {needed + 1}"
-            raise DataError("too_few_points", f"{found}: lower it in the catalog, or give more points")
+            found = f"got {n_used} points, expected at least {needed + 1} for {setting} {needed}"
+            raise DataError("too_few_points", f"{found}. Lower it in the catalog, or give more points")
 
 
 def activations_keys(

@@ -96,14 +96,14 @@ class KeptMaps:
             with store.open("kept_maps", block) as unit:
                 blocks[block] = {name: unit.read(name) for name in ("functional_maps", "distortions", "ids")}
         points = np.unique(np.concatenate([block["ids"] for block in blocks.values()]))
+        columns_of = {name: np.searchsorted(points, stored["ids"]) for name, stored in blocks.items()}
         maps, distortions = [], np.full((2, len(pairs), len(points)), np.nan, dtype=np.float32)
         for index, pair in enumerate(pairs):
             name, row = self.places[pair.key]
             stored = blocks[name]
             functional_map = stored["functional_maps"][row]
             maps.append(functional_map.T if pair.is_reversed else functional_map)
-            columns = np.searchsorted(points, stored["ids"])
-            distortions[:, index, columns] = stored["distortions"][row, :: -1 if pair.is_reversed else 1]
+            distortions[:, index, columns_of[name]] = stored["distortions"][row, :: -1 if pair.is_reversed else 1]
         # NaN beyond the maps of smaller bases.
         shape = np.max([functional_map.shape for functional_map in maps], axis=0)
         stacked = np.full((len(maps), *shape), np.nan, dtype=np.float32)

@@ -95,7 +95,7 @@ def _by_permutations(
     exchange: Exchange,
     null: NullConfig,
 ) -> Float[np.ndarray, " 4"]:
-    """Return what a symmetric score is by chance; of one that `are_far` from the first permutations these are all."""
+    """Return the chance level of a symmetric score; where `are_far` holds after the first permutations, of these."""
     rows = source.rows.astype(np.float32), target.rows.astype(np.float32)
     place_of = np.argsort(sets.order)
     drawn = list[float]()

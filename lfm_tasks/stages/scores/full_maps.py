@@ -493,12 +493,12 @@ def common_rows(
     common, of_first, of_second = common_ids(first_ids, second_ids)
     smaller = min(len(first_ids), len(second_ids))
     if not len(of_first):
-        found = f"found no common ids among {smaller}, needs the same samples"
-        raise DataError("no_overlap", f"{found}: record both spaces on them")
+        found = f"got no common ids among {smaller}, expected the same samples"
+        raise DataError("no_overlap", f"{found}. Record both spaces on them")
     if len(of_first) < min_overlap * smaller:
         raise DataError(
             "little_overlap",
-            f"found {len(of_first)} common ids of {smaller}, atlas.min_overlap needs a share of {min_overlap}: record "
+            f"got {len(of_first)} common ids of {smaller}, expected a share of {min_overlap} (atlas.min_overlap). Record "
             "both on the same samples, or lower it",
         )
     return (whitened_rows(first[of_first]), whitened_rows(second[of_second])), common

@@ -133,14 +133,14 @@ def check_rows(name: str, source: np.ndarray, target: np.ndarray, *, is_drawn: b
     """
     measure, n_points = MEASURES[name], len(source)
     if n_points < measure.smallest_n:
-        found = f"found {n_points} points, {name} needs at least {measure.smallest_n}"
-        raise DataError("too_few_points", f"{found}: record more")
+        found = f"got {n_points} points, expected at least {measure.smallest_n} for {name}"
+        raise DataError("too_few_points", f"{found}. Record more")
     if measure.is_quadratic and n_points > MOST_POINTS_SQUARED and (measure.matrix is None or is_drawn):
         where = " where its chance is drawn by groups or within many strata" if measure.matrix is not None else ""
-        found = f"found {n_points} points, {name} takes at most {MOST_POINTS_SQUARED}{where}"
-        raise DataError("too_many_points", f"{found}: set atlas.max_points, or drop the measure")
+        found = f"got {n_points} points, expected at most {MOST_POINTS_SQUARED} for {name}{where}"
+        raise DataError("too_many_points", f"{found}. Set atlas.max_points, or drop the measure")
     if measure.needs_directions and not (source.any(axis=1).all() and target.any(axis=1).all()):
-        raise DataError("zero_rows", f"found all-zero rows, which {name} finds no direction in: drop the measure")
+        raise DataError("zero_rows", f"got all-zero rows, which {name} finds no direction in. Drop the measure")
     return "degenerate" if n_points <= measure.n_factor * max(source.shape[1], target.shape[1]) else "ok"
 
 

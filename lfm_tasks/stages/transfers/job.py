@@ -192,8 +192,8 @@ def choose_anchors(
         return Anchors(*(_rows_of(side, wanted, ids) for side, wanted, ids in sides))
     common = common_points(source_ids, target_ids)
     if len(common) < anchor_spec.n_anchors:
-        problem = f"found {len(common)} common ids, and {anchor_spec.n_anchors} anchors were asked for"
-        raise DataError("few_anchors", f"{problem}: ask for fewer, or record both spaces on the same samples")
+        problem = f"got {len(common)} common ids, expected at least the {anchor_spec.n_anchors} anchors that are requested"
+        raise DataError("few_anchors", f"{problem}. Ask for fewer, or record both spaces on the same samples")
     return common.take(drawn_ids(source_ids[common.source], anchor_spec.n_anchors, anchor_spec.seed))
 
 
@@ -208,7 +208,7 @@ def common_points(
 def _rows_of(side: str, wanted: tuple[str, ...], ids: Shaped[np.ndarray, " points"]) -> Int[np.ndarray, " anchors"]:
     row_of = {str(name): row for row, name in enumerate(ids.tolist())}
     if missing := [name for name in wanted if name not in row_of]:
-        problem = f"found {len(missing)} of {len(wanted)} anchors that the {side} space does not have"
+        problem = f"got {len(missing)} of {len(wanted)} anchors that the {side} space does not have"
         hint = did_you_mean(missing[0], row_of)
         raise DataError("bad_anchors", f"{problem}, first {ascii(missing[0])[:60]}{hint}")
     return np.array([row_of[name] for name in wanted], dtype=np.int64)
@@ -235,11 +235,11 @@ def _choose(job: MapJob, source: _Rows, target: _Rows, anchors: Anchors, labels:
     if job.anchor_spec.regime == "unsupervised":
         return choose_unsupervised(spaces[0], spaces[1])
     if labels is None:
-        problem = f"found no labels in the dataset {job.target.space.dataset}, a fit from labels needs them"
-        raise DataError("missing_source", f"{problem}: add labels to it, or choose another regime")
+        problem = f"got no labels in the dataset {job.target.space.dataset}, expected them for a fit from labels"
+        raise DataError("missing_source", f"{problem}. Add labels to it, or choose another regime")
     classes = [labels.of(rows.ids) for rows in (source, target)]
     if any((codes < 0).any() for codes in classes):
-        raise DataError("bad_ids", "found ids without a label, a fit from labels needs one for each: label all ids")
+        raise DataError("bad_ids", "got ids without a label, expected one for each. Label all ids")
     return choose_from_labels(spaces[0], spaces[1], classes[0], classes[1])
 
 
@@ -343,9 +343,9 @@ def open_stitching(space: Space, catalog: Catalog, labels: ClassLabels | None) -
         ``missing_source`` if there are no labels that count classes; and as `open_head`.
     """
     if labels is None:
-        raise DataError("missing_source", f"found no labels in the dataset {space.dataset}: add labels to it")
+        raise DataError("missing_source", f"got no labels in the dataset {space.dataset}. Add labels to it")
     if labels.names.dtype.kind not in "iu" or labels.names.min() < 0:
-        problem = f"found labels of type {labels.names.dtype}, needs class numbers from 0, as the head's outputs are"
+        problem = f"got labels of type {labels.names.dtype}, expected class numbers from 0, as the head's outputs are"
         raise DataError("wrong_dtype", f"dataset {space.dataset}: {problem}: number them")
     return LabeledHead(
         open_head(space.model, catalog.model_on(space.model, space.dataset), catalog, space.layer), labels

@@ -108,7 +108,7 @@ def read_map(store: UnitStore, named: NamedMap) -> Alignment:
         If it is damaged.
     """
     if not store.has("maps", named.key):
-        problem = f"found the name {named.name!r} and not its map, which was removed from the store"
+        problem = f"got the name {named.name!r} and not its map, which was removed from the store"
         raise DataError("missing_source", f"{problem}: lfm-atlas map {named.source} {named.target} fits it again")
     with store.open("maps", named.key) as unit:
         return Alignment(unit.read("source_mean"), unit.read("target_mean"), unit.read("matrix"))
@@ -150,12 +150,12 @@ def common_dataset(catalog: Catalog, source: str, target: str, dataset: str | No
         return dataset
     common = [one for one in datasets[0] if one in datasets[1]]
     if len(common) > 1:
-        found = f"found {source} and {target} on the datasets {', '.join(common)}"
-        raise DataError("missing_source", f"{found}, needs one of them: say which, --dataset {common[0]}")
+        found = f"got {source} and {target} on the datasets {', '.join(common)}"
+        raise DataError("missing_source", f"{found}, expected one of them. Say which, --dataset {common[0]}")
     if not common:
         ours, theirs = (" and ".join(of_model) for of_model in datasets)
-        problem = f"found {source} on the dataset {ours} and {target} on {theirs}"
-        raise DataError("no_overlap", f"{problem}, needs one dataset: record both on the same inputs")
+        problem = f"got {source} on the dataset {ours} and {target} on {theirs}"
+        raise DataError("no_overlap", f"{problem}, expected one dataset. Record both on the same inputs")
     return common[0]
 
 
@@ -180,7 +180,7 @@ def find_space(catalog: Catalog, name: str, dataset: str | None = None) -> Plann
     for failure in failures:
         if failure.layer == layer:
             raise DataError(failure.reason, failure.message)
-    needs = f"found no space {name[:100]!r}, needs model/layer with a layer that the catalog chooses"
+    needs = f"got no space {name[:100]!r}, expected model/layer with a layer that the catalog chooses"
     raise DataError("unknown_layer", f"{needs}{did_you_mean(name, by_name)}")
 
 
@@ -211,14 +211,14 @@ def read_pairs(path: Path) -> tuple[tuple[str, str], ...]:
     pairs = tuple((row[0], row[-1]) for row in rows)
     for side, ids in zip(("source", "target"), zip(*pairs, strict=True), strict=False):
         if "" in ids:
-            needed = "needs an id in every line: remove the empty ones"
-            raise DataError("bad_anchors", f"{path}: found an empty {side} id in row {ids.index('') + 1}, {needed}")
+            needed = "expected an id in every line. Remove the empty ones"
+            raise DataError("bad_anchors", f"{path}: got an empty {side} id in row {ids.index('') + 1}, {needed}")
         if repeated := sorted({name for name in ids if ids.count(name) > 1}):
-            problem = f"found the {side} id {ascii(repeated[0])[:60]} more than once among {len(ids)}"
-            raise DataError("bad_anchors", f"{path}: {problem}, needs each once: give each point one partner")
+            problem = f"got the {side} id {ascii(repeated[0])[:60]} more than once among {len(ids)}"
+            raise DataError("bad_anchors", f"{path}: {problem}, expected each once. Give each point one partner")
     if len(pairs) < LEAST_ANCHORS:
         raise DataError(
-            "few_anchors", f"{path}: found {len(pairs)} anchors, needs at least {LEAST_ANCHORS}: give more ids"
+            "few_anchors", f"{path}: got {len(pairs)} anchors, expected at least {LEAST_ANCHORS}. Give more ids"
         )
     return tuple(sorted(pairs))
 
@@ -231,12 +231,12 @@ def _csv_rows(path: Path) -> list[list[str]]:
     except OSError as error:
         raise DataError("missing_source", f"{path}: cannot be read ({error.strerror}): check the path") from error
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError("wrong_dtype", f"{path}: found no UTF-8 text with commas: save it as CSV") from error
+        raise DataError("wrong_dtype", f"{path}: got no UTF-8 text with commas. Save it as CSV") from error
     widths = {len(row) for row in rows}
     if len(widths) > 1 or max(widths, default=1) > 2:
-        problem = f"found rows of {', '.join(map(str, sorted(widths)))} columns"
+        problem = f"got rows of {', '.join(map(str, sorted(widths)))} columns"
         raise DataError(
-            "wrong_shape", f"{path}: {problem}, needs one column of ids, or two (source, target) throughout"
+            "wrong_shape", f"{path}: {problem}, expected one column of ids, or two (source, target) throughout"
         )
     return [[cell.strip() for cell in row] for row in rows]
 
@@ -244,12 +244,12 @@ def _csv_rows(path: Path) -> list[list[str]]:
 def _array_rows(path: Path) -> list[list[str]]:
     values = open_array(path, str(path)).load()
     if values.dtype.kind not in "Uiu":
-        raise DataError("wrong_dtype", f"{path}: found {values.dtype}, needs ids: text or whole numbers")
+        raise DataError("wrong_dtype", f"{path}: got {values.dtype}, expected ids: text or whole numbers")
     if values.ndim == 1:
         values = values[:, None]
     if values.ndim != 2 or values.shape[1] not in (1, 2):
-        problem = f"found the shape {values.shape}"
-        raise DataError("wrong_shape", f"{path}: {problem}, needs one column of ids, or two (source, target)")
+        problem = f"got the shape {values.shape}"
+        raise DataError("wrong_shape", f"{path}: {problem}, expected one column of ids, or two (source, target)")
     rows: list[list[str]] = values.astype(str).tolist()
     return rows
 

@@ -43,10 +43,10 @@ def checked_key(folder: Path) -> str:
 
 def checked_manifest(folder: Path) -> Manifest:
     """Return the manifest of the atlas in ``folder``; `AtlasError` naming the first file that is not as published."""
-    again = "run lfm-atlas run to publish it again"
+    again = "Run lfm-atlas run to publish it again"
     manifest = read_manifest(folder, again)
     for damage in damages(folder, manifest.files):
-        raise AtlasError(f"{folder}: found the atlas damaged, {damage}: {again}")
+        raise AtlasError(f"{folder}: got a damaged atlas, {damage}. {again}")
     return manifest
 
 
@@ -62,7 +62,7 @@ def is_atlas(folder: Path) -> bool:
 def atlas_damages(folder: Path) -> list[str]:
     """Return a sentence for each file of the atlas that is not as it was published."""
     try:
-        manifest = read_manifest(folder, "run lfm-atlas run to publish it again")
+        manifest = read_manifest(folder, "Run lfm-atlas run to publish it again")
     except AtlasError as error:
         return [str(error)]
     return list(damages(folder, manifest.files))

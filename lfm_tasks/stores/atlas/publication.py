@@ -81,7 +81,7 @@ def _blocked_by_file(target: Path) -> str | None:
 
 
 def _foreign(target: Path, folder: Path, *, was_published: bool) -> str | None:
-    """Return a message on files in ``target`` (``folder`` in the message) that are no part of an atlas; None without any."""
+    """Return a message on files in ``target``, ``folder`` in the message, that are no part of an atlas, or None."""
     try:
         files, empty_folders = _contents(target)
     except OSError as error:
@@ -329,7 +329,7 @@ def promote(atlas: Path, baseline: Path, *, catalog: str = "", was_published: bo
     """
     key = published_key(atlas)
     if key is None:
-        raise FileNotFoundError(f"{atlas}: found no whole atlas (its manifest.json must fit its files): run it again")
+        raise FileNotFoundError(f"{atlas}: got no whole atlas (its manifest.json must fit its files). Run it again")
     if published_key(baseline) == key and read_manifest(baseline, "").catalog == catalog:
         return False
     files = read_manifest(atlas, "").files

@@ -207,13 +207,13 @@ def check_version(version: object) -> None:
     """Raise `AtlasError` unless an atlas of this schema version can be read."""
     if not isinstance(version, int) or version < OLDEST_READ:
         raise AtlasError(
-            f"found an atlas of schema version {version!r:.20}, needs {OLDEST_READ} to {SCHEMA_VERSION}: run lfm-atlas "
-            "run to publish it anew, nothing that the store holds is computed again"
+            f"got an atlas of schema version {version!r:.20}, expected {OLDEST_READ} to {SCHEMA_VERSION}. Run "
+            "lfm-atlas run to publish it again; nothing that the store holds is computed again"
         )
     if version > SCHEMA_VERSION:
         raise AtlasError(
-            f"found an atlas of schema version {version}, needs {OLDEST_READ} to {SCHEMA_VERSION}: it is from a later "
-            "lfm-atlas, install that one"
+            f"got an atlas of schema version {version}, expected {OLDEST_READ} to {SCHEMA_VERSION}. Install "
+            "the later lfm-atlas that wrote it"
         )
 
 
@@ -307,13 +307,13 @@ def read_manifest(folder: Path, again: str) -> Manifest:
         key, files, catalog = str(manifest["key"]), manifest["files"], str(manifest["catalog"])
         expected = {(entry["sha256"], entry["bytes"]) for entry in files.values()}
     except (FileNotFoundError, NotADirectoryError) as error:
-        message = f"found no atlas in {folder} (it has no manifest.json), needs the folder that lfm-atlas run published"
-        raise AtlasError(f"{message}: give its path, or run lfm-atlas run") from error
+        message = f"got no atlas in {folder} (it has no manifest.json), expected a folder that lfm-atlas published"
+        raise AtlasError(f"{message}. Give its path, or run lfm-atlas run") from error
     except (OSError, KeyError, TypeError, AttributeError, ValueError, RecursionError) as error:
-        raise AtlasError(f"{folder}: found the atlas damaged, manifest.json cannot be read: {again}") from error
+        raise AtlasError(f"{folder}: got a damaged atlas, manifest.json cannot be read. {again}") from error
     found = Manifest(key, files, catalog)
     if manifest_bytes(found) != content or None in expected or (folder / "manifest.json").is_symlink():
-        raise AtlasError(f"{folder}: found the atlas damaged, manifest.json is not as published: {again}")
+        raise AtlasError(f"{folder}: got a damaged atlas, manifest.json is not as published. {again}")
     return found
 
 

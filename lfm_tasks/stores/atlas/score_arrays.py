@@ -82,7 +82,7 @@ class _Files:
         except OSError:
             content = b""
         if hashlib.sha256(content).hexdigest() != expected:
-            changed = f"{self.folder}: found another file {ZARR}/{key} than when the atlas was opened"
+            changed = f"{self.folder}: got another file {ZARR}/{key} than when the atlas was opened"
             raise AtlasError(f"{changed}, it was published again or damaged since: open it again")
         return content
 

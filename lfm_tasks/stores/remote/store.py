@@ -164,7 +164,7 @@ class RemoteUnitStore(UnitStore):
         return self._pointer().key
 
     def names_current_atlas(self) -> bool:
-        """Whether what names the published atlas is sound, or there is none."""
+        """Whether the pointer to the published atlas is sound or absent."""
         pointer = self._pointer()
         return pointer.is_sound or not pointer.tag
 

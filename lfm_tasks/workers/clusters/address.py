@@ -24,7 +24,7 @@ def open_cluster(catalog: Catalog) -> Iterator[Mapping[str, Any]]:
     file = catalog.locate(cluster.scheduler)
     if not file.is_file():
         raise ClusterError(
-            f"found no scheduler file {file}: start dask scheduler --scheduler-file {file}, then workers"
+            f"got no scheduler file {file}. Start dask scheduler --scheduler-file {file}, then workers"
         )
     yield {"scheduler_file": str(file), "security": security}
 
@@ -39,7 +39,7 @@ def _security(catalog: Catalog, cluster: AddressCluster) -> Security:
     files = {option: str(catalog.locate(path)) for option, path in paths.items() if path is not None}
     missing = sorted(path for path in files.values() if not Path(path).is_file())
     if missing:
-        raise ClusterError(f"found no certificate {missing[0]}: cluster.tls names PEM files, relative to the catalog")
+        raise ClusterError(f"got no certificate {missing[0]}: cluster.tls names PEM files, relative to the catalog")
     security = Security(**files)
     if cluster.scheduler.startswith("tls://") and not (security.tls_ca_file and security.tls_client_cert):
         variables = "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ..._CLIENT__CERT and ..._CLIENT__KEY"

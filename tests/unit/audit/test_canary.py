@@ -15,6 +15,7 @@ from lfm_tasks.checks import Measurement, PublishedAtlas, Skipped, Unjudged
 
 ROWS = np.random.default_rng(0).standard_normal((12, 5))
 IDS = np.array([f"c{number:02}" for number in range(12)])
+CANARY = Canary(dataset="canary")
 SPACES = ("provider/out", "other/out")
 
 
@@ -42,9 +43,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> Any:
     return SimpleNamespace(receipts=lambda kind: [SimpleNamespace(facts={"content": one}, key=one) for one in contents])
 
 
-def evaluate(
-    store: Any, now: str, before: str = "was", canary: Canary = Canary(dataset="canary"), **more: Any
-) -> Any:
+def evaluate(store: Any, now: str, before: str = "was", canary: Canary = CANARY, **more: Any) -> Any:
     current = atlas((now, "was"), **more)
     return evaluate_canary_of(canary, store, current, atlas((before, "was")))
 
@@ -58,6 +57,8 @@ def test_a_row_that_moved__is_named_with_how_far(store: Any) -> None:
     ]  # fmt: skip
     assert "1 vectors moved, the farthest provider/out c07 (cosine -1.000000, length 2.000000" in found.message
     assert found.message.endswith("another model answers under the same name and version")
+    (drawn,) = found.null["histograms"]
+    assert (drawn["limit"], drawn["low"], drawn["lowest"], drawn["found"]) == (0.999, -1, -1, [-1])
 
 
 @pytest.mark.parametrize("now", ["was", "reordered"])
@@ -94,6 +95,7 @@ def test_rows_that_are_not_there_any_more__are_found(store: Any, now: str, n_gon
     found = evaluate(store, now)
     assert found.is_broken
     assert [finding["limit"] for finding in found.findings] == ["no vector now"] * n_gone
+    assert "inputs of the baseline have no vector under the same name" in found.message
 
 
 def test_another_width__is_a_change_of_all_rows(store: Any) -> None:

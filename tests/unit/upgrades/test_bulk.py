@@ -3,7 +3,6 @@
 import errno
 import json
 import os
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -300,7 +299,13 @@ def test_command__plans_then_carries(tmp_path: Path, capsys: pytest.CaptureFixtu
     save_map(tmp_path / "map", "stored", adapter, known, {})
     command = ["transfer", str(tmp_path / "map" / "stored.safetensors"), str(write(tmp_path, ".parquet"))]
     output = tmp_path / "new.parquet"
-    run: Callable[..., Any] = lambda *more: app([*command, str(output), *more], result_action="return_value")  # noqa: E731
+
+    def run(*more: str) -> int:
+        try:
+            return int(app([*command, str(output), *more], result_action="return_value"))
+        except SystemExit as stop:
+            return int(stop.code or 0)
+
     assert run("--plan", "--confidence") == 0
     planned = capsys.readouterr().out
     assert "5,000 vectors, 8 -> 8 features, float32" in planned

@@ -1,6 +1,7 @@
 """The curve of an upgrade: what it keeps for kin and for unlike models, what is chosen, what cannot be judged."""
 
 import json
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,13 @@ from lfm_tasks.upgrades.adapters import (
     RANK,
     FunctionalMaps,
     KnownPairs,
+    corrected,
     fit_adapters,
     low_rank,
     orthogonal,
     residual_network,
     ridge,
+    unchanged,
     unit_rows,
 )
 from lfm_tasks.upgrades.confidence import confidence_of
@@ -34,6 +37,7 @@ from lfm_tasks.upgrades.evidence import (
     upgrade_evidence,
 )
 from lfm_tasks.upgrades.export import read_saved_map
+from lfm_tasks.upgrades.groups import clusters_by_name
 from lfm_tasks.upgrades.ranking import nearest, searched
 from lfm_tasks.upgrades.stores import common_rows, open_space, open_store
 from lfm_tasks.upgrades.verdict import judge
@@ -122,9 +126,7 @@ def test_labels__say_where_it_fails(of_kin: Evidence) -> None:
 def test_reembedding__the_doubtful_brings_more_than_at_random() -> None:
     """The new model sees a quarter of the old space, one side of it, in another way: no linear map carries that."""
     side = OLD[:, 0] > np.quantile(OLD[:, 0], 0.75)
-    evidence = upgrade_evidence(
-        OLD, np.where(side[:, None], UNLIKE, KIN), CurveOptions(sizes=(), n_draws=2, n_rows=60)
-    )
+    evidence = upgrade_evidence(OLD, np.where(side[:, None], UNLIKE, KIN), CurveOptions(sizes=(), n_draws=2, n_rows=60))
     recalls = [row[1] for row in evidence.reembedded]
     assert recalls[-1] > recalls[0]
     assert recalls[-2] > evidence.at_random[-2] + 0.02
@@ -295,3 +297,50 @@ def test_command__that_cannot_judge_says_why(
     monkeypatch.chdir(files)
     assert upgrade(*arguments) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+
+
+def test_clusters__stand_for_labels_where_there_are_none() -> None:
+    names = clusters_by_name(np.repeat(np.eye(3), 150, axis=0) + 0.01 * np.arange(450)[:, None] % 0.05, np.arange(450))
+    assert len(set(names)) == 3
+    assert all(len(set(names[start : start + 150])) == 1 for start in (0, 150, 300))
+    assert all(str(name).startswith("near ") for name in names)
+    assert len(set(clusters_by_name(OLD[:50], np.arange(50)))) == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(set(clusters_by_name(np.ones((40, 3)), np.arange(40)))) == 1
+
+
+def test_corrected__maps_take_from_the_pairs_what_their_start_lacks() -> None:
+    """Few pairs leave a rotation nearly as it is; many bend it until it fits."""
+    bent = KIN * np.linspace(0.5, 2, D)
+    few, many = (corrected(orthogonal(known_pairs(n, bent)), known_pairs(n, bent)) for n in (20, 200))
+    wanted = unit_rows(bent)[200:]
+    cosines = [(unit_rows(one.carry(unit_rows(OLD)[200:])) * wanted).sum(axis=1).mean() for one in (few, many)]
+    plain = (unit_rows(orthogonal(known_pairs(200, bent)).carry(unit_rows(OLD)[200:])) * wanted).sum(axis=1).mean()
+    assert cosines[1] > max(cosines[0], plain + 0.01)
+    exact = corrected(orthogonal(KnownPairs(OLD, OLD @ TURN, known_pairs(100).pairs)), known_pairs(100))
+    assert np.isfinite(exact.matrix).all()
+
+
+def test_unchanged__carries_a_fine_tuned_model_from_few_pairs_and_needs_equal_widths() -> None:
+    tuned = OLD + 0.05 * np.random.default_rng(7).standard_normal((N, D))
+    _, name = fit_and_choose(known_pairs(10, tuned), 10, 100)
+    assert name.startswith("unchanged")
+    assert unchanged(known_pairs(10, np.hstack([KIN, KIN]))) is None
+
+
+def test_pairs__draw_the_functional_map_to_themselves() -> None:
+    """Pairs outweigh rows that a map has matched, right or wrong, by 100 to 1."""
+    known = known_pairs(30, OLD @ TURN)
+    adapter = dict(FunctionalMaps(known, 200).fit())["functional map, pairs"]
+    rows = unit_rows(OLD)
+    assert (unit_rows(adapter.carry(rows)) * unit_rows(OLD @ TURN)).sum(axis=1).min() > 0.99
+
+
+def test_intervals__are_over_draws_of_all_pairs_too() -> None:
+    evidence = upgrade_evidence(OLD, KIN, CurveOptions(sizes=(), n_draws=3, n_rows=60))
+    one = upgrade_evidence(OLD, KIN, CurveOptions(sizes=(), n_draws=1, n_rows=60))
+    assert evidence.sizes == one.sizes
+    assert len(evidence.chosen[STORED, evidence.sizes[0]]) == 3
+    reaches = [side.cell(STORED, side.sizes[0], "ridge").recall_reach for side in (evidence, one)]  # type: ignore[union-attr]
+    assert reaches[0] != reaches[1]
