@@ -126,14 +126,14 @@ def _explain(details: ErrorDetails, tree: Entries, file: str) -> Problem:
         case _:
             message = f"got {describe(value)}, expected {_needed(details['msg'])}"
     if place.variables:  # whose values may be secrets
-        needs = message.partition(", needs ")[2]
-        names = " and ".join(place.variables)
-        message = f"got a value of {names} that does not fit" + (f", expected {needs}" if needs else "")
+        _, expected, needs = message.rpartition(", expected ")  # the last one: a value may hold these words, too
+        message = f"got a value of {' and '.join(place.variables)} that does not fit"
+        message += f"{expected}{needs}" if expected else ""
     return Problem(file, place.line, place.where, message)
 
 
 def _needed(message: str) -> str:
-    """Return pydantic's ``message`` as the end of "found x, needs ..."."""
+    """Return pydantic's ``message`` as the end of "got x, expected ..."."""
     needed = message.removeprefix("Input should be ").removeprefix("Input should ")
     for words, sign in (("greater than", ">"), ("less than", "<"), ("> or equal to", ">="), ("< or equal to", "<=")):
         needed = needed.replace(words, sign)

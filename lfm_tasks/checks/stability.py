@@ -227,13 +227,13 @@ def _end(largest: float, limit: float) -> float:
 def _quality_sentence(row: Finding) -> str:
     match row["what"]:
         case "points":
-            return f"found a space of {row['observed']} points, needs {row['limit']}: give more, or lower min_points"
+            return f"got a space of {row['observed']} points, expected {row['limit']}. Give more, or lower min_points"
         case "failures":
             return (
                 f"{row['observed']} models, spaces or pairs have no score, {row['limit']} are allowed: see the report"
             )
         case _:
-            return f"scores from halves agree by {row['observed']:.2f}, needs {row['limit']}: give more points"
+            return f"scores from halves agree by {row['observed']:.2f}, expected {row['limit']}. Give more points"
 
 
 def _common_spaces(current: PublishedAtlas, baseline: PublishedAtlas) -> Iterator[tuple[str, list[str]]]:

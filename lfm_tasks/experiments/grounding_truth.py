@@ -162,10 +162,10 @@ def known_datasets(source: SourceZoo) -> list[KnownDataset]:
     if not usable_groundings(datasets):
         raise DataError(
             "missing_source",
-            f"found {len(meta)} models and too little known of them that a score could agree with, needs two groups of "
+            f"got {len(meta)} models and too little known of them that a score could agree with, expected two groups of "
             "four models, or six models with an accuracy, since one half of the models chooses a score and the other "
-            "tells how good it is: add meta: {groups: {label_noise: 0.5}}, {accuracy: 0.9}, {outputs: outputs.npy} or "
-            "{base_model: name}",
+            "tells how good it is. Add meta: {groups: {label_noise: 0.5}}, {accuracy: 0.9}, {outputs: outputs.npy} or "
+            "{base_model. Name}",
         )
     return datasets
 
@@ -199,16 +199,16 @@ def _known(
     if not isinstance(groups, dict) or any(
         isinstance(value, dict | list) or value is None for value in groups.values()
     ):
-        found = f"model {model}: found groups: {str(groups)[:100]} in its meta"
-        raise DataError("wrong_dtype", f"{found}, needs a value for each name: groups: {{label_noise: 0.5}}")
+        found = f"model {model}: got groups: {str(groups)[:100]} in its meta"
+        raise DataError("wrong_dtype", f"{found}, expected a value for each name: groups: {{label_noise: 0.5}}")
     if taken := sorted({*OF_SEEDS, LINEAGE} & groups.keys()):
-        found = f"model {model}: found the group {taken[0]} in its meta, the name of another grounding"
-        raise DataError("bad_name", f"{found}: rename it")
+        found = f"model {model}: got the group {taken[0]} in its meta, the name of another grounding"
+        raise DataError("bad_name", f"{found}. Rename it")
     accuracy = meta.get("accuracy")
     is_number = isinstance(accuracy, int | float) and not isinstance(accuracy, bool)
     if accuracy is not None and not (is_number and 0 <= accuracy <= 1):
-        found = f"model {model}: found accuracy: {str(accuracy)[:100]} in its meta"
-        raise DataError("wrong_dtype", f"{found}, needs a number from 0 to 1")
+        found = f"model {model}: got accuracy: {str(accuracy)[:100]} in its meta"
+        raise DataError("wrong_dtype", f"{found}, expected a number from 0 to 1")
     outputs = None if meta.get("outputs") is None else _read_outputs(model, meta["outputs"], root)
     named = {str(name): str(value) for name, value in groups.items()}
     return KnownNetwork(model, spaces, named, family, None if accuracy is None else float(accuracy), outputs)
@@ -220,16 +220,16 @@ def _read_outputs(model: str, path: object, root: Path | None) -> Outputs:
     try:
         values = np.load(place, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
-        found = f"model {model}: found no readable array at outputs: {str(path)[:200]} ({type(error).__name__})"
-        raise DataError("missing_source", f"{found}, needs a .npy file of (points, classes)") from error
+        found = f"model {model}: got no readable array at outputs: {str(path)[:200]} ({type(error).__name__})"
+        raise DataError("missing_source", f"{found}, expected a .npy file of (points, classes)") from error
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.shape[1] < 2 or values.dtype.kind != "f":
         shape = getattr(values, "shape", "several arrays")
-        found = f"model {model}: found {shape} in outputs: {str(path)[:200]}"
-        raise DataError("wrong_shape", f"{found}, needs floating-point numbers (points, classes), two classes or more")
+        found = f"model {model}: got {shape} in outputs: {str(path)[:200]}"
+        raise DataError("wrong_shape", f"{found}, expected floating-point numbers (points, classes), two classes or more")
     wide = values.astype(np.float64)
     if not np.isfinite(wide).all() or wide.min() < 0 or np.abs(wide.sum(axis=1) - 1).max() > 1e-2:
-        found = f"model {model}: found rows that are no probabilities in outputs: {str(path)[:200]}"
-        raise DataError("not_finite", f"{found}, needs numbers of at least 0 that sum to 1: store the softmax")
+        found = f"model {model}: got rows that are no probabilities in outputs: {str(path)[:200]}"
+        raise DataError("not_finite", f"{found}, expected numbers of at least 0 that sum to 1. Store the softmax")
     return wide
 
 
@@ -239,9 +239,9 @@ def _check_outputs(dataset: str, networks: list[KnownNetwork]) -> None:
         shapes = [network.outputs.shape for network in (first, second) if network.outputs is not None]
         if shapes[0] != shapes[1]:
             found = (
-                f"dataset {dataset}: found outputs of {shapes[0]} for {first.name} and {shapes[1]} for {second.name}"
+                f"dataset {dataset}: got outputs of {shapes[0]} for {first.name} and {shapes[1]} for {second.name}"
             )
-            raise DataError("wrong_shape", f"{found}, needs the same points and classes in all: store them anew")
+            raise DataError("wrong_shape", f"{found}, expected the same points and classes in all. Store them anew")
 
 
 def disagreement(outputs: list[Outputs]) -> Float[np.ndarray, "networks networks"]:

@@ -8,6 +8,7 @@ features that few points have are larger than those of rotations (by .7 deviatio
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import scipy  # its parts are imported when they are first used
@@ -16,13 +17,12 @@ from jaxtyping import Float, Int
 
 from lfm_tasks.measures.cross_covariances import (
     CrossForm,
-    concentration_of,
     corners_from,
     set_transforms,
     span,
 )
 from lfm_tasks.measures.point_matrices import PointSets
-from lfm_tasks.statistics.permutation_moments import MomentArrays
+from lfm_tasks.statistics.permutation_moments import MomentArrays, row_energies
 from lfm_tasks.statistics.resampling import FAR, FEW_DRAWS
 
 Rows = Float[np.ndarray, "points features"]
@@ -48,15 +48,17 @@ class AlignedSpace:
     loads
         By set: the inner products of the orthonormal directions with the features (directions, features); none for
         matching.
-    concentration
-        Of the orthonormal basis, see `cross_covariances.concentration_of`.
     """
 
     rows: Float[np.ndarray, "points columns"]
     sums: Float[np.ndarray, "classes columns"]
     transforms: tuple[Float[np.ndarray, "..."], ...]
     loads: tuple[Float[np.ndarray, "directions features"], ...] = ()
-    concentration: float = 1.0
+
+    @cached_property
+    def energies(self) -> Float[np.ndarray, " points"]:
+        """The `row_energies` of the rows, points in the order of cells."""
+        return row_energies(self.rows)
 
     @property
     def rank(self) -> int:
@@ -139,8 +141,7 @@ def _prepare_weighted(rows: Rows, sets: PointSets) -> AlignedSpace:
         inside = space.rows[points]
         inside = (inside - inside.mean(axis=0)) @ transform if len(inside) else inside @ transform
         loads.append(inside.T @ space.rows[points] @ features)
-    spread = concentration_of(space, np.ones(len(space.values)))
-    return AlignedSpace(space.rows, space.sums, tuple(transforms), tuple(loads), spread)
+    return AlignedSpace(space.rows, space.sums, tuple(transforms), tuple(loads))
 
 
 def _projection_weighted(

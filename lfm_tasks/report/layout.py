@@ -132,8 +132,7 @@ def nearest_kept(points: Float[np.ndarray, "points axes"], distances: Float[np.n
 
 def _turned(points: Float[np.ndarray, "points axes"]) -> Float[np.ndarray, "points axes"]:
     centered = points - points.mean(axis=0)
-    _, _, axes = np.linalg.svd(centered, full_matrices=False)
-    turned = centered @ axes.T
+    turned = centered @ np.linalg.eigh(centered.T @ centered)[1][:, ::-1]
     largest = np.abs(turned).round(6).argmax(axis=0)
     return np.asarray(turned * np.where(turned[largest, np.arange(turned.shape[1])] < 0, -1.0, 1.0))
 

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
 from lfm_tasks.statistics.far_tails import Spectra
-from lfm_tasks.statistics.resampling import upper_share, value_below
+from lfm_tasks.statistics.resampling import Exchange, upper_share, value_below
 
 _ORDERS = (1, 2, 3)
 # Six indices of a product of third order must be able to differ.
@@ -208,6 +208,12 @@ def concentration(row_energies: Float[np.ndarray, " points"]) -> float:
     return len(row_energies) * float(row_energies @ row_energies) / total**2 if total > 0 else 1.0
 
 
+def row_energies(rows: Float[np.ndarray, "points features"]) -> Float[np.ndarray, " points"]:
+    """Return the sums of squares of the rows of X Xᵀ, X the centered rows."""
+    moved = rows - rows.mean(axis=0)
+    return np.asarray(np.vecdot(moved @ (moved.T @ moved.copy()), moved))
+
+
 def are_concentrated(
     sources: Float[np.ndarray, "*pairs"], targets: Float[np.ndarray, "*pairs"], n_points: int, *, is_exact: bool
 ) -> Bool[np.ndarray, "*pairs"]:
@@ -218,6 +224,19 @@ def are_concentrated(
     """
     most = _MOST_CONCENTRATED if is_exact else _MOST_CONCENTRATED_ROUGHLY
     return np.asarray(sources * targets > most * n_points)
+
+
+def live_on_few_units(
+    source: Float[np.ndarray, " points"], target: Float[np.ndarray, " points"], exchange: Exchange
+) -> bool:
+    """Return whether two spaces `are_concentrated`, by their `row_energies`, on few of what changes places.
+
+    Few permutations then say too little, however far a score lies beyond them: in none of them may the few have met.
+    """
+    if exchange.moves == "sets":
+        source, target = (np.array([side[rows].sum() for rows in exchange.sets]) for side in (source, target))
+    spreads = np.array(concentration(source)), np.array(concentration(target))
+    return bool(are_concentrated(*spreads, len(source), is_exact=False))
 
 
 def moments_of_pairs(

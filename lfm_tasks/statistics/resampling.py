@@ -136,7 +136,7 @@ def of_groups(groups: Shaped[np.ndarray, " points"]) -> Exchange:
     """
     sets = rows_by_value(groups)
     if len({len(rows) for rows in sets}) == len(sets):
-        raise ValueError(f"got {len(sets)} groups that all differ in size, expected some of equal size to change places")
+        raise ValueError(f"got {len(sets)} groups that all differ in size, expected some of equal size to exchange")
     return Exchange(len(groups), sets, "sets")
 
 

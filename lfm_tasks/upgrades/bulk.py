@@ -104,15 +104,15 @@ class CarryPlan:
         """The hidden folder that holds what is carried so far."""
         return self.output.with_name(f".{self.output.name}.partial")
 
-    def lines(self) -> Iterator[str]:
-        """Yield the lines that describe the plan before it starts."""
+    def lines(self, n_workers: int = 1) -> Iterator[str]:
+        """Yield the lines that describe the plan before it starts; each worker takes the memory."""
         shape = f"{self.n_rows:,} vectors, {self.n_features:,} -> {self.n_results:,} features"
         yield f"{self.store.name} -> {self.output}: {shape}, {self.dtype}"
         yield f"columns beside the vectors: {', '.join(self.columns) or 'none'}"
         yield from (f"note: {note}" for note in self.notes)
         yield (
             f"{self.output_bytes / 1e9:,.2f} GB to write, {self.needed_bytes / 1e9:,.2f} GB of disk while it works, "
-            f"{self.memory_bytes / 1e6:,.0f} MB of memory, chunks of {self.chunk_rows:,} rows"
+            f"{n_workers} × {self.memory_bytes / 1e6:,.0f} MB of memory, chunks of {self.chunk_rows:,} rows"
         )
         if self.done:
             yield f"{self.n_carried:,} rows are carried already: it goes on from there"
@@ -300,9 +300,7 @@ def _carry_rows(plan: CarryPlan, adapter: Adapter, report_progress: Progress) ->
         note_done(plan, [(0, plan.n_done)])  # rows beyond a gap are carried again
     with ExitStack() as stack:
         read = open_rows(plan.store, stack)
-        vectors, added = (
-            stack.enter_context((plan.partial / name).open("r+b")) for name in (VECTORS_FILE, ADDED_FILE)
-        )
+        vectors, added = (stack.enter_context((plan.partial / name).open("r+b")) for name in (VECTORS_FILE, ADDED_FILE))
         for file, place in zip((vectors, added), places_of(plan, plan.n_done, header_bytes), strict=True):
             file.truncate(place)
             file.seek(place)

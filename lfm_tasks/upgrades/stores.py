@@ -146,9 +146,7 @@ def open_large_store(text: str, ids: str | None = None, *, most_ids: int | None 
     checked = unique_ids(id_column.load(), f"{path}: ids") if id_column is not None and is_read else None
     is_whole = vectors.dtype.kind in "iu"
     scale = _column(path, text, keys, None, (SCALE,), n_rows) if is_whole and SCALE in keys else None
-    return VectorStore(
-        text, vectors, checked, None, path, chosen, keys, scale, None if is_read else id_column, ids
-    )
+    return VectorStore(text, vectors, checked, None, path, chosen, keys, scale, None if is_read else id_column, ids)
 
 
 def _split(text: str) -> tuple[Path, str | None]:

@@ -163,8 +163,6 @@ def _tables(carried: Carried) -> Iterator[Any]:
 
 def _kept_parts(carried: Carried, n_rows: int) -> Iterator[tuple[dict[str, Any], int]]:
     """Yield the columns that are kept as arrays of pyarrow, and of how many rows each part is."""
-    import pyarrow as pa
-
     path = carried.store.path
     kept = [name for name in carried.columns if name in carried.store.keys]
     if path is not None and kept and path.suffix.lower() in _TABLES:

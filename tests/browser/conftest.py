@@ -25,7 +25,7 @@ def browser() -> Iterator[Any]:
     sync = pytest.importorskip("playwright.sync_api", reason="not run: Playwright is not installed")
     chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if chromium is None:
-        pytest.skip("not run: found no Chromium on the PATH")
+        pytest.skip("not run: got no Chromium on the PATH")
     with sync.sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND"]
         opened = playwright.chromium.launch(executable_path=chromium, args=arguments)

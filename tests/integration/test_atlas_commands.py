@@ -103,10 +103,10 @@ def test_show_summary__tells_what_failed(folder: Path, capsys: pytest.CaptureFix
     ("arguments", "message"),
     [
         (("nearest", "modle0"), "did you mean 'model0'"),
-        (("nearest", "\x1b[2Jmodel0"), r"found the text '\x1b[2Jmodel0'"),
-        (("nearest",), "found 0 names, show nearest needs 1: models, or spaces as model/layer"),
-        (("pair", "model0"), "found 1 names, show pair needs 2"),
-        (("summary", "model0"), "found 1 names, show summary needs 0"),
+        (("nearest", "\x1b[2Jmodel0"), r"got the text '\x1b[2Jmodel0'"),
+        (("nearest",), "got 0 names, show nearest needs 1: models, or spaces as model/layer"),
+        (("pair", "model0"), "got 1 names, show pair needs 2"),
+        (("summary", "model0"), "got 1 names, show summary needs 0"),
         (("nearest", "model0", "--measure", "ovrlap"), "did you mean 'overlap'"),
         (("nearest", "model1/layer1"), "which failed"),
     ],
@@ -124,7 +124,7 @@ def test_show__says_what_is_wrong_on_stderr(
 @pytest.mark.parametrize("command", [("show", "nowhere", "summary"), ("diff", "nowhere", "nowhere")])
 def test_no_atlas__is_told(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     assert called(*command) == 2
-    assert "found no atlas in nowhere" in capsys.readouterr().err
+    assert "got no atlas in nowhere" in capsys.readouterr().err
 
 
 def test_diff__of_an_atlas_with_itself_is_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,7 +139,7 @@ def test_diff__of_an_atlas_with_itself_is_nothing(folder: Path, capsys: pytest.C
 
 def test_diff__of_less_than_no_pairs_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert called("diff", folder / "atlas", folder / "atlas", "-n", -1) == 2
-    assert "found -n -1, needs 0 or more pairs of each measure" in capsys.readouterr().err
+    assert "got -n -1, expected 0 or more pairs of each measure" in capsys.readouterr().err
 
 
 def test_diff__tells_spaces_settings_and_scores_that_moved(
@@ -201,9 +201,9 @@ def test_export__writes_and_keeps_stdout_clean(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--format", "csv", "--max-q", "0.1"), "--max-q or --min-value with --format csv, needs --format graphml"),
-        (("--format", "graphml", "--points-of", "model0/layer0"), "--points-of with --format graphml, needs projector"),
-        (("--format", "projector", "--points-of", "model0/layer0"), "found no embedding of 'model0/layer0'"),
+        (("--format", "csv", "--max-q", "0.1"), "--max-q or --min-value with --format csv, expected --format graphml"),
+        (("--format", "graphml", "--points-of", "model0/layer0"), "--points-of with --format graphml, expected projector"),
+        (("--format", "projector", "--points-of", "model0/layer0"), "got no embedding of 'model0/layer0'"),
         (("--format", "graphml", "--measure", "lmf"), "did you mean 'lfm'"),
     ],
 )

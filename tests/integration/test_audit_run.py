@@ -36,7 +36,7 @@ def test_broken_limit__is_3_and_a_state_by_name(
     broken = audit(folder)
 
     assert broken.returncode == 3, broken.stderr
-    assert "fail     quality: found a space of 120 points, needs 100000" in broken.stderr
+    assert "fail     quality: got a space of 120 points, expected 100000" in broken.stderr
     assert "Traceback" not in broken.stderr
     with sqlite3.connect(folder / ".lfm-atlas" / "prefect" / "prefect.db") as records:
         runs = records.execute("select name, state_type, state_name from flow_run").fetchall()
@@ -72,7 +72,7 @@ def test_scheduler__does_the_work_of_an_audit(
         tasks = set(cluster.scheduler.task_prefixes)
 
     assert wrong.returncode == 2
-    assert "--scheduler: found 'http://127.0.0.1:80', needs tcp://host:port, tls://host:port or a" in wrong.stderr
+    assert "--scheduler: got 'http://127.0.0.1:80', expected tcp://host:port, tls://host:port or a" in wrong.stderr
     assert done.returncode == 0, done.stderr
     assert "this atlas is the baseline now" in done.stdout
     assert tasks

@@ -50,15 +50,15 @@ def zero_row(rows: np.ndarray) -> np.ndarray:
 
 
 BAD_LAYERS = {
-    "nan": (poke(np.nan), "not_finite", r"found 1 NaN or infinite value.*column 3.*needs finite numbers: record"),
-    "inf": (poke(-np.inf), "not_finite", r"found 1 NaN or infinite value.*drop the layer"),
-    "3-d": (lambda rows: rows[:, None, :], "wrong_shape", r"found a 3-D array.*needs \(points, features\): write"),
-    "rows": (lambda rows: rows[:-3], "bad_ids", r"found 117 rows and 120 ids, needs one id a row"),
-    "text": (lambda rows: rows.astype(str), "wrong_dtype", r"found <U\d+, needs real numbers.*convert it"),
-    "complex": (lambda rows: rows * 1j, "wrong_dtype", r"found complex.*needs real numbers"),
-    "constant": (lambda rows: np.ones_like(rows), "constant", r"found the same activations for every point: drop"),
-    "zero rows": (zero_row, "zero_rows", r"found 2 all-zero rows.*set graph.metric to euclidean"),
-    "no features": (lambda rows: rows[:, :0], "wrong_shape", r"found no features.*needs at least one"),
+    "nan": (poke(np.nan), "not_finite", r"got 1 NaN or infinite value.*column 3.*needs finite numbers. Record"),
+    "inf": (poke(-np.inf), "not_finite", r"got 1 NaN or infinite value.*drop the layer"),
+    "3-d": (lambda rows: rows[:, None, :], "wrong_shape", r"got a 3-D array.*needs \(points, features\). Write"),
+    "rows": (lambda rows: rows[:-3], "bad_ids", r"got 117 rows and 120 ids, expected one id a row"),
+    "text": (lambda rows: rows.astype(str), "wrong_dtype", r"got <U\d+, expected real numbers.*convert it"),
+    "complex": (lambda rows: rows * 1j, "wrong_dtype", r"got complex.*needs real numbers"),
+    "constant": (lambda rows: np.ones_like(rows), "constant", r"got the same activations for every point. Drop"),
+    "zero rows": (zero_row, "zero_rows", r"got 2 all-zero rows.*set graph.metric to euclidean"),
+    "no features": (lambda rows: rows[:, :0], "wrong_shape", r"got no features.*needs at least one"),
 }  # fmt: skip
 
 
@@ -128,8 +128,8 @@ def test_all_models_bad__gives_an_atlas_that_says_so(tmp_path: Path, related_spa
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda ids: np.where(ids == ids[0], ids[1], ids), "found 1 ids more than once"),
-        (lambda ids: ids[:-1], "found 120 rows and 119 ids"),
+        (lambda ids: np.where(ids == ids[0], ids[1], ids), "got 1 ids more than once"),
+        (lambda ids: ids[:-1], "got 120 rows and 119 ids"),
         (lambda ids: np.where(ids == ids[0], "", ids), "empty"),
         (lambda ids: np.linspace(0, 1, len(ids)), "needs one column of text or integers"),
     ],
@@ -184,7 +184,7 @@ def test_ids_that_hardly_overlap__leave_the_pair_without_a_score(
         # Two layers of model1 with two layers each of model0 and model2, both ways.
         assert (refused["reason"], refused["count"]) == (reason, 16)
         assert (
-            "16 directed pairs have no score, model0/layer0 and model1/layer0 first: found " in capsys.readouterr().err
+            "16 directed pairs have no score, model0/layer0 and model1/layer0 first: got " in capsys.readouterr().err
         )
         assert run(tmp_path) == 4  # nothing to compute, and nothing forgotten
 
@@ -202,7 +202,7 @@ def test_too_few_points__is_told_before_anything_is_recorded(
     assert run(folder) == 4
 
     told = capsys.readouterr().err
-    assert "found 120 points" in told
+    assert "got 120 points" in told
     assert needed in told
     assert "[too_few_points]" in told
     assert not (tmp_path / ".lfm-atlas" / "units" / "activations").exists()

@@ -126,5 +126,5 @@ def test_residuals_through__are_what_all_triples_say_of_one_map() -> None:
 
 
 def test_more_modes_than_eigenpairs__are_refused() -> None:
-    with pytest.raises(ValueError, match="found 20 modes and 10 eigenpairs, needs as many eigenpairs"):
+    with pytest.raises(ValueError, match="got 20 modes and 10 eigenpairs, expected as many eigenpairs"):
         CollectionConfig(n_eigenpairs=10)

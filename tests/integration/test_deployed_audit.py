@@ -177,7 +177,7 @@ def test_schedule__fires_completes_breaks_by_name_and_an_automation_answers(
     server: Server, zoo: Path, web_hook: tuple[str, list[str]], strangers: Any
 ) -> None:
     refused = deploy(server, zoo, "--notify", "slack-webhook/nobody")
-    assert (refused.returncode, "found no block 'slack-webhook/nobody' on the server" in refused.stderr) == (2, True)
+    assert (refused.returncode, "got no block 'slack-webhook/nobody' on the server" in refused.stderr) == (2, True)
     subprocess.run(
         [sys.executable, "-c", SAVE_BLOCK, web_hook[0]],
         env=server.environment,
@@ -348,7 +348,7 @@ def test_deploy_without_a_server__says_what_to_do(zoo: Path) -> None:
     )  # fmt: skip
 
     assert refused.returncode == 2
-    assert "found no PREFECT_API_URL, needs the address of a server" in refused.stderr
+    assert "got no PREFECT_API_URL, expected the address of a server" in refused.stderr
 
 
 def test_serve_at_a_time_that_is_none__says_what_to_do(zoo: Path) -> None:
@@ -360,6 +360,6 @@ def test_serve_at_a_time_that_is_none__says_what_to_do(zoo: Path) -> None:
     )  # fmt: skip
 
     assert refused.returncode == 2, refused.stderr
-    assert "found --cron 'at night', needs minute, hour, day, month and weekday" in refused.stderr
+    assert "got --cron 'at night', expected minute, hour, day, month and weekday" in refused.stderr
     assert "Traceback" not in refused.stderr
     assert nobody_left(zoo)

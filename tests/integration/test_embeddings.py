@@ -162,7 +162,7 @@ def test_dataset_without_labels__has_pictures_and_says_why_no_probe(
     assert outcome.computed["probes"] == 0
     assert bool(np.isfinite(found["tsne"]).all())
     assert np.isnan(found["probe_after_transfer"].values).all()
-    assert found.attrs["no_probe_because"] == "found no labels in the dataset, a probe needs classes: give it labels"
+    assert found.attrs["no_probe_because"] == "got no labels in the dataset, expected classes for a probe. Give it labels"
     assert set(found["label"].values.tolist()) == {""}
 
 
@@ -172,7 +172,7 @@ def test_rare_class__leaves_pictures_without_a_probe(tmp_path: Path, write_zoo: 
     build(write_zoo(tmp_path, zoo("clean"), dataset={"labels": labels}, embeddings=ASKED))
 
     found = group(tmp_path)
-    assert found.attrs["no_probe_because"].startswith("found 3 points of class '9.0', a probe needs 5 of each")
+    assert found.attrs["no_probe_because"].startswith("got 3 points of class '9.0', a probe needs 5 of each")
     assert found["label"].values[7] == ""
 
 
@@ -221,7 +221,7 @@ def test_fewer_points_than_the_perplexity__fail_their_picture_with_a_reason(
         ("clean", "x", "embeddings", "too_few_points"),
         ("moved", "x", "embeddings", "too_few_points"),
     ]
-    assert outcome.failures[0].message.startswith("found 60 points, t-SNE with perplexity 60 needs more of them")
+    assert outcome.failures[0].message.startswith("got 60 points, t-SNE with perplexity 60 needs more of them")
     found = group(tmp_path)
     assert np.isnan(found["tsne"]).all()
     assert bool(np.isfinite(found["probe_accuracy"]).all())
@@ -262,8 +262,8 @@ def test_comparisons__leave_pairs_that_they_do_not_ask_for_without_probe_and_map
     [
         (["cleen/x"], r"atlas.embeddings.spaces: no model matches 'cleen'; did you mean 'clean'\?"),
         (["!*"], r"atlas.embeddings.spaces: of 3 models none is left: remove a pattern with !"),
-        ([], r"atlas.embeddings.spaces: found an empty list, needs at least one"),
-        ("*/x", r"atlas.embeddings.spaces: found the text '\*/x', needs a list"),
+        ([], r"atlas.embeddings.spaces: got an empty list, expected at least one"),
+        ("*/x", r"atlas.embeddings.spaces: got the text '\*/x', expected a list"),
     ],
 )
 def test_globs_of_no_model__are_mistakes_of_the_catalog(

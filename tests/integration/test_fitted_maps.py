@@ -203,8 +203,8 @@ def test_too_few_common_anchors__are_told_for_the_measures_of_maps_alone(
     assert np.isfinite(float(found["score"].sel(measure="cka_linear")))
     (told,) = outcome.unscored
     assert (told.reason, told.count) == ("few_anchors", 2)
-    assert told.message.startswith("found 1 anchors that are in both spaces, needs at least 2")
-    assert "found 1 anchors that are in both spaces" in (folder / "atlas" / "report.html").read_text()
+    assert told.message.startswith("got 1 anchors that are in both spaces, expected at least 2")
+    assert "got 1 anchors that are in both spaces" in (folder / "atlas" / "report.html").read_text()
     rows = pyarrow.parquet.read_table(folder / "atlas" / "edges.parquet").to_pylist()
     assert {row["status"] for row in rows if row["measure"] == "lfm"} == {"few_anchors"}
 
@@ -242,15 +242,15 @@ def test_capped_overlap__is_overlap_where_no_singular_value_is_above_one() -> No
 @pytest.mark.parametrize(
     ("maps", "message"),
     [
-        ({"regime": "anchors"}, "found regime anchors and no anchors, needs them"),
-        ({"regime": "labels", "anchors": {"count": 5}}, "found anchors beside regime labels"),
-        ({"regime": "anchors", "anchors": {}}, "found neither of ids and count, needs one"),
-        ({"regime": "anchors", "anchors": {"count": 5, "ids": {"path": "x.txt"}}}, "found both of ids and count"),
-        ({"regime": "anchors", "anchors": {"ids": {"path": "x.txt"}, "seed": 3}}, "found seed beside ids"),
+        ({"regime": "anchors"}, "got regime anchors and no anchors, expected them"),
+        ({"regime": "labels", "anchors": {"count": 5}}, "got anchors beside regime labels"),
+        ({"regime": "anchors", "anchors": {}}, "got neither of ids and count, expected one"),
+        ({"regime": "anchors", "anchors": {"count": 5, "ids": {"path": "x.txt"}}}, "got both of ids and count"),
+        ({"regime": "anchors", "anchors": {"ids": {"path": "x.txt"}, "seed": 3}}, "got seed beside ids"),
         ({"regime": "anchors", "anchors": {"count": 1}}, "count"),
-        ({"regime": "full", "refine": "none"}, "found refine beside regime full, which fits nothing"),
-        ({"regime": "labels", "refine": "none", "n_samples": 50}, "found n_samples beside refine none"),
-        ({"regime": "labels", "mask": "commutativity"}, "found mask beside refine zoomout, which has none"),
+        ({"regime": "full", "refine": "none"}, "got refine beside regime full, which fits nothing"),
+        ({"regime": "labels", "refine": "none", "n_samples": 50}, "got n_samples beside refine none"),
+        ({"regime": "labels", "mask": "commutativity"}, "got mask beside refine zoomout, which has none"),
         ({"regime": "anchor"}, "anchor"),
         ({"regime": "anchors", "anchors": {"count": 5}, "maks": "resolvent"}, "did you mean 'mask'"),
     ],
@@ -268,9 +268,9 @@ def test_maps__refuse_what_does_not_fit_together(
     ("text", "message"),
     [
         (None, "anchors.txt: no such file"),
-        ("point-0000\n", "found 1 anchors, needs at least 2"),
-        ("point-0000\nnobody\n", "found 1 anchors that the dataset probe lacks, first 'nobody'"),
-        ("point-0000\npoint-0000\n", "found 1 ids more than once"),
+        ("point-0000\n", "got 1 anchors, expected at least 2"),
+        ("point-0000\nnobody\n", "got 1 anchors that the dataset probe lacks, first 'nobody'"),
+        ("point-0000\npoint-0000\n", "got 1 ids more than once"),
     ],
 )
 def test_anchor_files__are_refused_before_work_starts(
@@ -287,7 +287,7 @@ def test_anchor_files__are_refused_before_work_starts(
 def test_samples__are_as_many_as_eigenpairs(tmp_path: Path, write_zoo: Any) -> None:
     folder = zoo(tmp_path, write_zoo, maps=ANCHORS | {"n_samples": 24})
     assert problems(folder) == [
-        "atlas.maps: found n_samples 24 and n_eigenpairs 25, needs as many samples: raise n_samples, or lower "
+        "atlas.maps: got n_samples 24 and n_eigenpairs 25, expected as many samples. Raise n_samples, or lower "
         "n_eigenpairs"
     ]
 
@@ -304,13 +304,13 @@ def test_maps__from_labels_need_labels_and_a_pair_has_one_map(tmp_path: Path, wr
     folder = write_zoo(tmp_path, {name: ({"layer": cloud()}, ids()) for name in ("first", "second")}, **SMALL)
     changed(folder, atlas={"maps": {"regime": "labels"}})
     assert problems(folder) == [
-        "atlas.maps: found regime labels, and no labels in the dataset probe: add labels: {path: labels.npy} to it, "
+        "atlas.maps: got regime labels, and no labels in the dataset probe. Add labels: {path: labels.npy} to it, "
         "or choose another regime"
     ]
 
     whole = {"sources": "*", "targets": "*"}
     changed(folder, atlas={"maps": {"regime": "full"}}, comparisons={"all": whole, "few": whole | {"maps": ANCHORS}})
     assert problems(folder) == [
-        "comparisons.few.maps: found first/layer and first/layer in comparisons.all too, with other maps: a pair has "
+        "comparisons.few.maps: got first/layer and first/layer in comparisons.all too, with other maps: a pair has "
         "one map; give the two comparisons different spaces, or the same maps"
     ]

@@ -79,12 +79,12 @@ def test_settings_without_landmarks__give_the_keys_they_always_gave() -> None:
     [
         (
             {"graph": {"n_neighbors": 10, "landmarks": 20}},
-            "found 20 landmarks with n_neighbors 10 and n_eigenpairs 8",
+            "got 20 landmarks with n_neighbors 10 and n_eigenpairs 8",
         ),
         ({"graph": {"landmarks": "few"}}, "landmarks"),
         (
             {"graph": {"n_neighbors": 10, "landmarks": 60}, "maps": {"regime": "unsupervised"}},
-            "found maps.regime unsupervised beside graph.landmarks",
+            "got maps.regime unsupervised beside graph.landmarks",
         ),
     ],
 )

@@ -59,7 +59,7 @@ def test_layers__without_a_catalog_are_of_the_one_in_the_working_directory(
 def test_layers__of_an_unknown_model_names_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert layers("mlp_s9", SHIPPED) == 2
     message = capsys.readouterr().err
-    assert "found no model 'mlp_s9' in the catalog; did you mean 'mlp_s" in message
+    assert "got no model 'mlp_s9' in the catalog; did you mean 'mlp_s" in message
     assert "[missing_source]" in message
 
 

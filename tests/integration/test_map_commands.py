@@ -52,7 +52,7 @@ def test_map__records_two_spaces_only_and_says_how_good_it_is(folder: Path, caps
         "procrustes, icp",
         "accuracy",
         "functional map: residual",
-        "not stitched: model model1: found no onnx",
+        "not stitched: model model1: got no onnx",
         f"map {NAME} (nothing to compute)",
     ):
         assert words in printed
@@ -115,18 +115,18 @@ def test_maps__lists_names(folder: Path, tmp_path: Path, capsys: pytest.CaptureF
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("modle0/layer0", TARGET), r"found no model 'modle0' in the catalog; did you mean 'model0'"),
-        (("model0", TARGET), "found no space 'model0', needs model/layer with a layer that the catalog chooses"),
+        (("modle0/layer0", TARGET), r"got no model 'modle0' in the catalog; did you mean 'model0'"),
+        (("model0", TARGET), "got no space 'model0', expected model/layer with a layer that the catalog chooses"),
         (("model0/layr0", TARGET), "did you mean 'model0/layer0'"),
-        ((SOURCE, TARGET, "--n-anchors", "2"), "found --n-anchors 2, needs at least 3"),
-        ((SOURCE, TARGET, "--seed", "-1"), "found --seed -1, needs a whole number from 0 on"),
-        ((SOURCE, TARGET, "--n-anchors", "121"), "found 120 common ids, and 121 anchors were asked for: ask for fewer"),
+        ((SOURCE, TARGET, "--n-anchors", "2"), "got --n-anchors 2, expected at least 3"),
+        ((SOURCE, TARGET, "--seed", "-1"), "got --seed -1, expected a whole number from 0 on"),
+        ((SOURCE, TARGET, "--n-anchors", "121"), "got 120 common ids, and 121 anchors were asked for. Ask for fewer"),
         ((SOURCE, TARGET, "--anchors", "no.txt"), "no.txt: no such file"),
-        ((SOURCE, TARGET, "--anchors", "10"), "found --anchors 10, needs a file of ids; did you mean --n-anchors 10?"),
-        ((SOURCE, TARGET, "--anchors", "a.txt", "--n-anchors", "5"), "found --n-anchors beside --anchors, needs one"),
-        ((SOURCE, TARGET, "--regime", "full", "--n-anchors", "5"), "found anchors beside --regime full, which uses"),
-        ((SOURCE, TARGET, "--name", "a/b"), "found the name 'a/b', needs 1 to 128"),
-        ((TARGET, SOURCE, "--name", NAME), f"found '{NAME}' as the name of the map {SOURCE} -> {TARGET}"),
+        ((SOURCE, TARGET, "--anchors", "10"), "got --anchors 10, expected a file of ids; did you mean --n-anchors 10?"),
+        ((SOURCE, TARGET, "--anchors", "a.txt", "--n-anchors", "5"), "got --n-anchors beside --anchors, expected one"),
+        ((SOURCE, TARGET, "--regime", "full", "--n-anchors", "5"), "got anchors beside --regime full, which uses"),
+        ((SOURCE, TARGET, "--name", "a/b"), "got the name 'a/b', expected 1 to 128"),
+        ((TARGET, SOURCE, "--name", NAME), f"got '{NAME}' as the name of the map {SOURCE} -> {TARGET}"),
         ((SOURCE, TARGET, "--regime", "some"), "some"),
     ],
 )  # fmt: skip
@@ -144,9 +144,9 @@ def test_map__that_cannot_be_fitted_says_why(
 @pytest.mark.parametrize(
     ("lines", "message"),
     [
-        (["p000", "p001", "nobody"], "found 1 of 3 anchors that the source space does not have, first 'nobody'"),
-        (["p000", "p001", "p001"], "found the source id 'p001' more than once among 3, needs each once"),
-        (["p000", "p001"], "found 2 anchors, needs at least 3: give more ids"),
+        (["p000", "p001", "nobody"], "got 1 of 3 anchors that the source space does not have, first 'nobody'"),
+        (["p000", "p001", "p001"], "got the source id 'p001' more than once among 3, expected each once"),
+        (["p000", "p001"], "got 2 anchors, expected at least 3. Give more ids"),
     ],
 )
 def test_anchors__that_are_none_are_refused(
@@ -162,7 +162,7 @@ def test_labels__that_are_not_there_are_asked_for(
 ) -> None:
     write_zoo(tmp_path, related_spaces(2))
     assert lfm_atlas(tmp_path, "map", SOURCE, TARGET, "--regime", "labels") == 2
-    assert "found no labels in the dataset probe, a fit from labels needs them" in capsys.readouterr().err
+    assert "got no labels in the dataset probe, expected them for a fit from labels" in capsys.readouterr().err
 
 
 # --- transfer
@@ -241,7 +241,7 @@ def test_transfer__refuses_rows_that_are_not_the_sources(
 def test_transfer__never_loads_objects(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     np.save(tmp_path / "new.npy", np.array([[{}]], dtype=object), allow_pickle=True)
     assert lfm_atlas(folder, "transfer", NAME, str(tmp_path / "new.npy"), str(tmp_path / "out.npy")) == 2
-    assert "found pickled Python objects, which are never loaded" in capsys.readouterr().err
+    assert "got pickled Python objects, which are never loaded" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -277,11 +277,11 @@ def test_transfer__of_an_unknown_or_damaged_map_says_what_to_do(
     np.save(tmp_path / "new.npy", rows_of(tmp_path))
     carry = ("transfer", "mine", str(tmp_path / "new.npy"), str(tmp_path / "out.npy"))
     assert lfm_atlas(tmp_path, *carry) == 2
-    assert "found no map 'mine' in the store; there are none yet" in capsys.readouterr().err
+    assert "got no map 'mine' in the store; there are none yet" in capsys.readouterr().err
     fit = ("map", SOURCE, TARGET, "--name", "mine")
     assert lfm_atlas(tmp_path, *fit) == 0
     assert lfm_atlas(tmp_path, "transfer", "mien", *carry[2:]) == 2
-    assert "found no map 'mien' in the store; did you mean 'mine'?" in capsys.readouterr().err
+    assert "got no map 'mien' in the store; did you mean 'mine'?" in capsys.readouterr().err
 
     store = UnitStore(tmp_path / ".lfm-atlas")
     key = read_named_map(store.root, "mine").key
@@ -291,7 +291,7 @@ def test_transfer__of_an_unknown_or_damaged_map_says_what_to_do(
     assert "is damaged; it was put into quarantine" in capsys.readouterr().err
     assert lfm_atlas(tmp_path, *carry) == 2
     missing = (
-        f"found the name 'mine' and not its map, which was removed from the store: lfm-atlas map {SOURCE} {TARGET}"
+        f"got the name 'mine' and not its map, which was removed from the store: lfm-atlas map {SOURCE} {TARGET}"
     )
     assert missing in capsys.readouterr().err
     assert not (tmp_path / "out.npy").exists()

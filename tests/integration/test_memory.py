@@ -73,7 +73,7 @@ def test_run__that_would_take_more_than_a_worker_has_is_refused_before_it_starts
 
     assert run.returncode == 2
     assert re.search(
-        r"bases of model\d/layer\d would take \d+ MiB of a worker's 238 MiB, needs at most 95% of it", run.stderr
+        r"bases of model\d/layer\d would take \d+ MiB of a worker's 238 MiB, expected at most 95% of it", run.stderr
     )
     for way in ("atlas.graph.landmarks", "atlas.max_points", "cluster.memory_limit"):
         assert way in run.stderr

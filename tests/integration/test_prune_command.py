@@ -143,7 +143,7 @@ def test_prune_without_an_atlas__is_refused(
     tmp_path: Path, related_spaces: Any, write_zoo: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert prune(write_zoo(tmp_path, related_spaces(2))) == 2
-    assert "found no atlas, needs one to know what to keep: lfm-atlas run" in capsys.readouterr().err
+    assert "got no atlas, expected one to know what to keep: lfm-atlas run" in capsys.readouterr().err
 
 
 def test_prune_of_an_atlas_that_was_never_noted__is_refused_until_a_run(
@@ -153,7 +153,7 @@ def test_prune_of_an_atlas_that_was_never_noted__is_refused_until_a_run(
     note.unlink()
 
     assert prune(two_models, "--remove") == 2
-    assert "found an atlas that does not say what it was made of" in capsys.readouterr().err
+    assert "got an atlas that does not say what it was made of" in capsys.readouterr().err
     run(two_models)
     assert prune(two_models, "--remove") == 0
 

@@ -98,11 +98,11 @@ def test_reproduce__refuses_what_the_catalog_has_not_got_and_does_the_rest(
     printed = capsys.readouterr()
 
     for words in (
-        "layer_matching: found 1 networks, no two with the same layers of the same widths, needs two that differ",
-        "robustness: found no labels in the dataset probe, needs the class of each point: add labels",
-        "anchors: found 1 networks",
-        "sensitivity: found 1 networks",
-        "groundings: found 1 models and too little known of them that a score could agree with, needs two groups of",
+        "layer_matching: got 1 networks, no two with the same layers of the same widths, expected two that differ",
+        "robustness: got no labels in the dataset probe, expected the class of each point. Add labels",
+        "anchors: got 1 networks",
+        "sensitivity: got 1 networks",
+        "groundings: got 1 models and too little known of them that a score could agree with, expected two groups of",
     ):
         assert words in printed.err
     assert "1 experiment, 5 refused" in printed.out
@@ -116,7 +116,7 @@ def test_reproduce__says_which_experiments_there_are(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert reproduce(folder, "--experiment", "layers") == 2
-    assert "found no experiment 'layers', needs one of layer_matching, robustness" in capsys.readouterr().err
+    assert "got no experiment 'layers', expected one of layer_matching, robustness" in capsys.readouterr().err
 
 
 def test_reproduce__without_matplotlib_refuses_before_any_work(
@@ -162,7 +162,7 @@ def test_robustness__refuses_one_class(
 ) -> None:
     write_zoo(tmp_path, seeds(2), {"labels": np.zeros(120, dtype=int)})
     assert reproduce(tmp_path, "--experiment", "robustness") == 4
-    assert "found 1 classes in the labels of the dataset probe, needs at least 2" in capsys.readouterr().err
+    assert "got 1 classes in the labels of the dataset probe, expected at least 2" in capsys.readouterr().err
 
 
 def test_networks__that_were_made_of_others_are_refused(
@@ -171,7 +171,7 @@ def test_networks__that_were_made_of_others_are_refused(
     catalog = write_zoo(tmp_path, seeds(1), {"labels": LABELS}) / "data_catalog.yaml"
     catalog.write_text(catalog.read_text() + "defaults: {meta: {untrained: true}}\n")
     assert reproduce(tmp_path, "--experiment", "cost") == 4
-    assert "found 1 models, none of them trained from scratch" in capsys.readouterr().err
+    assert "got 1 models, none of them trained from scratch" in capsys.readouterr().err
 
 
 def test_layer_matching__refuses_networks_of_one_layer(
@@ -180,7 +180,7 @@ def test_layer_matching__refuses_networks_of_one_layer(
     models = {name: ({"layer0": layers["layer0"]}, ids) for name, (layers, ids) in seeds(2).items()}
     write_zoo(tmp_path, models)
     assert reproduce(tmp_path, "--experiment", "layer_matching") == 4
-    assert "found 1 layer in model0, model1, needs at least 2 to tell apart" in capsys.readouterr().err
+    assert "got 1 layer in model0, model1, expected at least 2 to tell apart" in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -196,7 +196,7 @@ def test_reproduce__does_all_experiments_of_a_tiny_zoo(
     assert list(facts["experiments"]) == sorted(PAPER_EXPERIMENTS)
     claims = [claim for result in facts["experiments"].values() for claim in result["claims"]]
     assert {claim["status"] for claim in claims} <= {"supported", "partly", "not supported", "not tested"}
-    assert "No stitching: model model1: found no onnx" in " ".join(facts["experiments"]["anchors"]["notes"])
+    assert "No stitching: model model1: got no onnx" in " ".join(facts["experiments"]["anchors"]["notes"])
     steps = facts["experiments"]["robustness"]["tables"]["separability"]
     assert all(row["separable"] == row["of"] for row in steps[-3:])
 

@@ -81,10 +81,10 @@ def test_changed_groups__are_scored_again_and_the_same_ones_are_not(
 @pytest.mark.parametrize(
     ("dataset", "atlas", "message"),
     [
-        ({"groups": np.repeat(np.arange(2), [50, 70])}, {}, "found 2 groups that all differ in size"),
-        ({"strata": np.arange(120)}, {}, "found 120 strata of one row each"),
-        ({"groups": np.zeros(7, dtype=int)}, {}, "found 7 groups and 120 ids"),
-        ({"groups": np.repeat(np.arange(60), 2)}, {"max_points": 100}, "found groups and atlas.max_points"),
+        ({"groups": np.repeat(np.arange(2), [50, 70])}, {}, "got 2 groups that all differ in size"),
+        ({"strata": np.arange(120)}, {}, "got 120 strata of one row each"),
+        ({"groups": np.zeros(7, dtype=int)}, {}, "got 7 groups and 120 ids"),
+        ({"groups": np.repeat(np.arange(60), 2)}, {"max_points": 100}, "got groups and atlas.max_points"),
     ],
 )
 def test_groups_that_cannot_be_used__are_said_before_work_starts(
@@ -99,8 +99,8 @@ def test_groups_that_cannot_be_used__are_said_before_work_starts(
 @pytest.mark.parametrize(
     ("dataset", "message"),
     [
-        ({"strata": "labels"}, "found strata: labels, but no labels"),
-        ({"groups": np.zeros(120), "strata": np.zeros(120)}, "found groups and strata, needs one of them"),
+        ({"strata": "labels"}, "got strata: labels, but no labels"),
+        ({"groups": np.zeros(120), "strata": np.zeros(120)}, "got groups and strata, expected one of them"),
     ],
 )
 def test_groups_and_strata_that_contradict__are_refused_with_their_line(

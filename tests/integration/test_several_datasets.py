@@ -230,7 +230,7 @@ def test_commands__ask_which_dataset(folder: Path, atlas: Atlas) -> None:
         list_layers(catalog, "a")
     assert [layer.name for layer in list_layers(catalog, "a", "second")] == ["shallow", "deep"]
     with open_run(catalog, lambda *_: None, in_process=True) as run:
-        with pytest.raises(DataError, match="a/deep and b/deep on the datasets first, second, needs one of them"):
+        with pytest.raises(DataError, match="a/deep and b/deep on the datasets first, second, expected one of them"):
             fit_named_map(run, "a/deep", "b/deep", AnchorSpec("anchors", 20))
         with pytest.raises(DataError, match="model c is not on the dataset 'second', it is on first"):
             fit_named_map(run, "a/deep", "c/deep", AnchorSpec("anchors", 20), dataset="second")
@@ -258,7 +258,7 @@ def test_show__puts_datasets_side_by_side(folder: Path, capsys: pytest.CaptureFi
     assert json.loads(capsys.readouterr().out)["models"][0] == {"model": "a", "datasets": "first, second"}
     assert called("show", folder / "atlas", "nearest", "c") == 0
     assert called("show", folder / "atlas", "nearest", "a") == 2
-    message = "found 'a' on the datasets first, second, needs one of them: say which, dataset='first' (--dataset first)"
+    message = "got 'a' on the datasets first, second, expected one of them. Say which, dataset='first' (--dataset first)"
     assert message in capsys.readouterr().err
     assert called("show", folder / "atlas", "datasets", "--measure", "lfmm") == 2
     assert "did you mean 'lfm'" in capsys.readouterr().err

@@ -103,7 +103,7 @@ def test_id_without_a_label__costs_the_maps_of_its_space_only(tmp_path: Path, wr
 
     (told,) = outcome.unscored
     assert (told.reason, told.count) == ("bad_ids", 4)
-    assert "found 1 ids without a label, first 'stranger'" in told.message
+    assert "got 1 ids without a label, first 'stranger'" in told.message
     found = read_atlas(folder / "atlas")["score"].sel(dataset="probe", measure="lfm")
     assert np.isfinite(found.sel(source="copy0/layer", target="copy2/layer"))
     assert np.isnan(found.sel(source="copy0/layer", target="copy1/layer"))

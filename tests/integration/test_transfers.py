@@ -113,7 +113,7 @@ def test_pair_that_fails__has_a_status_and_the_others_go_on(
 
     assert outcome.computed["transfers"] == 1
     assert group["status"].values.tolist() == ["ok", "few_anchors"]
-    assert "found 6 common ids, and 10 anchors were asked for" in str(group["message"].values[1])
+    assert "got 6 common ids, and 10 anchors were asked for" in str(group["message"].values[1])
     assert bool(np.isnan(group["accuracy"].isel(pair=1)).all())
     assert group["chosen"].values[1] == ""
 
@@ -133,8 +133,8 @@ def test_atlas_without_transfer__has_no_such_group_and_no_such_stage(
 @pytest.mark.parametrize(
     ("written", "message"),
     [
-        ("10", "found the number 10, needs true, false, or {anchors: {count: 10, seed: 0}}"),
-        ("{anchors: {count: 2}}", "found the number 2, needs >= 3"),
+        ("10", "got the number 10, expected true, false, or {anchors: {count: 10, seed: 0}}"),
+        ("{anchors: {count: 2}}", "got the number 2, expected >= 3"),
         ("{anchors: {cuont: 5}}", "unknown key; did you mean 'count'?"),
     ],
 )

@@ -68,8 +68,8 @@ def test_verify__tells_of_lost_notes_and_damaged_names_and_runs_mend_notes(
     note.unlink()
     assert verify(folder) == 1
     found = capsys.readouterr().err
-    assert f"references/{note.name}: found no note of what the atlas" in found
-    assert "maps/mine.json: found a damaged file mine.json" in found
+    assert f"references/{note.name}: got no note of what the atlas" in found
+    assert "maps/mine.json: got a damaged file mine.json" in found
     note.write_bytes(content[:-1])
     assert verify(folder) == 1
     assert f"references/{note.name}: it is no note of an atlas, or not as it was written" in capsys.readouterr().err

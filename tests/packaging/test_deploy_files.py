@@ -29,7 +29,7 @@ def program(name: str) -> str:
     beside = Path(sys.executable).with_name(name)
     path = str(beside) if beside.is_file() else shutil.which(name)
     if path is None:
-        pytest.skip(f"not run: found no {name}")
+        pytest.skip(f"not run: got no {name}")
     return path
 
 
@@ -64,7 +64,7 @@ def test_compose_file__publishes_on_loopback_only_and_starts_workers_of_one_thre
 
 def test_manifests__fit_the_strict_schemas_of_kubernetes() -> None:
     if find_spec("kubernetes_validate") is None:
-        pytest.skip("not run: found no kubernetes-validate")
+        pytest.skip("not run: got no kubernetes-validate")
     import kubernetes_validate
 
     kinds = {path.name: read(path) for path in MANIFESTS if path.name != "dask_cluster.yaml"}
@@ -86,7 +86,7 @@ def test_standing_dask_cluster__is_the_one_that_a_run_would_start_and_fits_the_o
 
     assert manifest == dask_cluster(cluster, "lfm-atlas")
     if (package := find_spec("dask_kubernetes")) is None or package.origin is None:
-        pytest.skip("not run: found no dask-kubernetes, which holds the definition")
+        pytest.skip("not run: got no dask-kubernetes, which holds the definition")
     chart = Path(package.origin).parent / "operator" / "deployment" / "helm" / "dask-kubernetes-operator"
     definition = read(chart / "crds" / "daskcluster.yaml")
     schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]

@@ -82,11 +82,11 @@ def test_the_same_catalog_without_the_package__is_told_with_its_line(zoo: Path) 
     ("name", "value", "message"),
     [
         (NAME, "lfm_atlas_example.no_such_module:X", "cannot be loaded (ModuleNotFoundError: "),
-        ("overlap", "lfm_atlas_example.measure:COSINE_AGREEMENT", "found the measure overlap, a name that is taken"),
+        ("overlap", "lfm_atlas_example.measure:COSINE_AGREEMENT", "got the measure overlap, a name that is taken"),
         (
             "cka_linear",
             "lfm_atlas_example.measure:COSINE_AGREEMENT",
-            "found the measure cka_linear, a name that is taken",
+            "got the measure cka_linear, a name that is taken",
         ),
     ],
 )

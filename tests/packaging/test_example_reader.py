@@ -78,4 +78,4 @@ def test_the_same_catalog_without_the_package__says_that_nothing_reads_it(zoo: P
     validated = command(zoo, dict(os.environ), "validate")
 
     assert validated.returncode != 0
-    assert "found a .tab file, needs one of .npy" in validated.stdout + validated.stderr
+    assert "got a .tab file, expected one of .npy" in validated.stdout + validated.stderr

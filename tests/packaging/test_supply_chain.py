@@ -99,7 +99,7 @@ def test_audit__fails_for_weaknesses_and_when_it_looked_up_too_little(capsys: py
         ({"dependencies": clean[1:] + skipped[:1]}, 1, f"looked up {len(names) - 1} of {len(names)} packages, needs"),
         ({"dependencies": skipped}, 3, f"not run: pip-audit looked up none of {len(names)} packages \\(not found on"),
         ({"dependencies": []}, 3, "it was given no packages"),
-        ([], 1, "found no report of pip-audit"),
+        ([], 1, "got no report of pip-audit"),
     ]:
         assert judged(json.dumps(entries), len(names)) == code
         assert re.search(told, capsys.readouterr().err)

@@ -56,7 +56,7 @@ def test_wheel__has_two_top_level_names() -> None:
 
 def test_built_wheel__holds_nothing_else(tmp_path: Path) -> None:
     if find_spec("hatchling") is None:
-        pytest.skip("not run: found no hatchling, which builds the wheel")
+        pytest.skip("not run: got no hatchling, which builds the wheel")
     from hatchling.builders.wheel import WheelBuilder
 
     (wheel,) = WheelBuilder(str(ROOT)).build(directory=str(tmp_path), versions=["standard"])

@@ -102,12 +102,12 @@ def test_address_with_a_value__is_hidden() -> None:
 
 
 def test_value_that_is_a_word__leaves_messages_as_they_are() -> None:
-    message = "model small: found no model 'model' in 'model/layer0'; the model needs /data/model-zoo"
+    message = "model small: got no model 'model' in 'model/layer0'; the model needs /data/model-zoo"
     assert hiding("model", "zoo/${KEY}/{layer}.npy")(message) == message
     message = "resnet: no layer of resnet/layer0 is a resnet"
     assert hiding("resnet", "zoo/${KEY}/{layer}.npy", known=("resnet",))(message) == message
     for number in ("10", "4096"):
-        assert hiding(number, "zoo/${KEY}/{layer}.npy")("found 10 rows of 4096") == "found 10 rows of 4096"
+        assert hiding(number, "zoo/${KEY}/{layer}.npy")("got 10 rows of 4096") == "got 10 rows of 4096"
 
 
 @pytest.mark.parametrize("value", ["", ".", "..", "/", "./"])

@@ -1,5 +1,8 @@
 """The commands for one map between two spaces: map fits it, maps lists it, transfer applies it."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -13,6 +16,7 @@ from lfm_atlas.console import (
     CatalogPath,
     DatasetOfBoth,
     Force,
+    Scheduler,
     TextOrJson,
     TrustCode,
     as_json,
@@ -27,7 +31,7 @@ from lfm_atlas.console import (
 
 if TYPE_CHECKING:
     from lfm_tasks.upgrades.adapters import Adapter
-    from lfm_tasks.upgrades.bulk import KnownRows
+    from lfm_tasks.upgrades.bulk import CarryRows, KnownRows
 
 
 def add_commands(app: App) -> None:
@@ -126,29 +130,60 @@ def transfer(
         bool, Parameter(help="Add columns that say how far each vector can be trusted.", negative="")
     ] = False,
     plan: Annotated[bool, Parameter(help="Say what it takes, and write nothing.", negative="")] = False,
+    workers: Annotated[int, Parameter(help="Dask processes on this machine; 0: this process does it.")] = 0,
+    scheduler: Scheduler = "",
     force: Force = False,
 ) -> int:
     """Carry the vectors of a store through a map: in chunks, resumed after an interruption, other columns kept."""
     from lfm_tasks.upgrades.bulk import CarryOptions, carry, plan_carry
-    from lfm_tasks.upgrades.stores import open_store
+    from lfm_tasks.upgrades.stores import open_large_store
 
+    if workers < 0 or (workers and scheduler):
+        print_err(f"got --workers {workers} and --scheduler {scheduler!r}, expected workers from 0 on, or a scheduler")
+        return USAGE
     with exit_if_data_refused():
         adapter, known, into = _map_to_carry_by(map, catalog_path)
         if confidence and known is None:
             print_err(f"got --confidence and the map {map}, which knows no pairs, expected one of upgrade --save")
             return USAGE
         options = CarryOptions(dtype, known if confidence else None, force)
-        planned = plan_carry(adapter, open_store(input, ids), output, options)
+        planned = plan_carry(adapter, open_large_store(input, ids), output, options)
         if plan:
-            for line in planned.lines():
+            for line in planned.lines(max(1, workers)):
                 print_out(escape_unprintable(line))
             return OK
         for note in planned.notes:
             print_err(escape_unprintable(note))
-        with progress() as report_progress:
-            carry(planned, adapter, report_progress)
+        with progress() as report_progress, _rows_on(workers, scheduler, planned.memory_bytes) as carry_rows:
+            carry(planned, adapter, report_progress, carry_rows)
         print_out(f"wrote {output}: {planned.n_rows} points in the {planned.n_results} coordinates of {into}")
     return OK
+
+
+@contextmanager
+def _rows_on(n_workers: int, scheduler: str, memory_bytes: int) -> "Iterator[CarryRows | None]":
+    """Give what carries the rows: Dask's workers, here or at a scheduler; None for this process."""
+    if not (n_workers or scheduler):
+        yield None
+        return
+    from lfm_tasks.catalog.cluster import check_scheduler
+    from lfm_tasks.upgrades.parts import SchedulerWorkers, on_workers
+    from lfm_tasks.workers.pool import ClusterError, LocalDask
+
+    try:
+        at_address = SchedulerWorkers(check_scheduler(scheduler)) if scheduler else None
+    except ValueError as error:
+        print_err(f"--scheduler: {error}")
+        sys.exit(USAGE)
+    # What a worker imports takes as much again.
+    workers = at_address or LocalDask(n_workers, memory_bytes + 2**30)
+    try:
+        yield on_workers(workers)
+    except ClusterError as error:
+        print_err(escape_unprintable(str(error)))
+        sys.exit(USAGE)
+    finally:
+        workers.close()
 
 
 def _map_to_carry_by(map: str, catalog_path: Path) -> "tuple[Adapter, KnownRows | None, str]":

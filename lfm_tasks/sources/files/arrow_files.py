@@ -178,7 +178,7 @@ def _stored(column: Column, path: Path, seen: Any, first: Any = None) -> StoredA
 def _check_column(schema: Any, key: str | None, name: str) -> None:
     n_columns = schema.names.count(key)
     if key is None or not n_columns:
-        what = "expected key: to say which column" if key is None else f"got no column {key[:100]!r}"
+        what = "got no key, expected key: with the name of a column" if key is None else f"got no column {key[:100]!r}"
         raise DataError("missing_source", f"{name}: {what}{did_you_mean(key or '', schema.names)}")
     if n_columns > 1:
         raise DataError("missing_source", f"{name}: got {n_columns} columns {key[:100]!r}, expected one. Rename them")

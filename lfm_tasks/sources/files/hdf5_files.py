@@ -98,7 +98,7 @@ def open_hdf5(
     """
     if key is None:
         offer = did_you_mean("", hdf5_keys(path, name)) or "; the file holds none"
-        raise DataError("missing_source", f"{name}: needs key: to say which dataset{offer}")
+        raise DataError("missing_source", f"{name}: got no key, expected key: with the name of a dataset{offer}")
     seen = fingerprint(path)
     with _opened(path) as file:
         dataset = _find(file, key, name, path)

@@ -37,7 +37,9 @@ def open_netcdf(
     seen = fingerprint(path)
     variables = _variables(path)
     if key is None or key not in variables:
-        problem = "expected key: to say which variable" if key is None else f"got no variable {key[:100]!r}"
+        problem = (
+            "got no key, expected key: with the name of a variable" if key is None else f"got no variable {key[:100]!r}"
+        )
         raise DataError("missing_source", f"{name}: {problem}{did_you_mean(key or '', variables)}")
     variable, name = variables[key], f"{name}#{key}"
     end = variable.end

@@ -43,7 +43,8 @@ def open_npy(path: Path, name: str, key: str | None) -> StoredArray:
 def open_npz(path: Path, name: str, key: str | None) -> StoredArray:
     """Return one array of a .npz; DataError ``damaged_source``, or ``missing_source`` for a bomb."""
     if key is None:
-        raise DataError("missing_source", f"{name}: needs key: to say which array{_offer('', npz_keys(path, name))}")
+        offer = _offer("", npz_keys(path, name))
+        raise DataError("missing_source", f"{name}: got no key, expected key: with the name of an array{offer}")
     file_name, name = name, f"{name}#{key}"
     seen = fingerprint(path)
     member = _directory(path, seen).get(f"{key}.npy")

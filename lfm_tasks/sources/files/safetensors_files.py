@@ -44,7 +44,9 @@ def open_safetensors(path: Path, name: str, key: str | None) -> StoredArray:
     seen = fingerprint(path)
     tensors = _known_header(path, name, seen)
     if key is None or key not in tensors:
-        problem = "expected key: to say which tensor" if key is None else f"got no tensor {key[:100]!r}"
+        problem = (
+            "got no key, expected key: with the name of a tensor" if key is None else f"got no tensor {key[:100]!r}"
+        )
         raise DataError("missing_source", f"{name}: {problem}{did_you_mean(key or '', tensors)}")
     tensor = tensors[key]
     name = f"{name}#{key}"

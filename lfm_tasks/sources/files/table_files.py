@@ -20,7 +20,7 @@ def open_table(path: Path, name: str, key: str | None) -> StoredArray:
     """Return the column ``key``: text of a CSV file; text, numbers or lists of numbers of JSON lines."""
     if key is None:
         offer = did_you_mean("", table_columns(path, name))
-        raise DataError("missing_source", f"{name}: needs key: to say which column{offer}")
+        raise DataError("missing_source", f"{name}: got no key, expected key: with the name of a column{offer}")
     seen = fingerprint(path)
     values: list[Any] = []
     for rows in read_table(path, name, [key]):

@@ -25,7 +25,9 @@ def open_torch(path: Path, name: str, key: str | None) -> StoredArray:
     seen = fingerprint(path)
     tensors = _tensors(path, name, seen)
     if key not in tensors:
-        problem = "expected key: to say which tensor" if key is None else f"got no tensor {key[:100]!r}"
+        problem = (
+            "got no key, expected key: with the name of a tensor" if key is None else f"got no tensor {key[:100]!r}"
+        )
         offer = did_you_mean(key or "", [known for known in tensors if known]) or ": it is a single one, remove the key"
         raise DataError("missing_source", f"{name}: {problem}{offer}")
     tensor = tensors[key]

@@ -56,7 +56,7 @@ def open_zarr(
     _check_codecs(path if key is None else path / key, name)
     array = _array(path, key)
     if array is None:
-        problem = "got a group, expected key: to say which array" if key is None else "no such array"
+        problem = "got a group and no key, expected key: with the name of an array" if key is None else "no such array"
         offer = did_you_mean(key or "", zarr_keys(path, group_name) or ()) or "; the group holds none"
         raise DataError("missing_source", f"{name}: {problem}{offer}")
     dtype = np.dtype("U") if array.dtype.kind == "T" else np.dtype(array.dtype)

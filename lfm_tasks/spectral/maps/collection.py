@@ -39,7 +39,7 @@ def check_collection(collection: Collection) -> Collection:
     """
     edges = collection.edges
     if len(edges) != len(collection.maps) or not len(edges):
-        raise ValueError(f"got {len(edges)} edges and {len(collection.maps)} maps, expected one map an edge, at least 1")
+        raise ValueError(f"got {len(edges)} edges and {len(collection.maps)} maps, expected a map an edge, at least 1")
     if edges.min() < 0 or edges.max() >= collection.n_spaces or (edges[:, 0] == edges[:, 1]).any():
         raise ValueError(f"got an edge outside {collection.n_spaces} spaces, or from a space to itself")
     if len(np.unique(edges, axis=0)) < len(edges):
@@ -160,7 +160,7 @@ def fit_shared_basis(collection: Collection, n_modes: int, *, n_rounds: int = 30
     check_collection(collection)
     n_eigenpairs = collection.maps.shape[1]
     if not 1 <= n_modes <= n_eigenpairs:
-        raise DataError("too_few_points", f"got {n_eigenpairs} eigenpairs, expected at least {n_modes} for as many shared modes")
+        raise DataError("too_few_points", f"got {n_eigenpairs} eigenpairs, expected {n_modes} for the shared modes")
     weights = np.ones(len(collection.edges))
     coefficients = _smallest_modes(collection, weights, n_modes)
     for _ in range(n_rounds):

@@ -100,7 +100,7 @@ def choose_alignment(source: SpectralSpace, target: SpectralSpace, anchors: Anch
     """
     check_anchors(anchors, len(source), len(target))
     if len(anchors) < 3:
-        raise DataError("few_anchors", f"got {len(anchors)} anchors, expected at least 3 to choose a map by. Give more pairs")
+        raise DataError("few_anchors", f"got {len(anchors)} anchors, expected at least 3 to choose by. Give more pairs")
     fit = _fit_or_none(source, target, anchors)
     partners = None if fit is None else source.activations[fit.matches]
     pairs = Pairs(source.activations, target.activations, anchors, partners)

@@ -310,9 +310,7 @@ def _measures_across(
         if not isinstance(comparison, Mapping) or comparison.get("target_dataset") is None:
             continue
         own = comparison.get("measures")
-        needs = (
-            f"expected measures of maps, such as {', '.join(list(MAP_SCORES)[:3])}: two datasets have no point in common"
-        )
+        needs = f"expected measures of maps, such as {', '.join(list(MAP_SCORES)[:3])}: two datasets share no points"
         for index, measure in enumerate(own if isinstance(own, list | tuple) else ()):
             if isinstance(measure, str) and measure in known and measure not in MAP_SCORES:
                 yield ("comparisons", name, "measures", index), f"got {measure!r}, {needs}"

@@ -14,7 +14,7 @@ from lfm_tasks.measures.point_matrices import PointSets, point_sets
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, STATISTICS, against_chance
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics, tiles_of_pairs
-from lfm_tasks.statistics.permutation_moments import MomentArrays, are_concentrated
+from lfm_tasks.statistics.permutation_moments import MomentArrays, are_concentrated, concentration, live_on_few_units
 from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, can_stop
 
 
@@ -41,7 +41,7 @@ def score_alignments(
         found = float(by_set[0, 0]), float(by_set[0, 1])
         moments: tuple[MomentArrays, MomentArrays] | tuple[None, None] = (None, None)
         if form.by_rotation is not None:
-            spreads = np.array(source.concentration), np.array(target.concentration)
+            spreads = np.array(concentration(source.energies)), np.array(concentration(target.energies))
             if not resampling.exchange.sets and not are_concentrated(*spreads, len(sets.order), is_exact=False):
                 draw = partial(_rotated, form.by_rotation, len(sets.order), source, target)
                 moments = moments_by_rotations(draw, most_rotations(len(sets.order), source.rank, target.rank), found)
@@ -98,12 +98,14 @@ def _by_permutations(
     """Return the chance level of a symmetric score; where `are_far` holds after the first permutations, of these."""
     rows = source.rows.astype(np.float32), target.rows.astype(np.float32)
     place_of = np.argsort(sets.order)
+    may_stop = can_stop(exchange, null.n_permutations) and not live_on_few_units(
+        source.energies[place_of], target.energies[place_of], exchange
+    )
     drawn = list[float]()
     for draw in range(null.n_permutations):
         order = place_of[exchange.permutation(draw, seed=null.seed)[sets.order]]
         drawn.append(form.compare(permuted_product(*rows, order), source, target, 0)[0])
-        is_few = draw + 1 == FEW_DRAWS and can_stop(exchange, null.n_permutations)
-        if is_few and are_far(np.array(found), np.array(drawn)):
+        if may_stop and draw + 1 == FEW_DRAWS and are_far(np.array(found), np.array(drawn)):
             break
     has_stopped = len(drawn) < null.n_permutations
     return np.array(against_chance(found, np.array(drawn), has_stopped=has_stopped))

@@ -498,7 +498,7 @@ def common_rows(
     if len(of_first) < min_overlap * smaller:
         raise DataError(
             "little_overlap",
-            f"got {len(of_first)} common ids of {smaller}, expected a share of {min_overlap} (atlas.min_overlap). Record "
-            "both on the same samples, or lower it",
+            f"got {len(of_first)} common ids of {smaller}, expected a share of {min_overlap} (atlas.min_overlap). "
+            "Record both on the same samples, or lower it",
         )
     return (whitened_rows(first[of_first]), whitened_rows(second[of_second])), common

@@ -29,6 +29,7 @@ from lfm_tasks.stages.scores.block import (
 from lfm_tasks.stages.scores.cross_covariance_measures import score_cross_covariances
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, knows_chance, score_family
 from lfm_tasks.stages.scores.trace_measures import score_traces
+from lfm_tasks.statistics.permutation_moments import live_on_few_units, row_energies
 from lfm_tasks.statistics.resampling import FEW_DRAWS, N_HALVES, are_far, can_stop
 from lfm_tasks.statistics.strata_moments import has_moments
 from lfm_tasks.stores.units.store import ids_digest
@@ -86,6 +87,7 @@ class PreparedSpaces:
     spaces: Activations
     kept: np.ndarray | None = None
     _prepared: dict[str, Any] = field(default_factory=dict)
+    _energies: dict[str, np.ndarray] = field(default_factory=dict)
 
     def prepared(self, key: str) -> Any:
         """Return one space, prepared."""
@@ -96,6 +98,12 @@ class PreparedSpaces:
                     del self._prepared[next(iter(self._prepared))]
             self._prepared[key] = self.spaces.prepare(key, self.measure, self.kept)
         return self._prepared[key]
+
+    def energies(self, key: str) -> np.ndarray:
+        """Return the `row_energies` of one space."""
+        if key not in self._energies:
+            self._energies[key] = row_energies(of_order_one(self.spaces.rows[key]).astype(np.float64))
+        return self._energies[key]
 
     def both_ways(self, source: str, target: str) -> tuple[float, float]:
         """Return the values of both directions."""
@@ -285,17 +293,19 @@ def _by_permutations(
     chance = np.full((len(sources), null.n_permutations, 2), np.nan)
     is_distance = measure.kind == "distance"
     left = list(range(len(sources)))
+    may_stop = can_stop(resampling.exchange, null.n_permutations)
     for draw in range(null.n_permutations):
         order = resampling.exchange.permutation(draw, seed=null.seed)
         rows = spaces.spaces.rows[target]
         permuted = prepare_rows(measure, rows[order]) if measure.permute is None else measure.permute(prepared, order)
         for place in left:
             chance[place, draw] = _both_ways(measure, spaces.prepared(sources[place]), permuted)
-        if draw + 1 == FEW_DRAWS and can_stop(resampling.exchange, null.n_permutations):
+        if may_stop and draw + 1 == FEW_DRAWS:
             left = [
                 place
                 for place in left
                 if not are_far(scores[place], chance[place, :FEW_DRAWS], is_distance=is_distance).all()
+                or live_on_few_units(spaces.energies(sources[place]), spaces.energies(target), resampling.exchange)
             ]
             if not left:
                 break

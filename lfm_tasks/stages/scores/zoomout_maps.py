@@ -68,7 +68,7 @@ class LoadedSpace:
     def classes(self) -> Int[np.ndarray, " points"]:
         """The class of each point; an id without one keeps only the maps of this space from being fitted."""
         if self.labels is None:
-            raise DataError("missing_source", "got no labels, expected them for fits from labels. Add them to the dataset")
+            raise DataError("missing_source", "got no labels, expected some to fit from. Add them to the dataset")
         return self.labels.of(self.ids)
 
 

@@ -192,7 +192,7 @@ def choose_anchors(
         return Anchors(*(_rows_of(side, wanted, ids) for side, wanted, ids in sides))
     common = common_points(source_ids, target_ids)
     if len(common) < anchor_spec.n_anchors:
-        problem = f"got {len(common)} common ids, expected at least the {anchor_spec.n_anchors} anchors that are requested"
+        problem = f"got {len(common)} common ids, expected the {anchor_spec.n_anchors} requested anchors among them"
         raise DataError("few_anchors", f"{problem}. Ask for fewer, or record both spaces on the same samples")
     return common.take(drawn_ids(source_ids[common.source], anchor_spec.n_anchors, anchor_spec.seed))
 

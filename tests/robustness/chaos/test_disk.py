@@ -78,7 +78,7 @@ def test_disk_full_at_any_level__is_told_and_the_next_run_goes_on(
         ended = in_child(folder)
 
         assert ended.code == 1, level
-        assert "found no space left on the disk" in ended.error, ended.error
+        assert "got no space left on the disk" in ended.error, ended.error
         assert "free some, then run again" in ended.error
         assert contents(folder / "atlas") == old, level
         filler.unlink()
@@ -101,7 +101,7 @@ def test_file_size_limit_at_any_level__is_told_and_the_next_run_goes_on(
         ended = in_child(folder, prepare=bound)
 
         assert ended.code == 1, limit
-        assert "found a limit on the size of files, needs a higher one" in ended.error, ended.error
+        assert "got a limit on the size of files, expected a higher one" in ended.error, ended.error
         assert contents(folder / "atlas") == old, limit
     assert in_child(folder).code == 0
     assert contents(folder / "atlas") == expected
@@ -118,7 +118,7 @@ def test_read_only_disk__is_told(disk: Path, two_atlases: Any, in_child: Callabl
     ended = in_child(folder)
 
     assert ended.code == 1
-    assert "found a disk that can only be read, needs one to write to: choose another place" in ended.error
+    assert "got a disk that can only be read, expected one to write to. Choose another place" in ended.error
     assert contents(folder / "atlas") == old
     subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
     assert in_child(folder).code == 0

@@ -22,7 +22,7 @@ PYTHON = sys.executable
 def needs(*programs: str, root: bool = False) -> None:
     """Skip the test, saying what it needed."""
     if missing := [name for name in programs if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None]:
-        pytest.skip(f"not run: found no {', '.join(missing)}")
+        pytest.skip(f"not run: got no {', '.join(missing)}")
     if root and os.geteuid() != 0:
         pytest.skip("not run: needs the rights of root")
 

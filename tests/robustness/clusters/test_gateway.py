@@ -45,7 +45,7 @@ def test_gateway__gives_the_atlas_of_one_process_to_who_may_come_in(
     size: str,
 ) -> None:
     for package in ("dask_gateway", "dask_gateway_server"):
-        pytest.importorskip(package, reason=f"not run: found no {package}")
+        pytest.importorskip(package, reason=f"not run: got no {package}")
     models = related_spaces(2)
     here, there = write_zoo(tmp_path / "here", models), write_zoo(tmp_path / "there", models)
     build(here)

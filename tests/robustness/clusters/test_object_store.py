@@ -30,7 +30,7 @@ REMOTE = "s3://zoo/atlas-of-the-zoo"
 @pytest.fixture(scope="module")
 def server() -> Iterator[dict[str, str]]:
     """Give the environment of programs that talk to an S3 server of our own."""
-    server = pytest.importorskip("moto.server", reason="not run: found no moto").ThreadedMotoServer("127.0.0.1", 0)
+    server = pytest.importorskip("moto.server", reason="not run: got no moto").ThreadedMotoServer("127.0.0.1", 0)
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server.start()
     host, port = server.get_host_and_port()
@@ -383,13 +383,13 @@ def test_prune__refuses_where_nobody_knows_what_an_atlas_was_made_of(
     files.rm(files.find(f"{REMOTE}/references"))
     there = files.find(REMOTE)
 
-    with pytest.raises(DataError, match=f"{REMOTE}: found an atlas that does not say what it was made of, needs one"):
+    with pytest.raises(DataError, match=f"{REMOTE}: got an atlas that does not say what it was made of, expected one"):
         prune(settings, remove=True)
     assert files.find(REMOTE) == there
     build(folder)
     assert prune(settings, remove=True).remote is not None
     files.rm(f"{REMOTE}/atlas", recursive=True)
-    with pytest.raises(DataError, match=f"{REMOTE}: found no atlas, needs one to know what to keep: lfm-atlas run"):
+    with pytest.raises(DataError, match=f"{REMOTE}: got no atlas, expected one to know what to keep: lfm-atlas run"):
         prune(settings, remove=True)
 
 

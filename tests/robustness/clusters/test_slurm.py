@@ -24,7 +24,7 @@ def controller(tmp_path: Path, processes: Processes) -> Iterator[dict[str, str]]
 def test_worker_jobs_of_which_one_is_cancelled__give_the_atlas_of_one_process(
     tmp_path: Path, zoo_folder_built: Path, processes: Processes, request: pytest.FixtureRequest
 ) -> None:
-    pytest.importorskip("dask_jobqueue", reason="not run: found no dask-jobqueue")
+    pytest.importorskip("dask_jobqueue", reason="not run: got no dask-jobqueue")
     controller = request.getfixturevalue("controller")
     write_start(tmp_path / "zoo")
     with (tmp_path / "zoo" / "data_catalog.yaml").open("a") as catalog:

@@ -22,7 +22,7 @@ WHO = {"AWS_ACCESS_KEY_ID": "zoo", "AWS_SECRET_ACCESS_KEY": "only-here", "AWS_DE
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> Iterator[Unreliable]:
     """Give an S3 server with an empty bucket, behind one that fails; this process sees it as well."""
-    server = pytest.importorskip("moto.server", reason="not run: found no moto").ThreadedMotoServer(
+    server = pytest.importorskip("moto.server", reason="not run: got no moto").ThreadedMotoServer(
         "127.0.0.1", 0, verbose=False
     )
     logging.getLogger("werkzeug").setLevel(logging.ERROR)

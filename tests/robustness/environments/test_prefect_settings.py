@@ -98,7 +98,7 @@ def test_wrong_settings_of_the_users_logging__are_told_in_a_sentence(
 
     ended = lfm_atlas("run", folder=zoo, variables=variables)
 
-    if "found the Prefect server of this run ended" not in ended.err:  # which has the same settings, and may be first
+    if "got the Prefect server of this run ended" not in ended.err:  # which has the same settings, and may be first
         ended.check(2, told, "Correct the PREFECT_... variables", most_lines=2)
     ended.check(ended.code, most_lines=2)
 

@@ -81,4 +81,4 @@ def test_closed_streams__leave_the_exit_code_of_the_work(closed: str, zoo: Path)
 @pytest.mark.environments
 def test_full_disk_behind_stdout__is_an_error(zoo: Path) -> None:
     before = ["sh", "-c", 'exec "$@" >/dev/full', "sh"]
-    lfm_atlas("plan", folder=zoo, before=before).check(1, "found no space left on the disk", most_lines=1)
+    lfm_atlas("plan", folder=zoo, before=before).check(1, "got no space left on the disk", most_lines=1)

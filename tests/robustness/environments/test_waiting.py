@@ -202,7 +202,7 @@ def test_serve__writes_its_address_at_once_into_a_pipe(zoo: Path, start: Callabl
 def test_serve_at_a_time_that_is_none__is_refused_before_its_server_starts(zoo: Path) -> None:
     ended = lfm_atlas("serve", "--cron", "at night", folder=zoo)
 
-    ended.check(2, "found --cron 'at night', needs minute, hour, day, month and weekday", most_lines=2)
+    ended.check(2, "got --cron 'at night', expected minute, hour, day, month and weekday", most_lines=2)
     assert ended.out == ""
     assert not list((zoo / ".lfm-atlas" / "prefect").glob("*.db*"))
     assert not (zoo / ".lfm-atlas" / "prefect" / "server.log").exists()

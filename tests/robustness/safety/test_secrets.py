@@ -114,7 +114,7 @@ def test_value_in_paths__is_told_to_nobody(
     for message in (
         "${KEY}/gone/{layer}.npy: no such folder", "zoo/${KEY}/damaged/first.npy: cannot be read",
         "zoo/x${KEY}y_{layer}.npy: no ", "memory://zoo-${KEY}/x/{layer}.npy: no such folder",
-        "zoo/${KEY}.onnx: no such file", "found a link that leads out of its folder",
+        "zoo/${KEY}.onnx: no such file", "got a link that leads out of its folder",
     ):  # fmt: skip
         for text in (said["validate"], texts[str(tmp_path / f"out-{value}" / "summary.json")]):
             assert message in text

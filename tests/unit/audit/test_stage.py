@@ -41,7 +41,7 @@ def test_check_that_stops__is_an_error_and_leaves_the_others(
         results = {result.name: result for result in evaluate(Checks(), atlas, atlas)}
 
     assert results[name].status == "error"
-    assert "could not be told: KeyError: 'no such cell'" in results[name].message
+    assert "could not be judged: KeyError: 'no such cell'" in results[name].message
     assert results[name].breaks == results[name].enforced
     assert all(result.status != "error" for other, result in results.items() if other != name)
 
@@ -64,9 +64,9 @@ class Forgetful(ZooCheck):
 @pytest.mark.parametrize(
     ("check", "message"),
     [
-        (HalfAdded(), r"found no method evaluate(self, current) in HalfAdded of"),
-        (HalfAddedToo(), r"found no method evaluate(self, current, baseline) in HalfAddedToo of"),
-        (Forgetful(), r"found None as result, needs a Measurement, Skipped or Unjudged"),
+        (HalfAdded(), r"got no method evaluate(self, current) in HalfAdded of"),
+        (HalfAddedToo(), r"got no method evaluate(self, current, baseline) in HalfAddedToo of"),
+        (Forgetful(), r"got None as result, expected a Measurement, Skipped or Unjudged"),
     ],
 )
 def test_half_added_check__is_an_error_that_names_what_is_missing(

@@ -61,27 +61,27 @@ def test_each_kind__is_read_printed_and_in_the_schema(tmp_path: Path, cluster: A
 @pytest.mark.parametrize(
     ("cluster", "message"),
     [
-        ({"type": "slrm"}, "found the text 'slrm', needs local or address or slurm or kubernetes or gateway; did you"),
+        ({"type": "slrm"}, "got the text 'slrm', expected local or address or slurm or kubernetes or gateway; did you"),
         ({"type": "slurm", "n_workers": 1}, "interface is missing: add it"),
         (SLURM | {"memory_limit": "2GiB"}, "unknown key; did you mean 'memory'"),
         ({"n_worker": 1}, "unknown key; did you mean 'n_workers'"),
         ({"scheduler": "tcp://a:1"}, "unknown key; there is memory_limit, n_workers, type"),
         (
             {"type": "address", "scheduler": "http://a:1"},
-            "found 'http://a:1', needs tcp://host:port, tls://host:port or",
+            "got 'http://a:1', expected tcp://host:port, tls://host:port or",
         ),
-        ({"type": "address", "scheduler": "tcp://a"}, "found 'tcp://a', needs tcp://host:port"),
+        ({"type": "address", "scheduler": "tcp://a"}, "got 'tcp://a', expected tcp://host:port"),
         (
             {"type": "address", "scheduler": "tcp://me:hunter2@a:1"},
-            "found a user or password in 'tcp://a:1', needs none",
+            "got a user or password in 'tcp://a:1', expected none",
         ),
-        (SLURM | {"adapt": {"maximum": 3}}, "found both of n_workers and adapt, needs one: n_workers: 8, or adapt"),
-        ({"type": "slurm", "interface": "lo"}, "found neither of n_workers and adapt, needs one"),
+        (SLURM | {"adapt": {"maximum": 3}}, "got both of n_workers and adapt, expected one: n_workers: 8, or adapt"),
+        ({"type": "slurm", "interface": "lo"}, "got neither of n_workers and adapt, expected one"),
         (SLURM | {"directives": ["--x=1\nrm -rf /"]}, "should match pattern"),
         (SLURM | {"partition": "a b"}, "should match pattern"),
-        (GATEWAY | {"adapt": {"minimum": 3, "maximum": 2}}, "found minimum 3 and maximum 2, needs them in order"),
+        (GATEWAY | {"adapt": {"minimum": 3, "maximum": 2}}, "got minimum 3 and maximum 2, expected them in order"),
         (GATEWAY | {"address": "gateway"}, "needs an address such as https://gateway.example.org"),
-        (KUBERNETES | {"volume_claim": "zoo"}, "found one of volume_claim and volume_path, needs both or neither"),
+        (KUBERNETES | {"volume_claim": "zoo"}, "got one of volume_claim and volume_path, expected both or neither"),
     ],
 )
 def test_mistake__is_told_with_its_line_and_without_secrets(tmp_path: Path, cluster: Any, message: str) -> None:

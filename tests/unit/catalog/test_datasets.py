@@ -40,44 +40,44 @@ def test_dataset__is_read_and_reads_the_same_once_written(dataset: str, kind: st
 
 
 MISTAKES = {
-    "two origins": (f"{{texts: {TEXTS}, images: {IMAGES}}}", "found both of texts and images, needs one"),
+    "two origins": (f"{{texts: {TEXTS}, images: {IMAGES}}}", "got both of texts and images, expected one"),
     "three origins": (
         f"{{texts: {TEXTS}, images: {IMAGES}, ids: positional}}",
-        "found all of texts and images and ids",
+        "got all of texts and images and ids",
     ),
-    "ids beside": (f"{{texts: {TEXTS}, ids: {{path: i.npy}}}}", "found both of texts and ids, needs one"),
+    "ids beside": (f"{{texts: {TEXTS}, ids: {{path: i.npy}}}}", "got both of texts and ids, expected one"),
     "inputs beside": (
         f"{{texts: {TEXTS}, inputs: {{path: i.npy}}}}",
-        "found inputs beside texts, needs one: each model",
+        "got inputs beside texts, expected one: each model",
     ),
-    "labels twice": (f"{{texts: {TEXTS}, labels: {{path: l.npy}}}}", "found labels beside texts.label, needs one of"),
-    "no labels": ("{texts: {path: t.txt}, strata: labels}", "found strata: labels, but no labels"),
-    "no id": ("{texts: {path: t.jsonl}}", "texts: found no id, needs the column of the ids: id: id, or id: positional"),
+    "labels twice": (f"{{texts: {TEXTS}, labels: {{path: l.npy}}}}", "got labels beside texts.label, expected one of"),
+    "no labels": ("{texts: {path: t.txt}, strata: labels}", "got strata: labels, but no labels"),
+    "no id": ("{texts: {path: t.jsonl}}", "texts: got no id, expected the column of the ids: id: id, or id: positional"),
     "columns of lines": (
         "{texts: {path: t.txt, text: x}}",
-        "texts: found columns of a .txt file, which has a text a line",
+        "texts: got columns of a .txt file, which has a text a line",
     ),
     "split of shards": (
         '{texts: {path: "t/*.csv", id: id, split: a}}',
-        "found a glob with storage or split, needs files",
+        "got a glob with storage or split, expected files",
     ),
-    "remote shards": ('{images: {path: "s3://b/*.png", storage: lab}}', "found a glob with storage or split, needs"),
+    "remote shards": ('{images: {path: "s3://b/*.png", storage: lab}}', "got a glob with storage or split, needs"),
     "id of files": (
         '{images: {path: "i/*.png", id: name}}',
-        "images: found id beside a glob, whose files are named by",
+        "images: got id beside a glob, whose files are named by",
     ),
-    "no id of rows": ("{images: {path: i.parquet}}", "images: found no id, needs the column of the ids"),
-    "no id of pixels": ("{images: {path: i.npy}}", "images: found no file of ids for an array, needs one"),
-    "column of pixels": ("{images: {path: i.npy, id: name}}", "images: found no file of ids for an array, needs one"),
+    "no id of rows": ("{images: {path: i.parquet}}", "images: got no id, expected the column of the ids"),
+    "no id of pixels": ("{images: {path: i.npy}}", "images: got no file of ids for an array, expected one"),
+    "column of pixels": ("{images: {path: i.npy, id: name}}", "images: got no file of ids for an array, expected one"),
     "label of files": (
         '{images: {path: "i/*.png", label: x}}',
-        "found the column 'x' as label, and images that are in no",
+        "got the column 'x' as label, and images that are in no",
     ),
-    "label of pixels": ("{images: {path: i.npy, id: positional, label: folder}}", "found the column 'folder' as label"),
+    "label of pixels": ("{images: {path: i.npy, id: positional, label: folder}}", "got the column 'folder' as label"),
     "unknown key": ("{texts: {path: t.jsonl, id: id, column: x}}", "texts.column: unknown key"),
-    "not a path": ("{texts: t.jsonl}", "texts: found the text 't.jsonl', needs a mapping such as"),
-    "field": ('{texts: {path: "{model}.jsonl", id: id}}', "found {model}, needs one of {dataset}"),
-    "secret": ("{texts: {path: 'https://me:pass@host/t.jsonl', id: id}}", "found an address with a user or a query"),
+    "not a path": ("{texts: t.jsonl}", "texts: got the text 't.jsonl', expected a mapping such as"),
+    "field": ('{texts: {path: "{model}.jsonl", id: id}}', "got {model}, expected one of {dataset}"),
+    "secret": ("{texts: {path: 'https://me:pass@host/t.jsonl', id: id}}", "got an address with a user or a query"),
 }
 
 
@@ -99,12 +99,12 @@ NETWORKS = {
     "nothing": (
         "{ids: positional}",
         "timm: {path: m, dataset: probe}",
-        "the dataset 'probe' holds no inputs, needs texts",
+        "the dataset 'probe' holds no inputs, expected texts",
     ),
     "texts": (
         f"{{texts: {TEXTS}}}",
         'torch: {factory: "a.b:c", dataset: probe}',
-        "the dataset 'probe' holds texts, which torch cannot prepare, needs numbers: give it a dataset with inputs",
+        "the dataset 'probe' holds texts, which torch cannot prepare, expected numbers. Give it a dataset with inputs",
     ),
     "images": (
         f"{{images: {IMAGES}}}",
@@ -134,9 +134,9 @@ def test_network__needs_inputs_that_it_can_prepare(case: str, tmp_path: Path) ->
         ("path: s3://b/m", "got a remote path, expected a folder of this machine. Copy the checkpoint"),
         ("path: m, base: hf://a/b", "got a remote base, expected a folder of this machine"),
         ("path: m, points: tokens, pool: mean", "got pool: mean beside points: tokens, expected none"),
-        ("path: m, device: gpu", "found the device 'gpu', needs auto, cpu, cuda, cuda:0 or mps"),
-        ("path: m, dtype: int8", "found the text 'int8', needs 'auto', 'float32', 'bfloat16' or 'float16'"),
-        ("path: m, batch_size: 0", "found the number 0, needs >= 1"),
+        ("path: m, device: gpu", "got the device 'gpu', expected auto, cpu, cuda, cuda:0 or mps"),
+        ("path: m, dtype: int8", "got the text 'int8', needs 'auto', 'float32', 'bfloat16' or 'float16'"),
+        ("path: m, batch_size: 0", "got the number 0, expected >= 1"),
         ("path: m, max_token: 4", "unknown key; did you mean 'max_tokens'?"),
     ],
 )
@@ -165,6 +165,6 @@ def test_names_of_rows__are_more_than_their_numbers() -> None:
 
 
 def test_a_key_and_columns__name_two_things() -> None:
-    with pytest.raises(ValueError, match="found key and columns, needs one"):
+    with pytest.raises(ValueError, match="got key and columns, expected one"):
         DatasetFile.model_validate({"path": "a.csv", "key": "x", "columns": ["f*"]})
     assert DatasetFile.model_validate({"path": "rows_{shard}.csv", "columns": ["f*"]}).columns == ("f*",)

@@ -171,7 +171,7 @@ def test_two_folders_of_one_name__are_told(tmp_path: Path) -> None:
     more = {"more": {"transformers": {"path": "more/{model}", "dataset": "docs"}}}
     catalog = read(tmp_path, {**DISCOVER, **more})
     [refused] = catalog.refused_models
-    problem = "found the name 'Bert', which the model 'bert' of discover.language has: rename the folder"
+    problem = "got the name 'Bert', which the model 'bert' of discover.language has. Rename the folder"
     assert (refused.discovery, refused.message) == ("more", problem)
 
 
@@ -180,8 +180,8 @@ def test_folders_that_differ_by_case_only__are_both_refused_and_both_named(tmp_p
         put(tmp_path / "zoo" / name, BERT)
     catalog = read(tmp_path)
     problem = (
-        "found the names 'Bert' and 'bert', which differ by upper and lower case only, needs names that differ on "
-        "every file system: rename one of them"
+        "got the names 'Bert' and 'bert', which differ by upper and lower case only, expected names that differ on "
+        "every file system. Rename one of them"
     )
     assert {one.name: one.message for one in catalog.refused_models} == {"'Bert'": problem, "'bert'": problem}
     assert list(catalog.models) == ["gpt"]

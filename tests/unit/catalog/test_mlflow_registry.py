@@ -118,9 +118,9 @@ def test_registry_that_is_no_file__is_told_and_other_sections_go_on(folder: Path
 @pytest.mark.parametrize(
     ("old", "new", "told"),
     [
-        ("{model}/model", "zoo/{model}", r"found 'zoo/{model}' beside mlflow, needs {model}/\.\.\."),
-        ("mlflow.db", "mlflow.db, alias: a, versions: all", "found alias and versions: all, needs one"),
-        ("mlflow.db", "'sqlite:///mlflow.db'", "found an address, needs the path of a SQLite file"),
+        ("{model}/model", "zoo/{model}", r"got 'zoo/{model}' beside mlflow, expected {model}/\.\.\."),
+        ("mlflow.db", "mlflow.db, alias: a, versions: all", "got alias and versions: all, expected one"),
+        ("mlflow.db", "'sqlite:///mlflow.db'", "got an address, expected the path of a SQLite file"),
     ],
 )
 def test_section__is_checked(folder: Path, old: str, new: str, told: str) -> None:

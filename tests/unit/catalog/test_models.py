@@ -27,18 +27,18 @@ def test_meta__that_is_fine_stays_as_it_is(meta: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     ("meta", "message"),
     [
-        ({"base_model": 3}, "found the number 3 as base_model, needs the name of a model or a list of names"),
-        ({"base_model": []}, "found an empty list as base_model"),
-        ({"base_model": ""}, "found the text '' as base_model"),
-        ({"base_model": ["a", 1]}, "found a list as base_model"),
+        ({"base_model": 3}, "got the number 3 as base_model, expected the name of a model or a list of names"),
+        ({"base_model": []}, "got an empty list as base_model"),
+        ({"base_model": ""}, "got the text '' as base_model"),
+        ({"base_model": ["a", 1]}, "got a list as base_model"),
         (
             {"base_model": "a", "base_model_relation": "finetuned"},
-            "found the text 'finetuned' as base_model_relation, needs one of finetune, .*; did you mean 'finetune'",
+            "got the text 'finetuned' as base_model_relation, expected one of finetune, .*; did you mean 'finetune'",
         ),
-        ({"base_model": "a", "base_model_relation": ["copy"]}, "found a list as base_model_relation, needs one of"),
+        ({"base_model": "a", "base_model_relation": ["copy"]}, "got a list as base_model_relation, expected one of"),
         (
             {"base_model_relation": "copy"},
-            "found base_model_relation 'copy' without base_model: name the model it came from",
+            "got base_model_relation 'copy' without base_model. Name the model it came from",
         ),
     ],
 )
@@ -119,7 +119,7 @@ def test_name_that_is_taken__is_refused_in_any_case_of_letters(tmp_path: Path) -
 
     assert list(catalog.models) == ["Small", "other"]
     [refused] = catalog.refused_models
-    assert refused.message == "found the name 'small', which the declared model 'Small' has: rename the file"
+    assert refused.message == "got the name 'small', which the declared model 'Small' has. Rename the file"
 
 
 def test_link_out_of_the_folder__is_refused(tmp_path: Path) -> None:
@@ -134,15 +134,15 @@ def test_link_out_of_the_folder__is_refused(tmp_path: Path) -> None:
 
     assert list(catalog.models) == ["a", "same"]
     [refused] = catalog.refused_models
-    assert "found a link that leads out of its folder and out of the catalog's: copy the file there" in str(refused)
+    assert "got a link that leads out of its folder and out of the catalog's. Copy the file there" in str(refused)
 
 
 @pytest.mark.parametrize(
     ("discovery", "message"),
     [
-        (SOURCES["activations"].replace("zoo/", "s3://bucket/"), "found a remote path in discover, needs a folder"),
-        (SOURCES["activations"].replace("{model}", "x"), "found no {model} in the path, needs it"),
-        ('{path: "zoo/{model}.{layer}.npy", dataset: probe}', "found {model} and {layer} in one part of the path"),
+        (SOURCES["activations"].replace("zoo/", "s3://bucket/"), "got a remote path in discover, expected a folder"),
+        (SOURCES["activations"].replace("{model}", "x"), "got no {model} in the path, expected it"),
+        ('{path: "zoo/{model}.{layer}.npy", dataset: probe}', "got {model} and {layer} in one part of the path"),
     ],
 )
 def test_pattern_that_cannot_name_models__is_refused(tmp_path: Path, discovery: str, message: str) -> None:
@@ -152,24 +152,24 @@ def test_pattern_that_cannot_name_models__is_refused(tmp_path: Path, discovery: 
 
 
 def test_network_without_weights__cannot_be_discovered(tmp_path: Path) -> None:
-    with pytest.raises(CatalogError, match=r"found no \{model\} in the weights or args, needs it"):
+    with pytest.raises(CatalogError, match=r"got no \{model\} in the weights or args, expected it"):
         read(tmp_path, '{torch: {factory: "torchvision.models:resnet18", dataset: probe}}')
 
 
 def test_discovery_without_source__is_refused(tmp_path: Path) -> None:
-    with pytest.raises(CatalogError, match="found no source, needs exactly one of activations, onnx, torch"):
+    with pytest.raises(CatalogError, match="got no source, expected exactly one of activations, onnx, torch"):
         read(tmp_path, "{layers: [fc]}")
 
 
 @pytest.mark.parametrize(
     ("activations", "message"),
     [
-        ({"path": "{layer}/{id}.npy", "ids": {"path": "ids.npy"}}, "found {id} and ids, needs one of them"),
-        ({"path": "{shard}.h5", "key": "{layer}/{id}"}, "found {id} and {shard}, needs one of them"),
-        ({"path": "{layer}.h5", "key": "{layer}"}, "found {layer} in path and in key"),
-        ({"path": "{id}.h5", "key": "{id}"}, "found {id} in path and in key"),
-        ({"path": "{shard}{shard}.npy"}, "found {shard} 2 times, needs it once"),
-        ({"path": "a.npy", "ids": {"path": "{id}.npy"}}, "found {id}, needs one of {model}, {dataset}, {shard}"),
+        ({"path": "{layer}/{id}.npy", "ids": {"path": "ids.npy"}}, "got {id} and ids, expected one of them"),
+        ({"path": "{shard}.h5", "key": "{layer}/{id}"}, "got {id} and {shard}, expected one of them"),
+        ({"path": "{layer}.h5", "key": "{layer}"}, "got {layer} in path and in key"),
+        ({"path": "{id}.h5", "key": "{id}"}, "got {id} in path and in key"),
+        ({"path": "{shard}{shard}.npy"}, "got {shard} 2 times, expected it once"),
+        ({"path": "a.npy", "ids": {"path": "{id}.npy"}}, "got {id}, expected one of {model}, {dataset}, {shard}"),
     ],
 )
 def test_fields_of_patterns__that_contradict_each_other_are_refused(activations: dict[str, Any], message: str) -> None:

@@ -51,7 +51,7 @@ def test_fill__never_adds_a_folder(value: str) -> None:
 
 @pytest.mark.parametrize("pattern", ["{", "}", "{{model}}", "{model}}", "{mo{del}"])
 def test_fields__refuse_braces_that_stand_alone(pattern: str) -> None:
-    with pytest.raises(ValueError, match="found a single brace"):
+    with pytest.raises(ValueError, match="got a single brace"):
         check_fields(pattern, ["model"])
 
 

@@ -140,79 +140,79 @@ atlas:
   graph: {metric: cosine, n_neighbors: 0}
 """
     assert mistakes(tmp_path, text) == [
-        ":1: version: found the number 2, needs 1",
+        ":1: version: got the number 2, expected 1",
         ":3: datasets.probe.lables: unknown key; did you mean 'labels'?",
-        ":4: datasets.probe: found the key twice, first in line 3: keep one",
+        ":4: datasets.probe: got the key twice, first in line 3. Keep one",
         ":7: models.small.activations.dataset: the dataset 'prob' is not declared under datasets; "
         "did you mean 'probe'?",
-        ":7: models.small.activations.path: found {modle}, needs one of {model}, {layer}, {dataset}, {shard}, {id}; "
+        ":7: models.small.activations.path: got {modle}, expected one of {model}, {layer}, {dataset}, {shard}, {id}; "
         "did you mean 'model'?",
-        ":8: models.con: found the name 'con', which Windows reserves for a device: rename it",
+        ":8: models.con: got the name 'con', which Windows reserves for a device. Rename it",
         ":9: models.con.onnx.dataset: the dataset 'probe' has no inputs to run the model on: "
         "add inputs: {path: inputs.npy} to it",
-        ":11: atlas.n_eigenpairs: found the text 'many', needs auto or a whole number >= 2",
-        ":12: atlas.graph.metric: found the text 'cosine', needs 'angular' or 'euclidean'; there is angular, euclidean",
-        ":12: atlas.graph.n_neighbors: found the number 0, needs auto or a whole number >= 1",
+        ":11: atlas.n_eigenpairs: got the text 'many', expected auto or a whole number >= 2",
+        ":12: atlas.graph.metric: got the text 'cosine', needs 'angular' or 'euclidean'; there is angular, euclidean",
+        ":12: atlas.graph.n_neighbors: got the number 0, expected auto or a whole number >= 1",
     ]
 
 
 MISTAKES = {
     "no models": ("version: 1\ndatasets: {p: {ids: positional}}\n", ["models is missing: add it"]),
     "no version": (GOOD.replace("version: 1\n", ""), ["version is missing: add it"]),
-    "empty models": (GOOD.split("models:")[0] + "models: {}\n", ["found an empty mapping, needs at least one"]),
-    "nothing": ("", ["the file is empty, needs version, datasets and models"]),
-    "text": ("hello", ["found the text 'hello', needs version, datasets and models"]),
-    "list": ("- 1", ["found a list, needs version, datasets and models"]),
+    "empty models": (GOOD.split("models:")[0] + "models: {}\n", ["got an empty mapping, expected at least one"]),
+    "nothing": ("", ["the file is empty, expected version, datasets and models"]),
+    "text": ("hello", ["got the text 'hello', expected version, datasets and models"]),
+    "list": ("- 1", ["got a list, expected version, datasets and models"]),
     "no source": (
         GOOD.split("    activations")[0] + "    layers: [a]\n",
-        ["found no source, needs exactly one of activations, onnx, torch, transformers, timm, sentence_transformers"],
+        ["got no source, expected exactly one of activations, onnx, torch, transformers, timm, sentence_transformers"],
     ),
     "two sources": (
         GOOD + "    onnx: {path: a.onnx, dataset: probe}\n",
-        ["found activations and onnx, needs exactly one of", "the dataset 'probe' has no inputs"],
+        ["got activations and onnx, expected exactly one of", "the dataset 'probe' has no inputs"],
     ),
     "no origin": (
         GOOD.replace("{ids: {path: ids.npy}}", "{labels: {path: l.npy}}"),
-        ["found neither of builtin, texts, images and ids, needs one: texts: "],
+        ["got neither of builtin, texts, images and ids, expected one: texts: "],
     ),
-    "two origins": (GOOD.replace("{ids:", "{builtin: digits, ids:"), ["found both of builtin and ids"]),
+    "two origins": (GOOD.replace("{ids:", "{builtin: digits, ids:"), ["got both of builtin and ids"]),
     "builtin labels": (
         GOOD.replace("{ids: {path: ids.npy}}", "{builtin: digits, labels: {path: l.npy}}"),
-        ["found labels or inputs beside builtin"],
+        ["got labels or inputs beside builtin"],
     ),
-    "split": (GOOD.replace("ids.npy}}", "ids.npy}, split: probe}"), ["found split without builtin: remove it"]),
+    "split": (GOOD.replace("ids.npy}}", "ids.npy}, split: probe}"), ["got split without builtin. Remove it"]),
     "layer twice": (
         GOOD.replace("zoo/{model}.npz", "zoo/{layer}/{layer}.npz"),
-        ["found {layer} 2 times, needs it once"],
+        ["got {layer} 2 times, expected it once"],
     ),
     "layer in both": (
         GOOD.replace("zoo/{model}.npz", "zoo/{layer}.npz"),
-        ["found {layer} in path and in key, needs it in one of them"],
+        ["got {layer} in path and in key, expected it in one of them"],
     ),
-    "brace": (GOOD.replace("zoo/{model}", "zoo/{model"), ["found a single brace"]),
-    "no layers": (GOOD.replace('["conv*", "!*.norm"]', "[]"), ["found an empty list, needs at least one"]),
-    "layers as text": (GOOD.replace('["conv*", "!*.norm"]', "conv*"), ["found the text 'conv*', needs a list"]),
-    "name": (GOOD.replace("  small:", "  ../small:"), ["found the name '../small', needs 1 to 128 of A-Z"]),
+    "brace": (GOOD.replace("zoo/{model}", "zoo/{model"), ["got a single brace"]),
+    "no layers": (GOOD.replace('["conv*", "!*.norm"]', "[]"), ["got an empty list, expected at least one"]),
+    "layers as text": (GOOD.replace('["conv*", "!*.norm"]', "conv*"), ["got the text 'conv*', expected a list"]),
+    "name": (GOOD.replace("  small:", "  ../small:"), ["got the name '../small', expected 1 to 128 of A-Z"]),
     "dot": (GOOD.replace("  small:", "  small.:"), ["which ends in a dot that Windows drops: rename it"]),
     "twins": (
         GOOD + "  Small:\n    activations: {path: a.npy, dataset: probe}\n",
         ["differs from 'small' only by upper and lower case"],
     ),
-    "control": (GOOD.replace("conv*", "conv\\u202e"), ["found invisible or control characters"]),
+    "control": (GOOD.replace("conv*", "conv\\u202e"), ["got invisible or control characters"]),
     "tag": (
         GOOD.replace("{path: ids.npy}", "!!python/object:os.system ls"),
         ["the tag '!!python/object:os.system'"],
     ),
-    "tagged map": (GOOD.replace("{path: ids.npy}", "!x {path: ids.npy}"), ["found the tag '!x', needs plain YAML"]),
-    "merge of text": (GOOD.replace("    layers", "    <<: text\n    layers"), ["found << with something else"]),
+    "tagged map": (GOOD.replace("{path: ids.npy}", "!x {path: ids.npy}"), ["got the tag '!x', expected plain YAML"]),
+    "merge of text": (GOOD.replace("    layers", "    <<: text\n    layers"), ["got << with something else"]),
     "mark as key": (GOOD + "<file>: 1\n<x: 3\n", ["unknown key", "<x: unknown key"]),
-    "list as key": (GOOD + "[a, b]: 1\n", ["found a list or mapping as a key, needs text"]),
-    "endless": (GOOD + "x-a: &a [*a]\n", ["found an alias inside its own anchor"]),
+    "list as key": (GOOD + "[a, b]: 1\n", ["got a list or mapping as a key, expected text"]),
+    "endless": (GOOD + "x-a: &a [*a]\n", ["got an alias inside its own anchor"]),
     "variable": (
         GOOD.replace("ids.npy", "'${IDS}'"),
         ["the variable IDS is not set: set it, or write ${IDS:-"],
     ),
-    "broken variable": (GOOD.replace("ids.npy", "'${1x}'"), ["found '${1x}', needs ${NAME} or ${NAME:-default}"]),
+    "broken variable": (GOOD.replace("ids.npy", "'${1x}'"), ["got '${1x}', expected ${NAME} or ${NAME:-default}"]),
 }
 
 
@@ -283,7 +283,7 @@ models:
 
 def test_mistake_in_defaults__is_told_at_its_own_line(tmp_path: Path) -> None:
     text = "defaults: {layers: 3}\n" + GOOD.replace('    layers: ["conv*", "!*.norm"]\n', "")
-    assert mistakes(tmp_path, text) == [":1: defaults.layers: found the number 3, needs a list"]
+    assert mistakes(tmp_path, text) == [":1: defaults.layers: got the number 3, expected a list"]
 
 
 def test_error__keeps_its_problems_between_processes(tmp_path: Path) -> None:
@@ -328,7 +328,7 @@ def test_shipped_catalog_with_any_damage__is_read_or_refused(
 )
 def test_address_with_a_secret__is_refused_and_not_repeated(address: str, tmp_path: Path) -> None:
     [mistake] = mistakes(tmp_path, GOOD.replace("zoo/{model}.npz", address))
-    assert "found an address with a user or a query, which may hold a secret, needs a plain one" in mistake
+    assert "got an address with a user or a query, which may hold a secret, expected a plain one" in mistake
     assert "hunter2" not in mistake
 
 
@@ -392,12 +392,12 @@ cluster: {type: address, scheduler: 3}
         ":2: measures: unknown key; did you mean atlas.measures?",
         ":3: n_neighbors: unknown key; did you mean atlas.graph.n_neighbors?",
         ":6: models.small.path: unknown key; did you mean models.small.activations.path?",
-        ":7: atlas.keep_maps: found the text 'some', needs 'best', 'all' or 'none'; there is all, best, none",
+        ":7: atlas.keep_maps: got the text 'some', needs 'best', 'all' or 'none'; there is all, best, none",
         ":7: atlas.metric: unknown key; did you mean atlas.graph.metric?",
-        ":8: cluster.scheduler: found the number 3, needs text: put it in quotes",
+        ":8: cluster.scheduler: got the number 3, expected text. Put it in quotes",
     ]
     # What pydantic looks at only once all keys are right.
-    assert any(line.startswith(":7: atlas: found 10 landmarks with n_neighbors") for line in told)
+    assert any(line.startswith(":7: atlas: got 10 landmarks with n_neighbors") for line in told)
 
 
 def test_more_checks__are_told_with_the_others_and_leave_a_usable_catalog(tmp_path: Path) -> None:

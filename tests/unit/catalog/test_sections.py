@@ -47,10 +47,10 @@ def test_null__switches_a_check_off_and_leaves_the_others(tmp_path: Path) -> Non
         ({"baselin": "x"}, "unknown key; did you mean 'baseline'"),
         ({"checks": {"near_duplicat": {}}}, "unknown key; did you mean 'near_duplicate'"),
         ({"checks": {"drift": {"max_chnge": 0.1}}}, "unknown key; did you mean 'max_change'"),
-        ({"promote": "always"}, "found the text 'always', needs 'on_pass' or 'never'"),
-        ({"checks": {"near_duplicate": {"at_least": 1.5}}}, "found the number 1.5, needs <= 1"),
-        ({"checks": {"undeclared_lineage": {"at_least": "high"}}}, "found the text 'high', needs a number"),
-        ({"checks": {"drift": "yes"}}, "found the text 'yes', needs a mapping"),
+        ({"promote": "always"}, "got the text 'always', needs 'on_pass' or 'never'"),
+        ({"checks": {"near_duplicate": {"at_least": 1.5}}}, "got the number 1.5, expected <= 1"),
+        ({"checks": {"undeclared_lineage": {"at_least": "high"}}}, "got the text 'high', expected a number"),
+        ({"checks": {"drift": "yes"}}, "got the text 'yes', expected a mapping"),
     ],
 )
 def test_mistake__is_told_with_its_line(tmp_path: Path, audit: Any, message: str) -> None:

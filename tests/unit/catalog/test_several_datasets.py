@@ -65,14 +65,14 @@ def test_list_of_one_source__is_that_source(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ([{"dataset": "a"}] * 2, "models.m: found the dataset 'a' 2 times, needs each dataset once"),
-        ([], "models.m.activations: found an empty list, needs at least one"),
+        ([{"dataset": "a"}] * 2, "models.m: got the dataset 'a' 2 times, expected each dataset once"),
+        ([], "models.m.activations: got an empty list, expected at least one"),
         ([{"dataset": "a"}, {"dataset": "c"}], r"activations\[1\].dataset: the dataset 'c' is not declared"),
         ([{"dataset": "a"}, {}], r"models.m.activations\[1\]: dataset is missing: add it"),
-        ([{"dataset": "a"}, "b"], r"models.m.activations\[1\]: found the text 'b', needs a mapping"),
+        ([{"dataset": "a"}, "b"], r"models.m.activations\[1\]: got the text 'b', expected a mapping"),
         ([{"dataset": "a", "pol": "mean"}], r"activations\[0\].pol: unknown key; did you mean 'pool'"),
-        ({"dataset": ["a", "b"]}, r"found a list, needs one dataset: list a source for each, \[\{dataset: a\}, \{data"),
-        ({"dataset": []}, r"found an empty list, needs one dataset: list a source for each, \[\{dataset: a\}"),
+        ({"dataset": ["a", "b"]}, r"got a list, expected one dataset. List a source for each, \[\{dataset: a\}, \{data"),
+        ({"dataset": []}, r"got an empty list, expected one dataset. List a source for each, \[\{dataset: a\}"),
         ([{"dataset": "a", "path": "${SECRET}", "key": "${SECRET}"}], "got the variable SECRET, expected plain text"),
     ],
 )
@@ -87,8 +87,8 @@ def test_mistakes_of_several_sources__are_told_together(tmp_path: Path) -> None:
 
     told = [str(problem) for problem in error.value.problems]
     assert len(told) == 2
-    assert "activations[0].pool: found the text 'men'" in told[0]
-    assert "activations[1].shape: found the text 'ntd2'" in told[1]
+    assert "activations[0].pool: got the text 'men'" in told[0]
+    assert "activations[1].shape: got the text 'ntd2'" in told[1]
 
 
 def test_model_on__says_what_there_is(tmp_path: Path) -> None:
@@ -98,7 +98,7 @@ def test_model_on__says_what_there_is(tmp_path: Path) -> None:
         catalog.model_on("m")
     with pytest.raises(LookupError, match="model m is not on the dataset 'c', it is on a and b"):
         catalog.model_on("m", "c")
-    with pytest.raises(LookupError, match="found no model 'mm' in the catalog; did you mean 'm'"):
+    with pytest.raises(LookupError, match="got no model 'mm' in the catalog; did you mean 'm'"):
         catalog.model_on("mm")
 
 
@@ -150,7 +150,7 @@ def test_discover__refuses_a_link_that_leads_out_on_any_dataset(tmp_path: Path) 
     catalog = read(zoo, {"dataset": "a"}, discover={"nightly": {"activations": ON_BOTH}}, models={})
 
     assert list(catalog.models) == ["y"]
-    assert ["found a link that leads out" in one.message for one in catalog.refused_models] == [True]
+    assert ["got a link that leads out" in one.message for one in catalog.refused_models] == [True]
 
 
 def test_discover__runs_a_checkpoint_on_the_datasets_that_it_reads(tmp_path: Path) -> None:
@@ -192,15 +192,15 @@ def test_comparison_across__is_of_two_datasets(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"maps": None}, "comparisons.c: found maps of the regime full, which needs points of both sides, and two"),
-        ({"maps": {"regime": "full"}}, "comparisons.c.maps: found maps of the regime full"),
-        ({"dataset": None}, "found target_dataset without dataset, needs both"),
-        ({"target_dataset": "a"}, "found 'a' as dataset and as target_dataset: leave target_dataset out"),
-        ({"transfer": True}, "found transfer beside target_dataset: anchors are points of both"),
+        ({"maps": None}, "comparisons.c: got maps of the regime full, which needs points of both sides, and two"),
+        ({"maps": {"regime": "full"}}, "comparisons.c.maps: got maps of the regime full"),
+        ({"dataset": None}, "got target_dataset without dataset, expected both"),
+        ({"target_dataset": "a"}, "got 'a' as dataset and as target_dataset. Leave target_dataset out"),
+        ({"transfer": True}, "got transfer beside target_dataset: anchors are points of both"),
         ({"target_dataset": "bb"}, "target_dataset: no model is on the dataset 'bb'; did you mean 'b'"),
         ({"dataset": "aa"}, "comparisons.c.dataset: no model is on the dataset 'aa'; did you mean 'a'"),
         ({"targets": "n"}, "comparisons.c.targets: no model matches 'n'"),
-        ({"target_dataset": None, "dataset": None, "maps": None}, "found models on a, b, needs one dataset: say which"),
+        ({"target_dataset": None, "dataset": None, "maps": None}, "got models on a, b, expected one dataset. Say which"),
     ],
 )
 def test_comparison_across__that_cannot_be_meant_is_refused(

@@ -135,7 +135,7 @@ links: ["${HUB}"]
         "atlas: {remote: '${KEY}'}\n": "atlas.remote: got a value of KEY that does not fit",
         "cluster: {type: address, scheduler: 'http://${KEY}'}\n": "cluster.scheduler: got a value of KEY that does not",
         "cluster: {n_workers: '${KEY}'}\n": "cluster.n_workers: got a value of KEY that does not fit, expected a whole",
-        "atlas: {store: !!int '${KEY}'}\n": "found '${KEY}' with the tag '!!int'",
+        "atlas: {store: !!int '${KEY}'}\n": "got '${KEY}' with the tag '!!int'",
         "atlas: {path: '${KEY}', store: '${KEY}'}\n": "",
     }.items(),
 )
@@ -159,6 +159,6 @@ def test_messages__name_variables_in_the_place_of_their_values() -> None:
     variables = {"ZOO": "/scratch/zoo", "SECRET": SECRET, "SHORT": "zoo"}
 
     assert hidden_values(variables)("/scratch/zoo/a.npz: not found") == "${ZOO}/a.npz: not found"
-    assert hidden_values(variables)(f"found '{SECRET}', zoo") == "found '${SECRET}', zoo"
+    assert hidden_values(variables)(f"got '{SECRET}', zoo") == "got '${SECRET}', zoo"
     assert hidden_values(variables)(f"a_{SECRET}_b") == "a_${SECRET}_b"
     assert hidden_values({"WORD": "tool"})("tools, a_tool") == "tools, a_tool"

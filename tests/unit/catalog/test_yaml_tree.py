@@ -26,10 +26,10 @@ def test_text_that_its_parser_gives_up_on__is_a_mistake_like_any_other(tmp_path:
     ("content", "message"),
     [
         (b"version: [1\nmodels: ]", r":2: not YAML: while parsing a flow sequence"),
-        (b"a: 1\nb: \xff\n", r":2: found bytes that are not UTF-8: save the file as UTF-8"),
-        (b"#" * (2**20 + 1), r"found more than 1,048,576 bytes, needs at most that"),
+        (b"a: 1\nb: \xff\n", r":2: got bytes that are not UTF-8. Save the file as UTF-8"),
+        (b"#" * (2**20 + 1), r"got more than 1,048,576 bytes, expected at most that"),
         (b"paths: {path: zoo/{model}.npz}", r':1: not YAML: .*quote what holds braces: {path: "zoo'),
-        (b"[" * 5000, r"found hundreds of nested levels|not YAML"),
+        (b"[" * 5000, r"got hundreds of nested levels|not YAML"),
     ],
     ids=["syntax", "encoding", "size", "braces", "nesting"],
 )
@@ -44,13 +44,13 @@ def test_aliases_that_explode__are_refused(tmp_path: Path) -> None:
     lines = ["x-0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"x-{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 9)]
     [mistake] = mistakes(tmp_path, "\n".join(lines))
-    assert "found more than 100,000 values once aliases are expanded" in mistake
+    assert "got more than 100,000 values once aliases are expanded" in mistake
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda path: path.mkdir(), "found a folder or a device, needs a file"),
+        (lambda path: path.mkdir(), "got a folder or a device, expected a file"),
         (lambda path: None, r"cannot be read \(No such file or directory\): check the path"),
     ],
     ids=["folder", "missing"],
@@ -65,7 +65,7 @@ def test_path_that_is_no_file__is_told(make: object, message: str, tmp_path: Pat
 @pytest.mark.parametrize("text", ["[" * 5000, "{a: " * 3000, "- " * 3000 + "x", "? " * 3000])
 def test_nesting__is_refused_at_once(text: str, tmp_path: Path) -> None:
     start = time.monotonic()
-    assert mistakes(tmp_path, text) == [": found hundreds of nested levels, needs a few"]
+    assert mistakes(tmp_path, text) == [": got hundreds of nested levels, expected a few"]
     assert time.monotonic() - start < 2
 
 

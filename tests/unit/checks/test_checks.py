@@ -139,9 +139,9 @@ class Fine(BaselineCheck):
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ([WithoutDefault], r"WithoutDefault: found no default of at_most, needs one"),
-        ([Neither], r"Neither: found a Check, needs a class derived from ZooCheck or BaselineCheck"),
-        ([Fine, Fine], r"Fine: found two checks of the key fine, needs one: rename the class"),
+        ([WithoutDefault], r"WithoutDefault: got no default of at_most, expected one"),
+        ([Neither], r"Neither: got a Check, expected a class derived from ZooCheck or BaselineCheck"),
+        ([Fine, Fine], r"Fine: got two checks of the key fine, expected one. Rename the class"),
     ],
 )
 def test_class_that_is_no_whole_check__is_refused(classes: list[type[Check]], message: str) -> None:

@@ -185,10 +185,10 @@ def test_other_convention__is_another_setting(publish_atlas: Any, similarities: 
     ("facts", "enforced", "status", "message"),
     [
         ({}, True, "pass", "500 points at least, 0 failures"),
-        ({"n_points": 100}, False, "warn", "found a space of 100 points, needs 200: give more"),
-        ({"n_points": 100}, True, "fail", "found a space of 100 points, needs 200: give more"),
+        ({"n_points": 100}, False, "warn", "got a space of 100 points, expected 200. Give more"),
+        ({"n_points": 100}, True, "fail", "got a space of 100 points, expected 200. Give more"),
         ({"failures": 2}, True, "fail", "2 models, spaces or pairs have no score, 0 are allowed"),
-        ({"reliability": 0.2}, True, "fail", "scores from halves agree by 0.20, needs 0.5"),
+        ({"reliability": 0.2}, True, "fail", "scores from halves agree by 0.20, expected 0.5"),
         ({"reliability": float("nan")}, True, "pass", "500 points at least"),
     ],
 )

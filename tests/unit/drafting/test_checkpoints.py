@@ -91,7 +91,7 @@ def test_draft_catalog__says_what_it_does_not_know(tmp_path: Path) -> None:
 
     assert list(catalog.models) == ["bert", "bare"] or list(catalog.models) == ["bare", "bert"]
     assert draft.remarks[0] == (
-        "got models that read images, and no images: name them in data_catalog.yaml, and remove the # there"
+        "got models that read images, and no images. Name them in data_catalog.yaml, and remove the # there"
     )
     assert draft.remarks[1] == "got 2 unusable folders: the end of data_catalog.yaml says why"
     refused = {one.name for one in catalog.refused_models}

@@ -107,7 +107,7 @@ def test_charts__replace_what_xml_cannot_hold() -> None:
 def test_require_matplotlib__says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     needs = r'python -m pip install "lfm-atlas\[reproduce\]"'
-    with pytest.raises(ModuleNotFoundError, match=f"found no matplotlib, needs it to draw the figures: {needs}"):
+    with pytest.raises(ModuleNotFoundError, match=f"got no matplotlib, expected it to draw the figures: {needs}"):
         require_matplotlib()
 
 

@@ -61,18 +61,18 @@ def test_seeds__with_an_accuracy_are_asked_for_accuracy_and_layers() -> None:
 @pytest.mark.parametrize(
     ("known", "reason", "message"),
     [
-        ({"groups": "noisy"}, "wrong_dtype", "found groups: noisy in its meta, needs a value for each name"),
+        ({"groups": "noisy"}, "wrong_dtype", "got groups: noisy in its meta, expected a value for each name"),
         (
             {"groups": {"noise": [1, 2]}},
             "wrong_dtype",
-            "found .* needs a value for each name: groups: {label_noise: 0.5}",
+            "got .* needs a value for each name: groups: {label_noise: 0.5}",
         ),
-        ({"groups": {"lineage": 1}}, "bad_name", "found the group lineage in its meta, the name of another grounding"),
-        ({"accuracy": 91}, "wrong_dtype", "found accuracy: 91 in its meta, needs a number from 0 to 1"),
-        ({"accuracy": True}, "wrong_dtype", "found accuracy: True in its meta, needs a number from 0 to 1"),
-        ({"outputs": "none.npy"}, "missing_source", "found no readable array at outputs: none.npy"),
-        ({"outputs": "flat.npy"}, "wrong_shape", r"found \(10,\) in outputs: flat.npy, needs floating-point numbers"),
-        ({"outputs": "logits.npy"}, "not_finite", "found rows that are no probabilities .* store the softmax"),
+        ({"groups": {"lineage": 1}}, "bad_name", "got the group lineage in its meta, the name of another grounding"),
+        ({"accuracy": 91}, "wrong_dtype", "got accuracy: 91 in its meta, expected a number from 0 to 1"),
+        ({"accuracy": True}, "wrong_dtype", "got accuracy: True in its meta, expected a number from 0 to 1"),
+        ({"outputs": "none.npy"}, "missing_source", "got no readable array at outputs: none.npy"),
+        ({"outputs": "flat.npy"}, "wrong_shape", r"got \(10,\) in outputs: flat.npy, expected floating-point numbers"),
+        ({"outputs": "logits.npy"}, "not_finite", "got rows that are no probabilities .* store the softmax"),
     ],
 )
 def test_declarations__that_cannot_be_true_are_refused(
@@ -88,13 +88,13 @@ def test_declarations__that_cannot_be_true_are_refused(
 def test_outputs__of_other_points_are_refused(tmp_path: Path) -> None:
     for name, n_points in (("a", 10), ("b", 9)):
         np.save(tmp_path / f"{name}.npy", np.full((n_points, 2), 0.5))
-    with pytest.raises(DataError, match=r"found outputs of \(10, 2\) for a and \(9, 2\) for b, needs the same points"):
+    with pytest.raises(DataError, match=r"got outputs of \(10, 2\) for a and \(9, 2\) for b, expected the same points"):
         known_datasets(source({name: {"outputs": f"{name}.npy"} for name in ("a", "b")}, tmp_path))
 
 
 def test_catalogs__that_know_too_little_are_refused() -> None:
     for meta in ({"a": {}, "b": {}}, noisy(2), {"a": {"groups": {"noise": 0}}}):
-        with pytest.raises(DataError, match="too little known of them that a score could agree with, needs two groups"):
+        with pytest.raises(DataError, match="too little known of them that a score could agree with, expected two groups"):
             known_datasets(source(meta))
 
 

@@ -30,13 +30,13 @@ def test_tables__show_names_as_text_only(capsys: pytest.CaptureFixture[str]) -> 
     [
         (
             errno.ENOSPC,
-            r"x: found no space left on the disk \(\d+\.\d MB free\), needs more: free some, then run again",
+            r"x: got no space left on the disk \(\d+\.\d MB free\), expected more. Free some, then run again",
         ),
         (errno.EDQUOT, "no space left on the disk"),
-        (errno.EFBIG, "found a limit on the size of files, needs a higher one"),
-        (errno.EROFS, "found a disk that can only be read, needs one to write to"),
+        (errno.EFBIG, "got a limit on the size of files, expected a higher one"),
+        (errno.EROFS, "got a disk that can only be read, expected one to write to"),
         (errno.EACCES, "x: permission denied: choose a place that you may write to"),
-        (errno.EIO, "found a disk that fails"),
+        (errno.EIO, "got a disk that fails"),
         (errno.ENOENT, "FileNotFoundError"),
     ],
 )

@@ -156,11 +156,11 @@ WRONG = [
     ((WITH_NAN, Y), {}, DataError, "x: got [0-9]+ rows? with NaN or infinite values, the first is row"),
     ((X.astype(complex), Y), {}, DataError, "x: got values of type complex128"),
     ((X[:5], Y[:5]), {}, DataError, "x: got 5 points, expected at least 6"),
-    ((X, 0 * Y), {}, DataError, "y: found the same activations for every point"),
+    ((X, 0 * Y), {}, DataError, "y: got the same activations for every point"),
     ((X, Y), {"measures": "overlp"}, ValueError, "unknown measure 'overlp'; did you mean 'overlap'"),
     ((X, Y), {"measures": []}, ValueError, "got no measures"),
     ((X, Y), {"n_eigenpair": 3}, ValueError, "got the setting 'n_eigenpair', .*did you mean 'n_eigenpairs'"),
-    ((X, Y), {"n_eigenpairs": "x"}, ValueError, "n_eigenpairs: found the text 'x', needs auto or a whole number"),
+    ((X, Y), {"n_eigenpairs": "x"}, ValueError, "n_eigenpairs: got the text 'x', expected auto or a whole number"),
     ((X, Y), {"graph": {"n_neighbours": 3}}, ValueError, "unknown setting; did you mean 'n_neighbors'"),
     ((X, Y), {"ids": [1] * 60}, DataError, "x: got the id '1' 60 times, expected each once"),
     ((X, Y), {"ids": range(3)}, DataError, "x: got 3 ids for 60 rows"),
@@ -169,7 +169,7 @@ WRONG = [
     ((X, Y), {"labels": [1, 2]}, DataError, "got labels of type int64 and shape"),
     (({"a": X},), {}, ValueError, "got 1 model, expected at least 2"),
     (({"a": X, "A": Y},), {}, ValueError, "differ by more than case"),
-    (({"a": X, "my b": Y},), {}, ValueError, "found the name 'my b'"),
+    (({"a": X, "my b": Y},), {}, ValueError, "got the name 'my b'"),
     (({"a": X, 1: Y},), {}, TypeError, "got the name '1' of type int"),
     (({"a": X, "b": {}},), {}, ValueError, "b: got no layers"),
     (({"a": X, "b": {"l0": Y, "l1": Y[:9]}},), {}, DataError, "b: got 60 of l0, 9 of l1 rows"),
@@ -195,4 +195,4 @@ def test_points_without_common_ids__have_a_status() -> None:
 
     assert isinstance(found, Comparison)
     assert found["overlap"].status == "no_overlap"
-    assert "no_overlap: found no common ids among 60" in repr(found)
+    assert "no_overlap: got no common ids among 60" in repr(found)

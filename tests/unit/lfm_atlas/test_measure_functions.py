@@ -45,7 +45,7 @@ def test_unknown_name__has_a_suggestion() -> None:
 def test_arrays_that_have_no_value__are_told() -> None:
     with pytest.raises(DataError, match="got 80 rows of x and 79 of y"):
         measures.cka_linear(X, Y[1:])
-    with pytest.raises(DataError, match="found all-zero rows"):
+    with pytest.raises(DataError, match="got all-zero rows"):
         measures.mutual_knn_10_cosine(0 * X, Y)
     with pytest.raises(DataError, match="cka_linear: got no number for these arrays"):
         measures.cka_linear(0 * X, Y)

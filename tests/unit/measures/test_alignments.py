@@ -132,3 +132,21 @@ def test_few_permutations__end_only_what_lies_far_beyond_them(name: str) -> None
     assert of(chance(20, free)[0])["p_value"] == pytest.approx(1 / 21)
     few = Exchange(N_POINTS, tuple(np.arange(N_POINTS).reshape(3, -1)), "sets")
     assert of(chance(60, few)[0])["p_value"] >= 1 / 6 - 1e-12
+
+
+@pytest.mark.parametrize("name", ["hard_match", "rank_similarity_10"])
+def test_spaces_on_few_points__have_all_permutations(name: str) -> None:
+    # Three far points that both have: none of a few permutations brings them together.
+    generator, measure = np.random.default_rng(9), MEASURES[name]
+    spaces = {key: generator.standard_normal((N_POINTS, 12)) for key in "ab"}
+    for rows in spaces.values():
+        rows[:3] += 200 * np.eye(3, 12)
+    resampling, null = Resampling(Exchange(N_POINTS), None), NullConfig(n_permutations=60)
+    values = of(score_rows(name, Activations(spaces, {}), [("a", "b")], resampling, null).values[0, 0])
+    prepared = {key: measure.prepare(rows) for key, rows in spaces.items()}
+    assert measure.permute is not None
+    drawn = [
+        measure.compare(prepared["a"], measure.permute(prepared["b"], resampling.exchange.permutation(draw)))
+        for draw in range(60)
+    ]
+    assert values["null_mean"] == pytest.approx(np.mean(drawn), rel=1e-5)

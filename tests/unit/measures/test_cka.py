@@ -52,7 +52,7 @@ def test_matrix__reads_files_in_slices(tmp_path: Path) -> None:
 
 
 def test_matrix__of_other_points_is_refused_and_of_a_constant_space_is_nan() -> None:
-    with pytest.raises(ValueError, match=r"found spaces of \[4, 5\] points"):
+    with pytest.raises(ValueError, match=r"got spaces of \[4, 5\] points"):
         linear_cka_matrix([np.ones((4, 2)), np.ones((5, 2))])
     found = linear_cka_matrix([np.ones((6, 2)), np.random.default_rng(2).standard_normal((6, 2))])
     assert np.isnan(found[0, 1])

@@ -230,7 +230,7 @@ def test_shared_neighbors__are_counted_for_every_point() -> None:
 
 
 def test_spaces_of_different_points__are_refused() -> None:
-    with pytest.raises(ValueError, match="found 60 and 59 rows, needs the same points in the same order"):
+    with pytest.raises(ValueError, match="got 60 and 59 rows, expected the same points in the same order"):
         MEASURES["cka_linear"](spaces(9)[0], spaces(9)[1][:-1])
 
 
@@ -266,10 +266,10 @@ def test_installed_measures__are_one_or_a_family(monkeypatch: pytest.MonkeyPatch
     [
         ("toy", "toys:MISSING", r"cannot be loaded \(AttributeError: .*MISSING.*\): mend or remove its package"),
         ("toy", "no_such_toys:TOY", r"cannot be loaded \(ModuleNotFoundError: No module named 'no_such_toys'\)"),
-        ("toy", "toys:NUMBER", "found int as 'toy', needs a lfm_tasks.measures.Measure"),
-        ("cka_linear", "toys:TOY", "found the measure cka_linear, a name that is taken: rename it"),
-        ("family", "toys:COLLIDING", "found the measure cka_linear, a name that is taken: rename it"),
-        ("family", "toys:MISNAMED", "found the name 'two words', needs letters, digits, _, . and -"),
+        ("toy", "toys:NUMBER", "got int as 'toy', expected a lfm_tasks.measures.Measure"),
+        ("cka_linear", "toys:TOY", "got the measure cka_linear, a name that is taken. Rename it"),
+        ("family", "toys:COLLIDING", "got the measure cka_linear, a name that is taken. Rename it"),
+        ("family", "toys:MISNAMED", "got the name 'two words', expected letters, digits, _, . and -"),
     ],
 )
 def test_installed_measures__that_cannot_be_used_name_their_distribution(
@@ -289,7 +289,7 @@ def test_new_module__is_found_by_itself_and_may_take_no_name_twice(
     (tmp_path / "a_new_family.py").write_text(code % "larger_number")
     assert shipped_measures()["larger_number"](np.zeros((5, 2)), np.zeros((5, 2))) == 5
     (tmp_path / "the_last_family.py").write_text(code % "cka_linear")
-    with pytest.raises(RuntimeError, match="the_last_family: found cka_linear, which another module has"):
+    with pytest.raises(RuntimeError, match="the_last_family: got cka_linear, which another module has"):
         shipped_measures()
     for name in ("a_new_family", "the_last_family"):
         sys.modules.pop(f"lfm_tasks.measures.{name}", None)

@@ -53,7 +53,7 @@ def test_distances__whose_chance_nobody_sampled_are_refused_where_high_has_to_be
 
     assert bare.nearest("model0/layer0", n=1)[0]["value"] == pytest.approx(1)
     for name in ("model0", "model0/layer0"):
-        with pytest.raises(AtlasError, match=r"found the score of procrustes.*needs atlas.null.n_permutations above 0"):
+        with pytest.raises(AtlasError, match=r"got the score of procrustes.*needs atlas.null.n_permutations above 0"):
             bare.nearest(name, measure="procrustes_centered_unit_norm")
 
 
@@ -76,7 +76,7 @@ def test_matrix__is_labelled_and_says_what_it_is(small: Atlas) -> None:
     assert np.isnan(float(models.sel(source="model0", target="model3")))
     assert "model0/</td>|[red]x" in spaces["target"].values
     with pytest.raises(
-        AtlasError, match=r"found the score of procrustes_centered_unit_norm, a distance.*use the calibrated value"
+        AtlasError, match=r"got the score of procrustes_centered_unit_norm, a distance.*use the calibrated value"
     ):
         small.matrix("procrustes_centered_unit_norm", statistic="score")
 
@@ -140,7 +140,7 @@ def test_map__without_a_store_says_what_to_do(small_folder: Path, tmp_path: Path
 
 
 def test_map__between_spaces_without_common_ids_says_so(small: Atlas) -> None:
-    with pytest.raises(AtlasError, match="found no common ids of model0/layer0 and model3/layer0"):
+    with pytest.raises(AtlasError, match="got no common ids of model0/layer0 and model3/layer0"):
         small.map("model0/layer0", "model3/layer0")
 
 
@@ -148,7 +148,7 @@ def test_frame__is_the_long_table(small: Atlas, monkeypatch: pytest.MonkeyPatch)
     assert len(small.to_frame().query("measure == 'overlap'")) == len(small.spaces) * (len(small.spaces) - 1)
 
     monkeypatch.setitem(sys.modules, "pandas", None)
-    with pytest.raises(AtlasError, match="found no pandas, which to_frame needs: pip install pandas, or read edges"):
+    with pytest.raises(AtlasError, match="got no pandas, which to_frame needs: pip install pandas, or read edges"):
         small.to_frame()
 
 
@@ -156,8 +156,8 @@ def test_frame__is_the_long_table(small: Atlas, monkeypatch: pytest.MonkeyPatch)
     ("ask", "message"),
     [
         (lambda atlas: atlas.nearest("modle0"), "needs a model or a space of the dataset probe; did you mean 'model0'"),
-        (lambda atlas: atlas.nearest("model0/layer9"), "found the text 'model0/layer9', needs a .*did you mean"),
-        (lambda atlas: atlas.nearest("model0", n=0), "found n=0, needs at least 1"),
+        (lambda atlas: atlas.nearest("model0/layer9"), "got the text 'model0/layer9', expected a .*did you mean"),
+        (lambda atlas: atlas.nearest("model0", n=0), "got n=0, expected at least 1"),
         (
             lambda atlas: atlas.nearest("model0", measure="overlpa"),
             "needs a measure of the atlas; did you mean 'overlap'",
@@ -167,7 +167,7 @@ def test_frame__is_the_long_table(small: Atlas, monkeypatch: pytest.MonkeyPatch)
             "needs a model or a space of the dataset probe; there is model0",
         ),
         (lambda atlas: atlas.pair("model1/layer1", "model0"), r"'model1/layer1', which failed: .*\[not_finite\]"),
-        (lambda atlas: atlas.map("model0", "model1/layer0"), "found the model 'model0', needs a space.*model0/layer0"),
+        (lambda atlas: atlas.map("model0", "model1/layer0"), "got the model 'model0', expected a space.*model0/layer0"),
         (lambda atlas: atlas.map("model0/layer0", "model1/x"), "needs a space of the dataset probe; did you mean"),
         (lambda atlas: atlas.matrix(reduce="best_macth"), "needs a reduction of the atlas; did you mean 'best_match'"),
         (
@@ -175,7 +175,7 @@ def test_frame__is_the_long_table(small: Atlas, monkeypatch: pytest.MonkeyPatch)
             "needs a statistic of the atlas; did you mean 'calibrated'",
         ),
         (lambda atlas: atlas.matrix(dataset="prob"), "needs a dataset of the atlas; did you mean 'probe'"),
-        (lambda atlas: atlas.pair("\x1b[2J", "model0"), r"found the text '\\x1b\[2J', needs"),
+        (lambda atlas: atlas.pair("\x1b[2J", "model0"), r"got the text '\\x1b\[2J', needs"),
     ],
 )
 def test_unknown_names__are_told_with_the_nearest(ask: object, message: str, small: Atlas) -> None:
@@ -185,11 +185,11 @@ def test_unknown_names__are_told_with_the_nearest(ask: object, message: str, sma
 
 
 def test_damaged_or_absent_atlas__is_refused(small_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(AtlasError, match=r"found no atlas in .*run lfm-atlas run"):
+    with pytest.raises(AtlasError, match=r"got no atlas in .*run lfm-atlas run"):
         open_atlas(tmp_path / "nowhere")
     shutil.copytree(small_folder / "atlas", tmp_path / "atlas")
     (tmp_path / "atlas" / "edges.parquet").write_bytes(b"")
-    with pytest.raises(AtlasError, match=r"found the atlas damaged, edges.parquet is not as published: run"):
+    with pytest.raises(AtlasError, match=r"got the atlas damaged, edges.parquet is not as published. Run"):
         open_atlas(tmp_path / "atlas")
 
 
@@ -210,7 +210,7 @@ def test_atlas_of_a_former_schema__is_read(version: int, small_folder: Path, sma
         assert old.matrix(reduce="depth_aligned").equals(small.matrix(reduce="depth_aligned"))
         if version > 2:
             return
-        with pytest.raises(AtlasError, match="found no basis of model0/layer0"):
+        with pytest.raises(AtlasError, match="got no basis of model0/layer0"):
             old.map("model0/layer0", "model1/layer0")
 
 
@@ -218,9 +218,9 @@ def test_atlas_of_two_datasets__asks_which(small: Atlas) -> None:
     two = small.scores.isel(dataset=[0, 0]).assign_coords(dataset=["probe", "late"])
     both = Atlas(small.folder, small.key, small.summary, two, small.store, small.manifest)
 
-    with pytest.raises(AtlasError, match="found 'model0' on the datasets probe, late, needs one of them: say which"):
+    with pytest.raises(AtlasError, match="got 'model0' on the datasets probe, late, expected one of them. Say which"):
         both.nearest("model0")
-    with pytest.raises(AtlasError, match=r"found 2 datasets \(probe, late\), needs one: give dataset="):
+    with pytest.raises(AtlasError, match=r"got 2 datasets \(probe, late\), expected one. Give dataset="):
         both.matrix()
     both = Atlas(small.folder, small.key, {**small.summary, "failures": []}, two, small.store, small.manifest)
     assert both.nearest("model0", dataset="late") == small.nearest("model0")
@@ -236,9 +236,9 @@ def test_atlas_of_several_datasets__knows_the_only_one_of_a_model(small: Atlas) 
     assert both.pair("model0/layer0", "model1/layer0")["score"].equals(
         small.pair("model0/layer0", "model1/layer0")["score"]
     )
-    with pytest.raises(AtlasError, match="found 'model1' on the datasets probe, late, needs one of them: say which"):
+    with pytest.raises(AtlasError, match="got 'model1' on the datasets probe, late, expected one of them. Say which"):
         both.nearest("model1")
-    with pytest.raises(AtlasError, match="found the text 'modell0', needs a model or a space of the atlas; did you"):
+    with pytest.raises(AtlasError, match="got the text 'modell0', expected a model or a space of the atlas; did you"):
         both.nearest("modell0")
 
 
@@ -249,7 +249,7 @@ def test_pair_that_no_dataset_has__says_where_each_is(small: Atlas) -> None:
         two["n_points"].loc[{"dataset": dataset}] = np.where(absent, 0, two["n_points"].sel(dataset=dataset))
     both = Atlas(small.folder, small.key, {**small.summary, "failures": []}, two, small.store, small.manifest)
 
-    with pytest.raises(AtlasError, match="found 'model0' on probe and 'model1' on late, needs a dataset that both are"):
+    with pytest.raises(AtlasError, match="got 'model0' on probe and 'model1' on late, expected a dataset that both are"):
         both.pair("model0", "model1")
 
 

@@ -98,7 +98,7 @@ def test_graphml__without_a_choice_keeps_what_is_significant(small: Atlas, tmp_p
         small.store,
         small.manifest,
     )
-    with pytest.raises(AtlasError, match="found no q_value in the atlas, needs it to choose edges: set"):
+    with pytest.raises(AtlasError, match="got no q_value in the atlas, expected it to choose edges. Set"):
         export_graphml(bare, tmp_path / "none.graphml")
 
 
@@ -159,7 +159,7 @@ def test_points_of_a_space__are_those_that_the_atlas_embeds(small: Atlas, small_
         shutil.copy(small_folder / "atlas" / "summary.json", folder)
     with open_atlas(tmp_path / "atlas") as atlas:
         points = embedded_points(atlas, "model0/layer0")
-        with pytest.raises(AtlasError, match="found no embedding of 'model2/layer0' in the atlas"):
+        with pytest.raises(AtlasError, match="got no embedding of 'model2/layer0' in the atlas"):
             embedded_points(atlas, "model2/layer0")
 
     assert points.coordinates.tolist() == [[0, 1], [4, 5]]

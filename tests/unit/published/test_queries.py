@@ -11,7 +11,7 @@ from lfm_tasks.published.queries import Names, nearest_spaces
 def test_names__of_a_model_that_failed_as_a_whole_say_why(name: str) -> None:
     failure = {"model": "gone", "layer": "", "reason": "missing_source", "message": "no such file"}
 
-    with pytest.raises(AtlasError, match=rf"found '{name}', which failed: no such file \[missing_source\]"):
+    with pytest.raises(AtlasError, match=rf"got '{name}', which failed: no such file \[missing_source\]"):
         Names("probe", {"there/layer0": "there"}, [failure]).spaces_of(name)
 
 

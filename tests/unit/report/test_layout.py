@@ -66,7 +66,10 @@ def test_planar_map__has_no_more_stress_than_classical_scaling_and_is_the_same_e
 
 
 def test_planar_map__of_one_model_and_of_equals_is_drawn() -> None:
+    assert planar_map(np.zeros((0, 0))).points.shape == (0, 2)
     assert planar_map(np.zeros((1, 1))).stress == 0
+    assert planar_map(np.zeros((1, 1))).points.tolist() == [[0, 0]]
+    assert planar_map(1 - np.eye(2)).stress < 1e-9
     assert np.isfinite(planar_map(np.zeros((3, 3))).points).all()
 
 

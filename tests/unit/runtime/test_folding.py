@@ -27,12 +27,12 @@ def test_twenty_thousand_that_say_the_same__are_one_line_with_a_count_and_three_
 
 def test_a_dataset_a_stimulus__is_one_line_too() -> None:
     few = [
-        Failure(f"s{i:05}", f"net_s{i:05}", "", "validate", "too_few_points", f"found {i} points, needs at least 6")
+        Failure(f"s{i:05}", f"net_s{i:05}", "", "validate", "too_few_points", f"got {i} points, expected at least 6")
         for i in range(9)
     ]
     assert lines(few) == [
         "net_s00000, net_s00001, net_s00002 and 6 more (s00000, s00001, s00002 and 6 more datasets): 9 times: "
-        "found 0 points, needs at least 6 [too_few_points]"
+        "found 0 points, expected at least 6 [too_few_points]"
     ]
 
 
@@ -44,10 +44,10 @@ def test_layers_of_one_model__are_named_with_it() -> None:
 
 
 def test_few_that_differ_by_their_numbers__keep_them() -> None:
-    rows = [replace(LOST, layer=f"l{i}", message=f"net.npz#l{i}: found NaN in row {7 * i}") for i in range(3)]
+    rows = [replace(LOST, layer=f"l{i}", message=f"net.npz#l{i}: got NaN in row {7 * i}") for i in range(3)]
     assert len(lines(rows)) == 3
-    assert "found NaN in row 14" in lines(rows)[2]
-    assert len(lines([*rows, replace(rows[0], layer="l3", message="net.npz#l3: found NaN in row 21")])) == 1
+    assert "got NaN in row 14" in lines(rows)[2]
+    assert len(lines([*rows, replace(rows[0], layer="l3", message="net.npz#l3: got NaN in row 21")])) == 1
 
 
 @pytest.mark.parametrize(
@@ -67,6 +67,6 @@ def test_json__counts_many_and_lists_few() -> None:
 
 
 def test_one_message_for_several_layers__is_told_once_even_where_it_names_them() -> None:
-    message = "got the node 'r', expected none: leave out layers: ['!r', '!b', '!logits']"
+    message = "got the node 'r', expected none. Leave out layers: ['!r', '!b', '!logits']"
     same = [replace(LOST, layer=layer, message=message) for layer in ("r", "b", "logits")]
     assert lines(same) == [f"net/r, b, logits (probe): {message} [missing_source]"]

@@ -55,5 +55,5 @@ def test_counts__add_up_by_stage() -> None:
 
 
 def test_failure__of_a_space_names_its_stage_and_reason() -> None:
-    failure = Failure.of_space(Space("probe", "a", "x"), "bases", JobFailure("constant", "found the same value"))
-    assert failure == Failure("probe", "a", "x", "bases", "constant", "found the same value")
+    failure = Failure.of_space(Space("probe", "a", "x"), "bases", JobFailure("constant", "got the same value"))
+    assert failure == Failure("probe", "a", "x", "bases", "constant", "got the same value")

@@ -74,7 +74,7 @@ def test_shards_of_layers__may_lie_in_files_or_folders_of_their_own(tmp_path: Pa
 def test_shards_that_are_missing__are_told(tmp_path: Path) -> None:
     for number in (1, 3):
         write_shard(tmp_path / f"model-0000{number}-of-00003.safetensors", ROWS[:10])
-    with pytest.raises(DataError, match="found 2 shards of 3, needs all of them"):
+    with pytest.raises(DataError, match="got 2 shards of 3, expected all of them"):
         FileSource(FilePattern(tmp_path, "model-{shard}.safetensors"), IDS)
     save_file({"conv": ROWS[:, :3].copy()}, tmp_path / "other-1.safetensors")
     save_file({"conv": ROWS}, tmp_path / "other-2.safetensors")
@@ -147,7 +147,7 @@ def test_layers_that_lack_a_stimulus__are_told(tmp_path: Path) -> None:
     pattern = write_stimuli("datasets of layers", tmp_path)
     with h5py.File(tmp_path / "a.h5", "r+") as file:
         del file["conv/id07"]
-    with pytest.raises(DataError, match=r"found 29 stimuli in the layer 'conv' and 30 in another, first 'id07'"):
+    with pytest.raises(DataError, match=r"got 29 stimuli in the layer 'conv' and 30 in another, first 'id07'"):
         FileSource(pattern, None)
 
 
@@ -166,14 +166,14 @@ def test_stacks__may_have_their_layers_first_or_second(tmp_path: Path) -> None:
         np.testing.assert_array_equal(values(source, "2"), stack[2])
     wrong = FileSource(FilePattern(tmp_path, "first.npz", "feats[{layer}]"), IDS)
     with pytest.raises(
-        DataError, match=r'found 4 rows and 30 ids.*or key: "\.\.\.\[\{layer\},:\]" where the layers come'
+        DataError, match=r'got 4 rows and 30 ids.*or key: "\.\.\.\[\{layer\},:\]" where the layers come'
     ):
         wrong.identity("2")
 
 
 def test_points_that_stand_in_columns__are_told(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", ROWS.T)
-    with pytest.raises(DataError, match=r"found 5 rows and 30 ids.*: the points stand in its columns"):
+    with pytest.raises(DataError, match=r"got 5 rows and 30 ids.*: the points stand in its columns"):
         FileSource(FilePattern(tmp_path, "a.npy"), IDS).identity("a")
 
 
@@ -191,12 +191,12 @@ def test_columns__are_features(tmp_path: Path) -> None:
         np.testing.assert_array_equal(values(source, "a"), ROWS.astype(np.float32))
         some = FileSource(FilePattern(tmp_path, name, reading=Reading(columns=("f*", "!f3"))), IDS)
         np.testing.assert_array_equal(values(some, "a"), ROWS[:, [0, 1, 2, 4]])
-        with pytest.raises(DataError, match=r"found no column that matches 'g\*'; there is f0, f1"):
+        with pytest.raises(DataError, match=r"got no column that matches 'g\*'; there is f0, f1"):
             open_array(tmp_path / name, name, None, Reading(columns=("g*",)))
         with pytest.raises(DataError, match="number"):
             open_array(tmp_path / name, name, None, Reading(columns=("id", "f0"))).load()
     np.save(tmp_path / "a.npy", ROWS)
-    with pytest.raises(DataError, match="found columns for a kind of file that has none"):
+    with pytest.raises(DataError, match="got columns for a kind of file that has none"):
         open_array(tmp_path / "a.npy", "a.npy", None, Reading(columns=("f*",)))
 
 
@@ -245,7 +245,7 @@ def test_csv_and_json_lines__hold_ids_labels_and_embeddings(tmp_path: Path) -> N
     with pytest.raises(DataError, match=r"b\.jsonl:2: got 'text', expected lists in each row"):
         open_array(tmp_path / "b.jsonl", "b.jsonl", "x")
     (tmp_path / "c.jsonl").write_text('{"x": [1]}\n{"x": [1, 2]}\n')
-    with pytest.raises(DataError, match="found lists of several lengths"):
+    with pytest.raises(DataError, match="got lists of several lengths"):
         open_array(tmp_path / "c.jsonl", "c.jsonl", "x")
 
 
@@ -266,7 +266,7 @@ def test_files_whose_suffix_does_not_tell__are_read_as_the_catalog_says(word: st
     write_shard(tmp_path / f"a{suffix}", ROWS)
     (tmp_path / f"a{suffix}").rename(tmp_path / "a.dat")
     hint = "" if word == "safetensors" else f"say format: {word}"
-    with pytest.raises(DataError, match=rf"found a \.dat file, needs one of .*{hint}"):
+    with pytest.raises(DataError, match=rf"got a \.dat file, expected one of .*{hint}"):
         open_array(tmp_path / "a.dat", "a.dat", "conv")
     key = None if word == "npy" else "conv"
     np.testing.assert_array_equal(open_array(tmp_path / "a.dat", "a.dat", key, Reading(format=word)).load(), ROWS)
@@ -291,10 +291,10 @@ def test_bfloat16__is_read_where_the_catalog_says_so(tmp_path: Path) -> None:
         array = open_array(tmp_path / name, name, key, Reading(read_as="bfloat16"))
         assert array.dtype == np.float32
         np.testing.assert_array_equal(array.load(), halves.astype(np.float32))
-    with pytest.raises(DataError, match=r"found \|V2, needs numbers or text: if these are bfloat16, say read_as"):
+    with pytest.raises(DataError, match=r"got \|V2, expected numbers or text: if these are bfloat16, say read_as"):
         open_array(tmp_path / "a.npy", "a.npy")
     np.save(tmp_path / "b.npy", ROWS)
-    with pytest.raises(DataError, match="found float32 and read_as: bfloat16, needs values of 16 bits"):
+    with pytest.raises(DataError, match="got float32 and read_as: bfloat16, expected values of 16 bits"):
         open_array(tmp_path / "b.npy", "b.npy", None, Reading(read_as="bfloat16"))
 
 
@@ -328,7 +328,7 @@ def test_what_lies_beside_activations__is_no_layer(tmp_path: Path) -> None:
     np.savez(tmp_path / "beside.npz", **beside)
     assert choose_layers(["*"], FileSource(FilePattern(tmp_path, "beside.npz"), IDS))[0] == ("targets",)
     assert choose_layers(["conv", "labels"], source) == (("conv", "labels"), [])
-    with pytest.raises(DataError, match=r"found no layer, but ids \(.*\), needs \(points, features\)"):
+    with pytest.raises(DataError, match=r"got no layer, but ids \(.*\), expected \(points, features\)"):
         choose_layers(["i*", "l*"], source)
 
 

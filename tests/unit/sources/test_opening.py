@@ -41,12 +41,12 @@ def test_ids__are_text_in_the_order_of_the_file(saved: np.ndarray, ids: list[str
     [
         (
             np.array(["a", "b", "a", "b", "c"]),
-            r"found 2 ids .* first 'a', 'b' \(in row 0 and row 2\), needs each",
+            r"got 2 ids .* first 'a', 'b' \(in row 0 and row 2\), expected each",
         ),
-        (np.array(["a", "", ""]), r"found 2 empty ids, first in row 1: name each row"),
-        (np.array([0.5, 1.5]), r"found float64 of shape \(2,\), needs one column of text or integers"),
-        (np.array([["a"], ["b"]]), r"found <U1 of shape \(2, 1\)"),
-        (np.array([b"\xff", b"a"]), r"found text that is not Unicode: save it as UTF-8"),
+        (np.array(["a", "", ""]), r"got 2 empty ids, first in row 1. Name each row"),
+        (np.array([0.5, 1.5]), r"got float64 of shape \(2,\), expected one column of text or integers"),
+        (np.array([["a"], ["b"]]), r"got <U1 of shape \(2, 1\)"),
+        (np.array([b"\xff", b"a"]), r"got text that is not Unicode. Save it as UTF-8"),
     ],
 )
 def test_bad_ids__are_refused(saved: np.ndarray, message: str, tmp_path: Path) -> None:
@@ -76,12 +76,12 @@ def test_positional_ids__that_nothing_tells_are_refused(tmp_path: Path) -> None:
 
 
 BAD_SIDES = {
-    "length of labels": ("labels", np.arange(3), "bad_ids", r"dataset probe: found 3 labels and 2 ids, needs as many"),
-    "length of inputs": ("inputs", np.zeros((3, 2)), "bad_ids", r"dataset probe: found 3 inputs and 2 ids"),
-    "shape of labels": ("labels", np.zeros((2, 2)), "wrong_shape", r"found labels of shape \(2, 2\), needs one a row"),
-    "type of labels": ("labels", np.zeros(2, complex), "wrong_dtype", r"found labels of type complex128"),
-    "shape of inputs": ("inputs", np.zeros(2), "wrong_shape", r"found inputs of shape \(2,\), needs \(points, "),
-    "type of inputs": ("inputs", np.array([["a"], ["b"]]), "wrong_dtype", r"found inputs of type <U1, needs numbers"),
+    "length of labels": ("labels", np.arange(3), "bad_ids", r"dataset probe: got 3 labels and 2 ids, expected as many"),
+    "length of inputs": ("inputs", np.zeros((3, 2)), "bad_ids", r"dataset probe: got 3 inputs and 2 ids"),
+    "shape of labels": ("labels", np.zeros((2, 2)), "wrong_shape", r"got labels of shape \(2, 2\), expected one a row"),
+    "type of labels": ("labels", np.zeros(2, complex), "wrong_dtype", r"got labels of type complex128"),
+    "shape of inputs": ("inputs", np.zeros(2), "wrong_shape", r"got inputs of shape \(2,\), expected \(points, "),
+    "type of inputs": ("inputs", np.array([["a"], ["b"]]), "wrong_dtype", r"got inputs of type <U1, expected numbers"),
 }  # fmt: skip
 
 
@@ -129,7 +129,7 @@ def test_models_own_ids__replace_those_of_the_dataset(tmp_path: Path) -> None:
 def test_network__needs_inputs(tmp_path: Path) -> None:
     np.save(tmp_path / "ids.npy", np.array(["a", "b"]))
     zoo = catalog(tmp_path, {"ids": {"path": "ids.npy"}}, {"onnx": {"path": "m.onnx", "dataset": "probe"}})
-    with pytest.raises(DataError, match="found no inputs in the dataset probe, needs them to run the network"):
+    with pytest.raises(DataError, match="got no inputs in the dataset probe, expected them to run the network"):
         open_source("m0", zoo.model_on("m0"), zoo, read_dataset("probe", zoo))
 
 
@@ -162,7 +162,7 @@ def test_raw_texts__bring_ids_and_labels_and_take_groups(tmp_path: Path) -> None
 def test_files_beside_raw_texts__have_a_row_a_text(what: str, reason: str, tmp_path: Path) -> None:
     (tmp_path / "texts.txt").write_text("one\ntwo\n")
     np.save(tmp_path / "x.npy", np.arange(3))
-    with pytest.raises(DataError, match=rf"dataset probe: found 3 {what} and 2 (texts|ids), needs as many") as caught:
+    with pytest.raises(DataError, match=rf"dataset probe: got 3 {what} and 2 (texts|ids), expected as many") as caught:
         read_dataset("probe", catalog(tmp_path, {"texts": {"path": "texts.txt"}, what: {"path": "x.npy"}}))
     assert caught.value.reason == reason
 

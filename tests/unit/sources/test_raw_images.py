@@ -234,8 +234,8 @@ def test_bomb_beyond_pillows_own_limit__is_told(tmp_path: Path, monkeypatch: pyt
 BAD = {
     "no file": ("images/*.png", {}, "missing_source", r"images/\*\.png: got no file that matches, and there is"),
     "one file": ("x.png", {"id": "positional"}, "missing_source", r"x\.png: got one file that is no table"),
-    "no column": ("t.parquet", {"id": "name"}, "missing_source", r"t\.parquet: found no column 'name'"),
-    "no image": ("t.parquet", {"id": "id", "image": "img"}, "missing_source", r"found no column 'img'; did you mean"),
+    "no column": ("t.parquet", {"id": "name"}, "missing_source", r"t\.parquet: got no column 'name'"),
+    "no image": ("t.parquet", {"id": "id", "image": "img"}, "missing_source", r"got no column 'img'; did you mean"),
     "floats": ("f.npy", {"id": "positional"}, "bad_inputs", r"f\.npy: got float64 of shape \(3, 4, 4\), expected"),
     "four": ("c.npy", {"id": "positional"}, "bad_inputs", r"c\.npy: got uint8 of shape \(3, 3, 4, 4\), expected uint8"),
     "few ids": ("p.npy", {"id": {"path": "ids.npy"}}, "bad_ids", r"ids\.npy: got 2 ids and 3 rows, expected one for"),

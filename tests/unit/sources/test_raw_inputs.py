@@ -94,7 +94,7 @@ def test_split__is_a_folder_of_the_saved_dataset(tmp_path: Path) -> None:
     write_saved(tmp_path / "saved" / "test")
     (tmp_path / "saved" / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "test"]}))
     assert read(tmp_path, "saved", split="test").ids.tolist() == IDS
-    with pytest.raises(DataError, match="found a dataset of the splits train, test, needs one of them"):
+    with pytest.raises(DataError, match="got a dataset of the splits train, test, expected one of them"):
         read(tmp_path, "saved")
 
 
@@ -123,16 +123,16 @@ BAD = {
     "surrogate": (GOOD + '{"id": 2, "text": "\\ud800"}', "bad_inputs", r"^t\.jsonl:2: got half of a surrogate pair"),
     "deep": (GOOD + "[" * 100_000, "bad_inputs", r"^t\.jsonl:2: got a line that is no JSON"),
     "no rows": ("\n\n", "bad_inputs", r"^t\.jsonl: got no texts, expected one a row"),
-    "same id": (GOOD + GOOD, "bad_ids", r"^t\.jsonl: found 1 ids .* among 2, first '1' \(in t\.jsonl:1 and t"),
+    "same id": (GOOD + GOOD, "bad_ids", r"^t\.jsonl: got 1 ids .* among 2, first '1' \(in t\.jsonl:1 and t"),
     "no id": (GOOD + '{"id": null, "text": "a"}', "bad_ids", r"^t\.jsonl:2: got no value as an id, expected text"),
     "fraction": ('{"id": 1.5, "text": "a"}', "bad_ids", r"^t\.jsonl:1: got the float 1\.5 as an id"),
     "list": ('{"id": [1], "text": "a"}', "bad_inputs", r"^t\.jsonl:1: got a list as an id or a label"),
     "empty id": (
         NAMED + '{"id": "", "text": "a"}',
         "bad_ids",
-        r"^t\.jsonl: found 1 empty ids, first in t\.jsonl:2: name",
+        r"^t\.jsonl: got 1 empty ids, first in t\.jsonl:2. Name",
     ),
-    "blank id": (NAMED + '\n{"id": " \u3000", "text": "a"}', "bad_ids", r"found 1 empty ids, first in t\.jsonl:3"),
+    "blank id": (NAMED + '\n{"id": " \u3000", "text": "a"}', "bad_ids", r"got 1 empty ids, first in t\.jsonl:3"),
     "control": (
         '{"id": "a\\tb", "text": "a"}',
         "bad_ids",
@@ -142,7 +142,7 @@ BAD = {
     "composed": (
         '{"id": "caf\u00e9", "text": "a"}\n{"id": "cafe\u0301", "text": "b"}',
         "bad_ids",
-        r"composed in two ways, 'caf\\xe9' in t\.jsonl:1 and 'cafe\\u0301' in t\.jsonl:2, needs one way \(NFC\)",
+        r"composed in two ways, 'caf\\xe9' in t\.jsonl:1 and 'cafe\\u0301' in t\.jsonl:2, expected one way \(NFC\)",
     ),
     "text after numbers": (
         GOOD + '{"id": "b", "text": "a"}',

@@ -68,8 +68,8 @@ def test_points_that_the_dataset_lacks__are_told_with_what_would_match(tmp_path:
     path = write(tmp_path, "ids: {path: ids.npy}, exclude: {path: out.txt}", MODEL)
     (tmp_path / "out.txt").write_text("images/img003.png\n")
     message = (
-        r"dataset p: exclude: found 1 ids that the dataset lacks, first 'images/img003\.png' and 'img000'; "
-        r"all 1 match by file stem: say exclude: \{path: \.\.\., as: stem\}"
+        r"dataset p: exclude: got 1 ids that the dataset lacks, first 'images/img003\.png' and 'img000'; "
+        r"all 1 match by file stem. Say exclude: \{path: \.\.\., as: stem\}"
     )
     with pytest.raises(DataError, match=message):
         read_dataset("p", read_catalog(path))
@@ -98,7 +98,7 @@ def test_rows_that_are_not_finite__are_left_out_where_the_catalog_says_so(tmp_pa
     assert zoo.notes == ("m: broken: 2 of 24 rows are not finite and left out: img007, img020",)
     (failure,) = zoo.failures
     assert (failure.layer, failure.reason) == ("column", "not_finite")
-    assert "found NaN or infinite values in each of 24 rows: no row is left" in failure.message
+    assert "got NaN or infinite values in each of 24 rows: no row is left" in failure.message
     # A layer without broken rows is the same one as without the key.
     plain = opened(write(tmp_path, "ids: {path: ids.npy}", model.replace(", not_finite: drop", "")))
     keys = {planned.space.layer: planned.key for planned in zoo.spaces}
@@ -126,7 +126,7 @@ def test_trials_of_an_id__become_their_mean(tmp_path: Path) -> None:
     assert dict(zip(dataset.ids, dataset.labels, strict=True)) == {IDS[point]: point % 3 for point in range(8)}
     assert opened(path).notes == ("m: 24 rows of 8 ids: the mean of each id's rows",)
     np.save(tmp_path / "labels.npy", np.arange(N))
-    with pytest.raises(DataError, match=r"found two labels for the id 'img00\d', needs one for all rows of an id"):
+    with pytest.raises(DataError, match=r"got two labels for the id 'img00\d', expected one for all rows of an id"):
         read_dataset("p", read_catalog(path))
 
 
@@ -146,13 +146,13 @@ def test_trials_of_a_model__join_with_ids_that_stand_once(tmp_path: Path) -> Non
     keys.append(opened(path).spaces[0].key)
     assert keys[0] != keys[1]
     without = model.replace("repeats: mean, ", "")
-    with pytest.raises(DataError, match=r"found 8 ids more than once .* say repeats: mean where they are trials"):
+    with pytest.raises(DataError, match=r"got 8 ids more than once .* say repeats: mean where they are trials"):
         recorded(write(tmp_path, "ids: {path: ids.npy}", without, trials=IDS[order]))
 
 
 def test_repeats__are_for_recorded_rows_alone(tmp_path: Path) -> None:
     path = write(tmp_path, "ids: {path: ids.npy}, inputs: {path: m.npy}, repeats: mean", MODEL)
-    with pytest.raises(CatalogError, match="found repeats without ids from a file, or beside inputs"):
+    with pytest.raises(CatalogError, match="got repeats without ids from a file, or beside inputs"):
         read_catalog(path)
 
 
@@ -205,8 +205,8 @@ def test_ids__are_never_joined_unasked(tmp_path: Path) -> None:
 
     assert failure.reason == "bad_ids"
     assert failure.message == (
-        "model m: found 0 of 24 ids in common with the dataset p, first 'images/img000.png' and 'img000'; all 24 match "
-        "by file stem: say ids: {path: ..., as: stem}. Nothing is joined that the catalog does not ask for"
+        "model m: got 0 of 24 ids in common with the dataset p, first 'images/img000.png' and 'img000'; all 24 match "
+        "by file stem. Say ids: {path: ..., as: stem}. Nothing is joined that the catalog does not ask for"
     )
     asked = write(tmp_path, "ids: {path: ids.npy}", model.replace("names.txt}", "names.txt, as: stem}"))
     assert recorded(asked)[0] == IDS.tolist()
@@ -218,7 +218,7 @@ def test_ids__are_never_joined_unasked(tmp_path: Path) -> None:
 def test_forms_of_ids__that_make_two_ids_one_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path, "ids: {path: names.txt, as: stem}", MODEL)
     (tmp_path / "names.txt").write_text("\n".join(["a/x.png", "b/x.png", *IDS[2:]]))
-    with pytest.raises(DataError, match="found 1 ids more than once among 24, first 'x'"):
+    with pytest.raises(DataError, match="got 1 ids more than once among 24, first 'x'"):
         read_dataset("p", read_catalog(path))
 
 
@@ -251,7 +251,7 @@ def test_links__may_lead_into_the_folders_that_the_catalog_allows(tmp_path: Path
         (home / "acts" / f"{layer}.npy").symlink_to(hub / f"{layer}.npy")
 
     (failure,) = opened(path).failures
-    assert "found the link 'l1.npy', which leads out of the folder" in failure.message
+    assert "got the link 'l1.npy', which leads out of the folder" in failure.message
     assert "allow the folder that it leads to by links: [...] in the catalog" in failure.message
     path.write_text(path.read_text() + "links: [../hub]\n")
     zoo: Any = opened(path)
@@ -261,7 +261,7 @@ def test_links__may_lead_into_the_folders_that_the_catalog_allows(tmp_path: Path
 def test_padded_ids__are_read_without_their_padding_where_the_catalog_says_so(tmp_path: Path) -> None:
     padded = np.array([f"{name}\0 " for name in IDS])
     path = write(tmp_path, "ids: {path: ids.npy}", MODEL, ids=padded)
-    with pytest.raises(DataError, match=r"found a control character in the id 'img000\\x00 '.*or say as: stripped"):
+    with pytest.raises(DataError, match=r"got a control character in the id 'img000\\x00 '.*or say as: stripped"):
         read_dataset("p", read_catalog(path))
     path = write(tmp_path, "ids: {path: ids.npy, as: stripped}", MODEL, ids=padded)
     assert read_dataset("p", read_catalog(path)).ids.tolist() == IDS.tolist()

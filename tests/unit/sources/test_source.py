@@ -150,18 +150,18 @@ def header_of_code(folder: Path) -> None:
 
 
 BAD_FILES: dict[str, tuple[Callable[[Path], object], str, str]] = {
-    "pickle": (pickled, "wrong_dtype", r"a\.npy: found pickled Python objects, which are never loaded: save numbers"),
+    "pickle": (pickled, "wrong_dtype", r"a\.npy: got pickled Python objects, which are never loaded. Save numbers"),
     "truncated": (truncated, "damaged_source", r"needs 600 for \(30, 5\) float32: the file is truncated or damaged"),
-    "too long": (longer, "damaged_source", r"found 604 bytes of values, needs 600"),
-    "records": (many_records, "wrong_dtype", r"found records .*needs numbers: save one field"),
+    "too long": (longer, "damaged_source", r"got 604 bytes of values, expected 600"),
+    "records": (many_records, "wrong_dtype", r"got records .*needs numbers. Save one field"),
     "text": (lambda folder: (folder / "a.npy").write_text("1, 2"), "damaged_source", r"a\.npy: cannot be read"),
     "empty": (lambda folder: (folder / "a.npy").touch(), "damaged_source", r"a\.npy: cannot be read"),
     "code": (header_of_code, "damaged_source", r"a\.npy: cannot be read"),
     "complex": (lambda folder: np.save(folder / "a.npy", ROWS * 1j), "wrong_dtype", r"needs real numbers"),
-    "dates": (lambda folder: np.save(folder / "a.npy", ROWS.astype("M8[s]")), "wrong_dtype", r"found datetime64"),
-    "one-d": (lambda folder: np.save(folder / "a.npy", ROWS[:, 0]), "wrong_shape", r"found a 1-D array"),
-    "no features": (lambda folder: np.save(folder / "a.npy", ROWS[:, :0]), "wrong_shape", r"found no features"),
-    "fewer rows": (lambda folder: np.save(folder / "a.npy", ROWS[1:]), "bad_ids", r"found 29 rows and 30 ids"),
+    "dates": (lambda folder: np.save(folder / "a.npy", ROWS.astype("M8[s]")), "wrong_dtype", r"got datetime64"),
+    "one-d": (lambda folder: np.save(folder / "a.npy", ROWS[:, 0]), "wrong_shape", r"got a 1-D array"),
+    "no features": (lambda folder: np.save(folder / "a.npy", ROWS[:, :0]), "wrong_shape", r"got no features"),
+    "fewer rows": (lambda folder: np.save(folder / "a.npy", ROWS[1:]), "bad_ids", r"got 29 rows and 30 ids"),
     "folder": (lambda folder: (folder / "a.npy").mkdir(), "missing_source", r"a\.npy: no such file"),
 }  # fmt: skip
 
@@ -184,7 +184,7 @@ def test_values_that_are_not_finite__are_told_with_their_place(tmp_path: Path) -
     np.save(tmp_path / "a.npy", rows)
     source = FileSource(FilePattern(tmp_path, "a.npy"), IDS)
 
-    with pytest.raises(DataError, match=r"found 2 NaN or .* first in row 9 \(id id09\), column 4") as caught:
+    with pytest.raises(DataError, match=r"got 2 NaN or .* first in row 9 \(id id09\), column 4") as caught:
         values(source, "a", np.arange(N)[::-1])
 
     assert caught.value.reason == "not_finite"
@@ -193,14 +193,14 @@ def test_values_that_are_not_finite__are_told_with_their_place(tmp_path: Path) -
 PATTERNS = {
     "missing": ("b.npy", None, r"b\.npy: no such file; (did you mean|there is) '?a\.npy"),
     "folder": ("zoo/a.npy", None, r"zoo/a\.npy: no such file; there is no folder 'zoo' either"),
-    "suffix": ("a.bin", None, r"a\.bin: found a \.bin file, needs one of \.npy, .*like one of them: say format: npy"),
-    "no suffix": ("c", None, r"c: found a nameless file, .* say format: if it is one of them"),
+    "suffix": ("a.bin", None, r"a\.bin: got a \.bin file, expected one of \.npy, .*like one of them. Say format: npy"),
+    "no suffix": ("c", None, r"c: got a nameless file, .* say format: if it is one of them"),
     "nothing": ("a", None, r"a: no such file; there is a.bin, a.npy, a.npz, c"),
     "no file": ("b_{layer}.npy", None, r"b_\{layer\}\.npy: no file matches"),
     "no folder": ("zoo/{layer}.npy", None, r"zoo/\{layer\}\.npy: no such folder"),
     "key": ("a.npz", "y", r"a\.npz#y: no such array; there is x"),
     "keys": ("a.npz", "y_{layer}", r"a\.npz: no array matches the key 'y_\{layer\}'; there is x"),
-    "key of npy": ("a.npy", "x", r"a\.npy: found key: x for a file of one array: remove the key"),
+    "key of npy": ("a.npy", "x", r"a\.npy: got key: x for a file of one array. Remove the key"),
 }
 
 
@@ -247,14 +247,14 @@ def test_flipped_bit_in_an_archive__is_found_by_its_checksum(tmp_path: Path) -> 
 def test_archive_that_unpacks_to_far_more__is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_array, "_MAX_BYTES_AT_ANY_RATIO", 2**16)
     np.savez_compressed(tmp_path / "a.npz", a=np.zeros((N, 10_000), np.float32))
-    with pytest.raises(DataError, match=r"bytes packed \d+ : 1, needs at most 200 : 1: store it uncompressed"):
+    with pytest.raises(DataError, match=r"bytes packed \d+ : 1, expected at most 200 : 1. Store it uncompressed"):
         values(FileSource(FilePattern(tmp_path, "a.npz"), IDS), "a")
 
 
 def test_array_that_must_be_held_whole__has_a_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_array, "MAX_MEMORY_BYTES", 500)
     np.save(tmp_path / "a.npy", np.asfortranarray(ROWS))
-    with pytest.raises(DataError, match="found more bytes than fit into memory, needs at most 500"):
+    with pytest.raises(DataError, match="got more bytes than fit into memory, expected at most 500"):
         values(FileSource(FilePattern(tmp_path, "a.npy"), IDS), "a")
 
 
@@ -265,7 +265,7 @@ def test_two_arrays_of_one_name__are_refused(tmp_path: Path) -> None:
         archive.writestr("a.npy", buffer.getvalue())
         with pytest.warns(UserWarning, match="Duplicate name"):
             archive.writestr("a.npy", buffer.getvalue())
-    with pytest.raises(DataError, match="found two arrays of one name"):
+    with pytest.raises(DataError, match="got two arrays of one name"):
         FileSource(FilePattern(tmp_path, "a.npz"), IDS)
 
 

@@ -87,10 +87,10 @@ def test_profile__does_not_depend_on_the_order_of_points_or_the_rotation_of_feat
 
 
 def test_moments__refuse_too_few_points_and_different_ones() -> None:
-    with pytest.raises(ValueError, match="found 5 points, exact moments need at least 6"):
+    with pytest.raises(ValueError, match="got 5 points, expected at least 6 for exact moments"):
         permutation_profile(np.ones((5, 2)))
     rows = np.random.default_rng(5).standard_normal((8, 2))
-    with pytest.raises(ValueError, match="found 8 and 7 points, needs the same points"):
+    with pytest.raises(ValueError, match="got 8 and 7 points, expected the same points"):
         permutation_moments(permutation_profile(rows), permutation_profile(rows[:7]))
 
 

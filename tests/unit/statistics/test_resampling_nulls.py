@@ -47,9 +47,9 @@ def test_groups__move_as_a_whole() -> None:
 
 
 def test_groups_and_strata__of_which_none_can_move_are_refused() -> None:
-    with pytest.raises(ValueError, match="found 2 groups that all differ in size"):
+    with pytest.raises(ValueError, match="got 2 groups that all differ in size"):
         of_groups(np.array([1, 2, 2]))
-    with pytest.raises(ValueError, match="found 2 strata of one row each"):
+    with pytest.raises(ValueError, match="got 2 strata of one row each"):
         within_strata(np.array([1, 2]))
 
 

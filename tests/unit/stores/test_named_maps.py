@@ -23,10 +23,10 @@ def test_name__is_read_as_it_was_written_and_moves_to_a_newer_map_of_its_spaces(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"name": "../x"}, r"found the name '../x', needs 1 to 128 .*or give another with --name"),
+        ({"name": "../x"}, r"got the name '../x', expected 1 to 128 .*or give another with --name"),
         ({"name": "con"}, "which Windows reserves for a device"),
-        ({"name": "Mine"}, "found the map 'mine', whose name differs only by upper and lower case"),
-        ({"source": "z/one"}, "found 'mine' as the name of the map a/one -> b/two, needs another one: give it with"),
+        ({"name": "Mine"}, "got the map 'mine', whose name differs only by upper and lower case"),
+        ({"source": "z/one"}, "got 'mine' as the name of the map a/one -> b/two, expected another one. Give it with"),
     ],
 )
 def test_name__that_cannot_be_used_is_refused(tmp_path: Path, changed: dict[str, str], message: str) -> None:
@@ -61,5 +61,5 @@ def test_unknown_name__offers_the_nearest(tmp_path: Path) -> None:
 def test_damaged_name__says_what_to_do(tmp_path: Path, content: bytes) -> None:
     write_named_map(tmp_path, MINE)
     (tmp_path / "maps" / "mine.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"found a damaged file mine.json .*remove it and fit the map again"):
+    with pytest.raises(DataError, match=r"got a damaged file mine.json .*remove it and fit the map again"):
         read_named_map(tmp_path, "mine")

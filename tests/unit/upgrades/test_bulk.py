@@ -16,12 +16,14 @@ from lfm_atlas.cli.main import app
 from lfm_tasks.errors import DataError
 from lfm_tasks.sources import open_array
 from lfm_tasks.spectral.maps.descriptors import Anchors
-from lfm_tasks.upgrades import bulk
+from lfm_tasks.upgrades import bulk, parts
 from lfm_tasks.upgrades.adapters import Adapter, KnownPairs, ResidualLayer, orthogonal, residual_network
 from lfm_tasks.upgrades.bulk import CarryOptions, KnownRows, carry, plan_carry
 from lfm_tasks.upgrades.export import as_onnx, read_saved_map, save_map
-from lfm_tasks.upgrades.stores import open_store
+from lfm_tasks.upgrades.parts import on_workers
+from lfm_tasks.upgrades.stores import open_large_store, open_store
 from lfm_tasks.upgrades.writers import WRITERS
+from lfm_tasks.workers.pool import InProcess
 
 N, D, E = 5000, 8, 6
 GENERATOR = np.random.default_rng(0)
@@ -325,3 +327,97 @@ def test_a_file_that_is_no_map__is_told(tmp_path: Path) -> None:
     path = carried(store, tmp_path / "store.safetensors")
     with pytest.raises(DataError, match="expected a map that lfm-atlas upgrade --save wrote"):
         read_saved_map(path)
+
+
+@pytest.fixture
+def in_small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bulk, "_CHUNK_BYTES", 1)
+    monkeypatch.setattr(parts, "_PART_BYTES", 1)
+    monkeypatch.setattr(parts, "_PARTS_AT_ONCE", 2)
+
+
+@pytest.mark.parametrize("kind", [".npy", ".parquet", ".npz"])
+@pytest.mark.usefixtures("in_small_parts")
+def test_workers__give_the_same_bytes(tmp_path: Path, kind: str) -> None:
+    adapter, known = known_rows()
+    store = open_large_store(str(write(tmp_path, kind)))
+    options = {} if kind == ".npy" else {"known": known, "dtype": "int8"}
+    suffix = ".npy" if kind == ".npy" else ".arrow"
+    whole = carried(store, tmp_path / f"whole{suffix}", adapter, **options)
+    plan = plan_carry(adapter, store, tmp_path / f"parts{suffix}", CarryOptions(**options))
+    carry(plan, adapter, carry_rows=on_workers(InProcess()))
+    assert plan.output.read_bytes() == whole.read_bytes()
+    assert not plan.partial.exists()
+
+
+@pytest.mark.usefixtures("in_small_parts")
+def test_workers__that_are_stopped_are_resumed_by_workers_and_by_one_process(tmp_path: Path) -> None:
+    class InReverse(InProcess):
+        """Workers that finish the last part first."""
+
+        def run(self, function: Any, jobs: Any, *more: Any) -> Any:
+            yield from ((len(jobs) - 1 - index, result) for index, result in super().run(function, jobs[::-1]))
+
+    def stop_at_once(stage: str, done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    store = open_large_store(str(write(tmp_path, ".npy")))
+    whole = np.load(carried(store, tmp_path / "whole.npy"))
+    for way in (on_workers(InReverse()), None):
+        with pytest.raises(KeyboardInterrupt):
+            carry(plan_carry(LINEAR, store, tmp_path / "out.npy"), LINEAR, stop_at_once, on_workers(InReverse()))
+        again = plan_carry(LINEAR, store, tmp_path / "out.npy")
+        assert (again.n_done, again.n_carried) == (0, 2048)
+        carry(again, LINEAR, carry_rows=way)
+        np.testing.assert_array_equal(np.load(tmp_path / "out.npy"), whole)
+        (tmp_path / "out.npy").unlink()
+
+
+@pytest.mark.usefixtures("in_small_parts")
+def test_workers__tell_of_nan_and_of_a_store_that_changes_and_leave_nothing(tmp_path: Path) -> None:
+    rows = ROWS.copy()
+    rows[4321, 2] = np.inf
+    store = open_large_store(str(write(tmp_path, ".npz", rows)))
+    plan = plan_carry(LINEAR, store, tmp_path / "out.h5")
+    with pytest.raises(DataError, match=r"the first is row 4,321 \(id 'doc-4321'\)"):
+        carry(plan, LINEAR, carry_rows=on_workers(InProcess()))
+    np.savez(tmp_path / "store.npz", ids=IDS, vectors=ROWS)
+    with pytest.raises(DataError, match="the file changed while it was read"):
+        carry(plan, LINEAR, carry_rows=on_workers(InProcess()))
+    assert [path.name for path in tmp_path.iterdir()] == ["store.npz"]
+
+
+def test_a_journal__that_has_a_gap_is_merged_where_it_has_none(tmp_path: Path) -> None:
+    plan = plan_carry(LINEAR, open_large_store(str(write(tmp_path, ".npy"))), tmp_path / "out.npy")
+    plan.partial.mkdir()
+    bulk.note_done(plan, [(20, 30), (0, 10), (10, 15), (30, 40), (5, 5)])
+    again = plan_carry(LINEAR, plan.store, plan.output)
+    assert again.done == ((0, 15), (20, 40))
+    assert (again.n_done, again.n_carried) == (15, 35)
+
+
+def test_ids_of_a_large_store__stay_on_the_disk_and_name_a_row(tmp_path: Path) -> None:
+    rows = ROWS.copy()
+    rows[7] = np.nan
+    store = open_large_store(str(write(tmp_path, ".parquet", rows)), most_ids=100)
+    assert store.ids is None
+    plan = plan_carry(LINEAR, store, tmp_path / "out.parquet")
+    assert any("not checked for repeats" in note for note in plan.notes)
+    with pytest.raises(DataError, match=r"row 7 \(id 'doc-7'\)"):
+        carry(plan, LINEAR)
+    np.save(tmp_path / "ids.npy", IDS)
+    elsewhere = open_large_store(str(write(tmp_path, ".npy")), str(tmp_path / "ids.npy"), most_ids=100)
+    output = carried(elsewhere, tmp_path / "elsewhere.parquet")
+    np.testing.assert_array_equal(open_array(output, "out", "ids").load(), IDS)
+
+
+def test_command__carries_on_two_processes_as_on_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    adapter, known = known_rows()
+    save_map(tmp_path / "map", "stored", adapter, known, {})
+    command = ["transfer", str(tmp_path / "map" / "stored.safetensors"), str(write(tmp_path, ".parquet"))]
+    for name, more in (("one", ()), ("two", ("--workers", "2"))):
+        arguments = [*command, str(tmp_path / f"{name}.arrow"), "--confidence", *more]
+        assert app(arguments, result_action="return_value") == 0
+    assert (tmp_path / "one.arrow").read_bytes() == (tmp_path / "two.arrow").read_bytes()
+    assert app([*command, "x.npy", "--workers", "2", "--scheduler", "s.json"], result_action="return_value") == 2
+    assert "got --workers 2 and --scheduler" in capsys.readouterr().err

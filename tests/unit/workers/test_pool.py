@@ -111,7 +111,7 @@ def test_start_of_workers__is_tried_again_and_then_says_what_to_do(monkeypatch: 
 
     monkeypatch.setattr(local_cluster, "start_cluster", fails)
 
-    with pytest.raises(RuntimeError, match=r"found 2 workers that could not be started .*lower cluster.n_workers"):
+    with pytest.raises(RuntimeError, match=r"got 2 workers that could not be started .*lower cluster.n_workers"):
         list(LocalDask(2).run(str, ["job"]))
     assert tried == [2] * N_STARTS
 
@@ -172,7 +172,7 @@ def test_scheduler_that_is_gone__is_a_sentence(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(pool, "_results_as_completed", lost)
 
     with pytest.raises(
-        RuntimeError, match="found Dask's scheduler gone, needs it: run again, what was finished is kept"
+        RuntimeError, match="got Dask's scheduler gone, expected it. Run again, what was finished is kept"
     ):
         list(LocalDask(1).run(str, ["job"]))
 
@@ -202,14 +202,14 @@ def test_dask_settings__are_not_changed_by_who_reads_them() -> None:
 def test_error_of_a_job__is_its_result_and_the_others_go_on() -> None:
     def halved(number: int) -> float:
         if number == 1:
-            raise DataError("not_finite", "found NaN")
+            raise DataError("not_finite", "got NaN")
         return 6 / number
 
     results = dict(InProcess().run(halved, [0, 1, 2]))
 
     assert results == {
         0: JobFailure("failed", "ZeroDivisionError: division by zero"),
-        1: JobFailure("not_finite", "found NaN"),
+        1: JobFailure("not_finite", "got NaN"),
         2: 3.0,
     }
 

@@ -59,7 +59,7 @@ def test_scheduler_that_runs_already__does_the_work_and_goes_on(tmp_path: Path) 
 def test_worker_with_two_threads__is_refused(tmp_path: Path) -> None:
     with standing(2) as address, locked(tmp_path / ".lfm-atlas", "test"):
         workers = RemoteDask(on_scheduler(catalog_with(tmp_path), address))
-        with pytest.raises(ClusterError, match=r"has 2 threads, needs 1 .* start dask worker --nthreads 1"):
+        with pytest.raises(ClusterError, match=r"has 2 threads, expected 1 .* start dask worker --nthreads 1"):
             list(workers.run(doubled, [1]))
         workers.close()
 
@@ -159,15 +159,15 @@ def test_worker_of_another_version_or_without_the_store__is_refused(
     other = Readiness(str(tmp_path), "", "ours")
     other.version = "0.0.1"
 
-    with pytest.raises(ClusterError, match=rf"has lfm-atlas {__version__}, needs 0.0.1 as the run has"):
+    with pytest.raises(ClusterError, match=rf"has lfm-atlas {__version__}, expected 0.0.1 as the run has"):
         other.setup(worker())
-    with pytest.raises(ClusterError, match=r"10.0.0.7:1 does not see the store .*, needs it at this path"):
+    with pytest.raises(ClusterError, match=r"10.0.0.7:1 does not see the store .*, expected it at this path"):
         Readiness(str(tmp_path), "", "theirs").setup(worker())
     with pytest.raises(ClusterError, match="does not see the store"):
         Readiness(str(tmp_path / "none"), "", "ours").setup(worker())
     with pytest.raises(
         ClusterError,
-        match=r"cannot read nowhere \(PermissionError: nowhere/lock\), needs the extra remote and the same AWS_",
+        match=r"cannot read nowhere \(PermissionError: nowhere/lock\), expected the extra remote and the same AWS_",
     ):
         Readiness(str(tmp_path), "nowhere", "ours").setup(worker())
     Readiness(str(tmp_path), "", "ours").setup(worker())

@@ -20,7 +20,7 @@ def open_tab(path: Path, name: str, key: str | None) -> StoredArray:
         for a file without rows.
     """
     if key is not None:
-        raise DataError("missing_source", f"{name}: found key: {key} for a file of one table: remove the key")
+        raise DataError("missing_source", f"{name}: got key: {key} for a file of one table. Remove the key")
     # Before anything is read: whoever changes the file from now on is noticed.
     version = fingerprint(path)
     shape = _shape(path, name)
@@ -43,7 +43,7 @@ def _shape(path: Path, name: str) -> tuple[int, int]:
         first = file.readline()
         n_rows = bool(first) + sum(1 for _ in file)
     if not n_rows:
-        raise DataError("wrong_shape", f"{name}: found no rows, needs at least one: write it again")
+        raise DataError("wrong_shape", f"{name}: got no rows, expected at least one. Write it again")
     return n_rows, first.count(b"\t") + 1
 
 

@@ -201,7 +201,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "damaged weights": (
         {**TEXTS, "model.safetensors": "x" * 20},
         "damaged_source",
-        r"model/model.safetensors: found a header",
+        r"model/model.safetensors: got a header",
     ),
     "weights of git-lfs": (
         {**TEXTS, "model.safetensors": f"{LFS}\noid sha256:1\nsize 12\n"},

@@ -212,7 +212,7 @@ def test_layers__are_the_second_axis_where_the_key_says_so(tmp_path: Path) -> No
         assert source.layer_names() == tuple(map(str, range(11)))
         (batch,) = source.batches(["10"], np.arange(N))
         np.testing.assert_array_equal(batch["10"], feats[:, 10])
-    with pytest.raises(DataError, match=r"found the shape \(30, 11, 4\) and the index 11, needs \(points, layers"):
+    with pytest.raises(DataError, match=r"got the shape \(30, 11, 4\) and the index 11, expected \(points, layers"):
         open_array(tmp_path / "a.npz", "a.npz", "feats[11]")
 
 
@@ -266,7 +266,7 @@ def test_credentials__come_from_the_environment_alone(tmp_path: Path, monkeypatc
     assert "secret-word" not in str(caught.value)
     monkeypatch.setenv("LFM_ATLAS_STORAGE_LAB_STORE", '{"token": "secret-word"}')
     assert pattern.locate().storage_options == {"token": "secret-word"}  # type: ignore[attr-defined]
-    with pytest.raises(DataError, match="found storage: lab-store for a local path, needs a remote one"):
+    with pytest.raises(DataError, match="got storage: lab-store for a local path, expected a remote one"):
         FilePattern(tmp_path, "a.npy", storage="lab-store").locate()
 
 
@@ -315,15 +315,15 @@ def test_reader_of_an_installed_package__reads_its_suffix(tmp_path: Path, monkey
     monkeypatch.syspath_prepend(tmp_path)
     with (tmp_path / "a.mine").open("wb") as file:
         np.save(file, ROWS)
-    with pytest.raises(DataError, match=r"found a \.mine file, needs one of \.npy"):
+    with pytest.raises(DataError, match=r"got a \.mine file, expected one of \.npy"):
         open_array(tmp_path / "a.mine", "a.mine")
 
     installed(monkeypatch, "reader:FORMAT")
     np.testing.assert_array_equal(open_array(tmp_path / "a.mine", "a.mine").load(), ROWS)
     for values, message in {
-        ("reader:OTHER",): "found int as the reader reader:OTHER, needs a lfm_tasks.sources.Format",
+        ("reader:OTHER",): "got int as the reader reader:OTHER, expected a lfm_tasks.sources.Format",
         ("reader:NOTHING",): r"the reader reader:NOTHING for \.mine cannot be loaded \(AttributeError\)",
-        ("reader:FORMAT", "reader:OTHER"): r"found 2 readers \(reader:FORMAT, reader:OTHER\): keep one",
+        ("reader:FORMAT", "reader:OTHER"): r"got 2 readers \(reader:FORMAT, reader:OTHER\). Keep one",
     }.items():
         installed(monkeypatch, *values)
         with pytest.raises(DataError, match=message):
@@ -341,7 +341,7 @@ def test_chosen_dtype__is_cast_to_or_refused(tmp_path: Path) -> None:
     large[3, 1] = 1e5
     np.save(tmp_path / "a.npy", large)
     source = FileSource(FilePattern(tmp_path, "a.npy"), IDS, ReadOptions(dtype="float16"))
-    with pytest.raises(DataError, match=r"found values beyond float16 \(largest 1e\+05\), first in row 3 \(id id03\)"):
+    with pytest.raises(DataError, match=r"got values beyond float16 \(largest 1e\+05\), first in row 3 \(id id03\)"):
         list(source.batches(["a"], np.arange(N)))
 
 
@@ -375,12 +375,12 @@ def test_padded_tokens__do_not_count(
 
 
 BAD_MASKS = {
-    "nothing valid": (MASK * (np.arange(N) != 5)[:, None], "mean", r"found 0 valid tokens in id id05"),
-    "twos": (MASK * 2, "mean", r"found other values than 0 and 1 in the mask, first in id id00"),
-    "rows": (MASK[1:], "mean", r"found a mask of 29 rows and 30 ids"),
-    "tokens": (MASK[:, 1:], "mean", r"found 4 tokens and a mask of 3"),
-    "shape": (MASK[0], "mean", r"found a mask of int64 and shape \(4,\), needs \(points, tokens\)"),
-    "flatten": (MASK, "flatten", r"found a mask and pool: flatten"),
+    "nothing valid": (MASK * (np.arange(N) != 5)[:, None], "mean", r"got 0 valid tokens in id id05"),
+    "twos": (MASK * 2, "mean", r"got other values than 0 and 1 in the mask, first in id id00"),
+    "rows": (MASK[1:], "mean", r"got a mask of 29 rows and 30 ids"),
+    "tokens": (MASK[:, 1:], "mean", r"got 4 tokens and a mask of 3"),
+    "shape": (MASK[0], "mean", r"got a mask of int64 and shape \(4,\), expected \(points, tokens\)"),
+    "flatten": (MASK, "flatten", r"got a mask and pool: flatten"),
 }  # fmt: skip
 
 
@@ -396,5 +396,5 @@ def test_mask_that_does_not_fit__is_refused(case: str, tmp_path: Path) -> None:
 def test_prefix__that_leaves_no_token_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", TOKENS)
     source = FileSource(FilePattern(tmp_path, "a.npy"), IDS, ReadOptions("mean", prefix_tokens=4))
-    with pytest.raises(DataError, match="found 4 tokens and prefix_tokens: 4, needs more tokens than prefix"):
+    with pytest.raises(DataError, match="got 4 tokens and prefix_tokens: 4, expected more tokens than prefix"):
         source.shape("a")

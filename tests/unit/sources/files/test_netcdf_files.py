@@ -60,7 +60,7 @@ def test_what_is_cut_off_or_absent__is_told(tmp_path: Path) -> None:
     content = (tmp_path / "a.nc").read_bytes()
     with pytest.raises(DataError, match=r"a\.nc: needs key: to say which variable; there is acts"):
         open_array(tmp_path / "a.nc", "a.nc")
-    with pytest.raises(DataError, match=r"found no variable 'act'; did you mean 'acts'"):
+    with pytest.raises(DataError, match=r"got no variable 'act'; did you mean 'acts'"):
         open_array(tmp_path / "a.nc", "a.nc", "act")
     (tmp_path / "b.nc").write_bytes(content[:-300])
     keys = matching_keys(tmp_path / "b.nc", "b.nc", "{layer}") or ()

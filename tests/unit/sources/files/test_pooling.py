@@ -61,7 +61,7 @@ def test_maps_of_one_pixel__have_their_channels_where_the_features_are() -> None
 def test_hidden_states__behind_an_axis_of_length_1_become_no_feature() -> None:
     with pytest.raises(DataError, match=r"shape: ntd for 3 tokens of 4 features"):
         pool_rows(TOKENS[:, None], "mean")
-    with pytest.raises(DataError, match=r"found a 4-D array, .* with shape: ntd, needs 3 dimensions"):
+    with pytest.raises(DataError, match=r"got a 4-D array, .* with shape: ntd, expected 3 dimensions"):
         pool_rows(IMAGES, "mean", shape="ntd")
 
 
@@ -79,7 +79,7 @@ def test_half_precision__stays_where_nothing_is_summed(pooling: str) -> None:
 
 def test_shape__that_the_array_does_not_have_is_refused() -> None:
     assert pooled_features((4,), "mean", shape="nhwc") == 4  # rows already
-    with pytest.raises(DataError, match=r"found a 3-D array, .* with shape: nchw, needs 4 dimensions: correct shape"):
+    with pytest.raises(DataError, match=r"got a 3-D array, .* with shape: nchw, expected 4 dimensions. Correct shape"):
         pool_rows(TOKENS, "mean", shape="nchw")
 
 
@@ -99,10 +99,10 @@ def test_wide_dtype__holds_every_value(dtype: str, wide: str) -> None:
 @pytest.mark.parametrize(
     ("shape", "pooling", "message"),
     [
-        ((3, 4), "none", r"found a 3-D array, each point \(3, 4\), with pool: none, .*write pool: mean or max or cls"),
-        ((3, 2, 5), "cls", r"found a 4-D array.*write pool: mean or max or flatten"),
-        ((3, 2, 5, 7), "mean", r"found a 5-D array.*write pool: flatten"),
-        ((), "none", r"found a 1-D array.*store one row a point"),
+        ((3, 4), "none", r"got a 3-D array, each point \(3, 4\), with pool: none, .*write pool: mean or max or cls"),
+        ((3, 2, 5), "cls", r"got a 4-D array.*write pool: mean or max or flatten"),
+        ((3, 2, 5, 7), "mean", r"got a 5-D array.*write pool: flatten"),
+        ((), "none", r"got a 1-D array.*store one row a point"),
         ((3, 4), "median", r"with pool: median"),
     ],
 )

@@ -37,7 +37,7 @@ def test_half_written_shards__are_refused(index: str, shard: tuple[int, int], tm
     array[:80] = ROWS[:80]
 
     with pytest.raises(
-        DataError, match=r"found 16 of 24 chunks, .* read as 0\.0: copy it again, or say missing_chunks"
+        DataError, match=r"got 16 of 24 chunks, .* read as 0\.0. Copy it again, or say missing_chunks"
     ):
         open_array(tmp_path / "a.zarr", "a.zarr")
     read = open_array(tmp_path / "a.zarr", "a.zarr", None, FILLED).load()
@@ -52,7 +52,7 @@ def test_chunks_beyond_the_end_of_an_array__need_not_be_there(tmp_path: Path) ->
     array[:] = rows
     np.testing.assert_array_equal(open_array(tmp_path / "a.zarr", "a.zarr").load(), rows)
     array[100:] = 0  # the last chunks, half of which lie beyond the end, are not stored
-    with pytest.raises(DataError, match=r"found 20 of 22 chunks"):
+    with pytest.raises(DataError, match=r"got 20 of 22 chunks"):
         open_array(tmp_path / "a.zarr", "a.zarr")
 
 
@@ -61,7 +61,7 @@ def test_shards_of_arrays_whose_axes_change_places__are_counted(tmp_path: Path) 
     codecs = [TransposeCodec(order=(1, 0)), ShardingCodec(chunk_shape=(8, 8))]
     array = sharded(tmp_path, ROWS.shape, (40, 8), codecs)
     array[:70] = ROWS[:70]
-    with pytest.raises(DataError, match=r"found 9 of 15 chunks"):
+    with pytest.raises(DataError, match=r"got 9 of 15 chunks"):
         open_array(tmp_path / "a.zarr", "a.zarr")
     array[:] = ROWS
     np.testing.assert_array_equal(open_array(tmp_path / "a.zarr", "a.zarr").load(), ROWS)
@@ -71,7 +71,7 @@ def test_shards_inside_of_shards__are_refused(tmp_path: Path) -> None:
     inner = ShardingCodec(chunk_shape=(5, 4))
     array = sharded(tmp_path, ROWS.shape, (40, 8), [ShardingCodec(chunk_shape=(10, 4), codecs=[inner])])
     array[:] = ROWS
-    with pytest.raises(DataError, match="found shards that are packed, or hold other shards"):
+    with pytest.raises(DataError, match="got shards that are packed, or hold other shards"):
         open_array(tmp_path / "a.zarr", "a.zarr")
 
 
@@ -80,7 +80,7 @@ def test_a_shard_that_is_cut_off__is_damaged(tmp_path: Path) -> None:
     array[:] = ROWS
     file = tmp_path / "a.zarr" / "c" / "0" / "0"
     file.write_bytes(file.read_bytes()[-100:])
-    with pytest.raises(DataError, match=r"found a shard of 100 bytes, needs an index of 388") as caught:
+    with pytest.raises(DataError, match=r"got a shard of 100 bytes, expected an index of 388") as caught:
         open_array(tmp_path / "a.zarr", "a.zarr")
     assert caught.value.reason == "damaged_source"
 
@@ -92,7 +92,7 @@ def test_missing_chunks_in_groups__are_refused_unless_they_are_meant(version: in
     array = inner.create_array("acts", shape=ROWS.shape, chunks=(10, 8), dtype="f4", fill_value=0)
     array[:80] = ROWS[:80]
 
-    with pytest.raises(DataError, match=r"a\.zarr#block/0/acts: found 8 of 12 chunks"):
+    with pytest.raises(DataError, match=r"a\.zarr#block/0/acts: got 8 of 12 chunks"):
         open_array(tmp_path / "a.zarr", "a.zarr", "block/0/acts")
     read = open_array(tmp_path / "a.zarr", "a.zarr", "block/0/acts", FILLED).load()
     assert not read[80:].any()

@@ -137,14 +137,14 @@ def test_onnx_source__leaves_out_what_is_no_layer(tmp_path: Path) -> None:
     ]
     source = opened(model(nodes, {"weight": WEIGHT, "axis": np.array([1])}), tmp_path)
     assert source.layer_names() == ("relu",)
-    refusal(lambda: source.identity("turned"), "unknown_layer", "found no layer 'turned', needs a row a point")
+    refusal(lambda: source.identity("turned"), "unknown_layer", "got no layer 'turned', expected a row a point")
 
 
 def test_onnx_source__an_unknown_first_dimension_is_checked_when_it_runs(tmp_path: Path) -> None:
     source = opened(reshaped([-1, 2]), tmp_path)
     assert source.layer_shapes() == {"maps": (2,)}
     refusal(
-        lambda: recorded(source, "maps"), "wrong_shape", r"maps: found \(20, 2\) for 10 points, needs a row a point"
+        lambda: recorded(source, "maps"), "wrong_shape", r"maps: got \(20, 2\) for 10 points, expected a row a point"
     )
 
 
@@ -235,13 +235,13 @@ def test_onnx_source__refuses_a_missing_file(tmp_path: Path) -> None:
 def test_onnx_source__refuses_what_is_not_onnx(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
-    refusal(lambda: OnnxSource(path, INPUTS, IDS), "damaged_source", "model.onnx: found no ONNX model in it, needs one")
+    refusal(lambda: OnnxSource(path, INPUTS, IDS), "damaged_source", "model.onnx: got no ONNX model in it, expected one")
 
 
 def test_onnx_source__refuses_a_truncated_file(tmp_path: Path) -> None:
     path = saved(two_layers(), tmp_path)
     path.write_bytes(path.read_bytes()[:-20])
-    refusal(lambda: OnnxSource(path, INPUTS, IDS), "damaged_source", "found no ONNX model in it")
+    refusal(lambda: OnnxSource(path, INPUTS, IDS), "damaged_source", "got no ONNX model in it")
 
 
 def test_onnx_source__refuses_a_folder(tmp_path: Path) -> None:
@@ -262,7 +262,7 @@ def test_onnx_source__refuses_a_file_above_the_limit(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     with path.open("wb") as file:
         file.truncate(2**31 + 1)  # a hole: takes no room
-    refusal(lambda: OnnxSource(path, INPUTS, IDS), "unsupported_model", "found over 2,147,483,648 bytes")
+    refusal(lambda: OnnxSource(path, INPUTS, IDS), "unsupported_model", "got over 2,147,483,648 bytes")
 
 
 # --- refused: what reaches outside the file, or runs somebody's code
@@ -308,7 +308,7 @@ def test_onnx_source__reads_data_where_the_hubs_cache_links_both_files(tmp_path:
 def test_onnx_source__says_which_data_file_is_missing(tmp_path: Path) -> None:
     built = two_layers()
     external(built.graph.initializer[0], "absent.bin")
-    message = "found no 'absent.bin' beside it, which holds the values of 'weight'. Copy both files"
+    message = "got no 'absent.bin' beside it, which holds the values of 'weight'. Copy both files"
     refusal(lambda: opened(built, tmp_path), "missing_source", message)
 
 
@@ -365,20 +365,20 @@ def test_onnx_source__refuses_a_reference_to_a_file_without_the_flag(tmp_path: P
 def test_onnx_source__refuses_operators_outside_the_standard(tmp_path: Path, domain: str) -> None:
     node = helper.make_node("EPContext", ["x"], ["y"], domain=domain)
     built = model([node], opsets=[helper.make_opsetid(domain, 1)])
-    refusal(lambda: opened(built, tmp_path), "unsupported_model", f"found an operator of the domain '{domain}'")
+    refusal(lambda: opened(built, tmp_path), "unsupported_model", f"got an operator of the domain '{domain}'")
 
 
 def test_onnx_source__refuses_a_function_of_the_models_own(tmp_path: Path) -> None:
     built = two_layers()
     body, opsets = [helper.make_node("Relu", ["a"], ["b"])], [helper.make_opsetid("", 13)]
     built.functions.append(helper.make_function("", "Own", ["a"], ["b"], body, opsets))
-    refusal(lambda: opened(built, tmp_path), "unsupported_model", "found functions of its own, needs plain nodes")
+    refusal(lambda: opened(built, tmp_path), "unsupported_model", "got functions of its own, expected plain nodes")
 
 
 def test_onnx_source__refuses_training_graphs(tmp_path: Path) -> None:
     built = two_layers()
     built.training_info.add().algorithm.name = "step"
-    refusal(lambda: opened(built, tmp_path), "unsupported_model", "found training graphs, needs the network alone")
+    refusal(lambda: opened(built, tmp_path), "unsupported_model", "got training graphs, expected the network alone")
 
 
 # --- refused: graphs
@@ -391,18 +391,18 @@ def test_onnx_source__refuses_an_operator_that_onnx_does_not_know(tmp_path: Path
 
 def test_onnx_source__refuses_an_unknown_layer_and_offers_near_ones(tmp_path: Path) -> None:
     source = opened(two_layers(), tmp_path)
-    refusal(lambda: source.identity("rleu"), "unknown_layer", "found no layer 'rleu'; did you mean 'relu'")
-    refusal(lambda: recorded(source, "rleu"), "unknown_layer", "found no layer 'rleu'")
+    refusal(lambda: source.identity("rleu"), "unknown_layer", "got no layer 'rleu'; did you mean 'relu'")
+    refusal(lambda: recorded(source, "rleu"), "unknown_layer", "got no layer 'rleu'")
 
 
 def test_onnx_source__refuses_a_graph_without_layers(tmp_path: Path) -> None:
     built = model([helper.make_node("Shape", ["x"], ["shape"])], out_dtype=TensorProto.INT64)
-    refusal(lambda: opened(built, tmp_path), "unknown_layer", r"found no float tensor \(batch, ...\)")
+    refusal(lambda: opened(built, tmp_path), "unknown_layer", r"got no float tensor \(batch, ...\)")
 
 
 def test_onnx_source__refuses_layer_names_that_cannot_be_seen(tmp_path: Path) -> None:
     built = model([helper.make_node("Relu", ["x"], ["re\x1blu"])])
-    refusal(lambda: opened(built, tmp_path), "unsupported_model", "found invisible or control characters")
+    refusal(lambda: opened(built, tmp_path), "unsupported_model", "got invisible or control characters")
 
 
 def test_onnx_source__refuses_several_inputs(tmp_path: Path) -> None:
@@ -441,7 +441,7 @@ def test_onnx_source__refuses_two_fixed_batches(tmp_path: Path) -> None:
 
 def test_onnx_source__refuses_an_input_without_dimensions(tmp_path: Path) -> None:
     built = model([helper.make_node("Relu", ["x"], ["y"])], dims=())
-    refusal(lambda: opened(built, tmp_path), "unsupported_model", "found an input 'x' without dimensions")
+    refusal(lambda: opened(built, tmp_path), "unsupported_model", "got an input 'x' without dimensions")
 
 
 def test_onnx_source__says_why_shapes_cannot_be_inferred(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -449,7 +449,7 @@ def test_onnx_source__says_why_shapes_cannot_be_inferred(tmp_path: Path, monkeyp
         raise onnx.shape_inference.InferenceError("(op_type:MatMul) Incompatible dimensions")
 
     monkeypatch.setattr(onnx.shape_inference, "infer_shapes", fails)
-    message = r"found types or shapes that do not fit \(.*Incompatible dimensions\): export it again"
+    message = r"got types or shapes that do not fit \(.*Incompatible dimensions\). Export it again"
     refusal(lambda: opened(two_layers(), tmp_path), "unsupported_model", message)
 
 
@@ -462,13 +462,13 @@ def test_onnx_source__says_what_onnxruntime_says_when_shapes_do_not_fit(tmp_path
 def test_onnx_source__refuses_huge_tensors_before_running(tmp_path: Path) -> None:
     nodes = [helper.make_node("Expand", ["x", "shape"], ["y"])]
     built = model(nodes, {"shape": np.array([10_000_000, 1, 4])})
-    refusal(lambda: opened(built, tmp_path), "unsupported_model", "for 256 points, needs at most 2,147,483,648")
+    refusal(lambda: opened(built, tmp_path), "unsupported_model", "for 256 points, expected at most 2,147,483,648")
 
 
 def test_onnx_source__refuses_stored_tensors_that_declare_too_much(tmp_path: Path) -> None:
     built = two_layers()
     built.graph.initializer[0].dims[:] = [2**40, 2**40]
-    refusal(lambda: opened(built, tmp_path), "unsupported_model", "found a tensor of shape .*needs at most")
+    refusal(lambda: opened(built, tmp_path), "unsupported_model", "got a tensor of shape .*needs at most")
 
 
 def test_onnx_source__refuses_stored_tensors_that_hold_less_than_they_declare(tmp_path: Path) -> None:
@@ -487,14 +487,14 @@ def test_onnx_source__says_what_onnxruntime_says_when_it_stops(tmp_path: Path) -
 
 
 def test_onnx_source__refuses_inputs_of_another_shape(tmp_path: Path) -> None:
-    message = r"found inputs of shape \(10, 2, 2\), needs \(points, 4\): reshape"
+    message = r"got inputs of shape \(10, 2, 2\), expected \(points, 4\): reshape"
     refusal(lambda: opened(two_layers(), tmp_path, INPUTS.reshape(N_POINTS, 2, 2)), "wrong_shape", message)
-    refusal(lambda: opened(two_layers(), tmp_path, INPUTS[:, :3]), "wrong_shape", r"found inputs of shape \(10, 3\)")
+    refusal(lambda: opened(two_layers(), tmp_path, INPUTS[:, :3]), "wrong_shape", r"got inputs of shape \(10, 3\)")
 
 
 def test_onnx_source__refuses_inputs_of_another_type(tmp_path: Path) -> None:
     built = model([helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)], dtype=TensorProto.INT64, out_dtype=1)
-    refusal(lambda: opened(built, tmp_path), "wrong_dtype", "found inputs of type float32, needs int64")
+    refusal(lambda: opened(built, tmp_path), "wrong_dtype", "got inputs of type float32, expected int64")
     integers = np.arange(40).reshape(N_POINTS, 4)
     np.testing.assert_array_equal(recorded(opened(built, tmp_path, integers), "y"), integers)
 
@@ -502,12 +502,12 @@ def test_onnx_source__refuses_inputs_of_another_type(tmp_path: Path) -> None:
 def test_onnx_source__refuses_integers_that_do_not_fit(tmp_path: Path) -> None:
     built = model([helper.make_node("Cast", ["x"], ["y"], to=TensorProto.FLOAT)], dtype=TensorProto.INT32, out_dtype=1)
     source = opened(built, tmp_path, np.full((3, 4), 2**40))
-    refusal(lambda: recorded(source, "y"), "wrong_dtype", "found inputs of int64 beyond int32")
+    refusal(lambda: recorded(source, "y"), "wrong_dtype", "got inputs of int64 beyond int32")
 
 
 def test_onnx_source__refuses_another_number_of_ids(tmp_path: Path) -> None:
     path = saved(two_layers(), tmp_path)
-    refusal(lambda: OnnxSource(path, INPUTS, IDS[:9]), "bad_ids", "found 10 inputs and 9 ids, needs one id an input")
+    refusal(lambda: OnnxSource(path, INPUTS, IDS[:9]), "bad_ids", "got 10 inputs and 9 ids, expected one id an input")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
@@ -515,7 +515,7 @@ def test_onnx_source__refuses_inputs_that_are_not_finite(tmp_path: Path, value: 
     inputs = INPUTS.astype(np.float64)
     inputs[6, 1] = value
     source = opened(two_layers(), tmp_path, inputs)
-    message = r"found NaN or infinite inputs as float32, first in row 6 \(id 6\), needs finite numbers"
+    message = r"got NaN or infinite inputs as float32, first in row 6 \(id 6\), expected finite numbers"
     refusal(lambda: recorded(source, "relu", [9, 6]), "not_finite", message)
 
 
@@ -523,7 +523,7 @@ def test_onnx_source__refuses_outputs_that_are_not_finite(tmp_path: Path) -> Non
     inputs = np.ones((N_POINTS, 4), np.float32)
     inputs[8, 2] = -1
     source = opened(model([helper.make_node("Log", ["x"], ["y"])]), tmp_path, inputs)
-    message = r"y: found 1 NaN or infinite values among 2 rows, first in row 8 \(id 8\), column 2"
+    message = r"y: got 1 NaN or infinite values among 2 rows, first in row 8 \(id 8\), column 2"
     refusal(lambda: recorded(source, "y", [0, 8]), "not_finite", message)
 
 

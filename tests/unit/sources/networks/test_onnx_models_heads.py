@@ -122,7 +122,7 @@ def test_head__starts_where_all_ways_have_met(tmp_path: Path) -> None:
 
 def test_head__beside_a_skip_connection_names_the_other_tensor(tmp_path: Path) -> None:
     catalog = zoo(tmp_path, with_a_skip(), ["out"])
-    message = r"found that 'out' depends on 'first' as well as on 'middle', a head needs a layer that all ways lead"
+    message = r"got that 'out' depends on 'first' as well as on 'middle', a head needs a layer that all ways lead"
     refusal(lambda: opened(catalog, "middle"), "unsupported_model", message)
 
 
@@ -164,33 +164,33 @@ def test_head__gives_flattened_rows_their_shape_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pool", ["mean", "cls", "none"])
 def test_head__refuses_layers_that_pooling_lost(tmp_path: Path, pool: str) -> None:
     catalog = zoo(tmp_path, maps(), ["out"], pool=pool)
-    message = rf"found points of shape \(2, 2\) in 'maps', pooled by {pool}, needs .* without loss .*set pool: flatten"
+    message = rf"got points of shape \(2, 2\) in 'maps', pooled by {pool}, expected .* without loss .*set pool: flatten"
     refusal(lambda: opened(catalog, "maps"), "unsupported_model", message)
 
 
 def test_head__refuses_names_that_are_not_there(tmp_path: Path) -> None:
     catalog = zoo(tmp_path, maps(), ["out", "top"], pool="flatten", head="head: {layer: maps, output: tap}")
-    refusal(lambda: opened(catalog), "unknown_layer", "found no output 'tap'; did you mean 'top'")
-    refusal(lambda: opened(catalog, "mapps"), "unknown_layer", "found no layer 'mapps'; did you mean 'maps'")
+    refusal(lambda: opened(catalog), "unknown_layer", "got no output 'tap'; did you mean 'top'")
+    refusal(lambda: opened(catalog, "mapps"), "unknown_layer", "got no layer 'mapps'; did you mean 'maps'")
 
 
 def test_head__asks_which_of_several_outputs(tmp_path: Path) -> None:
     catalog = zoo(tmp_path, maps(), ["out", "top"], pool="flatten")
-    message = r"found 2 outputs \('out', 'top'\), needs one: name it with head: \{layer: maps, output: x\}"
+    message = r"got 2 outputs \('out', 'top'\), expected one. Name it with head: \{layer: maps, output: x\}"
     refusal(lambda: opened(catalog, "maps"), "unknown_layer", message)
-    refusal(lambda: opened(catalog), "missing_source", "found no head, needs the layer .*add head:")
+    refusal(lambda: opened(catalog), "missing_source", "got no head, expected the layer .*add head:")
 
 
 def test_head__refuses_an_output_before_the_layer(tmp_path: Path) -> None:
     catalog = zoo(tmp_path, with_a_skip(), ["out"], head="head: {layer: sum, output: first}")
-    message = "found 'first', which does not depend on 'sum': choose a layer before it"
+    message = "got 'first', which does not depend on 'sum'. Choose a layer before it"
     refusal(lambda: opened(catalog), "unsupported_model", message)
 
 
 def test_head__refuses_rows_of_another_space(tmp_path: Path) -> None:
     head = opened(zoo(tmp_path, with_a_skip(), ["out"]), "sum")
-    refusal(lambda: head.apply(INPUTS[:, :3]), "wrong_shape", r"found .* \(300, 3\), needs \(points, 4\), as sum was")
-    refusal(lambda: head.apply(np.full((2, 4), np.nan)), "not_finite", "found NaN or infinite activations, needs")
+    refusal(lambda: head.apply(INPUTS[:, :3]), "wrong_shape", r"got .* \(300, 3\), expected \(points, 4\), as sum was")
+    refusal(lambda: head.apply(np.full((2, 4), np.nan)), "not_finite", "got NaN or infinite activations, needs")
 
 
 def test_head__of_activations_on_disk_is_refused(tmp_path: Path) -> None:
@@ -198,11 +198,11 @@ def test_head__of_activations_on_disk_is_refused(tmp_path: Path) -> None:
     files = Model.model_validate({"activations": {"path": "a.npy", "dataset": "probe"}}).on("probe")
     catalog = read_catalog(tmp_path / "data_catalog.yaml")
     refusal(
-        lambda: open_head("net", files, catalog, "sum"), "missing_source", "model net: found no onnx, needs an ONNX"
+        lambda: open_head("net", files, catalog, "sum"), "missing_source", "model net: got no onnx, expected an ONNX"
     )
     text = (tmp_path / "data_catalog.yaml").read_text().replace("onnx: {path: net.onnx", "activations: {path: a.npy")
     (tmp_path / "data_catalog.yaml").write_text(f"{text}    head: {{layer: a}}\n")
-    with pytest.raises(CatalogError, match="found head beside activations, needs onnx: only an ONNX graph can be cut"):
+    with pytest.raises(CatalogError, match="got head beside activations, expected onnx: only an ONNX graph can be cut"):
         read_catalog(tmp_path / "data_catalog.yaml")
 
 
@@ -215,11 +215,11 @@ def test_validate__says_that_a_head_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("layers", "layer", "message"),
     [
-        ("'*'", "suum", r"^head: net\.onnx: found no layer 'suum'; did you mean 'sum'\?$"),
+        ("'*'", "suum", r"^head: net\.onnx: got no layer 'suum'; did you mean 'sum'\?$"),
         (
             "'!sum'",
             "sum",
-            r"^head: found 'sum', which layers leaves out, .* recorded: add it to layers; there is first,",
+            r"^head: got 'sum', which layers leaves out, .* recorded. Add it to layers; there is first,",
         ),
         ("summ", "sum", "^no layer matches 'summ'"),
     ],

@@ -178,10 +178,10 @@ def test_torch_source__removes_its_hooks_when_the_network_stops(tmp_path: Path) 
     [
         ("nowhere_zoo:Net", r"nowhere_zoo:Net cannot be imported \(ModuleNotFoundError: .*\): install its package"),
         ("broken_zoo:Net", r"broken_zoo:Net cannot be imported \(ZeroDivisionError: division by zero\)"),
-        ("outputs_zoo:Nets", "found no Nets in outputs_zoo; did you mean 'Net'"),
-        ("outputs_zoo:number", "found a int at outputs_zoo:number, needs something that can be called: name a"),
+        ("outputs_zoo:Nets", "got no Nets in outputs_zoo; did you mean 'Net'"),
+        ("outputs_zoo:number", "got a int at outputs_zoo:number, expected something that can be called. Name a"),
         ("outputs_zoo:fails", "outputs_zoo:fails raised TypeError: .*missing 1 required.* for args: {}: call it"),
-        ("outputs_zoo:no_network", "found a int from the factory outputs_zoo:no_network, needs a torch.nn.Module"),
+        ("outputs_zoo:no_network", "got a int from the factory outputs_zoo:no_network, expected a torch.nn.Module"),
     ],
 )
 def test_factory__that_gives_no_network_is_told(tmp_path: Path, factory: str, message: str) -> None:
@@ -202,6 +202,6 @@ def test_torch_source__without_pytorch_says_what_to_install(
 ) -> None:
     catalog = zoo(tmp_path)
     monkeypatch.setitem(sys.modules, package, None)  # its import fails
-    with pytest.raises(DataError, match=r'found no PyTorch .*: pip install "lfm-atlas\[torch\]"') as caught:
+    with pytest.raises(DataError, match=r'got no PyTorch .*: pip install "lfm-atlas\[torch\]"') as caught:
         opened(catalog).layer_names()
     assert caught.value.reason == "missing_package"

@@ -95,11 +95,11 @@ def test_load_weights__casts_up_what_is_stored_in_half_precision(tmp_path: Path)
 
 
 def test_load_weights__refuses_missing_and_unexpected_tensors(tmp_path: Path) -> None:
-    missing = "found nothing for 1 tensors, '0.bias' first; needs exactly the network's own: check factory, args and"
+    missing = "got nothing for 1 tensors, '0.bias' first; needs exactly the network's own. Check factory, args and"
     refused(tmp_path, tensors(lambda state: state.pop("0.bias")), rf"^w.safetensors: {missing}")
-    more = "found 1 tensors that the network has not, 'head.bias' first; needs exactly"
+    more = "got 1 tensors that the network has not, 'head.bias' first; needs exactly"
     refused(tmp_path, tensors(lambda state: state.update({"head.bias": torch.zeros(2)})), more)
-    renamed = "nothing for 1 tensors, '0.bias' first; found 1 .*'0.biass' first; did you mean '0.bias'"
+    renamed = "nothing for 1 tensors, '0.bias' first; got 1 .*'0.biass' first; did you mean '0.bias'"
     refused(tmp_path, tensors(lambda state: state.update({"0.biass": state.pop("0.bias")})), renamed)
 
 
@@ -108,7 +108,7 @@ def test_load_weights__refuses_other_shapes_before_it_changes_anything(tmp_path:
     before = state_digest(module)
     other = tensors(lambda state: state.update({"1.weight": torch.zeros(5)}))
     refused(
-        tmp_path, other, r"w.safetensors#1.weight: found the shape \(5,\), needs \(3,\): check the factory's", module
+        tmp_path, other, r"w.safetensors#1.weight: got the shape \(5,\), expected \(3,\). Check the factory's", module
     )
     assert state_digest(module) == before
 
@@ -116,12 +116,12 @@ def test_load_weights__refuses_other_shapes_before_it_changes_anything(tmp_path:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.int8], ids=str)
 def test_load_weights__refuses_types_that_do_not_fit(tmp_path: Path, dtype: Any) -> None:
     other = tensors(lambda state: state.update({"0.bias": torch.zeros(3, dtype=dtype)}))
-    refused(tmp_path, other, rf"#0.bias: found {dtype}, needs torch.float32 .* without loss: save it so")
+    refused(tmp_path, other, rf"#0.bias: got {dtype}, expected torch.float32 .* without loss. Save it so")
 
 
 def test_load_weights__refuses_buffers_that_overlap(tmp_path: Path) -> None:
     separate = {"first": torch.zeros(2), "last": torch.zeros(2)}
-    refused(tmp_path, separate, r"cannot be put into the network \(.*\), needs .*: load them in the factory", View())
+    refused(tmp_path, separate, r"cannot be put into the network \(.*\), expected .*. Load them in the factory", View())
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def test_load_weights__names_the_nearest_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["w.pt", "weights"])
 def test_load_weights__refuses_what_could_hold_code(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"")
-    with pytest.raises(DataError, match=r"found a (\.pt|nameless) file, needs \.safetensors, .*save_model") as caught:
+    with pytest.raises(DataError, match=r"got a (\.pt|nameless) file, expected \.safetensors, .*save_model") as caught:
         load_weights(net(), tmp_path / name, name)
     assert caught.value.reason == "bad_weights"
 

@@ -84,13 +84,13 @@ def test_spectral_basis__gives_the_same_bytes_twice():
 
 
 def test_spectral_basis__refuses_a_graph_in_pieces():
-    with pytest.raises(DataError, match="graph has 2 components, needs 1") as caught:
+    with pytest.raises(DataError, match="got a graph of 2 components, expected 1") as caught:
         spectral_basis(csr_array(np.kron(np.eye(2), np.ones((5, 5)) - np.eye(5))), 3)
     assert caught.value.reason == "disconnected"
 
 
 def test_spectral_basis__refuses_more_eigenpairs_than_points():
-    with pytest.raises(DataError, match="8 eigenpairs need at least 9") as caught:
+    with pytest.raises(DataError, match="expected at least 9 for 8 eigenpairs") as caught:
         spectral_basis(ring(8), 8)
     assert caught.value.reason == "too_few_points"
 

@@ -62,7 +62,7 @@ def test_whitened_rows__are_orthonormal_and_keep_singular_values_below_one():
 
 
 def test_whitened_rows__refuse_fewer_points_than_eigenvectors():
-    with pytest.raises(DataError, match="found 9 common points") as caught:
+    with pytest.raises(DataError, match="got 9 common points") as caught:
         whitened_rows(random_basis(3)[:9])
     assert caught.value.reason == "little_overlap"
 

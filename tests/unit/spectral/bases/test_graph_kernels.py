@@ -57,7 +57,7 @@ def test_unknown_kernel__is_refused_everywhere(cloud: np.ndarray, use: str) -> N
         "landmarks": lambda: landmark_space(cloud, neighbors, 5, metric="euclidean", kernel="binari"),
         "space": lambda: spectral_space(cloud, n_eigenpairs=5, kernel="binari"),
     }
-    with pytest.raises(ValueError, match="found the graph kernel 'binari', needs one of binary, gaussian, inverse"):
+    with pytest.raises(ValueError, match="got the graph kernel 'binari', expected one of binary, gaussian, inverse"):
         uses[use]()
 
 

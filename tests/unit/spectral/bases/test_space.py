@@ -62,10 +62,10 @@ def test_extension__of_new_points_agrees_with_the_basis_of_all(cloud):
 def test_extension__refuses_eigenvalues_near_one_and_points_without_weight():
     ring = np.roll(np.eye(12), 1, axis=0) + np.roll(np.eye(12), -1, axis=0)
     graph = csr_array(ring)
-    with pytest.raises(DataError, match=r"found the eigenvalue 1\.0000, too near to 1 to extend") as caught:
+    with pytest.raises(DataError, match=r"got the eigenvalue 1\.0000, too near to 1 to extend") as caught:
         extend_basis(spectral_basis(graph, 8), graph, graph)
     assert caught.value.reason == "inaccurate"
-    with pytest.raises(DataError, match="found 1 new points without a neighbor") as caught:
+    with pytest.raises(DataError, match="got 1 new points without a neighbor") as caught:
         extend_basis(spectral_basis(graph, 3), graph, csr_array((1, 12)))
     assert caught.value.reason == "disconnected"
 

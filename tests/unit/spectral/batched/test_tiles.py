@@ -97,10 +97,10 @@ def test_source_that_float32_is_too_coarse_for__is_solved_in_float64(monkeypatch
 def test_map_without_a_score__is_refused():
     source, nothing = side(0), side(1)
     nothing = replace(nothing, coefficients=np.zeros_like(nothing.coefficients))
-    with pytest.raises(ValueError, match="found a map of zeros only, which has no score"):
+    with pytest.raises(ValueError, match="got a map of zeros only, which has no score"):
         tile_sums([(tile_source(source), tile_targets([nothing]))])
     endless = replace(nothing, coefficients=np.full_like(nothing.coefficients, np.nan))
-    with pytest.raises(ValueError, match="found a map with entries that are not finite"):
+    with pytest.raises(ValueError, match="got a map with entries that are not finite"):
         tile_sums([(tile_source(source), tile_targets([endless]))])
 
 

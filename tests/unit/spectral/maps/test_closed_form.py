@@ -168,17 +168,17 @@ def test_operators__multiply_functions_in_the_basis():
 
 
 BAD_ANCHORS = {
-    "none": ([], [], "few_anchors", "found 0 anchors, needs at least 2"),
-    "one": ([3], [4], "few_anchors", "found 1 anchors, needs at least 2: give more known pairs"),
-    "twice": ([3, 3], [4, 5], "bad_anchors", "found anchor row 3 more than once: give each row one partner"),
-    "twice in the target": ([3, 4], [5, 5], "bad_anchors", "found anchor row 5 more than once"),
+    "none": ([], [], "few_anchors", "got 0 anchors, expected at least 2"),
+    "one": ([3], [4], "few_anchors", "got 1 anchors, expected at least 2. Give more known pairs"),
+    "twice": ([3, 3], [4, 5], "bad_anchors", "got anchor row 3 more than once. Give each row one partner"),
+    "twice in the target": ([3, 4], [5, 5], "bad_anchors", "got anchor row 5 more than once"),
     "outside": (
         [3, 20],
         [4, 5],
         "bad_anchors",
-        r"found anchor row 20 in a space of 20 points: rows count from 0 to 19",
+        r"got anchor row 20 in a space of 20 points: rows count from 0 to 19",
     ),
-    "negative": ([3, 4], [-1, 5], "bad_anchors", r"found anchor row -1 in a space of 10 points"),
+    "negative": ([3, 4], [-1, 5], "bad_anchors", r"got anchor row -1 in a space of 10 points"),
 }
 
 
@@ -192,7 +192,7 @@ def test_bad_anchors__are_refused(case):
 
 
 def test_fit__refuses_descriptors_that_do_not_pair_and_penalties_that_are_none():
-    with pytest.raises(ValueError, match="found 5 source and 4 target descriptors: both sides need the same ones"):
+    with pytest.raises(ValueError, match="got 5 source and 4 target descriptors: both sides need the same ones"):
         fit_closed_form(side(0), side(1, n_descriptors=4))
-    with pytest.raises(ValueError, match=r"weight is 0\.0, needs to be positive"):
+    with pytest.raises(ValueError, match=r"got the weight 0\.0, expected a positive one"):
         fit_closed_form(side(0), side(1), weight=0.0)

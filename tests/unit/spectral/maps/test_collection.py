@@ -121,10 +121,10 @@ def test_new_space__is_fitted_by_one_map():
 
 
 BAD = {
-    "pieces": (4, [[0, 1], [2, 3]], DataError, "found 2 of 4 spaces that no map leads to"),
-    "twice": (2, [[0, 1], [0, 1]], ValueError, "found an ordered pair twice"),
+    "pieces": (4, [[0, 1], [2, 3]], DataError, "got 2 of 4 spaces that no map leads to"),
+    "twice": (2, [[0, 1], [0, 1]], ValueError, "got an ordered pair twice"),
     "itself": (2, [[0, 1], [1, 1]], ValueError, "from a space to itself"),
-    "outside": (2, [[0, 1], [1, 2]], ValueError, "found an edge outside 2 spaces"),
+    "outside": (2, [[0, 1], [1, 2]], ValueError, "got an edge outside 2 spaces"),
 }
 
 
@@ -136,8 +136,8 @@ def test_bad_collections__are_refused(case):
 
 
 def test_more_modes_than_eigenpairs__are_refused():
-    with pytest.raises(DataError, match="found 4 eigenpairs, 5 shared modes need as many"):
+    with pytest.raises(DataError, match="got 4 eigenpairs, 5 shared modes need as many"):
         fit_shared_basis(collection(rotations(3, 4)), 5)
     shared = fit_shared_basis(collection(rotations(3, 4)), 3)
-    with pytest.raises(ValueError, match="found 0 maps for 0 spaces"):
+    with pytest.raises(ValueError, match="got 0 maps for 0 spaces"):
         fit_new_space(shared, np.zeros((0, 4, 4)), np.zeros(0, dtype=np.int64))

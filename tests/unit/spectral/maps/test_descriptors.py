@@ -40,7 +40,7 @@ def test_geodesics__go_through_copies_of_a_point():
 
 def test_geodesics__to_where_no_path_leads_are_refused():
     pieces = Neighbors(np.array([[1], [0], [3], [2]]), np.ones((4, 1)))
-    with pytest.raises(DataError, match="found 4 points without a path to some anchor: raise n_neighbors") as caught:
+    with pytest.raises(DataError, match="got 4 points without a path to some anchor. Raise n_neighbors") as caught:
         geodesic_descriptors(pieces, np.array([0, 2]))
     assert caught.value.reason == "disconnected"
 
@@ -55,7 +55,7 @@ def test_cosines__ignore_length_and_follow_rotations(cloud):
 
 
 def test_cosines__of_zero_rows_are_refused():
-    with pytest.raises(DataError, match="found all-zero rows") as caught:
+    with pytest.raises(DataError, match="got all-zero rows") as caught:
         cosine_descriptors(np.zeros((5, 3)), np.array([0, 1]))
     assert caught.value.reason == "zero_rows"
 
@@ -83,7 +83,7 @@ def test_signatures__are_alike_for_all_points_of_a_ring_and_tell_those_of_a_path
 
 
 def test_signatures__need_three_eigenpairs():
-    with pytest.raises(DataError, match="found 2 eigenpairs, signatures need at least 3") as caught:
+    with pytest.raises(DataError, match="got 2 eigenpairs, signatures need at least 3") as caught:
         heat_signatures(spectral_basis(ring(9), 2))
     assert caught.value.reason == "too_few_points"
 
@@ -98,8 +98,8 @@ def test_labels__are_smoothed_by_one_step():
 @pytest.mark.parametrize(
     ("labels", "classes", "message"),
     [
-        ([0, 0, 0, 0], [0], "found 1 classes, 0 of them without a point; needs 2 or more"),
-        ([0, 0, 1, 1], [0, 1, 2], "found 3 classes, 1 of them without a point"),
+        ([0, 0, 0, 0], [0], "got 1 classes, 0 of them without a point; needs 2 or more"),
+        ([0, 0, 1, 1], [0, 1, 2], "got 3 classes, 1 of them without a point"),
     ],
 )
 def test_labels__of_one_class_or_of_absent_ones_are_refused(labels, classes, message):
@@ -119,6 +119,6 @@ def test_unit_descriptors__have_length_one_and_nothing_of_the_trivial_mode(cloud
 
 def test_unit_descriptors__refuse_constants():
     basis = spectral_basis(ring(10), 3)
-    with pytest.raises(DataError, match="found 1 descriptors that are constant over the space") as caught:
+    with pytest.raises(DataError, match="got 1 descriptors that are constant over the space") as caught:
         unit_descriptors(basis, np.column_stack([np.ones(10), np.arange(10.0)]))
     assert caught.value.reason == "constant"

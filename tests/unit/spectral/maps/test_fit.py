@@ -47,10 +47,10 @@ def test_labels_of_one_side_only__take_no_part(spaces, labels):
 
 def test_labels__of_one_class_or_of_another_number_are_refused(spaces, labels):
     source, target, _ = spaces
-    with pytest.raises(DataError, match="found 1 classes, 0 of them without a point; needs 2 or more") as caught:
+    with pytest.raises(DataError, match="got 1 classes, 0 of them without a point; needs 2 or more") as caught:
         fit_from_labels(source, target, np.full(500, 3), labels[1])
     assert caught.value.reason == "one_class"
-    with pytest.raises(ValueError, match="found 440 labels for 500 source points, needs one each"):
+    with pytest.raises(ValueError, match="got 440 labels for 500 source points, expected one each"):
         fit_from_labels(source, target, labels[1], labels[1])
 
 
@@ -76,5 +76,5 @@ def test_spectra_of_unrelated_spaces__end_with_a_large_residual(spaces):
 def test_spectra__need_three_eigenpairs():
     ring = np.array([[np.cos(angle), np.sin(angle)] for angle in np.arange(20) * np.pi / 10])
     space = spectral_space(ring, n_eigenpairs=2, n_neighbors=2)
-    with pytest.raises(DataError, match="found 2 eigenpairs, signatures need at least 3"):
+    with pytest.raises(DataError, match="got 2 eigenpairs, signatures need at least 3"):
         fit_unsupervised(space, space)

@@ -52,7 +52,7 @@ def test_zoomout__takes_bases_of_different_size_and_larger_steps(views):
 
 def test_zoomout__refuses_a_start_or_samples_that_do_not_fit(views):
     source, target, _, truth = views
-    with pytest.raises(DataError, match=r"found 20 samples and a start of \(8, 8\) for 30 × 30 modes") as caught:
+    with pytest.raises(DataError, match=r"got 20 samples and a start of \(8, 8\) for 30 × 30 modes") as caught:
         zoomout(truth[:8, :8], source, target, n_samples=20)
     assert caught.value.reason == "too_few_points"
     with pytest.raises(DataError, match=r"a start of \(31, 31\)"):

@@ -70,10 +70,10 @@ def test_ridge__holds_where_there_are_as_many_pairs_as_features():
 
 
 def test_fit__of_one_pair_or_of_one_point_is_refused():
-    with pytest.raises(DataError, match="found 1 pairs, needs at least 2") as caught:
+    with pytest.raises(DataError, match="got 1 pairs, expected at least 2") as caught:
         fit_coordinates(np.ones((1, 3)), np.ones((1, 3)), method="ridge")
     assert caught.value.reason == "few_anchors"
-    with pytest.raises(DataError, match="found pairs that are all one point") as caught:
+    with pytest.raises(DataError, match="got pairs that are all one point") as caught:
         fit_coordinates(np.ones((4, 3)), np.eye(4)[:, :3], method="orthogonal")
     assert caught.value.reason == "constant"
 
@@ -166,7 +166,7 @@ def test_choice__is_a_baseline_where_no_spectral_map_exists():
 
 def test_choice__needs_three_anchors(views):
     source, target, partner = views
-    with pytest.raises(DataError, match="found 2 anchors, choosing needs at least 3") as caught:
+    with pytest.raises(DataError, match="got 2 anchors, expected at least 3 to choose a map by") as caught:
         choose_alignment(source, target, anchors_of(partner, 2))
     assert caught.value.reason == "few_anchors"
 

@@ -97,8 +97,8 @@ def test_unrelated_source__gives_chance(blobs):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (["a"] * 20, r"found 1 classes, a probe needs at least 2: give other labels"),
-        (["a"] * 20 + ["rare"] * 4, r"found 4 points of class 'rare', a probe needs 5 of each: give more points"),
+        (["a"] * 20, r"got 1 classes, expected at least 2 for a probe. Give other labels"),
+        (["a"] * 20 + ["rare"] * 4, r"got 4 points of class 'rare', a probe needs 5 of each. Give more points"),
     ],
 )
 def test_folds__refuse_labels_that_cannot_be_learned(labels, message):
@@ -130,7 +130,7 @@ def test_class_normal__does_not_depend_on_scale_or_place(two_classes: tuple[np.n
 
 
 def test_class_normal__needs_both_kinds(two_classes: tuple[np.ndarray, np.ndarray]) -> None:
-    with pytest.raises(DataError, match="found 0 of 120 points in a class, needs some of both"):
+    with pytest.raises(DataError, match="got 0 of 120 points in a class, expected some of both"):
         class_normal(two_classes[0], np.zeros(120, dtype=bool))
 
 
@@ -201,7 +201,7 @@ def test_space_of_one_feature__has_a_picture():
 
 
 def test_too_few_points__are_refused():
-    message = r"found 30 points, t-SNE with perplexity 30 needs more of them: lower atlas.embeddings.perplexity"
+    message = r"got 30 points, t-SNE with perplexity 30 needs more of them. Lower atlas.embeddings.perplexity"
     with pytest.raises(DataError, match=message) as caught:
         tsne(three_groups()[:30])
     assert caught.value.reason == "too_few_points"

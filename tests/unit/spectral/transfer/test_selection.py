@@ -66,7 +66,7 @@ def test_all_pairs__choose_the_map_that_carries_held_out_ones(n_pairs, name):
 
 
 def test_all_pairs__refuse_few():
-    with pytest.raises(DataError, match=r"found 9 pairs, a map of all of them needs at least 10: give more points"):
+    with pytest.raises(DataError, match=r"got 9 pairs, a map of all of them needs at least 10. Give more points"):
         choose_from_all_pairs(np.eye(9), np.eye(9))
 
 
@@ -110,11 +110,11 @@ def test_fit_map__takes_rows_that_both_spaces_number_alike(digit_views):
 @pytest.mark.parametrize(
     ("anchors", "reason", "message"),
     [
-        (np.array([0.5, 1, 2]), "bad_anchors", r"found anchors of type float64 and shape \(3,\), needs row numbers"),
-        (np.zeros((3, 3), int), "bad_anchors", r"shape \(3, 3\), needs row numbers, \(anchors,\) or \(anchors, 2\)"),
-        (np.array([1, 2]), "few_anchors", "found 2 anchors, choosing needs at least 3"),
-        (np.array([1, 2, 2]), "bad_anchors", "found anchor row 2 more than once"),
-        (np.array([1, 2, 50]), "bad_anchors", "found anchor row 50 in a space of 50 points"),
+        (np.array([0.5, 1, 2]), "bad_anchors", r"got anchors of type float64 and shape \(3,\), expected row numbers"),
+        (np.zeros((3, 3), int), "bad_anchors", r"shape \(3, 3\), expected row numbers, \(anchors,\) or \(anchors, 2\)"),
+        (np.array([1, 2]), "few_anchors", "got 2 anchors, expected at least 3 to choose a map by"),
+        (np.array([1, 2, 2]), "bad_anchors", "got anchor row 2 more than once"),
+        (np.array([1, 2, 50]), "bad_anchors", "got anchor row 50 in a space of 50 points"),
     ],
 )
 def test_fit_map__refuses_anchors_that_are_none(anchors, reason, message):
@@ -126,10 +126,10 @@ def test_fit_map__refuses_anchors_that_are_none(anchors, reason, message):
 
 def test_fit_map__refuses_nan_and_rows_of_another_width():
     rows = np.random.default_rng(5).standard_normal((50, 4))
-    with pytest.raises(DataError, match="found NaN or infinite values in the target, needs finite numbers"):
+    with pytest.raises(DataError, match="got NaN or infinite values in the target, expected finite numbers"):
         fit_map(rows, np.where(rows > 2, np.nan, rows), np.arange(5), n_eigenpairs=8)
     fitted = fit_map(rows, rows, np.arange(5), n_eigenpairs=8)
-    with pytest.raises(DataError, match="found 3 features, the map needs 4: rows of its source"):
+    with pytest.raises(DataError, match="got 3 features, the map needs 4: rows of its source"):
         fitted.transfer(rows[:, :3])
 
 

@@ -107,4 +107,4 @@ def test_id_without_a_label__is_told(job: AcrossJob) -> None:
 
     _, _, refusals = scored(lacking)
 
-    assert refusals == [[0, "bad_ids", "found 1 ids without a label, first '000': label every id of the dataset"]]
+    assert refusals == [[0, "bad_ids", "got 1 ids without a label, first '000'. Label every id of the dataset"]]

@@ -56,7 +56,7 @@ def test_zero_rows__are_refused_where_they_have_no_direction() -> None:
     rows = ROWS.copy()
     rows[::7] = 0
     method = BasisMethod(GraphConfig(center=False), "exact", 10, 6, 60)
-    with pytest.raises(DataError, match=r"found 18 all-zero rows, which have no direction: set graph.metric") as caught:
+    with pytest.raises(DataError, match=r"got 18 all-zero rows, which have no direction. Set graph.metric") as caught:
         compute_basis(lambda: iter([rows]), IDS, method)
     assert caught.value.reason == "zero_rows"
 

@@ -16,7 +16,7 @@ def test_folds__leave_out_points_without_a_label() -> None:
 def test_no_labels__are_a_reason() -> None:
     folds, reason = _folds(np.array(["", "", ""]), seed=0)
     assert folds.tolist() == [-1, -1, -1]
-    assert reason == "found no labels in the dataset, a probe needs classes: give it labels"
+    assert reason == "got no labels in the dataset, expected classes for a probe. Give it labels"
 
 
 def test_classes_that_cannot_be_learned__are_a_reason() -> None:

@@ -53,7 +53,7 @@ def test_common_ids__of_long_strings_of_variable_width() -> None:
 
 
 def test_labels__refuse_ids_that_have_none() -> None:
-    with pytest.raises(DataError, match=r"found 1 ids without a label, first 'point-0003': label every id"):
+    with pytest.raises(DataError, match=r"got 1 ids without a label, first 'point-0003'. Label every id"):
         Labels(ids(3), np.arange(3, dtype=np.int32)).of(ids(4))
 
 
@@ -63,7 +63,7 @@ def test_groups__are_read_by_id_and_refused_where_none_can_change_places() -> No
     assert groups is not None
     assert groups.kind == "groups"
     np.testing.assert_array_equal(groups.of(ids(4)), [0, 0, 1, 1])
-    with pytest.raises(DataError, match=r"found 1 ids without groups, first 'point-0004'") as error:
+    with pytest.raises(DataError, match=r"got 1 ids without groups, first 'point-0004'") as error:
         groups.of(ids(5))
     assert error.value.reason == "bad_groups"
     assert dataset_exchangeability(DatasetRows(ids(4), None)) is None

@@ -81,7 +81,7 @@ def test_dead_columns__are_counted_over_all_batches(
 
     assert [space.dead for space in report.spaces] == [2, 0, 0, 13]
     assert report.problems == (
-        "model1/layer1: found the same activations for every point: drop the layer, it says nothing [constant]",
+        "model1/layer1: got the same activations for every point. Drop the layer, it says nothing [constant]",
     )
 
 
@@ -99,7 +99,7 @@ def test_models_whose_ids_overlap_by_half__say_so(tmp_path: Path, related_spaces
     assert overlap.worst == ("model0", "model1")
     assert report.problems == ()
     [problem] = strict.problems
-    assert "found 2 pairs of models with fewer common ids than atlas.min_overlap (0.6), worst model0" in problem
+    assert "got 2 pairs of models with fewer common ids than atlas.min_overlap (0.6), worst model0" in problem
     assert problem.endswith("record both on the same samples, or lower it [little_overlap]")
 
 
@@ -185,7 +185,7 @@ class Network:
 
     def batches(self, layers: Sequence[str], rows: np.ndarray) -> Iterator[dict[str, np.ndarray]]:
         if "bad" in layers:
-            raise DataError("not_finite", "found NaN")
+            raise DataError("not_finite", "got NaN")
         yield {layer: np.ones((len(rows), 3), dtype=np.float32) for layer in layers}
 
 
@@ -197,7 +197,7 @@ def test_bad_layer_of_a_network__does_not_take_the_others_with_it() -> None:
     flat, bad = _read_spaces(Network(), spaces, np.arange(10), catalog, None)
 
     assert (flat.points, flat.read, flat.features, flat.dead, flat.reason) == (10, 4, 3, 3, "")
-    assert (bad.read, bad.features, bad.reason, bad.error) == (0, None, "not_finite", "found NaN")
+    assert (bad.read, bad.features, bad.reason, bad.error) == (0, None, "not_finite", "got NaN")
 
 
 def test_zoo_without_a_space__has_lines_too(

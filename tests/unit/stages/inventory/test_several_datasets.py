@@ -79,16 +79,16 @@ def test_comparison_across__has_the_spaces_of_both_datasets_and_maps_alone(tmp_p
 @pytest.mark.parametrize(
     ("labels", "reason", "message"),
     [
-        ({"a": np.arange(40) % 3}, "missing_source", "found regime labels, and no labels in the dataset b"),
+        ({"a": np.arange(40) % 3}, "missing_source", "got regime labels, and no labels in the dataset b"),
         (
             {"a": np.arange(40) % 3, "b": np.full(40, "x")},
             "one_class",
-            r"found 0 labels that both datasets have ('0' first in a and 'x' first in b), needs at least 2: call",
+            r"got 0 labels that both datasets have ('0' first in a and 'x' first in b), expected at least 2. Call",
         ),
         (
             {"a": np.arange(40) % 3, "b": np.full(40, 2)},
             "one_class",
-            r"found 1 labels that both datasets have ('0' first in a and '2' first in b), needs at least 2",
+            r"got 1 labels that both datasets have ('0' first in a and '2' first in b), expected at least 2",
         ),
     ],
 )
@@ -125,8 +125,8 @@ def test_joint_labels__number_the_same_label_alike() -> None:
 @pytest.mark.parametrize(
     ("comparison", "atlas", "where", "message"),
     [
-        ({"measures": ["lfm", "cka_linear"]}, {}, ("comparisons", "c", "measures", 1), "found 'cka_linear', needs mea"),
-        ({}, {"measures": ["cka_linear"]}, ("comparisons", "c"), "found no measure of maps in atlas.measures, needs"),
+        ({"measures": ["lfm", "cka_linear"]}, {}, ("comparisons", "c", "measures", 1), "got 'cka_linear', expected mea"),
+        ({}, {"measures": ["cka_linear"]}, ("comparisons", "c"), "got no measure of maps in atlas.measures, needs"),
     ],
 )
 def test_measure_of_the_same_points__is_refused_across_datasets(

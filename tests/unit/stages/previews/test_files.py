@@ -31,16 +31,16 @@ def write_pictures(folder: Path, names: list[str]) -> None:
     """Write a picture of one color each: of three kinds of files and of many sizes, one larger than any screen."""
     folder.mkdir(parents=True, exist_ok=True)
     for number, name in enumerate(names):
-        size = (2500, 1800) if number == 0 else (3 + number, 40)
+        size = (2000, 900) if number == 0 else (3 + number, 40)
         picture = Image.new("RGB", size, color_of(number))
         kind = ("png", "jpg", "webp")[number % 3]
         secret = PngImagePlugin.PngInfo()
         secret.add_text("where", "at home")
-        more: dict[str, Any] = {"pnginfo": secret} if kind == "png" else {"quality": 95}
+        more: dict[str, Any] = {"pnginfo": secret, "compress_level": 1} if kind == "png" else {"quality": 95}
         picture.save(folder / f"{name}.{kind}", **more)
 
 
-def points(n: int = 60) -> list[str]:
+def points(n: int = 40) -> list[str]:
     return sorted([*HOSTILE, *(f"p{number:03}" for number in range(n - len(HOSTILE)))])
 
 
@@ -48,7 +48,7 @@ def zoo_of(ids: list[str], related_spaces: Callable[..., Any]) -> dict[str, Any]
     """Return models whose points are called ``ids``."""
     order = {name: place for place, name in enumerate(f"p{n:04}" for n in range(len(ids)))}
     found = {}
-    for model, (layers, names) in related_spaces(3, n_points=len(ids)).items():
+    for model, (layers, names) in related_spaces(2, n_points=len(ids)).items():
         numbers = {name: place for place, name in enumerate(np.unique(names))} if set(names) - {*order} else order
         found[model] = (layers, np.array([ids[numbers[str(name)]] for name in names]))
     return found

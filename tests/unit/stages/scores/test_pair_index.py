@@ -50,7 +50,7 @@ def test_requested_pairs__of_spaces_that_are_not_there_are_left_out() -> None:
 
 def test_requested_pairs__with_two_maps_are_refused() -> None:
     other = PairSelection("fourth", "a", ("overlap",), OF_A[:2], OF_A[1:2])
-    with pytest.raises(RuntimeError, match="found one pair of spaces in comparisons with different maps"):
+    with pytest.raises(RuntimeError, match="got one pair of spaces in comparisons with different maps"):
         requested_pairs((*PARTS, other), SPACES)
 
 
@@ -103,7 +103,7 @@ def test_base_pairs__lie_where_the_last_block_has_them_whatever_else_it_holds() 
     table = a_table(3)
     table.add(a_receipt("old", ["k0000", "k0001", "unknown"], [[0, 0], [0, 1], [0, 2], [2, 2]]))
     codes = [[1, "lfm", "joined"], [1, "overlap", "joined"]]
-    refused = [[1, "little_overlap", "found none"]]
+    refused = [[1, "little_overlap", "got none"]]
     table.add(a_receipt("new", ["k0001", "k0002"], [[0, 1], [0, 0]], codes=codes, refusals=refused))
     table.add(a_receipt("of others", ["unknown"], [[0, 0]]))
 

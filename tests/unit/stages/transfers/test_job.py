@@ -74,7 +74,7 @@ def test_space__that_cannot_be_used_is_named(
     models = related_spaces(2)
     models["model1"][0]["layer0"][3] = 0
     write_zoo(tmp_path, models, graph={"n_neighbors": 10, "center": False})
-    with pytest.raises(DataError, match="model1/layer0: found 1 all-zero row"):
+    with pytest.raises(DataError, match="model1/layer0: got 1 all-zero row"):
         fitted(tmp_path, "model0/layer0", "model1/layer0", AnchorSpec())
 
 
@@ -88,7 +88,7 @@ def test_drawn__are_common_ids_that_do_not_depend_on_what_else_there_is() -> Non
     assert others == few[part.target].tolist()
     assert set(names) - set(SORTED_IDS[:3].tolist()) <= set(others)
     assert names != SORTED_IDS[choose_anchors(AnchorSpec("anchors", 5, seed=2), SORTED_IDS, SORTED_IDS).source].tolist()
-    refusal("few_anchors", "found 17 common ids, and 18 anchors were asked for", lambda: choose_anchors(
+    refusal("few_anchors", "got 17 common ids, and 18 anchors were asked for", lambda: choose_anchors(
         AnchorSpec("anchors", 18), SORTED_IDS, few
     ))  # fmt: skip
 
@@ -99,7 +99,7 @@ def test_named__are_rows_of_both_spaces_and_unknown_ones_are_refused() -> None:
     assert anchors.source.tolist() == [1, 2, 3]
     assert anchors.target.tolist() == [1, 15, 0]
     wrong = AnchorSpec(pairs=(*pairs, ("p04", "q05")))
-    refusal("bad_anchors", "found 1 of 4 anchors that the target space does not have, first 'q05'; did you", lambda: (
+    refusal("bad_anchors", "got 1 of 4 anchors that the target space does not have, first 'q05'; did you", lambda: (
         choose_anchors(wrong, SORTED_IDS, SORTED_IDS[4:])
     ))  # fmt: skip
 
@@ -126,8 +126,8 @@ def test_accuracy__holds_outputs_against_class_numbers_where_there_are_some() ->
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (None, "found no labels in the dataset digits: add labels to it"),
-        (np.array(["cat", "dog", "cat", "dog"]), "found labels of type <U3, needs class numbers from 0"),
+        (None, "got no labels in the dataset digits. Add labels to it"),
+        (np.array(["cat", "dog", "cat", "dog"]), "got labels of type <U3, expected class numbers from 0"),
         (np.array([-1, 0, 1, 0]), "needs class numbers from 0, as the head's outputs are: number them"),
     ],
 )

@@ -52,16 +52,16 @@ def test_two_columns__are_source_and_target(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "reason", "message"),
     [
-        ("a.txt", "a\nb\n", "few_anchors", "found 2 anchors, needs at least 3: give more ids"),
-        ("a.txt", "", "few_anchors", "found 0 anchors"),
-        ("a.txt", "a\nb\na\n", "bad_anchors", "found the source id 'a' more than once among 3, needs each once"),
-        ("a.csv", "a,x\nb,x\nc,y\n", "bad_anchors", "found the target id 'x' more than once"),
-        ("a.txt", "a\n\nb\n", "bad_anchors", "found an empty source id in row 2, needs an id in every line"),
-        ("a.csv", "a,x\nb\n", "wrong_shape", r"found rows of 1, 2 columns, needs one column of ids, or two"),
-        ("a.csv", "a,x,y\n", "wrong_shape", "found rows of 3 columns"),
-        ("a.npy", np.ones(4), "wrong_dtype", "found float64, needs ids: text or whole numbers"),
-        ("a.npy", np.ones((4, 3), int), "wrong_shape", r"found the shape \(4, 3\), needs one column of ids, or two"),
-        ("a.dat", "a", "missing_source", "found a .dat file, needs one of .npy"),
+        ("a.txt", "a\nb\n", "few_anchors", "got 2 anchors, expected at least 3. Give more ids"),
+        ("a.txt", "", "few_anchors", "got 0 anchors"),
+        ("a.txt", "a\nb\na\n", "bad_anchors", "got the source id 'a' more than once among 3, expected each once"),
+        ("a.csv", "a,x\nb,x\nc,y\n", "bad_anchors", "got the target id 'x' more than once"),
+        ("a.txt", "a\n\nb\n", "bad_anchors", "got an empty source id in row 2, expected an id in every line"),
+        ("a.csv", "a,x\nb\n", "wrong_shape", r"got rows of 1, 2 columns, expected one column of ids, or two"),
+        ("a.csv", "a,x,y\n", "wrong_shape", "got rows of 3 columns"),
+        ("a.npy", np.ones(4), "wrong_dtype", "got float64, expected ids: text or whole numbers"),
+        ("a.npy", np.ones((4, 3), int), "wrong_shape", r"got the shape \(4, 3\), expected one column of ids, or two"),
+        ("a.dat", "a", "missing_source", "got a .dat file, expected one of .npy"),
         ("a.npy", "no array", "damaged_source", "a.npy: cannot be read"),
     ],
 )
@@ -80,7 +80,7 @@ def test_files__that_are_not_there_or_no_text_are_refused(tmp_path: Path) -> Non
     refusal("missing_source", r"no.csv: cannot be read \(No such file", lambda: read_pairs(tmp_path / "no.csv"))
     refusal("missing_source", r"no.txt: no such file", lambda: read_pairs(tmp_path / "no.txt"))
     (tmp_path / "a.csv").write_bytes(b"\xff\xfe\x00a")
-    refusal("wrong_dtype", "found no UTF-8 text with commas", lambda: read_pairs(tmp_path / "a.csv"))
+    refusal("wrong_dtype", "got no UTF-8 text with commas", lambda: read_pairs(tmp_path / "a.csv"))
 
 
 def fitted(folder: Path, source: str, target: str, anchor_spec: AnchorSpec) -> Any:
@@ -94,7 +94,7 @@ def test_spaces__of_two_datasets_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "data_catalog.yaml"
     text = path.read_text().replace("datasets:\n", "datasets:\n  train: {builtin: digits, split: train}\n")
     path.write_text(text.replace('{model}.onnx", dataset: digits}', '{model}.onnx", dataset: train}', 1))
-    with pytest.raises(DataError, match="found mlp_s0/relu4 on the dataset train and mlp_s1/relu4 on digits, needs"):
+    with pytest.raises(DataError, match="got mlp_s0/relu4 on the dataset train and mlp_s1/relu4 on digits, needs"):
         fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", AnchorSpec())
 
 
@@ -117,9 +117,9 @@ def test_map__is_another_one_where_the_head_is(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "reason", "message"),
     [
-        ("model7/layer0", "missing_source", "found no model 'model7' in the catalog; did you mean"),
-        ("model0", "unknown_layer", "found no space 'model0', needs model/layer with a layer that the catalog chooses"),
-        ("model0/layer9", "unknown_layer", "found no space 'model0/layer9', needs model/layer"),
+        ("model7/layer0", "missing_source", "got no model 'model7' in the catalog; did you mean"),
+        ("model0", "unknown_layer", "got no space 'model0', expected model/layer with a layer that the catalog chooses"),
+        ("model0/layer9", "unknown_layer", "got no space 'model0/layer9', expected model/layer"),
     ],
 )
 def test_space__that_is_not_there_is_refused(

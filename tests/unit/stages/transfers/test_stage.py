@@ -26,7 +26,7 @@ class Store:
 
 
 def test_keys__name_pair_anchors_unit_and_failure() -> None:
-    transfers = Transfers(((PAIR, "k"),), {FAILED: JobFailure("few_anchors", "found 2")})
+    transfers = Transfers(((PAIR, "k"),), {FAILED: JobFailure("few_anchors", "got 2")})
     anchors = "{'regime': 'anchors', 'n_anchors': 12, 'seed': 3, 'pairs': ()}"
     source, target = (f"Space(dataset='probe', model='{model}', layer='x')" for model in "ab")
     assert transfers.keys == (
@@ -40,14 +40,14 @@ def test_keys__name_pair_anchors_unit_and_failure() -> None:
 def test_table__has_the_candidates_of_each_pair_and_why_there_are_none() -> None:
     name = CANDIDATES[1]
     store = Store({"table": [{"name": name, "mrr": 0.5, "accuracy": None}], "chosen": name, "n_anchors": 12})
-    transfers = Transfers(((PAIR, "k"),), {FAILED: JobFailure("few_anchors", "found 2")})
+    transfers = Transfers(((PAIR, "k"),), {FAILED: JobFailure("few_anchors", "got 2")})
 
     run = SimpleNamespace(store=store, catalog=SimpleNamespace(hide_values=str))
     table = transfers.groups(run)["transfers/probe"]  # type: ignore[arg-type]
 
     assert table.source.values.tolist() == ["a/x", "b/x"]
     assert table.status.values.tolist() == ["ok", "few_anchors"]
-    assert table.message.values.tolist() == ["", "found 2"]
+    assert table.message.values.tolist() == ["", "got 2"]
     assert table.chosen.values.tolist() == [name, ""]
     np.testing.assert_array_equal(table.mrr.values[0] == 0.5, np.array(CANDIDATES) == name)
     assert np.isnan(table.accuracy.values).all()

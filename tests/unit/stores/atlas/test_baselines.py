@@ -45,6 +45,6 @@ def test_promote__refuses_a_damaged_atlas(tmp_path: Path) -> None:
     atlas = write(tmp_path / "atlas", "first")
     (atlas / "summary.json").write_text("other")
 
-    with pytest.raises(FileNotFoundError, match="found no whole atlas"):
+    with pytest.raises(FileNotFoundError, match="got no whole atlas"):
         promote(atlas, tmp_path / "baseline")
     assert not (tmp_path / "baseline").exists()

@@ -33,7 +33,7 @@ def test_json__holds_no_nan_and_comes_back(tmp_path: Path) -> None:
         (lambda atlas: (atlas / "manifest.json").write_text("{"), "manifest.json cannot be read: run"),
         (lambda atlas: (atlas / "manifest.json").write_text("[]"), "manifest.json cannot be read: run"),
         (lambda atlas: (atlas / "manifest.json").write_bytes(b"\xff"), "manifest.json cannot be read: run"),
-        (lambda atlas: (atlas / "manifest.json").unlink(), "found no atlas in .*: give its path, or run"),
+        (lambda atlas: (atlas / "manifest.json").unlink(), "got no atlas in .*. Give its path, or run"),
     ],
 )
 def test_atlas__that_is_damaged_says_where_and_what_to_do(damage: object, message: str, tmp_path: Path) -> None:

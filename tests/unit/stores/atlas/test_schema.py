@@ -45,8 +45,8 @@ def test_meta__keys_that_give_one_name_are_told_apart() -> None:
 @pytest.mark.parametrize(
     ("version", "message"),
     [
-        (1, r"found an atlas of schema version 1, needs 2 to \d+: run lfm-atlas run"),
-        (None, "found an atlas of schema version None, needs"),
+        (1, r"got an atlas of schema version 1, expected 2 to \d+. Run lfm-atlas run"),
+        (None, "got an atlas of schema version None, needs"),
         (SCHEMA_VERSION + 1, "it is from a later lfm-atlas, install that one"),
     ],
 )

@@ -18,10 +18,10 @@ models: {a: {activations: {path: a.npy, dataset: probe}}}
 @pytest.mark.parametrize(
     ("cluster", "message"),
     [
-        ("{type: address, scheduler: none.json}", "found no scheduler file .*none.json: start dask scheduler"),
+        ("{type: address, scheduler: none.json}", "got no scheduler file .*none.json. Start dask scheduler"),
         (
             "{type: address, scheduler: 'tls://127.0.0.1:1', tls: {ca: no.pem}}",
-            "found no certificate .*no.pem: cluster.tls names PEM files",
+            "got no certificate .*no.pem: cluster.tls names PEM files",
         ),
         ("{type: address, scheduler: 'tls://127.0.0.1:1'}", "tls://127.0.0.1:1 needs certificates: name them in"),
     ],
