@@ -41,11 +41,15 @@ _CONFIDENCE = ("confidence", "round_trip", "local", "known")
 
 @dataclass(frozen=True)
 class KnownRows:
-    """The inputs of confidence: the map back, and rows of length 1 of both models for some inputs."""
+    """The inputs of confidence: the map back, and rows of length 1 of both models for some inputs.
+
+    ``is_of_units``: whether the maps were fitted on rows of length 1, and not on rows as they are recorded.
+    """
 
     back: Adapter
     source: Float[np.ndarray, "known source_features"]
     target: Float[np.ndarray, "known target_features"]
+    is_of_units: bool = True
 
 
 @dataclass(frozen=True)
@@ -404,7 +408,8 @@ def _added(plan: CarryPlan, rows: np.ndarray, carried: np.ndarray, scale: np.nda
     if plan.options.known is not None:
         known = plan.options.known
         source, target = unit_rows(rows.astype(np.float32)), unit_rows(carried.astype(np.float32))
-        found = confidence_of(source, target, unit_rows(known.back.carry(target)), (known.source, known.target))
+        returned = known.back.carry(target if known.is_of_units else carried.astype(np.float32))
+        found = confidence_of(source, target, unit_rows(returned), (known.source, known.target))
         columns += [found.value, found.round_trip, found.local, found.known]
     return np.stack(columns, axis=1).astype("<f4") if columns else None
 

@@ -10,11 +10,14 @@ from jaxtyping import Float
 
 from lfm_tasks import __version__
 from lfm_tasks.errors import DataError
+from lfm_tasks.runtime.run import Run
 from lfm_tasks.sources.files.formats import find_format, open_array
 from lfm_tasks.sources.files.paths import readable
 from lfm_tasks.spectral.maps.descriptors import Anchors
+from lfm_tasks.stages.transfers.job import AnchorSpec
+from lfm_tasks.stages.transfers.named import FittedNamedMap, map_both_ways
 from lfm_tasks.stores.outputs import check_output_folder, replace_files
-from lfm_tasks.upgrades.adapters import Adapter, KnownPairs, ResidualLayer, unit_rows
+from lfm_tasks.upgrades.adapters import Adapter, KnownPairs, ResidualLayer, from_alignment, unit_rows
 from lfm_tasks.upgrades.bulk import KnownRows
 from lfm_tasks.upgrades.evidence import CHOSEN, DIRECTIONS, QUERIES, STORED, Evidence, fit_and_choose
 from lfm_tasks.upgrades.verdict import Verdict
@@ -31,7 +34,7 @@ _MOST_KNOWN = 2000
 
 def files_of_maps() -> list[str]:
     """Return the names of the files that `save_upgrade` writes."""
-    return [f"{direction}{suffix}" for direction in DIRECTIONS for suffix in SUFFIXES]
+    return [file for direction in DIRECTIONS for file in files_of_map(direction)]
 
 
 def save_upgrade(
@@ -73,6 +76,37 @@ def save_upgrade(
         save_map(folder, direction, fitted[direction], beside, facts, force=force)
 
 
+def save_named_map(run: Run, fitted: FittedNamedMap, anchor_spec: AnchorSpec, folder: Path, *, force: bool) -> None:
+    """Save a named map as ``NAME.safetensors``, ``NAME.json`` and ``NAME.onnx``.
+
+    The map back is fitted, too: where points are known in both spaces, confidence is told by these.
+
+    Raises
+    ------
+    FolderError
+        If something else is there.
+    DataError
+        If no map leads back.
+    """
+    named = fitted.named
+    ways = map_both_ways(run, named, anchor_spec, _MOST_KNOWN)
+    known = None
+    if ways.known is not None:
+        source, target = (unit_rows(rows).astype(np.float32) for rows in ways.known)
+        known = KnownRows(from_alignment(ways.back), source, target, is_of_units=False)
+    score = next(row for row in fitted.facts["table"] if row["name"] == fitted.facts["chosen"])
+    facts = {
+        "carries": f"{named.source} -> {named.target}", "map": fitted.facts["chosen"], "regime": named.regime,
+        "n_pairs": named.n_anchors, "why": fitted.facts["why"], "held_out": score["held_out"], "rows": "as recorded",
+    }  # fmt: skip
+    save_map(folder, named.name, from_alignment(ways.there), known, facts, force=force)
+
+
+def files_of_map(name: str) -> list[str]:
+    """Return the names of the files that `save_map` writes."""
+    return [f"{name}{suffix}" for suffix in SUFFIXES]
+
+
 def save_map(
     folder: Path,
     name: str,
@@ -102,11 +136,12 @@ def save_map(
     FolderError
         If something else is there.
     """
-    check_output_folder(folder, [f"{name}{suffix}" for suffix in SUFFIXES], force=force)
+    check_output_folder(folder, files_of_map(name), force=force)
     folder.mkdir(parents=True, exist_ok=True)
     arrays = _arrays("", adapter)
     if known is not None:
         arrays |= _arrays("back.", known.back) | {"known.source": known.source, "known.target": known.target}
+        arrays["known.is_of_units"] = np.array([known.is_of_units])
     staged = folder / f".{name}.safetensors.new"
     try:
         write_safetensors(staged, {key: np.asarray(one, np.float32) for key, one in arrays.items()}, {"format": "np"})
@@ -189,7 +224,8 @@ def read_saved_map(path: Path) -> tuple[Adapter, KnownRows | None]:
     adapter = _adapter(read, "", keys)
     if "known.source" not in keys:
         return adapter, None
-    return adapter, KnownRows(_adapter(read, "back.", keys), read("known.source"), read("known.target"))
+    is_of_units = bool(read("known.is_of_units")[0])
+    return adapter, KnownRows(_adapter(read, "back.", keys), read("known.source"), read("known.target"), is_of_units)
 
 
 def _keys(path: Path) -> tuple[str, ...]:

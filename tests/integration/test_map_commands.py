@@ -290,11 +290,45 @@ def test_transfer__of_an_unknown_or_damaged_map_says_what_to_do(
     assert lfm_atlas(tmp_path, *carry) == 2
     assert "is damaged; it was put into quarantine" in capsys.readouterr().err
     assert lfm_atlas(tmp_path, *carry) == 2
-    missing = (
-        f"got the name 'mine' and not its map, which was removed from the store: lfm-atlas map {SOURCE} {TARGET}"
-    )
+    missing = f"got the name 'mine' and not its map, which was removed from the store: lfm-atlas map {SOURCE} {TARGET}"
     assert missing in capsys.readouterr().err
     assert not (tmp_path / "out.npy").exists()
 
     assert lfm_atlas(tmp_path, *fit) == 0
     assert lfm_atlas(tmp_path, *carry) == 0
+
+
+@pytest.mark.parametrize(("regime", "has_confidence"), [("anchors", True), ("full", True), ("labels", False)])
+def test_map__is_saved_for_query_servers_with_what_confidence_is_told_by(
+    folder: Path, tmp_path: Path, regime: str, has_confidence: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    import onnxruntime
+    import pyarrow.parquet as pq
+
+    name = f"saved-{regime}"
+    command = ["map", SOURCE, TARGET, "--regime", regime, "--name", name, "--save", str(tmp_path / "maps")]
+    assert lfm_atlas(folder, *command) == 0
+    assert sorted(path.name for path in (tmp_path / "maps").iterdir()) == [
+        f"{name}.json", f"{name}.onnx", f"{name}.safetensors"
+    ]  # fmt: skip
+    facts = json.loads((tmp_path / "maps" / f"{name}.json").read_text())
+    assert (facts["carries"], facts["regime"]) == (f"{SOURCE} -> {TARGET}", regime)
+    rows = np.random.default_rng(0).standard_normal((50, facts["source_features"])).astype(np.float32)
+    np.save(tmp_path / "rows.npy", rows)
+    for output, more in (("by-name.npy", ()), ("saved.parquet", ("--confidence",) if has_confidence else ())):
+        which = name if output == "by-name.npy" else str(tmp_path / "maps" / f"{name}.safetensors")
+        assert lfm_atlas(folder, "transfer", which, str(tmp_path / "rows.npy"), str(tmp_path / output), *more) == 0
+    by_name = np.load(tmp_path / "by-name.npy")
+    table = pq.read_table(tmp_path / "saved.parquet")
+    carried = np.array(table["vectors"].combine_chunks().flatten()).reshape(50, -1)
+    np.testing.assert_allclose(carried, by_name, rtol=1e-4, atol=1e-4)
+    session = onnxruntime.InferenceSession(tmp_path / "maps" / f"{name}.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"rows": rows})[0], by_name, rtol=1e-4, atol=1e-4)
+    if has_confidence:
+        assert 0 <= np.array(table["confidence"]).min() <= np.array(table["confidence"]).max() <= 1
+        assert lfm_atlas(folder, *command) == 2
+        assert "got a file that exists" in capsys.readouterr().err
+    else:
+        wanted = ["transfer", str(tmp_path / "maps" / f"{name}.safetensors"), str(tmp_path / "rows.npy"), "x.parquet"]
+        assert lfm_atlas(folder, *wanted, "--confidence") == 2
+        assert "which knows no pairs" in capsys.readouterr().err

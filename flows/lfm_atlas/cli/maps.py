@@ -22,6 +22,7 @@ from lfm_atlas.console import (
     as_json,
     escape_unprintable,
     exit_if_data_refused,
+    exit_if_refused,
     load_catalog_or_exit,
     no_progress,
     print_err,
@@ -57,6 +58,10 @@ def fit_map(
     ] = None,
     name: Annotated[str | None, Parameter(help="What to call the map; source--target without it.")] = None,
     dataset: DatasetOfBoth = None,
+    save: Annotated[
+        Path | None, Parameter(help="Folder to write the map to: NAME.safetensors, .json, .onnx for query servers.")
+    ] = None,
+    force: Force = False,
     format: TextOrJson = "text",
     trust_code: TrustCode = False,
 ) -> int:
@@ -89,10 +94,25 @@ def fit_map(
     with exit_if_data_refused(), progress() as report_progress:
         pairs = () if anchors is None else read_pairs(anchors)
         known = AnchorSpec(regime, 10 if n_anchors is None else n_anchors, seed, pairs)
+        if save is not None:
+            _check_saved(save, name, force=force)
         with open_run(catalog, report_progress if format == "text" else no_progress, in_process=True) as run:
             fitted = fit_named_map(run, source, target, known, name, dataset=dataset)
+            if save is not None:
+                from lfm_tasks.upgrades.export import save_named_map
+
+                save_named_map(run, fitted, known, save, force=force)
         print_out(fitted_map_as_lines(fitted) if format == "text" else fitted_map_as_json(fitted))
     return OK
+
+
+def _check_saved(folder: Path, name: str | None, *, force: bool) -> None:
+    """Exit with `USAGE` where a map could not be saved; without a name only that there is a folder is known."""
+    from lfm_tasks.stores.outputs import check_output_folder
+    from lfm_tasks.upgrades.export import files_of_map
+
+    with exit_if_refused():
+        check_output_folder(folder, files_of_map(name) if name else (), force=force)
 
 
 def list_maps(
@@ -144,7 +164,7 @@ def transfer(
     with exit_if_data_refused():
         adapter, known, into = _map_to_carry_by(map, catalog_path)
         if confidence and known is None:
-            print_err(f"got --confidence and the map {map}, which knows no pairs, expected one of upgrade --save")
+            print_err(f"got --confidence and the map {map}, which knows no pairs, expected one of --save that does")
             return USAGE
         options = CarryOptions(dtype, known if confidence else None, force)
         planned = plan_carry(adapter, open_large_store(input, ids), output, options)

@@ -88,7 +88,7 @@ const drawZooMap = ({ models: value }) => {
   byId("zoo-none").hidden = Boolean(at);
   byId("part-zoo").hidden = !at;
   byId("stress").textContent = `${text(stress, 3)}, in his words ${fit}`;
-  byId("map-nearest").textContent = models.length > 2 ? `Of ${nNearest} of ${models.length} models the nearest one is the most alike one, too.` : "";
+  byId("map-nearest").textContent = models.length > 2 ? `For ${nNearest} of ${models.length} models the nearest one here is also the most alike.` : "";
   const isFound = (m) => isModelFound(all[m]);
   if (leaveOut("zoo", Boolean(at) && !models.some(isFound), NO_MODEL) || !at) return;
   const kinds = kindsOf(models.map((m) => all[m]));

@@ -1,6 +1,6 @@
 """Scores of maps between points that are all known by their ids: a product for a tile of pairs, chance, intervals."""
 
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,8 +38,13 @@ from lfm_tasks.stages.scores.block import (
     resampled,
 )
 from lfm_tasks.statistics.map_chance import are_localized, chance_of_lfm, localization, map_sums
-from lfm_tasks.statistics.permutation_moments import MomentArrays, moments_of_aligned, permutation_profile
-from lfm_tasks.statistics.resampling import Exchange
+from lfm_tasks.statistics.permutation_moments import (
+    MomentArrays,
+    live_on_few_units,
+    moments_of_aligned,
+    permutation_profile,
+)
+from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, can_stop
 from lfm_tasks.statistics.strata_moments import (
     StrataSums,
     aligned_moments,
@@ -234,11 +239,50 @@ def _fill_chance(
         of_ratios = [name for name in measures if MAP_SCORES[name].is_energy_ratio]
         drawn = {(int(pair), name) for pair in np.flatnonzero(_are_localized(bases, n_points)) for name in of_ratios}
         n_permutations = max(n_permutations, _FEWEST_PERMUTATIONS)
-    for pair, maps in _null_maps(bases, sorted({pair for pair, _ in drawn}), null.seed, n_permutations, exchange):
-        for name in (name for name in measures if (pair, name) in drawn):
-            for direction, chance in enumerate(MAP_SCORES[name].of_both_ways(maps)):
-                statistics = values[pair, direction, measures.index(name)]
-                statistics[OF_CHANCE] = against_chance(float(statistics[0]), chance.astype(np.float64))
+    _fill_drawn_chance(
+        values, bases, measures, drawn, null.model_copy(update={"n_permutations": n_permutations}), exchange
+    )
+
+
+def _fill_drawn_chance(
+    values: Float[np.ndarray, "pairs 2 measures statistics"],
+    bases: Sequence[tuple[BasisRows, BasisRows]],
+    measures: Sequence[str],
+    drawn: Collection[tuple[int, str]],
+    null: NullConfig,
+    exchange: Exchange,
+) -> None:
+    """Fill in what scores are by permutations; of those in groups or strata that `are_far`, by the first few."""
+    may_stop = bool(exchange.sets) and can_stop(exchange, null.n_permutations)
+    n_first = FEW_DRAWS if may_stop else null.n_permutations
+    pairs, found = sorted({pair for pair, _ in drawn}), dict[tuple[int, str], Float[np.ndarray, "2 draws"]]()
+    for draws in (range(n_first), range(n_first, null.n_permutations)):
+        for pair, maps in _null_maps(bases, pairs, null.seed, draws, exchange):
+            for name in (name for name in measures if (pair, name) in drawn):
+                more = np.stack(MAP_SCORES[name].of_both_ways(maps)).astype(np.float64)
+                found[pair, name] = np.hstack([found[pair, name], more]) if (pair, name) in found else more
+        if draws.start == 0 and may_stop:
+            pairs = [pair for pair in pairs if not _needs_no_more(pair, values, bases, measures, found, exchange)]
+    for (pair, name), chance in found.items():
+        for direction, of_way in enumerate(chance):
+            statistics = values[pair, direction, measures.index(name)]
+            has_stopped = len(of_way) < null.n_permutations
+            statistics[OF_CHANCE] = against_chance(float(statistics[0]), of_way, has_stopped=has_stopped)
+
+
+def _needs_no_more(
+    pair: int,
+    values: Float[np.ndarray, "pairs 2 measures statistics"],
+    bases: Sequence[tuple[BasisRows, BasisRows]],
+    measures: Sequence[str],
+    found: Mapping[tuple[int, str], Float[np.ndarray, "2 draws"]],
+    exchange: Exchange,
+) -> bool:
+    """Return whether all drawn scores of a pair are far beyond chance, and its spaces live on many units."""
+    energies = [np.square(basis.rows[:, 1:]).sum(axis=1) for basis in bases[pair]]
+    scored = [(values[pair, :, measures.index(name), 0], chance) for (of, name), chance in found.items() if of == pair]
+    is_far = all(are_far(scores, chance.T).all() for scores, chance in scored)
+    return is_far and not live_on_few_units(energies[0], energies[1], exchange)
 
 
 def _fill_chance_in_strata(
@@ -293,7 +337,7 @@ def _null_maps(
     bases: Sequence[tuple[BasisRows, BasisRows]],
     pairs: Sequence[int],
     seed: int,
-    n_permutations: int,
+    draws: range,
     exchange: Exchange,
 ) -> Iterator[tuple[int, Float[np.ndarray, "permutations target source"]]]:
     """Yield pairs with the maps of permuted rows of their targets, which are laid out once for all its sources.
@@ -301,18 +345,18 @@ def _null_maps(
     Permutation r of n points is the same for every pair: its generator counts (seed, r), whoever asks.
     """
     by_target: dict[int, list[int]] = {}
-    for pair in pairs if n_permutations else ():
+    for pair in pairs if draws else ():
         by_target.setdefault(id(bases[pair][1]), []).append(pair)
     for alike in by_target.values():
         target = bases[alike[0]][1].rows
         sources = [bases[pair][0].rows for pair in alike]
-        maps = [np.empty((n_permutations, target.shape[1], rows.shape[1]), dtype=np.float32) for rows in sources]
+        maps = [np.empty((len(draws), target.shape[1], rows.shape[1]), dtype=np.float32) for rows in sources]
         step = permutations_per_product(len(target), target.shape[1])
-        for start in range(0, n_permutations, step):
-            draws = range(start, min(start + step, n_permutations))
-            wide = permuted_rows(target, np.stack([exchange.permutation(r, seed=seed) for r in draws]))
+        for start in range(0, len(draws), step):
+            some = draws[start : start + step]
+            wide = permuted_rows(target, np.stack([exchange.permutation(r, seed=seed) for r in some]))
             for rows, filled in zip(sources, maps, strict=True):
-                filled[start : start + len(draws)] = permuted_maps(rows, wide, len(draws))
+                filled[start : start + len(some)] = permuted_maps(rows, wide, len(some))
         yield from zip(alike, maps, strict=True)
 
 

@@ -4,9 +4,13 @@ import csv
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.names import did_you_mean
@@ -16,11 +20,22 @@ from lfm_tasks.sources.files.formats import open_array
 from lfm_tasks.sources.files.stored_array import check_memory_size
 from lfm_tasks.sources.opening import read_dataset
 from lfm_tasks.spectral.transfer.alignment import Alignment
+from lfm_tasks.stages.activations.job import read_rows
 from lfm_tasks.stages.activations.stage import record_activations
 from lfm_tasks.stages.inventory.requests import PairSelection
 from lfm_tasks.stages.inventory.stage import PlannedSpace, Zoo, plan_model
-from lfm_tasks.stages.transfers.job import LEAST_ANCHORS, AnchorSpec, MapSide, class_labels, map_job, store_map
+from lfm_tasks.stages.transfers.job import (
+    LEAST_ANCHORS,
+    AnchorSpec,
+    MapSide,
+    choose_anchors,
+    class_labels,
+    common_points,
+    map_job,
+    store_map,
+)
 from lfm_tasks.stores.named_maps import NamedMap, check_map_name, write_named_map
+from lfm_tasks.stores.units.arrays import ArrayReader
 from lfm_tasks.stores.units.store import UnitStore
 from lfm_tasks.workers.pool import JobFailure
 
@@ -79,8 +94,15 @@ def fit_named_map(
     usual = default_name(source, target, dataset if several else "")
     named = NamedMap(name or usual, dataset, source, target, anchor_spec.regime, 0, "")
     check_map_name(run.store.root, named)
-    sides = _record(run, planned)
-    labels = class_labels(read_dataset(dataset, run.catalog))
+    key, facts, is_new = _fit(run, _record(run, planned), anchor_spec)
+    named = NamedMap(named.name, dataset, source, target, anchor_spec.regime, facts["n_anchors"], key)
+    write_named_map(run.store.root, named)
+    return FittedNamedMap(named, facts, is_new)
+
+
+def _fit(run: Run, sides: Sequence[MapSide], anchor_spec: AnchorSpec) -> tuple[str, Mapping[str, Any], bool]:
+    """Fit the map between two sides if the store lacks it; return its key, its facts, and whether it is new."""
+    labels = class_labels(read_dataset(sides[0].space.dataset, run.catalog))
     job = map_job(run.store, sides[0], sides[1], anchor_spec, run.catalog, labels)
     receipt = run.store.find("maps", job.key)
     is_new = receipt is None
@@ -92,9 +114,58 @@ def fit_named_map(
                 raise DataError(result.reason, result.message)
         receipt = run.store.receipt("maps", job.key)
     run.stage_counts.add("maps", int(is_new), int(not is_new))
-    named = NamedMap(named.name, dataset, source, target, anchor_spec.regime, receipt.facts["n_anchors"], job.key)
-    write_named_map(run.store.root, named)
-    return FittedNamedMap(named, receipt.facts, is_new)
+    return job.key, receipt.facts, is_new
+
+
+@dataclass(frozen=True)
+class BothWays:
+    """A named map, the map in the other direction, and rows of both spaces for the points that are known in both.
+
+    ``known``: None where the regime knows no pairs.
+    """
+
+    there: Alignment
+    back: Alignment
+    known: tuple[Float[np.ndarray, "known source_features"], Float[np.ndarray, "known target_features"]] | None
+
+
+def map_both_ways(run: Run, named: NamedMap, anchor_spec: AnchorSpec, most_known: int) -> BothWays:
+    """Return a named map with the one that leads back, which is fitted if the store lacks it.
+
+    Parameters
+    ----------
+    run
+        The run.
+    named
+        The map, as `fit_named_map` stored it from ``anchor_spec``.
+    anchor_spec
+        Which points are known.
+    most_known
+        Rows of so many known points at most are returned, evenly spread.
+    """
+    planned = [find_space(run.catalog, side, named.dataset) for side in (named.source, named.target)]
+    sides = _record(run, planned)
+    turned = replace(anchor_spec, pairs=tuple((target, source) for source, target in anchor_spec.pairs))
+    key, _, _ = _fit(run, sides[::-1], turned)
+    back = read_map(run.store, replace(named, source=named.target, target=named.source, key=key))
+    known = None
+    if anchor_spec.regime in ("anchors", "full"):
+        with ExitStack() as stack:
+            units = [stack.enter_context(run.store.open("activations", side.activations)) for side in sides]
+            ids = [unit.read("ids") for unit in units]
+            pairs = choose_anchors(anchor_spec, *ids) if anchor_spec.regime == "anchors" else common_points(*ids)
+            pairs = pairs.take(np.unique(np.linspace(0, len(pairs) - 1, min(len(pairs), most_known)).astype(np.int64)))
+            source, target = (
+                _rows_of(unit, rows) for unit, rows in zip(units, (pairs.source, pairs.target), strict=True)
+            )
+        known = source, target
+    return BothWays(read_map(run.store, named), back, known)
+
+
+def _rows_of(unit: ArrayReader, rows: Int[np.ndarray, " some"]) -> Float[np.ndarray, "some features"]:
+    """Return rows of a space in the order that is asked for; units are read in ascending order."""
+    distinct, places = np.unique(rows, return_inverse=True)
+    return read_rows(unit, distinct).astype(np.float64)[places]
 
 
 def read_map(store: UnitStore, named: NamedMap) -> Alignment:

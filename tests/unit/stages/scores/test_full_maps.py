@@ -5,6 +5,7 @@ import pytest
 from scipy.stats import kstest
 
 from lfm_tasks.config import NullConfig
+from lfm_tasks.spectral.bases.full_map import overlap
 from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.full_maps import BasisRows, basis_chance, score_tile, tile_side_of
 from lfm_tasks.statistics.resampling import Exchange
@@ -33,3 +34,21 @@ def test_p_values__of_maps_of_unrelated_spaces_are_uniform(groups: np.ndarray | 
     for name, p_values in found.items():
         assert kstest(p_values, "uniform").pvalue > 1e-3, name
         assert np.mean(np.array(p_values) <= 0.05) < 0.11, name
+
+
+def test_groups__have_few_permutations_where_spaces_are_far_beyond_chance() -> None:
+    generator = np.random.default_rng(4)
+    exchange = Exchange(100, tuple(np.arange(100).reshape(50, 2)), "sets")
+    latent = np.repeat(generator.standard_normal((50, 5)), 2, axis=0)
+    spaces = [latent, latent + 0.1 * generator.standard_normal((100, 5)), generator.standard_normal((100, 5))]
+    bases = []
+    for rows in spaces:
+        basis = np.linalg.qr(np.column_stack([np.ones(100), rows, rows**2]))[0]
+        bases.append(BasisRows(np.linspace(0, 1, 11), basis, basis_chance(basis)))
+    source, targets = (tile_side_of(some, None, n_spaces=2) for some in (bases[:1], bases[1:]))
+    null, pairs = NullConfig(n_permutations=60), [(0, 0), (0, 1)]
+    values = score_tile(source, targets, pairs, ["overlap"], null, exchange).values[:, 0, 0]
+    for statistics, other, n_drawn in zip(values, bases[1:], (10, 60), strict=True):
+        drawn = [overlap(other.rows[exchange.permutation(draw)].T @ bases[0].rows) for draw in range(n_drawn)]
+        assert statistics[STATISTICS.index("null_mean")] == pytest.approx(np.mean(drawn), rel=1e-5)
+    assert values[0, P] < 1e-8 < 1e-3 < values[1, P]
