@@ -1,56 +1,55 @@
-"""Similarities of networks by every measure, by last layers, by all layers of the same number, by fused layers.
+"""Similarities of networks by every measure: by last layers, by all layers of the same number, by fused layers.
 
-The atlas computes what it has measures for; from its bases follow candidates for a score of our own.
+A job of a worker computes one measure on the recorded spaces of half a dataset; from the bases follow all measures of
+maps, and candidates for a score of our own.
 """
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from itertools import combinations
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from lfm_tasks.catalog import Comparison
+from lfm_tasks.config import AtlasConfig
+from lfm_tasks.errors import DataError
 from lfm_tasks.experiments.grounding_truth import KnownDataset, groundings_of
-from lfm_tasks.experiments.source_zoo import (
-    DerivedModel,
-    DerivedZoo,
-    SourceZoo,
-    SpaceRows,
-    read_space_rows,
-    scores_only,
-    write_catalog,
-    write_zoo,
-)
+from lfm_tasks.experiments.source_zoo import SourceZoo, SpaceRows, read_space_rows
 from lfm_tasks.measures.diffusion import centered_distances, centered_products, fused_operator
+from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.spectral.bases.diffusion_overlap import diffusion_overlap
-from lfm_tasks.spectral.bases.full_map import full_map
+from lfm_tasks.spectral.bases.eigenbasis import Basis
+from lfm_tasks.spectral.bases.full_map import MAP_SCORES, full_map
 from lfm_tasks.spectral.bases.space import spectral_space
-from lfm_tasks.stages.inventory.requests import known_measures
-from lfm_tasks.stores.atlas.files import open_scores
+from lfm_tasks.stages.scores.row_measures import Activations, PreparedSpaces, check_rows
+from lfm_tasks.stages.transfers.job import common_points
+from lfm_tasks.stores.units.store import UnitStore
+from lfm_tasks.workers.pool import JobFailure
 
 Matrix = Float[np.ndarray, "rows columns"]
 # How the layers of two networks become one number.
 LAST, ALIGNED, FUSED = "last", "aligned", "fused"
+OURS = "ours: "
 # Steps of a walk on the graph of each space, for the candidates.
 STEPS = (1, 2, 8, 32)
-# What our own score may be the mean of, fixed beforehand: a name in the table, and the measure that the atlas has.
+# What our own score may be the mean of, fixed beforehand: a name in the table, and the measure that it is computed from.
 _PARTS: Mapping[str, str] = {
-    "diffusion overlap": "",
+    "diffusion overlap": "overlap",
     "mutual neighbors": "mutual_knn_10_cosine",
     "debiased radial CKA": "cka_rbf_debiased",
     "rotation": "procrustes_centered_unit_norm",
 }
 # Fused operators, and the measure of single layers that goes with each.
 _FUSED = {
-    ("multiscale_cka", 1): "cka_linear",
-    ("multiscale_cka", 2): "multiscale_cka_t_2",
-    ("multiscale_distance_correlation", 1): "distance_correlation",
-    ("multiscale_distance_correlation", 2): "multiscale_distance_correlation_t_2",
+    "multiscale_cka_t_1": "cka_linear",
+    "multiscale_cka_t_2": "multiscale_cka_t_2",
+    "multiscale_distance_correlation_t_1": "distance_correlation",
+    "multiscale_distance_correlation_t_2": "multiscale_distance_correlation_t_2",
 }
-OURS = "ours: "
+_OF_MAPS, _OF_NETWORKS = "maps", "networks"
 
 
 @dataclass(frozen=True)
@@ -64,6 +63,11 @@ class Entry:
     def is_ours(self) -> bool:
         """Whether it is a candidate for the score of our own."""
         return self.score.startswith(OURS)
+
+    @property
+    def layer_score(self) -> str:
+        """The score of single layers, which stands in for what no score of networks can be asked."""
+        return _FUSED[self.score] if self.way == FUSED else self.score
 
     def __str__(self) -> str:
         """Return both in words."""
@@ -83,7 +87,7 @@ class Scored:
     networks
         Of all networks, by entry.
     seconds
-        Processor time of a fused operator and of a pair of them, by score.
+        Processor time to prepare a space and to compare two, by score; of an operator and two, by fused entry.
     """
 
     layers: Mapping[str, Matrix]
@@ -91,159 +95,213 @@ class Scored:
     networks: Mapping[Entry, Matrix]
     seconds: Mapping[str, tuple[float, float]]
 
-    def layer_score(self, entry: Entry) -> str:
-        """Return the score of single layers that an entry has for what networks cannot be asked."""
-        if entry.way != FUSED:
-            return entry.score
-        name, _, power = entry.score.rpartition("_t_")
-        return _FUSED[name, int(power)]
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """One measure on the spaces of one dataset: the keys of each network's layers, and pairs of places of spaces.
+
+    ``name``: a measure of activations; `_OF_MAPS` all that follow from bases; `_OF_NETWORKS` fused operators.
+    """
+
+    store: UnitStore
+    keys: tuple[tuple[str, ...], ...]
+    pairs: tuple[tuple[int, int], ...]
+    name: str
+    atlas: AtlasConfig
 
 
-def write_known_zoo(source: SourceZoo, part: KnownDataset, folder: Path) -> Path:
-    """Write the networks of a dataset, to be compared where a grounding asks for it; return the catalog."""
-    models, ids = {}, set[str]()
-    for place, network in enumerate(part.networks):
-        rows = [read_space_rows(source.run.store, one.key) for one in network.spaces]
-        models[_model(place)] = DerivedModel({f"l{depth:02}": own for depth, own in enumerate(rows)})
-        ids.update(map(str, np.concatenate([own.ids for own in rows])))
-    zoo = DerivedZoo(models, np.array(sorted(ids)), None, dict(_comparisons(part)))
-    atlas = scores_only(source, measures=tuple(known_measures()))
-    return write_catalog(zoo, write_zoo(zoo, folder), atlas, folder / "data_catalog.yaml")
+@dataclass(frozen=True)
+class JobScores:
+    """Similarities of the pairs of a job, by score, and processor time by score; of all pairs of networks, if fused."""
+
+    values: Mapping[str, Float[np.ndarray, "..."]]
+    seconds: Mapping[str, tuple[float, float]]
 
 
-def _model(place: int) -> str:
-    return f"n{place:04}"
+def score_networks(source: SourceZoo, parts: Sequence[KnownDataset]) -> list[Scored]:
+    """Return the similarities of the networks of each dataset.
+
+    Raises
+    ------
+    DataError
+        If a job fails as a whole; a measure that fails on a pair has no value there.
+    """
+    jobs, of_part = list[ScoreJob](), list[int]()
+    for number, part in enumerate(parts):
+        keys = tuple(tuple(one.key for one in network.spaces) for network in part.networks)
+        pairs = tuple(_pairs(part))
+        for name in (_OF_MAPS, _OF_NETWORKS, *MEASURES):
+            jobs.append(ScoreJob(source.run.store, keys, pairs, name, source.catalog.atlas))
+            of_part.append(number)
+    found: list[dict[str, Any]] = [{} for _ in parts]
+    seconds: list[dict[str, tuple[float, float]]] = [{} for _ in parts]
+    source.run.report_progress("measures", 0, len(jobs))
+    for n_done, (index, result) in enumerate(source.run.workers.run(score_spaces, jobs), 1):
+        if isinstance(result, JobFailure):
+            raise DataError(result.reason, f"{jobs[index].name}: {result.message}")
+        found[of_part[index]] |= result.values
+        seconds[of_part[index]] |= result.seconds
+        source.run.report_progress("measures", n_done, len(jobs))
+    return [_scored(part, *both) for part, both in zip(parts, zip(found, seconds, strict=True), strict=True)]
 
 
-def _comparisons(part: KnownDataset) -> Iterator[tuple[str, Comparison]]:
-    """Yield the pairs to compare: layers of the same number within each grounding; all layers where layers count."""
+def _places(part: KnownDataset) -> tuple[tuple[int, ...], ...]:
+    """Return the places of each network's spaces among all."""
+    ends = np.cumsum([0, *(len(network.spaces) for network in part.networks)]).tolist()
+    return tuple(tuple(range(start, end)) for start, end in zip(ends[:-1], ends[1:], strict=True))
+
+
+def _pairs(part: KnownDataset) -> list[tuple[int, int]]:
+    """Return the pairs of spaces that groundings ask for: of one depth, of one network, all where layers are matched."""
+    places, wanted = _places(part), set[tuple[int, int]]()
     for grounding in groundings_of([part]):
-        members = part.with_grounding(grounding)
-        if not members:
-            continue
-        if grounding == "layer_matching":
-            names = tuple(map(_model, members))
-            yield "layers", Comparison(sources=names, targets=names)
-            continue
+        members = [places[place] for place in part.with_grounding(grounding)]
         if grounding == "layer_order":
-            for place in members:
-                yield f"layers-{place}", Comparison(sources=(_model(place),), targets=(_model(place),))
-            continue
-        depths = range(len(part.networks[0].spaces)) if part.has_one_depth else (-1,)
-        for depth in depths:
-            own = [range(len(part.networks[place].spaces))[depth] for place in members]
-            spaces = tuple(f"{_model(place)}/l{layer:02}" for place, layer in zip(members, own, strict=True))
-            yield f"{grounding}-{depth}", Comparison(sources=spaces, targets=spaces)
+            wanted.update(pair for own in members for pair in combinations(own, 2))
+        for own, other in combinations(members, 2):
+            if grounding == "layer_matching":
+                wanted.update((one, two) for one in own for two in other)
+            elif grounding != "layer_order":
+                wanted.update(zip(own, other, strict=True) if part.has_one_depth else [(own[-1], other[-1])])
+    return sorted(wanted, key=lambda pair: (pair[1], pair[0]))
 
 
-def score_networks(source: SourceZoo, part: KnownDataset, catalog: Path) -> Scored:
-    """Return the similarities of the networks of a dataset from its atlas, its rows and its bases."""
-    names = [f"{_model(p)}/l{depth:02}" for p, one in enumerate(part.networks) for depth in range(len(one.spaces))]
-    with open_scores(catalog.parent / "atlas") as atlas:
-        distances = set(atlas.attrs["distances"])
-        values = atlas["score"].sel(source=names, target=names).load().values[0]
-        measures = [str(name) for name in atlas["measure"].values]
-    layers = {
-        name: (-of_measure if name in distances else of_measure)
-        for name, of_measure in zip(measures, values.astype(np.float64), strict=True)
-    }
-    layers = {name: (of_measure + of_measure.T) / 2 for name, of_measure in layers.items()}
-    spaces = [[read_space_rows(source.run.store, one.key) for one in network.spaces] for network in part.networks]
-    layers |= _candidates(source, layers, [rows for of_network in spaces for rows in of_network])
-    counts = np.cumsum([0, *(len(network.spaces) for network in part.networks)])
-    rows = tuple(tuple(range(start, end)) for start, end in zip(counts[:-1].tolist(), counts[1:].tolist(), strict=True))
-    networks = dict(_of_networks(layers, rows, is_aligned=part.has_one_depth))
-    fused, seconds = _fused(spaces)
-    return Scored(layers, rows, networks | fused, seconds)
+def score_spaces(job: ScoreJob) -> JobScores:
+    """Return the similarities of the pairs of one job, on the points that all its spaces have."""
+    networks = _on_common_points([[read_space_rows(job.store, key) for key in keys] for keys in job.keys])
+    if job.name == _OF_NETWORKS:
+        return _fused(networks)
+    spaces = [rows for own in networks for rows in own]
+    with np.errstate(all="ignore"):
+        return _by_maps(job, spaces) if job.name == _OF_MAPS else _by_rows(job, spaces)
 
 
-def _of_networks(
-    layers: Mapping[str, Matrix], rows: tuple[tuple[int, ...], ...], *, is_aligned: bool
-) -> Iterator[tuple[Entry, Matrix]]:
-    last = [own[-1] for own in rows]
-    for name, values in layers.items():
-        yield Entry(name, LAST), values[np.ix_(last, last)]
-        if is_aligned:
-            by_depth = [values[np.ix_(own, own)] for own in zip(*rows, strict=True)]
-            yield Entry(name, ALIGNED), np.mean(by_depth, axis=0)
+def _on_common_points(networks: Sequence[Sequence[SpaceRows]]) -> list[list[np.ndarray]]:
+    ids = reduce(np.intersect1d, (rows.ids for own in networks for rows in own))
+    return [[rows.activations[common_points(ids, rows.ids).target] for rows in own] for own in networks]
 
 
-def _candidates(source: SourceZoo, layers: Mapping[str, Matrix], spaces: Sequence[SpaceRows]) -> dict[str, Matrix]:
-    """Return the candidates for a score of our own, of all spaces."""
-    walks = _diffusion_overlaps(source, spaces)
-    parts = {"diffusion overlap": walks[8]}
-    for name, measure in _PARTS.items():
-        if measure == "procrustes_centered_unit_norm":
-            parts[name] = 1 - np.square(layers[measure]) / 2
-        elif measure:
-            parts[name] = layers[measure]
-    found = {
-        f"{OURS}{' + '.join(chosen)}": np.mean([parts[name] for name in chosen], axis=0)
-        for size in range(1, len(parts) + 1)
-        for chosen in combinations(parts, size)
-    }
-    for steps, values in walks.items():
-        if steps != 8:
-            found[f"{OURS}diffusion overlap, {steps} step{'s' * (steps > 1)}"] = values
-    found[f"{OURS}diffusion overlap, all scales"] = np.mean(list(walks.values()), axis=0)
-    return found
-
-
-def parts_of(score: str) -> list[str]:
-    """Return the measures that a candidate is computed from: ``overlap`` for what needs bases."""
-    names = score.removeprefix(OURS).split(", ")[0].split(" + ")
-    return [_PARTS[name] or "overlap" for name in names]
-
-
-def _diffusion_overlaps(source: SourceZoo, spaces: Sequence[SpaceRows]) -> dict[int, Matrix]:
-    """Return diffusion overlap of all spaces after each number of steps; NaN where a space has no basis."""
-    graph, atlas = source.catalog.atlas.graph, source.catalog.atlas
-    bases = []
-    for rows in spaces:
-        numbers = atlas.numbers(len(rows.ids))
+def _by_rows(job: ScoreJob, spaces: Sequence[np.ndarray]) -> JobScores:
+    """Return the similarities by one measure of activations."""
+    measure = MEASURES[job.name]
+    values, sign = np.full(len(job.pairs), np.nan), -1 if measure.kind == "distance" else 1
+    prepared = PreparedSpaces(measure, Activations({str(place): rows for place, rows in enumerate(spaces)}, {}))
+    spent = np.zeros(2)
+    for index, (first, second) in enumerate(job.pairs):
         try:
-            space = spectral_space(
-                rows.activations, **numbers._asdict(), metric=graph.metric, kernel=graph.kernel, center=graph.center
-            )
-        except ValueError:  # the atlas says what is wrong with it
-            bases.append(None)
-        else:
-            bases.append(space.basis)
-    found = {steps: np.full((len(spaces),) * 2, np.nan) for steps in STEPS}
-    for first, source_basis in enumerate(bases):
-        for second in range(first, len(bases)):
-            target_basis = bases[second]
-            if source_basis is None or target_basis is None:
-                continue
-            if not np.array_equal(spaces[first].ids, spaces[second].ids):
-                continue
-            functional_map = full_map(source_basis.eigenvectors, target_basis.eigenvectors)
-            for steps, values in found.items():
-                value = diffusion_overlap(functional_map, source_basis.eigenvalues, target_basis.eigenvalues, steps)
-                values[first, second] = values[second, first] = float(value)
-    return found
+            check_rows(job.name, spaces[first], spaces[second])
+            start = time.process_time()
+            for place in (first, second):
+                prepared.prepared(str(place))
+            ready = time.process_time()
+            values[index] = sign * np.mean(prepared.both_ways(str(first), str(second)))
+        except Exception:  # numerics of one pair, or another package's code: it has no value
+            continue
+        spent += ready - start, time.process_time() - ready
+    n_spaces = len({place for pair in job.pairs for place in pair})
+    return JobScores({job.name: values}, {job.name: (spent[0] / n_spaces, spent[1] / len(job.pairs))})
 
 
-def _fused(spaces: Sequence[Sequence[SpaceRows]]) -> tuple[dict[Entry, Matrix], dict[str, tuple[float, float]]]:
-    """Return similarities of networks by fused operators, and the processor time of an operator and of a pair."""
-    found: dict[Entry, Matrix] = {}
-    seconds: dict[str, tuple[float, float]] = {}
-    is_alike = all(np.array_equal(rows.ids, spaces[0][0].ids) for own in spaces for rows in own)
-    for name, power in _FUSED:
-        matrix_of = centered_products if name == "multiscale_cka" else centered_distances
-        score = f"{name}_t_{power}"
-        if not is_alike:
-            found[Entry(score, FUSED)] = np.full((len(spaces),) * 2, np.nan)
+def _by_maps(job: ScoreJob, spaces: Sequence[np.ndarray]) -> JobScores:
+    """Return the similarities by all measures of maps, and by walks of some steps."""
+    start = time.process_time()
+    bases = [_basis(rows, job.atlas) for rows in spaces]
+    of_space = (time.process_time() - start) / len(bases)
+    scores = {name: score.of_both_ways for name, score in MAP_SCORES.items()}
+    values = {name: np.full(len(job.pairs), np.nan) for name in [*scores, *map(_walk, STEPS)]}
+    spent = dict.fromkeys(values, 0.0)
+    for index, (first, second) in enumerate(job.pairs):
+        source, target = bases[first], bases[second]
+        if source is None or target is None:
             continue
         start = time.process_time()
-        operators = [
-            fused_operator([rows.activations for rows in own], matrix_of, power=power).astype(np.float32).ravel()
-            for own in spaces
-        ]
+        functional_map = full_map(source.eigenvectors, target.eigenvectors)
+        of_map = time.process_time() - start
+        of_walks = {_walk(steps): _walked(functional_map, source, target, steps) for steps in STEPS}
+        for name, function in {
+            **{name: _mean_of(score, functional_map) for name, score in scores.items()},
+            **of_walks,
+        }.items():
+            start = time.process_time()
+            values[name][index] = function()
+            spent[name] += of_map + time.process_time() - start
+    return JobScores(values, {name: (of_space, total / len(job.pairs)) for name, total in spent.items()})
+
+
+def _mean_of(score: Callable[[Any], tuple[Any, Any]], functional_map: np.ndarray) -> Callable[[], float]:
+    return lambda: float(np.mean(score(functional_map)))
+
+
+def _walked(functional_map: np.ndarray, source: Basis, target: Basis, steps: int) -> Callable[[], float]:
+    return lambda: float(diffusion_overlap(functional_map, source.eigenvalues, target.eigenvalues, steps))
+
+
+def _walk(steps: int) -> str:
+    return f"{OURS}diffusion overlap, {steps} step{'s' * (steps > 1)}"
+
+
+def _basis(rows: np.ndarray, atlas: AtlasConfig) -> Basis | None:
+    """Return the basis that an atlas of the catalog has of a space, or None."""
+    numbers, graph = atlas.numbers(len(rows)), atlas.graph
+    try:
+        space = spectral_space(rows, **numbers._asdict(), metric=graph.metric, kernel=graph.kernel, center=graph.center)
+    except DataError:
+        return None
+    return space.basis
+
+
+def _fused(networks: Sequence[Sequence[np.ndarray]]) -> JobScores:
+    """Return the similarities of all networks by fused operators."""
+    values, seconds = {}, {}
+    for score in _FUSED:
+        name, _, power = score.rpartition("_t_")
+        matrix_of = centered_products if name == "multiscale_cka" else centered_distances
+        start = time.process_time()
+        operators = [fused_operator(own, matrix_of, power=int(power)).astype(np.float32).ravel() for own in networks]
         ready = time.process_time()
-        found[Entry(score, FUSED)] = np.array(
-            [[float(np.vdot(one, other)) for other in operators] for one in operators]
-        )
-        n = len(spaces)
-        seconds[score] = ((ready - start) / n, (time.process_time() - ready) / n**2)
-    return found, seconds
+        products = np.array([[float(np.vdot(one, other)) for other in operators] for one in operators])
+        n = len(networks)
+        entry = str(Entry(score, FUSED))
+        values[entry] = products
+        seconds[entry] = ((ready - start) / n, (time.process_time() - ready) / n**2)
+    return JobScores(values, seconds)
+
+
+def _scored(part: KnownDataset, values: Mapping[str, Any], seconds: Mapping[str, tuple[float, float]]) -> Scored:
+    rows, pairs = _places(part), np.array(_pairs(part))
+    layers, networks = dict[str, Matrix](), dict[Entry, Matrix]()
+    for name, of_pairs in values.items():
+        if of_pairs.ndim == 2:
+            networks[Entry(name.removesuffix(f", {FUSED}"), FUSED)] = of_pairs
+            continue
+        layers[name] = np.full((rows[-1][-1] + 1,) * 2, np.nan)
+        layers[name][pairs[:, 0], pairs[:, 1]] = layers[name][pairs[:, 1], pairs[:, 0]] = of_pairs
+        np.fill_diagonal(layers[name], 1.0)
+    layers = _with_candidates(layers)
+    last = [own[-1] for own in rows]
+    for name, matrix in layers.items():
+        networks[Entry(name, LAST)] = matrix[np.ix_(last, last)]
+        if part.has_one_depth:
+            by_depth = [matrix[np.ix_(own, own)] for own in zip(*rows, strict=True)]
+            networks[Entry(name, ALIGNED)] = np.mean(by_depth, axis=0)
+    return Scored(layers, rows, networks, seconds)
+
+
+def _with_candidates(layers: Mapping[str, Matrix]) -> dict[str, Matrix]:
+    """Return the scores with the candidates for one of our own, which are means of others."""
+    walks = {steps: layers[_walk(steps)] for steps in STEPS}
+    parts = {name: layers[measure] for name, measure in _PARTS.items()}
+    parts["diffusion overlap"] = walks[8]
+    parts["rotation"] = 1 - np.square(parts["rotation"]) / 2
+    np.fill_diagonal(parts["rotation"], 1.0)
+    found = {name: values for name, values in layers.items() if name != _walk(8)}
+    for size in range(1, len(parts) + 1):
+        for chosen in combinations(parts, size):
+            found[f"{OURS}{' + '.join(chosen)}"] = np.mean([parts[name] for name in chosen], axis=0)
+    return found | {f"{OURS}diffusion overlap, all scales": np.mean(list(walks.values()), axis=0)}
+
+
+def parts_of(score: str) -> Iterator[str]:
+    """Yield the scores that a candidate takes the time of."""
+    for name in score.removeprefix(OURS).split(", ")[0].split(" + "):
+        yield _PARTS[name]

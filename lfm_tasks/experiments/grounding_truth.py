@@ -55,10 +55,11 @@ class KnownNetwork:
 
 @dataclass(frozen=True)
 class KnownDataset:
-    """The networks that are compared with each other, sorted by name."""
+    """The networks that are compared with each other, sorted by name; ``number``: of which half they are."""
 
     name: str
     networks: tuple[KnownNetwork, ...]
+    number: int | None = None
 
     def __len__(self) -> int:
         """Return the number of networks."""
@@ -114,7 +115,7 @@ class KnownDataset:
         both = [
             [n for n, unit in zip(self.networks, numbers, strict=True) if is_second[unit] == side] for side in (0, 1)
         ]
-        return replace(self, networks=tuple(both[0])), replace(self, networks=tuple(both[1]))
+        return replace(self, networks=tuple(both[0]), number=0), replace(self, networks=tuple(both[1]), number=1)
 
     def _seeds(self) -> list[int]:
         """Return the places of networks that differ by their seed: those with accuracy or outputs, if any has them."""
@@ -225,7 +226,9 @@ def _read_outputs(model: str, path: object, root: Path | None) -> Outputs:
     if not isinstance(values, np.ndarray) or values.ndim != 2 or values.shape[1] < 2 or values.dtype.kind != "f":
         shape = getattr(values, "shape", "several arrays")
         found = f"model {model}: got {shape} in outputs: {str(path)[:200]}"
-        raise DataError("wrong_shape", f"{found}, expected floating-point numbers (points, classes), two classes or more")
+        raise DataError(
+            "wrong_shape", f"{found}, expected floating-point numbers (points, classes), two classes or more"
+        )
     wide = values.astype(np.float64)
     if not np.isfinite(wide).all() or wide.min() < 0 or np.abs(wide.sum(axis=1) - 1).max() > 1e-2:
         found = f"model {model}: got rows that are no probabilities in outputs: {str(path)[:200]}"
@@ -238,9 +241,7 @@ def _check_outputs(dataset: str, networks: list[KnownNetwork]) -> None:
     for first, second in combinations(known, 2):
         shapes = [network.outputs.shape for network in (first, second) if network.outputs is not None]
         if shapes[0] != shapes[1]:
-            found = (
-                f"dataset {dataset}: got outputs of {shapes[0]} for {first.name} and {shapes[1]} for {second.name}"
-            )
+            found = f"dataset {dataset}: got outputs of {shapes[0]} for {first.name} and {shapes[1]} for {second.name}"
             raise DataError("wrong_shape", f"{found}, expected the same points and classes in all. Store them anew")
 
 

@@ -13,19 +13,18 @@ import numpy as np
 from jaxtyping import Float
 
 from lfm_tasks.experiments.charts import dot_rows
-from lfm_tasks.experiments.cost import CostJob, time_measures
 from lfm_tasks.experiments.grounding_scores import (
     FUSED,
     Entry,
     Scored,
     parts_of,
     score_networks,
-    write_known_zoo,
 )
 from lfm_tasks.experiments.grounding_truth import (
     KnownDataset,
     disagreement,
     divergence,
+    groundings_of,
     known_datasets,
     usable_groundings,
 )
@@ -43,7 +42,6 @@ from lfm_tasks.statistics.groundings import (
     order_of_layers,
 )
 from lfm_tasks.statistics.model_pairs import same_layer_share
-from lfm_tasks.workers.pool import JobFailure
 
 NAME, TITLE = "groundings", "Which score to trust"
 QUESTION = "Which measure agrees best with what is known of networks: groups, outputs, accuracy, layers, lineage?"
@@ -56,26 +54,19 @@ Figures = Mapping[str, Draws]
 
 
 def prepare(source: SourceZoo, folder: Path) -> tuple[Path, ...]:
-    """Write both halves of each dataset as zoos of their own."""
-    catalogs = []
-    for dataset in known_datasets(source):
-        for number, half in enumerate(dataset.halves()):
-            if len(half):
-                catalogs.append(write_known_zoo(source, half, folder / f"{dataset.name}-{number}"))
-    return tuple(catalogs)
+    """Check that something is known of the networks; the experiment compares recorded spaces and derives none."""
+    known_datasets(source)
+    return ()
 
 
 def analyze(source: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
     """Return how well each entry agrees with each grounding on the half that tells, and what it costs."""
     datasets = known_datasets(source)
     usable = usable_groundings(datasets)
-    folders = {catalog.parent.name: catalog for catalog in catalogs}
+    parts = [half for dataset in datasets for half in dataset.halves() if groundings_of([half])]
+    scored = score_networks(source, parts)
     halves = [
-        {
-            dataset.name: _Half(half, score_networks(source, half, folders[f"{dataset.name}-{number}"]), n_draws)
-            for dataset in datasets
-            if len(half := dataset.halves()[number])
-        }
+        {part.name: _Half(part, own, n_draws) for part, own in zip(parts, scored, strict=True) if part.number == number}
         for number, n_draws in ((0, 0), (1, N_DRAWS))
     ]
     choosing = _Contest.of(halves[0], usable)
@@ -84,8 +75,8 @@ def analyze(source: SourceZoo, catalogs: tuple[Path, ...]) -> ExperimentResult:
     chosen_ranks = {entry: float(choosing.mean_ranks([*others, entry])[-1, 0]) for entry in candidates}
     ours = min(candidates, key=lambda entry: (chosen_ranks[entry], str(entry)))
     contest = _Contest.of(halves[1], usable)
-    entries = [entry for entry in [*others, ours] if entry in contest.entries]
-    table = _Table(contest, entries, contest.mean_ranks(entries), ours, _costs(source, datasets, halves[1]))
+    entries = [*others, ours]
+    table = _Table(contest, entries, contest.mean_ranks(entries), ours, _costs(scored))
     return _result(source, datasets, usable, table, chosen_ranks)
 
 
@@ -136,7 +127,7 @@ class _Half:
         return {"AUPRC": found.auprc, "conformity": found.conformity}
 
     def _of_layer_order(self, entry: Entry, members: list[int], counts: Counts) -> Figures:
-        values = self.scored.layers[self.scored.layer_score(entry)]
+        values = self.scored.layers[entry.layer_score]
         rows = [self.scored.rows[place] for place in members]
         found = np.array([order_of_layers(values[np.ix_(own, own)]) for own in rows])
         return {
@@ -144,7 +135,7 @@ class _Half:
         }
 
     def _of_matching(self, entry: Entry, members: list[int], counts: Counts) -> Figures:
-        values = self.scored.layers[self.scored.layer_score(entry)]
+        values = self.scored.layers[entry.layer_score]
         rows = [self.scored.rows[place] for place in members]
         found = {}
         for name, is_scaled in (("share", True), ("raw", False)):
@@ -233,31 +224,19 @@ def estimate(draws: Draws) -> Estimate:
     return Estimate(float(draws[0]), float(low), float(high))
 
 
-def _costs(
-    source: SourceZoo, datasets: Sequence[KnownDataset], halves: Mapping[str, _Half]
-) -> dict[str, tuple[float, float]]:
-    """Return processor seconds of a space and of a pair of spaces, by score; of networks for fused ones."""
-    pairs = tuple(
-        (dataset.networks[0].spaces[-1].key, dataset.networks[1].spaces[-1].key)
-        for dataset in datasets
-        if len(dataset) > 1
-    )
-    numbers = source.numbers(datasets[0].name)
-    job = CostJob(source.run.store, pairs, source.catalog.atlas.graph, numbers)
-    ((_, timed),) = source.run.workers.run(time_measures, [job])
-    rows = [] if isinstance(timed, JobFailure) else timed
-    costs = {row["measure"]: (row["prepare, s"], row["compare, s"]) for row in rows}
-    fused = [half.scored.seconds for half in halves.values()]
-    for score in fused[0] if fused else ():
-        known = np.array([seconds[score] for seconds in fused if score in seconds])
-        costs[f"{score}, {FUSED}"] = (float(known[:, 0].mean()), float(known[:, 1].mean()))
+def _costs(scored: Sequence[Scored]) -> dict[str, tuple[float, float]]:
+    """Return processor seconds of a space and of a pair of spaces, by score; of networks, by fused entry."""
+    costs = {}
+    for name in scored[0].seconds:
+        known = np.array([one.seconds[name] for one in scored])
+        costs[name] = (float(known[:, 0].mean()), float(known[:, 1].mean()))
     return costs
 
 
 def _cost(table: _Table, entry: Entry) -> tuple[float, float]:
     if entry.way == FUSED:
         return table.costs.get(str(entry), (float("nan"), float("nan")))
-    names = parts_of(entry.score) if entry.is_ours else [entry.score]
+    names = list(parts_of(entry.score)) if entry.is_ours else [entry.score]
     known = np.array([table.costs.get(name, (np.nan, np.nan)) for name in names])
     return float(known[:, 0].sum()), float(known[:, 1].sum())
 
@@ -283,8 +262,8 @@ def _result(
         f"{len(chosen_ranks)} candidates.",
         "Intervals: 95 %, by the bootstrap over networks. Entries that are near each other cannot be told apart by "
         "their own intervals: those of differences stand in the table of losses.",
-        "Cost: processor seconds of one thread on the last layers, to prepare a space and to compare two; of fused "
-        "operators, a network and two networks. They differ from run to run.",
+        "Cost: processor seconds of one worker, to prepare a space and to compare two, one pair at a time and without "
+        "chance; of fused operators, a network and two networks. They differ from run to run.",
     ]
     if missing:
         notes.append(f"Without a value for some grounding, and last there: {', '.join(missing)}.")

@@ -1,15 +1,17 @@
 """Limits of shells, control groups and file systems: a run works within them, or says which one stops it."""
 
+import errno
 import os
 import shutil
 import subprocess
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.robustness.environments.commands import Ended, lfm_atlas
+from tests.robustness.environments.commands import Ended, crowd, lfm_atlas
 from tests.robustness.environments.conftest import add_to_catalog, files
 
 RUN = ("run", "--no-prefect")
@@ -133,7 +135,21 @@ def group() -> Iterator[Callable[[int, float], tuple[list[str], list[str]]]]:
 
     yield make
     for folder in made:
-        folder.rmdir()
+        remove_group(folder)
+
+
+def remove_group(folder: Path) -> None:
+    """Remove a control group as soon as the last process in it has ended: it is busy until the kernel has noticed."""
+    deadline = time.monotonic() + 30 * crowd()
+    while True:
+        try:
+            folder.rmdir()
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            return
 
 
 @pytest.mark.environments
