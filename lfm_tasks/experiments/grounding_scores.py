@@ -6,9 +6,10 @@ maps, and candidates for a score of our own.
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import reduce
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ LAST, ALIGNED, FUSED = "last", "aligned", "fused"
 OURS = "ours: "
 # Steps of a walk on the graph of each space, for the candidates.
 STEPS = (1, 2, 8, 32)
-# What our own score may be the mean of, fixed beforehand: a name in the table, and the measure that it is computed from.
+# What our own score may be the mean of, fixed beforehand: a name in the table, and the measure that it comes from.
 _PARTS: Mapping[str, str] = {
     "diffusion overlap": "overlap",
     "mutual neighbors": "mutual_knn_10_cosine",
@@ -148,11 +149,11 @@ def score_networks(source: SourceZoo, parts: Sequence[KnownDataset]) -> list[Sco
 def _places(part: KnownDataset) -> tuple[tuple[int, ...], ...]:
     """Return the places of each network's spaces among all."""
     ends = np.cumsum([0, *(len(network.spaces) for network in part.networks)]).tolist()
-    return tuple(tuple(range(start, end)) for start, end in zip(ends[:-1], ends[1:], strict=True))
+    return tuple(tuple(range(start, end)) for start, end in pairwise(ends))
 
 
 def _pairs(part: KnownDataset) -> list[tuple[int, int]]:
-    """Return the pairs of spaces that groundings ask for: of one depth, of one network, all where layers are matched."""
+    """Return the pairs of spaces that groundings ask for: of one depth, of one network, or all to match layers."""
     places, wanted = _places(part), set[tuple[int, int]]()
     for grounding in groundings_of([part]):
         members = [places[place] for place in part.with_grounding(grounding)]
@@ -188,16 +189,15 @@ def _by_rows(job: ScoreJob, spaces: Sequence[np.ndarray]) -> JobScores:
     prepared = PreparedSpaces(measure, Activations({str(place): rows for place, rows in enumerate(spaces)}, {}))
     spent = np.zeros(2)
     for index, (first, second) in enumerate(job.pairs):
-        try:
+        # Numerics of one pair, or another package's code: it has no value.
+        with suppress(Exception):
             check_rows(job.name, spaces[first], spaces[second])
             start = time.process_time()
             for place in (first, second):
                 prepared.prepared(str(place))
             ready = time.process_time()
             values[index] = sign * np.mean(prepared.both_ways(str(first), str(second)))
-        except Exception:  # numerics of one pair, or another package's code: it has no value
-            continue
-        spent += ready - start, time.process_time() - ready
+            spent += ready - start, time.process_time() - ready
     n_spaces = len({place for pair in job.pairs for place in pair})
     return JobScores({job.name: values}, {job.name: (spent[0] / n_spaces, spent[1] / len(job.pairs))})
 

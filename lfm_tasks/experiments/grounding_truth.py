@@ -163,10 +163,10 @@ def known_datasets(source: SourceZoo) -> list[KnownDataset]:
     if not usable_groundings(datasets):
         raise DataError(
             "missing_source",
-            f"got {len(meta)} models and too little known of them that a score could agree with, expected two groups of "
-            "four models, or six models with an accuracy, since one half of the models chooses a score and the other "
-            "tells how good it is. Add meta: {groups: {label_noise: 0.5}}, {accuracy: 0.9}, {outputs: outputs.npy} or "
-            "{base_model. Name}",
+            f"got {len(meta)} models and too little known of them that a score could agree with, expected two groups "
+            "of four models, or six models with an accuracy: one half of the models chooses a score, the other tells "
+            "how good it is. Add meta: {groups: {label_noise: 0.5}}, {accuracy: 0.9}, {outputs: outputs.npy} or "
+            "{base_model: name}",
         )
     return datasets
 

@@ -114,9 +114,13 @@ def _packed_diagnostics(
 
 
 def _opening_pair(rows: Rows, view: ZooView) -> list[str]:
-    """Return the two models that the page shows first: related ones, else the most alike; none if there are none."""
+    """Return the two models that the page shows first: a pair that needs action, else related ones that differ.
+
+    Else related ones that are the same, else the most alike; none if there are none.
+    """
     there = set(rows.models)
-    for one in (*view.related, *view.relations):
+    related = sorted(view.related, key=lambda one: (one.declared, frozenset((one.source, one.target)) in view.same))
+    for one in (*related, *view.relations):
         if {one.source, one.target} <= there:
             return [one.source, one.target]
     return []

@@ -109,6 +109,8 @@ def test_show_summary__tells_what_failed(folder: Path, capsys: pytest.CaptureFix
         (("summary", "model0"), "got 1 names, show summary needs 0"),
         (("nearest", "model0", "--measure", "ovrlap"), "did you mean 'overlap'"),
         (("nearest", "model1/layer1"), "which failed"),
+        (("nearst", "model0"), "expected one of nearest, pair, relations"),
+        ((), "got no view after"),
     ],
 )
 def test_show__says_what_is_wrong_on_stderr(
@@ -119,6 +121,14 @@ def test_show__says_what_is_wrong_on_stderr(
     printed = capsys.readouterr()
     assert message in printed.err
     assert printed.out == ""
+
+
+@pytest.mark.parametrize("words", [("relations",), ("nearest", "model0")], ids=" ".join)
+def test_show__without_an_atlas_says_how_to_write_it(
+    words: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert called("show", *words) == 2
+    assert f"Write: lfm-atlas show atlas {' '.join(words)}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", [("show", "nowhere", "summary"), ("diff", "nowhere", "nowhere")])
@@ -202,7 +212,10 @@ def test_export__writes_and_keeps_stdout_clean(
     ("options", "message"),
     [
         (("--format", "csv", "--max-q", "0.1"), "--max-q or --min-value with --format csv, expected --format graphml"),
-        (("--format", "graphml", "--points-of", "model0/layer0"), "--points-of with --format graphml, expected projector"),
+        (
+            ("--format", "graphml", "--points-of", "model0/layer0"),
+            "--points-of with --format graphml, expected projector",
+        ),
         (("--format", "projector", "--points-of", "model0/layer0"), "got no embedding of 'model0/layer0'"),
         (("--format", "graphml", "--measure", "lmf"), "did you mean 'lfm'"),
     ],

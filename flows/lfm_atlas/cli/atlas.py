@@ -39,12 +39,13 @@ def add_commands(app: App) -> None:
 def show(
     atlas_path: AtlasPath,
     view: Annotated[
-        Literal["nearest", "pair", "relations", "summary", "datasets"],
+        Literal["nearest", "pair", "relations", "summary", "datasets"] | str,
         Parameter(
             help="nearest NAME, pair SOURCE TARGET, relations: families and who is related, summary, or datasets: "
-            "models on each dataset side by side"
+            "models on each dataset side by side",
+            show_default=False,
         ),
-    ],
+    ] = "",
     *names: Annotated[str, Parameter(help="Models, or spaces as model/layer.")],
     measure: Measure = None,
     dataset: Dataset = None,
@@ -52,10 +53,16 @@ def show(
     format: Format = "table",
 ) -> int:
     """Show the nearest models or spaces, all numbers of a pair, the content of the atlas, or datasets side by side."""
+    if view not in _NAMES_NEEDED:
+        known = ", ".join(_NAMES_NEEDED)
+        if str(atlas_path) in _NAMES_NEEDED and not atlas_path.exists():
+            words = " ".join(filter(None, (str(atlas_path), view, *names)))
+            print_err(f"got {atlas_path} where the folder of an atlas is expected. Write: lfm-atlas show atlas {words}")
+        else:
+            print_err(f"got {view or 'no view'} after {atlas_path}, expected one of {known}")
+        return USAGE
     if len(names) != _NAMES_NEEDED[view]:
-        print_err(
-            f"got {len(names)} names, show {view} needs {_NAMES_NEEDED[view]}: models, or spaces as model/layer"
-        )
+        print_err(f"got {len(names)} names, show {view} needs {_NAMES_NEEDED[view]}: models, or spaces as model/layer")
         return USAGE
     from lfm_tasks.published import answers
 

@@ -22,7 +22,7 @@ const picture = (columns, rows, colorAt) => {
 };
 
 // Rows and columns are names; bars are colors beside them, in the order of facets; groups are ranges of places.
-const SMALLEST = 2, LARGEST = 46, READABLE = 9;
+const SMALLEST = 2, LARGEST = 46, READABLE = 9, HIGHEST = 640;
 const heatMap = (host, drawn) => {
   host.redraw = () => heatMap(host, drawn);
   keepFrame(host);
@@ -39,14 +39,15 @@ const heatMap = (host, drawn) => {
   const layout = (isNamed) => {
     const left = isNamed ? Math.ceil(wide(rowNames, 13)) + 12 : 4;
     const free = room - left - bar - (treeRoom || (isNamed ? Math.min(60, wide(columnNames, 12) * 0.71) : 0));
-    return { left, size: Math.max(SMALLEST, Math.min(LARGEST, Math.floor((free / Math.max(1, nColumns)) * 10) / 10)) };
+    const most = drawn.isOrdered ? Math.min(LARGEST, HIGHEST / nRows) : LARGEST;  // one sees the whole of it
+    return { left, size: Math.max(SMALLEST, Math.min(most, Math.floor((free / Math.max(1, nColumns)) * 10) / 10)) };
   };
   const zoom = zoomOf(host), fits = layout(true);
   // Layers in order may have every second or fifth name: a depth axis. Of models a name stands for itself alone.
   const every = drawn.isOrdered ? Math.ceil(READABLE / (fits.size * zoom)) : 1, isNamed = fits.size * zoom * every >= READABLE;
   const { left, size: unzoomed } = isNamed ? fits : layout(false), size = unzoomed * zoom;
   const font = Math.max(READABLE, Math.min(13, size * every)), turned = size < 22 || every > 1 ? 90 : 45;
-  const top = (isNamed ? Math.ceil(wide(columnNames, font) * Math.sin((turned * Math.PI) / 180)) + 18 : 6) + bar + (treeRoom ? 14 : 0);
+  const top = (isNamed ? Math.ceil(wide(columnNames, font) * Math.sin((turned * Math.PI) / 180) + font * 0.8) + 12 : 6) + bar + (treeRoom ? 14 : 0);
   const [width, height] = [size * nColumns, size * nRows], x = (c) => left + bar + size * c, y = (r) => top + size * r;
   const share = (r, c) => (value(r, c) - low) / (high - low);
   const total = left + bar + width + (treeRoom || (isNamed && turned === 45 ? Math.min(60, wide(columnNames, font) * 0.71) : 0)) + 4;

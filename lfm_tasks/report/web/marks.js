@@ -104,11 +104,11 @@ const ranges = (host, drawn) => {
   });
 };
 
-// Two bars a row, the first filled, the second in outline.
+// Two bars a row, the first filled, the second in outline; values far below ``least`` look as small as they are.
 const bars = (host, drawn) => {
   const { rows, said } = drawn;
   host.redraw = () => bars(host, drawn);
-  const most = Math.max(1e-9, ...rows.flatMap(({ values }) => values).filter(Number.isFinite));
+  const most = Math.max(drawn.least, ...rows.flatMap(({ values }) => values).filter(Number.isFinite));
   const left = Math.max(...rows.map(({ name }) => shortened(name, 20).length)) * 7.4 + 16, step = 34;
   const width = Math.max(60, Math.min(360, roomOf(host) - left - 62));
   const made = svg("svg", { viewBox: `0 0 ${left + width + 60} ${step * rows.length + 8}`, width: left + width + 60, "font-size": 13, "aria-hidden": "true" });

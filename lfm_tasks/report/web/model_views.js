@@ -20,7 +20,8 @@ const drawModels = ({ models: value, low, high, leastQ }) => {
   byId("models-filtered").hidden = isWhole;
   byId("models-filtered").textContent = `${kept.length} of ${order.length} models match the search; the tree needs all of them.`;
   byId("models-legend").replaceChildren(...(choice.facet ? [legend(kinds.map((kind) => ({ ...kind, shape: 1 })))] : []));
-  if (leaveOut("models", !kept.length, NO_MODEL)) return;
+  byId("models").closest("section").hidden = order.length < 2;
+  if (order.length < 2 || leaveOut("models", !kept.length, NO_MODEL)) return;
   if (choice.collapse) { drawKinds(kept, kinds, value); return; }
   const at = (r, c) => value(kept[r], kept[c]), name = (r) => all[kept[r]].name, ordered = kept.map((m) => all[m].name);
   const about = (r) => (choice.facet ? ` (${kindOf(all[kept[r]]) || "–"})` : "");
@@ -88,9 +89,10 @@ const drawZooMap = ({ models: value }) => {
   byId("zoo-none").hidden = Boolean(at);
   byId("part-zoo").hidden = !at;
   byId("stress").textContent = `${text(stress, 3)}, in his words ${fit}`;
-  byId("map-nearest").textContent = models.length > 2 ? `For ${nNearest} of ${models.length} models the nearest one here is also the most alike.` : "";
+  byId("map-nearest").textContent = `For ${nNearest} of ${models.length} models the nearest one here is also the most alike.`;
   const isFound = (m) => isModelFound(all[m]);
-  if (leaveOut("zoo", Boolean(at) && !models.some(isFound), NO_MODEL) || !at) return;
+  byId("zoo").closest("section").hidden = models.length < 3;
+  if (models.length < 3 || leaveOut("zoo", Boolean(at) && !models.some(isFound), NO_MODEL) || !at) return;
   const kinds = kindsOf(models.map((m) => all[m]));
   const groups = [...kinds, ...kinds.map((kind) => ({ ...kind, class: "faded" }))];
   const points = models.map((m, i) => ({
@@ -149,7 +151,7 @@ const drawMatched = ({ known, diagnostics }) => {
   const matched = matchedLayers(), target = numberOf(choice.target), [sources, targets] = [rowsOf(choice.source), rowsOf(choice.target)];
   const found = matched.filter(({ r, layer }) => isSpaceFound(sources[r]) || isSpaceFound(targets[layer]));
   const [rows, columns] = [layersOf(choice.source), layersOf(choice.target)], [short, shortColumns] = [trimmed(rows).short, trimmed(columns).short];
-  byId("chance").hidden = !matched.length || !known.score;
+  byId("chance").hidden = !matched.length || !known.score || choice.source === choice.target;
   if (byId("chance").hidden || leaveOut("chance", !found.length, noneOf(choice.source, choice.target))) return;
   const number = (name, { r, layer }) => (known[name] ? known[name](sources[r], targets[layer]) : NaN);
   const drawn = found.map((cell) => ({

@@ -6,9 +6,10 @@ const previewOf = (shown, place) => {
   return html("img", { src: `data:image/png;base64,${shown.previews[place]}`, alt: said, title: said });
 };
 // The points that differ most between two spaces, each beside its neighbors in either: turned around with the pair.
-const drawPreviews = () => {
+const drawPreviews = ({ worst }) => {
   const shown = dataset().previews, found = shown && pairIn({ pairs: shown.pairs, turns: true }, rowOf("source"), rowOf("target"));
-  if (!toggled("previews", Boolean(found)) || !found) return;
+  const kept = found && pairIn(dataset().maps, rowOf("source"), rowOf("target"));
+  if (!toggled("previews", Boolean(found) && (!kept || differ(kept, worst))) || !found) return;
   const { pair, isTurned } = found, nWorst = shown.worst[pair].length / 2, spaces = isTurned ? [1, 0] : [0, 1];
   const lines = shown.worst[pair].flatMap((place, rank) => {
     const one = previewOf(shown, place);

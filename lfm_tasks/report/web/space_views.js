@@ -53,21 +53,24 @@ const drawFunctionalMap = ({ maps, ofMaps, cells, known }) => {
   showWhenOpen("table-entries", () => table(["Target eigenvector", ...numbers(m)], numbers(n).map((name, r) => [name, ...numbers(m).map((_, c) => text(at(r, Number(c)), 2))])));
 };
 
+// Whether any point has a distortion that three decimals show.
+const differ = ({ pair, side }, worst) => !["source", "target"].every((end) => worst[side(end)](pair, 0) < 0.0005);
 const drawDistortion = ({ ofClass, means, worst }) => {
   const kept = dataset().maps;
   if (!toggled("distortion", Boolean(kept)) || leaveOut("distortion", !isPairFound(), noneOf(...shownSpaces()))) return;
   const [source, target] = [rowOf("source"), rowOf("target")], found = pairIn(kept, source, target);
   byId("shown-distortion").textContent = `${spaceName(source)} → ${spaceName(target)}`;
   byId("distortion-missing").hidden = Boolean(found);
-  byId("distortion-shown").hidden = !found;
-  if (!found) return;
+  byId("distortion-none").hidden = !found || differ(found, worst);
+  byId("distortion-shown").hidden = !found || !differ(found, worst);
+  if (byId("distortion-shown").hidden) return;
   const { pair, side: storedAs } = found;
   const { labels, n_points: counts, points, point_labels: pointLabels } = kept.distortion;
   const sides = ["target", "source"], overall = { name: "all points", values: sides.map((side) => means[storedAs(side)](pair, 0)) };
   const classes = labels.map((name, l) => ({ name, values: sides.map((side) => ofClass[storedAs(side)](pair, l)), count: counts[l] }));
   classes.sort((a, b) => (b.values[0] || 0) - (a.values[0] || 0));
   const rows = [overall, ...classes];
-  bars(byId("chart-distortion"), { rows, said: (r) => `${rows[r].name}: target ${text(rows[r].values[0], 3)}, source ${text(rows[r].values[1], 3)}` });
+  bars(byId("chart-distortion"), { rows, least: 0.1, said: (r) => `${rows[r].name}: target ${text(rows[r].values[0], 3)}, source ${text(rows[r].values[1], 3)}` });
   show("table-distortion", table(["Class", "Points", "Target", "Source"], rows.map(({ name, values, count }) => [name, String(count ?? "–"), ...values.map((value) => text(value, 3))])));
   const first = (side, i) => {
     const point = kept.distortion[storedAs(side)].worst[pair][i];

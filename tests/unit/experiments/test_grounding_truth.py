@@ -65,14 +65,14 @@ def test_seeds__with_an_accuracy_are_asked_for_accuracy_and_layers() -> None:
         (
             {"groups": {"noise": [1, 2]}},
             "wrong_dtype",
-            "got .* needs a value for each name: groups: {label_noise: 0.5}",
+            "got .* expected a value for each name: groups: {label_noise: 0.5}",
         ),
         ({"groups": {"lineage": 1}}, "bad_name", "got the group lineage in its meta, the name of another grounding"),
         ({"accuracy": 91}, "wrong_dtype", "got accuracy: 91 in its meta, expected a number from 0 to 1"),
         ({"accuracy": True}, "wrong_dtype", "got accuracy: True in its meta, expected a number from 0 to 1"),
         ({"outputs": "none.npy"}, "missing_source", "got no readable array at outputs: none.npy"),
         ({"outputs": "flat.npy"}, "wrong_shape", r"got \(10,\) in outputs: flat.npy, expected floating-point numbers"),
-        ({"outputs": "logits.npy"}, "not_finite", "got rows that are no probabilities .* store the softmax"),
+        ({"outputs": "logits.npy"}, "not_finite", "got rows that are no probabilities .* Store the softmax"),
     ],
 )
 def test_declarations__that_cannot_be_true_are_refused(
@@ -94,7 +94,9 @@ def test_outputs__of_other_points_are_refused(tmp_path: Path) -> None:
 
 def test_catalogs__that_know_too_little_are_refused() -> None:
     for meta in ({"a": {}, "b": {}}, noisy(2), {"a": {"groups": {"noise": 0}}}):
-        with pytest.raises(DataError, match="too little known of them that a score could agree with, expected two groups"):
+        with pytest.raises(
+            DataError, match="too little known of them that a score could agree with, expected two groups"
+        ):
             known_datasets(source(meta))
 
 
