@@ -112,7 +112,7 @@ def _explain(details: ErrorDetails, tree: Entries, file: str) -> Problem:
             place, value = find_place(tree, [*location, "type"])
             message = f"got {describe(value)}, expected {' or '.join(KINDS)}{did_you_mean(str(value), KINDS)}"
         case "missing":
-            message = f"{key} is missing: add it"
+            message = f"{key} is missing. Add it"
         case "literal_error":
             known = re.findall(r"'([^']*)'", str(context["expected"]))
             hint = did_you_mean(str(value), known) if isinstance(value, str) and len(known) > 1 else ""

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import reduce
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -25,8 +24,8 @@ from lfm_tasks.spectral.bases.diffusion_overlap import diffusion_overlap
 from lfm_tasks.spectral.bases.eigenbasis import Basis
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES, full_map
 from lfm_tasks.spectral.bases.space import spectral_space
+from lfm_tasks.stages.inventory.correspondence import common_ids, same_ids
 from lfm_tasks.stages.scores.row_measures import Activations, PreparedSpaces, check_rows
-from lfm_tasks.stages.transfers.job import common_points
 from lfm_tasks.stores.units.store import UnitStore
 from lfm_tasks.workers.pool import JobFailure
 
@@ -169,7 +168,7 @@ def _pairs(part: KnownDataset) -> list[tuple[int, int]]:
 
 def score_spaces(job: ScoreJob) -> JobScores:
     """Return the similarities of the pairs of one job, on the points that all its spaces have."""
-    networks = _on_common_points([[read_space_rows(job.store, key) for key in keys] for keys in job.keys])
+    networks = on_common_points([[read_space_rows(job.store, key) for key in keys] for keys in job.keys])
     if job.name == _OF_NETWORKS:
         return _fused(networks)
     spaces = [rows for own in networks for rows in own]
@@ -177,9 +176,26 @@ def score_spaces(job: ScoreJob) -> JobScores:
         return _by_maps(job, spaces) if job.name == _OF_MAPS else _by_rows(job, spaces)
 
 
-def _on_common_points(networks: Sequence[Sequence[SpaceRows]]) -> list[list[np.ndarray]]:
-    ids = reduce(np.intersect1d, (rows.ids for own in networks for rows in own))
-    return [[rows.activations[common_points(ids, rows.ids).target] for rows in own] for own in networks]
+def on_common_points(networks: Sequence[Sequence[SpaceRows]]) -> list[list[np.ndarray]]:
+    """Return the rows of all layers of all networks on the points that all have, in one order.
+
+    Raises
+    ------
+    DataError
+        ``no_overlap`` if no point is in all of them.
+    """
+    ids = networks[0][0].ids
+    for rows in (rows for own in networks for rows in own):
+        ids = ids if same_ids(ids, rows.ids) else common_ids(ids, rows.ids)[0]
+    if not len(ids):
+        n_spaces = sum(map(len, networks))
+        found = f"got {n_spaces} spaces of {len(networks)} networks that share no id, expected points that all have"
+        raise DataError("no_overlap", f"{found}. Record the same points of all, or give them datasets of their own")
+
+    def kept(rows: SpaceRows) -> np.ndarray:
+        return rows.activations if same_ids(ids, rows.ids) else rows.activations[common_ids(ids, rows.ids)[2]]
+
+    return [[kept(rows) for rows in own] for own in networks]
 
 
 def _by_rows(job: ScoreJob, spaces: Sequence[np.ndarray]) -> JobScores:

@@ -28,7 +28,7 @@ from lfm_tasks.experiments.grounding_truth import (
     known_datasets,
     usable_groundings,
 )
-from lfm_tasks.experiments.results import Claim, Estimate, ExperimentResult, ResultFigure, ResultTable
+from lfm_tasks.experiments.results import Claim, ClaimStatus, Estimate, ExperimentResult, ResultFigure, ResultTable
 from lfm_tasks.experiments.source_zoo import SourceZoo
 from lfm_tasks.statistics.groundings import (
     Counts,
@@ -391,7 +391,7 @@ def _claims(table: _Table) -> list[Claim]:
     ours = estimate(table.ranks[table.entries.index(table.ours)])
     runner_up = next(place for place in table.order if table.entries[place] != table.ours)
     lead = estimate(table.ranks[runner_up] - table.ranks[table.entries.index(table.ours)])
-    status = "not supported" if best != table.ours else "supported" if lead.low > 0 else "partly"
+    status: ClaimStatus = "not supported" if best != table.ours else "supported" if lead.low > 0 else "partly"
     return [
         Claim(
             "no measure is best everywhere (Klabunde et al. 2025)",

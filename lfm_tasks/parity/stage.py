@@ -18,6 +18,8 @@ from lfm_tasks.parity.transformations import (
     layer_that_it_is,
     layer_that_it_resembles,
     name_transformation,
+    quantized_to,
+    rounded_off,
 )
 from lfm_tasks.spectral.bases.full_map import full_map, overlap
 from lfm_tasks.spectral.bases.space import spectral_space
@@ -41,7 +43,7 @@ _JUMP = 20.0
 # Begins the words of what happened to a layer's update and not to its output.
 OF_AN_UPDATE = "what the layer adds to its input"
 # Kinds of faults beside those of `KINDS`, which one layer's numbers tell by themselves.
-FAULTS = ("width", "overflow", "not_finite", "clipped", "rows", "inputs", "swapped")
+FAULTS = ("width", "overflow", "not_finite", "clipped", "rows", "inputs", "swapped", "quantized", "rounding")
 
 Verdict = Literal["equal", "within", "beyond", "failed"]
 
@@ -305,8 +307,13 @@ def _fault(layer: LayerParity, depth: _Depth) -> tuple[str, str]:
     if found is not None and found.kind != "linear":
         return found.kind, found.words
     # A layer that takes in what is wrong already has no fault of its own that could be told.
-    if depth.broken[0] == name and (fault := _fault_of_update(name, depth, differ, references)):
-        return fault
+    if depth.broken[0] == name:
+        if fault := _fault_of_update(name, depth, differ, references):
+            return fault
+        if words := quantized_to(*depth.samples[name]):
+            return "quantized", words
+        if words := rounded_off(a, b):
+            return "rounding", words
     return ("", "") if found is None else (found.kind, found.words)
 
 

@@ -19,6 +19,10 @@ _EXPLAINED = 0.98
 # A layer whose update is so much more like another layer's than like its own (cosines) has the other one's weights.
 _LEAST_COSINE, _LEAST_LEAD = 0.5, 0.3
 _ROUNDS = 60
+# int8 has 256 values, one for a whole layer.
+_MOST_STEPS = 256
+# Rounding moves a row by less than this share of its length, and the worst rows a few times as far as the typical one.
+_SMALL, _MOST_UNEVEN = 0.05, 4.0
 _LARGEST_HALF = 65504.0
 # A factor this near to 1 is rounding, and not named beside what else happened.
 _SAME_FACTOR = 1e-3
@@ -221,6 +225,40 @@ def clipped_at(
         return None
     also = ", the largest number of float16" if end == _LARGEST_HALF else ""
     return f"numbers end at {end:,.6g}{also}; the reference reaches {largest:,.6g}"
+
+
+def quantized_to(
+    reference: Float[np.ndarray, "points features"], candidate: Float[np.ndarray, "points features"]
+) -> str | None:
+    """Return in words how few values the candidate's numbers take, as int8 has them; None if the reference does too."""
+    values = np.unique(candidate)
+    if len(values) > _MOST_STEPS or len(np.unique(reference)) < 2 * len(values):
+        return None
+    return f"its numbers take {len(values)} values, {np.diff(values).min():.3g} apart at least: integers with a scale"
+
+
+def rounded_off(
+    reference: Float[np.ndarray, "points features"], candidate: Float[np.ndarray, "points features"]
+) -> str | None:
+    """Return in words how large a difference is that is small in all rows and has no directions; None if it is not.
+
+    Directions: a change of few of them, such as an adapter makes, has a lower effective rank than the rows themselves.
+    """
+    apart = candidate - reference
+    shares = np.linalg.norm(apart, axis=1) / np.maximum(np.linalg.norm(reference, axis=1), 1e-300)
+    typical = float(np.median(shares))
+    is_even = np.quantile(shares, 0.95) < _MOST_UNEVEN * typical
+    if typical > _SMALL or not is_even or _effective_rank(apart) < _effective_rank(reference) / 2:
+        return None
+    bits = max(1, round(-np.log2(typical)))
+    words = f"all rows are off by about {typical:.2g} of their length, in no direction"
+    return f"{words}: as from weights or sums in fewer bits, {bits} or so"
+
+
+def _effective_rank(rows: Float[np.ndarray, "points features"]) -> float:
+    """Return (Σσ²)²/Σσ⁴ of the centered rows: how many directions share their variance."""
+    squares = np.square(np.linalg.svd(rows - rows.mean(axis=0), compute_uv=False))
+    return float(squares.sum() ** 2 / max(float(np.square(squares).sum()), 1e-300))
 
 
 def exchanged_rows(

@@ -231,11 +231,14 @@ def test_tooltip__names_both_and_stays_on_the_screen(large_page: str, watch: Wat
     assert any(line.startswith("smallest q of their layers ") for line in lines)
 
 
-def test_layer_names__lose_what_they_share_and_never_overlap(made_atlas: Callable[..., Any], watch: Watch) -> None:
-    atlas, summary = made_atlas(2, 40)
+def test_layer_names__lose_what_they_share_and_never_overlap(
+    made_atlas: Callable[..., Any], with_sections: Callable[..., Any], watch: Watch
+) -> None:
+    atlas, summary = made_atlas(2, 40, prefix="acme--decoder-7b-instruct-preview-2026-10-")
+    atlas, groups = with_sections(atlas, n_pairs=40)
     layers = np.array([f"model.layers.{n % 40}.post_attention_layernorm" for n in range(80)], dtype=object)
     named = atlas.assign_coords(source_layer=("source", layers), target_layer=("target", layers))
-    html = render_report(named, summary)
+    html = render_report(named, summary, groups)
     for viewport in (WIDE, NARROW):
         page = watch(html, viewport=viewport).open()
 
@@ -246,6 +249,7 @@ def test_layer_names__lose_what_they_share_and_never_overlap(made_atlas: Callabl
         )
 
         assert page.inner_text("#layers-left-out") == "Layers: model.layers.*.post_attention_layernorm"
+        assert page.evaluate("document.documentElement.scrollWidth") == viewport["width"]
         assert len(boxes) >= 16
         crossing = [
             (a, b) for place, a in enumerate(boxes) for b in boxes[place + 1 :]

@@ -19,7 +19,8 @@ def networks() -> tuple[dict[str, Any], dict[str, Any], dict[str, np.ndarray]]:
     """Return layers and ids, what is known, and outputs, of networks that see one of two structures, with noise."""
     generator = np.random.default_rng(0)
     ids = np.array([f"p{index:03}" for index in range(N_POINTS)])
-    models, meta, outputs = {}, {}, {}
+    models, outputs = {}, {}
+    meta: dict[str, dict[str, Any]] = {}
     for kind in ("first", "second"):
         latent = generator.standard_normal((N_POINTS, 3))
         for number in range(N_IN_GROUP + 2 * (kind == "first")):

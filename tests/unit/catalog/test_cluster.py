@@ -62,7 +62,7 @@ def test_each_kind__is_read_printed_and_in_the_schema(tmp_path: Path, cluster: A
     ("cluster", "message"),
     [
         ({"type": "slrm"}, "got the text 'slrm', expected local or address or slurm or kubernetes or gateway; did you"),
-        ({"type": "slurm", "n_workers": 1}, "interface is missing: add it"),
+        ({"type": "slurm", "n_workers": 1}, "interface is missing. Add it"),
         (SLURM | {"memory_limit": "2GiB"}, "unknown key; did you mean 'memory'"),
         ({"n_worker": 1}, "unknown key; did you mean 'n_workers'"),
         ({"scheduler": "tcp://a:1"}, "unknown key; there is memory_limit, n_workers, type"),
@@ -80,7 +80,7 @@ def test_each_kind__is_read_printed_and_in_the_schema(tmp_path: Path, cluster: A
         (SLURM | {"directives": ["--x=1\nrm -rf /"]}, "should match pattern"),
         (SLURM | {"partition": "a b"}, "should match pattern"),
         (GATEWAY | {"adapt": {"minimum": 3, "maximum": 2}}, "got minimum 3 and maximum 2, expected them in order"),
-        (GATEWAY | {"address": "gateway"}, "needs an address such as https://gateway.example.org"),
+        (GATEWAY | {"address": "gateway"}, "expected an address such as https://gateway.example.org"),
         (KUBERNETES | {"volume_claim": "zoo"}, "got one of volume_claim and volume_path, expected both or neither"),
     ],
 )
@@ -105,7 +105,7 @@ def test_scheduler_of_the_command_line__takes_the_place_of_the_section_and_keeps
 
     assert moved.model_dump() == catalog.cluster.model_dump() | {"scheduler": "tls://10.0.0.2:8786"}
     assert local.model_dump()["scheduler"] == str(Path("shared/scheduler.json").absolute())
-    with pytest.raises(ValueError, match="needs tcp://host:port"):
+    with pytest.raises(ValueError, match="expected tcp://host:port"):
         on_scheduler(catalog, "ftp://a:1")
 
 

@@ -61,7 +61,7 @@ MISTAKES = {
         '{texts: {path: "t/*.csv", id: id, split: a}}',
         "got a glob with storage or split, expected files",
     ),
-    "remote shards": ('{images: {path: "s3://b/*.png", storage: lab}}', "got a glob with storage or split, needs"),
+    "remote shards": ('{images: {path: "s3://b/*.png", storage: lab}}', "got a glob with storage or split, expected"),
     "id of files": (
         '{images: {path: "i/*.png", id: name}}',
         "images: got id beside a glob, whose files are named by",
@@ -94,7 +94,7 @@ NETWORKS = {
     "numbers": (
         "{builtin: digits}",
         "transformers: {path: m, dataset: probe}",
-        "the dataset 'probe' holds numbers, needs",
+        "the dataset 'probe' holds numbers, expected",
     ),
     "nothing": (
         "{ids: positional}",
@@ -135,7 +135,7 @@ def test_network__needs_inputs_that_it_can_prepare(case: str, tmp_path: Path) ->
         ("path: m, base: hf://a/b", "got a remote base, expected a folder of this machine"),
         ("path: m, points: tokens, pool: mean", "got pool: mean beside points: tokens, expected none"),
         ("path: m, device: gpu", "got the device 'gpu', expected auto, cpu, cuda, cuda:0 or mps"),
-        ("path: m, dtype: int8", "got the text 'int8', needs 'auto', 'float32', 'bfloat16' or 'float16'"),
+        ("path: m, dtype: int8", "got the text 'int8', expected 'auto', 'float32', 'bfloat16' or 'float16'"),
         ("path: m, batch_size: 0", "got the number 0, expected >= 1"),
         ("path: m, max_token: 4", "unknown key; did you mean 'max_tokens'?"),
     ],

@@ -106,7 +106,7 @@ def test_bad_name__is_refused_and_the_others_go_on(tmp_path: Path) -> None:
 
     assert list(catalog.models) == ["a", "z"]
     assert [refused.name for refused in catalog.refused_models] == ["'b b'", "'nul'"]
-    assert "needs 1 to 128 of A-Z a-z 0-9" in catalog.refused_models[0].message
+    assert "expected 1 to 128 of A-Z a-z 0-9" in catalog.refused_models[0].message
     assert catalog.refused_models[0].message.endswith("rename the file")
     assert catalog.warnings() == []
 

@@ -45,7 +45,7 @@ def test_fill__leaves_open_what_has_no_value() -> None:
 
 @pytest.mark.parametrize("value", ["../x", "a/b", "a\\b", "..", ".", "", "a\0"])
 def test_fill__never_adds_a_folder(value: str) -> None:
-    with pytest.raises(ValueError, match="needs one plain name without folders"):
+    with pytest.raises(ValueError, match="expected one plain name without folders"):
         fill_pattern("zoo/{layer}.npy", layer=value)
 
 
@@ -63,13 +63,13 @@ def test_names__that_are_fine(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("", "needs 1 to 128"),
-        ("a" * 129, "needs 1 to 128"),
+        ("", "expected 1 to 128"),
+        ("a" * 129, "expected 1 to 128"),
         ("-a", "a letter or digit first"),
         (".hidden", "a letter or digit first"),
-        ("a b", "needs 1 to 128"),
-        ("réseau", "needs 1 to 128"),
-        ("a\n", "needs 1 to 128"),
+        ("a b", "expected 1 to 128"),
+        ("réseau", "expected 1 to 128"),
+        ("a\n", "expected 1 to 128"),
         ("NUL", "reserves for a device"),
         ("com1.onnx", "reserves for a device"),
         ("a.", "ends in a dot"),

@@ -151,14 +151,14 @@ atlas:
         ":9: models.con.onnx.dataset: the dataset 'probe' has no inputs to run the model on: "
         "add inputs: {path: inputs.npy} to it",
         ":11: atlas.n_eigenpairs: got the text 'many', expected auto or a whole number >= 2",
-        ":12: atlas.graph.metric: got the text 'cosine', needs 'angular' or 'euclidean'; there is angular, euclidean",
+        ":12: atlas.graph.metric: got the text 'cosine', expected 'angular' or 'euclidean'; there is angular, euclidean",
         ":12: atlas.graph.n_neighbors: got the number 0, expected auto or a whole number >= 1",
     ]
 
 
 MISTAKES = {
-    "no models": ("version: 1\ndatasets: {p: {ids: positional}}\n", ["models is missing: add it"]),
-    "no version": (GOOD.replace("version: 1\n", ""), ["version is missing: add it"]),
+    "no models": ("version: 1\ndatasets: {p: {ids: positional}}\n", ["models is missing. Add it"]),
+    "no version": (GOOD.replace("version: 1\n", ""), ["version is missing. Add it"]),
     "empty models": (GOOD.split("models:")[0] + "models: {}\n", ["got an empty mapping, expected at least one"]),
     "nothing": ("", ["the file is empty, expected version, datasets and models"]),
     "text": ("hello", ["got the text 'hello', expected version, datasets and models"]),
@@ -392,7 +392,7 @@ cluster: {type: address, scheduler: 3}
         ":2: measures: unknown key; did you mean atlas.measures?",
         ":3: n_neighbors: unknown key; did you mean atlas.graph.n_neighbors?",
         ":6: models.small.path: unknown key; did you mean models.small.activations.path?",
-        ":7: atlas.keep_maps: got the text 'some', needs 'best', 'all' or 'none'; there is all, best, none",
+        ":7: atlas.keep_maps: got the text 'some', expected 'best', 'all' or 'none'; there is all, best, none",
         ":7: atlas.metric: unknown key; did you mean atlas.graph.metric?",
         ":8: cluster.scheduler: got the number 3, expected text. Put it in quotes",
     ]

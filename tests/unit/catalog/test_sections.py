@@ -47,7 +47,7 @@ def test_null__switches_a_check_off_and_leaves_the_others(tmp_path: Path) -> Non
         ({"baselin": "x"}, "unknown key; did you mean 'baseline'"),
         ({"checks": {"near_duplicat": {}}}, "unknown key; did you mean 'near_duplicate'"),
         ({"checks": {"drift": {"max_chnge": 0.1}}}, "unknown key; did you mean 'max_change'"),
-        ({"promote": "always"}, "got the text 'always', needs 'on_pass' or 'never'"),
+        ({"promote": "always"}, "got the text 'always', expected 'on_pass' or 'never'"),
         ({"checks": {"near_duplicate": {"at_least": 1.5}}}, "got the number 1.5, expected <= 1"),
         ({"checks": {"undeclared_lineage": {"at_least": "high"}}}, "got the text 'high', expected a number"),
         ({"checks": {"drift": "yes"}}, "got the text 'yes', expected a mapping"),
@@ -74,7 +74,7 @@ def test_folders__are_different_ones(tmp_path: Path, audit: Any) -> None:
 
 @pytest.mark.parametrize("title", ["", "two\nlines", "\u202eturned", " "])
 def test_title_of_the_page__is_visible_text(title: str) -> None:
-    with pytest.raises(ValidationError, match="needs visible text: remove them"):
+    with pytest.raises(ValidationError, match="expected visible text. Remove them"):
         AtlasConfig(title=title)
 
     assert "title" not in AtlasConfig(title="Encoders of Ada").deciding()

@@ -93,7 +93,8 @@ def test_outputs__of_other_points_are_refused(tmp_path: Path) -> None:
 
 
 def test_catalogs__that_know_too_little_are_refused() -> None:
-    for meta in ({"a": {}, "b": {}}, noisy(2), {"a": {"groups": {"noise": 0}}}):
+    catalogs: list[dict[str, dict[str, Any]]] = [{"a": {}, "b": {}}, noisy(2), {"a": {"groups": {"noise": 0}}}]
+    for meta in catalogs:
         with pytest.raises(
             DataError, match="too little known of them that a score could agree with, expected two groups"
         ):

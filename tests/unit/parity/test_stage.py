@@ -119,7 +119,7 @@ def test_a_fault_that_moves_all_rows_some_less__is_none_of_the_inputs() -> None:
     sizes = np.where(np.arange(120) < 40, 2e-5, 0.8e-5)[:, None]
     noise = sizes * np.abs(ROWS).max(axis=1, keepdims=True) * np.sign(np.roll(ROWS, 3, axis=1))
     layer = one_layer((ROWS + noise).astype(np.float32))
-    assert (layer.status, layer.kind) == ("beyond", "")
+    assert (layer.status, layer.kind) == ("beyond", "rounding")
     assert one_layer((ROWS + np.where(sizes > 1e-5, noise, 0)).astype(np.float32)).kind == "inputs"
 
 

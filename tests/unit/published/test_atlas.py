@@ -53,7 +53,7 @@ def test_distances__whose_chance_nobody_sampled_are_refused_where_high_has_to_be
 
     assert bare.nearest("model0/layer0", n=1)[0]["value"] == pytest.approx(1)
     for name in ("model0", "model0/layer0"):
-        with pytest.raises(AtlasError, match=r"got the score of procrustes.*needs atlas.null.n_permutations above 0"):
+        with pytest.raises(AtlasError, match=r"got the score of procrustes.* expected atlas.null.n_permutations above 0"):
             bare.nearest(name, measure="procrustes_centered_unit_norm")
 
 
@@ -155,27 +155,27 @@ def test_frame__is_the_long_table(small: Atlas, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda atlas: atlas.nearest("modle0"), "needs a model or a space of the dataset probe; did you mean 'model0'"),
+        (lambda atlas: atlas.nearest("modle0"), "expected a model or a space of the dataset probe; did you mean 'model0'"),
         (lambda atlas: atlas.nearest("model0/layer9"), "got the text 'model0/layer9', expected a .*did you mean"),
         (lambda atlas: atlas.nearest("model0", n=0), "got n=0, expected at least 1"),
         (
             lambda atlas: atlas.nearest("model0", measure="overlpa"),
-            "needs a measure of the atlas; did you mean 'overlap'",
+            "expected a measure of the atlas; did you mean 'overlap'",
         ),
         (
             lambda atlas: atlas.pair("model0", "nobody"),
-            "needs a model or a space of the dataset probe; there is model0",
+            "expected a model or a space of the dataset probe; there is model0",
         ),
         (lambda atlas: atlas.pair("model1/layer1", "model0"), r"'model1/layer1', which failed: .*\[not_finite\]"),
         (lambda atlas: atlas.map("model0", "model1/layer0"), "got the model 'model0', expected a space.*model0/layer0"),
-        (lambda atlas: atlas.map("model0/layer0", "model1/x"), "needs a space of the dataset probe; did you mean"),
-        (lambda atlas: atlas.matrix(reduce="best_macth"), "needs a reduction of the atlas; did you mean 'best_match'"),
+        (lambda atlas: atlas.map("model0/layer0", "model1/x"), "expected a space of the dataset probe; did you mean"),
+        (lambda atlas: atlas.matrix(reduce="best_macth"), "expected a reduction of the atlas; did you mean 'best_match'"),
         (
             lambda atlas: atlas.matrix(statistic="calibratd"),
-            "needs a statistic of the atlas; did you mean 'calibrated'",
+            "expected a statistic of the atlas; did you mean 'calibrated'",
         ),
-        (lambda atlas: atlas.matrix(dataset="prob"), "needs a dataset of the atlas; did you mean 'probe'"),
-        (lambda atlas: atlas.pair("\x1b[2J", "model0"), r"got the text '\\x1b\[2J', needs"),
+        (lambda atlas: atlas.matrix(dataset="prob"), "expected a dataset of the atlas; did you mean 'probe'"),
+        (lambda atlas: atlas.pair("\x1b[2J", "model0"), r"got the text '\\x1b\[2J', expected"),
     ],
 )
 def test_unknown_names__are_told_with_the_nearest(ask: object, message: str, small: Atlas) -> None:

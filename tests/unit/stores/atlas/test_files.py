@@ -27,12 +27,12 @@ def test_json__holds_no_nan_and_comes_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda atlas: (atlas / "summary.json").write_text("changed"), r"summary.json is not as published: run lfm-"),
-        (lambda atlas: (atlas / "summary.json").unlink(), "summary.json is missing: run lfm-atlas run"),
-        (lambda atlas: (atlas / "more.txt").write_text(""), "more.txt is not part of it: run"),
-        (lambda atlas: (atlas / "manifest.json").write_text("{"), "manifest.json cannot be read: run"),
-        (lambda atlas: (atlas / "manifest.json").write_text("[]"), "manifest.json cannot be read: run"),
-        (lambda atlas: (atlas / "manifest.json").write_bytes(b"\xff"), "manifest.json cannot be read: run"),
+        (lambda atlas: (atlas / "summary.json").write_text("changed"), r"summary.json is not as published. Run lfm-"),
+        (lambda atlas: (atlas / "summary.json").unlink(), "summary.json is missing. Run lfm-atlas run"),
+        (lambda atlas: (atlas / "more.txt").write_text(""), "more.txt is not part of it. Run"),
+        (lambda atlas: (atlas / "manifest.json").write_text("{"), "manifest.json cannot be read. Run"),
+        (lambda atlas: (atlas / "manifest.json").write_text("[]"), "manifest.json cannot be read. Run"),
+        (lambda atlas: (atlas / "manifest.json").write_bytes(b"\xff"), "manifest.json cannot be read. Run"),
         (lambda atlas: (atlas / "manifest.json").unlink(), "got no atlas in .*. Give its path, or run"),
     ],
 )

@@ -46,7 +46,7 @@ def test_meta__keys_that_give_one_name_are_told_apart() -> None:
     ("version", "message"),
     [
         (1, r"got an atlas of schema version 1, expected 2 to \d+. Run lfm-atlas run"),
-        (None, "got an atlas of schema version None, needs"),
+        (None, "got an atlas of schema version None, expected"),
         (SCHEMA_VERSION + 1, "it is from a later lfm-atlas, install that one"),
     ],
 )
