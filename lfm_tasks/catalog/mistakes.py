@@ -20,7 +20,7 @@ _MARKS = ("[key]", "<file>", "<word>", "<list>", "<number>", *_KINDS)
 _NEEDS = {
     "int": "a whole number",
     "float": "a number",
-    "string": "text: put it in quotes",
+    "string": "text. Put it in quotes",
     "bool": "true or false",
     "model": "a mapping such as {path: ids.npy}",
     "dict": "a mapping",

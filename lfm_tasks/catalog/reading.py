@@ -250,7 +250,7 @@ def _inconsistencies(tree: Entries, file: str) -> list[Problem]:
         place = tree.places.get("models", Place(1, ""))
         needs = f"got {describe(to_builtins(tree['models']))}, expected at least one" if "models" in tree else ""
         if "models" not in tree or isinstance(tree["models"], Entries):
-            problems.append(Problem(file, place.line, place.where, needs or "models is missing: add it"))
+            problems.append(Problem(file, place.line, place.where, needs or "models is missing. Add it"))
     for section in ("datasets", "models", "discover", "comparisons"):
         names = tree.get(section)
         if not isinstance(names, Entries):
@@ -317,8 +317,8 @@ def _unfit_inputs(kind: str, name: str, dataset: Entries) -> str:
         return f"the dataset {name!r} holds {found}, expected {needed}. Add texts: {{path: texts.jsonl}} to one"
     if kind not in LOADERS and has_raw:
         raw = "texts" if "texts" in dataset else "images"
-        advice = f"give it a dataset with inputs: {{path: inputs.npy}}, or run a checkpoint by {', '.join(LOADERS)}"
-        return f"the dataset {name!r} holds {raw}, which {kind} cannot prepare, expected numbers: {advice}"
+        advice = f"Give it a dataset with inputs: {{path: inputs.npy}}, or run a checkpoint by {', '.join(LOADERS)}"
+        return f"the dataset {name!r} holds {raw}, which {kind} cannot prepare, expected numbers. {advice}"
     if kind not in LOADERS and not has_numbers:
         return f"the dataset {name!r} has no inputs to run the model on: add inputs: {{path: inputs.npy}} to it"
     return ""

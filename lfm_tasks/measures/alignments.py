@@ -17,19 +17,18 @@ from jaxtyping import Float, Int
 
 from lfm_tasks.measures.cross_covariances import (
     CrossForm,
+    Spread,
     corners_from,
     set_transforms,
     span,
+    spread_of,
 )
-from lfm_tasks.measures.point_matrices import PointSets
-from lfm_tasks.statistics.permutation_moments import MomentArrays, row_energies
+from lfm_tasks.measures.point_matrices import PointSets, centered
+from lfm_tasks.statistics.permutation_moments import MomentArrays, concentration, row_energies
 from lfm_tasks.statistics.resampling import FAR, FEW_DRAWS
 
 Rows = Float[np.ndarray, "points features"]
 Corner = Float[np.ndarray, "target source"]
-
-# Share of a feature's length on all points below which it is constant on a half.
-_NO_FEATURE = 1e-7
 
 
 @dataclass(frozen=True)
@@ -48,17 +47,25 @@ class AlignedSpace:
     loads
         By set: the inner products of the orthonormal directions with the features (directions, features); none for
         matching.
+    concentration
+        Of the features, whose sizes the weights of PWCCA follow.
     """
 
     rows: Float[np.ndarray, "points columns"]
     sums: Float[np.ndarray, "classes columns"]
     transforms: tuple[Float[np.ndarray, "..."], ...]
     loads: tuple[Float[np.ndarray, "directions features"], ...] = ()
+    concentration: float = 1.0
 
     @cached_property
     def energies(self) -> Float[np.ndarray, " points"]:
         """The `row_energies` of the rows, points in the order of cells."""
         return row_energies(self.rows)
+
+    @cached_property
+    def spread(self) -> Spread:
+        """How evenly points share what they add, if the rows are an orthonormal basis."""
+        return Spread(self.concentration, spread_of(self.rows, np.ones(self.rank)).leverage)
 
     @property
     def rank(self) -> int:
@@ -102,7 +109,8 @@ def moments_by_rotations(
     mean, deviation = drawn.mean(axis=0), drawn.std(axis=0)
     is_spread = (deviation > 1e-9 * np.abs(mean)) & (len(drawn) > FEW_DRAWS)
     skewness = ((drawn - mean) ** 3).mean(axis=0) / np.where(is_spread, deviation, 1) ** 3 * is_spread
-    there, back = (MomentArrays(mean[[way]], deviation[[way]], skewness[[way]]) for way in range(2))
+    n_draws = FEW_DRAWS if len(drawn) == FEW_DRAWS else None
+    there, back = (MomentArrays(mean[[way]], deviation[[way]], skewness[[way]], n_draws=n_draws) for way in range(2))
     return there, back
 
 
@@ -126,8 +134,7 @@ def _prepare_weighted(rows: Rows, sets: PointSets) -> AlignedSpace:
     space = span(rows, sets)
     made = set_transforms(space, _WHITENED, sets)
     # The features in the coordinates of the basis: U (Uᵀ X), X centered on all points.
-    moved = rows.astype(np.float64)
-    moved -= moved.mean(axis=0)
+    moved = centered(rows)
     features = space.rows.T @ moved[sets.order]
     if made.transforms is None:
         raise TypeError("got a linear form, expected one with transforms")
@@ -141,7 +148,7 @@ def _prepare_weighted(rows: Rows, sets: PointSets) -> AlignedSpace:
         inside = space.rows[points]
         inside = (inside - inside.mean(axis=0)) @ transform if len(inside) else inside @ transform
         loads.append(inside.T @ space.rows[points] @ features)
-    return AlignedSpace(space.rows, space.sums, tuple(transforms), tuple(loads))
+    return AlignedSpace(space.rows, space.sums, tuple(transforms), tuple(loads), concentration(row_energies(moved)))
 
 
 def _projection_weighted(
@@ -191,11 +198,9 @@ PROJECTION_WEIGHTED = AlignmentForm(_prepare_weighted, _projection_weighted, _pr
 
 def unit_features(rows: Rows) -> Float[np.ndarray, "points features"]:
     """Return centered features of unit length; those that are constant but for rounding are zero."""
-    moved = rows.astype(np.float64)
-    moved -= moved.mean(axis=0)
+    moved = centered(rows)
     lengths = np.linalg.norm(moved, axis=0)
-    rounding = len(rows) * np.finfo(float).eps * np.abs(rows).max(axis=0, initial=0.0)
-    return np.divide(moved, lengths, out=np.zeros_like(moved), where=lengths > rounding)
+    return np.divide(moved, lengths, out=np.zeros_like(moved), where=lengths > 0)
 
 
 def mean_of_best(correlations: Corner) -> float:
@@ -213,9 +218,8 @@ def _prepare_features(rows: Rows, sets: PointSets) -> AlignedSpace:
     columns = np.ascontiguousarray(unit_features(rows)[sets.order])
     inverses = []
     for points in sets.points:
-        inside = columns[points]
-        lengths = np.linalg.norm(inside - inside.mean(axis=0), axis=0) if len(inside) else np.zeros(columns.shape[1])
-        inverses.append(np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > _NO_FEATURE))
+        lengths = np.linalg.norm(centered(columns[points]), axis=0)
+        inverses.append(np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0))
     return AlignedSpace(columns, _sums(columns, sets), tuple(inverses))
 
 

@@ -13,9 +13,9 @@ import numpy as np
 from cachetools import LRUCache, cached
 from jaxtyping import Float, Int, Shaped
 
-from lfm_tasks.measures.point_matrices import PointSets
+from lfm_tasks.measures.point_matrices import PointSets, centered
 from lfm_tasks.statistics.map_chance import wishart_factors
-from lfm_tasks.statistics.permutation_moments import MomentArrays, concentration
+from lfm_tasks.statistics.permutation_moments import MomentArrays, are_concentrated, concentration
 from lfm_tasks.statistics.resampling import FAR, FEW_DRAWS
 
 Values = Shaped[np.ndarray, "..."]
@@ -78,8 +78,7 @@ class Span:
 
 def span(rows: Float[np.ndarray, "points features"], sets: PointSets) -> Span:
     """Return the span of rows; directions that are rounding are dropped."""
-    moved = rows.astype(np.float64)
-    moved -= moved.mean(axis=0)
+    moved = centered(rows)
     left, values, _ = np.linalg.svd(moved, full_matrices=False)
     kept = values > values[0] * max(moved.shape) * np.finfo(float).eps
     ordered = np.ascontiguousarray(left[:, kept][sets.order])
@@ -136,9 +135,37 @@ def set_transforms(space: Span, form: CrossForm, sets: PointSets) -> SetTransfor
     return SetTransforms(transforms[:, :, : n_directions.max()], lengths, norms, n_directions)
 
 
-def concentration_of(space: Span, lengths: Float[np.ndarray, " rank"]) -> float:
-    """Return the `concentration` of Z Zᵀ, Z the rows with directions of these lengths."""
-    return concentration(np.square(space.rows) @ lengths**4)
+@dataclass(frozen=True)
+class Spread:
+    """How evenly points share what they add: the `concentration` of Z Zᵀ, and the largest leverage above the mean.
+
+    The leverage of a point is its share in the orthonormal directions, 0 to 1, where all directions count alike; 0
+    where they do not.
+    """
+
+    concentration: float
+    leverage: float
+
+
+def spread_of(basis: Float[np.ndarray, "points rank"], lengths: Float[np.ndarray, " rank"]) -> Spread:
+    """Return the spread of the rows of an orthonormal basis, its directions at these lengths."""
+    squares = np.square(basis)
+    leverages = squares @ (lengths > 0)
+    is_whitened = bool(np.isin(lengths, (0, 1)).all())
+    most = float(leverages.max() - leverages.mean()) if is_whitened else 0.0
+    return Spread(concentration(squares @ lengths**4), most)
+
+
+# Product of the largest leverages of two spaces above which it counts whether these two points meet: what they add to a
+# sum of cosines if they do is its root, and such a sum varies by about .3.
+_MOST_LEVERAGE = 0.1
+
+
+def live_on_few(source: Spread, target: Spread, n_points: int) -> bool:
+    """Return whether what a permutation scores depends on whether few points meet: rotations say nothing of it."""
+    concentrations = np.array(source.concentration), np.array(target.concentration)
+    is_concentrated = bool(are_concentrated(*concentrations, n_points, is_exact=False))
+    return is_concentrated or source.leverage * target.leverage > _MOST_LEVERAGE
 
 
 def _grams(space: Span, sets: PointSets) -> Float[np.ndarray, "sets rank rank"]:
@@ -192,7 +219,7 @@ def moments_of_nuclear_norm(
 
     ``source``, ``target``: the lengths of the directions of both. Against 3,000 permutations of ten pairs the mean was
     within .1 deviations and the deviation within 5 %. Where ``found`` lies 10 deviations beyond the mean of 10
-    rotations these are all: the mean is then known to a third of a deviation, and p is tiny whatever it is.
+    rotations these are all: the mean is then known to a third of a deviation, p is that of a Student's t.
     """
     ours, theirs = source[source > 0], target[target > 0]
     is_whitened = bool((ours == 1).all() and (theirs == 1).all())
@@ -211,7 +238,8 @@ def moments_of_nuclear_norm(
     deviation = float(np.sqrt((steps**2).mean()))
     is_spread = deviation > 1e-9 * float(norms.mean()) and len(norms) == _MANY_ROTATIONS
     skewness = float((steps**3).mean()) / deviation**3 if is_spread else 0.0
-    return MomentArrays(np.array([norms.mean()]), np.array([deviation]), np.array([skewness]))
+    n_draws = FEW_DRAWS if len(norms) == FEW_DRAWS else None
+    return MomentArrays(np.array([norms.mean()]), np.array([deviation]), np.array([skewness]), n_draws=n_draws)
 
 
 def most_rotations(n_points: int, n_source: int, n_target: int) -> int:

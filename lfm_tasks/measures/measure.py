@@ -14,8 +14,10 @@ from jaxtyping import Float, Int
 
 from lfm_tasks.measures.alignments import AlignmentForm
 from lfm_tasks.measures.cross_covariances import CrossForm
-from lfm_tasks.measures.point_matrices import MatrixForm
+from lfm_tasks.measures.point_matrices import MatrixForm, centered
 from lfm_tasks.measures.traces import TraceForm
+
+__all__ = ["Invariance", "Measure", "Rows", "centered", "gram", "of_order_one", "squared_distances"]
 
 Invariance = Literal["rotation", "scaling", "translation", "invertible", "permutation"]
 Rows = Float[np.ndarray, "points features"]
@@ -124,12 +126,6 @@ def of_order_one(rows: Rows) -> Rows:
     """
     largest = float(np.abs(rows).max(initial=0.0))
     return rows if largest == 0 else np.ldexp(rows, -int(np.frexp(largest)[1]))
-
-
-def centered(rows: Rows) -> Float[np.ndarray, "points features"]:
-    """Return float64 rows less their mean."""
-    wide = rows.astype(np.float64)
-    return wide - wide.mean(axis=0)
 
 
 def gram(rows: Rows) -> Float[np.ndarray, "points points"]:

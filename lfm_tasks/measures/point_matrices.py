@@ -30,6 +30,19 @@ _NO_SPREAD = 1e-13
 Centering = Literal["double", "unbiased", "zero_diagonal", "pairs"]
 
 
+def centered(rows: Float[np.ndarray, "points features"]) -> Float[np.ndarray, "points features"]:
+    """Return float64 rows less their mean; features that are constant but for rounding are zeros.
+
+    The mean of equal numbers is not always that number: .1, .1, … would leave a direction of rounding, which measures
+    that divide lengths out would take for one.
+    """
+    wide = rows.astype(np.float64)
+    moved = wide - wide.mean(axis=0)
+    rounding = len(wide) * np.finfo(float).eps * np.abs(wide).max(axis=0, initial=0.0)
+    moved[:, np.abs(moved).max(axis=0, initial=0.0) <= rounding] = 0
+    return np.asarray(moved)
+
+
 @dataclass(frozen=True)
 class PointSets:
     """The sets of points that a score is computed on: all, and both halves of each split; from sums over cells.

@@ -178,23 +178,25 @@ class _DirectedGraphs:
 class MomentArrays:
     """Mean, standard deviation and skewness over all n! permutations, of many pairs.
 
-    ``spectra``: what far tails follow from; None where the three moments have to do.
+    ``spectra``: what far tails follow from; None where the three moments have to do. ``n_draws``: of how few draws the
+    moments are, if they are not known any better: the tail is then a Student's t.
     """
 
     mean: Float[np.ndarray, "*pairs"]
     deviation: Float[np.ndarray, "*pairs"]
     skewness: Float[np.ndarray, "*pairs"]
     spectra: Spectra | None = None
+    n_draws: int | None = None
 
     def of(self, places: tuple[Int[np.ndarray, " some"], ...]) -> "MomentArrays":
         """Return the moments of some of the pairs."""
         spectra = None if self.spectra is None else self.spectra.of(places)
-        return MomentArrays(self.mean[places], self.deviation[places], self.skewness[places], spectra)
+        return MomentArrays(self.mean[places], self.deviation[places], self.skewness[places], spectra, self.n_draws)
 
     def scaled(self, factor: float) -> "MomentArrays":
         """Return the moments of ``factor`` > 0 times the statistic."""
         spectra = None if self.spectra is None else self.spectra.scaled(factor)
-        return MomentArrays(factor * self.mean, factor * self.deviation, self.skewness, spectra)
+        return MomentArrays(factor * self.mean, factor * self.deviation, self.skewness, spectra, self.n_draws)
 
 
 # Product of the concentrations of two matrices, over the points, above which moments say too little of the tail; sooner

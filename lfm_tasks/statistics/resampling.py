@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import blake2b
 from math import exp, lgamma
+from typing import Literal
 
 import numpy as np
 import scipy  # its parts are imported when they are first used
@@ -146,14 +147,23 @@ def p_value(score: float, chance: Float[np.ndarray, " permutations"], *, is_dist
     return float((1 + np.count_nonzero(reached)) / (1 + len(chance)))
 
 
+Tail = Literal["curve", "stopped", "counted"]
+
+
 def tail_p_value(
-    score: float, chance: Float[np.ndarray, " permutations"], *, is_distance: bool = False, has_stopped: bool = False
+    score: float, chance: Float[np.ndarray, " permutations"], *, is_distance: bool = False, tail: Tail = "curve"
 ) -> float:
     """Return `p_value`, and beyond what few permutations resolve, that of a Pearson III curve with their moments.
 
     The curve takes over where fewer than 10 of at least 50 permutations reach the score. Its skewness is the
     permutations' plus one standard error √(6/permutations): the estimate is rough, this is its safe side.
-    ``has_stopped``: the permutations are the first of at least 50, and `are_far` ended them.
+
+    Parameters
+    ----------
+    tail
+        "stopped": the permutations are the first of at least 50, and `are_far` ended them; the curve is a Student's t.
+        "counted": no curve, since none of the permutations may have brought together the few points that the score
+        depends on.
 
     References
     ----------
@@ -161,7 +171,8 @@ def tail_p_value(
     """
     plain = p_value(score, chance, is_distance=is_distance)
     n_reached = round(plain * (1 + len(chance))) - 1
-    if n_reached >= _ENOUGH_REACHED or (len(chance) < FEWEST_FOR_TAIL and not has_stopped):
+    is_few = len(chance) < FEWEST_FOR_TAIL and tail != "stopped"
+    if tail == "counted" or is_few or n_reached >= _ENOUGH_REACHED:
         return plain
     signed = -chance if is_distance else chance
     mean, deviation, raised = raised_moments(signed)
@@ -169,6 +180,9 @@ def tail_p_value(
     if deviation <= 1e-9 * max(1.0, float(np.abs(signed).max())):
         return plain
     standardized = ((-score if is_distance else score) - mean) / deviation
+    if tail == "stopped":
+        n_draws = len(chance)
+        return float(few_draws_shares(np.array(standardized * np.sqrt(n_draws / (n_draws - 1))), n_draws))
     return max(upper_share(standardized, raised), float(np.finfo(np.float64).tiny))
 
 
@@ -186,9 +200,23 @@ def can_stop(exchange: Exchange, n_permutations: int) -> bool:
 def are_far(
     scores: Float[np.ndarray, "*sides"], chance: Float[np.ndarray, "draws *sides"], *, is_distance: bool = False
 ) -> Bool[np.ndarray, "*sides"]:
-    """Return which scores are better than the mean of some draws by more than ten of their deviations."""
+    """Return which scores are better than the mean of some draws by more than ten of their deviations.
+
+    None where all draws are alike but for rounding.
+    """
     beyond = (chance.mean(axis=0) - scores) if is_distance else scores - chance.mean(axis=0)
-    return np.asarray(beyond > FAR * np.maximum(chance.std(axis=0), 1e-9 * np.abs(chance).max(axis=0)))
+    deviations = chance.std(axis=0)
+    return np.asarray((deviations > 1e-9 * np.maximum(1.0, np.abs(chance).max(axis=0))) & (beyond > FAR * deviations))
+
+
+def few_draws_shares(standardized: Float[np.ndarray, "*scores"], n_draws: int) -> Float[np.ndarray, "*scores"]:
+    """Return the share of draws beyond scores, in deviations (by n) from the mean of few draws: a Student's t.
+
+    A curve with the moments of ten draws would claim far more than they know: their deviation is off by a quarter.
+    """
+    beyond = standardized * np.sqrt((n_draws - 1) / (n_draws + 1))
+    tiny = float(np.finfo(np.float64).tiny)
+    return np.asarray(np.maximum(scipy.special.stdtr(n_draws - 1, -beyond), tiny))
 
 
 def raised_moments(chance: Float[np.ndarray, " permutations"]) -> tuple[float, float, float]:

@@ -312,4 +312,14 @@ def fit_adapters(known: KnownPairs, maps: FunctionalMaps) -> dict[str, Adapter]:
 
 def unit_rows(rows: Float[np.ndarray, "points features"]) -> Float[np.ndarray, "points features"]:
     """Return the rows at length 1; rows of zeros stay."""
-    return rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.finfo(rows.dtype).tiny)
+    tiny = np.finfo(rows.dtype).tiny
+    with np.errstate(over="ignore", under="ignore"):
+        lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    # Squares of very large or very small numbers are no numbers of the type: these rows are scaled first.
+    beyond = ~(np.isfinite(lengths[:, 0]) & (lengths[:, 0] > np.sqrt(tiny)))
+    if beyond.any():
+        largest = np.abs(rows[beyond]).max(axis=1, keepdims=True, initial=0)
+        scaled = rows.copy()
+        scaled[beyond] /= np.maximum(largest, tiny)
+        return scaled / np.maximum(np.linalg.norm(scaled, axis=1, keepdims=True), tiny)
+    return rows / np.maximum(lengths, tiny)

@@ -27,7 +27,7 @@ from lfm_tasks.stores.outputs import check_output_file
 from lfm_tasks.stores.units.durable import atomic_write, sync_folder
 from lfm_tasks.upgrades.adapters import Adapter, unit_rows
 from lfm_tasks.upgrades.confidence import confidence_of
-from lfm_tasks.upgrades.stores import SCALE, VectorStore, check_finite_rows
+from lfm_tasks.upgrades.stores import SCALE, VectorStore, check_finite_rows, split_store
 from lfm_tasks.upgrades.writers import WRITERS, Carried, columns_beside, write_npy_header
 
 # Rows that are multiplied together: always so many, so that the bits do not depend on how many are read at once.
@@ -133,6 +133,7 @@ def plan_carry(adapter: Adapter, store: VectorStore, output: Path, options: Carr
     """
     options = options or CarryOptions()
     _check_output(output, options)
+    _check_not_read(store, output)
     vectors = store.vectors
     n_features, n_results = adapter.matrix.shape
     if vectors.shape[1] != n_features:
@@ -179,6 +180,19 @@ def _check_output(output: Path, options: CarryOptions) -> None:
         check_output_file(output, force=options.force)
     except FolderError as error:
         raise DataError("bad_name", str(error)) from error
+
+
+def _check_not_read(store: VectorStore, output: Path) -> None:
+    """Raise DataError ``bad_name`` for an output that would replace, or change, what is read."""
+    target = Path(os.path.realpath(output))
+    ids = None if store.ids_file is None else split_store(store.ids_file)[0]
+    for source in (store.path, ids):
+        if source is None:
+            continue
+        place = Path(os.path.realpath(source))
+        if target == place or place in target.parents:
+            where = "the file that is read" if target == place else f"a place inside of {source}, which is read"
+            raise DataError("bad_name", f"{output}: got {where}, expected another one. Name one beside it.")
 
 
 def _key(adapter: Adapter, store: VectorStore, dtype: str, added: tuple[str, ...]) -> str:
@@ -253,8 +267,9 @@ def carry(
         if isinstance(plan.store.vectors, StoredArray):
             plan.store.vectors.check_unchanged()
         n_added = len(plan.added)
-        is_any = n_added and plan.n_rows
-        added = np.memmap(folder / ADDED_FILE, "<f4", "r", shape=(plan.n_rows, n_added)) if is_any else None
+        added = np.empty((0, n_added), "<f4") if n_added else None  # no file of no bytes can be mapped
+        if n_added and plan.n_rows:
+            added = np.memmap(folder / ADDED_FILE, "<f4", "r", shape=(plan.n_rows, n_added))
         carried = Carried(folder / VECTORS_FILE, plan.store, plan.added, added, plan.columns)
         finished = WRITERS[plan.output.suffix.lower()](carried, folder)
         _check_output(plan.output, plan.options)
@@ -284,8 +299,10 @@ def _own_folder(plan: CarryPlan) -> Iterator[Path]:
             raise DataError("bad_name", f"{plan.output}: {problem}. Wait for it, or name another output.") from error
         try:
             yield folder
-        except (DataError, OSError):
-            shutil.rmtree(folder)
+        except Exception as error:
+            # What goes on after the cause is gone is kept: a cluster that is lost. A full disk and bad data are not.
+            if isinstance(error, DataError | OSError) or not (folder / _JOURNAL).exists():
+                shutil.rmtree(folder)
             raise
         shutil.rmtree(folder)
 
@@ -394,12 +411,20 @@ def _in_type(carried: np.ndarray, plan: CarryPlan, start: int) -> tuple[np.ndarr
     if plan.dtype != "int8":
         with np.errstate(over="ignore"):
             stored = carried.astype(np.dtype(plan.dtype).newbyteorder("<"), copy=False)
-        if plan.dtype == "float16" and not np.isfinite(stored).all():
-            row = start + int(np.argmin(np.isfinite(stored).all(axis=1)))
-            problem = f"got {np.abs(carried).max():.4g} in carried row {row:,}, and float16 ends at 65,504"
-            raise DataError("wrong_dtype", f"{plan.output}: {problem}. Say --dtype float32.")
+        if np.dtype(plan.dtype).itemsize < carried.itemsize and not np.isfinite(stored).all():
+            row = int(np.argmin(np.isfinite(stored).all(axis=1)))
+            end = np.finfo(np.dtype(plan.dtype)).max
+            shown = f"{end:,.0f}" if plan.dtype == "float16" else f"{end:.4g}"
+            problem = f"got {np.abs(carried[row]).max():.4g} in carried row {start + row:,}, and {plan.dtype} ends at"
+            wider = "float32" if plan.dtype == "float16" else "float64"
+            raise DataError("wrong_dtype", f"{plan.output}: {problem} {shown}. Say --dtype {wider}.")
         return stored, None
-    scale = np.maximum(np.abs(carried).max(axis=1) / 127, np.finfo(np.float32).tiny).astype(np.float32)
+    factors = np.maximum(np.abs(carried).max(axis=1) / 127, np.finfo(np.float32).tiny)
+    if factors.max(initial=0) > np.finfo(np.float32).max:
+        row = start + int(factors.argmax())
+        problem = f"got {factors.max():.4g} as the scale of carried row {row:,}, which is a float32"
+        raise DataError("wrong_dtype", f"{plan.output}: {problem}. Say --dtype float64.")
+    scale = factors.astype(np.float32)
     return np.rint(carried / scale[:, None]).astype(np.int8), scale
 
 
@@ -407,9 +432,12 @@ def _added(plan: CarryPlan, rows: np.ndarray, carried: np.ndarray, scale: np.nda
     columns = [] if scale is None else [scale]
     if plan.options.known is not None:
         known = plan.options.known
-        source, target = unit_rows(rows.astype(np.float32)), unit_rows(carried.astype(np.float32))
-        returned = known.back.carry(target if known.is_of_units else carried.astype(np.float32))
-        found = confidence_of(source, target, unit_rows(returned), (known.source, known.target))
+        # Directions in the type of the rows: numbers of float64 may be none of float32.
+        source, target = (unit_rows(side.astype(carried.dtype, copy=False)) for side in (rows, carried))
+        returned = unit_rows(known.back.carry(target if known.is_of_units else carried))
+        found = confidence_of(
+            *(side.astype(np.float32, copy=False) for side in (source, target, returned)), (known.source, known.target)
+        )
         columns += [found.value, found.round_trip, found.local, found.known]
     return np.stack(columns, axis=1).astype("<f4") if columns else None
 

@@ -25,6 +25,8 @@ _SHARE_OF_QUERIES = 5
 _LEAD = 1.0
 # Share of the stored inputs that pairs are drawn from; the others are what is carried, which no map has seen.
 _SHARE_OF_PAIRS = 0.6
+# Directions that differ by less, in every number, are the same but for rounding.
+_SAME_DIRECTION = 1e-6
 # Shares of the stored vectors that are re-embedded in place of carried ones, the doubtful first.
 REEMBEDDED = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5)
 
@@ -164,13 +166,10 @@ def upgrade_evidence(
     Raises
     ------
     DataError
-        ``too_few_points`` below 40 common inputs; ``zero_rows`` and ``constant`` for rows without directions.
+        ``too_few_points`` below 40 common inputs; ``not_finite``, ``zero_rows``, ``constant`` and ``wrong_shape`` for
+        rows without directions.
     """
-    _check(old, "old")
-    _check(new, "new")
-    if len(old) < _FEWEST_ROWS:
-        problem = f"got {len(old)} common inputs, expected at least {_FEWEST_ROWS}"
-        raise DataError("too_few_points", f"{problem}: some are held out as queries. Give more pairs.")
+    check_rows(old, new)
     order = np.random.default_rng(options.seed).permutation(len(old))
     n_queries = min(_MOST_QUERIES, len(old) // _SHARE_OF_QUERIES)
     k = min(options.k, (len(old) - n_queries) // 4)
@@ -211,16 +210,30 @@ def sizes_up_to(sizes: Sequence[int], n_pairs: int) -> tuple[int, ...]:
     return tuple(sorted({size for size in sizes if size < n_pairs} | {n_pairs}))
 
 
+def check_rows(old: Float[np.ndarray, "points old_features"], new: Float[np.ndarray, "points new_features"]) -> None:
+    """Raise DataError, as `upgrade_evidence` says, for rows that no curve can be drawn from."""
+    if len(old) < _FEWEST_ROWS:
+        problem = f"got {len(old)} common inputs, expected at least {_FEWEST_ROWS}"
+        raise DataError("too_few_points", f"{problem}: some are held out as queries. Give more pairs.")
+    _check(old, "old")
+    _check(new, "new")
+
+
 def _check(rows: np.ndarray, which: str) -> None:
     finite = np.isfinite(rows).all(axis=1)
     if not finite.all():
         raise DataError("not_finite", f"{which}: got NaN or infinite values in row {int(np.argmin(finite))}.")
-    if not (rows != rows[0]).any():
-        raise DataError("constant", f"{which}: got one vector for every input, expected different ones. Look at it.")
+    if rows.shape[1] < 2:
+        problem = f"got vectors of {rows.shape[1]} number, expected 2 or more"
+        raise DataError("wrong_shape", f"{which}: {problem}, since they are compared by their angle. Give embeddings.")
     zeros = np.flatnonzero(~rows.any(axis=1))
     if len(zeros):
         problem = f"got {len(zeros):,} rows of zeros, first row {zeros[0]}, expected vectors with a direction"
         raise DataError("zero_rows", f"{which}: {problem}. Leave these inputs out.")
+    units = unit_rows(rows.astype(np.float64))
+    if len(units) and np.abs(units - units[0]).max() < _SAME_DIRECTION:
+        kind = "direction" if (rows != rows[0]).any() else "vector"
+        raise DataError("constant", f"{which}: got one {kind} for every input, expected different ones. Look at it.")
 
 
 def _split(old: np.ndarray, new: np.ndarray, order: np.ndarray, n_queries: int, k: int) -> _Split:

@@ -1,7 +1,10 @@
 """The fitted map for query servers: safetensors and JSON, which hold all of it, and ONNX, which runs anywhere."""
 
 import json
-from collections.abc import Mapping
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 
 from lfm_tasks import __version__
-from lfm_tasks.errors import DataError
+from lfm_tasks.errors import DataError, FolderError
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.sources.files.formats import find_format, open_array
 from lfm_tasks.sources.files.paths import readable
@@ -74,6 +77,38 @@ def save_upgrade(
         }  # fmt: skip
         beside = KnownRows(fitted[other], *(sides[one][some].astype(np.float32) for one in (direction, other)))
         save_map(folder, direction, fitted[direction], beside, facts, force=force)
+
+
+@contextmanager
+def folder_for_maps(folder: Path | None) -> Iterator[None]:
+    """Make the folder that maps will be saved in, before work starts; without maps in the end it is removed again.
+
+    Raises
+    ------
+    FolderError
+        If it cannot be made or written to. None: nothing is done.
+    """
+    if folder is None:
+        yield
+        return
+    made = [one for one in (folder, *folder.parents) if not os.path.lexists(one)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        _remove_empty(made)
+        raise FolderError(f"{folder}: cannot be written to ({error.strerror}). Name another folder") from error
+    try:
+        yield
+    finally:
+        _remove_empty(made)
+
+
+def _remove_empty(folders: Sequence[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):
+            folder.rmdir()
 
 
 def save_named_map(run: Run, fitted: FittedNamedMap, anchor_spec: AnchorSpec, folder: Path, *, force: bool) -> None:
@@ -218,6 +253,9 @@ def read_saved_map(path: Path) -> tuple[Adapter, KnownRows | None]:
                 problem = f"got no tensor {key!r}, expected a map that lfm-atlas upgrade --save wrote"
                 raise DataError("missing_source", f"{path}: {problem}. Name its .safetensors.") from error
             raise
+        if not np.isfinite(values).all():
+            problem = f"got NaN or infinite values in the tensor {key!r}, expected finite numbers"
+            raise DataError("not_finite", f"{path}: {problem}. Save the map again.")
         return values
 
     keys = _keys(path)

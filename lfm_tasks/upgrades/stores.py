@@ -131,7 +131,7 @@ def open_large_store(text: str, ids: str | None = None, *, most_ids: int | None 
 
     Labels are left out; other parameters and errors as `open_store`.
     """
-    path, key = _split(text)
+    path, key = split_store(text)
     reader = find_format(path, text)
     with readable(text):
         keys = reader.keys(path, text) or ()
@@ -149,24 +149,28 @@ def open_large_store(text: str, ids: str | None = None, *, most_ids: int | None 
     return VectorStore(text, vectors, checked, None, path, chosen, keys, scale, None if is_read else id_column, ids)
 
 
-def _split(text: str) -> tuple[Path, str | None]:
+def split_store(text: str) -> tuple[Path, str | None]:
+    """Return the path and, of ``path#key``, the key; None without one."""
     path, mark, key = text.rpartition("#")
     return (Path(path), key) if mark and not Path(text).exists() else (Path(text), None)
 
 
 def _only_vectors(path: Path, name: str, keys: Sequence[str]) -> str:
     """Return the only key of numbers in two dims; DataError if there are none or several."""
-    found = []
+    found, refused = [], ""
     for key in keys:
         try:
             array = open_array(path, name, key)
-        except DataError:
+        except DataError as error:
+            refused = refused or f" ({error})"
             continue  # text of variable length, say: no vectors
         if len(array.shape) == 2 and array.dtype.kind in "fiu":
             found.append(key)
     if len(found) == 1:
         return found[0]
-    which = f"the arrays {', '.join(found[:5])}" if found else f"no array of vectors among {', '.join(keys[:5])}"
+    which = (
+        f"the arrays {', '.join(found[:5])}" if found else f"no array of vectors among {', '.join(keys[:5])}{refused}"
+    )
     first = found[0] if found else "KEY"
     raise DataError("missing_source", f"{name}: got {which}, expected one. Say which: {path.name}#{first}.")
 
@@ -176,7 +180,7 @@ def _column(
 ) -> StoredArray | None:
     """Return a column with a value for each row: the file that is given, or that of a usual name; None if none is."""
     if given is not None:
-        place, key = _split(given)
+        place, key = split_store(given)
         array = open_array(place, given, key)
     else:
         key = next((one for one in names if one in keys), None)
@@ -191,7 +195,7 @@ def _column(
 
 def is_file_name(text: str) -> bool:
     """Return whether a text names a file, there or not, and no space of a catalog."""
-    path, _ = _split(text)
+    path, _ = split_store(text)
     return path.exists() or path.suffix.lower() in FORMATS
 
 
@@ -243,6 +247,9 @@ def common_rows(old: VectorStore, new: VectorStore, most: int | None = None, *, 
     DataError
         ``bad_ids`` for a store without ids, ``no_overlap`` if no id is common, and as `VectorStore.rows`.
     """
+    for store in (old, new):
+        if not store.shape[0]:
+            raise DataError("too_few_points", f"{store.name}: got no vector, expected some. Look at the file.")
     old_ids, new_ids = _ids_of(old), _ids_of(new)
     _, first, second = np.intersect1d(old_ids, new_ids, assume_unique=True, return_indices=True)
     if not len(first):
@@ -259,6 +266,12 @@ def common_rows(old: VectorStore, new: VectorStore, most: int | None = None, *, 
         notes = (*notes, f"{most:,} of {len(first):,} common inputs were drawn")
     check_memory_size(old.name, len(order) * (old.shape[1] + new.shape[1]) * 8)
     rows = old.rows(first[order]), new.rows(second[order])
+    for store, of_store in ((old, rows[0]), (new, rows[1])):
+        zeros = np.flatnonzero(~of_store.any(axis=1))
+        if len(zeros):
+            name = ascii(str(old_ids[first[order]][zeros[0]]))[:60]
+            problem = f"got {len(zeros):,} vectors of zeros, the first of id {name}, expected vectors with a direction"
+            raise DataError("zero_rows", f"{store.name}: {problem}. Leave these inputs out.")
     labels = next((store.labels[at[order]] for store, at in ((new, second), (old, first)) if store.labels is not None),
                   None)  # fmt: skip
     return CommonRows(rows[0], rows[1], old_ids[first[order]], labels, notes)

@@ -50,15 +50,15 @@ def zero_row(rows: np.ndarray) -> np.ndarray:
 
 
 BAD_LAYERS = {
-    "nan": (poke(np.nan), "not_finite", r"got 1 NaN or infinite value.*column 3.*needs finite numbers. Record"),
+    "nan": (poke(np.nan), "not_finite", r"got 1 NaN or infinite value.*column 3.* expected finite numbers. Record"),
     "inf": (poke(-np.inf), "not_finite", r"got 1 NaN or infinite value.*drop the layer"),
-    "3-d": (lambda rows: rows[:, None, :], "wrong_shape", r"got a 3-D array.*needs \(points, features\). Write"),
+    "3-d": (lambda rows: rows[:, None, :], "wrong_shape", r"got a 3-D array.* expected \(points, features\). Write"),
     "rows": (lambda rows: rows[:-3], "bad_ids", r"got 117 rows and 120 ids, expected one id a row"),
     "text": (lambda rows: rows.astype(str), "wrong_dtype", r"got <U\d+, expected real numbers.*convert it"),
-    "complex": (lambda rows: rows * 1j, "wrong_dtype", r"got complex.*needs real numbers"),
+    "complex": (lambda rows: rows * 1j, "wrong_dtype", r"got complex.* expected real numbers"),
     "constant": (lambda rows: np.ones_like(rows), "constant", r"got the same activations for every point. Drop"),
     "zero rows": (zero_row, "zero_rows", r"got 2 all-zero rows.*set graph.metric to euclidean"),
-    "no features": (lambda rows: rows[:, :0], "wrong_shape", r"got no features.*needs at least one"),
+    "no features": (lambda rows: rows[:, :0], "wrong_shape", r"got no features.* expected at least one"),
 }  # fmt: skip
 
 
@@ -131,7 +131,7 @@ def test_all_models_bad__gives_an_atlas_that_says_so(tmp_path: Path, related_spa
         (lambda ids: np.where(ids == ids[0], ids[1], ids), "got 1 ids more than once"),
         (lambda ids: ids[:-1], "got 120 rows and 119 ids"),
         (lambda ids: np.where(ids == ids[0], "", ids), "empty"),
-        (lambda ids: np.linspace(0, 1, len(ids)), "needs one column of text or integers"),
+        (lambda ids: np.linspace(0, 1, len(ids)), "expected one column of text or integers"),
     ],
 )
 def test_bad_ids__are_told(

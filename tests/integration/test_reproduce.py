@@ -109,7 +109,7 @@ def test_reproduce__refuses_what_the_catalog_has_not_got_and_does_the_rest(
     facts = json.loads((tmp_path / "evidence" / "evidence.json").read_text())
     assert list(facts["experiments"]) == ["cost"]
     assert facts["refused"]["robustness"]["reason"] == "missing_source"
-    assert "needs the class of each point" in (tmp_path / "evidence" / "evidence.html").read_text()
+    assert "expected the class of each point" in (tmp_path / "evidence" / "evidence.html").read_text()
 
 
 def test_reproduce__says_which_experiments_there_are(

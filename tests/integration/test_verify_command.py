@@ -80,7 +80,7 @@ def test_verify__tells_of_lost_notes_and_damaged_names_and_runs_mend_notes(
 def test_verify_of_nothing__says_what_to_do(tmp_path: Path, built: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copyfile(built / "data_catalog.yaml", tmp_path / "data_catalog.yaml")
     assert verify(tmp_path) == 2
-    assert "needs what a run has made: lfm-atlas run [missing_source]" in capsys.readouterr().err
+    assert "expected what a run has made: lfm-atlas run [missing_source]" in capsys.readouterr().err
     shutil.copytree(built / "atlas", tmp_path / "atlas")
     assert verify(tmp_path) == 0
 

@@ -1,5 +1,6 @@
 """The commands for one map between two spaces: map fits it, maps lists it, transfer applies it."""
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,25 +95,30 @@ def fit_map(
     with exit_if_data_refused(), progress() as report_progress:
         pairs = () if anchors is None else read_pairs(anchors)
         known = AnchorSpec(regime, 10 if n_anchors is None else n_anchors, seed, pairs)
-        if save is not None:
-            _check_saved(save, name, force=force)
-        with open_run(catalog, report_progress if format == "text" else no_progress, in_process=True) as run:
-            fitted = fit_named_map(run, source, target, known, name, dataset=dataset)
-            if save is not None:
-                from lfm_tasks.upgrades.export import save_named_map
+        with _folder_to_save(save, name, force=force):
+            with open_run(catalog, report_progress if format == "text" else no_progress, in_process=True) as run:
+                fitted = fit_named_map(run, source, target, known, name, dataset=dataset)
+                if save is not None:
+                    from lfm_tasks.upgrades.export import save_named_map
 
-                save_named_map(run, fitted, known, save, force=force)
+                    save_named_map(run, fitted, known, save, force=force)
         print_out(fitted_map_as_lines(fitted) if format == "text" else fitted_map_as_json(fitted))
     return OK
 
 
-def _check_saved(folder: Path, name: str | None, *, force: bool) -> None:
-    """Exit with `USAGE` where a map could not be saved; without a name only that there is a folder is known."""
+@contextmanager
+def _folder_to_save(folder: Path | None, name: str | None, *, force: bool) -> Iterator[None]:
+    """Make the folder of a saved map before the map is fitted; exit with `USAGE` where it may not be saved there."""
+    if folder is None:
+        yield
+        return
     from lfm_tasks.stores.outputs import check_output_folder
-    from lfm_tasks.upgrades.export import files_of_map
+    from lfm_tasks.upgrades.export import files_of_map, folder_for_maps
 
     with exit_if_refused():
         check_output_folder(folder, files_of_map(name) if name else (), force=force)
+        with folder_for_maps(folder):
+            yield
 
 
 def list_maps(
@@ -156,6 +162,7 @@ def transfer(
 ) -> int:
     """Carry the vectors of a store through a map: in chunks, resumed after an interruption, other columns kept."""
     from lfm_tasks.upgrades.bulk import CarryOptions, carry, plan_carry
+    from lfm_tasks.upgrades.export import is_saved_map
     from lfm_tasks.upgrades.stores import open_large_store
 
     if workers < 0 or (workers and scheduler):
@@ -167,6 +174,9 @@ def transfer(
             print_err(f"got --confidence and the map {map}, which knows no pairs, expected one of --save that does")
             return USAGE
         options = CarryOptions(dtype, known if confidence else None, force)
+        if is_saved_map(map) and os.path.realpath(map) == os.path.realpath(output):
+            print_err(f"got the map {map} as the output, expected another file. Name one beside it")
+            return USAGE
         planned = plan_carry(adapter, open_large_store(input, ids), output, options)
         if plan:
             for line in planned.lines(max(1, workers)):
@@ -208,11 +218,15 @@ def _rows_on(n_workers: int, scheduler: str, memory_bytes: int) -> "Iterator[Car
 
 def _map_to_carry_by(map: str, catalog_path: Path) -> "tuple[Adapter, KnownRows | None, str]":
     """Return a map by its name or file, what confidence is told by, and how messages call its target."""
+    from lfm_tasks.errors import DataError
     from lfm_tasks.upgrades.adapters import from_alignment
     from lfm_tasks.upgrades.export import is_saved_map, read_saved_map
 
     if is_saved_map(map):
         return *read_saved_map(Path(map)), "the new model"
+    if Path(map).suffix in (".json", ".onnx") or Path(map).is_file():
+        problem = f"got the file {map}, expected the name of a map, or a .safetensors that --save wrote"
+        raise DataError("missing_source", f"{problem}. Name {Path(map).with_suffix('.safetensors')}, say.")
     catalog = load_catalog_or_exit(catalog_path)
     from lfm_tasks.runtime.run import unit_store
     from lfm_tasks.stages.transfers.named import read_map

@@ -60,8 +60,9 @@ def upgrade(
     trust_code: TrustCode = False,
 ) -> int:
     """Measure how much search quality stored vectors keep when they are carried into a new model's space."""
-    from lfm_tasks.upgrades.evidence import CurveOptions, upgrade_evidence
-    from lfm_tasks.upgrades.export import save_upgrade
+    from lfm_tasks.stores.outputs import check_output_folder
+    from lfm_tasks.upgrades.evidence import CurveOptions, check_rows, upgrade_evidence
+    from lfm_tasks.upgrades.export import files_of_maps, folder_for_maps, save_upgrade
     from lfm_tasks.upgrades.files import evidence_as_dict, evidence_as_lines
     from lfm_tasks.upgrades.groups import clusters_by_name
     from lfm_tasks.upgrades.stores import common_rows, is_file_name, open_space, open_store
@@ -75,38 +76,36 @@ def upgrade(
             "got --k, --draws, --seed or --at-least out of range, expected k and draws from 1, seed from 0, 0 to 1"
         )
         return USAGE
-    if save is not None:
-        from lfm_tasks.stores.outputs import check_output_folder
-        from lfm_tasks.upgrades.export import files_of_maps
-
-        with exit_if_refused():
-            check_output_folder(save, files_of_maps(), force=force)
     catalog = None
     if not (is_file_name(old) and is_file_name(new)):
         catalog = load_catalog_or_exit(catalog_path, trust_code)
-    with exit_if_data_refused():
-        stores = [
-            open_store(name, ids, of_labels)
-            if is_file_name(name) or catalog is None
-            else open_space(name, catalog, dataset)
-            for name, ids, of_labels in ((old, old_ids, None), (new, new_ids, labels))
-        ]
-        common = common_rows(stores[0], stores[1], _MOST_INPUTS, seed=seed)
-        groups = clusters_by_name(common.new, common.ids, seed=seed) if common.labels is None else common.labels
-        options = CurveOptions(tuple(map(int, sizes.split(","))), k, draws, unpaired=unpaired, seed=seed)
-        with progress() as report_progress:
-            evidence = upgrade_evidence(
-                common.old, common.new, options, groups,
-                report_progress if format == "text" else no_progress,
-            )  # fmt: skip
-    verdict = judge(evidence, at_least)
-    if format == "json":
-        print_out(as_json(evidence_as_dict(evidence, verdict, common.notes)))
-    else:
-        for line in evidence_as_lines(evidence, verdict, common.notes):
-            print_out(escape_unprintable(line))
+    with exit_if_refused(), exit_if_data_refused():
+        if save is not None:
+            check_output_folder(save, files_of_maps(), force=force)
+        with folder_for_maps(save):
+            stores = [
+                open_store(name, ids, of_labels)
+                if is_file_name(name) or catalog is None
+                else open_space(name, catalog, dataset)
+                for name, ids, of_labels in ((old, old_ids, None), (new, new_ids, labels))
+            ]
+            common = common_rows(stores[0], stores[1], _MOST_INPUTS, seed=seed)
+            check_rows(common.old, common.new)
+            groups = clusters_by_name(common.new, common.ids, seed=seed) if common.labels is None else common.labels
+            options = CurveOptions(tuple(map(int, sizes.split(","))), k, draws, unpaired=unpaired, seed=seed)
+            with progress() as report_progress:
+                reported = report_progress if format == "text" else no_progress
+                evidence = upgrade_evidence(common.old, common.new, options, groups, reported)
+            verdict, notes = judge(evidence, at_least), common.notes
+            if evidence.k < k:
+                notes = (*notes, f"recall@{evidence.k} in place of recall@{k}: a quarter of the stored inputs at most")
+            if format == "json":
+                print_out(as_json(evidence_as_dict(evidence, verdict, notes)))
+            else:
+                for line in evidence_as_lines(evidence, verdict, notes):
+                    print_out(escape_unprintable(line))
+            if save is not None:
+                save_upgrade(save, common.old, common.new, evidence, verdict, force=force)
     if save is not None:
-        with exit_if_refused():
-            save_upgrade(save, common.old, common.new, evidence, verdict, force=force)
         print_err(f"wrote {save}: next: lfm-atlas transfer {save}/stored.safetensors STORE OUTPUT --confidence")
     return OK

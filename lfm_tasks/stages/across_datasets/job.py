@@ -15,6 +15,7 @@ from lfm_tasks.spectral.maps.descriptors import heat_signatures, label_descripto
 from lfm_tasks.stages.inventory.correspondence import Correspondence, read_labels
 from lfm_tasks.stages.scores.block import STATISTICS, against_chance
 from lfm_tasks.stages.scores.zoomout_maps import LoadedSpace, ScoredMap, ZoomOutScores, load_space
+from lfm_tasks.statistics.resampling import Exchange
 from lfm_tasks.stores.units.store import Receipt, UnitStore
 
 # Of `STATISTICS`: intervals come from halves by ids, which do not correspond here.
@@ -110,7 +111,8 @@ def _closed_form(job: AcrossJob, source: LoadedSpace, target: LoadedSpace, measu
     for column, name in enumerate(measures):
         values[column, 0] = MAP_SCORES[name].of_fitted(functional_map)
         if len(chance) and MAP_SCORES[name].has_null:
-            values[column, 1:5] = against_chance(float(values[column, 0]), MAP_SCORES[name].of_fitted(chance))
+            of_chance, least_p = MAP_SCORES[name].of_fitted(chance), Exchange(len(known)).least_p
+            values[column, 1:5] = against_chance(float(values[column, 0]), of_chance, least_p=least_p)
     diagnostics = np.full(len(DIAGNOSTICS), np.nan)
     diagnostics[0] = orthogonality_error(functional_map)
     diagnostics[1] = commutativity_error(functional_map, first.eigenvalues, second.eigenvalues)

@@ -222,9 +222,9 @@ def _most_alike(run: Run, bases: Mapping[Space, SpaceBasis], scored: ScoredPairs
                 values,
             )
             found.append(np.stack(columns)[:, is_other])
-        if not found:
+        first, other, rank, value = np.concatenate([np.empty((4, 0)), *found], axis=1)
+        if not len(first):
             continue
-        first, other, rank, value = np.concatenate(found, axis=1)
         ends = first.astype(np.intp), other.astype(np.intp)
         both = np.stack([models[end] for end in ends])
         order = np.lexsort((other, first, -np.round(value, _DIGITS), rank, both[1], both[0]))

@@ -8,14 +8,14 @@ from jaxtyping import Float
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.measures.alignments import AlignedSpace, AlignmentForm, moments_by_rotations, permuted_product
-from lfm_tasks.measures.cross_covariances import cross_products, most_rotations
+from lfm_tasks.measures.cross_covariances import cross_products, live_on_few, most_rotations
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import PointSets, point_sets
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, STATISTICS, against_chance
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics, tiles_of_pairs
-from lfm_tasks.statistics.permutation_moments import MomentArrays, are_concentrated, concentration, live_on_few_units
-from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, can_stop
+from lfm_tasks.statistics.permutation_moments import MomentArrays, live_on_few_units
+from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, Tail, are_far, can_stop
 
 
 def score_alignments(
@@ -40,11 +40,10 @@ def score_alignments(
         by_set = np.array([form.compare(product, source, target, place) for place, product in enumerate(products)])
         found = float(by_set[0, 0]), float(by_set[0, 1])
         moments: tuple[MomentArrays, MomentArrays] | tuple[None, None] = (None, None)
-        if form.by_rotation is not None:
-            spreads = np.array(concentration(source.energies)), np.array(concentration(target.energies))
-            if not resampling.exchange.sets and not are_concentrated(*spreads, len(sets.order), is_exact=False):
-                draw = partial(_rotated, form.by_rotation, len(sets.order), source, target)
-                moments = moments_by_rotations(draw, most_rotations(len(sets.order), source.rank, target.rank), found)
+        is_free = not resampling.exchange.sets
+        if form.by_rotation and is_free and not live_on_few(source.spread, target.spread, len(sets.order)):
+            draw = partial(_rotated, form.by_rotation, len(sets.order), source, target)
+            moments = moments_by_rotations(draw, most_rotations(len(sets.order), source.rank, target.rank), found)
         least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in ordered[index]))])
         for way in range(2):
             values[index, way] = pair_statistics(
@@ -98,14 +97,13 @@ def _by_permutations(
     """Return the chance level of a symmetric score; where `are_far` holds after the first permutations, of these."""
     rows = source.rows.astype(np.float32), target.rows.astype(np.float32)
     place_of = np.argsort(sets.order)
-    may_stop = can_stop(exchange, null.n_permutations) and not live_on_few_units(
-        source.energies[place_of], target.energies[place_of], exchange
-    )
+    is_few = live_on_few_units(source.energies[place_of], target.energies[place_of], exchange)
+    may_stop = not is_few and can_stop(exchange, null.n_permutations)
     drawn = list[float]()
     for draw in range(null.n_permutations):
         order = place_of[exchange.permutation(draw, seed=null.seed)[sets.order]]
         drawn.append(form.compare(permuted_product(*rows, order), source, target, 0)[0])
         if may_stop and draw + 1 == FEW_DRAWS and are_far(np.array(found), np.array(drawn)):
             break
-    has_stopped = len(drawn) < null.n_permutations
-    return np.array(against_chance(found, np.array(drawn), has_stopped=has_stopped))
+    tail: Tail = "counted" if is_few else "stopped" if len(drawn) < null.n_permutations else "curve"
+    return np.array(against_chance(found, np.array(drawn), tail=tail, rounding=1e-6))

@@ -16,7 +16,9 @@ from lfm_tasks.statistics.far_tails import far_shares
 from lfm_tasks.statistics.permutation_moments import MomentArrays
 from lfm_tasks.statistics.resampling import (
     N_HALVES,
+    Tail,
     calibrated,
+    few_draws_shares,
     interval_reach,
     tail_p_value,
     upper_shares,
@@ -176,17 +178,31 @@ P_VALUE = STATISTICS.index("p_value")
 
 
 def against_chance(
-    score: float, chance: Float[np.ndarray, " permutations"], *, is_distance: bool = False, has_stopped: bool = False
+    score: float,
+    chance: Float[np.ndarray, " permutations"],
+    *,
+    is_distance: bool = False,
+    tail: Tail = "curve",
+    rounding: float = 1e-9,
+    least_p: float = 0.0,
 ) -> tuple[float, float, float, float]:
     """Return null mean, the quantile that 1 in 20 permutations beats, calibrated score, p-value; NaN without chance.
 
-    ``has_stopped``: see `tail_p_value`.
+    Parameters
+    ----------
+    tail
+        See `tail_p_value`.
+    rounding
+        Permutations this near the score reach it: 1e-6 for those in single precision.
+    least_p
+        One over the number of permutations that there are, see `Exchange.least_p`.
     """
     if not len(chance) or not np.isfinite(score) or not np.isfinite(chance).all():
         return (np.nan,) * 4
     mean = float(chance.mean())
     edge = float(np.quantile(chance, 0.05 if is_distance else 0.95))
-    p = tail_p_value(score, chance, is_distance=is_distance, has_stopped=has_stopped)
+    reached = np.where(np.abs(chance - score) <= rounding * max(1.0, abs(score)), score, chance)
+    p = max(tail_p_value(score, reached, is_distance=is_distance, tail=tail), least_p)
     return mean, edge, calibrated(score, mean, best=0.0 if is_distance else 1.0), p
 
 
@@ -229,7 +245,9 @@ def against_moments(
     is_fixed = deviation <= 1e-9 * np.maximum(1.0, np.abs(mean))
     above = (known - mean) / np.where(is_fixed, 1.0, deviation)
     tails = upper_shares(above, skewness)
-    if moments.spectra is not None:
+    if moments.n_draws is not None:
+        tails = few_draws_shares(above, moments.n_draws)
+    elif moments.spectra is not None:
         tails = far_shares(above, np.where(is_fixed, 0.0, deviation), tails, moments.spectra)
     statistics[:, 3] = np.maximum(np.where(is_fixed, 1.0, tails), np.finfo(np.float64).tiny)
     statistics[np.isnan(scores)] = np.nan

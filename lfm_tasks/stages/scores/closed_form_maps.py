@@ -31,7 +31,7 @@ from lfm_tasks.spectral.maps.descriptors import (
 from lfm_tasks.stages.inventory.correspondence import anchors_of_pair, common_ids, read_labels
 from lfm_tasks.stages.scores.block import BlockJob, BlockScores, against_chance
 from lfm_tasks.stages.scores.zoomout_maps import LoadedSpace, load_space
-from lfm_tasks.statistics.resampling import rows_by_value
+from lfm_tasks.statistics.resampling import Exchange, rows_by_value
 from lfm_tasks.stores.units.store import UnitStore
 
 # What blocks share in one process: 70 KB a space at 50 eigenpairs and 64 descriptors; lists of ids, most often one.
@@ -258,4 +258,4 @@ def _score_chance(job: BlockJob, together: DirectedPairs, n_given: int, scores: 
             drawn = TILE_SCORES[name](sums).reshape(len(group.pairs), n_drawn)
             for pair, direction, of_chance in zip(group.pairs, group.directions, drawn, strict=True):
                 row = scores.values[pair, direction, column]
-                row[1:5] = against_chance(float(row[0]), of_chance)
+                row[1:5] = against_chance(float(row[0]), of_chance, rounding=1e-6, least_p=Exchange(n_given).least_p)

@@ -8,12 +8,14 @@ from lfm_tasks.measures.cross_covariances import (
     CrossForm,
     SetTransforms,
     Span,
-    concentration_of,
+    Spread,
     cross_products,
+    live_on_few,
     moments_of_nuclear_norm,
     nuclear_norms,
     set_transforms,
     span,
+    spread_of,
 )
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import point_sets
@@ -25,7 +27,6 @@ from lfm_tasks.stages.scores.point_pair_measures import (
     pair_statistics,
     tiles_of_pairs,
 )
-from lfm_tasks.statistics.permutation_moments import are_concentrated
 
 
 def score_cross_covariances(
@@ -36,7 +37,7 @@ def score_cross_covariances(
     sets = point_sets(n_points, resampling.halves)
     has_chance = not resampling.exchange.sets
     values = np.full((len(pairs), len(STATISTICS)), np.nan)
-    prepared: dict[str, tuple[Span, SetTransforms, float]] = {}
+    prepared: dict[str, tuple[Span, SetTransforms, Spread]] = {}
     concentrated = np.zeros(len(pairs), dtype=bool)
     # One order of both, so that a pair has the same bits whichever is the source.
     ordered = [(min(pair), max(pair)) for pair in pairs]
@@ -51,7 +52,7 @@ def score_cross_covariances(
                     rows = spaces.rows[key]
                     space = span(of_order_one(rows) if "scaling" in measure.invariances else rows, sets)
                     made = set_transforms(space, form, sets)
-                    prepared[key] = space, made, concentration_of(space, made.lengths)
+                    prepared[key] = space, made, spread_of(space.rows, made.lengths)
             (source, of_source, source_spread), (target, of_target, target_spread) = (
                 prepared[key] for key in ordered[index]
             )
@@ -67,7 +68,6 @@ def score_cross_covariances(
             )
             least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in ordered[index]))])
             values[index] = pair_statistics(by_set[:, None], nuclear[:1], moments, whole, measure, sets, least)[0]
-            spreads = np.array(source_spread), np.array(target_spread)
-            concentrated[index] = are_concentrated(*spreads, n_points, is_exact=False)
+            concentrated[index] = live_on_few(source_spread, target_spread, n_points)
     values[np.ix_(concentrated, np.arange(len(STATISTICS))[OF_CHANCE])] = np.nan
     return FamilyScores(values, {}, has_chance, concentrated)

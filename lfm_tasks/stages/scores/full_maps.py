@@ -44,7 +44,7 @@ from lfm_tasks.statistics.permutation_moments import (
     moments_of_aligned,
     permutation_profile,
 )
-from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, can_stop
+from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, Tail, are_far, can_stop
 from lfm_tasks.statistics.strata_moments import (
     StrataSums,
     aligned_moments,
@@ -266,8 +266,10 @@ def _fill_drawn_chance(
     for (pair, name), chance in found.items():
         for direction, of_way in enumerate(chance):
             statistics = values[pair, direction, measures.index(name)]
-            has_stopped = len(of_way) < null.n_permutations
-            statistics[OF_CHANCE] = against_chance(float(statistics[0]), of_way, has_stopped=has_stopped)
+            # Of free points only localized bases have drawn chance.
+            is_counted = not exchange.sets or _live_on_few_units(bases[pair], exchange)
+            tail: Tail = "counted" if is_counted else "stopped" if len(of_way) < null.n_permutations else "curve"
+            statistics[OF_CHANCE] = against_chance(float(statistics[0]), of_way, tail=tail, rounding=1e-6)
 
 
 def _needs_no_more(
@@ -279,10 +281,14 @@ def _needs_no_more(
     exchange: Exchange,
 ) -> bool:
     """Return whether all drawn scores of a pair are far beyond chance, and its spaces live on many units."""
-    energies = [np.square(basis.rows[:, 1:]).sum(axis=1) for basis in bases[pair]]
     scored = [(values[pair, :, measures.index(name), 0], chance) for (of, name), chance in found.items() if of == pair]
     is_far = all(are_far(scores, chance.T).all() for scores, chance in scored)
-    return is_far and not live_on_few_units(energies[0], energies[1], exchange)
+    return is_far and not _live_on_few_units(bases[pair], exchange)
+
+
+def _live_on_few_units(bases: tuple[BasisRows, BasisRows], exchange: Exchange) -> bool:
+    source, target = (np.square(basis.rows[:, 1:]).sum(axis=1) for basis in bases)
+    return live_on_few_units(source, target, exchange)
 
 
 def _fill_chance_in_strata(

@@ -1,6 +1,6 @@
 """Scores of activations: each space prepared once a block, with chance (exact where that is known) and intervals."""
 
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,7 +30,7 @@ from lfm_tasks.stages.scores.cross_covariance_measures import score_cross_covari
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, knows_chance, score_family
 from lfm_tasks.stages.scores.trace_measures import score_traces
 from lfm_tasks.statistics.permutation_moments import live_on_few_units, row_energies
-from lfm_tasks.statistics.resampling import FEW_DRAWS, N_HALVES, are_far, can_stop
+from lfm_tasks.statistics.resampling import FEW_DRAWS, N_HALVES, Exchange, Tail, are_far, can_stop
 from lfm_tasks.statistics.strata_moments import has_moments
 from lfm_tasks.stores.units.store import ids_digest
 
@@ -99,11 +99,14 @@ class PreparedSpaces:
             self._prepared[key] = self.spaces.prepare(key, self.measure, self.kept)
         return self._prepared[key]
 
-    def energies(self, key: str) -> np.ndarray:
-        """Return the `row_energies` of one space."""
-        if key not in self._energies:
-            self._energies[key] = row_energies(of_order_one(self.spaces.rows[key]).astype(np.float64))
-        return self._energies[key]
+    def live_on_few_units(self, source: str, target: str, exchange: Exchange) -> bool:
+        """Return whether two spaces `live_on_few_units`; no measure of directions takes notice of far points."""
+        if self.measure.needs_directions:
+            return False
+        for key in (source, target):
+            if key not in self._energies:
+                self._energies[key] = row_energies(of_order_one(self.spaces.rows[key]).astype(np.float64))
+        return live_on_few_units(self._energies[source], self._energies[target], exchange)
 
     def both_ways(self, source: str, target: str) -> tuple[float, float]:
         """Return the values of both directions."""
@@ -225,7 +228,8 @@ def _by_family(
         whole = PreparedSpaces(measure, spaces)
         for target, indices in _by_target([pairs[index] for index in drawn_for]).items():
             places = [drawn_for[index] for index in indices]
-            drawn = _by_permutations(whole, [pairs[place][0] for place in places], target, resampling, null)
+            few = concentrated[places].tolist()
+            drawn = _by_permutations(whole, [pairs[place][0] for place in places], target, resampling, null, few)
             values[places, :, OF_CHANCE] = drawn[:, :, 1:]
     return RowScores(values, refused, frozenset(np.flatnonzero(concentrated).tolist()))
 
@@ -282,17 +286,31 @@ def _both_ways(measure: Measure, source: Any, target: Any) -> tuple[float, float
 
 
 def _by_permutations(
-    spaces: PreparedSpaces, sources: list[str], target: str, resampling: Resampling, null: NullConfig
+    spaces: PreparedSpaces,
+    sources: list[str],
+    target: str,
+    resampling: Resampling,
+    null: NullConfig,
+    on_few_points: Sequence[bool] = (),
 ) -> Float[np.ndarray, "sources 2 5"]:
     """Return score and chance for every source; permutations of the target are shared by all.
 
     Sources whose scores are far beyond the first few permutations take no part in the others.
+
+    Parameters
+    ----------
+    on_few_points
+        Which sources are known to live on few points with the target; others are looked at.
     """
     measure, prepared = spaces.measure, spaces.prepared(target)
     scores = np.array([_both_ways(measure, spaces.prepared(source), prepared) for source in sources])
     chance = np.full((len(sources), null.n_permutations, 2), np.nan)
     is_distance = measure.kind == "distance"
     left = list(range(len(sources)))
+    few = [
+        is_few or spaces.live_on_few_units(source, target, resampling.exchange)
+        for source, is_few in zip(sources, on_few_points or [False] * len(sources), strict=True)
+    ]
     may_stop = can_stop(resampling.exchange, null.n_permutations)
     for draw in range(null.n_permutations):
         order = resampling.exchange.permutation(draw, seed=null.seed)
@@ -304,20 +322,17 @@ def _by_permutations(
             left = [
                 place
                 for place in left
-                if not are_far(scores[place], chance[place, :FEW_DRAWS], is_distance=is_distance).all()
-                or live_on_few_units(spaces.energies(sources[place]), spaces.energies(target), resampling.exchange)
+                if few[place] or not are_far(scores[place], chance[place, :FEW_DRAWS], is_distance=is_distance).all()
             ]
             if not left:
                 break
     found = np.empty((len(sources), 2, 5))
     found[:, :, 0] = scores
     for place, drawn in enumerate(chance):
-        has_stopped = place not in left
-        made = drawn[:FEW_DRAWS] if has_stopped else drawn
+        tail: Tail = "stopped" if place not in left else "counted" if few[place] else "curve"
+        made = drawn[:FEW_DRAWS] if tail == "stopped" else drawn
         for side, score in enumerate(scores[place].tolist()):
-            found[place, side, 1:] = against_chance(
-                score, made[:, side], is_distance=is_distance, has_stopped=has_stopped
-            )
+            found[place, side, 1:] = against_chance(score, made[:, side], is_distance=is_distance, tail=tail)
     return found
 
 

@@ -21,6 +21,7 @@ from lfm_tasks.spectral.neighbors.search import Neighbors
 from lfm_tasks.stages.activations.job import read_activations
 from lfm_tasks.stages.inventory.correspondence import Correspondence, Labels, anchors_of_pair, common_ids, read_labels
 from lfm_tasks.stages.scores.block import STATISTICS, BlockJob, BlockScores, against_chance
+from lfm_tasks.statistics.resampling import Exchange
 from lfm_tasks.stores.units.store import UnitStore, ids_digest
 
 # One start for each kind of descriptor: a third of the time of all nine, which docs/spectral.md has figures of.
@@ -107,8 +108,16 @@ class ZoomOutScores:
             measure = MAP_SCORES[name]
             values[column, 0] = measure.of_fitted(maps)
             if len(chance) and measure.has_null:
-                values[column, 1:5] = against_chance(float(values[column, 0]), measure.of_fitted(chance))
+                of_chance, least_p = measure.of_fitted(chance), Exchange(self._n_known(source, target)).least_p
+                values[column, 1:5] = against_chance(float(values[column, 0]), of_chance, least_p=least_p)
         return ScoredMap(maps, values, self._quality(fit, source, target))
+
+    def _n_known(self, source: str, target: str) -> int:
+        """Return how many anchors or classes are paired at random."""
+        ours, theirs = self.spaces[source], self.spaces[target]
+        if self.correspondence.regime == "labels":
+            return len(np.unique(theirs.classes))
+        return len(self._anchors(ours, theirs).target)
 
     def _pairings(self, n_wanted: int) -> Iterator[np.random.Generator]:
         """Yield a generator for each random pairing of anchors or classes; none where the fit is unsupervised."""

@@ -101,7 +101,7 @@ def test_file_size_limit_at_any_level__is_told_and_the_next_run_goes_on(
         ended = in_child(folder, prepare=bound)
 
         assert ended.code == 1, limit
-        assert "got a limit on the size of files, expected a higher one" in ended.error, ended.error
+        assert "got a file beyond the size limit (ulimit -f), expected a higher limit" in ended.error, ended.error
         assert contents(folder / "atlas") == old, limit
     assert in_child(folder).code == 0
     assert contents(folder / "atlas") == expected
@@ -118,7 +118,7 @@ def test_read_only_disk__is_told(disk: Path, two_atlases: Any, in_child: Callabl
     ended = in_child(folder)
 
     assert ended.code == 1
-    assert "got a disk that can only be read, expected one to write to. Choose another place" in ended.error
+    assert "got a read-only disk, expected one to write to. Choose another place" in ended.error
     assert contents(folder / "atlas") == old
     subprocess.run(["mount", "-o", "remount,rw", str(disk)], check=True)
     assert in_child(folder).code == 0

@@ -93,14 +93,14 @@ def onnx_tensor(path: Path) -> None:
 
 
 BOMBS: dict[str, tuple[str, Callable[[Path], None], str, str]] = {
-    "npy": ("a.npy", npy, "", "needs 16,000,000,000,000,000 for"),
+    "npy": ("a.npy", npy, "", "expected 16,000,000,000,000,000 for"),
     "npz": ("a.npz", npz, "x", "packed"),
     "hdf5": ("a.h5", hdf5, "x", "got 1 of 1,000,000,000 chunks"),
     "hdf5 zeros": ("a.h5", hdf5_zeros, "x", "packed"),
     "zarr": ("a.zarr", zarr_rows, "", "got 1 of 1,000,000,000 chunks"),
     "zarr chunk": ("a.zarr", zarr_chunk, "", "more bytes than fit"),
     "parquet": ("a.parquet", parquet, "x", "more bytes than fit"),
-    "lines": ("a.txt", lines, "", "needs short ones"),
+    "lines": ("a.txt", lines, "", "expected short ones"),
     "pt": ("a.pt", pt, "", "of which the file holds a part that repeats"),
     "onnx": ("a.onnx", onnx_tensor, "", "got a tensor of shape"),
 }

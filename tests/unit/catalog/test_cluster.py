@@ -68,9 +68,9 @@ def test_each_kind__is_read_printed_and_in_the_schema(tmp_path: Path, cluster: A
         ({"scheduler": "tcp://a:1"}, "unknown key; there is memory_limit, n_workers, type"),
         (
             {"type": "address", "scheduler": "http://a:1"},
-            "got 'http://a:1', expected tcp://host:port, tls://host:port or",
+            "got 'http://a:1', expected tcp:// or tls://host:port, or",
         ),
-        ({"type": "address", "scheduler": "tcp://a"}, "got 'tcp://a', expected tcp://host:port"),
+        ({"type": "address", "scheduler": "tcp://a"}, "got 'tcp://a', expected tcp:// or tls://host:port"),
         (
             {"type": "address", "scheduler": "tcp://me:hunter2@a:1"},
             "got a user or password in 'tcp://a:1', expected none",
@@ -105,7 +105,7 @@ def test_scheduler_of_the_command_line__takes_the_place_of_the_section_and_keeps
 
     assert moved.model_dump() == catalog.cluster.model_dump() | {"scheduler": "tls://10.0.0.2:8786"}
     assert local.model_dump()["scheduler"] == str(Path("shared/scheduler.json").absolute())
-    with pytest.raises(ValueError, match="expected tcp://host:port"):
+    with pytest.raises(ValueError, match="expected tcp:// or tls://host:port"):
         on_scheduler(catalog, "ftp://a:1")
 
 

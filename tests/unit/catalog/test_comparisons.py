@@ -69,7 +69,7 @@ def comparison(sources: object, targets: object = "*") -> Comparison:
         ("{sources: [], targets: vit}", "one.sources: got an empty list, expected at least one"),
         ("{sources: {meta: {}}, targets: vit}", "one.sources.meta: got an empty mapping, expected at least one"),
         ("{sources: {mta: {}}, targets: vit}", "unknown key; did you mean 'meta'?"),
-        ("{sources: vit}", "targets is missing: add it"),
+        ("{sources: vit}", "targets is missing. Add it"),
         ("{sources: vit, targets: gpt, measures: [lfm, lfm]}", "got lfm more than once, expected each once"),
     ],
 )  # fmt: skip

@@ -142,7 +142,7 @@ def test_folder_that_no_section_takes__is_told_with_the_reasons(tmp_path: Path) 
     assert (refused.discovery, refused.dataset, refused.name) == ("language", "docs", "'old'")
     assert refused.message == (
         "got the folder 'old', which no section of discover takes: it holds pytorch_model.bin, and no config.json, "
-        "modules.json or adapter_config.json. Mend it, or move it out of the folder"
+        "modules.json or adapter_config.json. Fix it, or move it out of the folder"
     )
 
 
@@ -223,7 +223,7 @@ def test_bad_names_and_links_of_folders__are_refused(tmp_path: Path) -> None:
     catalog = read(tmp_path / "catalog")
     assert catalog.models == {}
     messages = {refused.name: refused.message for refused in catalog.refused_models}
-    assert messages["'b b'"].endswith("rename the folder")
+    assert messages["'b b'"].endswith("Rename the folder")
     assert "leads out of its folder and out of the catalog's: copy the folder there, or allow" in messages["'link'"]
     assert "no section of discover takes: it is a link that leads nowhere" in messages["'dangling'"]
     assert set(messages) == {"'b b'", "'link'", "'dangling'"}

@@ -107,7 +107,7 @@ def test_bad_name__is_refused_and_the_others_go_on(tmp_path: Path) -> None:
     assert list(catalog.models) == ["a", "z"]
     assert [refused.name for refused in catalog.refused_models] == ["'b b'", "'nul'"]
     assert "expected 1 to 128 of A-Z a-z 0-9" in catalog.refused_models[0].message
-    assert catalog.refused_models[0].message.endswith("rename the file")
+    assert catalog.refused_models[0].message.endswith("Rename the file")
     assert catalog.warnings() == []
 
 
@@ -134,7 +134,7 @@ def test_link_out_of_the_folder__is_refused(tmp_path: Path) -> None:
 
     assert list(catalog.models) == ["a", "same"]
     [refused] = catalog.refused_models
-    assert "got a link that leads out of its folder and out of the catalog's. Copy the file there" in str(refused)
+    assert "got a link that leads out of its folder and out of the catalog's: copy the file there" in str(refused)
 
 
 @pytest.mark.parametrize(

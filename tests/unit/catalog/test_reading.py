@@ -193,7 +193,7 @@ MISTAKES = {
     "no layers": (GOOD.replace('["conv*", "!*.norm"]', "[]"), ["got an empty list, expected at least one"]),
     "layers as text": (GOOD.replace('["conv*", "!*.norm"]', "conv*"), ["got the text 'conv*', expected a list"]),
     "name": (GOOD.replace("  small:", "  ../small:"), ["got the name '../small', expected 1 to 128 of A-Z"]),
-    "dot": (GOOD.replace("  small:", "  small.:"), ["which ends in a dot that Windows drops: rename it"]),
+    "dot": (GOOD.replace("  small:", "  small.:"), ["which ends in a dot that Windows drops. Rename it"]),
     "twins": (
         GOOD + "  Small:\n    activations: {path: a.npy, dataset: probe}\n",
         ["differs from 'small' only by upper and lower case"],

@@ -68,7 +68,7 @@ def test_list_of_one_source__is_that_source(tmp_path: Path) -> None:
         ([{"dataset": "a"}] * 2, "models.m: got the dataset 'a' 2 times, expected each dataset once"),
         ([], "models.m.activations: got an empty list, expected at least one"),
         ([{"dataset": "a"}, {"dataset": "c"}], r"activations\[1\].dataset: the dataset 'c' is not declared"),
-        ([{"dataset": "a"}, {}], r"models.m.activations\[1\]: dataset is missing: add it"),
+        ([{"dataset": "a"}, {}], r"models.m.activations\[1\]: dataset is missing. Add it"),
         ([{"dataset": "a"}, "b"], r"models.m.activations\[1\]: got the text 'b', expected a mapping"),
         ([{"dataset": "a", "pol": "mean"}], r"activations\[0\].pol: unknown key; did you mean 'pool'"),
         ({"dataset": ["a", "b"]}, r"got a list, expected one dataset. List a source for each, \[\{dataset: a\}, \{data"),

@@ -98,7 +98,7 @@ def test_draft_catalog__says_what_it_does_not_know(tmp_path: Path) -> None:
     assert refused == {"'no tokenizer'"}  # bare is opened, and refused then
     assert draft.remarks[-1].startswith("notes: it holds no config.json")
     assert '# vision: {transformers: {path: "zoo/{model}", dataset: photos}}' in draft.text
-    assert "# The patterns find these folders, too, and validate refuses them. Mend them or" in draft.text
+    assert "# The patterns find these folders, too, and validate refuses them. Fix them or" in draft.text
     assert "\n#   bare: got no tokenizer.json" in draft.text
     assert "\n#   no tokenizer: " in draft.text
     assert "# No model card names a license." in draft.text

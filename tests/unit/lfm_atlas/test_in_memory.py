@@ -165,7 +165,7 @@ WRONG = [
     ((X, Y), {"ids": [1] * 60}, DataError, "x: got the id '1' 60 times, expected each once"),
     ((X, Y), {"ids": range(3)}, DataError, "x: got 3 ids for 60 rows"),
     ((X, Y), {"ids": np.linspace(0, 1, 60)}, DataError, "x: got ids of type float64"),
-    ((X, Y), {"ids": {"x": range(60)}}, DataError, "got ids of x, expected those of x, y. Mend y."),
+    ((X, Y), {"ids": {"x": range(60)}}, DataError, "got ids of x, expected those of x, y. Fix y."),
     ((X, Y), {"labels": [1, 2]}, DataError, "got labels of type int64 and shape"),
     (({"a": X},), {}, ValueError, "got 1 model, expected at least 2"),
     (({"a": X, "A": Y},), {}, ValueError, "differ by more than case"),

@@ -150,3 +150,29 @@ def test_spaces_on_few_points__have_all_permutations(name: str) -> None:
         for draw in range(60)
     ]
     assert values["null_mean"] == pytest.approx(np.mean(drawn), rel=1e-5)
+
+
+# One massive point, the same in both spaces, which have nothing else in common: some share of all permutations, about
+# one in n, brings it together with itself.
+@pytest.mark.parametrize(
+    "name", ["cca_mean", "cka_linear", "hard_match", "linear_regression_r2", "procrustes_centered_unit_norm",
+             "pwcca_textbook_x_to_y", "soft_match"],
+)  # fmt: skip
+def test_one_massive_point__makes_no_p_value_that_permutations_do_not_show(name: str) -> None:
+    generator = np.random.default_rng(0)
+    spaces = {key: generator.standard_normal((100, 12)) for key in "ab"}
+    for rows in spaces.values():
+        rows[0] *= 30
+    resampling = Resampling(Exchange(100), None)
+    values = score_rows(name, Activations(spaces, {}), [("a", "b")], resampling, NullConfig()).values[0, 0]
+    assert of(values)["p_value"] >= 1 / 101
+
+
+@pytest.mark.parametrize("name", MATCHED)
+def test_ties__reach_the_score_in_single_precision(name: str) -> None:
+    # Six points, three of them 1: one in ten permutations with the same value.
+    rows = np.array([[0.0], [0], [0], [1], [1], [1]])
+    resampling = Resampling(Exchange(6), None)
+    values = score_rows(name, Activations({"a": rows, "b": rows}, {}), [("a", "b")], resampling, NullConfig(seed=1))
+    exact = np.mean([np.array_equal(rows[Exchange(6).permutation(draw, seed=1)], rows) for draw in range(100)])
+    assert of(values.values[0, 0])["p_value"] == pytest.approx((1 + 100 * exact) / 101)

@@ -75,7 +75,8 @@ def test_related_spaces__are_far_from_chance_and_copies_are_the_best_there_is(na
     turned = 3 * rows @ np.linalg.qr(np.random.default_rng(6).standard_normal((12, 12)))[0]
     values = scored(name, {"a": rows, "b": related(20, 1), "c": turned}, [("a", "b"), ("a", "c")])[:, 0]
     p, level = STATISTICS.index("p_value"), STATISTICS.index("calibrated")
-    assert (values[:, p] < 1e-20).all()
+    # Of ten rotations more is not known.
+    assert (values[:, p] < 1e-8).all()
     assert 0 < values[0, level] < 1
     assert values[1, level] == pytest.approx(1, abs=1e-6)
 

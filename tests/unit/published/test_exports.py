@@ -164,5 +164,5 @@ def test_points_of_a_space__are_those_that_the_atlas_embeds(small: Atlas, small_
 
     assert points.coordinates.tolist() == [[0, 1], [4, 5]]
     assert points.metadata == {"id": ["p0", "p2"], "label": ["cat", ""]}
-    with pytest.raises(AtlasError, match="leave --points-of out for the spaces themselves"):
+    with pytest.raises(AtlasError, match="Leave --points-of out for the spaces themselves"):
         embedded_points(small, "model0/layer0")

@@ -32,7 +32,7 @@ def test_a_dataset_a_stimulus__is_one_line_too() -> None:
     ]
     assert lines(few) == [
         "net_s00000, net_s00001, net_s00002 and 6 more (s00000, s00001, s00002 and 6 more datasets): 9 times: "
-        "found 0 points, expected at least 6 [too_few_points]"
+        "got 0 points, expected at least 6 [too_few_points]"
     ]
 
 

@@ -136,7 +136,7 @@ BAD = {
     "control": (
         '{"id": "a\\tb", "text": "a"}',
         "bad_ids",
-        r"control character in the id 'a\\tb', in t\.jsonl:1, needs",
+        r"control character in the id 'a\\tb', in t\.jsonl:1, expected",
     ),
     "line break": ('{"id": "a\u2028b", "text": "a"}', "bad_ids", r"a control character in the id 'a\\u2028b'"),
     "composed": (

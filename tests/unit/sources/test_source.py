@@ -151,13 +151,13 @@ def header_of_code(folder: Path) -> None:
 
 BAD_FILES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "pickle": (pickled, "wrong_dtype", r"a\.npy: got pickled Python objects, which are never loaded. Save numbers"),
-    "truncated": (truncated, "damaged_source", r"needs 600 for \(30, 5\) float32: the file is truncated or damaged"),
+    "truncated": (truncated, "damaged_source", r"expected 600 for \(30, 5\) float32: the file is truncated or damaged"),
     "too long": (longer, "damaged_source", r"got 604 bytes of values, expected 600"),
-    "records": (many_records, "wrong_dtype", r"got records .*needs numbers. Save one field"),
+    "records": (many_records, "wrong_dtype", r"got records .* expected numbers. Save one field"),
     "text": (lambda folder: (folder / "a.npy").write_text("1, 2"), "damaged_source", r"a\.npy: cannot be read"),
     "empty": (lambda folder: (folder / "a.npy").touch(), "damaged_source", r"a\.npy: cannot be read"),
     "code": (header_of_code, "damaged_source", r"a\.npy: cannot be read"),
-    "complex": (lambda folder: np.save(folder / "a.npy", ROWS * 1j), "wrong_dtype", r"needs real numbers"),
+    "complex": (lambda folder: np.save(folder / "a.npy", ROWS * 1j), "wrong_dtype", r"expected real numbers"),
     "dates": (lambda folder: np.save(folder / "a.npy", ROWS.astype("M8[s]")), "wrong_dtype", r"got datetime64"),
     "one-d": (lambda folder: np.save(folder / "a.npy", ROWS[:, 0]), "wrong_shape", r"got a 1-D array"),
     "no features": (lambda folder: np.save(folder / "a.npy", ROWS[:, :0]), "wrong_shape", r"got no features"),

@@ -7,7 +7,10 @@ from scipy.stats import gamma, kstest
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.statistics.resampling import (
     Exchange,
+    are_far,
     calibrated,
+    can_stop,
+    few_draws_shares,
     of_groups,
     p_value,
     rows_by_value,
@@ -130,3 +133,40 @@ def test_rows_by_value__are_all_rows_by_ascending_value_in_their_order(values: l
 
 def test_rows_by_value__of_nothing_are_none() -> None:
     assert rows_by_value(np.array([], dtype=int)) == ()
+
+
+def test_p_values_of_few_draws__claim_no_more_than_ten_draws_know() -> None:
+    # Of unrelated scores with a normal chance one in a thousand has p below .001, and so on, far down.
+    drawn = np.random.default_rng(2).standard_normal((11, 400_000))
+    score, few = drawn[0], drawn[1:]
+    p_values = few_draws_shares((score - few.mean(axis=0)) / few.std(axis=0), 10)
+    for level in (0.1, 1e-3, 1e-5):
+        expected = level * drawn.shape[1]
+        assert (p_values <= level).sum() == pytest.approx(expected, abs=5 * np.sqrt(expected) + 1)
+
+
+def test_stopped_permutations__have_the_tail_of_ten_draws() -> None:
+    chance = np.random.default_rng(3).standard_normal(10)
+    assert are_far(np.array([30.0, 3.0]), np.repeat(chance[:, None], 2, axis=1)).tolist() == [True, False]
+    assert 1e-14 < tail_p_value(30.0, chance, tail="stopped") < 1e-7
+    assert tail_p_value(30.0, chance) == pytest.approx(1 / 11)
+    many = np.random.default_rng(3).standard_normal(100)
+    assert tail_p_value(30.0, many, tail="counted") == pytest.approx(1 / 101) > tail_p_value(30.0, many)
+    # All alike: more of them would say no more, and fewer may not stand for them.
+    assert not are_far(np.array(1.0), np.zeros(10))
+
+
+@pytest.mark.parametrize(
+    ("exchange", "n_ways"),
+    [
+        (Exchange(5), 120),
+        (within_strata(np.array([0, 0, 0, 1, 1])), 12),
+        (of_groups(np.array([0, 0, 1, 1, 2, 2, 3])), 6),
+    ],
+    ids=["free", "strata", "groups"],
+)
+def test_least_p__is_one_over_the_permutations_that_there_are(exchange: Exchange, n_ways: int) -> None:
+    assert exchange.least_p == pytest.approx(1 / n_ways)
+    assert not can_stop(exchange, 100)
+    assert can_stop(Exchange(100), 50)
+    assert not can_stop(Exchange(100), 49)

@@ -61,5 +61,5 @@ def test_unknown_name__offers_the_nearest(tmp_path: Path) -> None:
 def test_damaged_name__says_what_to_do(tmp_path: Path, content: bytes) -> None:
     write_named_map(tmp_path, MINE)
     (tmp_path / "maps" / "mine.json").write_bytes(content)
-    with pytest.raises(DataError, match=r"got a damaged file mine.json .*remove it and fit the map again"):
+    with pytest.raises(DataError, match=r"got a damaged file mine.json .*Remove it and fit the map again"):
         read_named_map(tmp_path, "mine")

@@ -163,7 +163,7 @@ def test_files_that_belong_together__are_replaced_together_or_not(
 def test_history_with_a_line_of_others__is_told_by_its_number(line: str, tmp_path: Path) -> None:
     (tmp_path / "history.jsonl").write_text(f"{json.dumps(LINE)}\n{line}\n")
 
-    problem = "got a line that no audit wrote, expected the record of an audit. Mend or remove the line, or move the"
+    problem = "got a line that no audit wrote, expected the record of an audit. Fix or remove the line, or move the"
     assert why_no_audits(tmp_path) == f"{tmp_path}/history.jsonl:2: {problem} file away"
 
 

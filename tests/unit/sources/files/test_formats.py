@@ -146,7 +146,7 @@ def test_file_that_is_written_again__is_noticed(kind: str, tmp_path: Path) -> No
 def test_missing_key__names_what_is_there(kind: str, tmp_path: Path) -> None:
     name, write = WRITE[kind]
     write(tmp_path / name, ROWS)
-    with pytest.raises(DataError, match=r"needs key: to say which (array|dataset|column).*x\.y"):
+    with pytest.raises(DataError, match=r"expected key: with the name of an? (array|dataset|column).*x\.y"):
         open_array(tmp_path / name, name)
     with pytest.raises(DataError, match=r"(no such|found no) (array|dataset|column).*x\.y"):
         open_array(tmp_path / name, name, "x.z")

@@ -468,7 +468,7 @@ def test_onnx_source__refuses_huge_tensors_before_running(tmp_path: Path) -> Non
 def test_onnx_source__refuses_stored_tensors_that_declare_too_much(tmp_path: Path) -> None:
     built = two_layers()
     built.graph.initializer[0].dims[:] = [2**40, 2**40]
-    refusal(lambda: opened(built, tmp_path), "unsupported_model", "got a tensor of shape .*needs at most")
+    refusal(lambda: opened(built, tmp_path), "unsupported_model", "got a tensor of shape .* expected at most")
 
 
 def test_onnx_source__refuses_stored_tensors_that_hold_less_than_they_declare(tmp_path: Path) -> None:

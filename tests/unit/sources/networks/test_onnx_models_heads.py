@@ -190,7 +190,7 @@ def test_head__refuses_an_output_before_the_layer(tmp_path: Path) -> None:
 def test_head__refuses_rows_of_another_space(tmp_path: Path) -> None:
     head = opened(zoo(tmp_path, with_a_skip(), ["out"]), "sum")
     refusal(lambda: head.apply(INPUTS[:, :3]), "wrong_shape", r"got .* \(300, 3\), expected \(points, 4\), as sum was")
-    refusal(lambda: head.apply(np.full((2, 4), np.nan)), "not_finite", "got NaN or infinite activations, needs")
+    refusal(lambda: head.apply(np.full((2, 4), np.nan)), "not_finite", "got NaN or infinite activations, expected")
 
 
 def test_head__of_activations_on_disk_is_refused(tmp_path: Path) -> None:

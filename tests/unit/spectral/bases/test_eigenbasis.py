@@ -96,7 +96,7 @@ def test_spectral_basis__refuses_more_eigenpairs_than_points():
 
 
 def test_spectral_basis__refuses_no_eigenpairs():
-    with pytest.raises(ValueError, match="needs at least 1"):
+    with pytest.raises(ValueError, match="expected at least 1"):
         spectral_basis(ring(8), 0)
 
 

@@ -88,7 +88,7 @@ def test_exact_neighbors__refuse_what_no_graph_can_be_built_on(cloud, spoil, rea
 
 
 def test_exact_neighbors__refuse_no_neighbors_at_all(cloud):
-    with pytest.raises(ValueError, match="needs at least 1"):
+    with pytest.raises(ValueError, match="expected at least 1"):
         exact_neighbors(cloud, 0, metric="angular")
 
 

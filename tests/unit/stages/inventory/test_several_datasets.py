@@ -126,7 +126,7 @@ def test_joint_labels__number_the_same_label_alike() -> None:
     ("comparison", "atlas", "where", "message"),
     [
         ({"measures": ["lfm", "cka_linear"]}, {}, ("comparisons", "c", "measures", 1), "got 'cka_linear', expected mea"),
-        ({}, {"measures": ["cka_linear"]}, ("comparisons", "c"), "got no measure of maps in atlas.measures, needs"),
+        ({}, {"measures": ["cka_linear"]}, ("comparisons", "c"), "got no measure of maps in atlas.measures, expected"),
     ],
 )
 def test_measure_of_the_same_points__is_refused_across_datasets(

@@ -39,7 +39,7 @@ def test_opening__stops_after_some_hundred_models_that_fail_alike(
     # The sixth could be opened, but nobody should get an atlas of what one mistake has left.
     assert zoo.spaces == ()
     assert [failure.message.startswith("not opened") for failure in zoo.failures] == [False] * 3 + [True] * 3
-    assert "each of the first 3 models failed like model0. Mend that first" in zoo.failures[-1].message
+    assert "each of the first 3 models failed like model0. Fix that first" in zoo.failures[-1].message
 
 
 def test_opening__goes_on_where_any_model_could_be_opened(

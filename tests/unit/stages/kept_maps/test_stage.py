@@ -1,12 +1,15 @@
 """Distortions are published rounded; a pair is published from its source to its target, however its map is stored."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from lfm_tasks.stages.kept_maps.stage import KeptPair, _rounded
+from lfm_tasks.spaces import Space
+from lfm_tasks.stages.kept_maps.stage import KeptPair, _most_alike, _rounded
+from lfm_tasks.stages.scores.block import STATISTICS
 
 
 def test_rounded__keeps_twelve_bits() -> None:
@@ -22,3 +25,20 @@ def test_pair__has_one_key_in_both_directions(source: str, target: str, is_rever
     pair = KeptPair(bases[0], bases[1], "z")
     assert pair.key == ("a", "b", "z")
     assert pair.is_reversed is is_reversed
+
+
+@pytest.mark.parametrize("is_listed", [False, True])
+def test_one_model__has_no_two_models_to_keep_a_map_of(is_listed: bool) -> None:
+    spaces = [Space("digits", "a", layer) for layer in ("one", "two")]
+    bases = {space: SimpleNamespace(key=space.layer, space=space) for space in spaces}
+    values = np.zeros((1, 2, 1, len(STATISTICS)))
+    table = SimpleNamespace(blocks=[SimpleNamespace(key="block", measures=("overlap",))])
+    request = SimpleNamespace(measures={"overlap"}, correspondence=SimpleNamespace(regime="full"))
+    zeros = np.zeros(1, dtype=int)
+    cells = SimpleNamespace(request=request, table=table, first=0, others=zeros + 1, blocks=zeros, rows=zeros)
+    scored: Any = SimpleNamespace(with_scores=lambda _: [cells] if is_listed else [])
+    unit = SimpleNamespace(read=lambda _: values)
+    store = SimpleNamespace(open=lambda *_: nullcontext(unit))
+    run: Any = SimpleNamespace(store=store, catalog=SimpleNamespace(atlas=SimpleNamespace(measures=("overlap",))))
+    found: Any = bases
+    assert _most_alike(run, found, scored) == set()

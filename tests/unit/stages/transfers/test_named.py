@@ -94,7 +94,7 @@ def test_spaces__of_two_datasets_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "data_catalog.yaml"
     text = path.read_text().replace("datasets:\n", "datasets:\n  train: {builtin: digits, split: train}\n")
     path.write_text(text.replace('{model}.onnx", dataset: digits}', '{model}.onnx", dataset: train}', 1))
-    with pytest.raises(DataError, match="got mlp_s0/relu4 on the dataset train and mlp_s1/relu4 on digits, needs"):
+    with pytest.raises(DataError, match="got mlp_s0/relu4 on the dataset train and mlp_s1/relu4 on digits, expected"):
         fitted(tmp_path, "mlp_s0/relu4", "mlp_s1/relu4", AnchorSpec())
 
 

@@ -47,7 +47,7 @@ def test_meta__keys_that_give_one_name_are_told_apart() -> None:
     [
         (1, r"got an atlas of schema version 1, expected 2 to \d+. Run lfm-atlas run"),
         (None, "got an atlas of schema version None, expected"),
-        (SCHEMA_VERSION + 1, "it is from a later lfm-atlas, install that one"),
+        (SCHEMA_VERSION + 1, "Install the later lfm-atlas that wrote it"),
     ],
 )
 def test_version_that_cannot_be_read__says_what_to_do(version: object, message: str) -> None:
