@@ -215,7 +215,10 @@ def mean_of_matched(correlations: Corner) -> float:
 
 
 def _prepare_features(rows: Rows, sets: PointSets) -> AlignedSpace:
-    columns = np.ascontiguousarray(unit_features(rows)[sets.order])
+    # Less the median: a far point would take the mean with it, and what is left of the others would be rounding.
+    lengths = np.linalg.norm(centered(rows), axis=0)
+    wide = rows.astype(np.float64)
+    columns = np.divide(wide - np.median(wide, axis=0), lengths, out=np.zeros_like(wide), where=lengths > 0)[sets.order]
     inverses = []
     for points in sets.points:
         lengths = np.linalg.norm(centered(columns[points]), axis=0)
@@ -228,7 +231,7 @@ def matching(of_correlations: Callable[[Corner], float]) -> AlignmentForm:
 
     def compare(product: Corner, source: AlignedSpace, target: AlignedSpace, place: int) -> tuple[float, float]:
         correlations = target.transforms[place][:, None] * product * source.transforms[place]
-        value = of_correlations(correlations)
+        value = of_correlations(np.clip(correlations, -1, 1))
         return value, value
 
     return AlignmentForm(_prepare_features, compare)

@@ -179,9 +179,8 @@ def _shared_basis(job: CollectionJob, maps: _Maps) -> SharedBasis:
     for some in _in_parts(job.n_core):
         for source, of_source in zip(some, maps.between(some, core), strict=True):
             for target in core:
-                # Of full maps one direction: the map back is the transpose.
-                is_wanted = source != target and ((source, target) in job.refined or source < target)
-                if is_wanted and np.isfinite(of_source[target, 0, 0]):
+                # Both directions of full maps, too: the basis would depend on the order of spaces.
+                if source != target and np.isfinite(of_source[target, 0, 0]):
                     edges.append((source, target))
                     edge_maps.append(of_source[target])
     collection = Collection(job.n_core, np.array(edges), np.stack(edge_maps))

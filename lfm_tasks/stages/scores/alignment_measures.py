@@ -10,7 +10,7 @@ from lfm_tasks.config import NullConfig
 from lfm_tasks.measures.alignments import AlignedSpace, AlignmentForm, moments_by_rotations, permuted_product
 from lfm_tasks.measures.cross_covariances import cross_products, live_on_few, most_rotations
 from lfm_tasks.measures.measure import Measure, of_order_one
-from lfm_tasks.measures.point_matrices import PointSets, point_sets
+from lfm_tasks.measures.point_matrices import PointSets, centered, point_sets
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, STATISTICS, against_chance
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics, tiles_of_pairs
@@ -95,7 +95,7 @@ def _by_permutations(
     null: NullConfig,
 ) -> Float[np.ndarray, " 4"]:
     """Return the chance level of a symmetric score; where `are_far` holds after the first permutations, of these."""
-    rows = source.rows.astype(np.float32), target.rows.astype(np.float32)
+    rows = centered(source.rows).astype(np.float32), centered(target.rows).astype(np.float32)
     place_of = np.argsort(sets.order)
     is_few = live_on_few_units(source.energies[place_of], target.energies[place_of], exchange)
     may_stop = not is_few and can_stop(exchange, null.n_permutations)

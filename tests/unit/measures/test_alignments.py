@@ -176,3 +176,15 @@ def test_ties__reach_the_score_in_single_precision(name: str) -> None:
     values = score_rows(name, Activations({"a": rows, "b": rows}, {}), [("a", "b")], resampling, NullConfig(seed=1))
     exact = np.mean([np.array_equal(rows[Exchange(6).permutation(draw, seed=1)], rows) for draw in range(100)])
     assert of(values.values[0, 0])["p_value"] == pytest.approx((1 + 100 * exact) / 101)
+
+
+@pytest.mark.parametrize("factor", [1e6, 1e10])
+@pytest.mark.parametrize("name", MATCHED)
+def test_halves_beside_a_far_point__are_those_of_the_definition(name: str, factor: float) -> None:
+    spaces = {"a": related(12, 0), "b": related(20, 1)}
+    for rows in spaces.values():
+        rows[5] *= factor
+    values = of(scored(name, spaces, [("a", "b")], n_permutations=0)[0, 0])
+    sets = [half for second in halves_of(map(str, range(N_POINTS))) for half in (~second, second)]
+    expected = [MEASURES[name](*(rows[half] for rows in spaces.values())) for half in sets]
+    np.testing.assert_allclose([values[half] for half in HALVES], expected, rtol=1e-6)
