@@ -380,5 +380,5 @@ def _check_discovered(found: _Candidate, taken: Mapping[str, str], homes: Sequen
         real, folder = path.resolve(), path.parent.resolve()
         if not any(real.is_relative_to(home) for home in (folder, *(one.resolve() for one in homes))):
             where = "its folder and out of the catalog's"
-            advice = f"copy the {what} there, or allow the folder that it leads to by links: [...]"
-            raise ValueError(f"got a link that leads out of {where}: {advice}")
+            advice = f"Copy the {what} there, or allow the folder that it leads to by links: [...]"
+            raise ValueError(f"got a link that leads out of {where}. {advice}")

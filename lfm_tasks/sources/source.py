@@ -253,7 +253,7 @@ class FileSource:
         )
 
     def _check_finite(self, layer: str, pooled: Float[np.ndarray, "batch features"], rows: Rows) -> None:
-        advice = "record it again, say not_finite: drop to leave such rows out, or drop the layer"
+        advice = "Record it again, say not_finite: drop to leave such rows out, or drop the layer"
         check_finite(pooled, rows, self._row_ids, name=self._opened[layer].name, advice=advice)
 
     def _cast(
@@ -295,12 +295,12 @@ class FileSource:
             raise DataError("wrong_shape", f"{array.name}: got no features in {array.shape}, expected at least one")
         if array.shape[0] != len(self._row_ids):
             problem = f"got {array.shape[0]} rows and {len(self._row_ids)} ids"
-            advice = "give the ids of these rows"
+            advice = "Give the ids of these rows"
             if len(array.shape) == 2 and array.shape[1] == len(self._row_ids):
-                advice = "the points stand in its columns, save its transpose"
+                advice = "The points stand in its columns, save its transpose"
             if array.name.endswith("]") and ",:]" not in array.name:
                 advice += ', or key: "...[{layer},:]" where the layers come first'
-            raise DataError("bad_ids", f"{array.name}: {problem}, expected one id a row: {advice}")
+            raise DataError("bad_ids", f"{array.name}: {problem}, expected one id a row. {advice}")
         if len(array.shape) == 3 and self._options.pool != "flatten":
             n_tokens, n_prefix = array.shape[1], self._options.prefix_tokens
             if n_tokens <= n_prefix:
@@ -363,6 +363,6 @@ def choose_layers(patterns: Sequence[str], source: Source) -> tuple[tuple[str, .
     others = [f"{layer} ({reason})" for layer, reason in reasons.items() if reason]
     told = ", ".join(others[:6]) + (f" and {len(others) - 6} more" if len(others) > 6 else "")
     if not kept:
-        advice = "name what is one under layers; columns: [f*] reads a column a feature, {id} an array a stimulus"
-        raise DataError("unknown_layer", f"got no layer, but {told}, expected (points, features): {advice}")
+        advice = "Name what is one under layers; columns: [f*] reads a column a feature, {id} an array a stimulus"
+        raise DataError("unknown_layer", f"got no layer, but {told}, expected (points, features). {advice}")
     return kept, [f"no layers: {told}"] if others else []

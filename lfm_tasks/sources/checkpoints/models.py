@@ -333,7 +333,7 @@ class CheckpointSource:
 
     def _checked(self, layer: str, values: Any, rows: Int[np.ndarray, " batch"]) -> Float[np.ndarray, "batch features"]:
         array = np.ascontiguousarray(as_array(values))
-        check_finite(array, rows, self._ids, name=f"{self.name}: {layer}", advice="set dtype: float32")
+        check_finite(array, rows, self._ids, name=f"{self.name}: {layer}", advice="Set dtype: float32")
         return array
 
     def _refused(self, layer: str, why: str) -> DataError:

@@ -43,8 +43,8 @@ def open_checkpoint(
         return TokenSource(model_name, settings, checkpoint, inputs, memory)
     if not isinstance(inputs, RawInputs):
         problem = f"got numbers in the dataset {model.dataset}" if inputs is not None else "got no raw inputs"
-        advice = f"give it a dataset of {checkpoint.reads}, such as {{{checkpoint.reads}: {{path: ...}}}}"
-        raise DataError("bad_inputs", f"model {model_name}: {problem}, expected {checkpoint.reads}: {advice}")
+        advice = f"Give it a dataset of {checkpoint.reads}, such as {{{checkpoint.reads}: {{path: ...}}}}"
+        raise DataError("bad_inputs", f"model {model_name}: {problem}, expected {checkpoint.reads}. {advice}")
     if inputs.kind != checkpoint.reads:
         problem = f"reads {checkpoint.reads}, and the dataset {model.dataset} holds {inputs.kind}"
         raise DataError("bad_inputs", f"model {model_name}: {problem}. Give it a dataset of {checkpoint.reads}")

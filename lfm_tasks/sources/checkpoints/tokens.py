@@ -179,5 +179,5 @@ class TokenSource(CheckpointSource):
         array, tokens = np.ascontiguousarray(as_array(values)), self._tokens_of(rows)
         if len(array) != len(tokens) or array.dtype.kind != "f":
             raise self._refused(layer, f"gives {array.shape} of {array.dtype} for {len(tokens)} tokens")
-        check_finite(array, tokens, self.ids, name=f"{self.name}: {layer}", advice="set dtype: float32")
+        check_finite(array, tokens, self.ids, name=f"{self.name}: {layer}", advice="Set dtype: float32")
         return array

@@ -148,8 +148,8 @@ def _numbers(array: Any, name: str, *, may_be_null: bool = False) -> Shaped[np.n
         array.validate(full=True)  # as in `to_numpy`
     kind = array.type
     if not (pa.types.is_floating(kind) or pa.types.is_integer(kind) or pa.types.is_boolean(kind)):
-        advice = "save ids and labels as text" if pa.types.is_temporal(kind) else "convert it"
-        raise DataError("wrong_dtype", f"{name}: got values of type {kind}, expected real numbers or text: {advice}")
+        advice = "Save ids and labels as text" if pa.types.is_temporal(kind) else "Convert it"
+        raise DataError("wrong_dtype", f"{name}: got values of type {kind}, expected real numbers or text. {advice}")
     if array.null_count and may_be_null:
         array = array.cast(pa.float64()).fill_null(float("nan"))
     return array.to_numpy(zero_copy_only=False)

@@ -226,7 +226,7 @@ def _guess(path: Path) -> str:
     word = alike[0] if alike else None
     if word == "npz":
         return "; or say format: npz, or format: torch, if it is one"
-    return f"; it begins like one of them: say format: {word}" if word else "; or say format: if it is one of them"
+    return f"; it begins like one of them. Say format: {word}" if word else "; or say format: if it is one of them"
 
 
 def open_array(path: Path, name: str, key: str | None = None, reading: Reading = AS_IT_SAYS) -> StoredArray:
@@ -314,8 +314,8 @@ def _checked(array: StoredArray, reading: Reading) -> StoredArray:
     if reading.read_as is not None:
         return as_bfloat16(array)
     if array.dtype.kind == "V":
-        advice = "if these are bfloat16, say read_as: bfloat16" if array.dtype.itemsize == 2 else "convert it"
-        raise DataError("wrong_dtype", f"{array.name}: got {array.dtype}, expected numbers or text: {advice}")
+        advice = "If these are bfloat16, say read_as: bfloat16" if array.dtype.itemsize == 2 else "Convert it"
+        raise DataError("wrong_dtype", f"{array.name}: got {array.dtype}, expected numbers or text. {advice}")
     return array
 
 

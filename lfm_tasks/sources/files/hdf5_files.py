@@ -237,9 +237,9 @@ def _check_size(dataset: Any, name: str, *, may_miss_chunks: bool) -> None:
     if present < needed:
         problem = f"got {present:,} of {needed:,} chunks, the others would be read as {dataset.fillvalue!s:.20}"
         advice = (
-            "write all of the dataset, copy the file again, or say missing_chunks: fill where these values are meant"
+            "Write all of the dataset, copy the file again, or say missing_chunks: fill where these values are meant"
         )
-        raise DataError("missing_source", f"{name}: {problem}: {advice}")
+        raise DataError("missing_source", f"{name}: {problem}. {advice}")
     check_compression_ratio(name, dataset.nbytes, stored)
 
 

@@ -62,7 +62,7 @@ def near_join(
     Examples
     --------
     >>> print(near_join(np.array(["a/1.png", "a/2.png"]), np.array(["1", "2"])))
-    first 'a/1.png' and '1'; all 2 match by file stem: say ids: {path: ..., as: stem}
+    first 'a/1.png' and '1'; all 2 match by file stem. Say ids: {path: ..., as: stem}
     """
     first = f"first {ascii(str(ids[0]))[:60]} and {ascii(str(known[0]))[:60]}" if len(ids) and len(known) else "none"
     best, how = _n_common(ids, known), ""
@@ -80,7 +80,7 @@ def near_join(
         n_all = min(len(formed), len(others))
         count = f"all {best}" if best == n_all else f"{best} of {n_all}"
         elsewhere = f", and as: {word} beside {other}" if in_both > plain else ""
-        how = f"; {count} match {described}: say {where}: {{path: ..., as: {word}}}{elsewhere}"
+        how = f"; {count} match {described}. Say {where}: {{path: ..., as: {word}}}{elsewhere}"
     return first + how
 
 
@@ -126,18 +126,18 @@ def unique_ids(
         rows = np.flatnonzero(ids == repeated[0])
         where = f"in {place(rows[0])} and {place(rows[1])}"
         problem = f"got {len(repeated)} ids more than once among {len(ids)}, first {shown} ({where})"
-        advice = "remove the repeated rows, or say repeats: mean where they are trials of one stimulus"
-        raise DataError("bad_ids", f"{label}: {problem}, expected each once: {advice}")
+        advice = "Remove the repeated rows, or say repeats: mean where they are trials of one stimulus"
+        raise DataError("bad_ids", f"{label}: {problem}, expected each once. {advice}")
     return ids
 
 
 def _column_of_ids(values: Shaped[np.ndarray, "..."], label: str) -> Shaped[np.ndarray, " rows"]:
     if values.ndim != 1 or values.dtype.kind not in "USiu":
         problem = f"got {values.dtype} of shape {values.shape}"
-        advice = "save ids like that"
+        advice = "Save ids like that"
         if values.ndim == 1 and values.dtype.kind in "fMmOb":
-            advice = "save them as text: numpy.save(path, ids.astype(str))"
-        raise DataError("bad_ids", f"{label}: {problem}, expected one column of text or integers: {advice}")
+            advice = "Save them as text: numpy.save(path, ids.astype(str))"
+        raise DataError("bad_ids", f"{label}: {problem}, expected one column of text or integers. {advice}")
     return as_text(values, label)
 
 

@@ -108,8 +108,8 @@ def _read_header(file: IO[bytes], name: str) -> tuple[tuple[int, ...], bool, np.
         warnings.simplefilter("ignore", UserWarning)  # headers written by Python 2
         shape, fortran_order, dtype = readers[version](file)
     if dtype.hasobject:
-        advice = "save numbers; ids and labels as text: numpy.save(path, array.astype(str))"
-        raise DataError("wrong_dtype", f"{name}: got pickled Python objects, which are never loaded: {advice}")
+        advice = "Save numbers; ids and labels as text: numpy.save(path, array.astype(str))"
+        raise DataError("wrong_dtype", f"{name}: got pickled Python objects, which are never loaded. {advice}")
     if dtype.names or dtype.subdtype:
         raise DataError("wrong_dtype", f"{name}: got records {str(dtype)[:80]}, expected numbers. Save one field")
     if any(length < 0 for length in shape):

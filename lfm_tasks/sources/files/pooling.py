@@ -58,9 +58,9 @@ def pooled_features(shape_of_point: Sequence[int], pooling: str, *, shape: str |
         raise DataError("wrong_shape", f"{problem}, expected {len(shape)} dimensions. Correct shape, or leave it out")
     fitting = _FITTING.get(n_dims, ("flatten",) if n_dims > 4 else ())
     if pooling not in fitting:
-        advice = f"write pool: {' or '.join(fitting)}" if fitting else "store one row a point"
+        advice = f"Write pool: {' or '.join(fitting)}" if fitting else "Store one row a point"
         problem = f"got a {n_dims}-D array, each point {tuple(shape_of_point)}, with pool: {pooling}"
-        raise DataError("wrong_shape", f"{problem}, expected (points, features): {advice}")
+        raise DataError("wrong_shape", f"{problem}, expected (points, features). {advice}")
     if n_dims == 2 or pooling == "flatten":
         return prod(shape_of_point)
     if n_dims == 4:
@@ -106,7 +106,7 @@ def check_finite(
         row, column = np.argwhere(~finite)[0]
         where = f"first in row {rows[row]} (id {ids[rows[row]]!s}), column {column}"
         problem = f"got {np.count_nonzero(~finite)} NaN or infinite values among {len(rows)} rows, {where}"
-        raise DataError("not_finite", f"{name}: {problem}, expected finite numbers: {advice}")
+        raise DataError("not_finite", f"{name}: {problem}, expected finite numbers. {advice}")
 
 
 def wide_dtype(dtype: np.dtype) -> np.dtype:

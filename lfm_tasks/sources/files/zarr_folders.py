@@ -190,5 +190,5 @@ def _check_complete(array: Any, folder: Path, name: str, n_files: int) -> None:
                 present, needed = array.nchunks_initialized, array.nchunks
     if present < needed:
         problem = f"got {present:,} of {needed:,} chunks, the others would be read as {array.fill_value!s:.20}"
-        advice = "copy it again, or say missing_chunks: fill where these values are meant"
-        raise DataError("missing_source", f"{name}: {problem}: {advice}")
+        advice = "Copy it again, or say missing_chunks: fill where these values are meant"
+        raise DataError("missing_source", f"{name}: {problem}. {advice}")

@@ -99,8 +99,8 @@ def check_trust(model_name: str, factory: str, args: Mapping[str, Any], catalog:
     """Raise DataError ``untrusted_code`` unless the user said that ``factory``, and what ``args`` load, may run."""
     if not catalog.trust.allows(factory):
         problem = f"got the factory {factory}, which is code and would run here, and nobody said that it may"
-        advice = f"read it, then say --trust-code, or name its module in {TRUSTED_MODULES}"
-        raise DataError("untrusted_code", f"model {model_name}: {problem}: {advice}")
+        advice = f"Read it, then say --trust-code, or name its module in {TRUSTED_MODULES}"
+        raise DataError("untrusted_code", f"model {model_name}: {problem}. {advice}")
     if catalog.trust.everything:
         return
     module = factory.partition(":")[0]
@@ -293,11 +293,11 @@ def _imported(model_name: str, factory: str) -> Callable[..., Any]:
         raise
     except (Exception, SystemExit) as error:
         message = f"the factory {factory} cannot be imported ({_error_text(error)})"
-        advice = "install its package, or put its module beside the catalog and say --trust-code"
+        advice = "Install its package, or put its module beside the catalog and say --trust-code"
         extra = {"transformers", "timm", "tokenizers", "peft", "sentence_transformers"}
         if isinstance(error, ModuleNotFoundError) and error.name in extra:
-            advice = 'pip install "lfm-atlas[hf]"'
-        raise DataError("bad_factory", f"model {model_name}: {message}: {advice}") from error
+            advice = 'Run pip install "lfm-atlas[hf]"'
+        raise DataError("bad_factory", f"model {model_name}: {message}. {advice}") from error
     for name in path.split("."):
         try:
             found = hasattr(target, name)

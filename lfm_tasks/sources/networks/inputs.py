@@ -205,8 +205,8 @@ def check_dataset(model: str, dataset: str, inputs: object, has_own: bool) -> No
     """
     if inputs is None and not has_own:
         problem = f"model {model}: got no inputs in the dataset {dataset}, expected them to run the network"
-        advice = "add inputs: {path: inputs.npy} to the dataset, or inputs: {name: {path: array.npy}} to the model"
-        raise DataError("missing_source", f"{problem}: {advice}")
+        advice = "Add inputs: {path: inputs.npy} to the dataset, or inputs: {name: {path: array.npy}} to the model"
+        raise DataError("missing_source", f"{problem}. {advice}")
     if isinstance(inputs, TokenPoints):
         problem = "got a dataset whose points are tokens, expected one of rows for this kind of model"
         raise DataError("bad_inputs", f"model {model}: {problem}. Give it a dataset of its own")

@@ -74,8 +74,8 @@ class OnnxGraph:
             return self.layers[name]
         problem = f"{self.name}: got no layer {shorten(name)}"
         if any(name in node.output for node in self.load().model.graph.node):
-            advice = "that tensor is not a float (batch, ...): choose another"
-            raise DataError("unknown_layer", f"{problem}, expected a row a point: {advice}")
+            advice = "That tensor is not a float (batch, ...): choose another"
+            raise DataError("unknown_layer", f"{problem}, expected a row a point. {advice}")
         raise DataError("unknown_layer", problem + did_you_mean(name, self.layers))
 
     def check_rows(self, name: str) -> None:

@@ -85,8 +85,8 @@ def _check_lossless(graph: OnnxGraph, layer: Tensor, pool: str) -> None:
         return
     shape = f"({', '.join('any' if length is None else str(length) for length in layer.shape)})"
     problem = f"got points of shape {shape} in {shorten(layer.name)}, pooled by {pool}"
-    advice = "set pool: flatten" if None not in layer.shape else "export it with these dimensions fixed"
-    message = f"{problem}, expected a layer recorded without loss for a head: {advice}, or start at a later layer"
+    advice = "Set pool: flatten" if None not in layer.shape else "Export it with these dimensions fixed"
+    message = f"{problem}, expected a layer recorded without loss for a head. {advice}, or start at a later layer"
     raise DataError("unsupported_model", f"{graph.name}: {message}")
 
 
@@ -95,8 +95,8 @@ def _output(graph: OnnxGraph, layer: str, output: str | None) -> str:
     if output is None:
         if len(graph.outputs) != 1:
             problem = f"got {len(graph.outputs)} outputs ({', '.join(map(shorten, graph.outputs[:6]))})"
-            advice = f"name it with head: {{layer: {layer}, output: x}}"
-            raise DataError("unknown_layer", f"{graph.name}: {problem}, expected one: {advice}")
+            advice = f"Name it with head: {{layer: {layer}, output: x}}"
+            raise DataError("unknown_layer", f"{graph.name}: {problem}, expected one. {advice}")
         return graph.outputs[0]
     if output not in known:
         problem = f"got no output {shorten(output)}"

@@ -197,7 +197,7 @@ class Recorder:
             pooled = pool_rows(values, self.pool, shape=maps_shape(values.ndim, is_last), mask=mask)
         except DataError as error:
             raise DataError(error.reason, f"{self.name}: {layer}: {error}") from error
-        check_finite(pooled, rows, self.ids, name=f"{self.name}: {layer}", advice="leave the layer out")
+        check_finite(pooled, rows, self.ids, name=f"{self.name}: {layer}", advice="Leave the layer out")
         # A network may go on to overwrite what it gave.
         return pooled.copy() if np.may_share_memory(pooled, values) else pooled
 

@@ -317,8 +317,8 @@ class TorchSource:
             detail = one_line(f"{type(error).__name__}: {error}")
             shapes = (f"{name + ': ' if name else ''}{tuple(one.shape)}, {one.dtype}" for name, one in fed.items())
             message = f"the network stopped on inputs of shape {'; '.join(shapes)} ({detail})"
-            advice = "check factory, args and the dataset's inputs"
-            raise DataError("unsupported_model", f"{self._recorder.name}: {message}: {advice}") from error
+            advice = "Check factory, args and the dataset's inputs"
+            raise DataError("unsupported_model", f"{self._recorder.name}: {message}. {advice}") from error
 
 
 def open_torch(

@@ -141,11 +141,11 @@ def _check_unchanged(
     changed = [layer for layer in layers if key_of(layer) != job.layer_keys[layer]]
     if changed:
         problem = f"model {job.model}: its files or those of its dataset changed while the run was going on"
-        advice = "run again, what was finished is kept"
+        advice = "Run again, what was finished is kept"
         chosen = job.catalog.model_on(job.model, job.dataset).checkpoint
         if chosen is not None and chosen[1].device == "auto":
             advice += "; or device: auto stands for another device on this worker than where the run began: set device"
-        raise DataError("missing_source", f"{problem}: {advice}")
+        raise DataError("missing_source", f"{problem}. {advice}")
 
 
 def read_activations(unit: ArrayReader) -> Float[np.ndarray, "points features"]:

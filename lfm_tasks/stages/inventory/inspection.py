@@ -66,8 +66,8 @@ def id_overlaps(zoo: Zoo, ids: Mapping[tuple[str, str], Ids], least: float) -> t
         overlaps.append(Overlap(dataset, len(shares), 100 * shares[worst], worst, 100 * median))
         if too_few := sum(share < least or share == 0 for share in shares.values()):
             found = f"got {too_few} pairs of models with fewer common ids than atlas.min_overlap ({least}), worst "
-            advice = "record both on the same samples, or lower it [little_overlap]"
-            problems.append(f"dataset {dataset}: {found}{worst[0]} and {worst[1]}: {advice}")
+            advice = "Record both on the same samples, or lower it [little_overlap]"
+            problems.append(f"dataset {dataset}: {found}{worst[0]} and {worst[1]}. {advice}")
     return tuple(overlaps), problems
 
 

@@ -346,7 +346,7 @@ def open_stitching(space: Space, catalog: Catalog, labels: ClassLabels | None) -
         raise DataError("missing_source", f"got no labels in the dataset {space.dataset}. Add labels to it")
     if labels.names.dtype.kind not in "iu" or labels.names.min() < 0:
         problem = f"got labels of type {labels.names.dtype}, expected class numbers from 0, as the head's outputs are"
-        raise DataError("wrong_dtype", f"dataset {space.dataset}: {problem}: number them")
+        raise DataError("wrong_dtype", f"dataset {space.dataset}: {problem}. Number them")
     return LabeledHead(
         open_head(space.model, catalog.model_on(space.model, space.dataset), catalog, space.layer), labels
     )

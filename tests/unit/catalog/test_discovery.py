@@ -224,7 +224,7 @@ def test_bad_names_and_links_of_folders__are_refused(tmp_path: Path) -> None:
     assert catalog.models == {}
     messages = {refused.name: refused.message for refused in catalog.refused_models}
     assert messages["'b b'"].endswith("Rename the folder")
-    assert "leads out of its folder and out of the catalog's: copy the folder there, or allow" in messages["'link'"]
+    assert "leads out of its folder and out of the catalog's. Copy the folder there, or allow" in messages["'link'"]
     assert "no section of discover takes: it is a link that leads nowhere" in messages["'dangling'"]
     assert set(messages) == {"'b b'", "'link'", "'dangling'"}
 

@@ -134,7 +134,7 @@ def test_link_out_of_the_folder__is_refused(tmp_path: Path) -> None:
 
     assert list(catalog.models) == ["a", "same"]
     [refused] = catalog.refused_models
-    assert "got a link that leads out of its folder and out of the catalog's: copy the file there" in str(refused)
+    assert "got a link that leads out of its folder and out of the catalog's. Copy the file there" in str(refused)
 
 
 @pytest.mark.parametrize(

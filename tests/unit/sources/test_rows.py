@@ -126,7 +126,7 @@ def test_trials_of_an_id__become_their_mean(tmp_path: Path) -> None:
     assert dict(zip(dataset.ids, dataset.labels, strict=True)) == {IDS[point]: point % 3 for point in range(8)}
     assert opened(path).notes == ("m: 24 rows of 8 ids: the mean of each id's rows",)
     np.save(tmp_path / "labels.npy", np.arange(N))
-    with pytest.raises(DataError, match=r"got two labels for the id 'img00\d', expected one for all rows of an id"):
+    with pytest.raises(DataError, match=r"got two labels for the id 'img00\d', expected one for each id"):
         read_dataset("p", read_catalog(path))
 
 

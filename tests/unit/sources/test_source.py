@@ -247,7 +247,7 @@ def test_flipped_bit_in_an_archive__is_found_by_its_checksum(tmp_path: Path) -> 
 def test_archive_that_unpacks_to_far_more__is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_array, "_MAX_BYTES_AT_ANY_RATIO", 2**16)
     np.savez_compressed(tmp_path / "a.npz", a=np.zeros((N, 10_000), np.float32))
-    with pytest.raises(DataError, match=r"bytes packed \d+ : 1, expected at most 200 : 1. Store it uncompressed"):
+    with pytest.raises(DataError, match=r"bytes packed \d+ : 1, expected 200 : 1 at most. Store it unpacked"):
         values(FileSource(FilePattern(tmp_path, "a.npz"), IDS), "a")
 
 

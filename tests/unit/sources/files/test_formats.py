@@ -148,7 +148,7 @@ def test_missing_key__names_what_is_there(kind: str, tmp_path: Path) -> None:
     write(tmp_path / name, ROWS)
     with pytest.raises(DataError, match=r"expected key: with the name of an? (array|dataset|column).*x\.y"):
         open_array(tmp_path / name, name)
-    with pytest.raises(DataError, match=r"(no such|found no) (array|dataset|column).*x\.y"):
+    with pytest.raises(DataError, match=r"(no such|got no) (array|dataset|column).*x\.y"):
         open_array(tmp_path / name, name, "x.z")
 
 

@@ -58,7 +58,7 @@ def test_version_4__is_hdf5(tmp_path: Path) -> None:
 def test_what_is_cut_off_or_absent__is_told(tmp_path: Path) -> None:
     dataset().to_netcdf(tmp_path / "a.nc", engine="scipy")
     content = (tmp_path / "a.nc").read_bytes()
-    with pytest.raises(DataError, match=r"a\.nc: needs key: to say which variable; there is acts"):
+    with pytest.raises(DataError, match=r"a\.nc: got no key, expected key: with the name of a variable; there is acts"):
         open_array(tmp_path / "a.nc", "a.nc")
     with pytest.raises(DataError, match=r"got no variable 'act'; did you mean 'acts'"):
         open_array(tmp_path / "a.nc", "a.nc", "act")

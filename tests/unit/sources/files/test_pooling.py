@@ -47,7 +47,7 @@ def test_channels_last__pools_over_pixels() -> None:
 def test_maps__without_a_shape_are_never_guessed(of_point: tuple[int, ...]) -> None:
     ways = f"nchw for {of_point[0]} channels of .*nhwc for {of_point[2]} of"
     for pooling in ("mean", "max"):
-        with pytest.raises(DataError, match=rf"which may be channels first or last: write shape: {ways}"):
+        with pytest.raises(DataError, match=rf"which may be channels first or last. Write shape: {ways}"):
             pool_rows(np.zeros((2, *of_point)), pooling)
     assert pool_rows(np.zeros((2, *of_point)), "flatten").shape == (2, np.prod(of_point))
 

@@ -128,7 +128,7 @@ def test_accuracy__holds_outputs_against_class_numbers_where_there_are_some() ->
     [
         (None, "got no labels in the dataset digits. Add labels to it"),
         (np.array(["cat", "dog", "cat", "dog"]), "got labels of type <U3, expected class numbers from 0"),
-        (np.array([-1, 0, 1, 0]), "expected class numbers from 0, as the head's outputs are: number them"),
+        (np.array([-1, 0, 1, 0]), "expected class numbers from 0, as the head's outputs are. Number them"),
     ],
 )
 def test_stitching__needs_labels_that_number_the_outputs(
