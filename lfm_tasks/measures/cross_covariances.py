@@ -156,16 +156,16 @@ def spread_of(basis: Float[np.ndarray, "points rank"], lengths: Float[np.ndarray
     return Spread(concentration(squares @ lengths**4), most)
 
 
-# Product of the largest leverages of two spaces above which it counts whether these two points meet: what they add to a
-# sum of cosines if they do is its root, and such a sum varies by about .3.
-_MOST_LEVERAGE = 0.1
+# Leverage of a point of both spaces above which it counts whether these two meet: what they add to a sum of cosines if
+# they do is the root of its product, and such a sum varies by about .3.
+_MOST_LEVERAGE = 0.3
 
 
 def live_on_few(source: Spread, target: Spread, n_points: int) -> bool:
     """Return whether what a permutation scores depends on whether few points meet: rotations say nothing of it."""
     concentrations = np.array(source.concentration), np.array(target.concentration)
     is_concentrated = bool(are_concentrated(*concentrations, n_points, is_exact=False))
-    return is_concentrated or source.leverage * target.leverage > _MOST_LEVERAGE
+    return is_concentrated or min(source.leverage, target.leverage) > _MOST_LEVERAGE
 
 
 def _grams(space: Span, sets: PointSets) -> Float[np.ndarray, "sets rank rank"]:

@@ -209,7 +209,7 @@ MEASURES = {
     "pwcca_textbook_x_to_y": Measure(
         _prepare(len),
         _projection_weighted,
-        "canonical correlations weighted by what of the source they carry; asymmetric",
+        "canonical correlations weighted by what of the source they carry; asymmetric; not determined for d₁ + d₂ ≥ n",
         is_symmetric=False,
         invariances=frozenset({"scaling", "translation", "permutation"}),
         n_factor=1.0,

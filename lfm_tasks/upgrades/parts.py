@@ -31,7 +31,7 @@ from lfm_tasks.upgrades.bulk import (
     places_of,
 )
 from lfm_tasks.upgrades.stores import open_large_store
-from lfm_tasks.workers.pool import JobFailure, Workers, run_jobs
+from lfm_tasks.workers.pool import ClusterError, JobFailure, Workers, run_jobs
 
 # Rows of a part: so many bytes of carried vectors, which a worker does in seconds.
 _PART_BYTES = 2**29
@@ -143,6 +143,9 @@ class SchedulerWorkers:
     wait_seconds = 60
 
     def __init__(self, scheduler: str) -> None:
+        if "://" not in scheduler and not Path(scheduler).is_file():
+            start = f"Start dask scheduler --scheduler-file {scheduler}, then workers"
+            raise ClusterError(f"got no scheduler file {scheduler}, expected one. {start}")
         self._arguments: Mapping[str, Any] = (
             {"address": scheduler} if "://" in scheduler else {"scheduler_file": str(Path(scheduler).absolute())}
         )

@@ -95,13 +95,13 @@ def fit_map(
     with exit_if_data_refused(), progress() as report_progress:
         pairs = () if anchors is None else read_pairs(anchors)
         known = AnchorSpec(regime, 10 if n_anchors is None else n_anchors, seed, pairs)
-        with _folder_to_save(save, name, force=force):
-            with open_run(catalog, report_progress if format == "text" else no_progress, in_process=True) as run:
-                fitted = fit_named_map(run, source, target, known, name, dataset=dataset)
-                if save is not None:
-                    from lfm_tasks.upgrades.export import save_named_map
+        reported = report_progress if format == "text" else no_progress
+        with _folder_to_save(save, name, force=force), open_run(catalog, reported, in_process=True) as run:
+            fitted = fit_named_map(run, source, target, known, name, dataset=dataset)
+            if save is not None:
+                from lfm_tasks.upgrades.export import save_named_map
 
-                    save_named_map(run, fitted, known, save, force=force)
+                save_named_map(run, fitted, known, save, force=force)
         print_out(fitted_map_as_lines(fitted) if format == "text" else fitted_map_as_json(fitted))
     return OK
 
@@ -202,7 +202,7 @@ def _rows_on(n_workers: int, scheduler: str, memory_bytes: int) -> "Iterator[Car
 
     try:
         at_address = SchedulerWorkers(check_scheduler(scheduler)) if scheduler else None
-    except ValueError as error:
+    except (ValueError, ClusterError) as error:
         print_err(f"--scheduler: {error}")
         sys.exit(USAGE)
     # What a worker imports takes as much again.

@@ -153,12 +153,12 @@ def _check_file(path: Path, name: str) -> None:
 def _check_tensor(name: str, stored: Any, wanted: Any) -> None:
     if stored.shape != wanted.shape:
         shapes = f"got the shape {tuple(stored.shape)}, expected {tuple(wanted.shape)}"
-        raise DataError("bad_weights", f"{name}: {shapes}: check the factory's args")
+        raise DataError("bad_weights", f"{name}: {shapes}. Check the factory's args")
     # Integers in place of floats are quantized: numbers of another scale.
     same_kind = stored.dtype.is_floating_point == wanted.dtype.is_floating_point
     if not same_kind or _promoted(stored.dtype, wanted.dtype) != wanted.dtype:
         types = f"got {stored.dtype}, expected {wanted.dtype} or what it holds without loss"
-        raise DataError("bad_weights", f"{name}: {types}: save it so, or let the factory build in {stored.dtype}")
+        raise DataError("bad_weights", f"{name}: {types}. Save it so, or let the factory build in {stored.dtype}")
 
 
 def _promoted(stored: Any, wanted: Any) -> Any:
@@ -174,7 +174,7 @@ def _mismatch(missing: list[str], unexpected: list[str]) -> str:
     if unexpected:
         hint = did_you_mean(unexpected[0], missing) if missing else ""
         parts.append(f"got {len(unexpected)} tensors that the network has not, {unexpected[0]!r} first{hint}")
-    return f"{'; '.join(parts)}; needs exactly the network's own: check factory, args and weights"
+    return f"{'; '.join(parts)}, expected exactly the network's own. Check factory, args and weights"
 
 
 def as_array(tensor: Any) -> np.ndarray:

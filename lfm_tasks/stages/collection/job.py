@@ -80,7 +80,7 @@ def store_collection(job: CollectionJob) -> None:
 class _Maps:
     """The low modes of the maps of a job, computed or read on request, in single precision.
 
-    Products of all pairs are most of the work. What is made of them is right to 1e-6.
+    Products of all pairs are most of the work. Residuals and distances that are made of them are right to 1e-6.
     """
 
     job: CollectionJob

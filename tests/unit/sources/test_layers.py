@@ -173,7 +173,7 @@ def test_stacks__may_have_their_layers_first_or_second(tmp_path: Path) -> None:
 
 def test_points_that_stand_in_columns__are_told(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", ROWS.T)
-    with pytest.raises(DataError, match=r"got 5 rows and 30 ids.*: the points stand in its columns"):
+    with pytest.raises(DataError, match=r"got 5 rows and 30 ids.*. The points stand in its columns"):
         FileSource(FilePattern(tmp_path, "a.npy"), IDS).identity("a")
 
 
@@ -291,7 +291,7 @@ def test_bfloat16__is_read_where_the_catalog_says_so(tmp_path: Path) -> None:
         array = open_array(tmp_path / name, name, key, Reading(read_as="bfloat16"))
         assert array.dtype == np.float32
         np.testing.assert_array_equal(array.load(), halves.astype(np.float32))
-    with pytest.raises(DataError, match=r"got \|V2, expected numbers or text: if these are bfloat16, say read_as"):
+    with pytest.raises(DataError, match=r"got \|V2, expected numbers or text. If these are bfloat16, say read_as"):
         open_array(tmp_path / "a.npy", "a.npy")
     np.save(tmp_path / "b.npy", ROWS)
     with pytest.raises(DataError, match="got float32 and read_as: bfloat16, expected values of 16 bits"):

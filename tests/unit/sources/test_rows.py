@@ -169,9 +169,9 @@ NEAR: dict[str, tuple[list[str], list[str], str]] = {
     "stem": (
         ["a/img0.png", "b/img1.png"],
         ["img0", "img1"],
-        "all 2 match by file stem: say ids: {path: ..., as: stem}",
+        "all 2 match by file stem. Say ids: {path: ..., as: stem}",
     ),
-    "name": (["a/x.png", "b/y.png"], ["x.png", "y.png"], "all 2 match by file name: say ids: {path: ..., as: name}"),
+    "name": (["a/x.png", "b/y.png"], ["x.png", "y.png"], "all 2 match by file name. Say ids: {path: ..., as: name}"),
     "other slashes": (["a\\x.png"], ["x.png"], "all 1 match by file name"),
     "suffixes on both sides": (["1.png", "2.png"], ["1.jpg", "2.jpg"], "as: stem}, and as: stem beside the dataset's"),
     "blanks": (["a ", "b "], ["a", "b"], "all 2 match without blanks and NUL bytes around them"),
@@ -180,7 +180,7 @@ NEAR: dict[str, tuple[list[str], list[str], str]] = {
     "NFC": (
         [unicodedata.normalize("NFD", "é1"), "b"],
         ["é1", "c"],
-        "1 of 2 match once their letters are composed in one way (NFC): say ids: {path: ..., as: nfc}",
+        "1 of 2 match once their letters are composed in one way (NFC). Say ids: {path: ..., as: nfc}",
     ),
 }
 

@@ -241,6 +241,87 @@ def test_outputs_that_cannot_be__say_why(tmp_path: Path, output: str, options: d
         plan_carry(LINEAR, store, tmp_path / output, CarryOptions(**options))
 
 
+def test_outputs_that_are_read__are_refused_even_by_force(tmp_path: Path) -> None:
+    path = write(tmp_path, ".npy")
+    np.save(tmp_path / "ids.npy", IDS)
+    store = open_large_store(str(path), str(tmp_path / "ids.npy"))
+    (tmp_path / "link").symlink_to(tmp_path)
+    for output in (path, tmp_path / "ids.npy", tmp_path / "link" / path.name):
+        with pytest.raises(DataError, match="got the file that is read, expected another one"):
+            plan_carry(LINEAR, store, output, CarryOptions(force=True))
+    folder = carried(store, tmp_path / "store.zarr")
+    with pytest.raises(DataError, match=r"got a place inside of .*store\.zarr, which is read"):
+        plan_carry(LINEAR, open_large_store(f"{folder}#vectors"), folder / "out.npy")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "message"),
+    [("float32", "float32 ends at 3.403e"), ("int8", "as the scale of carried row 0, which is a float32")],
+)
+def test_numbers__that_the_type_does_not_hold_are_told(tmp_path: Path, dtype: str, message: str) -> None:
+    store = open_store(str(write(tmp_path, ".npz", 1e200 * ROWS.astype(np.float64))))
+    with pytest.raises(DataError, match=message):
+        carry(plan_carry(LINEAR, store, tmp_path / "out.h5", CarryOptions(dtype)), LINEAR)
+    adapter, known = known_rows()
+    large = pq.read_table(carried(store, tmp_path / "out.parquet", adapter, known=known))
+    usual = open_store(str(write(tmp_path, ".npz", ROWS.astype(np.float64))))
+    expected = pq.read_table(carried(usual, tmp_path / "usual.parquet", adapter, known=known))
+    np.testing.assert_allclose(np.array(large["known"]), np.array(expected["known"]), atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", list(WRITERS))
+def test_a_store_of_no_rows__is_carried_into_one_of_no_rows(tmp_path: Path, suffix: str) -> None:
+    adapter, known = known_rows()
+    np.save(tmp_path / "none.npy", ROWS[:0])
+    options = {} if suffix == ".npy" else {"known": known, "dtype": "int8"}
+    output = carried(open_store(str(tmp_path / "none.npy")), tmp_path / f"out{suffix}", adapter, **options)
+    key = None if suffix == ".npy" else "vectors"
+    assert open_array(output, "out", key).shape[0] == 0
+
+
+def test_a_cluster_that_is_lost__leaves_nothing_where_nothing_was_carried(tmp_path: Path) -> None:
+    plan = plan_carry(LINEAR, open_store(str(write(tmp_path, ".npy"))), tmp_path / "out.npy")
+
+    def lost(*arguments: Any) -> None:
+        raise RuntimeError("lost")
+
+    with pytest.raises(RuntimeError, match="lost"):
+        carry(plan, LINEAR, carry_rows=lost)
+    assert not plan.partial.exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("map/stored.json", "store.npy", "x.npy"), "Name map/stored.safetensors, say"),
+        (("store.npy", "store.npy", "x.npy"), "expected the name of a map, or a .safetensors"),
+        (("broken.safetensors", "store.npy", "x.npy"), "got NaN or infinite values in the tensor 'matrix'"),
+        (("map/stored.safetensors", "store.npy", "map/stored.safetensors", "--force"), "as the output"),
+        (("map/stored.safetensors", "store.npy", "x.npy", "--scheduler", "no.json"), "got no scheduler file no.json"),
+        (("map/stored.safetensors", "store.npy", "x.npy", "--scheduler", "http://x"), "expected tcp:// or tls://"),
+        (("map/stored.safetensors", "null.parquet", "x.npy"), "got 1 null values among 1"),
+    ],
+)  # fmt: skip
+def test_command__that_cannot_carry_says_why(
+    tmp_path: Path, arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    adapter, known = known_rows()
+    monkeypatch.chdir(tmp_path)
+    save_map(Path("map"), "stored", adapter, known, {})
+    save_map(Path(), "broken", Adapter(np.full((D, D), np.nan), np.zeros(D)), None, {})
+    write(tmp_path, ".npy")
+    pq.write_table(pa.table({"v": pa.array([None, [0.0] * D], pa.list_(pa.float64(), D))}), "null.parquet")
+    before = sorted(tmp_path.rglob("*"))
+    try:
+        code = app(["transfer", *arguments], result_action="return_value")
+    except SystemExit as stop:
+        code = stop.code
+    assert code == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def known_rows() -> tuple[Adapter, KnownRows]:
     rows = ROWS[:300].astype(np.float64)
     turn = np.linalg.qr(np.random.default_rng(1).standard_normal((D, D)))[0]

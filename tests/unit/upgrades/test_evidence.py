@@ -195,12 +195,30 @@ def test_confidence__of_what_is_carried_exactly_is_high_and_of_noise_low() -> No
         (np.ones((N, D)), "constant", "old: got one vector for every input"),
         (np.where(np.arange(N)[:, None] == 3, 0.0, OLD), "zero_rows", "first row 3"),
         (np.where(np.arange(N)[:, None] == 3, np.nan, OLD), "not_finite", "row 3"),
+        (OLD[:1] * np.arange(1, N + 1)[:, None], "constant", "old: got one direction for every input"),
+        (1 + 1e-12 * UNLIKE, "constant", "old: got one direction for every input"),
+        (OLD[:, :1], "wrong_shape", "old: got vectors of 1 number, expected 2 or more"),
     ],
 )
 def test_rows_that_cannot_be_compared__say_why(old: np.ndarray, reason: str, message: str) -> None:
     with pytest.raises(DataError, match=message) as raised:
         upgrade_evidence(old, KIN, QUICK)
     assert raised.value.reason == reason
+
+
+@pytest.mark.parametrize("factor", [1e200, 1e-200, 1e-310])
+def test_numbers_whose_squares_are_none__have_directions(factor: float) -> None:
+    np.testing.assert_allclose(unit_rows(factor * OLD), unit_rows(OLD), atol=1e-9 if factor > 1e-300 else 1e-2)
+    single = (OLD * np.where(np.arange(N) % 2, 1e-30, 1e30)[:, None]).astype(np.float32)
+    np.testing.assert_allclose(unit_rows(single), unit_rows(OLD), atol=1e-6)
+    assert not unit_rows(np.zeros((2, D))).any()
+
+
+def test_k__that_is_cut_is_told(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = str(files / "old.npz"), str(files / "new.npz"), "-k", "1000", "--sizes", "10", "--draws", "1"
+    assert upgrade(*command, "--format", "json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert f"recall@{facts['k']} in place of recall@1000: a quarter of the stored inputs at most" in facts["notes"]
 
 
 def test_too_few_inputs__say_so() -> None:
@@ -251,6 +269,10 @@ def files(tmp_path: Path) -> Path:
     np.savez(tmp_path / "broken.npz", ids=ids, vectors=broken)
     np.savez(tmp_path / "other.npz", ids=np.char.add("x", ids), vectors=KIN)
     np.savez(tmp_path / "two.npz", ids=ids, a=OLD, b=KIN)
+    np.savez(tmp_path / "none.npz", ids=ids[:0], vectors=KIN[:0])
+    np.savez(tmp_path / "zeros.npz", ids=ids[::-1], vectors=np.where(ids[::-1, None] == "i9", 0.0, KIN[::-1]))
+    np.savez(tmp_path / "twice.npz", ids=np.r_[ids[:-1], ids[:1]], vectors=KIN)
+    np.savez(tmp_path / "few.npz", ids=ids[:1], vectors=KIN[:1])
     return tmp_path
 
 
@@ -285,7 +307,13 @@ def test_command__saves_maps_that_carry(files: Path, capsys: pytest.CaptureFixtu
         (("plain.npy", "new.npz"), "got vectors without ids, expected one for each"),
         (("old.npz", "broken.npz"), "the first is row 7 (id 'i7')"),
         (("old.npz", "two.npz"), "got the arrays a, b, expected one. Say which: two.npz#a"),
-        (("old.npz", "none.npz"), "no such file"),
+        (("old.npz", "nothing.npz"), "no such file"),
+        (("old.npz", "none.npz"), "none.npz: got no vector, expected some"),
+        (("old.npz", "zeros.npz"), "zeros.npz: got 1 vectors of zeros, the first of id 'i9'"),
+        (("old.npz", "twice.npz"), "got 1 ids more than once among 260, first 'i0'"),
+        (("old.npz", "few.npz", "--save", "new/folder"), "got 1 common inputs, expected at least 40"),
+        (("old.npz", "new.npz", "--save", "old.npz"), "old.npz: got a file or a link that leads nowhere"),
+        (("old.npz", "new.npz", "--save", "/proc/maps"), "/proc/maps: cannot be written to"),
         (("old.npz", "new.npz", "--sizes", "1,x"), "got --sizes 1,x"),
         (("old.npz", "new.npz", "--draws", "0"), "out of range"),
     ],
@@ -295,8 +323,10 @@ def test_command__that_cannot_judge_says_why(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     monkeypatch.chdir(files)
+    before = sorted(files.rglob("*"))
     assert upgrade(*arguments) == 2
     assert message in " ".join(capsys.readouterr().err.split())
+    assert sorted(files.rglob("*")) == before
 
 
 def test_clusters__stand_for_labels_where_there_are_none() -> None:

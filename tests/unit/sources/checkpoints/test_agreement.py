@@ -73,7 +73,7 @@ DIFFERENT: dict[str, tuple[dict[str, Any], str]] = {
         {"intermediate_size": 32},
         r"got tensors of 8, 16 in encoder.layer.0 and intermediate_size: 32 in config.json",
     ),
-    "text for a number": ({"vocab_size": "30"}, r'got vocab_size: "30" in config.json, expected a whole number\. Mend'),
+    "text for a number": ({"vocab_size": "30"}, r'got vocab_size: "30" in config.json, expected a whole number\. Fix'),
 }
 
 

@@ -99,10 +99,10 @@ def test_wide_dtype__holds_every_value(dtype: str, wide: str) -> None:
 @pytest.mark.parametrize(
     ("shape", "pooling", "message"),
     [
-        ((3, 4), "none", r"got a 3-D array, each point \(3, 4\), with pool: none, .*write pool: mean or max or cls"),
-        ((3, 2, 5), "cls", r"got a 4-D array.*write pool: mean or max or flatten"),
-        ((3, 2, 5, 7), "mean", r"got a 5-D array.*write pool: flatten"),
-        ((), "none", r"got a 1-D array.*store one row a point"),
+        ((3, 4), "none", r"got a 3-D array, each point \(3, 4\), with pool: none, .*Write pool: mean or max or cls"),
+        ((3, 2, 5), "cls", r"got a 4-D array.*Write pool: mean or max or flatten"),
+        ((3, 2, 5, 7), "mean", r"got a 5-D array.*Write pool: flatten"),
+        ((), "none", r"got a 1-D array.*Store one row a point"),
         ((3, 4), "median", r"with pool: median"),
     ],
 )

@@ -263,7 +263,7 @@ def test_factory__of_an_optional_library_names_the_extra(tmp_path: Path, monkeyp
 
     monkeypatch.setattr(sys, "meta_path", [Missing(), *sys.meta_path])
     monkeypatch.delitem(sys.modules, "timm", raising=False)
-    with pytest.raises(DataError, match=r'timm:create_model cannot be imported .*: pip install "lfm-atlas\[hf\]"'):
+    with pytest.raises(DataError, match=r'timm:create_model cannot be imported .*. Run pip install "lfm-atlas\[hf\]"'):
         args_of(written(tmp_path, 'factory: "timm:create_model"'))
 
 

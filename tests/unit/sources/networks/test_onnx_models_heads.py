@@ -164,7 +164,7 @@ def test_head__gives_flattened_rows_their_shape_back(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pool", ["mean", "cls", "none"])
 def test_head__refuses_layers_that_pooling_lost(tmp_path: Path, pool: str) -> None:
     catalog = zoo(tmp_path, maps(), ["out"], pool=pool)
-    message = rf"got points of shape \(2, 2\) in 'maps', pooled by {pool}, expected .* without loss .*set pool: flatten"
+    message = rf"got points of shape \(2, 2\) in 'maps', pooled by {pool}, expected .* without loss .*Set pool: flatten"
     refusal(lambda: opened(catalog, "maps"), "unsupported_model", message)
 
 
@@ -178,7 +178,7 @@ def test_head__asks_which_of_several_outputs(tmp_path: Path) -> None:
     catalog = zoo(tmp_path, maps(), ["out", "top"], pool="flatten")
     message = r"got 2 outputs \('out', 'top'\), expected one. Name it with head: \{layer: maps, output: x\}"
     refusal(lambda: opened(catalog, "maps"), "unknown_layer", message)
-    refusal(lambda: opened(catalog), "missing_source", "got no head, expected the layer .*add head:")
+    refusal(lambda: opened(catalog), "missing_source", "got no head, expected the layer .*Add head:")
 
 
 def test_head__refuses_an_output_before_the_layer(tmp_path: Path) -> None:

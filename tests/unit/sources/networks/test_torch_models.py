@@ -176,7 +176,7 @@ def test_torch_source__removes_its_hooks_when_the_network_stops(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
-        ("nowhere_zoo:Net", r"nowhere_zoo:Net cannot be imported \(ModuleNotFoundError: .*\): install its package"),
+        ("nowhere_zoo:Net", r"nowhere_zoo:Net cannot be imported \(ModuleNotFoundError: .*\). Install its package"),
         ("broken_zoo:Net", r"broken_zoo:Net cannot be imported \(ZeroDivisionError: division by zero\)"),
         ("outputs_zoo:Nets", "got no Nets in outputs_zoo; did you mean 'Net'"),
         ("outputs_zoo:number", "got a int at outputs_zoo:number, expected something that can be called. Name a"),

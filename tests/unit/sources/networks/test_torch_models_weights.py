@@ -95,9 +95,9 @@ def test_load_weights__casts_up_what_is_stored_in_half_precision(tmp_path: Path)
 
 
 def test_load_weights__refuses_missing_and_unexpected_tensors(tmp_path: Path) -> None:
-    missing = "got nothing for 1 tensors, '0.bias' first; needs exactly the network's own. Check factory, args and"
+    missing = "got nothing for 1 tensors, '0.bias' first, expected exactly the network's own. Check factory, args and"
     refused(tmp_path, tensors(lambda state: state.pop("0.bias")), rf"^w.safetensors: {missing}")
-    more = "got 1 tensors that the network has not, 'head.bias' first; needs exactly"
+    more = "got 1 tensors that the network has not, 'head.bias' first, expected exactly"
     refused(tmp_path, tensors(lambda state: state.update({"head.bias": torch.zeros(2)})), more)
     renamed = "nothing for 1 tensors, '0.bias' first; got 1 .*'0.biass' first; did you mean '0.bias'"
     refused(tmp_path, tensors(lambda state: state.update({"0.biass": state.pop("0.bias")})), renamed)
