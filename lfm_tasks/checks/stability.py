@@ -186,16 +186,18 @@ class Quality(ZooCheck):
         of = "agreement of scores from halves of the points (noise floor)"
         null: dict[str, Any] = {"of": f"{of}, lowest", "reliability": lowest}
         sizes = n_points[n_points > 0]
-        agreeing = histogram(
-            known, f"{of}, of each measure on each dataset", limit=self.min_reliability,
-            found=[value for value in known.tolist() if value < self.min_reliability], ends=(min(0.0, lowest or 0.0), 1.0),
-        )  # fmt: skip
-        of_points = histogram(
-            sizes, "points of each space", limit=self.min_points,
-            found=[int(size) for size in np.unique(sizes) if size < self.min_points],
-            ends=(0.0, _end(float(sizes.max(initial=0)), self.min_points)),
-        )  # fmt: skip
-        null["histograms"] = [*of_points, *agreeing]
+        few, apart = sizes[sizes < self.min_points], known[known < self.min_reliability]
+        ends = (0.0, _end(float(sizes.max(initial=0)), self.min_points))
+        null["histograms"] = [
+            *histogram(sizes, "points of each space", limit=self.min_points, found=few.tolist(), ends=ends),
+            *histogram(
+                known,
+                f"{of}, of each measure on each dataset",
+                limit=self.min_reliability,
+                found=apart.tolist(),
+                ends=(min(0.0, lowest or 0.0), 1.0),
+            ),
+        ]
         return Measurement(bool(findings), len(findings), 0, message, findings, null)
 
 

@@ -107,9 +107,9 @@ def _packed_diagnostics(
     source, target = pairs[..., 0], pairs[..., 1]
     found = {}
     for name in DIAGNOSTICS:
-        if name in atlas:
-            values = np.where((source >= 0) & (target >= 0), statistic_matrix(atlas, rows, name)[source, target], np.nan)
-            found[name] = pack_matrix_if_any(values, digits)
+        values = statistic_matrix(atlas, rows, name)[source, target]
+        values[(source < 0) | (target < 0)] = np.nan
+        found[name] = pack_matrix_if_any(values, digits)
     return {name: packed for name, packed in found.items() if packed}
 
 

@@ -80,11 +80,12 @@ def render_report(
 def _has(facts: Mapping[str, Any]) -> dict[str, bool]:
     """Return which views the page has: those that any dataset has."""
     datasets = facts["datasets"]
+    by_measure = [of_measure for of_dataset in facts["views"] for of_measure in of_dataset]
     return {
         "maps": any(dataset["maps"] for dataset in datasets),
         "previews": any(dataset["previews"] for dataset in datasets),
         "embeddings": any(dataset["embeddings"] for dataset in datasets),
-        "cycle_residual": any("cycle_residual" in of["diagnostics"] for of_dataset in facts["views"] for of in of_dataset),
+        "cycle_residual": any("cycle_residual" in of_measure["diagnostics"] for of_measure in by_measure),
     }
 
 

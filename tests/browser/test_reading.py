@@ -411,7 +411,11 @@ URGENT = {
         "gone since the baseline: model009",
         r"missing\s+fail\s+yes\s.*gone since the baseline: model009",
     ),
-    "is .62 much?": (r"no relatives have 0\.\d\d in the median here", "what the verdicts mean", r"related\s+One comes from"),
+    "is .62 much?": (
+        r"no relatives have 0\.\d\d in the median here",
+        "what the verdicts mean",
+        r"related\s+One comes from",
+    ),
     "who owns it, under which license?": (
         r"ACT Licenses: mit \(7\), unknown \(1\); owners: maps \(5\), ads \(3\)\. model005 has another license",
         "model005",
@@ -448,7 +452,9 @@ def test_every_link_of_the_answer__leads_to_something_that_is_shown(
 ) -> None:
     for html in (urgent_page, (zoo_folder_built / "atlas" / "report.html").read_text()):
         page = watch(html, viewport=WIDE).open()
-        targets = page.evaluate("[...document.querySelectorAll('.answer a, nav a')].map((one) => one.getAttribute('href'))")
+        targets = page.evaluate(
+            "[...document.querySelectorAll('.answer a, nav a')].map((one) => one.getAttribute('href'))"
+        )
         assert len(targets) > 8
         for target in targets:
             assert page.locator(target).count() == 1, target

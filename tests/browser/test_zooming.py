@@ -111,7 +111,8 @@ def test_keyboard__zooms_shows_the_whole_and_brings_the_chosen_cell_into_view(
         assert chart.zoom == pytest.approx(8 / 1.5)
         assert page.evaluate("document.documentElement.scrollWidth") == SCREENS[screen]["width"]
         page.keyboard.press("End")
-        ring, frame = page.locator(f"#chart-{name} .ring").bounding_box(), page.locator(f"#chart-{name} >> ..").bounding_box()
+        ring = page.locator(f"#chart-{name} .ring").bounding_box()
+        frame = page.locator(f"#chart-{name} >> ..").bounding_box()
         assert ring["x"] < frame["x"] + frame["width"], name
         assert ring["y"] < frame["y"] + frame["height"], name
         assert 0 <= ring["y"] < SCREENS[screen]["height"], name

@@ -23,7 +23,9 @@ def test_histogram__counts_what_is_beyond_its_ends_in_the_outer_bars_and_no_nan(
 
 
 @pytest.mark.parametrize("check", [NearDuplicate(), UndeclaredLineage(), DeclaredParentFar(), Drift(), Quality()])
-def test_check_with_a_limit__shows_its_numbers_with_the_limit(publish_atlas: Any, similarities: Any, check: Any) -> None:
+def test_check_with_a_limit__shows_its_numbers_with_the_limit(
+    publish_atlas: Any, similarities: Any, check: Any
+) -> None:
     now = publish_atlas(similarities(pairs={(0, 1): 0.99, (2, 3): 0.98}), CHILD)
 
     found = evaluate_check(check, now, publish_atlas(similarities(), CHILD))

@@ -96,11 +96,17 @@ def test_previews__of_image_files_are_small_copies_beside_names_that_stay_text(
 IMAGES = {
     "no picture": (lambda file: file.write_bytes(SVG), "p001.png: got no image (it begins with b'<svg"),
     "a page": (lambda file: file.write_text("<html><script>alert(1)</script>"), "p001.png: got no image"),
-    "cut off": (lambda file: file.write_bytes(file.read_bytes()[:40]), "p001.png: got a PNG image whose header is damaged"),
+    "cut off": (
+        lambda file: file.write_bytes(file.read_bytes()[:40]),
+        "p001.png: got a PNG image whose header is damaged",
+    ),
     "empty": (lambda file: file.write_bytes(b""), "p001.png: got an empty file"),
     "missing": (lambda file: file.unlink(), "got 0 files called 'p001' (1 of 4 ids are so)"),
     "twice": (lambda file: file.with_suffix(".gif").write_bytes(file.read_bytes()), "got 2 files called 'p001'"),
-    "a link that leads out": (lambda file: (file.unlink(), file.symlink_to("/etc/passwd")), "got the link 'p001.png', which leads out"),
+    "a link that leads out": (
+        lambda file: (file.unlink(), file.symlink_to("/etc/passwd")),
+        "got the link 'p001.png', which leads out",
+    ),
 }
 
 
