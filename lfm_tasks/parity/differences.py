@@ -91,7 +91,7 @@ class RowDifferences:
 
     ``relative`` is the largest difference in a row over the largest magnitude in the reference's row: 0 where both are
     0, infinite where one side has NaN or infinite values that the other lacks. ``typical_ulps`` is the median over the
-    entries of a row.
+    entries of a row. Norms are in units of the largest number of the row on either side.
     """
 
     absolute: Float[np.ndarray, " points"]
@@ -140,7 +140,8 @@ def _of_block(a: np.ndarray, b: np.ndarray, precision: Precision) -> tuple[np.nd
     lacks = np.stack([(~np.isfinite(a)).sum(axis=1), (~np.isfinite(b)).sum(axis=1)], axis=1)
     same = (a == b) | (np.isnan(a) & np.isnan(b))  # the same infinity is the same number
     both_finite = np.isfinite(a) & np.isfinite(b)
-    apart = np.abs(np.where(both_finite, a, 0.0) - np.where(both_finite, b, 0.0))
+    with np.errstate(over="ignore"):  # of opposite numbers near the largest that there is
+        apart = np.abs(np.where(both_finite, a, 0.0) - np.where(both_finite, b, 0.0))
     magnitude = np.where(np.isfinite(a), np.abs(a), 0.0).max(axis=1)
     is_wrong = (~same & ~both_finite).any(axis=1)
     absolute = np.where(is_wrong, np.inf, apart.max(axis=1))
@@ -148,6 +149,10 @@ def _of_block(a: np.ndarray, b: np.ndarray, precision: Precision) -> tuple[np.nd
     relative = np.where(absolute > 0, absolute / np.maximum(magnitude, _TINY), 0.0)
     ulps = apart / precision.ulp(np.where(both_finite, np.maximum(np.abs(a), np.abs(b)), 0.0))
     finite_a, finite_b = np.where(both_finite, a, 0.0), np.where(both_finite, b, 0.0)
+    # In units of the largest number of either row: squares of very large ones are no numbers.
+    largest = np.maximum(np.abs(finite_a).max(axis=1), np.abs(finite_b).max(axis=1))
+    unit = np.where(largest > 0, largest, 1.0)[:, None]
+    finite_a, finite_b = finite_a / unit, finite_b / unit
     norms = np.linalg.norm(finite_a, axis=1), np.linalg.norm(finite_b, axis=1)
     product = norms[0] * norms[1]
     cosine = np.where(

@@ -101,7 +101,7 @@ def open_side(name: str, catalog: Catalog | None, dataset: str | None = None) ->
 
 def names_files(name: str) -> bool:
     """Return whether ``name`` is that of a file or folder, there or not, and no model's."""
-    return os.path.exists(name) or os.sep in name or Path(name).suffix.lower() in FORMATS
+    return os.path.exists(name) or os.sep in name or Path(name.partition("#")[0]).suffix.lower() in FORMATS
 
 
 def _folder_side(folder: Path, name: str) -> Side:
@@ -142,6 +142,9 @@ def _numbers(path: Path, name: str, key: str | None) -> StoredArray | DataError:
         if array.dtype.kind not in "fiu" or len(array.shape) < 2:
             found = f"{array.name}: got {array.dtype} of shape {array.shape}"
             raise DataError("wrong_dtype", f"{found}, expected real numbers, (points, ...). Remove it, or convert it.")
+        if not prod(array.shape[1:]):
+            problem = f"{array.name}: got the shape {array.shape}, expected at least one feature"
+            raise DataError("wrong_shape", f"{problem}. Remove it, or record it again.")
     except DataError as error:
         return error
     return array
@@ -211,6 +214,9 @@ def join_rows(reference: Side, candidate: Side) -> JoinedRows:
         id is common.
     """
     counts = reference.n_rows(), candidate.n_rows()
+    for side, count in ((reference, counts[0]), (candidate, counts[1])):
+        if not count:
+            raise DataError("too_few_points", f"{side.name}: got no rows, expected some. Record it again.")
     notes = (*reference.notes, *candidate.notes)
     if reference.ids is None or candidate.ids is None:
         if (reference.ids is None) != (candidate.ids is None):

@@ -37,6 +37,8 @@ _N_NAMED = 10
 _FEW_ROWS = 0.5
 # Spaces whose overlap and CKA both reach this, at the lower end of their intervals, have the same geometry.
 _SAME_GEOMETRY = 0.9
+# Layers whose largest number is outside are compared and not explained: the squares of such numbers are none.
+_SMALLEST, _LARGEST = 1e-100, 1e100
 # A difference that grows by this factor from one layer to the next did not come by rounding alone.
 _JUMP = 20.0
 
@@ -269,6 +271,10 @@ class _Depth:
 def _explained(layer: LayerParity, depth: _Depth, *, with_geometry: bool) -> LayerParity:
     """Return a layer beyond tolerance with the kind of its fault and, where wanted, the geometry that it kept."""
     a, b = depth.samples[layer.reference]
+    if not all(
+        _SMALLEST < np.abs(side[np.isfinite(side)]).max(initial=0.0) < _LARGEST for side in (a, b) if side.any()
+    ):
+        return layer if layer.kind else replace(layer, words="its numbers are too large or too small to be explained")
     if with_geometry:
         layer = replace(layer, geometry=_geometry(a, b, depth.ids))
     if layer.kind:

@@ -12,6 +12,7 @@ import numpy as np
 import scipy  # its parts are imported when they are first used
 from jaxtyping import Float, Int
 
+from lfm_tasks.errors import DataError
 from lfm_tasks.spectral.transfer.alignment import fit_coordinates, transfer_coordinates
 
 # The share of the squared difference that an explanation has to account for to be named.
@@ -58,12 +59,22 @@ def name_transformation(
     for kind, explain in KINDS.items():
         if not same_width and kind not in _ANY_WIDTH:
             continue
-        for predicted, words in explain(reference, candidate, fit):
+        for predicted, words in _explanations(explain, reference, candidate, fit):
             start = reference if same_width else np.zeros_like(candidate)
             explained = _explained(candidate - start, candidate - predicted, judge, is_moved=kind in _FIT_A_SHIFT)
             if explained >= _EXPLAINED:
                 return Transformation(kind, words, explained)
     return None
+
+
+def _explanations(
+    explain: Callable[[np.ndarray, np.ndarray, slice], "Explanations"], a: np.ndarray, b: np.ndarray, fit: slice
+) -> "Explanations":
+    """Yield what an explanation predicts; nothing where it cannot be fitted, as to rows that are all one point."""
+    try:
+        yield from explain(a, b, fit)
+    except DataError:
+        return
 
 
 def _explained(whole: np.ndarray, left: np.ndarray, judge: slice, *, is_moved: bool) -> float:

@@ -7,6 +7,7 @@ audits: an atlas is replaced as a whole, and what lies in it would stop the next
 
 import json
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,16 @@ def check_output_file(path: Path, *, force: bool = False, is_ours: IsOurs = is_n
     if refusal := _kept_from(path, os.path.realpath(path.parent)):
         raise FolderError(refusal)
     return _replaces(path, force, is_ours)
+
+
+def check_writable(path: Path) -> None:
+    """Raise `FolderError` if no file can be made where ``path``, or the first of its new folders, will be."""
+    folder = next(parent for parent in path.absolute().parents if parent.is_dir())
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise FolderError(f"{path}: cannot be written ({error.strerror}). Name another place") from error
 
 
 def check_output_folder(

@@ -411,18 +411,21 @@ def _in_type(carried: np.ndarray, plan: CarryPlan, start: int) -> tuple[np.ndarr
     if plan.dtype != "int8":
         with np.errstate(over="ignore"):
             stored = carried.astype(np.dtype(plan.dtype).newbyteorder("<"), copy=False)
-        if np.dtype(plan.dtype).itemsize < carried.itemsize and not np.isfinite(stored).all():
+        end = np.finfo(np.dtype(plan.dtype)).max
+        is_narrower = np.dtype(plan.dtype).itemsize < carried.itemsize and carried.size > 0
+        # A look at the ends is quick; what lies beyond them may still be rounded to a number of the type.
+        if is_narrower and max(carried.max(), -carried.min()) > end and not np.isfinite(stored).all():
             row = int(np.argmin(np.isfinite(stored).all(axis=1)))
-            end = np.finfo(np.dtype(plan.dtype)).max
             shown = f"{end:,.0f}" if plan.dtype == "float16" else f"{end:.4g}"
             problem = f"got {np.abs(carried[row]).max():.4g} in carried row {start + row:,}, and {plan.dtype} ends at"
             wider = "float32" if plan.dtype == "float16" else "float64"
             raise DataError("wrong_dtype", f"{plan.output}: {problem} {shown}. Say --dtype {wider}.")
         return stored, None
     factors = np.maximum(np.abs(carried).max(axis=1) / 127, np.finfo(np.float32).tiny)
-    if factors.max(initial=0) > np.finfo(np.float32).max:
-        row = start + int(factors.argmax())
-        problem = f"got {factors.max():.4g} as the scale of carried row {row:,}, which is a float32"
+    beyond = factors > np.finfo(np.float32).max
+    if beyond.any():
+        row = int(beyond.argmax())
+        problem = f"got {factors[row]:.4g} as the scale of carried row {start + row:,}, which is a float32"
         raise DataError("wrong_dtype", f"{plan.output}: {problem}. Say --dtype float64.")
     scale = factors.astype(np.float32)
     return np.rint(carried / scale[:, None]).astype(np.int8), scale
@@ -435,9 +438,8 @@ def _added(plan: CarryPlan, rows: np.ndarray, carried: np.ndarray, scale: np.nda
         # Directions in the type of the rows: numbers of float64 may be none of float32.
         source, target = (unit_rows(side.astype(carried.dtype, copy=False)) for side in (rows, carried))
         returned = unit_rows(known.back.carry(target if known.is_of_units else carried))
-        found = confidence_of(
-            *(side.astype(np.float32, copy=False) for side in (source, target, returned)), (known.source, known.target)
-        )
+        narrow = [side.astype(np.float32, copy=False) for side in (source, target, returned)]
+        found = confidence_of(narrow[0], narrow[1], narrow[2], (known.source, known.target))
         columns += [found.value, found.round_trip, found.local, found.known]
     return np.stack(columns, axis=1).astype("<f4") if columns else None
 

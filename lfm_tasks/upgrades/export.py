@@ -75,7 +75,8 @@ def save_upgrade(
             "k": evidence.k, "recall": None if cell is None else cell.recall,
             "recall_reach": None if cell is None else cell.recall_reach, "rows": "of length 1",
         }  # fmt: skip
-        beside = KnownRows(fitted[other], *(sides[one][some].astype(np.float32) for one in (direction, other)))
+        of_known = [sides[one][some].astype(np.float32) for one in (direction, other)]
+        beside = KnownRows(fitted[other], of_known[0], of_known[1])
         save_map(folder, direction, fitted[direction], beside, facts, force=force)
 
 

@@ -1,5 +1,6 @@
 """The command that holds a port or conversion of a network against the network: parity."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -65,7 +66,7 @@ def parity(
     if layers is not None and match != "name":
         print_err(f"got --layers beside --match {match}, expected one of them. The table says which layers are paired.")
         return USAGE
-    _check_outputs(junit, page, force=force)
+    _check_outputs(junit, page, (reference, candidate), force=force)
     is_of_files = names_files(reference) and names_files(candidate)
     catalog = None if is_of_files else load_catalog_or_exit(catalog_path, trust_code)
     with exit_if_data_refused():
@@ -97,14 +98,24 @@ def _with_port(options: "ParityOptions", catalog: "Catalog | None", reference: s
     return replace(options, tolerance=port.tolerance if options.tolerance is None else options.tolerance)
 
 
-def _check_outputs(junit: Path | None, page: Path | None, *, force: bool) -> None:
-    from lfm_tasks.stores.outputs import check_output_file, is_page
+def _check_outputs(junit: Path | None, page: Path | None, sides: tuple[str, str], *, force: bool) -> None:
+    """Exit with `USAGE` for an output that may not be written, before anything is compared."""
+    from lfm_tasks.errors import FolderError
+    from lfm_tasks.stores.outputs import check_output_file, check_writable, is_page
 
     with exit_if_refused():
         if junit is not None:
             check_output_file(junit, force=force)
         if page is not None:
             check_output_file(page, force=force, is_ours=is_page)
+        outputs = [os.path.realpath(path) for path in (junit, page) if path is not None]
+        if len(set(outputs)) < len(outputs):
+            raise FolderError(f"{page}: got one file for --junit and --page, expected two. Name another one")
+        for path, output in zip((one for one in (junit, page) if one is not None), outputs, strict=True):
+            for side in (os.path.realpath(one) for one in sides if os.path.exists(one)):
+                if output == side or output.startswith(f"{side}{os.sep}"):
+                    raise FolderError(f"{path}: got a place that is read, expected another file. Name one beside it")
+            check_writable(path)
 
 
 def _write_outputs(found: "Parity", junit: Path | None, page: Path | None) -> None:

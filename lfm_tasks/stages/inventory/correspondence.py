@@ -59,7 +59,7 @@ class Labels:
 
     def of(self, ids: Shaped[np.ndarray, " some"]) -> Int[np.ndarray, " some"]:
         """Return the classes of some ids; DataError ``bad_ids`` for ids that have none."""
-        return self.classes[_rows_of(ids, self.ids, "bad_ids", "a label", "label every id of the dataset")]
+        return self.classes[_rows_of(ids, self.ids, "bad_ids", "a label", "Label every id of the dataset")]
 
 
 def _rows_of(
@@ -70,7 +70,7 @@ def _rows_of(
     unknown = known[rows] != ids
     if unknown.any():
         problem = f"got {int(unknown.sum())} ids without {missing}, first {ascii(str(ids[unknown][0]))[:60]}"
-        raise DataError(reason, f"{problem}: {remedy}")
+        raise DataError(reason, f"{problem}. {remedy}")
     return rows
 
 
@@ -220,7 +220,7 @@ class ExchangeabilityGroups:
 
     def of(self, ids: Shaped[np.ndarray, " some"]) -> Int[np.ndarray, " some"]:
         """Return the sets of some ids; DataError ``bad_groups`` for ids that the dataset does not name."""
-        remedy = f"name the {self.kind} of every id in the dataset"
+        remedy = f"Name the {self.kind} of every id in the dataset"
         return self.sets[_rows_of(ids, self.ids, "bad_groups", self.kind, remedy)]
 
 

@@ -264,7 +264,7 @@ def test_installed_measures__are_one_or_a_family(monkeypatch: pytest.MonkeyPatch
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("toy", "toys:MISSING", r"cannot be loaded \(AttributeError: .*MISSING.*\): mend or remove its package"),
+        ("toy", "toys:MISSING", r"cannot be loaded \(AttributeError: .*MISSING.*\). Fix or remove its package"),
         ("toy", "no_such_toys:TOY", r"cannot be loaded \(ModuleNotFoundError: No module named 'no_such_toys'\)"),
         ("toy", "toys:NUMBER", "got int as 'toy', expected a lfm_tasks.measures.Measure"),
         ("cka_linear", "toys:TOY", "got the measure cka_linear, a name that is taken. Rename it"),

@@ -280,3 +280,50 @@ def test_models_of_a_catalog__take_layers_and_tolerance_from_its_section(
     catalog.write_text(f"{catalog.read_text()}\nparity: {{reordered: {port}}}\n")
     assert parity(tmp_path, "mlp_s0", "mlp_s0_permuted", "--format", "json") == 0
     assert [layer["reference"] for layer in json.loads(capsys.readouterr().out)["layers"]] == ["relu1"]
+
+
+def test_rows__that_are_none_and_layers_without_features_say_so(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="port: got no rows, expected some") as raised:
+        compare_sides(side({"h": ROWS}), side({"h": ROWS[:0]}, IDS[:0], "port"))
+    assert raised.value.reason == "too_few_points"
+    np.savez(tmp_path / "a.npz", ids=IDS, h=ROWS, none=ROWS[:, :0])
+    parity = compare_sides(*(open_side(str(tmp_path / "a.npz"), None) for _ in range(2)))
+    assert [layer.status for layer in parity.layers] == ["equal", "failed"]
+    assert "expected at least one feature" in parity.layers[1].message
+
+
+def test_rows_of_zeros__that_come_alive_are_compared() -> None:
+    layer = one_layer(ROWS, np.zeros_like(ROWS))
+    assert (layer.status, layer.geometry) == ("beyond", None)
+    assert np.isinf(layer.largest_relative) or layer.largest_relative > 1e30
+
+
+@pytest.mark.parametrize("factor", [1e300, 1e-300])
+def test_numbers_whose_squares_are_none__are_compared(factor: float) -> None:
+    rows = ROWS.astype(np.float64) * factor
+    layer = one_layer(1.5 * rows, rows)
+    assert (layer.status, layer.kind, layer.geometry) == ("beyond", "", None)
+    assert layer.largest_relative == pytest.approx(0.5)
+    assert layer.norm_ratio == pytest.approx(1.5)
+    assert layer.least_cosine == pytest.approx(1.0)
+    assert "too large or too small to be explained" in layer.words
+    assert one_layer(-rows * 1e7 if factor > 1 else rows, rows).status == ("beyond" if factor > 1 else "equal")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--junit", "/proc/x.xml"), "/proc/x.xml: cannot be written"),
+        (("--page", "a.npz", "--force"), "a.npz: got a place that is read, expected another file"),
+        (("--page", "p.html", "--junit", "p.html"), "got one file for --junit and --page, expected two"),
+    ],
+)
+def test_command__writes_nothing_where_it_may_not(
+    files: Path, arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(files)
+    before = {path: path.stat().st_size for path in files.iterdir()}
+    assert parity(files, "a.npz", "b.npz", *arguments) == 2
+    assert message in " ".join(capsys.readouterr().err.split())
+    assert {path: path.stat().st_size for path in files.iterdir()} == before

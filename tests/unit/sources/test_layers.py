@@ -265,7 +265,7 @@ def test_files_whose_suffix_does_not_tell__are_read_as_the_catalog_says(word: st
     suffix = {"hdf5": ".h5"}.get(word, f".{word}")
     write_shard(tmp_path / f"a{suffix}", ROWS)
     (tmp_path / f"a{suffix}").rename(tmp_path / "a.dat")
-    hint = "" if word == "safetensors" else f"say format: {word}"
+    hint = "" if word == "safetensors" else f"[Ss]ay format: {word}"
     with pytest.raises(DataError, match=rf"got a \.dat file, expected one of .*{hint}"):
         open_array(tmp_path / "a.dat", "a.dat", "conv")
     key = None if word == "npy" else "conv"

@@ -275,8 +275,11 @@ def test_a_store_of_no_rows__is_carried_into_one_of_no_rows(tmp_path: Path, suff
     np.save(tmp_path / "none.npy", ROWS[:0])
     options = {} if suffix == ".npy" else {"known": known, "dtype": "int8"}
     output = carried(open_store(str(tmp_path / "none.npy")), tmp_path / f"out{suffix}", adapter, **options)
-    key = None if suffix == ".npy" else "vectors"
-    assert open_array(output, "out", key).shape[0] == 0
+    if suffix in (".parquet", ".arrow"):  # whose columns have no width without a row
+        table = pq.read_table(output) if suffix == ".parquet" else pa.ipc.open_file(output).read_all()
+        assert (table.num_rows, table.column_names[-1]) == (0, "known")
+    else:
+        assert open_array(output, "out", None if suffix == ".npy" else "vectors").shape[0] == 0
 
 
 def test_a_cluster_that_is_lost__leaves_nothing_where_nothing_was_carried(tmp_path: Path) -> None:

@@ -235,7 +235,7 @@ def test_spaces_of_a_catalog__have_ids_and_labels(tmp_path: Path) -> None:
     assert len(set(store.labels)) == 10
     with pytest.raises(DataError, match="did you mean 'relu4'"):
         open_space("mlp_s0/relu", catalog)
-    with pytest.raises(DataError, match="found no model 'mlp'"):
+    with pytest.raises(DataError, match="no model 'mlp'"):
         open_space("mlp/relu4", catalog)
 
 

@@ -59,7 +59,7 @@ def test_scheduler_that_runs_already__does_the_work_and_goes_on(tmp_path: Path) 
 def test_worker_with_two_threads__is_refused(tmp_path: Path) -> None:
     with standing(2) as address, locked(tmp_path / ".lfm-atlas", "test"):
         workers = RemoteDask(on_scheduler(catalog_with(tmp_path), address))
-        with pytest.raises(ClusterError, match=r"has 2 threads, expected 1 .* start dask worker --nthreads 1"):
+        with pytest.raises(ClusterError, match=r"has 2 threads, expected 1 .* Start dask worker --nthreads 1"):
             list(workers.run(doubled, [1]))
         workers.close()
 
@@ -167,7 +167,7 @@ def test_worker_of_another_version_or_without_the_store__is_refused(
         Readiness(str(tmp_path / "none"), "", "ours").setup(worker())
     with pytest.raises(
         ClusterError,
-        match=r"cannot read nowhere \(PermissionError: nowhere/lock\), expected the extra remote and the same AWS_",
+        match=r"cannot read nowhere \(PermissionError: nowhere/lock\), expected it to. Install the extra remote",
     ):
         Readiness(str(tmp_path), "nowhere", "ours").setup(worker())
     Readiness(str(tmp_path), "", "ours").setup(worker())
@@ -180,7 +180,7 @@ def test_scheduler_that_does_not_answer__is_told(tmp_path: Path, monkeypatch: py
     with (
         locked(tmp_path / ".lfm-atlas", "test"),
         pytest.raises(
-            ClusterError, match=r"the scheduler tcp://127.0.0.1:1 cannot be reached \(.*\): check its address"
+            ClusterError, match=r"the scheduler tcp://127.0.0.1:1 cannot be reached \(.*\). Check its address"
         ),
     ):
         list(workers.run(doubled, [1]))

@@ -136,7 +136,7 @@ def test_bad_collections__are_refused(case):
 
 
 def test_more_modes_than_eigenpairs__are_refused():
-    with pytest.raises(DataError, match="got 4 eigenpairs, 5 shared modes need as many"):
+    with pytest.raises(DataError, match="got 4 eigenpairs, expected 5 for the shared modes"):
         fit_shared_basis(collection(rotations(3, 4)), 5)
     shared = fit_shared_basis(collection(rotations(3, 4)), 3)
     with pytest.raises(ValueError, match="got 0 maps for 0 spaces"):

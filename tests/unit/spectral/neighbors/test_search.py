@@ -76,7 +76,7 @@ def test_exact_neighbors__angular_survive_extreme_scales(cloud, scale):
     ("spoil", "reason", "message"),
     [
         (lambda rows: np.where(np.arange(len(rows))[:, None] == 7, np.nan, rows), "not_finite", "first in row 7"),
-        (lambda rows: np.ones_like(rows), "constant", "drop the layer"),
+        (lambda rows: np.ones_like(rows), "constant", "Drop the layer"),
         (lambda rows: np.where(np.arange(len(rows))[:, None] < 3, 0.0, rows), "zero_rows", "got 3 all-zero rows"),
         (lambda rows: rows[:10], "too_few_points", "at least 11"),
     ],
@@ -189,7 +189,7 @@ def test_approximate_neighbors__refuse_what_pynndescent_leaves_empty(cloud, monk
         return SimpleNamespace(neighbor_graph=(np.full((len(rows), 11), -1), None))
 
     monkeypatch.setitem(sys.modules, "pynndescent", SimpleNamespace(NNDescent=find_none))
-    with pytest.raises(DataError, match="got 0 neighbors of point 0, 10 are needed") as caught:
+    with pytest.raises(DataError, match="found 0 neighbors of point 0, 10 are needed") as caught:
         approximate_neighbors(cloud, 10, metric="angular")
     assert caught.value.reason == "inaccurate"
 

@@ -166,7 +166,7 @@ def test_choice__is_a_baseline_where_no_spectral_map_exists():
 
 def test_choice__needs_three_anchors(views):
     source, target, partner = views
-    with pytest.raises(DataError, match="got 2 anchors, expected at least 3 to choose a map by") as caught:
+    with pytest.raises(DataError, match="got 2 anchors, expected at least 3 to choose by") as caught:
         choose_alignment(source, target, anchors_of(partner, 2))
     assert caught.value.reason == "few_anchors"
 

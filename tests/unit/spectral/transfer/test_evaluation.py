@@ -98,7 +98,7 @@ def test_unrelated_source__gives_chance(blobs):
     ("labels", "message"),
     [
         (["a"] * 20, r"got 1 classes, expected at least 2 for a probe. Give other labels"),
-        (["a"] * 20 + ["rare"] * 4, r"got 4 points of class 'rare', a probe needs 5 of each. Give more points"),
+        (["a"] * 20 + ["rare"] * 4, r"got 4 points of class 'rare', expected 5 of each for a probe. Give more points"),
     ],
 )
 def test_folds__refuse_labels_that_cannot_be_learned(labels, message):
@@ -201,7 +201,7 @@ def test_space_of_one_feature__has_a_picture():
 
 
 def test_too_few_points__are_refused():
-    message = r"got 30 points, t-SNE with perplexity 30 needs more of them. Lower atlas.embeddings.perplexity"
+    message = r"got 30 points, expected more for t-SNE with perplexity 30. Lower atlas.embeddings.perplexity"
     with pytest.raises(DataError, match=message) as caught:
         tsne(three_groups()[:30])
     assert caught.value.reason == "too_few_points"

@@ -66,7 +66,7 @@ def test_all_pairs__choose_the_map_that_carries_held_out_ones(n_pairs, name):
 
 
 def test_all_pairs__refuse_few():
-    with pytest.raises(DataError, match=r"got 9 pairs, a map of all of them needs at least 10. Give more points"):
+    with pytest.raises(DataError, match=r"got 9 pairs, expected at least 10 for a map of all of them. Give more points"):
         choose_from_all_pairs(np.eye(9), np.eye(9))
 
 
@@ -112,7 +112,7 @@ def test_fit_map__takes_rows_that_both_spaces_number_alike(digit_views):
     [
         (np.array([0.5, 1, 2]), "bad_anchors", r"got anchors of type float64 and shape \(3,\), expected row numbers"),
         (np.zeros((3, 3), int), "bad_anchors", r"shape \(3, 3\), expected row numbers, \(anchors,\) or \(anchors, 2\)"),
-        (np.array([1, 2]), "few_anchors", "got 2 anchors, expected at least 3 to choose a map by"),
+        (np.array([1, 2]), "few_anchors", "got 2 anchors, expected at least 3 to choose by"),
         (np.array([1, 2, 2]), "bad_anchors", "got anchor row 2 more than once"),
         (np.array([1, 2, 50]), "bad_anchors", "got anchor row 50 in a space of 50 points"),
     ],
@@ -129,7 +129,7 @@ def test_fit_map__refuses_nan_and_rows_of_another_width():
     with pytest.raises(DataError, match="got NaN or infinite values in the target, expected finite numbers"):
         fit_map(rows, np.where(rows > 2, np.nan, rows), np.arange(5), n_eigenpairs=8)
     fitted = fit_map(rows, rows, np.arange(5), n_eigenpairs=8)
-    with pytest.raises(DataError, match="got 3 features, the map needs 4: rows of its source"):
+    with pytest.raises(DataError, match="got 3 features, expected 4: rows of the map's source"):
         fitted.transfer(rows[:, :3])
 
 

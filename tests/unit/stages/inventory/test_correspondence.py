@@ -67,7 +67,7 @@ def test_groups__are_read_by_id_and_refused_where_none_can_change_places() -> No
         groups.of(ids(5))
     assert error.value.reason == "bad_groups"
     assert dataset_exchangeability(DatasetRows(ids(4), None)) is None
-    with pytest.raises(DataError, match="give other groups, or none"):
+    with pytest.raises(DataError, match="Give other groups, or none"):
         dataset_exchangeability(DatasetRows(ids(4), None, groups=np.zeros(4, dtype=int)))
 
 

@@ -137,6 +137,6 @@ def test_measure_of_the_same_points__is_refused_across_datasets(
 
     assert found == where
     assert told.startswith(message)
-    assert "two datasets have no point in common" in told
+    assert "two datasets share no points" in told
     within = {key: value for key, value in across.items() if key != "target_dataset"}
     assert unknown_measures({"comparisons": {"c": within}, "atlas": atlas}) == []

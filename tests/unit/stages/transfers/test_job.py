@@ -88,7 +88,7 @@ def test_drawn__are_common_ids_that_do_not_depend_on_what_else_there_is() -> Non
     assert others == few[part.target].tolist()
     assert set(names) - set(SORTED_IDS[:3].tolist()) <= set(others)
     assert names != SORTED_IDS[choose_anchors(AnchorSpec("anchors", 5, seed=2), SORTED_IDS, SORTED_IDS).source].tolist()
-    refusal("few_anchors", "got 17 common ids, and 18 anchors were asked for", lambda: choose_anchors(
+    refusal("few_anchors", "got 17 common ids, expected the 18 requested anchors among them", lambda: choose_anchors(
         AnchorSpec("anchors", 18), SORTED_IDS, few
     ))  # fmt: skip
 
