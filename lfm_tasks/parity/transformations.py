@@ -70,7 +70,7 @@ def name_transformation(
 def _explanations(
     explain: Callable[[np.ndarray, np.ndarray, slice], "Explanations"], a: np.ndarray, b: np.ndarray, fit: slice
 ) -> "Explanations":
-    """Yield what an explanation predicts; nothing where it cannot be fitted, as to rows that are all one point."""
+    """Yield the predictions of an explanation; none where it cannot be fitted, as to rows that are all one point."""
     try:
         yield from explain(a, b, fit)
     except DataError:

@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +69,7 @@ def save_upgrade(
         adapters, names[direction] = fit_and_choose(known, evidence.k, _MOST_KNOWN // 2)
         fitted[direction] = adapters[names[direction]]
     some = np.random.default_rng(0).permutation(len(rows))[:_MOST_KNOWN]
+    contents: dict[str, bytes] = {}
     for direction, other in ((STORED, QUERIES), (QUERIES, STORED)):
         cell = evidence.cell(direction, evidence.sizes[-1], CHOSEN)
         facts = {
@@ -77,7 +79,9 @@ def save_upgrade(
         }  # fmt: skip
         of_known = [sides[one][some].astype(np.float32) for one in (direction, other)]
         beside = KnownRows(fitted[other], of_known[0], of_known[1])
-        save_map(folder, direction, fitted[direction], beside, facts, force=force)
+        contents |= _contents(direction, fitted[direction], beside, facts)
+    folder.mkdir(parents=True, exist_ok=True)
+    replace_files({folder / file: content for file, content in contents.items()})
 
 
 @contextmanager
@@ -174,27 +178,28 @@ def save_map(
     """
     check_output_folder(folder, files_of_map(name), force=force)
     folder.mkdir(parents=True, exist_ok=True)
+    replace_files({folder / file: content for file, content in _contents(name, adapter, known, facts).items()})
+
+
+def _contents(name: str, adapter: Adapter, known: KnownRows | None, facts: Mapping[str, Any]) -> dict[str, bytes]:
+    """Return the files of a map, by their names."""
     arrays = _arrays("", adapter)
     if known is not None:
         arrays |= _arrays("back.", known.back) | {"known.source": known.source, "known.target": known.target}
         arrays["known.is_of_units"] = np.array([known.is_of_units])
-    staged = folder / f".{name}.safetensors.new"
-    try:
-        write_safetensors(staged, {key: np.asarray(one, np.float32) for key, one in arrays.items()}, {"format": "np"})
-        tensors = staged.read_bytes()
-    finally:
-        staged.unlink(missing_ok=True)
+    tensors = BytesIO()
+    write_safetensors(tensors, {key: np.asarray(one, np.float32) for key, one in arrays.items()}, {"format": "np"})
     content = {
         "schema_version": _VERSION, "program": f"lfm-atlas {__version__}", "source_features": adapter.matrix.shape[0],
         "target_features": adapter.matrix.shape[1], "is_linear": adapter.residual is None,
         "formula": "z = x @ matrix + shift" + ("" if adapter.residual is None else
         "; z + max(0, z @ first_matrix + first_shift) @ second_matrix + second_shift"), **facts,
     }  # fmt: skip
-    replace_files({
-        folder / f"{name}.safetensors": tensors,
-        folder / f"{name}.json": (json.dumps(content, indent=1, allow_nan=False) + "\n").encode(),
-        folder / f"{name}.onnx": as_onnx(adapter),
-    })  # fmt: skip
+    return {
+        f"{name}.safetensors": tensors.getvalue(),
+        f"{name}.json": (json.dumps(content, indent=1, allow_nan=False) + "\n").encode(),
+        f"{name}.onnx": as_onnx(adapter),
+    }
 
 
 def _arrays(prefix: str, adapter: Adapter) -> dict[str, np.ndarray]:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -248,11 +248,12 @@ _SAFETENSORS_TYPES = {"float64": "F64", "float32": "F32", "float16": "F16", "int
 def _write_safetensors(carried: Carried, folder: Path) -> Path:
     path = folder / "whole.safetensors"
     arrays = dict(_arrays(carried))
-    write_safetensors(path, arrays, {"written_by": "lfm-atlas"})
+    with path.open("wb") as file:
+        write_safetensors(file, arrays, {"written_by": "lfm-atlas"})
     return path
 
 
-def write_safetensors(path: Path, arrays: dict[str, Any], metadata: dict[str, str]) -> None:
+def write_safetensors(file: BinaryIO, arrays: dict[str, Any], metadata: dict[str, str]) -> None:
     """Write arrays as .safetensors, some rows at a time: eight bytes of length, that much JSON, then the values."""
     header: dict[str, Any] = {"__metadata__": metadata}
     place = 0
@@ -263,12 +264,11 @@ def write_safetensors(path: Path, arrays: dict[str, Any], metadata: dict[str, st
         place += n_bytes
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        for values in arrays.values():
-            for start in range(0, max(1, values.shape[0]), _PART_ROWS):
-                rows = _rows(values, start, min(start + _PART_ROWS, values.shape[0]))
-                file.write(np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).data)
+    file.write(len(text).to_bytes(8, "little") + text)
+    for values in arrays.values():
+        for start in range(0, max(1, values.shape[0]), _PART_ROWS):
+            rows = _rows(values, start, min(start + _PART_ROWS, values.shape[0]))
+            file.write(np.ascontiguousarray(rows, rows.dtype.newbyteorder("<")).data)
 
 
 def _arrays(carried: Carried) -> Iterator[tuple[str, StoredArray | np.ndarray]]:

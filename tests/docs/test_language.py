@@ -33,10 +33,8 @@ ALLOWED = {
     "docs/lineage.md": 2,
     "docs/measures.md": 3,
     "docs/page.md": 2,
-    "docs/parity.md": 2,
     "docs/scores.md": 2,
     "docs/speed.md": 3,
-    "docs/upgrade.md": 4,
 }
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *(path for path in ROOT.glob("*.md") if path.name != "CHANGELOG.md")])
 

@@ -54,10 +54,10 @@ BAD_LAYERS = {
     "inf": (poke(-np.inf), "not_finite", r"got 1 NaN or infinite value.*drop the layer"),
     "3-d": (lambda rows: rows[:, None, :], "wrong_shape", r"got a 3-D array.* expected \(points, features\). Write"),
     "rows": (lambda rows: rows[:-3], "bad_ids", r"got 117 rows and 120 ids, expected one id a row"),
-    "text": (lambda rows: rows.astype(str), "wrong_dtype", r"got <U\d+, expected real numbers.*convert it"),
+    "text": (lambda rows: rows.astype(str), "wrong_dtype", r"got <U\d+, expected real numbers.*Convert it"),
     "complex": (lambda rows: rows * 1j, "wrong_dtype", r"got complex.* expected real numbers"),
     "constant": (lambda rows: np.ones_like(rows), "constant", r"got the same activations for every point. Drop"),
-    "zero rows": (zero_row, "zero_rows", r"got 2 all-zero rows.*set graph.metric to euclidean"),
+    "zero rows": (zero_row, "zero_rows", r"got 2 all-zero rows.*Set graph.metric to euclidean"),
     "no features": (lambda rows: rows[:, :0], "wrong_shape", r"got no features.* expected at least one"),
 }  # fmt: skip
 
@@ -191,7 +191,7 @@ def test_ids_that_hardly_overlap__leave_the_pair_without_a_score(
 
 @pytest.mark.parametrize(
     ("setting", "needed"),
-    [({"graph": {"n_neighbors": 120}}, "n_neighbors 120 needs at least 121"), ({"n_eigenpairs": 120}, "at least 121")],
+    [({"graph": {"n_neighbors": 120}}, "expected at least 121 for n_neighbors 120"), ({"n_eigenpairs": 120}, "at least 121")],
 )
 def test_too_few_points__is_told_before_anything_is_recorded(
     setting: dict[str, Any], needed: str, tmp_path: Path, related_spaces: Any, write_zoo: Any,

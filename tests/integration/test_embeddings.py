@@ -207,7 +207,7 @@ def test_glob_of_spaces_that_no_comparison_asks_for__is_told(tmp_path: Path, wri
 
     assert (failure.model, failure.reason) == ("atlas.embeddings.spaces", "not_asked")
     assert failure.message == (
-        "'moved' matches 2 spaces, and no comparison asks for any of them: name them in a comparison, or remove it"
+        "'moved' matches 2 spaces, and no comparison asks for any of them. Name them in a comparison, or remove it"
     )
 
 
@@ -221,7 +221,7 @@ def test_fewer_points_than_the_perplexity__fail_their_picture_with_a_reason(
         ("clean", "x", "embeddings", "too_few_points"),
         ("moved", "x", "embeddings", "too_few_points"),
     ]
-    assert outcome.failures[0].message.startswith("got 60 points, t-SNE with perplexity 60 needs more of them")
+    assert outcome.failures[0].message.startswith("got 60 points, expected more for t-SNE with perplexity 60")
     found = group(tmp_path)
     assert np.isnan(found["tsne"]).all()
     assert bool(np.isfinite(found["probe_accuracy"]).all())

@@ -82,6 +82,6 @@ def test_mistakes_of_the_catalog_and_of_its_sizes__come_together(
     told = capsys.readouterr()
     assert "measures: unknown key; did you mean atlas.measures?" in told.err
     assert "unknown measure 'cka'; did you mean 'cka_linear'?" in told.err
-    assert "got 30 points, n_neighbors 40 needs at least 41" in told.err
+    assert "got 30 points, expected at least 41 for n_neighbors 40" in told.err
     assert "few.npy: no such file" in told.err
     assert told.out == "2 models, 0 spaces, 2 cannot be used; mistakes in the catalog\n"

@@ -226,7 +226,7 @@ def test_part_of_the_catalog__leaves_the_rest_for_later(folder: Path, tmp_path: 
 def test_commands__ask_which_dataset(folder: Path, atlas: Atlas) -> None:
     catalog = read_catalog(folder / "data_catalog.yaml")
 
-    with pytest.raises(DataError, match="model a has the datasets first and second: say which, --dataset first"):
+    with pytest.raises(DataError, match="model a has the datasets first and second. Say which, --dataset first"):
         list_layers(catalog, "a")
     assert [layer.name for layer in list_layers(catalog, "a", "second")] == ["shallow", "deep"]
     with open_run(catalog, lambda *_: None, in_process=True) as run:

@@ -192,7 +192,7 @@ def transfer(
 
 @contextmanager
 def _rows_on(n_workers: int, scheduler: str, memory_bytes: int) -> "Iterator[CarryRows | None]":
-    """Give what carries the rows: Dask's workers, here or at a scheduler; None for this process."""
+    """Give the workers that carry the rows: Dask's, here or at a scheduler; None for this process."""
     if not (n_workers or scheduler):
         yield None
         return

@@ -94,7 +94,7 @@ def test_mistakes_of_several_sources__are_told_together(tmp_path: Path) -> None:
 def test_model_on__says_what_there_is(tmp_path: Path) -> None:
     catalog = read(tmp_path, ON_BOTH)
 
-    with pytest.raises(LookupError, match="model m has the datasets a and b: say which, --dataset a"):
+    with pytest.raises(LookupError, match="model m has the datasets a and b. Say which, --dataset a"):
         catalog.model_on("m")
     with pytest.raises(LookupError, match="model m is not on the dataset 'c', it is on a and b"):
         catalog.model_on("m", "c")

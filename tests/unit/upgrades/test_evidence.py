@@ -1,5 +1,6 @@
 """The curve of an upgrade: what it keeps for kin and for unlike models, what is chosen, what cannot be judged."""
 
+import errno
 import json
 import warnings
 from pathlib import Path
@@ -36,7 +37,7 @@ from lfm_tasks.upgrades.evidence import (
     sizes_up_to,
     upgrade_evidence,
 )
-from lfm_tasks.upgrades.export import read_saved_map
+from lfm_tasks.upgrades.export import folder_for_maps, read_saved_map, save_upgrade
 from lfm_tasks.upgrades.groups import clusters_by_name
 from lfm_tasks.upgrades.ranking import nearest, searched
 from lfm_tasks.upgrades.stores import common_rows, open_space, open_store
@@ -58,7 +59,7 @@ TURN = np.linalg.qr(np.random.default_rng(1).standard_normal((D, D)))[0]
 KIN = OLD @ TURN + 0.02 * np.random.default_rng(2).standard_normal((N, D))
 UNLIKE = np.random.default_rng(3).standard_normal((N, D))
 FEW_PAIRS = ("orthogonal", "ridge", "low rank")  # a network needs more
-QUICK = CurveOptions(sizes=(10,), n_draws=2, n_rows=100)
+QUICK = CurveOptions(sizes=(10,), n_draws=2, n_rows=70)
 
 
 @pytest.fixture(scope="module")
@@ -101,11 +102,11 @@ def test_few_pairs__of_kin_models_are_carried_by_a_functional_map() -> None:
     """Ten pairs do not determine a rotation of 48 dimensions; the shape of the spaces does the rest."""
     generator = np.random.default_rng(4)
     # A curved surface in many dimensions: what neighbors are says where each point is.
-    angles = generator.uniform(0, 1, (600, 2)) * [2 * np.pi, 3.0]
+    angles = generator.uniform(0, 1, (400, 2)) * [2 * np.pi, 3.0]
     waves = [f(m * angles[:, 0] + n * angles[:, 1]) for m in range(3) for n in range(1, 5) for f in (np.sin, np.cos)]
     rows = np.stack(waves, axis=1) @ generator.standard_normal((24, 48))
     turned = rows @ np.linalg.qr(generator.standard_normal((48, 48)))[0]
-    evidence = upgrade_evidence(rows, turned, CurveOptions(sizes=(10,), n_draws=1, n_rows=300, unpaired="same"))
+    evidence = upgrade_evidence(rows, turned, CurveOptions(sizes=(10,), n_draws=1, n_rows=200, unpaired="same"))
     chosen, plain = (evidence.cell(QUERIES, 10, name) for name in (CHOSEN, "orthogonal"))
     assert chosen is not None
     assert plain is not None
@@ -215,7 +216,7 @@ def test_numbers_whose_squares_are_none__have_directions(factor: float) -> None:
 
 
 def test_k__that_is_cut_is_told(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = str(files / "old.npz"), str(files / "new.npz"), "-k", "1000", "--sizes", "10", "--draws", "1"
+    command = str(files / "old.npz"), str(files / "new.npz"), "-k", "1000", "--sizes", "200", "--draws", "1"
     assert upgrade(*command, "--format", "json") == 0
     facts = json.loads(capsys.readouterr().out)
     assert f"recall@{facts['k']} in place of recall@1000: a quarter of the stored inputs at most" in facts["notes"]
@@ -374,3 +375,22 @@ def test_intervals__are_over_draws_of_all_pairs_too() -> None:
     assert len(evidence.chosen[STORED, evidence.sizes[0]]) == 3
     reaches = [side.cell(STORED, side.sizes[0], "ridge").recall_reach for side in (evidence, one)]  # type: ignore[union-attr]
     assert reaches[0] != reaches[1]
+
+
+def test_maps__that_find_the_disk_full_are_not_saved_in_part(
+    tmp_path: Path, of_kin: Evidence, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[Path] = []
+
+    def full_at_the_fourth(path: Path, content: bytes) -> None:
+        written.append(path)
+        if len(written) == 4:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        path.write_bytes(content)
+
+    monkeypatch.setattr("lfm_tasks.stores.outputs.atomic_write", full_at_the_fourth)
+    folder = tmp_path / "new" / "maps"
+    with pytest.raises(OSError, match="No space left"), folder_for_maps(folder):
+        save_upgrade(folder, OLD[:60], KIN[:60], of_kin, judge(of_kin))
+    assert len(written) == 4
+    assert list(tmp_path.iterdir()) == []

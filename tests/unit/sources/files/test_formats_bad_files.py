@@ -227,7 +227,7 @@ CASES: dict[str, tuple[str, Make, str | None, str]] = {
     "parquet text": ("a.parquet", lambda path: path.write_text("x" * 50), X, r"a\.parquet: cannot be read"),
     "parquet encrypted": ("a.parquet", encrypted([[1.0]] * 9, footer=True), X, "got encrypted values, expected"),
     "parquet encrypted column": ("a.parquet", encrypted([[1.0]], footer=False), X, "got encrypted values, expected"),
-    "parquet encrypted nothing": ("a.parquet", encrypted([], footer=False), X, "encrypted values|found no rows"),
+    "parquet encrypted nothing": ("a.parquet", encrypted([], footer=False), X, "encrypted values|got no rows"),
     "parquet key damaged": ("a.parquet", lambda path: path.write_bytes(b"PARE" + b"0" * 40 + b"PARE"), X, "cannot be"),
     "parquet ragged": ("a.parquet", lists([[1.0], [1.0, 2.0]]), X, "got lists of 1 to 2 values, expected all of one"),
     "parquet null": ("a.parquet", lists([[1.0], [None]]), X, r"got 1 null values among 2, expected none"),

@@ -35,10 +35,10 @@ def test_p_values__of_rows_of_unrelated_spaces_are_uniform(name: str, groups: np
 
 def test_rows__that_a_measure_cannot_use_are_refused_with_their_reason() -> None:
     rows = np.ones((MOST_POINTS_SQUARED + 1, 1))
-    with pytest.raises(DataError, match="takes at most 3000") as error:
+    with pytest.raises(DataError, match="expected at most 3000") as error:
         check_rows("rsa_pearson_rdm_spearman", rows, rows, is_drawn=True)
     assert error.value.reason == "too_many_points"
-    with pytest.raises(DataError, match="cka_linear needs at least 6"):
+    with pytest.raises(DataError, match="expected at least 6 for cka_linear"):
         check_rows("cka_linear", rows[:4], rows[:4])
     assert check_rows("pwcca_textbook_x_to_y", np.ones((10, 10)), np.ones((10, 10))) == "degenerate"
     assert check_rows("cka_linear", np.ones((10, 3)), np.ones((10, 3))) == "ok"
