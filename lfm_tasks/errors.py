@@ -22,7 +22,7 @@ REASONS: dict[str, str] = {
     "measure_failed": "the measure stopped with an error for this pair",
     "zero_rows": "all-zero rows have no direction, so angular distances do not exist",
     "disconnected": "the graph could not be joined into one piece",
-    "localized": "both spaces live on few points, where no closed form of chance holds: it is from permutations, if any",
+    "localized": "both spaces live on few points, where no closed form of chance holds: it is from permutations",
     "tied": "points whose last neighbor and the next point are equally far: which is one is settled by their ids",
     "joined": "a graph was in pieces that were joined: the lowest eigenvectors tell the pieces apart",
     "rank_deficient": "features depend on each other, and the value on where directions count as none",

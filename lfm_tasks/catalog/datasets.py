@@ -215,7 +215,9 @@ class Dataset(Settings):
     ids: Ids | None = None
     labels: DatasetFile | None = None
     inputs: DatasetFile | None = None
-    previews: DatasetFile | None = Field(default=None, description="what rows look like: pictures, texts, or image files")
+    previews: DatasetFile | None = Field(
+        default=None, description="what rows look like: pictures, texts, or image files"
+    )
     groups: DatasetFile | None = None
     strata: Strata | None = None
     points: DatasetIds | None = Field(default=None, description="the ids that are compared; by default all")

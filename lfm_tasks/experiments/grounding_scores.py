@@ -50,6 +50,8 @@ _FUSED = {
     "multiscale_distance_correlation_t_2": "multiscale_distance_correlation_t_2",
 }
 _OF_MAPS, _OF_NETWORKS = "maps", "networks"
+# Measures that a job computes of the spaces that it reads.
+_MEASURES_OF_JOB = 4
 
 
 @dataclass(frozen=True)
@@ -98,15 +100,15 @@ class Scored:
 
 @dataclass(frozen=True)
 class ScoreJob:
-    """One measure on the spaces of one dataset: the keys of each network's layers, and pairs of places of spaces.
+    """Some measures on the spaces of one dataset: the keys of each network's layers, and pairs of places of spaces.
 
-    ``name``: a measure of activations; `_OF_MAPS` all that follow from bases; `_OF_NETWORKS` fused operators.
+    ``names``: measures of activations; `_OF_MAPS` all that follow from bases; `_OF_NETWORKS` fused operators.
     """
 
     store: UnitStore
     keys: tuple[tuple[str, ...], ...]
     pairs: tuple[tuple[int, int], ...]
-    name: str
+    names: tuple[str, ...]
     atlas: AtlasConfig
 
 
@@ -130,15 +132,17 @@ def score_networks(source: SourceZoo, parts: Sequence[KnownDataset]) -> list[Sco
     for number, part in enumerate(parts):
         keys = tuple(tuple(one.key for one in network.spaces) for network in part.networks)
         pairs = tuple(_pairs(part))
-        for name in (_OF_MAPS, _OF_NETWORKS, *MEASURES):
-            jobs.append(ScoreJob(source.run.store, keys, pairs, name, source.catalog.atlas))
+        names = (_OF_MAPS, _OF_NETWORKS, *MEASURES)
+        for start in range(0, len(names), _MEASURES_OF_JOB):
+            some = names[start : start + _MEASURES_OF_JOB]
+            jobs.append(ScoreJob(source.run.store, keys, pairs, some, source.catalog.atlas))
             of_part.append(number)
     found: list[dict[str, Any]] = [{} for _ in parts]
     seconds: list[dict[str, tuple[float, float]]] = [{} for _ in parts]
     source.run.report_progress("measures", 0, len(jobs))
     for n_done, (index, result) in enumerate(source.run.workers.run(score_spaces, jobs), 1):
         if isinstance(result, JobFailure):
-            raise DataError(result.reason, f"{jobs[index].name}: {result.message}")
+            raise DataError(result.reason, f"{parts[of_part[index]].name}: {result.message}")
         found[of_part[index]] |= result.values
         seconds[of_part[index]] |= result.seconds
         source.run.report_progress("measures", n_done, len(jobs))
@@ -169,11 +173,18 @@ def _pairs(part: KnownDataset) -> list[tuple[int, int]]:
 def score_spaces(job: ScoreJob) -> JobScores:
     """Return the similarities of the pairs of one job, on the points that all its spaces have."""
     networks = on_common_points([[read_space_rows(job.store, key) for key in keys] for keys in job.keys])
-    if job.name == _OF_NETWORKS:
-        return _fused(networks)
     spaces = [rows for own in networks for rows in own]
-    with np.errstate(all="ignore"):
-        return _by_maps(job, spaces) if job.name == _OF_MAPS else _by_rows(job, spaces)
+    values: dict[str, np.ndarray] = {}
+    seconds: dict[str, tuple[float, float]] = {}
+    for name in job.names:
+        with np.errstate(all="ignore"):
+            if name == _OF_NETWORKS:
+                found = _fused(networks)
+            else:
+                found = _by_maps(job, spaces) if name == _OF_MAPS else _by_rows(job, name, spaces)
+        values |= found.values
+        seconds |= found.seconds
+    return JobScores(values, seconds)
 
 
 def on_common_points(networks: Sequence[Sequence[SpaceRows]]) -> list[list[np.ndarray]]:
@@ -198,16 +209,16 @@ def on_common_points(networks: Sequence[Sequence[SpaceRows]]) -> list[list[np.nd
     return [[kept(rows) for rows in own] for own in networks]
 
 
-def _by_rows(job: ScoreJob, spaces: Sequence[np.ndarray]) -> JobScores:
+def _by_rows(job: ScoreJob, name: str, spaces: Sequence[np.ndarray]) -> JobScores:
     """Return the similarities by one measure of activations."""
-    measure = MEASURES[job.name]
+    measure = MEASURES[name]
     values, sign = np.full(len(job.pairs), np.nan), -1 if measure.kind == "distance" else 1
     prepared = PreparedSpaces(measure, Activations({str(place): rows for place, rows in enumerate(spaces)}, {}))
     spent = np.zeros(2)
     for index, (first, second) in enumerate(job.pairs):
         # Numerics of one pair, or another package's code: it has no value.
         with suppress(Exception):
-            check_rows(job.name, spaces[first], spaces[second])
+            check_rows(name, spaces[first], spaces[second])
             start = time.process_time()
             for place in (first, second):
                 prepared.prepared(str(place))
@@ -215,7 +226,7 @@ def _by_rows(job: ScoreJob, spaces: Sequence[np.ndarray]) -> JobScores:
             values[index] = sign * np.mean(prepared.both_ways(str(first), str(second)))
             spent += ready - start, time.process_time() - ready
     n_spaces = len({place for pair in job.pairs for place in pair})
-    return JobScores({job.name: values}, {job.name: (spent[0] / n_spaces, spent[1] / len(job.pairs))})
+    return JobScores({name: values}, {name: (spent[0] / n_spaces, spent[1] / len(job.pairs))})
 
 
 def _by_maps(job: ScoreJob, spaces: Sequence[np.ndarray]) -> JobScores:

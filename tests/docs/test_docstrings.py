@@ -1,4 +1,4 @@
-"""Docstrings of public functions name their parameters, in the sections of numpydoc; no first line needs its context."""
+"""Docstrings of public functions name their parameters in numpydoc sections; first lines can be read alone."""
 
 import ast
 import inspect

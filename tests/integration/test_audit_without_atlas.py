@@ -13,5 +13,5 @@ def test_audit_without_an_atlas__is_refused(tmp_path: Any) -> None:
     catalog = SimpleNamespace(audit=AuditConfig(), root=tmp_path)
     run = SimpleNamespace(report_progress=lambda *_: None, catalog=catalog, atlas_folder=tmp_path / "atlas")
 
-    with pytest.raises(FileNotFoundError, match="got no atlas to audit. Run lfm-atlas run"):
+    with pytest.raises(FileNotFoundError, match=r"got no atlas to audit. Run lfm-atlas run"):
         audit_atlas(cast(Any, run))

@@ -183,15 +183,16 @@ def test_ids_that_hardly_overlap__leave_the_pair_without_a_score(
         [refused] = read_json(tmp_path / "atlas" / "summary.json")["pairs_without_score"]
         # Two layers of model1 with two layers each of model0 and model2, both ways.
         assert (refused["reason"], refused["count"]) == (reason, 16)
-        assert (
-            "16 directed pairs have no score, model0/layer0 and model1/layer0 first: got " in capsys.readouterr().err
-        )
+        assert "16 directed pairs have no score, model0/layer0 and model1/layer0 first: got " in capsys.readouterr().err
         assert run(tmp_path) == 4  # nothing to compute, and nothing forgotten
 
 
 @pytest.mark.parametrize(
     ("setting", "needed"),
-    [({"graph": {"n_neighbors": 120}}, "expected at least 121 for n_neighbors 120"), ({"n_eigenpairs": 120}, "at least 121")],
+    [
+        ({"graph": {"n_neighbors": 120}}, "expected at least 121 for n_neighbors 120"),
+        ({"n_eigenpairs": 120}, "at least 121"),
+    ],
 )
 def test_too_few_points__is_told_before_anything_is_recorded(
     setting: dict[str, Any], needed: str, tmp_path: Path, related_spaces: Any, write_zoo: Any,

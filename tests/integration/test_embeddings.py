@@ -162,7 +162,9 @@ def test_dataset_without_labels__has_pictures_and_says_why_no_probe(
     assert outcome.computed["probes"] == 0
     assert bool(np.isfinite(found["tsne"]).all())
     assert np.isnan(found["probe_after_transfer"].values).all()
-    assert found.attrs["no_probe_because"] == "got no labels in the dataset, expected classes for a probe. Give it labels"
+    assert (
+        found.attrs["no_probe_because"] == "got no labels in the dataset, expected classes for a probe. Give it labels"
+    )
     assert set(found["label"].values.tolist()) == {""}
 
 

@@ -120,7 +120,7 @@ def test_maps__lists_names(folder: Path, tmp_path: Path, capsys: pytest.CaptureF
         (("model0/layr0", TARGET), "did you mean 'model0/layer0'"),
         ((SOURCE, TARGET, "--n-anchors", "2"), "got --n-anchors 2, expected at least 3"),
         ((SOURCE, TARGET, "--seed", "-1"), "got --seed -1, expected a whole number from 0 on"),
-        ((SOURCE, TARGET, "--n-anchors", "121"), "got 120 common ids, and 121 anchors were asked for. Ask for fewer"),
+        ((SOURCE, TARGET, "--n-anchors", "121"), "got 120 common ids, expected the 121 requested anchors among them"),
         ((SOURCE, TARGET, "--anchors", "no.txt"), "no.txt: no such file"),
         ((SOURCE, TARGET, "--anchors", "10"), "got --anchors 10, expected a file of ids; did you mean --n-anchors 10?"),
         ((SOURCE, TARGET, "--anchors", "a.txt", "--n-anchors", "5"), "got --n-anchors beside --anchors, expected one"),

@@ -113,7 +113,7 @@ def test_pair_that_fails__has_a_status_and_the_others_go_on(
 
     assert outcome.computed["transfers"] == 1
     assert group["status"].values.tolist() == ["ok", "few_anchors"]
-    assert "got 6 common ids, and 10 anchors were asked for" in str(group["message"].values[1])
+    assert "got 6 common ids, expected the 10 requested anchors" in str(group["message"].values[1])
     assert bool(np.isnan(group["accuracy"].isel(pair=1)).all())
     assert group["chosen"].values[1] == ""
 

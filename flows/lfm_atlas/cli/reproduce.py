@@ -38,7 +38,9 @@ def add_commands(app: App) -> None:
 def reproduce(
     catalog_path: CatalogPath = DEFAULT_CATALOG,
     *,
-    experiment: Annotated[list[str] | None, Parameter(help="Do this experiment; without it, all of the paper.", negative="")] = None,
+    experiment: Annotated[
+        list[str] | None, Parameter(help="Do this experiment; without it, all of the paper.", negative="")
+    ] = None,
     output: Annotated[Path, Parameter(alias="-o", help="Folder to write into.")] = Path("evidence"),
     prefect: Annotated[bool, Parameter(help="Orchestrate by Prefect; the numbers are the same without.")] = True,
     dask: Annotated[bool, Parameter(help="Work in Dask processes; --no-dask works in this one.")] = True,

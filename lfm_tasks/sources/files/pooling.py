@@ -186,9 +186,7 @@ class TokenMask:
                 values = read(rows)
                 strange = ((values != 0) & (values != 1)).any(axis=1)
                 if strange.any():
-                    problem = (
-                        f"got other values than 0 and 1 in the mask, first in id {ids[rows[strange.argmax()]]!s}"
-                    )
+                    problem = f"got other values than 0 and 1 in the mask, first in id {ids[rows[strange.argmax()]]!s}"
                     raise DataError("wrong_dtype", f"{self.array.name}: {problem}. Give 1 for a token, 0 for padding")
                 return values.astype(bool)
 

@@ -237,5 +237,5 @@ def _moving_modes(basis: Basis) -> tuple[Float[np.ndarray, " modes"], Float[np.n
     """Return the eigenvalues and squared eigenvectors without the trivial mode, scaled to mean 1."""
     if len(basis.eigenvalues) < 3:
         message = f"got {len(basis.eigenvalues)} eigenpairs"
-        raise DataError("too_few_points", f"{message}, signatures need at least 3: raise n_eigenpairs")
+        raise DataError("too_few_points", f"{message}, expected at least 3 for signatures. Raise n_eigenpairs")
     return basis.eigenvalues[1:], len(basis.eigenvectors) * basis.eigenvectors[:, 1:] ** 2

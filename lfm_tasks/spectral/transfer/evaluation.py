@@ -30,7 +30,9 @@ def stratified_folds(labels: Shaped[np.ndarray, " points"], *, seed: int = 0) ->
         raise DataError("one_class", f"got {len(classes)} classes, expected at least 2 for a probe. Give other labels")
     if counts.min() < N_FOLDS:
         rare = f"got {counts.min()} points of class {str(classes[counts.argmin()])[:60]!r}"
-        raise DataError("one_class", f"{rare}, expected {N_FOLDS} of each for a probe. Give more points, or fewer classes")
+        raise DataError(
+            "one_class", f"{rare}, expected {N_FOLDS} of each for a probe. Give more points, or fewer classes"
+        )
     folds = np.empty(len(labels), dtype=np.int32)
     splitter = StratifiedKFold(N_FOLDS, shuffle=True, random_state=seed)
     for fold, (_, tested) in enumerate(splitter.split(np.empty((len(labels), 0)), labels)):

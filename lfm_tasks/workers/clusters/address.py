@@ -23,9 +23,7 @@ def open_cluster(catalog: Catalog) -> Iterator[Mapping[str, Any]]:
         return
     file = catalog.locate(cluster.scheduler)
     if not file.is_file():
-        raise ClusterError(
-            f"got no scheduler file {file}. Start dask scheduler --scheduler-file {file}, then workers"
-        )
+        raise ClusterError(f"got no scheduler file {file}. Start dask scheduler --scheduler-file {file}, then workers")
     yield {"scheduler_file": str(file), "security": security}
 
 

@@ -52,7 +52,10 @@ MISTAKES = {
     ),
     "labels twice": (f"{{texts: {TEXTS}, labels: {{path: l.npy}}}}", "got labels beside texts.label, expected one of"),
     "no labels": ("{texts: {path: t.txt}, strata: labels}", "got strata: labels, but no labels"),
-    "no id": ("{texts: {path: t.jsonl}}", "texts: got no id, expected the column of the ids: id: id, or id: positional"),
+    "no id": (
+        "{texts: {path: t.jsonl}}",
+        "texts: got no id, expected the column of the ids: id: id, or id: positional",
+    ),
     "columns of lines": (
         "{texts: {path: t.txt, text: x}}",
         "texts: got columns of a .txt file, which has a text a line",

@@ -151,7 +151,8 @@ atlas:
         ":9: models.con.onnx.dataset: the dataset 'probe' has no inputs to run the model on: "
         "add inputs: {path: inputs.npy} to it",
         ":11: atlas.n_eigenpairs: got the text 'many', expected auto or a whole number >= 2",
-        ":12: atlas.graph.metric: got the text 'cosine', expected 'angular' or 'euclidean'; there is angular, euclidean",
+        ":12: atlas.graph.metric: got the text 'cosine', expected 'angular' or 'euclidean'; "
+        "there is angular, euclidean",
         ":12: atlas.graph.n_neighbors: got the number 0, expected auto or a whole number >= 1",
     ]
 

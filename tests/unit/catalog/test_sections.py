@@ -74,7 +74,7 @@ def test_folders__are_different_ones(tmp_path: Path, audit: Any) -> None:
 
 @pytest.mark.parametrize("title", ["", "two\nlines", "\u202eturned", " "])
 def test_title_of_the_page__is_visible_text(title: str) -> None:
-    with pytest.raises(ValidationError, match="expected visible text. Remove them"):
+    with pytest.raises(ValidationError, match=r"expected visible text. Remove them"):
         AtlasConfig(title=title)
 
     assert "title" not in AtlasConfig(title="Encoders of Ada").deciding()

@@ -71,7 +71,10 @@ def test_list_of_one_source__is_that_source(tmp_path: Path) -> None:
         ([{"dataset": "a"}, {}], r"models.m.activations\[1\]: dataset is missing. Add it"),
         ([{"dataset": "a"}, "b"], r"models.m.activations\[1\]: got the text 'b', expected a mapping"),
         ([{"dataset": "a", "pol": "mean"}], r"activations\[0\].pol: unknown key; did you mean 'pool'"),
-        ({"dataset": ["a", "b"]}, r"got a list, expected one dataset. List a source for each, \[\{dataset: a\}, \{data"),
+        (
+            {"dataset": ["a", "b"]},
+            r"got a list, expected one dataset. List a source for each, \[\{dataset: a\}, \{data",
+        ),
         ({"dataset": []}, r"got an empty list, expected one dataset. List a source for each, \[\{dataset: a\}"),
         ([{"dataset": "a", "path": "${SECRET}", "key": "${SECRET}"}], "got the variable SECRET, expected plain text"),
     ],
@@ -94,7 +97,7 @@ def test_mistakes_of_several_sources__are_told_together(tmp_path: Path) -> None:
 def test_model_on__says_what_there_is(tmp_path: Path) -> None:
     catalog = read(tmp_path, ON_BOTH)
 
-    with pytest.raises(LookupError, match="model m has the datasets a and b. Say which, --dataset a"):
+    with pytest.raises(LookupError, match=r"model m has the datasets a and b. Say which, --dataset a"):
         catalog.model_on("m")
     with pytest.raises(LookupError, match="model m is not on the dataset 'c', it is on a and b"):
         catalog.model_on("m", "c")
@@ -200,7 +203,10 @@ def test_comparison_across__is_of_two_datasets(tmp_path: Path) -> None:
         ({"target_dataset": "bb"}, "target_dataset: no model is on the dataset 'bb'; did you mean 'b'"),
         ({"dataset": "aa"}, "comparisons.c.dataset: no model is on the dataset 'aa'; did you mean 'a'"),
         ({"targets": "n"}, "comparisons.c.targets: no model matches 'n'"),
-        ({"target_dataset": None, "dataset": None, "maps": None}, "got models on a, b, expected one dataset. Say which"),
+        (
+            {"target_dataset": None, "dataset": None, "maps": None},
+            "got models on a, b, expected one dataset. Say which",
+        ),
     ],
 )
 def test_comparison_across__that_cannot_be_meant_is_refused(

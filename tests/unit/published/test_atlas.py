@@ -155,7 +155,10 @@ def test_frame__is_the_long_table(small: Atlas, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("ask", "message"),
     [
-        (lambda atlas: atlas.nearest("modle0"), "expected a model or a space of the dataset probe; did you mean 'model0'"),
+        (
+            lambda atlas: atlas.nearest("modle0"),
+            "expected a model or a space of the dataset probe; did you mean 'model0'",
+        ),
         (lambda atlas: atlas.nearest("model0/layer9"), "got the text 'model0/layer9', expected a .*did you mean"),
         (lambda atlas: atlas.nearest("model0", n=0), "got n=0, expected at least 1"),
         (
@@ -169,7 +172,10 @@ def test_frame__is_the_long_table(small: Atlas, monkeypatch: pytest.MonkeyPatch)
         (lambda atlas: atlas.pair("model1/layer1", "model0"), r"'model1/layer1', which failed: .*\[not_finite\]"),
         (lambda atlas: atlas.map("model0", "model1/layer0"), "got the model 'model0', expected a space.*model0/layer0"),
         (lambda atlas: atlas.map("model0/layer0", "model1/x"), "expected a space of the dataset probe; did you mean"),
-        (lambda atlas: atlas.matrix(reduce="best_macth"), "expected a reduction of the atlas; did you mean 'best_match'"),
+        (
+            lambda atlas: atlas.matrix(reduce="best_macth"),
+            "expected a reduction of the atlas; did you mean 'best_match'",
+        ),
         (
             lambda atlas: atlas.matrix(statistic="calibratd"),
             "expected a statistic of the atlas; did you mean 'calibrated'",
@@ -218,7 +224,7 @@ def test_atlas_of_two_datasets__asks_which(small: Atlas) -> None:
     two = small.scores.isel(dataset=[0, 0]).assign_coords(dataset=["probe", "late"])
     both = Atlas(small.folder, small.key, small.summary, two, small.store, small.manifest)
 
-    with pytest.raises(AtlasError, match="got 'model0' on the datasets probe, late, expected one of them. Say which"):
+    with pytest.raises(AtlasError, match=r"got 'model0' on the datasets probe, late, expected one of them. Say which"):
         both.nearest("model0")
     with pytest.raises(AtlasError, match=r"got 2 datasets \(probe, late\), expected one. Give dataset="):
         both.matrix()
@@ -236,7 +242,7 @@ def test_atlas_of_several_datasets__knows_the_only_one_of_a_model(small: Atlas) 
     assert both.pair("model0/layer0", "model1/layer0")["score"].equals(
         small.pair("model0/layer0", "model1/layer0")["score"]
     )
-    with pytest.raises(AtlasError, match="got 'model1' on the datasets probe, late, expected one of them. Say which"):
+    with pytest.raises(AtlasError, match=r"got 'model1' on the datasets probe, late, expected one of them. Say which"):
         both.nearest("model1")
     with pytest.raises(AtlasError, match="got the text 'modell0', expected a model or a space of the atlas; did you"):
         both.nearest("modell0")
@@ -249,7 +255,9 @@ def test_pair_that_no_dataset_has__says_where_each_is(small: Atlas) -> None:
         two["n_points"].loc[{"dataset": dataset}] = np.where(absent, 0, two["n_points"].sel(dataset=dataset))
     both = Atlas(small.folder, small.key, {**small.summary, "failures": []}, two, small.store, small.manifest)
 
-    with pytest.raises(AtlasError, match="got 'model0' on probe and 'model1' on late, expected a dataset that both are"):
+    with pytest.raises(
+        AtlasError, match="got 'model0' on probe and 'model1' on late, expected a dataset that both are"
+    ):
         both.pair("model0", "model1")
 
 

@@ -98,7 +98,7 @@ def test_graphml__without_a_choice_keeps_what_is_significant(small: Atlas, tmp_p
         small.store,
         small.manifest,
     )
-    with pytest.raises(AtlasError, match="got no q_value in the atlas, expected it to choose edges. Set"):
+    with pytest.raises(AtlasError, match=r"got no q_value in the atlas, expected it to choose edges. Set"):
         export_graphml(bare, tmp_path / "none.graphml")
 
 

@@ -239,7 +239,9 @@ def test_csv_and_json_lines__hold_ids_labels_and_embeddings(tmp_path: Path) -> N
     assert open_array(tmp_path / "a.jsonl", "a.jsonl", "id").load().tolist() == ["a", "b"]
     assert open_array(tmp_path / "a.jsonl", "a.jsonl", "n").load().tolist() == [3, 4]
     assert open_array(tmp_path / "a.jsonl", "a.jsonl", "emb").load().tolist() == [[1.5, 2], [3, 4]]
-    with pytest.raises(DataError, match=r"a\.csv: got no key, expected key: with the name of a column; there is id, label"):
+    with pytest.raises(
+        DataError, match=r"a\.csv: got no key, expected key: with the name of a column; there is id, label"
+    ):
         open_array(tmp_path / "a.csv", "a.csv")
     (tmp_path / "b.jsonl").write_text('{"x": [1]}\n{"x": "text"}\n')
     with pytest.raises(DataError, match=r"b\.jsonl:2: got 'text', expected lists in each row"):

@@ -34,7 +34,8 @@ def test_group_separation__is_that_of_resi(digits: int) -> None:
     values = similarities(digits=digits)
     precisions, conformities = [], []
     for group in range(3):
-        inside, outside = np.flatnonzero(GROUPS == group), np.flatnonzero(GROUPS != group)
+        is_inside = np.equal(GROUPS, group)
+        inside, outside = np.flatnonzero(is_inside), np.flatnonzero(~is_inside)
         within = [values[pair] for pair in combinations(inside, 2)]
         across = [values[one, other] for one in inside for other in outside]
         is_within = [1] * len(within) + [0] * len(across)

@@ -172,7 +172,7 @@ def test_scheduler_that_is_gone__is_a_sentence(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(pool, "_results_as_completed", lost)
 
     with pytest.raises(
-        RuntimeError, match="got Dask's scheduler gone, expected it. Run again, what was finished is kept"
+        RuntimeError, match=r"got Dask's scheduler gone, expected it. Run again, what was finished is kept"
     ):
         list(LocalDask(1).run(str, ["job"]))
 

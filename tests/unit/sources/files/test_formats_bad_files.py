@@ -205,7 +205,7 @@ CASES: dict[str, tuple[str, Make, str | None, str]] = {
     "hdf5 complex": ("a.h5", hdf5(lambda file: file.create_dataset("x", data=ROWS * 1j)), X, "got values of type"),
     "hdf5 group": ("a.h5", hdf5(lambda file: file.create_group("x")), X, "got a group, expected a dataset"),
     "hdf5 scalar": ("a.h5", hdf5(lambda file: file.create_dataset("x", data=1.0)), X, "got a single value"),
-    "hdf5 nothing": ("a.h5", hdf5(lambda file: None), None, "expected key: with the name of a dataset; the file holds none"),
+    "hdf5 nothing": ("a.h5", hdf5(lambda file: None), None, "expected key: .* of a dataset; the file holds none"),
     "zarr codec": ("a.zarr", zarr_with({"codecs": [{"name": "evil"}]}), None, "got the codec 'evil', expected one of"),
     "zarr pickle": ("a.zarr", zarr_with({"filters": [{"id": "pickle"}]}, 2), None, "got the codec 'pickle'"),
     "zarr nested codec": (
@@ -220,7 +220,7 @@ CASES: dict[str, tuple[str, Make, str | None, str]] = {
         "a.zarr", lambda path: (path.mkdir(), (path / "zarr.json").write_text("{")), None, "cannot be read",
     ),
     "zarr dates": (
-        "a.zarr", lambda path: zarr.create_array(path, data=ROWS.astype("M8[s]"), zarr_format=2), None, "got values of",  # noqa: E501
+        "a.zarr", lambda path: zarr.create_array(path, data=ROWS.astype("M8[s]"), zarr_format=2), None, "got values of",
     ),
     "zarr out of its folder": ("a.zarr", lambda path: zarr.create_group(path), "../b", "cannot be read|no such array"),
     "parquet cut": ("a.parquet", cut(lists([[1.0]] * 9), 0.7), X, r"a\.parquet: cannot be read"),
@@ -253,12 +253,12 @@ CASES: dict[str, tuple[str, Make, str | None, str]] = {
     "pt code": ("a.pt", evil_pickle, None, "got no tensors that can be read without running code"),
     "pt object": ("a.pt", torch_save(lambda torch: {"x": Evil()}), X, "got no tensors that can be read without"),
     "pt cut": ("a.pt", cut(torch_save(lambda torch: torch.zeros(99)), 0.5), None, "got no tensors that can be read"),
-    "pt list": ("a.pt", torch_save(lambda torch: [torch.zeros(2)]), None, "expected key: with the name of a tensor; there is 0"),
+    "pt list": ("a.pt", torch_save(lambda torch: [torch.zeros(2)]), None, "expected key: .* of a tensor; there is 0"),
     "pt nested": ("a.pt", torch_save(lambda torch: {"h": (torch.zeros(2),)}), X, "no tensor 'x'; there is h/0"),
     "pt numbers": ("a.pt", torch_save(lambda torch: [1, 2.0]), None, r"got a list of 2 \(float, int\) and no tensor"),
     "pt texts": ("a.pt", torch_save(lambda torch: {"a": "b"}), None, r"got a dict of 'a' \(str\) and no tensor"),
-    "pt sparse": ("a.pt", torch_save(lambda torch: torch.eye(3).to_sparse()), None, "got a sparse or quantized tensor"),  # noqa: E501
-    "pt without key": ("a.pt", torch_save(lambda torch: {"x": torch.zeros(2)}), None, "expected key: with the name of a tensor"),
+    "pt sparse": ("a.pt", torch_save(lambda torch: torch.eye(3).to_sparse()), None, "got a sparse or quantized tensor"),
+    "pt without key": ("a.pt", torch_save(lambda torch: {"x": torch.zeros(2)}), None, "expected key: .* of a tensor"),
     "pt key of one": ("a.pt", torch_save(lambda torch: torch.zeros(2)), X, "got no tensor 'x': it is a single one"),
     "text bytes": ("a.txt", lambda path: path.write_bytes(b"ok\n\xff"), None, "got bytes that are not UTF-8, first at 3"),  # noqa: E501
     "text key": ("a.txt", lambda path: path.write_text("a"), X, "got key: x for a file of lines. Remove the key"),

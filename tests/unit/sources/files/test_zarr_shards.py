@@ -36,9 +36,7 @@ def test_half_written_shards__are_refused(index: str, shard: tuple[int, int], tm
     array = sharded(tmp_path, ROWS.shape, shard, [ShardingCodec(chunk_shape=(10, 4), **INDEXES[index])])
     array[:80] = ROWS[:80]
 
-    with pytest.raises(
-        DataError, match=r"got 16 of 24 chunks, .* read as 0\.0. Copy it again, or say missing_chunks"
-    ):
+    with pytest.raises(DataError, match=r"got 16 of 24 chunks, .* read as 0\.0. Copy it again, or say missing_chunks"):
         open_array(tmp_path / "a.zarr", "a.zarr")
     read = open_array(tmp_path / "a.zarr", "a.zarr", None, FILLED).load()
     np.testing.assert_array_equal(read, np.where(np.arange(120)[:, None] < 80, ROWS, 0))

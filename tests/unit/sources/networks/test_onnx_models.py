@@ -235,7 +235,9 @@ def test_onnx_source__refuses_a_missing_file(tmp_path: Path) -> None:
 def test_onnx_source__refuses_what_is_not_onnx(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(content)
-    refusal(lambda: OnnxSource(path, INPUTS, IDS), "damaged_source", "model.onnx: got no ONNX model in it, expected one")
+    refusal(
+        lambda: OnnxSource(path, INPUTS, IDS), "damaged_source", "model.onnx: got no ONNX model in it, expected one"
+    )
 
 
 def test_onnx_source__refuses_a_truncated_file(tmp_path: Path) -> None:

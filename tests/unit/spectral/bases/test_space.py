@@ -132,7 +132,7 @@ def test_orthonormal__keeps_the_span_of_the_first_columns() -> None:
 
 
 def test_orthonormal__refuses_columns_that_hardly_differ() -> None:
-    with pytest.raises(DataError, match="extended eigenvectors hardly differ. Raise"):
+    with pytest.raises(DataError, match=r"extended eigenvectors hardly differ. Raise"):
         orthonormal(np.ones((10, 2)))
 
 

@@ -26,7 +26,7 @@ def test_true_map__is_decoded_into_the_true_points(views):
 
 def test_map_larger_than_a_basis__is_refused(views):
     source, target, _, _ = views
-    with pytest.raises(DataError, match="got 30 eigenpairs, expected 40 for the map. Raise n_eigenpairs"):
+    with pytest.raises(DataError, match=r"got 30 eigenpairs, expected 40 for the map. Raise n_eigenpairs"):
         embed(np.eye(40), source, target)
 
 

@@ -40,7 +40,7 @@ def test_geodesics__go_through_copies_of_a_point():
 
 def test_geodesics__to_where_no_path_leads_are_refused():
     pieces = Neighbors(np.array([[1], [0], [3], [2]]), np.ones((4, 1)))
-    with pytest.raises(DataError, match="got 4 points without a path to some anchor. Raise n_neighbors") as caught:
+    with pytest.raises(DataError, match=r"got 4 points without a path to some anchor. Raise n_neighbors") as caught:
         geodesic_descriptors(pieces, np.array([0, 2]))
     assert caught.value.reason == "disconnected"
 
@@ -83,7 +83,7 @@ def test_signatures__are_alike_for_all_points_of_a_ring_and_tell_those_of_a_path
 
 
 def test_signatures__need_three_eigenpairs():
-    with pytest.raises(DataError, match="got 2 eigenpairs, signatures need at least 3") as caught:
+    with pytest.raises(DataError, match="got 2 eigenpairs, expected at least 3 for signatures") as caught:
         heat_signatures(spectral_basis(ring(9), 2))
     assert caught.value.reason == "too_few_points"
 

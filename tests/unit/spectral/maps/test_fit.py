@@ -76,5 +76,5 @@ def test_spectra_of_unrelated_spaces__end_with_a_large_residual(spaces):
 def test_spectra__need_three_eigenpairs():
     ring = np.array([[np.cos(angle), np.sin(angle)] for angle in np.arange(20) * np.pi / 10])
     space = spectral_space(ring, n_eigenpairs=2, n_neighbors=2)
-    with pytest.raises(DataError, match="got 2 eigenpairs, signatures need at least 3"):
+    with pytest.raises(DataError, match="got 2 eigenpairs, expected at least 3 for signatures"):
         fit_unsupervised(space, space)

@@ -66,7 +66,9 @@ def test_all_pairs__choose_the_map_that_carries_held_out_ones(n_pairs, name):
 
 
 def test_all_pairs__refuse_few():
-    with pytest.raises(DataError, match=r"got 9 pairs, expected at least 10 for a map of all of them. Give more points"):
+    with pytest.raises(
+        DataError, match=r"got 9 pairs, expected at least 10 for a map of all of them. Give more points"
+    ):
         choose_from_all_pairs(np.eye(9), np.eye(9))
 
 

@@ -125,7 +125,12 @@ def test_joint_labels__number_the_same_label_alike() -> None:
 @pytest.mark.parametrize(
     ("comparison", "atlas", "where", "message"),
     [
-        ({"measures": ["lfm", "cka_linear"]}, {}, ("comparisons", "c", "measures", 1), "got 'cka_linear', expected mea"),
+        (
+            {"measures": ["lfm", "cka_linear"]},
+            {},
+            ("comparisons", "c", "measures", 1),
+            "got 'cka_linear', expected mea",
+        ),
         ({}, {"measures": ["cka_linear"]}, ("comparisons", "c"), "got no measure of maps in atlas.measures, expected"),
     ],
 )

@@ -118,7 +118,11 @@ def test_map__is_another_one_where_the_head_is(tmp_path: Path) -> None:
     ("name", "reason", "message"),
     [
         ("model7/layer0", "missing_source", "got no model 'model7' in the catalog; did you mean"),
-        ("model0", "unknown_layer", "got no space 'model0', expected model/layer with a layer that the catalog chooses"),
+        (
+            "model0",
+            "unknown_layer",
+            "got no space 'model0', expected model/layer with a layer that the catalog chooses",
+        ),
         ("model0/layer9", "unknown_layer", "got no space 'model0/layer9', expected model/layer"),
     ],
 )
