@@ -278,6 +278,6 @@ def test_audit_of_a_catalog_in_a_read_only_folder__is_refused_before_anything_is
 
     refused = lfm_atlas("audit", str(catalog), *options, folder=tmp_path, before=alone)
 
-    refused.check(1, f"{zoo}", "a disk that can only be read", most_lines=2)
+    refused.check(1, f"{zoo}", "got a read-only disk", most_lines=2)
     assert not (tmp_path / "out" / "atlas").exists()
     assert not list((tmp_path / "out").rglob("receipts/*/*"))
