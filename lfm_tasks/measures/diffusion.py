@@ -24,7 +24,7 @@ from lfm_tasks.measures.traces import TraceForm, Values
 from lfm_tasks.statistics.permutation_moments import doubly_centered
 
 _ORTHOGONAL: frozenset[Invariance] = frozenset({"rotation", "permutation", "scaling", "translation"})
-_SOURCE = "Khandait, Gerken (2026), 'From layers to networks', arXiv:2605.15901, section 4"
+_SOURCE = "after Khandait, Gerken (2026), 'From layers to networks', arXiv:2605.15901"
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ variants of some of them, `VARIANTS`. FOLDER gets for each universe ``<model>.np
 ``<model>.safetensors`` (weights; not of digits) and ``models.json``: architecture, data, base and relation of each
 model. What is there already stays.
 
-IMAGES holds ``train.npz`` and ``test.npz`` (``images``, ``labels``); SENTENCES ``sentences.jsonl`` (``id``, ``eng``)
-and ``embeddings.npz`` (two encoders' vectors of the same sentences, whose clusters are the labels).
+IMAGES holds ``train.npz`` and ``test.npz`` (``images``, ``labels``), or a folder of image files for each class: the ten
+largest count, cut to 28 × 28 gray pixels (needs Pillow). SENTENCES holds ``sentences.jsonl`` (``id``, ``eng``) and ``embeddings.npz`` (two encoders' vectors of the same sentences, whose clusters are the labels).
 """
 
 import argparse
@@ -206,8 +206,37 @@ class Data:
         return Data(self.inputs[chosen], self.labels[chosen], self.other_labels[chosen], self.probe)
 
 
+def class_folders(folder: Path) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Return the images of a folder of classes, and their labels, to train with and to probe: every sixth for these."""
+    from PIL import Image, ImageOps
+
+    found = {
+        place.name: sorted(file for file in place.iterdir() if file.suffix.lower() in Image.registered_extensions())
+        for place in sorted(folder.iterdir())
+        if place.is_dir()
+    }
+    largest = sorted(found, key=lambda name: (-len(found[name]), name))[:10]
+    files = [(file, label) for label, name in enumerate(sorted(largest)) for file in found[name]]
+    if len(largest) < 2 or len(files) < 6 * N_PROBE:
+        message = f"got {len(files)} images of {len(largest)} classes in {folder}"
+        raise SystemExit(f"{message}, expected train.npz and test.npz, or at least {6 * N_PROBE} images in folders")
+    order = np.random.default_rng(0).permutation(len(files))
+    pixels = np.empty((len(files), 28, 28), dtype=np.uint8)
+    for row, place in enumerate(order):
+        with Image.open(files[place][0]) as image:
+            pixels[row] = ImageOps.fit(image.convert("L"), (28, 28))
+    labels = np.array([files[place][1] for place in order])
+    probed = np.arange(len(files)) % 6 == 0
+    train, test = ({"images": pixels[rows], "labels": labels[rows]} for rows in (~probed, probed))
+    return train, test
+
+
 def fashion(folder: Path, n_train: int = 12_000) -> Data:
-    train, test = (np.load(folder / f"{part}.npz") for part in ("train", "test"))
+    if (folder / "train.npz").is_file():
+        train, test = (np.load(folder / f"{part}.npz") for part in ("train", "test"))
+    else:
+        train, test = class_folders(folder)
+    n_train = min(n_train, len(train["labels"]))
 
     def images(rows: np.ndarray) -> torch.Tensor:
         return torch.from_numpy((rows.astype(np.float32) / 255 - 0.29) / 0.35)[:, None]
