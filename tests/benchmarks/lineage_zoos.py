@@ -7,7 +7,8 @@ variants of some of them, `VARIANTS`. FOLDER gets for each universe ``<model>.np
 model. What is there already stays.
 
 IMAGES holds ``train.npz`` and ``test.npz`` (``images``, ``labels``), or a folder of image files for each class: the ten
-largest count, cut to 28 × 28 gray pixels (needs Pillow). SENTENCES holds ``sentences.jsonl`` (``id``, ``eng``) and ``embeddings.npz`` (two encoders' vectors of the same sentences, whose clusters are the labels).
+largest count, cut to 28 × 28 gray pixels (needs Pillow). SENTENCES holds ``sentences.jsonl`` (``id``, ``eng``) and
+``embeddings.npz`` (two encoders' vectors of the same sentences, whose clusters are the labels).
 """
 
 import argparse
