@@ -79,7 +79,7 @@ const ranges = (host, drawn) => {
   const most = roomOf(host) < 560 ? 18 : 40, named = (name) => shortened(name, most);
   const all = rows.flatMap(({ value, low, high, chance, edge }) => [value, low, high, chance, edge]).filter(Number.isFinite);
   const [least, highest] = [Math.min(0, ...all), Math.max(1, ...all)], isDense = rows.length > 24;
-  const left = Math.max(...rows.map(({ name }) => named(name).length)) * 7.4 + 16, step = isDense ? 16 : 24;
+  const left = Math.max(...rows.map(({ name }) => named(name).length)) * 8.2 + 16, step = isDense ? 16 : 24;
   const width = Math.max(80, Math.min(420, roomOf(host) - left - 62));
   const x = (value) => left + ((value - least) / (highest - least)) * width;
   const bottom = step * rows.length + 8;
@@ -109,7 +109,7 @@ const bars = (host, drawn) => {
   const { rows, said } = drawn;
   host.redraw = () => bars(host, drawn);
   const most = Math.max(drawn.least, ...rows.flatMap(({ values }) => values).filter(Number.isFinite));
-  const left = Math.max(...rows.map(({ name }) => shortened(name, 20).length)) * 7.4 + 16, step = 34;
+  const left = Math.max(...rows.map(({ name }) => shortened(name, 20).length)) * 8.2 + 16, step = 34;
   const width = Math.max(60, Math.min(360, roomOf(host) - left - 62));
   const made = svg("svg", { viewBox: `0 0 ${left + width + 60} ${step * rows.length + 8}`, width: left + width + 60, "font-size": 13, "aria-hidden": "true" });
   rows.forEach(({ name, values }, r) => {
