@@ -479,7 +479,7 @@ def _too_large(estimate: WorkEstimate, memory_limit_of: Callable[[], int | None]
             found = f"{stage} of {load.peak_of} would take {_mib(USABLE * needed)} of a worker's {_mib(limit)}{why}"
             is_checkpoint = any(size.run_bytes and size.name == load.peak_of for size in estimate.sizes.values())
             ways = _WAYS_OUT["checkpoints" if stage == "activations" and is_checkpoint else stage]
-            most = f"needs at most {USABLE:.0%} of it"
+            most = f"expected at most {USABLE:.0%} of it"
             return f"{found}, {most}: {ways}, or {MORE_MEMORY[catalog.cluster.type]}"
     return ""
 

@@ -168,7 +168,7 @@ def test_damaged_baseline__is_an_error_that_promoting_mends(tmp_path: Path, rela
     assert audit(folder) == 3
     assert statuses(folder)["drift"] == "error"
     [drift] = [check for check in facts(folder)["checks"] if check["name"] == "drift"]
-    assert "restore it, or audit with --promote" in drift["message"]
+    assert "Restore it, or audit with --promote" in drift["message"]
     audit(folder, "--promote")
     assert audit(folder) == 0
 
@@ -293,15 +293,15 @@ def test_baseline_of_another_convention__is_refused_and_all_is_computed_anew(
     assert audit(folder) == 3
 
     told = capsys.readouterr()
-    assert "published atlas: convention 5, this version: 7. Everything is computed anew." in told.err
+    assert "published atlas: convention 5, this version: 8. Everything is computed anew." in told.err
     audited = facts(folder)
     assert audited["reused"]["bases"] == 0
     refused = {check["name"]: check["message"] for check in audited["checks"] if check["status"] == "error"}
     assert set(refused) == {"drift", "changed_weights_same_version"}
-    assert set(refused.values()) == {"baseline: convention 5, atlas: 7. Promote a new baseline."}
+    assert set(refused.values()) == {"baseline: convention 5, atlas: 8. Promote a new baseline."}
     assert published_key(folder / "baseline") == before
     with pytest.raises(SystemExit, match="2"):
         app(["diff", str(folder / "baseline"), str(folder / "atlas")], result_action="return_value")
-    assert "base: convention 5, candidate: 7. Run the older one again with this version." in capsys.readouterr().err
+    assert "base: convention 5, candidate: 8. Run the older one again with this version." in capsys.readouterr().err
     assert audit(folder, "--promote") == 3
     assert audit(folder) == 0

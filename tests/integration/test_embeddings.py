@@ -174,7 +174,7 @@ def test_rare_class__leaves_pictures_without_a_probe(tmp_path: Path, write_zoo: 
     build(write_zoo(tmp_path, zoo("clean"), dataset={"labels": labels}, embeddings=ASKED))
 
     found = group(tmp_path)
-    assert found.attrs["no_probe_because"].startswith("got 3 points of class '9.0', a probe needs 5 of each")
+    assert found.attrs["no_probe_because"].startswith("got 3 points of class '9.0', expected 5 of each")
     assert found["label"].values[7] == ""
 
 

@@ -198,8 +198,8 @@ class AtlasError(ValueError):
     >>> try:
     ...     open_atlas("nowhere")
     ... except AtlasError as error:
-    ...     print(str(error)[:31])
-    found no atlas in nowhere (it h
+    ...     print(str(error)[:23])
+    got no atlas in nowhere
     """
 
 

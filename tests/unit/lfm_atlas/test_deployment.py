@@ -32,6 +32,8 @@ def test_ignored_interrupt__stays_ignored() -> None:
 def test_signal_while_the_loop_is_made__ends_the_process_in_order(
     number: signal.Signals, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # What a shell starts in the background has SIGINT ignored, tests too.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     make = asyncio.new_event_loop
 
     def interrupted() -> asyncio.AbstractEventLoop:
@@ -40,6 +42,9 @@ def test_signal_while_the_loop_is_made__ends_the_process_in_order(
 
     monkeypatch.setattr("asyncio.events.new_event_loop", interrupted)
     monkeypatch.setattr(deployment, "Runner", lambda **_: pytest.fail("starts to serve after a signal"))
-    with pytest.raises(SystemExit if number == signal.SIGTERM else KeyboardInterrupt) as ended:
-        deployment.run_on_schedule("name", "0 0 1 1 *", {})
+    try:
+        with pytest.raises(SystemExit if number == signal.SIGTERM else KeyboardInterrupt) as ended:
+            deployment.run_on_schedule("name", "0 0 1 1 *", {})
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert number == signal.SIGINT or ended.value.args == (143,)

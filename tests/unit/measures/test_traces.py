@@ -26,7 +26,8 @@ def related(n_points: int = 90, *, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 def test_measures_of_traces__are_regression_and_gulp() -> None:
-    assert OF_TRACES == ["gulp_lambda_0", "gulp_lambda_0.01", "gulp_lambda_1", "linear_regression_r2"]
+    powers = ["multiscale_cka_t_2", "multiscale_cka_t_4"]
+    assert ["gulp_lambda_0", "gulp_lambda_0.01", "gulp_lambda_1", "linear_regression_r2", *powers] == OF_TRACES
 
 
 @pytest.mark.parametrize("name", OF_TRACES)
@@ -51,18 +52,19 @@ def test_chance__is_that_of_permutations(name: str, is_stratified: bool) -> None
     rows, measure, n_drawn = related(60, seed=4), MEASURES[name], 2000
     classes = np.random.default_rng(5).permutation(np.repeat(["a", "b", "c"], [30, 20, 10]))
     exchange = within_strata(classes) if is_stratified else Exchange(60)
-    [[values, _]] = score_rows(
-        name, Activations(rows, {}), [("a", "b")], Resampling(exchange, None), NullConfig()
-    ).values
+    scored = score_rows(name, Activations(rows, {}), [("a", "b")], Resampling(exchange, None), NullConfig())
+    [[values, _]] = scored.values
 
     source = measure.prepare(rows["a"])
     drawn = np.array(
         [measure.compare(source, measure.prepare(rows["b"][exchange.permutation(draw)])) for draw in range(n_drawn)]
     )
     edge = np.quantile(drawn, 0.05 if measure.kind == "distance" else 0.95)
-    assert values[MEAN] == pytest.approx(drawn.mean(), abs=0.08 * drawn.std())
-    assert values[Q95] == pytest.approx(edge, abs=0.25 * drawn.std())
-    assert values[P] < 1e-4
+    # Powers of a matrix live on few points: of a hundred permutations the mean is known to a tenth of a deviation.
+    assert values[MEAN] == pytest.approx(drawn.mean(), abs=(0.3 if scored.localized else 0.08) * drawn.std())
+    assert values[Q95] == pytest.approx(edge, abs=(0.6 if scored.localized else 0.25) * drawn.std())
+    reached = drawn <= values[SCORE] if measure.kind == "distance" else drawn >= values[SCORE]
+    assert values[P] == pytest.approx(reached.mean(), rel=0.5, abs=0.03 if scored.localized else 1e-3)
 
 
 @pytest.mark.parametrize("name", OF_TRACES)

@@ -111,7 +111,7 @@ def test_start_of_workers__is_tried_again_and_then_says_what_to_do(monkeypatch: 
 
     monkeypatch.setattr(local_cluster, "start_cluster", fails)
 
-    with pytest.raises(RuntimeError, match=r"got 2 workers that could not be started .*lower cluster.n_workers"):
+    with pytest.raises(RuntimeError, match=r"got 2 workers that could not be started .*Lower cluster.n_workers"):
         list(LocalDask(2).run(str, ["job"]))
     assert tried == [2] * N_STARTS
 
@@ -172,7 +172,7 @@ def test_scheduler_that_is_gone__is_a_sentence(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(pool, "_results_as_completed", lost)
 
     with pytest.raises(
-        RuntimeError, match=r"got Dask's scheduler gone, expected it. Run again, what was finished is kept"
+        RuntimeError, match=r"got no Dask scheduler any more, expected it to run. Run again; finished work is kept"
     ):
         list(LocalDask(1).run(str, ["job"]))
 

@@ -100,7 +100,7 @@ def test_models_whose_ids_overlap_by_half__say_so(tmp_path: Path, related_spaces
     assert report.problems == ()
     [problem] = strict.problems
     assert "got 2 pairs of models with fewer common ids than atlas.min_overlap (0.6), worst model0" in problem
-    assert problem.endswith("record both on the same samples, or lower it [little_overlap]")
+    assert problem.endswith("Record both on the same samples, or lower it [little_overlap]")
 
 
 def test_permuted_rows__change_nothing(tmp_path: Path, related_spaces: Any, write_zoo: WriteZoo) -> None:

@@ -32,7 +32,7 @@ def test_keys__name_pair_anchors_unit_and_failure() -> None:
     assert transfers.keys == (
         f"({{'comparison': 'c', 'source': {source}, 'target': {target}, 'known': {anchors}}}, 'k')",
         f"({{'comparison': 'c', 'source': {target}, 'target': {source}, 'known': {anchors}}}, "
-        "{'reason': 'few_anchors', 'message': 'found 2'})",
+        "{'reason': 'few_anchors', 'message': 'got 2'})",
     )
     assert transfers.unit_keys == {"maps": {"k"}}
 
