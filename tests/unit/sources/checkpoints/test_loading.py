@@ -279,7 +279,7 @@ def test_run__refuses_values_that_are_not_finite(copy: Any, checkpoint_zoo: Chec
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     source = checkpoint_zoo.source("minilm", path=folder)
     run(source, "hidden.02")
-    with pytest.raises(DataError, match=r"hidden\.03: got 256 NaN or infinite values.*set dtype: float32") as caught:
+    with pytest.raises(DataError, match=r"hidden\.03: got 256 NaN or infinite values.*Set dtype: float32") as caught:
         run(source, "hidden.03")
     assert caught.value.reason == "not_finite"
 
