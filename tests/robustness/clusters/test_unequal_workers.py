@@ -58,7 +58,7 @@ def test_heavy_spaces__are_computed_by_the_worker_that_can_hold_them(
     assert refused == 2
     assert re.search(
         r"bases of model\d/layer\d would take \d+ MiB of a worker's 240 MiB, expected at most 95% of it: .*, or start "
-        r"larger worker \(dask worker --memory-limit\); nothing was computed",
+        r"a larger worker \(dask worker --memory-limit\); nothing was computed",
         " ".join(processes.log("refused").split()),
     )
     assert going.wait(300) == 0, processes.log("run")
