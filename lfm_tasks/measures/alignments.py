@@ -38,8 +38,8 @@ class AlignedSpace:
     Parameters
     ----------
     rows
-        Columns that are multiplied with those of the other space: an orthonormal basis, or unit features; centered,
-        points in the order of cells.
+        Columns that are multiplied with those of the other space: a centered orthonormal basis, or unit features less
+        their medians; points in the order of cells.
     sums
         Their sums by class of points.
     transforms

@@ -1,6 +1,6 @@
 """Scores of the measures that align directions or features: a space prepared once, all sets from one product."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -42,7 +42,7 @@ def score_alignments(
         moments: tuple[MomentArrays, MomentArrays] | tuple[None, None] = (None, None)
         is_free = not resampling.exchange.sets
         if form.by_rotation and is_free and not live_on_few(source.spread, target.spread, len(sets.order)):
-            draw = partial(_rotated, form.by_rotation, len(sets.order), source, target)
+            draw = partial(form.by_rotation, len(sets.order), source, target)
             moments = moments_by_rotations(draw, most_rotations(len(sets.order), source.rank, target.rank), found)
         least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in ordered[index]))])
         for way in range(2):
@@ -73,16 +73,6 @@ def _prepared_pairs(
                     rows = spaces.rows[key]
                     prepared[key] = form.prepare(of_order_one(rows) if "scaling" in measure.invariances else rows, sets)
             yield index, prepared[pairs[index][0]], prepared[pairs[index][1]]
-
-
-def _rotated(
-    by_rotation: Callable[[int, AlignedSpace, AlignedSpace, int], tuple[float, float]],
-    n_points: int,
-    source: AlignedSpace,
-    target: AlignedSpace,
-    index: int,
-) -> tuple[float, float]:
-    return by_rotation(n_points, source, target, index)
 
 
 def _by_permutations(
