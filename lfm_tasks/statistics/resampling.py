@@ -197,6 +197,13 @@ def can_stop(exchange: Exchange, n_permutations: int) -> bool:
     return n_permutations >= FEWEST_FOR_TAIL and exchange.least_p <= 1 / FEWEST_PERMUTATIONS
 
 
+def tail_of(n_drawn: int, n_permutations: int, *, on_few_units: bool) -> Tail:
+    """Return how the p-value of a score follows from so many of the wanted permutations; see `tail_p_value`."""
+    if on_few_units:
+        return "counted"
+    return "stopped" if n_drawn < n_permutations else "curve"
+
+
 def are_far(
     scores: Float[np.ndarray, "*sides"], chance: Float[np.ndarray, "draws *sides"], *, is_distance: bool = False
 ) -> Bool[np.ndarray, "*sides"]:

@@ -15,7 +15,7 @@ from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, STATISTICS, against_chance
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics, tiles_of_pairs
 from lfm_tasks.statistics.permutation_moments import MomentArrays, live_on_few_units
-from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, Tail, are_far, can_stop
+from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, can_stop, tail_of
 
 
 def score_alignments(
@@ -95,5 +95,5 @@ def _by_permutations(
         drawn.append(form.compare(permuted_product(*rows, order), source, target, 0)[0])
         if may_stop and draw + 1 == FEW_DRAWS and are_far(np.array(found), np.array(drawn)):
             break
-    tail: Tail = "counted" if is_few else "stopped" if len(drawn) < null.n_permutations else "curve"
+    tail = tail_of(len(drawn), null.n_permutations, on_few_units=is_few)
     return np.array(against_chance(found, np.array(drawn), tail=tail, rounding=1e-6))

@@ -44,7 +44,7 @@ from lfm_tasks.statistics.permutation_moments import (
     moments_of_aligned,
     permutation_profile,
 )
-from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, Tail, are_far, can_stop
+from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, can_stop, tail_of
 from lfm_tasks.statistics.strata_moments import (
     StrataSums,
     aligned_moments,
@@ -268,7 +268,7 @@ def _fill_drawn_chance(
             statistics = values[pair, direction, measures.index(name)]
             # Of free points only localized bases have drawn chance.
             is_counted = not exchange.sets or _live_on_few_units(bases[pair], exchange)
-            tail: Tail = "counted" if is_counted else "stopped" if len(of_way) < null.n_permutations else "curve"
+            tail = tail_of(len(of_way), null.n_permutations, on_few_units=is_counted)
             statistics[OF_CHANCE] = against_chance(float(statistics[0]), of_way, tail=tail, rounding=1e-6)
 
 

@@ -30,7 +30,7 @@ from lfm_tasks.stages.scores.cross_covariance_measures import score_cross_covari
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, knows_chance, score_family
 from lfm_tasks.stages.scores.trace_measures import score_traces
 from lfm_tasks.statistics.permutation_moments import live_on_few_units, row_energies
-from lfm_tasks.statistics.resampling import FEW_DRAWS, N_HALVES, Exchange, Tail, are_far, can_stop
+from lfm_tasks.statistics.resampling import FEW_DRAWS, N_HALVES, Exchange, are_far, can_stop, tail_of
 from lfm_tasks.statistics.strata_moments import has_moments
 from lfm_tasks.stores.units.store import ids_digest
 
@@ -329,8 +329,8 @@ def _by_permutations(
     found = np.empty((len(sources), 2, 5))
     found[:, :, 0] = scores
     for place, drawn in enumerate(chance):
-        tail: Tail = "stopped" if place not in left else "counted" if few[place] else "curve"
-        made = drawn[:FEW_DRAWS] if tail == "stopped" else drawn
+        made = drawn if place in left else drawn[:FEW_DRAWS]
+        tail = tail_of(len(made), null.n_permutations, on_few_units=few[place])
         for side, score in enumerate(scores[place].tolist()):
             found[place, side, 1:] = against_chance(score, made[:, side], is_distance=is_distance, tail=tail)
     return found
