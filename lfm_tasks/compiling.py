@@ -1,4 +1,4 @@
-"""How loops are compiled: their sums keep their order, so that their bits do, and what is compiled is kept on disk.
+"""How numba compiles loops: sums keep their order, so that results are reproducible bit by bit, and code is cached.
 
 numba is imported when the first loop runs: a plan, which imports the stages and runs none, does without it.
 """

@@ -1,4 +1,4 @@
-"""What a run would do: units that are missing, their time, memory and disk, by the ``cost.py`` of each stage."""
+"""The plan of a run: its missing units, their time, memory and disk, by the ``cost.py`` of each stage."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Values of the environment in the texts of a catalog, which may be secrets: used by programs, never shown to people.
+"""Environment variables in the texts of a catalog: programs use their values, messages never show them.
 
 Two lines of defense. A path with a variable in it is an `ExpandedText`: what opens files gets the value, what writes
 messages gets ``${NAME}``. What other libraries say of a path, with the value in it, goes through `HiddenValues` before

@@ -1,4 +1,4 @@
-"""Arrays as people have them (NumPy, PyTorch, pandas, xarray, anything with ``__array__`` or DLPack) as rows."""
+"""Arrays of NumPy, PyTorch, pandas, xarray, ``__array__`` or DLPack, converted to rows."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

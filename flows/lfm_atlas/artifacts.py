@@ -1,4 +1,4 @@
-"""What flow runs leave in Prefect's interface: a page, a table, a link, and how far each stage is."""
+"""Artifacts of flow runs in Prefect's interface: a page, a table, a link, and the progress of each stage."""
 
 import hashlib
 import re

@@ -1,4 +1,4 @@
-"""What all commands share: exit codes, parameters, messages, signals."""
+"""Exit codes, parameters, messages and signal handling that all commands share."""
 
 import errno
 import json

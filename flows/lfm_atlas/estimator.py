@@ -1,4 +1,4 @@
-"""A functional map in the conventions of scikit-learn: fitted on two arrays, it carries rows of one into the other."""
+"""A functional map with scikit-learn's interface: fitted on two arrays, it carries rows of one into the other."""
 
 from typing import Any, Self
 

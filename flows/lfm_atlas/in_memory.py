@@ -1,4 +1,4 @@
-"""Arrays in memory compared as a run compares files: two give a `Comparison`, several an `Atlas`.
+"""Comparisons of arrays in memory: two arrays give a `Comparison`, several an `Atlas`.
 
 The stages of a run do the work, in this process, in a temporary folder: every number is that of the command line.
 """

@@ -1,4 +1,4 @@
-"""Environments that no command can work in, told before it starts; and limits of the process that ended one."""
+"""Checks of the environment before a command starts, and of the process limits that ended one."""
 
 import errno
 import os

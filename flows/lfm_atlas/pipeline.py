@@ -1,4 +1,4 @@
-"""From catalog to atlas, and from atlas to audit: the stages in their order."""
+"""The stages in their order, from a catalog to an atlas and from an atlas to an audit."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The Prefect server of the user, which ``PREFECT_API_URL`` names: looked for before any work starts."""
+"""The Prefect server that ``PREFECT_API_URL`` names: checked before any work starts."""
 
 import http.client
 import io

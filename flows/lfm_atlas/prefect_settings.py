@@ -1,4 +1,4 @@
-"""The settings that Prefect gets: those of a run, and of the user's what may decide about it.
+"""Prefect's settings for a run, and which settings of the user apply to it.
 
 Prefect reads settings from the environment, whatever the case of its names, from profiles, and from files in its
 working directory. One of them is enough to end a server that a run starts, or to have it write into another database.

@@ -1,4 +1,4 @@
-"""The user's proxies: for the world outside, never for a server on this machine's loopback."""
+"""Proxy settings of the user: used for remote addresses, never for servers on this machine's loopback."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""From catalog to evidence: each experiment of the paper prepares spaces, runs the pipeline, analyzes the atlases."""
+"""The flow of ``reproduce``: each experiment prepares spaces, runs the pipeline and analyzes the atlases."""
 
 from collections.abc import Callable, Sequence
 from contextlib import chdir

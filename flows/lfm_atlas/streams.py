@@ -1,4 +1,4 @@
-"""Standard streams that end no command: closed ones, broken pipes, terminals that cannot show a character."""
+"""Standard streams that are closed, broken or of another encoding, so that none of them ends a command."""
 
 import errno
 import io

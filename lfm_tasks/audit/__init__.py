@@ -1,4 +1,4 @@
-"""Stage audit: hold an atlas against limits and a baseline, and write down the result.
+"""Stage audit: check an atlas against limits and a baseline, and write the result.
 
 The checks are a plug-in family: `lfm_tasks.checks` says how to add one.
 """

@@ -1,4 +1,4 @@
-"""What an audit leaves: ``audit.json`` for programs, JUnit for CI, a page for people, a line of history."""
+"""Files of an audit: ``audit.json`` for programs, JUnit for CI, a page for people, a line of history."""
 
 import json
 from collections import Counter

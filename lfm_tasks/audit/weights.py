@@ -1,4 +1,4 @@
-"""The second witness of an audit: how the weights of models agree that may be related, where they are at hand."""
+"""Agreement of the weights of two models, where weights are at hand: an audit's second evidence of a relation."""
 
 import logging
 from collections.abc import Callable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""What a folder of ``discover`` is, by the names of its files and its small JSON files; nothing else is read.
+"""The kind of a folder of ``discover``, by its file names and small JSON files; no other file is read.
 
 Which file decides, the first that is there: ``adapter_config.json`` (an adapter: its base decides the rest),
 ``modules.json`` (sentence-transformers), ``config.json`` with ``architecture`` and no ``model_type`` (timm), else

@@ -1,4 +1,4 @@
-"""The section ``cluster``: who does the work. Nothing here changes a result, and nothing is a secret.
+"""The section ``cluster``: which workers compute. It changes no result and holds no secret.
 
 Libraries read passwords and tokens from the environment; certificates are named by their paths.
 

@@ -1,4 +1,4 @@
-"""The section ``datasets``: what models are compared on, as numbers or as raw inputs; the texts that name files.
+"""The section ``datasets``: the numbers or raw inputs that models are compared on.
 
 A new key is a field of its class, with a line in ``docs/catalog.md``.
 """

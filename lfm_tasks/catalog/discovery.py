@@ -1,4 +1,4 @@
-"""The files and folders that the patterns of ``discover`` fit: each becomes a model, or is told with the reason.
+"""The files and folders that match ``discover``: each becomes a model, or is reported with a reason.
 
 A section of checkpoints takes the folders that its library loads and that read what its dataset holds. A folder that no
 section takes is listed: as a refused model if it should have been one, else as a remark.

@@ -1,4 +1,4 @@
-"""What a checkpoint's folder says of its model, for people: base model, license, task; where the catalog is silent.
+"""Facts about a model from its checkpoint folder (base model, license, task), where the catalog has none.
 
 A model card (``README.md``) goes before ``adapter_config.json``, ``MLmodel`` and ``config.json``. Facts never stop a
 run: a damaged file tells nothing.

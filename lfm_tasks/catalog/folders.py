@@ -1,4 +1,4 @@
-"""Which folders of a catalog may lie where: those that lfm-atlas writes keep clear of each other and of sources.
+"""Checks that the folders that lfm-atlas writes overlap neither each other nor any source.
 
 `WRITTEN` lists the folders that are written, `_RULES` what no pair of folders may be to each other. Paths are compared
 where links lead, and without upper and lower case, so that a catalog means the same on every file system. A new folder

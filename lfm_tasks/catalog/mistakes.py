@@ -1,4 +1,4 @@
-"""The mistakes of the sections of a catalog, each with its line, in words: what pydantic says of them, and hides."""
+"""Mistakes in the sections of a catalog, each with its line: pydantic's messages in the words of the catalog."""
 
 import re
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""How the numbers of a check are spread, with its limit among them: evidence that the page of an audit draws."""
+"""Histograms of the numbers of a check, with its limit: the evidence that the page of an audit draws."""
 
 from collections.abc import Sequence
 from typing import Any

@@ -1,4 +1,4 @@
-"""A first catalog for files that are there: ``lfm-atlas init --from`` looks at them and writes what they tell.
+"""A first catalog for existing files: ``lfm-atlas init --from`` inspects them and writes it.
 
 What files cannot tell is said in comments. `checkpoints` describes folders of checkpoints, `activations` arrays of
 activations; another kind of source is a module beside them with a function that returns a `Draft`.

@@ -1,4 +1,4 @@
-"""What the first catalogs of all kinds of zoos have in common: their text, and how values are written in YAML."""
+"""The text that the first catalogs of all kinds of zoos share, and how values are written in YAML."""
 
 import json
 import os

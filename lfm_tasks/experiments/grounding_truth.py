@@ -1,4 +1,4 @@
-"""What ``meta`` declares to be known of networks: their accuracy, their outputs, their groups, what they were made of.
+"""Ground truth of networks that ``meta`` declares: accuracy, outputs, groups, origin.
 
 ::
 

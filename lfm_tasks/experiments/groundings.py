@@ -1,4 +1,4 @@
-"""Which score to trust: how well every measure agrees with what is known of the networks of a catalog.
+"""Agreement of every measure with the ground truth of the networks of a catalog: which score to trust.
 
 The rules, fixed before any result, stand in docs/which_score.md. One half of the networks chooses between candidates
 for a score of our own; all figures are of the other half.

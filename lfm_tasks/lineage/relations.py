@@ -1,4 +1,4 @@
-"""How the models of an atlas are related: a level for every pair, with what it rests on."""
+"""The relation of every pair of models in an atlas: its level, and the evidence for it."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass

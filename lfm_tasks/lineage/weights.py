@@ -1,4 +1,4 @@
-"""Weights as a second witness: cosines and lengths of tensors of two networks, and the geometry of their embeddings.
+"""Weights as evidence of descent: cosines and norms of tensors of two networks, geometry of their embeddings.
 
 Networks that were trained apart have no direction of weights in common, whatever they learned; a network that comes
 from another keeps it, also after long training, pruning and quantization. Units in another order, or a rotation, hide

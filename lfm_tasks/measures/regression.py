@@ -1,4 +1,4 @@
-"""How well one space predicts, or serves to predict: linear regression, GULP."""
+"""Measures of how well one space predicts another, or serves for prediction: linear regression, GULP."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a comparison leaves: lines for people, JSON for programs, JUnit for CI, and a page with the depth profile."""
+"""Output of a comparison: lines for people, JSON for programs, JUnit for CI, and a page with the depth profile."""
 
 from collections.abc import Iterator
 from dataclasses import asdict

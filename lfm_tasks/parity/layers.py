@@ -1,4 +1,4 @@
-"""Which layer of the candidate stands beside which of the reference: by name, by a table, or by the likest spaces."""
+"""Layers of the candidate and the reference, paired by name, by a table, or by the similarity of their spaces."""
 
 import csv
 from collections.abc import Mapping, Sequence

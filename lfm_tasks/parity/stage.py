@@ -1,4 +1,4 @@
-"""Compares two models layer by layer along the depth: where they part, for which inputs, and into what."""
+"""Comparison of two networks layer by layer: where they diverge, for which inputs, and by what transformation."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,4 +1,4 @@
-"""Names what the numbers of a layer went through: scaled, moved, reordered, rotated, or another layer's altogether.
+"""Names the transformation between two layers: scaled, shifted, permuted, rotated, or an unrelated layer.
 
 Each candidate explanation predicts the other side's rows from the reference's. It is fitted on one half of the rows and
 judged on the other by the share of the squared difference that it explains, so that a flexible one wins nothing by

@@ -1,1 +1,1 @@
-"""The published atlas for its users: opened, queried, compared, exported. Nothing here writes into it."""
+"""The published atlas for its users: opened, queried, compared, exported, and never changed."""

@@ -1,4 +1,4 @@
-"""What an atlas says of itself: a few lines of text, tables for notebooks, and counts."""
+"""Descriptions of an atlas: a few lines of text, tables for notebooks, and counts."""
 
 from collections.abc import Mapping, Sequence
 from html import escape

@@ -1,4 +1,4 @@
-"""A folder that goes when nobody holds it any more: where the atlas of arrays in memory lies."""
+"""A folder that is removed with its last reference: the place of an atlas of arrays in memory."""
 
 import shutil
 import tempfile

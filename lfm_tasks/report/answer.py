@@ -1,4 +1,4 @@
-"""The answer of a zoo in words: what needs action, who comes from whom, what stands apart, what is not certain."""
+"""The summary of a zoo in words: what needs action, which models are related or unusual, what is uncertain."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence

@@ -1,4 +1,4 @@
-"""The page of an audit, and what the page of an atlas says of it."""
+"""The page of an audit, and the audit's part of the page of an atlas."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

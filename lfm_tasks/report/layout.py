@@ -1,4 +1,4 @@
-"""Where models stand in the charts: a tree of likeness, groups in it, and a map of the zoo where one is honest."""
+"""Positions of models in the charts: a tree of similarities, its groups, and a map where distances allow one."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""When an atlas was computed: the logs of runs say so; the atlas itself, and its page beside it, know no time."""
+"""The date of an atlas, from the logs of its runs: the atlas itself and its page hold no time."""
 
 import json
 from dataclasses import dataclass

@@ -1,1 +1,1 @@
-"""What one run carries: settings, workers, counts, failures, its log, the cost model."""
+"""The state of one run: settings, workers, counts, failures, its log, the cost model."""

@@ -1,4 +1,4 @@
-"""What may be in the folders that a run writes: atlas, store, audits, baseline.
+"""Checks of the contents of the folders that a run writes: atlas, store, audits, baseline.
 
 `lfm_tasks.catalog.folders` says where they may lie. Nothing here changes anything but `prepare_store`.
 """

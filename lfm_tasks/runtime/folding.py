@@ -1,4 +1,4 @@
-"""Failures told once: those that say the same become one line, with how many there are and the first three names."""
+"""Failures of one reason merged into one line, with their number and the first three names."""
 
 import re
 from collections.abc import Iterable, Sequence

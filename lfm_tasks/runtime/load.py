@@ -1,4 +1,4 @@
-"""What tasks cost, before they run: what their time is made of, their memory, the bytes that they write.
+"""The cost model of tasks: the parts of their time, their memory, and the bytes that they write.
 
 Time is a sum of amounts (`Load.work`) by the coefficients `SECONDS`, which tests/benchmarks/bench_costs.py fits.
 Memory is written out: what stands highest in a task, beside what every worker takes. Bytes are counted.

@@ -1,4 +1,4 @@
-"""What one run carries from stage to stage: its catalog, store and workers, its counts and failures."""
+"""The state that one run passes from stage to stage: its catalog, store, workers, counts and failures."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Where activations come from: files that people have, and networks that are run here.
+"""Sources of activations: files, and networks that a run executes.
 
 `open_source` and `read_dataset` open what a catalog names, `open_array` opens one array of a file of any kind, and
 `open_head` cuts the part of a network from a layer to the output. The others are for readers of further kinds of

@@ -1,4 +1,4 @@
-"""Tells which arrays that lie beside activations are no layers: ids, labels, masks, inputs, single values."""
+"""Recognizes arrays beside activations that are no layers: ids, labels, masks, inputs, single values."""
 
 import re
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Keeps libraries that know the Hugging Face hub from asking it: what is run lies on this machine."""
+"""Keeps Hugging Face libraries from connecting to the hub: only files on this machine are used."""
 
 import os
 import sys

@@ -1,4 +1,4 @@
-"""Opens a model's source of activations, whatever kind the catalog says it is."""
+"""Opens the source of a model's activations, of any kind that a catalog can name."""
 
 import hashlib
 import os

@@ -1,4 +1,4 @@
-"""What a catalog says of the files of a model: where they lie, and how values become rows."""
+"""Options of the files of a model: their paths, and how values become rows."""
 
 from dataclasses import dataclass
 

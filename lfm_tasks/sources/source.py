@@ -1,4 +1,4 @@
-"""What every source of activations can do, and the source that reads files: a file a layer, or an array a layer."""
+"""The interface of every source of activations, and the source that reads files: one file or one array a layer."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack

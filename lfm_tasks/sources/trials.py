@@ -1,4 +1,4 @@
-"""Several rows of one id: which rows belong to which id, so that their mean can stand for them."""
+"""Several rows with one id: which rows belong to each id, so that their mean replaces them."""
 
 import hashlib
 from dataclasses import dataclass

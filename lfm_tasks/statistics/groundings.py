@@ -1,4 +1,4 @@
-"""How well similarities of networks agree with what is known of the networks; with every draw of a bootstrap at once.
+"""Agreement of similarities of networks with known facts about the networks; all draws of a bootstrap at once.
 
 All functions take ``counts``: a row a draw, how often each network is in it. A pair of networks counts the product of
 both, and no network is compared with itself. A draw that leaves nothing to compare has NaN.

@@ -1,4 +1,4 @@
-"""What ``lfm`` comes to by chance, for all pairs at once: no permutation is drawn.
+"""Chance values of ``lfm`` for all pairs at once, without drawing permutations.
 
 ``lfm`` is the ratio ‖diag CᵀC‖²/‖CᵀC‖² of C = Φ_yᵀ P Φ_x, trivial modes dropped. Its two energies have exact
 expectations over permutations P, from sums that each space contributes once. What the ratio of expectations does not

@@ -1,4 +1,4 @@
-"""From pairs of layers to pairs of models: summaries, matching of layers, distances, and which models are related."""
+"""Similarities of models from those of their layers: summaries, matched layers, distances, related models."""
 
 import warnings
 from collections.abc import Iterator, Mapping, Sequence

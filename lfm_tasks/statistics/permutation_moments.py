@@ -1,4 +1,4 @@
-"""Exact moments of tr(A P B Pᵀ) over all permutations P, and what they say of one value: no permutation is drawn.
+"""Exact moments of tr(A P B Pᵀ) over all permutations P, and the p-value of one: no permutation is drawn.
 
 ``overlap`` is such a trace, with A = Φ_xΦ_xᵀ and B = Φ_yΦ_yᵀ, and so is the numerator of linear CKA, with centered Gram
 matrices. A moment is a sum over ways in which indices coincide (set partitions); what one space contributes to it is

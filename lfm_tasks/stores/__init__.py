@@ -1,1 +1,1 @@
-"""What lies where: committed, content-addressed units and the published atlas."""
+"""Storage: committed, content-addressed units and the published atlas."""

@@ -1,4 +1,4 @@
-"""Files that people name for a command to write, and those of audits: never written over files of others.
+"""Files that commands and audits write under names of the user; files of others are never overwritten.
 
 One rule for all commands, and for the folder of audits. What is there is replaced only if lfm-atlas wrote it, which its
 content says, or by ``--force``. A link is never followed. Nothing is written into an atlas, a store or the folder of

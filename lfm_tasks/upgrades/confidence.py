@@ -1,4 +1,4 @@
-"""How far a carried vector can be trusted, without knowing what the new model would have made of it."""
+"""Estimates, without the new model's output, how far a carried vector can be trusted."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""The curve: what search keeps when vectors are carried by maps of 10 to all pairs, on queries that no map has seen."""
+"""The learning curve: the search quality of maps fitted on 10 pairs up to all, on queries that no map has seen."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""The fitted map for query servers: safetensors and JSON, which hold all of it, and ONNX, which runs anywhere."""
+"""Exports the fitted map for query servers: complete as safetensors and JSON, portable as ONNX."""
 
 import json
 import os

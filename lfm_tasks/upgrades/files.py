@@ -1,4 +1,4 @@
-"""What an upgrade's evidence is printed as: lines for people, JSON for programs."""
+"""Output of an upgrade's evidence: lines for people, JSON for programs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict

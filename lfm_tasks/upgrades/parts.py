@@ -1,4 +1,4 @@
-"""Carries a store on workers: parts of its rows, each written into its place of the whole.
+"""Carries a store on workers: each worker writes its part of the rows into its place in the result.
 
 Workers see the store and the folder of the output at the same paths: those of this machine do, those of others where a
 file system is shared. A worker holds one chunk of rows at a time. What it has written is on the disk before that is

@@ -1,4 +1,4 @@
-"""What search makes of carried rows: recall of the true neighbors, and the rank of the nearest one."""
+"""Search quality of carried rows: recall of the true neighbors, and the rank of the nearest one."""
 
 from dataclasses import dataclass
 

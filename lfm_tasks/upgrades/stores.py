@@ -1,4 +1,4 @@
-"""Stores of vectors as people have them: a file with vectors, ids and what else stands beside them, or a space."""
+"""Stores of vectors: a file with vectors, ids and further columns, or a space."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace

@@ -1,4 +1,4 @@
-"""What to do with the stored vectors, in a sentence: carry them over, some of them, or embed all anew."""
+"""The recommendation for stored vectors, in a sentence: carry all, carry some, or embed everything again."""
 
 from dataclasses import dataclass
 from typing import Literal

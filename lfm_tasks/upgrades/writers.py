@@ -1,4 +1,4 @@
-"""Kinds of files that carried vectors are written to, each made of the rows that `bulk` has carried, in parts.
+"""Writers of the file formats for carried vectors, each made from the parts that `bulk` has written.
 
 A further kind is a function and a row of `WRITERS`.
 """

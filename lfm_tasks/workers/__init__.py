@@ -1,1 +1,1 @@
-"""Who computes: this process, local Dask, clusters."""
+"""Workers of a run: this process, local Dask, clusters."""

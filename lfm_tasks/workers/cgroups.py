@@ -1,4 +1,4 @@
-"""What Linux's control groups leave to this process: CPU quota and memory limit, of versions 1 and 2.
+"""CPU quota and memory limit of this process by Linux control groups, versions 1 and 2.
 
 SLURM, systemd and containers put a process into a group, and that group into others. A limit of any group on the way up
 holds for all below, so the smallest one counts. `resources.py` makes workers and their memory of it.

@@ -1,4 +1,4 @@
-"""Dask's settings on every cluster that a run starts; ``deploy/dask.yaml`` has them for clusters started by hand.
+"""Dask's settings on every cluster that a run starts; ``deploy/dask.yaml`` holds them for other clusters.
 
 The user's own settings of Dask (``~/.config/dask``, ``/etc/dask``, ``DASK_...``) are made for other programs: one line
 of them lets workers end after seconds, or demands certificates of a cluster that has others. Local clusters ignore

@@ -1,4 +1,4 @@
-"""Workers: the same function over many jobs, on Dask processes or in this one, with one BLAS thread each.
+"""Workers: apply one function to many jobs, in Dask processes or in this one, with one BLAS thread each.
 
 The error of a job never stops the other jobs: it comes back as a `JobFailure`. A cluster starts with the first job, so
 a run with nothing to do starts none.

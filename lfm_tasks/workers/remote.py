@@ -1,4 +1,4 @@
-"""Workers of a cluster that a catalog names: waited for, and checked before they take work."""
+"""Workers of a cluster that a catalog names: the run waits for them, and checks them before they take work."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager

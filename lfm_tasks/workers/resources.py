@@ -1,4 +1,4 @@
-"""How many workers a run has, how much memory each may take, and which jobs go to which of them.
+"""The number of workers of a run, the memory of each, and the assignment of jobs to them.
 
 Where workers differ in size, each declares its memory as Dask's resource ``MEMORY``, in bytes. A worker has one job at
 a time, which gets all of it. A job that every worker can hold requests none: Dask hands out such jobs one by one,

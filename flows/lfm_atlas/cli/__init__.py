@@ -1,4 +1,4 @@
-"""The commands of ``lfm-atlas``, a module a topic; ``main`` puts them together.
+"""The commands of ``lfm-atlas``, one module for each topic; ``main`` registers them.
 
 Importing this package takes the working directory off the path, before anything that is not Python's own is imported,
 and has libraries that read settings where they are imported do so in an empty folder.

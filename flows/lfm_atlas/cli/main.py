@@ -1,4 +1,4 @@
-"""The command line ``lfm-atlas``: its commands, its exit codes, and what ends a command in order."""
+"""The command line ``lfm-atlas``: its commands, exit codes and orderly shutdown."""
 
 import gc
 import signal

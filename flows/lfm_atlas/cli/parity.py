@@ -1,4 +1,4 @@
-"""The command that holds a port or conversion of a network against the network: parity."""
+"""The command ``parity``: compares a port or conversion of a network with the original."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The command that judges whether stored vectors can be carried into a new model's space: upgrade."""
+"""The command ``upgrade``: decides whether stored vectors can be carried into a new model's space."""
 
 import re
 from pathlib import Path

@@ -1,1 +1,1 @@
-"""Checkpoints of Hugging Face libraries: what a folder holds, and what its layers are."""
+"""Checkpoints of Hugging Face libraries: the contents of a folder, and the layers of its network."""

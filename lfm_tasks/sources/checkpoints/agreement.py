@@ -1,4 +1,4 @@
-"""Whether a checkpoint's config.json and its weights belong together, by the headers alone: no library is imported.
+"""Checks that config.json and the weights of a checkpoint belong together, by the headers alone.
 
 `RULES` says which settings the shapes of some tensors show. A further one is a row: how the tensor's name ends, and
 which setting each length of its shape is.

@@ -1,4 +1,4 @@
-"""What running a checkpoint takes, by its files and the lengths of what it reads: nothing is loaded or tokenized."""
+"""The cost of running a checkpoint, by its files and the lengths of its inputs: nothing is loaded or tokenized."""
 
 import json
 from collections.abc import Mapping

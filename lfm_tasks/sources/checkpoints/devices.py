@@ -1,4 +1,4 @@
-"""Which device runs a checkpoint, and how many GPUs there are; torch is not imported before a network is loaded."""
+"""The device that runs a checkpoint, and the number of GPUs; torch is imported only when a network is loaded."""
 
 import ctypes
 import os

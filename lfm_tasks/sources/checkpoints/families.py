@@ -1,4 +1,4 @@
-"""Families of transformers models: what their hidden states are, which shape they have, how they are pooled by default.
+"""Families of transformers models: the kind, shape and default pooling of their hidden states.
 
 `FAMILIES` is the table in ``docs/recording.md``, which a test compares. A model type that stands in no row is run as
 its configuration tells: one hidden state for the embeddings and one after each block, read like an encoder's, or like

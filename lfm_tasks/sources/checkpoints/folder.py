@@ -1,4 +1,4 @@
-"""What a folder of a checkpoint is, by its JSON files and the headers of its weights; nothing is loaded or imported.
+"""The kind of a checkpoint folder, by its JSON files and the headers of its weights; nothing is loaded or imported.
 
 Which file decides, the first that is there:
 

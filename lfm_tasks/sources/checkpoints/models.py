@@ -1,4 +1,4 @@
-"""Records activations of checkpoints: batches follow from what the texts are, so that they are the same everywhere."""
+"""Records activations of checkpoints; batches depend on the inputs alone, so that results do not vary."""
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence

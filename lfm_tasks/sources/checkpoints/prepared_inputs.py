@@ -1,4 +1,4 @@
-"""What a checkpoint reads: which of its networks runs, its tokenizer, its image processor; by its JSON files alone."""
+"""Inputs of a checkpoint, by its JSON files alone: which network runs, its tokenizer, its image processor."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What a checkpoint needs beyond its files: code of its own, packages, other types of numbers; nothing is imported."""
+"""Requirements of a checkpoint beyond its files (custom code, packages, number formats); nothing is imported."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache

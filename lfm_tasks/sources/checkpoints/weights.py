@@ -1,4 +1,4 @@
-"""What the weights of a checkpoint take, by the headers of its .safetensors files: nothing else of them is read."""
+"""The size of a checkpoint's weights, by the headers of its .safetensors files; the tensors are not read."""
 
 import os
 from collections.abc import Mapping

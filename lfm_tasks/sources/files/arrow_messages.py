@@ -1,4 +1,4 @@
-"""Counts the rows of Arrow IPC data by its headers alone; pyarrow reads all values to tell.
+"""Counts the rows of Arrow IPC data by its headers alone; pyarrow would read all values to do so.
 
 A message is the bytes FFFFFFFF (left out before Arrow 0.15), the length of its metadata, metadata, then the values:
 https://arrow.apache.org/docs/format/Columnar.html#encapsulated-message-format. Metadata is a flatbuffer: a table whose

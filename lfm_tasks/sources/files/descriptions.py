@@ -1,4 +1,4 @@
-"""The descriptions that lie beside weights, JSON objects and tokenizers: read, and checked before anything is run."""
+"""JSON objects and tokenizers beside weights: read, and checked before anything runs."""
 
 import json
 from collections.abc import Sequence

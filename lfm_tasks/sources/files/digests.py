@@ -1,4 +1,4 @@
-"""SHA-256 digests of files, remembered by what the file system says of a file, so that nothing is hashed twice.
+"""SHA-256 digests of files, cached by size, times and inode, so that no file is hashed twice.
 
 A file counts as unchanged if its size, times and inode are those of the last time. A change within one tick of the file
 system's clock leaves all of these as they were, so what was changed only just now is hashed, and not remembered.

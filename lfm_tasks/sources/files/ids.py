@@ -1,4 +1,4 @@
-"""Checks what is to be the ids of rows: visible text, each once, whichever way its letters are composed.
+"""Checks the ids of rows: visible text, unique also after Unicode normalization.
 
 Ids are compared as they are. Where two lists nearly join, `near_join` says what would make them equal, and the catalog
 asks for it by ``as``: nothing is joined that nobody asked for.

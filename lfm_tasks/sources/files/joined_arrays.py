@@ -1,4 +1,4 @@
-"""One array out of several: shards one after another, a row out of each, one layer of a stack, 16 bits as floats."""
+"""One array made of several: concatenated shards, stacked rows, one layer of a stack, bfloat16 as floats."""
 
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence

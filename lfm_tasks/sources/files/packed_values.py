@@ -1,4 +1,4 @@
-"""Unpacks arrays as the CF conventions say, and as xarray does: whole numbers that stand for others, marks for none.
+"""Unpacks arrays by the CF conventions, like xarray: scale, offset and missing values.
 
 Attributes beside an array name a scale, an offset, values that mean "missing", and whether bits are read as unsigned:
 https://cfconventions.org/cf-conventions/cf-conventions.html#packed-data. Read raw, such an array holds other numbers.

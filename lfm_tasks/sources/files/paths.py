@@ -1,4 +1,4 @@
-"""Where files lie: local paths as they are, remote ones through fsspec; the one door to universal_pathlib."""
+"""Paths of files: local ones as they are, remote ones through fsspec; the only module with universal_pathlib."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""One array of a file: what its header says, and its rows when they are asked for, whatever the kind of file."""
+"""`StoredArray`: the header of one array of a file of any kind, and its rows when they are requested."""
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence

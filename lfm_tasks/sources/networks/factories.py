@@ -1,4 +1,4 @@
-"""Factories: functions of the user's choice that build a network. What decides it is known before they run.
+"""Factories: functions of the user that build a network, and the digest of everything they depend on.
 
 A `Recipe` holds the factory, its arguments, and digests of the files that they name: its key is the network's, so that
 an unchanged one need not be built to know that nothing is to be done.

@@ -1,4 +1,4 @@
-"""What a network is fed: the arrays of a dataset, by the names of its inputs, a batch of rows at a time."""
+"""Inputs of a network: the arrays of a dataset, by the names of the inputs, a batch of rows at a time."""
 
 import hashlib
 from collections.abc import Mapping, Sequence

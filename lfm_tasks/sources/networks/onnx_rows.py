@@ -1,4 +1,4 @@
-"""Finds the nodes of an ONNX graph after which a row is no function of its own input: random or mixing ones."""
+"""Finds the nodes of an ONNX graph after which a row depends on more than its input: random or mixing ones."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress

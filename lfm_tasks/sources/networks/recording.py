@@ -1,4 +1,4 @@
-"""What all recorders of networks share: batches, pooling, and checks of what comes out."""
+"""Batches, pooling and checks of outputs that all recorders of networks share."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""From a functional map to points: which source point belongs to every target point, and where spaces differ."""
+"""Points from functional maps: the source point of every target point, and where two spaces differ."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""Maps fitted from what is known: anchor pairs, class labels, or nothing."""
+"""Functional maps fitted from anchor pairs, from class labels, or from nothing."""
 
 import numpy as np
 from jaxtyping import Int

@@ -1,4 +1,4 @@
-"""Linear probes: what a linear classifier reads off a space, also after another space was carried into it."""
+"""Linear probes: how well a linear classifier reads labels from a space, before and after a transfer into it."""
 
 from collections.abc import Callable, Iterator
 

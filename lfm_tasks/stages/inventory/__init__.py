@@ -1,1 +1,1 @@
-"""Stage inventory (``validate`` in logs): what the catalog requests, checked before anything is computed."""
+"""Stage inventory (``validate`` in logs): checks everything that the catalog requests before any computation."""

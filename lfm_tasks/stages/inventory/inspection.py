@@ -1,4 +1,4 @@
-"""What `validate --deep` and `layers` report: values, ids and layers of every source."""
+"""Findings of `validate --deep` and `layers`: values, ids and layers of every source."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence

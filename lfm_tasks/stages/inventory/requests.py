@@ -1,4 +1,4 @@
-"""Which pairs of spaces the catalog requests: all within a dataset, or those of its comparisons."""
+"""The pairs of spaces that the catalog requests: all within a dataset, or those of its comparisons."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace

@@ -1,1 +1,1 @@
-"""Stage previews: what the points are on which two spaces differ most, as pictures and texts of the atlas."""
+"""Stage previews: the inputs on which two spaces differ most, as pictures and texts of the atlas."""

@@ -1,4 +1,4 @@
-"""What publishing an atlas costs, by the coefficients of `lfm_tasks.runtime.load`."""
+"""The cost of publishing an atlas, by the coefficients of `lfm_tasks.runtime.load`."""
 
 from lfm_tasks.runtime.load import Load
 

@@ -1,4 +1,4 @@
-"""One block of pairs: what to score it by, what it comes to, and what its parts share."""
+"""One block of pairs: its settings, its results, and the data that its parts share."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field

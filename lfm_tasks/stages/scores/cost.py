@@ -1,4 +1,4 @@
-"""What blocks of pairs cost before they run, by the coefficients of `lfm_tasks.runtime.load`."""
+"""The cost of blocks of pairs, by the coefficients of `lfm_tasks.runtime.load`."""
 
 import time
 from collections import Counter

@@ -1,4 +1,4 @@
-"""The blocks of pairs that a run would score, counted for ``plan``: of which bases, how many pairs, but not which.
+"""The blocks of pairs that ``plan`` expects: their bases and the number of their pairs, without the pairs.
 
 `lfm_tasks.stages.scores.stage.blocks` lists the pairs of a run in arrays of bases x bases. Here pairs are counted by
 classes of bases that no comparison tells apart, and those that are stored are taken off. The counts are the same;

@@ -1,4 +1,4 @@
-"""The folder of a published atlas: what it may take the place of, and the one step in which it does."""
+"""The folder of a published atlas: what it may replace, and the one atomic step that replaces it."""
 
 import json
 import logging

@@ -1,4 +1,4 @@
-"""What lies in an object store: its units and atlases, which of them are damaged, and their removal."""
+"""Contents of an object store: its units and atlases, which of them are damaged, and their removal."""
 
 import re
 import shutil

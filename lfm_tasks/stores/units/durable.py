@@ -1,4 +1,4 @@
-"""Files that are whole or absent: atomic writes, checksums, manifests, locks."""
+"""Files that are complete or absent: atomic writes, checksums, manifests, locks."""
 
 import ctypes
 import errno

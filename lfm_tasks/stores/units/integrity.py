@@ -1,4 +1,4 @@
-"""Finds what is not as it was committed, and puts it into quarantine.
+"""Finds units that differ from their checksums, and moves them into quarantine.
 
 ``checked.json`` keeps the names, sizes, times and inodes of the files of every unit that was checked, so that the start
 of a run reads only units that changed. A bit that rots without a trace in these is found when the unit is read, and by

@@ -1,4 +1,4 @@
-"""The marker of a store, ``store.json``: what tells a store from a folder of somebody else's.
+"""The marker of a store, ``store.json``, which distinguishes a store from other folders.
 
 It is the first file of a store, sealed by a checksum, with a random id. A folder that holds anything and has no marker
 is refused before anything is written into it. ``lfm_tasks.stores.remote`` has the same for object stores.

@@ -1,4 +1,4 @@
-"""Committed units: content-addressed folders that are there whole or not at all.
+"""Committed units: content-addressed folders, either complete or absent.
 
 A unit is a set of arrays (`LAYOUTS` lists them by kind) under a key, the digest of all that decides their values.
 
