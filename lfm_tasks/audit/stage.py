@@ -10,9 +10,10 @@ from time import perf_counter
 from typing import Any, Literal
 
 from lfm_tasks import __version__
-from lfm_tasks.audit.canary import evaluate_canary_of
+from lfm_tasks.audit.canary import CanaryFiles, judge_canary
 from lfm_tasks.audit.control import control
 from lfm_tasks.audit.files import AUDIT_VERSION, CheckResult, Status, write_audit
+from lfm_tasks.audit.first_vectors import FIRST_VECTORS
 from lfm_tasks.audit.weights import weight_agreements
 from lfm_tasks.catalog.sections import Checks
 from lfm_tasks.checks import BaselineCheck, Measurement, PublishedAtlas, Skipped, Unjudged, ZooCheck
@@ -92,7 +93,7 @@ def audit_atlas(run: Run, promote_anyway: bool = False) -> Audit:
         baseline = error
     results = (
         *evaluate(config.checks, current, baseline),
-        *evaluate_canary(run, current, baseline),
+        *evaluate_canary(run, current, baseline, anew=promote_anyway),
         guarded("control", True, control, run, current),
     )
     # Messages may name the baseline, whose path may hold a value of the environment.
@@ -166,18 +167,15 @@ def evaluate(
 
 
 def evaluate_canary(
-    run: Run, current: PublishedAtlas, baseline: PublishedAtlas | DataError | None
+    run: Run, current: PublishedAtlas, baseline: PublishedAtlas | DataError | None, *, anew: bool
 ) -> Iterator[CheckResult]:
-    """Yield the result of the canary, if the catalog has one."""
+    """Yield the result of the canary, if the catalog has one; ``anew``: what is there now is what is to be there."""
     canary = run.catalog.audit.canary
     if canary is None:
         return
-    if isinstance(baseline, DataError):
-        yield CheckResult("canary", "error", canary.enforced, message=str(baseline))
-    elif baseline is None:
-        yield CheckResult("canary", "skipped", canary.enforced, message="there is no baseline yet")
-    else:
-        yield guarded("canary", canary.enforced, evaluate_canary_of, canary, run.store, current, baseline)
+    files = CanaryFiles(run.store, run.catalog.root / run.catalog.audit.path / FIRST_VECTORS)
+    judge = partial(judge_canary, anew=anew)
+    yield guarded("canary", canary.enforced, judge, canary, files, current, baseline)
 
 
 def evaluate_check(

@@ -198,6 +198,7 @@ _AUDIT_FILES: Mapping[str, IsOurs] = {
     "audit.junit.xml": lambda path: b'<testsuite name="lfm-atlas audit"' in _head(path),
     "audit.html": is_page,
     "report.html": is_page,
+    "canary.json": lambda path: b'"program": "lfm-atlas ' in _head(path),
 }
 
 
