@@ -1,4 +1,4 @@
-"""What a measure is: a function of two spaces' rows, prepared once a space, and what it claims of itself.
+"""`Measure`: a function of the rows of two spaces, prepared once a space, and the properties that it claims.
 
 To add one, put a `Measure` into the mapping ``MEASURES`` of a module of this folder, of a new module or of one that is
 there: catalog, plan, scores and tests/unit/measures find it by themselves. Give it its values in
@@ -54,6 +54,8 @@ class Measure:
         Whether rows of zeros have no value.
     permute
         Returns a prepared space with its rows in another order, where that is cheaper than to prepare it anew.
+    compare_both_ways
+        Returns the values from source to target and back, where that is cheaper than each alone.
     of_cosine_neighbors
         Prepares a space from a graph that exists: the nearest points by cosine of each, nearest first.
     matrix
@@ -85,6 +87,7 @@ class Measure:
     is_quadratic: bool = False
     needs_directions: bool = False
     permute: Callable[[Any, Int[np.ndarray, " points"]], Any] | None = None
+    compare_both_ways: Callable[[Any, Any], tuple[float, float]] | None = None
     of_cosine_neighbors: Callable[[Int[np.ndarray, "points neighbors"]], Any] | None = None
     matrix: MatrixForm | None = None
     of_shared_neighbors: Float[np.ndarray, " counts"] | None = None

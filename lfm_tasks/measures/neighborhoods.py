@@ -1,10 +1,9 @@
 """Shared nearest neighbors: how many, which, in what order, and how alike they are weighted."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from jaxtyping import Float, Int
-from scipy.sparse import csr_array
+from jaxtyping import Bool, Float, Int
 
 from lfm_tasks.measures.measure import Invariance, Measure, Rows
 
@@ -22,10 +21,12 @@ class Neighborhoods:
 
 @dataclass(frozen=True)
 class WeightedNeighborhoods:
-    """Inner products of unit rows, each with its nearest ones; and which pairs these are: 1 where there is one."""
+    """The nearest rows of every row; their inner products, of unit rows; which are mutual; HSIC₁ with itself."""
 
-    products: csr_array
-    mask: csr_array
+    indices: Int[np.ndarray, "points neighbors"]
+    products: Float[np.ndarray, "points neighbors"]
+    are_mutual: Bool[np.ndarray, "points neighbors"]
+    with_itself: float
 
 
 def nearest_by_cosine(rows: Rows, n_neighbors: int = N_NEIGHBORS) -> Neighborhoods:
@@ -85,48 +86,56 @@ def _jaccard(source: Neighborhoods, target: Neighborhoods) -> float:
 
 def _rank_similarity(source: Neighborhoods, target: Neighborhoods) -> float:
     """Return Σ 2/((1 + |r − r'|)(r + r')) over shared neighbors, ranks r from 1, over its largest value; mean."""
-    is_same = source.indices[:, :, None] == target.indices[:, None, :]
-    r, s = np.arange(source.indices.shape[1])[:, None], np.arange(target.indices.shape[1])
-    agreement = (is_same * (2 / ((1 + np.abs(r - s)) * (r + s + 2)))).sum(axis=(1, 2))
-    most = np.concatenate([[1.0], np.cumsum(1 / np.arange(1, source.indices.shape[1] + 1))])
-    return min(float((agreement / most[is_same.sum(axis=(1, 2))]).mean()), 1.0)
+    from lfm_tasks.measures.neighbor_loops import rank_agreement  # numba, which takes .3 s to import
+
+    return min(float(rank_agreement(source.indices, target.indices, _RANK_WEIGHTS, _MOST_AGREEMENT)), 1.0)
 
 
 def _weighted(rows: Rows) -> WeightedNeighborhoods:
     units, indices = _unit_rows(rows), nearest_by_cosine(rows).indices
-    n_points, n_neighbors = indices.shape
-    values = np.concatenate(
+    n_points = len(indices)
+    products = np.concatenate(
         [
             np.einsum("if,ikf->ik", units[start : start + _BLOCK_ROWS], units[indices[start : start + _BLOCK_ROWS]])
             for start in range(0, n_points, _BLOCK_ROWS)
         ]
-    ).ravel()
-    places = indices.ravel(), n_neighbors * np.arange(n_points + 1)
-    # Pairs whose product is 0 are neighbors, too.
-    products, mask = (csr_array((of, *places), shape=(n_points, n_points)) for of in (values, np.ones_like(values)))
-    return WeightedNeighborhoods(products, mask)
+    )
+    there = n_points * np.arange(n_points)[:, None] + indices
+    back = n_points * indices + np.arange(n_points)[:, None]
+    weighted = WeightedNeighborhoods(indices, products, np.isin(back, there), 0.0)
+    return replace(weighted, with_itself=_hsic(weighted, weighted)[0])
 
 
 def _cknna(source: WeightedNeighborhoods, target: WeightedNeighborhoods) -> float:
     """Return CKA by HSIC₁ on the pairs that are neighbors in both spaces, over what each has with itself."""
-    cross = _hsic(source.products.multiply(target.mask), target.products.multiply(source.mask))
-    with_itself = [_hsic(side.products, side.products) for side in (source, target)]
-    return cross / (float(np.sqrt(with_itself[0] * with_itself[1])) + 1e-6)
+    return _cknna_both_ways(source, target)[0]
 
 
-def _hsic(first: csr_array, second: csr_array) -> float:
-    """Return HSIC₁ of two kernels without a diagonal that need not be symmetric (Song et al. 2012, equation 5)."""
-    n = first.shape[0]
-    product = float(first.multiply(second.T).sum()) + float(first.sum() * second.sum()) / ((n - 1) * (n - 2))
-    # The sum of all entries of their matrix product.
-    both = float(first.sum(axis=0) @ second.sum(axis=1))
-    return (product - 2 * both / (n - 2)) / (n * (n - 3))
+def _cknna_both_ways(source: WeightedNeighborhoods, target: WeightedNeighborhoods) -> tuple[float, float]:
+    scale = float(np.sqrt(source.with_itself * target.with_itself)) + 1e-6
+    there, back = _hsic(source, target)
+    return there / scale, back / scale
+
+
+def _hsic(source: WeightedNeighborhoods, target: WeightedNeighborhoods) -> tuple[float, float]:
+    """Return HSIC₁ of both kernels on the pairs that are neighbors in both spaces, and with the two exchanged.
+
+    Neither has a diagonal or needs to be symmetric (Song et al. 2012, equation 5).
+    """
+    from lfm_tasks.measures.neighbor_loops import shared_sums  # numba, which takes .3 s to import
+
+    n = len(source.indices)
+    product, of_source, of_target, there, back = shared_sums(
+        source.indices, source.products, source.are_mutual, target.indices, target.products, target.are_mutual
+    )
+    fixed = product + of_source * of_target / ((n - 1) * (n - 2))
+    return (fixed - 2 * there / (n - 2)) / (n * (n - 3)), (fixed - 2 * back / (n - 2)) / (n * (n - 3))
 
 
 def _permuted_weighted(prepared: WeightedNeighborhoods, order: Int[np.ndarray, " points"]) -> WeightedNeighborhoods:
     """Return the rows in another order: row i is row order[i] of the input."""
-    products, mask = (of[order][:, order] for of in (prepared.products, prepared.mask))
-    return WeightedNeighborhoods(products, mask)
+    indices = np.argsort(order)[prepared.indices[order]]
+    return replace(prepared, indices=indices, products=prepared.products[order], are_mutual=prepared.are_mutual[order])
 
 
 def _unit_rows(rows: Rows) -> Float[np.ndarray, "points features"]:
@@ -144,6 +153,10 @@ def _nearest(
     return np.take_along_axis(chosen, order, axis=1)
 
 
+_PLACES = np.arange(N_NEIGHBORS)
+_RANK_WEIGHTS = 2 / ((1 + np.abs(_PLACES[:, None] - _PLACES)) * (_PLACES[:, None] + _PLACES + 2))
+# Of none, one, … shared neighbors: a point that shares none agrees by 0.
+_MOST_AGREEMENT = np.concatenate([[1.0], np.cumsum(1 / (1 + _PLACES))])
 _COUNTS = np.arange(N_NEIGHBORS + 1)
 
 MEASURES = {
@@ -179,6 +192,7 @@ MEASURES = {
         value_range=(-1.0, 1.0),
         invariances=_ROTATIONS,
         permute=_permuted_weighted,
+        compare_both_ways=_cknna_both_ways,
         smallest_n=N_NEIGHBORS + 2,
         needs_directions=True,
         source="Huh et al. (2024), 'The Platonic representation hypothesis', appendix A",

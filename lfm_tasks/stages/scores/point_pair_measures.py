@@ -8,10 +8,9 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import comb
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
-from cachetools import LRUCache
 from jaxtyping import Bool, Float, Int
 
 from lfm_tasks.errors import DataError
@@ -28,6 +27,7 @@ from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import MatrixForm, PointSets, SpaceRows, point_sets, space_rows
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, OF_HALVES, STATISTICS, against_moments, resampled
+from lfm_tasks.stages.scores.cache import kept as kept_for_later
 from lfm_tasks.statistics.permutation_moments import (
     MomentArrays,
     are_concentrated,
@@ -186,10 +186,6 @@ class _KeptMatrix:
     constants: Float[np.ndarray, " constants"] | None
     chance: MatrixChance | MatrixStrata | None
 
-    @property
-    def nbytes(self) -> int:
-        return 4096 + (_sums_bytes(self.chance.sums) if self.chance is not None else 0)
-
 
 @dataclass(frozen=True)
 class _KeptLists:
@@ -197,29 +193,6 @@ class _KeptLists:
 
     lists: "NeighborLists"
     sums: Float[np.ndarray, " partitions"] | StrataSums | None
-
-    @property
-    def nbytes(self) -> int:
-        return 4096 + self.lists.indices.nbytes + self.lists.masks.nbytes + _sums_bytes(self.sums)
-
-
-def _sums_bytes(sums: Float[np.ndarray, " partitions"] | StrataSums | None) -> int:
-    arrays = (sums.mean, sums.variance, sums.third) if isinstance(sums, StrataSums) else (sums,)
-    return sum(0 if array is None else array.nbytes for array in arrays)
-
-
-Kept = TypeVar("Kept", _KeptMatrix, _KeptLists)
-# The addresses name contents: no entry is ever out of date.
-_KEPT: LRUCache[Hashable, Any] = LRUCache(256 << 20, getsizeof=lambda kept: kept.nbytes)
-
-
-def _kept(address: Hashable | None, compute: Callable[[], Kept]) -> Kept:
-    kept: Kept | None = None if address is None else _KEPT.get(address)
-    if kept is None:
-        kept = compute()
-        if address is not None and kept.nbytes <= _KEPT.maxsize:
-            _KEPT[address] = kept
-    return kept
 
 
 def _score_matrices(
@@ -234,7 +207,7 @@ def _score_matrices(
         try:
             rows[key] = space_rows(spaces.rows[key], sets.order)
             address = spaces.address_of(name, key, has_moments=points.has_moments)
-            kept[key] = _kept(address, partial(_keep_matrix, form, rows[key], points))
+            kept[key] = kept_for_later(address, partial(_keep_matrix, form, rows[key], points))
         except DataError as error:
             refused[key] = error
     usable = [pair for pair in pairs if not set(pair) & refused.keys()]
@@ -304,7 +277,7 @@ def _score_neighbors(
     layout, n_points = _layout(pairs), len(points.sets.order)
     # The lists are those of all measures of shared neighbors.
     kept = [
-        _kept(spaces.address_of("neighbors", key, has_moments=points.has_moments), partial(keep, key))
+        kept_for_later(spaces.address_of("neighbors", key, has_moments=points.has_moments), partial(keep, key))
         for key in layout.keys
     ]
     sources, targets = ([kept[place].lists for place in side] for side in layout.sides)

@@ -26,6 +26,7 @@ from lfm_tasks.stages.scores.block import (
     against_chance,
     resampled,
 )
+from lfm_tasks.stages.scores.cache import kept as kept_for_later
 from lfm_tasks.stages.scores.cross_covariance_measures import score_cross_covariances
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, knows_chance, score_family
 from lfm_tasks.stages.scores.trace_measures import score_traces
@@ -81,11 +82,15 @@ class Activations:
 
 @dataclass
 class PreparedSpaces:
-    """Spaces on one list of ids (or the rows ``kept`` of it) as one measure prepared them, as far as memory goes."""
+    """Spaces on one list of ids (or the rows ``kept`` of it) as one measure prepared them, as far as memory goes.
+
+    ``number``: 0 of all rows, 1 to 4 of halves; for later blocks, which find what is small under it.
+    """
 
     measure: Measure
     spaces: Activations
     kept: np.ndarray | None = None
+    number: int = 0
     _prepared: dict[str, Any] = field(default_factory=dict)
     _energies: dict[str, np.ndarray] = field(default_factory=dict)
 
@@ -96,8 +101,15 @@ class PreparedSpaces:
                 n_kept = max(2, _MOST_BYTES_SQUARED // (8 * len(self.spaces.rows[key]) ** 2))
                 while len(self._prepared) >= n_kept:
                     del self._prepared[next(iter(self._prepared))]
-            self._prepared[key] = self.spaces.prepare(key, self.measure, self.kept)
+            self._prepared[key] = kept_for_later(
+                self._address(key), lambda: self.spaces.prepare(key, self.measure, self.kept)
+            )
         return self._prepared[key]
+
+    def _address(self, key: str) -> tuple[Hashable, ...] | None:
+        if self.spaces.address is None or self.measure.is_quadratic:
+            return None
+        return (*self.spaces.address, self.measure.prepare, key, self.number)
 
     def live_on_few_units(self, source: str, target: str, exchange: Exchange) -> bool:
         """Return whether two spaces `live_on_few_units`; no measure of directions takes notice of far points."""
@@ -274,13 +286,15 @@ def _of_halves(
             if len(kept) >= measure.least_points(max(spaces.rows[key].shape[1] for key in pair))
         ]
         # One half at a time: of measures that hold n² numbers a space, all at once would not fit.
-        prepared = PreparedSpaces(measure, spaces, kept)
+        prepared = PreparedSpaces(measure, spaces, kept, number=1 + place)
         for index in usable:
             values[index, :, place] = prepared.both_ways(*pairs[index])
     return values
 
 
 def _both_ways(measure: Measure, source: Any, target: Any) -> tuple[float, float]:
+    if measure.compare_both_ways is not None:
+        return measure.compare_both_ways(source, target)
     there = measure.compare(source, target)
     return there, there if measure.is_symmetric else measure.compare(target, source)
 
