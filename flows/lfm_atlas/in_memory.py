@@ -32,6 +32,7 @@ from lfm_tasks.stages.inventory.requests import unknown_measures
 from lfm_tasks.stages.inventory.stage import validate
 from lfm_tasks.stages.publish.assemble import assemble
 from lfm_tasks.stages.scores.stage import score_pairs, unscored_pairs
+from lfm_tasks.threads import one_thread
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -247,8 +248,8 @@ def compare(
 
     Notes
     -----
-    Arrays are written to the temporary folder once, and jobs run one after the other in this process: for hundreds of
-    spaces, or arrays that fill the memory, a catalog and ``lfm-atlas run`` are made.
+    Arrays are written to the temporary folder once, and jobs run one after the other in this process, in one BLAS
+    thread: for hundreds of spaces, or arrays that fill the memory, a catalog and ``lfm-atlas run`` are made.
 
     Examples
     --------
@@ -423,6 +424,7 @@ def _labels(labels: Any, ids: Mapping[str, np.ndarray] | None, n_rows: Mapping[s
     return values
 
 
+@one_thread()
 def _comparison_of(models: Mapping[str, Mapping[str, Any]], atlas: AtlasConfig, ids: Any, labels: Any) -> Comparison:
     arrays, inputs = _read(models, ids, labels)
     temporary = TemporaryFolder()
@@ -458,6 +460,7 @@ def _raise_failures(run: Run) -> None:
         raise DataError(failure.reason, f"{name}: {failure.message}")
 
 
+@one_thread()
 def _atlas_of(models: Mapping[str, Mapping[str, Any]], atlas: AtlasConfig, ids: Any, labels: Any) -> Atlas:
     arrays, inputs = _read(models, ids, labels)
     temporary = TemporaryFolder()

@@ -14,6 +14,7 @@ from lfm_tasks.errors import DataError
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES
 from lfm_tasks.stages.scores.row_measures import check_rows
+from lfm_tasks.threads import one_thread
 
 
 @dataclass(frozen=True, repr=False)
@@ -55,7 +56,8 @@ class MeasureFunction:
             without = {"null": {"n_permutations": 0}, "intervals": {"n_splits": 0}}
             return compare(source, target, measures=self.name, **without)[self.name].score
         check_rows(self.name, source, target)
-        value = MEASURES[self.name](source, target)
+        with one_thread():
+            value = MEASURES[self.name](source, target)
         if not np.isfinite(value):
             raise DataError(
                 "undefined", f"{self.name}: got no number for these arrays (0 divided by 0, or beyond floating point)."

@@ -33,10 +33,10 @@ class Checks(create_model("Checks", __base__=Settings, **_CHECKS)):  # type: ign
 
 
 class Canary(Settings):
-    """A few fixed inputs whose vectors have to stay as they are in the baseline, row by row."""
+    """A few fixed inputs whose vectors have to stay as the first ones were, row by row."""
 
     dataset: Name = Field(description="the dataset of these inputs")
-    at_least: float = Field(default=0.999, ge=-1, le=1, description="cosine of each row with that of the baseline")
+    at_least: float = Field(default=0.999, ge=-1, le=1, description="cosine of each row with the first one of its input")
     norm_within: float | None = Field(
         default=None,
         ge=0,

@@ -8,23 +8,20 @@ import ctypes
 import logging
 import os
 import signal
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from lfm_tasks.errors import CorruptUnitError, DataError
+from lfm_tasks.threads import one_thread
 from lfm_tasks.workers.dask_config import DASHBOARD_SETTINGS, DASK_SETTINGS, dask_settings, import_dask
 from lfm_tasks.workers.loopback import check_loopback
 from lfm_tasks.workers.resources import declare_memory, group_by_request, peak_bytes
-
-if TYPE_CHECKING:
-    from threadpoolctl import ThreadpoolController
 
 logger = logging.getLogger(__name__)
 
@@ -297,7 +294,7 @@ class JobFunction(Generic[Job, Result]):
     def _result(self, job: Job) -> Result | JobFailure:
         try:
             # One thread wherever a job runs: sums in another order would change the last bits.
-            with _thread_pools(len(sys.modules)).limit(limits=1):
+            with one_thread():
                 return self.function(job)
         except DataError as error:
             return JobFailure(error.reason, str(error))
@@ -322,14 +319,6 @@ def _malloc_trim() -> Callable[[int], int] | None:
         return cast("Callable[[int], int]", ctypes.CDLL(None).malloc_trim)
     except (AttributeError, OSError, TypeError):
         return None
-
-
-@lru_cache(maxsize=1)
-def _thread_pools(n_modules: int) -> "ThreadpoolController":
-    """Return the thread pools of the loaded libraries; searches them (3 ms) again when more modules are loaded."""
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController()
 
 
 def dask_setup(worker: Any) -> None:

@@ -61,6 +61,7 @@ def upgrade(
 ) -> int:
     """Measure how much search quality stored vectors keep when they are carried into a new model's space."""
     from lfm_tasks.stores.outputs import check_output_folder
+    from lfm_tasks.threads import one_thread
     from lfm_tasks.upgrades.evidence import CurveOptions, check_rows, upgrade_evidence
     from lfm_tasks.upgrades.export import files_of_maps, folder_for_maps, save_upgrade
     from lfm_tasks.upgrades.files import evidence_as_dict, evidence_as_lines
@@ -79,7 +80,7 @@ def upgrade(
     catalog = None
     if not (is_file_name(old) and is_file_name(new)):
         catalog = load_catalog_or_exit(catalog_path, trust_code)
-    with exit_if_refused(), exit_if_data_refused():
+    with exit_if_refused(), exit_if_data_refused(), one_thread():
         if save is not None:
             check_output_folder(save, files_of_maps(), force=force)
         with folder_for_maps(save):

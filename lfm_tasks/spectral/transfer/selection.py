@@ -25,6 +25,7 @@ from lfm_tasks.spectral.transfer.alignment import (
     similarities,
     transfer_coordinates,
 )
+from lfm_tasks.threads import one_thread
 
 # From this many anchors on, several are held out at a time; below, one.
 MANY_ANCHORS = 20
@@ -418,6 +419,7 @@ class FittedMap:
         return "\n".join(lines)
 
 
+@one_thread()
 def fit_map(
     source: Float[np.ndarray, "source_points source_features"],
     target: Float[np.ndarray, "target_points target_features"],
@@ -426,7 +428,7 @@ def fit_map(
     n_eigenpairs: int | None = 50,
     seed: int = 0,
 ) -> FittedMap:
-    """Return the map from ``source`` to ``target`` that carries held-out anchors best.
+    """Return the map from ``source`` to ``target`` that carries held-out anchors best, fitted in one BLAS thread.
 
     Parameters
     ----------
