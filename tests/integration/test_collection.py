@@ -71,6 +71,33 @@ def test_cycle_residuals__rank_pairs_with_wrong_ids_above_the_others(
     assert area >= 0.95
 
 
+@pytest.mark.parametrize("maps", [{"regime": "full"}, ANCHORS], ids=["full", "anchors"])
+def test_collections__depend_on_no_name_and_no_key(
+    tmp_path: Path, write_zoo: Any, build: Any, monkeypatch: pytest.MonkeyPatch, maps: dict[str, Any]
+) -> None:
+    # Few of the spaces are in the core, and few of these close cycles: another choice gives other numbers.
+    monkeypatch.setattr("lfm_tasks.stages.collection.job._MOST_THIRDS", 1)
+    monkeypatch.setattr("lfm_tasks.stages.collection.job._FEWEST_THIRDS", 1)
+    models = copies(8, noise=0.3)
+    models["copy8"] = models["copy3"]
+    config = {"n_modes": 10, "n_eigenpairs": 20, "max_spaces": 6}
+    build(write_zoo(tmp_path / "first", models, **{**SMALL, "maps": maps, "collection": config}))
+
+    new_names = dict(zip(models, np.random.default_rng(3).permutation(list(models)).tolist(), strict=True))
+    monkeypatch.setattr("lfm_tasks.stores.units.store.CONVENTION", "another")
+    renamed = {new_names[name]: model for name, model in models.items()}
+    build(write_zoo(tmp_path / "second", renamed, **{**SMALL, "maps": maps, "collection": config}))
+
+    before, after = (
+        [f"{name}/layer" for name in sorted(models)], [f"{new_names[name]}/layer" for name in sorted(models)]
+    )  # fmt: skip
+    for array in ("cycle_residual", "shared_distance"):
+        old, new = cells(tmp_path / "first", array), cells(tmp_path / "second", array)
+        expected = old.sel(source=before, target=before).values
+        assert np.isfinite(expected[~np.eye(len(expected), dtype=bool)]).all()
+        np.testing.assert_array_equal(new.sel(source=after, target=after).values, expected)
+
+
 def test_spaces_beyond_the_core__are_fitted_to_it(tmp_path: Path, write_zoo: Any, build: Any) -> None:
     config = {"n_modes": 10, "n_eigenpairs": 20, "max_spaces": 3}
     build(write_zoo(tmp_path, copies(6), **{**SMALL, "collection": config}))

@@ -50,7 +50,8 @@ class CollectionJob:
     """Bases of one dataset that maps connect, and where these maps lie.
 
     The bases determine the map of a pair in ``full``, the lower place as the row; ``refined`` says where that of
-    (source, target) lies. The first ``n_core`` of ``bases`` are fitted together.
+    (source, target) lies. The first ``n_core`` of ``bases`` are fitted together. Within the core, and after it, bases
+    are in the order of the contents of their spaces: what is chosen by it does not depend on names or keys.
     """
 
     store: UnitStore
@@ -94,10 +95,13 @@ class _Maps:
 
     @cached_property
     def thirds(self) -> list[int]:
-        """The spaces, spread evenly over the core, that close cycles; two more than a pair needs."""
-        core, wanted = self.job.n_core, _MOST_THIRDS * self.job.config.max_spaces // len(self.job.bases)
-        n_thirds = min(core, max(_FEWEST_THIRDS, min(_MOST_THIRDS, wanted)) + 2)
-        return np.unique(np.linspace(0, core - 1, n_thirds).astype(int)).tolist()
+        """The spaces that close cycles: the first of the core that have different bases, two more than a pair needs.
+
+        Spaces are in the order of their contents, which is a drawing of lots: a space that arrives changes few cycles.
+        """
+        wanted = _MOST_THIRDS * self.job.config.max_spaces // len(self.job.bases)
+        first_places = np.sort(np.unique(self.job.bases[: self.job.n_core], return_index=True)[1])
+        return first_places[: max(_FEWEST_THIRDS, min(_MOST_THIRDS, wanted)) + 2].tolist()
 
     def between(
         self, sources: Sequence[int], targets: Sequence[int]
@@ -202,8 +206,10 @@ def _cycle_residuals(job: CollectionJob, maps: _Maps) -> Float[np.ndarray, "sour
     back = np.swapaxes(onward, -1, -2)
     if job.refined:
         back = np.concatenate([maps.between(thirds, some).swapaxes(0, 1) for some in _in_parts(len(spaces))])
-    # No space is a third one beside itself.
-    onward[thirds, np.arange(len(thirds))] = back[thirds, np.arange(len(thirds))] = np.nan
+    # No space is a third one beside itself, nor beside a copy.
+    keys = np.array(job.bases)
+    is_itself = keys[:, None] == keys[thirds]
+    onward[is_itself] = back[is_itself] = np.nan
     residuals = np.full((len(spaces), len(spaces)), np.nan)
     for some in _in_parts(len(spaces)):
         for others in _in_parts(len(spaces)):

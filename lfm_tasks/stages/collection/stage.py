@@ -87,8 +87,10 @@ def fit_collections(run: Run, spaces: tuple[SpaceBasis, ...], scored: ScoredPair
     if config is None or scored.n_not_computed:
         return Collections(())
     planned = []
+    # By content: keys change with the convention and all settings, names with the catalog.
+    in_order = sorted(spaces, key=lambda basis: (basis.content, basis.key))
     for dataset in sorted({basis.space.dataset for basis in spaces}):
-        bases = sorted((basis for basis in spaces if basis.space.dataset == dataset), key=lambda basis: basis.key)
+        bases = [basis for basis in in_order if basis.space.dataset == dataset]
         if job_and_names := collection_job(run, bases, scored):
             planned.append((dataset, *job_and_names))
     jobs = [job for _, job, _ in planned if run.store.find("collections", job.key) is None]
@@ -112,7 +114,7 @@ def collection_job(
 ) -> tuple[CollectionJob, tuple[str, ...]] | None:
     """Return a job for the largest set of a dataset's spaces that maps connect, and their names; None below three.
 
-    The core is chosen by the keys of the bases: it depends on nothing but the spaces.
+    The core is chosen by the order of ``bases``, that of their contents: it depends on nothing but the spaces.
     """
     config = run.catalog.atlas.collection
     if config is None:
@@ -135,6 +137,7 @@ def collection_job(
     ingredients = {
         "kind": "collections",
         "bases": keys,
+        "thirds": "first by content",
         "known": blake2b(np.packbits(full).tobytes(), digest_size=16).hexdigest(),
         # Not where they lie: that depends on the order in which the zoo was computed, and says nothing of the maps.
         "grown": sorted([*pair, place.refined_by] for pair, place in refined.items()),
