@@ -1,7 +1,7 @@
 """Stage audit: read the published atlas and the baseline, evaluate the checks, write the files, promote."""
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -14,10 +14,13 @@ from lfm_tasks.audit.canary import CanaryFiles, judge_canary
 from lfm_tasks.audit.control import control
 from lfm_tasks.audit.files import AUDIT_VERSION, CheckResult, Status, write_audit
 from lfm_tasks.audit.first_vectors import FIRST_VECTORS
+from lfm_tasks.audit.ports import judge_port, port_facts
 from lfm_tasks.audit.weights import weight_agreements
+from lfm_tasks.catalog import Catalog
 from lfm_tasks.catalog.sections import Checks
 from lfm_tasks.checks import BaselineCheck, Measurement, PublishedAtlas, Skipped, Unjudged, ZooCheck
 from lfm_tasks.errors import DataError, FolderError
+from lfm_tasks.parity.stage import Parity
 from lfm_tasks.report import render_report
 from lfm_tasks.runtime.folders import BASELINE, why_of_another_catalog
 from lfm_tasks.runtime.run import Run
@@ -40,13 +43,14 @@ AUDIT_PURPOSE = "lfm-atlas audit"
 
 @dataclass(frozen=True)
 class Audit:
-    """The result of an audit; ``folder`` holds its files."""
+    """The result of an audit; ``folder`` holds its files, ``parity`` the comparisons of the catalog's ports."""
 
     checks: tuple[CheckResult, ...]
     atlas: str
     baseline: str | None
     promoted: bool
     folder: Path
+    parity: tuple[Mapping[str, Any], ...] = ()
 
     @property
     def verdict(self) -> Literal["pass", "warn", "fail"]:
@@ -91,9 +95,11 @@ def audit_atlas(run: Run, promote_anyway: bool = False) -> Audit:
         baseline = read_published(place)
     except DataError as error:
         baseline = error
+    ports = tuple(evaluate_ports(run.catalog))
     results = (
         *evaluate(config.checks, current, baseline),
         *evaluate_canary(run, current, baseline, anew=promote_anyway),
+        *(result for result, _ in ports),
         guarded("control", True, control, run, current),
     )
     # Messages may name the baseline, whose path may hold a value of the environment.
@@ -104,7 +110,8 @@ def audit_atlas(run: Run, promote_anyway: bool = False) -> Audit:
             *checks,
         )
     key = baseline.key if isinstance(baseline, PublishedAtlas) else None
-    audit = Audit(checks, current.key, key, False, run.catalog.root / config.path)
+    parity = tuple(facts for _, facts in ports if facts is not None)
+    audit = Audit(checks, current.key, key, False, run.catalog.root / config.path, parity)
     passes = config.promote == "on_pass" and audit.verdict != "fail"
     # What a zoo that is not mounted leaves is no baseline, even for those who ask for it.
     is_emptied = isinstance(baseline, PublishedAtlas) and has_spaces(baseline) and not has_spaces(current)
@@ -178,6 +185,15 @@ def evaluate_canary(
     yield guarded("canary", canary.enforced, judge, canary, files, current, baseline)
 
 
+def evaluate_ports(catalog: Catalog) -> Iterator[tuple[CheckResult, Mapping[str, Any] | None]]:
+    """Yield the result of each port of the catalog, and the whole comparison; None where it could not be made."""
+    for name, port in catalog.parity.items():
+        check = f"parity.{name}"
+        compared: list[Parity] = []
+        result = guarded(check, port.enforced, judge_port, catalog, port, compared.append)
+        yield result, port_facts(catalog, check, compared[0]) if compared else None
+
+
 def evaluate_check(
     check: ZooCheck | BaselineCheck, current: PublishedAtlas, baseline: PublishedAtlas | DataError | None = None
 ) -> CheckResult:
@@ -226,8 +242,8 @@ def _measured(name: str, enforced: bool, measure: Callable[..., object], *argume
 
 
 _NOTE = (
-    "Similarity is evidence of lineage, not proof. Limits are only as good as the zoo they are measured on: "
-    "compare them with the null of each check."
+    "Similarity is evidence of lineage, not proof. Limits are only as good as the zoo they are measured on. "
+    "Compare them with the null of each check."
 )
 
 
@@ -247,4 +263,5 @@ def audit_facts(run: Run, current: PublishedAtlas, audit: Audit) -> dict[str, An
         "reused": run.stage_counts.reused,
         "counts": current.summary["counts"],
         "checks": [asdict(check) for check in audit.checks],
+        "parity": list(audit.parity),
     }

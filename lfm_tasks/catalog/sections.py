@@ -56,12 +56,14 @@ class AuditConfig(Settings):
 
 
 class Port(Settings):
-    """Two models that should compute the same, for ``lfm-atlas parity``: which layers stand beside each other."""
+    """Two models that should compute the same: ``lfm-atlas parity`` compares them, and so does every audit."""
 
     reference: str = Field(min_length=1, description="the model that is right")
     candidate: str = Field(min_length=1, description="the port or conversion of it")
     layers: dict[str, str] = Field(default_factory=dict, description="layers of the reference: those of the candidate")
     tolerance: float | None = Field(default=None, ge=0, description="of a row, relative to its largest number")
+    dataset: Name | None = Field(default=None, description="the dataset of both, where they are on several")
+    enforced: bool = True
 
 
 class CatalogText(Settings):
@@ -141,7 +143,7 @@ class Catalog(CatalogText):
     ``refused_models`` the files that fit one and cannot be models, ``unclaimed`` says of each other folder why no
     section takes it, ``aliases`` says which models are called otherwise than in the file. ``facts_from`` names, for
     each model, the file of its folder that a key of ``meta`` was read from.
-    ``trust`` is not written in the file: whoever starts a run says which factories may run. It is part of no key.
+    ``trust`` is not in the file: the user who starts a run decides which factories may run. It is part of no key.
     ``hidden`` hides the values of the environment in its paths.
     """
 
@@ -166,8 +168,8 @@ class Catalog(CatalogText):
         Raises
         ------
         LookupError
-            For a model that is not there, a dataset that it is not on, or none said where it has several; the message
-            names what there is.
+            For a model that is not there, a dataset that it is not on, or no dataset although it has several; the
+            message names what there is.
         """
         if name not in self.models:
             raise LookupError(f"got no model {name[:100]!r} in the catalog{did_you_mean(name, self.models)}")

@@ -36,14 +36,15 @@ def parity_as_lines(parity: Parity) -> Iterator[str]:
             f"  {layer.least_cosine:>8.5f}  {not_finite:>9}  {layer.precision}"
         )
     yield ""
-    yield from _verdict(parity)
+    yield from verdict_as_lines(parity)
 
 
 def _name(layer: LayerParity) -> str:
     return layer.reference if layer.reference == layer.candidate else f"{layer.reference} = {layer.candidate}"
 
 
-def _verdict(parity: Parity) -> Iterator[str]:
+def verdict_as_lines(parity: Parity) -> Iterator[str]:
+    """Yield where the two part, what happened there, for which inputs, and what space is left."""
     first = parity.first_broken
     if first is None:
         jump = parity.first_jump
@@ -51,7 +52,7 @@ def _verdict(parity: Parity) -> Iterator[str]:
         yield f"the same: every row of every layer is within tolerance{grows}"
         return
     if first.status == "failed":
-        yield f"first layer without values: {_name(first)}"
+        yield f"first layer without values: {_name(first)}: {first.message}"
         return
     rows = f"{round(first.share_beyond * first.n_rows):,} of {first.n_rows:,} rows"
     yield f"first beyond tolerance: {_name(first)}, {rows} off by more than {first.tolerance:g} of their largest number"
@@ -130,4 +131,4 @@ def _printable(text: str) -> str:
 
 def parity_page(parity: Parity) -> str:
     """Return the comparison as a page of HTML: the verdict, the profile along the depth, a table of the layers."""
-    return render_parity(parity_as_dict(parity), list(_verdict(parity)))
+    return render_parity(parity_as_dict(parity), list(verdict_as_lines(parity)))

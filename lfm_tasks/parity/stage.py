@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from lfm_tasks.catalog.sections import Port
 from lfm_tasks.errors import DataError
 from lfm_tasks.measures.cka import compare_linear, prepare_linear
 from lfm_tasks.parity.differences import PRECISIONS, Precision, RowDifferences, coarser, precision_of, row_differences
@@ -25,7 +26,7 @@ from lfm_tasks.spectral.bases.full_map import full_map, overlap
 from lfm_tasks.spectral.bases.space import spectral_space
 from lfm_tasks.statistics.resampling import FEWEST_IN_HALF, halves_of, interval_reach
 
-# Rows that transformations and geometry are told from, evenly spread; differences are of all rows.
+# Number of rows for transformations and geometry, evenly spread; differences are of all rows.
 _MOST_ROWS = 1000
 # Fewer where a network is so wide that the samples of all its layers would take more memory than this (bytes).
 _SAMPLE_BYTES, _FEWEST_ROWS = 2**30, 60
@@ -70,7 +71,8 @@ class LayerParity:
     """One layer of the reference beside one of the candidate.
 
     ``status``: ``equal`` to the last bit, ``within`` the tolerance, ``beyond`` it, or ``failed``: no values to compare.
-    ``kind`` and ``words`` name what happened, where that can be told; ``inputs`` are those that differ most.
+    ``kind`` and ``words`` name what happened, where that is known, and ``kind`` the reason of a failure; ``inputs`` are
+    those that differ most.
     """
 
     reference: str
@@ -142,7 +144,8 @@ class ParityOptions:
     tolerance
         How far a row may be off, relative to the largest magnitude in it; None: by the coarser type of the two.
     n_explained
-        Of how many layers beyond tolerance it is told what happened: the first, the last, and others evenly between.
+        For how many layers beyond tolerance the kind of the fault is searched: the first, the last, and others evenly
+        between.
     with_geometry
         Whether these are compared by the overlap of their bases and CKA, too.
     """
@@ -152,6 +155,21 @@ class ParityOptions:
     tolerance: float | None = None
     n_explained: int = 8
     with_geometry: bool = True
+
+
+def options_of_port(port: Port, options: ParityOptions = ParityOptions()) -> ParityOptions:
+    """Return the options with what an entry of the catalog's section ``parity`` says, where they do not say otherwise.
+
+    Parameters
+    ----------
+    port
+        The entry: its table of layers, its tolerance.
+    options
+        What somebody else has chosen, such as who gives a command.
+    """
+    if port.layers and options.match == "name":
+        options = replace(options, match="table", table=port.layers)
+    return replace(options, tolerance=port.tolerance if options.tolerance is None else options.tolerance)
 
 
 def compare_sides(reference: Side, candidate: Side, options: ParityOptions | None = None) -> Parity:
@@ -174,7 +192,8 @@ def compare_sides(reference: Side, candidate: Side, options: ParityOptions | Non
         try:
             rows = reference.rows(first, joined.reference), candidate.rows(second, joined.candidate)
         except DataError as error:
-            layers.append(LayerParity(first, second, "failed", message=f"{error} [{error.reason}]"))
+            message = f"{error} [{error.reason}]"
+            layers.append(LayerParity(first, second, "failed", kind=error.reason, message=message))
             continue
         compared = _compare_layer(first, second, rows, joined.ids, options.tolerance)
         samples = rows[0][sampled].astype(np.float64), rows[1][sampled].astype(np.float64)
@@ -284,7 +303,7 @@ def _explained(layer: LayerParity, depth: _Depth, *, with_geometry: bool) -> Lay
 
 
 def _fault(layer: LayerParity, depth: _Depth) -> tuple[str, str]:
-    """Return the kind of a fault and what happened, in words; ("", "") if it cannot be told."""
+    """Return the kind of a fault and what happened, in words; ("", "") if it is unknown."""
     name = layer.reference
     a, b = depth.samples[name]
     if layer.n_not_finite[1] > layer.n_not_finite[0]:
@@ -295,10 +314,10 @@ def _fault(layer: LayerParity, depth: _Depth) -> tuple[str, str]:
         exchanged = exchanged_rows(a, b, layer.tolerance)
         if exchanged is not None and len(exchanged):
             shown = f"first those of {depth.ids[exchanged[0]]}"
-            return "rows", f"rows have the numbers of other inputs, {shown}: look at the order of rows, or at ids"
+            return "rows", f"rows have the numbers of other inputs, {shown}. Look at the order of rows, or at ids"
     if layer.share_beyond < _FEW_ROWS and _others_agree(a, b, layer.tolerance):
         n_rows = round(layer.share_beyond * layer.n_rows)
-        words = f"{n_rows:,} of {layer.n_rows:,} inputs differ, all others agree: look at how these are prepared"
+        words = f"{n_rows:,} of {layer.n_rows:,} inputs differ, all others agree. Look at how these are prepared"
         if depth.broken[0] == name:
             return "inputs", words
     differ = np.isfinite(a).all(axis=1) & np.isfinite(b).all(axis=1)
@@ -312,7 +331,7 @@ def _fault(layer: LayerParity, depth: _Depth) -> tuple[str, str]:
     found = name_transformation(a, b)
     if found is not None and found.kind != "linear":
         return found.kind, found.words
-    # A layer that takes in what is wrong already has no fault of its own that could be told.
+    # A fault of a layer whose input is already wrong cannot be found.
     if depth.broken[0] == name:
         if fault := _fault_of_update(name, depth, differ, references):
             return fault

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlencode
 
+from lfm_tasks.report.parity import depth_profile
 from lfm_tasks.report.templates import allowed, resource, templates
 
 # What each status means for the reader: the word of `lfm_tasks.report.answer.Sentence`.
@@ -31,6 +32,11 @@ class AuditFacts:
     def passed(self) -> list[str]:
         """The names of the checks that passed."""
         return [check["name"] for check in self.facts["checks"] if check["status"] == "pass"]
+
+    @property
+    def ports(self) -> dict[str, Mapping[str, Any]]:
+        """The comparisons of the catalog's ports, layer by layer, by the names of their checks."""
+        return {port["check"]: port for port in self.facts.get("parity", ())}
 
     @property
     def names(self) -> list[str]:
@@ -105,6 +111,7 @@ def audit_helpers(page: str) -> dict[str, Any]:
         "finding_address": lambda finding: finding_address(finding, page),
         "finding_columns": finding_columns,
         "shown": shown,
+        "depth_profile": depth_profile,
         "is_alone": bool(page),
     }
 

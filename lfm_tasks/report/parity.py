@@ -7,6 +7,7 @@ from typing import Any
 from lfm_tasks.report.templates import allowed, resource, templates
 
 _WIDTH, _HEIGHT, _MARGIN = 900, 240, 46
+_LONGEST_NAME = 48
 
 
 def render_parity(parity: Mapping[str, Any], sentences: Sequence[str]) -> str:
@@ -22,7 +23,7 @@ def render_parity(parity: Mapping[str, Any], sentences: Sequence[str]) -> str:
 def depth_profile(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return the places of a chart: the largest and the typical difference of each layer on a logarithmic axis.
 
-    Layers that are equal stand on the lowest line, layers that are not finite on the highest one.
+    Layers that are equal stand on the lowest line, layers that are not finite or have no values on the highest one.
     """
     numbers = [layer[key] for layer in layers for key in ("largest_relative", "typical_relative", "tolerance")]
     exponents = [log10(number) for number in numbers if number]
@@ -41,13 +42,34 @@ def depth_profile(layers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             "name": layer["reference"], "status": layer["status"],
         }
         for x, layer in zip(places, layers, strict=True)
-        if layer["status"] != "failed"
     ]  # fmt: skip
     limits = [
         f"{x},{height(layer['tolerance'])}" for x, layer in zip(places, layers, strict=True) if layer["tolerance"]
     ]
     return {
-        "width": _WIDTH, "height": _HEIGHT, "points": points, "limit": " ".join(limits),
-        "typical": " ".join(f"{point['x']},{point['typical']}" for point in points),
+        "width": _WIDTH, "height": _HEIGHT, "left": _MARGIN, "right": _WIDTH - _MARGIN, "points": points,
+        "limit": " ".join(limits), "labels": _labels(layers, places),
+        "typical": " ".join(f"{point['x']},{point['typical']}" for point in points if point["status"] != "failed"),
         "ticks": [{"y": height(10.0**exponent), "exponent": exponent} for exponent in range(low, high + 1, 2)],
     }  # fmt: skip
+
+
+def _labels(layers: Sequence[Mapping[str, Any]], places: Sequence[float]) -> list[dict[str, Any]]:
+    """Return the names below the chart: of the first layer, of the last one, and, a line lower, of the first broken."""
+    broken = next((place for place, layer in enumerate(layers) if layer["status"] in ("beyond", "failed")), None)
+    ends = {0: "start", len(layers) - 1: "end"} if layers else {}
+    shown = [(place, anchor, False) for place, anchor in ends.items() if place != broken]
+    if broken is not None:
+        middle = "start" if places[broken] < _WIDTH / 3 else "end" if places[broken] > 2 * _WIDTH / 3 else "middle"
+        shown.append((broken, middle, True))
+    return [
+        {
+            "x": places[place], "y": _HEIGHT - _MARGIN + (32 if is_broken else 18), "anchor": anchor,
+            "name": _short(str(layers[place]["reference"])), "is_broken": is_broken,
+        }
+        for place, anchor, is_broken in shown
+    ]  # fmt: skip
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME - 1]}…"

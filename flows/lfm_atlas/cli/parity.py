@@ -26,8 +26,7 @@ from lfm_atlas.console import (
 )
 
 if TYPE_CHECKING:
-    from lfm_tasks.catalog import Catalog
-    from lfm_tasks.parity.stage import Parity, ParityOptions
+    from lfm_tasks.parity.stage import Parity
 
 
 def add_commands(app: App) -> None:
@@ -58,7 +57,8 @@ def parity(
     from lfm_tasks.parity.files import parity_as_dict, parity_as_lines
     from lfm_tasks.parity.layers import read_table_of_layers
     from lfm_tasks.parity.sides import names_files, open_side
-    from lfm_tasks.parity.stage import ParityOptions, compare_sides
+    from lfm_tasks.parity.stage import ParityOptions, compare_sides, options_of_port
+    from lfm_tasks.threads import one_thread
 
     if tolerance is not None and not 0 <= tolerance < float("inf"):
         print_err(f"got --tolerance {tolerance}, expected a number from 0 on. 1e-5 is usual for float32.")
@@ -69,12 +69,14 @@ def parity(
     _check_outputs(junit, page, (reference, candidate), force=force)
     is_of_files = names_files(reference) and names_files(candidate)
     catalog = None if is_of_files else load_catalog_or_exit(catalog_path, trust_code)
-    with exit_if_data_refused():
+    with exit_if_data_refused(), one_thread():
         table = None if layers is None else read_table_of_layers(layers)
         options = ParityOptions("name" if table is None else "table", table, tolerance)
         if match == "likeness":
             options = ParityOptions("likeness", None, tolerance)
-        options = _with_port(options, catalog, reference, candidate)
+        port = None if catalog is None else catalog.port_of(reference, candidate)
+        if port is not None:
+            options, dataset = options_of_port(port, options), dataset or port.dataset
         sides = [open_side(name, catalog, dataset) for name in (reference, candidate)]
         found = compare_sides(sides[0], sides[1], options)
     if format == "json":
@@ -84,18 +86,6 @@ def parity(
             print_out(escape_unprintable(line))
     _write_outputs(found, junit, page)
     return OK if found.first_broken is None else LIMIT_BROKEN
-
-
-def _with_port(options: "ParityOptions", catalog: "Catalog | None", reference: str, candidate: str) -> "ParityOptions":
-    """Return the options with what the catalog's section ``parity`` says, where the command does not say otherwise."""
-    from dataclasses import replace
-
-    port = None if catalog is None else catalog.port_of(reference, candidate)
-    if port is None:
-        return options
-    if port.layers and options.match == "name":
-        options = replace(options, match="table", table=port.layers)
-    return replace(options, tolerance=port.tolerance if options.tolerance is None else options.tolerance)
 
 
 def _check_outputs(junit: Path | None, page: Path | None, sides: tuple[str, str], *, force: bool) -> None:
