@@ -169,7 +169,7 @@ class NullConfig(Settings):
 
 
 class IntervalsConfig(Settings):
-    """Intervals from halves of the points, on which graphs and bases are built anew; ``n_splits`` 0: no intervals."""
+    """Intervals from halves of the points, with their own graphs and bases; ``n_splits`` 0: no intervals."""
 
     n_splits: int = N_SPLITS
     seed: int = Field(default=0, ge=0, lt=2**63)

@@ -9,7 +9,7 @@ REASONS: dict[str, str] = {
     "bad_ids": "ids are missing, repeated, or their number differs from the rows'",
     "bad_inputs": "a text or an image is missing, empty, broken or too large, or a dataset holds no such inputs",
     "unsupported_model": "the model needs what is refused: data outside its folder, custom operators, unnamed inputs",
-    "untrusted_code": "a factory, or a checkpoint that brings its own Python, is code, and nobody said that it may run",
+    "untrusted_code": "a factory, or a checkpoint with its own Python, is code, and you did not allow it to run",
     "bad_factory": "the factory cannot be imported, fails, or gives no network; or PyTorch is not there",
     "bad_weights": "the weights file is no .safetensors file, or does not fit the network",
     "bad_groups": "groups or strata that are not there for every row, or of which none can change places",

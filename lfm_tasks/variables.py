@@ -63,7 +63,7 @@ class ExpandedText(str):
 
 
 def names_variable(part: str) -> bool:
-    """Return whether a part of a path, as written, stands for a value: then no name that lies near it may be told."""
+    """Return whether a part of a path, as written, stands for a value: then no similar name may be printed."""
     return "${" in f"{part}"
 
 
@@ -257,7 +257,7 @@ def hiding_logs(hidden: HiddenValues) -> Iterator[None]:
 
     def make_hidden_record(*arguments: Any, **options: Any) -> logging.LogRecord:
         record = make_record(*arguments, **options)
-        # One with arguments that do not fit is told by logging itself.
+        # Logging itself reports one whose arguments do not fit.
         with suppress(TypeError, ValueError, KeyError):
             record.msg, record.args = hidden(record.getMessage()), ()
         if record.exc_info and record.exc_info[0] is not None:

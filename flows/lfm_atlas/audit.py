@@ -37,7 +37,7 @@ _TRUTH = {"": False, "0": False, "false": False, "1": True, "true": True}
 class AuditParameters:
     """Parameters of a flow run, as its flow describes them.
 
-    Whoever may call Prefect's API chooses them: they decide nothing about which code runs, and where.
+    Anyone who may call Prefect's API chooses them, so they decide nothing about which code runs, and where.
     """
 
     catalog: str = ""

@@ -112,7 +112,7 @@ def absolute_scheduler(scheduler: str) -> str:
     return str(Path(scheduler).absolute()) if scheduler and "://" not in scheduler else scheduler
 
 
-# Holds nothing that can be imported or read as settings; whoever can write to it can change this program.
+# Holds nothing that can be imported or read as settings; anyone who can write to it can change this program.
 EMPTY_FOLDER = Path(__file__).parent / "empty"
 
 
@@ -183,7 +183,7 @@ def announce_start(what: str) -> None:
 
 
 def announce_dashboard(address: str) -> None:
-    """Print where Dask's dashboard is: whoever has this address sees what runs."""
+    """Print the address of Dask's dashboard: anyone who has it sees what runs."""
     print_err(f"Dask's dashboard, until the run ends: {address}")
 
 
@@ -231,7 +231,7 @@ def format_os_error(error: Exception) -> str:
     if error.errno == errno.EROFS:
         return f"{where}got a read-only disk, expected one to write to. Choose another place, or remount it"
     if error.errno in (errno.EACCES, errno.EPERM):
-        return f"{where}permission denied: choose a place that you may write to, or change its rights"
+        return f"{where}permission denied. Choose a place that you may write to, or change its rights"
     if error.errno == errno.EIO:
         problem = f"got a disk that fails ({error.strerror}), expected a sound one"
         return f"{where}{problem}. Check it, then run again; {RESUMES}"

@@ -71,7 +71,7 @@ def register(deployment: Deployment, files: Path) -> str:
         return _register(deployment, files)
     except httpx.HTTPError as error:
         reason = " ".join(str(error).split())[:500] or type(error).__name__
-        raise RuntimeError(f"the Prefect server did not take the registration ({reason}): run deploy again") from error
+        raise RuntimeError(f"the Prefect server did not take the registration ({reason}). Run deploy again") from error
 
 
 def _register(deployment: Deployment, files: Path) -> str:
@@ -173,7 +173,7 @@ def run_on_schedule(name: str, cron: str, parameters: dict[str, Any]) -> None:
         )
         if page := url_for("deployment", obj_id=registered):
             print_out(f"in Prefect's interface: {page}")
-            sys.stdout.flush()  # whoever reads a log waits for this line
+            sys.stdout.flush()  # a reader of a log waits for this line
         await runner.start()
 
     with _signals_handled_by(stop):

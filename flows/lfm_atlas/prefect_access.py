@@ -54,7 +54,7 @@ def import_prefect(*, with_user_server: bool, prints_errors: bool = False) -> No
     Parameters
     ----------
     with_user_server
-        Whether the server is the user's: then it is asked whether it lets us in.
+        Whether the server is the user's: then a request checks that it accepts this client.
     prints_errors
         Whether Prefect prints the error that ends a flow or a task, with its traceback. A command raises that error,
         and says it in its own way; the server gets it in both cases.

@@ -95,7 +95,7 @@ def prefect_server(
         Start the whole server, with scheduler and automations; without it, the lean one that a single run needs. The
         secret lies in `SECRET_FILE` of ``home``, too, for other programs of the same user.
     with_pages
-        Start the whole server with its interface, see `pages_of`; whoever opens it logs in by that secret.
+        Start the whole server with its interface, see `pages_of`; its users log in by that secret.
     before_start
         Called before a server is started, where Prefect may be imported; what it raises comes through.
 
@@ -189,7 +189,7 @@ def _write_secret(path: Path, secret: str) -> None:
 def wait_until_ready(address: str) -> None:
     """Return when the server at ``address`` on this machine answers; RuntimeError if not within `START_SECONDS`.
 
-    No proxy is asked, whatever the environment says. For a server of the user there is `find_user_server`.
+    No proxy is used, whatever the environment sets. For a server of the user there is `find_user_server`.
     """
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     deadline = time.monotonic() + START_SECONDS

@@ -79,7 +79,7 @@ __all__ = sorted(_HOME_OF)
 
 
 def __getattr__(name: str) -> Any:
-    # The settings take half a second to make: whoever only needs how names are written does not wait for them.
+    # The settings take half a second to make: a module that needs only the rules of names does not wait for them.
     if name in _HOME_OF:
         return getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

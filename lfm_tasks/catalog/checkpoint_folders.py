@@ -92,7 +92,7 @@ def _adapter(folder: Path, names: Collection[str], base: Path | None) -> FolderK
             kind = folder_kind(candidate)
             if isinstance(kind, FolderKind):
                 return FolderKind(("transformers",), _reads(folder, names, {}) or kind.reads, kind.has_towers)
-    # Without its base it is told as a model that cannot be opened: by the first section of its own inputs.
+    # Without its base it is reported as a model that cannot be opened, by the first section of its own inputs.
     return FolderKind(("transformers",), _reads(folder, names, {}))
 
 

@@ -160,7 +160,7 @@ class KubernetesCluster(_Started):
 
 
 class GatewayCluster(_Started):
-    """Workers of a Dask Gateway (extra ``gateway``); who we are is said by Dask's own settings ``gateway.auth``."""
+    """Workers of a Dask Gateway (extra ``gateway``); credentials come from Dask's own settings ``gateway.auth``."""
 
     type: Literal["gateway"]
     address: Annotated[PlainText, Field(min_length=1, max_length=4096), AfterValidator(_check_web_address)]

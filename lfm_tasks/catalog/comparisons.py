@@ -141,7 +141,7 @@ def comparison_problems(
     chosen = (name for key, candidates in sides for name in chosen_models(getattr(comparison, key), candidates))
     datasets = sorted({dataset for name in chosen for dataset in models[name].datasets})
     if len(datasets) > 1:
-        yield "", f"got models on {', '.join(datasets)}, expected one dataset. Say which, dataset: {datasets[0]}"
+        yield "", f"got models on {', '.join(datasets)}, expected one dataset. Set one, dataset: {datasets[0]}"
 
 
 def _models_on(dataset: str, models: Mapping[str, ModelFacts]) -> dict[str, ModelFacts]:
@@ -214,7 +214,7 @@ def space_misses(
     for pattern in unknown:
         yield f"no space matches {pattern[:100]!r}{did_you_mean(pattern, names)}"
     if not (unknown or chosen_spaces(globs, spaces, models) or set(chosen_models(globs, models)) & set(unopened)):
-        yield f"of {len(names)} spaces none is left: remove a pattern with !"
+        yield f"of {len(names)} spaces none is left. Remove a pattern with !"
 
 
 def unrequested_globs(
@@ -241,7 +241,7 @@ def model_misses(side: tuple[str, ...] | Facets, models: Mapping[str, ModelFacts
             yield f"no model matches {model[:100]!r}{did_you_mean(model, models)}"
             return
     if not chosen_models(side, models):
-        yield f"of {len(models)} models none is left: remove a pattern with !"
+        yield f"of {len(models)} models none is left. Remove a pattern with !"
 
 
 def _facet_miss(side: Facets, models: Mapping[str, ModelFacts]) -> str:

@@ -60,7 +60,7 @@ SourceDataset = Annotated[str, BeforeValidator(_one_dataset, json_schema_input_t
 
 
 class ArrayFile(Settings):
-    """Arrays in a file: what is said of its path, and of how it is read."""
+    """Arrays in a file: its path, and how it is read."""
 
     path: Annotated[Annotated[PlainText, with_fields("model", "layer", "dataset", "shard", "id")], FROM_ENVIRONMENT]
     key: LayerText | None = None

@@ -209,7 +209,7 @@ class _Search:
         if loader not in kind.loaders:
             return _Candidate(found.name, found.path, f"it is a checkpoint of {kind.loaders[0]}")
         held = self.datasets[settings.dataset].kind if settings.dataset in self.datasets else "nothing"
-        # What cannot be told by its files, and what has to be chosen among networks, is told once it is opened.
+        # Facts that its files do not show, and choices among its networks, are reported once it is opened.
         if held in ("texts", "images") and kind.reads and held not in kind.reads and not kind.has_towers:
             reason = f"it reads {' and '.join(kind.reads)}, and the dataset {settings.dataset} holds {held}"
             return _Candidate(found.name, found.path, reason)
@@ -294,7 +294,7 @@ def _told(
 
 
 def _is_rival(found: _Candidate) -> bool:
-    """Return whether two sections that take a folder are a mistake: not where its networks have to be told apart."""
+    """Return whether two sections that take a folder are a mistake: not where its networks have to be distinguished."""
     return found.kind is None or (found.rank == 0 and not found.kind.has_towers and bool(found.kind.reads))
 
 

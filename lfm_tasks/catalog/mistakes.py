@@ -29,7 +29,7 @@ _NEEDS = {
 # Each pass tells what the mistakes of the one before had hidden.
 _MOST_PASSES = 4
 _NEEDED = ("version", "datasets", "models", "discover")
-# Without one of these, what is said of the numbers of points would be wrong.
+# Without one of these, messages about the numbers of points would be wrong.
 _SIZES = ("atlas", "atlas.graph", "atlas.graph.n_neighbors", "atlas.n_eigenpairs", "atlas.max_points")
 
 
@@ -67,7 +67,7 @@ def check_sections(tree: Entries, file: str) -> CheckedSections:
 
 
 def _only_follows(details: ErrorDetails) -> bool:
-    """Return whether a list is called too short because its items are wrong, which is told of each of them."""
+    """Return whether a list is called too short because its items are wrong, which is reported for each of them."""
     return details["type"] == "too_short" and len(details["input"]) > details["ctx"]["actual_length"]
 
 

@@ -263,7 +263,7 @@ def expand_layers(patterns: Sequence[str], layer_names: Sequence[str]) -> tuple[
         and not any(matches(name, pattern) for pattern in excluded)
     )
     if not chosen:
-        raise DataError("unknown_layer", f"of {len(layer_names)} layers none is left: remove a pattern with !")
+        raise DataError("unknown_layer", f"of {len(layer_names)} layers none is left. Remove a pattern with !")
     return chosen
 
 

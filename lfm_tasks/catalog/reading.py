@@ -45,7 +45,7 @@ def read_catalog(
     trust_code
         Lets every factory run that the catalog names; without it only those of the environment's `TRUSTED_MODULES` may.
     more
-        Finds mistakes that only later stages know, such as names of measures, so that all are told together.
+        Finds mistakes that only later stages know, such as names of measures, so that all are reported together.
 
     Raises
     ------
@@ -292,7 +292,7 @@ def _dataset_problems(model: object, datasets: Entries, file: str) -> Iterator[P
             message = f"the dataset {name[:100]!r} is not declared under datasets{did_you_mean(name, datasets)}"
             yield Problem(file, place.line, place.where, message)
         elif source.get("inputs") and kind in ("onnx", "torch"):
-            continue  # arrays of its own: whether they fit the dataset's rows is told once they are read
+            continue  # arrays of its own: whether they fit the dataset's rows is known once they are read
         elif isinstance(dataset, Entries) and (message := _unfit_inputs(kind, name, dataset)):
             yield Problem(file, place.line, place.where, message)
 
@@ -310,7 +310,7 @@ def _unfit_inputs(kind: str, name: str, dataset: Entries) -> str:
     """Return why a model of this kind cannot run on what a dataset holds; "" if it can."""
     has_numbers, has_raw = bool({"builtin", "inputs"} & dataset.keys()), bool({"texts", "images"} & dataset.keys())
     if kind == "activations" or (kind == "onnx" and has_raw):
-        return ""  # which of them an ONNX graph takes is told once it is opened
+        return ""  # which of them an ONNX graph takes is known once it is opened
     if kind in LOADERS and not has_raw:
         found = "numbers" if has_numbers else "no inputs"
         needed = "texts or images, which each model prepares by itself"
@@ -320,7 +320,7 @@ def _unfit_inputs(kind: str, name: str, dataset: Entries) -> str:
         advice = f"Give it a dataset with inputs: {{path: inputs.npy}}, or run a checkpoint by {', '.join(LOADERS)}"
         return f"the dataset {name!r} holds {raw}, which {kind} cannot prepare, expected numbers. {advice}"
     if kind not in LOADERS and not has_numbers:
-        return f"the dataset {name!r} has no inputs to run the model on: add inputs: {{path: inputs.npy}} to it"
+        return f"the dataset {name!r} has no inputs to run the model on. Add inputs: {{path: inputs.npy}} to it"
     return ""
 
 

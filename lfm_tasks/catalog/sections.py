@@ -175,7 +175,7 @@ class Catalog(CatalogText):
             raise LookupError(f"got no model {name[:100]!r} in the catalog{did_you_mean(name, self.models)}")
         datasets = self.models[name].datasets
         if dataset is None and len(datasets) > 1:
-            raise LookupError(f"model {name} has the datasets {_listed(datasets)}. Say which, --dataset {datasets[0]}")
+            raise LookupError(f"model {name} has the datasets {_listed(datasets)}. Name one: --dataset {datasets[0]}")
         if dataset is not None and dataset not in datasets:
             found = f"model {name} is not on the dataset {dataset[:100]!r}, it is on {_listed(datasets)}"
             raise LookupError(f"{found}{did_you_mean(dataset, datasets)}")

@@ -139,7 +139,7 @@ def _read_text(path: Path) -> str:
             content = file.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise refuse(f"cannot be read ({reason}): check the path, or write one with lfm-atlas init") from error
+        raise refuse(f"cannot be read ({reason}). Check the path, or write one with lfm-atlas init") from error
     if content.startswith(b"version https://git-lfs.github.com/"):
         raise refuse("got a git-lfs pointer, expected the catalog that it stands for. Fetch it: git lfs pull")
     if len(content) > _MAX_BYTES:
@@ -290,7 +290,7 @@ class _Builder:
         if value := self.environment.get(named[1]):
             return value, f"${{{named[1]}}}"
         if named[2] is None and named[1] not in self.environment:
-            self._refuse(place, f"the variable {named[1]} is not set: set it, or write ${{{named[1]}:-default}}")
+            self._refuse(place, f"the variable {named[1]} is not set. Set it, or write ${{{named[1]}:-default}}")
         return named[2] or "", named[2] or ""
 
 

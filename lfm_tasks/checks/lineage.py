@@ -36,7 +36,7 @@ class NearDuplicate(ZooCheck):
         known = [pair for pair in current.relations if np.isfinite(pair.similarity)]
         if not known:
             return Unjudged(
-                f"no two models have a calibrated similarity by {current.measure}, so copies cannot be told. "
+                f"no two models have a calibrated similarity by {current.measure}, so copies cannot be found. "
                 "Add overlap to atlas.measures, or set atlas.null.n_permutations to 100."
             )
         close = [pair for pair in known if pair.similarity >= self.at_least]
@@ -45,7 +45,7 @@ class NearDuplicate(ZooCheck):
         message = "no two models without a declared relation are near duplicates"
         if undeclared:
             names = _named(undeclared, lambda pair: f"{pair.similarity:.3f}")
-            message = f"almost the same model: {names}: declare base_model in meta, or remove one"
+            message = f"almost the same model: {names}. Declare base_model in meta, or remove one"
         message += _not_judged(current, lambda pair: not np.isfinite(pair.similarity))
         observed = max((pair.similarity for pair in known if not pair.declared), default=None)
         null = _unrelated_similarities(current)
@@ -73,7 +73,7 @@ class UndeclaredLineage(ZooCheck):
         judged = [pair for pair in current.relations if pair.level != Level.CANNOT_TELL]
         if not judged:
             return Unjudged(
-                f"none of {len(current.relations)} pairs of models can be judged by {current.measure}: give two "
+                f"none of {len(current.relations)} pairs of models can be judged by {current.measure}. Give two "
                 "layers or more of each model, or three models, and a measure whose chance is known, such as overlap"
             )
         high = [
@@ -87,7 +87,7 @@ class UndeclaredLineage(ZooCheck):
         if undeclared:
             names = _named(undeclared, partial(_evidence, current))
             message = (
-                f"probably of one origin: {names}; evidence of a common origin, not proof: declare base_model in meta"
+                f"probably of one origin: {names}; evidence of a common origin, not proof. Declare base_model in meta"
             )
         message += _not_judged(current, lambda pair: pair.level == Level.CANNOT_TELL)
         observed = max((pair.probability for pair in judged if not pair.declared), default=None)
@@ -134,7 +134,7 @@ class DeclaredParentFar(ZooCheck):
             names = "; ".join(
                 f"{child} from {base} ({_evidence(current, pair)})" for child, base, pair in far[:_N_NAMED]
             )
-            message = f"not like the declared base: {names}: check base_model and which files were recorded"
+            message = f"not like the declared base: {names}. Check base_model and which files were recorded"
         n_left = len(declared) - len(judged)
         if n_left:
             message += f"; not judged: {n_left} of {len(declared)} declared relations"
@@ -184,7 +184,7 @@ class License(ZooCheck):
             names = "; ".join(
                 f"{row['model']}: {row['license'] or 'no license'}, {row['problem']}" for row in findings[:5]
             )
-            message = f"{names}: check meta.license"
+            message = f"{names}. Check meta.license"
         null = {"of": "models", "n": len(licenses)}
         return Measurement(bool(findings), len(findings), 0, message, findings, null)
 

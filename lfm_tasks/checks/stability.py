@@ -109,7 +109,7 @@ class ChangedWeightsSameVersion(BaselineCheck):
         message = "no model changed under its old version"
         if changed:
             models = ", ".join(sorted(changed)[:5])
-            message = f"other activations under the same version: {models}: raise meta.version, or restore the weights"
+            message = f"other activations under the same version: {models}. Raise meta.version, or restore the weights"
         findings = [
             {"model": model, "version": current.meta[model].get("version"), "spaces": spaces}
             for model, spaces in sorted(changed.items())
@@ -142,8 +142,8 @@ class Missing(BaselineCheck):
         ]
         message = "every model of the baseline is there"
         if gone or absent:
-            told = [*gone, *(f"{model} on {dataset}" for model, dataset in absent)]
-            message = f"gone since the baseline: {', '.join(told[:5])}: bring them back, or promote this audit"
+            missing = [*gone, *(f"{model} on {dataset}" for model, dataset in absent)]
+            message = f"missing since the baseline: {', '.join(missing[:5])}. Restore them, or promote this audit"
         findings = [
             *({"gone": "model", "name": name} for name in gone),
             *({"gone": "model", "name": name, "dataset": dataset} for name, dataset in absent),
@@ -232,7 +232,7 @@ def _quality_sentence(row: Finding) -> str:
             return f"got a space of {row['observed']} points, expected {row['limit']}. Give more, or lower min_points"
         case "failures":
             return (
-                f"{row['observed']} models, spaces or pairs have no score, {row['limit']} are allowed: see the report"
+                f"{row['observed']} models, spaces or pairs have no score, {row['limit']} are allowed. See the report"
             )
         case _:
             return f"scores from halves agree by {row['observed']:.2f}, expected {row['limit']}. Give more points"

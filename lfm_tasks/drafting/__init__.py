@@ -1,6 +1,6 @@
 """A first catalog for existing files: ``lfm-atlas init --from`` inspects them and writes it.
 
-What files cannot tell is said in comments. `checkpoints` describes folders of checkpoints, `activations` arrays of
+Comments state what files do not show. `checkpoints` describes folders of checkpoints, `activations` arrays of
 activations; another kind of source is a module beside them with a function that returns a `Draft`.
 """
 

@@ -318,7 +318,7 @@ class _Drafting:
             others = {array.shape[0] for array in arrays.values()} - {n_rows}
             if others:
                 what = (
-                    f"{relative(one.path, self.home)} has {min(others)} rows, others {n_rows}: give it ids of its own"
+                    f"{relative(one.path, self.home)} has {min(others)} rows, others {n_rows}. Give it ids of its own"
                 )
                 self.remarks.append(f"got files of several lengths: {what}")
                 yield f"# {what}"

@@ -81,7 +81,7 @@ _MEANINGS = {
     "stitched": "accuracy of the target’s head",
     "probe": "accuracy kept by a linear probe",
 }
-# Where the paper's baselines fail and its map does not; where its map is said to have saturated.
+# Where the paper's baselines fail and its map does not; where its map has saturated, by the paper.
 _FEW, _SATURATED = 5, 50
 
 Rows = Sequence[Mapping[str, Any]]

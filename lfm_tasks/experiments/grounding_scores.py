@@ -68,7 +68,7 @@ class Entry:
 
     @property
     def layer_score(self) -> str:
-        """The score of single layers, which stands in for what no score of networks can be asked."""
+        """The score of single layers, for groundings to which no score of whole networks applies."""
         return _FUSED[self.score] if self.way == FUSED else self.score
 
     def __str__(self) -> str:

@@ -172,7 +172,7 @@ def known_datasets(source: SourceZoo) -> list[KnownDataset]:
 
 
 def groundings_of(parts: Iterable[KnownDataset]) -> list[str]:
-    """Return the groundings that some of the datasets have: none where only layers could be asked."""
+    """Return the groundings that some of the datasets have: none if only groundings of layers apply."""
     parts = list(parts)
     named = sorted({name for part in parts for network in part.networks for name in network.groups})
     first = ["accuracy", "outputs", *named, LINEAGE]
@@ -242,7 +242,7 @@ def _check_outputs(dataset: str, networks: list[KnownNetwork]) -> None:
         shapes = [network.outputs.shape for network in (first, second) if network.outputs is not None]
         if shapes[0] != shapes[1]:
             found = f"dataset {dataset}: got outputs of {shapes[0]} for {first.name} and {shapes[1]} for {second.name}"
-            raise DataError("wrong_shape", f"{found}, expected the same points and classes in all. Store them anew")
+            raise DataError("wrong_shape", f"{found}, expected the same points and classes in all. Store them again")
 
 
 def disagreement(outputs: list[Outputs]) -> Float[np.ndarray, "networks networks"]:

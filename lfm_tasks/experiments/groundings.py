@@ -260,7 +260,7 @@ def _result(
     notes = [
         "All figures are of one half of the networks; the other half chose the score of our own among "
         f"{len(chosen_ranks)} candidates.",
-        "Intervals: 95 %, by the bootstrap over networks. Entries that are near each other cannot be told apart by "
+        "Intervals: 95 %, by the bootstrap over networks. Entries that are near each other cannot be distinguished by "
         "their own intervals: those of differences stand in the table of losses.",
         "Cost: processor seconds of one worker, to prepare a space and to compare two, one pair at a time and without "
         "chance; of fused operators, a network and two networks. They differ from run to run.",

@@ -224,7 +224,7 @@ def _auc_rows(auc: Mapping[str, Curve]) -> list[dict[str, Any]]:
 
 _CLASS_CAPTION = (
     "Similarity of the original space to one in which a class is moved along its classifier’s normal, by mean radii of "
-    "the space. Dashed: accuracy of a linear probe of all classes, trained anew. Gray: all other measures. Bands: 95 %."
+    "the space. Dashed: accuracy of a linear probe of all classes, retrained. Gray: all other measures. Bands: 95 %."
 )
 _OUTLIER_CAPTION = "The same with one point put far out, on the side where it was. Gray: all other measures."
 _AUC_CAPTION = (

@@ -36,7 +36,7 @@ class Family:
         """Return the family in a line."""
         names = ", ".join(name for name in self.members if name != self.oldest)
         if self.oldest is None:
-            return f"{names}: one family; which of them is older cannot be told"
+            return f"{names}: one family; which of them is older is unknown"
         return f"{names}: from {self.oldest}"
 
 

@@ -22,7 +22,7 @@ class Level(StrEnum):
     CANNOT_TELL = "cannot tell"
 
     def is_at_least(self, other: "Level") -> bool:
-        """Return whether this level is ``other`` or a stronger one; what cannot be told is below all others."""
+        """Return whether this level is ``other`` or a stronger one; an unknown level is below all others."""
         order = list(Level)
         return order.index(self) <= order.index(other)
 

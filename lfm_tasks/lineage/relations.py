@@ -24,7 +24,7 @@ class Relation:
     level
         The word, by what activations say.
     probability
-        Of a common origin, in [0, 1]; NaN where it cannot be told. A pair that declares one starts from even odds.
+        Of a common origin, in [0, 1]; NaN where it is unknown. A pair that declares one starts from even odds.
     similarity
         Calibrated: each layer with its best match, averaged over layers and both directions; NaN where there is none.
         ``closest``: that of the two layers that are most alike.
@@ -83,7 +83,7 @@ def default_measure(measures: list[str]) -> str:
 
 
 def relations_of_atlas(atlas: "xr.Dataset", meta: Mapping[str, Mapping[str, Any]]) -> tuple[Relation, ...]:
-    """Return every pair of models that share a dataset, the most alike first, those that cannot be told last.
+    """Return every pair of models that share a dataset, the most alike first, unknown relations last.
 
     Parameters
     ----------

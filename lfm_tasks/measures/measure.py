@@ -53,7 +53,7 @@ class Measure:
     needs_directions
         Whether rows of zeros have no value.
     permute
-        Returns a prepared space with its rows in another order, where that is cheaper than to prepare it anew.
+        Returns a prepared space with its rows in another order, where that is cheaper than to prepare it again.
     compare_both_ways
         Returns the values from source to target and back, where that is cheaper than each alone.
     of_cosine_neighbors

@@ -370,7 +370,7 @@ def _rank_table(values: Callable[[slice, slice], Float[np.ndarray, "rows columns
             bins, places = (keys >> 12).ravel(), (keys & np.uint32(4095)).ravel().astype(np.float64)
             for total, weights in ((counts, None), (sums, places), (squares, places * places)):
                 total += weight * np.bincount(bins, weights, minlength=len(total))
-    # The diagonal is asked for, too, and then left out.
+    # The diagonal is computed, too, and then left out.
     counts[int(_rising_keys(np.zeros((1, 1)), center)[0, 0] >> 12)] += 1e-300
     present = np.flatnonzero(counts)
     # A product of another shape may differ in its last bit and lie in a bin that was empty: it is in the next one then.

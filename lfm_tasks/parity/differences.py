@@ -63,7 +63,7 @@ PRECISIONS = {
         Precision("float64", 53, -1022, float(np.finfo(np.float64).max), 1e-9),
     )
 }
-# Rows that the type of a layer's numbers is told from.
+# Number of rows from which the type of a layer's numbers is inferred.
 _ROWS_FOR_TYPE = 64
 
 

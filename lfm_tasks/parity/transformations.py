@@ -116,7 +116,7 @@ def _row_scale(a: np.ndarray, b: np.ndarray, fit: slice) -> Explanations:
     # A shift far outside the rows turns any difference along one direction into factors of the rows.
     if low <= 0 or np.linalg.norm(shift) > np.median(np.linalg.norm(a, axis=1)):
         return
-    words = f"each row has a factor of its own, {low:.6g} to {high:.6g}: look at the epsilon of its normalization"
+    words = f"each row has a factor of its own, {low:.6g} to {high:.6g}. Look at the epsilon of its normalization"
     yield a + factors[:, None] * (a - shift), words
 
 

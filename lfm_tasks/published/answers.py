@@ -231,7 +231,7 @@ class _PairChanges:
         self.gained, self.lost = has_after & ~has_before, has_before & ~has_after
         self.compared = has_before & has_after
         self.with_interval = self.compared & np.isfinite(self.low)
-        # Rounding is no change: bases made anew agree to some 1e-12.
+        # Rounding is no change: recomputed bases agree to some 1e-12.
         outside = (self.after < self.low - 1e-9) | (self.after > self.high + 1e-9)
         self.left = self.with_interval & outside
 

@@ -529,9 +529,9 @@ class Atlas:
                 raise self._unknown(name)
         if not having:
             found = " and ".join(f"{name!r} on {', '.join(on)}" for name, on in places.items())
-            raise AtlasError(f"got {found}, expected a dataset that both are on: compare others")
+            raise AtlasError(f"got {found}, expected a dataset that both are on. Compare others")
         said = f"got {' and '.join(map(repr, names))} on the datasets {', '.join(having)}"
-        raise AtlasError(f"{said}, expected one of them. Say which, dataset={having[0]!r} (--dataset {having[0]})")
+        raise AtlasError(f"{said}, expected one of them. Name one: dataset={having[0]!r} (--dataset {having[0]})")
 
     def _unknown(self, name: str) -> AtlasError:
         """Return the message for a name that is no model and no space of any dataset."""
@@ -541,7 +541,7 @@ class Atlas:
                 self.names(dataset).spaces_of(name)
             except AtlasError as error:
                 errors.append(error)
-        # Where it failed is told first; else what is spelled alike.
+        # A failure is reported first, otherwise names with a similar spelling.
         known = [*self.models, *self.spaces]
         needed = f"got {describe(name)}, expected a model or a space of the atlas{did_you_mean(str(name), known)}"
         return next((error for error in errors if "failed" in str(error)), AtlasError(needed))

@@ -87,7 +87,7 @@ def _action(view: ZooView) -> Sentence:
         return Sentence("Copies", "look", (f"There is nothing to compare it with: {reason}.",))
     if all(one.level == Level.CANNOT_TELL for one in view.relations):
         why = "there is no number that is calibrated against chance, or too few models and layers to judge by"
-        return Sentence("Copies", "look", (f"Copies and relatives cannot be told from others: {why}.",))
+        return Sentence("Copies", "look", (f"Copies and relatives cannot be found: {why}.",))
     undeclared = [one for one in view.related if not one.declared]
     if not undeclared:
         said = "no two models are copies or related without saying so in base_model"
@@ -102,7 +102,7 @@ def _action(view: ZooView) -> Sentence:
         parts.append(f" {words} ({_number(one)})")
     if len(undeclared) > _MOST_NAMED:
         parts += ["; ", Link(f"and {len(undeclared) - _MOST_NAMED} more", "#pairs")]
-    parts.append(". Neither model of such a pair names the other: declare base_model, or remove one.")
+    parts.append(". Neither model of such a pair names the other. Declare base_model, or remove one.")
     return Sentence("Action", "act", tuple(parts))
 
 
@@ -135,7 +135,7 @@ def _descent(view: ZooView) -> Sentence | None:
     if not declared:
         if untold:
             names = ", ".join(untold[0].members[:_MOST_NAMED])
-            text = f"{names} are one family; which of them is older cannot be told, for none names its base."
+            text = f"{names} are one family; which of them is older is unknown, because none names its base."
             return Sentence("Descent", "look", (text,))
         return Sentence("Descent", "fine", ("No model names another one of this zoo as its base_model.",))
     far = [item for item in declared if not item[2].level.is_at_least(Level.RELATED)]
@@ -280,7 +280,7 @@ def _owners(view: ZooView) -> Sentence | None:
             parts += ["; " if parts else "", Link(word if place == 0 or parts else word.capitalize(), "#findings")]
             parts.append(f": {named}{more}")
             if len(of) < len(view.models):
-                parts.append(f", none said of {len(view.models) - len(of)}")
+                parts.append(f", not set for {len(view.models) - len(of)}")
     differing = [
         (child, base)
         for child, bases in view.bases.items()

@@ -130,7 +130,7 @@ def _shares_models(catalog: Catalog, folder: Path) -> bool:
 
 
 def _names_folder(catalog_file: Path, folder: Path) -> bool:
-    """Return whether a catalog names ``folder`` as atlas or baseline; True if that cannot be told.
+    """Return whether a catalog names ``folder`` as atlas or baseline; True if that is unknown.
 
     A file that is not there names nothing, unless its folder is not there either: that may not be mounted.
     """

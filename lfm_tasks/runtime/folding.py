@@ -7,7 +7,7 @@ from typing import Any
 
 from lfm_tasks.runtime.run import Failure
 
-# So many names stand in a line; failures that differ only by numbers are told one by one up to this many.
+# So many names stand in a line; failures that differ only by numbers are printed one by one up to this many.
 N_NAMED = 3
 
 

@@ -99,7 +99,7 @@ def _open_run(
                 before = published_convention(folder_of(catalog, ATLAS))
                 if before not in (None, CONVENTION):
                     conventions = f"published atlas: convention {before}, this version: {CONVENTION}"
-                    run.notes["convention"] = [f"{conventions}. Everything is computed anew."]
+                    run.notes["convention"] = [f"{conventions}. Everything is computed again."]
                 yield run
                 if not catalog.atlas.remote:
                     quarantine_unfinished(store)

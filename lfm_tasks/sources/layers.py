@@ -155,7 +155,7 @@ def _check_same_ids(layers: Mapping[str, LayerLocation], pattern: FilePattern) -
         if lacking or len(set(location.ids)) < len(location.ids):
             problem = f"got {len(location.ids)} stimuli in the layer {layer[:100]!r} and {len(most.ids)} in another"
             first = min(lacking or location.ids)
-            raise DataError("bad_ids", f"{pattern.path}: {problem}, first {first[:60]!r}: record all layers of each")
+            raise DataError("bad_ids", f"{pattern.path}: {problem}, first {first[:60]!r}. Record all layers of each")
 
 
 # --- names of files

@@ -64,7 +64,7 @@ class DatasetRows:
 def read_dataset(name: str, catalog: Catalog, memory: DigestMemory | None = None) -> DatasetRows:
     """Return the rows of the dataset called ``name``.
 
-    With ``ids: positional`` the ids are row numbers; how many there are is told by the inputs, the labels, or the
+    With ``ids: positional`` the ids are row numbers; their number comes from the inputs, the labels, or the
     first model on this dataset whose activations can be read. ``memory`` knows digests of files of earlier runs.
 
     Parameters
@@ -155,7 +155,7 @@ def _with_previews(
 
         path, known = dataset.previews.path, memory or known_digests(catalog)
         files = image_files_of(name, path, rows.ids, catalog.root, known, homes=catalog.link_homes)
-        files.digest()  # a file that is no picture is told before any work
+        files.digest()  # a file that is no picture is reported before any work
         return replace(rows, previews=files)
     label, values = _load(dataset.previews, catalog, {"dataset": name})
     if values.dtype.kind == "S":
@@ -204,7 +204,7 @@ def _read_raw(name: str, dataset: Dataset, catalog: Catalog, memory: DigestMemor
     from lfm_tasks.sources.raw_images import read_images  # Pillow is an extra, and takes its time to import
 
     rows = read_images(name, dataset.images, root, memory, homes=catalog.link_homes)
-    rows.inputs.digest()  # a damaged image is the dataset's, and is told before any model is opened
+    rows.inputs.digest()  # a damaged image is the dataset's, and is reported before any model is opened
     return rows
 
 
@@ -373,7 +373,7 @@ def _check_join(
     where = "ids" if source.ids is not None else "the dataset's ids"
     hint = near_join(opened.ids, rows.ids, where, "the dataset's ids")
     if n_common and "; all " not in hint:
-        return  # which pairs share enough of their ids is told by pair
+        return  # which pairs share enough of their ids is reported for each pair
     problem = f"model {model_name}: got {n_common} of {n_fewer} ids in common with the dataset {source.dataset}"
     raise DataError("bad_ids", f"{problem}, {hint}. Nothing is joined that the catalog does not ask for")
 

@@ -1,4 +1,4 @@
-"""Images of a dataset: files that a glob matches, encoded images in tables, arrays of pixels; read when asked for.
+"""Images of a dataset: files that a glob matches, encoded images in tables, arrays of pixels; read on request.
 
 An image is decoded by Pillow, turned as its EXIF says, and given as RGB. Of an animation the first frame counts.
 """
@@ -40,7 +40,7 @@ from lfm_tasks.sources.raw_inputs import (
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Encoded images of a table that stay in memory: a row group is read at once, and rows are asked for in another order.
+# Encoded images of a table that stay in memory: a row group is read at once, and rows are requested in another order.
 _KEPT_BYTES = 1 << 28
 
 

@@ -68,7 +68,7 @@ _N_NAMED = 12  # ids that a sentence names
 class FileSource:
     """A `Source` of arrays in files of any kind that `FORMATS` knows.
 
-    Opening finds the layers. A layer's header is read and checked when the layer is first asked for, so that one
+    Opening finds the layers. A layer's header is read and checked when the layer is first requested, so that one
     damaged array costs one layer; its values are checked as they are read.
     """
 

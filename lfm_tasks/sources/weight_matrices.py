@@ -16,7 +16,7 @@ from lfm_tasks.catalog.names import fill_pattern
 from lfm_tasks.sources.files.paths import readable
 from lfm_tasks.sources.files.safetensors_files import StoredTensor, open_safetensors, read_header
 
-# A direction in so many dimensions is told from another without doubt; more need not be read.
+# So many dimensions distinguish any two directions; more need not be read.
 _MOST_VALUES, _MOST_TENSORS, _MOST_ROWS = 65_536, 16, 256
 # Smaller tensors are biases, scales and norms, which are alike in all networks.
 _FEWEST_VALUES = 64

@@ -53,8 +53,8 @@ def network_counts(
 def group_separation(similarities: Similarities, groups: Int[np.ndarray, " networks"], counts: Counts) -> Separation:
     """Return AUPRC and conformity: of each group with two networks or more, then the mean over groups.
 
-    For a group, pairs of its networks are told from pairs of one of its networks with one of another group. *AUPRC* is
-    the average precision, *conformity* the share of (pair within, pair across) in which the first is more alike.
+    For a group, pairs of its networks are compared with pairs of one of its networks and one of another group.
+    *AUPRC* is the average precision, *conformity* the share of (pair within, pair across) whose first pair is more alike.
 
     Examples
     --------

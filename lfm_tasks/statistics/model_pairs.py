@@ -251,7 +251,7 @@ def robust_scale(sample: Float[np.ndarray, " sample"], *, least: float = 1e-9) -
 def closeness(similarities: Float[np.ndarray, "*values"]) -> Float[np.ndarray, "*values"]:
     """Return −log(1 − s) of calibrated similarities: steps near 1 count as much as they are rare.
 
-    Unrelated models spread over tenths, relatives over hundredths below 1: on this scale both are told apart by one
+    Unrelated models spread over tenths, relatives over hundredths below 1: on this scale both are separated by one
     width.
 
     Examples

@@ -51,7 +51,7 @@ def read_named_map(root: Path, name: str) -> NamedMap:
     """Return the map that ``name`` means; DataError ``missing_source`` if there is none, or its file is damaged."""
     names = map_names(root)
     if name not in names:
-        hint = did_you_mean(name, names) or "; there are none yet: fit one with lfm-atlas map"
+        hint = did_you_mean(name, names) or "; there are none yet. Fit one with lfm-atlas map"
         raise DataError("missing_source", f"got no map {name[:100]!r} in the store{hint}")
     path = _path(root, name)
     try:

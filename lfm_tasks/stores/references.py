@@ -118,7 +118,7 @@ def publisher(root: Path, key: str, folder: Path) -> Path | None:
 
 
 def is_live(root: Path, reference: AtlasReference) -> bool:
-    """Return whether one of the folders still holds the atlas (damaged ones count: they may be mended)."""
+    """Return whether one of the folders still holds the atlas (damaged ones count: they may be repaired)."""
     return any(manifest_key(root / folder) == reference.key for folder in reference.folders)
 
 

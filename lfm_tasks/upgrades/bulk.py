@@ -1,7 +1,7 @@
 """Carries the vectors of a store of any size, chunk by chunk: planned first, resumed after an interruption.
 
 Carried rows are written, with a journal, into a hidden folder beside the output, which `writers` turns into the file
-that was asked for. That appears whole or not at all. What a killed process leaves is taken up by the next one, if map,
+that was requested. That appears whole or not at all. What a killed process leaves is taken up by the next one, if map,
 store and options are the same; after an error of the data or of the disk nothing is left.
 """
 

@@ -80,7 +80,7 @@ class Evidence:
     ``ceiling``: which share of the new model's first k the old model finds by itself. ``chosen``: how often each map
     was taken, by direction and number of pairs. ``groups``: recall of the chosen map of all pairs by label, the worst
     first. ``reembedded``: recall of the new queries when a share of the stored vectors, those of least confidence
-    first, is embedded anew; ``at_random``: the same share at random.
+    first, is embedded again; ``at_random``: the same share at random.
     """
 
     n_common: int
@@ -356,7 +356,7 @@ def _by_label(
 def _reembedded(
     draws: Sequence[_Draw], adapters: Mapping[str, Sequence[Adapter]], seed: int
 ) -> tuple[tuple[tuple[float, float, float], ...], tuple[float, ...]]:
-    """Return the recall when shares of the stored vectors are embedded anew, the doubtful first, and at random."""
+    """Return the recall when shares of the stored vectors are embedded again, the doubtful first, and at random."""
     doubtful: list[list[np.ndarray]] = [[] for _ in REEMBEDDED]
     at_random: list[list[np.ndarray]] = [[] for _ in REEMBEDDED]
     for number, draw in enumerate(draws):

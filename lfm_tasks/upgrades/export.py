@@ -119,7 +119,7 @@ def _remove_empty(folders: Sequence[Path]) -> None:
 def save_named_map(run: Run, fitted: FittedNamedMap, anchor_spec: AnchorSpec, folder: Path, *, force: bool) -> None:
     """Save a named map as ``NAME.safetensors``, ``NAME.json`` and ``NAME.onnx``.
 
-    The map back is fitted, too: where points are known in both spaces, confidence is told by these.
+    The map back is fitted, too: where points are known in both spaces, these serve for confidence.
 
     Raises
     ------
@@ -165,7 +165,7 @@ def save_map(
     adapter
         The map.
     known
-        What confidence is told by; None: the map is saved without.
+        The rows that confidence is computed from; None: the map is saved without.
     facts
         What the JSON says of it beside its shapes: what it carries, how good it is.
     force
@@ -243,7 +243,7 @@ def is_saved_map(name: str) -> bool:
 
 
 def read_saved_map(path: Path) -> tuple[Adapter, KnownRows | None]:
-    """Return a map that `save_map` wrote, and what confidence is told by, if that was saved.
+    """Return a map that `save_map` wrote, and the rows for confidence, if they were saved.
 
     Raises
     ------

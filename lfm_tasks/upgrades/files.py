@@ -37,7 +37,7 @@ def evidence_as_lines(evidence: Evidence, verdict: Verdict, notes: Sequence[str]
         taken = (_most_taken(evidence.chosen[direction, size]) for size in evidence.sizes)
         yield "taken: " + ", ".join(f"{size:,}: {name}" for size, name in zip(evidence.sizes, taken, strict=True))
     yield ""
-    yield "stored vectors of least confidence embedded anew, the others carried (at random in parentheses):"
+    yield "stored vectors of least confidence embedded again, the others carried (at random in parentheses):"
     yield ", ".join(
         f"{share:.0%}: {recall:.3f} ± {reach:.3f} ({random:.3f})"
         for (share, recall, reach), random in zip(evidence.reembedded, evidence.at_random, strict=True)

@@ -35,7 +35,7 @@ from lfm_tasks.workers.pool import ClusterError, JobFailure, Workers, run_jobs
 
 # Rows of a part: so many bytes of carried vectors, which a worker does in seconds.
 _PART_BYTES = 2**29
-# Parts that are sent at a time: each takes the map along, ten megabytes with the rows that confidence is told by.
+# Parts that are sent at a time: each takes the map along, ten megabytes with the rows for confidence.
 _PARTS_AT_ONCE = 32
 
 
@@ -118,7 +118,7 @@ def carry_part(part: Part) -> None:
     vectors = store.vectors
     assert isinstance(vectors, StoredArray)  # noqa: S101 - for mypy
     if vectors.fingerprint != part.fingerprint:
-        raise DataError("missing_source", f"{vectors.name}: the file changed while it was read: start again")
+        raise DataError("missing_source", f"{vectors.name}: the file changed while it was read. Start again")
     plan = replace(part.plan, store=store)
     with ExitStack() as stack:
         read = open_rows(store, stack)

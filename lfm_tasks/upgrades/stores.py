@@ -172,7 +172,7 @@ def _only_vectors(path: Path, name: str, keys: Sequence[str]) -> str:
         f"the arrays {', '.join(found[:5])}" if found else f"no array of vectors among {', '.join(keys[:5])}{refused}"
     )
     first = found[0] if found else "KEY"
-    raise DataError("missing_source", f"{name}: got {which}, expected one. Say which: {path.name}#{first}.")
+    raise DataError("missing_source", f"{name}: got {which}, expected one. Name it: {path.name}#{first}.")
 
 
 def _column(

@@ -8,13 +8,13 @@ from lfm_tasks.upgrades.evidence import CHOSEN, QUERIES, STORED, Evidence
 Decision = Literal["carry over", "carry over and re-embed some", "re-embed"]
 # From this share of re-embedding's recall on, what is lost is small beside what re-embedding costs.
 AT_LEAST = 0.95
-# Who has to embed more than this share anew embeds all.
+# If more than this share has to be embedded again, all is.
 _MOST_REEMBEDDED = 0.5
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The decision and its sentence; ``reembed``: the share of the stored vectors to embed anew, in [0, 1]."""
+    """The decision and its sentence; ``reembed``: the share of the stored vectors to embed again, in [0, 1]."""
 
     decision: Decision
     sentence: str
@@ -25,7 +25,7 @@ def judge(evidence: Evidence, at_least: float = AT_LEAST) -> Verdict:
     """Return the plan by which search keeps ``at_least`` of the quality of re-embedding (lower end of interval).
 
     Carried stored vectors count: they are searched by the new model's queries, whose recall among re-embedded vectors
-    is 1. How well new queries search the old index is said beside it.
+    is 1. The sentence also states how well new queries search the old index.
     """
     size = evidence.sizes[-1]
     stored, queries = (evidence.cell(direction, size, CHOSEN) for direction in (STORED, QUERIES))

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 @dataclass(frozen=True)
 class Limit:
-    """The most of something that this process may have, and where that is said: a file, or words."""
+    """The most of something that this process may have, and its source: a file, or words."""
 
     value: float
     said_by: str

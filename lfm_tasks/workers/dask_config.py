@@ -92,7 +92,7 @@ def import_dask() -> None:
             os.environ.pop(name)
         os.environ |= before
     dask.config.PATH = os.path.join(os.path.expanduser("~"), ".config", "dask")  # libraries write templates there
-    # Whatever else of Dask reads its files anew, such as a worker that starts, finds none.
+    # Other parts of Dask that read its files again, such as a worker that starts, find none.
     dask.config.paths.clear()
     dask.config.refresh(env={})
 

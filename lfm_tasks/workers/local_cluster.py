@@ -2,8 +2,7 @@
 
 Who reaches a Dask server runs code as its owner, and every user of a machine reaches loopback. So all servers of a run
 speak TLS and demand the run's own certificate, and their files lie in a private folder. None of them serves pages but
-the scheduler of a run that wants a dashboard, whose address holds a secret: whoever has it sees what runs, and changes
-nothing.
+the scheduler of a run that wants a dashboard, whose address holds a secret: its holders see what runs, and change nothing.
 """
 
 import hmac
@@ -30,7 +29,7 @@ from lfm_tasks.workers.resources import offered_gpus
 def start_cluster(n_workers: int, memory_limit: int | None, *, with_dashboard: bool = False) -> SpecCluster:
     """Start a scheduler in this process, and worker processes of one thread each, on loopback; each GPU has a worker.
 
-    The certificate and its key are made anew for each cluster. A worker gets them through the pipe that starts it: they
+    The certificate and its key are new for each cluster. A worker gets them through the pipe that starts it: they
     stand in no argument, no environment variable, and in no file that lasts.
 
     Parameters
@@ -90,7 +89,7 @@ def dashboard_address(cluster: SpecCluster) -> str:
 def scratch_folder() -> Path:
     """Return a folder for Dask's files that only this user can enter.
 
-    Whoever makes Dask's default first, ``/tmp/dask-scratch-space``, owns it: that user could replace what workers spill
+    The user who first creates Dask's default, ``/tmp/dask-scratch-space``, owns it and could replace what workers spill
     there, which is unpickled, and modules there, which are imported.
     """
     parent = Path(dask.config.get("temporary-directory") or tempfile.gettempdir()).absolute()
@@ -145,7 +144,7 @@ class WatchedScheduler(ClosedScheduler):
 
 
 class ClosedNanny(ClosedServer, distributed.Nanny):  # type: ignore[misc]
-    """Starts one worker, and starts it anew when it dies, in the run's process."""
+    """Starts one worker, and restarts it when it dies, in the run's process."""
 
 
 class ClosedWorker(ClosedServer, distributed.Worker):  # type: ignore[misc]

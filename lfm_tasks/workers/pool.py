@@ -231,7 +231,7 @@ def run_jobs(
         raise RuntimeError(f"{lost} ({error})") from error
     except NoValidWorkerError as error:
         problem = "all workers that may take a task are gone, and none came back"
-        raise ClusterError(f"{problem} ({' '.join(str(error).split())}): look at the workers' logs") from error
+        raise ClusterError(f"{problem} ({' '.join(str(error).split())}). Look at the workers' logs") from error
 
 
 def _results_as_completed(
@@ -384,7 +384,7 @@ def replace_lost_workers(cluster: Any, n_workers: int) -> None:
 
 
 class StoppedWorkers:
-    """Ends workers that were stopped (SIGSTOP, a shell's Ctrl+Z) and not continued; their nannies start them anew.
+    """Ends workers that were stopped (SIGSTOP, a shell's Ctrl+Z) and not continued; their nannies restart them.
 
     Checks are counted, not seconds: a run that is suspended as a whole does not check, and goes on with all its
     workers. A worker that is busy, however long, is not stopped; nor is one that waits for a disk that hangs, which
@@ -400,7 +400,7 @@ class StoppedWorkers:
         self._n_checks = Counter({pid: self._n_checks[pid] + 1 for pid in processes if is_stopped(pid)})
         for pid, n_checks in self._n_checks.items():
             if n_checks >= N_STOPPED_CHECKS:
-                logger.warning("worker %s has been stopped for %g s and is started anew", pid, n_checks * WATCH_SECONDS)
+                logger.warning("worker %s has been stopped for %g s and is restarted", pid, n_checks * WATCH_SECONDS)
                 with suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
 

@@ -117,7 +117,7 @@ def connect(
             client.wait_for_workers(1, timeout=wait_seconds)
         except TimeoutError as error:
             raise ClusterError(
-                f"no worker came within {wait_seconds} s: look at the queue and at the workers' logs, or raise "
+                f"no worker came within {wait_seconds} s. Look at the queue and at the workers' logs, or raise "
                 "cluster.wait_seconds"
             ) from error
         yield client

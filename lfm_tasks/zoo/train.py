@@ -38,7 +38,7 @@ class Recipe:
     batch_size: int = 50
     rate: float = 2e-3
     decay: float = 1e-2  # of the weights, a step, times the rate
-    noise: float = 0.2  # standard deviation, added to every pixel, anew in every epoch
+    noise: float = 0.2  # standard deviation, added to every pixel, drawn again in every epoch
 
 
 @dataclass(frozen=True)

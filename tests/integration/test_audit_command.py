@@ -293,7 +293,7 @@ def test_baseline_of_another_convention__is_refused_and_all_is_computed_anew(
     assert audit(folder) == 3
 
     told = capsys.readouterr()
-    assert "published atlas: convention 5, this version: 8. Everything is computed anew." in told.err
+    assert "published atlas: convention 5, this version: 8. Everything is computed again." in told.err
     audited = facts(folder)
     assert audited["reused"]["bases"] == 0
     refused = {check["name"]: check["message"] for check in audited["checks"] if check["status"] == "error"}

@@ -114,7 +114,7 @@ def test_glob_of_layers_that_fits_none__is_a_failure_before_anything_is_computed
 
     found = {failure.model: failure.message for failure in zoo.failures}
     assert found["comparisons.wrong.sources"].startswith("no space matches 'model0/layr1'; did you mean 'model0/layer1")
-    assert found["comparisons.wrong.targets"] == "of 4 spaces none is left: remove a pattern with !"
+    assert found["comparisons.wrong.targets"] == "of 4 spaces none is left. Remove a pattern with !"
     assert {failure.reason for failure in zoo.failures} == {"unknown_layer"}
 
 

@@ -263,7 +263,7 @@ def test_comparisons__leave_pairs_that_they_do_not_ask_for_without_probe_and_map
     ("spaces", "message"),
     [
         (["cleen/x"], r"atlas.embeddings.spaces: no model matches 'cleen'; did you mean 'clean'\?"),
-        (["!*"], r"atlas.embeddings.spaces: of 3 models none is left: remove a pattern with !"),
+        (["!*"], r"atlas.embeddings.spaces: of 3 models none is left. Remove a pattern with !"),
         ([], r"atlas.embeddings.spaces: got an empty list, expected at least one"),
         ("*/x", r"atlas.embeddings.spaces: got the text '\*/x', expected a list"),
     ],

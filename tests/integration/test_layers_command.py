@@ -73,5 +73,5 @@ models: {net: {torch: {factory: "own_zoo:net", dataset: probe}}}
 """)
     assert layers("net", str(tmp_path / "data_catalog.yaml")) == 2
     assert (
-        "say --trust-code, or name its module in LFM_ATLAS_TRUSTED_MODULES [untrusted_code]" in capsys.readouterr().err
+        "use --trust-code, or name its module in LFM_ATLAS_TRUSTED_MODULES [untrusted_code]" in capsys.readouterr().err
     )

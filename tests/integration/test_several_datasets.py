@@ -226,7 +226,7 @@ def test_part_of_the_catalog__leaves_the_rest_for_later(folder: Path, tmp_path: 
 def test_commands__ask_which_dataset(folder: Path, atlas: Atlas) -> None:
     catalog = read_catalog(folder / "data_catalog.yaml")
 
-    with pytest.raises(DataError, match=r"model a has the datasets first and second. Say which, --dataset first"):
+    with pytest.raises(DataError, match=r"model a has the datasets first and second. Name one: --dataset first"):
         list_layers(catalog, "a")
     assert [layer.name for layer in list_layers(catalog, "a", "second")] == ["shallow", "deep"]
     with open_run(catalog, lambda *_: None, in_process=True) as run:
@@ -258,9 +258,7 @@ def test_show__puts_datasets_side_by_side(folder: Path, capsys: pytest.CaptureFi
     assert json.loads(capsys.readouterr().out)["models"][0] == {"model": "a", "datasets": "first, second"}
     assert called("show", folder / "atlas", "nearest", "c") == 0
     assert called("show", folder / "atlas", "nearest", "a") == 2
-    message = (
-        "got 'a' on the datasets first, second, expected one of them. Say which, dataset='first' (--dataset first)"
-    )
+    message = "got 'a' on the datasets first, second, expected one of them. Name one: dataset='first' (--dataset first)"
     assert message in capsys.readouterr().err
     assert called("show", folder / "atlas", "datasets", "--measure", "lfmm") == 2
     assert "did you mean 'lfm'" in capsys.readouterr().err

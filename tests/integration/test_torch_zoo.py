@@ -87,7 +87,7 @@ def test_zoo__is_refused_without_its_users_word(tmp_path: Path) -> None:
     zoo = validate_catalog(catalog, lambda *_: None)
 
     assert (zoo.spaces, {failure.reason for failure in zoo.failures}) == ((), {"untrusted_code"})
-    message = "got the factory torch_zoo:tiny, which is code and would run here, and nobody said that it may. Read it"
+    message = "got the factory torch_zoo:tiny, which is code and would run here, and you did not allow it. Read it"
     assert all(message in failure.message for failure in zoo.failures)
     assert not list(tmp_path.glob("__pycache__"))
 

@@ -217,7 +217,7 @@ def serve(
             print_out(
                 f"to use the server: export PREFECT_API_AUTH_STRING=$(cat {shlex.quote(str(home / SECRET_FILE))})"
             )
-        # Whoever reads a log or a pipe waits for these lines for as long as the audits are served.
+        # A reader of a log or a pipe would otherwise wait for these lines for as long as the audits are served.
         sys.stdout.flush()
         target = AuditTarget(str(path), trust_code, scheduler)
         with environment(target.to_environment()):

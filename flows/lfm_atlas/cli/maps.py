@@ -217,7 +217,7 @@ def _rows_on(n_workers: int, scheduler: str, memory_bytes: int) -> "Iterator[Car
 
 
 def _map_to_carry_by(map: str, catalog_path: Path) -> "tuple[Adapter, KnownRows | None, str]":
-    """Return a map by its name or file, what confidence is told by, and how messages call its target."""
+    """Return a map by its name or file, what confidence is computed from, and how messages call its target."""
     from lfm_tasks.errors import DataError
     from lfm_tasks.upgrades.adapters import from_alignment
     from lfm_tasks.upgrades.export import is_saved_map, read_saved_map

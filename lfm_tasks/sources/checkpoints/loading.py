@@ -47,7 +47,7 @@ def _broken(library: str, error: Exception) -> str:
     text = "; ".join(dict.fromkeys(error_text(cause) for cause in chain))
     advice = "Install what it misses, or versions that fit together"
     if "torchvision" in text:
-        advice = "Torchvision was built for another torch: install the one of your torch, or remove it"
+        advice = "Torchvision was built for another torch. Install the one of your torch, or remove it"
     return f"got a package {library} that cannot be imported ({text}), expected a working one. {advice}."
 
 
@@ -96,7 +96,7 @@ def library_errors(model: str, advice: str) -> Iterator[None]:
 def read_configuration(folder: Path, model: str) -> Any:
     """Return the configuration as transformers reads it, so that its mistakes are not taken for a tokenizer's."""
     transformers = import_library("transformers", model)
-    advice = "transformers cannot read config.json: copy it again, or install the version that wrote it"
+    advice = "transformers cannot read config.json. Copy it again, or install the version that wrote it"
     with offline(), quietly(transformers), library_errors(model, advice):
         return transformers.AutoConfig.from_pretrained(str(folder.absolute()), **SAFELY)
 
@@ -119,7 +119,7 @@ def load_transformers(checkpoint: Checkpoint, model: str, dtype: str) -> Any:
         ``bad_weights`` for weights that are missing, ``unsupported_model``, ``untrusted_code``, ``missing_package``.
     """
     transformers = import_library("transformers", model)
-    advice = "The library cannot load this checkpoint: save it again, or install the version that wrote it"
+    advice = "The library cannot load this checkpoint. Save it again, or install the version that wrote it"
     with offline(), quietly(transformers), library_errors(model, advice):
         if checkpoint.adapter is None:
             network = _from_folder(transformers.AutoModel, checkpoint.folder, dtype, model)
@@ -129,7 +129,7 @@ def load_transformers(checkpoint: Checkpoint, model: str, dtype: str) -> Any:
 
 
 def _from_folder(auto_class: Any, folder: Path, dtype: str, model: str) -> Any:
-    # Weights of other shapes are told below: the error of transformers names none of them.
+    # Weights of other shapes are reported below: the error of transformers names none of them.
     network, report = auto_class.from_pretrained(
         str(folder.absolute()),
         use_safetensors=True,

@@ -218,7 +218,7 @@ class CheckpointSource:
         return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
     def check_unchanged(self) -> None:
-        """Raise DataError ``missing_source`` if a file is another one than when `identity` was first asked for."""
+        """Raise DataError ``missing_source`` if a file is another one than when `identity` was first requested."""
         if self._files_digest() != self._made_of["files"]:
             problem = "got files that changed while the network was run, expected them to stay"
             raise DataError("missing_source", f"{self.name}: {problem}. Run again.")

@@ -88,7 +88,7 @@ def check_architecture(config: Mapping[str, Any], name: str) -> Iterator[str]:
         return
     if own:
         problem = f"got model_type {model_type!r} with code of its own (auto_map), which is never run"
-        advice = "Read the code, call it in a factory of a section torch, and say --trust-code"
+        advice = "Read the code, call it in a factory of a section torch, and use --trust-code"
         raise DataError("untrusted_code", f"{name}: {problem}. {advice}.")
     problem = f"got model_type {model_type!r}, which transformers {version('transformers')} does not know"
     raise DataError("unsupported_model", f"{name}: {problem}. Install a newer transformers, or fix config.json.")

@@ -109,7 +109,7 @@ class TextNetwork:
 
     def _own_tokenizer(self, transformers: Any, checkpoint: Checkpoint, model: str) -> Any:
         folder = checkpoint.tokenizer or checkpoint.folder
-        advice = "The tokenizer cannot be loaded: save it again with save_pretrained, or name another, tokenizer:"
+        advice = "The tokenizer cannot be loaded. Save it again with save_pretrained, or name another, tokenizer:"
         with offline(), quietly(transformers), library_errors(model, advice):
             tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder.absolute()), **SAFELY)
         # Padding before a text would move its tokens to other positions.
@@ -194,7 +194,7 @@ class ImageNetwork:
         self.notes: tuple[str, ...] = ()
         self._device = device
         read_configuration(checkpoint.base or checkpoint.folder, model)
-        advice = "The image processor cannot be loaded: copy its preprocessor_config.json again"
+        advice = "The image processor cannot be loaded. Copy its preprocessor_config.json again"
         with offline(), quietly(transformers), library_errors(model, advice):
             self._processor = transformers.AutoImageProcessor.from_pretrained(
                 str((checkpoint.base or checkpoint.folder).absolute()), backend=IMAGE_BACKEND, **SAFELY
@@ -235,7 +235,7 @@ class TimmNetwork:
         timm, data = import_library("timm", model), import_library("timm.data", model)
         self.notes: tuple[str, ...] = ()
         self._device = device
-        advice = "timm cannot load this checkpoint: save it again with timm.models.save_for_hf"
+        advice = "timm cannot load this checkpoint. Save it again with timm.models.save_for_hf"
         with offline(), library_errors(model, advice):
             self.module = timm.create_model(f"local-dir:{checkpoint.folder.absolute()}", pretrained=True)
             self._transform = data.create_transform(**data.resolve_model_data_config(self.module), is_training=False)
@@ -275,7 +275,7 @@ class SentenceNetwork:
         transformers = import_library("transformers", model)
         self.notes: tuple[str, ...] = ()
         _check_modules(checkpoint, model)
-        advice = "sentence-transformers cannot load this checkpoint: save it again, or use a section transformers"
+        advice = "sentence-transformers cannot load this checkpoint. Save it again, or use a section transformers"
         with offline(), quietly(transformers), library_errors(model, advice):
             self._whole = library.SentenceTransformer(
                 str(checkpoint.folder.absolute()),
@@ -351,7 +351,7 @@ class Layout:
 
 def network_layout(checkpoint: Checkpoint, model: str) -> Layout:
     """Return states and modules of a checkpoint, by its configuration; of its weights only the headers are read."""
-    advice = "The library cannot build this network: save it again, or install the version that wrote it"
+    advice = "The library cannot build this network. Save it again, or install the version that wrote it"
     if checkpoint.loader == "timm":
         timm = import_library("timm", model)
         with offline(), library_errors(model, advice):

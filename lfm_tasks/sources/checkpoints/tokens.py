@@ -70,7 +70,7 @@ def token_points(
 
 def _tokenized(name: str, settings: CheckpointModel, folder: Any, texts: RawInputs) -> tuple[list[int], str]:
     transformers = import_library("transformers", name)
-    advice = "The tokenizer cannot be loaded: save it again with save_pretrained, or name another, tokenizer:"
+    advice = "The tokenizer cannot be loaded. Save it again with save_pretrained, or name another, tokenizer:"
     with offline(), quietly(transformers), library_errors(name, advice):
         tokenizer = transformers.AutoTokenizer.from_pretrained(str(folder.absolute()), **SAFELY)
     tokenizer.truncation_side = "right"

@@ -47,7 +47,7 @@ def _parquet_column(path: Path, name: str, key: str | None) -> tuple[Column, lis
         n_rows = sum(file.metadata.row_group(index).num_rows for index in range(file.num_row_groups))
         if n_rows != file.metadata.num_rows:
             problem = f"got row groups of {n_rows:,} rows in a file of {file.metadata.num_rows:,}"
-            raise DataError("damaged_source", f"{name}: cannot be read ({problem}): save it again")
+            raise DataError("damaged_source", f"{name}: cannot be read ({problem}). Save it again")
         # Where the column is encrypted that is an error here; to ask for its size first would abort the process.
         filled_first = sorted(range(file.num_row_groups), key=lambda n: file.metadata.row_group(n).num_rows == 0)
         rows = file.iter_batches(batch_size=1, row_groups=filled_first[:1], columns=[key], use_threads=False)
@@ -59,7 +59,7 @@ def _parquet_column(path: Path, name: str, key: str | None) -> tuple[Column, lis
         if group.num_rows > column.num_values:
             # Every row has a value, be it that there is none.
             problem = f"got {group.num_rows:,} rows of {column.num_values:,} values"
-            raise DataError("damaged_source", f"{name}#{key}: cannot be read ({problem}): save it again")
+            raise DataError("damaged_source", f"{name}#{key}: cannot be read ({problem}). Save it again")
         # A value that repeats is stored once, and 8 bytes are what one takes.
         check_memory_size(f"{name}#{key}", max(column.total_uncompressed_size, 8 * column.num_values))
     texts = tuple(paths[index] for index in leaves if file.schema.column(index).physical_type == "BYTE_ARRAY")

@@ -22,7 +22,7 @@ _VERSION = 1
 class DigestMemory:
     """Facts about files from earlier runs: digests by file, and facts by the digest that they follow from.
 
-    Reading is free of locks. Whoever holds the store's lock writes `as_json` back where `is_changed` says so.
+    Reading needs no lock. The holder of the store's lock writes `as_json` back where `is_changed` says so.
     """
 
     def __init__(self, known: Mapping[str, Any] | None = None) -> None:

@@ -50,7 +50,7 @@ def _opened(file: Any, name: str) -> Iterator["Image"]:
 
     try:
         with warnings.catch_warnings():
-            # Metadata that Pillow mends, and sizes, which are checked here.
+            # Metadata that Pillow repairs, and sizes, which are checked here.
             warnings.simplefilter("ignore")
             with Image.open(file, formats=_FORMATS) as image:
                 yield image

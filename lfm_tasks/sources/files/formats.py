@@ -30,8 +30,8 @@ How to add a reader
     What ``read`` has to decode at once, for the estimate of memory: rows a chunk, or everything.
 
 Never run or unpickle anything in a file; check sizes with `check_memory_size` and `check_compression_ratio` before
-memory is taken. Raise `DataError` for what the user can mend; whatever else is raised becomes a `DataError` that names
-the file.
+memory is taken. Raise `DataError` for mistakes that the user can fix; any other exception becomes a `DataError` that
+names the file.
 
 A package of its own adds a reader without a change here: an entry point in the group ``lfm_atlas.readers`` whose name
 is the suffix without the dot and whose value is a `Format`. ``tests/packaging/example_plugin`` is such a package.
@@ -280,7 +280,7 @@ def _open_columns(file_format: Format, path: Path, name: str, key: str | None, c
     if file_format.open_columns is None or key is not None:
         problem = "got key and columns" if key is not None else "got columns for a kind of file that has none"
         needed = "expected one of them" if key is not None else "expected Parquet, Arrow, CSV or JSON lines"
-        raise DataError("missing_source", f"{name}: {problem}, {needed}: remove columns")
+        raise DataError("missing_source", f"{name}: {problem}, {needed}. Remove columns")
     try:
         chosen = expand_layers(columns, file_format.keys(path, name) or ())
     except DataError as error:

@@ -218,7 +218,7 @@ def _check_storage(dataset: Any, name: str) -> None:
         if filter_id not in _FILTERS:
             problem = f"got the filter {ascii(label.decode(errors='replace'))[:60]} ({filter_id})"
             needed = f"expected one of {', '.join(_FILTERS.values())}"
-            raise DataError("missing_source", f"{name}: {problem}, {needed}: write it with compression='gzip'")
+            raise DataError("missing_source", f"{name}: {problem}, {needed}. Write it with compression='gzip'")
 
 
 def _check_size(dataset: Any, name: str, *, may_miss_chunks: bool) -> None:

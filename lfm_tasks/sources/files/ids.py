@@ -1,7 +1,7 @@
 """Checks the ids of rows: visible text, unique also after Unicode normalization.
 
 Ids are compared as they are. Where two lists nearly join, `near_join` says what would make them equal, and the catalog
-asks for it by ``as``: nothing is joined that nobody asked for.
+asks for it by ``as``: nothing is joined without a request.
 """
 
 import re

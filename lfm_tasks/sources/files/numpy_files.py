@@ -1,4 +1,4 @@
-"""Reads .npy and .npz: headers first, then only the rows asked for; never pickles, never more than was declared."""
+"""Reads .npy and .npz: headers first, then only the requested rows; never pickles, never more than was declared."""
 
 import warnings
 import zipfile

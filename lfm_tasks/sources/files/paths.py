@@ -33,7 +33,7 @@ _VERSIONS = (
     "updated",
     "created",
 )
-# Bytes that are fetched beyond what is asked for. File systems of fsspec fetch up to 50 MiB, and headers are small.
+# Bytes that are fetched beyond the requested ones. File systems of fsspec fetch up to 50 MiB, and headers are small.
 _READ_AHEAD = 2**20
 
 Fingerprint = tuple[tuple[str, ...], ...]
@@ -130,7 +130,7 @@ def refuse_placeholder(path: Path) -> None:
             return
         with open(path, "rb") as file:
             start = file.read(_POINTER_BYTES)
-    except OSError:  # told by whoever reads the file
+    except OSError:  # reported by the reader of the file
         return
     for beginning, remedy in _POINTERS.items():
         if start.startswith(beginning):
@@ -209,7 +209,7 @@ def _reason(error: Exception, name: str) -> str:
 def nearest(path: Path, name: str) -> str:
     """Return how a message goes on after "no such file": what lies nearest, or that nothing does.
 
-    ``name`` is the path as messages call it: of a part that stands for a value of the environment nothing is told.
+    ``name`` is the path as messages call it: a part that stands for a value of the environment is never shown.
     """
     folder, _, file = f"{name}".rpartition("/")
     if names_variable(file):
@@ -239,7 +239,7 @@ def _storage_options(storage: str) -> Mapping[str, Any]:
 def _error_text(error: Exception) -> str:
     reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
     if "range requests" in reason:  # fsspec's advice is for programs
-        return "the server sends whole files only: use one that knows range requests, or copy the file"
+        return "the server sends whole files only; copy the file, or use a server that supports range requests"
     line = _blanked(" ".join(reason.split()))
     # Cut between words: of a path that is cut, nobody could tell the values of variables in it.
     return line if len(line) <= 200 else line[:200].rpartition(" ")[0] or type(error).__name__

@@ -101,7 +101,7 @@ class StoredArray:
         with readable(self.name):
             is_changed = any(fingerprint(path) != before for path, before in seen.items())
         if is_changed:
-            raise DataError("missing_source", f"{self.name}: the file changed while it was read: start again")
+            raise DataError("missing_source", f"{self.name}: the file changed while it was read. Start again")
 
     def _gather(self, read: ReadRows, rows: Int[np.ndarray, " selected"]) -> Shaped[np.ndarray, "selected ..."]:
         if not len(rows):

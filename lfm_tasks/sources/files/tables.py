@@ -24,7 +24,7 @@ _CSV_BLOCK_BYTES = 1 << 26
 
 @dataclass(frozen=True)
 class TableRows:
-    """Some rows: the values of the columns that were asked for, and how messages call the place of each row."""
+    """Some rows: the values of the requested columns, and how messages call the place of each row."""
 
     places: Sequence[str]
     columns: tuple[Sequence[Any], ...]

@@ -76,7 +76,7 @@ def read_recipe(model_name: str, model: TorchModel, catalog: Catalog, memory: Di
     Raises
     ------
     DataError
-        ``untrusted_code`` unless the user said that the factory may run; ``missing_source`` for a pattern of ``reads``
+        ``untrusted_code`` unless the user allowed the factory to run; ``missing_source`` for a pattern of ``reads``
         that matches nothing, for missing weights, and for a folder in ``args`` with too many files.
     """
     check_trust(model_name, model.factory, model.args, catalog)
@@ -96,10 +96,10 @@ def read_recipe(model_name: str, model: TorchModel, catalog: Catalog, memory: Di
 
 
 def check_trust(model_name: str, factory: str, args: Mapping[str, Any], catalog: Catalog) -> None:
-    """Raise DataError ``untrusted_code`` unless the user said that ``factory``, and what ``args`` load, may run."""
+    """Raise DataError ``untrusted_code`` unless the user allowed ``factory``, and what ``args`` load, to run."""
     if not catalog.trust.allows(factory):
-        problem = f"got the factory {factory}, which is code and would run here, and nobody said that it may"
-        advice = f"Read it, then say --trust-code, or name its module in {TRUSTED_MODULES}"
+        problem = f"got the factory {factory}, which is code and would run here, and you did not allow it"
+        advice = f"Read it, then use --trust-code, or name its module in {TRUSTED_MODULES}"
         raise DataError("untrusted_code", f"model {model_name}: {problem}. {advice}")
     if catalog.trust.everything:
         return
@@ -109,7 +109,7 @@ def check_trust(model_name: str, factory: str, args: Mapping[str, Any], catalog:
         found = [f"the factory {factory}", *found]
     if found:
         problem = f"got {found[0]}, which lets the factory run code that {TRUSTED_MODULES} does not name"
-        advice = "Read that code, then say --trust-code; or remove the argument"
+        advice = "Read that code, then use --trust-code; or remove the argument"
         raise DataError("untrusted_code", f"model {model_name}: {problem}, expected installed code alone. {advice}")
 
 
@@ -293,7 +293,7 @@ def _imported(model_name: str, factory: str) -> Callable[..., Any]:
         raise
     except (Exception, SystemExit) as error:
         message = f"the factory {factory} cannot be imported ({_error_text(error)})"
-        advice = "Install its package, or put its module beside the catalog and say --trust-code"
+        advice = "Install its package, or put its module beside the catalog and use --trust-code"
         extra = {"transformers", "timm", "tokenizers", "peft", "sentence_transformers"}
         if isinstance(error, ModuleNotFoundError) and error.name in extra:
             advice = 'Run pip install "lfm-atlas[hf]"'
@@ -301,7 +301,7 @@ def _imported(model_name: str, factory: str) -> Callable[..., Any]:
     for name in path.split("."):
         try:
             found = hasattr(target, name)
-        except Exception as error:  # packages that import their parts when they are asked for
+        except Exception as error:  # packages that import their parts on demand
             message = f"the factory {factory} cannot be imported ({_error_text(error)})"
             raise DataError("bad_factory", f"model {model_name}: {message}. Install what it needs") from error
         if not found:
@@ -327,7 +327,7 @@ def _importing_from(root: Path | None) -> Iterator[None]:
         return
     path, writes_bytecode, known = list(sys.path), sys.dont_write_bytecode, set(sys.modules)
     sys.path.append(str(root))
-    # Bytecode is told from stale by whole seconds: an edit within one would run as it was before.
+    # Stale bytecode is recognized by whole seconds: an edit within one would run as it was before.
     sys.dont_write_bytecode = True
     importlib.invalidate_caches()
     try:

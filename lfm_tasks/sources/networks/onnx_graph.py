@@ -74,7 +74,7 @@ class OnnxGraph:
             return self.layers[name]
         problem = f"{self.name}: got no layer {shorten(name)}"
         if any(name in node.output for node in self.load().model.graph.node):
-            advice = "That tensor is not a float (batch, ...): choose another"
+            advice = "That tensor is not a float (batch, ...). Choose another"
             raise DataError("unknown_layer", f"{problem}, expected a row a point. {advice}")
         raise DataError("unknown_layer", problem + did_you_mean(name, self.layers))
 
@@ -178,7 +178,7 @@ def _inputs(file: OnnxFile) -> tuple[list[str], int | None]:
 
 
 def _inferred_types(file: OnnxFile, inputs: set[str]) -> dict[str, _Type]:
-    """Return dtype and dimensions of every tensor of the main graph for which they can be told without a run."""
+    """Return dtype and dimensions of every tensor of the main graph for which they are known without a run."""
     import onnx
 
     model = onnx.ModelProto()

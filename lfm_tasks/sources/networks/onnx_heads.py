@@ -123,7 +123,7 @@ def _nodes_between(graph: OnnxGraph, proto: Any, start: str, end: str) -> Iterat
         beside = sorted((tensors_read(node) & of_input) - of_layer)
         if beside and of_layer & set(node.output):
             problem = f"got that {shorten(end)} depends on {shorten(beside[0])} as well as on {shorten(start)}"
-            message = "a head needs a layer that all ways lead through: start at a later layer, where they have met"
+            message = "a head needs a layer that all ways lead through. Start at a later layer, where they have met"
             raise DataError("unsupported_model", f"{graph.name}: {problem}, {message}")
         yield node
 

@@ -35,7 +35,7 @@ _BATCH_ROWS, _RAW_BATCH_ROWS = 256, 32
 class OnnxSource:
     """A `Source` of the layers of one ONNX model, run by onnxruntime on one CPU thread.
 
-    Opening reads and checks the file; the network runs when batches are asked for.
+    Opening reads and checks the file; the network runs when batches are requested.
 
     Parameters
     ----------

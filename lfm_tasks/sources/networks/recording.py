@@ -55,7 +55,7 @@ class ScatteredSource(RecordedSource, Protocol):
         ...
 
     def check_unchanged(self) -> None:
-        """Raise DataError ``missing_source`` if a file is another one than when `identity` was first asked for."""
+        """Raise DataError ``missing_source`` if a file is another one than when `identity` was first requested."""
         ...
 
 

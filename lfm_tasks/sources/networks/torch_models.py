@@ -77,7 +77,7 @@ class TorchSource:
     """A `Source` of the modules of a PyTorch network, run on the CPU by one thread.
 
     Opening reads no weights. The network is built, and run on a few rows to learn which modules are called and what
-    they return, when something is asked that no earlier run noted. A module that is called twice or never, or that
+    they return, when something is requested that no earlier run noted. A module that is called twice or never, or that
     does not return a row a point, is an error of that layer alone.
 
     Parameters
@@ -267,7 +267,7 @@ class TorchSource:
         self._recorder.check_pooling(name, shape, is_last=self._facts.is_last(name))
 
     def _refused(self, name: str, why: str) -> DataError:
-        return DataError("wrong_shape", f"{self._recorder.name}: {name} {why}: leave it out with layers: ['!{name}']")
+        return DataError("wrong_shape", f"{self._recorder.name}: {name} {why}. Leave it out with layers: ['!{name}']")
 
     def _keep(
         self,

@@ -108,7 +108,7 @@ def load_weights(module: Any, path: Path, name: str) -> None:
     try:
         stored = safetensors.torch.load_file(path)
     except (OSError, SafetensorError) as error:
-        raise DataError("damaged_source", f"{name}: cannot be read ({str(error)[:200]}): save it again") from error
+        raise DataError("damaged_source", f"{name}: cannot be read ({str(error)[:200]}). Save it again") from error
     wanted = module.state_dict()
     for key in sorted(stored.keys() & wanted.keys()):
         _check_tensor(f"{name}#{key}", stored[key], wanted[key])

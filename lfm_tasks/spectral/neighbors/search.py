@@ -137,8 +137,8 @@ def approximate_neighbors(
     if n_found.min() < n_neighbors:
         raise DataError(
             "inaccurate",
-            f"pynndescent found {n_found.min()} neighbors of point {n_found.argmin()}, {n_neighbors} are needed: "
-            "set graph.method to exact",
+            f"pynndescent found {n_found.min()} neighbors of point {n_found.argmin()}, {n_neighbors} are needed. "
+            "Set graph.method to exact",
         )
     return Neighbors(nearest, np.sqrt(squared) / rows.unit)
 

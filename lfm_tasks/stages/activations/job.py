@@ -144,7 +144,7 @@ def _check_unchanged(
         advice = "Run again, what was finished is kept"
         chosen = job.catalog.model_on(job.model, job.dataset).checkpoint
         if chosen is not None and chosen[1].device == "auto":
-            advice += "; or device: auto stands for another device on this worker than where the run began: set device"
+            advice += "; or device: auto stands for another device on this worker than where the run began. Set device"
         raise DataError("missing_source", f"{problem}. {advice}")
 
 

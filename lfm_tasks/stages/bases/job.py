@@ -317,18 +317,18 @@ def check_accuracy(basis: ComputedBasis) -> None:
     if facts["recall"] < LOWEST_RECALL:
         raise DataError(
             "inaccurate",
-            f"the approximate neighbors have a recall of {facts['recall']:.3f}, at least {LOWEST_RECALL} is needed: "
-            "set atlas.graph.method to exact",
+            f"the approximate neighbors have a recall of {facts['recall']:.3f}, at least {LOWEST_RECALL} is needed. "
+            "Set atlas.graph.method to exact",
         )
     if facts["n_zero_eigenvalues"] != 1:
         raise DataError(
             "inaccurate",
-            f"{facts['n_zero_eigenvalues']} eigenvalues are 0, a connected graph has exactly 1: "
-            "raise atlas.graph.n_neighbors",
+            f"{facts['n_zero_eigenvalues']} eigenvalues are 0, a connected graph has exactly 1. "
+            "Raise atlas.graph.n_neighbors",
         )
     if facts["residual"] > LARGEST_RESIDUAL or facts["orthonormality"] > LARGEST_DEVIATION:
         raise DataError(
             "inaccurate",
             f"the eigenpairs have a residual of {facts['residual']:.1e} and deviate from orthonormality by "
-            f"{facts['orthonormality']:.1e}, {LARGEST_RESIDUAL:.0e} is allowed: lower atlas.n_eigenpairs",
+            f"{facts['orthonormality']:.1e}, {LARGEST_RESIDUAL:.0e} is allowed. Lower atlas.n_eigenpairs",
         )

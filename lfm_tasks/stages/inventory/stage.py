@@ -214,7 +214,7 @@ def _as_said(name: str, dataset: str, catalog: Catalog) -> str:
 
 
 def _as_sentences(notes: Mapping[str, Sequence[str]]) -> Iterator[str]:
-    """Yield each sentence once, with the models that it is said of."""
+    """Yield each sentence once, with the models that it is about."""
     for sentence, models in notes.items():
         more = f" and {len(models) - N_NAMED} more models" if len(models) > N_NAMED else ""
         yield f"{', '.join(models[:N_NAMED])}{more}: {sentence}"

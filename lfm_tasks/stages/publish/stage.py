@@ -93,7 +93,7 @@ class AtlasSpec:
         missing = f"{n_spaces} spaces and {n_pairs} pairs of the others are not computed yet"
         if not n_spaces and not n_pairs:
             missing = f"{n_transfers} transfers are not computed yet"
-        return f"{missing}, so the published atlas stays as it is: run all of the catalog"
+        return f"{missing}, so the published atlas stays as it is. Run all of the catalog"
 
     @property
     def has_across(self) -> bool:

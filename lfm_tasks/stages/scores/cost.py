@@ -196,7 +196,7 @@ def _read_share(block: _Block) -> float:
     kept, n_all = _kept_bytes(block), _n_bases_of_all(len(block.bases))
     if kept > LARGEST_BASE or n_all == len(block.bases):
         return 1.0
-    # Of 136 blocks each has an eighth of all bases, which two workers read once, or one of its sides anew.
+    # Of 136 blocks each has an eighth of all bases, which two workers read once, or one of its sides again.
     return 0.12 if n_all * kept <= MOST_BASES else 0.5
 
 

@@ -348,7 +348,7 @@ def _null_maps(
 ) -> Iterator[tuple[int, Float[np.ndarray, "permutations target source"]]]:
     """Yield pairs with the maps of permuted rows of their targets, which are laid out once for all its sources.
 
-    Permutation r of n points is the same for every pair: its generator counts (seed, r), whoever asks.
+    Permutation r of n points is the same for every pair: its generator counts (seed, r).
     """
     by_target: dict[int, list[int]] = {}
     for pair in pairs if draws else ():

@@ -27,7 +27,7 @@ def store_block(job: BlockJob) -> None:
         of_part = _no_scores(part, len(pairs))
         ids |= score_part(part, of_part, resamplings)
         scores.take(pairs, of_part)
-    # Spaces are compared by all pairs of points many at once: their matrices are made anew for each part.
+    # Spaces are compared by all pairs of points many at once: their matrices are computed again for each part.
     together = [name for name in measures if name in MEASURES and MEASURES[name].compares_point_pairs]
     for pairs in _parts(job, job.tile_side) if together else ():
         part = replace(job, sides=job.sides[pairs])

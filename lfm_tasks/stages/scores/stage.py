@@ -115,7 +115,7 @@ def block_side(
     n_groups = _MOST_GROUPS_OF_CLOSED_FORMS if is_quick else _MOST_GROUPS
     measures = [MEASURES[name] for name in settings.measures if name in MEASURES]
     if measures and not is_drawn and all(measure.compares_point_pairs for measure in measures):
-        # Matrices of points are made anew for each block, which takes as long as some hundred of its pairs.
+        # Matrices of points are computed again for each block, which takes as long as some hundred of its pairs.
         n_groups = _FEWEST_GROUPS
     n_groups = max(n_groups, -(-n_bases // _LARGEST_SIDE))
     return BLOCK_SIDE * -(-n_bases // (BLOCK_SIDE * n_groups))

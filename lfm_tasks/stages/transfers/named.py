@@ -163,7 +163,7 @@ def map_both_ways(run: Run, named: NamedMap, anchor_spec: AnchorSpec, most_known
 
 
 def _rows_of(unit: ArrayReader, rows: Int[np.ndarray, " some"]) -> Float[np.ndarray, "some features"]:
-    """Return rows of a space in the order that is asked for; units are read in ascending order."""
+    """Return rows of a space in the requested order; units are read in ascending order."""
     distinct, places = np.unique(rows, return_inverse=True)
     return read_rows(unit, distinct).astype(np.float64)[places]
 
@@ -222,7 +222,7 @@ def common_dataset(catalog: Catalog, source: str, target: str, dataset: str | No
     common = [one for one in datasets[0] if one in datasets[1]]
     if len(common) > 1:
         found = f"got {source} and {target} on the datasets {', '.join(common)}"
-        raise DataError("missing_source", f"{found}, expected one of them. Say which, --dataset {common[0]}")
+        raise DataError("missing_source", f"{found}, expected one of them. Name one: --dataset {common[0]}")
     if not common:
         ours, theirs = (" and ".join(of_model) for of_model in datasets)
         problem = f"got {source} on the dataset {ours} and {target} on {theirs}"
@@ -300,7 +300,7 @@ def _csv_rows(path: Path) -> list[list[str]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             rows = [row for row in csv.reader(file) if row]
     except OSError as error:
-        raise DataError("missing_source", f"{path}: cannot be read ({error.strerror}): check the path") from error
+        raise DataError("missing_source", f"{path}: cannot be read ({error.strerror}). Check the path") from error
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError("wrong_dtype", f"{path}: got no UTF-8 text with commas. Save it as CSV") from error
     widths = {len(row) for row in rows}

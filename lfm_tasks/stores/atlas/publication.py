@@ -196,7 +196,7 @@ def locked_atlas(folder: Path, purpose: str) -> Iterator[None]:
 def _may_be_lock(path: Path) -> bool:
     """Return whether ``path`` is free, or a lock: one that was just made, or whose holder was killed then, is empty.
 
-    The file is read once: its holder may remove it, and another process make it anew, at any moment.
+    The file is read once: its holder may remove it, and another process create it again, at any moment.
     """
     try:
         if not stat.S_ISREG(path.lstat().st_mode):

@@ -83,7 +83,7 @@ class _Files:
             content = b""
         if hashlib.sha256(content).hexdigest() != expected:
             changed = f"{self.folder}: got another file {ZARR}/{key} than when the atlas was opened"
-            raise AtlasError(f"{changed}, it was published again or damaged since: open it again")
+            raise AtlasError(f"{changed}, it was published again or damaged since. Open it again")
         return content
 
 
@@ -199,7 +199,7 @@ class ScoreArrays(Mapping[str, "ScoreArray"]):
 
 @dataclass(frozen=True)
 class ScoreArray:
-    """One of the arrays: its values, the names of their dimensions, and what is said of them."""
+    """One of the arrays: its values, the names of their dimensions, and their attributes."""
 
     of: ScoreArrays
     name: str

@@ -28,9 +28,9 @@ class AtlasStore(LocalStore):
         expected = self._files.get(f"{ZARR}/{key}")
         if expected is None:
             return None
-        # Whole, whatever part is asked for: only the whole can be checked.
+        # Whole, whatever part is requested: only the whole can be checked.
         buffer = await super().get(key, prototype)
         if buffer is None or hashlib.sha256(buffer.to_bytes()).hexdigest() != expected["sha256"]:
             changed = f"{self.root.parent}: got another file {ZARR}/{key} than when the atlas was opened"
-            raise AtlasError(f"{changed}, it was published again or damaged since: open it again")
+            raise AtlasError(f"{changed}, it was published again or damaged since. Open it again")
         return buffer if byte_range is None else await super().get(key, prototype, byte_range)

@@ -31,7 +31,7 @@ def find_remote_corruption(store: RemoteUnitStore) -> Iterator[Corruption]:
             place = f"{store.remote}/atlas/{current}"
             yield from (Corruption(place, damage) for damage in atlas_damages(scratch / "atlas"))
         if not store.names_current_atlas():
-            yield Corruption(f"{store.remote}/atlas/current.json", "it names no atlas; the next run puts it anew")
+            yield Corruption(f"{store.remote}/atlas/current.json", "it names no atlas; the next run writes it again")
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -86,12 +86,12 @@ class RemoteLock:
         else:
             holder = {}
         raise StoreBusyError(
-            f"the store {self.objects.place} is in use by {_named(holder)}: wait until it has finished, or stop it; "
+            f"the store {self.objects.place} is in use by {_named(holder)}. Wait until it has finished, or stop it; "
             f"a lock of a dead run falls after {LEASE_SECONDS:.0f} s"
         )
 
     def renew(self) -> None:
-        """Begin the lease anew; raise `LockLostError` if the lock is not this run's any more."""
+        """Renew the lease; raise `LockLostError` if the lock is not this run's any more."""
         self._replace(self._version())
 
     def release(self) -> None:
@@ -187,7 +187,7 @@ def held(objects: Objects, purpose: str) -> Iterator[str]:
         try:
             lock.release()
         except RemoteStoreError as error:
-            # Another's lock is left alone, and this run's falls by itself. What ended the run is said by the run.
+            # Another's lock is left alone, and this run's falls by itself. The run reports what ended it.
             if is_done:
                 logger.warning("%s", error)
 

@@ -2,7 +2,7 @@
 
 s3fs and botocore repeat a request that is refused for load (503, SlowDown), answered late or cut off. What they give
 up on, and all else that an object store says instead of an answer, is a `RemoteStoreError`. A repeated put may find
-what its first try has put, so whoever puts on a condition reads again when the condition does not hold.
+what its first try has put, so the caller of a conditional put reads again when the condition does not hold.
 """
 
 from collections.abc import Collection, Iterator, Mapping

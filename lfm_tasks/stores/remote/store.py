@@ -179,7 +179,7 @@ class RemoteUnitStore(UnitStore):
             self.objects.put_files(folder, f"atlas/{key}")
         self.objects.put(f"references/{key}.json", reference_path(self.root, key).read_bytes())
         if not self._has_files(key, here):
-            raise RemoteStoreError(f"{self.remote}: files of atlas/{key} are gone that were just put there: run again")
+            raise RemoteStoreError(f"{self.remote}: files of atlas/{key} are gone that were just put there. Run again")
         if former.is_sound and former.key == key:
             return
         self.check_lock()
@@ -189,7 +189,7 @@ class RemoteUnitStore(UnitStore):
         else:
             is_put = self.objects.put_if_absent(_POINTER, content)
         if not is_put and self._pointer().key != key:
-            raise LockLostError(f"{self.remote}: another run has published an atlas there meanwhile: run again")
+            raise LockLostError(f"{self.remote}: another run has published an atlas there meanwhile. Run again")
         # Who began to read the former one can go on.
         matches = (_ATLAS_FILE.fullmatch(name) for name in self.objects.below("atlas"))
         old = [f"atlas/{own[0]}" for own in matches if own is not None and own[1] not in (key, former.key)]

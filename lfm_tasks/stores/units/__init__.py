@@ -12,7 +12,7 @@ __all__ = sorted(_HOMES)
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for first from here: a process that needs one module pays for that one alone."""
+    """Import a name when it is first used from here: a process that needs one module pays for that one alone."""
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(_HOMES[name]), name)

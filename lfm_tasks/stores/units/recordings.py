@@ -120,7 +120,7 @@ class Recording:
                     return False
                 self.n_rows += len(chunk)
         except Exception:
-            # Whatever is wrong with what a kill left, a new start mends it.
+            # Whatever is wrong with the rest that a kill left, a new start repairs it.
             return False
         if not digests:
             return False
@@ -198,7 +198,7 @@ class ScatteredRecording:
         recording = Recording(self._unit, self._ids, keeps_journal=False)
         n_rows = _LAYOUT.rows_a_chunk(self._n_features * self._dtype.itemsize)
         for start in range(0, len(where), n_rows):
-            # Mapped anew for each chunk: what was touched does not stay in memory.
+            # Mapped again for each chunk, so that pages that were read do not stay in memory.
             rows = np.memmap(self._folder / "rows", self._dtype, "r", shape=(len(where), self._n_features))
             recording.add(np.array(rows[where[start : start + n_rows]]))
             del rows

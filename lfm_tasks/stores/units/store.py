@@ -128,7 +128,7 @@ class UnitWriter:
 
     @cached_property
     def arrays(self) -> ArrayWriter:
-        """Return the writer of the unit's arrays; the folder becomes a Zarr group when it is first asked for."""
+        """Return the writer of the unit's arrays; the folder becomes a Zarr group at the first call."""
         return ArrayWriter(self.folder, self.kind)
 
     def close(self) -> None:
@@ -248,7 +248,7 @@ class UnitStore:
             self.check(kind, key)
         except CorruptUnitError as error:
             if self.quarantine(kind, key, unless=lambda: self.is_sound(kind, key)):
-                raise CorruptUnitError(f"{error}; it was put into quarantine: run again to make it anew") from error
+                raise CorruptUnitError(f"{error}; it was put into quarantine. Run again to compute it again") from error
         reader = ArrayReader(self.unit_path(kind, key), kind)
         try:
             yield reader
@@ -277,7 +277,7 @@ class UnitStore:
             The unit.
         unless
             Called once no other process publishes the unit or moves it: whether it is to stay after all, because
-            another process has put it aside and made it anew meanwhile.
+            another process has moved it aside and computed it again meanwhile.
         """
         with lock_unit(self.root, kind, key):
             if unless():
@@ -357,7 +357,7 @@ class UnitStore:
                 if not is_locked:
                     problem = f"got a folder without a receipt, expected {manifest[:12]} in it, or no folder"
                     advice = "The file system has no locks that would tell whether it is being written"
-                    raise OSError(errno.EEXIST, f"{problem}. {advice}: stop all runs and remove it", str(unit))
+                    raise OSError(errno.EEXIST, f"{problem}. {advice}. Stop all runs and remove it", str(unit))
                 self._remove_folder(unit)
                 continue
             sync_folder(unit.parent)

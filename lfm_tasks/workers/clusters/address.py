@@ -41,5 +41,5 @@ def _security(catalog: Catalog, cluster: AddressCluster) -> Security:
     security = Security(**files)
     if cluster.scheduler.startswith("tls://") and not (security.tls_ca_file and security.tls_client_cert):
         variables = "DASK_DISTRIBUTED__COMM__TLS__CA_FILE, ..._CLIENT__CERT and ..._CLIENT__KEY"
-        raise ClusterError(f"{cluster.scheduler} needs certificates: name them in cluster.tls, or set {variables}")
+        raise ClusterError(f"{cluster.scheduler} needs certificates. Name them in cluster.tls, or set {variables}")
     return security

@@ -86,7 +86,7 @@ def test_scheduler_and_workers_on_addresses_of_their_own__give_the_atlas_of_one_
     good = run(machines(1), there)
 
     assert (without.returncode, unencrypted.returncode, strange.returncode) == (1, 1, 1)
-    assert f"{SCHEDULER} needs certificates: name them in cluster.tls" in without.stderr
+    assert f"{SCHEDULER} needs certificates. Name them in cluster.tls" in without.stderr
     assert "cannot be reached" in unencrypted.stderr
     assert "cannot be reached" in strange.stderr
     assert "Traceback" not in without.stderr + unencrypted.stderr + strange.stderr

@@ -105,7 +105,7 @@ def test_zoo_without_calibrated_values__does_not_pass(publish_atlas: Any, simila
     duplicate, lineage = results["near_duplicate"], results["undeclared_lineage"]
     assert (duplicate.status, duplicate.breaks) == ("error", True)
     assert duplicate.message == (
-        "no two models have a calibrated similarity by overlap, so copies cannot be told. Add overlap to "
+        "no two models have a calibrated similarity by overlap, so copies cannot be found. Add overlap to "
         "atlas.measures, or set atlas.null.n_permutations to 100."
     )
     assert (lineage.status, lineage.breaks) == ("unjudged", False)

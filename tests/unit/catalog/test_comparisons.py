@@ -51,7 +51,7 @@ def comparison(sources: object, targets: object = "*") -> Comparison:
     [
         ("{sources: brt, targets: vit}", "one.sources: no model matches 'brt'; did you mean 'bert'?"),
         ("{sources: vit, targets: [gpt, 'x*/in']}", "one.targets: no model matches 'x*'; there is"),
-        ("{sources: ['!*'], targets: vit}", "one.sources: of 4 models none is left: remove a pattern with !"),
+        ("{sources: ['!*'], targets: vit}", "one.sources: of 4 models none is left. Remove a pattern with !"),
         ("{sources: vit, targets: {meta: {famly: text}}}", "no model has 'famly' in its meta; did you mean 'family'?"),
         (
             "{sources: vit, targets: {meta: {family: txt}}}",
@@ -62,7 +62,7 @@ def comparison(sources: object, targets: object = "*") -> Comparison:
             "{sources: vit, targets: {meta: {family: vision, size: 1}}}",
             "no model has all of family, size as wanted in its meta: ask for less",
         ),
-        ("{sources: vit, targets: '*'}", "one: got models on other, probe, expected one dataset. Say which"),
+        ("{sources: vit, targets: '*'}", "one: got models on other, probe, expected one dataset. Set one"),
         ("{sources: vit, targets: '*', dataset: prob}", "no model is on the dataset 'prob'; did you mean 'probe'?"),
         ("{sources: far, targets: '*', dataset: probe}", "no model matches 'far'; there is bert, gpt, vit"),
         ("{sources: 3, targets: vit}", "got the number 3, expected a glob such as \"resnet*\", a list of globs, or"),
@@ -141,7 +141,7 @@ def test_spaces__are_chosen_in_their_order(side: object, spaces: list[str]) -> N
         (["gpt/in", "vit/nc/0"], [], ["no space matches 'vit/nc/0'; did you mean 'vit/enc/0' or"]),
         ("*/head", [], ["no space matches '*/head'; there is"]),
         ("new/head", ["new"], []),
-        (["vit/*", "!*/in", "!*/enc/?"], [], ["of 9 spaces none is left: remove a pattern with !"]),
+        (["vit/*", "!*/in", "!*/enc/?"], [], ["of 9 spaces none is left. Remove a pattern with !"]),
     ],
 )
 def test_layers__that_no_model_has_are_missed(side: object, unopened: list[str], messages: list[str]) -> None:

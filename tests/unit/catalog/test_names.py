@@ -30,7 +30,7 @@ def test_layers__are_chosen_in_the_models_order(patterns: list[str], chosen: lis
         (["conv*", "cnov2"], LAYERS, "no layer matches 'cnov2'; did you mean 'conv2'"),
         (["Conv*"], LAYERS, r"no layer matches 'Conv\*'; (did you mean|there is)"),
         (["*"], [], "the model has no layers"),
-        (["conv1", "!conv*"], LAYERS, "of 6 layers none is left: remove a pattern with !"),
+        (["conv1", "!conv*"], LAYERS, "of 6 layers none is left. Remove a pattern with !"),
     ],
 )
 def test_layers__that_match_nothing_are_refused(patterns: list[str], layers: list[str], message: str) -> None:

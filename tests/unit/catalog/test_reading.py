@@ -148,8 +148,8 @@ atlas:
         ":7: models.small.activations.path: got {modle}, expected one of {model}, {layer}, {dataset}, {shard}, {id}; "
         "did you mean 'model'?",
         ":8: models.con: got the name 'con', which Windows reserves for a device. Rename it",
-        ":9: models.con.onnx.dataset: the dataset 'probe' has no inputs to run the model on: "
-        "add inputs: {path: inputs.npy} to it",
+        ":9: models.con.onnx.dataset: the dataset 'probe' has no inputs to run the model on. "
+        "Add inputs: {path: inputs.npy} to it",
         ":11: atlas.n_eigenpairs: got the text 'many', expected auto or a whole number >= 2",
         ":12: atlas.graph.metric: got the text 'cosine', expected 'angular' or 'euclidean'; "
         "there is angular, euclidean",
@@ -211,7 +211,7 @@ MISTAKES = {
     "endless": (GOOD + "x-a: &a [*a]\n", ["got an alias inside its own anchor"]),
     "variable": (
         GOOD.replace("ids.npy", "'${IDS}'"),
-        ["the variable IDS is not set: set it, or write ${IDS:-"],
+        ["the variable IDS is not set. Set it, or write ${IDS:-"],
     ),
     "broken variable": (GOOD.replace("ids.npy", "'${1x}'"), ["got '${1x}', expected ${NAME} or ${NAME:-default}"]),
 }

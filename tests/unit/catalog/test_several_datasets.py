@@ -97,7 +97,7 @@ def test_mistakes_of_several_sources__are_told_together(tmp_path: Path) -> None:
 def test_model_on__says_what_there_is(tmp_path: Path) -> None:
     catalog = read(tmp_path, ON_BOTH)
 
-    with pytest.raises(LookupError, match=r"model m has the datasets a and b. Say which, --dataset a"):
+    with pytest.raises(LookupError, match=r"model m has the datasets a and b. Name one: --dataset a"):
         catalog.model_on("m")
     with pytest.raises(LookupError, match="model m is not on the dataset 'c', it is on a and b"):
         catalog.model_on("m", "c")
@@ -205,7 +205,7 @@ def test_comparison_across__is_of_two_datasets(tmp_path: Path) -> None:
         ({"targets": "n"}, "comparisons.c.targets: no model matches 'n'"),
         (
             {"target_dataset": None, "dataset": None, "maps": None},
-            "got models on a, b, expected one dataset. Say which",
+            "got models on a, b, expected one dataset. Set one",
         ),
     ],
 )

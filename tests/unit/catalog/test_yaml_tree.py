@@ -51,7 +51,7 @@ def test_aliases_that_explode__are_refused(tmp_path: Path) -> None:
     ("make", "message"),
     [
         (lambda path: path.mkdir(), "got a folder or a device, expected a file"),
-        (lambda path: None, r"cannot be read \(No such file or directory\): check the path"),
+        (lambda path: None, r"cannot be read \(No such file or directory\). Check the path"),
     ],
     ids=["folder", "missing"],
 )

@@ -31,7 +31,7 @@ def test_near_duplicate__is_told_unless_it_is_declared(
     assert check.status == status
     assert check.threshold == 0.97
     if status in ("warn", "fail"):
-        assert "m0 and m1 (0.980): declare base_model" in check.message
+        assert "m0 and m1 (0.980). Declare base_model" in check.message
         assert check.observed == pytest.approx(0.98)
 
 
@@ -77,7 +77,7 @@ def test_undeclared_lineage__needs_a_third_model_or_a_second_layer(
 
     assert check.status == status
     if status == "unjudged":
-        assert "none of 1 pairs of models can be judged by overlap: give two layers or more" in check.message
+        assert "none of 1 pairs of models can be judged by overlap. Give two layers or more" in check.message
 
 
 def test_undeclared_lineage__is_not_hidden_by_other_relatives(publish_atlas: Any, similarities: Any) -> None:
@@ -122,7 +122,7 @@ def test_declared_parent__has_to_be_near(
     assert check.status == status
     assert (check.observed < 0.5) == (status != "pass")
     assert check.findings[0]["similarity"] == pytest.approx(similarity)
-    assert ("m1 from m0 (p 0.091): check base_model" in check.message) == (status != "pass")
+    assert ("m1 from m0 (p 0.091). Check base_model" in check.message) == (status != "pass")
 
 
 def test_declared_parent_of_which_there_is_no_score__is_told(publish_atlas: Any, similarities: Any) -> None:
@@ -171,7 +171,7 @@ def test_declared_parents__may_be_several(publish_atlas: Any, similarities: Any)
         (FAMILY, {"allow": ("mit",)}, "warn", "m0: apache-2.0, not allowed"),
         (FAMILY, {"allow": ("mit",), "enforced": True}, "fail", "m0: apache-2.0, not allowed"),
         ({"m0": {}, "m1": {}}, {"allow": ("mit",)}, "warn", "m0: no license, says none"),
-        (OTHER, {}, "warn", "m1: mit, its base m0 has apache-2.0: check meta.license"),
+        (OTHER, {}, "warn", "m1: mit, its base m0 has apache-2.0. Check meta.license"),
         (OTHER, {"enforced": True}, "fail", "m1: mit, its base m0 has apache-2.0"),
         (OTHER, {"same_as_base": False}, "skipped", "no list of allowed licenses is set (allow)"),
         ({}, {}, "skipped", "no list of allowed licenses is set (allow)"),

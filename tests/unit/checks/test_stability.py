@@ -78,7 +78,7 @@ def test_changed_weights__need_a_new_version(
 
     assert check.status == status
     if status != "pass":
-        assert "m0: raise meta.version" in check.message
+        assert "m0. Raise meta.version" in check.message
         assert check.findings[0]["spaces"] == ["m0/layer"]
 
 
@@ -113,7 +113,7 @@ def test_missing__names_models_that_are_gone(
     )
 
     assert check.status == status
-    assert ("gone since the baseline: b" in check.message) == (status != "pass")
+    assert ("missing since the baseline: b" in check.message) == (status != "pass")
 
 
 def test_model__that_is_gone_from_one_of_its_datasets_is_missed(publish_atlas: Any, similarities: Any) -> None:
@@ -127,7 +127,7 @@ def test_model__that_is_gone_from_one_of_its_datasets_is_missed(publish_atlas: A
     of_one = evaluate_check(Missing(), one, PublishedAtlas(both, one.summary))
 
     assert (check.status, check.observed) == ("fail", 1)
-    assert "gone since the baseline: b on film: bring them back" in check.message
+    assert "missing since the baseline: b on film. Restore them" in check.message
     assert check.findings == ({"gone": "model", "name": "b", "dataset": "film"},)
     assert of_one.status == "pass"  # the dataset is gone, and no model of it
 

@@ -124,7 +124,7 @@ def test_what_cannot_be_known__is_said(tmp_path: Path) -> None:
 
     draft, _, zoo = drafted(tmp_path, "acts/*.npy")
 
-    assert "# acts/c.npy has 78 rows, others 80: give it ids of its own" in draft.text
+    assert "# acts/c.npy has 78 rows, others 80. Give it ids of its own" in draft.text
     assert "#   d.npy: cannot be read" in draft.text
     assert {failure.model for failure in zoo.failures} == {"c", "d"}
 

@@ -91,7 +91,7 @@ def test_family_of_three__is_a_tree_of_the_closest_pairs() -> None:
 def test_family_of_two__does_not_tell_who_is_older() -> None:
     [family] = families_of([relation("a", "b", Level.RELATED), relation("a", "c", Level.SAME_FAMILY)], {})
 
-    assert family.sentence() == "a, b: one family; which of them is older cannot be told"
+    assert family.sentence() == "a, b: one family; which of them is older is unknown"
 
 
 def test_siblings_of_a_base_that_is_not_in_the_zoo__come_from_it() -> None:

@@ -224,7 +224,7 @@ def test_atlas_of_two_datasets__asks_which(small: Atlas) -> None:
     two = small.scores.isel(dataset=[0, 0]).assign_coords(dataset=["probe", "late"])
     both = Atlas(small.folder, small.key, small.summary, two, small.store, small.manifest)
 
-    with pytest.raises(AtlasError, match=r"got 'model0' on the datasets probe, late, expected one of them. Say which"):
+    with pytest.raises(AtlasError, match=r"got 'model0' on the datasets probe, late, expected one of them. Name one"):
         both.nearest("model0")
     with pytest.raises(AtlasError, match=r"got 2 datasets \(probe, late\), expected one. Give dataset="):
         both.matrix()
@@ -242,7 +242,7 @@ def test_atlas_of_several_datasets__knows_the_only_one_of_a_model(small: Atlas) 
     assert both.pair("model0/layer0", "model1/layer0")["score"].equals(
         small.pair("model0/layer0", "model1/layer0")["score"]
     )
-    with pytest.raises(AtlasError, match=r"got 'model1' on the datasets probe, late, expected one of them. Say which"):
+    with pytest.raises(AtlasError, match=r"got 'model1' on the datasets probe, late, expected one of them. Name one"):
         both.nearest("model1")
     with pytest.raises(AtlasError, match="got the text 'modell0', expected a model or a space of the atlas; did you"):
         both.nearest("modell0")
@@ -353,6 +353,6 @@ def test_arrays_read_after_another_was_published__are_refused(
     with open_atlas(place) as atlas:
         put(versions, "b", place)
 
-        with pytest.raises(AtlasError, match=r"published again or damaged since: open it again"):
+        with pytest.raises(AtlasError, match=r"published again or damaged since. Open it again"):
             atlas.scores["score"].values  # noqa: B018 - reading is what it does
         assert atlas.section("maps/probe") is None

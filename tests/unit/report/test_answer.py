@@ -86,7 +86,7 @@ def test_descent__is_told_as_declared_and_where_activations_say_otherwise() -> N
 def test_family_without_a_declaration__has_no_oldest() -> None:
     view = zoo({"a": {}, "b": {}}, relation("a", "b", Level.RELATED))
 
-    assert "a, b are one family; which of them is older cannot be told" in said(view)["Descent"].text
+    assert "a, b are one family; which of them is older is unknown" in said(view)["Descent"].text
 
 
 def test_groups__are_held_against_the_first_facet_and_outliers_named() -> None:
@@ -116,7 +116,7 @@ def test_certainty__counts_what_is_not_clear_and_says_where_nothing_was_computed
 def test_what_cannot_be_told__is_not_called_fine() -> None:
     view = zoo({"a": {}, "b": {}}, relation("a", "b", Level.CANNOT_TELL, similarity=np.nan))
 
-    assert "cannot be told" in said(view)["Copies"].text
+    assert "Copies and relatives cannot be found" in said(view)["Copies"].text
     assert said(view)["Copies"].urgency == "look"
     assert "there is one model only" in said(zoo({"a": {}}))["Copies"].text
 
@@ -141,7 +141,7 @@ def test_license__that_is_not_that_of_the_base_needs_action() -> None:
 
     assert found.urgency == "act"
     assert found.text == (
-        "Licenses: mit (1), unknown (1), none said of 1; owners: x (1), none said of 2. "
+        "Licenses: mit (1), unknown (1), not set for 1; owners: x (1), not set for 2. "
         "child has another license than the base."
     )
 

@@ -273,7 +273,7 @@ def test_file_that_changes_while_it_is_read__is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", ROWS)
     array = open_array(tmp_path / "a.npy", "a.npy")
     np.save(tmp_path / "a.npy", np.vstack([ROWS, ROWS]))
-    with pytest.raises(DataError, match=r"a\.npy: the file changed while it was read: start again"):
+    with pytest.raises(DataError, match=r"a\.npy: the file changed while it was read. Start again"):
         array.load()
 
 

@@ -307,7 +307,7 @@ def test_command__saves_maps_that_carry(files: Path, capsys: pytest.CaptureFixtu
         (("old.npz", "other.npz"), "got no id that"),
         (("plain.npy", "new.npz"), "got vectors without ids, expected one for each"),
         (("old.npz", "broken.npz"), "the first is row 7 (id 'i7')"),
-        (("old.npz", "two.npz"), "got the arrays a, b, expected one. Say which: two.npz#a"),
+        (("old.npz", "two.npz"), "got the arrays a, b, expected one. Name it: two.npz#a"),
         (("old.npz", "nothing.npz"), "no such file"),
         (("old.npz", "none.npz"), "none.npz: got no vector, expected some"),
         (("old.npz", "zeros.npz"), "zeros.npz: got 1 vectors of zeros, the first of id 'i9'"),

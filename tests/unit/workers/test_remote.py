@@ -210,5 +210,5 @@ def test_scheduler_without_workers__is_waited_for_and_told(tmp_path: Path) -> No
         locked(tmp_path / ".lfm-atlas", "test"),
     ):
         section = f"{{type: address, scheduler: '{cluster.scheduler_address}', wait_seconds: 1}}"
-        with pytest.raises(ClusterError, match=r"no worker came within 1 s: look at the queue"):
+        with pytest.raises(ClusterError, match=r"no worker came within 1 s. Look at the queue"):
             list(RemoteDask(catalog_with(tmp_path, section)).run(doubled, [1]))

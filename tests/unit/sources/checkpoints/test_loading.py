@@ -144,7 +144,7 @@ def test_load__does_not_blame_the_tokenizer_for_a_configuration(
 ) -> None:
     folder = copy(name)
     edit(folder / "config.json", id2label="no labels")
-    with pytest.raises(DataError, match=rf"model {name}: transformers cannot read config.json: copy it again"):
+    with pytest.raises(DataError, match=rf"model {name}: transformers cannot read config.json. Copy it again"):
         run(checkpoint_zoo.source(name, path=folder))
 
 

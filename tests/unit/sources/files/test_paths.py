@@ -247,7 +247,7 @@ def test_file_that_changes__is_noticed(
     array.load()
 
     server.put(tmp_path / "second")
-    with pytest.raises(DataError, match="the file changed while it was read: start again"):
+    with pytest.raises(DataError, match="the file changed while it was read. Start again"):
         array.load()
 
 
@@ -383,7 +383,7 @@ def test_server_without_parts__is_told(http_of_whole_files: Server, tmp_path: Pa
     (tmp_path / "local").mkdir()
     np.savez(tmp_path / "local" / "a.npz", x=ROWS)
     http_of_whole_files.put(tmp_path / "local")
-    with pytest.raises(DataError, match=r"a\.npz: cannot be read \(the server sends whole files only: use one that"):
+    with pytest.raises(DataError, match=r"a\.npz: cannot be read \(the server sends whole files only; copy the file, or use"):
         http_of_whole_files.open("a.npz", "x")
 
 

@@ -145,7 +145,7 @@ def test_torch_source__records_the_first_tensor_of_what_a_module_gives(tmp_path:
     ],
 )
 def test_torch_source__refuses_modules_that_give_no_rows(tmp_path: Path, layer: str, why: str) -> None:
-    with pytest.raises(DataError, match=rf"{layer} {why}: leave it out with layers: \['!{layer}'\]") as caught:
+    with pytest.raises(DataError, match=rf"{layer} {why}. Leave it out with layers: \['!{layer}'\]") as caught:
         with_factory(tmp_path, "outputs_zoo:Net").identity(layer)
     assert caught.value.reason == "wrong_shape"
 

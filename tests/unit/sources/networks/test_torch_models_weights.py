@@ -131,7 +131,7 @@ def test_load_weights__refuses_damaged_files(tmp_path: Path, content: Any) -> No
     path = tmp_path / "w.safetensors"
     save_model(net(), path)
     path.write_bytes(path.read_bytes()[:-3] if content == "cut" else content)
-    with pytest.raises(DataError, match=r"^w: cannot be read \(.+\): save it again") as caught:
+    with pytest.raises(DataError, match=r"^w: cannot be read \(.+\). Save it again") as caught:
         load_weights(net(), path, "w")
     assert caught.value.reason == "damaged_source"
 

@@ -78,9 +78,9 @@ def test_translation__changes_no_basis_where_angles_are_seen_from_the_center(n_l
 @pytest.mark.parametrize(
     ("facts", "message"),
     [
-        ({"recall": 0.85}, r"recall of 0.850, at least 0.9 is needed: set atlas.graph.method to exact"),
-        ({"n_zero_eigenvalues": 2}, "2 eigenvalues are 0, a connected graph has exactly 1: raise atlas.graph.n_neigh"),
-        ({"residual": 1e-7}, r"residual of 1.0e-07 .* 1e-08 is allowed: lower atlas.n_eigenpairs"),
+        ({"recall": 0.85}, r"recall of 0.850, at least 0.9 is needed. Set atlas.graph.method to exact"),
+        ({"n_zero_eigenvalues": 2}, "2 eigenvalues are 0, a connected graph has exactly 1. Raise atlas.graph.n_neigh"),
+        ({"residual": 1e-7}, r"residual of 1.0e-07 .* 1e-08 is allowed. Lower atlas.n_eigenpairs"),
         ({"orthonormality": 1e-7}, "deviate from orthonormality by 1.0e-07"),
     ],
 )

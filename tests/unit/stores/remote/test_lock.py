@@ -35,7 +35,7 @@ def holder(files: FakeFileSystem) -> Any:
 def test_lock__is_held_by_one_renewed_and_released(files: FakeFileSystem) -> None:
     a, b = of("a"), of("b")
     a.take()
-    with pytest.raises(StoreBusyError, match=r"s3://zoo/atlas is in use by 'run a' \(process \d+ on .*\): wait until"):
+    with pytest.raises(StoreBusyError, match=r"s3://zoo/atlas is in use by 'run a' \(process \d+ on .*\). Wait until"):
         b.take()
     files.seconds = LEASE_SECONDS - 1
     a.renew()

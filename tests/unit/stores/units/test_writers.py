@@ -309,7 +309,7 @@ def test_writer_without_locks__refuses_to_move_what_another_may_be_writing(
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
     monkeypatch.setattr(fcntl, "flock", no_lock)
-    with pytest.raises(OSError, match=r"got a folder without a receipt, .* no locks .*: stop all runs and remove it"):
+    with pytest.raises(OSError, match=r"got a folder without a receipt, .* no locks .*. Stop all runs and remove it"):
         writes(store, b"same")()
     assert (store.unit_path(KIND, KEY) / "values").read_bytes() == b"torn"
     with pytest.raises(OSError, match=r"got no lock from this file system .* Put atlas.store on .* with flock"):

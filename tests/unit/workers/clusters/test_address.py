@@ -23,7 +23,7 @@ models: {a: {activations: {path: a.npy, dataset: probe}}}
             "{type: address, scheduler: 'tls://127.0.0.1:1', tls: {ca: no.pem}}",
             "got no certificate .*no.pem: cluster.tls names PEM files",
         ),
-        ("{type: address, scheduler: 'tls://127.0.0.1:1'}", "tls://127.0.0.1:1 needs certificates: name them in"),
+        ("{type: address, scheduler: 'tls://127.0.0.1:1'}", "tls://127.0.0.1:1 needs certificates. Name them in"),
     ],
 )
 def test_what_a_scheduler_needs__is_told(tmp_path: Path, cluster: str, message: str) -> None:
