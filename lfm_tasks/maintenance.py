@@ -45,6 +45,8 @@ VERIFY_PURPOSE = "lfm-atlas verify"
 LISTED_KINDS = (
     "activations", "bases", "halves", "designs", "scores", "collections", "kept_maps", "embeddings", "embedded_points",
     "maps", "across_datasets",
+    # No atlas lists these: they are needed until their collection is there.
+    "cycles",
 )  # fmt: skip
 _KEY = re.compile(r"\b[0-9a-f]{64}\b")
 

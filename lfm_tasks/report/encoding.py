@@ -2,7 +2,7 @@
 
 import base64
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,16 +32,14 @@ def _means(of_spaces: np.ndarray, groups: list[list[int]]) -> np.ndarray:
     return np.where(count > 0, total / np.maximum(count, 1), np.nan)
 
 
-def matches_on_page(
-    values: np.ndarray, halves: Float[np.ndarray, "spaces spaces halves"], groups: list[list[int]]
-) -> np.ndarray:
+def matches_on_page(values: np.ndarray, halves: Iterable[np.ndarray], groups: list[list[int]]) -> np.ndarray:
     """Return `best_matches`, as −2 − layer where a half of the points has another one: not clearly ahead.
 
     ``halves``: the values on each half; where a pair has none, its matches stay as they are.
     """
     matches = best_matches(values, groups)
     found = matches.copy()
-    for half in np.moveaxis(halves, -1, 0):
+    for half in halves:
         on_half = best_matches(half, groups)
         found = np.where((on_half >= 0) & (matches >= 0) & (on_half != matches), -2 - matches, found)
     return found
@@ -107,22 +105,37 @@ def statistic_matrix(atlas: xr.Dataset, rows: Rows, statistic: str, measure: str
 def similarity_of_halves(
     atlas: xr.Dataset, rows: Rows, measure: str, statistic: str
 ) -> Float[np.ndarray, "models models halves"]:
-    """Return `model_similarity` on each half of the points, best matches found anew; no halves where there are none.
+    """Return `model_similarity` on each half of the points, with its own best matches; no halves where there are none.
 
     ``statistic``: ``score``, or ``calibrated`` by the chance level of all points.
     """
     if "half_scores" not in atlas:
         return np.empty((len(rows.groups), len(rows.groups), 0))
-    halves = statistic_matrix(atlas, rows, "half_scores", measure)
-    score = statistic_matrix(atlas, rows, "score", measure)
-    if statistic == "calibrated":
-        chance = statistic_matrix(atlas, rows, "null_mean", measure)
-        halves = calibrated_halves(halves, chance, is_distance=measure in atlas.attrs["distances"])
-    by_half = np.stack([model_similarity(half, rows.groups) for half in np.moveaxis(halves, -1, 0)], axis=-1)
+    is_known, is_distance = (
+        np.isfinite(statistic_matrix(atlas, rows, "score", measure)),
+        measure in atlas.attrs["distances"],
+    )
+    chance = statistic_matrix(atlas, rows, "null_mean", measure) if statistic == "calibrated" else None
+    by_half, is_partial = [], np.zeros(is_known.shape, dtype=bool)
+    for scores in half_matrices(atlas, rows, measure):
+        half = scores
+        if chance is not None:
+            half = calibrated_halves(scores[..., None], chance, is_distance=is_distance)[..., 0]
+        by_half.append(model_similarity(half, rows.groups))
+        is_partial |= is_known & ~np.isfinite(half)
+    found = np.stack(by_half, axis=-1)
     # A half of some of the layers only would be compared with the score of all: it is none, then.
-    is_partial = (np.isfinite(score) & ~np.isfinite(halves).all(axis=-1)).astype(float)
-    by_half[model_similarity(is_partial, rows.groups) > 0] = np.nan
-    return by_half
+    found[model_similarity(is_partial.astype(float), rows.groups) > 0] = np.nan
+    return found
+
+
+def half_matrices(atlas: xr.Dataset, rows: Rows, measure: str) -> Iterator[np.ndarray]:
+    """Yield the scores on each half of the points as `statistic_matrix`; none where there are none.
+
+    One after the other: of thousands of spaces each takes a gigabyte.
+    """
+    for half in range(atlas.sizes.get("half", 0)):
+        yield statistic_matrix(atlas[["half_scores"]].isel(half=half), rows, "half_scores", measure)
 
 
 def interval_ends(

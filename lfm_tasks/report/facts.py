@@ -12,6 +12,7 @@ from lfm_tasks.lineage.relations import default_measure
 from lfm_tasks.report.encoding import (
     Rows,
     dataset_rows,
+    half_matrices,
     interval_ends,
     leads,
     matches_on_page,
@@ -135,6 +136,10 @@ def _shared_map(distances: np.ndarray, groups: list[list[int]]) -> dict[str, Any
     return _placed(distances, kept) if len(kept) and np.isfinite(distances).all() else None
 
 
+# Directed pairs of spaces whose numbers are on the page, of a dataset by a measure: all of 2,048 spaces, some 30 MB.
+_MOST_PAIRS = 1 << 22
+
+
 def _measure_facts(atlas: xr.Dataset, rows: Rows, measure: str, view: ZooView) -> dict[str, Any]:
     score = statistic_matrix(atlas, rows, "score", measure)
     is_distance = measure in atlas.attrs["distances"]
@@ -149,21 +154,54 @@ def _measure_facts(atlas: xr.Dataset, rows: Rows, measure: str, view: ZooView) -
         atlas["split_half_reliability"].sel(dataset=rows.dataset, measure=measure)
     )
     sign = -1.0 if is_distance else 1.0
-    halves = sign * statistic_matrix(atlas, rows, "half_scores", measure) if "half_scores" in atlas else score[..., :0]
-    matches = matches_on_page(sign * score, halves.reshape(*score.shape, -1), rows.groups)
+    signed_halves = (sign * half for half in half_matrices(atlas, rows, measure))
+    matches = matches_on_page(sign * score, signed_halves, rows.groups)
     layers = np.where(matches <= -2, -2 - matches, matches)
     starts = np.array([group[0] for group in rows.groups], dtype=int)
     targets = np.where(layers >= 0, layers + starts, -1)
+    near = None
+    if len(score) ** 2 > _MOST_PAIRS:
+        near = near_models(model_similarity(sign * score, rows.groups), rows.groups, _MOST_PAIRS // len(score))
+        is_far = np.array([np.isin(np.arange(len(near)), of_model, invert=True) for of_model in near])
+        targets[np.repeat(is_far, [len(group) for group in rows.groups], axis=0)] = -1
     ends = np.stack([np.broadcast_to(np.arange(len(targets))[:, None], targets.shape), targets], axis=-1)
     return {
         "views": views,
-        "known": _pair_numbers(atlas, rows, measure),
+        "near": near,
+        "known": _pair_numbers(atlas, rows, measure, None if near is None else columns_of(near, rows.groups)),
         "least_q": pack_matrix_if_any(_least_q(statistic_matrix(atlas, rows, "q_value", measure), rows.groups), 4),
         "ceiling": float(ceiling) if ceiling is not False and np.isfinite(ceiling) else None,
         "matches": pack_matrix(matches, 0),
         "diagnostics": _packed_diagnostics(atlas, rows, ends, 3),
-        "has_halves": bool(np.isfinite(halves).any()),
+        "has_halves": any(np.isfinite(half).any() for half in half_matrices(atlas, rows, measure)),
     }
+
+
+def near_models(
+    similarity: Float[np.ndarray, "models models"], groups: list[list[int]], most_layers: int
+) -> list[list[int]]:
+    """Return for each model itself and those that are nearest to it, as many as have ``most_layers`` together.
+
+    One other model at least, whatever its layers.
+    """
+    n_layers = np.array([len(group) for group in groups])
+    found = []
+    for model, row in enumerate(similarity):
+        # Rounded, so that equals stand in the order of their names and not of their last bits.
+        falling = np.argsort(-np.nan_to_num(row, nan=-np.inf).round(6), kind="stable")
+        order = np.append(model, falling[falling != model])
+        n_kept = max(2, int((np.cumsum(n_layers[order]) <= most_layers).sum()))
+        found.append(order[:n_kept].tolist())
+    return found
+
+
+def columns_of(near: list[list[int]], groups: list[list[int]]) -> Int[np.ndarray, "spaces columns"]:
+    """Return for each space the rows of the models near to its model, one model after the other; −1 after the last."""
+    of_models = [[row for other in of_model for row in groups[other]] for of_model in near]
+    columns = np.full((sum(map(len, groups)), max(map(len, of_models))), -1)
+    for group, of_model in zip(groups, of_models, strict=True):
+        columns[group, : len(of_model)] = of_model
+    return columns
 
 
 def _least_q(q_values: Float[np.ndarray, "spaces spaces"], groups: list[list[int]]) -> np.ndarray:
@@ -185,12 +223,20 @@ def _of_one_family(rows: Rows, view: ZooView) -> Bool[np.ndarray, "models models
     return related
 
 
-def _pair_numbers(atlas: xr.Dataset, rows: Rows, measure: str) -> dict[str, Any]:
-    """Return the numbers of every pair; ``from`` names the matrix to be added (see loadKnown in web/page.js)."""
+def _pair_numbers(
+    atlas: xr.Dataset, rows: Rows, measure: str, columns: Int[np.ndarray, "spaces columns"] | None
+) -> dict[str, Any]:
+    """Return the numbers of every pair; ``from`` names the matrix to be added (see loadKnown in web/page.js).
+
+    ``columns``: of each space the rows of those that it has numbers with; None: with all.
+    """
     matrices: dict[str, Any] = {}
     rounded: dict[str, np.ndarray] = {}
     for name, (digits, origin) in _PAIR_NUMBERS.items():
-        rounded[name] = statistic_matrix(atlas, rows, name, measure).round(digits)
+        values = statistic_matrix(atlas, rows, name, measure)
+        if columns is not None:
+            values = np.where(columns < 0, np.nan, np.take_along_axis(values, columns, axis=1))
+        rounded[name] = values.round(digits)
         if origin == "calibration":
             best = 0 if measure in atlas.attrs["distances"] else 1
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -198,9 +244,9 @@ def _pair_numbers(atlas: xr.Dataset, rows: Rows, measure: str) -> dict[str, Any]
             rounded[origin][~np.isfinite(rounded[origin])] = 0
         if origin == "mirrored":
             rounded[origin] = 2 * rounded["score"] - rounded["ci_low"]
-        values = pack_matrix_if_any(rounded[name] - rounded[origin] if origin else rounded[name], digits)
-        if values:
-            matrices[name] = values | {"from": origin}
+        packed = pack_matrix_if_any(rounded[name] - rounded[origin] if origin else rounded[name], digits)
+        if packed:
+            matrices[name] = packed | {"from": origin}
     return matrices
 
 

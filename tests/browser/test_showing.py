@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from lfm_tasks.report import render_report
+from lfm_tasks.report.facts import page_facts
+from lfm_tasks.report.tables import zoo_view
 from lfm_tasks.stores.atlas.files import read_atlas
 
 pytestmark = pytest.mark.browser
@@ -61,6 +63,32 @@ def test_numbers__are_those_of_the_shipped_zoos_atlas(zoo_folder_built: Path, wa
         found = [float(row[2]), low, high, *map(float, row[4:7])]
         expected = [float(cell[name]) for name in ("calibrated", "ci_low", "ci_high", "score", "null_mean", "null_q95")]
         np.testing.assert_allclose(found, expected, atol=0.00101)
+    assert watched.complaints == []
+
+
+def test_page_of_very_many_spaces__shows_near_models_and_says_which_it_lacks(
+    made_atlas: Callable[..., Any], watch: Watch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lfm_tasks.report.facts._MOST_PAIRS", 18 * 6)
+    atlas, summary = made_atlas(6, 3)
+    near = page_facts(atlas, {}, zoo_view(atlas, summary))["views"][0][0]["near"][4][1]
+    far = (near + 1) % 6 if (near + 1) % 6 != 4 else (near + 2) % 6
+    watched = watch(render_report(atlas, summary))
+    page = watched.open(f"#source=model004&target=model{near:03}&measure=lfm")
+
+    names = [[f"model{model:03}/modellayer{layer:02}" for layer in range(3)] for model in (4, near)]
+    stored = atlas.sel(dataset="probe", measure="lfm", source=names[0], target=names[1])
+    shown = [[float(cell.split(" ")[0]) for cell in row[1:]] for row in watched.cells("layers")]
+    np.testing.assert_allclose(shown, stored["calibrated"].values, atol=0.001)
+    page = watched.open(f"#source=model004&target=model{far:03}&measure=lfm")
+    page.reload()
+    page.wait_for_selector("html[data-ready]")
+    said = page.locator("section:has(#chart-layers) > .left-out").inner_text()
+    assert said == (
+        "The page has the layers of model004 and the 1 models nearest to it. "
+        f"lfm-atlas show ATLAS pair model004 model{far:03} prints these."
+    )
+    assert not page.locator("#chance").is_visible()
     assert watched.complaints == []
 
 

@@ -9,7 +9,9 @@ import pytest
 import xarray as xr
 from scipy.stats import rankdata
 
+from lfm_tasks.catalog import read_catalog
 from lfm_tasks.config import CollectionConfig
+from lfm_tasks.maintenance import prune
 from lfm_tasks.spectral.maps.collection import Collection, cycle_residuals, residuals_through
 from lfm_tasks.stores.atlas.files import read_atlas, read_groups
 from tests.integration.test_comparisons import changed
@@ -96,6 +98,45 @@ def test_collections__depend_on_no_name_and_no_key(
         expected = old.sel(source=before, target=before).values
         assert np.isfinite(expected[~np.eye(len(expected), dtype=bool)]).all()
         np.testing.assert_array_equal(new.sel(source=after, target=after).values, expected)
+
+
+@pytest.mark.parametrize("maps", [{"regime": "full"}, ANCHORS], ids=["full", "anchors"])
+def test_cycle_residuals__are_the_same_when_several_jobs_close_the_cycles(
+    tmp_path: Path, write_zoo: Any, build: Any, monkeypatch: pytest.MonkeyPatch, maps: dict[str, Any]
+) -> None:
+    monkeypatch.setattr("lfm_tasks.stages.collection.job._BLOCK_SIDE", 2)
+    models = copies(7, noise=0.3)
+    whole = build(write_zoo(tmp_path / "whole", models, **{**SMALL, "maps": maps}))
+    monkeypatch.setattr("lfm_tasks.stages.collection.job._CYCLES_SIDE", 2)
+    parts = build(write_zoo(tmp_path / "parts", models, **{**SMALL, "maps": maps}))
+
+    n_units = len(list((tmp_path / "parts" / ".lfm-atlas" / "units" / "cycles").iterdir()))
+    assert n_units == (10 if maps["regime"] == "full" else 16)
+    assert not (tmp_path / "whole" / ".lfm-atlas" / "units" / "cycles").exists()
+    assert parts.computed["collection"] == whole.computed["collection"] == 1
+    for array in ("cycle_residual", "shared_distance"):
+        assert np.isfinite(cells(tmp_path / "whole", array)).sum() >= 42
+        xr.testing.assert_identical(cells(tmp_path / "parts", array), cells(tmp_path / "whole", array))
+    # With the collection in the store nobody needs its parts.
+    catalog = read_catalog(tmp_path / "parts" / "data_catalog.yaml")
+    assert prune(catalog, remove=True).counts() == {"cycles": n_units}
+    assert build(tmp_path / "parts").computed["collection"] == 0
+
+
+def test_collection__fails_where_a_part_of_its_cycles_does(
+    tmp_path: Path, write_zoo: Any, build: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise ValueError("no cycle closes")
+
+    monkeypatch.setattr("lfm_tasks.stages.collection.job._CYCLES_SIDE", 2)
+    monkeypatch.setattr("lfm_tasks.stages.collection.job._cycle_residuals", fail)
+    outcome = build(write_zoo(tmp_path, copies(5), **SMALL))
+
+    assert [(failure.stage, failure.message) for failure in outcome.failures] == [
+        ("collection", "ValueError: no cycle closes")
+    ]
+    assert "collection/probe" not in read_groups(tmp_path / "atlas")
 
 
 def test_spaces_beyond_the_core__are_fitted_to_it(tmp_path: Path, write_zoo: Any, build: Any) -> None:

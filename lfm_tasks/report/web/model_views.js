@@ -113,8 +113,12 @@ const matchedLayers = () => {
   const target = numberOf(choice.target);
   return rowsOf(choice.source).map((row, r) => ({ r, ...matchOf(row, target) })).filter(({ layer }) => layer >= 0);
 };
+// Whether the page has the numbers of the layers of two models.
+const isNear = () => !measured().near || measured().near[numberOf(choice.source)].includes(numberOf(choice.target));
+const notNear = () => `The page has the layers of ${choice.source} and the ${measured().near[numberOf(choice.source)].length - 1} models nearest to it. lfm-atlas show ATLAS pair ${choice.source} ${choice.target} prints these.`;
 const drawLayers = ({ cells, known }) => {
   const [all, allOthers] = [rowsOf(choice.source), rowsOf(choice.target)];
+  if (!isNear() && leaveOut("layers", true, notNear(), false)) return;
   if (leaveOut("layers", ![...all, ...allOthers].some(isSpaceFound), noneOf(choice.source, choice.target))) return;
   const [places, otherPlaces] = [foundPlaces(all), foundPlaces(allOthers)], [sources, targets] = [places.map((r) => all[r]), otherPlaces.map((c) => allOthers[c])];
   const [rows, columns] = [sources, targets].map((of) => of.map((row) => dataset().layers[row])), [short, shortColumns] = [trimmed(rows), trimmed(columns)];
@@ -151,7 +155,7 @@ const drawMatched = ({ known, diagnostics }) => {
   const matched = matchedLayers(), target = numberOf(choice.target), [sources, targets] = [rowsOf(choice.source), rowsOf(choice.target)];
   const found = matched.filter(({ r, layer }) => isSpaceFound(sources[r]) || isSpaceFound(targets[layer]));
   const [rows, columns] = [layersOf(choice.source), layersOf(choice.target)], [short, shortColumns] = [trimmed(rows).short, trimmed(columns).short];
-  byId("chance").hidden = !matched.length || !known.score || choice.source === choice.target;
+  byId("chance").hidden = !matched.length || !known.score || !isNear() || choice.source === choice.target;
   if (byId("chance").hidden || leaveOut("chance", !found.length, noneOf(choice.source, choice.target))) return;
   const number = (name, { r, layer }) => (known[name] ? known[name](sources[r], targets[layer]) : NaN);
   const drawn = found.map((cell) => ({

@@ -3,7 +3,7 @@ const load = async () => {
   const { models, low, high } = view();
   const { maps, embeddings } = dataset();
   const sides = (pack) => together({ source: pack("source"), target: pack("target") });
-  const known = await loadKnown(measured().known);
+  const known = await loadKnown(measured());
   return together({
     known, cells: known[choice.statistic], leastQ: matrix(measured().least_q), models: matrix(models), low: matrix(low), high: matrix(high),
     matches: matrix(measured().matches), diagnostics: together(mapped(measured().diagnostics, matrix)), ofMaps: together(mapped(maps?.diagnostics ?? {}, matrix)),
@@ -15,8 +15,9 @@ const load = async () => {
 };
 // Some matrices are stored as what they are above another one: also above the calibration of the rounded score, and
 // above the place that is as far above the score as the lower end of the interval is below.
-const loadKnown = async (known) => {
-  const loaded = await together(mapped(known, matrix)), best = named(facts.measures, choice.measure).is_distance ? 0 : 1;
+const loadKnown = async ({ known, near }) => {
+  const place = columnsOf(near);
+  const loaded = mapped(await together(mapped(known, matrix)), (number) => (r, c) => { const at = place(r, c); return at < 0 ? NaN : number(r, at); }), best = named(facts.measures, choice.measure).is_distance ? 0 : 1;
   const calibration = (r, c) => {
     const chance = loaded.null_mean?.(r, c), found = (loaded.score(r, c) - chance) / (best - chance);
     return Number.isFinite(found) ? found : 0;
@@ -24,6 +25,19 @@ const loadKnown = async (known) => {
   const mirrored = (r, c) => loaded.score(r, c) - loaded.ci_low(r, c);  // which is stored as what it is above the score
   const above = { calibration, mirrored, ...loaded };
   return mapped(known, ({ from }, name) => (from ? (r, c) => above[from](r, c) + loaded[name](r, c) : loaded[name]));
+};
+// Of very many spaces the page has the numbers of each model with those nearest to it: their layers stand side by side.
+const columnsOf = (near) => {
+  if (!near) return (r, c) => c;
+  const { models } = dataset(), modelOf = models.flatMap(({ rows }, model) => rows.map(() => model));
+  const starts = near.map((others) => {
+    let at = 0;
+    return new Map(others.map((other) => { at += models[other].rows.length; return [other, at - models[other].rows.length]; }));
+  });
+  return (r, c) => {
+    const start = starts[modelOf[r]].get(modelOf[c]);
+    return start === undefined ? -1 : start + c - models[modelOf[c]].rows[0];
+  };
 };
 const mapped = (object, change) => Object.fromEntries(Object.entries(object).map(([name, value]) => [name, change(value, name)]));
 

@@ -23,8 +23,8 @@ const foundPlaces = (rows) => {
   return found.length ? found : places;
 };
 
-// A section that the search leaves out says so in place of its content; says whether it is left out.
-const leaveOut = (id, isLeftOut, said = "") => {
+// A section that is left out, most often by the search, says so in place of its content; returns whether it is left out.
+const leaveOut = (id, isLeftOut, said = "", offersOthers = true) => {
   const section = byId(id).closest("section");
   let note = section.querySelector(":scope > .left-out");
   if (!note) {
@@ -34,7 +34,7 @@ const leaveOut = (id, isLeftOut, said = "") => {
   section.classList.toggle("is-left-out", isLeftOut);
   note.hidden = !isLeftOut;
   if (!isLeftOut) return false;
-  const row = [...rowsOf(choice.source), ...dataset().layers.keys()].find(isSpaceFound);
+  const row = offersOthers ? [...rowsOf(choice.source), ...dataset().layers.keys()].find(isSpaceFound) : undefined;
   note.replaceChildren(said, ...(row === undefined ? [] : [" ", button(`Show ${spaceName(row)}`, `Show ${spaceName(row)}, which matches`, () => showSpace(row))]));
   return true;
 };

@@ -1,7 +1,7 @@
 """One collection of spaces on a worker: the basis that they share, and how far the cycles of their maps close."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -20,11 +20,13 @@ from lfm_tasks.spectral.maps.collection import (
 )
 from lfm_tasks.stages.inventory.correspondence import common_ids, same_ids
 from lfm_tasks.stages.scores.full_maps import forget_bases
-from lfm_tasks.stores.units.store import UnitStore
+from lfm_tasks.stores.units.store import UnitStore, digest
 
 # The third spaces in the cycles of a pair: with more of them the decile moves little. Among very many spaces there are
 # fewer, so that each pair costs few products.
 _MOST_THIRDS, _FEWEST_THIRDS = 24, 4
+# Spaces on a side of the cycles that one job closes, a multiple of the side of a block: numbers do not depend on it.
+_CYCLES_SIDE = 512
 # Spaces on a side of a block of pairs, and the bytes of bases and of refined maps that are in memory at a time: all
 # refined maps of 300 spaces fit.
 _BLOCK_SIDE = 32
@@ -45,6 +47,14 @@ class MapPlace(NamedTuple):
     direction: int
 
 
+class CyclesPart(NamedTuple):
+    """The unit of the residuals of some spaces with some others, and their places in the collection."""
+
+    key: str
+    sources: range
+    targets: range
+
+
 @dataclass(frozen=True)
 class CollectionJob:
     """Bases of one dataset that maps connect, and where these maps lie.
@@ -52,6 +62,7 @@ class CollectionJob:
     The bases determine the map of a pair in ``full``, the lower place as the row; ``refined`` says where that of
     (source, target) lies. The first ``n_core`` of ``bases`` are fitted together. Within the core, and after it, bases
     are in the order of the contents of their spaces: what is chosen by it does not depend on names or keys.
+    ``cycles`` says where the cycle residuals lie; empty: this job computes them.
     """
 
     store: UnitStore
@@ -62,6 +73,71 @@ class CollectionJob:
     refined: Mapping[tuple[int, int], MapPlace]
     config: CollectionConfig
     min_overlap: float
+    cycles: tuple[CyclesPart, ...] = ()
+
+
+@dataclass(frozen=True)
+class CyclesJob:
+    """Spaces of a collection, and the places among them of those whose cycles are closed through ``thirds``."""
+
+    key: str
+    spaces: CollectionJob
+    sources: tuple[int, ...]
+    targets: tuple[int, ...]
+    thirds: tuple[int, ...]
+
+
+def cycles_job(job: CollectionJob, part: CyclesPart) -> CyclesJob:
+    """Return the job of a part of the residuals of a collection; it knows no more spaces than it needs."""
+    thirds = third_spaces(job)
+    places = sorted({*part.sources, *part.targets, *thirds})
+    place_of = {place: at for at, place in enumerate(places)}
+    full = (job.full | job.full.T)[np.ix_(places, places)]
+    refined = {
+        (place_of[source], place_of[target]): job.refined[source, target]
+        for source in (places if job.refined else ())
+        for target in places
+        if (source, target) in job.refined
+    }
+    keys = tuple(job.bases[place] for place in places)
+    spaces = replace(job, bases=keys, n_core=0, full=np.triu(full), refined=refined, cycles=())
+    ends = (tuple(place_of[place] for place in side) for side in (part.sources, part.targets, thirds))
+    return CyclesJob(part.key, spaces, *ends)
+
+
+def cycles_parts(job: CollectionJob) -> tuple[CyclesPart, ...]:
+    """Return the parts that the residuals of a collection are computed in by several workers; none of few spaces."""
+    n_spaces = len(job.bases)
+    if n_spaces <= 2 * _CYCLES_SIDE:
+        return ()
+    groups = [range(first, min(first + _CYCLES_SIDE, n_spaces)) for first in range(0, n_spaces, _CYCLES_SIDE)]
+    return tuple(
+        CyclesPart(
+            digest({"kind": "cycles", "of": job.key, "sources": [*sources], "targets": [*targets]}), sources, targets
+        )
+        for sources in groups
+        for targets in groups
+        # The cycle backwards is the transpose where the bases determine the maps.
+        if job.refined or targets[0] >= sources[0]
+    )
+
+
+def store_cycles(job: CyclesJob) -> None:
+    """Close the cycles through some pairs of spaces; commit how far they are from closed."""
+    forget_bases()
+    residuals = _cycle_residuals(_Maps(job.spaces), job.sources, job.targets, job.thirds)
+    with job.spaces.store.commit("cycles", job.key) as unit_writer:
+        unit_writer.arrays.write("cycle_residual", residuals)
+
+
+def third_spaces(job: CollectionJob) -> list[int]:
+    """Return the spaces that close cycles: the first of the core that have different bases, two more than a pair needs.
+
+    Spaces are in the order of their contents, which is a drawing of lots: a space that arrives changes few cycles.
+    """
+    wanted = _MOST_THIRDS * job.config.max_spaces // len(job.bases)
+    first_places = np.sort(np.unique(job.bases[: job.n_core], return_index=True)[1])
+    return [int(place) for place in first_places[: max(_FEWEST_THIRDS, min(_MOST_THIRDS, wanted)) + 2]]
 
 
 def store_collection(job: CollectionJob) -> None:
@@ -69,7 +145,7 @@ def store_collection(job: CollectionJob) -> None:
     forget_bases()
     maps = _Maps(job)
     shared = _shared_basis(job, maps)
-    residuals = _cycle_residuals(job, maps)
+    residuals = _all_residuals(job, maps)
     with job.store.commit("collections", job.key) as unit_writer:
         unit_writer.arrays.write("coefficients", shared.coefficients)
         unit_writer.arrays.write("cycle_residual", residuals)
@@ -92,16 +168,6 @@ class _Maps:
     @cached_property
     def _full(self) -> Bool[np.ndarray, "spaces spaces"]:
         return np.asarray(self.job.full | self.job.full.T)
-
-    @cached_property
-    def thirds(self) -> list[int]:
-        """The spaces that close cycles: the first of the core that have different bases, two more than a pair needs.
-
-        Spaces are in the order of their contents, which is a drawing of lots: a space that arrives changes few cycles.
-        """
-        wanted = _MOST_THIRDS * self.job.config.max_spaces // len(self.job.bases)
-        first_places = np.sort(np.unique(self.job.bases[: self.job.n_core], return_index=True)[1])
-        return first_places[: max(_FEWEST_THIRDS, min(_MOST_THIRDS, wanted)) + 2].tolist()
 
     def between(
         self, sources: Sequence[int], targets: Sequence[int]
@@ -180,7 +246,7 @@ def _shared_basis(job: CollectionJob, maps: _Maps) -> SharedBasis:
     """Return the basis shared by the core, and Y of every other space from its maps out of the core."""
     core = range(job.n_core)
     edges, edge_maps = [], []
-    for some in _in_parts(job.n_core):
+    for some in _in_parts(core):
         for source, of_source in zip(some, maps.between(some, core), strict=True):
             for target in core:
                 # Both directions of full maps, too: the basis would depend on the order of spaces.
@@ -190,42 +256,67 @@ def _shared_basis(job: CollectionJob, maps: _Maps) -> SharedBasis:
     collection = Collection(job.n_core, np.array(edges), np.stack(edge_maps))
     shared = fit_shared_basis(collection, job.config.n_modes, n_rounds=_N_ROUNDS if job.refined else 0)
     coefficients = [*shared.coefficients]
-    for some in _in_parts(len(job.bases), job.n_core):
-        for arriving in np.concatenate([maps.between(part, some) for part in _in_parts(job.n_core)]).swapaxes(0, 1):
+    for some in _in_parts(range(job.n_core, len(job.bases))):
+        for arriving in np.concatenate([maps.between(part, some) for part in _in_parts(core)]).swapaxes(0, 1):
             known = np.flatnonzero(np.isfinite(arriving[:, 0, 0]))
             lacking = np.full_like(coefficients[0], np.nan)
             coefficients.append(fit_new_space(shared, arriving[known], known) if len(known) else lacking)
     return SharedBasis(np.stack(coefficients), shared.weights)
 
 
-def _cycle_residuals(job: CollectionJob, maps: _Maps) -> Float[np.ndarray, "source target"]:
+def _all_residuals(job: CollectionJob, maps: _Maps) -> Float[np.ndarray, "source target"]:
     """Return how far cycles through each pair of spaces close; NaN for pairs without a map."""
-    spaces, thirds = range(len(job.bases)), maps.thirds
-    onward = np.concatenate([maps.between(some, thirds) for some in _in_parts(len(spaces))])
-    # Of full maps the map back is the transpose.
-    back = np.swapaxes(onward, -1, -2)
-    if job.refined:
-        back = np.concatenate([maps.between(thirds, some).swapaxes(0, 1) for some in _in_parts(len(spaces))])
-    # No space is a third one beside itself, nor beside a copy.
-    keys = np.array(job.bases)
-    is_itself = keys[:, None] == keys[thirds]
-    onward[is_itself] = back[is_itself] = np.nan
+    spaces = range(len(job.bases))
     residuals = np.full((len(spaces), len(spaces)), np.nan)
-    for some in _in_parts(len(spaces)):
-        for others in _in_parts(len(spaces)):
-            if not job.refined and others[-1] < some[0]:  # the cycle backwards is the transpose, and nearly as long
-                continue
-            for source, direct in zip(some, maps.between(some, others), strict=True):
-                residuals[source, others] = residuals_through(direct, onward[others], back[source])
+    for part in job.cycles:
+        with job.store.open("cycles", part.key) as unit:
+            residuals[np.ix_(part.sources, part.targets)] = unit.read("cycle_residual")
+    if not job.cycles:
+        residuals = _cycle_residuals(maps, spaces, spaces, third_spaces(job))
     np.fill_diagonal(residuals, np.nan)
     lower, higher = np.nonzero(job.full)
     residuals[higher, lower] = residuals[lower, higher]
     return residuals
 
 
-def _in_parts(stop: int, start: int = 0) -> list[range]:
-    """Return the spaces from ``start`` in parts, so that the bases of a part are read once for a row of products."""
-    return [range(first, min(first + _BLOCK_SIDE, stop)) for first in range(start, stop, _BLOCK_SIDE)]
+def _cycle_residuals(
+    maps: _Maps, sources: Sequence[int], targets: Sequence[int], thirds: Sequence[int]
+) -> Float[np.ndarray, "sources targets"]:
+    """Return how far cycles through spaces close; of full maps NaN where the source stands after the target."""
+    is_refined, onward = bool(maps.job.refined), _maps_to_thirds(maps, targets, thirds)
+    if is_refined:
+        back = np.concatenate([maps.between(thirds, some).swapaxes(0, 1) for some in _in_parts(sources)])
+    else:  # of full maps the map back is the transpose
+        to_thirds = onward if sources == targets else _maps_to_thirds(maps, sources, thirds)
+        back = np.swapaxes(to_thirds, -1, -2)
+    residuals = np.full((len(sources), len(targets)), np.nan)
+    at_source = 0
+    for some in _in_parts(sources):
+        at_target = 0
+        for others in _in_parts(targets):
+            columns = slice(at_target, at_target + len(others))
+            at_target += len(others)
+            if not is_refined and others[-1] < some[0]:  # the cycle backwards is the transpose, and nearly as long
+                continue
+            for row, direct in enumerate(maps.between(some, others), start=at_source):
+                residuals[row, columns] = residuals_through(direct, onward[columns], back[row])
+        at_source += len(some)
+    return residuals
+
+
+def _maps_to_thirds(
+    maps: _Maps, spaces: Sequence[int], thirds: Sequence[int]
+) -> Float[np.ndarray, "spaces thirds target source"]:
+    """Return the map from each space to each third one; none from a space to itself, nor to a copy."""
+    keys = np.array(maps.job.bases)
+    found = np.concatenate([maps.between(some, thirds) for some in _in_parts(spaces)])
+    found[keys[list(spaces)][:, None] == keys[list(thirds)]] = np.nan
+    return found
+
+
+def _in_parts(spaces: Sequence[int]) -> list[Sequence[int]]:
+    """Return spaces in parts, so that the bases of a part are read once for a row of products."""
+    return [spaces[first : first + _BLOCK_SIDE] for first in range(0, len(spaces), _BLOCK_SIDE)]
 
 
 def _shared_distances(maps: _Maps, shared: SharedBasis) -> Float[np.ndarray, "source target"]:

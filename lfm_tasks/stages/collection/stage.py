@@ -1,7 +1,7 @@
 """Stage collection: one basis for all spaces of a dataset, and how far the cycles of their maps close, a job each."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from heapq import heappop, heappush
 
@@ -14,7 +14,14 @@ from scipy.sparse.csgraph import connected_components
 from lfm_tasks.runtime.run import Failure, Run
 from lfm_tasks.spectral.bases.full_map import MAP_SCORES
 from lfm_tasks.stages.bases.stage import SpaceBasis
-from lfm_tasks.stages.collection.job import CollectionJob, MapPlace, store_collection
+from lfm_tasks.stages.collection.job import (
+    CollectionJob,
+    MapPlace,
+    cycles_job,
+    cycles_parts,
+    store_collection,
+    store_cycles,
+)
 from lfm_tasks.stages.scores.stage import ScoredPairs
 from lfm_tasks.stores.units.store import digest
 from lfm_tasks.workers.pool import JobFailure
@@ -94,8 +101,9 @@ def fit_collections(run: Run, spaces: tuple[SpaceBasis, ...], scored: ScoredPair
         if job_and_names := collection_job(run, bases, scored):
             planned.append((dataset, *job_and_names))
     jobs = [job for _, job, _ in planned if run.store.find("collections", job.key) is None]
-    failures: dict[str, JobFailure] = {}
-    for job, result in run.results("collection", store_collection, jobs):
+    failures = _close_cycles(run, jobs)
+    whole = [replace(job, cycles=cycles_parts(job)) for job in jobs if job.key not in failures]
+    for job, result in run.results("collection", store_collection, whole):
         if isinstance(result, JobFailure):
             failures[job.key] = result
     run.stage_counts.add("collection", len(jobs) - len(failures), len(planned) - len(jobs))
@@ -107,6 +115,19 @@ def fit_collections(run: Run, spaces: tuple[SpaceBasis, ...], scored: ScoredPair
     return Collections(
         tuple(FittedCollection(dataset, job.key, names) for dataset, job, names in planned if job.key not in failures)
     )
+
+
+def _close_cycles(run: Run, jobs: Sequence[CollectionJob]) -> dict[str, JobFailure]:
+    """Compute the cycle residuals of large collections part by part; return the failures by collection."""
+    missing = [
+        (job.key, cycles_job(job, part))
+        for job in jobs
+        for part in cycles_parts(job)
+        if run.store.find("cycles", part.key) is None
+    ]
+    collection_of = {part.key: key for key, part in missing}
+    results = run.results("collection", store_cycles, [part for _, part in missing]) if missing else ()
+    return {collection_of[part.key]: result for part, result in results if isinstance(result, JobFailure)}
 
 
 def collection_job(

@@ -27,10 +27,13 @@ from lfm_tasks.statistics.map_chance import are_localized
 from lfm_tasks.statistics.model_pairs import FEWEST_UNRELATED, false_discovery_rates, families
 from lfm_tasks.statistics.resampling import N_HALVES, rows_by_value, split_half_reliability
 from lfm_tasks.stores.atlas.schema import DEPTH, SCHEMA_VERSION, long_name, meta_coordinates, with_derived_columns
+from lfm_tasks.stores.scratch import filled_array
 from lfm_tasks.stores.units.store import CONVENTION
 from lfm_tasks.workers.pool import JobFailure
 
 STATUS = ("ok", "not_computed", *REASONS)
+# Pairs whose ranks are looked for together, which takes 40 bytes each.
+_CELLS_AT_ONCE = 1 << 22
 _NONE = -1
 
 
@@ -183,18 +186,27 @@ def unrelated_ranks(
     ranks = np.full(values.shape, np.nan)
     if len(known) < FEWEST_UNRELATED:
         return ranks
-    finite = np.isfinite(values)
-    # Rounding must not part what is equal: a pair and the same pair the other way.
-    at_least = len(known) - np.searchsorted(known, values[finite] - 1e-9)
-    is_among_known = unrelated[finite]
-    ranks[finite] = (at_least - is_among_known) / (len(known) - is_among_known)
+    step = max(1, _CELLS_AT_ONCE // max(1, values.shape[1]))
+    for start in range(0, len(values), step):
+        of_rows = values[start : start + step]
+        finite = np.isfinite(of_rows)
+        # Values in order are found several times faster: each is looked for where the one before it was.
+        order = np.argsort(of_rows[finite])
+        n_below = np.empty(len(order), dtype=np.intp)
+        # Rounding must not part what is equal: a pair and the same pair the other way.
+        n_below[order] = np.searchsorted(known, of_rows[finite][order] - 1e-9)
+        is_among_known = unrelated[start : start + step][finite]
+        ranks[start : start + step][finite] = (len(known) - n_below - is_among_known) / (len(known) - is_among_known)
     return ranks
 
 
-def split_half_reliabilities(halves: Float[np.ndarray, "2 source target"]) -> float:
-    """Return the noise ceiling of the scores of one dataset and measure, over pairs of two different spaces."""
-    apart = ~np.eye(halves.shape[1], dtype=bool)
-    return split_half_reliability(halves[0][apart], halves[1][apart])
+def split_half_reliabilities(first: Float[np.ndarray, "source target"], second: Float[np.ndarray, "..."]) -> float:
+    """Return the noise ceiling of the scores of one dataset and measure, over pairs of two different spaces.
+
+    ``first``, ``second``: scores of one half of the points, and of the other.
+    """
+    apart = ~np.eye(len(first), dtype=bool)
+    return split_half_reliability(first[apart], second[apart])
 
 
 # Share of points with tied neighbors above which the scores of maps have the status ``tied``.
@@ -248,14 +260,15 @@ def assemble(
     is_requested = requested_cells(parts, axes.datasets, axes.measures, axes.names)
     # Without comparisons everything is requested; what a dataset does not have is then not computed.
     otherwise = STATUS.index("not_asked" if run.catalog.comparisons else "not_computed")
-    status = np.where(is_requested, STATUS.index("not_computed"), otherwise).astype(np.int8)
+    status = np.full(axes.shape, otherwise, dtype=np.int8)
+    status[is_requested] = STATUS.index("not_computed")
     grouped = [dataset for dataset, kind in resampling.items() if kind != "rows"]
     statistics, of_pairs = _pair_variables(run, spaces, scored, axes, status, grouped)
     # Fitted maps differ between the two directions, and so do their scores.
     is_fitted = any(part.correspondence.regime != "full" for part in parts)
     facts = known_measures()
     symmetric = {name for name in facts if facts[name].is_symmetric and not (is_fitted and name in MAP_SCORES)}
-    variables = _score_variables(statistics, axes, symmetric, _unrelated(run, spaces, axes.names))
+    variables = _score_variables(run, statistics, axes, symmetric, _unrelated(run, spaces, axes.names))
     variables["status"] = (
         _SCORE_DIMS,
         status,
@@ -287,10 +300,10 @@ def _pair_variables(
 
     ``grouped``: see `pair_entries`.
     """
-    cells = np.full((len(STATISTICS), *axes.shape), np.nan)
+    cells = _without_values(run, (len(STATISTICS), *axes.shape))
     n_common = np.zeros((axes.shape[0], *axes.shape[2:]), dtype=np.int32)
-    overlap_share = np.full(n_common.shape, np.nan)
-    diagnostics = np.full((len(DIAGNOSTICS), *n_common.shape), np.nan)
+    overlap_share = _without_values(run, n_common.shape)
+    diagnostics = _without_values(run, (len(DIAGNOSTICS), *n_common.shape))
     row = {name: index for index, name in enumerate(axes.names)}
     row_of = np.array([row[basis.space.name] for basis in spaces], dtype=np.intp)
     for entries in pair_entries(run, spaces, scored, grouped):
@@ -312,26 +325,33 @@ def _pair_variables(
     return dict(zip(STATISTICS, cells, strict=True)), variables
 
 
+def _without_values(run: Run, shape: tuple[int, ...], dtype: type = np.float64) -> np.ndarray:
+    return filled_array(shape, np.nan, dtype, run.store.root / "staging")
+
+
 def _score_variables(
+    run: Run,
     statistics: Mapping[str, np.ndarray],
     axes: Axes,
     symmetric: Collection[str],
     unrelated: Bool[np.ndarray, "source target"],
 ) -> dict[str, Any]:
     """Return the variables by measure and pair, with the statistics of each dataset and measure as a whole."""
-    q_value, unrelated_rank = np.full(axes.shape, np.nan), np.full(axes.shape, np.nan)
+    q_value, unrelated_rank = _without_values(run, axes.shape), _without_values(run, axes.shape)
     reliability = np.full(axes.shape[:2], np.nan)
     for place in np.ndindex(reliability.shape):
         q_value[place] = q_values(statistics["p_value"][place], axes.measures[place[1]] in symmetric)
         unrelated_rank[place] = unrelated_ranks(statistics["calibrated"][place], unrelated)
-        reliability[place] = split_half_reliabilities(np.stack([statistics[name][place] for name in HALVES[:2]]))
+        reliability[place] = split_half_reliabilities(*(statistics[name][place] for name in HALVES[:2]))
     published = {name: values for name, values in statistics.items() if name not in HALVES}
     published |= {"q_value": q_value, "unrelated_rank": unrelated_rank}
     ceiling = "agreement of scores from either half of the points, for all points (Spearman-Brown): the noise ceiling"
     variables: dict[str, Any] = {name: (_SCORE_DIMS, values, long_name(name)) for name, values in published.items()}
     variables["split_half_reliability"] = (("dataset", "measure"), reliability, {"long_name": ceiling})
-    halves = np.stack([statistics[name] for name in HALVES], axis=-1).astype(np.float32)
-    if np.isfinite(halves).any():
+    if any(np.isfinite(statistics[name]).any() for name in HALVES):
+        halves = _without_values(run, (*axes.shape, len(HALVES)), np.float32)
+        for half, name in enumerate(HALVES):
+            halves[..., half] = statistics[name]
         meaning = "the score on each half of the points, split by split: for intervals of differences"
         variables["half_scores"] = ((*_SCORE_DIMS, "half"), halves, {"long_name": meaning})
     return variables
@@ -349,7 +369,7 @@ def _unrelated(run: Run, spaces: tuple[SpaceBasis, ...], names: list[str]) -> np
 def _intervals(run: Run) -> str:
     if not run.catalog.atlas.intervals.n_splits:
         return "not_computed"
-    return f"95 %, from {N_HALVES} halves of the points; graphs and bases are built anew on each, measures made anew"
+    return f"95 %, from {N_HALVES} halves of the points; graphs, bases and measures are computed again on each"
 
 
 def _texts(values: list[str]) -> np.ndarray:

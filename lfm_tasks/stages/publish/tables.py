@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Bool
 
 from lfm_tasks.stages.publish.assemble import STATUS
 from lfm_tasks.statistics.model_pairs import (
@@ -16,6 +17,7 @@ from lfm_tasks.statistics.model_pairs import (
     mean_match,
     pairs_of_models,
 )
+from lfm_tasks.stores.atlas.files import Coded
 from lfm_tasks.stores.atlas.schema import column_names
 
 # Rows at a time: of 2,000 spaces there are 4 million a measure, which as Python's numbers would take gigabytes.
@@ -24,38 +26,41 @@ _PART_ROWS = 1 << 18
 
 def edges(atlas: xr.Dataset) -> Iterator[dict[str, Any]]:
     """Yield the long table in parts: rows of directed pairs of two different spaces, by dataset, measure and source."""
-    names = np.array([str(name) for name in atlas["source"].values], dtype=object)
+    names = [str(name) for name in atlas["source"].values]
     step = max(1, _PART_ROWS // max(1, len(names)))
     n_parts = 0
-    for d, dataset in enumerate(atlas["dataset"].values):
+    for d in range(atlas.sizes["dataset"]):
         present = atlas["n_points"].values[d] > 0
-        for m, measure in enumerate(atlas["measure"].values):
-            status = atlas["status"].values[d, m]
-            wanted = (
-                (status != STATUS.index("not_asked")) & present[:, None] & present & ~np.eye(len(names), dtype=bool)
-            )
+        for m in range(atlas.sizes["measure"]):
+            status, sides = atlas["status"].values[d, m], _sides(atlas, (d, m), names)
             for start in range(0, len(names), step):
-                sources, targets = np.nonzero(wanted[start : start + step])
+                of_sources = np.arange(start, min(start + step, len(names)))
+                wanted = (status[of_sources] != STATUS.index("not_asked")) & present[of_sources, None] & present
+                wanted[np.arange(len(of_sources)), of_sources] = False
+                sources, targets = np.nonzero(wanted)
                 if len(sources) or not n_parts:
                     n_parts += 1
-                    yield _part(atlas, (d, m), (sources + start, targets), (str(dataset), str(measure)))
+                    yield _part(atlas, (d, m), (sources + start, targets), names, sides)
 
 
 def _part(
-    atlas: xr.Dataset, place: tuple[int, int], rows: tuple[np.ndarray, np.ndarray], labels: tuple[str, str]
+    atlas: xr.Dataset,
+    place: tuple[int, int],
+    rows: tuple[np.ndarray, np.ndarray],
+    names: list[str],
+    sides: Mapping[str, tuple[np.ndarray, np.ndarray]],
 ) -> dict[str, Any]:
     """Return the columns of some pairs of a dataset and a measure, given as indices of sources and targets."""
-    names = np.array([str(name) for name in atlas["source"].values], dtype=object)
     index = dict(zip(("dataset", "measure", "source", "target"), (*place, *rows), strict=True))
-    sources, targets = names[rows[0]], names[rows[1]]
-    dataset, measure = (np.full(len(sources), label, dtype=object) for label in labels)
+    dataset, measure = ([str(atlas[dim].values[at])] for dim, at in zip(("dataset", "measure"), place, strict=True))
+    none = np.zeros(len(rows[0]), dtype=np.intp)
     texts = {
-        "source": sources,
-        "target": targets,
-        "dataset": dataset,
-        "measure": measure,
-        "status": np.array(STATUS, dtype=object)[_cells(atlas["status"], index)],
-        "comparisons": _comparisons(atlas, labels, sources, targets),
+        "source": Coded(names, rows[0]),
+        "target": Coded(names, rows[1]),
+        "dataset": Coded(dataset, none),
+        "measure": Coded(measure, none),
+        "status": Coded(STATUS, _cells(atlas["status"], index)),
+        "comparisons": _comparisons(rows, sides),
     }
     return {name: texts[name] if name in texts else _cells(atlas[name], index) for name in column_names("edges")}
 
@@ -66,20 +71,25 @@ def _cells(array: xr.DataArray, index: Mapping[str, Any]) -> np.ndarray:
     return cells
 
 
-def _comparisons(
-    atlas: xr.Dataset, labels: tuple[str, str], sources: np.ndarray, targets: np.ndarray
-) -> list[list[str]]:
-    """Return the comparisons that ask for each pair of a dataset by a measure."""
-    dataset, measure = labels
-    sides = {
-        name: (set(facts["sources"]), set(facts["targets"]))
+def _sides(
+    atlas: xr.Dataset, place: tuple[int, int], names: list[str]
+) -> dict[str, tuple[Bool[np.ndarray, " spaces"], Bool[np.ndarray, " spaces"]]]:
+    """Return which spaces are sources, and which are targets, of each comparison of a dataset by a measure."""
+    dataset, measure = (str(atlas[dim].values[at]) for dim, at in zip(("dataset", "measure"), place, strict=True))
+    return {
+        name: (np.isin(names, facts["sources"]), np.isin(names, facts["targets"]))
         for name, facts in atlas.attrs["comparisons"].items()
         if facts["dataset"] == dataset and measure in facts["measures"]
     }
-    return [
-        [name for name, (first, second) in sides.items() if source in first and target in second]
-        for source, target in zip(sources, targets, strict=True)
-    ]
+
+
+def _comparisons(rows: tuple[np.ndarray, np.ndarray], sides: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Coded:
+    """Return the comparisons that ask for each pair."""
+    codes, combinations = np.zeros(len(rows[0]), dtype=np.intp), list[list[str]]([[]])
+    for name, (sources, targets) in sides.items():
+        of_both, codes = np.unique(2 * codes + (sources[rows[0]] & targets[rows[1]]), return_inverse=True)
+        combinations = [combinations[code // 2] + [name] * (code % 2) for code in of_both.tolist()]
+    return Coded(combinations, codes)
 
 
 def model_rows(atlas: xr.Dataset) -> dict[str, np.ndarray]:

@@ -5,8 +5,12 @@ import json
 import time
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Int
 
 from lfm_tasks.stores.atlas.schema import (
     ZARR,
@@ -73,9 +77,27 @@ def write_atlas(atlas: "xr.Dataset", groups: "Mapping[str, xr.Dataset]", folder:
     with warnings.catch_warnings():
         # Consolidated metadata is an extension of Zarr 3, and what xarray looks for first.
         warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
-        atlas.to_zarr(folder / "atlas.zarr", zarr_format=3, consolidated=True, mode="w")
+        encoding = _large_chunks(atlas)
+        atlas.to_zarr(folder / "atlas.zarr", zarr_format=3, consolidated=True, mode="w", encoding=encoding)
         for path, group in groups.items():
             group.to_zarr(folder / "atlas.zarr", group=path, zarr_format=3, consolidated=True, mode="w")
+
+
+# Spaces on a side of a chunk, and from how many on: Zarr's own chunks have a megabyte, which of 10,000 spaces makes
+# 24,000 files.
+_CHUNK_SIDE, _FEWEST_SPACES = 1024, 2048
+
+
+def _large_chunks(atlas: "xr.Dataset") -> dict[str, dict[str, Any]]:
+    """Return the chunks of arrays of pairs of very many spaces; of few spaces Zarr chooses them."""
+    if max(atlas.sizes.get("source", 0), atlas.sizes.get("target", 0)) < _FEWEST_SPACES:
+        return {}
+    side = {"source": _CHUNK_SIDE, "target": _CHUNK_SIDE, "half": atlas.sizes.get("half", 1)}
+    return {
+        str(name): {"chunks": tuple(min(side.get(str(dim), 1), atlas.sizes[dim]) for dim in array.dims)}
+        for name, array in atlas.data_vars.items()
+        if {"source", "target"} <= set(array.dims)
+    }
 
 
 def read_atlas(folder: Path) -> "xr.Dataset":
@@ -127,6 +149,17 @@ def _zarr(folder: Path, manifest: Manifest | None) -> "Path | AtlasStore":
     return folder / ZARR if manifest is None else AtlasStore(folder, manifest)
 
 
+@dataclass(frozen=True)
+class Coded:
+    """A column of few different values: ``codes`` are the places of its rows in ``values``.
+
+    Arrow takes them from there. As objects of Python they take longer than all numbers beside them.
+    """
+
+    values: Sequence[Any]
+    codes: Int[np.ndarray, " rows"]
+
+
 def write_edges(parts: Iterable[Mapping[str, Any]], folder: Path) -> None:
     """Write ``edges.parquet`` from its parts: null where a number is NaN; without any, a table without rows."""
     from pyarrow import parquet
@@ -147,7 +180,7 @@ def write_edges(parts: Iterable[Mapping[str, Any]], folder: Path) -> None:
 
 def _arrow_table(table: Table, columns: Mapping[str, Any]) -> "pa.Table":
     """Return columns of a published table as Arrow types them."""
-    import pyarrow as pa  # whoever only reads arrays does not wait for it
+    import pyarrow as pa  # readers of arrays do not wait for it
 
     arrow_types = {
         "string": pa.string(),
@@ -156,7 +189,14 @@ def _arrow_table(table: Table, columns: Mapping[str, Any]) -> "pa.Table":
         "list<string>": pa.list_(pa.string()),
     }
     types = {column.name: arrow_types[column.dtype] for column in columns_of(table)}
-    return pa.table({name: pa.array(values, types[name], from_pandas=True) for name, values in columns.items()})
+    return pa.table(
+        {
+            name: pa.array(column.values, types[name]).take(pa.array(column.codes))
+            if isinstance(column, Coded)
+            else pa.array(column, types[name], from_pandas=True)
+            for name, column in columns.items()
+        }
+    )
 
 
 def edge_batches(folder: Path) -> Iterator[dict[str, list[Any]]]:

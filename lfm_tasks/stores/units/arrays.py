@@ -93,6 +93,9 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
         "cycle_residual": ArrayLayout(("source", "target"), "float64", "0: consistent with others, 1: unrelated; NaN"),
         "shared_distance": ArrayLayout(("source", "target"), "float64", "RMS distance of shared coordinates, >= 0"),
     },
+    "cycles": {
+        "cycle_residual": ArrayLayout(("source", "target"), "float64", "of some of the spaces of a collection; NaN"),
+    },
     "maps": {
         "source_mean": ArrayLayout(("source_feature",), "float64", "x0 of x -> (x - x0) W + y0"),
         "matrix": ArrayLayout(("source_feature", "target_feature"), "float64", "W of x -> (x - x0) W + y0", 1024),
@@ -165,7 +168,7 @@ _GROUP_METADATA = "zarr.json"
 
 @cache
 def _zarr() -> ModuleType:
-    """Return Zarr, imported when the first array is written or read: whoever only looks for units does without it."""
+    """Return Zarr, imported when the first array is written or read: code that only looks for units does without it."""
     import zarr
 
     # Runs before zarr's own, which was registered earlier.

@@ -99,10 +99,10 @@ def test_matches__that_a_half_of_the_points_does_not_repeat_are_marked() -> None
     other = values.copy()
     other[:3, 3:] = other[:3, 3:][[0, 2, 1]]
 
-    matches = matches_on_page(values, np.stack([values, other], axis=-1), [[0, 1, 2], [3, 4, 5]])
+    matches = matches_on_page(values, [values, other], [[0, 1, 2], [3, 4, 5]])
 
     assert matches[:3, 1].tolist() == [0, -3, -4]
-    assert matches_on_page(values, values[..., None][..., :0], [[0, 1, 2], [3, 4, 5]])[:3, 1].tolist() == [0, 1, 2]
+    assert matches_on_page(values, [], [[0, 1, 2], [3, 4, 5]])[:3, 1].tolist() == [0, 1, 2]
 
 
 def test_lead__is_clear_where_its_interval_is_above_zero_and_unknown_without_halves() -> None:
