@@ -1,4 +1,4 @@
-"""How numba compiles loops: sums keep their order, so that results are reproducible bit by bit, and code is cached.
+"""Compilation of loops by numba: sums keep their order, so that results are reproducible bit by bit; code is cached.
 
 numba is imported when the first loop runs: a plan, which imports the stages and runs none, does without it.
 """

@@ -72,7 +72,7 @@ _MIN_CHARACTERS = 4
 # Up to this length only whole words are hidden.
 _MAX_WORD = 7
 _COMMON = """activations array atlas audit baseline cannot catalog column dataset default error expected file folder
-found free from give into layer least line link local many mend model models name needs none nothing number path
+found free from give into layer least line link local many model models name needs none nothing number path
 permission place read remove report rows shape source space store such text than there they this train type value
 values with"""
 _WORDS = frozenset(re.findall(r"[a-z]+", " ".join([*REASONS, *REASONS.values(), _COMMON])))

@@ -42,7 +42,7 @@ def judge_canary(
     current: PublishedAtlas,
     baseline: PublishedAtlas | DataError | None,
     *,
-    anew: bool = False,
+    restart: bool = False,
 ) -> Measurement | Skipped | Unjudged:
     """Return the rows that moved since the first vectors, and keep the vectors of spaces and inputs that are new.
 
@@ -57,7 +57,7 @@ def judge_canary(
         The store, and the file of the first vectors, which is written.
     current, baseline
         The atlas, and the one that was accepted before; None: there is none yet.
-    anew
+    restart
         Forget the first vectors of these spaces after judging: those of now take their place.
     """
     today = datetime.now(UTC).date()
@@ -68,7 +68,7 @@ def judge_canary(
         try:
             known = read_first_vectors(files.first)
         except DataError:
-            if not anew:
+            if not restart:
                 raise
             known = {}
         lacking = now.keys() - known.keys()
@@ -79,10 +79,10 @@ def judge_canary(
             since = (today - timedelta(days=round(baseline.days))).isoformat()
             first |= {one.key: one for one in _vectors_of(canary, files.store, baseline, since, lacking)}
         found = compare_with_first(canary, list(now.values()), first)
-        kept = first | now if anew else now | first
-        if not (anew or (isinstance(found, Measurement) and found.is_broken)):
+        kept = first | now if restart else now | first
+        if not (restart or (isinstance(found, Measurement) and found.is_broken)):
             kept = {key: _extended(one, now.get(key)) for key, one in kept.items()}
-        if anew or _sizes(kept) != _sizes(known):
+        if restart or _sizes(kept) != _sizes(known):
             write_first_vectors(files.first, kept)
     except DataError as error:
         return Unjudged(str(error))

@@ -69,7 +69,7 @@ def read_first_vectors(path: Path) -> Known:
         found = [_parsed(entry) for entry in json.loads(path.read_bytes())["spaces"]]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         problem = f"got a file without whole vectors ({type(error).__name__})"
-        advice = "Restore it, or start anew from the vectors of now: lfm-atlas audit --promote"
+        advice = "Restore it, or accept the current vectors by lfm-atlas audit --promote"
         raise DataError("missing_source", f"{path}: {problem}, expected those that an audit kept. {advice}.") from error
     return {one.key: one for one in found}
 

@@ -1,7 +1,7 @@
 """The ports of a catalog, its section ``parity``: each is a check of the audit, and a section of its pages.
 
-They are no plug-ins: networks are run, or their recordings read, which an atlas has not; NaN and infinite numbers, with
-which a space is no space, are what a port is asked about.
+They are no plug-ins, because they run networks or read recordings, which an atlas does not hold, and because they also
+report NaN and infinite values, with which a space could not be compared.
 """
 
 from collections.abc import Callable, Mapping

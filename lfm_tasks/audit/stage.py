@@ -98,7 +98,7 @@ def audit_atlas(run: Run, promote_anyway: bool = False) -> Audit:
     ports = tuple(evaluate_ports(run.catalog))
     results = (
         *evaluate(config.checks, current, baseline),
-        *evaluate_canary(run, current, baseline, anew=promote_anyway),
+        *evaluate_canary(run, current, baseline, restart=promote_anyway),
         *(result for result, _ in ports),
         guarded("control", True, control, run, current),
     )
@@ -174,14 +174,14 @@ def evaluate(
 
 
 def evaluate_canary(
-    run: Run, current: PublishedAtlas, baseline: PublishedAtlas | DataError | None, *, anew: bool
+    run: Run, current: PublishedAtlas, baseline: PublishedAtlas | DataError | None, *, restart: bool
 ) -> Iterator[CheckResult]:
-    """Yield the result of the canary, if the catalog has one; ``anew``: what is there now is what is to be there."""
+    """Yield the result of the canary, if the catalog has one; ``restart``: the vectors of now become the first ones."""
     canary = run.catalog.audit.canary
     if canary is None:
         return
     files = CanaryFiles(run.store, run.catalog.root / run.catalog.audit.path / FIRST_VECTORS)
-    judge = partial(judge_canary, anew=anew)
+    judge = partial(judge_canary, restart=restart)
     yield guarded("canary", canary.enforced, judge, canary, files, current, baseline)
 
 

@@ -1,4 +1,4 @@
-"""The same models through several datasets: how alike two models are on each, and how far the datasets agree."""
+"""Models on several datasets: how similar two models are on each, and how far the datasets agree."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -12,8 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 FACADES = ("lfm_atlas", "lfm_tasks.catalog", "lfm_tasks.measures", "lfm_tasks.sources", "lfm_tasks.spectral")
-# First lines that only make sense beside a neighbor.
+# First lines that only make sense beside a neighbor, and topics that are questions.
 NEEDS_CONTEXT = re.compile(r"(?:(?:return|yield|give) )?(?:the same|those of|that of|what)\b", re.IGNORECASE)
+QUESTION = re.compile(r"(?:what|how|which|where|when|who|whether|why)\b", re.IGNORECASE)
 
 
 def public_functions() -> Iterator[Any]:
@@ -38,6 +39,16 @@ def first_lines() -> Iterator[str]:
                 if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
                     line = (ast.get_docstring(node) or "").partition("\n")[0]
                     yield f"{path.relative_to(ROOT)}:{node.lineno}: {line}"
+
+
+def test_first_lines_of_modules__name_a_topic() -> None:
+    modules = [*(ROOT / "lfm_tasks").rglob("*.py"), *(ROOT / "flows/lfm_atlas").rglob("*.py")]
+    lines = {
+        str(path.relative_to(ROOT)): ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        for path in modules
+    }
+
+    assert [name for name, line in lines.items() if QUESTION.match(line) or NEEDS_CONTEXT.match(line)] == []
 
 
 def test_first_lines__can_be_read_alone() -> None:

@@ -1,4 +1,4 @@
-"""What a process keeps of spaces from one block of pairs to the next: at most 256 MiB, the latest."""
+"""The cache of a process: data of spaces kept from one block of pairs to the next, at most 256 MiB, the latest.
 
 from collections.abc import Callable, Hashable
 from dataclasses import fields, is_dataclass
@@ -15,7 +15,7 @@ _KEPT: LRUCache[Hashable, tuple[Any, int]] = LRUCache(MOST_BYTES, getsizeof=lamb
 
 
 def kept(address: Hashable | None, compute: Callable[[], Kept]) -> Kept:
-    """Return what ``compute`` returns, once for an address; None: it is not kept."""
+    """Return the value of ``compute``, computed once for each address; without an address it is not kept."""
     if address is None:
         return compute()
     if (entry := _KEPT.get(address)) is not None:

@@ -68,12 +68,12 @@ def judge(
     before: str | None = "was",
     canary: Canary = CANARY,
     *,
-    anew: bool = False,
+    restart: bool = False,
     version: str = "1",
 ) -> Any:
     baseline = None if before is None else atlas((before, "was"))
     files = CanaryFiles(store, folder / "canary.json")
-    return judge_canary(canary, files, atlas((now, "was"), version), baseline, anew=anew)
+    return judge_canary(canary, files, atlas((now, "was"), version), baseline, restart=restart)
 
 
 @pytest.fixture
@@ -189,7 +189,7 @@ def test_first_vectors__outlive_the_store_and_the_baseline(store: Any, tmp_path:
 
 def test_first_vectors__are_those_of_now_after_a_promotion(store: Any, tmp_path: Path) -> None:
     judge(store, tmp_path, "was")
-    assert judge(store, tmp_path, "turned", anew=True).is_broken  # it says what was accepted
+    assert judge(store, tmp_path, "turned", restart=True).is_broken  # it says what was accepted
     assert not judge(store, tmp_path, "turned").is_broken
     assert judge(store, tmp_path, "was").is_broken
 
@@ -234,7 +234,7 @@ def test_damaged_first_vectors__are_an_error_until_a_promotion(store: Any, tmp_p
     assert "got a file without whole vectors" in found.message
     assert "lfm-atlas audit --promote" in found.message
     assert path.read_bytes() == before
-    judge(store, tmp_path, "was", anew=True)
+    judge(store, tmp_path, "was", restart=True)
     assert not judge(store, tmp_path, "was").is_broken
 
 
