@@ -1,4 +1,4 @@
-"""The cache of a process: data of spaces kept from one block of pairs to the next, at most 256 MiB, the latest.
+"""The cache of a process: data of spaces kept from one block of pairs to the next, at most 256 MiB, the latest."""
 
 from collections.abc import Callable, Hashable
 from dataclasses import fields, is_dataclass
