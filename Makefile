@@ -3,7 +3,7 @@ PYTHON ?= python
 # Checks and tests read the working tree, and not what happens to be installed.
 export PYTHONPATH := $(CURDIR):$(CURDIR)/flows
 
-.PHONY: help install check lint types imports lock-check docs notebooks package test browser safety environments clusters chaos fuzz slow large audit-dependencies lock
+.PHONY: help install check lint types imports lock-check docs notebooks package test lowest browser safety environments clusters chaos fuzz slow large audit-dependencies lock
 
 help:  ## list the tasks
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 22
@@ -41,6 +41,9 @@ package:  ## wheel and source distribution, built into dist/ and checked (needs 
 
 test:  ## the default tests, about twelve minutes on two cores
 	$(PYTHON) -m pytest -n 2 --dist loadfile
+
+lowest:  ## unit tests and the shipped zoo with the lowest versions that pyproject.toml allows (needs uv; 20 minutes)
+	deploy/lowest
 
 browser:  ## the report in headless Chromium
 	$(PYTHON) -m pytest --browser -m browser -n 2 --dist loadfile
