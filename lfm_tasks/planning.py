@@ -1,21 +1,15 @@
 """The plan of a run: its missing units, their time, memory and disk, by the ``cost.py`` of each stage."""
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from statistics import median
 from typing import Any
 
-import numpy as np
-from threadpoolctl import threadpool_limits
-
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.errors import TooLargeError, number_of
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.runtime.load import (
-    PRODUCT_SECONDS,
-    SECONDS,
     USABLE,
     WORKER_BYTES,
     Load,
@@ -23,6 +17,7 @@ from lfm_tasks.runtime.load import (
     total_load,
     worker_bytes,
 )
+from lfm_tasks.runtime.rates import RATES, load_seconds, measured_rates
 from lfm_tasks.runtime.run import Run, unit_store
 from lfm_tasks.spaces import Space
 from lfm_tasks.spectral.bases.automatic import BasisNumbers
@@ -41,7 +36,7 @@ from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.stages.kept_maps.cost import kept_maps_load
 from lfm_tasks.stages.publish.cost import atlas_load
 from lfm_tasks.stages.scores.block import PART_SIDE
-from lfm_tasks.stages.scores.cost import block_load, has_coefficients, pair_work, part_load, time_measure
+from lfm_tasks.stages.scores.cost import block_load, is_counted, pair_work, part_load, time_measure
 from lfm_tasks.stages.scores.planned_blocks import count_pairs
 from lfm_tasks.stages.transfers.cost import transfers_load
 from lfm_tasks.stages.transfers.job import MAX_POINTS, MapSide
@@ -287,7 +282,7 @@ def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
     lines.append(f"written      {_size(plan.written_bytes)}")
     if plan.timed:
         timed = ", ".join(plan.timed)
-        lines.append(f"measured     {timed}: timed here on random rows, the cost table does not know them")
+        lines.append(f"measured     {timed}: timed here on random rows")
     return lines
 
 
@@ -321,23 +316,22 @@ def plan_as_json(catalog: Catalog, zoo: Zoo) -> dict[str, Any]:
 class _Plan:
     """The stages of a run that have anything to do with it, and how fast this machine does their work.
 
-    ``timed``: see `timed_measures`. ``seconds``: coefficients of amounts of work on the machine of the table.
+    ``timed``: see `timed_measures`. ``rates``: the seconds of an operation of each kind.
     """
 
     stages: list[MissingWork]
     n_workers: int
-    speed: float
-    seconds: Mapping[str, float]
+    rates: Mapping[str, float]
     timed: Mapping[str, Mapping[str, float]]
 
     def seconds_of(self, stage: MissingWork) -> float:
         """Return the seconds of all tasks of a stage together."""
-        return self.speed * load_seconds(stage.load, self.seconds)
+        return load_seconds(stage.load, self.rates)
 
     @property
     def total_seconds(self) -> float:
         """How long the run takes."""
-        return predicted_seconds(self.stages, self.n_workers, self.speed, self.seconds)
+        return predicted_seconds(self.stages, self.n_workers, self.rates)
 
     @property
     def written_bytes(self) -> int:
@@ -347,11 +341,12 @@ class _Plan:
 
 def _plan_of(catalog: Catalog, zoo: Zoo) -> _Plan:
     stages = [stage for stage in missing_work(catalog, zoo) if stage.n_missing or stage.n_there]
-    # Measuring takes a tenth of a second: not where there is nothing to say of time.
-    speed = machine_speed() if any(stage.load.tasks for stage in stages) else 1.0
+    # Not measured where there is nothing to say of time.
+    rates = measured_rates() if any(stage.load.tasks for stage in stages) else dict(RATES)
     timed = timed_measures(catalog, zoo)
-    seconds = {**SECONDS, **{name: spent / speed for amounts in timed.values() for name, spent in amounts.items()}}
-    return _Plan(stages, n_workers(catalog), speed, seconds, timed)
+    for of_measure in timed.values():
+        rates |= of_measure
+    return _Plan(stages, n_workers(catalog), rates, timed)
 
 
 def _unusable(count: int) -> str:
@@ -359,27 +354,24 @@ def _unusable(count: int) -> str:
 
 
 def timed_measures(catalog: Catalog, zoo: Zoo) -> dict[str, dict[str, float]]:
-    """Return, for each measure that the cost table has no row for, its CPU seconds on this machine, timed just now."""
+    """Return the CPU seconds of each measure whose operations are not counted: on this machine, timed just now."""
     n_features = int(median([planned.size.n_features for planned in zoo.spaces] or [1]))
-    names = [name for name in requested_measures(catalog) if name in MEASURES and not has_coefficients(name)]
+    names = [name for name in requested_measures(catalog) if name in MEASURES and not is_counted(name)]
     return {name: time_measure(name, n_features) for name in names}
 
 
-def predicted_seconds(
-    stages: Sequence[MissingWork], workers: int, speed: float = 1.0, seconds: Mapping[str, float] = SECONDS
-) -> float:
+# The process with what it imports, and the start of its workers.
+_STARTING, _STARTING_WORKERS = 1.2, 3.5
+
+
+def predicted_seconds(stages: Sequence[MissingWork], workers: int, rates: Mapping[str, float] = RATES) -> float:
     """Return the seconds of a whole run by some workers: tasks side by side, the atlas in the run's own process."""
-    total = seconds.get("run", 0.0)
+    total = rates["seconds"] * _STARTING
     for stage in stages:
         at_once = 1 if stage.stage == _IN_THE_RUN else max(1, min(workers, stage.load.tasks))
-        total += load_seconds(stage.load, seconds) / at_once
+        total += load_seconds(stage.load, rates) / at_once + rates["seconds"] * stage.load.starting_seconds
     has_tasks = any(stage.load.tasks for stage in stages if stage.stage != _IN_THE_RUN)
-    return speed * (total + (seconds.get("workers", 0.0) if has_tasks else 0.0))
-
-
-def load_seconds(load: Load, seconds: Mapping[str, float] = SECONDS) -> float:
-    """Return the CPU seconds of a load on the machine of the table."""
-    return sum(seconds.get(name, 0.0) * amount for name, amount in load.work.items())
+    return total + (rates["seconds"] * _STARTING_WORKERS if has_tasks else 0.0)
 
 
 def worker_ceiling(stages: Sequence[MissingWork]) -> tuple[int, str]:
@@ -393,23 +385,6 @@ def worker_ceiling(stages: Sequence[MissingWork]) -> tuple[int, str]:
         if needed > highest:
             highest, what = needed, f"{stage.stage}: {stage.load.peak_of}"
     return highest, what
-
-
-def machine_speed() -> float:
-    """Return how much slower this machine is than that of the table, by one product."""
-    return product_seconds() / PRODUCT_SECONDS
-
-
-def product_seconds() -> float:
-    """Return the CPU seconds of a product of 1024 x 1024 float32 on one thread, best of 5: other work hardly counts."""
-    rows = np.ones((1024, 1024), dtype=np.float32)
-    spent = []
-    with threadpool_limits(1):
-        for _ in range(5):
-            start = time.thread_time()
-            rows @ rows
-            spent.append(time.thread_time() - start)
-    return min(spent)
 
 
 def _costs(stage: MissingWork, plan: _Plan) -> str:

@@ -1,111 +1,26 @@
-"""The cost model of tasks: the parts of their time, their memory, and the bytes that they write.
+"""The cost of tasks before they run: operations counted from shapes, memory, and the bytes that they write.
 
-Time is a sum of amounts (`Load.work`) by the coefficients `SECONDS`, which tests/benchmarks/bench_costs.py fits.
-Memory is written out: what stands highest in a task, beside what every worker takes. Bytes are counted.
+Operations are of a few kinds (`KINDS`), whose rates `lfm_tasks.runtime.rates` measures. Memory is what stands highest
+in a task, beside what every worker takes. Bytes are counted.
 """
 
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 
 from lfm_tasks.stores.units.arrays import LAYOUTS
 
-# What the machine of the table took for the product that `plan` times, seconds; all times scale with it.
-PRODUCT_SECONDS = 0.0218
 # What a worker takes before any task, with all that the tasks import.
 WORKER_BYTES = 200 << 20
-SECONDS: Mapping[str, float] = {
-    # Measured apart: the process with what it imports, and the start of its workers.
-    "run": 1.3,
-    "workers": 5.0,
-    # What is for the largest spaces, from the sizes in docs/speed.md: 20,000 to 1,000,000 points.
-    "search projection": 2.03e-11,
-    "search projection rows": 9e-10,
-    "search pynndescent": 2.3e-09,
-    "search pynndescent pairs": 6.4e-07,
-    "basis bytes": 4.7e-09,
-    "basis center": 1.8e-07,
-    "basis extension": 3.5e-11,
-    "basis extension rows": 1.45e-08,
-    "basis task": 0.02,
-    "compile": 25.2,
-    "dense": 6.14e-10,
-    "filtered edges": 1.88e-08,
-    "lanczos edges": 2.71e-08,
-    "lanczos rows": 7.49e-09,
-    "search exact": 4.06e-11,
-    "search exact neighbors": 4.5e-07,
-    "search tiles": 2.94e-09,
-    "search tiles pairs": 2.49e-10,
-    "search tiles rows": 3e-10,
-    "base rows": 4.5e-08,
-    "block base": 0.0001,
-    "block task": 0.0337,
-    "grown rows": 1.94e-09,
-    # Measured apart: 12 spaces of 2,000 x 64, and 3 of 2,000 x 768.
-    "aligned pair": 1.5e-3,
-    "aligned rotations": 1e-9,
-    "aligned vectors": 8e-10,
-    "matched features": 3e-8,
-    "matched pair": 1e-3,
-    "matched products": 3e-11,
-    "matched space": 1e-8,
-    # Measured apart: 12 spaces of 2,000 x 64.
-    "cross features": 1e-9,
-    "cross pair": 5e-4,
-    "cross products": 1e-10,
-    "cross space": 0.003,
-    "cross values": 5e-10,
-    # Measured apart, by bench_point_pairs.py: 200 spaces of 2,000 x 64. Tiles cost half to twice as much by measure.
-    "matrix entries": 5e-9,
-    "matrix features": 2.7e-11,
-    "matrix pair": 5e-5,
-    "matrix products": 2e-11,
-    "matrix space": 0.006,
-    "neighbors features": 3e-11,
-    "neighbors pair": 1.5e-7,
-    "neighbors space": 2.6e-8,
-    "null": 1.79e-05,
-    "null rows": 3.11e-11,
-    # Measured apart: tiles of 2,000 x 64 with 40 eigenpairs, bases of halves, chance in closed form.
-    "pair": 1.3e-4,
-    "pair maps": 9e-11,
-    "pair rows": 5.4e-11,
-    "solved base": 3.85e-09,
-    "solved factor": 3e-09,
-    "solved fit": 2e-06,
-    "solved products": 1.45e-10,
-    # Measured apart: 4 spaces of 2,000 x 64 and x 768.
-    "trace features": 2.5e-10,
-    "trace pair": 0.001,
-    "trace products": 6e-11,
-    "trace space": 0.004,
-    "trace sums": 1.2e-10,
-    "record bytes": 3.23e-09,
-    "record layer": 0.00851,
-    "record model": 0.0311,
-    "record run": 1.16e-11,
-    "record task": 0.00789,
-    # Measured apart: BERT with 8 layers on 4,096 tokens, and the import of its library.
-    "record flops": 1.2e-11,
-    "record checkpoint": 4.0,
-    "collection": 0.0315,
-    "collection core": 1e-8,
-    "collection cycles": 5e-11,
-    "collection maps": 4.9e-11,
-    "collection rows": 9e-08,
-    "kept bases": 2.42e-08,
-    "kept map": 0.000874,
-    "kept task": 0.0201,
-    "atlas": 0.879,
-    "atlas bytes": 2.68e-07,
-    "atlas cells": 8.1e-06,
-    "atlas models": 1.6e-05,
-    "picture points": 0.00294,
-    "probe rows": 3.03e-08,
-    "transfer products": 4.66e-10,
-    "transfer rows": 1.93e-06,
+KINDS: Mapping[str, str] = {
+    "products": "multiply-adds of matrix products in single precision; one in double precision counts as two",
+    "decompositions": "n³ for the eigenvectors of a symmetric n × n matrix; for the singular vectors of n × d 2 n d²",
+    "entries": "numbers that are compared, gathered or put through a function, one by one",
+    "calls": "calls of NumPy on a few numbers",
+    "bytes": "bytes that are encoded and written, or read and checked",
+    "units": "units of the store that are written",
+    "tasks": "tasks of a worker",
+    "seconds": "seconds that no size changes: imports, starts, compiling",
 }
 
 
@@ -145,9 +60,10 @@ ARRAY_BYTES, UNIT_BYTES = 810, 650
 
 @dataclass(frozen=True)
 class Load:
-    """Some tasks: how many, what their time is made of, the most that one holds and what that is, bytes written.
+    """Some tasks: how many, their operations by kind, the most that one holds and what that is, bytes written.
 
-    ``staying_bytes`` of its peak are there ever after: compiled code.
+    ``staying_bytes`` of its peak are there ever after: compiled code. ``starting_seconds``: what a worker does before
+    the first of such tasks only, such as to compile.
     """
 
     tasks: int = 0
@@ -156,17 +72,28 @@ class Load:
     peak_of: str = ""
     written_bytes: int = 0
     staying_bytes: int = 0
+    starting_seconds: float = 0.0
+
+
+def total_work(*parts: Mapping[str, float]) -> dict[str, float]:
+    """Return operations by kind, summed."""
+    kinds = {kind for part in parts for kind in part}
+    return {kind: sum(part.get(kind, 0.0) for part in parts) for kind in sorted(kinds)}
 
 
 def total_load(loads: Iterable[Load]) -> Load:
     """Return the sum of loads; its peak is that of the largest."""
-    parts, work = list(loads), Counter[str]()
-    for load in parts:
-        work.update(load.work)
+    parts = list(loads)
     largest = max(parts, key=lambda load: load.peak_bytes, default=Load())
-    written = sum(load.written_bytes for load in parts)
-    staying = max((load.staying_bytes for load in parts), default=0)
-    return Load(sum(load.tasks for load in parts), dict(work), largest.peak_bytes, largest.peak_of, written, staying)
+    return Load(
+        tasks=sum(load.tasks for load in parts),
+        work=total_work(*(load.work for load in parts)),
+        peak_bytes=largest.peak_bytes,
+        peak_of=largest.peak_of,
+        written_bytes=sum(load.written_bytes for load in parts),
+        staying_bytes=max((load.staying_bytes for load in parts), default=0),
+        starting_seconds=max((load.starting_seconds for load in parts), default=0.0),
+    )
 
 
 def worker_bytes(load: Load, stays: int = 0) -> int:

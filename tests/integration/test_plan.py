@@ -16,14 +16,14 @@ from lfm_tasks.planning import (
     MORE_MEMORY,
     MissingWork,
     _Count,
-    load_seconds,
     missing_work,
     plan_as_json,
     plan_run,
     predicted_seconds,
     worker_ceiling,
 )
-from lfm_tasks.runtime.load import SECONDS, WORKER_BYTES, Load, SpaceSize, total_load
+from lfm_tasks.runtime.load import WORKER_BYTES, Load, SpaceSize, total_load
+from lfm_tasks.runtime.rates import RATES, load_seconds
 from lfm_tasks.sources.checkpoints import requirements
 from lfm_tasks.stages.bases.cost import basis_load
 from lfm_tasks.stages.bases.job import BasisMethod
@@ -146,21 +146,22 @@ def test_seconds__grow_with_the_work_and_fall_with_workers() -> None:
     assert stages[0].load.peak_bytes == one.peak_bytes
     assert load_seconds(stages[0].load) == pytest.approx(4 * load_seconds(one))
     assert predicted_seconds(stages, 4) - predicted_seconds(stages, 1) == pytest.approx(-3 * load_seconds(one))
-    assert predicted_seconds(stages, 1, speed=2.0) == pytest.approx(2 * predicted_seconds(stages, 1))
+    twice = {kind: 2 * seconds for kind, seconds in RATES.items()}
+    assert predicted_seconds(stages, 1, twice) == pytest.approx(2 * predicted_seconds(stages, 1))
 
 
-def test_table__has_a_coefficient_for_what_takes_most_of_the_time() -> None:
-    for name in (
-        "search tiles",
-        "search exact",
-        "search pynndescent",
-        "compile",
-        "pair",
-        "record bytes",
-        "atlas",
-        "picture points",
-    ):
-        assert SECONDS[name] > 0, name
+def test_what_a_worker_does_once__is_counted_once_and_not_for_each_task() -> None:
+    one = basis_load(SpaceSize("net/layer", 5000, 300), BasisMethod(_graph(), "pynndescent", 50, 50))
+    assert one.starting_seconds > 5
+    seconds = [predicted_seconds([MissingWork("bases", n, 0, total_load([one] * n))], 1) for n in (1, 11)]
+    assert seconds[1] - seconds[0] == pytest.approx(10 * load_seconds(one))
+
+
+def test_operations_of_every_stage__are_of_the_kinds_that_have_rates(before_and_after: Any) -> None:
+    before, _, _ = before_and_after
+    for name, stage in before.items():
+        assert stage.load.work.keys() <= RATES.keys(), name
+        assert not stage.load.tasks or load_seconds(stage.load) > 0, name
 
 
 def test_landmarks__take_no_memory_for_the_other_points_but_their_basis() -> None:
@@ -241,5 +242,5 @@ cluster: {type: local, memory_limit: SIZE}
 
     assert plan(path) == OK
     work = missing_work(read_catalog(path), validate_catalog(read_catalog(path), lambda *_: None))[0].load.work
-    # 2 operations for each parameter, of 64 tokens of 60 texts.
-    assert work["record flops"] == 2 * (2 * 4096 * 8192) * 64 * 60
+    # A multiply-add for each parameter, of 64 tokens of 60 texts.
+    assert work["products"] == 2 * 4096 * 8192 * 64 * 60

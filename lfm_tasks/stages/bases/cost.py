@@ -1,9 +1,8 @@
 """The cost of a basis: amounts of work, memory, bytes written."""
 
-from collections import Counter
 from dataclasses import replace
 
-from lfm_tasks.runtime.load import MIB, Load, SpaceSize, chunk_bytes, id_array, unit_bytes
+from lfm_tasks.runtime.load import MIB, Load, SpaceSize, chunk_bytes, id_array, total_work, unit_bytes
 from lfm_tasks.spectral.bases.eigenbasis import choose_solver
 from lfm_tasks.spectral.neighbors.search import goes_by_tiles
 from lfm_tasks.stages.bases.job import BasisMethod
@@ -15,12 +14,16 @@ def basis_load(size: SpaceSize, method: BasisMethod) -> Load:
     n, d, k, n_pairs = size.n_points, size.n_features, method.n_neighbors, method.n_eigenpairs
     m = method.n_landmarks or n
     width = max(size.itemsize, 4)
-    work = {"basis task": 1.0, **_graph_work(m, d, k, n_pairs, method.search)}
-    if method.graph.is_centered:
-        work["basis center"] = float(m * d)
     by_points = 3 * n < 2 * n_pairs**2
-    work["basis profile"] = n * n * (n_pairs / 2 + 20) if by_points else n * n_pairs**3 / 3
-    work["basis bytes"] = float(n * (d * size.itemsize + 8 * n_pairs))
+    around = {
+        "tasks": 1.0,
+        "units": 1.0,
+        "bytes": float(n * (d * size.itemsize + 8 * n_pairs)),
+        "entries": float(_MEDIAN * m * d) if method.graph.is_centered else 0.0,
+        # Sums for chance, in double precision.
+        "products": 2 * (n * n * (n_pairs / 2 + 20) if by_points else n * n_pairs**3 / 3),
+    }
+    work = total_work(around, _graph_work(m, d, k, n_pairs, method.search))
     highest = _graph_peak(m, d, k, n_pairs, width, method.search)
     # The basis, its blocks of cubes, checks of its quality, and the copies that are encoded.
     rows = 5 * n * n_pairs * 8 + 3 * 1024 * 8 * (n if by_points else n_pairs)
@@ -28,8 +31,8 @@ def basis_load(size: SpaceSize, method: BasisMethod) -> Load:
     ids = n * (40 + 8 * size.id_bytes)
     if method.n_landmarks is not None:
         half = _graph_work(m // 2, d, k, n_pairs, method.search)
-        work = dict(Counter(work) + Counter(half))
-        work |= {"basis extension": float(n * m * d), "basis extension rows": float(n * m)}
+        # Products in double precision, and kernels of all points with the landmarks.
+        work = total_work(work, half, {"products": 2.0 * n * m * d, "entries": 25.0 * n * m})
         chunk = 4 * chunk_bytes(size)
         # Beside the values of the landmarks a copy for distances; while the half is extended, one of the half as well.
         landmarks = 2 * m * d * width + m * (k * 24 + n_pairs * 16)
@@ -42,7 +45,9 @@ def basis_load(size: SpaceSize, method: BasisMethod) -> Load:
         (8 * 220, 1, 1), *(((4 * m, m, 1 << 16),) if method.n_landmarks else ()),
     )  # fmt: skip
     staying = 300 * MIB if method.search == "pynndescent" else 50 * MIB  # compiled code, which stays in the process
-    return Load(1, work, int(peak) + staying, size.name, unit_bytes(*arrays, id_array(size)), staying)
+    written = unit_bytes(*arrays, id_array(size))
+    starting = _COMPILING if method.search == "pynndescent" else 0.5
+    return Load(1, work, int(peak) + staying, size.name, written, staying, starting)
 
 
 def halves_load(size: SpaceSize, method: BasisMethod) -> Load:
@@ -50,29 +55,39 @@ def halves_load(size: SpaceSize, method: BasisMethod) -> Load:
     n_points = max(size.n_points // 2, 2)
     of_half = replace(method, n_landmarks=None if method.n_landmarks is None else method.n_landmarks // 2)
     half = basis_load(replace(size, n_points=n_points), of_half)
-    # They have no sums of chance, and no tasks of their own.
-    left_out = ("basis profile", "basis task")
-    work = {name: N_HALVES * amount for name, amount in half.work.items() if name not in left_out}
+    work = {kind: N_HALVES * amount for kind, amount in half.work.items()} | {"units": 1.0, "tasks": 0.0}
     n_bytes = unit_bytes((N_SPLITS * size.n_points * method.n_eigenpairs * 4, N_SPLITS, 1))
     kept = N_SPLITS * size.n_points * method.n_eigenpairs * 4 * 2
-    return Load(0, work, half.peak_bytes + kept, size.name, n_bytes, half.staying_bytes)
+    return replace(half, tasks=0, work=work, peak_bytes=half.peak_bytes + kept, written_bytes=n_bytes)
+
+
+# Operations that no formula gives, counted once: passes over the rows for their spatial median; over the entries of a
+# pair of points, and of a neighbor, until the nearest are found; over edges and vectors until an eigenpair is found.
+_MEDIAN, _OF_PAIR, _OF_NEIGHBOR, _OF_EDGE, _OF_VECTOR = 80, 3, 800, 8, 12
+# Columns of the sketch that products are made of, and passes that find its directions.
+_SKETCH, _SKETCH_PASSES = 128, 20
+# Calls around all of them. Seconds until pynndescent is compiled, in each process.
+_CALLS, _COMPILING = 3000.0, 20.0
 
 
 def _graph_work(n: int, d: int, k: int, n_pairs: int, search_method: str) -> dict[str, float]:
-    search: dict[str, int | float]
+    """Return the operations of a graph on ``n`` points, and of its eigenpairs."""
     if search_method == "pynndescent":
-        search = {"search pynndescent": n**1.1 * k * d, "search pynndescent pairs": n**1.1 * k, "compile": 1}
-    elif search_method == "projection":
-        search = {"search projection": n * n * min(d, 128), "search projection rows": n * d * 128}
-    elif goes_by_tiles(n, d, k):
-        search = {"search tiles": n * n, "search tiles rows": n * d * 128, "search tiles pairs": n * k * d}
+        products, entries = 0.0, n**1.1 * k * (4 * d + 1000)
+    elif search_method == "projection" or goes_by_tiles(n, d, k):
+        products = n * n * min(d, _SKETCH) / 2 + _SKETCH_PASSES * n * d * _SKETCH
+        entries = _OF_PAIR * n * n + (_OF_NEIGHBOR + 2 * d) * n * k
     else:
-        search = {"search exact": n * n * d, "search exact neighbors": n * k}
-    solver = choose_solver(n, n_pairs)
-    eigen = {"edges": n * k, "dense": n**3 if solver == "dense" else 0}
-    if solver != "dense":
-        eigen |= {f"{solver} edges": n * k * n_pairs, f"{solver} rows": n * n_pairs**2}
-    return {name: float(amount) for name, amount in (search | eigen).items()}
+        # Each pair once; the nearest by exact distances.
+        products, entries = n * n * d / 2, _OF_PAIR * n * n + (_OF_NEIGHBOR + d) * n * k
+    is_dense = choose_solver(n, n_pairs) == "dense"
+    found = 0 if is_dense else _OF_EDGE * n * k * n_pairs + _OF_VECTOR * n * n_pairs**2
+    return {
+        "calls": _CALLS,
+        "products": float(products),
+        "entries": float(entries + 100 * n * k + found),
+        "decompositions": float(n**3) if is_dense else 0.0,
+    }
 
 
 def _graph_peak(n: int, d: int, k: int, n_pairs: int, width: int, search_method: str) -> float:

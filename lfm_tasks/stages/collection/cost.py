@@ -11,12 +11,16 @@ def collection_load(sizes: Sequence[SpaceSize], n_modes: int, n_eigenpairs: int,
     n_modes = min(n_modes, n_eigenpairs)
     core = min(s, max_spaces)
     thirds = min(core, max(4, 24 * max_spaces // s))
+    cubes = s * s / 2 * thirds * n_eigenpairs**3
     work = {
-        "collection": 1.0,
-        "collection maps": float((s * s / 2 + s * core) * n * n_eigenpairs**2),
-        "collection cycles": float(s * s / 2 * thirds * n_eigenpairs**3),
-        "collection core": float((core * n_eigenpairs) ** 2 * n_modes),
-        "collection rows": float(s * n * n_eigenpairs),
+        "tasks": 1.0,
+        "units": 1.0,
+        "calls": 30.0 * s * s,
+        # Maps of all pairs and around cycles; products of small matrices run at half the rate.
+        "products": float((s * s / 2 + s * core) * n * n_eigenpairs**2 + 2 * cubes),
+        # The leading modes of the core's matrix, by an iteration that passes over it.
+        "entries": float(16 * (core * n_eigenpairs) ** 2 * n_modes),
+        "bytes": float(16 * s * n * n_eigenpairs),
     }
     basis = n * n_eigenpairs * 8
     peak = min(s * basis, max(1 << 30, 65 * basis)) + 2 * n * 8 * 64 + s * n * (8 + sizes[0].id_bytes * 4)

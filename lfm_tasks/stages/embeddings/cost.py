@@ -12,11 +12,12 @@ def embeddings_load(sizes: Sequence[SpaceSize], max_points: int, n_probed: int) 
     n, d = min(max_points, max(size.n_points for size in sizes)), max(size.n_features for size in sizes)
     n_probes = len(sizes) + 2 * n_probed if n_probed else 0
     work = {
-        "picture": float(len(sizes)),
-        "picture points": float(len(sizes) * n),
-        "picture search": float(len(sizes) * n * n),
-        "probe": float(n_probes),
-        "probe rows": float(n_probes * n * d * min(n, d)),
+        "tasks": float(len(sizes) + n_probes),
+        "units": float(len(sizes) + n_probes),
+        # t-SNE: a thousand rounds, each some thousands of operations a point; distances of all pairs.
+        "entries": float(len(sizes) * (1000 * 5000 * n + 10 * n * n)),
+        # A probe: a thousand passes of gradients over the rows.
+        "products": float(n_probes * 1000 * n * min(n, d)),
     }
     peak = 6 * 8 * n * d + 3 * 8 * n * n + 200 * MIB + 4 * (ACTIVATIONS.chunk_bytes or 0)
     ids = (n * (4 + sizes[0].id_bytes), n, 1 << 16)

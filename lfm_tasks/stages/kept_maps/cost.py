@@ -24,10 +24,12 @@ def kept_maps_load(n_maps: int, sizes: Sequence[SpaceSize], n_eigenpairs: int) -
     n_tasks = min(n_maps, groups * (groups + 1) // 2)
     n_bases = min(2 * side, 2 * ceil(n_maps / n_tasks), len(sizes))
     work = {
-        "kept task": float(n_tasks),
-        "kept map": float(n_maps),
-        "kept rows": float(n_maps * n * n_eigenpairs**2),
-        "kept bases": float(n_tasks * n_bases * n * n_eigenpairs),
+        "tasks": float(n_tasks),
+        "units": float(n_tasks),
+        "calls": float(1000 * n_maps),
+        # In double precision: the map, and the rows that it carries.
+        "products": float(n_maps * 4 * n * n_eigenpairs**2),
+        "bytes": float(n_tasks * n_bases * 8 * n * n_eigenpairs),
     }
     per_task = ceil(n_maps / n_tasks)
     peak = (

@@ -1,10 +1,9 @@
-"""The cost of blocks of pairs, by the coefficients of `lfm_tasks.runtime.load`."""
+"""The cost of blocks of pairs: operations, memory, bytes written; measures that no formula knows are timed."""
 
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import ceil
 
 import numpy as np
@@ -13,14 +12,25 @@ from threadpoolctl import threadpool_limits
 from lfm_tasks.config import AtlasConfig
 from lfm_tasks.measures.measure import Measure
 from lfm_tasks.measures.registry import MEASURES
-from lfm_tasks.runtime.load import ARRAY_BYTES, MIB, SECONDS, UNIT_BYTES, Load, SpaceSize
+from lfm_tasks.runtime.load import ARRAY_BYTES, MIB, UNIT_BYTES, Load, SpaceSize, total_work
 from lfm_tasks.spectral.bases.automatic import BasisNumbers, Count, basis_numbers
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.inventory.requests import PairRequest
 from lfm_tasks.stages.scores.block import PART_SIDE, STATISTICS, bytes_together, part_side, tile_side
+from lfm_tasks.stages.scores.cache import MOST_BYTES
 from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
 from lfm_tasks.statistics.resampling import FEW_DRAWS
+
+# Calls around what is counted: opening a basis; a pair's maps, statistics, diagnostics. Products, over those of one
+# assignment of all samples, of a map that grows.
+_CALLS_A_BASIS, _CALLS_A_PAIR, _GROWN = 200, 200, 120
+
+
+# Seconds until a worker has the modules and compiled loops of pairs.
+_IMPORTS = 0.15
+# Of a point: lists of ten to fifteen neighbors and their weights, of all points and of halves.
+_LIST_BYTES = 600
 
 
 @dataclass(frozen=True)
@@ -114,17 +124,17 @@ class _Block:
 def block_load(bases: Sequence[SpaceSize], n_pairs: int, pair: PairWork) -> Load:
     """Return the cost of one block of pairs; ``bases`` are all that it reads."""
     block = _Block(bases, n_pairs, pair)
-    work = Counter[str]({"block task": 1.0, "block base": len(bases)})
-    work.update(_fitted_maps_work(block) if block.is_fitted else _full_maps_work(block))
+    work = {"tasks": 1.0, "units": 1.0, "calls": float(_CALLS_A_BASIS * len(bases))}
+    work = total_work(work, _fitted_maps_work(block) if block.is_fitted else _full_maps_work(block))
     for name in [*block.of_rows, *block.of_point_pairs]:
         size, counts = (block.n_points, block.n_features), (len(bases), n_pairs)
-        work.update(measure_work(name, size, counts, pair.n_permutations, block.n_halves))
+        work = total_work(work, measure_work(name, size, counts, pair.n_permutations, block.n_halves))
     peak = _fitted_maps_bytes(block) if block.is_fitted else _full_maps_bytes(block)
     peak += _measures_bytes(block) if block.of_rows else 0
-    peak = max(peak, _together_bytes(block))
+    peak = max(peak, _together_bytes(block)) + _lists_bytes(block)
     peak += 25 * MIB + 20_000 * n_pairs  # modules and Python's own objects
     largest = max(bases, key=lambda size: size.n_points)
-    return Load(1, dict(work), int(peak), largest.name, _written_bytes(block))
+    return Load(1, work, int(peak), largest.name, _written_bytes(block), starting_seconds=_IMPORTS)
 
 
 def _fitted_maps_work(block: _Block) -> dict[str, float]:
@@ -133,16 +143,18 @@ def _fitted_maps_work(block: _Block) -> dict[str, float]:
     n_fits = 2 * block.n_pairs * (1 + pair.n_refined)
     starts = 3 if pair.regime == "anchors" else 1
     if pair.refine == "zoomout":
+        # Rounds of assignments among samples: each of as many products as there are rounds until all modes are in.
         return {
-            "grown fit": n_fits,
-            "grown rows": n_fits * starts * min(n, pair.n_samples) ** 2 * n_modes,
-            "grown base": n_bases * n * (block.numbers.n_neighbors + block.n_features),
+            "calls": 1000.0 * n_fits,
+            "products": _GROWN * n_fits * starts * min(n, pair.n_samples) ** 2 * n_modes,
+            "bytes": n_bases * n * (4 * block.n_features + 4 * block.numbers.n_neighbors + 8 * n_modes),
         }
     return {
-        "solved fit": n_fits,
-        "solved products": n_fits * n_modes**3,
-        "solved factor": n_bases * n_modes**3,
-        "solved base": n_bases * n * n_modes,
+        "calls": 4.0 * n_fits,
+        # In double precision, by compiled loops over small matrices.
+        "products": 9.0 * n_fits * n_modes**3,
+        "decompositions": 9.0 * n_bases * n_modes**3,
+        "bytes": 8.0 * n_bases * n * n_modes,
     }
 
 
@@ -156,13 +168,12 @@ def _full_maps_work(block: _Block) -> dict[str, float]:
     n_pairs, n, n_modes = block.n_pairs, block.n_points, block.numbers.n_eigenpairs
     n_maps = 1 + block.n_halves
     return {
-        "pair": n_pairs,
-        # In single precision, which takes half as long, of half the points each.
-        "pair rows": n_pairs * n * n_modes**2 * (1 + block.n_halves / 4),
-        "base rows": _read_share(block) * len(block.bases) * n * n_modes * (1 + block.pair.n_splits / 2),
-        "pair maps": n_pairs * n_maps * n_modes**3,
-        "null": block.n_drawn,
-        "null rows": block.n_drawn * n * n_modes**2,
+        "calls": _CALLS_A_PAIR * n_pairs + 25 * block.n_drawn,
+        # In double precision; halves in single precision, of half the points each. Small matrices at half the rate.
+        "products": n_pairs * n * n_modes**2 * (2 + block.n_halves / 2)
+        + n_pairs * n_maps * 4 * n_modes**3
+        + 1.5 * block.n_drawn * n * n_modes**2,
+        "bytes": 8 * _read_share(block) * len(block.bases) * n * n_modes * (1 + block.pair.n_splits / 2),
     }
 
 
@@ -221,6 +232,14 @@ def _together_bytes(block: _Block) -> int:
     return held + block.n_points * (32 * 1024 if finds_neighbors else 32 * 256)
 
 
+def _lists_bytes(block: _Block) -> int:
+    """Return the bytes of lists of neighbors, and of what else is prepared of spaces, kept for later blocks."""
+    measures = [MEASURES[name] for name in [*block.of_rows, *block.of_point_pairs]]
+    n_kept = sum(not measure.has_family and not measure.is_quadratic for measure in measures)
+    n_kept += any(measure.of_shared_neighbors is not None for measure in measures)
+    return min(MOST_BYTES, n_kept * _n_bases_of_all(len(block.bases)) * block.n_points * _LIST_BYTES)
+
+
 def _written_bytes(block: _Block) -> int:
     pair, n_pairs = block.pair, block.n_pairs
     n_numbers = len(pair.measures) * len(STATISTICS) + len(DIAGNOSTICS)
@@ -240,9 +259,9 @@ def measure_work(
 ) -> dict[str, float]:
     """Return the amounts of one measure: (points, features) of spaces, (spaces, pairs) of a block.
 
-    A measure without coefficients in `SECONDS` has amounts that `time_measure` returns the seconds of.
+    A measure that no family has has amounts that `time_measure` returns the seconds of.
     """
-    (n, d), (n_spaces, n_pairs) = size, counts
+    n, (n_spaces, n_pairs) = size[0], counts
     measure = MEASURES[name]
     if measure.compares_point_pairs:
         return _together_work(measure, size, counts)
@@ -259,34 +278,30 @@ def measure_work(
     n_drawn = min(n_permutations, FEW_DRAWS)
     n_prepared = n_spaces * (1 + n_halves + (0 if measure.permute is not None else n_drawn))
     n_compared = n_pairs * (1 + n_halves + n_drawn) * (1 if measure.is_symmetric else 2)
-    if not has_coefficients(name):
-        one = n * n if measure.is_quadratic else n
-        return {f"{name} prepare": n_prepared * one, f"{name} compare": n_compared * one}
-    one = n * n if measure.is_quadratic else n * d * min(n, d)
-    return {
-        f"{name} space": n_prepared * n * d * (n if measure.is_quadratic else min(n, d)),
-        f"{name} rows": n_compared * one,
-        f"{name} pair": n_compared,
-    }
+    work: dict[str, float] = {}
+    for step, number in (("prepare", n_prepared), ("compare", n_compared)):
+        work |= {f"{name} {step}": float(number * n), f"{name} {step} pairs": float(number * n * n)}
+    return work
 
 
 def _together_work(measure: Measure, size: tuple[int, int], counts: tuple[int, int]) -> dict[str, float]:
     """Return the amounts of a measure of all pairs of points: how often each tile is made, and products of tiles."""
     (n, d), (n_spaces, n_pairs) = size, counts
     if measure.matrix is None:
+        # Products in double precision, then the nearest of each row; of a pair both lists of each point.
         return {
-            "neighbors space": n_spaces * n * n,
-            "neighbors features": n_spaces * n * n * d,
-            "neighbors pair": n_pairs * n,
+            "calls": 100.0 * n_pairs,
+            "products": 2.0 * n_spaces * n * n * d,
+            "entries": 40.0 * n_spaces * n * n + 250.0 * n_pairs * n,
         }
     # Bandwidths, row sums and moments of chance, and the pass itself; a derivative makes two terms of each space.
     n_passes, n_terms = (5, 2) if measure.matrix.has_bandwidth else (3, 1)
     return {
-        "matrix space": n_spaces,
-        "matrix entries": n_spaces * n_passes * n * n,
-        "matrix features": n_spaces * n_passes * n * n * d,
-        "matrix pair": n_pairs,
-        "matrix products": n_pairs * n_terms**2 * n * n,
+        # A tile has 128 x 512 entries.
+        "calls": n_spaces * n_passes * 40 * ceil(n * n / (128 * 512)) + 2000 * n_spaces + 80 * n_pairs,
+        # Those of features in double precision, each tile of two that mirror each other once.
+        "products": n_spaces * n_passes * n * n * d + n_pairs * n_terms**2 * n * n,
+        "entries": 8.0 * n_spaces * n_passes * n * n,
     }
 
 
@@ -295,12 +310,12 @@ def _crossed_work(size: tuple[int, int], counts: tuple[int, int], n_halves: int)
     (n, d), (n_spaces, n_pairs) = size, counts
     rank = min(n, d)
     return {
-        "cross space": n_spaces,
-        "cross features": n_spaces * (n * d * rank + n_halves * 10 * rank**3),
-        "cross pair": n_pairs,
-        "cross products": n_pairs * n * rank**2,
-        # Ten rotations, all points, halves.
-        "cross values": n_pairs * (11 + n_halves) * rank**3,
+        "calls": 4000.0 * n_spaces + 700.0 * n_pairs,
+        # Singular vectors of spaces; singular values of pairs: of all points, halves, ten rotations.
+        "decompositions": n_spaces * (2 * n * d * rank + n_halves * 10 * rank**3)
+        + 1.5 * n_pairs * (11 + n_halves) * rank**3,
+        # In double precision, cells of 128 points.
+        "products": 5.0 * n_pairs * n * rank**2,
     }
 
 
@@ -309,11 +324,11 @@ def _trace_work(size: tuple[int, int], counts: tuple[int, int], n_halves: int, *
     (n, d), (n_spaces, n_pairs) = size, counts
     rank, of_sets = min(n, d), 1 + n_halves / 2
     return {
-        "trace space": 2 * n_spaces,
-        "trace features": n_ways * n_spaces * n * d * rank * of_sets,
-        "trace sums": 2 * n_spaces * min(n * n * rank / 2, n * rank**3 / 3),
-        "trace pair": n_ways * n_pairs,
-        "trace products": n_ways * n_pairs * n * rank**2 * of_sets,
+        "calls": 12_000.0 * n_spaces + 1400 * n_ways * n_pairs,
+        "decompositions": n_ways * n_spaces * n * d * rank * of_sets,
+        # In double precision: sums for chance, by blocks; pairs.
+        "products": 12.0 * n_spaces * min(n * n * rank / 2, n * rank**3 / 3)
+        + 3.0 * n_ways * n_pairs * n * rank**2 * of_sets,
     }
 
 
@@ -324,13 +339,12 @@ def _aligned_work(
     (n, d), (n_spaces, n_pairs) = size, counts
     rank = min(n, d)
     return {
-        "cross space": n_spaces,
-        "cross features": n_spaces * (n * d * rank + n_halves * 10 * rank**3),
-        "cross products": n_pairs * n * rank**2,
-        "aligned pair": n_pairs,
-        # All points, halves; the weights of ten rotations.
-        "aligned vectors": n_pairs * (3 + n_halves) * rank**3,
-        "aligned rotations": 10 * rank**3,
+        "calls": 4000.0 * n_spaces + 2000.0 * n_pairs,
+        # Singular vectors of spaces; of pairs: of all points, halves; the weights of ten rotations.
+        "decompositions": n_spaces * (2 * n * d * rank + n_halves * 10 * rank**3)
+        + 2.5 * n_pairs * (3 + n_halves) * rank**3
+        + 30 * rank**3,
+        "products": 5.0 * n_pairs * n * rank**2,
     }
 
 
@@ -341,42 +355,43 @@ def _matched_work(
     (n, d), (n_spaces, n_pairs) = size, counts
     n_drawn = min(n_permutations, FEW_DRAWS)
     return {
-        "matched space": n_spaces * n * d,
-        "matched pair": n_pairs,
-        "matched products": n_pairs * n * d**2 * (4 + n_drawn),
-        "matched features": n_pairs * (1 + n_halves + n_drawn) * d**2,
+        "calls": 1500.0 * n_pairs,
+        # In double precision of all points and halves, in single precision of draws.
+        "products": 1.5 * n_pairs * n * d**2 * (4 + n_drawn),
+        # Assignments of features, each looked at many times; rows once.
+        "entries": 50.0 * n_pairs * (1 + n_halves + n_drawn) * d**2 + 16.0 * n_spaces * n * d,
     }
 
 
-def has_coefficients(name: str) -> bool:
-    """Return whether the cost table says what a measure of activations costs."""
-    return (
-        MEASURES[name].compares_point_pairs
-        or MEASURES[name].cross is not None
-        or MEASURES[name].trace is not None
-        or MEASURES[name].alignment is not None
-        or any(f"{name} {amount}" in SECONDS for amount in ("space", "rows", "pair"))
-    )
+def is_counted(name: str) -> bool:
+    """Return whether the operations of a measure of activations are known; the others are timed."""
+    return MEASURES[name].has_family
 
 
-# Points and, at most, features that a measure is timed on: milliseconds for most.
-_TIMED_POINTS, _TIMED_FEATURES = 200, 512
+# Points, twice, and at most so many features that a measure is timed on: milliseconds for most.
+_TIMED_POINTS, _TIMED_FEATURES = (150, 450), 512
 
 
 def time_measure(name: str, n_features: int) -> dict[str, float]:
-    """Return the CPU seconds that one point (or one of points², if it is quadratic) of a measure costs here.
+    """Return the CPU seconds that a measure takes here for a point, and for each pair of points.
 
-    Best of 3 on random rows of ``n_features``, or 512 if that is less, on one thread.
+    Both follow from spaces of 150 and of 450 points, the best of 3 on random rows of ``n_features``, or 512 if that is
+    less, on one thread.
     """
-    measure = MEASURES[name]
-    n, d = max(_TIMED_POINTS, measure.smallest_n), max(1, min(n_features, _TIMED_FEATURES))
-    source, target = np.random.default_rng(0).standard_normal((2, n, d))
-    prepared = measure.prepare(source), measure.prepare(target)
-    one = n * n if measure.is_quadratic else n
-    return {
-        f"{name} prepare": _thread_seconds(lambda: measure.prepare(source)) / one,
-        f"{name} compare": _thread_seconds(lambda: measure.compare(*prepared)) / one,
-    }
+    measure, d = MEASURES[name], max(1, min(n_features, _TIMED_FEATURES))
+    numbers = [max(n, (1 + place) * measure.smallest_n) for place, n in enumerate(_TIMED_POINTS)]
+    spent: dict[str, list[float]] = {"prepare": [], "compare": []}
+    for n in numbers:
+        source, target = np.random.default_rng(0).standard_normal((2, n, d))
+        prepared = measure.prepare(source), measure.prepare(target)
+        spent["prepare"].append(_thread_seconds(partial(measure.prepare, source)))
+        spent["compare"].append(_thread_seconds(partial(measure.compare, *prepared)))
+    few, many = numbers
+    rates: dict[str, float] = {}
+    for step, (first, second) in spent.items():
+        of_pairs = min(max(second / many - first / few, 0.0) / (many - few), second / many**2)
+        rates |= {f"{name} {step}": max(second / many - of_pairs * many, 0.0), f"{name} {step} pairs": of_pairs}
+    return rates
 
 
 def _thread_seconds(function: Callable[[], object]) -> float:

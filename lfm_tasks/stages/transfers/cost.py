@@ -10,7 +10,13 @@ def transfers_load(sizes: Sequence[tuple[SpaceSize, SpaceSize]], most_points: in
     loads = []
     for source, target in sizes:
         n, d = min(most_points, max(source.n_points, target.n_points)), max(source.n_features, target.n_features)
-        work = {"transfer": 1.0, "transfer rows": float(n * n), "transfer products": float(n * n * d + n * d * d)}
+        # Of seven folds and seven candidates of smoothing, in double precision; entries of the matrices of all pairs.
+        work = {
+            "tasks": 1.0,
+            "units": 1.0,
+            "products": float(28 * (n * n * d + n * d * d)),
+            "entries": float(3000 * n * n),
+        }
         peak = 14 * n * n * 8 + 12 * n * d * 8 + 4 * (ACTIVATIONS.chunk_bytes or 0)
         written = 8 * (source.n_features * (target.n_features + 1) + target.n_features + 2500)
         loads.append(Load(1, work, peak, target.name, written + 4 * ARRAY_BYTES + UNIT_BYTES + 3000))

@@ -1,4 +1,4 @@
-"""Memory of blocks of pairs, and the time of measures: from the cost table, or timed where the table has no row."""
+"""Memory of blocks of pairs, and the time of measures: operations that are counted, or seconds that are timed."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,10 +9,11 @@ import pytest
 
 from lfm_tasks.catalog import read_catalog
 from lfm_tasks.measures import MEASURES, Measure
-from lfm_tasks.planning import load_seconds, missing_work, plan_run, timed_measures
-from lfm_tasks.runtime.load import SECONDS, SpaceSize
+from lfm_tasks.planning import missing_work, plan_run, timed_measures
+from lfm_tasks.runtime.load import KINDS, Load, SpaceSize
+from lfm_tasks.runtime.rates import RATES, load_seconds
 from lfm_tasks.stages.inventory.stage import validate_catalog
-from lfm_tasks.stages.scores.cost import PairWork, block_load, has_coefficients, measure_work, time_measure
+from lfm_tasks.stages.scores.cost import PairWork, block_load, is_counted, measure_work, time_measure
 
 
 def test_memory_of_a_block__grows_with_its_bases_and_never_with_all_pairs() -> None:
@@ -36,44 +37,46 @@ TOY = Measure(slow_mean, lambda source, target: float(source @ target), "sums of
 
 @pytest.fixture(params=[False, True], ids=["linear", "quadratic"])
 def toy(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Give the name of a measure that the cost table does not know."""
+    """Give the name of a measure whose operations nobody has counted."""
     measure = Measure(TOY.prepare, TOY.compare, TOY.convention, is_quadratic=request.param)
     monkeypatch.setitem(MEASURES.by_name, "toy", measure)
     return "toy"
 
 
 def scores_of_toy(n_pairs: int, n_points: int = 500, n_permutations: int = 0) -> float:
+    """Return the seconds of a plug-in measure that takes 100 µs to prepare a point, 10 to compare one, .1 a pair."""
     load = block_load([SpaceSize("net/layer", n_points, 20)] * 4, n_pairs, PairWork(["toy"], n_permutations, 0, 10))
-    seconds = {**SECONDS, "toy prepare": 1e-4, "toy compare": 1e-5}
-    return load_seconds(load, seconds) - load_seconds(load)
+    none = {**dict.fromkeys(KINDS, 0.0), "toy prepare pairs": 0.0}
+    return load_seconds(load, {**none, "toy prepare": 1e-4, "toy compare": 1e-5, "toy compare pairs": 1e-7})
 
 
-def test_seconds_of_a_measure_without_a_row__grow_with_pairs_points_and_permutations(toy: str) -> None:
+def test_seconds_of_a_measure_that_is_not_counted__grow_with_pairs_points_and_permutations(toy: str) -> None:
     one = scores_of_toy(1)
     assert 0 < one < scores_of_toy(8) < scores_of_toy(64)
     assert scores_of_toy(1, n_permutations=50) > 10 * one
-    share = 4 if MEASURES[toy].is_quadratic else 2
-    assert scores_of_toy(1, n_points=1000) == pytest.approx(share * one)
+    # Between that of points and that of pairs of points.
+    assert 2 * one < scores_of_toy(1, n_points=1000) < 4 * one
 
 
 @pytest.mark.parametrize("name", sorted(MEASURES))
 def test_every_measure__costs_time_in_the_plan(name: str) -> None:
-    seconds = SECONDS if has_coefficients(name) else {**SECONDS, **time_measure(name, 20)}
+    rates = RATES if is_counted(name) else {**RATES, **time_measure(name, 20)}
     work = measure_work(name, (500, 20), (4, 6), 20, 0)
-    assert sum(seconds.get(amount, 0.0) * number for amount, number in work.items()) > 0
+    assert sum(rates[kind] * amount for kind, amount in work.items()) > 1e-6
 
 
-def test_measure_without_a_row__is_timed(toy: str) -> None:
+def test_measure_that_is_not_counted__is_timed(toy: str) -> None:
     work = measure_work(toy, (500, 20), (4, 6), 20, 0)
     timed = time_measure(toy, 20)
     assert timed.keys() == work.keys()
-    assert all(seconds > 0 for seconds in timed.values())
+    assert timed["toy prepare"] + timed["toy prepare pairs"] > 0
+    assert timed["toy compare"] + timed["toy compare pairs"] > 0
     # A second for each of the points that it was timed on would be seen.
     assert timed["toy prepare"] < 0.1
     assert time_measure(toy, 10_000).keys() == timed.keys()
 
 
-def test_plan__times_what_the_table_does_not_know_and_says_so(
+def test_plan__times_what_is_not_counted_and_says_so(
     toy: str, tmp_path: Path, write_zoo: Callable[..., Path], related_spaces: Callable[..., Any]
 ) -> None:
     def plan(n_models: int) -> tuple[list[str], float]:
@@ -81,14 +84,36 @@ def test_plan__times_what_the_table_does_not_know_and_says_so(
         catalog = read_catalog(folder / "data_catalog.yaml")
         zoo = validate_catalog(catalog, lambda *_: None)
         [scores] = [stage for stage in missing_work(catalog, zoo) if stage.stage == "scores"]
-        assert load_seconds(scores.load, timed_measures(catalog, zoo)[toy]) > 0
-        return plan_run(catalog, zoo), load_seconds(scores.load, {"toy prepare": 1e-6, "toy compare": 1e-6})
+        none = dict.fromkeys(KINDS, 0.0)
+        assert load_seconds(scores.load, none | timed_measures(catalog, zoo)[toy]) > 0
+        fixed = dict.fromkeys(measure_work(toy, (500, 20), (4, 6), 20, 0), 1e-6)
+        return plan_run(catalog, zoo), load_seconds(scores.load, none | fixed)
 
     lines, seconds = plan(2)
     _, of_more = plan(4)
 
     assert 0 < 2 * seconds < of_more
     assert any(line.startswith("measured     toy: timed here") for line in lines)
+
+
+def test_timing__tells_apart_what_grows_with_points_and_with_pairs_of_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A measure that takes a second for each of 100 points and 150 for each of 10,000 pairs, by a clock of its own."""
+    clock = [0.0]
+
+    def prepare(rows: np.ndarray) -> np.ndarray:
+        clock[0] += len(rows) / 100 + 150 * len(rows) ** 2 / 10_000
+        return rows
+
+    monkeypatch.setitem(MEASURES.by_name, "toy", Measure(prepare, lambda source, target: 0.0, "its clock"))
+    monkeypatch.setattr("lfm_tasks.stages.scores.cost.time.thread_time", lambda: clock[0])
+    timed = time_measure("toy", 20)
+    assert timed["toy prepare"] == pytest.approx(0.01)
+    assert timed["toy prepare pairs"] == pytest.approx(0.015)
+
+
+def test_operation_of_an_unknown_kind__is_an_error_and_not_free() -> None:
+    with pytest.raises(KeyError, match="prodcuts"):
+        load_seconds(Load(1, {"prodcuts": 1e9}))
 
 
 def test_plan_of_known_measures__times_none(
