@@ -9,11 +9,12 @@ layers, last layer first, is alternating diffusion: 11ᵀ/n plus the product of 
 References
 ----------
 Khandait, Gerken (2026), "From layers to networks: comparing neural representations via diffusion geometry"; Lederman,
-Talmon (2018), "Learning the geometry of common latent variables using alternating-diffusion".
+Talmon (2018), "Learning the geometry of common latent variables using alternating-diffusion"; Schoenberg (1938),
+"Metric spaces and positive definite functions": −A of euclidean distances has no negative eigenvalue.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
@@ -24,6 +25,8 @@ from lfm_tasks.measures.traces import TraceForm, Values
 from lfm_tasks.statistics.permutation_moments import doubly_centered
 
 _ORTHOGONAL: frozenset[Invariance] = frozenset({"rotation", "permutation", "scaling", "translation"})
+# Up to so many points matrices are held whole. Rows of a block of distances; passes of a subspace iteration.
+MOST_WHOLE, _BLOCK_ROWS, _PASSES = 3000, 512, 5
 _SOURCE = "after Khandait, Gerken (2026), 'From layers to networks', arXiv:2605.15901"
 
 
@@ -58,6 +61,12 @@ def _cosine(trace: Values, source: Values, target: Values) -> Values:
         return np.asarray(trace / np.sqrt(source * target))
 
 
+def _cosine_of_factors(source: PowerFactor, target: PowerFactor) -> float:
+    energies = source.energy * target.energy
+    trace = float(np.square(target.factor.T @ source.factor).sum())
+    return trace / float(np.sqrt(energies)) if energies > 0 else float("nan")
+
+
 def _multiscale_cka(power: int) -> Measure:
     factor = power_factor(power)
 
@@ -65,17 +74,12 @@ def _multiscale_cka(power: int) -> Measure:
         made = factor(rows)
         return PowerFactor(made, float(np.square(made.T @ made).sum()))
 
-    def compare(source: PowerFactor, target: PowerFactor) -> float:
-        energies = source.energy * target.energy
-        trace = float(np.square(target.factor.T @ source.factor).sum())
-        return trace / float(np.sqrt(energies)) if energies > 0 else float("nan")
-
     def permute(prepared: PowerFactor, order: Int[np.ndarray, " points"]) -> PowerFactor:
-        return PowerFactor(prepared.factor[order], prepared.energy)
+        return replace(prepared, factor=prepared.factor[order])
 
     return Measure(
         prepare,
-        compare,
+        _cosine_of_factors,
         f"linear CKA of the Markov matrices' power t = {power}; t = 1 is cka_linear",
         invariances=_ORTHOGONAL,
         n_factor=1.0,
@@ -87,13 +91,24 @@ def _multiscale_cka(power: int) -> Measure:
 
 
 def _multiscale_distance_correlation(power: int) -> Measure:
-    def prepare(rows: Rows) -> PowerMatrix:
+    def prepare(rows: Rows) -> PowerMatrix | PowerFactor:
+        if len(rows) > MOST_WHOLE:
+            return leading_factor(rows, power)
         return PowerMatrix(_power(centered_distances(rows), power))
 
-    def compare(source: PowerMatrix, target: PowerMatrix) -> float:
-        return float(np.sqrt(max(float(np.vdot(source.matrix, target.matrix)), 0.0)))
+    def compare(source: PowerMatrix | PowerFactor, target: PowerMatrix | PowerFactor) -> float:
+        if isinstance(source, PowerMatrix) and isinstance(target, PowerMatrix):
+            cosine = float(np.vdot(source.matrix, target.matrix))
+        elif isinstance(source, PowerFactor) and isinstance(target, PowerFactor):
+            cosine = _cosine_of_factors(source, target)
+        else:
+            raise TypeError("got a matrix and a factor, expected two spaces on the same points")
+        # NaN stays: max() would return the 0.
+        return float(np.sqrt(cosine)) if not cosine <= 0 else 0.0
 
-    def permute(prepared: PowerMatrix, order: Int[np.ndarray, " points"]) -> PowerMatrix:
+    def permute(prepared: PowerMatrix | PowerFactor, order: Int[np.ndarray, " points"]) -> PowerMatrix | PowerFactor:
+        if isinstance(prepared, PowerFactor):
+            return replace(prepared, factor=prepared.factor[order])
         return PowerMatrix(prepared.matrix[np.ix_(order, order)])
 
     return Measure(
@@ -103,9 +118,75 @@ def _multiscale_distance_correlation(power: int) -> Measure:
         invariances=_ORTHOGONAL,
         smallest_n=6,
         is_quadratic=True,
+        has_value_for_many=True,
         permute=permute,
         source=_SOURCE,
     )
+
+
+def leading_factor(rows: Rows, power: int, n_most: int = 1024) -> PowerFactor:
+    """Return F with F Fᵀ near Aᵗ, A the doubly centered distances: their leading eigenvectors, none held whole.
+
+    −A has no negative eigenvalue (Schoenberg 1938), so that F = U λ^(t/2). As many eigenvectors are taken as leave less
+    than 1e-12 of ‖Aᵗ‖², and at most ``n_most``: then the value of near-isotropic spaces is approximate (t = 2, 200
+    independent features, half of all 2,000 eigenvectors: 3e-4; layers of networks: below 1e-8).
+    """
+    multiply, energy = _centered_distances_times(of_order_one(rows.astype(np.float64)))
+    generator = np.random.default_rng(0)
+    n_points, n_taken = len(rows), 32
+    basis = np.empty((n_points, 0))
+    while True:
+        n_tried = min(2 * n_taken, n_points)
+        start = generator.standard_normal((n_points, n_tried - basis.shape[1]))
+        basis, values = _subspace(multiply, np.concatenate([basis, start], axis=1))
+        largest = max(float(values[0]), 0.0)
+        if largest == 0:
+            return PowerFactor(np.full((n_points, 1), np.nan), 0.0)
+        shares = np.maximum(values[:n_taken], 0) / largest
+        left = max(energy / largest**2 - float(np.square(shares).sum()), 0.0) * shares[-1] ** (2 * power - 2)
+        if left <= 1e-12 * float((shares ** (2 * power)).sum()) or n_taken >= min(n_most, n_points):
+            break
+        n_taken = min(2 * n_taken, n_most)
+    factor = basis[:, :n_taken] * shares ** (power / 2)
+    return PowerFactor(factor, float(np.square(factor.T @ factor).sum()))
+
+
+def _subspace(
+    multiply: Callable[[Float[np.ndarray, "points columns"]], Float[np.ndarray, "points columns"]],
+    start: Float[np.ndarray, "points columns"],
+) -> tuple[Float[np.ndarray, "points columns"], Float[np.ndarray, " columns"]]:
+    """Return the largest eigenpairs by subspace iteration; those of the first half have converged."""
+    basis = np.linalg.qr(start)[0]
+    for _ in range(_PASSES):
+        basis = np.linalg.qr(multiply(basis))[0]
+    values, vectors = np.linalg.eigh(basis.T @ multiply(basis))
+    return basis @ vectors[:, ::-1], values[::-1]
+
+
+def _centered_distances_times(
+    rows: Float[np.ndarray, "points features"],
+) -> tuple[Callable[[Float[np.ndarray, "points columns"]], Float[np.ndarray, "points columns"]], float]:
+    """Return a function that multiplies by −A, A the doubly centered distances, made in blocks; and ‖A‖²."""
+    moved = rows - rows.mean(axis=0)
+    squares = np.vecdot(moved, moved)
+
+    def blocks() -> Iterator[tuple[slice, Float[np.ndarray, "block points"]]]:
+        for start in range(0, len(moved), _BLOCK_ROWS):
+            block = slice(start, min(start + _BLOCK_ROWS, len(moved)))
+            distances = np.sqrt(np.maximum(squares[block, None] + squares - 2 * (moved[block] @ moved.T), 0))
+            distances[np.arange(block.stop - start), np.arange(start, block.stop)] = 0
+            yield block, distances
+
+    sums = np.concatenate([distances.sum(axis=1) for _, distances in blocks()])
+    energy = float(squares.sum() * 2 * len(moved) - 2 * np.square(moved.sum(axis=0)).sum())
+    energy += float(sums.sum() ** 2 / len(moved) ** 2 - 2 * np.square(sums).sum() / len(moved))
+
+    def multiply(vectors: Float[np.ndarray, "points columns"]) -> Float[np.ndarray, "points columns"]:
+        inner = vectors - vectors.mean(axis=0)
+        product = np.concatenate([distances @ inner for _, distances in blocks()])
+        return np.asarray(product.mean(axis=0) - product)
+
+    return multiply, energy
 
 
 def centered_products(rows: Rows) -> Float[np.ndarray, "points points"]:

@@ -49,7 +49,10 @@ class Measure:
     smallest_n
         Below so many points there is no value.
     is_quadratic
-        Whether memory grows with n².
+        Whether memory grows with n²; then there is no value of more than 3,000 points, except by `matrix`, or with
+        ``has_value_for_many``.
+    has_value_for_many
+        Whether a quadratic measure is computed otherwise, in memory that grows with n, of more than 3,000 points.
     needs_directions
         Whether rows of zeros have no value.
     permute
@@ -85,6 +88,7 @@ class Measure:
     n_factor: float = 0.0
     smallest_n: int = 4
     is_quadratic: bool = False
+    has_value_for_many: bool = False
     needs_directions: bool = False
     permute: Callable[[Any, Int[np.ndarray, " points"]], Any] | None = None
     compare_both_ways: Callable[[Any, Any], tuple[float, float]] | None = None

@@ -20,15 +20,15 @@ from lfm_tasks.stages.scores.block import PART_SIDE, STATISTICS, bytes_together,
 from lfm_tasks.stages.scores.cache import MOST_BYTES
 from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
-from lfm_tasks.statistics.resampling import FEW_DRAWS
+from lfm_tasks.statistics.resampling import FEW_DRAWS, FEWEST_FOR_TAIL
 
 # Calls around what is counted: opening a basis; a pair's maps, statistics, diagnostics. Products, over those of one
 # assignment of all samples, of a map that grows.
 _CALLS_A_BASIS, _CALLS_A_PAIR, _GROWN = 200, 200, 120
 
 
-# Seconds until a worker has the modules and compiled loops of pairs.
-_IMPORTS = 0.15
+# Seconds until a worker has the modules and compiled loops of pairs, and those of measures of activations.
+_IMPORTS, _IMPORTS_OF_MEASURES = 0.15, 0.6
 # Of a point: lists of ten to fifteen neighbors and their weights, of all points and of halves.
 _LIST_BYTES = 600
 
@@ -134,7 +134,8 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, pair: PairWork) -> Load
     peak = max(peak, _together_bytes(block)) + _lists_bytes(block)
     peak += 25 * MIB + 20_000 * n_pairs  # modules and Python's own objects
     largest = max(bases, key=lambda size: size.n_points)
-    return Load(1, work, int(peak), largest.name, _written_bytes(block), starting_seconds=_IMPORTS)
+    starting = _IMPORTS + (_IMPORTS_OF_MEASURES if block.of_rows or block.of_point_pairs else 0.0)
+    return Load(1, work, int(peak), largest.name, _written_bytes(block), starting_seconds=starting)
 
 
 def _fitted_maps_work(block: _Block) -> dict[str, float]:
@@ -274,14 +275,18 @@ def measure_work(
         return (_aligned_work if by_rotation else _matched_work)(size, counts, n_permutations, n_halves)
     if measure.is_quadratic and n > MOST_POINTS_SQUARED:
         return {}
-    # Of spaces that have to do with each other; of others all are drawn.
-    n_drawn = min(n_permutations, FEW_DRAWS)
+    n_drawn = _n_drawn(n_permutations)
     n_prepared = n_spaces * (1 + n_halves + (0 if measure.permute is not None else n_drawn))
     n_compared = n_pairs * (1 + n_halves + n_drawn) * (1 if measure.is_symmetric else 2)
     work: dict[str, float] = {}
     for step, number in (("prepare", n_prepared), ("compare", n_compared)):
         work |= {f"{name} {step}": float(number * n), f"{name} {step} pairs": float(number * n * n)}
     return work
+
+
+def _n_drawn(n_permutations: int) -> int:
+    """Return how many permutations are drawn of spaces that have to do with each other; of others all are."""
+    return n_permutations if n_permutations < FEWEST_FOR_TAIL else min(n_permutations, FEW_DRAWS)
 
 
 def _together_work(measure: Measure, size: tuple[int, int], counts: tuple[int, int]) -> dict[str, float]:
@@ -353,7 +358,7 @@ def _matched_work(
 ) -> dict[str, float]:
     """Return the amounts of a measure of matched features: products in double and single precision, assignments."""
     (n, d), (n_spaces, n_pairs) = size, counts
-    n_drawn = min(n_permutations, FEW_DRAWS)
+    n_drawn = _n_drawn(n_permutations)
     return {
         "calls": 1500.0 * n_pairs,
         # In double precision of all points and halves, in single precision of draws.

@@ -28,14 +28,15 @@ from lfm_tasks.stages.scores.block import (
 )
 from lfm_tasks.stages.scores.cache import kept as kept_for_later
 from lfm_tasks.stages.scores.cross_covariance_measures import score_cross_covariances
-from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, knows_chance, score_family
+from lfm_tasks.stages.scores.drawn_cosines import drawn_chance
+from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, score_family
 from lfm_tasks.stages.scores.trace_measures import score_traces
 from lfm_tasks.statistics.permutation_moments import live_on_few_units, row_energies
 from lfm_tasks.statistics.resampling import FEW_DRAWS, N_HALVES, Exchange, are_far, can_stop, tail_of
 from lfm_tasks.statistics.strata_moments import has_moments
 from lfm_tasks.stores.units.store import ids_digest
 
-# Measures of all pairs of points hold n² numbers a space: at most this many points, this many bytes at a time.
+# Measures that hold n² numbers a space, and no family has: at most this many points, this many bytes at a time.
 MOST_POINTS_SQUARED = 3000
 _MOST_BYTES_SQUARED = 1 << 30
 # Variance, relative to the largest, below which a direction is rounding: squares of single precision.
@@ -149,18 +150,15 @@ class Ranks:
         return self._deficient[source] or self._deficient[target]
 
 
-def check_rows(name: str, source: np.ndarray, target: np.ndarray, *, is_drawn: bool = False) -> str:
-    """Return ``ok``, or ``degenerate`` for a value that any two spaces have; DataError if there can be none.
-
-    ``is_drawn``: whether chance is drawn, by groups or within many strata, where it has a closed form otherwise.
-    """
+def check_rows(name: str, source: np.ndarray, target: np.ndarray) -> str:
+    """Return ``ok``, or ``degenerate`` for a value that any two spaces have; DataError if there can be none."""
     measure, n_points = MEASURES[name], len(source)
     if n_points < measure.smallest_n:
         found = f"got {n_points} points, expected at least {measure.smallest_n} for {name}"
         raise DataError("too_few_points", f"{found}. Record more")
-    if measure.is_quadratic and n_points > MOST_POINTS_SQUARED and (measure.matrix is None or is_drawn):
-        where = " where its chance is drawn by groups or within many strata" if measure.matrix is not None else ""
-        found = f"got {n_points} points, expected at most {MOST_POINTS_SQUARED} for {name}{where}"
+    is_limited = measure.is_quadratic and measure.matrix is None and not measure.has_value_for_many
+    if is_limited and n_points > MOST_POINTS_SQUARED:
+        found = f"got {n_points} points, expected at most {MOST_POINTS_SQUARED} for {name}"
         raise DataError("too_many_points", f"{found}. Set atlas.max_points, or drop the measure")
     if measure.needs_directions and not (source.any(axis=1).all() and target.any(axis=1).all()):
         raise DataError("zero_rows", f"got all-zero rows, which {name} finds no direction in. Drop the measure")
@@ -233,16 +231,22 @@ def _by_family(
     concentrated = np.zeros(len(pairs), dtype=bool)
     if has_chance:
         concentrated[usable] = (np.isfinite(values[usable, :, 0]) & np.isnan(values[usable, :, P_VALUE])).any(axis=1)
-    n_points = resampling.exchange.n_points
-    can_draw = null.n_permutations > 0 and not (measure.is_quadratic and n_points > MOST_POINTS_SQUARED)
-    drawn_for = [index for index in usable if not has_chance or concentrated[index]] if can_draw else []
+    drawn_for = [index for index in usable if not has_chance or concentrated[index]] if null.n_permutations else []
     if drawn_for:
         whole = PreparedSpaces(measure, spaces)
         for target, indices in _by_target([pairs[index] for index in drawn_for]).items():
             places = [drawn_for[index] for index in indices]
-            few = concentrated[places].tolist()
-            drawn = _by_permutations(whole, [pairs[place][0] for place in places], target, resampling, null, few)
-            values[places, :, OF_CHANCE] = drawn[:, :, 1:]
+            sources, exchange = [pairs[place][0] for place in places], resampling.exchange
+            few = [
+                bool(concentrated[place]) or whole.live_on_few_units(pairs[place][0], target, exchange)
+                for place in places
+            ]
+            if measure.matrix is not None and measure.is_quadratic:
+                of_matrices = drawn_chance(measure, spaces.rows, (sources, target), few, exchange, null)
+                values[places, :, OF_CHANCE] = of_matrices[:, None, 1:]
+            else:
+                drawn = _by_permutations(whole, sources, target, resampling, null, few)
+                values[places, :, OF_CHANCE] = drawn[:, :, 1:]
     return RowScores(values, refused, frozenset(np.flatnonzero(concentrated).tolist()))
 
 
@@ -363,12 +367,11 @@ def score_activations(
         ranks = Ranks()
         resampling = resamplings.of(common)
         for name in names:
-            is_drawn = job.atlas.null.n_permutations > 0 and not knows_chance(MEASURES[name], resampling.exchange)
             usable = []
             for index in indices:
                 first, second = job.pairs[index]
                 try:
-                    code = check_rows(name, rows[first], rows[second], is_drawn=is_drawn)
+                    code = check_rows(name, rows[first], rows[second])
                 except DataError as error:
                     scores.codes[index, columns[name]] = error.reason
                     continue

@@ -5,7 +5,14 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from lfm_tasks.measures.diffusion import centered_distances, centered_products, fused_operator
+from lfm_tasks.measures import diffusion
+from lfm_tasks.measures.diffusion import (
+    PowerFactor,
+    centered_distances,
+    centered_products,
+    fused_operator,
+    leading_factor,
+)
 from lfm_tasks.measures.manifold_kernels import ManifoldKernel, manifold_kernel
 from lfm_tasks.measures.registry import MEASURES
 
@@ -78,6 +85,39 @@ def test_fused_operator__does_not_depend_on_units_origins_and_axes_but_on_the_or
 
 def test_fused_operator__of_a_constant_layer_has_no_value() -> None:
     assert np.isnan(fused_operator([spaces()[0], np.ones((40, 3))], centered_products)).all()
+
+
+@pytest.mark.parametrize("power", [2, 4])
+def test_leading_factor__gives_the_value_of_the_whole_matrix(power: int) -> None:
+    first, second = (np.concatenate([rows, 0.3 * rows[::-1] ** 2]) for rows in spaces(150)[:2])
+    order = np.random.default_rng(0).permutation(300)
+    values = []
+    for n_most in (300, 40):
+        factors = [leading_factor(rows, power, n_most) for rows in (first, second)]
+        energies = [np.square(of.factor.T @ of.factor).sum() for of in factors]
+        assert energies == pytest.approx([of.energy for of in factors])
+        values.append(np.sqrt(np.square(factors[1].factor.T @ factors[0].factor).sum() / np.sqrt(np.prod(energies))))
+    expected = MEASURES[f"multiscale_distance_correlation_t_{power}"](first, second)
+    assert values[0] == pytest.approx(expected, abs=1e-9)
+    assert values[1] == pytest.approx(expected, abs=1e-4)
+    moved = leading_factor(-7.0 * first[order] + 3, power)
+    again = leading_factor(second[order], power)
+    cosine = np.square(again.factor.T @ moved.factor).sum() / np.sqrt(again.energy * moved.energy)
+    assert np.sqrt(cosine) == pytest.approx(expected, abs=1e-9)
+
+
+def test_more_points_than_a_whole_matrix_is_held_for__have_the_same_measure(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = spaces(90)[:2]
+    order = np.random.default_rng(0).permutation(90)
+    measure = MEASURES["multiscale_distance_correlation_t_2"]
+    expected = measure(first, second), measure(first, second[order])
+    monkeypatch.setattr(diffusion, "MOST_WHOLE", 50)
+    source, target = measure.prepare(first), measure.prepare(second)
+    assert isinstance(source, PowerFactor)
+    assert measure.permute is not None
+    found = measure.compare(source, target), measure.compare(source, measure.permute(target, order))
+    assert found == pytest.approx(expected, abs=1e-9)
+    assert np.isnan(measure.compare(source, measure.prepare(np.ones((90, 3)))))
 
 
 def dense(kernel: ManifoldKernel) -> np.ndarray:

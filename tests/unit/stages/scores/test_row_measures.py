@@ -8,8 +8,9 @@ from scipy.stats import kstest
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.errors import DataError
+from lfm_tasks.measures import MEASURES, Measure
 from lfm_tasks.stages.inventory.correspondence import Resampling
-from lfm_tasks.stages.scores.block import STATISTICS
+from lfm_tasks.stages.scores.block import STATISTICS, against_chance
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED, Activations, check_rows, score_rows
 from lfm_tasks.statistics.resampling import Exchange, within_strata
 from lfm_tasks.statistics.strata_moments import has_moments
@@ -33,15 +34,50 @@ def test_p_values__of_rows_of_unrelated_spaces_are_uniform(name: str, groups: np
     assert np.mean(np.array(p_values) <= 0.05) < 0.11
 
 
-def test_rows__that_a_measure_cannot_use_are_refused_with_their_reason() -> None:
+def test_rows__that_a_measure_cannot_use_are_refused_with_their_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     rows = np.ones((MOST_POINTS_SQUARED + 1, 1))
-    with pytest.raises(DataError, match="expected at most 3000") as error:
-        check_rows("rsa_pearson_rdm_spearman", rows, rows, is_drawn=True)
+    toy = Measure(lambda rows: rows @ rows.T, lambda source, target: 0.0, "of another package", is_quadratic=True)
+    monkeypatch.setitem(MEASURES.by_name, "toy", toy)
+    with pytest.raises(DataError, match="expected at most 3000 for toy") as error:
+        check_rows("toy", rows, rows)
     assert error.value.reason == "too_many_points"
     with pytest.raises(DataError, match="expected at least 6 for cka_linear"):
         check_rows("cka_linear", rows[:4], rows[:4])
     assert check_rows("pwcca_textbook_x_to_y", np.ones((10, 10)), np.ones((10, 10))) == "degenerate"
     assert check_rows("cka_linear", np.ones((10, 3)), np.ones((10, 3))) == "ok"
+
+
+@pytest.mark.parametrize("name", sorted(MEASURES))
+def test_measures__take_any_number_of_points(name: str) -> None:
+    rows = np.random.default_rng(0).standard_normal((MOST_POINTS_SQUARED + 1, 2))
+    assert check_rows(name, rows, rows) in ("ok", "degenerate")
+
+
+OF_MATRICES = sorted(name for name, measure in MEASURES.items() if measure.matrix is not None)
+
+
+@pytest.mark.parametrize("name", OF_MATRICES)
+def test_chance_that_is_drawn_for_matrices__is_that_of_the_permuted_rows_one_by_one(name: str) -> None:
+    # Pairs of points in groups: no closed form.
+    exchange = Exchange(60, tuple(np.arange(60).reshape(30, 2)), "sets")
+    generator = np.random.default_rng(1)
+    rows = {key: generator.standard_normal((60, 4)) for key in "abc"}
+    rows["b"][:, :2] += 0.5 * rows["a"][:, :2]
+    drawn = NullConfig(n_permutations=30, seed=5)
+    pairs = [("a", "b"), ("c", "b"), ("a", "c")]
+    values = score_rows(name, Activations(rows, {}), pairs, Resampling(exchange, None), drawn).values
+    measure = MEASURES[name]
+    for (source, target), found in zip(pairs, values, strict=True):
+        chance = [
+            measure(rows[source], rows[target][exchange.permutation(draw, seed=5)])
+            for draw in range(drawn.n_permutations)
+        ]
+        score = measure(rows[source], rows[target])
+        is_distance = measure.kind == "distance"
+        expected = against_chance(score, np.array(chance), is_distance=is_distance, rounding=1e-6)
+        # Ranks are counted in bins: exact to some 1e-5 of so few pairs.
+        close = 2e-5 if name == "rsa_pearson_rdm_spearman" else 2e-6
+        assert found[:, :5] == pytest.approx(np.array([[score, *expected]] * 2), abs=close)
 
 
 CONCENTRATED = ["cka_linear", "cka_linear_debiased_song", "distance_correlation", "gulp_lambda_0.01"]

@@ -1,0 +1,87 @@
+"""Drawn chance of the measures of matrices, where none is known in closed form: a permuted space is one more space."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from jaxtyping import Float
+
+from lfm_tasks.config import NullConfig
+from lfm_tasks.measures.matrix_pairs import matrix_cosines
+from lfm_tasks.measures.measure import Measure
+from lfm_tasks.measures.point_matrices import MatrixForm, point_sets, space_rows
+from lfm_tasks.stages.scores.block import against_chance
+from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, can_stop, tail_of
+
+# Values of tiles in single precision that differ by less are the same.
+_ROUNDING = 1e-6
+
+
+def drawn_chance(
+    measure: Measure,
+    rows: Mapping[str, Float[np.ndarray, "points features"]],
+    sides: tuple[Sequence[str], str],
+    on_few_points: Sequence[bool],
+    exchange: Exchange,
+    null: NullConfig,
+) -> Float[np.ndarray, "sources 5"]:
+    """Return score and chance of sources with one target, from its permutations, which all of them share.
+
+    Ten permutations at a time are as many spaces in a pass over tiles: no n × n matrix is held. Sources far beyond the
+    first ten take no part in the others.
+
+    Parameters
+    ----------
+    measure
+        A measure of matrices.
+    rows
+        Activations by key, on the same points in one order.
+    sides
+        The sources, and the target.
+    on_few_points
+        Which sources live on few points with the target: theirs are counted.
+    """
+    form, (sources, target), sets = _form_of(measure), sides, point_sets(exchange.n_points)
+    moved = space_rows(rows[target], sets.order)
+    fixed = form.of_rows(moved, sets, None)
+    matrices = [form.of_rows(space_rows(rows[source], sets.order), sets, None) for source in sources]
+    of_value = form.of_cosine or np.asarray
+
+    def values(left: list[int], draws: list[int]) -> Float[np.ndarray, "some draws"]:
+        """Return the values of some sources with permutations of the target; −1: with the target itself."""
+        permuted = [
+            fixed
+            if draw < 0
+            else form.of_rows(
+                replace(moved, rows=moved.rows[exchange.permutation(draw, seed=null.seed)]), sets, fixed.constants
+            )
+            for draw in draws
+        ]
+        places = np.arange(len(left)), len(left) + np.arange(len(draws))
+        cosines = matrix_cosines([*(matrices[place] for place in left), *permuted], places, sets, form)
+        return np.asarray(of_value(cosines[0]))
+
+    everyone = list(range(len(sources)))
+    scores = values(everyone, [-1])[:, 0]
+    chance = np.full((len(sources), null.n_permutations), np.nan)
+    left, is_distance = everyone, measure.kind == "distance"
+    for start in range(0, null.n_permutations, FEW_DRAWS):
+        draws = list(range(start, min(start + FEW_DRAWS, null.n_permutations)))
+        chance[np.ix_(left, draws)] = values(left, draws)
+        if start == 0 and can_stop(exchange, null.n_permutations):
+            far = are_far(scores, chance[:, :FEW_DRAWS].T, is_distance=is_distance)
+            left = [place for place in left if on_few_points[place] or not far[place]]
+        if not left:
+            break
+    found = np.empty((len(sources), 5))
+    for place, score in enumerate(scores.tolist()):
+        made = chance[place] if place in left else chance[place, :FEW_DRAWS]
+        tail = tail_of(len(made), null.n_permutations, on_few_units=on_few_points[place])
+        found[place] = score, *against_chance(score, made, is_distance=is_distance, tail=tail, rounding=_ROUNDING)
+    return found
+
+
+def _form_of(measure: Measure) -> MatrixForm:
+    if measure.matrix is None:
+        raise ValueError("got a measure that is not one of matrices, expected one")
+    return measure.matrix
