@@ -4,7 +4,7 @@ Every set of points (all, a half) needs only sums over classes of points of one 
 coordinates of their own singular vectors.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, runtime_checkable
@@ -53,6 +53,11 @@ class CrossForm:
     n_kept: Callable[[Float[np.ndarray, " values"]], int]
     value: CrossValue
     is_linear: bool = False
+
+    @property
+    def kind(self) -> Hashable:
+        """Measures of one kind share the singular values of a pair, and differ in what they compute from them."""
+        return "linear" if self.is_linear else (self.lengths, self.n_kept)
 
 
 @runtime_checkable

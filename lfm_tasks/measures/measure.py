@@ -17,7 +17,7 @@ from lfm_tasks.measures.cross_covariances import CrossForm
 from lfm_tasks.measures.point_matrices import MatrixForm, centered
 from lfm_tasks.measures.traces import TraceForm
 
-__all__ = ["Invariance", "Measure", "Rows", "centered", "gram", "of_order_one", "squared_distances"]
+__all__ = ["Invariance", "Measure", "Rows", "centered", "gram", "of_order_one", "order_of", "squared_distances"]
 
 Invariance = Literal["rotation", "scaling", "translation", "invertible", "permutation"]
 Rows = Float[np.ndarray, "points features"]
@@ -133,6 +133,12 @@ def of_order_one(rows: Rows) -> Rows:
     """
     largest = float(np.abs(rows).max(initial=0.0))
     return rows if largest == 0 else np.ldexp(rows, -int(np.frexp(largest)[1]))
+
+
+def order_of(rows: Rows) -> float:
+    """Return the power of 2 that the rows are times those `of_order_one`; 1 of zeros."""
+    largest = float(np.abs(rows).max(initial=0.0))
+    return float(np.ldexp(1.0, int(np.frexp(largest)[1]))) if largest else 1.0
 
 
 def gram(rows: Rows) -> Float[np.ndarray, "points points"]:

@@ -1,8 +1,15 @@
-"""Scores of the measures of cross-covariances: a space's singular vectors once, all sets of points from one product."""
+"""Scores of the measures of cross-covariances: a space's singular vectors once, all sets of points from one product.
 
+Measures that differ in the last step only (Procrustes distances and the angular shape metric of alpha 1; the mean of
+canonical correlations and that of alpha 0) share the singular values of a pair.
+"""
+
+from collections.abc import Hashable
+from dataclasses import dataclass, field, replace
 from functools import partial
 
 import numpy as np
+from jaxtyping import Float, Int
 
 from lfm_tasks.measures.cross_covariances import (
     CrossForm,
@@ -17,16 +24,18 @@ from lfm_tasks.measures.cross_covariances import (
     span,
     spread_of,
 )
-from lfm_tasks.measures.measure import Measure, of_order_one
-from lfm_tasks.measures.point_matrices import point_sets
+from lfm_tasks.measures.measure import Measure, of_order_one, order_of
+from lfm_tasks.measures.point_matrices import PointSets, point_sets
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, STATISTICS
+from lfm_tasks.stages.scores.cache import kept
 from lfm_tasks.stages.scores.point_pair_measures import (
     FamilyScores,
     SpacesOnPoints,
     pair_statistics,
     tiles_of_pairs,
 )
+from lfm_tasks.statistics.permutation_moments import MomentArrays
 
 
 def score_cross_covariances(
@@ -37,37 +46,102 @@ def score_cross_covariances(
     sets = point_sets(n_points, resampling.halves)
     has_chance = not resampling.exchange.sets
     values = np.full((len(pairs), len(STATISTICS)), np.nan)
-    prepared: dict[str, tuple[Span, SetTransforms, Spread]] = {}
     concentrated = np.zeros(len(pairs), dtype=bool)
     # One order of both, so that a pair has the same bits whichever is the source.
     ordered = [(min(pair), max(pair)) for pair in pairs]
     rank = max(min(rows.shape) for rows in (spaces.rows[key] for pair in pairs for key in pair))
     bytes_of_one = 8 * rank * (n_points + (sets.n_sets + len(sets.runs_of_classes)) * rank)
+    is_scaled = "scaling" in measure.invariances or form.is_linear
+    prepared = _PreparedSpaces(form, spaces, sets, is_scaled)
     for indices in tiles_of_pairs(ordered, bytes_of_one):
-        needed = {key for index in indices for key in ordered[index]}
-        prepared = {key: kept for key, kept in prepared.items() if key in needed}
+        prepared.keep_only({key for index in indices for key in ordered[index]})
         for index in indices:
-            for key in ordered[index]:
-                if key not in prepared:
-                    rows = spaces.rows[key]
-                    space = span(of_order_one(rows) if "scaling" in measure.invariances else rows, sets)
-                    made = set_transforms(space, form, sets)
-                    prepared[key] = space, made, spread_of(space.rows, made.lengths)
-            (source, of_source, source_spread), (target, of_target, target_spread) = (
-                prepared[key] for key in ordered[index]
+            pair = ordered[index]
+            crossed = kept(
+                _address(form, spaces, pair, is_scaled, has_chance), partial(prepared.crossed, pair, has_chance)
             )
-            nuclear = nuclear_norms(cross_products(source, target, sets), of_source, of_target, form)
-            n_directions = np.minimum(of_source.n_directions, of_target.n_directions)
-            by_set = form.value(nuclear, of_source.norms, of_target.norms, n_directions)
-            found = float(nuclear[0])
-            moments = (
-                moments_of_nuclear_norm(of_source.lengths, of_target.lengths, n_points, found) if has_chance else None
+            if "scaling" not in measure.invariances and is_scaled:
+                crossed = crossed.in_units(*(order_of(spaces.rows[key]) for key in pair))
+            of_value = partial(
+                form.value,
+                source=crossed.source_norms[:1],
+                target=crossed.target_norms[:1],
+                n_directions=crossed.n_directions[:1],
             )
-            whole = partial(
-                form.value, source=of_source.norms[:1], target=of_target.norms[:1], n_directions=n_directions[:1]
-            )
-            least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in ordered[index]))])
-            values[index] = pair_statistics(by_set[:, None], nuclear[:1], moments, whole, measure, sets, least)[0]
-            concentrated[index] = live_on_few(source_spread, target_spread, n_points)
+            by_set = form.value(crossed.nuclear, crossed.source_norms, crossed.target_norms, crossed.n_directions)
+            least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in pair))])
+            values[index] = pair_statistics(
+                by_set[:, None], crossed.nuclear[:1], crossed.moments, of_value, measure, sets, least
+            )[0]
+            concentrated[index] = crossed.is_concentrated
     values[np.ix_(concentrated, np.arange(len(STATISTICS))[OF_CHANCE])] = np.nan
     return FamilyScores(values, {}, has_chance, concentrated)
+
+
+@dataclass(frozen=True)
+class _Crossed:
+    """Sums of singular values of one pair on each set of points, norms and numbers of directions, and chance."""
+
+    nuclear: Float[np.ndarray, " sets"]
+    source_norms: Float[np.ndarray, " sets"]
+    target_norms: Float[np.ndarray, " sets"]
+    n_directions: Int[np.ndarray, " sets"]
+    moments: MomentArrays | None
+    is_concentrated: bool
+
+    def in_units(self, source: float, target: float) -> "_Crossed":
+        """Return the pair of spaces times a power of two each: no digit changes."""
+        both = source * target
+        moments = self.moments
+        if moments is not None:
+            moments = replace(moments, mean=both * moments.mean, deviation=both * moments.deviation)
+        return replace(
+            self,
+            nuclear=both * self.nuclear,
+            source_norms=source * self.source_norms,
+            target_norms=target * self.target_norms,
+            moments=moments,
+        )
+
+
+def _address(
+    form: CrossForm, spaces: SpacesOnPoints, pair: tuple[str, str], is_scaled: bool, has_chance: bool
+) -> Hashable | None:
+    if spaces.address is None:
+        return None
+    return (*spaces.address, "crossed", form.kind, is_scaled, has_chance, *pair)
+
+
+@dataclass
+class _PreparedSpaces:
+    """Spaces as one form needs them, those of a tile of pairs."""
+
+    form: CrossForm
+    spaces: SpacesOnPoints
+    sets: PointSets
+    is_scaled: bool
+    _prepared: dict[str, tuple[Span, SetTransforms, Spread]] = field(default_factory=dict)
+
+    def keep_only(self, keys: set[str]) -> None:
+        """Forget all other spaces."""
+        self._prepared = {key: made for key, made in self._prepared.items() if key in keys}
+
+    def crossed(self, pair: tuple[str, str], has_chance: bool) -> _Crossed:
+        """Return the sums of singular values of a pair."""
+        (source, of_source, source_spread), (target, of_target, target_spread) = map(self._of, pair)
+        n_points = len(self.sets.order)
+        nuclear = nuclear_norms(cross_products(source, target, self.sets), of_source, of_target, self.form)
+        moments = None
+        if has_chance:
+            moments = moments_of_nuclear_norm(of_source.lengths, of_target.lengths, n_points, float(nuclear[0]))
+        n_directions = np.minimum(of_source.n_directions, of_target.n_directions)
+        is_concentrated = live_on_few(source_spread, target_spread, n_points)
+        return _Crossed(nuclear, of_source.norms, of_target.norms, n_directions, moments, is_concentrated)
+
+    def _of(self, key: str) -> tuple[Span, SetTransforms, Spread]:
+        if key not in self._prepared:
+            rows = self.spaces.rows[key]
+            space = span(of_order_one(rows) if self.is_scaled else rows, self.sets)
+            made = set_transforms(space, self.form, self.sets)
+            self._prepared[key] = space, made, spread_of(space.rows, made.lengths)
+        return self._prepared[key]
