@@ -6,6 +6,7 @@ from itertools import groupby
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Float, Int
 
 from lfm_tasks.catalog import Catalog
 from lfm_tasks.runtime.run import Failure, Run
@@ -20,7 +21,7 @@ from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.stages.kept_maps.cost import group_side
 from lfm_tasks.stages.kept_maps.job import KeepJob, KeptKey, ScorePlace, store_maps
 from lfm_tasks.stages.scores.block import STATISTICS
-from lfm_tasks.stages.scores.pair_index import PairScores
+from lfm_tasks.stages.scores.pair_index import PairScores, StoredBlock
 from lfm_tasks.stages.scores.stage import ScoredCells, ScoredPairs
 from lfm_tasks.stores.units.store import Receipt, UnitStore, digest
 from lfm_tasks.workers.pool import JobFailure
@@ -195,10 +196,10 @@ def _most_alike(run: Run, bases: Mapping[Space, SpaceBasis], scored: ScoredPairs
     kept = set[tuple[Space, Space]]()
     for spaces in spaces_by_dataset(bases).values():
         in_order = [bases[space] for space in spaces]
-        models = np.unique([space.model for space in spaces], return_inverse=True)[1]
+        names, models = np.unique([space.model for space in spaces], return_inverse=True)
         keys = np.unique([basis.key for basis in in_order], return_inverse=True)[1]
-        found = list[np.ndarray]()
-        blocks: dict[str, np.ndarray] = {}
+        best = BestPairs(len(names))
+        levels: dict[tuple[str, str], np.ndarray] = {}
         for cells in _mapped_cells(in_order, scored):
             name = next((name for name in of_maps if name in cells.request.measures), None)
             if name is None:
@@ -206,31 +207,73 @@ def _most_alike(run: Run, bases: Mapping[Space, SpaceBasis], scored: ScoredPairs
             values = np.full(len(cells.others), np.nan)
             for block in np.unique(cells.blocks).tolist():
                 stored = cells.table.blocks[block]
-                if stored.key not in blocks:
-                    with run.store.open("scores", stored.key) as unit:
-                        blocks[stored.key] = unit.read("values")[..., [_SCORE, _CALIBRATED]].astype(np.float64)
+                if (stored.key, name) not in levels:
+                    levels[stored.key, name] = _levels(run.store, stored, name)
                 chosen = cells.blocks == block
                 ways = (keys[cells.first] > keys[cells.others[chosen]]).astype(np.intp)
-                score, level = blocks[stored.key][cells.rows[chosen], ways, stored.measures.index(name)].T
-                # Those without a chance level rank behind those that have one.
-                values[chosen] = np.where(np.isfinite(level), level, score - 1)
-            is_other = np.isfinite(values) & (models[cells.others] != models[cells.first])
-            columns = (
-                np.full(len(values), cells.first),
-                cells.others,
-                np.full(len(values), of_maps.index(name)),
-                values,
-            )
-            found.append(np.stack(columns)[:, is_other])
-        first, other, rank, value = np.concatenate([np.empty((4, 0)), *found], axis=1)
-        if not len(first):
-            continue
-        ends = first.astype(np.intp), other.astype(np.intp)
-        both = np.stack([models[end] for end in ends])
-        order = np.lexsort((other, first, -np.round(value, _DIGITS), rank, both[1], both[0]))
-        is_best = np.append(True, (np.diff(both[:, order]) != 0).any(axis=0))
-        kept |= {(spaces[ends[0][pair]], spaces[ends[1][pair]]) for pair in order[is_best].tolist()}
+                values[chosen] = levels[stored.key, name][cells.rows[chosen], ways]
+            usable = np.isfinite(values) & (models[cells.others] != models[cells.first])
+            others = cells.others[usable]
+            best.take(models[cells.first], models[others], of_maps.index(name), values[usable], (cells.first, others))
+        kept |= {(spaces[first], spaces[other]) for first, other in best.pairs()}
     return kept
+
+
+def _levels(store: UnitStore, block: StoredBlock, measure: str) -> Float[np.ndarray, "pairs directions"]:
+    """Return how alike the pairs of a block are; those without a chance level rank behind those that have one."""
+    with store.open("scores", block.key) as unit:
+        values = unit.read("values")[:, :, block.measures.index(measure)]
+    score, level = values[..., _SCORE], values[..., _CALIBRATED]
+    return np.where(np.isfinite(level), level, score - 1)
+
+
+class BestPairs:
+    """The best pair of spaces of each two models, found row by row: all pairs of a large zoo take gigabytes."""
+
+    def __init__(self, n_models: int) -> None:
+        shape = n_models, n_models
+        self._rank, self._value = np.full(shape, np.iinfo(np.intp).max), np.full(shape, -np.inf)
+        self._ends = np.full((*shape, 2), -1)
+
+    def take(
+        self,
+        model: int,
+        others: Int[np.ndarray, " pairs"],
+        rank: int,
+        values: Float[np.ndarray, " pairs"],
+        ends: tuple[int, Int[np.ndarray, " pairs"]],
+    ) -> None:
+        """Take the pairs of a space into account; spaces come in order.
+
+        Parameters
+        ----------
+        model, others
+            The model of the space, and those of the spaces that it is paired with.
+        rank
+            The place of the measure among those that pairs are ranked by.
+        values
+            How alike the pairs are.
+        ends
+            The space, and those that it is paired with, as places in their order.
+        """
+        first, second = ends
+        values = np.round(values, _DIGITS)
+        order = np.lexsort((second, -values, others))
+        models, starts = np.unique(others[order], return_index=True)
+        chosen = order[starts]
+        value, place = values[chosen], (model, models)
+        is_equal = (rank == self._rank[place]) & (value == self._value[place])
+        is_first = is_equal & (first == self._ends[place][:, 0]) & (second[chosen] < self._ends[place][:, 1])
+        is_more = (rank == self._rank[place]) & (value > self._value[place])
+        better = (rank < self._rank[place]) | is_more | is_first
+        place = model, models[better]
+        self._rank[place], self._value[place] = rank, value[better]
+        self._ends[place] = np.stack([np.full(len(models), first), second[chosen]], axis=1)[better]
+
+    def pairs(self) -> list[tuple[int, int]]:
+        """Return the best pair of each two models that have one."""
+        found = self._ends[self._ends[..., 0] >= 0]
+        return [(first, second) for first, second in found.tolist()]
 
 
 def _mapped_cells(bases: Sequence[SpaceBasis], scored: ScoredPairs) -> Iterator[ScoredCells]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lfm_tasks.spaces import Space
-from lfm_tasks.stages.kept_maps.stage import KeptPair, _most_alike, _rounded
+from lfm_tasks.stages.kept_maps.stage import BestPairs, KeptPair, _most_alike, _rounded
 from lfm_tasks.stages.scores.block import STATISTICS
 
 
@@ -42,3 +42,21 @@ def test_one_model__has_no_two_models_to_keep_a_map_of(is_listed: bool) -> None:
     run: Any = SimpleNamespace(store=store, catalog=SimpleNamespace(atlas=SimpleNamespace(measures=("overlap",))))
     found: Any = bases
     assert _most_alike(run, found, scored) == set()
+
+
+def test_best_pairs__are_those_of_all_pairs_at_once() -> None:
+    generator = np.random.default_rng(0)
+    models = np.repeat(np.arange(5), 4)
+    best, found = BestPairs(5), {}
+    for first in range(len(models)):
+        for rank in (1, 0):  # two measures ask for some of the pairs each
+            others = np.arange(first + 1, len(models))
+            others = others[(models[others] != models[first]) & ((others + first) % 3 == rank)]
+            values = generator.integers(0, 4, len(others)) / 4 + 1e-11 * generator.random(len(others))
+            best.take(int(models[first]), models[others], rank, values, (first, others))
+            for other, value in zip(others.tolist(), values.tolist(), strict=True):
+                key = int(models[first]), int(models[other])
+                found.setdefault(key, []).append((rank, -round(value, 9), first, other))
+
+    assert sorted(best.pairs()) == sorted(min(pairs)[2:] for pairs in found.values())
+    assert BestPairs(2).pairs() == []
