@@ -10,9 +10,10 @@ import sys
 import threading
 import time
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -257,10 +258,40 @@ def stop_on_signals() -> None:
     The run's child processes end with it in every case: the Prefect server dies with its parent, and Dask's workers
     watch theirs.
     """
+    _handle_signals()
+    sys.unraisablehook = partial(_deliver_again, sys.unraisablehook)
+
+
+def _handle_signals() -> None:
     signal.signal(signal.SIGTERM, _on_signal)
     # A shell has SIGINT ignored in what it starts in the background: that stays so.
     if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
         signal.signal(signal.SIGINT, _on_signal)
+
+
+# Prefect's handler raises the last of these inside a flow.
+_OF_SIGNALS = {"Stopped": signal.SIGTERM, "KeyboardInterrupt": signal.SIGINT, "TerminationSignal": signal.SIGTERM}
+
+
+def _deliver_again(
+    otherwise: Callable[["sys.UnraisableHookArgs"], object], ignored: "sys.UnraisableHookArgs", /
+) -> None:
+    """Send a signal to this process again if its exception was raised where Python ignores exceptions.
+
+    That is in finalizers and callbacks of weak references: the handler has raised, nobody has caught it, and the run
+    would go on as if nobody had stopped it.
+    """
+    received = _OF_SIGNALS.get(ignored.exc_type.__name__)
+    if received is None:
+        otherwise(ignored)
+        return
+    if ignored.exc_type is Stopped or received == signal.SIGINT:
+        # The first signal, not the second, which ends at once.
+        _handle_signals()
+    # Later, once the finalizer has returned.
+    again = threading.Timer(0.01, os.kill, [os.getpid(), received])
+    again.daemon = True
+    again.start()
 
 
 def _on_signal(received: int, frame: FrameType | None) -> None:

@@ -95,6 +95,72 @@ def test_signal__ends_in_order_or_in_time_or_at_once(received: signal.Signals, w
     process.stdout.close()
 
 
+IGNORED = """
+import os, signal, sys, time
+import lfm_atlas.console
+lfm_atlas.console.stop_on_signals()
+if sys.argv[1] == "prefect":
+    from prefect.exceptions import TerminationSignal
+    def raise_it(received, frame):
+        raise TerminationSignal(signal=received)
+    signal.signal(signal.SIGTERM, raise_it)
+
+class Finalized:
+    def __del__(self):
+        os.kill(os.getpid(), int(sys.argv[2]))
+        time.sleep(0.01)  # the handler raises here, and Python ignores it
+
+try:
+    Finalized()
+    print("ignored", flush=True)
+    time.sleep(60)
+except BaseException as error:
+    print(type(error).__name__, flush=True)
+    raise SystemExit(7)
+"""
+
+
+@pytest.mark.parametrize(
+    ("handler", "received", "expected"),
+    [
+        ("ours", signal.SIGTERM, "Stopped"),
+        ("ours", signal.SIGINT, "KeyboardInterrupt"),
+        ("prefect", signal.SIGTERM, "TerminationSignal"),
+    ],
+)
+def test_signal_whose_exception_python_ignores__comes_again(
+    handler: str, received: signal.Signals, expected: str
+) -> None:
+    hear: Callable[[], object] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    completed = subprocess.run(
+        [sys.executable, "-c", IGNORED, handler, str(int(received))],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+        preexec_fn=hear,
+    )
+
+    assert completed.stdout.split() == ["ignored", expected], completed.stderr
+    assert completed.returncode == 7
+
+
+def test_other_exceptions_that_python_ignores__are_printed() -> None:
+    code = """
+import lfm_atlas.console
+lfm_atlas.console.stop_on_signals()
+class Finalized:
+    def __del__(self):
+        raise ValueError("seen")
+Finalized()
+print("ended")
+"""
+    completed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=50, check=False)
+
+    assert (completed.returncode, completed.stdout) == (0, "ended\n")
+    assert "ValueError: seen" in completed.stderr
+
+
 def test_forget_working_directory__takes_it_off_the_path_unless_the_user_names_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
