@@ -46,16 +46,20 @@ class ResidualLayer:
 
 @dataclass(frozen=True)
 class Adapter:
-    """A map from one model's embeddings to another's: x ↦ z = x W + c, and then what a network adds to z, if any."""
+    """A map from one model's embeddings to another's: x ↦ z = x W + c, and then what a network adds to z, if any.
+
+    ``takes_directions``: it was fitted on rows of length 1, and rows of any length are brought to it first: x/‖x‖.
+    """
 
     matrix: Float[np.ndarray, "source_features target_features"]
     shift: Float[np.ndarray, " target_features"]
     residual: ResidualLayer | None = None
+    takes_directions: bool = False
 
     def carry(self, rows: Float[np.ndarray, "points source_features"]) -> Float[np.ndarray, "points target_features"]:
         """Return the rows in the target's coordinates, in the type of the rows."""
         linear = _as(self.matrix, rows.dtype), _as(self.shift, rows.dtype)
-        carried = rows @ linear[0] + linear[1]
+        carried = (unit_rows(rows) if self.takes_directions else rows) @ linear[0] + linear[1]
         if self.residual is None:
             return carried
         part = self.residual

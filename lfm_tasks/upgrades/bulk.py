@@ -143,6 +143,8 @@ def plan_carry(adapter: Adapter, store: VectorStore, output: Path, options: Carr
     dtype = options.dtype or ("float32" if is_narrow else "float64")
     added = (*((SCALE,) if dtype == "int8" else ()), *(_CONFIDENCE if options.known is not None else ()))
     columns, notes = columns_beside(store, output, added)
+    if vectors.dtype.kind in "iu" and store.scale is None:
+        notes = (f"{vectors.dtype} without a column {SCALE}: the whole numbers themselves are carried", *notes)
     row_bytes = n_results * np.dtype(dtype).itemsize + 4 * len(added)
     n_rows = vectors.shape[0]
     read_bytes = n_features * (vectors.dtype.itemsize + 8) + n_results * 12
@@ -197,7 +199,7 @@ def _check_not_read(store: VectorStore, output: Path) -> None:
 
 def _key(adapter: Adapter, store: VectorStore, dtype: str, added: tuple[str, ...]) -> str:
     """Return the key of the carried bytes: of the map, the file as it is now, and the options."""
-    hasher = hashlib.sha256(f"{dtype} {added} {TILE_ROWS} {store.shape}".encode())
+    hasher = hashlib.sha256(f"{dtype} {added} {TILE_ROWS} {store.shape} {adapter.takes_directions}".encode())
     arrays = [adapter.matrix, adapter.shift]
     if adapter.residual is not None:
         arrays += list(vars(adapter.residual).values())

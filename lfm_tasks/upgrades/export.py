@@ -5,6 +5,7 @@ import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,7 @@ def save_upgrade(
         facts = {
             "carries": direction, "map": names[direction], "n_pairs": len(rows), "verdict": verdict.sentence,
             "k": evidence.k, "recall": None if cell is None else cell.recall,
-            "recall_reach": None if cell is None else cell.recall_reach, "rows": "of length 1",
+            "recall_reach": None if cell is None else cell.recall_reach, "rows": "of any length",
         }  # fmt: skip
         of_known = [sides[one][some].astype(np.float32) for one in (direction, other)]
         beside = KnownRows(fitted[other], of_known[0], of_known[1])
@@ -183,17 +184,20 @@ def save_map(
 
 def _contents(name: str, adapter: Adapter, known: KnownRows | None, facts: Mapping[str, Any]) -> dict[str, bytes]:
     """Return the files of a map, by their names."""
+    adapter = replace(adapter, takes_directions=known is not None and known.is_of_units)
     arrays = _arrays("", adapter)
     if known is not None:
         arrays |= _arrays("back.", known.back) | {"known.source": known.source, "known.target": known.target}
         arrays["known.is_of_units"] = np.array([known.is_of_units])
     tensors = BytesIO()
     write_safetensors(tensors, {key: np.asarray(one, np.float32) for key, one in arrays.items()}, {"format": "np"})
+    formula = f"z = {'x / |x|' if adapter.takes_directions else 'x'} @ matrix + shift"
+    if adapter.residual is not None:
+        formula += "; z + max(0, z @ first_matrix + first_shift) @ second_matrix + second_shift"
     content = {
         "schema_version": _VERSION, "program": f"lfm-atlas {__version__}", "source_features": adapter.matrix.shape[0],
         "target_features": adapter.matrix.shape[1], "is_linear": adapter.residual is None,
-        "formula": "z = x @ matrix + shift" + ("" if adapter.residual is None else
-        "; z + max(0, z @ first_matrix + first_shift) @ second_matrix + second_shift"), **facts,
+        "formula": formula, **facts,
     }  # fmt: skip
     return {
         f"{name}.safetensors": tensors.getvalue(),
@@ -216,8 +220,16 @@ def as_onnx(adapter: Adapter) -> bytes:
 
     constants = {key: np.asarray(one, np.float32) for key, one in _arrays("", adapter).items()}
     nodes = [helper.make_node("Gemm", ["rows", "matrix", "shift"], ["linear"])]
+    if adapter.takes_directions:
+        constants["least"] = np.array(np.finfo(np.float32).tiny, np.float32)
+        nodes = [
+            helper.make_node("ReduceL2", ["rows"], ["lengths"], axes=[1], keepdims=1),
+            helper.make_node("Max", ["lengths", "least"], ["divisors"]),
+            helper.make_node("Div", ["rows", "divisors"], ["units"]),
+            helper.make_node("Gemm", ["units", "matrix", "shift"], ["linear"]),
+        ]
     if adapter.residual is None:
-        nodes[0].output[0] = "carried"
+        nodes[-1].output[0] = "carried"
     else:
         nodes += [
             helper.make_node("Gemm", ["linear", "first_matrix", "first_shift"], ["before"]),
@@ -269,6 +281,7 @@ def read_saved_map(path: Path) -> tuple[Adapter, KnownRows | None]:
     if "known.source" not in keys:
         return adapter, None
     is_of_units = bool(read("known.is_of_units")[0])
+    adapter = replace(adapter, takes_directions=is_of_units)
     return adapter, KnownRows(_adapter(read, "back.", keys), read("known.source"), read("known.target"), is_of_units)
 
 

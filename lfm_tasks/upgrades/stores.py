@@ -157,20 +157,21 @@ def split_store(text: str) -> tuple[Path, str | None]:
 
 def _only_vectors(path: Path, name: str, keys: Sequence[str]) -> str:
     """Return the only key of numbers in two dims; DataError if there are none or several."""
-    found, refused = [], ""
+    found, refused = [], []
     for key in keys:
         try:
             array = open_array(path, name, key)
         except DataError as error:
-            refused = refused or f" ({error})"
+            refused.append(error)
             continue  # text of variable length, say: no vectors
         if len(array.shape) == 2 and array.dtype.kind in "fiu":
             found.append(key)
     if len(found) == 1:
         return found[0]
-    which = (
-        f"the arrays {', '.join(found[:5])}" if found else f"no array of vectors among {', '.join(keys[:5])}{refused}"
-    )
+    if len(refused) == len(keys):
+        raise refused[0]  # none can be read, as where there are no rows: naming one does not help
+    why = f" ({refused[0]})" if refused else ""
+    which = f"the arrays {', '.join(found[:5])}" if found else f"no array of vectors among {', '.join(keys[:5])}{why}"
     first = found[0] if found else "KEY"
     raise DataError("missing_source", f"{name}: got {which}, expected one. Name it: {path.name}#{first}.")
 

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +18,7 @@ from lfm_tasks.errors import DataError
 from lfm_tasks.sources import open_array
 from lfm_tasks.spectral.maps.descriptors import Anchors
 from lfm_tasks.upgrades import bulk, parts
-from lfm_tasks.upgrades.adapters import Adapter, KnownPairs, ResidualLayer, orthogonal, residual_network
+from lfm_tasks.upgrades.adapters import Adapter, KnownPairs, ResidualLayer, orthogonal, residual_network, unit_rows
 from lfm_tasks.upgrades.bulk import CarryOptions, KnownRows, carry, plan_carry
 from lfm_tasks.upgrades.export import as_onnx, read_saved_map, save_map
 from lfm_tasks.upgrades.parts import on_workers
@@ -364,12 +365,51 @@ def test_saved_maps__are_the_same_in_onnx_and_safetensors(tmp_path: Path, kind: 
     facts = json.loads((tmp_path / "map" / "stored.json").read_text())
     assert (facts["source_features"], facts["recall"], facts["is_linear"]) == (D, 0.9, kind == "linear")
     session = onnxruntime.InferenceSession(tmp_path / "map" / "stored.onnx", providers=["CPUExecutionProvider"])
-    expected = adapter.carry(ROWS)
+    expected = adapter.carry(unit_rows(ROWS))  # the map is of rows of length 1, and takes rows of any length
     np.testing.assert_allclose(session.run(None, {"rows": ROWS})[0], expected, atol=1e-4)
     again, told = read_saved_map(tmp_path / "map" / "stored.safetensors")
-    np.testing.assert_allclose(again.carry(ROWS), expected, atol=1e-5)
+    assert facts["formula"].startswith("z = x / |x| @ matrix + shift")
+    for length in (1e-3, 1.0, 50.0):
+        np.testing.assert_allclose(again.carry(np.float32(length) * ROWS), expected, atol=1e-5)
     assert told is not None
     np.testing.assert_array_equal(told.source, known.source)
+
+
+def test_saved_maps__of_rows_as_recorded_take_rows_as_they_are(tmp_path: Path) -> None:
+    import onnxruntime
+
+    adapter, known = known_rows()
+    save_map(tmp_path, "named", adapter, replace(known, is_of_units=False), {})
+    session = onnxruntime.InferenceSession(tmp_path / "named.onnx", providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"rows": ROWS})[0], adapter.carry(ROWS), atol=1e-4)
+    np.testing.assert_allclose(
+        read_saved_map(tmp_path / "named.safetensors")[0].carry(ROWS), adapter.carry(ROWS), atol=1e-5
+    )
+
+
+def test_a_store_of_vectors_of_any_length__is_carried_as_one_of_length_1(tmp_path: Path) -> None:
+    """A map with a shift would carry long rows into directions of their own."""
+    adapter, known = known_rows()
+    save_map(tmp_path, "stored", replace(adapter, shift=np.ones(D)), known, {})
+    saved, _ = read_saved_map(tmp_path / "stored.safetensors")
+    lengths = GENERATOR.uniform(0.1, 40, (N, 1)).astype(np.float32)
+    for name, rows in (("unit", unit_rows(ROWS)), ("long", lengths * ROWS)):
+        (tmp_path / name).mkdir()
+        carried(open_store(str(write(tmp_path / name, ".npz", rows))), tmp_path / name / "out.npy", saved)
+    unit, long = (np.load(tmp_path / name / "out.npy") for name in ("unit", "long"))
+    np.testing.assert_allclose(long, unit, atol=1e-5)
+
+
+def test_whole_numbers_without_a_scale__are_noted(tmp_path: Path) -> None:
+    np.savez(tmp_path / "store.npz", vectors=np.rint(30 * ROWS).astype(np.int8))
+    plan = plan_carry(LINEAR, open_store(str(tmp_path / "store.npz")), tmp_path / "out.npy")
+    assert plan.notes == ("int8 without a column scale: the whole numbers themselves are carried",)
+
+
+@pytest.mark.parametrize("kind", [".parquet", ".arrow"])
+def test_a_table_of_no_rows__is_told_as_such(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(DataError, match=r"store.*#id: got no rows, expected at least one\. Write it again"):
+        open_store(str(write(tmp_path, kind, ROWS[:0])))
 
 
 def test_onnx__of_a_network_has_all_its_layers() -> None:
