@@ -32,11 +32,13 @@ if TYPE_CHECKING:
 OK, CRASH, USAGE, LIMIT_BROKEN, SOME_FAILED = 0, 1, 2, 3, 4
 
 CatalogPath = Annotated[Path, Parameter(name=["--catalog", "-c"], help="The catalog: a YAML file.")]
-TrustCode = Annotated[bool, Parameter(help="Run the factories that the catalog names: they are code.", negative="")]
-Scheduler = Annotated[str, Parameter(help="Work there: tcp://host:port, tls://host:port or a scheduler file.")]
+TrustCode = Annotated[
+    bool, Parameter(help="Allow the factories that the catalog names, which are code, to run.", negative="")
+]
+Scheduler = Annotated[str, Parameter(help="Dask scheduler to use: tcp://host:port, tls://host:port or a file.")]
 Force = Annotated[bool, Parameter(help="Replace an existing file, also one that lfm-atlas did not write.", negative="")]
 TextOrJson = Annotated[Literal["text", "json"], Parameter(help="json: for programs, one object on stdout.")]
-DatasetOfBoth = Annotated[str | None, Parameter(help="The dataset of both; needed if a model is on several.")]
+DatasetOfBoth = Annotated[str | None, Parameter(help="The dataset of both sides; needed if a model is on several.")]
 DEFAULT_CATALOG = Path("data_catalog.yaml")
 
 

@@ -57,7 +57,7 @@ def test_lost_rights__are_a_sentence(monkeypatch: pytest.MonkeyPatch, capsys: py
 
     with pytest.raises(SystemExit, match=r"^1$"):
         main.main()
-    assert "there/x.csv: permission denied: choose a place that you may write to" in capsys.readouterr().err
+    assert "there/x.csv: permission denied. Choose a place that you may write to" in capsys.readouterr().err
 
 
 def test_catalog__may_be_named_by_an_option_everywhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

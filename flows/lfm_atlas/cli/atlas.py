@@ -49,7 +49,7 @@ def show(
     *names: Annotated[str, Parameter(help="Models, or spaces as model/layer.")],
     measure: Measure = None,
     dataset: Dataset = None,
-    n: Annotated[int, Parameter(name=["--n", "-n"], help="How many neighbors.")] = 5,
+    n: Annotated[int, Parameter(name=["--n", "-n"], help="Number of neighbors to show.")] = 5,
     format: Format = "table",
 ) -> int:
     """Show the nearest models or spaces, all numbers of a pair, the content of the atlas, or datasets side by side."""
@@ -112,7 +112,7 @@ def export(
     atlas_path: AtlasPath,
     output: Annotated[Path, Parameter(help="File to write; of projector, the folder.")],
     *,
-    format: Annotated[Literal["csv", "graphml", "projector", "embedding-atlas"], Parameter(help="What for.")],
+    format: Annotated[Literal["csv", "graphml", "projector", "embedding-atlas"], Parameter(help="Format of the file.")],
     measure: Measure = None,
     dataset: Dataset = None,
     max_q: Annotated[float | None, Parameter(help="graphml: edges of at most this false discovery rate.")] = None,
@@ -120,7 +120,7 @@ def export(
     points_of: Annotated[str | None, Parameter(help="projector, embedding-atlas: the points of this space.")] = None,
     force: Force = False,
 ) -> int:
-    """Write the atlas for other programs: the long table, a graph of spaces, or points to look at."""
+    """Write the atlas for other programs: as a table, a graph of spaces, or points for a viewer."""
     if format != "graphml" and (max_q is not None or min_value is not None):
         print_err(
             f"got --max-q or --min-value with --format {format}, expected --format graphml: only a graph has edges"
@@ -161,11 +161,11 @@ def report(
     output: Annotated[Path, Parameter(alias="-o", help="File to write.")] = Path("report.html"),
     store: Annotated[
         Path | None,
-        Parameter(help="Store whose run logs say when the atlas was computed. Default: .lfm-atlas beside the atlas."),
+        Parameter(help="Store whose run logs date the atlas. Default: .lfm-atlas beside the atlas."),
     ] = None,
     force: Force = False,
 ) -> int:
-    """Draw the report of a published atlas once more; a page that lfm-atlas drew is replaced.
+    """Draw the page of a published atlas again; an existing page of lfm-atlas is replaced.
 
     The page says when the atlas was computed where a log of its runs is in the store.
     """

@@ -57,13 +57,13 @@ def add_commands(app: App) -> None:
 def audit(
     catalog_path: CatalogPath = DEFAULT_CATALOG,
     *,
-    promote: Annotated[bool, Parameter(help="Make this atlas the baseline, whatever is found.", negative="")] = False,
-    prefect: Annotated[bool, Parameter(help="Orchestrate by Prefect; the audit is the same without.")] = True,
-    dask: Annotated[bool, Parameter(help="Work in Dask processes; --no-dask works in this one.")] = True,
+    promote: Annotated[bool, Parameter(help="Make this atlas the baseline, whatever the result.", negative="")] = False,
+    prefect: Annotated[bool, Parameter(help="Orchestrate by Prefect; --no-prefect gives the same result.")] = True,
+    dask: Annotated[bool, Parameter(help="Run tasks in Dask worker processes; --no-dask: in this process.")] = True,
     scheduler: Scheduler = "",
     trust_code: TrustCode = False,
 ) -> int:
-    """Bring the atlas up to date, then hold it against the limits of the catalog and the baseline."""
+    """Update the atlas, then check it against the limits of the catalog and the baseline."""
     catalog = override_scheduler_or_exit(load_catalog_or_exit(catalog_path, trust_code), scheduler)
     announce_start("Prefect" if prefect and dask else "the audit")
     check_folders_or_exit(catalog_path, catalog)
@@ -244,7 +244,7 @@ def verify(
     *,
     format: Annotated[Literal["text", "json"], Parameter(help="json: for programs, one object on stdout.")] = "text",
 ) -> int:
-    """Read every byte of the store and its published atlases; list what is damaged, and leave with 1 if anything is."""
+    """Read every byte of the store and its published atlases; list damaged files (exit code 1 if there are any)."""
     catalog = load_catalog_or_exit(catalog_path)
     check_folders_or_exit(catalog_path, catalog, ("atlas", "store"))
     from lfm_tasks.errors import DataError
@@ -271,7 +271,7 @@ def prune(
     *,
     remove: Annotated[bool, Parameter(help="Remove them; without it, only list them.", negative="")] = False,
     forget_missing: Annotated[
-        bool, Parameter(help="Count atlases that are not there (not mounted?) as gone.", negative="")
+        bool, Parameter(help="Treat missing atlases as deleted, not as unmounted.", negative="")
     ] = False,
 ) -> int:
     """List stored units that no published atlas and no baseline uses; --remove deletes them and nothing else."""

@@ -30,7 +30,7 @@ from lfm_tasks.errors import FolderError, TooLargeError
 app = App(
     name="lfm-atlas",
     version=__version__,
-    help="""Which representations of a model zoo are alike? Writes a similarity atlas of all (model, layer) spaces.
+    help="""Compare the representations of many models: compute a similarity atlas of all (model, layer) spaces.
 
     Start with `lfm-atlas init` in an empty folder, then `lfm-atlas run`, then open atlas/report.html.
 

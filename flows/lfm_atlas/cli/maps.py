@@ -50,14 +50,14 @@ def fit_map(
     catalog_path: CatalogPath = DEFAULT_CATALOG,
     regime: Annotated[
         Literal["anchors", "labels", "unsupervised", "full"],
-        Parameter(help="What is known: a few points, their classes, nothing, or every point."),
+        Parameter(help="Known correspondence: some points, their classes, none, or all points."),
     ] = "anchors",
     n_anchors: Annotated[int | None, Parameter(help="How many of the common ids are known; 10 without it.")] = None,
     seed: Annotated[int, Parameter(help="Draws the anchors, and the parts that are held out.")] = 0,
     anchors: Annotated[
-        Path | None, Parameter(help="File of known ids: .txt, .npy or .csv, one or two columns.")
+        Path | None, Parameter(help="File with the ids of known points: .txt, .npy or .csv, one or two columns.")
     ] = None,
-    name: Annotated[str | None, Parameter(help="What to call the map; source--target without it.")] = None,
+    name: Annotated[str | None, Parameter(help="Name of the map. Default: source--target.")] = None,
     dataset: DatasetOfBoth = None,
     save: Annotated[
         Path | None, Parameter(help="Folder to write the map to: NAME.safetensors, .json, .onnx for query servers.")
@@ -66,7 +66,7 @@ def fit_map(
     format: TextOrJson = "text",
     trust_code: TrustCode = False,
 ) -> int:
-    """Fit a map from one space to another, say how good it is beside the baselines, and keep it under a name."""
+    """Fit a map from one space to another, compare it with baselines, and store it under a name."""
     catalog = load_catalog_or_exit(catalog_path, trust_code)
     from lfm_tasks.runtime.session import open_run
     from lfm_tasks.stages.transfers.job import AnchorSpec
@@ -126,7 +126,7 @@ def list_maps(
     catalog_path: CatalogPath = DEFAULT_CATALOG,
     format: TextOrJson = "text",
 ) -> int:
-    """List the maps that have names."""
+    """List the stored maps."""
     catalog = load_catalog_or_exit(catalog_path)
     from lfm_tasks.stages.transfers.named import named_maps_as_lines
     from lfm_tasks.stores.named_maps import named_maps
@@ -150,12 +150,13 @@ def transfer(
     catalog_path: CatalogPath = DEFAULT_CATALOG,
     ids: Annotated[str | None, Parameter(help="File of the vectors' ids, if they are elsewhere.")] = None,
     dtype: Annotated[
-        Literal["float32", "float64", "float16", "int8"] | None, Parameter(help="Of the output; float32 mostly.")
+        Literal["float32", "float64", "float16", "int8"] | None,
+        Parameter(help="Type of the output. Default: float32 for most inputs."),
     ] = None,
     confidence: Annotated[
         bool, Parameter(help="Add columns that say how far each vector can be trusted.", negative="")
     ] = False,
-    plan: Annotated[bool, Parameter(help="Say what it takes, and write nothing.", negative="")] = False,
+    plan: Annotated[bool, Parameter(help="Print size, memory and columns, and write nothing.", negative="")] = False,
     workers: Annotated[int, Parameter(help="Dask processes on this machine; 0: this process does it.")] = 0,
     scheduler: Scheduler = "",
     force: Force = False,

@@ -35,13 +35,13 @@ def add_commands(app: App) -> None:
 
 
 def parity(
-    reference: Annotated[str, Parameter(help="What is right: a model of the catalog, a folder of layers, a file.")],
+    reference: Annotated[str, Parameter(help="The original: a model of the catalog, a folder of layers, or a file.")],
     candidate: Annotated[str, Parameter(help="The port or conversion of it, recorded on the same inputs.")],
     *,
     catalog_path: CatalogPath = DEFAULT_CATALOG,
     dataset: DatasetOfBoth = None,
     match: Annotated[
-        Literal["name", "likeness"], Parameter(help="Pair layers by their names, or by the spaces most alike.")
+        Literal["name", "likeness"], Parameter(help="Pair layers by name, or by the similarity of their spaces.")
     ] = "name",
     layers: Annotated[Path | None, Parameter(help="CSV of two columns: a layer of each side.")] = None,
     tolerance: Annotated[

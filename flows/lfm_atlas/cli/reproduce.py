@@ -39,15 +39,16 @@ def reproduce(
     catalog_path: CatalogPath = DEFAULT_CATALOG,
     *,
     experiment: Annotated[
-        list[str] | None, Parameter(help="Do this experiment; without it, all of the paper.", negative="")
+        list[str] | None,
+        Parameter(help="Run this experiment; repeatable. Default: all experiments of the paper.", negative=""),
     ] = None,
     output: Annotated[Path, Parameter(alias="-o", help="Folder to write into.")] = Path("evidence"),
-    prefect: Annotated[bool, Parameter(help="Orchestrate by Prefect; the numbers are the same without.")] = True,
-    dask: Annotated[bool, Parameter(help="Work in Dask processes; --no-dask works in this one.")] = True,
+    prefect: Annotated[bool, Parameter(help="Orchestrate by Prefect; --no-prefect gives the same result.")] = True,
+    dask: Annotated[bool, Parameter(help="Run tasks in Dask worker processes; --no-dask: in this process.")] = True,
     force: Force = False,
     trust_code: TrustCode = False,
 ) -> int:
-    """Do the paper's experiments on the models of a catalog: tables, figures, and a page that says what holds."""
+    """Repeat the paper's experiments on the models of a catalog, and check its claims."""
     announce_start("the experiments")
     from lfm_tasks.experiments.charts import require_matplotlib
     from lfm_tasks.experiments.stage import EXPERIMENTS, PAPER_EXPERIMENTS, check_evidence_folder

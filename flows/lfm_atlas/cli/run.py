@@ -49,23 +49,26 @@ def add_commands(app: App) -> None:
     """Add the commands of this module to ``app``."""
     for command in (init, validate, layers, plan, run):
         app.command(command)
-    catalog = App(name="catalog", help="Show the catalog as it is understood, or the JSON schema for editors.")
+    catalog = App(name="catalog", help="Show the catalog with all defaults, or its JSON schema for editors.")
     catalog.command(show_catalog, name="show")
     catalog.command(show_schema, name="schema")
     app.command(catalog)
 
 
 def init(
-    folder: Annotated[Path, Parameter(help="Where the catalog goes: a folder without one, or one to make.")] = Path(),
+    folder: Annotated[
+        Path, Parameter(help="Folder for the catalog; created if missing. It must not hold a catalog.")
+    ] = Path(),
     *,
     from_: Annotated[
-        Path | None, Parameter(name="--from", help="A folder of checkpoints: the catalog describes it.")
+        Path | None,
+        Parameter(name="--from", help="A folder of checkpoints, or a glob of activation files, to describe."),
     ] = None,
     data: Annotated[
         list[Path] | None, Parameter(help="With --from: a file of texts or a folder of images.", negative="")
     ] = None,
 ) -> int:
-    """Write a commented catalog: of the small zoo that comes with it, or of a folder of yours."""
+    """Write a commented catalog: for the shipped zoo, or for your own files (--from)."""
     if from_ is not None:
         return _draft(from_, folder, data or [])
     if data:
@@ -104,7 +107,7 @@ def _draft(zoo: Path, folder: Path, data: "list[Path]") -> int:
 
 
 def show_catalog(catalog_path: CatalogPath = DEFAULT_CATALOG) -> int:
-    """Print the catalog with variables, defaults and discovered models worked in: a catalog itself."""
+    """Print the catalog with variables, defaults and discovered models filled in; the output is a valid catalog."""
     from lfm_tasks.catalog.reading import catalog_yaml
     from lfm_tasks.runtime.folding import fold_failures
     from lfm_tasks.runtime.run import refused_arrivals
@@ -121,7 +124,7 @@ def show_catalog(catalog_path: CatalogPath = DEFAULT_CATALOG) -> int:
 
 
 def show_schema() -> int:
-    """Print the JSON schema of a catalog, for editors that complete and check while one writes."""
+    """Print the JSON schema of a catalog, for completion and checks in editors."""
     from lfm_tasks.catalog import catalog_schema
 
     print_out(json.dumps(catalog_schema(), indent=1, ensure_ascii=False))
@@ -132,7 +135,7 @@ def validate(
     catalog_path: CatalogPath = DEFAULT_CATALOG,
     *,
     deep: Annotated[bool, Parameter(help="Read all values too; of a network to run, one batch.", negative="")] = False,
-    format: Annotated[Literal["text", "json"], Parameter(help="json: for programs, with --deep.")] = "text",
+    format: Annotated[Literal["text", "json"], Parameter(help="json: for programs; needs --deep.")] = "text",
     trust_code: TrustCode = False,
 ) -> int:
     """Check the catalog and open every source; nothing is computed or written."""
@@ -196,7 +199,7 @@ def layers(
     format: Annotated[Literal["text", "json"], Parameter(help="json: for programs, a list of objects.")] = "text",
     trust_code: TrustCode = False,
 ) -> int:
-    """List all layers of a model and the shape of one point in each, those that the catalog chooses marked."""
+    """List all layers of a model with the shape of one point; * marks those that the catalog selects."""
     from lfm_tasks.errors import DataError
     from lfm_tasks.stages.inventory.inspection import layers_as_json, layers_as_lines, list_layers
 
@@ -236,10 +239,15 @@ def plan(
 def run(
     catalog_path: CatalogPath = DEFAULT_CATALOG,
     *,
-    prefect: Annotated[bool, Parameter(help="Orchestrate by Prefect; the numbers are the same without.")] = True,
-    dask: Annotated[bool, Parameter(help="Work in Dask processes; --no-dask works in this one.")] = True,
-    only: Annotated[list[str] | None, Parameter(help="Compute what touches models of this glob.", negative="")] = None,
-    comparison: Annotated[list[str] | None, Parameter(help="Compute this comparison.", negative="")] = None,
+    prefect: Annotated[bool, Parameter(help="Orchestrate by Prefect; --no-prefect gives the same result.")] = True,
+    dask: Annotated[bool, Parameter(help="Run tasks in Dask worker processes; --no-dask: in this process.")] = True,
+    only: Annotated[
+        list[str] | None,
+        Parameter(help="Compute only spaces and pairs of models that match this glob; repeatable.", negative=""),
+    ] = None,
+    comparison: Annotated[
+        list[str] | None, Parameter(help="Compute only this comparison; repeatable.", negative="")
+    ] = None,
     scheduler: Scheduler = "",
     dashboard: Annotated[bool, Parameter(help="Serve Dask's dashboard while workers work.", negative="")] = False,
     prefect_ui: Annotated[bool, Parameter(help="Serve Prefect's interface while the run lasts.", negative="")] = False,

@@ -45,12 +45,13 @@ def upgrade(
     new_ids: Annotated[str | None, Parameter(help="File of the new vectors' ids, if they are elsewhere.")] = None,
     labels: Annotated[str | None, Parameter(help="File of the new vectors' labels: classes, languages.")] = None,
     sizes: Annotated[str, Parameter(help="Numbers of pairs, separated by commas.")] = "10,20,50,100,200,500,1000,2500",
-    k: Annotated[int, Parameter(name=["--k", "-k"], help="Of recall@k.")] = 10,
+    k: Annotated[int, Parameter(name=["--k", "-k"], help="The k of recall@k.")] = 10,
     draws: Annotated[int, Parameter(help="How often the pairs are drawn.")] = 3,
     unpaired: Annotated[
-        Literal["other", "same"], Parameter(help="Unpaired vectors that maps see: of other inputs, or of the same.")
+        Literal["other", "same"],
+        Parameter(help="Inputs of the unpaired vectors on the two sides: different ones, or the same."),
     ] = "other",
-    at_least: Annotated[float, Parameter(help="Share of re-embedding's recall that has to survive.")] = 0.95,
+    at_least: Annotated[float, Parameter(help="Share of re-embedding's recall that must remain.")] = 0.95,
     seed: Annotated[int, Parameter(help="Draws the queries and the pairs.")] = 0,
     save: Annotated[
         Path | None, Parameter(help="Folder to write the maps of all pairs to: stored.* and queries.*.")

@@ -273,16 +273,16 @@ def run_factory(recipe: Recipe, catalog: Catalog) -> FactoryResult:
             raise  # somebody ends the run
         except (Exception, SystemExit) as error:
             problem = f"the factory {recipe.factory} raised {_error_text(error)} for args: {dict(recipe.args)}"
-            raise DataError("bad_factory", f"model {recipe.model}: {problem}: {_advice(error)}") from error
+            raise DataError("bad_factory", f"model {recipe.model}: {problem}. {_advice(error)}") from error
         return FactoryResult(value, _code_files(function, root))
 
 
 def _advice(error: BaseException) -> str:
     if isinstance(error, ModuleNotFoundError):
-        return f"install the package {error.name}"
+        return f"Install the package {error.name}"
     if "offline" in str(error).lower():
-        return "download it first, and name the folder in args: nothing is fetched here"
-    return "call it yourself to see where"
+        return "Download it first, and name its folder in args; nothing is downloaded here"
+    return "Call it yourself to see where"
 
 
 def _imported(model_name: str, factory: str) -> Callable[..., Any]:

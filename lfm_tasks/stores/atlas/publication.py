@@ -185,7 +185,7 @@ def locked_atlas(folder: Path, purpose: str) -> Iterator[None]:
         else:
             if not is_ours:
                 raise StoreBusyError(
-                    f"an atlas is being published at {folder} by {holder_of(path) or 'another run'}: wait until it has "
+                    f"an atlas is being published at {folder} by {holder_of(path) or 'another run'}. Wait until it has "
                     "finished, or stop it; give each catalog an atlas.path and an audit.baseline of its own"
                 )
             held.callback(path.unlink, missing_ok=True)

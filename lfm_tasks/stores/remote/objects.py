@@ -182,10 +182,10 @@ class S3Objects:
             if may_be_missing and isinstance(error, FileNotFoundError):
                 raise
             why = f"{name or 'a listing'}: {type(error).__name__}: {one_line(str(error))}"
-            needs = "check the address, and the AWS_... variables of the environment; if it is busy, run again later"
+            needs = "Check the address, and the AWS_... variables of the environment; if it is busy, run again later"
             if isinstance(error, ImportError):
-                needs = 'pip install "lfm-atlas[remote]"'
-            raise RemoteStoreError(f"{self.place} cannot be {done} ({why}): {needs}") from error
+                needs = 'Run pip install "lfm-atlas[remote]"'
+            raise RemoteStoreError(f"{self.place} cannot be {done} ({why}). {needs}") from error
 
 
 @lru_cache(maxsize=1)

@@ -287,7 +287,7 @@ def locked(folder: Path, purpose: str) -> Iterator[None]:
             raise _refused_lock(error, path) from error
         if not is_ours:
             raise StoreBusyError(
-                f"the store {folder} is in use by {holder_of(path) or 'another run'}: wait until it has finished, or "
+                f"the store {folder} is in use by {holder_of(path) or 'another run'}. Wait until it has finished, or "
                 "stop it; runs with another atlas.store do not get in each other's way"
             )
         os.ftruncate(descriptor, 0)

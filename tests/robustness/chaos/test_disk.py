@@ -158,7 +158,7 @@ def test_rights_lost_at_any_moment__are_told_and_the_next_run_goes_on(
         ended = in_child(folder, 1 + moment * n_operations * 9 // (10 * moments), "rights", become_nobody)
 
         assert ended.code == 1, moment
-        assert "permission denied: choose a place that you may write to" in ended.error, ended.error
+        assert "permission denied. Choose a place that you may write to" in ended.error, ended.error
         assert contents(folder / "atlas") == old, moment
         open_to_nobody()
         assert in_child(folder, prepare=become_nobody).code == 0, moment

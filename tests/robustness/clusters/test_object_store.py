@@ -395,7 +395,7 @@ def test_prune__refuses_where_nobody_knows_what_an_atlas_was_made_of(
 
 def test_server_that_does_not_answer__is_told_without_a_traceback(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
-        RemoteStoreError, match=r"s3://none/zoo cannot be written to .*: check the address, and the AWS_"
+        RemoteStoreError, match=r"s3://none/zoo cannot be written to .*\. Check the address, and the AWS_"
     ):
         locked_remotely("s3://none/zoo", "lfm-atlas run").__enter__()
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")

@@ -35,7 +35,7 @@ def test_tables__show_names_as_text_only(capsys: pytest.CaptureFixture[str]) -> 
         (errno.EDQUOT, "no space left on the disk"),
         (errno.EFBIG, "got a file beyond the size limit .*, expected a higher limit"),
         (errno.EROFS, "got a read-only disk, expected one to write to"),
-        (errno.EACCES, "x: permission denied: choose a place that you may write to"),
+        (errno.EACCES, "x: permission denied. Choose a place that you may write to"),
         (errno.EIO, "got a disk that fails"),
         (errno.ENOENT, "FileNotFoundError"),
     ],

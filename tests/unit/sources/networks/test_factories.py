@@ -251,7 +251,7 @@ def test_factory__that_exits_by_itself_is_a_failure_of_its_model(tmp_path: Path)
 
 
 def test_factory__that_lacks_a_package_names_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"No module named 'no_such_package' .*: install the package no_such_package"):
+    with pytest.raises(DataError, match=r"No module named 'no_such_package' .*\. Install the package no_such_package"):
         args_of(written(tmp_path, 'factory: "factory_zoo:needs_a_package"'))
 
 
