@@ -243,7 +243,7 @@ def test_damaged_object__is_found_on_read_and_put_aside(tmp_path: Path, files: A
         files.rm_file(arrays)
     other = RemoteUnitStore(tmp_path / "b", REMOTE)
 
-    with pytest.raises(CorruptUnitError, match="put into quarantine. Run again to compute it again"):
+    with pytest.raises(CorruptUnitError, match=r"put into quarantine\. Run again to compute it again"):
         read_unit(other, key)
 
     assert not other.has("probes", key)
@@ -316,7 +316,7 @@ def test_verify__reads_what_lies_there_and_runs_make_it_whole_again(
     other = write_zoo(tmp_path / "other", related_spaces(2))
     put_remote(other)
     assert verified(other, capture=capsys) == (code, found)
-    with pytest.raises(CorruptUnitError, match="put into quarantine. Run again to compute it again"):
+    with pytest.raises(CorruptUnitError, match=r"put into quarantine\. Run again to compute it again"):
         build(other)
     build(other)
     assert verified(other, capture=capsys) == (0, "")

@@ -38,10 +38,10 @@ def test_name__that_cannot_be_used_is_refused(tmp_path: Path, changed: dict[str,
 
 
 def test_unknown_name__offers_the_nearest(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no map 'mien' in the store; there are none yet. Fit one with lfm-atlas map"):
+    with pytest.raises(DataError, match=r"no map 'mien' in the store; there are none yet\. Fit one with lfm-atlas map"):
         read_named_map(tmp_path, "mien")
     write_named_map(tmp_path, MINE)
-    with pytest.raises(DataError, match="no map 'mien' in the store; did you mean 'mine'"):
+    with pytest.raises(DataError, match=r"no map 'mien' in the store; did you mean 'mine'"):
         read_named_map(tmp_path, "mien")
     with pytest.raises(DataError, match=r"no map '\.\./maps/mine'"):
         read_named_map(tmp_path, "../maps/mine")

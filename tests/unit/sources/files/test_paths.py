@@ -247,7 +247,7 @@ def test_file_that_changes__is_noticed(
     array.load()
 
     server.put(tmp_path / "second")
-    with pytest.raises(DataError, match="the file changed while it was read. Start again"):
+    with pytest.raises(DataError, match=r"the file changed while it was read\. Start again"):
         array.load()
 
 

@@ -242,6 +242,6 @@ def test_store_that_cannot_be_reached__is_told_in_a_sentence(files: FakeFileSyst
 
     files.before = before
     with pytest.raises(
-        RemoteStoreError, match=r"s3://zoo/atlas cannot be read \(lock: ConnectionResetError: reset by peer\): check"
+        RemoteStoreError, match=r"s3://zoo/atlas cannot be read \(lock: ConnectionResetError: reset by peer\). Check"
     ):
         of("a").take()

@@ -195,7 +195,7 @@ def test_publication_that_another_run_overtakes__is_refused(files: FakeFileSyste
             publish(RemoteUnitStore(tmp_path / "b", REMOTE), tmp_path / "theirs", "b" * 64)
 
     files.before = before
-    with pytest.raises(LockLostError, match="another run has published an atlas there meanwhile. Run again"):
+    with pytest.raises(LockLostError, match=r"another run has published an atlas there meanwhile\. Run again"):
         publish(store, tmp_path / "ours", "a" * 64)
     assert store.current_atlas() == "b" * 64
 
