@@ -237,7 +237,7 @@ def test_network_that_fails__is_told_and_never_taken_for_damage(files: FakeFileS
     for request, end, use in uses:
         files.before = failing(request, end)
         with pytest.raises(
-            RemoteStoreError, match=r"s3://zoo/atlas cannot be read \(.*TimeoutError: no answer\): check"
+            RemoteStoreError, match=r"s3://zoo/atlas cannot be read \(.*TimeoutError: no answer\)\. Check"
         ):
             use()
     files.before = failing("put", "arrays.zip")
