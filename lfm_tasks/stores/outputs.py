@@ -92,7 +92,10 @@ def replace_files(contents: Mapping[Path, bytes]) -> None:
     staged = {path: path.with_name(f".{path.name}.{uuid4().hex}.new") for path in contents}
     try:
         for path, content in contents.items():
-            atomic_write(staged[path], content)
+            try:
+                atomic_write(staged[path], content)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, str(path)) from error  # not the name of the staged file
         for path, new in staged.items():
             new.replace(path)
     finally:

@@ -52,7 +52,7 @@ def fit_coordinates(
     --------
     >>> rows = np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 2.0]])
     >>> turned = fit_coordinates(rows, rows @ np.array([[0.0, 1.0], [-1.0, 0.0]]), method="orthogonal")
-    >>> (transfer_coordinates(turned, np.array([[3.0, 0.0]])) + 0.0).round(6).tolist()
+    >>> (transfer_coordinates(turned, np.array([[3.0, 0.0]])).round(6) + 0.0).tolist()
     [[0.0, 3.0]]
     """
     if len(source_rows) < 2:
