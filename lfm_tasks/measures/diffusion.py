@@ -27,6 +27,8 @@ from lfm_tasks.statistics.permutation_moments import doubly_centered
 _ORTHOGONAL: frozenset[Invariance] = frozenset({"rotation", "permutation", "scaling", "translation"})
 # Up to so many points matrices are held whole. Rows of a block of distances; passes of a subspace iteration.
 MOST_WHOLE, _BLOCK_ROWS, _PASSES = 3000, 512, 5
+# Of the largest direction of a power, below which one is rounding.
+_NO_SHARE = 1e-9
 _SOURCE = "after Khandait, Gerken (2026), 'From layers to networks', arXiv:2605.15901"
 
 
@@ -50,8 +52,10 @@ def power_factor(power: int) -> Callable[[Rows], Float[np.ndarray, "points rank"
 
     def factor(rows: Rows) -> Float[np.ndarray, "points rank"]:
         left, values, _ = np.linalg.svd(centered(rows), full_matrices=False)
-        shares = values / values[0] if values[0] > 0 else np.zeros_like(values)
-        return np.asarray(left * shares**power)
+        shares = (values / values[0] if values[0] > 0 else np.zeros_like(values)) ** power
+        # What is left out adds less than rounding to any product.
+        kept = max(1, int((shares > _NO_SHARE).sum()))
+        return np.asarray(left[:, :kept] * shares[:kept])
 
     return factor
 
