@@ -157,8 +157,11 @@ def _of_dataset(atlas: "xr.Dataset", dataset: str, family: Mapping[str, int]) ->
     if len(models) < 2:
         return
     measure = default_measure([str(name) for name in atlas["measure"].values])
-    cells = atlas.sel(dataset=dataset, measure=measure).isel(source=order, target=order)
-    values, q_values = cells["calibrated"].values, cells["q_value"].values
+    # One array after the other: all of a large atlas would be copied where it is selected from as a whole.
+    values, q_values = (
+        atlas[name].sel(dataset=dataset, measure=measure).values[np.ix_(order, order)]
+        for name in ("calibrated", "q_value")
+    )
     ends = np.cumsum(n_layers)
     groups = [np.arange(end - n, end) for end, n in zip(ends, n_layers, strict=True)]
     of_family = np.array([family[model] for model in models])

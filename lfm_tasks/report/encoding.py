@@ -13,6 +13,9 @@ from jaxtyping import Float
 from lfm_tasks.statistics.model_pairs import match_layers, pairs_of_models, symmetrized
 from lfm_tasks.statistics.resampling import Margin, calibrated_halves, interval_reach, margin
 
+# Rows that are calibrated together, so that of thousands of spaces few arrays of all pairs are in memory.
+_ROWS_AT_ONCE = 1024
+
 
 def model_similarity(values: np.ndarray, groups: list[list[int]]) -> np.ndarray:
     """Return (model, model): each layer's best match in the other model, averaged over layers and both directions.
@@ -111,16 +114,14 @@ def similarity_of_halves(
     """
     if "half_scores" not in atlas:
         return np.empty((len(rows.groups), len(rows.groups), 0))
-    is_known, is_distance = (
-        np.isfinite(statistic_matrix(atlas, rows, "score", measure)),
-        measure in atlas.attrs["distances"],
-    )
+    is_known = np.isfinite(statistic_matrix(atlas, rows, "score", measure))
+    is_distance = measure in atlas.attrs["distances"]
     chance = statistic_matrix(atlas, rows, "null_mean", measure) if statistic == "calibrated" else None
     by_half, is_partial = [], np.zeros(is_known.shape, dtype=bool)
-    for scores in half_matrices(atlas, rows, measure):
-        half = scores
-        if chance is not None:
-            half = calibrated_halves(scores[..., None], chance, is_distance=is_distance)[..., 0]
+    for half in half_matrices(atlas, rows, measure):
+        for start in range(0, len(half), _ROWS_AT_ONCE) if chance is not None else ():
+            part = slice(start, start + _ROWS_AT_ONCE)
+            half[part] = calibrated_halves(half[part, :, None], chance[part], is_distance=is_distance)[..., 0]
         by_half.append(model_similarity(half, rows.groups))
         is_partial |= is_known & ~np.isfinite(half)
     found = np.stack(by_half, axis=-1)

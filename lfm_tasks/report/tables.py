@@ -276,8 +276,8 @@ def similarity_scale(view: ZooView) -> dict[str, Any] | None:
 
 def _space_rows(atlas: xr.Dataset, dataset: str) -> list[dict[str, Any]]:
     rows = dataset_rows(atlas, dataset)
-    chosen = atlas.sel(dataset=dataset, source=rows.names)
     columns = ("n_points", "n_features", "method", "n_components", "recall", "residual", "orthonormality", "eigengap")
+    chosen = atlas[list(columns)].sel(dataset=dataset, source=rows.names)
     values = {name: chosen[name].values for name in columns}
     return [
         {"dataset": dataset, "model": model, "layer": layer} | {name: column[row] for name, column in values.items()}
@@ -324,7 +324,7 @@ def _best_pairs(atlas: xr.Dataset, facts: Mapping[str, Any], measure: str) -> li
     }
     if not all(sides.values()):
         return []
-    cells = atlas.sel({"dataset": facts["dataset"], "measure": measure} | sides)
+    cells = atlas[["calibrated", "score"]].sel({"dataset": facts["dataset"], "measure": measure} | sides)
     calibrated, score = cells["calibrated"].values, cells["score"].values
     # Rounded, so that equals stand in the order of their names and not of their last bits.
     falling = np.argsort(-np.nan_to_num(calibrated, nan=-np.inf).round(6), axis=None, kind="stable")

@@ -207,7 +207,8 @@ def hand_out(n_spaces: int, n_workers: int, scale: float) -> None:
     n_pairs = sum(len(job.sides) for job in jobs)
     say(f"  {len(jobs)} blocks, {n_pairs / 1e6:.1f} million pairs")
     with (
-        dask_settings(),
+        # Workers in threads do not take what prepares processes.
+        dask_settings({"distributed.worker.preload": []}),
         LocalCluster(
             n_workers=n_workers, threads_per_worker=1, processes=False, protocol="tcp://", dashboard_address=None
         ) as cluster,

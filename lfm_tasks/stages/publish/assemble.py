@@ -75,7 +75,8 @@ def pair_entries(
     ``grouped``: the datasets whose points are in groups or strata.
     """
     position = {basis.space: index for index, basis in enumerate(spaces)}
-    position_of = np.array([position[space] for space in scored.pairs.spaces], dtype=np.intp)
+    # Of very many pairs each index takes as much memory as their scores: they are no longer than they have to be.
+    position_of = np.array([position[space] for space in scored.pairs.spaces], dtype=np.int32)
     n_points = np.array([basis.n_points for basis in spaces])
     # Pieces that were joined are what the lowest eigenvectors then tell apart, in every space.
     in_pieces = np.array([basis.facts["n_components"] > 1 for basis in spaces])
@@ -88,12 +89,16 @@ def pair_entries(
         # Only where chance is in closed form, which does not hold there, it is drawn.
         is_closed = scored.pairs.requests[request].correspondence.regime == "full" and dataset not in grouped
         by_rotations = np.array([name in MAP_SCORES and MAP_SCORES[name].is_energy_ratio for name in measures])
-        key_of = np.array([table.positions.get(basis.key, _NONE) for basis in spaces])
+        key_of = np.array([table.positions.get(basis.key, _NONE) for basis in spaces], dtype=np.int32)
         sides = np.stack([position_of[side] for side in cells], axis=1)
-        low, high = np.sort(key_of[sides], axis=1).T
-        block, row, failed = table.block[low, high], table.row[low, high], _failed(table, scored.failures)[low, high]
+        ends = np.sort(key_of[sides], axis=1).T
+        block, row, failed = (of[*ends] for of in (table.block, table.row, _failed(table, scored.failures)))
         tried = np.flatnonzero((block >= 0) | (failed >= 0))
-        for chosen in (tried[rows] for rows in rows_by_value(block[tried])):
+        of_blocks = [tried[rows] for rows in rows_by_value(block[tried])]
+        # Blocks beside each other one after the other: of large arrays that lie in files a few pages change at a time.
+        of_blocks.sort(key=lambda rows: tuple(ends[:, rows].min(axis=1).tolist()))
+        del ends
+        for chosen in of_blocks:
             block_index = int(block[chosen[0]])
             pairs, keys = sides[chosen], key_of[sides[chosen]]
             if block_index < 0:
@@ -298,6 +303,9 @@ def _pair_variables(
 ) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return the arrays of `STATISTICS` and the variables by pair; ``status`` is filled in.
 
+    A block has spaces whose keys are near each other. Large arrays lie in files, in which its numbers would be spread
+    over all pages: arrays are filled in the order of the keys, and then put into that of the names.
+
     ``grouped``: see `pair_entries`.
     """
     cells = _without_values(run, (len(STATISTICS), *axes.shape))
@@ -306,13 +314,23 @@ def _pair_variables(
     diagnostics = _without_values(run, (len(DIAGNOSTICS), *n_common.shape))
     row = {name: index for index, name in enumerate(axes.names)}
     row_of = np.array([row[basis.space.name] for basis in spaces], dtype=np.intp)
+    by_key = _rows_by_key(spaces, axes, row_of)
     for entries in pair_entries(run, spaces, scored, grouped):
-        place = (axes.datasets.index(entries.dataset), row_of[entries.sources], row_of[entries.targets])
-        n_common[place], overlap_share[place] = entries.n_common, entries.overlap_share
-        diagnostics[:, *place] = entries.diagnostics.T
+        dataset = axes.datasets.index(entries.dataset)
+        ends = row_of[entries.sources], row_of[entries.targets]
+        n_common[dataset, *ends], overlap_share[dataset, *ends] = entries.n_common, entries.overlap_share
+        place = tuple(by_key[dataset, end] for end in ends)
+        for diagnostic, values in enumerate(entries.diagnostics.T):
+            diagnostics[diagnostic, dataset, *place] = values
         for column, name in enumerate(entries.measures):
-            cell = (place[0], axes.measures.index(name), *place[1:])
-            status[cell], cells[:, *cell] = entries.status[:, column], entries.values[:, column].T
+            measure = axes.measures.index(name)
+            status[dataset, measure, *ends] = entries.status[:, column]
+            for statistic, values in enumerate(entries.values[:, column].T):
+                cells[statistic, dataset, measure, *place] = values
+    for dataset, rows in enumerate(by_key):
+        of_measures = (of_pairs for statistic in cells[:, dataset] for of_pairs in statistic)
+        for of_pairs in (*diagnostics[:, dataset], *of_measures):
+            of_pairs[...] = of_pairs[np.ix_(rows, rows)]
     variables: dict[str, Any] = {
         "n_common": (_PAIR_DIMS, n_common, long_name("n_common")),
         "overlap_share": (_PAIR_DIMS, overlap_share, long_name("overlap_share")),
@@ -323,6 +341,16 @@ def _pair_variables(
         if np.isfinite(values).any()
     }
     return dict(zip(STATISTICS, cells, strict=True)), variables
+
+
+def _rows_by_key(
+    spaces: tuple[SpaceBasis, ...], axes: Axes, row_of: Int[np.ndarray, " spaces"]
+) -> Int[np.ndarray, "datasets names"]:
+    """Return the place of each name among the names of a dataset in the order of their keys; absent ones first."""
+    keys = np.full((len(axes.datasets), len(axes.names)), "", dtype=object)
+    for basis, row in zip(spaces, row_of.tolist(), strict=True):
+        keys[axes.datasets.index(basis.space.dataset), row] = basis.key
+    return np.argsort(np.argsort(keys.astype(str), axis=1, kind="stable"), axis=1)
 
 
 def _without_values(run: Run, shape: tuple[int, ...], dtype: type = np.float64) -> np.ndarray:
