@@ -36,7 +36,7 @@ class Canary(Settings):
     """A few fixed inputs whose vectors have to stay as the first ones were, row by row."""
 
     dataset: Name = Field(description="the dataset of these inputs")
-    at_least: float = Field(default=0.999, ge=-1, le=1, description="cosine of each row with the first one of its input")
+    at_least: float = Field(default=0.999, ge=-1, le=1, description="cosine of each row with its first vector")
     norm_within: float | None = Field(
         default=None,
         ge=0,

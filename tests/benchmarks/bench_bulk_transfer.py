@@ -12,7 +12,7 @@ import os
 import resource
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -80,10 +80,12 @@ def main() -> None:
     parser.add_argument("--folder", default=None)
     parser.add_argument("--suffix", default=".npy")
     parser.add_argument("--store", choices=("float32", "float16"), default="float32")
+    parser.add_argument("--directions", action="store_true", help="the map brings rows to length 1 first")
     parser.add_argument("--dtype", choices=("float32", "float16"), default="float32")
     arguments = parser.parse_args()
     generator = np.random.default_rng(0)
     adapter = Adapter(generator.standard_normal((_WIDTH, _WIDTH)).astype(np.float32) / 20, np.zeros(_WIDTH, np.float32))
+    adapter = replace(adapter, takes_directions=arguments.directions)
     n_rows, stored, dtype = arguments.rows, np.dtype(arguments.store), np.dtype(arguments.dtype)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
         folder = Path(name)

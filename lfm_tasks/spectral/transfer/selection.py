@@ -35,9 +35,9 @@ _N_FOLDS = 5
 _MOST_ROWS = 2000
 # Below this share of rows that come back, round trips are noise (trained against untrained networks: up to .15).
 _TELLING_ROUND_TRIP = 0.25
-# Rounds of refinement while candidates are judged, and of the one that is taken. Refinement settles early: with 10 rounds
-# for both, words, sentences and images (5, 10, 20 and 50 anchors) give the same choices of the same quality, in 1.15
-# times the time.
+# Rounds of refinement while candidates are judged, and of the one that is taken. Refinement settles early: with 10
+# rounds for both, words, sentences and images (5, 10, 20 and 50 anchors) give the same choices of the same quality, in
+# 1.15 times the time.
 _SCORING_ROUNDS = 5
 _ROUNDS = 10
 
