@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float
@@ -10,7 +11,7 @@ from lfm_tasks.config import NullConfig
 from lfm_tasks.measures.matrix_pairs import matrix_cosines
 from lfm_tasks.measures.measure import Measure
 from lfm_tasks.measures.point_matrices import MatrixForm, point_sets, space_rows
-from lfm_tasks.stages.scores.block import against_chance
+from lfm_tasks.stages.scores.block import against_chance, tile_side
 from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, can_stop, tail_of
 
 # Values of tiles in single precision that differ by less are the same.
@@ -27,8 +28,8 @@ def drawn_chance(
 ) -> Float[np.ndarray, "sources 5"]:
     """Return score and chance of sources with one target, from its permutations, which all of them share.
 
-    Ten permutations at a time are as many spaces in a pass over tiles: no n × n matrix is held. Sources far beyond the
-    first ten take no part in the others.
+    Up to ten permutations at a time are as many spaces in a pass over tiles: no n × n matrix is held. Sources far beyond
+    the first ten take no part in the others.
 
     Parameters
     ----------
@@ -65,10 +66,13 @@ def drawn_chance(
     scores = values(everyone, [-1])[:, 0]
     chance = np.full((len(sources), null.n_permutations), np.nan)
     left, is_distance = everyone, measure.kind == "distance"
-    for start in range(0, null.n_permutations, FEW_DRAWS):
-        draws = list(range(start, min(start + FEW_DRAWS, null.n_permutations)))
+    # As many permutations at a time as spaces of a side are in memory together; a batch ends with the tenth.
+    n_at_once = min(FEW_DRAWS, tile_side(exchange.n_points, moved.rows.shape[1]))
+    starts = sorted({*range(0, FEW_DRAWS, n_at_once), *range(FEW_DRAWS, null.n_permutations, n_at_once)})
+    for start, end in pairwise([*(place for place in starts if place < null.n_permutations), null.n_permutations]):
+        draws = list(range(start, end))
         chance[np.ix_(left, draws)] = values(left, draws)
-        if start == 0 and can_stop(exchange, null.n_permutations):
+        if end == FEW_DRAWS and can_stop(exchange, null.n_permutations):
             far = are_far(scores, chance[:, :FEW_DRAWS].T, is_distance=is_distance)
             left = [place for place in left if on_few_points[place] or not far[place]]
         if not left:

@@ -56,6 +56,24 @@ def test_measures__take_any_number_of_points(name: str) -> None:
 OF_MATRICES = sorted(name for name, measure in MEASURES.items() if measure.matrix is not None)
 
 
+@pytest.mark.parametrize("n_permutations", [7, 10, 99])
+def test_permutations_of_large_spaces__come_in_small_batches_and_give_the_same(
+    n_permutations: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exchange = Exchange(60, tuple(np.arange(60).reshape(30, 2)), "sets")
+    generator = np.random.default_rng(1)
+    rows = {key: generator.standard_normal((60, 4)) for key in "abc"}
+    rows["a"] = rows["b"] + 0.1 * rows["a"]
+    pairs, drawn = [("a", "b"), ("c", "b")], NullConfig(n_permutations=n_permutations)
+    found = []
+    for side in (64, 3):
+        monkeypatch.setattr("lfm_tasks.stages.scores.drawn_cosines.tile_side", lambda *_, side=side: side)
+        spaces, of_points = Activations(rows, {}), Resampling(exchange, None)
+        found.append(score_rows("distance_correlation", spaces, pairs, of_points, drawn).values)
+    assert found[0] == pytest.approx(found[1], nan_ok=True, abs=1e-7)
+    assert np.isfinite(found[0][:, :, :5]).all()
+
+
 @pytest.mark.parametrize("name", OF_MATRICES)
 def test_chance_that_is_drawn_for_matrices__is_that_of_the_permuted_rows_one_by_one(name: str) -> None:
     # Pairs of points in groups: no closed form.
