@@ -28,8 +28,8 @@ def drawn_chance(
 ) -> Float[np.ndarray, "sources 5"]:
     """Return score and chance of sources with one target, from its permutations, which all of them share.
 
-    Up to ten permutations at a time are as many spaces in a pass over tiles: no n × n matrix is held. Sources far beyond
-    the first ten take no part in the others.
+    Up to ten permutations at a time are as many spaces in a pass over tiles: no n × n matrix is held. Sources far
+    beyond the first ten take no part in the others.
 
     Parameters
     ----------
