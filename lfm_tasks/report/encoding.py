@@ -119,9 +119,10 @@ def similarity_of_halves(
     chance = statistic_matrix(atlas, rows, "null_mean", measure) if statistic == "calibrated" else None
     by_half, is_partial = [], np.zeros(is_known.shape, dtype=bool)
     for half in half_matrices(atlas, rows, measure):
-        for start in range(0, len(half), _ROWS_AT_ONCE) if chance is not None else ():
-            part = slice(start, start + _ROWS_AT_ONCE)
-            half[part] = calibrated_halves(half[part, :, None], chance[part], is_distance=is_distance)[..., 0]
+        if chance is not None:
+            for start in range(0, len(half), _ROWS_AT_ONCE):
+                part = slice(start, start + _ROWS_AT_ONCE)
+                half[part] = calibrated_halves(half[part, :, None], chance[part], is_distance=is_distance)[..., 0]
         by_half.append(model_similarity(half, rows.groups))
         is_partial |= is_known & ~np.isfinite(half)
     found = np.stack(by_half, axis=-1)
