@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.spatial.distance import pdist, squareform
-from sklearn import manifold
+from sklearn.manifold import ClassicalMDS
 
 from lfm_tasks.statistics.model_pairs import (
     area_under_curve,
@@ -214,13 +214,11 @@ def test_classical_scaling__of_points_in_the_plane_is_these_points_without_stres
 
 
 def test_classical_scaling__is_that_of_scikit_learn_and_kruskal() -> None:
-    if not hasattr(manifold, "ClassicalMDS"):
-        pytest.skip("needs scikit-learn 1.8, which has classical scaling")
     distances = squareform(pdist(np.random.default_rng(1).standard_normal((12, 6))))
 
     found = classical_scaling(distances, 2)
 
-    other = manifold.ClassicalMDS(n_components=2, metric="precomputed").fit_transform(distances)
+    other = ClassicalMDS(n_components=2, metric="precomputed").fit_transform(distances)
     np.testing.assert_allclose(np.abs(found.points), np.abs(other), atol=1e-9)
     drawn, given_distances = pdist(other), squareform(distances)
     assert found.stress == pytest.approx(np.sqrt(((drawn - given_distances) ** 2).sum() / (drawn**2).sum()))

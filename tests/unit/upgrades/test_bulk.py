@@ -33,6 +33,10 @@ IDS = np.array([f"doc-{number}" for number in range(N)])
 LINEAR = Adapter(GENERATOR.standard_normal((D, E)), GENERATOR.standard_normal(E))
 EXPECTED = LINEAR.carry(ROWS)
 
+# Older ones cannot read what they write: vectors of one length, one of them null.
+READS_NULL_VECTORS = int(pa.__version__.split(".")[0]) >= 26
+NULL_MESSAGE = "got 1 null values among 1" if READS_NULL_VECTORS else "null.parquet: cannot be read"
+
 
 def carried(store: Any, output: Path, adapter: Adapter = LINEAR, **options: Any) -> Path:
     carry(plan_carry(adapter, store, output, CarryOptions(**options)), adapter)
@@ -303,7 +307,7 @@ def test_a_cluster_that_is_lost__leaves_nothing_where_nothing_was_carried(tmp_pa
         (("map/stored.safetensors", "store.npy", "map/stored.safetensors", "--force"), "as the output"),
         (("map/stored.safetensors", "store.npy", "x.npy", "--scheduler", "no.json"), "got no scheduler file no.json"),
         (("map/stored.safetensors", "store.npy", "x.npy", "--scheduler", "http://x"), "expected tcp:// or tls://"),
-        (("map/stored.safetensors", "null.parquet", "x.npy"), "got 1 null values among 1"),
+        (("map/stored.safetensors", "null.parquet", "x.npy"), NULL_MESSAGE),
     ],
 )  # fmt: skip
 def test_command__that_cannot_carry_says_why(
