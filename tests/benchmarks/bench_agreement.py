@@ -3,9 +3,9 @@
 ``python tests/benchmarks/bench_agreement.py FOLDER [--points 300] [--permutations 2000]``; FOLDER has a .npy file a
 space, with a row for each of the same inputs, in one order. Set OPENBLAS_NUM_THREADS=1.
 
-The direct evaluation is the measure's own function of two spaces in float64: on all points, on each half, and on as many
-permutations of the rows of one space. Permutations know a mean to deviation/√N, a deviation to 1/√(2 N) of itself, and
-a p-value to √(p (1 − p)/N): these are printed in the units of these errors. Largest numbers over all pairs.
+The direct evaluation is the measure's own function of two spaces in float64: on all points, on each half, and on
+permutations of the rows of one space. N of them know a mean to deviation/√N, and a p-value to √(p (1 − p)/N): both are
+printed in the units of these errors. Largest numbers over all pairs.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def differences(
     as_good = chance <= score if measure.kind == "distance" else chance >= score
     p_value = (1 + np.count_nonzero(as_good)) / (1 + n_permutations)
     error_of_p = np.sqrt(p_value * (1 - p_value) / n_permutations)
-    halves = [half for second in points.halves for half in (~second, second)]
+    halves = [] if points.halves is None else [half for second in points.halves for half in (~second, second)]
     of_halves = np.array([measure(source[half], target[half]) for half in halves])
     low, high = resampled(np.array(score), of_halves, measure.value_range)[:2]
     return (
