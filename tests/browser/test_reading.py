@@ -11,6 +11,9 @@ import pytest
 import xarray as xr
 
 from lfm_tasks.checks.histograms import histogram
+from lfm_tasks.parity.files import parity_as_dict, verdict_as_lines
+from lfm_tasks.parity.sides import Side
+from lfm_tasks.parity.stage import compare_sides
 from lfm_tasks.report import render_report
 from lfm_tasks.report.audit_page import AuditFacts, render_audit
 
@@ -37,15 +40,29 @@ def audit_facts() -> AuditFacts:
         of | {"name": "near_duplicate", "status": "fail", "findings": [finding], "null": null},
         of | {"name": "license", "status": "warn"}, of | {"name": "drift", "status": "skipped", "observed": None},
         of | {"name": "quality", "status": "pass", "null": null}, of | {"name": "missing", "status": "unjudged"},
+        of | {"name": "parity.port", "status": "fail"},
     ]  # fmt: skip
     past = {"time": "2026-11-28T09:00:00+00:00", "verdict": "pass", "promoted": True, "checks": {}}
     facts = {
         "verdict": "fail", "sentence": "1 failed", "note": "Evidence, no proof.", "time": "2026-11-29T09:00:00+00:00",
         "counts": {"models": 4, "spaces": 8}, "checks": checks, "atlas": "1" * 64, "baseline": None,
-        "computed": {"bases": 1}, "reused": {"bases": 2}, "program": "lfm-atlas",
+        "computed": {"bases": 1}, "reused": {"bases": 2}, "program": "lfm-atlas", "parity": [a_port()],
     }  # fmt: skip
     now = {"time": facts["time"], "verdict": "fail", "promoted": False}
     return AuditFacts(facts, [past] * 29 + [now | {"checks": {check["name"]: check for check in checks}}])
+
+
+def a_port() -> dict[str, Any]:
+    """Return a comparison of two networks of 30 layers with long names, of which the last ten are off."""
+    rows = np.random.default_rng(0).standard_normal((60, 4)).astype(np.float32)
+    names = [f"model.layers.{number}.post_attention_layernorm" for number in range(30)]
+    ids = np.array([f"p{number}" for number in range(60)])
+    sides = [
+        Side(name, {one: rows * (factor if n >= 20 else 1) for n, one in enumerate(names)}, ids)
+        for name, factor in (("network", np.float32(1)), ("port", np.float32(1.01)))
+    ]
+    found = compare_sides(*sides)
+    return {"check": "parity.port", "sentences": list(verdict_as_lines(found)), **parity_as_dict(found)}
 
 
 @pytest.fixture(scope="module")
