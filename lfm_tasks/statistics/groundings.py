@@ -54,7 +54,7 @@ def group_separation(similarities: Similarities, groups: Int[np.ndarray, " netwo
     """Return AUPRC and conformity: of each group with two networks or more, then the mean over groups.
 
     For a group, pairs of its networks are compared with pairs of one of its networks and one of another group.
-    *AUPRC* is the average precision, *conformity* the share of (pair within, pair across) whose first pair is more alike.
+    *AUPRC* is the average precision, *conformity* the share of (pair within, pair across) whose first is more alike.
 
     Examples
     --------

@@ -284,9 +284,9 @@ def interval_reach(
     """Return how far an interval reaches to each side of a score: t s, from the scores of the halves, split by split.
 
     s is the root of their mean squared deviation, t Student's with a degree of freedom a split: of the two halves of a
-    split, a mean deviates to either side by what the mean of all points does among samples. Everything that
-    the score depends on is computed again on each half: what is kept varies less. No row is repeated, for repeated rows become each other's
-    nearest neighbors. For the difference of two scores, give the differences of the scores of the halves.
+    split, a mean deviates to either side by what the mean of all points does among samples. Everything that the score
+    depends on is computed again on each half: what is kept varies less. No row is repeated, for repeated rows become
+    each other's nearest neighbors. For the difference of two scores, give the differences of the scores of the halves.
 
     References
     ----------

@@ -2,7 +2,7 @@
 
 Who reaches a Dask server runs code as its owner, and every user of a machine reaches loopback. So all servers of a run
 speak TLS and demand the run's own certificate, and their files lie in a private folder. None of them serves pages but
-the scheduler of a run that wants a dashboard, whose address holds a secret: its holders see what runs, and change nothing.
+the scheduler of a run that wants a dashboard, whose address holds a secret and shows what runs, but changes nothing.
 """
 
 import hmac
