@@ -24,7 +24,7 @@ QUESTIONS = {
     ),
     "what stands apart?": (r"mlp_untrained stands apart", None),
     "what changed?": (r"What changed is not on this page: lfm-atlas audit compares", None),
-    "is .62 much?": (r"Models that are no relatives have 0\.\d\d in the median here", None),
+    "is .62 much?": (r"Unrelated models have a median of 0\.\d\d here", None),
     "who owns it, under which license?": (r"Licenses: apache-2\.0 \(8\)", "#findings"),
 }
 
@@ -83,7 +83,7 @@ URGENT = {
         r"missing\s+fail\s+yes\s.*gone since the baseline: model009",
     ),
     "is .62 much?": (
-        r"no relatives have 0\.\d\d in the median here",
+        r"models have a median of 0\.\d\d here",
         "what the verdicts mean",
         r"related\s+One comes from",
     ),

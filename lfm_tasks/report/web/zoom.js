@@ -46,7 +46,7 @@ const zoomByWheel = (host) => {
     place = [event.clientX, event.clientY];
   }, { passive: false });
 };
-// While two fingers move the drawing is stretched; it is drawn anew when they leave, since a new one would not feel them.
+// While two fingers move the drawing is stretched; it is drawn again when they leave, since a new one would not feel them.
 const zoomByFingers = (host) => {
   let began = null;
   const between = ([a, b]) => ({ far: Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY), x: (a.clientX + b.clientX) / 2, y: (a.clientY + b.clientY) / 2 });
