@@ -36,7 +36,8 @@ from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.stages.kept_maps.cost import kept_maps_load
 from lfm_tasks.stages.publish.cost import atlas_load
 from lfm_tasks.stages.scores.block import PART_SIDE
-from lfm_tasks.stages.scores.cost import block_load, is_counted, pair_work, part_load, time_measure
+from lfm_tasks.stages.scores.cost import block_load, pair_work, part_load
+from lfm_tasks.stages.scores.measure_cost import is_counted, time_measure
 from lfm_tasks.stages.scores.planned_blocks import count_pairs
 from lfm_tasks.stages.transfers.cost import transfers_load
 from lfm_tasks.stages.transfers.job import MAX_POINTS, MapSide
@@ -268,6 +269,7 @@ def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
     lines = [
         *catalog.warnings(),
         *zoo.notes,
+        *_not_estimated(zoo),
         f"spaces       {len(zoo.spaces)} ({_unusable(len(zoo.failures))} cannot be used: see lfm-atlas validate)",
     ]
     for stage in plan.stages:
@@ -284,6 +286,12 @@ def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
         timed = ", ".join(plan.timed)
         lines.append(f"measured     {timed}: timed here on random rows")
     return lines
+
+
+def _not_estimated(zoo: Zoo) -> list[str]:
+    """Return what the plan says of time that it cannot know."""
+    devices = sorted({planned.size.device for planned in zoo.spaces} - {"cpu"})
+    return [f"recording on {device} is planned at the speed of this machine's CPU: it takes less" for device in devices]
 
 
 def plan_as_json(catalog: Catalog, zoo: Zoo) -> dict[str, Any]:
@@ -308,7 +316,7 @@ def plan_as_json(catalog: Catalog, zoo: Zoo) -> dict[str, Any]:
         "worker_bytes": worker_ceiling(plan.stages)[0],
         "worker_limit_bytes": memory_limit(catalog),
         "written_bytes": plan.written_bytes,
-        "notes": [*catalog.warnings(), *zoo.notes],
+        "notes": [*catalog.warnings(), *zoo.notes, *_not_estimated(zoo)],
     }
 
 

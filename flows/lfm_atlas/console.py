@@ -11,7 +11,7 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -293,7 +293,9 @@ def _deliver_again(
     # Later, once the finalizer has returned.
     again = threading.Timer(0.01, os.kill, [os.getpid(), received])
     again.daemon = True
-    again.start()
+    # An interpreter that ends starts no threads; it ends anyway.
+    with suppress(RuntimeError):
+        again.start()
 
 
 def _on_signal(received: int, frame: FrameType | None) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 from cachetools import LRUCache, cached
 from jaxtyping import Float, Int, Shaped
 
+from lfm_tasks.errors import DataError
 from lfm_tasks.measures.point_matrices import PointSets, centered
 from lfm_tasks.statistics.map_chance import wishart_factors
 from lfm_tasks.statistics.permutation_moments import MomentArrays, are_concentrated, concentration
@@ -82,9 +83,18 @@ class Span:
 
 
 def span(rows: Float[np.ndarray, "points features"], sets: PointSets) -> Span:
-    """Return the span of rows; directions that are rounding are dropped."""
+    """Return the span of rows; directions that are rounding are dropped.
+
+    Raises
+    ------
+    DataError
+        ``constant`` if all rows are the same.
+    """
     moved = centered(rows)
     left, values, _ = np.linalg.svd(moved, full_matrices=False)
+    if not values[0] > 0:
+        found = "got a space whose rows are all the same, expected rows that differ"
+        raise DataError("constant", f"{found}. Remove it, or record another layer.")
     kept = values > values[0] * max(moved.shape) * np.finfo(float).eps
     ordered = np.ascontiguousarray(left[:, kept][sets.order])
     runs = [ordered[run] for run in sets.runs_of_classes]

@@ -26,7 +26,9 @@ from lfm_tasks.statistics.permutation_moments import doubly_centered
 
 _ORTHOGONAL: frozenset[Invariance] = frozenset({"rotation", "permutation", "scaling", "translation"})
 # Up to so many points matrices are held whole. Rows of a block of distances; passes of a subspace iteration.
-MOST_WHOLE, _BLOCK_ROWS, _PASSES = 3000, 512, 5
+MOST_WHOLE, _BLOCK_ROWS, _PASSES = 3000, 512, 3
+# Leading eigenvectors of a matrix of more points, at most.
+LEADING = 256
 # Of the largest direction of a power, below which one is rounding.
 _NO_SHARE = 1e-9
 # Of the energy of a power of distances, what the eigenvectors that are left out may have.
@@ -130,16 +132,16 @@ def _multiscale_distance_correlation(power: int) -> Measure:
     )
 
 
-def leading_factor(rows: Rows, power: int, n_most: int = 512) -> PowerFactor:
+def leading_factor(rows: Rows, power: int, n_most: int = LEADING) -> PowerFactor:
     """Return F with F Fᵀ near Aᵗ, A the doubly centered distances: their leading eigenvectors, none held whole.
 
     −A has no negative eigenvalue (Schoenberg 1938), so that F = U λ^(t/2). As many eigenvectors are taken as leave less
     than 1e-9 of ‖Aᵗ‖², and at most ``n_most``. Against whole matrices of 2,500 points, values of ReLU layers differ by
-    less than 1e-7. Spaces of many independent features would need more vectors for t = 2: 200 of them, 2e-4.
+    less than 2e-7. Spaces of many independent features would need more vectors for t = 2: 200 of them, 3e-4.
     """
     multiply, energy = _centered_distances_times(of_order_one(rows.astype(np.float64)))
     generator = np.random.default_rng(0)
-    n_points, n_taken = len(rows), 32
+    n_points, n_taken = len(rows), min(32, n_most)
     basis = np.empty((n_points, 0))
     while True:
         n_tried = min(2 * n_taken, n_points)

@@ -52,7 +52,8 @@ class Measure:
         Whether memory grows with n²; then there is no value of more than 3,000 points, except by `matrix`, or with
         ``has_value_for_many``.
     has_value_for_many
-        Whether a quadratic measure is computed otherwise, in memory that grows with n, of more than 3,000 points.
+        Whether a quadratic measure is a power of an n × n matrix, of whose leading eigenvectors it is computed for more
+        than 3,000 points: memory grows with n then.
     needs_directions
         Whether rows of zeros have no value.
     permute
@@ -149,7 +150,8 @@ def gram(rows: Rows) -> Float[np.ndarray, "points points"]:
 
 def squared_distances(rows: Rows) -> Float[np.ndarray, "points points"]:
     """Return squared euclidean distances of all rows, zero on the diagonal."""
-    products = gram(rows - rows.mean(axis=0))
+    wide = rows.astype(np.float64)
+    products = gram(wide - wide.mean(axis=0))
     squares = np.diag(products)
     squared = np.maximum(squares[:, None] + squares - 2 * products, 0)
     np.fill_diagonal(squared, 0)

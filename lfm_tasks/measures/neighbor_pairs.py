@@ -117,7 +117,7 @@ def _trimmed(nearest: Int[np.ndarray, "points entries"], masks: UInt[np.ndarray,
     order = np.argsort(masks == 0, axis=1, kind="stable")
     width = int((masks != 0).sum(axis=1).max())
     indices = np.take_along_axis(nearest, order, axis=1)[:, :width].astype(np.int32)
-    masks = np.take_along_axis(masks, order, axis=1)[:, :width]
+    masks = np.take_along_axis(masks, order, axis=1)[:, :width].copy()
     return NeighborLists(np.where(masks == 0, np.int32(-1), indices), masks)
 
 

@@ -41,7 +41,8 @@ def nearest_by_cosine(rows: Rows, n_neighbors: int = N_NEIGHBORS) -> Neighborhoo
 
 def of_graph(indices: Int[np.ndarray, "points neighbors"]) -> Neighborhoods:
     """Return the first ten of neighbors that are there already, nearest first."""
-    return Neighborhoods(indices[:, :N_NEIGHBORS])
+    # A copy: what is kept of a space must not keep its whole graph.
+    return Neighborhoods(indices[:, :N_NEIGHBORS].copy())
 
 
 def neighbors_among(

@@ -1,15 +1,12 @@
-"""The cost of blocks of pairs: operations, memory, bytes written; measures that no formula knows are timed."""
+"""The cost of blocks of pairs: operations, memory, bytes written."""
 
-import time
-from collections.abc import Callable, Collection, Hashable, Sequence
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from math import ceil
 
-import numpy as np
-from threadpoolctl import threadpool_limits
-
 from lfm_tasks.config import AtlasConfig
+from lfm_tasks.measures.diffusion import LEADING
 from lfm_tasks.measures.measure import Measure
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.runtime.load import ARRAY_BYTES, MIB, UNIT_BYTES, Load, SpaceSize, total_work
@@ -19,8 +16,9 @@ from lfm_tasks.stages.inventory.requests import PairRequest
 from lfm_tasks.stages.scores.block import PART_SIDE, STATISTICS, bytes_together, part_side, tile_side
 from lfm_tasks.stages.scores.cache import MOST_BYTES
 from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
+from lfm_tasks.stages.scores.measure_cost import drawn_work, measure_work
+from lfm_tasks.stages.scores.point_pair_measures import MOST_PREPARED
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
-from lfm_tasks.statistics.resampling import FEW_DRAWS, FEWEST_FOR_TAIL
 
 # Calls around what is counted: opening a basis; a pair's maps, statistics, diagnostics. Products, over those of one
 # assignment of all samples, of a map that grows.
@@ -129,6 +127,8 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, pair: PairWork) -> Load
     for name in _unlike([*block.of_rows, *block.of_point_pairs]):
         size, counts = (block.n_points, block.n_features), (len(bases), n_pairs)
         work = total_work(work, measure_work(name, size, counts, pair.n_permutations, block.n_halves))
+        if pair.is_grouped and MEASURES[name].matrix is not None:
+            work = total_work(work, drawn_work(MEASURES[name], size, counts, pair.n_permutations))
     peak = _fitted_maps_bytes(block) if block.is_fitted else _full_maps_bytes(block)
     peak += _measures_bytes(block) if block.of_rows else 0
     peak = max(peak, _together_bytes(block)) + _lists_bytes(block)
@@ -226,7 +226,30 @@ def _measures_bytes(block: _Block) -> int:
     n, held = block.n_points, block.held
     quadratic = 2 * 8 * n * n * 2 + min(1 << 30, 8 * n * n * len(held))
     linear = 3 * 8 * sum(size.n_points * size.n_features for size in held)
-    return block.rows_bytes + max(quadratic if MEASURES[name].is_quadratic else linear for name in block.of_rows)
+    # Leading eigenvectors, twice as many while they are looked for, and a block of distances.
+    leading = min(1 << 30, 8 * n * LEADING * len(held)) + 8 * n * (5 * 2 * LEADING + 2 * 512)
+
+    def of_measure(name: str) -> int:
+        measure = MEASURES[name]
+        if measure.is_quadratic:
+            return leading if measure.has_value_for_many and n > MOST_POINTS_SQUARED else quadratic
+        return linear + _crossed_bytes(measure, block)
+
+    return block.rows_bytes + max(of_measure(name) for name in block.of_rows)
+
+
+def _crossed_bytes(measure: Measure, block: _Block) -> int:
+    """Return the bytes of spaces whose directions, or features, are crossed, and of the products of one pair.
+
+    A product of each class of points and of each set: 4 and 5 with two splits.
+    """
+    if measure.cross is None and measure.alignment is None:
+        return 0
+    n, d = block.n_points, block.n_features
+    rank = d if measure.alignment is not None and measure.alignment.by_rotation is None else min(n, d)
+    n_sums = 2 + 2 * block.n_halves
+    of_space = 8 * rank * (n + n_sums * rank)
+    return min(len(block.bases) * of_space, MOST_PREPARED + 2 * of_space) + 8 * rank * rank * (n_sums + 2)
 
 
 def _together_bytes(block: _Block) -> int:
@@ -262,158 +285,3 @@ def part_load(bases: Collection[SpaceSize], n_pairs: int, pair: PairWork) -> Loa
     falling = sorted(bases, key=lambda size: (size.n_points * (size.n_features + 50), size.name), reverse=True)
     load = block_load(falling[: 2 * PART_SIDE], min(n_pairs, PART_SIDE**2), pair)
     return replace(load, peak_bytes=max(load.peak_bytes, _together_bytes(_Block(falling, n_pairs, pair))))
-
-
-def measure_work(
-    name: str, size: tuple[int, int], counts: tuple[int, int], n_permutations: int, n_halves: int
-) -> dict[str, float]:
-    """Return the amounts of one measure: (points, features) of spaces, (spaces, pairs) of a block.
-
-    A measure that no family has has amounts that `time_measure` returns the seconds of.
-    """
-    n, (n_spaces, n_pairs) = size[0], counts
-    measure = MEASURES[name]
-    if measure.compares_point_pairs:
-        return _together_work(measure, size, counts)
-    if measure.cross is not None:
-        return _crossed_work(size, counts, n_halves)
-    if measure.trace is not None:
-        return _trace_work(size, counts, n_halves, n_ways=1 if measure.is_symmetric else 2)
-    if measure.alignment is not None:
-        by_rotation = measure.alignment.by_rotation is not None
-        return (_aligned_work if by_rotation else _matched_work)(size, counts, n_permutations, n_halves)
-    if measure.is_quadratic and n > MOST_POINTS_SQUARED:
-        return {}
-    n_drawn = _n_drawn(n_permutations)
-    n_prepared = n_spaces * (1 + n_halves + (0 if measure.permute is not None else n_drawn))
-    n_compared = n_pairs * (1 + n_halves + n_drawn) * (1 if measure.is_symmetric else 2)
-    work: dict[str, float] = {}
-    for step, number in (("prepare", n_prepared), ("compare", n_compared)):
-        work |= {f"{name} {step}": float(number * n), f"{name} {step} pairs": float(number * n * n)}
-    return work
-
-
-def _n_drawn(n_permutations: int) -> int:
-    """Return how many permutations are drawn of spaces that have to do with each other; of others all are."""
-    return n_permutations if n_permutations < FEWEST_FOR_TAIL else min(n_permutations, FEW_DRAWS)
-
-
-def _together_work(measure: Measure, size: tuple[int, int], counts: tuple[int, int]) -> dict[str, float]:
-    """Return the amounts of a measure of all pairs of points: how often each tile is made, and products of tiles."""
-    (n, d), (n_spaces, n_pairs) = size, counts
-    if measure.matrix is None:
-        # Products in double precision, then the nearest of each row; of a pair both lists of each point.
-        return {
-            "calls": 100.0 * n_pairs,
-            "products": 2.0 * n_spaces * n * n * d,
-            "entries": 40.0 * n_spaces * n * n + 250.0 * n_pairs * n,
-        }
-    # Bandwidths, row sums and moments of chance, and the pass itself; a derivative makes two terms of each space.
-    n_passes, n_terms = (5, 2) if measure.matrix.has_bandwidth else (3, 1)
-    return {
-        # A tile has 128 x 512 entries.
-        "calls": n_spaces * n_passes * 40 * ceil(n * n / (128 * 512)) + 2000 * n_spaces + 80 * n_pairs,
-        # Those of features in double precision, each tile of two that mirror each other once.
-        "products": n_spaces * n_passes * n * n * d + n_pairs * n_terms**2 * n * n,
-        "entries": 8.0 * n_spaces * n_passes * n * n,
-    }
-
-
-def _crossed_work(size: tuple[int, int], counts: tuple[int, int], n_halves: int) -> dict[str, float]:
-    """Return the amounts of a measure of cross-covariances: singular vectors of spaces, products, values of pairs."""
-    (n, d), (n_spaces, n_pairs) = size, counts
-    rank = min(n, d)
-    return {
-        "calls": 4000.0 * n_spaces + 700.0 * n_pairs,
-        # Singular vectors of spaces; singular values of pairs: of all points, halves, ten rotations.
-        "decompositions": n_spaces * (2 * n * d * rank + n_halves * 10 * rank**3)
-        + 0.5 * n_pairs * (11 + n_halves) * rank**3,
-        # In double precision, cells of 128 points.
-        "products": 5.0 * n_pairs * n * rank**2,
-    }
-
-
-def _trace_work(size: tuple[int, int], counts: tuple[int, int], n_halves: int, *, n_ways: int) -> dict[str, float]:
-    """Return the amounts of a measure of traces: factors of spaces, their sums for chance, products of pairs."""
-    (n, d), (n_spaces, n_pairs) = size, counts
-    rank, of_sets = min(n, d), 1 + n_halves / 2
-    return {
-        "calls": 12_000.0 * n_spaces + 1400 * n_ways * n_pairs,
-        "decompositions": n_ways * n_spaces * n * d * rank * of_sets,
-        # In double precision: sums for chance, by blocks; pairs.
-        "products": 12.0 * n_spaces * min(n * n * rank / 2, n * rank**3 / 3)
-        + 3.0 * n_ways * n_pairs * n * rank**2 * of_sets,
-    }
-
-
-def _aligned_work(
-    size: tuple[int, int], counts: tuple[int, int], n_permutations: int, n_halves: int
-) -> dict[str, float]:
-    """Return the amounts of a measure of singular vectors: products, vectors of pairs, rotations of a block."""
-    (n, d), (n_spaces, n_pairs) = size, counts
-    rank = min(n, d)
-    return {
-        "calls": 4000.0 * n_spaces + 2000.0 * n_pairs,
-        # Singular vectors of spaces; of pairs: of all points, halves; the weights of ten rotations.
-        "decompositions": n_spaces * (2 * n * d * rank + n_halves * 10 * rank**3)
-        + 2.5 * n_pairs * (3 + n_halves) * rank**3
-        + 30 * rank**3,
-        "products": 5.0 * n_pairs * n * rank**2,
-    }
-
-
-def _matched_work(
-    size: tuple[int, int], counts: tuple[int, int], n_permutations: int, n_halves: int
-) -> dict[str, float]:
-    """Return the amounts of a measure of matched features: products in double and single precision, assignments."""
-    (n, d), (n_spaces, n_pairs) = size, counts
-    n_drawn = _n_drawn(n_permutations)
-    return {
-        "calls": 1500.0 * n_pairs,
-        # In double precision of all points and halves, in single precision of draws.
-        "products": 1.5 * n_pairs * n * d**2 * (4 + n_drawn),
-        # Assignments of features, each looked at many times; rows once.
-        "entries": 50.0 * n_pairs * (1 + n_halves + n_drawn) * d**2 + 16.0 * n_spaces * n * d,
-    }
-
-
-def is_counted(name: str) -> bool:
-    """Return whether the operations of a measure of activations are known; the others are timed."""
-    return MEASURES[name].has_family
-
-
-# Points, twice, and at most so many features that a measure is timed on: milliseconds for most.
-_TIMED_POINTS, _TIMED_FEATURES = (150, 450), 512
-
-
-def time_measure(name: str, n_features: int) -> dict[str, float]:
-    """Return the CPU seconds that a measure takes here for a point, and for each pair of points.
-
-    Both follow from spaces of 150 and of 450 points, the best of 3 on random rows of ``n_features``, or 512 if that is
-    less, on one thread.
-    """
-    measure, d = MEASURES[name], max(1, min(n_features, _TIMED_FEATURES))
-    numbers = [max(n, (1 + place) * measure.smallest_n) for place, n in enumerate(_TIMED_POINTS)]
-    spent: dict[str, list[float]] = {"prepare": [], "compare": []}
-    for n in numbers:
-        source, target = np.random.default_rng(0).standard_normal((2, n, d))
-        prepared = measure.prepare(source), measure.prepare(target)
-        spent["prepare"].append(_thread_seconds(partial(measure.prepare, source)))
-        spent["compare"].append(_thread_seconds(partial(measure.compare, *prepared)))
-    few, many = numbers
-    rates: dict[str, float] = {}
-    for step, (first, second) in spent.items():
-        of_pairs = min(max(second / many - first / few, 0.0) / (many - few), second / many**2)
-        rates |= {f"{name} {step}": max(second / many - of_pairs * many, 0.0), f"{name} {step} pairs": of_pairs}
-    return rates
-
-
-def _thread_seconds(function: Callable[[], object]) -> float:
-    spent = []
-    with threadpool_limits(1):
-        for _ in range(3):
-            start = time.thread_time()
-            function()
-            spent.append(time.thread_time() - start)
-    # A clock that is too coarse for a fast function must not make it free.
-    return max(min(spent), 1e-7)

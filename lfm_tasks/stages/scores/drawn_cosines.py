@@ -10,7 +10,7 @@ from jaxtyping import Float
 from lfm_tasks.config import NullConfig
 from lfm_tasks.measures.matrix_pairs import matrix_cosines
 from lfm_tasks.measures.measure import Measure
-from lfm_tasks.measures.point_matrices import MatrixForm, point_sets, space_rows
+from lfm_tasks.measures.point_matrices import SpaceRows, TiledMatrix, point_sets, space_rows
 from lfm_tasks.stages.scores.block import against_chance, tile_side
 from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, can_stop, tail_of
 
@@ -18,9 +18,27 @@ from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, can_st
 _ROUNDING = 1e-6
 
 
+class MatrixSpaces:
+    """Spaces on the same points as tiled matrices of one measure, each made once."""
+
+    def __init__(self, measure: Measure, rows: Mapping[str, Float[np.ndarray, "points features"]]) -> None:
+        if measure.matrix is None:
+            raise ValueError("got a measure that is not one of matrices, expected one")
+        self.form, self.sets = measure.matrix, point_sets(len(next(iter(rows.values()))))
+        self._rows = rows
+        self._made: dict[str, tuple[SpaceRows, TiledMatrix]] = {}
+
+    def of(self, key: str) -> tuple[SpaceRows, TiledMatrix]:
+        """Return the rows and the matrix of a space."""
+        if key not in self._made:
+            moved = space_rows(self._rows[key], self.sets.order)
+            self._made[key] = moved, self.form.of_rows(moved, self.sets, None)
+        return self._made[key]
+
+
 def drawn_chance(
     measure: Measure,
-    rows: Mapping[str, Float[np.ndarray, "points features"]],
+    spaces: MatrixSpaces,
     sides: tuple[Sequence[str], str],
     on_few_points: Sequence[bool],
     exchange: Exchange,
@@ -35,17 +53,16 @@ def drawn_chance(
     ----------
     measure
         A measure of matrices.
-    rows
-        Activations by key, on the same points in one order.
+    spaces
+        Of the measure, on the same points in one order.
     sides
         The sources, and the target.
     on_few_points
         Which sources live on few points with the target: theirs are counted.
     """
-    form, (sources, target), sets = _form_of(measure), sides, point_sets(exchange.n_points)
-    moved = space_rows(rows[target], sets.order)
-    fixed = form.of_rows(moved, sets, None)
-    matrices = [form.of_rows(space_rows(rows[source], sets.order), sets, None) for source in sources]
+    form, (sources, target), sets = spaces.form, sides, spaces.sets
+    moved, fixed = spaces.of(target)
+    matrices = [spaces.of(source)[1] for source in sources]
     of_value = form.of_cosine or np.asarray
 
     def values(left: list[int], draws: list[int]) -> Float[np.ndarray, "some draws"]:
@@ -83,9 +100,3 @@ def drawn_chance(
         tail = tail_of(len(made), null.n_permutations, on_few_units=on_few_points[place])
         found[place] = score, *against_chance(score, made, is_distance=is_distance, tail=tail, rounding=_ROUNDING)
     return found
-
-
-def _form_of(measure: Measure) -> MatrixForm:
-    if measure.matrix is None:
-        raise ValueError("got a measure that is not one of matrices, expected one")
-    return measure.matrix

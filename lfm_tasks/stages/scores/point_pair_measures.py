@@ -111,14 +111,14 @@ def score_family(
     return FamilyScores(values, scored.refused, points.has_moments, concentrated)
 
 
-# Prepared spaces that are held at a time.
-_MOST_BYTES = 512 << 20
+# Prepared spaces that are held at a time, in bytes.
+MOST_PREPARED = 512 << 20
 
 
 def tiles_of_pairs(pairs: list[tuple[str, str]], bytes_of_one: int) -> Iterator[list[int]]:
     """Yield the numbers of pairs whose spaces, of so many bytes each once prepared, fit into memory together."""
     keys = sorted({key for pair in pairs for key in pair})
-    side = max(1, _MOST_BYTES // (2 * bytes_of_one))
+    side = max(1, MOST_PREPARED // (2 * bytes_of_one))
     place = {key: index // side for index, key in enumerate(keys)}
     tiles: dict[tuple[int, int], list[int]] = {}
     for index, (first, second) in enumerate(pairs):

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.errors import DataError
+from lfm_tasks.measures.diffusion import LEADING
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, neighbors_among
 from lfm_tasks.measures.registry import MEASURES
@@ -28,7 +29,7 @@ from lfm_tasks.stages.scores.block import (
 )
 from lfm_tasks.stages.scores.cache import kept as kept_for_later
 from lfm_tasks.stages.scores.cross_covariance_measures import score_cross_covariances
-from lfm_tasks.stages.scores.drawn_cosines import drawn_chance
+from lfm_tasks.stages.scores.drawn_cosines import MatrixSpaces, drawn_chance
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, score_family
 from lfm_tasks.stages.scores.trace_measures import score_traces
 from lfm_tasks.statistics.permutation_moments import live_on_few_units, row_energies
@@ -99,7 +100,8 @@ class PreparedSpaces:
         """Return one space, prepared."""
         if key not in self._prepared:
             if self.measure.is_quadratic:
-                n_kept = max(2, _MOST_BYTES_SQUARED // (8 * len(self.spaces.rows[key]) ** 2))
+                n_points = len(self.spaces.rows[key])
+                n_kept = max(2, _MOST_BYTES_SQUARED // (8 * n_points * (LEADING if self._is_factor else n_points)))
                 while len(self._prepared) >= n_kept:
                     del self._prepared[next(iter(self._prepared))]
             self._prepared[key] = kept_for_later(
@@ -107,10 +109,19 @@ class PreparedSpaces:
             )
         return self._prepared[key]
 
+    @property
+    def _is_factor(self) -> bool:
+        """Whether a space of a quadratic measure is held as its leading eigenvectors."""
+        n_points = len(next(iter(self.spaces.rows.values()))) if self.kept is None else len(self.kept)
+        return self.measure.has_value_for_many and n_points > MOST_POINTS_SQUARED
+
     def _address(self, key: str) -> tuple[Hashable, ...] | None:
-        if self.spaces.address is None or self.measure.is_quadratic:
+        if self.spaces.address is None or (self.measure.is_quadratic and not self._is_factor):
             return None
-        return (*self.spaces.address, self.measure.prepare, key, self.number)
+        # All that a prepared space depends on, see `Activations.prepare`.
+        measure = self.measure
+        way = measure.prepare, measure.of_cosine_neighbors, "scaling" in measure.invariances
+        return (*self.spaces.address, *way, key, self.number)
 
     def live_on_few_units(self, source: str, target: str, exchange: Exchange) -> bool:
         """Return whether two spaces `live_on_few_units`; no measure of directions takes notice of far points."""
@@ -199,7 +210,8 @@ def score_rows(
         return scores
     except Exception as error:  # numerics of one pair, or another package's code
         if len(pairs) == 1:
-            reason = DataError("measure_failed", f"{name}: {type(error).__name__}: {error}")
+            found = f"{name}: {type(error).__name__}: {error}"
+            reason = error if isinstance(error, DataError) else DataError("measure_failed", found)
             return RowScores(np.full((1, 2, len(STATISTICS)), np.nan), {0: reason})
     alone = [score_rows(name, spaces, [pair], resampling, null) for pair in pairs]
     refused = {index: scores.refused[0] for index, scores in enumerate(alone) if scores.refused}
@@ -234,6 +246,7 @@ def _by_family(
     drawn_for = [index for index in usable if not has_chance or concentrated[index]] if null.n_permutations else []
     if drawn_for:
         whole = PreparedSpaces(measure, spaces)
+        matrices = MatrixSpaces(measure, spaces.rows) if measure.matrix is not None else None
         for target, indices in _by_target([pairs[index] for index in drawn_for]).items():
             places = [drawn_for[index] for index in indices]
             sources, exchange = [pairs[place][0] for place in places], resampling.exchange
@@ -241,8 +254,8 @@ def _by_family(
                 bool(concentrated[place]) or whole.live_on_few_units(pairs[place][0], target, exchange)
                 for place in places
             ]
-            if measure.matrix is not None and measure.is_quadratic:
-                of_matrices = drawn_chance(measure, spaces.rows, (sources, target), few, exchange, null)
+            if matrices is not None and measure.is_quadratic:
+                of_matrices = drawn_chance(measure, matrices, (sources, target), few, exchange, null)
                 values[places, :, OF_CHANCE] = of_matrices[:, None, 1:]
             else:
                 drawn = _by_permutations(whole, sources, target, resampling, null, few)

@@ -13,7 +13,8 @@ from lfm_tasks.planning import missing_work, plan_run, timed_measures
 from lfm_tasks.runtime.load import KINDS, Load, SpaceSize
 from lfm_tasks.runtime.rates import RATES, load_seconds
 from lfm_tasks.stages.inventory.stage import validate_catalog
-from lfm_tasks.stages.scores.cost import PairWork, block_load, is_counted, measure_work, time_measure
+from lfm_tasks.stages.scores.cost import PairWork, block_load
+from lfm_tasks.stages.scores.measure_cost import is_counted, measure_work, time_measure
 
 
 def test_memory_of_a_block__grows_with_its_bases_and_never_with_all_pairs() -> None:
@@ -105,7 +106,7 @@ def test_timing__tells_apart_what_grows_with_points_and_with_pairs_of_points(mon
         return rows
 
     monkeypatch.setitem(MEASURES.by_name, "toy", Measure(prepare, lambda source, target: 0.0, "its clock"))
-    monkeypatch.setattr("lfm_tasks.stages.scores.cost.time.thread_time", lambda: clock[0])
+    monkeypatch.setattr("lfm_tasks.stages.scores.measure_cost.time.thread_time", lambda: clock[0])
     timed = time_measure("toy", 20)
     assert timed["toy prepare"] == pytest.approx(0.01)
     assert timed["toy prepare pairs"] == pytest.approx(0.015)
@@ -125,3 +126,28 @@ def test_plan_of_known_measures__times_none(
 
     assert timed_measures(catalog, zoo) == {}
     assert not any(line.startswith("measured") for line in plan_run(catalog, zoo))
+
+
+@pytest.mark.parametrize("name", ["multiscale_distance_correlation_t_2", "distance_correlation", "cka_linear"])
+def test_measures_of_many_points__are_counted_and_hold_no_matrix_of_all_pairs(name: str) -> None:
+    sizes = [SpaceSize(f"m{number}/x", 20_000, 64) for number in range(10)]
+    load = block_load(sizes, 45, PairWork([name], 100, 2, 40))
+    assert load_seconds(load) > 1
+    assert load.peak_bytes < 8 * 20_000**2
+
+
+def test_drawn_chance_in_groups__is_counted() -> None:
+    sizes = [SpaceSize(f"m{number}/x", 1000, 20) for number in range(8)]
+    free, grouped = (
+        load_seconds(block_load(sizes, 28, PairWork(["distance_correlation"], 100, 2, 40, is_grouped=is_grouped)))
+        for is_grouped in (False, True)
+    )
+    assert grouped > 3 * free
+
+
+def test_matched_features_of_wide_spaces__are_products_that_are_planned() -> None:
+    load = block_load(
+        [SpaceSize(f"m{number}/x", 100, 3000) for number in range(2)], 1, PairWork(["soft_match"], 100, 2, 40)
+    )
+    # Four classes of points and five sets.
+    assert load.peak_bytes > 9 * 8 * 3000**2

@@ -139,3 +139,38 @@ def test_few_permutations__are_drawn_and_p_is_not_below_the_share_of_one(sizes: 
     assert not has_moments(exchange)
     assert found.values[0, 0, P] > 0.5 / n_ways
     assert found.values[0, 0, MEAN + 1] <= 1 + 1e-12
+
+
+@pytest.mark.parametrize(
+    "name", ["cca_mean", "procrustes_centered", "svcca_10_dims", "cka_linear", "pwcca_textbook_x_to_y"]
+)
+def test_space_without_variation__is_refused_as_constant_and_the_others_are_scored(name: str) -> None:
+    generator = np.random.default_rng(0)
+    rows = {key: generator.standard_normal((80, 3)) for key in "ab"} | {"c": np.full((80, 3), 0.1)}
+    of_points = Resampling(Exchange(80), None)
+    scores = score_rows(name, Activations(rows, {}), [("a", "b"), ("a", "c")], of_points, NullConfig())
+    assert {index: error.reason for index, error in scores.refused.items()} == {1: "constant"}
+    assert np.isfinite(scores.values[0, :, 0]).all()
+
+
+def test_prepared_spaces_of_two_measures_that_share_a_function__are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    def prepare(rows: np.ndarray) -> np.ndarray:
+        return rows
+
+    def compare(source: np.ndarray, target: np.ndarray) -> float:
+        return float(np.abs(source - target).mean())
+
+    scaled = Measure(prepare, compare, "of scaled rows", invariances=frozenset({"scaling"}))
+    plain = Measure(prepare, compare, "of the rows as they are")
+    generator = np.random.default_rng(0)
+    rows = {key: 100 * generator.standard_normal((40, 3)) for key in "ab"}
+    for name, measure in (("toy_scaled", scaled), ("toy_plain", plain)):
+        monkeypatch.setitem(MEASURES.by_name, name, measure)
+    spaces = Activations(rows, {}, ("a store of this test",))
+    of_points = Resampling(Exchange(40), None)
+    values = [
+        score_rows(name, spaces, [("a", "b")], of_points, NullConfig(n_permutations=0)).values[0, 0, 0]
+        for name in ("toy_scaled", "toy_plain", "toy_scaled")
+    ]
+    assert values[0] == values[2] < 1
+    assert values[1] == compare(rows["a"], rows["b"])

@@ -1,0 +1,213 @@
+"""The operations of each measure of activations in a block of pairs; measures that no formula knows are timed."""
+
+import time
+from collections.abc import Callable
+from functools import partial
+from math import ceil
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from lfm_tasks.measures.diffusion import LEADING
+from lfm_tasks.measures.measure import Measure
+from lfm_tasks.measures.registry import MEASURES
+from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
+from lfm_tasks.statistics.resampling import FEW_DRAWS, FEWEST_FOR_TAIL
+
+
+def measure_work(
+    name: str, size: tuple[int, int], counts: tuple[int, int], n_permutations: int, n_halves: int
+) -> dict[str, float]:
+    """Return the amounts of one measure: (points, features) of spaces, (spaces, pairs) of a block.
+
+    A measure that no family has has amounts that `time_measure` returns the seconds of.
+    """
+    n, (n_spaces, n_pairs) = size[0], counts
+    measure = MEASURES[name]
+    if measure.compares_point_pairs:
+        return _together_work(measure, size, counts)
+    if measure.cross is not None:
+        return _crossed_work(size, counts, n_halves)
+    if measure.trace is not None:
+        return _trace_work(size, counts, n_halves, n_ways=1 if measure.is_symmetric else 2)
+    if measure.alignment is not None:
+        by_rotation = measure.alignment.by_rotation is not None
+        return (_aligned_work if by_rotation else _matched_work)(size, counts, n_permutations, n_halves)
+    if measure.has_value_for_many:
+        return _powers_work(size, counts, n_permutations, n_halves)
+    if measure.is_quadratic and n > MOST_POINTS_SQUARED:
+        return {}
+    n_drawn = _n_drawn(n_permutations)
+    n_prepared = n_spaces * (1 + n_halves + (0 if measure.permute is not None else n_drawn))
+    n_compared = n_pairs * (1 + n_halves + n_drawn) * (1 if measure.is_symmetric else 2)
+    work: dict[str, float] = {}
+    for step, number in (("prepare", n_prepared), ("compare", n_compared)):
+        work |= {f"{name} {step}": float(number * n), f"{name} {step} pairs": float(number * n * n)}
+    return work
+
+
+def drawn_work(
+    measure: Measure, size: tuple[int, int], counts: tuple[int, int], n_permutations: int
+) -> dict[str, float]:
+    """Return the amounts of chance that is drawn of a measure of matrices: permuted spaces are made, then compared."""
+    (n, d), (n_spaces, n_pairs), n_drawn = size, counts, _n_drawn(n_permutations)
+    if not measure.is_quadratic:
+        return {"calls": 20.0 * n_pairs * n_drawn, "products": 2.0 * n_pairs * n_drawn * n * d**2}
+    # Of each target, ten permutations at a time pass over the tiles with its sources.
+    n_targets = max(1, n_spaces // 2)
+    n_made = n_targets * n_drawn + n_pairs * ceil(n_drawn / FEW_DRAWS)
+    return {
+        "calls": 400.0 * n_made + 80.0 * n_pairs * n_drawn,
+        "products": float(2 * n_made * n * n * d + n_pairs * n_drawn * n * n),
+        "entries": 12.0 * n_made * n * n,
+    }
+
+
+def _powers_work(
+    size: tuple[int, int], counts: tuple[int, int], n_permutations: int, n_halves: int
+) -> dict[str, float]:
+    """Return the amounts of a measure of powers of distances: whole matrices, or the leading eigenvectors of more."""
+    (n, d), (n_spaces, n_pairs), n_compared = size, counts, 1 + n_halves / 4 + _n_drawn(n_permutations)
+    of_sets = 1 + n_halves / 8 if n <= MOST_POINTS_SQUARED else 1 + n_halves / 4
+    if n <= MOST_POINTS_SQUARED:
+        return {
+            "calls": 200.0 * n_pairs * n_compared,
+            # Two products on average, in double precision.
+            "products": 2.0 * n_spaces * of_sets * (2 * n**3 + n * n * d),
+            # Products of all entries; of a target, permutations.
+            "entries": 10.0 * n_spaces * n * n + 2.0 * n_pairs * n_compared * n * n,
+        }
+    # Columns of all passes of the subspace iteration, from 64 to twice as many as are kept at most.
+    n_columns = 4 * 4 * LEADING
+    return {
+        "calls": 200.0 * n_pairs * n_compared,
+        "products": 2.0 * n_spaces * of_sets * n * n * (n_columns + 16 * d)
+        + 2.0 * n_pairs * n_compared * n * LEADING**2,
+        "entries": 16.0 * 16 * n_spaces * of_sets * n * n,
+    }
+
+
+def _n_drawn(n_permutations: int) -> int:
+    """Return how many permutations are drawn of spaces that have to do with each other; of others all are."""
+    return n_permutations if n_permutations < FEWEST_FOR_TAIL else min(n_permutations, FEW_DRAWS)
+
+
+def _together_work(measure: Measure, size: tuple[int, int], counts: tuple[int, int]) -> dict[str, float]:
+    """Return the amounts of a measure of all pairs of points: how often each tile is made, and products of tiles."""
+    (n, d), (n_spaces, n_pairs) = size, counts
+    if measure.matrix is None:
+        # Products in double precision, then the nearest of each row; of a pair both lists of each point.
+        return {
+            "calls": 100.0 * n_pairs,
+            "products": 2.0 * n_spaces * n * n * d,
+            "entries": 40.0 * n_spaces * n * n + 250.0 * n_pairs * n,
+        }
+    # Bandwidths, row sums and moments of chance, and the pass itself; a derivative makes two terms of each space.
+    n_passes, n_terms = (5, 2) if measure.matrix.has_bandwidth else (3, 1)
+    return {
+        # A tile has 128 x 512 entries.
+        "calls": n_spaces * n_passes * 40 * ceil(n * n / (128 * 512)) + 2000 * n_spaces + 80 * n_pairs,
+        # Those of features in double precision, each tile of two that mirror each other once.
+        "products": n_spaces * n_passes * n * n * d + n_pairs * n_terms**2 * n * n,
+        "entries": 8.0 * n_spaces * n_passes * n * n,
+    }
+
+
+def _crossed_work(size: tuple[int, int], counts: tuple[int, int], n_halves: int) -> dict[str, float]:
+    """Return the amounts of a measure of cross-covariances: singular vectors of spaces, products, values of pairs."""
+    (n, d), (n_spaces, n_pairs) = size, counts
+    rank = min(n, d)
+    return {
+        "calls": 4000.0 * n_spaces + 700.0 * n_pairs,
+        # Singular vectors of spaces; singular values of pairs: of all points, halves, ten rotations.
+        "decompositions": n_spaces * (n * d * rank + n_halves * 1.5 * rank**3)
+        + 0.5 * n_pairs * (11 + n_halves) * rank**3,
+        # In double precision, cells of 128 points.
+        "products": 5.0 * n_pairs * n * rank**2,
+    }
+
+
+def _trace_work(size: tuple[int, int], counts: tuple[int, int], n_halves: int, *, n_ways: int) -> dict[str, float]:
+    """Return the amounts of a measure of traces: factors of spaces, their sums for chance, products of pairs."""
+    (n, d), (n_spaces, n_pairs) = size, counts
+    rank, of_sets = min(n, d), 1 + n_halves / 2
+    return {
+        "calls": 12_000.0 * n_spaces + 1400 * n_ways * n_pairs,
+        "decompositions": n_ways * n_spaces * n * d * rank * of_sets,
+        # In double precision: sums for chance, by blocks; pairs.
+        "products": 12.0 * n_spaces * min(n * n * rank / 2, n * rank**3 / 3)
+        + 3.0 * n_ways * n_pairs * n * rank**2 * of_sets,
+    }
+
+
+def _aligned_work(
+    size: tuple[int, int], counts: tuple[int, int], n_permutations: int, n_halves: int
+) -> dict[str, float]:
+    """Return the amounts of a measure of singular vectors: products, vectors of pairs, rotations of a block."""
+    (n, d), (n_spaces, n_pairs) = size, counts
+    rank = min(n, d)
+    return {
+        "calls": 4000.0 * n_spaces + 2000.0 * n_pairs,
+        # Singular vectors of spaces; of pairs: of all points, halves; the weights of ten rotations.
+        "decompositions": n_spaces * (n * d * rank + n_halves * 1.5 * rank**3)
+        + 2.5 * n_pairs * (3 + n_halves) * rank**3
+        + 30 * rank**3,
+        "products": 5.0 * n_pairs * n * rank**2,
+    }
+
+
+def _matched_work(
+    size: tuple[int, int], counts: tuple[int, int], n_permutations: int, n_halves: int
+) -> dict[str, float]:
+    """Return the amounts of a measure of matched features: products in double and single precision, assignments."""
+    (n, d), (n_spaces, n_pairs) = size, counts
+    n_drawn = _n_drawn(n_permutations)
+    return {
+        "calls": 1500.0 * n_pairs,
+        # In double precision of all points and halves, in single precision of draws.
+        "products": 1.5 * n_pairs * n * d**2 * (4 + n_drawn),
+        # Assignments of features, each looked at many times; rows once.
+        "entries": 50.0 * n_pairs * (1 + n_halves + n_drawn) * d**2 + 16.0 * n_spaces * n * d,
+    }
+
+
+def is_counted(name: str) -> bool:
+    """Return whether the operations of a measure of activations are known; the others are timed."""
+    return MEASURES[name].has_family or MEASURES[name].has_value_for_many
+
+
+# Points, twice, and at most so many features that a measure is timed on: milliseconds for most.
+_TIMED_POINTS, _TIMED_FEATURES = (150, 450), 512
+
+
+def time_measure(name: str, n_features: int) -> dict[str, float]:
+    """Return the CPU seconds that a measure takes here for a point, and for each pair of points.
+
+    Both follow from spaces of 150 and of 450 points, the best of 3 on random rows of ``n_features``, or 512 if that is
+    less, on one thread.
+    """
+    measure, d = MEASURES[name], max(1, min(n_features, _TIMED_FEATURES))
+    numbers = [max(n, (1 + place) * measure.smallest_n) for place, n in enumerate(_TIMED_POINTS)]
+    spent: dict[str, list[float]] = {"prepare": [], "compare": []}
+    for n in numbers:
+        source, target = np.random.default_rng(0).standard_normal((2, n, d))
+        prepared = measure.prepare(source), measure.prepare(target)
+        spent["prepare"].append(_thread_seconds(partial(measure.prepare, source)))
+        spent["compare"].append(_thread_seconds(partial(measure.compare, *prepared)))
+    few, many = numbers
+    rates: dict[str, float] = {}
+    for step, (first, second) in spent.items():
+        of_pairs = min(max(second / many - first / few, 0.0) / (many - few), second / many**2)
+        rates |= {f"{name} {step}": max(second / many - of_pairs * many, 0.0), f"{name} {step} pairs": of_pairs}
+    return rates
+
+
+def _thread_seconds(function: Callable[[], object]) -> float:
+    spent = []
+    with threadpool_limits(1):
+        for _ in range(3):
+            start = time.thread_time()
+            function()
+            spent.append(time.thread_time() - start)
+    # A clock that is too coarse for a fast function must not make it free.
+    return max(min(spent), 1e-7)
