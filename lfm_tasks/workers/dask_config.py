@@ -34,6 +34,8 @@ DASK_SETTINGS: dict[str, Any] = {
     # Without this, a cluster whose workers are all gone waits for ever.
     "distributed.scheduler.no-workers-timeout": "60s",
     "distributed.scheduler.worker-saturation": 1.0,
+    # Blocks list their pairs, 15 bytes each: Dask warns of 10 MB, with advice for arrays.
+    "distributed.admin.large-graph-warning-threshold": "1TB",
     "distributed.worker.memory.target": 0.6,
     "distributed.worker.memory.spill": 0.7,
     # A worker has one task at a time and keeps no results: paused with much memory in use it would wait for ever.

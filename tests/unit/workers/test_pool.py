@@ -220,3 +220,11 @@ def test_full_disk__ends_the_run() -> None:
 
     with pytest.raises(OSError, match="no space left"):
         list(InProcess().run(write, [0]))
+
+
+def test_large_jobs__reach_a_worker_without_a_warning() -> None:
+    local = LocalDask(1)
+    try:
+        assert list(local.run(len, [b"pairs" * (1 << 22)])) == [(0, 5 << 22)]
+    finally:
+        local.close()
