@@ -13,8 +13,11 @@ from lfm_tasks.zoo import write_start
 PAGE = (Path(__file__).parents[2] / "docs/transfer.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(python|sh|text)\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"-?\d*\.\d+")
-# Numbers with a point may differ by half a point of a percent (rank: a tenth): other BLAS kernels, other last bits.
-TOLERANCE = 0.005
+# BLAS kernels differ by last bits between types of processors, and rounds of matching by one of the ten anchors: seen on
+# two types, shares by .02, ranks by an eighth.
+SHARES, RANKS = 0.03, 0.15
+# Two candidates of the page are alike to the last rank: whether they are too close to tell differs between processors.
+VERDICT = re.compile(r"best of \d+|too close to [^;]* to tell, which comes back less often")
 
 
 def test_page__prints_what_it_says(
@@ -24,10 +27,12 @@ def test_page__prints_what_it_says(
     write_start(tmp_path)
     names: dict[str, object] = {}
     printed, n_compared = "", 0
-    for kind, body in BLOCKS:
+    for kind, said in BLOCKS:
+        body = said
         if kind == "text":
+            printed, body = VERDICT.sub("(verdict)", printed), VERDICT.sub("(verdict)", body)
             assert NUMBER.sub("0.0", printed) == NUMBER.sub("0.0", body)
-            np.testing.assert_allclose(numbers(printed), numbers(body), atol=TOLERANCE, rtol=0.05)
+            np.testing.assert_allclose(numbers(printed), numbers(body), atol=SHARES, rtol=RANKS)
             n_compared += 1
             continue
         if kind == "python":
