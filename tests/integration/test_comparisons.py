@@ -142,8 +142,8 @@ def test_part_of_a_catalog__is_computed_and_kept_but_replaces_no_atlas(
 
     assert part.computed.items() >= {"activations": 0, "bases": 2, "scores": 3, "atlas": 0}.items()
     assert part.unpublished == (
-        "4 spaces and 0 pairs of the others are not computed yet, so the published atlas stays as it is: "
-        "run all of the catalog"
+        "4 spaces and 0 pairs of the others are not computed yet, so the published atlas stays as it is. "
+        "Run all of the catalog"
     )
     assert not part.is_new
     assert published(folder) == before
