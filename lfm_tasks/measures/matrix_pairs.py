@@ -14,11 +14,13 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from lfm_tasks.measures.point_matrices import Centering, MatrixForm, PointSets, TiledMatrix
+from lfm_tasks.products import ROWS_OF_A_REGISTER, narrow_type
 
 # The places of sources, and of targets, among spaces.
 Sides = tuple[Int[np.ndarray, " sources"], Int[np.ndarray, " targets"]]
-# An entry of a product has the same bits whatever else is multiplied with it, but for products of one row or column
-# and for small ones, which OpenBLAS computes in another way: products are made this large, with rows of zeros.
+# An entry of a product has the same bits whatever else is multiplied with it (in the precision of `narrow_type`), but
+# for products of one row or column and for small ones, which OpenBLAS computes in another way: products are made this
+# large, with rows of zeros.
 _FEWEST_ROWS, _FEWEST_PRODUCTS = 16, 2_000_000
 # Share of ‖K‖² that is rounding, once centering has taken off the rest.
 _NO_ENERGY = 1e-14
@@ -48,13 +50,19 @@ def self_products(rows: Float[np.ndarray, "rows numbers"], n_terms: int = 1) -> 
 
 
 def _least_rows(n_numbers: int) -> int:
-    return max(_FEWEST_ROWS, int(np.ceil(np.sqrt(_FEWEST_PRODUCTS / n_numbers))))
+    return _filled(max(_FEWEST_ROWS, int(np.ceil(np.sqrt(_FEWEST_PRODUCTS / n_numbers)))))
+
+
+def _filled(n_rows: int) -> int:
+    """Return the next multiple of the rows that are computed together."""
+    return -(-n_rows // ROWS_OF_A_REGISTER) * ROWS_OF_A_REGISTER
 
 
 def _padded(rows: Float[np.ndarray, "some numbers"], least: int) -> Float[np.ndarray, "rows numbers"]:
-    if len(rows) >= least:
+    n_rows = _filled(max(least, len(rows)))
+    if len(rows) == n_rows:
         return rows
-    padded = np.zeros((least, rows.shape[1]), dtype=rows.dtype)
+    padded = np.zeros((n_rows, rows.shape[1]), dtype=rows.dtype)
     padded[: len(rows)] = rows
     return padded
 
@@ -86,7 +94,8 @@ def matrix_cosines(
     In [-1, 1]; NaN where a matrix is constant, or a set has too few points to be centered.
     """
     needed = np.ones(tuple(map(len, sides)), dtype=bool) if wanted is None else wanted
-    sums = _pass_over_tiles(matrices, sides, sets, needed, form.precision)
+    precision = narrow_type() if form.precision is np.float32 else form.precision
+    sums = _pass_over_tiles(matrices, sides, sets, needed, precision)
     centering = form.centering
     shifts = np.array([np.zeros(sets.n_sets) if matrix.shifts is None else matrix.shifts for matrix in matrices])
     diagonals = np.array([matrix.diagonal for matrix in matrices]) if centering == "zero_diagonal" else None

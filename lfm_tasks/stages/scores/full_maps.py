@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.errors import DataError
+from lfm_tasks.products import narrow_type
 from lfm_tasks.spectral.bases.full_map import (
     DIAGNOSTICS,
     MAP_SCORES,
@@ -119,8 +120,8 @@ def _half(
 ) -> Float[np.ndarray, "points_of_half eigenpairs"]:
     """Return the basis of half of the points, on these."""
     if basis.of_halves is None:
-        return np.full((len(inside), basis.rows.shape[1]), np.nan, dtype=np.float32)
-    return np.asarray(basis.of_halves[split][inside])
+        return np.full((len(inside), basis.rows.shape[1]), np.nan, dtype=narrow_type())
+    return np.asarray(basis.of_halves[split][inside], dtype=narrow_type())
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from threadpoolctl import threadpool_limits
 from lfm_tasks.config import NullConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.measures.matrix_moments import matrix_chance, moments_of_cosines
-from lfm_tasks.measures.matrix_pairs import matrix_cosines
+from lfm_tasks.measures.matrix_pairs import matrix_cosines, pair_products, self_products
 from lfm_tasks.measures.measure import Measure
 from lfm_tasks.measures.neighborhoods import nearest_by_cosine, permuted_neighborhoods
 from lfm_tasks.measures.point_matrices import PointSets, point_sets, space_rows
 from lfm_tasks.measures.registry import MEASURES
+from lfm_tasks.products import narrow_type
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, knows_chance, score_family
@@ -174,6 +175,17 @@ def test_space__with_itself_and_with_a_copy_is_as_alike_as_can_be(name: str) -> 
     best = 0.0 if MEASURES[name].kind == "distance" else 1.0
     np.testing.assert_allclose(values[:, SCORE], best, atol=1e-12)
     np.testing.assert_allclose(values[:, LOW:], best, atol=1e-7)
+
+
+@pytest.mark.parametrize("n_numbers", [36, 2500, 16384])
+def test_products__have_the_same_bits_at_any_place_among_any_others(n_numbers: int) -> None:
+    generator = np.random.default_rng(0)
+    sources, targets = generator.standard_normal((2, 40, n_numbers)).astype(narrow_type())
+    together = pair_products(sources, targets)
+    for _ in range(40):
+        rows, columns = (generator.permutation(40)[: generator.integers(1, 41)] for _ in range(2))
+        np.testing.assert_array_equal(pair_products(sources[rows], targets[columns]), together[np.ix_(rows, columns)])
+    np.testing.assert_array_equal(self_products(sources)[:, 0, 0], np.diag(pair_products(sources, sources.copy())))
 
 
 CHANGES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
