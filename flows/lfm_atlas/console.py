@@ -219,25 +219,29 @@ def print_err(text: str) -> None:
 RESUMES = "what was finished is kept, the next run goes on from there"
 
 
-def format_os_error(error: Exception) -> str:
-    """Return the message for an error that ended a command, with a remedy for those of disks and permissions."""
+def format_os_error(error: Exception, *, resumes: bool = True) -> str:
+    """Return the message for an error that ended a command, with a remedy for those of disks and permissions.
+
+    ``resumes``: whether the command goes on from what it finished.
+    """
+    then = f"; {RESUMES}" if resumes else ""
     if not isinstance(error, OSError) or error.errno is None:
         return f"{type(error).__name__}: {error}"
     place = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
     where = f"{place}: " if place else ""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         free = _free_space(place)
-        return f"{where}got no space left on the disk{free}, expected more. Free some, then run again; {RESUMES}"
+        return f"{where}got no space left on the disk{free}, expected more. Free some, then run again{then}"
     if error.errno == errno.EFBIG:
         problem = "got a file beyond the size limit (ulimit -f), expected a higher limit"
-        return f"{where}{problem}. Raise it, then run again; {RESUMES}"
+        return f"{where}{problem}. Raise it, then run again{then}"
     if error.errno == errno.EROFS:
         return f"{where}got a read-only disk, expected one to write to. Choose another place, or remount it"
     if error.errno in (errno.EACCES, errno.EPERM):
         return f"{where}permission denied. Choose a place that you may write to, or change its rights"
     if error.errno == errno.EIO:
         problem = f"got a disk that fails ({error.strerror}), expected a sound one"
-        return f"{where}{problem}. Check it, then run again; {RESUMES}"
+        return f"{where}{problem}. Check it, then run again{then}"
     return f"{type(error).__name__}: {error}"
 
 

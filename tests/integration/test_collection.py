@@ -107,7 +107,7 @@ def test_cycle_residuals__are_the_same_when_several_jobs_close_the_cycles(
     monkeypatch.setattr("lfm_tasks.stages.collection.job._BLOCK_SIDE", 2)
     models = copies(7, noise=0.3)
     whole = build(write_zoo(tmp_path / "whole", models, **{**SMALL, "maps": maps}))
-    monkeypatch.setattr("lfm_tasks.stages.collection.job._CYCLES_SIDE", 2)
+    monkeypatch.setattr("lfm_tasks.stages.collection.job.CYCLES_SIDE", 2)
     parts = build(write_zoo(tmp_path / "parts", models, **{**SMALL, "maps": maps}))
 
     n_units = len(list((tmp_path / "parts" / ".lfm-atlas" / "units" / "cycles").iterdir()))
@@ -129,7 +129,7 @@ def test_collection__fails_where_a_part_of_its_cycles_does(
     def fail(*_: Any) -> None:
         raise ValueError("no cycle closes")
 
-    monkeypatch.setattr("lfm_tasks.stages.collection.job._CYCLES_SIDE", 2)
+    monkeypatch.setattr("lfm_tasks.stages.collection.job.CYCLES_SIDE", 2)
     monkeypatch.setattr("lfm_tasks.stages.collection.job._cycle_residuals", fail)
     outcome = build(write_zoo(tmp_path, copies(5), **SMALL))
 

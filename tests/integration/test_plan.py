@@ -27,6 +27,7 @@ from lfm_tasks.runtime.rates import RATES, load_seconds
 from lfm_tasks.sources.checkpoints import requirements
 from lfm_tasks.stages.bases.cost import basis_load
 from lfm_tasks.stages.bases.job import BasisMethod
+from lfm_tasks.stages.collection.cost import collection_load
 from lfm_tasks.stages.inventory.stage import validate_catalog
 from lfm_tasks.stores.units.store import UnitStore
 from lfm_tasks.workers.resources import machine_bytes, memory_limit
@@ -162,6 +163,13 @@ def test_operations_of_every_stage__are_of_the_kinds_that_have_rates(before_and_
     for name, stage in before.items():
         assert stage.load.work.keys() <= RATES.keys(), name
         assert not stage.load.tasks or load_seconds(stage.load) > 0, name
+
+
+def test_cycles_of_many_spaces__are_tasks_of_their_own() -> None:
+    sizes = [SpaceSize(f"m{number}/x", 100, 8) for number in range(2000)]
+    assert collection_load(sizes[:1000], 20, 20, 64).tasks == 1
+    # The collection, and each two of four groups.
+    assert collection_load(sizes, 20, 20, 64).tasks == 1 + 10
 
 
 def test_landmarks__take_no_memory_for_the_other_points_but_their_basis() -> None:

@@ -51,6 +51,10 @@ _ONLY_PRINT = {"catalog", "diff", "layers", "maps", "plan", "show", "--help", "-
 _OBJECTS = 500_000
 
 
+# Commands whose next run goes on from what the last one finished.
+_RESUME = frozenset({"run", "audit", "serve", "reproduce"})
+
+
 def main() -> NoReturn:
     """Run the command and exit with its code."""
     command = next(iter(sys.argv[1:]), "")
@@ -67,14 +71,16 @@ def main() -> NoReturn:
         code = result if isinstance(result, int) else OK
         sys.stdout.flush()
     except KeyboardInterrupt:
-        print_err(f"stopped; {RESUMES}")
+        print_err(f"stopped; {RESUMES}" if command in _RESUME else "stopped")
         code = 128 + signal.SIGINT
     except (FolderError, TooLargeError, PrefectError) as error:
         print_err(str(error))
         code = USAGE
     except Exception as error:
         # A limit, a full disk, a busy store: the message names the cause, a traceback would hide it.
-        named = why_exhausted(error) or (format_os_error(error) if isinstance(error, OSError | RuntimeError) else "")
+        named = why_exhausted(error)
+        if not named and isinstance(error, OSError | RuntimeError):
+            named = format_os_error(error, resumes=command in _RESUME)
         # As Python does, but without values of the environment.
         print_err(named or traceback.format_exc().rstrip())
         code = CRASH

@@ -18,6 +18,7 @@ from lfm_tasks.spectral.maps.collection import (
     fit_shared_basis,
     residuals_through,
 )
+from lfm_tasks.stages.collection.cost import CYCLES_SIDE
 from lfm_tasks.stages.inventory.correspondence import common_ids, same_ids
 from lfm_tasks.stages.scores.full_maps import forget_bases
 from lfm_tasks.stores.units.store import UnitStore, digest
@@ -25,8 +26,6 @@ from lfm_tasks.stores.units.store import UnitStore, digest
 # The third spaces in the cycles of a pair: with more of them the decile moves little. Among very many spaces there are
 # fewer, so that each pair costs few products.
 _MOST_THIRDS, _FEWEST_THIRDS = 24, 4
-# Spaces on a side of the cycles that one job closes, a multiple of the side of a block: numbers do not depend on it.
-_CYCLES_SIDE = 512
 # Spaces on a side of a block of pairs, and the bytes of bases and of refined maps that are in memory at a time: all
 # refined maps of 300 spaces fit.
 _BLOCK_SIDE = 32
@@ -108,9 +107,9 @@ def cycles_job(job: CollectionJob, part: CyclesPart) -> CyclesJob:
 def cycles_parts(job: CollectionJob) -> tuple[CyclesPart, ...]:
     """Return the parts that the residuals of a collection are computed in by several workers; none of few spaces."""
     n_spaces = len(job.bases)
-    if n_spaces <= 2 * _CYCLES_SIDE:
+    if n_spaces <= 2 * CYCLES_SIDE:
         return ()
-    groups = [range(first, min(first + _CYCLES_SIDE, n_spaces)) for first in range(0, n_spaces, _CYCLES_SIDE)]
+    groups = [range(first, min(first + CYCLES_SIDE, n_spaces)) for first in range(0, n_spaces, CYCLES_SIDE)]
     return tuple(
         CyclesPart(
             digest({"kind": "cycles", "of": job.key, "sources": [*sources], "targets": [*targets]}), sources, targets

@@ -62,6 +62,14 @@ def test_table__that_is_too_wide_is_printed_in_parts(
     assert len(rows) == 2
 
 
+def test_error_of_a_command_that_starts_anew__promises_nothing_of_a_next_run() -> None:
+    error = OSError(errno.ENOSPC, "No space left on device", "/tmp/x")
+    assert format_os_error(error).endswith(
+        "Free some, then run again; what was finished is kept, the next run goes on from there"
+    )
+    assert format_os_error(error, resumes=False).endswith("Free some, then run again")
+
+
 STOPPED = """
 import multiprocessing, os, signal, sys, time
 import lfm_atlas.console
