@@ -63,7 +63,7 @@ def test_table__that_is_too_wide_is_printed_in_parts(
 
 
 def test_error_of_a_command_that_starts_anew__promises_nothing_of_a_next_run() -> None:
-    error = OSError(errno.ENOSPC, "No space left on device", "/tmp/x")
+    error = OSError(errno.ENOSPC, "No space left on device", "folder/x")
     assert format_os_error(error).endswith(
         "Free some, then run again; what was finished is kept, the next run goes on from there"
     )
