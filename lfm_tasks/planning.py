@@ -289,7 +289,7 @@ def plan_run(catalog: Catalog, zoo: Zoo) -> list[str]:
 
 
 def _not_estimated(zoo: Zoo) -> list[str]:
-    """Return what the plan says of time that it cannot know."""
+    """Return notes on times that this machine cannot measure."""
     devices = sorted({planned.size.device for planned in zoo.spaces} - {"cpu"})
     return [f"recording on {device} is planned at the speed of this machine's CPU: it takes less" for device in devices]
 

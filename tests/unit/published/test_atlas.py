@@ -342,7 +342,7 @@ def test_reads_during_commits__see_whole_versions_only(
             np.testing.assert_array_equal(values, versions[atlas.key][1])
             seen.append(atlas.key)
     assert set(seen) == {"a", "b"}
-    assert all("open it" in message for message in messages)
+    assert all("Open it" in message for message in messages)
 
 
 def test_arrays_read_after_another_was_published__are_refused(

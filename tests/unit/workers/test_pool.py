@@ -161,7 +161,7 @@ def test_workers_that_are_gone_for_good__are_a_sentence(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(pool, "_results_as_completed", lost)
 
-    with pytest.raises(ClusterError, match=r"all workers that may take a task are gone, and none came back .* look at"):
+    with pytest.raises(ClusterError, match=r"all workers that may take a task are gone, and none came back .* Look at"):
         list(LocalDask(2).run(str, ["job"]))
 
 

@@ -51,7 +51,7 @@ def test_import_library__says_when_torchvision_does_not_fit_torch(
     (tmp_path / "lfm_half.py").write_text("import lfm_absent")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(
-        DataError, match=r"lfm_broken that cannot be imported .*install the one of your torch"
+        DataError, match=r"lfm_broken that cannot be imported .*Install the one of your torch"
     ) as caught:
         import_library("lfm_broken", "m")
     assert caught.value.reason == "missing_package"

@@ -66,7 +66,7 @@ def test_torch_source__two_openings_give_the_same_bits_and_leave_the_generator_a
 
 @pytest.mark.parametrize(("layer", "why"), [("unused", "is never called"), ("twice", "is called several times")])
 def test_torch_source__refuses_modules_that_are_not_called_once(tmp_path: Path, layer: str, why: str) -> None:
-    with pytest.raises(DataError, match=f"{layer} {why}.*leave it out"):
+    with pytest.raises(DataError, match=f"{layer} {why}.*Leave it out"):
         opened(zoo(tmp_path)).identity(layer)
 
 
@@ -180,7 +180,7 @@ def test_torch_source__removes_its_hooks_when_the_network_stops(tmp_path: Path) 
         ("broken_zoo:Net", r"broken_zoo:Net cannot be imported \(ZeroDivisionError: division by zero\)"),
         ("outputs_zoo:Nets", "got no Nets in outputs_zoo; did you mean 'Net'"),
         ("outputs_zoo:number", "got a int at outputs_zoo:number, expected something that can be called. Name a"),
-        ("outputs_zoo:fails", "outputs_zoo:fails raised TypeError: .*missing 1 required.* for args: {}: call it"),
+        ("outputs_zoo:fails", "outputs_zoo:fails raised TypeError: .*missing 1 required.* for args: {}. Call it"),
         ("outputs_zoo:no_network", "got a int from the factory outputs_zoo:no_network, expected a torch.nn.Module"),
     ],
 )
@@ -191,7 +191,7 @@ def test_factory__that_gives_no_network_is_told(tmp_path: Path, factory: str, me
 
 
 def test_factory__says_what_it_raised_for_which_args(tmp_path: Path) -> None:
-    message = r"outputs_zoo:fails raised RuntimeError: no such width for args: \{'width': 3\}: call it yourself"
+    message = r"outputs_zoo:fails raised RuntimeError: no such width for args: \{'width': 3\}. Call it yourself"
     with pytest.raises(DataError, match=message):
         with_factory(tmp_path, "outputs_zoo:fails", "args: {width: 3},").layer_names()
 

@@ -100,7 +100,7 @@ def test_file_that_is_not_as_published__is_an_error_when_it_is_read(tmp_path: Pa
     (tmp_path / ZARR / "score/c/0/0/0/0").write_bytes(b"other")
 
     assert arrays["n_points"].values.sum() > 0
-    with pytest.raises(AtlasError, match=r"got another file atlas\.zarr/score/c/0/0/0/0 than when .* open it again"):
+    with pytest.raises(AtlasError, match=r"got another file atlas\.zarr/score/c/0/0/0/0 than when .* Open it again"):
         arrays["score"]
 
 

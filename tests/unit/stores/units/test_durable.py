@@ -132,7 +132,7 @@ def test_lock__is_refused_with_its_holder_and_falls_with_it(tmp_path: Path) -> N
     try:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(StoreBusyError, match=rf"in use by 'nightly run' \(process {holder.pid} on .*\): wait"):
+        with pytest.raises(StoreBusyError, match=rf"in use by 'nightly run' \(process {holder.pid} on .*\)\. Wait"):
             locked(tmp_path, "mine").__enter__()
     finally:
         holder.kill()
