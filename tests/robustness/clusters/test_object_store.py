@@ -408,7 +408,7 @@ def test_server_that_does_not_answer__is_told_without_a_traceback(files: Any, mo
 
 def test_lock__is_held_by_one_and_falls_when_nobody_renews_it(files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     with locked_remotely(REMOTE, "lfm-atlas run"):
-        with pytest.raises(StoreBusyError, match=r"is in use by 'lfm-atlas run' \(process \d+ on .*\): wait"):
+        with pytest.raises(StoreBusyError, match=r"is in use by 'lfm-atlas run' \(process \d+ on .*\)\. Wait"):
             locked_remotely(REMOTE, "another").__enter__()
         monkeypatch.setattr(lock, "LEASE_SECONDS", 0.0)
         with locked_remotely(REMOTE, "another"):
