@@ -220,7 +220,9 @@ class Services:
             source, target, *options = volume.split(":")
             mounts.append(f"mount --bind {self._source(source, target)} {root}{target}")
             mounts += [f"mount -o remount,bind,ro {root}{target}"] if options == ["ro"] else []
-        variables = {**self.image.variables, "HOME": "/home/zoo", **service.get("environment", {})}
+        # Kernels of BLAS for another type of CPU, where a variable asks for them, give other last bits.
+        kernels = {name: os.environ[name] for name in ("OPENBLAS_CORETYPE",) if name in os.environ}
+        variables = {**kernels, **self.image.variables, "HOME": "/home/zoo", **service.get("environment", {})}
         user, _, group = self.image.user.partition(":")
         rights = [f"--reuid={user}", f"--regid={group}", "--clear-groups"]
         rights += ["--bounding-set=-all", "--inh-caps=-all"] if service.get("cap_drop") == ["ALL"] else []

@@ -13,7 +13,8 @@ from tests.robustness.clusters.conftest import PYTHON, Processes, contents, wait
 
 pytestmark = pytest.mark.cluster
 
-# `dask-scheduler` and `dask-worker`, which the Gateway would start, are no commands any more.
+# `dask-scheduler` and `dask-worker`, which the Gateway would start, are no commands any more. Kernels of BLAS for another
+# type of CPU, where a variable asks for them, give other last bits.
 SETTINGS = """
 c.DaskGateway.backend_class = "dask_gateway_server.backends.local.UnsafeLocalBackend"
 c.DaskGateway.authenticator_class = "dask_gateway_server.auth.SimpleAuthenticator"
@@ -22,7 +23,7 @@ c.DaskGateway.address = "127.0.0.1:{gateway}"
 c.Proxy.address = "127.0.0.1:{proxy}"
 c.Proxy.tcp_address = "127.0.0.1:{proxy}"
 c.UnsafeLocalBackend.clusters_directory = "{folder}"
-c.UnsafeLocalBackend.inherited_environment = ["PATH", "PYTHONPATH"]
+c.UnsafeLocalBackend.inherited_environment = ["PATH", "PYTHONPATH", "OPENBLAS_CORETYPE"]
 c.ClusterConfig.scheduler_cmd = ["{python}", "-m", "dask", "scheduler"]
 c.ClusterConfig.worker_cmd = ["{python}", "-m", "dask", "worker"]
 c.ClusterConfig.environment = {{"OPENBLAS_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}}
