@@ -13,8 +13,8 @@ from tests.robustness.clusters.conftest import PYTHON, Processes, contents, wait
 
 pytestmark = pytest.mark.cluster
 
-# `dask-scheduler` and `dask-worker`, which the Gateway would start, are no commands any more. Kernels of BLAS for another
-# type of CPU, where a variable asks for them, give other last bits.
+# `dask-scheduler` and `dask-worker`, which the Gateway would start, are no commands any more. Kernels of BLAS for
+# another type of CPU, where a variable asks for them, give other last bits.
 SETTINGS = """
 c.DaskGateway.backend_class = "dask_gateway_server.backends.local.UnsafeLocalBackend"
 c.DaskGateway.authenticator_class = "dask_gateway_server.auth.SimpleAuthenticator"
