@@ -23,6 +23,9 @@ NUMBER = re.compile(r"-?\d*\.\d+(?:e-?\d+)?")
 # A terminal overwrites these lines.
 PROGRESS = re.compile(r"^(?:starting .*|\w+: \d+/\d+)\n", re.MULTILINE)
 
+# Rotations by fewer anchors than features: they are arbitrary where the anchors say nothing, so that BLAS kernels decide.
+ARBITRARY = re.compile(r"^ *procrustes.*$", re.MULTILINE)
+
 
 def code_cells(path: Path) -> Iterator[tuple[str, str, bool]]:
     """Yield the code of each cell, what it printed, and whether it drew."""
@@ -63,7 +66,9 @@ def test_notebook__prints_and_draws_what_it_holds(path: Path, monkeypatch: pytes
 
             assert NUMBER.sub("0.0", printed).split() == NUMBER.sub("0.0", held).split()
             # Other BLAS kernels, other last bits.
-            found, expected = ([float(number) for number in NUMBER.findall(one)] for one in (printed, held))
+            found, expected = (
+                [float(number) for number in NUMBER.findall(ARBITRARY.sub("", one))] for one in (printed, held)
+            )
             np.testing.assert_allclose(found, expected, atol=0.005)
             assert bool(pyplot.get_fignums()) == has_picture
             pyplot.close("all")
