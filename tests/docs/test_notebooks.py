@@ -23,7 +23,7 @@ NUMBER = re.compile(r"-?\d*\.\d+(?:e-?\d+)?")
 # A terminal overwrites these lines.
 PROGRESS = re.compile(r"^(?:starting .*|\w+: \d+/\d+)\n", re.MULTILINE)
 
-# Rotations by fewer anchors than features: they are arbitrary where the anchors say nothing, so that BLAS kernels decide.
+# Rotations by fewer anchors than features are arbitrary where the anchors say nothing: kernels of BLAS decide there.
 ARBITRARY = re.compile(r"^ *procrustes.*$", re.MULTILINE)
 
 
