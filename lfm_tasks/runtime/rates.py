@@ -6,9 +6,9 @@ from math import prod
 
 import numpy as np
 from scipy.sparse import random_array
-from threadpoolctl import threadpool_limits
 
 from lfm_tasks.runtime.load import Load
+from lfm_tasks.threads import one_thread
 
 # Seconds of one operation of each kind on the machine that the shipped figures are from: two cores of an AMD EPYC.
 RATES: Mapping[str, float] = {
@@ -36,12 +36,12 @@ def measured_rates() -> dict[str, float]:
     graph = random_array((2000, 2000), density=0.02, rng=generator, format="csr")
     vector = generator.standard_normal(2000)
     few = vector[:10]
-    with threadpool_limits(1):
+    with one_thread():
         timed = {
-            "products": _seconds(lambda: square @ square) / 512**3,
-            "decompositions": _seconds(lambda: np.linalg.eigh(symmetric)) / 160**3,
-            "entries": _seconds(lambda: graph @ vector) / graph.nnz,
-            "calls": _seconds(lambda: [np.add(few, 1) for _ in range(1000)]) / 1000,
+            "products": thread_seconds(lambda: square @ square) / 512**3,
+            "decompositions": thread_seconds(lambda: np.linalg.eigh(symmetric)) / 160**3,
+            "entries": thread_seconds(lambda: graph @ vector) / graph.nnz,
+            "calls": thread_seconds(lambda: [np.add(few, 1) for _ in range(1000)]) / 1000,
         }
     slower = prod(seconds / RATES[kind] for kind, seconds in timed.items()) ** (1 / len(timed))
     return {kind: timed.get(kind, slower * seconds) for kind, seconds in RATES.items()}
@@ -52,9 +52,10 @@ def load_seconds(load: Load, rates: Mapping[str, float] = RATES) -> float:
     return sum(rates[kind] * amount for kind, amount in load.work.items())
 
 
-def _seconds(function: Callable[[], object]) -> float:
+def thread_seconds(function: Callable[[], object], n_times: int = 7) -> float:
+    """Return the CPU seconds of this thread in a call of the function: the least of a few calls."""
     spent = []
-    for _ in range(7):
+    for _ in range(n_times):
         start = time.thread_time()
         function()
         spent.append(time.thread_time() - start)

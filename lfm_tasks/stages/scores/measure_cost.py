@@ -1,18 +1,17 @@
 """The operations of each measure of activations in a block of pairs; measures that no formula knows are timed."""
 
-import time
-from collections.abc import Callable
 from functools import partial
 from math import ceil
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from lfm_tasks.measures.diffusion import LEADING
 from lfm_tasks.measures.measure import Measure
 from lfm_tasks.measures.registry import MEASURES
+from lfm_tasks.runtime.rates import thread_seconds
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
 from lfm_tasks.statistics.resampling import FEW_DRAWS, FEWEST_FOR_TAIL
+from lfm_tasks.threads import one_thread
 
 
 def measure_work(
@@ -192,22 +191,12 @@ def time_measure(name: str, n_features: int) -> dict[str, float]:
     for n in numbers:
         source, target = np.random.default_rng(0).standard_normal((2, n, d))
         prepared = measure.prepare(source), measure.prepare(target)
-        spent["prepare"].append(_thread_seconds(partial(measure.prepare, source)))
-        spent["compare"].append(_thread_seconds(partial(measure.compare, *prepared)))
+        with one_thread():
+            spent["prepare"].append(thread_seconds(partial(measure.prepare, source), 3))
+            spent["compare"].append(thread_seconds(partial(measure.compare, *prepared), 3))
     few, many = numbers
     rates: dict[str, float] = {}
     for step, (first, second) in spent.items():
         of_pairs = min(max(second / many - first / few, 0.0) / (many - few), second / many**2)
         rates |= {f"{name} {step}": max(second / many - of_pairs * many, 0.0), f"{name} {step} pairs": of_pairs}
     return rates
-
-
-def _thread_seconds(function: Callable[[], object]) -> float:
-    spent = []
-    with threadpool_limits(1):
-        for _ in range(3):
-            start = time.thread_time()
-            function()
-            spent.append(time.thread_time() - start)
-    # A clock that is too coarse for a fast function must not make it free.
-    return max(min(spent), 1e-7)

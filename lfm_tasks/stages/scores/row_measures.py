@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.errors import DataError
-from lfm_tasks.measures.diffusion import LEADING
+from lfm_tasks.measures.diffusion import LEADING, MOST_WHOLE
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, neighbors_among
 from lfm_tasks.measures.registry import MEASURES
@@ -38,7 +38,7 @@ from lfm_tasks.statistics.strata_moments import has_moments
 from lfm_tasks.stores.units.store import ids_digest
 
 # Measures that hold n² numbers a space, and no family has: at most this many points, this many bytes at a time.
-MOST_POINTS_SQUARED = 3000
+MOST_POINTS_SQUARED = MOST_WHOLE
 _MOST_BYTES_SQUARED = 1 << 30
 # Variance, relative to the largest, below which a direction is rounding: squares of single precision.
 _NO_DIRECTION = 1e-12

@@ -106,7 +106,7 @@ def test_timing__tells_apart_what_grows_with_points_and_with_pairs_of_points(mon
         return rows
 
     monkeypatch.setitem(MEASURES.by_name, "toy", Measure(prepare, lambda source, target: 0.0, "its clock"))
-    monkeypatch.setattr("lfm_tasks.stages.scores.measure_cost.time.thread_time", lambda: clock[0])
+    monkeypatch.setattr("lfm_tasks.runtime.rates.time.thread_time", lambda: clock[0])
     timed = time_measure("toy", 20)
     assert timed["toy prepare"] == pytest.approx(0.01)
     assert timed["toy prepare pairs"] == pytest.approx(0.015)
