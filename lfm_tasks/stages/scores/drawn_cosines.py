@@ -24,7 +24,7 @@ class MatrixSpaces:
     def __init__(self, measure: Measure, rows: Mapping[str, Float[np.ndarray, "points features"]]) -> None:
         if measure.matrix is None:
             raise ValueError("got a measure that is not one of matrices, expected one")
-        self.form, self.sets = measure.matrix, point_sets(len(next(iter(rows.values()))))
+        self.measure, self.form, self.sets = measure, measure.matrix, point_sets(len(next(iter(rows.values()))))
         self._rows = rows
         self._made: dict[str, tuple[SpaceRows, TiledMatrix]] = {}
 
@@ -37,26 +37,26 @@ class MatrixSpaces:
 
 
 def drawn_chance(
-    measure: Measure,
     spaces: MatrixSpaces,
     sides: tuple[Sequence[str], str],
+    scores: Float[np.ndarray, " sources"],
     on_few_points: Sequence[bool],
     exchange: Exchange,
     null: NullConfig,
-) -> Float[np.ndarray, "sources 5"]:
-    """Return score and chance of sources with one target, from its permutations, which all of them share.
+) -> Float[np.ndarray, "sources 4"]:
+    """Return the chance of sources with one target, from its permutations, which all of them share.
 
     Up to ten permutations at a time are as many spaces in a pass over tiles: no n × n matrix is held. Sources far
     beyond the first ten take no part in the others.
 
     Parameters
     ----------
-    measure
-        A measure of matrices.
     spaces
-        Of the measure, on the same points in one order.
+        Of one measure, on the same points in one order.
     sides
         The sources, and the target.
+    scores
+        Of each source with the target, as its rows are.
     on_few_points
         Which sources live on few points with the target: theirs are counted.
     """
@@ -66,23 +66,15 @@ def drawn_chance(
     of_value = form.of_cosine or np.asarray
 
     def values(left: list[int], draws: list[int]) -> Float[np.ndarray, "some draws"]:
-        """Return the values of some sources with permutations of the target; −1: with the target itself."""
-        permuted = [
-            fixed
-            if draw < 0
-            else form.of_rows(
-                replace(moved, rows=moved.rows[exchange.permutation(draw, seed=null.seed)]), sets, fixed.constants
-            )
-            for draw in draws
-        ]
+        """Return the values of some sources with permutations of the target."""
+        orders = (exchange.permutation(draw, seed=null.seed) for draw in draws)
+        permuted = [form.of_rows(replace(moved, rows=moved.rows[order]), sets, fixed.constants) for order in orders]
         places = np.arange(len(left)), len(left) + np.arange(len(draws))
         cosines = matrix_cosines([*(matrices[place] for place in left), *permuted], places, sets, form)
         return np.asarray(of_value(cosines[0]))
 
-    everyone = list(range(len(sources)))
-    scores = values(everyone, [-1])[:, 0]
     chance = np.full((len(sources), null.n_permutations), np.nan)
-    left, is_distance = everyone, measure.kind == "distance"
+    left, is_distance = list(range(len(sources))), spaces.measure.kind == "distance"
     # As many permutations at a time as spaces of a side are in memory together; a batch ends with the tenth.
     n_at_once = min(FEW_DRAWS, tile_side(exchange.n_points, moved.rows.shape[1]))
     starts = sorted({*range(0, FEW_DRAWS, n_at_once), *range(FEW_DRAWS, null.n_permutations, n_at_once)})
@@ -94,9 +86,9 @@ def drawn_chance(
             left = [place for place in left if on_few_points[place] or not far[place]]
         if not left:
             break
-    found = np.empty((len(sources), 5))
+    found = np.empty((len(sources), 4))
     for place, score in enumerate(scores.tolist()):
         made = chance[place] if place in left else chance[place, :FEW_DRAWS]
         tail = tail_of(len(made), null.n_permutations, on_few_units=on_few_points[place])
-        found[place] = score, *against_chance(score, made, is_distance=is_distance, tail=tail, rounding=_ROUNDING)
+        found[place] = against_chance(score, made, is_distance=is_distance, tail=tail, rounding=_ROUNDING)
     return found

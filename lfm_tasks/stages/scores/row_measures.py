@@ -255,8 +255,9 @@ def _by_family(
                 for place in places
             ]
             if matrices is not None and measure.is_quadratic:
-                of_matrices = drawn_chance(measure, matrices, (sources, target), few, exchange, null)
-                values[places, :, OF_CHANCE] = of_matrices[:, None, 1:]
+                scores = values[places, 0, 0]
+                of_matrices = drawn_chance(matrices, (sources, target), scores, few, exchange, null)
+                values[places, :, OF_CHANCE] = of_matrices[:, None]
             else:
                 drawn = _by_permutations(whole, sources, target, resampling, null, few)
                 values[places, :, OF_CHANCE] = drawn[:, :, 1:]
