@@ -158,7 +158,7 @@ def store_made_up_block(job: Any) -> None:
     from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS
     from lfm_tasks.stages.scores.block import HALVES
 
-    n_pairs, measures = len(job.sides), job.settings.measures
+    n_pairs, measures = job.n_pairs, job.settings.measures
     generator = np.random.default_rng(int(job.key[:8], 16))
     places = np.stack([place_of(job.store, key) for key in job.bases])
     apart = np.square(places[job.sides[:, 0]] - places[job.sides[:, 1]]).sum(axis=1)
@@ -170,12 +170,11 @@ def store_made_up_block(job: Any) -> None:
     of_all = [score, 0.1 + 0.1 * noise, 0.15 + 0.1 * noise, (score - 0.1) / 0.9, p_value, score - 0.03, score + 0.03]
     values = np.concatenate([np.stack(of_all, axis=-1), halves], axis=-1)
     with job.store.commit("scores", job.key) as unit_writer:
-        unit_writer.arrays.write("pairs", job.sides.astype(np.int32))
         unit_writer.arrays.write("values", values)
         unit_writer.arrays.write("n_common", np.full(n_pairs, N_POINTS, dtype=np.int32))
         unit_writer.arrays.write("diagnostics", generator.random((n_pairs, 2, len(DIAGNOSTICS))))
         unit_writer.facts |= {
-            "scored_by": list(job.settings), "bases": list(job.bases), "pairs": job.sides.tolist(),
+            "scored_by": list(job.settings), "bases": list(job.bases), "pair_runs": job.runs.tolist(),
             "refusals": [], "unmapped": [], "codes": [],
         }  # fmt: skip
 
@@ -217,7 +216,7 @@ def hand_out(n_spaces: int, n_workers: int, scale: float) -> None:
     say(f"\n{n_spaces} spaces, {n_workers} workers, 1 s of work is {scale} s of sleep")
     with measured("jobs of blocks"):
         jobs = jobs_of_blocks(n_spaces)
-    n_pairs = sum(len(job.sides) for job in jobs)
+    n_pairs = sum(job.n_pairs for job in jobs)
     say(f"  {len(jobs)} blocks, {n_pairs / 1e6:.1f} million pairs")
     with (
         dask_settings(OF_MANY_WORKERS),
@@ -231,7 +230,7 @@ def hand_out(n_spaces: int, n_workers: int, scale: float) -> None:
 
         of_bases = [Sleep(scale * BASIS_SECONDS)] * n_spaces
         time_them("bases", connect, sleep, of_bases, [job.seconds for job in of_bases], n_workers)
-        seconds = [scale * PAIR_SECONDS * len(job.sides) for job in jobs]
+        seconds = [scale * PAIR_SECONDS * job.n_pairs for job in jobs]
         time_them("blocks", connect, SleepFor(scale * PAIR_SECONDS), jobs, seconds, n_workers)
 
 
@@ -272,7 +271,7 @@ class SleepFor:
 
     def __call__(self, job: Any) -> None:
         """Do the job of a block."""
-        time.sleep(self.seconds * len(job.sides))
+        time.sleep(self.seconds * job.n_pairs)
 
 
 def jobs_of_blocks(n_spaces: int) -> list[Any]:
@@ -295,9 +294,9 @@ def jobs_of_blocks(n_spaces: int) -> list[Any]:
     facts = {"n_eigenpairs": 40}
     bases = {key: SpaceBasis(Space("d", key, "l"), key, 0.0, key, key, 2000, 64, facts, key) for key in keys}
     wanted = np.triu(np.ones((n_spaces, n_spaces), dtype=bool))
-    nowhere = np.full((2, n_spaces, n_spaces), -1, dtype=np.int32)
+    block, row = np.full(wanted.shape, -1, dtype=np.int16), np.zeros(wanted.shape, dtype=np.uint16)
     settings = ScoreSettings(keys[0], ("lfm", "overlap"))
-    table = PairIndex(settings, tuple(keys), wanted, wanted, *nowhere)
+    table = PairIndex(settings, tuple(keys), wanted, wanted, block, row)
     run: Any = SimpleNamespace(catalog=catalog, store=UnitStore(Path("store")))
     return list(block_jobs(run, [table], bases, {settings: ScoringInputs(FULL_CORRESPONDENCE, "", "")}))
 

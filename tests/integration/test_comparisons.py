@@ -17,7 +17,7 @@ from lfm_tasks.report.tables import comparison_tables
 from lfm_tasks.runtime.run import Scope
 from lfm_tasks.runtime.session import open_run
 from lfm_tasks.stages.inventory.stage import validate_catalog
-from lfm_tasks.stages.publish.assemble import STATUS
+from lfm_tasks.stages.publish.pair_entries import STATUS
 from lfm_tasks.stores.atlas.files import read_atlas, read_json
 
 Change = Callable[[dict[str, Any]], None]

@@ -16,7 +16,7 @@ from lfm_tasks.spectral.maps.closed_form import fit_closed_form, project_descrip
 from lfm_tasks.spectral.maps.descriptors import landmark_heat_descriptors, unit_descriptors
 from lfm_tasks.stages.inventory.correspondence import Correspondence, anchors_of_pair, common_ids
 from lfm_tasks.stages.inventory.stage import Zoo, validate_catalog
-from lfm_tasks.stages.publish.assemble import STATUS
+from lfm_tasks.stages.publish.pair_entries import STATUS
 from lfm_tasks.stores.atlas.files import read_atlas, read_groups
 from lfm_tasks.stores.units.store import UnitStore
 from tests.integration.test_comparisons import changed

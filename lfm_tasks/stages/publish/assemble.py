@@ -1,7 +1,7 @@
 """Stage atlas: put the scores of all pairs together as labeled arrays."""
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,6 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool, Float, Int
 
-from lfm_tasks.errors import REASONS
 from lfm_tasks.runtime.run import Run
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.bases.stage import SpaceBasis
@@ -20,154 +19,17 @@ from lfm_tasks.stages.inventory.requests import (
     requested_cells,
     requested_measures,
 )
+from lfm_tasks.stages.publish.pair_entries import STATUS, pair_entries
 from lfm_tasks.stages.scores.block import HALVES, STATISTICS
-from lfm_tasks.stages.scores.pair_index import PairIndex, StoredBlock
-from lfm_tasks.stages.scores.stage import ScoredPairKey, ScoredPairs
-from lfm_tasks.statistics.map_chance import are_localized
+from lfm_tasks.stages.scores.stage import ScoredPairs
 from lfm_tasks.statistics.model_pairs import FEWEST_UNRELATED, false_discovery_rates, families
-from lfm_tasks.statistics.resampling import N_HALVES, rows_by_value, split_half_reliability
+from lfm_tasks.statistics.resampling import N_HALVES, split_half_reliability
 from lfm_tasks.stores.atlas.schema import DEPTH, SCHEMA_VERSION, long_name, meta_coordinates, with_derived_columns
 from lfm_tasks.stores.scratch import filled_array
 from lfm_tasks.stores.units.store import CONVENTION
-from lfm_tasks.workers.pool import JobFailure
 
-STATUS = ("ok", "not_computed", *REASONS)
 # Pairs whose ranks are looked for together, which takes 40 bytes each.
 _CELLS_AT_ONCE = 1 << 22
-_NONE = -1
-
-
-@dataclass(frozen=True)
-class PairEntries:
-    """Directed pairs of one dataset with the same measures; ``sources`` and ``targets`` are indices of spaces.
-
-    ``status``: indices of `STATUS`. ``overlap_share``: common ids as a share of the smaller space's; NaN where no block
-    counted them.
-    """
-
-    dataset: str
-    measures: tuple[str, ...]
-    sources: Int[np.ndarray, " pairs"]
-    targets: Int[np.ndarray, " pairs"]
-    status: Int[np.ndarray, "pairs measures"]
-    n_common: Int[np.ndarray, " pairs"]
-    overlap_share: Float[np.ndarray, " pairs"]
-    values: Float[np.ndarray, "pairs measures statistics"]
-    diagnostics: Float[np.ndarray, "pairs diagnostics"]
-
-
-@dataclass(frozen=True)
-class StoredRows:
-    """Rows of a block; ``status`` by measure and ``refusal`` of the pair are indices of `STATUS`, -1 for none."""
-
-    status: Int[np.ndarray, "pairs measures"]
-    refusal: Int[np.ndarray, " pairs"]
-    n_common: Int[np.ndarray, " pairs"]
-    values: Float[np.ndarray, "pairs 2 measures statistics"]
-    diagnostics: Float[np.ndarray, "pairs 2 diagnostics"]
-
-
-def pair_entries(
-    run: Run, spaces: tuple[SpaceBasis, ...], scored: ScoredPairs, grouped: Collection[str]
-) -> Iterator[PairEntries]:
-    """Yield all pairs that have scores, or a reason why not, in both directions; indices are of ``spaces``.
-
-    ``grouped``: the datasets whose points are in groups or strata.
-    """
-    position = {basis.space: index for index, basis in enumerate(spaces)}
-    # Of very many pairs each index takes as much memory as their scores: they are no longer than they have to be.
-    position_of = np.array([position[space] for space in scored.pairs.spaces], dtype=np.int32)
-    n_points = np.array([basis.n_points for basis in spaces])
-    # Pieces that were joined are what the lowest eigenvectors then tell apart, in every space.
-    in_pieces = np.array([basis.facts["n_components"] > 1 for basis in spaces])
-    is_tied = np.array([basis.facts["tied"] > MOST_TIED for basis in spaces])
-    localizations = np.array([basis.facts["localization"] for basis in spaces])
-    for dataset, request, cells in scored.pairs.by_dataset():
-        table = scored.tables[scored.settings_of[dataset, request]]
-        measures = tuple(sorted(scored.pairs.requests[request].measures))
-        of_maps = np.array([name in MAP_SCORES for name in measures])
-        # Only where chance is in closed form, which does not hold there, it is drawn.
-        is_closed = scored.pairs.requests[request].correspondence.regime == "full" and dataset not in grouped
-        by_rotations = np.array([name in MAP_SCORES and MAP_SCORES[name].is_energy_ratio for name in measures])
-        key_of = np.array([table.positions.get(basis.key, _NONE) for basis in spaces], dtype=np.int32)
-        sides = np.stack([position_of[side] for side in cells], axis=1)
-        ends = np.sort(key_of[sides], axis=1).T
-        block, row, failed = (of[*ends] for of in (table.block, table.row, _failed(table, scored.failures)))
-        tried = np.flatnonzero((block >= 0) | (failed >= 0))
-        of_blocks = [tried[rows] for rows in rows_by_value(block[tried])]
-        # Blocks beside each other one after the other: of large arrays that lie in files a few pages change at a time.
-        of_blocks.sort(key=lambda rows: tuple(ends[:, rows].min(axis=1).tolist()))
-        del ends
-        for chosen in of_blocks:
-            block_index = int(block[chosen[0]])
-            pairs, keys = sides[chosen], key_of[sides[chosen]]
-            if block_index < 0:
-                rows, share = _no_rows(len(pairs), len(measures)), np.full(len(pairs), np.nan)
-            else:
-                rows = _read_rows(run, table.blocks[block_index], measures, row[chosen])
-                share = rows.n_common / n_points[pairs].min(axis=1)
-            refusal = np.where(failed[chosen] >= 0, failed[chosen], rows.refusal)[:, None]
-            is_joined = in_pieces[pairs].any(axis=1)[:, None] & of_maps
-            of_sources, of_targets = localizations[pairs].T
-            is_drawn = are_localized(of_sources, of_targets, rows.n_common)[:, None] & by_rotations & is_closed
-            usual = np.where(is_tied[pairs].any(axis=1)[:, None] & of_maps, STATUS.index("tied"), STATUS.index("ok"))
-            usual = np.where(is_drawn, STATUS.index("localized"), usual)
-            usual = np.where(is_joined, STATUS.index("joined"), usual)
-            status = np.where(refusal >= 0, refusal, np.where(rows.status >= 0, rows.status, usual))
-            rows.values[refusal[:, 0] >= 0] = np.nan
-            # Where only activations are compared, no map is requested that could have diagnostics.
-            rows.diagnostics[(refusal[:, 0] >= 0) | ~of_maps.any()] = np.nan
-            for side in range(2):
-                other = 1 - side
-                # Direction 0 of a stored pair is from its lower key; of equal ones both are alike.
-                direction = np.arange(len(pairs)), (keys[:, side] > keys[:, other]).astype(int)
-                yield PairEntries(
-                    dataset, measures, pairs[:, side], pairs[:, other], status, rows.n_common, share,
-                    rows.values[direction], rows.diagnostics[direction],
-                )  # fmt: skip
-
-
-def _failed(table: PairIndex, failures: Mapping[ScoredPairKey, JobFailure]) -> Int[np.ndarray, "bases bases"]:
-    """Return the reasons, as indices of `STATUS`, why pairs of bases could not be scored in this run."""
-    failed = np.full(table.block.shape, _NONE, dtype=np.int16)
-    for (settings, low, high), failure in failures.items():
-        if settings == table.settings:
-            failed[table.positions[low], table.positions[high]] = STATUS.index(failure.reason)
-    return failed
-
-
-def _read_rows(
-    run: Run, block: StoredBlock, measures: tuple[str, ...], chosen: Int[np.ndarray, " pairs"]
-) -> StoredRows:
-    """Return some rows of a block, by these of its measures."""
-    with run.store.open("scores", block.key) as unit:
-        values, n_common, diagnostics = (unit.read(name) for name in ("values", "n_common", "diagnostics"))
-    status = np.full((len(values), len(block.measures)), _NONE, dtype=np.int16)
-    for row, codes in block.codes.items():
-        for measure, reason in codes:
-            status[row, block.measures.index(measure)] = STATUS.index(reason)
-    refusal = np.full(len(values), _NONE, dtype=np.int16)
-    for row, failure in block.refusals.items():
-        refusal[row] = STATUS.index(failure.reason)
-    columns = [block.measures.index(name) for name in measures]
-    return StoredRows(
-        status[chosen][:, columns],
-        refusal[chosen],
-        n_common[chosen],
-        values[chosen][:, :, columns],
-        diagnostics[chosen],
-    )
-
-
-def _no_rows(n_pairs: int, n_measures: int) -> StoredRows:
-    """Return rows for pairs that lie in no block."""
-    return StoredRows(
-        np.full((n_pairs, n_measures), _NONE),
-        np.full(n_pairs, _NONE),
-        np.zeros(n_pairs, dtype=np.int32),
-        np.full((n_pairs, 2, n_measures, len(STATISTICS)), np.nan),
-        np.full((n_pairs, 2, len(DIAGNOSTICS)), np.nan),
-    )
 
 
 def q_values(p_values: Float[np.ndarray, "source target"], is_symmetric: bool) -> Float[np.ndarray, "source target"]:
@@ -214,8 +76,6 @@ def split_half_reliabilities(first: Float[np.ndarray, "source target"], second: 
     return split_half_reliability(first[apart], second[apart])
 
 
-# Share of points with tied neighbors above which the scores of maps have the status ``tied``.
-MOST_TIED = 0.05
 _SPACE_KEYS = {
     "content": "SHA-256 of the activations and their ids: the same content is the same space",
     "basis": "key of the basis in the store that the atlas was made in",

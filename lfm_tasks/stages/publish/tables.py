@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Bool
 
-from lfm_tasks.stages.publish.assemble import STATUS
+from lfm_tasks.stages.publish.pair_entries import STATUS
 from lfm_tasks.statistics.model_pairs import (
     best_match,
     best_match_p_values,

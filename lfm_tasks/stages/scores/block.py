@@ -1,7 +1,7 @@
 """One block of pairs: its settings, its results, and the data that its parts share."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -12,6 +12,7 @@ from lfm_tasks.config import AtlasConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Correspondence, ExchangeabilityGroups, Resampling, resampling
+from lfm_tasks.stages.scores.pair_runs import n_pairs_of_runs, pairs_of_runs, runs_of_pairs
 from lfm_tasks.statistics.far_tails import far_shares
 from lfm_tasks.statistics.permutation_moments import MomentArrays
 from lfm_tasks.statistics.resampling import (
@@ -44,7 +45,8 @@ class ScoreSettings(NamedTuple):
     @classmethod
     def of(cls, receipt: Receipt) -> "ScoreSettings":
         """Return the settings of a stored block; empty ones for a block that an older version made."""
-        rest, measures = receipt.facts.get("scored_by", ("", ()))
+        is_known = {"scored_by", "pair_runs"} <= receipt.facts.keys()
+        rest, measures = receipt.facts["scored_by"] if is_known else ("", ())
         return cls(rest, tuple(measures))
 
     def hold(self, wanted: "ScoreSettings") -> bool:
@@ -56,6 +58,8 @@ class ScoreSettings(NamedTuple):
 class BlockJob:
     """Pairs of ``bases`` (keys, in order) to score together, by their places, lower first; and the activations of each.
 
+    ``runs``: the pairs, as `runs_of_pairs` has them. It and no array of pairs travels to workers.
+
     ``correspondence``: from what their maps are fitted. ``exchangeability``, ``labels``: the keys of the units that say
     how their rows are resampled and of which class they are, or "". ``part_side``, ``tile_side``: see the functions of
     these names.
@@ -65,7 +69,7 @@ class BlockJob:
     key: str
     settings: ScoreSettings
     bases: tuple[str, ...]
-    sides: Int[np.ndarray, "pairs 2"]
+    runs: Int[np.ndarray, "runs 3"]
     atlas: AtlasConfig
     activations: Mapping[str, str]
     correspondence: Correspondence
@@ -74,10 +78,24 @@ class BlockJob:
     part_side: int
     tile_side: int
 
+    @property
+    def n_pairs(self) -> int:
+        """How many pairs there are."""
+        return n_pairs_of_runs(self.runs)
+
+    @cached_property
+    def sides(self) -> Int[np.ndarray, "pairs 2"]:
+        """The places of both bases of each pair."""
+        return pairs_of_runs(self.runs)
+
     @cached_property
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """The keys of both bases of each pair."""
         return tuple((self.bases[first], self.bases[second]) for first, second in self.sides.tolist())
+
+    def some(self, pairs: Sequence[int]) -> "BlockJob":
+        """Return the job of some of the pairs, given by their indices."""
+        return replace(self, runs=runs_of_pairs(self.sides[pairs]))
 
 
 def reads_activations(correspondence: Correspondence, measures: Collection[str]) -> bool:

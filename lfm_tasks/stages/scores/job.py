@@ -1,7 +1,6 @@
 """One block of pairs: bases and activations are read part by part, every pair is scored, the block is committed."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 import numpy as np
 from jaxtyping import Float
@@ -21,30 +20,29 @@ def store_block(job: BlockJob) -> None:
     """Score the pairs of a block, part after part, commit them."""
     resamplings = Resamplings(read_exchangeability(job.store, job.exchangeability), job.atlas)
     measures = sorted(job.atlas.measures)
-    scores, ids = _no_scores(job, len(job.sides)), dict[str, np.ndarray]()
+    scores, ids = _no_scores(job, job.n_pairs), dict[str, np.ndarray]()
     for pairs in _parts(job, job.part_side):
-        part = replace(job, sides=job.sides[pairs])
+        part = job.some(pairs)
         of_part = _no_scores(part, len(pairs))
         ids |= score_part(part, of_part, resamplings)
         scores.take(pairs, of_part)
     # Spaces are compared by all pairs of points many at once: their matrices are computed again for each part.
     together = [name for name in measures if name in MEASURES and MEASURES[name].compares_point_pairs]
     for pairs in _parts(job, job.tile_side) if together else ():
-        part = replace(job, sides=job.sides[pairs])
+        part = job.some(pairs)
         of_part = scores.some(pairs)
         score_activations(part, together, ids, of_part, resamplings)
         scores.take(pairs, of_part)
     with job.store.commit("scores", job.key) as unit_writer:
-        unit_writer.arrays.write("pairs", job.sides.astype(np.int32))
         unit_writer.arrays.write("values", scores.values)
         unit_writer.arrays.write("n_common", scores.n_common)
         unit_writer.arrays.write("diagnostics", scores.diagnostics)
         if scores.maps:
-            unit_writer.arrays.write("maps", stacked_maps(scores.maps, len(job.sides)))
+            unit_writer.arrays.write("maps", stacked_maps(scores.maps, job.n_pairs))
         unit_writer.facts |= {
             "scored_by": list(job.settings),
             "bases": list(job.bases),
-            "pairs": job.sides.tolist(),
+            "pair_runs": job.runs.tolist(),
             "refusals": _as_facts(scores.refusals),
             "unmapped": _as_facts(scores.unmapped),
             "codes": [[row, measures[column], reason] for (row, column), reason in sorted(scores.codes.items())],

@@ -16,6 +16,7 @@ from lfm_tasks.spectral.bases.full_map import MAP_SCORES
 from lfm_tasks.stages.inventory.correspondence import FULL_CORRESPONDENCE, Correspondence
 from lfm_tasks.stages.inventory.requests import PairRequest, PairSelection
 from lfm_tasks.stages.scores.block import ScoreSettings
+from lfm_tasks.stages.scores.pair_runs import pairs_of_runs
 from lfm_tasks.stores.units.store import Receipt, UnitStore, digest
 from lfm_tasks.workers.pool import JobFailure
 
@@ -44,33 +45,52 @@ class RequestedPairs:
             return -1
         return int(self.request_indices.item(row, column) if row <= column else self.request_indices.item(column, row))
 
-    def by_dataset(self) -> Iterator[tuple[str, int, tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]]]:
-        """Yield dataset, index of a request, and the positions of both spaces of all pairs that have it."""
+    def by_dataset(self) -> Iterator[tuple[str, int, slice]]:
+        """Yield dataset, index of a request that some of its pairs have, and the positions of the dataset's spaces."""
         start = 0
         for dataset, spaces in groupby(self.spaces, key=lambda space: space.dataset):
-            end = start + len(list(spaces))
-            indices = self.request_indices[start:end, start:end]
-            for index in np.unique(indices[indices >= 0]).tolist():
-                rows, columns = np.nonzero(indices == index)
-                yield dataset, index, (rows + start, columns + start)
-            start = end
+            of_dataset = slice(start, start + len(list(spaces)))
+            indices = self.request_indices[of_dataset, of_dataset]
+            for index in range(len(self.requests)):
+                if (indices == index).any():
+                    yield dataset, index, of_dataset
+            start = of_dataset.stop
+
+    def pairs_of(self, index: int, spaces: slice) -> Iterator[tuple[int, Int[np.ndarray, " others"]]]:
+        """Yield the position of each of the spaces, and of the later ones with which it has this request.
+
+        Row by row: lists of all pairs of a large zoo take gigabytes.
+        """
+        for position in range(spaces.start, spaces.stop):
+            others = np.flatnonzero(self.request_indices[position, spaces] == index)
+            if len(others):
+                yield position, others + spaces.start
 
 
 def requested_pairs(parts: Iterable[PairSelection], spaces: Collection[Space]) -> RequestedPairs:
     """Return the request for each pair of ``spaces``; RuntimeError if two parts want different maps of one."""
-    none = RequestedPairs(tuple(sorted(spaces)), (), np.full((len(spaces), len(spaces)), -1, dtype=np.int32))
+    none = RequestedPairs(tuple(sorted(spaces)), (), np.full((len(spaces), len(spaces)), -1, dtype=np.int8))
     indices, requests = none.request_indices, list[PairRequest]()
     for part in parts:
         request, cells = PairRequest(frozenset(part.measures), part.correspondence), _cells(part, none.positions)
         before = indices[cells]
-        after = np.empty_like(before)
+        index_of: dict[int, int] = {}
         for index in np.unique(before).tolist():
             both = request if index < 0 else requests[index].and_also(request)
             if both not in requests:
                 requests.append(both)
-            after[before == index] = requests.index(both)
+            index_of[index] = requests.index(both)
+        indices = _with_room_for(len(requests), indices)
+        after = np.empty(before.shape, dtype=indices.dtype)
+        for index, of_both in index_of.items():
+            after[before == index] = of_both
         indices[cells] = after
     return RequestedPairs(none.spaces, tuple(requests), indices)
+
+
+def _with_room_for(number: int, indices: Int[np.ndarray, "*cells"]) -> Int[np.ndarray, "*cells"]:
+    """Return indices in a type that holds this number, too: of very many pairs each byte counts."""
+    return indices if number <= np.iinfo(indices.dtype).max else indices.astype(np.int32)
 
 
 def pairs_in_scope(
@@ -116,32 +136,56 @@ class PairScores(NamedTuple):
 
 @dataclass(frozen=True)
 class StoredBlock:
-    """The content of the receipt of a block of scores, by row."""
+    """The content of the receipt of a block of scores, by row.
+
+    ``places``: of its bases among those of the table that knows it, -1 for others; ``runs`` of pairs of bases.
+    """
 
     key: str
+    places: Int[np.ndarray, " bases"]
+    runs: Int[np.ndarray, "runs 3"]
     measures: tuple[str, ...]
     refusals: Mapping[int, JobFailure]
     unmapped: Mapping[int, JobFailure]
     codes: Mapping[int, tuple[tuple[str, str], ...]]
 
     @classmethod
-    def of(cls, receipt: Receipt) -> "StoredBlock":
-        """Return the content of the receipt of a block."""
+    def of(cls, receipt: Receipt, positions: Mapping[str, int]) -> "StoredBlock":
+        """Return the content of the receipt of a block; ``positions``: the places of the keys of bases."""
         refusals, unmapped = (
             {row: JobFailure(*why) for row, *why in receipt.facts.get(name, ())} for name in ("refusals", "unmapped")
         )
         codes: dict[int, tuple[tuple[str, str], ...]] = {}
         for row, measure, reason in receipt.facts["codes"]:
             codes[row] = (*codes.get(row, ()), (measure, reason))
-        return cls(receipt.key, ScoreSettings.of(receipt).measures, refusals, unmapped, codes)
+        places, runs = block_places(receipt, positions)
+        return cls(receipt.key, places, runs, ScoreSettings.of(receipt).measures, refusals, unmapped, codes)
 
 
-@dataclass(frozen=True)
+def block_places(
+    receipt: Receipt, positions: Mapping[str, int]
+) -> tuple[Int[np.ndarray, " bases"], Int[np.ndarray, "runs 3"]]:
+    """Return the place of each basis of a stored block, -1 for unknown ones, and its pairs of bases as runs."""
+    places = np.array([positions.get(key, -1) for key in receipt.facts["bases"]], dtype=np.int32)
+    return places, np.array(receipt.facts["pair_runs"], dtype=np.int32).reshape(-1, 3)
+
+
+def known_pairs(
+    places: Int[np.ndarray, " bases"], runs: Int[np.ndarray, "runs 3"]
+) -> tuple[Int[np.ndarray, "pairs 2"], Int[np.ndarray, " pairs"]]:
+    """Return the places of the pairs of a block whose bases are both known, and their rows in it."""
+    pairs = places[pairs_of_runs(runs)]
+    rows = np.flatnonzero((pairs >= 0).all(axis=1))
+    return pairs[rows], rows
+
+
+@dataclass
 class PairIndex:
     """Pairs of the bases ``keys``, which are in order; of a pair, the lower key is the row.
 
     ``requested``: by the catalog; ``in_scope``: of this run. ``block``: the index of its block in ``blocks``, -1 where
-    it is not scored; ``row``: its row there. Both, and ``blocks``, are filled in as blocks are read or computed.
+    it is not scored; ``row``: its row there. Both, and ``blocks``, are filled in as blocks are read or computed; they
+    change to wider types when they have to.
     """
 
     settings: ScoreSettings
@@ -175,14 +219,21 @@ class PairIndex:
 
     def add(self, receipt: Receipt) -> None:
         """Note where the pairs of a block lie; bases that are none of these are passed over."""
-        where = np.array([self.positions.get(key, -1) for key in receipt.facts["bases"]], dtype=np.intp)
-        sides = where[np.array(receipt.facts["pairs"], dtype=np.intp).reshape(-1, 2)]
-        rows = np.flatnonzero((sides >= 0).all(axis=1))
+        block = StoredBlock.of(receipt, self.positions)
+        pairs, rows = known_pairs(block.places, block.runs)
         if not len(rows):
             return
-        first, second = sides[rows].T
-        self.block[first, second], self.row[first, second] = len(self.blocks), rows
-        self.blocks.append(StoredBlock.of(receipt))
+        self.block = _with_room_for(len(self.blocks), self.block)
+        self.row = _with_room_for(int(rows[-1]), self.row)
+        self.block[*pairs.T], self.row[*pairs.T] = len(self.blocks), rows
+        self.blocks.append(block)
+
+    def pairs_in(self, index: int) -> tuple[Int[np.ndarray, "pairs 2"], Int[np.ndarray, " pairs"]]:
+        """Return the pairs of bases whose scores are taken from a block, lower ones first, and their rows in it."""
+        block = self.blocks[index]
+        pairs, rows = known_pairs(block.places, block.runs)
+        is_here = (self.block[*pairs.T] == index) & (self.row[*pairs.T] == rows)
+        return pairs[is_here], rows[is_here]
 
     def are_refused(
         self, blocks: Int[np.ndarray, " pairs"], rows: Int[np.ndarray, " pairs"]
@@ -216,24 +267,30 @@ def pair_indexes(
 
     ``in_scope``: which pairs of spaces this run computes; all where it is not given.
     """
-    cells: dict[ScoreSettings, list[tuple[np.ndarray, np.ndarray]]] = {}
-    for dataset, index, places in pairs.by_dataset():
-        cells.setdefault(settings[dataset, index], []).append(places)
+    parts: dict[ScoreSettings, list[tuple[int, slice]]] = {}
+    for dataset, index, of_dataset in pairs.by_dataset():
+        parts.setdefault(settings[dataset, index], []).append((index, of_dataset))
     key_of = np.array([keys[space] for space in pairs.spaces], dtype=object)
     indexes = {}
-    for of_pairs, parts in sorted(cells.items()):
-        first, second = (np.concatenate([part[side] for part in parts]) for side in range(2))
-        used = np.unique(np.concatenate([first, second]))
-        names, of_used = np.unique(key_of[used].astype(str), return_inverse=True)
+    for of_pairs, of_settings in sorted(parts.items()):
+        is_used = np.zeros(len(key_of), dtype=bool)
+        for index, spaces in of_settings:
+            cells = pairs.request_indices[spaces, spaces] == index
+            is_used[spaces] |= cells.any(axis=0) | cells.any(axis=1)
+        names, of_used = np.unique(key_of[is_used].astype(str), return_inverse=True)
         position = np.zeros(len(key_of), dtype=np.intp)
-        position[used] = of_used
-        low, high = np.minimum(position[first], position[second]), np.maximum(position[first], position[second])
-        requested, computed = np.zeros((2, len(names), len(names)), dtype=bool)
-        requested[low, high] = True
-        chosen = slice(None) if in_scope is None else in_scope[first, second]
-        computed[low[chosen], high[chosen]] = True
-        nowhere = np.full((2, len(names), len(names)), -1, dtype=np.int32)
-        indexes[of_pairs] = PairIndex(of_pairs, tuple(names.tolist()), requested, computed, *nowhere)
+        position[is_used] = of_used
+        requested = np.zeros((len(names), len(names)), dtype=bool)
+        computed = requested if in_scope is None else requested.copy()
+        for first, others in (row for part in of_settings for row in pairs.pairs_of(*part)):
+            low, high = np.minimum(position[first], position[others]), np.maximum(position[first], position[others])
+            requested[low, high] = True
+            if in_scope is not None:
+                chosen = in_scope[first, others]
+                computed[low[chosen], high[chosen]] = True
+        # Blocks have up to 65,536 pairs, two times `_LARGEST_SIDE` bases.
+        block, row = np.full(requested.shape, -1, dtype=np.int16), np.zeros(requested.shape, dtype=np.uint16)
+        indexes[of_pairs] = PairIndex(of_pairs, tuple(names.tolist()), requested, computed, block, row)
     return indexes
 
 

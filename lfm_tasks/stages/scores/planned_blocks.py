@@ -19,7 +19,13 @@ from lfm_tasks.stages.inventory.alike import Alike, alike
 from lfm_tasks.stages.inventory.requests import PairRequest, PairSelection
 from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.stages.scores.block import ScoreSettings
-from lfm_tasks.stages.scores.pair_index import all_settings, correspondence_of_maps, requested_pairs
+from lfm_tasks.stages.scores.pair_index import (
+    all_settings,
+    block_places,
+    correspondence_of_maps,
+    known_pairs,
+    requested_pairs,
+)
 from lfm_tasks.stages.scores.stage import block_side
 from lfm_tasks.stores.units.store import Receipt, UnitStore
 
@@ -112,9 +118,10 @@ def count_pairs(catalog: Catalog, zoo: Zoo, keys: Mapping[Space, str], store: Un
     )
     requested = {of_pairs: np.zeros(pairs.request_indices.shape, dtype=bool) for of_pairs in sorted(settings.values())}
     requests = {of_pairs: pairs.requests[index] for (_, index), of_pairs in settings.items()}
-    for dataset, index, (rows, columns) in pairs.by_dataset():
-        cells = requested[settings[dataset, index]]
-        cells[rows, columns] = cells[columns, rows] = True
+    for dataset, index, of_dataset in pairs.by_dataset():
+        cells = requested[settings[dataset, index]][of_dataset, of_dataset]
+        has_request = pairs.request_indices[of_dataset, of_dataset] == index
+        cells |= has_request | has_request.T
     receipts = store.receipts("scores") if requested else []
     grouped = {of_pairs for (dataset, _), of_pairs in settings.items() if dataset in zoo.exchangeability}
     return [
@@ -163,16 +170,17 @@ def _of_bases(
         has[groups.classes[part], of_space] = 1
     requested = np.asarray(has @ cells @ has.T > 0)
     stored = [_stored(receipt, position) for receipt in receipts if ScoreSettings.of(receipt).hold(settings)]
-    pairs = np.unique(np.concatenate([np.empty((0, 2), dtype=np.intp), *stored]), axis=0)
+    codes = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *stored]))
+    pairs = np.stack(np.divmod(codes, max(1, len(keys))), axis=1).astype(np.int32)
     first, second = groups.classes[pairs].T
     return PairCounts(settings, request, keys, groups, requested, pairs[requested[first, second]], is_grouped)
 
 
-def _stored(receipt: Receipt, position: Mapping[str, int]) -> _Pairs:
-    """Return the positions of the bases of a block's pairs; pairs of other bases are left out."""
-    where = np.array([position.get(key, -1) for key in receipt.facts["bases"]], dtype=np.intp)
-    pairs = where[np.array(receipt.facts["pairs"], dtype=np.intp).reshape(-1, 2)]
-    return pairs[(pairs >= 0).all(axis=1)]
+def _stored(receipt: Receipt, position: Mapping[str, int]) -> Int[np.ndarray, " pairs"]:
+    """Return a block's pairs, each as a number: positions among the bases; pairs of other bases are left out."""
+    pairs, _ = known_pairs(*block_places(receipt, position))
+    codes: Int[np.ndarray, " pairs"] = pairs @ np.array([len(position), 1], dtype=np.int64)
+    return codes
 
 
 def _n_unordered(sizes: Int[np.ndarray, " classes"], partners: Int[np.ndarray, " classes"], own: int) -> int:

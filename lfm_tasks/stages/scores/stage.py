@@ -1,11 +1,12 @@
 """Stage scores: functional maps, scores and their nulls for all pairs, a task a block of pairs.
 
-A stored block lists its pairs, so any blocks that cover all pairs do: a new model costs the pairs that it is part of.
+A stored block names its pairs, so any blocks that cover all pairs do: a new model costs the pairs that it is part of.
 Every pair is multiplied in shapes that depend on its two spaces only, so its numbers do not depend on its block.
 """
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations_with_replacement
 
 import numpy as np
 from jaxtyping import Int
@@ -34,8 +35,8 @@ from lfm_tasks.stages.scores.pair_index import (
     pairs_in_scope,
     requested_pairs,
 )
-from lfm_tasks.statistics.resampling import rows_by_value
-from lfm_tasks.stores.units.store import digest
+from lfm_tasks.stages.scores.pair_runs import runs_of_pairs
+from lfm_tasks.stores.units.store import array_digest, digest
 from lfm_tasks.workers.pool import JobFailure
 
 # Bases on a side of a block, and groups of them at most: among many spaces sides grow, so that blocks, and their files,
@@ -75,7 +76,7 @@ def block_jobs(
                 n_features if reads_activations(given.correspondence, table.settings.measures) else 0,
             )
             yield BlockJob(
-                run.store, _key(block), table.settings, block.bases, block.sides, atlas,
+                run.store, _key(block), table.settings, block.bases, runs_of_pairs(block.sides), atlas,
                 {basis.key: basis.activations for basis in of_block},
                 given.correspondence, given.exchangeability, given.labels, part,
                 tile_side(max(basis.n_points for basis in of_block), n_features),
@@ -84,20 +85,26 @@ def block_jobs(
 
 def blocks(table: PairIndex, given: ScoringInputs, null: NullConfig) -> Iterator[Block]:
     """Yield the missing pairs of bases block by block; ``given``: what they are scored with."""
-    pairs = np.argwhere(table.missing)
-    if not len(pairs):
+    missing = table.missing
+    bases = np.flatnonzero(missing.any(axis=0) | missing.any(axis=1))
+    if not len(bases):
         return
-    keys, places = np.unique(pairs, return_inverse=True)
-    side = block_side(len(keys), table.settings, given.correspondence, null, is_grouped=bool(given.exchangeability))
-    groups = places.reshape(-1, 2) // side
-    codes = groups @ [len(keys) // side + 1, 1]
-    for rows in rows_by_value(codes):
-        used, sides = np.unique(pairs[rows], return_inverse=True)
-        yield Block(table.settings, tuple(table.keys[base] for base in used), sides.reshape(-1, 2))
+    side = block_side(len(bases), table.settings, given.correspondence, null, is_grouped=bool(given.exchangeability))
+    groups = [bases[start : start + side] for start in range(0, len(bases), side)]
+    place = np.zeros(len(table.keys), dtype=np.int32)
+    for low, high in combinations_with_replacement(groups, 2):
+        # One block at a time: arrays of all pairs take gigabytes.
+        cells = missing[np.ix_(low, high)]
+        used = np.union1d(low[cells.any(axis=1)], high[cells.any(axis=0)])
+        if len(used):
+            place[used] = np.arange(len(used))
+            rows, columns = np.nonzero(cells)
+            sides = np.stack([place[low[rows]], place[high[columns]]], axis=1)
+            yield Block(table.settings, tuple(table.keys[base] for base in used.tolist()), sides)
 
 
 def _key(block: Block) -> str:
-    pairs = block.sides.tolist()
+    pairs = array_digest(runs_of_pairs(block.sides))
     return digest({"kind": "scores", "settings": block.settings, "bases": block.bases, "pairs": pairs})
 
 
@@ -278,7 +285,7 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...]) -> ScoredPai
             tables[job.settings].add(run.store.receipt("scores", job.key))
         run.report_progress("scores", done, len(jobs))
     n_requested = sum(int(table.in_scope.sum()) for table in tables.values())
-    n_tried = sum(len(job.sides) for job in jobs)
+    n_tried = sum(job.n_pairs for job in jobs)
     run.stage_counts.add("scores", n_tried - len(failures), n_requested - n_tried)
     return ScoredPairs(pairs, settings, tables, failures)
 
@@ -289,7 +296,7 @@ def _worker_bytes(job: BlockJob, size_of: Mapping[str, SpaceSize]) -> int:
         PairRequest(frozenset(job.settings.measures), job.correspondence),
         is_grouped=bool(job.exchangeability),
     )
-    return worker_bytes(part_load([size_of[key] for key in job.bases], len(job.sides), work))
+    return worker_bytes(part_load([size_of[key] for key in job.bases], job.n_pairs, work))
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,6 @@ LAYOUTS: dict[str, dict[str, ArrayLayout]] = {
         ),
     },
     "scores": {
-        "pairs": ArrayLayout(("pair", "side"), "int32", "positions in the unit's list of bases; side 0 <= side 1"),
         "values": ArrayLayout(
             ("pair", "direction", "measure", "statistic"),
             "float64",

@@ -74,6 +74,13 @@ def ids_digest(ids: Shaped[np.ndarray, " points"]) -> str:
     return hashlib.sha256(b"".join(len(name).to_bytes(8, "little") + name for name in encoded)).hexdigest()
 
 
+def array_digest(values: Shaped[np.ndarray, "..."]) -> str:
+    """Return the SHA-256 of an array of numbers: its dtype, shape and bytes."""
+    little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    header = json.dumps([little.dtype.str, little.shape])
+    return hashlib.sha256(header.encode() + little.tobytes()).hexdigest()
+
+
 class RowsDigest:
     """The digest of an array that arrives in batches of rows: the same for any batches."""
 

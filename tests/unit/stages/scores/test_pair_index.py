@@ -11,6 +11,7 @@ from lfm_tasks.stages.inventory.correspondence import Correspondence
 from lfm_tasks.stages.inventory.requests import PairRequest, PairSelection
 from lfm_tasks.stages.scores.block import ScoreSettings
 from lfm_tasks.stages.scores.pair_index import PairIndex, pair_indexes, pairs_in_scope, requested_pairs
+from lfm_tasks.stages.scores.pair_runs import runs_of_pairs
 from lfm_tasks.stores.units.store import Receipt
 
 SPACES = [Space(dataset, f"model{number}", "layer") for dataset in ("b", "a") for number in (2, 0, 3, 1)]
@@ -94,8 +95,9 @@ def a_table(n_bases: int, *, measures: tuple[str, ...] = ("lfm", "overlap")) -> 
 
 
 def a_receipt(key: str, bases: list[str], pairs: list[list[int]], **facts: object) -> Receipt:
+    runs = runs_of_pairs(np.array(pairs)).tolist()
     return Receipt(
-        "scores", key, "", {"scored_by": ["any", ["lfm"]], "bases": bases, "pairs": pairs, "codes": []} | facts
+        "scores", key, "", {"scored_by": ["any", ["lfm"]], "bases": bases, "pair_runs": runs, "codes": []} | facts
     )
 
 

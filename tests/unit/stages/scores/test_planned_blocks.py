@@ -21,6 +21,7 @@ from lfm_tasks.stages.scores.pair_index import (
     pair_indexes,
     requested_pairs,
 )
+from lfm_tasks.stages.scores.pair_runs import runs_of_pairs
 from lfm_tasks.stages.scores.planned_blocks import count_pairs
 from lfm_tasks.stages.scores.stage import blocks
 from lfm_tasks.stores.units.store import Receipt, UnitStore
@@ -104,10 +105,10 @@ def test_blocks__are_those_of_a_run_whatever_is_stored(seed: int) -> None:
         for of_pairs, table in tables.items():
             for number, block in enumerate(blocks(table, ScoringInputs(FEW, "", ""), ATLAS.null)):
                 if rng.random() < 0.5:
-                    sides = block.sides[: rng.integers(1, len(block.sides) + 1)].tolist()
+                    sides = block.sides[: rng.integers(1, len(block.sides) + 1)]
                     facts = {"scored_by": list(of_pairs), "bases": [*block.bases, "of-another-zoo"], "codes": []}
-                    pairs = [*sides, [0, len(block.bases)]]
-                    receipts.append(Receipt("scores", f"{number}", "", facts | {"pairs": pairs}))
+                    runs = runs_of_pairs(np.concatenate([sides, [[0, len(block.bases)]]])).tolist()
+                    receipts.append(Receipt("scores", f"{number}", "", facts | {"pair_runs": runs}))
     assert receipts
 
 
