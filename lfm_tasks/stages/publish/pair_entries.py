@@ -74,7 +74,7 @@ def pair_entries(
         is_closed = scored.pairs.requests[request].correspondence.regime == "full" and dataset not in grouped
         kind = _Kind(dataset, measures, is_closed)
         keys = [spaces[index].key for index in indices[of_dataset].tolist()]
-        of_bases = _SpacesOfBases.of([table.positions.get(key, _NONE) for key in keys], len(table.keys))
+        of_bases = SpacesOfBases.of([table.positions.get(key, _NONE) for key in keys], len(table.keys))
         for block, bases, rows in _blocks(table, scored.failures):
             found, which = of_bases.pairs(bases)
             pairs = found + of_dataset.start
@@ -105,7 +105,7 @@ def _blocks(
 
 
 @dataclass(frozen=True)
-class _SpacesOfBases:
+class SpacesOfBases:
     """Spaces by their bases, which several have if their content is equal.
 
     Those of basis b are ``counts[b]`` of ``members``, from ``starts[b]`` on.
@@ -116,7 +116,7 @@ class _SpacesOfBases:
     counts: Int[np.ndarray, " bases"]
 
     @classmethod
-    def of(cls, bases: Sequence[int], n_bases: int) -> "_SpacesOfBases":
+    def of(cls, bases: Sequence[int], n_bases: int) -> "SpacesOfBases":
         """Return spaces by their bases, given the basis of each; -1: none."""
         of_spaces = np.array(bases, dtype=np.intp)
         order = np.argsort(of_spaces, kind="stable")

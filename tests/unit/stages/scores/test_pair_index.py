@@ -10,7 +10,7 @@ from lfm_tasks.spaces import Space
 from lfm_tasks.stages.inventory.correspondence import Correspondence
 from lfm_tasks.stages.inventory.requests import PairRequest, PairSelection
 from lfm_tasks.stages.scores.block import ScoreSettings
-from lfm_tasks.stages.scores.pair_index import PairIndex, pair_indexes, pairs_in_scope, requested_pairs
+from lfm_tasks.stages.scores.pair_index import PairIndex, StoredBlock, pair_indexes, pairs_in_scope, requested_pairs
 from lfm_tasks.stages.scores.pair_runs import runs_of_pairs
 from lfm_tasks.stores.units.store import Receipt
 
@@ -95,7 +95,7 @@ def a_table(n_bases: int, *, measures: tuple[str, ...] = ("lfm", "overlap")) -> 
 
 
 def a_receipt(key: str, bases: list[str], pairs: list[list[int]], **facts: object) -> Receipt:
-    runs = runs_of_pairs(np.array(pairs)).tolist()
+    runs = runs_of_pairs(np.array(pairs, dtype=int).reshape(-1, 2)).tolist()
     return Receipt(
         "scores", key, "", {"scored_by": ["any", ["lfm"]], "bases": bases, "pair_runs": runs, "codes": []} | facts
     )
@@ -122,3 +122,58 @@ def test_base_pairs__lie_where_the_last_block_has_them_whatever_else_it_holds() 
     assert places["k0000", "k0002"] is None
     assert table.n_unscored == 2
     assert [block.key for block in table.used] == ["old", "new"]
+
+
+def test_base_pairs__are_in_the_block_that_their_scores_are_taken_from() -> None:
+    table = a_table(3)
+    table.add(a_receipt("old", ["k0000", "k0001", "unknown"], [[0, 0], [0, 1], [0, 2]]))
+    table.add(a_receipt("new", ["k0001", "k0002"], [[0, 1], [1, 1]]))
+    table.add(a_receipt("newest", ["k0000", "k0001"], [[0, 0]]))
+
+    found = [tuple(one.tolist() for one in table.pairs_in(index)) for index in range(3)]
+    assert found == [([[0, 1]], [1]), ([[1, 2], [2, 2]], [0, 1]), ([[0, 0]], [0])]
+
+
+def test_places_of_very_many_pairs__get_wider_types_when_they_have_to() -> None:
+    part = PairSelection("", "b", ("overlap",), OF_B, OF_B)
+    keys = dict(zip(OF_B, ("k0", "k1", "k2", "k3"), strict=True))
+    (table,) = pair_indexes(requested_pairs([part], OF_B), settings_of((part,)), keys).values()
+    assert (table.block.dtype, table.row.dtype, table.in_scope is table.requested) == (np.int16, np.uint16, True)
+    table.blocks.extend([StoredBlock.of(a_receipt("any", [], []), {})] * 40_000)
+    others = [[1, 2]] * 70_000
+    table.add(a_receipt("late", ["k0", "k1", "unknown"], [*others, [0, 1]]))
+
+    place = table.place("k1", "k0")
+    assert place is not None
+    assert (place.block, place.row) == ("late", 70_000)
+    np.testing.assert_array_equal(table.block >= 0, [[0, 1, 0, 0]] + 3 * [[0] * 4])
+
+
+def test_very_many_requests__are_told_apart() -> None:
+    spaces = [Space("d", f"model{number:03}", "layer") for number in range(150)]
+    parts = [
+        PairSelection(f"part{number}", "d", (f"measure{number}",), (space,), (space,))
+        for number, space in enumerate(spaces)
+    ]
+    found = requested_pairs(parts, spaces)
+    indices = [found.request_index(space, space) for space in spaces]
+    assert [found.requests[index].measures for index in indices] == [frozenset(part.measures) for part in parts]
+
+
+def test_pairs_of_a_run_of_some_models__are_all_that_its_spaces_have() -> None:
+    # Two names of one content: the pair of bases is computed if either name is chosen.
+    spaces = tuple(Space("d", name, "layer") for name in ("a", "b", "c"))
+    part = PairSelection("", "d", ("overlap",), spaces, spaces)
+    keys = dict(zip(spaces, ("k0", "k1", "k1"), strict=True))
+    pairs, scope = requested_pairs([part], spaces), Scope(only=("b",))
+    settings = {("d", 0): ScoreSettings("any", ("overlap",))}
+    (table,) = pair_indexes(pairs, settings, keys, pairs_in_scope([part], spaces, scope)).values()
+    np.testing.assert_array_equal(table.in_scope, [[False, True], [False, True]])
+    np.testing.assert_array_equal(table.requested, [[True, True], [False, True]])
+
+
+def test_blocks_of_an_older_version__are_passed_over() -> None:
+    receipt = a_receipt("new", ["k0"], [[0, 0]])
+    assert ScoreSettings.of(receipt) == ("any", ("lfm",))
+    facts = {name: fact for name, fact in receipt.facts.items() if name != "pair_runs"} | {"pairs": [[0, 0]]}
+    assert ScoreSettings.of(Receipt("scores", "old", "", facts)) == ("", ())

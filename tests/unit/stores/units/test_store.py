@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lfm_tasks.errors import CorruptUnitError
 from lfm_tasks.stores.units import store as units
-from lfm_tasks.stores.units.store import RowsDigest, UnitStore, digest, ids_digest
+from lfm_tasks.stores.units.store import RowsDigest, UnitStore, array_digest, digest, ids_digest
 
 KEY = "ab" * 32
 
@@ -287,6 +287,13 @@ def test_digest__refuses_nan() -> None:
 def test_ids__that_concatenate_alike_have_other_digests() -> None:
     assert ids_digest(np.array(["ab", "c"])) != ids_digest(np.array(["a", "bc"]))
     assert ids_digest(np.array(["a", "b"])) != ids_digest(np.array(["b", "a"]))
+
+
+def test_digest_of_an_array__is_of_type_shape_and_numbers() -> None:
+    values = np.arange(6, dtype=np.int32)
+    others = [values.astype(np.int64), values.reshape(2, 3), values.reshape(3, 2), values[::-1], values.astype(float)]
+    assert len({array_digest(one) for one in [values, *others]}) == 6
+    assert array_digest(values.astype(">i4")) == array_digest(values) == array_digest(np.repeat(values, 2)[::2])
 
 
 @given(st.lists(st.integers(0, 40), max_size=4))
