@@ -23,7 +23,7 @@ from lfm_tasks.published.queries import Names, require_one_of
 from lfm_tasks.published.rows import Rows
 from lfm_tasks.published.temporary import TemporaryFolder
 from lfm_tasks.statistics.model_pairs import symmetrized
-from lfm_tasks.stores.atlas.files import checked_manifest, open_group, open_scores, read_json
+from lfm_tasks.stores.atlas.files import checked_file, checked_manifest, open_group, open_scores, read_json
 from lfm_tasks.stores.atlas.schema import ZARR, AtlasError, Manifest, manifest_key
 from lfm_tasks.stores.atlas.score_arrays import read_score_arrays
 
@@ -436,7 +436,7 @@ class Atlas:
             raise AtlasError(
                 "got no pandas, which to_frame needs: pip install pandas, or read edges.parquet by what you have"
             ) from error
-        rows = pd.read_parquet(self.folder / "edges.parquet")
+        rows = pd.read_parquet(checked_file(self.folder, self.manifest, "edges.parquet"))
         chosen = rows["source"].isin(self.spaces) & rows["target"].isin(self.spaces)
         return rows if chosen.all() else rows[chosen].reset_index(drop=True)
 
@@ -588,8 +588,9 @@ _ATTEMPTS = 10
 def open_atlas(path: str | PathLike[str], *, store: str | PathLike[str] | None = None) -> Atlas:
     """Return the atlas in the folder ``path``; its arrays are read when they are used.
 
-    Every file is checked against the manifest when the atlas is opened, and again when it is read: if a run publishes
-    again meanwhile, nothing of the next atlas mixes with this one.
+    Names and sizes of all files are checked against the manifest when the atlas is opened, the content of each when it
+    is read: if a run publishes again meanwhile, nothing of the next atlas mixes with this one. ``lfm-atlas verify``
+    reads all files.
 
     Parameters
     ----------
@@ -602,7 +603,7 @@ def open_atlas(path: str | PathLike[str], *, store: str | PathLike[str] | None =
     Raises
     ------
     AtlasError
-        If there is no atlas, a file is not as published, or its schema version cannot be read.
+        If there is no atlas, a file is missing or of another size, or its schema version cannot be read.
 
     Examples
     --------
@@ -643,8 +644,8 @@ def _open(folder: Path, store: Path, scores: "Callable[[Path, Manifest], xr.Data
     for _ in range(_ATTEMPTS):
         before = manifest_key(folder)
         try:
-            manifest = checked_manifest(folder)
-            summary = read_json(folder / "summary.json")
+            manifest = checked_manifest(folder, read_contents=False)
+            summary = read_json(checked_file(folder, manifest, "summary.json"))
             atlas = Atlas(folder, manifest.key, summary, scores(folder, manifest), store, manifest)
         except (AtlasError, OSError):
             if manifest_key(folder) == before:

@@ -29,7 +29,7 @@ def export_csv(atlas: Atlas, output: Path) -> None:
     ``comparisons`` are joined by spaces, which their names do not have.
     """
     lines: list[str] = []
-    for batch in edge_batches(atlas.folder):
+    for batch in edge_batches(atlas.folder, atlas.manifest):
         lines = lines or [_line(batch)]
         lines += [_line(row) for row in zip(*batch.values(), strict=True)]
     atomic_write(output, "".join(f"{line}\r\n" for line in lines).encode())

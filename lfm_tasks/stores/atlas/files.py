@@ -17,13 +17,14 @@ from lfm_tasks.stores.atlas.schema import (
     AtlasError,
     Manifest,
     Table,
+    changed_file,
     check_version,
     columns_of,
     damages,
     filled,
     read_manifest,
 )
-from lfm_tasks.stores.units.durable import atomic_write
+from lfm_tasks.stores.units.durable import atomic_write, file_digest
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -45,13 +46,29 @@ def checked_key(folder: Path) -> str:
     return checked_manifest(folder).key
 
 
-def checked_manifest(folder: Path) -> Manifest:
-    """Return the manifest of the atlas in ``folder``; `AtlasError` naming the first file that is not as published."""
+def checked_manifest(folder: Path, *, read_contents: bool = True) -> Manifest:
+    """Return the manifest of the atlas in ``folder``; `AtlasError` naming the first file that is not as published.
+
+    Without contents, which of a large atlas take a second a gigabyte, files are checked by names and sizes: who reads
+    one has to check its content, as `AtlasStore`, `ScoreArrays` and `checked_file` do.
+    """
     again = "Run lfm-atlas run to publish it again"
     manifest = read_manifest(folder, again)
-    for damage in damages(folder, manifest.files):
+    for damage in damages(folder, manifest.files, read_contents=read_contents):
         raise AtlasError(f"{folder}: got a damaged atlas, {damage}. {again}")
     return manifest
+
+
+def checked_file(folder: Path, manifest: Manifest, name: str) -> Path:
+    """Return the path of a file of the atlas of this manifest; `AtlasError` if its content is not as published."""
+    path = folder / name
+    try:
+        is_sound = file_digest(path) == manifest.files.get(name, {}).get("sha256")
+    except OSError:
+        is_sound = False
+    if not is_sound:
+        raise changed_file(folder, name)
+    return path
 
 
 def is_atlas(folder: Path) -> bool:
@@ -199,11 +216,11 @@ def _arrow_table(table: Table, columns: Mapping[str, Any]) -> "pa.Table":
     )
 
 
-def edge_batches(folder: Path) -> Iterator[dict[str, list[Any]]]:
+def edge_batches(folder: Path, manifest: Manifest) -> Iterator[dict[str, list[Any]]]:
     """Yield ``edges.parquet`` in parts, at least one: columns by name, None where there is no number."""
     from pyarrow import parquet
 
-    with parquet.ParquetFile(folder / "edges.parquet") as file:
+    with parquet.ParquetFile(checked_file(folder, manifest, "edges.parquet")) as file:
         if not file.metadata.num_rows:
             yield file.schema_arrow.empty_table().to_pydict()
         for batch in file.iter_batches():

@@ -325,8 +325,15 @@ def manifest_key(folder: Path) -> str | None:
         return None
 
 
-def damages(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
-    """Yield a phrase for each file of an atlas that is not as published."""
+def changed_file(folder: Path, name: str) -> AtlasError:
+    """Return the error of a file whose content is not that of the manifest when it is read."""
+    problem = f"{folder}: got another file {name} than when the atlas was published"
+    advice = "Open it again; if that fails, run lfm-atlas run to publish it again"
+    return AtlasError(f"{problem}, it was published again since or is damaged. {advice}")
+
+
+def damages(folder: Path, files: Mapping[str, Mapping[str, Any]], *, read_contents: bool = True) -> Iterator[str]:
+    """Yield a phrase for each file of an atlas that is not as published; without contents: by names and sizes only."""
     paths = (Path(current, name) for current, _, names in os.walk(folder) for name in names)
     present = {
         name for path in paths if (name := path.relative_to(folder).as_posix()) in files or not is_dropping(path)
@@ -337,7 +344,7 @@ def damages(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> Iterator[st
         path = folder / name
         try:
             is_sound = not path.is_symlink() and path.stat().st_size == files[name]["bytes"]
-            is_sound = is_sound and file_digest(path) == files[name]["sha256"]
+            is_sound = is_sound and (not read_contents or file_digest(path) == files[name]["sha256"])
         except OSError as error:
             yield f"{name} cannot be read ({error.strerror})"
             continue

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from lfm_tasks.stores.atlas.schema import SCHEMA_VERSION, ZARR, AtlasError, Manifest
+from lfm_tasks.stores.atlas.schema import SCHEMA_VERSION, ZARR, Manifest, changed_file
 
 # Larger scores (bytes) are left to xarray, which reads only the chunks that a query needs.
 _MOST_BYTES = 64 << 20
@@ -82,8 +82,7 @@ class _Files:
         except OSError:
             content = b""
         if hashlib.sha256(content).hexdigest() != expected:
-            changed = f"{self.folder}: got another file {ZARR}/{key} than when the atlas was opened"
-            raise AtlasError(f"{changed}, it was published again or damaged since. Open it again")
+            raise changed_file(self.folder, f"{ZARR}/{key}")
         return content
 
 

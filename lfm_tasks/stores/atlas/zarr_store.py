@@ -7,7 +7,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore
 
-from lfm_tasks.stores.atlas.schema import ZARR, AtlasError, Manifest
+from lfm_tasks.stores.atlas.schema import ZARR, Manifest, changed_file
 
 
 class AtlasStore(LocalStore):
@@ -31,6 +31,5 @@ class AtlasStore(LocalStore):
         # Whole, whatever part is requested: only the whole can be checked.
         buffer = await super().get(key, prototype)
         if buffer is None or hashlib.sha256(buffer.to_bytes()).hexdigest() != expected["sha256"]:
-            changed = f"{self.root.parent}: got another file {ZARR}/{key} than when the atlas was opened"
-            raise AtlasError(f"{changed}, it was published again or damaged since. Open it again")
+            raise changed_file(self.root.parent, f"{ZARR}/{key}")
         return buffer if byte_range is None else await super().get(key, prototype, byte_range)

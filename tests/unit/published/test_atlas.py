@@ -18,6 +18,7 @@ import xarray as xr
 from lfm_atlas import AtlasError, open_atlas
 from lfm_tasks.published.atlas import Atlas
 from lfm_tasks.published.descriptions import as_html
+from lfm_tasks.published.exports import export_csv
 from lfm_tasks.spectral.bases.full_map import overlap
 from lfm_tasks.stores.atlas.files import read_atlas, write_atlas
 from lfm_tasks.stores.atlas.publication import publish
@@ -199,6 +200,29 @@ def test_damaged_or_absent_atlas__is_refused(small_folder: Path, tmp_path: Path)
         open_atlas(tmp_path / "atlas")
 
 
+def test_damaged_file__is_refused_when_it_is_read(small_folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(small_folder / "atlas", tmp_path / "atlas")
+
+    def damage(name: str) -> None:
+        path = tmp_path / "atlas" / name
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+
+    damage("edges.parquet")
+    damage("atlas.zarr/score/c/0/0/0/0")
+    with open_atlas(tmp_path / "atlas") as atlas:
+        with pytest.raises(AtlasError, match=r"another file edges.parquet than .* Open it again; if that fails"):
+            atlas.to_frame()
+        with pytest.raises(AtlasError, match=r"another file edges.parquet than when"):
+            export_csv(atlas, tmp_path / "edges.csv")
+        with pytest.raises(AtlasError, match=r"another file atlas.zarr/score/c/0/0/0/0 than when"):
+            atlas.nearest("model0")
+    damage("summary.json")
+    with pytest.raises(AtlasError, match=r"another file summary.json than when"):
+        open_atlas(tmp_path / "atlas")
+
+
 @pytest.mark.parametrize(("version", "message"), [(1, "Run lfm-atlas run"), (99, "Install the later lfm-atlas")])
 def test_atlas_of_another_schema__is_refused(version: int, message: str, small_folder: Path, tmp_path: Path) -> None:
     _published_as(version, small_folder, tmp_path / "atlas")
@@ -353,6 +377,6 @@ def test_arrays_read_after_another_was_published__are_refused(
     with open_atlas(place) as atlas:
         put(versions, "b", place)
 
-        with pytest.raises(AtlasError, match=r"published again or damaged since. Open it again"):
+        with pytest.raises(AtlasError, match=r"published again since or is damaged. Open it again"):
             atlas.scores["score"].values  # noqa: B018 - reading is what it does
         assert atlas.section("maps/probe") is None
