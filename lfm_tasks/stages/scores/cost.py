@@ -277,7 +277,9 @@ def _written_bytes(block: _Block) -> int:
     pair, n_pairs = block.pair, block.n_pairs
     n_numbers = len(pair.measures) * len(STATISTICS) + len(DIAGNOSTICS)
     maps = 8 * n_pairs * block.numbers.n_eigenpairs**2 if block.is_fitted and pair.refine != "none" else 0
-    return n_pairs * (8 + 4 + 16 * n_numbers + 170) + 5 * ARRAY_BYTES + UNIT_BYTES + maps
+    # In the receipt a key and a run of pairs for each basis.
+    in_receipt = 85 * len(block.bases)
+    return n_pairs * (4 + 16 * n_numbers) + in_receipt + 4 * ARRAY_BYTES + UNIT_BYTES + maps
 
 
 def part_load(bases: Collection[SpaceSize], n_pairs: int, pair: PairWork) -> Load:
