@@ -288,7 +288,7 @@ def pair_indexes(
             if in_scope is not None:
                 chosen = in_scope[first, others]
                 computed[low[chosen], high[chosen]] = True
-        # Blocks have up to 65,536 pairs, two times `_LARGEST_SIDE` bases.
+        # Blocks have up to 65,536 pairs: 256 bases (`_LARGEST_SIDE` in `stage`) on each side.
         block, row = np.full(requested.shape, -1, dtype=np.int16), np.zeros(requested.shape, dtype=np.uint16)
         indexes[of_pairs] = PairIndex(of_pairs, tuple(names.tolist()), requested, computed, block, row)
     return indexes
