@@ -139,7 +139,7 @@ class SpacesOfBases:
 
 
 class _SpaceFacts:
-    """What decides about the status of a pair, by index of a space."""
+    """The numbers of points, keys and faults of spaces, by their indices: they decide the status of a pair."""
 
     def __init__(self, spaces: tuple[SpaceBasis, ...]) -> None:
         self.n_points = np.array([basis.n_points for basis in spaces])
