@@ -67,6 +67,11 @@ class AlignedSpace:
         """How evenly points share what they add, if the rows are an orthonormal basis."""
         return Spread(self.concentration, spread_of(self.rows, np.ones(self.rank)).leverage)
 
+    @cached_property
+    def narrow_loads(self) -> Float[np.ndarray, "directions features"]:
+        """The loads of all points in single precision, which is enough for what chance gives."""
+        return self.loads[0].astype(np.float32)
+
     @property
     def rank(self) -> int:
         """How many columns the rows have."""
@@ -180,14 +185,14 @@ def _singular_vectors(
 ) -> tuple[Float[np.ndarray, "target pairs"], Float[np.ndarray, " pairs"], Float[np.ndarray, "pairs source"]]:
     (corner,) = corners_from(n_points, n_source, n_target, index, index + 1)
     theirs, correlations, ours = np.linalg.svd(corner, full_matrices=False)
-    return theirs, correlations, ours
+    return theirs.astype(np.float32), correlations, ours.astype(np.float32)
 
 
 def _projection_weighted_by_rotation(
     n_points: int, source: AlignedSpace, target: AlignedSpace, index: int
 ) -> tuple[float, float]:
     theirs, correlations, ours = _singular_vectors(n_points, source.rank, target.rank, index)
-    return _weighted(correlations, ours, source.loads[0]), _weighted(correlations, theirs.T, target.loads[0])
+    return _weighted(correlations, ours, source.narrow_loads), _weighted(correlations, theirs.T, target.narrow_loads)
 
 
 PROJECTION_WEIGHTED = AlignmentForm(_prepare_weighted, _projection_weighted, _projection_weighted_by_rotation)

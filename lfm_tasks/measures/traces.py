@@ -46,13 +46,11 @@ class TraceForm:
 
 
 @dataclass(frozen=True)
-class SpaceFactor:
-    """A factor of one space on each set of points, ‖FᵀF‖² there, and what chance needs of it on all points.
+class FactorSums:
+    """What pairs need of the factor F of a space beside itself: a few numbers, which are kept.
 
     Parameters
     ----------
-    by_set
-        One factor for each set of `PointSets`, its rows in their order; None where the rows have none.
     energies
         ‖FᵀF‖² on each set; NaN where there is no factor.
     chance
@@ -61,44 +59,47 @@ class SpaceFactor:
         Of the rows of F Fᵀ, all points.
     """
 
-    by_set: tuple[Float[np.ndarray, "_ _"] | None, ...]
     energies: Float[np.ndarray, " sets"]
     chance: Float[np.ndarray, " partitions"] | StrataSums | None
     concentration: float
 
 
-def space_factor(
-    rows: Rows, factor: Factor, sets: PointSets, strata: Int[np.ndarray, " points"] | None, *, has_chance: bool
-) -> SpaceFactor:
-    """Return the factor of one space; ``strata``: of each point, None where all may change places."""
+# One factor for each set of `PointSets`, its rows in their order; None where the rows have none.
+SetFactors = tuple[Float[np.ndarray, "_ _"] | None, ...]
+
+
+def set_factors(rows: Rows, factor: Factor, sets: PointSets) -> SetFactors:
+    """Return the factor of one space on each set of points."""
     wide = rows.astype(np.float64)
-    by_set, energies = list[Float[np.ndarray, "_ _"] | None](), np.full(sets.n_sets, np.nan)
-    for place, points in enumerate(sets.points):
-        inside = np.sort(sets.order[points])
+    made = list[Float[np.ndarray, "_ _"] | None]()
+    for points in sets.points:
         try:
-            made = np.ascontiguousarray(factor(wide[inside]))
+            made.append(np.ascontiguousarray(factor(wide[np.sort(sets.order[points])])))
         except np.linalg.LinAlgError:
-            by_set.append(None)
-            continue
-        gram = made.T @ made.copy()
-        energies[place] = float(np.vdot(gram, gram))
-        by_set.append(made)
-    whole = by_set[0]
+            made.append(None)
+    return tuple(made)
+
+
+def factor_sums(factors: SetFactors, strata: Int[np.ndarray, " points"] | None, *, has_chance: bool) -> FactorSums:
+    """Return the sums of the factors of one space; ``strata``: of each point, None where all may change places."""
+    grams = [None if made is None else made.T @ made.copy() for made in factors]
+    energies = np.array([np.nan if gram is None else float(np.vdot(gram, gram)) for gram in grams])
+    whole, gram = factors[0], grams[0]
+    if whole is None or gram is None:
+        return FactorSums(energies, None, 1.0)
     chance: Float[np.ndarray, " partitions"] | StrataSums | None = None
-    if has_chance and whole is not None:
-        if strata is None:
-            chance = permutation_profile(whole).sums
-        else:
-            members = np.eye(int(strata.max()) + 1)[strata]
-            chance = strata_sums(gram_sums(whole, members), strata, gram_triangles(whole, strata))
-    spread = 1.0 if whole is None else concentration(np.vecdot(whole @ (whole.T @ whole.copy()), whole))
-    return SpaceFactor(tuple(by_set), energies, chance, spread)
+    if has_chance and strata is None:
+        chance = permutation_profile(whole).sums
+    elif has_chance and strata is not None:
+        members = np.eye(int(strata.max()) + 1)[strata]
+        chance = strata_sums(gram_sums(whole, members), strata, gram_triangles(whole, strata))
+    return FactorSums(energies, chance, concentration(np.vecdot(whole @ gram, whole)))
 
 
-def traces(source: SpaceFactor, target: SpaceFactor) -> Float[np.ndarray, " sets"]:
+def traces(source: SetFactors, target: SetFactors) -> Float[np.ndarray, " sets"]:
     """Return ‖F_yᵀF_x‖² on each set of points; NaN where one of both has no factor."""
-    found = np.full(len(source.by_set), np.nan)
-    for place, (first, second) in enumerate(zip(source.by_set, target.by_set, strict=True)):
+    found = np.full(len(source), np.nan)
+    for place, (first, second) in enumerate(zip(source, target, strict=True)):
         if first is not None and second is not None:
             # Of one array with itself NumPy takes another routine, which gives other bits.
             product = second.T @ (first.copy() if first is second else first)

@@ -239,13 +239,17 @@ def _measures_bytes(block: _Block) -> int:
 
 
 def _crossed_bytes(measure: Measure, block: _Block) -> int:
-    """Return the bytes of spaces whose directions, or features, are crossed, and of the products of one pair.
+    """Return the bytes of spaces whose factors, directions, or features are crossed, and of the products of one pair.
 
     A product of each class of points and of each set: 4 and 5 with two splits.
     """
+    n, d = block.n_points, block.n_features
+    if measure.trace is not None:
+        n_sides = 1 if measure.is_symmetric else 2
+        of_space = n_sides * 8 * min(n, d) * n * (1 + block.n_halves // 2)
+        return min(len(block.bases) * of_space, MOST_PREPARED + 2 * of_space)
     if measure.cross is None and measure.alignment is None:
         return 0
-    n, d = block.n_points, block.n_features
     rank = d if measure.alignment is not None and measure.alignment.by_rotation is None else min(n, d)
     n_sums = 2 + 2 * block.n_halves
     of_space = 8 * rank * (n + n_sums * rank)

@@ -111,8 +111,9 @@ def score_family(
     return FamilyScores(values, scored.refused, points.has_moments, concentrated)
 
 
-# Prepared spaces that are held at a time, in bytes.
-MOST_PREPARED = 512 << 20
+# Prepared spaces that are held at a time, in bytes: at 768 features those of a block, or each is prepared again for
+# each tile of a block.
+MOST_PREPARED = 2 << 30
 
 
 def tiles_of_pairs(pairs: list[tuple[str, str]], bytes_of_one: int) -> Iterator[list[int]]:

@@ -1,17 +1,20 @@
 """Scores of the measures of traces: the factors of a space once, a product of two for each set of points."""
 
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
 from jaxtyping import Float
 
 from lfm_tasks.measures.measure import Measure, of_order_one
-from lfm_tasks.measures.point_matrices import point_sets
-from lfm_tasks.measures.traces import SpaceFactor, TraceForm, space_factor, traces
+from lfm_tasks.measures.point_matrices import PointSets, point_sets
+from lfm_tasks.measures.traces import Factor, FactorSums, SetFactors, TraceForm, factor_sums, set_factors, traces
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
+from lfm_tasks.stages.scores.cache import kept
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics, tiles_of_pairs, without_tail
 from lfm_tasks.statistics.permutation_moments import MomentArrays, are_concentrated, moments_of_pairs
+from lfm_tasks.statistics.resampling import Exchange
 from lfm_tasks.statistics.strata_moments import StrataSums, has_moments, moments_of_strata
 
 
@@ -27,42 +30,63 @@ def score_traces(
     return np.stack([_one_way(measure, form, spaces, way, resampling) for way in (pairs, back)], axis=1)
 
 
+@dataclass
+class _PreparedSpaces:
+    """The factors of spaces as sources, and as targets: of the tile of pairs at hand; their sums of all."""
+
+    measure: Measure
+    spaces: SpacesOnPoints
+    sets: PointSets
+    exchange: Exchange
+    _made: dict[tuple[Factor, str], tuple[SetFactors, FactorSums]] = field(default_factory=dict)
+
+    def keep_only(self, needed: set[tuple[Factor, str]]) -> None:
+        """Forget all other factors."""
+        self._made = {key: made for key, made in self._made.items() if key in needed}
+
+    def of(self, factor: Factor, key: str) -> tuple[SetFactors, FactorSums]:
+        """Return the factors of one space, and their sums."""
+        if (factor, key) not in self._made:
+            is_scaled, rows = "scaling" in self.measure.invariances, self.spaces.rows[key]
+            factors = set_factors(of_order_one(rows) if is_scaled else rows, factor, self.sets)
+            has_chance, address = has_moments(self.exchange), self.spaces.address
+            sums = kept(
+                None if address is None else (*address, "trace", factor, is_scaled, has_chance, key),
+                partial(factor_sums, factors, self.exchange.strata, has_chance=has_chance),
+            )
+            self._made[factor, key] = factors, sums
+        return self._made[factor, key]
+
+
 def _one_way(
     measure: Measure, form: TraceForm, spaces: SpacesOnPoints, pairs: list[tuple[str, str]], resampling: Resampling
 ) -> Float[np.ndarray, "pairs statistics"]:
     sets = point_sets(resampling.exchange.n_points, resampling.halves)
     values = np.full((len(pairs), len(STATISTICS)), np.nan)
-    sources: dict[str, SpaceFactor] = {}
-    targets: dict[str, SpaceFactor] = {}
-    make = partial(
-        space_factor, sets=sets, strata=resampling.exchange.strata, has_chance=has_moments(resampling.exchange)
-    )
+    prepared = _PreparedSpaces(measure, spaces, sets, resampling.exchange)
     rank = max(min(rows.shape) for rows in (spaces.rows[key] for pair in pairs for key in pair))
     # Factors of all points, and of the halves of each split.
     bytes_of_one = 8 * rank * len(sets.order) * (1 + (sets.n_sets - 1) // 2)
+    sides = (form.source, form.target)
     for indices in tiles_of_pairs(pairs, bytes_of_one):
-        for side, place, factor in ((sources, 0, form.source), (targets, 1, form.target)):
-            needed = {pairs[index][place] for index in indices}
-            for key in set(side) - needed:
-                del side[key]
-            for key in sorted(needed - set(side)):
-                rows = spaces.rows[key]
-                side[key] = make(of_order_one(rows) if "scaling" in measure.invariances else rows, factor)
+        prepared.keep_only({side for index in indices for side in zip(sides, pairs[index], strict=True)})
         for index in indices:
-            source, target = sources[pairs[index][0]], targets[pairs[index][1]]
+            (source, of_source), (target, of_target) = (
+                prepared.of(factor, key) for factor, key in zip(sides, pairs[index], strict=True)
+            )
             trace = traces(source, target)
-            by_set = form.value(trace, source.energies, target.energies)
-            whole = partial(form.value, source=source.energies[:1], target=target.energies[:1])
+            by_set = form.value(trace, of_source.energies, of_target.energies)
+            whole = partial(form.value, source=of_source.energies[:1], target=of_target.energies[:1])
             least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in pairs[index]))])
-            moments = _moments(source, target, len(sets.order))
+            moments = _moments(of_source, of_target, len(sets.order))
             values[index] = pair_statistics(by_set[:, None], trace[:1], moments, whole, measure, sets, least)[0]
-            spreads = np.array(source.concentration), np.array(target.concentration)
-            if are_concentrated(*spreads, len(sets.order), is_exact=not isinstance(source.chance, StrataSums)):
+            spreads = np.array(of_source.concentration), np.array(of_target.concentration)
+            if are_concentrated(*spreads, len(sets.order), is_exact=not isinstance(of_source.chance, StrataSums)):
                 values[index] = without_tail(values[index][None])[0]
     return values
 
 
-def _moments(source: SpaceFactor, target: SpaceFactor, n_points: int) -> MomentArrays | None:
+def _moments(source: FactorSums, target: FactorSums, n_points: int) -> MomentArrays | None:
     """Return the moments of ‖F_yᵀF_x‖² by chance; None where they are not known."""
     first, second = source.chance, target.chance
     if isinstance(first, StrataSums) and isinstance(second, StrataSums):
