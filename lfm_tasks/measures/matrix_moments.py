@@ -2,7 +2,7 @@
 
 The exact moments over all permutations P of the points follow from 220 sums of each centered matrix. One of these, the
 trace of its cube, is extrapolated from 768 points where there are more. Mean and variance over permutations within
-strata follow from sums of its blocks.
+strata, or of whole groups, follow from sums of its blocks.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +20,7 @@ from lfm_tasks.measures.point_matrices import (
     point_sets,
 )
 from lfm_tasks.statistics.far_tails import N_EIGENVALUES, Spectra, largest_eigenvalues
+from lfm_tasks.statistics.group_moments import dense_blocks, group_sums, in_order_of_groups, leading_third
 from lfm_tasks.statistics.permutation_moments import (
     GraphSums,
     MomentArrays,
@@ -27,10 +28,11 @@ from lfm_tasks.statistics.permutation_moments import (
     moment_sums,
     moments_of_pairs,
 )
+from lfm_tasks.statistics.resampling import Exchange
 from lfm_tasks.statistics.strata_moments import (
     BlockSums,
-    StrataSums,
-    moments_of_strata,
+    ExchangeSums,
+    moments_of_sums,
     some_points,
     strata_sums,
     triangles,
@@ -122,21 +124,21 @@ def moments_of_cosines(sources: Sequence[MatrixChance], targets: Sequence[Matrix
 
 
 @dataclass(frozen=True)
-class MatrixStrata:
-    """Sums over one centered matrix for moments within strata: its norm ‖K‖, and sums of its blocks.
+class MatrixExchange:
+    """Sums over one centered matrix for moments within strata, or of groups; its norm ‖K‖.
 
-    ``concentration``: of its rows.
+    ``concentration``: of its rows, or of groups of them.
     """
 
     norm: float
-    sums: StrataSums
+    sums: ExchangeSums
     concentration: float
 
 
-def matrix_in_strata(
-    space: SpaceRows, matrix: TiledMatrix, sets: PointSets, form: MatrixForm, strata: Int[np.ndarray, " points"]
-) -> MatrixStrata:
-    """Return the sums for chance within strata of one space, from two passes over the tiles of its matrix.
+def matrix_exchange(
+    space: SpaceRows, matrix: TiledMatrix, sets: PointSets, form: MatrixForm, exchange: Exchange
+) -> MatrixExchange:
+    """Return the sums for chance within strata, or of equal groups, of one space: two passes over tiles of its matrix.
 
     Parameters
     ----------
@@ -144,9 +146,45 @@ def matrix_in_strata(
         What the matrix was made of.
     matrix
         The matrix of the space.
-    strata
-        Of each point in the order of ``sets``, numbered from 0 without gaps.
+    exchange
+        Of the points in their given order, of which ``sets.order`` is the one of the space.
     """
+    strata, groups = exchange.strata, exchange.equal_groups
+    if strata is not None:
+        return _in_strata(space, matrix, sets, form, strata[sets.order])
+    if groups is None:
+        raise ValueError("got an exchange of free rows, or of unequal groups, expected strata or equal groups")
+    return _in_groups(space, matrix, form, in_order_of_groups(np.argsort(sets.order)[groups]))
+
+
+def _in_groups(
+    space: SpaceRows, matrix: TiledMatrix, form: MatrixForm, groups: Int[np.ndarray, "groups members"]
+) -> MatrixExchange:
+    n_groups, size = groups.shape
+    moved, sets = replace(space, rows=space.rows[groups.ravel()]), point_sets(groups.size)
+    ordered = form.of_rows(moved, sets, matrix.constants)
+
+    def rough(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
+        return ordered.tile(rows, columns)[0]
+
+    centered = _centered(*_row_sums(rough, sets), form.centering)
+
+    def tile(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
+        values = _moved_tile(rough(rows, columns), rows, columns, centered)
+        values += centered.off
+        if rows == columns:
+            np.fill_diagonal(values, centered.diagonal[rows] + centered.on)
+        return values
+
+    blocks = dense_blocks(tile, n_groups, size)
+    sums = group_sums(blocks, leading_third(blocks, tile, size))
+    return MatrixExchange(float(np.sqrt(blocks.energies.sum())), sums, concentration(blocks.energies))
+
+
+def _in_strata(
+    space: SpaceRows, matrix: TiledMatrix, sets: PointSets, form: MatrixForm, strata: Int[np.ndarray, " points"]
+) -> MatrixExchange:
+    """Return the sums for chance within strata; these are of each point in the order of ``sets``."""
 
     def tile(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
         return matrix.tile(rows, columns)[0]
@@ -173,12 +211,12 @@ def matrix_in_strata(
     values = _on_some_points(space, matrix, form).astype(np.float64)
     third = triangles(values, strata[some_points(len(strata))], np.bincount(strata))
     blocks = BlockSums(rows_of, rows_of, squares_of, squares_of, diagonal)
-    return MatrixStrata(norm, strata_sums(blocks, strata, third), concentration(energies + diagonal**2))
+    return MatrixExchange(norm, strata_sums(blocks, strata, third), concentration(energies + diagonal**2))
 
 
-def cosines_in_strata(sources: Sequence[MatrixStrata], targets: Sequence[MatrixStrata]) -> MomentArrays:
-    """Return mean, deviation and skewness of the cosine of every source with every target, within strata."""
-    moments = moments_of_strata([source.sums for source in sources], [target.sums for target in targets])
+def cosines_of_exchange(sources: Sequence[MatrixExchange], targets: Sequence[MatrixExchange]) -> MomentArrays:
+    """Return mean, deviation and skewness of the cosine of every source with every target, in strata or groups."""
+    moments = moments_of_sums([source.sums for source in sources], [target.sums for target in targets])
     norm = np.multiply.outer([source.norm for source in sources], [target.norm for target in targets])
     norm = np.where(norm > 0, norm, np.nan)  # a matrix of zeros has no cosine
     return MomentArrays(moments.mean / norm, moments.deviation / norm, moments.skewness)
@@ -229,12 +267,18 @@ def _moved_tiles(
     runs = sets.runs()
     for place, (_, rows) in enumerate(runs):
         for _, columns in runs[place:]:
-            values = tile(rows, columns)
-            values -= (centered.effects[rows] + centered.constant)[:, None]
-            values -= centered.effects[columns]
-            if rows == columns:
-                np.fill_diagonal(values, centered.diagonal[rows])
-            yield rows, columns, values
+            yield rows, columns, _moved_tile(tile(rows, columns), rows, columns, centered)
+
+
+def _moved_tile(
+    values: Float[np.ndarray, "rows columns"], rows: slice, columns: slice, centered: _Centered
+) -> Float[np.ndarray, "rows columns"]:
+    """Return the numbers of the centered matrix less its means, in the array of those before."""
+    values -= (centered.effects[rows] + centered.constant)[:, None]
+    values -= centered.effects[columns]
+    if rows == columns:
+        np.fill_diagonal(values, centered.diagonal[rows])
+    return values
 
 
 def _spectrum(

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 
 from lfm_tasks.measures.point_matrices import PointSets
+from lfm_tasks.statistics.exchange_moments import has_moments, sums_of_factor
 from lfm_tasks.statistics.permutation_moments import concentration, permutation_profile
-from lfm_tasks.statistics.strata_moments import StrataSums, gram_sums, gram_triangles, strata_sums
+from lfm_tasks.statistics.resampling import Exchange
+from lfm_tasks.statistics.strata_moments import ExchangeSums
 
 Values = Shaped[np.ndarray, "..."]
 Rows = Float[np.ndarray, "points features"]
@@ -54,13 +56,13 @@ class FactorSums:
     energies
         ‖FᵀF‖² on each set; NaN where there is no factor.
     chance
-        `permutation_profile` of all points, or their sums by strata; None where chance is drawn.
+        `permutation_profile` of all points, or their sums by strata or groups; None where chance is drawn.
     concentration
-        Of the rows of F Fᵀ, all points.
+        Of the rows of F Fᵀ, or of groups of them, all points.
     """
 
     energies: Float[np.ndarray, " sets"]
-    chance: Float[np.ndarray, " partitions"] | StrataSums | None
+    chance: Float[np.ndarray, " partitions"] | ExchangeSums | None
     concentration: float
 
 
@@ -80,20 +82,17 @@ def set_factors(rows: Rows, factor: Factor, sets: PointSets) -> SetFactors:
     return tuple(made)
 
 
-def factor_sums(factors: SetFactors, strata: Int[np.ndarray, " points"] | None, *, has_chance: bool) -> FactorSums:
-    """Return the sums of the factors of one space; ``strata``: of each point, None where all may change places."""
+def factor_sums(factors: SetFactors, exchange: Exchange) -> FactorSums:
+    """Return the sums of the factors of one space; ``exchange``: of the points that the first factor has."""
     grams = [None if made is None else made.T @ made.copy() for made in factors]
     energies = np.array([np.nan if gram is None else float(np.vdot(gram, gram)) for gram in grams])
     whole, gram = factors[0], grams[0]
     if whole is None or gram is None:
         return FactorSums(energies, None, 1.0)
-    chance: Float[np.ndarray, " partitions"] | StrataSums | None = None
-    if has_chance and strata is None:
-        chance = permutation_profile(whole).sums
-    elif has_chance and strata is not None:
-        members = np.eye(int(strata.max()) + 1)[strata]
-        chance = strata_sums(gram_sums(whole, members), strata, gram_triangles(whole, strata))
-    return FactorSums(energies, chance, concentration(np.vecdot(whole @ gram, whole)))
+    chance: Float[np.ndarray, " partitions"] | ExchangeSums | None = None
+    if has_moments(exchange):
+        chance = sums_of_factor(whole, exchange) if exchange.sets else permutation_profile(whole).sums
+    return FactorSums(energies, chance, concentration(exchange.by_unit(np.vecdot(whole @ gram, whole))))
 
 
 def traces(source: SetFactors, target: SetFactors) -> Float[np.ndarray, " sets"]:

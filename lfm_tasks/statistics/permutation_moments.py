@@ -235,8 +235,7 @@ def live_on_few_units(
 
     Few permutations then say too little, however far a score lies beyond them: in none of them may the few have met.
     """
-    if exchange.moves == "sets":
-        source, target = (np.array([side[rows].sum() for rows in exchange.sets]) for side in (source, target))
+    source, target = exchange.by_unit(source), exchange.by_unit(target)
     spreads = np.array(concentration(source)), np.array(concentration(target))
     return bool(are_concentrated(*spreads, len(source), is_exact=False))
 

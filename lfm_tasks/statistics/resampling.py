@@ -83,6 +83,22 @@ class Exchange:
         return numbers
 
     @property
+    def equal_groups(self) -> Int[np.ndarray, "groups members"] | None:
+        """The rows of each group; None where rows move alone, or groups differ in size."""
+        if self.moves != "sets" or len({len(rows) for rows in self.sets}) != 1:
+            return None
+        return np.stack(self.sets)
+
+    @property
+    def n_units(self) -> int:
+        """How many units change places: rows, or groups."""
+        return len(self.sets) if self.moves == "sets" else self.n_points
+
+    def by_unit(self, energies: Float[np.ndarray, " points"]) -> Float[np.ndarray, " units"]:
+        """Return what each unit has in all of a number of each row."""
+        return np.array([energies[rows].sum() for rows in self.sets]) if self.moves == "sets" else energies
+
+    @property
     def least_p(self) -> float:
         """One over the number of permutations, one of which is the identity: no p-value is smaller."""
         if not self.sets:

@@ -13,29 +13,15 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_array
 
-from lfm_tasks.statistics.permutation_moments import FEWEST_POINTS, MomentArrays
-from lfm_tasks.statistics.resampling import FEWEST_PERMUTATIONS, Exchange
-
-# Strata beyond which the numbers of a space, about their third power, cost more than permutations.
-MOST_STRATA = 32
-
-
-def has_moments(exchange: Exchange) -> bool:
-    """Return whether moments speak for all permutations of an exchange: of free rows, or within strata.
-
-    At least 6 rows, at most 32 strata (what a space contributes grows with the third power of their number), and at
-    least 1,000 permutations.
-    """
-    if exchange.n_points < FEWEST_POINTS or len(exchange.sets) > MOST_STRATA:
-        return False
-    if not exchange.sets:
-        return True
-    return exchange.strata is not None and exchange.least_p <= 1 / FEWEST_PERMUTATIONS
+from lfm_tasks.statistics.permutation_moments import MomentArrays
 
 
 @dataclass(frozen=True)
-class StrataSums:
-    """Vectors of one matrix: inner products of two spaces' vectors are mean, variance, third central moment."""
+class ExchangeSums:
+    """Vectors of one matrix: inner products of two spaces' vectors are mean, variance, third central moment.
+
+    Over permutations within strata, or of whole groups.
+    """
 
     mean: Float[np.ndarray, " means"]
     variance: Float[np.ndarray, " variances"]
@@ -150,7 +136,7 @@ def _as_third(
 
 def strata_sums(
     blocks: BlockSums, strata: Int[np.ndarray, " points"], third: Float[np.ndarray, " triples"] | None = None
-) -> StrataSums:
+) -> ExchangeSums:
     """Return the vectors of a matrix whose inner products are the moments within strata.
 
     Parameters
@@ -179,10 +165,10 @@ def strata_sums(
             if n > 1 and sizes[t] > 1:
                 variances.append(effects.rest_between(s, t) / np.sqrt((n - 1) * (sizes[t] - 1)))
     triples = np.zeros(len(sizes) ** 3) if third is None else third
-    return StrataSums(np.array(means), np.concatenate(variances), triples)
+    return ExchangeSums(np.array(means), np.concatenate(variances), triples)
 
 
-def moments_of_strata(sources: Sequence[StrataSums], targets: Sequence[StrataSums]) -> MomentArrays:
+def moments_of_sums(sources: Sequence[ExchangeSums], targets: Sequence[ExchangeSums]) -> MomentArrays:
     """Return mean, deviation and skewness for every source with every target.
 
     Where strata tell much of both spaces, effects of rows have 86 to 100 % of the variance of kernels, and the skewness
@@ -195,7 +181,7 @@ def moments_of_strata(sources: Sequence[StrataSums], targets: Sequence[StrataSum
     return MomentArrays(mean, deviation, skewness)
 
 
-def aligned_moments(sources: Sequence[StrataSums], targets: Sequence[StrataSums]) -> MomentArrays:
+def aligned_moments(sources: Sequence[ExchangeSums], targets: Sequence[ExchangeSums]) -> MomentArrays:
     """Return the moments of each source with the target beside it, of the same bits for any companions."""
     # Sum by sum: the last bits of a matrix product depend on how many rows it has.
     mean, variance, third = (

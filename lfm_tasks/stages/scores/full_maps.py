@@ -38,6 +38,7 @@ from lfm_tasks.stages.scores.block import (
     against_moments,
     resampled,
 )
+from lfm_tasks.statistics.exchange_moments import has_moments, sums_of_factor
 from lfm_tasks.statistics.map_chance import are_localized, chance_of_lfm, localization, map_sums
 from lfm_tasks.statistics.permutation_moments import (
     MomentArrays,
@@ -46,14 +47,7 @@ from lfm_tasks.statistics.permutation_moments import (
     permutation_profile,
 )
 from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, can_stop, tail_of
-from lfm_tasks.statistics.strata_moments import (
-    StrataSums,
-    aligned_moments,
-    gram_sums,
-    gram_triangles,
-    has_moments,
-    strata_sums,
-)
+from lfm_tasks.statistics.strata_moments import aligned_moments
 
 # A pair whose bases are both localized is compared with at least so many permutations.
 _FEWEST_PERMUTATIONS = 1000
@@ -222,7 +216,7 @@ def _fill_chance(
     """Fill in what scores are by chance: in closed form, or from permutations where there is none."""
     n_points, n_permutations = exchange.n_points, null.n_permutations
     if exchange.sets:
-        known = _fill_chance_in_strata(values, bases, measures, exchange)
+        known = _fill_chance_in_sets(values, bases, measures, exchange)
         drawn = {
             (pair, name)
             for pair in range(len(bases))
@@ -292,24 +286,19 @@ def _live_on_few_units(bases: tuple[BasisRows, BasisRows], exchange: Exchange) -
     return live_on_few_units(source, target, exchange)
 
 
-def _fill_chance_in_strata(
+def _fill_chance_in_sets(
     values: Float[np.ndarray, "pairs 2 measures statistics"],
     bases: Sequence[tuple[BasisRows, BasisRows]],
     measures: Sequence[str],
     exchange: Exchange,
 ) -> set[tuple[int, str]]:
-    """Fill in what scores are by chance where rows move within few strata; return of which pairs and measures."""
-    strata = exchange.strata
+    """Fill in what scores are by chance within few strata, or in small groups; return of which pairs and measures."""
     of_trace = {name: scale for name in measures if (scale := MAP_SCORES[name].trace_scale) is not None}
-    if strata is None or not has_moments(exchange) or not of_trace:
+    if not exchange.sets or not has_moments(exchange) or not of_trace:
         return set()
-    members = np.eye(len(exchange.sets))[strata]
     different = {id(basis): basis for pair in bases for basis in pair}
-    in_strata = dict[int, StrataSums]()
-    for key, basis in different.items():
-        functions = np.ascontiguousarray(basis.rows[:, 1:])
-        in_strata[key] = strata_sums(gram_sums(functions, members), strata, gram_triangles(functions, strata))
-    sources, targets = ([in_strata[id(pair[side])] for pair in bases] for side in range(2))
+    sums = {key: sums_of_factor(np.ascontiguousarray(basis.rows[:, 1:]), exchange) for key, basis in different.items()}
+    sources, targets = ([sums[id(pair[side])] for pair in bases] for side in range(2))
     traces = aligned_moments(sources, targets)
     n_source, n_target = (basis.rows.shape[1] for basis in bases[0])
     for name, scale in of_trace.items():
@@ -318,6 +307,8 @@ def _fill_chance_in_strata(
             chance = against_moments(scores, traces.scaled(1 / scale(*sizes)))
             values[:, direction, measures.index(name), OF_CHANCE] = chance
     is_localized = _are_localized(bases, exchange.n_points)
+    if exchange.equal_groups is not None:
+        is_localized |= np.array([_live_on_few_units(pair, exchange) for pair in bases])
     return {(int(pair), name) for pair in np.flatnonzero(~is_localized) for name in of_trace}
 
 

@@ -16,10 +16,10 @@ from jaxtyping import Bool, Float, Int
 from lfm_tasks.errors import DataError
 from lfm_tasks.measures.matrix_moments import (
     MatrixChance,
-    MatrixStrata,
-    cosines_in_strata,
+    MatrixExchange,
+    cosines_of_exchange,
     matrix_chance,
-    matrix_in_strata,
+    matrix_exchange,
     moments_of_cosines,
 )
 from lfm_tasks.measures.matrix_pairs import Sides, matrix_cosines
@@ -28,6 +28,7 @@ from lfm_tasks.measures.point_matrices import MatrixForm, PointSets, SpaceRows, 
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, OF_HALVES, STATISTICS, against_moments, resampled
 from lfm_tasks.stages.scores.cache import kept as kept_for_later
+from lfm_tasks.statistics.exchange_moments import has_moments, sums_of_graph
 from lfm_tasks.statistics.permutation_moments import (
     MomentArrays,
     are_concentrated,
@@ -35,7 +36,7 @@ from lfm_tasks.statistics.permutation_moments import (
     moments_of_pairs,
 )
 from lfm_tasks.statistics.resampling import Exchange
-from lfm_tasks.statistics.strata_moments import StrataSums, block_sums, has_moments, moments_of_strata, strata_sums
+from lfm_tasks.statistics.strata_moments import ExchangeSums, moments_of_sums
 
 if TYPE_CHECKING:
     from lfm_tasks.measures.neighbor_pairs import NeighborLists
@@ -87,7 +88,7 @@ def score_family(
     Chance is in closed form where `knows_chance` says so; it is NaN elsewhere.
     """
     sets = point_sets(resampling.exchange.n_points, resampling.halves)
-    points = _Points(sets, resampling.exchange.strata, knows_chance(measure, resampling.exchange))
+    points = _Points(sets, resampling.exchange, knows_chance(measure, resampling.exchange))
     of_value = None
     if measure.matrix is not None:
         scored, of_value = _score_matrices(name, measure.matrix, spaces, points, pairs), measure.matrix.of_cosine
@@ -136,10 +137,10 @@ _OF_TAIL = [STATISTICS.index(name) for name in ("null_q95", "p_value")]
 
 
 def knows_chance(measure: Measure, exchange: Exchange) -> bool:
-    """Return whether the chance of a measure of all pairs of points is known: for free points, and within strata.
+    """Return whether the chance of a measure of all pairs of points is known: where `has_moments` says so.
 
-    Where `has_moments` says so. Within strata, numbers of shared neighbors follow no known law: then only their mean
-    has known moments.
+    Within strata and in groups, numbers of shared neighbors follow no known law: then only their mean has known
+    moments.
     """
     if not measure.compares_point_pairs or exchange.n_points < measure.smallest_n or not has_moments(exchange):
         return False
@@ -185,7 +186,7 @@ class _KeptMatrix:
     """The costly parts of the matrix of one space: its bandwidth, and sums for chance."""
 
     constants: Float[np.ndarray, " constants"] | None
-    chance: MatrixChance | MatrixStrata | None
+    chance: MatrixChance | MatrixExchange | None
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,7 @@ class _KeptLists:
     """The lists of neighbors of one space, and sums for chance."""
 
     lists: "NeighborLists"
-    sums: Float[np.ndarray, " partitions"] | StrataSums | None
+    sums: Float[np.ndarray, " partitions"] | ExchangeSums | None
 
 
 def _score_matrices(
@@ -220,16 +221,16 @@ def _score_matrices(
     if not points.has_moments:
         return _Scored(cosines, None, refused)
     of_sources, of_targets = ([kept[layout.keys[place]].chance for place in side] for side in layout.sides)
-    if points.strata is None:
+    if not points.exchange.sets:
         free = _of_kind(MatrixChance, of_sources), _of_kind(MatrixChance, of_targets)
         moments = moments_of_cosines(free[0], free[1], len(sets.order))
     else:
-        moments = cosines_in_strata(_of_kind(MatrixStrata, of_sources), _of_kind(MatrixStrata, of_targets))
+        moments = cosines_of_exchange(_of_kind(MatrixExchange, of_sources), _of_kind(MatrixExchange, of_targets))
     first, second = (
         np.array([1.0 if one is None else one.concentration for one in side])[places]
         for side, places in zip((of_sources, of_targets), layout.places, strict=True)
     )
-    concentrated = are_concentrated(first, second, len(sets.order), is_exact=points.strata is None)
+    concentrated = are_concentrated(first, second, points.exchange.n_units, is_exact=not points.exchange.sets)
     return _Scored(cosines, moments.of(layout.places), refused, concentrated)
 
 
@@ -248,11 +249,9 @@ def _keep_matrix(form: MatrixForm, rows: SpaceRows, points: "_Points") -> _KeptM
     matrix = form.of_rows(rows, points.sets, None)
     if not points.has_moments:
         return _KeptMatrix(matrix.constants, None)
-    if points.strata is None:
+    if not points.exchange.sets:
         return _KeptMatrix(matrix.constants, matrix_chance(rows, matrix, points.sets, form))
-    return _KeptMatrix(
-        matrix.constants, matrix_in_strata(rows, matrix, points.sets, form, points.strata[points.sets.order])
-    )
+    return _KeptMatrix(matrix.constants, matrix_exchange(rows, matrix, points.sets, form, points.exchange))
 
 
 def _score_neighbors(
@@ -270,10 +269,8 @@ def _score_neighbors(
         if not points.has_moments:
             return _KeptLists(lists, None)
         graph = neighbor_graph(lists)
-        if points.strata is None:
-            return _KeptLists(lists, directed_moment_sums(graph))
-        members = np.eye(int(points.strata.max()) + 1)[points.strata]
-        return _KeptLists(lists, strata_sums(block_sums(graph, members), points.strata))
+        sums = sums_of_graph(graph, points.exchange) if points.exchange.sets else directed_moment_sums(graph)
+        return _KeptLists(lists, sums)
 
     layout, n_points = _layout(pairs), len(points.sets.order)
     # The lists are those of all measures of shared neighbors.
@@ -286,10 +283,10 @@ def _score_neighbors(
     if not points.has_moments:
         return _Scored(shares, None, {})
     of_sources, of_targets = ([kept[place].sums for place in side] for side in layout.sides)
-    if points.strata is not None:
-        in_strata = moments_of_strata(_of_kind(StrataSums, of_sources), _of_kind(StrataSums, of_targets))
+    if points.exchange.sets:
+        in_sets = moments_of_sums(_of_kind(ExchangeSums, of_sources), _of_kind(ExchangeSums, of_targets))
         line = value_of_count[1] - value_of_count[0]
-        return _Scored(shares, in_strata.of(layout.places).scaled(line / n_points), {})
+        return _Scored(shares, in_sets.of(layout.places).scaled(line / n_points), {})
     free = np.stack(_of_kind(np.ndarray, of_sources)), np.stack(_of_kind(np.ndarray, of_targets))
     counts = moments_of_pairs(free[0], free[1], n_points).of(layout.places)
     return _Scored(shares, moments_of_values(counts, value_of_count, n_points), {})
@@ -317,10 +314,10 @@ def moments_of_values(
 
 @dataclass(frozen=True)
 class _Points:
-    """The sets of points, the stratum of each in the given order, and whether the moments of chance are known."""
+    """The sets of points, which of these may change places, and whether the moments of chance are known."""
 
     sets: PointSets
-    strata: Int[np.ndarray, " points"] | None
+    exchange: Exchange
     has_moments: bool
 
 

@@ -32,9 +32,9 @@ from lfm_tasks.stages.scores.cross_covariance_measures import score_cross_covari
 from lfm_tasks.stages.scores.drawn_cosines import MatrixSpaces, drawn_chance
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, score_family
 from lfm_tasks.stages.scores.trace_measures import score_traces
+from lfm_tasks.statistics.exchange_moments import has_moments
 from lfm_tasks.statistics.permutation_moments import live_on_few_units, row_energies
 from lfm_tasks.statistics.resampling import FEW_DRAWS, N_HALVES, Exchange, are_far, can_stop, tail_of
-from lfm_tasks.statistics.strata_moments import has_moments
 from lfm_tasks.stores.units.store import ids_digest
 
 # Measures that hold n² numbers a space, and no family has: at most this many points, this many bytes at a time.

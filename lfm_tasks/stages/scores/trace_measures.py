@@ -15,7 +15,7 @@ from lfm_tasks.stages.scores.cache import kept
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics, tiles_of_pairs, without_tail
 from lfm_tasks.statistics.permutation_moments import MomentArrays, are_concentrated, moments_of_pairs
 from lfm_tasks.statistics.resampling import Exchange
-from lfm_tasks.statistics.strata_moments import StrataSums, has_moments, moments_of_strata
+from lfm_tasks.statistics.strata_moments import ExchangeSums, moments_of_sums
 
 
 def score_traces(
@@ -49,10 +49,10 @@ class _PreparedSpaces:
         if (factor, key) not in self._made:
             is_scaled, rows = "scaling" in self.measure.invariances, self.spaces.rows[key]
             factors = set_factors(of_order_one(rows) if is_scaled else rows, factor, self.sets)
-            has_chance, address = has_moments(self.exchange), self.spaces.address
+            address = self.spaces.address
             sums = kept(
-                None if address is None else (*address, "trace", factor, is_scaled, has_chance, key),
-                partial(factor_sums, factors, self.exchange.strata, has_chance=has_chance),
+                None if address is None else (*address, "trace", factor, is_scaled, key),
+                partial(factor_sums, factors, self.exchange),
             )
             self._made[factor, key] = factors, sums
         return self._made[factor, key]
@@ -81,7 +81,9 @@ def _one_way(
             moments = _moments(of_source, of_target, len(sets.order))
             values[index] = pair_statistics(by_set[:, None], trace[:1], moments, whole, measure, sets, least)[0]
             spreads = np.array(of_source.concentration), np.array(of_target.concentration)
-            if are_concentrated(*spreads, len(sets.order), is_exact=not isinstance(of_source.chance, StrataSums)):
+            if are_concentrated(
+                *spreads, resampling.exchange.n_units, is_exact=not isinstance(of_source.chance, ExchangeSums)
+            ):
                 values[index] = without_tail(values[index][None])[0]
     return values
 
@@ -89,8 +91,8 @@ def _one_way(
 def _moments(source: FactorSums, target: FactorSums, n_points: int) -> MomentArrays | None:
     """Return the moments of ‖F_yᵀF_x‖² by chance; None where they are not known."""
     first, second = source.chance, target.chance
-    if isinstance(first, StrataSums) and isinstance(second, StrataSums):
-        moments = moments_of_strata([first], [second])
+    if isinstance(first, ExchangeSums) and isinstance(second, ExchangeSums):
+        moments = moments_of_sums([first], [second])
     elif isinstance(first, np.ndarray) and isinstance(second, np.ndarray):
         moments = moments_of_pairs(first[None], second[None], n_points)
     else:

@@ -21,7 +21,7 @@ from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, knows_chance, score_family
 from lfm_tasks.stages.scores.row_measures import Activations, score_rows
-from lfm_tasks.statistics.resampling import Exchange, halves_of, interval_reach, within_strata
+from lfm_tasks.statistics.resampling import Exchange, halves_of, interval_reach, of_groups, within_strata
 
 
 @pytest.fixture(autouse=True)
@@ -92,16 +92,21 @@ def test_scores__are_those_of_spaces_one_by_one(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TOGETHER)
-def test_chance_within_strata__is_that_of_permutations(name: str) -> None:
+@pytest.mark.parametrize("kind", ["strata", "groups of like points", "groups"])
+def test_chance_within_strata_and_of_groups__is_that_of_permutations(name: str, kind: str) -> None:
     rows, measure, n_drawn = related(60, seed=4), MEASURES[name], 2000
     generator = np.random.default_rng(2)
-    # Classes tell much of both spaces, and are of unlike sizes; their points lie in no order.
-    exchange = within_strata(generator.permutation(np.repeat(["a", "b", "c", "d"], [30, 20, 9, 1])))
-    assert exchange.strata is not None
-    rows = {
-        key: values + 2 * generator.standard_normal((4, values.shape[1]))[exchange.strata]
-        for key, values in rows.items()
-    }
+    if kind == "strata":
+        # Classes tell much of both spaces, and are of unlike sizes; their points lie in no order.
+        classes = generator.permutation(np.repeat(range(4), [30, 20, 9, 1]))
+        exchange = within_strata(classes)
+    else:
+        classes = generator.permutation(np.arange(60) // 3)
+        exchange = of_groups(classes)
+    if kind != "groups":
+        rows = {
+            key: values + 2 * generator.standard_normal((20, values.shape[1]))[classes] for key, values in rows.items()
+        }
     pair = [("space0", "space1")]
     (values,) = score_family(name, measure, SpacesOnPoints(rows, {}), pair, Resampling(exchange, None)).values
     if not knows_chance(measure, exchange):

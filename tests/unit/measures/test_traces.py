@@ -8,7 +8,7 @@ from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.row_measures import Activations, score_rows
-from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, halves_of, within_strata
+from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, halves_of, of_groups, within_strata
 
 OF_TRACES = sorted(name for name, measure in MEASURES.items() if measure.trace is not None)
 SCORE, MEAN, Q95, _, P = (STATISTICS.index(name) for name in STATISTICS[:5])
@@ -47,11 +47,15 @@ def test_scores__are_those_of_spaces_one_by_one_both_ways(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", OF_TRACES)
-@pytest.mark.parametrize("is_stratified", [False, True])
-def test_chance__is_that_of_permutations(name: str, is_stratified: bool) -> None:
+@pytest.mark.parametrize("kind", ["rows", "strata", "groups"])
+def test_chance__is_that_of_permutations(name: str, kind: str) -> None:
     rows, measure, n_drawn = related(60, seed=4), MEASURES[name], 2000
-    classes = np.random.default_rng(5).permutation(np.repeat(["a", "b", "c"], [30, 20, 10]))
-    exchange = within_strata(classes) if is_stratified else Exchange(60)
+    generator = np.random.default_rng(5)
+    exchange = {
+        "rows": Exchange(60),
+        "strata": within_strata(generator.permutation(np.repeat(["a", "b", "c"], [30, 20, 10]))),
+        "groups": of_groups(generator.permutation(np.arange(60) // 3)),
+    }[kind]
     scored = score_rows(name, Activations(rows, {}), [("a", "b")], Resampling(exchange, None), NullConfig())
     [[values, _]] = scored.values
 
@@ -68,9 +72,9 @@ def test_chance__is_that_of_permutations(name: str, is_stratified: bool) -> None
 
 
 @pytest.mark.parametrize("name", OF_TRACES)
-def test_groups__have_drawn_chance(name: str) -> None:
+def test_unequal_groups__have_drawn_chance(name: str) -> None:
     rows = related(60)
-    exchange = Exchange(60, tuple(np.arange(60).reshape(20, 3)), "sets")
+    exchange = of_groups(np.repeat(np.arange(20), [2] * 8 + [3] * 8 + [5] * 4))
     null = NullConfig(n_permutations=60)
 
     [both] = score_rows(name, Activations(rows, {}), [("a", "b")], Resampling(exchange, None), null).values

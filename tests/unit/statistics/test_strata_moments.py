@@ -13,7 +13,7 @@ from lfm_tasks.statistics.strata_moments import (
     block_sums,
     gram_sums,
     gram_triangles,
-    moments_of_strata,
+    moments_of_sums,
     strata_sums,
     triangles,
 )
@@ -54,7 +54,7 @@ def test_moments__are_those_of_all_permutations(sizes, is_symmetric):
     if is_symmetric:
         first, second = first + first.T, second + second.T
     of_first, of_second = (strata_sums(dense_sums(matrix, strata), strata) for matrix in (first, second))
-    moments = moments_of_strata([of_first], [of_second])
+    moments = moments_of_sums([of_first], [of_second])
     mean, deviation = truth(first, second, strata)
     assert moments.mean[0, 0] == pytest.approx(mean, rel=1e-12)
     assert moments.deviation[0, 0] == pytest.approx(deviation, rel=1e-9)
@@ -96,7 +96,7 @@ def test_skewness__is_that_of_permutations_whether_strata_tell_something_or_not(
     )
     members = np.eye(3)[strata]
     sums = [strata_sums(gram_sums(rows, members), strata, gram_triangles(rows, strata)) for rows in (first, second)]
-    moments = moments_of_strata(sums[:1], sums[1:])
+    moments = moments_of_sums(sums[:1], sums[1:])
     exchange = within_strata(strata)
     drawn = np.array([np.square(second[exchange.permutation(draw)].T @ first).sum() for draw in range(6000)])
     assert moments.mean[0, 0] == pytest.approx(drawn.mean(), abs=0.05 * drawn.std())

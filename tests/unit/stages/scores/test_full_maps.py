@@ -8,7 +8,7 @@ from lfm_tasks.config import NullConfig
 from lfm_tasks.spectral.bases.full_map import overlap
 from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.full_maps import BasisRows, basis_chance, score_tile, tile_side_of
-from lfm_tasks.statistics.resampling import Exchange
+from lfm_tasks.statistics.resampling import Exchange, of_groups
 
 P = STATISTICS.index("p_value")
 MEASURES = ["overlap", "lfm"]
@@ -38,8 +38,9 @@ def test_p_values__of_maps_of_unrelated_spaces_are_uniform(groups: np.ndarray | 
 
 def test_groups__have_few_permutations_where_spaces_are_far_beyond_chance() -> None:
     generator = np.random.default_rng(4)
-    exchange = Exchange(100, tuple(np.arange(100).reshape(50, 2)), "sets")
-    latent = np.repeat(generator.standard_normal((50, 5)), 2, axis=0)
+    # Of equal groups the chance of overlap is known in closed form.
+    exchange = of_groups(np.repeat(np.arange(48), [2] * 44 + [3] * 4))
+    latent = generator.standard_normal((48, 5))[np.repeat(np.arange(48), [2] * 44 + [3] * 4)]
     spaces = [latent, latent + 0.1 * generator.standard_normal((100, 5)), generator.standard_normal((100, 5))]
     bases = []
     for rows in spaces:

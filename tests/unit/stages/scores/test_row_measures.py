@@ -12,10 +12,14 @@ from lfm_tasks.measures import MEASURES, Measure
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS, against_chance
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED, Activations, check_rows, score_rows
-from lfm_tasks.statistics.resampling import Exchange, within_strata
-from lfm_tasks.statistics.strata_moments import has_moments
+from lfm_tasks.statistics.exchange_moments import has_moments
+from lfm_tasks.statistics.resampling import Exchange, of_groups, within_strata
 
 P, MEAN = STATISTICS.index("p_value"), STATISTICS.index("null_mean")
+
+
+# Groups that differ in size have no chance in closed form.
+UNEQUAL_GROUPS = of_groups(np.repeat(np.arange(28), [2] * 24 + [3] * 4))
 
 
 @pytest.mark.parametrize("groups", [None, np.repeat(np.arange(50), 2)], ids=["rows", "groups"])
@@ -60,7 +64,7 @@ OF_MATRICES = sorted(name for name, measure in MEASURES.items() if measure.matri
 def test_permutations_of_large_spaces__come_in_small_batches_and_give_the_same(
     n_permutations: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    exchange = Exchange(60, tuple(np.arange(60).reshape(30, 2)), "sets")
+    exchange = UNEQUAL_GROUPS
     generator = np.random.default_rng(1)
     rows = {key: generator.standard_normal((60, 4)) for key in "abc"}
     rows["a"] = rows["b"] + 0.1 * rows["a"]
@@ -76,8 +80,7 @@ def test_permutations_of_large_spaces__come_in_small_batches_and_give_the_same(
 
 @pytest.mark.parametrize("name", OF_MATRICES)
 def test_chance_that_is_drawn_for_matrices__is_that_of_the_permuted_rows_one_by_one(name: str) -> None:
-    # Pairs of points in groups: no closed form.
-    exchange = Exchange(60, tuple(np.arange(60).reshape(30, 2)), "sets")
+    exchange = UNEQUAL_GROUPS
     generator = np.random.default_rng(1)
     rows = {key: generator.standard_normal((60, 4)) for key in "abc"}
     rows["b"][:, :2] += 0.5 * rows["a"][:, :2]
@@ -102,10 +105,13 @@ CONCENTRATED = ["cka_linear", "cka_linear_debiased_song", "distance_correlation"
 
 
 @pytest.mark.parametrize("name", CONCENTRATED)
-@pytest.mark.parametrize("is_stratified", [False, True])
-def test_spaces_that_live_on_few_points__have_drawn_chance(name: str, is_stratified: bool) -> None:
+@pytest.mark.parametrize(
+    "exchange",
+    [Exchange(200), within_strata(np.arange(200) % 2), of_groups(np.arange(200) // 2)],
+    ids=["rows", "strata", "groups"],
+)
+def test_spaces_that_live_on_few_points__have_drawn_chance(name: str, exchange: Exchange) -> None:
     # One massive point in each of two unrelated spaces: in closed form one of ten such pairs has p < 1e-6.
-    exchange = within_strata(np.arange(200) % 2) if is_stratified else Exchange(200)
     smallest = []
     for seed in range(6):
         generator = np.random.default_rng(seed)
