@@ -161,7 +161,9 @@ def _scores(estimate: WorkEstimate) -> MissingWork:
     counted = count_pairs(estimate.catalog, zoo, estimate.keys, estimate.store)
     load = total_load(
         block_load(
-            [size_of[key] for key in bases], n_pairs, pair_work(atlas, pairs.request, is_grouped=pairs.is_grouped)
+            [size_of[key] for key in bases],
+            n_pairs,
+            pair_work(atlas, pairs.request, is_grouped=pairs.is_grouped, has_moments=pairs.has_moments),
         )
         for pairs in counted
         for bases, n_pairs in pairs.blocks(atlas.null)

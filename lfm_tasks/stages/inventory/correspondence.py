@@ -16,6 +16,7 @@ from lfm_tasks.sources.files.ids import near_join
 from lfm_tasks.sources.opening import DatasetRows, read_ids
 from lfm_tasks.spectral.maps.closed_form import Mask
 from lfm_tasks.spectral.maps.descriptors import Anchors
+from lfm_tasks.statistics.exchange_moments import has_moments
 from lfm_tasks.statistics.resampling import FEWEST_IN_HALF, Exchange, halves_of, of_groups, within_strata
 from lfm_tasks.stores.units.store import UnitStore, digest, ids_digest
 
@@ -217,6 +218,11 @@ class ExchangeabilityGroups:
     def key(self) -> str:
         """The content address."""
         return digest({"kind": self.kind, "ids": ids_digest(self.ids), "sets": self.sets.tolist()})
+
+    @property
+    def has_moments(self) -> bool:
+        """Whether chance over their permutations has a closed form where one is known; see `has_moments`."""
+        return has_moments(_exchange(self, self.sets))
 
     def of(self, ids: Shaped[np.ndarray, " some"]) -> Int[np.ndarray, " some"]:
         """Return the sets of some ids; DataError ``bad_groups`` for ids that the dataset does not name."""

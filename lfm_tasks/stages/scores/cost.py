@@ -45,15 +45,20 @@ class PairWork:
     n_samples: int = 1000
     n_refined: int = 0
     is_grouped: bool = False
+    has_moments: bool = True
 
 
-def pair_work(atlas: AtlasConfig, request: PairRequest, *, is_grouped: bool) -> PairWork:
-    """Return how requested pairs are scored; ``is_grouped``: of points in groups or strata."""
+def pair_work(atlas: AtlasConfig, request: PairRequest, *, is_grouped: bool, has_moments: bool = True) -> PairWork:
+    """Return how requested pairs are scored.
+
+    ``is_grouped``: of points in groups or strata; ``has_moments``: for which chance is in closed form where one is
+    known.
+    """
     maps = request.correspondence
     return PairWork(
         sorted(request.measures), atlas.null.n_permutations, atlas.intervals.n_splits, atlas.n_eigenpairs,
         atlas.graph.n_neighbors, maps.regime, maps.refine, maps.n_samples, atlas.null.n_refined,
-        is_grouped,
+        is_grouped, has_moments,
     )  # fmt: skip
 
 
@@ -127,7 +132,7 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, pair: PairWork) -> Load
     for name in _unlike([*block.of_rows, *block.of_point_pairs]):
         size, counts = (block.n_points, block.n_features), (len(bases), n_pairs)
         work = total_work(work, measure_work(name, size, counts, pair.n_permutations, block.n_halves))
-        if pair.is_grouped and MEASURES[name].matrix is not None:
+        if not pair.has_moments and MEASURES[name].matrix is not None:
             work = total_work(work, drawn_work(MEASURES[name], size, counts, pair.n_permutations))
     peak = _fitted_maps_bytes(block) if block.is_fitted else _full_maps_bytes(block)
     peak += _measures_bytes(block) if block.of_rows else 0

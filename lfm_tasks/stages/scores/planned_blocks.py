@@ -46,6 +46,8 @@ class PairCounts:
         The positions of both bases of each requested pair that is scored, the lower one first.
     is_grouped
         Whether their points are in groups or strata.
+    has_moments
+        Whether chance over permutations of these is in closed form where one is known.
     """
 
     settings: ScoreSettings
@@ -55,6 +57,7 @@ class PairCounts:
     requested: Bool[np.ndarray, "classes classes"]
     stored: _Pairs
     is_grouped: bool
+    has_moments: bool
 
     @cached_property
     def n_missing(self) -> int:
@@ -123,7 +126,11 @@ def count_pairs(catalog: Catalog, zoo: Zoo, keys: Mapping[Space, str], store: Un
         has_request = pairs.request_indices[of_dataset, of_dataset] == index
         cells |= has_request | has_request.T
     receipts = store.receipts("scores") if requested else []
-    grouped = {of_pairs for (dataset, _), of_pairs in settings.items() if dataset in zoo.exchangeability}
+    grouped = {
+        of_pairs: zoo.exchangeability[dataset].has_moments
+        for (dataset, _), of_pairs in settings.items()
+        if dataset in zoo.exchangeability
+    }
     return [
         _of_bases(
             of_pairs,
@@ -133,6 +140,7 @@ def count_pairs(catalog: Catalog, zoo: Zoo, keys: Mapping[Space, str], store: Un
             classes,
             receipts,
             is_grouped=of_pairs in grouped,
+            has_moments=grouped.get(of_pairs, True),
         )
         for of_pairs, cells in requested.items()
     ]
@@ -155,6 +163,7 @@ def _of_bases(
     receipts: Collection[Receipt],
     *,
     is_grouped: bool,
+    has_moments: bool,
 ) -> PairCounts:
     """Return the pairs of spaces that are requested by their classes as pairs of their bases."""
     used = np.flatnonzero(np.asarray(cells.any(axis=1))[classes])
@@ -173,7 +182,8 @@ def _of_bases(
     codes = np.unique(np.concatenate([np.empty(0, dtype=np.int64), *stored]))
     pairs = np.stack(np.divmod(codes, max(1, len(keys))), axis=1).astype(np.int32)
     first, second = groups.classes[pairs].T
-    return PairCounts(settings, request, keys, groups, requested, pairs[requested[first, second]], is_grouped)
+    stored_pairs = pairs[requested[first, second]]
+    return PairCounts(settings, request, keys, groups, requested, stored_pairs, is_grouped, has_moments)
 
 
 def _stored(receipt: Receipt, position: Mapping[str, int]) -> Int[np.ndarray, " pairs"]:
