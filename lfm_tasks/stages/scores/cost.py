@@ -271,7 +271,10 @@ def _together_bytes(block: _Block) -> int:
     held += 8 * 4 * (block.n_halves + 3) * min(side, len(sizes)) ** 2
     # One space at a time: columns that estimate row effects, or blocks of products that neighbors are looked for in.
     finds_neighbors = any(MEASURES[name].of_shared_neighbors is not None for name in block.of_point_pairs)
-    return held + block.n_points * (32 * 1024 if finds_neighbors else 32 * 256)
+    held += block.n_points * (32 * 1024 if finds_neighbors else 32 * 256)
+    # A kernel and its derivative, whole, of which permutations look up entries.
+    is_looked_up = not block.pair.has_moments and block.n_points <= MOST_POINTS_SQUARED
+    return held + (2 * 8 * block.n_points**2 if is_looked_up else 0)
 
 
 def _lists_bytes(block: _Block) -> int:

@@ -39,7 +39,7 @@ class MatrixSpaces:
     def reordered(self, key: str) -> Callable[[Int[np.ndarray, " points"]], TiledMatrix]:
         """Return the function to the matrix of a space whose points are in another order.
 
-        Up to 3,000 points entries are looked up in the whole matrix, made once: a third of the time of making them.
+        Up to 3,000 points entries are looked up in the whole matrix, made once: they are not computed again.
         """
         moved, matrix = self.of(key)
         everything = slice(0, len(moved.rows))
