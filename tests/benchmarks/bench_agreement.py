@@ -1,11 +1,12 @@
 """Scores, chance and intervals of every measure of activations beside their direct evaluation, one pair at a time.
 
-``python tests/benchmarks/bench_agreement.py FOLDER [--points 300] [--permutations 2000]``; FOLDER has a .npy file a
-space, with a row for each of the same inputs, in one order. Set OPENBLAS_NUM_THREADS=1.
+``python tests/benchmarks/bench_agreement.py FOLDER [--points 300] [--permutations 2000] [--groups 3]``; FOLDER has a
+.npy file a space, with a row for each of the same inputs, in one order. With ``--groups`` so many rows in a row are a
+group. Set OPENBLAS_NUM_THREADS=1.
 
 The direct evaluation is the measure's own function of two spaces in float64: on all points, on each half, and on
-permutations of the rows of one space. N of them know a mean to deviation/√N, and a p-value to √(p (1 − p)/N): both are
-printed in the units of these errors. Largest numbers over all pairs.
+permutations of the rows, or groups, of one space. N of them know a mean to deviation/√N, and a p-value to
+√(p (1 − p)/N): both are printed in the units of these errors. Largest numbers over all pairs.
 """
 
 import argparse
@@ -18,9 +19,10 @@ import numpy as np
 from lfm_tasks.config import AtlasConfig, NullConfig
 from lfm_tasks.measures.measure import Measure
 from lfm_tasks.measures.registry import MEASURES
-from lfm_tasks.stages.inventory.correspondence import Resampling, resampling
+from lfm_tasks.stages.inventory.correspondence import ExchangeabilityGroups, Resampling, resampling
 from lfm_tasks.stages.scores.block import STATISTICS, resampled
 from lfm_tasks.stages.scores.row_measures import Activations, score_rows
+from lfm_tasks.statistics.resampling import Exchange
 
 MEAN, P_VALUE, LOW, HIGH = (STATISTICS.index(name) for name in ("null_mean", "p_value", "ci_low", "ci_high"))
 
@@ -30,11 +32,13 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--points", type=int, default=300)
     parser.add_argument("--permutations", type=int, default=2000)
+    parser.add_argument("--groups", type=int, default=1)
     parser.add_argument("--names", nargs="*", default=sorted(MEASURES))
     chosen = parser.parse_args()
     rows = {file.stem: np.load(file)[: chosen.points].astype(float) for file in sorted(chosen.folder.glob("*.npy"))}
     ids = np.array([f"{index:06}" for index in range(chosen.points)])
-    points = resampling(ids, None, AtlasConfig())
+    groups = ExchangeabilityGroups("groups", ids, np.arange(len(ids), dtype=np.int32) // chosen.groups)
+    points = resampling(ids, groups if chosen.groups > 1 else None, AtlasConfig())
     say("| measure | score | null mean, in errors of permutations | p, in errors | interval |\n|---|---|---|---|---|")
     for name in chosen.names:
         apart = np.array([differences(name, rows, pair, points, chosen.permutations) for pair in combinations(rows, 2)])
@@ -49,7 +53,7 @@ def differences(
     measure, (source, target) = MEASURES[name], (rows[key] for key in pair)
     found = score_rows(name, Activations(rows, {}), [pair], points, NullConfig()).values[0, 0]
     score = measure(source, target)
-    chance = permuted(measure, source, target, n_permutations)
+    chance = permuted(measure, source, target, points.exchange, n_permutations)
     as_good = chance <= score if measure.kind == "distance" else chance >= score
     p_value = (1 + np.count_nonzero(as_good)) / (1 + n_permutations)
     error_of_p = np.sqrt(p_value * (1 - p_value) / n_permutations)
@@ -65,13 +69,15 @@ def differences(
     )
 
 
-def permuted(measure: Measure, source: np.ndarray, target: np.ndarray, n_permutations: int) -> np.ndarray:
+def permuted(
+    measure: Measure, source: np.ndarray, target: np.ndarray, exchange: Exchange, n_permutations: int
+) -> np.ndarray:
     """Return the scores of a space with permuted rows of another."""
-    generator = np.random.default_rng(1)
     first, second = measure.prepare(source), measure.prepare(target)
     values = []
-    for _ in range(n_permutations):
-        order = generator.permutation(len(target))
+    for draw in range(n_permutations):
+        # Other permutations than those that a run draws.
+        order = exchange.permutation(draw, seed=1)
         moved = measure.permute(second, order) if measure.permute is not None else measure.prepare(target[order])
         values.append(measure.compare(first, moved))
     return np.array(values)
