@@ -5,6 +5,7 @@ from math import ceil
 
 import numpy as np
 
+from lfm_tasks.measures.cross_covariances import CrossForm
 from lfm_tasks.measures.diffusion import LEADING
 from lfm_tasks.measures.measure import Measure
 from lfm_tasks.measures.registry import MEASURES
@@ -26,7 +27,7 @@ def measure_work(
     if measure.compares_point_pairs:
         return _together_work(measure, size, counts)
     if measure.cross is not None:
-        return _crossed_work(size, counts, n_halves)
+        return _crossed_work(measure.cross, size, counts, n_halves)
     if measure.trace is not None:
         return _trace_work(size, counts, n_halves, n_ways=1 if measure.is_symmetric else 2)
     if measure.alignment is not None:
@@ -112,15 +113,19 @@ def _together_work(measure: Measure, size: tuple[int, int], counts: tuple[int, i
     }
 
 
-def _crossed_work(size: tuple[int, int], counts: tuple[int, int], n_halves: int) -> dict[str, float]:
-    """Return the amounts of a measure of cross-covariances: singular vectors of spaces, products, values of pairs."""
+def _crossed_work(form: CrossForm, size: tuple[int, int], counts: tuple[int, int], n_halves: int) -> dict[str, float]:
+    """Return the amounts of a measure of cross-covariances: singular vectors of spaces, products, values of pairs.
+
+    How many directions a share of the variance has is not known before: all, as if they were alike.
+    """
     (n, d), (n_spaces, n_pairs) = size, counts
     rank = min(n, d)
+    n_kept = min(rank, form.n_kept(np.ones(rank)))
     return {
         "calls": 4000.0 * n_spaces + 700.0 * n_pairs,
         # Singular vectors of spaces; singular values of pairs: of all points, halves, ten rotations.
         "decompositions": n_spaces * (n * d * rank + n_halves * 1.5 * rank**3)
-        + 0.5 * n_pairs * (11 + n_halves) * rank**3,
+        + 0.5 * n_pairs * (11 + n_halves) * n_kept**3,
         # In double precision, cells of 128 points.
         "products": 5.0 * n_pairs * n * rank**2,
     }
