@@ -262,8 +262,8 @@ def rows_digest(rows: np.ndarray, cuts: list[int]) -> str:
 
 
 def test_digest__is_the_one_of_the_canonical_json() -> None:
-    # printf '{"convention":"8","k":[1,2.5],"metric":"angular"}' | sha256sum
-    expected = "b9631c20acdb12ad90b776dd4305331cf02cdf80b95c5fb128163c52b8216d9c"
+    # printf '{"convention":"9","k":[1,2.5],"metric":"angular"}' | sha256sum
+    expected = "2058b98cf443543c8fe5204cfe6393dba4fa21130a015be3836db8f578382af9"
     assert digest({"metric": "angular", "k": [1, 2.5]}) == expected
 
 
