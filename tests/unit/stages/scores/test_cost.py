@@ -1,6 +1,7 @@
 """Memory of blocks of pairs, and the time of measures: operations that are counted, or seconds that are timed."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -138,11 +139,13 @@ def test_measures_of_many_points__are_counted_and_hold_no_matrix_of_all_pairs(na
 
 def test_drawn_chance_in_groups__is_counted() -> None:
     sizes = [SpaceSize(f"m{number}/x", 1000, 20) for number in range(8)]
-    free, grouped = (
-        load_seconds(block_load(sizes, 28, PairWork(["distance_correlation"], 100, 2, 40, is_grouped=is_grouped)))
-        for is_grouped in (False, True)
+    how = PairWork(["distance_correlation"], 100, 2, 40)
+    free, small_groups, large_groups = (
+        load_seconds(block_load(sizes, 28, replace(how, is_grouped=is_grouped, has_moments=has_moments)))
+        for is_grouped, has_moments in ((False, True), (True, True), (True, False))
     )
-    assert grouped > 3 * free
+    assert small_groups == free
+    assert large_groups > 3 * free
 
 
 def test_matched_features_of_wide_spaces__are_products_that_are_planned() -> None:
