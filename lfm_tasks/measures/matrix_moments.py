@@ -20,7 +20,7 @@ from lfm_tasks.measures.point_matrices import (
     point_sets,
 )
 from lfm_tasks.statistics.far_tails import N_EIGENVALUES, Spectra, largest_eigenvalues
-from lfm_tasks.statistics.group_moments import dense_blocks, group_sums, in_order_of_groups, leading_third
+from lfm_tasks.statistics.group_moments import group_blocks, group_sums, in_order_of_groups
 from lfm_tasks.statistics.permutation_moments import (
     GraphSums,
     MomentArrays,
@@ -124,7 +124,7 @@ def moments_of_cosines(sources: Sequence[MatrixChance], targets: Sequence[Matrix
 
 
 @dataclass(frozen=True)
-class MatrixExchange:
+class MatrixSums:
     """Sums over one centered matrix for moments within strata, or of groups; its norm ‖K‖.
 
     ``concentration``: of its rows, or of groups of them.
@@ -135,10 +135,12 @@ class MatrixExchange:
     concentration: float
 
 
-def matrix_exchange(
+def matrix_sums(
     space: SpaceRows, matrix: TiledMatrix, sets: PointSets, form: MatrixForm, exchange: Exchange
-) -> MatrixExchange:
-    """Return the sums for chance within strata, or of equal groups, of one space: two passes over tiles of its matrix.
+) -> MatrixSums:
+    """Return the sums for chance of one space within strata, or of equal groups: two passes over tiles of its matrix.
+
+    For groups, the matrix is made once more, its points in the order of groups.
 
     Parameters
     ----------
@@ -159,8 +161,7 @@ def matrix_exchange(
 
 def _in_groups(
     space: SpaceRows, matrix: TiledMatrix, form: MatrixForm, groups: Int[np.ndarray, "groups members"]
-) -> MatrixExchange:
-    n_groups, size = groups.shape
+) -> MatrixSums:
     moved, sets = replace(space, rows=space.rows[groups.ravel()]), point_sets(groups.size)
     ordered = form.of_rows(moved, sets, matrix.constants)
 
@@ -176,14 +177,14 @@ def _in_groups(
             np.fill_diagonal(values, centered.diagonal[rows] + centered.on)
         return values
 
-    blocks = dense_blocks(tile, n_groups, size)
-    sums = group_sums(blocks, leading_third(blocks, tile, size))
-    return MatrixExchange(float(np.sqrt(blocks.energies.sum())), sums, concentration(blocks.energies))
+    blocks = group_blocks(tile, *groups.shape)
+    sums = group_sums(blocks, tile)
+    return MatrixSums(blocks.norm, sums, sums.concentration)
 
 
 def _in_strata(
     space: SpaceRows, matrix: TiledMatrix, sets: PointSets, form: MatrixForm, strata: Int[np.ndarray, " points"]
-) -> MatrixExchange:
+) -> MatrixSums:
     """Return the sums for chance within strata; these are of each point in the order of ``sets``."""
 
     def tile(rows: slice, columns: slice) -> Float[np.ndarray, "rows columns"]:
@@ -211,10 +212,10 @@ def _in_strata(
     values = _on_some_points(space, matrix, form).astype(np.float64)
     third = triangles(values, strata[some_points(len(strata))], np.bincount(strata))
     blocks = BlockSums(rows_of, rows_of, squares_of, squares_of, diagonal)
-    return MatrixExchange(norm, strata_sums(blocks, strata, third), concentration(energies + diagonal**2))
+    return MatrixSums(norm, strata_sums(blocks, strata, third), concentration(energies + diagonal**2))
 
 
-def cosines_of_exchange(sources: Sequence[MatrixExchange], targets: Sequence[MatrixExchange]) -> MomentArrays:
+def cosines_in_sets(sources: Sequence[MatrixSums], targets: Sequence[MatrixSums]) -> MomentArrays:
     """Return mean, deviation and skewness of the cosine of every source with every target, in strata or groups."""
     moments = moments_of_sums([source.sums for source in sources], [target.sums for target in targets])
     norm = np.multiply.outer([source.norm for source in sources], [target.norm for target in targets])

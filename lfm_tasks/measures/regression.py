@@ -96,6 +96,7 @@ def _gulp(source: RidgePredictor, target: RidgePredictor) -> float:
 
 
 def _gulp_measure(penalty: float) -> Measure:
+    shrunk = _shrunk(penalty)
     return Measure(
         _ridged(penalty),
         _gulp,
@@ -104,7 +105,7 @@ def _gulp_measure(penalty: float) -> Measure:
         value_range=(0.0, float("inf")),
         invariances=_UNPENALISED if penalty == 0 else _ROTATIONS,
         n_factor=1.0,
-        trace=TraceForm(_shrunk(penalty), _shrunk(penalty), _squared_distance),
+        trace=TraceForm(shrunk, shrunk, _squared_distance),
         source="Boix-Adserà et al. (2022), 'GULP: a prediction-based metric between representations', section 2",
     )
 

@@ -89,10 +89,13 @@ def factor_sums(factors: SetFactors, exchange: Exchange) -> FactorSums:
     whole, gram = factors[0], grams[0]
     if whole is None or gram is None:
         return FactorSums(energies, None, 1.0)
-    chance: Float[np.ndarray, " partitions"] | ExchangeSums | None = None
-    if has_moments(exchange):
-        chance = sums_of_factor(whole, exchange) if exchange.sets else permutation_profile(whole).sums
-    return FactorSums(energies, chance, concentration(exchange.by_unit(np.vecdot(whole @ gram, whole))))
+    spread = concentration(exchange.by_unit(np.vecdot(whole @ gram, whole)))
+    if not has_moments(exchange):
+        return FactorSums(energies, None, spread)
+    if not exchange.sets:
+        return FactorSums(energies, permutation_profile(whole).sums, spread)
+    sums = sums_of_factor(whole, exchange)
+    return FactorSums(energies, sums, max(spread, sums.concentration))
 
 
 def traces(source: SetFactors, target: SetFactors) -> Float[np.ndarray, " sets"]:

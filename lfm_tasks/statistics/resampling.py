@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from math import exp, lgamma
 from typing import Literal
@@ -88,6 +89,14 @@ class Exchange:
         if self.moves != "sets" or len({len(rows) for rows in self.sets}) != 1:
             return None
         return np.stack(self.sets)
+
+    @cached_property
+    def digest(self) -> bytes:
+        """A digest of all that an exchange is."""
+        rows = np.concatenate([*self.sets, np.array([self.n_points])])
+        sizes = np.array([len(rows) for rows in self.sets], dtype=np.int64)
+        parts = (self.moves.encode(), sizes.tobytes(), rows.astype(np.int64).tobytes())
+        return blake2b(b"|".join(parts), digest_size=16).digest()
 
     @property
     def n_units(self) -> int:

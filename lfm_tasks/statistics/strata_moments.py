@@ -20,12 +20,14 @@ from lfm_tasks.statistics.permutation_moments import MomentArrays
 class ExchangeSums:
     """Vectors of one matrix: inner products of two spaces' vectors are mean, variance, third central moment.
 
-    Over permutations within strata, or of whole groups.
+    Over permutations within strata, or of whole groups. ``concentration``: how few groups have most of the energy, or
+    of the effects; see `permutation_moments.concentration`.
     """
 
     mean: Float[np.ndarray, " means"]
     variance: Float[np.ndarray, " variances"]
     third: Float[np.ndarray, " triples"]
+    concentration: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,7 @@ def _datasets(spaces: Iterable[Space]) -> list[str]:
 
 _EXACT = (
     "exact moments of all permutations, Pearson III curve, of matrices beyond z = 3 a saddle point; in up to 32 strata "
-    "or in groups of up to 6, all alike in size, exact mean and variance, skewness to leading order (else permutations)"
+    "or at least 30 groups of one size of up to 4 exact mean and variance, leading skewness (else permutations)"
 )
 _ROTATED = (
     "exact energies over all permutations, spread of random rotations, Pearson III curve (permutations where groups or "

@@ -19,6 +19,8 @@ from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
 from lfm_tasks.stages.scores.measure_cost import drawn_work, measure_work
 from lfm_tasks.stages.scores.point_pair_measures import MOST_PREPARED
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
+from lfm_tasks.statistics.group_moments import MOST_IN_GROUP
+from lfm_tasks.statistics.strata_moments import MOST_CUBED
 
 # Calls around what is counted: opening a basis; a pair's maps, statistics, diagnostics. Products, over those of one
 # assignment of all samples, of a map that grows.
@@ -27,6 +29,8 @@ _CALLS_A_BASIS, _CALLS_A_PAIR, _GROWN = 200, 200, 120
 
 # Seconds until a worker has the modules and compiled loops of pairs, and those of measures of activations.
 _IMPORTS, _IMPORTS_OF_MEASURES = 0.15, 0.6
+# Sums of a space for chance in groups of 4, by one measure.
+_SUMS_BYTES = 210_000
 # Of a point: lists of ten to fifteen neighbors and their weights, of all points and of halves.
 _LIST_BYTES = 600
 
@@ -134,6 +138,10 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, pair: PairWork) -> Load
         work = total_work(work, measure_work(name, size, counts, pair.n_permutations, block.n_halves))
         if not pair.has_moments and MEASURES[name].matrix is not None:
             work = total_work(work, drawn_work(MEASURES[name], size, counts, pair.n_permutations))
+        elif pair.is_grouped and (MEASURES[name].matrix is not None or MEASURES[name].trace is not None):
+            work = total_work(work, _sums_work(block))
+    if pair.is_grouped and pair.has_moments and any(MAP_SCORES[name].trace_scale is not None for name in block.of_maps):
+        work = total_work(work, _sums_work(block))
     peak = _fitted_maps_bytes(block) if block.is_fitted else _full_maps_bytes(block)
     peak += _measures_bytes(block) if block.of_rows else 0
     peak = max(peak, _together_bytes(block)) + _lists_bytes(block)
@@ -141,6 +149,21 @@ def block_load(bases: Sequence[SpaceSize], n_pairs: int, pair: PairWork) -> Load
     largest = max(bases, key=lambda size: size.n_points)
     starting = _IMPORTS + (_IMPORTS_OF_MEASURES if block.of_rows or block.of_point_pairs else 0.0)
     return Load(1, work, int(peak), largest.name, _written_bytes(block), starting_seconds=starting)
+
+
+def _sums_work(block: _Block) -> dict[str, float]:
+    """Return the amounts of the sums for chance in strata or groups of all bases, by one measure.
+
+    Entries of a matrix, made and looked at some times; in double precision products of 768 points, once for each point
+    of a group.
+    """
+    n, n_bases = block.n_points, len(block.bases)
+    n_some = min(n, MOST_CUBED)
+    return {
+        "calls": 2000.0 * n_bases,
+        "products": 2.0 * n_bases * (MOST_IN_GROUP * n_some**3 + n * n * min(n, block.n_features)),
+        "entries": 20.0 * n_bases * n * n,
+    }
 
 
 def _unlike(names: Sequence[str]) -> list[str]:
@@ -272,9 +295,11 @@ def _together_bytes(block: _Block) -> int:
     # One space at a time: columns that estimate row effects, or blocks of products that neighbors are looked for in.
     finds_neighbors = any(MEASURES[name].of_shared_neighbors is not None for name in block.of_point_pairs)
     held += block.n_points * (32 * 1024 if finds_neighbors else 32 * 256)
-    # A kernel and its derivative, whole, of which permutations look up entries.
-    is_looked_up = not block.pair.has_moments and block.n_points <= MOST_POINTS_SQUARED
-    return held + (2 * 8 * block.n_points**2 if is_looked_up else 0)
+    has_matrices = any(MEASURES[name].matrix is not None for name in block.of_point_pairs)
+    if not has_matrices or block.pair.n_permutations == 0 or block.n_points > MOST_POINTS_SQUARED:
+        return held
+    # A kernel and its derivative, whole, of which permutations look up entries: of localized pairs, too.
+    return max(held, 2 * 8 * block.n_points**2 + sum(8 * size.n_points * size.n_features for size in sizes))
 
 
 def _lists_bytes(block: _Block) -> int:
@@ -282,7 +307,10 @@ def _lists_bytes(block: _Block) -> int:
     measures = [MEASURES[name] for name in [*block.of_rows, *block.of_point_pairs]]
     n_kept = sum(not measure.has_family and not measure.is_quadratic for measure in measures)
     n_kept += any(measure.of_shared_neighbors is not None for measure in measures)
-    return min(MOST_BYTES, n_kept * _n_bases_of_all(len(block.bases)) * block.n_points * _LIST_BYTES)
+    n_bases = _n_bases_of_all(len(block.bases))
+    n_grouped = sum(measure.matrix is not None or measure.trace is not None for measure in measures)
+    in_sets = n_grouped * n_bases * _SUMS_BYTES if block.pair.is_grouped and block.pair.has_moments else 0
+    return min(MOST_BYTES, n_kept * n_bases * block.n_points * _LIST_BYTES + in_sets)
 
 
 def _written_bytes(block: _Block) -> int:

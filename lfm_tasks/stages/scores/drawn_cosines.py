@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise
+from itertools import pairwise, product
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -11,7 +11,7 @@ from lfm_tasks.config import NullConfig
 from lfm_tasks.measures.diffusion import MOST_WHOLE
 from lfm_tasks.measures.matrix_pairs import matrix_cosines
 from lfm_tasks.measures.measure import Measure
-from lfm_tasks.measures.point_matrices import SpaceRows, TiledMatrix, point_sets, space_rows
+from lfm_tasks.measures.point_matrices import PointSets, SpaceRows, TiledMatrix, point_sets, space_rows
 from lfm_tasks.stages.scores.block import against_chance, tile_side
 from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, can_stop, tail_of
 
@@ -42,10 +42,9 @@ class MatrixSpaces:
         Up to 3,000 points entries are looked up in the whole matrix, made once: they are not computed again.
         """
         moved, matrix = self.of(key)
-        everything = slice(0, len(moved.rows))
         if len(moved.rows) > MOST_WHOLE:
             return lambda order: self.form.of_rows(replace(moved, rows=moved.rows[order]), self.sets, matrix.constants)
-        whole = matrix.tile(everything, everything)
+        whole = _whole(matrix, self.sets)
 
         def in_order(order: Int[np.ndarray, " points"]) -> TiledMatrix:
             def tile(rows: slice, columns: slice) -> tuple[Float[np.ndarray, "rows columns"], ...]:
@@ -54,6 +53,15 @@ class MatrixSpaces:
             return replace(matrix, tile=tile, diagonal=None if matrix.diagonal is None else matrix.diagonal[order])
 
         return in_order
+
+
+def _whole(matrix: TiledMatrix, sets: PointSets) -> list[Float[np.ndarray, "points points"]]:
+    """Return the arrays of a matrix, made tile by tile: ranks take several times their size while they are made."""
+    whole = [np.empty((len(sets.order),) * 2) for _ in range(matrix.n_terms)]
+    for (_, rows), (_, columns) in product(sets.runs(), repeat=2):
+        for array, values in zip(whole, matrix.tile(rows, columns), strict=True):
+            array[rows, columns] = values
+    return whole
 
 
 def drawn_chance(

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from cachetools import LRUCache
@@ -38,16 +39,19 @@ from lfm_tasks.stages.scores.block import (
     against_moments,
     resampled,
 )
+from lfm_tasks.stages.scores.cache import kept
+from lfm_tasks.stages.scores.point_pair_measures import without_tail
 from lfm_tasks.statistics.exchange_moments import has_moments, sums_of_factor
 from lfm_tasks.statistics.map_chance import are_localized, chance_of_lfm, localization, map_sums
 from lfm_tasks.statistics.permutation_moments import (
     MomentArrays,
+    are_concentrated,
     live_on_few_units,
     moments_of_aligned,
     permutation_profile,
 )
 from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, can_stop, tail_of
-from lfm_tasks.statistics.strata_moments import aligned_moments
+from lfm_tasks.statistics.strata_moments import ExchangeSums, aligned_moments
 
 # A pair whose bases are both localized is compared with at least so many permutations.
 _FEWEST_PERMUTATIONS = 1000
@@ -74,13 +78,21 @@ class BasisRows:
     """A basis on a list of points, what its chance levels need, and the bases of the halves of the points.
 
     ``of_halves``: by split, each row from the basis of the half that its point is in, in single precision: they serve
-    what a score deviates by. NaN where half of the points have no basis; None without intervals.
+    what a score deviates by. NaN where half of the points have no basis; None without intervals. ``address``: by what
+    later blocks find what is computed from the basis; None: it is not kept.
     """
 
     eigenvalues: Float[np.ndarray, " eigenpairs"]
     rows: Float[np.ndarray, "points eigenpairs"]
     chance: BasisChance
     of_halves: Float[np.ndarray, "splits points eigenpairs"] | None = None
+    address: tuple[Hashable, ...] | None = None
+
+    def sums_in(self, exchange: Exchange) -> ExchangeSums:
+        """Return the sums for the chance of ``overlap`` within strata or of groups; kept where there is an address."""
+        functions = np.ascontiguousarray(self.rows[:, 1:])
+        address = None if self.address is None else (*self.address, "overlap", exchange.digest)
+        return kept(address, partial(sums_of_factor, functions, exchange))
 
 
 @dataclass(frozen=True)
@@ -137,7 +149,7 @@ def score_tile(
     """Return the scores of some ``pairs`` (places of source and target) of a tile; all have equally many points.
 
     Where all points are exchangeable, chance is known in closed form, whatever the number of permutations, except for
-    the chance of ``lfm`` between two localized bases: it is drawn, as all chance is in groups or strata.
+    the chance of ``lfm`` between two localized bases: it is drawn. In groups or strata all but that of ``overlap`` is.
     """
     from_source, to_target = (np.array(side) for side in zip(*pairs, strict=True))
     maps = full_maps(sources.rows, targets.rows, sources.n_spaces)[to_target, from_source]
@@ -297,7 +309,7 @@ def _fill_chance_in_sets(
     if not exchange.sets or not has_moments(exchange) or not of_trace:
         return set()
     different = {id(basis): basis for pair in bases for basis in pair}
-    sums = {key: sums_of_factor(np.ascontiguousarray(basis.rows[:, 1:]), exchange) for key, basis in different.items()}
+    sums = {key: basis.sums_in(exchange) for key, basis in different.items()}
     sources, targets = ([sums[id(pair[side])] for pair in bases] for side in range(2))
     traces = aligned_moments(sources, targets)
     n_source, n_target = (basis.rows.shape[1] for basis in bases[0])
@@ -308,7 +320,11 @@ def _fill_chance_in_sets(
             values[:, direction, measures.index(name), OF_CHANCE] = chance
     is_localized = _are_localized(bases, exchange.n_points)
     if exchange.equal_groups is not None:
-        is_localized |= np.array([_live_on_few_units(pair, exchange) for pair in bases])
+        few = np.array([[sums[id(basis)].concentration for basis in pair] for pair in bases])
+        is_localized |= are_concentrated(few[:, 0], few[:, 1], exchange.n_units, is_exact=False)
+    # Their tails follow from permutations, or are not known.
+    for column in (measures.index(name) for name in of_trace):
+        values[is_localized, :, column] = without_tail(values[is_localized, :, column])
     return {(int(pair), name) for pair in np.flatnonzero(~is_localized) for name in of_trace}
 
 
@@ -408,7 +424,8 @@ def _read_basis(job: BlockJob, key: str, of_halves: str | None) -> CachedBasis:
         localized = float(job.store.receipt("bases", key).facts["localization"])
         chance = BasisChance(of_chance[0], of_chance[1], localized)
     halves = None if of_halves is None else read_halves(job.store, of_halves)
-    return CachedBasis(BasisRows(eigenvalues, eigenvectors, chance, halves), ids, ids_key)
+    address = (job.store.root, key)
+    return CachedBasis(BasisRows(eigenvalues, eigenvectors, chance, halves, address), ids, ids_key)
 
 
 def score_full_maps(

@@ -16,10 +16,10 @@ from jaxtyping import Bool, Float, Int
 from lfm_tasks.errors import DataError
 from lfm_tasks.measures.matrix_moments import (
     MatrixChance,
-    MatrixExchange,
-    cosines_of_exchange,
+    MatrixSums,
+    cosines_in_sets,
     matrix_chance,
-    matrix_exchange,
+    matrix_sums,
     moments_of_cosines,
 )
 from lfm_tasks.measures.matrix_pairs import Sides, matrix_cosines
@@ -28,7 +28,7 @@ from lfm_tasks.measures.point_matrices import MatrixForm, PointSets, SpaceRows, 
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, OF_HALVES, STATISTICS, against_moments, resampled
 from lfm_tasks.stages.scores.cache import kept as kept_for_later
-from lfm_tasks.statistics.exchange_moments import has_moments, sums_of_graph
+from lfm_tasks.statistics.exchange_moments import has_moments
 from lfm_tasks.statistics.permutation_moments import (
     MomentArrays,
     are_concentrated,
@@ -36,7 +36,7 @@ from lfm_tasks.statistics.permutation_moments import (
     moments_of_pairs,
 )
 from lfm_tasks.statistics.resampling import Exchange
-from lfm_tasks.statistics.strata_moments import ExchangeSums, moments_of_sums
+from lfm_tasks.statistics.strata_moments import ExchangeSums, block_sums, moments_of_sums, strata_sums
 
 if TYPE_CHECKING:
     from lfm_tasks.measures.neighbor_pairs import NeighborLists
@@ -112,8 +112,8 @@ def score_family(
     return FamilyScores(values, scored.refused, points.has_moments, concentrated)
 
 
-# Prepared spaces that are held at a time, in bytes: at 768 features those of a block, or each is prepared again for
-# each tile of a block.
+# Prepared spaces that are held at a time, in bytes. One that is not held is prepared again for each tile of a block.
+# This is enough for 2 × 16 spaces of 2,000 × 768, the block of a zoo of up to 512 spaces.
 MOST_PREPARED = 2 << 30
 
 
@@ -139,14 +139,16 @@ _OF_TAIL = [STATISTICS.index(name) for name in ("null_q95", "p_value")]
 def knows_chance(measure: Measure, exchange: Exchange) -> bool:
     """Return whether the chance of a measure of all pairs of points is known: where `has_moments` says so.
 
-    Within strata and in groups, numbers of shared neighbors follow no known law: then only their mean has known
-    moments.
+    Within strata, numbers of shared neighbors follow no known law: then only their mean has known moments. In groups of
+    like points even that has a skewness, of 1 and more, and the third moment of directed graphs in groups is not known.
     """
     if not measure.compares_point_pairs or exchange.n_points < measure.smallest_n or not has_moments(exchange):
         return False
     of_count = measure.of_shared_neighbors
-    is_linear = of_count is None or bool(np.allclose(np.diff(of_count), of_count[1] - of_count[0]))
-    return is_linear or not exchange.sets
+    if of_count is None or not exchange.sets:
+        return True
+    is_linear = bool(np.allclose(np.diff(of_count), of_count[1] - of_count[0]))
+    return is_linear and exchange.strata is not None
 
 
 @dataclass(frozen=True)
@@ -186,7 +188,7 @@ class _KeptMatrix:
     """The costly parts of the matrix of one space: its bandwidth, and sums for chance."""
 
     constants: Float[np.ndarray, " constants"] | None
-    chance: MatrixChance | MatrixExchange | None
+    chance: MatrixChance | MatrixSums | None
 
 
 @dataclass(frozen=True)
@@ -225,7 +227,7 @@ def _score_matrices(
         free = _of_kind(MatrixChance, of_sources), _of_kind(MatrixChance, of_targets)
         moments = moments_of_cosines(free[0], free[1], len(sets.order))
     else:
-        moments = cosines_of_exchange(_of_kind(MatrixExchange, of_sources), _of_kind(MatrixExchange, of_targets))
+        moments = cosines_in_sets(_of_kind(MatrixSums, of_sources), _of_kind(MatrixSums, of_targets))
     first, second = (
         np.array([1.0 if one is None else one.concentration for one in side])[places]
         for side, places in zip((of_sources, of_targets), layout.places, strict=True)
@@ -251,7 +253,7 @@ def _keep_matrix(form: MatrixForm, rows: SpaceRows, points: "_Points") -> _KeptM
         return _KeptMatrix(matrix.constants, None)
     if not points.exchange.sets:
         return _KeptMatrix(matrix.constants, matrix_chance(rows, matrix, points.sets, form))
-    return _KeptMatrix(matrix.constants, matrix_exchange(rows, matrix, points.sets, form, points.exchange))
+    return _KeptMatrix(matrix.constants, matrix_sums(rows, matrix, points.sets, form, points.exchange))
 
 
 def _score_neighbors(
@@ -269,13 +271,16 @@ def _score_neighbors(
         if not points.has_moments:
             return _KeptLists(lists, None)
         graph = neighbor_graph(lists)
-        sums = sums_of_graph(graph, points.exchange) if points.exchange.sets else directed_moment_sums(graph)
-        return _KeptLists(lists, sums)
+        strata = points.exchange.strata
+        if strata is None:
+            return _KeptLists(lists, directed_moment_sums(graph))
+        members = np.eye(len(points.exchange.sets))[strata]
+        return _KeptLists(lists, strata_sums(block_sums(graph, members), strata))
 
     layout, n_points = _layout(pairs), len(points.sets.order)
     # The lists are those of all measures of shared neighbors.
     kept = [
-        kept_for_later(spaces.address_of("neighbors", key, has_moments=points.has_moments), partial(keep, key))
+        kept_for_later(spaces.address_of("lists of neighbors", key, has_moments=points.has_moments), partial(keep, key))
         for key in layout.keys
     ]
     sources, targets = ([kept[place].lists for place in side] for side in layout.sides)

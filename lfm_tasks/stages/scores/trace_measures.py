@@ -1,5 +1,6 @@
 """Scores of the measures of traces: the factors of a space once, a product of two for each set of points."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -8,7 +9,7 @@ from jaxtyping import Float
 
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import PointSets, point_sets
-from lfm_tasks.measures.traces import Factor, FactorSums, SetFactors, TraceForm, factor_sums, set_factors, traces
+from lfm_tasks.measures.traces import FactorSums, SetFactors, TraceForm, factor_sums, set_factors, traces
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.cache import kept
@@ -32,30 +33,34 @@ def score_traces(
 
 @dataclass
 class _PreparedSpaces:
-    """The factors of spaces as sources, and as targets: of the tile of pairs at hand; their sums of all."""
+    """The factors of spaces as sources (0) and as targets (1), those of a tile of pairs; the sums of all are kept."""
 
     measure: Measure
+    form: TraceForm
     spaces: SpacesOnPoints
     sets: PointSets
     exchange: Exchange
-    _made: dict[tuple[Factor, str], tuple[SetFactors, FactorSums]] = field(default_factory=dict)
+    _made: dict[tuple[int, str], tuple[SetFactors, FactorSums]] = field(default_factory=dict)
 
-    def keep_only(self, needed: set[tuple[Factor, str]]) -> None:
-        """Forget all other factors."""
-        self._made = {key: made for key, made in self._made.items() if key in needed}
+    def keep_only(self, keys: set[str]) -> None:
+        """Forget all other spaces."""
+        self._made = {place: made for place, made in self._made.items() if place[1] in keys}
 
-    def of(self, factor: Factor, key: str) -> tuple[SetFactors, FactorSums]:
-        """Return the factors of one space, and their sums."""
-        if (factor, key) not in self._made:
-            is_scaled, rows = "scaling" in self.measure.invariances, self.spaces.rows[key]
+    def of(self, side: int, key: str) -> tuple[SetFactors, FactorSums]:
+        """Return the factors of one space on a side, and their sums."""
+        side = 0 if self.form.source is self.form.target else side
+        if (side, key) not in self._made:
+            factor, is_scaled = (self.form.source, self.form.target)[side], "scaling" in self.measure.invariances
+            rows, address = self.spaces.rows[key], self.spaces.address
             factors = set_factors(of_order_one(rows) if is_scaled else rows, factor, self.sets)
-            address = self.spaces.address
+            # The factor of a plug-in may be an object that cannot be part of an address.
+            is_kept = address is not None and isinstance(factor, Hashable)
             sums = kept(
-                None if address is None else (*address, "trace", factor, is_scaled, key),
+                (*(address or ()), "trace", factor, is_scaled, key) if is_kept else None,
                 partial(factor_sums, factors, self.exchange),
             )
-            self._made[factor, key] = factors, sums
-        return self._made[factor, key]
+            self._made[side, key] = factors, sums
+        return self._made[side, key]
 
 
 def _one_way(
@@ -63,17 +68,14 @@ def _one_way(
 ) -> Float[np.ndarray, "pairs statistics"]:
     sets = point_sets(resampling.exchange.n_points, resampling.halves)
     values = np.full((len(pairs), len(STATISTICS)), np.nan)
-    prepared = _PreparedSpaces(measure, spaces, sets, resampling.exchange)
+    prepared = _PreparedSpaces(measure, form, spaces, sets, resampling.exchange)
     rank = max(min(rows.shape) for rows in (spaces.rows[key] for pair in pairs for key in pair))
     # Factors of all points, and of the halves of each split.
     bytes_of_one = 8 * rank * len(sets.order) * (1 + (sets.n_sets - 1) // 2)
-    sides = (form.source, form.target)
     for indices in tiles_of_pairs(pairs, bytes_of_one):
-        prepared.keep_only({side for index in indices for side in zip(sides, pairs[index], strict=True)})
+        prepared.keep_only({key for index in indices for key in pairs[index]})
         for index in indices:
-            (source, of_source), (target, of_target) = (
-                prepared.of(factor, key) for factor, key in zip(sides, pairs[index], strict=True)
-            )
+            (source, of_source), (target, of_target) = (prepared.of(side, key) for side, key in enumerate(pairs[index]))
             trace = traces(source, target)
             by_set = form.value(trace, of_source.energies, of_target.energies)
             whole = partial(form.value, source=of_source.energies[:1], target=of_target.energies[:1])

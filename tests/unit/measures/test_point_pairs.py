@@ -101,11 +101,11 @@ def test_chance_within_strata_and_of_groups__is_that_of_permutations(name: str, 
         classes = generator.permutation(np.repeat(range(4), [30, 20, 9, 1]))
         exchange = within_strata(classes)
     else:
-        classes = generator.permutation(np.arange(60) // 3)
+        classes = generator.permutation(np.arange(60) // 2)
         exchange = of_groups(classes)
     if kind != "groups":
         rows = {
-            key: values + 2 * generator.standard_normal((20, values.shape[1]))[classes] for key, values in rows.items()
+            key: values + 2 * generator.standard_normal((30, values.shape[1]))[classes] for key, values in rows.items()
         }
     pair = [("space0", "space1")]
     (values,) = score_family(name, measure, SpacesOnPoints(rows, {}), pair, Resampling(exchange, None)).values

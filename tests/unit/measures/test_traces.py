@@ -54,7 +54,7 @@ def test_chance__is_that_of_permutations(name: str, kind: str) -> None:
     exchange = {
         "rows": Exchange(60),
         "strata": within_strata(generator.permutation(np.repeat(["a", "b", "c"], [30, 20, 10]))),
-        "groups": of_groups(generator.permutation(np.arange(60) // 3)),
+        "groups": of_groups(generator.permutation(np.arange(60) // 2)),
     }[kind]
     scored = score_rows(name, Activations(rows, {}), [("a", "b")], Resampling(exchange, None), NullConfig())
     [[values, _]] = scored.values

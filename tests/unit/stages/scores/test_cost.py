@@ -144,7 +144,7 @@ def test_drawn_chance_in_groups__is_counted() -> None:
         load_seconds(block_load(sizes, 28, replace(how, is_grouped=is_grouped, has_moments=has_moments)))
         for is_grouped, has_moments in ((False, True), (True, True), (True, False))
     )
-    assert small_groups == free
+    assert free < small_groups
     assert large_groups > 3 * free
 
 
