@@ -1,5 +1,7 @@
 """Scores of maps between known points: without anything in common, their p-values are uniform."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from scipy.stats import kstest
@@ -53,3 +55,28 @@ def test_groups__have_few_permutations_where_spaces_are_far_beyond_chance() -> N
         drawn = [overlap(other.rows[exchange.permutation(draw)].T @ bases[0].rows) for draw in range(n_drawn)]
         assert statistics[STATISTICS.index("null_mean")] == pytest.approx(np.mean(drawn), rel=1e-5)
     assert values[0, P] < 1e-8 < 1e-3 < values[1, P]
+
+
+def test_overlap_of_bases_that_one_group_dominates__has_no_p_without_permutations() -> None:
+    generator, groups = np.random.default_rng(4), np.arange(120) // 3
+    exchange, bases = of_groups(groups), []
+    for is_heavy in (True, False, True, False):
+        rows = generator.standard_normal((120, 6))
+        rows[groups == 5] *= 30 if is_heavy else 1
+        basis = np.linalg.qr(np.column_stack([np.ones(120), rows]))[0]
+        bases.append(BasisRows(np.linspace(0, 1, 7), basis, basis_chance(basis)))
+    sources, targets = (tile_side_of(some, None, n_spaces=2) for some in (bases[:2], bases[2:]))
+    null = NullConfig(n_permutations=0)
+    heavy, plain = score_tile(sources, targets, [(0, 0), (1, 1)], ["overlap"], null, exchange).values[:, 0, 0]
+    mean = STATISTICS.index("null_mean")
+    assert np.isfinite([heavy[mean], plain[mean], plain[P]]).all()
+    assert np.isnan(heavy[P])
+
+
+def test_sums_of_a_basis__are_kept_by_what_may_change_places() -> None:
+    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((120, 5)))[0]
+    kept = BasisRows(np.linspace(0, 1, 5), basis, basis_chance(basis), address=("test of kept sums",))
+    pairs_of_points, triples = of_groups(np.arange(120) // 2), of_groups(np.arange(120) // 3)
+    assert kept.sums_in(pairs_of_points) is kept.sums_in(of_groups(np.arange(120) // 2))
+    assert len(kept.sums_in(triples).mean) == 18
+    assert replace(kept, address=None).sums_in(triples) is not kept.sums_in(triples)

@@ -132,6 +132,31 @@ def test_spaces_that_live_on_few_points__have_drawn_chance(name: str, exchange: 
     assert min(smallest) > 1e-4
 
 
+@pytest.mark.parametrize("name", ["cka_rbf_sigma_5", "distance_correlation"])
+def test_spaces_that_one_group_dominates__have_drawn_chance(name: str) -> None:
+    # Its block meets the other's in one of 40 permutations: energies of whole rows of blocks hide that.
+    generator, groups = np.random.default_rng(5), np.arange(120) // 3
+    rows = {key: generator.standard_normal((120, 6)) for key in "ab"}
+    for values in rows.values():
+        values[groups == 3] *= 30
+    of_points = Resampling(of_groups(groups), None)
+
+    found = score_rows(name, Activations(rows, {}), [("a", "b")], of_points, NullConfig(n_permutations=99))
+
+    assert found.localized == {0}
+    assert found.values[0, 0, P] >= 0.01
+
+
+def test_groups_of_unlike_points__have_chance_in_closed_form() -> None:
+    generator = np.random.default_rng(6)
+    rows = {key: generator.standard_normal((120, 6)) for key in "abcd"}
+    of_points, pairs = Resampling(of_groups(np.arange(120) // 3), None), [("a", "b"), ("c", "d"), ("a", "d")]
+    for name in CONCENTRATED:
+        found = score_rows(name, Activations(rows, {}), pairs, of_points, NullConfig(n_permutations=0))
+        assert not found.localized
+        assert np.isfinite(found.values[:, :, :5]).all()
+
+
 @pytest.mark.parametrize("sizes", [[2] + [1] * 18, [2, 2] + [1] * 16, [3] + [1] * 17, [2, 2, 2]])
 def test_few_permutations__are_drawn_and_p_is_not_below_the_share_of_one(sizes: list[int]) -> None:
     strata = np.repeat(np.arange(len(sizes)), sizes)
