@@ -16,6 +16,7 @@ from cachetools import LRUCache, cached
 from jaxtyping import Float, Int
 
 from lfm_tasks.measures.cross_covariances import (
+    MOST_LEVERAGE,
     CrossForm,
     Spread,
     corners_from,
@@ -65,7 +66,16 @@ class AlignedSpace:
     @cached_property
     def spread(self) -> Spread:
         """How evenly points share what they add, if the rows are an orthonormal basis."""
-        return Spread(self.concentration, spread_of(self.rows, np.ones(self.rank)).leverage)
+        return Spread(self.concentration, spread_of(self.rows, np.ones(self.rank)).leverages)
+
+    @cached_property
+    def weight_of_points(self) -> float:
+        """Share of the heaviest direction that a point has nearly to itself in the weights of all directions."""
+        leverages = np.vecdot(self.rows, self.rows)
+        alone = self.rows[leverages - leverages.mean() > MOST_LEVERAGE]
+        directions = alone / np.linalg.norm(alone, axis=1, keepdims=True)
+        heaviest = np.abs(directions @ self.loads[0]).sum(axis=1).max(initial=0.0)
+        return float(max(heaviest, np.finfo(float).tiny) / np.abs(self.loads[0]).sum())
 
     @cached_property
     def narrow_loads(self) -> Float[np.ndarray, "directions features"]:

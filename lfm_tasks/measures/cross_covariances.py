@@ -152,35 +152,55 @@ def set_transforms(space: Span, form: CrossForm, sets: PointSets) -> SetTransfor
 
 @dataclass(frozen=True)
 class Spread:
-    """How evenly points share what they add: the `concentration` of Z Zᵀ, and the largest leverage above the mean.
+    """How evenly points share what they add: the `concentration` of Z Zᵀ, and the largest leverages above the mean.
 
-    The leverage of a point is its share in the orthonormal directions, 0 to 1, where all directions count alike; 0
-    where they do not.
+    The leverage of a point is its share in the orthonormal directions, 0 to 1, where all directions count alike; there
+    are none where they do not. ``leverages``: less their mean, those above .3, falling.
     """
 
     concentration: float
-    leverage: float
+    leverages: Float[np.ndarray, " some"]
+
+
+# Leverage of a point of both spaces above which it counts whether these two meet: what they add to a sum of cosines if
+# they do is the root of its product, and such a sum varies by about .3.
+MOST_LEVERAGE = 0.3
 
 
 def spread_of(basis: Float[np.ndarray, "points rank"], lengths: Float[np.ndarray, " rank"]) -> Spread:
     """Return the spread of the rows of an orthonormal basis, its directions at these lengths."""
     squares = np.square(basis)
-    leverages = squares @ (lengths > 0)
-    is_whitened = bool(np.isin(lengths, (0, 1)).all())
-    most = float(leverages.max() - leverages.mean()) if is_whitened else 0.0
-    return Spread(concentration(squares @ lengths**4), most)
-
-
-# Leverage of a point of both spaces above which it counts whether these two meet: what they add to a sum of cosines if
-# they do is the root of its product, and such a sum varies by about .3.
-_MOST_LEVERAGE = 0.3
+    leverages = np.empty(0)
+    if np.isin(lengths, (0, 1)).all():
+        leverages = squares @ (lengths > 0)
+        leverages = np.sort(leverages - leverages.mean())[::-1]
+    return Spread(concentration(squares @ lengths**4), leverages[leverages > MOST_LEVERAGE])
 
 
 def live_on_few(source: Spread, target: Spread, n_points: int) -> bool:
-    """Return whether what a permutation scores depends on whether few points meet: rotations say nothing of it."""
+    """Return whether both spaces live on few points: what a permutation scores then depends on whether these meet."""
     concentrations = np.array(source.concentration), np.array(target.concentration)
-    is_concentrated = bool(are_concentrated(*concentrations, n_points, is_exact=False))
-    return is_concentrated or min(source.leverage, target.leverage) > _MOST_LEVERAGE
+    return bool(are_concentrated(*concentrations, n_points, is_exact=False))
+
+
+def may_meet(source: Spread, target: Spread, n_points: int, beyond: float) -> bool:
+    """Return whether points with a direction nearly to themselves decide how a score compares with chance.
+
+    Rotations have no such points. If two of them meet, the sum of cosines grows by some √(h h'), h and h' their
+    leverages above the mean. Of m and m' of them, m m'/n meet on average, and never ten deviations and ten more. A
+    score that lies farther beyond rotations lies beyond permutations, too.
+
+    Parameters
+    ----------
+    beyond
+        How far the sum of cosines is above ten deviations beyond the mean of rotations.
+    """
+    first, second = source.leverages, target.leverages
+    if not len(first) or not len(second):
+        return False
+    n_meet = len(first) * len(second) / n_points
+    n_most = min(len(first), len(second), int(n_meet + FAR * np.sqrt(n_meet) + FAR))
+    return beyond <= float(np.sqrt(first[:n_most] * second[:n_most]).sum())
 
 
 def _grams(space: Span, sets: PointSets) -> Float[np.ndarray, "sets rank rank"]:

@@ -8,14 +8,14 @@ from jaxtyping import Float
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.measures.alignments import AlignedSpace, AlignmentForm, moments_by_rotations, permuted_product
-from lfm_tasks.measures.cross_covariances import cross_products, live_on_few, most_rotations
+from lfm_tasks.measures.cross_covariances import cross_products, live_on_few, may_meet, most_rotations
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import PointSets, centered, point_sets
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, STATISTICS, against_chance
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics, tiles_of_pairs
 from lfm_tasks.statistics.permutation_moments import MomentArrays, live_on_few_units
-from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, can_stop, tail_of
+from lfm_tasks.statistics.resampling import FAR, FEW_DRAWS, Exchange, are_far, can_stop, tail_of
 
 
 def score_alignments(
@@ -44,6 +44,12 @@ def score_alignments(
         if form.by_rotation and is_free and not live_on_few(source.spread, target.spread, len(sets.order)):
             draw = partial(form.by_rotation, len(sets.order), source, target)
             moments = moments_by_rotations(draw, most_rotations(len(sets.order), source.rank, target.rank), found)
+            beyond = [
+                (value - float(of_way.mean[0]) - FAR * float(of_way.deviation[0])) / space.weight_of_points
+                for value, of_way, space in zip(found, moments, (source, target), strict=True)
+            ]
+            if may_meet(source.spread, target.spread, len(sets.order), min(beyond)):
+                moments = None, None
         least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in ordered[index]))])
         for way in range(2):
             values[index, way] = pair_statistics(

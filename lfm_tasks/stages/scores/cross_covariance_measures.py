@@ -18,6 +18,7 @@ from lfm_tasks.measures.cross_covariances import (
     Spread,
     cross_products,
     live_on_few,
+    may_meet,
     moments_of_nuclear_norm,
     nuclear_norms,
     set_transforms,
@@ -36,6 +37,7 @@ from lfm_tasks.stages.scores.point_pair_measures import (
     tiles_of_pairs,
 )
 from lfm_tasks.statistics.permutation_moments import MomentArrays
+from lfm_tasks.statistics.resampling import FAR
 
 
 def score_cross_covariances(
@@ -136,6 +138,9 @@ class _PreparedSpaces:
             moments = moments_of_nuclear_norm(of_source.lengths, of_target.lengths, n_points, float(nuclear[0]))
         n_directions = np.minimum(of_source.n_directions, of_target.n_directions)
         is_concentrated = live_on_few(source_spread, target_spread, n_points)
+        if moments is not None:
+            beyond = float(nuclear[0] - moments.mean[0] - FAR * moments.deviation[0])
+            is_concentrated |= may_meet(source_spread, target_spread, n_points, beyond)
         return _Crossed(nuclear, of_source.norms, of_target.norms, n_directions, moments, is_concentrated)
 
     def _of(self, key: str) -> tuple[Span, SetTransforms, Spread]:
