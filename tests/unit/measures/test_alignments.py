@@ -168,6 +168,26 @@ def test_one_massive_point__makes_no_p_value_that_permutations_do_not_show(name:
     assert of(values)["p_value"] >= 1 / 101
 
 
+@pytest.mark.parametrize("name", ["cca_mean", "shape_angular_alpha_0", "pwcca_textbook_x_to_y"])
+@pytest.mark.parametrize("is_related", [True, False])
+def test_points_with_directions_of_their_own__ask_for_permutations_only_near_chance(
+    name: str, is_related: bool
+) -> None:
+    # Three other points of each space. Rotations do not have them; what they could add does not explain a score that
+    # lies far beyond rotations.
+    generator = np.random.default_rng(3)
+    common, spaces = generator.standard_normal((300, 12)), dict[str, np.ndarray]()
+    for key in "ab":
+        own = np.zeros((300, 3))
+        own[generator.choice(300, 3, replace=False), range(3)] = 5
+        rows = 0.3 * generator.standard_normal((300, 12)) + is_related * common
+        spaces[key] = np.hstack([rows @ generator.standard_normal((12, 12)), own])
+    found = score_rows(name, Activations(spaces, {}), [("a", "b")], Resampling(Exchange(300), None), NullConfig())
+    assert found.localized == (set() if is_related else {0})
+    p_values = found.values[0, :, STATISTICS.index("p_value")]
+    assert (p_values < 1e-9).all() if is_related else (p_values > 1e-3).all()
+
+
 @pytest.mark.parametrize("name", MATCHED)
 def test_ties__reach_the_score_in_single_precision(name: str) -> None:
     # Six points, three of them 1: one in ten permutations with the same value.
