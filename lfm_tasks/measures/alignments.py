@@ -82,6 +82,11 @@ class AlignedSpace:
         """The loads of all points in single precision, which is enough for what chance gives."""
         return self.loads[0].astype(np.float32)
 
+    @cached_property
+    def narrow_rows(self) -> Float[np.ndarray, "points columns"]:
+        """The centered rows in single precision, which is enough for what permutations give."""
+        return centered(self.rows).astype(np.float32)
+
     @property
     def rank(self) -> int:
         """How many columns the rows have."""

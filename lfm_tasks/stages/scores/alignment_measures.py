@@ -1,16 +1,17 @@
 """Scores of the measures that align directions or features: a space prepared once, all sets from one product."""
 
 from collections.abc import Iterator
-from functools import partial
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.measures.alignments import AlignedSpace, AlignmentForm, moments_by_rotations, permuted_product
 from lfm_tasks.measures.cross_covariances import cross_products, live_on_few, may_meet, most_rotations
 from lfm_tasks.measures.measure import Measure, of_order_one
-from lfm_tasks.measures.point_matrices import PointSets, centered, point_sets
+from lfm_tasks.measures.point_matrices import PointSets, point_sets
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, STATISTICS, against_chance
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics, tiles_of_pairs
@@ -35,6 +36,7 @@ def score_alignments(
     values = np.full((len(pairs), 2, len(STATISTICS)), np.nan)
     # One order of both, so that a pair has the same bits whichever is the source.
     ordered = [(min(pair), max(pair)) for pair in pairs]
+    permutations = _Permutations(resampling.exchange, null, sets)
     for index, source, target in _prepared_pairs(measure, form, spaces, ordered, sets):
         products = cross_products(source, target, sets)
         by_set = np.array([form.compare(product, source, target, place) for place, product in enumerate(products)])
@@ -56,9 +58,7 @@ def score_alignments(
                 by_set[:, way, None], by_set[:1, way], moments[way], np.asarray, measure, sets, least
             )[0]
         if form.by_rotation is None and null.n_permutations:
-            values[index, :, OF_CHANCE] = _by_permutations(
-                form, source, target, found[0], sets, resampling.exchange, null
-            )
+            values[index, :, OF_CHANCE] = _by_permutations(form, (source, target), found[0], permutations)
         if ordered[index] != pairs[index]:
             values[index] = values[index, ::-1].copy()
     return values
@@ -70,7 +70,7 @@ def _prepared_pairs(
     """Yield the number of each pair with both spaces; as many are in memory at a time as fit."""
     prepared: dict[str, AlignedSpace] = {}
     width = max(spaces.rows[key].shape[1] for pair in pairs for key in pair)
-    for indices in tiles_of_pairs(pairs, 8 * width * (len(sets.order) + 2 * sets.n_sets * width)):
+    for indices in tiles_of_pairs(pairs, width * (12 * len(sets.order) + 16 * sets.n_sets * width)):
         needed = {key for index in indices for key in pairs[index]}
         prepared = {key: kept for key, kept in prepared.items() if key in needed}
         for index in indices:
@@ -81,24 +81,40 @@ def _prepared_pairs(
             yield index, prepared[pairs[index][0]], prepared[pairs[index][1]]
 
 
+@dataclass(frozen=True)
+class _Permutations:
+    """The permutations of points in the order of cells, which all pairs share."""
+
+    exchange: Exchange
+    null: NullConfig
+    sets: PointSets
+    _made: dict[int, Int[np.ndarray, " points"]] = field(default_factory=dict)
+
+    @cached_property
+    def place_of(self) -> Int[np.ndarray, " points"]:
+        """The place of each point in the order of cells."""
+        return np.argsort(self.sets.order)
+
+    def of(self, draw: int) -> Int[np.ndarray, " points"]:
+        """Return one of them."""
+        if draw not in self._made:
+            order = self.exchange.permutation(draw, seed=self.null.seed)
+            self._made[draw] = self.place_of[order[self.sets.order]]
+        return self._made[draw]
+
+
 def _by_permutations(
-    form: AlignmentForm,
-    source: AlignedSpace,
-    target: AlignedSpace,
-    found: float,
-    sets: PointSets,
-    exchange: Exchange,
-    null: NullConfig,
+    form: AlignmentForm, spaces: tuple[AlignedSpace, AlignedSpace], found: float, permutations: _Permutations
 ) -> Float[np.ndarray, " 4"]:
     """Return the chance level of a symmetric score; where `are_far` holds after the first permutations, of these."""
-    rows = centered(source.rows).astype(np.float32), centered(target.rows).astype(np.float32)
-    place_of = np.argsort(sets.order)
+    (source, target), exchange, null = spaces, permutations.exchange, permutations.null
+    place_of = permutations.place_of
     is_few = live_on_few_units(source.energies[place_of], target.energies[place_of], exchange)
     may_stop = not is_few and can_stop(exchange, null.n_permutations)
     drawn = list[float]()
     for draw in range(null.n_permutations):
-        order = place_of[exchange.permutation(draw, seed=null.seed)[sets.order]]
-        drawn.append(form.compare(permuted_product(*rows, order), source, target, 0)[0])
+        product = permuted_product(source.narrow_rows, target.narrow_rows, permutations.of(draw))
+        drawn.append(form.compare(product, source, target, 0)[0])
         if may_stop and draw + 1 == FEW_DRAWS and are_far(np.array(found), np.array(drawn)):
             break
     tail = tail_of(len(drawn), null.n_permutations, on_few_units=is_few)

@@ -280,7 +280,8 @@ def _crossed_bytes(measure: Measure, block: _Block) -> int:
         return 0
     rank = d if measure.alignment is not None and measure.alignment.by_rotation is None else min(n, d)
     n_sums = 2 + 2 * block.n_halves
-    of_space = 8 * rank * (n + n_sums * rank)
+    # Rows in double precision, and in single for permutations.
+    of_space = rank * (12 * n + 8 * n_sums * rank)
     return min(len(block.bases) * of_space, MOST_PREPARED + 2 * of_space) + 8 * rank * rank * (n_sums + 2)
 
 
