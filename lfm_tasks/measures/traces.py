@@ -49,7 +49,7 @@ class TraceForm:
 
 @dataclass(frozen=True)
 class FactorSums:
-    """What pairs need of the factor F of a space beside itself: a few numbers, which are kept.
+    """A few numbers of the factor F of a space, which its pairs need and which are kept.
 
     Parameters
     ----------

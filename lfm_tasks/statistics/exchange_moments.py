@@ -1,4 +1,4 @@
-"""Which exchanges of points have moments of Σ A_ij B_π(i)π(j) in closed form, and the sums of one space for them."""
+"""Moments of Σ A_ij B_π(i)π(j) by the exchange of points: where they have a closed form, and the sums of one space."""
 
 import numpy as np
 from jaxtyping import Float

@@ -104,7 +104,7 @@ class Exchange:
         return len(self.sets) if self.moves == "sets" else self.n_points
 
     def by_unit(self, energies: Float[np.ndarray, " points"]) -> Float[np.ndarray, " units"]:
-        """Return what each unit has in all of a number of each row."""
+        """Return the sum over the rows of each unit."""
         return np.array([energies[rows].sum() for rows in self.sets]) if self.moves == "sets" else energies
 
     @property

@@ -293,15 +293,18 @@ def test_baseline_of_another_convention__is_refused_and_all_is_computed_anew(
     assert audit(folder) == 3
 
     told = capsys.readouterr()
-    assert "published atlas: convention 5, this version: 8. Everything is computed again." in told.err
+    assert f"published atlas: convention 5, this version: {store.CONVENTION}. Everything is computed again." in told.err
     audited = facts(folder)
     assert audited["reused"]["bases"] == 0
     refused = {check["name"]: check["message"] for check in audited["checks"] if check["status"] == "error"}
     assert set(refused) == {"drift", "changed_weights_same_version"}
-    assert set(refused.values()) == {"baseline: convention 5, atlas: 8. Promote a new baseline."}
+    assert set(refused.values()) == {f"baseline: convention 5, atlas: {store.CONVENTION}. Promote a new baseline."}
     assert published_key(folder / "baseline") == before
     with pytest.raises(SystemExit, match="2"):
         app(["diff", str(folder / "baseline"), str(folder / "atlas")], result_action="return_value")
-    assert "base: convention 5, candidate: 8. Run the older one again with this version." in capsys.readouterr().err
+    assert (
+        f"base: convention 5, candidate: {store.CONVENTION}. Run the older one again with this version."
+        in capsys.readouterr().err
+    )
     assert audit(folder, "--promote") == 3
     assert audit(folder) == 0
