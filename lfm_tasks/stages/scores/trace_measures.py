@@ -42,13 +42,18 @@ class _PreparedSpaces:
     exchange: Exchange
     _made: dict[tuple[int, str], tuple[SetFactors, FactorSums]] = field(default_factory=dict)
 
-    def keep_only(self, keys: set[str]) -> None:
-        """Forget all other spaces."""
-        self._made = {place: made for place, made in self._made.items() if place[1] in keys}
+    def _side(self, side: int) -> int:
+        """Return the side whose factors serve: those of a symmetric measure are the same on both."""
+        return 0 if self.form.source is self.form.target else side
+
+    def keep_only(self, needed: set[tuple[int, str]]) -> None:
+        """Forget all but the spaces on these sides: a tile has memory for one side of each."""
+        places = {(self._side(side), key) for side, key in needed}
+        self._made = {place: made for place, made in self._made.items() if place in places}
 
     def of(self, side: int, key: str) -> tuple[SetFactors, FactorSums]:
         """Return the factors of one space on a side, and their sums."""
-        side = 0 if self.form.source is self.form.target else side
+        side = self._side(side)
         if (side, key) not in self._made:
             factor, is_scaled = (self.form.source, self.form.target)[side], "scaling" in self.measure.invariances
             rows, address = self.spaces.rows[key], self.spaces.address
@@ -73,7 +78,7 @@ def _one_way(
     # Factors of all points, and of the halves of each split.
     bytes_of_one = 8 * rank * len(sets.order) * (1 + (sets.n_sets - 1) // 2)
     for indices in tiles_of_pairs(pairs, bytes_of_one):
-        prepared.keep_only({key for index in indices for key in pairs[index]})
+        prepared.keep_only({place for index in indices for place in enumerate(pairs[index])})
         for index in indices:
             (source, of_source), (target, of_target) = (prepared.of(side, key) for side, key in enumerate(pairs[index]))
             trace = traces(source, target)
@@ -83,9 +88,8 @@ def _one_way(
             moments = _moments(of_source, of_target, len(sets.order))
             values[index] = pair_statistics(by_set[:, None], trace[:1], moments, whole, measure, sets, least)[0]
             spreads = np.array(of_source.concentration), np.array(of_target.concentration)
-            if are_concentrated(
-                *spreads, resampling.exchange.n_units, is_exact=not isinstance(of_source.chance, ExchangeSums)
-            ):
+            exchange = resampling.exchange
+            if are_concentrated(*spreads, exchange.n_units, is_exact=not exchange.sets):
                 values[index] = without_tail(values[index][None])[0]
     return values
 
