@@ -6,20 +6,21 @@ PWCCA comes from random rotations, as there. That of matching comes from permuta
 features that few points have are larger than those of rotations (by .7 deviations for rectified features).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import scipy  # its parts are imported when they are first used
 from cachetools import LRUCache, cached
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
 from lfm_tasks.measures.cross_covariances import (
     MOST_LEVERAGE,
-    CrossForm,
+    WHITENED,
     Spread,
     corners_from,
+    grams,
     set_transforms,
     span,
     spread_of,
@@ -30,6 +31,7 @@ from lfm_tasks.statistics.resampling import FAR, FEW_DRAWS
 
 Rows = Float[np.ndarray, "points features"]
 Corner = Float[np.ndarray, "target source"]
+Corners = Float[np.ndarray, "products target source"]
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,10 @@ class AlignedSpace:
 
     @cached_property
     def narrow_rows(self) -> Float[np.ndarray, "points columns"]:
-        """The centered rows in single precision, which is enough for what permutations give."""
-        return centered(self.rows).astype(np.float32)
+        """Centered columns of unit length in single precision, which is enough for what permutations give."""
+        moved = centered(self.rows)
+        lengths = np.linalg.norm(moved, axis=0)
+        return np.divide(moved, lengths, out=np.zeros_like(moved), where=lengths > 0).astype(np.float32)
 
     @property
     def rank(self) -> int:
@@ -102,29 +106,35 @@ class AlignmentForm:
     prepare
         Prepares one space.
     compare
-        Returns the values from the source to the target, and back, of a product (target columns, source columns) on
-        the set of points with this place.
-    by_rotation
-        Returns these two values for a random rotation of so many points, by its number. None: by permutations.
+        Returns the values from the source to the target, and back, of each product (target columns, source columns) on
+        the set of points that has this place.
+    by_rotations
+        Returns these values for the random rotations of so many points from one number to another.
+    by_permutations
+        Returns the value, the same both ways, of each product of unit columns of all points; chance then comes from
+        permutations.
     """
 
     prepare: Callable[[Rows, PointSets], AlignedSpace]
-    compare: Callable[[Corner, AlignedSpace, AlignedSpace, int], tuple[float, float]]
-    by_rotation: Callable[[int, AlignedSpace, AlignedSpace, int], tuple[float, float]] | None = None
+    compare: Callable[[Corners, AlignedSpace, AlignedSpace, Sequence[int]], Float[np.ndarray, "products 2"]]
+    by_rotations: Callable[[int, AlignedSpace, AlignedSpace, tuple[int, int]], Float[np.ndarray, "draws 2"]] | None = (
+        None
+    )
+    by_permutations: Callable[[Corners], Float[np.ndarray, " products"]] | None = None
 
 
 def moments_by_rotations(
-    draw: Callable[[int], tuple[float, float]], n_many: int, found: tuple[float, float]
+    draw: Callable[[tuple[int, int]], Float[np.ndarray, "draws 2"]], n_many: int, found: Float[np.ndarray, " 2"]
 ) -> tuple[MomentArrays, MomentArrays]:
     """Return the moments of both directions over permutations of the points, by random rotations in n − 1 dimensions.
 
-    ``draw`` returns the values of one. Where both of ``found`` lie 10 deviations beyond the mean of 10 rotations these
+    ``draw`` returns the values of some. Where both of ``found`` lie 10 deviations beyond the mean of 10 rotations these
     are all, as in `cross_covariances.moments_of_nuclear_norm`.
     """
     drawn = np.empty((0, 2))
     for n_rotations in (FEW_DRAWS, n_many):
-        drawn = np.concatenate([drawn, [draw(index) for index in range(len(drawn), n_rotations)]])
-        if (np.abs(np.array(found) - drawn.mean(axis=0)) > FAR * drawn.std(axis=0)).all():
+        drawn = np.concatenate([drawn, draw((len(drawn), n_rotations))])
+        if (np.abs(found - drawn.mean(axis=0)) > FAR * drawn.std(axis=0)).all():
             break
     mean, deviation = drawn.mean(axis=0), drawn.std(axis=0)
     is_spread = (deviation > 1e-9 * np.abs(mean)) & (len(drawn) > FEW_DRAWS)
@@ -134,11 +144,13 @@ def moments_by_rotations(
     return there, back
 
 
-def permuted_product(
-    source: Float[np.ndarray, "points source"], target: Float[np.ndarray, "points target"], order: Int[np.ndarray, " _"]
-) -> Corner:
-    """Return the product of two spaces, the points of the second in another order."""
-    return np.asarray((target[order].T @ source).astype(np.float64))
+def permuted_products(
+    source: Float[np.ndarray, "points source"],
+    targets: Float[np.ndarray, "points permuted_target"],
+    n_permutations: int,
+) -> Float[np.ndarray, "permutations target source"]:
+    """Return the products of two spaces; ``targets``: the second under so many permutations, side by side."""
+    return np.asarray((targets.T @ source).reshape(n_permutations, -1, source.shape[1]))
 
 
 def _sums(rows: Float[np.ndarray, "points columns"], sets: PointSets) -> Float[np.ndarray, "classes columns"]:
@@ -147,70 +159,106 @@ def _sums(rows: Float[np.ndarray, "points columns"], sets: PointSets) -> Float[n
 
 # PWCCA: Σ w_i ρ_i/Σ w_i, w_i = Σ_j |⟨h_i, x_j⟩| over the source's canonical variates h_i.
 
-_WHITENED = CrossForm(None, len, lambda nuclear, source, target, n_directions: nuclear / n_directions)
-
 
 def _prepare_weighted(rows: Rows, sets: PointSets) -> AlignedSpace:
     space = span(rows, sets)
-    made = set_transforms(space, _WHITENED, sets)
+    made = set_transforms(space, WHITENED, sets)
     # The features in the coordinates of the basis: U (Uᵀ X), X centered on all points.
     moved = centered(rows)
     features = space.rows.T @ moved[sets.order]
     if made.transforms is None:
         raise TypeError("got a linear form, expected one with transforms")
-    transforms = [
+    transforms = tuple(
         transform[:, :n_directions]
         for transform, n_directions in zip(made.transforms, made.n_directions.tolist(), strict=True)
-    ]
-    loads = []
-    for transform, points in zip(transforms, sets.points, strict=True):
-        # ⟨h, x_j⟩ on a set: Zᵀ X there, less means; Z has none, once its own is taken off.
-        inside = space.rows[points]
-        inside = (inside - inside.mean(axis=0)) @ transform if len(inside) else inside @ transform
-        loads.append(inside.T @ space.rows[points] @ features)
-    return AlignedSpace(space.rows, space.sums, tuple(transforms), tuple(loads), concentration(row_energies(moved)))
+    )
+    # ⟨h, x_j⟩ on a set: Zᵀ X there, Z less its mean.
+    loads = tuple(transform.T @ gram @ features for transform, gram in zip(transforms, grams(space, sets), strict=True))
+    return AlignedSpace(space.rows, space.sums, transforms, loads, concentration(row_energies(moved)))
 
 
 def _projection_weighted(
-    product: Corner, source: AlignedSpace, target: AlignedSpace, place: int
-) -> tuple[float, float]:
-    crossed = target.transforms[place].T @ product @ source.transforms[place]
-    if not crossed.size:
-        return np.nan, np.nan
-    theirs, correlations, ours = np.linalg.svd(crossed, full_matrices=False)
-    return _weighted(correlations, ours, source.loads[place]), _weighted(correlations, theirs.T, target.loads[place])
+    products: Corners, source: AlignedSpace, target: AlignedSpace, places: Sequence[int]
+) -> Float[np.ndarray, "products 2"]:
+    values = np.full((len(products), 2), np.nan)
+    for index, (product, place) in enumerate(zip(products, places, strict=True)):
+        crossed = target.transforms[place].T @ product @ source.transforms[place]
+        if crossed.size:
+            theirs, correlations, ours = _principal_directions(crossed)
+            values[index, 0] = _weighted(correlations, ours, source.loads[place])
+            values[index, 1] = _weighted(correlations, theirs, target.loads[place])
+    return values
+
+
+# Correlation, relative to the largest, below which directions from squares of correlations would lose digits.
+_SMALL = 1e-5
+
+
+def _principal_directions(
+    crossed: Corner,
+) -> tuple[Float[np.ndarray, "pairs target"], Float[np.ndarray, " pairs"], Float[np.ndarray, "pairs source"]]:
+    """Return the singular vectors, as rows, and values of a product: by its squares, half the time of an SVD."""
+    is_tall = crossed.shape[0] >= crossed.shape[1]
+    wide = crossed.T if is_tall else crossed
+    squares, directions = np.linalg.eigh(wide @ wide.T.copy())
+    if not squares[0] > _SMALL**2 * squares[-1]:
+        left, values, right = np.linalg.svd(crossed, full_matrices=False)
+        return left.T, values, right
+    values, ours = np.sqrt(squares), directions.T
+    theirs = ours @ wide / values[:, None]
+    return (theirs, values, ours) if is_tall else (ours, values, theirs)
 
 
 def _weighted(
-    correlations: Float[np.ndarray, " pairs"],
-    directions: Float[np.ndarray, "pairs rank"],
+    correlations: Float[np.ndarray, "*draws pairs"],
+    directions: Float[np.ndarray, "*draws pairs rank"],
     loads: Float[np.ndarray, "rank features"],
-) -> float:
-    weights = np.abs(directions @ loads).sum(axis=1)
-    return float(weights @ np.clip(correlations, 0, 1) / weights.sum())
+) -> Float[np.ndarray, "*draws"]:
+    weights = np.abs(directions @ loads).sum(axis=-1)
+    return np.asarray(np.vecdot(weights, np.clip(correlations, 0, 1)) / weights.sum(axis=-1))
 
 
-def _nbytes(parts: tuple[np.ndarray, ...]) -> int:
-    return sum(part.nbytes for part in parts)
+@dataclass(frozen=True)
+class _Rotations:
+    """Singular vectors, as rows, and values of corners of random rotations, many times one below the other."""
+
+    theirs: Float[np.ndarray, "rotations pairs target"]
+    correlations: Float[np.ndarray, "rotations pairs"]
+    ours: Float[np.ndarray, "rotations pairs source"]
+
+    @property
+    def nbytes(self) -> int:
+        return self.theirs.nbytes + self.correlations.nbytes + self.ours.nbytes
 
 
-@cached(LRUCache(64 << 20, getsizeof=_nbytes))
-def _singular_vectors(
-    n_points: int, n_source: int, n_target: int, index: int
-) -> tuple[Float[np.ndarray, "target pairs"], Float[np.ndarray, " pairs"], Float[np.ndarray, "pairs source"]]:
-    (corner,) = corners_from(n_points, n_source, n_target, index, index + 1)
-    theirs, correlations, ours = np.linalg.svd(corner, full_matrices=False)
-    return theirs.astype(np.float32), correlations, ours.astype(np.float32)
+@cached(LRUCache(64 << 20, getsizeof=lambda rotations: rotations.nbytes))
+def _rotations(n_points: int, n_source: int, n_target: int, first: int, stop: int) -> _Rotations:
+    n_pairs = min(n_source, n_target)
+    theirs, ours = (np.empty((stop - first, n_pairs, n), dtype=np.float32) for n in (n_target, n_source))
+    correlations = np.empty((stop - first, n_pairs))
+    for index, corner in enumerate(corners_from(n_points, n_source, n_target, first, stop)):
+        left, correlations[index], ours[index] = np.linalg.svd(corner, full_matrices=False)
+        theirs[index] = left.T
+    return _Rotations(theirs, correlations, ours)
 
 
-def _projection_weighted_by_rotation(
-    n_points: int, source: AlignedSpace, target: AlignedSpace, index: int
-) -> tuple[float, float]:
-    theirs, correlations, ours = _singular_vectors(n_points, source.rank, target.rank, index)
-    return _weighted(correlations, ours, source.narrow_loads), _weighted(correlations, theirs.T, target.narrow_loads)
+# Rotations whose singular vectors are computed, and kept, together.
+_TOGETHER = FEW_DRAWS
 
 
-PROJECTION_WEIGHTED = AlignmentForm(_prepare_weighted, _projection_weighted, _projection_weighted_by_rotation)
+def _projection_weighted_by_rotations(
+    n_points: int, source: AlignedSpace, target: AlignedSpace, numbers: tuple[int, int]
+) -> Float[np.ndarray, "draws 2"]:
+    values = []
+    for first in range(*numbers, _TOGETHER):
+        made = _rotations(n_points, source.rank, target.rank, first, min(first + _TOGETHER, numbers[1]))
+        there = _weighted(made.correlations, made.ours, source.narrow_loads)
+        back = _weighted(made.correlations, made.theirs, target.narrow_loads)
+        values.append(np.stack([there, back], axis=1))
+    return np.concatenate(values) if values else np.empty((0, 2))
+
+
+PROJECTION_WEIGHTED = AlignmentForm(_prepare_weighted, _projection_weighted, _projection_weighted_by_rotations)
 
 
 # Matching of features by their correlations.
@@ -223,15 +271,19 @@ def unit_features(rows: Rows) -> Float[np.ndarray, "points features"]:
     return np.divide(moved, lengths, out=np.zeros_like(moved), where=lengths > 0)
 
 
-def mean_of_best(correlations: Corner) -> float:
+def mean_of_best(correlations: Float[np.ndarray, "*products target source"]) -> Float[np.ndarray, "*products"]:
     """Return the mean of each feature's largest correlation, and of both sides."""
-    return float((correlations.max(axis=1).mean() + correlations.max(axis=0).mean()) / 2)
+    of_target, of_source = (correlations.max(axis=axis).mean(axis=-1, dtype=float) for axis in (-1, -2))
+    return np.asarray((of_target + of_source) / 2)
 
 
-def mean_of_matched(correlations: Corner) -> float:
+def mean_of_matched(correlations: Float[np.ndarray, "*products target source"]) -> Float[np.ndarray, "*products"]:
     """Return the mean correlation of features matched one to one, their sum as large as can be."""
-    rows, columns = scipy.optimize.linear_sum_assignment(correlations, maximize=True)
-    return float(correlations[rows, columns].mean())
+    values = np.empty(correlations.shape[:-2])
+    for place in np.ndindex(values.shape):
+        rows, columns = scipy.optimize.linear_sum_assignment(correlations[place], maximize=True)
+        values[place] = correlations[place][rows, columns].mean(dtype=float)
+    return values
 
 
 def _prepare_features(rows: Rows, sets: PointSets) -> AlignedSpace:
@@ -246,12 +298,16 @@ def _prepare_features(rows: Rows, sets: PointSets) -> AlignedSpace:
     return AlignedSpace(columns, _sums(columns, sets), tuple(inverses))
 
 
-def matching(of_correlations: Callable[[Corner], float]) -> AlignmentForm:
+def matching(of_correlations: Callable[[Corners], Float[np.ndarray, " products"]]) -> AlignmentForm:
     """Return the form of a measure of the correlations of all features of two spaces."""
 
-    def compare(product: Corner, source: AlignedSpace, target: AlignedSpace, place: int) -> tuple[float, float]:
-        correlations = target.transforms[place][:, None] * product * source.transforms[place]
-        value = of_correlations(np.clip(correlations, -1, 1))
-        return value, value
+    def compare(
+        products: Corners, source: AlignedSpace, target: AlignedSpace, places: Sequence[int]
+    ) -> Float[np.ndarray, "products 2"]:
+        ours, theirs = (np.stack([space.transforms[place] for place in places]) for space in (source, target))
+        correlations = theirs[:, :, None] * products
+        correlations *= ours[:, None, :]
+        values = of_correlations(np.clip(correlations, -1, 1, out=correlations))
+        return np.stack([values, values], axis=1)
 
-    return AlignmentForm(_prepare_features, compare)
+    return AlignmentForm(_prepare_features, compare, by_permutations=of_correlations)

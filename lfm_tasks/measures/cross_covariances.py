@@ -4,7 +4,7 @@ Every set of points (all, a half) needs only sums over classes of points of one 
 coordinates of their own singular vectors.
 """
 
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Protocol, runtime_checkable
@@ -35,30 +35,42 @@ class CrossValue(Protocol):
 
 
 @dataclass(frozen=True)
-class CrossForm:
-    """How a measure follows from the sum of singular values ‖ZᵧᵀZₓ‖_* of two spaces.
+class Stretch:
+    """What the singular values of the centered rows U Σ Vᵀ become: Z = U f(Σ).
 
     Parameters
     ----------
     lengths
-        What the singular values of the centered rows become, falling; None: they all become 1 (whitened).
+        What the singular values become, falling; None: they all become 1 (whitened).
     n_kept
         How many of the singular values are kept.
-    value
-        The measure: of ‖ZᵧᵀZₓ‖_*, ‖Zₓ‖, ‖Zᵧ‖ and the smaller number of directions.
     is_linear
         Whether lengths are the singular values themselves: they are then those of all points in every half, too.
     """
 
     lengths: Callable[[Float[np.ndarray, " values"]], Float[np.ndarray, " values"]] | None
     n_kept: Callable[[Float[np.ndarray, " values"]], int]
-    value: CrossValue
     is_linear: bool = False
 
-    @property
-    def kind(self) -> Hashable:
-        """Measures of one kind share the singular values of a pair, and differ in what they compute from them."""
-        return "linear" if self.is_linear else (self.lengths, self.n_kept)
+
+LINEAR = Stretch(lambda values: values, len, is_linear=True)
+WHITENED = Stretch(None, len)
+
+
+@dataclass(frozen=True)
+class CrossForm:
+    """How a measure follows from the sum of singular values ‖ZᵧᵀZₓ‖_* of two spaces.
+
+    Parameters
+    ----------
+    stretch
+        What makes Z of the rows. Measures with the same one share the singular values of a pair.
+    value
+        The measure: of ‖ZᵧᵀZₓ‖_*, ‖Zₓ‖, ‖Zᵧ‖ and the smaller number of directions.
+    """
+
+    stretch: Stretch
+    value: CrossValue
 
 
 @runtime_checkable
@@ -106,30 +118,35 @@ def span(rows: Float[np.ndarray, "points features"], sets: PointSets) -> Span:
 class SetTransforms:
     """Transforms of a span on each set of points: U times ``transforms`` are Z, up to a rotation of its columns.
 
-    Linear forms have no ``transforms``: they scale U by the singular values. ``lengths``: of the directions of Z on all
-    points. ``norms``: ‖Z‖. ``n_directions``: how many there are, in the set that has most of them ``directions``.
+    Linear ones have no ``transforms``: they scale U by the singular values. ``lengths``: of the directions of Z on all
+    points. ``norms``: ‖Z‖. ``energies``: ‖ZᵀZ‖². ``n_directions``: how many there are, in the set that has most of them
+    ``directions``.
     """
 
     transforms: Float[np.ndarray, "sets rank directions"] | None
     lengths: Float[np.ndarray, " lengths"]
     norms: Float[np.ndarray, " sets"]
+    energies: Float[np.ndarray, " sets"]
     n_directions: Int[np.ndarray, " sets"]
 
 
-def set_transforms(space: Span, form: CrossForm, sets: PointSets) -> SetTransforms:
+def set_transforms(space: Span, stretch: Stretch, sets: PointSets) -> SetTransforms:
     """Return the transforms of one space; directions that are not kept are columns of zeros."""
-    rank, grams = len(space.values), _grams(space, sets)
-    if form.is_linear:
-        squares = np.einsum("sii,i->s", grams, space.values**2)
-        return SetTransforms(None, space.values, np.sqrt(np.maximum(squares, 0)), np.full(sets.n_sets, rank))
+    rank, of_sets = len(space.values), grams(space, sets)
+    if stretch.is_linear:
+        squares = np.einsum("sii,i->s", of_sets, space.values**2)
+        energies = np.square(space.values[:, None] * of_sets * space.values).sum(axis=(1, 2))
+        norms = np.sqrt(np.maximum(squares, 0))
+        return SetTransforms(None, space.values, norms, energies, np.full(sets.n_sets, rank))
     transforms = np.zeros((sets.n_sets, rank, rank))
-    norms, n_directions = np.zeros(sets.n_sets), np.zeros(sets.n_sets, dtype=int)
+    norms, energies = np.zeros((2, sets.n_sets))
+    n_directions = np.zeros(sets.n_sets, dtype=int)
     lengths = np.zeros(rank)
-    for index, gram in enumerate(grams):
+    for index, gram in enumerate(of_sets):
         if index == 0:
             directions, values = np.eye(rank), space.values
             unit = np.ones(rank)
-        elif form.lengths is None:
+        elif stretch.lengths is None:
             # Directions of U, which are all of length 1 on all points: well determined, whatever Σ.
             squares, directions = np.linalg.eigh(gram)
             values, unit = np.sqrt(np.maximum(squares, 0))[::-1], np.ones(rank)
@@ -139,15 +156,15 @@ def set_transforms(space: Span, form: CrossForm, sets: PointSets) -> SetTransfor
             values = np.sqrt(np.maximum(squares, 0))[::-1]
             directions, unit = directions[:, ::-1], space.values
         present = values > (0 if index == 0 else _NO_DIRECTION) * values[0]
-        kept = min(int(present.sum()), form.n_kept(values[present]))
-        made = np.ones(kept) if form.lengths is None else form.lengths(values[:kept])
+        kept = min(int(present.sum()), stretch.n_kept(values[present]))
+        made = np.ones(kept) if stretch.lengths is None else stretch.lengths(values[:kept])
         # Z = X V (made/values): in the coordinates of U, X V is U Σ times the directions.
         scaled = made / (np.ones(kept) if index == 0 else values[:kept])
         transforms[index, :, :kept] = unit[:, None] * directions[:, :kept] * scaled
-        norms[index], n_directions[index] = np.linalg.norm(made), kept
+        norms[index], energies[index], n_directions[index] = np.linalg.norm(made), (made**4).sum(), kept
         if index == 0:
             lengths[:kept] = made
-    return SetTransforms(transforms[:, :, : n_directions.max()], lengths, norms, n_directions)
+    return SetTransforms(transforms[:, :, : n_directions.max()], lengths, norms, energies, n_directions)
 
 
 @dataclass(frozen=True)
@@ -203,12 +220,12 @@ def may_meet(source: Spread, target: Spread, n_points: int, beyond: float) -> bo
     return beyond <= float(np.sqrt(first[:n_most] * second[:n_most]).sum())
 
 
-def _grams(space: Span, sets: PointSets) -> Float[np.ndarray, "sets rank rank"]:
+def grams(space: Span, sets: PointSets) -> Float[np.ndarray, "sets rank rank"]:
     """Return UᵀU on each set of points, its mean taken off there."""
     counts = sets.points.sum(axis=1)
     sums = sets.sets_of_classes @ space.sums
-    grams = np.einsum("sc,cij->sij", sets.sets_of_classes.astype(float), space.products, optimize=True)
-    return grams - sums[:, :, None] * sums[:, None, :] / np.maximum(counts, 1)[:, None, None]
+    products = np.einsum("sc,cij->sij", sets.sets_of_classes.astype(float), space.products, optimize=True)
+    return products - sums[:, :, None] * sums[:, None, :] / np.maximum(counts, 1)[:, None, None]
 
 
 def cross_products(source: Columns, target: Columns, sets: PointSets) -> Float[np.ndarray, "sets target source"]:
@@ -225,20 +242,22 @@ def cross_products(source: Columns, target: Columns, sets: PointSets) -> Float[n
     return products - of_target[:, :, None] * of_source[:, None, :] / counts[:, None, None]
 
 
+def stretched_products(
+    products: Float[np.ndarray, "sets target source"], source: SetTransforms, target: SetTransforms
+) -> Float[np.ndarray, "sets target_directions source_directions"]:
+    """Return ZᵧᵀZₓ on each set of points, up to rotations of both."""
+    if source.transforms is None or target.transforms is None:
+        return np.asarray(target.lengths[:, None] * products * source.lengths)
+    return np.asarray(np.swapaxes(target.transforms, 1, 2) @ products @ source.transforms)
+
+
 def nuclear_norms(
-    products: Float[np.ndarray, "sets target source"],
-    source: SetTransforms,
-    target: SetTransforms,
-    form: CrossForm,
+    products: Float[np.ndarray, "sets target source"], source: SetTransforms, target: SetTransforms, stretch: Stretch
 ) -> Float[np.ndarray, " sets"]:
     """Return ‖ZᵧᵀZₓ‖_* on each set of points."""
-    if source.transforms is None or target.transforms is None:
-        crossed = target.lengths[:, None] * products * source.lengths
-    else:
-        crossed = np.swapaxes(target.transforms, 1, 2) @ products @ source.transforms
-    values = np.linalg.svd(crossed, compute_uv=False)
+    values = np.linalg.svd(stretched_products(products, source, target), compute_uv=False)
     # Cosines of principal angles, but for rounding.
-    return (np.minimum(values, 1) if form.lengths is None else values).sum(axis=-1)
+    return (np.minimum(values, 1) if stretch.lengths is None else values).sum(axis=-1)
 
 
 # Rotations that every pair of these sizes is compared with: so many, or all where the score is near what they give.

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfm_tasks.measures.alignments import matching, mean_of_best, mean_of_matched, unit_features
-from lfm_tasks.measures.cross_covariances import CrossForm, Values
+from lfm_tasks.measures.cross_covariances import LINEAR, WHITENED, CrossForm, Stretch, Values
 from lfm_tasks.measures.measure import Invariance, Measure, Rows, centered
 
 _RIGID: frozenset[Invariance] = frozenset({"rotation", "permutation", "translation"})
@@ -84,8 +84,8 @@ def _angle_of(nuclear: Values, source: Values, target: Values, n_directions: Val
 
 
 def _cross_form(alpha: float) -> CrossForm:
-    lengths = None if alpha == 0 else lambda values: alpha * values + (1 - alpha)
-    return CrossForm(lengths, len, _angle_of, is_linear=alpha == 1)
+    stretches = {0.0: WHITENED, 1.0: LINEAR}
+    return CrossForm(stretches.get(alpha) or Stretch(lambda values: alpha * values + (1 - alpha), len), _angle_of)
 
 
 def _angular(alpha: float, convention: str, n_factor: float = 0.0) -> Measure:
@@ -118,8 +118,8 @@ def _prepare(rows: Rows) -> UnitFeatures:
     return UnitFeatures(unit_features(rows))
 
 
-def _of_correlations(value: Callable[[np.ndarray], float]) -> Callable[[UnitFeatures, UnitFeatures], float]:
-    return lambda source, target: value(target.columns.T @ source.columns)
+def _of_correlations(value: Callable[[np.ndarray], np.ndarray]) -> Callable[[UnitFeatures, UnitFeatures], float]:
+    return lambda source, target: float(value(target.columns.T @ source.columns))
 
 
 _FEATURES: frozenset[Invariance] = frozenset({"permutation", "scaling", "translation"})
@@ -134,7 +134,7 @@ MEASURES = {
         value_range=(0.0, float("inf")),
         invariances=_RIGID,
         permute=permuted_rows,
-        cross=CrossForm(lambda values: values, len, _distance_of, is_linear=True),
+        cross=CrossForm(LINEAR, _distance_of),
         source="Schönemann (1966), 'A generalized solution of the orthogonal Procrustes problem'",
     ),
     "procrustes_centered_unit_norm": Measure(
@@ -146,7 +146,7 @@ MEASURES = {
         value_range=(0.0, float(np.sqrt(2))),
         invariances=_RIGID | _SCALED,
         permute=permuted_rows,
-        cross=CrossForm(lambda values: values, len, _unit_distance_of, is_linear=True),
+        cross=CrossForm(LINEAR, _unit_distance_of),
         source=_SHAPES,
     ),
     "shape_angular_alpha_1": _angular(1.0, "arccos of the nuclear-norm cosine, centered"),

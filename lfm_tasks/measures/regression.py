@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfm_tasks.measures.alignments import PROJECTION_WEIGHTED
-from lfm_tasks.measures.cross_covariances import CrossForm, Values
+from lfm_tasks.measures.cross_covariances import WHITENED, CrossForm, Stretch, Values
 from lfm_tasks.measures.measure import Invariance, Measure, Rows, centered
 from lfm_tasks.measures.traces import TraceForm
 
@@ -79,6 +79,25 @@ def _shrunk(penalty: float) -> Callable[[Rows], Float[np.ndarray, "points rank"]
     return factor
 
 
+def _unit(values: Values) -> Values:
+    return values / np.linalg.norm(values)
+
+
+def _shrunk_lengths(penalty: float) -> Callable[[Values], Values]:
+    """Return the function that gives the singular values of the factor that `_shrunk` returns, from those of X."""
+    return lambda values: _unit(values) / np.sqrt(_unit(values) ** 2 + penalty)
+
+
+def _n_invertible(penalty: float) -> Callable[[Values], int]:
+    """Return the function that counts the directions that `pinv` keeps, from singular values."""
+
+    def count(values: Values) -> int:
+        variances = _unit(values) ** 2 + penalty
+        return int((variances > _DROPPED * variances[:1]).sum())
+
+    return count
+
+
 def _explained_share(trace: Values, source: Values, target: Values) -> Values:
     return trace
 
@@ -97,6 +116,7 @@ def _gulp(source: RidgePredictor, target: RidgePredictor) -> float:
 
 def _gulp_measure(penalty: float) -> Measure:
     shrunk = _shrunk(penalty)
+    stretch = Stretch(_shrunk_lengths(penalty), _n_invertible(penalty))
     return Measure(
         _ridged(penalty),
         _gulp,
@@ -105,7 +125,7 @@ def _gulp_measure(penalty: float) -> Measure:
         value_range=(0.0, float("inf")),
         invariances=_UNPENALISED if penalty == 0 else _ROTATIONS,
         n_factor=1.0,
-        trace=TraceForm(shrunk, shrunk, _squared_distance),
+        trace=TraceForm(shrunk, shrunk, _squared_distance, (stretch, stretch)),
         source="Boix-Adserà et al. (2022), 'GULP: a prediction-based metric between representations', section 2",
     )
 
@@ -171,7 +191,7 @@ def _svcca(keep: Callable[[Float[np.ndarray, " values"]], int], convention: str)
         convention,
         invariances=_ORTHOGONAL,
         permute=permuted_basis,
-        cross=CrossForm(np.ones_like, keep, _mean_of),
+        cross=CrossForm(Stretch(np.ones_like, keep), _mean_of),
         source=_SVCCA,
     )
 
@@ -191,7 +211,7 @@ MEASURES = {
         is_symmetric=False,
         invariances=_ROTATIONS,
         n_factor=1.0,
-        trace=TraceForm(_of_unit_norm, _spanned, _explained_share),
+        trace=TraceForm(_of_unit_norm, _spanned, _explained_share, (Stretch(_unit, len), WHITENED)),
         source="Kornblith et al. (2019), 'Similarity of neural network representations revisited', section 3",
     ),
     "cca_mean": Measure(
@@ -201,7 +221,7 @@ MEASURES = {
         invariances=_INVERTIBLE,
         n_factor=1.0,
         permute=permuted_basis,
-        cross=CrossForm(None, len, _mean_of),
+        cross=CrossForm(WHITENED, _mean_of),
         source="Hotelling (1936), 'Relations between two sets of variates'",
     ),
     "svcca_10_dims": _svcca(lambda values: 10, "the 10 largest singular directions of each"),

@@ -10,6 +10,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from lfm_tasks.measures.cross_covariances import SetTransforms, Span, Stretch, cross_products, stretched_products
 from lfm_tasks.measures.point_matrices import PointSets
 from lfm_tasks.statistics.exchange_moments import has_moments, sums_of_factor
 from lfm_tasks.statistics.permutation_moments import concentration, permutation_profile
@@ -40,11 +41,15 @@ class TraceForm:
         The factor of the rows of a space as source, and as target; the same function for a symmetric measure.
     value
         The measure.
+    stretches
+        What makes these factors, but for rotations, of the singular vectors of a space: then all sets of points follow
+        from one product of two spaces. None: they are not functions of singular values.
     """
 
     source: Factor
     target: Factor
     value: TraceValue
+    stretches: tuple[Stretch, Stretch] | None = None
 
 
 @dataclass(frozen=True)
@@ -66,12 +71,50 @@ class FactorSums:
     concentration: float
 
 
-# One factor for each set of `PointSets`, its rows in their order; None where the rows have none.
-SetFactors = tuple[Float[np.ndarray, "_ _"] | None, ...]
+@dataclass(frozen=True)
+class FactoredSpace:
+    """One space as source, or as target, by its factor on each set of points, rows in their order; None: has none."""
+
+    factors: tuple[Float[np.ndarray, "_ _"] | None, ...]
+
+    @property
+    def whole(self) -> Float[np.ndarray, "points rank"] | None:
+        """The factor of all points."""
+        return self.factors[0]
+
+    @property
+    def energies(self) -> Float[np.ndarray, " sets"]:
+        """‖FᵀF‖² on each set; NaN where there is no factor."""
+        grams = [None if made is None else made.T @ made.copy() for made in self.factors]
+        return np.array([np.nan if gram is None else float(np.vdot(gram, gram)) for gram in grams])
 
 
-def set_factors(rows: Rows, factor: Factor, sets: PointSets) -> SetFactors:
-    """Return the factor of one space on each set of points."""
+@dataclass(frozen=True)
+class StretchedSpace:
+    """One space as source, or as target, by its singular vectors: its factors are these, stretched, on each set."""
+
+    span: Span
+    transforms: SetTransforms
+    sets: PointSets
+
+    @property
+    def whole(self) -> Float[np.ndarray, "points rank"] | None:
+        """The factor of all points, in their order."""
+        rows = np.empty_like(self.span.rows)
+        rows[self.sets.order] = self.span.rows * self.transforms.lengths
+        return rows[:, self.transforms.lengths > 0]
+
+    @property
+    def energies(self) -> Float[np.ndarray, " sets"]:
+        """‖FᵀF‖² on each set."""
+        return self.transforms.energies
+
+
+TraceSpace = FactoredSpace | StretchedSpace
+
+
+def factored(rows: Rows, factor: Factor, sets: PointSets) -> FactoredSpace:
+    """Return one space by its factor on each set of points."""
     wide = rows.astype(np.float64)
     made = list[Float[np.ndarray, "_ _"] | None]()
     for points in sets.points:
@@ -79,17 +122,15 @@ def set_factors(rows: Rows, factor: Factor, sets: PointSets) -> SetFactors:
             made.append(np.ascontiguousarray(factor(wide[np.sort(sets.order[points])])))
         except np.linalg.LinAlgError:
             made.append(None)
-    return tuple(made)
+    return FactoredSpace(tuple(made))
 
 
-def factor_sums(factors: SetFactors, exchange: Exchange) -> FactorSums:
-    """Return the sums of the factors of one space; ``exchange``: of the points that the first factor has."""
-    grams = [None if made is None else made.T @ made.copy() for made in factors]
-    energies = np.array([np.nan if gram is None else float(np.vdot(gram, gram)) for gram in grams])
-    whole, gram = factors[0], grams[0]
-    if whole is None or gram is None:
+def factor_sums(space: TraceSpace, exchange: Exchange) -> FactorSums:
+    """Return the sums of one space; ``exchange``: of its points."""
+    energies, whole = space.energies, space.whole
+    if whole is None:
         return FactorSums(energies, None, 1.0)
-    spread = concentration(exchange.by_unit(np.vecdot(whole @ gram, whole)))
+    spread = concentration(exchange.by_unit(np.vecdot(whole @ (whole.T @ whole.copy()), whole)))
     if not has_moments(exchange):
         return FactorSums(energies, None, spread)
     if not exchange.sets:
@@ -98,10 +139,18 @@ def factor_sums(factors: SetFactors, exchange: Exchange) -> FactorSums:
     return FactorSums(energies, sums, max(spread, sums.concentration))
 
 
-def traces(source: SetFactors, target: SetFactors) -> Float[np.ndarray, " sets"]:
+def traces(source: TraceSpace, target: TraceSpace) -> Float[np.ndarray, " sets"]:
     """Return ‖F_yᵀF_x‖² on each set of points; NaN where one of both has no factor."""
-    found = np.full(len(source), np.nan)
-    for place, (first, second) in enumerate(zip(source, target, strict=True)):
+    if isinstance(source, StretchedSpace) and isinstance(target, StretchedSpace):
+        sets, sides = source.sets, (source.transforms, target.transforms)
+        products = stretched_products(cross_products(source.span, target.span, sets), *sides)
+        products = products.reshape(sets.n_sets, -1)
+        is_empty = np.minimum(sides[0].n_directions, sides[1].n_directions) == 0
+        return np.where(is_empty, np.nan, np.vecdot(products, products))
+    if isinstance(source, StretchedSpace) or isinstance(target, StretchedSpace):
+        raise TypeError("got a space by its factors and one by its singular vectors, expected both of one kind")
+    found = np.full(len(source.factors), np.nan)
+    for place, (first, second) in enumerate(zip(source.factors, target.factors, strict=True)):
         if first is not None and second is not None:
             # Of one array with itself NumPy takes another routine, which gives other bits.
             product = second.T @ (first.copy() if first is second else first)

@@ -7,7 +7,7 @@ computed once and serves every partner.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from itertools import permutations
 from math import factorial, prod
 
@@ -269,9 +269,13 @@ def moments_of_aligned(
     return MomentArrays(mean, np.sqrt(variance), np.nan_to_num(skewness))
 
 
+@lru_cache(maxsize=256)
 def arrangements(order: int, n_points: int) -> Float[np.ndarray, " partitions"]:
-    """Return n (n − 1) … (n − b + 1) for the b blocks of each partition."""
-    return np.array([prod(n_points - k for k in range(max(p) + 1)) for p in set_partitions(2 * order)], dtype=float)
+    """Return n (n − 1) … (n − b + 1) for the b blocks of each partition; not to be written to."""
+    blocks = [max(partition) + 1 for partition in set_partitions(2 * order)]
+    found = np.array([prod(n_points - k for k in range(n_blocks)) for n_blocks in blocks], dtype=float)
+    found.flags.writeable = False
+    return found
 
 
 def permutation_moments(source: Profile, target: Profile) -> Moments:

@@ -1,6 +1,6 @@
 """Scores of the measures that align directions or features: a space prepared once, all sets from one product."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfm_tasks.config import NullConfig
-from lfm_tasks.measures.alignments import AlignedSpace, AlignmentForm, moments_by_rotations, permuted_product
+from lfm_tasks.measures.alignments import AlignedSpace, AlignmentForm, Corners, moments_by_rotations, permuted_products
 from lfm_tasks.measures.cross_covariances import cross_products, live_on_few, may_meet, most_rotations
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import PointSets, point_sets
@@ -38,30 +38,35 @@ def score_alignments(
     ordered = [(min(pair), max(pair)) for pair in pairs]
     permutations = _Permutations(resampling.exchange, null, sets)
     for index, source, target in _prepared_pairs(measure, form, spaces, ordered, sets):
-        products = cross_products(source, target, sets)
-        by_set = np.array([form.compare(product, source, target, place) for place, product in enumerate(products)])
-        found = float(by_set[0, 0]), float(by_set[0, 1])
-        moments: tuple[MomentArrays, MomentArrays] | tuple[None, None] = (None, None)
-        is_free = not resampling.exchange.sets
-        if form.by_rotation and is_free and not live_on_few(source.spread, target.spread, len(sets.order)):
-            draw = partial(form.by_rotation, len(sets.order), source, target)
-            moments = moments_by_rotations(draw, most_rotations(len(sets.order), source.rank, target.rank), found)
-            beyond = [
-                (value - float(of_way.mean[0]) - FAR * float(of_way.deviation[0])) / space.weight_of_points
-                for value, of_way, space in zip(found, moments, (source, target), strict=True)
-            ]
-            if may_meet(source.spread, target.spread, len(sets.order), min(beyond)):
-                moments = None, None
+        by_set = form.compare(cross_products(source, target, sets), source, target, range(sets.n_sets))
+        moments = _moments(form, source, target, by_set[0]) if not resampling.exchange.sets else (None, None)
         least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in ordered[index]))])
-        for way in range(2):
-            values[index, way] = pair_statistics(
+        for way in range(1 if form.by_permutations else 2):
+            values[index, way:] = pair_statistics(
                 by_set[:, way, None], by_set[:1, way], moments[way], np.asarray, measure, sets, least
             )[0]
-        if form.by_rotation is None and null.n_permutations:
-            values[index, :, OF_CHANCE] = _by_permutations(form, (source, target), found[0], permutations)
+        if form.by_permutations and null.n_permutations:
+            both = source, target
+            values[index, :, OF_CHANCE] = _by_permutations(form.by_permutations, both, by_set[0, 0], permutations)
         if ordered[index] != pairs[index]:
             values[index] = values[index, ::-1].copy()
     return values
+
+
+def _moments(
+    form: AlignmentForm, source: AlignedSpace, target: AlignedSpace, found: Float[np.ndarray, " 2"]
+) -> tuple[MomentArrays, MomentArrays] | tuple[None, None]:
+    """Return the moments of both directions by rotations; None where these do not speak for permutations."""
+    n_points = len(source.rows)
+    if form.by_rotations is None or live_on_few(source.spread, target.spread, n_points):
+        return None, None
+    draw = partial(form.by_rotations, n_points, source, target)
+    moments = moments_by_rotations(draw, most_rotations(n_points, source.rank, target.rank), found)
+    beyond = [
+        (value - float(of_way.mean[0]) - FAR * float(of_way.deviation[0])) / space.weight_of_points
+        for value, of_way, space in zip(found.tolist(), moments, (source, target), strict=True)
+    ]
+    return (None, None) if may_meet(source.spread, target.spread, n_points, min(beyond)) else moments
 
 
 def _prepared_pairs(
@@ -73,7 +78,8 @@ def _prepared_pairs(
     for indices in tiles_of_pairs(pairs, width * (12 * len(sets.order) + 16 * sets.n_sets * width)):
         needed = {key for index in indices for key in pairs[index]}
         prepared = {key: kept for key, kept in prepared.items() if key in needed}
-        for index in indices:
+        # Those with one target in turn: its permutations serve all of them.
+        for index in sorted(indices, key=lambda index: pairs[index][::-1]):
             for key in pairs[index]:
                 if key not in prepared:
                     rows = spaces.rows[key]
@@ -81,14 +87,22 @@ def _prepared_pairs(
             yield index, prepared[pairs[index][0]], prepared[pairs[index][1]]
 
 
-@dataclass(frozen=True)
+# Of a target, all first permutations of its points are in memory where they take no more bytes than this.
+MOST_PERMUTED = 64 << 20
+
+
+@dataclass
 class _Permutations:
-    """The permutations of points in the order of cells, which all pairs share."""
+    """The permutations of points in the order of cells, which all pairs share, and the latest target under the first.
+
+    Many sources in turn are multiplied with one target.
+    """
 
     exchange: Exchange
     null: NullConfig
     sets: PointSets
     _made: dict[int, Int[np.ndarray, " points"]] = field(default_factory=dict)
+    _latest: tuple[AlignedSpace, Float[np.ndarray, "points permuted_columns"]] | None = None
 
     @cached_property
     def place_of(self) -> Int[np.ndarray, " points"]:
@@ -102,20 +116,44 @@ class _Permutations:
             self._made[draw] = self.place_of[order[self.sets.order]]
         return self._made[draw]
 
+    def products(
+        self, source: AlignedSpace, target: AlignedSpace
+    ) -> Iterator[Float[np.ndarray, "permutations target_columns source_columns"]]:
+        """Yield the products of two spaces under permutations of the points of the second: the first ones, the others.
+
+        Where the first take too much memory, one after another.
+        """
+        n_first = min(FEW_DRAWS, self.null.n_permutations)
+        if n_first * target.narrow_rows.nbytes > MOST_PERMUTED:
+            n_first = 0
+        else:
+            yield permuted_products(source.narrow_rows, self._first(target, n_first), n_first)
+        for draw in range(n_first, self.null.n_permutations):
+            yield permuted_products(source.narrow_rows, target.narrow_rows[self.of(draw)], 1)
+
+    def _first(self, target: AlignedSpace, n_first: int) -> Float[np.ndarray, "points permuted_columns"]:
+        """Return the first permutations of a target, side by side."""
+        if self._latest is None or self._latest[0] is not target:
+            permuted = [target.narrow_rows[self.of(draw)] for draw in range(n_first)]
+            self._latest = target, np.concatenate(permuted, axis=1)
+        return self._latest[1]
+
 
 def _by_permutations(
-    form: AlignmentForm, spaces: tuple[AlignedSpace, AlignedSpace], found: float, permutations: _Permutations
+    value: Callable[[Corners], Float[np.ndarray, " products"]],
+    spaces: tuple[AlignedSpace, AlignedSpace],
+    found: float,
+    permutations: _Permutations,
 ) -> Float[np.ndarray, " 4"]:
     """Return the chance level of a symmetric score; where `are_far` holds after the first permutations, of these."""
     (source, target), exchange, null = spaces, permutations.exchange, permutations.null
     place_of = permutations.place_of
     is_few = live_on_few_units(source.energies[place_of], target.energies[place_of], exchange)
     may_stop = not is_few and can_stop(exchange, null.n_permutations)
-    drawn = list[float]()
-    for draw in range(null.n_permutations):
-        product = permuted_product(source.narrow_rows, target.narrow_rows, permutations.of(draw))
-        drawn.append(form.compare(product, source, target, 0)[0])
-        if may_stop and draw + 1 == FEW_DRAWS and are_far(np.array(found), np.array(drawn)):
+    drawn = np.empty(0)
+    for products in permutations.products(source, target):
+        drawn = np.concatenate([drawn, value(products)])
+        if may_stop and len(drawn) == FEW_DRAWS and are_far(np.array(found), drawn):
             break
     tail = tail_of(len(drawn), null.n_permutations, on_few_units=is_few)
-    return np.array(against_chance(found, np.array(drawn), tail=tail, rounding=1e-6))
+    return np.array(against_chance(found, drawn, tail=tail, rounding=1e-6))

@@ -171,7 +171,7 @@ def _unlike(names: Sequence[str]) -> list[str]:
     by_kind: dict[Hashable, str] = {}
     for name in names:
         form = MEASURES[name].cross
-        by_kind.setdefault(name if form is None else form.kind, name)
+        by_kind.setdefault(name if form is None else form.stretch, name)
     return list(by_kind.values())
 
 
@@ -278,7 +278,7 @@ def _crossed_bytes(measure: Measure, block: _Block) -> int:
         return min(len(block.bases) * of_space, MOST_PREPARED + 2 * of_space)
     if measure.cross is None and measure.alignment is None:
         return 0
-    rank = d if measure.alignment is not None and measure.alignment.by_rotation is None else min(n, d)
+    rank = d if measure.alignment is not None and measure.alignment.by_rotations is None else min(n, d)
     n_sums = 2 + 2 * block.n_halves
     # Rows in double precision, and in single for permutations.
     of_space = rank * (12 * n + 8 * n_sums * rank)

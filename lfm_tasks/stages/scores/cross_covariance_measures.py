@@ -53,7 +53,7 @@ def score_cross_covariances(
     ordered = [(min(pair), max(pair)) for pair in pairs]
     rank = max(min(rows.shape) for rows in (spaces.rows[key] for pair in pairs for key in pair))
     bytes_of_one = 8 * rank * (n_points + (sets.n_sets + len(sets.runs_of_classes)) * rank)
-    is_scaled = "scaling" in measure.invariances or form.is_linear
+    is_scaled = "scaling" in measure.invariances or form.stretch.is_linear
     prepared = _PreparedSpaces(form, spaces, sets, is_scaled)
     for indices in tiles_of_pairs(ordered, bytes_of_one):
         prepared.keep_only({key for index in indices for key in ordered[index]})
@@ -111,7 +111,7 @@ def _address(
 ) -> Hashable | None:
     if spaces.address is None:
         return None
-    return (*spaces.address, "crossed", form.kind, is_scaled, has_chance, *pair)
+    return (*spaces.address, "crossed", form.stretch, is_scaled, has_chance, *pair)
 
 
 @dataclass
@@ -132,7 +132,7 @@ class _PreparedSpaces:
         """Return the sums of singular values of a pair."""
         (source, of_source, source_spread), (target, of_target, target_spread) = map(self._of, pair)
         n_points = len(self.sets.order)
-        nuclear = nuclear_norms(cross_products(source, target, self.sets), of_source, of_target, self.form)
+        nuclear = nuclear_norms(cross_products(source, target, self.sets), of_source, of_target, self.form.stretch)
         moments = None
         if has_chance:
             moments = moments_of_nuclear_norm(of_source.lengths, of_target.lengths, n_points, float(nuclear[0]))
@@ -147,6 +147,6 @@ class _PreparedSpaces:
         if key not in self._prepared:
             rows = self.spaces.rows[key]
             space = span(of_order_one(rows) if self.is_scaled else rows, self.sets)
-            made = set_transforms(space, self.form, self.sets)
+            made = set_transforms(space, self.form.stretch, self.sets)
             self._prepared[key] = space, made, spread_of(space.rows, made.lengths)
         return self._prepared[key]

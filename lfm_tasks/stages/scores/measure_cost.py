@@ -31,7 +31,7 @@ def measure_work(
     if measure.trace is not None:
         return _trace_work(size, counts, n_halves, n_ways=1 if measure.is_symmetric else 2)
     if measure.alignment is not None:
-        by_rotation = measure.alignment.by_rotation is not None
+        by_rotation = measure.alignment.by_rotations is not None
         return (_aligned_work if by_rotation else _matched_work)(size, counts, n_permutations, n_halves)
     if measure.has_value_for_many:
         return _powers_work(size, counts, n_permutations, n_halves)
@@ -120,7 +120,7 @@ def _crossed_work(form: CrossForm, size: tuple[int, int], counts: tuple[int, int
     """
     (n, d), (n_spaces, n_pairs) = size, counts
     rank = min(n, d)
-    n_kept = min(rank, form.n_kept(np.ones(rank)))
+    n_kept = min(rank, form.stretch.n_kept(np.ones(rank)))
     return {
         "calls": 4000.0 * n_spaces + 700.0 * n_pairs,
         # Singular vectors of spaces; singular values of pairs: of all points, halves, ten rotations.

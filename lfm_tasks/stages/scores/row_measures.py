@@ -229,7 +229,7 @@ def _by_family(
         refusals, has_chance = dict[str, DataError](), has_moments(resampling.exchange)
     elif measure.alignment is not None:
         values = score_alignments(measure, measure.alignment, spaces.on_points, pairs, resampling, null)
-        is_rotated = measure.alignment.by_rotation is not None
+        is_rotated = measure.alignment.by_rotations is not None
         refusals, has_chance = {}, not resampling.exchange.sets if is_rotated else null.n_permutations > 0
     else:
         if measure.cross is not None:
