@@ -184,7 +184,7 @@ def _projection_weighted(
     for index, (product, place) in enumerate(zip(products, places, strict=True)):
         crossed = target.transforms[place].T @ product @ source.transforms[place]
         if crossed.size:
-            theirs, correlations, ours = _principal_directions(crossed)
+            theirs, correlations, ours = principal_directions(crossed)
             values[index, 0] = _weighted(correlations, ours, source.loads[place])
             values[index, 1] = _weighted(correlations, theirs, target.loads[place])
     return values
@@ -194,7 +194,7 @@ def _projection_weighted(
 _SMALL = 1e-5
 
 
-def _principal_directions(
+def principal_directions(
     crossed: Corner,
 ) -> tuple[Float[np.ndarray, "pairs target"], Float[np.ndarray, " pairs"], Float[np.ndarray, "pairs source"]]:
     """Return the singular vectors, as rows, and values of a product: by its squares, half the time of an SVD."""

@@ -21,7 +21,7 @@ from lfm_tasks.statistics.resampling import FAR, FEW_DRAWS
 
 Values = Shaped[np.ndarray, "..."]
 
-# Share of the longest direction of a half of the points below which one is rounding: its square is what is computed.
+# Share of the longest direction of all points below which one of a half is rounding: its square is what is computed.
 _NO_DIRECTION = 1e-7
 
 
@@ -120,7 +120,7 @@ class SetTransforms:
 
     Linear ones have no ``transforms``: they scale U by the singular values. ``lengths``: of the directions of Z on all
     points. ``norms``: ‖Z‖. ``energies``: ‖ZᵀZ‖². ``n_directions``: how many there are, in the set that has most of them
-    ``directions``.
+    ``directions``; 0 on a set whose rows are all the same.
     """
 
     transforms: Float[np.ndarray, "sets rank directions"] | None
@@ -136,7 +136,7 @@ def set_transforms(space: Span, stretch: Stretch, sets: PointSets) -> SetTransfo
     if stretch.is_linear:
         squares = np.einsum("sii,i->s", of_sets, space.values**2)
         energies = np.square(space.values[:, None] * of_sets * space.values).sum(axis=(1, 2))
-        norms = np.sqrt(np.maximum(squares, 0))
+        norms = np.sqrt(np.where(squares > (_NO_DIRECTION * space.values[0]) ** 2, squares, 0))
         return SetTransforms(None, space.values, norms, energies, np.full(sets.n_sets, rank))
     transforms = np.zeros((sets.n_sets, rank, rank))
     norms, energies = np.zeros((2, sets.n_sets))
@@ -155,7 +155,8 @@ def set_transforms(space: Span, stretch: Stretch, sets: PointSets) -> SetTransfo
             squares, directions = np.linalg.eigh(space.values[:, None] * gram * space.values)
             values = np.sqrt(np.maximum(squares, 0))[::-1]
             directions, unit = directions[:, ::-1], space.values
-        present = values > (0 if index == 0 else _NO_DIRECTION) * values[0]
+        longest = 1.0 if stretch.lengths is None else space.values[0]
+        present = values > (0 if index == 0 else _NO_DIRECTION * longest)
         kept = min(int(present.sum()), stretch.n_kept(values[present]))
         made = np.ones(kept) if stretch.lengths is None else stretch.lengths(values[:kept])
         # Z = X V (made/values): in the coordinates of U, X V is U Σ times the directions.

@@ -75,12 +75,17 @@ def _distance_of(nuclear: Values, source: Values, target: Values, n_directions: 
     return np.sqrt(np.maximum(source**2 + target**2 - 2 * nuclear, 0))
 
 
+def _cosine_of(nuclear: Values, source: Values, target: Values) -> Values:
+    """Return the cosine; NaN where all rows of a set of points are the same, and their product is rounding."""
+    return nuclear / np.where(source * target > 0, source * target, np.nan)
+
+
 def _unit_distance_of(nuclear: Values, source: Values, target: Values, n_directions: Values) -> Values:
-    return np.sqrt(np.maximum(2 - 2 * nuclear / (source * target), 0))
+    return np.sqrt(np.maximum(2 - 2 * _cosine_of(nuclear, source, target), 0))
 
 
 def _angle_of(nuclear: Values, source: Values, target: Values, n_directions: Values) -> Values:
-    return np.arccos(np.clip(nuclear / (source * target), -1, 1))
+    return np.arccos(np.clip(_cosine_of(nuclear, source, target), -1, 1))
 
 
 def _cross_form(alpha: float) -> CrossForm:

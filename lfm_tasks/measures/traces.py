@@ -113,6 +113,16 @@ class StretchedSpace:
 TraceSpace = FactoredSpace | StretchedSpace
 
 
+# Points for each feature, with fewer of which a product of factors for each set of points is less work than one product
+# of singular vectors, and two of all directions for each set.
+_POINTS_PER_FEATURE = 5
+
+
+def are_stretched(n_points: int, rank: int) -> bool:
+    """Return whether traces of spaces of up to so many directions follow from singular vectors, if they can."""
+    return _POINTS_PER_FEATURE * rank <= n_points
+
+
 def factored(rows: Rows, factor: Factor, sets: PointSets) -> FactoredSpace:
     """Return one space by its factor on each set of points."""
     wide = rows.astype(np.float64)
@@ -140,7 +150,7 @@ def factor_sums(space: TraceSpace, exchange: Exchange) -> FactorSums:
 
 
 def traces(source: TraceSpace, target: TraceSpace) -> Float[np.ndarray, " sets"]:
-    """Return ‖F_yᵀF_x‖² on each set of points; NaN where one of both has no factor."""
+    """Return ‖F_yᵀF_x‖² on each set of points; NaN where one of both has no direction."""
     if isinstance(source, StretchedSpace) and isinstance(target, StretchedSpace):
         sets, sides = source.sets, (source.transforms, target.transforms)
         products = stretched_products(cross_products(source.span, target.span, sets), *sides)
@@ -151,7 +161,7 @@ def traces(source: TraceSpace, target: TraceSpace) -> Float[np.ndarray, " sets"]
         raise TypeError("got a space by its factors and one by its singular vectors, expected both of one kind")
     found = np.full(len(source.factors), np.nan)
     for place, (first, second) in enumerate(zip(source.factors, target.factors, strict=True)):
-        if first is not None and second is not None:
+        if first is not None and second is not None and first.size and second.size:
             # Of one array with itself NumPy takes another routine, which gives other bits.
             product = second.T @ (first.copy() if first is second else first)
             found[place] = float(np.vdot(product, product))

@@ -13,6 +13,7 @@ from lfm_tasks.runtime.load import ARRAY_BYTES, MIB, UNIT_BYTES, Load, SpaceSize
 from lfm_tasks.spectral.bases.automatic import BasisNumbers, Count, basis_numbers
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.inventory.requests import PairRequest
+from lfm_tasks.stages.scores.alignment_measures import MOST_PERMUTED
 from lfm_tasks.stages.scores.block import PART_SIDE, STATISTICS, bytes_together, part_side, tile_side
 from lfm_tasks.stages.scores.cache import MOST_BYTES
 from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
@@ -20,6 +21,7 @@ from lfm_tasks.stages.scores.measure_cost import drawn_work, measure_work
 from lfm_tasks.stages.scores.point_pair_measures import MOST_PREPARED
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
 from lfm_tasks.statistics.group_moments import MOST_IN_GROUP
+from lfm_tasks.statistics.resampling import FEW_DRAWS
 from lfm_tasks.statistics.strata_moments import MOST_CUBED
 
 # Calls around what is counted: opening a basis; a pair's maps, statistics, diagnostics. Products, over those of one
@@ -280,9 +282,14 @@ def _crossed_bytes(measure: Measure, block: _Block) -> int:
         return 0
     rank = d if measure.alignment is not None and measure.alignment.by_rotations is None else min(n, d)
     n_sums = 2 + 2 * block.n_halves
+    permuted = 0
+    if measure.alignment is not None and measure.alignment.by_permutations is not None:
+        # The first permutations of a target, and their products, twice.
+        of_target = 4 * FEW_DRAWS * n * rank
+        permuted = 8 * FEW_DRAWS * rank * rank + (of_target if of_target <= MOST_PERMUTED else 4 * n * rank)
     # Rows in double precision, and in single for permutations.
     of_space = rank * (12 * n + 8 * n_sums * rank)
-    return min(len(block.bases) * of_space, MOST_PREPARED + 2 * of_space) + 8 * rank * rank * (n_sums + 2)
+    return min(len(block.bases) * of_space, MOST_PREPARED + 2 * of_space) + 8 * rank * rank * (n_sums + 2) + permuted
 
 
 def _together_bytes(block: _Block) -> int:

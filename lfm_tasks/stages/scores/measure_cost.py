@@ -5,10 +5,12 @@ from math import ceil
 
 import numpy as np
 
+from lfm_tasks.measures.alignments import mean_of_matched
 from lfm_tasks.measures.cross_covariances import CrossForm
 from lfm_tasks.measures.diffusion import LEADING
 from lfm_tasks.measures.measure import Measure
 from lfm_tasks.measures.registry import MEASURES
+from lfm_tasks.measures.traces import TraceForm, are_stretched
 from lfm_tasks.runtime.rates import thread_seconds
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
 from lfm_tasks.statistics.resampling import FEW_DRAWS, FEWEST_FOR_TAIL
@@ -29,10 +31,13 @@ def measure_work(
     if measure.cross is not None:
         return _crossed_work(measure.cross, size, counts, n_halves)
     if measure.trace is not None:
-        return _trace_work(size, counts, n_halves, n_ways=1 if measure.is_symmetric else 2)
+        return _trace_work(measure.trace, size, counts, n_halves, n_ways=1 if measure.is_symmetric else 2)
     if measure.alignment is not None:
-        by_rotation = measure.alignment.by_rotations is not None
-        return (_aligned_work if by_rotation else _matched_work)(size, counts, n_permutations, n_halves)
+        if measure.alignment.by_permutations is None:
+            return _aligned_work(size, counts, n_halves)
+        # Assignments of features look at each many times.
+        n_looks = 50 if measure.alignment.by_permutations is mean_of_matched else 15
+        return _matched_work(size, counts, n_permutations, n_halves, n_looks=n_looks)
     if measure.has_value_for_many:
         return _powers_work(size, counts, n_permutations, n_halves)
     if measure.is_quadratic and n > MOST_POINTS_SQUARED:
@@ -131,28 +136,36 @@ def _crossed_work(form: CrossForm, size: tuple[int, int], counts: tuple[int, int
     }
 
 
-def _trace_work(size: tuple[int, int], counts: tuple[int, int], n_halves: int, *, n_ways: int) -> dict[str, float]:
+def _trace_work(
+    form: TraceForm, size: tuple[int, int], counts: tuple[int, int], n_halves: int, *, n_ways: int
+) -> dict[str, float]:
     """Return the amounts of a measure of traces: factors of spaces, their sums for chance, products of pairs."""
     (n, d), (n_spaces, n_pairs) = size, counts
-    rank, of_sets = min(n, d), 1 + n_halves / 2
+    rank = min(n, d)
+    # In double precision, by blocks.
+    of_chance = 12.0 * n_ways * n_spaces * min(n * n * rank / 2, n * rank**3 / 3)
+    if form.stretches is not None and are_stretched(n, rank):
+        return {
+            "calls": 2000.0 * n_spaces + 500 * n_ways * n_pairs,
+            # Singular vectors of spaces, directions of their halves.
+            "decompositions": n_spaces * (n * d * rank + n_ways * n_halves * 1.5 * rank**3),
+            "products": of_chance + n_ways * n_pairs * (3.5 * n * rank**2 + 4.0 * (1 + n_halves) * rank**3),
+        }
+    of_sets = 1 + n_halves / 2
     return {
         "calls": 12_000.0 * n_spaces + 1400 * n_ways * n_pairs,
         "decompositions": n_ways * n_spaces * n * d * rank * of_sets,
-        # In double precision: sums for chance, by blocks; pairs.
-        "products": 12.0 * n_spaces * min(n * n * rank / 2, n * rank**3 / 3)
-        + 3.0 * n_ways * n_pairs * n * rank**2 * of_sets,
+        "products": of_chance + 3.0 * n_ways * n_pairs * n * rank**2 * of_sets,
     }
 
 
-def _aligned_work(
-    size: tuple[int, int], counts: tuple[int, int], n_permutations: int, n_halves: int
-) -> dict[str, float]:
+def _aligned_work(size: tuple[int, int], counts: tuple[int, int], n_halves: int) -> dict[str, float]:
     """Return the amounts of a measure of singular vectors: products, vectors of pairs, rotations of a block."""
     (n, d), (n_spaces, n_pairs) = size, counts
     rank = min(n, d)
     return {
-        "calls": 4000.0 * n_spaces + 2000.0 * n_pairs,
-        # Singular vectors of spaces; of pairs: of all points, halves; the weights of ten rotations.
+        "calls": 4000.0 * n_spaces + 1500.0 * n_pairs,
+        # Singular vectors of spaces; of pairs: of all points, halves, from squares; the weights of ten rotations.
         "decompositions": n_spaces * (n * d * rank + n_halves * 1.5 * rank**3)
         + 2.5 * n_pairs * (3 + n_halves) * rank**3
         + 30 * rank**3,
@@ -161,17 +174,17 @@ def _aligned_work(
 
 
 def _matched_work(
-    size: tuple[int, int], counts: tuple[int, int], n_permutations: int, n_halves: int
+    size: tuple[int, int], counts: tuple[int, int], n_permutations: int, n_halves: int, *, n_looks: int
 ) -> dict[str, float]:
-    """Return the amounts of a measure of matched features: products in double and single precision, assignments."""
+    """Return the amounts of a measure of matched features: products in double and single precision, matching."""
     (n, d), (n_spaces, n_pairs) = size, counts
     n_drawn = _n_drawn(n_permutations)
     return {
-        "calls": 1500.0 * n_pairs,
+        "calls": 700.0 * n_pairs,
         # In double precision of all points and halves, in single precision of draws.
         "products": 1.5 * n_pairs * n * d**2 * (4 + n_drawn),
-        # Assignments of features, each looked at many times; rows once.
-        "entries": 50.0 * n_pairs * (1 + n_halves + n_drawn) * d**2 + 16.0 * n_spaces * n * d,
+        # Correlations, each looked at so many times; rows once.
+        "entries": float(n_looks) * n_pairs * (1 + n_halves + n_drawn) * d**2 + 16.0 * n_spaces * n * d,
     }
 
 

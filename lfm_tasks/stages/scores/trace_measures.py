@@ -15,6 +15,7 @@ from lfm_tasks.measures.traces import (
     StretchedSpace,
     TraceForm,
     TraceSpace,
+    are_stretched,
     factor_sums,
     factored,
     traces,
@@ -27,21 +28,17 @@ from lfm_tasks.statistics.permutation_moments import MomentArrays, are_concentra
 from lfm_tasks.statistics.resampling import Exchange
 from lfm_tasks.statistics.strata_moments import ExchangeSums, moments_of_sums
 
-# Points for each feature, with fewer of which a product of factors for each set of points is less work than one product
-# of singular vectors, and two of all directions for each set.
-_POINTS_PER_FEATURE = 5
-
 
 def score_traces(
     measure: Measure, form: TraceForm, spaces: SpacesOnPoints, pairs: list[tuple[str, str]], resampling: Resampling
 ) -> Float[np.ndarray, "pairs 2 statistics"]:
     """Return the statistics of each (source, target), and back; chance only where `has_moments` says so."""
     sets = point_sets(resampling.exchange.n_points, resampling.halves)
-    n_features = np.array([max(min(spaces.rows[key].shape) for key in pair) for pair in pairs])
-    are_stretched = (n_features * _POINTS_PER_FEATURE <= len(sets.order)) & (form.stretches is not None)
+    ranks = [max(min(spaces.rows[key].shape) for key in pair) for pair in pairs]
+    stretched = np.array([form.stretches is not None and are_stretched(len(sets.order), rank) for rank in ranks])
     values = np.empty((len(pairs), 2, len(STATISTICS)))
     for is_stretched in (True, False):
-        indices = np.flatnonzero(are_stretched == is_stretched).tolist()
+        indices = np.flatnonzero(stretched == is_stretched).tolist()
         prepared = _PreparedSpaces(measure, form, spaces, sets, resampling.exchange, is_stretched)
         if measure.is_symmetric:
             # One order of both, so that a pair has the same bits whichever is the source.

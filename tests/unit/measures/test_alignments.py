@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from lfm_tasks.config import NullConfig
-from lfm_tasks.measures.alignments import unit_features
+from lfm_tasks.measures.alignments import principal_directions, unit_features
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Resampling
+from lfm_tasks.stages.scores import alignment_measures
 from lfm_tasks.stages.scores.block import HALVES, STATISTICS
 from lfm_tasks.stages.scores.row_measures import Activations, score_rows
 from lfm_tasks.statistics.resampling import Exchange, halves_of
@@ -37,6 +38,34 @@ def test_values__are_those_of_the_definition_both_ways(name: str, widths: tuple[
             assert np.isnan(halves).all()
         else:
             np.testing.assert_allclose(halves, [measure(*(one[half] for one in rows)) for half in sets], rtol=1e-9)
+
+
+@pytest.mark.parametrize("shape", [(9, 6), (6, 9), (7, 7)])
+@pytest.mark.parametrize("smallest", [0.3, 1e-4, 1e-9, 0.0])
+def test_principal_directions__are_those_of_an_svd(shape: tuple[int, int], smallest: float) -> None:
+    generator, rank = np.random.default_rng(4), min(shape)
+    left, right = (np.linalg.qr(generator.standard_normal((n, n)))[0][:, :rank] for n in shape)
+    values = np.append(np.linspace(0.9, 0.4, rank - 1), smallest)
+
+    theirs, found, ours = principal_directions((left * values) @ right.T)
+
+    order = np.argsort(-found)
+    np.testing.assert_allclose(found[order], values, atol=1e-10)
+    # Directions of a correlation of 1e-9 are known to some 1e-7, and those of 0 are any.
+    known, error = slice(None if smallest else -1), 1e-6 if smallest < 1e-5 else 1e-9
+    for directions, expected in ((theirs, left), (ours, right)):
+        np.testing.assert_allclose(directions @ directions.T, np.eye(rank), atol=1e-9)
+        cosines = np.abs(np.vecdot(directions[order], expected.T))
+        np.testing.assert_allclose(cosines[known], 1, atol=error)
+
+
+@pytest.mark.parametrize("name", MATCHED)
+def test_first_permutations__are_the_same_together_and_one_by_one(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spaces = {key: related(width, seed) for seed, (key, width) in enumerate({"a": 12, "b": 20, "c": 16}.items())}
+    pairs = [("a", "b"), ("b", "c"), ("c", "a")]
+    together = scored(name, spaces, pairs)
+    monkeypatch.setattr(alignment_measures, "MOST_PERMUTED", 0)
+    np.testing.assert_allclose(scored(name, spaces, pairs), together, rtol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["free", "few points"])

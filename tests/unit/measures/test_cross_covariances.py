@@ -48,6 +48,19 @@ def test_values__are_those_of_the_definition_and_their_spread(name: str, widths:
 
 
 @pytest.mark.parametrize("name", CROSSED)
+def test_half_of_equal_rows__has_no_value_but_a_distance_in_units(name: str) -> None:
+    spaces, halves = {"a": related(12, 0), "b": related(20, 1)}, halves_of(map(str, range(N_POINTS)))
+    spaces["a"][halves[0]] = spaces["a"][0]
+    found = dict(zip(STATISTICS, scored(name, spaces, [("a", "b")], n_permutations=0)[0, 0], strict=True))
+    values = np.array([found[half] for half in HALVES])
+    if name == "procrustes_centered":
+        rows = spaces["b"][halves[0]]
+        assert values[1] == pytest.approx(np.linalg.norm(rows - rows.mean(axis=0)))
+    else:
+        np.testing.assert_array_equal(np.isnan(values), [False, True, False, False])
+
+
+@pytest.mark.parametrize("name", CROSSED)
 def test_chance__is_that_of_permutations(name: str) -> None:
     # Unrelated: 400 rotations.
     generator, measure = np.random.default_rng(5), MEASURES[name]

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lfm_tasks.config import NullConfig
+from lfm_tasks.measures import traces as of_traces
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
@@ -30,9 +31,16 @@ def test_measures_of_traces__are_regression_and_gulp() -> None:
     assert ["gulp_lambda_0", "gulp_lambda_0.01", "gulp_lambda_1", "linear_regression_r2", *powers] == OF_TRACES
 
 
+# By one product of singular vectors, or by one of factors for each set of points.
+@pytest.mark.parametrize("points_per_feature", [0, 10**6], ids=["singular vectors", "factors"])
 @pytest.mark.parametrize("name", OF_TRACES)
-def test_scores__are_those_of_spaces_one_by_one_both_ways(name: str) -> None:
+def test_scores__are_those_of_spaces_one_by_one_both_ways(
+    name: str, points_per_feature: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(of_traces, "_POINTS_PER_FEATURE", points_per_feature)
     rows, measure = related(), MEASURES[name]
+    # A direction that nothing but division by its variance can find, and one that is not there.
+    rows["a"] = np.hstack([rows["a"], 1e-3 * rows["b"][:, :1], rows["a"][:, :1] + rows["a"][:, 1:2]])
     halves = halves_of(map(str, range(90)), seed=1)
     pairs = [("b", "a"), ("a", "c")]
 
@@ -44,6 +52,33 @@ def test_scores__are_those_of_spaces_one_by_one_both_ways(name: str) -> None:
             assert values[SCORE] == pytest.approx(measure(rows[source], rows[target]), rel=1e-9)
             one_by_one = [measure(rows[source][half], rows[target][half]) for half in sets]
             np.testing.assert_allclose(values[HALVES], one_by_one, rtol=1e-8)
+
+
+@pytest.mark.parametrize("name", OF_TRACES)
+def test_both_ways_to_traces__have_the_same_chance(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = related()
+
+    def scored(points_per_feature: int, exchange: Exchange) -> np.ndarray:
+        monkeypatch.setattr(of_traces, "_POINTS_PER_FEATURE", points_per_feature)
+        how = Resampling(exchange, halves_of(map(str, range(90)), seed=1))
+        return score_rows(name, Activations(rows, {}), [("c", "a"), ("a", "b")], how, NullConfig()).values
+
+    for exchange in (Exchange(90), of_groups(np.random.default_rng(5).permutation(90) // 3)):
+        np.testing.assert_allclose(scored(0, exchange), scored(10**6, exchange), rtol=1e-6)
+
+
+# By one product of singular vectors, or by one of factors for each set of points.
+@pytest.mark.parametrize("points_per_feature", [0, 10**6], ids=["singular vectors", "factors"])
+@pytest.mark.parametrize("name", OF_TRACES)
+def test_half_of_equal_rows__has_no_value(name: str, points_per_feature: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(of_traces, "_POINTS_PER_FEATURE", points_per_feature)
+    rows, halves = related(), halves_of(map(str, range(90)), seed=1)
+    rows["a"][halves[0]] = rows["a"][0]
+    values = score_rows(
+        name, Activations(rows, {}), [("a", "b")], Resampling(Exchange(90), halves), NullConfig()
+    ).values
+    assert np.isfinite(values[0, :, SCORE]).all()
+    np.testing.assert_array_equal(np.isnan(values[0, :, HALVES]), [[False, True, False, False]] * 2)
 
 
 @pytest.mark.parametrize("name", OF_TRACES)
