@@ -477,8 +477,9 @@ def _loads(estimate: WorkEstimate) -> Iterator[tuple[str, Load]]:
         sizes = [estimate.sizes[space] for space in part.spaces() if space in estimate.sizes]
         if sizes:
             request = PairRequest(frozenset(part.measures), part.correspondence)
-            is_grouped = part.dataset in estimate.zoo.exchangeability
-            how = pair_work(estimate.catalog.atlas, request, is_grouped=is_grouped)
+            groups = estimate.zoo.exchangeability.get(part.dataset)
+            in_closed_form = groups is None or groups.has_moments
+            how = pair_work(estimate.catalog.atlas, request, is_grouped=groups is not None, has_moments=in_closed_form)
             yield "scores", part_load(sizes, PART_SIDE**2, how)
 
 

@@ -12,7 +12,7 @@ from lfm_tasks.stages.scores.stage import BLOCK_SIDE
 def across_load(sizes: Sequence[SpaceSize], n_pairs: int, atlas: AtlasConfig, part: PairSelection) -> Load:
     """Return the cost of one block of pairs of a comparison; ``sizes`` are those of all spaces that it reads."""
     request = PairRequest(frozenset(part.measures), part.correspondence)
-    return block_load(sizes, n_pairs, pair_work(atlas, request, is_grouped=False))
+    return block_load(sizes, n_pairs, pair_work(atlas, request, is_grouped=False, has_moments=True))
 
 
 def part_load_across(

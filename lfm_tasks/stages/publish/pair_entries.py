@@ -175,7 +175,10 @@ def _entries(
 ) -> Iterator[PairEntries]:
     """Yield pairs of spaces in one direction and in the other."""
     refusal = rows.refusal[:, None]
-    status = np.where(refusal >= 0, refusal, np.where(rows.status >= 0, rows.status, _usual(kind, facts, pairs, rows)))
+    usual = _usual(kind, facts, pairs, rows)
+    # Of a joined graph little is known: that comes first.
+    is_own = (rows.status >= 0) & ~((rows.status == STATUS.index("localized")) & (usual == STATUS.index("joined")))
+    status = np.where(refusal >= 0, refusal, np.where(is_own, rows.status, usual))
     rows.values[rows.refusal >= 0] = np.nan
     # Where only activations are compared, no map is requested that could have diagnostics.
     rows.diagnostics[(rows.refusal >= 0) | ~kind.of_maps.any()] = np.nan

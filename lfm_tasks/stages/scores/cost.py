@@ -54,7 +54,7 @@ class PairWork:
     has_moments: bool = True
 
 
-def pair_work(atlas: AtlasConfig, request: PairRequest, *, is_grouped: bool, has_moments: bool = True) -> PairWork:
+def pair_work(atlas: AtlasConfig, request: PairRequest, *, is_grouped: bool, has_moments: bool) -> PairWork:
     """Return how requested pairs are scored.
 
     ``is_grouped``: of points in groups or strata; ``has_moments``: for which chance is in closed form where one is

@@ -132,10 +132,15 @@ def _half(
 
 @dataclass(frozen=True)
 class TileScores:
-    """Statistics and diagnostics of pairs of bases, in both directions; the map back is the transpose."""
+    """Statistics and diagnostics of pairs of bases, in both directions; the map back is the transpose.
+
+    ``localized``: pairs and measures that have a closed form of chance in groups or strata, which does not hold for
+    them, since both bases live on few points or groups. Of free points the facts of the bases tell these.
+    """
 
     values: Float[np.ndarray, "pairs 2 measures statistics"]
     diagnostics: Float[np.ndarray, "pairs 2 diagnostics"]
+    localized: frozenset[tuple[int, int]]
 
 
 def score_tile(
@@ -163,9 +168,9 @@ def score_tile(
             values[:, direction, column, 0] = scores
             values[:, direction, column, OF_HALVES] = resampled(scores, halves)
     bases = [(sources.bases[source], targets.bases[target]) for source, target in pairs]
-    _fill_chance(values, bases, measures, null, exchange)
+    localized = _fill_chance(values, bases, measures, null, exchange)
     np.maximum(values[..., P_VALUE], exchange.least_p, out=values[..., P_VALUE])
-    return TileScores(values, _diagnostics(maps, bases))
+    return TileScores(values, _diagnostics(maps, bases), localized)
 
 
 def _maps_of_halves(
@@ -224,16 +229,20 @@ def _fill_chance(
     measures: Sequence[str],
     null: NullConfig,
     exchange: Exchange,
-) -> None:
-    """Fill in what scores are by chance: in closed form, or from permutations where there is none."""
+) -> frozenset[tuple[int, int]]:
+    """Fill in what scores are by chance: in closed form, or from permutations where there is none.
+
+    Return the pairs and measures in groups or strata whose closed form does not hold.
+    """
     n_points, n_permutations = exchange.n_points, null.n_permutations
+    localized = frozenset[tuple[int, int]]()
     if exchange.sets:
-        known = _fill_chance_in_sets(values, bases, measures, exchange)
+        known, localized = _fill_chance_in_sets(values, bases, measures, exchange)
         drawn = {
             (pair, name)
             for pair in range(len(bases))
-            for name in measures
-            if MAP_SCORES[name].has_null and (pair, name) not in known
+            for column, name in enumerate(measures)
+            if MAP_SCORES[name].has_null and (pair, column) not in known - localized
         }
     else:
         for column, name in enumerate(measures):
@@ -249,6 +258,7 @@ def _fill_chance(
     _fill_drawn_chance(
         values, bases, measures, drawn, null.model_copy(update={"n_permutations": n_permutations}), exchange
     )
+    return localized
 
 
 def _fill_drawn_chance(
@@ -303,29 +313,35 @@ def _fill_chance_in_sets(
     bases: Sequence[tuple[BasisRows, BasisRows]],
     measures: Sequence[str],
     exchange: Exchange,
-) -> set[tuple[int, str]]:
-    """Fill in what scores are by chance within few strata, or in small groups; return of which pairs and measures."""
-    of_trace = {name: scale for name in measures if (scale := MAP_SCORES[name].trace_scale) is not None}
+) -> tuple[frozenset[tuple[int, int]], frozenset[tuple[int, int]]]:
+    """Fill in what scores are by chance within few strata, or in small groups, where that has a closed form.
+
+    Return of which pairs and measures, and of which of these it does not hold: their tails are not filled in.
+    """
+    of_trace = {
+        column: scale for column, name in enumerate(measures) if (scale := MAP_SCORES[name].trace_scale) is not None
+    }
     if not exchange.sets or not has_moments(exchange) or not of_trace:
-        return set()
+        return frozenset(), frozenset()
     different = {id(basis): basis for pair in bases for basis in pair}
     sums = {key: basis.sums_in(exchange) for key, basis in different.items()}
     sources, targets = ([sums[id(pair[side])] for pair in bases] for side in range(2))
     traces = aligned_moments(sources, targets)
     n_source, n_target = (basis.rows.shape[1] for basis in bases[0])
-    for name, scale in of_trace.items():
+    for column, scale in of_trace.items():
         for direction, sizes in enumerate([(n_source, n_target), (n_target, n_source)]):
-            scores = values[:, direction, measures.index(name), 0]
-            chance = against_moments(scores, traces.scaled(1 / scale(*sizes)))
-            values[:, direction, measures.index(name), OF_CHANCE] = chance
+            chance = against_moments(values[:, direction, column, 0], traces.scaled(1 / scale(*sizes)))
+            values[:, direction, column, OF_CHANCE] = chance
     is_localized = _are_localized(bases, exchange.n_points)
     if exchange.equal_groups is not None:
         few = np.array([[sums[id(basis)].concentration for basis in pair] for pair in bases])
         is_localized |= are_concentrated(few[:, 0], few[:, 1], exchange.n_units, is_exact=False)
     # Their tails follow from permutations, or are not known.
-    for column in (measures.index(name) for name in of_trace):
+    for column in of_trace:
         values[is_localized, :, column] = without_tail(values[is_localized, :, column])
-    return {(int(pair), name) for pair in np.flatnonzero(~is_localized) for name in of_trace}
+    of_some, of_all = np.flatnonzero(is_localized).tolist(), range(len(bases))
+    known, localized = (frozenset((pair, column) for pair in of for column in of_trace) for of in (of_all, of_some))
+    return known, localized
 
 
 def _moments(measure: MapScore, bases: Sequence[tuple[BasisRows, BasisRows]], n_points: int) -> MomentArrays | None:
@@ -476,6 +492,7 @@ def score_full_maps(
 def _take(scores: BlockScores, indices: list[int], n_common: int, of_pairs: TileScores) -> None:
     scores.n_common[indices], scores.diagnostics[indices] = n_common, of_pairs.diagnostics
     scores.values[np.ix_(indices, range(2), scores.columns)] = of_pairs.values
+    scores.codes.update({(indices[pair], scores.columns[place]): "localized" for pair, place in of_pairs.localized})
 
 
 def _tiles(

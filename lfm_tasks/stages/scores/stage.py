@@ -274,7 +274,8 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...]) -> ScoredPai
     size_of = {
         basis.key: replace(sizes[basis.space], n_points=basis.n_points, n_features=basis.n_features) for basis in spaces
     }
-    needs = [_worker_bytes(job, size_of) for job in jobs]
+    in_closed_form = {key: zoo.exchangeability[dataset].has_moments for dataset, key in exchangeability.items()}
+    needs = [_worker_bytes(job, size_of, has_moments=in_closed_form.get(job.exchangeability, True)) for job in jobs]
     failures: dict[ScoredPairKey, JobFailure] = {}
     run.report_progress("scores", 0, len(jobs))
     for done, (index, result) in enumerate(run.workers.run(store_block, jobs, needs), start=1):
@@ -290,11 +291,12 @@ def score_pairs(run: Run, zoo: Zoo, spaces: tuple[SpaceBasis, ...]) -> ScoredPai
     return ScoredPairs(pairs, settings, tables, failures)
 
 
-def _worker_bytes(job: BlockJob, size_of: Mapping[str, SpaceSize]) -> int:
+def _worker_bytes(job: BlockJob, size_of: Mapping[str, SpaceSize], *, has_moments: bool) -> int:
     work = pair_work(
         job.atlas,
         PairRequest(frozenset(job.settings.measures), job.correspondence),
         is_grouped=bool(job.exchangeability),
+        has_moments=has_moments,
     )
     return worker_bytes(part_load([size_of[key] for key in job.bases], job.n_pairs, work))
 

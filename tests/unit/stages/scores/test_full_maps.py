@@ -57,7 +57,7 @@ def test_groups__have_few_permutations_where_spaces_are_far_beyond_chance() -> N
     assert values[0, P] < 1e-8 < 1e-3 < values[1, P]
 
 
-def test_overlap_of_bases_that_one_group_dominates__has_no_p_without_permutations() -> None:
+def test_overlap_of_bases_that_one_group_dominates__is_localized_and_has_no_p_without_permutations() -> None:
     generator, groups = np.random.default_rng(4), np.arange(120) // 3
     exchange, bases = of_groups(groups), []
     for is_heavy in (True, False, True, False):
@@ -67,10 +67,15 @@ def test_overlap_of_bases_that_one_group_dominates__has_no_p_without_permutation
         bases.append(BasisRows(np.linspace(0, 1, 7), basis, basis_chance(basis)))
     sources, targets = (tile_side_of(some, None, n_spaces=2) for some in (bases[:2], bases[2:]))
     null = NullConfig(n_permutations=0)
-    heavy, plain = score_tile(sources, targets, [(0, 0), (1, 1)], ["overlap"], null, exchange).values[:, 0, 0]
+    found = score_tile(sources, targets, [(0, 0), (1, 1)], ["overlap"], null, exchange)
+    heavy, plain = found.values[:, 0, 0]
+    assert found.localized == {(0, 0)}
     mean = STATISTICS.index("null_mean")
     assert np.isfinite([heavy[mean], plain[mean], plain[P]]).all()
     assert np.isnan(heavy[P])
+    drawn = score_tile(sources, targets, [(0, 0), (1, 1)], ["lfm", "overlap"], NullConfig(), exchange)
+    assert drawn.localized == {(0, 1)}  # of ``lfm`` in groups all chance is drawn
+    assert np.isfinite(drawn.values[..., P]).all()
 
 
 def test_sums_of_a_basis__are_kept_by_what_may_change_places() -> None:
