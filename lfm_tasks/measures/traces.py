@@ -10,7 +10,15 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Float, Shaped
 
-from lfm_tasks.measures.cross_covariances import SetTransforms, Span, Stretch, cross_products, stretched_products
+from lfm_tasks.measures.cross_covariances import (
+    SetTransforms,
+    Span,
+    Stretch,
+    cross_products,
+    set_transforms,
+    span,
+    stretched_products,
+)
 from lfm_tasks.measures.point_matrices import PointSets
 from lfm_tasks.statistics.exchange_moments import has_moments, sums_of_factor
 from lfm_tasks.statistics.permutation_moments import concentration, permutation_profile
@@ -71,60 +79,70 @@ class FactorSums:
     concentration: float
 
 
+# One factor for each set of `PointSets`, its rows in their order; None where the rows have none.
+SetFactors = tuple[Float[np.ndarray, "_ _"] | None, ...]
+
+
 @dataclass(frozen=True)
 class FactoredSpace:
-    """One space as source, or as target, by its factor on each set of points, rows in their order; None: has none."""
+    """One space by its factors on each set of points: as source, and as target, the same object if they are alike."""
 
-    factors: tuple[Float[np.ndarray, "_ _"] | None, ...]
+    sides: tuple[SetFactors, SetFactors]
 
-    @property
-    def whole(self) -> Float[np.ndarray, "points rank"] | None:
-        """The factor of all points."""
-        return self.factors[0]
+    def whole(self, side: int) -> Float[np.ndarray, "points rank"] | None:
+        """Return the factor of all points, as source (0) or target (1)."""
+        return self.sides[side][0]
 
-    @property
-    def energies(self) -> Float[np.ndarray, " sets"]:
-        """‖FᵀF‖² on each set; NaN where there is no factor."""
-        grams = [None if made is None else made.T @ made.copy() for made in self.factors]
+    def energies(self, side: int) -> Float[np.ndarray, " sets"]:
+        """Return ‖FᵀF‖² on each set; NaN where there is no factor."""
+        grams = [None if made is None else made.T @ made.copy() for made in self.sides[side]]
         return np.array([np.nan if gram is None else float(np.vdot(gram, gram)) for gram in grams])
 
 
 @dataclass(frozen=True)
 class StretchedSpace:
-    """One space as source, or as target, by its singular vectors: its factors are these, stretched, on each set."""
+    """One space by its singular vectors: its factors, as source and as target, are these, stretched, on each set."""
 
     span: Span
-    transforms: SetTransforms
+    sides: tuple[SetTransforms, SetTransforms]
     sets: PointSets
 
-    @property
-    def whole(self) -> Float[np.ndarray, "points rank"] | None:
-        """The factor of all points, in their order."""
-        rows = np.empty_like(self.span.rows)
-        rows[self.sets.order] = self.span.rows * self.transforms.lengths
-        return rows[:, self.transforms.lengths > 0]
+    def whole(self, side: int) -> Float[np.ndarray, "points rank"] | None:
+        """Return the factor of all points, in their order."""
+        lengths, rows = self.sides[side].lengths, np.empty_like(self.span.rows)
+        rows[self.sets.order] = self.span.rows * lengths
+        return rows[:, lengths > 0]
 
-    @property
-    def energies(self) -> Float[np.ndarray, " sets"]:
-        """‖FᵀF‖² on each set."""
-        return self.transforms.energies
+    def energies(self, side: int) -> Float[np.ndarray, " sets"]:
+        """Return ‖FᵀF‖² on each set."""
+        return self.sides[side].energies
 
 
 TraceSpace = FactoredSpace | StretchedSpace
-
 
 # Points for each feature, with fewer of which a product of factors for each set of points is less work than one product
 # of singular vectors, and two of all directions for each set.
 _POINTS_PER_FEATURE = 5
 
 
-def are_stretched(n_points: int, rank: int) -> bool:
-    """Return whether traces of spaces of up to so many directions follow from singular vectors, if they can."""
-    return _POINTS_PER_FEATURE * rank <= n_points
+def are_stretched(form: TraceForm, n_points: int, rank: int) -> bool:
+    """Return whether traces of spaces of up to so many directions follow from their singular vectors."""
+    return form.stretches is not None and _POINTS_PER_FEATURE * rank <= n_points
 
 
-def factored(rows: Rows, factor: Factor, sets: PointSets) -> FactoredSpace:
-    """Return one space by its factor on each set of points."""
+def trace_space(rows: Rows, form: TraceForm, sets: PointSets, *, is_stretched: bool) -> TraceSpace:
+    """Return what one space contributes to its pairs."""
+    if is_stretched and form.stretches is not None:
+        space, (of_source, of_target) = span(rows, sets), form.stretches
+        source = set_transforms(space, of_source, sets)
+        target = source if of_source is of_target else set_transforms(space, of_target, sets)
+        return StretchedSpace(space, (source, target), sets)
+    factors = set_factors(rows, form.source, sets)
+    return FactoredSpace((factors, factors if form.source is form.target else set_factors(rows, form.target, sets)))
+
+
+def set_factors(rows: Rows, factor: Factor, sets: PointSets) -> SetFactors:
+    """Return the factor of rows on each set of points."""
     wide = rows.astype(np.float64)
     made = list[Float[np.ndarray, "_ _"] | None]()
     for points in sets.points:
@@ -132,12 +150,12 @@ def factored(rows: Rows, factor: Factor, sets: PointSets) -> FactoredSpace:
             made.append(np.ascontiguousarray(factor(wide[np.sort(sets.order[points])])))
         except np.linalg.LinAlgError:
             made.append(None)
-    return FactoredSpace(tuple(made))
+    return tuple(made)
 
 
-def factor_sums(space: TraceSpace, exchange: Exchange) -> FactorSums:
-    """Return the sums of one space; ``exchange``: of its points."""
-    energies, whole = space.energies, space.whole
+def factor_sums(space: TraceSpace, side: int, exchange: Exchange) -> FactorSums:
+    """Return the sums of one space as source (0) or target (1); ``exchange``: of its points."""
+    energies, whole = space.energies(side), space.whole(side)
     if whole is None:
         return FactorSums(energies, None, 1.0)
     spread = concentration(exchange.by_unit(np.vecdot(whole @ (whole.T @ whole.copy()), whole)))
@@ -149,20 +167,38 @@ def factor_sums(space: TraceSpace, exchange: Exchange) -> FactorSums:
     return FactorSums(energies, sums, max(spread, sums.concentration))
 
 
-def traces(source: TraceSpace, target: TraceSpace) -> Float[np.ndarray, " sets"]:
-    """Return ‖F_yᵀF_x‖² on each set of points; NaN where one of both has no direction."""
-    if isinstance(source, StretchedSpace) and isinstance(target, StretchedSpace):
-        sets, sides = source.sets, (source.transforms, target.transforms)
-        products = stretched_products(cross_products(source.span, target.span, sets), *sides)
-        products = products.reshape(sets.n_sets, -1)
-        is_empty = np.minimum(sides[0].n_directions, sides[1].n_directions) == 0
-        return np.where(is_empty, np.nan, np.vecdot(products, products))
-    if isinstance(source, StretchedSpace) or isinstance(target, StretchedSpace):
+def traces(first: TraceSpace, second: TraceSpace) -> Float[np.ndarray, "2 sets"]:
+    """Return ‖F_yᵀF_x‖² on each set of points, from the first space to the second, and back.
+
+    NaN where one of both has no direction.
+    """
+    if isinstance(first, StretchedSpace) and isinstance(second, StretchedSpace):
+        products = cross_products(first.span, second.span, first.sets)
+        there = _stretched(products, first.sides[0], second.sides[1])
+        is_symmetric = first.sides[0] is first.sides[1]
+        back = there if is_symmetric else _stretched(products, first.sides[1], second.sides[0])
+    elif isinstance(first, FactoredSpace) and isinstance(second, FactoredSpace):
+        there = _factored(first.sides[0], second.sides[1])
+        is_symmetric = first.sides[0] is first.sides[1]
+        back = there if is_symmetric else _factored(first.sides[1], second.sides[0])
+    else:
         raise TypeError("got a space by its factors and one by its singular vectors, expected both of one kind")
-    found = np.full(len(source.factors), np.nan)
-    for place, (first, second) in enumerate(zip(source.factors, target.factors, strict=True)):
-        if first is not None and second is not None and first.size and second.size:
+    return np.stack([there, back])
+
+
+def _stretched(
+    products: Float[np.ndarray, "sets second first"], first: SetTransforms, second: SetTransforms
+) -> Float[np.ndarray, " sets"]:
+    stretched = stretched_products(products, first, second).reshape(len(products), -1)
+    is_empty = np.minimum(first.n_directions, second.n_directions) == 0
+    return np.where(is_empty, np.nan, np.vecdot(stretched, stretched))
+
+
+def _factored(first: SetFactors, second: SetFactors) -> Float[np.ndarray, " sets"]:
+    found = np.full(len(first), np.nan)
+    for place, (ours, theirs) in enumerate(zip(first, second, strict=True)):
+        if ours is not None and theirs is not None and ours.size and theirs.size:
             # Of one array with itself NumPy takes another routine, which gives other bits.
-            product = second.T @ (first.copy() if first is second else first)
+            product = theirs.T @ (ours.copy() if ours is theirs else ours)
             found[place] = float(np.vdot(product, product))
     return found

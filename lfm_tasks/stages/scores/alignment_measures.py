@@ -14,7 +14,7 @@ from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import PointSets, point_sets
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, STATISTICS, against_chance
-from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics, tiles_of_pairs
+from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics, spaces_by_tile
 from lfm_tasks.statistics.permutation_moments import MomentArrays, live_on_few_units
 from lfm_tasks.statistics.resampling import FAR, FEW_DRAWS, Exchange, are_far, can_stop, tail_of
 
@@ -37,19 +37,42 @@ def score_alignments(
     # One order of both, so that a pair has the same bits whichever is the source.
     ordered = [(min(pair), max(pair)) for pair in pairs]
     permutations = _Permutations(resampling.exchange, null, sets)
-    for index, source, target in _prepared_pairs(measure, form, spaces, ordered, sets):
-        by_set = form.compare(cross_products(source, target, sets), source, target, range(sets.n_sets))
-        moments = _moments(form, source, target, by_set[0]) if not resampling.exchange.sets else (None, None)
-        least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in ordered[index]))])
-        for way in range(1 if form.by_permutations else 2):
-            values[index, way:] = pair_statistics(
-                by_set[:, way, None], by_set[:1, way], moments[way], np.asarray, measure, sets, least
-            )[0]
-        if form.by_permutations and null.n_permutations:
-            both = source, target
-            values[index, :, OF_CHANCE] = _by_permutations(form.by_permutations, both, by_set[0, 0], permutations)
-        if ordered[index] != pairs[index]:
-            values[index] = values[index, ::-1].copy()
+    is_scaled = "scaling" in measure.invariances
+
+    def prepare(key: str) -> AlignedSpace:
+        return form.prepare(of_order_one(spaces.rows[key]) if is_scaled else spaces.rows[key], sets)
+
+    width = max(spaces.rows[key].shape[1] for pair in pairs for key in pair)
+    bytes_of_one = width * (12 * len(sets.order) + 16 * sets.n_sets * width)
+    for indices, prepared in spaces_by_tile(ordered, bytes_of_one, prepare):
+        # Those with one target in turn: its permutations serve all of them.
+        for index in sorted(indices, key=lambda index: ordered[index][::-1]):
+            least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in ordered[index]))])
+            source, target = map(prepared, ordered[index])
+            of_pair = _both_ways(measure, form, (source, target), permutations, least)
+            values[index] = of_pair if ordered[index] == pairs[index] else of_pair[::-1]
+    return values
+
+
+def _both_ways(
+    measure: Measure,
+    form: AlignmentForm,
+    both: tuple[AlignedSpace, AlignedSpace],
+    permutations: "_Permutations",
+    least: Int[np.ndarray, " 1"],
+) -> Float[np.ndarray, "2 statistics"]:
+    """Return the statistics from the first space to the second, and back."""
+    (source, target), sets, exchange = both, permutations.sets, permutations.exchange
+    by_set = form.compare(cross_products(source, target, sets), source, target, range(sets.n_sets))
+    moments = (None, None) if exchange.sets else _moments(form, source, target, by_set[0])
+    values = np.empty((2, len(STATISTICS)))
+    # Of matching, both ways are alike.
+    for way in range(1 if form.by_permutations else 2):
+        values[way:] = pair_statistics(
+            by_set[:, way, None], by_set[:1, way], moments[way], np.asarray, measure, sets, least
+        )[0]
+    if form.by_permutations and permutations.null.n_permutations:
+        values[:, OF_CHANCE] = _by_permutations(form.by_permutations, both, by_set[0, 0], permutations)
     return values
 
 
@@ -67,24 +90,6 @@ def _moments(
         for value, of_way, space in zip(found.tolist(), moments, (source, target), strict=True)
     ]
     return (None, None) if may_meet(source.spread, target.spread, n_points, min(beyond)) else moments
-
-
-def _prepared_pairs(
-    measure: Measure, form: AlignmentForm, spaces: SpacesOnPoints, pairs: list[tuple[str, str]], sets: PointSets
-) -> Iterator[tuple[int, AlignedSpace, AlignedSpace]]:
-    """Yield the number of each pair with both spaces; as many are in memory at a time as fit."""
-    prepared: dict[str, AlignedSpace] = {}
-    width = max(spaces.rows[key].shape[1] for pair in pairs for key in pair)
-    for indices in tiles_of_pairs(pairs, width * (12 * len(sets.order) + 16 * sets.n_sets * width)):
-        needed = {key for index in indices for key in pairs[index]}
-        prepared = {key: kept for key, kept in prepared.items() if key in needed}
-        # Those with one target in turn: its permutations serve all of them.
-        for index in sorted(indices, key=lambda index: pairs[index][::-1]):
-            for key in pairs[index]:
-                if key not in prepared:
-                    rows = spaces.rows[key]
-                    prepared[key] = form.prepare(of_order_one(rows) if "scaling" in measure.invariances else rows, sets)
-            yield index, prepared[pairs[index][0]], prepared[pairs[index][1]]
 
 
 # Of a target, all first permutations of its points are in memory where they take no more bytes than this.

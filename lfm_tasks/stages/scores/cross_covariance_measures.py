@@ -5,7 +5,7 @@ canonical correlations and that of alpha 0) share the singular values of a pair.
 """
 
 from collections.abc import Hashable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -34,7 +34,7 @@ from lfm_tasks.stages.scores.point_pair_measures import (
     FamilyScores,
     SpacesOnPoints,
     pair_statistics,
-    tiles_of_pairs,
+    spaces_by_tile,
 )
 from lfm_tasks.statistics.permutation_moments import MomentArrays
 from lfm_tasks.statistics.resampling import FAR
@@ -54,13 +54,13 @@ def score_cross_covariances(
     rank = max(min(rows.shape) for rows in (spaces.rows[key] for pair in pairs for key in pair))
     bytes_of_one = 8 * rank * (n_points + (sets.n_sets + len(sets.runs_of_classes)) * rank)
     is_scaled = "scaling" in measure.invariances or form.stretch.is_linear
-    prepared = _PreparedSpaces(form, spaces, sets, is_scaled)
-    for indices in tiles_of_pairs(ordered, bytes_of_one):
-        prepared.keep_only({key for index in indices for key in ordered[index]})
+    prepare = partial(_prepare, form, spaces, sets, is_scaled)
+    for indices, prepared in spaces_by_tile(ordered, bytes_of_one, prepare):
         for index in indices:
             pair = ordered[index]
             crossed = kept(
-                _address(form, spaces, pair, is_scaled, has_chance), partial(prepared.crossed, pair, has_chance)
+                _address(form, spaces, pair, is_scaled, has_chance),
+                lambda: _cross(form, prepared(pair[0]), prepared(pair[1]), sets, has_chance=has_chance),  # noqa: B023
             )
             if "scaling" not in measure.invariances and is_scaled:
                 crossed = crossed.in_units(*(order_of(spaces.rows[key]) for key in pair))
@@ -114,39 +114,30 @@ def _address(
     return (*spaces.address, "crossed", form.stretch, is_scaled, has_chance, *pair)
 
 
-@dataclass
-class _PreparedSpaces:
-    """Spaces as one form needs them, those of a tile of pairs."""
+@dataclass(frozen=True)
+class _Prepared:
+    """One space as a form needs it."""
 
-    form: CrossForm
-    spaces: SpacesOnPoints
-    sets: PointSets
-    is_scaled: bool
-    _prepared: dict[str, tuple[Span, SetTransforms, Spread]] = field(default_factory=dict)
+    span: Span
+    transforms: SetTransforms
+    spread: Spread
 
-    def keep_only(self, keys: set[str]) -> None:
-        """Forget all other spaces."""
-        self._prepared = {key: made for key, made in self._prepared.items() if key in keys}
 
-    def crossed(self, pair: tuple[str, str], has_chance: bool) -> _Crossed:
-        """Return the sums of singular values of a pair."""
-        (source, of_source, source_spread), (target, of_target, target_spread) = map(self._of, pair)
-        n_points = len(self.sets.order)
-        nuclear = nuclear_norms(cross_products(source, target, self.sets), of_source, of_target, self.form.stretch)
-        moments = None
-        if has_chance:
-            moments = moments_of_nuclear_norm(of_source.lengths, of_target.lengths, n_points, float(nuclear[0]))
-        n_directions = np.minimum(of_source.n_directions, of_target.n_directions)
-        is_concentrated = live_on_few(source_spread, target_spread, n_points)
-        if moments is not None:
-            beyond = float(nuclear[0] - moments.mean[0] - FAR * moments.deviation[0])
-            is_concentrated |= may_meet(source_spread, target_spread, n_points, beyond)
-        return _Crossed(nuclear, of_source.norms, of_target.norms, n_directions, moments, is_concentrated)
+def _prepare(form: CrossForm, spaces: SpacesOnPoints, sets: PointSets, is_scaled: bool, key: str) -> _Prepared:
+    rows = spaces.rows[key]
+    space = span(of_order_one(rows) if is_scaled else rows, sets)
+    made = set_transforms(space, form.stretch, sets)
+    return _Prepared(space, made, spread_of(space.rows, made.lengths))
 
-    def _of(self, key: str) -> tuple[Span, SetTransforms, Spread]:
-        if key not in self._prepared:
-            rows = self.spaces.rows[key]
-            space = span(of_order_one(rows) if self.is_scaled else rows, self.sets)
-            made = set_transforms(space, self.form.stretch, self.sets)
-            self._prepared[key] = space, made, spread_of(space.rows, made.lengths)
-        return self._prepared[key]
+
+def _cross(form: CrossForm, source: _Prepared, target: _Prepared, sets: PointSets, *, has_chance: bool) -> _Crossed:
+    """Return the sums of singular values of a pair."""
+    n_points, of_source, of_target = len(sets.order), source.transforms, target.transforms
+    nuclear = nuclear_norms(cross_products(source.span, target.span, sets), of_source, of_target, form.stretch)
+    n_directions = np.minimum(of_source.n_directions, of_target.n_directions)
+    moments, is_concentrated = None, live_on_few(source.spread, target.spread, n_points)
+    if has_chance:
+        moments = moments_of_nuclear_norm(of_source.lengths, of_target.lengths, n_points, float(nuclear[0]))
+        beyond = float(nuclear[0] - moments.mean[0] - FAR * moments.deviation[0])
+        is_concentrated |= may_meet(source.spread, target.spread, n_points, beyond)
+    return _Crossed(nuclear, of_source.norms, of_target.norms, n_directions, moments, is_concentrated)

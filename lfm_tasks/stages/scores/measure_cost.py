@@ -144,7 +144,7 @@ def _trace_work(
     rank = min(n, d)
     # In double precision, by blocks.
     of_chance = 12.0 * n_ways * n_spaces * min(n * n * rank / 2, n * rank**3 / 3)
-    if form.stretches is not None and are_stretched(n, rank):
+    if are_stretched(form, n, rank):
         return {
             "calls": 2000.0 * n_spaces + 500 * n_ways * n_pairs,
             # Singular vectors of spaces, directions of their halves.

@@ -128,6 +128,29 @@ def tiles_of_pairs(pairs: list[tuple[str, str]], bytes_of_one: int) -> Iterator[
     yield from (tiles[of_tile] for of_tile in sorted(tiles))
 
 
+Prepared = TypeVar("Prepared")
+
+
+def spaces_by_tile(
+    pairs: list[tuple[str, str]], bytes_of_one: int, prepare: Callable[[str], Prepared]
+) -> Iterator[tuple[list[int], Callable[[str], Prepared]]]:
+    """Yield the numbers of the pairs of each tile, and what gives its spaces, each prepared when it is first asked for.
+
+    ``bytes_of_one``: of a prepared space; see `tiles_of_pairs`.
+    """
+    made: dict[str, Prepared] = {}
+
+    def prepared(key: str) -> Prepared:
+        if key not in made:
+            made[key] = prepare(key)
+        return made[key]
+
+    for indices in tiles_of_pairs(pairs, bytes_of_one):
+        for key in made.keys() - {key for index in indices for key in pairs[index]}:
+            del made[key]
+        yield indices, prepared
+
+
 def without_tail(statistics: Float[np.ndarray, "pairs statistics"]) -> Float[np.ndarray, "pairs statistics"]:
     """Return statistics without the quantile of chance and the p-value; its mean, which is exact, stays."""
     return np.where(np.isin(np.arange(len(STATISTICS)), _OF_TAIL), np.nan, statistics)
