@@ -19,8 +19,9 @@ from lfm_tasks.measures.cross_covariances import (
     MOST_LEVERAGE,
     WHITENED,
     Spread,
-    corners_from,
     grams,
+    random_corners,
+    runs_of_rotations,
     set_transforms,
     span,
     spread_of,
@@ -220,7 +221,7 @@ def _weighted(
 
 @dataclass(frozen=True)
 class _Rotations:
-    """Singular vectors, as rows, and values of corners of random rotations, many times one below the other."""
+    """Singular vectors, as rows, and values of corners of some random rotations."""
 
     theirs: Float[np.ndarray, "rotations pairs target"]
     correlations: Float[np.ndarray, "rotations pairs"]
@@ -232,30 +233,22 @@ class _Rotations:
 
 
 @cached(LRUCache(64 << 20, getsizeof=lambda rotations: rotations.nbytes))
-def _rotations(n_points: int, n_source: int, n_target: int, first: int, stop: int) -> _Rotations:
-    n_pairs = min(n_source, n_target)
-    theirs, ours = (np.empty((stop - first, n_pairs, n), dtype=np.float32) for n in (n_target, n_source))
-    correlations = np.empty((stop - first, n_pairs))
-    for index, corner in enumerate(corners_from(n_points, n_source, n_target, first, stop)):
-        left, correlations[index], ours[index] = np.linalg.svd(corner, full_matrices=False)
-        theirs[index] = left.T
-    return _Rotations(theirs, correlations, ours)
-
-
-# Rotations whose singular vectors are computed, and kept, together.
-_TOGETHER = FEW_DRAWS
+def _rotations(n_points: int, n_source: int, n_target: int, numbers: tuple[int, int]) -> _Rotations:
+    left, correlations, ours = np.linalg.svd(random_corners(n_points, n_source, n_target, numbers), full_matrices=False)
+    theirs = np.ascontiguousarray(np.swapaxes(left, 1, 2), dtype=np.float32)
+    return _Rotations(theirs, correlations, ours.astype(np.float32))
 
 
 def _projection_weighted_by_rotations(
     n_points: int, source: AlignedSpace, target: AlignedSpace, numbers: tuple[int, int]
 ) -> Float[np.ndarray, "draws 2"]:
     values = []
-    for first in range(*numbers, _TOGETHER):
-        made = _rotations(n_points, source.rank, target.rank, first, min(first + _TOGETHER, numbers[1]))
+    for some in runs_of_rotations(source.rank, target.rank, *numbers):
+        made = _rotations(n_points, source.rank, target.rank, some)
         there = _weighted(made.correlations, made.ours, source.narrow_loads)
         back = _weighted(made.correlations, made.theirs, target.narrow_loads)
         values.append(np.stack([there, back], axis=1))
-    return np.concatenate(values) if values else np.empty((0, 2))
+    return np.concatenate(values)
 
 
 PROJECTION_WEIGHTED = AlignmentForm(_prepare_weighted, _projection_weighted, _projection_weighted_by_rotations)

@@ -285,8 +285,8 @@ def moments_of_nuclear_norm(
         if is_whitened:
             norms = _norms_of_corners(*sizes, n_rotations)
         else:
-            more = (theirs[:, None] * corner * ours for corner in corners_from(*sizes, len(norms), n_rotations))
-            norms = np.concatenate([norms, [_rough_nuclear_norm(corner) for corner in more]])
+            corners = corners_from(*sizes, len(norms), n_rotations)
+            norms = np.concatenate([norms, *(_rough_nuclear_norms(theirs[:, None] * some * ours) for some in corners)])
         if abs(found - norms.mean()) > FAR * norms.std():
             break
     steps = norms - norms.mean()
@@ -309,28 +309,43 @@ def most_rotations(n_points: int, n_source: int, n_target: int) -> int:
 @lru_cache(maxsize=1024)
 def _norms_of_corners(n_points: int, n_source: int, n_target: int, n_rotations: int) -> Float[np.ndarray, " rotations"]:
     corners = corners_from(n_points, n_source, n_target, 0, n_rotations)
-    return np.array([_rough_nuclear_norm(corner) for corner in corners])
+    return np.concatenate([_rough_nuclear_norms(some) for some in corners])
 
 
-def _rough_nuclear_norm(matrix: Float[np.ndarray, "target source"]) -> float:
-    """Return the sum of singular values by those of CCᵀ or CᵀC, to some seven digits: a third of the time."""
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    squares = np.linalg.eigvalsh(wide @ wide.T.copy())
-    return float(np.sqrt(np.maximum(squares, 0)).sum())
+def _rough_nuclear_norms(matrices: Float[np.ndarray, "some target source"]) -> Float[np.ndarray, " some"]:
+    """Return sums of singular values by those of CCᵀ or CᵀC, to some seven digits: a third of the time."""
+    wide = matrices if matrices.shape[1] <= matrices.shape[2] else np.swapaxes(matrices, 1, 2)
+    squares = np.linalg.eigvalsh(wide @ np.swapaxes(wide, 1, 2).copy())
+    return np.asarray(np.sqrt(np.maximum(squares, 0)).sum(axis=1))
+
+
+# Bytes of the corners of random rotations that are made, and taken, together.
+_MOST_CORNERS = 16 << 20
+
+
+def runs_of_rotations(n_source: int, n_target: int, first: int, n_rotations: int) -> Iterator[tuple[int, int]]:
+    """Yield the numbers of rotations that are taken together: ten, and fewer where corners take megabytes each."""
+    step = max(1, min(FEW_DRAWS, _MOST_CORNERS // (8 * n_source * n_target)))
+    for start in range(first, n_rotations, step):
+        yield start, min(start + step, n_rotations)
 
 
 def corners_from(
     n_points: int, n_source: int, n_target: int, first: int, n_rotations: int
-) -> Iterator[Float[np.ndarray, "target source"]]:
-    """Yield corners (target, source) of random rotations in n − 1 dimensions from one of them on, always the same ones.
-
-    One at a time: those of wide spaces take megabytes each.
-    """
-    for index in range(first, n_rotations):
-        yield _random_corner(n_points, n_source, n_target, index)
+) -> Iterator[Float[np.ndarray, "some target source"]]:
+    """Yield corners of random rotations in n − 1 dimensions from one of them on, always the same ones."""
+    for numbers in runs_of_rotations(n_source, n_target, first, n_rotations):
+        yield random_corners(n_points, n_source, n_target, numbers)
 
 
-@cached(LRUCache(64 << 20, getsizeof=lambda corner: corner.nbytes))
+@cached(LRUCache(64 << 20, getsizeof=lambda corners: corners.nbytes))
+def random_corners(
+    n_points: int, n_source: int, n_target: int, numbers: tuple[int, int]
+) -> Float[np.ndarray, "some target source"]:
+    """Return the corners of the random rotations from one number to another."""
+    return np.stack([_random_corner(n_points, n_source, n_target, index) for index in range(*numbers)])
+
+
 def _random_corner(n_points: int, n_source: int, n_target: int, index: int) -> Float[np.ndarray, "target source"]:
     """Return the upper block of Q in [A; B] = Q R with normal A and B: A R⁻¹, RᵀR = AᵀA + BᵀB."""
     generator = np.random.Generator(np.random.Philox(key=[n_points, index]))

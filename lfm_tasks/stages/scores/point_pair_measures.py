@@ -134,7 +134,7 @@ Prepared = TypeVar("Prepared")
 def spaces_by_tile(
     pairs: list[tuple[str, str]], bytes_of_one: int, prepare: Callable[[str], Prepared]
 ) -> Iterator[tuple[list[int], Callable[[str], Prepared]]]:
-    """Yield the numbers of the pairs of each tile, and what gives its spaces, each prepared when it is first asked for.
+    """Yield the numbers of the pairs of each tile, and a function that returns its spaces, each prepared once.
 
     ``bytes_of_one``: of a prepared space; see `tiles_of_pairs`.
     """

@@ -110,9 +110,10 @@ def test_wide_spaces__have_the_same_value_pair_by_pair() -> None:
 
 
 def test_corners__are_those_of_rotations() -> None:
-    corners = np.stack(list(corners_from(40, 5, 7, 0, 300)))
+    corners = np.concatenate(list(corners_from(40, 5, 7, 0, 300)))
     assert corners.shape == (300, 7, 5)
-    np.testing.assert_array_equal(np.stack(list(corners_from(40, 5, 7, 3, 10))), corners[3:10])
+    np.testing.assert_array_equal(np.concatenate(list(corners_from(40, 5, 7, 3, 10))), corners[3:10])
+    assert [len(some) for some in corners_from(2000, 600, 700, 0, 6)] == [4, 2]  # 3 MB each
     assert (most_rotations(2000, 64, 90), most_rotations(2000, 768, 768)) == (400, 40)
     assert (np.linalg.svd(corners, compute_uv=False) <= 1 + 1e-9).all()
     assert float((corners**2).mean()) == pytest.approx(1 / 39, rel=0.1)
