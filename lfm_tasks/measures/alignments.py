@@ -17,12 +17,12 @@ from jaxtyping import Float
 
 from lfm_tasks.measures.cross_covariances import (
     MOST_LEVERAGE,
-    WHITENED,
+    Columns,
     Spread,
-    grams,
+    columns_of,
+    directions_of_set,
     random_corners,
     runs_of_rotations,
-    set_transforms,
     span,
     spread_of,
 )
@@ -41,11 +41,9 @@ class AlignedSpace:
 
     Parameters
     ----------
-    rows
-        Columns that are multiplied with those of the other space: a centered orthonormal basis, or unit features less
-        their medians; points in the order of cells.
-    sums
-        Their sums by class of points.
+    columns
+        Columns that are multiplied with those of the other space: a centered orthonormal basis, or features less their
+        medians, of unit length once centered.
     transforms
         By set: what makes its columns orthonormal there (rank, directions), or the inverse length of each feature.
     loads
@@ -55,8 +53,7 @@ class AlignedSpace:
         Of the features, whose sizes the weights of PWCCA follow.
     """
 
-    rows: Float[np.ndarray, "points columns"]
-    sums: Float[np.ndarray, "classes columns"]
+    columns: Columns
     transforms: tuple[Float[np.ndarray, "..."], ...]
     loads: tuple[Float[np.ndarray, "directions features"], ...] = ()
     concentration: float = 1.0
@@ -64,18 +61,19 @@ class AlignedSpace:
     @cached_property
     def energies(self) -> Float[np.ndarray, " points"]:
         """The `row_energies` of the rows, points in the order of cells."""
-        return row_energies(self.rows)
+        return row_energies(self.columns.rows)
 
     @cached_property
     def spread(self) -> Spread:
         """How evenly points share what they add, if the rows are an orthonormal basis."""
-        return Spread(self.concentration, spread_of(self.rows, np.ones(self.rank)).leverages)
+        return Spread(self.concentration, spread_of(self.columns.rows, np.ones(self.rank)).leverages)
 
     @cached_property
     def weight_of_points(self) -> float:
         """Share of the heaviest direction that a point has nearly to itself in the weights of all directions."""
-        leverages = np.vecdot(self.rows, self.rows)
-        alone = self.rows[leverages - leverages.mean() > MOST_LEVERAGE]
+        rows = self.columns.rows
+        leverages = np.vecdot(rows, rows)
+        alone = rows[leverages - leverages.mean() > MOST_LEVERAGE]
         directions = alone / np.linalg.norm(alone, axis=1, keepdims=True)
         heaviest = np.abs(directions @ self.loads[0]).sum(axis=1).max(initial=0.0)
         return float(max(heaviest, np.finfo(float).tiny) / np.abs(self.loads[0]).sum())
@@ -87,15 +85,13 @@ class AlignedSpace:
 
     @cached_property
     def narrow_rows(self) -> Float[np.ndarray, "points columns"]:
-        """Centered columns of unit length in single precision, which is enough for what permutations give."""
-        moved = centered(self.rows)
-        lengths = np.linalg.norm(moved, axis=0)
-        return np.divide(moved, lengths, out=np.zeros_like(moved), where=lengths > 0).astype(np.float32)
+        """The centered rows in single precision, which is enough for what permutations give."""
+        return centered(self.columns.rows).astype(np.float32)
 
     @property
     def rank(self) -> int:
-        """How many columns the rows have."""
-        return self.rows.shape[1]
+        """How many columns there are."""
+        return self.columns.inside.shape[1]
 
 
 @dataclass(frozen=True)
@@ -154,28 +150,21 @@ def permuted_products(
     return np.asarray((targets.T @ source).reshape(n_permutations, -1, source.shape[1]))
 
 
-def _sums(rows: Float[np.ndarray, "points columns"], sets: PointSets) -> Float[np.ndarray, "classes columns"]:
-    return np.stack([rows[run].sum(axis=0) for run in sets.runs_of_classes])
-
-
 # PWCCA: Σ w_i ρ_i/Σ w_i, w_i = Σ_j |⟨h_i, x_j⟩| over the source's canonical variates h_i.
 
 
 def _prepare_weighted(rows: Rows, sets: PointSets) -> AlignedSpace:
     space = span(rows, sets)
-    made = set_transforms(space, WHITENED, sets)
+    basis, moved = space.columns.rows, centered(rows)
     # The features in the coordinates of the basis: U (Uᵀ X), X centered on all points.
-    moved = centered(rows)
-    features = space.rows.T @ moved[sets.order]
-    if made.transforms is None:
-        raise TypeError("got a linear form, expected one with transforms")
-    transforms = tuple(
-        transform[:, :n_directions]
-        for transform, n_directions in zip(made.transforms, made.n_directions.tolist(), strict=True)
-    )
-    # ⟨h, x_j⟩ on a set: Zᵀ X there, Z less its mean.
-    loads = tuple(transform.T @ gram @ features for transform, gram in zip(transforms, grams(space, sets), strict=True))
-    return AlignedSpace(space.rows, space.sums, transforms, loads, concentration(row_energies(moved)))
+    features = basis.T @ moved[sets.order]
+    transforms, loads = [np.eye(len(features))], [features]
+    for place in range(1, sets.n_sets):
+        lengths, directions = directions_of_set(space, place, sets)
+        transforms.append(directions / lengths)
+        # ⟨h, x_j⟩ on a set: Zᵀ X there, Z = U V L⁻¹ less its mean, where U has the singular values L and vectors V.
+        loads.append(lengths[:, None] * (directions.T @ features))
+    return AlignedSpace(space.columns, tuple(transforms), tuple(loads), concentration(row_energies(moved)))
 
 
 def _projection_weighted(
@@ -288,7 +277,7 @@ def _prepare_features(rows: Rows, sets: PointSets) -> AlignedSpace:
     for points in sets.points:
         lengths = np.linalg.norm(centered(columns[points]), axis=0)
         inverses.append(np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0))
-    return AlignedSpace(columns, _sums(columns, sets), tuple(inverses))
+    return AlignedSpace(columns_of(columns, sets), tuple(inverses))
 
 
 def matching(of_correlations: Callable[[Corners], Float[np.ndarray, " products"]]) -> AlignmentForm:

@@ -21,8 +21,10 @@ from lfm_tasks.statistics.resampling import FAR, FEW_DRAWS
 
 Values = Shaped[np.ndarray, "..."]
 
-# Share of the longest direction of all points below which one of a half is rounding: its square is what is computed.
-_NO_DIRECTION = 1e-7
+# Share of the longest direction of all points below which one of a half is rounding.
+_NO_DIRECTION = 1e-13
+# Share of the longest direction above which all others keep enough digits if their squares are computed.
+_FULL_DIGITS = 1e-4
 
 
 @runtime_checkable
@@ -36,7 +38,7 @@ class CrossValue(Protocol):
 
 @dataclass(frozen=True)
 class Stretch:
-    """What the singular values of the centered rows U Σ Vᵀ become: Z = U f(Σ).
+    """What the singular values of the centered rows U Σ Vᵀ become: Z = U f(Σ). Equal ones have the same functions.
 
     Parameters
     ----------
@@ -73,25 +75,64 @@ class CrossForm:
     value: CrossValue
 
 
-@runtime_checkable
-class Columns(Protocol):
-    """Columns of a space, points in the order of cells, and their sums by class of points."""
+@dataclass(frozen=True)
+class Columns:
+    """Columns of a space, points in the order of cells, as means of classes of points and what rows have beside them.
+
+    A product on a set of points is the sum of the products inside its classes and of those of their means. Nothing
+    cancels, whether a set is small beside the others or far from them.
+
+    Parameters
+    ----------
+    inside
+        Rows less the mean of their class.
+    means
+        By class.
+    between
+        By set: what the means of its classes have beside that of the set, times √n, n the points of the class.
+    sizes
+        How many points each class has.
+    """
+
+    inside: Float[np.ndarray, "points columns"]
+    means: Float[np.ndarray, "classes columns"]
+    between: Float[np.ndarray, "sets classes columns"]
+    sizes: Int[np.ndarray, " classes"]
 
     @property
-    def rows(self) -> Float[np.ndarray, "points columns"]: ...  # noqa: D102
+    def rows(self) -> Float[np.ndarray, "points columns"]:
+        """The rows, put together anew."""
+        return self.inside + np.repeat(self.means, self.sizes, axis=0)
 
-    @property
-    def sums(self) -> Float[np.ndarray, "classes columns"]: ...  # noqa: D102
+    def of_set(self, place: int, sets: PointSets) -> Float[np.ndarray, "some columns"]:
+        """Return the rows of a set of points less their mean."""
+        beside = self.between[place] / np.sqrt(self.sizes)[:, None]
+        classes = np.flatnonzero(sets.sets_of_classes[place]).tolist()
+        return np.concatenate([self.inside[sets.runs_of_classes[one]] + beside[one] for one in classes])
+
+    def squares(self, sets: PointSets) -> Float[np.ndarray, "sets columns"]:
+        """Return the squared lengths of the columns on each set of points, less their means there."""
+        inside = np.stack([np.square(self.inside[run]).sum(axis=0) for run in sets.runs_of_classes])
+        return np.asarray(sets.sets_of_classes @ inside + np.square(self.between).sum(axis=1))
+
+
+def columns_of(rows: Float[np.ndarray, "points columns"], sets: PointSets) -> Columns:
+    """Return rows, in the order of cells, by class of points."""
+    runs = sets.runs_of_classes
+    means = np.stack([rows[run].mean(axis=0) for run in runs])
+    inside = np.concatenate([rows[run] - mean for run, mean in zip(runs, means, strict=True)])
+    sizes = np.array([run.stop - run.start for run in runs])
+    weights = sets.sets_of_classes * sizes
+    of_sets = (weights @ means) / np.maximum(weights.sum(axis=1, keepdims=True), 1)
+    return Columns(inside, means, np.sqrt(weights)[:, :, None] * (means - of_sets[:, None]), sizes)
 
 
 @dataclass(frozen=True)
 class Span:
-    """Centered rows as U Σ Vᵀ, Vᵀ left out: rows of U in the order of cells, Σ; their sums and products by class."""
+    """Centered rows as U Σ Vᵀ, Vᵀ left out: the columns U, and Σ."""
 
-    rows: Float[np.ndarray, "points rank"]
+    columns: Columns
     values: Float[np.ndarray, " rank"]
-    sums: Float[np.ndarray, "classes rank"]
-    products: Float[np.ndarray, "classes rank rank"]
 
 
 def span(rows: Float[np.ndarray, "points features"], sets: PointSets) -> Span:
@@ -105,66 +146,81 @@ def span(rows: Float[np.ndarray, "points features"], sets: PointSets) -> Span:
     moved = centered(rows)
     left, values, _ = np.linalg.svd(moved, full_matrices=False)
     if not values[0] > 0:
-        found = "got a space whose rows are all the same, expected rows that differ"
-        raise DataError("constant", f"{found}. Remove it, or record another layer.")
+        raise constant_space()
     kept = values > values[0] * max(moved.shape) * np.finfo(float).eps
-    ordered = np.ascontiguousarray(left[:, kept][sets.order])
-    runs = [ordered[run] for run in sets.runs_of_classes]
-    products = np.stack([run.T @ run.copy() for run in runs])
-    return Span(ordered, values[kept], np.stack([run.sum(axis=0) for run in runs]), products)
+    return Span(columns_of(left[:, kept][sets.order], sets), values[kept])
+
+
+def constant_space() -> DataError:
+    """Return what is said of a space whose rows are all the same."""
+    found = "got a space whose rows are all the same, expected rows that differ"
+    return DataError("constant", f"{found}. Remove it, or record another layer.")
+
+
+def directions_of_set(
+    space: Span, place: int, sets: PointSets, scale: Float[np.ndarray, " rank"] | None = None
+) -> tuple[Float[np.ndarray, " directions"], Float[np.ndarray, "rank directions"]]:
+    """Return singular values and right singular vectors of U, or of U times ``scale``, on a set of points.
+
+    Falling; those that are rounding are left out.
+    """
+    rows = space.columns.of_set(place, sets)
+    rows = rows if scale is None else rows * scale
+    squares, directions = np.linalg.eigh(rows.T @ rows.copy())
+    if squares[0] > _FULL_DIGITS**2 * squares[-1]:
+        return np.sqrt(squares)[::-1], directions[:, ::-1]
+    _, values, directions = np.linalg.svd(np.linalg.qr(rows, mode="r"), full_matrices=False)
+    rounding = values[0] * max(rows.shape) * np.finfo(float).eps
+    present = values > max(rounding, _NO_DIRECTION * (1.0 if scale is None else scale[0]))
+    return values[present], directions[present].T
 
 
 @dataclass(frozen=True)
 class SetTransforms:
     """Transforms of a span on each set of points: U times ``transforms`` are Z, up to a rotation of its columns.
 
-    Linear ones have no ``transforms``: they scale U by the singular values. ``lengths``: of the directions of Z on all
-    points. ``norms``: ‖Z‖. ``energies``: ‖ZᵀZ‖². ``n_directions``: how many there are, in the set that has most of them
-    ``directions``; 0 on a set whose rows are all the same.
+    Parameters
+    ----------
+    transforms
+        None of a linear stretch, which scales U by the singular values.
+    lengths
+        Of the directions of Z on all points.
+    norms, energies
+        ‖Z‖ and ‖ZᵀZ‖²; no energies of a linear stretch.
+    n_directions
+        How many there are, in the set that has most of them ``directions``; 0 on a set whose rows are all the same.
     """
 
     transforms: Float[np.ndarray, "sets rank directions"] | None
     lengths: Float[np.ndarray, " lengths"]
     norms: Float[np.ndarray, " sets"]
-    energies: Float[np.ndarray, " sets"]
+    energies: Float[np.ndarray, " sets"] | None
     n_directions: Int[np.ndarray, " sets"]
 
 
 def set_transforms(space: Span, stretch: Stretch, sets: PointSets) -> SetTransforms:
     """Return the transforms of one space; directions that are not kept are columns of zeros."""
-    rank, of_sets = len(space.values), grams(space, sets)
+    rank = len(space.values)
     if stretch.is_linear:
-        squares = np.einsum("sii,i->s", of_sets, space.values**2)
-        energies = np.square(space.values[:, None] * of_sets * space.values).sum(axis=(1, 2))
-        norms = np.sqrt(np.where(squares > (_NO_DIRECTION * space.values[0]) ** 2, squares, 0))
-        return SetTransforms(None, space.values, norms, energies, np.full(sets.n_sets, rank))
+        norms = np.sqrt(space.columns.squares(sets) @ space.values**2)
+        norms[norms <= _NO_DIRECTION * space.values[0]] = 0
+        return SetTransforms(None, space.values, norms, None, np.full(sets.n_sets, rank))
+    scale = None if stretch.lengths is None else space.values
     transforms = np.zeros((sets.n_sets, rank, rank))
     norms, energies = np.zeros((2, sets.n_sets))
     n_directions = np.zeros(sets.n_sets, dtype=int)
     lengths = np.zeros(rank)
-    for index, gram in enumerate(of_sets):
-        if index == 0:
-            directions, values = np.eye(rank), space.values
-            unit = np.ones(rank)
-        elif stretch.lengths is None:
-            # Directions of U, which are all of length 1 on all points: well determined, whatever Σ.
-            squares, directions = np.linalg.eigh(gram)
-            values, unit = np.sqrt(np.maximum(squares, 0))[::-1], np.ones(rank)
-            directions = directions[:, ::-1]
-        else:
-            squares, directions = np.linalg.eigh(space.values[:, None] * gram * space.values)
-            values = np.sqrt(np.maximum(squares, 0))[::-1]
-            directions, unit = directions[:, ::-1], space.values
-        longest = 1.0 if stretch.lengths is None else space.values[0]
-        present = values > (0 if index == 0 else _NO_DIRECTION * longest)
-        kept = min(int(present.sum()), stretch.n_kept(values[present]))
+    for index in range(sets.n_sets):
+        values, directions = directions_of_set(space, index, sets, scale) if index else (space.values, np.eye(rank))
+        kept = min(len(values), stretch.n_kept(values))
         made = np.ones(kept) if stretch.lengths is None else stretch.lengths(values[:kept])
-        # Z = X V (made/values): in the coordinates of U, X V is U Σ times the directions.
-        scaled = made / (np.ones(kept) if index == 0 else values[:kept])
-        transforms[index, :, :kept] = unit[:, None] * directions[:, :kept] * scaled
-        norms[index], energies[index], n_directions[index] = np.linalg.norm(made), (made**4).sum(), kept
         if index == 0:
             lengths[:kept] = made
+        else:
+            # Z = X V (made/values): in the coordinates of U, X V is U Σ times the directions.
+            directions = (directions if scale is None else scale[:, None] * directions) / values
+        transforms[index, :, :kept] = directions[:, :kept] * made
+        norms[index], energies[index], n_directions[index] = np.linalg.norm(made), (made**4).sum(), kept
     return SetTransforms(transforms[:, :, : n_directions.max()], lengths, norms, energies, n_directions)
 
 
@@ -221,26 +277,16 @@ def may_meet(source: Spread, target: Spread, n_points: int, beyond: float) -> bo
     return beyond <= float(np.sqrt(first[:n_most] * second[:n_most]).sum())
 
 
-def grams(space: Span, sets: PointSets) -> Float[np.ndarray, "sets rank rank"]:
-    """Return UᵀU on each set of points, its mean taken off there."""
-    counts = sets.points.sum(axis=1)
-    sums = sets.sets_of_classes @ space.sums
-    products = np.einsum("sc,cij->sij", sets.sets_of_classes.astype(float), space.products, optimize=True)
-    return products - sums[:, :, None] * sums[:, None, :] / np.maximum(counts, 1)[:, None, None]
-
-
 def cross_products(source: Columns, target: Columns, sets: PointSets) -> Float[np.ndarray, "sets target source"]:
     """Return the products of the columns of two spaces on each set of points, means taken off there."""
-    runs, members = sets.runs_of_classes, sets.sets_of_classes
-    by_run = np.empty((len(runs), target.rows.shape[1], source.rows.shape[1]))
-    ours = source.rows.copy() if source.rows is target.rows else source.rows
+    runs, ours, theirs = sets.runs_of_classes, source.inside, target.inside
+    by_run = np.empty((len(runs), theirs.shape[1], ours.shape[1]))
+    # Of one array with itself NumPy takes another routine, which gives other bits.
+    ours = ours.copy() if ours is theirs else ours
     for place, run in enumerate(runs):
-        np.matmul(target.rows[run].T, ours[run], out=by_run[place])
-    shape = by_run.shape[1:]
-    products = (members @ by_run.reshape(len(by_run), -1)).reshape(-1, *shape)
-    counts = np.maximum(sets.points.sum(axis=1), 1)
-    of_source, of_target = members @ source.sums, members @ target.sums
-    return products - of_target[:, :, None] * of_source[:, None, :] / counts[:, None, None]
+        np.matmul(theirs[run].T, ours[run], out=by_run[place])
+    inside = (sets.sets_of_classes @ by_run.reshape(len(by_run), -1)).reshape(-1, *by_run.shape[1:])
+    return np.asarray(inside + np.swapaxes(target.between, 1, 2) @ source.between)
 
 
 def stretched_products(
@@ -248,7 +294,9 @@ def stretched_products(
 ) -> Float[np.ndarray, "sets target_directions source_directions"]:
     """Return ZᵧᵀZₓ on each set of points, up to rotations of both."""
     if source.transforms is None or target.transforms is None:
-        return np.asarray(target.lengths[:, None] * products * source.lengths)
+        stretched = target.lengths[:, None] * products * source.lengths
+        # Where all rows of a set are the same, their products are rounding.
+        return np.asarray(stretched * ((source.norms > 0) & (target.norms > 0))[:, None, None])
     return np.asarray(np.swapaxes(target.transforms, 1, 2) @ products @ source.transforms)
 
 

@@ -39,7 +39,9 @@ def _predictor(rows: Rows) -> Predictor:
 
 
 def _explained(source: Predictor, target: Predictor) -> float:
-    """Return the share of the source's variance that a linear map of the target predicts."""
+    """Return the share of the source's variance that a linear map of the target predicts; NaN if that is constant."""
+    if not target.basis.size:
+        return float("nan")
     return float(np.square(target.basis.T @ source.rows).sum() / np.square(source.rows).sum())
 
 

@@ -14,12 +14,13 @@ from lfm_tasks.measures.cross_covariances import (
     SetTransforms,
     Span,
     Stretch,
+    constant_space,
     cross_products,
     set_transforms,
     span,
     stretched_products,
 )
-from lfm_tasks.measures.point_matrices import PointSets
+from lfm_tasks.measures.point_matrices import PointSets, centered
 from lfm_tasks.statistics.exchange_moments import has_moments, sums_of_factor
 from lfm_tasks.statistics.permutation_moments import concentration, permutation_profile
 from lfm_tasks.statistics.resampling import Exchange
@@ -109,19 +110,21 @@ class StretchedSpace:
 
     def whole(self, side: int) -> Float[np.ndarray, "points rank"] | None:
         """Return the factor of all points, in their order."""
-        lengths, rows = self.sides[side].lengths, np.empty_like(self.span.rows)
-        rows[self.sets.order] = self.span.rows * lengths
+        lengths, ordered = self.sides[side].lengths, self.span.columns.rows
+        rows = np.empty_like(ordered)
+        rows[self.sets.order] = ordered * lengths
         return rows[:, lengths > 0]
 
     def energies(self, side: int) -> Float[np.ndarray, " sets"]:
-        """Return ‖FᵀF‖² on each set."""
-        return self.sides[side].energies
+        """Return ‖FᵀF‖² on each set; NaN where there is no direction."""
+        energies, n_directions = self.sides[side].energies, self.sides[side].n_directions
+        return np.where(n_directions > 0, np.nan if energies is None else energies, np.nan)
 
 
 TraceSpace = FactoredSpace | StretchedSpace
 
-# Points for each feature, with fewer of which a product of factors for each set of points is less work than one product
-# of singular vectors, and two of all directions for each set.
+# With fewer points a feature, a product of factors for each set of points is less work than one product of singular
+# vectors and two of directions for each set.
 _POINTS_PER_FEATURE = 5
 
 
@@ -131,12 +134,14 @@ def are_stretched(form: TraceForm, n_points: int, rank: int) -> bool:
 
 
 def trace_space(rows: Rows, form: TraceForm, sets: PointSets, *, is_stretched: bool) -> TraceSpace:
-    """Return what one space contributes to its pairs."""
+    """Return what one space contributes to its pairs; DataError ``constant`` if all its rows are the same."""
     if is_stretched and form.stretches is not None:
         space, (of_source, of_target) = span(rows, sets), form.stretches
         source = set_transforms(space, of_source, sets)
         target = source if of_source is of_target else set_transforms(space, of_target, sets)
         return StretchedSpace(space, (source, target), sets)
+    if not centered(rows).any():
+        raise constant_space()
     factors = set_factors(rows, form.source, sets)
     return FactoredSpace((factors, factors if form.source is form.target else set_factors(rows, form.target, sets)))
 
@@ -173,7 +178,7 @@ def traces(first: TraceSpace, second: TraceSpace) -> Float[np.ndarray, "2 sets"]
     NaN where one of both has no direction.
     """
     if isinstance(first, StretchedSpace) and isinstance(second, StretchedSpace):
-        products = cross_products(first.span, second.span, first.sets)
+        products = cross_products(first.span.columns, second.span.columns, first.sets)
         there = _stretched(products, first.sides[0], second.sides[1])
         is_symmetric = first.sides[0] is first.sides[1]
         back = there if is_symmetric else _stretched(products, first.sides[1], second.sides[0])

@@ -8,13 +8,14 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from lfm_tasks.config import NullConfig
+from lfm_tasks.errors import DataError
 from lfm_tasks.measures.alignments import AlignedSpace, AlignmentForm, Corners, moments_by_rotations, permuted_products
 from lfm_tasks.measures.cross_covariances import cross_products, live_on_few, may_meet, most_rotations
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import PointSets, point_sets
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, STATISTICS, against_chance
-from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics, spaces_by_tile
+from lfm_tasks.stages.scores.point_pair_measures import HeldSpaces, SpacesOnPoints, pair_statistics
 from lfm_tasks.statistics.permutation_moments import MomentArrays, live_on_few_units
 from lfm_tasks.statistics.resampling import FAR, FEW_DRAWS, Exchange, are_far, can_stop, tail_of
 
@@ -26,8 +27,8 @@ def score_alignments(
     pairs: list[tuple[str, str]],
     resampling: Resampling,
     null: NullConfig,
-) -> Float[np.ndarray, "pairs 2 statistics"]:
-    """Return the statistics of each (source, target), and back.
+) -> tuple[Float[np.ndarray, "pairs 2 statistics"], dict[str, DataError]]:
+    """Return the statistics of each (source, target), and back, and why a space has none, by key.
 
     Without chance where it would come from rotations, but points are in groups or strata, or both spaces live on few
     of them.
@@ -44,14 +45,18 @@ def score_alignments(
 
     width = max(spaces.rows[key].shape[1] for pair in pairs for key in pair)
     bytes_of_one = width * (12 * len(sets.order) + 16 * sets.n_sets * width)
-    for indices, prepared in spaces_by_tile(ordered, bytes_of_one, prepare):
+    prepared = HeldSpaces(prepare)
+    for indices in prepared.pairs_by_tile(ordered, bytes_of_one):
         # Those with one target in turn: its permutations serve all of them.
         for index in sorted(indices, key=lambda index: ordered[index][::-1]):
             least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in ordered[index]))])
-            source, target = map(prepared, ordered[index])
+            try:
+                source, target = map(prepared.of, ordered[index])
+            except DataError:
+                continue
             of_pair = _both_ways(measure, form, (source, target), permutations, least)
             values[index] = of_pair if ordered[index] == pairs[index] else of_pair[::-1]
-    return values
+    return values, prepared.refused
 
 
 def _both_ways(
@@ -63,7 +68,7 @@ def _both_ways(
 ) -> Float[np.ndarray, "2 statistics"]:
     """Return the statistics from the first space to the second, and back."""
     (source, target), sets, exchange = both, permutations.sets, permutations.exchange
-    by_set = form.compare(cross_products(source, target, sets), source, target, range(sets.n_sets))
+    by_set = form.compare(cross_products(source.columns, target.columns, sets), source, target, range(sets.n_sets))
     moments = (None, None) if exchange.sets else _moments(form, source, target, by_set[0])
     values = np.empty((2, len(STATISTICS)))
     # Of matching, both ways are alike.
@@ -80,7 +85,7 @@ def _moments(
     form: AlignmentForm, source: AlignedSpace, target: AlignedSpace, found: Float[np.ndarray, " 2"]
 ) -> tuple[MomentArrays, MomentArrays] | tuple[None, None]:
     """Return the moments of both directions by rotations; None where these do not speak for permutations."""
-    n_points = len(source.rows)
+    n_points = len(source.columns.inside)
     if form.by_rotations is None or live_on_few(source.spread, target.spread, n_points):
         return None, None
     draw = partial(form.by_rotations, n_points, source, target)
@@ -139,8 +144,12 @@ class _Permutations:
     def _first(self, target: AlignedSpace, n_first: int) -> Float[np.ndarray, "points permuted_columns"]:
         """Return the first permutations of a target, side by side."""
         if self._latest is None or self._latest[0] is not target:
-            permuted = [target.narrow_rows[self.of(draw)] for draw in range(n_first)]
-            self._latest = target, np.concatenate(permuted, axis=1)
+            self._latest = None
+            n_points, width = target.narrow_rows.shape
+            permuted = np.empty((n_points, n_first, width), dtype=np.float32)
+            for draw in range(n_first):
+                permuted[:, draw] = target.narrow_rows[self.of(draw)]
+            self._latest = target, permuted.reshape(n_points, -1)
         return self._latest[1]
 
 

@@ -9,6 +9,7 @@ from lfm_tasks.config import AtlasConfig
 from lfm_tasks.measures.diffusion import LEADING
 from lfm_tasks.measures.measure import Measure
 from lfm_tasks.measures.registry import MEASURES
+from lfm_tasks.measures.traces import are_stretched
 from lfm_tasks.runtime.load import ARRAY_BYTES, MIB, UNIT_BYTES, Load, SpaceSize, total_work
 from lfm_tasks.spectral.bases.automatic import BasisNumbers, Count, basis_numbers
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
@@ -274,16 +275,20 @@ def _crossed_bytes(measure: Measure, block: _Block) -> int:
     A product of each class of points and of each set: 4 and 5 with two splits.
     """
     n, d = block.n_points, block.n_features
+    n_sums = 2 + 2 * block.n_halves
     if measure.trace is not None:
-        n_sides = 1 if measure.is_symmetric else 2
-        of_space = n_sides * 8 * min(n, d) * n * (1 + block.n_halves // 2)
-        return min(len(block.bases) * of_space, MOST_PREPARED + 2 * of_space)
+        rank, n_sides = min(n, d), 1 if measure.is_symmetric else 2
+        if are_stretched(measure.trace, n, rank):
+            of_space, of_pair = 8 * rank * (n + n_sides * n_sums * rank), 8 * rank * rank * (n_sums + 2)
+        else:
+            of_space, of_pair = n_sides * 8 * rank * n * (1 + block.n_halves // 2), 8 * rank * rank
+        return min(len(block.bases) * of_space, MOST_PREPARED + 2 * of_space) + of_pair
     if measure.cross is None and measure.alignment is None:
         return 0
-    rank = d if measure.alignment is not None and measure.alignment.by_rotations is None else min(n, d)
-    n_sums = 2 + 2 * block.n_halves
+    is_matched = measure.alignment is not None and measure.alignment.by_permutations is not None
+    rank = d if is_matched else min(n, d)
     permuted = 0
-    if measure.alignment is not None and measure.alignment.by_permutations is not None:
+    if is_matched:
         # The first permutations of a target, and their products, twice.
         of_target = 4 * FEW_DRAWS * n * rank
         permuted = 8 * FEW_DRAWS * rank * rank + (of_target if of_target <= MOST_PERMUTED else 4 * n * rank)

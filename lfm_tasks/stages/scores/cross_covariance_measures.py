@@ -11,6 +11,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float, Int
 
+from lfm_tasks.errors import DataError
 from lfm_tasks.measures.cross_covariances import (
     CrossForm,
     SetTransforms,
@@ -32,9 +33,9 @@ from lfm_tasks.stages.scores.block import OF_CHANCE, STATISTICS
 from lfm_tasks.stages.scores.cache import kept
 from lfm_tasks.stages.scores.point_pair_measures import (
     FamilyScores,
+    HeldSpaces,
     SpacesOnPoints,
     pair_statistics,
-    spaces_by_tile,
 )
 from lfm_tasks.statistics.permutation_moments import MomentArrays
 from lfm_tasks.statistics.resampling import FAR
@@ -54,14 +55,15 @@ def score_cross_covariances(
     rank = max(min(rows.shape) for rows in (spaces.rows[key] for pair in pairs for key in pair))
     bytes_of_one = 8 * rank * (n_points + (sets.n_sets + len(sets.runs_of_classes)) * rank)
     is_scaled = "scaling" in measure.invariances or form.stretch.is_linear
-    prepare = partial(_prepare, form, spaces, sets, is_scaled)
-    for indices, prepared in spaces_by_tile(ordered, bytes_of_one, prepare):
+    prepared = HeldSpaces(partial(_prepare, form, spaces, sets, is_scaled))
+    for indices in prepared.pairs_by_tile(ordered, bytes_of_one):
         for index in indices:
             pair = ordered[index]
-            crossed = kept(
-                _address(form, spaces, pair, is_scaled, has_chance),
-                lambda: _cross(form, prepared(pair[0]), prepared(pair[1]), sets, has_chance=has_chance),  # noqa: B023
-            )
+            address = _address(form, spaces, pair, is_scaled, has_chance)
+            try:
+                crossed = kept(address, partial(_cross, form, prepared, pair, sets, has_chance=has_chance))
+            except DataError:
+                continue
             if "scaling" not in measure.invariances and is_scaled:
                 crossed = crossed.in_units(*(order_of(spaces.rows[key]) for key in pair))
             of_value = partial(
@@ -77,7 +79,7 @@ def score_cross_covariances(
             )[0]
             concentrated[index] = crossed.is_concentrated
     values[np.ix_(concentrated, np.arange(len(STATISTICS))[OF_CHANCE])] = np.nan
-    return FamilyScores(values, {}, has_chance, concentrated)
+    return FamilyScores(values, prepared.refused, has_chance, concentrated)
 
 
 @dataclass(frozen=True)
@@ -127,13 +129,23 @@ def _prepare(form: CrossForm, spaces: SpacesOnPoints, sets: PointSets, is_scaled
     rows = spaces.rows[key]
     space = span(of_order_one(rows) if is_scaled else rows, sets)
     made = set_transforms(space, form.stretch, sets)
-    return _Prepared(space, made, spread_of(space.rows, made.lengths))
+    return _Prepared(space, made, spread_of(space.columns.rows, made.lengths))
 
 
-def _cross(form: CrossForm, source: _Prepared, target: _Prepared, sets: PointSets, *, has_chance: bool) -> _Crossed:
+def _cross(
+    form: CrossForm,
+    prepared: HeldSpaces[_Prepared],
+    pair: tuple[str, str],
+    sets: PointSets,
+    *,
+    has_chance: bool,
+) -> _Crossed:
     """Return the sums of singular values of a pair."""
+    source, target = map(prepared.of, pair)
     n_points, of_source, of_target = len(sets.order), source.transforms, target.transforms
-    nuclear = nuclear_norms(cross_products(source.span, target.span, sets), of_source, of_target, form.stretch)
+    nuclear = nuclear_norms(
+        cross_products(source.span.columns, target.span.columns, sets), of_source, of_target, form.stretch
+    )
     n_directions = np.minimum(of_source.n_directions, of_target.n_directions)
     moments, is_concentrated = None, live_on_few(source.spread, target.spread, n_points)
     if has_chance:

@@ -5,10 +5,10 @@ halves from the same pass; chance in closed form.
 """
 
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from math import comb
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -131,24 +131,32 @@ def tiles_of_pairs(pairs: list[tuple[str, str]], bytes_of_one: int) -> Iterator[
 Prepared = TypeVar("Prepared")
 
 
-def spaces_by_tile(
-    pairs: list[tuple[str, str]], bytes_of_one: int, prepare: Callable[[str], Prepared]
-) -> Iterator[tuple[list[int], Callable[[str], Prepared]]]:
-    """Yield the numbers of the pairs of each tile, and a function that returns its spaces, each prepared once.
+@dataclass
+class HeldSpaces(Generic[Prepared]):
+    """Spaces as a measure needs them, those of a tile of pairs; ``refused``: why one cannot be prepared, by key."""
 
-    ``bytes_of_one``: of a prepared space; see `tiles_of_pairs`.
-    """
-    made: dict[str, Prepared] = {}
+    prepare: Callable[[str], Prepared]
+    refused: dict[str, DataError] = field(default_factory=dict)
+    _made: dict[str, Prepared] = field(default_factory=dict)
 
-    def prepared(key: str) -> Prepared:
-        if key not in made:
-            made[key] = prepare(key)
-        return made[key]
+    def pairs_by_tile(self, pairs: list[tuple[str, str]], bytes_of_one: int) -> Iterator[list[int]]:
+        """Yield the numbers of the pairs of each tile; ``bytes_of_one``: of a prepared space, see `tiles_of_pairs`."""
+        for indices in tiles_of_pairs(pairs, bytes_of_one):
+            for key in self._made.keys() - {key for index in indices for key in pairs[index]}:
+                del self._made[key]
+            yield indices
 
-    for indices in tiles_of_pairs(pairs, bytes_of_one):
-        for key in made.keys() - {key for index in indices for key in pairs[index]}:
-            del made[key]
-        yield indices, prepared
+    def of(self, key: str) -> Prepared:
+        """Return one space; DataError if it cannot be prepared."""
+        if key in self.refused:
+            raise self.refused[key]
+        if key not in self._made:
+            try:
+                self._made[key] = self.prepare(key)
+            except DataError as error:
+                self.refused[key] = error
+                raise
+        return self._made[key]
 
 
 def without_tail(statistics: Float[np.ndarray, "pairs statistics"]) -> Float[np.ndarray, "pairs statistics"]:

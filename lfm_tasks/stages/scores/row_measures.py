@@ -225,12 +225,12 @@ def _by_family(
     """Return the statistics of pairs by a measure of which many are computed together."""
     measure = MEASURES[name]
     if measure.trace is not None:
-        values = score_traces(measure, measure.trace, spaces.on_points, pairs, resampling)
-        refusals, has_chance = dict[str, DataError](), has_moments(resampling.exchange)
+        values, refusals = score_traces(measure, measure.trace, spaces.on_points, pairs, resampling)
+        has_chance = has_moments(resampling.exchange)
     elif measure.alignment is not None:
-        values = score_alignments(measure, measure.alignment, spaces.on_points, pairs, resampling, null)
-        is_rotated = measure.alignment.by_rotations is not None
-        refusals, has_chance = {}, not resampling.exchange.sets if is_rotated else null.n_permutations > 0
+        values, refusals = score_alignments(measure, measure.alignment, spaces.on_points, pairs, resampling, null)
+        is_drawn = measure.alignment.by_permutations is not None
+        has_chance = null.n_permutations > 0 if is_drawn else not resampling.exchange.sets
     else:
         if measure.cross is not None:
             family = score_cross_covariances(measure, measure.cross, spaces.on_points, pairs, resampling)

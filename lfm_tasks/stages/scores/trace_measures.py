@@ -7,6 +7,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Float, Int
 
+from lfm_tasks.errors import DataError
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import PointSets, point_sets
 from lfm_tasks.measures.traces import (
@@ -21,7 +22,12 @@ from lfm_tasks.measures.traces import (
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
 from lfm_tasks.stages.scores.cache import kept
-from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, pair_statistics, spaces_by_tile, without_tail
+from lfm_tasks.stages.scores.point_pair_measures import (
+    HeldSpaces,
+    SpacesOnPoints,
+    pair_statistics,
+    without_tail,
+)
 from lfm_tasks.statistics.permutation_moments import MomentArrays, are_concentrated, moments_of_pairs
 from lfm_tasks.statistics.resampling import Exchange
 from lfm_tasks.statistics.strata_moments import ExchangeSums, moments_of_sums
@@ -29,24 +35,32 @@ from lfm_tasks.statistics.strata_moments import ExchangeSums, moments_of_sums
 
 def score_traces(
     measure: Measure, form: TraceForm, spaces: SpacesOnPoints, pairs: list[tuple[str, str]], resampling: Resampling
-) -> Float[np.ndarray, "pairs 2 statistics"]:
-    """Return the statistics of each (source, target), and back; chance only where `has_moments` says so."""
+) -> tuple[Float[np.ndarray, "pairs 2 statistics"], dict[str, DataError]]:
+    """Return the statistics of each (source, target), and back, and why a space has none, by key.
+
+    Chance only where `has_moments` says so.
+    """
     sets = point_sets(resampling.exchange.n_points, resampling.halves)
     # One order of both, so that a pair has the same bits whichever is the source.
     ordered = [(min(pair), max(pair)) for pair in pairs]
     ranks = [max(min(spaces.rows[key].shape) for key in pair) for pair in pairs]
     values = np.full((len(pairs), 2, len(STATISTICS)), np.nan)
+    refused = dict[str, DataError]()
     for is_stretched in (True, False):
         indices = [i for i, rank in enumerate(ranks) if are_stretched(form, len(sets.order), rank) == is_stretched]
         make = partial(_prepare, measure, form, spaces, sets, resampling.exchange, is_stretched)
+        prepared = HeldSpaces(make, refused)
         of_one = _bytes_of_one(measure, sets, max((ranks[i] for i in indices), default=1), is_stretched)
-        for places, prepared in spaces_by_tile([ordered[i] for i in indices], of_one, make):
+        for places in prepared.pairs_by_tile([ordered[i] for i in indices], of_one):
             for index in (indices[place] for place in places):
                 least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in ordered[index]))])
-                first, second = map(prepared, ordered[index])
+                try:
+                    first, second = map(prepared.of, ordered[index])
+                except DataError:
+                    continue
                 of_pair = _both_ways(measure, form, (first, second), sets, resampling.exchange, least)
                 values[index] = of_pair if ordered[index] == pairs[index] else of_pair[::-1]
-    return values
+    return values, refused
 
 
 @dataclass(frozen=True)

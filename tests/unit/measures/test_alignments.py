@@ -5,6 +5,7 @@ import pytest
 
 from lfm_tasks.config import NullConfig
 from lfm_tasks.measures.alignments import principal_directions, unit_features
+from lfm_tasks.measures.point_matrices import point_sets
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores import alignment_measures
@@ -57,6 +58,17 @@ def test_principal_directions__are_those_of_an_svd(shape: tuple[int, int], small
         np.testing.assert_allclose(directions @ directions.T, np.eye(rank), atol=1e-9)
         cosines = np.abs(np.vecdot(directions[order], expected.T))
         np.testing.assert_allclose(cosines[known], 1, atol=error)
+
+
+def test_rotations__are_the_same_ones_wherever_they_begin() -> None:
+    form, sets = MEASURES["pwcca_textbook_x_to_y"].alignment, point_sets(N_POINTS, None)
+    assert form is not None
+    assert form.by_rotations is not None
+    source, target = (form.prepare(related(width, width), sets) for width in (9, 12))
+    every = form.by_rotations(N_POINTS, source, target, (0, 25))
+    parts = [form.by_rotations(N_POINTS, source, target, numbers) for numbers in ((0, 10), (10, 25))]
+    np.testing.assert_array_equal(np.concatenate(parts), every)
+    assert len(np.unique(every[:, 0])) == 25
 
 
 @pytest.mark.parametrize("name", MATCHED)

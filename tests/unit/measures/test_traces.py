@@ -12,6 +12,7 @@ from lfm_tasks.stages.scores.row_measures import Activations, score_rows
 from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, are_far, halves_of, of_groups, within_strata
 
 OF_TRACES = sorted(name for name, measure in MEASURES.items() if measure.trace is not None)
+STRETCHED = ["gulp_lambda_0", "gulp_lambda_0.01", "gulp_lambda_1", "linear_regression_r2"]
 SCORE, MEAN, Q95, _, P = (STATISTICS.index(name) for name in STATISTICS[:5])
 HALVES = slice(7, None)
 
@@ -54,7 +55,7 @@ def test_scores__are_those_of_spaces_one_by_one_both_ways(
             np.testing.assert_allclose(values[HALVES], one_by_one, rtol=1e-8)
 
 
-@pytest.mark.parametrize("name", OF_TRACES)
+@pytest.mark.parametrize("name", STRETCHED)
 def test_both_ways_to_traces__have_the_same_chance(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rows = related()
 
@@ -79,6 +80,21 @@ def test_half_of_equal_rows__has_no_value(name: str, points_per_feature: int, mo
     ).values
     assert np.isfinite(values[0, :, SCORE]).all()
     np.testing.assert_array_equal(np.isnan(values[0, :, HALVES]), [[False, True, False, False]] * 2)
+
+
+@pytest.mark.parametrize("name", OF_TRACES)
+def test_narrow_and_wide_spaces__are_scored_together_with_an_address_or_without(name: str) -> None:
+    rows, measure, generator = related(), MEASURES[name], np.random.default_rng(1)
+    rows["wide"] = rows["b"] @ generator.standard_normal((7, 24)) + 0.1 * generator.standard_normal((90, 24))
+    pairs = [("wide", "a"), ("a", "b"), ("b", "wide"), ("c", "a")]
+    how, address = Resampling(Exchange(90), halves_of(map(str, range(90)), seed=1)), ("a store of this test", name)
+    found = score_rows(name, Activations(rows, {}), pairs, how, NullConfig()).values
+    for _ in range(2):
+        again = score_rows(name, Activations(rows, {}, address), pairs, how, NullConfig()).values
+        np.testing.assert_array_equal(again, found)
+    for (source, target), both in zip(pairs, found, strict=True):
+        assert both[0, SCORE] == pytest.approx(measure(rows[source], rows[target]), rel=1e-9)
+        assert both[1, SCORE] == pytest.approx(measure(rows[target], rows[source]), rel=1e-9)
 
 
 @pytest.mark.parametrize("name", OF_TRACES)

@@ -1,5 +1,6 @@
 """Memory of blocks of pairs, and the time of measures: operations that are counted, or seconds that are timed."""
 
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +10,16 @@ import numpy as np
 import pytest
 
 from lfm_tasks.catalog import read_catalog
+from lfm_tasks.config import AtlasConfig, NullConfig
 from lfm_tasks.measures import MEASURES, Measure
 from lfm_tasks.planning import missing_work, plan_run, timed_measures
 from lfm_tasks.runtime.load import KINDS, Load, SpaceSize
 from lfm_tasks.runtime.rates import RATES, load_seconds
+from lfm_tasks.stages.inventory.correspondence import resampling
 from lfm_tasks.stages.inventory.stage import validate_catalog
 from lfm_tasks.stages.scores.cost import PairWork, block_load
 from lfm_tasks.stages.scores.measure_cost import is_counted, measure_work, time_measure
+from lfm_tasks.stages.scores.row_measures import Activations, score_rows
 
 
 def test_memory_of_a_block__grows_with_its_bases_and_never_with_all_pairs() -> None:
@@ -28,6 +32,22 @@ def test_blocks_of_large_bases__are_read_by_parts_that_fit() -> None:
     how = PairWork(["lfm", "overlap"], 0, 20, 50)
     assert block_load([SpaceSize("net/layer", 1_000_000, 768)] * 32, 256, how).peak_bytes < 4 << 30
     assert block_load([SpaceSize("net/layer", 100_000, 768)] * 32, 256, how).peak_bytes < 6 << 30
+
+
+@pytest.mark.parametrize("width", [100, 300], ids=["singular vectors", "factors"])
+@pytest.mark.parametrize(
+    "name", ["gulp_lambda_1", "linear_regression_r2", "cca_mean", "pwcca_textbook_x_to_y", "soft_match"]
+)
+def test_memory_of_spaces_that_are_crossed__is_planned(name: str, width: int) -> None:
+    rows = {key: np.random.default_rng(seed).standard_normal((1200, width)) for seed, key in enumerate("abcd")}
+    pairs = [(first, second) for first in "abcd" for second in "abcd" if first < second]
+    how = resampling(np.array([f"{index:04}" for index in range(1200)]), None, AtlasConfig())
+    planned = block_load([SpaceSize(key, 1200, width, itemsize=8) for key in rows], 6, PairWork([name], 100, 2, 50))
+    tracemalloc.start()
+    score_rows(name, Activations(rows, {}), pairs, how, NullConfig())
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < planned.peak_bytes
 
 
 def slow_mean(rows: np.ndarray) -> np.ndarray:
