@@ -38,7 +38,9 @@ class CrossValue(Protocol):
 
 @dataclass(frozen=True)
 class Stretch:
-    """What the singular values of the centered rows U Σ Vᵀ become: Z = U f(Σ). Equal ones have the same functions.
+    """A function of the singular values of centered rows U Σ Vᵀ, which gives Z = U f(Σ).
+
+    Two are equal if they have the same functions.
 
     Parameters
     ----------
@@ -101,7 +103,7 @@ class Columns:
 
     @property
     def rows(self) -> Float[np.ndarray, "points columns"]:
-        """The rows, put together anew."""
+        """The rows, computed from the others."""
         return self.inside + np.repeat(self.means, self.sizes, axis=0)
 
     def of_set(self, place: int, sets: PointSets) -> Float[np.ndarray, "some columns"]:
@@ -152,7 +154,7 @@ def span(rows: Float[np.ndarray, "points features"], sets: PointSets) -> Span:
 
 
 def constant_space() -> DataError:
-    """Return what is said of a space whose rows are all the same."""
+    """Return the error for a space whose rows are all the same."""
     found = "got a space whose rows are all the same, expected rows that differ"
     return DataError("constant", f"{found}. Remove it, or record another layer.")
 

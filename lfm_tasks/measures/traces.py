@@ -134,7 +134,13 @@ def are_stretched(form: TraceForm, n_points: int, rank: int) -> bool:
 
 
 def trace_space(rows: Rows, form: TraceForm, sets: PointSets, *, is_stretched: bool) -> TraceSpace:
-    """Return what one space contributes to its pairs; DataError ``constant`` if all its rows are the same."""
+    """Return the contribution of one space to its pairs.
+
+    Raises
+    ------
+    DataError
+        ``constant`` if all rows are the same.
+    """
     if is_stretched and form.stretches is not None:
         space, (of_source, of_target) = span(rows, sets), form.stretches
         source = set_transforms(space, of_source, sets)
