@@ -15,6 +15,7 @@ from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import PointSets, point_sets
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, STATISTICS, against_chance
+from lfm_tasks.stages.scores.cache import kept_space
 from lfm_tasks.stages.scores.point_pair_measures import HeldSpaces, SpacesOnPoints, pair_statistics
 from lfm_tasks.statistics.permutation_moments import MomentArrays, live_on_few_units
 from lfm_tasks.statistics.resampling import FAR, FEW_DRAWS, Exchange, are_far, can_stop, tail_of
@@ -41,7 +42,9 @@ def score_alignments(
     is_scaled = "scaling" in measure.invariances
 
     def prepare(key: str) -> AlignedSpace:
-        return form.prepare(of_order_one(spaces.rows[key]) if is_scaled else spaces.rows[key], sets)
+        address = None if spaces.address is None else (*spaces.address, "aligned", form.prepare, is_scaled, key)
+        rows = spaces.rows[key]
+        return kept_space(address, lambda: form.prepare(of_order_one(rows) if is_scaled else rows, sets))
 
     width = max(spaces.rows[key].shape[1] for pair in pairs for key in pair)
     bytes_of_one = width * (12 * len(sets.order) + 16 * sets.n_sets * width)

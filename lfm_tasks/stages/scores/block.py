@@ -27,8 +27,10 @@ from lfm_tasks.statistics.resampling import (
 )
 from lfm_tasks.stores.units.store import Receipt, UnitStore, ids_digest
 
-# Bases of a side of a part, whose rows are in memory together: so many, or as many as their rows fit into.
-PART_SIDE, _PART_BYTES = 32, 2 << 30
+# Bases of a side of a part, whose rows are in memory together: 32, or as many as their rows fit into; more of small
+# ones, since a block of several parts reads and prepares its spaces for each of them.
+PART_SIDE, _PART_SIDE_OF_LARGE = 64, 32
+_PART_BYTES, _PART_BYTES_OF_LARGE = 512 << 20, 2 << 30
 # Spaces on a side that are compared together by all pairs of points: sums over pairs take 200 bytes a pair.
 _TILE_SIDE = 512
 
@@ -108,12 +110,13 @@ def part_side(n_points: int, n_eigenpairs: int, n_features: int) -> int:
 
     ``n_features``: of activations, which are prepared three times over; 0 where they are not read.
     """
-    return max(1, min(PART_SIDE, _PART_BYTES // (8 * n_points * (4 * n_eigenpairs + 4 * n_features))))
+    of_one = 8 * n_points * (4 * n_eigenpairs + 4 * n_features)
+    return max(1, min(_PART_SIDE_OF_LARGE, _PART_BYTES_OF_LARGE // of_one), min(PART_SIDE, _PART_BYTES // of_one))
 
 
 def tile_side(n_points: int, n_features: int) -> int:
     """Return how many spaces on a side are compared together by all pairs of points."""
-    return max(1, min(_TILE_SIDE, _PART_BYTES // (2 * bytes_together(n_points, n_features))))
+    return max(1, min(_TILE_SIDE, _PART_BYTES_OF_LARGE // (2 * bytes_together(n_points, n_features))))
 
 
 def bytes_together(n_points: int, n_features: int) -> int:

@@ -1,4 +1,8 @@
-"""The cache of a process: data of spaces kept from one block of pairs to the next, at most 256 MiB, the latest."""
+"""The caches of a process: data of spaces kept from one block of pairs to the next, the latest.
+
+Numbers that are small beside what they take to compute (sums for chance, lists of neighbors) have a cache of their own:
+rows, and what measures prepare of them, are large and would drive them out.
+"""
 
 from collections.abc import Callable, Hashable
 from dataclasses import fields, is_dataclass
@@ -8,33 +12,57 @@ import numpy as np
 from cachetools import LRUCache
 
 MOST_BYTES = 256 << 20
+# Of rows and prepared spaces, and of one of them.
+MOST_SPACES, LARGEST_SPACE = 256 << 20, 4 << 20
 Kept = TypeVar("Kept")
 
 # The addresses name contents: no entry is ever out of date.
 _KEPT: LRUCache[Hashable, tuple[Any, int]] = LRUCache(MOST_BYTES, getsizeof=lambda entry: entry[1])
+_SPACES: LRUCache[Hashable, tuple[Any, int]] = LRUCache(MOST_SPACES, getsizeof=lambda entry: entry[1])
 
 
 def kept(address: Hashable | None, compute: Callable[[], Kept]) -> Kept:
     """Return the value of ``compute``, computed once for each address; without an address it is not kept."""
+    return _kept_in(_KEPT, MOST_BYTES, 1.0, address, compute)
+
+
+def kept_space(address: Hashable | None, compute: Callable[[], Kept]) -> Kept:
+    """Return the value of ``compute``, the rows of a space or what is prepared of them, as `kept` does.
+
+    Half as many bytes again are counted for what the value itself computes later, such as rows in single precision.
+    """
+    return _kept_in(_SPACES, LARGEST_SPACE, 1.5, address, compute)
+
+
+def _kept_in(
+    cache: LRUCache[Hashable, tuple[Any, int]],
+    largest: int,
+    growth: float,
+    address: Hashable | None,
+    compute: Callable[[], Kept],
+) -> Kept:
     if address is None:
         return compute()
-    if (entry := _KEPT.get(address)) is not None:
+    if (entry := cache.get(address)) is not None:
         found: Kept = entry[0]
         return found
     made = compute()
     n_bytes = _array_bytes(made)
-    if n_bytes is not None and n_bytes + 4096 <= _KEPT.maxsize:
-        _KEPT[address] = made, n_bytes + 4096
+    if n_bytes is not None and n_bytes + 4096 <= largest:
+        cache[address] = made, int(growth * n_bytes) + 4096
     return made
 
 
 def _array_bytes(value: object) -> int | None:
-    """Return the bytes of the arrays in a dataclass; None of anything else, whose size is not known."""
+    """Return the bytes of the arrays in a dataclass or a tuple; None of anything else, whose size is not known."""
     if value is None or isinstance(value, int | float | str):
         return 0
     if isinstance(value, np.ndarray):
         return value.nbytes
-    if not is_dataclass(value) or isinstance(value, type):
+    if isinstance(value, tuple):
+        sizes = [_array_bytes(part) for part in value]
+    elif is_dataclass(value) and not isinstance(value, type):
+        sizes = [_array_bytes(getattr(value, field.name)) for field in fields(value)]
+    else:
         return None
-    sizes = [_array_bytes(getattr(value, field.name)) for field in fields(value)]
     return None if None in sizes else sum(size for size in sizes if size is not None)

@@ -16,7 +16,7 @@ from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.inventory.requests import PairRequest
 from lfm_tasks.stages.scores.alignment_measures import MOST_PERMUTED
 from lfm_tasks.stages.scores.block import PART_SIDE, STATISTICS, bytes_together, part_side, tile_side
-from lfm_tasks.stages.scores.cache import MOST_BYTES
+from lfm_tasks.stages.scores.cache import LARGEST_SPACE, MOST_BYTES, MOST_SPACES
 from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
 from lfm_tasks.stages.scores.measure_cost import drawn_work, measure_work
 from lfm_tasks.stages.scores.point_pair_measures import MOST_PREPARED
@@ -30,6 +30,8 @@ from lfm_tasks.statistics.strata_moments import MOST_CUBED
 _CALLS_A_BASIS, _CALLS_A_PAIR, _GROWN = 200, 200, 120
 
 
+# Bases of a block, both sides, from which on blocks are those of hundreds of spaces.
+_GROWN_SIDE = 32
 # Seconds until a worker has the modules and compiled loops of pairs, and those of measures of activations.
 _IMPORTS, _IMPORTS_OF_MEASURES = 0.15, 0.6
 # Sums of a space for chance in groups of 4, by one measure.
@@ -240,7 +242,7 @@ def _kept_bytes(block: _Block) -> int:
 
 def _n_bases_of_all(n_bases: int) -> int:
     """Return how many bases there are in all, at most, if a block of quick pairs has so many on both sides."""
-    return 8 * n_bases if n_bases >= PART_SIDE else n_bases
+    return 8 * n_bases if n_bases >= _GROWN_SIDE else n_bases
 
 
 def _read_share(block: _Block) -> float:
@@ -266,7 +268,17 @@ def _measures_bytes(block: _Block) -> int:
             return leading if measure.has_value_for_many and n > MOST_POINTS_SQUARED else quadratic
         return linear + _crossed_bytes(measure, block)
 
-    return block.rows_bytes + max(of_measure(name) for name in block.of_rows)
+    # Of other blocks, too, rows and what is prepared of them stay where they are small.
+    of_one = sum(one for one in (4 * n * block.n_features, _prepared_bytes(block)) if one <= LARGEST_SPACE)
+    kept = min(MOST_SPACES, _n_bases_of_all(len(block.bases)) * of_one)
+    return block.rows_bytes + kept + max(of_measure(name) for name in block.of_rows)
+
+
+def _prepared_bytes(block: _Block) -> int:
+    """Return the bytes of a space as a family of measures of rows prepares it."""
+    rank = min(block.n_points, block.n_features)
+    has_family = any(MEASURES[name].has_family for name in block.of_rows)
+    return 8 * rank * (block.n_points + (2 + 2 * block.n_halves) * rank) if has_family else 0
 
 
 def _crossed_bytes(measure: Measure, block: _Block) -> int:

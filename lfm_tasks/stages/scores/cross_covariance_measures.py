@@ -30,7 +30,7 @@ from lfm_tasks.measures.measure import Measure, of_order_one, order_of
 from lfm_tasks.measures.point_matrices import PointSets, point_sets
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, STATISTICS
-from lfm_tasks.stages.scores.cache import kept
+from lfm_tasks.stages.scores.cache import kept, kept_space
 from lfm_tasks.stages.scores.point_pair_measures import (
     FamilyScores,
     HeldSpaces,
@@ -55,7 +55,12 @@ def score_cross_covariances(
     rank = max(min(rows.shape) for rows in (spaces.rows[key] for pair in pairs for key in pair))
     bytes_of_one = 8 * rank * (n_points + (sets.n_sets + len(sets.runs_of_classes)) * rank)
     is_scaled = "scaling" in measure.invariances or form.stretch.is_linear
-    prepared = HeldSpaces(partial(_prepare, form, spaces, sets, is_scaled))
+
+    def prepare(key: str) -> _Prepared:
+        address = None if spaces.address is None else (*spaces.address, "stretched", form.stretch, is_scaled, key)
+        return kept_space(address, partial(_prepare, form, spaces.rows[key], sets, is_scaled=is_scaled))
+
+    prepared = HeldSpaces(prepare)
     for indices in prepared.pairs_by_tile(ordered, bytes_of_one):
         for index in indices:
             pair = ordered[index]
@@ -125,8 +130,9 @@ class _Prepared:
     spread: Spread
 
 
-def _prepare(form: CrossForm, spaces: SpacesOnPoints, sets: PointSets, is_scaled: bool, key: str) -> _Prepared:
-    rows = spaces.rows[key]
+def _prepare(
+    form: CrossForm, rows: Float[np.ndarray, "points features"], sets: PointSets, *, is_scaled: bool
+) -> _Prepared:
     space = span(of_order_one(rows) if is_scaled else rows, sets)
     made = set_transforms(space, form.stretch, sets)
     return _Prepared(space, made, spread_of(space.columns.rows, made.lengths))

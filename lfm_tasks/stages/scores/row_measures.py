@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ from lfm_tasks.stages.scores.block import (
     resampled,
 )
 from lfm_tasks.stages.scores.cache import kept as kept_for_later
+from lfm_tasks.stages.scores.cache import kept_space
 from lfm_tasks.stages.scores.cross_covariance_measures import score_cross_covariances
 from lfm_tasks.stages.scores.drawn_cosines import MatrixSpaces, drawn_chance
 from lfm_tasks.stages.scores.point_pair_measures import SpacesOnPoints, score_family
@@ -416,14 +418,18 @@ def _read_activations(job: BlockJob, keys: Iterable[str]) -> Activations:
     """Return the activations of the block's spaces; their neighbors where graphs have the exact ones by cosine."""
     rows, neighbors = {}, {}
     for key in keys:
-        with job.store.open("activations", job.activations[key]) as unit:
-            rows[key] = read_activations(unit)
+        rows[key] = kept_space((job.store.root, job.activations[key]), partial(_read_rows, job, key))
         if job.atlas.graph.has_cosine_neighbors and job.store.receipt("bases", key).facts["method"] == "exact":
             with job.store.open("bases", key) as unit:
                 neighbors[key] = unit.read("neighbors")
     known = {key: nearest for key, nearest in neighbors.items() if nearest.shape[1] >= N_NEIGHBORS}
     intervals = job.atlas.intervals
     return Activations(rows, known, (job.store.root, job.exchangeability, intervals.n_splits, intervals.seed))
+
+
+def _read_rows(job: BlockJob, key: str) -> Float[np.ndarray, "points features"]:
+    with job.store.open("activations", job.activations[key]) as unit:
+        return read_activations(unit)
 
 
 def _on_common_ids(

@@ -21,7 +21,7 @@ from lfm_tasks.measures.traces import (
 )
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import STATISTICS
-from lfm_tasks.stages.scores.cache import kept
+from lfm_tasks.stages.scores.cache import kept, kept_space
 from lfm_tasks.stages.scores.point_pair_measures import (
     HeldSpaces,
     SpacesOnPoints,
@@ -80,18 +80,19 @@ def _prepare(
     is_stretched: bool,
     key: str,
 ) -> _Prepared:
-    is_scaled, address = "scaling" in measure.invariances, spaces.address
+    is_scaled = "scaling" in measure.invariances
     rows = of_order_one(spaces.rows[key]) if is_scaled else spaces.rows[key]
-    space = trace_space(rows, form, sets, is_stretched=is_stretched)
+    # The factor of a plug-in may be an object that cannot be part of an address.
+    can_be_kept = spaces.address is not None and isinstance(form.source, Hashable) and isinstance(form.target, Hashable)
+    address = (*(spaces.address or ()), "trace", is_stretched, is_scaled, key)
+    space = kept_space(
+        (*address, form.source, form.target) if can_be_kept else None,
+        lambda: trace_space(rows, form, sets, is_stretched=is_stretched),
+    )
 
     def sums(side: int) -> FactorSums:
         factor = (form.source, form.target)[side]
-        # The factor of a plug-in may be an object that cannot be part of an address.
-        is_kept = address is not None and isinstance(factor, Hashable)
-        return kept(
-            (*(address or ()), "trace", factor, is_stretched, is_scaled, key) if is_kept else None,
-            partial(factor_sums, space, side, exchange),
-        )
+        return kept((*address, factor) if can_be_kept else None, lambda: factor_sums(space, side, exchange))
 
     of_source = sums(0)
     return _Prepared(space, (of_source, of_source if form.source is form.target else sums(1)))

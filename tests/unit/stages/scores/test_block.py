@@ -21,7 +21,8 @@ def test_settings__hold_the_same_rest_with_fewer_measures() -> None:
 
 
 def test_part__has_one_base_on_a_side_at_least_and_32_at_most() -> None:
-    assert part_side(100, 50, 0) == PART_SIDE == 32
+    assert part_side(100, 50, 0) == PART_SIDE == 64
+    assert part_side(2000, 40, 768) == 32
     assert part_side(10**9, 50, 768) == 1
     assert 32 > part_side(200_000, 50, 0) > part_side(200_000, 50, 100) > 1
 
