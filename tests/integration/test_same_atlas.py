@@ -83,6 +83,7 @@ def test_bases_read_one_by_one__give_the_bytes_of_those_read_together(
         write_zoo(tmp_path / name, models, measures=measures)
     build(tmp_path / "a")
     monkeypatch.setattr(blocks, "_PART_BYTES", 1)
+    monkeypatch.setattr(blocks, "_PART_BYTES_OF_LARGE", 1)
 
     build(tmp_path / "b")
 

@@ -462,16 +462,15 @@ def score_full_maps(
                 scores.refusals[index] = unusable[key]
     usable = [(index, *pair) for index, pair in enumerate(job.pairs) if index not in scores.refusals]
     alike = [one for one in usable if cached[one[1]].ids_key == cached[one[2]].ids_key]
-    for sources, targets, members in _tiles(alike, cached, resamplings):
+    for index, first_key, _ in alike:
+        scores.n_common[index] = len(cached[first_key].ids)
+    # Where only activations are compared, no map has a score or diagnostics.
+    for sources, targets, members in _tiles(alike, cached, resamplings) if measures else ():
         first = cached[job.pairs[members[0][0]][0]]
         exchange = resamplings.of(first.ids, first.ids_key).exchange
         places = [(source, target) for _, source, target in members]
-        _take(
-            scores,
-            [index for index, *_ in members],
-            exchange.n_points,
-            score_tile(sources, targets, places, measures, job.atlas.null, exchange),
-        )
+        of_pairs = score_tile(sources, targets, places, measures, job.atlas.null, exchange)
+        _take(scores, [index for index, *_ in members], of_pairs)
     for index, first_key, second_key in sorted(set(usable) - set(alike)):
         ends = [(cached[key].rows, cached[key].ids) for key in (first_key, second_key)]
         try:
@@ -480,17 +479,20 @@ def score_full_maps(
             scores.refusals[index] = error
             continue
         exchange = resampling.exchange
+        scores.n_common[index] = exchange.n_points
+        if not measures:
+            continue
         sides = [tile_side_of([basis], resampling.halves, n_spaces=1) for basis in (source, target)]
         of_pair = score_tile(sides[0], sides[1], [(0, 0)], measures, job.atlas.null, exchange)
-        _take(scores, [index], exchange.n_points, of_pair)
+        _take(scores, [index], of_pair)
     for index in scores.refusals:
         first_key, second_key = job.pairs[index]
         scores.n_common[index] = len(common_ids(cached[first_key].ids, cached[second_key].ids)[0])
     return {key: basis.ids for key, basis in cached.items()}
 
 
-def _take(scores: BlockScores, indices: list[int], n_common: int, of_pairs: TileScores) -> None:
-    scores.n_common[indices], scores.diagnostics[indices] = n_common, of_pairs.diagnostics
+def _take(scores: BlockScores, indices: list[int], of_pairs: TileScores) -> None:
+    scores.diagnostics[indices] = of_pairs.diagnostics
     scores.values[np.ix_(indices, range(2), scores.columns)] = of_pairs.values
     scores.codes.update({(indices[pair], scores.columns[place]): "localized" for pair, place in of_pairs.localized})
 

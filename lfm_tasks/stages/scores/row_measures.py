@@ -15,7 +15,7 @@ from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.neighborhoods import N_NEIGHBORS, neighbors_among
 from lfm_tasks.measures.registry import MEASURES
 from lfm_tasks.stages.activations.job import read_activations
-from lfm_tasks.stages.inventory.correspondence import Resampling, common_ids, same_ids
+from lfm_tasks.stages.inventory.correspondence import Resampling, common_ids
 from lfm_tasks.stages.scores.alignment_measures import score_alignments
 from lfm_tasks.stages.scores.block import (
     OF_CHANCE,
@@ -440,11 +440,12 @@ def _on_common_ids(
 ) -> Iterator[tuple[list[int], np.ndarray, Activations]]:
     """Yield (numbers of pairs, their common ids, spaces on these): all pairs on equal ids at once, the others alone."""
     alike: dict[str, list[int]] = {}
+    digests = {key: ids_digest(ids[key]) for key in {key for pair in pairs for key in pair}}
     for index, (first, second) in enumerate(pairs):
         if index in refused:
             continue
-        if same_ids(ids[first], ids[second]):
-            alike.setdefault(ids_digest(ids[second]), []).append(index)
+        if digests[first] == digests[second]:
+            alike.setdefault(digests[first], []).append(index)
             continue
         common, of_first, of_second = common_ids(ids[first], ids[second])
         yield [index], common, activations.among({first: of_first, second: of_second})
