@@ -35,7 +35,6 @@ from lfm_tasks.stages.inventory.requests import PairRequest, embedded_spaces, re
 from lfm_tasks.stages.inventory.stage import Zoo
 from lfm_tasks.stages.kept_maps.cost import kept_maps_load
 from lfm_tasks.stages.publish.cost import atlas_load
-from lfm_tasks.stages.scores.block import PART_SIDE
 from lfm_tasks.stages.scores.cost import block_load, pair_work, part_load
 from lfm_tasks.stages.scores.measure_cost import is_counted, time_measure
 from lfm_tasks.stages.scores.planned_blocks import count_pairs
@@ -480,7 +479,7 @@ def _loads(estimate: WorkEstimate) -> Iterator[tuple[str, Load]]:
             groups = estimate.zoo.exchangeability.get(part.dataset)
             in_closed_form = groups is None or groups.has_moments
             how = pair_work(estimate.catalog.atlas, request, is_grouped=groups is not None, has_moments=in_closed_form)
-            yield "scores", part_load(sizes, PART_SIDE**2, how)
+            yield "scores", part_load(sizes, len(sizes) ** 2, how)
 
 
 def _mib(n_bytes: float) -> str:

@@ -55,7 +55,7 @@ class AlignedSpace:
 
     columns: Columns
     transforms: tuple[Float[np.ndarray, "..."], ...]
-    loads: tuple[Float[np.ndarray, "directions features"], ...] = ()
+    loads: tuple[Float[np.ndarray, "_ features"], ...] = ()
     concentration: float = 1.0
 
     @cached_property

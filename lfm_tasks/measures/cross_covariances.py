@@ -81,8 +81,8 @@ class CrossForm:
 class Columns:
     """Columns of a space, points in the order of cells, as means of classes of points and what rows have beside them.
 
-    A product on a set of points is the sum of the products inside its classes and of those of their means. Nothing
-    cancels, whether a set is small beside the others or far from them.
+    A product on a set of points is the sum of the products inside its classes and of those of their means. No digits
+    cancel there, whether a set is small beside the others or far from them.
 
     Parameters
     ----------
@@ -168,12 +168,12 @@ def directions_of_set(
     """
     rows = space.columns.of_set(place, sets)
     rows = rows if scale is None else rows * scale
+    shortest = _NO_DIRECTION * (1.0 if scale is None else scale[0])
     squares, directions = np.linalg.eigh(rows.T @ rows.copy())
-    if squares[0] > _FULL_DIGITS**2 * squares[-1]:
+    if squares[0] > max(_FULL_DIGITS**2 * squares[-1], shortest**2):
         return np.sqrt(squares)[::-1], directions[:, ::-1]
     _, values, directions = np.linalg.svd(np.linalg.qr(rows, mode="r"), full_matrices=False)
-    rounding = values[0] * max(rows.shape) * np.finfo(float).eps
-    present = values > max(rounding, _NO_DIRECTION * (1.0 if scale is None else scale[0]))
+    present = values > max(values[0] * max(rows.shape) * np.finfo(float).eps, shortest)
     return values[present], directions[present].T
 
 
@@ -223,7 +223,9 @@ def set_transforms(space: Span, stretch: Stretch, sets: PointSets) -> SetTransfo
             directions = (directions if scale is None else scale[:, None] * directions) / values
         transforms[index, :, :kept] = directions[:, :kept] * made
         norms[index], energies[index], n_directions[index] = np.linalg.norm(made), (made**4).sum(), kept
-    return SetTransforms(transforms[:, :, : n_directions.max()], lengths, norms, energies, n_directions)
+    # Not a view, which would hold all of them where it is kept.
+    transforms = np.ascontiguousarray(transforms[:, :, : n_directions.max()])
+    return SetTransforms(transforms, lengths, norms, energies, n_directions)
 
 
 @dataclass(frozen=True)

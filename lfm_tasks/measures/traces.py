@@ -52,13 +52,17 @@ class TraceForm:
         The measure.
     stretches
         What makes these factors, but for rotations, of the singular vectors of a space: then all sets of points follow
-        from one product of two spaces. None: they are not functions of singular values.
+        from one product of two spaces. None: they are not functions of singular values. ValueError for linear ones.
     """
 
     source: Factor
     target: Factor
     value: TraceValue
     stretches: tuple[Stretch, Stretch] | None = None
+
+    def __post_init__(self) -> None:
+        if any(stretch.is_linear for stretch in self.stretches or ()):
+            raise ValueError("got a linear stretch, expected one whose directions are those of each set of points")
 
 
 @dataclass(frozen=True)
@@ -117,8 +121,10 @@ class StretchedSpace:
 
     def energies(self, side: int) -> Float[np.ndarray, " sets"]:
         """Return ‖FᵀF‖² on each set; NaN where there is no direction."""
-        energies, n_directions = self.sides[side].energies, self.sides[side].n_directions
-        return np.where(n_directions > 0, np.nan if energies is None else energies, np.nan)
+        energies = self.sides[side].energies
+        if energies is None:
+            raise TypeError("got a linear stretch, expected one with energies")
+        return np.where(self.sides[side].n_directions > 0, energies, np.nan)
 
 
 TraceSpace = FactoredSpace | StretchedSpace

@@ -1,6 +1,6 @@
 """Scores of the measures that align directions or features: a space prepared once, all sets from one product."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 
@@ -42,7 +42,9 @@ def score_alignments(
     is_scaled = "scaling" in measure.invariances
 
     def prepare(key: str) -> AlignedSpace:
-        address = None if spaces.address is None else (*spaces.address, "aligned", form.prepare, is_scaled, key)
+        # What prepares a plug-in's spaces may be an object that cannot be part of an address.
+        is_kept = spaces.address is not None and isinstance(form.prepare, Hashable)
+        address = (*(spaces.address or ()), "aligned", form.prepare, is_scaled, key) if is_kept else None
         rows = spaces.rows[key]
         return kept_space(address, lambda: form.prepare(of_order_one(rows) if is_scaled else rows, sets))
 

@@ -15,7 +15,7 @@ from lfm_tasks.spectral.bases.automatic import BasisNumbers, Count, basis_number
 from lfm_tasks.spectral.bases.full_map import DIAGNOSTICS, MAP_SCORES
 from lfm_tasks.stages.inventory.requests import PairRequest
 from lfm_tasks.stages.scores.alignment_measures import MOST_PERMUTED
-from lfm_tasks.stages.scores.block import PART_SIDE, STATISTICS, bytes_together, part_side, tile_side
+from lfm_tasks.stages.scores.block import STATISTICS, bytes_together, part_side, tile_side
 from lfm_tasks.stages.scores.cache import LARGEST_SPACE, MOST_BYTES, MOST_SPACES
 from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
 from lfm_tasks.stages.scores.measure_cost import drawn_work, measure_work
@@ -121,11 +121,16 @@ class _Block:
         return self.n_pairs * self.pair.n_permutations if is_drawn else 0
 
     @cached_property
+    def side(self) -> int:
+        """The most bases on a side of a part."""
+        reads_rows = self.is_fitted or bool(self.of_rows)
+        return part_side(self.n_points, self.numbers.n_eigenpairs, self.n_features if reads_rows else 0)
+
+    @cached_property
     def held(self) -> list[SpaceSize]:
         """The bases that are in memory together, at most."""
-        n_modes, reads_rows = self.numbers.n_eigenpairs, self.is_fitted or bool(self.of_rows)
-        side = part_side(self.n_points, n_modes, self.n_features if reads_rows else 0)
-        return sorted(self.bases, key=lambda size: size.n_points * (size.n_features + n_modes))[-2 * side :]
+        n_modes = self.numbers.n_eigenpairs
+        return sorted(self.bases, key=lambda size: size.n_points * (size.n_features + n_modes))[-2 * self.side :]
 
     @property
     def rows_bytes(self) -> int:
@@ -268,17 +273,23 @@ def _measures_bytes(block: _Block) -> int:
             return leading if measure.has_value_for_many and n > MOST_POINTS_SQUARED else quadratic
         return linear + _crossed_bytes(measure, block)
 
-    # Of other blocks, too, rows and what is prepared of them stay where they are small.
-    of_one = sum(one for one in (4 * n * block.n_features, _prepared_bytes(block)) if one <= LARGEST_SPACE)
-    kept = min(MOST_SPACES, _n_bases_of_all(len(block.bases)) * of_one)
-    return block.rows_bytes + kept + max(of_measure(name) for name in block.of_rows)
+    return block.rows_bytes + _kept_spaces_bytes(block) + max(of_measure(name) for name in block.of_rows)
 
 
-def _prepared_bytes(block: _Block) -> int:
-    """Return the bytes of a space as a family of measures of rows prepares it."""
-    rank = min(block.n_points, block.n_features)
-    has_family = any(MEASURES[name].has_family for name in block.of_rows)
-    return 8 * rank * (block.n_points + (2 + 2 * block.n_halves) * rank) if has_family else 0
+def _kept_spaces_bytes(block: _Block) -> int:
+    """Return the bytes of rows, and of what measures prepare of them, that stay for later blocks where they are small.
+
+    Each kind of measure prepares its own; half as many bytes again are counted by the cache.
+    """
+    n, d = block.n_points, block.n_features
+    rank = min(n, d)
+    families = [MEASURES[name] for name in block.of_rows if MEASURES[name].has_family]
+    # Columns; directions of halves, which linear stretches and features do not have, beside them.
+    parts = [4 * n * d, *[8 * rank * n] * len(families)]
+    of_one = sum(part for part in parts if part <= LARGEST_SPACE)
+    if 8 * rank * n <= LARGEST_SPACE:
+        of_one += len(families) * 8 * 2 * (1 + block.n_halves) * rank * rank
+    return min(MOST_SPACES, 3 * _n_bases_of_all(len(block.bases)) * of_one // 2)
 
 
 def _crossed_bytes(measure: Measure, block: _Block) -> int:
@@ -291,9 +302,11 @@ def _crossed_bytes(measure: Measure, block: _Block) -> int:
     if measure.trace is not None:
         rank, n_sides = min(n, d), 1 if measure.is_symmetric else 2
         if are_stretched(measure.trace, n, rank):
-            of_space, of_pair = 8 * rank * (n + n_sides * n_sums * rank), 8 * rank * rank * (n_sums + 2)
+            of_space = 8 * rank * (n + n_sides * (1 + block.n_halves) * rank)
+            of_pair = 8 * rank * rank * (n_sums + 2)
         else:
-            of_space, of_pair = n_sides * 8 * rank * n * (1 + block.n_halves // 2), 8 * rank * rank
+            of_space = n_sides * 8 * rank * n * (1 + block.n_halves // 2)
+            of_pair = 8 * rank * rank
         return min(len(block.bases) * of_space, MOST_PREPARED + 2 * of_space) + of_pair
     if measure.cross is None and measure.alignment is None:
         return 0
@@ -305,7 +318,7 @@ def _crossed_bytes(measure: Measure, block: _Block) -> int:
         of_target = 4 * FEW_DRAWS * n * rank
         permuted = 8 * FEW_DRAWS * rank * rank + (of_target if of_target <= MOST_PERMUTED else 4 * n * rank)
     # Rows in double precision, and in single for permutations.
-    of_space = rank * (12 * n + 8 * n_sums * rank)
+    of_space = rank * (12 * n + 8 * 2 * (1 + block.n_halves) * rank)
     return min(len(block.bases) * of_space, MOST_PREPARED + 2 * of_space) + 8 * rank * rank * (n_sums + 2) + permuted
 
 
@@ -350,5 +363,6 @@ def _written_bytes(block: _Block) -> int:
 def part_load(bases: Collection[SpaceSize], n_pairs: int, pair: PairWork) -> Load:
     """Return the cost of the costliest part of a block of these bases: a block is in memory part by part."""
     falling = sorted(bases, key=lambda size: (size.n_points * (size.n_features + 50), size.name), reverse=True)
-    load = block_load(falling[: 2 * PART_SIDE], min(n_pairs, PART_SIDE**2), pair)
+    side = _Block(falling, n_pairs, pair).side
+    load = block_load(falling[: 2 * side], min(n_pairs, side**2), pair)
     return replace(load, peak_bytes=max(load.peak_bytes, _together_bytes(_Block(falling, n_pairs, pair))))

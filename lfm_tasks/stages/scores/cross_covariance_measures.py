@@ -53,7 +53,7 @@ def score_cross_covariances(
     # One order of both, so that a pair has the same bits whichever is the source.
     ordered = [(min(pair), max(pair)) for pair in pairs]
     rank = max(min(rows.shape) for rows in (spaces.rows[key] for pair in pairs for key in pair))
-    bytes_of_one = 8 * rank * (n_points + (sets.n_sets + len(sets.runs_of_classes)) * rank)
+    bytes_of_one = 8 * rank * (n_points + sets.n_sets * rank)
     is_scaled = "scaling" in measure.invariances or form.stretch.is_linear
 
     def prepare(key: str) -> _Prepared:

@@ -429,7 +429,10 @@ def _read_activations(job: BlockJob, keys: Iterable[str]) -> Activations:
 
 def _read_rows(job: BlockJob, key: str) -> Float[np.ndarray, "points features"]:
     with job.store.open("activations", job.activations[key]) as unit:
-        return read_activations(unit)
+        rows = read_activations(unit)
+    # Later blocks have the same array.
+    rows.setflags(write=False)
+    return rows
 
 
 def _on_common_ids(

@@ -84,7 +84,8 @@ def _prepare(
     rows = of_order_one(spaces.rows[key]) if is_scaled else spaces.rows[key]
     # The factor of a plug-in may be an object that cannot be part of an address.
     can_be_kept = spaces.address is not None and isinstance(form.source, Hashable) and isinstance(form.target, Hashable)
-    address = (*(spaces.address or ()), "trace", is_stretched, is_scaled, key)
+    way = form.stretches if is_stretched else None
+    address = (*(spaces.address or ()), "trace", way, is_scaled, key)
     space = kept_space(
         (*address, form.source, form.target) if can_be_kept else None,
         lambda: trace_space(rows, form, sets, is_stretched=is_stretched),
@@ -102,7 +103,7 @@ def _bytes_of_one(measure: Measure, sets: PointSets, rank: int, is_stretched: bo
     """Return the bytes of a prepared space of so many directions."""
     n_points, n_sides = len(sets.order), 1 if measure.is_symmetric else 2
     if is_stretched:
-        return 8 * rank * (n_points + (n_sides * sets.n_sets + len(sets.runs_of_classes)) * rank)
+        return 8 * rank * (n_points + n_sides * sets.n_sets * rank)
     # Factors of all points, and of the halves of each split.
     return 8 * rank * n_points * n_sides * (1 + (sets.n_sets - 1) // 2)
 

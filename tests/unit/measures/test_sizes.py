@@ -69,6 +69,25 @@ def test_score_and_halves__are_those_of_the_definition(name: str, change: Callab
         np.testing.assert_allclose([found["score"], *(found[half] for half in HALVES)], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("rest", [0.0, 1e-15])
+@pytest.mark.parametrize("width", [1, 2, 6])
+# Matching takes features without variance for zeros, whose correlations are 0.
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("hard_match", "soft_match")])
+def test_half_that_is_constant_but_for_rounding__has_no_value(name: str, width: int, rest: float) -> None:
+    generator = np.random.default_rng(5)
+    spaces = {"a": generator.standard_normal((N_POINTS, width)), "b": generator.standard_normal((N_POINTS, 4))}
+    spaces["a"][SPLITS[0]] = spaces["a"][SPLITS[0]][0] * (1 + rest * generator.standard_normal((SPLITS[0].sum(), 1)))
+    how = Resampling(Exchange(N_POINTS), SPLITS)
+    values = score_rows(name, Activations(spaces, {}), [("a", "b")], how, NullConfig(n_permutations=0)).values
+    found = dict(zip(STATISTICS, values[0, 0].tolist(), strict=True))
+    assert np.isfinite(found["score"])
+    if name == "procrustes_centered":
+        rows = spaces["b"][SPLITS[0]]
+        assert found[HALVES[1]] == pytest.approx(np.linalg.norm(rows - rows.mean(axis=0)))
+    else:
+        assert np.isnan(found[HALVES[1]])
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_constant_space__is_refused_once_and_other_pairs_have_their_values(
     name: str, monkeypatch: pytest.MonkeyPatch
