@@ -233,6 +233,8 @@ def _full_maps_bytes(block: _Block) -> int:
     # Small bases of earlier blocks are kept.
     kept = _kept_bytes(block)
     peak = min(MOST_BASES, _n_bases_of_all(n_bases) * kept) if kept <= LARGEST_BASE else 0
+    if not block.of_maps:  # then bases are read for their ids, and no map is computed
+        return peak + sum(size.n_points * (n_modes * 8 + 64) for size in block.held)
     peak += sum(size.n_points * (n_modes * 16 * copies + 16) for size in block.held) + n * (n_modes * 16 + 200)
     # Maps of a tile on each half, while they are made.
     peak += 4 * 4 * 16 * (block.n_halves + 2) * n_modes**2
@@ -242,7 +244,8 @@ def _full_maps_bytes(block: _Block) -> int:
 
 def _kept_bytes(block: _Block) -> int:
     """Return the bytes of a basis that is kept for later blocks: its rows and those of halves, and ids."""
-    return block.n_points * (block.numbers.n_eigenpairs * 8 * (2 if block.n_halves else 1) + 64)
+    has_halves = bool(block.n_halves and block.of_maps)
+    return block.n_points * (block.numbers.n_eigenpairs * 8 * (2 if has_halves else 1) + 64)
 
 
 def _n_bases_of_all(n_bases: int) -> int:
@@ -271,7 +274,8 @@ def _measures_bytes(block: _Block) -> int:
         measure = MEASURES[name]
         if measure.is_quadratic:
             return leading if measure.has_value_for_many and n > MOST_POINTS_SQUARED else quadratic
-        return linear + _crossed_bytes(measure, block)
+        # Of localized pairs families prepare spaces one by one: a basis and the rows, in double precision.
+        return (2 * linear // 3 if measure.has_family else linear) + _crossed_bytes(measure, block)
 
     return block.rows_bytes + _kept_spaces_bytes(block) + max(of_measure(name) for name in block.of_rows)
 
