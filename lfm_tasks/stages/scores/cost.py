@@ -18,7 +18,7 @@ from lfm_tasks.stages.scores.alignment_measures import MOST_PERMUTED
 from lfm_tasks.stages.scores.block import STATISTICS, bytes_together, part_side, tile_side
 from lfm_tasks.stages.scores.cache import LARGEST_SPACE, MOST_BYTES, MOST_SPACES
 from lfm_tasks.stages.scores.full_maps import LARGEST_BASE, MOST_BASES
-from lfm_tasks.stages.scores.measure_cost import drawn_work, measure_work
+from lfm_tasks.stages.scores.measure_cost import SHARE_OF_NEW, SPACES_OF_MANY_BLOCKS, drawn_work, measure_work
 from lfm_tasks.stages.scores.point_pair_measures import MOST_PREPARED
 from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
 from lfm_tasks.statistics.group_moments import MOST_IN_GROUP
@@ -30,8 +30,6 @@ from lfm_tasks.statistics.strata_moments import MOST_CUBED
 _CALLS_A_BASIS, _CALLS_A_PAIR, _GROWN = 200, 200, 120
 
 
-# Bases of a block, both sides, from which on blocks are those of hundreds of spaces.
-_GROWN_SIDE = 32
 # Seconds until a worker has the modules and compiled loops of pairs, and those of measures of activations.
 _IMPORTS, _IMPORTS_OF_MEASURES = 0.15, 0.6
 # Sums of a space for chance in groups of 4, by one measure.
@@ -250,7 +248,7 @@ def _kept_bytes(block: _Block) -> int:
 
 def _n_bases_of_all(n_bases: int) -> int:
     """Return how many bases there are in all, at most, if a block of quick pairs has so many on both sides."""
-    return 8 * n_bases if n_bases >= _GROWN_SIDE else n_bases
+    return 8 * n_bases if n_bases >= SPACES_OF_MANY_BLOCKS else n_bases
 
 
 def _read_share(block: _Block) -> float:
@@ -258,8 +256,8 @@ def _read_share(block: _Block) -> float:
     kept, n_all = _kept_bytes(block), _n_bases_of_all(len(block.bases))
     if kept > LARGEST_BASE or n_all == len(block.bases):
         return 1.0
-    # Of 136 blocks each has an eighth of all bases, which two workers read once, or one of its sides again.
-    return 0.12 if n_all * kept <= MOST_BASES else 0.5
+    # Once, or one of the sides of each block again.
+    return SHARE_OF_NEW if n_all * kept <= MOST_BASES else 0.5
 
 
 def _measures_bytes(block: _Block) -> int:

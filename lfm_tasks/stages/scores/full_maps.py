@@ -237,12 +237,12 @@ def _fill_chance(
     n_points, n_permutations = exchange.n_points, null.n_permutations
     localized = frozenset[tuple[int, int]]()
     if exchange.sets:
-        known, localized = _fill_chance_in_sets(values, bases, measures, exchange)
+        settled, localized = _fill_chance_in_sets(values, bases, measures, exchange)
         drawn = {
             (pair, name)
             for pair in range(len(bases))
             for column, name in enumerate(measures)
-            if MAP_SCORES[name].has_null and (pair, column) not in known - localized
+            if MAP_SCORES[name].has_null and (pair, column) not in settled
         }
     else:
         for column, name in enumerate(measures):
@@ -316,7 +316,7 @@ def _fill_chance_in_sets(
 ) -> tuple[frozenset[tuple[int, int]], frozenset[tuple[int, int]]]:
     """Fill in what scores are by chance within few strata, or in small groups, where that has a closed form.
 
-    Return of which pairs and measures, and of which of these it does not hold: their tails are not filled in.
+    Return of which pairs and measures, and those of which it does not hold: their tails are not filled in.
     """
     of_trace = {
         column: scale for column, name in enumerate(measures) if (scale := MAP_SCORES[name].trace_scale) is not None
@@ -339,9 +339,11 @@ def _fill_chance_in_sets(
     # Their tails follow from permutations, or are not known.
     for column in of_trace:
         values[is_localized, :, column] = without_tail(values[is_localized, :, column])
-    of_some, of_all = np.flatnonzero(is_localized).tolist(), range(len(bases))
-    known, localized = (frozenset((pair, column) for pair in of for column in of_trace) for of in (of_all, of_some))
-    return known, localized
+    settled, localized = (
+        frozenset((pair, column) for pair in np.flatnonzero(chosen).tolist() for column in of_trace)
+        for chosen in (~is_localized, is_localized)
+    )
+    return settled, localized
 
 
 def _moments(measure: MapScore, bases: Sequence[tuple[BasisRows, BasisRows]], n_points: int) -> MomentArrays | None:

@@ -16,8 +16,9 @@ from lfm_tasks.stages.scores.row_measures import MOST_POINTS_SQUARED
 from lfm_tasks.statistics.resampling import FEW_DRAWS, FEWEST_FOR_TAIL
 from lfm_tasks.threads import one_thread
 
-# Of the spaces of a block that has so many, most have been in blocks of the same worker before.
-_SPACES_OF_MANY_BLOCKS, _SHARE_OF_NEW = 32, 0.12
+# Of the spaces of a block that has so many, on both sides, most have been in blocks of the same worker before: of 136
+# blocks each has an eighth of all spaces, which two workers read once.
+SPACES_OF_MANY_BLOCKS, SHARE_OF_NEW = 32, 0.12
 
 
 def measure_work(
@@ -146,7 +147,7 @@ def _trace_work(
     (n, d), (n_spaces, n_pairs) = size, counts
     rank = min(n, d)
     # In double precision, by blocks of points. A worker keeps these sums.
-    n_summed = n_spaces * (_SHARE_OF_NEW if n_spaces >= _SPACES_OF_MANY_BLOCKS else 1.0)
+    n_summed = n_spaces * (SHARE_OF_NEW if n_spaces >= SPACES_OF_MANY_BLOCKS else 1.0)
     of_chance = 12.0 * n_ways * n_summed * min(n * n * rank / 2, n * rank**3 / 3)
     if are_stretched(form, n, rank):
         return {
