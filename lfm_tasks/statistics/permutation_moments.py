@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
 from lfm_tasks.statistics.far_tails import Spectra
-from lfm_tasks.statistics.resampling import Exchange, upper_share, value_below
+from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, upper_share, value_below
 
 _ORDERS = (1, 2, 3)
 # Six indices of a product of third order must be able to differ.
@@ -179,25 +179,49 @@ class MomentArrays:
     """Mean, standard deviation and skewness over all n! permutations, of many pairs.
 
     ``spectra``: what far tails follow from; None where the three moments have to do. ``n_draws``: of how few draws the
-    moments are, if they are not known any better: the tail is then a Student's t.
+    moments are, if they are not known any better: the tail is then a Student's t; 0 where they are.
     """
 
     mean: Float[np.ndarray, "*pairs"]
     deviation: Float[np.ndarray, "*pairs"]
     skewness: Float[np.ndarray, "*pairs"]
     spectra: Spectra | None = None
-    n_draws: int | None = None
+    n_draws: Int[np.ndarray, "*pairs"] | None = None
 
     def of(self, places: tuple[Int[np.ndarray, " some"], ...]) -> "MomentArrays":
         """Return the moments of some of the pairs."""
         spectra = None if self.spectra is None else self.spectra.of(places)
-        return MomentArrays(self.mean[places], self.deviation[places], self.skewness[places], spectra, self.n_draws)
+        n_draws = None if self.n_draws is None else self.n_draws[places]
+        return MomentArrays(self.mean[places], self.deviation[places], self.skewness[places], spectra, n_draws)
 
     def scaled(self, factor: float) -> "MomentArrays":
         """Return the moments of ``factor`` > 0 times the statistic."""
         spectra = None if self.spectra is None else self.spectra.scaled(factor)
         return MomentArrays(factor * self.mean, factor * self.deviation, self.skewness, spectra, self.n_draws)
 
+    @staticmethod
+    def of_draws(drawn: Float[np.ndarray, "draws pairs"]) -> "MomentArrays":
+        """Return the moments of what was drawn: the skewness of many, and no better than they are known of a few."""
+        mean, deviation = drawn.mean(axis=0), drawn.std(axis=0)
+        are_few = len(drawn) <= FEW_DRAWS
+        is_spread = (deviation > 1e-9 * np.abs(mean)) & (len(drawn) >= _FEWEST_FOR_SKEWNESS)
+        skewness = ((drawn - mean) ** 3).mean(axis=0) / np.where(is_spread, deviation, 1) ** 3 * is_spread
+        return MomentArrays(mean, deviation, skewness, n_draws=np.full(mean.shape, len(drawn) if are_few else 0))
+
+    @staticmethod
+    def together(moments: Sequence["MomentArrays | None"]) -> "MomentArrays":
+        """Return the moments of pairs, none of which has spectra, as one; NaN where there are none."""
+        none = np.array([np.nan])
+        mean, deviation, skewness = (
+            np.concatenate([none if one is None else getattr(one, name) for one in moments])
+            for name in ("mean", "deviation", "skewness")
+        )
+        n_draws = [np.zeros(1, int) if one is None or one.n_draws is None else one.n_draws for one in moments]
+        return MomentArrays(mean, deviation, skewness, n_draws=np.concatenate(n_draws))
+
+
+# Draws from which on their skewness is known better (to .12) than that of a normal curve would be wrong.
+_FEWEST_FOR_SKEWNESS = 400
 
 # Product of the concentrations of two matrices, over the points, above which moments say too little of the tail; sooner
 # where they are not those of all permutations: the third one within strata, those of rotations.

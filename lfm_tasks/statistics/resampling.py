@@ -207,7 +207,7 @@ def tail_p_value(
     standardized = ((-score if is_distance else score) - mean) / deviation
     if tail == "stopped":
         n_draws = len(chance)
-        return float(few_draws_shares(np.array(standardized * np.sqrt(n_draws / (n_draws - 1))), n_draws))
+        return float(few_draws_shares(np.array(standardized * np.sqrt(n_draws / (n_draws - 1))), np.array(n_draws)))
     return max(upper_share(standardized, raised), float(np.finfo(np.float64).tiny))
 
 
@@ -241,7 +241,9 @@ def are_far(
     return np.asarray((deviations > 1e-9 * np.maximum(1.0, np.abs(chance).max(axis=0))) & (beyond > FAR * deviations))
 
 
-def few_draws_shares(standardized: Float[np.ndarray, "*scores"], n_draws: int) -> Float[np.ndarray, "*scores"]:
+def few_draws_shares(
+    standardized: Float[np.ndarray, "*scores"], n_draws: Int[np.ndarray, "*scores"]
+) -> Float[np.ndarray, "*scores"]:
     """Return the share of draws beyond scores, in deviations (by n) from the mean of few draws: a Student's t.
 
     A curve with the moments of ten draws would claim far more than they know: their deviation is off by a quarter.

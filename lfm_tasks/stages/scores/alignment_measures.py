@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from lfm_tasks.config import NullConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.measures.alignments import AlignedSpace, AlignmentForm, Corners, moments_by_rotations, permuted_products
-from lfm_tasks.measures.cross_covariances import cross_products, live_on_few, may_meet, most_rotations
+from lfm_tasks.measures.cross_covariances import cross_products, may_meet, most_rotations
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import PointSets, point_sets
 from lfm_tasks.stages.inventory.correspondence import Resampling
@@ -31,8 +31,8 @@ def score_alignments(
 ) -> tuple[Float[np.ndarray, "pairs 2 statistics"], dict[str, DataError]]:
     """Return the statistics of each (source, target), and back, and why a space has none, by key.
 
-    Without chance where it would come from rotations, but points are in groups or strata, or both spaces live on few
-    of them.
+    Where points are in groups or strata, or both spaces live on few points, chance comes from permutations. Without it
+    there if the form has no permutations of its own.
     """
     sets = point_sets(resampling.exchange.n_points, resampling.halves)
     values = np.full((len(pairs), 2, len(STATISTICS)), np.nan)
@@ -52,54 +52,71 @@ def score_alignments(
     bytes_of_one = width * (12 * len(sets.order) + 16 * sets.n_sets * width)
     prepared = HeldSpaces(prepare)
     for indices in prepared.pairs_by_tile(ordered, bytes_of_one):
+        found = dict[int, _Aligned]()
         # Those with one target in turn: its permutations serve all of them.
         for index in sorted(indices, key=lambda index: ordered[index][::-1]):
-            least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in ordered[index]))])
             try:
                 source, target = map(prepared.of, ordered[index])
             except DataError:
                 continue
-            of_pair = _both_ways(measure, form, (source, target), permutations, least)
-            values[index] = of_pair if ordered[index] == pairs[index] else of_pair[::-1]
+            found[index] = _align(form, source, target, permutations)
+        if found:
+            widths = [max(spaces.rows[key].shape[1] for key in pairs[index]) for index in found]
+            least = np.array([measure.least_points(width) for width in widths])
+            values[list(found)] = _statistics(measure, sets, list(found.values()), least)
+    is_turned = [first != pair[0] for (first, _), pair in zip(ordered, pairs, strict=True)]
+    values[is_turned] = values[is_turned][:, ::-1]
     return values, prepared.refused
 
 
-def _both_ways(
-    measure: Measure,
-    form: AlignmentForm,
-    both: tuple[AlignedSpace, AlignedSpace],
-    permutations: "_Permutations",
-    least: Int[np.ndarray, " 1"],
-) -> Float[np.ndarray, "2 statistics"]:
-    """Return the statistics from the first space to the second, and back."""
-    (source, target), sets, exchange = both, permutations.sets, permutations.exchange
+@dataclass(frozen=True)
+class _Aligned:
+    """The values of a pair on each set of points, and its chance: moments, or drawn (the same both ways)."""
+
+    by_set: Float[np.ndarray, "sets 2"]
+    moments: MomentArrays | None
+    drawn: Float[np.ndarray, " 4"] | None = None
+
+
+def _align(form: AlignmentForm, source: AlignedSpace, target: AlignedSpace, permutations: "_Permutations") -> _Aligned:
+    sets, exchange = permutations.sets, permutations.exchange
     by_set = form.compare(cross_products(source.columns, target.columns, sets), source, target, range(sets.n_sets))
-    moments = (None, None) if exchange.sets else _moments(form, source, target, by_set[0])
-    values = np.empty((2, len(STATISTICS)))
-    # Of matching, both ways are alike.
-    for way in range(1 if form.by_permutations else 2):
-        values[way:] = pair_statistics(
-            by_set[:, way, None], by_set[:1, way], moments[way], np.asarray, measure, sets, least
-        )[0]
-    if form.by_permutations and permutations.null.n_permutations:
-        values[:, OF_CHANCE] = _by_permutations(form.by_permutations, both, by_set[0, 0], permutations)
+    moments = None if exchange.sets else _moments(form, source, target, by_set[0])
+    if moments is not None or form.by_permutations is None or not permutations.null.n_permutations:
+        return _Aligned(by_set, moments)
+    return _Aligned(by_set, None, _by_permutations(form.by_permutations, (source, target), by_set[0, 0], permutations))
+
+
+def _statistics(
+    measure: Measure, sets: PointSets, found: list[_Aligned], least: Int[np.ndarray, " pairs"]
+) -> Float[np.ndarray, "pairs 2 statistics"]:
+    """Return the statistics from the first space to the second, and back, of all pairs at once."""
+    none = MomentArrays.together([None, None])
+    moments = MomentArrays.together([none if one.moments is None else one.moments for one in found])
+    by_set = np.stack([one.by_set for one in found], axis=1)
+    flat = by_set.reshape(len(by_set), -1)
+    statistics = pair_statistics(flat, flat[0], moments, np.asarray, measure, sets, np.repeat(least, 2))
+    values = statistics.reshape(len(found), 2, -1)
+    for place, one in enumerate(found):
+        if one.drawn is not None:
+            values[place, :, OF_CHANCE] = one.drawn
     return values
 
 
 def _moments(
     form: AlignmentForm, source: AlignedSpace, target: AlignedSpace, found: Float[np.ndarray, " 2"]
-) -> tuple[MomentArrays, MomentArrays] | tuple[None, None]:
+) -> MomentArrays | None:
     """Return the moments of both directions by rotations; None where these do not speak for permutations."""
     n_points = len(source.columns.inside)
-    if form.by_rotations is None or live_on_few(source.spread, target.spread, n_points):
-        return None, None
+    if not form.has_rotations(n_points, source, target):
+        return None
     draw = partial(form.by_rotations, n_points, source, target)
     moments = moments_by_rotations(draw, most_rotations(n_points, source.rank, target.rank), found)
-    beyond = [
-        (value - float(of_way.mean[0]) - FAR * float(of_way.deviation[0])) / space.weight_of_points
-        for value, of_way, space in zip(found.tolist(), moments, (source, target), strict=True)
-    ]
-    return (None, None) if may_meet(source.spread, target.spread, n_points, min(beyond)) else moments
+    if form.by_permutations:
+        return moments
+    weights = [source.weight_of_points, target.weight_of_points]
+    beyond = float(((found - moments.mean - FAR * moments.deviation) / weights).min())
+    return None if may_meet(source.spread, target.spread, n_points, beyond) else moments
 
 
 # Of a target, all first permutations of its points are in memory where they take no more bytes than this.

@@ -267,7 +267,8 @@ def against_moments(
     above = (known - mean) / np.where(is_fixed, 1.0, deviation)
     tails = upper_shares(above, skewness)
     if moments.n_draws is not None:
-        tails = few_draws_shares(above, moments.n_draws)
+        few = moments.n_draws > 0
+        tails[few] = few_draws_shares(above[few], moments.n_draws[few])
     elif moments.spectra is not None:
         tails = far_shares(above, np.where(is_fixed, 0.0, deviation), tails, moments.spectra)
     statistics[:, 3] = np.maximum(np.where(is_fixed, 1.0, tails), np.finfo(np.float64).tiny)

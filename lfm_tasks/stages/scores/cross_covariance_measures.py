@@ -62,6 +62,7 @@ def score_cross_covariances(
 
     prepared = HeldSpaces(prepare)
     for indices in prepared.pairs_by_tile(ordered, bytes_of_one):
+        found = dict[int, _Crossed]()
         for index in indices:
             pair = ordered[index]
             address = _address(form, spaces, pair, is_scaled, has_chance)
@@ -71,18 +72,12 @@ def score_cross_covariances(
                 continue
             if "scaling" not in measure.invariances and is_scaled:
                 crossed = crossed.in_units(*(order_of(spaces.rows[key]) for key in pair))
-            of_value = partial(
-                form.value,
-                source=crossed.source_norms[:1],
-                target=crossed.target_norms[:1],
-                n_directions=crossed.n_directions[:1],
-            )
-            by_set = form.value(crossed.nuclear, crossed.source_norms, crossed.target_norms, crossed.n_directions)
-            least = np.array([measure.least_points(max(spaces.rows[key].shape[1] for key in pair))])
-            values[index] = pair_statistics(
-                by_set[:, None], crossed.nuclear[:1], crossed.moments, of_value, measure, sets, least
-            )[0]
-            concentrated[index] = crossed.is_concentrated
+            found[index] = crossed
+        if found:
+            widths = [max(spaces.rows[key].shape[1] for key in pairs[index]) for index in found]
+            least = np.array([measure.least_points(width) for width in widths])
+            values[list(found)] = _statistics(measure, form, sets, list(found.values()), least)
+            concentrated[list(found)] = [crossed.is_concentrated for crossed in found.values()]
     values[np.ix_(concentrated, np.arange(len(STATISTICS))[OF_CHANCE])] = np.nan
     return FamilyScores(values, prepared.refused, has_chance, concentrated)
 
@@ -111,6 +106,20 @@ class _Crossed:
             target_norms=target * self.target_norms,
             moments=moments,
         )
+
+
+def _statistics(
+    measure: Measure, form: CrossForm, sets: PointSets, found: list[_Crossed], least: Int[np.ndarray, " pairs"]
+) -> Float[np.ndarray, "pairs statistics"]:
+    """Return the statistics of all pairs at once."""
+    nuclear, *others = (
+        np.stack([getattr(crossed, name) for crossed in found], axis=1)
+        for name in ("nuclear", "source_norms", "target_norms", "n_directions")
+    )
+    source, target, n_directions = (other[0] for other in others)
+    of_value = partial(form.value, source=source, target=target, n_directions=n_directions)
+    moments = MomentArrays.together([crossed.moments for crossed in found])
+    return pair_statistics(form.value(nuclear, *others), nuclear[0], moments, of_value, measure, sets, least)
 
 
 def _address(

@@ -39,8 +39,7 @@ def measure_work(
     if measure.alignment is not None:
         if measure.alignment.by_permutations is None:
             return _aligned_work(size, counts, n_halves)
-        # Assignments of features look at each many times.
-        n_looks = 50 if measure.alignment.by_permutations is mean_of_matched else 15
+        n_looks = 20 if measure.alignment.by_permutations is mean_of_matched else 10
         return _matched_work(size, counts, n_permutations, n_halves, n_looks=n_looks)
     if measure.has_value_for_many:
         return _powers_work(size, counts, n_permutations, n_halves)
@@ -181,13 +180,14 @@ def _aligned_work(size: tuple[int, int], counts: tuple[int, int], n_halves: int)
 def _matched_work(
     size: tuple[int, int], counts: tuple[int, int], n_permutations: int, n_halves: int, *, n_looks: int
 ) -> dict[str, float]:
-    """Return the amounts of a measure of matched features: products in double and single precision, matching."""
+    """Return the amounts of a measure of matched features: products, random rotations, matching."""
     (n, d), (n_spaces, n_pairs) = size, counts
     n_drawn = _n_drawn(n_permutations)
     return {
-        "calls": 700.0 * n_pairs,
-        # In double precision of all points and halves, in single precision of draws.
-        "products": 1.5 * n_pairs * n * d**2 * (4 + n_drawn),
+        "calls": 2000.0 * n_spaces + 700.0 * n_pairs,
+        "decompositions": 2.0 * n_spaces * d**3,
+        # In double precision of all points and halves, in single precision of rotations: of points, of a pair in eight.
+        "products": 1.5 * n_pairs * (n * d**2 * (4 + n_drawn / 8) + 4 * n_drawn * d**3),
         # Correlations, each looked at so many times; rows once.
         "entries": float(n_looks) * n_pairs * (1 + n_halves + n_drawn) * d**2 + 16.0 * n_spaces * n * d,
     }

@@ -139,7 +139,7 @@ def test_p_values_of_few_draws__claim_no_more_than_ten_draws_know() -> None:
     # Of unrelated scores with a normal chance one in a thousand has p below .001, and so on, far down.
     drawn = np.random.default_rng(2).standard_normal((11, 400_000))
     score, few = drawn[0], drawn[1:]
-    p_values = few_draws_shares((score - few.mean(axis=0)) / few.std(axis=0), 10)
+    p_values = few_draws_shares((score - few.mean(axis=0)) / few.std(axis=0), np.full(score.shape, 10))
     for level in (0.1, 1e-3, 1e-5):
         expected = level * drawn.shape[1]
         assert (p_values <= level).sum() == pytest.approx(expected, abs=5 * np.sqrt(expected) + 1)
