@@ -316,7 +316,7 @@ def _crossed_bytes(measure: Measure, block: _Block) -> int:
     rank = d if is_matched else min(n, d)
     permuted = 0
     if is_matched:
-        # The first permutations of a target, and their products, twice.
+        # The first permutations of a target, and their products, twice: where rotations do not speak for them.
         of_target = 4 * FEW_DRAWS * n * rank
         permuted = 8 * FEW_DRAWS * rank * rank + (of_target if of_target <= MOST_PERMUTED else 4 * n * rank)
     # Rows in double precision, and in single for permutations.

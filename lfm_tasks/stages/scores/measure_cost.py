@@ -39,7 +39,7 @@ def measure_work(
     if measure.alignment is not None:
         if measure.alignment.by_permutations is None:
             return _aligned_work(size, counts, n_halves)
-        n_looks = 20 if measure.alignment.by_permutations is mean_of_matched else 10
+        n_looks = 40 if measure.alignment.by_permutations is mean_of_matched else 10
         return _matched_work(size, counts, n_permutations, n_halves, n_looks=n_looks)
     if measure.has_value_for_many:
         return _powers_work(size, counts, n_permutations, n_halves)
@@ -121,6 +121,14 @@ def _together_work(measure: Measure, size: tuple[int, int], counts: tuple[int, i
     }
 
 
+def _as_of_160(rank: int, amount: float) -> float:
+    """Return an amount of decompositions in units of those of rank 160, the ones that are timed.
+
+    LAPACK takes a third to a seventh of the time for as many operations at rank 768 as at 64.
+    """
+    return amount * float(np.sqrt(160 / max(1, rank)))
+
+
 def _crossed_work(form: CrossForm, size: tuple[int, int], counts: tuple[int, int], n_halves: int) -> dict[str, float]:
     """Return the amounts of a measure of cross-covariances: singular vectors of spaces, products, values of pairs.
 
@@ -132,8 +140,8 @@ def _crossed_work(form: CrossForm, size: tuple[int, int], counts: tuple[int, int
     return {
         "calls": 4000.0 * n_spaces + 700.0 * n_pairs,
         # Singular vectors of spaces; singular values of pairs: of all points, halves, ten rotations.
-        "decompositions": n_spaces * (n * d * rank + n_halves * 1.5 * rank**3)
-        + 0.5 * n_pairs * (11 + n_halves) * n_kept**3,
+        "decompositions": n_spaces * _as_of_160(rank, n * d * rank + n_halves * 1.5 * rank**3)
+        + n_pairs * _as_of_160(n_kept, 0.5 * (11 + n_halves) * n_kept**3),
         # In double precision, cells of 128 points.
         "products": 5.0 * n_pairs * n * rank**2,
     }
@@ -152,13 +160,13 @@ def _trace_work(
         return {
             "calls": 2000.0 * n_spaces + 500 * n_ways * n_pairs,
             # Singular vectors of spaces, directions of their halves.
-            "decompositions": n_spaces * (n * d * rank + n_ways * n_halves * 1.5 * rank**3),
+            "decompositions": n_spaces * _as_of_160(rank, n * d * rank + n_ways * n_halves * 1.5 * rank**3),
             "products": of_chance + n_ways * n_pairs * (3.5 * n * rank**2 + 4.0 * (1 + n_halves) * rank**3),
         }
     of_sets = 1 + n_halves / 2
     return {
         "calls": 12_000.0 * n_spaces + 1400 * n_ways * n_pairs,
-        "decompositions": n_ways * n_spaces * n * d * rank * of_sets,
+        "decompositions": n_spaces * _as_of_160(rank, n_ways * n * d * rank * of_sets),
         "products": of_chance + 3.0 * n_ways * n_pairs * n * rank**2 * of_sets,
     }
 
@@ -170,9 +178,8 @@ def _aligned_work(size: tuple[int, int], counts: tuple[int, int], n_halves: int)
     return {
         "calls": 4000.0 * n_spaces + 1500.0 * n_pairs,
         # Singular vectors of spaces; of pairs: of all points, halves, from squares; the weights of ten rotations.
-        "decompositions": n_spaces * (n * d * rank + n_halves * 1.5 * rank**3)
-        + 2.5 * n_pairs * (3 + n_halves) * rank**3
-        + 30 * rank**3,
+        "decompositions": n_spaces * _as_of_160(rank, n * d * rank + n_halves * 1.5 * rank**3)
+        + _as_of_160(rank, (2.5 * n_pairs * (3 + n_halves) + 30) * rank**3),
         "products": 5.0 * n_pairs * n * rank**2,
     }
 
@@ -185,7 +192,7 @@ def _matched_work(
     n_drawn = _n_drawn(n_permutations)
     return {
         "calls": 2000.0 * n_spaces + 700.0 * n_pairs,
-        "decompositions": 2.0 * n_spaces * d**3,
+        "decompositions": n_spaces * _as_of_160(d, 2.0 * d**3),
         # In double precision of all points and halves, in single precision of rotations: of points, of a pair in eight.
         "products": 1.5 * n_pairs * (n * d**2 * (4 + n_drawn / 8) + 4 * n_drawn * d**3),
         # Correlations, each looked at so many times; rows once.
