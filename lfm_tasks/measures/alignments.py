@@ -7,7 +7,7 @@ under permutations of points: without, the largest of rectified features are too
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -52,12 +52,15 @@ class AlignedSpace:
         all points only.
     concentration
         Of the features, whose sizes the weights of PWCCA follow.
+    cumulants
+        The skewness and the excess kurtosis of the columns, 0 of normal ones; for matching only.
     """
 
     columns: Columns
     transforms: tuple[Float[np.ndarray, "..."], ...]
     loads: tuple[Float[np.ndarray, "_ features"], ...] = ()
     concentration: float = 1.0
+    cumulants: Float[np.ndarray, "2 columns"] = field(default_factory=lambda: np.zeros((2, 0)))
 
     @cached_property
     def energies(self) -> Float[np.ndarray, " points"]:
@@ -88,14 +91,6 @@ class AlignedSpace:
     def narrow_rows(self) -> Float[np.ndarray, "points columns"]:
         """The centered rows in single precision, which is enough for what permutations give."""
         return centered(self.columns.rows).astype(np.float32)
-
-    @cached_property
-    def cumulants(self) -> Float[np.ndarray, "2 columns"]:
-        """The skewness and the excess kurtosis of columns of unit length: 0 of normal ones."""
-        rows = self.narrow_rows
-        n_points, squares = len(rows), np.square(rows)
-        third = np.sqrt(n_points) * np.einsum("ij,ij->j", squares, rows)
-        return np.stack([third, n_points * np.square(squares).sum(axis=0) - 3])
 
     @property
     def rank(self) -> int:
@@ -285,10 +280,17 @@ def _prepare_features(rows: Rows, sets: PointSets) -> AlignedSpace:
     for points in sets.points:
         lengths = np.linalg.norm(centered(columns[points]), axis=0)
         inverses.append(np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0))
-    space = AlignedSpace(columns_of(columns, sets), tuple(inverses))
-    moved = space.narrow_rows
+    moved = centered(columns).astype(np.float32)
     squares, directions = np.linalg.eigh((moved.T @ moved.copy()).astype(float))
-    return replace(space, loads=(np.sqrt(np.maximum(squares, 0))[:, None] * directions.T,))
+    loads = np.sqrt(np.maximum(squares, 0))[:, None] * directions.T
+    return AlignedSpace(columns_of(columns, sets), tuple(inverses), (loads,), cumulants=_cumulants(moved))
+
+
+def _cumulants(columns: Float[np.ndarray, "points columns"]) -> Float[np.ndarray, "2 columns"]:
+    """Return the skewness and the excess kurtosis of centered columns of unit length."""
+    n_points, squares = len(columns), np.square(columns)
+    skewness = np.sqrt(n_points) * np.einsum("ij,ij->j", squares, columns)
+    return np.stack([skewness, n_points * np.square(squares).sum(axis=0) - 3]).astype(float)
 
 
 # Of all pairs of features of two spaces, the root mean square of the excess kurtosis of their correlation under
@@ -314,10 +316,9 @@ def _correlations_by_rotations(
     scale = np.float32(np.sqrt(n_points - 1))
     corners = _narrow_corners(n_points, source.rank, target.rank, numbers)
     z = target.narrow_loads.T @ (corners @ (scale * source.narrow_loads))
-    gamma, kappa = (
-        (theirs[:, None] * ours).astype(np.float32) / np.float32(n_points**power)
-        for ours, theirs, power in zip(source.cumulants, target.cumulants, (0.5, 1.0), strict=True)
-    )
+    (skew_source, kurtosis_source), (skew_target, kurtosis_target) = source.cumulants, target.cumulants
+    gamma = (np.outer(skew_target, skew_source) / np.sqrt(n_points)).astype(np.float32)
+    kappa = (np.outer(kurtosis_target, kurtosis_source) / n_points).astype(np.float32)
     # The same polynomial, by powers of z.
     cubic = kappa / 24 - gamma**2 / 18
     linear = 1 - kappa / 8 + gamma**2 * np.float32(5 / 36)

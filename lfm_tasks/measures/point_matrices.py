@@ -155,6 +155,16 @@ def space_rows(rows: Float[np.ndarray, "points features"], order: Int[np.ndarray
     return SpaceRows(wide, largest * length, origin / length)
 
 
+# Spread of the rows of a set, relative to that of all, that is rounding.
+_NO_SPREAD_OF_SET = 1e-13
+
+
+def constant_sets(space: SpaceRows, sets: PointSets) -> Bool[np.ndarray, " sets"]:
+    """Return on which sets of points all rows are the same but for rounding."""
+    spreads = [np.linalg.norm(centered(space.rows[points])) if points.any() else 0.0 for points in sets.points]
+    return np.array(spreads) <= _NO_SPREAD_OF_SET * spreads[0]
+
+
 # Of two runs of points: one array, or an array and its derivative.
 TileFunction = Callable[[slice, slice], tuple[Float[np.ndarray, "rows columns"], ...]]
 

@@ -24,7 +24,7 @@ from lfm_tasks.measures.matrix_moments import (
 )
 from lfm_tasks.measures.matrix_pairs import Sides, matrix_cosines
 from lfm_tasks.measures.measure import Measure, of_order_one
-from lfm_tasks.measures.point_matrices import MatrixForm, PointSets, SpaceRows, point_sets, space_rows
+from lfm_tasks.measures.point_matrices import MatrixForm, PointSets, SpaceRows, constant_sets, point_sets, space_rows
 from lfm_tasks.stages.inventory.correspondence import Resampling
 from lfm_tasks.stages.scores.block import OF_CHANCE, OF_HALVES, STATISTICS, against_moments, resampled
 from lfm_tasks.stages.scores.cache import kept as kept_for_later
@@ -216,10 +216,14 @@ def _layout(pairs: list[tuple[str, str]]) -> _PairLayout:
 
 @dataclass(frozen=True)
 class _KeptMatrix:
-    """The costly parts of the matrix of one space: its bandwidth, and sums for chance."""
+    """The costly parts of the matrix of one space: its bandwidth, and sums for chance.
+
+    ``is_constant``: on which sets all rows are the same, so that the centered matrix is rounding.
+    """
 
     constants: Float[np.ndarray, " constants"] | None
     chance: MatrixChance | MatrixSums | None
+    is_constant: Bool[np.ndarray, " sets"]
 
 
 @dataclass(frozen=True)
@@ -251,6 +255,9 @@ def _score_matrices(
     layout = _layout(usable)
     matrices = [form.of_rows(rows[key], sets, kept[key].constants) for key in layout.keys]
     cosines = matrix_cosines(matrices, layout.sides, sets, form, layout.wanted)[:, *layout.places]
+    is_constant = np.array([kept[key].is_constant for key in layout.keys])
+    sources, targets = (is_constant[np.asarray(side)] for side in layout.sides)
+    cosines[(sources[layout.places[0]] | targets[layout.places[1]]).T] = np.nan
     if not points.has_moments:
         return _Scored(cosines, None, refused)
     of_sources, of_targets = ([kept[layout.keys[place]].chance for place in side] for side in layout.sides)
@@ -280,11 +287,12 @@ def _of_kind(kind: type[Kind], sums: Sequence[object]) -> list[Kind]:
 
 def _keep_matrix(form: MatrixForm, rows: SpaceRows, points: "_Points") -> _KeptMatrix:
     matrix = form.of_rows(rows, points.sets, None)
-    if not points.has_moments:
-        return _KeptMatrix(matrix.constants, None)
-    if not points.exchange.sets:
-        return _KeptMatrix(matrix.constants, matrix_chance(rows, matrix, points.sets, form))
-    return _KeptMatrix(matrix.constants, matrix_sums(rows, matrix, points.sets, form, points.exchange))
+    chance: MatrixChance | MatrixSums | None = None
+    if points.has_moments and not points.exchange.sets:
+        chance = matrix_chance(rows, matrix, points.sets, form)
+    elif points.has_moments:
+        chance = matrix_sums(rows, matrix, points.sets, form, points.exchange)
+    return _KeptMatrix(matrix.constants, chance, constant_sets(rows, points.sets))
 
 
 def _score_neighbors(

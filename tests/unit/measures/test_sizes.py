@@ -72,8 +72,17 @@ def test_score_and_halves__are_those_of_the_definition(name: str, change: Callab
 @pytest.mark.parametrize("rest", [0.0, 1e-15])
 @pytest.mark.parametrize("width", [1, 2, 6])
 # Matching takes features without variance for zeros, whose correlations are 0.
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("hard_match", "soft_match")])
+@pytest.mark.parametrize(
+    "name",
+    [
+        name
+        for name, measure in MEASURES.items()
+        if (name in NAMES and "match" not in name) or measure.matrix is not None
+    ],
+)
 def test_half_that_is_constant_but_for_rounding__has_no_value(name: str, width: int, rest: float) -> None:
+    if name.startswith("rsa") and width == 1:
+        pytest.skip("rows of one feature have no correlations")
     generator = np.random.default_rng(5)
     spaces = {"a": generator.standard_normal((N_POINTS, width)), "b": generator.standard_normal((N_POINTS, 4))}
     spaces["a"][SPLITS[0]] = spaces["a"][SPLITS[0]][0] * (1 + rest * generator.standard_normal((SPLITS[0].sum(), 1)))
