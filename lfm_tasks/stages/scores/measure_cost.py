@@ -137,11 +137,13 @@ def _crossed_work(form: CrossForm, size: tuple[int, int], counts: tuple[int, int
     (n, d), (n_spaces, n_pairs) = size, counts
     rank = min(n, d)
     n_kept = min(rank, form.stretch.n_kept(np.ones(rank)))
+    n_rotations = 0 if form.stretch.lengths is None else FEW_DRAWS
     return {
         "calls": 4000.0 * n_spaces + 700.0 * n_pairs,
-        # Singular vectors of spaces; singular values of pairs: of all points, halves, ten rotations.
+        # Singular vectors of spaces; singular values of pairs: of all points, halves, and ten rotations if those depend
+        # on the pair.
         "decompositions": n_spaces * _as_of_160(rank, n * d * rank + n_halves * 1.5 * rank**3)
-        + n_pairs * _as_of_160(n_kept, 0.5 * (11 + n_halves) * n_kept**3),
+        + n_pairs * _as_of_160(n_kept, 0.5 * (1 + n_halves + n_rotations) * n_kept**3),
         # In double precision, cells of 128 points.
         "products": 5.0 * n_pairs * n * rank**2,
     }
@@ -194,7 +196,7 @@ def _matched_work(
         "calls": 2000.0 * n_spaces + 700.0 * n_pairs,
         "decompositions": n_spaces * _as_of_160(d, 2.0 * d**3),
         # In double precision of all points and halves, in single precision of rotations: of points, of a pair in eight.
-        "products": 1.5 * n_pairs * (n * d**2 * (4 + n_drawn / 8) + 4 * n_drawn * d**3),
+        "products": 1.5 * n_pairs * (n * d**2 * (4 + n_drawn / 8) + 2 * n_drawn * d**3),
         # Correlations, each looked at so many times; rows once.
         "entries": float(n_looks) * n_pairs * (1 + n_halves + n_drawn) * d**2 + 16.0 * n_spaces * n * d,
     }
