@@ -7,7 +7,7 @@ under permutations of points: without, the largest of rectified features are too
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -26,10 +26,11 @@ from lfm_tasks.measures.cross_covariances import (
     runs_of_rotations,
     span,
     spread_of,
+    unevenness_of,
 )
 from lfm_tasks.measures.point_matrices import PointSets, centered
-from lfm_tasks.statistics.permutation_moments import MomentArrays, concentration, row_energies
-from lfm_tasks.statistics.resampling import FAR, FEW_DRAWS
+from lfm_tasks.statistics.permutation_moments import CommonFactor, MomentArrays, concentration, row_energies
+from lfm_tasks.statistics.resampling import FEW_DRAWS
 
 Rows = Float[np.ndarray, "points features"]
 Corner = Float[np.ndarray, "target source"]
@@ -50,37 +51,25 @@ class AlignedSpace:
     loads
         By set: the inner products of orthonormal directions with the features (directions, features); for matching, of
         all points only.
-    concentration
-        Of the features, whose sizes the weights of PWCCA follow.
+    spread
+        How evenly points share what the columns, or for PWCCA the features, add.
+    weight_of_points
+        The largest share that a direction which one point has nearly to itself has in the value.
     cumulants
-        The skewness and the excess kurtosis of the columns, 0 of normal ones; for matching only.
+        The skewness and the excess kurtosis of features, 0 of normal ones; for matching only.
     """
 
     columns: Columns
     transforms: tuple[Float[np.ndarray, "..."], ...]
-    loads: tuple[Float[np.ndarray, "_ features"], ...] = ()
-    concentration: float = 1.0
-    cumulants: Float[np.ndarray, "2 columns"] = field(default_factory=lambda: np.zeros((2, 0)))
+    loads: tuple[Float[np.ndarray, "_ features"], ...]
+    spread: Spread
+    weight_of_points: float
+    cumulants: Float[np.ndarray, "2 features"] = field(default_factory=lambda: np.zeros((2, 0)))
 
     @cached_property
     def energies(self) -> Float[np.ndarray, " points"]:
         """The `row_energies` of the rows, points in the order of cells."""
         return row_energies(self.columns.rows)
-
-    @cached_property
-    def spread(self) -> Spread:
-        """How evenly points share what they add, if the rows are an orthonormal basis."""
-        return Spread(self.concentration, spread_of(self.columns.rows, np.ones(self.rank)).leverages)
-
-    @cached_property
-    def weight_of_points(self) -> float:
-        """Share of the heaviest direction that a point has nearly to itself in the weights of all directions."""
-        rows = self.columns.rows
-        leverages = np.vecdot(rows, rows)
-        alone = rows[leverages - leverages.mean() > MOST_LEVERAGE]
-        directions = alone / np.linalg.norm(alone, axis=1, keepdims=True)
-        heaviest = np.abs(directions @ self.loads[0]).sum(axis=1).max(initial=0.0)
-        return float(max(heaviest, np.finfo(float).tiny) / np.abs(self.loads[0]).sum())
 
     @cached_property
     def narrow_loads(self) -> Float[np.ndarray, "directions features"]:
@@ -126,19 +115,23 @@ class AlignmentForm:
 
 
 def moments_by_rotations(
-    draw: Callable[[tuple[int, int]], Float[np.ndarray, "draws 2"]], n_many: int, found: Float[np.ndarray, " 2"]
+    draw: Callable[[tuple[int, int]], Float[np.ndarray, "draws 2"]],
+    n_many: int,
+    found: Float[np.ndarray, " 2"],
+    factor: CommonFactor,
 ) -> MomentArrays:
     """Return the moments of both directions over permutations of the points, by random rotations in n − 1 dimensions.
 
     ``draw`` returns the values of some. Where both of ``found`` lie 10 deviations beyond the mean of 10 rotations these
-    are all, as in `cross_covariances.moments_of_nuclear_norm`.
+    are all, as in `cross_covariances.moments_of_nuclear_norm`. ``factor``: see `common_factor`.
     """
     drawn = np.empty((0, 2))
     for n_rotations in (FEW_DRAWS, n_many):
         drawn = np.concatenate([drawn, draw((len(drawn), n_rotations))])
-        if (np.abs(found - drawn.mean(axis=0)) > FAR * drawn.std(axis=0)).all():
+        moments = MomentArrays.of_draws(drawn, factor)
+        if moments.are_far(found):
             break
-    return MomentArrays.of_draws(drawn)
+    return moments
 
 
 def permuted_products(
@@ -164,7 +157,18 @@ def _prepare_weighted(rows: Rows, sets: PointSets) -> AlignedSpace:
         transforms.append(directions / lengths)
         # ⟨h, x_j⟩ on a set: Zᵀ X there, Z = U V L⁻¹ less its mean, where U has the singular values L and vectors V.
         loads.append(lengths[:, None] * (directions.T @ features))
-    return AlignedSpace(space.columns, tuple(transforms), tuple(loads), concentration(row_energies(moved)))
+    spread = replace(spread_of(basis, np.ones(len(features))), concentration=concentration(row_energies(moved)))
+    weight = _weight_of_points(basis, features)
+    return AlignedSpace(space.columns, tuple(transforms), tuple(loads), spread, weight)
+
+
+def _weight_of_points(basis: Float[np.ndarray, "points rank"], loads: Float[np.ndarray, "rank features"]) -> float:
+    """Return the share of the heaviest direction that a point has nearly to itself in the weights of all directions."""
+    leverages = np.vecdot(basis, basis)
+    alone = basis[leverages - leverages.mean() > MOST_LEVERAGE]
+    directions = alone / np.linalg.norm(alone, axis=1, keepdims=True)
+    heaviest = np.abs(directions @ loads).sum(axis=1).max(initial=0.0)
+    return float(max(heaviest, np.finfo(float).tiny) / np.abs(loads).sum())
 
 
 def _projection_weighted(
@@ -280,28 +284,59 @@ def _prepare_features(rows: Rows, sets: PointSets) -> AlignedSpace:
     for points in sets.points:
         lengths = np.linalg.norm(centered(columns[points]), axis=0)
         inverses.append(np.divide(1, lengths, out=np.zeros_like(lengths), where=lengths > 0))
-    moved = centered(columns).astype(np.float32)
-    squares, directions = np.linalg.eigh((moved.T @ moved.copy()).astype(float))
+    moved = centered(columns)
+    products = moved.T @ moved.copy()
+    squares, directions = np.linalg.eigh(products)
     loads = np.sqrt(np.maximum(squares, 0))[:, None] * directions.T
-    return AlignedSpace(columns_of(columns, sets), tuple(inverses), (loads,), cumulants=_cumulants(moved))
+    spread = _spread_of_features(moved, products)
+    weight, cumulants = 1 / max(1, moved.shape[1]), _cumulants(moved)
+    return AlignedSpace(columns_of(columns, sets), tuple(inverses), (loads,), spread, weight, cumulants)
 
 
-def _cumulants(columns: Float[np.ndarray, "points columns"]) -> Float[np.ndarray, "2 columns"]:
-    """Return the skewness and the excess kurtosis of centered columns of unit length."""
+# Deviations of a feature beyond which a point stands out in it.
+_STANDS_OUT = 5.5
+
+
+def _spread_of_features(
+    columns: Float[np.ndarray, "points features"], products: Float[np.ndarray, "features features"]
+) -> Spread:
+    """Return the spread of centered columns of unit length; a point's leverage: its share in those it stands out in."""
+    squares, n_alive = np.square(columns), max(float(products.trace()), 1.0)
+    stands_out = squares > min(MOST_LEVERAGE, _STANDS_OUT**2 / len(columns))
+    leverages = np.sort(np.where(stands_out, squares, 0).sum(axis=1))[::-1]
+    energies = np.vecdot(columns @ products, columns)
+    return Spread(
+        concentration(energies),
+        leverages[leverages > 0],
+        *unevenness_of(squares.sum(axis=1)),
+        float(2 * np.square(products).sum() / n_alive**2),
+    )
+
+
+def _cumulants(columns: Float[np.ndarray, "points features"]) -> Float[np.ndarray, "2 features"]:
+    """Return the skewness and the excess kurtosis of centered columns of unit length, or zero."""
     n_points, squares = len(columns), np.square(columns)
     skewness = np.sqrt(n_points) * np.einsum("ij,ij->j", squares, columns)
-    return np.stack([skewness, n_points * np.square(squares).sum(axis=0) - 3]).astype(float)
+    kurtosis = n_points * np.square(squares).sum(axis=0) - 3
+    return np.stack([skewness, np.where(squares.any(axis=0), kurtosis, 0)])
 
 
-# Of all pairs of features of two spaces, the root mean square of the excess kurtosis of their correlation under
-# permutations above which its expansion does not hold. Against 1,000 permutations below it, means were within .1
-# deviations and deviations within 8 %; at .5 they were off by 1 and by half.
-_MOST_KURTOSIS = 0.15
+# Of all pairs of features that are not constant, the root mean square of the skewness, and of the excess kurtosis, of
+# their correlation over permutations above which the expansion does not hold; and points below which it does not: the
+# values of few are too coarse.
+_MOST_SKEWNESS, _MOST_KURTOSIS, _FEWEST_POINTS = 0.3, 0.1, 100
 
 
 def _has_correlations_by_rotations(n_points: int, source: AlignedSpace, target: AlignedSpace) -> bool:
-    kurtosis = [np.sqrt(np.square(space.cumulants[1]).mean()) for space in (source, target)]
-    return max(source.rank, target.rank) < n_points and bool(kurtosis[0] * kurtosis[1] <= _MOST_KURTOSIS * n_points)
+    if n_points < max(_FEWEST_POINTS, source.rank + 1, target.rank + 1):
+        return False
+    (skew_source, kurtosis_source), (skew_target, kurtosis_target) = (
+        np.sqrt(np.square(space.cumulants).sum(axis=1) / max(1, np.count_nonzero(space.cumulants[1])))
+        for space in (source, target)
+    )
+    is_even = bool(skew_source * skew_target <= _MOST_SKEWNESS * np.sqrt(n_points))
+    is_even &= bool(kurtosis_source * kurtosis_target <= _MOST_KURTOSIS * n_points)
+    return is_even and not live_on_few(source.spread, target.spread, n_points)
 
 
 def _correlations_by_rotations(

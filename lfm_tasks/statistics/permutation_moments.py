@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_array
 
 from lfm_tasks.statistics.far_tails import Spectra
-from lfm_tasks.statistics.resampling import FEW_DRAWS, Exchange, upper_share, value_below
+from lfm_tasks.statistics.resampling import FAR, FEW_DRAWS, Exchange, upper_share, value_below
 
 _ORDERS = (1, 2, 3)
 # Six indices of a product of third order must be able to differ.
@@ -175,6 +175,17 @@ class _DirectedGraphs:
 
 
 @dataclass(frozen=True)
+class CommonFactor:
+    """Deviation and skewness of a factor of mean 1 that all products of a pair have in common over permutations."""
+
+    deviation: float
+    skewness: float
+
+
+NO_FACTOR = CommonFactor(0.0, 0.0)
+
+
+@dataclass(frozen=True)
 class MomentArrays:
     """Mean, standard deviation and skewness over all n! permutations, of many pairs.
 
@@ -200,13 +211,21 @@ class MomentArrays:
         return MomentArrays(factor * self.mean, factor * self.deviation, self.skewness, spectra, self.n_draws)
 
     @staticmethod
-    def of_draws(drawn: Float[np.ndarray, "draws pairs"]) -> "MomentArrays":
-        """Return the moments of what was drawn: the skewness of many, and no better than they are known of a few."""
-        mean, deviation = drawn.mean(axis=0), drawn.std(axis=0)
-        are_few = len(drawn) <= FEW_DRAWS
-        is_spread = (deviation > 1e-9 * np.abs(mean)) & (len(drawn) >= _FEWEST_FOR_SKEWNESS)
-        skewness = ((drawn - mean) ** 3).mean(axis=0) / np.where(is_spread, deviation, 1) ** 3 * is_spread
+    def of_draws(drawn: Float[np.ndarray, "draws pairs"], factor: CommonFactor = NO_FACTOR) -> "MomentArrays":
+        """Return the moments of what was drawn times a factor: of a few draws, no better than these know them."""
+        mean = drawn.mean(axis=0)
+        by_factor = mean * factor.deviation
+        deviation = np.hypot(drawn.std(axis=0), by_factor)
+        are_few, are_many = len(drawn) <= FEW_DRAWS, len(drawn) >= _FEWEST_FOR_SKEWNESS
+        is_spread = deviation > 1e-9 * np.abs(mean)
+        third = ((drawn - mean) ** 3).mean(axis=0) * are_many + by_factor**3 * factor.skewness
+        skewness = third / np.where(is_spread, deviation, 1) ** 3 * is_spread
         return MomentArrays(mean, deviation, skewness, n_draws=np.full(mean.shape, len(drawn) if are_few else 0))
+
+    def are_far(self, found: Float[np.ndarray, "*pairs"]) -> bool:
+        """Return whether all lie ten deviations beyond the mean, and more where a long tail is known."""
+        least = FAR * self.deviation * (1 + np.maximum(self.skewness, 0))
+        return bool((np.abs(found - self.mean) > least).all())
 
     @staticmethod
     def together(moments: Sequence["MomentArrays | None"]) -> "MomentArrays":

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from lfm_tasks.config import NullConfig
 from lfm_tasks.errors import DataError
 from lfm_tasks.measures.alignments import AlignedSpace, AlignmentForm, Corners, moments_by_rotations, permuted_products
-from lfm_tasks.measures.cross_covariances import cross_products, may_meet, most_rotations
+from lfm_tasks.measures.cross_covariances import common_factor, cross_products, may_meet, most_rotations
 from lfm_tasks.measures.measure import Measure, of_order_one
 from lfm_tasks.measures.point_matrices import PointSets, point_sets
 from lfm_tasks.stages.inventory.correspondence import Resampling
@@ -111,12 +111,16 @@ def _moments(
     if not form.has_rotations(n_points, source, target):
         return None
     draw = partial(form.by_rotations, n_points, source, target)
-    moments = moments_by_rotations(draw, most_rotations(n_points, source.rank, target.rank), found)
-    if form.by_permutations:
-        return moments
+    n_many = most_rotations(n_points, source.rank, target.rank)
+    moments = moments_by_rotations(draw, n_many, found, common_factor(source.spread, target.spread, n_points))
+    beyond = found - moments.mean - FAR * moments.deviation
+    return None if _may_meet(source, target, n_points, beyond) else moments
+
+
+def _may_meet(source: AlignedSpace, target: AlignedSpace, n_points: int, beyond: Float[np.ndarray, " 2"]) -> bool:
+    """Return whether points with directions or features nearly to themselves decide how scores compare with chance."""
     weights = [source.weight_of_points, target.weight_of_points]
-    beyond = float(((found - moments.mean - FAR * moments.deviation) / weights).min())
-    return None if may_meet(source.spread, target.spread, n_points, beyond) else moments
+    return may_meet(source.spread, target.spread, n_points, float((beyond / weights).min()))
 
 
 # Of a target, all first permutations of its points are in memory where they take no more bytes than this.
@@ -185,10 +189,13 @@ def _by_permutations(
     (source, target), exchange, null = spaces, permutations.exchange, permutations.null
     place_of = permutations.place_of
     is_few = live_on_few_units(source.energies[place_of], target.energies[place_of], exchange)
-    may_stop = not is_few and can_stop(exchange, null.n_permutations)
     drawn = np.empty(0)
     for products in permutations.products(source, target):
         drawn = np.concatenate([drawn, value(products)])
+        if len(drawn) == FEW_DRAWS and not exchange.sets:
+            beyond = np.full(2, found - drawn.mean() - FAR * drawn.std())
+            is_few |= _may_meet(source, target, exchange.n_points, beyond)
+        may_stop = not is_few and can_stop(exchange, null.n_permutations)
         if may_stop and len(drawn) == FEW_DRAWS and are_far(np.array(found), drawn):
             break
     tail = tail_of(len(drawn), null.n_permutations, on_few_units=is_few)

@@ -17,6 +17,7 @@ from lfm_tasks.measures.cross_covariances import (
     SetTransforms,
     Span,
     Spread,
+    common_factor,
     cross_products,
     live_on_few,
     may_meet,
@@ -164,7 +165,9 @@ def _cross(
     n_directions = np.minimum(of_source.n_directions, of_target.n_directions)
     moments, is_concentrated = None, live_on_few(source.spread, target.spread, n_points)
     if has_chance:
-        moments = moments_of_nuclear_norm(of_source.lengths, of_target.lengths, n_points, float(nuclear[0]))
+        factor = common_factor(source.spread, target.spread, n_points)
+        lengths = of_source.lengths, of_target.lengths
+        moments = moments_of_nuclear_norm(*lengths, n_points, float(nuclear[0]), factor)
         beyond = float(nuclear[0] - moments.mean[0] - FAR * moments.deviation[0])
         is_concentrated |= may_meet(source.spread, target.spread, n_points, beyond)
     return _Crossed(nuclear, of_source.norms, of_target.norms, n_directions, moments, is_concentrated)

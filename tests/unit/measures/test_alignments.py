@@ -303,3 +303,73 @@ def test_halves_beside_a_far_point__are_those_of_the_definition(name: str, facto
     sets = [half for second in halves_of(map(str, range(N_POINTS))) for half in (~second, second)]
     expected = [MEASURES[name](*(rows[half] for rows in spaces.values())) for half in sets]
     np.testing.assert_allclose([values[half] for half in HALVES], expected, rtol=1e-6)
+
+
+def _rows_of_unlike_lengths(generator: np.random.Generator, kind: str) -> np.ndarray:
+    rows = generator.standard_normal((N_POINTS, 40))
+    if kind == "lengths":
+        return rows * np.exp(0.5 * generator.standard_normal((N_POINTS, 1)))
+    rows = np.clip(rows, -1.7, 1.7)
+    far = generator.choice(N_POINTS, 5, replace=False)
+    rows[far] = 4 * np.sign(generator.standard_normal((5, 40)))
+    return rows
+
+
+# All correlations are larger if long rows meet, and rotations have no long rows: without that one in fifteen of these
+# pairs had p below .01, and one in a hundred below 1e-6.
+@pytest.mark.parametrize("kind", ["lengths", "far rows"])
+@pytest.mark.parametrize(
+    "name", ["soft_match", "procrustes_centered_unit_norm", "shape_angular_alpha_half", "cca_mean"]
+)
+def test_p_values_of_unrelated_rows_of_unlike_lengths__are_uniform(name: str, kind: str) -> None:
+    generator = np.random.default_rng(5)
+    spaces = {f"{number:02}": _rows_of_unlike_lengths(generator, kind) for number in range(15)}
+    pairs = [(one, other) for one in spaces for other in spaces if one < other]
+    found = score_rows(name, Activations(spaces, {}), pairs, Resampling(Exchange(N_POINTS), None), NullConfig())
+    p_values = found.values[:, 0, STATISTICS.index("p_value")]
+    assert len(p_values) == 105
+    assert (p_values < 0.05).sum() <= 11
+    assert (p_values < 0.009).sum() <= 3
+    assert p_values.min() > 3e-4
+    assert 35 <= (p_values < 0.5).sum() <= 70
+
+
+# A row far out in a few features, moderately so in each, the same one of both spaces: one in 300 permutations brings it
+# together with itself.
+@pytest.mark.parametrize(("size", "width"), [(6, 40), (8, 10), (8, 25), (40, 3)])
+@pytest.mark.parametrize("name", ["soft_match", "hard_match", "procrustes_centered_unit_norm"])
+def test_one_row_in_some_features__makes_no_p_value_that_permutations_do_not_show(
+    name: str, size: float, width: int
+) -> None:
+    generator = np.random.default_rng(21)
+    spaces = {key: generator.standard_normal((N_POINTS, 40)) for key in "abcdefgh"}
+    for rows in spaces.values():
+        rows[0, :width] += size * np.sign(generator.standard_normal(width))
+    pairs = list(zip("aceg", "bdfh", strict=True))
+    found = score_rows(name, Activations(spaces, {}), pairs, Resampling(Exchange(N_POINTS), None), NullConfig())
+    assert found.values[:, 0, STATISTICS.index("p_value")].min() > 1e-3
+
+
+@pytest.mark.parametrize("name", MATCHED)
+def test_values_of_few_points__have_the_chance_of_permutations(name: str) -> None:
+    # One-hot classes of 20 points: correlations take a handful of values.
+    generator = np.random.default_rng(2)
+    spaces = {key: np.eye(5)[generator.permutation(np.arange(20) % 5)] for key in "ab"}
+    resampling, null = Resampling(Exchange(20), None), NullConfig(n_permutations=400)
+    values = of(score_rows(name, Activations(spaces, {}), [("a", "b")], resampling, null).values[0, 0])
+    prepared = {key: MEASURES[name].prepare(rows) for key, rows in spaces.items()}
+    permute = MEASURES[name].permute
+    assert permute is not None
+    orders = [resampling.exchange.permutation(draw) for draw in range(400)]
+    drawn = [MEASURES[name].compare(prepared["a"], permute(prepared["b"], order)) for order in orders]
+    assert values["null_mean"] == pytest.approx(np.mean(drawn), rel=1e-5)
+
+
+def test_constant_features__do_not_thin_out_the_kurtosis_of_others() -> None:
+    generator = np.random.default_rng(4)
+    rare = (generator.random((N_POINTS, 5)) < 0.02).astype(float)
+    form, sets = MEASURES["soft_match"].alignment, point_sets(N_POINTS, None)
+    assert form is not None
+    alone, beside = form.prepare(rare, sets), form.prepare(np.hstack([rare, np.ones((N_POINTS, 200))]), sets)
+    assert not form.has_rotations(N_POINTS, alone, alone)
+    assert not form.has_rotations(N_POINTS, beside, beside)
